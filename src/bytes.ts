@@ -1,0 +1,250 @@
+/**
+ * Bytes in and out: little-endian fixed-width numbers, unsigned varints and
+ * length-prefixed byte strings, written into a growing buffer and read back
+ * with every bound checked.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+/** The largest unsigned 64-bit number. */
+export const U64_MAX: bigint = (1n << 64n) - 1n;
+
+/** Whether `value` is in 0…2^64-1. */
+export function isU64(value: bigint): boolean {
+  return value >= 0n && value <= U64_MAX;
+}
+
+const encoder = new TextEncoder();
+
+/** The bytes of `text` in UTF-8, or the given bytes as they are. */
+export function toUint8Array(text: string | Uint8Array): Uint8Array {
+  return typeof text === "string" ? encoder.encode(text) : text;
+}
+
+/** Bytes an unsigned varint of `value` (a safe integer) takes: 1 to 8. */
+export function varintLength(value: number): number {
+  let length = 1;
+  while (value >= 0x80) {
+    value = value < 0x80000000 ? value >>> 7 : Math.floor(value / 0x80);
+    length++;
+  }
+  return length;
+}
+
+/** Writes an unsigned varint at `offset` of `bytes`; returns the offset after it. */
+export function putVarint(
+  bytes: Uint8Array,
+  offset: number,
+  value: number,
+): number {
+  while (value >= 0x80) {
+    bytes[offset++] = (value & 0x7f) | 0x80;
+    value = value < 0x80000000 ? value >>> 7 : Math.floor(value / 0x80);
+  }
+  bytes[offset++] = value;
+  return offset;
+}
+
+/** A growing buffer with a cursor. */
+export class ByteWriter {
+  #bytes: Uint8Array<ArrayBuffer>;
+  #view: DataView;
+  #length = 0;
+
+  /** A writer whose buffer starts with room for `capacity` bytes. */
+  constructor(capacity = 64) {
+    this.#bytes = new Uint8Array(capacity);
+    this.#view = new DataView(this.#bytes.buffer);
+  }
+
+  /** Bytes written so far. */
+  get length(): number {
+    return this.#length;
+  }
+
+  #room(count: number): number {
+    const at = this.#length;
+    const end = at + count;
+    if (end > this.#bytes.length) {
+      const bytes = new Uint8Array(Math.max(end, this.#bytes.length * 2));
+      bytes.set(this.#bytes.subarray(0, at));
+      this.#bytes = bytes;
+      this.#view = new DataView(bytes.buffer);
+    }
+    this.#length = end;
+    return at;
+  }
+
+  /** Writes one byte. */
+  u8(value: number): this {
+    const at = this.#room(1);
+    this.#bytes[at] = value;
+    return this;
+  }
+
+  /** Writes an unsigned 32-bit number. */
+  u32(value: number): this {
+    const at = this.#room(4);
+    this.#view.setUint32(at, value, true);
+    return this;
+  }
+
+  /** Writes an unsigned 64-bit number. */
+  u64(value: bigint): this {
+    const at = this.#room(8);
+    this.#view.setBigUint64(at, value, true);
+    return this;
+  }
+
+  /** Writes a safe integer as an unsigned varint. */
+  varint(value: number): this {
+    const at = this.#room(varintLength(value));
+    putVarint(this.#bytes, at, value);
+    return this;
+  }
+
+  /** Writes bytes as they are. */
+  raw(bytes: Uint8Array): this {
+    const at = this.#room(bytes.length);
+    this.#bytes.set(bytes, at);
+    return this;
+  }
+
+  /** Writes bytes behind their length. */
+  bytes(bytes: Uint8Array): this {
+    return this.varint(bytes.length).raw(bytes);
+  }
+
+  /** What was written: a copy of exactly that length. */
+  finish(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.slice(0, this.#length);
+  }
+}
+
+/**
+ * A cursor over bytes that never reads past their end: a read that would is a
+ * `RangeError`, which the caller turns into the error of what it was reading.
+ */
+export class ByteReader {
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  #offset: number;
+
+  /** A reader that starts at `offset` of `bytes`. */
+  constructor(bytes: Uint8Array, offset = 0) {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#offset = offset;
+  }
+
+  /** Where the next read starts. */
+  get offset(): number {
+    return this.#offset;
+  }
+
+  /** Bytes not read yet. */
+  get remaining(): number {
+    return this.#bytes.length - this.#offset;
+  }
+
+  #take(count: number): number {
+    const at = this.#offset;
+    if (count > this.#bytes.length - at) {
+      throw new RangeError(
+        `Bytes end at ${this.#bytes.length}, ${count} wanted at ${at}`,
+      );
+    }
+    this.#offset = at + count;
+    return at;
+  }
+
+  /** Reads one byte. */
+  u8(): number {
+    return this.#view.getUint8(this.#take(1));
+  }
+
+  /** Reads an unsigned 32-bit number. */
+  u32(): number {
+    return this.#view.getUint32(this.#take(4), true);
+  }
+
+  /** Reads an unsigned 64-bit number. */
+  u64(): bigint {
+    return this.#view.getBigUint64(this.#take(8), true);
+  }
+
+  /** Reads an unsigned varint; one beyond the safe integers is a `RangeError`. */
+  varint(): number {
+    let value = 0;
+    let scale = 1;
+    for (let i = 0; i < 8; i++) {
+      const byte = this.u8();
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) {
+        if (!Number.isSafeInteger(value)) break;
+        return value;
+      }
+      scale *= 0x80;
+    }
+    throw new RangeError(`Varint at ${this.#offset} is too large`);
+  }
+
+  /** A view of the next `count` bytes. */
+  raw(count: number): Uint8Array {
+    const at = this.#take(count);
+    return this.#bytes.subarray(at, at + count);
+  }
+
+  /** A view of the bytes behind a length of at most `max`. */
+  bytes(max: number = Number.MAX_SAFE_INTEGER): Uint8Array {
+    const length = this.varint();
+    if (length > max) {
+      throw new RangeError(`Length ${length} is over the limit of ${max}`);
+    }
+    return this.raw(length);
+  }
+}
+
+const CRC = /* @__PURE__ */ crcTables();
+
+/** Eight tables of CRC-32 (IEEE 802.3, reflected 0xEDB88320): eight bytes a step. */
+function crcTables(): Int32Array {
+  const tables = new Int32Array(8 * 256);
+  for (let i = 0; i < 256; i++) {
+    let crc = i;
+    for (let bit = 0; bit < 8; bit++) {
+      crc = crc & 1 ? (crc >>> 1) ^ 0xEDB88320 : crc >>> 1;
+    }
+    tables[i] = crc;
+  }
+  for (let i = 256; i < tables.length; i++) {
+    const previous = tables[i - 256] as number;
+    tables[i] = (previous >>> 8) ^ (tables[previous & 0xff] as number);
+  }
+  return tables;
+}
+
+/** CRC-32 of `bytes[start..end)`, going on from `crc` (0 to begin); unsigned. */
+export function crc32(
+  bytes: Uint8Array,
+  crc = 0,
+  start = 0,
+  end: number = bytes.length,
+): number {
+  const t = CRC;
+  const b = bytes;
+  let c = ~crc;
+  let i = start;
+  for (const last = end - 8; i <= last; i += 8) {
+    const low = c ^
+      (b[i]! | b[i + 1]! << 8 | b[i + 2]! << 16 | b[i + 3]! << 24);
+    c = t[1792 + (low & 0xff)]! ^ t[1536 + (low >>> 8 & 0xff)]! ^
+      t[1280 + (low >>> 16 & 0xff)]! ^ t[1024 + (low >>> 24)]! ^
+      t[768 + b[i + 4]!]! ^ t[512 + b[i + 5]!]! ^
+      t[256 + b[i + 6]!]! ^ t[b[i + 7]!]!;
+  }
+  for (; i < end; i++) c = t[(c ^ b[i]!) & 0xff]! ^ (c >>> 8);
+  return ~c >>> 0;
+}

@@ -1,0 +1,7 @@
+/**
+ * The one place that names an npm package for `src/`.
+ *
+ * @module
+ */
+
+export * as fc from "npm:fast-check@4.10.2";

@@ -1,0 +1,79 @@
+/**
+ * Where snapshots are kept, as a port.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { MaybePromise } from "../statemachine/types.ts";
+import type { EpochMark } from "../log/log.ts";
+import type { Type } from "../statemachine/types.ts";
+
+/** What is known of a snapshot before it is made: the header of its container. */
+export interface SnapshotHeader {
+  /** The cluster it is a snapshot of. */
+  readonly clusterID: bigint;
+  /** The replica that made it. */
+  readonly nodeID: bigint;
+  /** The kind of machine that wrote the payload. */
+  readonly type: Type;
+  /** `full` holds the state; `metadata` only the index and the sessions, and means something only to the replica that made it (D10). */
+  readonly kind: "full" | "metadata";
+  /** The index of the last entry the state contains. */
+  readonly index: number;
+  /** The last epoch at or before that index, if there is one (H13). */
+  readonly mark?: EpochMark | undefined;
+  /** How payload and files are compressed. */
+  readonly compression: "none" | "gzip" | "deflate-raw";
+}
+
+/** A snapshot that is complete and can be read. */
+export interface SnapshotInfo extends SnapshotHeader {
+  /** Identifies it in its store. */
+  readonly id: string;
+  /** Size of the container, in bytes. */
+  readonly size: number;
+  /** How many external files are in it. */
+  readonly files: number;
+  /** Whether it came from another host by import, not from a replica of this store. */
+  readonly imported: boolean;
+}
+
+/** What is known of a snapshot once its container is written. */
+export interface SnapshotTotals {
+  /** How many external files are in it. */
+  readonly files: number;
+}
+
+/** A snapshot on its way into a store; not visible before `commit()`. */
+export interface SnapshotSink {
+  /** Takes the container's bytes. */
+  readonly writable: WritableStream<Uint8Array>;
+  /** Makes the snapshot visible, after `writable` was closed. */
+  commit(totals: SnapshotTotals): MaybePromise<SnapshotInfo>;
+  /** Drops what was written; harmless after `commit()`. Idempotent. */
+  abort(reason?: unknown): MaybePromise<void>;
+}
+
+/** Snapshots of clusters. Whoever makes one closes it; a host never closes what it was given. */
+export interface SnapshotStore extends AsyncDisposable {
+  /** Begins a snapshot. */
+  create(
+    header: SnapshotHeader,
+    options?: { readonly imported?: boolean },
+  ): MaybePromise<SnapshotSink>;
+  /** The complete snapshots of a cluster, the one with the highest index first; of one index, full before metadata, and the latest made first. */
+  list(clusterID: bigint): MaybePromise<readonly SnapshotInfo[]>;
+  /**
+   * The container's bytes; a stream that was opened can be read to its end also
+   * when the snapshot is removed meanwhile.
+   *
+   * @throws ErrSnapshotNotFound if it is not, or no longer, there
+   */
+  open(info: SnapshotInfo): MaybePromise<ReadableStream<Uint8Array>>;
+  /** Removes a snapshot; harmless when it is gone already. */
+  remove(info: SnapshotInfo): MaybePromise<void>;
+  /** Frees what the store holds; idempotent. */
+  close(): Promise<void>;
+}

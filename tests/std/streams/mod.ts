@@ -1,0 +1,4 @@
+// The modules of @std/streams as npm carries them, for places where only npm is in
+// reach. Remove `links` from the root deno.json to use the registry's own.
+// @ts-types="./mod.d.ts"
+export * from "npm:deno-std@1.4.0/streams/mod.js";
