@@ -18,6 +18,9 @@ export const BATCH_RECORDS_MAX: number = 1024;
 /** The most entries given to one `update()` of a machine, in entries. */
 export const UPDATE_ENTRIES_MAX: number = 1024;
 
+/** Commands given to one `update()` of a machine, in bytes; one command more may pass it. */
+export const UPDATE_BYTES_MAX: number = 4 * 1024 * 1024;
+
 /** Buffer from which the records of small proposals are cut, in bytes. */
 export const SLAB_BYTES: number = 64 * 1024;
 
@@ -51,6 +54,9 @@ export const SESSION_OWNER_BYTES_MAX: number = 256;
 /** The payload of one block of a snapshot container, in bytes. */
 export const SNAPSHOT_BLOCK_BYTES_MAX: number = 64 * 1024;
 
+/** Compressed bytes of a snapshot that are inflated in one step, to about a thousand times as many at most, in bytes. */
+export const SNAPSHOT_INFLATE_BYTES_MAX: number = 4 * 1024;
+
 /** The header of a snapshot container, in bytes. */
 export const SNAPSHOT_HEADER_BYTES_MAX: number = 4096;
 
@@ -60,8 +66,9 @@ export const SNAPSHOT_SESSIONS_BYTES_MAX: number = 1024 * 1024 * 1024;
 /** External files in one snapshot, in files. */
 export const SNAPSHOT_FILES_MAX: number = 65_536;
 
-/** Metadata of one external file, in bytes. */
-export const SNAPSHOT_FILE_METADATA_BYTES_MAX: number = 64 * 1024;
+/** Metadata of one external file, in bytes. With the file's id it fits in one block. */
+export const SNAPSHOT_FILE_METADATA_BYTES_MAX: number =
+  SNAPSHOT_BLOCK_BYTES_MAX - 8;
 
 /** Full snapshots kept, in snapshots. */
 export const SNAPSHOTS_KEPT: number = 2;

@@ -50,10 +50,29 @@ export interface SnapshotTotals {
 export interface SnapshotSink {
   /** Takes the container's bytes. */
   readonly writable: WritableStream<Uint8Array>;
-  /** Makes the snapshot visible, after `writable` was closed. */
+  /**
+   * Makes the snapshot visible, after `writable` was closed. It replaces one
+   * that says the same ({@linkcode isSameSnapshot}): if that is made again, the
+   * old one may be damaged.
+   */
   commit(totals: SnapshotTotals): MaybePromise<SnapshotInfo>;
-  /** Drops what was written; harmless after `commit()`. Idempotent. */
+  /** Drops what was written, and fails `writable` if it is still open; harmless after `commit()`. Idempotent. */
   abort(reason?: unknown): MaybePromise<void>;
+}
+
+/**
+ * Whether a store keeps only one of the two: full snapshots of a cluster at one
+ * index hold the same state whoever made them, metadata is a replica's own.
+ */
+export function isSameSnapshot(a: SnapshotHeader, b: SnapshotHeader): boolean {
+  return a.clusterID === b.clusterID && a.index === b.index &&
+    a.kind === b.kind && (a.kind === "full" || a.nodeID === b.nodeID);
+}
+
+/** Sorts as `list()` does: the highest index first, and of one index full before metadata. */
+export function compareSnapshots(a: SnapshotHeader, b: SnapshotHeader): number {
+  return b.index - a.index ||
+    Number(b.kind === "full") - Number(a.kind === "full");
 }
 
 /** Snapshots of clusters. Whoever makes one closes it; a host never closes what it was given. */
@@ -74,6 +93,6 @@ export interface SnapshotStore extends AsyncDisposable {
   open(info: SnapshotInfo): MaybePromise<ReadableStream<Uint8Array>>;
   /** Removes a snapshot; harmless when it is gone already. */
   remove(info: SnapshotInfo): MaybePromise<void>;
-  /** Frees what the store holds; idempotent. */
+  /** Frees what the store holds, after which its other methods fail; idempotent. */
   close(): Promise<void>;
 }

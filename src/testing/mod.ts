@@ -1,1 +1,75 @@
-export {};
+/**
+ * For those who write machines: the contract suite. It runs a machine of yours
+ * against every rule of the contract that can be seen from outside, with
+ * histories drawn at random, and reports the rule that is broken with the
+ * smallest sequence of commands that breaks it.
+ *
+ * ```ts
+ * import { checkStateMachine } from "./mod.ts";
+ * import type { IStateMachine, Result } from "../statemachine/mod.ts";
+ *
+ * class Counter implements IStateMachine<null, bigint> {
+ *   #count = 0n;
+ *   update(cmd: Uint8Array): Result {
+ *     return { value: this.#count += BigInt(cmd.length) };
+ *   }
+ *   lookup(): bigint {
+ *     return this.#count;
+ *   }
+ *   async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
+ *     const writer = w.getWriter();
+ *     await writer.write(new TextEncoder().encode(`${this.#count}`));
+ *     writer.releaseLock();
+ *   }
+ *   async recoverFromSnapshot(r: ReadableStream<Uint8Array>): Promise<void> {
+ *     this.#count = BigInt(await new Response(r).text());
+ *   }
+ *   close(): void {}
+ * }
+ *
+ * await checkStateMachine({
+ *   create: () => new Counter(),
+ *   commands: ["", "a", "bcd"].map((text) => new TextEncoder().encode(text)),
+ *   queries: [null],
+ * });
+ * ```
+ *
+ * Had it forgotten to save its count, the message would say so, name the rule,
+ * R9, and show that one command is enough to see it.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+export {
+  checkConcurrentStateMachine,
+  checkOnDiskStateMachine,
+  checkStateMachine,
+} from "./contract.ts";
+export type {
+  Arbitrary,
+  CheckConcurrentStateMachineOptions,
+  CheckOnDiskStateMachineOptions,
+  CheckOptions,
+  CheckStateMachineOptions,
+  Disk,
+  Samples,
+} from "./options.ts";
+export { ContractViolation, type ContractViolationInit } from "./violation.ts";
+// What the signatures above name, for those who import nothing else.
+export type {
+  CreateConcurrentStateMachineFunc,
+  CreateOnDiskStateMachineFunc,
+  CreateStateMachineFunc,
+  Entry,
+  IConcurrentStateMachine,
+  IOnDiskStateMachine,
+  ISnapshotFileCollection,
+  IStateMachine,
+  MaybePromise,
+  Result,
+  SampanError,
+  SnapshotFile,
+} from "../statemachine/mod.ts";
+export type { FileStore, OpenFile } from "../snapshot/file_store.ts";

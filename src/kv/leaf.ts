@@ -1,0 +1,240 @@
+/**
+ * Rows of a B+tree leaf, packed: one buffer holds them in key order just as a
+ * snapshot does, so that saving copies whole leaves, and there is no garbage to
+ * collect in between.
+ *
+ * A row is the key's length plus one (a length of 0 ends a snapshot), the
+ * value's length, both as varints, the key and the value.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { varintLength } from "../bytes.ts";
+import {
+  bytesOf,
+  compareBytes,
+  copyBytes,
+  equalBytes,
+  viewOf,
+} from "./view.ts";
+
+/** Rows a leaf has room for; it is split when it is full, in rows. */
+export const LEAF_ROWS = 64;
+
+/** Size above which a leaf of several rows is split, in bytes. */
+export const LEAF_BYTES: number = 16 * 1024;
+
+// What `Leaf.meta` says about a row, in `WIDTH` numbers next to each other.
+// After the last row, there is one `OFFSET` more: the end.
+/** Numbers for one row. */
+export const WIDTH = 4;
+/** Where the row starts. */
+export const OFFSET = 0;
+/** Hash of the key. */
+export const TAG = 1;
+/** Low half of the hash of the row. */
+export const LOW = 2;
+/** High half of the hash of the row. */
+export const HIGH = 3;
+
+/** Buffers up to this size are not worth shrinking, in bytes. */
+const SMALL_BYTES = 1024;
+
+/** Writes a varint; returns the offset after it. */
+function putVarint(view: DataView, at: number, value: number): number {
+  for (; value >= 0x80; value >>>= 7) view.setUint8(at++, value | 0x80);
+  view.setUint8(at++, value);
+  return at;
+}
+
+/** Rows in key order. Whoever owns a leaf may change it; for others it is as it is. */
+export class Leaf {
+  owner: object;
+  /** What the hash index knows this leaf and its copies by. */
+  id: number;
+  /** Rows in here. */
+  rows = 0;
+  /** {@linkcode OFFSET}, {@linkcode TAG}, {@linkcode LOW} and {@linkcode HIGH} of each row. */
+  readonly meta: Int32Array = new Int32Array(
+    WIDTH * LEAF_ROWS + 1,
+  );
+  view: DataView;
+
+  constructor(owner: object, id: number, view: DataView) {
+    this.owner = owner;
+    this.id = id;
+    this.view = view;
+  }
+
+  /** Bytes in use. */
+  get used(): number {
+    return this.offset(this.rows);
+  }
+
+  /** Where a row starts, and the one before it ends. */
+  offset(row: number): number {
+    return this.meta[row * WIDTH]!;
+  }
+
+  /** Where the key of a row starts. */
+  keyAt(row: number): number {
+    const { view } = this;
+    let at = this.offset(row);
+    while (view.getInt8(at++) < 0);
+    while (view.getInt8(at++) < 0);
+    return at;
+  }
+
+  /** Where the value of a row starts, which is where its key ends. */
+  valueAt(row: number): number {
+    const { view } = this;
+    let at = this.offset(row);
+    let byte = view.getUint8(at);
+    let length = byte & 0x7f;
+    for (let shift = 7; byte >= 0x80; shift += 7) {
+      byte = view.getUint8(++at);
+      length |= (byte & 0x7f) << shift;
+    }
+    return this.keyAt(row) + length - 1;
+  }
+
+  /** Whether a row has this key. */
+  #has(row: number, key: DataView, start: number, end: number): boolean {
+    const { view } = this;
+    let at = this.offset(row);
+    let size = end - start + 1;
+    for (; size >= 0x80; size >>>= 7) {
+      if (view.getUint8(at++) !== (size & 0x7f | 0x80)) return false;
+    }
+    if (view.getUint8(at++) !== size) return false;
+    while (view.getInt8(at++) < 0);
+    return equalBytes(key, start, end, view, at);
+  }
+
+  /** The row of a key, or -1. It is looked for at `hint` first. */
+  find(
+    tag: number,
+    view: DataView,
+    start: number,
+    end: number,
+    hint = 0,
+  ): number {
+    const { meta, rows } = this;
+    if (
+      hint < rows && meta[hint * WIDTH + TAG] === tag &&
+      this.#has(hint, view, start, end)
+    ) return hint;
+    for (let row = 0; row < rows; row++) {
+      if (
+        meta[row * WIDTH + TAG] === tag && this.#has(row, view, start, end)
+      ) return row;
+    }
+    return -1;
+  }
+
+  /** The first row whose key is not less than the given one. */
+  lowerBound(view: DataView, start: number, end: number): number {
+    let low = 0;
+    let high = this.rows;
+    while (low < high) {
+      const row = low + high >> 1;
+      const at = this.keyAt(row);
+      const order = compareBytes(
+        this.view,
+        at,
+        this.valueAt(row),
+        view,
+        start,
+        end,
+      );
+      if (order < 0) low = row + 1;
+      else high = row;
+    }
+    return low;
+  }
+
+  /** Replaces `drop` rows from `row` on by `take` rows (each 0 or 1) of `size` bytes, which the caller then writes. */
+  #makeRoom(row: number, drop: number, take: number, size: number): void {
+    const { meta, view, used } = this;
+    const at = this.offset(row);
+    const next = this.offset(row + drop);
+    const grow = at + size - next;
+    const need = used + grow;
+    const capacity = view.byteLength;
+    if (need > capacity || capacity > SMALL_BYTES && need * 2 < capacity) {
+      this.view = viewOf(new Uint8Array(need + (need >> 1)));
+      copyBytes(view, 0, at, this.view, 0);
+      copyBytes(view, next, used, this.view, at + size);
+    } else if (grow !== 0 && next < used) {
+      bytesOf(view, 0, capacity).copyWithin(at + size, next, used);
+    }
+    if (take !== drop) {
+      meta.copyWithin(
+        (row + take) * WIDTH,
+        (row + drop) * WIDTH,
+        this.rows * WIDTH + 1,
+      );
+      this.rows += take - drop;
+    }
+    for (let i = row + take; i <= this.rows; i++) meta[i * WIDTH]! += grow;
+  }
+
+  /**
+   * Writes a row in place of the one at `row`, or before it if `insert`: the
+   * hash of a row that is new is the caller's to set, and 0 until then.
+   */
+  write(
+    row: number,
+    insert: boolean,
+    tag: number,
+    view: DataView,
+    keyStart: number,
+    keyEnd: number,
+    valueStart: number,
+    valueEnd: number,
+  ): void {
+    const key = keyEnd - keyStart;
+    const value = valueEnd - valueStart;
+    const head = varintLength(key + 1) + varintLength(value);
+    const { meta } = this;
+    const i = row * WIDTH;
+    const start = meta[i]!;
+    this.#makeRoom(row, insert ? 0 : 1, 1, head + key + value);
+    if (insert) {
+      meta[i] = start;
+      meta[i + TAG] = tag;
+      meta[i + LOW] = meta[i + HIGH] = 0;
+    }
+    let at = putVarint(this.view, start, key + 1);
+    at = putVarint(this.view, at, value);
+    copyBytes(view, keyStart, keyEnd, this.view, at);
+    copyBytes(view, valueStart, valueEnd, this.view, at + key);
+  }
+
+  /** Removes a row. */
+  remove(row: number): void {
+    this.#makeRoom(row, 1, 0, 0);
+  }
+
+  /** Adds rows of another leaf at the end. */
+  append(from: Leaf, start: number, end: number): void {
+    const { meta, rows, used } = this;
+    const first = from.offset(start);
+    const last = from.offset(end);
+    const need = used + last - first;
+    if (need > this.view.byteLength) {
+      const view = viewOf(new Uint8Array(need));
+      copyBytes(this.view, 0, used, view, 0);
+      this.view = view;
+    }
+    copyBytes(from.view, first, last, this.view, used);
+    meta.set(
+      from.meta.subarray(start * WIDTH, end * WIDTH + 1),
+      rows * WIDTH,
+    );
+    this.rows = rows + end - start;
+    for (let i = rows; i <= this.rows; i++) meta[i * WIDTH]! += used - first;
+  }
+}

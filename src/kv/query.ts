@@ -1,0 +1,225 @@
+/**
+ * The queries of the key-value machines, their answers, and both as bytes.
+ *
+ * A query is one byte that says the version of the format (high half) and what
+ * is asked (low half), then:
+ *
+ * ```text
+ * 0x11 get    the key, up to the end
+ * 0x12 range  flags: 1 start, 2 end, 4 limit, 8 reverse; then, as flagged,
+ *             start and end behind their lengths, and the limit, as varints
+ * 0x13 count
+ * ```
+ *
+ * An answer is, to get, nothing if the key is absent, or else one byte 1 and
+ * the value; to range, for each row the key and the value, behind their
+ * lengths; to count, the number as a varint.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ByteReader, ByteWriter } from "../bytes.ts";
+import { ErrKVInvalidQuery } from "./errors.ts";
+import { spans, type Tree } from "./tree.ts";
+import { bytesOf, viewOf } from "./view.ts";
+
+/** Asks for the value of a key. */
+export interface KVGet {
+  /** What is asked. */
+  readonly type: "get";
+  /** The key. */
+  readonly key: Uint8Array;
+}
+
+/** Asks for rows in byte order of their keys. */
+export interface KVRange {
+  /** What is asked. */
+  readonly type: "range";
+  /** The least key wanted. @default {the first there is} */
+  readonly start?: Uint8Array | undefined;
+  /** The least key that is too large. @default {none} */
+  readonly end?: Uint8Array | undefined;
+  /** How many rows are wanted at most. @default {all} */
+  readonly limit?: number | undefined;
+  /** Whether to begin with the last row and go back. @default {false} */
+  readonly reverse?: boolean | undefined;
+}
+
+/** Asks for the number of keys. */
+export interface KVCount {
+  /** What is asked. */
+  readonly type: "count";
+}
+
+/** What can be asked of a key-value machine. */
+export type KVQuery = KVGet | KVRange | KVCount;
+
+/** A key and its value, copies that are the caller's. */
+export interface KVRow {
+  /** The key. */
+  key: Uint8Array;
+  /** Its value. */
+  value: Uint8Array;
+}
+
+/** What is answered to a query of type `Q`. */
+export type KVAnswer<Q extends KVQuery = KVQuery> = Q extends KVGet
+  ? Uint8Array | undefined
+  : Q extends KVRange ? KVRow[]
+  : Q extends KVCount ? number
+  : never;
+
+const GET = 0x11;
+const RANGE = 0x12;
+const COUNT = 0x13;
+
+const START = 1;
+const END = 2;
+const LIMIT = 4;
+const REVERSE = 8;
+
+/** Checks a query that may come from anywhere. */
+function checked(query: KVQuery): KVQuery {
+  const bytes = (value: unknown): boolean => value instanceof Uint8Array;
+  const optional = (value: unknown): boolean =>
+    value === undefined || bytes(value);
+  switch (query?.type) {
+    case "get":
+      if (bytes(query.key)) return query;
+      break;
+    case "range": {
+      const { limit, reverse } = query;
+      if (
+        optional(query.start) && optional(query.end) &&
+        (limit === undefined || Number.isSafeInteger(limit) && limit >= 0) &&
+        (reverse === undefined || typeof reverse === "boolean")
+      ) return query;
+      break;
+    }
+    case "count":
+      return query;
+  }
+  throw new ErrKVInvalidQuery("Not a key-value query");
+}
+
+/** Answers a query from a state. */
+export function answer(tree: Tree, query: KVQuery): KVAnswer {
+  checked(query);
+  switch (query.type) {
+    case "get":
+      return tree.get(viewOf(query.key), 0, query.key.length)?.slice();
+    case "range":
+      return range(tree, query);
+    case "count":
+      return tree.count;
+  }
+}
+
+function range(tree: Tree, query: KVRange): KVRow[] {
+  const rows: KVRow[] = [];
+  const { limit = Infinity, reverse } = query;
+  const from = query.start && viewOf(query.start);
+  const to = query.end && viewOf(query.end);
+  if (limit === 0) return rows;
+  for (
+    const { leaf, start, end } of spans(tree.present.root, from, to, reverse)
+  ) {
+    for (let i = start; i < end; i++) {
+      const row = reverse ? start + end - 1 - i : i;
+      const value = leaf.valueAt(row);
+      rows.push({
+        key: bytesOf(leaf.view, leaf.keyAt(row), value).slice(),
+        value: bytesOf(leaf.view, value, leaf.offset(row + 1)).slice(),
+      });
+      if (rows.length >= limit) return rows;
+    }
+  }
+  return rows;
+}
+
+/** The bytes of a query. */
+export function encodeQuery(query: KVQuery): Uint8Array<ArrayBuffer> {
+  checked(query);
+  const w = new ByteWriter();
+  if (query.type === "get") return w.u8(GET).raw(query.key).finish();
+  if (query.type === "count") return w.u8(COUNT).finish();
+  const { start, end, limit, reverse } = query;
+  w.u8(RANGE).u8(
+    (start ? START : 0) | (end ? END : 0) |
+      (limit === undefined ? 0 : LIMIT) | (reverse ? REVERSE : 0),
+  );
+  if (start) w.bytes(start);
+  if (end) w.bytes(end);
+  if (limit !== undefined) w.varint(limit);
+  return w.finish();
+}
+
+/** A query from its bytes, of which it keeps views. */
+export function decodeQuery(bytes: Uint8Array): KVQuery {
+  return decode("Not the bytes of a key-value query", bytes, (r) => {
+    const op = r.u8();
+    if (op === GET) return { type: "get", key: r.raw(r.remaining) };
+    if (op === COUNT) return { type: "count" };
+    if (op !== RANGE) throw new RangeError(`Unknown query ${op}`);
+    const flags = r.u8();
+    if (flags > 15) throw new RangeError(`Unknown flags ${flags}`);
+    return {
+      type: "range",
+      start: flags & START ? r.bytes() : undefined,
+      end: flags & END ? r.bytes() : undefined,
+      limit: flags & LIMIT ? r.varint() : undefined,
+      reverse: (flags & REVERSE) !== 0,
+    };
+  });
+}
+
+/** The bytes of an answer. */
+export function encodeAnswer(answer: KVAnswer): Uint8Array<ArrayBuffer> {
+  const w = new ByteWriter();
+  if (typeof answer === "number") w.varint(answer);
+  else if (Array.isArray(answer)) {
+    for (const { key, value } of answer) w.bytes(key).bytes(value);
+  } else if (answer) w.u8(1).raw(answer);
+  return w.finish();
+}
+
+/** The answer to a query from its bytes, of which it keeps nothing. */
+export function decodeAnswer<Q extends KVQuery>(
+  query: Q,
+  bytes: Uint8Array,
+): KVAnswer<Q> {
+  const { type } = checked(query);
+  return decode(`Not the bytes of an answer to ${type}`, bytes, (r) => {
+    if (type === "count") return r.varint();
+    if (type === "get") {
+      if (r.remaining === 0) return undefined;
+      if (r.u8() !== 1) throw new RangeError("Neither absent nor present");
+      return r.raw(r.remaining).slice();
+    }
+    const rows: KVRow[] = [];
+    while (r.remaining > 0) {
+      rows.push({ key: r.bytes().slice(), value: r.bytes().slice() });
+    }
+    return rows;
+  }) as KVAnswer<Q>;
+}
+
+/** Reads bytes to their end; what cannot be read is a query error with this message. */
+function decode<T>(
+  message: string,
+  bytes: Uint8Array,
+  read: (r: ByteReader) => T,
+): T {
+  let rest: number;
+  try {
+    const r = new ByteReader(bytes);
+    const value = read(r);
+    rest = r.remaining;
+    if (rest === 0) return value;
+  } catch (cause) {
+    throw new ErrKVInvalidQuery(message, { cause });
+  }
+  throw new ErrKVInvalidQuery(`${message}: ${rest} bytes too many`);
+}

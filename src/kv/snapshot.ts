@@ -1,0 +1,274 @@
+/**
+ * The snapshot payload of the key-value machines: the same bytes for the same
+ * rows, whatever machine writes them.
+ *
+ * ```text
+ * "SKV" and the version of the format, 1
+ * for each row, in byte order of keys:
+ *   length of the key + 1, length of the value   (varints of the least length)
+ *   key, value
+ * 0, the number of rows (varint), the state hash (8 bytes, little-endian)
+ * ```
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ByteReader, ByteWriter } from "../bytes.ts";
+import {
+  KV_KEY_BYTES_MAX,
+  KV_VALUE_BYTES_MAX,
+  SNAPSHOT_BLOCK_BYTES_MAX,
+} from "../limits.ts";
+import { ErrKVInvalidSnapshot } from "./errors.ts";
+import { hashKey, hashValue, lanes } from "./hash.ts";
+import { HIGH, Leaf, LEAF_BYTES, LEAF_ROWS, LOW, TAG, WIDTH } from "./leaf.ts";
+import { separate, spans, Tree, type Version } from "./tree.ts";
+import { bytesOf, compareBytes, viewOf } from "./view.ts";
+
+const MAGIC = [0x53, 0x4b, 0x56, 1];
+
+/** Bytes written, and read, in one go. */
+const CHUNK_BYTES = SNAPSHOT_BLOCK_BYTES_MAX;
+
+/** Writes a version in chunks; the stream is the caller's to close. */
+export async function savePayload(
+  version: Version,
+  w: WritableStream<Uint8Array>,
+  stopped: AbortSignal,
+): Promise<void> {
+  const writer = w.getWriter();
+  try {
+    for (const chunk of chunks(version)) {
+      stopped.throwIfAborted();
+      await writer.write(chunk);
+    }
+    stopped.throwIfAborted();
+  } finally {
+    writer.releaseLock();
+  }
+}
+
+/** The payload, in buffers of its reader's own. */
+function* chunks(version: Version): Generator<Uint8Array> {
+  let chunk = new Uint8Array(CHUNK_BYTES);
+  let length = 0;
+  for (const bytes of pieces(version)) {
+    for (let at = 0; at < bytes.length;) {
+      const part = bytes.subarray(at, at + CHUNK_BYTES - length);
+      chunk.set(part, length);
+      at += part.length;
+      length += part.length;
+      if (length === CHUNK_BYTES) {
+        yield chunk;
+        chunk = new Uint8Array(CHUNK_BYTES);
+        length = 0;
+      }
+    }
+  }
+  if (length > 0) yield chunk.slice(0, length);
+}
+
+/** The payload, in views of what is there. */
+function* pieces({ root, count, hash }: Version): Generator<Uint8Array> {
+  yield new Uint8Array(MAGIC);
+  for (const { leaf } of spans(root)) yield bytesOf(leaf.view, 0, leaf.used);
+  yield new ByteWriter().u8(0).varint(count).u64(hash).finish();
+}
+
+/** Reads a payload in chunks of any size, to the end of the stream. */
+export async function loadPayload(
+  r: ReadableStream<Uint8Array>,
+  stopped: AbortSignal,
+): Promise<Tree> {
+  const loader = new Loader();
+  const reader = r.getReader();
+  try {
+    for (;;) {
+      stopped.throwIfAborted();
+      const { done, value } = await reader.read();
+      if (done) break;
+      // Of a huge chunk no huge copy.
+      for (let at = 0; at < value.length; at += CHUNK_BYTES) {
+        loader.add(value.subarray(at, at + CHUNK_BYTES));
+      }
+    }
+  } finally {
+    reader.releaseLock();
+  }
+  stopped.throwIfAborted();
+  return loader.finish();
+}
+
+function fail(message: string): never {
+  throw new ErrKVInvalidSnapshot(`Key-value snapshot ${message}`);
+}
+
+/** Reads a varint at `cursor` of `view`, up to `end`; -1 if it is not all there. */
+let cursor = 0;
+function varint(view: DataView, end: number): number {
+  let value = 0;
+  for (let shift = 0; shift < 28; shift += 7) {
+    if (cursor >= end) return -1;
+    const byte = view.getUint8(cursor++);
+    value |= (byte & 0x7f) << shift;
+    if (byte < 0x80) {
+      // Another spelling of the same number would make other bytes of the same rows.
+      if (byte === 0 && shift > 0) break;
+      return value;
+    }
+  }
+  fail("has a malformed length");
+}
+
+/** Makes a tree of a payload as it comes in. */
+class Loader {
+  readonly #tree = new Tree();
+  readonly #separators: DataView[] = [];
+  /** The leaf that was filled last. */
+  #last: Leaf | undefined;
+  /** The leaf being filled: its bytes are what has come in. */
+  #leaf: Leaf;
+
+  /** What has come in and is not in leaves. */
+  #bytes: Uint8Array = new Uint8Array(2 * CHUNK_BYTES);
+  #view: DataView = viewOf(this.#bytes);
+  #length = 0;
+  /** Where in `#bytes` the leaf being filled starts. */
+  #start = 0;
+  /** Where in `#bytes` the next row starts. */
+  #at = 0;
+  #began = false;
+  #ended = false;
+
+  constructor() {
+    this.#leaf = new Leaf(this, 0, this.#view);
+  }
+
+  /** Takes in a chunk. */
+  add(chunk: Uint8Array): void {
+    const length = this.#length + chunk.length;
+    if (length > this.#bytes.length) {
+      const bytes = new Uint8Array(2 * length);
+      bytes.set(this.#bytes.subarray(0, this.#length));
+      this.#bytes = bytes;
+      this.#leaf.view = this.#view = viewOf(bytes);
+    }
+    this.#bytes.set(chunk, this.#length);
+    this.#length = length;
+    if (!this.#began) this.#begin();
+    if (this.#began) { while (!this.#ended && this.#row()); }
+    if (this.#ended && this.#length - this.#at > 16) {
+      fail("goes on after its end");
+    }
+    this.#drop();
+  }
+
+  /** The tree, once all has come in. */
+  finish(): Tree {
+    if (!this.#ended) fail("ends too early");
+    if (this.#leaf.rows > 0) this.#close();
+    let count: number;
+    let hash: bigint;
+    try {
+      const r = new ByteReader(this.#bytes.subarray(this.#at, this.#length));
+      count = r.varint();
+      hash = r.u64();
+      if (r.remaining > 0) throw new RangeError("Bytes are left");
+    } catch {
+      fail("has a malformed end");
+    }
+    if (count !== this.#tree.count || hash !== this.#tree.hash) {
+      fail("has not the rows it was saved with");
+    }
+    this.#tree.plant(this.#separators);
+    return this.#tree;
+  }
+
+  #begin(): void {
+    if (this.#length < MAGIC.length) return;
+    if (MAGIC.some((byte, i) => this.#bytes[i] !== byte)) {
+      fail("is of another format");
+    }
+    this.#began = true;
+    this.#start = this.#at = MAGIC.length;
+    this.#drop();
+  }
+
+  /** Makes room for what comes: moves what is not in leaves to the front. */
+  #drop(): void {
+    if (this.#start === 0) return;
+    this.#bytes.copyWithin(0, this.#start, this.#length);
+    this.#length -= this.#start;
+    this.#at -= this.#start;
+    this.#start = 0;
+    this.#leaf.view = this.#view;
+  }
+
+  /** Takes in the next row; false if it is not all there. */
+  #row(): boolean {
+    const view = this.#view;
+    cursor = this.#at;
+    const key = varint(view, this.#length) - 1;
+    if (key < 0) {
+      this.#ended = key === -1;
+      if (this.#ended) this.#at++;
+      return false;
+    }
+    const value = varint(view, this.#length);
+    if (key > KV_KEY_BYTES_MAX || value > KV_VALUE_BYTES_MAX) {
+      fail("has a row over the limits");
+    }
+    const keyEnd = cursor + key;
+    const end = keyEnd + value;
+    if (value < 0 || end > this.#length) return false;
+    if (
+      this.#leaf.rows === LEAF_ROWS - 1 ||
+      this.#leaf.rows > 0 && end - this.#start > LEAF_BYTES
+    ) this.#close();
+    const leaf = this.#leaf;
+    const { meta, rows } = leaf;
+    this.#checkOrder(cursor, keyEnd);
+    const i = rows * WIDTH;
+    meta[i + TAG] = hashKey(view, cursor, keyEnd);
+    hashValue(view, keyEnd, end);
+    meta[i + LOW] = lanes[0]!;
+    meta[i + HIGH] = lanes[1]!;
+    meta[i + WIDTH] = end - this.#start;
+    leaf.rows++;
+    this.#at = end;
+    return true;
+  }
+
+  #checkOrder(start: number, end: number): void {
+    const leaf = this.#leaf.rows > 0 ? this.#leaf : this.#last;
+    if (!leaf) return;
+    const row = leaf.rows - 1;
+    const at = leaf.keyAt(row);
+    const order = compareBytes(
+      leaf.view,
+      at,
+      leaf.valueAt(row),
+      this.#view,
+      start,
+      end,
+    );
+    if (order >= 0) fail("has rows out of order");
+  }
+
+  /** Gives the leaf its own bytes, and the tree the leaf. */
+  #close(): void {
+    const leaf = this.#leaf;
+    leaf.view = viewOf(this.#bytes.slice(this.#start, this.#at));
+    this.#tree.adopt(leaf);
+    if (this.#last) this.#separators.push(separate(this.#last, leaf));
+    this.#last = leaf;
+    this.#start = this.#at;
+    this.#leaf = new Leaf(
+      this,
+      0,
+      viewOf(this.#bytes.subarray(this.#start)),
+    );
+  }
+}

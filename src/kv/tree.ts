@@ -1,0 +1,450 @@
+/**
+ * The state of a key-value machine: a B+tree that copies on write, and a hash
+ * index over its leaves.
+ *
+ * Every node names its owner. A tree changes the nodes it owns in place and
+ * copies the others on the way to a change. So a version of the state is one
+ * reference to a root, taken by no more than letting go of ownership; what the
+ * tree and its versions share is in memory once. The index belongs to the
+ * tree's present state alone: it finds a key without comparing it with others,
+ * so that an overwrite of a row in a leaf of the tree's own never walks down.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { HashIndex, HINT_BITS, HINT_MASK } from "./hash_index.ts";
+import { hash64, hashKey, hashValue, lanes } from "./hash.ts";
+import { HIGH, Leaf, LEAF_BYTES, LEAF_ROWS, LOW, TAG, WIDTH } from "./leaf.ts";
+import {
+  bytesOf,
+  compareBytes,
+  copyBytes,
+  equalBytes,
+  viewOf,
+} from "./view.ts";
+
+/** Children an inner node has at most, in nodes. */
+const FANOUT = 64;
+
+/** An inner node: everything below `children[i]` is less than `separators[i]`, and all after it is not. */
+class Inner {
+  owner: object;
+  readonly children: Node[];
+  readonly separators: DataView[];
+
+  constructor(owner: object, children: Node[], separators: DataView[]) {
+    this.owner = owner;
+    this.children = children;
+    this.separators = separators;
+  }
+
+  /** Which child a key is below. */
+  childOf(view: DataView, start: number, end: number): number {
+    const { separators } = this;
+    let low = 0;
+    let high = separators.length;
+    while (low < high) {
+      const i = low + high >> 1;
+      const key = separators[i]!;
+      if (compareBytes(key, 0, key.byteLength, view, start, end) <= 0) {
+        low = i + 1;
+      } else high = i;
+    }
+    return low;
+  }
+}
+
+type Node = Inner | Leaf;
+
+/** A state at one moment. Nothing changes it. */
+export interface Version {
+  /** Where its rows are. */
+  readonly root: Node;
+  /** How many they are. */
+  readonly count: number;
+  /** The state hash. */
+  readonly hash: bigint;
+}
+
+/** Rows of one leaf that follow each other: `leaf` from `start` to before `end`. */
+export interface Span {
+  /** The leaf, which the reader must not change. */
+  readonly leaf: Leaf;
+  /** The first row. */
+  readonly start: number;
+  /** The row after the last. */
+  readonly end: number;
+}
+
+/** The rows below `node` whose keys are in [from, to), leaf by leaf; in descending order of leaves if `reverse`. */
+export function* spans(
+  node: Node,
+  from?: DataView,
+  to?: DataView,
+  reverse?: boolean,
+): Generator<Span> {
+  if (node instanceof Leaf) {
+    const start = from ? node.lowerBound(from, 0, from.byteLength) : 0;
+    const end = to ? node.lowerBound(to, 0, to.byteLength) : node.rows;
+    if (start < end) yield { leaf: node, start, end };
+    return;
+  }
+  const first = from ? node.childOf(from, 0, from.byteLength) : 0;
+  const last = to
+    ? node.childOf(to, 0, to.byteLength)
+    : node.children.length - 1;
+  for (let i = first; i <= last; i++) {
+    const child = node.children[reverse ? first + last - i : i]!;
+    yield* spans(child, from, to, reverse);
+  }
+}
+
+/** The shortest key above the last row of `left` and not above the first of `right`. */
+export function separate(left: Leaf, right: Leaf): DataView {
+  const a = left.view;
+  const b = right.view;
+  const start = right.keyAt(0);
+  let at = start;
+  let i = left.keyAt(left.rows - 1);
+  const end = left.valueAt(left.rows - 1);
+  while (i < end && a.getInt8(i) === b.getInt8(at)) i++, at++;
+  return viewOf(bytesOf(b, start, at + 1).slice());
+}
+
+/** Rows, their order, their number and their hash. */
+export class Tree {
+  #owner: object = {};
+  #root: Node;
+  #count = 0;
+  #low = 0;
+  #high = 0;
+  /** None in a fork, which finds keys by walking down. */
+  #index: HashIndex | undefined;
+  /** The present leaves by id; id 0 is nobody's. */
+  readonly #leaves: Leaf[];
+  readonly #freeIds: number[] = [];
+
+  // What finding a row leaves behind: its leaf, and the way down to it.
+  #leaf: Leaf;
+  readonly #path: Inner[] = [];
+  readonly #turns: number[] = [];
+
+  /** An empty tree, or one that shares all it can with another. */
+  constructor(from?: Tree) {
+    this.#leaf = this.#root = new Leaf(
+      this.#owner,
+      1,
+      viewOf(new Uint8Array()),
+    );
+    this.#leaves = [this.#leaf, this.#leaf];
+    if (from) {
+      this.#root = from.#root;
+      this.#count = from.#count;
+      this.#low = from.#low;
+      this.#high = from.#high;
+      from.#owner = {};
+    } else this.#index = new HashIndex();
+  }
+
+  /** Rows in the tree. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** The state hash. */
+  get hash(): bigint {
+    return hash64(this.#low, this.#high);
+  }
+
+  /** The present state, readable until the next change. */
+  get present(): Version {
+    return { root: this.#root, count: this.#count, hash: this.hash };
+  }
+
+  /** The present state, to stay. */
+  freeze(): Version {
+    this.#owner = {};
+    return this.present;
+  }
+
+  /** The value of a key, which may be read until the next change. */
+  get(view: DataView, start: number, end: number): Uint8Array | undefined {
+    const row = this.#find(hashKey(view, start, end), view, start, end);
+    const leaf = this.#leaf;
+    return row < 0 ? undefined : bytesOf(
+      leaf.view,
+      leaf.keyAt(row) + end - start,
+      leaf.offset(row + 1),
+    );
+  }
+
+  /** Sets the value of a key; false if it has it already. */
+  put(
+    view: DataView,
+    keyStart: number,
+    keyEnd: number,
+    valueStart: number,
+    valueEnd: number,
+  ): boolean {
+    const tag = hashKey(view, keyStart, keyEnd);
+    let row = this.#find(tag, view, keyStart, keyEnd);
+    hashValue(view, valueStart, valueEnd);
+    const low = lanes[0]!;
+    const high = lanes[1]!;
+    const insert = row < 0;
+    let leaf = this.#leaf;
+    let fits = false;
+    if (!insert) {
+      const i = row * WIDTH;
+      const at = leaf.keyAt(row) + keyEnd - keyStart;
+      const grow = valueEnd - valueStart - (leaf.offset(row + 1) - at);
+      if (
+        leaf.meta[i + LOW] === low && leaf.meta[i + HIGH] === high &&
+        grow === 0 &&
+        equalBytes(view, valueStart, valueEnd, leaf.view, at)
+      ) return false;
+      if (leaf.owner === this.#owner) {
+        if (grow === 0) {
+          copyBytes(view, valueStart, valueEnd, leaf.view, at);
+          return this.#hashed(leaf, row, low, high);
+        }
+        fits = leaf.used + grow < LEAF_BYTES;
+      }
+    }
+    if (!fits) {
+      leaf = this.#own(view, keyStart, keyEnd);
+      row = insert
+        ? leaf.lowerBound(view, keyStart, keyEnd)
+        : leaf.find(tag, view, keyStart, keyEnd);
+    }
+    leaf.write(row, insert, tag, view, keyStart, keyEnd, valueStart, valueEnd);
+    this.#hashed(leaf, row, low, high);
+    if (insert) {
+      this.#count++;
+      this.#index?.add(tag, leaf.id, row);
+    }
+    if (!fits) this.#split(leaf, row);
+    return true;
+  }
+
+  /** Removes a key; false if there is none. */
+  delete(view: DataView, start: number, end: number): boolean {
+    const tag = hashKey(view, start, end);
+    if (this.#find(tag, view, start, end) < 0) return false;
+    const leaf = this.#own(view, start, end);
+    const row = leaf.find(tag, view, start, end);
+    this.#low = this.#low - leaf.meta[row * WIDTH + LOW]! | 0;
+    this.#high = this.#high - leaf.meta[row * WIDTH + HIGH]! | 0;
+    this.#count--;
+    this.#index?.move(tag, leaf.id, 0);
+    leaf.remove(row);
+    this.#merge();
+    return true;
+  }
+
+  /** Takes in a leaf whose rows are all above those taken in before; {@linkcode plant} follows. */
+  adopt(leaf: Leaf): void {
+    leaf.owner = this.#owner;
+    // The empty leaf of the new tree gives its place to the first one.
+    leaf.id = this.#count === 0 ? 1 : this.#leaves.length;
+    this.#leaves[leaf.id] = leaf;
+    this.#count += leaf.rows;
+    for (let row = 0; row < leaf.rows; row++) {
+      this.#low = this.#low + leaf.meta[row * WIDTH + LOW]! | 0;
+      this.#high = this.#high + leaf.meta[row * WIDTH + HIGH]! | 0;
+      this.#index?.add(leaf.meta[row * WIDTH + TAG]!, leaf.id, row);
+    }
+  }
+
+  /** Grows the inner nodes over the leaves that were taken in, given what separates these. */
+  plant(separators: DataView[]): void {
+    let nodes: Node[] = this.#leaves.slice(1);
+    let between = separators;
+    while (nodes.length > 1) {
+      const parents: Node[] = [];
+      const left: DataView[] = [];
+      for (let i = 0; i < nodes.length; i += FANOUT) {
+        const children = nodes.slice(i, i + FANOUT);
+        const last = i + children.length - 1;
+        parents.push(
+          new Inner(this.#owner, children, between.slice(i, last)),
+        );
+        if (last < between.length) left.push(between[last]!);
+      }
+      nodes = parents;
+      between = left;
+    }
+    this.#root = nodes[0]!;
+  }
+
+  /** Counts the new hash of a row in, and the old one out. */
+  #hashed(leaf: Leaf, row: number, low: number, high: number): true {
+    const { meta } = leaf;
+    const i = row * WIDTH;
+    this.#low = this.#low - meta[i + LOW]! + low | 0;
+    this.#high = this.#high - meta[i + HIGH]! + high | 0;
+    meta[i + LOW] = low;
+    meta[i + HIGH] = high;
+    return true;
+  }
+
+  /** The row of a key, in `#leaf`; or -1. */
+  #find(tag: number, view: DataView, start: number, end: number): number {
+    const index = this.#index;
+    if (!index) {
+      let node = this.#root;
+      while (node instanceof Inner) {
+        node = node.children[node.childOf(view, start, end)]!;
+      }
+      this.#leaf = node;
+      return node.find(tag, view, start, end);
+    }
+    const slots = index.slots(tag);
+    const mask = slots.length - 1;
+    let place: number;
+    for (
+      let at = tag << 1 & mask;
+      (place = slots[at + 1]!) !== 0;
+      at = at + 2 & mask
+    ) {
+      if (slots[at] !== tag) continue;
+      const leaf = this.#leaves[place >> HINT_BITS]!;
+      const hint = place & HINT_MASK;
+      const row = leaf.find(tag, view, start, end, hint);
+      if (row >= 0) {
+        if (row !== hint) slots[at + 1] = place - hint + row;
+        this.#leaf = leaf;
+        return row;
+      }
+    }
+    return -1;
+  }
+
+  /** Walks down to where a key belongs, and makes all on the way the tree's own. */
+  #own(view: DataView, start: number, end: number): Leaf {
+    this.#path.length = this.#turns.length = 0;
+    let node = this.#root = this.#copy(this.#root);
+    while (node instanceof Inner) {
+      const turn = node.childOf(view, start, end);
+      this.#path.push(node);
+      this.#turns.push(turn);
+      node = node.children[turn] = this.#copy(node.children[turn]!);
+    }
+    return node;
+  }
+
+  #copy<N extends Node>(node: N): N;
+  #copy(node: Node): Node {
+    if (node.owner === this.#owner) return node;
+    if (node instanceof Inner) {
+      return new Inner(
+        this.#owner,
+        node.children.slice(),
+        node.separators.slice(),
+      );
+    }
+    const view = viewOf(new Uint8Array(node.used));
+    const leaf = new Leaf(this.#owner, node.id, view);
+    leaf.append(node, 0, node.rows);
+    if (this.#index) this.#leaves[leaf.id] = leaf;
+    return leaf;
+  }
+
+  /** Moves rows to the end of another leaf, for the index. */
+  #reindex(leaf: Leaf, start: number, end: number, to: number): void {
+    if (!this.#index) return;
+    for (let row = start; row < end; row++) {
+      this.#index.move(leaf.meta[row * WIDTH + TAG]!, leaf.id, to);
+    }
+  }
+
+  /** Splits the leaf at the end of the path if it is too large, and what is above it in turn. */
+  #split(leaf: Leaf, row: number): void {
+    const { rows, used } = leaf;
+    if (rows < LEAF_ROWS && (used < LEAF_BYTES || rows < 2)) return;
+    // Keys that come in ascending order leave full leaves behind.
+    let cut = rows - 1;
+    if (row < cut) {
+      for (cut = 1; cut < rows - 1; cut++) {
+        if (leaf.offset(cut) * 2 >= used) break;
+      }
+    }
+    const id = this.#freeIds.pop() ?? this.#leaves.length;
+    const view = viewOf(new Uint8Array(used - leaf.offset(cut)));
+    const half = new Leaf(this.#owner, id, view);
+    if (this.#index) this.#leaves[id] = half;
+    half.append(leaf, cut, rows);
+    this.#reindex(leaf, cut, rows, id);
+    leaf.rows = cut;
+    let left: Node = leaf;
+    let right: Node = half;
+    let separator = separate(leaf, half);
+    for (let depth = this.#path.length - 1; depth >= 0; depth--) {
+      const parent = this.#path[depth]!;
+      const turn = this.#turns[depth]!;
+      parent.children.splice(turn + 1, 0, right);
+      parent.separators.splice(turn, 0, separator);
+      if (parent.children.length <= FANOUT) return;
+      const middle = turn === FANOUT - 1 ? turn : FANOUT >> 1;
+      left = parent;
+      right = new Inner(
+        this.#owner,
+        parent.children.splice(middle + 1),
+        parent.separators.splice(middle + 1),
+      );
+      separator = parent.separators.pop()!;
+    }
+    this.#root = new Inner(this.#owner, [left, right], [separator]);
+  }
+
+  /** Merges the leaf at the end of the path with a neighbour if it is small, and what is above it in turn. */
+  #merge(): void {
+    for (let depth = this.#path.length - 1; depth >= 0; depth--) {
+      const { children, separators } = this.#path[depth]!;
+      const turn = this.#turns[depth]!;
+      const node = children[turn]!;
+      const small = node instanceof Leaf
+        ? node.rows <= LEAF_ROWS / 4 && node.used <= LEAF_BYTES / 4
+        : node.children.length <= FANOUT / 4;
+      if (!small) return;
+      const i = Math.max(0, turn - 1);
+      const right = children[i + 1];
+      if (!right || !this.#join(children, i, right, separators[i]!)) continue;
+      children.splice(i + 1, 1);
+      separators.splice(i, 1);
+    }
+    while (this.#root instanceof Inner && this.#root.children.length === 1) {
+      this.#root = this.#root.children[0]!;
+    }
+  }
+
+  /** Adds what is in `right` to the node before it, if there is room. */
+  #join(
+    children: Node[],
+    i: number,
+    right: Node,
+    separator: DataView,
+  ): boolean {
+    const left = children[i]!;
+    if (left instanceof Leaf && right instanceof Leaf) {
+      const full = left.rows + right.rows >= LEAF_ROWS ||
+        left.used + right.used > LEAF_BYTES;
+      if (full && left.rows > 0 && right.rows > 0) return false;
+      const leaf = children[i] = this.#copy(left);
+      leaf.append(right, 0, right.rows);
+      this.#reindex(right, 0, right.rows, leaf.id);
+      if (this.#index) {
+        this.#leaves[right.id] = this.#leaves[0]!;
+        this.#freeIds.push(right.id);
+      }
+    } else if (left instanceof Inner && right instanceof Inner) {
+      if (left.children.length + right.children.length > FANOUT) return false;
+      const inner = children[i] = this.#copy(left);
+      inner.children.push(...right.children);
+      inner.separators.push(separator, ...right.separators);
+    }
+    return true;
+  }
+}

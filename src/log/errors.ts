@@ -1,0 +1,98 @@
+/**
+ * The errors of a log.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { SampanError } from "../statemachine/errors.ts";
+
+/** The records asked for were cut from the log: the sign to take a snapshot. */
+export class ErrCompacted extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrCompacted";
+  /** The first index the log still has, or will have next. */
+  readonly firstIndex: number;
+  /** An error for a log that starts at `firstIndex`. */
+  constructor(firstIndex: number, options?: ErrorOptions) {
+    super(`Log was compacted and now starts at ${firstIndex}`, options);
+    this.firstIndex = firstIndex;
+  }
+}
+
+/** What {@linkcode ErrDiverged} knows of where two histories part. */
+export interface Divergence {
+  /** The last index known to be the same, if one is known. */
+  readonly after?: number | undefined;
+  /** The first index known to differ, if one is known. */
+  readonly upTo?: number | undefined;
+}
+
+/**
+ * Two parties that should have the same history do not: a log that lost its
+ * tail or was restored from a backup (D13, H13), or replicas whose states differ
+ * after the same entries (H12). Nothing was rewound.
+ */
+export class ErrDiverged extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrDiverged";
+  /** The last index known to be the same, if one is known. */
+  readonly after: number | undefined;
+  /** The first index known to differ, if one is known. */
+  readonly upTo: number | undefined;
+  /** An error that says what differs, and between which indexes. */
+  constructor(message: string, range: Divergence = {}) {
+    super(message);
+    this.after = range.after;
+    this.upTo = range.upTo;
+  }
+}
+
+/**
+ * It is not known whether a proposal is, or ever will be, in the log; or it is
+ * known to have been applied, but its result is lost (H5, H6).
+ */
+export class ErrUnknownOutcome extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrUnknownOutcome";
+  /** True if the proposal is known to have been applied, and only its result is lost. */
+  readonly applied: boolean;
+  /** An error whose cause, if there is one, tells how the answer was lost. */
+  constructor(
+    message: string,
+    options: ErrorOptions & { readonly applied?: boolean } = {},
+  ) {
+    super(message, options);
+    this.applied = options.applied ?? false;
+  }
+}
+
+/** The replica, host, log or store was closed, is being closed, or failed with `cause` (H10, R5). */
+export class ErrClusterClosed extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrClusterClosed";
+  /** An error for what is closed; `cause` tells why, if it did not end in peace. */
+  constructor(message?: string, options?: ErrorOptions) {
+    super(message ?? "Cluster is closed", options);
+  }
+}
+
+/** The cluster is already started here, or there is already something where there must be nothing (H9, H11). */
+export class ErrClusterAlreadyExist extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrClusterAlreadyExist";
+}
+
+/** A record, a batch of the log or a session section cannot be what was written: it is damaged, foreign, of a newer version, or something before it is missing (H11, H15). */
+export class ErrLogCorrupted extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrLogCorrupted";
+  /** The index of the record that is wrong. */
+  readonly index: number;
+  /** An error for the record at `index`. */
+  constructor(index: number, message: string, options?: ErrorOptions) {
+    super(`Log is corrupted at ${index}: ${message}`, options);
+    this.index = index;
+  }
+}

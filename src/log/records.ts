@@ -1,0 +1,121 @@
+/**
+ * Packing records into batches, and the one record a log itself writes.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ByteReader, ByteWriter } from "../bytes.ts";
+import { BATCH_RECORDS_MAX, SLAB_BYTES } from "../limits.ts";
+import type { LogBatch, Records } from "./log.ts";
+
+/** The first byte of a record: version 1 in the high half, the kind in the low. */
+export const RecordKind = {
+  /** Somebody opened the log for writing: u64 epoch. */
+  Epoch: 0x10,
+  /** Limits of the cluster, valid as its first record: varint sessions. */
+  Config: 0x11,
+  /** Opens a session: u64 client id, owner bytes behind their length. */
+  Register: 0x12,
+  /** Closes a session: varint session. */
+  Unregister: 0x13,
+  /** A proposal outside of any session: u32 + u32 origin, varint sequence number, command. */
+  Proposal: 0x14,
+  /** A proposal of a session: varint session, varint series, varint series not acknowledged before it, command. */
+  SessionProposal: 0x15,
+  /** Skips a series of a session: varint session, varint series, varint series not acknowledged before it. */
+  Skip: 0x16,
+} as const;
+
+/** The record that opens a log for writing (H13). */
+export function epochRecord(epoch: bigint): Uint8Array {
+  return new ByteWriter(9).u8(RecordKind.Epoch).u64(epoch).finish();
+}
+
+/** The epoch in a record, if it is an epoch record. */
+export function epochOf(record: Uint8Array): bigint | undefined {
+  return record.length === 9 && record[0] === RecordKind.Epoch
+    ? new ByteReader(record, 1).u64()
+    : undefined;
+}
+
+/** One record, or several, as a batch would carry them. */
+export function packRecords(...records: readonly Uint8Array[]): Records {
+  const writer = new ByteWriter(records.length === 1 ? records[0]!.length : 64);
+  const ends = records.map((record) => writer.raw(record).length);
+  return { bytes: writer.finish(), ends };
+}
+
+/** The `i`th record of a pack, as a view. */
+export function recordAt(records: Records, i: number): Uint8Array {
+  const start = i === 0 ? 0 : records.ends[i - 1]!;
+  return records.bytes.subarray(start, records.ends[i]);
+}
+
+/** What of a batch comes after index `after`, which lies within it. */
+export function batchAfter(batch: LogBatch, after: number): LogBatch {
+  const skip = after - batch.first + 1;
+  if (skip <= 0) return batch;
+  const { bytes, ends } = batch.records;
+  const start = ends[skip - 1]!;
+  return {
+    follows: after,
+    first: after + 1,
+    records: {
+      bytes: bytes.subarray(start),
+      ends: ends.slice(skip).map((end) => end - start),
+    },
+  };
+}
+
+/** Index of the last record of a batch. */
+export function lastOf(batch: LogBatch): number {
+  return batch.first + batch.records.ends.length - 1;
+}
+
+/**
+ * Packs records into batches within the bounds of the log. Small records share
+ * a buffer, which is handed on and never written again below what was sealed.
+ */
+export class RecordPacker {
+  /** The buffer the next record is written into, at the offset `begin()` gave. */
+  bytes: Uint8Array = new Uint8Array(0);
+  #start = 0;
+  #at = 0;
+  #ends: number[] = [];
+
+  /** Records in the open batch. */
+  get length(): number {
+    return this.#ends.length;
+  }
+
+  /** Whether a record of `length` bytes still goes into the open batch. */
+  fits(length: number): boolean {
+    return this.#ends.length < BATCH_RECORDS_MAX &&
+      this.#at + length <= this.bytes.length;
+  }
+
+  /** Makes room for a record of `length` bytes, in a batch that it fits or an empty one; returns its offset in `bytes`. */
+  begin(length: number): number {
+    if (this.#at + length > this.bytes.length) {
+      this.bytes = new Uint8Array(Math.max(SLAB_BYTES, length));
+      this.#start = this.#at = 0;
+    }
+    const at = this.#at;
+    this.#at += length;
+    this.#ends.push(this.#at - this.#start);
+    return at;
+  }
+
+  /** Takes the open batch out. */
+  seal(): Records {
+    const records = {
+      bytes: this.bytes.subarray(this.#start, this.#at),
+      ends: this.#ends,
+    };
+    this.#start = this.#at;
+    this.#ends = [];
+    return records;
+  }
+}

@@ -1,0 +1,300 @@
+/**
+ * Bringing a machine up: from the newest good snapshot and the log after it, or,
+ * for one that is on disk, from what it holds (H8, D13, D14).
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { Env } from "../env.ts";
+import { ErrCompacted } from "../log/errors.ts";
+import type { EpochMark, Log, LogReader } from "../log/log.ts";
+import type { Driver } from "../rsm/driver.ts";
+import type { MachineFactory } from "../rsm/managed.ts";
+import {
+  MachineFailure,
+  readSessions,
+  recoverSnapshot,
+} from "../rsm/snapshots.ts";
+import type { FileStore } from "../snapshot/file_store.ts";
+import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import { ErrOpenStopped } from "../statemachine/errors.ts";
+import { OnDiskStateMachine } from "../statemachine/types.ts";
+import { ErrClusterAlreadyExist } from "../log/errors.ts";
+import { ErrStoreVanished } from "./errors.ts";
+import { pacedSource } from "./pace.ts";
+import type { SessionState } from "./session.ts";
+import type { ReplicaEvent } from "./snapshotter.ts";
+
+/** What bringing up takes of its replica. */
+export interface BringUpOptions {
+  readonly factory: MachineFactory;
+  readonly clusterID: bigint;
+  readonly nodeID: bigint;
+  readonly log: Log;
+  /** Where snapshots may be found, the host's own store first. */
+  readonly stores: readonly SnapshotStore[];
+  readonly files: FileStore;
+  readonly env: Env;
+  /** Makes a driver with a new machine. */
+  readonly newDriver: () => Driver<SessionState>;
+  readonly event: (event: ReplicaEvent) => void;
+  /** Aborts with `ErrOpenStopped`. */
+  readonly openStopped: AbortSignal;
+  /** Aborts with `ErrSnapshotStopped`. */
+  readonly recoverStopped: AbortSignal;
+}
+
+/** A machine that is up, as far as what it came from goes. */
+export interface BroughtUp {
+  readonly driver: Driver<SessionState>;
+  readonly reader: LogReader;
+  /** For an on-disk machine: the index from which it needs the log to come up again. */
+  readonly retain: number | undefined;
+}
+
+/** A snapshot and the store it is in. */
+export interface Candidate {
+  readonly info: SnapshotInfo;
+  readonly store: SnapshotStore;
+}
+
+/** The snapshots of a cluster, newest first, each index and kind once. */
+export async function candidates(
+  { stores, clusterID }: Pick<BringUpOptions, "stores" | "clusterID">,
+): Promise<Candidate[]> {
+  const found: Candidate[] = [];
+  for (const store of new Set(stores)) {
+    for (const info of await store.list(clusterID)) {
+      found.push({ info, store });
+    }
+  }
+  // Stable: of two with one index, the host's own comes first.
+  return found.sort((a, b) => b.info.index - a.info.index);
+}
+
+/** Closes a machine that is of no more use; how that goes is of no interest. */
+async function discard(driver: Driver<SessionState>): Promise<void> {
+  try {
+    await driver.close();
+  } catch {
+    // It failed already, and that is what is told.
+  }
+}
+
+/** Gives a machine what a snapshot holds; whatever fails, it closes the machine. */
+export async function recoverFrom(
+  driver: Driver<SessionState>,
+  { info, store }: Candidate,
+  options: BringUpOptions,
+): Promise<void> {
+  const { clusterID, nodeID, files, env, recoverStopped } = options;
+  try {
+    await recoverSnapshot(driver, {
+      info,
+      open: async () => pacedSource(await store.open(info), env),
+      files,
+      directory: `snapshots/${clusterID}-${nodeID}/${info.index}`,
+      signal: recoverStopped,
+    });
+    // Until the machine has it for good, the container is what holds it (D11).
+    if (
+      info.type === OnDiskStateMachine ||
+      driver.machine.type === OnDiskStateMachine
+    ) {
+      await driver.sync();
+    }
+    options.event({ type: "recovered", snapshot: info });
+  } catch (error) {
+    await discard(driver);
+    throw error;
+  }
+}
+
+/** What to throw to whoever started the replica. */
+function causeOf(error: unknown): unknown {
+  return error instanceof MachineFailure ? error.cause : error;
+}
+
+/** The log after `index`, or the error that says that some of it was cut. */
+async function readAfter(
+  log: Log,
+  index: number,
+  mark: EpochMark | undefined,
+): Promise<LogReader | ErrCompacted> {
+  try {
+    return await log.read(index, { mark });
+  } catch (error) {
+    if (error instanceof ErrCompacted) return error;
+    throw error;
+  }
+}
+
+/**
+ * Brings a machine up.
+ *
+ * @throws ErrDiverged if what is there goes beyond the log, or with another one (D13, H13)
+ * @throws ErrCompacted if the log was cut and no snapshot reaches it; the damage of those that could have is its cause (H8)
+ * @throws ErrStoreVanished if an on-disk machine lost what it had, for good (D14)
+ */
+export async function bringUp(options: BringUpOptions): Promise<BroughtUp> {
+  return options.factory.type === OnDiskStateMachine
+    ? await bringUpOnDisk(options)
+    : await bringUpInMemory(options);
+}
+
+async function bringUpInMemory(options: BringUpOptions): Promise<BroughtUp> {
+  const from = await recoverNewest(options, await candidates(options), 0);
+  if ("driver" in from) return { ...from, retain: undefined };
+  const reader = await readAfter(options.log, 0, undefined);
+  if (reader instanceof ErrCompacted) throw compacted(reader, from.damage);
+  return { driver: options.newDriver(), reader, retain: undefined };
+}
+
+function compacted(error: ErrCompacted, damage: unknown): ErrCompacted {
+  return damage === undefined
+    ? error
+    : new ErrCompacted(error.firstIndex, { cause: damage });
+}
+
+/**
+ * A new machine with the newest full snapshot at or above `from` that is good and
+ * from which the log goes on; or the damage that was found on the way (H8).
+ */
+async function recoverNewest(
+  options: BringUpOptions,
+  list: readonly Candidate[],
+  from: number,
+): Promise<
+  { driver: Driver<SessionState>; reader: LogReader } | { damage: unknown }
+> {
+  let damage: unknown;
+  for (const candidate of list) {
+    const { kind, index, mark } = candidate.info;
+    if (kind !== "full" || index < from) continue;
+    // Before the machine gets it, so that nothing is cut meanwhile.
+    const reader = await readAfter(options.log, index, mark);
+    if (reader instanceof ErrCompacted) continue;
+    const driver = options.newDriver();
+    try {
+      await driver.open(options.openStopped);
+      await recoverFrom(driver, candidate, options);
+      return { driver, reader };
+    } catch (error) {
+      reader.close();
+      // A machine's own failure is not helped by an older snapshot.
+      if (
+        error instanceof MachineFailure || options.recoverStopped.aborted ||
+        options.openStopped.aborted
+      ) throw causeOf(error);
+      damage = error;
+      options.event({ type: "snapshot failed", error });
+    }
+  }
+  return { damage };
+}
+
+async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
+  const { log, nodeID, openStopped } = options;
+  const driver = options.newDriver();
+  let opened: number;
+  try {
+    opened = await driver.open(openStopped);
+  } catch (error) {
+    if (!(error instanceof ErrOpenStopped && openStopped.aborted)) {
+      await discard(driver);
+    }
+    throw error;
+  }
+  try {
+    const list = await candidates(options);
+    await checkImported(list, opened, log);
+    // An index beyond the log refuses the start, whatever else is there (D13).
+    const reader = await readAfter(log, opened, driver.mark);
+    const recorded = list.find(({ info }) =>
+      info.kind === "metadata" && info.nodeID === nodeID
+    )?.info.index ?? 0;
+    const base = reader instanceof ErrCompacted
+      ? undefined
+      : await rebuildSessions(driver, opened, list, options);
+    if (base !== undefined) {
+      (reader as LogReader).close();
+      return { driver, reader: base, retain: driver.applied };
+    }
+    if (!(reader instanceof ErrCompacted)) {
+      reader.close();
+    }
+    await discard(driver);
+    const from = await recoverNewest(options, list, opened);
+    if ("driver" in from) {
+      return { ...from, retain: from.driver.applied };
+    }
+    throw vanished(opened, recorded, reader, from.damage);
+  } catch (error) {
+    await discard(driver);
+    throw causeOf(error);
+  }
+}
+
+/** An import is for a cluster that has no state here (H9). */
+async function checkImported(
+  list: readonly Candidate[],
+  opened: number,
+  log: Log,
+): Promise<void> {
+  const imported = list.find(({ info }) => info.imported)?.info;
+  if (
+    imported !== undefined && opened > 0 && opened !== imported.index &&
+    await log.isEmpty()
+  ) {
+    throw new ErrClusterAlreadyExist(
+      `Machine holds entries up to ${opened} where a snapshot was imported`,
+    );
+  }
+}
+
+/**
+ * The sessions as of what the machine holds: kept by itself, or from the newest
+ * record at or before it and the log after that (H6). Returns the log from where
+ * the sessions stand; undefined if they cannot be had.
+ */
+async function rebuildSessions(
+  driver: Driver<SessionState>,
+  opened: number,
+  list: readonly Candidate[],
+  { log, event }: BringUpOptions,
+): Promise<LogReader | undefined> {
+  if (driver.applied === opened) {
+    const reader = await readAfter(log, opened, driver.mark);
+    return reader instanceof ErrCompacted ? undefined : reader;
+  }
+  for (const { info, store } of list) {
+    if (info.index > opened) continue;
+    const reader = await readAfter(log, info.index, info.mark);
+    if (reader instanceof ErrCompacted) break;
+    try {
+      driver.loadSessions(await readSessions(await store.open(info)));
+      return reader;
+    } catch (error) {
+      reader.close();
+      event({ type: "snapshot failed", error });
+    }
+  }
+  const reader = await readAfter(log, 0, undefined);
+  return reader instanceof ErrCompacted ? undefined : reader;
+}
+
+function vanished(
+  opened: number,
+  recorded: number,
+  reader: LogReader | ErrCompacted,
+  damage: unknown,
+): Error {
+  const error = reader instanceof ErrCompacted ? reader : new ErrCompacted(0);
+  if (recorded === 0 && opened === 0) return compacted(error, damage);
+  return new ErrStoreVanished(
+    `Machine holds entries up to ${opened}, ${recorded} were recorded of it, and neither log nor snapshots bring it up`,
+    { cause: compacted(error, damage) },
+  );
+}

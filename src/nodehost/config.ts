@@ -1,0 +1,197 @@
+/**
+ * What a host and a replica can be told.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { isU64 } from "../bytes.ts";
+import type { Env } from "../env.ts";
+import { SESSIONS_MAX } from "../limits.ts";
+import type { LogDB } from "../log/log.ts";
+import type { FileStore } from "../snapshot/file_store.ts";
+import type {
+  SnapshotHeader,
+  SnapshotInfo,
+  SnapshotStore,
+} from "../snapshot/store.ts";
+
+/** How a replica is to be run. */
+export interface ReplicaConfig {
+  /** The cluster it belongs to, in 0…2^64-1. */
+  clusterID: bigint;
+  /** Which replica of the cluster it is, in 1…2^64-1. */
+  nodeID: bigint;
+  /**
+   * Applied entries after which a snapshot is taken; 0 for on request only (H7).
+   *
+   * @default {0}
+   */
+  snapshotEntries?: number;
+  /**
+   * Entries the log keeps before the older of the two full snapshots, for
+   * replicas that are a little behind (H7).
+   *
+   * @default {0}
+   */
+  compactionOverhead?: number;
+  /**
+   * For an on-disk machine: of its snapshots, every how many-th holds the state
+   * and is shared, which lets the log be cut; the others are metadata only (D10).
+   * 0 for none, so that the log is never cut.
+   *
+   * @default {8}
+   */
+  fullSnapshotInterval?: number;
+  /**
+   * How payload and files of snapshots are compressed.
+   *
+   * @default {"none"}
+   */
+  compression?: SnapshotHeader["compression"];
+  /**
+   * How many sessions the cluster may have. Counts only when this replica writes
+   * the cluster's first record; every other follows the log (H4).
+   *
+   * @default {4096}
+   */
+  sessionsMax?: number;
+  /**
+   * Distance of the indexes at which replicas compare their hashes, the same on
+   * every replica; 0 for none (H12).
+   *
+   * @default {0}
+   */
+  hashEntries?: number;
+  /** The replica that is right when hashes differ; without it nobody is, and a difference is only reported (H12). */
+  trustedNode?: bigint;
+  /**
+   * Proposals that may wait for an answer; past it `ErrSystemBusy`.
+   *
+   * @default {65536}
+   */
+  pendingProposalsMax?: number;
+  /**
+   * Bytes of commands that may wait for an answer; past it `ErrSystemBusy`.
+   *
+   * @default {67108864}
+   */
+  pendingBytesMax?: number;
+}
+
+/** What happened at a replica that its host's owner may want to know. */
+export type HostEvent =
+  & {
+    /** The cluster it happened in. */
+    readonly clusterID: bigint;
+    /** The replica it happened to. */
+    readonly nodeID: bigint;
+  }
+  & (
+    | {
+      /** The replica failed and applies nothing any more (R5). */
+      readonly type: "failed";
+      /** What it failed with. */
+      readonly error: unknown;
+    }
+    | {
+      /** A snapshot was taken. */
+      readonly type: "snapshot";
+      /** Which. */
+      readonly snapshot: SnapshotInfo;
+    }
+    | {
+      /** A snapshot was not taken, or one that was is of no use (R7, H8). */
+      readonly type: "snapshot failed";
+      /** Why. */
+      readonly error: unknown;
+    }
+    | {
+      /** The state came from a snapshot. */
+      readonly type: "recovered";
+      /** Which. */
+      readonly snapshot: SnapshotInfo;
+    }
+    | {
+      /** The log was cut: it starts after this index now, or later where somebody needs more. */
+      readonly type: "compacted";
+      /** The index asked for. */
+      readonly upTo: number;
+    }
+    | {
+      /** The log could not be read; it is tried again. */
+      readonly type: "log failed";
+      /** Why. */
+      readonly error: unknown;
+    }
+    | {
+      /** Another replica has another state after the same entries (H12). */
+      readonly type: "diverged";
+      /** Between which indexes. */
+      readonly error: unknown;
+      /** The other replica. */
+      readonly from: bigint;
+    }
+    | {
+      /** The machine could not be closed, or did not settle in time (H10). */
+      readonly type: "close failed";
+      /** Why. */
+      readonly error: unknown;
+    }
+  );
+
+/** What a host is made of; everything has a default in memory. */
+export interface NodeHostOptions {
+  /** The logs of its clusters; by default in memory, of its own. */
+  logDB?: LogDB;
+  /** Where its snapshots are kept; by default where the logs share theirs, else in memory. */
+  snapshots?: SnapshotStore;
+  /** Where its machines' external files are; by default in memory. */
+  files?: FileStore;
+  /** Time, random numbers and timers; by default the real ones. */
+  env?: Env;
+  /**
+   * How long a stop waits for a machine that does not settle, in milliseconds (H10).
+   *
+   * @default {5000}
+   */
+  stopTimeoutMs?: number;
+  /** Is told what happens. What it throws is ignored. */
+  onEvent?: (event: HostEvent) => void;
+}
+
+/** A number or id that cannot be is a `RangeError` that names it. */
+export function checkConfig(config: ReplicaConfig): void {
+  checkID("clusterID", config.clusterID, 0n);
+  checkID("nodeID", config.nodeID, 1n);
+  if (config.trustedNode !== undefined) {
+    checkID("trustedNode", config.trustedNode, 1n);
+  }
+  checkCount("snapshotEntries", config.snapshotEntries);
+  checkCount("compactionOverhead", config.compactionOverhead);
+  checkCount("fullSnapshotInterval", config.fullSnapshotInterval);
+  checkCount("hashEntries", config.hashEntries);
+  checkCount("sessionsMax", config.sessionsMax, 1, SESSIONS_MAX);
+  checkCount("pendingProposalsMax", config.pendingProposalsMax, 1);
+  checkCount("pendingBytesMax", config.pendingBytesMax, 1);
+}
+
+/** An id that is no unsigned 64-bit number, or below `min`, is a `RangeError`. */
+export function checkID(name: string, id: bigint, min: bigint): void {
+  if (typeof id !== "bigint" || id < min || !isU64(id)) {
+    throw new RangeError(`${name} is ${id}, outside of ${min}…2^64-1`);
+  }
+}
+
+function checkCount(
+  name: string,
+  count: number | undefined,
+  min = 0,
+  max: number = Number.MAX_SAFE_INTEGER,
+): void {
+  if (count === undefined) return;
+  if (!Number.isSafeInteger(count) || count < min || count > max) {
+    throw new RangeError(`${name} is ${count}, outside of ${min}…${max}`);
+  }
+}

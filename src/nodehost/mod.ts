@@ -1,0 +1,28 @@
+/**
+ * What an application starts: a host, its replicas, and the sessions of their
+ * clients.
+ *
+ * This module is browser compatible.
+ *
+ * ```ts
+ * import { NodeHost } from "./mod.ts";
+ * import { KVStateMachine, kv } from "../kv/mod.ts";
+ *
+ * await using host = new NodeHost();
+ * const replica = await host.startCluster(() => new KVStateMachine(), {
+ *   clusterID: 1n,
+ *   nodeID: 1n,
+ * });
+ * const session = await replica.openSession();
+ * const { value } = await replica.propose(kv.put("a", "1"), { session });
+ * console.log(value, await replica.read(kv.count())); // 1n 1
+ * ```
+ *
+ * @module
+ */
+
+export type { HostEvent, NodeHostOptions, ReplicaConfig } from "./config.ts";
+export * from "./errors.ts";
+export { NodeHost } from "./node_host.ts";
+export { Replica } from "./replica.ts";
+export { Session } from "./session.ts";

@@ -1,0 +1,307 @@
+/**
+ * What an application starts: replicas of clusters, over a log and a store.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { type Env, systemEnv } from "../env.ts";
+import { STOP_TIMEOUT_MS } from "../limits.ts";
+import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
+import type { Log, LogDB } from "../log/log.ts";
+import { MemoryLogDB } from "../log/memory_log.ts";
+import type { MachineFactory } from "../rsm/managed.ts";
+import type { FileStore } from "../snapshot/file_store.ts";
+import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
+import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
+import type { SnapshotHeader, SnapshotStore } from "../snapshot/store.ts";
+import type {
+  CreateConcurrentStateMachineFunc,
+  CreateOnDiskStateMachineFunc,
+  CreateStateMachineFunc,
+} from "../statemachine/machines.ts";
+import {
+  ConcurrentStateMachine,
+  OnDiskStateMachine,
+  RegularStateMachine,
+} from "../statemachine/types.ts";
+import {
+  checkConfig,
+  checkID,
+  type HostEvent,
+  type NodeHostOptions,
+  type ReplicaConfig,
+} from "./config.ts";
+import { ErrClusterNotFound, ErrSnapshotMismatch } from "./errors.ts";
+import { type Replica, startReplica } from "./replica.ts";
+import { copySnapshot } from "./snapshotter.ts";
+
+interface Started {
+  readonly replica: Replica;
+  readonly stop: () => Promise<void>;
+}
+
+/** The node that opens a log to import; no replica may have it. */
+const IMPORTER = 0n;
+
+/**
+ * Hosts replicas of clusters, at most one of each. It closes what it made
+ * itself, never what it was given; several hosts may share a log and a store.
+ *
+ * ```ts
+ * import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
+ *
+ * await using host = new NodeHost();
+ * const replica = await host.startCluster(() => new KVStateMachine(), {
+ *   clusterID: 1n,
+ *   nodeID: 1n,
+ * });
+ * await replica.propose(kv.put("boat", "sampan"));
+ * const value = await replica.read(kv.get("boat")) as Uint8Array;
+ * console.log(new TextDecoder().decode(value)); // sampan
+ * ```
+ */
+export class NodeHost {
+  readonly #logDB: LogDB;
+  readonly #snapshots: SnapshotStore;
+  readonly #files: FileStore;
+  readonly #env: Env;
+  readonly #stopTimeoutMs: number;
+  readonly #onEvent: (event: HostEvent) => void;
+  /** What this host made itself, and closes. */
+  readonly #own: { close(): Promise<void> }[] = [];
+  /** Clusters that are started, or are being started or imported. */
+  readonly #clusters = new Map<bigint, Promise<Started | undefined>>();
+  #stopping: Promise<void> | undefined;
+
+  /** A host over what it is given; what it is not given it has in memory. */
+  constructor(options: NodeHostOptions = {}) {
+    this.#env = options.env ?? systemEnv;
+    this.#logDB = options.logDB ??
+      this.#made(new MemoryLogDB({ env: this.#env }));
+    this.#snapshots = options.snapshots ?? this.#logDB.snapshots ??
+      this.#made(new MemorySnapshotStore());
+    this.#files = options.files ?? this.#made(new MemoryFileStore());
+    this.#stopTimeoutMs = options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
+    this.#onEvent = options.onEvent ?? ((): void => {});
+  }
+
+  #made<T extends { close(): Promise<void> }>(part: T): T {
+    this.#own.push(part);
+    return part;
+  }
+
+  /**
+   * Starts a replica whose machine is in memory. Resolves once what this host
+   * holds is applied: with an in-memory log, all that was committed before.
+   *
+   * @throws RangeError if an id or number of `config` is out of range
+   * @throws ErrClusterAlreadyExist if the cluster is started here, or the replica elsewhere on this log
+   * @throws ErrDiverged if what is kept of the replica goes beyond the log, or with another one (D13, H13)
+   * @throws ErrCompacted if no good snapshot reaches the log (H8)
+   * @throws ErrClusterClosed if the host or the cluster was stopped meanwhile
+   */
+  startCluster(
+    create: CreateStateMachineFunc,
+    config: ReplicaConfig,
+  ): Promise<Replica> {
+    return this.#start({ type: RegularStateMachine, create }, config);
+  }
+
+  /** As {@linkcode NodeHost.startCluster}, for a concurrent machine. */
+  startConcurrentCluster(
+    create: CreateConcurrentStateMachineFunc,
+    config: ReplicaConfig,
+  ): Promise<Replica> {
+    return this.#start({ type: ConcurrentStateMachine, create }, config);
+  }
+
+  /**
+   * As {@linkcode NodeHost.startCluster}, for an on-disk machine.
+   *
+   * @throws ErrStoreVanished if the machine lost what it had, for good (D14)
+   */
+  startOnDiskCluster(
+    create: CreateOnDiskStateMachineFunc,
+    config: ReplicaConfig,
+  ): Promise<Replica> {
+    return this.#start({ type: OnDiskStateMachine, create }, config);
+  }
+
+  async #start(
+    factory: MachineFactory,
+    config: ReplicaConfig,
+  ): Promise<Replica> {
+    checkConfig(config);
+    const { replica } = await this.#reserve(
+      config.clusterID,
+      (started) => this.#startReplica(factory, { ...config }, started),
+    );
+    return replica;
+  }
+
+  /** Does something with a cluster that nothing else may be done with meanwhile. */
+  async #reserve<T extends Started | void>(
+    clusterID: bigint,
+    work: (started: (started: Started) => void) => Promise<T>,
+  ): Promise<T> {
+    if (this.#stopping !== undefined) throw new ErrClusterClosed();
+    if (this.#clusters.has(clusterID)) {
+      throw new ErrClusterAlreadyExist(
+        `Cluster ${clusterID} is started on this host already`,
+      );
+    }
+    const { promise, resolve } = Promise.withResolvers<Started | undefined>();
+    this.#clusters.set(clusterID, promise);
+    try {
+      const done = await work(resolve);
+      if (done === undefined) this.#clusters.delete(clusterID);
+      return done;
+    } catch (error) {
+      if (this.#clusters.get(clusterID) === promise) {
+        this.#clusters.delete(clusterID);
+      }
+      throw error;
+    } finally {
+      resolve(undefined);
+    }
+  }
+
+  async #startReplica(
+    factory: MachineFactory,
+    config: ReplicaConfig,
+    onStarting: (started: Started) => void,
+  ): Promise<Started> {
+    const { clusterID, nodeID } = config;
+    const log = await this.#openLog(clusterID, nodeID);
+    const { replica, started, stop } = startReplica({
+      factory,
+      config,
+      log,
+      store: this.#snapshots,
+      shared: this.#logDB.snapshots,
+      files: this.#files,
+      env: this.#env,
+      stopTimeoutMs: this.#stopTimeoutMs,
+      event: (event) => {
+        try {
+          this.#onEvent({ ...event, clusterID, nodeID });
+        } catch {
+          // Whoever listens must not change what happens.
+        }
+      },
+    });
+    // From now on it can be stopped, also while it starts.
+    onStarting({ replica, stop });
+    try {
+      await started;
+    } catch (error) {
+      await stop();
+      throw error;
+    }
+    return { replica, stop };
+  }
+
+  async #openLog(clusterID: bigint, nodeID: bigint): Promise<Log> {
+    const log = await this.#logDB.open(clusterID, nodeID);
+    if (this.#stopping === undefined) return log;
+    await log.close();
+    throw new ErrClusterClosed();
+  }
+
+  /**
+   * Imports a snapshot that another host exported, before the cluster is first
+   * started here (H9). An empty log goes on after its index.
+   *
+   * @throws ErrClusterAlreadyExist if the cluster is started here, or has a log or a snapshot
+   * @throws ErrSnapshotMismatch if the snapshot is another cluster's, or holds no state
+   * @throws ErrSnapshotCorrupted if the snapshot is damaged; nothing is kept of it
+   * @throws ErrSnapshotVersion if the snapshot was written by a newer version
+   */
+  async importSnapshot(
+    clusterID: bigint,
+    snapshot: ReadableStream<Uint8Array>,
+  ): Promise<void> {
+    checkID("clusterID", clusterID, 0n);
+    await this.#reserve(clusterID, () => this.#import(clusterID, snapshot));
+  }
+
+  async #import(
+    clusterID: bigint,
+    snapshot: ReadableStream<Uint8Array>,
+  ): Promise<void> {
+    const log = await this.#openLog(clusterID, IMPORTER);
+    try {
+      const present = await this.#snapshots.list(clusterID);
+      if (present.length > 0 || !await log.isEmpty()) {
+        throw new ErrClusterAlreadyExist(
+          `Cluster ${clusterID} has a log or a snapshot here already`,
+        );
+      }
+      await copySnapshot(snapshot, this.#snapshots, (header) => {
+        checkImport(clusterID, header);
+      }, {
+        imported: true,
+        // Before the snapshot is there: an import that is cut off between the
+        // two can be made again.
+        beforeCommit: ({ index, mark }) => log.startAt(index, mark),
+      });
+    } finally {
+      await log.close();
+    }
+  }
+
+  /**
+   * Stops a cluster: what waits fails with `ErrClusterClosed`, its machine is
+   * closed (H10). Harmless when it is being stopped already.
+   *
+   * @throws ErrClusterNotFound if it is not started here
+   */
+  async stopCluster(clusterID: bigint): Promise<void> {
+    const starting = this.#clusters.get(clusterID);
+    if (starting === undefined) throw new ErrClusterNotFound(clusterID);
+    await this.#stopOne(clusterID, starting);
+  }
+
+  async #stopOne(
+    clusterID: bigint,
+    starting: Promise<Started | undefined>,
+  ): Promise<void> {
+    const started = await starting;
+    await started?.stop();
+    if (this.#clusters.get(clusterID) === starting) {
+      this.#clusters.delete(clusterID);
+    }
+  }
+
+  /** Stops every cluster, then what the host made itself; idempotent (H10). */
+  stop(): Promise<void> {
+    return this.#stopping ??= this.#stop();
+  }
+
+  async #stop(): Promise<void> {
+    await Promise.all(
+      [...this.#clusters].map(([clusterID, starting]) =>
+        this.#stopOne(clusterID, starting)
+      ),
+    );
+    for (const part of this.#own) await part.close();
+  }
+
+  /** As {@linkcode NodeHost.stop}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+}
+
+function checkImport(clusterID: bigint, header: SnapshotHeader): void {
+  if (header.clusterID !== clusterID) {
+    throw new ErrSnapshotMismatch(
+      `Snapshot is one of cluster ${header.clusterID}, not of ${clusterID}`,
+    );
+  }
+  if (header.kind !== "full") {
+    throw new ErrSnapshotMismatch("Snapshot holds no state");
+  }
+}

@@ -1,0 +1,654 @@
+/**
+ * The way of a proposal into the log, and of its answer back.
+ *
+ * Proposals made in one turn of the event loop share a batch, and what is
+ * proposed while appends are under way shares the next. A proposal outside of any
+ * session is sent once. Those of a session are sent again, in order, until they
+ * are answered or the session is refused.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { Env } from "../env.ts";
+import {
+  APPENDS_IN_FLIGHT_MAX,
+  COMMAND_BYTES_MAX,
+  PENDING_BYTES_MAX,
+  PENDING_PROPOSALS_MAX,
+  SESSION_WINDOW_MAX,
+} from "../limits.ts";
+import { ErrUnknownOutcome } from "../log/errors.ts";
+import type { Log, Records } from "../log/log.ts";
+import { RecordKind, RecordPacker } from "../log/records.ts";
+import type { ApplyListener, Outcome } from "../rsm/driver.ts";
+import { ErrInvalidSession, ErrProposalSkipped } from "../rsm/errors.ts";
+import { isPromise } from "../rsm/guard.ts";
+import {
+  proposalHeadLength,
+  putProposalHead,
+  putSessionHead,
+  registerRecord,
+  sessionHeadLength,
+  unregisterRecord,
+} from "../rsm/record.ts";
+import type { Result } from "../statemachine/types.ts";
+import { ErrPayloadTooBig, ErrSystemBusy } from "./errors.ts";
+import {
+  makeSession,
+  Pending,
+  Proposal,
+  type Session,
+  SessionState,
+  stateOf,
+} from "./session.ts";
+import { Backoff } from "./waiting.ts";
+
+/** A record that opens or closes a session: sent again until it is answered or nobody wants it. */
+interface Control {
+  readonly record: Uint8Array;
+  /** How often it was handed to the log. */
+  sends: number;
+  /** Whether somebody waits for it still. */
+  wanted: boolean;
+  /** Whether it was applied. */
+  answered: boolean;
+  resolve(session: number): void;
+  reject(reason: unknown): void;
+}
+
+/** A batch on its way, and whose records are in it. */
+interface Outgoing {
+  records: Records | undefined;
+  /** The proposals outside of any session, from this one on … */
+  from: number;
+  /** … to before this one. */
+  upTo: number;
+  readonly sessions: Set<SessionState>;
+  readonly controls: Control[];
+}
+
+/** What it takes of its replica. */
+export interface ProposalsOptions {
+  readonly clusterID: bigint;
+  readonly log: Log;
+  readonly env: Env;
+  /** Called with what the listener of a driver is told beyond proposals. */
+  readonly detach: (session: number) => void;
+  readonly queue: {
+    readonly proposals?: number | undefined;
+    readonly bytes?: number | undefined;
+  };
+}
+
+const ORPHANS_MAX = 1024;
+
+/** The proposals of one replica. */
+export class Proposals
+  implements Omit<ApplyListener<SessionState>, "applied" | "checkpoint"> {
+  /** The low half of what its proposals outside of any session carry. */
+  readonly originLow: number;
+  /** The high half of it. */
+  readonly originHigh: number;
+  /** Its sessions by their index. */
+  readonly locals: Map<number, SessionState> = new Map();
+  readonly #options: ProposalsOptions;
+  readonly #backoff: Backoff;
+  readonly #proposalsMax: number;
+  readonly #bytesMax: number;
+  readonly #packer = new RecordPacker();
+  readonly #single: Pending<Proposal> = new Pending();
+  /** Of the proposals outside of any session, the first that was not handed to the log. */
+  #unsent = 1;
+  readonly #registrations = new Map<bigint, Control>();
+  readonly #closings = new Map<number, Control>();
+  #open: Outgoing;
+  #queue: Outgoing[] = [];
+  #inFlight = 0;
+  #scheduled = false;
+  #count = 0;
+  #bytes = 0;
+  readonly #stalled = new Set<SessionState>();
+  #stalledControls: Control[] = [];
+  #cancelRetry: (() => void) | undefined;
+  #closed: unknown;
+
+  /** The proposals of a replica that just starts. */
+  constructor(options: ProposalsOptions) {
+    const origin = options.env.random64();
+    this.originLow = Number(origin & 0xFFFFFFFFn);
+    this.originHigh = Number(origin >> 32n);
+    this.#options = options;
+    this.#backoff = new Backoff(options.env);
+    this.#proposalsMax = options.queue.proposals ?? PENDING_PROPOSALS_MAX;
+    this.#bytesMax = options.queue.bytes ?? PENDING_BYTES_MAX;
+    this.#open = this.#newBatch();
+  }
+
+  #newBatch(): Outgoing {
+    const from = this.#single.next;
+    return {
+      records: undefined,
+      from,
+      upTo: from,
+      sessions: new Set(),
+      controls: [],
+    };
+  }
+
+  /** Why a command is not taken, if it is not. */
+  #refusal(
+    cmd: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): unknown {
+    if (!(cmd instanceof Uint8Array)) {
+      return new TypeError("Command is not a Uint8Array");
+    }
+    if (cmd.length > COMMAND_BYTES_MAX) {
+      return new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
+    }
+    if (signal?.aborted) return signal.reason;
+    return this.#closed ?? this.#busy(cmd.length);
+  }
+
+  #busy(bytes: number): ErrSystemBusy | undefined {
+    return this.#count < this.#proposalsMax &&
+        this.#bytes + bytes <= this.#bytesMax
+      ? undefined
+      : new ErrSystemBusy(
+        `${this.#count} proposals of ${this.#bytes} bytes wait already`,
+      );
+  }
+
+  /** Proposes a command. It is copied before this returns. */
+  propose(
+    cmd: Uint8Array,
+    session: Session | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Result> {
+    const refusal = this.#refusal(cmd, signal);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const state = session && stateOf(session);
+    if (state === undefined) return this.#proposeSingle(cmd, signal);
+    const invalid = this.#checkSession(session!, state);
+    if (invalid !== undefined) return Promise.reject(invalid);
+    return this.#proposeInSession(state, cmd, signal);
+  }
+
+  #checkSession(
+    session: Session,
+    state: SessionState,
+  ): ErrInvalidSession | undefined {
+    const { clusterID } = this.#options;
+    return session.clusterID === clusterID
+      ? state.invalid
+      : new ErrInvalidSession(
+        "foreign",
+        `Session ${session.id} is one of cluster ${session.clusterID}, not of ${clusterID}`,
+        false,
+      );
+  }
+
+  #proposeSingle(
+    cmd: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      const sequence = this.#single.next;
+      const length = proposalHeadLength(sequence) + cmd.length;
+      const at = this.#begin(length);
+      const { bytes } = this.#packer;
+      bytes.set(
+        cmd,
+        putProposalHead(bytes, at, this.originLow, this.originHigh, sequence),
+      );
+      this.#single.push(new Proposal(cmd.length, resolve, reject, signal));
+      this.#open.upTo = sequence + 1;
+      this.#count++;
+      this.#bytes += cmd.length;
+    });
+  }
+
+  #proposeInSession(
+    state: SessionState,
+    cmd: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      if (state.home !== this) this.#attach(state);
+      const { pending } = state;
+      const proposal = new Proposal(cmd.length, resolve, reject, signal);
+      const series = pending.push(proposal);
+      this.#count++;
+      this.#bytes += cmd.length;
+      if (
+        state.sent === series - 1 && !state.stalled &&
+        series - pending.first < SESSION_WINDOW_MAX
+      ) {
+        this.#put(state, series, proposal, cmd);
+      } else {
+        // To be sent in its turn: it waits in a copy of its own.
+        proposal.bytes = cmd.slice();
+      }
+    });
+  }
+
+  /** Room for a record of `length` bytes in the open batch, which will be sent. */
+  #begin(length: number): number {
+    const packer = this.#packer;
+    if (packer.length > 0 && !packer.fits(length)) this.#seal();
+    this.#schedule();
+    return packer.begin(length);
+  }
+
+  /** Writes a session's proposal, or the skipping of one that nobody wants any more. */
+  #put(
+    state: SessionState,
+    series: number,
+    proposal: Proposal,
+    cmd: Uint8Array | undefined,
+  ): void {
+    const { index, pending: { first } } = state;
+    const kind = cmd === undefined
+      ? RecordKind.Skip
+      : RecordKind.SessionProposal;
+    const head = sessionHeadLength(index, series, series - first);
+    const at = this.#begin(head + (cmd?.length ?? 0));
+    const { bytes } = this.#packer;
+    const start = putSessionHead(
+      bytes,
+      at,
+      kind,
+      index,
+      series,
+      series - first,
+    );
+    if (cmd !== undefined) {
+      bytes.set(cmd, start);
+      proposal.bytes = bytes;
+      proposal.start = start;
+    }
+    state.sent = series;
+    this.#open.sessions.add(state);
+  }
+
+  /** Makes this the replica that sends for a session, and takes over what is not answered. */
+  #attach(state: SessionState): void {
+    state.home?.release(state);
+    state.home = this;
+    this.locals.set(state.index, state);
+    for (const { size } of state.pending.list()) {
+      this.#count++;
+      this.#bytes += size;
+    }
+    this.#resend(state, true);
+  }
+
+  /** Sends all of a session that is not answered, once more. */
+  #resend(state: SessionState, unseen: boolean): void {
+    if (unseen) {
+      for (const proposal of state.pending.list()) proposal.unseen = true;
+    }
+    state.stalled = false;
+    state.sent = state.pending.first - 1;
+    this.#pump(state);
+  }
+
+  /** Sends what of a session is to be sent, as far as the window allows. */
+  #pump(state: SessionState): void {
+    const { pending } = state;
+    while (
+      state.sent + 1 < pending.next &&
+      state.sent + 1 - pending.first < SESSION_WINDOW_MAX
+    ) {
+      const series = state.sent + 1;
+      const proposal = pending.get(series);
+      if (proposal === undefined) {
+        state.sent = series;
+        continue;
+      }
+      const { bytes, start, size, wanted } = proposal;
+      this.#put(
+        state,
+        series,
+        proposal,
+        wanted ? bytes!.subarray(start, start + size) : undefined,
+      );
+    }
+  }
+
+  /** Gives a session up to another replica. */
+  release(state: SessionState): void {
+    this.locals.delete(state.index);
+    this.#stalled.delete(state);
+    this.#options.detach(state.index);
+    for (const proposal of state.pending.list()) this.#uncount(proposal);
+    state.home = undefined;
+  }
+
+  /** Opens a session; resolves once it is known under the index of its record. */
+  openSession(
+    owner: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): Promise<Session> {
+    const clientID = this.#options.env.random64();
+    return this.#control(registerRecord(clientID, owner), signal, (control) => {
+      this.#registrations.set(clientID, control);
+    }).then((index) => {
+      const state = new SessionState(index);
+      state.home = this;
+      this.locals.set(index, state);
+      return makeSession(this.#options.clusterID, state);
+    });
+  }
+
+  /** Closes a session, after what waits in it. */
+  async closeSession(session: Session): Promise<void> {
+    const state = stateOf(session);
+    if (state === undefined) return;
+    const invalid = this.#checkSession(session, state);
+    if (invalid !== undefined) throw invalid;
+    if (state.home !== this) this.#attach(state);
+    const { index, pending } = state;
+    state.invalid = new ErrInvalidSession(
+      "closed",
+      `Session ${index} is closed`,
+      false,
+    );
+    if (pending.first < pending.next) {
+      await new Promise<void>((resolve) => state.drained = resolve);
+    }
+    await this.#control(unregisterRecord(index), undefined, (control) => {
+      this.#closings.set(index, control);
+    });
+  }
+
+  #control(
+    record: Uint8Array,
+    signal: AbortSignal | undefined,
+    register: (control: Control) => void,
+  ): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const refusal = signal?.aborted
+        ? signal.reason
+        : this.#closed ?? this.#busy(0);
+      if (refusal !== undefined) return reject(refusal);
+      const control: Control = {
+        record,
+        sends: 0,
+        wanted: true,
+        answered: false,
+        resolve(session): void {
+          this.wanted = false;
+          signal?.removeEventListener("abort", abort);
+          resolve(session);
+        },
+        reject(reason): void {
+          this.wanted = false;
+          signal?.removeEventListener("abort", abort);
+          reject(reason);
+        },
+      };
+      const abort = (): void => control.reject(signal!.reason);
+      signal?.addEventListener("abort", abort);
+      register(control);
+      this.#count++;
+      this.#sendControl(control);
+    });
+  }
+
+  #sendControl(control: Control): void {
+    control.sends++;
+    const at = this.#begin(control.record.length);
+    this.#packer.bytes.set(control.record, at);
+    this.#open.controls.push(control);
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    queueMicrotask(() => this.#flush());
+  }
+
+  #seal(): void {
+    this.#open.records = this.#packer.seal();
+    this.#queue.push(this.#open);
+    this.#open = this.#newBatch();
+  }
+
+  #flush(): void {
+    this.#scheduled = false;
+    while (this.#inFlight < APPENDS_IN_FLIGHT_MAX) {
+      if (this.#queue.length === 0) {
+        if (this.#packer.length === 0) return;
+        this.#seal();
+      }
+      this.#send(this.#queue.shift()!);
+    }
+  }
+
+  #send(batch: Outgoing): void {
+    if (this.#closed !== undefined) return;
+    this.#unsent = batch.upTo;
+    try {
+      const appended = this.#options.log.append(batch.records!);
+      if (!isPromise(appended)) return;
+      this.#inFlight++;
+      const done = (): void => {
+        this.#inFlight--;
+        this.#flush();
+      };
+      appended.then(() => this.#backoff.reset(), (error) => {
+        this.#failed(batch, error);
+      }).then(done);
+    } catch (error) {
+      this.#failed(batch, error);
+    }
+  }
+
+  /** An append failed: who stands for himself is told, what belongs to a session is sent again. */
+  #failed(batch: Outgoing, error: unknown): void {
+    if (this.#closed !== undefined) return;
+    for (let i = batch.from; i < batch.upTo; i++) {
+      this.#settle(this.#single.take(i), (p) => p.reject(error));
+    }
+    for (const state of batch.sessions) {
+      if (state.home === this) this.#stall(state);
+    }
+    this.#stalledControls.push(...batch.controls);
+    if (batch.controls.length > 0) this.#retry();
+  }
+
+  #stall(state: SessionState): void {
+    state.stalled = true;
+    this.#stalled.add(state);
+    this.#retry();
+  }
+
+  #retry(): void {
+    this.#cancelRetry ??= this.#options.env.setTimer(() => {
+      this.#cancelRetry = undefined;
+      const stalled = [...this.#stalled];
+      const controls = this.#stalledControls;
+      this.#stalled.clear();
+      this.#stalledControls = [];
+      for (const state of stalled) this.#resend(state, false);
+      for (const control of controls) {
+        if (control.wanted) this.#sendControl(control);
+        else this.#count--;
+      }
+    }, this.#backoff.next());
+  }
+
+  #uncount(proposal: Proposal): void {
+    this.#count--;
+    this.#bytes -= proposal.size;
+  }
+
+  #settle(
+    proposal: Proposal | undefined,
+    settle: (proposal: Proposal) => void,
+  ): void {
+    if (proposal === undefined) return;
+    this.#uncount(proposal);
+    settle(proposal);
+  }
+
+  /** A proposal of its own, outside of any session, was applied. */
+  proposalApplied(sequence: number, result: Result): void {
+    const proposal = this.#single.take(sequence);
+    if (proposal === undefined) return;
+    this.#uncount(proposal);
+    proposal.resolve(result);
+  }
+
+  /** Something is known of a proposal of a session of its own. */
+  answered(
+    state: SessionState,
+    series: number,
+    outcome: Outcome,
+    result: Result | undefined,
+  ): void {
+    const { pending } = state;
+    if (outcome === "applied") {
+      const proposal = pending.take(series);
+      if (proposal !== undefined) {
+        this.#uncount(proposal);
+        proposal.resolve(result!);
+      }
+    } else if (pending.get(series) !== undefined) {
+      this.#answeredOtherwise(state, series, outcome);
+    }
+    if (pending.first === pending.next) state.drained?.();
+    else if (state.sent + 1 < pending.next && !state.stalled) this.#pump(state);
+  }
+
+  #answeredOtherwise(
+    state: SessionState,
+    series: number,
+    outcome: Exclude<Outcome, "applied">,
+  ): void {
+    const settle = (error: Error): void =>
+      this.#settle(state.pending.take(series), (p) => p.reject(error));
+    switch (outcome) {
+      case "gap":
+        return this.#stall(state);
+      case "skipped":
+        return settle(new ErrProposalSkipped());
+      case "lost":
+        return settle(
+          new ErrUnknownOutcome("Proposal was applied, its result is lost", {
+            applied: true,
+          }),
+        );
+      case "unknown":
+        return this.#invalidate(
+          state,
+          new ErrInvalidSession(
+            "unknown",
+            `Session ${state.index} is not, or no longer, one of the cluster`,
+          ),
+          (proposal) => proposal.unseen ? undefined : false,
+        );
+      case "conflict":
+      case "acknowledged":
+        return this.#invalidate(
+          state,
+          new ErrInvalidSession(
+            "conflict",
+            `Session ${state.index} is used by somebody else: series ${series} is not this one`,
+          ),
+          () => outcome === "conflict" ? false : undefined,
+        );
+    }
+  }
+
+  #invalidate(
+    state: SessionState,
+    error: ErrInvalidSession,
+    applied: (proposal: Proposal) => boolean | undefined,
+  ): void {
+    for (const proposal of state.invalidate(error, applied)) {
+      this.#uncount(proposal);
+    }
+    state.drained?.();
+    this.locals.delete(state.index);
+    this.#stalled.delete(state);
+    this.#options.detach(state.index);
+  }
+
+  /** A session was opened: by this replica, if it knows the client id. */
+  registered(clientID: bigint, session: number): void {
+    const control = this.#registrations.get(clientID);
+    if (control === undefined) return;
+    const { wanted, sends } = control;
+    if (!control.answered) this.#count--;
+    control.answered = true;
+    // A copy that comes later opens a session nobody will use.
+    if (sends > 1) this.#trimRegistrations();
+    else this.#registrations.delete(clientID);
+    if (wanted) control.resolve(session);
+    else {
+      this.#control(unregisterRecord(session), undefined, (control) => {
+        this.#closings.set(session, control);
+      }).catch(() => {
+        // It will be evicted in its time.
+      });
+    }
+  }
+
+  #trimRegistrations(): void {
+    for (const [clientID, { answered }] of this.#registrations) {
+      if (this.#registrations.size <= ORPHANS_MAX) return;
+      if (answered) this.#registrations.delete(clientID);
+    }
+  }
+
+  /** A session was closed, or was not there to be closed. */
+  unregistered(session: number): void {
+    const control = this.#closings.get(session);
+    if (control !== undefined) {
+      this.#closings.delete(session);
+      this.#count--;
+      control.resolve(session);
+    }
+    const state = this.locals.get(session);
+    if (state === undefined) return;
+    this.#invalidate(
+      state,
+      new ErrInvalidSession("closed", `Session ${session} is closed`, false),
+      () => false,
+    );
+  }
+
+  /** The state came from a snapshot, past entries nobody here has seen. */
+  recovered(): void {
+    for (let i = this.#single.first; i < this.#unsent; i++) {
+      this.#settle(this.#single.take(i), (p) =>
+        p.reject(
+          new ErrUnknownOutcome("State came from a snapshot, past the answer"),
+        ));
+    }
+    for (const state of this.locals.values()) this.#resend(state, true);
+  }
+
+  /** Fails all that waits with `waiting`, and all that comes with `later`. */
+  close(waiting: unknown, later: unknown): void {
+    this.#closed = later;
+    this.#cancelRetry?.();
+    this.#queue = [];
+    for (const proposal of this.#single.list()) proposal.reject(waiting);
+    for (const control of this.#registrations.values()) {
+      if (control.wanted) control.reject(waiting);
+    }
+    for (const control of this.#closings.values()) control.reject(waiting);
+    for (const state of this.locals.values()) {
+      // The series stay: another replica skips them when it takes the session.
+      for (const proposal of state.pending.list()) proposal.reject(waiting);
+      state.home = undefined;
+      state.drained?.();
+    }
+    this.locals.clear();
+  }
+}

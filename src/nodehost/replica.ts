@@ -1,0 +1,648 @@
+/**
+ * One replica of a cluster, as its application uses it.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { Env } from "../env.ts";
+import {
+  APPLY_SLICE_MS,
+  BATCH_RECORDS_MAX,
+  SYNC_ENTRIES_MAX,
+  SYNC_INTERVAL_MS,
+} from "../limits.ts";
+import {
+  ErrClusterClosed,
+  ErrCompacted,
+  ErrDiverged,
+  ErrLogCorrupted,
+} from "../log/errors.ts";
+import type { Checkpoint, Log, LogBatch, LogReader } from "../log/log.ts";
+import { packRecords } from "../log/records.ts";
+import { Driver } from "../rsm/driver.ts";
+import { isPromise } from "../rsm/guard.ts";
+import type { MachineFactory } from "../rsm/managed.ts";
+import { configRecord } from "../rsm/record.ts";
+import { MachineFailure } from "../rsm/snapshots.ts";
+import type { FileStore } from "../snapshot/file_store.ts";
+import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import { ErrOpenStopped, ErrSnapshotStopped } from "../statemachine/errors.ts";
+import {
+  type MaybePromise,
+  OnDiskStateMachine,
+  type Result,
+  type Type,
+} from "../statemachine/types.ts";
+import {
+  bringUp,
+  type BringUpOptions,
+  candidates,
+  recoverFrom,
+} from "./bring_up.ts";
+import { Checkpoints } from "./checkpoints.ts";
+import { ErrSystemBusy } from "./errors.ts";
+import type { ReplicaConfig } from "./config.ts";
+import { Proposals } from "./proposals.ts";
+import { Reads } from "./reads.ts";
+import type { Session, SessionState } from "./session.ts";
+import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
+import { abortable, Backoff, sleep } from "./waiting.ts";
+
+/** What a replica takes of its host. */
+export interface ReplicaParts {
+  /** The function that makes its machines. */
+  readonly factory: MachineFactory;
+  /** How it is to be run. */
+  readonly config: ReplicaConfig;
+  /** The log, opened for it. */
+  readonly log: Log;
+  /** The host's own snapshots. */
+  readonly store: SnapshotStore;
+  /** Where the log shares snapshots. */
+  readonly shared: SnapshotStore | undefined;
+  /** Where its machine's external files are. */
+  readonly files: FileStore;
+  /** Time, random numbers and timers. */
+  readonly env: Env;
+  /** How long a stop waits, in milliseconds. */
+  readonly stopTimeoutMs: number;
+  /** Told what happens. */
+  readonly event: (event: ReplicaEvent) => void;
+}
+
+/** Starts a replica: for the host alone. */
+export let startReplica: (parts: ReplicaParts) => {
+  replica: Replica;
+  started: Promise<void>;
+  stop: () => Promise<void>;
+};
+
+/**
+ * One replica of a cluster: its machine, and the way to it. Every method that
+ * waits ends with `ErrClusterClosed` when the replica is stopped (H10).
+ */
+export class Replica {
+  /** The cluster it belongs to. */
+  readonly clusterID: bigint;
+  /** Which replica of the cluster it is. */
+  readonly nodeID: bigint;
+  /** The kind of its machine. */
+  readonly type: Type;
+  readonly #parts: ReplicaParts;
+  readonly #proposals: Proposals;
+  readonly #reads: Reads;
+  readonly #checkpoints: Checkpoints;
+  /** Ends everything; its reason is what later calls get. */
+  readonly #stopped = new AbortController();
+  readonly #openStopped = new AbortController();
+  readonly #recoverStopped = new AbortController();
+  /** The machine of the moment; none before it is up. */
+  #current: Driver<SessionState> | undefined;
+  #snapshotter: Snapshotter | undefined;
+  #reader: LogReader | undefined;
+  #starting: Promise<void> | undefined;
+  #loop: Promise<void> | undefined;
+  #shutdown: Promise<void> | undefined;
+  #unwatch: (() => void) | undefined;
+  #diverged: ErrDiverged | undefined;
+  #synced = 0;
+  #cancelSync: (() => void) | undefined;
+
+  private constructor(parts: ReplicaParts) {
+    const { config, log, env, factory } = parts;
+    this.#parts = parts;
+    this.clusterID = config.clusterID;
+    this.nodeID = config.nodeID;
+    this.type = factory.type;
+    this.#proposals = new Proposals({
+      clusterID: config.clusterID,
+      log,
+      env,
+      detach: (session) => this.#current?.detach(session),
+      queue: {
+        proposals: config.pendingProposalsMax,
+        bytes: config.pendingBytesMax,
+      },
+    });
+    this.#reads = new Reads(log, this.#stopped.signal);
+    this.#checkpoints = new Checkpoints((error, from) =>
+      this.#onDiverged(error, from)
+    );
+  }
+
+  static {
+    startReplica = (parts) => {
+      const replica = new Replica(parts);
+      replica.#starting = replica.#start();
+      const started = abortable(replica.#starting, replica.#stopped.signal);
+      return {
+        replica,
+        started,
+        stop: () => replica.#stop(new ErrClusterClosed()),
+      };
+    };
+  }
+
+  /** The index of the last entry applied here. */
+  get appliedIndex(): number {
+    return this.#current?.applied ?? 0;
+  }
+
+  get #driver(): Driver<SessionState> {
+    return this.#current!;
+  }
+
+  /** What the replica failed with, if it did (R5). */
+  get error(): unknown {
+    const { aborted, reason } = this.#stopped.signal;
+    return aborted ? (reason as ErrClusterClosed).cause : undefined;
+  }
+
+  /**
+   * Proposes a command and resolves with its result once it is applied here
+   * (H1). The command is copied before this returns; the result is the caller's.
+   * A caller whose signal aborts gets its reason and stops waiting: the command
+   * may be applied all the same.
+   *
+   * @throws ErrPayloadTooBig if the command is over the limit
+   * @throws ErrSystemBusy if too much waits already
+   * @throws ErrUnknownOutcome if it may or may not be applied, or its result is lost
+   * @throws ErrInvalidSession if the session is not, or no longer, to be used
+   * @throws ErrClusterClosed if the replica was stopped or has failed
+   */
+  propose(
+    cmd: Uint8Array,
+    options: { session?: Session; signal?: AbortSignal } = {},
+  ): Promise<Result> {
+    return this.#proposals.propose(cmd, options.session, options.signal);
+  }
+
+  /**
+   * Asks the machine, and reflects everything answered, anywhere, before the
+   * call (H2). What the machine throws goes to the caller (R4).
+   *
+   * @throws ErrClusterClosed if the replica was stopped or has failed
+   * @throws ErrDiverged if the replica is known to be wrong (H12)
+   */
+  async read(
+    query: unknown,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<unknown> {
+    await this.#upToDate(options.signal);
+    return await abortable(
+      Promise.resolve(this.staleRead(query)),
+      options.signal,
+    );
+  }
+
+  /** Asks the machine as it is, at once. */
+  staleRead(query: unknown): MaybePromise<unknown> {
+    this.#check();
+    return this.#driver.lookup(query);
+  }
+
+  /**
+   * As {@linkcode Replica.read}, from bytes to bytes.
+   *
+   * @throws ErrNotImplemented if the machine does not implement `naLookup()`
+   */
+  async naRead(
+    query: Uint8Array,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Uint8Array> {
+    await this.#upToDate(options.signal);
+    this.#check();
+    return await abortable(
+      Promise.resolve(this.#driver.naLookup(query)),
+      options.signal,
+    );
+  }
+
+  async #upToDate(signal: AbortSignal | undefined): Promise<void> {
+    signal?.throwIfAborted();
+    this.#check();
+    let index: MaybePromise<number> = this.#reads.readIndex();
+    if (isPromise(index)) {
+      // The log may never answer again once it is closed.
+      index = await abortable(
+        abortable(index, this.#stopped.signal),
+        signal,
+      );
+      this.#check();
+    }
+    if (index <= this.#driver.applied) return;
+    await abortable(this.#reads.wait(index), signal);
+  }
+
+  /** Throws what a call gets once the replica is stopped, has failed, or is known to be wrong. */
+  #check(): void {
+    this.#stopped.signal.throwIfAborted();
+    if (this.#diverged !== undefined) throw this.#diverged;
+    if (this.#driver.closed) throw new ErrSystemBusy("Replica is recovering");
+  }
+
+  /**
+   * Opens a session: what is proposed through it is applied exactly once (H3).
+   * `owner` is kept with it in the replicated state, for whoever decides who may
+   * use which session; at most 256 bytes.
+   */
+  openSession(
+    options: { signal?: AbortSignal; owner?: Uint8Array } = {},
+  ): Promise<Session> {
+    const { owner = new Uint8Array(), signal } = options;
+    return this.#proposals.openSession(owner, signal);
+  }
+
+  /** Closes a session, after what waits in it. */
+  closeSession(session: Session): Promise<void> {
+    return this.#proposals.closeSession(session);
+  }
+
+  /**
+   * Takes a snapshot now. Of an on-disk machine it holds no state, as its
+   * periodic ones (D10).
+   *
+   * @throws ErrSnapshotAborted if the machine chose not to make it (R7)
+   */
+  requestSnapshot(
+    options: { signal?: AbortSignal } = {},
+  ): Promise<SnapshotInfo> {
+    if (this.#stopped.signal.aborted) {
+      return Promise.reject(this.#stopped.signal.reason);
+    }
+    return this.#snapshotter!.request(options.signal);
+  }
+
+  /**
+   * The whole state at the applied index, of any kind of machine, as one stream
+   * to be imported elsewhere (H9). It begins with the first read.
+   */
+  exportSnapshot(): ReadableStream<Uint8Array> {
+    this.#check();
+    return this.#snapshotter!.export();
+  }
+
+  /**
+   * The machine's hash, and the index it was taken at (E1).
+   *
+   * @throws ErrNotImplemented if the machine has none
+   */
+  async getHash(): Promise<{ index: number; hash: bigint }> {
+    this.#stopped.signal.throwIfAborted();
+    return await abortable(
+      Promise.resolve(this.#driver.getHash()),
+      this.#stopped.signal,
+    );
+  }
+
+  async #start(): Promise<void> {
+    const { log, config, store, shared, files, event, env } = this.#parts;
+    const options = this.#bringUpOptions();
+    const { driver, reader, retain } = await bringUp(options);
+    if (this.#stopped.signal.aborted) {
+      reader.close();
+      return await driver.close();
+    }
+    this.#current = driver;
+    this.#reader = reader;
+    this.#synced = driver.applied;
+    this.#snapshotter = new Snapshotter(
+      {
+        config,
+        log,
+        store,
+        shared,
+        files,
+        env,
+        driver: () => this.#driver,
+        check: () => {
+          if (this.#diverged !== undefined) throw this.#diverged;
+        },
+        event,
+        fail: (cause) => void this.#fail(cause),
+      },
+      driver.applied,
+      retain,
+    );
+    const { checkpoints } = log;
+    this.#unwatch = checkpoints?.watch(
+      this.nodeID,
+      (checkpoint) => this.#checkpoints.other(checkpoint),
+    );
+    await this.#writeConfig();
+    const held = reader.held > driver.applied
+      ? this.#reads.wait(reader.held)
+      : undefined;
+    this.#loop = this.#run(reader);
+    await held;
+  }
+
+  #bringUpOptions(): BringUpOptions {
+    const { factory, log, store, shared, files, env, event, config } =
+      this.#parts;
+    return {
+      factory,
+      env,
+      clusterID: this.clusterID,
+      nodeID: this.nodeID,
+      log,
+      stores: shared === undefined ? [store] : [store, shared],
+      files,
+      newDriver: () => this.#newDriver(config.hashEntries ?? 0),
+      event,
+      openStopped: this.#openStopped.signal,
+      recoverStopped: this.#recoverStopped.signal,
+    };
+  }
+
+  #newDriver(hashEntries: number): Driver<SessionState> {
+    const proposals = this.#proposals;
+    return new Driver(
+      this.#parts.factory,
+      this.clusterID,
+      this.nodeID,
+      {
+        originLow: proposals.originLow,
+        originHigh: proposals.originHigh,
+        locals: proposals.locals,
+        proposalApplied: (sequence, result) =>
+          proposals.proposalApplied(sequence, result),
+        registered: (clientID, session) =>
+          proposals.registered(clientID, session),
+        unregistered: (session) => proposals.unregistered(session),
+        answered: (state, series, outcome, result) =>
+          proposals.answered(state, series, outcome, result),
+        applied: (index) => this.#reads.applied(index),
+        checkpoint: (checkpoint) => this.#onCheckpoint(checkpoint),
+      },
+      { hashEntries },
+    );
+  }
+
+  /** The first record of an empty log sets the limits of the cluster, if this replica has some to set (H4). */
+  async #writeConfig(): Promise<void> {
+    const { log, config: { sessionsMax } } = this.#parts;
+    if (sessionsMax === undefined || this.#driver.begun) return;
+    if (await log.isEmpty()) {
+      await log.append(packRecords(configRecord(sessionsMax)));
+    }
+  }
+
+  /** Applies what is committed until the replica is stopped. */
+  async #run(reader: LogReader): Promise<void> {
+    const backoff = new Backoff(this.#parts.env);
+    let error: unknown;
+    try {
+      for (let open: LogReader | undefined = reader;;) {
+        try {
+          open ??= this.#reader = await this.#reopen(error, backoff);
+          await this.#applyAll(open, backoff);
+        } catch (caught) {
+          open?.close();
+          open = undefined;
+          error = caught;
+          if (!this.#isPassing(error)) throw error;
+          if (error instanceof LogFailure) {
+            this.#parts.event({ type: "log failed", error: error.cause });
+          }
+        }
+      }
+    } catch (error) {
+      if (!this.#stopped.signal.aborted) void this.#fail(error);
+    }
+  }
+
+  /** Whether reading the log over, or a snapshot, may help. */
+  #isPassing(error: unknown): boolean {
+    return !this.#stopped.signal.aborted &&
+      (this.#diverged !== undefined || error instanceof LogFailure ||
+        error instanceof ErrCompacted);
+  }
+
+  async #applyAll(reader: LogReader, backoff: Backoff): Promise<never> {
+    const { env } = this.#parts;
+    let next: MaybePromise<LogBatch> | undefined;
+    let slice = env.now();
+    for (;;) {
+      const batch = next ?? nextOf(reader);
+      const batches = [isPromise(batch) ? await batch : batch];
+      backoff.reset();
+      if (this.#diverged !== undefined) throw this.#diverged;
+      let count = batches[0]!.records.ends.length;
+      // What is at hand already goes to the machine in one batch (C7).
+      for (;;) {
+        next = nextOf(reader);
+        if (isPromise(next)) {
+          // It may fail while the batch is applied, before anybody awaits it.
+          next.catch(() => {});
+          break;
+        }
+        batches.push(next);
+        count += next.records.ends.length;
+        if (count >= BATCH_RECORDS_MAX) {
+          next = undefined;
+          break;
+        }
+      }
+      const applied = this.#driver.apply(batches);
+      if (isPromise(applied)) await applied;
+      this.#afterApply();
+      if (this.#stopped.signal.aborted) throw this.#stopped.signal.reason;
+      if (env.now() - slice > APPLY_SLICE_MS) {
+        // A page has more to do than to catch up.
+        await env.turn();
+        slice = env.now();
+      }
+    }
+  }
+
+  #afterApply(): void {
+    const { applied, dirty } = this.#driver;
+    this.#snapshotter!.applied(applied);
+    if (this.type !== OnDiskStateMachine || !dirty) return;
+    if (applied - this.#synced >= SYNC_ENTRIES_MAX) this.#sync();
+    else {
+      this.#cancelSync ??= this.#parts.env.setTimer(
+        () => this.#sync(),
+        SYNC_INTERVAL_MS,
+      );
+    }
+  }
+
+  /** Makes an on-disk machine durable from time to time (D6). */
+  #sync(): void {
+    this.#cancelSync?.();
+    this.#cancelSync = undefined;
+    const index = this.#driver.applied;
+    this.#synced = index;
+    Promise.resolve().then(() => this.#driver.sync()).then(
+      () => this.#snapshotter!.synced(index),
+      (error) => this.#fail(error),
+    );
+  }
+
+  /** The log from where the state stands, when reading it has ended; by way of a snapshot if need be. */
+  async #reopen(
+    error: unknown,
+    backoff: Backoff,
+  ): Promise<LogReader> {
+    const { log, env } = this.#parts;
+    const signal = this.#stopped.signal;
+    if (error instanceof LogFailure) await sleep(env, backoff.next(), signal);
+    if (this.#diverged !== undefined || error instanceof ErrCompacted) {
+      if (await this.#recover()) backoff.reset();
+      else {
+        await sleep(env, backoff.next(), signal);
+        throw error;
+      }
+    }
+    const { applied, mark } = this.#driver;
+    return await guardLog(() => log.read(applied, { mark }));
+  }
+
+  /** Takes the newest snapshot that helps; false if there is none (yet). */
+  async #recover(): Promise<boolean> {
+    const { config: { trustedNode }, log, event } = this.#parts;
+    const wrong = this.#diverged !== undefined;
+    const options = this.#bringUpOptions();
+    for (const candidate of await candidates(options)) {
+      const { info } = candidate;
+      if (info.kind !== "full") continue;
+      if (
+        wrong ? info.nodeID !== trustedNode : info.index <= this.appliedIndex
+      ) {
+        continue;
+      }
+      const retention = log.retain(info.index);
+      try {
+        (await log.read(info.index, { mark: info.mark })).close();
+        const driver = await this.#driverToRecover();
+        await recoverFrom(driver, candidate, options);
+        this.#current = driver;
+      } catch (error) {
+        if (error instanceof MachineFailure) throw error.cause;
+        if (this.#stopped.signal.aborted) throw error;
+        event({ type: "snapshot failed", error });
+        continue;
+      } finally {
+        retention.release();
+      }
+      this.#diverged = undefined;
+      this.#checkpoints.clear();
+      this.#proposals.recovered();
+      this.#reads.applied(this.appliedIndex);
+      return true;
+    }
+    return false;
+  }
+
+  /** The driver to recover into: the present one, or a new one if that failed before (R9). */
+  async #driverToRecover(): Promise<Driver<SessionState>> {
+    if (!this.#driver.closed) return this.#driver;
+    const driver = this.#newDriver(this.#parts.config.hashEntries ?? 0);
+    await driver.open(this.#openStopped.signal);
+    return driver;
+  }
+
+  #onCheckpoint(checkpoint: Omit<Checkpoint, "nodeID">): void {
+    this.#checkpoints.own(checkpoint);
+    if (this.#diverged !== undefined) return;
+    const { nodeID } = this;
+    this.#parts.log.checkpoints?.publish({ ...checkpoint, nodeID });
+  }
+
+  /** Another replica's hashes are not this one's (H12). */
+  #onDiverged(error: ErrDiverged, from: bigint): void {
+    const { event, config: { trustedNode } } = this.#parts;
+    if (this.#diverged !== undefined) return;
+    event({ type: "diverged", error, from });
+    if (trustedNode === undefined || from !== trustedNode) return;
+    this.#diverged = error;
+    this.#reads.fail(error);
+    this.#reader?.close();
+  }
+
+  /** The replica cannot go on (R5). */
+  #fail(cause: unknown): Promise<void> {
+    if (this.#shutdown === undefined) {
+      this.#parts.event({ type: "failed", error: cause });
+    }
+    return this.#stop(
+      new ErrClusterClosed("Cluster has failed", { cause }),
+      cause,
+    );
+  }
+
+  /** Ends everything, once: what waits gets `waiting`, what comes gets `closed` (H10). */
+  #stop(closed: ErrClusterClosed, waiting: unknown = closed): Promise<void> {
+    return this.#shutdown ??= this.#end(closed, waiting);
+  }
+
+  async #end(closed: ErrClusterClosed, waiting: unknown): Promise<void> {
+    const { log, env, stopTimeoutMs, event } = this.#parts;
+    this.#stopped.abort(closed);
+    this.#openStopped.abort(new ErrOpenStopped());
+    this.#recoverStopped.abort(new ErrSnapshotStopped());
+    this.#proposals.close(waiting, closed);
+    this.#reads.fail(waiting);
+    this.#cancelSync?.();
+    this.#unwatch?.();
+    this.#reader?.close();
+    const over = new AbortController();
+    const cancel = env.setTimer(() => {
+      over.abort(
+        new ErrClusterClosed(`Machine did not settle in ${stopTimeoutMs} ms`),
+      );
+    }, stopTimeoutMs);
+    try {
+      await abortable(this.#closeMachine(), over.signal);
+    } catch (error) {
+      event({ type: "close failed", error });
+    } finally {
+      cancel();
+      await log.close();
+    }
+  }
+
+  async #closeMachine(): Promise<void> {
+    // A start that failed has closed its machine, and whoever started knows why.
+    await this.#starting?.catch(() => {});
+    await this.#snapshotter?.stop();
+    await this.#loop;
+    await this.#current?.close();
+  }
+}
+
+/** The log could not be read, for a reason that may pass. */
+class LogFailure extends Error {}
+
+/** Tells what a log says of itself from what merely went wrong. */
+function judgeLog(error: unknown): unknown {
+  return error instanceof ErrCompacted || error instanceof ErrDiverged ||
+      error instanceof ErrLogCorrupted || error instanceof ErrClusterClosed
+    ? error
+    : new LogFailure("Log could not be read", { cause: error });
+}
+
+async function guardLog<T>(call: () => MaybePromise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw judgeLog(error);
+  }
+}
+
+function nextOf(reader: LogReader): MaybePromise<LogBatch> {
+  try {
+    const batch = reader.next();
+    return isPromise(batch)
+      ? batch.catch((error) => {
+        throw judgeLog(error);
+      })
+      : batch;
+  } catch (error) {
+    throw judgeLog(error);
+  }
+}

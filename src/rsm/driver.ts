@@ -1,0 +1,542 @@
+/**
+ * Drives one machine by the rules: what is committed goes through the session
+ * table into `update()`, under the guard, in bounded batches, each entry once.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ByteReader, ByteWriter } from "../bytes.ts";
+import { UPDATE_BYTES_MAX, UPDATE_ENTRIES_MAX } from "../limits.ts";
+import { ErrDiverged, ErrLogCorrupted } from "../log/errors.ts";
+import type { Checkpoint, EpochMark, LogBatch } from "../log/log.ts";
+import { RecordKind } from "../log/records.ts";
+import type { Entry, MaybePromise, Result } from "../statemachine/types.ts";
+import { Guard, isPromise, Op } from "./guard.ts";
+import type { HostRow, HostState } from "./host_state.ts";
+import { type MachineFactory, manage, type ManagedMachine } from "./managed.ts";
+import { RecordCursor } from "./record.ts";
+import {
+  digest,
+  type SessionEntry,
+  SessionTable,
+  SKIPPED,
+  type Slot,
+} from "./sessions.ts";
+
+/** What became of a proposal of a session that somebody here waits for. */
+export type Outcome =
+  | "applied"
+  | "skipped"
+  | "lost"
+  | "acknowledged"
+  | "gap"
+  | "conflict"
+  | "unknown";
+
+/** Who hears what was applied; `L` is how it names a session of its own. */
+export interface ApplyListener<L> {
+  /** The two halves of the number that its proposals outside of any session carry. */
+  readonly originLow: number;
+  readonly originHigh: number;
+  /** Its own sessions by their index. */
+  readonly locals: ReadonlyMap<number, L>;
+  /** A proposal of its own, outside of any session, was applied. */
+  proposalApplied(sequence: number, result: Result): void;
+  /** A session was opened. */
+  registered(clientID: bigint, session: number): void;
+  /** A session was closed, or was not there to be closed. */
+  unregistered(session: number): void;
+  /** Something is known of a proposal of a session of its own. */
+  answered(
+    local: L,
+    series: number,
+    outcome: Outcome,
+    result: Result | undefined,
+  ): void;
+  /** All up to `index` is applied. */
+  applied(index: number): void;
+  /** A checkpoint was reached. */
+  checkpoint(checkpoint: Omit<Checkpoint, "nodeID">): void;
+}
+
+/** What a driver needs to know besides its machine. */
+export interface DriverOptions {
+  /** Distance of the checkpoints at which hashes are taken, in indexes; 0 for none. */
+  readonly hashEntries: number;
+}
+
+const META_ROW = "meta";
+const SESSION_ROW = "s";
+
+/** The sessions, index and epoch that go with a state. */
+export interface Captured {
+  /** The index of the last entry applied. */
+  readonly index: number;
+  /** The last epoch at or before it. */
+  readonly mark: EpochMark | undefined;
+  /** The session table, encoded. */
+  readonly sessions: Uint8Array;
+}
+
+/** A result for a caller to keep, while the table keeps its own. */
+function copyOf(result: Result | undefined): Result | undefined {
+  return result?.data === undefined
+    ? result
+    : { value: result.value, data: result.data.slice() };
+}
+
+/** One machine and all that is replicated with it. */
+export class Driver<L> {
+  /** The machine. */
+  readonly machine: ManagedMachine;
+  /** What keeps its calls apart. */
+  readonly guard: Guard;
+  readonly #listener: ApplyListener<L>;
+  readonly #hashEntries: number;
+  #table: SessionTable<L>;
+  #applied = 0;
+  #mark: EpochMark | undefined;
+  /** Entries up to here are in the machine already (D3). */
+  #opened = 0;
+  /** Whether the machine was updated since it was last synced. */
+  dirty = false;
+
+  // The batch being applied. Parallel arrays, because an object per entry costs
+  // more than everything else the loop does with it.
+  readonly #cursor = new RecordCursor();
+  #read = 0;
+  #entries: Entry[] = [];
+  // Of the entries that somebody waits for or a session keeps the result of.
+  #kept: Entry[] = [];
+  #series: number[] = [];
+  #sessions: (SessionEntry<L> | undefined)[] = [];
+  #slots: (Slot | undefined)[] = [];
+  #bytes = 0;
+  #later: (() => void)[] = [];
+  #checkpointDue = false;
+  #closed = false;
+
+  /** A driver for a new machine. */
+  constructor(
+    factory: MachineFactory,
+    clusterID: bigint,
+    nodeID: bigint,
+    listener: ApplyListener<L>,
+    options: DriverOptions,
+  ) {
+    this.machine = manage(factory, clusterID, nodeID);
+    this.guard = new Guard(factory.type);
+    this.#listener = listener;
+    this.#hashEntries = options.hashEntries;
+    this.#table = this.#newTable();
+  }
+
+  #newTable(): SessionTable<L> {
+    return new SessionTable({ track: this.machine.hostState !== undefined });
+  }
+
+  /** The index of the last entry applied. */
+  get applied(): number {
+    return this.#applied;
+  }
+
+  /** The last epoch at or before it. */
+  get mark(): EpochMark | undefined {
+    return this.#mark;
+  }
+
+  /** Whether the machine was, or is being, closed. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Whether the cluster has had its first record. */
+  get begun(): boolean {
+    return this.#table.begun;
+  }
+
+  /**
+   * Opens an on-disk machine. What it holds counts as applied only as far as its
+   * sessions are known: all of it if it keeps the host's rows, else nothing until
+   * the sessions are brought up to it.
+   *
+   * @returns the index up to which the machine holds entries
+   */
+  async open(stopped: AbortSignal): Promise<number> {
+    this.#opened = await this.machine.open(stopped);
+    const rows = await this.machine.hostState?.readHostRows() ?? [];
+    const meta = rows.find(({ key }) => key === META_ROW)?.value;
+    if (meta === undefined) return this.#opened;
+    const reader = new ByteReader(meta);
+    const index = reader.varint();
+    if (index < this.#opened) {
+      throw new ErrDiverged(
+        `Machine opened at ${this.#opened}, beyond the host's rows at ${index}`,
+      );
+    }
+    const epochIndex = reader.varint();
+    if (epochIndex > 0) this.#mark = { index: epochIndex, epoch: reader.u64() };
+    this.#table.restore(
+      rows.filter(({ key }) => key.startsWith(SESSION_ROW))
+        .map(({ key, value }) => [Number(key.slice(1)), value!] as const),
+    );
+    this.#applied = this.#read = this.#opened = index;
+    return index;
+  }
+
+  /** Takes over sessions as of an index at or before what the machine holds. */
+  loadSessions({ index, mark, sessions }: Captured): void {
+    this.#table = this.#newTable();
+    this.#table.decode(sessions);
+    this.#applied = this.#read = index;
+    this.#mark = mark;
+  }
+
+  /** Index, epoch and sessions as they are between two batches. */
+  capture(): Captured {
+    return {
+      index: this.#applied,
+      mark: this.#mark,
+      sessions: this.#table.encode(true),
+    };
+  }
+
+  /** Stops telling of a session that was its own. */
+  detach(session: number): void {
+    const entry = this.#table.get(session);
+    if (entry !== undefined) entry.local = undefined;
+  }
+
+  /** Applies batches that follow what was applied; synchronous if the machine is. Not called again before it has settled. */
+  apply(batches: readonly LogBatch[]): MaybePromise<void> {
+    return this.guard.run(Op.Update, () => this.#applyFrom(batches, 0, 0));
+  }
+
+  #applyFrom(
+    batches: readonly LogBatch[],
+    b: number,
+    i: number,
+  ): MaybePromise<void> {
+    for (; b < batches.length; b++, i = 0) {
+      const { follows, first, records: { bytes, ends } } = batches[b]!;
+      if (i === 0) this.#checkFollows(follows, first);
+      for (let start = i === 0 ? 0 : ends[i - 1]!; i < ends.length; i++) {
+        const end = ends[i]!;
+        this.#decode(first + i, bytes, start, end);
+        start = end;
+        if (
+          this.#entries.length < UPDATE_ENTRIES_MAX &&
+          this.#bytes < UPDATE_BYTES_MAX && !this.#checkpointDue
+        ) continue;
+        const flushed = this.#flush();
+        if (isPromise(flushed)) {
+          const next = i + 1;
+          return flushed.then(() =>
+            next < ends.length
+              ? this.#applyFrom(batches, b, next)
+              : this.#applyFrom(batches, b + 1, 0)
+          );
+        }
+      }
+    }
+    return this.#flush();
+  }
+
+  #checkFollows(follows: number, first: number): void {
+    if (follows !== this.#read || !(first > follows)) {
+      throw new ErrLogCorrupted(
+        first,
+        `batch follows ${follows}, but the last one read ended at ${this.#read}`,
+      );
+    }
+  }
+
+  #decode(index: number, bytes: Uint8Array, start: number, end: number): void {
+    const cursor = this.#cursor;
+    try {
+      cursor.read(bytes, start, end);
+      if (cursor.kind === RecordKind.Proposal) {
+        if (!this.#table.begun) this.#table.begin();
+        const entry = this.#give(index, bytes, end);
+        if (
+          cursor.originLow === this.#listener.originLow &&
+          cursor.originHigh === this.#listener.originHigh &&
+          entry !== undefined
+        ) this.#keep(entry, cursor.series, undefined, undefined);
+      } else if (cursor.kind === RecordKind.SessionProposal) {
+        this.#decodeSession(index, bytes, end);
+      } else this.#decodeControl(index);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new ErrLogCorrupted(index, error.message, { cause: error });
+    }
+    if (this.#hashEntries > 0) {
+      this.#checkpointDue = Math.floor(index / this.#hashEntries) >
+        Math.floor(this.#read / this.#hashEntries);
+    }
+    this.#read = index;
+  }
+
+  /** Puts a command among the entries for the machine, unless it holds it already. */
+  #give(index: number, bytes: Uint8Array, end: number): Entry | undefined {
+    if (index <= this.#opened) return undefined;
+    const { start } = this.#cursor;
+    const cmd = new Uint8Array(
+      bytes.buffer as ArrayBuffer,
+      bytes.byteOffset + start,
+      end - start,
+    );
+    const entry: Entry = { index, cmd, result: undefined };
+    this.#entries.push(entry);
+    this.#bytes += end - start;
+    return entry;
+  }
+
+  #keep(
+    entry: Entry,
+    series: number,
+    session: SessionEntry<L> | undefined,
+    slot: Slot | undefined,
+  ): void {
+    this.#kept.push(entry);
+    this.#series.push(series);
+    this.#sessions.push(session);
+    this.#slots.push(slot);
+  }
+
+  #decodeSession(index: number, bytes: Uint8Array, end: number): void {
+    const { start, series } = this.#cursor;
+    const session = this.#judge(digest(bytes, start, end));
+    if (session === undefined) return;
+    const slot = this.#table.slot!;
+    const entry = this.#give(index, bytes, end);
+    if (entry !== undefined) this.#keep(entry, series, session, slot);
+    else this.#answerLater(session.local, series, "lost", slot);
+  }
+
+  /** Puts the proposal before the session table; the session if the proposal is to be applied now. */
+  #judge(digest: number): SessionEntry<L> | undefined {
+    const { session: index, series, lag } = this.#cursor;
+    const table = this.#table;
+    if (!table.begun) table.begin();
+    const session = table.get(index);
+    if (session === undefined) {
+      this.#answerLater(this.#listener.locals.get(index), series, "unknown");
+      return undefined;
+    }
+    const { locals } = this.#listener;
+    if (locals.size > 0) session.local ??= locals.get(index);
+    const verdict = table.judge(session, series, lag, digest);
+    if (verdict === "apply") return session;
+    if (verdict !== "duplicate") {
+      this.#answerLater(session.local, series, verdict);
+    } else this.#answerLater(session.local, series, "lost", table.slot);
+    return undefined;
+  }
+
+  /** Tells of a series once the batch is applied; what a slot says then goes before `outcome`. */
+  #answerLater(
+    local: L | undefined,
+    series: number,
+    outcome: Outcome,
+    slot?: Slot,
+  ): void {
+    if (local === undefined) return;
+    this.#later.push(() => {
+      const result = slot?.result;
+      if (result !== undefined) outcome = "applied";
+      else if (slot?.digest === SKIPPED) outcome = "skipped";
+      this.#listener.answered(local, series, outcome, copyOf(result));
+    });
+  }
+
+  #decodeControl(index: number): void {
+    const cursor = this.#cursor;
+    const table = this.#table;
+    if (cursor.kind === RecordKind.Epoch) {
+      this.#mark = { index, epoch: cursor.epoch() };
+      return;
+    }
+    if (cursor.kind === RecordKind.Config) {
+      const max = cursor.sessionsMax();
+      // Whoever came later has to live with it (H4).
+      if (!table.begun) table.begin(max);
+      return;
+    }
+    if (cursor.kind === RecordKind.Skip) {
+      const { series } = cursor;
+      const session = this.#judge(SKIPPED);
+      this.#answerLater(session?.local, series, "skipped");
+      return;
+    }
+    if (!table.begun) table.begin();
+    if (cursor.kind === RecordKind.Register) {
+      const { clientID, owner } = cursor.registration();
+      table.register(index, clientID, owner);
+      this.#later.push(() => this.#listener.registered(clientID, index));
+    } else {
+      const session = table.get(cursor.session);
+      if (session !== undefined) table.remove(session);
+      const closed = cursor.session;
+      this.#later.push(() => this.#listener.unregistered(closed));
+    }
+  }
+
+  /** Gives the machine what was gathered, then tells those who wait. */
+  #flush(): MaybePromise<void> {
+    const { hostState } = this.machine;
+    if (this.#read === this.#applied) return;
+    if (this.#entries.length === 0 && hostState === undefined) {
+      return this.#settle();
+    }
+    this.dirty = true;
+    const updated = this.machine.update(this.#entries, this.#hostState);
+    return isPromise(updated)
+      ? updated.then(() => this.#settle())
+      : this.#settle();
+  }
+
+  /** The host's rows for the batch at hand; its results are known by then. */
+  readonly #hostState = (): HostState => {
+    this.#fill();
+    return this.#rows(this.#read);
+  };
+
+  #rows(index: number): HostState {
+    if (this.machine.hostState === undefined) return { index, rows: [] };
+    const meta = new ByteWriter(32).varint(index);
+    meta.varint(this.#mark?.index ?? 0);
+    if (this.#mark !== undefined) meta.u64(this.#mark.epoch);
+    const rows: HostRow[] = [{ key: META_ROW, value: meta.finish() }];
+    this.#table.takeChanges(index, (session, value) => {
+      rows.push({ key: SESSION_ROW + session, value });
+    });
+    return { index, rows };
+  }
+
+  /** Puts the results into the session table. */
+  #fill(): void {
+    for (let i = 0; i < this.#kept.length; i++) {
+      const session = this.#sessions[i];
+      if (session === undefined) continue;
+      const result = this.#kept[i]!.result!;
+      this.#table.fill(session, this.#series[i]!, this.#slots[i]!, result);
+    }
+  }
+
+  #settle(): MaybePromise<void> {
+    const kept = this.#kept;
+    const series = this.#series;
+    const sessions = this.#sessions;
+    const later = this.#later;
+    if (this.machine.hostState === undefined) this.#fill();
+    this.#entries = [];
+    if (kept.length > 0) {
+      this.#kept = [];
+      this.#series = [];
+      this.#sessions = [];
+      this.#slots = [];
+    }
+    this.#later = [];
+    this.#bytes = 0;
+    this.#applied = this.#read;
+    const listener = this.#listener;
+    for (let i = 0; i < kept.length; i++) {
+      const session = sessions[i];
+      const { result } = kept[i]!;
+      if (session === undefined) {
+        listener.proposalApplied(series[i]!, result!);
+      } else if (session.local !== undefined) {
+        listener.answered(session.local, series[i]!, "applied", result);
+      }
+    }
+    for (const tell of later) tell();
+    listener.applied(this.#applied);
+    if (this.#checkpointDue) return this.#checkpoint();
+  }
+
+  /** Takes the hashes where all replicas take them (H12); `update()` is excluded here. */
+  #checkpoint(): MaybePromise<void> {
+    this.#checkpointDue = false;
+    const index = this.#applied;
+    const report = (state: bigint | undefined): void =>
+      this.#listener.checkpoint({
+        index,
+        state,
+        sessions: this.sessionsHash(),
+      });
+    if (!this.machine.hasHash) return report(undefined);
+    const state = this.machine.getHash();
+    return isPromise(state) ? state.then(report) : report(state);
+  }
+
+  /** A hash of the session table, results left out (H4). */
+  sessionsHash(): bigint {
+    const bytes = this.#table.encode(false);
+    return BigInt(digest(bytes, 0, bytes.length));
+  }
+
+  /** Answers from the state as it is. */
+  lookup(query: unknown): MaybePromise<unknown> {
+    return this.guard.run(Op.Lookup, () => this.machine.lookup(query));
+  }
+
+  /** Answers from the state as it is, from bytes to bytes. */
+  naLookup(query: Uint8Array): MaybePromise<Uint8Array> {
+    return this.guard.run(Op.NALookup, () => this.machine.naLookup(query));
+  }
+
+  /** The machine's hash and the index it was taken at. */
+  getHash(): MaybePromise<{ index: number; hash: bigint }> {
+    return this.guard.run(Op.Hash, () => {
+      const index = this.#applied;
+      const hash = this.machine.getHash();
+      return isPromise(hash)
+        ? hash.then((hash) => ({ index, hash }))
+        : { index, hash };
+    });
+  }
+
+  /** Makes what was applied durable (D6). */
+  sync(): MaybePromise<void> {
+    this.dirty = false;
+    return this.guard.run(Op.Sync, () => this.machine.sync());
+  }
+
+  /**
+   * Replaces state, sessions and index by those of a snapshot whose payload
+   * `recover` gives to the machine. The table is switched after the machine has
+   * its state, so that a failure leaves what was there.
+   */
+  recover(
+    captured: Captured,
+    recover: (host: HostState) => MaybePromise<void>,
+  ): MaybePromise<void> {
+    return this.guard.run(Op.Recover, async () => {
+      const { index, mark, sessions } = captured;
+      const [oldTable, oldMark] = [this.#table, this.#mark];
+      this.#table = this.#newTable();
+      try {
+        this.#table.decode(sessions);
+        this.#mark = mark;
+        await recover(this.#rows(index));
+      } catch (error) {
+        this.#table = oldTable;
+        this.#mark = oldMark;
+        throw error;
+      }
+      this.#applied = this.#read = this.#opened = index;
+      this.dirty = true;
+      this.#listener.applied(index);
+    });
+  }
+
+  /** Closes the machine, after everything it still does; once, however often it is called (R10). */
+  close(): MaybePromise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    return this.guard.run(Op.Close, () => this.machine.close());
+  }
+}

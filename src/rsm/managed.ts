@@ -1,0 +1,300 @@
+/**
+ * One face for the three kinds of machine.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type {
+  CreateConcurrentStateMachineFunc,
+  CreateOnDiskStateMachineFunc,
+  CreateStateMachineFunc,
+  IConcurrentStateMachine,
+  IExtended,
+  IHash,
+  IOnDiskStateMachine,
+  IStateMachine,
+} from "../statemachine/machines.ts";
+import {
+  ConcurrentStateMachine,
+  type Entry,
+  type ISnapshotFileCollection,
+  type MaybePromise,
+  OnDiskStateMachine,
+  RegularStateMachine,
+  type Result,
+  type SnapshotFile,
+  type Type,
+} from "../statemachine/types.ts";
+import { ErrNotImplemented } from "../statemachine/errors.ts";
+import { isU64 } from "../bytes.ts";
+import { ErrInvalidResult } from "./errors.ts";
+import { isPromise } from "./guard.ts";
+import { type HostState, type IHostState, isHostState } from "./host_state.ts";
+
+/** A function that makes machines, and the kind of machine it makes. */
+export type MachineFactory =
+  | { readonly type: 1; readonly create: CreateStateMachineFunc }
+  | { readonly type: 2; readonly create: CreateConcurrentStateMachineFunc }
+  | { readonly type: 3; readonly create: CreateOnDiskStateMachineFunc };
+
+/** A machine of any kind, its results checked, the parts it does not have answered for. */
+export interface ManagedMachine {
+  /** The kind of machine. */
+  readonly type: Type;
+  /** The part that keeps the host's rows, if the machine has it. */
+  readonly hostState: IHostState | undefined;
+  /** Whether the machine has `getHash()`. */
+  readonly hasHash: boolean;
+  /** As `IOnDiskStateMachine.open()`; 0 for a machine in memory. */
+  open(stopped: AbortSignal): MaybePromise<number>;
+  /** Applies entries and leaves the result on each. `host` is for a machine that keeps the host's rows. */
+  update(entries: Entry[], host: () => HostState): MaybePromise<void>;
+  /** As in the contract. */
+  lookup(query: unknown): MaybePromise<unknown>;
+  /** As in the contract; `ErrNotImplemented` without it. */
+  naLookup(query: Uint8Array): MaybePromise<Uint8Array>;
+  /** As in the contract, its range checked; `ErrNotImplemented` without it. */
+  getHash(): MaybePromise<bigint>;
+  /** As in the contract; nothing to do for a machine in memory. */
+  sync(): MaybePromise<void>;
+  /** As in the contract; nothing to do for a regular machine. */
+  prepareSnapshot(): MaybePromise<unknown>;
+  /** As in the contract, of all kinds the most arguments. */
+  saveSnapshot(
+    context: unknown,
+    w: WritableStream<Uint8Array>,
+    files: ISnapshotFileCollection,
+    stopped: AbortSignal,
+  ): MaybePromise<void>;
+  /** As in the contract, of all kinds the most arguments. */
+  recoverFromSnapshot(
+    r: ReadableStream<Uint8Array>,
+    files: readonly SnapshotFile[],
+    host: HostState,
+    stopped: AbortSignal,
+  ): MaybePromise<void>;
+  /** As in the contract. */
+  close(): MaybePromise<void>;
+}
+
+/** Makes a machine and gives it the face above. */
+export function manage(
+  factory: MachineFactory,
+  clusterID: bigint,
+  nodeID: bigint,
+): ManagedMachine {
+  switch (factory.type) {
+    case RegularStateMachine:
+      return manageRegular(factory.create(clusterID, nodeID));
+    case ConcurrentStateMachine:
+      return manageConcurrent(factory.create(clusterID, nodeID));
+    case OnDiskStateMachine:
+      return manageOnDisk(factory.create(clusterID, nodeID));
+  }
+}
+
+function describe(machine: object, method: string): string {
+  return `${machine.constructor?.name || "Machine"}.${method}()`;
+}
+
+function checkResult(machine: object, result: Result): void {
+  const value = result?.value;
+  if (typeof value !== "bigint") {
+    throw new ErrInvalidResult(
+      `${describe(machine, "update")} left an entry without a result`,
+    );
+  }
+  if (!isU64(value)) {
+    throw new RangeError(
+      `${describe(machine, "update")} gave ${value}, outside of 0…2^64-1`,
+    );
+  }
+  if (result.data !== undefined && !(result.data instanceof Uint8Array)) {
+    throw new ErrInvalidResult(
+      `${describe(machine, "update")} gave data that is no Uint8Array`,
+    );
+  }
+}
+
+/** What all kinds have in common. */
+function manageCommon(
+  machine: IStateMachine | IConcurrentStateMachine | IOnDiskStateMachine,
+): Pick<
+  ManagedMachine,
+  "lookup" | "naLookup" | "getHash" | "hasHash" | "close"
+> {
+  const { getHash } = machine as Partial<IHash>;
+  const { naLookup } = machine as Partial<IExtended>;
+  const checkHash = (hash: bigint): bigint => {
+    if (typeof hash === "bigint" && isU64(hash)) return hash;
+    throw new RangeError(
+      `${describe(machine, "getHash")} gave ${hash}, outside of 0…2^64-1`,
+    );
+  };
+  return {
+    hasHash: typeof getHash === "function",
+    lookup: (query) => machine.lookup(query),
+    naLookup(query): MaybePromise<Uint8Array> {
+      if (typeof naLookup !== "function") throw new ErrNotImplemented();
+      return naLookup.call(machine, query);
+    },
+    getHash(): MaybePromise<bigint> {
+      if (typeof getHash !== "function") throw new ErrNotImplemented();
+      const hash = getHash.call(machine);
+      return isPromise(hash) ? hash.then(checkHash) : checkHash(hash);
+    },
+    close: () => machine.close(),
+  };
+}
+
+function manageRegular(machine: IStateMachine): ManagedMachine {
+  const accept = (entry: Entry, result: Result): void => {
+    checkResult(machine, result);
+    // A copy: a machine may use one object for all its results.
+    const { value, data } = result;
+    entry.result = data === undefined ? { value } : { value, data };
+  };
+  const updateFrom = (entries: Entry[], from: number): MaybePromise<void> => {
+    for (let i = from; i < entries.length; i++) {
+      const entry = entries[i]!;
+      const result = machine.update(entry.cmd);
+      if (isPromise(result)) {
+        return result.then((result) => {
+          accept(entry, result);
+          return updateFrom(entries, i + 1);
+        });
+      }
+      accept(entry, result);
+    }
+  };
+  return {
+    ...manageCommon(machine),
+    type: RegularStateMachine,
+    hostState: undefined,
+    open: () => 0,
+    update: (entries) => updateFrom(entries, 0),
+    sync: () => {},
+    prepareSnapshot: () => undefined,
+    saveSnapshot: (_context, w, files, stopped) =>
+      machine.saveSnapshot(w, files, stopped),
+    recoverFromSnapshot: (r, files, _host, stopped) =>
+      machine.recoverFromSnapshot(r, files, stopped),
+  };
+}
+
+/** Has the host's rows stored in the same step, and makes sure that they were. */
+function updateWithHost(
+  machine: object,
+  hostState: IHostState,
+  entries: Entry[],
+  host: () => HostState,
+): MaybePromise<Entry[]> {
+  let calls = 0;
+  const once = (): HostState => {
+    calls++;
+    for (const entry of entries) checkResult(machine, entry.result!);
+    return host();
+  };
+  const check = (entries: Entry[]): Entry[] => {
+    if (calls === 1) return entries;
+    throw new ErrInvalidResult(
+      `${
+        describe(machine, "updateWithHost")
+      } asked ${calls} times for the host's rows`,
+    );
+  };
+  const returned = hostState.updateWithHost(entries, once);
+  return isPromise(returned) ? returned.then(check) : check(returned);
+}
+
+/** Hands a batch over and takes the same one back (C1). */
+function updateBatch(
+  machine: object,
+  entries: Entry[],
+  update: (entries: Entry[]) => MaybePromise<Entry[]>,
+): MaybePromise<void> {
+  const length = entries.length;
+  const indexes: number[] = new Array(length);
+  for (let i = 0; i < length; i++) indexes[i] = entries[i]!.index;
+  // The machine gets an array of its own to return, so that it cannot hold on
+  // to, or change, the one the results are read from.
+  const given = entries.slice();
+  const check = (returned: Entry[]): void => {
+    if (!Array.isArray(returned) || returned.length !== length) {
+      throw new ErrInvalidResult(
+        `${describe(machine, "update")} got ${length} entries and returned ${
+          Array.isArray(returned) ? returned.length : typeof returned
+        }`,
+      );
+    }
+    for (let i = 0; i < length; i++) {
+      const entry = returned[i]!;
+      if (entry?.index !== indexes[i]) {
+        throw new ErrInvalidResult(
+          `${describe(machine, "update")} returned entry ${entry?.index} for ${
+            indexes[i]
+          }`,
+        );
+      }
+      checkResult(machine, entry.result!);
+      if (entry !== entries[i]) entries[i]!.result = entry.result;
+    }
+  };
+  const returned = update(given);
+  return isPromise(returned) ? returned.then(check) : check(returned);
+}
+
+function manageConcurrent(machine: IConcurrentStateMachine): ManagedMachine {
+  return {
+    ...manageCommon(machine),
+    type: ConcurrentStateMachine,
+    hostState: undefined,
+    open: () => 0,
+    update: (entries) =>
+      updateBatch(machine, entries, (entries) => machine.update(entries)),
+    sync: () => {},
+    prepareSnapshot: () => machine.prepareSnapshot(),
+    saveSnapshot: (context, w, files, stopped) =>
+      machine.saveSnapshot(context, w, files, stopped),
+    recoverFromSnapshot: (r, files, _host, stopped) =>
+      machine.recoverFromSnapshot(r, files, stopped),
+  };
+}
+
+function manageOnDisk(machine: IOnDiskStateMachine): ManagedMachine {
+  const hostState = isHostState(machine) ? machine : undefined;
+  const checkIndex = (index: number): number => {
+    if (Number.isSafeInteger(index) && index >= 0) return index;
+    throw new RangeError(
+      `${describe(machine, "open")} gave ${index}, which is no log index`,
+    );
+  };
+  return {
+    ...manageCommon(machine),
+    type: OnDiskStateMachine,
+    hostState,
+    open(stopped): MaybePromise<number> {
+      const index = machine.open(stopped);
+      return isPromise(index) ? index.then(checkIndex) : checkIndex(index);
+    },
+    update: (entries, host) =>
+      updateBatch(
+        machine,
+        entries,
+        (entries) =>
+          hostState === undefined
+            ? machine.update(entries)
+            : updateWithHost(machine, hostState, entries, host),
+      ),
+    sync: () => machine.sync(),
+    prepareSnapshot: () => machine.prepareSnapshot(),
+    saveSnapshot: (context, w, _files, stopped) =>
+      machine.saveSnapshot(context, w, stopped),
+    recoverFromSnapshot: (r, _files, host, stopped) =>
+      hostState !== undefined
+        ? hostState.recoverWithHost(r, host, stopped)
+        : machine.recoverFromSnapshot(r, stopped),
+  };
+}

@@ -1,0 +1,440 @@
+/**
+ * The session table: who has been applied, and with what result. It is part of
+ * the replicated state, changed by log entries and by nothing else (H4).
+ *
+ * This is the client table of section 6.3 of the Raft thesis, with two
+ * differences: a session may have many proposals in flight, so the table keeps
+ * a client's series in order and never goes past a gap; and it keeps a digest of
+ * each command, so that a series that comes back with other content is found
+ * out instead of being answered with somebody else's result (H14).
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ByteReader, ByteWriter } from "../bytes.ts";
+import {
+  SESSION_OWNER_BYTES_MAX,
+  SESSION_RESULT_BYTES_MAX,
+  SESSION_WINDOW_MAX,
+  SESSIONS_DEFAULT,
+  SESSIONS_MAX,
+} from "../limits.ts";
+import type { Result } from "../statemachine/types.ts";
+
+/** What became of one series that its client has not acknowledged. */
+export interface Slot {
+  /** Digest of its command; -1 for one that was skipped. */
+  digest: number;
+  /** Its result; undefined while it is being applied, when it was skipped, or when the result is lost. */
+  result: Result | undefined;
+}
+
+/** A session of the table. `L` is whoever waits for its answers on this replica, no part of the state. */
+export interface SessionEntry<L> {
+  /** Index of its register record: its identity. */
+  readonly index: number;
+  /** What the opener goes by to find the answer to its registration. */
+  readonly clientID: bigint;
+  /** Who opened it, as bytes the host's application chose; may be empty. */
+  readonly owner: Uint8Array;
+  /** The series the client has acknowledged, all up to here. */
+  responded: number;
+  /** The series to be applied next: those in between are in `slots`. */
+  next: number;
+  /** The series after `responded`, from `head` on. */
+  slots: Slot[];
+  head: number;
+  /** Bytes of result data in the slots. */
+  dataBytes: number;
+  local: L | undefined;
+  newer: SessionEntry<L> | undefined;
+  older: SessionEntry<L> | undefined;
+}
+
+/** Digest of a skipped series. */
+export const SKIPPED = -1;
+
+/** A 52-bit digest of `bytes[start..end)`: two multiplicative hashes side by side. Part of the replicated rules. */
+export function digest(bytes: Uint8Array, start: number, end: number): number {
+  let a = 0x9E3779B9 ^ (end - start);
+  let b = 0x85EBCA6B;
+  for (let i = start; i < end; i++) {
+    const byte = bytes[i]!;
+    a = Math.imul(a ^ byte, 0x01000193);
+    b = Math.imul(b + byte, 0x5BD1E995);
+    b ^= b >>> 15;
+  }
+  a ^= a >>> 16;
+  a = Math.imul(a, 0x7FEB352D);
+  a ^= a >>> 15;
+  a = Math.imul(a, 0x846CA68B);
+  a ^= a >>> 16;
+  return (a >>> 12) * 0x1_0000_0000 + (b >>> 0);
+}
+
+/** What the table says of a proposal. */
+export type Verdict =
+  /** It is next: apply it and fill the new slot. */
+  | "apply"
+  /** It was applied before: the slot has what became of it. */
+  | "duplicate"
+  /** It was applied and acknowledged long ago. */
+  | "acknowledged"
+  /** One before it is missing: it is ignored until it comes again in order. */
+  | "gap"
+  /** Its place in the series is taken by another command. */
+  | "conflict";
+
+/** The sessions of a cluster, least recently used first. */
+export class SessionTable<L> {
+  readonly #sessions = new Map<number, SessionEntry<L>>();
+  #oldest: SessionEntry<L> | undefined;
+  #newest: SessionEntry<L> | undefined;
+  #max = SESSIONS_DEFAULT;
+  #begun = false;
+  /** The slot the last verdict is about. */
+  slot: Slot | undefined;
+  /** Sessions changed since `takeChanges()`, where somebody wants to know. */
+  #changed: Set<number> | undefined;
+
+  /** A table without sessions; `track` makes it remember what changes. */
+  constructor(options: { readonly track?: boolean } = {}) {
+    if (options.track) this.#changed = new Set();
+  }
+
+  /** How many sessions there are. */
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  /** How many sessions there may be. */
+  get max(): number {
+    return this.#max;
+  }
+
+  /** Whether the cluster has had its first record, which alone may set limits. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+
+  /** Notes the cluster's first record, with the limit it sets, if it does. */
+  begin(max: number = SESSIONS_DEFAULT): void {
+    this.#max = max;
+    this.#begun = true;
+    this.#changed?.add(0);
+  }
+
+  /** The session whose register record is at `index`. */
+  get(index: number): SessionEntry<L> | undefined {
+    // Most batches are the work of one session.
+    return this.#newest?.index === index
+      ? this.#newest
+      : this.#sessions.get(index);
+  }
+
+  /** Opens a session and, at the limit, evicts the one used least recently. */
+  register(
+    index: number,
+    clientID: bigint,
+    owner: Uint8Array,
+  ): SessionEntry<L> {
+    if (this.#sessions.size >= this.#max) this.remove(this.#oldest!);
+    const session: SessionEntry<L> = {
+      index,
+      clientID,
+      owner: owner.slice(),
+      responded: 0,
+      next: 1,
+      slots: [],
+      head: 0,
+      dataBytes: 0,
+      local: undefined,
+      newer: undefined,
+      older: undefined,
+    };
+    this.#add(session);
+    return session;
+  }
+
+  /** Closes or evicts a session. */
+  remove(session: SessionEntry<L>): void {
+    this.#unlink(session);
+    this.#sessions.delete(session.index);
+    this.#changed?.add(session.index);
+  }
+
+  #add(session: SessionEntry<L>): void {
+    this.#sessions.set(session.index, session);
+    this.#link(session);
+    this.#changed?.add(session.index);
+  }
+
+  #link(session: SessionEntry<L>): void {
+    session.older = this.#newest;
+    session.newer = undefined;
+    if (this.#newest === undefined) this.#oldest = session;
+    else this.#newest.newer = session;
+    this.#newest = session;
+  }
+
+  #unlink(session: SessionEntry<L>): void {
+    const { newer, older } = session;
+    if (newer === undefined) this.#newest = older;
+    else newer.older = older;
+    if (older === undefined) this.#oldest = newer;
+    else older.newer = newer;
+  }
+
+  /** Notes that a record named the session: it is now the one used last. */
+  touch(session: SessionEntry<L>): void {
+    if (session !== this.#newest) {
+      this.#unlink(session);
+      this.#link(session);
+    }
+    this.#changed?.add(session.index);
+  }
+
+  /**
+   * Judges a proposal, or with `SKIPPED` as digest the skipping of its series.
+   * On "apply" the series is taken, and `slot` is the one to put the result in;
+   * on "duplicate" `slot` is what became of it.
+   *
+   * @param lag series before this one that are not acknowledged
+   */
+  judge(
+    session: SessionEntry<L>,
+    series: number,
+    lag: number,
+    digest: number,
+  ): Verdict {
+    this.touch(session);
+    this.#acknowledge(session, Math.min(series - lag, session.next) - 1);
+    const { next, responded } = session;
+    if (series === next && series - responded <= SESSION_WINDOW_MAX) {
+      this.slot = { digest, result: undefined };
+      session.slots.push(this.slot);
+      session.next = next + 1;
+      return "apply";
+    }
+    if (series >= next) return "gap";
+    if (series <= responded) return "acknowledged";
+    const slot = session.slots[session.head + series - responded - 1]!;
+    this.slot = slot;
+    // A skip of what was applied, or a command that was skipped: whichever was
+    // committed first counts, and neither is somebody else's doing.
+    return digest === slot.digest || digest === SKIPPED ||
+        slot.digest === SKIPPED
+      ? "duplicate"
+      : "conflict";
+  }
+
+  #acknowledge(session: SessionEntry<L>, upTo: number): void {
+    const count = upTo - session.responded;
+    if (count <= 0) return;
+    const { slots } = session;
+    if (session.dataBytes > 0) {
+      for (let i = 0; i < count; i++) {
+        session.dataBytes -= dataLength(slots[session.head + i]!.result);
+      }
+    }
+    session.head += count;
+    session.responded = upTo;
+    if (session.head === slots.length) {
+      slots.length = session.head = 0;
+    } else if (session.head >= 512 && session.head * 2 > slots.length) {
+      slots.splice(0, session.head);
+      session.head = 0;
+    }
+  }
+
+  /**
+   * Puts the result of an applied proposal into its slot, the data copied: the
+   * original goes to the caller. Past the bound on data the oldest data go, and
+   * with them the results: a late copy is told that its outcome is lost.
+   */
+  fill(
+    session: SessionEntry<L>,
+    series: number,
+    slot: Slot,
+    result: Result,
+  ): void {
+    const { value, data } = result;
+    if (data === undefined) {
+      slot.result = { value };
+      return;
+    }
+    // Acknowledged in the same batch that applies it: nobody will ask again.
+    if (series <= session.responded) return;
+    slot.result = { value, data: data.slice() };
+    session.dataBytes += data.length;
+    for (
+      let i = session.head;
+      session.dataBytes > SESSION_RESULT_BYTES_MAX;
+      i++
+    ) {
+      const { result } = session.slots[i]!;
+      if (result?.data === undefined) continue;
+      session.dataBytes -= result.data.length;
+      session.slots[i]!.result = undefined;
+    }
+  }
+
+  /** The table as bytes; without results, what replicas compare (H12). */
+  encode(withResults: boolean): Uint8Array {
+    const writer = new ByteWriter(256);
+    writer.varint(this.#begun ? this.#max : 0).varint(this.#sessions.size);
+    for (let s = this.#oldest; s !== undefined; s = s.newer) {
+      encodeSession(writer, s, withResults);
+    }
+    return writer.finish();
+  }
+
+  /**
+   * Replaces the table by an encoded one.
+   *
+   * @throws RangeError if the bytes are not a table
+   */
+  decode(bytes: Uint8Array): void {
+    const reader = new ByteReader(bytes);
+    const max = reader.varint();
+    const count = reader.varint();
+    this.#reset(max);
+    if (count > this.#max) {
+      throw new RangeError("More sessions than there may be");
+    }
+    for (let i = 0; i < count; i++) this.#add(decodeSession<L>(reader));
+    if (reader.remaining > 0) throw new RangeError("Bytes after the sessions");
+    this.#changed?.add(0);
+  }
+
+  #reset(max: number): void {
+    this.#sessions.clear();
+    this.#oldest = this.#newest = undefined;
+    if (max > SESSIONS_MAX) throw new RangeError(`Session limit is ${max}`);
+    this.#begun = max > 0;
+    this.#max = max || SESSIONS_DEFAULT;
+  }
+
+  /**
+   * The rows of what changed since the last call: of a session that is gone,
+   * undefined; of the table, its limit. `stamp` orders the sessions by use.
+   */
+  takeChanges(
+    stamp: number,
+    row: (session: number, value: Uint8Array | undefined) => void,
+  ): void {
+    const changed = this.#changed!;
+    this.#changed = new Set();
+    if (changed.delete(0)) {
+      row(0, new ByteWriter(8).varint(this.#begun ? this.#max : 0).finish());
+    }
+    // Each with its place in the order of use.
+    const rank = new Map<number, number>();
+    const n = changed.size;
+    for (let s = this.#newest; s !== undefined && rank.size < n; s = s.older) {
+      if (!changed.has(s.index)) break;
+      rank.set(s.index, n - rank.size);
+    }
+    for (const index of changed) {
+      const session = this.#sessions.get(index);
+      if (session === undefined) {
+        row(index, undefined);
+        continue;
+      }
+      const writer = new ByteWriter(64);
+      writer.varint(stamp).varint(rank.get(index)!);
+      encodeSession(writer, session, true);
+      row(index, writer.finish());
+    }
+  }
+
+  /**
+   * Replaces the table by what rows say.
+   *
+   * @throws RangeError if a row is not one of a table
+   */
+  restore(rows: Iterable<readonly [session: number, value: Uint8Array]>): void {
+    const sessions: {
+      stamp: number;
+      rank: number;
+      session: SessionEntry<L>;
+    }[] = [];
+    let max = 0;
+    for (const [index, value] of rows) {
+      const reader = new ByteReader(value);
+      if (index === 0) {
+        max = reader.varint();
+        continue;
+      }
+      const [stamp, rank] = [reader.varint(), reader.varint()];
+      sessions.push({ stamp, rank, session: decodeSession<L>(reader) });
+    }
+    sessions.sort((a, b) => a.stamp - b.stamp || a.rank - b.rank);
+    this.#reset(max);
+    for (const { session } of sessions) this.#add(session);
+    this.#changed?.clear();
+  }
+}
+
+function dataLength(result: Result | undefined): number {
+  return result?.data?.length ?? 0;
+}
+
+/** Forms of a slot in its encoding. */
+const LOST = 0;
+const VALUE = 1;
+const DATA = 2;
+
+function encodeSession(
+  writer: ByteWriter,
+  session: SessionEntry<unknown>,
+  withResults: boolean,
+): void {
+  const { index, clientID, owner, responded, next, slots, head } = session;
+  writer.varint(index).u64(clientID).bytes(owner).varint(responded)
+    .varint(next);
+  for (let i = head; i < slots.length; i++) {
+    const { digest, result } = slots[i]!;
+    // The digest of a skipped series is -1.
+    writer.varint(digest + 1);
+    if (!withResults) continue;
+    if (result === undefined) writer.u8(LOST);
+    else if (result.data === undefined) writer.u8(VALUE).u64(result.value);
+    else writer.u8(DATA).u64(result.value).bytes(result.data);
+  }
+}
+
+function decodeSession<L>(reader: ByteReader): SessionEntry<L> {
+  const session: SessionEntry<L> = {
+    index: reader.varint(),
+    clientID: reader.u64(),
+    owner: reader.bytes(SESSION_OWNER_BYTES_MAX).slice(),
+    responded: reader.varint(),
+    next: reader.varint(),
+    slots: [],
+    head: 0,
+    dataBytes: 0,
+    local: undefined,
+    newer: undefined,
+    older: undefined,
+  };
+  const count = session.next - session.responded - 1;
+  if (count < 0 || count > SESSION_WINDOW_MAX) {
+    throw new RangeError(`Session has ${count} series not acknowledged`);
+  }
+  for (let i = 0; i < count; i++) {
+    const digest = reader.varint() - 1;
+    const form = reader.u8();
+    if (form > DATA) throw new RangeError(`Series has unknown form ${form}`);
+    let result: Result | undefined;
+    if (form !== LOST) {
+      result = { value: reader.u64() };
+      if (form === DATA) result.data = reader.bytes().slice();
+    }
+    session.dataBytes += dataLength(result);
+    session.slots.push({ digest, result });
+  }
+  return session;
+}

@@ -1,0 +1,350 @@
+/**
+ * Saving a machine, and all that is replicated with it, into a snapshot
+ * container, and recovering it from one.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  ErrSnapshotAborted,
+  ErrSnapshotStopped,
+  ErrSnapshotStreaming,
+  SampanError,
+} from "../statemachine/errors.ts";
+import {
+  type MaybePromise,
+  OnDiskStateMachine,
+  RegularStateMachine,
+  type SnapshotFile,
+} from "../statemachine/types.ts";
+import { SnapshotFileCollection } from "../snapshot/collection.ts";
+import { openSnapshot, SnapshotWriter } from "../snapshot/container.ts";
+import { ErrSnapshotCorrupted, ErrSnapshotFile } from "../snapshot/errors.ts";
+import type { FileStore } from "../snapshot/file_store.ts";
+import type {
+  SnapshotHeader,
+  SnapshotInfo,
+  SnapshotTotals,
+} from "../snapshot/store.ts";
+import type { Captured, Driver } from "./driver.ts";
+import { Op } from "./guard.ts";
+
+/** The machine itself failed, with `cause`: critical, and the end of its replica (R5, R8). */
+export class MachineFailure extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "MachineFailure";
+}
+
+/** What is saved, how, and where to. */
+export interface SaveOptions {
+  /** What the container's header says beyond the index. */
+  readonly header: Omit<SnapshotHeader, "index" | "mark" | "type">;
+  /** Gives the stream for the container, once its header is known. */
+  readonly create: (
+    header: SnapshotHeader,
+  ) => MaybePromise<WritableStream<Uint8Array>>;
+  /** Whether the receiver is another node: a write then fails with `ErrSnapshotStreaming` (D9). */
+  readonly streaming?: boolean;
+  /** Where the machine's external files are. */
+  readonly files: FileStore;
+  /** Ends the saving. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Saves the state as of a moment between two batches, and the sessions as of the
+ * same moment. A regular machine is saved under its reader lock, the others while
+ * updates go on.
+ *
+ * @throws MachineFailure if the machine failed; anything else drops this snapshot only (R7, R8)
+ */
+export async function saveSnapshot<L>(
+  driver: Driver<L>,
+  options: SaveOptions,
+): Promise<SnapshotTotals> {
+  const { guard, machine } = driver;
+  const { signal } = options;
+  if (machine.type === RegularStateMachine) {
+    return await guard.run(Op.Save, () => {
+      signal.throwIfAborted();
+      return saveState(driver, options, driver.capture(), undefined);
+    });
+  }
+  if (options.header.kind === "metadata") {
+    // The index must not be ahead of what is durable: one exclusion for both.
+    const captured = await critical(() =>
+      guard.run(Op.Sync, async () => {
+        await machine.sync();
+        return driver.capture();
+      })
+    );
+    return await saveMetadata(driver, options, captured);
+  }
+  let saving: Promise<SnapshotTotals> | undefined;
+  await critical(() =>
+    guard.run(Op.Prepare, async () => {
+      signal.throwIfAborted();
+      if (machine.type === OnDiskStateMachine) await machine.sync();
+      const captured = driver.capture();
+      const context = await machine.prepareSnapshot();
+      // Begun before anything else can come between: a context is saved exactly
+      // once, and before the machine is closed (C5, R10).
+      saving = guard.begin(
+        Op.Save,
+        () => saveState(driver, options, captured, context),
+      ) as Promise<SnapshotTotals>;
+      saving.catch(() => {});
+    }), signal);
+  return await saving!;
+}
+
+async function critical<T>(
+  call: () => MaybePromise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    if (signal?.aborted && error === signal.reason) throw error;
+    throw new MachineFailure("Machine failed to prepare a snapshot", {
+      cause: error,
+    });
+  }
+}
+
+function headerOf<L>(
+  driver: Driver<L>,
+  options: SaveOptions,
+  captured: Captured,
+): SnapshotHeader {
+  const { index, mark } = captured;
+  return { ...options.header, type: driver.machine.type, index, mark };
+}
+
+async function saveMetadata<L>(
+  driver: Driver<L>,
+  options: SaveOptions,
+  captured: Captured,
+): Promise<SnapshotTotals> {
+  const header = headerOf(driver, options, captured);
+  const sink = await options.create(header);
+  const writer = new SnapshotWriter(sink, header, captured.sessions);
+  try {
+    return await writer.finish();
+  } catch (error) {
+    await writer.abort(error);
+    throw error;
+  }
+}
+
+async function saveState<L>(
+  driver: Driver<L>,
+  options: SaveOptions,
+  captured: Captured,
+  context: unknown,
+): Promise<SnapshotTotals> {
+  const { machine } = driver;
+  const { signal, streaming = false } = options;
+  const header = headerOf(driver, options, captured);
+  const files = new SnapshotFileCollection();
+  let writer: SnapshotWriter;
+  try {
+    const sink = await options.create(header);
+    writer = new SnapshotWriter(sink, header, captured.sessions, { streaming });
+  } catch (error) {
+    await discardContext(driver, context, error);
+    throw error;
+  }
+  const abort = (): void => void writer.abort(signal.reason);
+  signal.addEventListener("abort", abort);
+  try {
+    try {
+      await machine.saveSnapshot(context, writer.payload, files, signal);
+    } catch (error) {
+      throw judgeSave(error, files, writer, signal);
+    }
+    signal.throwIfAborted();
+    if (files.failure !== undefined) throw files.failure;
+    await addFiles(writer, files, options.files);
+    return await writer.finish();
+  } catch (error) {
+    await writer.abort(error);
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
+/** Lets the machine free a context whose snapshot nobody wants any more (C5). */
+async function discardContext<L>(
+  driver: Driver<L>,
+  context: unknown,
+  reason: unknown,
+): Promise<void> {
+  if (driver.machine.type === RegularStateMachine) return;
+  const nowhere = new WritableStream<Uint8Array>({
+    start: (controller) => controller.error(reason),
+  });
+  const stopped = AbortSignal.abort(new ErrSnapshotStopped());
+  try {
+    await driver.machine.saveSnapshot(
+      context,
+      nowhere,
+      new SnapshotFileCollection(),
+      stopped,
+    );
+  } catch {
+    // It was told to stop; however it does is fine.
+  }
+}
+
+/** Tells a machine that fails from one that passes on what it was told (R7, R8, D9). */
+function judgeSave(
+  error: unknown,
+  files: SnapshotFileCollection,
+  writer: SnapshotWriter,
+  signal: AbortSignal,
+): unknown {
+  if (files.failure !== undefined) return files.failure;
+  if (
+    error instanceof ErrSnapshotAborted ||
+    error instanceof ErrSnapshotStopped || error instanceof ErrSnapshotStreaming
+  ) return error;
+  if (signal.aborted) return signal.reason;
+  if (writer.sinkError !== undefined) return writer.sinkError;
+  return new MachineFailure("Machine failed to save a snapshot", {
+    cause: error,
+  });
+}
+
+async function addFiles(
+  writer: SnapshotWriter,
+  collection: SnapshotFileCollection,
+  files: FileStore,
+): Promise<void> {
+  collection.seal();
+  for (const { fileID, filepath, metadata } of collection.files) {
+    let content: ReadableStream<Uint8Array>;
+    try {
+      ({ content } = await files.open(filepath));
+    } catch (cause) {
+      const what = "File cannot be read";
+      throw new ErrSnapshotFile(what, fileID, filepath, { cause });
+    }
+    await writer.addFile(fileID, metadata, content);
+  }
+}
+
+/** Where a snapshot comes from. */
+export interface RecoverOptions {
+  /** The snapshot. */
+  readonly info: SnapshotInfo;
+  /** Opens its container; called a second time when there are external files. */
+  readonly open: () => MaybePromise<ReadableStream<Uint8Array>>;
+  /** Where the external files go while the machine reads them. */
+  readonly files: FileStore;
+  /** The folder for them. */
+  readonly directory: string;
+  /** Ends the recovery. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Replaces a machine's state, and all that is replicated with it, by those of a
+ * snapshot. After a failure the machine is not to be used again (R9).
+ *
+ * @throws MachineFailure if the machine failed
+ * @throws ErrSnapshotCorrupted if the container is damaged or not what its store says; anything else came from the store
+ */
+export async function recoverSnapshot<L>(
+  driver: Driver<L>,
+  options: RecoverOptions,
+): Promise<void> {
+  const { files, directory, info } = options;
+  try {
+    const found = info.files > 0 ? await extractFiles(options) : [];
+    await recoverState(driver, options, found);
+  } finally {
+    if (info.files > 0) await files.remove(directory);
+  }
+}
+
+/** Puts the external files where the machine can read them; the whole container is verified on the way. */
+async function extractFiles(
+  { open, files, directory }: RecoverOptions,
+): Promise<SnapshotFile[]> {
+  const found: SnapshotFile[] = [];
+  const reader = await openSnapshot(await open());
+  try {
+    await reader.files(async (fileID, metadata, content) => {
+      const filepath = `${directory}/${fileID}`;
+      await content.pipeTo(await files.create(filepath));
+      found.push({ fileID, filepath, metadata });
+    });
+    await reader.finish();
+  } finally {
+    await reader.cancel();
+  }
+  return found;
+}
+
+/** Reads what a container says of sessions and index, and nothing more. */
+export async function readSessions(
+  source: ReadableStream<Uint8Array>,
+): Promise<Captured> {
+  const reader = await openSnapshot(source);
+  const { header: { index, mark }, sessions } = reader;
+  await reader.cancel();
+  return { index, mark, sessions };
+}
+
+async function recoverState<L>(
+  driver: Driver<L>,
+  { info, open, signal }: RecoverOptions,
+  files: readonly SnapshotFile[],
+): Promise<void> {
+  const reader = await openSnapshot(await open());
+  const { header: { clusterID, kind, index, mark }, sessions } = reader;
+  try {
+    if (
+      clusterID !== info.clusterID || index !== info.index || kind !== "full"
+    ) {
+      throw new ErrSnapshotCorrupted(
+        "Snapshot is not the one it is kept as",
+        0,
+      );
+    }
+    await driver.recover({ index, mark, sessions }, async (host) => {
+      try {
+        await driver.machine.recoverFromSnapshot(
+          reader.payload,
+          files,
+          host,
+          signal,
+        );
+      } catch (error) {
+        if (reader.sourceError !== undefined) throw reader.sourceError;
+        if (
+          signal.aborted &&
+          (error === signal.reason || error instanceof ErrSnapshotStopped)
+        ) throw signal.reason;
+        throw new MachineFailure("Machine failed to recover from a snapshot", {
+          cause: error,
+        });
+      }
+      // What the machine left unread counts too (R9).
+      await reader.finish();
+    });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new ErrSnapshotCorrupted(
+      `Sessions of the snapshot are damaged: ${error.message}`,
+      0,
+      { cause: error },
+    );
+  } finally {
+    await reader.cancel();
+  }
+}

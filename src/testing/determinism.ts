@@ -1,0 +1,144 @@
+/**
+ * Experiments on what state may depend on: the commands, in their order, and
+ * nothing else (R3, R12, C7, E1, E2).
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { RegularStateMachine, type Result } from "../statemachine/types.ts";
+import { inWorld } from "./clock.ts";
+import {
+  compare,
+  expectSame,
+  runDifference,
+  runOf,
+  type Trial,
+} from "./experiment.ts";
+import { entriesOf, type History } from "./history.ts";
+import type { Lab } from "./lab.ts";
+import { copyResult, equalResults } from "./result.ts";
+import { Breach } from "./violation.ts";
+
+/** What one instance is given does not show in another (R3, T4). */
+async function isolation(lab: Lab, history: History): Promise<void> {
+  const [busy, idle, spare] = [
+    await lab.fresh(),
+    await lab.fresh(),
+    await lab.fresh(),
+  ];
+  if (busy.subject.machine === idle.subject.machine) {
+    throw new Breach("T4", "The factory gave the same machine twice");
+  }
+  const empty = await idle.observe(history);
+  // A machine that changes by being read, or differs by itself, breaks another
+  // rule, which its own experiment names.
+  const again = await idle.observe(history);
+  const other = await spare.observe(history);
+  if (
+    lab.difference(history, empty, again) ||
+    lab.difference(history, empty, other)
+  ) return;
+  await busy.apply(history, entriesOf(history, false));
+  expectSame(
+    lab,
+    history,
+    "R3",
+    "Commands given to one instance change another",
+    empty,
+    await idle.observe(history),
+  );
+  expectSame(
+    lab,
+    history,
+    "R3",
+    "An instance made after commands were given to another is not empty",
+    empty,
+    await (await lab.fresh()).observe(history),
+  );
+}
+
+/** Two replicas with other clocks and other random numbers give and become the same (R12). */
+async function determinism(lab: Lab, history: History): Promise<void> {
+  const one = await inWorld(
+    history.salt,
+    () => runOf(lab, history, { gaps: false }),
+  );
+  const two = await inWorld(
+    ~history.salt,
+    () => runOf(lab, history, { gaps: false, nodeID: lab.otherNodeID }),
+  );
+  const difference = runDifference(lab, history, one, two);
+  if (difference === undefined) return;
+  const rules = { answers: "R12", naAnswers: "E2", hash: "E1" };
+  throw new Breach(
+    rules[difference.seen],
+    `Two replicas given the same commands, with other clocks and random numbers, differ: ${difference.text}`,
+  );
+}
+
+/** A result is what it was when it was returned: the host keeps it to answer copies with (T2). */
+async function lasting(lab: Lab, history: History): Promise<void> {
+  const probe = await lab.fresh();
+  const live: Result[] = [];
+  const copies: Result[] = [];
+  for (const entry of entriesOf(history, false)) {
+    const [result] = await probe.update([entry]);
+    if (result === undefined) continue;
+    live.push(result);
+    copies.push(copyResult(result));
+  }
+  live.forEach((result, i) => {
+    const copy = copies[i];
+    if (copy !== undefined && !equalResults(result, copy)) {
+      throw new Breach(
+        "T2",
+        `The result of command ${i + 1} changed after it was returned`,
+      );
+    }
+  });
+}
+
+/** Indexes left out do not matter (C7). */
+async function gaps(lab: Lab, history: History): Promise<void> {
+  if (lab.type === RegularStateMachine) return;
+  const contiguous = await runOf(lab, history, { gaps: false });
+  const gapped = await runOf(lab, history, { blame: "C7" });
+  if (lab.options.usesIndex) return;
+  const difference = runDifference(lab, history, contiguous, gapped);
+  // A hash may cover the index, which an on-disk machine keeps with its state.
+  if (difference === undefined || difference.seen === "hash") return;
+  throw new Breach(
+    "C7",
+    `A log with gaps in its indexes gives something else (option \`usesIndex\` allows it): ${difference.text}`,
+  );
+}
+
+/** How the log is cut into batches does not matter (C7). */
+async function batches(lab: Lab, history: History): Promise<void> {
+  if (lab.type === RegularStateMachine) return;
+  const control = { batching: "one by one" } as const;
+  for (const batching of ["all at once", "as drawn"] as const) {
+    await compare(
+      lab,
+      history,
+      "C7",
+      "Commands given one by one and in batches give something else",
+      { batching },
+      control,
+    );
+  }
+}
+
+/** The experiments of this file, in an order in which each can trust those before it. */
+export const determinismTrials: readonly Trial[] = [
+  {
+    name: "instances apart",
+    run: (lab, history) => inWorld(history.salt, () => isolation(lab, history)),
+  },
+  { name: "two replicas", run: determinism },
+  { name: "lasting results", run: lasting },
+  { name: "gaps", run: gaps },
+  { name: "batches", run: batches },
+];

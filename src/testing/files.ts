@@ -1,0 +1,111 @@
+/**
+ * The external files of a snapshot: collected while it is saved, kept, and put
+ * down again for a recovery.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { isU64 } from "../bytes.ts";
+import type {
+  ISnapshotFileCollection,
+  SnapshotFile,
+} from "../statemachine/types.ts";
+import type { FileStore } from "../snapshot/file_store.ts";
+import { collect, source, WHOLE } from "./streams.ts";
+import { show } from "./value.ts";
+import { Breach } from "./violation.ts";
+
+/** An external file with what was in it; without a store, only where it is. */
+export interface KeptFile {
+  readonly fileID: bigint;
+  readonly path: string;
+  readonly metadata: Uint8Array;
+  readonly content: Uint8Array | undefined;
+}
+
+/** What `saveSnapshot()` is given to name files to. */
+export class FileCollection implements ISnapshotFileCollection {
+  readonly #files = new Map<bigint, Omit<KeptFile, "content">>();
+  #breach: Breach | undefined;
+
+  /** As in the contract; what is wrong with a call comes out of {@linkcode keep}, where the machine cannot catch it. */
+  addFile(fileID: bigint, path: string, metadata: Uint8Array): void {
+    const wrong = (rule: string, detail: string): void => {
+      this.#breach ??= new Breach(rule, `addFile() was given ${detail}`);
+    };
+    if (typeof fileID !== "bigint" || !isU64(fileID)) {
+      return wrong("F1", `the id ${show(fileID)}, not a bigint in 0…2^64-1`);
+    }
+    if (typeof path !== "string" || path === "") {
+      return wrong("F1", `the path ${show(path)}`);
+    }
+    if (!(metadata instanceof Uint8Array)) {
+      return wrong("F1", `the metadata ${show(metadata)}, not a Uint8Array`);
+    }
+    if (this.#files.has(fileID)) {
+      return wrong("F2", `the id ${fileID} twice`);
+    }
+    this.#files.set(fileID, { fileID, path, metadata: metadata.slice() });
+  }
+
+  /** The files with their content, as the host takes them when `saveSnapshot()` has returned. */
+  async keep(store: FileStore | undefined): Promise<KeptFile[]> {
+    if (this.#breach !== undefined) throw this.#breach;
+    const kept: KeptFile[] = [];
+    for (const file of this.#files.values()) {
+      kept.push({
+        ...file,
+        content: store && await contentOf(store, file.path),
+      });
+    }
+    return kept;
+  }
+}
+
+async function contentOf(store: FileStore, path: string): Promise<Uint8Array> {
+  try {
+    return await collect((await store.open(path)).content);
+  } catch (cause) {
+    throw new Breach(
+      "F2",
+      `addFile() was given ${
+        show(path)
+      }, which cannot be read when saveSnapshot() has returned`,
+      { cause },
+    );
+  }
+}
+
+let names = 0;
+
+/** The files of a snapshot in places of their own, and how to take them away again. */
+export interface LaidFiles {
+  readonly files: readonly SnapshotFile[];
+  remove(): Promise<void>;
+}
+
+/** Puts kept files down for a recovery; without a store they are where they were. */
+export async function lay(
+  kept: readonly KeptFile[],
+  store: FileStore | undefined,
+): Promise<LaidFiles> {
+  const files: SnapshotFile[] = [];
+  const made: string[] = [];
+  for (const { fileID, path, metadata, content } of kept) {
+    let filepath = path;
+    if (store !== undefined && content !== undefined) {
+      filepath = `contract-suite-${++names}`;
+      await source(content, WHOLE).pipeTo(await store.create(filepath));
+      made.push(filepath);
+    }
+    files.push({ fileID, filepath, metadata: metadata.slice() });
+  }
+  return {
+    files,
+    async remove(): Promise<void> {
+      for (const path of made.splice(0)) await store?.remove(path);
+    },
+  };
+}

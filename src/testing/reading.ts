@@ -1,0 +1,115 @@
+/**
+ * Experiments on what must leave no trace: being read, being saved, and what
+ * becomes of the buffers a machine was given (R4, R6, R11, C3, E1, E2).
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { RegularStateMachine } from "../statemachine/types.ts";
+import { compare, type Treatment, type Trial } from "./experiment.ts";
+import type { History } from "./history.ts";
+import type { Lab } from "./lab.ts";
+import type { Probe } from "./probe.ts";
+
+/** Something that reads and must not change. */
+type Reader = (probe: Probe, history: History) => Promise<unknown>;
+
+/** An experiment that reads between all updates. */
+function unchanged(
+  rule: string,
+  method: string,
+  reader: Reader,
+): Trial["run"] {
+  return (lab, history) =>
+    compare(lab, history, rule, `${method} changes the state`, {
+      between: async (probe): Promise<void> => {
+        // That reading fails is a matter of its own rule, not of what it leaves.
+        const { blame } = probe;
+        probe.blame = undefined;
+        await reader(probe, history);
+        probe.blame = blame;
+      },
+    });
+}
+
+const lookups: Reader = (probe, history) => probe.lookups(history);
+
+/** Lookups while an update is under way change nothing either (C3). */
+async function overlapping(lab: Lab, history: History): Promise<void> {
+  if (lab.type === RegularStateMachine) return;
+  await compare(
+    lab,
+    history,
+    "C3",
+    "lookup() beside update() changes the state",
+    {
+      meanwhile: async (probe): Promise<void> => {
+        await probe.lookups(history);
+      },
+    },
+  );
+}
+
+/** Asks everything between all updates, so that what is kept of a query or an answer can show. */
+function asking(
+  history: History,
+  setUp: (probe: Probe) => void = () => {},
+): Treatment {
+  return {
+    setUp,
+    between: async (probe): Promise<void> => {
+      await probe.lookups(history);
+      await probe.naLookups(history);
+    },
+  };
+}
+
+/** What the machine was given is overwritten when it has returned (R11). */
+function references(lab: Lab, history: History): Promise<void> {
+  return compare(
+    lab,
+    history,
+    "R11",
+    "Overwriting commands, entries and queries after the machine has returned changes it",
+    asking(history, (probe) => probe.scribbles = true),
+    asking(history),
+  );
+}
+
+/** What `lookup()` has returned is the caller's, to overwrite too (R4). */
+function answers(lab: Lab, history: History): Promise<void> {
+  return compare(
+    lab,
+    history,
+    "R4",
+    "Overwriting the bytes of an answer, which are the caller's, changes the machine",
+    asking(history, (probe) => probe.spoils = true),
+    asking(history),
+  );
+}
+
+/** The experiments of this file. */
+export const readingTrials: readonly Trial[] = [
+  { name: "lookup()", run: unchanged("R4", "lookup()", lookups) },
+  {
+    name: "getHash()",
+    run: unchanged("E1", "getHash()", (probe) => probe.hash()),
+  },
+  {
+    name: "naLookup()",
+    run: unchanged(
+      "E2",
+      "naLookup()",
+      (probe, history) => probe.naLookups(history),
+    ),
+  },
+  { name: "lookup() beside update()", run: overlapping },
+  {
+    name: "saveSnapshot()",
+    run: unchanged("R6", "saveSnapshot()", (probe) => probe.save()),
+  },
+  { name: "references", run: references },
+  { name: "answers", run: answers },
+];

@@ -1,0 +1,172 @@
+/**
+ * How fast the concurrent key-value machine is by itself: no host, no log, no
+ * snapshot container.
+ *
+ * @module
+ */
+
+import { ConcurrentKVStateMachine, kv } from "../../src/kv/mod.ts";
+import type { Entry } from "../../src/statemachine/mod.ts";
+
+const BATCH_ENTRIES = 512;
+const never: AbortSignal = new AbortController().signal;
+const noFiles = { addFile(): void {} };
+
+/** A generator of pseudo-random numbers in 0…2^32-1. */
+function xorshift(seed: number): () => number {
+  let x = seed | 1;
+  return () => {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    return x >>> 0;
+  };
+}
+
+/** A key of 16 bytes. */
+function keyOf(i: number): string {
+  return `key-${String(i).padStart(12, "0")}`;
+}
+
+/** Batches of puts of random ones among `keys` keys. */
+function putBatches(
+  batches: number,
+  keys: number,
+  valueBytes: number,
+): Entry[][] {
+  const random = xorshift(7);
+  let index = 0;
+  return Array.from(
+    { length: batches },
+    () =>
+      Array.from({ length: BATCH_ENTRIES }, () => {
+        const value = new Uint8Array(valueBytes);
+        for (let i = 0; i < Math.min(4, valueBytes); i++) value[i] = random();
+        const cmd = kv.put(keyOf(random() % keys), value);
+        return { index: ++index, cmd };
+      }),
+  );
+}
+
+/** A machine with this many keys. */
+function filled(keys: number, valueBytes: number): ConcurrentKVStateMachine {
+  const machine = new ConcurrentKVStateMachine();
+  const value = new Uint8Array(valueBytes);
+  for (let i = 0; i < keys; i += BATCH_ENTRIES) {
+    machine.update(
+      Array.from({ length: Math.min(BATCH_ENTRIES, keys - i) }, (_, j) => {
+        value[0] = i + j;
+        return { index: i + j + 1, cmd: kv.put(keyOf(i + j), value) };
+      }),
+    );
+  }
+  return machine;
+}
+
+/** Nanoseconds per entry of the fastest of several rounds. */
+function fastest(
+  machine: ConcurrentKVStateMachine,
+  batches: Entry[][],
+  rounds: number,
+): number {
+  let best = Infinity;
+  for (let round = 0; round < rounds; round++) {
+    const start = performance.now();
+    for (const batch of batches) machine.update(batch);
+    best = Math.min(best, performance.now() - start);
+  }
+  return best * 1e6 / (batches.length * BATCH_ENTRIES);
+}
+
+function report(name: string, figure: number, unit: string): void {
+  // deno-lint-ignore no-console
+  console.log(`${name.padEnd(60)} ${figure.toFixed(1).padStart(8)} ${unit}`);
+}
+
+function benchUpdates(): void {
+  for (const valueBytes of [16, 128]) {
+    const machine = filled(10_000, valueBytes);
+    const batches = putBatches(40, 10_000, valueBytes);
+    const ns = fastest(machine, batches, 30);
+    report(`update: overwrite, 10k keys, 16 B + ${valueBytes} B`, ns, "ns");
+    const fork = fastest(machine.fork(), batches, 10);
+    report("  … of a fork", fork, "ns");
+    let worst = 0;
+    const start = performance.now();
+    for (const batch of batches) {
+      machine.prepareSnapshot();
+      const before = performance.now();
+      machine.update(batch);
+      worst = Math.max(worst, performance.now() - before);
+    }
+    const each = (performance.now() - start) * 1e6 /
+      (batches.length * BATCH_ENTRIES);
+    report("  … with a snapshot before every batch", each, "ns");
+    report("  … and the slowest such batch", worst, "ms");
+  }
+  const batches = putBatches(400, 2 ** 31, 16);
+  const start = performance.now();
+  const machine = new ConcurrentKVStateMachine();
+  let worst = 0;
+  for (const batch of batches) {
+    const before = performance.now();
+    machine.update(batch);
+    worst = Math.max(worst, performance.now() - before);
+  }
+  const ns = (performance.now() - start) * 1e6 /
+    (batches.length * BATCH_ENTRIES);
+  report("update: insert of 205k keys in random order, 16 B + 16 B", ns, "ns");
+  report("  … slowest batch", worst, "ms");
+  const key = kv.get(keyOf(77));
+  const reads = filled(10_000, 16);
+  const began = performance.now();
+  for (let i = 0; i < 200_000; i++) reads.lookup(key);
+  report("lookup", (performance.now() - began) * 1e6 / 200_000, "ns");
+}
+
+async function benchSnapshot(): Promise<void> {
+  const machine = filled(100_000, 128);
+  let save = Infinity;
+  let recover = Infinity;
+  let chunks: Uint8Array[] = [];
+  for (let round = 0; round < 10; round++) {
+    chunks = [];
+    const start = performance.now();
+    await machine.saveSnapshot(
+      machine.prepareSnapshot(),
+      new WritableStream({ write: (chunk) => void chunks.push(chunk) }),
+      noFiles,
+      never,
+    );
+    save = Math.min(save, performance.now() - start);
+  }
+  for (let round = 0; round < 10; round++) {
+    const target = new ConcurrentKVStateMachine();
+    const from = chunks.values();
+    const start = performance.now();
+    await target.recoverFromSnapshot(
+      new ReadableStream({
+        pull(controller): void {
+          const { done, value } = from.next();
+          if (done) controller.close();
+          else controller.enqueue(value);
+        },
+      }),
+      [],
+      never,
+    );
+    recover = Math.min(recover, performance.now() - start);
+    if (target.getHash() !== machine.getHash()) throw new Error("Hash differs");
+  }
+  const megabytes = chunks.reduce((sum, { length }) => sum + length, 0) / 1e6;
+  report("save, 100k × (16 B + 128 B)", megabytes / save * 1000, "MB/s");
+  report("recover", megabytes / recover * 1000, "MB/s");
+}
+
+/** Measures and prints. */
+export async function kvBench(): Promise<void> {
+  benchUpdates();
+  await benchSnapshot();
+}
+
+if (import.meta.main) await kvBench();

@@ -1,0 +1,117 @@
+/**
+ * What the tests of the key-value machines share.
+ *
+ * @module
+ */
+
+import {
+  ConcurrentKVStateMachine,
+  kv,
+  KVStateMachine,
+} from "../../src/kv/mod.ts";
+import type { Entry, Result } from "../../src/statemachine/mod.ts";
+
+export const never: AbortSignal = new AbortController().signal;
+export const noFiles = { addFile(): void {} };
+
+export type Machine = KVStateMachine | ConcurrentKVStateMachine;
+
+export const machines: [string, () => Machine][] = [
+  ["KVStateMachine", () => new KVStateMachine()],
+  ["ConcurrentKVStateMachine", () => new ConcurrentKVStateMachine()],
+];
+
+/** The bytes of a text. */
+export function bytes(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+/** The text of bytes, or undefined for none. */
+export function text(value: Uint8Array | undefined): string | undefined {
+  return value && new TextDecoder().decode(value);
+}
+
+/** Applies one command, and then overwrites it (R11). */
+export function apply(machine: Machine, cmd: Uint8Array): Result {
+  const copy = cmd.slice();
+  let result: Result;
+  if (machine instanceof KVStateMachine) result = machine.update(copy);
+  else {
+    const [entry] = machine.update([{ index: 1, cmd: copy }]);
+    result = (entry as Entry).result as Result;
+  }
+  copy.fill(0xee);
+  return result;
+}
+
+/** Puts rows. */
+export function putAll(
+  machine: Machine,
+  rows: Iterable<[string | Uint8Array, string | Uint8Array]>,
+): void {
+  for (const [key, value] of rows) apply(machine, kv.put(key, value));
+}
+
+/** A stream that collects what is written to it. */
+export function sink(): [WritableStream<Uint8Array>, Uint8Array[]] {
+  const chunks: Uint8Array[] = [];
+  return [new WritableStream({ write: (c) => void chunks.push(c) }), chunks];
+}
+
+/** All chunks in one. */
+export function concat(chunks: Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(chunks.reduce((n, { length }) => n + length, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, at);
+    at += chunk.length;
+  }
+  return all;
+}
+
+/** Saves the present state. */
+export async function save(
+  machine: Machine,
+  signal: AbortSignal = never,
+): Promise<Uint8Array> {
+  const [w, chunks] = sink();
+  if (machine instanceof KVStateMachine) {
+    await machine.saveSnapshot(w, noFiles, signal);
+  } else {
+    const context = machine.prepareSnapshot();
+    await machine.saveSnapshot(context, w, noFiles, signal);
+  }
+  return concat(chunks);
+}
+
+/** A stream of these chunks. */
+export function source(chunks: Uint8Array[]): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller): void {
+      for (const chunk of chunks) controller.enqueue(chunk);
+      controller.close();
+    },
+  });
+}
+
+/** A new machine that recovers from these chunks, which are then overwritten. */
+export async function recover(
+  chunks: Uint8Array[],
+  machine: Machine = new ConcurrentKVStateMachine(),
+): Promise<Machine> {
+  const copies = chunks.map((chunk) => chunk.slice());
+  await machine.recoverFromSnapshot(source(copies), [], never);
+  for (const copy of copies) copy.fill(0xee);
+  return machine;
+}
+
+/** A generator of pseudo-random numbers in [0, n). */
+export function random(seed: number): (n: number) => number {
+  let x = Math.imul(seed, 0x9e3779b9) | 1;
+  return (n) => {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    return (x >>> 0) % n;
+  };
+}

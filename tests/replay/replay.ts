@@ -1,0 +1,300 @@
+/**
+ * Replays an editing history through a session on three replicas that come up
+ * in three ways, and compares what they end with.
+ *
+ * @module
+ */
+
+import {
+  ErrCompacted,
+  MemoryLogDB,
+  NodeHost,
+  type Replica,
+  type Result,
+  type Session,
+} from "../../mod.ts";
+import { systemEnv } from "../../src/env.ts";
+import { commandChunks, transactions } from "./commands.ts";
+import { TextStateMachine } from "./text_machine.ts";
+import type { Trace } from "./trace.ts";
+
+/** The most commands proposed at once; as many again wait for their answers meanwhile. */
+const CHUNK_MAX = 1024;
+const CHUNKS_IN_FLIGHT = 3;
+
+/**
+ * Snapshots a replica takes in the course of a history: enough that the log is
+ * cut well before the third replica joins. An odd number, so that half way lies
+ * between two, and the replica that is stopped there finds its own the newest.
+ */
+const SNAPSHOTS = 15;
+
+/** The most commands between two snapshots. */
+const SNAPSHOT_ENTRIES_MAX = 32_768;
+
+/** The longest the event loop waits for a turn, so that an interrupt is heard, in milliseconds. */
+const TURN_MS = 20;
+
+const CLUSTER = 1n;
+
+/** How far a replay is. */
+export interface Progress {
+  /** Edits answered. */
+  readonly done: number;
+  /** Edits in all. */
+  readonly total: number;
+}
+
+/** How a replica came to its state. */
+export interface CameUp {
+  /** Whether it was there from the start, was stopped and restarted, or joined late. */
+  readonly how: "start" | "restart" | "late";
+  /** The index of the snapshot it recovered from; undefined if it applied every command itself. */
+  readonly snapshot: number | undefined;
+}
+
+/** What one replica ended with. */
+export interface ReplicaReport {
+  /** Which one. */
+  readonly nodeID: bigint;
+  /** How it came to its state. */
+  readonly cameUp: CameUp;
+  /** The index up to which it applied. */
+  readonly index: number;
+  /** The machine's hash there. */
+  readonly hash: bigint;
+  /** Length of its text, in code points. */
+  readonly length: number;
+  /** Whether its text is the one the history ends with. */
+  readonly sameText: boolean;
+}
+
+/** What a replay came to. */
+export interface ReplayReport {
+  /** The history's name. */
+  readonly name: string;
+  /** Commands that were applied: a transaction each. */
+  readonly edits: number;
+  /** Commands a machine refused; none, if all is well. */
+  readonly refused: number;
+  /** From the first proposal until every replica had applied the last, in seconds. */
+  readonly seconds: number;
+  /** The first index the log still had when the third replica joined: 1 if nothing was cut. */
+  readonly logStart: number;
+  /** The replicas, by node id. */
+  readonly replicas: readonly ReplicaReport[];
+  /** Whether nothing was refused, and all have the same index and hash, and the recorded text. */
+  readonly same: boolean;
+}
+
+/** What `replay()` takes besides the history. */
+export interface ReplayOptions {
+  /** Ends the replay early; it rejects with the reason, after everything was stopped. */
+  readonly signal?: AbortSignal;
+  /** Called whenever some edits were answered, so rather often. */
+  readonly onProgress?: (progress: Progress) => void;
+}
+
+/** One replica, on a host of its own. */
+class Member {
+  readonly nodeID: bigint;
+  readonly #logDB: MemoryLogDB;
+  readonly #snapshotEntries: number;
+  #host: NodeHost | undefined;
+  #replica: Replica | undefined;
+  #cameUp: CameUp = { how: "start", snapshot: undefined };
+
+  constructor(nodeID: bigint, logDB: MemoryLogDB, snapshotEntries: number) {
+    this.nodeID = nodeID;
+    this.#logDB = logDB;
+    this.#snapshotEntries = snapshotEntries;
+  }
+
+  get replica(): Replica {
+    if (this.#replica === undefined) throw new Error("Replica is not started");
+    return this.#replica;
+  }
+
+  /** Starts it on a new host, as after a crash or on a new machine. */
+  async start(how: CameUp["how"]): Promise<void> {
+    this.#cameUp = { how, snapshot: undefined };
+    this.#host = new NodeHost({
+      logDB: this.#logDB,
+      onEvent: (event) => {
+        if (event.type !== "recovered") return;
+        this.#cameUp = { how, snapshot: event.snapshot.index };
+      },
+    });
+    this.#replica = await this.#host.startConcurrentCluster(
+      () => new TextStateMachine(),
+      {
+        clusterID: CLUSTER,
+        nodeID: this.nodeID,
+        snapshotEntries: this.#snapshotEntries,
+        compactionOverhead: Math.floor(this.#snapshotEntries / 4),
+      },
+    );
+  }
+
+  async stop(): Promise<void> {
+    await this.#host?.stop();
+    this.#host = undefined;
+    this.#replica = undefined;
+  }
+
+  async report(endContent: string): Promise<ReplicaReport> {
+    const text = await this.replica.read("text");
+    const length = await this.replica.read("length");
+    const { index, hash } = await this.replica.getHash();
+    return {
+      nodeID: this.nodeID,
+      cameUp: this.#cameUp,
+      index,
+      hash,
+      length: length as number,
+      sameText: text === endContent,
+    };
+  }
+}
+
+/** The first index a log still has, as the replica `nodeID`, which is not started yet, would find it. */
+async function firstIndex(logDB: MemoryLogDB, nodeID: bigint): Promise<number> {
+  const log = await logDB.open(CLUSTER, nodeID);
+  try {
+    (await log.read(0)).close();
+    return 1;
+  } catch (error) {
+    if (error instanceof ErrCompacted) return error.firstIndex;
+    throw error;
+  } finally {
+    await log.close();
+  }
+}
+
+/** Proposes commands, a bounded number at a time, and counts the answers. */
+class Feed {
+  readonly #session: Session;
+  readonly #replica: Replica;
+  readonly #chunks: Iterator<Uint8Array[]>;
+  readonly #options: ReplayOptions;
+  readonly #total: number;
+  #waiting: Promise<Result[]>[] = [];
+  #turned = 0;
+  done = 0;
+  refused = 0;
+
+  constructor(
+    replica: Replica,
+    session: Session,
+    chunks: Iterator<Uint8Array[]>,
+    total: number,
+    options: ReplayOptions,
+  ) {
+    this.#replica = replica;
+    this.#session = session;
+    this.#chunks = chunks;
+    this.#total = total;
+    this.#options = options;
+  }
+
+  /** Goes on until `until` commands were answered, or all. */
+  async run(until: number): Promise<void> {
+    let proposed = this.done;
+    while (proposed < until) {
+      const { value: chunk, done } = this.#chunks.next();
+      if (done) break;
+      const answers = Promise.all(
+        chunk.map((cmd) =>
+          this.#replica.propose(cmd, { session: this.#session })
+        ),
+      );
+      // Awaited in turn; until then, a failure is not one nobody handles.
+      answers.catch(() => {});
+      this.#waiting.push(answers);
+      proposed += chunk.length;
+      if (this.#waiting.length >= CHUNKS_IN_FLIGHT) await this.#settle();
+    }
+    while (this.#waiting.length > 0) await this.#settle();
+  }
+
+  async #settle(): Promise<void> {
+    const results = await this.#waiting.shift() as Result[];
+    for (const { value } of results) if (value === 0n) this.refused++;
+    this.done += results.length;
+    this.#options.onProgress?.({ done: this.done, total: this.#total });
+    const now = performance.now();
+    if (now - this.#turned < TURN_MS) return;
+    await systemEnv.turn();
+    this.#turned = now;
+    this.#options.signal?.throwIfAborted();
+  }
+}
+
+/**
+ * Replays a history on three replicas that share a log: one from the start; one
+ * that is stopped half way, misses some edits and is restarted from a snapshot;
+ * one that joins when three quarters are done and the log no longer reaches back
+ * to the beginning.
+ */
+export async function replay(
+  trace: Trace,
+  options: ReplayOptions = {},
+): Promise<ReplayReport> {
+  options.signal?.throwIfAborted();
+  const txns = transactions(trace);
+  const total = txns.length;
+  const snapshotEntries = Math.min(
+    SNAPSHOT_ENTRIES_MAX,
+    Math.max(1, Math.floor(total / SNAPSHOTS)),
+  );
+  await using logDB = new MemoryLogDB();
+  const members = [1n, 2n, 3n].map((nodeID) =>
+    new Member(nodeID, logDB, snapshotEntries)
+  );
+  const [first, second, third] = members as [Member, Member, Member];
+  try {
+    await first.start("start");
+    await second.start("start");
+    const session = await first.replica.openSession();
+    const feed = new Feed(
+      first.replica,
+      session,
+      commandChunks(txns, Math.min(CHUNK_MAX, Math.ceil(snapshotEntries / 16))),
+      total,
+      options,
+    );
+    const started = performance.now();
+    await feed.run(total / 2);
+    await second.replica.requestSnapshot();
+    await second.stop();
+    await feed.run(total / 2 + snapshotEntries / 4);
+    await second.start("restart");
+    await feed.run(total * 3 / 4);
+    const logStart = await firstIndex(logDB, third.nodeID);
+    await third.start("late");
+    await feed.run(total);
+    // A linearizable read waits for everything answered before it.
+    for (const { replica } of members) await replica.read("length");
+    const seconds = (performance.now() - started) / 1000;
+    await first.replica.closeSession(session);
+    const replicas: ReplicaReport[] = [];
+    for (const member of members) {
+      replicas.push(await member.report(trace.endContent));
+    }
+    const { index, hash } = replicas[0] as ReplicaReport;
+    return {
+      name: trace.name,
+      edits: feed.done,
+      refused: feed.refused,
+      seconds,
+      logStart,
+      replicas,
+      same: feed.refused === 0 &&
+        replicas.every((replica) =>
+          replica.sameText && replica.hash === hash && replica.index === index
+        ),
+    };
+  } finally {
+    for (const member of members) await member.stop();
+  }
+}

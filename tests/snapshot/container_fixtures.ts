@@ -1,0 +1,113 @@
+import {
+  type SnapshotHeader,
+  type SnapshotTotals,
+  SnapshotWriter,
+} from "../../src/snapshot/mod.ts";
+
+export function makeHeader(
+  part: Partial<SnapshotHeader> = {},
+): SnapshotHeader {
+  return {
+    clusterID: 7n,
+    nodeID: (1n << 64n) - 1n,
+    type: 2,
+    kind: "full",
+    index: 123_456_789_012,
+    mark: { index: 3, epoch: 0xfedcba9876543210n },
+    compression: "none",
+    ...part,
+  };
+}
+
+/** A small generator whose seed repeats the run (mulberry32). */
+export function makeRandom(seed: number): () => number {
+  return () => {
+    seed = seed + 0x6d2b79f5 | 0;
+    let t = Math.imul(seed ^ seed >>> 15, 1 | seed);
+    t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t;
+    return ((t ^ t >>> 14) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Bytes that compress to about half. */
+export function makeBytes(length: number, seed = 1): Uint8Array<ArrayBuffer> {
+  const random = makeRandom(seed);
+  const bytes = new Uint8Array(length);
+  for (let i = 0; i < length; i++) bytes[i] = random() * 16;
+  return bytes;
+}
+
+export function concat(
+  parts: readonly Uint8Array[],
+): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}
+
+/** A stream of `bytes` in chunks of `size`; copies, so that nobody can change what it was made of. */
+export function source(
+  bytes: Uint8Array,
+  size: number = 64 * 1024,
+): ReadableStream<Uint8Array<ArrayBuffer>> {
+  let at = 0;
+  return new ReadableStream({
+    pull(controller): void {
+      if (at >= bytes.length) return controller.close();
+      controller.enqueue(new Uint8Array(bytes.slice(at, at += size)));
+    },
+  }, { highWaterMark: 0 });
+}
+
+export class Collector {
+  readonly chunks: Uint8Array[] = [];
+  closed = false;
+  aborted: unknown;
+  readonly stream: WritableStream<Uint8Array> = new WritableStream({
+    write: (chunk) => {
+      this.chunks.push(chunk.slice());
+    },
+    close: () => {
+      this.closed = true;
+    },
+    abort: (reason) => {
+      this.aborted = reason;
+    },
+  });
+
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return concat(this.chunks);
+  }
+}
+
+export interface Contents {
+  readonly header?: SnapshotHeader;
+  readonly sessions?: Uint8Array;
+  readonly payload?: Uint8Array;
+  readonly files?: readonly (readonly [bigint, Uint8Array, Uint8Array])[];
+  readonly chunk?: number;
+}
+
+/** The container of some contents. */
+export async function makeContainer(
+  contents: Contents,
+): Promise<{ bytes: Uint8Array<ArrayBuffer>; totals: SnapshotTotals }> {
+  const { header = makeHeader(), chunk } = contents;
+  const sink = new Collector();
+  const writer = new SnapshotWriter(
+    sink.stream,
+    header,
+    contents.sessions ?? new Uint8Array(),
+  );
+  await source(contents.payload ?? new Uint8Array(), chunk)
+    .pipeTo(writer.payload);
+  for (const [fileID, metadata, content] of contents.files ?? []) {
+    await writer.addFile(fileID, metadata, source(content, chunk));
+  }
+  const totals = await writer.finish();
+  return { bytes: sink.bytes, totals };
+}
