@@ -37,6 +37,7 @@ export const systemEnv: Env = {
       const { port1, port2 } = new MessageChannel();
       port1.onmessage = () => {
         port1.close();
+        port2.close();
         resolve();
       };
       port2.postMessage(0);

@@ -9,7 +9,7 @@
 /** The largest command a proposal may carry, in bytes. */
 export const COMMAND_BYTES_MAX: number = 1024 * 1024;
 
-/** The most bytes of records one batch of the log may hold. A record of the largest command always fits. */
+/** The records one batch of the log may hold, in bytes. A record of the largest command always fits. */
 export const BATCH_BYTES_MAX: number = COMMAND_BYTES_MAX + 64 * 1024;
 
 /** The most records one batch of the log may hold, in records. */

@@ -7,7 +7,11 @@
  */
 
 import { type Env, systemEnv } from "../env.ts";
-import { BATCH_BYTES_MAX, CHECKPOINTS_KEPT } from "../limits.ts";
+import {
+  BATCH_BYTES_MAX,
+  BATCH_RECORDS_MAX,
+  CHECKPOINTS_KEPT,
+} from "../limits.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
@@ -62,7 +66,10 @@ class ClusterLog {
 
   append(records: Records): number {
     const { bytes, ends } = records;
-    if (ends.length === 0 || bytes.length > BATCH_BYTES_MAX) {
+    if (
+      ends.length === 0 || ends.length > BATCH_RECORDS_MAX ||
+      bytes.length > BATCH_BYTES_MAX || ends.at(-1) !== bytes.length
+    ) {
       throw new RangeError(
         `Batch of ${ends.length} records and ${bytes.length} bytes is out of bounds`,
       );
@@ -209,7 +216,12 @@ class MemoryLogReader implements LogReader {
     return new Promise((resolve, reject) => {
       const wake = (): void => {
         this.#reject = undefined;
-        resolve(this.next());
+        try {
+          resolve(this.next());
+        } catch (error) {
+          // What comes next was cut; whoever appends is not to hear of it.
+          reject(error);
+        }
       };
       this.#reject = (reason) => {
         this.#cluster.waiting.delete(wake);

@@ -367,19 +367,23 @@ async function breakRecovery(
     if (!outcome.ok) await probe.close();
     return await place.crash(probe);
   }
-  const { promise: crashed, resolve: crash } = Promise.withResolvers<void>();
+  const reached = Promise.withResolvers<void>();
+  const gone = Promise.withResolvers<void>();
   const recovering = probe.recoverFrom("D11", saved, {
     sizes,
-    hook: (piece): Promise<void> | void => {
+    hook: async (piece): Promise<void> => {
       if (piece !== at) return;
-      crash();
-      // The rest of the snapshot never comes to this instance.
-      return crashed.then(() => Promise.reject(new Error("Crashed")));
+      reached.resolve();
+      // The rest never comes: what still waits for it afterwards is a ghost.
+      await gone.promise;
+      throw new Error("Crashed");
     },
   });
-  await Promise.race([crashed, recovering.catch(() => {})]);
+  await Promise.race([reached.promise, recovering]);
+  recovering.catch(() => {});
   await someMicrotasks(random() % 12);
   await place.crash(probe);
+  gone.resolve();
 }
 
 /** Whether it is the old state that is found; a breach if it is neither. */

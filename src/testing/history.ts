@@ -131,6 +131,15 @@ function byteQueriesOf(
   return bytes.length > 0 ? bytes : steps.slice(0, 1).map(({ cmd }) => cmd);
 }
 
+/** A history without one of its steps; the snapshot stays between the same others. */
+export function without(history: History, at: number): History {
+  return {
+    ...history,
+    steps: history.steps.toSpliced(at, 1),
+    cut: at < history.cut ? history.cut - 1 : history.cut,
+  };
+}
+
 /** The entries of a history: with the indexes it leaves out, or contiguous from 1. */
 export function entriesOf(history: History, gaps = true): LogEntry[] {
   let index = 0;

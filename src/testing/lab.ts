@@ -76,7 +76,7 @@ export class Place {
 
   /** Ends an instance as a power cut would, whatever it is doing. */
   async crash(probe: Probe): Promise<void> {
-    probe.over = true;
+    probe.abandon();
     await this.#site.disk?.crash?.();
   }
 

@@ -28,7 +28,7 @@ import {
   type LogEntry,
 } from "./history.ts";
 import { resultsOf } from "./result.ts";
-import { type Outcome, settle } from "./settle.ts";
+import { type Outcome, settle, type Timer } from "./settle.ts";
 import { type Hook, Sink, type Sizes, source, WHOLE } from "./streams.ts";
 import type { Subject } from "./subject.ts";
 import { copyOf, scribble, show } from "./value.ts";
@@ -88,11 +88,19 @@ export class Probe {
   /** Whether `close()` was called, or must not be: after a crash, or while something hangs. */
   over = false;
   readonly #settings: ProbeSettings;
+  readonly #timers = new Set<Timer>();
 
   /** A probe of an instance that was just made. */
   constructor(subject: Subject, settings: ProbeSettings) {
     this.subject = subject;
     this.#settings = settings;
+  }
+
+  /** Leaves the instance to itself: it is not closed, and what is pending is not waited for. */
+  abandon(): void {
+    this.over = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
   }
 
   /** How a call ends: anything but never. */
@@ -112,7 +120,7 @@ export class Probe {
       );
     };
     try {
-      return { ok: true, value: await settle(call(), ms, late) };
+      return { ok: true, value: await settle(call(), ms, this.#timers, late) };
     } catch (error) {
       if (error instanceof Breach) throw error;
       return { ok: false, error };

@@ -16,10 +16,18 @@ function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
     typeof (value as { then?: unknown }).then === "function";
 }
 
-/** What `value` settles to; `late()` is thrown when it has not after `ms` milliseconds. */
+/** A timer that has been set. */
+export type Timer = ReturnType<typeof setTimeout>;
+
+/**
+ * What `value` settles to; `late()` is thrown when it has not after `ms`
+ * milliseconds. A timer is in `timers` while it is set: whoever clears it there
+ * takes no more interest in the outcome.
+ */
 export async function settle<T>(
   value: MaybePromise<T>,
   ms: number,
+  timers: Set<Timer>,
   late: () => Error,
 ): Promise<T> {
   if (!isPromiseLike(value)) return value;
@@ -30,14 +38,14 @@ export async function settle<T>(
   // than all the rest.
   for (let i = 0; i < MICROTASKS_FIRST && !settled; i++) await undefined;
   if (settled) return await value;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const deadline = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(late()), ms);
-  });
+  const { promise: deadline, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(late()), ms);
+  timers.add(timer);
   try {
     return await Promise.race([value, deadline]);
   } finally {
     clearTimeout(timer);
+    timers.delete(timer);
   }
 }
 

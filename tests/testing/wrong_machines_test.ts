@@ -40,10 +40,12 @@ const common = {
   commands,
   queries,
   seed: 11,
-  runs: 20,
+  runs: 15,
   maxCommands: 6,
-  settleTimeoutMs: 60,
 };
+
+/** For machines that never settle. */
+const hangs = { settleTimeoutMs: 150 };
 
 /** What a check throws for a wrong machine: the violation, of the rule expected. */
 async function violationOf(
@@ -90,7 +92,11 @@ function concurrent(
   rule: string,
   what: string,
   machine: new () => ConcurrentNotes,
-  options: { length?: number; usesIndex?: boolean } = {},
+  options: {
+    length?: number;
+    usesIndex?: boolean;
+    settleTimeoutMs?: number;
+  } = {},
 ): void {
   Deno.test(`${rule} checkConcurrentStateMachine() catches a machine that ${what}`, async () => {
     const { length, ...more } = options;
@@ -116,6 +122,7 @@ function onDisk(
   options: {
     length?: number;
     crashes?: boolean;
+    settleTimeoutMs?: number;
     commands?: readonly Uint8Array[];
   } = {},
 ): void {
@@ -410,6 +417,7 @@ regular(
       return applyTo(this.notes, cmd);
     }
   },
+  hangs,
 );
 
 concurrent(
@@ -991,6 +999,7 @@ regular(
       await super.saveSnapshot(...args);
     }
   },
+  hangs,
 );
 
 regular(
@@ -1011,6 +1020,7 @@ regular(
       await writer.close();
     }
   },
+  hangs,
 );
 
 regular(
@@ -1051,6 +1061,7 @@ concurrent(
       return super.saveSnapshot(...args);
     }
   },
+  hangs,
 );
 
 regular(
@@ -1116,6 +1127,7 @@ regular(
       return super.recoverFromSnapshot(...args);
     }
   },
+  hangs,
 );
 
 regular(
@@ -1163,7 +1175,7 @@ regular(
       return new Promise(() => {});
     }
   },
-  {},
+  hangs,
 );
 
 // On disk.
@@ -1231,6 +1243,7 @@ onDisk(
       return super.open(stopped);
     }
   },
+  hangs,
 );
 
 onDisk(
@@ -1310,6 +1323,7 @@ onDisk(
     }
     override async sync(): Promise<void> {
       this.durable = this.image.notes;
+      this.last = this.image.index;
       await this.handle?.commit(this.image);
       await super.sync();
     }

@@ -1,0 +1,22 @@
+/**
+ * Every benchmark, one after the other: each figure beside the figure it is
+ * compared with. Nothing else should run meanwhile.
+ *
+ * @module
+ */
+
+import { applyBench } from "./apply_bench.ts";
+import { hostBench } from "./host_bench.ts";
+import { kvBench } from "./kv_bench.ts";
+import { replayBench } from "./replay_bench.ts";
+import { snapshotBench } from "./snapshot_bench.ts";
+
+// deno-lint-ignore no-console
+console.log(
+  `Deno ${Deno.version.deno}, V8 ${Deno.version.v8}, ${Deno.build.target}, ${navigator.hardwareConcurrency} cores\n`,
+);
+await applyBench();
+await hostBench();
+await replayBench();
+await kvBench();
+await snapshotBench();

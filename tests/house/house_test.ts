@@ -1,0 +1,176 @@
+import { assert, assertEquals } from "@std/assert";
+import { SPEC, specWithTests } from "./spec.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+
+/** The source files below a folder, as paths from the root. */
+function* sources(folder: string): Generator<string> {
+  for (const { name, isDirectory } of Deno.readDirSync(new URL(folder, ROOT))) {
+    if (isDirectory) yield* sources(`${folder}${name}/`);
+    else if (name.endsWith(".ts")) yield `${folder}${name}`;
+  }
+}
+
+function read(path: string): string {
+  return Deno.readTextFileSync(new URL(path, ROOT));
+}
+
+/** Code without its comments and texts. */
+function code(path: string): string {
+  return read(path)
+    .replace(/\/\*[\s\S]*?\*\//g, "")
+    .replace(/(^|\s)\/\/.*$/gm, "$1")
+    .replace(/`(?:\\.|[^`\\])*`|"(?:\\.|[^"\\])*"/g, '""');
+}
+
+/** The files a file imports, as paths from the root. */
+function imports(path: string): string[] {
+  return [...read(path).matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)]
+    .filter(([line]) => !line.includes("mod.ts\\"))
+    .map(([, specifier]) => specifier!)
+    .filter((specifier) => specifier.startsWith("."))
+    .map((specifier) =>
+      new URL(specifier, new URL(path, ROOT)).pathname.slice(
+        ROOT.pathname.length,
+      )
+    );
+}
+
+const FLOORS: Record<string, number> = {
+  statemachine: 1,
+  log: 1,
+  snapshot: 1,
+  rsm: 2,
+  kv: 2,
+  nodehost: 3,
+  testing: 4,
+};
+
+Deno.test("spec.md lists every test that names a rule", () => {
+  const spec = Deno.readTextFileSync(SPEC);
+  assertEquals(specWithTests(spec), spec, "Run: deno task spec");
+});
+
+Deno.test("spec.md has a test for every rule", () => {
+  const lines = Deno.readTextFileSync(SPEC).split("\n");
+  const bare = lines.filter((line, i) =>
+    line.startsWith("- **") && !lines[i + 1]?.startsWith("  - ")
+  );
+  assertEquals(bare, []);
+});
+
+Deno.test("a floor imports the floors below it, never one above", () => {
+  for (const path of sources("src/")) {
+    const floor = FLOORS[path.split("/")[1]!] ?? 0;
+    if (floor === 0) continue;
+    const withoutExamples = read(path).replace(/^ \*.*$/gm, "");
+    for (const imported of imports(path)) {
+      const other = FLOORS[imported.split("/")[1]!] ?? 0;
+      if (!withoutExamples.includes(imported.split("/").at(-1)!)) continue;
+      assert(other <= floor, `${path} imports ${imported}`);
+    }
+  }
+});
+
+Deno.test("what says it is browser compatible uses nothing a browser lacks", () => {
+  const lacking =
+    /\bDeno\.|\bprocess\.|\bBuffer\b|ReadableStream\.from|\bsetImmediate\b|from "node:/;
+  for (const path of [...sources("src/"), "mod.ts"]) {
+    const text = read(path);
+    const compatible = text.includes("This module is browser compatible");
+    assert(
+      compatible || path === "src/deps.ts",
+      `${path} does not say whether it is browser compatible`,
+    );
+    const found = lacking.exec(code(path));
+    assertEquals(found?.[0], undefined, `${path} uses ${found?.[0]}`);
+  }
+});
+
+Deno.test("only src/deps.ts names a package", () => {
+  for (const path of [...sources("src/"), "mod.ts"]) {
+    if (path === "src/deps.ts") continue;
+    const specifiers = [...read(path).matchAll(/^[^*\n]*from "([^"\n]+)";$/gm)]
+      .map(([, specifier]) => specifier!);
+    for (const specifier of specifiers) {
+      assert(specifier.startsWith("."), `${path} imports ${specifier}`);
+    }
+  }
+});
+
+Deno.test("every bound in src/limits.ts has its unit in its text", () => {
+  const text = read("src/limits.ts");
+  const bounds = [
+    ...text.matchAll(/\/\*\*([\s\S]*?)\*\/\nexport const (\w+)/g),
+  ];
+  assert(bounds.length > 20);
+  for (const [, comment, name] of bounds) {
+    assert(
+      /, in [\w ]+\b/.test(comment!.replace(/\n \*/g, "")),
+      `${name} has no unit`,
+    );
+  }
+});
+
+Deno.test("mod.ts has no dependency", async () => {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["info", "--json", new URL("mod.ts", ROOT).href],
+  }).output();
+  const { modules } = JSON.parse(new TextDecoder().decode(stdout)) as {
+    modules: { specifier: string }[];
+  };
+  assert(modules.length > 20);
+  for (const { specifier } of modules) {
+    assert(
+      specifier.startsWith(new URL("src/", ROOT).href) ||
+        specifier === new URL("mod.ts", ROOT).href,
+      specifier,
+    );
+  }
+});
+
+Deno.test("mod.ts works imported by URL, without this project's settings", async () => {
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen(): void {} },
+    async (request) => {
+      const path = new URL(request.url).pathname.slice(1);
+      const file = await Deno.readTextFile(new URL(path, ROOT));
+      return new Response(file, {
+        headers: { "content-type": "application/typescript" },
+      });
+    },
+  );
+  const folder = await Deno.makeTempDir();
+  try {
+    const url = `http://127.0.0.1:${server.addr.port}/mod.ts`;
+    await Deno.writeTextFile(
+      `${folder}/main.ts`,
+      `import { kv, KVStateMachine, NodeHost } from "${url}";
+      const host = new NodeHost();
+      const replica = await host.startCluster(() => new KVStateMachine(), {
+        clusterID: 1n,
+        nodeID: 1n,
+      });
+      await replica.propose(kv.put("a", "b"));
+      console.log(await replica.read(kv.count()));
+      await host.stop();`,
+    );
+    const { stdout, stderr, success } = await new Deno.Command(
+      Deno.execPath(),
+      {
+        args: [
+          "run",
+          "--no-lock",
+          `--allow-import=127.0.0.1:${server.addr.port}`,
+          "main.ts",
+        ],
+        cwd: folder,
+        env: { DENO_DIR: `${folder}/cache` },
+      },
+    ).output();
+    assert(success, new TextDecoder().decode(stderr));
+    assertEquals(new TextDecoder().decode(stdout), "1\n");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
