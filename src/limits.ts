@@ -36,6 +36,18 @@ export const PENDING_READS_MAX: number = 65_536;
 /** Appends of one replica that may be under way at once, in appends. */
 export const APPENDS_IN_FLIGHT_MAX: number = 16;
 
+/** Records and their lengths in one block of a log that is kept in blocks, in bytes; one batch more may pass it. */
+export const LOG_BLOCK_BYTES_MAX: number = 1024 * 1024;
+
+/** Of a log that is kept in blocks, the newest records that are in memory too, in bytes; twice as many at most. */
+export const LOG_TAIL_BYTES: number = 2 * 1024 * 1024;
+
+/** Blocks of a log that a reader has at hand before it asks for them, in bytes; one block more may pass it. */
+export const LOG_READ_AHEAD_BYTES_MAX: number = 1024 * 1024;
+
+/** Epochs from before its start that a log remembers, in epochs; the last of them always. */
+export const LOG_EPOCHS_MAX: number = 256;
+
 /** Sessions of a cluster unless its first record says otherwise, in sessions. */
 export const SESSIONS_DEFAULT: number = 4096;
 
@@ -85,6 +97,30 @@ export const KV_VALUE_BYTES_MAX: number = COMMAND_BYTES_MAX;
 /** Parts of one atomic batch of the key-value machines, in parts. */
 export const KV_BATCH_PARTS_MAX: number = 65_536;
 
+/** A page of rows in a block store, in bytes; one row more may pass it. */
+export const PACKED_PAGE_BYTES: number = 32 * 1024;
+
+/** Rows of one page, in rows. */
+export const PACKED_PAGE_ROWS: number = 1024;
+
+/** Changes that a packed store writes in the background once they are so many, in bytes. */
+export const PACKED_FLUSH_BYTES: number = 256 * 1024;
+
+/** Changes that may wait for the write under way before the next update has to wait too, in bytes; one update more may pass it. */
+export const PACKED_PENDING_BYTES_MAX: number = 1024 * 1024;
+
+/** Pages that go with one write, in bytes. */
+export const PACKED_WRITE_BYTES_MAX: number = 2 * 1024 * 1024;
+
+/** Log of a packed store of up to four times as many bytes, in bytes. */
+export const PACKED_LOG_BYTES: number = 8 * 1024 * 1024;
+
+/** What a block of the log counts for beyond its content, in bytes. */
+export const PACKED_LOG_BLOCK_BYTES: number = 1024;
+
+/** Pages that are in memory unless told otherwise, in bytes. */
+export const PACKED_MEMORY_BYTES: number = 64 * 1024 * 1024;
+
 /** How long a stop waits for a machine that does not settle, in milliseconds. */
 export const STOP_TIMEOUT_MS: number = 5_000;
 
@@ -102,3 +138,24 @@ export const SYNC_INTERVAL_MS: number = 1_000;
 
 /** Applied entries after which an on-disk machine with updates in core is synced, in entries. */
 export const SYNC_ENTRIES_MAX: number = 16_384;
+
+/** How long a database of the browser may take to open before it is asked again, and then given up, in milliseconds. */
+export const STORE_OPEN_MS_MAX: number = 5_000;
+
+/** How long an upgrade waits for a page that holds the older version open, in milliseconds. */
+export const STORE_BLOCKED_MS_MAX: number = 10_000;
+
+/** How long a page waits for the one before it to let go of a store, in milliseconds. */
+export const STORE_LOCK_MS_MAX: number = 2_000;
+
+/** How often a store that waits looks at what it waits for, in milliseconds. */
+export const STORE_TICK_MS: number = 1_000;
+
+/** Looks without a sign of life after which a connection to a database is taken for dead, in looks. */
+export const STORE_TICKS_MAX: number = 30;
+
+/** How long the user's answer to a request for persistence is waited for, in milliseconds. */
+export const PERSISTENCE_MS_MAX: number = 5_000;
+
+/** One block of a snapshot in a block store, in bytes. */
+export const SNAPSHOT_CHUNK_BYTES: number = 256 * 1024;

@@ -184,6 +184,18 @@ export function applyCommand(target: KVTarget, cmd: Uint8Array): Result {
   return failure(target) ?? (perform(target) ? CHANGED : UNCHANGED);
 }
 
+/** Tells the keys that a command is about; none of bytes that are no command. */
+export function forEachKey(
+  cmd: Uint8Array,
+  tell: (view: DataView, start: number, end: number) => void,
+): void {
+  if (!take(cmd)) return;
+  const first = cmd[0] === BATCH ? 1 : 0;
+  for (let at = first; at < end && parse(at); at = field.end) {
+    tell(view, field.keyStart, field.keyEnd);
+  }
+}
+
 /** The bytes of an operation with these fields. */
 export function encodeCommand(
   op: number,

@@ -14,7 +14,8 @@
  * for each word w of words(key), then of words(value):
  *   a = (a ^ w) * 0xcc9e2d51;  a = a ^ (a >> 15)
  *   b = ((b ^ a) <<< 13) * 0x1b873593
- * a = mix(a + b + length(value) * 0x9e3779b9);  b = mix(b ^ a);  a = a + b
+ * a = a + b + length(value) * 0x9e3779b9;  b = b ^ (a <<< 16)
+ * a = mix(a);  b = mix(b)
  * mix(h):
  *   h = (h ^ (h >> 16)) * 0x85ebca6b;  h = (h ^ (h >> 13)) * 0xc2b2ae35
  *   h ^ (h >> 16)
@@ -78,11 +79,10 @@ export function hashKey(view: DataView, start: number, end: number): number {
 /** Ends the hash of the row whose key went before; its low and high half are then in the lanes. */
 export function hashValue(view: DataView, start: number, end: number): void {
   absorb(view, start, end);
-  const length = Math.imul(end - start, 0x9e3779b9);
-  const a = mix(lanes[0]! + lanes[1]! + length);
-  const b = mix(lanes[1]! ^ a);
-  lanes[0] = a + b;
-  lanes[1] = b;
+  // The two ends do not wait for each other.
+  const a = lanes[0]! + lanes[1]! + Math.imul(end - start, 0x9e3779b9);
+  lanes[1] = mix(lanes[1]! ^ (a << 16 | a >>> 16));
+  lanes[0] = mix(a);
 }
 
 /** A hash from its two halves. */

@@ -57,15 +57,20 @@ export class Leaf {
   /** Rows in here. */
   rows = 0;
   /** {@linkcode OFFSET}, {@linkcode TAG}, {@linkcode LOW} and {@linkcode HIGH} of each row. */
-  readonly meta: Int32Array = new Int32Array(
-    WIDTH * LEAF_ROWS + 1,
-  );
+  meta: Int32Array;
   view: DataView;
 
-  constructor(owner: object, id: number, view: DataView) {
+  /** A leaf with room for `capacity` rows; it grows when there are more. */
+  constructor(
+    owner: object,
+    id: number,
+    view: DataView,
+    capacity: number = LEAF_ROWS,
+  ) {
     this.owner = owner;
     this.id = id;
     this.view = view;
+    this.meta = new Int32Array(WIDTH * capacity + 1);
   }
 
   /** Bytes in use. */
@@ -155,8 +160,17 @@ export class Leaf {
     return low;
   }
 
+  /** Makes sure that there is room for so many rows. */
+  #reserve(rows: number): void {
+    if (rows * WIDTH < this.meta.length) return;
+    const { meta } = this;
+    this.meta = new Int32Array(WIDTH * (rows + (rows >> 2)) + 1);
+    this.meta.set(meta);
+  }
+
   /** Replaces `drop` rows from `row` on by `take` rows (each 0 or 1) of `size` bytes, which the caller then writes. */
   #makeRoom(row: number, drop: number, take: number, size: number): void {
+    this.#reserve(this.rows + take);
     const { meta, view, used } = this;
     const at = this.offset(row);
     const next = this.offset(row + drop);
@@ -164,7 +178,8 @@ export class Leaf {
     const need = used + grow;
     const capacity = view.byteLength;
     if (need > capacity || capacity > SMALL_BYTES && need * 2 < capacity) {
-      this.view = viewOf(new Uint8Array(need + (need >> 1)));
+      const spare = need > LEAF_BYTES ? need >> 3 : need >> 1;
+      this.view = viewOf(new Uint8Array(need + spare));
       copyBytes(view, 0, at, this.view, 0);
       copyBytes(view, next, used, this.view, at + size);
     } else if (grow !== 0 && next < used) {
@@ -198,10 +213,10 @@ export class Leaf {
     const key = keyEnd - keyStart;
     const value = valueEnd - valueStart;
     const head = varintLength(key + 1) + varintLength(value);
-    const { meta } = this;
     const i = row * WIDTH;
-    const start = meta[i]!;
+    const start = this.meta[i]!;
     this.#makeRoom(row, insert ? 0 : 1, 1, head + key + value);
+    const { meta } = this;
     if (insert) {
       meta[i] = start;
       meta[i + TAG] = tag;
@@ -218,8 +233,14 @@ export class Leaf {
     this.#makeRoom(row, 1, 0, 0);
   }
 
+  /** Gives back room that is not in use. */
+  trim(): void {
+    this.view = viewOf(bytesOf(this.view, 0, this.used).slice());
+  }
+
   /** Adds rows of another leaf at the end. */
   append(from: Leaf, start: number, end: number): void {
+    this.#reserve(this.rows + end - start);
     const { meta, rows, used } = this;
     const first = from.offset(start);
     const last = from.offset(end);

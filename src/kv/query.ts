@@ -22,7 +22,7 @@
 
 import { ByteReader, ByteWriter } from "../bytes.ts";
 import { ErrKVInvalidQuery } from "./errors.ts";
-import { spans, type Tree } from "./tree.ts";
+import type { Span } from "./tree.ts";
 import { bytesOf, viewOf } from "./view.ts";
 
 /** Asks for the value of a key. */
@@ -80,8 +80,18 @@ const END = 2;
 const LIMIT = 4;
 const REVERSE = 8;
 
+/** A state that can be asked. */
+export interface KVState {
+  /** Rows in it. */
+  readonly count: number;
+  /** The value of a key, readable until the next change. */
+  get(view: DataView, start: number, end: number): Uint8Array | undefined;
+  /** The rows whose keys are in [from, to), leaf by leaf; in descending order of leaves if `reverse`. */
+  spans(from?: DataView, to?: DataView, reverse?: boolean): Iterable<Span>;
+}
+
 /** Checks a query that may come from anywhere. */
-function checked(query: KVQuery): KVQuery {
+export function checked<Q extends KVQuery>(query: Q): Q {
   const bytes = (value: unknown): boolean => value instanceof Uint8Array;
   const optional = (value: unknown): boolean =>
     value === undefined || bytes(value);
@@ -105,38 +115,45 @@ function checked(query: KVQuery): KVQuery {
 }
 
 /** Answers a query from a state. */
-export function answer(tree: Tree, query: KVQuery): KVAnswer {
+export function answer(state: KVState, query: KVQuery): KVAnswer {
   checked(query);
   switch (query.type) {
     case "get":
-      return tree.get(viewOf(query.key), 0, query.key.length)?.slice();
+      return state.get(viewOf(query.key), 0, query.key.length)?.slice();
     case "range":
-      return range(tree, query);
+      return range(state, query);
     case "count":
-      return tree.count;
+      return state.count;
   }
 }
 
-function range(tree: Tree, query: KVRange): KVRow[] {
+function range(state: KVState, query: KVRange): KVRow[] {
   const rows: KVRow[] = [];
-  const { limit = Infinity, reverse } = query;
-  const from = query.start && viewOf(query.start);
-  const to = query.end && viewOf(query.end);
-  if (limit === 0) return rows;
-  for (
-    const { leaf, start, end } of spans(tree.present.root, from, to, reverse)
-  ) {
-    for (let i = start; i < end; i++) {
-      const row = reverse ? start + end - 1 - i : i;
-      const value = leaf.valueAt(row);
-      rows.push({
-        key: bytesOf(leaf.view, leaf.keyAt(row), value).slice(),
-        value: bytesOf(leaf.view, value, leaf.offset(row + 1)).slice(),
-      });
-      if (rows.length >= limit) return rows;
-    }
+  const { start, end, reverse } = query;
+  if (query.limit === 0) return rows;
+  const from = start && viewOf(start);
+  const to = end && viewOf(end);
+  for (const span of state.spans(from, to, reverse)) {
+    if (collect(rows, span, query)) break;
   }
   return rows;
+}
+
+/** Adds copies of the rows of a span, in the order wanted; whether there are as many as wanted. */
+export function collect(
+  rows: KVRow[],
+  { leaf, start, end }: Span,
+  { limit = Infinity, reverse }: KVRange,
+): boolean {
+  for (let i = start; i < end && rows.length < limit; i++) {
+    const row = reverse ? start + end - 1 - i : i;
+    const value = leaf.valueAt(row);
+    rows.push({
+      key: bytesOf(leaf.view, leaf.keyAt(row), value).slice(),
+      value: bytesOf(leaf.view, value, leaf.offset(row + 1)).slice(),
+    });
+  }
+  return rows.length >= limit;
 }
 
 /** The bytes of a query. */

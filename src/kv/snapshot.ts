@@ -21,40 +21,76 @@ import {
   KV_VALUE_BYTES_MAX,
   SNAPSHOT_BLOCK_BYTES_MAX,
 } from "../limits.ts";
+import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrKVInvalidSnapshot } from "./errors.ts";
 import { hashKey, hashValue, lanes } from "./hash.ts";
 import { HIGH, Leaf, LEAF_BYTES, LEAF_ROWS, LOW, TAG, WIDTH } from "./leaf.ts";
-import { separate, spans, Tree, type Version } from "./tree.ts";
+import { separate, type Span, spans, Tree, type Version } from "./tree.ts";
 import { bytesOf, compareBytes, viewOf } from "./view.ts";
 
 const MAGIC = [0x53, 0x4b, 0x56, 1];
 
+/** What follows the last row is at most this long, in bytes. */
+const END_BYTES_MAX = 1 + 8 + 8;
+
 /** Bytes written, and read, in one go. */
 const CHUNK_BYTES = SNAPSHOT_BLOCK_BYTES_MAX;
 
+/** Rows of a state, and what the end of its payload says of them. */
+export interface PayloadSource {
+  /** How many rows there are. */
+  readonly count: number;
+  /** The state hash. */
+  readonly hash: bigint;
+  /** The rows in order. */
+  readonly spans: Iterable<Span> | AsyncIterable<Span>;
+}
+
+/** What is made of a payload's rows. */
+export interface PayloadTarget {
+  /** Rows taken in so far. */
+  readonly count: number;
+  /** Their hash. */
+  readonly hash: bigint;
+  /** Takes in a leaf whose rows are all above those taken in before. */
+  adopt(leaf: Leaf): void;
+  /** Called when a chunk was taken in; nothing more is read until it has settled. */
+  drain?(): MaybePromise<void>;
+}
+
 /** Writes a version in chunks; the stream is the caller's to close. */
-export async function savePayload(
-  version: Version,
+export function savePayload(
+  { root, count, hash }: Version,
+  w: WritableStream<Uint8Array>,
+  stopped: AbortSignal,
+): Promise<void> {
+  return writePayload({ count, hash, spans: spans(root) }, w, stopped);
+}
+
+/** Writes a payload in chunks; the stream is the caller's to close. */
+export async function writePayload(
+  source: PayloadSource,
   w: WritableStream<Uint8Array>,
   stopped: AbortSignal,
 ): Promise<void> {
   const writer = w.getWriter();
   try {
-    for (const chunk of chunks(version)) {
+    stopped.throwIfAborted();
+    for await (const chunk of chunks(source)) {
       stopped.throwIfAborted();
       await writer.write(chunk);
+      stopped.throwIfAborted();
     }
-    stopped.throwIfAborted();
   } finally {
     writer.releaseLock();
   }
 }
 
 /** The payload, in buffers of its reader's own. */
-function* chunks(version: Version): Generator<Uint8Array> {
+async function* chunks(source: PayloadSource): AsyncGenerator<Uint8Array> {
   let chunk = new Uint8Array(CHUNK_BYTES);
   let length = 0;
-  for (const bytes of pieces(version)) {
+  for await (const bytes of pieces(source)) {
     for (let at = 0; at < bytes.length;) {
       const part = bytes.subarray(at, at + CHUNK_BYTES - length);
       chunk.set(part, length);
@@ -71,18 +107,49 @@ function* chunks(version: Version): Generator<Uint8Array> {
 }
 
 /** The payload, in views of what is there. */
-function* pieces({ root, count, hash }: Version): Generator<Uint8Array> {
+async function* pieces(
+  { spans, count, hash }: PayloadSource,
+): AsyncGenerator<Uint8Array> {
   yield new Uint8Array(MAGIC);
-  for (const { leaf } of spans(root)) yield bytesOf(leaf.view, 0, leaf.used);
+  for await (const { leaf, start, end } of spans) {
+    const first = leaf.offset(start);
+    yield bytesOf(leaf.view, first, leaf.offset(end));
+  }
   yield new ByteWriter().u8(0).varint(count).u64(hash).finish();
 }
 
-/** Reads a payload in chunks of any size, to the end of the stream. */
+/** Makes a tree of a payload in chunks of any size, which is read to the end of the stream. */
 export async function loadPayload(
   r: ReadableStream<Uint8Array>,
   stopped: AbortSignal,
 ): Promise<Tree> {
-  const loader = new Loader();
+  const tree = new Tree();
+  const separators: DataView[] = [];
+  let last: Leaf | undefined;
+  await readPayload(r, stopped, {
+    get count(): number {
+      return tree.count;
+    },
+    get hash(): bigint {
+      return tree.hash;
+    },
+    adopt(leaf): void {
+      tree.adopt(leaf);
+      if (last) separators.push(separate(last, leaf));
+      last = leaf;
+    },
+  });
+  tree.plant(separators);
+  return tree;
+}
+
+/** Reads a payload in chunks of any size, to the end of the stream. */
+export async function readPayload(
+  r: ReadableStream<Uint8Array>,
+  stopped: AbortSignal,
+  target: PayloadTarget,
+): Promise<void> {
+  const loader = new Loader(target);
   const reader = r.getReader();
   try {
     for (;;) {
@@ -92,13 +159,14 @@ export async function loadPayload(
       // Of a huge chunk no huge copy.
       for (let at = 0; at < value.length; at += CHUNK_BYTES) {
         loader.add(value.subarray(at, at + CHUNK_BYTES));
+        await target.drain?.();
       }
     }
   } finally {
     reader.releaseLock();
   }
   stopped.throwIfAborted();
-  return loader.finish();
+  loader.finish();
 }
 
 function fail(message: string): never {
@@ -122,10 +190,9 @@ function varint(view: DataView, end: number): number {
   fail("has a malformed length");
 }
 
-/** Makes a tree of a payload as it comes in. */
+/** Makes leaves of a payload as it comes in. */
 class Loader {
-  readonly #tree = new Tree();
-  readonly #separators: DataView[] = [];
+  readonly #target: PayloadTarget;
   /** The leaf that was filled last. */
   #last: Leaf | undefined;
   /** The leaf being filled: its bytes are what has come in. */
@@ -142,7 +209,8 @@ class Loader {
   #began = false;
   #ended = false;
 
-  constructor() {
+  constructor(target: PayloadTarget) {
+    this.#target = target;
     this.#leaf = new Leaf(this, 0, this.#view);
   }
 
@@ -159,31 +227,30 @@ class Loader {
     this.#length = length;
     if (!this.#began) this.#begin();
     if (this.#began) { while (!this.#ended && this.#row()); }
-    if (this.#ended && this.#length - this.#at > 16) {
+    if (this.#ended && this.#length - this.#at > END_BYTES_MAX) {
       fail("goes on after its end");
     }
     this.#drop();
   }
 
-  /** The tree, once all has come in. */
-  finish(): Tree {
+  /** Holds what has come in against the end of the payload, once all has. */
+  finish(): void {
     if (!this.#ended) fail("ends too early");
     if (this.#leaf.rows > 0) this.#close();
     let count: number;
     let hash: bigint;
     try {
       const r = new ByteReader(this.#bytes.subarray(this.#at, this.#length));
+      r.u8();
       count = r.varint();
       hash = r.u64();
       if (r.remaining > 0) throw new RangeError("Bytes are left");
     } catch {
       fail("has a malformed end");
     }
-    if (count !== this.#tree.count || hash !== this.#tree.hash) {
+    if (count !== this.#target.count || hash !== this.#target.hash) {
       fail("has not the rows it was saved with");
     }
-    this.#tree.plant(this.#separators);
-    return this.#tree;
   }
 
   #begin(): void {
@@ -213,7 +280,6 @@ class Loader {
     const key = varint(view, this.#length) - 1;
     if (key < 0) {
       this.#ended = key === -1;
-      if (this.#ended) this.#at++;
       return false;
     }
     const value = varint(view, this.#length);
@@ -257,13 +323,12 @@ class Loader {
     if (order >= 0) fail("has rows out of order");
   }
 
-  /** Gives the leaf its own bytes, and the tree the leaf. */
+  /** Gives the leaf its own bytes, and the target the leaf. */
   #close(): void {
     const leaf = this.#leaf;
     leaf.view = viewOf(this.#bytes.slice(this.#start, this.#at));
-    this.#tree.adopt(leaf);
-    if (this.#last) this.#separators.push(separate(this.#last, leaf));
     this.#last = leaf;
+    this.#target.adopt(leaf);
     this.#start = this.#at;
     this.#leaf = new Leaf(
       this,

@@ -163,6 +163,11 @@ export class Tree {
     return { root: this.#root, count: this.#count, hash: this.hash };
   }
 
+  /** The rows of the present state whose keys are in [from, to), as {@linkcode spans}. */
+  spans(from?: DataView, to?: DataView, reverse?: boolean): Iterable<Span> {
+    return spans(this.#root, from, to, reverse);
+  }
+
   /** The present state, to stay. */
   freeze(): Version {
     this.#owner = {};
@@ -378,6 +383,7 @@ export class Tree {
     half.append(leaf, cut, rows);
     this.#reindex(leaf, cut, rows, id);
     leaf.rows = cut;
+    leaf.trim();
     let left: Node = leaf;
     let right: Node = half;
     let separator = separate(leaf, half);

@@ -13,6 +13,7 @@ import type { EpochMark, Log, LogReader } from "../log/log.ts";
 import type { Driver } from "../rsm/driver.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import {
+  critical,
   MachineFailure,
   readSessions,
   recoverSnapshot,
@@ -103,7 +104,7 @@ export async function recoverFrom(
       info.type === OnDiskStateMachine ||
       driver.machine.type === OnDiskStateMachine
     ) {
-      await driver.sync();
+      await critical(() => driver.sync());
     }
     options.event({ type: "recovered", snapshot: info });
   } catch (error) {

@@ -37,9 +37,13 @@ import { ErrClusterNotFound, ErrSnapshotMismatch } from "./errors.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { copySnapshot } from "./snapshotter.ts";
 
-interface Started {
-  readonly replica: Replica;
+/** What can be stopped: a replica, or an import. */
+interface Stoppable {
   readonly stop: () => Promise<void>;
+}
+
+interface Started extends Stoppable {
+  readonly replica: Replica;
 }
 
 /** The node that opens a log to import; no replica may have it. */
@@ -72,7 +76,7 @@ export class NodeHost {
   /** What this host made itself, and closes. */
   readonly #own: { close(): Promise<void> }[] = [];
   /** Clusters that are started, or are being started or imported. */
-  readonly #clusters = new Map<bigint, Promise<Started | undefined>>();
+  readonly #clusters = new Map<bigint, Promise<Stoppable | undefined>>();
   #stopping: Promise<void> | undefined;
 
   /** A host over what it is given; what it is not given it has in memory. */
@@ -144,7 +148,7 @@ export class NodeHost {
   /** Does something with a cluster that nothing else may be done with meanwhile. */
   async #reserve<T extends Started | void>(
     clusterID: bigint,
-    work: (started: (started: Started) => void) => Promise<T>,
+    work: (started: (started: Stoppable) => void) => Promise<T>,
   ): Promise<T> {
     if (this.#stopping !== undefined) throw new ErrClusterClosed();
     if (this.#clusters.has(clusterID)) {
@@ -152,7 +156,7 @@ export class NodeHost {
         `Cluster ${clusterID} is started on this host already`,
       );
     }
-    const { promise, resolve } = Promise.withResolvers<Started | undefined>();
+    const { promise, resolve } = Promise.withResolvers<Stoppable | undefined>();
     this.#clusters.set(clusterID, promise);
     try {
       const done = await work(resolve);
@@ -171,7 +175,7 @@ export class NodeHost {
   async #startReplica(
     factory: MachineFactory,
     config: ReplicaConfig,
-    onStarting: (started: Started) => void,
+    onStarting: (started: Stoppable) => void,
   ): Promise<Started> {
     const { clusterID, nodeID } = config;
     const log = await this.#openLog(clusterID, nodeID);
@@ -193,7 +197,7 @@ export class NodeHost {
       },
     });
     // From now on it can be stopped, also while it starts.
-    onStarting({ replica, stop });
+    onStarting({ stop });
     try {
       await started;
     } catch (error) {
@@ -224,12 +228,28 @@ export class NodeHost {
     snapshot: ReadableStream<Uint8Array>,
   ): Promise<void> {
     checkID("clusterID", clusterID, 0n);
-    await this.#reserve(clusterID, () => this.#import(clusterID, snapshot));
+    const stopped = new AbortController();
+    try {
+      await this.#reserve(clusterID, (started) => {
+        const done = this.#import(clusterID, snapshot, stopped.signal);
+        const stop = async (): Promise<void> => {
+          stopped.abort(new ErrClusterClosed());
+          await done.catch(() => {});
+        };
+        started({ stop });
+        return done;
+      });
+    } catch (error) {
+      // Refused before it was read: whoever sends it need not wait.
+      if (!snapshot.locked) await snapshot.cancel(error).catch(() => {});
+      throw error;
+    }
   }
 
   async #import(
     clusterID: bigint,
     snapshot: ReadableStream<Uint8Array>,
+    signal: AbortSignal,
   ): Promise<void> {
     const log = await this.#openLog(clusterID, IMPORTER);
     try {
@@ -243,6 +263,7 @@ export class NodeHost {
         checkImport(clusterID, header);
       }, {
         imported: true,
+        signal,
         // Before the snapshot is there: an import that is cut off between the
         // two can be made again.
         beforeCommit: ({ index, mark }) => log.startAt(index, mark),
@@ -266,7 +287,7 @@ export class NodeHost {
 
   async #stopOne(
     clusterID: bigint,
-    starting: Promise<Started | undefined>,
+    starting: Promise<Stoppable | undefined>,
   ): Promise<void> {
     const started = await starting;
     await started?.stop();

@@ -17,6 +17,7 @@ import {
   COMMAND_BYTES_MAX,
   PENDING_BYTES_MAX,
   PENDING_PROPOSALS_MAX,
+  SESSION_OWNER_BYTES_MAX,
   SESSION_WINDOW_MAX,
 } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
@@ -39,7 +40,7 @@ import {
   makeSession,
   Pending,
   Proposal,
-  type Session,
+  Session,
   SessionState,
   stateOf,
 } from "./session.ts";
@@ -52,8 +53,10 @@ interface Control {
   sends: number;
   /** Whether somebody waits for it still. */
   wanted: boolean;
-  /** Whether it was applied. */
-  answered: boolean;
+  /** Whether it counts against the queue. */
+  counted: boolean;
+  /** The session it is known to have opened or closed, once it was applied. */
+  session: number | undefined;
   resolve(session: number): void;
   reject(reason: unknown): void;
 }
@@ -169,6 +172,9 @@ export class Proposals
   ): Promise<Result> {
     const refusal = this.#refusal(cmd, signal);
     if (refusal !== undefined) return Promise.reject(refusal);
+    if (session !== undefined && !(session instanceof Session)) {
+      return Promise.reject(new TypeError("Session is none of this library"));
+    }
     const state = session && stateOf(session);
     if (state === undefined) return this.#proposeSingle(cmd, signal);
     const invalid = this.#checkSession(session!, state);
@@ -181,13 +187,17 @@ export class Proposals
     state: SessionState,
   ): ErrInvalidSession | undefined {
     const { clusterID } = this.#options;
-    return session.clusterID === clusterID
-      ? state.invalid
-      : new ErrInvalidSession(
+    if (session.clusterID !== clusterID) {
+      return new ErrInvalidSession(
         "foreign",
         `Session ${session.id} is one of cluster ${session.clusterID}, not of ${clusterID}`,
         false,
       );
+    }
+    if (state.invalid === undefined) return undefined;
+    // What is refused before it is sent is not applied, whatever was before it.
+    const { reason, message } = state.invalid;
+    return new ErrInvalidSession(reason, message, false);
   }
 
   #proposeSingle(
@@ -332,6 +342,17 @@ export class Proposals
     owner: Uint8Array,
     signal: AbortSignal | undefined,
   ): Promise<Session> {
+    // What no record may hold must not get into the log: it would end every replica.
+    if (!(owner instanceof Uint8Array)) {
+      return Promise.reject(new TypeError("Owner is not a Uint8Array"));
+    }
+    if (owner.length > SESSION_OWNER_BYTES_MAX) {
+      return Promise.reject(
+        new RangeError(
+          `Owner of ${owner.length} bytes is over the limit of ${SESSION_OWNER_BYTES_MAX}`,
+        ),
+      );
+    }
     const clientID = this.#options.env.random64();
     return this.#control(registerRecord(clientID, owner), signal, (control) => {
       this.#registrations.set(clientID, control);
@@ -351,17 +372,24 @@ export class Proposals
     if (invalid !== undefined) throw invalid;
     if (state.home !== this) this.#attach(state);
     const { index, pending } = state;
-    state.invalid = new ErrInvalidSession(
+    const closed = new ErrInvalidSession(
       "closed",
       `Session ${index} is closed`,
       false,
     );
+    state.invalid = closed;
     if (pending.first < pending.next) {
       await new Promise<void>((resolve) => state.drained = resolve);
     }
-    await this.#control(unregisterRecord(index), undefined, (control) => {
-      this.#closings.set(index, control);
-    });
+    try {
+      await this.#control(unregisterRecord(index), undefined, (control) => {
+        this.#closings.set(index, control);
+      });
+    } catch (error) {
+      // It is open still, and can be closed through another replica.
+      if (state.invalid === closed) state.invalid = undefined;
+      throw error;
+    }
   }
 
   #control(
@@ -378,7 +406,8 @@ export class Proposals
         record,
         sends: 0,
         wanted: true,
-        answered: false,
+        counted: true,
+        session: undefined,
         resolve(session): void {
           this.wanted = false;
           signal?.removeEventListener("abort", abort);
@@ -433,7 +462,7 @@ export class Proposals
     this.#unsent = batch.upTo;
     try {
       const appended = this.#options.log.append(batch.records!);
-      if (!isPromise(appended)) return;
+      if (!isPromise(appended)) return this.#backoff.reset();
       this.#inFlight++;
       const done = (): void => {
         this.#inFlight--;
@@ -476,7 +505,7 @@ export class Proposals
       for (const state of stalled) this.#resend(state, false);
       for (const control of controls) {
         if (control.wanted) this.#sendControl(control);
-        else this.#count--;
+        else this.#uncountControl(control);
       }
     }, this.#backoff.next());
   }
@@ -484,6 +513,11 @@ export class Proposals
   #uncount(proposal: Proposal): void {
     this.#count--;
     this.#bytes -= proposal.size;
+  }
+
+  #uncountControl(control: Control): void {
+    if (control.counted) this.#count--;
+    control.counted = false;
   }
 
   #settle(
@@ -510,6 +544,8 @@ export class Proposals
     outcome: Outcome,
     result: Result | undefined,
   ): void {
+    // Another replica has taken the session, and its count, meanwhile.
+    if (state.home !== this) return;
     const { pending } = state;
     if (outcome === "applied") {
       const proposal = pending.take(series);
@@ -529,6 +565,7 @@ export class Proposals
     series: number,
     outcome: Exclude<Outcome, "applied">,
   ): void {
+    const refused = state.pending.get(series);
     const settle = (error: Error): void =>
       this.#settle(state.pending.take(series), (p) => p.reject(error));
     switch (outcome) {
@@ -559,7 +596,9 @@ export class Proposals
             "conflict",
             `Session ${state.index} is used by somebody else: series ${series} is not this one`,
           ),
-          () => outcome === "conflict" ? false : undefined,
+          // Those behind it may be in the log already, and be applied yet.
+          (proposal) =>
+            outcome === "conflict" && proposal === refused ? false : undefined,
         );
     }
   }
@@ -583,8 +622,10 @@ export class Proposals
     const control = this.#registrations.get(clientID);
     if (control === undefined) return;
     const { wanted, sends } = control;
-    if (!control.answered) this.#count--;
-    control.answered = true;
+    this.#uncountControl(control);
+    // Seen before, when the state came from a snapshot.
+    if (control.session === session) return;
+    control.session ??= session;
     // A copy that comes later opens a session nobody will use.
     if (sends > 1) this.#trimRegistrations();
     else this.#registrations.delete(clientID);
@@ -599,9 +640,9 @@ export class Proposals
   }
 
   #trimRegistrations(): void {
-    for (const [clientID, { answered }] of this.#registrations) {
+    for (const [clientID, { wanted }] of this.#registrations) {
       if (this.#registrations.size <= ORPHANS_MAX) return;
-      if (answered) this.#registrations.delete(clientID);
+      if (!wanted) this.#registrations.delete(clientID);
     }
   }
 
@@ -610,7 +651,7 @@ export class Proposals
     const control = this.#closings.get(session);
     if (control !== undefined) {
       this.#closings.delete(session);
-      this.#count--;
+      this.#uncountControl(control);
       control.resolve(session);
     }
     const state = this.locals.get(session);
@@ -618,12 +659,15 @@ export class Proposals
     this.#invalidate(
       state,
       new ErrInvalidSession("closed", `Session ${session} is closed`, false),
-      () => false,
+      (proposal) => proposal.unseen ? undefined : false,
     );
   }
 
-  /** The state came from a snapshot, past entries nobody here has seen. */
-  recovered(): void {
+  /**
+   * The state came from a snapshot, past entries nobody here has seen;
+   * `sessionOf` finds the session a client id has opened in it.
+   */
+  recovered(sessionOf: (clientID: bigint) => number | undefined): void {
     for (let i = this.#single.first; i < this.#unsent; i++) {
       this.#settle(this.#single.take(i), (p) =>
         p.reject(
@@ -631,6 +675,15 @@ export class Proposals
         ));
     }
     for (const state of this.locals.values()) this.#resend(state, true);
+    for (const [clientID, control] of [...this.#registrations]) {
+      if (control.session !== undefined) continue;
+      // It may have been evicted since, or be still to come: to be sure, again.
+      control.sends++;
+      const session = sessionOf(clientID);
+      if (session !== undefined) this.registered(clientID, session);
+      else if (control.wanted) this.#sendControl(control);
+    }
+    for (const control of this.#closings.values()) this.#sendControl(control);
   }
 
   /** Fails all that waits with `waiting`, and all that comes with `later`. */

@@ -53,17 +53,29 @@ export class Reads {
     return this.#asking;
   }
 
-  /** Settles once all up to `index` is applied; given `applied`, that is not yet so. */
-  wait(index: number): Promise<void> {
+  /**
+   * Settles once all up to `index` is applied; given `applied`, that is not yet
+   * so. One that `signal` ends counts no more.
+   */
+  wait(index: number, signal?: AbortSignal): Promise<void> {
     if (this.#waiters.length >= PENDING_READS_MAX) {
       throw new ErrSystemBusy(`${PENDING_READS_MAX} reads wait already`);
     }
-    return new Promise((resolve, reject) => {
-      const waiters = this.#waiters;
-      let at = waiters.length;
-      while (at > 0 && waiters[at - 1]!.index > index) at--;
-      waiters.splice(at, 0, { index, resolve, reject });
-    });
+    signal?.throwIfAborted();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const waiter = { index, resolve, reject };
+    const waiters = this.#waiters;
+    let at = waiters.length;
+    while (at > 0 && waiters[at - 1]!.index > index) at--;
+    waiters.splice(at, 0, waiter);
+    if (signal === undefined) return promise;
+    const abort = (): void => {
+      const at = this.#waiters.indexOf(waiter);
+      if (at >= 0) this.#waiters.splice(at, 1);
+      reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort);
+    return promise.finally(() => signal.removeEventListener("abort", abort));
   }
 
   /** All up to `index` is applied. */

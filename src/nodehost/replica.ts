@@ -38,6 +38,7 @@ import {
 import {
   bringUp,
   type BringUpOptions,
+  type Candidate,
   candidates,
   recoverFrom,
 } from "./bring_up.ts";
@@ -96,6 +97,8 @@ export class Replica {
   readonly #checkpoints: Checkpoints;
   /** Ends everything; its reason is what later calls get. */
   readonly #stopped = new AbortController();
+  /** Ends what still waits once the machine is closed, or will not be. */
+  readonly #ended = new AbortController();
   readonly #openStopped = new AbortController();
   readonly #recoverStopped = new AbortController();
   /** The machine of the moment; none before it is up. */
@@ -136,7 +139,11 @@ export class Replica {
     startReplica = (parts) => {
       const replica = new Replica(parts);
       replica.#starting = replica.#start();
-      const started = abortable(replica.#starting, replica.#stopped.signal);
+      const { signal } = replica.#stopped;
+      const started = abortable(replica.#starting, signal).catch((error) => {
+        // Who starts it is told what it failed with, as all who wait (R5).
+        throw error === signal.reason ? error.cause ?? error : error;
+      });
       return {
         replica,
         started,
@@ -200,7 +207,8 @@ export class Replica {
   /** Asks the machine as it is, at once. */
   staleRead(query: unknown): MaybePromise<unknown> {
     this.#check();
-    return this.#driver.lookup(query);
+    const answer = this.#driver.lookup(query);
+    return isPromise(answer) ? abortable(answer, this.#ended.signal) : answer;
   }
 
   /**
@@ -214,10 +222,13 @@ export class Replica {
   ): Promise<Uint8Array> {
     await this.#upToDate(options.signal);
     this.#check();
-    return await abortable(
-      Promise.resolve(this.#driver.naLookup(query)),
-      options.signal,
-    );
+    const answer = this.#driver.naLookup(query);
+    return isPromise(answer)
+      ? await abortable(
+        abortable(answer, this.#ended.signal),
+        options.signal,
+      )
+      : answer;
   }
 
   async #upToDate(signal: AbortSignal | undefined): Promise<void> {
@@ -233,7 +244,7 @@ export class Replica {
       this.#check();
     }
     if (index <= this.#driver.applied) return;
-    await abortable(this.#reads.wait(index), signal);
+    await this.#reads.wait(index, signal);
   }
 
   /** Throws what a call gets once the replica is stopped, has failed, or is known to be wrong. */
@@ -272,7 +283,8 @@ export class Replica {
     if (this.#stopped.signal.aborted) {
       return Promise.reject(this.#stopped.signal.reason);
     }
-    return this.#snapshotter!.request(options.signal);
+    const taken = this.#snapshotter!.request(options.signal);
+    return abortable(taken, this.#ended.signal);
   }
 
   /**
@@ -291,6 +303,7 @@ export class Replica {
    */
   async getHash(): Promise<{ index: number; hash: bigint }> {
     this.#stopped.signal.throwIfAborted();
+    if (this.#driver.closed) throw new ErrSystemBusy("Replica is recovering");
     return await abortable(
       Promise.resolve(this.#driver.getHash()),
       this.#stopped.signal,
@@ -317,9 +330,7 @@ export class Replica {
         files,
         env,
         driver: () => this.#driver,
-        check: () => {
-          if (this.#diverged !== undefined) throw this.#diverged;
-        },
+        check: () => this.#check(),
         event,
         fail: (cause) => void this.#fail(cause),
       },
@@ -332,6 +343,7 @@ export class Replica {
       (checkpoint) => this.#checkpoints.other(checkpoint),
     );
     await this.#writeConfig();
+    this.#stopped.signal.throwIfAborted();
     const held = reader.held > driver.applied
       ? this.#reads.wait(reader.held)
       : undefined;
@@ -410,13 +422,15 @@ export class Replica {
         }
       }
     } catch (error) {
-      if (!this.#stopped.signal.aborted) void this.#fail(error);
+      if (this.#stopped.signal.aborted) return;
+      void this.#fail(error instanceof MachineFailure ? error.cause : error);
     }
   }
 
   /** Whether reading the log over, or a snapshot, may help. */
   #isPassing(error: unknown): boolean {
     return !this.#stopped.signal.aborted &&
+      !(error instanceof MachineFailure) &&
       (this.#diverged !== undefined || error instanceof LogFailure ||
         error instanceof ErrCompacted);
   }
@@ -446,10 +460,15 @@ export class Replica {
           break;
         }
       }
-      const applied = this.#driver.apply(batches);
-      if (isPromise(applied)) await applied;
-      this.#afterApply();
+      try {
+        const applied = this.#driver.apply(batches);
+        if (isPromise(applied)) await applied;
+      } catch (cause) {
+        // Whatever class it has: reading the log over does not help.
+        throw new MachineFailure("Entries could not be applied", { cause });
+      }
       if (this.#stopped.signal.aborted) throw this.#stopped.signal.reason;
+      this.#afterApply();
       if (env.now() - slice > APPLY_SLICE_MS) {
         // A page has more to do than to catch up.
         await env.turn();
@@ -475,6 +494,8 @@ export class Replica {
   #sync(): void {
     this.#cancelSync?.();
     this.#cancelSync = undefined;
+    // Its recovery failed; another one is to come (R9).
+    if (this.#driver.closed) return;
     const index = this.#driver.applied;
     this.#synced = index;
     Promise.resolve().then(() => this.#driver.sync()).then(
@@ -507,7 +528,15 @@ export class Replica {
     const { config: { trustedNode }, log, event } = this.#parts;
     const wrong = this.#diverged !== undefined;
     const options = this.#bringUpOptions();
-    for (const candidate of await candidates(options)) {
+    let list: Candidate[];
+    try {
+      list = await candidates(options);
+    } catch (error) {
+      // A store that fails for a while is no reason to give up (R8).
+      event({ type: "snapshot failed", error });
+      return false;
+    }
+    for (const candidate of list) {
       const { info } = candidate;
       if (info.kind !== "full") continue;
       if (
@@ -522,7 +551,7 @@ export class Replica {
         await recoverFrom(driver, candidate, options);
         this.#current = driver;
       } catch (error) {
-        if (error instanceof MachineFailure) throw error.cause;
+        if (error instanceof MachineFailure) throw error;
         if (this.#stopped.signal.aborted) throw error;
         event({ type: "snapshot failed", error });
         continue;
@@ -531,7 +560,7 @@ export class Replica {
       }
       this.#diverged = undefined;
       this.#checkpoints.clear();
-      this.#proposals.recovered();
+      this.#proposals.recovered((clientID) => this.#driver.sessionOf(clientID));
       this.#reads.applied(this.appliedIndex);
       return true;
     }
@@ -547,10 +576,12 @@ export class Replica {
   }
 
   #onCheckpoint(checkpoint: Omit<Checkpoint, "nodeID">): void {
+    // Put up before it is compared: if it differs, both sides are to know.
+    if (this.#diverged === undefined) {
+      const { nodeID } = this;
+      this.#parts.log.checkpoints?.publish({ ...checkpoint, nodeID });
+    }
     this.#checkpoints.own(checkpoint);
-    if (this.#diverged !== undefined) return;
-    const { nodeID } = this;
-    this.#parts.log.checkpoints?.publish({ ...checkpoint, nodeID });
   }
 
   /** Another replica's hashes are not this one's (H12). */
@@ -600,9 +631,13 @@ export class Replica {
       await abortable(this.#closeMachine(), over.signal);
     } catch (error) {
       event({ type: "close failed", error });
-    } finally {
-      cancel();
+    }
+    cancel();
+    this.#ended.abort(closed);
+    try {
       await log.close();
+    } catch (error) {
+      event({ type: "close failed", error });
     }
   }
 

@@ -15,7 +15,7 @@ import { SNAPSHOTS_KEPT } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type { Log, Retention } from "../log/log.ts";
 import type { Driver } from "../rsm/driver.ts";
-import { MachineFailure, saveSnapshot } from "../rsm/snapshots.ts";
+import { critical, MachineFailure, saveSnapshot } from "../rsm/snapshots.ts";
 import { verifySnapshot } from "../snapshot/container.ts";
 import {
   ErrSnapshotCorrupted,
@@ -33,6 +33,7 @@ import {
   ErrSnapshotStopped,
 } from "../statemachine/errors.ts";
 import {
+  type MaybePromise,
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
@@ -79,11 +80,13 @@ export async function copySnapshot(
   check: (header: SnapshotHeader) => void,
   options: {
     readonly imported?: boolean;
+    readonly signal?: AbortSignal;
     readonly beforeCommit?: (header: SnapshotHeader) => unknown;
   } = {},
 ): Promise<SnapshotInfo> {
   const { transform, header, totals } = verifySnapshot();
-  const verified = source.pipeThrough(transform);
+  const { signal } = options;
+  const verified = source.pipeThrough(transform, signal ? { signal } : {});
   const reader = verified.getReader();
   let sink: SnapshotSink | undefined;
   try {
@@ -123,7 +126,10 @@ export class Snapshotter {
   /** Index at which a snapshot was last taken, or tried. */
   #index = 0;
   #metadataTaken = 0;
-  readonly #verified = new Set<string>();
+  /** What the machine failed with. */
+  #failure: unknown;
+  /** Ids of those that were read back, by store: an id means something only there. */
+  readonly #verified = new Map<SnapshotStore, Set<string>>();
   /** What the log must keep for this replica to come up again. */
   readonly #retention: Retention | undefined;
 
@@ -166,11 +172,19 @@ export class Snapshotter {
 
   /** Takes a snapshot into the host's store, after those under way. */
   request(signal?: AbortSignal): Promise<SnapshotInfo> {
+    return this.#request(signal, (info) => info);
+  }
+
+  /** As `request()`; `use` comes before another snapshot may take its place. */
+  #request<T>(
+    signal: AbortSignal | undefined,
+    use: (info: SnapshotInfo) => MaybePromise<T>,
+  ): Promise<T> {
     const taken = this.#enqueue(async () => {
       signal?.throwIfAborted();
       const info = await this.#take(this.#kind(), signal);
-      await this.#tidy();
-      return info;
+      await this.#tidy(info);
+      return await use(info);
     });
     return abortable(taken, signal);
   }
@@ -197,10 +211,7 @@ export class Snapshotter {
     if (this.#stopped.signal.aborted) {
       return new ErrClusterClosed(undefined, { cause: error });
     }
-    if (error instanceof MachineFailure) {
-      this.#options.fail(error.cause);
-      return error.cause;
-    }
+    if (error instanceof MachineFailure) return this.#fail(error.cause);
     this.#options.event({ type: "snapshot failed", error });
     // Nobody asked it to stop: it chose to (R8).
     return error instanceof ErrSnapshotStopped
@@ -251,67 +262,74 @@ export class Snapshotter {
   }
 
   /** Removes what is older than what is kept, then cuts the log as far as that allows. */
-  async #tidy(): Promise<void> {
+  async #tidy(taken: SnapshotInfo): Promise<void> {
     const { config, store, shared, log, driver, event } = this.#options;
     const { clusterID, nodeID, compactionOverhead = 0 } = config;
-    const own = await store.list(clusterID);
-    const full = own.filter(({ kind }) => kind === "full");
-    const metadata = own.filter((info) =>
+    let older = await this.#keepGood(store, taken);
+    const metadata = (await store.list(clusterID)).filter((info) =>
       info.kind === "metadata" && info.nodeID === nodeID
     );
-    for (
-      const info of [
-        ...full.slice(SNAPSHOTS_KEPT),
-        ...metadata.slice(SNAPSHOTS_KEPT),
-      ]
-    ) await store.remove(info);
+    for (const info of metadata.slice(SNAPSHOTS_KEPT)) await store.remove(info);
     if (log.compact === undefined) return;
-    const reachable = shared ?? store;
-    if (reachable !== store && full[0] !== undefined) {
-      await this.#share(full[0], reachable);
+    if (shared !== undefined && shared !== store) {
+      older = await this.#keepGood(shared, await this.#share(shared));
     }
-    const older = await this.#olderGood(reachable);
     if (older === undefined) return;
     const upTo = older.index - compactionOverhead;
     if (upTo <= 0) return;
     if (this.#onDisk) {
       const index = driver().applied;
-      await driver().sync();
+      await critical(() => driver().sync());
       this.synced(index);
     }
     await log.compact(upTo);
     event({ type: "compacted", upTo });
   }
 
-  /** Puts a snapshot where every replica can get it. */
-  async #share(info: SnapshotInfo, shared: SnapshotStore): Promise<void> {
-    const { store, env, config: { clusterID } } = this.#options;
-    const isFull = ({ kind }: SnapshotInfo): boolean => kind === "full";
-    const there = (await shared.list(clusterID)).filter(isFull);
-    if (there.length > 0 && there[0]!.index >= info.index) return;
-    await copySnapshot(
-      pacedSource(await store.open(info), env),
-      shared,
-      () => {},
-    );
-    const all = (await shared.list(clusterID)).filter(isFull);
-    for (const old of all.slice(SNAPSHOTS_KEPT)) await shared.remove(old);
+  async #full(store: SnapshotStore): Promise<SnapshotInfo[]> {
+    const list = await store.list(this.#options.config.clusterID);
+    return list.filter(({ kind }) => kind === "full");
   }
 
-  /** The older of the two newest full snapshots, both read back and found good; one that is not is removed. */
-  async #olderGood(store: SnapshotStore): Promise<SnapshotInfo | undefined> {
-    const list = await store.list(this.#options.config.clusterID);
-    const full = list.filter(({ kind }) => kind === "full");
-    const good: SnapshotInfo[] = [];
-    for (const info of full) {
-      if (await this.#isGood(store, info)) good.push(info);
-      if (good.length === SNAPSHOTS_KEPT) return good.at(-1);
+  /** Puts the newest full snapshot where every replica can get it; undefined if it is there already. */
+  async #share(shared: SnapshotStore): Promise<SnapshotInfo | undefined> {
+    const { store, env } = this.#options;
+    const [newest] = await this.#full(store);
+    if (newest === undefined) return undefined;
+    const [there] = await this.#full(shared);
+    if (there !== undefined && there.index >= newest.index) return undefined;
+    const source = pacedSource(await store.open(newest), env);
+    return await copySnapshot(source, shared, () => {});
+  }
+
+  /**
+   * Finds the two newest full snapshots that read back good, removes all that is
+   * older, and returns the older of the two. Of damaged ones only that `taken`
+   * just now is removed: others the log may have been cut for, and what was read
+   * wrong once may be read right the next time.
+   */
+  async #keepGood(
+    store: SnapshotStore,
+    taken: SnapshotInfo | undefined,
+  ): Promise<SnapshotInfo | undefined> {
+    const full = await this.#full(store);
+    let good = 0;
+    for (const [i, info] of full.entries()) {
+      if (await this.#isGood(store, info)) good++;
+      else if (info.id === taken?.id) await store.remove(info);
+      if (good < SNAPSHOTS_KEPT) continue;
+      for (const old of full.slice(i + 1)) await store.remove(old);
+      return info;
     }
     return undefined;
   }
 
   async #isGood(store: SnapshotStore, info: SnapshotInfo): Promise<boolean> {
-    if (this.#verified.has(info.id)) return true;
+    let verified = this.#verified.get(store);
+    if (verified === undefined) {
+      this.#verified.set(store, verified = new Set());
+    }
+    if (verified.has(info.id)) return true;
     try {
       const { transform } = verifySnapshot();
       await pacedSource(await store.open(info), this.#options.env)
@@ -319,12 +337,11 @@ export class Snapshotter {
     } catch (error) {
       if (!isDamage(error)) throw error;
       this.#options.event({ type: "snapshot failed", error });
-      await store.remove(info);
       return false;
     }
     // Those that are gone are of no interest any more.
-    if (this.#verified.size > 4 * SNAPSHOTS_KEPT) this.#verified.clear();
-    this.#verified.add(info.id);
+    if (verified.size > 4 * SNAPSHOTS_KEPT) verified.clear();
+    verified.add(info.id);
     return true;
   }
 
@@ -337,24 +354,59 @@ export class Snapshotter {
     );
     const reader = readable.getReader();
     const ended = new AbortController();
+    const stopped = this.#stopped.signal;
+    // A write that waits for a reader ends with the reader, or not at all.
+    const stop = (): void => void reader.cancel(stopped.reason).catch(() => {});
     let begun = false;
+    let complete = false;
+    const begin = async (): Promise<void> => {
+      stopped.addEventListener("abort", stop);
+      try {
+        await this.#export(writable, ended.signal);
+        complete = true;
+      } catch (error) {
+        await writable.abort(error);
+      } finally {
+        stopped.removeEventListener("abort", stop);
+      }
+    };
     return new ReadableStream<Uint8Array>({
       pull: async (controller) => {
         if (!begun) {
           begun = true;
-          this.#export(writable, ended.signal).catch((error) => {
-            writable.abort(error).catch(() => {});
-          });
+          begin().catch(() => {});
         }
-        const { done, value } = await reader.read();
-        if (done) controller.close();
-        else controller.enqueue(value);
+        try {
+          const { done, value } = await reader.read();
+          if (!done) return controller.enqueue(value);
+          if (!complete) stopped.throwIfAborted();
+        } catch (error) {
+          throw this.#judgeExport(error);
+        }
+        controller.close();
       },
       cancel: async (reason) => {
         ended.abort(new ErrSnapshotStopped(undefined, { cause: reason }));
         await reader.cancel(reason);
       },
     }, { highWaterMark: 0 });
+  }
+
+  /** The machine failed: the end of the replica, and of all that is under way. */
+  #fail(cause: unknown): unknown {
+    this.#failure = cause;
+    this.#options.fail(cause);
+    return cause;
+  }
+
+  /** What to tell the receiver. */
+  #judgeExport(error: unknown): unknown {
+    if (error instanceof MachineFailure) return error.cause;
+    return this.#failure !== undefined
+      ? this.#failure
+      : this.#stopped.signal.aborted
+      ? new ErrClusterClosed(undefined, { cause: error })
+      : error;
   }
 
   async #export(
@@ -369,9 +421,11 @@ export class Snapshotter {
       this.#options.check();
       if (driver().machine.type === RegularStateMachine) {
         // It is saved under a lock, which a slow receiver must not hold.
-        const info = await this.request(ended);
-        retention = log.retain(info.index);
-        await (await store.open(info)).pipeTo(writable, { signal });
+        const taken = await this.#request(ended, (info) => {
+          retention = log.retain(info.index);
+          return store.open(info);
+        });
+        await taken.pipeTo(writable, { signal });
         return;
       }
       await saveSnapshot(driver(), {
@@ -386,12 +440,9 @@ export class Snapshotter {
         signal,
       });
     } catch (error) {
-      if (this.#stopped.signal.aborted) {
-        throw new ErrClusterClosed(undefined, { cause: error });
-      }
-      if (!(error instanceof MachineFailure)) throw error;
-      this.#options.fail(error.cause);
-      throw error.cause;
+      throw !this.#stopped.signal.aborted && error instanceof MachineFailure
+        ? this.#fail(error.cause)
+        : error;
     } finally {
       retention?.release();
     }

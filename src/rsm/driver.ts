@@ -169,6 +169,19 @@ export class Driver<L> {
     const rows = await this.machine.hostState?.readHostRows() ?? [];
     const meta = rows.find(({ key }) => key === META_ROW)?.value;
     if (meta === undefined) return this.#opened;
+    try {
+      return this.#restore(meta, rows);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new ErrLogCorrupted(
+        this.#opened,
+        `host's rows are damaged: ${error.message}`,
+        { cause: error },
+      );
+    }
+  }
+
+  #restore(meta: Uint8Array, rows: readonly HostRow[]): number {
     const reader = new ByteReader(meta);
     const index = reader.varint();
     if (index < this.#opened) {
@@ -188,8 +201,9 @@ export class Driver<L> {
 
   /** Takes over sessions as of an index at or before what the machine holds. */
   loadSessions({ index, mark, sessions }: Captured): void {
-    this.#table = this.#newTable();
-    this.#table.decode(sessions);
+    const table = this.#newTable();
+    table.decode(sessions);
+    this.#table = table;
     this.#applied = this.#read = index;
     this.#mark = mark;
   }
@@ -201,6 +215,11 @@ export class Driver<L> {
       mark: this.#mark,
       sessions: this.#table.encode(true),
     };
+  }
+
+  /** The session that `clientID` opened last, if it is there still. */
+  sessionOf(clientID: bigint): number | undefined {
+    return this.#table.find(clientID);
   }
 
   /** Stops telling of a session that was its own. */
@@ -220,8 +239,8 @@ export class Driver<L> {
     i: number,
   ): MaybePromise<void> {
     for (; b < batches.length; b++, i = 0) {
-      const { follows, first, records: { bytes, ends } } = batches[b]!;
-      if (i === 0) this.#checkFollows(follows, first);
+      const { first, records: { bytes, ends } } = batches[b]!;
+      if (i === 0) this.#checkBatch(batches[b]!);
       for (let start = i === 0 ? 0 : ends[i - 1]!; i < ends.length; i++) {
         const end = ends[i]!;
         this.#decode(first + i, bytes, start, end);
@@ -244,7 +263,10 @@ export class Driver<L> {
     return this.#flush();
   }
 
-  #checkFollows(follows: number, first: number): void {
+  #checkBatch({ follows, first, records: { bytes, ends } }: LogBatch): void {
+    if (ends.at(-1) !== bytes.length) {
+      throw new ErrLogCorrupted(first, "records of the batch do not fill it");
+    }
     if (follows !== this.#read || !(first > follows)) {
       throw new ErrLogCorrupted(
         first,
@@ -330,7 +352,11 @@ export class Driver<L> {
     if (locals.size > 0) session.local ??= locals.get(index);
     const verdict = table.judge(session, series, lag, digest);
     if (verdict === "apply") return session;
-    if (verdict !== "duplicate") {
+    if (verdict === "gap" && series - lag > session.next) {
+      // What its client calls answered was never applied here: the client has
+      // another history, and a gap that nobody will ever fill.
+      this.#answerLater(session.local, series, "conflict");
+    } else if (verdict !== "duplicate") {
       this.#answerLater(session.local, series, verdict);
     } else this.#answerLater(session.local, series, "lost", table.slot);
     return undefined;
@@ -388,9 +414,9 @@ export class Driver<L> {
   #flush(): MaybePromise<void> {
     const { hostState } = this.machine;
     if (this.#read === this.#applied) return;
-    if (this.#entries.length === 0 && hostState === undefined) {
-      return this.#settle();
-    }
+    // A machine that is ahead of its sessions is not to be set back to them.
+    const nothing = hostState === undefined || this.#read < this.#opened;
+    if (this.#entries.length === 0 && nothing) return this.#settle();
     this.dirty = true;
     const updated = this.machine.update(this.#entries, this.#hostState);
     return isPromise(updated)
@@ -461,6 +487,8 @@ export class Driver<L> {
   #checkpoint(): MaybePromise<void> {
     this.#checkpointDue = false;
     const index = this.#applied;
+    // The machine is ahead of its sessions: its hash is that of a later index.
+    if (index < this.#opened) return;
     const report = (state: bigint | undefined): void =>
       this.#listener.checkpoint({
         index,

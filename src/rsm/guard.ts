@@ -46,13 +46,14 @@ const EXCLUSIONS: Record<Type, readonly (readonly [number, number])[]> = {
     [Close, Lookup],
     [Update, Hash],
   ],
-  // D7.
+  // D7, and D11: a recovery overlaps nothing but `lookup()`.
   [OnDiskStateMachine]: [
     [
       Update | Sync | Prepare | Recover | Close,
       Update | Sync | Prepare | Recover | Close,
     ],
     [Recover | Close, Save],
+    [Recover, NALookup],
     [Update | Recover | Close, Hash],
   ],
 };

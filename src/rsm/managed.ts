@@ -188,24 +188,29 @@ function manageRegular(machine: IStateMachine): ManagedMachine {
 function updateWithHost(
   machine: object,
   hostState: IHostState,
-  entries: Entry[],
+  entries: readonly Entry[],
+  given: Entry[],
   host: () => HostState,
 ): MaybePromise<Entry[]> {
   let calls = 0;
   const once = (): HostState => {
     calls++;
+    // Before a second answer, which lacks what the first one told, is stored.
+    if (calls > 1) throw wrong();
     for (const entry of entries) checkResult(machine, entry.result!);
     return host();
   };
-  const check = (entries: Entry[]): Entry[] => {
-    if (calls === 1) return entries;
-    throw new ErrInvalidResult(
+  const wrong = (): ErrInvalidResult =>
+    new ErrInvalidResult(
       `${
         describe(machine, "updateWithHost")
       } asked ${calls} times for the host's rows`,
     );
+  const check = (returned: Entry[]): Entry[] => {
+    if (calls === 1) return returned;
+    throw wrong();
   };
-  const returned = hostState.updateWithHost(entries, once);
+  const returned = hostState.updateWithHost(given, once);
   return isPromise(returned) ? returned.then(check) : check(returned);
 }
 
@@ -283,10 +288,10 @@ function manageOnDisk(machine: IOnDiskStateMachine): ManagedMachine {
       updateBatch(
         machine,
         entries,
-        (entries) =>
+        (given) =>
           hostState === undefined
-            ? machine.update(entries)
-            : updateWithHost(machine, hostState, entries, host),
+            ? machine.update(given)
+            : updateWithHost(machine, hostState, entries, given, host),
       ),
     sync: () => machine.sync(),
     prepareSnapshot: () => machine.prepareSnapshot(),

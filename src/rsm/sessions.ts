@@ -134,6 +134,15 @@ export class SessionTable<L> {
       : this.#sessions.get(index);
   }
 
+  /** The session that `clientID` opened last, if it is there still. */
+  find(clientID: bigint): number | undefined {
+    let found: number | undefined;
+    for (const { index, clientID: opener } of this.#sessions.values()) {
+      if (opener === clientID && !(index < found!)) found = index;
+    }
+    return found;
+  }
+
   /** Opens a session and, at the limit, evicts the one used least recently. */
   register(
     index: number,
@@ -265,9 +274,10 @@ export class SessionTable<L> {
       slot.result = { value };
       return;
     }
-    // Acknowledged in the same batch that applies it: nobody will ask again.
-    if (series <= session.responded) return;
     slot.result = { value, data: data.slice() };
+    // Acknowledged in the same batch that applies it: only a copy in that batch
+    // still asks.
+    if (series <= session.responded) return;
     session.dataBytes += data.length;
     for (
       let i = session.head;
@@ -304,7 +314,13 @@ export class SessionTable<L> {
     if (count > this.#max) {
       throw new RangeError("More sessions than there may be");
     }
-    for (let i = 0; i < count; i++) this.#add(decodeSession<L>(reader));
+    for (let i = 0; i < count; i++) {
+      const session = decodeSession<L>(reader);
+      if (this.#sessions.has(session.index)) {
+        throw new RangeError(`Session ${session.index} is there twice`);
+      }
+      this.#add(session);
+    }
     if (reader.remaining > 0) throw new RangeError("Bytes after the sessions");
     this.#changed?.add(0);
   }

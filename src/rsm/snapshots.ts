@@ -76,10 +76,10 @@ export async function saveSnapshot<L>(
     // The index must not be ahead of what is durable: one exclusion for both.
     const captured = await critical(() =>
       guard.run(Op.Sync, async () => {
+        signal.throwIfAborted();
         await machine.sync();
         return driver.capture();
-      })
-    );
+      }), signal);
     return await saveMetadata(driver, options, captured);
   }
   let saving: Promise<SnapshotTotals> | undefined;
@@ -100,7 +100,8 @@ export async function saveSnapshot<L>(
   return await saving!;
 }
 
-async function critical<T>(
+/** Makes a call of the machine whose errors are critical, unless `signal` asked for them. */
+export async function critical<T>(
   call: () => MaybePromise<T>,
   signal?: AbortSignal,
 ): Promise<T> {
@@ -108,7 +109,7 @@ async function critical<T>(
     return await call();
   } catch (error) {
     if (signal?.aborted && error === signal.reason) throw error;
-    throw new MachineFailure("Machine failed to prepare a snapshot", {
+    throw new MachineFailure("Machine failed to sync or prepare a snapshot", {
       cause: error,
     });
   }
@@ -128,15 +129,28 @@ async function saveMetadata<L>(
   options: SaveOptions,
   captured: Captured,
 ): Promise<SnapshotTotals> {
+  const { signal } = options;
   const header = headerOf(driver, options, captured);
   const sink = await options.create(header);
   const writer = new SnapshotWriter(sink, header, captured.sessions);
+  const unwatch = watch(signal, writer);
   try {
     return await writer.finish();
   } catch (error) {
     await writer.abort(error);
     throw error;
+  } finally {
+    unwatch();
   }
+}
+
+/** Aborts a writer once its snapshot is not wanted any more; returns what ends the watching. */
+function watch(signal: AbortSignal, writer: SnapshotWriter): () => void {
+  const abort = (): void => void writer.abort(signal.reason);
+  signal.addEventListener("abort", abort);
+  // It may have happened while the sink was made.
+  if (signal.aborted) abort();
+  return () => signal.removeEventListener("abort", abort);
 }
 
 async function saveState<L>(
@@ -151,14 +165,14 @@ async function saveState<L>(
   const files = new SnapshotFileCollection();
   let writer: SnapshotWriter;
   try {
+    signal.throwIfAborted();
     const sink = await options.create(header);
     writer = new SnapshotWriter(sink, header, captured.sessions, { streaming });
   } catch (error) {
     await discardContext(driver, context, error);
     throw error;
   }
-  const abort = (): void => void writer.abort(signal.reason);
-  signal.addEventListener("abort", abort);
+  const unwatch = watch(signal, writer);
   try {
     try {
       await machine.saveSnapshot(context, writer.payload, files, signal);
@@ -173,7 +187,7 @@ async function saveState<L>(
     await writer.abort(error);
     throw error;
   } finally {
-    signal.removeEventListener("abort", abort);
+    unwatch();
   }
 }
 
@@ -338,7 +352,9 @@ async function recoverState<L>(
       await reader.finish();
     });
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
+    if (!(error instanceof RangeError) || error === reader.sourceError) {
+      throw error;
+    }
     throw new ErrSnapshotCorrupted(
       `Sessions of the snapshot are damaged: ${error.message}`,
       0,

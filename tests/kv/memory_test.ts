@@ -1,8 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
-import { kv } from "../../src/kv/mod.ts";
+import { LEAF_BYTES, LEAF_ROWS } from "../../src/kv/leaf.ts";
+import { kv, KVStateMachine } from "../../src/kv/mod.ts";
+import { loadPayload } from "../../src/kv/snapshot.ts";
 import { applyCommand } from "../../src/kv/command.ts";
 import { spans, Tree } from "../../src/kv/tree.ts";
-import { apply, machines, random, save, text } from "./util.ts";
+import { apply, machines, never, random, save, source, text } from "./util.ts";
 
 /** Leaves, and bytes of their buffers and of what is in use in them. */
 function memory(tree: Tree): { leaves: number; held: number; used: number } {
@@ -78,6 +80,19 @@ Deno.test("Tree fills its leaves when keys come in order", () => {
     applyCommand(tree, kv.put(`${1e6 + i}`, "x"));
   }
   assert(memory(tree).leaves <= 20_000 / 63 + 1);
+});
+
+Deno.test("Tree recovered from a snapshot has leaves as small as one that grew", async () => {
+  const machine = new KVStateMachine();
+  for (let i = 0; i < 2000; i++) {
+    apply(machine, kv.put(`${i}`, new Uint8Array(i % 40 ? 1000 : 30_000)));
+  }
+  const tree = await loadPayload(source([await save(machine)]), never);
+  for (const { leaf } of spans(tree.present.root)) {
+    assert(leaf.rows < LEAF_ROWS);
+    assert(leaf.used <= LEAF_BYTES || leaf.rows === 1, `${leaf.used} bytes`);
+    assertEquals(leaf.view.byteLength, leaf.used);
+  }
 });
 
 for (const [name, create] of machines) {

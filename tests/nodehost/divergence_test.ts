@@ -1,0 +1,235 @@
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import { ErrDiverged, type HostEvent, MemoryLogDB } from "../../mod.ts";
+import {
+  bytes,
+  checked,
+  FaultyLogDB,
+  type Journal,
+  ManualEnv,
+  proposeAll,
+  rejection,
+  settle,
+  start,
+  type Started,
+  stopAll,
+} from "./support.ts";
+
+/** Adds to what it applies something that no other replica adds. */
+function wrong(when: () => boolean): {
+  before(method: string, machine: Journal): void;
+} {
+  return {
+    before(method, machine): void {
+      if (method === "update" && when()) {
+        machine.list.push(`clock ${performance.now()}`);
+      }
+    },
+  };
+}
+
+function divergedOf({ events }: Started): (HostEvent & { type: "diverged" })[] {
+  return events.filter((event) => event.type === "diverged");
+}
+
+async function startBoth(
+  logDB: MemoryLogDB | FaultyLogDB,
+  env: ManualEnv,
+  isWrong: () => boolean,
+  trustedNode: bigint | undefined,
+  kind: "regular" | "concurrent" | "hosted",
+): Promise<[Started, Started]> {
+  const config = {
+    hashEntries: 4,
+    ...(trustedNode === undefined ? {} : { trustedNode }),
+  };
+  const one = await start({
+    logDB,
+    env,
+    kind,
+    config: { ...config, fullSnapshotInterval: 1 },
+  });
+  const two = await start({
+    logDB,
+    env,
+    kind,
+    config: { ...config, nodeID: 2n, fullSnapshotInterval: 1 },
+    manners: wrong(isWrong),
+  });
+  return [one, two];
+}
+
+Deno.test(
+  "H12 replicas that agree report nothing, whatever sizes their batches have",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    const [one, two] = await startBoth(
+      logDB,
+      env,
+      () => false,
+      1n,
+      "concurrent",
+    );
+    const session = await two.replica.openSession();
+    for (let i = 0; i < 30; i++) {
+      await Promise.all([
+        one.replica.propose(bytes(`${i}`)),
+        two.replica.propose(bytes(`s${i}`), { session }),
+        one.replica.propose(bytes(`t${i}`)),
+      ]);
+    }
+    const late = await start({
+      logDB,
+      env,
+      config: { nodeID: 3n, hashEntries: 4, trustedNode: 1n },
+    });
+    for (const { events } of [one, two, late]) assertEquals(events, []);
+    await stopAll([one, two, late]);
+  }),
+);
+
+Deno.test(
+  "H12 a replica that differs from the trusted one is found out, serves neither reads nor snapshots, and recovers from a good one",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent", "hosted"] as const) {
+      const env = new ManualEnv();
+      await using logDB = new MemoryLogDB({ env });
+      let isWrong = false;
+      const [one, two] = await startBoth(
+        logDB,
+        env,
+        () => isWrong,
+        1n,
+        kind,
+      );
+      await proposeAll(one.replica, "a", "b", "c", "d");
+      await two.replica.read(null);
+      isWrong = true;
+      await proposeAll(one.replica, "e");
+      await settle();
+      isWrong = false;
+      await proposeAll(one.replica, "f", "g", "h");
+      await settle();
+      // Both sides say so, with the range.
+      const [seenByOne, seenByTwo] = [divergedOf(one), divergedOf(two)];
+      assertEquals(seenByTwo.length, 1);
+      assert(seenByOne.length >= 1);
+      assertEquals([seenByOne[0]!.from, seenByTwo[0]!.from], [2n, 1n]);
+      for (const { error } of [seenByOne[0]!, seenByTwo[0]!]) {
+        assertInstanceOf(error, ErrDiverged);
+        assertEquals([error.after, error.upTo], [4, 8]);
+      }
+      for (
+        const refused of [
+          two.replica.read(null),
+          (async () => await two.replica.staleRead(null))(),
+          two.replica.requestSnapshot(),
+          (async () => await two.replica.exportSnapshot().getReader().read())(),
+        ]
+      ) assertInstanceOf(await rejection(refused), ErrDiverged);
+      // The right one goes on as if nothing were.
+      const session = await one.replica.openSession();
+      await one.replica.propose(bytes("i"), { session });
+      const waiting = two.replica.propose(bytes("j"), { session });
+      await settle();
+      await one.replica.requestSnapshot();
+      const { value } = await env.until(waiting);
+      assertEquals(value, 10n);
+      assertEquals(
+        await two.replica.read(null),
+        await one.replica.read(null),
+      );
+      assertEquals(await two.replica.getHash(), await one.replica.getHash());
+      // It may save and offer again.
+      await two.replica.requestSnapshot();
+      await proposeAll(one.replica, "k", "l", "m", "n");
+      await settle();
+      assertEquals(divergedOf(two).length, 1);
+      await env.until(stopAll([one, two]));
+    }
+  }),
+);
+
+Deno.test(
+  "H12 with nobody trusted both report, and both go on",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    const [one, two] = await startBoth(
+      logDB,
+      env,
+      () => true,
+      undefined,
+      "regular",
+    );
+    for (let i = 0; i < 10; i++) await proposeAll(one.replica, `${i}`);
+    await settle();
+    assert(divergedOf(one).length > 0);
+    assert(divergedOf(two).length > 0);
+    for (const { replica } of [one, two]) {
+      await replica.read(null);
+      await replica.propose(bytes("x"));
+      assertEquals(replica.error, undefined);
+    }
+    await stopAll([one, two]);
+  }),
+);
+
+Deno.test(
+  "H12 reads that wait at a replica found to be wrong are told, not answered",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    let isWrong = false;
+    const [one, two] = await startBoth(
+      logDB,
+      env,
+      () => isWrong,
+      1n,
+      "regular",
+    );
+    await proposeAll(one.replica, "a");
+    await two.replica.read(null);
+    isWrong = true;
+    logDB.faults.break(2n);
+    for (let i = 0; i < 20; i++) await proposeAll(one.replica, `${i}`);
+    const read = rejection(two.replica.read(null));
+    await settle();
+    logDB.faults.mend(2n);
+    assertInstanceOf(await env.until(read), ErrDiverged);
+    isWrong = false;
+    await env.until(stopAll([one, two]));
+  }),
+);
+
+Deno.test(
+  "H12 the trusted replica itself is never the one that is wrong",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    const [one, two] = await startBoth(logDB, env, () => true, 2n, "regular");
+    for (let i = 0; i < 10; i++) await proposeAll(two.replica, `${i}`);
+    await settle();
+    await two.replica.read(null);
+    assertInstanceOf(await rejection(one.replica.read(null)), ErrDiverged);
+    await stopAll([one, two]);
+  }),
+);
+
+Deno.test(
+  "H12 a wrong replica can be stopped while it waits for a good snapshot",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    const [one, two] = await startBoth(logDB, env, () => true, 1n, "regular");
+    for (let i = 0; i < 10; i++) await proposeAll(one.replica, `${i}`);
+    await env.advance(30_000);
+    const waiting = rejection(two.replica.propose(bytes("x")));
+    await settle();
+    await two.host.stop();
+    assertEquals((await waiting as Error).name, "ErrClusterClosed");
+    assertEquals(two.machines[0]!.calls.at(-1), "close");
+    await one.host.stop();
+    assertEquals(env.timers, 0);
+  }),
+);

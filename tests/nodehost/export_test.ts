@@ -1,0 +1,423 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  ErrClusterAlreadyExist,
+  ErrClusterClosed,
+  ErrInvalidSession,
+  ErrSnapshotCorrupted,
+  ErrSnapshotMismatch,
+  ErrSnapshotNotFound,
+  MemoryLogDB,
+  NodeHost,
+} from "../../mod.ts";
+import {
+  bytes,
+  checked,
+  collect,
+  Disk,
+  FaultyLogDB,
+  FaultySnapshotStore,
+  flipByte,
+  KINDS,
+  listOf,
+  ManualEnv,
+  proposeAll,
+  rejection,
+  settle,
+  start,
+  startOn,
+  streamOf,
+  text,
+} from "./support.ts";
+
+Deno.test(
+  "H9 what one host exports another imports and goes on from, whatever the kinds",
+  checked(async () => {
+    for (const from of KINDS) {
+      for (const compression of ["none", "gzip"] as const) {
+        const one = await start({ kind: from, config: { compression } });
+        const session = await one.replica.openSession();
+        await one.replica.propose(bytes("a"), { session });
+        await proposeAll(one.replica, "b");
+        const snapshot = await collect(one.replica.exportSnapshot());
+        const index = one.replica.appliedIndex;
+        let moved = false;
+        // Without the host's rows a machine knows its index from its own kind of payload only.
+        const kinds = from === "disk"
+          ? ["disk"] as const
+          : ["regular", "concurrent", "hosted"] as const;
+        for (const kind of kinds) {
+          await using logDB = new MemoryLogDB();
+          await using host = new NodeHost({ logDB });
+          await host.importSnapshot(1n, streamOf(snapshot, 7));
+          const replica = await startOn(host, { kind });
+          assertEquals(await listOf(replica), ["a", "b"]);
+          assertEquals(replica.appliedIndex, index, "the log goes on after it");
+          assertEquals((await replica.propose(bytes("c"))).value, 3n);
+          // Another replica comes in from there.
+          const late = await start({ logDB, kind, config: { nodeID: 2n } });
+          assertEquals(await listOf(late.replica), ["a", "b", "c"]);
+          // The session has moved with the state, and knows what was applied:
+          // it goes on in one of the copies, and is refused in every other.
+          const answer = replica.propose(bytes("d"), { session });
+          if (moved) {
+            const error = await rejection(answer);
+            assertInstanceOf(error, ErrInvalidSession);
+          } else {
+            const { value, data } = await answer;
+            assertEquals([value, text(data)], [4n, "d"]);
+            await replica.propose(bytes("e"), { session });
+          }
+          moved = true;
+          await late.host.stop();
+        }
+        await one.host.stop();
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "H9 a cluster without a single entry can be moved too",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const one = await start({ kind });
+      const snapshot = await collect(one.replica.exportSnapshot());
+      await using host = new NodeHost();
+      await host.importSnapshot(1n, streamOf(snapshot));
+      const replica = await startOn(host, { kind });
+      await proposeAll(replica, "a");
+      await one.host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H9 an export is the state at one index, a slow reader holds up no update",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const { host, replica } = await start({
+        kind,
+        manners: { filling: 1 << 20 },
+      });
+      await proposeAll(replica, "a");
+      const reader = replica.exportSnapshot().getReader();
+      const chunks = [(await reader.read()).value!];
+      await settle();
+      for (let i = 0; i < 5; i++) await proposeAll(replica, `${i}`);
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        chunks.push(value);
+        if (chunks.length % 5 === 0) await proposeAll(replica, "x");
+      }
+      await using other = new NodeHost();
+      const whole = new Blob(chunks as BlobPart[]).stream();
+      await other.importSnapshot(1n, whole);
+      const there = await startOn(other, { kind });
+      assertEquals(await listOf(there), ["a"]);
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H9 exports at once, of one index, do not take one another's snapshot away",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using snapshots = new FaultySnapshotStore();
+    const { host, replica } = await start({ env, snapshots });
+    await proposeAll(replica, "a");
+    snapshots.before = async (step) => {
+      if (step === "open") await settle(2);
+    };
+    const all = await Promise.all(
+      Array.from({ length: 4 }, () => collect(replica.exportSnapshot())),
+    );
+    for (const one of all) assertEquals(one, all[0]!);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H9 an export that is cancelled ends, and frees what it held",
+  checked(async () => {
+    for (const kind of KINDS) {
+      await using logDB = new MemoryLogDB();
+      const { host, replica, machines, events } = await start({
+        logDB,
+        kind,
+        manners: { filling: 4 << 20 },
+      });
+      await proposeAll(replica, "a");
+      const reader = replica.exportSnapshot().getReader();
+      await reader.read();
+      await settle();
+      await reader.cancel(new Error("Enough"));
+      await replica.exportSnapshot().cancel();
+      await settle();
+      const { contexts } = machines[0] as unknown as {
+        contexts?: Set<unknown>;
+      };
+      assertEquals(contexts?.size ?? 0, 0);
+      await proposeAll(replica, "b");
+      assertEquals(replica.error, undefined);
+      assertEquals(events.filter(({ type }) => type === "failed"), []);
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H7 the log after an export in flight is not cut",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent"] as const) {
+      await using logDB = new MemoryLogDB();
+      const { host, replica } = await start({
+        logDB,
+        kind,
+        manners: { filling: 4 << 20 },
+      });
+      await proposeAll(replica, "a");
+      const index = replica.appliedIndex;
+      const reader = replica.exportSnapshot().getReader();
+      await reader.read();
+      await settle();
+      for (const c of ["b", "c", "d"]) {
+        await proposeAll(replica, c);
+        await replica.requestSnapshot();
+      }
+      const log = logDB.open(1n, 9n);
+      (await log.read(index)).close();
+      await reader.cancel();
+      await settle();
+      await proposeAll(replica, "e");
+      await replica.requestSnapshot();
+      assertEquals(
+        (await rejection((async () => await log.read(index))()) as Error).name,
+        "ErrCompacted",
+      );
+      await log.close();
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "R5 a machine that fails while it is exported fails the export with its own error",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const cause = new Error("Cannot save");
+      const { host, replica, events } = await start({
+        kind,
+        manners: {
+          before: (method) => {
+            if (method === "saveSnapshot") throw cause;
+          },
+        },
+        config: { fullSnapshotInterval: 1 },
+      });
+      await proposeAll(replica, "a");
+      const reader = replica.exportSnapshot().getReader();
+      const error = await rejection((async () => {
+        while (!(await reader.read()).done);
+      })());
+      assertStrictEquals(error, cause, kind);
+      await settle();
+      const later = await rejection(replica.propose(bytes("b")));
+      assertInstanceOf(later, ErrClusterClosed);
+      assertEquals(events.at(-1)!.type, "failed");
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H9 an import where there is a log, a snapshot or a replica is ErrClusterAlreadyExist and changes nothing",
+  checked(async () => {
+    const one = await start();
+    await proposeAll(one.replica, "a");
+    const snapshot = await collect(one.replica.exportSnapshot());
+    assertInstanceOf(
+      await rejection(one.host.importSnapshot(1n, streamOf(snapshot))),
+      ErrClusterAlreadyExist,
+    );
+    await one.host.stop();
+
+    await using logDB = new MemoryLogDB();
+    const two = await start({ logDB });
+    await proposeAll(two.replica, "mine");
+    await two.host.stop();
+    await using host = new NodeHost({ logDB });
+    let cancelled = false;
+    const source = new ReadableStream<Uint8Array>({
+      pull: (controller) => controller.enqueue(snapshot.slice()),
+      cancel: () => {
+        cancelled = true;
+      },
+    }, { highWaterMark: 0 });
+    assertInstanceOf(
+      await rejection(host.importSnapshot(1n, source)),
+      ErrClusterAlreadyExist,
+    );
+    assert(cancelled, "Who gave the stream is told that nobody reads it");
+    assertEquals(await listOf(await startOn(host, {})), ["mine"]);
+
+    await using fresh = new NodeHost();
+    await fresh.importSnapshot(1n, streamOf(snapshot));
+    assertInstanceOf(
+      await rejection(fresh.importSnapshot(1n, streamOf(snapshot))),
+      ErrClusterAlreadyExist,
+    );
+    assertEquals(await listOf(await startOn(fresh, {})), ["a"]);
+  }),
+);
+
+Deno.test(
+  "H9 another cluster's snapshot, or one without state, is ErrSnapshotMismatch",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const one = await start({ logDB, kind: "hosted" });
+    await proposeAll(one.replica, "a");
+    const snapshot = await collect(one.replica.exportSnapshot());
+    const info = await one.replica.requestSnapshot();
+    const metadata = await collect(logDB.snapshots.open(info));
+    await one.host.stop();
+    await using host = new NodeHost();
+    await assertRejects(
+      () => host.importSnapshot(2n, streamOf(snapshot)),
+      ErrSnapshotMismatch,
+    );
+    await assertRejects(
+      () => host.importSnapshot(1n, streamOf(metadata)),
+      ErrSnapshotMismatch,
+    );
+    // Nothing of it is left.
+    for (const clusterID of [1n, 2n]) {
+      const replica = await startOn(host, { config: { clusterID } });
+      assertEquals(await listOf(replica), []);
+    }
+  }),
+);
+
+Deno.test(
+  "H9 H8 a damaged import leaves nothing, and can be made again",
+  checked(async () => {
+    const one = await start({ manners: { filling: 200_000 } });
+    await proposeAll(one.replica, "a");
+    const snapshot = await collect(one.replica.exportSnapshot());
+    await one.host.stop();
+    await using snapshots = new FaultySnapshotStore();
+    await using logDB = new FaultyLogDB({ snapshots });
+    await using host = new NodeHost({ logDB, snapshots });
+    for (
+      const broken of [
+        streamOf(new Uint8Array()),
+        streamOf(bytes("this is no snapshot at all, whatever it says")),
+        streamOf(snapshot.slice(0, -1)),
+        streamOf(snapshot.slice(0, 100)),
+        streamOf(new Uint8Array([...snapshot, 0])),
+        streamOf(snapshot).pipeThrough(flipByte(20)),
+        streamOf(snapshot).pipeThrough(flipByte(snapshot.length >> 1)),
+        streamOf(snapshot).pipeThrough(flipByte(snapshot.length - 2)),
+      ]
+    ) {
+      await assertRejects(
+        () => host.importSnapshot(1n, broken),
+        ErrSnapshotCorrupted,
+      );
+      assertEquals(snapshots.inner.list(1n), []);
+    }
+    const cause = new Error("Connection lost");
+    const cut = new ReadableStream<Uint8Array>({
+      pull: (controller) => {
+        controller.enqueue(snapshot.slice(0, 5000));
+        controller.error(cause);
+      },
+    });
+    assertStrictEquals(await rejection(host.importSnapshot(1n, cut)), cause);
+    for (const step of ["create", "write", "commit"]) {
+      snapshots.before = (name) => {
+        if (name === step) throw cause;
+      };
+      const error = await rejection(
+        host.importSnapshot(1n, streamOf(snapshot)),
+      );
+      assertStrictEquals(error, cause);
+      snapshots.before = () => {};
+    }
+    await host.importSnapshot(1n, streamOf(snapshot));
+    assertEquals(await listOf(await startOn(host, {})), ["a"]);
+  }),
+);
+
+Deno.test(
+  "H9 two imports at once, of one host or of two: one is refused",
+  checked(async () => {
+    const one = await start();
+    await proposeAll(one.replica, "a");
+    const snapshot = await collect(one.replica.exportSnapshot());
+    await one.host.stop();
+    await using logDB = new MemoryLogDB();
+    await using here = new NodeHost({ logDB });
+    await using there = new NodeHost({ logDB });
+    const results = await Promise.allSettled([
+      here.importSnapshot(1n, streamOf(snapshot)),
+      here.importSnapshot(1n, streamOf(snapshot)),
+      there.importSnapshot(1n, streamOf(snapshot)),
+      startOn(here, {}),
+    ]);
+    assertEquals(
+      results.map(({ status }) => status),
+      ["fulfilled", "rejected", "rejected", "rejected"],
+    );
+    assertEquals(await listOf(await startOn(there, {})), ["a"]);
+  }),
+);
+
+Deno.test(
+  "H9 an on-disk machine that has state where a snapshot was imported is refused",
+  checked(async () => {
+    const disk = new Disk();
+    const one = await start({ kind: "hosted", disk });
+    await proposeAll(one.replica, "a", "b", "c");
+    await one.host.stop();
+    const two = await start();
+    await proposeAll(two.replica, "other");
+    const snapshot = await collect(two.replica.exportSnapshot());
+    await two.host.stop();
+    await using host = new NodeHost();
+    await host.importSnapshot(1n, streamOf(snapshot));
+    assertInstanceOf(
+      await rejection(startOn(host, { kind: "hosted", disk })),
+      ErrClusterAlreadyExist,
+    );
+    const fresh = await startOn(host, { kind: "hosted", disk: new Disk() });
+    assertEquals(await listOf(fresh), ["other"]);
+  }),
+);
+
+Deno.test(
+  "H9 an export of a store that lost the snapshot says so, and the replica goes on",
+  checked(async () => {
+    await using snapshots = new FaultySnapshotStore();
+    const { host, replica } = await start({ snapshots });
+    await proposeAll(replica, "a");
+    snapshots.before = (step) => {
+      if (step === "open") throw new ErrSnapshotNotFound("1");
+    };
+    assertInstanceOf(
+      await rejection(replica.exportSnapshot().getReader().read()),
+      ErrSnapshotNotFound,
+    );
+    snapshots.before = () => {};
+    await proposeAll(replica, "b");
+    await collect(replica.exportSnapshot());
+    await host.stop();
+  }),
+);

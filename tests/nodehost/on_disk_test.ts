@@ -1,0 +1,409 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  ErrDiverged,
+  ErrInvalidSession,
+  ErrSnapshotStopped,
+  ErrSnapshotStreaming,
+  ErrStoreVanished,
+  ErrUnknownOutcome,
+  MemoryLogDB,
+} from "../../mod.ts";
+import {
+  bytes,
+  checked,
+  Disk,
+  FaultyLogDB,
+  listOf,
+  ManualEnv,
+  proposeAll,
+  randomOf,
+  rejection,
+  settle,
+  start,
+  stopAll,
+  text,
+} from "./support.ts";
+
+const ON_DISK = ["disk", "hosted"] as const;
+
+Deno.test(
+  "D1 D3 D5 a machine that crashes at any point comes up as it was, with no entry twice",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      for (let seed = 1; seed <= 30; seed++) {
+        const random = randomOf(seed);
+        const env = new ManualEnv(seed);
+        await using logDB = new MemoryLogDB({ env });
+        const disk = new Disk();
+        const holder = await start({ logDB, env, config: { nodeID: 9n } });
+        const session = await holder.replica.openSession();
+        const expected: string[] = [];
+        for (let life = 0; life < 4; life++) {
+          const one = await start({
+            logDB,
+            env,
+            kind,
+            disk,
+            config: { fullSnapshotInterval: 2 },
+          });
+          assertEquals(await listOf(one.replica), expected, `seed ${seed}`);
+          for (let i = 0; i < random() % 12; i++) {
+            const command = `${life}/${i}`;
+            expected.push(command);
+            const via = random() % 2 ? one : holder;
+            await via.replica.propose(
+              bytes(command),
+              random() % 2 ? { session } : {},
+            );
+            if (random() % 4 === 0) {
+              await one.replica.read(null);
+              await one.replica.requestSnapshot();
+            }
+            if (random() % 6 === 0) await env.advance(1_500);
+          }
+          await one.replica.read(null);
+          await one.host.stop();
+          disk.crash(random);
+        }
+        const last = await start({ logDB, env, kind, disk });
+        assertEquals(await listOf(last.replica), expected, `seed ${seed}`);
+        await stopAll([last, holder]);
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "D6 what was applied is durable a while later, and when a snapshot is taken",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      const env = new ManualEnv();
+      const disk = new Disk();
+      const { host, replica } = await start({ env, kind, disk });
+      await proposeAll(replica, "a");
+      await env.advance(1_000);
+      await proposeAll(replica, "b");
+      disk.crash();
+      assertEquals(disk.newest.list, ["a"]);
+      await proposeAll(replica, "c");
+      await replica.requestSnapshot();
+      disk.crash();
+      assertEquals(disk.newest.list.at(-1), "c");
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H7 D6 the log is not cut past what a running on-disk replica has made durable",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      const env = new ManualEnv();
+      await using logDB = new MemoryLogDB({ env });
+      const disk = new Disk();
+      const one = await start({ logDB, env, kind, disk });
+      const two = await start({ logDB, env, config: { nodeID: 2n } });
+      for (const c of ["a", "b", "c"]) {
+        await proposeAll(two.replica, c);
+        await one.replica.read(null);
+        await two.replica.requestSnapshot();
+      }
+      const log = logDB.open(1n, 9n);
+      (await log.read(0)).close();
+      // Once it is durable, the log may go: with its sessions, or with its record.
+      if (kind === "disk") await one.replica.requestSnapshot();
+      else await env.advance(1_000);
+      await proposeAll(two.replica, "d");
+      await two.replica.requestSnapshot();
+      assertEquals(
+        (await rejection((async () => await log.read(0))()) as Error).name,
+        "ErrCompacted",
+      );
+      await log.close();
+      await stopAll([one, two]);
+    }
+  }),
+);
+
+Deno.test(
+  "D13 a machine that is ahead of the log is refused with ErrDiverged, and a later start is too",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      const disk = new Disk();
+      const one = await start({ kind, disk });
+      await proposeAll(one.replica, "a", "b", "c");
+      await one.host.stop();
+      await using logDB = new MemoryLogDB();
+      const other = await start({ logDB, config: { nodeID: 2n } });
+      for (let i = 0; i < 2; i++) {
+        const error = await rejection(start({ logDB, kind, disk }));
+        assertInstanceOf(error, ErrDiverged);
+      }
+      // However long the other log gets, its entries are not taken for these.
+      await proposeAll(other.replica, "x", "y", "z", "w");
+      if (kind === "hosted") {
+        assertInstanceOf(
+          await rejection(start({ logDB, kind, disk })),
+          ErrDiverged,
+        );
+      }
+      assertEquals(disk.newest.list, ["a", "b", "c"]);
+      await other.host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "D14 a machine whose files were deleted is rebuilt from the log, else from a full snapshot, else ErrStoreVanished",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      const env = new ManualEnv();
+      await using logDB = new FaultyLogDB({ env });
+      const disk = new Disk();
+      const config = { fullSnapshotInterval: 2 };
+      const one = await start({ logDB, env, kind, disk, config });
+      await proposeAll(one.replica, "a", "b");
+      await one.replica.requestSnapshot();
+      await one.host.stop();
+      disk.erase();
+      const two = await start({ logDB, env, kind, disk, config });
+      assertEquals(await listOf(two.replica), ["a", "b"]);
+      // Two full snapshots, so the log is cut.
+      for (const c of ["c", "d", "e", "f", "g"]) {
+        await proposeAll(two.replica, c);
+        await two.replica.requestSnapshot();
+      }
+      await two.host.stop();
+      disk.erase();
+      const three = await start({ logDB, env, kind, disk, config });
+      assertEquals(await listOf(three.replica), [..."abcdefg"]);
+      assert(
+        three.machines.some((m) => m.calls.includes("recoverFromSnapshot")),
+      );
+      await three.host.stop();
+      disk.erase();
+      for (const info of logDB.inner.snapshots.list(1n)) {
+        if (info.kind === "full") logDB.inner.snapshots.remove(info);
+      }
+      const error = await rejection(
+        start({ logDB, env, kind, disk, config }),
+      );
+      assertInstanceOf(error, ErrStoreVanished);
+      assertEquals(disk.newest.list, [], "its state is not assumed");
+    }
+  }),
+);
+
+Deno.test(
+  "D14 a machine restored from a backup is brought up again",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      for (const cut of [false, true]) {
+        const env = new ManualEnv();
+        await using logDB = new MemoryLogDB({ env });
+        const disk = new Disk();
+        const config = { fullSnapshotInterval: cut ? 1 : 0 };
+        const one = await start({ logDB, env, kind, disk, config });
+        const session = await one.replica.openSession();
+        await one.replica.propose(bytes("a"), { session });
+        const restore = disk.backup();
+        for (const c of ["b", "c", "d"]) {
+          await one.replica.propose(bytes(c), { session });
+          await one.replica.requestSnapshot();
+        }
+        await one.host.stop();
+        restore();
+        const two = await start({ logDB, env, kind, disk, config });
+        assertEquals(await listOf(two.replica), ["a", "b", "c", "d"]);
+        await two.replica.propose(bytes("e"), { session });
+        await two.host.stop();
+        disk.crash();
+        const three = await start({ logDB, env, kind, disk, config });
+        assertEquals(await listOf(three.replica), ["a", "b", "c", "d", "e"]);
+        await three.host.stop();
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "H6 exactly-once holds for on-disk machines over crashes and appends that fail in every way",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      for (let seed = 1; seed <= 20; seed++) {
+        const random = randomOf(seed);
+        const env = new ManualEnv(seed);
+        await using logDB = new FaultyLogDB({ env });
+        const disk = new Disk();
+        const holder = await start({ logDB, env, config: { nodeID: 9n } });
+        const session = await holder.replica.openSession();
+        const faults = [
+          undefined,
+          "fail",
+          "committed",
+          "lost",
+          "twice",
+        ] as const;
+        logDB.faults.append = () => faults[random() % faults.length];
+        let one = await start({ logDB, env, kind, disk });
+        let lostResults = 0;
+        for (let i = 0; i < 20; i++) {
+          const answer = one.replica.propose(bytes(`${i}`), { session });
+          if (random() % 3 === 0) {
+            const outcome = answer.catch((error) => error);
+            await settle(random() % 3);
+            await one.host.stop();
+            await outcome;
+            disk.crash(random);
+            one = await env.until(start({ logDB, env, kind, disk }));
+            continue;
+          }
+          try {
+            const { data } = await env.until(answer);
+            assertEquals(text(data), `${i}`);
+          } catch (error) {
+            assertInstanceOf(error, ErrUnknownOutcome);
+            assertEquals(error.applied, true);
+            lostResults++;
+          }
+        }
+        logDB.faults.append = () => undefined;
+        await env.until(one.replica.propose(bytes("end"), { session }));
+        const list = await listOf(one.replica);
+        assertEquals(new Set(list).size, list.length, `seed ${seed}: ${list}`);
+        const numbers = list.slice(0, -1).map(Number);
+        assertEquals(numbers, [...numbers].sort((a, b) => a - b));
+        assertEquals(await holder.replica.read(null), list);
+        if (kind === "hosted") assertEquals(lostResults, 0);
+        await env.until(stopAll([one, holder]));
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "H4 H6 the sessions of an on-disk machine are the same after a restart: evicted stays evicted",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      await using logDB = new MemoryLogDB();
+      const disk = new Disk();
+      const config = { sessionsMax: 2 };
+      const one = await start({ logDB, kind, disk, config });
+      const holder = await start({ logDB, config: { nodeID: 2n } });
+      const a = await holder.replica.openSession();
+      const b = await holder.replica.openSession();
+      await holder.replica.propose(bytes("a1"), { session: a });
+      await one.replica.read(null);
+      await one.host.stop();
+      const two = await start({ logDB, kind, disk, config });
+      // b was used least recently, also after the restart.
+      await holder.replica.openSession();
+      await two.replica.propose(bytes("a2"), { session: a });
+      assertInstanceOf(
+        await rejection(two.replica.propose(bytes("b1"), { session: b })),
+        ErrInvalidSession,
+      );
+      await stopAll([two, holder]);
+    }
+  }),
+);
+
+Deno.test(
+  "D7 lookups of an on-disk machine overlap everything",
+  checked(async () => {
+    const env = new ManualEnv();
+    let release!: () => void;
+    const { host, replica } = await start({
+      env,
+      kind: "hosted",
+      manners: {
+        before: (method, { list }) =>
+          method === "update" && list.length > 0
+            ? new Promise<void>((resolve) => release = resolve)
+            : undefined,
+      },
+    });
+    await proposeAll(replica, "a");
+    const answer = replica.propose(bytes("b"));
+    await settle();
+    assertEquals(await replica.staleRead(null), ["a"]);
+    release();
+    await answer;
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "D11 a recovery that did not become durable is made again after the crash, from the container that was kept",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      const env = new ManualEnv();
+      await using logDB = new MemoryLogDB({ env });
+      const config = { fullSnapshotInterval: 1 };
+      const one = await start({ logDB, env, kind, config });
+      for (const c of ["a", "b", "c"]) {
+        await proposeAll(one.replica, c);
+        await one.replica.requestSnapshot();
+      }
+      const disk = new Disk();
+      const cause = new Error("Power is gone");
+      const second = { logDB, env, kind, disk, config: { nodeID: 2n } };
+      const error = await rejection(start({
+        ...second,
+        manners: {
+          before: (method) => {
+            if (method === "sync") throw cause;
+          },
+        },
+      }));
+      assertStrictEquals(error, cause);
+      disk.crash();
+      assertEquals(disk.newest.list, []);
+      const two = await start(second);
+      assertEquals(await listOf(two.replica), ["a", "b", "c"]);
+      await stopAll([one, two]);
+    }
+  }),
+);
+
+Deno.test(
+  "D9 a machine whose receiver is lost is told ErrSnapshotStreaming, and goes on",
+  checked(async () => {
+    for (const kind of ["concurrent", ...ON_DISK] as const) {
+      const { host, replica, machines } = await start({
+        kind,
+        manners: { filling: 4 << 20 },
+      });
+      await proposeAll(replica, "a");
+      const machine = machines[0]!;
+      const write = machine.write.bind(machine);
+      let told: unknown;
+      machine.write = async (w, list): Promise<void> => {
+        try {
+          await write(w, list);
+        } catch (error) {
+          told = error;
+          throw error;
+        }
+      };
+      const reader = replica.exportSnapshot().getReader();
+      await reader.read();
+      await settle();
+      await reader.cancel();
+      await settle();
+      assert(
+        told instanceof ErrSnapshotStreaming ||
+          told instanceof ErrSnapshotStopped,
+        `${told}`,
+      );
+      assertEquals(replica.error, undefined);
+      await proposeAll(replica, "b");
+      await host.stop();
+    }
+  }),
+);

@@ -1,0 +1,488 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  ErrClusterClosed,
+  ErrPayloadTooBig,
+  ErrSystemBusy,
+  ErrUnknownOutcome,
+  MemoryLogDB,
+  Session,
+} from "../../mod.ts";
+import {
+  BATCH_RECORDS_MAX,
+  COMMAND_BYTES_MAX,
+  PENDING_PROPOSALS_MAX,
+} from "../../src/limits.ts";
+import { openSnapshot } from "../../src/snapshot/mod.ts";
+import {
+  bytes,
+  checked,
+  FaultyLogDB,
+  Gate,
+  KINDS,
+  listOf,
+  ManualEnv,
+  peek,
+  proposeAll,
+  rejection,
+  settle,
+  start,
+  startThree,
+  stopAll,
+  text,
+} from "./support.ts";
+
+Deno.test(
+  "H1 Replica.propose() answers with the result once the local machine has applied it",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const { host, replica } = await start({ kind });
+      const { value, data } = await replica.propose(bytes("a"));
+      assertEquals([value, text(data)], [1n, "a"]);
+      assertEquals(await listOf(replica), ["a"]);
+      assertEquals((await replica.propose(bytes("b"))).value, 2n);
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "R1 C7 three replicas apply every command once, in the order of the log, however it is cut into batches",
+  checked(async () => {
+    for (const kind of KINDS) {
+      await using logDB = new MemoryLogDB();
+      const three = await startThree(logDB, { kind });
+      const answers: Promise<unknown>[] = [];
+      for (let i = 0; i < 3 * BATCH_RECORDS_MAX; i++) {
+        answers.push(three[i % 3]!.replica.propose(bytes(`${i}`)));
+        if (i % 700 === 0) await settle(1);
+      }
+      await Promise.all(answers);
+      const lists: string[][] = [];
+      for (const { replica } of three) {
+        lists.push(await replica.read(null) as string[]);
+      }
+      assertEquals(lists[0]!.length, 3 * BATCH_RECORDS_MAX);
+      assertEquals(new Set(lists[0]).size, 3 * BATCH_RECORDS_MAX);
+      assertEquals(lists[1], lists[0]!);
+      assertEquals(lists[2], lists[0]!);
+      await stopAll(three);
+    }
+  }),
+);
+
+Deno.test(
+  "H1 Replica.propose() copies the command before it returns",
+  checked(async () => {
+    const { host, replica } = await start();
+    const session = await replica.openSession();
+    const cmd = bytes("mine");
+    const answers = [
+      replica.propose(cmd),
+      replica.propose(cmd, { session }),
+    ];
+    cmd.fill(0);
+    for (const { data } of await Promise.all(answers)) {
+      assertEquals(text(data), "mine");
+    }
+    assertEquals(await listOf(replica), ["mine", "mine"]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H1 Replica.propose() copies a command that has to wait for its turn in a session",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica } = await start({ logDB, env });
+    const session = await replica.openSession();
+    logDB.faults.append = () => "fail";
+    const cmd = bytes("0");
+    const answers = [replica.propose(cmd, { session })];
+    await settle();
+    for (let i = 1; i < 5; i++) {
+      cmd.set(bytes(`${i}`));
+      answers.push(replica.propose(cmd, { session }));
+    }
+    cmd.fill(0);
+    await settle();
+    logDB.faults.append = () => undefined;
+    await env.until(Promise.all(answers));
+    assertEquals(await listOf(replica), ["0", "1", "2", "3", "4"]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H3 a result is the caller's to keep: changing it changes no later answer",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const env = new ManualEnv();
+      await using logDB = new FaultyLogDB({ env });
+      const { host, replica } = await start({ logDB, env, kind });
+      const session = await replica.openSession();
+      // The first answer is given, and taken apart, while copies are on their way.
+      logDB.faults.append = () => "twice";
+      for (
+        const { data } of await Promise.all([
+          replica.propose(bytes("kept"), { session }),
+          replica.propose(bytes("other"), { session }),
+        ])
+      ) data!.fill(0);
+      logDB.faults.append = () => undefined;
+      const info = await replica.requestSnapshot();
+      const snapshot = await openSnapshot(logDB.inner.snapshots.open(info));
+      await snapshot.cancel();
+      const kept = text(snapshot.sessions);
+      assert(kept.includes("kept") && kept.includes("other"), kind);
+      const another = await start({
+        logDB,
+        env,
+        kind,
+        config: { nodeID: 2n },
+      });
+      assertEquals(await listOf(another.replica), ["kept", "other"]);
+      await stopAll([another]);
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H1 a caller that gives up gets the reason of its signal",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    logDB.faults.slow = true;
+    const gate = new Gate();
+    const { host, replica } = await start({ logDB, env });
+    const reason = new Error("No time");
+    await assertRejects(
+      () => replica.propose(bytes("a"), { signal: AbortSignal.abort(reason) }),
+      Error,
+      "No time",
+    );
+    logDB.faults.append = async () => {
+      await gate.opened;
+      return undefined;
+    };
+    const controller = new AbortController();
+    const answer = rejection(
+      replica.propose(bytes("b"), { signal: controller.signal }),
+    );
+    const other = replica.propose(bytes("c"));
+    await settle();
+    controller.abort(reason);
+    assertStrictEquals(await answer, reason);
+    gate.open();
+    assertEquals((await other).value, 2n, "it was applied all the same");
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H11 a command of 0 bytes and one of the limit are taken, one byte more is ErrPayloadTooBig",
+  checked(async () => {
+    const { host, replica } = await start();
+    const session = await replica.openSession();
+    for (const options of [{}, { session }]) {
+      assertEquals(
+        (await replica.propose(new Uint8Array(), options)).data?.length,
+        0,
+      );
+      const limit = new Uint8Array(COMMAND_BYTES_MAX).fill(65);
+      const { data } = await replica.propose(limit, options);
+      assertEquals(data?.length, COMMAND_BYTES_MAX);
+      const less = limit.subarray(1);
+      await replica.propose(less, options);
+      const error = await assertRejects(
+        () => replica.propose(new Uint8Array(COMMAND_BYTES_MAX + 1), options),
+        ErrPayloadTooBig,
+      );
+      assertEquals(
+        [error.size, error.limit],
+        [COMMAND_BYTES_MAX + 1, COMMAND_BYTES_MAX],
+      );
+    }
+    assertEquals((await listOf(replica)).length, 6);
+    // The session has lost nothing by it.
+    await replica.propose(bytes("after"), { session });
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H11 past pendingProposalsMax a proposal is ErrSystemBusy at once, and taken again later",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica } = await start({
+      logDB,
+      env,
+      config: { pendingProposalsMax: 3 },
+    });
+    const session = await replica.openSession();
+    for (const options of [{}, { session }]) {
+      const three = ["a", "b", "c"].map((c) =>
+        replica.propose(bytes(c), options)
+      );
+      const refused = replica.propose(bytes("d"), options);
+      assertInstanceOf(await rejection(refused), ErrSystemBusy);
+      await Promise.all(three);
+      await replica.propose(bytes("e"), options);
+    }
+    assertEquals((await listOf(replica)).join(""), "abceabce");
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H11 past pendingBytesMax a proposal is ErrSystemBusy at once",
+  checked(async () => {
+    const { host, replica } = await start({ config: { pendingBytesMax: 10 } });
+    const first = replica.propose(bytes("0123456789"));
+    assertInstanceOf(
+      await rejection(replica.propose(bytes("x"))),
+      ErrSystemBusy,
+    );
+    await first;
+    assertInstanceOf(
+      await rejection(replica.propose(bytes("0123456789x"))),
+      ErrSystemBusy,
+    );
+    await replica.propose(bytes("0123456789"));
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H11 by default 65,536 proposals and 64 MiB may wait",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    logDB.faults.slow = true;
+    const { host, replica } = await start({ logDB, env });
+    const gate = new Gate();
+    logDB.faults.append = async () => {
+      await gate.opened;
+      return undefined;
+    };
+    const some: Promise<unknown>[] = [];
+    for (let i = 0; i < PENDING_PROPOSALS_MAX; i++) {
+      some.push(replica.propose(new Uint8Array()));
+    }
+    assertInstanceOf(
+      await rejection(replica.propose(new Uint8Array())),
+      ErrSystemBusy,
+    );
+    gate.open();
+    assertEquals((await Promise.all(some)).length, 65_536);
+    const gate2 = new Gate();
+    logDB.faults.append = async () => {
+      await gate2.opened;
+      return undefined;
+    };
+    const large = new Uint8Array(COMMAND_BYTES_MAX);
+    const more: Promise<unknown>[] = [];
+    for (let i = 0; i < 64; i++) more.push(replica.propose(large));
+    assertInstanceOf(
+      await rejection(replica.propose(new Uint8Array(1))),
+      ErrSystemBusy,
+    );
+    gate2.open();
+    await Promise.all(more);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H11 the queue bound is kept exactly, whatever became of appends before",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica } = await start({
+      logDB,
+      env,
+      config: { pendingProposalsMax: 4 },
+    });
+    // Every way out of the queue, for each kind of record.
+    for (const fault of ["committed", "lost", "fail", "twice"] as const) {
+      let faults = 1;
+      logDB.faults.append = () => faults-- > 0 ? fault : undefined;
+      const session = await env.until(replica.openSession());
+      faults = 1;
+      await env.until(replica.propose(bytes("x"), { session }));
+      faults = 1;
+      await env.until(replica.closeSession(session));
+      faults = 1;
+      await env.until(replica.propose(bytes("y")).catch(() => {}));
+      faults = 1;
+      const controller = new AbortController();
+      const given = replica.openSession({ signal: controller.signal })
+        .catch(() => {});
+      await settle();
+      controller.abort();
+      await given;
+      await env.advance(20_000);
+    }
+    logDB.faults.append = () => undefined;
+    const four = ["a", "b", "c", "d"].map((c) => replica.propose(bytes(c)));
+    const fifth = replica.propose(bytes("e"));
+    assertInstanceOf(await rejection(fifth), ErrSystemBusy);
+    await Promise.all(four);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H5 outside of a session an unknown outcome is ErrUnknownOutcome, and nothing is sent again",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica } = await start({ logDB, env });
+    for (const session of [undefined, Session.noOp]) {
+      const options = session ? { session } : {};
+      let appends = 0;
+      logDB.faults.append = () => {
+        appends++;
+        return "committed";
+      };
+      const error = await rejection(replica.propose(bytes("c"), options));
+      assertInstanceOf(error, ErrUnknownOutcome);
+      assertEquals(error.applied, false);
+      logDB.faults.append = () => {
+        appends++;
+        return "lost";
+      };
+      assertInstanceOf(
+        await rejection(replica.propose(bytes("l"), options)),
+        ErrUnknownOutcome,
+      );
+      await env.advance(60_000);
+      assertEquals(appends, 2);
+    }
+    logDB.faults.append = () => "fail";
+    const error = await rejection(replica.propose(bytes("f")));
+    assertEquals((error as Error).message, "Append failed");
+    logDB.faults.append = () => undefined;
+    await replica.propose(bytes("end"));
+    assertEquals(await listOf(replica), ["c", "c", "end"]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H5 one append that fails fails its own proposals only",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    logDB.faults.slow = true;
+    const { host, replica } = await start({ logDB, env });
+    let n = 0;
+    logDB.faults.append = () => n++ === 1 ? "fail" : undefined;
+    const answers: Promise<unknown>[] = [];
+    for (let i = 0; i < 4; i++) {
+      answers.push(replica.propose(bytes(`${i}`)));
+      await Promise.resolve();
+    }
+    const settled = await Promise.allSettled(answers);
+    assertEquals(
+      settled.map(({ status }) => status),
+      ["fulfilled", "rejected", "fulfilled", "fulfilled"],
+    );
+    assertEquals(await listOf(replica), ["0", "2", "3"]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H1 proposals of one turn share an append",
+  checked(async () => {
+    await using logDB = new FaultyLogDB();
+    const { host, replica } = await start({ logDB });
+    const sizes: number[] = [];
+    logDB.faults.append = ({ ends }) => void sizes.push(ends.length);
+    await Promise.all(
+      Array.from({ length: 100 }, (_, i) => replica.propose(bytes(`${i}`))),
+    );
+    assertEquals(sizes, [100]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H1 after many failed appends the first wait is short again once one went well",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica } = await start({ logDB, env });
+    const session = await replica.openSession();
+    for (let round = 0; round < 12; round++) {
+      let faults = 1;
+      logDB.faults.append = () => faults-- > 0 ? "fail" : undefined;
+      const answer = replica.propose(bytes("x"), { session });
+      await settle();
+      await env.advance(50);
+      assert(await peek(answer) !== "pending", `round ${round}`);
+    }
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H11 what is no Uint8Array, and what is no session, is a TypeError",
+  checked(async () => {
+    const { host, replica } = await start();
+    assertInstanceOf(
+      await rejection(replica.propose("text" as unknown as Uint8Array)),
+      TypeError,
+    );
+    const session = { clusterID: 1n, id: 2 } as unknown as Session;
+    assertInstanceOf(
+      await rejection(
+        (async () => await replica.propose(bytes("x"), { session }))(),
+      ),
+      TypeError,
+    );
+    // A promise of a rejection, never a throw from under the caller.
+    const promised = replica.propose(bytes("x"), { session });
+    assertInstanceOf(await rejection(promised), TypeError);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "T4 factories are called with cluster and node id",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const { host, machines } = await start({
+        kind,
+        config: { clusterID: 2n ** 64n - 1n, nodeID: 2n ** 64n - 1n },
+      });
+      for (const { ids } of machines) {
+        assertEquals([...ids], [2n ** 64n - 1n, 2n ** 64n - 1n]);
+      }
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H1 Replica.propose() after the stop is ErrClusterClosed",
+  checked(async () => {
+    const { host, replica } = await start();
+    await proposeAll(replica, "a");
+    await host.stop();
+    assertInstanceOf(
+      await rejection(replica.propose(bytes("b"))),
+      ErrClusterClosed,
+    );
+    assertEquals(replica.error, undefined);
+  }),
+);

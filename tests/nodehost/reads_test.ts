@@ -1,0 +1,146 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+} from "@std/assert";
+import { ErrSystemBusy, MemoryLogDB } from "../../mod.ts";
+import { PENDING_READS_MAX } from "../../src/limits.ts";
+import {
+  bytes,
+  checked,
+  FaultyLogDB,
+  Gate,
+  KINDS,
+  listOf,
+  ManualEnv,
+  peek,
+  proposeAll,
+  rejection,
+  settle,
+  start,
+  startThree,
+  stopAll,
+} from "./support.ts";
+
+Deno.test(
+  "H2 Replica.read() reflects every proposal answered at any replica before it began",
+  checked(async () => {
+    for (const kind of KINDS) {
+      await using logDB = new MemoryLogDB();
+      const three = await startThree(logDB, { kind });
+      for (let i = 0; i < 60; i++) {
+        await three[i % 3]!.replica.propose(bytes(`${i}`));
+        assertEquals(await three[(i + 1) % 3]!.replica.read("count"), i + 1);
+      }
+      await stopAll(three);
+    }
+  }),
+);
+
+Deno.test(
+  "H2 a read waits for the state to reach its index, a stale one does not",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const [one, two] = await startThree(logDB, { env });
+    logDB.faults.break(2n);
+    await proposeAll(one!.replica, "a");
+    const read = two!.replica.read(null);
+    assertEquals(await listOf(two!.replica), []);
+    assertEquals(await peek(read), "pending");
+    const controller = new AbortController();
+    const reason = new Error("Enough");
+    const given = rejection(
+      two!.replica.read(null, { signal: controller.signal }),
+    );
+    const never = rejection(
+      two!.replica.read(null, { signal: AbortSignal.abort(reason) }),
+    );
+    assertStrictEquals(await never, reason);
+    controller.abort(reason);
+    assertStrictEquals(await given, reason);
+    logDB.faults.mend(2n);
+    assertEquals(await env.until(read), ["a"]);
+    await env.until(one!.host.stop());
+    await env.until(two!.host.stop());
+  }),
+);
+
+Deno.test(
+  "H2 a read that begins while the log is being asked takes no older answer",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const [one, two, three] = await startThree(logDB, { env });
+    const gates = [new Gate(), new Gate()];
+    let asked = 0;
+    logDB.faults.readIndex = () => gates[asked++]!.opened;
+    const first = two!.replica.read("count");
+    await proposeAll(one!.replica, "a");
+    // It was answered before these begin, so they have to see it.
+    const later = [two!.replica.read("count"), two!.replica.read("count")];
+    logDB.faults.break(2n);
+    await settle();
+    gates[0]!.open();
+    await settle();
+    assertEquals(asked, 2, "those that came meanwhile share one question");
+    await proposeAll(one!.replica, "b");
+    gates[1]!.open();
+    logDB.faults.mend(2n);
+    for (const count of await env.until(Promise.all(later))) {
+      assert((count as number) >= 1);
+    }
+    await first;
+    logDB.faults.readIndex = () => {};
+    await env.until(stopAll([one!, two!, three!]));
+  }),
+);
+
+Deno.test(
+  "H2 without a connection a read waits until its signal aborts",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica } = await start({ logDB, env });
+    logDB.faults.readIndex = () => new Promise(() => {});
+    const reason = new Error("Enough");
+    const controller = new AbortController();
+    const read = rejection(replica.read(null, { signal: controller.signal }));
+    await settle();
+    controller.abort(reason);
+    assertStrictEquals(await read, reason);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H11 past the bound of reads that wait one more is ErrSystemBusy, and those given up make room",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const [one, two, three] = await startThree(logDB, { env });
+    logDB.faults.break(2n);
+    await proposeAll(one!.replica, "a");
+    const controllers = [];
+    const reads = [];
+    for (let i = 0; i < PENDING_READS_MAX; i++) {
+      const { signal } = controllers[i] = new AbortController();
+      reads.push(
+        two!.replica.read("count", { signal })
+          .catch((error) => error),
+      );
+    }
+    assertInstanceOf(await rejection(two!.replica.read(null)), ErrSystemBusy);
+    const reason = new Error("Enough");
+    for (const controller of controllers) controller.abort(reason);
+    for (const error of await Promise.all(reads)) {
+      assertStrictEquals(error, reason);
+    }
+    const read = two!.replica.read("count");
+    await settle();
+    logDB.faults.mend(2n);
+    assertEquals(await env.until(read), 1);
+    await env.until(stopAll([one!, two!, three!]));
+  }),
+);

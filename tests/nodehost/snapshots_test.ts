@@ -1,0 +1,767 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  ErrClusterClosed,
+  ErrCompacted,
+  ErrSnapshotAborted,
+  ErrSnapshotFile,
+  ErrSnapshotStopped,
+  ErrSystemBusy,
+  ErrUnknownOutcome,
+  MemoryFileStore,
+  MemoryLogDB,
+} from "../../mod.ts";
+import {
+  bytes,
+  checked,
+  Disk,
+  FaultyLogDB,
+  FaultySnapshotStore,
+  hostOf,
+  KINDS,
+  listOf,
+  ManualEnv,
+  proposeAll,
+  rejection,
+  settle,
+  start,
+  startOn,
+  startThree,
+  stopAll,
+  text,
+  typesOf,
+} from "./support.ts";
+
+async function firstIndex(logDB: FaultyLogDB | MemoryLogDB): Promise<number> {
+  const log = await logDB.open(1n, 0n);
+  try {
+    (await log.read(0)).close();
+    return 1;
+  } catch (error) {
+    assertInstanceOf(error, ErrCompacted);
+    return error.firstIndex;
+  } finally {
+    await log.close();
+  }
+}
+
+Deno.test(
+  "H7 a snapshot is taken every snapshotEntries, two are kept, the log is cut at the older minus the overhead",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent"] as const) {
+      for (const compactionOverhead of [0, 7]) {
+        await using logDB = new MemoryLogDB();
+        const { host, replica, events } = await start({
+          logDB,
+          kind,
+          config: { snapshotEntries: 10, compactionOverhead },
+        });
+        for (let i = 0; i < 55; i++) {
+          await proposeAll(replica, `${i}`);
+          await settle();
+        }
+        const taken = events.filter(({ type }) => type === "snapshot");
+        assertEquals(taken.length, 5);
+        const kept = logDB.snapshots.list(1n);
+        assertEquals(kept.map(({ index }) => index), [50, 40]);
+        assertEquals(await firstIndex(logDB), 41 - compactionOverhead);
+        await host.stop();
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "H7 by default snapshots are taken on request only, and one alone cuts nothing",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const { host, replica, events } = await start({ logDB });
+    for (let i = 0; i < 30; i++) await proposeAll(replica, `${i}`);
+    await settle();
+    assertEquals(events, []);
+    const info = await replica.requestSnapshot();
+    assertEquals([info.index, info.kind, info.nodeID], [31, "full", 1n]);
+    assertEquals(await firstIndex(logDB), 1);
+    // The same index again replaces the first: still one.
+    await replica.requestSnapshot();
+    assertEquals(await firstIndex(logDB), 1);
+    await proposeAll(replica, "x");
+    await replica.requestSnapshot();
+    assertEquals(await firstIndex(logDB), 32);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H7 a cut never passes a retention, nor a reader that is open",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const { host, replica } = await start({ logDB });
+    const log = logDB.open(1n, 7n);
+    await proposeAll(replica, "a", "b", "c");
+    const reader = await log.read(2);
+    const retention = log.retain(1);
+    for (let i = 0; i < 3; i++) {
+      await proposeAll(replica, `${i}`);
+      await replica.requestSnapshot();
+    }
+    assertEquals(await firstIndex(logDB), 2);
+    retention.release();
+    await proposeAll(replica, "x");
+    await replica.requestSnapshot();
+    assertEquals(await firstIndex(logDB), 3);
+    reader.close();
+    await proposeAll(replica, "y");
+    await replica.requestSnapshot();
+    assert(await firstIndex(logDB) > 5);
+    await log.close();
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H7 H8 the log is not cut on the word of snapshots that do not read back",
+  checked(async () => {
+    for (const which of ["all", "newest", "older"]) {
+      const env = new ManualEnv();
+      await using snapshots = new FaultySnapshotStore();
+      await using logDB = new FaultyLogDB({ env, snapshots });
+      const { host, replica, events } = await start({ logDB, env, snapshots });
+      await proposeAll(replica, "a");
+      const older = await replica.requestSnapshot();
+      await proposeAll(replica, "b");
+      snapshots.damaged = ({ index }) =>
+        which === "all" || (which === "older") === (index === older.index);
+      await replica.requestSnapshot();
+      if (which !== "older" || typesOf(events).includes("snapshot failed")) {
+        assertEquals(await firstIndex(logDB), 1, which);
+      }
+      await host.stop();
+      // What is there brings up a replica all the same.
+      const again = await start({ logDB, env, snapshots });
+      assertEquals(await listOf(again.replica), ["a", "b"]);
+      await again.host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H8 a damaged newest snapshot is passed over for the older and more log, before a byte reaches the machine",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent"] as const) {
+      const env = new ManualEnv();
+      await using snapshots = new FaultySnapshotStore();
+      await using logDB = new FaultyLogDB({ env, snapshots });
+      const one = await start({ logDB, env, kind });
+      await proposeAll(one.replica, "a", "b");
+      await one.replica.requestSnapshot();
+      await proposeAll(one.replica, "c");
+      const newest = await one.replica.requestSnapshot();
+      await proposeAll(one.replica, "d");
+      snapshots.damaged = ({ id }) => id === newest.id;
+      const two = await start({ logDB, env, kind, config: { nodeID: 2n } });
+      assertEquals(typesOf(two.events), ["snapshot failed", "recovered"]);
+      assertEquals(await listOf(two.replica), ["a", "b", "c", "d"]);
+      assertEquals(two.machines.at(-1)!.list.length, 4);
+      // The instance whose recovery failed was closed and not used again (R9).
+      assertEquals(two.machines[0]!.calls.at(-1), "close");
+      assertEquals(two.machines[0]!.list, []);
+      await stopAll([one, two]);
+    }
+  }),
+);
+
+Deno.test(
+  "H8 when all snapshots are damaged and the log is cut, nothing is started and the error says so",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using snapshots = new FaultySnapshotStore();
+    await using logDB = new FaultyLogDB({ env, snapshots });
+    const one = await start({ logDB, env });
+    for (const c of ["a", "b"]) {
+      await proposeAll(one.replica, c);
+      await one.replica.requestSnapshot();
+    }
+    await one.host.stop();
+    snapshots.damaged = () => true;
+    for (const kind of KINDS) {
+      const host = hostOf({ logDB, env });
+      const error = await rejection(
+        startOn(host, { kind, config: { nodeID: 2n } }),
+      ) as Error;
+      assertInstanceOf(error, ErrCompacted);
+      assertEquals((error.cause as Error).name, "ErrSnapshotCorrupted");
+      assertInstanceOf(await rejection(host.stopCluster(1n)), Error);
+      await host.stop();
+    }
+    snapshots.damaged = () => false;
+    const again = await start({ logDB, env });
+    assertEquals(await listOf(again.replica), ["a", "b"]);
+    await again.host.stop();
+  }),
+);
+
+Deno.test(
+  "R3 R9 a late joiner recovers from the newest snapshot and the log after it, in every kind",
+  checked(async () => {
+    for (const from of KINDS) {
+      for (const kind of ["regular", "concurrent", "hosted"] as const) {
+        if (from === "disk") continue;
+        await using logDB = new MemoryLogDB();
+        const one = await start({
+          logDB,
+          kind: from,
+          config: { fullSnapshotInterval: 1 },
+        });
+        await proposeAll(one.replica, "a", "b");
+        await one.replica.requestSnapshot();
+        await proposeAll(one.replica, "c");
+        await one.replica.requestSnapshot();
+        await proposeAll(one.replica, "d");
+        const two = await start({ logDB, kind, config: { nodeID: 2n } });
+        assertEquals(await listOf(two.replica), ["a", "b", "c", "d"]);
+        assertEquals(
+          await two.replica.getHash(),
+          await one.replica.getHash(),
+        );
+        await stopAll([one, two]);
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "H7 a replica that falls behind the cut recovers while it runs, and what waits there is answered",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent"] as const) {
+      const env = new ManualEnv();
+      await using logDB = new FaultyLogDB({ env });
+      const one = await start({ logDB, env, kind });
+      const two = await start({ logDB, env, kind, config: { nodeID: 2n } });
+      const session = await two.replica.openSession();
+      const closing = await two.replica.openSession();
+      await two.replica.propose(bytes("a"), { session });
+      logDB.faults.break(2n);
+      const inSession = ["b", "c"].map((c) =>
+        two.replica.propose(bytes(c), { session })
+      );
+      const single = rejection(two.replica.propose(bytes("d")));
+      const opening = two.replica.openSession();
+      const closed = two.replica.closeSession(closing);
+      await settle();
+      const read = two.replica.read(null);
+      for (const c of ["e", "f"]) {
+        await proposeAll(one.replica, c);
+        await one.replica.requestSnapshot();
+      }
+      assert(await firstIndex(logDB) > two.replica.appliedIndex + 1);
+      logDB.faults.mend(2n);
+      const answers = await env.until(Promise.all(inSession));
+      assertEquals(
+        answers.map(({ value, data }) => `${value}${text(data)}`),
+        ["2b", "3c"],
+      );
+      assertInstanceOf(await single, ErrUnknownOutcome);
+      const opened = await env.until(opening);
+      await env.until(closed);
+      assertEquals(
+        (await env.until(read) as string[]).slice(0, 4),
+        ["a", "b", "c", "d"],
+      );
+      await two.replica.propose(bytes("g"), { session });
+      await two.replica.propose(bytes("h"), { session: opened });
+      assertEquals(
+        await one.replica.read(null),
+        ["a", "b", "c", "d", "e", "f", "g", "h"],
+      );
+      assertEquals(
+        await listOf(two.replica),
+        await listOf(one.replica),
+      );
+      assertEquals(
+        typesOf(two.events).filter((type) => type !== "log failed"),
+        ["recovered"],
+      );
+      await env.until(stopAll([one, two]));
+    }
+  }),
+);
+
+Deno.test(
+  "H4 a session that was opened in what a replica has missed is found in the snapshot, not opened a second time",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const one = await start({ logDB, env, config: { sessionsMax: 2 } });
+    const two = await start({ logDB, env, config: { nodeID: 2n } });
+    const first = await one.replica.openSession();
+    await one.replica.propose(bytes("a"), { session: first });
+    logDB.faults.break(2n);
+    const opening = two.replica.openSession();
+    await settle();
+    for (const c of ["b", "c"]) {
+      await proposeAll(one.replica, c);
+      await one.replica.requestSnapshot();
+    }
+    logDB.faults.mend(2n);
+    const second = await env.until(opening);
+    await env.advance(10_000);
+    await one.replica.propose(bytes("d"), { session: first });
+    await two.replica.propose(bytes("e"), { session: second });
+    await env.until(stopAll([one, two]));
+  }),
+);
+
+Deno.test(
+  "H8 R10 while no snapshot helps a replica that fell behind, it tries again, and is asked for nothing",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using snapshots = new FaultySnapshotStore();
+    await using logDB = new FaultyLogDB({ env, snapshots });
+    const one = await start({ logDB, env });
+    const two = await start({ logDB, env, config: { nodeID: 2n } });
+    await proposeAll(one.replica, "a");
+    await two.replica.read(null);
+    logDB.faults.break(2n);
+    for (const c of ["b", "c"]) {
+      await proposeAll(one.replica, c);
+      await one.replica.requestSnapshot();
+    }
+    snapshots.damaged = () => true;
+    logDB.faults.mend(2n);
+    await env.advance(20_000);
+    assert(typesOf(two.events).includes("snapshot failed"));
+    for (
+      const call of [
+        two.replica.read(null),
+        two.replica.requestSnapshot(),
+        two.replica.getHash(),
+        (async () => await two.replica.staleRead(null))(),
+      ]
+    ) assertInstanceOf(await rejection(call), ErrSystemBusy);
+    // A store that cannot even be listed is no reason to give up.
+    snapshots.before = (step) => {
+      if (step === "list") throw new Error("No store");
+    };
+    await env.advance(20_000);
+    assertEquals(two.replica.error, undefined);
+    snapshots.before = () => {};
+    snapshots.damaged = () => false;
+    await env.advance(20_000);
+    assertEquals(await two.replica.read(null), ["a", "b", "c"]);
+    await env.until(stopAll([one, two]));
+  }),
+);
+
+Deno.test(
+  "R9 a machine that fails to recover is the end of the start, with its own error; no older snapshot is tried",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const one = await start({ logDB });
+    for (const c of ["a", "b"]) {
+      await proposeAll(one.replica, c);
+      await one.replica.requestSnapshot();
+    }
+    const cause = new Error("Cannot recover");
+    for (const kind of ["regular", "concurrent", "hosted"] as const) {
+      let tries = 0;
+      const error = await rejection(start({
+        logDB,
+        kind,
+        config: { nodeID: 2n },
+        manners: {
+          before: (method) => {
+            if (method !== "recoverFromSnapshot") return;
+            tries++;
+            throw cause;
+          },
+        },
+      }));
+      assertStrictEquals(error, cause);
+      assertEquals(tries, 1);
+    }
+    await one.host.stop();
+  }),
+);
+
+Deno.test(
+  "R7 R8 a snapshot the machine gives up is dropped, who asked is told, and older ones stay",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent"] as const) {
+      await using logDB = new MemoryLogDB();
+      let error: unknown;
+      const { host, replica, events } = await start({
+        logDB,
+        kind,
+        manners: {
+          before: (method) => {
+            if (method === "saveSnapshot" && error) throw error;
+          },
+        },
+      });
+      await proposeAll(replica, "a");
+      const first = await replica.requestSnapshot();
+      await proposeAll(replica, "b");
+      for (
+        const thrown of [new ErrSnapshotAborted(), new ErrSnapshotStopped()]
+      ) {
+        error = thrown;
+        const told = await rejection(replica.requestSnapshot());
+        assertInstanceOf(told, ErrSnapshotAborted);
+        assertEquals(typesOf(events).at(-1), "snapshot failed");
+      }
+      error = undefined;
+      assertEquals(logDB.snapshots.list(1n).map(({ id }) => id), [first.id]);
+      await proposeAll(replica, "c");
+      await replica.requestSnapshot();
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "R8 any other error of saveSnapshot() is the end of the replica",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const cause = new Error("Cannot save");
+      const { host, replica, events } = await start({
+        kind,
+        config: { fullSnapshotInterval: 1 },
+        manners: {
+          before: (method) => {
+            if (method === "saveSnapshot") throw cause;
+          },
+        },
+      });
+      await proposeAll(replica, "a");
+      assertStrictEquals(await rejection(replica.requestSnapshot()), cause);
+      const later = await rejection(replica.propose(bytes("b")));
+      assertInstanceOf(later, ErrClusterClosed);
+      assertStrictEquals(later.cause, cause);
+      assertEquals(typesOf(events), ["failed"]);
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "R8 an error of the store drops the snapshot only, at whatever step",
+  checked(async () => {
+    for (const kind of KINDS) {
+      for (const step of ["create", "write", "commit", "list", "remove"]) {
+        const env = new ManualEnv();
+        await using snapshots = new FaultySnapshotStore();
+        const { host, replica } = await start({
+          env,
+          kind,
+          snapshots,
+          config: { fullSnapshotInterval: 1 },
+        });
+        for (let i = 0; i < 3; i++) {
+          await proposeAll(replica, `${i}`);
+          await replica.requestSnapshot();
+        }
+        const cause = new Error("Quota");
+        let left = 2;
+        snapshots.before = (name) => {
+          if (name === step && --left < 1) throw cause;
+        };
+        await proposeAll(replica, "a");
+        if (step !== "write" || kind === "regular") left = 1;
+        const told = await rejection(replica.requestSnapshot());
+        assertStrictEquals(told, cause, `${kind} ${step}: ${told}`);
+        snapshots.before = () => {};
+        assertEquals(replica.error, undefined);
+        await proposeAll(replica, "b");
+        await replica.requestSnapshot();
+        assertEquals(snapshots.inner.list(1n).length, 2);
+        await host.stop();
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "C4 C5 a snapshot holds the state as of its moment, and every context is saved once, whatever becomes of the snapshot",
+  checked(async () => {
+    for (const kind of ["concurrent", "disk", "hosted"] as const) {
+      const env = new ManualEnv();
+      await using snapshots = new FaultySnapshotStore();
+      await using logDB = new FaultyLogDB({ env, snapshots });
+      const { host, replica, machines } = await start({
+        env,
+        kind,
+        logDB,
+        config: { fullSnapshotInterval: 1 },
+      });
+      await proposeAll(replica, "a");
+      let release!: () => void;
+      snapshots.before = (step) =>
+        step === "create"
+          ? new Promise<void>((resolve) => release = resolve)
+          : undefined;
+      const taken = replica.requestSnapshot();
+      await settle();
+      // Updates go on while it is being made.
+      await proposeAll(replica, "later");
+      release();
+      const info = await taken;
+      assertEquals(info.index, 2);
+      snapshots.before = () => {};
+      const late = await start({ logDB, env, config: { nodeID: 2n } });
+      if (kind !== "disk") {
+        assertEquals(await listOf(late.replica), ["a", "later"]);
+      }
+      await late.host.stop();
+      for (const step of ["create", "write", "commit"]) {
+        snapshots.before = (name) => {
+          if (name === step) throw new Error("No");
+        };
+        await rejection(replica.requestSnapshot());
+      }
+      const reason = new Error("Enough");
+      snapshots.before = (step) =>
+        step === "create"
+          ? new Promise<void>((resolve) => release = resolve)
+          : undefined;
+      const controller = new AbortController();
+      const given = rejection(
+        replica.requestSnapshot({ signal: controller.signal }),
+      );
+      await settle();
+      controller.abort(reason);
+      assertStrictEquals(await given, reason);
+      release();
+      await settle();
+      snapshots.before = () => {};
+      const { contexts } = machines[0] as unknown as { contexts: Set<unknown> };
+      assertEquals(contexts.size, 0);
+      await replica.requestSnapshot();
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "F1 F3 files of a snapshot come back with their metadata, and are gone after the recovery",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent"] as const) {
+      await using logDB = new MemoryLogDB();
+      await using files = new MemoryFileStore();
+      const writer = (await files.create("blob")).getWriter();
+      await writer.write(bytes("content"));
+      await writer.close();
+      const one = await start({
+        logDB,
+        files,
+        kind,
+        manners: {
+          addFiles: (files) =>
+            files.addFile(2n ** 64n - 1n, "blob", bytes("m")),
+        },
+      });
+      await proposeAll(one.replica, "a");
+      const info = await one.replica.requestSnapshot();
+      assertEquals(info.files, 1);
+      const two = await start({ logDB, files, kind, config: { nodeID: 2n } });
+      assertEquals(two.machines[0]!.files, [
+        { fileID: 2n ** 64n - 1n, metadata: "m" },
+      ]);
+      assertEquals(await files.list("snapshots/1-2"), []);
+      await stopAll([one, two]);
+    }
+  }),
+);
+
+Deno.test(
+  "F2 a file that is not there, or twice, fails the snapshot by name and nothing else",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent"] as const) {
+      await using files = new MemoryFileStore();
+      const writer = (await files.create("dir/blob")).getWriter();
+      await writer.close();
+      for (
+        const add of [
+          ["missing"],
+          ["dir"],
+          ["dir/blob", "dir/blob"],
+        ]
+      ) {
+        await using logDB = new MemoryLogDB();
+        let wrong = false;
+        const { host, replica } = await start({
+          logDB,
+          files,
+          kind,
+          manners: {
+            addFiles: (files) => {
+              for (const path of wrong ? add : []) {
+                files.addFile(7n, path, new Uint8Array());
+              }
+            },
+          },
+        });
+        await proposeAll(replica, "a");
+        const first = await replica.requestSnapshot();
+        await proposeAll(replica, "b");
+        wrong = true;
+        const error = await assertRejects(
+          () => replica.requestSnapshot(),
+          ErrSnapshotFile,
+        );
+        assertEquals([error.fileID, error.path], [7n, add.at(-1)!]);
+        await proposeAll(replica, "c");
+        assertEquals(logDB.snapshots.list(1n).map(({ id }) => id), [first.id]);
+        await host.stop();
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "H7 a host with a store of its own shares a full snapshot before the log is cut",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    await using snapshots = new FaultySnapshotStore();
+    const one = await start({ logDB, snapshots });
+    for (const c of ["a", "b", "c"]) {
+      await proposeAll(one.replica, c);
+      await one.replica.requestSnapshot();
+    }
+    assertEquals(logDB.snapshots.list(1n).length, 2);
+    assert(await firstIndex(logDB) > 1);
+    // A newcomer that reaches only what the log shares.
+    const two = await start({
+      logDB,
+      snapshots: new FaultySnapshotStore(),
+      config: { nodeID: 2n },
+    });
+    assertEquals(await listOf(two.replica), ["a", "b", "c"]);
+    await stopAll([one, two]);
+  }),
+);
+
+Deno.test(
+  "H7 H8 what the log shares is read back there, not taken for good because the host's own is",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using shared = new FaultySnapshotStore();
+    await using snapshots = new FaultySnapshotStore();
+    await using logDB = new FaultyLogDB({ env, snapshots: shared });
+    const { host, replica } = await start({ logDB, env, snapshots });
+    shared.damaged = () => true;
+    for (const c of ["a", "b", "c"]) {
+      await proposeAll(replica, c);
+      await replica.requestSnapshot();
+    }
+    assertEquals(await firstIndex(logDB), 1);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H7 H8 good snapshots are not removed for one that does not read back",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using snapshots = new FaultySnapshotStore();
+    await using logDB = new FaultyLogDB({ env, snapshots });
+    const { host, replica } = await start({ logDB, env });
+    const good: number[] = [];
+    for (const c of ["a", "b"]) {
+      await proposeAll(replica, c);
+      good.unshift((await replica.requestSnapshot()).index);
+    }
+    snapshots.damaged = ({ index }) => !good.includes(index);
+    for (const c of ["c", "d", "e"]) {
+      await proposeAll(replica, c);
+      await replica.requestSnapshot();
+    }
+    assertEquals(snapshots.inner.list(1n).map(({ index }) => index), good);
+    // Read wrong once, by another replica: the log was cut for it.
+    await host.stop();
+    const two = await start({ logDB, env, config: { nodeID: 2n } });
+    snapshots.damaged = () => true;
+    await proposeAll(two.replica, "f");
+    await two.replica.requestSnapshot();
+    snapshots.damaged = () => false;
+    await two.host.stop();
+    const three = await start({ logDB, env, config: { nodeID: 3n } });
+    assertEquals(await listOf(three.replica), [..."abcdef"]);
+    await three.host.stop();
+  }),
+);
+
+Deno.test(
+  "R2 lookups of a regular machine wait for a snapshot's end no longer than an update does",
+  checked(async () => {
+    const three = await startThree(new MemoryLogDB(), {
+      config: { snapshotEntries: 5 },
+    });
+    await Promise.all(
+      Array.from(
+        { length: 300 },
+        (_, i) => three[i % 3]!.replica.propose(bytes(`${i}`)),
+      ),
+    );
+    const lists = [];
+    for (const { replica } of three) lists.push(await replica.read("count"));
+    assertEquals(lists, [300, 300, 300]);
+    await stopAll(three);
+  }),
+);
+
+Deno.test(
+  "D10 the periodic snapshots of an on-disk machine are metadata, every fullSnapshotInterval-th is full",
+  checked(async () => {
+    for (const kind of ["disk", "hosted"] as const) {
+      await using logDB = new MemoryLogDB();
+      const { host, replica, machines } = await start({
+        logDB,
+        kind,
+        disk: new Disk(),
+        manners: { filling: 1 << 20 },
+        config: { fullSnapshotInterval: 3 },
+      });
+      const kinds: string[] = [];
+      for (let i = 0; i < 9; i++) {
+        await proposeAll(replica, `${i}`);
+        const info = await replica.requestSnapshot();
+        kinds.push(info.kind);
+        if (info.kind === "metadata") assert(info.size < 4096, `${info.size}`);
+      }
+      assertEquals(kinds.join(" "), "metadata metadata full ".repeat(3).trim());
+      assertEquals(
+        machines[0]!.calls.filter((c) => c === "saveSnapshot").length,
+        3,
+      );
+      assertEquals(
+        logDB.snapshots.list(1n).map(({ kind, index }) => `${kind} ${index}`),
+        ["full 10", "metadata 9", "metadata 8", "full 7"],
+      );
+      assertEquals(await firstIndex(logDB), 8);
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "D10 with fullSnapshotInterval 0 the log is never cut",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const { host, replica } = await start({
+      logDB,
+      kind: "hosted",
+      config: { fullSnapshotInterval: 0, snapshotEntries: 2 },
+    });
+    for (let i = 0; i < 40; i++) await proposeAll(replica, `${i}`);
+    await settle();
+    assertEquals(await firstIndex(logDB), 1);
+    assert(logDB.snapshots.list(1n).every(({ kind }) => kind === "metadata"));
+    await host.stop();
+  }),
+);

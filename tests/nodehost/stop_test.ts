@@ -1,0 +1,523 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  ErrClusterAlreadyExist,
+  ErrClusterClosed,
+  ErrClusterNotFound,
+  MemoryLogDB,
+  MemorySnapshotStore,
+  NodeHost,
+} from "../../mod.ts";
+import { STOP_TIMEOUT_MS } from "../../src/limits.ts";
+import {
+  bytes,
+  checked,
+  FaultyLogDB,
+  FaultySnapshotStore,
+  Gate,
+  hostOf,
+  KINDS,
+  listOf,
+  ManualEnv,
+  never,
+  peek,
+  proposeAll,
+  rejection,
+  settle,
+  start,
+  startOn,
+  typesOf,
+} from "./support.ts";
+
+Deno.test(
+  "H10 NodeHost.stop() fails everything that waits with ErrClusterClosed, and twice is harmless",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const env = new ManualEnv();
+      await using logDB = new FaultyLogDB({ env });
+      const { host, replica, machines } = await start({ logDB, env, kind });
+      const session = await replica.openSession();
+      await replica.propose(bytes("a"), { session });
+      logDB.faults.slow = true;
+      logDB.faults.append = () => never();
+      logDB.faults.readIndex = () => never();
+      const waiting = [
+        replica.propose(bytes("x")),
+        replica.propose(bytes("y"), { session }),
+        replica.openSession(),
+        replica.closeSession(session),
+        replica.read(null),
+        replica.naRead(new Uint8Array()),
+      ].map(rejection);
+      await settle();
+      await Promise.all([host.stop(), host.stop()]);
+      for (const error of await Promise.all(waiting)) {
+        assertInstanceOf(error, ErrClusterClosed);
+        assertEquals(error.cause, undefined);
+      }
+      await host.stop();
+      for (
+        const late of [
+          replica.propose(bytes("x")),
+          replica.openSession(),
+          replica.read(null),
+          replica.getHash(),
+          replica.requestSnapshot(),
+          (async () => await replica.staleRead(null))(),
+          (async () => await replica.exportSnapshot())(),
+          host.stopCluster(1n).catch((error) => {
+            assertInstanceOf(error, ErrClusterNotFound);
+            throw new ErrClusterClosed();
+          }),
+          startOn(host, {}),
+          host.importSnapshot(1n, new ReadableStream()),
+        ]
+      ) assertInstanceOf(await rejection(late), ErrClusterClosed);
+      assertEquals(machines.at(-1)!.calls.at(-1), "close");
+      assertEquals(env.timers, 0);
+    }
+  }),
+);
+
+Deno.test(
+  "H10 NodeHost.stopCluster() stops one cluster and leaves the others; an unknown one is ErrClusterNotFound",
+  checked(async () => {
+    const { host, replica } = await start();
+    const other = await startOn(host, { config: { clusterID: 2n } });
+    const error = await rejection(host.stopCluster(3n));
+    assertInstanceOf(error, ErrClusterNotFound);
+    assertEquals(error.clusterID, 3n);
+    await Promise.all([host.stopCluster(1n), host.stopCluster(1n)]);
+    assertInstanceOf(
+      await rejection(replica.propose(bytes("x"))),
+      ErrClusterClosed,
+    );
+    await proposeAll(other, "fine");
+    // It can be started again, and has what it had.
+    const again = await startOn(host, {});
+    await proposeAll(again, "again");
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H11 what is started here, or elsewhere on the log, is ErrClusterAlreadyExist",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const { host } = await start({ logDB });
+    await using elsewhere = new NodeHost({ logDB });
+    for (
+      const second of [
+        startOn(host, {}),
+        startOn(host, { config: { nodeID: 2n } }),
+        startOn(elsewhere, {}),
+      ]
+    ) assertInstanceOf(await rejection(second), ErrClusterAlreadyExist);
+    const two = await startOn(elsewhere, { config: { nodeID: 2n } });
+    await proposeAll(two, "a");
+    await host.stop();
+    // Now it is free.
+    await using after = new NodeHost({ logDB });
+    assertEquals(await listOf(await startOn(after, {})), ["a"]);
+  }),
+);
+
+Deno.test(
+  "H10 a host closes what it made itself, never what it was given",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    await using snapshots = new MemorySnapshotStore();
+    const one = await start({ logDB, snapshots });
+    await proposeAll(one.replica, "a");
+    await one.replica.requestSnapshot();
+    await one.host.stop();
+    assertEquals(snapshots.list(1n).length, 1);
+    const two = await start({ logDB, snapshots });
+    assertEquals(await listOf(two.replica), ["a"]);
+    await two.host.stop();
+    await snapshots.close();
+    await snapshots.close();
+    await logDB.close();
+    await logDB.close();
+  }),
+);
+
+Deno.test(
+  "H7 hosts that share a log in memory and are given no store share the one it offers",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const one = await start({ logDB });
+    await proposeAll(one.replica, "a");
+    await one.replica.requestSnapshot();
+    assertEquals(logDB.snapshots.list(1n).length, 1);
+    const two = await start({ logDB, config: { nodeID: 2n } });
+    assertEquals(typesOf(two.events), ["recovered"]);
+    await one.host.stop();
+    await two.host.stop();
+  }),
+);
+
+for (
+  const method of [
+    "update",
+    "lookup",
+    "saveSnapshot",
+    "prepareSnapshot",
+    "sync",
+    "getHash",
+    "close",
+  ]
+) {
+  Deno.test(
+    `H10 a stop is bounded when ${method}() never settles, and leaves other clusters alone`,
+    checked(async () => {
+      for (const kind of KINDS) {
+        if (method === "sync" && !["disk", "hosted"].includes(kind)) continue;
+        if (method === "prepareSnapshot" && kind === "regular") continue;
+        const env = new ManualEnv();
+        let hang = false;
+        const { host, replica, events } = await start({
+          env,
+          kind,
+          manners: {
+            before: (name) => hang && name === method ? never() : undefined,
+          },
+        });
+        const other = await startOn(host, { config: { clusterID: 2n } });
+        await proposeAll(replica, "a");
+        hang = true;
+        const waiting: Promise<unknown>[] = [];
+        if (method === "update") {
+          waiting.push(replica.propose(bytes("b")));
+          await settle();
+          waiting.push(replica.read(null));
+          // It waits behind the update, or in the queue for the index.
+          if (kind === "regular") {
+            waiting.push((async () => await replica.staleRead(null))());
+          }
+        } else if (method === "lookup") {
+          waiting.push(replica.read(null));
+          waiting.push((async () => await replica.staleRead(null))());
+        } else if (method === "getHash") waiting.push(replica.getHash());
+        else if (method !== "close") waiting.push(replica.requestSnapshot());
+        if (method === "prepareSnapshot" && kind.match(/disk|hosted/)) {
+          const reader = replica.exportSnapshot().getReader();
+          waiting.push(reader.read());
+        }
+        await settle();
+        const ends = waiting.map((promise) =>
+          rejection(promise.then((value) => {
+            // A periodic snapshot of an on-disk machine prepares nothing.
+            if (method !== "update" && kind.match(/disk|hosted/)) {
+              throw new ErrClusterClosed(`${value}`);
+            }
+          }))
+        );
+        // Lookups of an on-disk machine hold up nothing, and its periodic
+        // snapshots do not call it (D7, D10).
+        const free = kind.match(/disk|hosted/) &&
+          ["lookup", "saveSnapshot"].includes(method);
+        const stopped = host.stopCluster(1n);
+        if (!free) assertEquals(await peek(stopped), "pending");
+        await proposeAll(other, "fine");
+        await env.advance(STOP_TIMEOUT_MS);
+        assert((await peek(stopped)) !== "pending");
+        if (!free) assertEquals(typesOf(events).at(-1), "close failed");
+        for (const end of ends) {
+          const state = await peek(end);
+          assert(state !== "pending", `${method} of ${kind} is left waiting`);
+          assertInstanceOf(
+            (state as { value: unknown }).value,
+            ErrClusterClosed,
+          );
+        }
+        await proposeAll(other, "fine");
+        await env.until(host.stop());
+        assertEquals(env.timers, 0);
+      }
+    }),
+  );
+}
+
+Deno.test(
+  "H10 a stop is bounded when open() never settles, and the start ends at once",
+  checked(async () => {
+    const env = new ManualEnv();
+    const host = hostOf({ env });
+    const starting = rejection(startOn(host, {
+      kind: "disk",
+      manners: { before: (name) => name === "open" ? never() : undefined },
+    }));
+    await settle();
+    const stopped = host.stop();
+    await env.advance(STOP_TIMEOUT_MS);
+    assertInstanceOf(await starting, ErrClusterClosed);
+    await stopped;
+  }),
+);
+
+Deno.test(
+  "D2 R8 a stop while a machine opens or recovers tells it to stop, and ends with ErrClusterClosed",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const first = await start({ logDB });
+    await proposeAll(first.replica, "a");
+    await first.replica.requestSnapshot();
+    await first.host.stop();
+    for (const method of ["open", "recoverFromSnapshot"]) {
+      const env = new ManualEnv();
+      const gate = new Gate();
+      const host = hostOf({ logDB, env });
+      const starting = rejection(startOn(host, {
+        kind: method === "open" ? "hosted" : "regular",
+        config: { nodeID: 2n },
+        manners: {
+          before: (name) => name === method ? gate.opened : undefined,
+        },
+      }));
+      await settle();
+      const stopped = host.stop();
+      gate.open();
+      assertInstanceOf(await starting, ErrClusterClosed);
+      await stopped;
+      assertEquals(env.timers, 0);
+    }
+  }),
+);
+
+Deno.test(
+  "H10 a stop while a start writes its first record waits for nothing",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const first = await start({ logDB, env });
+    await first.host.stop();
+    const gate = new Gate();
+    logDB.faults.isEmpty = () => gate.opened;
+    // There is something to apply, but it comes later than the stop.
+    const writer = await start({ logDB, env, config: { nodeID: 2n } });
+    await proposeAll(writer.replica, "a");
+    await logDB.inner.snapshots.list(1n);
+    const events: string[] = [];
+    const host = new NodeHost({
+      logDB,
+      env,
+      onEvent: ({ type }) => events.push(type),
+    });
+    // The session limit is what makes it ask the log.
+    const starting = rejection(
+      startOn(host, { config: { nodeID: 3n, sessionsMax: 5 } }),
+    );
+    await settle();
+    const stopped = host.stop();
+    await settle();
+    gate.open();
+    assertInstanceOf(await starting, ErrClusterClosed);
+    assert(await peek(stopped) !== "pending", "The stop is left to its limit");
+    assertEquals(events, []);
+    await writer.host.stop();
+    assertEquals(env.timers, 0);
+  }),
+);
+
+Deno.test(
+  "R10 D6 nothing is called after close(), also when an update ends during the stop",
+  checked(async () => {
+    for (const kind of ["disk", "hosted"] as const) {
+      const env = new ManualEnv();
+      const gate = new Gate();
+      const { host, replica, machines } = await start({
+        env,
+        kind,
+        manners: {
+          before: (name) => name === "update" ? gate.opened : undefined,
+        },
+      });
+      const waiting = rejection(replica.propose(bytes("a")));
+      await settle();
+      const stopped = host.stop();
+      gate.open();
+      await stopped;
+      assertInstanceOf(await waiting, ErrClusterClosed);
+      assertEquals(env.timers, 0, "A timer is left");
+      await env.advance(60_000);
+      assertEquals(machines[0]!.calls.at(-1), "close");
+    }
+  }),
+);
+
+Deno.test(
+  "R5 H10 an error of close() is told, and everything is released all the same",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    const { host, events } = await start({
+      logDB,
+      env,
+      manners: {
+        before: (name) => {
+          if (name === "close") throw new Error("Cannot close");
+        },
+      },
+    });
+    await host.stop();
+    assertEquals(typesOf(events), ["close failed"]);
+    const again = await start({ logDB, env });
+    await again.host.stop();
+  }),
+);
+
+Deno.test(
+  "H10 a log that cannot be closed is told, and the host stops all the same",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica, events } = await start({
+      logDB,
+      env,
+      manners: {
+        before: (name, { list }) => {
+          if (name === "update" && list.length === 1) throw new Error("Broken");
+        },
+      },
+    });
+    const other = await startOn(host, { config: { clusterID: 2n } });
+    await proposeAll(replica, "a");
+    logDB.faults.close = () => {
+      throw new Error("Cannot close");
+    };
+    // The failure of the machine closes the log, and nobody waits for it.
+    await rejection(replica.propose(bytes("b")));
+    await settle();
+    await host.stop();
+    assertInstanceOf(
+      await rejection(other.propose(bytes("x"))),
+      ErrClusterClosed,
+    );
+    assertEquals(
+      typesOf(events),
+      ["failed", "close failed", "close failed"],
+    );
+  }),
+);
+
+Deno.test(
+  "H10 a stop ends an import whose source gives nothing more",
+  checked(async () => {
+    const env = new ManualEnv();
+    const host = new NodeHost({ env });
+    let cancelled: unknown;
+    const source = new ReadableStream<Uint8Array>({
+      pull: () => never(),
+      cancel: (reason) => {
+        cancelled = reason;
+      },
+    });
+    const importing = rejection(host.importSnapshot(1n, source));
+    await settle();
+    const stopped = host.stop();
+    assert(await peek(stopped) !== "pending", "The stop waits for the source");
+    assertInstanceOf(await importing, ErrClusterClosed);
+    assertInstanceOf(cancelled, ErrClusterClosed);
+  }),
+);
+
+Deno.test(
+  "H10 a stop ends an export that nobody reads, at once and not as if it were complete",
+  checked(async () => {
+    for (const kind of KINDS) {
+      const env = new ManualEnv();
+      const { host, replica, events } = await start({
+        env,
+        kind,
+        manners: { filling: 4 << 20 },
+      });
+      await proposeAll(replica, "a");
+      const reader = replica.exportSnapshot().getReader();
+      await reader.read();
+      await settle();
+      const begun = replica.exportSnapshot().getReader();
+      const late = replica.exportSnapshot().getReader();
+      const pending = begun.read().then(async () => {
+        for (;;) if ((await begun.read()).done) return "complete";
+      });
+      await host.stop();
+      assertEquals(env.now(), 0);
+      assertEquals(typesOf(events).filter((t) => t === "close failed"), []);
+      for (
+        const rest of [
+          (async () => {
+            for (;;) if ((await reader.read()).done) return;
+          })(),
+          pending,
+          late.read(),
+        ]
+      ) {
+        const error = await rejection(rest);
+        assertInstanceOf(error, ErrClusterClosed, `${kind}: ${error}`);
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "H10 a stop ends a snapshot whose store hangs, within the limit",
+  checked(async () => {
+    for (const step of ["create", "write", "commit"]) {
+      const env = new ManualEnv();
+      await using snapshots = new FaultySnapshotStore();
+      const { host, replica } = await start({ env, snapshots });
+      await proposeAll(replica, "a");
+      snapshots.before = (name) => name === step ? never() : undefined;
+      const asked = rejection(replica.requestSnapshot());
+      await settle();
+      const stopped = host.stop();
+      await env.advance(STOP_TIMEOUT_MS);
+      await stopped;
+      const state = await peek(asked);
+      assert(state !== "pending", `${step} leaves who asked waiting`);
+      assertInstanceOf((state as { value: unknown }).value, ErrClusterClosed);
+      assertEquals(env.timers, 0);
+    }
+  }),
+);
+
+Deno.test(
+  "H10 a log that was closed under a replica is its end, with a cause",
+  checked(async () => {
+    const logDB = new MemoryLogDB();
+    const { host, replica, events } = await start({ logDB });
+    await proposeAll(replica, "a");
+    await logDB.close();
+    await settle();
+    const error = await rejection(replica.propose(bytes("b")));
+    assertInstanceOf(error, ErrClusterClosed);
+    assertEquals(typesOf(events), ["failed"]);
+    assertStrictEquals(error.cause, replica.error);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H10 the host's own stop timeout counts",
+  checked(async () => {
+    const env = new ManualEnv();
+    const { host, replica } = await start({
+      env,
+      stopTimeoutMs: 70,
+      manners: { before: (name) => name === "update" ? never() : undefined },
+    });
+    const waiting = rejection(replica.propose(bytes("a")));
+    await settle();
+    const stopped = host.stop();
+    await env.advance(69);
+    assertEquals(await peek(stopped), "pending");
+    await env.advance(1);
+    await stopped;
+    assertInstanceOf(await waiting, ErrClusterClosed);
+  }),
+);

@@ -1,0 +1,1236 @@
+import {
+  assert,
+  assertEquals,
+  assertFalse,
+  assertNotEquals,
+  assertRejects,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
+import {
+  SESSION_RESULT_BYTES_MAX,
+  UPDATE_BYTES_MAX,
+  UPDATE_ENTRIES_MAX,
+} from "../../src/limits.ts";
+import {
+  ErrDiverged,
+  ErrLogCorrupted,
+  type LogBatch,
+} from "../../src/log/mod.ts";
+import { epochRecord } from "../../src/log/records.ts";
+import {
+  type Captured,
+  configRecord,
+  type Driver,
+  ErrInvalidResult,
+  type HostState,
+  isPromise,
+  type MachineFactory,
+  registerRecord,
+  saveSnapshot,
+  SessionTable,
+  unregisterRecord,
+} from "../../src/rsm/mod.ts";
+import { MemoryFileStore } from "../../src/snapshot/mod.ts";
+import {
+  type Entry,
+  ErrNotImplemented,
+  type Result,
+} from "../../src/statemachine/mod.ts";
+import { Disk, DiskMachine, HostDiskMachine } from "./disk_machine.ts";
+import {
+  batchesOf,
+  type Heard,
+  type Listener,
+  makeDriver,
+  OWN,
+  place,
+  type Placed,
+  proposal,
+  randomLog,
+  sessionProposal,
+  skip,
+} from "./driving.ts";
+import { Concurrent, type Manner, Regular, type State } from "./machines.ts";
+import { type Random, random, ticks } from "./random.ts";
+
+const none = new Uint8Array(0);
+const never = new AbortController().signal;
+
+function cmd(...bytes: number[]): Uint8Array {
+  return new Uint8Array(bytes);
+}
+
+/** A driver of a regular machine that has applied records from index 1 on. */
+function regular(...records: Uint8Array[]): {
+  machine: Regular;
+  driver: Driver<string>;
+  listener: Listener;
+  next: (...records: Uint8Array[]) => void;
+} {
+  const machine = new Regular();
+  const made = makeDriver({ type: 1, create: () => machine });
+  const next = (...records: Uint8Array[]): void => {
+    const { applied } = made.driver;
+    const batches = batchesOf(place(records, applied + 1), applied);
+    assertStrictEquals(made.driver.apply(batches), undefined);
+  };
+  next(...records);
+  return { machine, ...made, next };
+}
+
+/** The machines of every kind and pace. */
+function kinds(): [string, () => [MachineFactory, Disk | undefined]][] {
+  const all: [string, () => [MachineFactory, Disk | undefined]][] = [];
+  for (const pace of ["sync", "async", "mixed"] as const) {
+    const manner: Manner = { pace };
+    all.push(
+      [`regular ${pace}`, () => [
+        { type: 1, create: () => new Regular(manner) },
+        undefined,
+      ]],
+      [`concurrent ${pace}`, () => [
+        { type: 2, create: () => new Concurrent(manner) },
+        undefined,
+      ]],
+    );
+  }
+  for (const slow of [false, true]) {
+    for (const Machine of [DiskMachine, HostDiskMachine]) {
+      all.push([`${Machine.name} ${slow ? "async" : "sync"}`, () => {
+        const disk = new Disk();
+        const create = (): DiskMachine => new Machine(disk, slow);
+        return [{ type: 3, create }, disk];
+      }]);
+    }
+  }
+  return all;
+}
+
+/** Applies a log, cut at random, some batches at a time. */
+async function applyCut(
+  driver: Driver<string>,
+  placed: readonly Placed[],
+  { chance, below }: Random,
+  often = chance(0.5) ? 0.5 : 0.05,
+): Promise<void> {
+  const batches = batchesOf(placed, driver.applied, () => chance(often));
+  for (let i = 0; i < batches.length;) {
+    const count = 1 + below(4);
+    await driver.apply(batches.slice(i, i += count));
+  }
+}
+
+/** The bytes of a full snapshot. */
+async function snapshotOf(driver: Driver<string>): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  await saveSnapshot(driver, {
+    header: { clusterID: 7n, nodeID: 1n, kind: "full", compression: "none" },
+    create: () =>
+      new WritableStream({ write: (chunk) => void parts.push(chunk.slice()) }),
+    files: new MemoryFileStore(),
+    signal: never,
+  });
+  return new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer());
+}
+
+/** The table with a session's results, to look at. */
+function tableOf({ sessions }: Captured): SessionTable<string> {
+  const table = new SessionTable<string>();
+  table.decode(sessions);
+  return table;
+}
+
+/** What a listener heard, whatever the order between records of one batch. */
+function sorted(heard: readonly Heard[]): string[] {
+  return heard.map((one) =>
+    one.map((part) =>
+      typeof part === "object" ? `${part.value} ${part.data}` : `${part}`
+    ).join(" ")
+  ).sort();
+}
+
+Deno.test("R1 Driver.apply() gives each command once, in the order of the log", async () => {
+  for (const pace of ["sync", "async", "mixed"] as const) {
+    const machine = new Regular({ pace });
+    const { driver, listener } = makeDriver({ type: 1, create: () => machine });
+    const records = Array.from(
+      { length: 3000 },
+      (_, i) => proposal(i, cmd(i, i >> 8)),
+    );
+    await driver.apply(batchesOf(place(records)));
+    assertEquals(
+      machine.commands,
+      Array.from({ length: 3000 }, (_, i) => `${cmd(i, i >> 8)}`),
+    );
+    assertEquals(
+      listener.heard.map((one) => one[1]),
+      Array.from({ length: 3000 }, (_, i) => i),
+    );
+    assertEquals(driver.applied, 3000);
+    assertEquals(listener.applieds.at(-1), 3000);
+  }
+});
+
+Deno.test("R1 Driver.apply() is synchronous if machine and log are", () => {
+  for (const [name, make] of kinds()) {
+    if (!name.endsWith(" sync")) continue;
+    const { driver } = makeDriver(make()[0], 2);
+    const records = Array.from({ length: 1500 }, (_, i) => proposal(i, cmd(i)));
+    assertStrictEquals(
+      driver.apply(batchesOf(place(records))),
+      undefined,
+      name,
+    );
+    assertEquals(driver.applied, 1500);
+    assert(!isPromise(driver.lookup(null)), name);
+    assert(!isPromise(driver.getHash()), name);
+    assert(!isPromise(driver.sync()), name);
+  }
+});
+
+Deno.test("T4 Driver calls the factory once, with cluster and node", () => {
+  const calls: bigint[][] = [];
+  makeDriver({
+    type: 1,
+    create: (...ids) => {
+      calls.push(ids);
+      return new Regular();
+    },
+  });
+  assertEquals(calls, [[7n, 1n]]);
+});
+
+Deno.test("H1 Driver.apply() answers its own proposals, and nobody else's", () => {
+  const { machine, listener } = regular(
+    proposal(5, cmd(1)),
+    proposal(6, cmd(2), [OWN[0], OWN[1] ^ 1]),
+    proposal(7, cmd(3), [OWN[0] + 1, OWN[1]]),
+    proposal(8, cmd(4)),
+  );
+  assertEquals(machine.commands, ["1", "2", "3", "4"]);
+  assertEquals(listener.heard.map(([what, n]) => [what, n]), [
+    ["proposal", 5],
+    ["proposal", 8],
+  ]);
+  assertEquals((listener.heard[1]![2] as Result).value, machine.state.hash);
+});
+
+Deno.test("R5 Driver.apply() ends with what update() throws", async () => {
+  for (const pace of ["sync", "async"] as const) {
+    const failure = new Error("Broken");
+    class Failing extends Regular {
+      override update(bytes: Uint8Array): ReturnType<Regular["update"]> {
+        if (bytes[0] !== 3) return super.update(bytes);
+        if (pace === "sync") throw failure;
+        return Promise.reject(failure);
+      }
+    }
+    const machine = new Failing({ pace });
+    const { driver, listener } = makeDriver({ type: 1, create: () => machine });
+    const records = [1, 2, 3, 4].map((n) => proposal(n, cmd(n)));
+    const batches = batchesOf(place(records));
+    const error = pace === "sync"
+      ? assertThrows(() => driver.apply(batches))
+      : await assertRejects(() => driver.apply(batches) as Promise<void>);
+    assertStrictEquals(error, failure);
+    assertEquals(machine.commands, ["1", "2"]);
+    assertEquals([driver.applied, listener.heard], [0, []]);
+    // The machine can still be closed.
+    await driver.close();
+    assertEquals(machine.closed, 1);
+  }
+});
+
+/** Drives a concurrent machine whose `update()` is this one. */
+async function updateWith(
+  update: (entries: Entry[]) => Entry[] | Promise<Entry[]>,
+): Promise<unknown> {
+  class Wrong extends Concurrent {
+    override update(entries: Entry[]): ReturnType<Concurrent["update"]> {
+      return update(entries);
+    }
+  }
+  const { driver, listener } = makeDriver({
+    type: 2,
+    create: () => new Wrong(),
+  });
+  const records = [1, 2, 3].map((n) => proposal(n, cmd(n)));
+  try {
+    await driver.apply(batchesOf(place(records)));
+  } catch (error) {
+    assertEquals([driver.applied, listener.heard], [0, []]);
+    return error;
+  }
+  return listener.heard;
+}
+
+function answer(entries: Entry[]): Entry[] {
+  for (const entry of entries) entry.result = { value: 1n };
+  return entries;
+}
+
+Deno.test("C1 Driver.apply() refuses what is not the batch with its results", async () => {
+  const wrong: [string, (entries: Entry[]) => unknown][] = [
+    ["too few", (e) => answer(e).slice(1)],
+    ["too few in place", (e) => (answer(e).pop(), e)],
+    ["too many", (e) => [...answer(e), e[0]]],
+    ["none", () => []],
+    ["nothing", () => undefined],
+    ["no array", (e) => new Set(answer(e))],
+    ["a hole", (e) => [answer(e)[0], undefined, e[2]]],
+    ["another order", (e) => answer(e).reverse()],
+    ["one twice", (e) => [answer(e)[0], e[0], e[2]]],
+    ["another index", (e) => answer(e).map((x) => ({ ...x, index: 9 }))],
+    ["an index changed in place", (e) => {
+      (answer(e)[1] as { index: number }).index = 7;
+      return e;
+    }],
+    ["no results", (e) => e],
+    ["one without a result", (e) => {
+      answer(e)[2]!.result = undefined;
+      return e;
+    }],
+    ["a number for a value", (e) => {
+      answer(e)[1]!.result = { value: 1 as never };
+      return e;
+    }],
+    ["a result that is none", (e) => {
+      answer(e)[1]!.result = null as never;
+      return e;
+    }],
+    ["data that is text", (e) => {
+      answer(e)[1]!.result = { value: 1n, data: "x" as never };
+      return e;
+    }],
+  ];
+  for (const [what, update] of wrong) {
+    for (const later of [false, true]) {
+      const error = await updateWith((entries) =>
+        later
+          ? ticks(2).then(() => update(entries) as Entry[])
+          : update(entries) as Entry[]
+      );
+      assert(error instanceof ErrInvalidResult, `${what}: ${error}`);
+      assert(/Wrong\.update\(\)/.test(error.message), error.message);
+    }
+  }
+});
+
+Deno.test("C1 Driver.apply() takes entries of the machine's own making", async () => {
+  const heard = await updateWith((entries) => {
+    const copies = entries.map(({ index, cmd }) => ({
+      index,
+      cmd,
+      result: { value: BigInt(index) },
+    }));
+    entries.length = 0;
+    return copies;
+  });
+  assertEquals(heard, [
+    ["proposal", 1, { value: 1n }],
+    ["proposal", 2, { value: 2n }],
+    ["proposal", 3, { value: 3n }],
+  ]);
+});
+
+Deno.test("T3 a value outside of 0…2^64-1 is a RangeError that names the machine", async () => {
+  for (const value of [-1n, 1n << 64n]) {
+    class Wide extends Regular {
+      override update(): Result {
+        return { value };
+      }
+      override getHash(): bigint {
+        return value;
+      }
+    }
+    const { driver } = makeDriver({ type: 1, create: () => new Wide() });
+    const batches = batchesOf(place([proposal(1, none)]));
+    const error = assertThrows(() => driver.apply(batches), RangeError);
+    assert(/Wide\.update\(\)/.test(error.message), error.message);
+    assert(/Wide\.getHash\(\)/.test(
+      assertThrows(() => driver.getHash(), RangeError).message,
+    ));
+    const wide = await updateWith((entries) => {
+      answer(entries)[1]!.result = { value };
+      return entries;
+    });
+    assert(wide instanceof RangeError && /Wrong\.update/.test(wide.message));
+  }
+  for (const value of [0n, (1n << 64n) - 1n]) {
+    const heard = await updateWith((entries) => {
+      answer(entries)[1]!.result = { value };
+      return entries;
+    }) as Heard[];
+    assertEquals((heard[1]![2] as Result).value, value);
+  }
+});
+
+Deno.test("T2 a result belongs to whoever gets it: a regular machine may use one object for all", () => {
+  const result: Result = { value: 0n };
+  class Thrifty extends Regular {
+    override update(): Result {
+      result.value++;
+      return result;
+    }
+  }
+  const { driver, listener } = makeDriver({
+    type: 1,
+    create: () => new Thrifty(),
+  });
+  driver.apply(
+    batchesOf(place([1, 2].map((n) => proposal(n, cmd(n))))),
+  );
+  assertEquals(listener.heard, [
+    ["proposal", 1, { value: 1n }],
+    ["proposal", 2, { value: 2n }],
+  ]);
+});
+
+Deno.test("E1 E2 what a machine does not have is ErrNotImplemented", () => {
+  const bare = new Regular() as Partial<Regular>;
+  (bare as { getHash?: unknown }).getHash = undefined;
+  const { driver, listener } = makeDriver(
+    { type: 1, create: () => bare as Regular },
+    1,
+  );
+  assertThrows(() => driver.getHash(), ErrNotImplemented);
+  assertThrows(() => driver.naLookup(none), ErrNotImplemented);
+  driver.apply(batchesOf(place([proposal(1, none)])));
+  assertEquals(listener.checkpoints.map(({ state }) => state), [undefined]);
+});
+
+Deno.test("C7 Driver.apply() bounds its batches in entries and bytes", () => {
+  const machine = new Concurrent();
+  const { driver } = makeDriver({ type: 2, create: () => machine });
+  const many = Array.from(
+    { length: 2 * UPDATE_ENTRIES_MAX + 5 },
+    (_, i) => proposal(i, none),
+  );
+  driver.apply(batchesOf(place(many), 0, () => Math.random() < 0.1));
+  assertEquals(machine.batches, [UPDATE_ENTRIES_MAX, UPDATE_ENTRIES_MAX, 5]);
+  machine.batches.length = 0;
+  const large = Array.from(
+    { length: 11 },
+    (_, i) => proposal(i, new Uint8Array(UPDATE_BYTES_MAX / 4)),
+  );
+  driver.apply(batchesOf(place(large, many.length + 1), many.length));
+  assertEquals(machine.batches, [4, 4, 3]);
+});
+
+Deno.test("C7 how the log is cut shows in nothing", async () => {
+  const dice = random();
+  for (let round = 0; round < 12; round++) {
+    const log = randomLog(dice, 150);
+    let first: unknown;
+    for (const [name, make] of kinds()) {
+      for (let i = 0; i < 2; i++) {
+        const [factory, disk] = make();
+        const { driver, listener } = makeDriver(factory, 7);
+        for (const { index } of log) listener.locals.set(index, `${index}`);
+        await driver.open(never);
+        await applyCut(driver, log, dice);
+        const { index, mark, sessions } = driver.capture();
+        const bytes = await snapshotOf(driver);
+        const seen = {
+          index,
+          mark,
+          sessions,
+          sessionsHash: driver.sessionsHash(),
+          hash: (await driver.getHash()).hash,
+          state: await driver.lookup(null),
+          heard: sorted(listener.heard),
+          checkpoints: listener.checkpoints,
+        };
+        first ??= seen;
+        assertEquals(seen, first, `${name} in round ${round}`);
+        // Of one kind the whole container is the same.
+        const again = makeDriver(make()[0], 7);
+        await again.driver.open(never);
+        await applyCut(again.driver, log, dice);
+        assertEquals(await snapshotOf(again.driver), bytes, name);
+        if (disk) assertEquals(disk.last.index <= index, true);
+      }
+    }
+  }
+});
+
+Deno.test("H3 a copy is not applied again, and is answered as the first was", () => {
+  for (const together of [true, false]) {
+    const { machine, listener, driver, next } = regular(
+      registerRecord(9n, none),
+    );
+    listener.locals.set(1, "a");
+    const one = sessionProposal(1, 1, 0, cmd(1));
+    const two = sessionProposal(1, 2, 1, cmd(2, 2));
+    const records = [one, one, two, one, two];
+    if (together) next(...records);
+    else for (const record of records) next(record);
+    assertEquals(machine.commands, ["1", "2,2"]);
+    assertEquals(driver.applied, 6);
+    const results = new Map<number, unknown>();
+    assertEquals(listener.heard.filter((o) => o[0] === "answered").length, 5);
+    for (const one of listener.heard) {
+      if (one[0] !== "answered") continue;
+      const [, local, series, outcome, result] = one;
+      assertEquals([local, outcome], ["a", "applied"]);
+      assertEquals(results.get(series) ?? result, result);
+      results.set(series, result);
+    }
+    assertEquals(listener.heard[0], ["registered", 9n, 1]);
+  }
+});
+
+Deno.test("H3 each answer has data of its own", () => {
+  const { listener, next } = regular(registerRecord(9n, none));
+  listener.locals.set(1, "a");
+  const one = sessionProposal(1, 1, 0, cmd(1));
+  next(one, one);
+  const data = (): Uint8Array => {
+    const last = listener.heard.at(-1)!;
+    return (last[4] as Result).data!;
+  };
+  assertEquals(data(), cmd(1, 9));
+  for (let i = 0; i < 3; i++) {
+    for (const heard of listener.heard) {
+      (heard[4] as Result | undefined)?.data?.fill(0);
+    }
+    next(one);
+    assertEquals(data(), cmd(1, 9));
+  }
+});
+
+Deno.test("H3 a copy behind which its answer is acknowledged is answered all the same", () => {
+  const records = [
+    registerRecord(9n, none),
+    sessionProposal(1, 1, 0, cmd(1)),
+    sessionProposal(1, 1, 0, cmd(1)),
+    sessionProposal(1, 2, 0, cmd(2)),
+    sessionProposal(1, 1, 0, cmd(1)),
+  ];
+  for (const together of [true, false]) {
+    const { listener, next } = regular();
+    listener.locals.set(1, "a");
+    if (together) next(...records);
+    else for (const record of records) next(record);
+    assertEquals(listener.outcomes.sort(), [
+      "a 1 acknowledged",
+      "a 1 applied",
+      "a 1 applied",
+      "a 2 applied",
+    ]);
+  }
+});
+
+Deno.test("H3 a gap is not jumped, and what fills it goes on", () => {
+  const { machine, listener, next } = regular(registerRecord(9n, none));
+  listener.locals.set(1, "a");
+  next(
+    sessionProposal(1, 2, 1, cmd(2)),
+    sessionProposal(1, 1, 0, cmd(1)),
+    sessionProposal(1, 3, 2, cmd(3)),
+    sessionProposal(1, 2, 1, cmd(2)),
+  );
+  assertEquals(machine.commands, ["1", "2"]);
+  assertEquals(listener.outcomes.sort(), [
+    "a 1 applied",
+    "a 2 applied",
+    "a 2 gap",
+    "a 3 gap",
+  ]);
+});
+
+Deno.test("H4 a session that is not there is refused", () => {
+  const { machine, listener, next } = regular(
+    configRecord(1),
+    registerRecord(9n, none),
+  );
+  listener.locals.set(2, "a").set(99, "b");
+  next(
+    sessionProposal(2, 1, 0, cmd(1)),
+    sessionProposal(99, 1, 0, cmd(9)),
+    skip(99, 2, 0),
+    unregisterRecord(99),
+    registerRecord(10n, none),
+    sessionProposal(2, 1, 0, cmd(1)),
+    sessionProposal(7, 1, 0, cmd(7)),
+    unregisterRecord(7),
+    sessionProposal(7, 2, 0, cmd(8)),
+  );
+  assertEquals(machine.commands, ["1", "7"]);
+  assertEquals(listener.outcomes, [
+    "a 1 applied",
+    "b 1 unknown",
+    "b 2 unknown",
+    "a 1 unknown",
+  ]);
+  assertEquals(
+    listener.heard.filter(([what]) => what.endsWith("registered")),
+    [
+      ["registered", 9n, 2],
+      ["unregistered", 99],
+      ["registered", 10n, 7],
+      ["unregistered", 7],
+    ],
+  );
+});
+
+Deno.test("H4 a late copy of the registration is another session", () => {
+  const register = registerRecord(9n, cmd(1, 2));
+  const { machine, driver, next } = regular(register);
+  next(sessionProposal(1, 1, 0, cmd(1)), register);
+  const table = tableOf(driver.capture());
+  assertEquals([table.get(1)?.next, table.get(3)?.next], [2, 1]);
+  assertEquals(table.get(3)?.owner, cmd(1, 2));
+  next(sessionProposal(3, 1, 0, cmd(1)));
+  assertEquals(machine.commands, ["1", "1"]);
+});
+
+Deno.test("H4 the limits are set by the first record, and by no other", () => {
+  const max = (...records: Uint8Array[]): [number, boolean] => {
+    const { driver } = regular(...records);
+    const table = tableOf(driver.capture());
+    return [table.max, driver.begun];
+  };
+  assertEquals(max(), [4096, false]);
+  assertEquals(max(epochRecord(1n)), [4096, false]);
+  assertEquals(max(configRecord(5)), [5, true]);
+  assertEquals(max(epochRecord(1n), epochRecord(2n), configRecord(5)), [
+    5,
+    true,
+  ]);
+  assertEquals(max(configRecord(5), configRecord(6)), [5, true]);
+  for (
+    const other of [
+      proposal(1, none),
+      sessionProposal(9, 1, 0, none),
+      skip(9, 1, 0),
+      registerRecord(1n, none),
+      unregisterRecord(1),
+    ]
+  ) assertEquals(max(other, configRecord(5)), [4096, true]);
+});
+
+Deno.test("H13 Driver keeps the last epoch at or before what is applied", () => {
+  const { driver, next } = regular();
+  assertEquals(driver.mark, undefined);
+  next(epochRecord(5n), proposal(1, none));
+  assertEquals(driver.mark, { index: 1, epoch: 5n });
+  next(proposal(2, none));
+  assertEquals(driver.capture().mark, { index: 1, epoch: 5n });
+  next(epochRecord(6n), epochRecord((1n << 64n) - 1n), proposal(3, none));
+  assertEquals(driver.mark, { index: 5, epoch: (1n << 64n) - 1n });
+});
+
+Deno.test("H14 a skip takes the place of a command, whichever comes first", () => {
+  const { machine, listener, next } = regular(registerRecord(9n, none));
+  listener.locals.set(1, "a");
+  for (
+    const records of [
+      [sessionProposal(1, 1, 0, cmd(1)), skip(1, 1, 0)],
+      [skip(1, 2, 1), sessionProposal(1, 2, 1, cmd(2)), skip(1, 2, 1)],
+      [sessionProposal(1, 3, 2, cmd(3))],
+      // Somebody else with the same session.
+      [sessionProposal(1, 3, 2, cmd(4))],
+      // Too early, and therefore of no effect.
+      [skip(1, 5, 4)],
+      [sessionProposal(1, 4, 3, cmd(5))],
+    ]
+  ) next(...records);
+  assertEquals(machine.commands, ["1", "3", "5"]);
+  assertEquals(listener.outcomes, [
+    "a 1 applied",
+    "a 1 applied",
+    "a 2 skipped",
+    "a 2 skipped",
+    "a 2 skipped",
+    "a 3 applied",
+    "a 3 conflict",
+    "a 5 gap",
+    "a 4 applied",
+  ]);
+});
+
+Deno.test("H5 detach() ends the telling of a session", () => {
+  const { driver, listener, next } = regular(registerRecord(9n, none));
+  listener.locals.set(1, "a");
+  next(sessionProposal(1, 1, 0, cmd(1)));
+  listener.locals.delete(1);
+  driver.detach(1);
+  driver.detach(77);
+  next(sessionProposal(1, 2, 1, cmd(2)), sessionProposal(1, 1, 0, cmd(1)));
+  assertEquals(listener.outcomes, ["a 1 applied"]);
+  // And it may be attached again.
+  listener.locals.set(1, "b");
+  next(sessionProposal(1, 2, 1, cmd(2)));
+  assertEquals(listener.outcomes, ["a 1 applied", "b 2 applied"]);
+});
+
+Deno.test("H6 a result past the bound is lost, but that it was applied is not", () => {
+  const half = SESSION_RESULT_BYTES_MAX / 2 + 1;
+  class Wordy extends Regular {
+    override update(bytes: Uint8Array): Result {
+      super.update(bytes);
+      return { value: 1n, data: new Uint8Array(half) };
+    }
+  }
+  const machine = new Wordy();
+  const { driver, listener } = makeDriver({ type: 1, create: () => machine });
+  listener.locals.set(1, "a");
+  const one = sessionProposal(1, 1, 0, cmd(1));
+  driver.apply(batchesOf(place([
+    registerRecord(9n, none),
+    one,
+    sessionProposal(1, 2, 1, cmd(2)),
+  ])));
+  driver.apply(batchesOf(place([one], 4), 3));
+  assertEquals(listener.outcomes, ["a 1 applied", "a 2 applied", "a 1 lost"]);
+  assertEquals(machine.commands, ["1", "2"]);
+});
+
+Deno.test("H15 Driver.apply() refuses a batch that does not follow the last one", () => {
+  const batch = (follows: number, first: number, count: number): LogBatch => {
+    const records = Array.from({ length: count }, (_, i) => proposal(i, none));
+    return { ...batchesOf(place(records, first), first - 1)[0]!, follows };
+  };
+  const good = batch(0, 1, 3);
+  for (
+    const wrong of [
+      batch(4, 5, 1),
+      good,
+      batch(2, 3, 3),
+      batch(3, 3, 3),
+      batch(3, 2, 3),
+      batch(0, 1, 3),
+    ]
+  ) {
+    for (const together of [true, false]) {
+      const machine = new Regular();
+      const { driver } = makeDriver({ type: 1, create: () => machine });
+      if (!together) {
+        driver.apply([good]);
+        assertThrows(() => driver.apply([wrong]), ErrLogCorrupted);
+        assertEquals(machine.commands.length, 3);
+      } else {
+        assertThrows(() => driver.apply([good, wrong]), ErrLogCorrupted);
+      }
+    }
+  }
+  // Indexes may have gaps.
+  const { driver } = regular();
+  driver.apply([good, batch(3, 10, 2)]);
+  driver.apply([batch(11, 50, 1)]);
+  assertEquals(driver.applied, 50);
+});
+
+Deno.test("H12 checkpoints are taken at the same indexes however the log is cut", () => {
+  const records = Array.from({ length: 40 }, (_, i) => proposal(i, cmd(i)));
+  const placed = [
+    ...place(records.slice(0, 20)),
+    ...place(records.slice(20), 58),
+  ];
+  const taken: unknown[] = [];
+  for (const often of [0, 0.5, 1]) {
+    const machine = new Concurrent();
+    const { driver, listener } = makeDriver(
+      { type: 2, create: () => machine },
+      10,
+    );
+    driver.apply(batchesOf(placed, 0, () => Math.random() < often));
+    assertEquals(
+      listener.checkpoints.map(({ index }) => index),
+      [10, 20, 58, 60, 70],
+    );
+    assertEquals(listener.checkpoints.at(-1)!.index, 70);
+    taken.push(listener.checkpoints);
+  }
+  assertEquals(taken[1], taken[0]);
+  assertEquals(taken[2], taken[0]);
+});
+
+/** All that is replicated, at each index of a log. */
+async function reference(log: readonly Placed[]): Promise<
+  Map<number, { captured: Captured; state: State; hash: bigint }>
+> {
+  const { driver } = makeDriver({ type: 1, create: () => new Regular() });
+  const at = new Map();
+  const note = async (): Promise<void> => {
+    at.set(driver.applied, {
+      captured: driver.capture(),
+      state: await driver.lookup(null),
+      hash: driver.sessionsHash(),
+    });
+  };
+  await note();
+  for (const one of log) {
+    driver.apply(batchesOf([one], driver.applied));
+    await note();
+  }
+  return at;
+}
+
+Deno.test("H6 a machine that keeps the host's rows: state, sessions and index agree after every crash", async () => {
+  const dice = random();
+  for (let round = 0; round < 40; round++) {
+    const log = randomLog(dice, 120);
+    const expected = await reference(log);
+    const disk = new Disk();
+    const slow = dice.chance(0.3);
+    const factory: MachineFactory = {
+      type: 3,
+      create: () => new HostDiskMachine(disk, slow),
+    };
+    const checkpoints = new Map<number, string>();
+    for (let crashes = 0;; crashes++) {
+      const { driver, listener } = makeDriver(factory, 13);
+      const opened = await driver.open(never);
+      assertEquals(opened, driver.applied);
+      assertEquals(opened, disk.last.index);
+      const { captured, state } = expected.get(opened)!;
+      assertEquals(driver.capture(), captured, `after ${crashes} crashes`);
+      assertEquals(disk.last.count, state.count);
+      assertEquals(disk.last.hash, state.hash);
+      const batches = batchesOf(log, opened, () => dice.chance(0.3));
+      const count = crashes < 12 ? dice.below(8) : batches.length;
+      for (const batch of batches.slice(0, count)) {
+        await driver.apply([batch]);
+        if (dice.chance(0.2)) await driver.sync();
+      }
+      for (const { index, state, sessions } of listener.checkpoints) {
+        const found = `${state} ${sessions}`;
+        assertEquals(checkpoints.get(index) ?? found, found);
+        checkpoints.set(index, found);
+      }
+      if (count >= batches.length) {
+        const end = expected.get(driver.applied)!;
+        assertEquals(driver.capture(), end.captured);
+        assertEquals(await driver.lookup(null), end.state);
+        assertEquals(driver.applied, log.at(-1)!.index);
+        break;
+      }
+      // A crash keeps what was synced, and of the rest a prefix.
+      disk.crash(dice.below(disk.steps.length));
+    }
+  }
+});
+
+Deno.test("H6 a machine without the host's rows: nothing is applied twice, the sessions are rebuilt", async () => {
+  const dice = random();
+  for (let round = 0; round < 40; round++) {
+    const log = randomLog(dice, 120);
+    const expected = await reference(log);
+    const disk = new Disk();
+    const factory: MachineFactory = {
+      type: 3,
+      create: () => new DiskMachine(disk),
+    };
+    /** The last metadata record: the log is kept from there. */
+    let metadata = expected.get(0)!.captured;
+    const checkpoints = new Map<number, string>();
+    for (let crashes = 0;; crashes++) {
+      const { driver, listener } = makeDriver(factory, 13);
+      const opened = await driver.open(never);
+      assertEquals(opened, disk.last.index);
+      driver.loadSessions(metadata);
+      assertEquals(driver.capture(), metadata);
+      const upTo = log.filter(({ index }) => index <= opened);
+      await applyCut(driver, upTo, dice);
+      const { hash, state } = expected.get(opened)!;
+      assertEquals(driver.applied, Math.max(opened, metadata.index));
+      assertEquals(driver.sessionsHash(), hash);
+      assertEquals(await driver.lookup(null), state);
+      const batches = batchesOf(log, opened, () => dice.chance(0.3));
+      const count = crashes < 12 ? dice.below(8) : batches.length;
+      for (const batch of batches.slice(0, count)) {
+        await driver.apply([batch]);
+        if (dice.chance(0.1)) {
+          await driver.sync();
+          metadata = driver.capture();
+        }
+      }
+      for (const { index, state, sessions } of listener.checkpoints) {
+        assertEquals(state, expected.get(index)!.state.hash, `at ${index}`);
+        assertEquals(sessions, expected.get(index)!.hash);
+        checkpoints.set(index, `${state}`);
+      }
+      if (count >= batches.length) {
+        const end = expected.get(driver.applied)!;
+        assertEquals(driver.sessionsHash(), end.hash);
+        assertEquals(await driver.lookup(null), end.state);
+        break;
+      }
+      // Only entries move the index of such a machine, so it is one of theirs.
+      disk.crash(dice.below(disk.steps.length));
+      if (disk.last.index < metadata.index) {
+        const last = log.filter(({ index }) => index <= metadata.index);
+        assert(last.every(({ index }) => index <= metadata.index));
+        metadata = expected.get(disk.last.index)!.captured;
+      }
+    }
+  }
+});
+
+Deno.test("D3 entries the machine holds already are not given to it; their results are lost", () => {
+  const disk = new Disk();
+  const records = [
+    registerRecord(9n, none),
+    proposal(1, cmd(1)),
+    sessionProposal(1, 1, 0, cmd(2)),
+    sessionProposal(1, 2, 1, cmd(3)),
+    skip(1, 3, 2),
+    sessionProposal(1, 4, 3, cmd(4)),
+  ];
+  const start = (): ReturnType<typeof makeDriver> & {
+    machine: DiskMachine;
+  } => {
+    const machine = new DiskMachine(disk);
+    return { machine, ...makeDriver({ type: 3, create: () => machine }) };
+  };
+  return (async () => {
+    const one = start();
+    await one.driver.open(never);
+    await one.driver.apply(batchesOf(place(records.slice(0, 3))));
+    const two = start();
+    two.listener.locals.set(1, "a");
+    assertEquals(await two.driver.open(never), 3);
+    assertEquals(two.driver.applied, 0);
+    await two.driver.apply(batchesOf(place(records)));
+    assertEquals(two.machine.batches, [[4, 6]]);
+    assertEquals(two.listener.outcomes.sort(), [
+      "a 1 lost",
+      "a 2 applied",
+      "a 3 skipped",
+      "a 4 applied",
+    ]);
+    // A proposal outside of a session is not answered: who made it is gone.
+    assertEquals(
+      two.listener.heard.filter(([what]) => what === "proposal"),
+      [],
+    );
+    const copies = [3, 4].map((at) => records[at - 1]!);
+    await two.driver.apply(batchesOf(place([copies[0]!], 7), 6));
+    assertEquals(two.listener.outcomes.at(-1), "a 1 lost");
+    assertEquals(disk.last.count, 4);
+  })();
+});
+
+Deno.test("H12 no checkpoint is taken where the machine is ahead of its sessions", async () => {
+  const disk = new Disk();
+  const log = place(
+    Array.from({ length: 30 }, (_, i) => proposal(i, cmd(i))),
+  );
+  const start = async (): Promise<ReturnType<typeof makeDriver>> => {
+    const made = makeDriver(
+      { type: 3, create: () => new DiskMachine(disk) },
+      5,
+    );
+    await made.driver.open(never);
+    return made;
+  };
+  const one = await start();
+  await one.driver.apply(batchesOf(log.slice(0, 15)));
+  const two = await start();
+  await two.driver.apply(batchesOf(log));
+  const whole = new Map(
+    [...one.listener.checkpoints, ...two.listener.checkpoints].map((c) => [
+      c.index,
+      c.state,
+    ]),
+  );
+  const expected = await reference(log);
+  for (const [index, state] of whole) {
+    assertEquals(state, expected.get(index)!.state.hash, `at ${index}`);
+  }
+  for (const { index, state } of two.listener.checkpoints) {
+    assertEquals(state, expected.get(index)!.state.hash, `at ${index}`);
+  }
+  assertEquals(
+    two.listener.checkpoints.map(({ index }) => index),
+    [15, 20, 25, 30],
+  );
+});
+
+Deno.test("H6 a machine that has begun to keep rows is not set back to where they are", async () => {
+  const disk = new Disk();
+  const log = randomLog(random(), 100);
+  const half = log.slice(0, 50);
+  const one = makeDriver({ type: 3, create: () => new DiskMachine(disk) });
+  await one.driver.open(never);
+  await one.driver.apply(batchesOf(half));
+  disk.sync();
+  const { index, count } = disk.last;
+  assert(index > 20);
+  const expected = await reference(log);
+  for (const often of [1, 0.1]) {
+    for (let i = 4; i > 0; i--) {
+      const two = makeDriver({
+        type: 3,
+        create: () => new HostDiskMachine(disk),
+      });
+      assertEquals(await two.driver.open(never), index);
+      await two.driver.apply(
+        batchesOf(
+          log.filter((one) => one.index <= index - i),
+          two.driver.applied,
+          () => Math.random() < often,
+        ),
+      );
+      // A crash while the sessions are still behind.
+      assertEquals([disk.last.index, disk.last.count], [index, count]);
+      disk.crash(9);
+    }
+  }
+  const three = makeDriver({
+    type: 3,
+    create: () => new HostDiskMachine(disk),
+  });
+  await three.driver.open(never);
+  await three.driver.apply(batchesOf(log, three.driver.applied));
+  const end = expected.get(log.at(-1)!.index)!;
+  assertEquals(await three.driver.lookup(null), end.state);
+  assertEquals(three.driver.sessionsHash(), end.hash);
+  disk.sync();
+  const four = makeDriver({
+    type: 3,
+    create: () => new HostDiskMachine(disk),
+  });
+  assertEquals(await four.driver.open(never), log.at(-1)!.index);
+  assertEquals(four.driver.sessionsHash(), end.hash);
+});
+
+/** Drives a machine with the host's rows whose update is this one; what apply() fails with. */
+async function updateHostWith(
+  update: (
+    entries: Entry[],
+    host: () => HostState,
+  ) => Entry[] | Promise<Entry[]>,
+): Promise<{ error: unknown; asked: HostState[] }> {
+  const asked: HostState[] = [];
+  class Wrong extends HostDiskMachine {
+    override updateWithHost(
+      entries: Entry[],
+      host: () => HostState,
+    ): Entry[] | Promise<Entry[]> {
+      return update(entries, () => {
+        const given = host();
+        asked.push(given);
+        return given;
+      });
+    }
+  }
+  const { driver, listener } = makeDriver({
+    type: 3,
+    create: () => new Wrong(new Disk()),
+  });
+  await driver.open(never);
+  const records = [
+    registerRecord(1n, none),
+    sessionProposal(1, 1, 0, cmd(1)),
+    proposal(2, cmd(2)),
+  ];
+  try {
+    await driver.apply(batchesOf(place(records)));
+  } catch (error) {
+    assertEquals([driver.applied, listener.heard], [0, []]);
+    return { error, asked };
+  }
+  assertEquals(driver.applied, 3);
+  return { error: undefined, asked };
+}
+
+Deno.test("H6 host() is asked for once, when the results are there", async () => {
+  const good = await updateHostWith((entries, host) => {
+    answer(entries);
+    host();
+    return entries;
+  });
+  assertEquals(good.error, undefined);
+  assertEquals(good.asked.map(({ index }) => index), [3]);
+  assertEquals(
+    good.asked[0]!.rows.map(({ key }) => key).sort(),
+    ["meta", "s0", "s1"],
+  );
+  const later = await updateHostWith(async (entries, host) => {
+    await ticks(2);
+    answer(entries);
+    host();
+    return entries;
+  });
+  assertEquals(later, good);
+  const wrong: [
+    string,
+    number,
+    (e: Entry[], host: () => HostState) => Entry[],
+  ][] = [
+    ["never", 0, (e) => answer(e)],
+    ["twice", 1, (e, host) => (answer(e), host(), host(), e)],
+    ["too early", 0, (e, host) => (host(), answer(e))],
+    ["with one result missing", 0, (e, host) => {
+      answer(e)[1]!.result = undefined;
+      host();
+      return e;
+    }],
+    ["with entries of its own", 0, (e, host) => {
+      for (let i = 0; i < e.length; i++) {
+        e[i] = { ...e[i]!, result: { value: 1n } };
+      }
+      host();
+      return e;
+    }],
+    ["with entries taken away", 0, (e, host) => {
+      const [one, two] = e as [Entry, Entry];
+      one.result = { value: 1n };
+      e.pop();
+      host();
+      two.result = { value: 1n };
+      return [one, two];
+    }],
+  ];
+  for (const [what, times, update] of wrong) {
+    const { error, asked } = await updateHostWith(update);
+    assert(error instanceof ErrInvalidResult, `${what}: ${error}`);
+    assertEquals(asked.length, times, what);
+  }
+});
+
+Deno.test("H6 host's rows: index and epoch come back, also without a session", async () => {
+  const disk = new Disk();
+  const factory: MachineFactory = {
+    type: 3,
+    create: () => new HostDiskMachine(disk),
+  };
+  const one = makeDriver(factory).driver;
+  assertEquals(await one.open(never), 0);
+  one.apply(batchesOf(place([epochRecord(U64)])));
+  const two = makeDriver(factory).driver;
+  assertEquals(await two.open(never), 1);
+  assertEquals([two.applied, two.mark, two.begun], [
+    1,
+    { index: 1, epoch: U64 },
+    false,
+  ]);
+  two.apply(batchesOf(place([configRecord(9)], 2), 1));
+  const three = makeDriver(factory).driver;
+  await three.open(never);
+  assertEquals([three.begun, three.applied], [true, 2]);
+  assertEquals(tableOf(three.capture()).max, 9);
+});
+
+const U64 = (1n << 64n) - 1n;
+
+Deno.test("H6 open() refuses rows that are older than the machine, or damaged", async () => {
+  const disk = new Disk();
+  const factory: MachineFactory = {
+    type: 3,
+    create: () => new HostDiskMachine(disk),
+  };
+  const one = makeDriver(factory).driver;
+  await one.open(never);
+  one.apply(batchesOf(place([
+    registerRecord(1n, none),
+    sessionProposal(1, 1, 0, cmd(1)),
+  ])));
+  const good = disk.last;
+  disk.commit({ ...good, index: 3 });
+  await assertRejects(
+    () => makeDriver(factory).driver.open(never),
+    ErrDiverged,
+  );
+  for (const key of good.rows.keys()) {
+    const rows = new Map(good.rows);
+    rows.set(key, rows.get(key)!.subarray(1, 1));
+    disk.commit({ ...good, rows });
+    await assertRejects(
+      () => makeDriver(factory).driver.open(never),
+      ErrLogCorrupted,
+    );
+  }
+});
+
+Deno.test("D1 open() refuses what is no index", async () => {
+  for (const index of [-1, 0.5, NaN, 2 ** 53, "3", undefined]) {
+    class Odd extends DiskMachine {
+      override open(): number {
+        return index as number;
+      }
+    }
+    const { driver } = makeDriver({
+      type: 3,
+      create: () => new Odd(new Disk()),
+    });
+    const error = await assertRejects(() => driver.open(never), RangeError);
+    assert(/Odd\.open\(\)/.test(error.message));
+  }
+});
+
+Deno.test("H8 loadSessions() that fails leaves the sessions as they were", () => {
+  const { driver } = regular(
+    registerRecord(1n, none),
+    registerRecord(2n, none),
+  );
+  const before = driver.capture();
+  const bytes = before.sessions;
+  for (const length of [0, 1, 5, bytes.length - 1]) {
+    const sessions = bytes.subarray(0, length);
+    assertThrows(
+      () => driver.loadSessions({ index: 1, mark: undefined, sessions }),
+    );
+    assertEquals(driver.capture(), before);
+  }
+});
+
+Deno.test("D6 dirty tells whether there is something to sync", async () => {
+  const disk = new Disk();
+  const machine = new DiskMachine(disk, true);
+  const { driver } = makeDriver({ type: 3, create: () => machine });
+  await driver.open(never);
+  assertFalse(driver.dirty);
+  const applying = driver.apply(batchesOf(place([proposal(1, cmd(1))])));
+  await ticks(10);
+  assert(driver.dirty);
+  const syncing = driver.sync();
+  const more = driver.apply(batchesOf(place([proposal(2, cmd(2))], 2), 1));
+  await Promise.all([applying, syncing]);
+  await more;
+  assert(driver.dirty);
+  assertEquals(disk.steps.map(({ index }) => index), [1, 2]);
+  await driver.sync();
+  assertFalse(driver.dirty);
+  assertEquals(disk.steps.length, 1);
+});
+
+Deno.test("R2 a lookup meets the state between two batches of a slow machine", async () => {
+  const machine = new Regular({ pace: "async" });
+  const { driver } = makeDriver({ type: 1, create: () => machine });
+  const records = Array.from({ length: 20 }, (_, i) => proposal(i, cmd(i)));
+  const one = driver.apply(batchesOf(place(records)));
+  const seen = driver.lookup(null);
+  const hash = driver.getHash();
+  const two = driver.apply(batchesOf(place(records, 21), 20));
+  assertEquals((await seen as State).count, 20);
+  assertEquals((await hash).index, 20);
+  assertNotEquals(driver.applied, 40);
+  await Promise.all([one, two]);
+  assertEquals(driver.applied, 40);
+});
+
+Deno.test("R10 close() comes once, after everything under way", async () => {
+  const order: string[] = [];
+  class Slow extends Concurrent {
+    override async update(entries: Entry[]): Promise<Entry[]> {
+      await ticks(5);
+      order.push("update");
+      return answer(entries);
+    }
+    override close(): void {
+      order.push("close");
+    }
+  }
+  const { driver } = makeDriver({ type: 2, create: () => new Slow() });
+  const applying = driver.apply(batchesOf(place([proposal(1, none)])));
+  const closing = driver.close();
+  assert(driver.closed);
+  await driver.close();
+  await Promise.all([applying, closing]);
+  assertEquals(order, ["update", "close"]);
+});
