@@ -126,6 +126,12 @@ export type HostEvent =
       readonly error: unknown;
     }
     | {
+      /** The machine's hash could not be had where replicas compare theirs (H12). */
+      readonly type: "hash failed";
+      /** Why. */
+      readonly error: unknown;
+    }
+    | {
       /** Another replica has another state after the same entries (H12). */
       readonly type: "diverged";
       /** Between which indexes. */

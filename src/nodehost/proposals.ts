@@ -88,8 +88,11 @@ export interface ProposalsOptions {
 const ORPHANS_MAX = 1024;
 
 /** The proposals of one replica. */
-export class Proposals
-  implements Omit<ApplyListener<SessionState>, "applied" | "checkpoint"> {
+export class Proposals implements
+  Omit<
+    ApplyListener<SessionState>,
+    "applied" | "checkpoint" | "checkpointFailed"
+  > {
   /** The low half of what its proposals outside of any session carry. */
   readonly originLow: number;
   /** The high half of it. */

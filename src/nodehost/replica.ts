@@ -388,6 +388,8 @@ export class Replica {
           proposals.answered(state, series, outcome, result),
         applied: (index) => this.#reads.applied(index),
         checkpoint: (checkpoint) => this.#onCheckpoint(checkpoint),
+        checkpointFailed: (error) =>
+          this.#parts.event({ type: "hash failed", error }),
       },
       { hashEntries },
     );

@@ -59,6 +59,8 @@ export interface ApplyListener<L> {
   applied(index: number): void;
   /** A checkpoint was reached. */
   checkpoint(checkpoint: Omit<Checkpoint, "nodeID">): void;
+  /** A checkpoint was reached, and the machine's hash could not be had. */
+  checkpointFailed(error: unknown): void;
 }
 
 /** What a driver needs to know besides its machine. */
@@ -495,9 +497,17 @@ export class Driver<L> {
         state,
         sessions: this.sessionsHash(),
       });
+    // Nobody asked for it: a hash that cannot be had ends nothing (R5).
+    const failed = (error: unknown): void =>
+      this.#listener.checkpointFailed(error);
     if (!this.machine.hasHash) return report(undefined);
-    const state = this.machine.getHash();
-    return isPromise(state) ? state.then(report) : report(state);
+    let state: MaybePromise<bigint>;
+    try {
+      state = this.machine.getHash();
+    } catch (error) {
+      return failed(error);
+    }
+    return isPromise(state) ? state.then(report, failed) : report(state);
   }
 
   /** A hash of the session table, results left out (H4). */

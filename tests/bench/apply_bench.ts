@@ -64,6 +64,7 @@ function newDriver(factory: MachineFactory): Driver<never> {
     answered(): void {},
     applied(): void {},
     checkpoint(): void {},
+    checkpointFailed(): void {},
   }, { hashEntries: 0 });
 }
 

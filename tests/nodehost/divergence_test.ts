@@ -1,5 +1,12 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
-import { ErrDiverged, type HostEvent, MemoryLogDB } from "../../mod.ts";
+import {
+  ErrDiverged,
+  type HostEvent,
+  kv,
+  KVStateMachine,
+  MemoryLogDB,
+  NodeHost,
+} from "../../mod.ts";
 import {
   bytes,
   checked,
@@ -231,5 +238,32 @@ Deno.test(
     assertEquals(two.machines[0]!.calls.at(-1), "close");
     await one.host.stop();
     assertEquals(env.timers, 0);
+  }),
+);
+
+Deno.test(
+  "R5 H12 a hash that cannot be had at a checkpoint is reported and ends nothing",
+  checked(async () => {
+    for (const later of [false, true]) {
+      const events: HostEvent[] = [];
+      await using host = new NodeHost({ onEvent: (e) => void events.push(e) });
+      class Hashless extends KVStateMachine {
+        override getHash(): bigint {
+          const error = new Error("No hash");
+          // A promise where the type says none: a machine may do as it likes.
+          if (later) return Promise.reject(error) as unknown as bigint;
+          throw error;
+        }
+      }
+      const replica = await host.startCluster(() => new Hashless(), {
+        clusterID: 1n,
+        nodeID: 1n,
+        hashEntries: 1,
+      });
+      assertEquals((await replica.propose(kv.put("a", "b"))).value, 1n);
+      assertEquals(await replica.read(kv.count()), 1);
+      assert(events.length > 0);
+      assert(events.every(({ type }) => type === "hash failed"));
+    }
   }),
 );

@@ -32,7 +32,7 @@ import {
 const ON_DISK = ["disk", "hosted"] as const;
 
 Deno.test(
-  "D1 D3 D5 a machine that crashes at any point comes up as it was, with no entry twice",
+  "D1 D3 D4 D5 a machine that crashes at any point comes up as it was, with no entry twice",
   checked(async () => {
     for (const kind of ON_DISK) {
       for (let seed = 1; seed <= 30; seed++) {

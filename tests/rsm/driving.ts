@@ -112,6 +112,10 @@ export class Listener implements ApplyListener<string> {
     this.checkpoints.push(checkpoint);
   }
 
+  checkpointFailed(error: unknown): void {
+    throw error;
+  }
+
   /** What it heard of sessions, without the results. */
   get outcomes(): string[] {
     return this.heard.flatMap((one) =>

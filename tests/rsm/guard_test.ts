@@ -66,9 +66,9 @@ function parse(matrix: string): Map<Name, Map<Name, string>> {
 }
 
 const MATRICES: [Type, string, Map<Name, Map<Name, string>>][] = [
-  [1, "R2 regular", parse(REGULAR)],
-  [2, "C2 C3 concurrent", parse(CONCURRENT)],
-  [3, "D7 D11 on-disk", parse(ON_DISK)],
+  [1, "regular", parse(REGULAR)],
+  [2, "concurrent", parse(CONCURRENT)],
+  [3, "on-disk", parse(ON_DISK)],
 ];
 
 /** A call under way, to be ended by hand. */
@@ -93,7 +93,7 @@ function hold(guard: Guard, name: Name): {
 }
 
 for (const [type, what, matrix] of MATRICES) {
-  Deno.test(`${what} machine: Guard keeps apart exactly what must be`, async () => {
+  Deno.test(`R2 C2 C3 D7 D11 Guard keeps apart exactly what must be: ${what} machine`, async () => {
     let pairs = 0;
     for (const [first, row] of matrix) {
       for (const [second, rule] of row) {
