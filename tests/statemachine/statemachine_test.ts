@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertFalse } from "@std/assert";
-import * as mod from "../../mod.ts";
+import type * as mod from "../../mod.ts";
 import {
   ConcurrentStateMachine,
   type Entry,
