@@ -22,7 +22,8 @@ import {
   RegularNotes,
 } from "./machines.ts";
 
-const common = { commands, queries, runs: 10, maxCommands: 6 };
+// Few and short histories: with another seed they may not find what is wrong.
+const common = { commands, queries, runs: 10, maxCommands: 6, seed: 1 };
 
 /** A machine that is wrong from its third note on. */
 class Forgetful extends RegularNotes {
@@ -61,7 +62,8 @@ Deno.test("R12 checkStateMachine() puts the clock back when it passes and when i
   const before = Date.now();
   await checkStateMachine({ ...common, create: () => new RegularNotes() });
   await assertRejects(
-    () => checkStateMachine({ ...common, create: () => new Forgetful() }),
+    () =>
+      checkStateMachine({ ...common, runs: 40, create: () => new Forgetful() }),
     ContractViolation,
   );
   assertEquals([Date, Date.now, performance.now, Math.random], found);
