@@ -42,13 +42,25 @@
 
 export * from "./src/statemachine/mod.ts";
 export * from "./src/log/mod.ts";
-export * from "./src/snapshot/mod.ts";
+export * from "./src/store/mod.ts";
+export * from "./src/snapshot/errors.ts";
+export * from "./src/snapshot/file_store.ts";
+export * from "./src/snapshot/memory_file_store.ts";
+export * from "./src/snapshot/memory_snapshot_store.ts";
+export * from "./src/snapshot/store.ts";
+export {
+  openSnapshot,
+  SnapshotReader,
+  type SnapshotVerifier,
+  verifySnapshot,
+} from "./src/snapshot/container.ts";
 export * from "./src/nodehost/mod.ts";
 export * from "./src/kv/mod.ts";
 export {
   ErrInvalidResult,
   ErrInvalidSession,
   ErrProposalSkipped,
+  ErrSystemBusy,
   type InvalidSessionReason,
 } from "./src/rsm/errors.ts";
 export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";

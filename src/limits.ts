@@ -60,6 +60,9 @@ export const SESSION_WINDOW_MAX: number = 8192;
 /** Result data kept for one session until acknowledged, in bytes. Part of the replicated rules: every replica must have the same. */
 export const SESSION_RESULT_BYTES_MAX: number = 4 * 1024 * 1024;
 
+/** Result data kept for all sessions of a cluster until acknowledged, in bytes. */
+export const SESSIONS_RESULT_BYTES_MAX: number = 64 * 1024 * 1024;
+
 /** The owner a register record may name, in bytes. */
 export const SESSION_OWNER_BYTES_MAX: number = 256;
 

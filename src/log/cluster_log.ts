@@ -13,6 +13,7 @@ import {
   BATCH_RECORDS_MAX,
   CHECKPOINTS_KEPT,
 } from "../limits.ts";
+import { isPromise } from "../promises.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
   ErrClusterAlreadyExist,
@@ -32,11 +33,6 @@ import type {
   Retention,
 } from "./log.ts";
 import { batchAfter, lastOf } from "./records.ts";
-
-/** Whether a value must be awaited. */
-export function isPromise<T>(value: MaybePromise<T>): value is Promise<T> {
-  return value instanceof Promise;
-}
 
 /** Refuses, with a `RangeError`, records no log may take in one batch (H11). */
 export function checkRecords({ bytes, ends }: Records): void {
@@ -155,6 +151,14 @@ export abstract class ClusterLog {
     if (isCut) throw new ErrCompacted(this.first);
   }
 
+  /** Whether the log, to which nothing was added, starts at its beginning or after that very index already. */
+  mayStartAt(index: number, mark: EpochMark | undefined): boolean {
+    const [known] = this.marks;
+    return this.last === 0 ||
+      (this.last === index && known?.index === mark?.index &&
+        known?.epoch === mark?.epoch);
+  }
+
   /** Wakes the readers that wait. */
   protected wake(): void {
     // Those who wake may wait again, so the set is emptied first.
@@ -234,7 +238,10 @@ class ClusterLogReader implements LogReader {
 
   #take(batch: LogBatch): LogBatch {
     this.#need.after = lastOf(batch);
-    return batch;
+    if (this.#cluster.nodes.size < 2) return batch;
+    // A machine that writes into its commands must not change those of others.
+    const { bytes, ends } = batch.records;
+    return { ...batch, records: { bytes: bytes.slice(), ends } };
   }
 
   #fetch(batch: Promise<LogBatch | undefined>): Promise<LogBatch> {
@@ -349,7 +356,15 @@ class LogHandle implements Log {
   }
 
   startAt(index: number, mark: EpochMark | undefined): MaybePromise<void> {
-    return this.#check().startAt(index, mark);
+    const cluster = this.#check();
+    // What others read from, or was moved on before, must not move.
+    if (
+      !cluster.isEmpty || cluster.nodes.size > 1 ||
+      !cluster.mayStartAt(index, mark)
+    ) {
+      throw new ErrClusterAlreadyExist("Log of the cluster is not empty");
+    }
+    return cluster.startAt(index, mark);
   }
 
   isEmpty(): boolean {

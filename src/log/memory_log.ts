@@ -9,11 +9,7 @@
 import { type Env, systemEnv } from "../env.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import { Batches, ClusterLog, OpenLogs } from "./cluster_log.ts";
-import {
-  ErrClusterAlreadyExist,
-  ErrClusterClosed,
-  ErrCompacted,
-} from "./errors.ts";
+import { ErrClusterClosed, ErrCompacted } from "./errors.ts";
 import type { EpochMark, Log, LogBatch, LogDB, Records } from "./log.ts";
 import { epochRecord, lastOf, packRecords } from "./records.ts";
 
@@ -71,9 +67,6 @@ class MemoryClusterLog extends ClusterLog {
   }
 
   startAt(index: number, mark: EpochMark | undefined): void {
-    if (this.#opened) {
-      throw new ErrClusterAlreadyExist("Log of the cluster is not empty");
-    }
     this.#base = index;
     this.marks = mark === undefined ? [] : [mark];
   }

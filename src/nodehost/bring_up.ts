@@ -23,7 +23,7 @@ import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
 import { ErrClusterAlreadyExist } from "../log/errors.ts";
-import { ErrStoreVanished } from "./errors.ts";
+import { ErrStoreVanished } from "../store/errors.ts";
 import { pacedSource } from "./pace.ts";
 import type { SessionState } from "./session.ts";
 import type { ReplicaEvent } from "./snapshotter.ts";
@@ -76,7 +76,7 @@ export async function candidates(
 }
 
 /** Closes a machine that is of no more use; how that goes is of no interest. */
-async function discard(driver: Driver<SessionState>): Promise<void> {
+export async function discard(driver: Driver<SessionState>): Promise<void> {
   try {
     await driver.close();
   } catch {
@@ -146,7 +146,7 @@ export async function bringUp(options: BringUpOptions): Promise<BroughtUp> {
 }
 
 async function bringUpInMemory(options: BringUpOptions): Promise<BroughtUp> {
-  const from = await recoverNewest(options, await candidates(options), 0);
+  const from = await recoverNewest(options, 0);
   if ("driver" in from) return { ...from, retain: undefined };
   const reader = await readAfter(options.log, 0, undefined);
   if (reader instanceof ErrCompacted) throw compacted(reader, from.damage);
@@ -165,15 +165,35 @@ function compacted(error: ErrCompacted, damage: unknown): ErrCompacted {
  */
 async function recoverNewest(
   options: BringUpOptions,
-  list: readonly Candidate[],
   from: number,
 ): Promise<
   { driver: Driver<SessionState>; reader: LogReader } | { damage: unknown }
 > {
   let damage: unknown;
+  const tried = new Set<string>();
+  for (;;) {
+    const list = (await candidates(options)).filter(({ info }) =>
+      info.kind === "full" && info.index >= from && !tried.has(info.id)
+    );
+    // Others may have taken new ones meanwhile, and cut the log behind them.
+    if (list.length === 0) return { damage };
+    for (const { info } of list) tried.add(info.id);
+    const found = await recoverFirst(options, list);
+    if ("driver" in found) return found;
+    damage ??= found.damage;
+  }
+}
+
+/** A new machine with the first snapshot of a list that is good and from which the log goes on. */
+async function recoverFirst(
+  options: BringUpOptions,
+  list: readonly Candidate[],
+): Promise<
+  { driver: Driver<SessionState>; reader: LogReader } | { damage: unknown }
+> {
+  let damage: unknown;
   for (const candidate of list) {
-    const { kind, index, mark } = candidate.info;
-    if (kind !== "full" || index < from) continue;
+    const { index, mark } = candidate.info;
     // Before the machine gets it, so that nothing is cut meanwhile.
     const reader = await readAfter(options.log, index, mark);
     if (reader instanceof ErrCompacted) continue;
@@ -210,13 +230,16 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
   }
   try {
     const list = await candidates(options);
-    await checkImported(list, opened, log);
+    const renew = await checkImported(list, opened, driver, log);
     // An index beyond the log refuses the start, whatever else is there (D13).
+    const newest = list[0]?.info;
+    const there = await readAfter(log, newest?.index ?? 0, newest?.mark);
+    if (!(there instanceof ErrCompacted)) there.close();
     const reader = await readAfter(log, opened, driver.mark);
     const recorded = list.find(({ info }) =>
       info.kind === "metadata" && info.nodeID === nodeID
     )?.info.index ?? 0;
-    const base = reader instanceof ErrCompacted
+    const base = reader instanceof ErrCompacted || renew
       ? undefined
       : await rebuildSessions(driver, opened, list, options);
     if (base !== undefined) {
@@ -227,7 +250,7 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
       reader.close();
     }
     await discard(driver);
-    const from = await recoverNewest(options, list, opened);
+    const from = await recoverNewest(options, opened);
     if ("driver" in from) {
       return { ...from, retain: from.driver.applied };
     }
@@ -238,21 +261,25 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
   }
 }
 
-/** An import is for a cluster that has no state here (H9). */
+/**
+ * An import is for a cluster that has no state here (H9). Until something was
+ * added to the log, a machine that keeps no epoch cannot tell whether it holds
+ * what was imported: it is given it once more.
+ */
 async function checkImported(
   list: readonly Candidate[],
   opened: number,
+  driver: Driver<SessionState>,
   log: Log,
-): Promise<void> {
+): Promise<boolean> {
   const imported = list.find(({ info }) => info.imported)?.info;
-  if (
-    imported !== undefined && opened > 0 && opened !== imported.index &&
-    await log.isEmpty()
-  ) {
-    throw new ErrClusterAlreadyExist(
-      `Machine holds entries up to ${opened} where a snapshot was imported`,
-    );
+  if (imported === undefined || opened === 0 || !await log.isEmpty()) {
+    return false;
   }
+  if (opened === imported.index) return driver.mark === undefined;
+  throw new ErrClusterAlreadyExist(
+    `Machine holds entries up to ${opened} where a snapshot was imported`,
+  );
 }
 
 /**

@@ -18,6 +18,10 @@ class Recent<T> {
     return this.#byIndex.get(index);
   }
 
+  values(): Iterable<T> {
+    return this.#byIndex.values();
+  }
+
   set(index: number, value: T): void {
     this.#byIndex.set(index, value);
     if (this.#byIndex.size <= CHECKPOINTS_KEPT) return;
@@ -32,11 +36,23 @@ class Recent<T> {
   }
 }
 
+/** Whether two replicas cannot have had the same state. */
+function differ(
+  one: Omit<Checkpoint, "nodeID">,
+  other: Omit<Checkpoint, "nodeID">,
+): boolean {
+  return one.sessions !== other.sessions ||
+    (one.state !== undefined && other.state !== undefined &&
+      one.state !== other.state);
+}
+
 /** One replica's checkpoints beside those of the others. */
 export class Checkpoints {
   readonly #own = new Recent<Omit<Checkpoint, "nodeID">>();
   readonly #others = new Map<bigint, Recent<Checkpoint>>();
   readonly #agreed = new Map<bigint, number>();
+  /** The replicas that are known to differ. */
+  readonly #reported = new Set<bigint>();
   readonly #diverged: (error: ErrDiverged, from: bigint) => void;
 
   /** `diverged` is told when another replica's hashes differ from this one's. */
@@ -67,21 +83,40 @@ export class Checkpoints {
     if (own !== undefined) this.#compare(own, checkpoint);
   }
 
+  /**
+   * Whether the state that a replica had at an index is known to be that of a
+   * trusted one: the two had the same hashes there, or later.
+   */
+  agreed(nodeID: bigint, trusted: bigint, index: number): boolean {
+    if (nodeID === trusted) return true;
+    const right = this.#others.get(trusted);
+    for (const checkpoint of this.#others.get(nodeID)?.values() ?? []) {
+      const other = right?.get(checkpoint.index);
+      if (
+        checkpoint.index >= index && other !== undefined &&
+        !differ(checkpoint, other)
+      ) return true;
+    }
+    return false;
+  }
+
   /** Forgets this replica's hashes: its state is another one now. */
   clear(): void {
     this.#own.clear();
+    this.#reported.clear();
   }
 
   #compare(own: Omit<Checkpoint, "nodeID">, other: Checkpoint): void {
     const { nodeID, index } = other;
-    const differs = own.sessions !== other.sessions ||
-      (own.state !== undefined && other.state !== undefined &&
-        own.state !== other.state);
     const after = this.#agreed.get(nodeID);
-    if (!differs) {
+    if (!differ(own, other)) {
       this.#agreed.set(nodeID, Math.max(after ?? 0, index));
+      this.#reported.delete(nodeID);
       return;
     }
+    // Once is enough: what differs goes on differing.
+    if (this.#reported.has(nodeID)) return;
+    this.#reported.add(nodeID);
     this.#diverged(
       new ErrDiverged(
         `State at ${index} is not that of replica ${nodeID}, ${

@@ -37,20 +37,8 @@ export class ErrPayloadTooBig extends SampanError {
   }
 }
 
-/** Too much waits already; this was refused at once and not proposed. Try again later. */
-export class ErrSystemBusy extends SampanError {
-  /** The name `instanceof` goes by. */
-  static override readonly errorName = "ErrSystemBusy";
-}
-
 /** A snapshot offered for import is another cluster's, or holds no state (H9). */
 export class ErrSnapshotMismatch extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrSnapshotMismatch";
-}
-
-/** A store is gone, or older than what was recorded of it, and neither log nor snapshots can bring it up (D14). */
-export class ErrStoreVanished extends SampanError {
-  /** The name `instanceof` goes by. */
-  static override readonly errorName = "ErrStoreVanished";
 }

@@ -15,7 +15,11 @@ import type { MachineFactory } from "../rsm/managed.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
-import type { SnapshotHeader, SnapshotStore } from "../snapshot/store.ts";
+import type {
+  SnapshotHeader,
+  SnapshotInfo,
+  SnapshotStore,
+} from "../snapshot/store.ts";
 import type {
   CreateConcurrentStateMachineFunc,
   CreateOnDiskStateMachineFunc,
@@ -35,7 +39,9 @@ import {
 } from "./config.ts";
 import { ErrClusterNotFound, ErrSnapshotMismatch } from "./errors.ts";
 import { type Replica, startReplica } from "./replica.ts";
+import { pacedSource } from "./pace.ts";
 import { copySnapshot } from "./snapshotter.ts";
+import { abortable } from "./waiting.ts";
 
 /** What can be stopped: a replica, or an import. */
 interface Stoppable {
@@ -101,7 +107,7 @@ export class NodeHost {
    * holds is applied: with an in-memory log, all that was committed before.
    *
    * @throws RangeError if an id or number of `config` is out of range
-   * @throws ErrClusterAlreadyExist if the cluster is started here, or the replica elsewhere on this log
+   * @throws ErrClusterAlreadyExist if the cluster is started here, be it that it has failed and was not stopped yet, or the replica elsewhere on this log
    * @throws ErrDiverged if what is kept of the replica goes beyond the log, or with another one (D13, H13)
    * @throws ErrCompacted if no good snapshot reaches the log (H8)
    * @throws ErrClusterClosed if the host or the cluster was stopped meanwhile
@@ -178,7 +184,16 @@ export class NodeHost {
     onStarting: (started: Stoppable) => void,
   ): Promise<Started> {
     const { clusterID, nodeID } = config;
-    const log = await this.#openLog(clusterID, nodeID);
+    const opening = new AbortController();
+    const running: { stop?: () => Promise<void> } = {};
+    // From now on it can be stopped, also while its log is being opened.
+    onStarting({
+      stop: async () => {
+        if (running.stop !== undefined) return await running.stop();
+        opening.abort(new ErrClusterClosed());
+      },
+    });
+    const log = await this.#openLog(clusterID, nodeID, opening.signal);
     const { replica, started, stop } = startReplica({
       factory,
       config,
@@ -196,8 +211,7 @@ export class NodeHost {
         }
       },
     });
-    // From now on it can be stopped, also while it starts.
-    onStarting({ stop });
+    running.stop = stop;
     try {
       await started;
     } catch (error) {
@@ -207,11 +221,19 @@ export class NodeHost {
     return { replica, stop };
   }
 
-  async #openLog(clusterID: bigint, nodeID: bigint): Promise<Log> {
-    const log = await this.#logDB.open(clusterID, nodeID);
-    if (this.#stopping === undefined) return log;
-    await log.close();
-    throw new ErrClusterClosed();
+  async #openLog(
+    clusterID: bigint,
+    nodeID: bigint,
+    signal: AbortSignal,
+  ): Promise<Log> {
+    const opening = (async () => await this.#logDB.open(clusterID, nodeID))();
+    try {
+      return await abortable(opening, signal);
+    } catch (error) {
+      // It may open yet, with nobody there any more to close it.
+      if (signal.aborted) opening.then((log) => log.close()).catch(() => {});
+      throw error;
+    }
   }
 
   /**
@@ -251,7 +273,7 @@ export class NodeHost {
     snapshot: ReadableStream<Uint8Array>,
     signal: AbortSignal,
   ): Promise<void> {
-    const log = await this.#openLog(clusterID, IMPORTER);
+    const log = await this.#openLog(clusterID, IMPORTER, signal);
     try {
       const present = await this.#snapshots.list(clusterID);
       if (present.length > 0 || !await log.isEmpty()) {
@@ -267,10 +289,18 @@ export class NodeHost {
         // Before the snapshot is there: an import that is cut off between the
         // two can be made again.
         beforeCommit: ({ index, mark }) => log.startAt(index, mark),
-      });
+      }).then((info) => this.#shareImport(info));
     } finally {
       await log.close();
     }
+  }
+
+  /** An import is for every replica of the cluster, also those of other hosts. */
+  async #shareImport(info: SnapshotInfo): Promise<void> {
+    const shared = this.#logDB.snapshots;
+    if (shared === undefined || shared === this.#snapshots) return;
+    const source = pacedSource(await this.#snapshots.open(info), this.#env);
+    await copySnapshot(source, shared, () => {}, { imported: true });
   }
 
   /**

@@ -24,8 +24,12 @@ import { ErrUnknownOutcome } from "../log/errors.ts";
 import type { Log, Records } from "../log/log.ts";
 import { RecordKind, RecordPacker } from "../log/records.ts";
 import type { ApplyListener, Outcome } from "../rsm/driver.ts";
-import { ErrInvalidSession, ErrProposalSkipped } from "../rsm/errors.ts";
-import { isPromise } from "../rsm/guard.ts";
+import {
+  ErrInvalidSession,
+  ErrProposalSkipped,
+  ErrSystemBusy,
+} from "../rsm/errors.ts";
+import { isPromise } from "../promises.ts";
 import {
   proposalHeadLength,
   putProposalHead,
@@ -35,7 +39,7 @@ import {
   unregisterRecord,
 } from "../rsm/record.ts";
 import type { Result } from "../statemachine/types.ts";
-import { ErrPayloadTooBig, ErrSystemBusy } from "./errors.ts";
+import { ErrPayloadTooBig } from "./errors.ts";
 import {
   makeSession,
   Pending,
@@ -44,7 +48,7 @@ import {
   SessionState,
   stateOf,
 } from "./session.ts";
-import { Backoff } from "./waiting.ts";
+import { Backoff, onAbort } from "./waiting.ts";
 
 /** A record that opens or closes a session: sent again until it is answered or nobody wants it. */
 interface Control {
@@ -79,6 +83,8 @@ export interface ProposalsOptions {
   readonly env: Env;
   /** Called with what the listener of a driver is told beyond proposals. */
   readonly detach: (session: number) => void;
+  /** What the session of that index was opened with, if there is one. */
+  readonly clientOf: (session: number) => bigint | undefined;
   readonly queue: {
     readonly proposals?: number | undefined;
     readonly bytes?: number | undefined;
@@ -194,6 +200,16 @@ export class Proposals implements
       return new ErrInvalidSession(
         "foreign",
         `Session ${session.id} is one of cluster ${session.clusterID}, not of ${clusterID}`,
+        false,
+      );
+    }
+    const client = state.home === this
+      ? undefined
+      : this.#options.clientOf(state.index);
+    if (client !== undefined && client !== state.clientID) {
+      return new ErrInvalidSession(
+        "foreign",
+        `Session ${session.id} is one of another log`,
         false,
       );
     }
@@ -360,7 +376,7 @@ export class Proposals implements
     return this.#control(registerRecord(clientID, owner), signal, (control) => {
       this.#registrations.set(clientID, control);
     }).then((index) => {
-      const state = new SessionState(index);
+      const state = new SessionState(index, clientID);
       state.home = this;
       this.locals.set(index, state);
       return makeSession(this.#options.clusterID, state);
@@ -413,17 +429,16 @@ export class Proposals implements
         session: undefined,
         resolve(session): void {
           this.wanted = false;
-          signal?.removeEventListener("abort", abort);
+          ignore();
           resolve(session);
         },
         reject(reason): void {
           this.wanted = false;
-          signal?.removeEventListener("abort", abort);
+          ignore();
           reject(reason);
         },
       };
-      const abort = (): void => control.reject(signal!.reason);
-      signal?.addEventListener("abort", abort);
+      const ignore = onAbort(signal, (reason) => control.reject(reason));
       register(control);
       this.#count++;
       this.#sendControl(control);
@@ -510,6 +525,7 @@ export class Proposals implements
         if (control.wanted) this.#sendControl(control);
         else this.#uncountControl(control);
       }
+      this.#trimRegistrations();
     }, this.#backoff.next());
   }
 

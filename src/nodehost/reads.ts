@@ -8,9 +8,10 @@
 
 import { PENDING_READS_MAX } from "../limits.ts";
 import type { Log } from "../log/log.ts";
-import { isPromise } from "../rsm/guard.ts";
+import { isPromise } from "../promises.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
-import { ErrSystemBusy } from "./errors.ts";
+import { ErrSystemBusy } from "../rsm/errors.ts";
+import { abortable, onAbort } from "./waiting.ts";
 
 interface Waiter {
   readonly index: number;
@@ -24,6 +25,8 @@ export class Reads {
   readonly #stopped: AbortSignal;
   /** In the order of their indexes, which only grow. */
   #waiters: Waiter[] = [];
+  /** Reads that wait for anything. */
+  #count = 0;
   #asking: Promise<number> | undefined;
   #next: Promise<number> | undefined;
 
@@ -54,13 +57,33 @@ export class Reads {
   }
 
   /**
-   * Settles once all up to `index` is applied; given `applied`, that is not yet
-   * so. One that `signal` ends counts no more.
+   * Settles once all up to `index` is applied, which may have to be asked for
+   * first. One that `signal` ends counts no more.
+   *
+   * @throws ErrSystemBusy if too many wait already
    */
-  wait(index: number, signal?: AbortSignal): Promise<void> {
-    if (this.#waiters.length >= PENDING_READS_MAX) {
+  async upToDate(
+    index: MaybePromise<number>,
+    applied: () => number,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    if (this.#count >= PENDING_READS_MAX) {
       throw new ErrSystemBusy(`${PENDING_READS_MAX} reads wait already`);
     }
+    this.#count++;
+    try {
+      // The log may never answer again once it is closed.
+      const known = isPromise(index)
+        ? await abortable(abortable(index, this.#stopped), signal)
+        : index;
+      if (known > applied()) await this.wait(known, signal);
+    } finally {
+      this.#count--;
+    }
+  }
+
+  /** Settles once all up to `index` is applied; given `applied`, that is not yet so. */
+  wait(index: number, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const waiter = { index, resolve, reject };
@@ -68,14 +91,12 @@ export class Reads {
     let at = waiters.length;
     while (at > 0 && waiters[at - 1]!.index > index) at--;
     waiters.splice(at, 0, waiter);
-    if (signal === undefined) return promise;
-    const abort = (): void => {
+    const ignore = onAbort(signal, (reason) => {
       const at = this.#waiters.indexOf(waiter);
       if (at >= 0) this.#waiters.splice(at, 1);
-      reject(signal.reason);
-    };
-    signal.addEventListener("abort", abort);
-    return promise.finally(() => signal.removeEventListener("abort", abort));
+      reject(reason);
+    });
+    return promise.finally(ignore);
   }
 
   /** All up to `index` is applied. */

@@ -22,7 +22,7 @@ import {
 import type { Checkpoint, Log, LogBatch, LogReader } from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
 import { Driver } from "../rsm/driver.ts";
-import { isPromise } from "../rsm/guard.ts";
+import { isPromise } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { configRecord } from "../rsm/record.ts";
 import { MachineFailure } from "../rsm/snapshots.ts";
@@ -40,10 +40,11 @@ import {
   type BringUpOptions,
   type Candidate,
   candidates,
+  discard,
   recoverFrom,
 } from "./bring_up.ts";
 import { Checkpoints } from "./checkpoints.ts";
-import { ErrSystemBusy } from "./errors.ts";
+import { ErrSystemBusy } from "../rsm/errors.ts";
 import type { ReplicaConfig } from "./config.ts";
 import { Proposals } from "./proposals.ts";
 import { Reads } from "./reads.ts";
@@ -123,6 +124,7 @@ export class Replica {
       clusterID: config.clusterID,
       log,
       env,
+      clientOf: (session) => this.#current?.clientOf(session),
       detach: (session) => this.#current?.detach(session),
       queue: {
         proposals: config.pendingProposalsMax,
@@ -234,17 +236,10 @@ export class Replica {
   async #upToDate(signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted();
     this.#check();
-    let index: MaybePromise<number> = this.#reads.readIndex();
-    if (isPromise(index)) {
-      // The log may never answer again once it is closed.
-      index = await abortable(
-        abortable(index, this.#stopped.signal),
-        signal,
-      );
-      this.#check();
-    }
-    if (index <= this.#driver.applied) return;
-    await this.#reads.wait(index, signal);
+    const index = this.#reads.readIndex();
+    if (!isPromise(index) && index <= this.#driver.applied) return;
+    await this.#reads.upToDate(index, () => this.#driver.applied, signal);
+    this.#check();
   }
 
   /** Throws what a call gets once the replica is stopped, has failed, or is known to be wrong. */
@@ -502,7 +497,9 @@ export class Replica {
     this.#synced = index;
     Promise.resolve().then(() => this.#driver.sync()).then(
       () => this.#snapshotter!.synced(index),
-      (error) => this.#fail(error),
+      (error) => {
+        if (!(error instanceof ErrSystemBusy)) void this.#fail(error);
+      },
     );
   }
 
@@ -517,6 +514,7 @@ export class Replica {
     if (this.#diverged !== undefined || error instanceof ErrCompacted) {
       if (await this.#recover()) backoff.reset();
       else {
+        this.#parts.event({ type: "log failed", error });
         await sleep(env, backoff.next(), signal);
         throw error;
       }
@@ -542,10 +540,10 @@ export class Replica {
       const { info } = candidate;
       if (info.kind !== "full") continue;
       if (
-        wrong ? info.nodeID !== trustedNode : info.index <= this.appliedIndex
-      ) {
-        continue;
-      }
+        wrong
+          ? !this.#checkpoints.agreed(info.nodeID, trustedNode!, info.index)
+          : info.index <= this.appliedIndex
+      ) continue;
       const retention = log.retain(info.index);
       try {
         (await log.read(info.index, { mark: info.mark })).close();
@@ -573,7 +571,12 @@ export class Replica {
   async #driverToRecover(): Promise<Driver<SessionState>> {
     if (!this.#driver.closed) return this.#driver;
     const driver = this.#newDriver(this.#parts.config.hashEntries ?? 0);
-    await driver.open(this.#openStopped.signal);
+    try {
+      await driver.open(this.#openStopped.signal);
+    } catch (error) {
+      await discard(driver);
+      throw error;
+    }
     return driver;
   }
 
@@ -626,7 +629,9 @@ export class Replica {
     const over = new AbortController();
     const cancel = env.setTimer(() => {
       over.abort(
-        new ErrClusterClosed(`Machine did not settle in ${stopTimeoutMs} ms`),
+        new ErrClusterClosed(
+          `Machine or log did not settle in ${stopTimeoutMs} ms`,
+        ),
       );
     }, stopTimeoutMs);
     try {
@@ -634,13 +639,13 @@ export class Replica {
     } catch (error) {
       event({ type: "close failed", error });
     }
-    cancel();
     this.#ended.abort(closed);
     try {
-      await log.close();
+      await abortable((async () => await log.close())(), over.signal);
     } catch (error) {
       event({ type: "close failed", error });
     }
+    cancel();
   }
 
   async #closeMachine(): Promise<void> {

@@ -9,6 +9,7 @@
 import type { Result } from "../statemachine/types.ts";
 import { ErrInvalidSession } from "../rsm/errors.ts";
 import type { Proposals } from "./proposals.ts";
+import { onAbort } from "./waiting.ts";
 
 /** A proposal on its way, and the one who waits for it. */
 export class Proposal {
@@ -22,8 +23,7 @@ export class Proposal {
   unseen = false;
   #resolve: ((result: Result) => void) | undefined;
   #reject: ((reason: unknown) => void) | undefined;
-  #signal: AbortSignal | undefined;
-  #abort: (() => void) | undefined;
+  readonly #ignore: (() => void) | undefined;
 
   /** A proposal whose caller waits, until `signal` aborts. */
   constructor(
@@ -36,9 +36,7 @@ export class Proposal {
     this.#resolve = resolve;
     this.#reject = reject;
     if (signal !== undefined) {
-      this.#signal = signal;
-      this.#abort = () => this.reject(signal.reason);
-      signal.addEventListener("abort", this.#abort);
+      this.#ignore = onAbort(signal, (reason) => this.reject(reason));
     }
   }
 
@@ -61,9 +59,7 @@ export class Proposal {
 
   #end(): void {
     this.#resolve = this.#reject = undefined;
-    if (this.#abort === undefined) return;
-    this.#signal!.removeEventListener("abort", this.#abort);
-    this.#abort = this.#signal = undefined;
+    this.#ignore?.();
   }
 }
 
@@ -135,9 +131,13 @@ export class SessionState {
   /** Why it can no longer be used. */
   invalid: ErrInvalidSession | undefined;
 
+  /** What it was opened with: another log may have another session at that index. */
+  readonly clientID: bigint;
+
   /** The state of a new session. */
-  constructor(index: number) {
+  constructor(index: number, clientID: bigint) {
     this.index = index;
+    this.clientID = clientID;
   }
 
   /** Refuses all that waits and all that comes. */

@@ -19,6 +19,7 @@ import { critical, MachineFailure, saveSnapshot } from "../rsm/snapshots.ts";
 import { verifySnapshot } from "../snapshot/container.ts";
 import {
   ErrSnapshotCorrupted,
+  ErrSnapshotNotFound,
   ErrSnapshotVersion,
 } from "../snapshot/errors.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
@@ -155,7 +156,7 @@ export class Snapshotter {
     const { snapshotEntries = 0 } = this.#options.config;
     if (
       snapshotEntries === 0 || index - this.#index < snapshotEntries ||
-      this.#busy > 0
+      this.#busy > 0 || this.#options.driver().behind
     ) return;
     this.#index = index;
     this.request().catch(() => {
@@ -183,8 +184,10 @@ export class Snapshotter {
     const taken = this.#enqueue(async () => {
       signal?.throwIfAborted();
       const info = await this.#take(this.#kind(), signal);
+      // Before older ones make room, or another replica's take its place.
+      const used = await use(info);
       await this.#tidy(info);
-      return await use(info);
+      return used;
     });
     return abortable(taken, signal);
   }
@@ -234,19 +237,26 @@ export class Snapshotter {
     const { config, store, files, driver, event, env } = this.#options;
     const { clusterID, nodeID, compression = "none" } = config;
     let sink: SnapshotSink | undefined;
+    let header: SnapshotHeader | undefined;
     const unwanted = new AbortController();
     const abort = (): void => unwanted.abort(new ErrSnapshotStopped());
     signal?.addEventListener("abort", abort);
     try {
       const totals = await saveSnapshot(driver(), {
         header: { clusterID, nodeID, kind, compression },
-        create: async (header) => {
-          sink = await store.create(header);
+        create: async (known) => {
+          sink = await store.create(header = known);
           return pacedSink(sink.writable, env);
         },
         files,
         signal: AbortSignal.any([this.#stopped.signal, unwanted.signal]),
       });
+      this.#options.check();
+      const same = await this.#sameOfAnother(header!);
+      if (same !== undefined) {
+        await sink!.abort();
+        return same;
+      }
       const info = await sink!.commit(totals);
       if (this.#onDisk && driver().machine.hostState === undefined) {
         this.#retention?.move(info.index);
@@ -284,6 +294,19 @@ export class Snapshotter {
     }
     await log.compact(upTo);
     event({ type: "compacted", upTo });
+  }
+
+  /**
+   * The full snapshot of that index that another replica has put into the store
+   * meanwhile: the first one stays, so that what its maker says of it holds.
+   */
+  async #sameOfAnother(
+    header: SnapshotHeader,
+  ): Promise<SnapshotInfo | undefined> {
+    if (header.kind !== "full") return undefined;
+    return (await this.#full(this.#options.store)).find(({ index, nodeID }) =>
+      index === header.index && nodeID !== header.nodeID
+    );
   }
 
   async #full(store: SnapshotStore): Promise<SnapshotInfo[]> {
@@ -335,6 +358,8 @@ export class Snapshotter {
       await pacedSource(await store.open(info), this.#options.env)
         .pipeThrough(transform).pipeTo(new WritableStream());
     } catch (error) {
+      // Another replica that shares the store has removed it meanwhile.
+      if (error instanceof ErrSnapshotNotFound) return false;
       if (!isDamage(error)) throw error;
       this.#options.event({ type: "snapshot failed", error });
       return false;
@@ -437,6 +462,7 @@ export class Snapshotter {
         },
         streaming: true,
         files,
+        check: () => this.#options.check(),
         signal,
       });
     } catch (error) {

@@ -9,6 +9,40 @@
 import type { Env } from "../env.ts";
 import { RETRY_FIRST_MS, RETRY_LAST_MS } from "../limits.ts";
 
+const listeners = new WeakMap<
+  AbortSignal,
+  Set<(reason: unknown) => void>
+>();
+
+/**
+ * Calls `callback` once `signal` aborts, at once if it has; returns what ends
+ * that. A signal gets one listener for all: thousands may wait on one, and to
+ * take one listener out of thousands takes as many steps.
+ */
+export function onAbort(
+  signal: AbortSignal | undefined,
+  callback: (reason: unknown) => void,
+): () => void {
+  if (signal === undefined) return () => {};
+  if (signal.aborted) {
+    callback(signal.reason);
+    return () => {};
+  }
+  const callbacks = listeners.get(signal) ?? listen(signal);
+  callbacks.add(callback);
+  return () => void callbacks.delete(callback);
+}
+
+function listen(signal: AbortSignal): Set<(reason: unknown) => void> {
+  const callbacks = new Set<(reason: unknown) => void>();
+  listeners.set(signal, callbacks);
+  signal.addEventListener("abort", () => {
+    listeners.delete(signal);
+    for (const callback of callbacks) callback(signal.reason);
+  }, { once: true });
+  return callbacks;
+}
+
 /** What `promise` settles with, unless `signal` aborts first: then its reason. */
 export function abortable<T>(
   promise: Promise<T>,
@@ -16,12 +50,8 @@ export function abortable<T>(
 ): Promise<T> {
   if (signal === undefined) return promise;
   return new Promise((resolve, reject) => {
-    const abort = (): void => reject(signal.reason);
-    if (signal.aborted) abort();
-    else signal.addEventListener("abort", abort);
-    promise.then(resolve, reject).finally(() => {
-      signal.removeEventListener("abort", abort);
-    });
+    const ignore = onAbort(signal, reject);
+    promise.then(resolve, reject).finally(ignore);
   });
 }
 
@@ -32,16 +62,14 @@ export function sleep(
   signal: AbortSignal,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const abort = (): void => {
-      cancel();
-      reject(signal.reason);
-    };
     const cancel = env.setTimer(() => {
-      signal.removeEventListener("abort", abort);
+      ignore();
       resolve();
     }, delay);
-    if (signal.aborted) abort();
-    else signal.addEventListener("abort", abort, { once: true });
+    const ignore = onAbort(signal, (reason) => {
+      cancel();
+      reject(reason);
+    });
   });
 }
 

@@ -13,7 +13,9 @@ import { ErrDiverged, ErrLogCorrupted } from "../log/errors.ts";
 import type { Checkpoint, EpochMark, LogBatch } from "../log/log.ts";
 import { RecordKind } from "../log/records.ts";
 import type { Entry, MaybePromise, Result } from "../statemachine/types.ts";
-import { Guard, isPromise, Op } from "./guard.ts";
+import { ErrSystemBusy } from "./errors.ts";
+import { isPromise } from "../promises.ts";
+import { Guard, Op } from "./guard.ts";
 import type { HostRow, HostState } from "./host_state.ts";
 import { type MachineFactory, manage, type ManagedMachine } from "./managed.ts";
 import { RecordCursor } from "./record.ts";
@@ -82,11 +84,16 @@ export interface Captured {
   readonly sessions: Uint8Array;
 }
 
+/** A result for a caller to keep: a machine may use one object for many. The data is the machine's to give away. */
+function fresh({ value, data }: Result): Result {
+  return data === undefined ? { value } : { value, data };
+}
+
 /** A result for a caller to keep, while the table keeps its own. */
 function copyOf(result: Result | undefined): Result | undefined {
-  return result?.data === undefined
-    ? result
-    : { value: result.value, data: result.data.slice() };
+  if (result === undefined) return undefined;
+  const { value, data } = result;
+  return data === undefined ? { value } : { value, data: data.slice() };
 }
 
 /** One machine and all that is replicated with it. */
@@ -151,7 +158,12 @@ export class Driver<L> {
 
   /** Whether the machine was, or is being, closed. */
   get closed(): boolean {
-    return this.#closed;
+    return this.#closed || this.guard.failed;
+  }
+
+  /** Whether the machine holds entries whose sessions are still being rebuilt: its state is not that of the applied index. */
+  get behind(): boolean {
+    return this.#applied < this.#opened;
   }
 
   /** Whether the cluster has had its first record. */
@@ -222,6 +234,11 @@ export class Driver<L> {
   /** The session that `clientID` opened last, if it is there still. */
   sessionOf(clientID: bigint): number | undefined {
     return this.#table.find(clientID);
+  }
+
+  /** What the session of that index was opened with, if there is one. */
+  clientOf(session: number): bigint | undefined {
+    return this.#table.get(session)?.clientID;
   }
 
   /** Stops telling of a session that was its own. */
@@ -475,9 +492,9 @@ export class Driver<L> {
       const session = sessions[i];
       const { result } = kept[i]!;
       if (session === undefined) {
-        listener.proposalApplied(series[i]!, result!);
+        listener.proposalApplied(series[i]!, fresh(result!));
       } else if (session.local !== undefined) {
-        listener.answered(session.local, series[i]!, "applied", result);
+        listener.answered(session.local, series[i]!, "applied", fresh(result!));
       }
     }
     for (const tell of later) tell();
@@ -563,6 +580,8 @@ export class Driver<L> {
       } catch (error) {
         this.#table = oldTable;
         this.#mark = oldMark;
+        // Nobody knows what it holds now (R9).
+        this.guard.fail(new ErrSystemBusy("Replica is being brought up anew"));
         throw error;
       }
       this.#applied = this.#read = this.#opened = index;

@@ -54,3 +54,9 @@ export class ErrInvalidResult extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrInvalidResult";
 }
+
+/** Refused at once, and nothing was done: too much waits already, or the replica is being brought up anew. Try again later. */
+export class ErrSystemBusy extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrSystemBusy";
+}

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { isPromise, settleable } from "../promises.ts";
 import {
   ConcurrentStateMachine,
   type MaybePromise,
@@ -58,12 +59,6 @@ const EXCLUSIONS: Record<Type, readonly (readonly [number, number])[]> = {
   ],
 };
 
-/** Whether a value must be awaited. */
-export function isPromise<T>(value: MaybePromise<T>): value is Promise<T> {
-  return typeof value === "object" && value !== null &&
-    typeof (value as { then?: unknown }).then === "function";
-}
-
 /**
  * Runs calls on a machine so that none overlaps another it must not (R2, C2,
  * D7). Those that have to wait do so in order, and nothing overtakes a call it
@@ -73,7 +68,12 @@ export function isPromise<T>(value: MaybePromise<T>): value is Promise<T> {
 export class Guard {
   readonly #excluded = new Map<Op, number>();
   readonly #running = new Map<Op, number>();
-  #waiting: { readonly op: Op; readonly start: () => void }[] = [];
+  #waiting: {
+    readonly op: Op;
+    readonly start: () => void;
+    readonly refuse: (error: unknown) => void;
+  }[] = [];
+  #failed: { readonly error: unknown } | undefined;
   /** Calls under way, as bits. */
   #active = 0;
 
@@ -91,6 +91,7 @@ export class Guard {
 
   /** Makes a call as soon as nothing excludes it: at once and without a promise if it can. */
   run<T>(op: Op, call: () => MaybePromise<T>): MaybePromise<T> {
+    if (this.#failed !== undefined && op !== Op.Close) throw this.#failed.error;
     if (
       (this.#active === 0 && this.#waiting.length === 0) || this.#mayStart(op)
     ) return this.#start(op, call);
@@ -102,8 +103,21 @@ export class Guard {
           reject(error);
         }
       };
-      this.#waiting.push({ op, start });
+      this.#waiting.push({ op, start, refuse: reject });
     });
+  }
+
+  /** Whether the machine is not to be called any more, but to be closed. */
+  get failed(): boolean {
+    return this.#failed !== undefined;
+  }
+
+  /** Refuses with `error` what waits and what comes, but for closing. */
+  fail(error: unknown): void {
+    this.#failed = { error };
+    const refused = this.#waiting.filter(({ op }) => op !== Op.Close);
+    this.#waiting = this.#waiting.filter(({ op }) => op === Op.Close);
+    for (const { refuse } of refused) refuse(error);
   }
 
   /**
@@ -127,7 +141,7 @@ export class Guard {
   }
 
   #start<T>(op: Op, call: () => MaybePromise<T>): MaybePromise<T> {
-    const result = call();
+    const result = settleable(call());
     if (!isPromise(result)) return result;
     this.#active |= op;
     this.#running.set(op, (this.#running.get(op) ?? 0) + 1);

@@ -30,7 +30,7 @@ import {
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import { isU64 } from "../bytes.ts";
 import { ErrInvalidResult } from "./errors.ts";
-import { isPromise } from "./guard.ts";
+import { isPromise, settleable } from "../promises.ts";
 import { type HostState, type IHostState, isHostState } from "./host_state.ts";
 
 /** A function that makes machines, and the kind of machine it makes. */
@@ -142,7 +142,7 @@ function manageCommon(
     },
     getHash(): MaybePromise<bigint> {
       if (typeof getHash !== "function") throw new ErrNotImplemented();
-      const hash = getHash.call(machine);
+      const hash = settleable(getHash.call(machine));
       return isPromise(hash) ? hash.then(checkHash) : checkHash(hash);
     },
     close: () => machine.close(),
@@ -159,7 +159,7 @@ function manageRegular(machine: IStateMachine): ManagedMachine {
   const updateFrom = (entries: Entry[], from: number): MaybePromise<void> => {
     for (let i = from; i < entries.length; i++) {
       const entry = entries[i]!;
-      const result = machine.update(entry.cmd);
+      const result = settleable(machine.update(entry.cmd));
       if (isPromise(result)) {
         return result.then((result) => {
           accept(entry, result);
@@ -247,7 +247,7 @@ function updateBatch(
       if (entry !== entries[i]) entries[i]!.result = entry.result;
     }
   };
-  const returned = update(given);
+  const returned = settleable(update(given));
   return isPromise(returned) ? returned.then(check) : check(returned);
 }
 
@@ -281,7 +281,7 @@ function manageOnDisk(machine: IOnDiskStateMachine): ManagedMachine {
     type: OnDiskStateMachine,
     hostState,
     open(stopped): MaybePromise<number> {
-      const index = machine.open(stopped);
+      const index = settleable(machine.open(stopped));
       return isPromise(index) ? index.then(checkIndex) : checkIndex(index);
     },
     update: (entries, host) =>

@@ -20,6 +20,7 @@ import {
   SESSION_WINDOW_MAX,
   SESSIONS_DEFAULT,
   SESSIONS_MAX,
+  SESSIONS_RESULT_BYTES_MAX,
 } from "../limits.ts";
 import type { Result } from "../statemachine/types.ts";
 
@@ -94,6 +95,8 @@ export class SessionTable<L> {
   #newest: SessionEntry<L> | undefined;
   #max = SESSIONS_DEFAULT;
   #begun = false;
+  /** Bytes of result data in all sessions. */
+  #dataBytes = 0;
   /** The slot the last verdict is about. */
   slot: Slot | undefined;
   /** Sessions changed since `takeChanges()`, where somebody wants to know. */
@@ -171,11 +174,13 @@ export class SessionTable<L> {
   remove(session: SessionEntry<L>): void {
     this.#unlink(session);
     this.#sessions.delete(session.index);
+    this.#dataBytes -= session.dataBytes;
     this.#changed?.add(session.index);
   }
 
   #add(session: SessionEntry<L>): void {
     this.#sessions.set(session.index, session);
+    this.#dataBytes += session.dataBytes;
     this.#link(session);
     this.#changed?.add(session.index);
   }
@@ -245,7 +250,7 @@ export class SessionTable<L> {
     const { slots } = session;
     if (session.dataBytes > 0) {
       for (let i = 0; i < count; i++) {
-        session.dataBytes -= dataLength(slots[session.head + i]!.result);
+        this.#count(session, -dataLength(slots[session.head + i]!.result));
       }
     }
     session.head += count;
@@ -278,16 +283,30 @@ export class SessionTable<L> {
     // Acknowledged in the same batch that applies it: only a copy in that batch
     // still asks.
     if (series <= session.responded) return;
-    session.dataBytes += data.length;
+    this.#count(session, data.length);
+    this.#lose(session, SESSION_RESULT_BYTES_MAX);
+    // A client that is gone never acknowledges: of all sessions together, those
+    // used least recently lose theirs first.
     for (
-      let i = session.head;
-      session.dataBytes > SESSION_RESULT_BYTES_MAX;
-      i++
-    ) {
-      const { result } = session.slots[i]!;
-      if (result?.data === undefined) continue;
-      session.dataBytes -= result.data.length;
-      session.slots[i]!.result = undefined;
+      let s = this.#oldest;
+      s !== undefined && this.#dataBytes > SESSIONS_RESULT_BYTES_MAX;
+      s = s.newer
+    ) this.#lose(s, 0);
+  }
+
+  /** Counts result data that came to, or left, a session. */
+  #count(session: SessionEntry<L>, bytes: number): void {
+    session.dataBytes += bytes;
+    this.#dataBytes += bytes;
+  }
+
+  /** Lets go of a session's oldest results with data until no more than `max` bytes of them are left. */
+  #lose(session: SessionEntry<L>, max: number): void {
+    for (let i = session.head; session.dataBytes > max; i++) {
+      const slot = session.slots[i]!;
+      if (slot.result?.data === undefined) continue;
+      this.#count(session, -slot.result.data.length);
+      slot.result = undefined;
     }
   }
 
@@ -327,6 +346,7 @@ export class SessionTable<L> {
 
   #reset(max: number): void {
     this.#sessions.clear();
+    this.#dataBytes = 0;
     this.#oldest = this.#newest = undefined;
     if (max > SESSIONS_MAX) throw new RangeError(`Session limit is ${max}`);
     this.#begun = max > 0;

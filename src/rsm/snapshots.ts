@@ -29,6 +29,7 @@ import type {
   SnapshotTotals,
 } from "../snapshot/store.ts";
 import type { Captured, Driver } from "./driver.ts";
+import { ErrSystemBusy } from "./errors.ts";
 import { Op } from "./guard.ts";
 
 /** The machine itself failed, with `cause`: critical, and the end of its replica (R5, R8). */
@@ -49,6 +50,8 @@ export interface SaveOptions {
   readonly streaming?: boolean;
   /** Where the machine's external files are. */
   readonly files: FileStore;
+  /** Called before the container is completed; throws if the state is not to be saved after all (H12). */
+  readonly check?: () => void;
   /** Ends the saving. */
   readonly signal: AbortSignal;
 }
@@ -86,6 +89,9 @@ export async function saveSnapshot<L>(
   await critical(() =>
     guard.run(Op.Prepare, async () => {
       signal.throwIfAborted();
+      if (driver.behind) {
+        throw new ErrSystemBusy("Sessions are still being rebuilt");
+      }
       if (machine.type === OnDiskStateMachine) await machine.sync();
       const captured = driver.capture();
       const context = await machine.prepareSnapshot();
@@ -109,6 +115,7 @@ export async function critical<T>(
     return await call();
   } catch (error) {
     if (signal?.aborted && error === signal.reason) throw error;
+    if (error instanceof ErrSystemBusy) throw error;
     throw new MachineFailure("Machine failed to sync or prepare a snapshot", {
       cause: error,
     });
@@ -182,6 +189,7 @@ async function saveState<L>(
     signal.throwIfAborted();
     if (files.failure !== undefined) throw files.failure;
     await addFiles(writer, files, options.files);
+    options.check?.();
     return await writer.finish();
   } catch (error) {
     await writer.abort(error);

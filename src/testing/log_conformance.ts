@@ -666,9 +666,8 @@ export function logDBConformance(
 
   add(
     "H15 a reader that startAt() has left behind is told, and no one else",
-    async (db, log) => {
-      const other = await db.open(CLUSTER, 2n);
-      const behind = await other.read(0);
+    async (_db, log) => {
+      const behind = await log.read(0);
       const waiting = nextOf(behind);
       waiting.catch(() => {});
       await log.startAt(100, undefined);
@@ -680,6 +679,26 @@ export function logDBConformance(
       const error = await rejection("next() of the one left behind", waiting);
       check(error instanceof ErrCompacted, `It is told ${error}`);
       for (const one of [behind, reader]) one.close();
+    },
+  );
+
+  add(
+    "H9 startAt() is refused while another replica has the log, and elsewhere than before",
+    async (db, log) => {
+      const refused = (index: number): Promise<void> =>
+        checkThrows(
+          "startAt()",
+          (error) => error instanceof ErrClusterAlreadyExist,
+          () => log.startAt(index, undefined),
+        );
+      const other = await db.open(CLUSTER, 2n);
+      await refused(8);
+      await other.close();
+      await log.startAt(8, undefined);
+      // What was cut off between here and the snapshot can be made again.
+      await log.startAt(8, undefined);
+      await refused(4);
+      check(await log.readIndex() === 8, "It starts elsewhere");
     },
   );
 

@@ -14,6 +14,7 @@ import type {
   IOnDiskStateMachine,
   IStateMachine,
 } from "../statemachine/machines.ts";
+import { type IHostState, isHostState } from "../rsm/host_state.ts";
 import {
   ConcurrentStateMachine,
   type Entry,
@@ -112,6 +113,7 @@ export function concurrent(machine: IConcurrentStateMachine): Subject {
 
 /** The face of an on-disk machine. */
 export function onDisk(machine: IOnDiskStateMachine): Subject {
+  if (isHostState(machine)) return keepingHostState(machine);
   return {
     ...common(machine),
     type: OnDiskStateMachine,
@@ -123,5 +125,64 @@ export function onDisk(machine: IOnDiskStateMachine): Subject {
       machine.saveSnapshot(context, w, stopped),
     recoverFromSnapshot: (r, _files, stopped) =>
       machine.recoverFromSnapshot(r, stopped),
+  };
+}
+
+/**
+ * The face of an on-disk machine that keeps the host's rows. What a host's
+ * container says beside the payload, the index, is put before the payload here.
+ */
+function keepingHostState(machine: IOnDiskStateMachine & IHostState): Subject {
+  let index = 0;
+  return {
+    ...common(machine),
+    type: OnDiskStateMachine,
+    async open(stopped): Promise<number> {
+      return index = await machine.open(stopped);
+    },
+    sync: () => machine.sync(),
+    update(entries): MaybePromise<unknown> {
+      const last = entries.at(-1)?.index ?? index;
+      return machine.updateWithHost(entries, () => {
+        return { index: index = last, rows: [] };
+      });
+    },
+    prepareSnapshot(): MaybePromise<unknown> {
+      const context = machine.prepareSnapshot();
+      const of = index;
+      return context instanceof Promise
+        ? context.then((context) => ({ context, index: of }))
+        : { context, index: of };
+    },
+    async saveSnapshot(marked, w, _files, stopped): Promise<void> {
+      const { context, index } = marked as { context: unknown; index: number };
+      const head = new Uint8Array(8);
+      new DataView(head.buffer).setFloat64(0, index);
+      const writer = w.getWriter();
+      // A sink that fails fails the machine's own writes too.
+      await writer.write(head).catch(() => {});
+      writer.releaseLock();
+      await machine.saveSnapshot(context, w, stopped);
+    },
+    async recoverFromSnapshot(r, _files, stopped): Promise<void> {
+      const reader = r.getReader();
+      let head = new Uint8Array();
+      while (head.length < 8) {
+        const { value, done } = await reader.read();
+        if (done) throw new Error("Snapshot ends before its payload");
+        head = new Uint8Array([...head, ...value]);
+      }
+      const of = new DataView(head.buffer).getFloat64(0);
+      const rest = new ReadableStream<Uint8Array>({
+        start: (controller) => controller.enqueue(head.subarray(8)),
+        async pull(controller): Promise<void> {
+          const { value, done } = await reader.read();
+          if (done) controller.close();
+          else controller.enqueue(value);
+        },
+      }, { highWaterMark: 0 });
+      await machine.recoverWithHost(rest, { index: of, rows: [] }, stopped);
+      index = of;
+    },
   };
 }

@@ -15,8 +15,8 @@ import {
   type Result,
   type Session,
   type SnapshotHeader,
-  SnapshotWriter,
 } from "../../mod.ts";
+import { SnapshotWriter } from "../../src/snapshot/mod.ts";
 import { best, percentile, report } from "./report.ts";
 
 class NoOpStateMachine implements IStateMachine {

@@ -43,8 +43,8 @@ Deno.test("H13 MemoryLogDB takes its epochs from its env", async () => {
 
 Deno.test("H1 MemoryLog.append() is not failed by a reader it wakes", async () => {
   await using db = new MemoryLogDB();
-  const [mine, theirs] = [await db.open(1n, 1n), await db.open(1n, 2n)];
-  const behind = await theirs.read(0);
+  const mine = await db.open(1n, 1n);
+  const behind = await mine.read(0);
   const waiting = Promise.resolve(behind.next());
   await mine.startAt(100, undefined);
   const good = await mine.read(100);
@@ -53,6 +53,16 @@ Deno.test("H1 MemoryLog.append() is not failed by a reader it wakes", async () =
   const error = await assertRejects(() => waiting, ErrCompacted);
   assertEquals(error.firstIndex, 101);
   assertEquals((await woken).first, 101);
+});
+
+Deno.test("R11 what one replica's machine does to its commands stays with it", async () => {
+  await using db = new MemoryLogDB();
+  const [mine, theirs] = [await db.open(1n, 1n), await db.open(1n, 2n)];
+  await mine.append(packRecords(new Uint8Array([1, 2])));
+  const here = await (await mine.read(1)).next();
+  here.records.bytes.fill(9);
+  const there = await (await theirs.read(1)).next();
+  assertEquals([...there.records.bytes], [1, 2]);
 });
 
 Deno.test("H10 MemoryLog wakes a reader once though it is closed after", async () => {

@@ -294,7 +294,7 @@ Deno.test(
       rejection(two.replica.propose(bytes("3"), { session })),
     );
     assertInstanceOf(error, ErrInvalidSession);
-    assertEquals([error.reason, error.applied], ["conflict", false]);
+    assertEquals([error.reason, error.applied], ["foreign", false]);
     assertEquals(await listOf(two.replica), []);
     await two.host.stop();
   }),

@@ -24,13 +24,13 @@ import {
   type Driver,
   ErrInvalidResult,
   type HostState,
-  isPromise,
   type MachineFactory,
   registerRecord,
   saveSnapshot,
   SessionTable,
   unregisterRecord,
 } from "../../src/rsm/mod.ts";
+import { isPromise } from "../../src/promises.ts";
 import { MemoryFileStore } from "../../src/snapshot/mod.ts";
 import {
   type Entry,

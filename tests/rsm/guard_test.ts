@@ -6,7 +6,8 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { Guard, isPromise, Op } from "../../src/rsm/mod.ts";
+import { isPromise } from "../../src/promises.ts";
+import { Guard, Op } from "../../src/rsm/mod.ts";
 import type { Type } from "../../src/statemachine/mod.ts";
 import { random, ticks } from "./random.ts";
 

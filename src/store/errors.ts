@@ -1,0 +1,53 @@
+/**
+ * The errors of what keeps data for good.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { SampanError } from "../statemachine/errors.ts";
+
+/** What is kept is damaged, or a part of it is missing. Nothing of it was used. */
+export class ErrStoreCorrupted extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrStoreCorrupted";
+  /** Which part is damaged or missing: a block, a page, a file. */
+  readonly part: string;
+  /** An error that names the part. */
+  constructor(part: string, what: string, options?: ErrorOptions) {
+    super(`${what}: ${part}`, options);
+    this.part = part;
+  }
+}
+
+/** Another process or page has the store open and does not share it. */
+export class ErrStoreLocked extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrStoreLocked";
+}
+
+/** There is no room left. Nothing was half written; once there is room, work goes on. */
+export class ErrStoreFull extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrStoreFull";
+}
+
+/** A store is gone, or older than what was recorded of it, and neither log nor snapshots can bring it up (D14). */
+export class ErrStoreVanished extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrStoreVanished";
+}
+
+/** A store cannot be opened while another page holds an older or newer version of it open. */
+export class ErrStoreBlocked extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrStoreBlocked";
+  /** How long was waited for the other page, in milliseconds. */
+  readonly waitedMs: number;
+  /** An error after a wait of `waitedMs`. */
+  constructor(waitedMs: number, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.waitedMs = waitedMs;
+  }
+}
