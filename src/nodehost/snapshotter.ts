@@ -183,11 +183,24 @@ export class Snapshotter {
   ): Promise<T> {
     const taken = this.#enqueue(async () => {
       signal?.throwIfAborted();
-      const info = await this.#take(this.#kind(), signal);
-      // Before older ones make room, or another replica's take its place.
-      const used = await use(info);
-      await this.#tidy(info);
-      return used;
+      const kind = this.#kind();
+      for (;;) {
+        const info = await this.#take(kind, signal);
+        let used: T;
+        try {
+          // Before older ones make room, or another replica's take its place.
+          used = await use(info);
+        } catch (error) {
+          // It is another replica's, which has replaced or removed it meanwhile.
+          if (
+            error instanceof ErrSnapshotNotFound &&
+            info.nodeID !== this.#options.config.nodeID
+          ) continue;
+          throw error;
+        }
+        await this.#tidy(info);
+        return used;
+      }
     });
     return abortable(taken, signal);
   }
@@ -257,6 +270,8 @@ export class Snapshotter {
         await sink!.abort();
         return same;
       }
+      // It may have been found to be wrong while the store was asked.
+      this.#options.check();
       const info = await sink!.commit(totals);
       if (this.#onDisk && driver().machine.hostState === undefined) {
         this.#retention?.move(info.index);

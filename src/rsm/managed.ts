@@ -210,7 +210,7 @@ function updateWithHost(
     if (calls === 1) return returned;
     throw wrong();
   };
-  const returned = hostState.updateWithHost(given, once);
+  const returned = settleable(hostState.updateWithHost(given, once));
   return isPromise(returned) ? returned.then(check) : check(returned);
 }
 

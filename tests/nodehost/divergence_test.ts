@@ -10,7 +10,10 @@ import {
 import {
   bytes,
   checked,
+  collect,
   FaultyLogDB,
+  FaultySnapshotStore,
+  Gate,
   type Journal,
   ManualEnv,
   proposeAll,
@@ -264,6 +267,123 @@ Deno.test(
       assertEquals(await replica.read(kv.count()), 1);
       assert(events.length > 0);
       assert(events.every(({ type }) => type === "hash failed"));
+    }
+  }),
+);
+
+Deno.test(
+  "H12 a wrong replica recovers from a snapshot of one that agreed with the trusted one, and not before it did",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent", "hosted"] as const) {
+      const env = new ManualEnv();
+      await using logDB = new MemoryLogDB({ env });
+      let isWrong = false;
+      const [one, three] = await startBoth(logDB, env, () => isWrong, 1n, kind);
+      const two = await start({
+        logDB,
+        env,
+        kind,
+        config: { hashEntries: 4, nodeID: 3n, fullSnapshotInterval: 1 },
+      });
+      await proposeAll(one.replica, "a", "b", "c", "d");
+      await settle();
+      isWrong = true;
+      await proposeAll(one.replica, "e");
+      await settle();
+      isWrong = false;
+      await proposeAll(one.replica, "f", "g", "h");
+      await settle();
+      assertEquals(divergedOf(three).length, 1);
+      // Of an index that the trusted one was not compared at yet.
+      await two.replica.requestSnapshot();
+      await env.advance(20_000);
+      assertInstanceOf(await rejection(three.replica.read(null)), ErrDiverged);
+      await proposeAll(one.replica, "i", "j", "k", "l");
+      await env.advance(20_000);
+      assertEquals(await three.replica.read(null), [..."abcdefghijkl"]);
+      assertEquals(
+        logDB.snapshots.list(1n).map(({ nodeID }) => nodeID),
+        [3n],
+      );
+      await env.until(stopAll([one, two, three]));
+    }
+  }),
+);
+
+Deno.test(
+  "H12 a snapshot or export under way when its replica is found to be wrong is not completed",
+  checked(async () => {
+    for (const kind of ["concurrent", "hosted"] as const) {
+      const env = new ManualEnv();
+      await using logDB = new MemoryLogDB({ env });
+      let isWrong = false;
+      const config = {
+        hashEntries: 4,
+        trustedNode: 1n,
+        fullSnapshotInterval: 1,
+      };
+      const one = await start({ logDB, env, kind, config });
+      const gate = new Gate();
+      const { before } = wrong(() => isWrong);
+      const two = await start({
+        logDB,
+        env,
+        kind,
+        config: { ...config, nodeID: 2n },
+        manners: {
+          before: (method, machine) => {
+            before(method, machine);
+            return method === "saveSnapshot" ? gate.opened : undefined;
+          },
+        },
+      });
+      isWrong = true;
+      await proposeAll(one.replica, "a");
+      await two.replica.read(null);
+      const asked = [
+        two.replica.requestSnapshot(),
+        collect(two.replica.exportSnapshot()),
+      ].map(rejection);
+      await settle();
+      assertEquals(divergedOf(two), []);
+      await proposeAll(one.replica, "b", "c", "d", "e");
+      await settle();
+      isWrong = false;
+      assertEquals(divergedOf(two).length, 1);
+      gate.open();
+      for (const error of await Promise.all(asked)) {
+        assertInstanceOf(error, ErrDiverged, `${error}`);
+      }
+      assertEquals(logDB.snapshots.list(1n), []);
+      await env.until(stopAll([one, two]));
+    }
+  }),
+);
+
+Deno.test(
+  "H12 a snapshot that waits for its store while its replica is found to be wrong is not completed",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent", "hosted"] as const) {
+      const env = new ManualEnv();
+      await using snapshots = new FaultySnapshotStore();
+      await using logDB = new FaultyLogDB({ env, snapshots });
+      let isWrong = true;
+      const [one, two] = await startBoth(logDB, env, () => isWrong, 1n, kind);
+      await proposeAll(one.replica, "a");
+      await two.replica.read(null);
+      const gate = new Gate();
+      snapshots.before = (step) => step === "list" ? gate.opened : undefined;
+      const asked = rejection(two.replica.requestSnapshot());
+      await settle(10);
+      snapshots.before = () => {};
+      await proposeAll(one.replica, "b", "c", "d", "e");
+      await settle();
+      isWrong = false;
+      assertEquals(divergedOf(two).length, 1);
+      gate.open();
+      assertInstanceOf(await asked, ErrDiverged);
+      assertEquals(snapshots.inner.list(1n), []);
+      await env.until(stopAll([one, two]));
     }
   }),
 );

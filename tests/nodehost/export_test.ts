@@ -13,6 +13,7 @@ import {
   ErrSnapshotMismatch,
   ErrSnapshotNotFound,
   MemoryLogDB,
+  MemorySnapshotStore,
   NodeHost,
 } from "../../mod.ts";
 import {
@@ -419,5 +420,67 @@ Deno.test(
     await proposeAll(replica, "b");
     await collect(replica.exportSnapshot());
     await host.stop();
+  }),
+);
+
+Deno.test(
+  "H9 an import is there for a newcomer on another host with a store of its own; a second import is refused",
+  checked(async () => {
+    const source = await start();
+    await proposeAll(source.replica, "a");
+    const older = await collect(source.replica.exportSnapshot());
+    await proposeAll(source.replica, "b");
+    const newer = await collect(source.replica.exportSnapshot());
+    await source.host.stop();
+    for (const isOpen of [true, false]) {
+      await using logDB = new MemoryLogDB();
+      await using here = new NodeHost({
+        logDB,
+        snapshots: new MemorySnapshotStore(),
+      });
+      await here.importSnapshot(1n, streamOf(newer));
+      const one = isOpen ? await startOn(here, {}) : undefined;
+      await using there = new NodeHost({
+        logDB,
+        snapshots: new MemorySnapshotStore(),
+      });
+      assertInstanceOf(
+        await rejection(there.importSnapshot(1n, streamOf(older))),
+        ErrClusterAlreadyExist,
+      );
+      const two = await startOn(there, { config: { nodeID: 2n } });
+      assertEquals(await listOf(two), ["a", "b"]);
+      await proposeAll(two, "c");
+      assertEquals(await two.read(null), ["a", "b", "c"]);
+      if (one !== undefined) assertEquals(await one.read(null), [..."abc"]);
+    }
+  }),
+);
+
+Deno.test(
+  "H9 a machine without rows that has other state at the very index that was imported gets the imported one",
+  checked(async () => {
+    const one = await start({ kind: "disk" });
+    await proposeAll(one.replica, "a", "b", "c");
+    const snapshot = await collect(one.replica.exportSnapshot());
+    await one.host.stop();
+    const disk = new Disk();
+    const two = await start({ kind: "disk", disk });
+    await proposeAll(two.replica, "x", "y", "z");
+    await two.host.stop();
+    assertEquals(disk.newest.index, 4);
+    await using logDB = new MemoryLogDB();
+    for (const list of [[..."abc"], [..."abc"], [..."abcd"]]) {
+      await using host = new NodeHost({ logDB });
+      if (logDB.snapshots.list(1n).length === 0) {
+        await host.importSnapshot(1n, streamOf(snapshot));
+      }
+      const replica = await startOn(host, { kind: "disk", disk });
+      if (list.length > 3) await proposeAll(replica, "d");
+      assertEquals(await replica.read(null), list);
+    }
+    const last = await start({ logDB, kind: "disk", disk });
+    assertEquals(await listOf(last.replica), [..."abcd"]);
+    await last.host.stop();
   }),
 );

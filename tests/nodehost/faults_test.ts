@@ -546,3 +546,45 @@ Deno.test(
     await proposeAll(replica, "b");
   }),
 );
+
+Deno.test(
+  "R1 C1 what a machine returns is awaited when it has a then(), and checked",
+  checked(async () => {
+    /** No promise: it settles later, and knows nothing but `then()`. */
+    const later = (value: unknown): unknown => ({
+      then(settle: (value: unknown) => void): void {
+        queueMicrotask(() => settle(value));
+      },
+    });
+    for (const kind of KINDS) {
+      let isBad = false;
+      const { host, replica, machines } = await start({
+        kind,
+        config: { hashEntries: 1, fullSnapshotInterval: 1 },
+        manners: {
+          result: (method, value) => {
+            if (!isBad || method !== "update") return later(value);
+            if (kind === "regular") return later(7);
+            return later((value as Entry[]).slice(1));
+          },
+        },
+      });
+      const session = await replica.openSession();
+      const answers = await Promise.all([
+        replica.propose(bytes("a")),
+        replica.propose(bytes("b"), { session }),
+      ]);
+      assertEquals(answers.map(({ value }) => value), [1n, 2n]);
+      assertEquals(await replica.read(null), ["a", "b"]);
+      assertEquals((await replica.getHash()).hash, machines[0]!.hash());
+      await replica.requestSnapshot();
+      isBad = true;
+      assertInstanceOf(
+        await rejection(replica.propose(bytes("c"))),
+        ErrInvalidResult,
+      );
+      await host.stop();
+      assertEquals(machines[0]!.calls.at(-1), "close");
+    }
+  }),
+);

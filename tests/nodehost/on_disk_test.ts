@@ -11,13 +11,16 @@ import {
   ErrSnapshotStreaming,
   ErrStoreVanished,
   ErrUnknownOutcome,
+  type LogBatch,
   MemoryLogDB,
+  MemorySnapshotStore,
 } from "../../mod.ts";
 import {
   bytes,
   checked,
   Disk,
   FaultyLogDB,
+  Gate,
   listOf,
   ManualEnv,
   proposeAll,
@@ -404,6 +407,74 @@ Deno.test(
       assertEquals(replica.error, undefined);
       await proposeAll(replica, "b");
       await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H3 H6 C4 a machine that is ahead of its sessions takes no full snapshot until they are rebuilt",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const disk = new Disk();
+    const holder = await start({ logDB, env, config: { nodeID: 2n } });
+    const session = await holder.replica.openSession();
+    const options = { logDB, env, kind: "disk", disk } as const;
+    const one = await start(options);
+    for (const c of "abcdef") {
+      await holder.replica.propose(bytes(c), { session });
+    }
+    await one.replica.read(null);
+    await one.host.stop();
+    const gate = new Gate();
+    logDB.faults.batch = (batch) =>
+      batch.first === 6
+        ? gate.opened.then(() => batch) as unknown as LogBatch
+        : batch;
+    const starting = start({
+      ...options,
+      config: { snapshotEntries: 1, fullSnapshotInterval: 1 },
+    });
+    await settle(10);
+    assertEquals(logDB.inner.snapshots.list(1n), []);
+    gate.open();
+    const two = await starting;
+    await settle(10);
+    const [info] = logDB.inner.snapshots.list(1n);
+    assertEquals([info?.kind, info?.index], ["full", two.replica.appliedIndex]);
+    await holder.replica.propose(bytes("g"), { session });
+    await two.replica.read(null);
+    // Who comes up from it has every command once.
+    const late = await start({
+      ...options,
+      disk: new Disk(),
+      config: { nodeID: 3n },
+    });
+    assertEquals(await listOf(late.replica), [..."abcdefg"]);
+    await stopAll([two, late, holder]);
+  }),
+);
+
+Deno.test(
+  "D13 a machine whose snapshot lies beyond the end of the log is refused with ErrDiverged",
+  checked(async () => {
+    for (const kind of ON_DISK) {
+      for (const fullSnapshotInterval of [0, 1]) {
+        await using snapshots = new MemorySnapshotStore();
+        const config = { fullSnapshotInterval };
+        const one = await start({ kind, snapshots, config });
+        await proposeAll(one.replica, "a", "b", "c");
+        await one.replica.requestSnapshot();
+        await one.host.stop();
+        const disk = new Disk();
+        for (let i = 0; i < 2; i++) {
+          assertInstanceOf(
+            await rejection(start({ kind, disk, snapshots, config })),
+            ErrDiverged,
+          );
+        }
+        assertEquals(disk.newest.list, []);
+      }
     }
   }),
 );

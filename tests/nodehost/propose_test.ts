@@ -6,11 +6,14 @@ import {
   assertStrictEquals,
 } from "@std/assert";
 import {
+  ConcurrentKVStateMachine,
   ErrClusterClosed,
   ErrPayloadTooBig,
   ErrSystemBusy,
   ErrUnknownOutcome,
+  kv,
   MemoryLogDB,
+  NodeHost,
   Session,
 } from "../../mod.ts";
 import {
@@ -484,5 +487,57 @@ Deno.test(
       ErrClusterClosed,
     );
     assertEquals(replica.error, undefined);
+  }),
+);
+
+Deno.test(
+  "H1 one signal ends all the proposals it was given to",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica } = await start({ logDB, env });
+    const session = await replica.openSession();
+    const gate = new Gate();
+    logDB.faults.append = async () => {
+      await gate.opened;
+      return undefined;
+    };
+    const controller = new AbortController();
+    const { signal } = controller;
+    const answers = Array.from({ length: 20_000 }, (_, i) =>
+      replica.propose(
+        bytes(`${i}`),
+        i % 2 ? { signal } : { signal, session },
+      ).catch((error) => error));
+    answers.push(replica.openSession({ signal }).catch((error) => error));
+    await settle();
+    const reason = new Error("Enough");
+    controller.abort(reason);
+    for (const error of await Promise.all(answers)) {
+      assertStrictEquals(error, reason);
+    }
+    gate.open();
+    await settle();
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "R11 results of a machine that gives one object to all are the callers' own",
+  checked(async () => {
+    await using host = new NodeHost();
+    const replica = await host.startConcurrentCluster(
+      () => new ConcurrentKVStateMachine(),
+      { clusterID: 1n, nodeID: 1n },
+    );
+    const session = await replica.openSession();
+    // Whether the key was new.
+    const values = [1n, 0n, 0n, 0n];
+    for (const options of [{}, { session }, {}, { session }]) {
+      const result = await replica.propose(kv.put("a", "b"), options);
+      assert(!Object.isFrozen(result));
+      assertEquals(result.value, values.shift());
+      result.value = 7n;
+    }
   }),
 );

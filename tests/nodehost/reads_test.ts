@@ -144,3 +144,41 @@ Deno.test(
     await env.until(stopAll([one!, two!, three!]));
   }),
 );
+
+Deno.test(
+  "H11 reads that wait for the log to tell an index count too, and one signal ends them all",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host, replica } = await start({ logDB, env });
+    logDB.faults.readIndex = () => new Promise(() => {});
+    const controller = new AbortController();
+    const { signal } = controller;
+    const reads = Array.from(
+      { length: PENDING_READS_MAX },
+      () => replica.read("count", { signal }).catch((error) => error),
+    );
+    await settle();
+    for (
+      const more of [
+        () => replica.read(null),
+        () => replica.naRead(bytes("x")),
+      ]
+    ) {
+      const state = await peek(more());
+      assert(state !== "pending" && "error" in state);
+      assertInstanceOf(state.error, ErrSystemBusy);
+    }
+    const reason = new Error("Enough");
+    controller.abort(reason);
+    for (const error of await Promise.all(reads)) {
+      assertStrictEquals(error, reason);
+    }
+    const given = new AbortController();
+    const read = replica.read(null, { signal: given.signal });
+    assertEquals(await peek(read), "pending");
+    given.abort(reason);
+    assertStrictEquals(await rejection(read), reason);
+    await host.stop();
+  }),
+);

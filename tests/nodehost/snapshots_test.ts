@@ -19,9 +19,11 @@ import {
 import {
   bytes,
   checked,
+  collect,
   Disk,
   FaultyLogDB,
   FaultySnapshotStore,
+  Gate,
   hostOf,
   KINDS,
   listOf,
@@ -763,5 +765,128 @@ Deno.test(
     assertEquals(await firstIndex(logDB), 1);
     assert(logDB.snapshots.list(1n).every(({ kind }) => kind === "metadata"));
     await host.stop();
+  }),
+);
+
+Deno.test(
+  "R9 H8 after a recovery that failed the instance is not read, hashed or saved any more",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent"] as const) {
+      const env = new ManualEnv();
+      await using snapshots = new FaultySnapshotStore();
+      await using logDB = new FaultyLogDB({ env, snapshots });
+      const gate = new Gate();
+      // Big enough for the damage to come to light after the machine has begun.
+      const filling = 1 << 20;
+      const one = await start({ logDB, env, kind, manners: { filling } });
+      const two = await start({
+        logDB,
+        env,
+        kind,
+        config: { nodeID: 2n },
+        manners: {
+          before: (method) =>
+            method === "recoverFromSnapshot" ? gate.opened : undefined,
+        },
+      });
+      await proposeAll(one.replica, "a");
+      await two.replica.read(null);
+      logDB.faults.break(2n);
+      for (const c of ["b", "c"]) {
+        await proposeAll(one.replica, c);
+        await one.replica.requestSnapshot();
+      }
+      snapshots.damaged = () => true;
+      logDB.faults.mend(2n);
+      const machine = two.machines[0]!;
+      for (let i = 0; machine.calls.at(-1) !== "recoverFromSnapshot"; i++) {
+        assert(i < 100, "It does not recover");
+        await env.advance(1_000);
+      }
+      const calls = machine.calls.length;
+      const waiting = [
+        two.replica.requestSnapshot(),
+        two.replica.getHash(),
+        collect(two.replica.exportSnapshot()),
+      ].map(rejection);
+      // A concurrent machine may be asked while it recovers (C3).
+      if (kind === "regular") {
+        waiting.push(
+          rejection((async () => await two.replica.staleRead(null))()),
+        );
+      }
+      await settle();
+      gate.open();
+      for (const error of await Promise.all(waiting)) {
+        assertInstanceOf(error, ErrSystemBusy, `${error}`);
+      }
+      assertEquals(machine.calls.slice(calls), ["close"]);
+      snapshots.damaged = () => false;
+      await env.advance(20_000);
+      assertEquals(await two.replica.read(null), ["a", "b", "c"]);
+      await env.until(stopAll([one, two]));
+    }
+  }),
+);
+
+Deno.test(
+  "H8 a start looks again when the snapshots it knew fail or are gone, and newer ones came",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent", "hosted"] as const) {
+      await using snapshots = new FaultySnapshotStore();
+      await using logDB = new FaultyLogDB({ snapshots });
+      const one = await start({ logDB });
+      let count = 0;
+      const grow = async (): Promise<void> => {
+        for (let i = 0; i < 3; i++) {
+          await proposeAll(one.replica, `${count++}`);
+          await one.replica.requestSnapshot();
+        }
+      };
+      await grow();
+      let isFirst = true;
+      snapshots.before = async (step) => {
+        if (step !== "open" || !isFirst) return;
+        isFirst = false;
+        await grow();
+        throw new Error("Connection lost");
+      };
+      const two = await start({ logDB, kind, config: { nodeID: 2n } });
+      assertEquals((await listOf(two.replica)).length, 6);
+      assertEquals(typesOf(two.events), ["snapshot failed", "recovered"]);
+      await stopAll([one, two]);
+    }
+  }),
+);
+
+Deno.test(
+  "H9 H12 replicas that snapshot and export the same index at once do not get in each other's way, and the first snapshot stays",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent", "hosted"] as const) {
+      await using logDB = new MemoryLogDB();
+      const config = { fullSnapshotInterval: 1 };
+      const three = await startThree(logDB, { kind, config });
+      const replicas = three.map(({ replica }) => replica);
+      for (let i = 0; i < 4; i++) {
+        await proposeAll(replicas[0]!, `${i}`);
+        for (const replica of replicas) await replica.read(null);
+        const infos = await Promise.all(
+          replicas.map((replica) => replica.requestSnapshot()),
+        );
+        for (const { index } of infos) {
+          assertEquals(index, replicas[0]!.appliedIndex);
+        }
+        const [first] = logDB.snapshots.list(1n);
+        for (const replica of replicas) await replica.requestSnapshot();
+        assertEquals(logDB.snapshots.list(1n)[0]?.nodeID, first!.nodeID);
+        await Promise.all(
+          replicas.map((replica) => collect(replica.exportSnapshot())),
+        );
+      }
+      for (const { events } of three) {
+        assert(!typesOf(events).includes("snapshot failed"));
+      }
+      await stopAll(three);
+    }
   }),
 );

@@ -8,6 +8,7 @@ import {
   ErrClusterAlreadyExist,
   ErrClusterClosed,
   ErrClusterNotFound,
+  type Log,
   MemoryLogDB,
   MemorySnapshotStore,
   NodeHost,
@@ -30,6 +31,7 @@ import {
   settle,
   start,
   startOn,
+  streamOf,
   typesOf,
 } from "./support.ts";
 
@@ -519,5 +521,45 @@ Deno.test(
     await env.advance(1);
     await stopped;
     assertInstanceOf(await waiting, ErrClusterClosed);
+  }),
+);
+
+Deno.test(
+  "H10 a stop is bounded when LogDB.open() or Log.close() never settles",
+  checked(async () => {
+    for (const one of [true, false]) {
+      const env = new ManualEnv();
+      await using logDB = new FaultyLogDB({ env });
+      const stop = (host: NodeHost): Promise<void> =>
+        one ? host.stopCluster(1n) : host.stop();
+      class Stuck extends FaultyLogDB {
+        override open(): Promise<Log> {
+          return never();
+        }
+      }
+      const stuck = new Stuck({ env });
+      for (
+        const begin of [
+          (host: NodeHost) => startOn(host, {}),
+          (host: NodeHost) => host.importSnapshot(1n, streamOf(bytes("x"))),
+        ]
+      ) {
+        const host = hostOf({ logDB: stuck, env });
+        const begun = rejection(begin(host));
+        await settle();
+        await env.until(stop(host));
+        assertInstanceOf(await begun, ErrClusterClosed);
+        await env.until(host.stop());
+      }
+      const { host, events } = await start({ logDB, env });
+      logDB.faults.close = () => never();
+      const stopped = stop(host);
+      assertEquals(await peek(stopped), "pending");
+      await env.advance(STOP_TIMEOUT_MS);
+      assert(await peek(stopped) !== "pending", "The stop waits for the log");
+      await host.stop();
+      assertEquals(typesOf(events), ["close failed"]);
+      assertEquals(env.timers, 0);
+    }
   }),
 );

@@ -1234,3 +1234,30 @@ Deno.test("R10 close() comes once, after everything under way", async () => {
   await Promise.all([applying, closing]);
   assertEquals(order, ["update", "close"]);
 });
+
+Deno.test("R11 what a caller does to a result changes neither the table nor what others get", () => {
+  const shared: Result = Object.freeze({ value: 5n });
+  class Frozen extends Regular {
+    override update(): Result {
+      return shared;
+    }
+  }
+  const { driver, listener } = makeDriver({
+    type: 1,
+    create: () => new Frozen(),
+  });
+  listener.locals.set(1, "a");
+  const one = sessionProposal(1, 1, 0, cmd(1));
+  const records = [registerRecord(9n, none), one, one, one, proposal(1, none)];
+  for (const batch of batchesOf(place(records), 0, () => true)) {
+    driver.apply([batch]);
+    const result = listener.heard.at(-1)!.at(-1);
+    if (batch.first === 1) continue;
+    assertEquals(result, { value: 5n });
+    (result as Result).value = 0xDEADn;
+  }
+  assertEquals(shared, { value: 5n });
+  const table = new SessionTable<never>();
+  table.decode(driver.capture().sessions);
+  assertEquals(table.get(1)!.slots[0]!.result, { value: 5n });
+});

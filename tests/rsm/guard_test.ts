@@ -411,3 +411,27 @@ for (const [type, what, matrix] of MATRICES) {
     }
   });
 }
+
+Deno.test("R9 Guard.fail() refuses what waits and what comes, but for the closing", async () => {
+  const guard = new Guard(1);
+  const recover = hold(guard, "Recover");
+  const error = new Error("Failed");
+  const called: string[] = [];
+  const waiting = (["Lookup", "Update", "Hash", "Save"] as const).map((name) =>
+    assertRejects(async () =>
+      await guard.run(Op[name], () => called.push(name))
+    )
+  );
+  const close = guard.run(Op.Close, () => called.push("Close"));
+  assertFalse(guard.failed);
+  guard.fail(error);
+  assert(guard.failed);
+  for (const told of await Promise.all(waiting)) {
+    assertStrictEquals(told, error);
+  }
+  recover.end();
+  await recover.done;
+  await close;
+  assertThrows(() => guard.run(Op.Lookup, () => 1), Error, "Failed");
+  assertEquals(called, ["Close"]);
+});

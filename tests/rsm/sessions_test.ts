@@ -11,6 +11,7 @@ import {
   SESSION_WINDOW_MAX,
   SESSIONS_DEFAULT,
   SESSIONS_MAX,
+  SESSIONS_RESULT_BYTES_MAX,
 } from "../../src/limits.ts";
 import {
   digest,
@@ -654,4 +655,51 @@ Deno.test("H14 digest() tells contents apart and looks at nothing else", () => {
     digest(new TextEncoder().encode("sampan"), 0, 6),
     4035584687623640,
   );
+});
+
+Deno.test("H4 result data of all sessions together are bounded: those used least recently lose theirs first", () => {
+  const table = new SessionTable<never>();
+  table.begin();
+  const data = new Uint8Array(SESSION_RESULT_BYTES_MAX);
+  const full = SESSIONS_RESULT_BYTES_MAX / SESSION_RESULT_BYTES_MAX;
+  const give = (to: SessionTable<never>, index: number, data: Uint8Array) => {
+    const { next } = to.get(index)!;
+    const session = to.get(index)!;
+    const result = { value: 1n, data };
+    assertEquals(applyTo(to, session, next, next - 1, 1, result), "apply");
+  };
+  /** The sessions that have lost their first result. */
+  const lost = (of: SessionTable<never>): number[] =>
+    Array.from({ length: of.size }, (_, i) => i + 1).filter((index) => {
+      const session = of.get(index);
+      return session?.slots[session.head]?.result === undefined;
+    });
+  for (let index = 1; index <= full; index++) {
+    table.register(index, 0n, none);
+    give(table, index, data);
+  }
+  assertEquals(lost(table), []);
+  table.touch(table.get(1)!);
+  table.register(full + 1, 0n, none);
+  // What a snapshot brings counts as much.
+  const copy = new SessionTable<never>();
+  copy.decode(table.encode(true));
+  for (const one of [table, copy]) {
+    give(one, full + 1, new Uint8Array(1));
+    assertEquals(lost(one), [2]);
+    assertEquals(one.get(2)!.dataBytes, 0);
+    // What is lost, acknowledged or closed makes room.
+    give(one, full + 1, data.subarray(2));
+    assertEquals(lost(one), [2]);
+    assertEquals(one.judge(one.get(3)!, 2, 0, 1), "apply");
+    one.remove(one.get(4)!);
+    give(one, 2, data);
+    give(one, 3, data.subarray(1));
+    one.register(full + 2, 0n, none);
+    give(one, full + 2, new Uint8Array(2));
+    assertEquals(one.get(5)!.dataBytes, data.length);
+    give(one, full + 2, new Uint8Array(1));
+    assertEquals(one.get(5)!.dataBytes, 0);
+  }
+  assertSame(table, copy);
 });

@@ -11,6 +11,7 @@ import {
 import { epochRecord } from "../../src/log/records.ts";
 import {
   type Driver,
+  ErrSystemBusy,
   type MachineFactory,
   MachineFailure,
   readSessions,
@@ -1005,4 +1006,26 @@ Deno.test("H8 sessions that make no sense are damage, and the machine does not s
   });
   assertInstanceOf(error, ErrSnapshotCorrupted);
   assertFalse(asked);
+});
+
+Deno.test("H6 C4 of a machine that is ahead of its sessions no state is saved under their index", async () => {
+  const disk = new Disk();
+  const create = (): DiskMachine => new DiskMachine(disk);
+  const log = place(
+    Array.from({ length: 9 }, (_, i) => proposal(i, new Uint8Array([i]))),
+  );
+  const one = makeDriver({ type: 3, create }).driver;
+  await one.open(never);
+  await one.apply(batchesOf(log));
+  const { driver } = makeDriver({ type: 3, create });
+  await driver.open(never);
+  assert(driver.behind);
+  await driver.apply(batchesOf(log.slice(0, 5)));
+  assert(driver.behind);
+  await assertRejects(() => save(driver), ErrSystemBusy);
+  // One without state may be: it holds the sessions of its index.
+  await save(driver, { header: { ...HEADER, kind: "metadata" } });
+  await driver.apply(batchesOf(log, 5));
+  assertFalse(driver.behind);
+  assertEquals((await save(driver)).info.index, 9);
 });
