@@ -5,3 +5,4 @@
  */
 
 export * as fc from "npm:fast-check@4.10.2";
+export { promisifyRequest, type UseStore } from "npm:idb-keyval@6.3.0";

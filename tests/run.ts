@@ -1,9 +1,13 @@
 /**
  * Runs every test of `tests/` and every example in the documentation, and
  * closes with one line: `N passed, N failed`, and `, N skipped` if some were.
+ * Installs first what the browser tests need, where it may; with `--unit` it
+ * leaves those tests out. What else it is given goes to `deno test`.
  *
  * @module
  */
+
+import { install } from "./browser/install.ts";
 
 /** How many tests ended how; steps of a test are not counted. */
 export interface Count {
@@ -53,6 +57,18 @@ function plain(line: string): string {
   return line.replace(/\x1b\[[0-9;]*m/g, "").trimEnd();
 }
 
+/** What `deno test` is called with, for what this program was called with. */
+export function testArgs(args: readonly string[]): string[] {
+  return args.flatMap((arg) =>
+    // What is told here stands in for the `exclude` of deno.json.
+    arg === "--unit" ? ["--ignore=tests/browser,dist,.cache"] : [arg]
+  );
+}
+
+function say(line: string): void {
+  writeAll(new TextEncoder().encode(`${line}\n`));
+}
+
 function writeAll(bytes: Uint8Array): void {
   for (let at = 0; at < bytes.length;) {
     at += Deno.stdout.writeSync(bytes.subarray(at));
@@ -77,6 +93,15 @@ async function relay(
 }
 
 async function main(args: string[]): Promise<number> {
+  if (!args.includes("--unit")) {
+    try {
+      await install(say);
+    } catch (error) {
+      say(error instanceof Error ? error.message : String(error));
+      say(countLine(outcome(undefined, 1)));
+      return 1;
+    }
+  }
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       "test",
@@ -86,7 +111,7 @@ async function main(args: string[]): Promise<number> {
       "--sanitize-ops",
       "--sanitize-resources",
       "--trace-leaks",
-      ...args,
+      ...testArgs(args),
     ],
     cwd: new URL("..", import.meta.url),
     env: Deno.stdout.isTerminal() || Deno.env.has("FORCE_COLOR")
@@ -101,7 +126,7 @@ async function main(args: string[]): Promise<number> {
     child.status,
   ]);
   const count = outcome(summary, code);
-  writeAll(new TextEncoder().encode(`${countLine(count)}\n`));
+  say(countLine(count));
   return code !== 0 ? code : count.failed === 0 ? 0 : 1;
 }
 

@@ -1,5 +1,5 @@
-import { assertEquals } from "@std/assert";
-import { countLine, outcome, parseSummary } from "./run.ts";
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { countLine, outcome, parseSummary, testArgs } from "./run.ts";
 
 Deno.test("parseSummary() reads what deno test closes with", () => {
   for (
@@ -60,4 +60,41 @@ Deno.test("countLine() names skipped tests only if there are some", () => {
     countLine({ passed: 2, failed: 0, skipped: 3 }),
     "2 passed, 0 failed, 3 skipped",
   );
+});
+
+Deno.test("testArgs() leaves the browsers out for --unit, and passes the rest on", () => {
+  assertEquals(testArgs([]), []);
+  assertEquals(testArgs(["--unit", "--filter", "H1"]), [
+    "--ignore=tests/browser,dist,.cache",
+    "--filter",
+    "H1",
+  ]);
+});
+
+/** Runs the test command with nothing on its path but what is in this folder. */
+async function withPath(
+  path: string,
+): Promise<{ code: number; lines: string[] }> {
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--allow-read",
+      "--allow-run",
+      "--allow-env",
+      "--allow-sys=uid",
+      new URL("run.ts", import.meta.url).href,
+    ],
+    env: { PATH: path },
+  }).output();
+  return { code, lines: new TextDecoder().decode(stdout).trim().split("\n") };
+}
+
+Deno.test("tests/run.ts says in one line what is missing, where it cannot install it", async () => {
+  const { code, lines } = await withPath("/nonexistent");
+  assertEquals(code, 1);
+  assertEquals(lines.length, 2);
+  for (
+    const name of ["chromium", "firefox-esr", "webkit2gtk-driver", "xvfb"]
+  ) assertStringIncludes(lines[0]!, name);
+  assertEquals(lines[1], "0 passed, 1 failed");
 });

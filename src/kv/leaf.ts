@@ -141,19 +141,22 @@ export class Leaf {
 
   /** The first row whose key is not less than the given one. */
   lowerBound(view: DataView, start: number, end: number): number {
+    const leaf = this.view;
+    const { meta } = this;
     let low = 0;
     let high = this.rows;
     while (low < high) {
       const row = low + high >> 1;
-      const at = this.keyAt(row);
-      const order = compareBytes(
-        this.view,
-        at,
-        this.valueAt(row),
-        view,
-        start,
-        end,
-      );
+      let at = meta[row * WIDTH]!;
+      let size = leaf.getUint8(at++);
+      if (size >= 0x80) {
+        at = this.keyAt(row);
+        size = this.valueAt(row) - at;
+      } else {
+        size--;
+        while (leaf.getInt8(at++) < 0);
+      }
+      const order = compareBytes(leaf, at, at + size, view, start, end);
       if (order < 0) low = row + 1;
       else high = row;
     }

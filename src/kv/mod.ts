@@ -1,8 +1,9 @@
 /**
  * Ready-made key-value machines: a regular and a concurrent one, both in
- * memory, and `kv`, which makes their commands and queries. The same commands
- * give the same results, the same state hash and the same snapshot bytes on
- * either, so a snapshot of one recovers the other.
+ * memory, one on disk, over any block store, and `kv`, which makes their
+ * commands and queries. The same commands give the same results, the same state
+ * hash and the same snapshot bytes on all of them, so a snapshot of one recovers
+ * another.
  *
  * Keys and values are bytes; strings stand for their UTF-8. Keys are in byte
  * order.
@@ -49,6 +50,7 @@ export * from "./concurrent_kv_state_machine.ts";
 export * from "./errors.ts";
 export * as kv from "./kv.ts";
 export * from "./kv_state_machine.ts";
+export * from "./on_disk_kv_state_machine.ts";
 export type {
   KVAnswer,
   KVCount,

@@ -28,6 +28,11 @@ import { configRecord } from "../rsm/record.ts";
 import { MachineFailure } from "../rsm/snapshots.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import {
+  ErrStoreCorrupted,
+  ErrStoreLocked,
+  ErrStoreVanished,
+} from "../store/errors.ts";
 import { ErrOpenStopped, ErrSnapshotStopped } from "../statemachine/errors.ts";
 import {
   type MaybePromise,
@@ -660,10 +665,19 @@ export class Replica {
 /** The log could not be read, for a reason that may pass. */
 class LogFailure extends Error {}
 
-/** Tells what a log says of itself from what merely went wrong. */
+/** What a log says of itself; anything else merely went wrong, and may go right the next time. */
+const FINAL = [
+  ErrCompacted,
+  ErrDiverged,
+  ErrLogCorrupted,
+  ErrClusterClosed,
+  ErrStoreCorrupted,
+  ErrStoreLocked,
+  ErrStoreVanished,
+];
+
 function judgeLog(error: unknown): unknown {
-  return error instanceof ErrCompacted || error instanceof ErrDiverged ||
-      error instanceof ErrLogCorrupted || error instanceof ErrClusterClosed
+  return FINAL.some((known) => error instanceof known)
     ? error
     : new LogFailure("Log could not be read", { cause: error });
 }

@@ -75,6 +75,7 @@ export interface BlockStore extends AsyncDisposable {
    * Makes changes in one atomic step.
    *
    * @throws ErrStoreFull if there is no room; nothing was changed
+   * @throws ErrUnknownOutcome if they may or may not be made, which is settled before the next call is; anything else thrown means that nothing was changed
    * @throws ErrClusterClosed after `close()`
    */
   write(changes: Changes, durability: Durability): MaybePromise<void>;

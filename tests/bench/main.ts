@@ -8,8 +8,10 @@
 import { applyBench } from "./apply_bench.ts";
 import { hostBench } from "./host_bench.ts";
 import { kvBench } from "./kv_bench.ts";
+import { packedBench } from "./packed_bench.ts";
 import { replayBench } from "./replay_bench.ts";
 import { snapshotBench } from "./snapshot_bench.ts";
+import { sqliteBench } from "./sqlite_bench.ts";
 
 // deno-lint-ignore no-console
 console.log(
@@ -20,3 +22,5 @@ await hostBench();
 await replayBench();
 await kvBench();
 await snapshotBench();
+await sqliteBench();
+await packedBench();

@@ -1,0 +1,569 @@
+/**
+ * The durable log: records in blocks, over whatever keeps blocks.
+ *
+ * What storage is paid for is the write, not the byte. So what is appended while
+ * a write is under way shares the next one: one block, in one atomic step, for
+ * all of it. Since a write is whole or not there, a log never has a torn end;
+ * since the name of a block tells which indexes it holds, opening a log reads
+ * its names alone and sees whether one is missing. A block is checked whenever
+ * it is read. What was appended last is in memory too, so that replicas which
+ * keep up never read.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { type Env, systemEnv } from "../env.ts";
+import {
+  LOG_BLOCK_BYTES_MAX,
+  LOG_EPOCHS_MAX,
+  LOG_READ_AHEAD_BYTES_MAX,
+  LOG_TAIL_BYTES,
+} from "../limits.ts";
+import type { SnapshotStore } from "../snapshot/store.ts";
+import { isPromise } from "../promises.ts";
+import type { MaybePromise } from "../statemachine/types.ts";
+import { ErrStoreCorrupted, ErrStoreVanished } from "../store/errors.ts";
+import type { Block, BlockStore, Changes, Durability } from "../store/store.ts";
+import {
+  type BlockName,
+  blockName,
+  blockStart,
+  decodeBlock,
+  decodeMeta,
+  encodeBlock,
+  encodeMeta,
+  type LogMeta,
+  logPrefix,
+  parseBlockName,
+} from "./block.ts";
+import {
+  Batches,
+  ClusterLog,
+  OpenLogs,
+  type ReadAhead,
+} from "./cluster_log.ts";
+import {
+  ErrClusterAlreadyExist,
+  ErrClusterClosed,
+  ErrCompacted,
+  ErrUnknownOutcome,
+} from "./errors.ts";
+import type { EpochMark, Log, LogBatch, LogDB, Records } from "./log.ts";
+import { batchAfter, epochRecord, lastOf, packRecords } from "./records.ts";
+
+/** What a {@linkcode BlockLogDB} takes besides its store. */
+export interface BlockLogOptions {
+  /**
+   * What an append that is answered survives: `full` a power cut, `normal` a
+   * process or browser that is killed.
+   *
+   * @default {"full"}
+   */
+  readonly durability?: "full" | "normal" | undefined;
+  /** Gives the random numbers of its epochs. */
+  readonly env?: Env | undefined;
+  /** Where the hosts that share these logs share their snapshots; whoever made it closes it. */
+  readonly snapshots?: SnapshotStore | undefined;
+  /**
+   * Waits, before a write, for others that are about to append; not called each
+   * time where there are none. A store that writes while others run needs none:
+   * they share the next write.
+   */
+  readonly gather?: (() => Promise<void>) | undefined;
+}
+
+type Options = Pick<BlockLogOptions, "gather"> & {
+  readonly durability: Durability;
+  readonly env: Env;
+};
+
+/** An append that waits for its write. */
+interface Waiting {
+  readonly records: Records;
+  resolve(first: number): void;
+  reject(reason: unknown): void;
+}
+
+/** How many names of blocks are read at once, and how many blocks. */
+const NAMES_MAX = 4096;
+const BLOCKS_MAX = 256;
+
+/** After so many writes that nobody has joined, one in so many waits for others. */
+const ALONE_MAX = 8;
+
+/** What a record costs beyond its bytes, in bytes: in a block at most, and in memory about. */
+const RECORD_COST = 8;
+
+function costOf({ bytes, ends }: Records): number {
+  return bytes.length + ends.length * RECORD_COST;
+}
+
+function costOfAll(batches: readonly LogBatch[]): number {
+  return batches.reduce((sum, { records }) => sum + costOf(records), 0);
+}
+
+class BlockClusterLog extends ClusterLog {
+  readonly #store: BlockStore;
+  readonly #clusterID: bigint;
+  readonly #prefix: string;
+  readonly #options: Options;
+  /** The blocks there are, each following the one before it. */
+  #blocks: BlockName[] = [];
+  #base = 0;
+  #last = 0;
+  #isOpened = false;
+  /** Whether this life of the log has its epoch. */
+  #hasEpoch = false;
+  /** What was appended last. There may be something between two of these that only the store has. */
+  readonly #tail = new Batches();
+  #tailBytes = 0;
+  /** Appends that are not being written yet. */
+  #waiting: Waiting[] = [];
+  #isFlushing = false;
+  /** How many writes one after the other nobody has joined. */
+  #alone = 0;
+  /** Whether the last write may or may not be in the store. */
+  #isInDoubt = false;
+  /** Settles once all that changes the store, one after the other, is done. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(store: BlockStore, clusterID: bigint, options: Options) {
+    super();
+    this.#store = store;
+    this.#clusterID = clusterID;
+    this.#prefix = logPrefix(clusterID);
+    this.#options = options;
+  }
+
+  /** The log as the store has it. */
+  static async open(
+    store: BlockStore,
+    clusterID: bigint,
+    options: Options,
+  ): Promise<BlockClusterLog> {
+    const log = new BlockClusterLog(store, clusterID, options);
+    await log.#load();
+    return log;
+  }
+
+  get last(): number {
+    return this.#last;
+  }
+
+  get first(): number {
+    return this.#base + 1;
+  }
+
+  get isEmpty(): boolean {
+    return !this.#isOpened;
+  }
+
+  get #metaKey(): string {
+    return `${this.#prefix}meta`;
+  }
+
+  #keyOf(block: BlockName): string {
+    return this.#prefix + blockName(block);
+  }
+
+  async #load(): Promise<void> {
+    const [bytes] = await this.#store.get([this.#metaKey]);
+    const meta: LogMeta = bytes === undefined
+      ? { base: 0, opened: false, marks: [] }
+      : decodeMeta(bytes, this.#clusterID, this.#metaKey);
+    const blocks: BlockName[] = [];
+    let last = meta.base;
+    let from = `${this.#prefix}b/`;
+    while (from !== "") {
+      const keys = await this.#store.keys(from, `${this.#prefix}b0`, {
+        limit: NAMES_MAX,
+      });
+      for (const key of keys) {
+        const block = this.#checkName(key, last, meta);
+        blocks.push(block);
+        last += block.count;
+      }
+      from = keys.length < NAMES_MAX ? "" : `${keys.at(-1)}~`;
+    }
+    if (last < this.#last) {
+      throw new ErrStoreVanished(
+        `Log ended at ${this.#last}, and now at ${last}`,
+      );
+    }
+    this.#base = meta.base;
+    this.#isOpened = meta.opened;
+    this.marks = [...meta.marks];
+    this.#blocks = blocks;
+    this.#last = last;
+  }
+
+  /** What a name says, if it follows index `last`. */
+  #checkName(key: string, last: number, meta: LogMeta): BlockName {
+    if (!meta.opened) {
+      throw new ErrStoreCorrupted(this.#metaKey, "Head of the log is missing");
+    }
+    const block = parseBlockName(key.slice(this.#prefix.length));
+    if (block === undefined) {
+      throw new ErrStoreCorrupted(key, "Name is none of a block of the log");
+    }
+    if (block.first !== last + 1) {
+      throw new ErrStoreCorrupted(
+        this.#prefix + blockStart(last + 1),
+        "Block of the log is missing",
+      );
+    }
+    return block;
+  }
+
+  /** Does something once what is under way is done, and before what comes. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(work);
+    this.#turn = done.catch(() => {});
+    return done;
+  }
+
+  override async settled(): Promise<void> {
+    for (let turn: unknown; turn !== this.#turn;) await (turn = this.#turn);
+  }
+
+  append(records: Records): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ records, resolve, reject });
+      this.#flushLater();
+    });
+  }
+
+  #flushLater(): void {
+    if (this.#isFlushing) return;
+    this.#isFlushing = true;
+    void this.#inTurn(() => this.#flush());
+  }
+
+  /** Writes what waits, as much of it as one block may hold; never throws. */
+  async #flush(): Promise<void> {
+    await this.#gather();
+    this.#isFlushing = false;
+    const group = this.#takeGroup();
+    if (this.#waiting.length > 0) this.#flushLater();
+    let firsts: number[];
+    try {
+      firsts = await this.#write(group.map(({ records }) => records));
+    } catch (error) {
+      for (const { reject } of group) reject(error);
+      return;
+    }
+    for (const [i, { resolve }] of group.entries()) resolve(firsts[i]!);
+    this.wake();
+  }
+
+  /** Lets those join who are about to append; seldom, where nobody did for a while. */
+  async #gather(): Promise<void> {
+    const { gather } = this.#options;
+    if (gather === undefined) return;
+    if (this.#alone > ALONE_MAX && ++this.#alone % ALONE_MAX !== 0) return;
+    const { length } = this.#waiting;
+    await gather();
+    this.#alone = this.#waiting.length > length ? 0 : this.#alone + 1;
+  }
+
+  #takeGroup(): Waiting[] {
+    const waiting = this.#waiting;
+    let count = 0;
+    for (let size = 0; count < waiting.length; count++) {
+      size += costOf(waiting[count]!.records);
+      if (count > 0 && size > LOG_BLOCK_BYTES_MAX) break;
+    }
+    this.#waiting = waiting.slice(count);
+    return waiting.slice(0, count);
+  }
+
+  /** Writes batches as one block; returns the first index of each. Nothing is different if that fails. */
+  async #write(batches: readonly Records[]): Promise<number[]> {
+    await this.#resolveDoubt();
+    const first = this.#last + 1;
+    const added = [...batches];
+    let marks = this.marks;
+    if (!this.#hasEpoch) {
+      const epoch = this.#options.env.random64();
+      added.unshift(packRecords(epochRecord(epoch)));
+      marks = [...marks, { index: first, epoch }];
+    }
+    const bytes = encodeBlock(this.#clusterID, first, added);
+    const count = added.reduce((sum, { ends }) => sum + ends.length, 0);
+    const name = { first, count, size: bytes.length };
+    const block = { key: this.#keyOf(name), bytes };
+    await this.#change(
+      this.#hasEpoch
+        ? { put: [block] }
+        // Opening the log must not have to look for its epochs in all its blocks.
+        : this.#headed({ base: this.#base, opened: true, marks }, block),
+      this.#options.durability,
+    );
+    this.marks = marks;
+    this.#hasEpoch = this.#isOpened = true;
+    this.#blocks.push(name);
+    return this.#push(added).slice(added.length - batches.length);
+  }
+
+  /** Takes in batches that are in the store; returns the first index of each. */
+  #push(batches: readonly Records[]): number[] {
+    const firsts = batches.map((records) => {
+      const follows = this.#last;
+      this.#last += records.ends.length;
+      this.#tail.all.push({ follows, first: follows + 1, records });
+      this.#tailBytes += costOf(records);
+      return follows + 1;
+    });
+    if (this.#tailBytes > 2 * LOG_TAIL_BYTES) this.#trimTail();
+    return firsts;
+  }
+
+  #trimTail(): void {
+    const { all } = this.#tail;
+    let from = all.length;
+    for (let size = 0; from > 0 && size < LOG_TAIL_BYTES;) {
+      size += costOf(all[--from]!.records);
+    }
+    this.#tail.all = all.slice(from);
+    this.#tailBytes = costOfAll(this.#tail.all);
+  }
+
+  /** The changes that write the head of the log, and of its blocks leave none from before it. */
+  #headed(meta: LogMeta, ...blocks: readonly Block[]): Changes {
+    const bytes = encodeMeta(this.#clusterID, meta);
+    return {
+      deleteRanges: [[
+        `${this.#prefix}b/`,
+        this.#prefix + blockStart(meta.base + 1),
+      ]],
+      put: [{ key: this.#metaKey, bytes }, ...blocks],
+    };
+  }
+
+  async #change(changes: Changes, durability: Durability): Promise<void> {
+    try {
+      const written = this.#store.write(changes, durability);
+      if (isPromise(written)) await written;
+    } catch (error) {
+      if (error instanceof ErrUnknownOutcome) this.#isInDoubt = true;
+      throw error;
+    }
+  }
+
+  /** Looks whether what was written last is in the store, if that is not known. */
+  async #resolveDoubt(): Promise<void> {
+    if (!this.#isInDoubt) return;
+    await this.#load();
+    this.#isInDoubt = false;
+    this.wake();
+  }
+
+  batch(after: number, ahead: ReadAhead): MaybePromise<LogBatch | undefined> {
+    if (after >= this.#last) return undefined;
+    if (after < this.#base) throw new ErrCompacted(this.first);
+    return this.#tail.after(after) ?? takeAhead(ahead, after) ??
+      this.#readAhead(after, ahead);
+  }
+
+  /** Reads the blocks that come after index `after`, as much of them as a reader may have at hand. */
+  #readAhead(
+    after: number,
+    ahead: ReadAhead,
+  ): MaybePromise<LogBatch | undefined> {
+    const from = this.#firstBlockAfter(after);
+    let upTo = from;
+    for (
+      let size = 0;
+      upTo < this.#blocks.length && upTo < from + BLOCKS_MAX &&
+      size < LOG_READ_AHEAD_BYTES_MAX;
+      upTo++
+    ) size += this.#blocks[upTo]!.size;
+    const wanted = this.#blocks.slice(from, upTo);
+    const take = (found: readonly Block[]): LogBatch | undefined => {
+      ahead.batches = [];
+      for (const [i, name] of wanted.entries()) {
+        const key = this.#keyOf(name);
+        if (found[i]?.key !== key) {
+          throw new ErrStoreCorrupted(key, "Block of the log is missing");
+        }
+        const { bytes } = found[i]!;
+        for (const batch of decodeBlock(bytes, this.#clusterID, key, name)) {
+          ahead.batches.push(batch);
+        }
+      }
+      return takeAhead(ahead, after);
+    };
+    const found = this.#store.list(
+      this.#keyOf(wanted[0]!),
+      `${this.#keyOf(wanted.at(-1)!)}~`,
+      { limit: wanted.length },
+    );
+    return isPromise(found) ? found.then(take) : take(found);
+  }
+
+  /** The place of the first block with something after index `after`. */
+  #firstBlockAfter(after: number): number {
+    let low = 0;
+    let high = this.#blocks.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const { first, count } = this.#blocks[middle]!;
+      if (first + count - 1 > after) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+
+  compact(upTo: number): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#resolveDoubt();
+      const count = this.#firstBlockAfter(this.unneeded(upTo));
+      if (count === 0) return;
+      const { first, count: records } = this.#blocks[count - 1]!;
+      // From now on nobody begins to read there, whatever becomes of the write.
+      this.#base = first + records - 1;
+      this.#blocks = this.#blocks.slice(count);
+      this.#tail.cut(this.#base);
+      this.#tailBytes = costOfAll(this.#tail.all);
+      this.#forgetEpochs();
+      const { marks } = this;
+      await this.#change(
+        this.#headed({ base: this.#base, opened: true, marks }),
+        "relaxed",
+      );
+    });
+  }
+
+  /** Whoever reads from the start or later knows the last epoch before it, or one after that (H13). */
+  #forgetEpochs(): void {
+    const later = this.marks.findIndex(({ index }) => index > this.#base);
+    const before = later < 0 ? this.marks.length : later;
+    if (before > LOG_EPOCHS_MAX) {
+      this.marks = this.marks.slice(before - LOG_EPOCHS_MAX);
+    }
+  }
+
+  startAt(index: number, mark: EpochMark | undefined): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#resolveDoubt();
+      if (this.#isOpened) {
+        throw new ErrClusterAlreadyExist("Log of the cluster is not empty");
+      }
+      const marks = mark === undefined ? [] : [mark];
+      await this.#change(
+        this.#headed({ base: index, opened: false, marks }),
+        "strict",
+      );
+      this.#base = this.#last = index;
+      this.marks = marks;
+    });
+  }
+}
+
+/** The batch after index `after`, if a reader has it at hand. */
+function takeAhead(ahead: ReadAhead, after: number): LogBatch | undefined {
+  const { batches } = ahead;
+  while (batches.length > 0 && lastOf(batches[0]!) <= after) batches.shift();
+  const [next] = batches;
+  return next === undefined ? undefined : batchAfter(next, after);
+}
+
+/**
+ * Logs of clusters in blocks, over a {@linkcode BlockStore}: the one durable log
+ * of this library, which `SqliteLogDB` and `IndexedDBLogDB` are by other names.
+ * Several clusters share one store, and several hosts of one process one of these.
+ *
+ * An append that fails added nothing, and the log goes on with the next; only
+ * where the store cannot tell is it `ErrUnknownOutcome`. What is read is checked:
+ * a block that is damaged or missing is `ErrStoreCorrupted` that names it.
+ *
+ * ```ts
+ * import { BlockLogDB } from "./block_log.ts";
+ * import { packRecords } from "./mod.ts";
+ * import { MemoryBlockStore } from "../store/mod.ts";
+ *
+ * await using logDB = new BlockLogDB(() => new MemoryBlockStore());
+ * const log = await logDB.open(1n, 1n);
+ * console.log(await log.append(packRecords(new Uint8Array([1])))); // 2
+ * ```
+ */
+export class BlockLogDB implements LogDB {
+  /** Where the hosts that share these logs share their snapshots, if there is such a place. */
+  readonly snapshots: SnapshotStore | undefined;
+  readonly #options: Options;
+  readonly #makeStore: (() => BlockStore) | undefined;
+  #store: BlockStore | undefined;
+  readonly #clusters = new Map<bigint, Promise<BlockClusterLog>>();
+  readonly #open = new OpenLogs();
+  #closing: Promise<void> | undefined;
+
+  /** Logs over a store, which stays open when they are closed, or over one that is made for them and closed with them. */
+  constructor(
+    store: BlockStore | (() => BlockStore),
+    options: BlockLogOptions = {},
+  ) {
+    const { durability = "full", env = systemEnv, snapshots, gather } = options;
+    if (typeof store === "function") this.#makeStore = store;
+    else this.#store = store;
+    this.snapshots = snapshots;
+    this.#options = {
+      durability: durability === "full" ? "strict" : "relaxed",
+      env,
+      gather,
+    };
+  }
+
+  #check(): void {
+    if (this.#closing !== undefined) {
+      throw new ErrClusterClosed("LogDB is closed");
+    }
+  }
+
+  /**
+   * Opens the log of a cluster for one of its replicas.
+   *
+   * @throws ErrClusterAlreadyExist if that replica has it open already
+   * @throws ErrStoreCorrupted if a block of the log is missing, or its head is damaged
+   * @throws ErrStoreLocked if somebody else has the store open
+   * @throws ErrClusterClosed after `close()`
+   */
+  async open(clusterID: bigint, nodeID: bigint): Promise<Log> {
+    this.#check();
+    const cluster = await this.#cluster(clusterID);
+    this.#check();
+    return this.#open.add(cluster, clusterID, nodeID);
+  }
+
+  #cluster(clusterID: bigint): Promise<BlockClusterLog> {
+    let opening = this.#clusters.get(clusterID);
+    if (opening === undefined) {
+      const store = this.#store ??= this.#makeStore!();
+      opening = BlockClusterLog.open(store, clusterID, this.#options);
+      this.#clusters.set(clusterID, opening);
+      // It may be tried again.
+      opening.catch(() => this.#clusters.delete(clusterID));
+    }
+    return opening;
+  }
+
+  /** Closes every open log, after what is under way; idempotent. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#end();
+  }
+
+  async #end(): Promise<void> {
+    await this.#open.close();
+    for (const opening of this.#clusters.values()) {
+      const cluster = await opening.catch(() => undefined);
+      await cluster?.settled();
+    }
+    if (this.#makeStore !== undefined) await this.#store?.close();
+  }
+
+  /** As `close()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

@@ -1,0 +1,385 @@
+/**
+ * Snapshots kept in a block store.
+ *
+ * A container is cut into blocks, written as they come; it becomes visible when
+ * the block that describes it is written, in one step with the end of the
+ * snapshot it replaces. Blocks that no description names are what a crash left
+ * behind, and are removed when the store is next used.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { crc32 } from "../bytes.ts";
+import { type Env, systemEnv } from "../env.ts";
+import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
+import { ErrStoreCorrupted } from "../store/errors.ts";
+import type { Block, BlockStore } from "../store/store.ts";
+import { ErrSnapshotNotFound } from "./errors.ts";
+import {
+  compareSnapshots,
+  isSameSnapshot,
+  type SnapshotHeader,
+  type SnapshotInfo,
+  type SnapshotSink,
+  type SnapshotStore,
+  type SnapshotTotals,
+} from "./store.ts";
+
+/** What a {@linkcode BlockSnapshotStore} can be told. */
+export interface BlockSnapshotStoreOptions {
+  /** Time, random numbers and timers; by default the real ones. */
+  readonly env?: Env;
+}
+
+/** Names of the blocks that describe snapshots, and of those that hold them. */
+const INFO = "snapshot/info/";
+const DATA = "snapshot/data/";
+
+/** The name that comes after all that begin with `prefix`, which ends with a slash. */
+function after(prefix: string): string {
+  return `${prefix.slice(0, -1)}0`;
+}
+
+function infoKey(id: string): string {
+  return INFO + id;
+}
+
+function chunkKey(id: string, chunk: number): string {
+  return `${DATA}${id}/${`${chunk}`.padStart(8, "0")}`;
+}
+
+/** The blocks that hold a snapshot. */
+function chunksOf(id: string): [from: string, to: string] {
+  const prefix = `${DATA}${id}/`;
+  return [prefix, after(prefix)];
+}
+
+/** The block that describes a snapshot: a checksum, and JSON with its 64-bit numbers as texts. */
+function encodeInfo({ mark, ...info }: SnapshotInfo): Block {
+  const text = JSON.stringify({
+    ...info,
+    ...(mark && { markIndex: mark.index, epoch: mark.epoch }),
+  }, (_, value) => typeof value === "bigint" ? `${value}` : value);
+  const json = new TextEncoder().encode(text);
+  const bytes = new Uint8Array(4 + json.length);
+  bytes.set(json, 4);
+  new DataView(bytes.buffer).setUint32(0, crc32(json), true);
+  return { key: infoKey(info.id), bytes };
+}
+
+/** What is described by a block, which must be one that was written. */
+function decodeInfo({ key, bytes }: Block): SnapshotInfo {
+  const json = bytes.subarray(4);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length < 4 || view.getUint32(0, true) !== crc32(json)) {
+    throw new ErrStoreCorrupted(key, "Description of a snapshot is damaged");
+  }
+  const { markIndex, epoch, ...info } = JSON.parse(
+    new TextDecoder().decode(json),
+  );
+  return {
+    ...info,
+    clusterID: BigInt(info.clusterID),
+    nodeID: BigInt(info.nodeID),
+    ...(epoch && { mark: { index: markIndex, epoch: BigInt(epoch) } }),
+  };
+}
+
+/**
+ * A {@linkcode SnapshotStore} over a {@linkcode BlockStore}, which it has to
+ * itself. A snapshot survives a power cut once `commit()` has
+ * settled; one that is damaged or incomplete is an `ErrStoreCorrupted`.
+ */
+export class BlockSnapshotStore implements SnapshotStore {
+  readonly #store: BlockStore;
+  readonly #ownsStore: boolean;
+  readonly #env: Env;
+  /** The complete ones; undefined until they are read, and when it is not known what became of a change. */
+  #snapshots: Promise<Map<string, SnapshotInfo>> | undefined;
+  /** How many streams read a snapshot. */
+  readonly #readers = new Map<string, number>();
+  /** Those that were removed while a stream read them. */
+  readonly #condemned = new Set<string>();
+  #made = 0;
+  /** Whether what belongs to no snapshot was removed: later it may be one that is being made. */
+  #swept = false;
+  #last: Promise<unknown> = Promise.resolve();
+  #closing: Promise<void> | undefined;
+
+  /** The snapshots in a store, which stays open when they are closed, or in one that is made for them and closed with them. Nothing is read yet. */
+  constructor(
+    store: BlockStore | (() => BlockStore),
+    options: BlockSnapshotStoreOptions = {},
+  ) {
+    this.#ownsStore = typeof store === "function";
+    this.#store = typeof store === "function" ? store() : store;
+    this.#env = options.env ?? systemEnv;
+  }
+
+  /** The snapshots there are. What cannot be read now may be later. */
+  async #load(): Promise<Map<string, SnapshotInfo>> {
+    if (this.#closing) throw new Error("Snapshot store is closed");
+    this.#snapshots ??= this.#read();
+    try {
+      return await this.#snapshots;
+    } catch (error) {
+      this.#snapshots = undefined;
+      throw error;
+    }
+  }
+
+  async #read(): Promise<Map<string, SnapshotInfo>> {
+    const blocks = await this.#store.list(INFO, after(INFO));
+    const snapshots = new Map<string, SnapshotInfo>();
+    for (const block of blocks) {
+      const info = decodeInfo(block);
+      snapshots.set(info.id, info);
+      this.#made = Math.max(this.#made, parseInt(info.id));
+    }
+    if (!this.#swept) await this.#sweep(snapshots);
+    this.#swept = true;
+    return snapshots;
+  }
+
+  /** Removes what belongs to no snapshot. */
+  async #sweep(snapshots: ReadonlyMap<string, SnapshotInfo>): Promise<void> {
+    const found = await this.#store.keys(DATA, after(DATA));
+    const ids = new Set(
+      found.map((key) => key.slice(DATA.length).split("/", 1)[0] as string),
+    );
+    const left = [...ids].filter((id) => !snapshots.has(id)).map(chunksOf);
+    if (left.length > 0) {
+      await this.#store.write({ deleteRanges: left }, "relaxed");
+    }
+  }
+
+  /** Runs what changes the list after what was to change it before. */
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(change);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  /** Begins a snapshot. */
+  async create(
+    header: SnapshotHeader,
+    options?: { readonly imported?: boolean },
+  ): Promise<SnapshotSink> {
+    await this.#load();
+    // Never used again, also not after a crash.
+    const id = `${`${++this.#made}`.padStart(16, "0")}-${
+      this.#env.random64().toString(16)
+    }`;
+    const chunks = new ChunkWriter(this.#store, id);
+    let info: SnapshotInfo | undefined;
+    return {
+      writable: chunks.writable,
+      commit: async (totals: SnapshotTotals): Promise<SnapshotInfo> => {
+        if (info) return info;
+        const { size } = chunks;
+        if (size === undefined) {
+          if (this.#closing) throw new Error("Snapshot store is closed");
+          throw new Error("Snapshot is not written to its end");
+        }
+        const imported = options?.imported ?? false;
+        const made = { ...header, id, size, files: totals.files, imported };
+        await this.#inTurn(() => this.#commit(made));
+        return info = made;
+      },
+      abort: async (reason?: unknown): Promise<void> => {
+        if (info) return;
+        chunks.fail(reason);
+        if (this.#closing) return;
+        await this.#store.write({ deleteRanges: [chunksOf(id)] }, "relaxed");
+      },
+    };
+  }
+
+  async #commit(info: SnapshotInfo): Promise<void> {
+    const snapshots = await this.#load();
+    const old = [...snapshots.values()]
+      .filter((other) => isSameSnapshot(other, info)).map(({ id }) => id);
+    await this.#replace(snapshots, old, info);
+  }
+
+  /** Takes some away and adds one, in one step. */
+  async #replace(
+    snapshots: Map<string, SnapshotInfo>,
+    old: readonly string[],
+    info?: SnapshotInfo,
+  ): Promise<void> {
+    const idle = old.filter((id) => !this.#readers.has(id));
+    // No stream begins on what is about to go.
+    for (const id of old) snapshots.delete(id);
+    try {
+      await this.#store.write({
+        put: info ? [encodeInfo(info)] : [],
+        delete: old.map(infoKey),
+        deleteRanges: idle.map(chunksOf),
+      }, "strict");
+    } catch (error) {
+      this.#snapshots = undefined;
+      throw error;
+    }
+    if (info) snapshots.set(info.id, info);
+    for (const id of old) if (!idle.includes(id)) await this.#condemn(id);
+  }
+
+  /** Sees to it that the blocks of what was removed go with its last stream. */
+  async #condemn(id: string): Promise<void> {
+    this.#condemned.add(id);
+    // It may have ended meanwhile.
+    if (!this.#readers.has(id)) await this.#clear(id);
+  }
+
+  async #clear(id: string): Promise<void> {
+    if (!this.#condemned.delete(id) || this.#closing) return;
+    try {
+      await this.#store.write({ deleteRanges: [chunksOf(id)] }, "relaxed");
+    } catch {
+      // The next one to use the store will find them.
+    }
+  }
+
+  /** The complete snapshots of a cluster, as the port orders them. */
+  async list(clusterID: bigint): Promise<readonly SnapshotInfo[]> {
+    return [...(await this.#load()).values()]
+      .filter((info) => info.clusterID === clusterID)
+      .sort((a, b) => compareSnapshots(a, b) || (a.id < b.id ? 1 : -1));
+  }
+
+  /**
+   * The container's bytes. A block that is missing is an `ErrStoreCorrupted` out
+   * of the stream; one that is damaged shows when the container is read.
+   *
+   * @throws ErrSnapshotNotFound if it is not, or no longer, there
+   */
+  async open({ id }: SnapshotInfo): Promise<ReadableStream<Uint8Array>> {
+    const info = (await this.#load()).get(id);
+    if (!info) throw new ErrSnapshotNotFound(id);
+    this.#readers.set(id, (this.#readers.get(id) ?? 0) + 1);
+    let at = 0;
+    const end = (): Promise<void> => this.#release(id);
+    return new ReadableStream<Uint8Array>({
+      pull: async (controller): Promise<void> => {
+        try {
+          if (at < info.size) {
+            const bytes = await this.#chunk(info, at);
+            controller.enqueue(bytes);
+            at += bytes.length;
+          }
+        } catch (error) {
+          controller.error(error);
+          return await end();
+        }
+        if (at < info.size) return;
+        controller.close();
+        await end();
+      },
+      cancel: end,
+    }, { highWaterMark: 0 });
+  }
+
+  async #chunk({ id, size }: SnapshotInfo, at: number): Promise<Uint8Array> {
+    const key = chunkKey(id, at / SNAPSHOT_CHUNK_BYTES);
+    const [bytes] = await this.#store.get([key]);
+    if (bytes?.length === Math.min(SNAPSHOT_CHUNK_BYTES, size - at)) {
+      return bytes;
+    }
+    throw new ErrStoreCorrupted(
+      key,
+      `Block of a snapshot is ${bytes ? "cut off" : "missing"}`,
+    );
+  }
+
+  /** Says that a stream has ended; with the last one goes what was removed meanwhile. */
+  async #release(id: string): Promise<void> {
+    const readers = (this.#readers.get(id) ?? 1) - 1;
+    if (readers > 0) return void this.#readers.set(id, readers);
+    this.#readers.delete(id);
+    await this.#clear(id);
+  }
+
+  /** Removes a snapshot; harmless when it is gone already. */
+  async remove({ id }: SnapshotInfo): Promise<void> {
+    await this.#load();
+    await this.#inTurn(async () => {
+      const snapshots = await this.#load();
+      if (snapshots.has(id)) await this.#replace(snapshots, [id]);
+    });
+  }
+
+  /** Closes the store, after what is being committed or removed; idempotent. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#end();
+  }
+
+  async #end(): Promise<void> {
+    await this.#last;
+    if (this.#ownsStore) await this.#store.close();
+  }
+
+  /** As `close()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** A stream that cuts what it gets into blocks. */
+class ChunkWriter {
+  readonly writable: WritableStream<Uint8Array>;
+  /** How much was written, once that is all; in bytes. */
+  size: number | undefined;
+  readonly #store: BlockStore;
+  readonly #id: string;
+  readonly #chunk = new Uint8Array(SNAPSHOT_CHUNK_BYTES);
+  #filled = 0;
+  #chunks = 0;
+  #controller: WritableStreamDefaultController | undefined;
+  #failed = false;
+
+  constructor(store: BlockStore, id: string) {
+    this.#store = store;
+    this.#id = id;
+    this.writable = new WritableStream<Uint8Array>({
+      start: (controller): void => void (this.#controller = controller),
+      write: (bytes) => this.#write(bytes),
+      close: async (): Promise<void> => {
+        const size = this.#chunks * SNAPSHOT_CHUNK_BYTES + this.#filled;
+        if (this.#filled > 0) await this.#flush();
+        if (!this.#failed) this.size = size;
+      },
+    });
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length;) {
+      const count = Math.min(
+        bytes.length - at,
+        this.#chunk.length - this.#filled,
+      );
+      this.#chunk.set(bytes.subarray(at, at + count), this.#filled);
+      at += count;
+      this.#filled += count;
+      if (this.#filled === this.#chunk.length) await this.#flush();
+    }
+  }
+
+  /** One block at a time: whoever writes waits for storage, not for memory. */
+  async #flush(): Promise<void> {
+    if (this.#failed) return;
+    const key = chunkKey(this.#id, this.#chunks++);
+    const bytes = this.#chunk.subarray(0, this.#filled);
+    this.#filled = 0;
+    await this.#store.write({ put: [{ key, bytes }] }, "relaxed");
+  }
+
+  /** Fails the stream, also when somebody has it locked; nothing is written any more. */
+  fail(reason: unknown): void {
+    this.#failed = true;
+    this.size = undefined;
+    this.#controller?.error(reason);
+  }
+}

@@ -1,0 +1,186 @@
+/**
+ * The host's file store in a directory of the file system.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { dirname, join, resolve } from "node:path";
+import { ErrFileIsDirectory, ErrFileNotFound } from "../snapshot/errors.ts";
+import type { FileStore, OpenFile } from "../snapshot/file_store.ts";
+import {
+  exists,
+  FileSink,
+  fileSource,
+  lockFile,
+  makeDirectory,
+  syncDirectory,
+} from "./files.ts";
+
+/** Where files are before they have their names; not to be seen from outside. */
+const HIDDEN = ".sampan";
+
+/**
+ * A {@linkcode FileStore} in a directory, for one process at a time. A machine
+ * may make files there itself, and reads what it was given there, by
+ * {@linkcode DirectoryFileStore.pathOf}. No path leads out of the directory,
+ * links of the file system included: one that would is a `RangeError`. A
+ * directory is there as long as a file is in it.
+ */
+export class DirectoryFileStore implements FileStore {
+  /** Where the files are. */
+  readonly directory: string;
+  #lock: Deno.FsFile | undefined;
+  readonly #sinks = new Set<FileSink>();
+  #closed = false;
+
+  /** A store in `directory`, which is made when it is first needed. */
+  constructor(directory: string) {
+    this.directory = resolve(directory);
+  }
+
+  /**
+   * Where in the file system a path of this store is.
+   *
+   * @throws RangeError if it leads out of the directory
+   */
+  pathOf(path: string): string {
+    const parts = path.split("/").filter(Boolean);
+    const isBad = parts[0] === HIDDEN ||
+      parts.some((part) =>
+        part === "." || part === ".." || /[\0\\]/.test(part)
+      );
+    const full = join(this.directory, ...parts);
+    if (isBad || !this.#isInside(full)) {
+      throw new RangeError(`Path leads out of the file store: "${path}"`);
+    }
+    return full;
+  }
+
+  /** Whether what a path leads to, or would, is in the directory, wherever links lead. */
+  #isInside(full: string): boolean {
+    let at = full;
+    while (at !== this.directory && !exists(at)) at = dirname(at);
+    if (at === this.directory) return true;
+    const root = Deno.realPathSync(this.directory);
+    return `${Deno.realPathSync(at)}/`.startsWith(`${root}/`);
+  }
+
+  #open(): void {
+    if (this.#closed) throw new Error("File store is closed");
+    if (this.#lock !== undefined) return;
+    const hidden = join(this.directory, HIDDEN);
+    makeDirectory(hidden);
+    this.#lock = lockFile(join(hidden, "lock"));
+    for (const { name } of Deno.readDirSync(hidden)) {
+      if (name !== "lock") Deno.removeSync(join(hidden, name));
+    }
+  }
+
+  /**
+   * Opens a file for reading; it can be read to its end also when it is removed
+   * or replaced meanwhile.
+   *
+   * @throws ErrFileNotFound if there is nothing at `path`
+   * @throws ErrFileIsDirectory if there is a directory
+   * @throws ErrStoreLocked if another process has the directory
+   */
+  open(path: string): OpenFile {
+    this.#open();
+    const full = this.pathOf(path);
+    if (isDirectory(full)) throw new ErrFileIsDirectory(path);
+    let file: Deno.FsFile;
+    try {
+      file = Deno.openSync(full);
+    } catch (cause) {
+      throw isMissing(cause) ? new ErrFileNotFound(path, { cause }) : cause;
+    }
+    return { size: file.statSync().size, content: fileSource(file) };
+  }
+
+  /**
+   * Begins a file, visible when the stream is closed.
+   *
+   * @throws ErrFileIsDirectory if there is a directory at `path`
+   * @throws ErrStoreLocked if another process has the directory
+   */
+  create(path: string): WritableStream<Uint8Array> {
+    this.#open();
+    const full = this.pathOf(path);
+    if (isDirectory(full)) throw new ErrFileIsDirectory(path);
+    const temporary = join(this.directory, HIDDEN, crypto.randomUUID());
+    const sink = new FileSink(temporary, this.#sinks, () => {
+      this.#sinks.delete(sink);
+      // Made only now: a directory is there as long as a file is in it.
+      makeDirectory(dirname(full));
+      Deno.renameSync(temporary, full);
+      syncDirectory(dirname(full));
+    });
+    return sink.writable;
+  }
+
+  /** Removes a file, or a directory with all that is in it; harmless when it is gone already. */
+  remove(path: string): void {
+    this.#open();
+    const full = this.pathOf(path);
+    if (full === this.directory) {
+      for (const name of this.list("")) this.remove(name);
+      return;
+    }
+    try {
+      Deno.removeSync(full, { recursive: true });
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+    this.#removeEmpty(dirname(full));
+  }
+
+  #removeEmpty(directory: string): void {
+    try {
+      for (let at = directory; at !== this.directory; at = dirname(at)) {
+        Deno.removeSync(at);
+      }
+    } catch {
+      // Something is in it.
+    }
+  }
+
+  /** The names of the files and directories right in a directory, sorted; none if it is not there. */
+  list(directory: string): readonly string[] {
+    this.#open();
+    const full = this.pathOf(directory);
+    if (!isDirectory(full)) return [];
+    return [...Deno.readDirSync(full)].map(({ name }) => name)
+      .filter((name) => name !== HIDDEN || full !== this.directory).sort();
+  }
+
+  /** Drops what is being written and lets go of the directory; idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const sink of [...this.#sinks]) {
+      await sink.abort(new Error("File store is closed"));
+    }
+    this.#lock?.close();
+    this.#lock = undefined;
+  }
+
+  /** As `close()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Deno.errors.NotFound ||
+    error instanceof Deno.errors.NotADirectory;
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,263 @@
+/**
+ * Snapshots as files of a directory.
+ *
+ * Each is one file, and its name says all that is known of it, so that listing
+ * them opens none, and a snapshot and what is known of it appear in one step. It
+ * is written under another name, synced, renamed, and the directory synced.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { join } from "node:path";
+import type { EpochMark } from "../log/log.ts";
+import {
+  ErrSnapshotCorrupted,
+  ErrSnapshotNotFound,
+} from "../snapshot/errors.ts";
+import {
+  compareSnapshots,
+  isSameSnapshot,
+  type SnapshotHeader,
+  type SnapshotInfo,
+  type SnapshotSink,
+  type SnapshotStore,
+  type SnapshotTotals,
+} from "../snapshot/store.ts";
+import type { Type } from "../statemachine/types.ts";
+import {
+  FileSink,
+  fileSource,
+  lockFile,
+  makeDirectory,
+  removeFile,
+  syncDirectory,
+} from "./files.ts";
+
+const SUFFIX = ".snapshot";
+const TEMPORARY = ".tmp";
+
+const COMPRESSIONS = { n: "none", g: "gzip", d: "deflate-raw" } as const;
+
+/** A snapshot, and how many were made before it. */
+interface Made {
+  readonly info: SnapshotInfo;
+  readonly order: number;
+}
+
+function hex(value: number | bigint, digits: number): string {
+  return value.toString(16).padStart(digits, "0");
+}
+
+/** What a name tells, in groups: cluster, index, kind, node, type, compression, files, imported, size, mark, order. */
+const NAME =
+  /^([0-9a-f]{16})-([0-9a-f]{14})-([fm])-([0-9a-f]{16})-([123])([ngd])-([0-9a-f]+)-([io])-([0-9a-f]+)-([0-9a-f]+)\.([0-9a-f]{16}|)-([0-9a-f]+)$/;
+
+function nameOf(info: Omit<SnapshotInfo, "id">, order: number): string {
+  const { clusterID, nodeID, index, kind, type, compression, mark } = info;
+  return [
+    hex(clusterID, 16),
+    hex(index, 14),
+    kind[0],
+    hex(nodeID, 16),
+    type + compression[0]!,
+    hex(info.files, 1),
+    info.imported ? "i" : "o",
+    hex(info.size, 1),
+    mark === undefined ? "0." : `${hex(mark.index, 1)}.${hex(mark.epoch, 16)}`,
+    hex(order, 8),
+  ].join("-");
+}
+
+/** Reads a name; undefined if it is none of a snapshot. */
+function parseName(id: string): Made | undefined {
+  const match = NAME.exec(id);
+  if (match === null) return undefined;
+  const part = (i: number): string => match[i]!;
+  const number = (i: number): number => parseInt(part(i), 16);
+  const word = (i: number): bigint => BigInt(`0x${part(i)}`);
+  const mark: EpochMark | undefined = part(11) === ""
+    ? undefined
+    : { index: number(10), epoch: word(11) };
+  const info: SnapshotInfo = {
+    id,
+    clusterID: word(1),
+    index: number(2),
+    kind: part(3) === "f" ? "full" : "metadata",
+    nodeID: word(4),
+    type: number(5) as Type,
+    compression: COMPRESSIONS[part(6) as keyof typeof COMPRESSIONS],
+    files: number(7),
+    imported: part(8) === "i",
+    size: number(9),
+    ...(mark === undefined ? {} : { mark }),
+  };
+  return { info, order: number(12) };
+}
+
+/**
+ * A {@linkcode SnapshotStore} in a directory, for one process at a time. What a
+ * crash left unfinished is removed when the store is next used.
+ */
+export class FileSnapshotStore implements SnapshotStore {
+  /** Where the snapshots are. */
+  readonly directory: string;
+  /** The complete ones by their ids; undefined before they are first wanted. */
+  #snapshots: Map<string, Made> | undefined;
+  #lock: Deno.FsFile | undefined;
+  readonly #sinks = new Set<FileSink>();
+  #made = 0;
+  #closed = false;
+
+  /** A store in `directory`, which is made when it is first needed. */
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  #pathOf(id: string): string {
+    return join(this.directory, id + SUFFIX);
+  }
+
+  #open(): Map<string, Made> {
+    if (this.#closed) throw new Error("Snapshot store is closed");
+    if (this.#snapshots !== undefined) return this.#snapshots;
+    makeDirectory(this.directory);
+    this.#lock ??= lockFile(join(this.directory, "lock"));
+    const snapshots = new Map<string, Made>();
+    for (const { name } of Deno.readDirSync(this.directory)) {
+      if (name.endsWith(TEMPORARY)) removeFile(join(this.directory, name));
+      if (!name.endsWith(SUFFIX)) continue;
+      const made = parseName(name.slice(0, -SUFFIX.length));
+      if (made !== undefined) snapshots.set(made.info.id, made);
+    }
+    this.#snapshots = snapshots;
+    for (const made of snapshots.values()) {
+      this.#made = Math.max(this.#made, made.order);
+      this.#removeReplaced(made);
+    }
+    return snapshots;
+  }
+
+  /** Removes the older ones that say the same as `made`. */
+  #removeReplaced({ info, order }: Made): void {
+    for (const other of this.#snapshots!.values()) {
+      if (other.order < order && isSameSnapshot(other.info, info)) {
+        this.#remove(other.info.id);
+      }
+    }
+  }
+
+  #remove(id: string): void {
+    if (!this.#snapshots!.delete(id)) return;
+    removeFile(this.#pathOf(id));
+  }
+
+  /**
+   * Begins a snapshot.
+   *
+   * @throws ErrStoreLocked if another process has the directory
+   */
+  create(
+    header: SnapshotHeader,
+    options?: { readonly imported?: boolean },
+  ): SnapshotSink {
+    this.#open();
+    const path = join(this.directory, crypto.randomUUID() + TEMPORARY);
+    const sink = new FileSink(path, this.#sinks);
+    let info: SnapshotInfo | undefined;
+    return {
+      writable: sink.writable,
+      commit: (totals: SnapshotTotals): SnapshotInfo =>
+        info ??= this.#commit(header, options, totals, sink, path),
+      abort: async (reason?: unknown): Promise<void> => {
+        if (info === undefined) await sink.abort(reason);
+      },
+    };
+  }
+
+  #commit(
+    header: SnapshotHeader,
+    options: { readonly imported?: boolean } | undefined,
+    { files }: SnapshotTotals,
+    sink: FileSink,
+    path: string,
+  ): SnapshotInfo {
+    const snapshots = this.#open();
+    if (!sink.isComplete) throw new Error("Snapshot is not written to its end");
+    const imported = options?.imported ?? false;
+    const order = ++this.#made;
+    const id = nameOf({ ...header, files, imported, size: sink.size }, order);
+    const made = parseName(id);
+    if (made === undefined) {
+      throw new RangeError(`Header makes no sense: ${id}`);
+    }
+    Deno.renameSync(path, this.#pathOf(id));
+    syncDirectory(this.directory);
+    this.#sinks.delete(sink);
+    snapshots.set(id, made);
+    this.#removeReplaced(made);
+    return made.info;
+  }
+
+  /**
+   * The complete snapshots of a cluster, as the port orders them.
+   *
+   * @throws ErrStoreLocked if another process has the directory
+   */
+  list(clusterID: bigint): readonly SnapshotInfo[] {
+    return [...this.#open().values()]
+      .filter(({ info }) => info.clusterID === clusterID)
+      .sort((a, b) => compareSnapshots(a.info, b.info) || b.order - a.order)
+      .map(({ info }) => info);
+  }
+
+  /**
+   * The container's bytes.
+   *
+   * @throws ErrSnapshotNotFound if it is not, or no longer, there
+   * @throws ErrSnapshotCorrupted if the file does not have its size
+   */
+  open(info: SnapshotInfo): ReadableStream<Uint8Array> {
+    const made = this.#open().get(info.id);
+    if (made === undefined) throw new ErrSnapshotNotFound(info.id);
+    let file: Deno.FsFile;
+    try {
+      file = Deno.openSync(this.#pathOf(info.id));
+    } catch (cause) {
+      throw cause instanceof Deno.errors.NotFound
+        ? new ErrSnapshotNotFound(info.id)
+        : cause;
+    }
+    const { size } = file.statSync();
+    if (size !== made.info.size) {
+      file.close();
+      throw new ErrSnapshotCorrupted(
+        `Snapshot ${info.id} has ${size} bytes, not ${made.info.size}`,
+        Math.min(size, made.info.size),
+      );
+    }
+    return fileSource(file);
+  }
+
+  /** Removes a snapshot; harmless when it is gone already. */
+  remove(info: SnapshotInfo): void {
+    this.#open();
+    this.#remove(info.id);
+  }
+
+  /** Drops what is being written and lets go of the directory; idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const sink of [...this.#sinks]) {
+      await sink.abort(new Error("Snapshot store is closed"));
+    }
+    this.#lock?.close();
+    this.#lock = undefined;
+  }
+
+  /** As `close()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

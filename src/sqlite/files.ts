@@ -1,0 +1,178 @@
+/**
+ * Files and directories so that they outlive a power cut.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { dirname } from "node:path";
+import { ErrStoreFull, ErrStoreLocked } from "../store/errors.ts";
+
+/** How many bytes are read from a file at once. */
+const CHUNK_BYTES = 64 * 1024;
+
+/** An error of the file system as this library names it. */
+export function fileError(error: unknown): unknown {
+  const code = (error as { code?: unknown } | null)?.code;
+  return code === "ENOSPC" || code === "EDQUOT"
+    ? new ErrStoreFull("There is no room left for files", { cause: error })
+    : error;
+}
+
+/** Makes what was created, renamed or removed in a directory outlive a power cut. */
+export function syncDirectory(path: string): void {
+  // Windows keeps its directories in a journal, and does not open them.
+  if (Deno.build.os === "windows") return;
+  using directory = Deno.openSync(path);
+  directory.syncSync();
+}
+
+/** Makes a directory and those above it, if they are not there. */
+export function makeDirectory(path: string): void {
+  const missing: string[] = [];
+  for (let at = path; !exists(at); at = dirname(at)) missing.push(at);
+  if (missing.length === 0) return;
+  Deno.mkdirSync(path, { recursive: true });
+  for (const made of missing.reverse()) syncDirectory(dirname(made));
+}
+
+/** Whether there is something at a path. */
+export function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+/**
+ * Takes a lock that ends with the process, however that ends.
+ *
+ * @throws ErrStoreLocked if somebody else has it
+ */
+export function lockFile(path: string): Deno.FsFile {
+  const file = Deno.openSync(path, { create: true, write: true });
+  if (file.tryLockSync(true)) return file;
+  file.close();
+  throw new ErrStoreLocked(`Somebody else has the lock: ${path}`);
+}
+
+/** The bytes of a file from its beginning; closes it when that is over. */
+export function fileSource(file: Deno.FsFile): ReadableStream<Uint8Array> {
+  let isOver = false;
+  const close = (): void => {
+    if (!isOver) file.close();
+    isOver = true;
+  };
+  return new ReadableStream<Uint8Array>({
+    async pull(controller): Promise<void> {
+      const chunk = new Uint8Array(CHUNK_BYTES);
+      let count: number | null;
+      try {
+        count = await file.read(chunk);
+      } catch (error) {
+        close();
+        throw error;
+      }
+      // It may have been given up while the chunk was read.
+      if (isOver) return;
+      if (count !== null) return controller.enqueue(chunk.subarray(0, count));
+      close();
+      controller.close();
+    },
+    cancel: close,
+  }, { highWaterMark: 0 });
+}
+
+/** A file being written under a name that is not its own yet. */
+export class FileSink {
+  /** Takes the bytes. Once it is closed they outlive a power cut. */
+  readonly writable: WritableStream<Uint8Array>;
+  /** Bytes written so far. */
+  size = 0;
+  /** Whether all of it is written. */
+  isComplete = false;
+  readonly #path: string;
+  readonly #live: Set<FileSink>;
+  readonly #file: Deno.FsFile;
+  #controller: WritableStreamDefaultController | undefined;
+  #isOpen = true;
+  #writing: Promise<unknown> | undefined;
+
+  /**
+   * Begins a file at `path`; `done` is called when it is complete. Until it is
+   * discarded, or its owner takes it out, it is one of those that are `live`.
+   */
+  constructor(
+    path: string,
+    live: Set<FileSink>,
+    done: () => void = (): void => {},
+  ) {
+    this.#path = path;
+    this.#live = live;
+    this.#file = Deno.openSync(path, { createNew: true, write: true });
+    live.add(this);
+    this.writable = new WritableStream<Uint8Array>({
+      start: (controller) => void (this.#controller = controller),
+      write: (chunk) => this.#step(this.#write(chunk)),
+      close: () => this.#step(this.#finish(done)),
+      abort: () => this.discard(),
+    });
+  }
+
+  async #step(work: Promise<void>): Promise<void> {
+    try {
+      await (this.#writing = work);
+    } catch (error) {
+      this.#writing = undefined;
+      await this.discard();
+      throw fileError(error);
+    }
+  }
+
+  async #write(chunk: Uint8Array): Promise<void> {
+    for (let at = 0; at < chunk.length;) {
+      at += await this.#file.write(chunk.subarray(at));
+    }
+    this.size += chunk.length;
+  }
+
+  async #finish(done: () => void): Promise<void> {
+    await this.#file.sync();
+    this.#close();
+    this.isComplete = true;
+    done();
+  }
+
+  #close(): void {
+    if (this.#isOpen) this.#file.close();
+    this.#isOpen = false;
+  }
+
+  /** Fails the stream if it is still open, and removes what was written. */
+  async abort(reason?: unknown): Promise<void> {
+    this.#controller?.error(reason ?? new Error("File is not wanted"));
+    await this.discard();
+  }
+
+  /** Removes what was written; idempotent. */
+  async discard(): Promise<void> {
+    this.#live.delete(this);
+    this.isComplete = false;
+    await this.#writing?.catch(() => {});
+    this.#close();
+    removeFile(this.#path);
+  }
+}
+
+/** Removes a file; harmless when it is gone already. */
+export function removeFile(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * Measures what is kept in IndexedDB, in three real browsers, and prints a
+ * table: a row for each figure, a column for each engine.
+ *
+ * ```sh
+ * deno task bench:browser
+ * deno task bench:browser Chromium Firefox
+ * ```
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { stopBundler } from "../../web/bundle.ts";
+import { type Engine, ENGINES, launch } from "./browser.ts";
+import { install } from "./install.ts";
+import { servePages } from "./server.ts";
+
+/** Pages that measure: each exports `bench()`, which resolves to its figures. */
+const PAGES = [
+  "tests/indexeddb/browser_bench.ts",
+  "tests/indexeddb/peers_bench.ts",
+];
+
+/** What all figures of one engine may take, in milliseconds. */
+const BENCH_MS_MAX = 15 * 60_000;
+
+/** A figure, as the page gives it. */
+export interface Figure {
+  /** What was measured. */
+  readonly name: string;
+  /** The value, or a few words. */
+  readonly value: number | string;
+  /** Its unit, or what it is compared with. */
+  readonly unit?: string;
+}
+
+/** The figures of every page, each in a browser that has done nothing before. */
+async function measure(engine: Engine): Promise<readonly Figure[]> {
+  await using server = servePages();
+  const figures: Figure[] = [];
+  for (const path of PAGES) {
+    const browser = await launch(engine);
+    try {
+      const page = await browser.open(await server.page(path, true));
+      const found = await page.evaluate("page.bench()", BENCH_MS_MAX);
+      figures.push(...found as Figure[]);
+    } finally {
+      await browser.close();
+    }
+  }
+  return figures;
+}
+
+/** A figure as it is printed. */
+export function show({ value, unit }: Pick<Figure, "value" | "unit">): string {
+  const text = typeof value === "string"
+    ? value
+    : value >= 1000
+    ? Math.round(value).toLocaleString("en")
+    : `${Number(value.toPrecision(3))}`;
+  return unit === undefined ? text : `${text} ${unit}`;
+}
+
+/** A table in Markdown: a row for each name, a column for each engine. */
+export function table(
+  measured: ReadonlyMap<Engine, readonly Figure[]>,
+): string {
+  const engines = [...measured.keys()];
+  const names = new Set(
+    [...measured.values()].flat().map(({ name }) => name),
+  );
+  const cell = (engine: Engine, name: string): string => {
+    const figure = measured.get(engine)!.find((one) => one.name === name);
+    return figure === undefined ? "–" : show(figure);
+  };
+  const lines = [
+    ["what", ...engines],
+    ["---", ...engines.map(() => "---:")],
+    ...[...names].map((name) => [
+      name,
+      ...engines.map((engine) => cell(engine, name)),
+    ]),
+  ];
+  return lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+}
+
+function say(line: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
+}
+
+if (import.meta.main) {
+  await install(say);
+  const wanted = ENGINES.filter((engine) =>
+    Deno.args.length === 0 || Deno.args.includes(engine)
+  );
+  const measured = new Map<Engine, readonly Figure[]>();
+  // One at a time: they would slow each other down.
+  for (const engine of wanted) measured.set(engine, await measure(engine));
+  await stopBundler();
+  say(table(measured));
+}

@@ -1,0 +1,116 @@
+import { assertEquals } from "@std/assert";
+import ts from "typescript";
+import { BUILDS, writeBuilds } from "../../web/build.ts";
+import { stopBundler } from "../../web/bundle.ts";
+
+Deno.test.afterAll(() => stopBundler());
+
+/** A program that uses what both bundles export, and relies on their types. */
+const CONSUMER = `
+import {
+  type IStateMachine,
+  MemoryLogDB,
+  NodeHost,
+  type Result,
+} from "./sampan.js";
+import { kv, KVStateMachine } from "./sampan-indexeddb.js";
+
+class Counter implements IStateMachine<null, bigint> {
+  #count = 0n;
+  update(_cmd: Uint8Array): Result {
+    return { value: ++this.#count };
+  }
+  lookup(): bigint {
+    return this.#count;
+  }
+  saveSnapshot(): void {}
+  recoverFromSnapshot(): void {}
+  close(): void {}
+}
+
+const host = new NodeHost({ logDB: new MemoryLogDB() });
+const config = { clusterID: 1n, nodeID: 1n };
+const replica = await host.startCluster(() => new Counter(), config);
+const { value } = await replica.propose(new Uint8Array(1));
+const sum: bigint = value + 1n;
+// @ts-expect-error It is a bigint, and the types know.
+const text: string = value;
+// @ts-expect-error An id is a bigint.
+const wrong = () => host.stopCluster(1);
+const machine = new KVStateMachine();
+machine.update(kv.put("a", "b"));
+const found: Uint8Array | undefined = machine.lookup(kv.get("a"));
+console.log(String(sum), String(text), found?.length, typeof wrong);
+await host.stop();
+`;
+
+/** What TypeScript finds wrong with a program, in a browser's world. */
+function check(path: string, resolution: ts.ModuleResolutionKind): string[] {
+  const program = ts.createProgram([path], {
+    lib: ["lib.esnext.d.ts", "lib.dom.d.ts", "lib.dom.asynciterable.d.ts"],
+    module: resolution === ts.ModuleResolutionKind.Bundler
+      ? ts.ModuleKind.ESNext
+      : ts.ModuleKind.NodeNext,
+    moduleResolution: resolution,
+    noEmit: true,
+    strict: true,
+    target: ts.ScriptTarget.ESNext,
+    types: [],
+  });
+  return ts.getPreEmitDiagnostics(program).map(({ file, messageText }) =>
+    `${file?.fileName}: ${ts.flattenDiagnosticMessageText(messageText, "\\n")}`
+  );
+}
+
+Deno.test({
+  name: "U37 the bundles work for who imports them, and so do their types",
+  // The bundler is a process that outlives the test that started it.
+  sanitizeOps: false,
+  sanitizeResources: false,
+  async fn(t): Promise<void> {
+    const folder = await Deno.makeTempDir();
+    try {
+      await writeBuilds(new URL(`file://${folder}/`));
+      const path = `${folder}/consumer.mts`;
+      await Deno.writeTextFile(path, CONSUMER);
+      // Deno by itself knows no databases.
+      const lib = ["deno.ns", "dom", "dom.asynciterable", "esnext"];
+      await Deno.writeTextFile(
+        `${folder}/deno.json`,
+        JSON.stringify({ compilerOptions: { lib } }),
+      );
+      await t.step("there are bundles, source maps and types", async () => {
+        for (const { name } of BUILDS) {
+          const code = await Deno.readTextFile(`${folder}/${name}.js`);
+          assertEquals(/^import |[^.]import\(/m.test(code), false);
+          const map = JSON.parse(
+            await Deno.readTextFile(`${folder}/${name}.js.map`),
+          ) as { sources: string[] };
+          assertEquals(map.sources.some((s) => s.endsWith("replica.ts")), true);
+          await Deno.stat(`${folder}/${name}.d.ts`);
+        }
+      });
+      await t.step("Deno checks and runs it", async () => {
+        const { stdout, stderr, success } = await new Deno.Command(
+          Deno.execPath(),
+          {
+            args: ["run", "--quiet", "--no-lock", "--check", path],
+            cwd: folder,
+            env: { NO_COLOR: "1" },
+          },
+        ).output();
+        const decoder = new TextDecoder();
+        assertEquals([decoder.decode(stderr), success], ["", true]);
+        assertEquals(decoder.decode(stdout), "2 1 1 function\n");
+      });
+      await t.step("TypeScript checks it for a bundler", () => {
+        assertEquals(check(path, ts.ModuleResolutionKind.Bundler), []);
+      });
+      await t.step("TypeScript checks it for Node", () => {
+        assertEquals(check(path, ts.ModuleResolutionKind.NodeNext), []);
+      });
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});

@@ -1,0 +1,137 @@
+/**
+ * A page that keeps a key-value machine, its log and its snapshots in
+ * IndexedDB, for tests that reload it, restart the browser or kill it.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  kv,
+  type KVRow,
+  KVStateMachine,
+  NodeHost,
+  type Replica,
+} from "../../mod.ts";
+import {
+  IndexedDBKVStateMachine,
+  IndexedDBLogDB,
+  IndexedDBSnapshotStore,
+} from "../../src/indexeddb/mod.ts";
+
+/** A proposal the page was answered: what was proposed, and the value of the result. */
+export type Answer = readonly [command: string, value: number];
+
+/** What the page holds. */
+export interface Held {
+  /** The index applied. */
+  readonly index: number;
+  /** The machine's hash. */
+  readonly hash: string;
+  /** What a new machine in memory has after replaying the log from its start. */
+  readonly replayed: string;
+  /** The commands that left a mark. */
+  readonly marks: readonly string[];
+}
+
+const CLUSTER = 1n;
+/** Proposals under way at a time. */
+const IN_FLIGHT = 8;
+/** Keys whose values are swapped at random, and those values: a swap succeeds every now and then. */
+const SWAP_KEYS = 4;
+const SWAP_VALUES = 8;
+
+let logDB: IndexedDBLogDB | undefined;
+let host: NodeHost | undefined;
+let replica: Replica | undefined;
+
+/** Starts the replica on what is kept, or on nothing. */
+export async function open(): Promise<void> {
+  logDB = new IndexedDBLogDB("kept-log");
+  host = new NodeHost({
+    logDB,
+    snapshots: new IndexedDBSnapshotStore("kept-snapshots"),
+  });
+  replica = await host.startOnDiskCluster(
+    () => new IndexedDBKVStateMachine("kept-state"),
+    // The log is never cut, so that it can be replayed.
+    {
+      clusterID: CLUSTER,
+      nodeID: 1n,
+      snapshotEntries: 100,
+      fullSnapshotInterval: 0,
+    },
+  );
+}
+
+function text(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+/** What the replica holds, and what a replay of the log gives. */
+export async function held(): Promise<Held> {
+  const marks = await replica!.read(kv.range({ start: "mark/", end: "mark0" }));
+  const { index, hash } = await replica!.getHash();
+  const second = new NodeHost({ logDB: logDB! });
+  const replay = await second.startCluster(() => new KVStateMachine(), {
+    clusterID: CLUSTER,
+    nodeID: 2n,
+  });
+  await replay.read(kv.count());
+  const { hash: replayed } = await replay.getHash();
+  await second.stop();
+  return {
+    index,
+    hash: `${hash}`,
+    replayed: `${replayed}`,
+    marks: (marks as KVRow[]).map(({ key }) => text(key).slice(5)),
+  };
+}
+
+function pick(n: number): number {
+  return Math.floor(Math.random() * n);
+}
+
+/**
+ * A command that does something, and leaves a trace of it for ever, only if one
+ * before it did: when a stretch of them is done twice, other ones come through.
+ */
+function swap(name: string): Uint8Array {
+  const key = `swap/${pick(SWAP_KEYS)}`;
+  const [from, to] = [`${pick(SWAP_VALUES)}`, `${pick(SWAP_VALUES)}`];
+  return pick(SWAP_VALUES) === 0
+    ? kv.put(key, to)
+    : kv.batch([kv.compareAndSwap(key, from, to), kv.put(`done/${name}`, "")]);
+}
+
+async function tell(answer: Answer): Promise<void> {
+  await fetch("/told", { method: "POST", body: JSON.stringify(answer) });
+}
+
+/**
+ * Proposes until `count` marks named after `life` are made in a session, and
+ * tells the server of each that is answered. What is swapped meanwhile is in no
+ * session, whose table would hide that the machine was given it twice.
+ */
+export async function work(life: string, count: number): Promise<void> {
+  const session = await replica!.openSession();
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    while (next < count) {
+      const name = `${life}/${next++}`;
+      const swapped = replica!.propose(swap(name));
+      const mark = kv.put(`mark/${name}`, "");
+      const { value } = await replica!.propose(mark, { session });
+      await tell([name, Number(value)]);
+      await swapped;
+    }
+  };
+  await Promise.all(Array.from({ length: IN_FLIGHT }, worker));
+}
+
+/** Stops the host and closes what is kept. */
+export async function close(): Promise<void> {
+  await host!.stop();
+  await logDB!.close();
+}

@@ -1,0 +1,198 @@
+/**
+ * Chromium over the DevTools protocol, Firefox over WebDriver BiDi.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import puppeteer, {
+  type Browser as PuppeteerBrowser,
+  type Page as PuppeteerPage,
+} from "puppeteer-core";
+import {
+  type Browser,
+  CLOSE_MS_MAX,
+  descendants,
+  type Engine,
+  gone,
+  guard,
+  killAll,
+  LAUNCH_MS_MAX,
+  type LaunchOptions,
+  LOAD_MS_MAX,
+  type Page,
+  removeFolder,
+  within,
+} from "./browser.ts";
+import { program } from "./install.ts";
+
+const FLAGS = {
+  Chromium: [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-component-update",
+    "--disable-extensions",
+    "--disable-renderer-backgrounding",
+    "--disable-sync",
+    "--password-store=basic",
+    // A container may give shared memory of 64 MB only.
+    "--disable-dev-shm-usage",
+  ],
+  Firefox: ["--headless", "--no-remote"],
+} as const;
+
+/** What keeps Firefox from asking, resuming, updating and calling home; its own remote agent does the rest. */
+const FIREFOX_SETTINGS = {
+  "app.normandy.enabled": false,
+  "app.update.disabledForTesting": true,
+  "browser.sessionstore.resume_from_crash": false,
+  "browser.shell.checkDefaultBrowser": false,
+  "browser.startup.page": 0,
+  "datareporting.policy.dataSubmissionEnabled": false,
+  "network.captive-portal-service.enabled": false,
+  "network.connectivity-service.enabled": false,
+  "remote.active-protocols": 1,
+  "toolkit.startup.max_resumed_crashes": -1,
+  "toolkit.telemetry.enabled": false,
+};
+
+/** Starts a browser and waits until it says where it listens. The driver's own way of starting it leaves a profile in use after a kill. */
+async function start(
+  engine: keyof typeof FLAGS,
+  profile: string,
+): Promise<{ child: Deno.ChildProcess; endpoint: string }> {
+  if (engine === "Firefox") {
+    const lines = Object.entries(FIREFOX_SETTINGS).map(([name, value]) =>
+      `user_pref(${JSON.stringify(name)}, ${value});\n`
+    );
+    await Deno.writeTextFile(`${profile}/user.js`, lines.join(""));
+  }
+  const child = new Deno.Command(program(engine.toLowerCase()), {
+    args: [
+      ...FLAGS[engine],
+      "--remote-debugging-port=0",
+      ...(engine === "Firefox"
+        ? ["--profile", profile]
+        : [`--user-data-dir=${profile}`, "about:blank"]),
+    ],
+    // Firefox keeps more than its profile.
+    env: { HOME: profile },
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const said = child.stderr.pipeThrough(new TextDecoderStream());
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  // Read to its end, or what is written would block the browser.
+  (async () => {
+    let text = "";
+    for await (const chunk of said) {
+      text = (text + chunk).slice(-10_000);
+      const found = /listening on (ws:\S+)\s/.exec(text)?.[1];
+      if (found !== undefined) resolve(found);
+    }
+    reject(new Error(`${engine} has ended: ${text}`));
+  })().catch(reject);
+  try {
+    const endpoint = await within(LAUNCH_MS_MAX, `Starting ${engine}`, promise);
+    return { child, endpoint };
+  } catch (error) {
+    killAll([child.pid, ...descendants(child.pid)]);
+    await child.status;
+    throw error;
+  }
+}
+
+function pageOf(page: PuppeteerPage): Page {
+  return {
+    async evaluate(expression, timeoutMs): Promise<unknown> {
+      const json = await within(
+        timeoutMs,
+        "Expression",
+        page.evaluate(
+          `(async () => JSON.stringify(await (${expression})) ?? "null")()`,
+        ),
+      );
+      return JSON.parse(json as string);
+    },
+    async reload(): Promise<void> {
+      await within(LOAD_MS_MAX, "Reload", page.reload());
+    },
+    async close(): Promise<void> {
+      await within(CLOSE_MS_MAX, "Closing a page", page.close());
+    },
+  };
+}
+
+/** What the longest call may take, in milliseconds; each has a limit of its own. */
+const PROTOCOL_MS_MAX = 3_600_000;
+
+/** Waits for the driver to be done, however that goes and not for ever. */
+async function settled(done: Promise<void>): Promise<void> {
+  try {
+    await within(CLOSE_MS_MAX, "Closing", done);
+  } catch {
+    // The processes are ended by their ids.
+  }
+}
+
+/** Starts Chromium or Firefox. */
+export async function launchWithPuppeteer(
+  engine: Exclude<Engine, "WebKitGTK">,
+  { profile }: LaunchOptions,
+): Promise<Browser> {
+  const folder = profile ?? await Deno.makeTempDir({ prefix: "profile-" });
+  const { child, endpoint } = await start(engine, folder);
+  const { pid } = child;
+  const guarded = guard([pid]);
+  let ended = false;
+  /** Ends it, once: later its id may be another process's. */
+  const end = async (first?: () => Promise<void>): Promise<void> => {
+    if (ended) return;
+    ended = true;
+    const pids = [pid, ...descendants(pid)];
+    await first?.();
+    killAll(pids);
+    await guarded.release();
+    await child.status;
+    await gone(pids);
+    if (profile === undefined) await removeFolder(folder);
+  };
+  let browser: PuppeteerBrowser;
+  try {
+    browser = await within(
+      LAUNCH_MS_MAX,
+      `Connecting to ${engine}`,
+      engine === "Chromium"
+        ? puppeteer.connect({
+          browserWSEndpoint: endpoint,
+          protocolTimeout: PROTOCOL_MS_MAX,
+        })
+        : puppeteer.connect({
+          browserWSEndpoint: `${endpoint}/session`,
+          protocol: "webDriverBiDi",
+          protocolTimeout: PROTOCOL_MS_MAX,
+        }),
+    );
+  } catch (error) {
+    await end();
+    throw error;
+  }
+  return {
+    engine,
+    async open(url): Promise<Page> {
+      const page = await within(LOAD_MS_MAX, "A page", browser.newPage());
+      await page.goto(url, { timeout: LOAD_MS_MAX, waitUntil: "load" });
+      return pageOf(page);
+    },
+    kill: () => end(),
+    close: () => end(() => settled(browser.close())),
+  };
+}

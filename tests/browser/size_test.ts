@@ -1,0 +1,95 @@
+import { assert, assertEquals } from "@std/assert";
+import { BUILDS, sizeOf } from "../../web/build.ts";
+import { bundle, stopBundler } from "../../web/bundle.ts";
+
+Deno.test.afterAll(() => stopBundler());
+
+// The bundler is a process that outlives the test that started it.
+const outliving = { sanitizeOps: false, sanitizeResources: false };
+
+for (const { name, text, gzippedBytesMax } of BUILDS) {
+  Deno.test({
+    name: `U37 ${name}.js weighs at most ${gzippedBytesMax / 1024} KiB gzipped`,
+    ...outliving,
+    async fn(): Promise<void> {
+      const { gzipped } = sizeOf((await bundle({ name, text })).code);
+      assert(gzipped <= gzippedBytesMax, `It weighs ${gzipped} bytes`);
+    },
+  });
+}
+
+/** The classes and functions that a page carries which imports these names. */
+async function carried(names: string, from = "./mod.ts"): Promise<string[]> {
+  const { code } = await bundle({
+    name: "page",
+    text: `import { ${names} } from "${from}"; console.log(${names});`,
+    minify: false,
+  });
+  return [
+    ...new TextDecoder().decode(code).matchAll(
+      /^(?:var (\w+) = (?:class|\()|(?:async )?function\*? (\w+))/gm,
+    ),
+  ].map(([, one, other]) => (one ?? other)!.replace(/^_/, ""));
+}
+
+/** Fails unless a page that imports some carries these, and carries none of those. */
+async function check(
+  names: string,
+  these: readonly string[],
+  those: readonly string[],
+  from?: string,
+): Promise<void> {
+  const found = await carried(names, from);
+  assertEquals(these.filter((name) => !found.includes(name)), []);
+  assertEquals(those.filter((name) => found.includes(name)), []);
+}
+
+const MACHINES = [
+  "KVStateMachine",
+  "ConcurrentKVStateMachine",
+  "OnDiskKVStateMachine",
+  "IndexedDBKVStateMachine",
+];
+
+for (const machine of ["KVStateMachine", "ConcurrentKVStateMachine"]) {
+  Deno.test({
+    name:
+      `U37 a page that imports ${machine} does not carry the other machines`,
+    ...outliving,
+    async fn(): Promise<void> {
+      const others = MACHINES.filter((name) => name !== machine);
+      await check(machine, [machine, "Tree"], [...others, "NodeHost"]);
+    },
+  });
+}
+
+Deno.test({
+  name: "U37 a page that imports the host does not carry the machines",
+  ...outliving,
+  async fn(): Promise<void> {
+    await check("NodeHost", ["NodeHost", "Replica", "MemoryLogDB"], [
+      ...MACHINES,
+      "Tree",
+      "encodeCommand",
+      "BlockLogDB",
+      "IndexedDBLogDB",
+    ]);
+  },
+});
+
+Deno.test({
+  name:
+    "U37 a page that imports IndexedDBKVStateMachine does not carry the other machines",
+  ...outliving,
+  async fn(): Promise<void> {
+    const machine = "IndexedDBKVStateMachine";
+    await check(machine, [machine, "OnDiskKVStateMachine"], [
+      "KVStateMachine",
+      "ConcurrentKVStateMachine",
+      "NodeHost",
+      "IndexedDBLogDB",
+      "IndexedDBSnapshotStore",
+      "OPFSFileStore",
+    ], "./src/indexeddb/mod.ts");
+  },
+});

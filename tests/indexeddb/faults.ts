@@ -1,0 +1,297 @@
+/**
+ * What browsers do to a page's databases, on demand: a factory of databases
+ * that stands before the real one, and time that moves when it is told to.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { type Env, systemEnv } from "../../src/env.ts";
+
+/** What becomes of a transaction that writes. */
+export type Fate =
+  /** Cannot be begun: the connection is no more. */
+  | "refused"
+  /** Aborted when its first request was answered, as the connection is no more. */
+  | "lost early"
+  /** Committed, but the page is told that the connection is no more. */
+  | "lost late"
+  /** Committed, but the page is never told. */
+  | "silent"
+  /** Aborted as there is no room for its k-th put. */
+  | { readonly full: number }
+  | "fine";
+
+const LOST = "Connection to Indexed Database server lost";
+
+interface Handlers {
+  oncomplete: (() => void) | null;
+  onabort: (() => void) | null;
+}
+
+/** Databases, and what is to happen to them. */
+export class Faults {
+  /** Opens to come that are never answered. */
+  silentOpens = 0;
+  /** Names of the errors that opens to come fail with. */
+  readonly openErrors: string[] = [];
+  /** How many opens there were. */
+  opens = 0;
+  /** How much newer the code that opens is. */
+  newer = 0;
+  /** What becomes of the transactions to come that write; after these, all is fine. */
+  fates: Fate[] = [];
+  /** Transactions to come that read and cannot be begun. */
+  refusedReads = 0;
+  /** How each transaction was to be made durable. */
+  readonly durabilities: (string | undefined)[] = [];
+  #killed = false;
+  readonly #live = new Set<IDBDatabase>();
+  readonly #real: IDBFactory;
+
+  constructor(real: IDBFactory = globalThis.indexedDB) {
+    this.#real = real;
+  }
+
+  /** What to open databases with. */
+  readonly factory: IDBFactory = {
+    open: (name: string, version?: number) => this.#open(name, version),
+    deleteDatabase: (name: string) => this.#real.deleteDatabase(name),
+    cmp: (a: unknown, b: unknown) => this.#real.cmp(a, b),
+    databases: () => this.#real.databases(),
+  };
+
+  #open(name: string, version?: number): IDBOpenDBRequest {
+    this.opens++;
+    if (this.silentOpens > 0) {
+      this.silentOpens--;
+      return new EventTarget() as IDBOpenDBRequest;
+    }
+    const error = this.#killed ? "AbortError" : this.openErrors.shift();
+    if (error !== undefined) {
+      const request = {
+        error: new DOMException(error, error),
+      } as IDBOpenDBRequest;
+      setTimeout(() => request.onerror?.(new Event("error")));
+      return request;
+    }
+    const request = this.#real.open(
+      name,
+      version === undefined ? undefined : version + this.newer,
+    );
+    request.addEventListener("success", () => {
+      if (this.#killed) request.result.close();
+      else this.#follow(request.result);
+    });
+    return request;
+  }
+
+  #follow(db: IDBDatabase): void {
+    this.#live.add(db);
+    const begin = db.transaction.bind(db);
+    db.transaction = (stores, mode, options): IDBTransaction => {
+      if (!this.#live.has(db)) {
+        throw new DOMException(LOST, "InvalidStateError");
+      }
+      if (mode !== "readwrite") {
+        if (this.refusedReads-- > 0) this.#refuse(db);
+        return begin(stores, mode, options);
+      }
+      const fate = this.fates.shift() ?? "fine";
+      if (fate === "refused") this.#refuse(db);
+      this.durabilities.push(options?.durability);
+      const transaction = begin(stores, mode, options);
+      if (fate !== "fine") this.#befall(db, transaction, fate);
+      return transaction;
+    };
+  }
+
+  #refuse(db: IDBDatabase): never {
+    this.#live.delete(db);
+    throw new DOMException(LOST, "InvalidStateError");
+  }
+
+  #befall(db: IDBDatabase, transaction: IDBTransaction, fate: Fate): void {
+    const handlers: Handlers = { oncomplete: null, onabort: null };
+    let error: DOMException | null = null;
+    for (const name of ["oncomplete", "onabort"] as const) {
+      Object.defineProperty(transaction, name, {
+        set: (handler) => handlers[name] = handler,
+      });
+    }
+    Object.defineProperty(transaction, "error", { get: () => error });
+    const abort = (name: string): void => {
+      error = new DOMException(LOST, name);
+      if (name !== "QuotaExceededError") this.#live.delete(db);
+    };
+    transaction.addEventListener("abort", () => handlers.onabort?.());
+    transaction.addEventListener("complete", () => {
+      if (fate === "silent") return;
+      if (fate !== "lost late") return handlers.oncomplete?.();
+      abort("UnknownError");
+      handlers.onabort?.();
+    });
+    const full = typeof fate === "object" ? fate.full : Infinity;
+    if (fate !== "lost early" && full === Infinity) return;
+    let count = 0;
+    const objectStore = transaction.objectStore.bind(transaction);
+    transaction.objectStore = (name): IDBObjectStore => {
+      const store = objectStore(name);
+      const put = store.put.bind(store);
+      store.put = (value, key): IDBRequest<IDBValidKey> => {
+        const request = put(value, key);
+        const at = ++count;
+        request.addEventListener("success", () => {
+          if (at !== (fate === "lost early" ? 1 : full)) return;
+          abort(fate === "lost early" ? "UnknownError" : "QuotaExceededError");
+          transaction.abort();
+        });
+        return request;
+      };
+      return store;
+    };
+  }
+
+  /** The browser closes every connection, and tells the page. */
+  close(): void {
+    for (const db of [...this.#live]) {
+      this.#live.delete(db);
+      db.close();
+      db.onclose?.(new Event("close"));
+    }
+  }
+
+  /** The page is no more: nothing it still tries gets anywhere. */
+  kill(): void {
+    this.#killed = true;
+    this.forget();
+  }
+
+  /** The browser forgets every connection, and the page is not told. */
+  forget(): void {
+    for (const db of this.#live) db.close();
+    this.#live.clear();
+  }
+}
+
+/** A world in which time moves when it is told to. */
+export class ManualEnv implements Env {
+  #now = 1000;
+  readonly #timers = new Set<{ readonly at: number; run(): void }>();
+
+  /** Milliseconds. */
+  now(): number {
+    return this.#now;
+  }
+
+  /** A random number. */
+  random64(): bigint {
+    return systemEnv.random64();
+  }
+
+  /** A timer. */
+  setTimer(callback: () => void, delay: number): () => void {
+    const timer = { at: this.#now + delay, run: callback };
+    this.#timers.add(timer);
+    return () => void this.#timers.delete(timer);
+  }
+
+  /** The event loop's. */
+  turn(): Promise<void> {
+    return systemEnv.turn();
+  }
+
+  /** Whether a timer is set. */
+  get waits(): boolean {
+    return this.#timers.size > 0;
+  }
+
+  /** Moves time on, and lets what is due run. */
+  advance(ms: number): void {
+    const end = this.#now + ms;
+    for (;;) {
+      const due = [...this.#timers].filter(({ at }) => at <= end)
+        .sort((a, b) => a.at - b.at)[0];
+      if (!due) break;
+      this.#timers.delete(due);
+      this.#now = Math.max(this.#now, due.at);
+      due.run();
+    }
+    this.#now = end;
+  }
+}
+
+let made = 0;
+
+/** A name that no database has yet. */
+export function freshName(): string {
+  return `test-${++made}-${systemEnv.random64().toString(36)}`;
+}
+
+/** What a request is answered with. */
+export function answer<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+/** Deletes a database. */
+export async function drop(name: string): Promise<void> {
+  await answer(globalThis.indexedDB.deleteDatabase(name));
+}
+
+/** Waits for a moment of the browser's. */
+export async function until(
+  what: string,
+  condition: () => boolean,
+): Promise<void> {
+  for (let waited = 0; !condition(); waited += 5) {
+    if (waited > 5_000) throw new Error(`${what}: does not happen`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** A lock manager of its own, for a store that crashes: its locks go when it is told. */
+export class Locks {
+  readonly #held = new Map<string, () => void>();
+  readonly #waiting: (() => void)[] = [];
+
+  /** What a store asks for a lock. */
+  readonly manager: LockManager = {
+    query: () => Promise.resolve({}),
+    request: (
+      name: string,
+      options: LockOptions | LockGrantedCallback<unknown>,
+      callback?: LockGrantedCallback<unknown>,
+    ) => this.#request(name, options as LockOptions, callback!),
+  } as LockManager;
+
+  #request(
+    name: string,
+    { signal }: LockOptions,
+    callback: LockGrantedCallback<unknown>,
+  ): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const take = (): void => {
+        if (this.#held.has(name)) return void this.#waiting.push(take);
+        if (signal?.aborted) return;
+        this.#held.set(name, () => reject(new DOMException("", "AbortError")));
+        Promise.resolve(callback(null)).then((value) => {
+          this.#held.delete(name);
+          resolve(value);
+          for (const next of this.#waiting.splice(0)) next();
+        });
+      };
+      signal?.addEventListener("abort", () => reject(signal.reason));
+      take();
+    });
+  }
+
+  /** Takes a lock from whoever has it. */
+  steal(name: string): void {
+    this.#held.get(name)?.();
+    this.#held.delete(name);
+  }
+}

@@ -1,0 +1,724 @@
+/**
+ * What the store in IndexedDB must get right through all that browsers do to
+ * it, as cases that run over any IndexedDB.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  ErrStoreBlocked,
+  ErrStoreCorrupted,
+  ErrStoreFull,
+  ErrStoreLocked,
+  ErrStoreUnavailable,
+  ErrStoreVanished,
+  ErrStoreVersion,
+  IndexedDBBlockStore,
+  type IndexedDBOptions,
+  type StoreEvent,
+} from "../../src/indexeddb/mod.ts";
+import { Connection } from "../../src/indexeddb/connection.ts";
+import { ErrClusterClosed, ErrUnknownOutcome } from "../../src/log/mod.ts";
+import { randomOf } from "../../src/testing/clock.ts";
+import { MemoryBlockStore } from "../../src/store/mod.ts";
+import type { Block, Changes } from "../../src/store/store.ts";
+import type { Case } from "../browser/runner.ts";
+import {
+  answer,
+  drop,
+  type Fate,
+  Faults,
+  freshName,
+  Locks,
+  ManualEnv,
+  until,
+} from "./faults.ts";
+
+/** A store with what stands before its database, and what it has told. */
+class Bench {
+  readonly name: string = freshName();
+  readonly faults = new Faults();
+  readonly env = new ManualEnv();
+  readonly events: StoreEvent[] = [];
+  readonly #stores: IndexedDBBlockStore[] = [];
+
+  /** Opens the bench's database, or another's. */
+  store(options: IndexedDBOptions = {}): IndexedDBBlockStore {
+    const store = new IndexedDBBlockStore(this.name, {
+      indexedDB: this.faults.factory,
+      env: this.env,
+      onEvent: (event) => this.events.push(event),
+      ...options,
+    });
+    this.#stores.push(store);
+    return store;
+  }
+
+  /** The events of a kind. */
+  of<T extends StoreEvent["type"]>(
+    type: T,
+  ): Extract<StoreEvent, { type: T }>[] {
+    return this.events.filter((event) => event.type === type) as Extract<
+      StoreEvent,
+      { type: T }
+    >[];
+  }
+
+  async end(): Promise<void> {
+    for (const store of this.#stores) await store.close();
+    await drop(this.name);
+  }
+}
+
+const cases: Case[] = [];
+
+function add(name: string, body: (bench: Bench) => Promise<void>): void {
+  cases.push({
+    name,
+    async run(): Promise<void> {
+      const bench = new Bench();
+      await body(bench);
+      await bench.end();
+    },
+  });
+}
+
+function block(key: string, ...bytes: number[]): Block {
+  return { key, bytes: new Uint8Array(bytes) };
+}
+
+function put(
+  store: IndexedDBBlockStore,
+  ...blocks: Block[]
+): Promise<void> {
+  return store.write({ put: blocks }, "relaxed");
+}
+
+async function names(store: IndexedDBBlockStore): Promise<string> {
+  return (await store.keys("", "~")).join(" ");
+}
+
+/** Opens a database as some other code would. */
+function openRaw(name: string, version?: number): Promise<IDBDatabase> {
+  return answer(globalThis.indexedDB.open(name, version));
+}
+
+/** How a promise ended, once it has. */
+function watch(promise: Promise<unknown>): { error?: unknown; over: boolean } {
+  const watched: { error?: unknown; over: boolean } = { over: false };
+  promise.then(
+    () => watched.over = true,
+    (error) => {
+      watched.over = true;
+      watched.error = error;
+    },
+  );
+  return watched;
+}
+
+add("U2 a store keeps the identity it was made with", async (bench) => {
+  const first = bench.store();
+  const identity = await first.identity();
+  assert(identity.length > 16);
+  await put(first, block("a", 1));
+  await first.close();
+  const second = bench.store({ identity });
+  assertEquals(await second.identity(), identity);
+  assertEquals(await names(second), "a");
+  await second.close();
+  await drop(bench.name);
+  assert(await bench.store().identity() !== identity);
+});
+
+add(
+  "U1 U2 a store that vanished is not taken for an empty one",
+  async (bench) => {
+    const store = bench.store({ identity: "what it was" });
+    await assertRejects(() => store.keys("", "~"), ErrStoreVanished);
+    await assertRejects(() => put(store, block("a", 1)), ErrStoreVanished);
+    // Nor was one made.
+    const request = globalThis.indexedDB.open(bench.name);
+    let before = -1;
+    request.onupgradeneeded = ({ oldVersion }) => before = oldVersion;
+    (await answer(request)).close();
+    assertEquals(before, 0);
+    await drop(bench.name);
+    // Another one is no better than none.
+    await bench.store().identity();
+    await assertRejects(() => store.identity(), ErrStoreVanished);
+  },
+);
+
+add(
+  "U2 a store that vanishes while it is open is not made anew",
+  async (bench) => {
+    const store = bench.store({ locks: null });
+    await put(store, block("a", 1));
+    bench.faults.forget();
+    await drop(bench.name);
+    await assertRejects(() => put(store, block("b", 1)), ErrStoreVanished);
+    await assertRejects(() => store.keys("", "~"), ErrStoreVanished);
+    const other = bench.store({ locks: null });
+    assertEquals(await names(other), "");
+    await assertRejects(() => store.keys("", "~"), ErrStoreVanished);
+  },
+);
+
+add(
+  "U2 a store that another page deletes is closed and says so",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 1));
+    await drop(bench.name);
+    const [event] = bench.of("ended");
+    assert(event?.error instanceof ErrStoreVanished);
+    await assertRejects(() => put(store, block("b", 1)), ErrStoreVanished);
+  },
+);
+
+add("D5 a store does what the one in memory does", async (bench) => {
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+  const random = randomOf(seed);
+  const model = new MemoryBlockStore();
+  const store = bench.store();
+  const key = (): string =>
+    `${["a/", "b/", "b0"][random() % 3]}${random() % 12}`;
+  for (let step = 0; step < 60; step++) {
+    const changes: Changes = {
+      put: Array.from(
+        { length: random() % 3 },
+        () => block(key(), random() % 256, step),
+      ),
+      delete: Array.from({ length: random() % 3 }, key),
+      deleteRanges: random() % 4 ? [] : [[key(), key()]],
+    };
+    model.write(changes, "relaxed");
+    await store.write(changes, random() % 2 ? "relaxed" : "strict");
+    const [from, to] = [key(), key()];
+    const message = `seed ${seed}, step ${step}`;
+    for (
+      const options of [
+        undefined,
+        { limit: 3 },
+        { reverse: true },
+        { limit: 3, reverse: true },
+        { limit: 0, reverse: true },
+      ]
+    ) {
+      assertEquals(
+        await store.list(from, to, options),
+        model.list(from, to, options),
+        message,
+      );
+      assertEquals(
+        await store.keys(from, to, options),
+        model.keys(from, to, options),
+        message,
+      );
+    }
+    const keys = [key(), key(), key()];
+    assertEquals(await store.get(keys), model.get(keys), message);
+  }
+  assertEquals(await store.get([]), []);
+});
+
+add("U4 a connection the browser closed is opened again", async (bench) => {
+  const store = bench.store();
+  await put(store, block("a", 1));
+  bench.faults.close();
+  assertEquals(bench.of("lost").length, 1);
+  await put(store, block("b", 2));
+  assertEquals(await names(store), "a b");
+  assertEquals(bench.faults.opens, 2);
+});
+
+add(
+  "U4 what cannot be begun is begun again on another connection",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 1));
+    bench.faults.fates = ["refused"];
+    await put(store, block("b", 2));
+    bench.faults.refusedReads = 1;
+    assertEquals(await names(store), "a b");
+    assertEquals(bench.faults.opens, 3);
+  },
+);
+
+add(
+  "U5 a write that was lost before it was committed is made again",
+  async (bench) => {
+    const store = bench.store();
+    bench.faults.fates = ["fine", "lost early"];
+    await put(store, block("a", 1));
+    await put(store, block("a", 2), block("b", 2));
+    assertEquals(await store.get(["a", "b"]), [
+      new Uint8Array([2]),
+      new Uint8Array([2]),
+    ]);
+    assertEquals(bench.faults.opens, 2);
+  },
+);
+
+add(
+  "U5 what is lost twice is reported, and nothing was changed",
+  async (bench) => {
+    const store = bench.store();
+    bench.faults.fates = ["refused", "refused", "lost early", "refused"];
+    for (let i = 0; i < 2; i++) {
+      await assertRejects(
+        () => put(store, block("a", 1), block("b", 1)),
+        ErrStoreUnavailable,
+      );
+    }
+    bench.faults.refusedReads = 2;
+    // Opening reads too: the first attempt fails, and so does the second.
+    await assertRejects(() => names(store), ErrStoreUnavailable);
+    assertEquals(await names(store), "");
+    await put(store, block("a", 1));
+    assertEquals(await names(store), "a");
+  },
+);
+
+add(
+  "U5 a write that was lost while it was committed is of unknown outcome",
+  async (bench) => {
+    const store = bench.store();
+    bench.faults.fates = ["lost late"];
+    const error = await assertRejects(
+      () => put(store, block("a", 1)),
+      ErrUnknownOutcome,
+    );
+    assert(!error.applied);
+    await put(store, block("b", 1));
+    assertEquals(await names(store), "a b");
+    // A single put may be aborted after it was answered: nobody can tell.
+    bench.faults.fates = ["lost early"];
+    const late = watch(put(store, block("c", 1)));
+    await until("outcome", () => late.over);
+    assert(
+      late.error === undefined || late.error instanceof ErrUnknownOutcome,
+      `${late.error}`,
+    );
+  },
+);
+
+add(
+  "U5 a write that is never answered is of unknown outcome",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 1));
+    bench.faults.fates = ["silent"];
+    const silent = watch(put(store, block("b", 1)));
+    // A frozen page sees an hour go by at once; that alone is no sign of death.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    for (let ticks = 0; ticks < 29; ticks++) bench.env.advance(1_000);
+    assert(!silent.over);
+    bench.env.advance(1_000);
+    await until("outcome", () => silent.over);
+    assert(silent.error instanceof ErrUnknownOutcome);
+    await put(store, block("c", 1));
+    assertEquals(await names(store), "a b c");
+    assert(!bench.env.waits, "A timer is left");
+  },
+);
+
+add("U5 writes take effect in their order, whatever is lost", async (bench) => {
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+  const random = randomOf(seed);
+  const store = bench.store();
+  const kinds: Fate[] = ["refused", "lost early", "lost late", { full: 1 }];
+  const model = new Map<string, number>();
+  for (let round = 0; round < 40; round++) {
+    const count = 1 + random() % 6;
+    bench.faults.fates = Array.from(
+      { length: count },
+      () => random() % 2 ? "fine" : kinds[random() % kinds.length]!,
+    );
+    const writes = Array.from({ length: count }, (_, i) => {
+      const keys = [0, 1].map((j) => `${(random() + j) % 5}`);
+      const value = (round * 10 + i) % 256;
+      const done = put(store, ...keys.map((key) => block(key, value)))
+        .then(() => undefined, (error) => error);
+      return { keys, value, done };
+    });
+    if (random() % 4 === 0) bench.faults.close();
+    for (const { keys, value, done } of writes) {
+      const error = await done;
+      // What is of unknown outcome was, here, lost after it was committed.
+      if (error !== undefined && !(error instanceof ErrUnknownOutcome)) {
+        continue;
+      }
+      for (const key of keys) model.set(key, value);
+    }
+    bench.faults.fates = [];
+    const found = (await store.list("", "~"))
+      .map(({ key, bytes }) => [key, bytes[0]]);
+    assertEquals(
+      found,
+      [...model].sort(([a], [b]) => a < b ? -1 : 1),
+      `seed ${seed}, round ${round}`,
+    );
+  }
+});
+
+add(
+  "U5 a write is not made again after a later one that may have taken effect",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 0));
+    bench.faults.fates = ["lost early", "lost late"];
+    const [one, two] = [
+      watch(put(store, block("a", 1), block("b", 1))),
+      watch(put(store, block("a", 2))),
+    ];
+    await until("outcomes", () => one.over && two.over);
+    assert(one.error instanceof ErrStoreUnavailable, `${one.error}`);
+    assert(two.error instanceof ErrUnknownOutcome, `${two.error}`);
+    assertEquals(await store.get(["a", "b"]), [new Uint8Array([2]), undefined]);
+  },
+);
+
+add(
+  "U5 a write waits for those before it, which are on a connection that was lost",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 0));
+    bench.faults.fates = ["silent", "refused"];
+    const [one, two] = [
+      watch(put(store, block("a", 1))),
+      watch(put(store, block("a", 2))),
+    ];
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert(!one.over && !two.over);
+    bench.env.advance(30_000);
+    await until("outcomes", () => one.over && two.over);
+    assert(one.error instanceof ErrUnknownOutcome);
+    assertEquals(two.error, undefined);
+    assertEquals(await store.get(["a"]), [new Uint8Array([2])]);
+  },
+);
+
+add(
+  "U5 a connection that was closed while nothing was under way is no reason to give up early",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 0));
+    bench.faults.close();
+    bench.faults.fates = ["silent"];
+    const silent = watch(put(store, block("a", 1)));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    bench.env.advance(29_000);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert(!silent.over);
+    bench.env.advance(1_000);
+    await until("outcome", () => silent.over);
+    assert(silent.error instanceof ErrUnknownOutcome);
+  },
+);
+
+add(
+  "U6 U11 a page that waits for its turn lets a newer one upgrade, and go first",
+  async (bench) => {
+    const one = bench.store();
+    await put(one, block("a", 1));
+    const two = bench.store();
+    const waiting = watch(put(two, block("a", 2)));
+    await until("a wait", () => bench.env.waits);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const newer = new Faults();
+    newer.newer = 1;
+    const three = bench.store({ indexedDB: newer.factory });
+    await put(three, block("b", 3));
+    await until("refusal", () => waiting.over);
+    assert(waiting.error instanceof ErrStoreVersion, `${waiting.error}`);
+    assertEquals(await three.get(["a"]), [new Uint8Array([1])]);
+    assertEquals(bench.of("blocked"), []);
+  },
+);
+
+add(
+  "U6 an upgrade that is blocked says for how long, and gives up",
+  async (bench) => {
+    const first = bench.store();
+    await first.identity();
+    await first.close();
+    const old = await openRaw(bench.name);
+    bench.faults.newer = 1;
+    const store = bench.store();
+    const opening = watch(put(store, block("a", 1)));
+    await until("blocked", () => bench.of("blocked").length > 0);
+    bench.env.advance(3_000);
+    assertEquals(bench.of("blocked").map(({ waitedMs }) => waitedMs), [
+      0,
+      1_000,
+      2_000,
+      3_000,
+    ]);
+    bench.env.advance(7_000);
+    await until("outcome", () => opening.over);
+    assert(opening.error instanceof ErrStoreBlocked);
+    assertEquals(opening.error.waitedMs, 10_000);
+    // Nobody waits for it any more, so the store is not upgraded.
+    old.close();
+    const same = await openRaw(bench.name);
+    assertEquals(same.version, 1);
+    same.close();
+    await put(store, block("a", 1));
+    assertEquals(await names(store), "a");
+  },
+);
+
+add(
+  "U6 U14 a page with older code lets a newer one upgrade, and stays out",
+  async (bench) => {
+    const old = bench.store();
+    await put(old, block("a", 1));
+    const last = put(old, block("b", 1));
+    const newer = new Faults();
+    newer.newer = 1;
+    const store = bench.store({ indexedDB: newer.factory });
+    await put(store, block("c", 1));
+    await last;
+    assertEquals(await names(store), "a b c");
+    const [event] = bench.of("ended");
+    assert(event?.error instanceof ErrStoreVersion);
+    await assertRejects(() => put(old, block("c", 2)), ErrStoreVersion);
+    await assertRejects(() => old.keys("", "~"), ErrStoreVersion);
+    assertEquals(await store.get(["c"]), [new Uint8Array([1])]);
+  },
+);
+
+add("U14 older code does not open a newer store", async (bench) => {
+  bench.faults.newer = 1;
+  const store = bench.store();
+  await put(store, block("a", 1));
+  await store.close();
+  bench.faults.newer = 0;
+  const old = bench.store();
+  const error = await assertRejects(
+    () => put(old, block("a", 2)),
+    ErrStoreVersion,
+  );
+  assertEquals(error.supported, 1);
+});
+
+add("U7 an open that is never answered is asked again", async (bench) => {
+  bench.faults.silentOpens = 1;
+  const store = bench.store();
+  const writing = watch(put(store, block("a", 1)));
+  bench.env.advance(5_000);
+  await until("outcome", () => writing.over);
+  assertEquals(writing.error, undefined);
+  assertEquals(bench.faults.opens, 2);
+  assert(!bench.env.waits, "A timer is left");
+});
+
+add("U7 opens that are never answered are given up", async (bench) => {
+  bench.faults.silentOpens = 2;
+  const store = bench.store();
+  const both = [watch(put(store, block("a", 1))), watch(store.identity())];
+  bench.env.advance(5_000);
+  bench.env.advance(5_000);
+  await until("outcome", () => both.every(({ over }) => over));
+  for (const { error } of both) {
+    assert(error instanceof ErrStoreBlocked, `${error}`);
+    assertEquals(error.waitedMs, 10_000);
+  }
+  await put(store, block("a", 2));
+  assertEquals(await names(store), "a");
+});
+
+add(
+  "U5 an open that fails for want of a connection is made again",
+  async (bench) => {
+    bench.faults.openErrors.push("UnknownError");
+    const store = bench.store();
+    await put(store, block("a", 1));
+    assertEquals(await names(store), "a");
+  },
+);
+
+add("U9 a browser that refuses says so, each time", async (bench) => {
+  bench.faults.openErrors.push(
+    "SecurityError",
+    "InvalidStateError",
+    "InvalidStateError",
+  );
+  const store = bench.store();
+  for (let i = 0; i < 2; i++) {
+    await assertRejects(() => store.identity(), ErrStoreUnavailable);
+  }
+  await store.identity();
+});
+
+add(
+  "U8 a write there is no room for changes nothing, whichever put it is",
+  async (bench) => {
+    const store = bench.store();
+    const blocks = [block("a", 2), block("b", 2), block("c", 2)];
+    await put(store, block("a", 1), block("old", 1));
+    for (let k = 1; k <= blocks.length; k++) {
+      bench.faults.fates = [{ full: k }];
+      const error = await assertRejects(
+        () => store.write({ put: blocks, delete: ["old"] }, "strict"),
+        ErrStoreFull,
+      );
+      assert(error.cause instanceof DOMException);
+      assertEquals(await names(store), "a old");
+      assertEquals(await store.get(["a"]), [new Uint8Array([1])]);
+    }
+    await store.write({ put: blocks, delete: ["old"] }, "strict");
+    assertEquals(await names(store), "a b c");
+    assertEquals(bench.faults.opens, 1);
+  },
+);
+
+add("U8 a write that cannot be stored changes nothing", async (bench) => {
+  const store = bench.store();
+  await assertRejects(
+    () =>
+      put(store, block("a", 1), {
+        key: "b",
+        bytes: new Proxy(new Uint8Array(1), {}),
+      }),
+  );
+  assertEquals(await names(store), "");
+  await put(store, block("a", 1));
+  assertEquals(await names(store), "a");
+});
+
+add("U10 a store is one page's at a time", async (bench) => {
+  const one = bench.store();
+  await put(one, block("a", 1));
+  const two = bench.store();
+  const refused = watch(put(two, block("a", 2)));
+  await until("a wait", () => bench.env.waits);
+  for (let i = 0; i < 50 && !refused.over; i++) {
+    bench.env.advance(500);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  assert(refused.error instanceof ErrStoreLocked, `${refused.error}`);
+  assertEquals(await one.get(["a"]), [new Uint8Array([1])]);
+  // A page that goes lets the next one in, which may have begun to wait.
+  const written = put(two, block("a", 3));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await one.close();
+  await written;
+  assertEquals(await two.get(["a"]), [new Uint8Array([3])]);
+});
+
+add(
+  "U10 a store whose lock was taken is closed, and without locks none opens",
+  async (bench) => {
+    const locks = new Locks();
+    const store = bench.store({ locks: locks.manager });
+    await put(store, block("a", 1));
+    locks.steal(`sampan/${bench.name}`);
+    await until("ended", () => bench.of("ended").length > 0);
+    await assertRejects(() => put(store, block("a", 2)), ErrStoreLocked);
+    const without = new Connection({
+      name: bench.name,
+      factory: bench.faults.factory,
+      env: bench.env,
+      locks: undefined,
+      identity: undefined,
+      onEvent: undefined,
+    });
+    await assertRejects(() => without.identity(), ErrStoreLocked, "Web Locks");
+    await without.close();
+  },
+);
+
+add(
+  "U28 syncing writes nothing that grows, and reaches the disk strictly",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 1));
+    for (let i = 0; i < 5; i++) await store.write({}, "strict");
+    assertEquals(bench.faults.durabilities, [
+      "relaxed",
+      ...Array(5).fill("strict"),
+    ]);
+    await store.close();
+    const db = await openRaw(bench.name);
+    const count = async (name: string): Promise<number> =>
+      await answer(db.transaction(name).objectStore(name).count());
+    assertEquals([await count("blocks"), await count("meta")], [1, 2]);
+    db.close();
+  },
+);
+
+add(
+  "U28 a block that is part of a larger buffer is stored alone",
+  async (bench) => {
+    const store = bench.store();
+    const large = new Uint8Array(100_000).fill(5);
+    await put(store, { key: "a", bytes: large.subarray(10, 20) });
+    await store.close();
+    const db = await openRaw(bench.name);
+    const raw = await answer(
+      db.transaction("blocks").objectStore("blocks").get("a"),
+    );
+    assertEquals(raw.buffer.byteLength, 10);
+    db.close();
+  },
+);
+
+add("H8 a block that is no block is damage, by its name", async (bench) => {
+  const store = bench.store({ locks: null });
+  await put(store, block("a", 1), block("b", 1));
+  const db = await openRaw(bench.name);
+  await answer(
+    db.transaction("blocks", "readwrite").objectStore("blocks").put("?", "b"),
+  );
+  db.close();
+  for (
+    const read of [
+      () => store.get(["a", "b"]),
+      () => store.list("a", "c"),
+      () => store.list("a", "c", { limit: 1, reverse: true }),
+    ]
+  ) {
+    const error = await assertRejects(read, ErrStoreCorrupted);
+    assertEquals(error.part, "b");
+  }
+  assertEquals(await store.get(["a"]), [new Uint8Array([1])]);
+});
+
+add("H8 a database of another layout is refused", async (bench) => {
+  (await openRaw(bench.name, 1)).close();
+  await assertRejects(() => bench.store().identity(), ErrStoreCorrupted);
+});
+
+add(
+  "U40 close() waits for what is under way, and is idempotent",
+  async (bench) => {
+    const store = bench.store();
+    const writes = [1, 2, 3].map((i) => put(store, block(`${i}`, i)));
+    const closed = store.close();
+    assert(store.close() === closed);
+    await Promise.all(writes);
+    await closed;
+    await assertRejects(() => put(store, block("a", 1)), ErrClusterClosed);
+    await assertRejects(() => store.get(["a"]), ErrClusterClosed);
+    await assertRejects(() => store.identity(), ErrClusterClosed);
+    assertEquals(await names(bench.store()), "1 2 3");
+    assertEquals(bench.of("ended"), []);
+  },
+);
+
+add("U40 close() of a store that cannot be opened ends too", async (bench) => {
+  bench.faults.openErrors.push("SecurityError");
+  const store = bench.store();
+  const failing = watch(put(store, block("a", 1)));
+  await store.close();
+  assert(failing.error instanceof ErrStoreUnavailable);
+  await bench.store().close();
+});
+
+/** The cases of this suite. */
+export { cases };

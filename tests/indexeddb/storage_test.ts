@@ -1,0 +1,102 @@
+import "fake-indexeddb/auto";
+import { assertEquals, assertRejects } from "@std/assert";
+import {
+  ErrStoreUnavailable,
+  IndexedDBBlockStore,
+  OPFSFileStore,
+  requestPersistence,
+  storageMode,
+} from "../../src/indexeddb/mod.ts";
+import { Faults, ManualEnv } from "./faults.ts";
+
+const answering = (answer: boolean | Error | "never") => {
+  const ask = (): Promise<boolean> =>
+    answer === "never"
+      ? new Promise(() => {})
+      : answer instanceof Error
+      ? Promise.reject(answer)
+      : Promise.resolve(answer);
+  return { persist: ask, persisted: ask };
+};
+
+Deno.test("U1 storageMode() says whether the browser may clear what is stored", async () => {
+  for (
+    const [storage, mode] of [
+      [answering(true), "persistent"],
+      [answering(false), "best-effort"],
+      [answering(new TypeError("Not here")), "best-effort"],
+      [null, "best-effort"],
+    ] as const
+  ) assertEquals(await storageMode({ storage }), mode);
+  assertEquals(await storageMode(), "best-effort");
+});
+
+Deno.test("U9 storageMode() says that nothing can be stored", async () => {
+  const faults = new Faults();
+  const storage = answering(true);
+  assertEquals(await storageMode({ storage, indexedDB: null }), "memory");
+  faults.openErrors.push("InvalidStateError");
+  const indexedDB = faults.factory;
+  assertEquals(await storageMode({ storage, indexedDB }), "memory");
+  const throwing = {
+    ...indexedDB,
+    open(): never {
+      throw new DOMException("Refused", "SecurityError");
+    },
+  };
+  assertEquals(await storageMode({ storage, indexedDB: throwing }), "memory");
+});
+
+Deno.test("U28 storageMode() leaves nothing behind", async () => {
+  await storageMode();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const names = (await indexedDB.databases()).map(({ name }) => name);
+  assertEquals(names.filter((name) => name?.startsWith("sampan")), []);
+});
+
+Deno.test("U7 storageMode() never hangs", async () => {
+  const env = new ManualEnv();
+  const faults = new Faults();
+  faults.silentOpens = 1;
+  const silent = storageMode({ env, indexedDB: faults.factory });
+  env.advance(5_000);
+  assertEquals(await silent, "memory");
+  const unsure = storageMode({ env, storage: answering("never") });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  env.advance(5_000);
+  assertEquals(await unsure, "best-effort");
+});
+
+Deno.test("U3 requestPersistence() gives what the browser answered, and never hangs", async () => {
+  for (
+    const [storage, answer] of [
+      [answering(true), "persistent"],
+      [answering(false), "best-effort"],
+      [answering(new TypeError("Not here")), "unsupported"],
+      [null, "unsupported"],
+    ] as const
+  ) assertEquals(await requestPersistence({ storage }), answer);
+  assertEquals(await requestPersistence(), "unsupported");
+  const env = new ManualEnv();
+  const asking = requestPersistence({ env, storage: answering("never") });
+  env.advance(5_000);
+  assertEquals(await asking, "unanswered");
+});
+
+Deno.test("U9 stores say that there is no storage", async () => {
+  const there = Object.getOwnPropertyDescriptor(globalThis, "indexedDB")!;
+  Object.defineProperty(globalThis, "indexedDB", {
+    value: undefined,
+    configurable: true,
+  });
+  try {
+    await using store = new IndexedDBBlockStore("none");
+    await assertRejects(() => store.get(["a"]), ErrStoreUnavailable);
+    assertEquals(await storageMode(), "memory");
+  } finally {
+    Object.defineProperty(globalThis, "indexedDB", there);
+  }
+  await using files = new OPFSFileStore("none");
+  await assertRejects(() => files.list(""), ErrStoreUnavailable);
+  await assertRejects(() => files.create("a"), ErrStoreUnavailable);
+});

@@ -1,0 +1,121 @@
+/**
+ * What the tests of the on-disk key-value machine share.
+ *
+ * @module
+ */
+
+import { kv, OnDiskKVStateMachine } from "../../src/kv/mod.ts";
+import type { OnDiskKVStateMachineOptions } from "../../src/kv/mod.ts";
+import type { HostRow } from "../../src/rsm/host_state.ts";
+import type { Entry, Result } from "../../src/statemachine/mod.ts";
+import type { BlockStore } from "../../src/store/mod.ts";
+import { concat, never, random, sink, source } from "./util.ts";
+
+/** Opens a machine; gives its index too. */
+export async function opened(
+  store: BlockStore,
+  options?: OnDiskKVStateMachineOptions,
+): Promise<[OnDiskKVStateMachine, number]> {
+  const machine = new OnDiskKVStateMachine(store, options);
+  return [machine, await machine.open(never)];
+}
+
+/** Applies commands as entries after `index`; gives their results. */
+export async function applyAll(
+  machine: OnDiskKVStateMachine,
+  index: number,
+  commands: readonly Uint8Array[],
+): Promise<Result[]> {
+  const entries = commands.map((cmd, i): Entry => ({
+    index: index + 1 + i,
+    cmd: cmd.slice(),
+  }));
+  const done = await machine.update(entries);
+  const results = done.map(({ result }) => result!);
+  for (const { cmd } of entries) cmd.fill(0xee);
+  return results;
+}
+
+/** The payload of the present state, or of an earlier one by its context. */
+export async function saved(
+  machine: OnDiskKVStateMachine,
+  context: unknown = machine.prepareSnapshot(),
+): Promise<Uint8Array> {
+  const [w, chunks] = sink();
+  await machine.saveSnapshot(context, w, never);
+  return concat(chunks);
+}
+
+/** Replaces the state by one saved. */
+export function recovered(
+  machine: OnDiskKVStateMachine,
+  payload: Uint8Array,
+  index: number,
+  rows: readonly HostRow[] = [],
+): Promise<void> {
+  const chunks: Uint8Array[] = [];
+  for (let at = 0; at < payload.length; at += 50_000) {
+    chunks.push(payload.slice(at, at + 50_000));
+  }
+  return machine.recoverWithHost(source(chunks), { index, rows }, never);
+}
+
+/** Makes commands at random. */
+export class Commands {
+  readonly next: (n: number) => number;
+  readonly #keys: number;
+  readonly #valueBytes: number;
+  /** How likely a command deletes, of 100. */
+  deletes = 15;
+
+  /** Commands on so many keys, with values up to so many bytes. */
+  constructor(seed: number, keys: number, valueBytes: number) {
+    this.next = random(seed);
+    this.#keys = keys;
+    this.#valueBytes = valueBytes;
+  }
+
+  /** A key: empty, zeros, prefixes of each other, bytes above 127. */
+  key(): Uint8Array {
+    const n = this.next(this.#keys);
+    if (n < 4) return new Uint8Array(n);
+    if (n % 97 === 0) return new Uint8Array(n % 200).fill(0x70);
+    const text = `${n * 7919 % this.#keys}`.padStart(6, "k");
+    return Uint8Array.of(n * 13 % 256, ...new TextEncoder().encode(text));
+  }
+
+  /** A value, sometimes large, empty or zeros. */
+  value(): Uint8Array {
+    const { next } = this;
+    const size = next(60) === 0
+      ? next(20 * this.#valueBytes)
+      : next(this.#valueBytes);
+    const value = new Uint8Array(size);
+    if (next(8) > 0) { for (let i = 0; i < size; i += 3) value[i] = next(256); }
+    return value;
+  }
+
+  #one(): Uint8Array {
+    const { next } = this;
+    const key = this.key();
+    const kind = next(100);
+    if (kind < this.deletes) return kv.delete(key);
+    if (kind > 90) return kv.compareAndSwap(key, undefined, this.value());
+    if (kind > 85) return kv.compareAndSwap(key, this.value(), this.value());
+    return kv.put(key, this.value());
+  }
+
+  /** A command. */
+  command(): Uint8Array {
+    const { next } = this;
+    const kind = next(100);
+    if (kind === 0) return Uint8Array.of(1, 2, 3);
+    if (kind > 6) return this.#one();
+    return kv.batch(Array.from({ length: next(6) }, () => this.#one()));
+  }
+
+  /** Some commands. */
+  commands(count: number): Uint8Array[] {
+    return Array.from({ length: count }, () => this.command());
+  }
+}

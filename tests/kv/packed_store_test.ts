@@ -1,0 +1,163 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { PackedStore } from "../../src/kv/packed/packed_store.ts";
+import { viewOf } from "../../src/kv/view.ts";
+import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
+import { random } from "./util.ts";
+
+let meta = 0;
+
+async function opened(
+  blocks: FaultyBlockStore,
+  memoryBudgetBytes?: number,
+  prefix?: string,
+): Promise<[PackedStore, number]> {
+  const store = new PackedStore(blocks, {
+    memoryBudgetBytes,
+    prefix,
+    meta: () => Uint8Array.of(meta & 255, meta >> 8),
+  });
+  const found = await store.open();
+  return [store, found ? found[0]! | found[1]! << 8 : 0];
+}
+
+/** Sets the value of a key, or removes it; in both spaces. */
+async function set(
+  store: PackedStore,
+  key: Uint8Array,
+  value: Uint8Array | undefined,
+): Promise<void> {
+  const row = new Uint8Array([...key, ...value ?? []]);
+  const view = viewOf(row);
+  for (const space of [0, 1]) {
+    const slot = store.table.slotOf(space, view, 0, key.length);
+    if (!slot.content.leaf) await store.load([slot]);
+    const found = store.table.seek(space, view, 0, key.length);
+    if (value) store.table.set(view, 0, key.length, key.length, row.length);
+    else if (found) store.table.remove(view, 0, key.length);
+  }
+}
+
+/** All rows of the first space. */
+async function rows(store: PackedStore): Promise<[string, string][]> {
+  const version = store.freeze();
+  const found: [string, string][] = [];
+  for await (const { leaf, start, end } of store.spans(version)) {
+    for (let row = start; row < end; row++) {
+      const bytes = new Uint8Array(leaf.view.buffer, leaf.view.byteOffset);
+      const value = leaf.valueAt(row);
+      found.push([
+        `${bytes.slice(leaf.keyAt(row), value)}`,
+        `${bytes.slice(value, leaf.offset(row + 1))}`,
+      ]);
+    }
+  }
+  store.release(version);
+  return found;
+}
+
+Deno.test("D4 PackedStore takes any key and any value, and finds them and what is beside them again", async () => {
+  const blocks = new FaultyBlockStore();
+  const [store] = await opened(blocks);
+  const keys = [0, 1, 2, 7].map((n) => new Uint8Array(n));
+  keys.push(Uint8Array.of(255), Uint8Array.of(0, 255), new Uint8Array(60_000));
+  const values = [0, 1, 500, 200_000].map((n) => new Uint8Array(n));
+  for (const value of values) {
+    await store.begin();
+    for (const key of keys) await set(store, key, value);
+    meta++;
+    await store.commit();
+    await store.sync();
+    const [again, found] = await opened(blocks);
+    assertEquals(found, meta);
+    const all = await rows(again);
+    assertEquals(all.length, keys.length);
+    assert(all.every(([, bytes]) => bytes === `${value}`));
+    assertEquals(new Set(all.map(([key]) => key)), new Set(keys.map(String)));
+  }
+});
+
+Deno.test("D5 PackedStore finds after a crash at any write what was there after some step, never a part of one", async () => {
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  const next = random(seed);
+  const states = new Map<number, string>();
+  const model = new Map<string, string>();
+  meta = 0;
+  let blocks = new FaultyBlockStore({ asynchronous: true });
+  let [store] = await opened(blocks, 200_000);
+  states.set(0, "");
+  let synced = 0;
+  for (let step = 1; step < 110; step++) {
+    await store.begin();
+    for (let i = next(40); i >= 0; i--) {
+      const key = Uint8Array.of(next(256), next(8));
+      const value = next(5) === 0
+        ? undefined
+        : new Uint8Array(next(900)).fill(next(256));
+      if (value) model.set(`${key}`, `${value}`);
+      else model.delete(`${key}`);
+      store.table.tick++;
+      await store.spill();
+      await set(store, key, value);
+    }
+    meta = step;
+    await store.commit();
+    states.set(step, JSON.stringify([...model].sort()));
+    if (next(9) === 0) {
+      await store.sync();
+      synced = step;
+    }
+    if (next(12) > 0) continue;
+    // Cut off in the middle of whatever is being written.
+    for (let i = next(4); i > 0; i--) await Promise.resolve();
+    blocks = blocks.crash(next(2) * next(1 + blocks.unsynced));
+    const [again, found] = await opened(blocks, 200_000);
+    assert(found >= synced && found <= step, `Seed ${seed}: ${found}`);
+    const state = (await rows(again)).sort();
+    assertEquals(
+      JSON.stringify(state),
+      states.get(found) || "[]",
+      `Seed ${seed}`,
+    );
+    model.clear();
+    for (const [key, value] of state) model.set(key, value);
+    store = again;
+    meta = step = synced = found;
+    // Steps that are lost are made again, with other content.
+  }
+});
+
+Deno.test("D1 two packed stores with different names share one block store", async () => {
+  const blocks = new FaultyBlockStore();
+  const [a] = await opened(blocks, undefined, "a/");
+  const [b] = await opened(blocks, undefined, "b/");
+  for (const [store, value] of [[a, 1], [b, 2]] as const) {
+    await store.begin();
+    await set(store, Uint8Array.of(1), Uint8Array.of(value));
+    await store.commit();
+    await store.sync();
+  }
+  for (const [prefix, value] of [["a/", 1], ["b/", 2]] as const) {
+    const [again] = await opened(blocks, undefined, prefix);
+    assertEquals(await rows(again), [["1", `${value}`]]);
+  }
+});
+
+Deno.test("D6 a write that fails in the background is told by the next step, before anything of it is done", async () => {
+  const blocks = new FaultyBlockStore({ asynchronous: true });
+  const [store] = await opened(blocks);
+  blocks.fault = { at: 1, times: 2, error: new Error("Broken") };
+  await store.begin();
+  await set(store, Uint8Array.of(1), new Uint8Array(600_000));
+  meta = 1;
+  await store.commit();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await assertRejects(async () => await store.begin(), Error, "Broken");
+  await store.begin();
+  await set(store, Uint8Array.of(2), Uint8Array.of(2));
+  meta = 2;
+  await store.commit();
+  await store.sync();
+  const [again, found] = await opened(blocks.crash());
+  assertEquals(found, 2);
+  assertEquals((await rows(again)).length, 2);
+});

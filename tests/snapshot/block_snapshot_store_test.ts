@@ -1,0 +1,271 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { SNAPSHOT_CHUNK_BYTES } from "../../src/limits.ts";
+import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
+import { ErrSnapshotNotFound } from "../../src/snapshot/mod.ts";
+import type {
+  SnapshotHeader,
+  SnapshotInfo,
+  SnapshotStore,
+} from "../../src/snapshot/mod.ts";
+import {
+  type BlockStore,
+  type Changes,
+  type Durability,
+  ErrStoreCorrupted,
+  ErrStoreFull,
+  MemoryBlockStore,
+} from "../../src/store/mod.ts";
+import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
+
+const under = new WeakMap<SnapshotStore, BlockStore>();
+
+function over(store: BlockStore): BlockSnapshotStore {
+  const snapshots = new BlockSnapshotStore(store);
+  under.set(snapshots, store);
+  return snapshots;
+}
+
+for (
+  const { name, run } of snapshotStoreConformance({
+    create: () => over(new MemoryBlockStore()),
+    reopen: (store) => over(under.get(store)!),
+  })
+) Deno.test(`BlockSnapshotStore: ${name}`, run);
+
+const header: SnapshotHeader = {
+  clusterID: 7n,
+  nodeID: 1n,
+  type: 3,
+  kind: "full",
+  index: 10,
+  compression: "none",
+};
+
+/** Memory that notes how each write was made, and fails the one that is chosen. */
+class WatchedStore extends MemoryBlockStore {
+  readonly writes: [Changes, Durability][] = [];
+  failing = 0;
+
+  override write(changes: Changes, durability: Durability): void {
+    if (--this.failing === 0) throw new ErrStoreFull("There is no room");
+    this.writes.push([changes, durability]);
+    super.write(changes, durability);
+  }
+
+  get all(): string[] {
+    return this.keys("", "~");
+  }
+}
+
+async function save(
+  store: SnapshotStore,
+  size: number,
+  part: Partial<SnapshotHeader> = {},
+): Promise<SnapshotInfo> {
+  const sink = await store.create({ ...header, ...part });
+  try {
+    await new Blob([new Uint8Array(size).fill(7)]).stream().pipeTo(
+      sink.writable,
+    );
+    return await sink.commit({ files: 0 });
+  } catch (error) {
+    await sink.abort(error);
+    throw error;
+  }
+}
+
+async function sizeOf(stream: ReadableStream<Uint8Array>): Promise<number> {
+  let size = 0;
+  for await (const chunk of stream) size += chunk.length;
+  return size;
+}
+
+Deno.test("H7 BlockSnapshotStore writes blocks of bounded size, and the last step strictly", async () => {
+  const blocks = new WatchedStore();
+  const store = new BlockSnapshotStore(blocks);
+  const size = SNAPSHOT_CHUNK_BYTES * 2 + 1;
+  const info = await save(store, size);
+  assertEquals(info.size, size);
+  assertEquals(blocks.writes.map(([, durability]) => durability), [
+    "relaxed",
+    "relaxed",
+    "relaxed",
+    "strict",
+  ]);
+  for (const [{ put = [] }] of blocks.writes) {
+    for (const { bytes } of put) assert(bytes.length <= SNAPSHOT_CHUNK_BYTES);
+  }
+  assertEquals(await sizeOf(await store.open(info)), size);
+});
+
+for (const blocksFull of [0, 1, 2]) {
+  Deno.test(`H7 BlockSnapshotStore gives a container of ${blocksFull} full blocks`, async () => {
+    const store = new BlockSnapshotStore(new MemoryBlockStore());
+    const size = SNAPSHOT_CHUNK_BYTES * blocksFull;
+    assertEquals(await sizeOf(await store.open(await save(store, size))), size);
+  });
+}
+
+Deno.test("U28 BlockSnapshotStore keeps nothing of what was replaced, removed or given up", async () => {
+  const blocks = new WatchedStore();
+  const store = new BlockSnapshotStore(blocks);
+  await save(store, 400_000);
+  const once = blocks.all.length;
+  for (let i = 0; i < 3; i++) await save(store, 400_000);
+  assertEquals(blocks.all.length, once);
+  const sink = await store.create(header);
+  const writer = sink.writable.getWriter();
+  await writer.write(new Uint8Array(300_000));
+  await sink.abort();
+  assertEquals(blocks.all.length, once);
+  const [info] = await store.list(7n);
+  await store.remove(info!);
+  assertEquals(blocks.all, []);
+});
+
+Deno.test("H7 BlockSnapshotStore removes a snapshot when its last stream has ended", async () => {
+  const blocks = new WatchedStore();
+  const store = new BlockSnapshotStore(blocks);
+  const info = await save(store, 600_000);
+  const one = (await store.open(info)).getReader();
+  const two = await store.open(info);
+  await store.remove(info);
+  await assertRejects(() => store.open(info), ErrSnapshotNotFound);
+  await one.read();
+  await one.cancel();
+  assertEquals(blocks.all.length, 3);
+  assertEquals(await sizeOf(two), 600_000);
+  assertEquals(blocks.all, []);
+});
+
+Deno.test("H7 BlockSnapshotStore removes what a crash left when it is next used", async () => {
+  const blocks = new WatchedStore();
+  const before = new BlockSnapshotStore(blocks);
+  const kept = await save(before, 300_000);
+  const read = await save(before, 300_000, { index: 11 });
+  await (await before.open(read)).getReader().read();
+  await before.remove(read);
+  const sink = await before.create({ ...header, index: 12 });
+  await sink.writable.getWriter().write(new Uint8Array(300_000));
+  assertEquals(blocks.all.length, 6);
+  // No close(): a crash has none.
+  const store = new BlockSnapshotStore(blocks);
+  assertEquals((await store.list(7n)).map(({ id }) => id), [kept.id]);
+  assertEquals(blocks.all.length, 3);
+  const next = await save(store, 1, { index: 11 });
+  assert(![kept.id, read.id].includes(next.id));
+});
+
+Deno.test("U8 BlockSnapshotStore shows a snapshot or none, whichever write fails", async () => {
+  for (let k = 1; k <= 5; k++) {
+    const blocks = new WatchedStore();
+    const store = new BlockSnapshotStore(blocks);
+    const old = await save(store, 300_000);
+    blocks.failing = k;
+    const made = await save(store, 600_000).catch((error) => error);
+    const failed = k <= 4;
+    assertEquals(made instanceof ErrStoreFull, failed, `${k}`);
+    blocks.failing = 0;
+    for (const one of [store, new BlockSnapshotStore(blocks)]) {
+      const [info, ...others] = await one.list(7n);
+      assertEquals(others, []);
+      assertEquals(info?.id, failed ? old.id : made.id);
+      assertEquals(await sizeOf(await one.open(info!)), info?.size);
+    }
+    // There is room again, and nothing left of what failed.
+    await save(store, 1);
+    assertEquals(blocks.all.length, 2);
+  }
+});
+
+Deno.test("U8 BlockSnapshotStore.remove() that fails leaves the snapshot", async () => {
+  const blocks = new WatchedStore();
+  const store = new BlockSnapshotStore(blocks);
+  const info = await save(store, 300_000);
+  const stream = await store.open(info);
+  blocks.failing = 1;
+  await assertRejects(() => store.remove(info), ErrStoreFull);
+  assertEquals(await sizeOf(stream), 300_000);
+  assertEquals(await sizeOf(await store.open(info)), 300_000);
+  await store.remove(info);
+  assertEquals(blocks.all, []);
+});
+
+Deno.test("H7 BlockSnapshotStore.open() while a snapshot is replaced gives it whole or not at all", async () => {
+  const blocks = new WatchedStore();
+  const store = new BlockSnapshotStore(blocks);
+  const info = await save(store, 300_000);
+  const write = blocks.write.bind(blocks);
+  const opened: Promise<number | Error>[] = [];
+  const tryOpen = async (): Promise<number | Error> => {
+    try {
+      return await sizeOf(await store.open(info));
+    } catch (error) {
+      return error as Error;
+    }
+  };
+  blocks.write = async (...args) => {
+    opened.push(tryOpen());
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    write(...args);
+    opened.push(tryOpen());
+  };
+  await store.remove(info);
+  for (const result of await Promise.all(opened)) {
+    assert(
+      result === 300_000 || result instanceof ErrSnapshotNotFound,
+      `${result}`,
+    );
+  }
+});
+
+Deno.test("H8 BlockSnapshotStore names the block that is damaged or missing", async () => {
+  const blocks = new MemoryBlockStore();
+  const info = await save(new BlockSnapshotStore(blocks), 600_000);
+  const [first, second, , description] = [
+    ...blocks.keys("snapshot/data/", "snapshot/data0"),
+    ...blocks.keys("snapshot/info/", "snapshot/info0"),
+  ];
+  const [whole] = blocks.get([description!]);
+  for (let at = 0; at < whole!.length; at++) {
+    const bytes = whole!.slice();
+    bytes[at]! ^= 1 << at % 8;
+    blocks.write({ put: [{ key: description!, bytes }] }, "relaxed");
+    const store = new BlockSnapshotStore(blocks);
+    const error = await assertRejects(() => store.list(7n), ErrStoreCorrupted);
+    assertEquals(error.part, description);
+  }
+  blocks.write({
+    put: [{ key: description!, bytes: whole! }, {
+      key: first!,
+      bytes: new Uint8Array(1),
+    }],
+  }, "relaxed");
+  const store = new BlockSnapshotStore(blocks);
+  const short = await assertRejects(
+    async () => await sizeOf(await store.open(info)),
+    ErrStoreCorrupted,
+  );
+  assertEquals(short.part, first);
+  blocks.write({
+    put: [{ key: first!, bytes: new Uint8Array(SNAPSHOT_CHUNK_BYTES) }],
+    delete: [second!],
+  }, "relaxed");
+  const gone = await assertRejects(
+    async () => await sizeOf(await store.open(info)),
+    ErrStoreCorrupted,
+  );
+  assertEquals(gone.part, second);
+});
+
+Deno.test("H8 BlockSnapshotStore reads again what could not be read", async () => {
+  const blocks = new WatchedStore();
+  const list = blocks.list.bind(blocks);
+  blocks.list = () => {
+    blocks.list = list;
+    throw new Error("Not now");
+  };
+  const store = new BlockSnapshotStore(blocks);
+  await assertRejects(() => store.list(7n), Error, "Not now");
+  assertEquals(await store.list(7n), []);
+});

@@ -1,0 +1,263 @@
+/**
+ * Kills a process under load, again and again, and looks what is left of what
+ * it acknowledged.
+ *
+ * The process hosts a replica on SQLite whose clients count: each command says
+ * from which number to which, so one that was applied twice, or after one that
+ * was lost, would be answered with something else. Some appends are reported as
+ * lost though they are not, so that copies come into the log.
+ *
+ * ```sh
+ * deno run -A tests/sqlite/kill.ts 200
+ * ```
+ *
+ * @module
+ */
+
+import {
+  ErrUnknownOutcome,
+  kv,
+  KVStateMachine,
+  type Log,
+  type LogDB,
+  MemorySnapshotStore,
+  NodeHost,
+  type Replica,
+  verifySnapshot,
+} from "../../mod.ts";
+import {
+  FileSnapshotStore,
+  SqliteKVStateMachine,
+  SqliteLogDB,
+} from "../../src/sqlite/mod.ts";
+
+const CLIENTS = 4;
+/** Commands of a client that wait at any time. */
+const IN_FLIGHT = 24;
+/** Of how many appends one is reported as lost. */
+const LOST = 16;
+
+const config = {
+  clusterID: 1n,
+  nodeID: 1n,
+  snapshotEntries: 700,
+  // The log is never cut: it is replayed from its beginning.
+  fullSnapshotInterval: 0,
+};
+
+/** What a process reports: a line of JSON each. */
+type Line =
+  /** How far each client had come when the process was up. */
+  | { readonly start: number[] }
+  /** A client, and a number it was answered for. */
+  | { readonly ack: readonly [client: number, count: number] }
+  | { readonly wrong: string };
+
+function say(line: Line): void {
+  const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
+  for (let at = 0; at < bytes.length;) {
+    at += Deno.stdout.writeSync(bytes.subarray(at));
+  }
+}
+
+/** A log some of whose appends are committed and reported as lost. */
+function forgetful(logDB: LogDB): LogDB {
+  const open = async (clusterID: bigint, nodeID: bigint): Promise<Log> => {
+    const log = await logDB.open(clusterID, nodeID);
+    return new Proxy(log, {
+      get(target, name): unknown {
+        if (name === "append") {
+          return async (...args: Parameters<Log["append"]>) => {
+            const index = await log.append(...args);
+            if (Math.random() < 1 / LOST) throw new ErrUnknownOutcome("Lost");
+            return index;
+          };
+        }
+        const member: unknown = Reflect.get(target, name, target);
+        return typeof member === "function" ? member.bind(target) : member;
+      },
+    });
+  };
+  return {
+    open,
+    close: () => logDB.close(),
+    [Symbol.asyncDispose]: () => logDB.close(),
+  };
+}
+
+async function countOf(replica: Replica, client: number): Promise<number> {
+  const value = await replica.read(kv.get(`client-${client}`));
+  return Number(new TextDecoder().decode(value as Uint8Array | undefined));
+}
+
+/** A client that counts until the process ends. */
+async function count(replica: Replica, client: number): Promise<void> {
+  const session = await replica.openSession();
+  const key = `client-${client}`;
+  let next = await countOf(replica, client);
+  const one = async (): Promise<void> => {
+    const to = ++next;
+    const cmd = kv.compareAndSwap(
+      key,
+      to === 1 ? undefined : `${to - 1}`,
+      `${to}`,
+    );
+    const { value } = await replica.propose(cmd, { session });
+    if (value === 1n) say({ ack: [client, to] });
+    else say({ wrong: `Client ${client} is at another number than ${to}` });
+  };
+  const forever = async (): Promise<void> => {
+    for (;;) await one();
+  };
+  await Promise.all(Array.from({ length: IN_FLIGHT }, forever));
+}
+
+/** The process that will be killed. */
+async function serve(directory: string): Promise<void> {
+  const logDB = new SqliteLogDB(`${directory}/log.db`);
+  const host = new NodeHost({
+    logDB: forgetful(logDB),
+    snapshots: new FileSnapshotStore(`${directory}/snapshots`),
+    onEvent: (event) => {
+      if (event.type === "failed") say({ wrong: `${event.error}` });
+    },
+  });
+  const replica = await host.startOnDiskCluster(
+    () => new SqliteKVStateMachine(`${directory}/state.db`),
+    config,
+  );
+  const clients = Array.from({ length: CLIENTS }, (_, client) => client);
+  const start = await Promise.all(
+    clients.map((client) => countOf(replica, client)),
+  );
+  say({ start });
+  await Promise.all(clients.map((client) => count(replica, client)));
+}
+
+/** Lines of a process until it ends. */
+async function* linesOf(
+  output: ReadableStream<Uint8Array>,
+): AsyncGenerator<Line> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of output) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    // The last may be cut off: what it says was not said.
+    rest = lines.pop() as string;
+    for (const line of lines) yield JSON.parse(line) as Line;
+  }
+}
+
+/** Lets a process run for `ms` once it is up, kills it, and checks what it said against what was acknowledged before. */
+async function live(
+  directory: string,
+  acknowledged: number[],
+  ms: number,
+): Promise<void> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", import.meta.filename!, "serve", directory],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let isUp = false;
+  for await (const line of linesOf(child.stdout)) {
+    if ("wrong" in line) throw new Error(line.wrong);
+    if ("ack" in line) {
+      const [client, count] = line.ack;
+      acknowledged[client] = Math.max(acknowledged[client]!, count);
+      continue;
+    }
+    isUp = true;
+    timer = setTimeout(() => child.kill("SIGKILL"), ms);
+    for (const [client, count] of line.start.entries()) {
+      const least = acknowledged[client]!;
+      if (count < least || count > least + IN_FLIGHT) {
+        throw new Error(
+          `Client ${client} is at ${count}, was answered up to ${least}`,
+        );
+      }
+      // What was applied and not answered any more counts from now on.
+      acknowledged[client] = count;
+    }
+  }
+  clearTimeout(timer);
+  const { signal } = await child.status;
+  if (!isUp || signal !== "SIGKILL") throw new Error("Process did not come up");
+}
+
+/** Whether the state is that of a replay of the log, and every snapshot is whole. */
+async function check(directory: string, least: number[]): Promise<void> {
+  await using logDB = new SqliteLogDB(`${directory}/log.db`);
+  await using snapshots = new FileSnapshotStore(`${directory}/snapshots`);
+  await using none = new MemorySnapshotStore();
+  await using disk = new NodeHost({ logDB, snapshots });
+  await using memory = new NodeHost({ logDB, snapshots: none });
+  const [there, here] = [
+    await disk.startOnDiskCluster(
+      () => new SqliteKVStateMachine(`${directory}/state.db`),
+      config,
+    ),
+    await memory.startCluster(() => new KVStateMachine(), {
+      ...config,
+      nodeID: 2n,
+      snapshotEntries: 0,
+    }),
+  ];
+  for (const [client, count] of least.entries()) {
+    const found = await countOf(here, client);
+    if (found < count) throw new Error(`Replay is at ${found}, not ${count}`);
+  }
+  await countOf(there, 0);
+  const [a, b] = [await there.getHash(), await here.getHash()];
+  if (a.hash !== b.hash || a.index !== b.index) {
+    throw new Error(
+      `State at ${a.index} is not that of a replay to ${b.index}`,
+    );
+  }
+  for (const info of await snapshots.list(config.clusterID)) {
+    const { transform, totals } = verifySnapshot();
+    await snapshots.open(info).pipeThrough(transform).pipeTo(
+      new WritableStream(),
+    );
+    await totals;
+  }
+}
+
+/**
+ * Kills a process `kills` times, at moments `random` chooses.
+ *
+ * @throws Error if something that was acknowledged is lost, or applied twice, or the state is not that of a replay
+ */
+export async function killRun(
+  kills: number,
+  random: () => number = Math.random,
+  onCheck: (kills: number, acknowledged: number) => void = (): void => {},
+): Promise<void> {
+  const directory = await Deno.makeTempDir();
+  const acknowledged = new Array<number>(CLIENTS).fill(0);
+  try {
+    for (let i = 1; i <= kills; i++) {
+      await live(directory, acknowledged, random() * 300);
+      if (i % 20 !== 0 && i !== kills) continue;
+      await check(directory, acknowledged);
+      onCheck(i, acknowledged.reduce((sum, count) => sum + count, 0));
+    }
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+if (import.meta.main) {
+  const [what = "200", directory] = Deno.args;
+  if (what === "serve") await serve(directory!);
+  else {
+    await killRun(Number(what), Math.random, (kills, acknowledged) => {
+      // deno-lint-ignore no-console
+      console.log(
+        `${kills} kills, ${acknowledged} proposals acknowledged, none lost, none applied twice`,
+      );
+    });
+  }
+}

@@ -1,0 +1,5 @@
+import { killRun } from "./kill.ts";
+
+Deno.test("D5 a process killed under load loses nothing it answered, and applies nothing twice", async () => {
+  await killRun(5);
+});

@@ -1,0 +1,106 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { packRecords } from "../../mod.ts";
+import {
+  ErrStoreCorrupted,
+  SqliteBlockStore,
+  SqliteLogDB,
+} from "../../src/sqlite/mod.ts";
+import { isWALDamaged } from "../../src/sqlite/wal.ts";
+import { makeDirectory } from "./support.ts";
+
+/** The database and the WAL of a log with a few records, as a killed process leaves them. */
+async function makeLog(path: string): Promise<[Uint8Array, Uint8Array]> {
+  await using db = new SqliteLogDB(path);
+  const log = await db.open(1n, 1n);
+  for (let i = 0; i < 8; i++) {
+    await log.append(packRecords(new Uint8Array(i === 5 ? 20_000 : 10)));
+  }
+  await log.compact!(4);
+  for (let i = 0; i < 3; i++) await log.append(packRecords(new Uint8Array(10)));
+  return [Deno.readFileSync(path), Deno.readFileSync(`${path}-wal`)];
+}
+
+const FRAME = 24 + 4096;
+
+/** Where each write of a WAL ends. */
+function ends(wal: Uint8Array): number[] {
+  const view = new DataView(wal.buffer);
+  const found: number[] = [];
+  for (let at = 32; at < wal.length; at += FRAME) {
+    if (view.getUint32(at + 4) !== 0) found.push(at + FRAME);
+  }
+  return found;
+}
+
+Deno.test("D5 isWALDamaged() tells damage from a write that was cut off", async () => {
+  using directory = makeDirectory();
+  const [, wal] = await makeLog(directory.path("log.db"));
+  const writes = ends(wal);
+  assert(writes.length > 10);
+  assertEquals(isWALDamaged(wal), false);
+  assertEquals(isWALDamaged(new Uint8Array()), false);
+  assertEquals(isWALDamaged(new Uint8Array(1000)), false);
+  // Cut off anywhere, or its end not written yet.
+  for (let at = 32; at < wal.length; at += 500) {
+    assertEquals(isWALDamaged(wal.slice(0, at)), false);
+    const cut = wal.slice();
+    cut.fill(0, at);
+    assertEquals(isWALDamaged(cut), false);
+  }
+  const last = writes.at(-2)!;
+  for (let at = 0; at < wal.length; at += 97) {
+    const damaged = wal.slice();
+    damaged[at]! ^= 1 << at % 8;
+    const frame = Math.floor((at - 32) / FRAME);
+    // Where it is not known where a write ended, it may go on to the next end.
+    if (at < 32 || 32 + frame * FRAME < writes.at(-3)!) {
+      assert(isWALDamaged(damaged), `Byte ${at}`);
+    }
+    // A power cut may have left anything of a page, the last ones.
+    if ((at - last) % FRAME > 24 && at > last) {
+      assert(!isWALDamaged(damaged), `Byte ${at}`);
+    }
+  }
+  // The last write lost its first half, and then its commit.
+  for (let at = last; at < wal.length; at += FRAME) {
+    const torn = wal.slice();
+    torn.fill(0, at, at + FRAME);
+    assertEquals(isWALDamaged(torn), false);
+  }
+});
+
+Deno.test("D5 SqliteLogDB does not drop what comes after damage in its WAL", async () => {
+  using directory = makeDirectory();
+  const [database, wal] = await makeLog(directory.path("log.db"));
+  const path = directory.path("copy.db");
+  const put = (wal: Uint8Array): void => {
+    Deno.writeFileSync(path, database);
+    Deno.writeFileSync(`${path}-wal`, wal);
+  };
+  put(wal);
+  {
+    await using db = new SqliteLogDB(path);
+    assertEquals(await (await db.open(1n, 1n)).readIndex(), 12);
+  }
+  const damaged = wal.slice();
+  damaged[ends(wal)[3]! + 200]! ^= 1;
+  put(damaged);
+  await using db = new SqliteLogDB(path);
+  const error = await assertRejects(() => db.open(1n, 1n), ErrStoreCorrupted);
+  assertEquals(error.part, `${path}-wal`);
+  // A write that was cut off is none.
+  put(wal.slice(0, ends(wal).at(-1)! - 500));
+  await using cut = new SqliteLogDB(path);
+  assertEquals(await (await cut.open(1n, 1n)).readIndex(), 11);
+});
+
+Deno.test("D5 a SqliteBlockStore that is not full takes its WAL as it is", async () => {
+  using directory = makeDirectory();
+  const [database, wal] = await makeLog(directory.path("log.db"));
+  const path = directory.path("copy.db");
+  Deno.writeFileSync(path, database);
+  wal[ends(wal)[3]! + 200]! ^= 1;
+  Deno.writeFileSync(`${path}-wal`, wal);
+  await using store = new SqliteBlockStore(path);
+  assert(store.keys("", "~").length > 0);
+});
