@@ -27,12 +27,12 @@ for (const asynchronous of [false, true]) {
     const seed = Math.floor(Math.random() * 2 ** 31);
     const next = random(seed);
     const store = new FaultyBlockStore({ asynchronous });
-    const [machine] = await opened(store, { memoryBudgetBytes: MIB / 4 });
+    const [machine] = await opened(store, { memoryBudgetBytes: MIB / 8 });
     const memory = new ConcurrentKVStateMachine();
     const say = `Seed ${seed}`;
     let index = 0;
     const write = async (count: number): Promise<void> => {
-      const batch = puts(next, count, 5_000, 800);
+      const batch = puts(next, count, 2_500, 800);
       assertEquals(
         await applyAll(machine, index, batch),
         batch.map((cmd) => apply(memory, cmd)),
@@ -40,9 +40,9 @@ for (const asynchronous of [false, true]) {
       );
       index += count;
     };
-    for (let i = 0; i < 30; i++) await write(400);
+    for (let i = 0; i < 14; i++) await write(400);
     for (let i = 0; i < 200; i++) {
-      const key = kv.get(`key-${next(5_000)}`.padEnd(16, "x"));
+      const key = kv.get(`key-${next(2_500)}`.padEnd(16, "x"));
       assertEquals(await machine.lookup(key), memory.lookup(key), say);
     }
     const context = machine.prepareSnapshot();
@@ -55,7 +55,7 @@ for (const asynchronous of [false, true]) {
     assertEquals(machine.getHash(), memory.getHash(), say);
     await machine.sync();
     const [again] = await opened(store.crash(), {
-      memoryBudgetBytes: MIB / 4,
+      memoryBudgetBytes: MIB / 8,
     });
     assertEquals(await saved(again), await save(memory), say);
   });
@@ -96,22 +96,22 @@ class Filled {
 }
 
 Deno.test("D6 memory stays near the budget, whatever a step changes and a version holds", async () => {
-  const filled = new Filled(MIB / 2);
+  const filled = new Filled(MIB / 4);
   await filled.store.open();
   const next = random(11);
   for (let i = 0; i < 10; i++) {
-    const keys = Array.from({ length: 1000 }, () => next(2 ** 31));
+    const keys = Array.from({ length: 500 }, () => next(2 ** 31));
     await filled.put(keys, 800);
   }
-  assert(filled.blocks.bytesWritten > 8 * MIB);
+  assert(filled.blocks.bytesWritten > 4 * MIB);
   const version = filled.store.freeze();
   for (let i = 0; i < 3; i++) {
-    const keys = Array.from({ length: 1000 }, () => next(2 ** 31));
+    const keys = Array.from({ length: 500 }, () => next(2 ** 31));
     await filled.put(keys, 800);
   }
   filled.store.release(version);
   // The budget, the slack of a step, and the record being filled.
-  assert(filled.most < 2.5 * MIB, `${filled.most / MIB} MiB`);
+  assert(filled.most < 1.5 * MIB, `${filled.most / MIB} MiB`);
   await filled.store.close();
 });
 

@@ -112,7 +112,7 @@ for (const asynchronous of [false, true]) {
       const { batches, hashes } = course(seed, 24);
       const whole = new FaultyBlockStore({ asynchronous });
       await go(whole, batches);
-      assert(whole.writes > 10, `${whole.writes} writes`);
+      assert(whole.writes > 8, `${whole.writes} writes`);
       for (let at = 1; at <= whole.writes; at++) {
         const store = new FaultyBlockStore({ asynchronous });
         store.fault = { at, after, error: new Error("Broken"), times: 1000 };

@@ -79,7 +79,7 @@ for (const seed of seeds) {
     const options = { memoryBudgetBytes: 200_000 };
     const memory = new ConcurrentKVStateMachine();
     let [disk, index] = await opened(store, options);
-    for (let step = 0; step < 120; step++) {
+    for (let step = 0; step < 80; step++) {
       commands.deletes = step % 50 < 35 ? 15 : 80;
       const batch = commands.commands(
         1 + commands.next(commands.next(4) ? 20 : 300),
