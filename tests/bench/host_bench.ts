@@ -147,55 +147,54 @@ async function snapshotRateBench(): Promise<void> {
   });
 }
 
-/** The most memory a process has held, in MiB, as the system counts it. */
-function peakMemory(): number {
-  const status = Deno.readTextFileSync("/proc/self/status");
-  return Number(/VmHWM:\s+(\d+)/.exec(status)![1]) / 1024;
-}
-
 /** The memory a process holds now, in MiB. */
 function memory(): number {
   return Deno.memoryUsage().rss / 2 ** 20;
 }
 
-/** Extra memory of saving a 1 GiB state: resident memory sampled while it is saved, beyond that before. */
+/** Extra memory of saving and recovering a 1 GiB state: resident memory, sampled with every block, beyond that of the states. */
 async function memoryBench(): Promise<void> {
-  const size = 64 * 1024 - 64;
-  const machine = filled(16_384, size);
-  const sample = { most: 0 };
-  const look = (): void => void (sample.most = Math.max(sample.most, memory()));
-  // A first time, so that code and buffers that stay are not counted.
-  await save(machine, new WritableStream());
+  let most = 0;
+  const look = (): void => void (most = Math.max(most, memory()));
+  // Code, but no large buffers, is there from a first time.
+  const small = filled(1000, 128);
+  const copy = async (
+    machine: ConcurrentKVStateMachine,
+  ): Promise<ConcurrentKVStateMachine> => {
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>({
+      transform(block, controller): void {
+        look();
+        controller.enqueue(block);
+      },
+    });
+    const [recovered] = await Promise.all([
+      recover(readable),
+      save(machine, writable),
+    ]);
+    return recovered;
+  };
+  await copy(small);
+  const machine = filled(16_384, 64 * 1024 - 64);
   const before = memory();
+  most = 0;
   await save(machine, new WritableStream({ write: look }));
+  report("extra memory while saving a 1 GiB state", most - before, "MiB", {
+    atMost: 16,
+    of: "aim",
+  });
+  most = 0;
+  const other = await copy(machine);
+  if (other.getHash() !== machine.getHash()) {
+    throw new Error("Recovered another state");
+  }
   report(
-    "extra memory while saving a 1 GiB state",
-    sample.most - before,
+    "extra memory while saving and recovering it",
+    most - memory(),
     "MiB",
     {
       atMost: 16,
       of: "aim",
     },
-  );
-  const hash = machine.getHash();
-  const source = async (
-    take: (machine: ConcurrentKVStateMachine) => void,
-  ): Promise<void> => {
-    const { readable, writable } = new TransformStream<Uint8Array>();
-    const saving = save(machine, writable);
-    take(await recover(readable));
-    await saving;
-  };
-  const start = memory();
-  sample.most = 0;
-  let other: ConcurrentKVStateMachine | undefined;
-  await source((machine) => other = machine);
-  if (other!.getHash() !== hash) throw new Error("Recovered another state");
-  report(
-    "extra memory while recovering it, beyond a second state",
-    peakMemory() - start - 1024,
-    "MiB",
-    { atMost: 16, of: "aim" },
   );
 }
 
