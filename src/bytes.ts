@@ -16,7 +16,7 @@ export function isU64(value: bigint): boolean {
   return value >= 0n && value <= U64_MAX;
 }
 
-const encoder = new TextEncoder();
+const encoder = /* @__PURE__ */ new TextEncoder();
 
 /** The bytes of `text` in UTF-8, or the given bytes as they are. */
 export function toUint8Array(text: string | Uint8Array): Uint8Array {

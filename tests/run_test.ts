@@ -63,8 +63,9 @@ Deno.test("countLine() names skipped tests only if there are some", () => {
 });
 
 Deno.test("testArgs() leaves the browsers out for --unit, and passes the rest on", () => {
-  assertEquals(testArgs([]), []);
+  assertEquals(testArgs([]), ["--trace-leaks"]);
   assertEquals(testArgs(["--unit", "--filter", "H1"]), [
+    "--parallel",
     "--ignore=tests/browser,dist,.cache",
     "--filter",
     "H1",

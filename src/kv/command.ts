@@ -72,8 +72,8 @@ const field = {
  * The command at hand. To copy it here costs less than to make a view of it,
  * and it is the host's: nothing may refer to it afterwards.
  */
-let view = viewOf(new Uint8Array());
-let input = new Uint8Array();
+let view = /* @__PURE__ */ viewOf(/* @__PURE__ */ new Uint8Array());
+let input = /* @__PURE__ */ new Uint8Array();
 /** Where the command ends. */
 let end = 0;
 

@@ -34,7 +34,7 @@
  * The lanes between the steps, and the outcome of the last one: numbers that a
  * function could only return by allocating.
  */
-export const lanes: Int32Array = new Int32Array(2);
+export const lanes: Int32Array = /* @__PURE__ */ new Int32Array(2);
 
 /** Takes the bytes of `view` in [start, end) into the lanes. */
 function absorb(view: DataView, start: number, end: number): void {

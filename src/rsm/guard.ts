@@ -31,33 +31,48 @@ export const Op = {
 /** One of the calls a guard tells apart. */
 export type Op = typeof Op[keyof typeof Op];
 
-const { Update, Sync, Prepare, Save, Recover, Lookup, NALookup, Hash, Close } =
-  Op;
-const EVERYTHING = 2 * Close - 1;
-
-/** For each kind, the groups that exclude each other: every call of the left with every call of the right. */
-const EXCLUSIONS: Record<Type, readonly (readonly [number, number])[]> = {
-  // R2: a writer lock and a reader lock.
-  [RegularStateMachine]: [[Update | Recover | Close, EVERYTHING]],
-  // C2, C3. Lookups keep out of `close()`, which the contract leaves open, and
-  // a hash is taken between two updates, at an exact index (D7).
-  [ConcurrentStateMachine]: [
-    [Update | Prepare | Recover | Close, Update | Prepare | Recover | Close],
-    [Recover | Close, Save | NALookup | Hash],
-    [Close, Lookup],
-    [Update, Hash],
-  ],
-  // D7, and D11: a recovery overlaps nothing but `lookup()`.
-  [OnDiskStateMachine]: [
-    [
-      Update | Sync | Prepare | Recover | Close,
-      Update | Sync | Prepare | Recover | Close,
-    ],
-    [Recover | Close, Save],
-    [Recover, NALookup],
-    [Update | Recover | Close, Hash],
-  ],
-};
+/** For a kind of machine, the groups that exclude each other: every call of the left with every call of the right. */
+function exclusionsOf(type: Type): readonly (readonly [number, number])[] {
+  const {
+    Update,
+    Sync,
+    Prepare,
+    Save,
+    Recover,
+    Lookup,
+    NALookup,
+    Hash,
+    Close,
+  } = Op;
+  switch (type) {
+    // R2: a writer lock and a reader lock.
+    case RegularStateMachine:
+      return [[Update | Recover | Close, 2 * Close - 1]];
+    // C2, C3. Lookups keep out of `close()`, which the contract leaves open, and
+    // a hash is taken between two updates, at an exact index (D7).
+    case ConcurrentStateMachine:
+      return [
+        [
+          Update | Prepare | Recover | Close,
+          Update | Prepare | Recover | Close,
+        ],
+        [Recover | Close, Save | NALookup | Hash],
+        [Close, Lookup],
+        [Update, Hash],
+      ];
+    // D7, and D11: a recovery overlaps nothing but `lookup()`.
+    case OnDiskStateMachine:
+      return [
+        [
+          Update | Sync | Prepare | Recover | Close,
+          Update | Sync | Prepare | Recover | Close,
+        ],
+        [Recover | Close, Save],
+        [Recover, NALookup],
+        [Update | Recover | Close, Hash],
+      ];
+  }
+}
 
 /**
  * Runs calls on a machine so that none overlaps another it must not (R2, C2,
@@ -81,7 +96,7 @@ export class Guard {
   constructor(type: Type) {
     for (const op of Object.values(Op)) {
       let excluded = 0;
-      for (const [left, right] of EXCLUSIONS[type]) {
+      for (const [left, right] of exclusionsOf(type)) {
         if (left & op) excluded |= right;
         if (right & op) excluded |= left;
       }
