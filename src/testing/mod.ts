@@ -4,6 +4,9 @@
  * histories drawn at random, and reports the rule that is broken with the
  * smallest sequence of commands that breaks it.
  *
+ * For those who write logs and stores: the cases that each has to pass, as names
+ * and functions for any test runner (`logDBConformance()` and its like).
+ *
  * ```ts
  * import { checkStateMachine } from "./mod.ts";
  * import type { IStateMachine, Result } from "../statemachine/mod.ts";
@@ -73,3 +76,20 @@ export type {
   SnapshotFile,
 } from "../statemachine/mod.ts";
 export type { FileStore, OpenFile } from "../snapshot/file_store.ts";
+export {
+  blockStoreConformance,
+  type BlockStoreConformanceOptions,
+} from "./block_store_conformance.ts";
+export {
+  fileStoreConformance,
+  type FileStoreConformanceOptions,
+} from "./file_store_conformance.ts";
+export {
+  logDBConformance,
+  type LogDBConformanceOptions,
+} from "./log_conformance.ts";
+export {
+  type ConformanceCase,
+  snapshotStoreConformance,
+  type SnapshotStoreConformanceOptions,
+} from "./snapshot_store_conformance.ts";
