@@ -1,0 +1,405 @@
+/**
+ * Brings a large state from SQLite into a page's IndexedDB and back, and looks
+ * at the memory it takes; and kills a browser in the middle of a recovery.
+ *
+ * ```sh
+ * deno run -A tests/browser/transfer.ts       # 256 MiB
+ * deno run -A tests/browser/transfer.ts 32
+ * ```
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { kv, NodeHost, type Replica } from "../../mod.ts";
+import {
+  FileSnapshotStore,
+  SqliteKVStateMachine,
+  SqliteLogDB,
+} from "../../src/sqlite/mod.ts";
+import { stopBundler } from "../../web/bundle.ts";
+import { descendants, launch, removeFolder, within } from "./browser.ts";
+import { random } from "./kill.ts";
+import { servePages } from "./server.ts";
+import type { Held } from "./transfer_page.ts";
+
+const MIB = 1024 * 1024;
+const PAGE = "tests/browser/transfer_page.ts";
+const CLUSTER = { clusterID: 1n, nodeID: 1n };
+
+/** The longest a step may take, in milliseconds. */
+const STEP_MS_MAX = 600_000;
+
+/** What the page's process may take beyond what an empty page has, in MiB. */
+const PAGE_MIB_MAX = 192;
+
+/** What this process may take in one step beyond what it had before, in MiB. */
+const DENO_MIB_MAX = 128;
+
+/** How often memory is looked at, in milliseconds. */
+const SAMPLE_MS = 50;
+
+/** Values of the state, in bytes; and what one command carries. */
+const VALUE_BYTES_MIN = 1024;
+const VALUE_BYTES_MAX = 64 * 1024;
+const BATCH_BYTES = 896 * 1024;
+
+/** One step: how long it took, and the memory at its beginning and at its peak, in MiB. */
+export interface Step {
+  /** What was done. */
+  readonly name: string;
+  /** How long it took, in milliseconds. */
+  readonly ms: number;
+  /** Of this process. */
+  readonly deno: readonly [before: number, peak: number];
+  /** Of the process the page runs in. */
+  readonly page: readonly [before: number, peak: number];
+  /** Of all processes of the browser together. */
+  readonly browser: readonly [before: number, peak: number];
+}
+
+/** What came of it. */
+export interface Transfer {
+  /** The hashes: of the first machine, of the page's, and of the last. */
+  readonly hashes: readonly string[];
+  /** How many rows the first and the last have. */
+  readonly rows: readonly number[];
+  /** The values, in MiB. */
+  readonly mib: number;
+  /** Bytes that came back. */
+  readonly bytes: number;
+  /** What was done, in order. */
+  readonly steps: readonly Step[];
+}
+
+/** What a process has in memory, in MiB; 0 if it has ended. */
+function residentOf(pid: number, rendererOnly: boolean): number {
+  try {
+    const isRenderer = Deno.readTextFileSync(`/proc/${pid}/cmdline`)
+      .includes("--type=renderer");
+    if (rendererOnly && !isRenderer) return 0;
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024;
+  } catch {
+    return 0;
+  }
+}
+
+function memory(): [deno: number, page: number, browser: number] {
+  const pids = descendants(Deno.pid);
+  return [
+    Deno.memoryUsage().rss / MIB,
+    Math.max(0, ...pids.map((pid) => residentOf(pid, true))),
+    pids.reduce((sum, pid) => sum + residentOf(pid, false), 0),
+  ];
+}
+
+/** Does something and looks at the memory meanwhile. */
+async function step<T>(
+  steps: Step[],
+  name: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const before = memory();
+  const peak = [...before];
+  const sample = (): void => {
+    memory().forEach((now, i) => peak[i] = Math.max(peak[i]!, now));
+  };
+  const timer = setInterval(sample, SAMPLE_MS);
+  const began = performance.now();
+  try {
+    return await within(STEP_MS_MAX, name, work());
+  } finally {
+    clearInterval(timer);
+    sample();
+    const of = (i: number): [number, number] => [before[i]!, peak[i]!];
+    const ms = performance.now() - began;
+    steps.push({ name, ms, deno: of(0), page: of(1), browser: of(2) });
+  }
+}
+
+/** A host that keeps everything in a directory. */
+class Site implements AsyncDisposable {
+  readonly #logDB: SqliteLogDB;
+  readonly #snapshots: FileSnapshotStore;
+  readonly #directory: string;
+  readonly host: NodeHost;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+    this.#logDB = new SqliteLogDB(`${directory}/log.db`, {
+      durability: "normal",
+    });
+    this.#snapshots = new FileSnapshotStore(`${directory}/snapshots`);
+    this.host = new NodeHost({
+      logDB: this.#logDB,
+      snapshots: this.#snapshots,
+    });
+  }
+
+  start(): Promise<Replica> {
+    return this.host.startOnDiskCluster(
+      () =>
+        new SqliteKVStateMachine(`${this.#directory}/state.db`, {
+          memoryBudgetBytes: 16 * MIB,
+        }),
+      CLUSTER,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.host.stop();
+    await this.#snapshots.close();
+    await this.#logDB.close();
+  }
+}
+
+/** Puts values of many sizes until they come to so many bytes. */
+async function fill(
+  replica: Replica,
+  bytes: number,
+  seed: number,
+): Promise<void> {
+  const next = random(seed);
+  const noise = new Uint32Array(VALUE_BYTES_MAX / 2);
+  for (let i = 0; i < noise.length; i++) noise[i] = next() * 2 ** 32;
+  const source = new Uint8Array(noise.buffer);
+  let row = 0;
+  for (let done = 0; done < bytes;) {
+    const parts: Uint8Array[] = [];
+    let length = 0;
+    while (length < BATCH_BYTES && done + length < bytes) {
+      const size = VALUE_BYTES_MIN +
+        Math.floor(next() * (VALUE_BYTES_MAX - VALUE_BYTES_MIN));
+      const at = Math.floor(next() * (source.length - size));
+      // Not in the order of the keys.
+      const key = `${Math.floor(next() * 1e9)}/${row++}`;
+      parts.push(kv.put(key, source.subarray(at, at + size)));
+      length += size;
+    }
+    await replica.propose(kv.batch(parts));
+    done += length;
+  }
+}
+
+/** Hands out one stream to whoever gets `/out`, and makes another of what is posted to `/in`. */
+function serveStreams(out: () => ReadableStream<Uint8Array>): {
+  readonly origin: string;
+  readonly incoming: ReadableStream<Uint8Array>;
+  abort(reason: unknown): Promise<void>;
+  stop(): Promise<void>;
+} {
+  const { readable, writable } = new TransformStream<Uint8Array>();
+  const writer = writable.getWriter();
+  // Who reads is told of it.
+  writer.closed.catch(() => {});
+  let posts = 0;
+  const headers = { "access-control-allow-origin": "*" };
+  const server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen(): void {} },
+    async (request) => {
+      const { pathname } = new URL(request.url);
+      if (pathname === "/out") return new Response(out(), { headers });
+      if (pathname === "/in/end") await writer.close();
+      else if (pathname !== `/in/${posts++}`) {
+        return new Response(null, { status: 409, headers });
+      } else {
+        for await (const chunk of request.body ?? []) await writer.write(chunk);
+      }
+      return new Response(null, { status: 204, headers });
+    },
+  );
+  return {
+    origin: `http://127.0.0.1:${server.addr.port}`,
+    incoming: readable,
+    abort: (reason) => writer.abort(reason),
+    stop: () => server.shutdown(),
+  };
+}
+
+/**
+ * Fills a machine in SQLite, streams its snapshot into a page that recovers it
+ * into IndexedDB, and that page's snapshot back into a new machine in SQLite
+ * (H9, D11).
+ */
+export async function transfer(mib: number, seed: number): Promise<Transfer> {
+  const directory = await Deno.makeTempDir({ prefix: "transfer-" });
+  const steps: Step[] = [];
+  await using pages = servePages();
+  const url = await pages.page(PAGE);
+  const browser = await launch("Chromium");
+  try {
+    const page = await browser.open(url);
+    await using from = new Site(`${directory}/from`);
+    const first = await from.start();
+    await step(steps, "fill", () => fill(first, mib * MIB, seed));
+    const streams = serveStreams(() => first.exportSnapshot());
+    try {
+      const { origin } = streams;
+      const there = await step(
+        steps,
+        "into the page",
+        () => page.evaluate(`page.take("${origin}/out")`, STEP_MS_MAX),
+      );
+      // With nobody to take it: what the export itself needs.
+      const exported = await step(
+        steps,
+        "export in the page",
+        () => page.evaluate("page.give()", STEP_MS_MAX),
+      );
+      await using to = new Site(`${directory}/to`);
+      const bytes = await step(steps, "back", async () => {
+        const imported = to.host.importSnapshot(1n, streams.incoming);
+        const given = page.evaluate(`page.give("${origin}/in")`, STEP_MS_MAX);
+        given.catch((error) => streams.abort(error));
+        return (await Promise.all([given, imported]))[0] as number;
+      });
+      assertEquals(exported, bytes, "Two exports differ in length");
+      await page.evaluate("page.close()", STEP_MS_MAX);
+      const last = await step(steps, "recover", () => to.start());
+      const hash = async (replica: Replica): Promise<string> =>
+        `${(await replica.getHash()).hash}`;
+      const rows = async (replica: Replica): Promise<number> =>
+        Number(await replica.read(kv.count()));
+      return {
+        hashes: [await hash(first), there as string, await hash(last)],
+        rows: [await rows(first), await rows(last)],
+        mib,
+        bytes,
+        steps,
+      };
+    } finally {
+      await streams.stop();
+    }
+  } finally {
+    await browser.kill();
+    await removeFolder(directory);
+  }
+}
+
+/** Checks that the state came back, and what memory it took; the same for any size of it. */
+export function checkTransfer(
+  { hashes, rows, mib, bytes, steps }: Transfer,
+  said: string,
+): void {
+  assertEquals(new Set(hashes).size, 1, `${hashes}, ${said}`);
+  assert(hashes[0] !== "0", said);
+  assertEquals(rows[0], rows[1], said);
+  assert(bytes > mib * MIB, `${bytes} bytes came back, ${said}`);
+  const [filling, ...others] = steps;
+  const [base] = filling!.page;
+  assert(base > 0, `The page's process is not seen, ${said}`);
+  for (const one of others) {
+    const [before, peak] = one.deno;
+    const text = `${lineOf(one)}, ${said}`;
+    assert(one.page[1] - base < PAGE_MIB_MAX, text);
+    assert(peak - before < DENO_MIB_MAX, text);
+  }
+}
+
+/** Says a step in a line. */
+export function lineOf({ name, ms, deno, page, browser }: Step): string {
+  const of = (pair: readonly [number, number]): string =>
+    pair.map((mib) => mib.toFixed(0)).join(" → ");
+  return `${name}: ${(ms / 1000).toFixed(1)} s; MiB resident, before and at ` +
+    `the peak: here ${of(deno)}, page ${of(page)}, browser ${of(browser)}`;
+}
+
+/** Resolves to what the page tells that begins with `word`, from `least` on; fails if `work` does. */
+async function toldBy(
+  told: () => string[],
+  word: string,
+  least: number,
+  work: Promise<unknown>,
+): Promise<number> {
+  const failed = work.then(() => new Promise<never>(() => {}));
+  failed.catch(() => {});
+  for (let waited = 0; waited < STEP_MS_MAX; waited += 5) {
+    for (const line of told()) {
+      const [first, number] = line.split(" ");
+      if (first === word && Number(number) >= least) return Number(number);
+    }
+    await Promise.race([failed, sleep(5)]);
+  }
+  throw new Error(`The page does not tell "${word}"`);
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/**
+ * Kills the browser while a machine that has a state recovers another one, and
+ * looks whether the old one is there whole (D11): at each of `stops`, with so
+ * much of it taken in, and then `kills` times at a moment near its end, where it
+ * may as well be the new one, whole. At last one comes to its end.
+ */
+export async function killRecovering(
+  stops: readonly number[],
+  kills: number,
+  seed: number,
+): Promise<void> {
+  const next = random(seed);
+  const profile = await Deno.makeTempDir({ prefix: "profile-" });
+  await using server = servePages();
+  const url = await server.page(PAGE);
+  const lives = stops.length + kills;
+  let old: Held | undefined;
+  let made: Held | undefined;
+  try {
+    for (let life = 0; life <= lives; life++) {
+      const browser = await launch("Chromium", { profile });
+      try {
+        const page = await browser.open(url);
+        const call = (what: string): Promise<unknown> =>
+          page.evaluate(`page.${what}`, STEP_MS_MAX);
+        old ??= await call("keep()") as Held;
+        const held = await call("held()") as Held;
+        if (held.hash === made?.hash) old = made;
+        assertEquals(held, old, `After ${life} kills`);
+        server.told();
+        const hash = await call(`hashOf(${life + 1})`) as string;
+        const until = stops[life] ?? 1;
+        made = until < 1 ? undefined : { ...old, hash };
+        const recovering = call(`recover(${life + 1}, ${until}, ${MIB})`);
+        // Fails when the browser is killed.
+        recovering.catch(() => {});
+        if (life === lives) {
+          const recovered = await recovering as Held;
+          assert(hash !== old.hash, "The states are the same");
+          assertEquals(recovered, made);
+          assertEquals(await call("held()"), recovered);
+          break;
+        }
+        const moment = until < 1
+          ? toldBy(server.told, "stopped", 0, recovering)
+          : toldBy(server.told, "taken", 0.9, recovering);
+        const reached = await moment;
+        if (until < 1) assert(reached > 0, "Nothing was written by the kill");
+        else await sleep(next() * 50);
+      } finally {
+        await browser.kill();
+      }
+    }
+  } catch (error) {
+    throw new Error(`Seed ${seed}`, { cause: error });
+  } finally {
+    await removeFolder(profile);
+  }
+}
+
+if (import.meta.main) {
+  const say = (line: string): void =>
+    void Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
+  const mib = Number(Deno.args[0] ?? 256);
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+  say(`${mib} MiB, seed ${seed}`);
+  const made = await transfer(mib, seed);
+  const { hashes, rows, bytes, steps } = made;
+  for (const one of steps) say(lineOf(one));
+  say(`Hashes ${hashes.join(", ")}; rows ${rows.join(", ")}; ${bytes} bytes`);
+  await stopBundler();
+  checkTransfer(made, `seed ${seed}`);
+}
