@@ -216,6 +216,9 @@ async function check(directory: string, least: number[]): Promise<void> {
       `State at ${a.index} is not that of a replay to ${b.index}`,
     );
   }
+  // A running replica would go on taking snapshots, and making room for them.
+  await disk.stop();
+  await memory.stop();
   for (const info of await snapshots.list(config.clusterID)) {
     const { transform, totals } = verifySnapshot();
     await snapshots.open(info).pipeThrough(transform).pipeTo(
