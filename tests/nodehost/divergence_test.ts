@@ -272,7 +272,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 a wrong replica recovers from a snapshot of one that agreed with the trusted one, and not before it did",
+  "H12 U32 a wrong replica recovers from a snapshot of one that agreed with the trusted one, and not before it did",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
       const env = new ManualEnv();

@@ -175,7 +175,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 the log after an export in flight is not cut",
+  "H7 U27 the log after an export in flight is not cut",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       await using logDB = new MemoryLogDB();

@@ -142,7 +142,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 a copy that comes before the acknowledgement is answered with the first result, one that comes after is ignored",
+  "H3 U20 a copy that comes before the acknowledgement is answered with the first result, one that comes after is ignored",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host, replica } = await start({ logDB });

@@ -175,7 +175,7 @@ for (
   ]
 ) {
   Deno.test(
-    `H10 a stop is bounded when ${method}() never settles, and leaves other clusters alone`,
+    `H10 U39 a stop is bounded when ${method}() never settles, and leaves other clusters alone`,
     checked(async () => {
       for (const kind of KINDS) {
         if (method === "sync" && !["disk", "hosted"].includes(kind)) continue;
