@@ -43,6 +43,7 @@
 export * from "./src/statemachine/mod.ts";
 export * from "./src/log/mod.ts";
 export * from "./src/store/mod.ts";
+export * from "./src/outbox/mod.ts";
 export * from "./src/snapshot/errors.ts";
 export * from "./src/snapshot/file_store.ts";
 export * from "./src/snapshot/memory_file_store.ts";
@@ -59,9 +60,11 @@ export * from "./src/kv/mod.ts";
 export {
   ErrInvalidResult,
   ErrInvalidSession,
+  ErrProposalRefused,
   ErrProposalSkipped,
   ErrSystemBusy,
   type InvalidSessionReason,
 } from "./src/rsm/errors.ts";
+export type { SessionStanding } from "./src/rsm/driver.ts";
 export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";
 export type { Env } from "./src/env.ts";

@@ -63,6 +63,9 @@ export const SESSION_RESULT_BYTES_MAX: number = 4 * 1024 * 1024;
 /** Result data kept for all sessions of a cluster until acknowledged, in bytes. */
 export const SESSIONS_RESULT_BYTES_MAX: number = 64 * 1024 * 1024;
 
+/** Why a proposal was refused, as the log tells it, in bytes of text. Part of the replicated rules. */
+export const REFUSAL_BYTES_MAX: number = 512;
+
 /** The owner a register record may name, in bytes. */
 export const SESSION_OWNER_BYTES_MAX: number = 256;
 
@@ -91,6 +94,18 @@ export const SNAPSHOTS_KEPT: number = 2;
 /** Hash checkpoints kept for comparison, in checkpoints. */
 export const CHECKPOINTS_KEPT: number = 64;
 
+/** Entries whose hashes are taken one by one to explain a divergence, in entries. */
+export const EXPLAIN_ENTRIES_MAX: number = 16_384;
+
+/** Entries that are gone over once more to explain a divergence, in entries. */
+export const REPLAY_ENTRIES_MAX: number = 1024 * 1024;
+
+/** How long the explanation of a divergence may take, in milliseconds. */
+export const EXPLAIN_MS_MAX: number = 60_000;
+
+/** Commands that a view runs anew for one more before anybody asks, in commands. */
+export const VIEW_EAGER_COMMANDS_MAX: number = 64;
+
 /** Key of the key-value machines, in bytes. */
 export const KV_KEY_BYTES_MAX: number = 64 * 1024;
 
@@ -101,7 +116,7 @@ export const KV_VALUE_BYTES_MAX: number = COMMAND_BYTES_MAX;
 export const KV_BATCH_PARTS_MAX: number = 65_536;
 
 /** A page of rows in a block store, in bytes; one row more may pass it. */
-export const PACKED_PAGE_BYTES: number = 32 * 1024;
+export const PACKED_PAGE_BYTES: number = 8 * 1024;
 
 /** Rows of one page, in rows. */
 export const PACKED_PAGE_ROWS: number = 1024;
@@ -109,14 +124,23 @@ export const PACKED_PAGE_ROWS: number = 1024;
 /** Changes that a packed store writes in the background once they are so many, in bytes. */
 export const PACKED_FLUSH_BYTES: number = 256 * 1024;
 
-/** Changes that may wait for the write under way before the next update has to wait too, in bytes; one update more may pass it. */
-export const PACKED_PENDING_BYTES_MAX: number = 1024 * 1024;
+/** Changes that may wait for the write under way before an update has to wait for it a moment, in bytes. */
+export const PACKED_PENDING_BYTES: number = 1024 * 1024;
+
+/** How long that moment is, in milliseconds. */
+export const PACKED_PENDING_MS: number = 15;
+
+/** Changes that may wait for the write under way before an update has to wait for its end, in bytes; one update more may pass it. */
+export const PACKED_PENDING_BYTES_MAX: number = 4 * 1024 * 1024;
+
+/** One record of the log of a packed store, in bytes; one row more may pass it. A browser may keep what is larger than 64 KiB in a file of its own, at a cost of its own. */
+export const PACKED_RECORD_BYTES: number = 56 * 1024;
 
 /** Pages that go with one write, in bytes. */
-export const PACKED_WRITE_BYTES_MAX: number = 2 * 1024 * 1024;
+export const PACKED_WRITE_BYTES_MAX: number = 1024 * 1024;
 
 /** Log of a packed store of up to four times as many bytes, in bytes. */
-export const PACKED_LOG_BYTES: number = 8 * 1024 * 1024;
+export const PACKED_LOG_BYTES: number = 12 * 1024 * 1024;
 
 /** What a block of the log counts for beyond its content, in bytes. */
 export const PACKED_LOG_BLOCK_BYTES: number = 1024;
@@ -162,3 +186,156 @@ export const PERSISTENCE_MS_MAX: number = 5_000;
 
 /** One block of a snapshot in a block store, in bytes. */
 export const SNAPSHOT_CHUNK_BYTES: number = 256 * 1024;
+
+/** One frame of the protocol between server and client, in bytes. A batch of the log always fits. */
+export const SYNC_FRAME_BYTES_MAX: number = BATCH_BYTES_MAX + 64 * 1024;
+
+/** A text in a message of the protocol, in characters. */
+export const SYNC_TEXT_BYTES_MAX: number = 1024;
+
+/** The token by which a client says who it is, in bytes. */
+export const SYNC_TOKEN_BYTES_MAX: number = 16 * 1024;
+
+/** Data frames an end takes before it grants more, in bytes; one frame more may pass it. */
+export const SYNC_CREDIT_BYTES: number = 4 * 1024 * 1024;
+
+/** How long a client tries one connection, its token and the server's welcome included, in milliseconds. */
+export const SYNC_CONNECT_MS_MAX: number = 15_000;
+
+/** First wait before a client connects again, in milliseconds. */
+export const SYNC_RETRY_FIRST_MS: number = 250;
+
+/** Longest wait before a client connects again, in milliseconds. */
+export const SYNC_RETRY_LAST_MS: number = 30_000;
+
+/** First wait after a server has refused a client or its token, in milliseconds. */
+export const SYNC_REFUSED_FIRST_MS: number = 5_000;
+
+/** Longest wait after a server has refused a client or its token, in milliseconds. */
+export const SYNC_REFUSED_LAST_MS: number = 60_000;
+
+/** First wait after two ends that understand nothing of each other have met, in milliseconds. */
+export const SYNC_MISMATCH_FIRST_MS: number = 60_000;
+
+/** Longest wait after two ends that understand nothing of each other have met, in milliseconds. */
+export const SYNC_MISMATCH_LAST_MS: number = 600_000;
+
+/** How long a connection must have lasted for the waits to start over, in milliseconds. */
+export const SYNC_STABLE_MS: number = 5_000;
+
+/** How far apart hints of the browser make a client try again, in milliseconds. */
+export const SYNC_HINT_MS: number = 1_000;
+
+/** How long the answer to a ping that a hint has caused is waited for, in milliseconds. */
+export const SYNC_HINT_PING_MS: number = 5_000;
+
+/** The shortest heartbeat a client lets a server tell it, in milliseconds. */
+export const SYNC_HEARTBEAT_MS_MIN: number = 1_000;
+
+/** How far apart a watcher of a client is told of progress, in milliseconds. */
+export const SYNC_PROGRESS_MS: number = 50;
+
+/** How long what a client has received may fill all its credit, with nobody taking it, before others come first, in milliseconds. */
+export const SYNC_STALL_MS: number = 5_000;
+
+/** How long a client waits for a server to make a snapshot, in milliseconds. */
+export const SYNC_SNAPSHOT_MS_MAX: number = 300_000;
+
+/** How long a client keeps a snapshot on offer that nobody opens, in milliseconds. */
+export const SYNC_SNAPSHOT_OFFER_MS: number = 30_000;
+
+/** A block of a client's copy of the log that is still written to, in bytes; one batch more may pass it. */
+export const SYNC_COPY_BLOCK_BYTES: number = 32 * 1024;
+
+/** Clusters open on one connection, in channels. */
+export const SYNC_CHANNELS_MAX: number = 64;
+
+/** Reads, transfers and requests open on one connection, in streams. */
+export const SYNC_STREAMS_MAX: number = 256;
+
+/** Connections of one server, in connections. */
+export const SYNC_CONNECTIONS_MAX: number = 4096;
+
+/** Connections of one principal, in connections. */
+export const SYNC_PRINCIPAL_CONNECTIONS_MAX: number = 64;
+
+/** What one connection may send in the long run, in commands per second; as many at once. */
+export const SYNC_COMMANDS_PER_SECOND_MAX: number = 50_000;
+
+/** Snapshots that a server sends or takes at one time, in snapshots. */
+export const SYNC_TRANSFERS_MAX: number = 16;
+
+/** Snapshots that one connection is sent at one time, in snapshots. */
+export const SYNC_CONNECTION_TRANSFERS_MAX: number = 2;
+
+/** A snapshot that is uploaded, in bytes. */
+export const SYNC_UPLOAD_BYTES_MAX: number = 16 * 1024 * 1024 * 1024;
+
+/** How far behind a reader is when a snapshot is the better way, in entries. */
+export const SYNC_FAR_ENTRIES: number = 16_384;
+
+/** Recent records of a cluster that a server has in memory for its readers, in bytes; twice as many at most. */
+export const SYNC_RING_BYTES: number = 4 * 1024 * 1024;
+
+/** Frames of one connection that have not left before no data is sent to it, in bytes; past twice as many it is closed. */
+export const SYNC_BUFFERED_BYTES_MAX: number = 4 * 1024 * 1024;
+
+/** How often a server looks whether frames have left that it waits for, in milliseconds. */
+export const SYNC_BUFFERED_TICK_MS: number = 10;
+
+/** The longest wait for more records before what is there is sent to all readers, in milliseconds. */
+export const SYNC_GATHER_MS_MAX: number = 10;
+
+/** Who hears nothing for this long asks whether the other end is there, in milliseconds; for twice as long, hangs up. */
+export const SYNC_HEARTBEAT_MS: number = 15_000;
+
+/** How long a connection may take to say who it is, in milliseconds. */
+export const SYNC_HELLO_MS_MAX: number = 10_000;
+
+/** How long a reader may take none of what waits for it, in milliseconds. */
+export const SYNC_SLOW_MS_MAX: number = 30_000;
+
+/** How long the log is kept for one who was sent a snapshot and has not read on, in milliseconds. */
+export const SYNC_RETENTION_MS_MAX: number = 300_000;
+
+/** How often a server looks after its connections, in milliseconds. */
+export const SYNC_TICK_MS: number = 1_000;
+
+/** How often it is looked whether a replica has applied what is waited for, in milliseconds. */
+export const SYNC_APPLIED_TICK_MS: number = 5;
+
+/** How long a server that stops waits for what is under way, in milliseconds. */
+export const SYNC_SHUTDOWN_MS_MAX: number = 5_000;
+
+/** Commands of one cluster that an outbox keeps, in commands. */
+export const OUTBOX_COMMANDS_MAX: number = 65_536;
+
+/** Commands of one cluster that an outbox keeps, in bytes. */
+export const OUTBOX_BYTES_MAX: number = 64 * 1024 * 1024;
+
+/** Commands in one block of an outbox, in commands. */
+export const OUTBOX_BLOCK_COMMANDS_MAX: number = 1024;
+
+/** Commands in one block of an outbox, in bytes; one larger command may pass it. */
+export const OUTBOX_BLOCK_BYTES_MAX: number = 1024 * 1024;
+
+/** Commands that were decided and are removed from an outbox with the next write, in commands. Well below the window of a session. */
+export const OUTBOX_DONE_COMMANDS_MAX: number = 1024;
+
+/** How long fewer of them stay when nothing else is written, in milliseconds. */
+export const OUTBOX_DONE_MS: number = 1_000;
+
+/** Commands of an outbox that are on their way at once, in commands. */
+export const OUTBOX_SENT_COMMANDS_MAX: number = 1024;
+
+/** Commands that one write allows to be sent, in commands. */
+export const OUTBOX_MARK_COMMANDS_MAX: number = 4096;
+
+/** Holders of its session of whom an outbox does not know which one counts, in holders. */
+export const OUTBOX_HOLDERS_MAX: number = 1024;
+
+/** Replicas of which a server remembers whose their proposals are, in replicas. */
+export const SYNC_ORIGINS_MAX: number = 65_536;
+
+/** What a server says of one connection between two looks after it, in records. */
+export const SYNC_LOG_RECORDS_MAX: number = 100;

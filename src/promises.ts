@@ -19,3 +19,11 @@ export function isPromise<T>(value: MaybePromise<T>): value is Promise<T> {
 export function settleable<T>(value: MaybePromise<T>): MaybePromise<T> {
   return isPromise(value) ? Promise.resolve(value) : value;
 }
+
+/** Goes on with a value as soon as it is there. */
+export function chain<T, U>(
+  value: MaybePromise<T>,
+  next: (value: T) => MaybePromise<U>,
+): MaybePromise<U> {
+  return isPromise(value) ? value.then(next) : next(value);
+}

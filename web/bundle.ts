@@ -117,6 +117,7 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
     outfile: pathOf(new URL(`dist/${name}.js`, ROOT)),
     banner: { js: banner },
     bundle: true,
+    charset: "utf8",
     format: "esm",
     legalComments: "none",
     logLevel: "silent",

@@ -68,10 +68,15 @@ export * from "./errors.ts";
 export * from "./kv_state_machine.ts";
 export * from "./log_db.ts";
 export * from "./opfs_file_store.ts";
+export * from "./outbox.ts";
 export * from "./snapshot_store.ts";
 export * from "./storage.ts";
 // What these build on, and what the signatures above name.
 export { BlockLogDB, type BlockLogOptions } from "../log/block_log.ts";
+export {
+  BlockOutbox,
+  type BlockOutboxOptions,
+} from "../outbox/block_outbox.ts";
 export {
   BlockSnapshotStore,
   type BlockSnapshotStoreOptions,

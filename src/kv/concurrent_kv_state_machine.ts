@@ -7,8 +7,10 @@
  */
 
 import type {
+  Forked,
   IConcurrentStateMachine,
   IExtended,
+  IFork,
   IHash,
 } from "../statemachine/machines.ts";
 import type {
@@ -17,6 +19,7 @@ import type {
   SnapshotFile,
 } from "../statemachine/types.ts";
 import { applyCommand } from "./command.ts";
+import { overTree } from "./overlay.ts";
 import {
   answer,
   decodeQuery,
@@ -38,7 +41,11 @@ interface Mark {
  * same state hash, same snapshots.
  */
 export class ConcurrentKVStateMachine
-  implements IConcurrentStateMachine<KVQuery, KVAnswer>, IHash, IExtended {
+  implements
+    IConcurrentStateMachine<KVQuery, KVAnswer>,
+    IHash,
+    IExtended,
+    IFork<IConcurrentStateMachine<KVQuery, KVAnswer>> {
   #tree: Tree = new Tree();
 
   /** Applies commands. Bytes that are none change nothing and give `kv.INVALID`. */
@@ -97,8 +104,13 @@ export class ConcurrentKVStateMachine
     this.#tree = await loadPayload(r, stopped);
   }
 
+  /** The present state, with what is done to the fork laid over it: it costs what is done to it, and is of use until the next `update()`. */
+  fork(): Forked<IConcurrentStateMachine<KVQuery, KVAnswer>> {
+    return overTree(this.#tree);
+  }
+
   /** An independent machine in the same state. What neither of them has changed since is in memory once. */
-  fork(): ConcurrentKVStateMachine {
+  clone(): ConcurrentKVStateMachine {
     const machine = new ConcurrentKVStateMachine();
     machine.#tree = new Tree(this.#tree);
     return machine;

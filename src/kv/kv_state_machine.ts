@@ -7,7 +7,9 @@
  */
 
 import type {
+  Forked,
   IExtended,
+  IFork,
   IHash,
   IStateMachine,
 } from "../statemachine/machines.ts";
@@ -17,6 +19,7 @@ import type {
   SnapshotFile,
 } from "../statemachine/types.ts";
 import { applyCommand } from "./command.ts";
+import { overTree } from "./overlay.ts";
 import {
   answer,
   decodeQuery,
@@ -29,7 +32,11 @@ import { Tree } from "./tree.ts";
 
 /** A key-value machine in memory. Its commands and queries are made by `kv`. */
 export class KVStateMachine
-  implements IStateMachine<KVQuery, KVAnswer>, IHash, IExtended {
+  implements
+    IStateMachine<KVQuery, KVAnswer>,
+    IHash,
+    IExtended,
+    IFork<IStateMachine<KVQuery, KVAnswer>> {
   #tree: Tree = new Tree();
 
   /** Applies a command. Bytes that are none change nothing and give `kv.INVALID`. */
@@ -73,8 +80,17 @@ export class KVStateMachine
     this.#tree = await loadPayload(r, stopped);
   }
 
+  /** The present state, with what is done to the fork laid over it: it costs what is done to it, and is of use until the next `update()`. */
+  fork(): Forked<IStateMachine<KVQuery, KVAnswer>> {
+    const overlay = overTree(this.#tree);
+    return {
+      update: (cmd) => applyCommand(overlay, cmd),
+      lookup: (query) => overlay.lookup(query),
+    };
+  }
+
   /** An independent machine in the same state. What neither of them has changed since is in memory once. */
-  fork(): KVStateMachine {
+  clone(): KVStateMachine {
     const machine = new KVStateMachine();
     machine.#tree = new Tree(this.#tree);
     return machine;

@@ -139,12 +139,16 @@ export class Leaf {
     return -1;
   }
 
-  /** The first row whose key is not less than the given one. */
-  lowerBound(view: DataView, start: number, end: number): number {
+  /** The first row in [low, high) whose key is not less than the given one, or `high`. */
+  lowerBound(
+    view: DataView,
+    start: number,
+    end: number,
+    low = 0,
+    high: number = this.rows,
+  ): number {
     const leaf = this.view;
     const { meta } = this;
-    let low = 0;
-    let high = this.rows;
     while (low < high) {
       const row = low + high >> 1;
       let at = meta[row * WIDTH]!;
@@ -196,6 +200,7 @@ export class Leaf {
       );
       this.rows += take - drop;
     }
+    if (grow === 0) return;
     for (let i = row + take; i <= this.rows; i++) meta[i * WIDTH]! += grow;
   }
 

@@ -38,10 +38,11 @@
  *
  * ## Memory
  *
- * Rows are packed into leaves of up to 16 KiB. While a snapshot or a fork is in
+ * Rows are packed into leaves of up to 16 KiB. While a snapshot or a clone is in
  * use, what changes costs a copy of its leaf, once; the state is never copied
- * as a whole. A fork finds keys by comparing them, which takes a few times as
- * long as the hash index of the machine it comes from.
+ * as a whole. A clone finds keys by comparing them, which takes a few times as
+ * long as the hash index of the machine it comes from. A fork holds nothing but
+ * what is done to it.
  *
  * @module
  */

@@ -10,7 +10,9 @@ import { ByteReader, ByteWriter, toUint8Array } from "../bytes.ts";
 import { isPromise } from "../promises.ts";
 import type { HostRow, HostState, IHostState } from "../rsm/host_state.ts";
 import type {
+  Forked,
   IExtended,
+  IFork,
   IHash,
   IOnDiskStateMachine,
 } from "../statemachine/machines.ts";
@@ -21,6 +23,7 @@ import { hash64, hashKey, hashValue, lanes } from "./hash.ts";
 import { HIGH, type Leaf, LOW, WIDTH } from "./leaf.ts";
 import { chain, PackedStore, type Rebuild } from "./packed/packed_store.ts";
 import type { Slot, Version } from "./packed/table.ts";
+import { Overlay } from "./overlay.ts";
 import {
   answer,
   checked,
@@ -173,6 +176,7 @@ export class OnDiskKVStateMachine
     IOnDiskStateMachine<KVQuery, KVAnswer>,
     IHash,
     IExtended,
+    IFork<IOnDiskStateMachine<KVQuery, KVAnswer>>,
     IHostState {
   readonly #source: BlockStore | (() => BlockStore);
   readonly #options: OnDiskKVStateMachineOptions;
@@ -185,8 +189,8 @@ export class OnDiskKVStateMachine
   /**
    * A machine in a store. A store that is given stays the caller's, to close when
    * no lookup will come any more; one that is made belongs to the machine: it is
-   * made by `open()` and closed by `close()`, and what is not in memory cannot be
-   * looked up afterwards.
+   * made by `open()` and closed by `close()`, and a lookup of what is not in memory
+   * gets an `ErrClusterClosed` afterwards (D7).
    */
   constructor(
     store: BlockStore | (() => BlockStore),
@@ -448,6 +452,14 @@ export class OnDiskKVStateMachine
   /** The state hash, kept up to date: asking costs nothing. */
   getHash(): bigint {
     return this.#rows.hash;
+  }
+
+  /** The present state, with what is done to the fork laid over it in memory. */
+  fork(): Forked<IOnDiskStateMachine<KVQuery, KVAnswer>> {
+    return new Overlay(this.#rows, {
+      load: (entry) => this.#prepare([entry], 0),
+      lookup: (query) => this.#lookup(query),
+    });
   }
 
   /** Marks the present state, at once. What is changed from now on stays readable until the mark is given up. */

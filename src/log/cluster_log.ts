@@ -174,12 +174,14 @@ export abstract class ClusterLog {
   }
 }
 
-class MemoryCheckpointBoard implements CheckpointBoard {
+/** The checkpoints of one cluster in memory, the newest of them. */
+export class MemoryCheckpointBoard implements CheckpointBoard {
   #checkpoints: Checkpoint[] = [];
   readonly #watchers = new Set<
     { nodeID: bigint; listener: (checkpoint: Checkpoint) => void }
   >();
 
+  /** Puts up a checkpoint. */
   publish(checkpoint: Checkpoint): void {
     this.#checkpoints.push(checkpoint);
     if (this.#checkpoints.length > CHECKPOINTS_KEPT) this.#checkpoints.shift();
@@ -188,6 +190,7 @@ class MemoryCheckpointBoard implements CheckpointBoard {
     }
   }
 
+  /** Tells of the checkpoints of other replicas; returns what ends that. */
   watch(
     nodeID: bigint,
     listener: (checkpoint: Checkpoint) => void,

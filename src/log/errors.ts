@@ -27,6 +27,10 @@ export interface Divergence {
   readonly after?: number | undefined;
   /** The first index known to differ, if one is known. */
   readonly upTo?: number | undefined;
+  /** The first entry that leaves different states, once it was found. */
+  readonly index?: number | undefined;
+  /** The command of that entry, if it has one. */
+  readonly command?: Uint8Array | undefined;
 }
 
 /**
@@ -41,11 +45,17 @@ export class ErrDiverged extends SampanError {
   readonly after: number | undefined;
   /** The first index known to differ, if one is known. */
   readonly upTo: number | undefined;
+  /** The first entry that leaves different states, once it was found. */
+  readonly index: number | undefined;
+  /** The command of that entry, if it has one. */
+  readonly command: Uint8Array | undefined;
   /** An error that says what differs, and between which indexes. */
   constructor(message: string, range: Divergence = {}) {
     super(message);
     this.after = range.after;
     this.upTo = range.upTo;
+    this.index = range.index;
+    this.command = range.command;
   }
 }
 
@@ -94,5 +104,30 @@ export class ErrLogCorrupted extends SampanError {
   constructor(index: number, message: string, options?: ErrorOptions) {
     super(`Log is corrupted at ${index}: ${message}`, options);
     this.index = index;
+  }
+}
+
+/** Why a record was refused. */
+export interface Refusal {
+  /** Which record of the batch, from 0. */
+  readonly at: number;
+  /** Why, for a person to read. */
+  readonly reason: string;
+}
+
+/**
+ * Some records of a batch were refused for good and are not in the log; all
+ * others are. (A refused proposal of a session is in the log as the skipping of
+ * its series, and not named here.)
+ */
+export class ErrRecordsRefused extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrRecordsRefused";
+  /** Which, and why. */
+  readonly refusals: readonly Refusal[];
+  /** An error for the records named. */
+  constructor(refusals: readonly Refusal[]) {
+    super(`${refusals.length} records were refused: ${refusals[0]?.reason}`);
+    this.refusals = refusals;
   }
 }

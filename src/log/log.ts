@@ -92,12 +92,26 @@ export interface Checkpoint {
   readonly sessions: bigint;
 }
 
+/** Where snapshots can be had, but not put. */
+export type SnapshotSource = Pick<SnapshotStore, "list" | "open">;
+
 /** Optional part of a log: a board on which replicas compare their hashes (H12). */
 export interface CheckpointBoard {
+  /** The replica that is right when hashes differ, where the log itself knows it: the server, for a page. */
+  readonly trusted?: bigint | undefined;
   /** Puts up a checkpoint for the other replicas to see. */
   publish(checkpoint: Checkpoint): void;
   /** Calls `listener` with every checkpoint of another replica still on the board, and each that comes; returns what ends it. */
   watch(nodeID: bigint, listener: (checkpoint: Checkpoint) => void): () => void;
+  /**
+   * The hashes the trusted replica has after each entry in (`after`, `upTo`], by
+   * replaying them; undefined if it cannot tell.
+   */
+  explain?(
+    after: number,
+    upTo: number,
+    signal: AbortSignal,
+  ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined>;
 }
 
 /** The log of one cluster, as opened for one replica. */
@@ -109,6 +123,7 @@ export interface Log {
    * by the log.
    *
    * @throws ErrUnknownOutcome if they may or may not be committed
+   * @throws ErrRecordsRefused if some of them were refused for good; the others are committed
    * @throws ErrClusterClosed if the log was closed; anything else thrown means that nothing was added
    */
   append(records: Records): MaybePromise<number>;
@@ -141,6 +156,8 @@ export interface Log {
   startAt(index: number, mark: EpochMark | undefined): MaybePromise<void>;
   /** Whether nothing was ever added. */
   isEmpty(): MaybePromise<boolean>;
+  /** Snapshots of its cluster that are to be had where the log is, if there is such a place: how a replica far behind catches up. */
+  readonly snapshots?: SnapshotSource | undefined;
   /** The board for comparing hashes, if the log has one. */
   readonly checkpoints?: CheckpointBoard | undefined;
   /** Gives the log back; what waits in it fails with `ErrClusterClosed`. Idempotent. */

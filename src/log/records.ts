@@ -24,8 +24,10 @@ export const RecordKind = {
   Proposal: 0x14,
   /** A proposal of a session: varint session, varint series, varint series not acknowledged before it, command. */
   SessionProposal: 0x15,
-  /** Skips a series of a session: varint session, varint series, varint series not acknowledged before it. */
+  /** Skips a series of a session: varint session, varint series, varint series not acknowledged before it, and if it was refused why, as text. */
   Skip: 0x16,
+  /** Takes a session over: varint session, u64 holder it is taken from, u64 holder it goes to. */
+  Claim: 0x17,
 } as const;
 
 /** The record that opens a log for writing (H13). */

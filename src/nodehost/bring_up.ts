@@ -9,7 +9,7 @@
 
 import type { Env } from "../env.ts";
 import { ErrCompacted } from "../log/errors.ts";
-import type { EpochMark, Log, LogReader } from "../log/log.ts";
+import type { EpochMark, Log, LogReader, SnapshotSource } from "../log/log.ts";
 import type { Driver } from "../rsm/driver.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import {
@@ -19,7 +19,7 @@ import {
   recoverSnapshot,
 } from "../rsm/snapshots.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
-import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import type { SnapshotInfo } from "../snapshot/store.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
 import { ErrClusterAlreadyExist } from "../log/errors.ts";
@@ -35,7 +35,9 @@ export interface BringUpOptions {
   readonly nodeID: bigint;
   readonly log: Log;
   /** Where snapshots may be found, the host's own store first. */
-  readonly stores: readonly SnapshotStore[];
+  readonly stores: readonly SnapshotSource[];
+  /** Where else, if need be: at the other end of a wire. */
+  readonly remote: SnapshotSource | undefined;
   readonly files: FileStore;
   readonly env: Env;
   /** Makes a driver with a new machine. */
@@ -53,12 +55,33 @@ export interface BroughtUp {
   readonly reader: LogReader;
   /** For an on-disk machine: the index from which it needs the log to come up again. */
   readonly retain: number | undefined;
+  /** Whether the state came from afar. */
+  readonly remote: boolean;
 }
 
 /** A snapshot and the store it is in. */
 export interface Candidate {
   readonly info: SnapshotInfo;
-  readonly store: SnapshotStore;
+  readonly store: SnapshotSource;
+}
+
+/** What a log has to give; that it cannot say so just now is told, and no reason to give up. */
+export function remoteOf(
+  { snapshots }: Log,
+  event: (event: ReplicaEvent) => void,
+): SnapshotSource | undefined {
+  if (snapshots === undefined) return undefined;
+  return {
+    async list(clusterID): Promise<readonly SnapshotInfo[]> {
+      try {
+        return await snapshots.list(clusterID);
+      } catch (error) {
+        event({ type: "snapshot failed", error });
+        return [];
+      }
+    },
+    open: (info) => snapshots.open(info),
+  };
 }
 
 /** The snapshots of a cluster, newest first, each index and kind once. */
@@ -147,10 +170,31 @@ export async function bringUp(options: BringUpOptions): Promise<BroughtUp> {
 
 async function bringUpInMemory(options: BringUpOptions): Promise<BroughtUp> {
   const from = await recoverNewest(options, 0);
-  if ("driver" in from) return { ...from, retain: undefined };
-  const reader = await readAfter(options.log, 0, undefined);
-  if (reader instanceof ErrCompacted) throw compacted(reader, from.damage);
-  return { driver: options.newDriver(), reader, retain: undefined };
+  const retain = undefined;
+  if ("driver" in from) return { ...from, retain, remote: false };
+  let { damage } = from;
+  let reader = await readAfter(options.log, 0, undefined);
+  if (reader instanceof ErrCompacted) {
+    const there = await recoverRemote(options, 0);
+    if ("driver" in there) return { ...there, retain, remote: true };
+    damage ??= there.damage;
+    reader = await readAfter(options.log, 0, undefined);
+  }
+  if (reader instanceof ErrCompacted) throw compacted(reader, damage);
+  return { driver: options.newDriver(), reader, retain, remote: false };
+}
+
+/** As `recoverNewest()`, from afar. Without success the log may be read all the same: a snapshot may have been no more than the better way. */
+async function recoverRemote(
+  options: BringUpOptions,
+  from: number,
+): Promise<
+  { driver: Driver<SessionState>; reader: LogReader } | { damage: unknown }
+> {
+  const { remote } = options;
+  return remote === undefined
+    ? { damage: undefined }
+    : await recoverNewest({ ...options, stores: [remote] }, from);
 }
 
 function compacted(error: ErrCompacted, damage: unknown): ErrCompacted {
@@ -244,7 +288,8 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
       : await rebuildSessions(driver, opened, list, options);
     if (base !== undefined) {
       (reader as LogReader).close();
-      return { driver, reader: base, retain: driver.applied };
+      const retain = driver.applied;
+      return { driver, reader: base, retain, remote: false };
     }
     if (!(reader instanceof ErrCompacted)) {
       reader.close();
@@ -252,9 +297,21 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
     await discard(driver);
     const from = await recoverNewest(options, opened);
     if ("driver" in from) {
-      return { ...from, retain: from.driver.applied };
+      return { ...from, retain: from.driver.applied, remote: false };
     }
-    throw vanished(opened, recorded, reader, from.damage);
+    const afar = await recoverRemote(options, opened);
+    if ("driver" in afar) {
+      return { ...afar, retain: afar.driver.applied, remote: true };
+    }
+    if (options.remote !== undefined && reader instanceof ErrCompacted) {
+      const again = await readAfter(log, opened, driver.mark);
+      if (!(again instanceof ErrCompacted)) {
+        again.close();
+        return await bringUpOnDisk({ ...options, remote: undefined });
+      }
+    }
+    const damage = from.damage ?? afar.damage;
+    throw vanished(opened, recorded, reader, damage);
   } catch (error) {
     await discard(driver);
     throw causeOf(error);

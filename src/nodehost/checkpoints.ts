@@ -37,7 +37,7 @@ class Recent<T> {
 }
 
 /** Whether two replicas cannot have had the same state. */
-function differ(
+export function differ(
   one: Omit<Checkpoint, "nodeID">,
   other: Omit<Checkpoint, "nodeID">,
 ): boolean {

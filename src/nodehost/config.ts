@@ -10,6 +10,7 @@ import { isU64 } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import { SESSIONS_MAX } from "../limits.ts";
 import type { LogDB } from "../log/log.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type {
   SnapshotHeader,
@@ -64,7 +65,12 @@ export interface ReplicaConfig {
    * @default {0}
    */
   hashEntries?: number;
-  /** The replica that is right when hashes differ; without it nobody is, and a difference is only reported (H12). */
+  /**
+   * The replica that is right when hashes differ; without it nobody is, and a
+   * difference is only reported (H12).
+   *
+   * @default {the one the log names, as a server's does}
+   */
   trustedNode?: bigint;
   /**
    * Proposals that may wait for an answer; past it `ErrSystemBusy`.
@@ -102,7 +108,7 @@ export type HostEvent =
       readonly snapshot: SnapshotInfo;
     }
     | {
-      /** A snapshot was not taken, or one that was is of no use (R7, H8). */
+      /** A snapshot was not taken, one that was is of no use, or what it makes superfluous could not be removed (R7, H7, H8). */
       readonly type: "snapshot failed";
       /** Why. */
       readonly error: unknown;
@@ -132,12 +138,23 @@ export type HostEvent =
       readonly error: unknown;
     }
     | {
-      /** Another replica has another state after the same entries (H12). */
+      /**
+       * Another replica has another state after the same entries (H12). If that
+       * one is trusted, the replica stops answering at once, and looks for the
+       * entry that parted them: if it is found, there is a second such event,
+       * whose error names it.
+       */
       readonly type: "diverged";
-      /** Between which indexes. */
+      /** Between which indexes: an `ErrDiverged`. */
       readonly error: unknown;
       /** The other replica. */
       readonly from: bigint;
+    }
+    | {
+      /** What was submitted cannot be sent: for good if the error is an `ErrOutboxCopied`, else it is tried again. */
+      readonly type: "outbox failed";
+      /** Why. */
+      readonly error: unknown;
     }
     | {
       /** The machine could not be closed, or did not settle in time (H10). */
@@ -155,6 +172,8 @@ export interface NodeHostOptions {
   snapshots?: SnapshotStore;
   /** Where its machines' external files are; by default in memory. */
   files?: FileStore;
+  /** Where what is submitted is kept until the cluster has it; without it nothing can be submitted. */
+  outbox?: Outbox;
   /** Time, random numbers and timers; by default the real ones. */
   env?: Env;
   /**

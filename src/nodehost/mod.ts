@@ -26,3 +26,6 @@ export * from "./errors.ts";
 export { NodeHost } from "./node_host.ts";
 export { Replica } from "./replica.ts";
 export { Session } from "./session.ts";
+export { Submission, type SubmissionState } from "./submissions.ts";
+export type { View } from "./view.ts";
+export type { Watch, WatchOptions } from "./watch.ts";

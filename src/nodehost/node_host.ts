@@ -11,6 +11,7 @@ import { STOP_TIMEOUT_MS } from "../limits.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
 import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
@@ -73,26 +74,35 @@ const IMPORTER = 0n;
  * ```
  */
 export class NodeHost {
-  readonly #logDB: LogDB;
+  /** The logs of its clusters. */
+  readonly logDB: LogDB;
+  /** Its time, random numbers and timers. */
+  readonly env: Env;
   readonly #snapshots: SnapshotStore;
+  /** Whether snapshots are kept where they outlive the host. */
+  readonly #kept: boolean;
   readonly #files: FileStore;
-  readonly #env: Env;
+  readonly #outbox: Outbox | undefined;
   readonly #stopTimeoutMs: number;
   readonly #onEvent: (event: HostEvent) => void;
   /** What this host made itself, and closes. */
   readonly #own: { close(): Promise<void> }[] = [];
+  /** Those that are up, by their cluster. */
+  readonly #replicas = new Map<bigint, Replica>();
   /** Clusters that are started, or are being started or imported. */
   readonly #clusters = new Map<bigint, Promise<Stoppable | undefined>>();
   #stopping: Promise<void> | undefined;
 
   /** A host over what it is given; what it is not given it has in memory. */
   constructor(options: NodeHostOptions = {}) {
-    this.#env = options.env ?? systemEnv;
-    this.#logDB = options.logDB ??
-      this.#made(new MemoryLogDB({ env: this.#env }));
-    this.#snapshots = options.snapshots ?? this.#logDB.snapshots ??
+    this.env = options.env ?? systemEnv;
+    this.logDB = options.logDB ??
+      this.#made(new MemoryLogDB({ env: this.env }));
+    this.#snapshots = options.snapshots ?? this.logDB.snapshots ??
       this.#made(new MemorySnapshotStore());
+    this.#kept = options.snapshots !== undefined;
     this.#files = options.files ?? this.#made(new MemoryFileStore());
+    this.#outbox = options.outbox;
     this.#stopTimeoutMs = options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
     this.#onEvent = options.onEvent ?? ((): void => {});
   }
@@ -199,9 +209,11 @@ export class NodeHost {
       config,
       log,
       store: this.#snapshots,
-      shared: this.#logDB.snapshots,
+      kept: this.#kept,
+      shared: this.logDB.snapshots,
       files: this.#files,
-      env: this.#env,
+      outbox: this.#outbox,
+      env: this.env,
       stopTimeoutMs: this.#stopTimeoutMs,
       event: (event) => {
         try {
@@ -218,6 +230,7 @@ export class NodeHost {
       await stop();
       throw error;
     }
+    this.#replicas.set(clusterID, replica);
     return { replica, stop };
   }
 
@@ -226,7 +239,7 @@ export class NodeHost {
     nodeID: bigint,
     signal: AbortSignal,
   ): Promise<Log> {
-    const opening = (async () => await this.#logDB.open(clusterID, nodeID))();
+    const opening = (async () => await this.logDB.open(clusterID, nodeID))();
     try {
       return await abortable(opening, signal);
     } catch (error) {
@@ -234,6 +247,16 @@ export class NodeHost {
       if (signal.aborted) opening.then((log) => log.close()).catch(() => {});
       throw error;
     }
+  }
+
+  /** Where its snapshots are. */
+  get snapshots(): SnapshotStore {
+    return this.#snapshots;
+  }
+
+  /** The replica of a cluster, if it is started here: from when its start has resolved until it is stopped. */
+  replica(clusterID: bigint): Replica | undefined {
+    return this.#replicas.get(clusterID);
   }
 
   /**
@@ -297,9 +320,9 @@ export class NodeHost {
 
   /** An import is for every replica of the cluster, also those of other hosts. */
   async #shareImport(info: SnapshotInfo): Promise<void> {
-    const shared = this.#logDB.snapshots;
+    const shared = this.logDB.snapshots;
     if (shared === undefined || shared === this.#snapshots) return;
-    const source = pacedSource(await this.#snapshots.open(info), this.#env);
+    const source = pacedSource(await this.#snapshots.open(info), this.env);
     await copySnapshot(source, shared, () => {}, { imported: true });
   }
 
@@ -320,6 +343,7 @@ export class NodeHost {
     starting: Promise<Stoppable | undefined>,
   ): Promise<void> {
     const started = await starting;
+    this.#replicas.delete(clusterID);
     await started?.stop();
     if (this.#clusters.get(clusterID) === starting) {
       this.#clusters.delete(clusterID);

@@ -20,20 +20,28 @@ import {
   SESSION_OWNER_BYTES_MAX,
   SESSION_WINDOW_MAX,
 } from "../limits.ts";
-import { ErrUnknownOutcome } from "../log/errors.ts";
+import { ErrRecordsRefused, ErrUnknownOutcome } from "../log/errors.ts";
 import type { Log, Records } from "../log/log.ts";
-import { RecordKind, RecordPacker } from "../log/records.ts";
-import type { ApplyListener, Outcome } from "../rsm/driver.ts";
+import { recordAt, RecordKind, RecordPacker } from "../log/records.ts";
+import type {
+  ApplyListener,
+  ClaimOutcome,
+  Outcome,
+  SessionStanding,
+} from "../rsm/driver.ts";
 import {
   ErrInvalidSession,
+  ErrProposalRefused,
   ErrProposalSkipped,
   ErrSystemBusy,
 } from "../rsm/errors.ts";
 import { isPromise } from "../promises.ts";
 import {
+  claimRecord,
   proposalHeadLength,
   putProposalHead,
   putSessionHead,
+  RecordCursor,
   registerRecord,
   sessionHeadLength,
   unregisterRecord,
@@ -50,7 +58,7 @@ import {
 } from "./session.ts";
 import { Backoff, onAbort } from "./waiting.ts";
 
-/** A record that opens or closes a session: sent again until it is answered or nobody wants it. */
+/** A record that opens, closes or claims a session: sent again until it is answered or nobody wants it. */
 interface Control {
   readonly record: Uint8Array;
   /** How often it was handed to the log. */
@@ -63,6 +71,13 @@ interface Control {
   session: number | undefined;
   resolve(session: number): void;
   reject(reason: unknown): void;
+}
+
+/** A command, or a place to be skipped, that may have been sent in an earlier life, and who waits for it. */
+export interface Resumed {
+  readonly cmd: Uint8Array | undefined;
+  readonly resolve: (result: Result) => void;
+  readonly reject: (reason: unknown) => void;
 }
 
 /** A batch on its way, and whose records are in it. */
@@ -83,8 +98,13 @@ export interface ProposalsOptions {
   readonly env: Env;
   /** Called with what the listener of a driver is told beyond proposals. */
   readonly detach: (session: number) => void;
-  /** What the session of that index was opened with, if there is one. */
-  readonly clientOf: (session: number) => bigint | undefined;
+  /** What the replicated state knows of a session, if it knows it. */
+  readonly standing: (session: number) => SessionStanding | undefined;
+  /** What became of a series of a session, if that is known. */
+  readonly outcomeOf: (
+    session: number,
+    series: number,
+  ) => { outcome: Outcome; result: Result | undefined } | undefined;
   readonly queue: {
     readonly proposals?: number | undefined;
     readonly bytes?: number | undefined;
@@ -92,6 +112,32 @@ export interface ProposalsOptions {
 }
 
 const ORPHANS_MAX = 1024;
+
+/** What a proposal gets whose series was skipped. */
+function skipped(result: Result | undefined): Error {
+  const reason = result?.data;
+  return reason === undefined
+    ? new ErrProposalSkipped()
+    : new ErrProposalRefused(new TextDecoder().decode(reason));
+}
+
+function resultLost(): ErrUnknownOutcome {
+  return new ErrUnknownOutcome("Proposal was applied, its result is lost", {
+    applied: true,
+  });
+}
+
+function notHeld(
+  session: number,
+  reason: "conflict" | "unknown",
+): ErrInvalidSession {
+  return new ErrInvalidSession(
+    reason,
+    reason === "conflict"
+      ? `Session ${session} is held by somebody else, who has a copy of it`
+      : `Session ${session} is not, or no longer, one of the cluster`,
+  );
+}
 
 /** The proposals of one replica. */
 export class Proposals implements
@@ -115,6 +161,8 @@ export class Proposals implements
   #unsent = 1;
   readonly #registrations = new Map<bigint, Control>();
   readonly #closings = new Map<number, Control>();
+  /** Claims by the new holder, who is random. */
+  readonly #claims = new Map<bigint, Control>();
   #open: Outgoing;
   #queue: Outgoing[] = [];
   #inFlight = 0;
@@ -205,7 +253,7 @@ export class Proposals implements
     }
     const client = state.home === this
       ? undefined
-      : this.#options.clientOf(state.index);
+      : this.#options.standing(state.index)?.clientID;
     if (client !== undefined && client !== state.clientID) {
       return new ErrInvalidSession(
         "foreign",
@@ -245,22 +293,133 @@ export class Proposals implements
     signal: AbortSignal | undefined,
   ): Promise<Result> {
     return new Promise((resolve, reject) => {
-      if (state.home !== this) this.#attach(state);
-      const { pending } = state;
-      const proposal = new Proposal(cmd.length, resolve, reject, signal);
-      const series = pending.push(proposal);
-      this.#count++;
-      this.#bytes += cmd.length;
-      if (
-        state.sent === series - 1 && !state.stalled &&
-        series - pending.first < SESSION_WINDOW_MAX
-      ) {
-        this.#put(state, series, proposal, cmd);
-      } else {
-        // To be sent in its turn: it waits in a copy of its own.
-        proposal.bytes = cmd.slice();
-      }
+      this.#push(state, cmd, new Proposal(cmd.length, resolve, reject, signal));
     });
+  }
+
+  #push(
+    state: SessionState,
+    cmd: Uint8Array | undefined,
+    proposal: Proposal,
+  ): void {
+    if (state.home !== this) this.#attach(state);
+    const series = state.pending.push(proposal);
+    this.#count++;
+    this.#bytes += proposal.size;
+    if (
+      state.sent === series - 1 && !state.stalled && !state.held &&
+      series - state.responded <= SESSION_WINDOW_MAX
+    ) {
+      this.#put(state, series, proposal, cmd);
+    } else {
+      // To be sent in its turn: it waits in a copy of its own.
+      proposal.bytes ??= cmd?.slice();
+    }
+  }
+
+  /**
+   * As `propose()`, for one that keeps the commands itself: `resolve` or `reject`
+   * is called in the very step that applies the command, or that shows it never
+   * will be. The bytes are the caller's, who leaves them as they are until then.
+   * Returns why it was not taken, if it was not.
+   */
+  submit(
+    session: Session,
+    cmd: Uint8Array,
+    resolve: (result: Result) => void,
+    reject: (reason: unknown) => void,
+  ): unknown {
+    const state = stateOf(session)!;
+    const refusal = this.#refusal(cmd, undefined) ??
+      this.#checkSession(session, state);
+    if (refusal !== undefined) return refusal;
+    const proposal = new Proposal(cmd.length, resolve, reject, undefined);
+    proposal.bytes = cmd;
+    this.#push(state, cmd, proposal);
+    return undefined;
+  }
+
+  /** As `submit()`, for a place in the series that is to be skipped; `done` is called when it is decided. */
+  skip(session: Session, done: () => void): unknown {
+    const state = stateOf(session)!;
+    const refusal = this.#closed ?? this.#busy(0) ??
+      this.#checkSession(session, state);
+    if (refusal !== undefined) return refusal;
+    this.#push(state, undefined, new Proposal(0, done, done, undefined));
+    return undefined;
+  }
+
+  /**
+   * A session that was opened in an earlier life of its holder, who goes on at
+   * series `next` with commands that may have been sent before. They are answered
+   * as soon as the state knows of them; nothing is sent before `begin()`.
+   *
+   * @param unseen whether they may have been applied where nobody here could see it
+   */
+  resume(
+    index: number,
+    clientID: bigint,
+    next: number,
+    unseen: boolean,
+    commands: readonly Resumed[],
+  ): Session {
+    const state = new SessionState(index, clientID);
+    state.held = true;
+    state.pending.first = next;
+    state.sent = next - 1;
+    state.acknowledged = next - 1;
+    for (const { cmd, resolve, reject } of commands) {
+      const size = cmd?.length ?? 0;
+      const proposal = new Proposal(size, resolve, reject, undefined);
+      proposal.bytes = cmd;
+      proposal.unseen = unseen;
+      state.pending.push(proposal);
+    }
+    this.#take(state);
+    this.reconcile(state);
+    return makeSession(this.#options.clusterID, state);
+  }
+
+  /** Sends for a session from now on, as `holder`, who acknowledges by `acknowledge()` alone. */
+  begin(session: Session, holder: bigint): void {
+    const state = stateOf(session)!;
+    state.holder = holder;
+    state.acknowledged ??= 0;
+    if (!state.held) return;
+    state.held = false;
+    this.#resend(state, false);
+  }
+
+  /** Gives up a session that the cluster does not have: what may have been applied unseen is told from what was not. */
+  abandon(session: Session): void {
+    const state = stateOf(session)!;
+    if (state.home !== this) return;
+    this.#invalidate(
+      state,
+      notHeld(state.index, "unknown"),
+      (proposal) => proposal.unseen ? undefined : false,
+    );
+  }
+
+  /** From now on the results up to `series` will not be asked for again. */
+  acknowledge(session: Session, series: number): void {
+    const state = stateOf(session)!;
+    if (!(series > (state.acknowledged ?? 0))) return;
+    state.acknowledged = series;
+    if (state.home === this && !state.stalled) this.#pump(state);
+  }
+
+  /**
+   * Takes a session over from its holder so far; resolves once that is so.
+   *
+   * @throws ErrInvalidSession if it is not there, or held by somebody else (H14)
+   */
+  claim(session: number, from: bigint, holder: bigint): Promise<number> {
+    return this.#control(
+      claimRecord(session, from, holder),
+      undefined,
+      (control) => this.#claims.set(holder, control),
+    );
   }
 
   /** Room for a record of `length` bytes in the open batch, which will be sent. */
@@ -278,7 +437,8 @@ export class Proposals implements
     proposal: Proposal,
     cmd: Uint8Array | undefined,
   ): void {
-    const { index, pending: { first } } = state;
+    const { index } = state;
+    const first = state.responded + 1;
     const kind = cmd === undefined
       ? RecordKind.Skip
       : RecordKind.SessionProposal;
@@ -295,8 +455,10 @@ export class Proposals implements
     );
     if (cmd !== undefined) {
       bytes.set(cmd, start);
-      proposal.bytes = bytes;
-      proposal.start = start;
+      if (proposal.bytes === undefined) {
+        proposal.bytes = bytes;
+        proposal.start = start;
+      }
     }
     state.sent = series;
     this.#open.sessions.add(state);
@@ -305,13 +467,17 @@ export class Proposals implements
   /** Makes this the replica that sends for a session, and takes over what is not answered. */
   #attach(state: SessionState): void {
     state.home?.release(state);
+    this.#take(state);
+    this.#resend(state, true);
+  }
+
+  #take(state: SessionState): void {
     state.home = this;
     this.locals.set(state.index, state);
     for (const { size } of state.pending.list()) {
       this.#count++;
       this.#bytes += size;
     }
-    this.#resend(state, true);
   }
 
   /** Sends all of a session that is not answered, once more. */
@@ -326,10 +492,11 @@ export class Proposals implements
 
   /** Sends what of a session is to be sent, as far as the window allows. */
   #pump(state: SessionState): void {
+    if (state.held) return;
     const { pending } = state;
     while (
       state.sent + 1 < pending.next &&
-      state.sent + 1 - pending.first < SESSION_WINDOW_MAX
+      state.sent + 1 - state.responded <= SESSION_WINDOW_MAX
     ) {
       const series = state.sent + 1;
       const proposal = pending.get(series);
@@ -342,7 +509,7 @@ export class Proposals implements
         state,
         series,
         proposal,
-        wanted ? bytes!.subarray(start, start + size) : undefined,
+        wanted ? bytes?.subarray(start, start + size) : undefined,
       );
     }
   }
@@ -497,6 +664,7 @@ export class Proposals implements
   /** An append failed: who stands for himself is told, what belongs to a session is sent again. */
   #failed(batch: Outgoing, error: unknown): void {
     if (this.#closed !== undefined) return;
+    if (error instanceof ErrRecordsRefused) return this.#refused(batch, error);
     for (let i = batch.from; i < batch.upTo; i++) {
       this.#settle(this.#single.take(i), (p) => p.reject(error));
     }
@@ -507,7 +675,42 @@ export class Proposals implements
     if (batch.controls.length > 0) this.#retry();
   }
 
+  /** The log took a batch but for some records, which are not in it and never will be. */
+  #refused(batch: Outgoing, { refusals }: ErrRecordsRefused): void {
+    const reasons = new Map(refusals.map(({ at, reason }) => [at, reason]));
+    const cursor = new RecordCursor();
+    let controls = 0;
+    for (let i = 0; i < batch.records!.ends.length; i++) {
+      const record = recordAt(batch.records!, i);
+      cursor.read(record, 0, record.length);
+      const { kind, series } = cursor;
+      const isControl = kind === RecordKind.Register ||
+        kind === RecordKind.Unregister || kind === RecordKind.Claim;
+      const control = isControl ? batch.controls[controls++] : undefined;
+      const reason = reasons.get(i);
+      if (reason === undefined) continue;
+      const error = new ErrProposalRefused(reason);
+      if (control !== undefined) this.#refuseControl(control, error);
+      else if (kind === RecordKind.Proposal) {
+        this.#settle(this.#single.take(series), (p) => p.reject(error));
+      }
+    }
+  }
+
+  #refuseControl(control: Control, error: unknown): void {
+    this.#uncountControl(control);
+    for (
+      const controls of [this.#registrations, this.#closings, this.#claims]
+    ) {
+      for (const [key, other] of controls) {
+        if (other === control) controls.delete(key as never);
+      }
+    }
+    control.reject(error);
+  }
+
   #stall(state: SessionState): void {
+    if (state.held) return;
     state.stalled = true;
     this.#stalled.add(state);
     this.#retry();
@@ -566,6 +769,7 @@ export class Proposals implements
     // Another replica has taken the session, and its count, meanwhile.
     if (state.home !== this) return;
     const { pending } = state;
+    if (state.held && this.#isForeign(state)) return;
     if (outcome === "applied") {
       const proposal = pending.take(series);
       if (proposal !== undefined) {
@@ -573,31 +777,48 @@ export class Proposals implements
         proposal.resolve(result!);
       }
     } else if (pending.get(series) !== undefined) {
-      this.#answeredOtherwise(state, series, outcome);
+      this.#answeredOtherwise(state, series, outcome, result);
     }
     if (pending.first === pending.next) state.drained?.();
     else if (state.sent + 1 < pending.next && !state.stalled) this.#pump(state);
+  }
+
+  /** Whether the log has somebody else's session at its index. */
+  #isForeign({ index, clientID }: SessionState): boolean {
+    const standing = this.#options.standing(index);
+    return standing !== undefined && standing.clientID !== clientID;
   }
 
   #answeredOtherwise(
     state: SessionState,
     series: number,
     outcome: Exclude<Outcome, "applied">,
+    result: Result | undefined,
   ): void {
     const refused = state.pending.get(series);
     const settle = (error: Error): void =>
       this.#settle(state.pending.take(series), (p) => p.reject(error));
+    const conflict = (): void =>
+      this.#invalidate(
+        state,
+        new ErrInvalidSession(
+          "conflict",
+          `Session ${state.index} is used by somebody else: series ${series} is not this one`,
+        ),
+        // Those behind it may be in the log already, and be applied yet.
+        (proposal) =>
+          outcome === "conflict" && proposal === refused ? false : undefined,
+      );
     switch (outcome) {
       case "gap":
         return this.#stall(state);
       case "skipped":
-        return settle(new ErrProposalSkipped());
+        return settle(skipped(result));
+      case "acknowledged":
+        // Before a claim: a power cut took back that its holder had removed it.
+        return state.held ? settle(resultLost()) : conflict();
       case "lost":
-        return settle(
-          new ErrUnknownOutcome("Proposal was applied, its result is lost", {
-            applied: true,
-          }),
-        );
+        return settle(resultLost());
       case "unknown":
         return this.#invalidate(
           state,
@@ -608,17 +829,7 @@ export class Proposals implements
           (proposal) => proposal.unseen ? undefined : false,
         );
       case "conflict":
-      case "acknowledged":
-        return this.#invalidate(
-          state,
-          new ErrInvalidSession(
-            "conflict",
-            `Session ${state.index} is used by somebody else: series ${series} is not this one`,
-          ),
-          // Those behind it may be in the log already, and be applied yet.
-          (proposal) =>
-            outcome === "conflict" && proposal === refused ? false : undefined,
-        );
+        return conflict();
     }
   }
 
@@ -658,6 +869,31 @@ export class Proposals implements
     }
   }
 
+  /** A session was taken over, or was not. */
+  claimed(session: number, holder: bigint, outcome: ClaimOutcome): void {
+    const control = this.#claims.get(holder);
+    const error = outcome === "claimed" ? undefined : notHeld(session, outcome);
+    if (control !== undefined) {
+      this.#claims.delete(holder);
+      this.#uncountControl(control);
+      if (error === undefined) control.resolve(session);
+      else control.reject(error);
+      return;
+    }
+    const state = this.locals.get(session);
+    // Somebody who had the right to took it over: what came before is theirs now.
+    if (
+      outcome === "claimed" && state?.holder !== undefined &&
+      state.holder !== holder
+    ) {
+      this.#invalidate(
+        state,
+        notHeld(session, "conflict"),
+        (proposal) => proposal.unseen ? undefined : false,
+      );
+    }
+  }
+
   #trimRegistrations(): void {
     for (const [clientID, { wanted }] of this.#registrations) {
       if (this.#registrations.size <= ORPHANS_MAX) return;
@@ -693,7 +929,10 @@ export class Proposals implements
           new ErrUnknownOutcome("State came from a snapshot, past the answer"),
         ));
     }
-    for (const state of this.locals.values()) this.#resend(state, true);
+    for (const state of [...this.locals.values()]) {
+      this.reconcile(state);
+      if (state.home === this) this.#resend(state, true);
+    }
     for (const [clientID, control] of [...this.#registrations]) {
       if (control.session !== undefined) continue;
       // It may have been evicted since, or be still to come: to be sure, again.
@@ -703,6 +942,20 @@ export class Proposals implements
       else if (control.wanted) this.#sendControl(control);
     }
     for (const control of this.#closings.values()) this.#sendControl(control);
+    for (const control of this.#claims.values()) this.#sendControl(control);
+  }
+
+  /** Tells of the series of a session what the state knows of them already. */
+  reconcile(state: SessionState): void {
+    const { index, pending } = state;
+    const standing = this.#options.standing(index);
+    if (standing?.clientID !== state.clientID) return;
+    const upTo = Math.min(standing.next, pending.next);
+    for (let series = pending.first; series < upTo; series++) {
+      const known = this.#options.outcomeOf(index, series);
+      if (known === undefined || state.home !== this) return;
+      this.answered(state, series, known.outcome, known.result);
+    }
   }
 
   /** Fails all that waits with `waiting`, and all that comes with `later`. */
@@ -715,6 +968,7 @@ export class Proposals implements
       if (control.wanted) control.reject(waiting);
     }
     for (const control of this.#closings.values()) control.reject(waiting);
+    for (const control of this.#claims.values()) control.reject(waiting);
     for (const state of this.locals.values()) {
       // The series stay: another replica skips them when it takes the session.
       for (const proposal of state.pending.list()) proposal.reject(waiting);

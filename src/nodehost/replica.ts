@@ -10,6 +10,7 @@ import type { Env } from "../env.ts";
 import {
   APPLY_SLICE_MS,
   BATCH_RECORDS_MAX,
+  EXPLAIN_MS_MAX,
   SYNC_ENTRIES_MAX,
   SYNC_INTERVAL_MS,
 } from "../limits.ts";
@@ -21,13 +22,16 @@ import {
 } from "../log/errors.ts";
 import type { Checkpoint, Log, LogBatch, LogReader } from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
-import { Driver } from "../rsm/driver.ts";
+import { Driver, type SessionStanding } from "../rsm/driver.ts";
 import { isPromise } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { configRecord } from "../rsm/record.ts";
 import { MachineFailure } from "../rsm/snapshots.ts";
+import { ErrNoOutbox } from "../outbox/errors.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import type { SnapshotSource } from "../log/log.ts";
 import {
   ErrStoreCorrupted,
   ErrStoreLocked,
@@ -47,15 +51,25 @@ import {
   candidates,
   discard,
   recoverFrom,
+  remoteOf,
 } from "./bring_up.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import type { ReplicaConfig } from "./config.ts";
 import { Proposals } from "./proposals.ts";
 import { Reads } from "./reads.ts";
+import { commandAt, firstDifference, type Hashes, replay } from "./replay.ts";
 import type { Session, SessionState } from "./session.ts";
 import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
+import { type Item, type Submission, Submissions } from "./submissions.ts";
+import {
+  NOTHING_PENDING,
+  OptimisticView,
+  type PendingCommands,
+  type View,
+} from "./view.ts";
 import { abortable, Backoff, sleep } from "./waiting.ts";
+import { type Watch, Watches, type WatchOptions } from "./watch.ts";
 
 /** What a replica takes of its host. */
 export interface ReplicaParts {
@@ -67,10 +81,14 @@ export interface ReplicaParts {
   readonly log: Log;
   /** The host's own snapshots. */
   readonly store: SnapshotStore;
+  /** Whether those outlive the host. */
+  readonly kept: boolean;
   /** Where the log shares snapshots. */
   readonly shared: SnapshotStore | undefined;
   /** Where its machine's external files are. */
   readonly files: FileStore;
+  /** Where what is submitted is kept, if it can be. */
+  readonly outbox: Outbox | undefined;
   /** Time, random numbers and timers. */
   readonly env: Env;
   /** How long a stop waits, in milliseconds. */
@@ -79,12 +97,15 @@ export interface ReplicaParts {
   readonly event: (event: ReplicaEvent) => void;
 }
 
-/** Starts a replica: for the host alone. */
-export let startReplica: (parts: ReplicaParts) => {
-  replica: Replica;
-  started: Promise<void>;
-  stop: () => Promise<void>;
-};
+/** A replica that is being started. */
+export interface Starting {
+  /** The replica. */
+  readonly replica: Replica;
+  /** Settles once it is up, or fails with what it failed with. */
+  readonly started: Promise<void>;
+  /** Stops it, up or not. */
+  readonly stop: () => Promise<void>;
+}
 
 /**
  * One replica of a cluster: its machine, and the way to it. Every method that
@@ -97,10 +118,21 @@ export class Replica {
   readonly nodeID: bigint;
   /** The kind of its machine. */
   readonly type: Type;
+  /** The committed state, and what was submitted here and is not committed yet on top of it. */
+  readonly view: View;
   readonly #parts: ReplicaParts;
   readonly #proposals: Proposals;
+  readonly #submissions: Submissions | undefined;
   readonly #reads: Reads;
   readonly #checkpoints: Checkpoints;
+  readonly #view: OptimisticView<SessionState>;
+  readonly #watches: Watches;
+  /** Snapshots at the other end of a wire. */
+  readonly #remote: SnapshotSource | undefined;
+  /** One at a time: each replays a part of the log. */
+  #explaining: Promise<unknown> = Promise.resolve();
+  /** While the state comes from a snapshot and nobody was told of it. */
+  #recovering: Promise<void> | undefined;
   /** Ends everything; its reason is what later calls get. */
   readonly #stopped = new AbortController();
   /** Ends what still waits once the machine is closed, or will not be. */
@@ -129,39 +161,76 @@ export class Replica {
       clusterID: config.clusterID,
       log,
       env,
-      clientOf: (session) => this.#current?.clientOf(session),
+      standing: (session) => this.#current?.standing(session),
+      outcomeOf: (session, series) => this.#current?.outcomeOf(session, series),
       detach: (session) => this.#current?.detach(session),
       queue: {
         proposals: config.pendingProposalsMax,
         bytes: config.pendingBytesMax,
       },
     });
+    this.#submissions = parts.outbox && new Submissions({
+      clusterID: config.clusterID,
+      outbox: parts.outbox,
+      proposals: this.#proposals,
+      env,
+      standing: (session) => this.#current?.standing(session),
+      applied: () => this.appliedIndex,
+      event: parts.event,
+    });
     this.#reads = new Reads(log, this.#stopped.signal);
     this.#checkpoints = new Checkpoints((error, from) =>
       this.#onDiverged(error, from)
     );
+    this.#remote = remoteOf(log, parts.event);
+    this.#watches = new Watches(env);
+    const pending: PendingCommands = this.#submissions ?? NOTHING_PENDING;
+    this.view = this.#view = new OptimisticView({
+      factory,
+      clusterID: config.clusterID,
+      nodeID: config.nodeID,
+      files: parts.files,
+      env,
+      driver: () => this.#driver,
+      check: () => this.#check(),
+      unsettled: () => this.#recovering,
+      pending,
+      onPoison: (command, error) =>
+        this.#submissions?.refuse(command as Item, `${error}`),
+      fail: (cause) => void this.#fail(cause),
+      stopped: this.#stopped.signal,
+      ended: this.#ended.signal,
+    });
+    pending.onChange(() => {
+      this.#view.changed();
+      this.#watches.wake();
+    });
   }
 
-  static {
-    startReplica = (parts) => {
-      const replica = new Replica(parts);
-      replica.#starting = replica.#start();
-      const { signal } = replica.#stopped;
-      const started = abortable(replica.#starting, signal).catch((error) => {
-        // Who starts it is told what it failed with, as all who wait (R5).
-        throw error === signal.reason ? error.cause ?? error : error;
-      });
-      return {
-        replica,
-        started,
-        stop: () => replica.#stop(new ErrClusterClosed()),
-      };
+  /** For `startReplica()` alone. In a static block instead, it would keep the class in every page. */
+  private static start(parts: ReplicaParts): Starting {
+    const replica = new Replica(parts);
+    replica.#starting = replica.#start();
+    const { signal } = replica.#stopped;
+    const started = abortable(replica.#starting, signal).catch((error) => {
+      // Who starts it is told what it failed with, as all who wait (R5).
+      throw error === signal.reason ? error.cause ?? error : error;
+    });
+    return {
+      replica,
+      started,
+      stop: () => replica.#stop(new ErrClusterClosed()),
     };
   }
 
   /** The index of the last entry applied here. */
   get appliedIndex(): number {
     return this.#current?.applied ?? 0;
+  }
+
+  /** What the replicated state knows of the session of that id; undefined if it is not, or no longer, there. */
+  standing(session: number): SessionStanding | undefined {
+    return this.#current?.standing(session);
   }
 
   get #driver(): Driver<SessionState> {
@@ -194,6 +263,47 @@ export class Replica {
   }
 
   /**
+   * Keeps a command in the outbox and resolves once it is durable there, with
+   * or without a connection. From then on it is sent until the cluster has
+   * decided it, in the order of submission and through a session: it is applied
+   * exactly once, whatever is lost on the way and however often this process
+   * dies (H3, U21). The command is copied before this returns.
+   *
+   * @throws ErrNoOutbox if the host was given no outbox
+   * @throws ErrPayloadTooBig if the command is over the limit
+   * @throws ErrSystemBusy if too much is in the outbox already
+   * @throws ErrStoreFull if there is no room; nothing is kept of the command
+   * @throws ErrOutboxCopied if the outbox is a copy of another one (H14)
+   * @throws ErrClusterClosed if the replica was stopped or has failed
+   */
+  submit(cmd: Uint8Array): Promise<Submission> {
+    return this.#submissions?.submit(cmd) ?? Promise.reject(new ErrNoOutbox());
+  }
+
+  /**
+   * What was submitted and is not applied, in order; also what was refused, or
+   * is of unknown outcome, until it is dismissed (U15, U18). Known from when the
+   * start has resolved. The same array as long as nothing changes.
+   */
+  pending(): readonly Submission[] {
+    return this.#submissions?.pending() ?? NONE;
+  }
+
+  /** Calls `listener` when `pending()`, or the state of one of them, has changed, once in a turn of the event loop; returns what ends that. What it throws is ignored. */
+  onPending(listener: () => void): () => void {
+    return this.#submissions?.watch(listener) ?? ((): void => {});
+  }
+
+  /**
+   * Makes an outbox that turned out to be a copy (`ErrOutboxCopied`) one of its
+   * own: what the original may have sent is of unknown outcome, all else is
+   * sent through a new session. Harmless if it is none.
+   */
+  adoptOutbox(): void {
+    this.#submissions?.adopt();
+  }
+
+  /**
    * Asks the machine, and reflects everything answered, anywhere, before the
    * call (H2). What the machine throws goes to the caller (R4).
    *
@@ -216,6 +326,17 @@ export class Replica {
     this.#check();
     const answer = this.#driver.lookup(query);
     return isPromise(answer) ? abortable(answer, this.#ended.signal) : answer;
+  }
+
+  /**
+   * Keeps the answer to a query up to date, for as long as somebody watches. By
+   * default it shows what is submitted here and not committed yet, too.
+   */
+  watch<A = unknown>(query: unknown, options: WatchOptions<A> = {}): Watch<A> {
+    const ask = options.view === "committed"
+      ? () => this.staleRead(query)
+      : () => this.view.lookup(query);
+    return this.#watches.watch(ask as () => MaybePromise<A>, options);
   }
 
   /**
@@ -310,10 +431,50 @@ export class Replica {
     );
   }
 
+  /**
+   * The hashes that a new machine has after each entry in (`after`, `upTo`], by
+   * replaying them: what another replica, which differs, compares its own with
+   * (H12). Undefined if they cannot be had, as of a machine that is on disk or
+   * has no `getHash()`, or of a part of the log that was cut or is too long.
+   *
+   * @throws ErrDiverged if this replica is known to be wrong
+   * @throws ErrClusterClosed if the replica was stopped or has failed
+   */
+  async explain(
+    after: number,
+    upTo: number,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined> {
+    this.#check();
+    const stopped = this.#stopped.signal;
+    const signal = options.signal
+      ? AbortSignal.any([stopped, options.signal])
+      : stopped;
+    return await abortable(this.#replay(after, upTo, signal), signal);
+  }
+
+  #replay(
+    after: number,
+    upTo: number,
+    signal: AbortSignal,
+  ): Promise<Hashes | undefined> {
+    const { stores, remote, ...options } = this.#bringUpOptions();
+    const replayed = this.#explaining.then(() => {
+      signal.throwIfAborted();
+      return replay(after, upTo, {
+        ...options,
+        stores: remote === undefined ? stores : [...stores, remote],
+        signal,
+      });
+    });
+    this.#explaining = replayed.catch(() => {});
+    return replayed;
+  }
+
   async #start(): Promise<void> {
     const { log, config, store, shared, files, event, env } = this.#parts;
     const options = this.#bringUpOptions();
-    const { driver, reader, retain } = await bringUp(options);
+    const { driver, reader, retain, remote } = await bringUp(options);
     if (this.#stopped.signal.aborted) {
       reader.close();
       return await driver.close();
@@ -342,6 +503,7 @@ export class Replica {
       this.nodeID,
       (checkpoint) => this.#checkpoints.other(checkpoint),
     );
+    await this.#submissions?.load();
     await this.#writeConfig();
     this.#stopped.signal.throwIfAborted();
     const held = reader.held > driver.applied
@@ -349,6 +511,16 @@ export class Replica {
       : undefined;
     this.#loop = this.#run(reader);
     await held;
+    this.#submissions?.start();
+    if (remote) this.#keep();
+  }
+
+  /** Takes a snapshot of what came from afar, so that the next start needs nobody. */
+  #keep(): void {
+    if (!this.#parts.kept || this.type === OnDiskStateMachine) return;
+    this.requestSnapshot().catch(() => {
+      // Told by an event.
+    });
   }
 
   #bringUpOptions(): BringUpOptions {
@@ -361,6 +533,7 @@ export class Replica {
       nodeID: this.nodeID,
       log,
       stores: shared === undefined ? [store] : [store, shared],
+      remote: this.#remote,
       files,
       newDriver: () => this.#newDriver(config.hashEntries ?? 0),
       event,
@@ -384,9 +557,14 @@ export class Replica {
         registered: (clientID, session) =>
           proposals.registered(clientID, session),
         unregistered: (session) => proposals.unregistered(session),
+        claimed: (session, holder, outcome) =>
+          proposals.claimed(session, holder, outcome),
         answered: (state, series, outcome, result) =>
           proposals.answered(state, series, outcome, result),
-        applied: (index) => this.#reads.applied(index),
+        applied: (index) => {
+          this.#reads.applied(index);
+          this.#watches.wake();
+        },
         checkpoint: (checkpoint) => this.#onCheckpoint(checkpoint),
         checkpointFailed: (error) =>
           this.#parts.event({ type: "hash failed", error }),
@@ -521,7 +699,9 @@ export class Replica {
       else {
         this.#parts.event({ type: "log failed", error });
         await sleep(env, backoff.next(), signal);
-        throw error;
+        // What was cut stays cut; but a snapshot may have been no more than the
+        // better way.
+        if (this.#diverged !== undefined) throw error;
       }
     }
     const { applied, mark } = this.#driver;
@@ -530,12 +710,17 @@ export class Replica {
 
   /** Takes the newest snapshot that helps; false if there is none (yet). */
   async #recover(): Promise<boolean> {
-    const { config: { trustedNode }, log, event } = this.#parts;
+    const { log, event } = this.#parts;
     const wrong = this.#diverged !== undefined;
-    const options = this.#bringUpOptions();
+    const trusted = this.#trusted;
+    const { stores, ...options } = this.#bringUpOptions();
+    const { remote } = options;
     let list: Candidate[];
     try {
-      list = await candidates(options);
+      list = await candidates({
+        ...options,
+        stores: remote === undefined ? stores : [...stores, remote],
+      });
     } catch (error) {
       // A store that fails for a while is no reason to give up (R8).
       event({ type: "snapshot failed", error });
@@ -546,15 +731,14 @@ export class Replica {
       if (info.kind !== "full") continue;
       if (
         wrong
-          ? !this.#checkpoints.agreed(info.nodeID, trustedNode!, info.index)
+          ? !this.#checkpoints.agreed(info.nodeID, trusted!, info.index)
           : info.index <= this.appliedIndex
       ) continue;
       const retention = log.retain(info.index);
       try {
         (await log.read(info.index, { mark: info.mark })).close();
         const driver = await this.#driverToRecover();
-        await recoverFrom(driver, candidate, options);
-        this.#current = driver;
+        await this.#recoverFrom(driver, candidate);
       } catch (error) {
         if (error instanceof MachineFailure) throw error;
         if (this.#stopped.signal.aborted) throw error;
@@ -563,13 +747,30 @@ export class Replica {
       } finally {
         retention.release();
       }
-      this.#diverged = undefined;
-      this.#checkpoints.clear();
-      this.#proposals.recovered((clientID) => this.#driver.sessionOf(clientID));
       this.#reads.applied(this.appliedIndex);
+      if (candidate.store === remote) this.#keep();
       return true;
     }
     return false;
+  }
+
+  async #recoverFrom(
+    driver: Driver<SessionState>,
+    candidate: Candidate,
+  ): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#recovering = promise;
+    try {
+      await recoverFrom(driver, candidate, this.#bringUpOptions());
+      this.#current = driver;
+      this.#diverged = undefined;
+      this.#checkpoints.clear();
+      this.#proposals.recovered((clientID) => this.#driver.sessionOf(clientID));
+    } finally {
+      this.#recovering = undefined;
+      resolve();
+    }
+    this.#watches.wake();
   }
 
   /** The driver to recover into: the present one, or a new one if that failed before (R9). */
@@ -596,13 +797,59 @@ export class Replica {
 
   /** Another replica's hashes are not this one's (H12). */
   #onDiverged(error: ErrDiverged, from: bigint): void {
-    const { event, config: { trustedNode } } = this.#parts;
+    const { event } = this.#parts;
     if (this.#diverged !== undefined) return;
     event({ type: "diverged", error, from });
-    if (trustedNode === undefined || from !== trustedNode) return;
+    if (from !== this.#trusted) return;
     this.#diverged = error;
     this.#reads.fail(error);
     this.#reader?.close();
+    this.#watches.wake();
+    this.#explain(error, from).catch((error) => {
+      if (!this.#stopped.signal.aborted) event({ type: "hash failed", error });
+    });
+  }
+
+  /** The replica that is right when hashes differ. */
+  get #trusted(): bigint | undefined {
+    const { config: { trustedNode }, log } = this.#parts;
+    return trustedNode ?? log.checkpoints?.trusted;
+  }
+
+  /** Looks for the entry that parted this replica from the trusted one, and tells (U32). */
+  async #explain(
+    { after, upTo, message }: ErrDiverged,
+    from: bigint,
+  ): Promise<void> {
+    const { log, env, event } = this.#parts;
+    const late = new AbortController();
+    const cancel = env.setTimer(() => late.abort(), EXPLAIN_MS_MAX);
+    const signal = AbortSignal.any([this.#stopped.signal, late.signal]);
+    const retention = log.retain(after ?? 0);
+    try {
+      const asked = log.checkpoints?.explain?.(after ?? 0, upTo!, signal)
+        .catch(() => undefined);
+      const one = await this.#replay(after ?? 0, upTo!, signal);
+      // What is deterministic does the same twice.
+      const other = await this.#replay(after ?? 0, upTo!, signal);
+      const twice = firstDifference(one, other) ?? Infinity;
+      const right = await (asked && abortable(asked, signal));
+      const index = Math.min(twice, firstDifference(one, right) ?? Infinity);
+      if (index === Infinity) return;
+      const command = await commandAt(log, index, signal);
+      const error = new ErrDiverged(
+        `${message}: entry ${index} ${
+          index === twice
+            ? "left two states when it was applied twice"
+            : "leaves another one there"
+        }`,
+        { after, upTo, index, command },
+      );
+      event({ type: "diverged", error, from });
+    } finally {
+      retention.release();
+      cancel();
+    }
   }
 
   /** The replica cannot go on (R5). */
@@ -626,8 +873,10 @@ export class Replica {
     this.#stopped.abort(closed);
     this.#openStopped.abort(new ErrOpenStopped());
     this.#recoverStopped.abort(new ErrSnapshotStopped());
+    this.#submissions?.close(waiting, closed);
     this.#proposals.close(waiting, closed);
     this.#reads.fail(waiting);
+    this.#watches.end(closed);
     this.#cancelSync?.();
     this.#unwatch?.();
     this.#reader?.close();
@@ -640,7 +889,7 @@ export class Replica {
       );
     }, stopTimeoutMs);
     try {
-      await abortable(this.#closeMachine(), over.signal);
+      await abortable(this.#closeAll(), over.signal);
     } catch (error) {
       event({ type: "close failed", error });
     }
@@ -653,13 +902,31 @@ export class Replica {
     cancel();
   }
 
+  async #closeAll(): Promise<void> {
+    try {
+      await this.#closeMachine();
+    } finally {
+      await this.#submissions?.end();
+    }
+  }
+
   async #closeMachine(): Promise<void> {
     // A start that failed has closed its machine, and whoever started knows why.
     await this.#starting?.catch(() => {});
     await this.#snapshotter?.stop();
     await this.#loop;
+    await this.#explaining;
     await this.#current?.close();
+    this.#view.close();
   }
+}
+
+/** Nothing was submitted. */
+const NONE: readonly Submission[] = [];
+
+/** Starts a replica: for the host alone. */
+export function startReplica(parts: ReplicaParts): Starting {
+  return Replica["start"](parts);
 }
 
 /** The log could not be read, for a reason that may pass. */

@@ -122,6 +122,15 @@ export class SessionState {
   readonly pending: Pending<Proposal> = new Pending();
   /** The series that was handed to the log last; one may be handed over again. */
   sent = 0;
+  /**
+   * Set by a holder who keeps his commands himself: the series up to which he
+   * will never ask for a result again. Without it, what is answered is done.
+   */
+  acknowledged: number | undefined;
+  /** As whom its holder has claimed it for this life, if he has (H14). */
+  holder: bigint | undefined;
+  /** Whether nothing is sent for it before its holder has claimed it. */
+  held = false;
   /** Whether series wait to be sent again. */
   stalled = false;
   /** The replica that sends for it. */
@@ -138,6 +147,12 @@ export class SessionState {
   constructor(index: number, clientID: bigint) {
     this.index = index;
     this.clientID = clientID;
+  }
+
+  /** The series up to which nobody will ask for a result again. */
+  get responded(): number {
+    const answered = this.pending.first - 1;
+    return Math.min(this.acknowledged ?? answered, answered);
   }
 
   /** Refuses all that waits and all that comes. */
@@ -160,15 +175,6 @@ export class SessionState {
   }
 }
 
-/** The state of a session: for the host alone. */
-export let stateOf: (session: Session) => SessionState | undefined;
-
-/** Makes a session: for the host alone. */
-export let makeSession: (
-  clusterID: bigint,
-  state: SessionState | undefined,
-) => Session;
-
 /**
  * A client session of a cluster. What is proposed through it is applied exactly
  * once and in order, however often it has to be sent (H3). Open one with
@@ -188,9 +194,14 @@ export class Session {
     this.#state = state;
   }
 
-  static {
-    stateOf = (session): SessionState | undefined => session.#state;
-    makeSession = (clusterID, state): Session => new Session(clusterID, state);
+  /** For `makeSession()` alone. In a static block instead, it would keep the class in every page. */
+  private static make(clusterID: bigint, state: SessionState): Session {
+    return new Session(clusterID, state);
+  }
+
+  /** For `stateOf()` alone. */
+  private static stateOf(session: Session): SessionState | undefined {
+    return session.#state;
   }
 
   /**
@@ -198,5 +209,15 @@ export class Session {
    * it is given none: sent once and never again. If the answer is lost, the
    * caller gets `ErrUnknownOutcome` (H5).
    */
-  static readonly noOp: Session = new Session(0n, undefined);
+  static readonly noOp: Session = /* @__PURE__ */ new Session(0n, undefined);
+}
+
+/** Makes a session: for the host alone. */
+export function makeSession(clusterID: bigint, state: SessionState): Session {
+  return Session["make"](clusterID, state);
+}
+
+/** The state of a session: for the host alone. */
+export function stateOf(session: Session): SessionState | undefined {
+  return Session["stateOf"](session);
 }

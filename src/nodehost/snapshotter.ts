@@ -198,7 +198,7 @@ export class Snapshotter {
           ) continue;
           throw error;
         }
-        await this.#tidy(info);
+        await this.#tidy(info).catch((error) => this.#untidy(error));
         return used;
       }
     });
@@ -309,6 +309,14 @@ export class Snapshotter {
     }
     await log.compact(upTo);
     event({ type: "compacted", upTo });
+  }
+
+  /** The snapshot is there all the same; what could not be removed goes with the next one. */
+  #untidy(error: unknown): void {
+    if (this.#stopped.signal.aborted || error instanceof MachineFailure) {
+      throw error;
+    }
+    this.#options.event({ type: "snapshot failed", error });
   }
 
   /**

@@ -76,16 +76,24 @@ export function sleep(
 /** Waits between tries that double, with jitter so that many do not try at once. */
 export class Backoff {
   readonly #env: Env;
+  readonly #firstMs: number;
+  readonly #lastMs: number;
   #tries = 0;
 
-  /** A backoff whose jitter comes from `env`. */
-  constructor(env: Env) {
+  /** A backoff whose jitter comes from `env`, from a first wait to a longest one, in milliseconds. */
+  constructor(
+    env: Env,
+    firstMs: number = RETRY_FIRST_MS,
+    lastMs: number = RETRY_LAST_MS,
+  ) {
     this.#env = env;
+    this.#firstMs = firstMs;
+    this.#lastMs = lastMs;
   }
 
   /** How long to wait before the next try, in milliseconds. */
   next(): number {
-    const full = Math.min(RETRY_LAST_MS, RETRY_FIRST_MS * 2 ** this.#tries);
+    const full = Math.min(this.#lastMs, this.#firstMs * 2 ** this.#tries);
     this.#tries = Math.min(this.#tries + 1, 32);
     return full * (0.5 + Number(this.#env.random64() & 0xffn) / 512);
   }

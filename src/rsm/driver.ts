@@ -37,6 +37,21 @@ export type Outcome =
   | "conflict"
   | "unknown";
 
+/** What became of a claim to a session. */
+export type ClaimOutcome = "claimed" | "conflict" | "unknown";
+
+/** What the replicated state knows of a session. */
+export interface SessionStanding {
+  /** What it was opened with. */
+  readonly clientID: bigint;
+  /** Who may use it. */
+  readonly holder: bigint;
+  /** Who opened it. A view. */
+  readonly owner: Uint8Array;
+  /** The series that comes next: all before it are decided. */
+  readonly next: number;
+}
+
 /** Who hears what was applied; `L` is how it names a session of its own. */
 export interface ApplyListener<L> {
   /** The two halves of the number that its proposals outside of any session carry. */
@@ -50,7 +65,9 @@ export interface ApplyListener<L> {
   registered(clientID: bigint, session: number): void;
   /** A session was closed, or was not there to be closed. */
   unregistered(session: number): void;
-  /** Something is known of a proposal of a session of its own. */
+  /** A session was taken over, or was not: because somebody else holds it, or it is not there. */
+  claimed(session: number, holder: bigint, outcome: ClaimOutcome): void;
+  /** Something is known of a proposal of a session of its own; of one that was skipped, the result's data say why. */
   answered(
     local: L,
     series: number,
@@ -69,6 +86,31 @@ export interface ApplyListener<L> {
 export interface DriverOptions {
   /** Distance of the checkpoints at which hashes are taken, in indexes; 0 for none. */
   readonly hashEntries: number;
+  /** Up to here no hash is taken. @default {0} */
+  readonly hashAfter?: number;
+}
+
+/** A listener for a driver that nobody waits at; `heard` is told of its checkpoints. */
+export function silentListener<L>(
+  heard: Pick<ApplyListener<L>, "checkpoint" | "checkpointFailed"> = {
+    checkpoint: () => {},
+    checkpointFailed: () => {},
+  },
+): ApplyListener<L> {
+  const nothing = (): void => {};
+  return {
+    // No record carries such a number.
+    originLow: -1,
+    originHigh: -1,
+    locals: new Map(),
+    proposalApplied: nothing,
+    registered: nothing,
+    unregistered: nothing,
+    claimed: nothing,
+    answered: nothing,
+    applied: nothing,
+    ...heard,
+  };
 }
 
 const META_ROW = "meta";
@@ -96,6 +138,12 @@ function copyOf(result: Result | undefined): Result | undefined {
   return data === undefined ? { value } : { value, data: data.slice() };
 }
 
+/** What a slot says became of its series. */
+function outcomeOf({ digest, result }: Slot): Outcome {
+  if (digest === SKIPPED) return "skipped";
+  return result === undefined ? "lost" : "applied";
+}
+
 /** One machine and all that is replicated with it. */
 export class Driver<L> {
   /** The machine. */
@@ -104,6 +152,7 @@ export class Driver<L> {
   readonly guard: Guard;
   readonly #listener: ApplyListener<L>;
   readonly #hashEntries: number;
+  readonly #hashAfter: number;
   #table: SessionTable<L>;
   #applied = 0;
   #mark: EpochMark | undefined;
@@ -139,6 +188,7 @@ export class Driver<L> {
     this.guard = new Guard(factory.type);
     this.#listener = listener;
     this.#hashEntries = options.hashEntries;
+    this.#hashAfter = options.hashAfter ?? 0;
     this.#table = this.#newTable();
   }
 
@@ -236,9 +286,26 @@ export class Driver<L> {
     return this.#table.find(clientID);
   }
 
-  /** What the session of that index was opened with, if there is one. */
-  clientOf(session: number): bigint | undefined {
-    return this.#table.get(session)?.clientID;
+  /** What is known of the session of that index, if there is one. */
+  standing(session: number): SessionStanding | undefined {
+    const entry = this.#table.get(session);
+    if (entry === undefined) return undefined;
+    const { clientID, holder, owner, next } = entry;
+    return { clientID, holder, owner, next };
+  }
+
+  /** What became of a series of a session; undefined if it is not decided, or not kept any more. */
+  outcomeOf(
+    session: number,
+    series: number,
+  ): { outcome: Outcome; result: Result | undefined } | undefined {
+    const entry = this.#table.get(session);
+    if (entry === undefined || series >= entry.next) return undefined;
+    if (series <= entry.responded) {
+      return { outcome: "acknowledged", result: undefined };
+    }
+    const slot = entry.slots[entry.head + series - entry.responded - 1]!;
+    return { outcome: outcomeOf(slot), result: copyOf(slot.result) };
   }
 
   /** Stops telling of a session that was its own. */
@@ -313,7 +380,7 @@ export class Driver<L> {
       if (!(error instanceof RangeError)) throw error;
       throw new ErrLogCorrupted(index, error.message, { cause: error });
     }
-    if (this.#hashEntries > 0) {
+    if (this.#hashEntries > 0 && index > this.#hashAfter) {
       this.#checkpointDue = Math.floor(index / this.#hashEntries) >
         Math.floor(this.#read / this.#hashEntries);
     }
@@ -390,10 +457,8 @@ export class Driver<L> {
   ): void {
     if (local === undefined) return;
     this.#later.push(() => {
-      const result = slot?.result;
-      if (result !== undefined) outcome = "applied";
-      else if (slot?.digest === SKIPPED) outcome = "skipped";
-      this.#listener.answered(local, series, outcome, copyOf(result));
+      const known = slot === undefined ? outcome : outcomeOf(slot);
+      this.#listener.answered(local, series, known, copyOf(slot?.result));
     });
   }
 
@@ -413,7 +478,13 @@ export class Driver<L> {
     if (cursor.kind === RecordKind.Skip) {
       const { series } = cursor;
       const session = this.#judge(SKIPPED);
-      this.#answerLater(session?.local, series, "skipped");
+      if (session === undefined) return;
+      const slot = this.#table.slot!;
+      const reason = cursor.reason();
+      if (reason.length > 0) {
+        this.#table.fill(session, series, slot, { value: 0n, data: reason });
+      }
+      this.#answerLater(session.local, series, "skipped", slot);
       return;
     }
     if (!table.begun) table.begin();
@@ -421,6 +492,16 @@ export class Driver<L> {
       const { clientID, owner } = cursor.registration();
       table.register(index, clientID, owner);
       this.#later.push(() => this.#listener.registered(clientID, index));
+    } else if (cursor.kind === RecordKind.Claim) {
+      const { session } = cursor;
+      const { from, holder } = cursor.claim();
+      const entry = table.get(session);
+      const outcome = entry === undefined
+        ? "unknown"
+        : table.claim(entry, from, holder)
+        ? "claimed"
+        : "conflict";
+      this.#later.push(() => this.#listener.claimed(session, holder, outcome));
     } else {
       const session = table.get(cursor.session);
       if (session !== undefined) table.remove(session);

@@ -49,6 +49,19 @@ export class ErrProposalSkipped extends SampanError {
   }
 }
 
+/** A proposal was refused for good, by whoever guards the log: it was not applied and never will be (H14). */
+export class ErrProposalRefused extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrProposalRefused";
+  /** Why, for a person to read. */
+  readonly reason: string;
+  /** An error for a proposal that was refused for `reason`. */
+  constructor(reason: string) {
+    super(`Proposal was refused: ${reason}`);
+    this.reason = reason;
+  }
+}
+
 /** `update()` returned what the contract does not allow (C1, T3): fatal to the replica. */
 export class ErrInvalidResult extends SampanError {
   /** The name `instanceof` goes by. */

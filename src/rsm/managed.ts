@@ -12,6 +12,7 @@ import type {
   CreateStateMachineFunc,
   IConcurrentStateMachine,
   IExtended,
+  IFork,
   IHash,
   IOnDiskStateMachine,
   IStateMachine,
@@ -30,7 +31,7 @@ import {
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import { isU64 } from "../bytes.ts";
 import { ErrInvalidResult } from "./errors.ts";
-import { isPromise, settleable } from "../promises.ts";
+import { chain, isPromise, settleable } from "../promises.ts";
 import { type HostState, type IHostState, isHostState } from "./host_state.ts";
 
 /** A function that makes machines, and the kind of machine it makes. */
@@ -47,6 +48,8 @@ export interface ManagedMachine {
   readonly hostState: IHostState | undefined;
   /** Whether the machine has `getHash()`. */
   readonly hasHash: boolean;
+  /** As `IFork.fork()`, if the machine has it. */
+  readonly fork: (() => MaybePromise<ManagedFork>) | undefined;
   /** As `IOnDiskStateMachine.open()`; 0 for a machine in memory. */
   open(stopped: AbortSignal): MaybePromise<number>;
   /** Applies entries and leaves the result on each. `host` is for a machine that keeps the host's rows. */
@@ -78,6 +81,9 @@ export interface ManagedMachine {
   /** As in the contract. */
   close(): MaybePromise<void>;
 }
+
+/** A fork with the same face, as far as it goes. */
+export type ManagedFork = Pick<ManagedMachine, "update" | "lookup" | "close">;
 
 /** Makes a machine and gives it the face above. */
 export function manage(
@@ -118,12 +124,23 @@ function checkResult(machine: object, result: Result): void {
   }
 }
 
-/** What all kinds have in common. */
-function manageCommon(
-  machine: IStateMachine | IConcurrentStateMachine | IOnDiskStateMachine,
+/** What all kinds have in common, and what a machine in memory does not have. */
+function manageCommon<
+  M extends IStateMachine | IConcurrentStateMachine | IOnDiskStateMachine,
+>(
+  machine: M,
+  manage: (machine: M) => ManagedMachine,
 ): Pick<
   ManagedMachine,
-  "lookup" | "naLookup" | "getHash" | "hasHash" | "close"
+  | "hostState"
+  | "hasHash"
+  | "fork"
+  | "open"
+  | "lookup"
+  | "naLookup"
+  | "getHash"
+  | "sync"
+  | "close"
 > {
   const { getHash } = machine as Partial<IHash>;
   const { naLookup } = machine as Partial<IExtended>;
@@ -134,7 +151,10 @@ function manageCommon(
     );
   };
   return {
+    hostState: undefined,
     hasHash: typeof getHash === "function",
+    fork: forkOf(machine, manage),
+    open: () => 0,
     lookup: (query) => machine.lookup(query),
     naLookup(query): MaybePromise<Uint8Array> {
       if (typeof naLookup !== "function") throw new ErrNotImplemented();
@@ -145,8 +165,25 @@ function manageCommon(
       const hash = settleable(getHash.call(machine));
       return isPromise(hash) ? hash.then(checkHash) : checkHash(hash);
     },
+    sync: () => {},
     close: () => machine.close(),
   };
+}
+
+function forkOf<
+  M extends IStateMachine | IConcurrentStateMachine | IOnDiskStateMachine,
+>(
+  machine: M,
+  manage: (machine: M) => ManagedMachine,
+): (() => MaybePromise<ManagedFork>) | undefined {
+  const { fork } = machine as Partial<IFork<M>>;
+  if (typeof fork !== "function") return undefined;
+  return () =>
+    chain(settleable(fork.call(machine)), (forked) => {
+      // What a fork does not have is not asked of it.
+      const { update, lookup } = manage(forked as unknown as M);
+      return { update, lookup, close: () => forked.close?.() };
+    });
 }
 
 function manageRegular(machine: IStateMachine): ManagedMachine {
@@ -170,12 +207,9 @@ function manageRegular(machine: IStateMachine): ManagedMachine {
     }
   };
   return {
-    ...manageCommon(machine),
+    ...manageCommon(machine, manageRegular),
     type: RegularStateMachine,
-    hostState: undefined,
-    open: () => 0,
     update: (entries) => updateFrom(entries, 0),
-    sync: () => {},
     prepareSnapshot: () => undefined,
     saveSnapshot: (_context, w, files, stopped) =>
       machine.saveSnapshot(w, files, stopped),
@@ -253,13 +287,10 @@ function updateBatch(
 
 function manageConcurrent(machine: IConcurrentStateMachine): ManagedMachine {
   return {
-    ...manageCommon(machine),
+    ...manageCommon(machine, manageConcurrent),
     type: ConcurrentStateMachine,
-    hostState: undefined,
-    open: () => 0,
     update: (entries) =>
       updateBatch(machine, entries, (entries) => machine.update(entries)),
-    sync: () => {},
     prepareSnapshot: () => machine.prepareSnapshot(),
     saveSnapshot: (context, w, files, stopped) =>
       machine.saveSnapshot(context, w, files, stopped),
@@ -277,7 +308,7 @@ function manageOnDisk(machine: IOnDiskStateMachine): ManagedMachine {
     );
   };
   return {
-    ...manageCommon(machine),
+    ...manageCommon(machine, manageOnDisk),
     type: OnDiskStateMachine,
     hostState,
     open(stopped): MaybePromise<number> {

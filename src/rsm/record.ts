@@ -14,6 +14,7 @@ import { putVarint } from "../bytes.ts";
 import { RecordKind } from "../log/records.ts";
 import {
   COMMAND_BYTES_MAX,
+  REFUSAL_BYTES_MAX,
   SESSION_OWNER_BYTES_MAX,
   SESSIONS_MAX,
 } from "../limits.ts";
@@ -35,6 +36,28 @@ export function registerRecord(
 /** The record that closes a session. */
 export function unregisterRecord(session: number): Uint8Array {
   return new ByteWriter(8).u8(RecordKind.Unregister).varint(session).finish();
+}
+
+/** The record that takes a session over (H14). */
+export function claimRecord(
+  session: number,
+  from: bigint,
+  holder: bigint,
+): Uint8Array {
+  return new ByteWriter(24).u8(RecordKind.Claim).varint(session).u64(from)
+    .u64(holder).finish();
+}
+
+/** A record that skips a series of a session because it was refused (H14). */
+export function skipRecord(
+  session: number,
+  series: number,
+  lag: number,
+  reason: string,
+): Uint8Array {
+  const text = new TextEncoder().encode(reason).subarray(0, REFUSAL_BYTES_MAX);
+  return new ByteWriter(16 + text.length).u8(RecordKind.Skip).varint(session)
+    .varint(series).varint(lag).raw(text).finish();
 }
 
 /** Length of the head of a proposal outside of any session. */
@@ -125,7 +148,9 @@ export class RecordCursor {
         if (this.lag >= this.series) {
           throw new RangeError(`Series ${this.series} lags by ${this.lag}`);
         }
-        if (kind === RecordKind.Skip) this.#expectEnd();
+        if (kind === RecordKind.Skip && end - this.#at > REFUSAL_BYTES_MAX) {
+          throw new RangeError("Reason of a skip is too long");
+        }
         break;
       case RecordKind.Proposal:
         this.originLow = this.#u32();
@@ -135,6 +160,9 @@ export class RecordCursor {
       case RecordKind.Unregister:
         this.session = this.#varint();
         this.#expectEnd();
+        break;
+      case RecordKind.Claim:
+        this.session = this.#varint();
         break;
       case RecordKind.Epoch:
       case RecordKind.Config:
@@ -165,6 +193,19 @@ export class RecordCursor {
       if (max >= 1 && max <= SESSIONS_MAX) return max;
       throw new RangeError(`Session limit ${max} is out of range`);
     });
+  }
+
+  /** Why a skip record skips: text, empty unless it was refused. A view. */
+  reason(): Uint8Array {
+    return this.#bytes.subarray(this.start, this.#end);
+  }
+
+  /** From whom to whom a claim record takes the session. */
+  claim(): { from: bigint; holder: bigint } {
+    return this.#rest((reader) => ({
+      from: reader.u64(),
+      holder: reader.u64(),
+    }));
   }
 
   /** Client id and owner of a register record. */

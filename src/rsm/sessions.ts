@@ -38,6 +38,8 @@ export interface SessionEntry<L> {
   readonly index: number;
   /** What the opener goes by to find the answer to its registration. */
   readonly clientID: bigint;
+  /** Who may use it: the client id, until somebody with the right to do so claims it (H14). */
+  holder: bigint;
   /** Who opened it, as bytes the host's application chose; may be empty. */
   readonly owner: Uint8Array;
   /** The series the client has acknowledged, all up to here. */
@@ -156,6 +158,7 @@ export class SessionTable<L> {
     const session: SessionEntry<L> = {
       index,
       clientID,
+      holder: clientID,
       owner: owner.slice(),
       responded: 0,
       next: 1,
@@ -208,6 +211,17 @@ export class SessionTable<L> {
       this.#link(session);
     }
     this.#changed?.add(session.index);
+  }
+
+  /**
+   * Takes a session over for another holder; whether that is, or already was,
+   * allowed. A claim from somebody who is not its holder any more is one by a
+   * copy of what the holder keeps.
+   */
+  claim(session: SessionEntry<L>, from: bigint, holder: bigint): boolean {
+    this.touch(session);
+    if (session.holder === from) session.holder = holder;
+    return session.holder === holder;
   }
 
   /**
@@ -428,9 +442,9 @@ function encodeSession(
   session: SessionEntry<unknown>,
   withResults: boolean,
 ): void {
-  const { index, clientID, owner, responded, next, slots, head } = session;
-  writer.varint(index).u64(clientID).bytes(owner).varint(responded)
-    .varint(next);
+  const { index, responded, next, slots, head } = session;
+  writer.varint(index).u64(session.clientID).u64(session.holder)
+    .bytes(session.owner).varint(responded).varint(next);
   for (let i = head; i < slots.length; i++) {
     const { digest, result } = slots[i]!;
     // The digest of a skipped series is -1.
@@ -446,6 +460,7 @@ function decodeSession<L>(reader: ByteReader): SessionEntry<L> {
   const session: SessionEntry<L> = {
     index: reader.varint(),
     clientID: reader.u64(),
+    holder: reader.u64(),
     owner: reader.bytes(SESSION_OWNER_BYTES_MAX).slice(),
     responded: reader.varint(),
     next: reader.varint(),

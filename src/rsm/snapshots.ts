@@ -72,7 +72,7 @@ export async function saveSnapshot<L>(
   if (machine.type === RegularStateMachine) {
     return await guard.run(Op.Save, () => {
       signal.throwIfAborted();
-      return saveState(driver, options, driver.capture(), undefined);
+      return saveState(driver, options, driver.capture());
     });
   }
   if (options.header.kind === "metadata") {
@@ -83,7 +83,7 @@ export async function saveSnapshot<L>(
         await machine.sync();
         return driver.capture();
       }), signal);
-    return await saveMetadata(driver, options, captured);
+    return await saveState(driver, options, captured);
   }
   let saving: Promise<SnapshotTotals> | undefined;
   await critical(() =>
@@ -122,67 +122,36 @@ export async function critical<T>(
   }
 }
 
-function headerOf<L>(
-  driver: Driver<L>,
-  options: SaveOptions,
-  captured: Captured,
-): SnapshotHeader {
-  const { index, mark } = captured;
-  return { ...options.header, type: driver.machine.type, index, mark };
-}
-
-async function saveMetadata<L>(
-  driver: Driver<L>,
-  options: SaveOptions,
-  captured: Captured,
-): Promise<SnapshotTotals> {
-  const { signal } = options;
-  const header = headerOf(driver, options, captured);
-  const sink = await options.create(header);
-  const writer = new SnapshotWriter(sink, header, captured.sessions);
-  const unwatch = watch(signal, writer);
-  try {
-    return await writer.finish();
-  } catch (error) {
-    await writer.abort(error);
-    throw error;
-  } finally {
-    unwatch();
-  }
-}
-
-/** Aborts a writer once its snapshot is not wanted any more; returns what ends the watching. */
-function watch(signal: AbortSignal, writer: SnapshotWriter): () => void {
-  const abort = (): void => void writer.abort(signal.reason);
-  signal.addEventListener("abort", abort);
-  // It may have happened while the sink was made.
-  if (signal.aborted) abort();
-  return () => signal.removeEventListener("abort", abort);
-}
-
+/** Writes the container; of a machine that was prepared, with its context. */
 async function saveState<L>(
   driver: Driver<L>,
   options: SaveOptions,
-  captured: Captured,
-  context: unknown,
+  { index, mark, sessions }: Captured,
+  context?: unknown,
 ): Promise<SnapshotTotals> {
   const { machine } = driver;
   const { signal, streaming = false } = options;
-  const header = headerOf(driver, options, captured);
+  const header = { ...options.header, type: machine.type, index, mark };
   const files = new SnapshotFileCollection();
+  const full = header.kind === "full";
   let writer: SnapshotWriter;
   try {
     signal.throwIfAborted();
     const sink = await options.create(header);
-    writer = new SnapshotWriter(sink, header, captured.sessions, { streaming });
+    writer = new SnapshotWriter(sink, header, sessions, { streaming });
   } catch (error) {
-    await discardContext(driver, context, error);
+    if (full) await discardContext(driver, context, error);
     throw error;
   }
-  const unwatch = watch(signal, writer);
+  const abort = (): void => void writer.abort(signal.reason);
+  signal.addEventListener("abort", abort);
+  // It may have happened while the sink was made.
+  if (signal.aborted) abort();
   try {
     try {
-      await machine.saveSnapshot(context, writer.payload, files, signal);
+      if (full) {
+        await machine.saveSnapshot(context, writer.payload, files, signal);
+      }
     } catch (error) {
       throw judgeSave(error, files, writer, signal);
     }
@@ -195,7 +164,7 @@ async function saveState<L>(
     await writer.abort(error);
     throw error;
   } finally {
-    unwatch();
+    signal.removeEventListener("abort", abort);
   }
 }
 

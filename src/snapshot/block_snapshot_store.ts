@@ -3,20 +3,22 @@
  *
  * A container is cut into blocks, written as they come; it becomes visible when
  * the block that describes it is written, in one step with the end of the
- * snapshot it replaces. Blocks that no description names are what a crash left
- * behind, and are removed when the store is next used.
+ * snapshot it replaces. That block's name says all that is known of the snapshot,
+ * and it holds the name's checksum. Blocks that no description names are what a
+ * crash left behind, and are removed when the store is next used.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-import { crc32 } from "../bytes.ts";
+import { ByteWriter, crc32 } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
-import type { Block, BlockStore } from "../store/store.ts";
-import { ErrSnapshotNotFound } from "./errors.ts";
+import type { BlockStore } from "../store/store.ts";
+import { ErrSnapshotCorrupted, ErrSnapshotNotFound } from "./errors.ts";
+import { nameOf, parseName } from "./name.ts";
 import {
   compareSnapshots,
   isSameSnapshot,
@@ -42,8 +44,21 @@ function after(prefix: string): string {
   return `${prefix.slice(0, -1)}0`;
 }
 
-function infoKey(id: string): string {
-  return INFO + id;
+/** A snapshot, and what is wrong with the block that describes it. */
+interface Kept {
+  readonly info: SnapshotInfo;
+  readonly damage?: ErrStoreCorrupted | undefined;
+}
+
+function infoKey(info: SnapshotInfo): string {
+  return `${INFO}${info.id}/${nameOf(info, parseInt(info.id))}`;
+}
+
+/** What the name of a block says that describes a snapshot; undefined if it is none. */
+function infoOf(key: string): SnapshotInfo | undefined {
+  const [id = "", name = ""] = key.slice(INFO.length).split("/");
+  const made = parseName(name);
+  return made && { ...made.info, id };
 }
 
 function chunkKey(id: string, chunk: number): string {
@@ -56,48 +71,30 @@ function chunksOf(id: string): [from: string, to: string] {
   return [prefix, after(prefix)];
 }
 
-/** The block that describes a snapshot: a checksum, and JSON with its 64-bit numbers as texts. */
-function encodeInfo({ mark, ...info }: SnapshotInfo): Block {
-  const text = JSON.stringify({
-    ...info,
-    ...(mark && { markIndex: mark.index, epoch: mark.epoch }),
-  }, (_, value) => typeof value === "bigint" ? `${value}` : value);
-  const json = new TextEncoder().encode(text);
-  const bytes = new Uint8Array(4 + json.length);
-  bytes.set(json, 4);
-  new DataView(bytes.buffer).setUint32(0, crc32(json), true);
-  return { key: infoKey(info.id), bytes };
+/** What the damage of a block is to whoever reads the snapshot. */
+function corrupted(
+  offset: number,
+  cause: ErrStoreCorrupted,
+): ErrSnapshotCorrupted {
+  return new ErrSnapshotCorrupted("Store is damaged", offset, { cause });
 }
 
-/** What is described by a block, which must be one that was written. */
-function decodeInfo({ key, bytes }: Block): SnapshotInfo {
-  const json = bytes.subarray(4);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.length < 4 || view.getUint32(0, true) !== crc32(json)) {
-    throw new ErrStoreCorrupted(key, "Description of a snapshot is damaged");
-  }
-  const { markIndex, epoch, ...info } = JSON.parse(
-    new TextDecoder().decode(json),
-  );
-  return {
-    ...info,
-    clusterID: BigInt(info.clusterID),
-    nodeID: BigInt(info.nodeID),
-    ...(epoch && { mark: { index: markIndex, epoch: BigInt(epoch) } }),
-  };
+/** The checksum of a name. */
+function seal(key: string): Uint8Array {
+  return new ByteWriter().u32(crc32(new TextEncoder().encode(key))).finish();
 }
 
 /**
  * A {@linkcode SnapshotStore} over a {@linkcode BlockStore}, which it has to
- * itself. A snapshot survives a power cut once `commit()` has
- * settled; one that is damaged or incomplete is an `ErrStoreCorrupted`.
+ * itself. A snapshot survives a power cut once `commit()` has settled. One that
+ * is damaged or incomplete hides no other, and fails to be read (H8).
  */
 export class BlockSnapshotStore implements SnapshotStore {
   readonly #store: BlockStore;
   readonly #ownsStore: boolean;
   readonly #env: Env;
   /** The complete ones; undefined until they are read, and when it is not known what became of a change. */
-  #snapshots: Promise<Map<string, SnapshotInfo>> | undefined;
+  #snapshots: Promise<Map<string, Kept>> | undefined;
   /** How many streams read a snapshot. */
   readonly #readers = new Map<string, number>();
   /** Those that were removed while a stream read them. */
@@ -119,7 +116,7 @@ export class BlockSnapshotStore implements SnapshotStore {
   }
 
   /** The snapshots there are. What cannot be read now may be later. */
-  async #load(): Promise<Map<string, SnapshotInfo>> {
+  async #load(): Promise<Map<string, Kept>> {
     if (this.#closing) throw new Error("Snapshot store is closed");
     this.#snapshots ??= this.#read();
     try {
@@ -130,12 +127,17 @@ export class BlockSnapshotStore implements SnapshotStore {
     }
   }
 
-  async #read(): Promise<Map<string, SnapshotInfo>> {
-    const blocks = await this.#store.list(INFO, after(INFO));
-    const snapshots = new Map<string, SnapshotInfo>();
-    for (const block of blocks) {
-      const info = decodeInfo(block);
-      snapshots.set(info.id, info);
+  async #read(): Promise<Map<string, Kept>> {
+    const keys = await this.#store.keys(INFO, after(INFO));
+    const snapshots = new Map<string, Kept>();
+    for (const key of keys) {
+      const info = infoOf(key);
+      // Whose blocks are those it described? None is removed then.
+      if (!info) {
+        this.#swept = true;
+        continue;
+      }
+      snapshots.set(info.id, { info, damage: await this.#damageOf(key) });
       this.#made = Math.max(this.#made, parseInt(info.id));
     }
     if (!this.#swept) await this.#sweep(snapshots);
@@ -143,8 +145,20 @@ export class BlockSnapshotStore implements SnapshotStore {
     return snapshots;
   }
 
+  /** What is wrong with the block of that name, if it is one that describes a snapshot. */
+  async #damageOf(key: string): Promise<ErrStoreCorrupted | undefined> {
+    try {
+      const [bytes] = await this.#store.get([key]);
+      if (bytes?.join() === seal(key).join()) return undefined;
+    } catch (error) {
+      if (error instanceof ErrStoreCorrupted) return error;
+      throw error;
+    }
+    return new ErrStoreCorrupted(key, "Description of a snapshot is damaged");
+  }
+
   /** Removes what belongs to no snapshot. */
-  async #sweep(snapshots: ReadonlyMap<string, SnapshotInfo>): Promise<void> {
+  async #sweep(snapshots: ReadonlyMap<string, unknown>): Promise<void> {
     const found = await this.#store.keys(DATA, after(DATA));
     const ids = new Set(
       found.map((key) => key.slice(DATA.length).split("/", 1)[0] as string),
@@ -199,31 +213,33 @@ export class BlockSnapshotStore implements SnapshotStore {
 
   async #commit(info: SnapshotInfo): Promise<void> {
     const snapshots = await this.#load();
-    const old = [...snapshots.values()]
-      .filter((other) => isSameSnapshot(other, info)).map(({ id }) => id);
+    const old = [...snapshots.values()].map(({ info }) => info)
+      .filter((other) => isSameSnapshot(other, info));
     await this.#replace(snapshots, old, info);
   }
 
   /** Takes some away and adds one, in one step. */
   async #replace(
-    snapshots: Map<string, SnapshotInfo>,
-    old: readonly string[],
+    snapshots: Map<string, Kept>,
+    replaced: readonly SnapshotInfo[],
     info?: SnapshotInfo,
   ): Promise<void> {
+    const key = info && infoKey(info);
+    const old = replaced.map(({ id }) => id);
     const idle = old.filter((id) => !this.#readers.has(id));
     // No stream begins on what is about to go.
     for (const id of old) snapshots.delete(id);
     try {
       await this.#store.write({
-        put: info ? [encodeInfo(info)] : [],
-        delete: old.map(infoKey),
+        put: key ? [{ key, bytes: seal(key) }] : [],
+        delete: replaced.map(infoKey),
         deleteRanges: idle.map(chunksOf),
       }, "strict");
     } catch (error) {
       this.#snapshots = undefined;
       throw error;
     }
-    if (info) snapshots.set(info.id, info);
+    if (info) snapshots.set(info.id, { info });
     for (const id of old) if (!idle.includes(id)) await this.#condemn(id);
   }
 
@@ -245,20 +261,24 @@ export class BlockSnapshotStore implements SnapshotStore {
 
   /** The complete snapshots of a cluster, as the port orders them. */
   async list(clusterID: bigint): Promise<readonly SnapshotInfo[]> {
-    return [...(await this.#load()).values()]
+    return [...(await this.#load()).values()].map(({ info }) => info)
       .filter((info) => info.clusterID === clusterID)
       .sort((a, b) => compareSnapshots(a, b) || (a.id < b.id ? 1 : -1));
   }
 
   /**
-   * The container's bytes. A block that is missing is an `ErrStoreCorrupted` out
-   * of the stream; one that is damaged shows when the container is read.
+   * The container's bytes. A block that is missing is an `ErrSnapshotCorrupted`
+   * out of the stream, whose cause names it; one that is damaged shows when the
+   * container is read.
    *
    * @throws ErrSnapshotNotFound if it is not, or no longer, there
+   * @throws ErrSnapshotCorrupted if what describes it is damaged
    */
   async open({ id }: SnapshotInfo): Promise<ReadableStream<Uint8Array>> {
-    const info = (await this.#load()).get(id);
-    if (!info) throw new ErrSnapshotNotFound(id);
+    const kept = (await this.#load()).get(id);
+    if (!kept) throw new ErrSnapshotNotFound(id);
+    const { info, damage } = kept;
+    if (damage) throw corrupted(0, damage);
     this.#readers.set(id, (this.#readers.get(id) ?? 0) + 1);
     let at = 0;
     const end = (): Promise<void> => this.#release(id);
@@ -284,14 +304,17 @@ export class BlockSnapshotStore implements SnapshotStore {
 
   async #chunk({ id, size }: SnapshotInfo, at: number): Promise<Uint8Array> {
     const key = chunkKey(id, at / SNAPSHOT_CHUNK_BYTES);
-    const [bytes] = await this.#store.get([key]);
+    let bytes: Uint8Array | undefined;
+    try {
+      [bytes] = await this.#store.get([key]);
+    } catch (error) {
+      throw error instanceof ErrStoreCorrupted ? corrupted(at, error) : error;
+    }
     if (bytes?.length === Math.min(SNAPSHOT_CHUNK_BYTES, size - at)) {
       return bytes;
     }
-    throw new ErrStoreCorrupted(
-      key,
-      `Block of a snapshot is ${bytes ? "cut off" : "missing"}`,
-    );
+    const what = `Block of a snapshot is ${bytes ? "cut off" : "missing"}`;
+    throw corrupted(at, new ErrStoreCorrupted(key, what));
   }
 
   /** Says that a stream has ended; with the last one goes what was removed meanwhile. */
@@ -307,7 +330,8 @@ export class BlockSnapshotStore implements SnapshotStore {
     await this.#load();
     await this.#inTurn(async () => {
       const snapshots = await this.#load();
-      if (snapshots.has(id)) await this.#replace(snapshots, [id]);
+      const kept = snapshots.get(id);
+      if (kept) await this.#replace(snapshots, [kept.info]);
     });
   }
 

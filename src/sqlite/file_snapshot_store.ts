@@ -11,11 +11,11 @@
  */
 
 import { join } from "node:path";
-import type { EpochMark } from "../log/log.ts";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotNotFound,
 } from "../snapshot/errors.ts";
+import { type Made, nameOf, parseName } from "../snapshot/name.ts";
 import {
   compareSnapshots,
   isSameSnapshot,
@@ -25,7 +25,6 @@ import {
   type SnapshotStore,
   type SnapshotTotals,
 } from "../snapshot/store.ts";
-import type { Type } from "../statemachine/types.ts";
 import {
   FileSink,
   fileSource,
@@ -37,64 +36,6 @@ import {
 
 const SUFFIX = ".snapshot";
 const TEMPORARY = ".tmp";
-
-const COMPRESSIONS = { n: "none", g: "gzip", d: "deflate-raw" } as const;
-
-/** A snapshot, and how many were made before it. */
-interface Made {
-  readonly info: SnapshotInfo;
-  readonly order: number;
-}
-
-function hex(value: number | bigint, digits: number): string {
-  return value.toString(16).padStart(digits, "0");
-}
-
-/** What a name tells, in groups: cluster, index, kind, node, type, compression, files, imported, size, mark, order. */
-const NAME =
-  /^([0-9a-f]{16})-([0-9a-f]{14})-([fm])-([0-9a-f]{16})-([123])([ngd])-([0-9a-f]+)-([io])-([0-9a-f]+)-([0-9a-f]+)\.([0-9a-f]{16}|)-([0-9a-f]+)$/;
-
-function nameOf(info: Omit<SnapshotInfo, "id">, order: number): string {
-  const { clusterID, nodeID, index, kind, type, compression, mark } = info;
-  return [
-    hex(clusterID, 16),
-    hex(index, 14),
-    kind[0],
-    hex(nodeID, 16),
-    type + compression[0]!,
-    hex(info.files, 1),
-    info.imported ? "i" : "o",
-    hex(info.size, 1),
-    mark === undefined ? "0." : `${hex(mark.index, 1)}.${hex(mark.epoch, 16)}`,
-    hex(order, 8),
-  ].join("-");
-}
-
-/** Reads a name; undefined if it is none of a snapshot. */
-function parseName(id: string): Made | undefined {
-  const match = NAME.exec(id);
-  if (match === null) return undefined;
-  const part = (i: number): string => match[i]!;
-  const number = (i: number): number => parseInt(part(i), 16);
-  const word = (i: number): bigint => BigInt(`0x${part(i)}`);
-  const mark: EpochMark | undefined = part(11) === ""
-    ? undefined
-    : { index: number(10), epoch: word(11) };
-  const info: SnapshotInfo = {
-    id,
-    clusterID: word(1),
-    index: number(2),
-    kind: part(3) === "f" ? "full" : "metadata",
-    nodeID: word(4),
-    type: number(5) as Type,
-    compression: COMPRESSIONS[part(6) as keyof typeof COMPRESSIONS],
-    files: number(7),
-    imported: part(8) === "i",
-    size: number(9),
-    ...(mark === undefined ? {} : { mark }),
-  };
-  return { info, order: number(12) };
-}
 
 /**
  * A {@linkcode SnapshotStore} in a directory, for one process at a time. What a
@@ -188,10 +129,7 @@ export class FileSnapshotStore implements SnapshotStore {
     const imported = options?.imported ?? false;
     const order = ++this.#made;
     const id = nameOf({ ...header, files, imported, size: sink.size }, order);
-    const made = parseName(id);
-    if (made === undefined) {
-      throw new RangeError(`Header makes no sense: ${id}`);
-    }
+    const made = parseName(id)!;
     Deno.renameSync(path, this.#pathOf(id));
     syncDirectory(this.directory);
     this.#sinks.delete(sink);

@@ -15,6 +15,10 @@
  */
 
 export { BlockLogDB, type BlockLogOptions } from "../log/block_log.ts";
+export {
+  BlockOutbox,
+  type BlockOutboxOptions,
+} from "../outbox/block_outbox.ts";
 export * from "../store/errors.ts";
 export type {
   Block,
@@ -28,3 +32,4 @@ export * from "./file_snapshot_store.ts";
 export * from "./sqlite_block_store.ts";
 export * from "./sqlite_kv_state_machine.ts";
 export * from "./sqlite_log.ts";
+export * from "./sqlite_outbox.ts";

@@ -1,5 +1,5 @@
 /**
- * The three kinds of state machine, the two optional interfaces, and the
+ * The three kinds of state machine, the optional interfaces, and the
  * functions that make machines.
  *
  * This module is browser compatible.
@@ -191,6 +191,35 @@ export interface IHash {
 export interface IExtended {
   /** As `lookup()`, for callers that have bytes and want bytes. Reads only. */
   naLookup(query: Uint8Array): MaybePromise<Uint8Array>;
+}
+
+/** What a fork can be called with: what it shares with the kind of machine `M`. */
+export type Forked<M extends { update: unknown; lookup: unknown }> =
+  & Pick<M, "update" | "lookup">
+  & {
+    /** Frees what the fork holds, if it holds anything; called at most once, last. */
+    close?(): MaybePromise<void>;
+  };
+
+/**
+ * Optional, and Beyond the seed: a machine that can tell what it would be after
+ * some commands more. That is how commands which are not committed yet are shown.
+ * `M` is the kind of machine: `IStateMachine` and so on.
+ */
+export interface IFork<M extends { update: unknown; lookup: unknown }> {
+  /**
+   * The machine's present state, to go on from without it: what is done to the
+   * fork never shows in the machine. It should cost little, whatever the size of
+   * the state. Excludes `update()` and `recoverFromSnapshot()`; may be called
+   * again at any time.
+   *
+   * A fork may read from its machine: its `update()` (deterministic, and given
+   * entries whose indexes are guesses) and `lookup()` are called only while the
+   * machine has not been updated since, and they and `close()` keep apart as
+   * those of a regular machine do (R2). After an `update()` that throws, the fork
+   * is closed.
+   */
+  fork(): MaybePromise<Forked<M>>;
 }
 
 /** Makes a regular machine for a replica; called once per instance, possibly several times (T4). */

@@ -89,6 +89,10 @@ export {
   type LogDBConformanceOptions,
 } from "./log_conformance.ts";
 export {
+  outboxConformance,
+  type OutboxConformanceOptions,
+} from "./outbox_conformance.ts";
+export {
   type ConformanceCase,
   snapshotStoreConformance,
   type SnapshotStoreConformanceOptions,

@@ -6,7 +6,10 @@
  * @module
  */
 
-import { ErrSnapshotNotFound } from "../snapshot/errors.ts";
+import {
+  ErrSnapshotCorrupted,
+  ErrSnapshotNotFound,
+} from "../snapshot/errors.ts";
 import type {
   SnapshotHeader,
   SnapshotInfo,
@@ -28,6 +31,10 @@ export interface SnapshotStoreConformanceOptions {
   create(): MaybePromise<SnapshotStore>;
   /** Opens what `store`, closed by now, has left behind; for stores that keep something. */
   reopen?: ((store: SnapshotStore) => MaybePromise<SnapshotStore>) | undefined;
+  /** Damages what `store`, closed by now, has kept of a snapshot, so that a store can tell that knows nothing of containers; say, cuts it off. */
+  damage?:
+    | ((store: SnapshotStore, info: SnapshotInfo) => MaybePromise<void>)
+    | undefined;
 }
 
 const CLUSTER = 7n;
@@ -418,7 +425,71 @@ export function snapshotStoreConformance(
     },
   );
 
-  const { reopen } = options;
+  const { reopen, damage } = options;
+  if (reopen && damage) {
+    add(
+      "H8 a damaged snapshot says so when it is opened, and hides no other",
+      async (store) => {
+        const bytes = makeBytes(100_000, 1);
+        const header = makeHeader({ index: 20, mark: { index: 4, epoch: 5n } });
+        const older = await makeSnapshot(store, makeHeader(), [bytes]);
+        const damaged = await makeSnapshot(store, header, [bytes], true);
+        const other = makeHeader({ clusterID: 8n });
+        await makeSnapshot(store, other, [bytes]);
+        await store.close();
+        await damage(store, damaged);
+        const again = await reopen(store);
+        try {
+          const [first, second, ...others] = await again.list(CLUSTER);
+          check(
+            first?.id === damaged.id && second?.id === older.id &&
+              !others.length,
+            "Not the same snapshots are there",
+          );
+          checkHeader(first, header);
+          check(first.imported, "Does not say that it is imported");
+          await checkThrows(
+            "open() of the damaged one",
+            (error) => error instanceof ErrSnapshotCorrupted,
+            async () => readAll(await again.open(first)),
+          );
+          const [elsewhere] = await again.list(8n);
+          for (const good of [second, elsewhere]) {
+            check(good, "The other cluster's snapshot is gone");
+            checkBytes(await readAll(await again.open(good)), bytes);
+          }
+          const info = await makeSnapshot(again, header, [bytes]);
+          check((await again.list(CLUSTER)).length === 2, "It is there twice");
+          checkBytes(await readAll(await again.open(info)), bytes);
+          await again.remove(info);
+          check((await again.list(CLUSTER)).length === 1, "It is still there");
+        } finally {
+          await again.close();
+        }
+      },
+    );
+    add("H8 a damaged snapshot can be removed", async (store) => {
+      const info = await makeSnapshot(store, makeHeader(), []);
+      const bytes = [makeBytes(100_000, 1)];
+      const damaged = await makeSnapshot(
+        store,
+        makeHeader({ index: 20 }),
+        bytes,
+      );
+      await store.close();
+      await damage(store, damaged);
+      let again = await reopen(store);
+      for (let life = 0; life < 2; life++) {
+        const [first] = await again.list(CLUSTER);
+        check(first, "All snapshots are gone");
+        if (life === 0) await again.remove(first);
+        else check(first.id === info.id, "It is still there");
+        await again.close();
+        if (life === 0) again = await reopen(again);
+      }
+    });
+  }
+
   if (reopen) {
     add(
       "R3 a store opened again has what was committed, and nothing else",

@@ -61,6 +61,7 @@ function newDriver(factory: MachineFactory): Driver<never> {
     proposalApplied(): void {},
     registered(): void {},
     unregistered(): void {},
+    claimed(): void {},
     answered(): void {},
     applied(): void {},
     checkpoint(): void {},

@@ -95,7 +95,7 @@ function benchUpdates(): void {
     const [median, fastest] = time(machine, batches, 400);
     report(`update: overwrite, 10k keys, 16 B + ${valueBytes} B`, median, "ns");
     report("  … fastest of 400 rounds", fastest, "ns");
-    report("  … of a fork", time(machine.fork(), batches, 100)[0], "ns");
+    report("  … of a clone", time(machine.clone(), batches, 100)[0], "ns");
     let worst = 0;
     const start = performance.now();
     for (const batch of batches) {

@@ -12,6 +12,8 @@ import { packedBench } from "./packed_bench.ts";
 import { replayBench } from "./replay_bench.ts";
 import { snapshotBench } from "./snapshot_bench.ts";
 import { sqliteBench } from "./sqlite_bench.ts";
+import { syncBench } from "./sync_bench.ts";
+import { yjsBench } from "./yjs_bench.ts";
 
 // deno-lint-ignore no-console
 console.log(
@@ -24,3 +26,5 @@ await kvBench();
 await snapshotBench();
 await sqliteBench();
 await packedBench();
+await syncBench();
+await yjsBench();

@@ -13,7 +13,8 @@
  */
 
 import { stopBundler } from "../../web/bundle.ts";
-import { type Engine, ENGINES, launch } from "./browser.ts";
+import { memory } from "./bench_memory.ts";
+import { type Engine, ENGINES, launch, removeFolder } from "./browser.ts";
 import { install } from "./install.ts";
 import { servePages } from "./server.ts";
 
@@ -36,20 +37,24 @@ export interface Figure {
   readonly unit?: string;
 }
 
-/** The figures of every page, each in a browser that has done nothing before. */
+/** The figures of every page, each in a browser that has done nothing before and that keeps its databases on disk. */
 async function measure(engine: Engine): Promise<readonly Figure[]> {
   await using server = servePages();
   const figures: Figure[] = [];
   for (const path of PAGES) {
-    const browser = await launch(engine);
+    // Without one, WebKitGTK would keep databases in memory.
+    const profile = await Deno.makeTempDir({ prefix: "profile-" });
+    const browser = await launch(engine, { profile });
     try {
       const page = await browser.open(await server.page(path, true));
       const found = await page.evaluate("page.bench()", BENCH_MS_MAX);
       figures.push(...found as Figure[]);
     } finally {
       await browser.close();
+      await removeFolder(profile);
     }
   }
+  if (engine === "Chromium") figures.push(...await memory(server));
   return figures;
 }
 

@@ -18,6 +18,11 @@ export interface Page {
   evaluate(expression: string, timeoutMs: number): Promise<unknown>;
   /** Loads the page anew. */
   reload(): Promise<void>;
+  /** Calls a method of the DevTools protocol; only Chromium has it. */
+  devtools?(
+    method: string,
+    params: Readonly<Record<string, unknown>>,
+  ): Promise<void>;
   /** Closes the page, and what is under way in it. */
   close(): Promise<void>;
 }

@@ -14,6 +14,7 @@ import {
   NodeHost,
   type Replica,
 } from "../../mod.ts";
+import { random } from "./random.ts";
 import {
   IndexedDBKVStateMachine,
   IndexedDBLogDB,
@@ -89,15 +90,17 @@ export async function held(): Promise<Held> {
   };
 }
 
-function pick(n: number): number {
-  return Math.floor(Math.random() * n);
+/** Numbers below `n`, from a seed. */
+function picker(seed: number): (n: number) => number {
+  const next = random(seed);
+  return (n) => Math.floor(next() * n);
 }
 
 /**
  * A command that does something, and leaves a trace of it for ever, only if one
  * before it did: when a stretch of them is done twice, other ones come through.
  */
-function swap(name: string): Uint8Array {
+function swap(name: string, pick: (n: number) => number): Uint8Array {
   const key = `swap/${pick(SWAP_KEYS)}`;
   const [from, to] = [`${pick(SWAP_VALUES)}`, `${pick(SWAP_VALUES)}`];
   return pick(SWAP_VALUES) === 0
@@ -111,16 +114,22 @@ async function tell(answer: Answer): Promise<void> {
 
 /**
  * Proposes until `count` marks named after `life` are made in a session, and
- * tells the server of each that is answered. What is swapped meanwhile is in no
- * session, whose table would hide that the machine was given it twice.
+ * tells the server of each that is answered. What is swapped meanwhile, drawn
+ * from the seed, is in no session, whose table would hide that the machine was
+ * given it twice.
  */
-export async function work(life: string, count: number): Promise<void> {
+export async function work(
+  life: string,
+  count: number,
+  seed: number,
+): Promise<void> {
+  const pick = picker(seed);
   const session = await replica!.openSession();
   let next = 0;
   const worker = async (): Promise<void> => {
     while (next < count) {
       const name = `${life}/${next++}`;
-      const swapped = replica!.propose(swap(name));
+      const swapped = replica!.propose(swap(name, pick));
       const mark = kv.put(`mark/${name}`, "");
       const { value } = await replica!.propose(mark, { session });
       await tell([name, Number(value)]);

@@ -9,6 +9,7 @@
 import { assert } from "@std/assert";
 import { type Engine, launch, removeFolder } from "./browser.ts";
 import { Ledger, OPEN_MS_MAX } from "./kept.ts";
+import { random, seedFrom } from "./random.ts";
 import { servePages } from "./server.ts";
 
 /** The longest a browser is under load before it is killed, in milliseconds. */
@@ -28,17 +29,6 @@ export interface Kills {
   readonly answered: number;
   /** The index at the end. */
   readonly index: number;
-}
-
-/** Numbers in [0, 1) from a seed. */
-export function random(seed: number): () => number {
-  let x = seed >>> 0;
-  return () => {
-    x = (x + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(x ^ (x >>> 15), x | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 function sleep(ms: number): Promise<void> {
@@ -83,8 +73,11 @@ export async function killBrowser(
           assert(held.index >= index, "The log went back");
           index = held.index;
           if (life === kills) break;
-          working = page.evaluate(`page.work("${life}", 1e9)`, OPEN_MS_MAX)
-            .catch(unlessKilled);
+          const drawn = seedFrom(next);
+          working = page.evaluate(
+            `page.work("${life}", 1e9, ${drawn})`,
+            OPEN_MS_MAX,
+          ).catch(unlessKilled);
           working.catch(() => {});
           // The load has begun once something is answered.
           for (let told: string[] = []; told.length === 0;) {

@@ -1,4 +1,5 @@
 import { assert } from "@std/assert";
+import { newSeed } from "./random.ts";
 import { stopBundler } from "../../web/bundle.ts";
 import { killBrowser } from "./kill.ts";
 
@@ -16,7 +17,7 @@ for (
     sanitizeOps: false,
     sanitizeResources: false,
     async fn(): Promise<void> {
-      const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+      const seed = newSeed();
       const { answered } = await killBrowser(engine, kills, seed);
       assert(answered > 0, `Nothing was answered, seed ${seed}`);
     },

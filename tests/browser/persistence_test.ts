@@ -67,7 +67,7 @@ for (const engine of ENGINES) {
       const page = await browser.open(await server.page(PAGE));
       try {
         await page.evaluate("page.open()", OPEN_MS_MAX);
-        await page.evaluate(`page.work("first", 300)`, OPEN_MS_MAX);
+        await page.evaluate(`page.work("first", 300, 1)`, OPEN_MS_MAX);
         const before = await page.evaluate("page.held()", OPEN_MS_MAX) as Held;
         ledger.add(server.told());
         // Closed by the page the first time, and by the browser the second.
@@ -75,7 +75,7 @@ for (const engine of ENGINES) {
         await page.reload();
         const after = await ledger.check(page);
         assertEquals(after.hash, before.hash);
-        await page.evaluate(`page.work("second", 300)`, OPEN_MS_MAX);
+        await page.evaluate(`page.work("second", 300, 2)`, OPEN_MS_MAX);
         ledger.add(server.told());
         await page.reload();
         await ledger.check(page);
@@ -99,7 +99,7 @@ for (const engine of ENGINES) {
           browser = await launch(engine, { profile });
           const page = await browser.open(await server.page(PAGE));
           await ledger.check(page);
-          await page.evaluate(`page.work("${life}", 200)`, OPEN_MS_MAX);
+          await page.evaluate(`page.work("${life}", 200, 3)`, OPEN_MS_MAX);
           ledger.add(server.told());
           await browser.close();
         }

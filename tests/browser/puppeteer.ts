@@ -8,6 +8,7 @@
 
 import puppeteer, {
   type Browser as PuppeteerBrowser,
+  type CDPSession,
   type Page as PuppeteerPage,
 } from "puppeteer-core";
 import {
@@ -110,8 +111,18 @@ async function start(
   }
 }
 
-function pageOf(page: PuppeteerPage): Page {
+function pageOf(page: PuppeteerPage, engine: Engine): Page {
+  let session: Promise<CDPSession> | undefined;
+  const devtools: Page["devtools"] = async (method, params) => {
+    // One for all: what is set holds as long as its session.
+    session ??= page.createCDPSession();
+    await (await session).send(
+      method as "Storage.clearDataForOrigin",
+      params as never,
+    );
+  };
   return {
+    ...(engine === "Chromium" ? { devtools } : {}),
     async evaluate(expression, timeoutMs): Promise<unknown> {
       const json = await within(
         timeoutMs,
@@ -190,7 +201,7 @@ export async function launchWithPuppeteer(
     async open(url): Promise<Page> {
       const page = await within(LOAD_MS_MAX, "A page", browser.newPage());
       await page.goto(url, { timeout: LOAD_MS_MAX, waitUntil: "load" });
-      return pageOf(page);
+      return pageOf(page, engine);
     },
     kill: () => end(),
     close: () => end(() => settled(browser.close())),

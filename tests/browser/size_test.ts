@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { BUILDS, sizeOf } from "../../web/build.ts";
+import { BUILDS, PAGES, pageText, sizeOf } from "../../web/build.ts";
 import { bundle, stopBundler } from "../../web/bundle.ts";
 
 Deno.test.afterAll(() => stopBundler());
@@ -18,11 +18,26 @@ for (const { name, text, gzippedBytesMax } of BUILDS) {
   });
 }
 
+for (const page of PAGES) {
+  const { names, gzippedBytesMax } = page;
+  Deno.test({
+    name: `U37 a page that imports ${names} carries at most ${
+      gzippedBytesMax / 1024
+    } KiB gzipped`,
+    ...outliving,
+    async fn(): Promise<void> {
+      const { code } = await bundle({ name: "page", text: pageText(page) });
+      const { gzipped } = sizeOf(code);
+      assert(gzipped <= gzippedBytesMax, `It carries ${gzipped} bytes`);
+    },
+  });
+}
+
 /** The classes and functions that a page carries which imports these names. */
 async function carried(names: string, from = "./mod.ts"): Promise<string[]> {
   const { code } = await bundle({
     name: "page",
-    text: `import { ${names} } from "${from}"; console.log(${names});`,
+    text: pageText({ names, from }),
     minify: false,
   });
   return [
@@ -44,6 +59,21 @@ async function check(
   assertEquals(those.filter((name) => found.includes(name)), []);
 }
 
+/** What of a host a page that has none must not carry, each from another module. */
+const HOST = [
+  "NodeHost",
+  "Replica",
+  "Session",
+  "Proposals",
+  "Snapshotter",
+  "Driver",
+  "SessionTable",
+  "SnapshotWriter",
+  "bringUp",
+  "MemoryLogDB",
+  "MemoryFileStore",
+];
+
 const MACHINES = [
   "KVStateMachine",
   "ConcurrentKVStateMachine",
@@ -54,11 +84,11 @@ const MACHINES = [
 for (const machine of ["KVStateMachine", "ConcurrentKVStateMachine"]) {
   Deno.test({
     name:
-      `U37 a page that imports ${machine} does not carry the other machines`,
+      `U37 a page that imports ${machine} carries neither the host nor the other machines`,
     ...outliving,
     async fn(): Promise<void> {
       const others = MACHINES.filter((name) => name !== machine);
-      await check(machine, [machine, "Tree"], [...others, "NodeHost"]);
+      await check(machine, [machine, "Tree"], [...others, ...HOST]);
     },
   });
 }
@@ -67,7 +97,7 @@ Deno.test({
   name: "U37 a page that imports the host does not carry the machines",
   ...outliving,
   async fn(): Promise<void> {
-    await check("NodeHost", ["NodeHost", "Replica", "MemoryLogDB"], [
+    await check("NodeHost", HOST, [
       ...MACHINES,
       "Tree",
       "encodeCommand",
@@ -79,17 +109,25 @@ Deno.test({
 
 Deno.test({
   name:
-    "U37 a page that imports IndexedDBKVStateMachine does not carry the other machines",
+    "U37 a page that imports IndexedDBKVStateMachine carries neither the host nor the other machines",
   ...outliving,
   async fn(): Promise<void> {
     const machine = "IndexedDBKVStateMachine";
     await check(machine, [machine, "OnDiskKVStateMachine"], [
       "KVStateMachine",
       "ConcurrentKVStateMachine",
-      "NodeHost",
+      ...HOST,
       "IndexedDBLogDB",
       "IndexedDBSnapshotStore",
       "OPFSFileStore",
     ], "./src/indexeddb/mod.ts");
+  },
+});
+
+Deno.test({
+  name: "U37 a page that imports an error, or commands, carries no host",
+  ...outliving,
+  async fn(): Promise<void> {
+    await check("kv, ErrSystemBusy", ["ErrSystemBusy"], [...HOST, ...MACHINES]);
   },
 });

@@ -1,11 +1,13 @@
 /**
  * The long run: browsers, and processes that keep their state in SQLite, are
  * killed at random moments under load, many times. What was answered must be
- * there afterwards, once.
+ * there afterwards, once. Last, a large state goes from SQLite into a page and
+ * back.
  *
  * ```sh
  * deno task soak            # with a seed drawn at random, which is printed
  * deno task soak 123        # with this one
+ * deno task soak 123 0.05   # and a twentieth of the kills, and of the state
  * ```
  *
  * This module needs Deno.
@@ -17,49 +19,89 @@ import { stopBundler } from "../../web/bundle.ts";
 import { ENGINES } from "./browser.ts";
 import { install } from "./install.ts";
 import { killBrowser } from "./kill.ts";
+import { newSeed } from "./random.ts";
+import { killTaking } from "./recovery.ts";
 
-const KILLS = { Chromium: 20, Firefox: 10, WebKitGTK: 10 } as const;
+const KILLS = {
+  processes: 200,
+  Chromium: 20,
+  Firefox: 10,
+  WebKitGTK: 10,
+  recovering: 10,
+} as const;
+
+/** How large the state is that is transferred, in MiB. */
+const TRANSFER_MIB = 256;
 
 function say(line: string): void {
   Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
 }
 
-/** Kills processes with SQLite, in a program of its own. */
-async function killProcesses(seed: number): Promise<boolean> {
-  const program = new URL("../sqlite/kill.ts", import.meta.url);
-  if (!await Deno.stat(program).catch(() => undefined)) return true;
+/** Runs a program of its own, with a number and the seed. */
+async function run(
+  path: string,
+  count: number,
+  seed: number,
+): Promise<void> {
+  const program = new URL(path, import.meta.url);
   const { success } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "--allow-all", program.href, "200", `${seed}`],
+    args: ["run", "--allow-all", program.href, `${count}`, `${seed}`],
     stdin: "null",
     stdout: "inherit",
     stderr: "inherit",
   }).spawn().status;
-  return success;
+  if (!success) throw new Error(`${path} failed`);
 }
 
 if (import.meta.main) {
-  const seed = Number(
-    Deno.args[0] ?? crypto.getRandomValues(new Uint32Array(1))[0],
-  );
+  const seed = Number(Deno.args[0] ?? newSeed());
+  const share = Number(Deno.args[1] ?? 1);
+  const part = (count: number): number => Math.max(1, Math.ceil(count * share));
   say(`Seed ${seed}`);
   await install(say);
-  let failed = !await killProcesses(seed);
-  for (const engine of ENGINES) {
+  let failed = false;
+  const attempt = async (
+    what: string,
+    work: () => Promise<void>,
+  ): Promise<void> => {
+    const began = performance.now();
     try {
+      await work();
+    } catch (error) {
+      failed = true;
+      say(Deno.inspect(error));
+    }
+    say(`${what}: ${((performance.now() - began) / 1000).toFixed(0)} s`);
+  };
+  await attempt(
+    "SQLite",
+    () => run("../sqlite/kill.ts", part(KILLS.processes), seed),
+  );
+  for (const engine of ENGINES) {
+    await attempt(engine, async () => {
       const { kills, answered, index } = await killBrowser(
         engine,
-        KILLS[engine],
+        part(KILLS[engine]),
         seed,
         say,
       );
       say(
         `${engine}: killed ${kills} times, ${answered} answers kept, log at ${index}`,
       );
-    } catch (error) {
-      failed = true;
-      say(Deno.inspect(error));
-    }
+    });
   }
+  for (const taker of ["machine", "replica", "import"] as const) {
+    await attempt(`Killed while taking a snapshot in, ${taker}`, async () => {
+      const kills = part(KILLS.recovering);
+      const taken = await killTaking(taker, [0.5, 0.95], kills, seed);
+      say(`${taker}: killed ${kills + 2} times, ${taken} times it had it all`);
+    });
+  }
+  await attempt(
+    "Transfer",
+    () => run("transfer.ts", part(TRANSFER_MIB), seed),
+  );
   await stopBundler();
+  say(failed ? "Failed" : "All is there");
   Deno.exit(failed ? 1 : 0);
 }

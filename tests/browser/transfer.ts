@@ -1,10 +1,11 @@
 /**
  * Brings a large state from SQLite into a page's IndexedDB and back, and looks
- * at the memory it takes; and kills a browser in the middle of a recovery.
+ * at the memory it takes.
  *
  * ```sh
  * deno run -A tests/browser/transfer.ts       # 256 MiB
  * deno run -A tests/browser/transfer.ts 32
+ * deno run -A tests/browser/transfer.ts 32 123  # with this seed
  * ```
  *
  * This module needs Deno.
@@ -21,9 +22,8 @@ import {
 } from "../../src/sqlite/mod.ts";
 import { stopBundler } from "../../web/bundle.ts";
 import { descendants, launch, removeFolder, within } from "./browser.ts";
-import { random } from "./kill.ts";
+import { newSeed, random } from "./random.ts";
 import { servePages } from "./server.ts";
-import type { Held } from "./transfer_page.ts";
 
 const MIB = 1024 * 1024;
 const PAGE = "tests/browser/transfer_page.ts";
@@ -307,95 +307,12 @@ export function lineOf({ name, ms, deno, page, browser }: Step): string {
     `the peak: here ${of(deno)}, page ${of(page)}, browser ${of(browser)}`;
 }
 
-/** Resolves to what the page tells that begins with `word`, from `least` on; fails if `work` does. */
-async function toldBy(
-  told: () => string[],
-  word: string,
-  least: number,
-  work: Promise<unknown>,
-): Promise<number> {
-  const failed = work.then(() => new Promise<never>(() => {}));
-  failed.catch(() => {});
-  for (let waited = 0; waited < STEP_MS_MAX; waited += 5) {
-    for (const line of told()) {
-      const [first, number] = line.split(" ");
-      if (first === word && Number(number) >= least) return Number(number);
-    }
-    await Promise.race([failed, sleep(5)]);
-  }
-  throw new Error(`The page does not tell "${word}"`);
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/**
- * Kills the browser while a machine that has a state recovers another one, and
- * looks whether the old one is there whole (D11): at each of `stops`, with so
- * much of it taken in, and then `kills` times at a moment near its end, where it
- * may as well be the new one, whole. At last one comes to its end.
- */
-export async function killRecovering(
-  stops: readonly number[],
-  kills: number,
-  seed: number,
-): Promise<void> {
-  const next = random(seed);
-  const profile = await Deno.makeTempDir({ prefix: "profile-" });
-  await using server = servePages();
-  const url = await server.page(PAGE);
-  const lives = stops.length + kills;
-  let old: Held | undefined;
-  let made: Held | undefined;
-  try {
-    for (let life = 0; life <= lives; life++) {
-      const browser = await launch("Chromium", { profile });
-      try {
-        const page = await browser.open(url);
-        const call = (what: string): Promise<unknown> =>
-          page.evaluate(`page.${what}`, STEP_MS_MAX);
-        old ??= await call("keep()") as Held;
-        const held = await call("held()") as Held;
-        if (held.hash === made?.hash) old = made;
-        assertEquals(held, old, `After ${life} kills`);
-        server.told();
-        const hash = await call(`hashOf(${life + 1})`) as string;
-        const until = stops[life] ?? 1;
-        made = until < 1 ? undefined : { ...old, hash };
-        const recovering = call(`recover(${life + 1}, ${until}, ${MIB})`);
-        // Fails when the browser is killed.
-        recovering.catch(() => {});
-        if (life === lives) {
-          const recovered = await recovering as Held;
-          assert(hash !== old.hash, "The states are the same");
-          assertEquals(recovered, made);
-          assertEquals(await call("held()"), recovered);
-          break;
-        }
-        const moment = until < 1
-          ? toldBy(server.told, "stopped", 0, recovering)
-          : toldBy(server.told, "taken", 0.9, recovering);
-        const reached = await moment;
-        if (until < 1) assert(reached > 0, "Nothing was written by the kill");
-        else await sleep(next() * 50);
-      } finally {
-        await browser.kill();
-      }
-    }
-  } catch (error) {
-    throw new Error(`Seed ${seed}`, { cause: error });
-  } finally {
-    await removeFolder(profile);
-  }
-}
-
 if (import.meta.main) {
   const say = (line: string): void =>
     void Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
   const mib = Number(Deno.args[0] ?? 256);
-  const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
-  say(`${mib} MiB, seed ${seed}`);
+  const seed = Number(Deno.args[1] ?? newSeed());
+  say(`Transfer: ${mib} MiB, seed ${seed}`);
   const made = await transfer(mib, seed);
   const { hashes, rows, bytes, steps } = made;
   for (const one of steps) say(lineOf(one));

@@ -1,5 +1,6 @@
+import { newSeed } from "./random.ts";
 import { stopBundler } from "../../web/bundle.ts";
-import { checkTransfer, killRecovering, transfer } from "./transfer.ts";
+import { checkTransfer, transfer } from "./transfer.ts";
 
 Deno.test.afterAll(() => stopBundler());
 
@@ -9,18 +10,7 @@ Deno.test({
   sanitizeOps: false,
   sanitizeResources: false,
   async fn(): Promise<void> {
-    const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+    const seed = newSeed();
     checkTransfer(await transfer(32, seed), `seed ${seed}`);
-  },
-});
-
-Deno.test({
-  name:
-    "D11 Chromium killed in the middle of a recovery has the old state, whole",
-  sanitizeOps: false,
-  sanitizeResources: false,
-  async fn(): Promise<void> {
-    const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
-    await killRecovering([0.5, 0.95], 1, seed);
   },
 });

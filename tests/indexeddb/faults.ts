@@ -13,7 +13,9 @@ import { type Env, systemEnv } from "../../src/env.ts";
 export type Fate =
   /** Cannot be begun: the connection is no more. */
   | "refused"
-  /** Aborted when its first request was answered, as the connection is no more. */
+  /** The same, though those to come still can. */
+  | "refused alone"
+  /** Aborted when its first request was answered, as the connection is no more: before it was committed, which nobody is told. */
   | "lost early"
   /** Committed, but the page is told that the connection is no more. */
   | "lost late"
@@ -100,6 +102,9 @@ export class Faults {
       }
       const fate = this.fates.shift() ?? "fine";
       if (fate === "refused") this.#refuse(db);
+      if (fate === "refused alone") {
+        throw new DOMException(LOST, "InvalidStateError");
+      }
       this.durabilities.push(options?.durability);
       const transaction = begin(stores, mode, options);
       if (fate !== "fine") this.#befall(db, transaction, fate);
@@ -134,6 +139,8 @@ export class Faults {
     });
     const full = typeof fate === "object" ? fate.full : Infinity;
     if (fate !== "lost early" && full === Infinity) return;
+    // Not yet: what is being committed could not be aborted.
+    transaction.commit = (): void => {};
     let count = 0;
     const objectStore = transaction.objectStore.bind(transaction);
     transaction.objectStore = (name): IDBObjectStore => {

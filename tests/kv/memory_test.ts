@@ -96,12 +96,12 @@ Deno.test("Tree recovered from a snapshot has leaves as small as one that grew",
 });
 
 for (const [name, create] of machines) {
-  Deno.test(`${name}.fork() gives a machine of its own`, async () => {
+  Deno.test(`${name}.clone() gives a machine of its own`, async () => {
     const machine = create();
     for (let i = 0; i < 5000; i++) apply(machine, kv.put(`key ${i}`, "old"));
     const before = await save(machine);
     const hash = machine.getHash();
-    const fork = machine.fork();
+    const fork = machine.clone();
     assertEquals(fork.constructor, machine.constructor);
     assertEquals(fork.getHash(), hash);
     for (let i = 0; i < 5000; i += 2) {
@@ -111,7 +111,7 @@ for (const [name, create] of machines) {
     assertEquals(machine.getHash(), hash);
     assertEquals(await save(machine), before);
     assertEquals(text(machine.lookup(kv.get("key 4"))), "old");
-    const second = fork.fork();
+    const second = fork.clone();
     const forked = await save(fork);
     for (let i = 0; i < 5000; i += 2) apply(machine, kv.put(`key ${i}`, "its"));
     apply(second, kv.put("key 4", "second"));

@@ -187,7 +187,7 @@ async function run(seed: number): Promise<void> {
   let model = new Model();
   let regular = new KVStateMachine();
   let concurrent = new ConcurrentKVStateMachine();
-  let forked = new ConcurrentKVStateMachine().fork();
+  let forked = new ConcurrentKVStateMachine().clone();
   let past: Past | undefined;
   for (let round = 0; round < 60; round++) {
     const message = `seed ${seed}, round ${round}`;
@@ -225,10 +225,10 @@ async function run(seed: number): Promise<void> {
     assertEquals(await save(forked), bytes, message);
     if (past) await checkPast(past, concurrent, message);
     past = { bytes, hash };
-    if (g.next(2)) past.fork = (g.next(2) ? regular : forked).fork();
+    if (g.next(2)) past.fork = (g.next(2) ? regular : forked).clone();
     else past.context = concurrent.prepareSnapshot();
-    if (g.next(4) === 0) forked = concurrent.fork();
-    if (g.next(4) === 0) regular = regular.fork();
+    if (g.next(4) === 0) forked = concurrent.clone();
+    if (g.next(4) === 0) regular = regular.clone();
     if (g.next(4) === 0 && past.fork) {
       concurrent = await recover([bytes]) as ConcurrentKVStateMachine;
     }

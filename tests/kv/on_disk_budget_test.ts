@@ -156,8 +156,28 @@ Deno.test("U26 the log is bounded, in bytes and in blocks, and so are the pages"
   }
   assert(most < 700, `${most} records`);
   assert(bytes < MIB, `${bytes} bytes`);
-  const pages = store.names().filter((name) => name.includes("/page/"));
-  assert(pages.length < 40, `${pages.length} pages`);
+  const pages = await store.list("kv/page/", "kv/page0");
+  const size = pages.reduce((n, { bytes }) => n + bytes.length, 0);
+  assert(size < MIB, `${size} bytes`);
+});
+
+Deno.test("U26 the log is bounded also where keys are new, and writes slow", async () => {
+  for (const sorted of [true, false]) {
+    const store = new FaultyBlockStore({ asynchronous: true });
+    const [machine] = await opened(store, { memoryBudgetBytes: MIB });
+    const next = random(5);
+    let most = 0;
+    for (let i = 0; i < 60_000; i += 1000) {
+      const batch = Array.from({ length: 1000 }, (_, j) => {
+        const key = sorted ? i + j : next(2 ** 31);
+        return kv.put(`${key}`.padStart(10, "0"), new Uint8Array(128));
+      });
+      await applyAll(machine, i, batch);
+      const logs = await store.list("kv/log/", "kv/log0");
+      most = Math.max(most, logs.reduce((n, { bytes }) => n + bytes.length, 0));
+    }
+    assert(most < 3 * MIB, `${most} bytes, sorted ${sorted}`);
+  }
 });
 
 Deno.test("U28 nothing is written when nothing has changed", async () => {

@@ -161,3 +161,46 @@ Deno.test("D6 a write that fails in the background is told by the next step, bef
   assertEquals(found, 2);
   assertEquals((await rows(again)).length, 2);
 });
+
+/** Steps that each set some keys to values of their own, written at once. */
+async function fill(
+  store: PackedStore,
+  steps: number,
+  keys = 256,
+): Promise<void> {
+  for (let step = 0; step < steps; step++) {
+    await store.begin();
+    for (let key = 0; key < keys; key++) {
+      await set(store, Uint8Array.of(key), new Uint8Array(400).fill(step));
+    }
+    await store.commit();
+    await store.sync();
+  }
+}
+
+Deno.test("D8 a version is read as it was, also while its pages get other blocks", async () => {
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  const next = random(seed);
+  for (let round = 0; round < 10; round++) {
+    const blocks = new FaultyBlockStore({ asynchronous: true });
+    const [before] = await opened(blocks, 100_000);
+    await fill(before, 1 + next(9));
+    const [store] = await opened(blocks, 50_000 + next(100_000));
+    const expected = await rows(store);
+    const [again] = await opened(blocks, 50_000 + next(100_000));
+    const reading = rows(again);
+    // Pages that are not changed get another block all the same, for the log's sake.
+    await fill(again, 30, 1 + next(20));
+    assertEquals(await reading, expected, `Seed ${seed}`);
+  }
+});
+
+Deno.test("U28 pages that are written again take the place of blocks that nobody needs any more", async () => {
+  const blocks = new FaultyBlockStore();
+  const [store] = await opened(blocks, 100_000);
+  await fill(store, 100);
+  const names = blocks.names().filter((name) => name.includes("/page/"));
+  const ids = names.map((name) => parseInt(name.split("/").at(-1)!, 16));
+  assert(names.length > 10);
+  assert(Math.max(...ids) < 4 * names.length, `${ids}`);
+});

@@ -37,8 +37,10 @@ function wrong(when: () => boolean): {
   };
 }
 
+/** That it diverged; not why, which is told apart when it is known. */
 function divergedOf({ events }: Started): (HostEvent & { type: "diverged" })[] {
-  return events.filter((event) => event.type === "diverged");
+  return events.filter((event) => event.type === "diverged")
+    .filter(({ error }) => (error as ErrDiverged).index === undefined);
 }
 
 async function startBoth(

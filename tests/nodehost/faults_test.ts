@@ -458,7 +458,8 @@ Deno.test(
       new Uint8Array([0x14, 1, 2, 3]),
       new Uint8Array([0x12, 1, 2, 3]),
       new Uint8Array([0x13]),
-      new Uint8Array([0x16, 1, 1, 0, 0]),
+      new Uint8Array([0x16, 1, 1, 1, 0]),
+      new Uint8Array([0x17, 1, 2, 3]),
       new Uint8Array([0x11, 0]),
       new Uint8Array([0x10, 1]),
     ];

@@ -20,6 +20,7 @@ import {
 import { epochRecord } from "../../src/log/records.ts";
 import {
   type Captured,
+  claimRecord,
   configRecord,
   type Driver,
   ErrInvalidResult,
@@ -28,6 +29,7 @@ import {
   registerRecord,
   saveSnapshot,
   SessionTable,
+  skipRecord,
   unregisterRecord,
 } from "../../src/rsm/mod.ts";
 import { isPromise } from "../../src/promises.ts";
@@ -649,6 +651,47 @@ Deno.test("H14 a skip takes the place of a command, whichever comes first", () =
     "a 5 gap",
     "a 4 applied",
   ]);
+});
+
+Deno.test("H14 whoever skips a refused series tells why, and a late copy is told it too", () => {
+  const { driver, listener, next } = regular(registerRecord(9n, none));
+  listener.locals.set(1, "a");
+  next(skipRecord(1, 1, 0, "too rude"));
+  next(sessionProposal(1, 1, 0, cmd(1)));
+  const data = new TextEncoder().encode("too rude");
+  const answer = ["answered", "a", 1, "skipped", { value: 0n, data }];
+  assertEquals<unknown>(
+    listener.heard.filter(([kind]) => kind === "answered"),
+    [answer, answer],
+  );
+  assertEquals(driver.outcomeOf(1, 1)?.outcome, "skipped");
+  assertEquals(driver.outcomeOf(1, 2), undefined);
+  // In a snapshot too.
+  const other = makeDriver({ type: 1, create: () => new Regular() });
+  other.driver.loadSessions(driver.capture());
+  assertEquals(other.driver.outcomeOf(1, 1)?.result, { value: 0n, data });
+});
+
+Deno.test("H14 a session is claimed from its holder; who was that before is refused", () => {
+  const { driver, listener, next } = regular(registerRecord(9n, none));
+  assertEquals(driver.standing(1)?.holder, 9n);
+  next(claimRecord(1, 9n, 10n));
+  // A late copy of it changes nothing.
+  next(claimRecord(1, 9n, 10n));
+  next(claimRecord(1, 9n, 11n));
+  next(claimRecord(1, 10n, 12n), claimRecord(1, 9n, 10n));
+  next(claimRecord(5, 9n, 13n));
+  assertEquals<unknown>(listener.heard.slice(1), [
+    ["claimed", 1, 10n, "claimed"],
+    ["claimed", 1, 10n, "claimed"],
+    ["claimed", 1, 11n, "conflict"],
+    ["claimed", 1, 12n, "claimed"],
+    ["claimed", 1, 10n, "conflict"],
+    ["claimed", 5, 13n, "unknown"],
+  ]);
+  const other = makeDriver({ type: 1, create: () => new Regular() });
+  other.driver.loadSessions(driver.capture());
+  assertEquals(other.driver.standing(1)?.holder, 12n);
 });
 
 Deno.test("H5 detach() ends the telling of a session", () => {

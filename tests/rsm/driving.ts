@@ -9,6 +9,7 @@ import type { LogBatch } from "../../src/log/mod.ts";
 import { epochRecord, packRecords, RecordKind } from "../../src/log/records.ts";
 import {
   type ApplyListener,
+  type ClaimOutcome,
   configRecord,
   Driver,
   type MachineFactory,
@@ -77,6 +78,7 @@ export type Heard =
   | readonly ["proposal", number, Result]
   | readonly ["registered", bigint, number]
   | readonly ["unregistered", number]
+  | readonly ["claimed", number, bigint, ClaimOutcome]
   | readonly ["answered", string, number, Outcome, Result | undefined];
 
 /** A listener that remembers. */
@@ -96,6 +98,9 @@ export class Listener implements ApplyListener<string> {
   }
   unregistered(session: number): void {
     this.heard.push(["unregistered", session]);
+  }
+  claimed(session: number, holder: bigint, outcome: ClaimOutcome): void {
+    this.heard.push(["claimed", session, holder, outcome]);
   }
   answered(
     local: string,

@@ -2,12 +2,14 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { ByteWriter } from "../../src/bytes.ts";
 import {
   COMMAND_BYTES_MAX,
+  REFUSAL_BYTES_MAX,
   SESSION_OWNER_BYTES_MAX,
   SESSIONS_MAX,
 } from "../../src/limits.ts";
 import { ErrLogCorrupted, packRecords } from "../../src/log/mod.ts";
 import { epochRecord, RecordKind } from "../../src/log/records.ts";
 import {
+  claimRecord,
   configRecord,
   proposalHeadLength,
   putProposalHead,
@@ -63,6 +65,10 @@ function readAll(record: Uint8Array): unknown[] {
     }
     case RecordKind.Unregister:
       return [kind, session];
+    case RecordKind.Claim: {
+      const { from, holder } = cursor.claim();
+      return [kind, session, from, holder];
+    }
     case RecordKind.Proposal:
       return [kind, cursor.originLow, cursor.originHigh, series];
     default:
@@ -129,7 +135,11 @@ Deno.test("H11 RecordCursor reads the heads of proposals, and where the command 
         assertEquals(readAll(bytes), [kind, session, series, lag]);
         assertEquals(read(bytes).start, 17 + length);
         bytes[0] = RecordKind.Skip;
-        assertThrows(() => read(bytes), RangeError, "too long");
+        // What follows says why it was refused.
+        assertEquals(read(bytes).reason(), bytes.subarray(length));
+        const long = new Uint8Array(length + REFUSAL_BYTES_MAX + 1);
+        long.set(bytes);
+        assertThrows(() => read(long), RangeError, "too long");
         assertEquals(readAll(bytes.subarray(0, length)), [
           RecordKind.Skip,
           session,
@@ -173,6 +183,7 @@ const VALID: readonly Uint8Array[] = [
   proposal(300, new Uint8Array([1, 2, 3])),
   sessionProposal(3, 300, 200, new Uint8Array([1, 2, 3])),
   skip(3, 300, 2),
+  claimRecord(3, 5n, 1n << 63n),
 ];
 
 /** Reads what may be a record; true if it is one. */
@@ -198,10 +209,12 @@ Deno.test("H11 RecordCursor refuses every record that is cut or too long", () =>
   for (const record of VALID) {
     assert(isRecord(record));
     const carries = record[0] === RecordKind.Proposal ||
-      record[0] === RecordKind.SessionProposal;
+      record[0] === RecordKind.SessionProposal ||
+      record[0] === RecordKind.Skip;
+    const rest = record[0] === RecordKind.Skip ? 0 : 3;
     for (let length = 0; length < record.length; length++) {
       // A command may end anywhere; everything else tells its length.
-      const isCut = !carries || length < record.length - 3;
+      const isCut = !carries || length < record.length - rest;
       assertEquals(isRecord(record.subarray(0, length)), !isCut);
     }
     const long = new Uint8Array([...record, 0]);

@@ -156,7 +156,8 @@ function peek<L>(table: SessionTable<L>): { sessions: SessionEntry<L>[] } {
   const sessions: SessionEntry<L>[] = [];
   for (let i = 0; i < count; i++) {
     const index = varint();
-    at += 8;
+    // Client id and holder.
+    at += 16;
     const owner = varint();
     at += owner;
     const open = -varint() + varint() - 1;
@@ -609,7 +610,7 @@ Deno.test("H11 decode() refuses what is no table, and nothing but with a RangeEr
   }
   const twice = new ByteWriter().varint(4).varint(2);
   for (let i = 0; i < 2; i++) {
-    twice.varint(5).u64(1n).varint(0).varint(0).varint(1);
+    twice.varint(5).u64(1n).u64(1n).varint(0).varint(0).varint(1);
   }
   assertThrows(
     () => new SessionTable<never>().decode(twice.finish()),

@@ -1,14 +1,29 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+} from "@std/assert";
+import {
+  type HostEvent,
+  kv,
+  KVStateMachine,
+  NodeHost,
+  type Replica,
+} from "../../mod.ts";
 import { SNAPSHOT_CHUNK_BYTES } from "../../src/limits.ts";
+import { BlockLogDB } from "../../src/log/block_log.ts";
 import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
-import { ErrSnapshotNotFound } from "../../src/snapshot/mod.ts";
+import {
+  ErrSnapshotCorrupted,
+  ErrSnapshotNotFound,
+} from "../../src/snapshot/mod.ts";
 import type {
   SnapshotHeader,
   SnapshotInfo,
   SnapshotStore,
 } from "../../src/snapshot/mod.ts";
 import {
-  type BlockStore,
   type Changes,
   type Durability,
   ErrStoreCorrupted,
@@ -17,20 +32,64 @@ import {
 } from "../../src/store/mod.ts";
 import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
 
-const under = new WeakMap<SnapshotStore, BlockStore>();
+const under = new WeakMap<SnapshotStore, MemoryBlockStore>();
 
-function over(store: BlockStore): BlockSnapshotStore {
+function over(store: MemoryBlockStore): BlockSnapshotStore {
   const snapshots = new BlockSnapshotStore(store);
   under.set(snapshots, store);
   return snapshots;
 }
 
-for (
-  const { name, run } of snapshotStoreConformance({
-    create: () => over(new MemoryBlockStore()),
-    reopen: (store) => over(under.get(store)!),
-  })
-) Deno.test(`BlockSnapshotStore: ${name}`, run);
+/** The names of the blocks that hold a snapshot, and of the one that describes it. */
+function keysOf(
+  blocks: MemoryBlockStore,
+  { id }: SnapshotInfo,
+): { data: string[]; description: string } {
+  const of = (folder: string): string[] =>
+    blocks.keys(`snapshot/${folder}/${id}/`, `snapshot/${folder}/${id}0`);
+  return { data: of("data"), description: of("info")[0]! };
+}
+
+/** What can become of a snapshot's blocks. */
+const DAMAGES: Record<
+  string,
+  (blocks: MemoryBlockStore, info: SnapshotInfo) => void
+> = {
+  "its description damaged": (blocks, info) => {
+    const { description: key } = keysOf(blocks, info);
+    const bytes = blocks.get([key])[0]!.slice();
+    bytes[0]! ^= 1;
+    blocks.write({ put: [{ key, bytes }] }, "relaxed");
+  },
+  "its description cut off": (blocks, info) => {
+    const { description: key } = keysOf(blocks, info);
+    blocks.write({ put: [{ key, bytes: new Uint8Array() }] }, "relaxed");
+  },
+  "its last block missing": (blocks, info) => {
+    const { data } = keysOf(blocks, info);
+    blocks.write({ delete: data.slice(-1) }, "relaxed");
+  },
+  "its last block cut off": (blocks, info) => {
+    const key = keysOf(blocks, info).data.at(-1)!;
+    blocks.write({ put: [{ key, bytes: new Uint8Array(9) }] }, "relaxed");
+  },
+};
+
+for (const [what, damage] of Object.entries(DAMAGES)) {
+  for (
+    const { name, run } of snapshotStoreConformance({
+      create: () => over(new MemoryBlockStore()),
+      reopen: (store) => over(under.get(store)!),
+      damage: (store, info) => damage(under.get(store)!, info),
+    })
+  ) {
+    // The others are the same whatever is damaged.
+    const isFirst = what === Object.keys(DAMAGES)[0];
+    if (/damaged/.test(name)) {
+      Deno.test(`BlockSnapshotStore: ${name}: ${what}`, run);
+    } else if (isFirst) Deno.test(`BlockSnapshotStore: ${name}`, run);
+  }
+}
 
 const header: SnapshotHeader = {
   clusterID: 7n,
@@ -222,47 +281,129 @@ Deno.test("H7 BlockSnapshotStore.open() while a snapshot is replaced gives it wh
 Deno.test("H8 BlockSnapshotStore names the block that is damaged or missing", async () => {
   const blocks = new MemoryBlockStore();
   const info = await save(new BlockSnapshotStore(blocks), 600_000);
-  const [first, second, , description] = [
-    ...blocks.keys("snapshot/data/", "snapshot/data0"),
-    ...blocks.keys("snapshot/info/", "snapshot/info0"),
-  ];
-  const [whole] = blocks.get([description!]);
+  const { data: [first, second], description } = keysOf(blocks, info);
+  const read = async (): Promise<[part: string, offset: number]> => {
+    const store = new BlockSnapshotStore(blocks);
+    const [listed] = await store.list(7n);
+    assertEquals(listed?.id, info.id);
+    const { cause, offset } = await assertRejects(
+      async () => await sizeOf(await store.open(listed!)),
+      ErrSnapshotCorrupted,
+    );
+    assertInstanceOf(cause, ErrStoreCorrupted);
+    return [cause.part, offset];
+  };
+  const put = (key: string, bytes: Uint8Array): void =>
+    blocks.write({ put: [{ key, bytes }] }, "relaxed");
+  const [whole] = blocks.get([description]);
   for (let at = 0; at < whole!.length; at++) {
     const bytes = whole!.slice();
     bytes[at]! ^= 1 << at % 8;
-    blocks.write({ put: [{ key: description!, bytes }] }, "relaxed");
-    const store = new BlockSnapshotStore(blocks);
-    const error = await assertRejects(() => store.list(7n), ErrStoreCorrupted);
-    assertEquals(error.part, description);
+    put(description, bytes);
+    assertEquals(await read(), [description, 0]);
   }
+  put(description, whole!);
+  put(first!, new Uint8Array(1));
+  assertEquals(await read(), [first, 0]);
+  put(first!, new Uint8Array(SNAPSHOT_CHUNK_BYTES));
+  blocks.write({ delete: [second!] }, "relaxed");
+  assertEquals(await read(), [second, SNAPSHOT_CHUNK_BYTES]);
+});
+
+Deno.test("H8 BlockSnapshotStore tells of a block that its store finds damaged", async () => {
+  const blocks = new MemoryBlockStore();
+  const older = await save(new BlockSnapshotStore(blocks), 10);
+  const newer = await save(new BlockSnapshotStore(blocks), 10, { index: 11 });
+  const { data, description } = keysOf(blocks, newer);
+  for (const key of [data[0]!, description]) {
+    const damaged = new Proxy(blocks, {
+      get: (target, name) => {
+        if (name === "get") {
+          return (keys: readonly string[]) => {
+            if (keys.includes(key)) throw new ErrStoreCorrupted(key, "Damaged");
+            return target.get(keys);
+          };
+        }
+        const member: unknown = Reflect.get(target, name, target);
+        return typeof member === "function" ? member.bind(target) : member;
+      },
+    });
+    const store = new BlockSnapshotStore(damaged);
+    const infos = await store.list(7n);
+    assertEquals(infos.map(({ id }) => id), [newer.id, older.id]);
+    const error = await assertRejects(
+      async () => await sizeOf(await store.open(infos[0]!)),
+      ErrSnapshotCorrupted,
+    );
+    assertEquals((error.cause as ErrStoreCorrupted).part, key);
+    assertEquals(await sizeOf(await store.open(infos[1]!)), 10);
+  }
+});
+
+Deno.test("H8 BlockSnapshotStore removes nothing where it cannot read whose it is", async () => {
+  const blocks = new WatchedStore();
+  const info = await save(new BlockSnapshotStore(blocks), 10, { index: 11 });
+  const { data, description } = keysOf(blocks, info);
+  const [bytes] = blocks.get([description]);
+  const key = description.slice(0, -1);
   blocks.write({
-    put: [{ key: description!, bytes: whole! }, {
-      key: first!,
-      bytes: new Uint8Array(1),
-    }],
+    delete: [description],
+    put: [{ key: `${key}x`, bytes: bytes! }],
   }, "relaxed");
   const store = new BlockSnapshotStore(blocks);
-  const short = await assertRejects(
-    async () => await sizeOf(await store.open(info)),
-    ErrStoreCorrupted,
-  );
-  assertEquals(short.part, first);
-  blocks.write({
-    put: [{ key: first!, bytes: new Uint8Array(SNAPSHOT_CHUNK_BYTES) }],
-    delete: [second!],
-  }, "relaxed");
-  const gone = await assertRejects(
-    async () => await sizeOf(await store.open(info)),
-    ErrStoreCorrupted,
-  );
-  assertEquals(gone.part, second);
+  const kept = await save(store, 10);
+  assertEquals(await store.list(7n), [kept]);
+  assert(data.every((key) => blocks.all.includes(key)));
+});
+
+Deno.test("H11 BlockSnapshotStore refuses a header that makes no sense", async () => {
+  const blocks = new MemoryBlockStore();
+  const store = new BlockSnapshotStore(blocks);
+  await assertRejects(() => save(store, 1, { index: -1 }), RangeError);
+  assertEquals(await store.list(7n), []);
+  assertEquals(blocks.keys("", "~"), []);
+});
+
+Deno.test("H8 a host tells of a damaged description, and uses the snapshot before it", async () => {
+  const blocks = new MemoryBlockStore();
+  await using logDB = new BlockLogDB(new MemoryBlockStore());
+  const config = { clusterID: 7n, nodeID: 1n };
+  const live = async (
+    work: (replica: Replica) => Promise<unknown>,
+  ): Promise<HostEvent[]> => {
+    const events: HostEvent[] = [];
+    await using host = new NodeHost({
+      logDB,
+      snapshots: new BlockSnapshotStore(blocks),
+      onEvent: (event) => events.push(event),
+    });
+    await work(await host.startCluster(() => new KVStateMachine(), config));
+    return events;
+  };
+  await live(async (replica) => {
+    for (const key of ["a", "b", "c"]) {
+      await replica.propose(kv.put(key, key));
+      if (key !== "c") await replica.requestSnapshot();
+    }
+  });
+  const [newer, older] = await new BlockSnapshotStore(blocks).list(7n);
+  DAMAGES["its description damaged"]!(blocks, newer!);
+  const [told, recovered] = await live(async (replica) => {
+    assertEquals(await replica.read(kv.count()), 3);
+    // It is none of the two good ones that are kept, and hinders no new one.
+    await replica.requestSnapshot();
+  });
+  assert(told?.type === "snapshot failed", told?.type);
+  assertInstanceOf(told.error, ErrSnapshotCorrupted);
+  assert(recovered?.type === "recovered", recovered?.type);
+  assertEquals(recovered.snapshot.id, older?.id);
 });
 
 Deno.test("H8 BlockSnapshotStore reads again what could not be read", async () => {
   const blocks = new WatchedStore();
-  const list = blocks.list.bind(blocks);
-  blocks.list = () => {
-    blocks.list = list;
+  const keys = blocks.keys.bind(blocks);
+  blocks.keys = () => {
+    blocks.keys = keys;
     throw new Error("Not now");
   };
   const store = new BlockSnapshotStore(blocks);

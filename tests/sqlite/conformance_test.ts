@@ -11,12 +11,14 @@ import {
   type ConformanceCase,
   snapshotStoreConformance,
 } from "../../src/testing/snapshot_store_conformance.ts";
+import type { SnapshotInfo } from "../../src/snapshot/mod.ts";
 import { makeDirectory } from "./support.ts";
 
 /** What a case is given: new places, and what is at those it has had. */
 interface Places<T> {
   create(): T;
   reopen(part: T): T;
+  damage(part: T, info: SnapshotInfo): void;
 }
 
 /** Runs the cases of a port on what `make` makes at a place of its own. */
@@ -35,6 +37,8 @@ function conform<T extends object>(
   const places: Places<T> = {
     create: () => at(next()),
     reopen: (part) => at(paths.get(part)!),
+    damage: (part, { id, size }) =>
+      Deno.truncateSync(`${paths.get(part)!}/${id}.snapshot`, size - 1),
   };
   for (const { name, run } of cases(places)) {
     Deno.test(`${what}: ${name}`, async () => {

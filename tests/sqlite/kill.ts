@@ -8,7 +8,8 @@
  * lost though they are not, so that copies come into the log.
  *
  * ```sh
- * deno run -A tests/sqlite/kill.ts 200
+ * deno run -A tests/sqlite/kill.ts 200      # with a seed drawn at random, which is printed
+ * deno run -A tests/sqlite/kill.ts 200 123  # with this one
  * ```
  *
  * @module
@@ -30,10 +31,13 @@ import {
   SqliteKVStateMachine,
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
+import { newSeed, random, seedFrom } from "../browser/random.ts";
 
 const CLIENTS = 4;
 /** Commands of a client that wait at any time. */
 const IN_FLIGHT = 24;
+/** The longest a process is under load before it is killed, in milliseconds. */
+const LOAD_MS = 300;
 /** Of how many appends one is reported as lost. */
 const LOST = 16;
 
@@ -61,7 +65,7 @@ function say(line: Line): void {
 }
 
 /** A log some of whose appends are committed and reported as lost. */
-function forgetful(logDB: LogDB): LogDB {
+function forgetful(logDB: LogDB, next: () => number): LogDB {
   const open = async (clusterID: bigint, nodeID: bigint): Promise<Log> => {
     const log = await logDB.open(clusterID, nodeID);
     return new Proxy(log, {
@@ -69,7 +73,7 @@ function forgetful(logDB: LogDB): LogDB {
         if (name === "append") {
           return async (...args: Parameters<Log["append"]>) => {
             const index = await log.append(...args);
-            if (Math.random() < 1 / LOST) throw new ErrUnknownOutcome("Lost");
+            if (next() < 1 / LOST) throw new ErrUnknownOutcome("Lost");
             return index;
           };
         }
@@ -113,10 +117,10 @@ async function count(replica: Replica, client: number): Promise<void> {
 }
 
 /** The process that will be killed. */
-async function serve(directory: string): Promise<void> {
+async function serve(directory: string, seed: number): Promise<void> {
   const logDB = new SqliteLogDB(`${directory}/log.db`);
   const host = new NodeHost({
-    logDB: forgetful(logDB),
+    logDB: forgetful(logDB, random(seed)),
     snapshots: new FileSnapshotStore(`${directory}/snapshots`),
     onEvent: (event) => {
       if (event.type === "failed") say({ wrong: `${event.error}` });
@@ -148,14 +152,16 @@ async function* linesOf(
   }
 }
 
-/** Lets a process run for `ms` once it is up, kills it, and checks what it said against what was acknowledged before. */
+/** Lets a process run for a moment once it is up, kills it, and checks what it said against what was acknowledged before. */
 async function live(
   directory: string,
   acknowledged: number[],
-  ms: number,
+  next: () => number,
 ): Promise<void> {
+  const ms = next() * LOAD_MS;
+  const seed = seedFrom(next);
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", import.meta.filename!, "serve", directory],
+    args: ["run", "-A", import.meta.filename!, "serve", directory, `${seed}`],
     stdin: "null",
     stdout: "piped",
     stderr: "inherit",
@@ -229,37 +235,44 @@ async function check(directory: string, least: number[]): Promise<void> {
 }
 
 /**
- * Kills a process `kills` times, at moments `random` chooses.
+ * Kills a process `kills` times, at moments drawn from the seed, as is which
+ * appends are reported as lost.
  *
  * @throws Error if something that was acknowledged is lost, or applied twice, or the state is not that of a replay
  */
 export async function killRun(
   kills: number,
-  random: () => number = Math.random,
+  seed: number,
   onCheck: (kills: number, acknowledged: number) => void = (): void => {},
 ): Promise<void> {
   const directory = await Deno.makeTempDir();
   const acknowledged = new Array<number>(CLIENTS).fill(0);
+  const next = random(seed);
   try {
     for (let i = 1; i <= kills; i++) {
-      await live(directory, acknowledged, random() * 300);
+      await live(directory, acknowledged, next);
       if (i % 20 !== 0 && i !== kills) continue;
       await check(directory, acknowledged);
       onCheck(i, acknowledged.reduce((sum, count) => sum + count, 0));
     }
+  } catch (error) {
+    throw new Error(`Seed ${seed}`, { cause: error });
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
 }
 
 if (import.meta.main) {
-  const [what = "200", directory] = Deno.args;
-  if (what === "serve") await serve(directory!);
+  const [what = "200", ...rest] = Deno.args;
+  if (what === "serve") await serve(rest[0]!, Number(rest[1]));
   else {
-    await killRun(Number(what), Math.random, (kills, acknowledged) => {
+    const seed = Number(rest[0] ?? newSeed());
+    // deno-lint-ignore no-console
+    console.log(`SQLite: seed ${seed}`);
+    await killRun(Number(what), seed, (kills, acknowledged) => {
       // deno-lint-ignore no-console
       console.log(
-        `${kills} kills, ${acknowledged} proposals acknowledged, none lost, none applied twice`,
+        `SQLite: ${kills} kills, ${acknowledged} proposals acknowledged, none lost, none applied twice`,
       );
     });
   }

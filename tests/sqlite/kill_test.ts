@@ -1,5 +1,6 @@
+import { newSeed } from "../browser/random.ts";
 import { killRun } from "./kill.ts";
 
 Deno.test("D5 a process killed under load loses nothing it answered, and applies nothing twice", async () => {
-  await killRun(5);
+  await killRun(5, newSeed());
 });

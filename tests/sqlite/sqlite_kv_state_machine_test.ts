@@ -1,5 +1,11 @@
-import { assertEquals, assertRejects } from "@std/assert";
 import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+} from "@std/assert";
+import {
+  ErrClusterClosed,
   kv,
   KVStateMachine,
   NodeHost,
@@ -215,4 +221,55 @@ Deno.test("H9 a snapshot of SqliteKVStateMachine recovers a machine in memory, a
     config,
   );
   assertEquals((await again.getHash()).hash, (await there.getHash()).hash);
+});
+
+Deno.test("D7 SqliteKVStateMachine that is closed answers a lookup rightly, or says that it is closed", async () => {
+  using directory = makeDirectory();
+  const rows = 2000;
+  const keyOf = (row: number): string => `key-${row % rows}`;
+  const options = { memoryBudgetBytes: 256 * 1024 };
+  await using blocks = new SqliteBlockStore(directory.path("given.db"));
+  for (const store of ["own", "given"] as const) {
+    const machine = store === "own"
+      ? new SqliteKVStateMachine(directory.path("own.db"), options)
+      : new OnDiskKVStateMachine(blocks, options);
+    await machine.open(new AbortController().signal);
+    for (let row = 0; row < rows; row++) {
+      const cmd = kv.put(keyOf(row), new Uint8Array(1000).fill(row));
+      await machine.update([{ index: row + 1, cmd }]);
+    }
+    const of = async (row: number): Promise<"right" | "refused"> => {
+      try {
+        const value = await machine.lookup(kv.get(keyOf(row)));
+        assertEquals(value, new Uint8Array(1000).fill(row % rows));
+        return "right";
+      } catch (error) {
+        assertInstanceOf(error, ErrClusterClosed);
+        return "refused";
+      }
+    };
+    // Some are under way when it is closed.
+    const before = Array.from({ length: 40 }, (_, i) => of(i * 50));
+    const closing = machine.close();
+    const meanwhile = Array.from({ length: 40 }, (_, i) => of(i * 50 + 1));
+    await closing;
+    assertEquals(new Set(await Promise.all(before)), new Set(["right"]));
+    await Promise.all(meanwhile);
+    const after = new Set<string>();
+    for (let row = 0; row < rows; row++) after.add(await of(row));
+    assert(after.has("right"), "What is in memory can be looked up");
+    assertEquals(after.has("refused"), store === "own");
+    assertEquals(await machine.lookup(kv.count()), rows);
+    const range = machine.lookup(kv.range());
+    if (store === "own") {
+      await assertRejects(async () => await range, ErrClusterClosed);
+    } else assertEquals((await range).length, rows);
+    // Nothing of that is to keep it from being opened again.
+    if (store === "own") {
+      const again = new SqliteKVStateMachine(directory.path("own.db"));
+      assertEquals(await again.open(new AbortController().signal), rows);
+      assertEquals(again.getHash(), machine.getHash());
+      await again.close();
+    }
+  }
 });

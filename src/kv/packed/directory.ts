@@ -13,8 +13,8 @@ import { bytesOf, compareBytes, viewOf } from "../view.ts";
 
 /** A page on disk. */
 export interface Ref {
-  /** Number of its block; 0 for a page without rows, which has none. */
-  readonly id: number;
+  /** Number of its block, -1 until it has one; 0 for a page without rows, which has none. */
+  id: number;
   /** Checksum of its block. */
   readonly crc: number;
   /** Size of its block, in bytes. */

@@ -7,26 +7,35 @@
  *
  * - **Rows are packed into pages**, in key order, just as they are in a
  *   snapshot. A page in memory is its block's content, to be looked up and
- *   changed in place without any decoding. At 32 KiB a row that is not in memory
- *   costs one request and little more than a block of its own would.
- * - **A change goes to a log first**, with all others since the last write in one
- *   record: a batch of a thousand rows is one block. A page is written when its
- *   share in the log has become old, so that many changes share one writing.
+ *   changed in place without any decoding. At 8 KiB a row that is not in memory
+ *   costs one request and a fifth more than a block of its own would; at 32 KiB
+ *   half more and, where far more rows than fit in memory are changed at random,
+ *   four times the bytes. Larger pages would save requests where all rows are in
+ *   memory, about a tenth of the time.
+ * - **A change goes to a log first**, with all others since the last write: a
+ *   batch of a thousand rows is three blocks, none so large that a browser would
+ *   give it a file of its own. A page is written when its share in the log has
+ *   become old, so that many changes share one writing. What is written bounds
+ *   the rate, and the longer the log, the less that is.
  * - **There are no checkpoints.** Every write takes some of the pages with it
  *   whose changes are in the log for longest; how many depends on the bytes the
  *   log has grown by and on how long it is, never on a count of records, so that
  *   small updates are not held up by large ones. A record is deleted once all
  *   its changes are in blocks; one write is under way at a time, and the next
  *   one is being filled meanwhile, so that what is written always is a prefix.
- * - **A page never takes the place of its block**, but gets a new one. The
- *   directory says which page is in which block; it is in memory, on disk as a
- *   whole, and as changes to it in the log's records. So a version of the rows
- *   is a copy of that list. The blocks of versions in use are deleted later, and
- *   what has no block yet is copied only when it changes, and then written.
+ *   Where writes are slower than updates, each update waits a moment, and only
+ *   if far too much waits for the end of the write under way.
+ * - **A page is in whichever block was free.** The directory says in which; it is
+ *   in memory, on disk as a whole, and as changes to it in the log's records. So
+ *   a version of the rows is a copy of that list. A block is free once neither
+ *   the directory nor a version in use names it, as of the write that puts
+ *   another page there or deletes it. What has no block yet is copied only when
+ *   it changes, and then written.
  * - **Memory is bounded.** Pages that are in blocks leave it when they were not
  *   used for long; others are written first. Opening reads the head, the
  *   directory and the log; pages are read when they are wanted, and the changes
- *   from the log worked in then.
+ *   from the log worked in then. Until it is changed again, such a page may leave
+ *   memory without being written: its block and the log still have it.
  * - **Every block has a checksum, and is expected**: the head tells the records
  *   and the directory, the directory the pages. One that is missing or damaged
  *   is an error that names it.
@@ -43,16 +52,18 @@
  * @module
  */
 
-import { ByteWriter } from "../../bytes.ts";
 import {
   PACKED_FLUSH_BYTES,
   PACKED_LOG_BLOCK_BYTES,
   PACKED_LOG_BYTES,
   PACKED_MEMORY_BYTES,
   PACKED_PAGE_BYTES,
+  PACKED_PENDING_BYTES,
   PACKED_PENDING_BYTES_MAX,
+  PACKED_PENDING_MS,
   PACKED_WRITE_BYTES_MAX,
 } from "../../limits.ts";
+import { type Env, systemEnv } from "../../env.ts";
 import { isPromise } from "../../promises.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import type {
@@ -61,7 +72,6 @@ import type {
   Changes as Writes,
   Durability,
 } from "../../store/store.ts";
-import type { Leaf } from "../leaf.ts";
 import { separate, type Span } from "../tree.ts";
 import { viewOf } from "../view.ts";
 import {
@@ -88,6 +98,7 @@ import {
   change,
   emptyPage,
   Packer,
+  type Page,
   pageBlock,
   readChange,
   readPage,
@@ -103,6 +114,8 @@ export interface PackedStoreOptions {
   readonly memoryBudgetBytes?: number | undefined;
   /** How safe what is written in the background is. @default {"relaxed"} */
   readonly durability?: Durability | undefined;
+  /** Its timers. @default {the real ones} */
+  readonly env?: Env | undefined;
   /** Gives what is kept beside the rows, in one step with them. */
   readonly meta: () => Uint8Array;
 }
@@ -112,7 +125,13 @@ interface Job {
   readonly writes: Writes;
   durability: Durability;
   /** Pages whose blocks it writes. */
-  readonly refs: readonly Ref[];
+  readonly pages: readonly Fresh[];
+}
+
+/** A page that gets a block. */
+interface Fresh {
+  readonly ref: Ref;
+  readonly bytes: Uint8Array;
 }
 
 /** A record of the log. */
@@ -146,6 +165,7 @@ export class PackedStore {
   readonly #prefix: string;
   readonly #budget: number;
   readonly #durability: Durability;
+  readonly #env: Env;
   readonly #meta: () => Uint8Array;
   #directory: Directory;
 
@@ -191,6 +211,7 @@ export class PackedStore {
     this.#prefix = options.prefix ?? "kv/";
     this.#budget = options.memoryBudgetBytes ?? PACKED_MEMORY_BYTES;
     this.#durability = options.durability ?? "relaxed";
+    this.#env = options.env ?? systemEnv;
     this.#meta = options.meta;
     this.#directory = this.#newDirectory();
   }
@@ -230,7 +251,7 @@ export class PackedStore {
 
   /** Pages worth reading for changes to come, in pages. */
   get ahead(): number {
-    return Math.max(1, Math.min(64, this.slack / PACKED_PAGE_BYTES));
+    return Math.max(1, Math.min(256, this.slack / PACKED_PAGE_BYTES));
   }
 
   /** How much more memory a step may take before it has to spill, in bytes. */
@@ -255,12 +276,14 @@ export class PackedStore {
     const store = this.#store;
     const headKey = `${this.#prefix}head`;
     const baseKey = `${this.#prefix}base`;
-    const [[head, base], logs, pages] = await Promise.all([
-      store.get([headKey, baseKey]),
-      store.list(...this.#range("log")),
-      store.keys(...this.#range("page")),
-    ]);
-    if (!head && !base && logs.length === 0 && pages.length === 0) return;
+    const pageKeys = store.keys(...this.#range("page"));
+    const [head, base] = await store.get([headKey, baseKey]);
+    const pages = await pageKeys;
+    const [logStart, logEnd] = this.#range("log");
+    if (!head && !base && pages.length === 0) {
+      const logs = await store.keys(logStart, logEnd, { limit: 1 });
+      if (logs.length === 0) return;
+    }
     let first = 0;
     let meta: Uint8Array | undefined;
     let durable = false;
@@ -277,6 +300,8 @@ export class PackedStore {
       this.#directory.read(r);
     });
     this.#born = true;
+    // Not from the start: a browser may walk through all that was deleted there.
+    const logs = await store.list(this.#logKey(first), logEnd);
     const changes = this.#readLog(first, logs);
     const put: Block[] = [];
     // What was found may be in core alone, and is to be given as durable.
@@ -441,7 +466,7 @@ export class PackedStore {
     block: Uint8Array | undefined,
     from: DataView,
     to: DataView | undefined,
-  ): Leaf[] {
+  ): Page[] {
     const { id, crc } = ref!;
     const leaf = id === 0
       ? emptyPage()
@@ -492,16 +517,19 @@ export class PackedStore {
     { slots }: Version,
     start: number,
     end: number,
-  ): Promise<Leaf[]> {
+  ): Promise<Page[]> {
     const some = slots.slice(start, end);
     // Before anything is awaited: they may leave memory meanwhile.
     const leaves = some.map(({ content }) => content.leaf);
-    const absent = some.filter((_, i) => !leaves[i]);
-    const blocks = await this.#get(absent.map(({ content }) => content));
-    let block = 0;
-    return some.flatMap(({ first, content }, i) => {
+    // As they are: a page may get another block meanwhile.
+    const contents = some.filter((_, i) => !leaves[i]).map(({ content }) => ({
+      ...content,
+    }));
+    const blocks = await this.#get(contents);
+    let n = 0;
+    return some.flatMap(({ first }, i) => {
       const to = slots[start + i + 1]?.first;
-      return leaves[i] ?? this.#pages(content, blocks[block++], first, to);
+      return leaves[i] ?? this.#pages(contents[n]!, blocks[n++], first, to);
     });
   }
 
@@ -548,9 +576,23 @@ export class PackedStore {
     if (table.log.length < PACKED_FLUSH_BYTES && !crowded) return;
     if (this.#failed || this.#broken) return;
     if (!this.#writing) this.#start(this.#durability);
-    const behind = table.log.length > PACKED_PENDING_BYTES_MAX;
-    if (rounds === 0 || !crowded && !behind) return;
-    return chain(this.#writing, () => this.#press(rounds - 1));
+    const waiting = table.log.length;
+    if (rounds === 0 || !this.#writing) return;
+    if (crowded || waiting > PACKED_PENDING_BYTES_MAX) {
+      return this.#writing.then(() => this.#press(rounds - 1));
+    }
+    if (waiting > PACKED_PENDING_BYTES) return this.#pause(this.#writing);
+  }
+
+  /** Waits for a write, but not for long: a slow one has all updates slow down, and none stand still. */
+  #pause(writing: Promise<void>): Promise<void> {
+    return new Promise((resolve) => {
+      const cancel = this.#env.setTimer(resolve, PACKED_PENDING_MS);
+      writing.then(() => {
+        cancel();
+        resolve();
+      });
+    });
   }
 
   /** Has pages leave memory if they take too much; gives what is still too much, in bytes. */
@@ -567,15 +609,15 @@ export class PackedStore {
   spill(): MaybePromise<void> {
     if (this.#relieve() <= 0 || this.#failed) return;
     if (this.#writing) return this.#writing.then(() => this.spill());
-    const put: Block[] = [];
-    const refs: Ref[] = [];
+    const pages: Fresh[] = [];
     for (const slot of this.#recede()) {
       // Of the record at hand it may have some changes and lack others.
-      this.#installs.push(this.#writePage(slot, this.#seq, put, refs));
+      this.#installs.push(this.#writePage(slot, this.#seq, pages));
     }
-    if (put.length === 0) return;
+    if (pages.length === 0) return;
+    const put = this.#putPages(pages);
     this.#putBirth(put);
-    this.#launch({ writes: { put }, durability: "relaxed", refs });
+    this.#launch({ writes: { put }, durability: "relaxed", pages });
     return chain(this.#writing, () => void this.#relieve());
   }
 
@@ -628,6 +670,12 @@ export class PackedStore {
     const slots = this.#due();
     const begin = (): void => {
       this.#writing = undefined;
+      // They are not to leave memory again before they are written.
+      for (const { content } of slots) {
+        if (content.leaf && content.changes) {
+          content.ref = content.changes = undefined;
+        }
+      }
       // A step has begun while pages were read; its end comes back to this.
       if (this.#open || this.#broken) return;
       this.#launch(this.#build(slots, durability));
@@ -655,7 +703,7 @@ export class PackedStore {
       this.#writing = undefined;
       this.#born = true;
       this.#unsynced = job.durability === "relaxed";
-      for (const ref of job.refs) ref.written = true;
+      for (const { ref } of job.pages) ref.written = true;
       this.table.sweep();
       // What was added meanwhile may be enough for another one.
       if (this.#open || this.#broken) return;
@@ -683,7 +731,9 @@ export class PackedStore {
     const grown = log.length + PACKED_LOG_BLOCK_BYTES;
     this.#credit = pressure > 0 ? this.#credit + 4 * pressure * grown : 0;
     const slots = this.excess > 0 ? this.#recede() : [];
-    let bytes = Math.min(this.#credit, PACKED_WRITE_BYTES_MAX);
+    // More than may have become old meanwhile, or the oldest would never be reached.
+    const most = Math.max(PACKED_WRITE_BYTES_MAX, 3 * log.length);
+    let bytes = Math.min(this.#credit, most);
     if (bytes < PACKED_PAGE_BYTES) return slots;
     const oldest = [...dirty].sort((a, b) => a.since - b.since);
     for (const slot of oldest) {
@@ -711,71 +761,90 @@ export class PackedStore {
   }
 
   /** Makes a block of a page, and what is to be changed in the directory. */
-  #writePage(slot: Slot, seq: number, put: Block[], refs: Ref[]): Install {
+  #writePage(slot: Slot, seq: number, pages: Fresh[]): Install {
     const { space, first: from, content } = slot;
     const to = this.table.endOf(slot);
-    const ref = this.#putPage(content.leaf!, seq, put, refs);
+    const ref = this.#fresh(content.leaf!, seq, pages);
     content.ref = ref;
+    content.changes = undefined;
     slot.since = Infinity;
     this.table.dirty.delete(slot);
     return { space, from, to, ref };
   }
 
-  #putPage(leaf: Leaf, seq: number, put: Block[], refs: Ref[]): Ref {
+  #fresh(leaf: Page, seq: number, pages: Fresh[]): Ref {
     if (leaf.rows === 0) return emptyRef(seq);
-    const id = this.#nextID++;
     const bytes = pageBlock(leaf);
     const crc = viewOf(bytes).getUint32(0, true);
-    put.push({ key: this.#key(id), bytes });
-    const ref = { id, crc, size: bytes.length, seq, uses: 0, written: false };
-    refs.push(ref);
+    const size = bytes.length;
+    const ref = { id: -1, crc, size, seq, uses: 0, written: false };
+    pages.push({ ref, bytes });
     return ref;
   }
 
-  /** Gives contents that only versions need a block, if memory is short. */
-  #putShadows(put: Block[], refs: Ref[]): void {
+  /** Gives pages their blocks: in the place of those that are `free`, which costs less than to delete them, and then of no others. */
+  #putPages(pages: readonly Fresh[], free: number[] = []): Block[] {
+    return pages.map(({ ref, bytes }) => {
+      ref.id = free.pop() ?? this.#nextID++;
+      return { key: this.#key(ref.id), bytes };
+    });
+  }
+
+  /** Makes pages of contents that only versions need, if memory is short. */
+  #freshShadows(pages: Fresh[]): Ref[] {
     const { table } = this;
+    const refs: Ref[] = [];
     let bytes = this.excess > 0 ? PACKED_WRITE_BYTES_MAX : 0;
     while (bytes > 0 && table.shadows.length > 0) {
       const content = table.shadows.pop()!;
       bytes -= content.bytes;
-      content.ref = this.#putPage(content.leaf!, this.#seq, put, refs);
-      this.#discard(content.ref.id);
+      content.ref = this.#fresh(content.leaf!, this.#seq, pages);
+      refs.push(content.ref);
       table.stale.push(content);
     }
+    return refs;
   }
 
   /** Makes a write of all that waits and of these pages. */
   #build(slots: readonly Slot[], durability: Durability): Job {
     const { table } = this;
-    const put: Block[] = [];
-    const refs: Ref[] = [];
-    this.#putShadows(put, refs);
+    const pages: Fresh[] = [];
+    const shadows = this.#freshShadows(pages);
+    const first = this.#seq + 1;
+    const last = first + table.cuts.length;
     for (const slot of slots) {
       if (slot.gone || slot.since === Infinity || !slot.content.leaf) continue;
-      this.#installs.push(this.#writePage(slot, this.#seq + 1, put, refs));
+      this.#installs.push(this.#writePage(slot, last, pages));
     }
+    for (const install of this.#installs) this.#directory.install(install);
+    const free = this.#collect();
+    const put = this.#putPages(pages, free);
+    for (const { id } of shadows) this.#discard(id);
     if (table.log.length > 0 || this.#installs.length > 0) this.#putLog(put);
-    const trash = this.#collect();
-    trash.push(...this.#trim(put));
+    const deleteRanges = this.#trim(first, put);
     this.#putHead(put, this.#meta(), durability);
     this.#touched = false;
-    return { writes: { put, delete: trash }, durability, refs };
+    const trash = free.map((id) => this.#key(id));
+    return { writes: { put, delete: trash, deleteRanges }, durability, pages };
   }
 
-  /** Makes a record of what changed in the directory and in rows. */
+  /** Makes records of what changed in the directory and in rows. */
   #putLog(put: Block[]): void {
     const { table } = this;
-    const seq = ++this.#seq;
-    for (const install of this.#installs) this.#directory.install(install);
-    const w = beginBlock(LOG, table.log.length + 1024).varint(seq);
-    writeInstalls(w, this.#installs);
-    const bytes = endBlock(w.raw(table.log.finish()).finish());
-    put.push({ key: this.#logKey(seq), bytes });
-    this.#remember(seq, bytes.length);
-    this.#installs = [];
-    table.log = new ByteWriter(table.log.length);
-    table.next = seq + 1;
+    const log = table.log.finish();
+    let from = 0;
+    for (const to of [...table.cuts, log.length]) {
+      const seq = ++this.#seq;
+      const w = beginBlock(LOG, to - from + 1024).varint(seq);
+      writeInstalls(w, this.#installs);
+      const bytes = endBlock(w.raw(log.subarray(from, to)).finish());
+      put.push({ key: this.#logKey(seq), bytes });
+      this.#remember(seq, bytes.length);
+      this.#installs = [];
+      from = to;
+    }
+    table.cut();
+    table.next = this.#seq + 1;
   }
 
   /** Whether there are blocks to be deleted. */
@@ -784,19 +853,18 @@ export class PackedStore {
     return oldest !== undefined && oldest.epoch < this.table.oldest;
   }
 
-  /** The names of pages that nobody reads any more. */
-  #collect(): string[] {
+  /** The blocks that nobody reads any more. */
+  #collect(): number[] {
     const { oldest } = this.table;
     const keep = this.#garbage.findIndex(({ epoch }) => epoch >= oldest);
     const gone = this.#garbage.splice(0, keep < 0 ? Infinity : keep);
-    return gone.map(({ id }) => this.#key(id));
+    return gone.map(({ id }) => id);
   }
 
-  /** The names of records that nobody needs any more; writes the directory if it was them who had it. */
-  #trim(put: Block[]): string[] {
+  /** The range of names of records before `keep` that nobody needs any more; writes the directory if it was them who had it. */
+  #trim(keep: number, put: Block[]): [from: string, to: string][] {
     const records = this.#records;
-    // Not the one that is being written: deletions come before puts.
-    let keep = this.#seq;
+    // Not those that are being written: deletions come before puts.
     for (const { since } of this.table.dirty) keep = Math.min(keep, since);
     let count = 0;
     let bytes = 0;
@@ -816,7 +884,8 @@ export class PackedStore {
     }
     const gone = records.splice(0, count);
     for (const { bytes } of gone) this.#logBytes -= bytes;
-    return gone.map(({ seq }) => this.#logKey(seq));
+    if (gone.length === 0) return [];
+    return [[this.#logKey(gone[0]!.seq), this.#logKey(gone.at(-1)!.seq + 1)]];
   }
 
   #putBase(put: Block[]): void {
@@ -857,10 +926,9 @@ export class PackedStore {
     const first = this.#nextID;
     return new Rebuild({
       write: async (pages): Promise<Ref[]> => {
-        const put: Block[] = [];
-        const refs = pages.map((leaf) =>
-          this.#putPage(leaf, this.#seq, put, [])
-        );
+        const fresh: Fresh[] = [];
+        const refs = pages.map((leaf) => this.#fresh(leaf, this.#seq, fresh));
+        const put = this.#putPages(fresh);
         this.#putBirth(put);
         await this.#store.write({ put }, "relaxed");
         this.#born = true;
@@ -925,7 +993,7 @@ export class PackedStore {
 
 /** What a rebuild needs of its store. */
 interface RebuildInit {
-  readonly write: (pages: readonly Leaf[]) => Promise<Ref[]>;
+  readonly write: (pages: readonly Page[]) => Promise<Ref[]>;
   readonly swap: (
     spaces: DirectoryEntry[][],
     meta: Uint8Array,
@@ -940,7 +1008,7 @@ export class Rebuild {
   readonly #spaces: DirectoryEntry[][] = [];
   #entries: DirectoryEntry[] = [];
   #packer = new Packer();
-  #last: Leaf | undefined;
+  #last: Page | undefined;
 
   /** A state without rows. */
   constructor(init: RebuildInit) {

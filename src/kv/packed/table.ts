@@ -9,8 +9,11 @@
  */
 
 import { ByteWriter } from "../../bytes.ts";
-import { PACKED_PAGE_BYTES, PACKED_PAGE_ROWS } from "../../limits.ts";
-import type { Leaf } from "../leaf.ts";
+import {
+  PACKED_PAGE_BYTES,
+  PACKED_PAGE_ROWS,
+  PACKED_RECORD_BYTES,
+} from "../../limits.ts";
 import { separate } from "../tree.ts";
 import { bytesOf } from "../view.ts";
 import {
@@ -26,6 +29,7 @@ import {
   emptyPage,
   hasKey,
   isTooLarge,
+  type Page,
   part,
   sizeOf,
 } from "./pages.ts";
@@ -35,10 +39,10 @@ export interface Content {
   /** The version after which this came to be. */
   readonly epoch: number;
   /** The rows, if they are in memory. */
-  leaf: Leaf | undefined;
-  /** The block that has them; none if they were changed since it was written. */
+  leaf: Page | undefined;
+  /** The block that has them, but for `changes`; none if they were changed in memory. */
   ref: Ref | undefined;
-  /** What is in the log and neither in `leaf` nor in the block. */
+  /** What is in the log and not in the block. */
   changes: Changes | undefined;
   /** Bytes of memory it is counted with. */
   bytes: number;
@@ -70,6 +74,8 @@ export interface Version {
 /** Pages in memory. */
 export class Table {
   spaces: Slot[][] = [];
+  /** Slots whose rows are in memory. */
+  readonly #warm = new Set<Slot>();
   /** Slots whose changes are not all in blocks. */
   readonly dirty: Set<Slot> = new Set();
   /** Contents that only a version needs and that have no block. */
@@ -82,6 +88,8 @@ export class Table {
   cold = 0;
   /** Changes since the last record of the log. */
   log: ByteWriter = new ByteWriter();
+  /** Where in there a record ends and another one begins. */
+  cuts: number[] = [];
   /** The record of the log that the next change will be in. */
   next = 1;
   /** Counts up with each version. */
@@ -114,8 +122,9 @@ export class Table {
       slot.gone = true;
       this.retire(slot.content);
     }
+    this.#warm.clear();
     this.dirty.clear();
-    this.log = new ByteWriter();
+    this.cut();
     this.cold = 0;
     this.spaces = spaces.map((entries, space) =>
       entries.map(({ first, ref }) =>
@@ -124,24 +133,31 @@ export class Table {
     );
   }
 
-  #content(leaf: Leaf | undefined, ref: Ref | undefined): Content {
+  /** Begins the log anew. */
+  cut(): void {
+    this.log = new ByteWriter(this.log.length);
+    this.cuts = [];
+  }
+
+  #content(leaf: Page | undefined, ref: Ref | undefined): Content {
     const bytes = leaf ? sizeOf(leaf) : 0;
     this.memory += bytes;
     return { epoch: this.epoch, leaf, ref, changes: undefined, bytes };
   }
 
   #slot(space: number, first: DataView, content: Content, since: number): Slot {
-    const used = this.tick;
-    if (!content.leaf) this.cold++;
-    return {
+    const slot: Slot = {
       space,
       first,
       content,
       since,
-      used,
+      used: this.tick,
       loading: undefined,
       gone: false,
     };
+    if (content.leaf) this.#warm.add(slot);
+    else this.cold++;
+    return slot;
   }
 
   /** Counts the memory of a content anew. */
@@ -185,7 +201,7 @@ export class Table {
   }
 
   /** The page of the row that was found. */
-  get leaf(): Leaf {
+  get leaf(): Page {
     return this.#slots[this.#index]!.content.leaf!;
   }
 
@@ -210,10 +226,9 @@ export class Table {
     const slot = this.#slots[this.#index]!;
     const leaf = this.#own(slot);
     const row = this.#row;
-    leaf.write(
+    leaf.set(
       row,
       !this.#found,
-      0,
       view,
       keyStart,
       keyEnd,
@@ -221,7 +236,7 @@ export class Table {
       valueEnd,
     );
     const start = leaf.offset(row);
-    this.log.u8(slot.space << 1)
+    this.#change().u8(slot.space << 1)
       .raw(bytesOf(leaf.view, start, leaf.offset(row + 1)));
     this.#count(slot.content);
     if (isTooLarge(leaf)) {
@@ -234,7 +249,7 @@ export class Table {
     const slot = this.#slots[this.#index]!;
     const leaf = this.#own(slot);
     leaf.remove(this.#row);
-    this.log.u8(slot.space << 1 | 1).varint(end - start + 1)
+    this.#change().u8(slot.space << 1 | 1).varint(end - start + 1)
       .raw(bytesOf(view, start, end));
     this.#count(slot.content);
     if (leaf.used <= PACKED_PAGE_BYTES / 4) {
@@ -244,15 +259,24 @@ export class Table {
     }
   }
 
+  /** Where the next change goes. */
+  #change(): ByteWriter {
+    const { log, cuts } = this;
+    if (log.length - (cuts.at(-1) ?? 0) >= PACKED_RECORD_BYTES) {
+      cuts.push(log.length);
+    }
+    return log;
+  }
+
   /** Makes the rows of a slot the present's own, about to be changed. */
-  #own(slot: Slot): Leaf {
+  #own(slot: Slot): Page {
     const old = slot.content;
     if (slot.since === Infinity) {
       slot.since = this.next;
       this.dirty.add(slot);
     }
     if (old.epoch >= this.#newest) {
-      old.ref = undefined;
+      old.ref = old.changes = undefined;
       return old.leaf!;
     }
     const leaf = part(old.leaf!, 0, old.leaf!.rows);
@@ -305,7 +329,7 @@ export class Table {
     slots: Slot[],
     index: number,
     first: DataView,
-    leaf: Leaf,
+    leaf: Page,
     from: Slot,
   ): void {
     const content = this.#content(leaf, undefined);
@@ -332,6 +356,7 @@ export class Table {
     left.since = Math.min(left.since, right.since);
     slots.splice(index + 1, 1);
     this.dirty.delete(right);
+    this.#warm.delete(right);
     right.gone = true;
     this.retire(right.content);
     return true;
@@ -350,11 +375,12 @@ export class Table {
   }
 
   /** Gives a slot its rows; where it had changes, in all the pages they need. */
-  place(slot: Slot, leaves: readonly Leaf[]): void {
+  place(slot: Slot, leaves: readonly Page[]): void {
     const { content } = slot;
     if (slot.gone || content.leaf) return;
     this.cold--;
-    if (!content.changes) {
+    this.#warm.add(slot);
+    if (leaves.length === 1) {
       content.leaf = leaves[0];
       this.#count(content);
       return;
@@ -371,12 +397,13 @@ export class Table {
 
   /** Lets pages that are in blocks go, those first that were not used for longest, until the memory is no more than this. */
   evict(bytes: number): void {
-    const candidates = this.spaces.flat().filter((slot) =>
-      slot.content.leaf && slot.content.ref?.written &&
-      slot.used !== this.tick
+    const candidates = [...this.#warm].filter(({ content, used }) =>
+      content.ref?.written && used !== this.tick
     ).sort((a, b) => a.used - b.used);
-    for (const { content } of candidates) {
+    for (const slot of candidates) {
       if (this.memory <= bytes) return;
+      const { content } = slot;
+      this.#warm.delete(slot);
       content.leaf = undefined;
       this.#count(content);
       this.cold++;

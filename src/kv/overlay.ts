@@ -1,0 +1,241 @@
+/**
+ * Changes in memory, laid over a state that stays as it is.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { chain, isPromise } from "../promises.ts";
+import type { Entry, MaybePromise } from "../statemachine/types.ts";
+import { applyCommand, type KVTarget } from "./command.ts";
+import {
+  answer,
+  checked,
+  type KVAnswer,
+  type KVQuery,
+  type KVRange,
+  type KVRow,
+} from "./query.ts";
+import type { Tree } from "./tree.ts";
+import { bytesOf, compareBytes, equalBytes, viewOf } from "./view.ts";
+
+/** How an overlay gets at rows that may not be in memory. */
+export interface OverlayBase {
+  /** Brings the rows that an entry is about into memory; a promise if that takes time, after which it may have to be called again. */
+  load(entry: Entry): MaybePromise<void>;
+  /** Answers from the state below. */
+  lookup(query: KVQuery): MaybePromise<KVAnswer>;
+}
+
+/** A key that is not as it is below. */
+interface Change {
+  readonly key: Uint8Array;
+  /** None for a key that is deleted. */
+  value: Uint8Array | undefined;
+}
+
+/** A key as text, a character for each byte: texts are in the order of their keys. */
+function nameOf(view: DataView, start: number, end: number): string {
+  let name = "";
+  for (; start < end; start += 4096) {
+    const part = bytesOf(view, start, Math.min(end, start + 4096));
+    name += String.fromCharCode.apply(null, part as unknown as number[]);
+  }
+  return name;
+}
+
+/** A state, and commands applied to it that it knows nothing of. Of use as long as that state stays as it is. */
+export class Overlay implements KVTarget {
+  readonly #below: Pick<KVTarget, "get">;
+  readonly #base: OverlayBase;
+  readonly #changes = new Map<string, Change>();
+  /** Their names, those that came since they were last sorted behind the others. */
+  readonly #names: string[] = [];
+  #sorted = 0;
+  /** How many of them are deletions. */
+  #deleted = 0;
+  /** How many more keys there are here than below. */
+  #more = 0;
+
+  /** Nothing, laid over `below`, whose rows must be loaded before they are asked for. */
+  constructor(below: Pick<KVTarget, "get">, base: OverlayBase) {
+    this.#below = below;
+    this.#base = base;
+  }
+
+  /** The value of a key, readable until the next call. */
+  get(view: DataView, start: number, end: number): Uint8Array | undefined {
+    const change = this.#changes.get(nameOf(view, start, end));
+    return change ? change.value : this.#below.get(view, start, end);
+  }
+
+  /** Sets the value of a key; false if it has it already. */
+  put(
+    view: DataView,
+    keyStart: number,
+    keyEnd: number,
+    valueStart: number,
+    valueEnd: number,
+  ): boolean {
+    const name = nameOf(view, keyStart, keyEnd);
+    const change = this.#changes.get(name);
+    const present = change
+      ? change.value
+      : this.#below.get(view, keyStart, keyEnd);
+    if (present === undefined) this.#more++;
+    else if (
+      present.length === valueEnd - valueStart &&
+      equalBytes(view, valueStart, valueEnd, viewOf(present), 0)
+    ) return false;
+    const value = bytesOf(view, valueStart, valueEnd).slice();
+    if (change) {
+      if (change.value === undefined) this.#deleted--;
+      change.value = value;
+    } else this.#add(name, view, keyStart, keyEnd, value);
+    return true;
+  }
+
+  /** Removes a key; false if there is none. */
+  delete(view: DataView, start: number, end: number): boolean {
+    if (this.get(view, start, end) === undefined) return false;
+    this.#more--;
+    this.#deleted++;
+    const name = nameOf(view, start, end);
+    const change = this.#changes.get(name);
+    if (change) change.value = undefined;
+    else this.#add(name, view, start, end, undefined);
+    return true;
+  }
+
+  #add(
+    name: string,
+    view: DataView,
+    start: number,
+    end: number,
+    value: Uint8Array | undefined,
+  ): void {
+    const key = bytesOf(view, start, end).slice();
+    this.#changes.set(name, { key, value });
+    this.#names.push(name);
+  }
+
+  /** As the machine's. */
+  update(entries: Entry[]): MaybePromise<Entry[]> {
+    return chain(this.#apply(entries, 0), () => entries);
+  }
+
+  #apply(entries: Entry[], from: number): MaybePromise<void> {
+    for (let i = from; i < entries.length; i++) {
+      const entry = entries[i]!;
+      const loading = this.#base.load(entry);
+      if (isPromise(loading)) {
+        return loading.then(() => this.#apply(entries, i));
+      }
+      entry.result = applyCommand(this, entry.cmd);
+    }
+  }
+
+  /** As the machine's. */
+  lookup<Q extends KVQuery>(query: Q): MaybePromise<KVAnswer<Q>> {
+    return this.#lookup(checked(query)) as MaybePromise<KVAnswer<Q>>;
+  }
+
+  #lookup(query: KVQuery): MaybePromise<KVAnswer> {
+    const base = this.#base;
+    switch (query.type) {
+      case "get": {
+        const key = viewOf(query.key);
+        const change = this.#changes.get(nameOf(key, 0, key.byteLength));
+        return change ? change.value?.slice() : base.lookup(query);
+      }
+      case "count":
+        return chain(
+          base.lookup(query),
+          (count) => count as number + this.#more,
+        );
+      case "range": {
+        const changes = this.#range(query);
+        // As many more as may turn out to be deleted.
+        const limit = query.limit && query.limit + this.#deleted;
+        return chain(
+          base.lookup({ ...query, limit }),
+          (below) => merge(below as KVRow[], changes, query),
+        );
+      }
+    }
+  }
+
+  /** What is changed in a range, in the order wanted. */
+  #range({ start, end, reverse }: KVRange): Change[] {
+    const names = this.#names;
+    if (this.#sorted < names.length) this.#sorted = names.sort().length;
+    const at = (key: Uint8Array | undefined, none: number): number => {
+      if (key === undefined) return none;
+      const name = nameOf(viewOf(key), 0, key.length);
+      let low = 0;
+      for (let high = names.length; low < high;) {
+        const i = low + high >> 1;
+        if (names[i]! < name) low = i + 1;
+        else high = i;
+      }
+      return low;
+    };
+    const changes = names.slice(at(start, 0), at(end, names.length))
+      .map((name) => this.#changes.get(name)!);
+    // Copies: they may be asked for while the rows below are read.
+    const copies = changes.map(({ key, value }) => ({ key, value }));
+    return reverse ? copies.reverse() : copies;
+  }
+}
+
+/** Rows and the changes to them, both in the order wanted. */
+function merge(
+  below: readonly KVRow[],
+  changes: readonly Change[],
+  { limit = Infinity, reverse }: KVRange,
+): KVRow[] {
+  const rows: KVRow[] = [];
+  let i = 0;
+  let at = 0;
+  while (rows.length < limit) {
+    const row = below[i];
+    const change = changes[at];
+    if (change === undefined) {
+      if (row === undefined) break;
+      rows.push(row);
+      i++;
+      continue;
+    }
+    const order = row === undefined ? -1 : compare(change.key, row.key);
+    if (row !== undefined && (reverse ? -order : order) > 0) {
+      rows.push(row);
+      i++;
+      continue;
+    }
+    if (order === 0) i++;
+    at++;
+    const { key, value } = change;
+    if (value) rows.push({ key: key.slice(), value: value.slice() });
+  }
+  return rows;
+}
+
+function compare(one: Uint8Array, other: Uint8Array): number {
+  return compareBytes(
+    viewOf(one),
+    0,
+    one.length,
+    viewOf(other),
+    0,
+    other.length,
+  );
+}
+
+/** Nothing, laid over the present state of a tree. */
+export function overTree(tree: Tree): Overlay {
+  return new Overlay(tree, {
+    load: () => {},
+    lookup: (query) => answer(tree, query),
+  });
+}

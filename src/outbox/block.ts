@@ -1,0 +1,203 @@
+/**
+ * How an outbox names and fills its blocks: each behind a checksum, its version
+ * and its cluster. Commands submitted together are in one block, under the
+ * number of the first; a command that is kept for its owner to see is in one of
+ * its own; the head says who sends, and how far that has come.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ByteReader, ByteWriter, crc32 } from "../bytes.ts";
+import { ErrStoreCorrupted } from "../store/errors.ts";
+import type { Block } from "../store/store.ts";
+import type { KeptCommand, KeptState, OutboxSession } from "./outbox.ts";
+
+const VERSION = 1;
+/** Checksum, version and cluster. */
+const HEAD = 4 + 1 + 8;
+
+/** What is kept of a queue besides its commands. */
+export interface QueueHead {
+  /** All up to this number were decided. */
+  readonly done: number;
+  /** Up to this number commands may have been sent, those of blocks with the session's index aside. */
+  readonly mark: number;
+  /** The session, if there is one. */
+  readonly session: OutboxSession | undefined;
+}
+
+/** Commands that were submitted together. */
+export interface CommandBlock {
+  /** The number of the first. */
+  readonly first: number;
+  /** The session through which they may be sent at once; 0 for none. */
+  readonly session: number;
+  /** The commands. */
+  readonly commands: readonly Uint8Array[];
+}
+
+function hex(value: number | bigint, digits: number): string {
+  return value.toString(16).padStart(digits, "0");
+}
+
+/** The names of the blocks of one cluster. */
+export class Names {
+  /** What all begin with. */
+  readonly prefix: string;
+  /** The head. */
+  readonly head: string;
+  /** What the names of blocks of commands begin with. */
+  readonly commands: string;
+  /** What the names of commands that are kept begin with. */
+  readonly kept: string;
+
+  /** The names of a cluster's blocks. */
+  constructor(clusterID: bigint) {
+    this.prefix = `outbox/${hex(clusterID, 16)}/`;
+    this.head = `${this.prefix}head`;
+    this.commands = `${this.prefix}c/`;
+    this.kept = `${this.prefix}k/`;
+  }
+
+  /** All of them. */
+  get range(): [from: string, to: string] {
+    return [this.prefix, `${this.prefix.slice(0, -1)}0`];
+  }
+
+  /** The block of commands from number `first` on. */
+  block(first: number): string {
+    return this.commands + hex(first, 14);
+  }
+
+  /** The block of a command that is kept. */
+  keptBlock(number: number): string {
+    return this.kept + hex(number, 14);
+  }
+}
+
+const STATES: readonly KeptState[] = ["refused", "unknown", "dismissed"];
+
+function begin(capacity: number): ByteWriter {
+  return new ByteWriter(HEAD + capacity).raw(new Uint8Array(HEAD));
+}
+
+function seal(writer: ByteWriter, clusterID: bigint): Uint8Array {
+  const bytes = writer.finish();
+  const view = new DataView(bytes.buffer);
+  view.setUint8(4, VERSION);
+  view.setBigUint64(5, clusterID, true);
+  view.setUint32(0, crc32(bytes, 0, 4), true);
+  return bytes;
+}
+
+/** Reads what is behind checksum, version and cluster, all of it. */
+function unseal<T>(
+  { key, bytes }: Block,
+  clusterID: bigint,
+  read: (reader: ByteReader) => T,
+): T {
+  const damaged = (cause?: unknown): ErrStoreCorrupted =>
+    new ErrStoreCorrupted(key, "Block of the outbox is damaged", { cause });
+  const reader = new ByteReader(bytes);
+  if (
+    bytes.length < HEAD || reader.u32() !== crc32(bytes, 0, 4) ||
+    reader.u8() !== VERSION || reader.u64() !== clusterID
+  ) throw damaged();
+  try {
+    const value = read(reader);
+    if (reader.remaining === 0) return value;
+  } catch (error) {
+    throw damaged(error);
+  }
+  throw damaged();
+}
+
+/** Commands as a block. */
+export function encodeCommands(
+  clusterID: bigint,
+  { first, session, commands }: CommandBlock,
+): Uint8Array {
+  const size = commands.reduce((sum, { length }) => sum + length + 4, 0);
+  const writer = begin(24 + size).varint(first).varint(session)
+    .varint(commands.length);
+  for (const cmd of commands) writer.bytes(cmd);
+  return seal(writer, clusterID);
+}
+
+/**
+ * Reads what {@linkcode encodeCommands} wrote.
+ *
+ * @throws ErrStoreCorrupted if it did not
+ */
+export function decodeCommands(block: Block, clusterID: bigint): CommandBlock {
+  return unseal(block, clusterID, (reader) => {
+    const first = reader.varint();
+    const session = reader.varint();
+    const count = reader.varint();
+    const commands: Uint8Array[] = [];
+    // Each on its own: one that is kept for long must not keep all of them.
+    for (let i = 0; i < count; i++) commands.push(reader.bytes().slice());
+    return { first, session, commands };
+  });
+}
+
+/** A command that is kept, as a block. */
+export function encodeKept(
+  clusterID: bigint,
+  { number, state, reason, cmd }: KeptCommand,
+): Uint8Array {
+  const writer = begin(16 + cmd.length + reason.length).varint(number)
+    .u8(STATES.indexOf(state)).bytes(new TextEncoder().encode(reason))
+    .raw(cmd);
+  return seal(writer, clusterID);
+}
+
+/**
+ * Reads what {@linkcode encodeKept} wrote.
+ *
+ * @throws ErrStoreCorrupted if it did not
+ */
+export function decodeKept(block: Block, clusterID: bigint): KeptCommand {
+  return unseal(block, clusterID, (reader) => {
+    const number = reader.varint();
+    const state = STATES[reader.u8()];
+    if (state === undefined) throw new RangeError("State is unknown");
+    const reason = new TextDecoder().decode(reader.bytes());
+    return { number, state, reason, cmd: reader.raw(reader.remaining).slice() };
+  });
+}
+
+/** The head as a block. */
+export function encodeHead(
+  clusterID: bigint,
+  { done, mark, session }: QueueHead,
+): Uint8Array {
+  const writer = begin(64).varint(done).varint(mark);
+  if (session !== undefined) {
+    const { index, clientID, holders, base } = session;
+    writer.varint(index).u64(clientID).varint(base);
+    for (const holder of holders) writer.u64(holder);
+  }
+  return seal(writer, clusterID);
+}
+
+/**
+ * Reads what {@linkcode encodeHead} wrote.
+ *
+ * @throws ErrStoreCorrupted if it did not
+ */
+export function decodeHead(block: Block, clusterID: bigint): QueueHead {
+  return unseal(block, clusterID, (reader) => {
+    const done = reader.varint();
+    const mark = reader.varint();
+    if (reader.remaining === 0) return { done, mark, session: undefined };
+    const index = reader.varint();
+    const clientID = reader.u64();
+    const base = reader.varint();
+    const holders: bigint[] = [];
+    while (reader.remaining > 0) holders.push(reader.u64());
+    return { done, mark, session: { index, clientID, holders, base } };
+  });
+}

@@ -1,0 +1,52 @@
+/**
+ * The errors of an outbox.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { SampanError } from "../statemachine/errors.ts";
+import type { Unsynced } from "./outbox.ts";
+
+/** The host was given no outbox, so it can keep no commands. */
+export class ErrNoOutbox extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrNoOutbox";
+  /** An error for a host without an outbox. */
+  constructor() {
+    super("Host was given no outbox to keep the command in");
+  }
+}
+
+/** The outbox holds commands the cluster does not have, as far as is known here; nothing was cleared (U35). */
+export class ErrUnsynced extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrUnsynced";
+  /** What would be lost, in the order it was submitted. */
+  readonly unsynced: readonly Unsynced[];
+  /** An error for what is there. */
+  constructor(unsynced: readonly Unsynced[]) {
+    super(`Outbox holds ${unsynced.length} commands that are not synced`);
+    this.unsynced = unsynced;
+  }
+}
+
+/**
+ * The outbox is a copy: a device was cloned or a backup restored, and somebody
+ * else goes on with the original. Nothing is sent any more, since nobody could
+ * tell which of the two sent it; all that was submitted is kept (H14).
+ */
+export class ErrOutboxCopied extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrOutboxCopied";
+  /** The session both have. */
+  readonly session: number;
+  /** An error for an outbox whose `session` somebody else has claimed. */
+  constructor(session: number) {
+    super(
+      `Outbox is a copy of another one, which goes on with session ${session}: a device was cloned or a backup restored`,
+    );
+    this.session = session;
+  }
+}

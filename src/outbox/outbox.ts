@@ -1,0 +1,138 @@
+/**
+ * Where commands are kept until the cluster has them, as a port: what a host
+ * needs so that nothing submitted is lost, whichever process dies.
+ *
+ * Commands are numbered in the order they were submitted, from 1, and no number
+ * is used twice. What of them was decided is removed now and then, many at once
+ * and never with a write for each.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { MaybePromise } from "../statemachine/types.ts";
+
+/** The session through which the commands of a queue are sent. */
+export interface OutboxSession {
+  /** The index of its register record. */
+  readonly index: number;
+  /** What it was opened with. */
+  readonly clientID: bigint;
+  /** As whom this outbox may hold it: the last one that is sure, and those claimed since (H14). */
+  readonly holders: readonly bigint[];
+  /** The number of the command before its first: command `n` is its series `n - base`. */
+  readonly base: number;
+}
+
+/** Why a command is kept though it is not to be sent; `dismissed`: until those before it are decided too, and without its bytes. */
+export type KeptState = "refused" | "unknown" | "dismissed";
+
+/** A command that is not to be sent, or not again. */
+export interface KeptCommand {
+  /** Its number. */
+  readonly number: number;
+  /** What became of it. */
+  readonly state: KeptState;
+  /** Why, for a person to read. */
+  readonly reason: string;
+  /** The command. */
+  readonly cmd: Uint8Array;
+}
+
+/** A command that the cluster may not have. */
+export interface Unsynced {
+  /** Its number. */
+  readonly id: number;
+  /** Whether it is still to be sent, was refused, or nobody can know. */
+  readonly state: "queued" | "refused" | "unknown";
+  /** The command. */
+  readonly cmd: Uint8Array;
+}
+
+/** What a queue held when it was opened. */
+export interface HeldCommands {
+  /** All up to this number were decided. */
+  readonly done: number;
+  /** The commands after it, one for each number. */
+  readonly commands: readonly Uint8Array[];
+  /** Those that are kept though they are not to be sent, in order. */
+  readonly kept: readonly KeptCommand[];
+  /** The session, if there is one. */
+  readonly session: OutboxSession | undefined;
+  /** Up to this number commands may have been sent through it. */
+  readonly mark: number;
+}
+
+/** What was decided of commands. */
+export interface Decided {
+  /** All up to this number are decided. */
+  readonly done?: number;
+  /** One that is to be kept. */
+  readonly keep?: KeptCommand;
+  /** The number of one that is no longer to be kept. */
+  readonly forget?: number;
+}
+
+/** The commands of one cluster. */
+export interface OutboxQueue {
+  /** What it held when it was opened. */
+  readonly held: HeldCommands;
+  /** Up to this number commands may be sent: a crash is survived with that knowledge. */
+  readonly mark: number;
+  /** Whether what is added now is to be sent at once, and so is marked in the write that adds it. */
+  sending: boolean;
+  /**
+   * Adds a command and resolves with its number once it is durable. Nobody
+   * changes its bytes afterwards. Those that are added while a write is under
+   * way share the next one.
+   *
+   * @throws ErrStoreFull if there is no room; it was not added
+   * @throws ErrUnknownOutcome if the store cannot tell whether it was
+   */
+  add(cmd: Uint8Array): Promise<number>;
+  /** Notes what was decided: written with what is added next, or after a while. */
+  note(decided: Decided): void;
+  /** Writes what was noted. */
+  flush(): Promise<void>;
+  /**
+   * Names the session and how far commands may be sent through it, and writes
+   * what was noted. Survives a power cut.
+   */
+  assign(session: OutboxSession | undefined, mark: number): Promise<void>;
+  /** Writes what was noted and gives the queue back; idempotent. */
+  close(): Promise<void>;
+}
+
+/** Commands kept for clusters. Whoever makes one closes it; a host never closes what it was given. */
+export interface Outbox extends AsyncDisposable {
+  /**
+   * Opens the queue of a cluster. `onDone` is called with the number up to which
+   * it is durable that commands were decided.
+   *
+   * @throws ErrClusterAlreadyExist if it is open already
+   * @throws ErrStoreCorrupted if what is kept is damaged
+   * @throws ErrStoreLocked if somebody else has the store
+   */
+  open(
+    clusterID: bigint,
+    onDone: (done: number) => void,
+  ): MaybePromise<OutboxQueue>;
+  /**
+   * What of a cluster may not be synced, in order. While its queue is open, the
+   * replica knows better: some may have been applied since.
+   */
+  unsynced(clusterID: bigint): Promise<readonly Unsynced[]>;
+  /**
+   * Forgets all of a cluster, as at a logout (U35).
+   *
+   * @throws ErrUnsynced if something is not synced, unless it is to be discarded
+   * @throws ErrClusterAlreadyExist if the queue is open
+   */
+  clear(
+    clusterID: bigint,
+    options?: { readonly discard?: boolean },
+  ): Promise<void>;
+  /** Closes the queues; idempotent. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,126 @@
+/**
+ * Records on their way to the server: in the order they were handed over, or
+ * not at all.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  ErrLogCorrupted,
+  ErrRecordsRefused,
+  ErrUnknownOutcome,
+} from "../../log/errors.ts";
+import type { Records } from "../../log/log.ts";
+import { ErrConnectionLost, ErrRemote } from "../errors.ts";
+import {
+  appendFrame,
+  type Connection,
+  type StreamMessage,
+} from "./connection.ts";
+
+interface Waiting {
+  readonly records: Records;
+  resolve(first: number): void;
+  reject(reason: unknown): void;
+}
+
+/** The appends of one log. */
+export class Appends {
+  /** Not sent yet. */
+  #waiting: Waiting[] = [];
+  /** Sent and not answered. */
+  readonly #inFlight = new Set<Waiting>();
+
+  /** Hands records over. */
+  push(records: Records): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ records, resolve, reject });
+    });
+  }
+
+  /** Sends what waits, as far as the server's credit goes. */
+  pump(connection: Connection, channel: number): void {
+    while (this.#waiting.length > 0 && connection.isWritable) {
+      this.#send(this.#waiting.shift()!, connection, channel);
+    }
+  }
+
+  #send(waiting: Waiting, connection: Connection, channel: number): void {
+    const { bytes, ends } = waiting.records;
+    const lengths = ends.map((end, i) => end - (ends[i - 1] ?? 0));
+    const stream = connection.stream((message) => {
+      connection.forget(stream);
+      this.#inFlight.delete(waiting);
+      this.#answered(waiting, message);
+    });
+    const frame = appendFrame(channel, stream, lengths, bytes);
+    const max = connection.welcome!.frameBytesMax;
+    if (frame.length > max) {
+      connection.forget(stream);
+      return waiting.reject(
+        new RangeError(
+          `Batch of ${bytes.length} bytes is over the server's limit of ${max}`,
+        ),
+      );
+    }
+    this.#inFlight.add(waiting);
+    connection.sendData(frame);
+  }
+
+  #answered(waiting: Waiting, message: StreamMessage): void {
+    const { resolve, reject } = waiting;
+    if (message.type === "appended") {
+      const { first, refused, reasons } = message;
+      if (refused.length === 0) return resolve(first);
+      return reject(
+        new ErrRecordsRefused(
+          refused.map((at, i) => ({ at, reason: reasons[i] ?? "" })),
+        ),
+      );
+    }
+    if (message.type === "failed") {
+      return reject(
+        message.unknown
+          ? new ErrUnknownOutcome(message.message)
+          : new ErrRemote(message.message),
+      );
+    }
+    reject(new ErrLogCorrupted(0, `Append was answered by ${message.type}`));
+  }
+
+  /**
+   * The connection is lost. What was in flight may yet take effect, at any time:
+   * so what was handed over behind it is not sent at all, lest it comes first.
+   */
+  lost(error: ErrConnectionLost): void {
+    if (this.#inFlight.size === 0) return;
+    const unknown = new ErrUnknownOutcome(
+      "Connection was lost before the server has answered",
+      { cause: error },
+    );
+    const unsent = new ErrConnectionLost(
+      error.code,
+      "Connection was lost, and records before these are in doubt: not sent",
+      { cause: error },
+    );
+    const inFlight = [...this.#inFlight];
+    const waiting = this.#waiting;
+    this.#inFlight.clear();
+    this.#waiting = [];
+    for (const { reject } of inFlight) reject(unknown);
+    for (const { reject } of waiting) reject(unsent);
+  }
+
+  /** Fails all that waits to be sent, and what is in flight too if the log is closed. */
+  fail(reason: unknown, inFlight = false): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    if (inFlight) {
+      waiting.unshift(...this.#inFlight);
+      this.#inFlight.clear();
+    }
+    for (const { reject } of waiting) reject(reason);
+  }
+}

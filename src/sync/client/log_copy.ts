@@ -1,0 +1,397 @@
+/**
+ * What a client keeps of a log whose home is elsewhere, so that a machine in
+ * memory can start with no network: the records that came, in blocks.
+ *
+ * The indexes are the server's, and may have gaps: a block holds records without
+ * any, and its name says which index it follows. It is a copy: where it is damaged
+ * or does not reach, it is given up from there on, and comes anew.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { LOG_EPOCHS_MAX, SYNC_COPY_BLOCK_BYTES } from "../../limits.ts";
+import {
+  type BlockName,
+  blockName,
+  decodeBlock,
+  decodeMeta,
+  encodeBlock,
+  encodeMeta,
+  parseBlockName,
+} from "../../log/block.ts";
+import { ErrDiverged } from "../../log/errors.ts";
+import type { EpochMark, LogBatch } from "../../log/log.ts";
+import { batchAfter, lastOf } from "../../log/records.ts";
+import { isPromise } from "../../promises.ts";
+import { ErrStoreCorrupted } from "../../store/errors.ts";
+import type { Block, BlockStore, Changes } from "../../store/store.ts";
+import { epochsIn } from "./epochs.ts";
+
+/** Names that are asked for at once. */
+const NAMES_MAX = 4096;
+
+/** A block that is in the store. */
+interface Stored extends BlockName {
+  readonly key: string;
+  /** The index of the record before it. */
+  readonly follows: number;
+}
+
+/** A batch that is to be written, and what is called once it is, or will not be. */
+interface Pending {
+  readonly batch: LogBatch;
+  readonly done: () => void;
+}
+
+/** Reads a copy from some index to its end. */
+export interface CopyReader {
+  /** The next batch; undefined at the end of what was there when the reading began, or where the copy is damaged. */
+  next(): Promise<LogBatch | undefined>;
+  /** Frees what the reader holds; idempotent. */
+  close(): void;
+}
+
+/** The copy of the log of one cluster. */
+export class LogCopy {
+  readonly #store: BlockStore;
+  readonly #clusterID: bigint;
+  readonly #prefix: string;
+  /** The index it starts after. */
+  #base = 0;
+  #last = 0;
+  /** The epochs it knows, oldest first; the first may lie at or before its start. */
+  #marks: EpochMark[] = [];
+  /** The blocks that are not written to any more. */
+  #stored: Stored[] = [];
+  /** The last block, as it is in the store, and its batches. */
+  #tail: { block: Stored | undefined; batches: LogBatch[]; bytes: number } = {
+    block: undefined,
+    batches: [],
+    bytes: 0,
+  };
+  #pending: Pending[] = [];
+  /** Whether all that is in the store is to go with the next write. */
+  #isAnew = false;
+  #isMetaDirty = false;
+  #isWriting = false;
+  #writing: Promise<void> | undefined;
+  /** Whether what comes is not kept any more: something before it could not be. */
+  #isBroken = false;
+  #error: unknown;
+  /** What must not be cut: the index after which somebody needs all. */
+  readonly #needs = new Set<{ after: number }>();
+
+  private constructor(store: BlockStore, clusterID: bigint) {
+    this.#store = store;
+    this.#clusterID = clusterID;
+    this.#prefix = `copy/${clusterID.toString(16).padStart(16, "0")}/`;
+  }
+
+  /**
+   * What the store has of it; one that is damaged is empty.
+   *
+   * @throws what the store throws if it cannot be read
+   */
+  static async open(store: BlockStore, clusterID: bigint): Promise<LogCopy> {
+    const copy = new LogCopy(store, clusterID);
+    try {
+      await copy.#load();
+    } catch (error) {
+      if (!(error instanceof ErrStoreCorrupted)) throw error;
+      copy.#error = error;
+      copy.#restart(0, undefined);
+    }
+    return copy;
+  }
+
+  /** The index of its last record. */
+  get last(): number {
+    return this.#last;
+  }
+
+  /** What is wrong with it, if something is: it was damaged, or is not written any more. */
+  get error(): unknown {
+    return this.#error;
+  }
+
+  /** Whether it has all that comes after `after`, as far as it goes. */
+  has(after: number): boolean {
+    return !this.#isBroken && after >= this.#base && after <= this.#last;
+  }
+
+  /** The last epoch at or before index `after`, if it is known. */
+  markAt(after: number): EpochMark | undefined {
+    return this.#marks.findLast(({ index }) => index <= after);
+  }
+
+  /** Refuses a reader whose last epoch is known to be another log's (H13). */
+  check(after: number, mark: EpochMark | undefined): void {
+    const known = this.markAt(after);
+    if (mark === undefined || known === undefined) return;
+    const same = this.#marks.find(({ index }) => index === mark.index);
+    if (same?.epoch === mark.epoch) return;
+    if (same === undefined && mark.index < this.#marks[0]!.index) return;
+    throw new ErrDiverged(
+      `Copy of the log was not opened with epoch ${mark.epoch} at ${mark.index}: it is another one`,
+      { upTo: mark.index },
+    );
+  }
+
+  /** Keeps what comes after `after` until it is let go. */
+  need(after: number): { after: number; release(): void } {
+    const need = { after, release: (): void => void this.#needs.delete(need) };
+    this.#needs.add(need);
+    return need;
+  }
+
+  async #load(): Promise<void> {
+    const metaKey = `${this.#prefix}meta`;
+    const [bytes] = await this.#store.get([metaKey]);
+    const meta = bytes === undefined
+      ? { base: 0, marks: [] }
+      : decodeMeta(bytes, this.#clusterID, metaKey);
+    let last = meta.base;
+    for (let from = `${this.#prefix}b/`; from !== "";) {
+      const keys = await this.#store.keys(from, `${this.#prefix}b0`, {
+        limit: NAMES_MAX,
+      });
+      for (const key of keys) {
+        const block = parseKey(key, this.#prefix);
+        // It was cut, and is only not gone yet.
+        if (block && block.first + block.count - 1 <= meta.base) continue;
+        if (block?.follows !== last) {
+          throw new ErrStoreCorrupted(key, "Block of the copy does not follow");
+        }
+        this.#stored.push(block);
+        last = block.first + block.count - 1;
+      }
+      from = keys.length < NAMES_MAX ? "" : `${keys.at(-1)}~`;
+    }
+    this.#base = meta.base;
+    this.#marks = [...meta.marks];
+    this.#last = last;
+  }
+
+  /** Takes in a batch that came, whose reader knew `mark` before it; `done` is called once it is kept, or will not be. */
+  add(batch: LogBatch, mark: EpochMark | undefined, done: () => void): void {
+    const last = lastOf(batch);
+    const isKnown = batch.follows >= this.#base && last <= this.#last;
+    if (isKnown || this.#isBroken) return done();
+    // What comes next, or goes on from something within; else all comes anew.
+    const next = this.has(batch.follows) && batch.first <= this.#last
+      ? batchAfter(batch, this.#last)
+      : batch;
+    if (next.follows !== this.#last) this.#restart(next.follows, mark);
+    this.#last = last;
+    this.#note(next);
+    this.#pending.push({ batch: next, done });
+    this.#write();
+  }
+
+  #note(batch: LogBatch): void {
+    const marks = epochsIn(batch);
+    if (marks.length === 0) return;
+    this.#marks.push(...marks);
+    this.#isMetaDirty = true;
+  }
+
+  #restart(base: number, mark: EpochMark | undefined): void {
+    this.#base = this.#last = base;
+    this.#marks = mark === undefined ? [] : [mark];
+    this.#stored = [];
+    this.#tail = { block: undefined, batches: [], bytes: 0 };
+    for (const { done } of this.#pending.splice(0)) done();
+    this.#isAnew = this.#isMetaDirty = true;
+  }
+
+  #write(): void {
+    if (this.#isWriting) return;
+    this.#isWriting = true;
+    this.#writing = this.#writeAll();
+  }
+
+  /** Writes until nothing is left to be; never throws. */
+  async #writeAll(): Promise<void> {
+    while (this.#pending.length > 0 || this.#isMetaDirty) {
+      const pending = this.#pending.splice(0);
+      const changes = this.#changes(pending.map(({ batch }) => batch));
+      try {
+        const written = this.#store.write(changes, "relaxed");
+        if (isPromise(written)) await written;
+      } catch (error) {
+        // What is in the store is a part from its beginning, and good for a
+        // start; what comes later must not come without this.
+        this.#error = error;
+        this.#isBroken = true;
+        this.#isMetaDirty = false;
+        for (const { done } of this.#pending.splice(0)) done();
+      }
+      for (const { done } of pending) done();
+    }
+    this.#isWriting = false;
+  }
+
+  #changes(batches: readonly LogBatch[]): Changes {
+    const put: Block[] = [];
+    const remove: string[] = [];
+    const deleteRanges: [string, string][] = [];
+    if (this.#isAnew) {
+      deleteRanges.push([`${this.#prefix}b/`, `${this.#prefix}b0`]);
+      this.#isAnew = false;
+    }
+    const seal = (): void => {
+      const { block, batches } = this.#tail;
+      if (batches.length === 0) return;
+      const stored = this.#blockOf(batches);
+      if (stored.key === block?.key) return;
+      if (block !== undefined) remove.push(block.key);
+      const bytes = encodeBlock(
+        this.#clusterID,
+        stored.first,
+        batches.map(({ records }) => records),
+      );
+      put.push({ key: stored.key, bytes });
+      this.#tail.block = stored;
+    };
+    for (const batch of batches) {
+      const { batches, bytes } = this.#tail;
+      const before = batches.at(-1);
+      if (
+        before !== undefined &&
+        (batch.first !== lastOf(before) + 1 || bytes >= SYNC_COPY_BLOCK_BYTES)
+      ) {
+        seal();
+        this.#stored.push(this.#tail.block!);
+        this.#tail = { block: undefined, batches: [], bytes: 0 };
+      }
+      this.#tail.batches.push(batch);
+      this.#tail.bytes += batch.records.bytes.length;
+    }
+    seal();
+    if (this.#isMetaDirty) put.push(this.#meta());
+    return { deleteRanges, delete: remove, put };
+  }
+
+  #meta(): Block {
+    this.#isMetaDirty = false;
+    if (this.#marks.length > LOG_EPOCHS_MAX) {
+      this.#marks = this.#marks.slice(-LOG_EPOCHS_MAX);
+    }
+    const meta = { base: this.#base, opened: true, marks: this.#marks };
+    return {
+      key: `${this.#prefix}meta`,
+      bytes: encodeMeta(this.#clusterID, meta),
+    };
+  }
+
+  #blockOf(batches: readonly LogBatch[]): Stored {
+    const { follows, first } = batches[0]!;
+    const count = lastOf(batches.at(-1)!) - first + 1;
+    // The size says nothing here that the checksum does not.
+    const name = blockName({ first, count, size: 0 });
+    const key = `${this.#prefix}${name}-${follows.toString(16)}`;
+    return { key, follows, first, count, size: 0 };
+  }
+
+  /** Reads what comes after `after`, which it has, up to the last it has now. */
+  read(after: number): CopyReader {
+    const upTo = this.#last;
+    const need = this.need(after);
+    let ahead: LogBatch[] = [];
+    const next = async (): Promise<LogBatch | undefined> => {
+      while (need.after < upTo) {
+        const batch = ahead.shift();
+        if (batch === undefined) {
+          ahead = await this.#batches(need.after);
+          if (ahead.length === 0) return undefined;
+        } else if (lastOf(batch) > need.after) {
+          const part = batch.follows < need.after
+            ? batchAfter(batch, need.after)
+            : batch;
+          if (part.follows !== need.after) return undefined;
+          need.after = lastOf(part);
+          return part;
+        }
+      }
+      return undefined;
+    };
+    return { next, close: () => need.release() };
+  }
+
+  /** Batches of the block that comes after index `after`; none if it is gone, or damaged, which ends the copy before it. */
+  async #batches(after: number): Promise<LogBatch[]> {
+    const isNext = (first: number, count: number): boolean =>
+      first + count - 1 > after;
+    let block = this.#stored.find(({ first, count }) => isNext(first, count));
+    if (block === undefined) {
+      // A machine that writes into its commands must not change what is written later.
+      return [...this.#tail.batches, ...this.#pending.map((p) => p.batch)]
+        .map((batch) => {
+          const { bytes, ends } = batch.records;
+          return { ...batch, records: { bytes: bytes.slice(), ends } };
+        });
+    }
+    await this.settled();
+    block = this.#stored.find(({ key }) => key === block!.key);
+    if (block === undefined) return [];
+    const [bytes] = await this.#store.get([block.key]);
+    try {
+      if (bytes === undefined) {
+        throw new ErrStoreCorrupted(block.key, "Block of the copy is missing");
+      }
+      const { key, follows } = block;
+      const [first, ...others] = decodeBlock(
+        bytes,
+        this.#clusterID,
+        key,
+        block,
+      );
+      return [{ ...first!, follows }, ...others];
+    } catch (error) {
+      // It was cut, or begun anew, meanwhile.
+      if (!this.#stored.includes(block) || this.#isBroken) return [];
+      this.#error = error;
+      this.#restart(this.#base, this.markAt(this.#base));
+      this.#write();
+      return [];
+    }
+  }
+
+  /** Lets go of what comes up to `upTo` and nobody needs (H7). */
+  async compact(upTo: number): Promise<void> {
+    for (const { after } of this.#needs) upTo = Math.min(upTo, after);
+    let count = 0;
+    for (const { first, count: records } of this.#stored) {
+      if (first + records - 1 > upTo) break;
+      count++;
+    }
+    if (count === 0 || this.#isBroken) return;
+    const { first, count: records, key } = this.#stored[count - 1]!;
+    this.#base = first + records - 1;
+    this.#stored = this.#stored.slice(count);
+    const before = this.#marks.findLastIndex(({ index }) =>
+      index <= this.#base
+    );
+    this.#marks = this.#marks.slice(Math.max(0, before));
+    await this.#store.write({
+      deleteRanges: [[`${this.#prefix}b/`, `${key}~`]],
+      put: [this.#meta()],
+    }, "relaxed");
+  }
+
+  /** Waits for what is being written. */
+  async settled(): Promise<void> {
+    while (this.#isWriting) await this.#writing;
+  }
+}
+
+function parseKey(key: string, prefix: string): Stored | undefined {
+  const cut = key.lastIndexOf("-");
+  const name = parseBlockName(key.slice(prefix.length, cut));
+  const follows = parseInt(key.slice(cut + 1), 16);
+  return name && Number.isSafeInteger(follows)
+    ? { ...name, key, follows }
+    : undefined;
+}

@@ -1,0 +1,37 @@
+/**
+ * Replicas whose log is on a server: what a page, or any other client, runs.
+ *
+ * This module is browser compatible.
+ *
+ * ```ts ignore
+ * import { kv, KVStateMachine, NodeHost } from "../../../mod.ts";
+ * import { RemoteLogDB } from "./mod.ts";
+ *
+ * await using logDB = new RemoteLogDB("wss://example.com/sync", {
+ *   token: () => localStorage.getItem("token") ?? undefined,
+ * });
+ * await using host = new NodeHost({ logDB });
+ * const replica = await host.startCluster(() => new KVStateMachine(), {
+ *   clusterID: 1n,
+ *   nodeID: 2n,
+ * });
+ * await replica.propose(kv.put("boat", "sampan"));
+ * ```
+ *
+ * @module
+ */
+
+export type { Hints } from "./hints.ts";
+export { browserHints } from "./hints.ts";
+export { RemoteLogDB, type RemoteLogOptions } from "./remote_log_db.ts";
+export type { ClusterProgress, RemoteState, RemoteStatus } from "./status.ts";
+// What the signatures above name.
+export * from "../errors.ts";
+export { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
+export {
+  CloseCode,
+  type Connect,
+  connectSocket,
+  type Transport,
+  type TransportListener,
+} from "../transport.ts";

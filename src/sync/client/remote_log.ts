@@ -1,0 +1,380 @@
+/**
+ * The log of one cluster at the other end of a wire.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { Env } from "../../env.ts";
+import {
+  SYNC_REFUSED_FIRST_MS,
+  SYNC_RETRY_FIRST_MS,
+  SYNC_RETRY_LAST_MS,
+} from "../../limits.ts";
+import { checkRecords } from "../../log/cluster_log.ts";
+import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
+import type {
+  Log,
+  LogReader,
+  ReadOptions,
+  Records,
+  Retention,
+} from "../../log/log.ts";
+import { Backoff } from "../../nodehost/waiting.ts";
+import { ErrConnectionLost, ErrForbidden, ErrRemote } from "../errors.ts";
+import type { Opened, Refused } from "../messages.ts";
+import { CloseCode } from "../transport.ts";
+import { Appends } from "./appends.ts";
+import { Asks } from "./asks.ts";
+import { RemoteBoard } from "./checkpoints.ts";
+import type { ChannelMessage, Connection } from "./connection.ts";
+import type { Channel, Link } from "./link.ts";
+import type { LogCopy } from "./log_copy.ts";
+import { RemoteReader } from "./reader.ts";
+import { RemoteSnapshots } from "./snapshots.ts";
+import type { ClusterProgress } from "./status.ts";
+
+/** What a remote log takes of its LogDB. */
+export interface RemoteLogParts {
+  readonly clusterID: bigint;
+  readonly nodeID: bigint;
+  readonly link: Link;
+  readonly env: Env;
+  readonly copy: LogCopy | undefined;
+  /** Something came. */
+  readonly progressed: () => void;
+  /** Its state, or its being caught up, is another one. */
+  readonly changed: () => void;
+  readonly onClose: (log: RemoteLog) => void;
+}
+
+/**
+ * The log of one cluster, kept open on whatever connection there is. While there
+ * is none, what is asked of it waits. When the server forbids it, what waits and
+ * what comes fails with `ErrForbidden`, also `next()` of its readers, once they
+ * have handed on what came before; it is asked again with the next connection,
+ * and with a call that comes a while later. Any other refusal (the server is
+ * about to start the cluster) lets all wait, and it asks again by itself.
+ */
+export class RemoteLog implements Log, Channel {
+  readonly checkpoints: RemoteBoard;
+  readonly snapshots: RemoteSnapshots;
+  /** Cuts the copy, if there is one: never the server's log (H7). */
+  compact?: (upTo: number) => Promise<void>;
+  readonly #parts: RemoteLogParts;
+  readonly #channel: number;
+  readonly #appends = new Appends();
+  readonly #asks = new Asks();
+  readonly #readers = new Set<RemoteReader>();
+  readonly #retentions = new Set<() => void>();
+  readonly #backoff: Backoff;
+  /** The connection, whether or not the server has opened the log on it. */
+  #connection: Connection | undefined;
+  #isOpen = false;
+  /** Why the server does not open it. */
+  #refusal: Error | undefined;
+  #refusedAt = 0;
+  #cancelReopen: (() => void) | undefined;
+  #last = 0;
+  #snapshot: ClusterProgress["snapshot"];
+  /** From where the server has said that a snapshot is the better way. */
+  #far: number | undefined;
+  #isClosed = false;
+
+  /** A log that opens with the next connection. */
+  constructor(parts: RemoteLogParts) {
+    const { link, env, clusterID, copy } = parts;
+    const channel = link.number();
+    const connection = (): Connection | undefined => this.#opened;
+    this.#parts = parts;
+    this.#channel = channel;
+    this.#backoff = new Backoff(env, SYNC_RETRY_FIRST_MS, SYNC_RETRY_LAST_MS);
+    this.checkpoints = new RemoteBoard(channel, this.#asks, connection);
+    this.snapshots = new RemoteSnapshots({
+      clusterID,
+      channel,
+      env,
+      inbox: link.inbox,
+      connection,
+      progress: (received, size) => {
+        this.#snapshot = received === undefined
+          ? undefined
+          : { received, size: size ?? 0 };
+        parts.progressed();
+      },
+    });
+    if (copy !== undefined) {
+      this.compact = async (upTo) => {
+        this.#check();
+        await copy.compact(upTo);
+      };
+    }
+    link.join(channel, this);
+  }
+
+  /** The replica it is open for. */
+  get nodeID(): bigint {
+    return this.#parts.nodeID;
+  }
+
+  /** The cluster it is the log of. */
+  get clusterID(): bigint {
+    return this.#parts.clusterID;
+  }
+
+  /** How far it is. */
+  get progress(): ClusterProgress {
+    const { clusterID, nodeID, copy } = this.#parts;
+    let received = copy?.last ?? 0;
+    for (const reader of this.#readers) {
+      received = Math.max(received, reader.received);
+    }
+    const snapshot = this.#snapshot;
+    const error = this.#refusal ?? copy?.error;
+    return {
+      clusterID,
+      nodeID,
+      received,
+      last: this.#last,
+      ...(snapshot === undefined ? {} : { snapshot }),
+      ...(error === undefined ? {} : { error }),
+    };
+  }
+
+  /** Whether its readers have handed on all that was there when the connection began; true for one that is forbidden, which waits for nothing. */
+  get isLive(): boolean {
+    if (!this.#isOpen) return this.#refusal instanceof ErrForbidden;
+    for (const reader of this.#readers) if (!reader.isLive) return false;
+    return true;
+  }
+
+  /** The connection, if the log is open on it. */
+  get #opened(): Connection | undefined {
+    return this.#isOpen ? this.#connection : undefined;
+  }
+
+  connected(connection: Connection): void {
+    this.#connection = connection;
+    this.#open();
+  }
+
+  #open(): void {
+    this.#cancelReopen?.();
+    this.#cancelReopen = undefined;
+    this.#refusal = undefined;
+    const { clusterID, nodeID } = this.#parts;
+    this.#connection?.send({
+      type: "open",
+      channel: this.#channel,
+      clusterID,
+      nodeID,
+    });
+  }
+
+  message(message: ChannelMessage): void {
+    switch (message.type) {
+      case "opened":
+        return this.#onOpened(message);
+      case "refused":
+        return this.#onRefused(message);
+      case "checkpoint":
+        return this.checkpoints.received(message);
+    }
+  }
+
+  #onOpened({ last, trusted }: Opened): void {
+    const connection = this.#connection;
+    if (this.#isOpen || connection === undefined) return;
+    this.#isOpen = true;
+    this.#backoff.reset();
+    this.#last = Math.max(this.#last, last);
+    this.checkpoints.trusted = trusted === 0n ? undefined : trusted;
+    // Readers come first: clients that have the same streams share their frames.
+    for (const reader of [...this.#readers]) reader.connected(connection);
+    this.#asks.resume(connection);
+    this.checkpoints.opened(connection);
+    this.#appends.pump(connection, this.#channel);
+    this.#parts.changed();
+  }
+
+  #onRefused({ code, reason }: Refused): void {
+    const error = code === CloseCode.Forbidden
+      ? new ErrForbidden(reason)
+      : new ErrRemote(reason);
+    if (this.#isOpen) this.#shut(new ErrConnectionLost(code, reason));
+    this.#refuse(error);
+    if (error instanceof ErrForbidden) return;
+    this.#cancelReopen?.();
+    this.#cancelReopen = this.#parts.env.setTimer(
+      () => this.#open(),
+      this.#backoff.next(),
+    );
+  }
+
+  #refuse(error: Error): void {
+    this.#refusal = error;
+    this.#refusedAt = this.#parts.env.now();
+    if (error instanceof ErrForbidden) this.forbidden(error);
+    this.#parts.changed();
+  }
+
+  forbidden(error: ErrForbidden): void {
+    for (const reader of [...this.#readers]) reader.refuse(error);
+    this.#asks.fail(error);
+    this.#appends.fail(error);
+  }
+
+  /** The log is not open any more. */
+  #shut(error: ErrConnectionLost): void {
+    this.#isOpen = false;
+    for (const reader of [...this.#readers]) reader.disconnected();
+    this.snapshots.lost(error);
+    this.#appends.lost(error);
+  }
+
+  lost(error: ErrConnectionLost): void {
+    this.#connection = undefined;
+    this.#cancelReopen?.();
+    this.#cancelReopen = this.#refusal = undefined;
+    this.#shut(error);
+  }
+
+  writable(): void {
+    const connection = this.#opened;
+    if (connection !== undefined) {
+      this.#appends.pump(connection, this.#channel);
+    }
+  }
+
+  #check(): void {
+    if (this.#isClosed) throw new ErrClusterClosed("Log is closed");
+  }
+
+  /** Why a call is to fail now; one that comes a while after the server forbade it asks again. */
+  #forbidden(): ErrForbidden | undefined {
+    const { link, env } = this.#parts;
+    if (this.#connection === undefined) return link.refusal;
+    const refusal = this.#refusal;
+    if (!(refusal instanceof ErrForbidden)) return undefined;
+    if (env.now() - this.#refusedAt < SYNC_REFUSED_FIRST_MS) return refusal;
+    this.#open();
+    return undefined;
+  }
+
+  async append(records: Records): Promise<number> {
+    checkRecords(records);
+    this.#check();
+    const forbidden = this.#forbidden();
+    if (forbidden !== undefined) throw forbidden;
+    const appended = this.#appends.push(records);
+    this.writable();
+    return await appended;
+  }
+
+  read(after: number, options: ReadOptions = {}): LogReader {
+    this.#check();
+    const { link, copy } = this.#parts;
+    const { mark, signal } = options;
+    if (copy?.has(after)) copy.check(after, mark);
+    const reader = new RemoteReader({
+      channel: this.#channel,
+      inbox: link.inbox,
+      copy,
+      after,
+      mark,
+      signal,
+      far: (index) => {
+        if (this.#far !== index) return true;
+        this.#far = undefined;
+        return false;
+      },
+      wasFar: (index) => this.#far = index,
+      progress: (reader, last) => this.#progressed(reader, last),
+      onEnd: (reader) => {
+        this.#readers.delete(reader);
+        // What it still had to read keeps nobody waiting.
+        this.#parts.changed();
+      },
+    });
+    if (signal?.aborted) return reader;
+    this.#readers.add(reader);
+    const forbidden = this.#forbidden();
+    const connection = this.#opened;
+    if (forbidden !== undefined) reader.refuse(forbidden);
+    else if (connection !== undefined) reader.connected(connection);
+    this.#parts.changed();
+    return reader;
+  }
+
+  #progressed(reader: RemoteReader, last: number): void {
+    const { progressed, changed } = this.#parts;
+    this.#last = Math.max(this.#last, last);
+    if (reader.isLive) changed();
+    progressed();
+  }
+
+  async readIndex(
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<number> {
+    this.#check();
+    const forbidden = this.#forbidden();
+    if (forbidden !== undefined) throw forbidden;
+    return await this.#asks.ask(
+      this.#opened,
+      (stream) => ({ type: "readIndex", channel: this.#channel, stream }),
+      (message) => message.type === "index" ? message.index : undefined,
+      options.signal,
+    );
+  }
+
+  retain(after: number): Retention {
+    this.#check();
+    const need = this.#parts.copy?.need(after);
+    const release = (): void => {
+      need?.release();
+      this.#retentions.delete(release);
+    };
+    this.#retentions.add(release);
+    return {
+      move: (index) => {
+        if (need !== undefined) need.after = index;
+      },
+      release,
+    };
+  }
+
+  // deno-lint-ignore require-await
+  async startAt(): Promise<void> {
+    this.#check();
+    throw new ErrClusterAlreadyExist(
+      "Log is the server's: import the snapshot there",
+    );
+  }
+
+  isEmpty(): boolean {
+    this.#check();
+    // Whatever it holds: the first record of a cluster is not for a client to write.
+    return false;
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isClosed) {
+      this.#isClosed = true;
+      const { link, onClose } = this.#parts;
+      const closed = new ErrClusterClosed("Log is closed");
+      link.leave(this.#channel);
+      this.#cancelReopen?.();
+      for (const reader of [...this.#readers]) reader.end(closed);
+      for (const release of [...this.#retentions]) release();
+      this.snapshots.lost(closed);
+      this.#asks.fail(closed);
+      this.#appends.fail(closed, true);
+      this.#connection?.send({ type: "close", channel: this.#channel });
+      this.#connection = undefined;
+      this.#isOpen = false;
+      onClose(this);
+    }
+    await this.#parts.copy?.settled();
+  }
+}

@@ -1,0 +1,242 @@
+/**
+ * Logs of clusters on a server.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { type Env, systemEnv } from "../../env.ts";
+import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
+import type { Log, LogDB } from "../../log/log.ts";
+import type { MaybePromise } from "../../statemachine/types.ts";
+import type { BlockStore } from "../../store/store.ts";
+import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
+import { type Connect, connectSocket } from "../transport.ts";
+import { browserHints, type Hints } from "./hints.ts";
+import { Link } from "./link.ts";
+import { LogCopy } from "./log_copy.ts";
+import { RemoteLog } from "./remote_log.ts";
+import { type RemoteState, type RemoteStatus, Watchers } from "./status.ts";
+
+/** What a {@linkcode RemoteLogDB} can be told. */
+export interface RemoteLogOptions {
+  /** Says who this is: a token, or a function that is asked for one with each attempt to connect. */
+  readonly token?:
+    | string
+    | (() => MaybePromise<string | undefined>)
+    | undefined;
+  /**
+   * Where what comes is kept too, so that machines in memory start with no
+   * network from their last snapshot and what came after it. A function makes a
+   * store that is closed with the logs. On-disk machines need none.
+   */
+  readonly copy?: BlockStore | (() => BlockStore) | undefined;
+  /** Begins a connection; a WebSocket by default. */
+  readonly connect?: Connect | undefined;
+  /** Time, random numbers and timers; by default the real ones. */
+  readonly env?: Env | undefined;
+  /** Tells when connecting may go well again; by default what a browser tells of network and page. */
+  readonly hints?: Hints | undefined;
+  /** The versions of the protocol to speak; by default all there are. */
+  readonly versions?: Versions | undefined;
+}
+
+/**
+ * The logs of a server that `serve()` offers, over one WebSocket for all of
+ * them. It connects by itself, and again whenever the connection ends: to the
+ * addresses in turn, at growing distances, and at once when the browser tells
+ * that the network is back or the page is seen again (U38).
+ *
+ * Without a connection nothing fails. `open()` and `read()` resolve at once, with
+ * what is in the copy; `append()`, `readIndex()` and `next()` wait. An append
+ * whose connection is lost before the answer is `ErrUnknownOutcome`, and those
+ * handed over behind it fail with `ErrConnectionLost`: they were not sent. A
+ * session sends all of them again.
+ *
+ * When the token is not, or not any more, good, everything waits (U34): the
+ * state is `needs-auth`, the token is asked for again with each attempt, and
+ * `reconnect()` tries at once.
+ *
+ * ```ts
+ * import { RemoteLogDB } from "./mod.ts";
+ *
+ * await using logDB = new RemoteLogDB("wss://example.com/sync");
+ * const end = logDB.watch(({ state }) => console.log(state));
+ * end();
+ * ```
+ */
+export class RemoteLogDB implements LogDB {
+  readonly #env: Env;
+  readonly #link: Link;
+  readonly #watchers: Watchers;
+  readonly #makeStore: (() => BlockStore) | undefined;
+  #store: BlockStore | undefined;
+  readonly #copies = new Map<bigint, Promise<LogCopy>>();
+  /** By cluster and node; those being opened too. */
+  readonly #names = new Set<string>();
+  readonly #open = new Set<RemoteLog>();
+  /** The state as it was told last. */
+  #told: RemoteState = "offline";
+  #closing: Promise<void> | undefined;
+
+  /**
+   * Logs at these addresses (`wss:` or `ws:`); connects once the first is opened.
+   *
+   * @throws RangeError if there is no address
+   */
+  constructor(
+    urls: string | readonly string[],
+    options: RemoteLogOptions = {},
+  ) {
+    const list = typeof urls === "string" ? [urls] : [...urls];
+    if (list.length === 0) throw new RangeError("There is no address");
+    const { token, copy, env = systemEnv } = options;
+    this.#env = env;
+    if (typeof copy === "function") this.#makeStore = copy;
+    else this.#store = copy;
+    this.#watchers = new Watchers(env, () => this.status);
+    this.#link = new Link({
+      urls: list,
+      token: typeof token === "function" ? token : () => token,
+      connect: options.connect ?? connectSocket,
+      versions: options.versions ?? PROTOCOL_VERSIONS,
+      hints: options.hints ?? browserHints,
+      env,
+      changed: () => {
+        this.#told = this.state;
+        this.#watchers.changed();
+      },
+    });
+  }
+
+  /** Where it stands. */
+  get state(): RemoteState {
+    const { state } = this.#link;
+    if (state !== "connected") return state;
+    for (const log of this.#open) if (!log.isLive) return "catching up";
+    return "live";
+  }
+
+  /** Where it stands, why, and how far its clusters are. */
+  get status(): RemoteStatus {
+    const { error } = this.#link;
+    return {
+      state: this.state,
+      ...(error === undefined ? {} : { error }),
+      clusters: [...this.#open].map(({ progress }) => progress),
+    };
+  }
+
+  /**
+   * Calls `listener` whenever the state is another one, and now and then while
+   * something comes; returns what ends that. It is not called with what is there
+   * already: that is `status`.
+   */
+  watch(listener: (status: RemoteStatus) => void): () => void {
+    return this.#watchers.add(listener);
+  }
+
+  /** Tries to connect at once, say because there is a new token; harmless at any time. */
+  reconnect(): void {
+    this.#link.reconnect();
+  }
+
+  #check(): void {
+    if (this.#closing !== undefined) {
+      throw new ErrClusterClosed("LogDB is closed");
+    }
+  }
+
+  /**
+   * Opens the log of a cluster for one of its replicas, connected or not.
+   *
+   * @throws ErrClusterAlreadyExist if that replica has it open already
+   * @throws ErrClusterClosed after `close()`
+   * @throws what the store of the copy throws if it cannot be read
+   */
+  async open(clusterID: bigint, nodeID: bigint): Promise<Log> {
+    this.#check();
+    const name = `${clusterID}/${nodeID}`;
+    if (this.#names.has(name)) {
+      throw new ErrClusterAlreadyExist(
+        `Replica ${nodeID} of cluster ${clusterID} has the log open already`,
+      );
+    }
+    this.#names.add(name);
+    try {
+      const copy = await this.#copyOf(clusterID);
+      this.#check();
+      return this.#add(name, clusterID, nodeID, copy);
+    } catch (error) {
+      this.#names.delete(name);
+      throw error;
+    }
+  }
+
+  #add(
+    name: string,
+    clusterID: bigint,
+    nodeID: bigint,
+    copy: LogCopy | undefined,
+  ): RemoteLog {
+    const log: RemoteLog = new RemoteLog({
+      clusterID,
+      nodeID,
+      link: this.#link,
+      env: this.#env,
+      copy,
+      progressed: () => this.#watchers.progressed(),
+      changed: () => this.#changed(),
+      onClose: () => {
+        this.#open.delete(log);
+        this.#names.delete(name);
+        this.#changed();
+      },
+    });
+    this.#open.add(log);
+    return log;
+  }
+
+  /** Something of a log is different; whether that makes a difference to the state is told once. */
+  #changed(): void {
+    const { state } = this;
+    if (state === this.#told) return;
+    this.#told = state;
+    this.#watchers.changed();
+  }
+
+  #copyOf(clusterID: bigint): Promise<LogCopy> | undefined {
+    const store = this.#store ??= this.#makeStore?.();
+    if (store === undefined) return undefined;
+    let opening = this.#copies.get(clusterID);
+    if (opening === undefined) {
+      opening = LogCopy.open(store, clusterID);
+      this.#copies.set(clusterID, opening);
+      // It may be tried again.
+      opening.catch(() => this.#copies.delete(clusterID));
+    }
+    return opening;
+  }
+
+  /** Closes the logs and the connection; idempotent. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#end();
+  }
+
+  async #end(): Promise<void> {
+    const closed = [...this.#open].map((log) => log.close());
+    this.#link.close();
+    this.#watchers.close();
+    await Promise.all(closed);
+    if (this.#makeStore === undefined) return;
+    // One that is being opened lets go of the store first.
+    await Promise.allSettled(this.#copies.values());
+    await this.#store?.close();
+  }
+
+  /** As `close()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * What goes wrong between a server and its clients.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { SampanError } from "../statemachine/errors.ts";
+
+/** A frame is no message, or one that may not come now: the other end is broken, hostile, or speaks another protocol. */
+export class ErrProtocol extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrProtocol";
+}
+
+/** The two ends have no version of the protocol in common: one of them is to be updated. */
+export class ErrVersion extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrVersion";
+}
+
+/** The server does not know who asks, or not any more: a new token is needed (U34). */
+export class ErrUnauthenticated extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrUnauthenticated";
+}
+
+/** The server knows who asks, and refuses. */
+export class ErrForbidden extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrForbidden";
+}
+
+/** A connection ended, or was never made; it is tried again. Of what was not sent yet, nothing took effect. */
+export class ErrConnectionLost extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrConnectionLost";
+  /** How it was closed: a `CloseCode`, or a code of the WebSocket protocol; 1006 if it merely broke. */
+  readonly code: number;
+  /** An error for a connection closed with `code`. */
+  constructor(code: number, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** The server could not do what it was asked, and nothing took effect; it may go right another time. */
+export class ErrRemote extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrRemote";
+}

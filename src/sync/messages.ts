@@ -1,0 +1,592 @@
+/**
+ * The messages of the protocol, and their bytes: each is a MessagePack array of
+ * its code and its fields, in the order of the table below. What they mean is
+ * written down in `protocol.md`.
+ *
+ * A message from the other end is looked at field by field before anything else
+ * sees it: what is not in the table, or not of the kind the table says, is an
+ * `ErrProtocol`.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { decode, encode } from "../deps.ts";
+import { isU64 } from "../bytes.ts";
+import {
+  BATCH_RECORDS_MAX,
+  EXPLAIN_ENTRIES_MAX,
+  SYNC_TEXT_BYTES_MAX,
+  SYNC_TOKEN_BYTES_MAX,
+} from "../limits.ts";
+import { ErrProtocol } from "./errors.ts";
+
+/** First and last version of the protocol spoken here. */
+export const PROTOCOL_VERSIONS: Versions = { first: 1, last: 1 };
+
+/** The versions of the protocol that one end speaks. */
+export interface Versions {
+  /** The oldest. */
+  readonly first: number;
+  /** The newest. */
+  readonly last: number;
+}
+
+/** The first message of a client: who it is, and what it can take. */
+export interface Hello {
+  readonly type: "hello";
+  /** The oldest version it speaks. */
+  readonly first: number;
+  /** The newest version it speaks. */
+  readonly last: number;
+  /** What it was given to say who it is, if anything. */
+  readonly token: string | undefined;
+  /** The bytes of data frames it takes before it grants more. */
+  readonly credit: number;
+  /** The largest frame it takes, in bytes. */
+  readonly frameBytesMax: number;
+}
+
+/** The answer to a hello. */
+export interface Welcome {
+  readonly type: "welcome";
+  /** The version spoken from now on. */
+  readonly version: number;
+  /** As whom the server knows the client. */
+  readonly principal: string;
+  /** The bytes of data frames the server takes before it grants more. */
+  readonly credit: number;
+  /** The largest frame it takes, in bytes. */
+  readonly frameBytesMax: number;
+  /** The largest command it takes, in bytes. */
+  readonly commandBytesMax: number;
+  /** Who hears nothing for this long asks whether the other end is there, and who hears nothing for twice as long hangs up, in milliseconds. */
+  readonly heartbeatMs: number;
+}
+
+/** Opens the log of a cluster on a channel of the client's choice. */
+export interface Open {
+  readonly type: "open";
+  readonly channel: number;
+  readonly clusterID: bigint;
+  /** The replica that opens it. */
+  readonly nodeID: bigint;
+}
+
+/** The log is open. */
+export interface Opened {
+  readonly type: "opened";
+  readonly channel: number;
+  /** The index of its last record. */
+  readonly last: number;
+  /** The server's own replica, which is right when hashes differ; 0 if it has none. */
+  readonly trusted: bigint;
+}
+
+/** A log is not opened, or not open any more: why, by code and in words. */
+export interface Refused {
+  readonly type: "refused";
+  readonly channel: number;
+  readonly code: number;
+  readonly reason: string;
+}
+
+/** Gives a log back. */
+export interface Close {
+  readonly type: "close";
+  readonly channel: number;
+}
+
+/** Asks for the records after an index, from now on, on a stream of the client's choice. */
+export interface Read {
+  readonly type: "read";
+  readonly channel: number;
+  readonly stream: number;
+  readonly after: number;
+  /** Index of the last epoch the reader knows, 0 if none. */
+  readonly markIndex: number;
+  /** That epoch. */
+  readonly markEpoch: bigint;
+  /** Whether a snapshot is welcome in place of many records. */
+  readonly far: boolean;
+}
+
+/** The records come: up to the index named, some are there already. */
+export interface Reading {
+  readonly type: "reading";
+  readonly stream: number;
+  readonly last: number;
+}
+
+/** Records with consecutive indexes. */
+export interface Entries {
+  readonly type: "entries";
+  readonly stream: number;
+  /** The index of the record before them. */
+  readonly follows: number;
+  /** The index of the first. */
+  readonly first: number;
+  /** The index of the last record of the log. */
+  readonly last: number;
+  /** The length of each, in bytes. */
+  readonly lengths: readonly number[];
+  /** The records, one behind the other. */
+  readonly bytes: Uint8Array;
+}
+
+/** Why a stream of the server ends. */
+export type EndReason =
+  /** The client has asked for it. */
+  | "done"
+  /** What comes next was cut; `first` is the first index the log has. */
+  | "compacted"
+  /** A snapshot is the better way; `first` is the first index the log has. */
+  | "far"
+  /** The log is another one; `first` is the index that shows it. */
+  | "diverged"
+  /** There is no snapshot. */
+  | "none"
+  /** Anything else; it may go right another time. */
+  | "failed";
+
+/** A stream of the server ends. */
+export interface End {
+  readonly type: "end";
+  readonly stream: number;
+  readonly reason: EndReason;
+  readonly first: number;
+  readonly message: string;
+}
+
+/** The client wants no more of a stream. */
+export interface Stop {
+  readonly type: "stop";
+  readonly stream: number;
+}
+
+/** Records for the log. */
+export interface Append {
+  readonly type: "append";
+  readonly channel: number;
+  /** Names the answer. */
+  readonly stream: number;
+  readonly lengths: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+/** Records are in the log, but for those refused. */
+export interface Appended {
+  readonly type: "appended";
+  readonly stream: number;
+  /** The index of the first of them; 0 if there is none. */
+  readonly first: number;
+  /** Which of them were refused, by their place in the append. */
+  readonly refused: readonly number[];
+  /** Why, for each. */
+  readonly reasons: readonly string[];
+}
+
+/** An append, or another request, went wrong. */
+export interface Failed {
+  readonly type: "failed";
+  readonly stream: number;
+  /** Whether it may have taken effect all the same. */
+  readonly unknown: boolean;
+  readonly message: string;
+}
+
+/** Asks for an index at or above everything committed. */
+export interface ReadIndex {
+  readonly type: "readIndex";
+  readonly channel: number;
+  readonly stream: number;
+}
+
+/** That index. */
+export interface Index {
+  readonly type: "index";
+  readonly stream: number;
+  readonly index: number;
+}
+
+/** What a replica's hashes are at an index. */
+export interface CheckpointAt {
+  readonly type: "checkpoint";
+  readonly channel: number;
+  readonly nodeID: bigint;
+  readonly index: number;
+  readonly state: bigint | undefined;
+  readonly sessions: bigint;
+}
+
+/** Asks for the hashes after each entry of a range, by replaying it. */
+export interface Explain {
+  readonly type: "explain";
+  readonly channel: number;
+  readonly stream: number;
+  readonly after: number;
+  readonly upTo: number;
+}
+
+/** Those hashes: of each entry its index, the hash of the state and that of the sessions. */
+export interface Hashes {
+  readonly type: "hashes";
+  readonly stream: number;
+  readonly indexes: readonly number[];
+  /** Empty for a machine without a hash. */
+  readonly states: readonly bigint[];
+  readonly sessions: readonly bigint[];
+}
+
+/** Asks for the newest snapshot of the cluster. */
+export interface Fetch {
+  readonly type: "fetch";
+  readonly channel: number;
+  readonly stream: number;
+}
+
+/** What the snapshot is whose container comes on that stream. */
+export interface Snapshot {
+  readonly type: "snapshot";
+  readonly stream: number;
+  readonly nodeID: bigint;
+  readonly machine: number;
+  readonly index: number;
+  readonly markIndex: number;
+  readonly markEpoch: bigint;
+  readonly compression: string;
+  readonly files: number;
+  /** Bytes of the container; 0 if nobody knows yet. */
+  readonly size: number;
+}
+
+/** A piece of the container. */
+export interface Chunk {
+  readonly type: "chunk";
+  readonly stream: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Grants so many bytes of data frames more. */
+export interface Credit {
+  readonly type: "credit";
+  readonly bytes: number;
+}
+
+/** Asks whether the other end is there. */
+export interface Ping {
+  readonly type: "ping";
+}
+
+/** It is. */
+export interface Pong {
+  readonly type: "pong";
+}
+
+/** Every message there is. */
+export type Message =
+  | Hello
+  | Welcome
+  | Open
+  | Opened
+  | Refused
+  | Close
+  | Read
+  | Reading
+  | Entries
+  | End
+  | Stop
+  | Append
+  | Appended
+  | Failed
+  | ReadIndex
+  | Index
+  | CheckpointAt
+  | Explain
+  | Hashes
+  | Fetch
+  | Snapshot
+  | Chunk
+  | Credit
+  | Ping
+  | Pong;
+
+/** Why streams end, as they are numbered on the wire. */
+const END_REASONS: readonly EndReason[] = [
+  "done",
+  "compacted",
+  "far",
+  "diverged",
+  "none",
+  "failed",
+];
+
+/** Kinds of fields: how each is checked. */
+type Field =
+  | "uint"
+  | "u64"
+  | "u64?"
+  | "flag"
+  | "text"
+  | "token"
+  | "bytes"
+  | "lengths"
+  | "uints"
+  | "u64s"
+  | "texts"
+  | "end";
+
+type Layout = readonly [
+  code: number,
+  ...fields: (readonly [name: string, field: Field])[],
+];
+
+/** The closed union: the code and the fields of each message. Codes are never used twice. */
+const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
+  hello: [
+    1,
+    ["first", "uint"],
+    ["last", "uint"],
+    ["token", "token"],
+    ["credit", "uint"],
+    ["frameBytesMax", "uint"],
+  ],
+  welcome: [
+    2,
+    ["version", "uint"],
+    ["principal", "text"],
+    ["credit", "uint"],
+    ["frameBytesMax", "uint"],
+    ["commandBytesMax", "uint"],
+    ["heartbeatMs", "uint"],
+  ],
+  open: [3, ["channel", "uint"], ["clusterID", "u64"], ["nodeID", "u64"]],
+  opened: [4, ["channel", "uint"], ["last", "uint"], ["trusted", "u64"]],
+  refused: [5, ["channel", "uint"], ["code", "uint"], ["reason", "text"]],
+  close: [6, ["channel", "uint"]],
+  read: [
+    7,
+    ["channel", "uint"],
+    ["stream", "uint"],
+    ["after", "uint"],
+    ["markIndex", "uint"],
+    ["markEpoch", "u64"],
+    ["far", "flag"],
+  ],
+  reading: [8, ["stream", "uint"], ["last", "uint"]],
+  entries: [
+    9,
+    ["stream", "uint"],
+    ["follows", "uint"],
+    ["first", "uint"],
+    ["last", "uint"],
+    ["lengths", "lengths"],
+    ["bytes", "bytes"],
+  ],
+  end: [
+    10,
+    ["stream", "uint"],
+    ["reason", "end"],
+    ["first", "uint"],
+    ["message", "text"],
+  ],
+  stop: [11, ["stream", "uint"]],
+  append: [
+    12,
+    ["channel", "uint"],
+    ["stream", "uint"],
+    ["lengths", "lengths"],
+    ["bytes", "bytes"],
+  ],
+  appended: [
+    13,
+    ["stream", "uint"],
+    ["first", "uint"],
+    ["refused", "uints"],
+    ["reasons", "texts"],
+  ],
+  failed: [14, ["stream", "uint"], ["unknown", "flag"], ["message", "text"]],
+  readIndex: [15, ["channel", "uint"], ["stream", "uint"]],
+  index: [16, ["stream", "uint"], ["index", "uint"]],
+  checkpoint: [
+    17,
+    ["channel", "uint"],
+    ["nodeID", "u64"],
+    ["index", "uint"],
+    ["state", "u64?"],
+    ["sessions", "u64"],
+  ],
+  explain: [
+    18,
+    ["channel", "uint"],
+    ["stream", "uint"],
+    ["after", "uint"],
+    ["upTo", "uint"],
+  ],
+  hashes: [
+    19,
+    ["stream", "uint"],
+    ["indexes", "uints"],
+    ["states", "u64s"],
+    ["sessions", "u64s"],
+  ],
+  fetch: [20, ["channel", "uint"], ["stream", "uint"]],
+  snapshot: [
+    21,
+    ["stream", "uint"],
+    ["nodeID", "u64"],
+    ["machine", "uint"],
+    ["index", "uint"],
+    ["markIndex", "uint"],
+    ["markEpoch", "u64"],
+    ["compression", "text"],
+    ["files", "uint"],
+    ["size", "uint"],
+  ],
+  chunk: [22, ["stream", "uint"], ["bytes", "bytes"]],
+  credit: [23, ["bytes", "uint"]],
+  ping: [24],
+  pong: [25],
+};
+
+const TYPES: ReadonlyMap<number, Message["type"]> = /* @__PURE__ */ new Map(
+  (Object.keys(LAYOUTS) as Message["type"][]).map((
+    type,
+  ) => [LAYOUTS[type][0], type]),
+);
+
+/** Whether frames of that type count against the credit of the receiver. */
+export function isData(type: Message["type"]): boolean {
+  return type === "entries" || type === "chunk" || type === "append";
+}
+
+/** The bytes of a message. */
+export function encodeMessage(message: Message): Uint8Array {
+  const [code, ...fields] = LAYOUTS[message.type];
+  const values = message as unknown as Readonly<Record<string, unknown>>;
+  const parts: unknown[] = [code];
+  for (const [name, field] of fields) {
+    const value = values[name];
+    parts.push(
+      field === "end" ? END_REASONS.indexOf(value as EndReason) : value ?? null,
+    );
+  }
+  return encode(parts, { useBigInt64: true });
+}
+
+/**
+ * The message that bytes are.
+ *
+ * @throws ErrProtocol if they are none
+ */
+export function decodeMessage(frame: Uint8Array): Message {
+  let parts: unknown;
+  try {
+    // Nothing is allocated for what a length promises before its bytes are
+    // there, so that the frame bounds what it costs.
+    parts = decode(frame, {
+      useBigInt64: true,
+      maxArrayLength: Math.max(4 * BATCH_RECORDS_MAX, EXPLAIN_ENTRIES_MAX),
+      maxMapLength: 0,
+      maxExtLength: 0,
+      maxStrLength: SYNC_TOKEN_BYTES_MAX,
+    });
+  } catch (error) {
+    throw new ErrProtocol("Frame is no MessagePack", { cause: error });
+  }
+  if (!Array.isArray(parts)) throw new ErrProtocol("Frame is no array");
+  const type = TYPES.get(parts[0] as number);
+  if (type === undefined) {
+    throw new ErrProtocol(`Message of unknown code ${printable(parts[0])}`);
+  }
+  const [, ...fields] = LAYOUTS[type];
+  // Versions that come may give the first two messages more fields, so that
+  // those who speak older ones can be answered.
+  const isFirst = type === "hello" || type === "welcome";
+  if (
+    parts.length < fields.length + 1 ||
+    (parts.length > fields.length + 1 && !isFirst)
+  ) {
+    throw new ErrProtocol(
+      `Message ${type} has ${parts.length - 1} fields, not ${fields.length}`,
+    );
+  }
+  const message: Record<string, unknown> = { type };
+  for (const [i, [name, field]] of fields.entries()) {
+    const value = read(parts[i + 1], field);
+    if (value === WRONG) {
+      throw new ErrProtocol(`Field ${name} of message ${type} is wrong`);
+    }
+    message[name] = value;
+  }
+  return message as unknown as Message;
+}
+
+/** What a field is read as that is none. */
+const WRONG = Symbol();
+
+function read(value: unknown, field: Field): unknown {
+  switch (field) {
+    case "uint":
+      return uint(value);
+    case "u64":
+      return u64(value);
+    case "u64?":
+      return value === null ? undefined : u64(value);
+    case "flag":
+      return typeof value === "boolean" ? value : WRONG;
+    case "text":
+      return typeof value === "string" && value.length <= SYNC_TEXT_BYTES_MAX
+        ? value
+        : WRONG;
+    case "token":
+      return value === null
+        ? undefined
+        : typeof value === "string"
+        ? value
+        : WRONG;
+    case "bytes":
+      return value instanceof Uint8Array ? value : WRONG;
+    case "lengths": {
+      const lengths = all(value, uint);
+      return lengths !== WRONG && (lengths as number[]).length > 0 &&
+          (lengths as number[]).length <= BATCH_RECORDS_MAX
+        ? lengths
+        : WRONG;
+    }
+    case "uints":
+      return all(value, uint);
+    case "u64s":
+      return all(value, u64);
+    case "texts":
+      return all(value, (text) => read(text, "text"));
+    case "end":
+      return END_REASONS[value as number] ?? WRONG;
+  }
+}
+
+function all(value: unknown, one: (value: unknown) => unknown): unknown {
+  if (!Array.isArray(value)) return WRONG;
+  const values = value.map(one);
+  return values.includes(WRONG) ? WRONG : values;
+}
+
+/** A number in 0…2^53-1, however it was written. */
+function uint(value: unknown): unknown {
+  const number = typeof value === "bigint" ? Number(value) : value;
+  return Number.isSafeInteger(number) && number as number >= 0 ? number : WRONG;
+}
+
+function u64(value: unknown): unknown {
+  const big = typeof value === "number" && Number.isSafeInteger(value)
+    ? BigInt(value)
+    : value;
+  return typeof big === "bigint" && isU64(big) ? big : WRONG;
+}
+
+function printable(value: unknown): string {
+  return typeof value === "number" || typeof value === "string"
+    ? String(value).slice(0, 20)
+    : typeof value;
+}

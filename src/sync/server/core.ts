@@ -1,0 +1,242 @@
+/**
+ * A server without its sockets: whoever brings a connection has it served.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { Env } from "../../env.ts";
+import { SYNC_TICK_MS } from "../../limits.ts";
+import type { NodeHost } from "../../nodehost/node_host.ts";
+import { abortable, onAbort } from "../../nodehost/waiting.ts";
+import { ErrUnauthenticated } from "../errors.ts";
+import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
+import { CloseCode, type Transport } from "../transport.ts";
+import { Hub } from "./hub.ts";
+import {
+  type CoreOptions,
+  type Principal,
+  SERVER_LIMITS,
+  type ServerLimits,
+  type ServerLogRecord,
+} from "./options.ts";
+import type { Upgrade } from "./greeting.ts";
+import { Peer } from "./peer.ts";
+import { Telemetry } from "./telemetry.ts";
+
+/** Who everybody is where nobody is asked. */
+const ANYBODY: Principal = { id: "anybody" };
+
+/** Serves the clusters of a host on connections that are brought to it. */
+export class Core {
+  /** The host. */
+  readonly host: NodeHost;
+  /** What it was told. */
+  readonly options: CoreOptions;
+  /** Its bounds. */
+  readonly limits: ServerLimits;
+  /** The versions it speaks. */
+  readonly versions: Versions;
+  /** What it counts. */
+  readonly telemetry: Telemetry = new Telemetry();
+  /** Snapshots that are being sent or taken. */
+  transfers = 0;
+  readonly #peers = new Set<Peer>();
+  readonly #hubs = new Map<bigint, Promise<Hub>>();
+  /** Hubs that nobody used at the last tick: one that was just opened is about to be. */
+  readonly #idle = new WeakSet<Hub>();
+  /** Connections of each principal. */
+  readonly #principals = new Map<string, number>();
+  #connections = 0;
+  #cancelTick: (() => void) | undefined;
+  #stopping: Promise<void> | undefined;
+  #drained: (() => void) | undefined;
+
+  /** A server of the clusters of `host`. */
+  constructor(host: NodeHost, options: CoreOptions) {
+    this.host = host;
+    this.options = options;
+    this.limits = { ...SERVER_LIMITS, ...options.limits };
+    this.versions = options.versions ?? PROTOCOL_VERSIONS;
+  }
+
+  /** The host's time, random numbers and timers. */
+  get env(): Env {
+    return this.host.env;
+  }
+
+  /** Whether it takes nothing new. */
+  get isStopping(): boolean {
+    return this.#stopping !== undefined;
+  }
+
+  /** Says what happened. */
+  log(record: ServerLogRecord): void {
+    try {
+      this.options.log?.(record);
+    } catch {
+      // Whoever listens must not change what happens.
+    }
+  }
+
+  /** Serves a connection. */
+  accept(transport: Transport, upgrade: Upgrade): void {
+    const peer = new Peer(this, ++this.#connections, transport, upgrade);
+    this.#peers.add(peer);
+    this.telemetry.counts.connections++;
+    transport.listen(peer);
+    if (this.isStopping) {
+      peer.close(CloseCode.GoingAway, "Server stops; come again");
+    } else if (this.#peers.size > this.limits.connections) {
+      const { connections } = this.limits;
+      peer.close(
+        CloseCode.TooMany,
+        `Server has ${connections} connections already; come again`,
+      );
+    }
+    this.#tickLater();
+  }
+
+  /** Refuses a connection, in words a browser hands on. */
+  refuse(transport: Transport, code: number, reason: string): void {
+    this.telemetry.counts.closed++;
+    this.log({ level: "warn", event: "refused", code, reason });
+    transport.listen({
+      opened: () => transport.close(code, reason),
+      frame: () => {},
+      closed: () => {},
+    });
+  }
+
+  /**
+   * Who sends a request.
+   *
+   * @throws ErrUnauthenticated if nobody knows
+   */
+  async identify(request: Request): Promise<Principal> {
+    const { authenticate } = this.options;
+    if (authenticate === undefined) return ANYBODY;
+    const principal = await authenticate(request);
+    if (principal === undefined || principal.signal?.aborted) {
+      throw new ErrUnauthenticated("Token is not, or not any more, good");
+    }
+    return principal;
+  }
+
+  /** Counts a connection of a principal; returns what ends that, undefined if there are too many. */
+  admit(peer: Peer, { id, signal }: Principal): (() => void) | undefined {
+    const count = this.#principals.get(id) ?? 0;
+    const { principalConnections } = this.limits;
+    if (count >= principalConnections) {
+      peer.close(
+        CloseCode.TooMany,
+        `You have ${principalConnections} connections already`,
+      );
+      return undefined;
+    }
+    this.#principals.set(id, count + 1);
+    const ignore = onAbort(
+      signal,
+      () => peer.close(CloseCode.Unauthenticated, "Token is not good any more"),
+    );
+    return () => {
+      ignore();
+      const left = this.#principals.get(id)! - 1;
+      if (left === 0) this.#principals.delete(id);
+      else this.#principals.set(id, left);
+    };
+  }
+
+  /** A connection is over. */
+  left(peer: Peer): void {
+    if (this.#peers.delete(peer)) this.telemetry.counts.connections--;
+  }
+
+  /** The hub of a cluster that is started on the host; undefined if it is not. */
+  async hub(clusterID: bigint): Promise<Hub | undefined> {
+    const replica = this.host.replica(clusterID);
+    if (replica === undefined || this.isStopping) return undefined;
+    for (;;) {
+      const opening = this.#hubs.get(clusterID);
+      if (opening === undefined) break;
+      const hub = await opening;
+      if (hub.isLive && hub.replica === replica) return hub;
+      this.#drop(clusterID, opening, hub);
+    }
+    const opening = Hub.open(this.host, replica);
+    this.#hubs.set(clusterID, opening);
+    opening.catch(() => {
+      if (this.#hubs.get(clusterID) === opening) this.#hubs.delete(clusterID);
+    });
+    this.#tickLater();
+    return await opening;
+  }
+
+  #drop(clusterID: bigint, opening: Promise<Hub>, hub: Hub): void {
+    if (this.#hubs.get(clusterID) === opening) this.#hubs.delete(clusterID);
+    hub.end(CloseCode.GoingAway, "Cluster was stopped on the server");
+  }
+
+  #tickLater(): void {
+    if (this.#stopping !== undefined) return;
+    this.#cancelTick ??= this.env.setTimer(() => {
+      this.#cancelTick = undefined;
+      this.#tick();
+    }, SYNC_TICK_MS);
+  }
+
+  #tick(): void {
+    const now = this.env.now();
+    for (const peer of [...this.#peers]) peer.tick(now);
+    for (const [clusterID, opening] of this.#hubs) {
+      void opening.then((hub) => {
+        const isIdle = hub.users.size === 0;
+        if (!hub.isLive || (isIdle && this.#idle.has(hub))) {
+          this.#drop(clusterID, opening, hub);
+        } else if (isIdle) this.#idle.add(hub);
+        else this.#idle.delete(hub);
+      }, () => {});
+    }
+    if (this.#peers.size > 0 || this.#hubs.size > 0) this.#tickLater();
+  }
+
+  /** An append was answered, or a connection ended. */
+  answered(): void {
+    if (this.#drained === undefined) return;
+    for (const peer of this.#peers) if (peer.isAppending) return;
+    this.#drained();
+  }
+
+  /** Takes nothing new, lets what is under way end, and ends every connection; idempotent (U40). */
+  stop(): Promise<void> {
+    return this.#stopping ??= this.#stop();
+  }
+
+  async #stop(): Promise<void> {
+    this.log({ level: "info", event: "stopping" });
+    const over = new AbortController();
+    const cancel = this.env.setTimer(
+      () => over.abort(new Error("Appends take too long")),
+      this.limits.shutdownMs,
+    );
+    const drained = new Promise<void>((resolve) => this.#drained = resolve);
+    queueMicrotask(() => this.answered());
+    try {
+      await abortable(drained, over.signal);
+    } catch (error) {
+      this.log({ level: "error", event: "drain failed", error });
+    }
+    cancel();
+    this.#cancelTick?.();
+    for (const peer of [...this.#peers]) {
+      peer.close(CloseCode.GoingAway, "Server stops; come again");
+    }
+    for (const [clusterID, opening] of [...this.#hubs]) {
+      const hub = await opening.catch(() => undefined);
+      if (hub !== undefined) this.#drop(clusterID, opening, hub);
+    }
+    this.telemetry.close();
+    this.log({ level: "info", event: "stopped" });
+  }
+}

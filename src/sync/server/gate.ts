@@ -1,0 +1,263 @@
+/**
+ * Looks at every record before it is in the log: what is in the log is final,
+ * and a client's word is not to be trusted for what it may put there.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  BATCH_BYTES_MAX,
+  REFUSAL_BYTES_MAX,
+  SESSION_OWNER_BYTES_MAX,
+} from "../../limits.ts";
+import type { Refusal } from "../../log/errors.ts";
+import type { Records } from "../../log/log.ts";
+import { packRecords, recordAt, RecordKind } from "../../log/records.ts";
+import { isPromise } from "../../promises.ts";
+import type { SessionStanding } from "../../rsm/driver.ts";
+import { RecordCursor, registerRecord, skipRecord } from "../../rsm/record.ts";
+import type { MaybePromise } from "../../statemachine/types.ts";
+
+/** What of an append goes into the log. */
+export interface Verdict {
+  /** The records that do, some of them put right; undefined if there are none. */
+  readonly records: Records | undefined;
+  /** Those that do not, and why. */
+  readonly refusals: readonly Refusal[];
+  /** How many were refused: with those of a session, which go in as a skip that says why. */
+  readonly refused: number;
+}
+
+/** What a gate asks of the cluster behind it, and of whoever runs the server. */
+export interface GateOptions {
+  /** Who opened what is theirs, as the log has it. */
+  readonly owner: Uint8Array;
+  /** The largest command, in bytes. */
+  readonly commandBytes: number;
+  /** What the server's replica knows of a session, once it has applied all up to it. */
+  readonly standing: (
+    session: number,
+  ) => MaybePromise<SessionStanding | "unborn" | undefined>;
+  /** Whether proposals that carry that number are the principal's. */
+  readonly owns: (origin: string) => boolean;
+  /** Whether the principal may write. */
+  readonly mayWrite: (() => MaybePromise<boolean>) | undefined;
+  /** Why a command is refused, if it is. */
+  readonly validate:
+    | ((cmd: Uint8Array) => MaybePromise<string | undefined>)
+    | undefined;
+}
+
+/** As whom the log has a principal: its id, or the hash of one that is too long, which is no text. */
+export async function ownerOf(id: string): Promise<Uint8Array> {
+  const bytes = new TextEncoder().encode(id);
+  if (bytes.length <= SESSION_OWNER_BYTES_MAX) return bytes;
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return new Uint8Array([0xff, ...hash]);
+}
+
+/** A reason that fits into a record and into a message. */
+export function clipReason(reason: string): string {
+  const bytes = new TextEncoder().encode(reason);
+  if (bytes.length <= REFUSAL_BYTES_MAX) return reason;
+  let end = REFUSAL_BYTES_MAX;
+  // Not in the middle of a character.
+  while ((bytes[end]! & 0xc0) === 0x80) end--;
+  return new TextDecoder().decode(bytes.subarray(0, end));
+}
+
+/** Judges what one principal appends to one cluster; one append at a time. */
+export class Gate {
+  readonly #options: GateOptions;
+  readonly #cursor = new RecordCursor();
+  #records: Records = { bytes: new Uint8Array(), ends: [] };
+  #mayWrite = true;
+  /** What is put in place of a record; undefined for nothing. */
+  #changed = new Map<number, Uint8Array | undefined>();
+  #refusals: Refusal[] = [];
+  #refused = 0;
+  /** The number that was found to be the principal's last. */
+  #low = -1;
+  #high = -1;
+  /** The session that was found to be the principal's last. */
+  #mine = -1;
+
+  /** A gate that knows nothing yet. */
+  constructor(options: GateOptions) {
+    this.#options = options;
+  }
+
+  /** What of these records goes into the log. Not called again before it has settled. */
+  judge(records: Records): MaybePromise<Verdict> {
+    this.#records = records;
+    this.#changed = new Map();
+    this.#refusals = [];
+    this.#refused = 0;
+    this.#mine = -1;
+    const mayWrite = this.#options.mayWrite?.() ?? true;
+    if (isPromise(mayWrite)) {
+      return mayWrite.then((may) => {
+        this.#mayWrite = may;
+        return this.#from(0);
+      });
+    }
+    this.#mayWrite = mayWrite;
+    return this.#from(0);
+  }
+
+  #from(i: number): MaybePromise<Verdict> {
+    const { bytes, ends } = this.#records;
+    for (let start = i === 0 ? 0 : ends[i - 1]!; i < ends.length; i++) {
+      const end = ends[i]!;
+      let looked: MaybePromise<void>;
+      try {
+        looked = this.#look(i, bytes, start, end);
+      } catch (error) {
+        // Bytes that are no record would stop every replica.
+        if (!(error instanceof RangeError)) throw error;
+        this.#refuse(i, `This is no record: ${error.message}`);
+        looked = undefined;
+      }
+      if (isPromise(looked)) return looked.then(() => this.#from(i + 1));
+      start = end;
+    }
+    return this.#verdict();
+  }
+
+  #verdict(): Verdict {
+    const refusals = this.#refusals;
+    const refused = this.#refused;
+    if (this.#changed.size === 0) {
+      return { records: this.#records, refusals, refused };
+    }
+    const kept: Uint8Array[] = [];
+    for (let i = 0; i < this.#records.ends.length; i++) {
+      const record = this.#changed.has(i)
+        ? this.#changed.get(i)
+        : recordAt(this.#records, i);
+      if (record !== undefined) kept.push(record);
+    }
+    const records = kept.length === 0 ? undefined : packRecords(...kept);
+    if (records !== undefined && records.bytes.length > BATCH_BYTES_MAX) {
+      throw new RangeError("Records are too large with their owner's name");
+    }
+    return { records, refusals, refused };
+  }
+
+  #refuse(at: number, reason: string): void {
+    this.#changed.set(at, undefined);
+    this.#refusals.push({ at, reason: clipReason(reason) });
+    this.#refused++;
+  }
+
+  #look(
+    i: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+  ): MaybePromise<void> {
+    const cursor = this.#cursor;
+    cursor.read(bytes, start, end);
+    switch (cursor.kind) {
+      case RecordKind.Proposal:
+        if (!this.#isOwnOrigin()) {
+          return this.#refuse(i, "Another replica has that number");
+        }
+        return this.#lookAtCommand(i, bytes.subarray(cursor.start, end));
+      case RecordKind.SessionProposal:
+      case RecordKind.Skip:
+      case RecordKind.Unregister:
+        return this.#lookAtSession(i, bytes, end);
+      case RecordKind.Claim:
+        cursor.claim();
+        return this.#lookAtSession(i, bytes, end);
+      case RecordKind.Register: {
+        const { clientID } = cursor.registration();
+        if (!this.#mayWrite) return this.#refuse(i, NOT_ALLOWED);
+        const { owner } = this.#options;
+        this.#changed.set(i, registerRecord(clientID, owner));
+        return;
+      }
+      default:
+        return this.#refuse(i, "Only the server writes such a record");
+    }
+  }
+
+  #isOwnOrigin(): boolean {
+    const { originLow, originHigh } = this.#cursor;
+    if (originLow === this.#low && originHigh === this.#high) return true;
+    if (!this.#options.owns(`${originLow} ${originHigh}`)) return false;
+    this.#low = originLow;
+    this.#high = originHigh;
+    return true;
+  }
+
+  /** A session is used by whoever opened it, and by nobody else (H14). */
+  #lookAtSession(
+    i: number,
+    bytes: Uint8Array,
+    end: number,
+  ): MaybePromise<void> {
+    const { session, kind, series, lag, start } = this.#cursor;
+    const command = kind === RecordKind.SessionProposal
+      ? bytes.subarray(start, end)
+      : undefined;
+    const judge = (
+      standing: SessionStanding | "unborn" | undefined,
+    ): MaybePromise<void> => {
+      if (standing === "unborn") {
+        return this.#refuse(i, `There is no session ${session} yet`);
+      }
+      // One that is gone has no effect, and its client is to be told so by the
+      // log itself (H4).
+      if (
+        standing !== undefined &&
+        !isSameOwner(standing.owner, this.#options.owner)
+      ) {
+        return this.#refuse(i, `Session ${session} is somebody else's`);
+      }
+      this.#mine = session;
+      if (command === undefined) return;
+      return this.#lookAtCommand(i, command, { session, series, lag });
+    };
+    if (session === this.#mine) return judge(undefined);
+    const standing = this.#options.standing(session);
+    return isPromise(standing) ? standing.then(judge) : judge(standing);
+  }
+
+  #lookAtCommand(
+    i: number,
+    cmd: Uint8Array,
+    place?: { session: number; series: number; lag: number },
+  ): MaybePromise<void> {
+    const { commandBytes, validate } = this.#options;
+    const decide = (reason: string | undefined): void => {
+      if (reason === undefined) return;
+      if (place === undefined) return this.#refuse(i, reason);
+      // Its series must go on without it, and its client must hear of it
+      // whatever is lost on the way: the log says so (H14).
+      const { session, series, lag } = place;
+      const skip = skipRecord(session, series, lag, clipReason(reason));
+      this.#changed.set(i, skip);
+      this.#refused++;
+    };
+    if (!this.#mayWrite) return decide(NOT_ALLOWED);
+    if (cmd.length > commandBytes) {
+      return decide(
+        `Command of ${cmd.length} bytes is over the limit of ${commandBytes}`,
+      );
+    }
+    if (validate === undefined) return;
+    const reason = validate(cmd);
+    return isPromise(reason) ? reason.then(decide) : decide(reason);
+  }
+}
+
+const NOT_ALLOWED = "You may not write to this cluster";
+
+/** Whether two are the same owner. */
+export function isSameOwner(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}

@@ -1,0 +1,305 @@
+/**
+ * What a server answers over plain HTTP: whether it is well, and snapshots in
+ * both directions.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
+import { isU64 } from "../../bytes.ts";
+import { ErrSnapshotMismatch } from "../../nodehost/errors.ts";
+import {
+  ErrSnapshotCorrupted,
+  ErrSnapshotVersion,
+} from "../../snapshot/errors.ts";
+import { SampanError } from "../../statemachine/errors.ts";
+import { ErrForbidden, ErrUnauthenticated } from "../errors.ts";
+import type { Core } from "./core.ts";
+import type { HubUser } from "./hub.ts";
+import type { Action, Principal } from "./options.ts";
+import { type Offer, offerSnapshot } from "./snapshots.ts";
+
+/** Why a request is refused. */
+class Refused extends SampanError {
+  static override readonly errorName = "Refused";
+  readonly status: number;
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Whether a page from `origin` may talk to this server: one of a list, by default one of the same host. */
+export function isAllowedOrigin(
+  request: Request,
+  origins: readonly string[] | undefined,
+): boolean {
+  const origin = request.headers.get("origin");
+  // No page asks: `authenticate` judges it alone.
+  if (origin === null) return true;
+  if (origins !== undefined) return origins.includes(origin);
+  return URL.parse(origin)?.host === request.headers.get("host");
+}
+
+/** Answers what is asked of the server itself; undefined for what is not. */
+export function handle(
+  core: Core,
+  request: Request,
+  origins: readonly string[] | undefined,
+): Promise<Response> | undefined {
+  const { pathname } = new URL(request.url);
+  if (pathname === "/health") return Promise.resolve(health(core));
+  const match = /^\/clusters\/(\d{1,20})\/snapshot$/.exec(pathname);
+  if (match === null) return undefined;
+  return answer(core, request, BigInt(match[1]!), origins);
+}
+
+function health(core: Core): Response {
+  const status = core.isStopping ? "stopping" : "ok";
+  const { connections } = core.telemetry.counts;
+  return Response.json({ status, connections }, {
+    status: core.isStopping ? 503 : 200,
+    headers: { "cache-control": "no-store" },
+  });
+}
+
+async function answer(
+  core: Core,
+  request: Request,
+  clusterID: bigint,
+  origins: readonly string[] | undefined,
+): Promise<Response> {
+  const response = await snapshotOf(core, request, clusterID, origins)
+    .catch((error) => refusal(core, clusterID, error));
+  const origin = request.headers.get("origin");
+  if (origin !== null && isAllowedOrigin(request, origins)) {
+    response.headers.set("access-control-allow-origin", origin);
+    response.headers.set("access-control-allow-credentials", "true");
+  }
+  response.headers.set("vary", "origin");
+  response.headers.set("cache-control", "no-store");
+  return response;
+}
+
+async function snapshotOf(
+  core: Core,
+  request: Request,
+  clusterID: bigint,
+  origins: readonly string[] | undefined,
+): Promise<Response> {
+  if (!isAllowedOrigin(request, origins)) {
+    throw new Refused(403, "Pages of this origin are not allowed here");
+  }
+  if (!isU64(clusterID)) throw new Refused(404, "There is no such cluster");
+  switch (request.method) {
+    case "OPTIONS":
+      return new Response(null, {
+        status: 204,
+        headers: {
+          "access-control-allow-methods": "GET, PUT, POST",
+          "access-control-allow-headers": "authorization, content-type",
+        },
+      });
+    case "GET":
+      await identify(core, request, clusterID, "read");
+      return await download(core, clusterID);
+    case "PUT":
+    case "POST":
+      await identify(core, request, clusterID, "upload");
+      return await upload(core, request, clusterID);
+    default:
+      throw new Refused(405, "Only GET, PUT and POST are known here");
+  }
+}
+
+/** Whoever sends the request, if they may do that. */
+async function identify(
+  core: Core,
+  request: Request,
+  clusterID: bigint,
+  action: Action,
+): Promise<Principal> {
+  // The body is not theirs to read.
+  const { url, headers } = request;
+  const principal = await core.identify(new Request(url, { headers }));
+  const { authorize } = core.options;
+  const may = await authorize?.(principal, clusterID, action) ??
+    action !== "upload";
+  if (!may) {
+    throw new Refused(403, `You may not ${action} cluster ${clusterID}`);
+  }
+  return principal;
+}
+
+/** Does what counts as a transfer, if there may be one more. */
+function take(core: Core): () => void {
+  if (core.isStopping) throw new Refused(503, "Server stops; come again");
+  if (core.transfers >= core.limits.transfers) {
+    throw new Refused(503, "Too many snapshots are under way; come again");
+  }
+  core.transfers++;
+  let isOver = false;
+  return () => {
+    if (!isOver) core.transfers--;
+    isOver = true;
+  };
+}
+
+async function download(core: Core, clusterID: bigint): Promise<Response> {
+  const free = take(core);
+  try {
+    const hub = await core.hub(clusterID);
+    if (hub === undefined) {
+      throw new Refused(404, `There is no cluster ${clusterID} here`);
+    }
+    const user: HubUser = { hubEnded(): void {} };
+    hub.users.add(user);
+    const end = (): void => {
+      hub.users.delete(user);
+      free();
+    };
+    try {
+      const offer = await offerSnapshot(core.host, hub, 0);
+      return new Response(watched(core, offer, end), {
+        headers: headersOf(offer, clusterID),
+      });
+    } catch (error) {
+      end();
+      throw error;
+    }
+  } catch (error) {
+    free();
+    throw error;
+  }
+}
+
+function headersOf({ header, size }: Offer, clusterID: bigint): Headers {
+  const name = `cluster-${clusterID}-${header.index}.snapshot`;
+  const headers = new Headers({
+    "content-type": "application/octet-stream",
+    "content-disposition": `attachment; filename="${name}"`,
+    "x-content-type-options": "nosniff",
+  });
+  if (size > 0) headers.set("content-length", String(size));
+  return headers;
+}
+
+/** The content, given up where nobody takes it for too long: it keeps the log from being cut. */
+function watched(
+  core: Core,
+  { content, retention }: Offer,
+  ended: () => void,
+): ReadableStream<Uint8Array> {
+  const work = core.telemetry.begin("snapshot");
+  const reader = content.getReader();
+  let controller: ReadableStreamDefaultController<Uint8Array>;
+  let cancelTimer: (() => void) | undefined;
+  const end = (error?: unknown): void => {
+    cancelTimer?.();
+    work.end(error);
+    retention.release();
+    ended();
+  };
+  const wait = (): void => {
+    cancelTimer?.();
+    cancelTimer = core.env.setTimer(() => {
+      const error = new Refused(408, "Snapshot is read too slowly");
+      controller.error(error);
+      reader.cancel(error).catch(() => {});
+      end(error);
+    }, core.limits.slowMs);
+  };
+  return new ReadableStream({
+    start: (started): void => {
+      controller = started;
+      wait();
+    },
+    pull: async (): Promise<void> => {
+      try {
+        const { done, value } = await reader.read();
+        if (done) {
+          controller.close();
+          return end();
+        }
+        core.telemetry.counts.snapshots += value.length;
+        controller.enqueue(value);
+        wait();
+      } catch (error) {
+        end(error);
+        throw error;
+      }
+    },
+    cancel: async (reason): Promise<void> => {
+      end(reason);
+      await reader.cancel(reason);
+    },
+  }, { highWaterMark: 0 });
+}
+
+async function upload(
+  core: Core,
+  request: Request,
+  clusterID: bigint,
+): Promise<Response> {
+  const { body } = request;
+  if (body === null) throw new Refused(400, "There is no snapshot");
+  const free = take(core);
+  const work = core.telemetry.begin("upload");
+  try {
+    const { uploadBytes } = core.limits;
+    await core.host.importSnapshot(
+      clusterID,
+      body.pipeThrough(atMost(uploadBytes)),
+    );
+    core.log({ level: "info", event: "uploaded", clusterID });
+    work.end();
+    return new Response(null, { status: 201 });
+  } catch (error) {
+    work.end(error);
+    throw error;
+  } finally {
+    free();
+  }
+}
+
+/** Lets so many bytes through, and fails if there are more. */
+function atMost(max: number): TransformStream<Uint8Array, Uint8Array> {
+  let size = 0;
+  return new TransformStream({
+    transform(chunk, controller): void {
+      size += chunk.length;
+      if (size > max) {
+        throw new Refused(413, `Snapshot is over the limit of ${max} bytes`);
+      }
+      controller.enqueue(chunk);
+    },
+  });
+}
+
+function refusal(core: Core, clusterID: bigint, error: unknown): Response {
+  const status = statusOf(error);
+  const level = status >= 500 ? "error" : "warn";
+  core.log({ level, event: "request failed", clusterID, error });
+  const text = status >= 500 && !(error instanceof Refused)
+    ? "Server cannot do that now"
+    : (error as Error).message;
+  const headers = new Headers({ "content-type": "text/plain; charset=utf-8" });
+  if (status === 401) headers.set("www-authenticate", "Bearer");
+  if (status === 503) headers.set("retry-after", "5");
+  return new Response(`${text}\n`, { status, headers });
+}
+
+function statusOf(error: unknown): number {
+  if (error instanceof Refused) return error.status;
+  if (error instanceof ErrUnauthenticated) return 401;
+  if (error instanceof ErrForbidden) return 403;
+  if (error instanceof ErrClusterAlreadyExist) return 409;
+  if (error instanceof ErrClusterClosed) return 503;
+  if (
+    error instanceof ErrSnapshotMismatch ||
+    error instanceof ErrSnapshotCorrupted || error instanceof ErrSnapshotVersion
+  ) return 422;
+  return 500;
+}

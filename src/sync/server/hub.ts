@@ -1,0 +1,214 @@
+/**
+ * One cluster as its server has it: its log, read once for all who follow it.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { Env } from "../../env.ts";
+import {
+  SYNC_APPLIED_TICK_MS,
+  SYNC_GATHER_MS_MAX,
+  SYNC_ORIGINS_MAX,
+} from "../../limits.ts";
+import { ErrClusterClosed } from "../../log/errors.ts";
+import type { Checkpoint, Log, LogBatch } from "../../log/log.ts";
+import { isPromise } from "../../promises.ts";
+import type { NodeHost } from "../../nodehost/node_host.ts";
+import type { Replica } from "../../nodehost/replica.ts";
+import { sleep } from "../../nodehost/waiting.ts";
+import type { SessionStanding } from "../../rsm/driver.ts";
+import type { MaybePromise } from "../../statemachine/types.ts";
+import { CloseCode } from "../transport.ts";
+import { isSameOwner } from "./gate.ts";
+import { Gatherer, Ring } from "./ring.ts";
+
+/** The replica as which a server opens the logs; no real one has that number. */
+const SERVER = 0n;
+
+/** Frames of one batch, by the stream they are for: most clients use the same. */
+export type Frames = Map<number, Uint8Array>;
+
+/** Who is told of each batch. */
+export interface Follower {
+  /** A batch was committed. */
+  offer(batch: LogBatch, frames: Frames): void;
+}
+
+/** Who needs the hub. */
+export interface HubUser {
+  /** The hub has ended: why, by code and in words. */
+  hubEnded(code: number, reason: string): void;
+}
+
+/** The log of a cluster, shared by all connections. */
+export class Hub {
+  /** The cluster. */
+  readonly clusterID: bigint;
+  /** The server's replica of it. */
+  readonly replica: Replica;
+  /** Its log. */
+  readonly log: Log;
+  /** What was committed last. */
+  readonly ring: Ring;
+  /** Who follows what is committed. */
+  readonly followers: Set<Follower> = new Set();
+  /** Who needs it. */
+  readonly users: Set<HubUser> = new Set();
+  /** Snapshots that did not read back good; by their id. */
+  readonly damaged: Set<string> = new Set();
+  /** Whose proposals outside of any session carry which number. */
+  readonly #origins = new Map<string, Uint8Array>();
+  readonly #host: NodeHost;
+  readonly #ended = new AbortController();
+
+  private constructor(
+    host: NodeHost,
+    replica: Replica,
+    log: Log,
+    last: number,
+  ) {
+    this.clusterID = replica.clusterID;
+    this.replica = replica;
+    this.log = log;
+    this.ring = new Ring(last);
+    this.#host = host;
+  }
+
+  /** Opens the log of a cluster that is started on `host`. */
+  static async open(host: NodeHost, replica: Replica): Promise<Hub> {
+    const log = await host.logDB.open(replica.clusterID, SERVER);
+    try {
+      const last = await log.readIndex();
+      const hub = new Hub(host, replica, log, last);
+      const reader = await log.read(last, { signal: hub.#ended.signal });
+      void hub.#run(new Gatherer(reader));
+      return hub;
+    } catch (error) {
+      await log.close();
+      throw error;
+    }
+  }
+
+  get #env(): Env {
+    return this.#host.env;
+  }
+
+  /** Whether it can be used no more. */
+  get ended(): boolean {
+    return this.#ended.signal.aborted;
+  }
+
+  /** Whether the replica is the one the host has, and goes on. */
+  get isLive(): boolean {
+    return !this.ended && this.replica.error === undefined &&
+      this.#host.replica(this.clusterID) === this.replica;
+  }
+
+  /** Reads what is committed, once for all. */
+  async #run(source: Gatherer): Promise<void> {
+    const { signal } = this.#ended;
+    try {
+      for (;;) {
+        const next = source.next();
+        const batch = isPromise(next) ? await next : next;
+        const from = this.#env.now();
+        this.ring.push(batch);
+        const frames: Frames = new Map();
+        for (const follower of [...this.followers]) {
+          follower.offer(batch, frames);
+        }
+        // What it costs to tell all of them is the same for one record and for a
+        // thousand: the more there are, the more is gathered.
+        const pause = 2 * (this.#env.now() - from);
+        if (pause < 1) await this.#env.turn();
+        else {
+          await sleep(this.#env, Math.min(pause, SYNC_GATHER_MS_MAX), signal);
+        }
+      }
+    } catch (error) {
+      this.end(
+        CloseCode.GoingAway,
+        error instanceof ErrClusterClosed
+          ? "Cluster is stopped on the server"
+          : "Server cannot read its log",
+      );
+    }
+  }
+
+  /** Whether there is such a session, once the replica has applied all up to it; `unborn` if the log is not that long. */
+  standing(
+    session: number,
+  ): MaybePromise<SessionStanding | "unborn" | undefined> {
+    const { replica } = this;
+    return session <= replica.appliedIndex
+      ? replica.standing(session)
+      : this.#waitForStanding(session);
+  }
+
+  async #waitForStanding(
+    session: number,
+  ): Promise<SessionStanding | "unborn" | undefined> {
+    if (session > await this.log.readIndex()) return "unborn";
+    await this.untilApplied(session);
+    return this.replica.standing(session);
+  }
+
+  /**
+   * Settles once the replica has applied all up to `index`.
+   *
+   * @throws ErrClusterClosed if it never will
+   */
+  async untilApplied(index: number): Promise<void> {
+    while (this.replica.appliedIndex < index) {
+      if (!this.isLive) throw new ErrClusterClosed();
+      await sleep(this.#env, SYNC_APPLIED_TICK_MS, this.#ended.signal);
+    }
+  }
+
+  /**
+   * The hashes the replica has after each entry in (`after`, `upTo`] (H12).
+   *
+   * @throws RangeError if it cannot tell
+   */
+  async hashes(
+    after: number,
+    upTo: number,
+    signal: AbortSignal,
+  ): Promise<readonly Omit<Checkpoint, "nodeID">[]> {
+    if (upTo > await this.log.readIndex()) {
+      throw new RangeError(`Log does not go up to ${upTo}`);
+    }
+    await this.untilApplied(upTo);
+    const hashes = await this.replica.explain(after, upTo, { signal });
+    if (hashes === undefined) throw new RangeError("It cannot be replayed");
+    return hashes;
+  }
+
+  /**
+   * Whether proposals of that origin are `owner`'s: of whoever came with it
+   * first. Everybody sees the numbers of the others in the log; with a number
+   * that is not theirs they would answer what somebody else has proposed.
+   */
+  owns(origin: string, owner: Uint8Array): boolean {
+    const known = this.#origins.get(origin);
+    if (known !== undefined) return isSameOwner(known, owner);
+    if (this.#origins.size >= SYNC_ORIGINS_MAX) {
+      const [oldest] = this.#origins.keys();
+      this.#origins.delete(oldest!);
+    }
+    this.#origins.set(origin, owner);
+    return true;
+  }
+
+  /** Ends it, for all who use it; idempotent. */
+  end(code: number, reason: string): void {
+    if (this.ended) return;
+    this.#ended.abort(new ErrClusterClosed());
+    for (const user of [...this.users]) user.hubEnded(code, reason);
+    this.users.clear();
+    this.followers.clear();
+    Promise.resolve(this.log.close()).catch(() => {});
+  }
+}

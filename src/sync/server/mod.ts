@@ -1,0 +1,19 @@
+/**
+ * The server of the offline replication: a host's clusters, for pages and for
+ * other hosts. `protocol.md` one floor up says what goes over the wire.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+export {
+  type Action,
+  type Principal,
+  SERVER_LIMITS,
+  type ServerLimits,
+  type ServerLogRecord,
+} from "./options.ts";
+export type { CoreOptions } from "./options.ts";
+export { serve, type ServeOptions, type Server } from "./serve.ts";
+export { Counts } from "./telemetry.ts";

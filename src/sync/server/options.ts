@@ -1,0 +1,148 @@
+/**
+ * What a server can be told, and what it tells.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  COMMAND_BYTES_MAX,
+  SYNC_CHANNELS_MAX,
+  SYNC_COMMANDS_PER_SECOND_MAX,
+  SYNC_CONNECTION_TRANSFERS_MAX,
+  SYNC_CONNECTIONS_MAX,
+  SYNC_CREDIT_BYTES,
+  SYNC_FAR_ENTRIES,
+  SYNC_HEARTBEAT_MS,
+  SYNC_HELLO_MS_MAX,
+  SYNC_PRINCIPAL_CONNECTIONS_MAX,
+  SYNC_SHUTDOWN_MS_MAX,
+  SYNC_SLOW_MS_MAX,
+  SYNC_STREAMS_MAX,
+  SYNC_TRANSFERS_MAX,
+  SYNC_UPLOAD_BYTES_MAX,
+} from "../../limits.ts";
+import type { MaybePromise } from "../../statemachine/types.ts";
+import type { Versions } from "../messages.ts";
+
+/** Whoever is at the other end, as the server knows them. */
+export interface Principal {
+  /** Names them for good: the sessions they open are theirs alone (H14). */
+  readonly id: string;
+  /** Aborts once they are not to be known any more: their connections are closed, and a new token is needed (U34). */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What somebody wants to do with a cluster: read its log and snapshots, add to its log, or put a snapshot where there is nothing. */
+export type Action = "read" | "write" | "upload";
+
+/** The bounds of a server. Each has its default in `src/limits.ts`. */
+export interface ServerLimits {
+  /** Connections at one time. */
+  readonly connections: number;
+  /** Connections of one principal at one time. */
+  readonly principalConnections: number;
+  /** Clusters open on one connection. */
+  readonly channels: number;
+  /** Reads, transfers and requests open on one connection. */
+  readonly streams: number;
+  /** The largest command, in bytes. */
+  readonly commandBytes: number;
+  /** What one connection may send in the long run, in commands per second: past it, credit is granted later. */
+  readonly commandsPerSecond: number;
+  /** Bytes of appends one connection may send before it is granted more. */
+  readonly creditBytes: number;
+  /** Snapshots sent or taken at one time. */
+  readonly transfers: number;
+  /** Snapshots sent on one connection at one time. */
+  readonly connectionTransfers: number;
+  /** A snapshot that is uploaded, in bytes. */
+  readonly uploadBytes: number;
+  /** How far behind a reader is told to take a snapshot, in entries. */
+  readonly farEntries: number;
+  /** Who hears nothing for this long asks whether the other end is there, in milliseconds. */
+  readonly heartbeatMs: number;
+  /** How long a connection may take to say who it is, in milliseconds. */
+  readonly helloMs: number;
+  /** How long a reader may take none of what waits for it, in milliseconds. */
+  readonly slowMs: number;
+  /** How long a shutdown waits for what is under way, in milliseconds. */
+  readonly shutdownMs: number;
+}
+
+/** The bounds of a server that is told none. */
+export const SERVER_LIMITS: ServerLimits = {
+  connections: SYNC_CONNECTIONS_MAX,
+  principalConnections: SYNC_PRINCIPAL_CONNECTIONS_MAX,
+  channels: SYNC_CHANNELS_MAX,
+  streams: SYNC_STREAMS_MAX,
+  commandBytes: COMMAND_BYTES_MAX,
+  commandsPerSecond: SYNC_COMMANDS_PER_SECOND_MAX,
+  creditBytes: SYNC_CREDIT_BYTES,
+  transfers: SYNC_TRANSFERS_MAX,
+  connectionTransfers: SYNC_CONNECTION_TRANSFERS_MAX,
+  uploadBytes: SYNC_UPLOAD_BYTES_MAX,
+  farEntries: SYNC_FAR_ENTRIES,
+  heartbeatMs: SYNC_HEARTBEAT_MS,
+  helloMs: SYNC_HELLO_MS_MAX,
+  slowMs: SYNC_SLOW_MS_MAX,
+  shutdownMs: SYNC_SHUTDOWN_MS_MAX,
+};
+
+/** What a server says of what happens to it, for machines to read. */
+export interface ServerLogRecord {
+  /** How much it matters. */
+  readonly level: "info" | "warn" | "error";
+  /** What happened. */
+  readonly event: string;
+  /** Which connection it happened on, counted from 1. */
+  readonly connection?: number;
+  /** Who is at the other end of it. */
+  readonly principal?: string;
+  /** Which cluster it is about. */
+  readonly clusterID?: bigint;
+  /** By which code a connection was closed or a channel refused. */
+  readonly code?: number;
+  /** Why, in words. */
+  readonly reason?: string;
+  /** What went wrong. */
+  readonly error?: unknown;
+}
+
+/** What the part of a server takes that knows nothing of sockets. */
+export interface CoreOptions {
+  /** Bounds other than the default ones. */
+  readonly limits?: Partial<ServerLimits> | undefined;
+  /**
+   * Who sends a request; undefined for somebody nobody knows. A WebSocket's
+   * request is that of its upgrade, with the token of the client as
+   * `Authorization: Bearer …`. Without it, everybody is one and the same.
+   */
+  readonly authenticate?:
+    | ((request: Request) => MaybePromise<Principal | undefined>)
+    | undefined;
+  /** Whether somebody may do something; without it everybody may read and write, and nobody upload. */
+  readonly authorize?:
+    | ((
+      principal: Principal,
+      clusterID: bigint,
+      action: Action,
+    ) => MaybePromise<boolean>)
+    | undefined;
+  /**
+   * Looks at a command before it is in the log: gives the reason why it is
+   * refused, or undefined. It must not change the command, nor keep it.
+   */
+  readonly validate?:
+    | ((
+      principal: Principal,
+      cmd: Uint8Array,
+      clusterID: bigint,
+    ) => MaybePromise<string | undefined>)
+    | undefined;
+  /** Is told what happens. What it throws is ignored. */
+  readonly log?: ((record: ServerLogRecord) => void) | undefined;
+  /** The versions of the protocol to speak; by default all that are known. */
+  readonly versions?: Versions | undefined;
+}

@@ -1,0 +1,590 @@
+/**
+ * One connection, as the server has it: takes each message of the client, and
+ * sends as much as the client takes. Nothing a client does harms another one,
+ * and what it costs is bounded.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  BATCH_BYTES_MAX,
+  SYNC_FRAME_BYTES_MAX,
+  SYNC_LOG_RECORDS_MAX,
+  SYNC_TEXT_BYTES_MAX,
+} from "../../limits.ts";
+import { ErrClusterClosed } from "../../log/errors.ts";
+import type { Records } from "../../log/log.ts";
+import { ErrSystemBusy } from "../../rsm/errors.ts";
+import { ErrProtocol } from "../errors.ts";
+import {
+  type Append,
+  decodeMessage,
+  type Explain,
+  type Hello,
+  type Message,
+  type Open,
+  type Read,
+  type ReadIndex,
+} from "../messages.ts";
+import {
+  CloseCode,
+  type Transport,
+  type TransportListener,
+} from "../transport.ts";
+import { Channel } from "./channel.ts";
+import type { Core } from "./core.ts";
+import {
+  agree,
+  identify,
+  type Upgrade,
+  Violation,
+  type Who,
+} from "./greeting.ts";
+import type { Hub } from "./hub.ts";
+import type { ServerLogRecord } from "./options.ts";
+import { endMessage, endOf, Reading } from "./reading.ts";
+import { Sender } from "./sender.ts";
+import type { Counts } from "./telemetry.ts";
+import { Throttle } from "./throttle.ts";
+import { Transfer } from "./transfer.ts";
+
+/** The server's end of a connection. */
+export class Peer implements TransportListener {
+  /** The server. */
+  readonly core: Core;
+  /** Counted from 1. */
+  readonly number: number;
+  /** What goes out. */
+  readonly sender: Sender;
+  readonly #transport: Transport;
+  readonly #upgrade: Upgrade;
+  #state: "new" | "greeting" | "open" | "closed" = "new";
+  #who: Who | undefined;
+  #forget: (() => void) | undefined;
+  /** The clusters that are open; undefined for one that is being opened. */
+  readonly #channels = new Map<number, Channel | undefined>();
+  /** Streams that wait for an answer: how many may be open is bounded. */
+  readonly #asked = new Map<number, "append" | "request">();
+  readonly #throttle: Throttle;
+  #isExplaining = false;
+  /** What was said of it since it was looked after. */
+  #logged = 0;
+  readonly #ended = new AbortController();
+  #isOpened = false;
+  /** How it is to be closed once it is open. */
+  #last: readonly [code: number, reason: string] | undefined;
+  #heardAt: number;
+  #pingedAt: number;
+  readonly #bornAt: number;
+
+  /** A peer at the other end of a transport. */
+  constructor(
+    core: Core,
+    number: number,
+    transport: Transport,
+    upgrade: Upgrade,
+  ) {
+    this.core = core;
+    this.number = number;
+    this.#transport = transport;
+    this.#upgrade = upgrade;
+    this.#heardAt = this.#pingedAt = this.#bornAt = core.env.now();
+    this.sender = new Sender({
+      transport,
+      env: core.env,
+      counts: core.telemetry.counts,
+      close: (code, reason) => this.close(code, reason),
+    });
+    this.#throttle = new Throttle(
+      core.env,
+      core.limits.creditBytes,
+      core.limits.commandsPerSecond,
+      (bytes) => this.send({ type: "credit", bytes }),
+    );
+  }
+
+  /** Who it is, once that is known. */
+  get who(): Who {
+    return this.#who!;
+  }
+
+  /** What the server counts. */
+  get counts(): Counts {
+    return this.core.telemetry.counts;
+  }
+
+  /** Whether an append has not been answered. */
+  get isAppending(): boolean {
+    return [...this.#asked.values()].includes("append");
+  }
+
+  /** Sends a message that is not data. */
+  send(message: Message): void {
+    this.sender.send(message);
+  }
+
+  /** Says what happened on this connection. */
+  log(
+    level: ServerLogRecord["level"],
+    event: string,
+    more: Partial<ServerLogRecord> = {},
+  ): void {
+    // Whoever asks for nonsense is not to fill the disk with it.
+    if (++this.#logged > SYNC_LOG_RECORDS_MAX) return;
+    const who = this.#who && { principal: this.#who.principal.id };
+    this.core.log({ level, event, connection: this.number, ...who, ...more });
+  }
+
+  // ------------------------------------------------------------ what comes
+
+  /** Frames can be sent: be it only why there will be no more. */
+  opened(): void {
+    this.#isOpened = true;
+    if (this.#last !== undefined) this.#transport.close(...this.#last);
+  }
+
+  /** A frame came. */
+  frame(bytes: Uint8Array): void {
+    if (this.#state === "closed") return;
+    this.#heardAt = this.core.env.now();
+    this.counts.received += bytes.length;
+    try {
+      if (bytes.length > SYNC_FRAME_BYTES_MAX) {
+        throw new Violation(
+          CloseCode.TooBig,
+          `Frame of ${bytes.length} bytes is over the limit of ${SYNC_FRAME_BYTES_MAX}`,
+        );
+      }
+      this.#take(decodeMessage(bytes), bytes.length);
+    } catch (error) {
+      this.#violated(error);
+    }
+  }
+
+  #take(message: Message, frameBytes: number): void {
+    if (message.type === "hello") {
+      if (this.#state !== "new") throw new ErrProtocol("Second hello");
+      this.#state = "greeting";
+      return void this.#greet(message);
+    }
+    if (this.#state !== "open") {
+      throw new ErrProtocol(`Message ${message.type} before the welcome`);
+    }
+    switch (message.type) {
+      case "open":
+        return void this.#open(message);
+      case "close":
+        return this.#closeChannel(message.channel);
+      case "read":
+        return void this.#read(message);
+      case "stop":
+        return this.#stop(message.stream);
+      case "append":
+        return this.#append(message, frameBytes);
+      case "readIndex":
+        return void this.#readIndex(message);
+      case "checkpoint":
+        return this.#channels.get(message.channel)?.checkpoint(message);
+      case "explain":
+        return void this.#explain(message);
+      case "fetch":
+        return this.#fetch(message.channel, message.stream);
+      case "credit":
+        return this.sender.grant(message.bytes);
+      case "ping":
+        return this.send({ type: "pong" });
+      case "pong":
+        return;
+      default:
+        throw new ErrProtocol(
+          `Message ${message.type} is the server's to send`,
+        );
+    }
+  }
+
+  async #greet(hello: Hello): Promise<void> {
+    const { core } = this;
+    let version: number;
+    try {
+      version = agree(core.versions, hello);
+      const who = await identify(core, this.#upgrade, hello.token);
+      if (this.#state !== "greeting") return;
+      this.#forget = core.admit(this, who.principal);
+      if (this.#forget === undefined) return;
+      this.#who = who;
+    } catch (error) {
+      const { cause } = error as Error;
+      if (cause) this.log("error", "authenticate failed", { error: cause });
+      return this.#violated(error);
+    }
+    this.#state = "open";
+    this.send({
+      type: "welcome",
+      version,
+      principal: this.who.principal.id.slice(0, SYNC_TEXT_BYTES_MAX),
+      credit: core.limits.creditBytes,
+      frameBytesMax: SYNC_FRAME_BYTES_MAX,
+      commandBytesMax: core.limits.commandBytes,
+      heartbeatMs: core.limits.heartbeatMs,
+    });
+    this.sender.grant(hello.credit);
+    this.log("info", "connected");
+  }
+
+  // -------------------------------------------------------------- clusters
+
+  async #open({ channel, clusterID, nodeID }: Open): Promise<void> {
+    if (this.#channels.has(channel)) {
+      return this.close(
+        CloseCode.Protocol,
+        `Channel ${channel} is open already`,
+      );
+    }
+    if (this.#channels.size >= this.core.limits.channels) {
+      const { channels } = this.core.limits;
+      return this.#sayRefused(
+        channel,
+        CloseCode.TooMany,
+        `No more than ${channels} clusters on one connection`,
+      );
+    }
+    this.#channels.set(channel, undefined);
+    try {
+      const { principal } = this.who;
+      const may = await this.core.options.authorize?.(
+        principal,
+        clusterID,
+        "read",
+      ) ?? true;
+      if (!may) {
+        return this.refuse(
+          channel,
+          CloseCode.Forbidden,
+          `You may not read cluster ${clusterID}`,
+        );
+      }
+      const hub = await this.core.hub(clusterID);
+      if (this.core.isStopping) {
+        return this.refuse(channel, CloseCode.GoingAway, "Server stops");
+      }
+      if (hub === undefined) {
+        return this.refuse(
+          channel,
+          CloseCode.NotFound,
+          `There is no cluster ${clusterID} on this server`,
+        );
+      }
+      // It may have been given back, or the connection be over, meanwhile.
+      if (this.#isClosed || !this.#channels.has(channel)) return;
+      this.#begin(channel, hub, nodeID, await hub.log.readIndex());
+    } catch (error) {
+      this.log("error", "open failed", { clusterID, error });
+      this.refuse(channel, CloseCode.GoingAway, "Cluster cannot be opened now");
+    }
+  }
+
+  #begin(number: number, hub: Hub, nodeID: bigint, last: number): void {
+    if (this.#isClosed || !this.#channels.has(number) || !hub.isLive) {
+      const why = hub.replica.error === undefined
+        ? "Cluster was stopped on the server"
+        : "Cluster has failed on the server";
+      return this.refuse(number, CloseCode.GoingAway, why);
+    }
+    const channel = new Channel(this, number, hub, nodeID);
+    this.#channels.set(number, channel);
+    const trusted = hub.replica.nodeID;
+    this.send({ type: "opened", channel: number, last, trusted });
+    channel.watch();
+  }
+
+  get #isClosed(): boolean {
+    return this.#state === "closed";
+  }
+
+  /** Tells the client that a channel is not open, or not any more. */
+  refuse(number: number, code: number, reason: string): void {
+    if (!this.#channels.has(number)) return;
+    this.#closeChannel(number);
+    this.#sayRefused(number, code, reason);
+  }
+
+  #sayRefused(channel: number, code: number, reason: string): void {
+    this.log("warn", "channel refused", { code, reason });
+    this.send({ type: "refused", channel, code, reason });
+  }
+
+  #closeChannel(number: number): void {
+    const channel = this.#channels.get(number);
+    this.#channels.delete(number);
+    if (channel === undefined) return;
+    for (const [stream, outgoing] of this.sender.outgoing) {
+      if (outgoing.channel !== channel) continue;
+      outgoing.stop();
+      this.sender.outgoing.delete(stream);
+    }
+    channel.close();
+  }
+
+  // --------------------------------------------------------------- streams
+
+  /** Takes a stream for something new. */
+  #claim(stream: number): void {
+    if (this.sender.outgoing.has(stream) || this.#asked.has(stream)) {
+      throw new ErrProtocol(`Stream ${stream} is open already`);
+    }
+    if (
+      this.sender.outgoing.size + this.#asked.size >= this.core.limits.streams
+    ) {
+      throw new Violation(
+        CloseCode.TooMany,
+        `No more than ${this.core.limits.streams} streams on one connection`,
+      );
+    }
+  }
+
+  async #read(message: Read): Promise<void> {
+    const { stream, after, markIndex, markEpoch } = message;
+    const channel = this.#channels.get(message.channel);
+    if (channel === undefined) return this.#sayEnd(stream, NOT_OPEN);
+    try {
+      this.#claim(stream);
+    } catch (error) {
+      return this.#violated(error);
+    }
+    if (this.#count(Reading) >= this.core.limits.channels) {
+      // Each may hold what it has read ahead.
+      return this.#sayEnd(stream, "Too many reads are open already");
+    }
+    this.#asked.set(stream, "request");
+    const { log, replica } = channel.hub;
+    const mark = markIndex === 0
+      ? undefined
+      : { index: markIndex, epoch: markEpoch };
+    try {
+      const reader = await log.read(after, { mark });
+      // Stopped, or all over, meanwhile.
+      if (
+        !this.#asked.delete(stream) ||
+        this.#channels.get(message.channel) !== channel
+      ) return reader.close();
+      const far = replica.appliedIndex - after > this.core.limits.farEntries;
+      if (message.far && far && channel.hub.isLive) {
+        reader.close();
+        const words = `${replica.appliedIndex - after} entries behind`;
+        return this.send(endMessage(stream, "far", words, after + 1));
+      }
+      this.send({ type: "reading", stream, last: reader.held });
+      this.sender.outgoing.set(
+        stream,
+        new Reading(this, channel, stream, after, reader),
+      );
+      channel.released();
+      this.sender.pump();
+    } catch (error) {
+      if (this.#asked.delete(stream)) this.send(endOf(stream, error));
+    }
+  }
+
+  /** How many streams of a kind are open. */
+  #count(kind: typeof Reading | typeof Transfer): number {
+    let count = 0;
+    for (const outgoing of this.sender.outgoing.values()) {
+      if (outgoing instanceof kind) count++;
+    }
+    return count;
+  }
+
+  /** Ends the connection for what went wrong with a message. */
+  #violated(error: unknown): void {
+    if (error instanceof Violation) {
+      return this.close(error.code, error.message);
+    }
+    if (error instanceof ErrProtocol) {
+      return this.close(CloseCode.Protocol, error.message);
+    }
+    // Whatever it is: it ends here.
+    this.log("error", "connection failed", { error });
+    this.close(CloseCode.GoingAway, "Server has failed here");
+  }
+
+  #sayEnd(stream: number, message: string): void {
+    this.send(endMessage(stream, "failed", message));
+  }
+
+  #stop(stream: number): void {
+    // What has not begun does not; what was answered already has crossed it.
+    if (this.#asked.get(stream) === "request") {
+      this.#asked.delete(stream);
+      return this.send(endMessage(stream, "done"));
+    }
+    this.sender.endStream(stream, endMessage(stream, "done"));
+  }
+
+  #fetch(number: number, stream: number): void {
+    const channel = this.#channels.get(number);
+    if (channel === undefined) return this.#sayEnd(stream, NOT_OPEN);
+    this.#claim(stream);
+    const { transfers, connectionTransfers } = this.core.limits;
+    const here = this.#count(Transfer);
+    if (here >= connectionTransfers || this.core.transfers >= transfers) {
+      return this.#sayEnd(stream, "Too many snapshots are sent already");
+    }
+    this.sender.outgoing.set(stream, new Transfer(this, channel, stream));
+  }
+
+  #append(message: Append, frameBytes: number): void {
+    const { stream, lengths, bytes } = message;
+    if (!this.#throttle.take(frameBytes)) {
+      throw new Violation(CloseCode.TooBig, "More was sent than was granted");
+    }
+    const ends: number[] = [];
+    let end = 0;
+    for (const length of lengths) ends.push(end += length);
+    if (end !== bytes.length || end > BATCH_BYTES_MAX) {
+      throw new ErrProtocol(
+        `Append has ${bytes.length} bytes, its records ${end}, at most ${BATCH_BYTES_MAX}`,
+      );
+    }
+    this.#claim(stream);
+    const channel = this.#channels.get(message.channel);
+    if (channel === undefined || this.core.isStopping) {
+      const why = channel === undefined ? NOT_OPEN : "Server stops";
+      this.send({ type: "failed", stream, unknown: false, message: why });
+      return this.consumed(frameBytes, 0);
+    }
+    this.#asked.set(stream, "append");
+    const records: Records = { bytes, ends };
+    channel.append(message, records, frameBytes);
+  }
+
+  /** Answers what was asked on a stream. */
+  answer(stream: number, message: Message): void {
+    if (!this.#asked.delete(stream)) return;
+    this.send(message);
+    this.core.answered();
+  }
+
+  /** An append is over: as much may come again, sooner or later. */
+  consumed(bytes: number, commands: number): void {
+    if (!this.#isClosed) this.#throttle.consumed(bytes, commands);
+  }
+
+  async #ask<T>(
+    number: number,
+    stream: number,
+    ask: (channel: Channel) => Promise<T>,
+    answer: (value: T) => Message,
+  ): Promise<void> {
+    const channel = this.#channels.get(number);
+    const failed = (message: string): Message => ({
+      type: "failed",
+      stream,
+      unknown: false,
+      message,
+    });
+    if (channel === undefined) return this.send(failed(NOT_OPEN));
+    try {
+      this.#claim(stream);
+    } catch (error) {
+      return this.#violated(error);
+    }
+    this.#asked.set(stream, "request");
+    try {
+      this.answer(stream, answer(await ask(channel)));
+    } catch (error) {
+      const { clusterID } = channel;
+      this.log("warn", "request failed", { clusterID, error });
+      this.answer(stream, failed("Server cannot answer that now"));
+    }
+  }
+
+  #readIndex({ channel, stream }: ReadIndex): Promise<void> {
+    return this.#ask(
+      channel,
+      stream,
+      async ({ hub }) => await hub.log.readIndex(),
+      (index) => ({ type: "index", stream, index }),
+    );
+  }
+
+  #explain({ channel, stream, after, upTo }: Explain): Promise<void> {
+    return this.#ask(channel, stream, async ({ hub }) => {
+      // It is replayed for each who asks.
+      if (this.#isExplaining) throw new ErrSystemBusy("One at a time");
+      this.#isExplaining = true;
+      try {
+        return await hub.hashes(after, upTo, this.#ended.signal);
+      } finally {
+        this.#isExplaining = false;
+      }
+    }, (hashes) => ({
+      type: "hashes",
+      stream,
+      indexes: hashes.map(({ index }) => index),
+      states: hashes.flatMap(({ state }) => state ?? []),
+      sessions: hashes.map(({ sessions }) => sessions),
+    }));
+  }
+
+  // ------------------------------------------------------------ how it ends
+
+  /** Time has passed. */
+  tick(now: number): void {
+    const { heartbeatMs, helloMs, slowMs } = this.core.limits;
+    this.#logged = 0;
+    if (this.#who === undefined && now - this.#bornAt > helloMs) {
+      return this.close(CloseCode.Timeout, "Nobody said who this is");
+    }
+    const silence = now - this.#heardAt;
+    if (silence >= 2 * heartbeatMs) {
+      return this.close(CloseCode.Timeout, "Nothing was heard for too long");
+    }
+    if (silence >= heartbeatMs && now - this.#pingedAt >= heartbeatMs) {
+      this.#pingedAt = now;
+      if (this.#who !== undefined) this.send({ type: "ping" });
+    }
+    for (const channel of this.#channels.values()) channel?.tick(now);
+    if (this.sender.blockedFor(now) >= slowMs) {
+      this.close(CloseCode.TooSlow, "Reads too slowly; come again");
+    }
+  }
+
+  /** Ends the connection; idempotent. */
+  close(code: number, reason: string): void {
+    if (this.#isClosed) return;
+    // Before it is open it cannot be told why.
+    if (!this.#isOpened) this.#last = [code, reason];
+    this.#end(code, reason);
+    if (this.#isOpened) this.#transport.close(code, reason);
+  }
+
+  /** The connection is over. */
+  closed(code: number, reason: string): void {
+    if (!this.#isClosed) this.#end(code, reason);
+  }
+
+  #end(code: number, reason: string): void {
+    this.#state = "closed";
+    this.#ended.abort(new ErrClusterClosed("Connection is over"));
+    this.#logged = 0;
+    const isPeace = code <= CloseCode.GoingAway || code === NO_CODE;
+    if (!isPeace) this.counts.closed++;
+    this.log(isPeace ? "info" : "warn", "disconnected", { code, reason });
+    this.#throttle.stop();
+    this.sender.end();
+    for (const channel of this.#channels.values()) channel?.close();
+    this.#channels.clear();
+    this.#forget?.();
+    this.core.left(this);
+    // Appends under way go on, and nobody hears of them.
+    this.#asked.clear();
+    this.core.answered();
+  }
+}
+
+const NOT_OPEN = "Channel is not open";
+
+/** What a WebSocket gives where the other end gave no code. */
+const NO_CODE = 1005;

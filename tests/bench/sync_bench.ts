@@ -1,0 +1,273 @@
+/**
+ * The server of the offline replication under load: clients that speak the raw
+ * protocol, in a process of their own, each command sent to all of them.
+ *
+ * @module
+ */
+
+import { kv, NodeHost } from "../../mod.ts";
+import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
+import { packRecords } from "../../src/log/records.ts";
+import { proposalHeadLength, putProposalHead } from "../../src/rsm/record.ts";
+import { SqliteKVStateMachine, SqliteLogDB } from "../../src/sqlite/mod.ts";
+import {
+  decodeMessage,
+  encodeMessage,
+  type Message,
+} from "../../src/sync/messages.ts";
+import { serve } from "../../src/sync/mod.ts";
+import { percentile, report } from "./report.ts";
+
+/** What clients do. */
+interface Load {
+  /** How many there are. */
+  readonly clients: number;
+  /** Commands of all of them together. */
+  readonly commands: number;
+  /** Commands of one append. */
+  readonly batch: number;
+  /** Appends of one client that wait for their answer. */
+  readonly inFlight: number;
+}
+
+/** What came of it. */
+interface Outcome {
+  /** From the first append until every client has every command, in milliseconds. */
+  readonly ms: number;
+  /** From each append to its answer, in milliseconds. */
+  readonly took: number[];
+}
+
+/** A record with a command of 16 bytes that sets one of 10,000 keys. */
+function makeRecord(i: number): Uint8Array {
+  const key = String(i * 7919 % 10_000).padStart(8, "0");
+  const empty = kv.put(key, "").length;
+  const cmd = kv.put(key, "v".repeat(16 - empty));
+  const head = proposalHeadLength(i);
+  const record = new Uint8Array(head + cmd.length);
+  putProposalHead(record, 0, 1, 2, i);
+  record.set(cmd, head);
+  return record;
+}
+
+/** How many records an `entries` message holds, undefined for another one: a hundred clients on one processor cannot take apart what they get. */
+function entriesIn(frame: Uint8Array): number | undefined {
+  if (frame[1] !== 9) return undefined;
+  const view = new DataView(frame.buffer, frame.byteOffset);
+  let at = 2;
+  // Stream, follows, first, last: each as short as it can be.
+  for (let i = 0; i < 4; i++) {
+    const byte = frame[at]!;
+    at += byte < 0x80 ? 1 : byte === 0xcc ? 2 : byte === 0xcd ? 3 : 5;
+  }
+  return frame[at] === 0xdc ? view.getUint16(at + 1) : frame[at]! & 0x0f;
+}
+
+/** One client, from its connection until it has all that all have appended. */
+class Client {
+  readonly done: Promise<void>;
+  readonly #socket: WebSocket;
+  readonly #load: Load;
+  readonly #took: number[];
+  readonly #records: ReturnType<typeof packRecords>;
+  readonly #sentAt = new Map<number, number>();
+  readonly #resolve: () => void;
+  #stream = 1;
+  #left: number;
+  #got = 0;
+  #owed = 0;
+  firstAt = Infinity;
+
+  constructor(url: string, load: Load, took: number[]) {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.done = promise;
+    this.#resolve = resolve;
+    this.#load = load;
+    this.#took = took;
+    this.#left = load.commands / load.clients;
+    this.#records = packRecords(
+      ...Array.from({ length: load.batch }, (_, i) => makeRecord(i)),
+    );
+    const socket = this.#socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = (): void =>
+      this.#tell({
+        type: "hello",
+        first: 1,
+        last: 1,
+        token: undefined,
+        credit: 4 << 20,
+        frameBytesMax: SYNC_FRAME_BYTES_MAX,
+      });
+    socket.onmessage = ({ data }): void => this.#frame(new Uint8Array(data));
+    socket.onclose = ({ code, reason }): void =>
+      reject(new Error(`Closed with ${code}: ${reason}`));
+  }
+
+  #tell(message: Message): void {
+    this.#socket.send(encodeMessage(message) as Uint8Array<ArrayBuffer>);
+  }
+
+  #append(): void {
+    if (this.#left <= 0) return;
+    const stream = ++this.#stream;
+    this.#left -= this.#load.batch;
+    const { bytes, ends } = this.#records;
+    const lengths = ends.map((end, i) => end - (ends[i - 1] ?? 0));
+    const now = performance.now();
+    this.firstAt = Math.min(this.firstAt, now);
+    this.#sentAt.set(stream, now);
+    this.#tell({ type: "append", channel: 1, stream, lengths, bytes });
+  }
+
+  #frame(frame: Uint8Array): void {
+    const count = entriesIn(frame);
+    if (count !== undefined) return this.#entries(count, frame.length);
+    const message = decodeMessage(frame);
+    switch (message.type) {
+      case "welcome":
+        return this.#tell({
+          type: "open",
+          channel: 1,
+          clusterID: 1n,
+          nodeID: 2n,
+        });
+      case "opened":
+        this.#tell({
+          type: "read",
+          channel: 1,
+          stream: 1,
+          after: 0,
+          markIndex: 0,
+          markEpoch: 0n,
+          far: false,
+        });
+        for (let i = 0; i < this.#load.inFlight; i++) this.#append();
+        return;
+      case "appended": {
+        const sentAt = this.#sentAt.get(message.stream)!;
+        this.#took.push(performance.now() - sentAt);
+        return this.#append();
+      }
+      case "ping":
+        return this.#tell({ type: "pong" });
+    }
+  }
+
+  #entries(count: number, bytes: number): void {
+    this.#got += count;
+    this.#owed += bytes;
+    if (this.#owed > 1 << 20) {
+      this.#tell({ type: "credit", bytes: this.#owed });
+      this.#owed = 0;
+    }
+    // With the record that says who opened the log.
+    if (this.#got <= this.#load.commands) return;
+    this.#resolve();
+    this.#socket.close();
+  }
+}
+
+/** What the process of the clients does. */
+async function runClients(url: string, load: Load): Promise<Outcome> {
+  const took: number[] = [];
+  const clients = Array.from(
+    { length: load.clients },
+    () => new Client(url, load, took),
+  );
+  await Promise.all(clients.map(({ done }) => done));
+  const firstAt = Math.min(...clients.map(({ firstAt }) => firstAt));
+  return { ms: performance.now() - firstAt, took };
+}
+
+/** Serves a cluster that clients put under load; with what this process has used of a processor, in milliseconds. */
+async function serveLoad(load: Load): Promise<Outcome & { cpu: number }> {
+  const directory = await Deno.makeTempDir();
+  try {
+    await using logDB = new SqliteLogDB(`${directory}/log.db`, {
+      durability: "normal",
+    });
+    await using host = new NodeHost({ logDB });
+    await host.startOnDiskCluster(
+      () => new SqliteKVStateMachine(`${directory}/state.db`),
+      { clusterID: 1n, nodeID: 1n },
+    );
+    await using server = serve(host, {
+      limits: { principalConnections: load.clients },
+    });
+    const before = processorMs();
+    const { stdout } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--allow-all",
+        import.meta.url,
+        server.url,
+        JSON.stringify(load),
+      ],
+      stderr: "inherit",
+    }).output();
+    const outcome = JSON.parse(new TextDecoder().decode(stdout)) as Outcome;
+    return { ...outcome, cpu: processorMs() - before };
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+/** What this process has used of all processors, to 10 ms. */
+function processorMs(): number {
+  const text = Deno.readTextFileSync("/proc/self/stat");
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+async function throughputBench(): Promise<void> {
+  const load = { clients: 100, commands: 300_000, batch: 50, inFlight: 2 };
+  let cpu = Infinity;
+  let ms = Infinity;
+  for (let i = 0; i < 3; i++) {
+    const outcome = await serveLoad(load);
+    cpu = Math.min(cpu, outcome.cpu);
+    ms = Math.min(ms, outcome.ms);
+  }
+  report(
+    "Sync server, 100 clients, 16 B, each to all",
+    load.commands / ms,
+    "k/s",
+    {
+      atLeast: 50,
+      of: "clients on the other core",
+    },
+  );
+  report("… per second of the server's processor", load.commands / cpu, "k/s", {
+    of: "",
+  });
+}
+
+async function oneClientBench(): Promise<void> {
+  const load = { clients: 1, commands: 3000, batch: 1, inFlight: 1 };
+  const { took } = await serveLoad(load);
+  report(
+    "… one client, append to its answer, p50",
+    percentile(took, 0.5),
+    "ms",
+    {
+      of: "",
+    },
+  );
+}
+
+/** Measures the server. */
+export async function syncBench(): Promise<void> {
+  await throughputBench();
+  await oneClientBench();
+}
+
+if (import.meta.main) {
+  const [url, load] = Deno.args;
+  if (url === undefined) await syncBench();
+  else {
+    const outcome = await runClients(url, JSON.parse(load!) as Load);
+    // deno-lint-ignore no-console
+    console.log(JSON.stringify(outcome));
+  }
+}

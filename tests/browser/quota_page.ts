@@ -1,0 +1,117 @@
+/**
+ * A page whose storage is full, or cleared by the browser.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { kv, KVStateMachine, NodeHost, type Replica } from "../../mod.ts";
+import {
+  IndexedDBBlockStore,
+  IndexedDBLogDB,
+} from "../../src/indexeddb/mod.ts";
+import { Filler, fits } from "./filler.ts";
+import { random } from "./random.ts";
+
+const CLUSTER = { clusterID: 1n, nodeID: 1n };
+/** What a proposal carries, in bytes. */
+const VALUE_BYTES = 100_000;
+
+let store: IndexedDBBlockStore | undefined;
+let filler: Filler | undefined;
+let logDB: IndexedDBLogDB | undefined;
+let host: NodeHost | undefined;
+let replica: Replica | undefined;
+let proposed = 0;
+let answered = 0;
+
+/** Opens a store, and gives its identity; or the name of what it fails with. */
+export async function open(identity?: string): Promise<string> {
+  store = new IndexedDBBlockStore(
+    "quota-blocks",
+    identity === undefined ? {} : { identity },
+  );
+  try {
+    return await store.identity();
+  } catch (error) {
+    await store.close();
+    return (error as Error).name;
+  }
+}
+
+/** Fills it until there is no room, and tries some more. */
+export async function fill(seed: number, more: number): Promise<number> {
+  filler = new Filler(random(seed));
+  await filler.fill(store!, more);
+  return filler.failures;
+}
+
+/** Opens the store anew, and writes where there is room again. */
+export async function goOn(writes: number): Promise<number> {
+  await filler!.check(store!);
+  await store!.close();
+  await open();
+  await filler!.check(store!);
+  let done = 0;
+  for (let i = 0; i < writes; i++) if (await filler!.write(store!)) done++;
+  await filler!.check(store!);
+  return done;
+}
+
+/** Writes once; the name of what that fails with, if it does. */
+export async function write(): Promise<string | undefined> {
+  const put = [{ key: "key", bytes: new Uint8Array(1) }];
+  try {
+    await store!.write({ put }, "strict");
+    return undefined;
+  } catch (error) {
+    return (error as Error).name;
+  }
+}
+
+/** Proposes once; the name of what that fails with, if it does. */
+export async function proposeOnce(): Promise<string | undefined> {
+  try {
+    await replica!.propose(kv.put("key", ""));
+    return undefined;
+  } catch (error) {
+    return (error as Error).name;
+  }
+}
+
+/** Starts a replica whose log is kept. */
+export async function start(): Promise<void> {
+  logDB = new IndexedDBLogDB("quota-log");
+  host = new NodeHost({ logDB });
+  replica = await host.startCluster(() => new KVStateMachine(), CLUSTER);
+}
+
+/** Proposes until there is no room, or so often; how often there was none. */
+export async function propose(count: number): Promise<number> {
+  let full = 0;
+  const next = random(count);
+  for (let i = 0; i < count; i++) {
+    const value = new Uint8Array(VALUE_BYTES).map(() => next() * 256);
+    const cmd = kv.put(`${proposed++}`, value);
+    if (await fits(() => replica!.propose(cmd))) answered++;
+    else full++;
+  }
+  return full;
+}
+
+/** How many proposals were answered, and how many the machine has: now, and after a replay of the log. */
+export async function counts(): Promise<readonly number[]> {
+  const now = await replica!.read(kv.count()) as number;
+  await host!.stop();
+  await logDB!.close();
+  await start();
+  return [answered, now, await replica!.read(kv.count()) as number];
+}
+
+/** Closes what is open. */
+export async function close(): Promise<void> {
+  await host?.stop();
+  await logDB?.close();
+  await store?.close();
+}

@@ -1,0 +1,120 @@
+/**
+ * Kills a browser while a page takes a snapshot in.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { launch, removeFolder } from "./browser.ts";
+import { random } from "./random.ts";
+import type { Held, Taker } from "./recovery_page.ts";
+import { servePages } from "./server.ts";
+
+const PAGE = "tests/browser/recovery_page.ts";
+
+/** The longest a step may take, in milliseconds. */
+const STEP_MS_MAX = 120_000;
+
+/** With how much of the state taken in the last moments before its end begin. */
+const NEAR_END = 0.9;
+
+/** The longest it goes on from there before it is killed, in milliseconds: about as long as it takes, or twice. */
+const END_MS = { machine: 400, replica: 400, import: 60 } as const;
+
+/** Resolves to what the page tells that begins with `word`, from `least` on; fails if `work` does. */
+async function toldBy(
+  told: () => string[],
+  word: string,
+  least: number,
+  work: Promise<unknown>,
+): Promise<number> {
+  const failed = work.then(() => new Promise<never>(() => {}));
+  failed.catch(() => {});
+  for (let waited = 0; waited < STEP_MS_MAX; waited += 5) {
+    for (const line of told()) {
+      const [first, number] = line.split(" ");
+      if (first === word && Number(number) >= least) return Number(number);
+    }
+    await Promise.race([failed, sleep(5)]);
+  }
+  throw new Error(`The page does not tell "${word}"`);
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/**
+ * Kills the browser while a state is taken in over what there is, and looks
+ * whether that is there whole (D11): at each of `stops`, with so much of it taken
+ * in, and then `kills` times at a moment near its end, where it may as well be
+ * the new one, whole. At last one comes to its end. Resolves to how often it was
+ * the new one.
+ */
+export async function killTaking(
+  taker: Taker,
+  stops: readonly number[],
+  kills: number,
+  seed: number,
+): Promise<number> {
+  const next = random(seed);
+  const profile = await Deno.makeTempDir({ prefix: "profile-" });
+  await using server = servePages();
+  const url = await server.page(PAGE);
+  const lives = stops.length + kills;
+  let old: Held | undefined;
+  let made: Held | undefined;
+  let taken = 0;
+  let state = 0;
+  try {
+    for (let life = 0; life <= lives; life++) {
+      const browser = await launch("Chromium", { profile });
+      try {
+        const page = await browser.open(url);
+        const call = (what: string, ...args: unknown[]): Promise<unknown> => {
+          const json = args.map((arg) => JSON.stringify(arg)).join();
+          return page.evaluate(`page.${what}(${json})`, STEP_MS_MAX);
+        };
+        let held = await call("held", taker) as Held;
+        if (old === undefined) {
+          const first = await call("prepare", taker, ++state, held);
+          held = await call("take", taker, state, 1) as Held;
+          assertEquals(held, first);
+        } else if (held.hash === made?.hash) {
+          assertEquals(held, made);
+          taken++;
+        } else assertEquals(held, old, `After ${life} kills`);
+        if (held.hash !== old?.hash) {
+          made = await call("prepare", taker, ++state, held) as Held;
+          assert(made.hash !== held.hash, "The states are the same");
+        }
+        old = held;
+        server.told();
+        const until = stops[life] ?? 1;
+        const taking = call("take", taker, state, until);
+        // Fails when the browser is killed.
+        taking.catch(() => {});
+        if (life === lives) {
+          assertEquals(await taking, made);
+          break;
+        }
+        if (until < 1) {
+          const written = await toldBy(server.told, "stopped", 0, taking);
+          assert(written > 0, "Nothing was written by the kill");
+        } else {
+          await toldBy(server.told, "taken", NEAR_END, taking);
+          await sleep(next() * END_MS[taker]);
+        }
+      } finally {
+        await browser.kill();
+      }
+    }
+    return taken;
+  } catch (error) {
+    throw new Error(`${taker}, seed ${seed}`, { cause: error });
+  } finally {
+    await removeFolder(profile);
+  }
+}

@@ -1,0 +1,324 @@
+/**
+ * A page that is killed while it takes a snapshot in: a machine that recovers
+ * one, a replica that has fallen behind, a host that imports one.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  kv,
+  KVStateMachine,
+  MemoryLogDB,
+  NodeHost,
+  verifySnapshot,
+} from "../../mod.ts";
+import {
+  IndexedDBKVStateMachine,
+  IndexedDBLogDB,
+  IndexedDBSnapshotStore,
+} from "../../src/indexeddb/mod.ts";
+import { SNAPSHOT_CHUNK_BYTES } from "../../src/limits.ts";
+import type { SnapshotInfo } from "../../src/snapshot/mod.ts";
+
+const ROWS = 256;
+const VALUE_BYTES = 32 * 1024;
+const STATE_BYTES = ROWS * VALUE_BYTES;
+/** What the machine may keep in memory, in bytes: less than the state. */
+const MEMORY_BUDGET_BYTES = 4 * 1024 * 1024;
+/** Of how many parts of a state it is told when they are taken in. */
+const PARTS = 16;
+
+const MACHINE = "crash-state";
+const LOG = "crash-log";
+const SNAPSHOTS = "crash-snapshots";
+
+/** What takes a snapshot in. */
+export type Taker = "machine" | "replica" | "import";
+
+/** What there is. */
+export interface Held {
+  /** The hash of the state; empty if there is none. */
+  readonly hash: string;
+  /** The index it is at. */
+  readonly index: number;
+}
+
+const NOTHING: Held = { hash: "", index: 0 };
+
+/** For machines that have none. */
+const NO_FILES = { addFile: (): void => {} };
+
+const never = new AbortController().signal;
+
+/** A value that is another one in every state and row. */
+function valueOf(state: number, row: number): Uint8Array {
+  const words = new Uint32Array(VALUE_BYTES / 4);
+  let x = (state * ROWS + row + 1) * 0x9E3779B1 >>> 0;
+  for (let i = 0; i < words.length; i++) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    words[i] = x;
+  }
+  return new Uint8Array(words.buffer);
+}
+
+/** A row of a state; every second key is in all of them. */
+function commandOf(state: number, row: number): Uint8Array {
+  const name = row % 2 === 0 ? `${row}` : `${state}/${row}`;
+  return kv.put(name, valueOf(state, row));
+}
+
+/** All rows of a state. */
+function commandsOf(state: number): Uint8Array[] {
+  return Array.from({ length: ROWS }, (_, row) => commandOf(state, row));
+}
+
+function memoryOf(state: number): KVStateMachine {
+  const memory = new KVStateMachine();
+  for (const cmd of commandsOf(state)) memory.update(cmd);
+  return memory;
+}
+
+function machineOnDisk(): IndexedDBKVStateMachine {
+  return new IndexedDBKVStateMachine(MACHINE, {
+    memoryBudgetBytes: MEMORY_BUDGET_BYTES,
+  });
+}
+
+async function tell(what: string): Promise<void> {
+  await fetch("/told", { method: "POST", body: what });
+}
+
+function settled<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = (): void => resolve(request.result);
+    request.onerror = (): void => reject(request.error);
+  });
+}
+
+/** How many blocks there are in a database. */
+async function countBlocks(name: string): Promise<number> {
+  const db = await settled(indexedDB.open(name));
+  let blocks = 0;
+  for (const store of db.objectStoreNames) {
+    blocks += await settled(db.transaction(store).objectStore(store).count());
+  }
+  db.close();
+  return blocks;
+}
+
+/**
+ * Passes a state on, and tells the server how much of it has come through. If
+ * `until` is below 1 it goes no further than that, and tells how many blocks of
+ * `name` were written meanwhile.
+ */
+async function gauge(
+  name: string,
+  until: number,
+): Promise<TransformStream<Uint8Array, Uint8Array>> {
+  const blocks = await countBlocks(name);
+  let taken = 0;
+  let told = 0;
+  return new TransformStream<Uint8Array, Uint8Array>(
+    {
+      async transform(chunk, controller): Promise<void> {
+        if (until < 1 && taken >= until * STATE_BYTES) {
+          await tell(`stopped ${await countBlocks(name) - blocks}`);
+          await new Promise(() => {});
+        }
+        controller.enqueue(chunk);
+        taken += chunk.length;
+        if (taken < told + STATE_BYTES / PARTS) return;
+        told = taken;
+        await tell(`taken ${taken / STATE_BYTES}`);
+      },
+    },
+    { highWaterMark: 1 },
+    { highWaterMark: 0 },
+  );
+}
+
+/** What a machine holds whose state is read into memory, which refuses rows that are not those of the hash. */
+async function heldByMachine(): Promise<Held> {
+  const machine = machineOnDisk();
+  const index = await machine.open(never);
+  const context = machine.prepareSnapshot();
+  const { readable, writable } = new TransformStream<Uint8Array>();
+  await Promise.all([
+    new KVStateMachine().recoverFromSnapshot(readable, [], never),
+    machine.saveSnapshot(context, writable, never)
+      .then(() => writable.close()),
+  ]);
+  const held = { hash: `${machine.getHash()}`, index };
+  await machine.close();
+  return held;
+}
+
+/** The cluster an import is for: the first that has none, as only that can get one. */
+let cluster = 1n;
+
+/** The newest import, read back; and whether there is nothing else. */
+async function heldByImport(): Promise<Held> {
+  const store = new IndexedDBSnapshotStore(SNAPSHOTS);
+  const infos: SnapshotInfo[] = [];
+  for (cluster = 1n;; cluster++) {
+    const [info] = await store.list(cluster);
+    if (info === undefined) break;
+    infos.push(info);
+    const { transform, totals } = verifySnapshot();
+    await (await store.open(info)).pipeThrough(transform)
+      .pipeTo(new WritableStream());
+    await totals;
+  }
+  await store.close();
+  const expected = infos.reduce(
+    (sum, { size }) => sum + 1 + Math.ceil(size / SNAPSHOT_CHUNK_BYTES),
+    0,
+  );
+  // Beside the blocks there is what the database says of itself.
+  const others = await countBlocks(SNAPSHOTS) - expected;
+  if (infos.length === 0) empty = others;
+  else if (empty !== undefined && others !== empty) {
+    throw new Error(`There are ${others - empty} blocks of no snapshot`);
+  }
+  const last = infos.at(-1);
+  if (last === undefined) return NOTHING;
+  return await withHost(async (host) => {
+    const replica = await host.startCluster(() => new KVStateMachine(), {
+      clusterID: cluster - 1n,
+      nodeID: 1n,
+    });
+    const { hash } = await replica.getHash();
+    return { hash: `${hash}`, index: last.index };
+  });
+}
+
+/** What is in the database besides blocks. */
+let empty: number | undefined;
+
+/** A host whose log and snapshots are kept; all is closed after that. */
+async function withHost<T>(
+  work: (host: NodeHost) => Promise<T>,
+  open: (
+    store: IndexedDBSnapshotStore,
+    info: SnapshotInfo,
+  ) => Promise<ReadableStream<Uint8Array>> = (store, info) => store.open(info),
+): Promise<T> {
+  const logDB = new IndexedDBLogDB(LOG);
+  const store = new IndexedDBSnapshotStore(SNAPSHOTS);
+  const snapshots = new Proxy(store, {
+    get(target, name): unknown {
+      if (name === "open") return (info: SnapshotInfo) => open(target, info);
+      const member: unknown = Reflect.get(target, name, target);
+      return typeof member === "function" ? member.bind(target) : member;
+    },
+  });
+  const host = new NodeHost({ logDB, snapshots });
+  try {
+    return await work(host);
+  } finally {
+    await host.stop();
+    await store.close();
+    await logDB.close();
+  }
+}
+
+/** What there is now. */
+export function held(taker: Taker): Promise<Held> {
+  return taker === "import" ? heldByImport() : heldByMachine();
+}
+
+/** Sees to it that a state can be taken in over what is held, and gives what there is to be then. */
+export async function prepare(
+  taker: Taker,
+  state: number,
+  { index }: Held,
+): Promise<Held> {
+  const hash = `${memoryOf(state).getHash()}`;
+  if (taker === "machine") return { hash, index };
+  if (taker === "import") return { hash, index: await exportedIndex(state) };
+  // Another replica goes on, and cuts the log behind what the first one has.
+  return await withHost(async (host) => {
+    const replica = await host.startCluster(() => new KVStateMachine(), {
+      clusterID: 1n,
+      nodeID: 1n,
+    });
+    await replica.propose(kv.batch([]));
+    await replica.requestSnapshot();
+    await Promise.all(commandsOf(state).map((cmd) => replica.propose(cmd)));
+    await replica.requestSnapshot();
+    await replica.propose(kv.batch([]));
+    const { index } = await replica.requestSnapshot();
+    const { hash } = await replica.getHash();
+    return { hash: `${hash}`, index };
+  });
+}
+
+/** The export of a replica in memory. */
+async function exported(
+  state: number,
+): Promise<
+  { host: NodeHost; index: number; body: ReadableStream<Uint8Array> }
+> {
+  const host = new NodeHost({ logDB: new MemoryLogDB() });
+  const replica = await host.startCluster(() => new KVStateMachine(), {
+    clusterID: cluster,
+    nodeID: 1n,
+  });
+  await Promise.all(commandsOf(state).map((cmd) => replica.propose(cmd)));
+  const { index } = await replica.getHash();
+  return { host, index, body: replica.exportSnapshot() };
+}
+
+async function exportedIndex(state: number): Promise<number> {
+  const { host, index } = await exported(state);
+  await host.stop();
+  return index;
+}
+
+/** Takes a state in, or a part of it, and gives what is held then. */
+export async function take(
+  taker: Taker,
+  state: number,
+  until: number,
+): Promise<Held> {
+  if (taker === "machine") await recover(state, until);
+  else if (taker === "replica") await catchUp(until);
+  else {
+    const { host, body } = await exported(state);
+    const through = await gauge(SNAPSHOTS, until);
+    await withHost((here) =>
+      here.importSnapshot(cluster, body.pipeThrough(through))
+    );
+    await host.stop();
+  }
+  return await held(taker);
+}
+
+async function recover(state: number, until: number): Promise<void> {
+  const machine = machineOnDisk();
+  await machine.open(never);
+  const { readable, writable } = await gauge(MACHINE, until);
+  const saving = memoryOf(state).saveSnapshot(writable, NO_FILES, never)
+    .then(() => writable.close());
+  await Promise.all([machine.recoverFromSnapshot(readable, never), saving]);
+  await machine.close();
+}
+
+/** Starts the replica that is behind. */
+async function catchUp(until: number): Promise<void> {
+  await withHost(
+    async (host) => {
+      const replica = await host.startOnDiskCluster(machineOnDisk, {
+        clusterID: 1n,
+        nodeID: 2n,
+      });
+      await replica.read(kv.count());
+    },
+    async (store, info) =>
+      (await store.open(info)).pipeThrough(await gauge(MACHINE, until)),
+  );
+}

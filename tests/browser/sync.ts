@@ -1,0 +1,454 @@
+/**
+ * The offline replication with everything real: a server process, pages in
+ * browsers that are killed, and a network that fails.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import {
+  checkSite,
+  openSite,
+  ServerProcess,
+  sleep,
+  WAIT_MS_MAX,
+} from "../sync/kill.ts";
+import type { ServerState } from "../sync/kill_server.ts";
+import { Proxy, STORM, type Weather } from "../sync/proxy.ts";
+import {
+  type Browser,
+  type Engine,
+  launch,
+  type Page,
+  removeFolder,
+} from "./browser.ts";
+import { random, seedFrom } from "./random.ts";
+import { type PageServer, servePages } from "./server.ts";
+import type { PageSite } from "./sync_page.ts";
+import type { Kind, Site, SiteReport } from "./sync_site.ts";
+
+const PAGE = "tests/browser/sync_page.ts";
+
+const KINDS: readonly Kind[] = ["disk", "memory"];
+
+/** Commands of each client before it goes offline. */
+const ONLINE = 20;
+
+/** How bad the network is after that, and for how long, in milliseconds. */
+const WEATHER: Weather = { ...STORM, bytesMax: 100_000 };
+const STORM_MS = 1_500;
+
+/** Entries after which the server of these tests takes a snapshot, and how far behind a client is told to take that. */
+const SNAPSHOT_ENTRIES = 1_000;
+const FAR_ENTRIES = 1_000;
+
+/** A page with clients. */
+class Tab {
+  readonly #page: Page;
+
+  constructor(page: Page) {
+    this.#page = page;
+  }
+
+  /** Calls a function of `sync_page.ts`. */
+  async call<T = void>(what: string, ...args: unknown[]): Promise<T> {
+    const json = args.map((arg) => JSON.stringify(arg)).join();
+    return await this.#page.evaluate(
+      `page.${what}(${json})`,
+      WAIT_MS_MAX,
+    ) as T;
+  }
+
+  reload(): Promise<void> {
+    return this.#page.reload();
+  }
+
+  /** Closes the clients, and the page. */
+  async close(): Promise<void> {
+    await this.call("close");
+    await this.#page.close();
+  }
+}
+
+/** Servers, and browsers that keep their profile when they are killed. */
+export class Scene implements AsyncDisposable {
+  readonly pages: PageServer;
+  readonly server: ServerProcess;
+  /** A port at which there is another origin. */
+  readonly #other: PageServer;
+  readonly #directory: string;
+  readonly #browsers = new Map<Engine, Browser>();
+  #names = 0;
+
+  private constructor(
+    directory: string,
+    pages: PageServer,
+    other: PageServer,
+    server: ServerProcess,
+  ) {
+    this.#directory = directory;
+    this.pages = pages;
+    this.#other = other;
+    this.server = server;
+  }
+
+  /** Starts the servers; browsers come when they are needed. */
+  static async start(): Promise<Scene> {
+    const directory = await Deno.makeTempDir({ prefix: "sync-" });
+    const pages = servePages();
+    const server = await ServerProcess.start(`${directory}/server`, {
+      origins: [pages.origin],
+      snapshotEntries: SNAPSHOT_ENTRIES,
+      farEntries: FAR_ENTRIES,
+    });
+    return new Scene(directory, pages, servePages(), server);
+  }
+
+  /** A name that was not there before, for what is kept, or for a client. */
+  name(): string {
+    return `c${++this.#names}`;
+  }
+
+  /** A folder that was not there before. */
+  folder(): string {
+    return `${this.#directory}/${this.name()}`;
+  }
+
+  /** The browser of that engine, with the profile it has always had. */
+  async browser(engine: Engine): Promise<Browser> {
+    const running = this.#browsers.get(engine);
+    if (running !== undefined) return running;
+    const profile = `${this.#directory}/${engine}`;
+    await Deno.mkdir(profile, { recursive: true });
+    const browser = await launch(engine, { profile });
+    this.#browsers.set(engine, browser);
+    return browser;
+  }
+
+  /** A page of an allowed origin, or of another one. */
+  async tab(engine: Engine, isForeign = false): Promise<Tab> {
+    const browser = await this.browser(engine);
+    const from = isForeign ? this.#other : this.pages;
+    return new Tab(await browser.open(await from.page(PAGE)));
+  }
+
+  /** Kills the browser of that engine; the next page is in another one. */
+  async kill(engine: Engine): Promise<void> {
+    await this.#browsers.get(engine)?.kill();
+    this.#browsers.delete(engine);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const browser of this.#browsers.values()) await browser.close();
+    await this.server.kill();
+    await this.#other[Symbol.asyncDispose]();
+    await this.pages[Symbol.asyncDispose]();
+    await removeFolder(this.#directory);
+  }
+}
+
+function urlOf(port: number): string {
+  return `ws://127.0.0.1:${port}/sync`;
+}
+
+/** A client, wherever it runs. */
+interface Peer {
+  readonly name: string;
+  submit(kind: Kind, from: number, count: number): Promise<void>;
+  online(): Promise<void>;
+  /** Resolves once nothing waits. */
+  sent(): Promise<unknown>;
+  reach(kind: Kind, index: number): Promise<SiteReport>;
+  report(kind: Kind): Promise<SiteReport>;
+  close(): Promise<void>;
+}
+
+async function pagePeer(
+  scene: Scene,
+  engine: Engine,
+  url: string,
+  nodeID: number,
+): Promise<Peer> {
+  const tab = await scene.tab(engine);
+  const name = scene.name();
+  for (const kind of KINDS) {
+    const site: PageSite = { kind, name: `${name}-${kind}`, url, nodeID };
+    await tab.call("open", site);
+  }
+  return {
+    name,
+    submit: (kind, from, count) => tab.call("submit", kind, name, from, count),
+    online: () => tab.call("online"),
+    sent: () => tab.call("sent"),
+    reach: (kind, index) => tab.call("reach", kind, index),
+    report: (kind) => tab.call("report", kind),
+    close: () => tab.close(),
+  };
+}
+
+async function denoPeer(
+  scene: Scene,
+  url: string,
+  nodeID: number,
+): Promise<Peer> {
+  const name = scene.name();
+  const folder = scene.folder();
+  const disk = await openSite("disk", `${folder}/disk`, url, nodeID);
+  const memory = await openSite("memory", `${folder}/memory`, url, nodeID);
+  const sites: Record<Kind, Site> = { disk, memory };
+  return {
+    name,
+    submit: (kind, from, count) => sites[kind].submit(name, from, count),
+    async online(): Promise<void> {
+      for (const kind of KINDS) await sites[kind].logDB.reconnect();
+    },
+    sent: () => Promise.all(KINDS.map((kind) => sites[kind].sent())),
+    async reach(kind, index): Promise<SiteReport> {
+      await sites[kind].reach(index);
+      return await sites[kind].report();
+    },
+    report: (kind) => sites[kind].report(),
+    async close(): Promise<void> {
+      for (const kind of KINDS) await sites[kind].close();
+    },
+  };
+}
+
+/** Those of a server's clients that are of interest. */
+function pick(
+  last: Readonly<Record<string, number>>,
+  names: readonly string[],
+): Record<string, number> {
+  return Object.fromEntries(names.map((name) => [name, last[name] ?? 0]));
+}
+
+async function stateOf(
+  server: ServerProcess,
+): Promise<Record<Kind, ServerState>> {
+  const [disk, memory] = await server.state();
+  return { disk, memory };
+}
+
+/** What came of it. */
+export interface Offline {
+  /** Commands of all clients. */
+  readonly commands: number;
+  /** How long it took until each had what it had submitted, in milliseconds. */
+  readonly ms: readonly number[];
+  /** Connections that were cut meanwhile. */
+  readonly cuts: number;
+}
+
+/**
+ * Has pages of these engines and a client in Deno submit `count` commands each
+ * with no network, to both kinds of machines, and connects them through a storm.
+ * All must end with the server's state, in which each command is once, in order
+ * (H1, H3).
+ */
+export async function editOffline(
+  scene: Scene,
+  engines: readonly Engine[],
+  count: number,
+  seed: number,
+): Promise<Offline> {
+  const next = random(seed);
+  const { server } = scene;
+  const peers: Peer[] = [];
+  await using proxy = new Proxy(server.port, seedFrom(next), undefined);
+  try {
+    const url = urlOf(proxy.port);
+    for (const [i, engine] of engines.entries()) {
+      peers.push(await pagePeer(scene, engine, url, 10 + i));
+    }
+    peers.push(await denoPeer(scene, url, 10 + engines.length));
+    for (const peer of peers) {
+      for (const kind of KINDS) await peer.submit(kind, 1, ONLINE);
+      await peer.sent();
+    }
+    proxy.isDown = true;
+    const last = ONLINE + count;
+    for (const peer of peers) {
+      for (const kind of KINDS) {
+        await peer.submit(kind, ONLINE + 1, count);
+        const { queued, shown } = await peer.report(kind);
+        assertEquals(queued, count, "Something was sent with no network");
+        assertEquals(shown[peer.name], last, "It does not show");
+      }
+    }
+    const cuts = proxy.cuts;
+    proxy.weather = WEATHER;
+    proxy.isDown = false;
+    const began = performance.now();
+    const working = Promise.all(peers.map(async (peer) => {
+      await peer.online();
+      await peer.sent();
+      return performance.now() - began;
+    }));
+    working.catch(() => {});
+    await Promise.race([sleep(STORM_MS), working]);
+    proxy.weather = undefined;
+    proxy.cut();
+    // A page that waits for an answer cannot be told; its own attempts go on.
+    const ms = await working;
+    const right = await stateOf(server);
+    const names = peers.map(({ name }) => name);
+    for (const kind of KINDS) {
+      const { index, last: there } = right[kind];
+      const expected = Object.fromEntries(names.map((name) => [name, last]));
+      assertEquals(pick(there, names), expected);
+      for (const peer of peers) {
+        checkSite(
+          await peer.reach(kind, index),
+          right[kind],
+          there,
+          `${peer.name}, ${kind}`,
+        );
+      }
+    }
+    return {
+      commands: peers.length * KINDS.length * count,
+      ms,
+      cuts: proxy.cuts - cuts,
+    };
+  } catch (error) {
+    throw new Error(`${engines}, seed ${seed}`, { cause: error });
+  } finally {
+    for (const peer of peers) await peer.close();
+  }
+}
+
+/**
+ * Kills a browser when a page's submissions are kept and there is no network,
+ * starts it again with none, and loads the page anew with none: they are pending
+ * each time, and show, and more can be submitted. Once there is a network, all
+ * arrive, once (U21, U38, H3).
+ */
+export async function killUnsent(
+  scene: Scene,
+  engine: Engine,
+  count: number,
+  seed: number,
+): Promise<void> {
+  const next = random(seed);
+  const { server } = scene;
+  const name = scene.name();
+  await using proxy = new Proxy(server.port, seedFrom(next), undefined);
+  const url = urlOf(proxy.port);
+  let tab: Tab;
+  const open = async (): Promise<void> => {
+    for (const [i, kind] of KINDS.entries()) {
+      const site = { kind, name: `${name}-${kind}`, url, nodeID: 20 + i };
+      await tab.call("open", site);
+    }
+  };
+  let known: Record<Kind, ServerState>;
+  let last = 0;
+  const submit = async (): Promise<void> => {
+    for (const kind of KINDS) {
+      await tab.call("submit", kind, name, last + 1, count);
+    }
+    last += count;
+  };
+  const check = async (queued: number): Promise<void> => {
+    for (const kind of KINDS) {
+      const report = await tab.call<SiteReport>("report", kind);
+      assertEquals(report.wrong, []);
+      assertEquals(report.queued, queued);
+      assertEquals(report.shown[name], last, "It does not show");
+      assertEquals(report.last[name], last - queued);
+      assertEquals(report.index, known[kind].index);
+      assertEquals(report.hash, known[kind].hash, "It has lost something");
+    }
+  };
+  try {
+    tab = await scene.tab(engine);
+    await open();
+    await submit();
+    await tab.call("sent");
+    known = await stateOf(server);
+    for (const kind of KINDS) await tab.call("reach", kind, known[kind].index);
+    proxy.isDown = true;
+    await submit();
+    // Right behind the answer that they are kept.
+    await scene.kill(engine);
+    tab = await scene.tab(engine);
+    await open();
+    await check(count);
+    await submit();
+    await tab.reload();
+    await open();
+    await check(2 * count);
+    proxy.isDown = false;
+    await tab.call("online");
+    await tab.call("sent");
+    known = await stateOf(server);
+    for (const kind of KINDS) {
+      const report = await tab.call<SiteReport>(
+        "reach",
+        kind,
+        known[kind].index,
+      );
+      checkSite(report, known[kind], known[kind].last, kind);
+      assertEquals(report.last[name], last);
+      assertEquals(report.results, 2 * count);
+    }
+    await tab.close();
+  } catch (error) {
+    throw new Error(`${engine}, seed ${seed}`, { cause: error });
+  }
+}
+
+/**
+ * Opens a page that was never here when the server has at least `entries`
+ * entries: it takes a snapshot, tells how much of it has come, and is live with
+ * the server's state (U29). Resolves to how long that took, in milliseconds.
+ */
+export async function firstVisit(
+  scene: Scene,
+  engine: Engine,
+  entries: number,
+): Promise<number> {
+  const { server } = scene;
+  const [{ rows }] = await server.state();
+  await server.fill(Math.max(0, entries - rows));
+  const [right] = await server.state();
+  const tab = await scene.tab(engine);
+  const name = scene.name();
+  const url = urlOf(server.port);
+  const began = performance.now();
+  await tab.call("open", { kind: "disk", name, url, nodeID: 30 });
+  const report = await tab.call<SiteReport>("reach", "disk", right.index);
+  const ms = performance.now() - began;
+  checkSite(report, right, right.last, engine);
+  assert(report.events.includes("recovered"), `${report.events}`);
+  const [received, size] = report.snapshot;
+  assert(received > 0 && size > 0, `${received} of ${size} bytes`);
+  assertEquals(report.state, "live");
+  await tab.close();
+  return ms;
+}
+
+/** What a page of another origin, and one of another version, are told. */
+export async function whatIsRefused(
+  scene: Scene,
+  engine: Engine,
+): Promise<readonly [origin: string, version: string]> {
+  const url = urlOf(scene.server.port);
+  const words: string[] = [];
+  for (const isForeign of [true, false]) {
+    const tab = await scene.tab(engine, isForeign);
+    const name = scene.name();
+    const site: PageSite = { kind: "memory", name, url, nodeID: 40 };
+    await tab.call("open", isForeign ? site : { ...site, version: 2 });
+    // It works as it would with no network.
+    await tab.call("submit", "memory", name, 1, 1);
+    const report = await tab.call<SiteReport>("refused", "memory");
+    assertEquals(report.state, "offline");
+    assertEquals(report.shown, { [name]: 1 });
+    words.push(report.error);
+    await tab.close();
+  }
+  return words as [string, string];
+}

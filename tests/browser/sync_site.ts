@@ -1,0 +1,268 @@
+/**
+ * A client of the offline replication under test, in a page as in Deno.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  type BlockStore,
+  type HostEvent,
+  type IOnDiskStateMachine,
+  kv,
+  type KVAnswer,
+  type KVQuery,
+  type KVRow,
+  NodeHost,
+  type Outbox,
+  type Replica,
+  type SnapshotStore,
+  type Submission,
+} from "../../mod.ts";
+import { RemoteLogDB, type Versions } from "../../src/sync/client/mod.ts";
+import { entry, type Journal, JournalMachine } from "../sync/kill_machine.ts";
+
+/** The kinds of clients: with the key-value machine on disk, or with a journal in memory and a copy of the log. */
+export type Kind = "disk" | "memory";
+
+/** What a client is made of. */
+export interface SiteParts {
+  /** Which kind it is. */
+  readonly kind: Kind;
+  /** Where the server is. */
+  readonly url: string;
+  /** Its replica. */
+  readonly nodeID: number;
+  /** What it has not sent yet. */
+  readonly outbox: Outbox;
+  /** Its snapshots. */
+  readonly snapshots: SnapshotStore;
+  /** Its machine, if that is on disk. */
+  readonly machine: () => IOnDiskStateMachine<KVQuery, KVAnswer>;
+  /** The copy of the log, if it is not. */
+  readonly copy: () => BlockStore;
+  /** The versions it speaks. */
+  readonly versions?: Versions | undefined;
+}
+
+/** What a client has. */
+export interface SiteReport {
+  /** The index applied. */
+  readonly index: number;
+  /** The machine's hash. */
+  readonly hash: string;
+  /** Where it stands, and why. */
+  readonly state: string;
+  readonly error: string;
+  /** Submissions that wait to be sent or answered; and all others that are there. */
+  readonly queued: number;
+  readonly other: number;
+  /** The last number of each client, as committed and as shown. */
+  readonly last: Readonly<Record<string, number>>;
+  readonly shown: Readonly<Record<string, number>>;
+  /** Whatever is wrong. */
+  readonly wrong: readonly string[];
+  /** Results that came in this life. */
+  readonly results: number;
+  /** What happened to the host. */
+  readonly events: readonly string[];
+  /** The most that was seen of a snapshot on its way, in bytes; and what was said of its size. */
+  readonly snapshot: readonly [received: number, size: number];
+}
+
+/** How many submissions are handed over at a time. */
+const AT_ONCE = 500;
+
+const COUNTERS = kv.range({ start: "count/", end: "count0" });
+
+/** The command with a number of a client, on a key-value machine. */
+export function step(client: string, number: number): Uint8Array {
+  const before = number === 1 ? undefined : `${number - 1}`;
+  return kv.batch([
+    kv.compareAndSwap(`count/${client}`, before, `${number}`),
+    kv.put(`${client}/${number}`, `${number}`),
+  ]);
+}
+
+/** The last number of each client, as committed or as shown. */
+export async function lastOf(
+  replica: Replica,
+  isShown = false,
+): Promise<Record<string, number>> {
+  const answer =
+    await (isShown
+      ? replica.view.lookup(COUNTERS)
+      : replica.staleRead(COUNTERS)) as KVRow[] | Journal;
+  if (!Array.isArray(answer)) return { ...answer.last };
+  const rows = answer.map(({ key, value }) =>
+    [textOf(key).slice("count/".length), Number(textOf(value))] as const
+  );
+  return Object.fromEntries(rows);
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function textOf(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+/** A client that runs. */
+export class Site {
+  readonly kind: Kind;
+  readonly logDB: RemoteLogDB;
+  readonly replica: Replica;
+  readonly #host: NodeHost;
+  readonly #parts: SiteParts;
+  readonly #events: string[];
+  readonly #wrong: string[] = [];
+  #results = 0;
+  #snapshot: [number, number] = [0, 0];
+
+  private constructor(
+    parts: SiteParts,
+    logDB: RemoteLogDB,
+    host: NodeHost,
+    replica: Replica,
+    events: string[],
+  ) {
+    this.kind = parts.kind;
+    this.#parts = parts;
+    this.logDB = logDB;
+    this.#host = host;
+    this.replica = replica;
+    this.#events = events;
+    for (const submission of replica.pending()) this.#await(submission);
+  }
+
+  /** Starts it, connected or not. */
+  static async open(parts: SiteParts): Promise<Site> {
+    const { kind, url, nodeID, outbox, snapshots, versions } = parts;
+    const logDB = new RemoteLogDB(url, {
+      versions,
+      copy: kind === "memory" ? parts.copy : undefined,
+    });
+    const events: string[] = [];
+    const host = new NodeHost({
+      logDB,
+      outbox,
+      snapshots,
+      onEvent(event: HostEvent): void {
+        const { type, error } = event as { type: string; error?: unknown };
+        events.push(error === undefined ? type : `${type}: ${error}`);
+      },
+    });
+    const config = { nodeID: BigInt(nodeID), hashEntries: 64 };
+    const seen: [number, number] = [0, 0];
+    logDB.watch(({ clusters }) => {
+      for (const { snapshot } of clusters) {
+        if (snapshot === undefined) continue;
+        seen[0] = Math.max(seen[0], snapshot.received);
+        seen[1] = snapshot.size;
+      }
+    });
+    const replica = kind === "disk"
+      ? await host.startOnDiskCluster(parts.machine, {
+        ...config,
+        clusterID: 1n,
+      })
+      : await host.startCluster(() => new JournalMachine(), {
+        ...config,
+        clusterID: 2n,
+        snapshotEntries: 300,
+      });
+    const site = new Site(parts, logDB, host, replica, events);
+    site.#snapshot = seen;
+    return site;
+  }
+
+  #await(submission: Submission): void {
+    const { cmd } = submission;
+    submission.result.then(({ value }) => {
+      this.#results++;
+      const expected = this.kind === "disk"
+        ? 1n
+        : BigInt(textOf(cmd).split(" ")[1]!);
+      if (value !== expected) {
+        this.#wrong.push(`${submission.id} gave ${value}`);
+      }
+    }).catch((error) => {
+      // It is in the outbox still.
+      if (submission.state !== "queued") {
+        this.#wrong.push(`${submission.id}: ${error}`);
+      }
+    });
+  }
+
+  /** Submits `count` commands of a client from the number `from` on, and resolves once they are kept. */
+  async submit(client: string, from: number, count: number): Promise<void> {
+    const make = this.kind === "disk" ? step : entry;
+    for (let at = 0; at < count; at += AT_ONCE) {
+      const made = Array.from(
+        { length: Math.min(AT_ONCE, count - at) },
+        (_, i) => this.replica.submit(make(client, from + at + i)),
+      );
+      for (const submission of await Promise.all(made)) {
+        this.#await(submission);
+      }
+    }
+  }
+
+  /** Resolves once nothing waits to be decided. */
+  async sent(): Promise<void> {
+    while (this.replica.pending().some(({ state }) => state === "queued")) {
+      this.#check();
+      await sleep(5);
+    }
+  }
+
+  /** Resolves once it has applied that much. */
+  async reach(index: number): Promise<void> {
+    while (this.replica.appliedIndex < index) {
+      this.#check();
+      await sleep(5);
+    }
+  }
+
+  #check(): void {
+    if (this.replica.error !== undefined) throw this.replica.error;
+  }
+
+  /** What it has. */
+  async report(): Promise<SiteReport> {
+    const { replica } = this;
+    const last = await lastOf(replica);
+    const shown = await lastOf(replica, true);
+    const wrong = this.kind === "disk"
+      ? []
+      : (await replica.staleRead(undefined) as Journal).wrong;
+    const { index, hash } = await this.replica.getHash();
+    const pending = this.replica.pending();
+    const queued = pending.filter(({ state }) => state === "queued").length;
+    const { state, error } = this.logDB.status;
+    return {
+      index,
+      hash: `${hash}`,
+      state,
+      error: error === undefined ? "" : `${error.name}: ${error.message}`,
+      queued,
+      other: pending.length - queued,
+      last,
+      shown,
+      wrong: [...this.#wrong, ...wrong],
+      results: this.#results,
+      events: this.#events,
+      snapshot: this.#snapshot,
+    };
+  }
+
+  /** Stops it and closes what it keeps. */
+  async close(): Promise<void> {
+    await this.#host.stop();
+    await this.logDB.close();
+    await this.#parts.outbox.close();
+    await this.#parts.snapshots.close();
+  }
+}

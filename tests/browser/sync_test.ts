@@ -1,0 +1,60 @@
+import { assert, assertMatch } from "@std/assert";
+import { stopBundler } from "../../web/bundle.ts";
+import { type Engine, ENGINES } from "./browser.ts";
+import { newSeed } from "./random.ts";
+import {
+  editOffline,
+  firstVisit,
+  killUnsent,
+  Scene,
+  whatIsRefused,
+} from "./sync.ts";
+
+let scene: Scene | undefined;
+
+Deno.test.afterAll(async () => {
+  await scene?.[Symbol.asyncDispose]();
+  await stopBundler();
+});
+
+/** A test in the scene that all of them share. */
+function test(name: string, run: (scene: Scene) => Promise<void>): void {
+  Deno.test({
+    name,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    async fn(): Promise<void> {
+      await run(scene ??= await Scene.start());
+    },
+  });
+}
+
+for (const engine of ENGINES) {
+  test(`U21 U38 H3 ${engine} killed before it could send keeps what was submitted, shows it with no network, and sends it once`, async (scene) => {
+    await killUnsent(scene, engine, 50, newSeed());
+  });
+}
+
+const PAIRS: readonly (readonly [Engine, Engine])[] = [
+  ["Chromium", "Firefox"],
+  ["WebKitGTK", "Chromium"],
+];
+
+for (const engines of PAIRS) {
+  test(`H1 H3 ${engines.join(", ")} and Deno edit offline and end equal, with every command there once and in order`, async (scene) => {
+    const { cuts } = await editOffline(scene, engines, 1_000, newSeed());
+    assert(cuts > 0, "Nothing was cut");
+  });
+}
+
+for (const engine of ENGINES) {
+  test(`U29 ${engine} far behind takes a snapshot, tells how much has come, and is live`, async (scene) => {
+    await firstVisit(scene, engine, 4_000);
+  });
+
+  test(`H11 ${engine} is told why its origin, or its version, is refused`, async (scene) => {
+    const [origin, version] = await whatIsRefused(scene, engine);
+    assertMatch(origin, /^ErrForbidden: Pages of http.* are not allowed/);
+    assertMatch(version, /^ErrVersion: This server speaks version/);
+  });
+}

@@ -1,0 +1,293 @@
+import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import { ErrClusterClosed, kv, KVStateMachine, NodeHost } from "../../mod.ts";
+import { ErrSystemBusy } from "../../src/rsm/errors.ts";
+import { sameAnswer, Watches } from "../../src/nodehost/watch.ts";
+import { systemEnv } from "../../src/env.ts";
+import {
+  bytes,
+  checked,
+  Gate,
+  peek,
+  rejection,
+  settle,
+  start,
+  text,
+} from "./support.ts";
+
+async function kvReplica(): Promise<
+  { host: NodeHost; replica: Awaited<ReturnType<NodeHost["startCluster"]>> }
+> {
+  const host = new NodeHost();
+  const replica = await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 1n,
+  });
+  return { host, replica };
+}
+
+Deno.test(
+  "U15 watch() gives the answer, and each one that differs, the newest to who is slow",
+  checked(async () => {
+    const { host, replica } = await kvReplica();
+    for (const view of ["committed", "optimistic"] as const) {
+      await replica.propose(kv.put("a", "0"));
+      const watch = replica.watch<Uint8Array>(kv.get("a"), { view });
+      const iterator = watch[Symbol.asyncIterator]();
+      const value = async (): Promise<string> =>
+        text((await iterator.next()).value);
+      assertEquals(await value(), "0");
+      const waiting = value();
+      await replica.propose(kv.put("b", "1"));
+      assertEquals(await peek(waiting), "pending");
+      await replica.propose(kv.put("a", "1"));
+      assertEquals(await waiting, "1");
+      for (let i = 2; i < 10; i++) {
+        await replica.propose(kv.put("a", `${i}`));
+        await settle(1);
+      }
+      assertEquals(await value(), "9");
+      // There and back again is no news.
+      await replica.propose(kv.put("a", "1"));
+      await replica.propose(kv.put("a", "9"));
+      assertEquals(await peek(iterator.next()), "pending");
+      assertEquals(await iterator.return!(), { done: true, value: undefined });
+      assertEquals(await iterator.next(), { done: true, value: undefined });
+    }
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "U15 getSnapshot() gives the same object until the answer changes, and listeners are called once for it",
+  checked(async () => {
+    const { host, replica } = await kvReplica();
+    await replica.propose(kv.put("a", "0"));
+    const { subscribe, getSnapshot } = replica.watch<unknown[]>(kv.range());
+    const first = getSnapshot();
+    assertEquals(first?.length, 1);
+    assertStrictEquals(getSnapshot(), first);
+    const calls: unknown[] = [];
+    const leave = subscribe(() => calls.push(getSnapshot()));
+    const also = subscribe(() => {
+      throw new Error("Of no interest");
+    });
+    await settle();
+    assertEquals(calls, []);
+    // The same rows.
+    await replica.propose(kv.batch([kv.delete("b"), kv.put("a", "0")]));
+    await settle();
+    assertEquals(calls, []);
+    assertStrictEquals(getSnapshot(), first);
+    await Promise.all([
+      replica.propose(kv.put("b", "0")),
+      replica.propose(kv.put("c", "0")),
+    ]);
+    await settle();
+    assertEquals(calls.length, 1);
+    assertEquals(getSnapshot()?.length, 3);
+    leave();
+    also();
+    await replica.propose(kv.put("d", "0"));
+    await settle();
+    assertEquals(calls.length, 1);
+    // Nobody is told, but who asks gets the present one.
+    assertEquals(getSnapshot()?.length, 4);
+    await host.stop();
+    assertEquals(getSnapshot()?.length, 4);
+  }),
+);
+
+Deno.test(
+  "U28 a machine is not asked while nobody watches, and once in a turn for all that was applied",
+  checked(async () => {
+    const { host, replica, machines } = await start();
+    const lookups = (): number =>
+      machines[0]!.calls.filter((call) => call === "lookup").length;
+    const watch = replica.watch(null);
+    await replica.propose(bytes("a"));
+    await settle();
+    assertEquals(lookups(), 0);
+    const leave = watch.subscribe(() => {});
+    await settle();
+    assertEquals(lookups(), 1);
+    await Promise.all(
+      Array.from({ length: 100 }, (_, i) => replica.propose(bytes(`${i}`))),
+    );
+    await settle();
+    assert(lookups() <= 3, `${lookups()}`);
+    const before = lookups();
+    leave();
+    leave();
+    await replica.propose(bytes("b"));
+    await settle();
+    assertEquals(lookups(), before);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H10 what watches when the replica stops gets ErrClusterClosed, and listeners nothing more",
+  checked(async () => {
+    const { host, replica } = await kvReplica();
+    const watch = replica.watch(kv.count());
+    const calls: unknown[] = [];
+    watch.subscribe(() => calls.push(watch.getSnapshot()));
+    const iterator = watch[Symbol.asyncIterator]();
+    assertEquals((await iterator.next()).value, 0);
+    const waiting = rejection(iterator.next());
+    await host.stop();
+    assert(await waiting instanceof ErrClusterClosed);
+    assertEquals((await iterator.next()).done, true);
+    const late = watch[Symbol.asyncIterator]();
+    assert(await rejection(late.next()) instanceof ErrClusterClosed);
+    await settle();
+    assertEquals(calls, [0]);
+  }),
+);
+
+Deno.test(
+  "U15 a signal ends the watching",
+  checked(async () => {
+    const { host, replica } = await kvReplica();
+    const ended = new AbortController();
+    const { signal } = ended;
+    const watch = replica.watch(kv.count(), { signal });
+    const calls: unknown[] = [];
+    watch.subscribe(() => calls.push(0));
+    const given: unknown[] = [];
+    const watching = (async () => {
+      for await (const count of watch) given.push(count);
+    })();
+    await settle();
+    ended.abort();
+    await watching;
+    await replica.propose(kv.put("a", ""));
+    await settle();
+    assertEquals([given, calls], [[0], [0]]);
+    for await (const _ of watch) throw new Error("Aborted before it began");
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "R4 what a watched query throws is told to who watches it, until there is an answer again",
+  checked(async () => {
+    let broken = true;
+    const { host, replica } = await start({
+      manners: {
+        before: (method) => {
+          if (method === "lookup" && broken) throw new TypeError("Broken");
+        },
+      },
+    });
+    const { getSnapshot, subscribe, ...watch } = replica.watch(null);
+    const snapshot = async (): Promise<unknown> => await getSnapshot();
+    let calls = 0;
+    subscribe(() => calls++);
+    await settle();
+    assertEquals(calls, 1);
+    assert(await rejection(snapshot()) instanceof TypeError);
+    const iterator = replica.watch(null)[Symbol.asyncIterator]();
+    assert(await rejection(iterator.next()) instanceof TypeError);
+    assertEquals((await iterator.next()).done, true);
+    broken = false;
+    await replica.propose(bytes("a"));
+    await settle();
+    assertEquals(calls, 2);
+    assertEquals(await snapshot(), ["a"]);
+    assertEquals(replica.error, undefined);
+    void watch;
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "U15 answers that take their time are asked for one after the other, and a first answer is never an old one",
+  checked(async () => {
+    let under = 0;
+    let gate = new Gate();
+    const { host, replica } = await start({
+      kind: "concurrent",
+      manners: {
+        before: async (method) => {
+          if (method !== "lookup") return;
+          assertEquals(++under, 1);
+          await gate.opened;
+          under--;
+        },
+      },
+    });
+    await replica.propose(bytes("a"));
+    const watch = replica.watch(null);
+    // Not known yet.
+    assertEquals(watch.getSnapshot(), undefined);
+    gate.open();
+    await settle();
+    gate = new Gate();
+    await replica.propose(bytes("b"));
+    const first = watch[Symbol.asyncIterator]().next();
+    assertEquals(await peek(first), "pending");
+    await replica.propose(bytes("c"));
+    gate.open();
+    const { value } = await first;
+    assertEquals((value as string[]).slice(0, 2), ["a", "b"]);
+    await settle();
+    assertEquals(watch.getSnapshot(), ["a", "b", "c"]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H7 a watch outlives the recovery of its replica",
+  checked(async () => {
+    const watches = new Watches(systemEnv);
+    let answer: unknown = 1;
+    const watch = watches.watch(() => {
+      if (answer instanceof Error) throw answer;
+      return answer;
+    }, {});
+    const iterator = watch[Symbol.asyncIterator]();
+    assertEquals((await iterator.next()).value, 1);
+    const next = iterator.next();
+    answer = new ErrSystemBusy("Replica is recovering");
+    watches.wake();
+    assertEquals(await peek(next), "pending");
+    assertEquals(watch.getSnapshot(), 1);
+    answer = 2;
+    watches.wake();
+    assertEquals((await next).value, 2);
+    watches.end(new Error("Over"));
+  }),
+);
+
+Deno.test("sameAnswer() compares bytes, arrays, maps, plain objects and primitives", () => {
+  const make = (last: unknown): unknown => ({
+    a: [1, 2n, "3", null, undefined, NaN, true],
+    b: new Map<unknown, unknown>([["x", Uint8Array.of(1, 2)], [1, last]]),
+  });
+  assert(sameAnswer(make(Uint8Array.of(7)), make(Uint8Array.of(7))));
+  for (
+    const other of [
+      Uint8Array.of(8),
+      Uint8Array.of(),
+      [7],
+      "7",
+      7n,
+      undefined,
+      new Uint16Array([7]),
+    ]
+  ) assert(!sameAnswer(make(Uint8Array.of(7)), make(other)));
+  for (
+    const [one, other] of [
+      [{ a: 1 }, { b: 1 }],
+      [{ a: undefined }, {}],
+      [[], {}],
+      [[1], [1, 2]],
+      [new Map([[1, 1]]), new Map([[2, 1]])],
+      [0, -0],
+      [1, 1n],
+      [null, {}],
+      [new Date(1), new Date(1)],
+    ]
+  ) assert(!sameAnswer(one, other));
+});

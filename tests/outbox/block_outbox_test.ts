@@ -1,0 +1,210 @@
+import {
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStrictEquals,
+} from "@std/assert";
+import {
+  BlockOutbox,
+  ErrStoreCorrupted,
+  ErrStoreFull,
+  ErrStoreLocked,
+  ErrUnknownOutcome,
+  MemoryLogDB,
+  type OutboxQueue,
+} from "../../mod.ts";
+import {
+  OUTBOX_BLOCK_COMMANDS_MAX,
+  OUTBOX_DONE_COMMANDS_MAX,
+  OUTBOX_DONE_MS,
+} from "../../src/limits.ts";
+import { SqliteOutbox } from "../../src/sqlite/mod.ts";
+import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
+import {
+  bytes,
+  ManualEnv,
+  rejection,
+  start,
+  text,
+} from "../nodehost/support.ts";
+
+const DEAF = (): void => {};
+
+function addAll(queue: OutboxQueue, ...names: string[]): Promise<number[]> {
+  return Promise.all(names.map((name) => queue.add(bytes(name))));
+}
+
+/** The commands that a store holds. */
+async function commandsOf(store: FaultyBlockStore): Promise<string[]> {
+  const unsynced = await new BlockOutbox(store).unsynced(1n);
+  return unsynced.map(({ cmd }) => text(cmd));
+}
+
+Deno.test("U21 what is added together, or while a write is under way, shares a write", async () => {
+  const store = new FaultyBlockStore({ asynchronous: true });
+  const queue = await new BlockOutbox(store).open(1n, DEAF);
+  await addAll(queue, "a", "b", "c");
+  assertEquals(store.writes, 1);
+  const first = queue.add(bytes("d"));
+  await Promise.resolve();
+  await Promise.resolve();
+  assertEquals(store.writes, 2);
+  await Promise.all([first, addAll(queue, "e", "f", "g")]);
+  assertEquals(store.writes, 3);
+  await queue.close();
+});
+
+Deno.test("U21 a block holds no more than it may, and its commands stay in order", async () => {
+  const store = new FaultyBlockStore();
+  const queue = await new BlockOutbox(store).open(1n, DEAF);
+  const names = Array.from(
+    { length: 2 * OUTBOX_BLOCK_COMMANDS_MAX + 1 },
+    (_, i) => `${i}`,
+  );
+  const numbers = await addAll(queue, ...names);
+  assertEquals(numbers, names.map((_, i) => i + 1));
+  assertEquals(store.writes, 3);
+  await addAll(queue, "x".repeat(700_000), "y".repeat(700_000));
+  assertEquals(store.writes, 5);
+  await queue.close();
+  assertEquals((await commandsOf(store)).slice(0, -2), names);
+});
+
+Deno.test("U8 a write that finds no room adds nothing, and the next one takes its numbers", async () => {
+  const store = new FaultyBlockStore();
+  const queue = await new BlockOutbox(store).open(1n, DEAF);
+  const full = new ErrStoreFull("Full");
+  store.fault = { at: 1, error: full };
+  assertStrictEquals(await rejection(addAll(queue, "a", "b")), full);
+  assertEquals(store.names(), []);
+  assertEquals(await addAll(queue, "c"), [1]);
+  await queue.close();
+  assertEquals(await commandsOf(store), ["c"]);
+});
+
+Deno.test("U8 a write of which nobody knows is looked for: it is added, or it is not", async () => {
+  for (const after of [true, false]) {
+    const store = new FaultyBlockStore();
+    const queue = await new BlockOutbox(store).open(1n, DEAF);
+    await addAll(queue, "a");
+    store.fault = { at: 2, after, error: new ErrUnknownOutcome("Lost") };
+    const added = addAll(queue, "b");
+    if (after) assertEquals(await added, [2]);
+    else assertInstanceOf(await rejection(added), ErrUnknownOutcome);
+    assertEquals(await addAll(queue, "c"), [after ? 3 : 2]);
+    await queue.close();
+    assertEquals(await commandsOf(store), after ? ["a", "b", "c"] : ["a", "c"]);
+  }
+});
+
+Deno.test("U26 what was decided goes after a while, or with what is added once it is much", async () => {
+  const env = new ManualEnv();
+  const store = new FaultyBlockStore();
+  const queue = await new BlockOutbox(store, { env }).open(1n, DEAF);
+  await addAll(queue, "a");
+  await addAll(queue, "b");
+  queue.note({ done: 1 });
+  await addAll(queue, "c");
+  assertEquals([store.writes, store.names().length], [3, 3]);
+  await env.advance(OUTBOX_DONE_MS);
+  assertEquals([store.writes, store.names().length], [4, 3]);
+  assertEquals(env.timers, 0);
+  const names = Array.from({ length: OUTBOX_DONE_COMMANDS_MAX }, () => "x");
+  const last = (await addAll(queue, ...names)).at(-1)!;
+  queue.note({ done: last });
+  const { writes } = store;
+  await addAll(queue, "d");
+  assertEquals([store.writes - writes, store.names().length], [1, 2]);
+  await queue.close();
+  assertEquals(await commandsOf(store), ["d"]);
+});
+
+Deno.test("U26 a removal that fails is made with the next one", async () => {
+  const env = new ManualEnv();
+  const store = new FaultyBlockStore();
+  const done: number[] = [];
+  const queue = await new BlockOutbox(store, { env })
+    .open(1n, (upTo) => done.push(upTo));
+  await addAll(queue, "a", "b");
+  queue.note({ done: 1 });
+  store.fault = { at: 2, error: new ErrStoreFull("Full") };
+  await env.advance(OUTBOX_DONE_MS);
+  assertEquals(done, []);
+  queue.note({ done: 2 });
+  await env.advance(OUTBOX_DONE_MS);
+  assertEquals(done, [2]);
+  assertEquals(store.names().length, 1);
+  await queue.close();
+});
+
+Deno.test("H8 a damaged or missing block of an outbox is named, and nothing is used", async () => {
+  const store = new FaultyBlockStore();
+  const outbox = new BlockOutbox(store);
+  const queue = await outbox.open(1n, DEAF);
+  await addAll(queue, "a", "b");
+  await queue.assign(
+    { index: 3, clientID: 1n, holders: [1n], base: 0 },
+    2,
+  );
+  queue.sending = true;
+  await addAll(queue, "c");
+  await addAll(queue, "d");
+  queue.note({
+    done: 1,
+    keep: { number: 1, state: "refused", reason: "No", cmd: bytes("a") },
+  });
+  await queue.close();
+  const names = store.names();
+  assertEquals(names.length, 5);
+  const check = async (part: string): Promise<void> => {
+    const error = await rejection(outbox.open(1n, DEAF) as Promise<unknown>);
+    assertInstanceOf(error, ErrStoreCorrupted);
+    assertEquals(error.part, part);
+  };
+  for (const name of names) {
+    for (const bit of [0, 41, 43, 120]) {
+      store.flip(name, bit);
+      await check(name);
+      store.flip(name, bit);
+    }
+    const [block] = store.get([name]) as [Uint8Array];
+    // That nothing was kept, and that there were fewer, can also be.
+    if (name.includes("/k/") || name === names[2]) continue;
+    store.remove(name);
+    // The first command of it that was not decided.
+    await check(name === names[0] ? name.replace(/1$/, "2") : name);
+    store.write({ put: [{ key: name, bytes: block }] }, "strict");
+  }
+  await (await outbox.open(1n, DEAF)).close();
+});
+
+Deno.test("H8 a damaged outbox refuses the start, and nothing else", async () => {
+  const store = new FaultyBlockStore();
+  const outbox = new BlockOutbox(store);
+  await using logDB = new MemoryLogDB();
+  const first = await start({ logDB, outbox });
+  await (await first.replica.submit(bytes("a"))).result;
+  await first.host.stop();
+  const [name] = store.names();
+  store.flip(name!, 50);
+  await assertRejects(() => start({ logDB, outbox }), ErrStoreCorrupted, name);
+  const without = await start({ logDB });
+  assertEquals(await without.replica.staleRead(null), ["a"]);
+  await without.host.stop();
+});
+
+Deno.test("H11 an outbox in SQLite belongs to one at a time", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const path = `${directory}/outbox.db`;
+    await using one = new SqliteOutbox(path);
+    await (await one.open(1n, DEAF)).close();
+    await using two = new SqliteOutbox(path);
+    await assertRejects(
+      async () => await two.open(1n, DEAF),
+      ErrStoreLocked,
+    );
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});

@@ -1,0 +1,26 @@
+/**
+ * A process that submits without a connection, says what is durable, and is
+ * killed.
+ *
+ * @module
+ */
+
+import { NodeHost } from "../../mod.ts";
+import { SqliteOutbox } from "../../src/sqlite/mod.ts";
+import { bytes, FaultyLogDB, RegularJournal } from "../nodehost/support.ts";
+
+const [path, start] = Deno.args;
+const logDB = new FaultyLogDB();
+logDB.faults.append = () => "fail";
+const host = new NodeHost({ logDB, outbox: new SqliteOutbox(path!) });
+const replica = await host.startCluster(
+  (c, n) => new RegularJournal({}, c, n),
+  { clusterID: 1n, nodeID: 1n },
+);
+for (let i = Number(start);; i++) {
+  replica.submit(bytes(`${i}`)).then(() =>
+    Deno.stdout.writeSync(bytes(`${i}\n`))
+  );
+  // Some share a write, some do not.
+  if (i % 3 === 0) await host.env.turn();
+}

@@ -1,0 +1,112 @@
+/**
+ * A server to be killed: everything in one folder, where the next one finds it.
+ *
+ * @module
+ */
+
+import { kv, NodeHost, type Replica } from "../../mod.ts";
+import {
+  FileSnapshotStore,
+  SqliteKVStateMachine,
+  SqliteLogDB,
+} from "../../src/sqlite/mod.ts";
+import { serve } from "../../src/sync/mod.ts";
+import { JournalMachine } from "./kill_machine.ts";
+import { lastOf } from "../browser/sync_site.ts";
+
+/** What it is told, as JSON. */
+export interface ServerSettings {
+  /** Where it keeps everything. */
+  readonly directory: string;
+  /** The port, 0 for any that is free. */
+  readonly port: number;
+  /** Pages of these may connect. */
+  readonly origins: readonly string[];
+  /** Entries after which it takes a snapshot. */
+  readonly snapshotEntries: number;
+  /** How far behind a client is told to take that, in entries. */
+  readonly farEntries: number;
+}
+
+/** The state of one cluster here. */
+export interface ServerState {
+  /** The index applied. */
+  readonly index: number;
+  /** The machine's hash. */
+  readonly hash: string;
+  /** The last number of each client. */
+  readonly last: Readonly<Record<string, number>>;
+  /** Rows of the machine on disk. */
+  readonly rows: number;
+}
+
+/** The values of what only fills, in bytes. */
+const FILL_BYTES = 64;
+
+const { directory, port, origins, snapshotEntries, farEntries } = JSON
+  .parse(Deno.args[0]!) as ServerSettings;
+const config = {
+  nodeID: 1n,
+  snapshotEntries,
+  compactionOverhead: snapshotEntries,
+  fullSnapshotInterval: 1,
+  hashEntries: 64,
+};
+// As durable as it is by default.
+const logDB = new SqliteLogDB(`${directory}/log.db`);
+const snapshots = new FileSnapshotStore(`${directory}/snapshots`);
+const host = new NodeHost({
+  logDB,
+  snapshots,
+  onEvent(event): void {
+    if (event.type === "failed" || event.type === "diverged") {
+      throw event.error;
+    }
+  },
+});
+const disk = await host.startOnDiskCluster(
+  () => new SqliteKVStateMachine(`${directory}/state.db`),
+  { ...config, clusterID: 1n },
+);
+const memory = await host.startCluster(() => new JournalMachine(), {
+  ...config,
+  clusterID: 2n,
+});
+
+async function stateOf(replica: Replica): Promise<ServerState> {
+  const rows = await replica.read(kv.count());
+  const last = await lastOf(replica);
+  const { index, hash } = await replica.getHash();
+  return { index, hash: `${hash}`, last, rows: Number(rows) };
+}
+
+/** Writes rows, one a command. */
+async function fill(count: number): Promise<void> {
+  for (let from = 0; from < count; from += 10_000) {
+    await Promise.all(
+      Array.from(
+        { length: Math.min(10_000, count - from) },
+        (_, i) => {
+          const key = `fill/${String(from + i).padStart(8, "0")}`;
+          return disk.propose(kv.put(key, "x".repeat(FILL_BYTES)));
+        },
+      ),
+    );
+  }
+}
+
+const server = serve(host, {
+  port,
+  origins,
+  limits: { farEntries },
+  async fetch(request): Promise<Response> {
+    const { pathname, searchParams } = new URL(request.url);
+    if (pathname === "/fill") await fill(Number(searchParams.get("count")));
+    return Response.json([await stateOf(disk), await stateOf(memory)]);
+  },
+});
+Deno.stdout.writeSync(new TextEncoder().encode(`${server.url}\n`));
+
+// Whoever started it has ended.
+for await (const _ of Deno.stdin.readable);
+Deno.exit();

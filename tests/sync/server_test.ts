@@ -1,0 +1,963 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import {
+  kv,
+  KVStateMachine,
+  MemorySnapshotStore,
+  type Result,
+} from "../../mod.ts";
+import { ErrUnauthenticated } from "../../src/sync/errors.ts";
+import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
+import { configRecord } from "../../src/rsm/record.ts";
+import { epochRecord } from "../../src/log/records.ts";
+import { handle } from "../../src/sync/server/http.ts";
+import { checked, rejection, settle, text } from "../nodehost/support.ts";
+import {
+  claimRecord,
+  packRecords,
+  proposal,
+  registerRecord,
+  sessionProposal,
+  world,
+} from "./server_support.ts";
+
+/** A principal of each token. */
+const byToken = {
+  authenticate: (request: Request): { id: string } | undefined => {
+    const [, token] = request.headers.get("authorization")?.split(" ") ?? [];
+    return token === undefined ? undefined : { id: token };
+  },
+};
+
+Deno.test(
+  "H5 append() of a client is committed, answered, and sent to every reader in order",
+  checked(async () => {
+    const w = await world();
+    const a = await w.client();
+    const b = await w.client();
+    for (const client of [a, b]) client.read(1, 0);
+    assertEquals((await b.next("reading")).last, 0);
+    await a.next("reading");
+    const puts = [1, 2, 3].map((i) => proposal(kv.put(`k${i}`, `v${i}`), i));
+    a.append(2, packRecords(...puts));
+    // The first record of the log says who opened it (H13).
+    assertEquals((await a.next("appended")).first, 2);
+    for (const client of [a, b]) {
+      const records = await client.entriesUpTo(4);
+      assertEquals(records.slice(1), puts);
+    }
+    assertEquals(await w.replica.read(kv.count()), 3);
+    // The same bytes for all who read on the same stream.
+    assertEquals(a.received > 0, true);
+    a.send({ type: "readIndex", channel: 1, stream: 3 });
+    assertEquals((await a.next("index")).index, 4);
+    await w.stop();
+    assertEquals((await a.end()).code, 1001);
+  }),
+);
+
+Deno.test(
+  "H15 read() resumes from any index, from the log and from what all share",
+  checked(async () => {
+    const w = await world();
+    const writer = await w.client();
+    for (let i = 0; i < 60; i++) {
+      writer.append(100 + i, packRecords(proposal(kv.put(`k${i}`, "v"), i)));
+      await writer.next("appended");
+    }
+    for (let after = 0; after <= 61; after++) {
+      const client = await w.client();
+      client.read(after + 1, after);
+      await client.next("reading");
+      await client.entriesUpTo(61, after);
+      client.transport.close(1000, "");
+    }
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U33 read() of a reader with another history ends diverged, and nothing is rewound",
+  checked(async () => {
+    const w = await world();
+    const client = await w.client();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await client.next("appended");
+    client.read(2, 99);
+    const beyond = await client.next("end");
+    assertEquals([beyond.stream, beyond.reason, beyond.first], [
+      2,
+      "diverged",
+      3,
+    ]);
+    client.read(3, 2, { markIndex: 1, markEpoch: 42n });
+    const foreign = await client.next("end");
+    assertEquals([foreign.stream, foreign.reason], [3, "diverged"]);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H7 read() of what was cut ends compacted, and says where the log starts",
+  checked(async () => {
+    const w = await world({ config: { snapshotEntries: 10 } });
+    const client = await w.client();
+    for (let i = 0; i < 50; i++) {
+      client.append(100 + i, packRecords(proposal(kv.put(`k${i}`, "v"), i)));
+      await client.next("appended");
+      await w.env.advance(1);
+    }
+    await settle(50);
+    client.read(1, 0);
+    const end = await client.next("end");
+    assertEquals(end.reason, "compacted");
+    assert(end.first > 1);
+    client.read(2, end.first - 1);
+    assertEquals((await client.next("reading")).last, 51);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U29 read() of somebody far behind ends far, if a snapshot is welcome, and goes on if it is not",
+  checked(async () => {
+    const w = await world({ limits: { farEntries: 10 } });
+    const client = await w.client();
+    const puts = Array.from(
+      { length: 11 },
+      (_, i) => proposal(kv.put("k", "v"), i),
+    );
+    client.append(1, packRecords(...puts));
+    await client.next("appended");
+    client.read(2, 2, { far: true });
+    await client.next("reading", 2);
+    client.read(3, 1, { far: true });
+    const end = await client.next("end");
+    assertEquals([end.stream, end.reason], [3, "far"]);
+    client.read(4, 1, { far: false });
+    await client.next("reading", 4);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U29 fetch sends a snapshot from which the log goes on, and keeps the log for it",
+  checked(async () => {
+    const w = await world();
+    const client = await w.client();
+    const puts = Array.from(
+      { length: 30 },
+      (_, i) => proposal(kv.put(`k${i}`, "v"), i),
+    );
+    client.append(1, packRecords(...puts));
+    await client.next("appended");
+    client.send({ type: "fetch", channel: 1, stream: 2 });
+    const snapshot = await client.next("snapshot");
+    assertEquals([snapshot.index, snapshot.markIndex, snapshot.nodeID], [
+      31,
+      1,
+      1n,
+    ]);
+    assertEquals((await client.next("end")).reason, "done");
+    const chunks = client.messages.filter(({ type }) => type === "chunk");
+    assert(chunks.length > 0);
+    // The log is not cut before the client reads on.
+    const cutter = await w.host.logDB.open(1n, 77n);
+    await cutter.compact!(31);
+    client.read(3, snapshot.index, {
+      markIndex: snapshot.markIndex,
+      markEpoch: snapshot.markEpoch,
+    });
+    await client.next("reading", 3);
+    // That very snapshot serves the next one too.
+    const other = await w.client();
+    other.send({ type: "fetch", channel: 1, stream: 2 });
+    assert((await other.next("snapshot")).size > 0);
+    await cutter.close();
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H14 a command that is refused is a skip with its reason in the log, and its series goes on",
+  checked(async () => {
+    const w = await world({
+      validate: (_principal, cmd) =>
+        text(cmd).includes("bad") ? "No bad words here" : undefined,
+    });
+    const client = await w.client();
+    client.append(1, packRecords(registerRecord(5n, new Uint8Array())));
+    const session = (await client.next("appended")).first;
+    client.append(
+      2,
+      packRecords(
+        sessionProposal(session, 1, kv.put("a", "good")),
+        sessionProposal(session, 2, kv.put("b", "bad")),
+        sessionProposal(session, 3, kv.put("c", "good")),
+        proposal(kv.put("d", "bad")),
+        proposal(kv.put("e", "good")),
+      ),
+    );
+    const appended = await client.next("appended");
+    assertEquals(appended.refused, [3]);
+    assertEquals(appended.reasons, ["No bad words here"]);
+    assertEquals(w.core.telemetry.counts.refused, 2);
+    client.read(3, session);
+    const records = await client.entriesUpTo(session + 4, session);
+    assertEquals(
+      records.map((record) => record[0]!.toString(16)),
+      ["15", "16", "15", "14"],
+    );
+    assertMatch(text(records[1]), /No bad words here$/);
+    await w.env.advance(10);
+    assertEquals(await w.replica.read(kv.count()), 3);
+    assertEquals(w.replica.standing(session)!.next, 4);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H14 somebody else's session is refused, whatever is done with it, and one that is gone passes",
+  checked(async () => {
+    const w = await world(byToken);
+    const ann = await w.client("ann");
+    const bob = await w.client("bob");
+    // Whatever owner a client names, it is itself.
+    ann.append(
+      1,
+      packRecords(registerRecord(5n, new TextEncoder().encode("bob"))),
+    );
+    const session = (await ann.next("appended")).first;
+    bob.append(
+      1,
+      packRecords(
+        sessionProposal(session, 1, kv.put("a", "b")),
+        sessionProposal(session, 1, undefined),
+        new Uint8Array([0x13, session]),
+        claimRecord(session, 5n, 6n),
+        sessionProposal(1, 1, kv.put("a", "b")),
+        sessionProposal(9999, 1, kv.put("a", "b")),
+      ),
+    );
+    const appended = await bob.next("appended");
+    assertEquals(appended.refused, [0, 1, 2, 3, 5]);
+    assertMatch(appended.reasons[0]!, /somebody else's/);
+    assertMatch(appended.reasons[4]!, /no session 9999 yet/);
+    ann.append(2, packRecords(sessionProposal(session, 1, kv.put("a", "b"))));
+    assertEquals((await ann.next("appended")).refused, []);
+    await w.env.advance(10);
+    assertEquals(text(w.replica.standing(session)!.owner), "ann");
+    assertEquals(await w.replica.read(kv.count()), 1);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H1 a proposal under the number of somebody else's replica is refused: it would answer theirs",
+  checked(async () => {
+    const w = await world(byToken);
+    const ann = await w.client("ann");
+    const bob = await w.client("bob");
+    ann.append(1, packRecords(proposal(kv.put("a", "b"), 1, 42)));
+    await ann.next("appended");
+    bob.append(
+      1,
+      packRecords(
+        proposal(kv.put("a", "c"), 1, 43),
+        proposal(kv.put("a", "c"), 2, 42),
+        proposal(kv.put("a", "c"), 3, 43),
+      ),
+    );
+    const { refused, reasons } = await bob.next("appended");
+    assertEquals(refused, [1]);
+    assertMatch(reasons[0]!, /Another replica/);
+    ann.append(2, packRecords(proposal(kv.put("a", "d"), 2, 42)));
+    assertEquals((await ann.next("appended")).refused, []);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H14 a session whose record the server has not applied yet is waited for, in order",
+  checked(async () => {
+    const w = await world();
+    const client = await w.client();
+    // The register record and its use in one go: the replica is behind both.
+    client.append(1, packRecords(registerRecord(5n, new Uint8Array())));
+    client.append(2, packRecords(sessionProposal(2, 1, kv.put("a", "b"))));
+    client.append(3, packRecords(sessionProposal(2, 2, kv.put("c", "d"))));
+    assertEquals((await client.next("appended")).first, 2);
+    assertEquals((await client.next("appended")).first, 3);
+    assertEquals((await client.next("appended")).first, 4);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 records that only a server writes, and bytes that are no record, are refused, and the others committed",
+  checked(async () => {
+    const w = await world({ limits: { commandBytes: 100 } });
+    const client = await w.client();
+    client.append(
+      1,
+      packRecords(
+        epochRecord(1n),
+        configRecord(5),
+        new Uint8Array(),
+        new Uint8Array([0xff, 1, 2]),
+        new Uint8Array([0x12, 1]),
+        proposal(new Uint8Array(101)),
+        proposal(kv.put("a", "b")),
+      ),
+    );
+    const appended = await client.next("appended");
+    assertEquals(appended.refused, [0, 1, 2, 3, 4, 5]);
+    assertMatch(appended.reasons[5]!, /101 bytes is over the limit of 100/);
+    assertEquals(appended.first, 2);
+    client.append(2, packRecords(epochRecord(1n)));
+    assertEquals((await client.next("appended")).first, 0);
+    await w.env.advance(10);
+    assertEquals(w.replica.error, undefined);
+    assertEquals(await w.replica.read(kv.count()), 1);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U34 a client nobody knows, or not any more, is told so, and may come again with another token",
+  checked(async () => {
+    const expiry = new AbortController();
+    const w = await world({
+      authenticate: (request) => {
+        const token = request.headers.get("authorization");
+        if (token === "Bearer late") throw new Error("Directory is down");
+        if (token === "Bearer off") throw new ErrUnauthenticated("Locked out");
+        return token === "Bearer good"
+          ? { id: "ann", signal: expiry.signal }
+          : undefined;
+      },
+    });
+    const endOf = async (token: string | undefined): Promise<number> => {
+      const client = w.connect();
+      client.hello({ token }).catch(() => {});
+      return (await client.end()).code;
+    };
+    assertEquals(await endOf(undefined), 4401);
+    assertEquals(await endOf("wrong"), 4401);
+    assertEquals(await endOf("no\nheader"), 4401);
+    assertEquals(await endOf("off"), 4401);
+    // Not the token's fault: it may be good.
+    assertEquals(await endOf("late"), 1001);
+    const client = await w.client("good");
+    expiry.abort();
+    const { code, reason } = await client.end();
+    assertEquals(code, 4401);
+    assertMatch(reason, /not good any more/);
+    assertEquals(await endOf("good"), 4401);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U14 versions without overlap end the connection with what to do; else the newest of both is spoken",
+  checked(async () => {
+    const w = await world({ versions: { first: 2, last: 3 } });
+    const old = w.connect();
+    old.hello({ first: 1, last: 1 }).catch(() => {});
+    const tooOld = await old.end();
+    assertEquals(tooOld.code, 4406);
+    assertMatch(tooOld.reason, /versions 2 to 3.*1 to 1: reload the page/);
+    const young = w.connect();
+    young.hello({ first: 4, last: 5 }).catch(() => {});
+    assertMatch((await young.end()).reason, /update the server/);
+    assertEquals((await w.connect().hello({ first: 1, last: 2 })).version, 2);
+    assertEquals((await w.connect().hello({ first: 2, last: 9 })).version, 3);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 a cluster that is not there, not started any more, or not to be read is refused by channel, and by nothing else",
+  checked(async () => {
+    const w = await world({
+      ...byToken,
+      authorize: ({ id }, clusterID, action) =>
+        id !== "stranger" && (action === "read" || id !== "reader") &&
+        clusterID < 10n,
+    });
+    const client = w.connect();
+    await client.hello({ token: "reader" });
+    client.send({ type: "open", channel: 1, clusterID: 2n, nodeID: 9n });
+    assertEquals((await client.next("refused")).code, 4404);
+    client.send({ type: "open", channel: 1, clusterID: 10n, nodeID: 9n });
+    assertEquals((await client.next("refused")).code, 4403);
+    await client.open();
+    // Who may not write has each record refused: nothing waits behind it.
+    client.append(
+      5,
+      packRecords(
+        proposal(kv.put("a", "b")),
+        registerRecord(5n, new Uint8Array()),
+      ),
+    );
+    const { refused, reasons } = await client.next("appended");
+    assertEquals(refused, [0, 1]);
+    assertMatch(reasons[0]!, /may not write/);
+    client.read(6, 0);
+    await client.next("reading");
+    await w.env.until(w.host.stopCluster(1n), 10);
+    const refusal = await client.next("refused");
+    assertEquals([refusal.channel, refusal.code], [1, 1001]);
+    // What crosses it on the way is answered, and harms nothing.
+    client.read(7, 0);
+    assertEquals((await client.next("end")).reason, "failed");
+    client.append(8, packRecords(proposal(kv.put("a", "b"))));
+    assertEquals((await client.next("failed")).unknown, false);
+    client.send({ type: "readIndex", channel: 1, stream: 9 });
+    assertEquals((await client.next("failed")).stream, 9);
+    client.send({ type: "fetch", channel: 1, stream: 10 });
+    assertEquals((await client.next("end")).stream, 10);
+    client.send({ type: "close", channel: 1 });
+    client.send({ type: "stop", stream: 77 });
+    client.send({ type: "open", channel: 1, clusterID: 1n, nodeID: 9n });
+    assertEquals((await client.next("refused")).code, 4404);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 a message out of turn, unknown, or of a server ends the connection, and no other",
+  checked(async () => {
+    const w = await world();
+    const other = await w.client();
+    const violate = async (
+      act: (client: Awaited<ReturnType<typeof w.client>>) => void,
+      isOpen = true,
+    ): Promise<[number, string]> => {
+      const client = isOpen ? await w.client() : w.connect();
+      await client.until("opened", () => client.isOpen);
+      act(client);
+      const { code, reason } = await client.end();
+      return [code, reason];
+    };
+    const none = new Uint8Array();
+    for (
+      const [act, isOpen, code, words] of [
+        [(c) => c.read(1, 0), false, 4400, /read before the welcome/],
+        [(c) => c.send({ type: "ping" }), false, 4400, /before the welcome/],
+        [(c) => void c.hello().catch(() => {}), true, 4400, /Second hello/],
+        [(c) => c.transport.send(none), true, 4400, /no MessagePack/],
+        [
+          (c) => c.transport.send(new Uint8Array([0x91, 99])),
+          true,
+          4400,
+          /unknown code 99/,
+        ],
+        [
+          (c) => c.transport.send(new Uint8Array([0x92, 24, 1])),
+          true,
+          4400,
+          /1 fields, not 0/,
+        ],
+        [
+          (c) => c.send({ type: "index", stream: 1, index: 1 }),
+          true,
+          4400,
+          /server's to send/,
+        ],
+        [
+          (c) =>
+            c.send({ type: "open", channel: 1, clusterID: 1n, nodeID: 1n }),
+          true,
+          4400,
+          /Channel 1 is open already/,
+        ],
+        [
+          (c) => {
+            c.read(1, 0);
+            c.read(1, 0);
+          },
+          true,
+          4400,
+          /Stream 1 is open already/,
+        ],
+        [
+          (c) => c.transport.send(new Uint8Array(SYNC_FRAME_BYTES_MAX + 1)),
+          true,
+          4413,
+          /over the limit/,
+        ],
+        [
+          (c) =>
+            c.send({
+              type: "append",
+              channel: 1,
+              stream: 1,
+              lengths: [5],
+              bytes: none,
+            }),
+          true,
+          4400,
+          /Append has 0 bytes/,
+        ],
+        [
+          (c) => void c.hello({ frameBytesMax: 1000 }).catch(() => {}),
+          false,
+          4413,
+          /no more than 1000/,
+        ],
+      ] as const satisfies readonly (readonly [
+        (client: Awaited<ReturnType<typeof w.client>>) => void,
+        boolean,
+        number,
+        RegExp,
+      ])[]
+    ) {
+      const [was, reason] = await violate(act, isOpen);
+      assertMatch(reason, words);
+      assertEquals(was, code);
+    }
+    other.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await other.next("appended");
+    assertEquals(other.ending, undefined);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 connections, those of one principal, channels, streams and transfers are bounded, each with its reason",
+  checked(async () => {
+    let held: Promise<undefined> | undefined = undefined;
+    const w = await world({
+      ...byToken,
+      validate: () => held,
+      limits: {
+        connections: 3,
+        principalConnections: 2,
+        channels: 2,
+        streams: 4,
+        connectionTransfers: 1,
+      },
+    });
+    const one = await w.client("ann");
+    const two = await w.client("ann");
+    const three = w.connect();
+    three.hello({ token: "ann" }).catch(() => {});
+    assertMatch((await three.end()).reason, /You have 2 connections already/);
+    await w.client("bob");
+    const five = w.connect();
+    const { code, reason } = await five.end();
+    assertEquals(code, 4429);
+    assertMatch(reason, /Server has 3 connections already/);
+    await one.open(2);
+    one.send({ type: "open", channel: 3, clusterID: 1n, nodeID: 1n });
+    const refused = await one.next("refused");
+    assertEquals([refused.channel, refused.code], [3, 4429]);
+    one.isReading = false;
+    one.send({ type: "fetch", channel: 1, stream: 1 });
+    one.send({ type: "fetch", channel: 1, stream: 2 });
+    assertMatch((await one.next("end", 2)).message, /Too many snapshots/);
+    for (const stream of [1, 2]) {
+      two.read(stream, 0);
+      await two.next("reading", stream);
+    }
+    two.read(3, 0);
+    assertMatch((await two.next("end", 3)).message, /Too many reads/);
+    const late = Promise.withResolvers<undefined>();
+    held = late.promise;
+    for (const stream of [3, 4, 5]) {
+      two.append(stream, packRecords(proposal(kv.put("a", "b"))));
+    }
+    assertEquals((await two.end()).code, 4429);
+    late.resolve(undefined);
+    // Whoever left makes room.
+    await w.client("ann");
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 more appends than were granted end the connection; those granted are dealt with, and then more are",
+  checked(async () => {
+    let held: Promise<undefined> | undefined = undefined;
+    const w = await world({
+      limits: { creditBytes: 1000 },
+      validate: () => held,
+    });
+    const client = w.connect();
+    assertEquals((await client.hello()).credit, 1000);
+    await client.open();
+    const records = packRecords(proposal(new Uint8Array(400)));
+    let granted = 1000;
+    for (let stream = 1; stream <= 20; stream++) {
+      while (granted <= 0) granted += (await client.next("credit")).bytes;
+      granted -= client.append(stream, records);
+    }
+    for (let i = 0; i < 20; i++) await client.next("appended");
+    assertEquals(client.ending, undefined);
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    held = promise;
+    for (let stream = 21; stream <= 25; stream++) {
+      client.append(stream, records);
+    }
+    const { code, reason } = await client.end();
+    assertEquals(code, 4413);
+    assertMatch(reason, /More was sent than was granted/);
+    resolve(undefined);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 a client that sends more commands than it should is granted credit later, and loses nothing",
+  checked(async () => {
+    const w = await world({
+      limits: { creditBytes: 10_000, commandsPerSecond: 100 },
+    });
+    const client = await w.client();
+    const records = packRecords(
+      ...Array.from({ length: 100 }, (_, i) => proposal(kv.put("k", "v"), i)),
+    );
+    client.stepMs = 10;
+    let granted = 10_000;
+    let stream = 0;
+    const from = w.env.now();
+    while (stream < 20) {
+      while (granted <= 0) granted += (await client.next("credit")).bytes;
+      granted -= client.append(++stream, records);
+    }
+    // 2000 commands at 100 a second, but for what may be sent at once.
+    const took = w.env.now() - from;
+    assert(took > 8_000, `${took} ms`);
+    for (let i = 0; i < 20; i++) await client.next("appended");
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U38 a connection on which nothing is heard is asked, and then closed; one that says nothing of itself too",
+  checked(async () => {
+    const w = await world();
+    const mute = w.connect();
+    await w.env.advance(9_000);
+    assertEquals(mute.ending, undefined);
+    await w.env.advance(3_000);
+    assertEquals((await mute.end()).code, 4408);
+    const client = await w.client();
+    await w.env.advance(60_000);
+    assertEquals(client.ending, undefined);
+    // It hears nothing and says nothing any more.
+    client.server.isStuck = true;
+    await w.env.advance(32_000);
+    assert(w.log.some(({ code }) => code === 4408));
+    assertEquals(w.core.telemetry.counts.connections, 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U39 a reader that does not read is cut, bounded until then, and nobody else is slower",
+  checked(async () => {
+    const w = await world({ limits: { slowMs: 5_000 } });
+    const slow = await w.client();
+    const stuck = await w.client();
+    const good = await w.client();
+    slow.isReading = false;
+    for (const client of [slow, stuck, good]) client.read(1, 0);
+    for (const client of [slow, stuck, good]) await client.next("reading");
+    stuck.server.isStuck = true;
+    const big = packRecords(proposal(kv.put("k", new Uint8Array(100_000))));
+    for (let i = 1; i <= 200; i++) {
+      good.append(i + 1, big);
+      await good.next("appended");
+      if (good.messages.length > 50) good.messages.length = 0;
+    }
+    // 20 MB were written: the one has no credit left, the other does not take it.
+    assert(slow.received < 1.5 * (1 << 20), `${slow.received}`);
+    assert(
+      stuck.server.bufferedBytes < 6 * (1 << 20),
+      `${stuck.server.bufferedBytes}`,
+    );
+    assertEquals(good.ending, undefined);
+    await w.env.advance(10_000);
+    const { code, reason } = await slow.end();
+    assertEquals(code, 4503);
+    assertMatch(reason, /too slowly/);
+    assertEquals(w.log.filter(({ code }) => code === 4503).length, 2);
+    assertEquals(good.ending, undefined);
+    // It comes again and goes on where it was.
+    const again = await w.client();
+    again.read(1, 11);
+    await again.entriesUpTo(201, 11);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 a client that asks and does not listen is cut before its answers heap up",
+  checked(async () => {
+    const w = await world();
+    const client = await w.client();
+    client.server.isStuck = true;
+    // What is refused costs more to say than to ask.
+    const refused = packRecords(
+      ...Array.from({ length: 1024 }, () => epochRecord(1n)),
+    );
+    let most = 0;
+    for (let i = 1; i < 1000 && w.core.telemetry.counts.connections > 0; i++) {
+      client.append(i, refused);
+      await w.env.advance(6);
+      most = Math.max(most, client.server.bufferedBytes);
+    }
+    assertEquals(w.log.at(-1)!.code, 4503);
+    assert(most < 9 * (1 << 20), `${most}`);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U40 stop() answers the appends under way, refuses new ones, and ends every connection; twice is harmless",
+  checked(async () => {
+    const held = Promise.withResolvers<void>();
+    const w = await world({
+      validate: () => held.promise.then(() => undefined),
+    });
+    const client = await w.client();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await w.env.advance(20);
+    const stopped = w.core.stop();
+    client.append(2, packRecords(proposal(kv.put("c", "d"))));
+    const failed = await client.next("failed");
+    assertEquals([failed.stream, failed.unknown], [2, false]);
+    const late = w.connect();
+    assertEquals((await late.end()).code, 1001);
+    client.send({ type: "open", channel: 2, clusterID: 1n, nodeID: 9n });
+    assertEquals((await client.next("refused")).code, 1001);
+    assertEquals(client.ending, undefined);
+    held.resolve();
+    assertEquals((await client.next("appended")).stream, 1);
+    assertEquals((await client.end()).code, 1001);
+    await w.env.until(stopped);
+    await w.core.stop();
+    assertEquals(await w.replica.read(kv.count()), 1);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U40 stop() does not wait for ever for an append that is never decided",
+  checked(async () => {
+    const w = await world({ validate: () => new Promise(() => {}) });
+    const client = await w.client();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await w.env.advance(20);
+    await w.env.until(w.core.stop(), 1_000);
+    assertEquals((await client.end()).code, 1001);
+    assert(w.log.some(({ event }) => event === "drain failed"));
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "R5 validate() that throws fails the append and adds nothing; the client may try again",
+  checked(async () => {
+    let isBroken = true;
+    const w = await world({
+      validate: () => {
+        if (isBroken) throw new TypeError("Oops");
+        return undefined;
+      },
+    });
+    const client = await w.client();
+    const records = packRecords(proposal(kv.put("a", "b")));
+    client.append(1, records);
+    assertEquals((await client.next("failed")).unknown, false);
+    isBroken = false;
+    client.append(2, records);
+    assertEquals((await client.next("appended")).first, 2);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H12 checkpoints of the server's replica go to each client; a client's that differs is counted and changes nothing",
+  checked(async () => {
+    const w = await world({ config: { hashEntries: 10 } });
+    const client = await w.client();
+    const puts = Array.from(
+      { length: 20 },
+      (_, i) => proposal(kv.put(`k${i}`, "v"), i),
+    );
+    client.append(1, packRecords(...puts));
+    const first = await client.next("checkpoint");
+    assertEquals([first.nodeID, first.index], [1n, 10]);
+    const second = await client.next("checkpoint");
+    assertEquals(second.index, 20);
+    // Whoever comes later gets those still on the board.
+    const late = await w.client();
+    assertEquals((await late.next("checkpoint")).index, 10);
+    client.send({ ...first, nodeID: 100n });
+    await w.env.advance(20);
+    assertEquals(w.core.telemetry.counts.diverged, 0);
+    client.send({ ...second, nodeID: 100n, state: 42n });
+    // Nobody speaks for another replica.
+    client.send({ ...second, nodeID: 1n, state: 42n });
+    await w.env.advance(20);
+    assertEquals(w.core.telemetry.counts.diverged, 1);
+    assertEquals(w.replica.error, undefined);
+    assertEquals(await w.replica.read(kv.count()), 20);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H12 explain gives the hashes the server's replica has after each entry, or says that it cannot",
+  checked(async () => {
+    const w = await world({ config: { hashEntries: 5 } });
+    const client = await w.client();
+    const puts = Array.from(
+      { length: 20 },
+      (_, i) => proposal(kv.put(`k${i}`, "v"), i),
+    );
+    client.append(1, packRecords(...puts));
+    const checkpoint = await client.next("checkpoint");
+    assertEquals(checkpoint.index, 5);
+    const explain = (stream: number, after: number, upTo: number): void =>
+      client.send({ type: "explain", channel: 1, stream, after, upTo });
+    explain(2, 0, 10);
+    explain(3, 0, 10);
+    // One at a time; it is replayed.
+    assertEquals((await client.next("failed")).stream, 3);
+    const hashes = await client.next("hashes");
+    const at = hashes.indexes.indexOf(5);
+    assertEquals(hashes.indexes.length, 10);
+    assertEquals(hashes.states[at], checkpoint.state);
+    assertEquals(hashes.sessions[at], checkpoint.sessions);
+    explain(4, 0, 22);
+    assertEquals((await client.next("failed")).stream, 4);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H8 a kept snapshot that is damaged ends its transfer, and the next one gets another",
+  checked(async () => {
+    const snapshots = new MemorySnapshotStore();
+    const open = snapshots.open.bind(snapshots);
+    const w = await world({ host: { snapshots } });
+    const client = await w.client();
+    client.append(
+      1,
+      packRecords(...[1, 2, 3].map((i) => proposal(kv.put(`${i}`, "v"), i))),
+    );
+    await client.next("appended");
+    await w.env.until(w.replica.requestSnapshot(), 1);
+    client.append(2, packRecords(proposal(kv.put("4", "v"), 4)));
+    await client.next("appended");
+    snapshots.open = (info): ReadableStream<Uint8Array> => {
+      const content = open(info) as ReadableStream<Uint8Array>;
+      if (info.index > 4) return content;
+      let at = 0;
+      return content.pipeThrough(
+        new TransformStream({
+          transform(chunk, controller): void {
+            const bytes = chunk.slice();
+            const wrong = info.size - 3 - at;
+            if (wrong >= 0 && wrong < bytes.length) bytes[wrong]! ^= 1;
+            at += bytes.length;
+            controller.enqueue(bytes);
+          },
+        }),
+      );
+    };
+    client.send({ type: "fetch", channel: 1, stream: 3 });
+    assertEquals((await client.next("snapshot")).index, 4);
+    // What is wrong does not go out as if it were good.
+    assertEquals((await client.next("end")).reason, "failed");
+    client.send({ type: "fetch", channel: 1, stream: 4 });
+    assertEquals((await client.next("snapshot")).index, 5);
+    assertEquals((await client.next("end")).reason, "done");
+    assertEquals(w.core.transfers, 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H7 a snapshot that is downloaded and not read is given up, so that the log can be cut",
+  checked(async () => {
+    const w = await world({ limits: { slowMs: 5_000, transfers: 1 } });
+    const client = await w.client();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await client.next("appended");
+    const get = (): Promise<Response> =>
+      w.env.until(
+        handle(
+          w.core,
+          new Request("http://sync.test/clusters/1/snapshot"),
+          undefined,
+        )!,
+        1,
+      );
+    const response = await get();
+    assertEquals(response.status, 200);
+    const busy = await get();
+    assertEquals(busy.status, 503);
+    assertMatch(await busy.text(), /Too many snapshots/);
+    await w.env.advance(6_000);
+    const error = await rejection(response.arrayBuffer());
+    assertMatch((error as Error).message, /too slowly/);
+    assertEquals(w.core.transfers, 0);
+    const again = await get();
+    assertEquals((await again.arrayBuffer()).byteLength > 100, true);
+    assertEquals(w.core.transfers, 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H14 a principal whose name is too long for a record owns its sessions by the hash of it",
+  checked(async () => {
+    const w = await world(byToken);
+    const long = "x".repeat(300);
+    const ann = await w.client(long);
+    const bob = await w.client(`${long}y`);
+    ann.append(1, packRecords(registerRecord(5n, new Uint8Array())));
+    const session = (await ann.next("appended")).first;
+    const record = packRecords(sessionProposal(session, 1, kv.put("a", "b")));
+    bob.append(1, record);
+    assertEquals((await bob.next("appended")).refused, [0]);
+    ann.append(2, record);
+    assertEquals((await ann.next("appended")).refused, []);
+    const { owner } = w.replica.standing(session)!;
+    assertEquals([owner.length, owner[0]], [33, 0xff]);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U39 a cluster whose replica fails is refused from then on, and others on the same connection go on",
+  checked(async () => {
+    const w = await world();
+    class Fragile extends KVStateMachine {
+      override update(cmd: Uint8Array): Result {
+        if (text(cmd).includes("poison")) throw new Error("Ouch");
+        return super.update(cmd);
+      }
+    }
+    const fragile = await w.host.startCluster(() => new Fragile(), {
+      clusterID: 2n,
+      nodeID: 1n,
+    });
+    const client = await w.client();
+    await client.open(2, 2n);
+    client.append(1, packRecords(proposal(kv.put("poison", "v"))), 2);
+    const refused = await client.next("refused");
+    assertEquals([refused.channel, refused.code], [2, 1001]);
+    assert(fragile.error !== undefined);
+    client.send({ type: "open", channel: 3, clusterID: 2n, nodeID: 9n });
+    assertMatch((await client.next("refused")).reason, /has failed/);
+    client.append(2, packRecords(proposal(kv.put("a", "v"))));
+    await client.next("appended", 2);
+    assertEquals(await w.replica.read(kv.count()), 1);
+    await w.stop();
+  }),
+);

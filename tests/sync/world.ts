@@ -1,0 +1,1055 @@
+/**
+ * A whole world in one process, over simulated network and time: a server that
+ * dies and comes back, devices that submit commands, die, are offline, copied
+ * and refused, and what must be true of all of them whatever happens.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import {
+  BlockLogDB,
+  BlockOutbox,
+  BlockSnapshotStore,
+  ErrClusterClosed,
+  ErrDiverged,
+  ErrOutboxCopied,
+  ErrProposalRefused,
+  ErrStoreFull,
+  ErrSystemBusy,
+  ErrUnknownOutcome,
+  type HostEvent,
+  type LogDB,
+  MemoryBlockStore,
+  MemoryLogDB,
+  NodeHost,
+  type Replica,
+  type Result,
+  type Submission,
+} from "../../mod.ts";
+import { SYNC_BUFFERED_BYTES_MAX } from "../../src/limits.ts";
+import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
+import { Core } from "../../src/sync/server/core.ts";
+import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
+import {
+  bytes,
+  ManualEnv,
+  randomOf,
+  settle,
+  text,
+} from "../nodehost/support.ts";
+import { LEDGERS, POISON, startLedger } from "./world_machines.ts";
+import { type Cut, Network } from "./world_network.ts";
+
+const CLUSTER = 1n;
+const REFUSED = "Nobody takes that";
+/** What the server refuses. */
+const BAD = "bad";
+const CUTS: readonly Cut[] = ["clean", "halves", "silent"];
+
+/** What is to go wrong in a world; that connections break and processes die always does. */
+export interface Profile {
+  /** Commands that are refused, one in so many; 0 for none. */
+  readonly refusals: number;
+  /** Whether sessions are evicted while their clients are away. */
+  readonly evictions: boolean;
+  /** Whether the log is cut while clients are away. */
+  readonly compaction: boolean;
+  /** Whether tokens expire. */
+  readonly tokens: boolean;
+  /** Whether an outbox is copied to another device. */
+  readonly copies: boolean;
+  /** Whether outboxes fail to write. */
+  readonly fullStores: boolean;
+  /** Whether power is cut, so that what was written last is lost. */
+  readonly powerCuts: boolean;
+}
+
+/** What happened in worlds, so that one sees that it happened at all. */
+export type Counts = Record<string, number>;
+
+/** A command of a device, and what is known of it. */
+interface Command {
+  readonly text: string;
+  /** Whether the device may say that it has it; `kept` once it does. */
+  state: "asked" | "kept" | "turned down";
+  submission: Submission | undefined;
+  result: Result | undefined;
+  error: unknown;
+  /** Whether power was cut before it was surely written. */
+  mayBeLost: boolean;
+  isDismissed: boolean;
+}
+
+function isBad({ text }: { text: string }): boolean {
+  return text.includes(BAD) || text.includes(POISON);
+}
+
+/** A store and what is under it. */
+class Store {
+  readonly inner: MemoryBlockStore;
+  faulty: FaultyBlockStore;
+  readonly #asynchronous: boolean;
+
+  constructor(asynchronous: boolean, inner = new MemoryBlockStore()) {
+    this.#asynchronous = asynchronous;
+    this.inner = inner;
+    this.faulty = this.#over(inner);
+  }
+
+  #over(store: MemoryBlockStore): FaultyBlockStore {
+    return new FaultyBlockStore({ store, asynchronous: this.#asynchronous });
+  }
+
+  /** Whoever has it open has it no more; of what was written last, `kept` writes are there. */
+  crash(kept: number): void {
+    this.faulty = this.faulty.crash(kept);
+  }
+
+  /** Another store with the same in it. */
+  copy(): Store {
+    const copy = new MemoryBlockStore();
+    copy.write({ put: this.inner.list("", "\x7f") }, "strict");
+    return new Store(this.#asynchronous, copy);
+  }
+}
+
+/** One life of a device: from a start to a stop or crash. */
+class Life {
+  readonly db: RemoteLogDB;
+  readonly host: NodeHost;
+  replica: Replica | undefined;
+  isOver = false;
+  /** The highest index it had applied when it was last looked at. */
+  applied = 0;
+  /** The longest list of what was committed that it has shown. */
+  committed: readonly string[] = [];
+  readonly events: HostEvent[] = [];
+  readonly states: Set<RemoteState> = new Set();
+
+  constructor(db: RemoteLogDB, host: NodeHost) {
+    this.db = db;
+    this.host = host;
+    db.watch(({ state }) => this.states.add(state));
+  }
+}
+
+/** A device that submits commands. */
+export class Device {
+  readonly name: string;
+  readonly nodeID: bigint;
+  readonly kind: (typeof LEDGERS)[number];
+  /** Whose it is. */
+  readonly owner: string;
+  outbox: Store;
+  readonly stores: Store[];
+  /** Whether it has a copy of the log and its own snapshots. */
+  readonly hasCopy: boolean;
+  readonly snapshotEntries: number;
+  readonly commands: Map<string, Command> = new Map();
+  /** Those that it must show in its present life, until they are refused. */
+  readonly shown: Set<string> = new Set();
+  life: Life | undefined;
+  isOffline = false;
+  isCopied = false;
+  /** Whether it may have missed what became of a command. */
+  hasSkipped = false;
+  count = 0;
+
+  constructor(
+    name: string,
+    nodeID: bigint,
+    random: () => number,
+    options: { owner?: string; outbox?: Store } = {},
+  ) {
+    this.name = name;
+    this.nodeID = nodeID;
+    this.owner = options.owner ?? name;
+    this.kind = LEDGERS[random() % LEDGERS.length]!;
+    this.hasCopy = this.kind !== "disk" && random() % 2 === 0;
+    this.snapshotEntries = random() % 2 === 0 ? 0 : 10 + random() % 20;
+    const asynchronous = random() % 2 === 0;
+    this.outbox = options.outbox ?? new Store(asynchronous);
+    this.stores = [1, 2, 3].map(() => new Store(asynchronous));
+  }
+
+  /** Whether what it has applied is there again after it was killed. */
+  get isDurable(): boolean {
+    return this.kind === "disk" || this.hasCopy;
+  }
+
+  get replica(): Replica | undefined {
+    return this.life?.replica;
+  }
+
+  add(name: string, more: Partial<Command> = {}): Command {
+    const command: Command = {
+      text: name,
+      state: "asked",
+      submission: undefined,
+      result: undefined,
+      error: undefined,
+      mayBeLost: false,
+      isDismissed: false,
+      ...more,
+    };
+    this.commands.set(name, command);
+    return command;
+  }
+
+  /** Whether a command is one that it has, and that the cluster may have. */
+  mustShow(command: string): boolean {
+    const { submission, isDismissed } = this.commands.get(command)!;
+    const state = submission?.state ?? "queued";
+    return !isDismissed && (state === "queued" || state === "applied");
+  }
+}
+
+/** What a view has shown, to be compared with what was committed in the end. */
+interface Seen {
+  readonly device: string;
+  readonly from: number;
+  readonly list: readonly string[];
+}
+
+/** The server and its devices. */
+export class World {
+  readonly seed: number;
+  readonly profile: Profile;
+  readonly env: ManualEnv;
+  readonly random: () => number;
+  readonly network: Network;
+  readonly devices: Device[] = [];
+  readonly counts: Counts;
+  readonly #serverKind: (typeof LEDGERS)[number];
+  readonly #snapshotEntries: number;
+  readonly #sessionsMax: number;
+  #store: Store | undefined;
+  #memory: MemoryLogDB | undefined;
+  #logDB: LogDB | undefined;
+  #host: NodeHost | undefined;
+  #core: Core | undefined;
+  #replica: Replica | undefined;
+  isDown = false;
+  /** What goes on beside what a test does: the end of what was killed, mostly. */
+  readonly #background = new Set<Promise<unknown>>();
+  readonly #failures: string[] = [];
+  readonly #tokens = new Map<string, { held: number; good: number }>();
+  #signals = new Map<string, AbortController>();
+  readonly #seen: Seen[] = [];
+  #evictions = 0;
+  #isHealed = false;
+  /** Whether the server was put back to an older state of its store. */
+  isRestored = false;
+
+  constructor(seed: number, profile: Profile, counts: Counts = {}) {
+    this.seed = seed;
+    this.profile = profile;
+    this.counts = counts;
+    this.env = new ManualEnv(seed);
+    this.random = randomOf(seed);
+    this.network = new Network(this.env, this.random);
+    this.#serverKind = (["fork", "plain", "concurrent"] as const)[
+      this.random() % 3
+    ]!;
+    this.#snapshotEntries = profile.compaction ? 8 + this.random() % 25 : 0;
+    this.#sessionsMax = profile.evictions ? 6 : 4096;
+    if (this.random() % 3 === 0) {
+      this.#memory = new MemoryLogDB({ env: this.env });
+    } else this.#store = new Store(this.random() % 2 === 0);
+  }
+
+  chance(of: number): boolean {
+    return this.random() % of === 0;
+  }
+
+  count(what: string): void {
+    this.counts[what] = (this.counts[what] ?? 0) + 1;
+  }
+
+  fail(what: string): void {
+    this.#failures.push(`${what} (at ${this.env.now()} ms)`);
+  }
+
+  /** Throws what has gone wrong so far. */
+  check(): void {
+    assertEquals(this.#failures, []);
+  }
+
+  #behind(work: Promise<unknown>): void {
+    const done = work.catch(() => {}).finally(() =>
+      this.#background.delete(done)
+    );
+    this.#background.add(done);
+  }
+
+  // ------------------------------------------------------------- the server
+
+  get server(): Replica {
+    return this.#replica!;
+  }
+
+  get isUp(): boolean {
+    return this.#core !== undefined;
+  }
+
+  async startServer(): Promise<void> {
+    const { env } = this;
+    if (this.#store !== undefined) {
+      const { faulty } = this.#store;
+      this.#logDB = new BlockLogDB(faulty, {
+        env,
+        snapshots: new BlockSnapshotStore(faulty, { env }),
+      });
+    } else this.#logDB = this.#memory!;
+    const host = this.#host = new NodeHost({
+      logDB: this.#logDB,
+      env,
+      onEvent: (event) => {
+        if (this.#host === host) this.#serverEvent(event);
+      },
+    });
+    this.#replica = await env.until(
+      startLedger(host, this.#serverKind, {
+        clusterID: CLUSTER,
+        nodeID: 1n,
+        sessionsMax: this.#sessionsMax,
+        snapshotEntries: this.#snapshotEntries,
+        compactionOverhead: this.#snapshotEntries === 0 ? 0 : this.seed % 9,
+        hashEntries: 8,
+      }, new MemoryBlockStore()),
+      50,
+    );
+    this.#core = new Core(host, {
+      limits: {
+        farEntries: 30,
+        heartbeatMs: 2_000,
+        creditBytes: 4_096,
+        commandsPerSecond: 300,
+      },
+      authenticate: (request) => this.#authenticate(request),
+      validate: async (_, cmd) => {
+        // It takes its time now and then.
+        if (this.chance(4)) await Promise.resolve();
+        return isBad({ text: text(cmd) }) ? REFUSED : undefined;
+      },
+      log: ({ event, code, error }) => {
+        if (code !== undefined) this.count(`server: ${event} ${code}`);
+        if (error !== undefined && event === "connection failed") {
+          this.fail(`${event}: ${error}`);
+        }
+      },
+    });
+  }
+
+  #serverEvent(event: HostEvent): void {
+    this.count(`server: ${event.type}`);
+    if (event.type === "failed" || event.type === "diverged") {
+      this.fail(`server ${event.type}: ${event.error}`);
+    }
+  }
+
+  /** The server stops as it should, or its process is killed; its store stays. */
+  async stopServer(how: "stop" | "kill" | "power cut"): Promise<void> {
+    const core = this.#core!;
+    const host = this.#host!;
+    const logDB = this.#logDB!;
+    this.#core = this.#host = this.#replica = undefined;
+    this.count(`server: ${how}`);
+    const end = async (): Promise<void> => {
+      await core.stop();
+      await host.stop();
+      assertEquals(core.telemetry.counts.connections, 0);
+      if (this.#store === undefined) return;
+      await logDB.close();
+      await logDB.snapshots?.close();
+    };
+    if (how === "stop") return await this.env.until(end(), 50);
+    this.network.die(undefined, "server");
+    if (this.#store === undefined) return await this.env.until(end(), 50);
+    const { faulty } = this.#store;
+    this.#store.crash(
+      how === "kill" ? Infinity : this.random() % (faulty.unsynced + 1),
+    );
+    this.#behind(end());
+  }
+
+  /** What the server has on its store. */
+  backup(): () => void {
+    const copy = this.#store!.copy();
+    return () => this.#store = copy;
+  }
+
+  #authenticate(
+    request: Request,
+  ): { id: string; signal: AbortSignal } | undefined {
+    const [, owner, number] = /^Bearer (.*) (\d+)$/.exec(
+      request.headers.get("authorization") ?? "",
+    )!;
+    if (Number(number) < this.#token(owner!).good) return undefined;
+    let controller = this.#signals.get(owner!);
+    if (controller === undefined || controller.signal.aborted) {
+      this.#signals.set(owner!, controller = new AbortController());
+    }
+    return { id: owner!, signal: controller.signal };
+  }
+
+  #token(owner: string): { held: number; good: number } {
+    let token = this.#tokens.get(owner);
+    if (token === undefined) {
+      this.#tokens.set(owner, token = { held: 1, good: 1 });
+    }
+    return token;
+  }
+
+  #expire(owner: string): void {
+    const token = this.#token(owner);
+    token.good = token.held + 1;
+    this.#signals.get(owner)?.abort();
+  }
+
+  #renew(owner: string): void {
+    const token = this.#token(owner);
+    if (token.held >= token.good) return;
+    token.held = token.good;
+    for (const device of this.devices) {
+      if (device.owner === owner) device.life?.db.reconnect();
+    }
+  }
+
+  // ------------------------------------------------------------ the devices
+
+  addDevice(
+    name: string,
+    options: { owner?: string; outbox?: Store } = {},
+  ): Device {
+    const nodeID = BigInt(this.devices.length + 2);
+    const device = new Device(name, nodeID, this.random, options);
+    this.devices.push(device);
+    return device;
+  }
+
+  #db(device: Device, copy: FaultyBlockStore): RemoteLogDB {
+    const { name, owner } = device;
+    return new RemoteLogDB("ws://server/sync", {
+      env: this.env,
+      hints: () => () => {},
+      token: () => `${owner} ${this.#token(owner).held}`,
+      ...(device.hasCopy ? { copy } : {}),
+      connect: (url) => {
+        const [here, there] = this.network.connect(name);
+        if (device.isOffline || this.isDown || this.#core === undefined) {
+          this.network.refuse(here);
+        } else {
+          this.#core.accept(there, {
+            url: url.replace("ws:", "http:"),
+            headers: new Headers(),
+          });
+        }
+        return here;
+      },
+    });
+  }
+
+  /** A device begins to start; others go on meanwhile. */
+  start(device: Device): void {
+    const { env } = this;
+    const [copy, snapshots, machine] = device.stores.map((s) => s.faulty);
+    const db = this.#db(device, copy!);
+    const outbox = new BlockOutbox(device.outbox.faulty, { env });
+    const own = device.hasCopy || device.kind === "disk"
+      ? new BlockSnapshotStore(snapshots!, { env })
+      : undefined;
+    const host = new NodeHost({
+      logDB: db,
+      env,
+      outbox,
+      ...(own === undefined ? {} : { snapshots: own }),
+      onEvent: (event) => this.#deviceEvent(device, life, event),
+    });
+    const life: Life = new Life(db, host);
+    device.life = life;
+    // What was committed is known from the log alone, and it may be far away.
+    if (!device.isDurable) device.shown.clear();
+    const config = {
+      clusterID: CLUSTER,
+      nodeID: device.nodeID,
+      snapshotEntries: device.snapshotEntries,
+      hashEntries: 8,
+    };
+    this.#behind(
+      startLedger(host, device.kind, config, machine!).then(
+        (replica) => this.#started(device, life, replica),
+        (error) => {
+          if (life.isOver) return;
+          if (this.isRestored && error instanceof ErrDiverged) {
+            this.count("device: start diverged");
+          } else this.fail(`${device.name} did not start: ${error}`);
+        },
+      ),
+    );
+  }
+
+  #deviceEvent(device: Device, life: Life, event: HostEvent): void {
+    life.events.push(event);
+    if (life.isOver) return;
+    this.count(`device: ${event.type}`);
+    switch (event.type) {
+      case "outbox failed":
+        if (event.error instanceof ErrOutboxCopied) {
+          device.isCopied = true;
+          this.count("copied");
+          if (!this.profile.copies) this.fail(`${device.name} is no copy`);
+        }
+        break;
+      case "recovered":
+        device.hasSkipped = true;
+        break;
+      case "failed":
+        if (this.isRestored && event.error instanceof ErrDiverged) break;
+        this.fail(`${device.name} failed: ${event.error}`);
+        break;
+      case "diverged":
+      case "hash failed":
+      case "close failed":
+        this.fail(`${device.name} ${event.type}: ${event.error}`);
+    }
+  }
+
+  #started(device: Device, life: Life, replica: Replica): void {
+    if (life.isOver) return;
+    life.replica = replica;
+    for (const submission of replica.pending()) {
+      const name = text(submission.cmd);
+      const command = device.commands.get(name);
+      if (command === undefined || command.state === "turned down") {
+        this.fail(`${device.name} has ${name}, which nobody gave it`);
+        continue;
+      }
+      if (command.isDismissed) continue;
+      command.state = "kept";
+      command.mayBeLost = false;
+      device.shown.add(name);
+      this.#follow(command, submission);
+    }
+    this.#watch(device, life, replica);
+  }
+
+  #follow(command: Command, submission: Submission): void {
+    command.submission = submission;
+    command.error = undefined;
+    submission.result.then(
+      (result) => command.result = result,
+      (error) => command.error = error,
+    );
+  }
+
+  /** Somebody looks at a device all the time: nothing they have submitted is to vanish from there (U30). */
+  #watch(device: Device, life: Life, replica: Replica): void {
+    if (device.kind === "plain" || device.kind === "concurrent") return;
+    const watch = replica.watch<string[]>(null);
+    let mine: string[] = [];
+    watch.subscribe(() => {
+      const list = watch.getSnapshot();
+      if (list === undefined || life.isOver) return;
+      const has = new Set(list);
+      if (has.size < list.length) this.fail(`${device.name} sees one twice`);
+      for (const name of mine) {
+        if (!has.has(name) && device.mustShow(name)) {
+          this.fail(`${device.name} sees ${name} no more`);
+        }
+      }
+      mine = list.filter((name) => device.commands.has(name));
+    });
+  }
+
+  submit(device: Device): void {
+    const { replica, life } = device;
+    if (replica === undefined) return;
+    const { refusals } = this.profile;
+    const kind = refusals === 0 || !this.chance(refusals)
+      ? ""
+      : this.chance(3)
+      ? POISON
+      : BAD;
+    const name = `${device.name}:${device.count++}:${kind}`;
+    const command = device.add(name);
+    this.count("submitted");
+    replica.submit(bytes(name)).then(
+      (submission) => {
+        if (life!.isOver) return;
+        command.state = "kept";
+        device.shown.add(name);
+        this.#follow(command, submission);
+      },
+      (error) => {
+        // Of what was asked of a process that is dead, nobody knows.
+        if (life!.isOver) return;
+        if (error instanceof ErrStoreFull) command.state = "turned down";
+        else if (error instanceof ErrOutboxCopied && device.isCopied) {
+          // It may have been written just before that was found out.
+        } else if (error instanceof ErrUnknownOutcome) {
+          this.count("submit unknown");
+        } else if (error instanceof ErrClusterClosed && this.isRestored) {
+          command.state = "turned down";
+        } else this.fail(`submit of ${name}: ${error}`);
+      },
+    );
+  }
+
+  /** A device stops as it should, or its process dies, or its power is cut. */
+  async stop(
+    device: Device,
+    how: "stop" | "kill" | "power cut",
+  ): Promise<void> {
+    const { life } = device;
+    if (life === undefined) return;
+    device.life = undefined;
+    this.count(`device: ${how}`);
+    const end = async (): Promise<void> => {
+      await life.host.stop();
+      await life.db.close();
+    };
+    if (how === "stop") {
+      await this.env.until(end(), 20);
+      life.isOver = true;
+      device.hasSkipped ||= !device.isDurable;
+      return;
+    }
+    life.isOver = true;
+    this.network.die(device.name, "client");
+    for (const store of [device.outbox, ...device.stores]) {
+      const { unsynced } = store.faulty;
+      store.crash(
+        how === "kill" ? Infinity : this.random() % (unsynced + 1),
+      );
+    }
+    if (how === "power cut") {
+      device.shown.clear();
+      for (const command of device.commands.values()) command.mayBeLost = true;
+    }
+    device.hasSkipped = true;
+    this.#behind(end());
+  }
+
+  /** Another device begins with what a device has in its outbox. */
+  copy(device: Device): void {
+    const outbox = device.outbox.copy();
+    const { name, owner } = device;
+    const copy = this.addDevice(`${name}'`, { owner, outbox });
+    for (const [name, command] of device.commands) {
+      copy.commands.set(name, { ...command, mayBeLost: true });
+    }
+    copy.hasSkipped = true;
+    this.count("copies");
+    this.start(copy);
+  }
+
+  // ------------------------------------------------------------ looking at it
+
+  /** Looks at a device, as its user does. */
+  observe(device: Device): void {
+    const { replica, life } = device;
+    if (replica === undefined || replica.error !== undefined) return;
+    const { appliedIndex } = replica;
+    if (appliedIndex < life!.applied) {
+      this.fail(
+        `${device.name} went back from ${life!.applied} to ${appliedIndex}`,
+      );
+    }
+    life!.applied = appliedIndex;
+    try {
+      this.#look(device, life!, replica);
+    } catch (error) {
+      if (!(error instanceof ErrSystemBusy)) {
+        this.fail(`${device.name} cannot be looked at: ${error}`);
+      }
+    }
+  }
+
+  #look(device: Device, life: Life, replica: Replica): void {
+    const committed = replica.staleRead(null) as string[];
+    if (committed.length < life.committed.length) {
+      this.fail(`${device.name} shows less than before`);
+    }
+    life.committed = committed;
+    const must = [...device.shown];
+    const queued = replica.pending().filter(({ state }) => state === "queued")
+      .map(({ cmd }) => text(cmd)).filter((cmd) => !cmd.includes(POISON));
+    const answer = replica.view.lookup(null) as string[] | Promise<string[]>;
+    if (!(answer instanceof Promise)) {
+      this.count("views");
+      const expected = [...committed, ...queued];
+      if (`${answer}` !== `${expected}`) {
+        this.fail(`${device.name} sees ${answer}, not ${expected}`);
+      }
+      return this.#judge(device, must, committed.length, answer);
+    }
+    this.#behind(
+      answer.then((list) => {
+        this.count("later views");
+        if (life.isOver) return;
+        this.#judge(device, must, committed.length, list);
+      }, (error) => {
+        if (
+          !(error instanceof ErrSystemBusy || error instanceof ErrClusterClosed)
+        ) this.fail(`${device.name} cannot be looked at: ${error}`);
+      }),
+    );
+  }
+
+  #judge(
+    device: Device,
+    must: readonly string[],
+    from: number,
+    list: readonly string[],
+  ): void {
+    const has = new Set(list);
+    if (has.size < list.length) {
+      this.fail(`${device.name} sees a command twice: ${list}`);
+    }
+    for (const name of must) {
+      const isMissing = !has.has(name) && device.mustShow(name) &&
+        !name.includes(POISON);
+      // What was refused just now is to be gone.
+      if (isMissing) this.fail(`${device.name} does not see ${name}: ${list}`);
+    }
+    this.#seen.push({ device: device.name, from, list });
+  }
+
+  // ------------------------------------------------------------- what happens
+
+  /** Something happens, and some time passes. */
+  async step(): Promise<void> {
+    const { random, network } = this;
+    for (const device of this.devices) {
+      if (device.isCopied) continue;
+      for (let n = random() % 6 - 2; n > 0; n--) this.submit(device);
+    }
+    const device = this.devices[random() % this.devices.length]!;
+    switch (random() % 24) {
+      case 0:
+        network.cut(device.name, CUTS[random() % 3]!);
+        break;
+      case 1:
+        network.cut(undefined, CUTS[random() % 3]!);
+        break;
+      case 2:
+        network.stall(device.name, random() % 6_000);
+        break;
+      case 3:
+      case 4:
+        device.isOffline = !device.isOffline;
+        if (device.isOffline) network.cut(device.name, CUTS[random() % 3]!);
+        break;
+      case 5:
+        this.isDown = this.chance(2);
+        break;
+      case 6:
+      case 7:
+        await this.#dieOrStart(device);
+        break;
+      case 8:
+        await this.#serverDies();
+        break;
+      case 9:
+        if (!this.profile.tokens) break;
+        if (this.chance(2)) this.#expire(device.owner);
+        else this.#renew(device.owner);
+        break;
+      case 10:
+        if (this.profile.evictions) this.#evict();
+        break;
+      case 11:
+        if (this.profile.compaction && this.isUp) {
+          this.#behind(this.server.requestSnapshot());
+        }
+        break;
+      case 12:
+        if (this.profile.copies && this.devices.length < 5) {
+          if (device.owner === device.name) this.copy(device);
+        }
+        break;
+      case 13:
+        if (this.profile.fullStores) this.#breakStore(device);
+        break;
+      case 14:
+        this.#dismiss(device);
+        break;
+    }
+    const time = this.chance(12) ? random() % 40_000 : random() % 400;
+    for (let left = time; left > 0;) {
+      const part = Math.min(left, 1 + random() % (1 + (time >> 1)));
+      await this.env.advance(part);
+      left -= part;
+      for (const device of this.devices) {
+        if (this.chance(2)) this.observe(device);
+      }
+    }
+    this.check();
+  }
+
+  async #dieOrStart(device: Device): Promise<void> {
+    if (device.life === undefined) return this.start(device);
+    const { powerCuts } = this.profile;
+    await this.stop(
+      device,
+      this.chance(3)
+        ? "stop"
+        : powerCuts && this.chance(2)
+        ? "power cut"
+        : "kill",
+    );
+    if (this.chance(2)) this.start(device);
+  }
+
+  async #serverDies(): Promise<void> {
+    if (this.isUp) {
+      await this.stopServer(
+        this.chance(3) ? "stop" : this.chance(2) ? "kill" : "power cut",
+      );
+      if (this.chance(2)) return;
+    }
+    await this.startServer();
+  }
+
+  /** Others open so many sessions that those of the devices have to go. */
+  #evict(): void {
+    if (!this.isUp) return;
+    this.#evictions++;
+    this.count("evictions");
+    for (let i = 0; i < this.#sessionsMax; i++) {
+      this.#behind(this.server.openSession());
+    }
+  }
+
+  #breakStore(device: Device): void {
+    const { faulty } = device.outbox;
+    const isUnknown = this.chance(2);
+    faulty.fault = {
+      at: faulty.writes + 1 + this.random() % 4,
+      times: 1 + this.random() % 3,
+      after: isUnknown && this.chance(2),
+      error: isUnknown
+        ? new ErrUnknownOutcome("Who knows")
+        : new ErrStoreFull(),
+    };
+  }
+
+  #dismiss(device: Device): void {
+    for (const submission of device.replica?.pending() ?? []) {
+      if (submission.state !== "refused" || this.chance(2)) continue;
+      device.commands.get(text(submission.cmd))!.isDismissed = true;
+      this.#behind(submission.dismiss());
+    }
+  }
+
+  // ----------------------------------------------------------------- the end
+
+  /** All is well again; resolves once everybody has everything. */
+  async heal(): Promise<void> {
+    this.#isHealed = true;
+    this.isDown = false;
+    if (!this.isUp) await this.startServer();
+    for (const device of this.devices) {
+      device.isOffline = false;
+      device.outbox.faulty.fault = undefined;
+      this.#renew(device.owner);
+      if (device.life === undefined) this.start(device);
+    }
+    for (let i = 0; i < 600 && !this.#isSettled; i++) {
+      await this.env.advance(500);
+      for (const device of this.devices) this.observe(device);
+      this.check();
+    }
+    if (!this.#isSettled) this.fail(`Never settled: ${this.#standing()}`);
+    this.check();
+  }
+
+  get #isSettled(): boolean {
+    return this.devices.every((device) => {
+      const { replica } = device;
+      if (this.isRestored && this.hasDiverged(device)) return true;
+      return replica !== undefined &&
+        replica.appliedIndex === this.server.appliedIndex &&
+        (device.isCopied ||
+          replica.pending().every(({ state }) => state !== "queued"));
+    });
+  }
+
+  hasDiverged({ life }: Device): boolean {
+    return life!.replica === undefined
+      ? life!.events.length === 0
+      : life!.replica.error instanceof ErrDiverged;
+  }
+
+  #standing(): string {
+    const devices = this.devices.map(({ name, kind, life }) => {
+      const { replica } = life!;
+      const pending = replica?.pending().map(({ cmd, state }) =>
+        `${text(cmd)} ${state}`
+      );
+      return `${name} (${kind}) ${life!.db.state} ${
+        life!.db.status.error
+      } at ${replica?.appliedIndex}: ${pending}`;
+    });
+    return `server at ${this.server.appliedIndex}; ${devices.join("; ")}`;
+  }
+
+  /** Sees to it that the log is cut where it can be, and that it is short then. */
+  async checkLog(): Promise<void> {
+    if (this.#snapshotEntries === 0) return;
+    // Nobody is kept in mind for ever.
+    await this.env.advance(310_000);
+    for (let i = 0; i < 3 * this.#snapshotEntries; i++) {
+      await this.env.until(this.server.propose(bytes(`filler ${i}`)), 20);
+    }
+    await this.env.advance(5_000);
+    const log = await this.#logDB!.open(CLUSTER, 99n);
+    const last = await log.readIndex();
+    let first = 1;
+    try {
+      (await log.read(0)).close();
+    } catch (error) {
+      first = (error as { firstIndex: number }).firstIndex;
+    }
+    await log.close();
+    const most = 3 * this.#snapshotEntries + 20;
+    assert(
+      last - first <= most,
+      `Log has entries ${first} to ${last}, more than ${most}`,
+    );
+  }
+
+  /** What must be true in the end. */
+  async checkAll(): Promise<void> {
+    const list = await this.server.staleRead(null) as string[];
+    const hash = await this.server.getHash();
+    const places = new Map(list.map((name, i) => [name, i]));
+    assertEquals(places.size, list.length, "A command was applied twice");
+    for (const device of this.devices) {
+      const replica = device.replica!;
+      assertEquals(await replica.getHash(), hash, device.name);
+      assertEquals(await replica.staleRead(null), list, device.name);
+      this.#checkCommands(device, replica, places);
+    }
+    this.#checkOrder(list);
+    for (const { device, from, list: seen } of this.#seen) {
+      let same = 0;
+      while (same < seen.length && seen[same] === list[same]) same++;
+      const rest = seen.slice(same);
+      const isOwn = rest.every((name) =>
+        name.startsWith(`${device.split("'")[0]}`)
+      );
+      if (same < from || !isOwn) {
+        this.fail(`${device} saw ${seen}, which never was: ${list}`);
+      }
+    }
+    assert(
+      this.network.bufferedBytesMax <= 2 * SYNC_BUFFERED_BYTES_MAX,
+      `${this.network.bufferedBytesMax} bytes waited at one end`,
+    );
+    assertEquals(
+      this.#core!.telemetry.counts.connections,
+      this.devices.length,
+      "Connections of the server",
+    );
+    this.check();
+  }
+
+  #checkCommands(
+    device: Device,
+    replica: Replica,
+    places: ReadonlyMap<string, number>,
+  ): void {
+    const pending = new Map(
+      replica.pending().map((one) => [text(one.cmd), one]),
+    );
+    for (const command of device.commands.values()) {
+      const place = places.get(command.text);
+      const one = pending.get(command.text);
+      const wrong = this.#whatIsWrong(device, command, place, one);
+      if (wrong !== undefined) {
+        this.fail(
+          `${device.name} (${device.kind}) ${command.text}: ${wrong}; at ${place}, ${command.state}, ${one?.state} (${one?.reason}), ${command.error}`,
+        );
+      }
+    }
+  }
+
+  #whatIsWrong(
+    device: Device,
+    command: Command,
+    place: number | undefined,
+    one: Submission | undefined,
+  ): string | undefined {
+    const { state, result, error, mayBeLost, isDismissed } = command;
+    const isApplied = place !== undefined;
+    if (isBad(command) && isApplied) return "applied though refused";
+    if (state === "turned down" && isApplied) {
+      return "applied though not submitted";
+    }
+    if (result !== undefined) {
+      if (!isApplied) return "answered though not applied";
+      if (result.value !== BigInt(place) + 1n) return `result ${result.value}`;
+      if (text(result.data) !== command.text) return "another one's result";
+    }
+    if (
+      error instanceof ErrUnknownOutcome && error.applied && !isApplied
+    ) return "told applied";
+    if (
+      error !== undefined &&
+      !(error instanceof ErrUnknownOutcome ||
+        error instanceof ErrProposalRefused && isBad(command) ||
+        error instanceof ErrOutboxCopied && device.isCopied ||
+        error instanceof ErrClusterClosed)
+    ) return "rejected";
+    if (state !== "kept" || isDismissed) return undefined;
+    switch (one?.state) {
+      case "refused":
+        this.count("refused");
+        if (!isBad(command)) return "refused";
+        return one.reason!.includes(REFUSED) ? undefined : "reason";
+      case "unknown":
+        this.count("unknown");
+        return this.#evictions > 0 && device.hasSkipped ||
+            device.owner !== device.name
+          ? undefined
+          : "unknown";
+      case "queued":
+        return device.isCopied ? undefined : "queued";
+      default:
+        if (mayBeLost) return undefined;
+        if (isBad(command)) return "gone though refused";
+        this.count("applied");
+        return isApplied ? undefined : "lost";
+    }
+  }
+
+  #checkOrder(list: readonly string[]): void {
+    const last = new Map<string, number>();
+    for (const command of list) {
+      const [name, number] = command.split(":");
+      if (number === undefined) continue;
+      if (Number(number) <= (last.get(name!) ?? -1)) {
+        this.fail(`${command} after ${last.get(name!)}`);
+      }
+      last.set(name!, Number(number));
+    }
+  }
+
+  /** Ends everything; nothing may be left behind. */
+  async over(): Promise<void> {
+    for (const device of this.devices) await this.stop(device, "stop");
+    if (this.isUp) await this.stopServer("stop");
+    for (let i = 0; i < 100 && this.#background.size > 0; i++) {
+      await this.env.advance(5_000);
+    }
+    assertEquals(this.#background.size, 0, "Something never ended");
+    await this.env.advance(60_000);
+    assertEquals(this.env.timers, 0, "A timer is left");
+    await this.#memory?.close();
+    await settle();
+    this.check();
+  }
+}

@@ -1,0 +1,261 @@
+/**
+ * The machines of the simulated world: each remembers the commands it was
+ * given, in order, and throws at one that no machine takes.
+ *
+ * @module
+ */
+
+import type {
+  BlockStore,
+  Entry,
+  Forked,
+  HostRow,
+  HostState,
+  IFork,
+  IHash,
+  IHostState,
+  IOnDiskStateMachine,
+  IStateMachine,
+  MaybePromise,
+  NodeHost,
+  Replica,
+  ReplicaConfig,
+  Result,
+} from "../../mod.ts";
+import {
+  bytes,
+  ConcurrentJournal,
+  Journal,
+  RegularJournal,
+  text,
+  violations,
+} from "../nodehost/support.ts";
+
+/** What no machine takes. */
+export const POISON = "poison";
+
+function refusePoison(cmd: Uint8Array): void {
+  if (text(cmd).includes(POISON)) throw new TypeError("Nobody takes that");
+}
+
+function resultOf(list: readonly string[]): Result {
+  return { value: BigInt(list.length), data: bytes(list.at(-1)!) };
+}
+
+/** A fork of a list: the entries it is given, one or many. */
+class ListFork {
+  readonly #list: string[];
+
+  constructor(list: readonly string[]) {
+    this.#list = [...list];
+  }
+
+  apply(cmd: Uint8Array): Result {
+    refusePoison(cmd);
+    this.#list.push(text(cmd));
+    return resultOf(this.#list);
+  }
+
+  applyAll(entries: Entry[]): Entry[] {
+    for (const entry of entries) entry.result = this.apply(entry.cmd);
+    return entries;
+  }
+
+  lookup(): string[] {
+    return [...this.#list];
+  }
+}
+
+/** A regular machine that a view saves and recovers. */
+class PlainLedger extends RegularJournal {
+  override apply(cmd: Uint8Array): Result {
+    refusePoison(cmd);
+    return super.apply(cmd);
+  }
+}
+
+/** A regular machine that forks. */
+class ForkLedger extends PlainLedger implements IFork<IStateMachine> {
+  fork(): Forked<IStateMachine> {
+    const fork = new ListFork(this.list);
+    return {
+      update: (cmd): Result => fork.apply(cmd),
+      lookup: (): string[] => fork.lookup(),
+    };
+  }
+}
+
+/** A concurrent machine that a view saves and recovers. */
+class ConcurrentLedger extends ConcurrentJournal {
+  override apply(cmd: Uint8Array): Result {
+    refusePoison(cmd);
+    return super.apply(cmd);
+  }
+}
+
+interface Saved {
+  readonly index: number;
+  readonly list: readonly string[];
+  readonly rows: readonly (readonly [string, readonly number[]])[];
+}
+
+const KEY = "ledger";
+
+/** An on-disk machine over a block store, with the host's rows. */
+class DiskLedger extends Journal
+  implements
+    IOnDiskStateMachine,
+    IHash,
+    IHostState,
+    IFork<IOnDiskStateMachine> {
+  readonly #store: BlockStore;
+  #rows = new Map<string, Uint8Array>();
+  #index = 0;
+  #contexts = 0;
+
+  constructor(store: BlockStore, clusterID: bigint, nodeID: bigint) {
+    super({}, clusterID, nodeID);
+    this.#store = store;
+  }
+
+  override apply(cmd: Uint8Array): Result {
+    refusePoison(cmd);
+    return super.apply(cmd);
+  }
+
+  async open(): Promise<number> {
+    const [block] = await this.#store.get([KEY]);
+    if (block !== undefined) {
+      const { index, list, rows } = JSON.parse(text(block)) as Saved;
+      this.#index = index;
+      this.list = [...list];
+      this.#rows = new Map(
+        rows.map(([key, value]) => [key, Uint8Array.from(value)]),
+      );
+    }
+    // What is found when opening is there for good.
+    await this.#store.write({}, "strict");
+    return this.#index;
+  }
+
+  readHostRows(): readonly HostRow[] {
+    return [...this.#rows].map(([key, value]) => ({ key, value }));
+  }
+
+  #write({ index, rows }: HostState): MaybePromise<void> {
+    this.#index = index;
+    for (const { key, value } of rows) {
+      if (value === undefined) this.#rows.delete(key);
+      else this.#rows.set(key, value.slice());
+    }
+    const saved: Saved = {
+      index,
+      list: this.list,
+      rows: [...this.#rows].map(([key, value]) => [key, [...value]]),
+    };
+    const block = { key: KEY, bytes: bytes(JSON.stringify(saved)) };
+    return this.#store.write({ put: [block] }, "relaxed");
+  }
+
+  update(): MaybePromise<Entry[]> {
+    violations.push("update() of a machine with the host's rows");
+    return [];
+  }
+
+  recoverFromSnapshot(): void {
+    violations.push("recoverFromSnapshot() of one with the host's rows");
+  }
+
+  async updateWithHost(
+    entries: Entry[],
+    host: () => HostState,
+  ): Promise<Entry[]> {
+    for (const entry of entries) {
+      if (entry.index <= this.#index) {
+        violations.push(`entry ${entry.index} is in the machine already`);
+      }
+      entry.result = this.apply(entry.cmd);
+    }
+    await this.#write(host());
+    return entries;
+  }
+
+  async recoverWithHost(
+    r: ReadableStream<Uint8Array>,
+    host: HostState,
+  ): Promise<void> {
+    const list = await this.readAll(r);
+    this.list = list;
+    this.#rows.clear();
+    await this.#write(host);
+  }
+
+  lookup(query: unknown): unknown {
+    return this.answer(query);
+  }
+
+  fork(): Forked<IOnDiskStateMachine> {
+    const fork = new ListFork(this.list);
+    return {
+      update: (entries): Entry[] => fork.applyAll(entries),
+      lookup: (): string[] => fork.lookup(),
+    };
+  }
+
+  getHash(): bigint {
+    return this.hash();
+  }
+
+  async sync(): Promise<void> {
+    await this.#store.write({}, "strict");
+  }
+
+  prepareSnapshot(): unknown {
+    this.#contexts++;
+    return [...this.list];
+  }
+
+  async saveSnapshot(
+    context: unknown,
+    w: WritableStream<Uint8Array>,
+  ): Promise<void> {
+    if (this.#contexts-- === 0) violations.push("saveSnapshot() once too many");
+    await this.write(w, context as string[]);
+  }
+
+  close(): void {}
+}
+
+/** The kinds of machines there are. */
+export const LEDGERS = ["fork", "plain", "concurrent", "disk"] as const;
+
+/** Starts a replica of one of the kinds; the one on disk is in `store`. */
+export async function startLedger(
+  host: NodeHost,
+  kind: (typeof LEDGERS)[number],
+  config: ReplicaConfig,
+  store: BlockStore,
+): Promise<Replica> {
+  switch (kind) {
+    case "fork":
+      return await host.startCluster(
+        (c, n) => new ForkLedger({}, c, n),
+        config,
+      );
+    case "plain":
+      return await host.startCluster(
+        (c, n) => new PlainLedger({}, c, n),
+        config,
+      );
+    case "concurrent":
+      return await host.startConcurrentCluster(
+        (c, n) => new ConcurrentLedger({}, c, n),
+        config,
+      );
+    case "disk":
+      return await host.startOnDiskCluster(
+        (c, n) => new DiskLedger(store, c, n),
+        config,
+      );
+  }
+}

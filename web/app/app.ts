@@ -1,0 +1,235 @@
+/**
+ * The page: a list that everybody keeps. Its replica is on the device, so that
+ * it opens, shows and takes edits with no network; what waits to be sent is on
+ * the device too.
+ *
+ * This module runs in a browser.
+ *
+ * @module
+ */
+
+import {
+  type HostEvent,
+  type KVRow,
+  NodeHost,
+  type Replica,
+  type Submission,
+} from "../../mod.ts";
+import {
+  IndexedDBKVStateMachine,
+  IndexedDBOutbox,
+  IndexedDBSnapshotStore,
+  requestPersistence,
+  storageMode,
+} from "../../src/indexeddb/mod.ts";
+import { RemoteLogDB } from "../../src/sync/mod.ts";
+import { ALL, type Item, itemsOf, newKey, remove, write } from "./list.ts";
+import { Plug } from "./plug.ts";
+
+const CLUSTER = 1n;
+
+function element<T extends HTMLElement>(id: string): T {
+  return document.getElementById(id) as T;
+}
+
+/** What failed, for the person to read; nothing is done about it here. */
+function complain(error: unknown): void {
+  element("problem").textContent = error instanceof Error
+    ? error.message
+    : String(error);
+}
+
+/** The number of this device, the same from one visit to the next. */
+function deviceID(): bigint {
+  const known = localStorage.getItem("device");
+  if (known !== null) return BigInt(known);
+  const [made] = crypto.getRandomValues(new BigUint64Array(1));
+  // Small numbers are for servers.
+  const id = made! | (1n << 62n);
+  localStorage.setItem("device", String(id));
+  return id;
+}
+
+function showState(logDB: RemoteLogDB): void {
+  const pill = element("state");
+  pill.dataset["state"] = logDB.state;
+  pill.textContent = logDB.state;
+}
+
+/** One row of the list; what the server does not have yet is marked. */
+class Row {
+  readonly element: HTMLLIElement = document.createElement("li");
+  readonly #done = document.createElement("input");
+  readonly #text = document.createElement("input");
+  #item: Item;
+
+  constructor(item: Item, submit: (cmd: Uint8Array) => void) {
+    this.#item = item;
+    this.#done.type = "checkbox";
+    this.#done.ariaLabel = "done";
+    this.#text.type = "text";
+    this.#text.ariaLabel = "text";
+    const gone = document.createElement("button");
+    gone.type = "button";
+    gone.textContent = "remove";
+    this.#done.onchange = (): void =>
+      submit(write({ ...this.#item, done: this.#done.checked }));
+    this.#text.onchange = (): void =>
+      submit(write({ ...this.#item, text: this.#text.value }));
+    gone.onclick = (): void => submit(remove(this.#item));
+    this.element.append(this.#done, this.#text, gone);
+  }
+
+  show(item: Item, isPending: boolean): void {
+    this.#item = item;
+    this.#done.checked = item.done;
+    // What is being typed is not taken away under the fingers.
+    if (document.activeElement !== this.#text) this.#text.value = item.text;
+    this.element.className = [
+      item.done ? "done" : "",
+      isPending ? "pending" : "",
+    ].join(" ").trim();
+  }
+}
+
+/** The list on the page. */
+class List {
+  readonly #rows = new Map<string, Row>();
+  readonly #submit: (cmd: Uint8Array) => void;
+
+  constructor(submit: (cmd: Uint8Array) => void) {
+    this.#submit = submit;
+  }
+
+  show(items: readonly Item[], committed: readonly Item[]): void {
+    const list = element("items");
+    const known = new Map(
+      committed.map((item) => [item.key, JSON.stringify(item)]),
+    );
+    for (const [key, row] of [...this.#rows]) {
+      if (items.some((item) => item.key === key)) continue;
+      row.element.remove();
+      this.#rows.delete(key);
+    }
+    for (const [i, item] of items.entries()) {
+      let row = this.#rows.get(item.key);
+      if (row === undefined) {
+        row = new Row(item, this.#submit);
+        this.#rows.set(item.key, row);
+      }
+      if (list.children[i] !== row.element) {
+        list.insertBefore(row.element, list.children[i] ?? null);
+      }
+      row.show(item, known.get(item.key) !== JSON.stringify(item));
+    }
+  }
+}
+
+/** What the server, or the machine, has refused: shown until it is dismissed (U18). */
+function showRefused(replica: Replica): void {
+  const refused = replica.pending().filter(({ state }) =>
+    state === "refused" || state === "unknown"
+  );
+  element("refused").replaceChildren(...refused.map((submission) => {
+    const line = document.createElement("p");
+    const dismiss = document.createElement("button");
+    dismiss.type = "button";
+    dismiss.textContent = "dismiss";
+    dismiss.onclick = (): void => {
+      submission.dismiss().catch(complain);
+    };
+    line.append(`An edit was not taken: ${reasonOf(submission)} `, dismiss);
+    return line;
+  }));
+}
+
+function reasonOf({ state, reason }: Submission): string {
+  return state === "unknown"
+    ? "nobody knows whether it was made."
+    : `${reason}.`;
+}
+
+async function start(): Promise<void> {
+  const plug = new Plug();
+  const url = new URL("/sync", location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  const logDB = new RemoteLogDB(url.href, { connect: plug.connect });
+  logDB.watch(() => showState(logDB));
+  showState(logDB);
+  const host = new NodeHost({
+    logDB,
+    outbox: new IndexedDBOutbox("sampan-outbox"),
+    snapshots: new IndexedDBSnapshotStore("sampan-snapshots"),
+    onEvent(event: HostEvent): void {
+      if (event.type === "failed" || event.type === "diverged") {
+        complain(event.error);
+      }
+    },
+  });
+  const replica = await host.startOnDiskCluster(
+    () => new IndexedDBKVStateMachine("sampan-state"),
+    { clusterID: CLUSTER, nodeID: deviceID(), hashEntries: 64 },
+  );
+
+  const submit = (cmd: Uint8Array): void => {
+    replica.submit(cmd).catch(complain);
+  };
+  const list = new List(submit);
+  const optimistic = replica.watch<KVRow[]>(ALL);
+  const committed = replica.watch<KVRow[]>(ALL, { view: "committed" });
+  const show = async (): Promise<void> => {
+    list.show(
+      itemsOf(optimistic.getSnapshot() ?? []),
+      itemsOf(committed.getSnapshot() ?? []),
+    );
+    const waiting = replica.pending().filter(({ state }) => state === "queued");
+    element("pending").textContent = String(waiting.length);
+    element("applied").textContent = String(replica.appliedIndex);
+    showRefused(replica);
+    const { hash } = await replica.getHash();
+    element("hash").textContent = hash.toString(16).padStart(16, "0");
+  };
+  for (const watch of [optimistic, committed]) {
+    watch.subscribe(() => void show().catch(complain));
+  }
+  replica.onPending(() => void show().catch(complain));
+  await show();
+
+  element<HTMLFormElement>("add").onsubmit = (event): void => {
+    event.preventDefault();
+    const text = element<HTMLInputElement>("text");
+    if (text.value.trim() === "") return;
+    submit(write({ key: newKey(), text: text.value, done: false }));
+    text.value = "";
+  };
+  const button = element<HTMLButtonElement>("plug");
+  button.onclick = (): void => {
+    plug.isIn = !plug.isIn;
+    button.ariaPressed = String(!plug.isIn);
+    button.textContent = plug.isIn ? "Pull the plug" : "Plug in again";
+    if (plug.isIn) logDB.reconnect();
+  };
+  element("kept").textContent = await keptHow();
+}
+
+/** How safe what is on the device is (U3, U9). */
+async function keptHow(): Promise<string> {
+  await requestPersistence();
+  switch (await storageMode()) {
+    case "persistent":
+      return "on this device, for good";
+    case "best-effort":
+      return "on this device, as long as the browser has room";
+    case "memory":
+      return "in memory, until this page is closed";
+  }
+}
+
+start().catch((error) => {
+  element("state").dataset["state"] = "failed";
+  element("state").textContent = "failed";
+  complain(error);
+});
+navigator.serviceWorker?.register("worker.js").catch(() => {
+  // Without it the page opens only where there is a network.
+});

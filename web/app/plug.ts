@@ -1,0 +1,68 @@
+/**
+ * A plug that can be pulled: connections begin only while it is in, and end
+ * when it is pulled, as on a train that enters a tunnel.
+ *
+ * This module runs in a browser.
+ *
+ * @module
+ */
+
+import {
+  CloseCode,
+  connectSocket,
+  type Transport,
+} from "../../src/sync/transport.ts";
+
+/** Connections by WebSocket, as long as nobody pulls the plug. */
+export class Plug {
+  #isIn = true;
+  readonly #open = new Set<Transport>();
+
+  /** Whether connections are possible. */
+  get isIn(): boolean {
+    return this.#isIn;
+  }
+
+  /** Pulls the plug, or puts it in again. */
+  set isIn(isIn: boolean) {
+    this.#isIn = isIn;
+    if (isIn) return;
+    for (const transport of this.#open) {
+      transport.close(CloseCode.Normal, "The plug was pulled");
+    }
+  }
+
+  /** Begins a connection; with the plug pulled, one that ends at once. */
+  readonly connect = (url: string): Transport => {
+    if (!this.#isIn) return unplugged();
+    const transport = connectSocket(url);
+    this.#open.add(transport);
+    return {
+      listen: (listener): void =>
+        transport.listen({
+          opened: () => listener.opened(),
+          frame: (bytes) => listener.frame(bytes),
+          closed: (code, reason) => {
+            this.#open.delete(transport);
+            listener.closed(code, reason);
+          },
+        }),
+      send: (frame): void => transport.send(frame),
+      close: (code, reason): void => transport.close(code, reason),
+      get bufferedBytes(): number {
+        return transport.bufferedBytes;
+      },
+    };
+  };
+}
+
+/** A connection that fails, as one does where there is no network. */
+function unplugged(): Transport {
+  return {
+    listen: ({ closed }): void =>
+      void setTimeout(() => closed(1006, "The plug is pulled")),
+    send(): void {},
+    close(): void {},
+    bufferedBytes: 0,
+  };
+}
