@@ -8,9 +8,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import {
-  BlockLogDB,
   BlockOutbox,
-  BlockSnapshotStore,
   ErrClusterClosed,
   ErrDiverged,
   ErrOutboxCopied,
@@ -28,6 +26,8 @@ import {
   type Submission,
 } from "../../mod.ts";
 import { SYNC_BUFFERED_BYTES_MAX } from "../../src/limits.ts";
+import { BlockLogDB } from "../../src/log/block_log.ts";
+import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
 import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
@@ -91,7 +91,10 @@ class Store {
   faulty: FaultyBlockStore;
   readonly #asynchronous: boolean;
 
-  constructor(asynchronous: boolean, inner = new MemoryBlockStore()) {
+  constructor(
+    asynchronous: boolean,
+    inner: MemoryBlockStore = new MemoryBlockStore(),
+  ) {
     this.#asynchronous = asynchronous;
     this.inner = inner;
     this.faulty = this.#over(inner);
@@ -293,17 +296,19 @@ export class World {
     return this.#core !== undefined;
   }
 
+  #openLog(): LogDB {
+    const { env } = this;
+    if (this.#store === undefined) return this.#memory!;
+    const { faulty } = this.#store;
+    const snapshots = new BlockSnapshotStore(faulty, { env });
+    return new BlockLogDB(faulty, { env, snapshots });
+  }
+
   async startServer(): Promise<void> {
     const { env } = this;
-    if (this.#store !== undefined) {
-      const { faulty } = this.#store;
-      this.#logDB = new BlockLogDB(faulty, {
-        env,
-        snapshots: new BlockSnapshotStore(faulty, { env }),
-      });
-    } else this.#logDB = this.#memory!;
+    const logDB = this.#logDB = this.#openLog();
     const host = this.#host = new NodeHost({
-      logDB: this.#logDB,
+      logDB,
       env,
       onEvent: (event) => {
         if (this.#host === host) this.#serverEvent(event);
@@ -832,7 +837,7 @@ export class World {
       after: isUnknown && this.chance(2),
       error: isUnknown
         ? new ErrUnknownOutcome("Who knows")
-        : new ErrStoreFull(),
+        : new ErrStoreFull("No room"),
     };
   }
 
