@@ -61,13 +61,9 @@ import { Reads } from "./reads.ts";
 import { commandAt, firstDifference, type Hashes, replay } from "./replay.ts";
 import type { Session, SessionState } from "./session.ts";
 import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
-import { type Item, type Submission, Submissions } from "./submissions.ts";
-import {
-  NOTHING_PENDING,
-  OptimisticView,
-  type PendingCommands,
-  type View,
-} from "./view.ts";
+import type { Submission, Submissions } from "./submissions.ts";
+import type { MakeSubmitted, Submitted } from "./submitting.ts";
+import type { OptimisticView, View } from "./view.ts";
 import { abortable, Backoff, sleep } from "./waiting.ts";
 import { type Watch, Watches, type WatchOptions } from "./watch.ts";
 
@@ -125,7 +121,8 @@ export class Replica {
   readonly #submissions: Submissions | undefined;
   readonly #reads: Reads;
   readonly #checkpoints: Checkpoints;
-  readonly #view: OptimisticView<SessionState>;
+  /** What the outbox brings; without one the view is the machine's. */
+  readonly #view: OptimisticView<SessionState> | undefined;
   readonly #watches: Watches;
   /** Snapshots at the other end of a wire. */
   readonly #remote: SnapshotSource | undefined;
@@ -169,41 +166,39 @@ export class Replica {
         bytes: config.pendingBytesMax,
       },
     });
-    this.#submissions = parts.outbox && new Submissions({
-      clusterID: config.clusterID,
-      outbox: parts.outbox,
-      proposals: this.#proposals,
-      env,
-      standing: (session) => this.#current?.standing(session),
-      applied: () => this.appliedIndex,
-      event: parts.event,
-    });
     this.#reads = new Reads(log, this.#stopped.signal);
     this.#checkpoints = new Checkpoints((error, from) =>
       this.#onDiverged(error, from)
     );
     this.#remote = remoteOf(log, parts.event);
     this.#watches = new Watches(env);
-    const pending: PendingCommands = this.#submissions ?? NOTHING_PENDING;
-    this.view = this.#view = new OptimisticView({
-      factory,
+    const submitted = this.#submitting(parts.outbox);
+    this.#submissions = submitted?.submissions;
+    this.#view = submitted?.view;
+    this.view = this.#view ?? { lookup: (query) => this.staleRead(query) };
+  }
+
+  #submitting(outbox: Outbox | undefined): Submitted | undefined {
+    if (outbox === undefined) return undefined;
+    const { config, env, factory, files, event } = this.#parts;
+    return (outbox.submitting as MakeSubmitted)({
       clusterID: config.clusterID,
       nodeID: config.nodeID,
-      files: parts.files,
+      outbox,
+      proposals: this.#proposals,
+      factory,
+      files,
       env,
       driver: () => this.#driver,
+      standing: (session) => this.#current?.standing(session),
+      applied: () => this.appliedIndex,
       check: () => this.#check(),
       unsettled: () => this.#recovering,
-      pending,
-      onPoison: (command, error) =>
-        this.#submissions?.refuse(command as Item, `${error}`),
+      changed: () => this.#watches.wake(),
+      event,
       fail: (cause) => void this.#fail(cause),
       stopped: this.#stopped.signal,
       ended: this.#ended.signal,
-    });
-    pending.onChange(() => {
-      this.#view.changed();
-      this.#watches.wake();
     });
   }
 
@@ -917,7 +912,7 @@ export class Replica {
     await this.#loop;
     await this.#explaining;
     await this.#current?.close();
-    this.#view.close();
+    this.#view?.close();
   }
 }
 

@@ -50,12 +50,6 @@ export interface PendingCommands {
   onChange(listener: () => void): () => void;
 }
 
-/** Nothing waits, ever. */
-export const NOTHING_PENDING: PendingCommands = {
-  list: () => [],
-  onChange: () => () => {},
-};
-
 /** What the replica would show if all that it has submitted were committed. */
 export interface View {
   /**

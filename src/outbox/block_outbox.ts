@@ -23,6 +23,7 @@ import {
   ErrClusterClosed,
   ErrUnknownOutcome,
 } from "../log/errors.ts";
+import { submitting } from "../nodehost/submitting.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type { Block, BlockStore, Durability } from "../store/store.ts";
 import {
@@ -44,6 +45,7 @@ import type {
   Outbox,
   OutboxQueue,
   OutboxSession,
+  Submitting,
   Unsynced,
 } from "./outbox.ts";
 
@@ -412,6 +414,8 @@ class BlockQueue implements OutboxQueue {
  * that vanished is an empty outbox.
  */
 export class BlockOutbox implements Outbox {
+  /** What a host sends its commands with, and shows them. */
+  readonly submitting: Submitting = submitting;
   readonly #store: BlockStore;
   readonly #ownsStore: boolean;
   readonly #options: Required<BlockOutboxOptions>;

@@ -104,8 +104,16 @@ export interface OutboxQueue {
   close(): Promise<void>;
 }
 
+/**
+ * The code that sends what an outbox holds, and shows it before it is committed:
+ * `submitting`, and nothing else. A host calls it; what it is made of is its own.
+ */
+export type Submitting = (parts: never) => unknown;
+
 /** Commands kept for clusters. Whoever makes one closes it; a host never closes what it was given. */
 export interface Outbox extends AsyncDisposable {
+  /** Always `submitting`: it comes with the outbox, so that a page without one does not carry it. */
+  readonly submitting: Submitting;
   /**
    * Opens the queue of a cluster. `onDone` is called with the number up to which
    * it is durable that commands were decided.

@@ -232,6 +232,18 @@ export class Site {
 
   /** What it has. */
   async report(): Promise<SiteReport> {
+    try {
+      return await this.#report();
+    } catch (error) {
+      const { appliedIndex } = this.replica;
+      throw new Error(
+        `At ${appliedIndex}, after ${this.#events.join(", ")}: ${error}`,
+        { cause: error },
+      );
+    }
+  }
+
+  async #report(): Promise<SiteReport> {
     const { replica } = this;
     const last = await lastOf(replica);
     const shown = await lastOf(replica, true);

@@ -41,10 +41,11 @@ const FLOORS: Record<string, number> = {
   log: 1,
   store: 1,
   snapshot: 1,
-  outbox: 1,
   rsm: 2,
   kv: 2,
   nodehost: 3,
+  // Beside the host: it brings what the host does not carry without it.
+  outbox: 3,
   indexeddb: 4,
   sqlite: 4,
   sync: 4,

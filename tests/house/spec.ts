@@ -19,7 +19,7 @@ interface NamedTest {
 }
 
 const NAME =
-  /(?:Deno\.test\(\s*|name:\s*|\.step\(\s*)(["`])((?:\\.|(?!\1)[^\\])*)\1/g;
+  /(?:\b(?:test|add)\(\s*|name:\s*|\.step\(\s*)(["`])((?:\\.|(?!\1)[^\\])*)\1/g;
 const RULES = /^(?:[TRCDEFHU]\d+[ ,/]+)+/;
 
 function* namesIn(text: string): Generator<{ rules: string[]; name: string }> {
@@ -50,6 +50,10 @@ export function namedTests(): NamedTest[] {
     const file of [
       ...filesIn(TESTS, "_test.ts"),
       ...filesIn(CONFORMANCE, "_conformance.ts"),
+      // Run by Deno over a twin, and by the three browsers.
+      ...["life_cycle.ts", "hosts.ts", "machines.ts"].map((name) =>
+        new URL(`indexeddb/${name}`, TESTS)
+      ),
     ]
   ) {
     const text = Deno.readTextFileSync(file);

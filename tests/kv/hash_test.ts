@@ -40,7 +40,7 @@ function plainRowHash(key: Uint8Array, value: Uint8Array): bigint {
   return mix(b) << 32n | mix(a);
 }
 
-Deno.test("E1 the hash of a row is for ever what it is", () => {
+Deno.test("E1 U24 the hash of a row is for ever what it is", () => {
   const golden: [string, string, bigint][] = [
     ["", "", 0x6cf31507ad8674c7n],
     ["a", "b", 0x5ccff4dbd2c2fcd8n],

@@ -1,0 +1,162 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  BlockOutbox,
+  ErrProposalRefused,
+  type IStateMachine,
+  kv,
+  KVStateMachine,
+  MemoryBlockStore,
+  NodeHost,
+  type Replica,
+  type Result,
+} from "../../mod.ts";
+import {
+  RemoteLogDB,
+  serve,
+  type ServeOptions,
+  type Server,
+} from "../../src/sync/mod.ts";
+
+const CLUSTER = { clusterID: 1n, nodeID: 1n };
+
+/** A server with a machine, until disposed of. */
+async function serverOf(
+  create: () => IStateMachine,
+  options: ServeOptions = {},
+): Promise<{ server: Server; replica: Replica } & AsyncDisposable> {
+  const host = new NodeHost();
+  const replica = await host.startCluster(create, CLUSTER);
+  const server = serve(host, { port: 0, ...options });
+  return {
+    server,
+    replica,
+    async [Symbol.asyncDispose](): Promise<void> {
+      await server.shutdown();
+      await host.stop();
+    },
+  };
+}
+
+/** A device with a machine and what is in its outbox, until disposed of. */
+async function deviceOf(
+  url: string,
+  create: () => IStateMachine,
+  store: MemoryBlockStore,
+): Promise<{ replica: Replica; logDB: RemoteLogDB } & AsyncDisposable> {
+  const logDB = new RemoteLogDB(url);
+  const outbox = new BlockOutbox(store);
+  const host = new NodeHost({ logDB, outbox });
+  const replica = await host.startCluster(create, { ...CLUSTER, nodeID: 2n });
+  return {
+    replica,
+    logDB,
+    async [Symbol.asyncDispose](): Promise<void> {
+      await host.stop();
+      await outbox.close();
+      await logDB.close();
+    },
+  };
+}
+
+/** Where nobody is. */
+const NOWHERE = "ws://127.0.0.1:9/sync";
+
+Deno.test("U16 a submission tells when the server has it, and a read when the device has caught up", async () => {
+  await using there = await serverOf(() => new KVStateMachine());
+  await using here = await deviceOf(
+    there.server.url,
+    () => new KVStateMachine(),
+    new MemoryBlockStore(),
+  );
+  const edit = await here.replica.submit(kv.put("a", "1"));
+  assertEquals((await edit.result).value, 1n);
+  assertEquals(edit.state, "applied");
+  assertEquals(await there.replica.staleRead(kv.count()), 1);
+  await there.replica.propose(kv.put("b", "2"));
+  assertEquals(await here.replica.read(kv.count()), 2);
+});
+
+Deno.test("U22 a command the machine does not know is answered once and holds up nothing", async () => {
+  await using there = await serverOf(() => new KVStateMachine());
+  await using here = await deviceOf(
+    there.server.url,
+    () => new KVStateMachine(),
+    new MemoryBlockStore(),
+  );
+  const { replica } = here;
+  const unknown = await replica.submit(new Uint8Array([99, 1, 2, 3]));
+  const known = await replica.submit(kv.put("a", "1"));
+  assertEquals((await unknown.result).value, kv.INVALID);
+  assertEquals((await known.result).value, 1n);
+  const { appliedIndex } = replica;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  assertEquals([replica.appliedIndex, replica.pending()], [appliedIndex, []]);
+});
+
+/** Counts what begins with a letter it knows; a version that came later knows fewer. */
+class Letters implements IStateMachine {
+  readonly #known: string;
+  #count = 0n;
+
+  constructor(known: string) {
+    this.#known = known;
+  }
+
+  update([letter]: Uint8Array): Result {
+    const isKnown = this.#known.includes(String.fromCharCode(letter!));
+    return { value: isKnown ? ++this.#count : 0n };
+  }
+
+  lookup(): bigint {
+    return this.#count;
+  }
+
+  async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
+    await new Blob([`${this.#count}`]).stream().pipeTo(w);
+  }
+
+  async recoverFromSnapshot(r: ReadableStream<Uint8Array>): Promise<void> {
+    this.#count = BigInt(await new Response(r).text());
+  }
+
+  close(): void {}
+}
+
+Deno.test("U23 what was queued before a deploy is sent after it: applied, or refused with a reason", async () => {
+  const store = new MemoryBlockStore();
+  const encoder = new TextEncoder();
+  {
+    await using before = await deviceOf(
+      NOWHERE,
+      () => new Letters("ab"),
+      store,
+    );
+    for (const cmd of ["a", "b", "a"]) {
+      await before.replica.submit(encoder.encode(cmd));
+    }
+    assertEquals(await before.replica.view.lookup(null), 3n);
+  }
+  await using there = await serverOf(() => new Letters("a"), {
+    validate: (_principal, [letter]) =>
+      letter === 98 ? "b is not known any more: update the page" : undefined,
+  });
+  await using after = await deviceOf(
+    there.server.url,
+    () => new Letters("a"),
+    store,
+  );
+  const [first, second, third] = after.replica.pending();
+  assertEquals((await first!.result).value, 1n);
+  const refused = await assertRejects(
+    () => second!.result,
+    ErrProposalRefused,
+  );
+  assertEquals(refused.reason, "b is not known any more: update the page");
+  assertEquals((await third!.result).value, 2n);
+  assertEquals(await there.replica.staleRead(null), 2n);
+  // It is kept until somebody has looked at it.
+  assertEquals(after.replica.pending(), [second!]);
+  assert(second!.state === "refused");
+  await second!.dismiss();
+  assertEquals(after.replica.pending(), []);
+});
