@@ -337,5 +337,8 @@ export const OUTBOX_HOLDERS_MAX: number = 1024;
 /** Replicas of which a server remembers whose their proposals are, in replicas. */
 export const SYNC_ORIGINS_MAX: number = 65_536;
 
+/** Of those, replicas of one owner, in replicas. */
+export const SYNC_OWNER_ORIGINS_MAX: number = 1024;
+
 /** What a server says of one connection between two looks after it, in records. */
 export const SYNC_LOG_RECORDS_MAX: number = 100;

@@ -75,19 +75,19 @@ export const BUILDS: readonly Build[] = [
     name: "sampan",
     text: CORE,
     gzippedBytesAim: 8 * 1024,
-    gzippedBytesMax: 25.5 * 1024,
+    gzippedBytesMax: 30.5 * 1024,
   },
   {
     name: "sampan-indexeddb",
     text: STORED,
     gzippedBytesAim: 16 * 1024,
-    gzippedBytesMax: 49 * 1024,
+    gzippedBytesMax: 62.5 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
     gzippedBytesAim: 28 * 1024,
-    gzippedBytesMax: 74 * 1024,
+    gzippedBytesMax: 71 * 1024,
   },
 ];
 
@@ -104,23 +104,23 @@ export interface Page {
 /** Pages of every kind: none carries what it does not need. */
 export const PAGES: readonly Page[] = [
   { names: "kv", from: "./mod.ts", gzippedBytesMax: 3 * 1024 },
-  { names: "KVStateMachine", from: "./mod.ts", gzippedBytesMax: 8 * 1024 },
+  { names: "KVStateMachine", from: "./mod.ts", gzippedBytesMax: 9 * 1024 },
   {
     names: "ConcurrentKVStateMachine",
     from: "./mod.ts",
-    gzippedBytesMax: 8 * 1024,
+    gzippedBytesMax: 9 * 1024,
   },
   {
     names: "IndexedDBKVStateMachine",
     from: "./src/indexeddb/mod.ts",
-    gzippedBytesMax: 18 * 1024,
+    gzippedBytesMax: 19.5 * 1024,
   },
   {
     names: "IndexedDBLogDB",
     from: "./src/indexeddb/mod.ts",
-    gzippedBytesMax: 9 * 1024,
+    gzippedBytesMax: 9.5 * 1024,
   },
-  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 25.5 * 1024 },
+  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 30 * 1024 },
 ];
 
 /** The module of a page. */
@@ -157,7 +157,7 @@ export function sizeOf(code: string | Uint8Array): Size {
 
 /** The folder below `src/` that a module is in, or the module if it is in none, or the package. */
 function roomOf(path: string): string {
-  const [, own, other] = /^src\/([^/]+)|([^/]+)\/\d[^/]*\/(?:dist|lib)\//
+  const [, own, other] = /^src\/([^/]+)|([^/]+)\/\d[^/]*\/(?:dist|lib)[^/]*\//
     .exec(path) ?? [];
   return own ?? other ?? path;
 }
@@ -173,7 +173,7 @@ export async function rooms(text: string): Promise<RoomSize[]> {
     "",
   );
   for (const line of body.split("\n")) {
-    const path = /^\/\/ (\S+\.[jt]s)$/.exec(line)?.[1];
+    const path = /^\/\/ (\S+\.m?[jt]s)$/.exec(line)?.[1];
     if (path !== undefined) {
       const room = roomOf(path);
       parts.set(room, part = parts.get(room) ?? []);

@@ -135,11 +135,12 @@ export abstract class ClusterLog {
       );
     }
     const isCut = after + 1 < this.first;
+    // The last one there is, not any: a log that was set back and has grown again
+    // has all its epochs from before, and one more (U33).
+    const known = this.marks.findLast(({ index }) => index <= after);
     if (
       mark !== undefined &&
-      !this.marks.some((m) =>
-        m.index === mark.index && m.epoch === mark.epoch
-      ) &&
+      !(known?.index === mark.index && known.epoch === mark.epoch) &&
       // An epoch from before what is kept may have been forgotten with it.
       !(isCut && mark.index < (this.marks[0]?.index ?? 0))
     ) {

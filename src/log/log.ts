@@ -47,7 +47,7 @@ export interface LogBatch {
 
 /** What `Log.read()` takes besides where to start. */
 export interface ReadOptions {
-  /** The last epoch the reader knows, at or before where it starts: a log that does not have it is refused. */
+  /** The last epoch the reader knows, at or before where it starts: a log whose last one there is another is refused. */
   readonly mark?: EpochMark | undefined;
   /** Ends the reading; a `next()` that waits rejects with its reason. */
   readonly signal?: AbortSignal | undefined;

@@ -380,6 +380,11 @@ export class Proposals implements
     return makeSession(this.#options.clusterID, state);
   }
 
+  /** What a session was opened with. Only the host's own code can tell: the outbox may be of another bundle. */
+  clientOf(session: Session): bigint {
+    return stateOf(session)!.clientID;
+  }
+
   /** Sends for a session from now on, as `holder`, who acknowledges by `acknowledge()` alone. */
   begin(session: Session, holder: bigint): void {
     const state = stateOf(session)!;
@@ -693,8 +698,15 @@ export class Proposals implements
       if (control !== undefined) this.#refuseControl(control, error);
       else if (kind === RecordKind.Proposal) {
         this.#settle(this.#single.take(series), (p) => p.reject(error));
-      }
+      } else this.#refusedInSession(this.locals.get(cursor.session), series);
     }
+  }
+
+  /** A session that is somebody else's: it is sent again, since its owner may sign in again; unless it is gone. */
+  #refusedInSession(state: SessionState | undefined, series: number): void {
+    if (state === undefined || state.home !== this) return;
+    const isThere = this.#options.standing(state.index) !== undefined;
+    this.answered(state, series, isThere ? "gap" : "unknown", undefined);
   }
 
   #refuseControl(control: Control, error: unknown): void {

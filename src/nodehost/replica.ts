@@ -228,6 +228,12 @@ export class Replica {
     return this.#current?.standing(session);
   }
 
+  /** The number that everything it proposes outside of any session carries, as two halves: by it, it knows its own in the log. */
+  get origin(): string {
+    const { originLow, originHigh } = this.#proposals;
+    return `${originLow} ${originHigh}`;
+  }
+
   get #driver(): Driver<SessionState> {
     return this.#current!;
   }
@@ -695,8 +701,8 @@ export class Replica {
         this.#parts.event({ type: "log failed", error });
         await sleep(env, backoff.next(), signal);
         // What was cut stays cut; but a snapshot may have been no more than the
-        // better way.
-        if (this.#diverged !== undefined) throw error;
+        // better way, unless the machine went with one that was lost (R9).
+        if (this.#diverged !== undefined || this.#driver.closed) throw error;
       }
     }
     const { applied, mark } = this.#driver;

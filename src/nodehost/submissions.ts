@@ -42,7 +42,7 @@ import {
 import type { Result } from "../statemachine/types.ts";
 import { ErrPayloadTooBig } from "./errors.ts";
 import type { Proposals, Resumed } from "./proposals.ts";
-import { type Session, stateOf } from "./session.ts";
+import type { Session } from "./session.ts";
 import type { ReplicaEvent } from "./snapshotter.ts";
 import { Backoff, sleep } from "./waiting.ts";
 
@@ -718,7 +718,8 @@ export class Submissions {
       new Uint8Array(),
       this.#stopped.signal,
     );
-    const { index, clientID } = stateOf(this.#opened)!;
+    const { id: index } = this.#opened;
+    const clientID = proposals.clientOf(this.#opened);
     const base = this.#open - 1;
     const record = { index, clientID, holders: [clientID], base };
     await this.#queue!.assign(record, this.#markAfter(base));

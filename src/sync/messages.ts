@@ -481,10 +481,11 @@ export function encodeMessage(message: Message): Uint8Array {
  * @throws ErrProtocol if they are none
  */
 export function decodeMessage(frame: Uint8Array): Message {
+  if (!isFlat(frame)) {
+    throw new ErrProtocol("Frame is no MessagePack of a message");
+  }
   let parts: unknown;
   try {
-    // Nothing is allocated for what a length promises before its bytes are
-    // there, so that the frame bounds what it costs.
     parts = decode(frame, {
       useBigInt64: true,
       maxArrayLength: Math.max(4 * BATCH_RECORDS_MAX, EXPLAIN_ENTRIES_MAX),
@@ -521,6 +522,56 @@ export function decodeMessage(frame: Uint8Array): Message {
     message[name] = value;
   }
   return message as unknown as Message;
+}
+
+/**
+ * Whether bytes are an array of numbers, texts, bytes and arrays of such, all of
+ * it there. `decode()` allocates what the length of an array promises: nested
+ * ones would have a frame of a few bytes cost gigabytes.
+ */
+function isFlat(bytes: Uint8Array): boolean {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  let at = 0;
+  const number = (width: number): number => {
+    const number = width === 1
+      ? view.getUint8(at)
+      : width === 2
+      ? view.getUint16(at)
+      : view.getUint32(at);
+    at += width;
+    return number;
+  };
+  const skip = (length: number): true => {
+    at += length;
+    return true;
+  };
+  /** Goes past a value; false for what may not be there. */
+  const pass = (depth: number): boolean => {
+    const head = number(1);
+    if (head < 0x80 || head >= 0xe0 || head === 0xc0) return true;
+    if (head >= 0x90 && head < 0xa0) return passAll(head & 0x0f, depth);
+    if (head === 0xdc || head === 0xdd) {
+      return passAll(number(head === 0xdc ? 2 : 4), depth);
+    }
+    if (head >= 0xa0 && head < 0xc0) return skip(head & 0x1f);
+    if (head === 0xc2 || head === 0xc3) return true;
+    if (head >= 0xc4 && head <= 0xc6) return skip(number(1 << head - 0xc4));
+    if (head >= 0xd9 && head <= 0xdb) return skip(number(1 << head - 0xd9));
+    if (head >= 0xcc && head <= 0xcf) return skip(1 << head - 0xcc);
+    if (head >= 0xd0 && head <= 0xd3) return skip(1 << head - 0xd0);
+    return (head === 0xca || head === 0xcb) && skip(4 << head - 0xca);
+  };
+  const passAll = (count: number, depth: number): boolean => {
+    if (depth > 1 || count > bytes.length - at) return false;
+    while (count-- > 0) if (!pass(depth + 1)) return false;
+    return true;
+  };
+  try {
+    return pass(0) && at === bytes.length;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return false;
+  }
 }
 
 /** What a field is read as that is none. */

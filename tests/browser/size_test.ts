@@ -93,17 +93,52 @@ for (const machine of ["KVStateMachine", "ConcurrentKVStateMachine"]) {
   });
 }
 
+/** What comes with an outbox, and with nothing else. */
+const SUBMITTING = ["BlockOutbox", "Submissions", "OptimisticView"];
+
 Deno.test({
-  name: "U37 a page that imports the host does not carry the machines",
+  name:
+    "U37 a page that imports the host carries neither the machines nor what only an outbox needs",
   ...outliving,
   async fn(): Promise<void> {
     await check("NodeHost", HOST, [
       ...MACHINES,
+      ...SUBMITTING,
       "Tree",
       "encodeCommand",
       "BlockLogDB",
       "IndexedDBLogDB",
     ]);
+    await check("NodeHost, MemoryOutbox", [...HOST, ...SUBMITTING], MACHINES);
+  },
+});
+
+Deno.test({
+  name: "U37 the host of one bundle submits with the outbox of another",
+  ...outliving,
+  async fn(): Promise<void> {
+    const [sampan, other] = await Promise.all(
+      BUILDS.slice(0, 2).map(async ({ name, text }) => {
+        const { code } = await bundle({ name, text });
+        const blob = new Blob([code.slice()], { type: "text/javascript" });
+        const url = URL.createObjectURL(blob);
+        return await import(url).finally(() => URL.revokeObjectURL(url));
+      }),
+    ) as [typeof import("../../mod.ts"), typeof import("../../mod.ts")];
+    await using outbox = new other.MemoryOutbox();
+    const { promise: failed, reject } = Promise.withResolvers<never>();
+    await using host = new sampan.NodeHost({
+      outbox,
+      onEvent: (event) => "error" in event && reject(event.error),
+    });
+    const replica = await host.startCluster(() => new other.KVStateMachine(), {
+      clusterID: 1n,
+      nodeID: 1n,
+    });
+    const submission = await replica.submit(other.kv.put("a", "b"));
+    assertEquals(await replica.view.lookup(other.kv.count()), 1);
+    await Promise.race([submission.result, failed]);
+    assertEquals(await replica.read(other.kv.count()), 1);
   },
 });
 

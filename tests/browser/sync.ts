@@ -369,6 +369,11 @@ export async function killUnsent(
     await tab.call("sent");
     known = await stateOf(server);
     for (const kind of KINDS) await tab.call("reach", kind, known[kind].index);
+    // A machine on disk makes durable what it has about once a second, and when
+    // it is closed: what it loses in a crash comes again from the log.
+    await tab.close();
+    tab = await scene.tab(engine);
+    await open();
     proxy.isDown = true;
     await submit();
     // Right behind the answer that they are kept.
@@ -401,18 +406,19 @@ export async function killUnsent(
 }
 
 /**
- * Opens a page that was never here when the server has at least `entries`
- * entries: it takes a snapshot, tells how much of it has come, and is live with
+ * Opens a page that was never here when the server has at least `entries` rows,
+ * with values of so many bytes if they are to be written: it takes a snapshot, tells how much of it has come, and is live with
  * the server's state (U29). Resolves to how long that took, in milliseconds.
  */
 export async function firstVisit(
   scene: Scene,
   engine: Engine,
   entries: number,
+  bytes: number,
 ): Promise<number> {
   const { server } = scene;
   const [{ rows }] = await server.state();
-  await server.fill(Math.max(0, entries - rows));
+  await server.fill(Math.max(0, entries - rows), bytes);
   const [right] = await server.state();
   const tab = await scene.tab(engine);
   const name = scene.name();
@@ -423,8 +429,9 @@ export async function firstVisit(
   const ms = performance.now() - began;
   checkSite(report, right, right.last, engine);
   assert(report.events.includes("recovered"), `${report.events}`);
-  const [received, size] = report.snapshot;
-  assert(received > 0 && size > 0, `${received} of ${size} bytes`);
+  const [received] = report.snapshot;
+  // The server makes it while it sends it: nobody knows how much it will be.
+  assert(received > 0, "Nothing was told of what has come");
   assertEquals(report.state, "live");
   await tab.close();
   return ms;

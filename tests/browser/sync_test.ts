@@ -49,7 +49,7 @@ for (const engines of PAIRS) {
 
 for (const engine of ENGINES) {
   test(`U29 ${engine} far behind takes a snapshot, tells how much has come, and is live`, async (scene) => {
-    await firstVisit(scene, engine, 4_000);
+    await firstVisit(scene, engine, 10_000, 1024);
   });
 
   test(`H11 ${engine} is told why its origin, or its version, is refused`, async (scene) => {

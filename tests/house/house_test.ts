@@ -57,10 +57,11 @@ Deno.test("spec.md lists every test that names a rule", () => {
   assertEquals(specWithTests(spec), spec, "Run: deno task spec");
 });
 
-Deno.test("spec.md has a test for every rule", () => {
+Deno.test("spec.md has a test for every rule, or says why not", () => {
   const lines = Deno.readTextFileSync(SPEC).split("\n");
   const bare = lines.filter((line, i) =>
-    line.startsWith("- **") && !lines[i + 1]?.startsWith("  - ")
+    line.startsWith("- **") && !line.endsWith("_") &&
+    !lines[i + 1]?.startsWith("  - ")
   );
   assertEquals(bare, []);
 });

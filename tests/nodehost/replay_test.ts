@@ -394,6 +394,49 @@ Deno.test(
 );
 
 Deno.test(
+  "R9 U29 a replica whose snapshot is lost on the way takes it again, and applies nothing in between",
+  checked(async () => {
+    for (const kind of ["regular", "hosted"] as const) {
+      const env = new ManualEnv();
+      await using inner = new FaultyLogDB({ env });
+      const one = await start({ logDB: inner, env });
+      await proposeAll(one.replica, "a");
+      let isLost = true;
+      const source = {
+        list: (clusterID: bigint): readonly SnapshotInfo[] =>
+          inner.snapshots!.list(clusterID) as readonly SnapshotInfo[],
+        open: (info: SnapshotInfo): ReadableStream<Uint8Array> => {
+          if (!isLost) return inner.snapshots!.open(info) as never;
+          isLost = false;
+          throw new Error("Connection is lost");
+        },
+      };
+      const logDB = new AdvisingLogDB(inner, { snapshots: source });
+      const two = await start({
+        logDB,
+        env,
+        kind,
+        config: { nodeID: 2n },
+        snapshots: new MemorySnapshotStore(),
+      });
+      await env.until(two.replica.read(null));
+      inner.faults.break(2n);
+      await proposeAll(one.replica, "b");
+      await one.replica.requestSnapshot();
+      await proposeAll(one.replica, "c");
+      await settle();
+      inner.faults.mend(2n);
+      logDB.advice = 1;
+      await env.advance(30_000);
+      assertEquals(isLost, false);
+      assertEquals(two.replica.error, undefined);
+      assertEquals(await env.until(two.replica.read(null)), ["a", "b", "c"]);
+      await env.until(stopAll([one, two]));
+    }
+  }),
+);
+
+Deno.test(
   "H7 U29 a replica that fell behind a cut catches up from where the log has snapshots",
   checked(async () => {
     const env = new ManualEnv();

@@ -164,6 +164,11 @@ export class ManualEnv implements Env {
     this.#now = until;
   }
 
+  /** Has the clock go on while nothing happens, as when a process was suspended. */
+  jump(ms: number): void {
+    this.#now += ms;
+  }
+
   /** Lets time pass until a promise has settled. */
   async until<T>(promise: Promise<T>, step = 10_000): Promise<T> {
     let done = false;

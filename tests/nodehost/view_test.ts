@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
   ConcurrentKVStateMachine,
+  ErrClusterClosed,
   ErrNotImplemented,
   ErrSnapshotAborted,
   kv,
@@ -199,6 +200,22 @@ Deno.test(
       await world.commit(1);
       assertEquals(await view.lookup(null), ["x", "a", "y", "c"], name);
       await world.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "U25 H10 without an outbox the view is the committed state, of any kind of machine, until the replica stops",
+  checked(async () => {
+    for (const kind of ["regular", "concurrent", "disk"] as const) {
+      const { host, replica } = await start({ kind });
+      await replica.propose(bytes("a"));
+      assertEquals(await replica.view.lookup(null), ["a"], kind);
+      await host.stop();
+      const closed = await rejection(
+        (async () => await replica.view.lookup(null))(),
+      );
+      assertInstanceOf(closed, ErrClusterClosed, kind);
     }
   }),
 );

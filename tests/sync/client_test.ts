@@ -923,3 +923,54 @@ test("H11 a server that sends nonsense is hung up on", async () => {
     await over(w);
   }
 });
+
+test("U26 what is taken between the hello and the welcome is granted with it", async () => {
+  const w = world();
+  const log = await w.db.open(1n, 1n);
+  const reader = await log.read(0);
+  const peer = await w.script.open();
+  const { stream } = peer.take("read");
+  let count = 0;
+  for (let held = 0; held < SYNC_CREDIT_BYTES; count++) {
+    const message = entries(stream, count * 1000 + 1, "x".repeat(1000));
+    held += encodeMessage(message).length;
+    peer.send(message);
+  }
+  await settle(1);
+  peer.cut();
+  w.db.reconnect();
+  await settle(1);
+  const [hello] = w.script.peer.got;
+  assertEquals(hello?.type === "hello" && hello.credit, 0);
+  // All of it is taken before the server answers.
+  for (let i = 0; i < count; i++) await reader.next();
+  const next = await w.script.welcome();
+  let credit = 0;
+  while (next.has("credit")) credit += next.take("credit").bytes;
+  assert(credit > SYNC_CREDIT_BYTES / 4 * 3, `${credit}`);
+  await over(w);
+});
+
+test("H2 a question that crosses with the refusal of its cluster is asked again", async () => {
+  const w = world();
+  const log = await w.db.open(1n, 1n);
+  const peer = await w.script.open();
+  const index = Promise.resolve(log.readIndex());
+  await settle(1);
+  const { channel, stream } = peer.take("readIndex");
+  peer.send({ type: "refused", channel, code: 1001, reason: "Starts anew" }, {
+    type: "failed",
+    stream,
+    unknown: false,
+    message: "Channel is not open",
+  });
+  await settle(1);
+  assertEquals(await peek(index), "pending");
+  await w.env.advance(1_000);
+  peer.take("open");
+  peer.send({ type: "opened", channel, last: 3, trusted: 7n });
+  await settle(1);
+  peer.send({ type: "index", stream: peer.take("readIndex").stream, index: 3 });
+  assertEquals(await index, 3);
+  await over(w);
+});

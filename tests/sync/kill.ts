@@ -109,9 +109,9 @@ export class ServerProcess implements AsyncDisposable {
     return await this.#ask("state");
   }
 
-  /** Has it write rows to the cluster on disk. */
-  async fill(count: number): Promise<void> {
-    await this.#ask(`fill?count=${count}`);
+  /** Has it write rows with values of so many bytes to the cluster on disk. */
+  async fill(count: number, bytes: number): Promise<void> {
+    await this.#ask(`fill?count=${count}&bytes=${bytes}`);
   }
 
   async #ask(what: string): Promise<[ServerState, ServerState]> {

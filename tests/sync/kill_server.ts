@@ -40,9 +40,6 @@ export interface ServerState {
   readonly rows: number;
 }
 
-/** The values of what only fills, in bytes. */
-const FILL_BYTES = 64;
-
 const { directory, port, origins, snapshotEntries, farEntries } = JSON
   .parse(Deno.args[0]!) as ServerSettings;
 const config = {
@@ -80,15 +77,19 @@ async function stateOf(replica: Replica): Promise<ServerState> {
   return { index, hash: `${hash}`, last, rows: Number(rows) };
 }
 
+/** How many rows are written at a time. */
+const AT_ONCE = 10_000;
+
 /** Writes rows, one a command. */
-async function fill(count: number): Promise<void> {
-  for (let from = 0; from < count; from += 10_000) {
+async function fill(count: number, bytes: number): Promise<void> {
+  const value = "x".repeat(bytes);
+  for (let from = 0; from < count; from += AT_ONCE) {
     await Promise.all(
       Array.from(
-        { length: Math.min(10_000, count - from) },
+        { length: Math.min(AT_ONCE, count - from) },
         (_, i) => {
           const key = `fill/${String(from + i).padStart(8, "0")}`;
-          return disk.propose(kv.put(key, "x".repeat(FILL_BYTES)));
+          return disk.propose(kv.put(key, value));
         },
       ),
     );
@@ -101,7 +102,8 @@ const server = serve(host, {
   limits: { farEntries },
   async fetch(request): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
-    if (pathname === "/fill") await fill(Number(searchParams.get("count")));
+    const number = (name: string): number => Number(searchParams.get(name));
+    if (pathname === "/fill") await fill(number("count"), number("bytes"));
     return Response.json([await stateOf(disk), await stateOf(memory)]);
   },
 });

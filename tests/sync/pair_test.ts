@@ -11,6 +11,7 @@ import {
   type Replica,
   type Session,
 } from "../../mod.ts";
+import { SqliteLogDB } from "../../src/sqlite/mod.ts";
 import {
   RemoteLogDB,
   type RemoteLogOptions,
@@ -24,6 +25,7 @@ import {
   checked,
   listOf,
   ManualEnv,
+  peek,
   randomOf,
   settle,
   startOn,
@@ -54,7 +56,7 @@ class Pair {
   readonly #options: CoreOptions;
   /** Whether its machine tells what was applied. */
   readonly #journals: boolean;
-  serverLog: MemoryLogDB;
+  serverLog: MemoryLogDB | SqliteLogDB;
   server!: NodeHost;
   #core!: Core;
   replica!: Replica;
@@ -353,6 +355,48 @@ test("U33 a server restored from an older backup is noticed by a page, which kee
   await pair.over();
 });
 
+test("U33 a restored backup whose log has grown past what a page has seen is noticed too", async () => {
+  const directory = await Deno.makeTempDir();
+  const pair = new Pair(6);
+  const { env } = pair;
+  const open = (file: string): SqliteLogDB =>
+    new SqliteLogDB(`${directory}/${file}`, { env });
+  await pair.serverLog.close();
+  pair.serverLog = open("log.db");
+  await pair.start();
+  const db = pair.client({ copy: new MemoryBlockStore() });
+  const replica = await pair.host(db).startCluster(
+    () => new KVStateMachine(),
+    { ...config, nodeID: 2n },
+  );
+  await env.until(replica.propose(kv.put("before", "")), 20);
+  // As a file system's snapshot of a server that runs.
+  for await (const { name } of Deno.readDir(directory)) {
+    const copy = name.replace("log.db", "backup.db");
+    await Deno.copyFile(`${directory}/${name}`, `${directory}/${copy}`);
+  }
+  for (let i = 0; i < 10; i++) {
+    await env.until(replica.propose(kv.put(`${i}`, "")), 20);
+  }
+  await pair.stop();
+  await pair.serverLog.close();
+  pair.isDown = true;
+  pair.serverLog = open("backup.db");
+  await pair.start();
+  assert(pair.replica.appliedIndex < replica.appliedIndex);
+  // Nobody who has seen less than the log now has can tell by its length.
+  for (let i = 0; i < 20; i++) {
+    await env.until(pair.replica.propose(kv.put(`other ${i}`, "")), 20);
+  }
+  assert(pair.replica.appliedIndex > replica.appliedIndex);
+  assertEquals(replica.error, undefined);
+  pair.isDown = false;
+  await env.advance(60_000);
+  assertEquals((replica.error as Error)?.name, "ErrDiverged");
+  await pair.over();
+  await Deno.remove(directory, { recursive: true });
+});
+
 test("U29 a page far behind takes a snapshot of the server", async () => {
   const pair = new Pair(7, { limits: { farEntries: 50 } });
   await pair.start(20);
@@ -406,4 +450,34 @@ test("U20 over real sockets: a server that stops and comes back, and a page that
   await serving.shutdown();
   await server.stop();
   await logDB.close();
+});
+
+test("U34 what a session sends while somebody else is signed in is sent again for its owner", async () => {
+  const pair = new Pair(8, {
+    authenticate: (request) => ({
+      id: request.headers.get("authorization") ?? "nobody",
+    }),
+  });
+  await pair.start();
+  const { env } = pair;
+  let token = "ann";
+  const db = pair.client({ token: () => token });
+  const replica = await pair.host(db).startCluster(
+    () => new KVStateMachine(),
+    { ...config, nodeID: 2n },
+  );
+  const session = await env.until(replica.openSession(), 20);
+  await env.until(replica.propose(kv.put("a", "1"), { session }), 20);
+  token = "bob";
+  pair.cut();
+  await env.advance(5_000);
+  assertEquals(db.state, "live");
+  const proposed = replica.propose(kv.put("b", "2"), { session });
+  await env.advance(5_000);
+  assertEquals(await peek(proposed), "pending");
+  token = "ann";
+  pair.cut();
+  await env.until(proposed, 100);
+  assertEquals(await valueOf(pair.replica, "b"), "2");
+  await pair.over();
 });

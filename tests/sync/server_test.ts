@@ -1,13 +1,32 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
 import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertMatch,
+  assertThrows,
+} from "@std/assert";
+import {
+  ConcurrentKVStateMachine,
+  ErrCompacted,
   kv,
   KVStateMachine,
   MemorySnapshotStore,
   type Result,
 } from "../../mod.ts";
-import { ErrUnauthenticated } from "../../src/sync/errors.ts";
-import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
-import { configRecord } from "../../src/rsm/record.ts";
+import { ErrProtocol, ErrUnauthenticated } from "../../src/sync/errors.ts";
+import { decodeMessage } from "../../src/sync/messages.ts";
+import {
+  COMMAND_BYTES_MAX,
+  SYNC_FRAME_BYTES_MAX,
+  SYNC_ORIGINS_MAX,
+} from "../../src/limits.ts";
+import { sleep } from "../../src/nodehost/waiting.ts";
+import {
+  configRecord,
+  putProposalHead,
+  RecordCursor,
+  unregisterRecord,
+} from "../../src/rsm/record.ts";
 import { epochRecord } from "../../src/log/records.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import { checked, rejection, settle, text } from "../nodehost/support.ts";
@@ -958,6 +977,352 @@ Deno.test(
     client.append(2, packRecords(proposal(kv.put("a", "v"))));
     await client.next("appended", 2);
     assertEquals(await w.replica.read(kv.count()), 1);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 a frame whose nested lengths promise gigabytes is refused before anything is allocated",
+  () => {
+    const bomb = new Uint8Array(SYNC_FRAME_BYTES_MAX);
+    // An array of 16,384, of arrays of 16,384, …
+    for (let at = 0; at + 2 < bomb.length; at += 3) {
+      bomb.set([0xdc, 0x40, 0x00], at);
+    }
+    assertThrows(() => decodeMessage(bomb), ErrProtocol, "no MessagePack");
+  },
+);
+
+Deno.test(
+  "U34 a principal that ends while it is greeted is not let in, and takes no place",
+  checked(async () => {
+    let isOver = true;
+    const w = await world({
+      authenticate: () => {
+        const ends = new AbortController();
+        return {
+          signal: ends.signal,
+          get id(): string {
+            if (isOver) ends.abort();
+            return "ann";
+          },
+        };
+      },
+      limits: { principalConnections: 1 },
+    });
+    const client = w.connect();
+    client.hello().catch(() => {});
+    assertEquals((await client.end()).code, 4401);
+    assert(!w.log.some(({ event }) => event === "connected"));
+    isOver = false;
+    await w.client("ann");
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U34 what waits to be judged when its principal ends is not added",
+  checked(async () => {
+    const ends = new AbortController();
+    const held = Promise.withResolvers<undefined>();
+    const w = await world({
+      authenticate: () => ({ id: "ann", signal: ends.signal }),
+      validate: () => held.promise,
+    });
+    const client = await w.client();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    client.append(2, packRecords(proposal(kv.put("c", "d"), 2)));
+    await w.env.advance(100);
+    ends.abort();
+    assertEquals((await client.end()).code, 4401);
+    held.resolve(undefined);
+    await w.env.advance(100);
+    assertEquals(await w.replica.read(kv.count()), 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 a channel that is closed and opened again while it is being opened leaves nothing behind",
+  checked(async () => {
+    const held = Promise.withResolvers<boolean>();
+    const w = await world({ authorize: () => held.promise });
+    const client = w.connect();
+    await client.hello();
+    for (let i = 0; i < 5; i++) {
+      const open = { channel: 1, clusterID: 1n, nodeID: 9n };
+      client.send({ type: "open", ...open });
+      client.send({ type: "close", channel: 1 });
+    }
+    client.send({ type: "open", channel: 1, clusterID: 1n, nodeID: 9n });
+    await w.env.advance(100);
+    held.resolve(true);
+    await client.next("opened");
+    await w.env.advance(100);
+    const hub = await w.core.hub(1n);
+    assertEquals(hub!.users.size, 1);
+    assertEquals(
+      client.messages.filter(({ type }) => type === "opened").length,
+      0,
+    );
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H7 a snapshot that comes to be offered after its channel was closed does not keep the log",
+  checked(async () => {
+    const w = await world();
+    const stays = await w.client();
+    const goes = await w.client();
+    const puts = [1, 2, 3].map((i) => proposal(kv.put(`k${i}`, "v"), i));
+    stays.append(1, packRecords(...puts));
+    await stays.next("appended");
+    goes.send({ type: "fetch", channel: 1, stream: 1 });
+    goes.send({ type: "close", channel: 1 });
+    await goes.until("taken in", () => w.core.transfers > 0);
+    await goes.until("over", () => w.core.transfers === 0);
+    stays.append(2, packRecords(proposal(kv.put("more", "v"), 4)));
+    await stays.next("appended");
+    const cutter = await w.host.logDB.open(1n, 77n);
+    await cutter.compact!(5);
+    assertInstanceOf(
+      await rejection((async () => await cutter.read(4))()),
+      ErrCompacted,
+    );
+    await cutter.close();
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 snapshots that are asked for and stopped at once do not pile up behind the bound",
+  checked(async () => {
+    const w = await world({ limits: { connectionTransfers: 2 } });
+    const client = await w.client();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await client.next("appended");
+    for (let stream = 2; stream < 12; stream++) {
+      client.send({ type: "fetch", channel: 1, stream });
+      client.send({ type: "stop", stream });
+    }
+    let most = 0;
+    let exports = 0;
+    const { replica } = w;
+    const original = replica.exportSnapshot.bind(replica);
+    replica.exportSnapshot = () => {
+      exports++;
+      return original();
+    };
+    for (let i = 0; i < 100; i++) {
+      await w.env.advance(1);
+      most = Math.max(most, w.core.transfers);
+    }
+    assert(most <= 2, `${most} at one time`);
+    assert(exports < 10, `${exports} were begun`);
+    assertEquals(w.core.transfers, 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H7 a reading that ends as it begins, since its answers are not read, does not keep the log",
+  checked(async () => {
+    const w = await world();
+    const stays = await w.client();
+    const goes = await w.client();
+    stays.append(1, packRecords(proposal(kv.put("a", "v"))));
+    await stays.next("appended");
+    goes.read(1, 0);
+    goes.server.bufferedBytes = 1 << 30;
+    await w.env.advance(100);
+    assertEquals((await goes.end()).code, 4503);
+    assertEquals((await w.core.hub(1n))!.followers.size, 0);
+    const cutter = await w.host.logDB.open(1n, 77n);
+    await cutter.compact!(2);
+    assertInstanceOf(
+      await rejection((async () => await cutter.read(0))()),
+      ErrCompacted,
+    );
+    await cutter.close();
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H14 reasons that make an append larger than a batch do not keep it out of the log",
+  checked(async () => {
+    const reason = "no".repeat(256);
+    const w = await world({
+      validate: (_who, cmd) => cmd.length < 1000 ? reason : undefined,
+    });
+    const client = await w.client();
+    client.append(1, packRecords(registerRecord(5n, new Uint8Array())));
+    const session = (await client.next("appended")).first;
+    const large = kv.put("large", new Uint8Array(COMMAND_BYTES_MAX - 100));
+    const small = kv.put("k", "v");
+    const records = [
+      sessionProposal(session, 1, large),
+      ...Array.from(
+        { length: 500 },
+        (_, i) => sessionProposal(session, 2 + i, small),
+      ),
+    ];
+    client.append(2, packRecords(...records));
+    const { first, refused } = await client.next("appended");
+    assertEquals([first, refused], [session + 1, []]);
+    assertEquals(w.replica.standing(session)!.next, 502);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H1 a proposal under the number of the server's own replica is refused",
+  checked(async () => {
+    const w = await world();
+    await w.env.until(w.replica.propose(kv.put("a", "b")), 10);
+    const client = await w.client();
+    client.read(1, 0);
+    const [, record] = await client.entriesUpTo(2);
+    const cursor = new RecordCursor();
+    cursor.read(record!, 0, record!.length);
+    const forged = new Uint8Array(record!.length);
+    const start = putProposalHead(
+      forged,
+      0,
+      cursor.originLow,
+      cursor.originHigh,
+      cursor.series + 1,
+    );
+    forged.set(kv.put("a", "c"), start);
+    client.append(2, packRecords(forged));
+    assertEquals((await client.next("appended")).refused, [0]);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U38 a server that was suspended asks its clients whether they are there before it hangs up",
+  checked(async () => {
+    const w = await world();
+    const client = await w.client();
+    w.env.jump(300_000);
+    await w.env.advance(5_000);
+    assertEquals(client.ending, undefined);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 who may only read cannot fill the log with records that have no effect",
+  checked(async () => {
+    const w = await world({
+      ...byToken,
+      authorize: (_who, _cluster, action) => action === "read",
+    });
+    await w.env.until(w.replica.propose(kv.put("a", "b")), 10);
+    const client = await w.client("ann");
+    client.append(
+      1,
+      packRecords(
+        sessionProposal(1, 1, undefined),
+        sessionProposal(1, 1, kv.put("a", "b")),
+        unregisterRecord(1),
+        claimRecord(1, 1n, 2n),
+      ),
+    );
+    assertEquals((await client.next("appended")).refused, [0, 1, 2, 3]);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H14 a principal without a name is none: the sessions of the server have no owner either",
+  checked(async () => {
+    const w = await world({ authenticate: () => ({ id: "" }) });
+    const client = w.connect();
+    client.hello().catch(() => {});
+    assertEquals((await client.end()).code, 1001);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U17 a command that is refused without a reason is told to be refused all the same",
+  checked(async () => {
+    const w = await world({ validate: () => "" });
+    const client = await w.client();
+    client.append(1, packRecords(registerRecord(5n, new Uint8Array())));
+    const session = (await client.next("appended")).first;
+    client.append(2, packRecords(sessionProposal(session, 1, kv.put("a", ""))));
+    await client.next("appended");
+    client.read(3, session);
+    const [record] = await client.entriesUpTo(session + 1, session);
+    const cursor = new RecordCursor();
+    cursor.read(record!, 0, record!.length);
+    assert(cursor.reason().length > 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H1 numbers that somebody makes up do not push out those of others, nor does it help to be alone",
+  checked(async () => {
+    const w = await world(byToken);
+    const ann = await w.client("ann");
+    ann.append(1, packRecords(proposal(kv.put("a", "b"), 1, 42)));
+    await ann.next("appended");
+    ann.transport.close(1000, "");
+    // Nobody is connected for a while.
+    await w.env.advance(10_000);
+    const bob = await w.client("bob");
+    const forge = async (stream: number): Promise<void> => {
+      bob.append(stream, packRecords(proposal(kv.put("a", "c"), 2, 42)));
+      assertEquals((await bob.next("appended")).refused, [0]);
+    };
+    await forge(1);
+    for (let i = 0; i < SYNC_ORIGINS_MAX / 1024; i++) {
+      const made = Array.from(
+        { length: 1024 },
+        (_, j) => proposal(new Uint8Array(), 1, 1000 + i * 1024 + j),
+      );
+      bob.append(2 + i, packRecords(...made));
+      await bob.next("appended");
+    }
+    await forge(1000);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H9 a snapshot that takes its time to be made is downloaded all the same",
+  checked(async () => {
+    const w = await world();
+    class Slow extends ConcurrentKVStateMachine {
+      override async saveSnapshot(
+        ...args: Parameters<ConcurrentKVStateMachine["saveSnapshot"]>
+      ): Promise<void> {
+        await super.saveSnapshot(...args);
+        await sleep(w.env, 100_000, new AbortController().signal);
+      }
+    }
+    const slow = await w.host.startConcurrentCluster(() => new Slow(), {
+      clusterID: 2n,
+      nodeID: 1n,
+    });
+    // More than a block, so that some of it comes at once.
+    const noise = crypto.getRandomValues(new Uint8Array(65_536));
+    for (const key of ["a", "b", "c", "d"]) {
+      await w.env.until(slow.propose(kv.put(key, noise)), 10);
+    }
+    const request = new Request("http://sync.test/clusters/2/snapshot");
+    const response = await w.env.until(
+      handle(w.core, request, undefined)!,
+      1_000,
+    );
+    assertEquals(response.status, 200);
+    const bytes = await w.env.until(response.bytes(), 1_000);
+    assert(bytes.length > 0);
     await w.stop();
   }),
 );

@@ -8,7 +8,11 @@
 
 import { assert, assertEquals } from "@std/assert";
 import {
+  type Block,
   BlockOutbox,
+  type BlockStore,
+  type Changes,
+  type Durability,
   ErrClusterClosed,
   ErrDiverged,
   ErrOutboxCopied,
@@ -17,7 +21,9 @@ import {
   ErrSystemBusy,
   ErrUnknownOutcome,
   type HostEvent,
+  type ListOptions,
   type LogDB,
+  type MaybePromise,
   MemoryBlockStore,
   MemoryLogDB,
   NodeHost,
@@ -25,19 +31,14 @@ import {
   type Result,
   type Submission,
 } from "../../mod.ts";
+import type { Env } from "../../src/env.ts";
 import { SYNC_BUFFERED_BYTES_MAX } from "../../src/limits.ts";
 import { BlockLogDB } from "../../src/log/block_log.ts";
 import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
 import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
-import {
-  bytes,
-  ManualEnv,
-  randomOf,
-  settle,
-  text,
-} from "../nodehost/support.ts";
+import { bytes, randomOf, settle, text } from "../nodehost/support.ts";
 import { LEDGERS, POISON, startLedger } from "./world_machines.ts";
 import { type Cut, Network } from "./world_network.ts";
 
@@ -45,6 +46,8 @@ const CLUSTER = 1n;
 const REFUSED = "Nobody takes that";
 /** What the server refuses. */
 const BAD = "bad";
+/** Turns of the event loop in which all happens that needs no time. */
+const TURNS = Number(Deno.env.get("TURNS") ?? 2);
 const CUTS: readonly Cut[] = ["clean", "halves", "silent"];
 
 /** What is to go wrong in a world; that connections break and processes die always does. */
@@ -85,23 +88,72 @@ function isBad({ text }: { text: string }): boolean {
   return text.includes(BAD) || text.includes(POISON);
 }
 
+/** A store that takes its time, in order. */
+class SlowStore implements BlockStore {
+  readonly #inner: FaultyBlockStore;
+  readonly #env: Env;
+  readonly #delay: () => number;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(inner: FaultyBlockStore, env: Env, delay: () => number) {
+    this.#inner = inner;
+    this.#env = env;
+    this.#delay = delay;
+  }
+
+  #call<T>(call: () => MaybePromise<T>): Promise<T> {
+    const called = this.#last.then(async () => {
+      await new Promise<void>((resolve) => {
+        this.#env.setTimer(resolve, this.#delay());
+      });
+      return await call();
+    });
+    this.#last = called.catch(() => {});
+    return called;
+  }
+
+  identity(): Promise<string> {
+    return this.#call(() => this.#inner.identity());
+  }
+
+  get(keys: readonly string[]): Promise<(Uint8Array | undefined)[]> {
+    return this.#call(() => this.#inner.get(keys));
+  }
+
+  list(from: string, to: string, options?: ListOptions): Promise<Block[]> {
+    return this.#call(() => this.#inner.list(from, to, options));
+  }
+
+  keys(from: string, to: string, options?: ListOptions): Promise<string[]> {
+    return this.#call(() => this.#inner.keys(from, to, options));
+  }
+
+  write(changes: Changes, durability: Durability): Promise<void> {
+    // What is given may change when the call has returned.
+    const put = (changes.put ?? []).map(({ key, bytes }) => ({
+      key,
+      bytes: bytes.slice(),
+    }));
+    return this.#call(() => this.#inner.write({ ...changes, put }, durability));
+  }
+
+  async close(): Promise<void> {
+    await this.#last;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
 /** A store and what is under it. */
 class Store {
   readonly inner: MemoryBlockStore;
   faulty: FaultyBlockStore;
-  readonly #asynchronous: boolean;
 
-  constructor(
-    asynchronous: boolean,
-    inner: MemoryBlockStore = new MemoryBlockStore(),
-  ) {
-    this.#asynchronous = asynchronous;
+  constructor(inner: MemoryBlockStore = new MemoryBlockStore()) {
     this.inner = inner;
-    this.faulty = this.#over(inner);
-  }
-
-  #over(store: MemoryBlockStore): FaultyBlockStore {
-    return new FaultyBlockStore({ store, asynchronous: this.#asynchronous });
+    this.faulty = new FaultyBlockStore({ store: inner });
   }
 
   /** Whoever has it open has it no more; of what was written last, `kept` writes are there. */
@@ -113,7 +165,7 @@ class Store {
   copy(): Store {
     const copy = new MemoryBlockStore();
     copy.write({ put: this.inner.list("", "\x7f") }, "strict");
-    return new Store(this.#asynchronous, copy);
+    return new Store(copy);
   }
 }
 
@@ -149,6 +201,8 @@ export class Device {
   /** Whether it has a copy of the log and its own snapshots. */
   readonly hasCopy: boolean;
   readonly snapshotEntries: number;
+  /** Whether its stores take their time. */
+  readonly isSlow: boolean;
   readonly commands: Map<string, Command> = new Map();
   /** Those that it must show in its present life, until they are refused. */
   readonly shown: Set<string> = new Set();
@@ -171,9 +225,9 @@ export class Device {
     this.kind = LEDGERS[random() % LEDGERS.length]!;
     this.hasCopy = this.kind !== "disk" && random() % 2 === 0;
     this.snapshotEntries = random() % 2 === 0 ? 0 : 10 + random() % 20;
-    const asynchronous = random() % 2 === 0;
-    this.outbox = options.outbox ?? new Store(asynchronous);
-    this.stores = [1, 2, 3].map(() => new Store(asynchronous));
+    this.isSlow = random() % 2 === 0;
+    this.outbox = options.outbox ?? new Store();
+    this.stores = [1, 2, 3].map(() => new Store());
   }
 
   /** Whether what it has applied is there again after it was killed. */
@@ -208,6 +262,67 @@ export class Device {
   }
 }
 
+/** Time that goes on only when it is told to; timers are as coarse as real ones. */
+class WorldEnv implements Env {
+  readonly #random: () => number;
+  readonly #timers = new Set<{ at: number; callback: () => void }>();
+  #now = 0;
+
+  constructor(seed: number) {
+    this.#random = randomOf(seed);
+  }
+
+  now(): number {
+    return this.#now;
+  }
+
+  random64(): bigint {
+    return BigInt(this.#random()) << 32n | BigInt(this.#random());
+  }
+
+  setTimer(callback: () => void, delay: number): () => void {
+    const timer = { at: this.#now + Math.ceil(delay), callback };
+    this.#timers.add(timer);
+    return () => void this.#timers.delete(timer);
+  }
+
+  turn(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  get timers(): number {
+    return this.#timers.size;
+  }
+
+  async advance(ms: number): Promise<void> {
+    const until = this.#now + ms;
+    await settle(TURNS);
+    for (;;) {
+      let next: { at: number; callback: () => void } | undefined;
+      for (const timer of this.#timers) {
+        if (timer.at <= until && !(next && next.at <= timer.at)) next = timer;
+      }
+      if (next === undefined) break;
+      this.#timers.delete(next);
+      this.#now = Math.max(this.#now, next.at);
+      next.callback();
+      await settle(TURNS);
+    }
+    this.#now = until;
+  }
+
+  /** Lets time pass until a promise has settled. */
+  async until<T>(promise: Promise<T>, step: number): Promise<T> {
+    let isDone = false;
+    const end = (): void => void (isDone = true);
+    promise.then(end, end);
+    await settle(TURNS);
+    for (let i = 0; !isDone && i < 1000; i++) await this.advance(step);
+    if (!isDone) throw new Error("Did not settle however long it took");
+    return await promise;
+  }
+}
+
 /** What a view has shown, to be compared with what was committed in the end. */
 interface Seen {
   readonly device: string;
@@ -219,7 +334,7 @@ interface Seen {
 export class World {
   readonly seed: number;
   readonly profile: Profile;
-  readonly env: ManualEnv;
+  readonly env: WorldEnv;
   readonly random: () => number;
   readonly network: Network;
   readonly devices: Device[] = [];
@@ -228,6 +343,7 @@ export class World {
   readonly #snapshotEntries: number;
   readonly #sessionsMax: number;
   #store: Store | undefined;
+  readonly #isSlow: boolean;
   #memory: MemoryLogDB | undefined;
   #logDB: LogDB | undefined;
   #host: NodeHost | undefined;
@@ -249,7 +365,7 @@ export class World {
     this.seed = seed;
     this.profile = profile;
     this.counts = counts;
-    this.env = new ManualEnv(seed);
+    this.env = new WorldEnv(seed);
     this.random = randomOf(seed);
     this.network = new Network(this.env, this.random);
     this.#serverKind = (["fork", "plain", "concurrent"] as const)[
@@ -259,7 +375,8 @@ export class World {
     this.#sessionsMax = profile.evictions ? 6 : 4096;
     if (this.random() % 3 === 0) {
       this.#memory = new MemoryLogDB({ env: this.env });
-    } else this.#store = new Store(this.random() % 2 === 0);
+    } else this.#store = new Store();
+    this.#isSlow = this.chance(2);
   }
 
   chance(of: number): boolean {
@@ -276,7 +393,7 @@ export class World {
 
   /** Throws what has gone wrong so far. */
   check(): void {
-    assertEquals(this.#failures, []);
+    if (this.#failures.length > 0) throw new Error(this.#failures.join("\n"));
   }
 
   #behind(work: Promise<unknown>): void {
@@ -299,9 +416,16 @@ export class World {
   #openLog(): LogDB {
     const { env } = this;
     if (this.#store === undefined) return this.#memory!;
-    const { faulty } = this.#store;
-    const snapshots = new BlockSnapshotStore(faulty, { env });
-    return new BlockLogDB(faulty, { env, snapshots });
+    const store = this.#openStore(this.#store, this.#isSlow);
+    const snapshots = new BlockSnapshotStore(store, { env });
+    return new BlockLogDB(store, { env, snapshots });
+  }
+
+  /** A store as a process has it. */
+  #openStore({ faulty }: Store, isSlow: boolean): BlockStore {
+    return isSlow
+      ? new SlowStore(faulty, this.env, () => 1 + this.random() % 4)
+      : faulty;
   }
 
   async startServer(): Promise<void> {
@@ -434,7 +558,7 @@ export class World {
     return device;
   }
 
-  #db(device: Device, copy: FaultyBlockStore): RemoteLogDB {
+  #db(device: Device, copy: BlockStore): RemoteLogDB {
     const { name, owner } = device;
     return new RemoteLogDB("ws://server/sync", {
       env: this.env,
@@ -459,9 +583,11 @@ export class World {
   /** A device begins to start; others go on meanwhile. */
   start(device: Device): void {
     const { env } = this;
-    const [copy, snapshots, machine] = device.stores.map((s) => s.faulty);
+    const open = (store: Store): BlockStore =>
+      this.#openStore(store, device.isSlow);
+    const [copy, snapshots, machine] = device.stores.map(open);
     const db = this.#db(device, copy!);
-    const outbox = new BlockOutbox(device.outbox.faulty, { env });
+    const outbox = new BlockOutbox(open(device.outbox), { env });
     const own = device.hasCopy || device.kind === "disk"
       ? new BlockSnapshotStore(snapshots!, { env })
       : undefined;
@@ -486,7 +612,7 @@ export class World {
       startLedger(host, device.kind, config, machine!).then(
         (replica) => this.#started(device, life, replica),
         (error) => {
-          if (life.isOver) return;
+          if (life.isOver || device.life !== life) return;
           if (this.isRestored && error instanceof ErrDiverged) {
             this.count("device: start diverged");
           } else this.fail(`${device.name} did not start: ${error}`);
@@ -731,7 +857,10 @@ export class World {
       if (device.isCopied) continue;
       for (let n = random() % 6 - 2; n > 0; n--) this.submit(device);
     }
+    if (this.chance(6)) this.isDown = false;
+    if (!this.isUp && this.chance(5)) await this.startServer();
     const device = this.devices[random() % this.devices.length]!;
+    if (device.isOffline && this.chance(3)) device.isOffline = false;
     switch (random() % 24) {
       case 0:
         network.cut(device.name, CUTS[random() % 3]!);
@@ -744,11 +873,11 @@ export class World {
         break;
       case 3:
       case 4:
-        device.isOffline = !device.isOffline;
-        if (device.isOffline) network.cut(device.name, CUTS[random() % 3]!);
+        device.isOffline = true;
+        network.cut(device.name, CUTS[random() % 3]!);
         break;
       case 5:
-        this.isDown = this.chance(2);
+        this.isDown = true;
         break;
       case 6:
       case 7:

@@ -68,7 +68,7 @@ export class NetworkEnd implements Transport {
     if (this.#isDead) return;
     this.#sent.push(what);
     const now = this.#env.now();
-    this.#lastAt = Math.max(this.#lastAt + 0.001, now + this.#delay());
+    this.#lastAt = Math.max(this.#lastAt, now + this.#delay());
     this.#env.setTimer(() => this.#deliver(), this.#lastAt - now);
   }
 

@@ -202,6 +202,8 @@ async function start(): Promise<void> {
     submit(write({ key: newKey(), text: text.value, done: false }));
     text.value = "";
   };
+  // Before, the browser itself would send the form, and load the page anew.
+  element("add").querySelector("button")!.disabled = false;
   const button = element<HTMLButtonElement>("plug");
   button.onclick = (): void => {
     plug.isIn = !plug.isIn;

@@ -73,6 +73,11 @@ export class Asks {
     connection.send(ask.make(stream));
   }
 
+  /** What still comes on the streams of the questions answers none: they will be asked again. */
+  lost(): void {
+    for (const ask of this.#all) ask.forget?.();
+  }
+
   /** Asks all that waits. */
   resume(connection: Connection): void {
     for (const ask of [...this.#all]) this.#send(ask, connection);

@@ -93,6 +93,7 @@ export class Connection {
   readonly #streams = new Map<number, StreamListener>();
   #nextStream = 1;
   #welcome: Welcome | undefined;
+  #isGreeted = false;
   #isOver = false;
   /** The bytes of data the server takes before it grants more. */
   #credit = 0;
@@ -131,6 +132,7 @@ export class Connection {
     const { token, versions, inbox } = this.#options;
     // What is still held from the connection before counts against this one.
     this.#allowance = Math.max(0, SYNC_CREDIT_BYTES - inbox.bytes);
+    this.#isGreeted = true;
     this.send({
       type: "hello",
       first: versions.first,
@@ -172,8 +174,9 @@ export class Connection {
 
   /** What was received has been taken: the server may send as much again. */
   grant(bytes: number): void {
-    if (this.#isOver || this.#welcome === undefined) return;
+    if (this.#isOver || !this.#isGreeted) return;
     this.#owed += bytes;
+    if (this.#welcome === undefined || this.#owed === 0) return;
     // A message for every frame would double their number.
     if (this.#owed < SYNC_CREDIT_BYTES / 4 && this.#allowance > 0) return;
     this.#allowance += this.#owed;
@@ -280,6 +283,8 @@ export class Connection {
     this.#welcome = message;
     this.#credit = message.credit;
     this.#tickIn(this.#heartbeatMs);
+    // What was taken since the hello.
+    this.grant(0);
     listener.welcomed();
   }
 

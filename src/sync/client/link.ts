@@ -100,7 +100,7 @@ export class Link {
   constructor(options: LinkOptions) {
     const { env } = options;
     this.#options = options;
-    this.inbox = new Inbox(env, (bytes) => this.connection?.grant(bytes));
+    this.inbox = new Inbox(env, (bytes) => this.#connection?.grant(bytes));
     this.#retry = new Backoff(env, SYNC_RETRY_FIRST_MS, SYNC_RETRY_LAST_MS);
     this.#refused = new Backoff(
       env,

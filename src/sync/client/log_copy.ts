@@ -130,9 +130,7 @@ export class LogCopy {
   check(after: number, mark: EpochMark | undefined): void {
     const known = this.markAt(after);
     if (mark === undefined || known === undefined) return;
-    const same = this.#marks.find(({ index }) => index === mark.index);
-    if (same?.epoch === mark.epoch) return;
-    if (same === undefined && mark.index < this.#marks[0]!.index) return;
+    if (known.index === mark.index && known.epoch === mark.epoch) return;
     throw new ErrDiverged(
       `Copy of the log was not opened with epoch ${mark.epoch} at ${mark.index}: it is another one`,
       { upTo: mark.index },

@@ -229,6 +229,7 @@ export class RemoteLog implements Log, Channel {
   #shut(error: ErrConnectionLost): void {
     this.#isOpen = false;
     for (const reader of [...this.#readers]) reader.disconnected();
+    this.#asks.lost();
     this.snapshots.lost(error);
     this.#appends.lost(error);
   }

@@ -10,6 +10,7 @@ import { ErrUnknownOutcome } from "../../log/errors.ts";
 import type { Checkpoint, Records, Retention } from "../../log/log.ts";
 import { Checkpoints } from "../../nodehost/checkpoints.ts";
 import { isPromise } from "../../promises.ts";
+import { ErrUnauthenticated } from "../errors.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { SYNC_RETENTION_MS_MAX } from "../../limits.ts";
 import type { Append, CheckpointAt } from "../messages.ts";
@@ -32,6 +33,7 @@ export class Channel implements HubUser {
   #judging: Promise<void> | undefined;
   #retention: Retention | undefined;
   #retainedAt = 0;
+  #isClosed = false;
 
   /** A channel for the client's replica `nodeID`. */
   constructor(peer: Peer, number: number, hub: Hub, nodeID: bigint) {
@@ -59,10 +61,13 @@ export class Channel implements HubUser {
 
   /** Tells the client of the checkpoints. It compares them with its own; that they differ is to be known here, too (H12). */
   watch(): void {
+    if (this.#isClosed) return;
     this.#unwatch = this.hub.log.checkpoints?.watch(
       0n,
       (checkpoint) => this.#onCheckpoint(checkpoint),
     );
+    // What it was told at once may have ended the connection.
+    if (this.#isClosed) this.#unwatch?.();
   }
 
   /** The cluster. */
@@ -135,11 +140,16 @@ export class Channel implements HubUser {
     begun: number,
   ): void {
     const peer = this.#peer;
-    const { records, refusals, refused } = verdict;
+    const { parts, refusals, refused } = verdict;
     const count = message.lengths.length;
+    // It may have waited for the verdict for long.
+    if (peer.who.principal.signal?.aborted) {
+      const over = new ErrUnauthenticated("Token is not good any more");
+      return this.#fail(message, frameBytes, over);
+    }
     peer.counts.refused += refused;
     const answer = (first: number): void => {
-      peer.counts.appended += records?.ends.length ?? 0;
+      for (const { ends } of parts) peer.counts.appended += ends.length;
       peer.core.telemetry.appendTook(peer.core.env.now() - begun);
       peer.answer(message.stream, {
         type: "appended",
@@ -150,16 +160,25 @@ export class Channel implements HubUser {
       });
       peer.consumed(frameBytes, count);
     };
-    if (records === undefined) return answer(0);
-    try {
-      const appended = this.hub.log.append(records);
-      if (!isPromise(appended)) return answer(appended);
-      appended.then(
-        answer,
-        (error) => this.#fail(message, frameBytes, error),
-      );
-    } catch (error) {
+    const [head, ...others] = parts;
+    if (head === undefined) return answer(0);
+    const failed = (error: unknown): void =>
       this.#fail(message, frameBytes, error);
+    const { log } = this.hub;
+    try {
+      const appended = log.append(head);
+      if (others.length === 0) {
+        if (!isPromise(appended)) return answer(appended);
+        return void appended.then(answer, failed);
+      }
+      const all = [appended, ...others.map((part) => log.append(part))];
+      Promise.all(all).then(([first]) => answer(first!), (cause) => {
+        failed(
+          new ErrUnknownOutcome("Some of it may be in the log", { cause }),
+        );
+      });
+    } catch (error) {
+      failed(error);
     }
   }
 
@@ -182,6 +201,7 @@ export class Channel implements HubUser {
 
   /** Gives the cluster back. */
   close(): void {
+    this.#isClosed = true;
     this.hub.users.delete(this);
     this.#unwatch?.();
     this.released();

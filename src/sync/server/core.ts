@@ -22,6 +22,7 @@ import {
   type ServerLogRecord,
 } from "./options.ts";
 import type { Upgrade } from "./greeting.ts";
+import { Origins } from "./origins.ts";
 import { Peer } from "./peer.ts";
 import { Telemetry } from "./telemetry.ts";
 
@@ -46,6 +47,8 @@ export class Core {
   readonly #hubs = new Map<bigint, Promise<Hub>>();
   /** Hubs that nobody used at the last tick: one that was just opened is about to be. */
   readonly #idle = new WeakSet<Hub>();
+  /** Whose the proposals of each cluster are. */
+  readonly #origins = new Map<bigint, Origins>();
   /** Connections of each principal. */
   readonly #principals = new Map<string, number>();
   #connections = 0;
@@ -121,6 +124,8 @@ export class Core {
     if (principal === undefined || principal.signal?.aborted) {
       throw new ErrUnauthenticated("Token is not, or not any more, good");
     }
+    // Nobody's sessions are those of the host itself.
+    if (principal.id === "") throw new TypeError("Principal has no id");
     return principal;
   }
 
@@ -164,7 +169,11 @@ export class Core {
       if (hub.isLive && hub.replica === replica) return hub;
       this.#drop(clusterID, opening, hub);
     }
-    const opening = Hub.open(this.host, replica);
+    let origins = this.#origins.get(clusterID);
+    if (origins === undefined) {
+      this.#origins.set(clusterID, origins = new Origins());
+    }
+    const opening = Hub.open(this.host, replica, origins);
     this.#hubs.set(clusterID, opening);
     opening.catch(() => {
       if (this.#hubs.get(clusterID) === opening) this.#hubs.delete(clusterID);

@@ -22,8 +22,8 @@ import type { MaybePromise } from "../../statemachine/types.ts";
 
 /** What of an append goes into the log. */
 export interface Verdict {
-  /** The records that do, some of them put right; undefined if there are none. */
-  readonly records: Records | undefined;
+  /** The records that do, some of them put right: mostly one batch, none if there is nothing, two if what was put right made them too many bytes for one. */
+  readonly parts: readonly Records[];
   /** Those that do not, and why. */
   readonly refusals: readonly Refusal[];
   /** How many were refused: with those of a session, which go in as a skip that says why. */
@@ -130,7 +130,7 @@ export class Gate {
     const refusals = this.#refusals;
     const refused = this.#refused;
     if (this.#changed.size === 0) {
-      return { records: this.#records, refusals, refused };
+      return { parts: [this.#records], refusals, refused };
     }
     const kept: Uint8Array[] = [];
     for (let i = 0; i < this.#records.ends.length; i++) {
@@ -139,11 +139,15 @@ export class Gate {
         : recordAt(this.#records, i);
       if (record !== undefined) kept.push(record);
     }
-    const records = kept.length === 0 ? undefined : packRecords(...kept);
-    if (records !== undefined && records.bytes.length > BATCH_BYTES_MAX) {
-      throw new RangeError("Records are too large with their owner's name");
+    const parts: Records[] = [];
+    for (let from = 0, upTo = 0; from < kept.length; from = upTo) {
+      let size = 0;
+      while (
+        upTo < kept.length && (size += kept[upTo]!.length) <= BATCH_BYTES_MAX
+      ) upTo++;
+      parts.push(packRecords(...kept.slice(from, upTo)));
     }
-    return { records, refusals, refused };
+    return { parts, refusals, refused };
   }
 
   #refuse(at: number, reason: string): void {
@@ -218,6 +222,10 @@ export class Gate {
       ) {
         return this.#refuse(i, `Session ${session} is somebody else's`);
       }
+      if (standing === undefined && !this.#mayWrite && session !== this.#mine) {
+        // It would be no more than a way to fill the log.
+        return this.#refuse(i, NOT_ALLOWED);
+      }
       this.#mine = session;
       if (command === undefined) return;
       return this.#lookAtCommand(i, command, { session, series, lag });
@@ -239,7 +247,8 @@ export class Gate {
       // Its series must go on without it, and its client must hear of it
       // whatever is lost on the way: the log says so (H14).
       const { session, series, lag } = place;
-      const skip = skipRecord(session, series, lag, clipReason(reason));
+      const words = clipReason(reason || NO_REASON);
+      const skip = skipRecord(session, series, lag, words);
       this.#changed.set(i, skip);
       this.#refused++;
     };
@@ -256,6 +265,9 @@ export class Gate {
 }
 
 const NOT_ALLOWED = "You may not write to this cluster";
+
+/** What is said of a command that the application refuses without a word: none would mean that its own client has skipped it. */
+const NO_REASON = "It is not allowed";
 
 /** Whether two are the same owner. */
 export function isSameOwner(a: Uint8Array, b: Uint8Array): boolean {

@@ -217,6 +217,8 @@ function watched(
       wait();
     },
     pull: async (): Promise<void> => {
+      // Now it is the machine that takes its time.
+      cancelTimer?.();
       try {
         const { done, value } = await reader.read();
         if (done) {

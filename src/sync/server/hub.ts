@@ -7,11 +7,7 @@
  */
 
 import type { Env } from "../../env.ts";
-import {
-  SYNC_APPLIED_TICK_MS,
-  SYNC_GATHER_MS_MAX,
-  SYNC_ORIGINS_MAX,
-} from "../../limits.ts";
+import { SYNC_APPLIED_TICK_MS, SYNC_GATHER_MS_MAX } from "../../limits.ts";
 import { ErrClusterClosed } from "../../log/errors.ts";
 import type { Checkpoint, Log, LogBatch } from "../../log/log.ts";
 import { isPromise } from "../../promises.ts";
@@ -21,7 +17,7 @@ import { sleep } from "../../nodehost/waiting.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { CloseCode } from "../transport.ts";
-import { isSameOwner } from "./gate.ts";
+import type { Origins } from "./origins.ts";
 import { Gatherer, Ring } from "./ring.ts";
 
 /** The replica as which a server opens the logs; no real one has that number. */
@@ -58,8 +54,7 @@ export class Hub {
   readonly users: Set<HubUser> = new Set();
   /** Snapshots that did not read back good; by their id. */
   readonly damaged: Set<string> = new Set();
-  /** Whose proposals outside of any session carry which number. */
-  readonly #origins = new Map<string, Uint8Array>();
+  readonly #origins: Origins;
   readonly #host: NodeHost;
   readonly #ended = new AbortController();
 
@@ -68,20 +63,26 @@ export class Hub {
     replica: Replica,
     log: Log,
     last: number,
+    origins: Origins,
   ) {
     this.clusterID = replica.clusterID;
     this.replica = replica;
     this.log = log;
     this.ring = new Ring(last);
     this.#host = host;
+    this.#origins = origins;
   }
 
   /** Opens the log of a cluster that is started on `host`. */
-  static async open(host: NodeHost, replica: Replica): Promise<Hub> {
+  static async open(
+    host: NodeHost,
+    replica: Replica,
+    origins: Origins,
+  ): Promise<Hub> {
     const log = await host.logDB.open(replica.clusterID, SERVER);
     try {
       const last = await log.readIndex();
-      const hub = new Hub(host, replica, log, last);
+      const hub = new Hub(host, replica, log, last, origins);
       const reader = await log.read(last, { signal: hub.#ended.signal });
       void hub.#run(new Gatherer(reader));
       return hub;
@@ -186,20 +187,9 @@ export class Hub {
     return hashes;
   }
 
-  /**
-   * Whether proposals of that origin are `owner`'s: of whoever came with it
-   * first. Everybody sees the numbers of the others in the log; with a number
-   * that is not theirs they would answer what somebody else has proposed.
-   */
+  /** Whether proposals of that origin are `owner`'s: not the server's own, nor somebody else's. */
   owns(origin: string, owner: Uint8Array): boolean {
-    const known = this.#origins.get(origin);
-    if (known !== undefined) return isSameOwner(known, owner);
-    if (this.#origins.size >= SYNC_ORIGINS_MAX) {
-      const [oldest] = this.#origins.keys();
-      this.#origins.delete(oldest!);
-    }
-    this.#origins.set(origin, owner);
-    return true;
+    return origin !== this.replica.origin && this.#origins.owns(origin, owner);
   }
 
   /** Ends it, for all who use it; idempotent. */

@@ -65,6 +65,10 @@ export class Peer implements TransportListener {
   #forget: (() => void) | undefined;
   /** The clusters that are open; undefined for one that is being opened. */
   readonly #channels = new Map<number, Channel | undefined>();
+  /** Those being opened: the client may close one, and open another by that number. */
+  readonly #openings = new Map<number, Open>();
+  /** Snapshots that are sent here, or still being made for a stream that has ended. */
+  transfers = 0;
   /** Streams that wait for an answer: how many may be open is bounded. */
   readonly #asked = new Map<number, "append" | "request">();
   readonly #throttle: Throttle;
@@ -76,7 +80,7 @@ export class Peer implements TransportListener {
   /** How it is to be closed once it is open. */
   #last: readonly [code: number, reason: string] | undefined;
   #heardAt: number;
-  #pingedAt: number;
+  #pingedAt = -Infinity;
   readonly #bornAt: number;
 
   /** A peer at the other end of a transport. */
@@ -90,7 +94,7 @@ export class Peer implements TransportListener {
     this.number = number;
     this.#transport = transport;
     this.#upgrade = upgrade;
-    this.#heardAt = this.#pingedAt = this.#bornAt = core.env.now();
+    this.#heardAt = this.#bornAt = core.env.now();
     this.sender = new Sender({
       transport,
       env: core.env,
@@ -211,8 +215,10 @@ export class Peer implements TransportListener {
       version = agree(core.versions, hello);
       const who = await identify(core, this.#upgrade, hello.token);
       if (this.#state !== "greeting") return;
-      this.#forget = core.admit(this, who.principal);
-      if (this.#forget === undefined) return;
+      const forget = core.admit(this, who.principal);
+      // The principal may have ended meanwhile, and the connection with it.
+      if (forget === undefined || this.#isClosed) return forget?.();
+      this.#forget = forget;
       this.#who = who;
     } catch (error) {
       const { cause } = error as Error;
@@ -235,7 +241,8 @@ export class Peer implements TransportListener {
 
   // -------------------------------------------------------------- clusters
 
-  async #open({ channel, clusterID, nodeID }: Open): Promise<void> {
+  async #open(message: Open): Promise<void> {
+    const { channel, clusterID, nodeID } = message;
     if (this.#channels.has(channel)) {
       return this.close(
         CloseCode.Protocol,
@@ -251,6 +258,9 @@ export class Peer implements TransportListener {
       );
     }
     this.#channels.set(channel, undefined);
+    this.#openings.set(channel, message);
+    // It may have been given back, or the connection be over, meanwhile.
+    const isWanted = (): boolean => this.#openings.get(channel) === message;
     try {
       const { principal } = this.who;
       const may = await this.core.options.authorize?.(
@@ -258,6 +268,7 @@ export class Peer implements TransportListener {
         clusterID,
         "read",
       ) ?? true;
+      if (!isWanted()) return;
       if (!may) {
         return this.refuse(
           channel,
@@ -266,6 +277,7 @@ export class Peer implements TransportListener {
         );
       }
       const hub = await this.core.hub(clusterID);
+      if (!isWanted()) return;
       if (this.core.isStopping) {
         return this.refuse(channel, CloseCode.GoingAway, "Server stops");
       }
@@ -276,17 +288,17 @@ export class Peer implements TransportListener {
           `There is no cluster ${clusterID} on this server`,
         );
       }
-      // It may have been given back, or the connection be over, meanwhile.
-      if (this.#isClosed || !this.#channels.has(channel)) return;
-      this.#begin(channel, hub, nodeID, await hub.log.readIndex());
+      const last = await hub.log.readIndex();
+      if (isWanted()) this.#begin(channel, hub, nodeID, last);
     } catch (error) {
+      if (!isWanted()) return;
       this.log("error", "open failed", { clusterID, error });
       this.refuse(channel, CloseCode.GoingAway, "Cluster cannot be opened now");
     }
   }
 
   #begin(number: number, hub: Hub, nodeID: bigint, last: number): void {
-    if (this.#isClosed || !this.#channels.has(number) || !hub.isLive) {
+    if (!hub.isLive) {
       const why = hub.replica.error === undefined
         ? "Cluster was stopped on the server"
         : "Cluster has failed on the server";
@@ -294,6 +306,7 @@ export class Peer implements TransportListener {
     }
     const channel = new Channel(this, number, hub, nodeID);
     this.#channels.set(number, channel);
+    this.#openings.delete(number);
     const trusted = hub.replica.nodeID;
     this.send({ type: "opened", channel: number, last, trusted });
     channel.watch();
@@ -318,6 +331,7 @@ export class Peer implements TransportListener {
   #closeChannel(number: number): void {
     const channel = this.#channels.get(number);
     this.#channels.delete(number);
+    this.#openings.delete(number);
     if (channel === undefined) return;
     for (const [stream, outgoing] of this.sender.outgoing) {
       if (outgoing.channel !== channel) continue;
@@ -353,7 +367,7 @@ export class Peer implements TransportListener {
     } catch (error) {
       return this.#violated(error);
     }
-    if (this.#count(Reading) >= this.core.limits.channels) {
+    if (this.#readings >= this.core.limits.channels) {
       // Each may hold what it has read ahead.
       return this.#sayEnd(stream, "Too many reads are open already");
     }
@@ -375,11 +389,12 @@ export class Peer implements TransportListener {
         const words = `${replica.appliedIndex - after} entries behind`;
         return this.send(endMessage(stream, "far", words, after + 1));
       }
-      this.send({ type: "reading", stream, last: reader.held });
+      // Known before anything is sent, which may end the connection.
       this.sender.outgoing.set(
         stream,
         new Reading(this, channel, stream, after, reader),
       );
+      this.send({ type: "reading", stream, last: reader.held });
       channel.released();
       this.sender.pump();
     } catch (error) {
@@ -387,11 +402,11 @@ export class Peer implements TransportListener {
     }
   }
 
-  /** How many streams of a kind are open. */
-  #count(kind: typeof Reading | typeof Transfer): number {
+  /** How many reads are open. */
+  get #readings(): number {
     let count = 0;
     for (const outgoing of this.sender.outgoing.values()) {
-      if (outgoing instanceof kind) count++;
+      if (outgoing instanceof Reading) count++;
     }
     return count;
   }
@@ -427,8 +442,9 @@ export class Peer implements TransportListener {
     if (channel === undefined) return this.#sayEnd(stream, NOT_OPEN);
     this.#claim(stream);
     const { transfers, connectionTransfers } = this.core.limits;
-    const here = this.#count(Transfer);
-    if (here >= connectionTransfers || this.core.transfers >= transfers) {
+    if (
+      this.transfers >= connectionTransfers || this.core.transfers >= transfers
+    ) {
       return this.#sayEnd(stream, "Too many snapshots are sent already");
     }
     this.sender.outgoing.set(stream, new Transfer(this, channel, stream));
@@ -538,12 +554,15 @@ export class Peer implements TransportListener {
       return this.close(CloseCode.Timeout, "Nobody said who this is");
     }
     const silence = now - this.#heardAt;
-    if (silence >= 2 * heartbeatMs) {
-      return this.close(CloseCode.Timeout, "Nothing was heard for too long");
-    }
-    if (silence >= heartbeatMs && now - this.#pingedAt >= heartbeatMs) {
-      this.#pingedAt = now;
-      if (this.#who !== undefined) this.send({ type: "ping" });
+    if (silence >= heartbeatMs) {
+      // Counted from when it was asked: the clock of a server that was suspended
+      // has gone on without it.
+      if (this.#pingedAt < this.#heardAt) {
+        this.#pingedAt = now;
+        if (this.#who !== undefined) this.send({ type: "ping" });
+      } else if (now - this.#pingedAt >= heartbeatMs) {
+        return this.close(CloseCode.Timeout, "Nothing was heard for too long");
+      }
     }
     for (const channel of this.#channels.values()) channel?.tick(now);
     if (this.sender.blockedFor(now) >= slowMs) {
@@ -576,6 +595,7 @@ export class Peer implements TransportListener {
     this.sender.end();
     for (const channel of this.#channels.values()) channel?.close();
     this.#channels.clear();
+    this.#openings.clear();
     this.#forget?.();
     this.core.left(this);
     // Appends under way go on, and nobody hears of them.

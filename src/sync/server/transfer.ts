@@ -23,6 +23,8 @@ export class Transfer implements Outgoing {
   #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   #chunk: Uint8Array | undefined;
   #isReading = false;
+  /** What is still to be over: its beginning, and itself. */
+  #places = 2;
   #ended = false;
 
   /** A transfer, which begins at once. */
@@ -32,7 +34,8 @@ export class Transfer implements Outgoing {
     this.#stream = stream;
     this.#work = peer.core.telemetry.begin("snapshot");
     peer.core.transfers++;
-    void this.#begin();
+    peer.transfers++;
+    void this.#begin().then(() => this.#leave());
   }
 
   async #begin(): Promise<void> {
@@ -43,9 +46,13 @@ export class Transfer implements Outgoing {
         this.channel.hub,
         core.limits.farEntries,
       );
-      this.channel.retain(offer.retention);
       this.#reader = offer.content.getReader();
-      if (this.#ended) return this.#cancel();
+      if (this.#ended) {
+        // Nobody would give it back.
+        offer.retention.release();
+        return this.#cancel();
+      }
+      this.channel.retain(offer.retention);
       this.#announce(offer);
       this.#read();
     } catch (error) {
@@ -122,8 +129,15 @@ export class Transfer implements Outgoing {
     if (this.#ended) return;
     this.#ended = true;
     this.#chunk = undefined;
-    this.#peer.core.transfers--;
     this.#work.end();
     this.#cancel();
+    this.#leave();
+  }
+
+  /** Takes no place any more once it has ended, and nothing is made for it either. */
+  #leave(): void {
+    if (--this.#places > 0) return;
+    this.#peer.core.transfers--;
+    this.#peer.transfers--;
   }
 }
