@@ -19,7 +19,7 @@ interface NamedTest {
 }
 
 const NAME =
-  /(?:\b(?:test|add)\(\s*|name:\s*|\.step\(\s*)(["`])((?:\\.|(?!\1)[^\\])*)\1/g;
+  /(?:\b(?:test|add|simulate)\(\s*|name:\s*|\.step\(\s*)(["`])((?:\\.|(?!\1)[^\\])*)\1/g;
 const RULES = /^(?:[TRCDEFHU]\d+[ ,/]+)+/;
 
 function* namesIn(text: string): Generator<{ rules: string[]; name: string }> {
