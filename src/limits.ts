@@ -166,6 +166,9 @@ export const SYNC_INTERVAL_MS: number = 1_000;
 /** Applied entries after which an on-disk machine with updates in core is synced, in entries. */
 export const SYNC_ENTRIES_MAX: number = 16_384;
 
+/** Commands of an outbox that were decided after which an on-disk machine is synced, in commands: well below the window of a session, which waits for it. */
+export const SYNC_SUBMISSIONS_MAX: number = 4_096;
+
 /** How long a database of the browser may take to open before it is asked again, and then given up, in milliseconds. */
 export const STORE_OPEN_MS_MAX: number = 5_000;
 
@@ -279,6 +282,9 @@ export const SYNC_RING_BYTES: number = 4 * 1024 * 1024;
 
 /** Frames of one connection that have not left before no data is sent to it, in bytes; past twice as many it is closed. */
 export const SYNC_BUFFERED_BYTES_MAX: number = 4 * 1024 * 1024;
+
+/** The same of all connections together, in bytes: each has an equal share, and may pass it by one frame. */
+export const SYNC_BUFFERED_TOTAL_BYTES_MAX: number = 256 * 1024 * 1024;
 
 /** How often a server looks whether frames have left that it waits for, in milliseconds. */
 export const SYNC_BUFFERED_TICK_MS: number = 10;

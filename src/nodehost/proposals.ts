@@ -399,11 +399,14 @@ export class Proposals implements
   abandon(session: Session): void {
     const state = stateOf(session)!;
     if (state.home !== this) return;
-    this.#invalidate(
-      state,
-      notHeld(state.index, "unknown"),
-      (proposal) => proposal.unseen ? undefined : false,
-    );
+    this.#lose(state, (proposal) => proposal.unseen ? undefined : false);
+  }
+
+  #lose(
+    state: SessionState,
+    applied: (proposal: Proposal) => boolean | undefined,
+  ): void {
+    this.#invalidate(state, notHeld(state.index, "unknown"), applied);
   }
 
   /** From now on the results up to `series` will not be asked for again. */
@@ -932,9 +935,13 @@ export class Proposals implements
 
   /**
    * The state came from a snapshot, past entries nobody here has seen;
-   * `sessionOf` finds the session a client id has opened in it.
+   * `sessionOf` finds the session a client id has opened in it, and `applied` is
+   * its index.
    */
-  recovered(sessionOf: (clientID: bigint) => number | undefined): void {
+  recovered(
+    applied: number,
+    sessionOf: (clientID: bigint) => number | undefined,
+  ): void {
     for (let i = this.#single.first; i < this.#unsent; i++) {
       this.#settle(this.#single.take(i), (p) =>
         p.reject(
@@ -943,7 +950,14 @@ export class Proposals implements
     }
     for (const state of [...this.locals.values()]) {
       this.reconcile(state);
-      if (state.home === this) this.#resend(state, true);
+      if (state.home !== this) continue;
+      const { index, clientID } = state;
+      const isGone = index <= applied &&
+        this.#options.standing(index)?.clientID !== clientID;
+      // Sent again, it would learn the same from the log, long after what was
+      // applied is seen here; and all who are far behind would send all again.
+      if (isGone) this.#lose(state, () => undefined);
+      else this.#resend(state, true);
     }
     for (const [clientID, control] of [...this.#registrations]) {
       if (control.session !== undefined) continue;

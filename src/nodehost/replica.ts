@@ -13,6 +13,7 @@ import {
   EXPLAIN_MS_MAX,
   SYNC_ENTRIES_MAX,
   SYNC_INTERVAL_MS,
+  SYNC_SUBMISSIONS_MAX,
 } from "../limits.ts";
 import {
   ErrClusterClosed,
@@ -146,6 +147,7 @@ export class Replica {
   #unwatch: (() => void) | undefined;
   #diverged: ErrDiverged | undefined;
   #synced = 0;
+  #isSyncing = false;
   #cancelSync: (() => void) | undefined;
 
   private constructor(parts: ReplicaParts) {
@@ -192,6 +194,7 @@ export class Replica {
       driver: () => this.#driver,
       standing: (session) => this.#current?.standing(session),
       applied: () => this.appliedIndex,
+      isSynced: factory.type === OnDiskStateMachine,
       check: () => this.#check(),
       unsettled: () => this.#recovering,
       changed: () => this.#watches.wake(),
@@ -590,7 +593,7 @@ export class Replica {
     try {
       for (let open: LogReader | undefined = reader;;) {
         try {
-          open ??= this.#reader = await this.#reopen(error, backoff);
+          open ??= await this.#reopen(error, backoff);
           await this.#applyAll(open, backoff);
         } catch (caught) {
           open?.close();
@@ -662,7 +665,11 @@ export class Replica {
     const { applied, dirty } = this.#driver;
     this.#snapshotter!.applied(applied);
     if (this.type !== OnDiskStateMachine || !dirty) return;
-    if (applied - this.#synced >= SYNC_ENTRIES_MAX) this.#sync();
+    const unkept = this.#submissions?.unkept ?? 0;
+    if (
+      applied - this.#synced >= SYNC_ENTRIES_MAX ||
+      unkept >= SYNC_SUBMISSIONS_MAX && !this.#isSyncing
+    ) this.#sync();
     else {
       this.#cancelSync ??= this.#parts.env.setTimer(
         () => this.#sync(),
@@ -678,10 +685,17 @@ export class Replica {
     // Its recovery failed; another one is to come (R9).
     if (this.#driver.closed) return;
     const index = this.#driver.applied;
+    const decided = this.#submissions?.decided ?? 0;
     this.#synced = index;
+    this.#isSyncing = true;
     Promise.resolve().then(() => this.#driver.sync()).then(
-      () => this.#snapshotter!.synced(index),
+      () => {
+        this.#isSyncing = false;
+        this.#snapshotter!.synced(index);
+        this.#submissions?.kept(decided);
+      },
       (error) => {
+        this.#isSyncing = false;
         if (!(error instanceof ErrSystemBusy)) void this.#fail(error);
       },
     );
@@ -706,7 +720,13 @@ export class Replica {
       }
     }
     const { applied, mark } = this.#driver;
-    return await guardLog(() => log.read(applied, { mark }));
+    const reader = await guardLog(() => log.read(applied, { mark }));
+    if (signal.aborted) {
+      // Nobody else would close it: what was there before is closed already.
+      reader.close();
+      throw signal.reason;
+    }
+    return this.#reader = reader;
   }
 
   /** Takes the newest snapshot that helps; false if there is none (yet). */
@@ -766,7 +786,10 @@ export class Replica {
       this.#current = driver;
       this.#diverged = undefined;
       this.#checkpoints.clear();
-      this.#proposals.recovered((clientID) => this.#driver.sessionOf(clientID));
+      this.#proposals.recovered(
+        this.appliedIndex,
+        (clientID) => this.#driver.sessionOf(clientID),
+      );
     } finally {
       this.#recovering = undefined;
       resolve();

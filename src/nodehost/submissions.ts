@@ -133,6 +133,8 @@ export interface SubmissionsOptions {
   readonly env: Env;
   readonly standing: (session: number) => SessionStanding | undefined;
   readonly applied: () => number;
+  /** Whether what is applied is only sure to be here after a restart once `kept()` tells. */
+  readonly isSynced: boolean;
   readonly event: (event: ReplicaEvent) => void;
 }
 
@@ -161,6 +163,8 @@ function makeItem(
 const UNKNOWN =
   "It was sent through a session that is gone, and may have been applied where nobody here could see it";
 
+const NOTHING: readonly Item[] = [];
+
 /** The submissions of one replica. */
 export class Submissions {
   readonly #options: SubmissionsOptions;
@@ -177,6 +181,8 @@ export class Submissions {
   #open = 1;
   /** Later ones that are. */
   readonly #early = new Set<number>();
+  /** The last number that may go from the outbox. */
+  #kept = 0;
   /** The last number that was given to the proposals. */
   #fed = 0;
   /** The last number there is. */
@@ -287,7 +293,8 @@ export class Submissions {
 
   /** The commands that are neither applied nor refused nor unknown, in order: to be read at once, since it changes. */
   list(): readonly Item[] {
-    return this.#queued;
+    // What is sent from here no more is committed by somebody else, if at all.
+    return this.#copied === undefined ? this.#queued : NOTHING;
   }
 
   /** Calls `listener` in the very step in which `list()` or `pending()` changes; it must not throw. */
@@ -330,6 +337,7 @@ export class Submissions {
       this.#bytes += cmd.length;
     }
     this.#open = done + 1;
+    this.#kept = done;
     this.#last = this.#loaded = done + commands.length;
     this.#fed = done;
     this.#forgetDismissed();
@@ -346,15 +354,17 @@ export class Submissions {
         reject: (reason) => this.#failed(number, reason),
       });
     }
-    const isThere = standing(index)?.clientID === clientID;
+    const isGone = applied() >= index && standing(index)?.clientID !== clientID;
     // What is applied from now on is seen here, whoever sent it.
     this.#session = proposals.resume(
       index,
       clientID,
       this.#open - base,
-      !isThere && applied() >= index,
+      isGone,
       resumed,
     );
+    // What may have been applied unseen is not to be shown again on top of that.
+    if (isGone) this.#giveUp(this.#session);
   }
 
   /** Begins to send. */
@@ -470,7 +480,7 @@ export class Submissions {
 
   #forgetDismissed(): void {
     for (const number of this.#dismissed) {
-      if (number >= this.#open) continue;
+      if (number > this.#kept) continue;
       this.#dismissed.delete(number);
       this.#queue!.note({ forget: number });
     }
@@ -539,6 +549,7 @@ export class Submissions {
     for (const item of this.#items.values()) {
       if (item.state === "queued") item.reject(this.#copied);
     }
+    this.#changed();
     this.#options.event({ type: "outbox failed", error: this.#copied });
   }
 
@@ -546,8 +557,7 @@ export class Submissions {
     if (number > this.#open) this.#early.add(number);
     else if (number === this.#open) {
       do this.#open++; while (this.#early.delete(this.#open));
-      this.#queue!.note({ done: this.#open - 1 });
-      if (this.#dismissed.size > 0) this.#forgetDismissed();
+      if (!this.#options.isSynced) this.kept(this.#open - 1);
     }
     if (this.#isFeeding) return;
     // Once for all that are decided in this step, and after it.
@@ -556,6 +566,27 @@ export class Submissions {
       this.#isFeeding = false;
       this.#feed();
     });
+  }
+
+  /** The last number up to which all is decided. */
+  get decided(): number {
+    return this.#open - 1;
+  }
+
+  /** How many are decided and may not go from the outbox yet. */
+  get unkept(): number {
+    return this.decided - this.#kept;
+  }
+
+  /**
+   * The state here holds for good what all up to `upTo` did: before, a crash
+   * would take away what was shown, as long as there is no connection (U30).
+   */
+  kept(upTo: number): void {
+    if (upTo <= this.#kept || this.#closed !== undefined) return;
+    this.#kept = upTo;
+    this.#queue!.note({ done: upTo });
+    if (this.#dismissed.size > 0) this.#forgetDismissed();
   }
 
   /** It is durable that all up to `done` were decided: their results will not be asked for again. */
@@ -705,7 +736,7 @@ export class Submissions {
     this.#queue!.note({ done: open - 1 });
     await this.#queue!.assign(undefined, open - 1);
     this.#open = open;
-    this.#fed = open - 1;
+    this.#kept = this.#fed = open - 1;
     this.#early.clear();
     this.#forgetDismissed();
     this.#record = this.#session = this.#holder = undefined;

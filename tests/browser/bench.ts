@@ -1,6 +1,6 @@
 /**
- * Measures what is kept in IndexedDB, in three real browsers, and prints a
- * table: a row for each figure, a column for each engine.
+ * Measures what is kept in IndexedDB, and the offline replication, in three real
+ * browsers, and prints a table: a row for each figure, a column for each engine.
  *
  * ```sh
  * deno task bench:browser
@@ -17,6 +17,7 @@ import { memory } from "./bench_memory.ts";
 import { type Engine, ENGINES, launch, removeFolder } from "./browser.ts";
 import { install } from "./install.ts";
 import { servePages } from "./server.ts";
+import { sync } from "./sync_bench.ts";
 
 /** Pages that measure: each exports `bench()`, which resolves to its figures. */
 const PAGES = [
@@ -54,6 +55,7 @@ async function measure(engine: Engine): Promise<readonly Figure[]> {
       await removeFolder(profile);
     }
   }
+  figures.push(...await sync(server, engine));
   if (engine === "Chromium") figures.push(...await memory(server));
   return figures;
 }

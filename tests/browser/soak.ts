@@ -1,8 +1,8 @@
 /**
  * The long run: browsers, and processes that keep their state in SQLite, are
- * killed at random moments under load, many times. What was answered must be
- * there afterwards, once. Last, a large state goes from SQLite into a page and
- * back.
+ * killed at random moments under load, many times, and so is a server. What was
+ * answered, or submitted with no network, must be there afterwards, once. Last, a
+ * large state goes from SQLite into a page and back.
  *
  * ```sh
  * deno task soak            # with a seed drawn at random, which is printed
@@ -21,6 +21,7 @@ import { install } from "./install.ts";
 import { killBrowser } from "./kill.ts";
 import { newSeed } from "./random.ts";
 import { killTaking } from "./recovery.ts";
+import { editOffline, firstVisit, killUnsent, PAIRS, Scene } from "./sync.ts";
 
 const KILLS = {
   processes: 200,
@@ -28,7 +29,13 @@ const KILLS = {
   Firefox: 10,
   WebKitGTK: 10,
   recovering: 10,
+  server: 30,
+  unsent: 5,
 } as const;
+
+/** Commands that each client submits offline, and the least that a first visit finds. */
+const OFFLINE = 10_000;
+const FIRST_VISIT = 100_000;
 
 /** How large the state is that is transferred, in MiB. */
 const TRANSFER_MIB = 256;
@@ -96,6 +103,41 @@ if (import.meta.main) {
       const taken = await killTaking(taker, [0.5, 0.95], kills, seed);
       say(`${taker}: killed ${kills + 2} times, ${taken} times it had it all`);
     });
+  }
+  await attempt(
+    "Server",
+    () => run("../sync/kill.ts", part(KILLS.server), seed),
+  );
+  {
+    await using scene = await Scene.start();
+    for (const engines of PAIRS) {
+      await attempt(`Offline, ${engines.join(", ")}`, async () => {
+        const count = part(OFFLINE);
+        const { commands, ms, cuts } = await editOffline(
+          scene,
+          engines,
+          count,
+          seed,
+        );
+        const times = ms.map((one) => one.toFixed(0)).join(", ");
+        say(
+          `${
+            engines.join(", ")
+          }, Deno: ${commands} commands there once each, ${cuts} cuts; sent after ${times} ms`,
+        );
+      });
+    }
+    for (const engine of ENGINES) {
+      await attempt(`Killed before it could send, ${engine}`, async () => {
+        for (let i = 0; i < part(KILLS.unsent); i++) {
+          await killUnsent(scene, engine, 500, seed + i);
+        }
+      });
+      await attempt(`First visit, ${engine}`, async () => {
+        const ms = await firstVisit(scene, engine, part(FIRST_VISIT), 128);
+        say(`${engine}: live after ${ms.toFixed(0)} ms`);
+      });
+    }
   }
   await attempt(
     "Transfer",

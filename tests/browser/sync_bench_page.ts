@@ -184,10 +184,10 @@ async function visit(inMemory: boolean): Promise<Figure> {
       await timed(async () => {
         client = await open(inMemory);
         await live(client);
+        const count = Number(await client.replica.read(kv.count()));
+        if (count < ROWS) throw new Error(`${count} rows came`);
       }),
     );
-    const count = Number(await client!.replica.read(kv.count()));
-    if (count < ROWS) throw new Error(`${count} rows came`);
     await client!.close();
   }
   const machine = inMemory ? "in memory" : "on disk";

@@ -45,13 +45,14 @@ export class DemoServer {
     const reader = child.stdout.pipeThrough(new TextDecoderStream())
       .getReader();
     let said = "";
-    for (let found: string | undefined; found === undefined;) {
+    let found: string | undefined;
+    while (found === undefined) {
       const { value } = await reader.read();
       assert(value !== undefined, `Server has ended: ${said}`);
       said += value;
       found = /(http:\S+\/)\s/.exec(said)?.[1];
-      if (found !== undefined) this.url = found;
     }
+    this.url = found;
     // Read on, or what is written would block it.
     (async () => {
       while (!(await reader.read()).done);

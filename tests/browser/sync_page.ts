@@ -76,6 +76,13 @@ export async function reach(kind: Kind, index: number): Promise<SiteReport> {
   return await report(kind);
 }
 
+/** Resolves once a client is live and has applied that much, to what it has. */
+export async function live(kind: Kind, index: number): Promise<SiteReport> {
+  await sites.get(kind)!.reach(index);
+  await sites.get(kind)!.live();
+  return await report(kind);
+}
+
 /** What a client has. */
 export async function report(kind: Kind): Promise<SiteReport> {
   return await sites.get(kind)!.report();

@@ -226,6 +226,14 @@ export class Site {
     }
   }
 
+  /** Resolves once it is told that all is here that the server had. */
+  async live(): Promise<void> {
+    while (this.logDB.state !== "live") {
+      this.#check();
+      await sleep(5);
+    }
+  }
+
   #check(): void {
     if (this.replica.error !== undefined) throw this.replica.error;
   }

@@ -1,11 +1,12 @@
 import { assert, assertMatch } from "@std/assert";
 import { stopBundler } from "../../web/bundle.ts";
-import { type Engine, ENGINES } from "./browser.ts";
+import { ENGINES } from "./browser.ts";
 import { newSeed } from "./random.ts";
 import {
   editOffline,
   firstVisit,
   killUnsent,
+  PAIRS,
   Scene,
   whatIsRefused,
 } from "./sync.ts";
@@ -34,11 +35,6 @@ for (const engine of ENGINES) {
     await killUnsent(scene, engine, 50, newSeed());
   });
 }
-
-const PAIRS: readonly (readonly [Engine, Engine])[] = [
-  ["Chromium", "Firefox"],
-  ["WebKitGTK", "Chromium"],
-];
 
 for (const engines of PAIRS) {
   test(`H1 H3 ${engines.join(", ")} and Deno edit offline and end equal, with every command there once and in order`, async (scene) => {

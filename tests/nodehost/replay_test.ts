@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
+  ErrClusterClosed,
   ErrCompacted,
   ErrDiverged,
   type HostEvent,
@@ -433,6 +434,60 @@ Deno.test(
       assertEquals(await env.until(two.replica.read(null)), ["a", "b", "c"]);
       await env.until(stopAll([one, two]));
     }
+  }),
+);
+
+Deno.test(
+  "H10 a replica that is stopped while it opens its log anew stops at once",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using inner = new FaultyLogDB({ env });
+    const one = await start({ logDB: inner, env });
+    const gate = Promise.withResolvers<void>();
+    let isSlow = false;
+    let isAsked = false;
+    const page = new PageLogDB(inner, {});
+    const logDB: LogDB = {
+      async open(clusterID, nodeID): Promise<Log> {
+        const log = await page.open(clusterID, nodeID);
+        return new Proxy(log, {
+          get: (log, key): unknown => {
+            if (key !== "read") return Reflect.get(log, key);
+            return async (...all: Parameters<Log["read"]>) => {
+              const reader = await log.read(...all);
+              if (!isSlow) return reader;
+              isAsked = true;
+              await gate.promise;
+              // It has nothing at hand.
+              const { promise, reject } = Promise.withResolvers<never>();
+              promise.catch(() => {});
+              return {
+                held: reader.held,
+                next: () => promise,
+                close(): void {
+                  reader.close();
+                  reject(new ErrClusterClosed("Reader is closed"));
+                },
+              };
+            };
+          },
+        });
+      },
+      close: () => page.close(),
+      [Symbol.asyncDispose]: () => page.close(),
+    };
+    const two = await start({ logDB, env, config: { nodeID: 2n } });
+    isSlow = true;
+    inner.faults.break(2n);
+    await proposeAll(one.replica, "a");
+    await settle();
+    inner.faults.mend(2n);
+    await env.until(until(() => isAsked));
+    const stopped = two.host.stop();
+    gate.resolve();
+    await env.until(stopped);
+    assertEquals(typesOf(two.events).includes("close failed"), false);
+    await env.until(stopAll([one]));
   }),
 );
 

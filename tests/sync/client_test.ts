@@ -797,6 +797,7 @@ test("U29 a snapshot of the server is offered, and streams as it is read", async
   const reader = source.getReader();
   assertEquals((await reader.read()).value, bytes("abc"));
   assertEquals(w.db.status.clusters[0]!.snapshot, { received: 3, size: 6 });
+  assertEquals(w.db.state, "catching up");
   peer.send(
     { type: "chunk", stream, bytes: bytes("def") },
     { type: "end", stream, reason: "done", first: 0, message: "" },

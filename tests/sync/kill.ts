@@ -238,7 +238,7 @@ export async function killServer(
     for (let life = 1; life <= kills; life++) {
       // Load it has only once somebody is there again.
       await Promise.race(clients.map(async ({ site }) => {
-        while (site.logDB.state !== "live") await sleep(1);
+        await site.live();
       }));
       await sleep(next() * LOAD_MS);
       await server.kill();

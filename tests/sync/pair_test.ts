@@ -481,3 +481,32 @@ test("U34 what a session sends while somebody else is signed in is sent again fo
   assertEquals(await valueOf(pair.replica, "b"), "2");
   await pair.over();
 });
+
+test("H11 a cluster that is stopped on the server and started again is gone on with, by pages that were connected all along", async () => {
+  const pair = new Pair(9);
+  await pair.start();
+  const { env } = pair;
+  const db = pair.client();
+  const replica = await pair.host(db).startCluster(
+    () => new KVStateMachine(),
+    { ...config, nodeID: 2n },
+  );
+  const session = await env.until(replica.openSession(), 20);
+  await env.until(replica.propose(kv.put("a", "1"), { session }), 20);
+  await env.until(pair.server.stopCluster(1n), 20);
+  await env.advance(2_000);
+  const proposed = replica.propose(kv.put("b", "2"), { session });
+  const read = replica.read(kv.get("b"));
+  await env.advance(20_000);
+  assertEquals(await peek(proposed), "pending");
+  pair.replica = await env.until(
+    pair.server.startCluster(() => new KVStateMachine(), config),
+    20,
+  );
+  await env.until(proposed, 100);
+  await env.until(read, 100);
+  await caughtUp(pair, [replica]);
+  assertEquals(await valueOf(pair.replica, "b"), "2");
+  assertEquals(db.state, "live");
+  await pair.over();
+});

@@ -17,6 +17,7 @@ import { ErrProtocol, ErrUnauthenticated } from "../../src/sync/errors.ts";
 import { decodeMessage } from "../../src/sync/messages.ts";
 import {
   COMMAND_BYTES_MAX,
+  SYNC_BUFFERED_TOTAL_BYTES_MAX,
   SYNC_FRAME_BYTES_MAX,
   SYNC_ORIGINS_MAX,
 } from "../../src/limits.ts";
@@ -1323,6 +1324,58 @@ Deno.test(
     assertEquals(response.status, 200);
     const bytes = await w.env.until(response.bytes(), 1_000);
     assert(bytes.length > 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H11 authorize() that gives nothing allows nothing",
+  checked(async () => {
+    let may: boolean | undefined;
+    const w = await world({ authorize: () => may as boolean });
+    const client = w.connect();
+    await client.hello();
+    const open = { channel: 1, clusterID: 1n, nodeID: 9n };
+    client.send({ type: "open", ...open });
+    assertEquals((await client.next("refused")).code, 4403);
+    may = true;
+    await client.open();
+    may = undefined;
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    assertEquals((await client.next("appended")).refused, [0]);
+    const request = new Request("http://sync.test/clusters/1/snapshot");
+    const response = await w.env.until(handle(w.core, request, undefined)!);
+    assertEquals(response.status, 403);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U26 readers that do not read have a bounded share of all that is buffered, however many they are",
+  checked(async () => {
+    const clients = 100;
+    const w = await world({ limits: { principalConnections: clients } });
+    const large = new Uint8Array(1 << 20).subarray(100);
+    for (let i = 0; i < 8; i++) {
+      await w.env.until(w.replica.propose(kv.put(`${i}`, large)), 10);
+    }
+    const stuck = [];
+    for (let i = 0; i < clients; i++) {
+      const client = await w.client();
+      client.send({ type: "credit", bytes: 1 << 30 });
+      client.read(1, 0);
+      await client.next("reading");
+      client.server.isStuck = true;
+      stuck.push(client.server);
+    }
+    await w.env.until(w.replica.propose(kv.put("last", large)), 10);
+    await w.env.advance(1_000);
+    let sum = 0;
+    for (const { bufferedBytes } of stuck) sum += bufferedBytes;
+    // Each may pass its share by a frame.
+    const max = SYNC_BUFFERED_TOTAL_BYTES_MAX + clients * SYNC_FRAME_BYTES_MAX;
+    assert(sum > 0 && sum <= max, `${sum} bytes`);
+    for (const end of stuck) end.isStuck = false;
     await w.stop();
   }),
 );

@@ -7,10 +7,7 @@
  */
 
 import type { Env } from "../../src/env.ts";
-import {
-  type Transport,
-  type TransportListener,
-} from "../../src/sync/transport.ts";
+import type { Transport, TransportListener } from "../../src/sync/transport.ts";
 
 /** As a WebSocket tells of a connection that broke. */
 const BROKEN = 1006;

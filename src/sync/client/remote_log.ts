@@ -101,6 +101,7 @@ export class RemoteLog implements Log, Channel {
         this.#snapshot = received === undefined
           ? undefined
           : { received, size: size ?? 0 };
+        parts.changed();
         parts.progressed();
       },
     });
@@ -145,6 +146,8 @@ export class RemoteLog implements Log, Channel {
   /** Whether its readers have handed on all that was there when the connection began; true for one that is forbidden, which waits for nothing. */
   get isLive(): boolean {
     if (!this.#isOpen) return this.#refusal instanceof ErrForbidden;
+    // Who takes a snapshot reads nothing meanwhile.
+    if (this.#snapshot !== undefined) return false;
     for (const reader of this.#readers) if (!reader.isLive) return false;
     return true;
   }

@@ -96,7 +96,8 @@ export class Gate {
     this.#refusals = [];
     this.#refused = 0;
     this.#mine = -1;
-    const mayWrite = this.#options.mayWrite?.() ?? true;
+    const { mayWrite: ask } = this.#options;
+    const mayWrite = ask === undefined || ask();
     if (isPromise(mayWrite)) {
       return mayWrite.then((may) => {
         this.#mayWrite = may;
@@ -140,7 +141,9 @@ export class Gate {
       if (record !== undefined) kept.push(record);
     }
     const parts: Records[] = [];
-    for (let from = 0, upTo = 0; from < kept.length; from = upTo) {
+    let upTo = 0;
+    while (upTo < kept.length) {
+      const from = upTo;
       let size = 0;
       while (
         upTo < kept.length && (size += kept[upTo]!.length) <= BATCH_BYTES_MAX

@@ -125,8 +125,9 @@ async function identify(
   const { url, headers } = request;
   const principal = await core.identify(new Request(url, { headers }));
   const { authorize } = core.options;
-  const may = await authorize?.(principal, clusterID, action) ??
-    action !== "upload";
+  const may = authorize === undefined
+    ? action !== "upload"
+    : await authorize(principal, clusterID, action);
   if (!may) {
     throw new Refused(403, `You may not ${action} cluster ${clusterID}`);
   }

@@ -80,7 +80,8 @@ export class Peer implements TransportListener {
   /** How it is to be closed once it is open. */
   #last: readonly [code: number, reason: string] | undefined;
   #heardAt: number;
-  #pingedAt = -Infinity;
+  /** When it was asked whether it is there, if it has said nothing since. */
+  #askedAt: number | undefined;
   readonly #bornAt: number;
 
   /** A peer at the other end of a transport. */
@@ -153,6 +154,7 @@ export class Peer implements TransportListener {
   frame(bytes: Uint8Array): void {
     if (this.#state === "closed") return;
     this.#heardAt = this.core.env.now();
+    this.#askedAt = undefined;
     this.counts.received += bytes.length;
     try {
       if (bytes.length > SYNC_FRAME_BYTES_MAX) {
@@ -263,11 +265,9 @@ export class Peer implements TransportListener {
     const isWanted = (): boolean => this.#openings.get(channel) === message;
     try {
       const { principal } = this.who;
-      const may = await this.core.options.authorize?.(
-        principal,
-        clusterID,
-        "read",
-      ) ?? true;
+      const { authorize } = this.core.options;
+      const may = authorize === undefined ||
+        await authorize(principal, clusterID, "read");
       if (!isWanted()) return;
       if (!may) {
         return this.refuse(
@@ -554,15 +554,15 @@ export class Peer implements TransportListener {
       return this.close(CloseCode.Timeout, "Nobody said who this is");
     }
     const silence = now - this.#heardAt;
-    if (silence >= heartbeatMs) {
-      // Counted from when it was asked: the clock of a server that was suspended
-      // has gone on without it.
-      if (this.#pingedAt < this.#heardAt) {
-        this.#pingedAt = now;
-        if (this.#who !== undefined) this.send({ type: "ping" });
-      } else if (now - this.#pingedAt >= heartbeatMs) {
-        return this.close(CloseCode.Timeout, "Nothing was heard for too long");
-      }
+    if (silence >= heartbeatMs && this.#askedAt === undefined) {
+      this.#askedAt = now;
+      if (this.#who !== undefined) this.send({ type: "ping" });
+    } else if (
+      // It must have had the time to answer: the clock of a server that was
+      // suspended has gone on without it.
+      silence >= 2 * heartbeatMs && now - this.#askedAt! >= heartbeatMs / 2
+    ) {
+      return this.close(CloseCode.Timeout, "Nothing was heard for too long");
     }
     for (const channel of this.#channels.values()) channel?.tick(now);
     if (this.sender.blockedFor(now) >= slowMs) {

@@ -11,6 +11,7 @@ import type { Env } from "../../env.ts";
 import {
   SYNC_BUFFERED_BYTES_MAX,
   SYNC_BUFFERED_TICK_MS,
+  SYNC_BUFFERED_TOTAL_BYTES_MAX,
 } from "../../limits.ts";
 import { encodeMessage, type End, type Message } from "../messages.ts";
 import { CloseCode, type Transport } from "../transport.ts";
@@ -78,8 +79,12 @@ export class Sender {
 
   /** Whether the client takes a frame of data now. */
   get hasRoom(): boolean {
-    return this.#credit > 0 && !this.#isOver &&
-      this.#options.transport.bufferedBytes < SYNC_BUFFERED_BYTES_MAX;
+    if (this.#credit <= 0 || this.#isOver) return false;
+    const { transport, counts: { connections } } = this.#options;
+    return transport.bufferedBytes < Math.min(
+      SYNC_BUFFERED_BYTES_MAX,
+      SYNC_BUFFERED_TOTAL_BYTES_MAX / connections,
+    );
   }
 
   /** Sends what there is as far as there is room, a frame of each stream by turns. */
