@@ -140,7 +140,7 @@ export const PACKED_RECORD_BYTES: number = 56 * 1024;
 export const PACKED_WRITE_BYTES_MAX: number = 1024 * 1024;
 
 /** Log of a packed store of up to four times as many bytes, in bytes. */
-export const PACKED_LOG_BYTES: number = 12 * 1024 * 1024;
+export const PACKED_LOG_BYTES: number = 8 * 1024 * 1024;
 
 /** What a block of the log counts for beyond its content, in bytes. */
 export const PACKED_LOG_BLOCK_BYTES: number = 1024;

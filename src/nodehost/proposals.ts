@@ -26,6 +26,7 @@ import { recordAt, RecordKind, RecordPacker } from "../log/records.ts";
 import type {
   ApplyListener,
   ClaimOutcome,
+  Decided,
   Outcome,
   SessionStanding,
 } from "../rsm/driver.ts";
@@ -35,6 +36,7 @@ import {
   ErrProposalSkipped,
   ErrSystemBusy,
 } from "../rsm/errors.ts";
+import { digest } from "../rsm/sessions.ts";
 import { isPromise } from "../promises.ts";
 import {
   claimRecord,
@@ -67,6 +69,8 @@ interface Control {
   wanted: boolean;
   /** Whether it counts against the queue. */
   counted: boolean;
+  /** Of a registration: sessions up to here are none of its own, though the same client has opened them. */
+  after: number;
   /** The session it is known to have opened or closed, once it was applied. */
   session: number | undefined;
   resolve(session: number): void;
@@ -104,7 +108,7 @@ export interface ProposalsOptions {
   readonly outcomeOf: (
     session: number,
     series: number,
-  ) => { outcome: Outcome; result: Result | undefined } | undefined;
+  ) => Decided | undefined;
   readonly queue: {
     readonly proposals?: number | undefined;
     readonly bytes?: number | undefined;
@@ -531,10 +535,16 @@ export class Proposals implements
     state.home = undefined;
   }
 
-  /** Opens a session; resolves once it is known under the index of its record. */
+  /**
+   * Opens a session; resolves once it is known under the index of its record. A
+   * client that opens one after the other has those up to `after` behind it: they
+   * may come by again, in a state that is brought up anew.
+   */
   openSession(
     owner: Uint8Array,
     signal: AbortSignal | undefined,
+    clientID: bigint = this.#options.env.random64(),
+    after = 0,
   ): Promise<Session> {
     // What no record may hold must not get into the log: it would end every replica.
     if (!(owner instanceof Uint8Array)) {
@@ -547,8 +557,8 @@ export class Proposals implements
         ),
       );
     }
-    const clientID = this.#options.env.random64();
     return this.#control(registerRecord(clientID, owner), signal, (control) => {
+      control.after = after;
       this.#registrations.set(clientID, control);
     }).then((index) => {
       const state = new SessionState(index, clientID);
@@ -601,6 +611,7 @@ export class Proposals implements
         sends: 0,
         wanted: true,
         counted: true,
+        after: 0,
         session: undefined,
         resolve(session): void {
           this.wanted = false;
@@ -709,7 +720,8 @@ export class Proposals implements
   #refusedInSession(state: SessionState | undefined, series: number): void {
     if (state === undefined || state.home !== this) return;
     const isThere = this.#options.standing(state.index) !== undefined;
-    this.answered(state, series, isThere ? "gap" : "unknown", undefined);
+    const outcome = isThere ? "gap" : "unknown";
+    this.answered(state, series, outcome, undefined, undefined);
   }
 
   #refuseControl(control: Control, error: unknown): void {
@@ -780,11 +792,16 @@ export class Proposals implements
     series: number,
     outcome: Outcome,
     result: Result | undefined,
+    digest: number | undefined,
   ): void {
     // Another replica has taken the session, and its count, meanwhile.
     if (state.home !== this) return;
     const { pending } = state;
     if (state.held && this.#isForeign(state)) return;
+    if (
+      (outcome === "applied" || outcome === "lost") &&
+      !this.#isOwn(state, series, digest)
+    ) return this.#answeredOtherwise(state, series, "conflict", undefined);
     if (outcome === "applied") {
       const proposal = pending.take(series);
       if (proposal !== undefined) {
@@ -802,6 +819,22 @@ export class Proposals implements
   #isForeign({ index, clientID }: SessionState): boolean {
     const standing = this.#options.standing(index);
     return standing !== undefined && standing.clientID !== clientID;
+  }
+
+  /**
+   * Whether what was applied as that series is what this holder has in its place.
+   * Asked of those only whose commands outlive them: others have no copies.
+   */
+  #isOwn(
+    { pending, acknowledged }: SessionState,
+    series: number,
+    found: number | undefined,
+  ): boolean {
+    if (acknowledged === undefined || found === undefined) return true;
+    if (series >= pending.next) return false;
+    const { bytes, start, size } = pending.get(series) ?? {};
+    return bytes === undefined ||
+      digest(bytes, start!, start! + size!) === found;
   }
 
   #answeredOtherwise(
@@ -829,9 +862,6 @@ export class Proposals implements
         return this.#stall(state);
       case "skipped":
         return settle(skipped(result));
-      case "acknowledged":
-        // Before a claim: a power cut took back that its holder had removed it.
-        return state.held ? settle(resultLost()) : conflict();
       case "lost":
         return settle(resultLost());
       case "unknown":
@@ -843,6 +873,8 @@ export class Proposals implements
           ),
           (proposal) => proposal.unseen ? undefined : false,
         );
+      // Its holder has removed it for good before he acknowledged it.
+      case "acknowledged":
       case "conflict":
         return conflict();
     }
@@ -865,7 +897,7 @@ export class Proposals implements
   /** A session was opened: by this replica, if it knows the client id. */
   registered(clientID: bigint, session: number): void {
     const control = this.#registrations.get(clientID);
-    if (control === undefined) return;
+    if (control === undefined || session <= control.after) return;
     const { wanted, sends } = control;
     this.#uncountControl(control);
     // Seen before, when the state came from a snapshot.
@@ -964,7 +996,7 @@ export class Proposals implements
       // It may have been evicted since, or be still to come: to be sure, again.
       control.sends++;
       const session = sessionOf(clientID);
-      if (session !== undefined) this.registered(clientID, session);
+      if (session! > control.after) this.registered(clientID, session!);
       else if (control.wanted) this.#sendControl(control);
     }
     for (const control of this.#closings.values()) this.#sendControl(control);
@@ -980,7 +1012,8 @@ export class Proposals implements
     for (let series = pending.first; series < upTo; series++) {
       const known = this.#options.outcomeOf(index, series);
       if (known === undefined || state.home !== this) return;
-      this.answered(state, series, known.outcome, known.result);
+      const { outcome, result, digest } = known;
+      this.answered(state, series, outcome, result, digest);
     }
   }
 

@@ -300,8 +300,9 @@ export class Replica {
 
   /**
    * Makes an outbox that turned out to be a copy (`ErrOutboxCopied`) one of its
-   * own: what the original may have sent is of unknown outcome, all else is
-   * sent through a new session. Harmless if it is none.
+   * own: what it holds is of unknown outcome, since the other holder may have it
+   * too; what is submitted from now on goes through a session of its own.
+   * Harmless if it is none.
    */
   adoptOutbox(): void {
     this.#submissions?.adopt();
@@ -563,8 +564,8 @@ export class Replica {
         unregistered: (session) => proposals.unregistered(session),
         claimed: (session, holder, outcome) =>
           proposals.claimed(session, holder, outcome),
-        answered: (state, series, outcome, result) =>
-          proposals.answered(state, series, outcome, result),
+        answered: (state, series, outcome, result, digest) =>
+          proposals.answered(state, series, outcome, result, digest),
         applied: (index) => {
           this.#reads.applied(index);
           this.#watches.wake();

@@ -193,6 +193,10 @@ export class Submissions {
   #record: OutboxSession | undefined;
   /** The same, as the proposals know it. */
   #session: Session | undefined;
+  /** What its sessions are opened with. */
+  #clientID = 0n;
+  /** The last session that is gone. */
+  #lost = 0;
   /** As whom it is claimed in this life. */
   #holder: bigint | undefined;
   /** A session that was opened and is not written down yet. */
@@ -201,6 +205,8 @@ export class Submissions {
   #isReady = false;
   /** Whether it is gone, and another one is to be opened. */
   #isLost = false;
+  /** Whether it is left to the other holder: the next one is opened as somebody else. */
+  #isAdopted = false;
   #copied: ErrOutboxCopied | undefined;
   #closed: unknown;
   #isDriving = false;
@@ -276,15 +282,16 @@ export class Submissions {
   adopt(): void {
     if (this.#copied === undefined || this.#closed !== undefined) return;
     this.#copied = undefined;
-    for (const item of this.#items.values()) {
-      if (item.state !== "queued") continue;
-      const { promise, resolve, reject } = Promise.withResolvers<Result>();
-      promise.catch(() => {});
-      Object.assign(item, { promise, resolve, reject });
-      // The original may have sent it, or be about to.
-      if (item.number <= this.#fed) this.#settleUnknown(item);
+    for (const item of [...this.#queued]) {
+      // The other holder may have sent it, or be about to.
+      this.#settleUnknown(item);
     }
-    this.#giveUp(this.#session!);
+    this.#isAdopted = true;
+    this.#opened = undefined;
+    this.#isLost = true;
+    if (this.#session !== undefined) {
+      this.#options.proposals.abandon(this.#session);
+    }
     this.#changed();
     this.#wake();
   }
@@ -321,7 +328,9 @@ export class Submissions {
     const { outbox, clusterID, proposals, standing, applied } = this.#options;
     const queue = await outbox.open(clusterID, (done) => this.#onDone(done));
     this.#queue = queue;
-    const { done, commands, kept, session, mark } = queue.held;
+    const { done, commands, kept, session, mark, lost } = queue.held;
+    this.#clientID = queue.held.clientID;
+    this.#lost = lost;
     const states = new Map(kept.map((one) => [one.number, one]));
     for (const { number, state, reason, cmd } of kept) {
       if (number <= done) this.#addKept(number, state, reason, cmd);
@@ -527,12 +536,10 @@ export class Submissions {
   #invalid(error: ErrInvalidSession, item: Item | undefined): void {
     this.#isReady = false;
     this.#queue!.sending = false;
-    const { index, clientID, holders } = this.#record!;
-    const standing = this.#options.standing(index);
-    if (
-      error.reason === "conflict" && standing?.clientID === clientID &&
-      !holders.includes(standing.holder)
-    ) return this.#onCopied(index);
+    // Somebody else has what is kept here, and has used it.
+    if (error.reason === "conflict") {
+      return this.#onCopied(this.#record!.index);
+    }
     this.#isLost = true;
     if (item?.state === "queued" && error.applied === undefined) {
       this.#settleUnknown(item);
@@ -734,7 +741,13 @@ export class Submissions {
     const [first] = this.#queued;
     const open = first?.number ?? this.#last + 1;
     this.#queue!.note({ done: open - 1 });
-    await this.#queue!.assign(undefined, open - 1);
+    if (this.#isAdopted) this.#clientID = this.#options.env.random64();
+    this.#isAdopted = false;
+    this.#lost = this.#record?.index ?? this.#lost;
+    await this.#queue!.assign(undefined, open - 1, {
+      clientID: this.#clientID,
+      lost: this.#lost,
+    });
     this.#open = open;
     this.#kept = this.#fed = open - 1;
     this.#early.clear();
@@ -744,13 +757,20 @@ export class Submissions {
   }
 
   async #openSession(): Promise<void> {
-    const { proposals } = this.#options;
+    const { proposals, standing } = this.#options;
+    const clientID = this.#clientID;
     this.#opened ??= await proposals.openSession(
       new Uint8Array(),
       this.#stopped.signal,
+      clientID,
+      this.#lost,
     );
     const { id: index } = this.#opened;
-    const clientID = proposals.clientOf(this.#opened);
+    const known = standing(index);
+    if (known !== undefined && (known.next > 1 || known.holder !== clientID)) {
+      // What was opened by a copy of this outbox.
+      return this.#onCopied(index);
+    }
     const base = this.#open - 1;
     const record = { index, clientID, holders: [clientID], base };
     await this.#queue!.assign(record, this.#markAfter(base));
@@ -786,9 +806,14 @@ export class Submissions {
       this.#record = next;
       holders = next.holders;
     }
-    const known = standing(index)?.holder;
-    let from = known !== undefined && holders.includes(known)
-      ? known
+    const known = standing(index);
+    // More was sent than the outbox knows of: by a copy, or before it was set back.
+    const isBehind = (next: number): boolean => next > this.#loaded + 1 - base;
+    if (known?.clientID === clientID && isBehind(known.next)) {
+      return this.#onCopied(index);
+    }
+    let from = known !== undefined && holders.includes(known.holder)
+      ? known.holder
       : holders.at(-2) ?? holder;
     for (;;) {
       try {
@@ -808,10 +833,9 @@ export class Submissions {
     if (this.#isLost || this.#copied !== undefined) return;
     const now = standing(index);
     if (now?.clientID !== clientID) return this.#giveUp(session);
-    if (now.holder !== holder) return this.#onCopied(index);
-    // More was sent than the outbox knows of: a power cut took it back. What was
-    // submitted since must not be taken for it.
-    if (now.next > this.#loaded + 1 - base) return this.#giveUp(session);
+    if (now.holder !== holder || isBehind(now.next)) {
+      return this.#onCopied(index);
+    }
     this.#record = { ...this.#record!, holders: [holder] };
     this.#begin(session, holder);
   }

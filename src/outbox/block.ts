@@ -24,6 +24,10 @@ export interface QueueHead {
   readonly done: number;
   /** Up to this number commands may have been sent, those of blocks with the session's index aside. */
   readonly mark: number;
+  /** What its sessions are opened with. */
+  readonly clientID: bigint;
+  /** The last of them that is gone, 0 if none is. */
+  readonly lost: number;
   /** The session, if there is one. */
   readonly session: OutboxSession | undefined;
 }
@@ -172,12 +176,13 @@ export function decodeKept(block: Block, clusterID: bigint): KeptCommand {
 /** The head as a block. */
 export function encodeHead(
   clusterID: bigint,
-  { done, mark, session }: QueueHead,
+  { done, mark, clientID, lost, session }: QueueHead,
 ): Uint8Array {
-  const writer = begin(64).varint(done).varint(mark);
+  const writer = begin(64).varint(done).varint(mark).u64(clientID)
+    .varint(lost);
   if (session !== undefined) {
-    const { index, clientID, holders, base } = session;
-    writer.varint(index).u64(clientID).varint(base);
+    const { index, holders, base } = session;
+    writer.varint(index).u64(session.clientID).varint(base);
     for (const holder of holders) writer.u64(holder);
   }
   return seal(writer, clusterID);
@@ -192,12 +197,18 @@ export function decodeHead(block: Block, clusterID: bigint): QueueHead {
   return unseal(block, clusterID, (reader) => {
     const done = reader.varint();
     const mark = reader.varint();
-    if (reader.remaining === 0) return { done, mark, session: undefined };
-    const index = reader.varint();
     const clientID = reader.u64();
-    const base = reader.varint();
-    const holders: bigint[] = [];
-    while (reader.remaining > 0) holders.push(reader.u64());
-    return { done, mark, session: { index, clientID, holders, base } };
+    const lost = reader.varint();
+    if (reader.remaining === 0) {
+      return { done, mark, clientID, lost, session: undefined };
+    }
+    const session = {
+      index: reader.varint(),
+      clientID: reader.u64(),
+      base: reader.varint(),
+      holders: [] as bigint[],
+    };
+    while (reader.remaining > 0) session.holders.push(reader.u64());
+    return { done, mark, clientID, lost, session };
   });
 }

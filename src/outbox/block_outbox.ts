@@ -73,7 +73,7 @@ interface Waiting {
 /** What a write does besides adding commands. */
 interface Change {
   /** The session and mark to come. */
-  readonly assign?: Pick<QueueHead, "session" | "mark">;
+  readonly assign?: Omit<QueueHead, "done">;
   /** Whether what was noted goes with it. */
   readonly notes?: boolean;
 }
@@ -81,11 +81,11 @@ interface Change {
 /** What the store has of a queue. */
 interface Loaded {
   readonly head: QueueHead;
+  /** Whether the head is in the store. */
+  readonly isHeaded: boolean;
   readonly blocks: readonly CommandBlock[];
   readonly kept: readonly KeptCommand[];
 }
-
-const EMPTY: QueueHead = { done: 0, mark: 0, session: undefined };
 
 function lastOf({ first, commands }: CommandBlock): number {
   return first + commands.length - 1;
@@ -99,6 +99,7 @@ async function load(
   store: BlockStore,
   clusterID: bigint,
   names: Names,
+  env: Env,
 ): Promise<Loaded> {
   let head: QueueHead | undefined;
   const blocks: CommandBlock[] = [];
@@ -111,7 +112,15 @@ async function load(
     else kept.push(decodeKept(block, clusterID));
   }
   check(names, head, blocks);
-  return { head: head ?? EMPTY, blocks, kept };
+  const isHeaded = head !== undefined;
+  head ??= {
+    done: 0,
+    mark: 0,
+    clientID: env.random64(),
+    lost: 0,
+    session: undefined,
+  };
+  return { head, isHeaded, blocks, kept };
 }
 
 /** Each block follows the one before it, and the first what was decided. */
@@ -120,8 +129,8 @@ function check(
   head: QueueHead | undefined,
   blocks: readonly CommandBlock[],
 ): void {
-  // A command may be sent only through a session that the head names.
-  if (head === undefined && blocks.some(({ session }) => session > 0)) {
+  // It comes with the first command.
+  if (head === undefined && blocks.length > 0) {
     throw new ErrStoreCorrupted(names.head, "Head of the outbox is missing");
   }
   let next = (head?.done ?? 0) + 1;
@@ -137,7 +146,7 @@ function check(
 }
 
 function heldOf({ head, blocks, kept }: Loaded): HeldCommands {
-  const { done, session } = head;
+  const { done, clientID, lost, session } = head;
   let mark = Math.max(head.mark, done);
   const commands: Uint8Array[] = [];
   for (const block of blocks) {
@@ -148,7 +157,7 @@ function heldOf({ head, blocks, kept }: Loaded): HeldCommands {
       mark = Math.max(mark, lastOf(block));
     }
   }
-  return { done, commands, kept, session, mark };
+  return { done, commands, kept, session, mark, clientID, lost };
 }
 
 class BlockQueue implements OutboxQueue {
@@ -162,6 +171,7 @@ class BlockQueue implements OutboxQueue {
   readonly #onDone: (done: number) => void;
   readonly #onClose: () => void;
   #head: QueueHead;
+  #isHeaded: boolean;
   #mark: number;
   #last: number;
   /** Where the blocks of commands begin and end. */
@@ -196,6 +206,7 @@ class BlockQueue implements OutboxQueue {
     this.#onDone = onDone;
     this.#onClose = onClose;
     this.#head = loaded.head;
+    this.#isHeaded = loaded.isHeaded;
     this.#mark = this.held.mark;
     this.#done = loaded.head.done;
     this.#blocks = loaded.blocks.map((block) => ({
@@ -294,10 +305,14 @@ class BlockQueue implements OutboxQueue {
     return this.#inTurn(() => this.#write([], { notes: true }));
   }
 
-  assign(session: OutboxSession | undefined, mark: number): Promise<void> {
-    return this.#inTurn(() =>
-      this.#write([], { assign: { session, mark }, notes: true })
-    );
+  assign(
+    session: OutboxSession | undefined,
+    mark: number,
+    client: Pick<HeldCommands, "clientID" | "lost"> = this.#head,
+  ): Promise<void> {
+    const { clientID, lost } = client;
+    const assign = { session, mark, clientID, lost };
+    return this.#inTurn(() => this.#write([], { assign, notes: true }));
   }
 
   /** Makes changes in one step. Nothing is different if that fails. */
@@ -309,11 +324,13 @@ class BlockQueue implements OutboxQueue {
     const last = this.#last + commands.length;
     const put: Block[] = [];
     let head: QueueHead | undefined;
+    // What it is known by comes with the first command.
+    if (!this.#isHeaded && commands.length > 0) head = this.#head;
     if (assign !== undefined) head = { done: this.#head.done, ...assign };
     if (notes && this.#isNoted) {
       head = {
+        ...this.#head,
         mark: this.#mark,
-        session: this.#head.session,
         ...head,
         done: this.#done,
       };
@@ -356,7 +373,10 @@ class BlockQueue implements OutboxQueue {
         ...removed.map((block) => this.#names.block(block.first)),
         ...forgotten.map((number) => this.#names.keptBlock(number)),
       ],
-      assign === undefined ? this.#durability : "strict",
+      // What will not be asked for again must not be asked for after a power cut.
+      assign !== undefined || (head?.done ?? 0) > this.#head.done
+        ? "strict"
+        : this.#durability,
     );
     if (commands.length > 0) this.#blocks.push({ first, last });
     this.#last = last;
@@ -365,10 +385,12 @@ class BlockQueue implements OutboxQueue {
     }
     for (const number of forgotten) this.#forget.delete(number);
     if (head !== undefined) {
+      const { done } = this.#head;
       this.#head = head;
+      this.#isHeaded = true;
       this.#mark = head.mark;
       if (removed.length > 0) this.#blocks = this.#blocks.slice(removed.length);
-      this.#onDone(head.done);
+      if (head.done > done) this.#onDone(head.done);
     }
     if (isSent) this.#mark = last;
   }
@@ -467,7 +489,7 @@ export class BlockOutbox implements Outbox {
         this.#store,
         clusterID,
         names,
-        await load(this.#store, clusterID, names),
+        await load(this.#store, clusterID, names, this.#options.env),
         this.#options,
         onDone,
         () => this.#open.delete(clusterID),
@@ -481,7 +503,7 @@ export class BlockOutbox implements Outbox {
   async unsynced(clusterID: bigint): Promise<readonly Unsynced[]> {
     const names = new Names(clusterID);
     const { done, commands, kept } = heldOf(
-      await load(this.#store, clusterID, names),
+      await load(this.#store, clusterID, names, this.#options.env),
     );
     const found = new Map<number, Unsynced>();
     for (const [i, cmd] of commands.entries()) {

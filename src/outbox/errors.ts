@@ -34,8 +34,9 @@ export class ErrUnsynced extends SampanError {
 
 /**
  * The outbox is a copy: a device was cloned or a backup restored, and somebody
- * else goes on with the original. Nothing is sent any more, since nobody could
- * tell which of the two sent it; all that was submitted is kept (H14).
+ * else goes on with the original; or, which looks the same, a power cut took back
+ * what had been sent from it. Nothing is sent any more, since nobody could tell
+ * who sent it; all that was submitted is kept (H14).
  */
 export class ErrOutboxCopied extends SampanError {
   /** The name `instanceof` goes by. */
@@ -45,7 +46,7 @@ export class ErrOutboxCopied extends SampanError {
   /** An error for an outbox whose `session` somebody else has claimed. */
   constructor(session: number) {
     super(
-      `Outbox is a copy of another one, which goes on with session ${session}: a device was cloned or a backup restored`,
+      `Outbox is a copy of another one, or is older than what was sent from it, as session ${session} shows: a device was cloned, a backup restored, or the power was cut`,
     );
     this.session = session;
   }

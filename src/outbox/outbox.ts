@@ -62,6 +62,10 @@ export interface HeldCommands {
   readonly session: OutboxSession | undefined;
   /** Up to this number commands may have been sent through it. */
   readonly mark: number;
+  /** What its sessions are opened with: random, and the same as long as it holds anything, so that a copy of it is found out (H14). */
+  readonly clientID: bigint;
+  /** The last of its sessions that is gone, 0 if none is. */
+  readonly lost: number;
 }
 
 /** What was decided of commands. */
@@ -97,9 +101,14 @@ export interface OutboxQueue {
   flush(): Promise<void>;
   /**
    * Names the session and how far commands may be sent through it, and writes
-   * what was noted. Survives a power cut.
+   * what was noted; and what sessions are opened with, and which one is gone, if
+   * that is to be another. Survives a power cut.
    */
-  assign(session: OutboxSession | undefined, mark: number): Promise<void>;
+  assign(
+    session: OutboxSession | undefined,
+    mark: number,
+    client?: Pick<HeldCommands, "clientID" | "lost">,
+  ): Promise<void>;
   /** Writes what was noted and gives the queue back; idempotent. */
   close(): Promise<void>;
 }

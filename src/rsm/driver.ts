@@ -40,6 +40,16 @@ export type Outcome =
 /** What became of a claim to a session. */
 export type ClaimOutcome = "claimed" | "conflict" | "unknown";
 
+/** What became of a series. */
+export interface Decided {
+  /** What became of it. */
+  readonly outcome: Outcome;
+  /** Its result, or why it was skipped, if that is kept. */
+  readonly result: Result | undefined;
+  /** Digest of the command that took its place, if that is known. */
+  readonly digest: number | undefined;
+}
+
 /** What the replicated state knows of a session. */
 export interface SessionStanding {
   /** What it was opened with. */
@@ -67,12 +77,13 @@ export interface ApplyListener<L> {
   unregistered(session: number): void;
   /** A session was taken over, or was not: because somebody else holds it, or it is not there. */
   claimed(session: number, holder: bigint, outcome: ClaimOutcome): void;
-  /** Something is known of a proposal of a session of its own; of one that was skipped, the result's data say why. */
+  /** Something is known of a series of a session of its own; of one that was skipped, the result's data say why. `digest` is that of the command that took its place, whoever sent it. */
   answered(
     local: L,
     series: number,
     outcome: Outcome,
     result: Result | undefined,
+    digest: number | undefined,
   ): void;
   /** All up to `index` is applied. */
   applied(index: number): void;
@@ -298,14 +309,15 @@ export class Driver<L> {
   outcomeOf(
     session: number,
     series: number,
-  ): { outcome: Outcome; result: Result | undefined } | undefined {
+  ): Decided | undefined {
     const entry = this.#table.get(session);
     if (entry === undefined || series >= entry.next) return undefined;
     if (series <= entry.responded) {
-      return { outcome: "acknowledged", result: undefined };
+      return { outcome: "acknowledged", result: undefined, digest: undefined };
     }
     const slot = entry.slots[entry.head + series - entry.responded - 1]!;
-    return { outcome: outcomeOf(slot), result: copyOf(slot.result) };
+    const { digest, result } = slot;
+    return { outcome: outcomeOf(slot), result: copyOf(result), digest };
   }
 
   /** Stops telling of a session that was its own. */
@@ -458,7 +470,8 @@ export class Driver<L> {
     if (local === undefined) return;
     this.#later.push(() => {
       const known = slot === undefined ? outcome : outcomeOf(slot);
-      this.#listener.answered(local, series, known, copyOf(slot?.result));
+      const result = copyOf(slot?.result);
+      this.#listener.answered(local, series, known, result, slot?.digest);
     });
   }
 
@@ -490,8 +503,8 @@ export class Driver<L> {
     if (!table.begun) table.begin();
     if (cursor.kind === RecordKind.Register) {
       const { clientID, owner } = cursor.registration();
-      table.register(index, clientID, owner);
-      this.#later.push(() => this.#listener.registered(clientID, index));
+      const session = table.register(index, clientID, owner).index;
+      this.#later.push(() => this.#listener.registered(clientID, session));
     } else if (cursor.kind === RecordKind.Claim) {
       const { session } = cursor;
       const { from, holder } = cursor.claim();
@@ -556,6 +569,7 @@ export class Driver<L> {
     const kept = this.#kept;
     const series = this.#series;
     const sessions = this.#sessions;
+    const slots = this.#slots;
     const later = this.#later;
     if (this.machine.hostState === undefined) this.#fill();
     this.#entries = [];
@@ -575,7 +589,13 @@ export class Driver<L> {
       if (session === undefined) {
         listener.proposalApplied(series[i]!, fresh(result!));
       } else if (session.local !== undefined) {
-        listener.answered(session.local, series[i]!, "applied", fresh(result!));
+        listener.answered(
+          session.local,
+          series[i]!,
+          "applied",
+          fresh(result!),
+          slots[i]!.digest,
+        );
       }
     }
     for (const tell of later) tell();

@@ -93,6 +93,8 @@ export type Verdict =
 /** The sessions of a cluster, least recently used first. */
 export class SessionTable<L> {
   readonly #sessions = new Map<number, SessionEntry<L>>();
+  /** By what they were opened with; of several, the one opened last. */
+  readonly #clients = new Map<bigint, SessionEntry<L>>();
   #oldest: SessionEntry<L> | undefined;
   #newest: SessionEntry<L> | undefined;
   #max = SESSIONS_DEFAULT;
@@ -141,19 +143,24 @@ export class SessionTable<L> {
 
   /** The session that `clientID` opened last, if it is there still. */
   find(clientID: bigint): number | undefined {
-    let found: number | undefined;
-    for (const { index, clientID: opener } of this.#sessions.values()) {
-      if (opener === clientID && !(index < found!)) found = index;
-    }
-    return found;
+    return this.#clients.get(clientID)?.index;
   }
 
-  /** Opens a session and, at the limit, evicts the one used least recently. */
+  /**
+   * Opens a session and, at the limit, evicts the one used least recently. One
+   * client has one session of an owner: as long as it is there, a copy of its
+   * registration, or a registration by a copy of the client, finds that (H14).
+   */
   register(
     index: number,
     clientID: bigint,
     owner: Uint8Array,
   ): SessionEntry<L> {
+    const known = this.#clients.get(clientID);
+    if (known !== undefined && isSame(known.owner, owner)) {
+      this.touch(known);
+      return known;
+    }
     if (this.#sessions.size >= this.#max) this.remove(this.#oldest!);
     const session: SessionEntry<L> = {
       index,
@@ -177,12 +184,20 @@ export class SessionTable<L> {
   remove(session: SessionEntry<L>): void {
     this.#unlink(session);
     this.#sessions.delete(session.index);
+    if (this.#clients.get(session.clientID) === session) {
+      this.#clients.delete(session.clientID);
+    }
     this.#dataBytes -= session.dataBytes;
     this.#changed?.add(session.index);
   }
 
   #add(session: SessionEntry<L>): void {
     this.#sessions.set(session.index, session);
+    // Rows and snapshots list them by use, not by age.
+    const { clientID, index } = session;
+    if (!(index < this.#clients.get(clientID)?.index!)) {
+      this.#clients.set(clientID, session);
+    }
     this.#dataBytes += session.dataBytes;
     this.#link(session);
     this.#changed?.add(session.index);
@@ -360,6 +375,7 @@ export class SessionTable<L> {
 
   #reset(max: number): void {
     this.#sessions.clear();
+    this.#clients.clear();
     this.#dataBytes = 0;
     this.#oldest = this.#newest = undefined;
     if (max > SESSIONS_MAX) throw new RangeError(`Session limit is ${max}`);
@@ -426,6 +442,10 @@ export class SessionTable<L> {
     for (const { session } of sessions) this.#add(session);
     this.#changed?.clear();
   }
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 function dataLength(result: Result | undefined): number {

@@ -577,15 +577,26 @@ Deno.test("H4 a session that is not there is refused", () => {
   );
 });
 
-Deno.test("H4 a late copy of the registration is another session", () => {
+Deno.test("H4 H14 a copy of the registration finds the session as long as it is there, and does not revive it", () => {
   const register = registerRecord(9n, cmd(1, 2));
-  const { machine, driver, next } = regular(register);
+  const { machine, driver, listener, next } = regular(register);
   next(sessionProposal(1, 1, 0, cmd(1)), register);
+  // Somebody else's, by the same number.
+  next(registerRecord(9n, cmd(3)));
   const table = tableOf(driver.capture());
-  assertEquals([table.get(1)?.next, table.get(3)?.next], [2, 1]);
-  assertEquals(table.get(3)?.owner, cmd(1, 2));
-  next(sessionProposal(3, 1, 0, cmd(1)));
+  assertEquals([table.get(1)?.next, table.get(3), table.size], [
+    2,
+    undefined,
+    2,
+  ]);
+  assertEquals(table.get(4)?.owner, cmd(3));
+  next(unregisterRecord(4), unregisterRecord(1), register);
+  next(sessionProposal(1, 2, 0, cmd(1)), sessionProposal(7, 1, 0, cmd(1)));
   assertEquals(machine.commands, ["1", "1"]);
+  assertEquals<unknown>(
+    listener.heard.filter(([kind]) => kind === "registered"),
+    [1, 1, 4, 7].map((session) => ["registered", 9n, session]),
+  );
 });
 
 Deno.test("H4 the limits are set by the first record, and by no other", () => {

@@ -303,7 +303,7 @@ Deno.test("H3 SessionTable does as the model does, whatever is proposed", () => 
 Deno.test("H4 the order of use follows the log, and so do the evictions", () => {
   const table = new SessionTable<never>();
   table.begin(3);
-  for (const index of [10, 20, 30]) table.register(index, 0n, none);
+  for (const index of [10, 20, 30]) table.register(index, BigInt(index), none);
   assertEquals(list(table).map(({ index }) => index), [10, 20, 30]);
   // Any record that names a session is a use, also one that is a copy or a gap.
   table.judge(table.get(10)!, 1, 0, 5);
@@ -314,14 +314,14 @@ Deno.test("H4 the order of use follows the log, and so do the evictions", () => 
   table.judge(table.get(10)!, 1, 0, 6);
   // Looking is none.
   table.get(30);
-  table.register(40, 0n, none);
+  table.register(40, 40n, none);
   assertEquals(list(table).map(({ index }) => index), [20, 10, 40]);
   assertStrictEquals(table.get(30), undefined);
-  table.register(50, 0n, none);
+  table.register(50, 50n, none);
   assertEquals(list(table).map(({ index }) => index), [10, 40, 50]);
   table.remove(table.get(40)!);
   assertEquals(list(table).map(({ index }) => index), [10, 50]);
-  table.register(60, 0n, none);
+  table.register(60, 60n, none);
   assertEquals(list(table).map(({ index }) => index), [10, 50, 60]);
   assertEquals([table.size, table.max], [3, 3]);
 });
@@ -676,12 +676,12 @@ Deno.test("H4 result data of all sessions together are bounded: those used least
       return session?.slots[session.head]?.result === undefined;
     });
   for (let index = 1; index <= full; index++) {
-    table.register(index, 0n, none);
+    table.register(index, BigInt(index), none);
     give(table, index, data);
   }
   assertEquals(lost(table), []);
   table.touch(table.get(1)!);
-  table.register(full + 1, 0n, none);
+  table.register(full + 1, 101n, none);
   // What a snapshot brings counts as much.
   const copy = new SessionTable<never>();
   copy.decode(table.encode(true));
@@ -696,7 +696,7 @@ Deno.test("H4 result data of all sessions together are bounded: those used least
     one.remove(one.get(4)!);
     give(one, 2, data);
     give(one, 3, data.subarray(1));
-    one.register(full + 2, 0n, none);
+    one.register(full + 2, 102n, none);
     give(one, full + 2, new Uint8Array(2));
     assertEquals(one.get(5)!.dataBytes, data.length);
     give(one, full + 2, new Uint8Array(1));

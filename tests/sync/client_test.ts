@@ -725,7 +725,7 @@ test("U15 the state is told once for each change, and progress with it", async (
   assertEquals(states(), []);
 });
 
-test("H12 checkpoints cross the wire, and the server's is the one to trust", async () => {
+test("H12 U33 checkpoints cross the wire, and the server's is the one to trust once it has the reader's history", async () => {
   const w = world();
   const log = await w.db.open(1n, 5n);
   const board = log.checkpoints!;
@@ -741,7 +741,18 @@ test("H12 checkpoints cross the wire, and the server's is the one to trust", asy
   const other = { nodeID: 7n, index: 10, state: undefined, sessions: 3n };
   peer.send({ type: "checkpoint", channel, ...other });
   await settle(1);
+  assertEquals(seen, []);
+  const reader = await log.read(0);
+  await settle(1);
+  peer.send({
+    type: "reading",
+    stream: peer.take("read").stream,
+    last: 0,
+  });
+  await settle(1);
   assertEquals(seen, [other]);
+  reader.close();
+  await settle(1);
   const { signal } = new AbortController();
   const hashes = board.explain!(3, 5, signal);
   await settle(1);

@@ -174,6 +174,8 @@ class Life {
   readonly host: NodeHost;
   replica: Replica | undefined;
   isOver = false;
+  /** Whether its outbox has turned out to be a copy. */
+  isCopied = false;
   /** The highest index it had applied when it was last looked at. */
   applied = 0;
   /** The longest list of what was committed that it has shown. */
@@ -657,9 +659,12 @@ export class World {
     switch (event.type) {
       case "outbox failed":
         if (event.error instanceof ErrOutboxCopied) {
-          device.isCopied = true;
+          device.isCopied = life.isCopied = true;
           this.count("copied");
-          if (!this.profile.copies) this.fail(`${device.name} is no copy`);
+          // What a power cut takes back looks the same.
+          if (!this.profile.copies && !this.profile.powerCuts) {
+            this.fail(`${device.name} is no copy`);
+          }
         }
         break;
       case "recovered":
@@ -807,8 +812,10 @@ export class World {
   /** Another device begins with what a device has in its outbox. */
   copy(device: Device): void {
     const outbox = device.outbox.copy();
-    const { name, owner } = device;
-    const copy = this.addDevice(`${name}'`, { owner, outbox });
+    const { owner } = device;
+    let name = `${device.name}'`;
+    while (this.devices.some((one) => one.name === name)) name += "'";
+    const copy = this.addDevice(name, { owner, outbox });
     for (const [name, command] of device.commands) {
       copy.commands.set(name, { ...command, mayBeLost: true });
     }
@@ -840,7 +847,12 @@ export class World {
   }
 
   #look(device: Device, life: Life, replica: Replica): void {
-    const committed = replica.staleRead(null) as string[];
+    const committed = replica.staleRead(null) as string[] | Promise<unknown>;
+    if (committed instanceof Promise) {
+      // It is taking a snapshot in.
+      committed.catch(() => {});
+      return;
+    }
     if (committed.length < life.committed.length) {
       this.fail(`${device.name} shows less than before`);
     }
@@ -849,7 +861,7 @@ export class World {
     if (this.#isOfCopies(device)) return;
     const must = [...device.shown];
     const queued = replica.pending()
-      .filter(({ state }) => state === "queued" && !device.isCopied)
+      .filter(({ state }) => state === "queued" && !life.isCopied)
       .map(({ cmd }) => text(cmd)).filter((cmd) => !cmd.includes(POISON));
     const answer = replica.view.lookup(null) as string[] | Promise<string[]>;
     if (!(answer instanceof Promise)) {

@@ -23,6 +23,8 @@ export class RemoteBoard implements CheckpointBoard {
   readonly #board = new MemoryCheckpointBoard();
   /** What is to be told once there is a connection. */
   #untold: Checkpoint[] = [];
+  /** What the server told on a connection on which it is not known yet to have the reader's history: a server that was put back would be right, and the replica rewound (U33). */
+  #unsure: Checkpoint[] | undefined = [];
 
   /** A board that asks with `asks`, on the connection there is once the log is open. */
   constructor(
@@ -40,7 +42,7 @@ export class RemoteBoard implements CheckpointBoard {
     this.#untold.push(checkpoint);
     if (this.#untold.length > CHECKPOINTS_KEPT) this.#untold.shift();
     const connection = this.#connection();
-    if (connection !== undefined) this.opened(connection);
+    if (connection !== undefined) this.#tell(connection);
   }
 
   watch(
@@ -50,8 +52,20 @@ export class RemoteBoard implements CheckpointBoard {
     return this.#board.watch(nodeID, listener);
   }
 
-  /** The log is open: the server can be told. */
+  /** The log is open: the server can be told. What it tells counts once it has a reader's history. */
   opened(connection: Connection): void {
+    this.#unsure = [];
+    this.#tell(connection);
+  }
+
+  /** The server has a reader's history. */
+  confirmed(): void {
+    const told = this.#unsure ?? [];
+    this.#unsure = undefined;
+    for (const checkpoint of told) this.#board.publish(checkpoint);
+  }
+
+  #tell(connection: Connection): void {
     for (const checkpoint of this.#untold.splice(0)) {
       connection.send({
         type: "checkpoint",
@@ -64,7 +78,10 @@ export class RemoteBoard implements CheckpointBoard {
   /** The server tells of another replica's. */
   received(checkpoint: Checkpoint): void {
     const { nodeID, index, state, sessions } = checkpoint;
-    this.#board.publish({ nodeID, index, state, sessions });
+    const told = { nodeID, index, state, sessions };
+    if (this.#unsure === undefined) return this.#board.publish(told);
+    this.#unsure.push(told);
+    if (this.#unsure.length > CHECKPOINTS_KEPT) this.#unsure.shift();
   }
 
   /** Waits for a connection. */

@@ -312,6 +312,7 @@ export class RemoteLog implements Log, Channel {
   }
 
   #progressed(reader: RemoteReader, last: number): void {
+    this.checkpoints.confirmed();
     const { progressed, changed } = this.#parts;
     this.#last = Math.max(this.#last, last);
     if (reader.isLive) changed();
