@@ -7,11 +7,10 @@
  *
  * - **Rows are packed into pages**, in key order, just as they are in a
  *   snapshot. A page in memory is its block's content, to be looked up and
- *   changed in place without any decoding. At 8 KiB a row that is not in memory
- *   costs one request and a fifth more than a block of its own would; at 32 KiB
- *   half more and, where far more rows than fit in memory are changed at random,
- *   four times the bytes. Larger pages would save requests where all rows are in
- *   memory, about a tenth of the time.
+ *   changed in place without any decoding. Small pages make a row that is not
+ *   in memory cheap to read, at 8 KiB about half more than a block of its own
+ *   would be, and where far more rows than fit in memory are changed at random,
+ *   they write fewer bytes; large ones save requests where all rows are in memory.
  * - **A change goes to a log first**, with all others since the last write: a
  *   batch of a thousand rows is three blocks, none so large that a browser would
  *   give it a file of its own. A page is written when its share in the log has
