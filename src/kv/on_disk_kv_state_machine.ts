@@ -7,7 +7,7 @@
  */
 
 import { ByteReader, ByteWriter, toUint8Array } from "../bytes.ts";
-import { isPromise } from "../promises.ts";
+import { chain, isPromise } from "../promises.ts";
 import type { HostRow, HostState, IHostState } from "../rsm/host_state.ts";
 import type {
   Forked,
@@ -21,7 +21,7 @@ import type { BlockStore, Durability } from "../store/store.ts";
 import { applyCommand, forEachKey, type KVTarget } from "./command.ts";
 import { hash64, hashKey, hashValue, lanes } from "./hash.ts";
 import { HIGH, type Leaf, LOW, WIDTH } from "./leaf.ts";
-import { chain, PackedStore, type Rebuild } from "./packed/packed_store.ts";
+import { PackedStore, type Rebuild } from "./packed/packed_store.ts";
 import type { Slot, Version } from "./packed/table.ts";
 import { Overlay } from "./overlay.ts";
 import {

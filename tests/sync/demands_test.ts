@@ -1,7 +1,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   BlockOutbox,
+  type ErrDiverged,
   ErrProposalRefused,
+  type HostEvent,
+  type IHash,
   type IStateMachine,
   kv,
   KVStateMachine,
@@ -159,4 +162,72 @@ Deno.test("U23 what was queued before a deploy is sent after it: applied, or ref
   assert(second!.state === "refused");
   await second!.dismiss();
   assertEquals(after.replica.pending(), []);
+});
+
+/** Adds up what it is given, and at a "t" the time of whoever applies it, which it must not read. */
+class Clock extends Letters implements IHash {
+  #sum = 0n;
+
+  override update(cmd: Uint8Array): Result {
+    const isTime = cmd[0] === 116;
+    this.#sum += isTime ? BigInt(Math.floor(performance.now() * 1000)) : 1n;
+    return { value: this.#sum };
+  }
+
+  getHash(): bigint {
+    return this.#sum;
+  }
+
+  override async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
+    await new Blob([`${this.#sum}`]).stream().pipeTo(w);
+  }
+
+  override async recoverFromSnapshot(
+    r: ReadableStream<Uint8Array>,
+  ): Promise<void> {
+    this.#sum = BigInt(await new Response(r).text());
+  }
+}
+
+Deno.test("H12 U32 a device whose machine reads the clock is told the command that shows it, and takes the server's state", async () => {
+  const config = { clusterID: 1n, hashEntries: 4 };
+  await using there = new NodeHost();
+  const trusted = await there.startCluster(() => new Clock(""), {
+    ...config,
+    nodeID: 1n,
+  });
+  const server = serve(there, { port: 0 });
+  const events: HostEvent[] = [];
+  const logDB = new RemoteLogDB(server.url);
+  const here = new NodeHost({ logDB, onEvent: (event) => events.push(event) });
+  const replica = await here.startCluster(() => new Clock(""), {
+    ...config,
+    nodeID: 2n,
+  });
+  const encoder = new TextEncoder();
+  for (const letter of ["a", "a", "t", "a", "a", "a", "a"]) {
+    await trusted.propose(encoder.encode(letter));
+  }
+  const explained = (): ErrDiverged | undefined =>
+    events.flatMap((event) =>
+      event.type === "diverged" ? [event.error as ErrDiverged] : []
+    ).find(({ command }) => command !== undefined);
+  const isRight = async (): Promise<boolean> => {
+    try {
+      const [one, two] = [await trusted.getHash(), await replica.getHash()];
+      return one.index === two.index && one.hash === two.hash;
+    } catch {
+      // It is taking the server's state in.
+      return false;
+    }
+  };
+  for (let i = 0; explained() === undefined || !await isRight(); i++) {
+    assert(i < 500, "It was not told, or is wrong still");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assertEquals(explained()!.command, encoder.encode("t"));
+  assert(events.some(({ type }) => type === "recovered"));
+  await here.stop();
+  await logDB.close();
+  await server.shutdown();
 });

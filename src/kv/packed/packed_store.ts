@@ -63,7 +63,7 @@ import {
   PACKED_WRITE_BYTES_MAX,
 } from "../../limits.ts";
 import { type Env, systemEnv } from "../../env.ts";
-import { isPromise } from "../../promises.ts";
+import { chain, isPromise } from "../../promises.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import type {
   Block,
@@ -147,14 +147,6 @@ const REBUILD_BYTES: number = PACKED_WRITE_BYTES_MAX / 2;
 
 function hex(value: number): string {
   return value.toString(16).padStart(13, "0");
-}
-
-/** Goes on with a value, at once if it is there. */
-export function chain<T, U>(
-  value: MaybePromise<T>,
-  next: (value: T) => MaybePromise<U>,
-): MaybePromise<U> {
-  return isPromise(value) ? value.then(next) : next(value);
 }
 
 /** Sorted rows in pages over a {@linkcode BlockStore}. */
