@@ -21,8 +21,8 @@ export interface Page {
   /** Calls a method of the DevTools protocol; only Chromium has it. */
   devtools?(
     method: string,
-    params: Readonly<Record<string, unknown>>,
-  ): Promise<void>;
+    params?: Readonly<Record<string, unknown>>,
+  ): Promise<unknown>;
   /** Closes the page, and what is under way in it. */
   close(): Promise<void>;
 }

@@ -83,8 +83,9 @@ async function start(
         ? ["--profile", profile]
         : [`--user-data-dir=${profile}`, "about:blank"]),
     ],
-    // Firefox keeps more than its profile.
-    env: { HOME: profile },
+    // Firefox keeps more than its profile, and a Chromium that is killed leaves
+    // its temporary folders.
+    env: { HOME: profile, TMPDIR: profile },
     stdin: "null",
     stdout: "null",
     stderr: "piped",
@@ -116,7 +117,7 @@ function pageOf(page: PuppeteerPage, engine: Engine): Page {
   const devtools: Page["devtools"] = async (method, params) => {
     // One for all: what is set holds as long as its session.
     session ??= page.createCDPSession();
-    await (await session).send(
+    return await (await session).send(
       method as "Storage.clearDataForOrigin",
       params as never,
     );

@@ -15,8 +15,6 @@ import {
 } from "../../src/indexeddb/mod.ts";
 
 const CLUSTER = 1n;
-/** What the machine may keep in memory, in bytes: far less than the state. */
-const MEMORY_BUDGET_BYTES = 16 * 1024 * 1024;
 /** What one request carries back, in bytes. */
 const POST_BYTES = 4 * 1024 * 1024;
 
@@ -25,18 +23,21 @@ let snapshots: IndexedDBSnapshotStore | undefined;
 let host: NodeHost | undefined;
 let replica: Replica | undefined;
 
-/** Imports what is at `url`, recovers it into IndexedDB, and gives its hash. */
-export async function take(url: string): Promise<string> {
+/**
+ * Imports what is at `url`, recovers it into IndexedDB, and gives its hash. The
+ * machine may keep so many bytes in memory.
+ */
+export async function take(
+  url: string,
+  memoryBudgetBytes: number,
+): Promise<string> {
   logDB = new IndexedDBLogDB("transfer-log");
   snapshots = new IndexedDBSnapshotStore("transfer-snapshots");
   host = new NodeHost({ logDB, snapshots });
   const { body } = await fetch(url);
   await host.importSnapshot(CLUSTER, body!);
   replica = await host.startOnDiskCluster(
-    () =>
-      new IndexedDBKVStateMachine("transfer-state", {
-        memoryBudgetBytes: MEMORY_BUDGET_BYTES,
-      }),
+    () => new IndexedDBKVStateMachine("transfer-state", { memoryBudgetBytes }),
     { clusterID: CLUSTER, nodeID: 1n },
   );
   return `${(await replica.getHash()).hash}`;
