@@ -10,13 +10,12 @@ import { ErrClusterClosed } from "../log/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { Block, BlockStore } from "../store/store.ts";
 import {
+  caseOf,
   check,
   checkThrows,
   type ConformanceCase,
   makeBytes,
-} from "./snapshot_store_conformance.ts";
-
-export type { ConformanceCase } from "./snapshot_store_conformance.ts";
+} from "./conformance.ts";
 
 /** What {@linkcode blockStoreConformance} is given. */
 export interface BlockStoreConformanceOptions {
@@ -63,19 +62,7 @@ export function blockStoreConformance(
   const add = (
     name: string,
     body: (store: BlockStore) => Promise<void>,
-  ): void => {
-    cases.push({
-      name,
-      run: async () => {
-        const store = await options.create();
-        try {
-          await body(store);
-        } finally {
-          await store.close();
-        }
-      },
-    });
-  };
+  ): void => void cases.push(caseOf(name, options, body));
 
   add(
     "D4 write() puts blocks, in place of those of the same name",

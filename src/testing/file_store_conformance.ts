@@ -10,11 +10,12 @@ import { ErrFileIsDirectory, ErrFileNotFound } from "../snapshot/errors.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
+  caseOf,
   check,
   checkThrows,
   type ConformanceCase,
   makeBytes,
-} from "./snapshot_store_conformance.ts";
+} from "./conformance.ts";
 
 /** What {@linkcode fileStoreConformance} is given. */
 export interface FileStoreConformanceOptions {
@@ -76,19 +77,7 @@ export function fileStoreConformance(
   const add = (
     name: string,
     body: (store: FileStore) => Promise<void>,
-  ): void => {
-    cases.push({
-      name,
-      run: async () => {
-        const store = await options.create();
-        try {
-          await body(store);
-        } finally {
-          await store.close();
-        }
-      },
-    });
-  };
+  ): void => void cases.push(caseOf(name, options, body));
 
   add("F3 open() gives what was written", async (store) => {
     const bytes = makeBytes(200_000, 1);

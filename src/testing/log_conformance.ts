@@ -29,11 +29,12 @@ import type {
 import { epochOf, packRecords, recordAt } from "../log/records.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
+  caseOf,
   check,
   checkThrows,
   type ConformanceCase,
   makeBytes,
-} from "./snapshot_store_conformance.ts";
+} from "./conformance.ts";
 
 /** What {@linkcode logDBConformance} is given. */
 export interface LogDBConformanceOptions {
@@ -193,19 +194,10 @@ export function logDBConformance(
   const add = (
     name: string,
     body: (db: LogDB, log: Log) => Promise<void>,
-  ): void => {
-    cases.push({
-      name,
-      run: async () => {
-        const db = await options.create();
-        try {
-          await body(db, await db.open(CLUSTER, 1n));
-        } finally {
-          await db.close();
-        }
-      },
-    });
-  };
+  ): void =>
+    void cases.push(
+      caseOf(name, options, async (db) => body(db, await db.open(CLUSTER, 1n))),
+    );
 
   add(
     "H1 append() gives the index of the first record, each above the last",

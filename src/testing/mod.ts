@@ -80,6 +80,7 @@ export {
   blockStoreConformance,
   type BlockStoreConformanceOptions,
 } from "./block_store_conformance.ts";
+export type { ConformanceCase } from "./conformance.ts";
 export {
   fileStoreConformance,
   type FileStoreConformanceOptions,
@@ -93,7 +94,6 @@ export {
   type OutboxConformanceOptions,
 } from "./outbox_conformance.ts";
 export {
-  type ConformanceCase,
   snapshotStoreConformance,
   type SnapshotStoreConformanceOptions,
 } from "./snapshot_store_conformance.ts";

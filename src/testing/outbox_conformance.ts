@@ -11,10 +11,11 @@ import { ErrUnsynced } from "../outbox/errors.ts";
 import type { Outbox, OutboxQueue, OutboxSession } from "../outbox/outbox.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
+  caseOf,
   check,
   checkThrows,
   type ConformanceCase,
-} from "./snapshot_store_conformance.ts";
+} from "./conformance.ts";
 
 /** What {@linkcode outboxConformance} is given. */
 export interface OutboxConformanceOptions {
@@ -71,29 +72,10 @@ export function outboxConformance(
   options: OutboxConformanceOptions,
 ): readonly ConformanceCase[] {
   const cases: ConformanceCase[] = [];
-  const { reopen } = options;
-  type Again = () => Promise<Outbox>;
   const add = (
     name: string,
-    body: (outbox: Outbox, again: Again) => Promise<void>,
-  ): void => {
-    cases.push({
-      name,
-      run: async () => {
-        let outbox = await options.create();
-        const again = async (): Promise<Outbox> => {
-          if (reopen === undefined) return outbox;
-          await outbox.close();
-          return outbox = await reopen(outbox);
-        };
-        try {
-          await body(outbox, again);
-        } finally {
-          await outbox.close();
-        }
-      },
-    });
-  };
+    body: (outbox: Outbox, again: () => Promise<Outbox>) => Promise<void>,
+  ): void => void cases.push(caseOf(name, options, body));
 
   add(
     "U21 add() numbers commands in order, and they are there when it is opened again",

@@ -16,14 +16,13 @@ import type {
   SnapshotStore,
 } from "../snapshot/store.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
-
-/** One thing to try; fails by throwing. */
-export interface ConformanceCase {
-  /** What is shown, beginning with the rule. */
-  readonly name: string;
-  /** Tries it on a store of its own. */
-  run(): Promise<void>;
-}
+import {
+  caseOf,
+  check,
+  checkThrows,
+  type ConformanceCase,
+  makeBytes,
+} from "./conformance.ts";
 
 /** What {@linkcode snapshotStoreConformance} is given. */
 export interface SnapshotStoreConformanceOptions {
@@ -39,26 +38,6 @@ export interface SnapshotStoreConformanceOptions {
 
 const CLUSTER = 7n;
 
-/** Throws an error that says `what` unless the condition holds. */
-export function check(condition: unknown, what: string): asserts condition {
-  if (!condition) throw new Error(what);
-}
-
-/** Throws unless `body` does, with an error that `is` the one expected. */
-export async function checkThrows(
-  what: string,
-  is: (error: unknown) => boolean,
-  body: () => unknown,
-): Promise<void> {
-  try {
-    await body();
-  } catch (error) {
-    check(is(error), `${what}: threw ${error}`);
-    return;
-  }
-  throw new Error(`${what}: did not throw`);
-}
-
 function makeHeader(part: Partial<SnapshotHeader> = {}): SnapshotHeader {
   return {
     clusterID: CLUSTER,
@@ -69,16 +48,6 @@ function makeHeader(part: Partial<SnapshotHeader> = {}): SnapshotHeader {
     compression: "none",
     ...part,
   };
-}
-
-/** Bytes that differ by `seed` and by place. */
-export function makeBytes(
-  length: number,
-  seed: number,
-): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(length);
-  for (let i = 0; i < length; i++) bytes[i] = seed + i * 31 + (i >> 8);
-  return bytes;
 }
 
 async function makeSnapshot(
@@ -137,19 +106,7 @@ export function snapshotStoreConformance(
   const add = (
     name: string,
     body: (store: SnapshotStore) => Promise<void>,
-  ): void => {
-    cases.push({
-      name,
-      run: async () => {
-        const store = await options.create();
-        try {
-          await body(store);
-        } finally {
-          await store.close();
-        }
-      },
-    });
-  };
+  ): void => void cases.push(caseOf(name, options, body));
 
   add("H7 open() gives the bytes and list() the header", async (store) => {
     const header = makeHeader({

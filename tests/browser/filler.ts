@@ -8,7 +8,7 @@
 
 import { ErrStoreFull } from "../../src/store/errors.ts";
 import type { BlockStore } from "../../src/store/store.ts";
-import { check } from "../../src/testing/snapshot_store_conformance.ts";
+import { check } from "../../src/testing/conformance.ts";
 import { equalBytes } from "../../src/testing/value.ts";
 
 /** The largest block, in bytes; most are far smaller. */

@@ -7,10 +7,8 @@ import {
 import { blockStoreConformance } from "../../src/testing/block_store_conformance.ts";
 import { fileStoreConformance } from "../../src/testing/file_store_conformance.ts";
 import { logDBConformance } from "../../src/testing/log_conformance.ts";
-import {
-  type ConformanceCase,
-  snapshotStoreConformance,
-} from "../../src/testing/snapshot_store_conformance.ts";
+import type { ConformanceCase } from "../../src/testing/conformance.ts";
+import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
 import type { SnapshotInfo } from "../../src/snapshot/mod.ts";
 import { makeDirectory } from "./support.ts";
 
