@@ -23,6 +23,16 @@ export function toUint8Array(text: string | Uint8Array): Uint8Array {
   return typeof text === "string" ? encoder.encode(text) : text;
 }
 
+/** A copy of bytes that are somebody else's: `slice()` of Node's bytes gives none. */
+export function copyOf(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(bytes);
+}
+
+/** Whether two are the same bytes. */
+export function isSameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
 /** Bytes an unsigned varint of `value` (a safe integer) takes: 1 to 8. */
 export function varintLength(value: number): number {
   let length = 1;

@@ -51,6 +51,9 @@ export const LOG_EPOCHS_MAX: number = 256;
 /** Sessions of a cluster unless its first record says otherwise, in sessions. */
 export const SESSIONS_DEFAULT: number = 4096;
 
+/** Of a cluster's sessions, what one owner may have without losing some to others once there are as many as there may be, in parts of one. */
+export const SESSION_SHARE: number = 1 / 4;
+
 /** The largest session limit a cluster's first record may set, in sessions. */
 export const SESSIONS_MAX: number = 1024 * 1024;
 
@@ -96,6 +99,9 @@ export const CHECKPOINTS_KEPT: number = 64;
 
 /** Entries whose hashes are taken one by one to explain a divergence, in entries. */
 export const EXPLAIN_ENTRIES_MAX: number = 16_384;
+
+/** Commands that are kept while a divergence is explained, in bytes. */
+export const EXPLAIN_BYTES_MAX: number = 4 * 1024 * 1024;
 
 /** Entries that are gone over once more to explain a divergence, in entries. */
 export const REPLAY_ENTRIES_MAX: number = 1024 * 1024;
@@ -160,8 +166,14 @@ export const RETRY_FIRST_MS: number = 20;
 /** Longest wait before an append or a read of the log that failed is tried again, in milliseconds. */
 export const RETRY_LAST_MS: number = 5_000;
 
+/** Longest wait before a session is opened again that was opened as somebody else's, in milliseconds. Each try is a record in the log. */
+export const REGISTER_RETRY_LAST_MS: number = 600_000;
+
 /** Time after which an on-disk machine with updates in core is synced, in milliseconds. */
 export const SYNC_INTERVAL_MS: number = 1_000;
+
+/** Time after which an on-disk machine that found no room is asked again, in milliseconds. */
+export const STORE_FULL_RETRY_MS: number = 2_000;
 
 /** Applied entries after which an on-disk machine with updates in core is synced, in entries. */
 export const SYNC_ENTRIES_MAX: number = 16_384;
@@ -202,6 +214,8 @@ export const SYNC_TOKEN_BYTES_MAX: number = 16 * 1024;
 /** Data frames an end takes before it grants more, in bytes; one frame more may pass it. */
 export const SYNC_CREDIT_BYTES: number = 4 * 1024 * 1024;
 
+/** Appends that all connections of a server together may send before they are granted more, in bytes: each has an equal share, and may pass it by one frame. What one sends waits behind what the others did. */
+export const SYNC_CREDIT_TOTAL_BYTES: number = 32 * 1024 * 1024;
 /** How long a client tries one connection, its token and the server's welcome included, in milliseconds. */
 export const SYNC_CONNECT_MS_MAX: number = 15_000;
 
@@ -250,6 +264,15 @@ export const SYNC_SNAPSHOT_OFFER_MS: number = 30_000;
 /** A block of a client's copy of the log that is still written to, in bytes; one batch more may pass it. */
 export const SYNC_COPY_BLOCK_BYTES: number = 32 * 1024;
 
+/** What a block of a client's copy of the log counts for beyond its content, in bytes. */
+export const SYNC_COPY_BLOCK_COST_BYTES: number = 1024;
+
+/** A client's copy of the log of one cluster, in bytes. What comes past it is not kept. */
+export const SYNC_COPY_BYTES_MAX: number = 64 * 1024 * 1024;
+
+/** What a client's copy of the log takes in before a snapshot is wanted, whatever the replica is told, in bytes; two let it be cut. */
+export const SYNC_COPY_SNAPSHOT_BYTES: number = 16 * 1024 * 1024;
+
 /** Clusters open on one connection, in channels. */
 export const SYNC_CHANNELS_MAX: number = 64;
 
@@ -265,8 +288,14 @@ export const SYNC_PRINCIPAL_CONNECTIONS_MAX: number = 64;
 /** What one connection may send in the long run, in commands per second; as many at once. */
 export const SYNC_COMMANDS_PER_SECOND_MAX: number = 50_000;
 
+/** Messages other than appends that one connection may send in the long run, in messages per second; as many at once. */
+export const SYNC_MESSAGES_PER_SECOND_MAX: number = 20_000;
+
 /** Snapshots that a server sends or takes at one time, in snapshots. */
 export const SYNC_TRANSFERS_MAX: number = 16;
+
+/** Of those, snapshots of one principal, in snapshots. */
+export const SYNC_PRINCIPAL_TRANSFERS_MAX: number = 8;
 
 /** Snapshots that one connection is sent at one time, in snapshots. */
 export const SYNC_CONNECTION_TRANSFERS_MAX: number = 2;
@@ -297,6 +326,12 @@ export const SYNC_HEARTBEAT_MS: number = 15_000;
 
 /** How long a connection may take to say who it is, in milliseconds. */
 export const SYNC_HELLO_MS_MAX: number = 10_000;
+
+/** How long what the program that serves is asked (who somebody is, what they may do, whether a command is good) may take, in milliseconds. */
+export const SYNC_HOOK_MS_MAX: number = 10_000;
+
+/** Longest wait before a command that could not be judged is judged again, in milliseconds. */
+export const SYNC_HELD_LAST_MS: number = 10_000;
 
 /** How long a reader may take none of what waits for it, in milliseconds. */
 export const SYNC_SLOW_MS_MAX: number = 30_000;

@@ -75,19 +75,19 @@ export const BUILDS: readonly Build[] = [
     name: "sampan",
     text: CORE,
     gzippedBytesAim: 8 * 1024,
-    gzippedBytesMax: 30.5 * 1024,
+    gzippedBytesMax: 31.5 * 1024,
   },
   {
     name: "sampan-indexeddb",
     text: STORED,
     gzippedBytesAim: 16 * 1024,
-    gzippedBytesMax: 62.5 * 1024,
+    gzippedBytesMax: 65 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
     gzippedBytesAim: 28 * 1024,
-    gzippedBytesMax: 71 * 1024,
+    gzippedBytesMax: 74 * 1024,
   },
 ];
 
@@ -120,7 +120,7 @@ export const PAGES: readonly Page[] = [
     from: "./src/indexeddb/mod.ts",
     gzippedBytesMax: 9.5 * 1024,
   },
-  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 30 * 1024 },
+  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 31 * 1024 },
 ];
 
 /** The module of a page. */

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { copyOf } from "../bytes.ts";
 import { promisifyRequest, type UseStore } from "../deps.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
@@ -52,7 +53,7 @@ function whole(bytes: Uint8Array): Uint8Array {
   const { buffer } = bytes;
   return buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length
     ? bytes
-    : bytes.slice();
+    : copyOf(bytes);
 }
 
 /** A block as it was read. */

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { copyOf } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { ErrFileIsDirectory, ErrFileNotFound } from "../snapshot/errors.ts";
 import type { FileStore, OpenFile } from "../snapshot/file_store.ts";
@@ -152,7 +153,7 @@ export class OPFSFileStore implements FileStore {
     }
     const stream = await file.createWritable();
     return new WritableStream<Uint8Array>({
-      write: (chunk) => asFull(stream.write(chunk.slice())),
+      write: (chunk) => asFull(stream.write(copyOf(chunk))),
       close: async (): Promise<void> => {
         try {
           await asFull(stream.close());

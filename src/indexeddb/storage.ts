@@ -9,6 +9,8 @@
 import { promisifyRequest } from "../deps.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { PERSISTENCE_MS_MAX, STORE_OPEN_MS_MAX } from "../limits.ts";
+import { ErrStoreFull } from "../store/errors.ts";
+import { storeError } from "./open.ts";
 
 /**
  * What a page may expect of its storage. `persistent`: kept until the user
@@ -74,7 +76,14 @@ async function probe(factory: IDBFactory): Promise<boolean> {
   const request = factory.open(PROBE);
   request.onupgradeneeded = () =>
     request.result.createObjectStore(PROBE).put(0, 0);
-  const db = await promisifyRequest(request);
+  let db: IDBDatabase;
+  try {
+    db = await promisifyRequest(request);
+  } catch (error) {
+    if (!(storeError(error) instanceof ErrStoreFull)) throw error;
+    // Full of what this page has stored, or with no room for anything at all.
+    return (await factory.databases()).length > 0;
+  }
   db.close();
   // It may take its time.
   factory.deleteDatabase(PROBE);
@@ -84,7 +93,8 @@ async function probe(factory: IDBFactory): Promise<boolean> {
 /**
  * What this page may expect of its storage (U1, U9). Never rejects and never
  * hangs. A private window counts as what it does: some browsers store nothing in
- * it, and others until it is closed, which no page can tell from storing.
+ * it, and others until it is closed, which no page can tell from storing. Storage
+ * that is full is still there (U8).
  */
 export async function storageMode(
   options: StorageOptions = {},

@@ -383,9 +383,10 @@ export class OnDiskKVStateMachine
     const rows: HostRow[] = [];
     const decoder = new TextDecoder();
     for (;;) {
-      const absent = store.slots(HOST).filter(({ content }) => !content.leaf);
-      if (absent.length === 0) break;
-      await store.load(absent);
+      const slots = store.slots(HOST);
+      if (slots.every(({ content }) => content.leaf)) break;
+      // All of them: those that are there might have to make room for the others.
+      await store.load(slots);
     }
     for (const { content } of store.slots(HOST)) {
       const leaf = content.leaf!;

@@ -157,7 +157,8 @@ export class Overlay implements KVTarget {
       case "range": {
         const changes = this.#range(query);
         // As many more as may turn out to be deleted.
-        const limit = query.limit && query.limit + this.#deleted;
+        const limit = query.limit &&
+          Math.min(query.limit + this.#deleted, Number.MAX_SAFE_INTEGER);
         return chain(
           base.lookup({ ...query, limit }),
           (below) => merge(below as KVRow[], changes, query),

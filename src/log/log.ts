@@ -68,6 +68,8 @@ export interface LogReader {
    * @throws ErrDiverged if the log turns out to be another one
    */
   next(): MaybePromise<LogBatch>;
+  /** Says that all up to `index` is applied, where a log wants to know: one that tells how far its readers are. */
+  applied?(index: number): void;
   /** Frees what the reader holds; idempotent. */
   close(): void;
 }
@@ -148,6 +150,8 @@ export interface Log {
    * read by an open reader (H7). A log ordered elsewhere has no such method.
    */
   compact?(upTo: number): MaybePromise<void>;
+  /** An index from which on a snapshot is wanted, where a log can say that it will have to be cut (H7); 0 for none. */
+  readonly snapshotFrom?: number | undefined;
   /**
    * Makes an empty log go on after `index`, as a snapshot that is imported does (D13).
    *

@@ -106,6 +106,11 @@ export class Checkpoints {
     this.#reported.clear();
   }
 
+  /** What was told once may be told again. */
+  again(): void {
+    this.#reported.clear();
+  }
+
   #compare(own: Omit<Checkpoint, "nodeID">, other: Checkpoint): void {
     const { nodeID, index } = other;
     const after = this.#agreed.get(nodeID);

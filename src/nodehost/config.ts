@@ -17,6 +17,16 @@ import type {
   SnapshotInfo,
   SnapshotStore,
 } from "../snapshot/store.ts";
+import type {
+  IConcurrentStateMachine,
+  IStateMachine,
+} from "../statemachine/machines.ts";
+
+/** Makes a machine in memory. */
+export type CreateReplayMachineFunc = (
+  clusterID: bigint,
+  nodeID: bigint,
+) => IStateMachine | IConcurrentStateMachine;
 
 /** How a replica is to be run. */
 export interface ReplicaConfig {
@@ -25,7 +35,8 @@ export interface ReplicaConfig {
   /** Which replica of the cluster it is, in 1…2^64-1. */
   nodeID: bigint;
   /**
-   * Applied entries after which a snapshot is taken; 0 for on request only (H7).
+   * Applied entries after which a snapshot is taken; 0 for on request only, and
+   * when what a log keeps on this device gets too long (H7).
    *
    * @default {0}
    */
@@ -65,6 +76,15 @@ export interface ReplicaConfig {
    * @default {0}
    */
   hashEntries?: number;
+  /**
+   * For an on-disk machine: makes one in memory that does the same with the same
+   * commands, has the same hash, and recovers from its full snapshots. A host
+   * finds with it which command parted this replica from the trusted one (U32),
+   * for which there would have to be two on one disk. For the key-value machines
+   * it is `() => new KVStateMachine()`. What has a `prepareSnapshot()` is taken
+   * for a concurrent machine.
+   */
+  replayMachine?: CreateReplayMachineFunc;
   /**
    * The replica that is right when hashes differ; without it nobody is, and a
    * difference is only reported (H12).
@@ -132,6 +152,16 @@ export type HostEvent =
       readonly error: unknown;
     }
     | {
+      /**
+       * The machine on disk found no room. Nothing is lost: what is committed is
+       * applied, or made durable, once there is some, and is tried from time to
+       * time (U8).
+       */
+      readonly type: "store full";
+      /** An `ErrStoreFull`. */
+      readonly error: unknown;
+    }
+    | {
       /** The machine's hash could not be had where replicas compare theirs (H12). */
       readonly type: "hash failed";
       /** Why. */
@@ -151,7 +181,12 @@ export type HostEvent =
       readonly from: bigint;
     }
     | {
-      /** What was submitted cannot be sent: for good if the error is an `ErrOutboxCopied`, else it is tried again. */
+      /**
+       * What was submitted cannot be sent: for good if the error is an
+       * `ErrOutboxCopied`, else it is tried again. An `ErrProposalRefused` says
+       * that what the outbox sends through is somebody else's: it waits until
+       * whoever submitted it signs in again (U34).
+       */
       readonly type: "outbox failed";
       /** Why. */
       readonly error: unknown;

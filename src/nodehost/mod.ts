@@ -21,7 +21,12 @@
  * @module
  */
 
-export type { HostEvent, NodeHostOptions, ReplicaConfig } from "./config.ts";
+export type {
+  CreateReplayMachineFunc,
+  HostEvent,
+  NodeHostOptions,
+  ReplicaConfig,
+} from "./config.ts";
 export * from "./errors.ts";
 export { NodeHost } from "./node_host.ts";
 export { Replica } from "./replica.ts";

@@ -11,12 +11,15 @@
  * @module
  */
 
+import { copyOf, isSameBytes } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import {
   APPENDS_IN_FLIGHT_MAX,
   COMMAND_BYTES_MAX,
   PENDING_BYTES_MAX,
   PENDING_PROPOSALS_MAX,
+  REGISTER_RETRY_LAST_MS,
+  RETRY_LAST_MS,
   SESSION_OWNER_BYTES_MAX,
   SESSION_WINDOW_MAX,
 } from "../limits.ts";
@@ -69,12 +72,29 @@ interface Control {
   wanted: boolean;
   /** Whether it counts against the queue. */
   counted: boolean;
-  /** Of a registration: sessions up to here are none of its own, though the same client has opened them. */
-  after: number;
+  /** Of a registration: by which client. */
+  client: Client | undefined;
+  /** Whose the session is to be; undefined as long as nobody can know. */
+  owner: Uint8Array | undefined;
+  /** Of a registration that has opened somebody else's: when it is tried again. */
+  backoff: Backoff | undefined;
+  cancelRetry: (() => void) | undefined;
   /** The session it is known to have opened or closed, once it was applied. */
   session: number | undefined;
   resolve(session: number): void;
   reject(reason: unknown): void;
+}
+
+/** A client that opens one session after the other, all under one id. */
+export interface Client {
+  /** What they are opened with. Everybody may read it in the log, and repeat it. */
+  readonly clientID: bigint;
+  /** Sessions up to here are none of its own, though it has opened them: they may come by again, in a state that is brought up anew. */
+  readonly after: number;
+  /** Whose its sessions are, if one is known: those of others are none of its own (H14). */
+  readonly owner: Uint8Array | undefined;
+  /** Told that a session was opened that is somebody else's. */
+  readonly refused: (error: ErrProposalRefused) => void;
 }
 
 /** A command, or a place to be skipped, that may have been sent in an earlier life, and who waits for it. */
@@ -104,6 +124,12 @@ export interface ProposalsOptions {
   readonly detach: (session: number) => void;
   /** What the replicated state knows of a session, if it knows it. */
   readonly standing: (session: number) => SessionStanding | undefined;
+  /** The first session after an index that a client id has opened, of that owner if one is given. */
+  readonly sessionOf: (
+    clientID: bigint,
+    after: number,
+    owner: Uint8Array | undefined,
+  ) => number | undefined;
   /** What became of a series of a session, if that is known. */
   readonly outcomeOf: (
     session: number,
@@ -317,7 +343,7 @@ export class Proposals implements
       this.#put(state, series, proposal, cmd);
     } else {
       // To be sent in its turn: it waits in a copy of its own.
-      proposal.bytes ??= cmd?.slice();
+      if (cmd !== undefined) proposal.bytes ??= copyOf(cmd);
     }
   }
 
@@ -389,10 +415,15 @@ export class Proposals implements
     return stateOf(session)!.clientID;
   }
 
-  /** Sends for a session from now on, as `holder`, who acknowledges by `acknowledge()` alone. */
-  begin(session: Session, holder: bigint): void {
+  /** Sends for a session from now on, as `holder`, who acknowledges by `acknowledge()` alone, and is told what is refused as somebody else's. */
+  begin(
+    session: Session,
+    holder: bigint,
+    refused: (error: ErrProposalRefused) => void,
+  ): void {
     const state = stateOf(session)!;
     state.holder = holder;
+    state.refused = refused;
     state.acknowledged ??= 0;
     if (!state.held) return;
     state.held = false;
@@ -535,16 +566,11 @@ export class Proposals implements
     state.home = undefined;
   }
 
-  /**
-   * Opens a session; resolves once it is known under the index of its record. A
-   * client that opens one after the other has those up to `after` behind it: they
-   * may come by again, in a state that is brought up anew.
-   */
+  /** Opens a session; resolves once it is known under the index of its record. */
   openSession(
     owner: Uint8Array,
     signal: AbortSignal | undefined,
-    clientID: bigint = this.#options.env.random64(),
-    after = 0,
+    client?: Client,
   ): Promise<Session> {
     // What no record may hold must not get into the log: it would end every replica.
     if (!(owner instanceof Uint8Array)) {
@@ -557,8 +583,10 @@ export class Proposals implements
         ),
       );
     }
+    const clientID = client?.clientID ?? this.#options.env.random64();
     return this.#control(registerRecord(clientID, owner), signal, (control) => {
-      control.after = after;
+      control.client = client;
+      control.owner = client?.owner;
       this.#registrations.set(clientID, control);
     }).then((index) => {
       const state = new SessionState(index, clientID);
@@ -611,15 +639,20 @@ export class Proposals implements
         sends: 0,
         wanted: true,
         counted: true,
-        after: 0,
+        client: undefined,
+        owner: undefined,
+        backoff: undefined,
+        cancelRetry: undefined,
         session: undefined,
         resolve(session): void {
           this.wanted = false;
+          this.cancelRetry?.();
           ignore();
           resolve(session);
         },
         reject(reason): void {
           this.wanted = false;
+          this.cancelRetry?.();
           ignore();
           reject(reason);
         },
@@ -712,14 +745,21 @@ export class Proposals implements
       if (control !== undefined) this.#refuseControl(control, error);
       else if (kind === RecordKind.Proposal) {
         this.#settle(this.#single.take(series), (p) => p.reject(error));
-      } else this.#refusedInSession(this.locals.get(cursor.session), series);
+      } else {
+        this.#refusedInSession(this.locals.get(cursor.session), series, error);
+      }
     }
   }
 
   /** A session that is somebody else's: it is sent again, since its owner may sign in again; unless it is gone. */
-  #refusedInSession(state: SessionState | undefined, series: number): void {
+  #refusedInSession(
+    state: SessionState | undefined,
+    series: number,
+    error: ErrProposalRefused,
+  ): void {
     if (state === undefined || state.home !== this) return;
     const isThere = this.#options.standing(state.index) !== undefined;
+    if (isThere) state.refused?.(error);
     const outcome = isThere ? "gap" : "unknown";
     this.answered(state, series, outcome, undefined, undefined);
   }
@@ -894,11 +934,45 @@ export class Proposals implements
     this.#options.detach(state.index);
   }
 
-  /** A session was opened: by this replica, if it knows the client id. */
-  registered(clientID: bigint, session: number): void {
+  /** A session was opened: by this replica, if it knows the client id, and nobody has repeated that. */
+  registered(clientID: bigint, session: number, owner: Uint8Array): void {
     const control = this.#registrations.get(clientID);
-    if (control === undefined || session <= control.after) return;
+    if (control === undefined) return;
+    if (session <= (control.client?.after ?? 0)) return;
+    const isOwn = control.owner === undefined ||
+      isSameBytes(control.owner, owner);
+    // The one that was opened may be evicted by now.
+    const own = this.#ownOf(clientID, control) ?? (isOwn ? session : undefined);
+    if (own === undefined) this.#openedOther(control, session);
+    else this.#opened(clientID, control, own);
+  }
+
+  /**
+   * The session that a registration has opened, if the state has it. Nobody can
+   * repeat a client id before its first registration is in the log: of those of
+   * unknown owner, the first is its own (H14).
+   */
+  #ownOf(clientID: bigint, { client, owner }: Control): number | undefined {
+    return this.#options.sessionOf(clientID, client?.after ?? 0, owner);
+  }
+
+  /** What was opened is somebody else's, who has repeated the client id; or this client is somebody else now, until its owner signs in again (U34). */
+  #openedOther(control: Control, session: number): void {
+    if (!control.wanted) return;
+    control.client?.refused(
+      new ErrProposalRefused(`Session ${session} is somebody else's`),
+    );
+    const { env } = this.#options;
+    control.backoff ??= new Backoff(env, RETRY_LAST_MS, REGISTER_RETRY_LAST_MS);
+    control.cancelRetry ??= env.setTimer(() => {
+      control.cancelRetry = undefined;
+      this.#sendControl(control);
+    }, control.backoff.next());
+  }
+
+  #opened(clientID: bigint, control: Control, session: number): void {
     const { wanted, sends } = control;
+    control.owner ??= this.#options.standing(session)?.owner;
     this.#uncountControl(control);
     // Seen before, when the state came from a snapshot.
     if (control.session === session) return;
@@ -966,14 +1040,10 @@ export class Proposals implements
   }
 
   /**
-   * The state came from a snapshot, past entries nobody here has seen;
-   * `sessionOf` finds the session a client id has opened in it, and `applied` is
-   * its index.
+   * The state came from a snapshot, past entries nobody here has seen; `applied`
+   * is its index.
    */
-  recovered(
-    applied: number,
-    sessionOf: (clientID: bigint) => number | undefined,
-  ): void {
+  recovered(applied: number): void {
     for (let i = this.#single.first; i < this.#unsent; i++) {
       this.#settle(this.#single.take(i), (p) =>
         p.reject(
@@ -995,8 +1065,8 @@ export class Proposals implements
       if (control.session !== undefined) continue;
       // It may have been evicted since, or be still to come: to be sure, again.
       control.sends++;
-      const session = sessionOf(clientID);
-      if (session! > control.after) this.registered(clientID, session!);
+      const session = this.#ownOf(clientID, control);
+      if (session !== undefined) this.#opened(clientID, control, session);
       else if (control.wanted) this.#sendControl(control);
     }
     for (const control of this.#closings.values()) this.#sendControl(control);

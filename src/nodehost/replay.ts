@@ -7,9 +7,11 @@
  * @module
  */
 
+import { copyOf } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import {
   APPLY_SLICE_MS,
+  EXPLAIN_BYTES_MAX,
   EXPLAIN_ENTRIES_MAX,
   REPLAY_ENTRIES_MAX,
 } from "../limits.ts";
@@ -19,6 +21,7 @@ import type {
   Log,
   LogBatch,
   LogReader,
+  ReadOptions,
   SnapshotSource,
 } from "../log/log.ts";
 import { lastOf, recordAt, RecordKind } from "../log/records.ts";
@@ -27,18 +30,24 @@ import type { MachineFactory } from "../rsm/managed.ts";
 import { RecordCursor } from "../rsm/record.ts";
 import { MachineFailure, recoverSnapshot } from "../rsm/snapshots.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
-import { OnDiskStateMachine } from "../statemachine/types.ts";
+import {
+  ConcurrentStateMachine,
+  OnDiskStateMachine,
+  RegularStateMachine,
+} from "../statemachine/types.ts";
 import { type Candidate, candidates } from "./bring_up.ts";
 import { differ } from "./checkpoints.ts";
+import type { ReplicaConfig } from "./config.ts";
 import { pacedSource } from "./pace.ts";
 
 /** What a replay takes of its replica. */
 export interface ReplayOptions {
-  readonly factory: MachineFactory;
+  /** What makes the next machine. */
+  readonly factory: () => MachineFactory;
   readonly clusterID: bigint;
   readonly nodeID: bigint;
   readonly log: Log;
-  /** Where snapshots may be found. */
+  /** Where snapshots may be found, best first. */
   readonly stores: readonly SnapshotSource[];
   readonly files: FileStore;
   readonly env: Env;
@@ -49,6 +58,13 @@ export interface ReplayOptions {
 /** The hashes after some entries, in order. */
 export type Hashes = readonly Omit<Checkpoint, "nodeID">[];
 
+/** What a replay has found. */
+export interface Replayed {
+  readonly hashes: Hashes;
+  /** The commands of those entries, as many as there is room for: the log may be cut by the time one of them is looked for. */
+  readonly commands: ReadonlyMap<number, Uint8Array>;
+}
+
 /** What of a batch is not after index `upTo`, at which it does not end before. */
 function batchUpTo(batch: LogBatch, upTo: number): LogBatch {
   if (lastOf(batch) <= upTo) return batch;
@@ -58,39 +74,95 @@ function batchUpTo(batch: LogBatch, upTo: number): LogBatch {
   return { follows, first, records };
 }
 
+/** What makes the machines that go over it once more: in memory, since of one on disk there are no two. Undefined if nothing does. */
+export function replayFactory(
+  factory: MachineFactory,
+  { replayMachine, clusterID, nodeID }: ReplicaConfig,
+): (() => MachineFactory) | undefined {
+  if (factory.type !== OnDiskStateMachine) return () => factory;
+  if (replayMachine === undefined) return undefined;
+  return () => {
+    const machine = replayMachine(clusterID, nodeID);
+    return "prepareSnapshot" in machine
+      ? { type: ConcurrentStateMachine, create: () => machine }
+      : { type: RegularStateMachine, create: () => machine };
+  };
+}
+
 /**
  * The hashes that a new machine has after each entry in (`after`, `upTo`], from
  * the newest snapshot before them that is good, or from the log's beginning.
- * Undefined if they cannot be had: the machine is on disk or has no `getHash()`,
- * the log was cut, or there are too many entries to go over.
+ * Undefined if they cannot be had: the machine has no `getHash()`, the log was
+ * cut, or there are too many entries to go over.
+ *
+ * @throws MachineFailure if the machine failed
  */
 export async function replay(
   after: number,
   upTo: number,
   options: ReplayOptions,
-): Promise<Hashes | undefined> {
-  const { factory, log, signal } = options;
-  if (factory.type === OnDiskStateMachine) return undefined;
-  const bases = (await candidates(options)).filter(({ info }) =>
-    info.kind === "full" && info.index <= after
-  );
-  for (const base of [...bases, undefined]) {
-    let reader: LogReader;
-    try {
+): Promise<Replayed | undefined> {
+  const { log, clusterID, signal } = options;
+  for (const store of [...options.stores, undefined]) {
+    const bases = store === undefined
+      ? [undefined]
+      : await basesIn(store, clusterID, after);
+    for (const base of bases) {
       const { index = 0, mark } = base?.info ?? {};
-      reader = await log.read(index, { mark, signal });
-    } catch (error) {
-      if (error instanceof ErrCompacted) continue;
-      throw error;
+      try {
+        const read = await reading(
+          log,
+          index,
+          { mark, signal },
+          (reader) => replayFrom(base, reader, after, upTo, options),
+        );
+        if (read !== undefined) return read.value;
+      } catch (error) {
+        // A snapshot that is of no use: there may be another.
+        if (
+          error instanceof MachineFailure || base === undefined ||
+          signal.aborted
+        ) throw error;
+      }
     }
+  }
+  return undefined;
+}
+
+/** The full snapshots of a store that are not after index `upTo`; none if the store fails. */
+async function basesIn(
+  store: SnapshotSource,
+  clusterID: bigint,
+  upTo: number,
+): Promise<Candidate[]> {
+  try {
+    return (await candidates({ stores: [store], clusterID }))
+      .filter(({ info }) => info.kind === "full" && info.index <= upTo);
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * Reads the log after an index; undefined if it was cut there. It is asked twice:
+ * a log may say so once when a snapshot is no more than the better way, as for
+ * whoever has to catch up.
+ */
+async function reading<T>(
+  log: Log,
+  after: number,
+  options: ReadOptions,
+  read: (reader: LogReader) => Promise<T>,
+): Promise<{ readonly value: T } | undefined> {
+  for (let tries = 0; tries < 2; tries++) {
+    let reader: LogReader | undefined;
     try {
-      return await replayFrom(base, reader, after, upTo, options);
+      reader = await log.read(after, options);
+      return { value: await read(reader) };
     } catch (error) {
-      if (error instanceof MachineFailure) throw error.cause;
-      // A snapshot that is of no use: there may be another.
-      if (base === undefined || signal.aborted) throw error;
+      if (!(error instanceof ErrCompacted)) throw error;
     } finally {
-      reader.close();
+      reader?.close();
     }
   }
   return undefined;
@@ -102,15 +174,17 @@ async function replayFrom(
   after: number,
   upTo: number,
   options: ReplayOptions,
-): Promise<Hashes | undefined> {
+): Promise<Replayed | undefined> {
   const { factory, clusterID, nodeID, files, env, signal } = options;
   const hashes: Omit<Checkpoint, "nodeID">[] = [];
+  const commands = new Map<number, Uint8Array>();
+  let room = EXPLAIN_BYTES_MAX;
   let failed: { readonly cause: unknown } | undefined;
   const listener = silentListener<never>({
     checkpoint: (checkpoint) => void hashes.push(checkpoint),
     checkpointFailed: (cause) => failed ??= { cause },
   });
-  const driver = new Driver(factory, clusterID, nodeID, listener, {
+  const driver = new Driver(factory(), clusterID, nodeID, listener, {
     hashEntries: 1,
     hashAfter: after,
   });
@@ -128,12 +202,15 @@ async function replayFrom(
     }
     let count = 0;
     for (let slice = env.now(); driver.applied < upTo;) {
-      const batch = await reader.next();
+      const next = await reader.next();
       signal.throwIfAborted();
-      if (batch.first > upTo) break;
+      if (next.first > upTo) break;
+      const batch = batchUpTo(next, upTo);
       count += batch.records.ends.length;
+      // The machine may write into them.
+      if (room >= 0) room = keepCommands(batch, after, room, commands);
       try {
-        await driver.apply([batchUpTo(batch, upTo)]);
+        await driver.apply([batch]);
       } catch (cause) {
         throw new MachineFailure("Entries could not be applied", { cause });
       }
@@ -146,7 +223,7 @@ async function replayFrom(
         slice = env.now();
       }
     }
-    return hashes;
+    return { hashes, commands };
   } finally {
     try {
       await driver.close();
@@ -168,24 +245,25 @@ export function firstDifference(
   })?.index;
 }
 
-/** The command at an index; undefined if there is another record. */
-export async function commandAt(
-  log: Log,
-  index: number,
-  signal: AbortSignal,
-): Promise<Uint8Array | undefined> {
-  const reader = await log.read(index - 1, { signal });
-  try {
-    const { first, records } = await reader.next();
-    if (first !== index) return undefined;
-    const record = recordAt(records, 0);
-    const cursor = new RecordCursor();
+/** Puts the commands after index `after` among those kept, and returns how much room is left. */
+function keepCommands(
+  { first, records }: LogBatch,
+  after: number,
+  room: number,
+  commands: Map<number, Uint8Array>,
+): number {
+  const cursor = new RecordCursor();
+  for (let i = Math.max(0, after + 1 - first); i < records.ends.length; i++) {
+    const record = recordAt(records, i);
     cursor.read(record, 0, record.length);
-    return cursor.kind === RecordKind.Proposal ||
-        cursor.kind === RecordKind.SessionProposal
-      ? record.slice(cursor.start)
-      : undefined;
-  } finally {
-    reader.close();
+    if (
+      cursor.kind !== RecordKind.Proposal &&
+      cursor.kind !== RecordKind.SessionProposal
+    ) continue;
+    const command = copyOf(record.subarray(cursor.start));
+    room -= command.length;
+    if (room < 0) break;
+    commands.set(first + i, command);
   }
+  return room;
 }

@@ -11,6 +11,7 @@ import {
   APPLY_SLICE_MS,
   BATCH_RECORDS_MAX,
   EXPLAIN_MS_MAX,
+  STORE_FULL_RETRY_MS,
   SYNC_ENTRIES_MAX,
   SYNC_INTERVAL_MS,
   SYNC_SUBMISSIONS_MAX,
@@ -23,11 +24,11 @@ import {
 } from "../log/errors.ts";
 import type { Checkpoint, Log, LogBatch, LogReader } from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
-import { Driver, type SessionStanding } from "../rsm/driver.ts";
+import { type Captured, Driver, type SessionStanding } from "../rsm/driver.ts";
 import { isPromise } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { configRecord } from "../rsm/record.ts";
-import { MachineFailure } from "../rsm/snapshots.ts";
+import { critical, MachineFailure } from "../rsm/snapshots.ts";
 import { ErrNoOutbox } from "../outbox/errors.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
@@ -35,6 +36,7 @@ import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import type { SnapshotSource } from "../log/log.ts";
 import {
   ErrStoreCorrupted,
+  ErrStoreFull,
   ErrStoreLocked,
   ErrStoreVanished,
 } from "../store/errors.ts";
@@ -59,7 +61,12 @@ import { ErrSystemBusy } from "../rsm/errors.ts";
 import type { ReplicaConfig } from "./config.ts";
 import { Proposals } from "./proposals.ts";
 import { Reads } from "./reads.ts";
-import { commandAt, firstDifference, type Hashes, replay } from "./replay.ts";
+import {
+  firstDifference,
+  replay,
+  type Replayed,
+  replayFactory,
+} from "./replay.ts";
 import type { Session, SessionState } from "./session.ts";
 import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
 import type { Submission, Submissions } from "./submissions.ts";
@@ -129,8 +136,10 @@ export class Replica {
   readonly #remote: SnapshotSource | undefined;
   /** One at a time: each replays a part of the log. */
   #explaining: Promise<unknown> = Promise.resolve();
-  /** While the state comes from a snapshot and nobody was told of it. */
+  /** While the state of an on-disk machine comes from a snapshot and nobody was told of it. */
   #recovering: Promise<void> | undefined;
+  /** Machines whose place another one has taken, being closed. */
+  #retired: Promise<unknown> = Promise.resolve();
   /** Ends everything; its reason is what later calls get. */
   readonly #stopped = new AbortController();
   /** Ends what still waits once the machine is closed, or will not be. */
@@ -161,6 +170,8 @@ export class Replica {
       log,
       env,
       standing: (session) => this.#current?.standing(session),
+      sessionOf: (clientID, after, owner) =>
+        this.#current?.sessionOf(clientID, after, owner),
       outcomeOf: (session, series) => this.#current?.outcomeOf(session, series),
       detach: (session) => this.#current?.detach(session),
       queue: {
@@ -329,6 +340,8 @@ export class Replica {
   /** Asks the machine as it is, at once. */
   staleRead(query: unknown): MaybePromise<unknown> {
     this.#check();
+    const closed = this.#closed;
+    if (closed !== undefined) return closed.then(() => this.staleRead(query));
     const answer = this.#driver.lookup(query);
     return isPromise(answer) ? abortable(answer, this.#ended.signal) : answer;
   }
@@ -354,6 +367,7 @@ export class Replica {
     options: { signal?: AbortSignal } = {},
   ): Promise<Uint8Array> {
     await this.#upToDate(options.signal);
+    await this.#closed;
     this.#check();
     const answer = this.#driver.naLookup(query);
     return isPromise(answer)
@@ -377,7 +391,16 @@ export class Replica {
   #check(): void {
     this.#stopped.signal.throwIfAborted();
     if (this.#diverged !== undefined) throw this.#diverged;
-    if (this.#driver.closed) throw new ErrSystemBusy("Replica is recovering");
+    if (this.#driver.closed && this.#recovering === undefined) {
+      throw new ErrSystemBusy("Replica is recovering");
+    }
+  }
+
+  /** Settles once there is a machine to be asked, if there is none: its recovery has just failed, and another one takes its place. */
+  get #closed(): Promise<void> | undefined {
+    return this.#driver.closed && this.#recovering !== undefined
+      ? abortable(this.#recovering, this.#ended.signal)
+      : undefined;
   }
 
   /**
@@ -439,8 +462,9 @@ export class Replica {
   /**
    * The hashes that a new machine has after each entry in (`after`, `upTo`], by
    * replaying them: what another replica, which differs, compares its own with
-   * (H12). Undefined if they cannot be had, as of a machine that is on disk or
-   * has no `getHash()`, or of a part of the log that was cut or is too long.
+   * (H12). Undefined if they cannot be had, as of a machine that is on disk
+   * without a `replayMachine`, or has no `getHash()`, or of a part of the log that
+   * was cut or is too long.
    *
    * @throws ErrDiverged if this replica is known to be wrong
    * @throws ErrClusterClosed if the replica was stopped or has failed
@@ -455,19 +479,26 @@ export class Replica {
     const signal = options.signal
       ? AbortSignal.any([stopped, options.signal])
       : stopped;
-    return await abortable(this.#replay(after, upTo, signal), signal);
+    try {
+      const replayed = this.#replay(after, upTo, signal);
+      return (await abortable(replayed, signal))?.hashes;
+    } catch (error) {
+      throw error instanceof MachineFailure ? error.cause : error;
+    }
   }
 
   #replay(
     after: number,
     upTo: number,
     signal: AbortSignal,
-  ): Promise<Hashes | undefined> {
+  ): Promise<Replayed | undefined> {
     const { stores, remote, ...options } = this.#bringUpOptions();
     const replayed = this.#explaining.then(() => {
       signal.throwIfAborted();
-      return replay(after, upTo, {
+      const factory = replayFactory(options.factory, this.#parts.config);
+      return factory && replay(after, upTo, {
         ...options,
+        factory,
         stores: remote === undefined ? stores : [...stores, remote],
         signal,
       });
@@ -477,7 +508,7 @@ export class Replica {
   }
 
   async #start(): Promise<void> {
-    const { log, config, store, shared, files, event, env } = this.#parts;
+    const { log, config, store, kept, shared, files, event, env } = this.#parts;
     const options = this.#bringUpOptions();
     const { driver, reader, retain, remote } = await bringUp(options);
     if (this.#stopped.signal.aborted) {
@@ -492,6 +523,7 @@ export class Replica {
         config,
         log,
         store,
+        kept,
         shared,
         files,
         env,
@@ -559,23 +591,37 @@ export class Replica {
         locals: proposals.locals,
         proposalApplied: (sequence, result) =>
           proposals.proposalApplied(sequence, result),
-        registered: (clientID, session) =>
-          proposals.registered(clientID, session),
+        registered: (clientID, session, owner) =>
+          proposals.registered(clientID, session, owner),
         unregistered: (session) => proposals.unregistered(session),
         claimed: (session, holder, outcome) =>
           proposals.claimed(session, holder, outcome),
         answered: (state, series, outcome, result, digest) =>
           proposals.answered(state, series, outcome, result, digest),
-        applied: (index) => {
-          this.#reads.applied(index);
+        applied: () => {
+          // That of a machine that is being recovered counts once it is the one
+          // that is asked.
+          this.#reads.applied(this.appliedIndex);
           this.#watches.wake();
         },
         checkpoint: (checkpoint) => this.#onCheckpoint(checkpoint),
         checkpointFailed: (error) =>
           this.#parts.event({ type: "hash failed", error }),
       },
-      { hashEntries },
+      {
+        hashEntries,
+        ...(this.type === OnDiskStateMachine
+          ? { room: (error) => this.#awaitRoom(error) }
+          : {}),
+      },
     );
+  }
+
+  /** Waits until a machine that found no room may be asked again (U8). */
+  async #awaitRoom(error: ErrStoreFull): Promise<void> {
+    const { env, event } = this.#parts;
+    event({ type: "store full", error });
+    await sleep(env, STORE_FULL_RETRY_MS, this.#stopped.signal);
   }
 
   /** The first record of an empty log sets the limits of the cluster, if this replica has some to set (H4). */
@@ -624,6 +670,7 @@ export class Replica {
     const { env } = this.#parts;
     let next: MaybePromise<LogBatch> | undefined;
     let slice = env.now();
+    reader.applied?.(this.appliedIndex);
     for (;;) {
       const batch = next ?? nextOf(reader);
       const batches = [isPromise(batch) ? await batch : batch];
@@ -653,6 +700,7 @@ export class Replica {
         throw new MachineFailure("Entries could not be applied", { cause });
       }
       if (this.#stopped.signal.aborted) throw this.#stopped.signal.reason;
+      reader.applied?.(this.appliedIndex);
       this.#afterApply();
       if (env.now() - slice > APPLY_SLICE_MS) {
         // A page has more to do than to catch up.
@@ -697,7 +745,14 @@ export class Replica {
       },
       (error) => {
         this.#isSyncing = false;
-        if (!(error instanceof ErrSystemBusy)) void this.#fail(error);
+        if (error instanceof ErrSystemBusy) return;
+        if (!(error instanceof ErrStoreFull)) return void this.#fail(error);
+        this.#parts.event({ type: "store full", error });
+        if (this.#stopped.signal.aborted) return;
+        this.#cancelSync ??= this.#parts.env.setTimer(
+          () => this.#sync(),
+          STORE_FULL_RETRY_MS,
+        );
       },
     );
   }
@@ -759,8 +814,9 @@ export class Replica {
       const retention = log.retain(info.index);
       try {
         (await log.read(info.index, { mark: info.mark })).close();
-        const driver = await this.#driverToRecover();
-        await this.#recoverFrom(driver, candidate);
+        await (this.type === OnDiskStateMachine
+          ? this.#recoverInPlace(candidate)
+          : this.#recoverBeside(candidate));
       } catch (error) {
         if (error instanceof MachineFailure) throw error;
         if (this.#stopped.signal.aborted) throw error;
@@ -769,38 +825,85 @@ export class Replica {
       } finally {
         retention.release();
       }
-      this.#reads.applied(this.appliedIndex);
       if (candidate.store === remote) this.#keep();
       return true;
     }
     return false;
   }
 
-  async #recoverFrom(
-    driver: Driver<SessionState>,
-    candidate: Candidate,
-  ): Promise<void> {
+  /**
+   * Recovers into a new machine. The one there is answers until that has its
+   * state, and goes on to if it never does: a snapshot takes its time on the way,
+   * and may be cut off there (R9, U38).
+   */
+  async #recoverBeside(candidate: Candidate): Promise<void> {
+    const driver = this.#newDriver(this.#parts.config.hashEntries ?? 0);
+    await recoverFrom(driver, candidate, this.#bringUpOptions());
+    const before = this.#driver;
+    this.#moveTo(driver);
+    // After the lookups that it still answers.
+    this.#retired = Promise.all([this.#retired, discard(before)]);
+  }
+
+  /** Recovers a machine that is on disk, of which there are no two. */
+  async #recoverInPlace(candidate: Candidate): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#recovering = promise;
+    // Its table is that of what was shown last, also when it is closed.
+    const before = this.#driver.capture();
     try {
-      await recoverFrom(driver, candidate, this.#bringUpOptions());
-      this.#current = driver;
-      this.#diverged = undefined;
-      this.#checkpoints.clear();
-      this.#proposals.recovered(
-        this.appliedIndex,
-        (clientID) => this.#driver.sessionOf(clientID),
-      );
+      let driver = this.#driver;
+      if (driver.closed) driver = await this.#openAnew();
+      // What was shown is to be there again if it fails (U30).
+      else await critical(() => driver.sync());
+      try {
+        await recoverFrom(driver, candidate, this.#bringUpOptions());
+      } catch (error) {
+        if (
+          !(error instanceof MachineFailure) && !this.#stopped.signal.aborted
+        ) await this.#bringBack(before);
+        throw error;
+      }
+      this.#moveTo(driver);
     } finally {
       this.#recovering = undefined;
       resolve();
+      this.#watches.wake();
     }
+  }
+
+  /**
+   * The state from before a recovery that failed is on disk still (D11): another
+   * machine answers from it, until a recovery succeeds. One that has lost some
+   * of it answers nothing.
+   */
+  async #bringBack(before: Captured): Promise<void> {
+    try {
+      const driver = await this.#openAnew();
+      if (driver.applied < before.index && driver.opened >= before.index) {
+        driver.loadSessions(before);
+      }
+      if (driver.applied < before.index) return await discard(driver);
+      // It may have had all of the new one.
+      if (driver.applied > before.index) this.#moveTo(driver);
+      else this.#current = driver;
+    } catch (error) {
+      this.#parts.event({ type: "snapshot failed", error });
+    }
+  }
+
+  /** All is asked of another machine, whose state came from a snapshot, from now on. */
+  #moveTo(driver: Driver<SessionState>): void {
+    this.#current = driver;
+    this.#diverged = undefined;
+    this.#checkpoints.clear();
+    this.#proposals.recovered(driver.applied);
+    this.#reads.applied(driver.applied);
     this.#watches.wake();
   }
 
-  /** The driver to recover into: the present one, or a new one if that failed before (R9). */
-  async #driverToRecover(): Promise<Driver<SessionState>> {
-    if (!this.#driver.closed) return this.#driver;
+  /** A new machine on what the one there was has left on disk (R9). */
+  async #openAnew(): Promise<Driver<SessionState>> {
     const driver = this.#newDriver(this.#parts.config.hashEntries ?? 0);
     try {
       await driver.open(this.#openStopped.signal);
@@ -831,7 +934,11 @@ export class Replica {
     this.#reader?.close();
     this.#watches.wake();
     this.#explain(error, from).catch((error) => {
-      if (!this.#stopped.signal.aborted) event({ type: "hash failed", error });
+      // Anything else than its machine failing says nothing of it.
+      if (this.#stopped.signal.aborted || !(error instanceof MachineFailure)) {
+        return;
+      }
+      event({ type: "hash failed", error: error.cause });
     });
   }
 
@@ -857,11 +964,14 @@ export class Replica {
       const one = await this.#replay(after ?? 0, upTo!, signal);
       // What is deterministic does the same twice.
       const other = await this.#replay(after ?? 0, upTo!, signal);
-      const twice = firstDifference(one, other) ?? Infinity;
+      const twice = firstDifference(one?.hashes, other?.hashes) ?? Infinity;
       const right = await (asked && abortable(asked, signal));
-      const index = Math.min(twice, firstDifference(one, right) ?? Infinity);
+      const index = Math.min(
+        twice,
+        firstDifference(one?.hashes, right) ?? Infinity,
+      );
       if (index === Infinity) return;
-      const command = await commandAt(log, index, signal);
+      const command = one?.commands.get(index);
       const error = new ErrDiverged(
         `${message}: entry ${index} ${
           index === twice
@@ -914,11 +1024,20 @@ export class Replica {
       );
     }, stopTimeoutMs);
     try {
-      await abortable(this.#closeAll(), over.signal);
+      await abortable(this.#closeMachine(), over.signal);
     } catch (error) {
       event({ type: "close failed", error });
     }
     this.#ended.abort(closed);
+    try {
+      // Also of a machine that never settles: nothing of it gets there any more.
+      await abortable(
+        Promise.resolve(this.#submissions?.end()),
+        over.signal.aborted ? undefined : over.signal,
+      );
+    } catch (error) {
+      event({ type: "close failed", error });
+    }
     try {
       await abortable((async () => await log.close())(), over.signal);
     } catch (error) {
@@ -927,20 +1046,13 @@ export class Replica {
     cancel();
   }
 
-  async #closeAll(): Promise<void> {
-    try {
-      await this.#closeMachine();
-    } finally {
-      await this.#submissions?.end();
-    }
-  }
-
   async #closeMachine(): Promise<void> {
     // A start that failed has closed its machine, and whoever started knows why.
     await this.#starting?.catch(() => {});
     await this.#snapshotter?.stop();
     await this.#loop;
     await this.#explaining;
+    await this.#retired;
     await this.#current?.close();
     this.#view?.close();
   }

@@ -7,7 +7,7 @@
  */
 
 import type { Result } from "../statemachine/types.ts";
-import { ErrInvalidSession } from "../rsm/errors.ts";
+import { ErrInvalidSession, type ErrProposalRefused } from "../rsm/errors.ts";
 import type { Proposals } from "./proposals.ts";
 import { onAbort } from "./waiting.ts";
 
@@ -135,6 +135,8 @@ export class SessionState {
   stalled = false;
   /** The replica that sends for it. */
   home: Proposals | undefined;
+  /** Told why what was sent for it is refused, if it is as somebody else's. */
+  refused: ((error: ErrProposalRefused) => void) | undefined;
   /** Called when nothing is pending any more. */
   drained: (() => void) | undefined;
   /** Why it can no longer be used. */

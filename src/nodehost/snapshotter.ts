@@ -55,6 +55,8 @@ export interface SnapshotterOptions {
   readonly log: Log;
   /** The host's own store. */
   readonly store: SnapshotStore;
+  /** Whether that outlives the host. */
+  readonly kept: boolean;
   /** Where the log shares snapshots. */
   readonly shared: SnapshotStore | undefined;
   readonly files: FileStore;
@@ -153,15 +155,23 @@ export class Snapshotter {
 
   /** Takes a snapshot if it is time (H7). */
   applied(index: number): void {
-    const { snapshotEntries = 0 } = this.#options.config;
     if (
-      snapshotEntries === 0 || index - this.#index < snapshotEntries ||
-      this.#busy > 0 || this.#options.driver().behind
+      !this.#isDue(index) || this.#busy > 0 || this.#options.driver().behind
     ) return;
     this.#index = index;
     this.request().catch(() => {
       // Told by an event.
     });
+  }
+
+  #isDue(index: number): boolean {
+    const { config: { snapshotEntries = 0 }, log, kept } = this.#options;
+    if (snapshotEntries > 0 && index - this.#index >= snapshotEntries) {
+      return true;
+    }
+    // One that is gone with the host would take with it what is cut for it.
+    const from = log.snapshotFrom ?? 0;
+    return kept && this.#index < from && index >= from;
   }
 
   /** An on-disk machine that keeps the host's rows is durable up to `index`. */

@@ -14,6 +14,7 @@
  * @module
  */
 
+import { copyOf } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import {
   COMMAND_BYTES_MAX,
@@ -29,6 +30,7 @@ import { ErrOutboxCopied, ErrUnsynced } from "../outbox/errors.ts";
 import type {
   KeptState,
   Outbox,
+  OutboxClient,
   OutboxQueue,
   OutboxSession,
 } from "../outbox/outbox.ts";
@@ -169,12 +171,15 @@ const NOTHING: readonly Item[] = [];
 export class Submissions {
   readonly #options: SubmissionsOptions;
   readonly #stopped = new AbortController();
+  #opening: Promise<OutboxQueue> | undefined;
   #queue: OutboxQueue | undefined;
   /** Those that are queued, or wait to be dismissed, by their number. */
   readonly #items = new Map<number, Item>();
   /** What is in the outbox, or about to be. */
   #count = 0;
   #bytes = 0;
+  /** Those whose dismissal is being written. */
+  readonly #dismissing = new Map<number, Promise<void>>();
   /** Dismissed ones, to be forgotten once all before them are decided. */
   readonly #dismissed = new Set<number>();
   /** The first number that is not decided. */
@@ -197,6 +202,10 @@ export class Submissions {
   #clientID = 0n;
   /** The last session that is gone. */
   #lost = 0;
+  /** Whose its sessions are, as the log has it. */
+  #owner: Uint8Array | undefined;
+  /** Whether it was told that what is sent is refused as somebody else's, and nothing was applied since. */
+  #isRefused = false;
   /** As whom it is claimed in this life. */
   #holder: bigint | undefined;
   /** A session that was opened and is not written down yet. */
@@ -245,7 +254,7 @@ export class Submissions {
         `Outbox holds ${this.#count} commands of ${this.#bytes} bytes`,
       );
     }
-    const copy = cmd.slice();
+    const copy = copyOf(cmd);
     this.#count++;
     this.#bytes += length;
     let number: number;
@@ -326,11 +335,17 @@ export class Submissions {
   /** Takes in what the outbox holds; the state is at hand by then, and nothing is applied meanwhile. */
   async load(): Promise<void> {
     const { outbox, clusterID, proposals, standing, applied } = this.#options;
-    const queue = await outbox.open(clusterID, (done) => this.#onDone(done));
+    if (this.#closed !== undefined) throw this.#closed;
+    this.#opening =
+      (async () =>
+        await outbox.open(clusterID, (done) => this.#onDone(done)))();
+    const queue = await this.#opening;
+    if (this.#closed !== undefined) throw this.#closed;
     this.#queue = queue;
-    const { done, commands, kept, session, mark, lost } = queue.held;
+    const { done, commands, kept, session, mark, lost, owner } = queue.held;
     this.#clientID = queue.held.clientID;
     this.#lost = lost;
+    this.#owner = owner;
     const states = new Map(kept.map((one) => [one.number, one]));
     for (const { number, state, reason, cmd } of kept) {
       if (number <= done) this.#addKept(number, state, reason, cmd);
@@ -349,6 +364,7 @@ export class Submissions {
     this.#kept = done;
     this.#last = this.#loaded = done + commands.length;
     this.#fed = done;
+    queue.taken();
     this.#forgetDismissed();
     this.#record = session;
     if (session === undefined) return;
@@ -394,7 +410,8 @@ export class Submissions {
 
   /** Gives the outbox back, after what is being written. */
   async end(): Promise<void> {
-    await this.#queue?.close();
+    const queue = await this.#opening?.catch(() => undefined);
+    await queue?.close();
   }
 
   // ------------------------------------------------------------ the items
@@ -476,15 +493,39 @@ export class Submissions {
       throw new ErrUnsynced([{ id: number, state, cmd: cmd.slice() }]);
     }
     if (this.#closed !== undefined) throw this.#closed;
+    let dismissing = this.#dismissing.get(number);
+    if (dismissing === undefined) {
+      dismissing = this.#writeDismissed(item)
+        .finally(() => this.#dismissing.delete(number));
+      this.#dismissing.set(number, dismissing);
+    }
+    await dismissing;
+  }
+
+  /** It is there until that is durable: if it cannot be written, it can be dismissed again. */
+  async #writeDismissed(item: Item): Promise<void> {
+    const { number, cmd, reason = "" } = item;
+    const state = item.state as KeptState;
+    const queue = this.#queue!;
+    const isForgotten = number <= this.#kept;
+    if (isForgotten) queue.note({ forget: number });
+    else {
+      // Its bytes may be in a block that stays, among others to be sent.
+      const keep = { number, reason: "", cmd: cmd.subarray(0, 0) };
+      queue.note({ keep: { ...keep, state: "dismissed" } });
+    }
+    try {
+      await queue.flush();
+    } catch (error) {
+      queue.note({ keep: { number, state, reason, cmd } });
+      throw error;
+    }
     this.#remove(item);
-    this.#dismissed.add(number);
-    // Its bytes may be in a block that stays, among others to be sent.
-    this.#queue!.note({
-      keep: { number, state: "dismissed", reason: "", cmd: cmd.subarray(0, 0) },
-    });
-    this.#forgetDismissed();
+    if (!isForgotten) {
+      this.#dismissed.add(number);
+      this.#forgetDismissed();
+    }
     this.#changed();
-    await this.#queue!.flush();
   }
 
   #forgetDismissed(): void {
@@ -503,6 +544,7 @@ export class Submissions {
 
   #settleApplied(number: number, settle: (item: Item) => void): void {
     if (this.#closed !== undefined) return;
+    this.#isRefused = false;
     const item = this.#items.get(number);
     this.#decided(number);
     if (item?.state !== "queued") return;
@@ -610,9 +652,10 @@ export class Submissions {
     this.#isTelling = true;
     this.#options.env.turn().then(() => {
       this.#isTelling = false;
-      for (const watcher of this.#watchers) {
+      // Not those that come, or leave, while it is told.
+      for (const watcher of [...this.#watchers]) {
         try {
-          watcher();
+          if (this.#watchers.has(watcher)) watcher();
         } catch {
           // Whoever watches must not change what happens.
         }
@@ -728,9 +771,28 @@ export class Submissions {
     if (!this.#isReady) {
       if (this.#record === undefined) await this.#openSession();
       else await this.#claim(this.#record);
-    } else await this.#queue!.assign(this.#record, this.#markAfter(this.#fed));
+    } else await this.#assign(this.#record, this.#markAfter(this.#fed));
     if (this.#isReady) this.#feed();
   }
+
+  #assign(session: OutboxSession | undefined, mark: number): Promise<void> {
+    return this.#queue!.assign(session, mark, this.#client);
+  }
+
+  get #client(): OutboxClient {
+    return {
+      clientID: this.#clientID,
+      lost: this.#lost,
+      owner: this.#owner,
+    };
+  }
+
+  /** What is sent is refused as somebody else's. It stays queued: whoever it belongs to may sign in again (U34, U35). */
+  readonly #onRefused = (error: ErrProposalRefused): void => {
+    if (this.#isRefused) return;
+    this.#isRefused = true;
+    this.#options.event({ type: "outbox failed", error });
+  };
 
   #markAfter(number: number): number {
     return Math.min(this.#last, number + OUTBOX_MARK_COMMANDS_MAX);
@@ -741,13 +803,13 @@ export class Submissions {
     const [first] = this.#queued;
     const open = first?.number ?? this.#last + 1;
     this.#queue!.note({ done: open - 1 });
-    if (this.#isAdopted) this.#clientID = this.#options.env.random64();
+    if (this.#isAdopted) {
+      this.#clientID = this.#options.env.random64();
+      this.#owner = undefined;
+    }
     this.#isAdopted = false;
     this.#lost = this.#record?.index ?? this.#lost;
-    await this.#queue!.assign(undefined, open - 1, {
-      clientID: this.#clientID,
-      lost: this.#lost,
-    });
+    await this.#assign(undefined, open - 1);
     this.#open = open;
     this.#kept = this.#fed = open - 1;
     this.#early.clear();
@@ -762,8 +824,12 @@ export class Submissions {
     this.#opened ??= await proposals.openSession(
       new Uint8Array(),
       this.#stopped.signal,
-      clientID,
-      this.#lost,
+      {
+        clientID,
+        after: this.#lost,
+        owner: this.#owner,
+        refused: this.#onRefused,
+      },
     );
     const { id: index } = this.#opened;
     const known = standing(index);
@@ -773,7 +839,8 @@ export class Submissions {
     }
     const base = this.#open - 1;
     const record = { index, clientID, holders: [clientID], base };
-    await this.#queue!.assign(record, this.#markAfter(base));
+    this.#owner ??= known?.owner;
+    await this.#assign(record, this.#markAfter(base));
     this.#record = record;
     this.#begin(this.#opened, clientID);
     this.#opened = undefined;
@@ -782,7 +849,7 @@ export class Submissions {
   #begin(session: Session, holder: bigint): void {
     this.#session = session;
     this.#isReady = true;
-    this.#options.proposals.begin(session, holder);
+    this.#options.proposals.begin(session, holder, this.#onRefused);
   }
 
   /** Goes on with the session of an earlier life, if nobody else did. */
@@ -802,7 +869,7 @@ export class Submissions {
     const holder = this.#holder;
     if (!holders.includes(holder)) {
       const next = { ...record, holders: [...holders, holder] };
-      await this.#queue!.assign(next, this.#queue!.mark);
+      await this.#assign(next, this.#queue!.mark);
       this.#record = next;
       holders = next.holders;
     }
@@ -836,10 +903,17 @@ export class Submissions {
     if (now.holder !== holder || isBehind(now.next)) {
       return this.#onCopied(index);
     }
+    // Only its owner may have claimed it.
+    this.#owner ??= now.owner;
     this.#record = { ...this.#record!, holders: [holder] };
     this.#begin(session, holder);
   }
 
+  /**
+   * Not closed first: the state has it no more, so nothing of it piles up there,
+   * and a record that closes what another one has at its index would be somebody
+   * else's session (H14). One that is adopted away is the other holder's.
+   */
   #giveUp(session: Session): void {
     this.#isLost = true;
     this.#options.proposals.abandon(session);

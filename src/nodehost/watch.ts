@@ -229,6 +229,8 @@ class QueryWatch<A> implements Watch<A> {
     this.#known = known;
     this.#told = version;
     for (const listener of [...this.#listeners]) {
+      // Whoever left while others were told hears no more.
+      if (!this.#listeners.has(listener)) continue;
       try {
         if (changed) listener.changed();
         listener.asked?.();
@@ -240,6 +242,7 @@ class QueryWatch<A> implements Watch<A> {
 
   [Symbol.asyncIterator](): AsyncIterator<A, undefined> {
     let given: Known<A> | undefined;
+    let begun = false;
     let done = false;
     let waiting: (() => void)[] = [];
     const wake = (): void => {
@@ -248,8 +251,9 @@ class QueryWatch<A> implements Watch<A> {
       for (const go of all) go();
     };
     const listener = { changed: wake, asked: wake };
-    // What is known may be from before anybody watched.
-    const since = this.#watches.version;
+    let since = 0;
+    let ignoreEnd = (): void => {};
+    let ignore = (): void => {};
     const end = (): void => {
       done = true;
       this.#leave(listener);
@@ -257,9 +261,15 @@ class QueryWatch<A> implements Watch<A> {
       ignoreEnd();
       wake();
     };
-    const ignoreEnd = this.#watches.onEnd(wake);
-    const ignore = onAbort(this.#signal, wake);
-    if (!this.#over) this.#join(listener);
+    // One that is made and never iterated is asked for nothing.
+    const begin = (): void => {
+      begun = true;
+      // What is known may be from before anybody watched.
+      since = this.#watches.version;
+      ignoreEnd = this.#watches.onEnd(wake);
+      ignore = onAbort(this.#signal, wake);
+      if (!this.#over) this.#join(listener);
+    };
     const next = (): IteratorResult<A, undefined> | undefined => {
       if (done || this.#signal?.aborted) {
         end();
@@ -281,6 +291,7 @@ class QueryWatch<A> implements Watch<A> {
     };
     return {
       next: async () => {
+        if (!begun && !done) begin();
         for (;;) {
           const result = next();
           if (result !== undefined) return result;

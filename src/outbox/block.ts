@@ -9,28 +9,19 @@
  * @module
  */
 
-import { ByteReader, ByteWriter, crc32 } from "../bytes.ts";
+import { ByteReader, ByteWriter, copyOf, crc32 } from "../bytes.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type { Block } from "../store/store.ts";
-import type { KeptCommand, KeptState, OutboxSession } from "./outbox.ts";
+import type { HeldCommands, KeptCommand, KeptState } from "./outbox.ts";
 
 const VERSION = 1;
+/** Of the head, which said nothing of the owner at first. */
+const HEAD_VERSION = 2;
 /** Checksum, version and cluster. */
 const HEAD = 4 + 1 + 8;
 
-/** What is kept of a queue besides its commands. */
-export interface QueueHead {
-  /** All up to this number were decided. */
-  readonly done: number;
-  /** Up to this number commands may have been sent, those of blocks with the session's index aside. */
-  readonly mark: number;
-  /** What its sessions are opened with. */
-  readonly clientID: bigint;
-  /** The last of them that is gone, 0 if none is. */
-  readonly lost: number;
-  /** The session, if there is one. */
-  readonly session: OutboxSession | undefined;
-}
+/** What is kept of a queue besides its commands; `mark` without those of blocks with the session's index. */
+export type QueueHead = Omit<HeldCommands, "commands" | "kept">;
 
 /** Commands that were submitted together. */
 export interface CommandBlock {
@@ -87,10 +78,14 @@ function begin(capacity: number): ByteWriter {
   return new ByteWriter(HEAD + capacity).raw(new Uint8Array(HEAD));
 }
 
-function seal(writer: ByteWriter, clusterID: bigint): Uint8Array {
+function seal(
+  writer: ByteWriter,
+  clusterID: bigint,
+  version = VERSION,
+): Uint8Array {
   const bytes = writer.finish();
   const view = new DataView(bytes.buffer);
-  view.setUint8(4, VERSION);
+  view.setUint8(4, version);
   view.setBigUint64(5, clusterID, true);
   view.setUint32(0, crc32(bytes, 0, 4), true);
   return bytes;
@@ -100,17 +95,21 @@ function seal(writer: ByteWriter, clusterID: bigint): Uint8Array {
 function unseal<T>(
   { key, bytes }: Block,
   clusterID: bigint,
-  read: (reader: ByteReader) => T,
+  read: (reader: ByteReader, version: number) => T,
+  versionMax = VERSION,
 ): T {
   const damaged = (cause?: unknown): ErrStoreCorrupted =>
     new ErrStoreCorrupted(key, "Block of the outbox is damaged", { cause });
   const reader = new ByteReader(bytes);
+  if (bytes.length < HEAD || reader.u32() !== crc32(bytes, 0, 4)) {
+    throw damaged();
+  }
+  const version = reader.u8();
   if (
-    bytes.length < HEAD || reader.u32() !== crc32(bytes, 0, 4) ||
-    reader.u8() !== VERSION || reader.u64() !== clusterID
+    version < VERSION || version > versionMax || reader.u64() !== clusterID
   ) throw damaged();
   try {
-    const value = read(reader);
+    const value = read(reader, version);
     if (reader.remaining === 0) return value;
   } catch (error) {
     throw damaged(error);
@@ -142,7 +141,7 @@ export function decodeCommands(block: Block, clusterID: bigint): CommandBlock {
     const count = reader.varint();
     const commands: Uint8Array[] = [];
     // Each on its own: one that is kept for long must not keep all of them.
-    for (let i = 0; i < count; i++) commands.push(reader.bytes().slice());
+    for (let i = 0; i < count; i++) commands.push(copyOf(reader.bytes()));
     return { first, session, commands };
   });
 }
@@ -169,23 +168,25 @@ export function decodeKept(block: Block, clusterID: bigint): KeptCommand {
     const state = STATES[reader.u8()];
     if (state === undefined) throw new RangeError("State is unknown");
     const reason = new TextDecoder().decode(reader.bytes());
-    return { number, state, reason, cmd: reader.raw(reader.remaining).slice() };
+    return { number, state, reason, cmd: copyOf(reader.raw(reader.remaining)) };
   });
 }
 
 /** The head as a block. */
 export function encodeHead(
   clusterID: bigint,
-  { done, mark, clientID, lost, session }: QueueHead,
+  { done, mark, clientID, lost, owner, session }: QueueHead,
 ): Uint8Array {
   const writer = begin(64).varint(done).varint(mark).u64(clientID)
     .varint(lost);
+  if (owner === undefined) writer.u8(0);
+  else writer.u8(1).bytes(owner);
   if (session !== undefined) {
     const { index, holders, base } = session;
     writer.varint(index).u64(session.clientID).varint(base);
     for (const holder of holders) writer.u64(holder);
   }
-  return seal(writer, clusterID);
+  return seal(writer, clusterID, HEAD_VERSION);
 }
 
 /**
@@ -194,14 +195,15 @@ export function encodeHead(
  * @throws ErrStoreCorrupted if it did not
  */
 export function decodeHead(block: Block, clusterID: bigint): QueueHead {
-  return unseal(block, clusterID, (reader) => {
+  return unseal(block, clusterID, (reader, version) => {
     const done = reader.varint();
     const mark = reader.varint();
     const clientID = reader.u64();
     const lost = reader.varint();
-    if (reader.remaining === 0) {
-      return { done, mark, clientID, lost, session: undefined };
-    }
+    const isOwned = version > 1 && reader.u8() === 1;
+    const owner = isOwned ? copyOf(reader.bytes()) : undefined;
+    const client = { done, mark, clientID, lost, owner };
+    if (reader.remaining === 0) return { ...client, session: undefined };
     const session = {
       index: reader.varint(),
       clientID: reader.u64(),
@@ -209,6 +211,6 @@ export function decodeHead(block: Block, clusterID: bigint): QueueHead {
       holders: [] as bigint[],
     };
     while (reader.remaining > 0) session.holders.push(reader.u64());
-    return { done, mark, clientID, lost, session };
-  });
+    return { ...client, session };
+  }, HEAD_VERSION);
 }

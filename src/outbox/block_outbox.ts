@@ -11,6 +11,7 @@
  * @module
  */
 
+import { isSameBytes } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import {
   OUTBOX_BLOCK_BYTES_MAX,
@@ -43,6 +44,7 @@ import type {
   HeldCommands,
   KeptCommand,
   Outbox,
+  OutboxClient,
   OutboxQueue,
   OutboxSession,
   Submitting,
@@ -91,10 +93,6 @@ function lastOf({ first, commands }: CommandBlock): number {
   return first + commands.length - 1;
 }
 
-function isSame(a: Uint8Array, b: Uint8Array | undefined): boolean {
-  return a.length === b?.length && a.every((byte, i) => byte === b[i]);
-}
-
 async function load(
   store: BlockStore,
   clusterID: bigint,
@@ -118,6 +116,7 @@ async function load(
     mark: 0,
     clientID: env.random64(),
     lost: 0,
+    owner: undefined,
     session: undefined,
   };
   return { head, isHeaded, blocks, kept };
@@ -146,7 +145,7 @@ function check(
 }
 
 function heldOf({ head, blocks, kept }: Loaded): HeldCommands {
-  const { done, clientID, lost, session } = head;
+  const { done, clientID, lost, owner, session } = head;
   let mark = Math.max(head.mark, done);
   const commands: Uint8Array[] = [];
   for (const block of blocks) {
@@ -157,11 +156,11 @@ function heldOf({ head, blocks, kept }: Loaded): HeldCommands {
       mark = Math.max(mark, lastOf(block));
     }
   }
-  return { done, commands, kept, session, mark, clientID, lost };
+  return { done, commands, kept, session, mark, clientID, lost, owner };
 }
 
 class BlockQueue implements OutboxQueue {
-  readonly held: HeldCommands;
+  held: HeldCommands;
   sending = false;
   readonly #store: BlockStore;
   readonly #clusterID: bigint;
@@ -218,6 +217,10 @@ class BlockQueue implements OutboxQueue {
 
   get mark(): number {
     return this.#mark;
+  }
+
+  taken(): void {
+    this.held = { ...this.held, commands: [], kept: [] };
   }
 
   add(cmd: Uint8Array): Promise<number> {
@@ -282,7 +285,10 @@ class BlockQueue implements OutboxQueue {
 
   note({ done, keep, forget }: Decided): void {
     if (done !== undefined && done > this.#done) this.#done = done;
-    if (keep !== undefined) this.#keep.set(keep.number, keep);
+    if (keep !== undefined) {
+      this.#forget.delete(keep.number);
+      this.#keep.set(keep.number, keep);
+    }
     if (forget !== undefined) {
       this.#keep.delete(forget);
       this.#forget.add(forget);
@@ -308,10 +314,10 @@ class BlockQueue implements OutboxQueue {
   assign(
     session: OutboxSession | undefined,
     mark: number,
-    client: Pick<HeldCommands, "clientID" | "lost"> = this.#head,
+    client: OutboxClient = this.#head,
   ): Promise<void> {
-    const { clientID, lost } = client;
-    const assign = { session, mark, clientID, lost };
+    const { clientID, lost, owner } = client;
+    const assign = { session, mark, clientID, lost, owner };
     return this.#inTurn(() => this.#write([], { assign, notes: true }));
   }
 
@@ -408,8 +414,22 @@ class BlockQueue implements OutboxQueue {
     } catch (error) {
       if (!(error instanceof ErrUnknownOutcome)) throw error;
       // It is settled now: what is to be seen is what there is.
-      const found = await this.#store.get(put.map(({ key }) => key));
-      if (!put.every(({ bytes }, i) => isSame(bytes, found[i]))) throw error;
+      const found = await this.#found(put);
+      const isThere = put.every(({ bytes }, i) =>
+        found[i] !== undefined && isSameBytes(bytes, found[i])
+      );
+      if (!isThere) throw error;
+    }
+  }
+
+  /** What the store has under the names of these blocks; nothing if it does not tell. */
+  async #found(
+    blocks: readonly Block[],
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    try {
+      return await this.#store.get(blocks.map(({ key }) => key));
+    } catch {
+      return [];
     }
   }
 

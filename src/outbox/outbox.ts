@@ -66,7 +66,12 @@ export interface HeldCommands {
   readonly clientID: bigint;
   /** The last of its sessions that is gone, 0 if none is. */
   readonly lost: number;
+  /** Whose its sessions are, as the log has it; undefined before the first. Somebody else's are none of its own, whatever they were opened with (H14). */
+  readonly owner: Uint8Array | undefined;
 }
+
+/** As whom an outbox opens its sessions. */
+export type OutboxClient = Pick<HeldCommands, "clientID" | "lost" | "owner">;
 
 /** What was decided of commands. */
 export interface Decided {
@@ -80,8 +85,10 @@ export interface Decided {
 
 /** The commands of one cluster. */
 export interface OutboxQueue {
-  /** What it held when it was opened. */
+  /** What it held when it was opened; without commands once they were taken. */
   readonly held: HeldCommands;
+  /** Lets go of the commands it held: whoever opened it has taken them over. */
+  taken(): void;
   /** Up to this number commands may be sent: a crash is survived with that knowledge. */
   readonly mark: number;
   /** Whether what is added now is to be sent at once, and so is marked in the write that adds it. */
@@ -101,13 +108,13 @@ export interface OutboxQueue {
   flush(): Promise<void>;
   /**
    * Names the session and how far commands may be sent through it, and writes
-   * what was noted; and what sessions are opened with, and which one is gone, if
-   * that is to be another. Survives a power cut.
+   * what was noted; and as whom sessions are opened, if that is to be another.
+   * Survives a power cut.
    */
   assign(
     session: OutboxSession | undefined,
     mark: number,
-    client?: Pick<HeldCommands, "clientID" | "lost">,
+    client?: OutboxClient,
   ): Promise<void>;
   /** Writes what was noted and gives the queue back; idempotent. */
   close(): Promise<void>;

@@ -13,6 +13,7 @@ import { ErrDiverged, ErrLogCorrupted } from "../log/errors.ts";
 import type { Checkpoint, EpochMark, LogBatch } from "../log/log.ts";
 import { RecordKind } from "../log/records.ts";
 import type { Entry, MaybePromise, Result } from "../statemachine/types.ts";
+import { ErrStoreFull } from "../store/errors.ts";
 import { ErrSystemBusy } from "./errors.ts";
 import { isPromise } from "../promises.ts";
 import { Guard, Op } from "./guard.ts";
@@ -71,8 +72,8 @@ export interface ApplyListener<L> {
   readonly locals: ReadonlyMap<number, L>;
   /** A proposal of its own, outside of any session, was applied. */
   proposalApplied(sequence: number, result: Result): void;
-  /** A session was opened. */
-  registered(clientID: bigint, session: number): void;
+  /** A session was opened; `owner` is a view. */
+  registered(clientID: bigint, session: number, owner: Uint8Array): void;
   /** A session was closed, or was not there to be closed. */
   unregistered(session: number): void;
   /** A session was taken over, or was not: because somebody else holds it, or it is not there. */
@@ -99,6 +100,13 @@ export interface DriverOptions {
   readonly hashEntries: number;
   /** Up to here no hash is taken. @default {0} */
   readonly hashAfter?: number;
+  /**
+   * Waits until a machine on disk that found no room may be asked again; rejects
+   * if it will not be.
+   *
+   * @default {it failed}
+   */
+  readonly room?: (error: ErrStoreFull) => Promise<void>;
 }
 
 /** A listener for a driver that nobody waits at; `heard` is told of its checkpoints. */
@@ -164,6 +172,7 @@ export class Driver<L> {
   readonly #listener: ApplyListener<L>;
   readonly #hashEntries: number;
   readonly #hashAfter: number;
+  readonly #room: DriverOptions["room"];
   #table: SessionTable<L>;
   #applied = 0;
   #mark: EpochMark | undefined;
@@ -200,6 +209,7 @@ export class Driver<L> {
     this.#listener = listener;
     this.#hashEntries = options.hashEntries;
     this.#hashAfter = options.hashAfter ?? 0;
+    this.#room = options.room;
     this.#table = this.#newTable();
   }
 
@@ -215,6 +225,11 @@ export class Driver<L> {
   /** The last epoch at or before it. */
   get mark(): EpochMark | undefined {
     return this.#mark;
+  }
+
+  /** Up to where the machine held entries when it was opened, or recovered. */
+  get opened(): number {
+    return this.#opened;
   }
 
   /** Whether the machine was, or is being, closed. */
@@ -292,9 +307,13 @@ export class Driver<L> {
     };
   }
 
-  /** The session that `clientID` opened last, if it is there still. */
-  sessionOf(clientID: bigint): number | undefined {
-    return this.#table.find(clientID);
+  /** The first session after index `after` that `clientID` opened, of that owner if one is given, and that is there still. */
+  sessionOf(
+    clientID: bigint,
+    after: number,
+    owner: Uint8Array | undefined,
+  ): number | undefined {
+    return this.#table.find(clientID, after, owner);
   }
 
   /** What is known of the session of that index, if there is one. */
@@ -503,8 +522,10 @@ export class Driver<L> {
     if (!table.begun) table.begin();
     if (cursor.kind === RecordKind.Register) {
       const { clientID, owner } = cursor.registration();
-      const session = table.register(index, clientID, owner).index;
-      this.#later.push(() => this.#listener.registered(clientID, session));
+      const session = table.register(index, clientID, owner);
+      this.#later.push(() =>
+        this.#listener.registered(clientID, session.index, session.owner)
+      );
     } else if (cursor.kind === RecordKind.Claim) {
       const { session } = cursor;
       const { from, holder } = cursor.claim();
@@ -531,10 +552,26 @@ export class Driver<L> {
     const nothing = hostState === undefined || this.#read < this.#opened;
     if (this.#entries.length === 0 && nothing) return this.#settle();
     this.dirty = true;
-    const updated = this.machine.update(this.#entries, this.#hostState);
+    return this.#update();
+  }
+
+  #update(): MaybePromise<void> {
+    let updated: MaybePromise<void>;
+    try {
+      updated = this.machine.update(this.#entries, this.#hostState);
+    } catch (error) {
+      return this.#updateAgain(error);
+    }
     return isPromise(updated)
-      ? updated.then(() => this.#settle())
+      ? updated.then(() => this.#settle(), (error) => this.#updateAgain(error))
       : this.#settle();
+  }
+
+  /** Nothing was applied, and will be when there is room; what else a machine throws is its end (R5). */
+  #updateAgain(error: unknown): Promise<void> {
+    const room = this.#room;
+    if (!(error instanceof ErrStoreFull) || room === undefined) throw error;
+    return room(error).then(() => this.#update());
   }
 
   /** The host's rows for the batch at hand; its results are known by then. */
@@ -658,7 +695,16 @@ export class Driver<L> {
   /** Makes what was applied durable (D6). */
   sync(): MaybePromise<void> {
     this.dirty = false;
-    return this.guard.run(Op.Sync, () => this.machine.sync());
+    const failed = (error: unknown): never => {
+      this.dirty = true;
+      throw error;
+    };
+    try {
+      const synced = this.guard.run(Op.Sync, () => this.machine.sync());
+      return isPromise(synced) ? synced.catch(failed) : synced;
+    } catch (error) {
+      return failed(error);
+    }
   }
 
   /**

@@ -13,16 +13,18 @@
  * @module
  */
 
-import { ByteReader, ByteWriter } from "../bytes.ts";
+import { ByteReader, ByteWriter, copyOf, isSameBytes } from "../bytes.ts";
 import {
   SESSION_OWNER_BYTES_MAX,
   SESSION_RESULT_BYTES_MAX,
+  SESSION_SHARE,
   SESSION_WINDOW_MAX,
   SESSIONS_DEFAULT,
   SESSIONS_MAX,
   SESSIONS_RESULT_BYTES_MAX,
 } from "../limits.ts";
 import type { Result } from "../statemachine/types.ts";
+import { type Place, UseOrder } from "./use_order.ts";
 
 /** What became of one series that its client has not acknowledged. */
 export interface Slot {
@@ -52,8 +54,9 @@ export interface SessionEntry<L> {
   /** Bytes of result data in the slots. */
   dataBytes: number;
   local: L | undefined;
-  newer: SessionEntry<L> | undefined;
-  older: SessionEntry<L> | undefined;
+  /** Its place in the order of use: of all, and of its owner's. */
+  place: Place<SessionEntry<L>> | undefined;
+  ownPlace: Place<SessionEntry<L>> | undefined;
 }
 
 /** Digest of a skipped series. */
@@ -93,10 +96,13 @@ export type Verdict =
 /** The sessions of a cluster, least recently used first. */
 export class SessionTable<L> {
   readonly #sessions = new Map<number, SessionEntry<L>>();
-  /** By what they were opened with; of several, the one opened last. */
-  readonly #clients = new Map<bigint, SessionEntry<L>>();
-  #oldest: SessionEntry<L> | undefined;
-  #newest: SessionEntry<L> | undefined;
+  /** By who opened them; of several, the one opened last. */
+  readonly #clients = new Map<string, SessionEntry<L>>();
+  #order = new UseOrder<SessionEntry<L>>();
+  /** The sessions of each owner. */
+  readonly #owners = new Map<string, UseOrder<SessionEntry<L>>>();
+  /** The owners with more than their share of the sessions. */
+  readonly #large = new Set<string>();
   #max = SESSIONS_DEFAULT;
   #begun = false;
   /** Bytes of result data in all sessions. */
@@ -136,32 +142,44 @@ export class SessionTable<L> {
   /** The session whose register record is at `index`. */
   get(index: number): SessionEntry<L> | undefined {
     // Most batches are the work of one session.
-    return this.#newest?.index === index
-      ? this.#newest
-      : this.#sessions.get(index);
+    const newest = this.#order.newest?.of;
+    return newest?.index === index ? newest : this.#sessions.get(index);
   }
 
-  /** The session that `clientID` opened last, if it is there still. */
-  find(clientID: bigint): number | undefined {
-    return this.#clients.get(clientID)?.index;
+  /** The first session after index `after` that `clientID` opened, of that owner if one is given, and that is there still. */
+  find(
+    clientID: bigint,
+    after: number,
+    owner: Uint8Array | undefined,
+  ): number | undefined {
+    let first: number | undefined;
+    for (const session of this.#sessions.values()) {
+      const { index } = session;
+      if (session.clientID !== clientID || index <= after) continue;
+      if (owner !== undefined && !isSameBytes(session.owner, owner)) continue;
+      if (!(index > first!)) first = index;
+    }
+    return first;
   }
 
   /**
-   * Opens a session and, at the limit, evicts the one used least recently. One
-   * client has one session of an owner: as long as it is there, a copy of its
-   * registration, or a registration by a copy of the client, finds that (H14).
+   * Opens a session and, at the limit, evicts the one used least recently: of
+   * the owner that has most, if those are more than its share; else of all. So no
+   * owner can have all others' evicted. One client has one session of an owner:
+   * as long as it is there, a copy of its registration, or a registration by a
+   * copy of the client, finds that (H14).
    */
   register(
     index: number,
     clientID: bigint,
     owner: Uint8Array,
   ): SessionEntry<L> {
-    const known = this.#clients.get(clientID);
-    if (known !== undefined && isSame(known.owner, owner)) {
+    const known = this.#clients.get(clientOf({ clientID, owner }));
+    if (known !== undefined) {
       this.touch(known);
       return known;
     }
-    if (this.#sessions.size >= this.#max) this.remove(this.#oldest!);
+    if (this.#sessions.size >= this.#max) this.remove(this.#leastUsed());
     const session: SessionEntry<L> = {
       index,
       clientID,
@@ -173,20 +191,39 @@ export class SessionTable<L> {
       head: 0,
       dataBytes: 0,
       local: undefined,
-      newer: undefined,
-      older: undefined,
+      place: undefined,
+      ownPlace: undefined,
     };
     this.#add(session);
     return session;
   }
 
+  /** The session to be evicted for another one. */
+  #leastUsed(): SessionEntry<L> {
+    let most: string | undefined;
+    let order = this.#order;
+    for (const owner of this.#large) {
+      const own = this.#owners.get(owner)!;
+      // On every replica the same one, whoever came first there.
+      if (
+        most === undefined || own.size > order.size ||
+        own.size === order.size && owner < most
+      ) [most, order] = [owner, own];
+    }
+    return order.oldest!.of;
+  }
+
   /** Closes or evicts a session. */
   remove(session: SessionEntry<L>): void {
-    this.#unlink(session);
+    this.#order.remove(session.place!);
+    const owner = keyOf(session.owner);
+    const own = this.#owners.get(owner)!;
+    own.remove(session.ownPlace!);
+    if (own.size === 0) this.#owners.delete(owner);
+    if (own.size <= this.#share) this.#large.delete(owner);
     this.#sessions.delete(session.index);
-    if (this.#clients.get(session.clientID) === session) {
-      this.#clients.delete(session.clientID);
-    }
+    const client = clientOf(session);
+    if (this.#clients.get(client) === session) this.#clients.delete(client);
     this.#dataBytes -= session.dataBytes;
     this.#changed?.add(session.index);
   }
@@ -194,36 +231,30 @@ export class SessionTable<L> {
   #add(session: SessionEntry<L>): void {
     this.#sessions.set(session.index, session);
     // Rows and snapshots list them by use, not by age.
-    const { clientID, index } = session;
-    if (!(index < this.#clients.get(clientID)?.index!)) {
-      this.#clients.set(clientID, session);
+    const client = clientOf(session);
+    if (!(session.index < this.#clients.get(client)?.index!)) {
+      this.#clients.set(client, session);
     }
     this.#dataBytes += session.dataBytes;
-    this.#link(session);
+    session.place = this.#order.add(session);
+    const owner = keyOf(session.owner);
+    let own = this.#owners.get(owner);
+    if (own === undefined) this.#owners.set(owner, own = new UseOrder());
+    session.ownPlace = own.add(session);
+    if (own.size > this.#share) this.#large.add(owner);
     this.#changed?.add(session.index);
   }
 
-  #link(session: SessionEntry<L>): void {
-    session.older = this.#newest;
-    session.newer = undefined;
-    if (this.#newest === undefined) this.#oldest = session;
-    else this.#newest.newer = session;
-    this.#newest = session;
-  }
-
-  #unlink(session: SessionEntry<L>): void {
-    const { newer, older } = session;
-    if (newer === undefined) this.#newest = older;
-    else newer.older = older;
-    if (older === undefined) this.#oldest = newer;
-    else older.newer = newer;
+  /** Sessions that an owner may have and lose none of them for others' sake. */
+  get #share(): number {
+    return this.#max * SESSION_SHARE;
   }
 
   /** Notes that a record named the session: it is now the one used last. */
   touch(session: SessionEntry<L>): void {
-    if (session !== this.#newest) {
-      this.#unlink(session);
-      this.#link(session);
+    if (session.place !== this.#order.newest) {
+      this.#order.touch(session.place!);
+      this.#owners.get(keyOf(session.owner))!.touch(session.ownPlace!);
     }
     this.#changed?.add(session.index);
   }
@@ -308,7 +339,7 @@ export class SessionTable<L> {
       slot.result = { value };
       return;
     }
-    slot.result = { value, data: data.slice() };
+    slot.result = { value, data: copyOf(data) };
     // Acknowledged in the same batch that applies it: only a copy in that batch
     // still asks.
     if (series <= session.responded) return;
@@ -317,10 +348,10 @@ export class SessionTable<L> {
     // A client that is gone never acknowledges: of all sessions together, those
     // used least recently lose theirs first.
     for (
-      let s = this.#oldest;
-      s !== undefined && this.#dataBytes > SESSIONS_RESULT_BYTES_MAX;
-      s = s.newer
-    ) this.#lose(s, 0);
+      let { oldest: at } = this.#order;
+      at !== undefined && this.#dataBytes > SESSIONS_RESULT_BYTES_MAX;
+      at = at.newer
+    ) this.#lose(at.of, 0);
   }
 
   /** Counts result data that came to, or left, a session. */
@@ -343,8 +374,8 @@ export class SessionTable<L> {
   encode(withResults: boolean): Uint8Array {
     const writer = new ByteWriter(256);
     writer.varint(this.#begun ? this.#max : 0).varint(this.#sessions.size);
-    for (let s = this.#oldest; s !== undefined; s = s.newer) {
-      encodeSession(writer, s, withResults);
+    for (let at = this.#order.oldest; at !== undefined; at = at.newer) {
+      encodeSession(writer, at.of, withResults);
     }
     return writer.finish();
   }
@@ -377,7 +408,9 @@ export class SessionTable<L> {
     this.#sessions.clear();
     this.#clients.clear();
     this.#dataBytes = 0;
-    this.#oldest = this.#newest = undefined;
+    this.#order = new UseOrder();
+    this.#owners.clear();
+    this.#large.clear();
     if (max > SESSIONS_MAX) throw new RangeError(`Session limit is ${max}`);
     this.#begun = max > 0;
     this.#max = max || SESSIONS_DEFAULT;
@@ -399,9 +432,9 @@ export class SessionTable<L> {
     // Each with its place in the order of use.
     const rank = new Map<number, number>();
     const n = changed.size;
-    for (let s = this.#newest; s !== undefined && rank.size < n; s = s.older) {
-      if (!changed.has(s.index)) break;
-      rank.set(s.index, n - rank.size);
+    let at = this.#order.newest;
+    for (; at !== undefined && changed.has(at.of.index); at = at.older) {
+      rank.set(at.of.index, n - rank.size);
     }
     for (const index of changed) {
       const session = this.#sessions.get(index);
@@ -444,8 +477,16 @@ export class SessionTable<L> {
   }
 }
 
-function isSame(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+/** A client of an owner as the key of a map. */
+function clientOf(
+  { clientID, owner }: Pick<SessionEntry<unknown>, "clientID" | "owner">,
+): string {
+  return `${clientID}/${keyOf(owner)}`;
+}
+
+/** An owner as the key of a map. */
+function keyOf(owner: Uint8Array): string {
+  return String.fromCharCode(...owner);
 }
 
 function dataLength(result: Result | undefined): number {
@@ -488,8 +529,8 @@ function decodeSession<L>(reader: ByteReader): SessionEntry<L> {
     head: 0,
     dataBytes: 0,
     local: undefined,
-    newer: undefined,
-    older: undefined,
+    place: undefined,
+    ownPlace: undefined,
   };
   const count = session.next - session.responded - 1;
   if (count < 0 || count > SESSION_WINDOW_MAX) {

@@ -28,6 +28,7 @@ import type {
   SnapshotInfo,
   SnapshotTotals,
 } from "../snapshot/store.ts";
+import { ErrStoreFull } from "../store/errors.ts";
 import type { Captured, Driver } from "./driver.ts";
 import { ErrSystemBusy } from "./errors.ts";
 import { Op } from "./guard.ts";
@@ -115,7 +116,9 @@ export async function critical<T>(
     return await call();
   } catch (error) {
     if (signal?.aborted && error === signal.reason) throw error;
-    if (error instanceof ErrSystemBusy) throw error;
+    if (error instanceof ErrSystemBusy || error instanceof ErrStoreFull) {
+      throw error;
+    }
     throw new MachineFailure("Machine failed to sync or prepare a snapshot", {
       cause: error,
     });
@@ -247,7 +250,8 @@ export interface RecoverOptions {
  * snapshot. After a failure the machine is not to be used again (R9).
  *
  * @throws MachineFailure if the machine failed
- * @throws ErrSnapshotCorrupted if the container is damaged or not what its store says; anything else came from the store
+ * @throws ErrSnapshotCorrupted if the container is damaged or not what its store says
+ * @throws ErrStoreFull if a machine on disk found no room; anything else came from the store
  */
 export async function recoverSnapshot<L>(
   driver: Driver<L>,
@@ -321,6 +325,7 @@ async function recoverState<L>(
           signal.aborted &&
           (error === signal.reason || error instanceof ErrSnapshotStopped)
         ) throw signal.reason;
+        if (error instanceof ErrStoreFull) throw error;
         throw new MachineFailure("Machine failed to recover from a snapshot", {
           cause: error,
         });

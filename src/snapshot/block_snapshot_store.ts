@@ -15,6 +15,7 @@
 import { ByteWriter, crc32 } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
+import { ErrUnknownOutcome } from "../log/errors.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type { BlockStore } from "../store/store.ts";
 import { ErrSnapshotCorrupted, ErrSnapshotNotFound } from "./errors.ts";
@@ -199,16 +200,27 @@ export class BlockSnapshotStore implements SnapshotStore {
         }
         const imported = options?.imported ?? false;
         const made = { ...header, id, size, files: totals.files, imported };
-        await this.#inTurn(() => this.#commit(made));
+        try {
+          await this.#inTurn(() => this.#commit(made));
+        } catch (error) {
+          if (!(error instanceof ErrUnknownOutcome)) throw error;
+          // It is settled now: what is to be seen is what there is.
+          if (!await this.#has(id)) throw error;
+        }
         return info = made;
       },
       abort: async (reason?: unknown): Promise<void> => {
         if (info) return;
         chunks.fail(reason);
-        if (this.#closing) return;
+        // Nobody may have known that it is there.
+        if (this.#closing || await this.#has(id)) return;
         await this.#store.write({ deleteRanges: [chunksOf(id)] }, "relaxed");
       },
     };
+  }
+
+  async #has(id: string): Promise<boolean> {
+    return (await this.#load()).has(id);
   }
 
   async #commit(info: SnapshotInfo): Promise<void> {

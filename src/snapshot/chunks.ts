@@ -6,6 +6,8 @@
  * @module
  */
 
+import { copyOf } from "../bytes.ts";
+
 /** Chunks that belong to nobody else. */
 export type Chunks = readonly Uint8Array[];
 
@@ -24,7 +26,7 @@ export function collectChunks(
       controller = own;
     },
     write(chunk): void {
-      chunks.push(chunk.slice());
+      chunks.push(copyOf(chunk));
       size += chunk.length;
     },
     close: () => done(chunks, size),
@@ -41,7 +43,7 @@ export function replayChunks(chunks: Chunks): ReadableStream<Uint8Array> {
   return new ReadableStream<Uint8Array>({
     pull(controller): void {
       const chunk = chunks[next++];
-      if (chunk) controller.enqueue(chunk.slice());
+      if (chunk) controller.enqueue(copyOf(chunk));
       else controller.close();
     },
   }, { highWaterMark: 0 });

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { isU64 } from "../bytes.ts";
+import { copyOf, isU64 } from "../bytes.ts";
 import {
   SNAPSHOT_FILE_METADATA_BYTES_MAX,
   SNAPSHOT_FILES_MAX,
@@ -62,7 +62,7 @@ export class SnapshotFileCollection implements ISnapshotFileCollection {
         ? "There are too many files"
         : undefined;
       if (problem) throw new ErrSnapshotFile(problem, fileID, path);
-      const file = { fileID, filepath: path, metadata: metadata.slice() };
+      const file = { fileID, filepath: path, metadata: copyOf(metadata) };
       this.#files.set(fileID, file);
     } catch (error) {
       this.#failure ??= error;

@@ -184,8 +184,9 @@ export class SqliteBlockStore implements BlockStore {
     `);
     connection.synchronous("FULL");
     db.exec("BEGIN IMMEDIATE");
-    this.#checkWAL();
+    const isLeft = this.#checkWAL();
     this.#checkKind(connection);
+    if (isLeft) this.#beginWAL(db);
     if (connection.pragma("application_id") === 0) {
       db.exec(SCHEMA);
       connection.statement("INSERT INTO store VALUES (?, 0)")
@@ -205,13 +206,29 @@ export class SqliteBlockStore implements BlockStore {
     }
   }
 
-  /** SQLite drops what comes after damage in its WAL, and does not say so. */
-  #checkWAL(): void {
+  /** SQLite drops what comes after damage in its WAL, and does not say so. Gives whether a crash has left one. */
+  #checkWAL(): boolean {
     const path = `${this.path}-wal`;
-    if (!this.#isFull || !exists(path)) return;
-    if (isWALDamaged(Deno.readFileSync(path))) {
+    if (!this.#isFull || !exists(path)) return false;
+    const wal = Deno.readFileSync(path);
+    if (isWALDamaged(wal)) {
       throw new ErrStoreCorrupted(path, "WAL of the database is damaged");
     }
+    return wal.length > 0;
+  }
+
+  /**
+   * Begins the WAL anew. What a power cut left unfinished is behind its end, and
+   * after another one would be taken for a write that came later: for damage.
+   */
+  #beginWAL(db: DatabaseSync): void {
+    db.exec("COMMIT");
+    try {
+      db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    } catch {
+      // Then it goes on. Whoever writes is told what is wrong.
+    }
+    db.exec("BEGIN IMMEDIATE");
   }
 
   /**

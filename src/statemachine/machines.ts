@@ -141,14 +141,17 @@ export interface IOnDiskStateMachine<Q = unknown, A = unknown> {
    * persisted in the same atomic step as the state (D4). The data may stay in
    * core until `sync()` (D6), but after a crash what is found must be a prefix:
    * never an entry without all before it (D5). No entry at or below the opened
-   * index is ever given (D3).
+   * index is ever given (D3). Beyond the seed: an `ErrStoreFull` says that nothing
+   * of the batch was applied, and the same batch is given again until there is
+   * room (U8).
    */
   update(entries: Entry[]): MaybePromise<Entry[]>;
   /** As {@linkcode IStateMachine.lookup}; it may overlap anything and may come after `close()`. */
   lookup(query: Q): MaybePromise<A>;
   /**
    * Makes all that was applied durable. Called before a snapshot record is saved,
-   * before log entries are let go, and from time to time (D6). Throwing is fatal.
+   * before log entries are let go, and from time to time (D6). Throwing is fatal,
+   * but for an `ErrStoreFull`: it is called again until there is room (U8).
    */
   sync(): MaybePromise<void>;
   /** As {@linkcode IConcurrentStateMachine.prepareSnapshot}; also excludes `sync()`. */

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { copyOf } from "../bytes.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type {
   Block,
@@ -66,7 +67,7 @@ export class MemoryBlockStore implements BlockStore {
     for (const key of changes.delete ?? []) this.#delete(key);
     for (const { key, bytes } of changes.put ?? []) {
       if (!this.#blocks.has(key)) this.#sorted = undefined;
-      this.#blocks.set(key, bytes.slice());
+      this.#blocks.set(key, copyOf(bytes));
     }
   }
 

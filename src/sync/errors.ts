@@ -45,8 +45,36 @@ export class ErrConnectionLost extends SampanError {
   }
 }
 
+/**
+ * A client's copy of the log holds as much as it may: a start with no network
+ * gets no further than to its end. Snapshots that outlive the page let it be cut;
+ * two that were taken since have it go on.
+ */
+export class ErrCopyFull extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrCopyFull";
+}
+
 /** The server could not do what it was asked, and nothing took effect; it may go right another time. */
 export class ErrRemote extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrRemote";
+}
+
+/**
+ * What the program that serves was asked (`authenticate`, `authorize` or
+ * `validate`) has thrown, or was not answered in time: the cause. Clients only
+ * hear that it is to be tried again; this is in the server's log.
+ */
+export class ErrHookFailed extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrHookFailed";
+  /** Which of them. */
+  readonly hook: string;
+  /** An error for `hook`, which has failed with `cause`. */
+  constructor(hook: string, cause: unknown) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    super(`${hook} failed: ${why}`, { cause });
+    this.hook = hook;
+  }
 }

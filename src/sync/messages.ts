@@ -196,6 +196,13 @@ export interface Failed {
   readonly message: string;
 }
 
+/** What the client appends on a channel waits, for the server cannot judge it now: why, in words; empty once it goes on. */
+export interface Held {
+  readonly type: "held";
+  readonly channel: number;
+  readonly reason: string;
+}
+
 /** Asks for an index at or above everything committed. */
 export interface ReadIndex {
   readonly type: "readIndex";
@@ -300,6 +307,7 @@ export type Message =
   | Append
   | Appended
   | Failed
+  | Held
   | ReadIndex
   | Index
   | CheckpointAt
@@ -448,6 +456,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
   credit: [23, ["bytes", "uint"]],
   ping: [24],
   pong: [25],
+  held: [26, ["channel", "uint"], ["reason", "text"]],
 };
 
 const TYPES: ReadonlyMap<number, Message["type"]> = /* @__PURE__ */ new Map(

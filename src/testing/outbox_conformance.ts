@@ -163,7 +163,8 @@ export function outboxConformance(
       await queue.assign(SESSION, 3);
       await addAll(queue, "e");
       checkMark(queue, 3);
-      await queue.assign(SESSION, 5);
+      const owner = command("ann");
+      await queue.assign(SESSION, 5, { clientID: 3n, lost: 4, owner });
       await addAll(queue, "f", "g");
       checkMark(queue, 7);
       queue.sending = false;
@@ -178,6 +179,11 @@ export function outboxConformance(
           session.clientID === SESSION.clientID &&
           session.holders.join() === SESSION.holders.join(),
         "Session is another one",
+      );
+      const { clientID, lost, owner: held } = second.held;
+      check(
+        clientID === 3n && lost === 4 && held?.join() === owner.join(),
+        "Client is another one",
       );
       // Through another session, none of them was sent.
       await second.assign(undefined, 0);

@@ -47,6 +47,18 @@ Deno.test("U9 storageMode() says that nothing can be stored", async () => {
   assertEquals(await storageMode({ storage, indexedDB: throwing }), "memory");
 });
 
+Deno.test("U8 storageMode() takes storage that is full for storage, not for none", async () => {
+  const faults = new Faults();
+  const indexedDB = faults.factory;
+  faults.openErrors.push("QuotaExceededError");
+  assertEquals(await storageMode({ storage: null, indexedDB }), "memory");
+  const store = new IndexedDBBlockStore("full", { indexedDB });
+  await store.identity();
+  faults.openErrors.push("QuotaExceededError");
+  assertEquals(await storageMode({ storage: null, indexedDB }), "best-effort");
+  await store.close();
+});
+
 Deno.test("U28 storageMode() leaves nothing behind", async () => {
   await storageMode();
   await new Promise((resolve) => setTimeout(resolve, 20));

@@ -109,3 +109,15 @@ Deno.test("U25 a fork of a key-value machine is the machine after some commands 
     throw new Error(`Failed with seed ${seed}: ${cause}`, { cause });
   }
 });
+
+Deno.test("U25 a fork that has deleted keys takes the largest limit there is", async () => {
+  const commands = [kv.put("a", "1"), kv.put("b", "2")];
+  for (const [name, make, end] of await forks(commands)) {
+    const fork = make();
+    await fork.apply(kv.delete("a"));
+    const limit = Number.MAX_SAFE_INTEGER;
+    const rows = await fork.lookup(kv.range({ limit })) as unknown[];
+    assertEquals(rows.length, 1, name);
+    await end();
+  }
+});

@@ -234,6 +234,59 @@ Deno.test("D5 keys that come and go in order leave nothing behind", async () => 
   assert(pages.length < 80, `${pages.length} pages`);
 });
 
+Deno.test("D7 an update of more pages than fit in memory is done while lookups read others", async () => {
+  const store = new FaultyBlockStore({ asynchronous: true });
+  const options = { memoryBudgetBytes: MIB / 16 };
+  let [machine] = await opened(store, options);
+  await applyAll(machine, 0, puts(random(4), 4000, 3000));
+  await machine.close();
+  [machine] = await opened(store, options);
+  const next = random(5);
+  let done = false;
+  const updating = applyAll(machine, 4000, [
+    kv.batch(puts(random(6), 300, 3000)),
+  ]).finally(() => done = true);
+  const looked: unknown[] = [];
+  while (!done && looked.length < 1000) {
+    const key = `key-${next(3000)}`.padEnd(16, "x");
+    looked.push(machine.lookup(kv.get(key)), machine.lookup(kv.get(`${key}y`)));
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+  assert(done, "It has to read the same pages again and again");
+  await Promise.all(looked);
+  assertEquals((await updating)[0]?.value, 1n);
+});
+
+Deno.test("H6 host's rows are read also where some are in memory and all do not fit", async () => {
+  const store = new FaultyBlockStore({ asynchronous: true });
+  const [machine] = await opened(store, { memoryBudgetBytes: MIB / 16 });
+  const rows = Array.from({ length: 200 }, (_, i) => ({
+    key: `row-${100 + i}`,
+    value: new Uint8Array(1000).fill(i),
+  }));
+  for (let index = 1; index < 10; index++) {
+    const some = index === 1 ? rows : rows.slice(index, index + 1);
+    await machine.updateWithHost(
+      [{ index, cmd: kv.put("a", `${index}`) }],
+      () => ({ index, rows: some }),
+    );
+    await machine.sync();
+  }
+  // All it takes is each page once.
+  const { reads } = store;
+  const found = machine.readHostRows();
+  while (store.reads === reads) await new Promise((r) => setTimeout(r));
+  let turns = 0;
+  const timer = setInterval(() => {
+    if (++turns > 1000 || store.reads > reads + 1000) store.crash();
+  });
+  try {
+    assertEquals(await found, rows);
+  } finally {
+    clearInterval(timer);
+  }
+});
+
 Deno.test("C5 a context frees what it holds, also when its snapshot is aborted", async () => {
   const store = new FaultyBlockStore();
   const [machine] = await opened(store, { memoryBudgetBytes: MIB });

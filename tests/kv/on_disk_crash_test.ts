@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
   ConcurrentKVStateMachine,
   kv,
+  type KVRow,
   OnDiskKVStateMachine,
 } from "../../src/kv/mod.ts";
 import type { Entry } from "../../src/statemachine/mod.ts";
@@ -254,4 +255,34 @@ Deno.test("D11 lookups see the old state until a recovery is done, and then the 
   assert(looked > 0);
   assertEquals(machine.getHash(), source.getHash());
   assertEquals(await saved(machine), await save(source));
+});
+
+Deno.test("D11 a range that is asked for while a recovery takes effect is of the old state or the new one", async () => {
+  const store = new FaultyBlockStore({ asynchronous: true });
+  const commands = new Commands(4, 2000, 300);
+  let [machine] = await opened(store, options);
+  await applyAll(machine, 0, commands.commands(3000));
+  await machine.close();
+  const payload = await saved(machine);
+  [machine] = await opened(store, options);
+  const before = machine.getHash();
+  // Asked for once, right after the write that takes the old log away.
+  let rows: ReturnType<typeof machine.lookup> | undefined;
+  const write = store.write.bind(store);
+  store.write = (changes, durability): ReturnType<typeof write> => {
+    const written = write(changes, durability);
+    if (changes.deleteRanges?.length) rows ??= machine.lookup(kv.range());
+    return written;
+  };
+  await recovered(machine, payload, 3000);
+  const copy = new ConcurrentKVStateMachine();
+  for (const { key, value } of await rows as KVRow[]) {
+    apply(copy, kv.put(key, value));
+  }
+  assertEquals(copy.getHash(), before);
+  // Of the old state nothing is left behind.
+  await machine.sync();
+  const names = store.names();
+  await opened(store.crash(), options);
+  assertEquals(store.names(), names);
 });

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import {
   ConcurrentKVStateMachine,
   kv,
@@ -6,7 +6,7 @@ import {
   KVStateMachine,
   type OnDiskKVStateMachine,
 } from "../../src/kv/mod.ts";
-import { MemoryBlockStore } from "../../src/store/mod.ts";
+import { ErrStoreLocked, MemoryBlockStore } from "../../src/store/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import {
   applyAll,
@@ -119,4 +119,18 @@ Deno.test("D1 a new machine opens at 0", async () => {
   assertEquals(index, 0);
   assertEquals(machine.getHash(), 0n);
   assertEquals(await machine.readHostRows(), []);
+});
+
+Deno.test("R5 a store that refuses everything is told by open(), and by nothing else", async () => {
+  const refused = new ErrStoreLocked("Another page has the store open");
+  const store = new MemoryBlockStore();
+  const refuse = (): Promise<never> => Promise.reject(refused);
+  store.get =
+    store.list =
+    store.keys =
+    store.write =
+      refuse as never;
+  // A rejection that nobody handles fails the test.
+  const error = await assertRejects(() => opened(store), ErrStoreLocked);
+  assertEquals(error, refused);
 });

@@ -204,3 +204,33 @@ Deno.test("U28 pages that are written again take the place of blocks that nobody
   assert(names.length > 10);
   assert(Math.max(...ids) < 4 * names.length, `${ids}`);
 });
+
+Deno.test("D5 a write that could not even be made ends the store, and what is on disk is what was before", async () => {
+  const blocks = new FaultyBlockStore();
+  let broken = false;
+  const store = new PackedStore(blocks, {
+    meta: () => {
+      if (broken) throw new RangeError("No memory");
+      return Uint8Array.of(7, 0);
+    },
+  });
+  await store.open();
+  const put = async (value: number): Promise<void> => {
+    await store.begin();
+    await set(store, Uint8Array.of(1), Uint8Array.of(value));
+    await store.commit();
+  };
+  await put(1);
+  await store.sync();
+  broken = true;
+  await put(2);
+  await assertRejects(async () => await store.sync(), RangeError);
+  broken = false;
+  // Half of it was made: to go on would lose what it had.
+  await assertRejects(async () => await store.sync(), RangeError);
+  await assertRejects(() => put(3), RangeError);
+  await store.close();
+  const [again, found] = await opened(blocks.crash());
+  assertEquals(found, 7);
+  assertEquals(await rows(again), [["1", "1"]]);
+});

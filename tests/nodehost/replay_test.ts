@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
+  ConcurrentKVStateMachine,
+  type Entry,
   ErrClusterClosed,
   ErrCompacted,
   ErrDiverged,
@@ -9,9 +11,11 @@ import {
   type Log,
   type LogDB,
   type MaybePromise,
+  MemoryBlockStore,
   MemoryLogDB,
   MemorySnapshotStore,
   NodeHost,
+  OnDiskKVStateMachine,
   type Replica,
   type ReplicaConfig,
   type Result,
@@ -221,6 +225,128 @@ Deno.test(
     await until(() => snapshots.list(1n).length > 0);
     assertEquals(snapshots.list(1n).map(({ nodeID }) => nodeID), [2n]);
     await stopAll([one, two]);
+  }),
+);
+
+/** Makes something else of commands whose key is "new". */
+function misread(cmd: Uint8Array): Uint8Array {
+  return text(cmd).includes("new") ? kv.put("old", "x") : cmd;
+}
+
+function misreadAll(entries: Entry[]): Entry[] {
+  for (const entry of entries) {
+    (entry as { cmd: Uint8Array }).cmd = misread(entry.cmd);
+  }
+  return entries;
+}
+
+class SkewedKV extends KVStateMachine {
+  override update(cmd: Uint8Array): Result {
+    return super.update(misread(cmd));
+  }
+}
+
+class SkewedConcurrentKV extends ConcurrentKVStateMachine {
+  override update(entries: Entry[]): Entry[] {
+    return super.update(misreadAll(entries));
+  }
+}
+
+class SkewedDiskKV extends OnDiskKVStateMachine {
+  override updateWithHost(
+    ...[entries, host]: Parameters<OnDiskKVStateMachine["updateWithHost"]>
+  ): ReturnType<OnDiskKVStateMachine["updateWithHost"]> {
+    return super.updateWithHost(misreadAll(entries), host);
+  }
+}
+
+Deno.test(
+  "H12 U32 an on-disk machine with one in memory for the replay is told the command that parted it, from the log's beginning and from a full snapshot",
+  checked(async () => {
+    for (const isSnapshot of [false, true]) {
+      for (const Replayed of [SkewedKV, SkewedConcurrentKV]) {
+        await using logDB = new MemoryLogDB();
+        const events: HostEvent[] = [];
+        await using there = new NodeHost({ logDB });
+        await using here = new NodeHost({
+          // As a page has it: the log says who is right.
+          logDB: new PageLogDB(logDB, {
+            snapshots: logDB.snapshots,
+            checkpoints: {
+              trusted: 1n,
+              explain: (after, upTo, signal) =>
+                one.explain(after, upTo, { signal }),
+            } as Log["checkpoints"],
+          }),
+          onEvent: (event) => events.push(event),
+        });
+        // The one that is right is on disk, too.
+        const one = await there.startOnDiskCluster(
+          () => new OnDiskKVStateMachine(new MemoryBlockStore()),
+          {
+            clusterID: 1n,
+            nodeID: 1n,
+            hashEntries: 8,
+            fullSnapshotInterval: 1,
+            replayMachine: () => new KVStateMachine(),
+          },
+        );
+        await here.startOnDiskCluster(
+          () => new SkewedDiskKV(new MemoryBlockStore()),
+          {
+            clusterID: 1n,
+            nodeID: 2n,
+            hashEntries: 8,
+            replayMachine: () => new Replayed(),
+          },
+        );
+        const put = (...keys: string[]): Promise<unknown> =>
+          Promise.all(keys.map((key) => one.propose(kv.put(key, "x"))));
+        await put("a", "b", "c", "d", "e", "f", "g");
+        await settle();
+        if (isSnapshot) {
+          const { index } = await one.requestSnapshot();
+          await settle();
+          await cut(logDB, index);
+        }
+        await put("h", "i", "new", "j", "new", "k", "l", "m");
+        const found = (): ErrDiverged[] =>
+          events.filter((event) => event.type === "diverged")
+            .map(({ error }) => error as ErrDiverged)
+            .filter(({ index }) => index !== undefined);
+        await until(() => found().length > 0);
+        const [{ after, upTo, index, command }] = found() as [ErrDiverged];
+        assertEquals([after, upTo, index], [8, 16, 11]);
+        assertEquals(command, kv.put("new", "x"));
+        assertEquals(typesOf(events).includes("hash failed"), false);
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "H12 U32 a log that only advises a snapshot is gone over all the same, and one that was cut is no hash that failed",
+  checked(async () => {
+    for (const isCut of [false, true]) {
+      await using inner = new MemoryLogDB();
+      const logDB = new AdvisingLogDB(inner, {});
+      const config = { trustedNode: 1n };
+      const one = await up(plain, 1n, inner, { config });
+      const two = await up(withClock, 2n, logDB, { config });
+      await proposeAll(one.replica, "a", "b", "c");
+      if (isCut) await cut(inner, 2);
+      await settle();
+      logDB.advice = 1;
+      await proposeAll(one.replica, "d", "e", "now", "f", "now", "g");
+      await until(() => isCut || explanations(two).length > 0);
+      await settle(50);
+      assertEquals(
+        explanations(two).map(({ index }) => index),
+        isCut ? [] : [7],
+      );
+      assertEquals(typesOf(two.events).includes("hash failed"), false);
+      await stopAll([one, two]);
+    }
   }),
 );
 

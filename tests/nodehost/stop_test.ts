@@ -10,6 +10,7 @@ import {
   ErrClusterNotFound,
   type Log,
   MemoryLogDB,
+  MemoryOutbox,
   MemorySnapshotStore,
   NodeHost,
 } from "../../mod.ts";
@@ -561,5 +562,46 @@ Deno.test(
       assertEquals(typesOf(events), ["close failed"]);
       assertEquals(env.timers, 0);
     }
+  }),
+);
+
+Deno.test(
+  "H10 U40 a stop that does not wait for a machine gives the outbox back all the same",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    await using outbox = new MemoryOutbox();
+    let isHung = true;
+    const manners = {
+      before: (method: string): Promise<void> | undefined =>
+        method === "update" && isHung ? never() : undefined,
+    };
+    const hung = await start({
+      kind: "concurrent",
+      logDB,
+      env,
+      outbox,
+      manners,
+    });
+    await hung.replica.submit(bytes("a"));
+    await settle();
+    const stopped = hung.host.stop();
+    await env.advance(STOP_TIMEOUT_MS + 1);
+    await stopped;
+    assert(typesOf(hung.events).includes("close failed"));
+    isHung = false;
+    const next = await start({
+      kind: "concurrent",
+      logDB,
+      env,
+      outbox,
+      manners,
+    });
+    await env.until(
+      next.replica.submit(bytes("b")).then(({ result }) => result),
+      20,
+    );
+    assertEquals(await listOf(next.replica), ["a", "b"]);
+    await env.until(next.host.stop());
   }),
 );

@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import {
   assert,
   assertEquals,
@@ -37,6 +38,7 @@ import {
 import { packRecords, recordAt, RecordKind } from "../../src/log/records.ts";
 import {
   RecordCursor,
+  registerRecord,
   skipRecord,
   unregisterRecord,
 } from "../../src/rsm/record.ts";
@@ -253,6 +255,84 @@ Deno.test(
     );
     assertEquals(replica.pending(), []);
     await host.stop();
+  }),
+);
+
+Deno.test(
+  "H1 H14 submit() and propose() copy commands that are bytes of Node, also those that wait to be sent",
+  inWorld(async (world) => {
+    const { replica } = await world.start();
+    const session = await replica.openSession();
+    world.logDB.faults.append = () => "fail";
+    const first = replica.propose(bytes("a"), { session });
+    await settle();
+    // It waits behind the first, which is to be sent again.
+    const proposed = Buffer.from("b");
+    const second = replica.propose(proposed, { session });
+    proposed.fill("x");
+    const submitted = Buffer.from("c");
+    const submitting = replica.submit(submitted);
+    submitted.fill("x");
+    const third = await submitting;
+    world.logDB.faults.append = () => undefined;
+    await world.until(Promise.all([first, second, third.result]));
+    // In whichever order: of two sessions.
+    assertEquals((await listOf(replica) as string[]).sort(), ["a", "b", "c"]);
+  }),
+);
+
+Deno.test(
+  "U15 a listener of onPending() that leaves and comes again when it is told is told once, and one that has left is not told",
+  inWorld(async (world) => {
+    const { replica } = await world.start();
+    let told = 0;
+    const listener = (): void => {
+      end();
+      if (++told < 1000) end = replica.onPending(listener);
+      endOther();
+    };
+    let end = replica.onPending(listener);
+    const endOther = replica.onPending(() => told += 1000);
+    world.logDB.faults.append = () => "fail";
+    await submitAll(replica, "a");
+    await settle();
+    assert(told < 10, `${told}`);
+    end();
+  }),
+);
+
+Deno.test(
+  "U18 a submission whose dismissal could not be written is there still, and can be dismissed again",
+  checked(async () => {
+    for (const isApplied of [false, true]) {
+      const env = new ManualEnv();
+      const store = new FaultyBlockStore();
+      const outbox = new BlockOutbox(store, { env });
+      const inner = new MemoryLogDB({ env });
+      const refuse = (command: string): string | undefined =>
+        command === "b" ? "no" : undefined;
+      const logDB = new GuardedLogDB(inner, refuse);
+      const first = await start({ logDB, env, outbox });
+      const [, b] = await submitAll(first.replica, "a", "b", "c");
+      await env.until(rejection(b!.result));
+      // What is before it is forgotten by then, or not.
+      if (isApplied) await env.advance(2 * OUTBOX_DONE_MS);
+      const error = new ErrStoreFull("Full");
+      store.fault = { at: store.writes + 1, times: 1, error };
+      const both = [b!.dismiss(), b!.dismiss()].map(rejection);
+      assertEquals(pendingOf(first.replica).includes("b refused"), true);
+      for (const one of both) assertStrictEquals(await one, error);
+      assertEquals(pendingOf(first.replica), ["b refused"]);
+      await env.until(first.host.stop());
+      const second = await start({ logDB, env, outbox });
+      const [kept] = second.replica.pending();
+      assertEquals([text(kept!.cmd), kept!.reason], ["b", "no"]);
+      await kept!.dismiss();
+      assertEquals(pendingOf(second.replica), []);
+      await kept!.dismiss();
+      await env.until(second.host.stop());
+      assertEquals(await outbox.unsynced(CLUSTER), []);
+    }
   }),
 );
 
@@ -732,6 +812,149 @@ Deno.test(
     await world.until(results(replica.pending()));
     assertEquals(await listOf(replica), expected);
     assertEquals(events.filter(({ type }) => type === "outbox failed"), []);
+  }),
+);
+
+/** What the first registration in the log was made with. */
+async function firstClientOf(world: World): Promise<bigint> {
+  const log = await world.logDB.inner.open(CLUSTER, 9n);
+  const reader = await log.read(0);
+  const cursor = new RecordCursor();
+  try {
+    for (;;) {
+      const { records } = await reader.next();
+      for (let i = 0; i < records.ends.length; i++) {
+        const record = recordAt(records, i);
+        cursor.read(record, 0, record.length);
+        if (cursor.kind !== RecordKind.Register) continue;
+        return cursor.registration().clientID;
+      }
+    }
+  } finally {
+    reader.close();
+    await log.close();
+  }
+}
+
+Deno.test(
+  "H14 a session that somebody else has opened with its client id is not taken for the next one of an outbox",
+  inWorld(async (world) => {
+    const { env, logDB: { inner, faults } } = world;
+    for (const isRestarted of [false, true]) {
+      let { host, replica, events } = await world.start();
+      await world.until(results(await submitAll(replica, "a")));
+      await env.advance(2 * OUTBOX_DONE_MS);
+      const clientID = await firstClientOf(world);
+      if (isRestarted) {
+        await world.stop(host);
+        ({ host, replica, events } = await world.start());
+      }
+      faults.append = () => "fail";
+      for (let index = replica.appliedIndex; index > 0; index--) {
+        if (replica.standing(index) === undefined) continue;
+        await forge(inner, packRecords(unregisterRecord(index)));
+      }
+      const submitted = await submitAll(replica, "b");
+      // While its own registration does not get through, and before.
+      const others: number[] = [];
+      for (let i = 0; i < 3; i++) {
+        await env.advance(500);
+        const record = registerRecord(clientID, bytes(`evil ${i}`));
+        others.push(await forge(inner, packRecords(record)));
+      }
+      assertEquals(pendingOf(replica), ["b queued"]);
+      faults.append = () => undefined;
+      await world.until(results(submitted));
+      for (const other of others) {
+        assertEquals(replica.standing(other)?.next, 1);
+      }
+      // Once, not for each of them; none if all of them came before.
+      const failures = events.filter(({ type }) => type === "outbox failed");
+      assertEquals(failures.length, isRestarted ? 0 : 1);
+      await world.stop(host);
+    }
+  }),
+);
+
+Deno.test(
+  "H14 an outbox that has never known whose its sessions are takes the first one, from the log and from a snapshot",
+  checked(async () => {
+    for (const way of ["log", "snapshot"]) {
+      const world = new World();
+      const { env, logDB, logDB: { inner, faults } } = world;
+      const other = await start({ logDB, env, config: { nodeID: 2n } });
+      world.running.push(other);
+      const first = await world.start();
+      // It dies before it hears of its session.
+      faults.break(1n);
+      await submitAll(first.replica, "a");
+      await settle();
+      await world.kill(first);
+      const clientID = await firstClientOf(world);
+      const own = other.replica.appliedIndex;
+      assertEquals(other.replica.standing(own)?.clientID, clientID);
+      const evil = packRecords(registerRecord(clientID, bytes("evil")));
+      let others: number[];
+      faults.append = (_, nodeID) => nodeID === 1n ? "fail" : undefined;
+      if (way === "log") {
+        faults.mend(1n);
+        const { replica } = await world.start();
+        await settle();
+        others = [await forge(inner, evil)];
+        await settle();
+        faults.append = () => undefined;
+        await world.until(results(replica.pending()));
+      } else {
+        faults.mend(1n);
+        const { replica } = await world.start();
+        await settle();
+        faults.break(1n);
+        others = [await forge(inner, evil), await forge(inner, evil)];
+        await world.until(other.replica.propose(bytes("x")));
+        await world.until(other.replica.requestSnapshot());
+        await world.until(other.replica.propose(bytes("y")));
+        await world.until(other.replica.requestSnapshot());
+        const log = await inner.open(CLUSTER, 9n);
+        await log.compact!(other.replica.appliedIndex);
+        await log.close();
+        faults.mend(1n);
+        faults.append = () => undefined;
+        await world.until(results(replica.pending()));
+      }
+      await world.until(other.replica.read(null));
+      for (const one of others) {
+        assert(!(other.replica.standing(one)?.next! > 1), way);
+      }
+      assertEquals(other.replica.standing(own)?.next, 2, way);
+      await world.end();
+    }
+  }),
+);
+
+Deno.test(
+  "U34 H14 what was submitted waits for its owner when a session can be opened as somebody else only, and it is told once",
+  inWorld(async (world) => {
+    const { env, logDB: { inner } } = world;
+    const queue = await world.outbox.open(CLUSTER, () => {});
+    await queue.assign(undefined, 0, {
+      clientID: 7n,
+      lost: 0,
+      owner: bytes("ann"),
+    });
+    await queue.close();
+    const { replica, events } = await world.start();
+    const [a] = await submitAll(replica, "a");
+    await env.advance(600_000);
+    const before = replica.appliedIndex;
+    await env.advance(3_600_000);
+    // Each try is a record: they get rare.
+    assert(replica.appliedIndex - before <= 12);
+    assertEquals(pendingOf(replica), ["a queued"]);
+    const failures = events.filter((event) => event.type === "outbox failed");
+    assertEquals(failures.length, 1);
+    assertInstanceOf(failures[0]!.error, ErrProposalRefused);
+    await forge(inner, packRecords(registerRecord(7n, bytes("ann"))));
+    await world.until(a!.result);
   }),
 );
 

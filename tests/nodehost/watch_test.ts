@@ -263,6 +263,47 @@ Deno.test(
   }),
 );
 
+Deno.test(
+  "U15 a listener of a watch that leaves while others are told is not told",
+  checked(async () => {
+    const { host, replica } = await kvReplica();
+    const watch = replica.watch(kv.count());
+    watch.getSnapshot();
+    const told: string[] = [];
+    watch.subscribe(() => {
+      told.push("first");
+      leave();
+    });
+    const leave = watch.subscribe(() => told.push("second"));
+    await replica.propose(kv.put("a", "1"));
+    await settle();
+    assertEquals(told, ["first"]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "U15 a watch whose iterator was made and never used asks for nothing",
+  checked(async () => {
+    let asked = 0;
+    const watches = new Watches(systemEnv);
+    const watch = watches.watch(() => asked++, {});
+    const unused = watch[Symbol.asyncIterator]();
+    const used = watch[Symbol.asyncIterator]();
+    watches.wake();
+    await settle();
+    assertEquals(asked, 0);
+    assertEquals((await used.next()).value, 0);
+    await used.return!();
+    watches.wake();
+    await settle();
+    assertEquals(asked, 1);
+    assertEquals(await unused.return!(), { done: true, value: undefined });
+    assertEquals(await unused.next(), { done: true, value: undefined });
+    assertEquals(asked, 1);
+  }),
+);
+
 Deno.test("sameAnswer() compares bytes, arrays, maps, plain objects and primitives", () => {
   const make = (last: unknown): unknown => ({
     a: [1, 2n, "3", null, undefined, NaN, true],

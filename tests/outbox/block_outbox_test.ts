@@ -18,6 +18,7 @@ import {
   OUTBOX_DONE_COMMANDS_MAX,
   OUTBOX_DONE_MS,
 } from "../../src/limits.ts";
+import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import { SqliteOutbox } from "../../src/sqlite/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import {
@@ -97,6 +98,22 @@ Deno.test("U8 a write of which nobody knows is looked for: it is added, or it is
   }
 });
 
+Deno.test("U8 a write of which nobody knows, and that cannot be looked for, stays one of which nobody knows", async () => {
+  const store = new FaultyBlockStore();
+  const queue = await new BlockOutbox(store).open(1n, DEAF);
+  await addAll(queue, "a");
+  store.fault = { at: 2, after: true, error: new ErrUnknownOutcome("Lost") };
+  const { get } = store;
+  store.get = () =>
+    Promise.reject(new Error("Connection to the store is lost"));
+  assertInstanceOf(await rejection(addAll(queue, "b")), ErrUnknownOutcome);
+  store.get = get;
+  // What comes next takes its place.
+  assertEquals(await addAll(queue, "c"), [2]);
+  await queue.close();
+  assertEquals(await commandsOf(store), ["a", "c"]);
+});
+
 Deno.test("U26 what was decided goes after a while, or with what is added once it is much", async () => {
   const env = new ManualEnv();
   const store = new FaultyBlockStore();
@@ -136,6 +153,43 @@ Deno.test("U26 a removal that fails is made with the next one", async () => {
   assertEquals(done, [2]);
   assertEquals(store.names().length, 1);
   await queue.close();
+});
+
+Deno.test("U26 commands that were taken over are not held any more", async () => {
+  const store = new FaultyBlockStore();
+  const outbox = new BlockOutbox(store);
+  const first = await outbox.open(1n, DEAF);
+  await addAll(first, "a", "b");
+  await first.close();
+  const second = await outbox.open(1n, DEAF);
+  assertEquals(second.held.commands.length, 2);
+  second.taken();
+  assertEquals([second.held.commands, second.held.kept], [[], []]);
+  await second.close();
+  assertEquals(await commandsOf(store), ["a", "b"]);
+});
+
+Deno.test("U23 the head that an earlier version wrote, without an owner, is understood", async () => {
+  const store = new FaultyBlockStore();
+  const outbox = new BlockOutbox(store);
+  const queue = await outbox.open(1n, DEAF);
+  await addAll(queue, "a");
+  await queue.close();
+  const [name] = store.names().filter((name) => name.endsWith("head"));
+  for (const isOpened of [false, true]) {
+    const writer = new ByteWriter().u32(0).u8(1).u64(1n).varint(0).varint(1)
+      .u64(5n).varint(2);
+    if (isOpened) writer.varint(3).u64(5n).varint(0).u64(6n).u64(7n);
+    const head = writer.finish();
+    new DataView(head.buffer).setUint32(0, crc32(head, 0, 4), true);
+    store.write({ put: [{ key: name!, bytes: head }] }, "strict");
+    const again = await outbox.open(1n, DEAF);
+    const { clientID, lost, owner, session, commands } = again.held;
+    assertEquals([clientID, lost, owner], [5n, 2, undefined]);
+    assertEquals(commands.map(text), ["a"]);
+    assertEquals(session?.holders, isOpened ? [6n, 7n] : undefined);
+    await again.close();
+  }
 });
 
 Deno.test("H8 a damaged or missing block of an outbox is named, and nothing is used", async () => {

@@ -5,6 +5,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
+import { Buffer } from "node:buffer";
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import {
   SESSION_RESULT_BYTES_MAX,
@@ -37,8 +38,20 @@ class Model {
   }
 
   register(index: number, clientID: bigint, owner: Uint8Array): void {
-    if (this.sessions.length >= this.max) this.sessions.shift();
+    if (this.sessions.length >= this.max) this.remove(this.leastUsed());
     this.sessions.push({ index, clientID, owner, responded: 0, series: [] });
+  }
+
+  /** Of the owner with most, if those are more than a quarter. */
+  leastUsed(): number {
+    const owners = Map.groupBy(
+      this.sessions,
+      ({ owner }) => String.fromCharCode(...owner),
+    );
+    const [[, most]] = [...owners].sort(([a, { length: n }], [b, { length }]) =>
+      length - n || (a < b ? -1 : 1)
+    ) as [[string, ModelSession[]]];
+    return (most.length > this.max / 4 ? most : this.sessions)[0]!.index;
   }
 
   remove(index: number): void {
@@ -211,7 +224,7 @@ Deno.test("H3 SessionTable does as the model does, whatever is proposed", () => 
       const what = below(20);
       if (what === 0 || model.sessions.length === 0) {
         const clientID = BigInt(below(1000)) << 50n;
-        const owner = new Uint8Array(below(5)).fill(index);
+        const owner = new Uint8Array(below(3)).fill(below(2));
         table.register(index, clientID, owner);
         model.register(index, clientID, owner.slice());
         seen.push(index);
@@ -324,6 +337,53 @@ Deno.test("H4 the order of use follows the log, and so do the evictions", () => 
   table.register(60, 60n, none);
   assertEquals(list(table).map(({ index }) => index), [10, 50, 60]);
   assertEquals([table.size, table.max], [3, 3]);
+});
+
+Deno.test("H14 a client finds its session, whoever else has opened one with its id since", () => {
+  const table = new SessionTable<never>();
+  const [own, other] = [new Uint8Array([1]), new Uint8Array([2])];
+  const session = table.register(5, 7n, own);
+  assertNotEquals(table.register(6, 7n, other), session);
+  assertStrictEquals(table.register(7, 7n, own), session);
+  table.remove(session);
+  assertEquals(table.register(8, 7n, own).index, 8);
+  assertEquals(table.register(9, 7n, other).index, 6);
+});
+
+Deno.test("H4 one owner cannot have all others' sessions evicted", () => {
+  let table = new SessionTable<never>();
+  table.begin(40);
+  const owners = ["anne", "bert", "carl"].map((name) =>
+    new TextEncoder().encode(name)
+  );
+  let index = 0;
+  const open = (owner: Uint8Array): void =>
+    void table.register(++index, BigInt(index), owner);
+  const count = (owner: Uint8Array): number =>
+    list(table).filter((one) => `${one.owner}` === `${owner}`).length;
+  const [anne, bert, carl] = owners as [Uint8Array, Uint8Array, Uint8Array];
+  open(anne);
+  for (let i = 0; i < 1000; i++) open(bert);
+  assertEquals([count(anne), count(bert)], [1, 39]);
+  // A newcomer's come from whoever has more than a quarter.
+  for (let i = 0; i < 10; i++) open(carl);
+  assertEquals([count(anne), count(bert), count(carl)], [1, 29, 10]);
+  // Of those the one that was used least recently, also in a table restored.
+  const restored = new SessionTable<never>();
+  restored.decode(table.encode(true));
+  const [, used, unused] = list(table);
+  index++;
+  for (const one of [table, restored]) {
+    one.touch(one.get(used!.index)!);
+    one.register(index, 5n, carl);
+    assertEquals(one.get(unused!.index), undefined);
+    assert(one.get(used!.index));
+  }
+  assertEquals(table.encode(true), restored.encode(true));
+  table = restored;
+  for (let i = 0; i < 1000; i++) open(carl);
+  assertEquals(count(anne), 1);
+  assert(count(bert) >= 10);
 });
 
 Deno.test("H4 a table of one session", () => {
@@ -703,4 +763,19 @@ Deno.test("H4 result data of all sessions together are bounded: those used least
     assertEquals(one.get(5)!.dataBytes, 0);
   }
   assertSame(table, copy);
+});
+
+Deno.test("H3 H4 a result is the table's own, also that of a machine whose bytes are a Buffer of Node's", () => {
+  const table = new SessionTable<never>();
+  table.begin();
+  const session = table.register(1, 0n, none);
+  // Its `slice()` gives a view of the same bytes.
+  const data = Buffer.from("first") as Uint8Array;
+  applyTo(table, session, 1, 0, 11, { value: 1n, data });
+  data.fill(0);
+  assertEquals(table.judge(session, 1, 0, 11), "duplicate");
+  assertEquals(
+    table.slot!.result!.data,
+    new TextEncoder().encode("first"),
+  );
 });

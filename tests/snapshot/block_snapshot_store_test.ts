@@ -5,6 +5,7 @@ import {
   assertRejects,
 } from "@std/assert";
 import {
+  ErrUnknownOutcome,
   type HostEvent,
   kv,
   KVStateMachine,
@@ -30,6 +31,7 @@ import {
   ErrStoreFull,
   MemoryBlockStore,
 } from "../../src/store/mod.ts";
+import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
 
 const under = new WeakMap<SnapshotStore, MemoryBlockStore>();
@@ -234,6 +236,32 @@ Deno.test("U8 BlockSnapshotStore shows a snapshot or none, whichever write fails
     // There is room again, and nothing left of what failed.
     await save(store, 1);
     assertEquals(blocks.all.length, 2);
+  }
+});
+
+Deno.test("U8 BlockSnapshotStore keeps a snapshot whole of which nobody knew whether it was committed", async () => {
+  for (const [after, looks] of [[true, true], [false, true], [true, false]]) {
+    const blocks = new FaultyBlockStore();
+    const store = new BlockSnapshotStore(blocks);
+    const old = await save(store, 300_000);
+    // Three blocks, and then what commits them.
+    const at = blocks.writes + 4;
+    blocks.fault = { at, after, error: new ErrUnknownOutcome("Lost") };
+    const { keys } = blocks;
+    if (!looks) {
+      blocks.keys = (...range): ReturnType<typeof keys> => {
+        blocks.keys = keys;
+        throw new Error(`Connection to the store is lost: ${range}`);
+      };
+    }
+    const made = await save(store, 600_000).catch((error) => error);
+    assertEquals(made instanceof Error, !after || !looks);
+    for (const one of [store, new BlockSnapshotStore(blocks)]) {
+      const [info, ...others] = await one.list(7n);
+      assertEquals(others, []);
+      assertEquals(info!.id === old.id, !after);
+      assertEquals(await sizeOf(await one.open(info!)), info!.size);
+    }
   }
 });
 

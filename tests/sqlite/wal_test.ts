@@ -104,3 +104,34 @@ Deno.test("D5 a SqliteBlockStore that is not full takes its WAL as it is", async
   await using store = new SqliteBlockStore(path);
   assert(store.keys("", "~").length > 0);
 });
+
+/** Cuts the power during a write: of the pages it wrote the first is not on the disk, the others are. */
+function cutPower(path: string, to: string, write: () => void): void {
+  const before = Deno.readFileSync(`${path}-wal`);
+  write();
+  const wal = Deno.readFileSync(`${path}-wal`);
+  let at = 32;
+  while (
+    wal.subarray(at, at + FRAME).every((byte, i) => byte === before[at + i])
+  ) at += FRAME;
+  wal.fill(0, at, at + FRAME);
+  Deno.copyFileSync(path, to);
+  Deno.writeFileSync(`${to}-wal`, wal);
+}
+
+Deno.test("D5 what one power cut has left in a WAL is not taken for damage after another one", async () => {
+  using directory = makeDirectory();
+  const open = (name: string): SqliteBlockStore =>
+    new SqliteBlockStore(directory.path(name), { durability: "full" });
+  const put = (store: SqliteBlockStore, key: string, size: number): void =>
+    store.write({ put: [{ key, bytes: new Uint8Array(size) }] }, "strict");
+  await using first = open("1");
+  put(first, "a", 5_000);
+  cutPower(first.path, directory.path("2"), () => put(first, "b", 60_000));
+  await using second = open("2");
+  assertEquals(second.keys("", "~"), ["a"]);
+  put(second, "c", 5_000);
+  cutPower(second.path, directory.path("3"), () => put(second, "d", 9_000));
+  await using third = open("3");
+  assertEquals(third.keys("", "~"), ["a", "c"]);
+});

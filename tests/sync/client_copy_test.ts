@@ -6,7 +6,12 @@ import {
   packRecords,
 } from "../../mod.ts";
 import { epochRecord, lastOf } from "../../src/log/records.ts";
+import {
+  SYNC_COPY_BYTES_MAX,
+  SYNC_COPY_SNAPSHOT_BYTES,
+} from "../../src/limits.ts";
 import { LogCopy } from "../../src/sync/client/log_copy.ts";
+import { ErrCopyFull } from "../../src/sync/errors.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { bytes, checked, randomOf, rejection } from "../nodehost/support.ts";
 import { entries, over, textOf, world } from "./client_support.ts";
@@ -164,6 +169,77 @@ test("U8 where there is no room for more, the copy is good as far as it goes", a
   assertEquals(copy.has(2), false);
   const again = await LogCopy.open(store, 1n);
   assertEquals(await all(again, 0), ["1:a", "2:b"]);
+});
+
+/** What the store has of a copy, in bytes. */
+function storedBytes(store: MemoryBlockStore): number {
+  return store.list("copy/", "copy0").reduce(
+    (sum, { bytes }) => sum + bytes.length,
+    0,
+  );
+}
+
+test("U26 H7 a copy takes no more than it may, says so and when a snapshot is wanted, and goes on once two have all it has", async () => {
+  const store = new MemoryBlockStore();
+  const mib = packRecords(bytes("x".repeat(1 << 20)));
+  let copy = await LogCopy.open(store, 1n);
+  const wanted: number[] = [];
+  let index = 0;
+  const fill = async (): Promise<void> => {
+    while (copy.error === undefined && index < 1_000) {
+      const follows = index++;
+      copy.add({ follows, first: index, records: mib }, undefined, nothing);
+      await copy.settled();
+      const { snapshotFrom } = copy;
+      if (snapshotFrom !== wanted.at(-1)) wanted.push(snapshotFrom);
+    }
+  };
+  await fill();
+  assert(copy.error instanceof ErrCopyFull, `${copy.error}`);
+  assert(storedBytes(store) <= SYNC_COPY_BYTES_MAX);
+  const { last } = copy;
+  assertEquals(last, index - 1);
+  assert(last >= SYNC_COPY_BYTES_MAX / (1 << 20) - 2, `${last}`);
+  assertEquals(wanted.length, 5);
+  // What it has is a part from its beginning, and good for a start.
+  assert(copy.has(0) && copy.has(last) && !copy.has(last + 1));
+  copy = await LogCopy.open(store, 1n);
+  assertEquals([copy.last, copy.error], [last, undefined]);
+  assert(copy.snapshotFrom > last - 20);
+  await fill();
+  assert(copy.error instanceof ErrCopyFull, `${copy.error}`);
+  // A snapshot of less than all of it lets it be cut, but leaves a hole.
+  await copy.compact(last - 1);
+  assert(copy.error instanceof ErrCopyFull);
+  await copy.compact(index);
+  assertEquals(copy.error, undefined);
+  copy.add(
+    { follows: index, first: index + 1, records: mib },
+    undefined,
+    nothing,
+  );
+  await copy.settled();
+  assertEquals([copy.has(index), copy.last], [true, index + 1]);
+  assert(storedBytes(store) < 2 << 20);
+});
+
+test("U26 blocks of short sessions count too", async () => {
+  const store = new MemoryBlockStore();
+  let snapshotFrom = 0;
+  let lives = 0;
+  for (; snapshotFrom === 0 && lives < 20_000; lives++) {
+    // Only now and then, since each reads the names of all blocks.
+    const copy = await LogCopy.open(store, 1n);
+    for (let i = 0; i < 500; i++) {
+      const follows = copy.last;
+      // A hole begins a block of its own, as a new session does.
+      copy.add(batch(follows + 2, "a", follows), undefined, nothing);
+    }
+    await copy.settled();
+    snapshotFrom = copy.snapshotFrom;
+  }
+  assert(snapshotFrom > 0);
+  assert(lives * 500 <= 2 * SYNC_COPY_SNAPSHOT_BYTES / 1024, `${lives}`);
 });
 
 for (const seed of [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) {

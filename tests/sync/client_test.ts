@@ -137,7 +137,7 @@ test("U38 a hint asks a silent connection whether it is there, and soon gives it
   peer.take("ping");
   peer.send({ type: "pong" });
   await w.env.advance(500_000);
-  assertEquals(w.db.state, "live");
+  assertEquals(w.script.peers.length, 1);
   w.wake();
   await w.env.advance(6_000);
   assertEquals(peer.how?.code, CloseCode.Timeout);
@@ -676,6 +676,22 @@ test("U39 a replica that takes nothing does not keep the others waiting", async 
 });
 
 // -------------------------------------------------------------------- the rest
+
+test("U15 a watcher of the state that leaves while others are told is not told", async () => {
+  const w = world();
+  const told: string[] = [];
+  const end = w.db.watch(() => {
+    told.push("first");
+    leave();
+  });
+  const leave = w.db.watch(() => told.push("second"));
+  await w.db.open(1n, 1n);
+  await settle(1);
+  assert(told.includes("first"));
+  assertEquals(told.includes("second"), false);
+  end();
+  await over(w);
+});
 
 test("U15 the state is told once for each change, and progress with it", async () => {
   const w = world();

@@ -14,6 +14,7 @@ import {
   type Result,
 } from "../../mod.ts";
 import {
+  ErrRemote,
   RemoteLogDB,
   serve,
   type ServeOptions,
@@ -77,6 +78,41 @@ Deno.test("U16 a submission tells when the server has it, and a read when the de
   assertEquals(await there.replica.staleRead(kv.count()), 1);
   await there.replica.propose(kv.put("b", "2"));
   assertEquals(await here.replica.read(kv.count()), 2);
+});
+
+Deno.test("U17 while the server cannot judge a command it waits with those behind it, the device can say why, and nothing is lost", async () => {
+  let isDown = true;
+  await using there = await serverOf(() => new KVStateMachine(), {
+    validate: (_principal, cmd) => {
+      if (isDown && cmd.includes("!".charCodeAt(0))) throw new Error("Down");
+      return undefined;
+    },
+  });
+  const { url } = there.server;
+  const machine = (): KVStateMachine => new KVStateMachine();
+  await using here = await deviceOf(url, machine, new MemoryBlockStore());
+  await using other = await deviceOf(url, machine, new MemoryBlockStore());
+  const edits = await Promise.all(
+    ["a", "b", "!", "c"].map((key) => here.replica.submit(kv.put(key, "1"))),
+  );
+  await Promise.all(edits.slice(0, 2).map(({ result }) => result));
+  const single = here.replica.propose(kv.put("d!", "1"));
+  const error = (): unknown => here.logDB.status.clusters[0]!.error;
+  await new Promise<void>((resolve) => {
+    const tell = (): void => void (error() !== undefined && resolve());
+    here.logDB.watch(tell);
+    tell();
+  });
+  assert(error() instanceof ErrRemote);
+  await (await other.replica.submit(kv.put("other", "1"))).result;
+  // It goes on to read, too.
+  assertEquals(await here.replica.read(kv.count()), 3);
+  assert(edits.slice(2).every(({ state }) => state !== "applied"));
+  isDown = false;
+  await Promise.all(edits.map(({ result }) => result));
+  await single;
+  assertEquals(await here.replica.read(kv.count()), 6);
+  assertEquals(error(), undefined);
 });
 
 Deno.test("U22 a command the machine does not know is answered once and holds up nothing", async () => {

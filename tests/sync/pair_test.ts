@@ -1,5 +1,8 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
+  BlockOutbox,
+  type ErrDiverged,
+  ErrProposalRefused,
   ErrUnknownOutcome,
   type HostEvent,
   kv,
@@ -9,29 +12,26 @@ import {
   MemorySnapshotStore,
   NodeHost,
   type Replica,
+  type Result,
   type Session,
 } from "../../mod.ts";
 import { SqliteLogDB } from "../../src/sqlite/mod.ts";
-import {
-  RemoteLogDB,
-  type RemoteLogOptions,
-} from "../../src/sync/client/mod.ts";
+import { SYNC_COPY_SNAPSHOT_BYTES } from "../../src/limits.ts";
+import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { ErrConnectionLost } from "../../src/sync/errors.ts";
-import { Core } from "../../src/sync/server/core.ts";
 import { serve } from "../../src/sync/server/serve.ts";
-import type { CoreOptions } from "../../src/sync/server/options.ts";
 import {
   bytes,
   checked,
   listOf,
-  ManualEnv,
   peek,
   randomOf,
+  RegularJournal,
   settle,
   startOn,
   text,
 } from "../nodehost/support.ts";
-import { wire, type WireEnd } from "./client_support.ts";
+import { caughtUp, Pair } from "./pair.ts";
 
 const config = { clusterID: 1n, nodeID: 1n };
 
@@ -39,149 +39,8 @@ function test(name: string, run: () => Promise<void>): void {
   Deno.test(name, checked(run));
 }
 
-/** Time that does not run ahead of what takes turns of the event loop, as snapshots do. */
-class PairEnv extends ManualEnv {
-  override async advance(ms: number): Promise<void> {
-    for (let left = ms; left > 0; left -= 200) {
-      await super.advance(Math.min(left, 200));
-      await settle(4);
-    }
-  }
-}
-
-/** A server and its clients in one process, on a network that a test cuts. */
-class Pair {
-  readonly env: ManualEnv;
-  readonly #random: () => number;
-  readonly #options: CoreOptions;
-  /** Whether its machine tells what was applied. */
-  readonly #journals: boolean;
-  serverLog: MemoryLogDB | SqliteLogDB;
-  server!: NodeHost;
-  #core!: Core;
-  replica!: Replica;
-  readonly #wires = new Set<WireEnd>();
-  readonly #closing: (() => Promise<void>)[] = [];
-  isDown = false;
-
-  constructor(seed: number, options: CoreOptions = {}, journals = false) {
-    this.#journals = journals;
-    this.env = new PairEnv(seed);
-    this.#random = randomOf(seed);
-    this.#options = options;
-    this.serverLog = new MemoryLogDB({ env: this.env });
-  }
-
-  async start(snapshotEntries = 0): Promise<void> {
-    const { env } = this;
-    this.server = new NodeHost({ logDB: this.serverLog, env });
-    this.#core = new Core(this.server, this.#options);
-    this.replica = await env.until(
-      this.#journals
-        ? startOn(this.server, { config: { ...config, snapshotEntries } })
-        : this.server.startCluster(() => new KVStateMachine(), {
-          ...config,
-          snapshotEntries,
-        }),
-      10,
-    );
-  }
-
-  /** Ends the server, and every connection with it. */
-  async stop(): Promise<void> {
-    this.cut();
-    await this.env.until(this.#core.stop(), 100);
-    await this.env.until(this.server.stop(), 100);
-  }
-
-  /** Breaks every connection, at both ends or for one of them only at first. */
-  cut(): void {
-    for (const end of this.#wires) {
-      const [first, second] = this.#random() % 2 === 0
-        ? [end, end.other]
-        : [end.other, end];
-      first.end(1006, "");
-      // The other end hears of it later, and goes on until then.
-      if (this.#random() % 2 === 0) second.end(1006, "");
-      else {
-        const late = 1 + this.#random() % 500;
-        this.env.setTimer(() => second.end(1006, ""), late);
-      }
-    }
-    this.#wires.clear();
-  }
-
-  /** A wire whose frames take their time, in order. */
-  #wire(): [WireEnd, WireEnd] {
-    let last = 0;
-    return wire((deliver) => {
-      const at = Math.max(last, this.env.now() + this.#random() % 20);
-      last = at + 0.001;
-      this.env.setTimer(deliver, at - this.env.now());
-    });
-  }
-
-  client(options: RemoteLogOptions = {}): RemoteLogDB {
-    const db = new RemoteLogDB("ws://server/sync", {
-      env: this.env,
-      hints: () => () => {},
-      connect: (url) => {
-        const [client, server] = this.#wire();
-        if (this.isDown) this.env.setTimer(() => client.end(1006, ""), 5);
-        else {
-          this.#wires.add(client);
-          this.#core.accept(server, {
-            url: url.replace("ws:", "http:"),
-            headers: new Headers(),
-          });
-        }
-        return client;
-      },
-      ...options,
-    });
-    this.#closing.push(() => db.close());
-    return db;
-  }
-
-  host(
-    logDB: RemoteLogDB,
-    snapshots?: MemorySnapshotStore,
-    onEvent: (event: HostEvent) => void = () => {},
-  ): NodeHost {
-    const host = new NodeHost({
-      logDB,
-      env: this.env,
-      onEvent,
-      ...(snapshots === undefined ? {} : { snapshots }),
-    });
-    this.#closing.unshift(() => host.stop());
-    return host;
-  }
-
-  async over(): Promise<void> {
-    for (const close of this.#closing) await this.env.until(close(), 10);
-    await this.stop();
-    await this.env.advance(1_000);
-    assertEquals(this.env.timers, 0, "A timer is left");
-    await this.serverLog.close();
-  }
-}
-
 async function valueOf(replica: Replica, key: string): Promise<string> {
   return text(await replica.staleRead(kv.get(key)) as Uint8Array);
-}
-
-/** Waits until the replicas have applied as much as the server has. */
-async function caughtUp(
-  pair: Pair,
-  replicas: readonly Replica[],
-): Promise<void> {
-  const isThere = (): boolean =>
-    replicas.every(({ appliedIndex }) =>
-      appliedIndex === pair.replica.appliedIndex
-    );
-  for (let i = 0; i < 2000 && !isThere(); i++) await pair.env.advance(50);
-  assert(isThere(), `${replicas.map((r) => r.appliedIndex)}`);
 }
 
 test("H1 what one client proposes the others and the server see", async () => {
@@ -213,7 +72,7 @@ for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
     // With some, whoever was cut off for long has to take a snapshot.
     const snapshotEntries = seed % 2 === 0 ? 0 : 15;
     const limits = snapshotEntries === 0 ? {} : { farEntries: 20 };
-    const pair = new Pair(seed, { limits }, true);
+    const pair = new Pair(seed, { limits }, {});
     await pair.start(snapshotEntries);
     const { env } = pair;
     const replicas: Replica[] = [];
@@ -300,7 +159,7 @@ test("U38 a page starts with no network from its snapshot and the copy of the lo
     replica: Replica;
   }> => {
     const db = pair.client({ copy: store });
-    const host = pair.host(db, snapshots);
+    const host = pair.host(db, { snapshots });
     const replica = await host.startCluster(() => new KVStateMachine(), {
       ...config,
       nodeID: 2n,
@@ -328,6 +187,43 @@ test("U38 a page starts with no network from its snapshot and the copy of the lo
   await env.until(offline, 1_000);
   assertEquals(await valueOf(pair.replica, "offline"), "yes");
   assertEquals(page.db.state, "live");
+  await pair.over();
+});
+
+test("U26 H7 a copy of the log that gets long has snapshots taken, and is cut, though none were asked for", async () => {
+  const pair = new Pair(4);
+  await pair.start();
+  const { env } = pair;
+  const copy = new MemoryBlockStore();
+  const snapshots = new MemorySnapshotStore();
+  const types: string[] = [];
+  const db = pair.client({ copy });
+  const host = pair.host(db, {
+    snapshots,
+    onEvent: ({ type }) => types.push(type),
+  });
+  const replica = await host.startCluster(
+    () => new KVStateMachine(),
+    { ...config, nodeID: 2n },
+  );
+  const value = bytes("x".repeat(1 << 19));
+  for (let i = 0; i < 100; i++) {
+    await env.until(pair.replica.propose(kv.put("key", value)), 10);
+    if (i % 4 === 0) await caughtUp(pair, [replica]);
+  }
+  await caughtUp(pair, [replica]);
+  await settle(10);
+  assertEquals(types, [
+    "snapshot",
+    "snapshot",
+    "compacted",
+    "snapshot",
+    "compacted",
+  ]);
+  let stored = 0;
+  for (const { bytes } of copy.list("", "\x7f")) stored += bytes.length;
+  assert(stored < 3 * SYNC_COPY_SNAPSHOT_BYTES, `${stored}`);
+  assertEquals(db.status.clusters[0]!.error, undefined);
   await pair.over();
 });
 
@@ -407,7 +303,9 @@ test("U29 a page far behind takes a snapshot of the server", async () => {
   await settle();
   const db = pair.client();
   const events: string[] = [];
-  const host = pair.host(db, undefined, (event) => events.push(event.type));
+  const host = pair.host(db, {
+    onEvent: (event) => events.push(event.type),
+  });
   const replica = await host.startCluster(
     () => new KVStateMachine(),
     { ...config, nodeID: 2n },
@@ -479,6 +377,91 @@ test("U34 what a session sends while somebody else is signed in is sent again fo
   pair.cut();
   await env.until(proposed, 100);
   assertEquals(await valueOf(pair.replica, "b"), "2");
+  await pair.over();
+});
+
+test("H12 U32 a client whose log is long is told the command that parted it, without a snapshot before it", async () => {
+  const pair = new Pair(10, { limits: { farEntries: 8 } }, {});
+  await pair.start(0, { hashEntries: 4 });
+  const { env } = pair;
+  const events: HostEvent[] = [];
+  const host = pair.host(pair.client(), {
+    onEvent: (event) => void events.push(event),
+  });
+  class Skewed extends RegularJournal {
+    override apply(cmd: Uint8Array): Result {
+      return super.apply(text(cmd) === "new" ? bytes("what?") : cmd);
+    }
+  }
+  await env.until(
+    host.startCluster(
+      (clusterID, nodeID) => new Skewed({}, clusterID, nodeID),
+      { clusterID: 1n, nodeID: 2n, hashEntries: 4 },
+    ),
+    50,
+  );
+  for (let i = 0; i < 30; i++) {
+    await env.until(pair.replica.propose(bytes(i === 25 ? "new" : `${i}`)), 50);
+    await env.advance(100);
+  }
+  await env.advance(10_000);
+  const errors = events.filter((event) => event.type === "diverged")
+    .map(({ error }) => error as ErrDiverged);
+  assertEquals(errors.map(({ index }) => index), [undefined, 27]);
+  assertEquals(text(errors[1]!.command), "new");
+  assertEquals(events.filter(({ type }) => type === "hash failed"), []);
+  await pair.over();
+});
+
+test("U34 U35 H14 what was submitted waits while somebody else is signed in, and the application is told, once", async () => {
+  const pair = new Pair(8, {
+    authenticate: (request) => ({
+      id: request.headers.get("authorization") ?? "nobody",
+    }),
+  });
+  await pair.start();
+  const { env } = pair;
+  let token = "ann";
+  const db = pair.client({ token: () => token });
+  const store = new MemoryBlockStore();
+  const events: HostEvent[] = [];
+  const told = (): unknown[] =>
+    events.splice(0).filter(({ type }) => type === "outbox failed")
+      .map((event) => (event as { error: unknown }).error);
+  const open = async (): Promise<[NodeHost, Replica]> => {
+    const host = pair.host(db, {
+      outbox: new BlockOutbox(store, { env }),
+      onEvent: (event) => void events.push(event),
+    });
+    const make = (): KVStateMachine => new KVStateMachine();
+    const { clusterID } = config;
+    const started = host.startCluster(make, { clusterID, nodeID: 2n });
+    return [host, await env.until(started, 20)];
+  };
+  let [host, replica] = await open();
+  await env.until(
+    replica.submit(kv.put("a", "1")).then(({ result }) => result),
+    50,
+  );
+  for (const isRestarted of [false, true]) {
+    token = "bob";
+    pair.cut();
+    await env.advance(5_000);
+    if (isRestarted) {
+      await env.until(host.stop(), 20);
+      [host, replica] = await open();
+    }
+    const submitted = await env.until(replica.submit(kv.put("b", "2")), 20);
+    await env.advance(20_000);
+    assertEquals(submitted.state, "queued");
+    const errors = told();
+    assertEquals(errors.length, 1);
+    assertInstanceOf(errors[0], ErrProposalRefused);
+    token = "ann";
+    pair.cut();
+    await env.until(submitted.result, 100);
+    assertEquals(told(), []);
+  }
   await pair.over();
 });
 

@@ -1,8 +1,14 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { kv, KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
-import { serve, type ServeOptions, type Server } from "../../src/sync/mod.ts";
+import {
+  RemoteLogDB,
+  serve,
+  type ServeOptions,
+  type Server,
+} from "../../src/sync/mod.ts";
 import { socketTransport } from "../../src/sync/transport.ts";
 import type { ServerLogRecord } from "../../src/sync/server/options.ts";
+import { makeCertificate } from "./certificate.ts";
 import {
   packRecords,
   proposal,
@@ -14,7 +20,7 @@ interface Running {
   host: NodeHost;
   server: Server;
   log: ServerLogRecord[];
-  connect(headers?: Record<string, string>): RawClient;
+  connect(headers?: Record<string, string>, server?: Server): RawClient;
   stop(): Promise<void>;
 }
 
@@ -36,9 +42,9 @@ async function run(options: ServeOptions = {}): Promise<Running> {
     host,
     server,
     log,
-    connect: (headers = {}) =>
+    connect: (headers = {}, { url } = server) =>
       new RawClient(
-        socketTransport(new WebSocket(server.url, withHeaders(headers))),
+        socketTransport(new WebSocket(url, withHeaders(headers))),
         realTime,
       ),
     stop: async () => {
@@ -106,6 +112,73 @@ Deno.test("H11 serve() lets in pages of its own origin or of those it is told, a
   await told.stop();
 });
 
+Deno.test("H11 serve() on a loopback address is not asked by a page whose name was made to lead there, unless told of it", async () => {
+  const { hostname, port } = { hostname: "127.0.0.1", port: 0 };
+  const ask = async (
+    { server }: Running,
+    host: string,
+    origin?: string,
+    more = "",
+    path = "/clusters/1/snapshot",
+  ): Promise<number> => {
+    const conn = await Deno.connect({
+      hostname,
+      port: Number(new URL(server.httpURL).port),
+    });
+    const said = origin === undefined ? "" : `origin: ${origin}\r\n`;
+    await conn.write(new TextEncoder().encode(
+      `GET ${path} HTTP/1.1\r\nhost: ${host}\r\n${said}${more}connection: close\r\n\r\n`,
+    ));
+    const answer = await new Response(conn.readable).text();
+    return Number(answer.split(" ")[1]);
+  };
+  const own = await run({ hostname, port });
+  const at = new URL(own.server.httpURL).port;
+  for (
+    const name of ["127.0.0.1", "127.9.9.9", "localhost", "app.localhost"]
+      .concat("[::1]", "LOCALHOST.")
+  ) {
+    const host = `${name}:${at}`;
+    assertEquals(await ask(own, host), 200, host);
+    assertEquals(
+      await ask(own, host.toLowerCase(), `http://${host.toLowerCase()}`),
+      200,
+      host,
+    );
+  }
+  for (
+    const name of ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io"]
+      .concat("evillocalhost", "0.0.0.0")
+  ) {
+    const host = `${name}:${at}`;
+    // A page says nothing of itself when it gets what it believes to be its own.
+    assertEquals(await ask(own, host), 403, host);
+    assertEquals(await ask(own, host, `http://${host}`), 403, host);
+    const page = own.connect({ host, origin: `http://${host}` });
+    assertEquals((await page.end()).code, 4403, host);
+  }
+  // No page connects without saying so.
+  await own.connect({ host: `some.example:${at}` }).hello();
+  assertEquals(
+    await ask(own, `some.example:${at}`, undefined, "", "/health"),
+    200,
+  );
+  await own.stop();
+
+  const told = await run({ hostname, origins: ["https://app.example"] });
+  assertEquals(await ask(told, "app.example", "https://app.example"), 200);
+  assertEquals(await ask(told, "app.example"), 200);
+  assertEquals(await ask(told, "localhost"), 200);
+  assertEquals(await ask(told, "evil.example"), 403);
+  assertEquals(await ask(told, "evil.example", "http://evil.example"), 403);
+  await told.stop();
+
+  const open = await run({ hostname: "0.0.0.0" });
+  assertEquals(await ask(open, "app.example", "http://app.example"), 200);
+  assertEquals(await ask(open, "app.example"), 200);
+  await open.stop();
+});
+
 Deno.test("U34 serve() asks who it is with the headers of the upgrade and the token", async () => {
   const r = await run({
     authenticate: (request) => {
@@ -125,6 +198,56 @@ Deno.test("U34 serve() asks who it is with the headers of the upgrade and the to
   const response = await fetch(`${r.server.httpURL}clusters/1/snapshot`);
   assertEquals(response.status, 401);
   await response.body?.cancel();
+  await r.stop();
+});
+
+Deno.test("H5 two servers on one host, or on hosts with one log, serve the same cluster, each for itself", async () => {
+  const r = await run();
+  const host = new NodeHost({ logDB: r.host.logDB });
+  await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 2n,
+  });
+  const others = [serve(r.host), serve(host)];
+  const clients = [r.server, ...others].map((server) => r.connect({}, server));
+  for (const client of clients) {
+    await client.hello();
+    await client.open();
+    client.read(1, 0);
+  }
+  for (const [i, client] of clients.entries()) {
+    client.append(2, packRecords(proposal(kv.put(`k${i}`, "v"), 1, i)));
+    await client.next("appended");
+  }
+  for (const client of clients) await client.entriesUpTo(4);
+  assertEquals(await r.host.replica(1n)!.read(kv.count()), 3);
+  // One that ends takes nothing from the others.
+  await r.server.shutdown();
+  for (const client of clients.slice(1)) {
+    client.append(3, packRecords(proposal(kv.put("k", "w"), 2, 9)));
+    await client.next("appended");
+  }
+  for (const server of others) await server.shutdown();
+  await host.stop();
+  await r.stop();
+});
+
+Deno.test("H11 a number that a client of one server proposes with is nobody else's on another", async () => {
+  const options: ServeOptions = {
+    authenticate: ({ headers }) => ({ id: headers.get("authorization")! }),
+  };
+  const r = await run(options);
+  const other = serve(r.host, options);
+  const ann = r.connect();
+  const bob = r.connect({}, other);
+  for (const [token, client] of Object.entries({ ann, bob })) {
+    await client.hello({ token });
+    await client.open();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+  }
+  assertEquals((await ann.next("appended")).refused, []);
+  assertEquals((await bob.next("appended")).refused, [0]);
+  await other.shutdown();
   await r.stop();
 });
 
@@ -223,6 +346,57 @@ Deno.test("H11 serve() answers for its health, hands on what is not its own, and
   assertEquals(wrong.status, 405);
   await wrong.body?.cancel();
   await r.stop();
+});
+
+Deno.test("H5 serve() with a certificate speaks TLS: clients, snapshots and pages of its own origin alike", async () => {
+  const certificate = await makeCertificate();
+  const r = await run({ ...certificate, hostname: "localhost" });
+  assertMatch(r.server.url, /^wss:\/\/localhost:\d+\/sync$/);
+  assertMatch(r.server.httpURL, /^https:\/\/localhost:\d+\/$/);
+  using client = Deno.createHttpClient({ caCerts: [certificate.cert] });
+  const trusting = { client } as unknown as string[];
+  await using logDB = new RemoteLogDB(r.server.url, {
+    connect: (url) => socketTransport(new WebSocket(url, trusting)),
+  });
+  await using host = new NodeHost({ logDB });
+  const replica = await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 2n,
+  });
+  await replica.propose(kv.put("boat", "sampan"));
+  assertEquals(await r.host.replica(1n)!.read(kv.count()), 1);
+
+  // A page that came over plain HTTP can be anybody's; its port is not told.
+  const { origin, port } = new URL(r.server.httpURL);
+  const plain = `http://localhost:${port}`;
+  const url = `${r.server.httpURL}clusters/1/snapshot`;
+  // HTTP/2 has no header that says which host is meant.
+  for (const http2 of [true, false]) {
+    using client = Deno.createHttpClient({
+      caCerts: [certificate.cert],
+      http2,
+    });
+    const answers = await Promise.all([origin, plain].map((origin) => {
+      const init: RequestInit & { client: Deno.HttpClient } = {
+        headers: { origin },
+        client,
+      };
+      return fetch(url, init);
+    }));
+    for (const answer of answers) await answer.body?.cancel();
+    assertEquals(answers.map(({ status }) => status), [200, 403]);
+  }
+  await host.stop();
+  await logDB.close();
+  await r.stop();
+});
+
+Deno.test("H11 serve() with a certificate that is none, or without its key, starts nothing", async () => {
+  const { cert, key } = await makeCertificate();
+  await using host = new NodeHost();
+  assertThrows(() => serve(host, { cert }), TypeError, "key");
+  assertThrows(() => serve(host, { key }), TypeError, "cert");
+  assertThrows(() => serve(host, { cert: "none", key }));
 });
 
 Deno.test("H11 a frame that is text, or far too large, ends its connection and no other", async () => {

@@ -11,13 +11,20 @@ import {
   kv,
   KVStateMachine,
   MemorySnapshotStore,
+  NodeHost,
   type Result,
 } from "../../mod.ts";
-import { ErrProtocol, ErrUnauthenticated } from "../../src/sync/errors.ts";
+import {
+  ErrHookFailed,
+  ErrProtocol,
+  ErrUnauthenticated,
+} from "../../src/sync/errors.ts";
 import { decodeMessage } from "../../src/sync/messages.ts";
 import {
   COMMAND_BYTES_MAX,
   SYNC_BUFFERED_TOTAL_BYTES_MAX,
+  SYNC_CREDIT_BYTES,
+  SYNC_CREDIT_TOTAL_BYTES,
   SYNC_FRAME_BYTES_MAX,
   SYNC_ORIGINS_MAX,
 } from "../../src/limits.ts";
@@ -28,17 +35,27 @@ import {
   RecordCursor,
   unregisterRecord,
 } from "../../src/rsm/record.ts";
-import { epochRecord } from "../../src/log/records.ts";
+import { epochRecord, RecordKind } from "../../src/log/records.ts";
 import { handle } from "../../src/sync/server/http.ts";
-import { checked, rejection, settle, text } from "../nodehost/support.ts";
+import { Pages } from "../../src/sync/server/pages.ts";
+import {
+  checked,
+  never,
+  rejection,
+  settle,
+  text,
+} from "../nodehost/support.ts";
 import {
   claimRecord,
   packRecords,
   proposal,
+  type RawClient,
   registerRecord,
   sessionProposal,
   world,
 } from "./server_support.ts";
+
+const PAGES = new Pages(undefined, undefined);
 
 /** A principal of each token. */
 const byToken = {
@@ -350,6 +367,8 @@ Deno.test(
       authenticate: (request) => {
         const token = request.headers.get("authorization");
         if (token === "Bearer late") throw new Error("Directory is down");
+        if (token === "Bearer never") return never();
+        if (token === "Bearer null") return null as unknown as undefined;
         if (token === "Bearer off") throw new ErrUnauthenticated("Locked out");
         return token === "Bearer good"
           ? { id: "ann", signal: expiry.signal }
@@ -358,6 +377,7 @@ Deno.test(
     });
     const endOf = async (token: string | undefined): Promise<number> => {
       const client = w.connect();
+      client.stepMs = 10;
       client.hello({ token }).catch(() => {});
       return (await client.end()).code;
     };
@@ -365,8 +385,19 @@ Deno.test(
     assertEquals(await endOf("wrong"), 4401);
     assertEquals(await endOf("no\nheader"), 4401);
     assertEquals(await endOf("off"), 4401);
+    assertEquals(await endOf("null"), 4401);
+    assertEquals(w.core.telemetry.counts.hookFailures, 0);
     // Not the token's fault: it may be good.
     assertEquals(await endOf("late"), 1001);
+    assertEquals(await endOf("never"), 1001);
+    const failures = w.log.filter(({ event }) =>
+      event === "authenticate failed"
+    );
+    assertEquals(failures.length, 2);
+    const asks = new Request("http://sync.test/clusters/1/snapshot", {
+      headers: { authorization: "Bearer late" },
+    });
+    assertEquals((await handle(w.core, asks, PAGES)!).status, 503);
     const client = await w.client("good");
     expiry.abort();
     const { code, reason } = await client.end();
@@ -654,6 +685,30 @@ Deno.test(
 );
 
 Deno.test(
+  "H11 a client that sends more messages than it should is cut; as many as it may, time and again, are answered",
+  checked(async () => {
+    const w = await world({ limits: { messagesPerSecond: 100 } });
+    const [good, bad] = [await w.client(), await w.client()];
+    await w.env.advance(1_000);
+    for (let i = 0; i < 5; i++) {
+      for (let n = 0; n < 90; n++) good.send({ type: "ping" });
+      await w.env.advance(1_000);
+    }
+    assertEquals(good.ending, undefined);
+    assertEquals(
+      good.messages.filter(({ type }) => type === "pong").length,
+      450,
+    );
+    for (let n = 0; n < 150; n++) bad.send({ type: "ping" });
+    const { code, reason } = await bad.end();
+    assertEquals(code, 4429);
+    assertMatch(reason, /100 messages a second/);
+    assertEquals(good.ending, undefined);
+    await w.stop();
+  }),
+);
+
+Deno.test(
   "U38 a connection on which nothing is heard is asked, and then closed; one that says nothing of itself too",
   checked(async () => {
     const w = await world();
@@ -777,23 +832,155 @@ Deno.test(
   }),
 );
 
+/** The types of what a client was told and has not asked for. */
+function typesTo(client: RawClient): string[] {
+  return client.messages.map(({ type }) => type);
+}
+
+/** A command that is but text. */
+const word = (what: string): Uint8Array => new TextEncoder().encode(what);
+
+for (
+  const [how, fail] of [
+    ["throws", (): never => {
+      throw new RangeError("Database is down");
+    }],
+    ["rejects", () => Promise.reject(new TypeError("Database is down"))],
+    ["never answers", () => never<undefined>()],
+    ["answers nonsense", () => false as unknown as undefined],
+  ] as const
+) {
+  Deno.test(
+    `U17 validate() that ${how} holds that client's commands from that one on, and nobody else's, until it answers`,
+    checked(async () => {
+      let isBroken = true;
+      const w = await world({
+        ...byToken,
+        limits: { hookMs: 2_000 },
+        config: { nodeID: 1n },
+        validate: (_, cmd) =>
+          isBroken && text(cmd) === "bad" ? fail() : undefined,
+      });
+      const client = await w.client("ann");
+      const other = await w.client("bob");
+      other.read(9, 0);
+      client.append(
+        1,
+        packRecords(
+          ...["a", "b", "bad", "c"].map((name, i) => proposal(word(name), i)),
+        ),
+      );
+      client.append(2, packRecords(proposal(word("d"), 4)));
+      client.stepMs = 10;
+      const { channel, reason } = await client.next("held");
+      assertEquals(channel, 1);
+      assertMatch(reason, /it waits, and is tried again/);
+      other.append(1, packRecords(proposal(word("x"), 1, 8)));
+      await other.next("appended");
+      client.stepMs = 500;
+      await w.env.advance(60_000);
+      const commandsOf = (records: readonly Uint8Array[]): string[] =>
+        records.flatMap((record) => {
+          const cursor = new RecordCursor();
+          cursor.read(record, 0, record.length);
+          const isCommand = cursor.kind === RecordKind.Proposal;
+          return isCommand ? [text(record.subarray(cursor.start))] : [];
+        });
+      const before = await other.entriesUpTo(w.replica.appliedIndex);
+      assertEquals(commandsOf(before).sort().join(" "), "a b x");
+      assertEquals(typesTo(client), [], "It was told more than once");
+      const { hookFailures, refused } = w.core.telemetry.counts;
+      // Tried again and again, but not all the time.
+      assert(hookFailures > 3 && hookFailures < 30, `${hookFailures} times`);
+      assertEquals(refused, 0);
+      const failures = w.log.filter(({ event }) => event === "validate failed");
+      assertEquals(failures.length, hookFailures);
+      assertInstanceOf(failures[0]!.error, ErrHookFailed);
+      assertEquals(failures[0]!.principal, "ann");
+
+      isBroken = false;
+      assertEquals((await client.next("held")).reason, "");
+      assertEquals((await client.next("appended", 1)).refused, []);
+      await client.next("appended", 2);
+      const after = await other.entriesUpTo(
+        w.replica.appliedIndex,
+        w.replica.appliedIndex - 3,
+      );
+      assertEquals(commandsOf(after), ["bad", "c", "d"]);
+      assertEquals(w.core.telemetry.counts.appended, 6);
+      await w.stop();
+    }),
+  );
+}
+
 Deno.test(
-  "R5 validate() that throws fails the append and adds nothing; the client may try again",
+  "U17 authorize() that throws holds what somebody writes, and lets a cluster be opened later",
   checked(async () => {
-    let isBroken = true;
+    const broken = new Set<string>(["read"]);
     const w = await world({
-      validate: () => {
-        if (isBroken) throw new TypeError("Oops");
+      authorize: (_who, _cluster, action) => {
+        if (broken.has(action)) throw new TypeError("Database is down");
+        return true;
+      },
+    });
+    const client = w.connect();
+    await client.hello();
+    client.send({ type: "open", channel: 1, clusterID: 1n, nodeID: 100n });
+    assertEquals((await client.next("refused")).code, 1001);
+    broken.delete("read");
+    await client.open();
+    broken.add("write");
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await client.next("held");
+    assertEquals(w.core.telemetry.counts.hookFailures, 2);
+    assertEquals(
+      w.log.filter(({ event }) => event === "authorize failed").length,
+      2,
+    );
+    broken.delete("write");
+    client.stepMs = 50;
+    assertEquals((await client.next("appended")).refused, []);
+    assertEquals(await w.replica.read(kv.count()), 1);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U17 what is held when its channel is closed, its connection ends or the server stops is not added; whoever can be is told so",
+  checked(async () => {
+    const w = await world({
+      validate: (_, cmd) => {
+        if (text(cmd) === "bad") throw new TypeError("Database is down");
         return undefined;
       },
     });
-    const client = await w.client();
-    const records = packRecords(proposal(kv.put("a", "b")));
-    client.append(1, records);
-    assertEquals((await client.next("failed")).unknown, false);
-    isBroken = false;
-    client.append(2, records);
-    assertEquals((await client.next("appended")).first, 2);
+    const bad = packRecords(proposal(word("bad")), proposal(word("c"), 2));
+    const good = packRecords(proposal(word("d"), 3));
+    const both = packRecords(proposal(word("a")), proposal(word("bad"), 2));
+    const gone = await w.client();
+    gone.append(1, bad);
+    await gone.next("held");
+    gone.transport.close(1000, "");
+    const [closes, stays] = [await w.client(), await w.client()];
+    for (const client of [closes, stays]) {
+      client.append(1, client === closes ? bad : both);
+      client.append(2, good);
+      await client.next("held");
+    }
+    const last = w.replica.appliedIndex;
+    closes.send({ type: "close", channel: 1 });
+    for (const stream of [1, 2]) {
+      assertEquals((await closes.next("failed", stream)).unknown, false);
+    }
+    const stopped = w.core.stop();
+    // Of the first, a part is in the log.
+    assertEquals((await stays.next("failed", 1)).unknown, true);
+    assertEquals((await stays.next("failed", 2)).unknown, false);
+    assertEquals((await stays.end()).code, 1001);
+    await w.env.until(stopped);
+    assert(!w.log.some(({ event }) => event === "drain failed"));
+    await w.env.advance(60_000);
+    assertEquals(w.replica.appliedIndex, last);
     await w.stop();
   }),
 );
@@ -859,6 +1046,100 @@ Deno.test(
 );
 
 Deno.test(
+  "H12 a client that differs is sent a snapshot that has all up to where it did, be the kept one young enough, and each difference after it is told",
+  checked(async () => {
+    const w = await world({
+      host: { snapshots: new MemorySnapshotStore() },
+      config: { hashEntries: 10 },
+    });
+    const put = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) {
+        await w.env.until(w.replica.propose(kv.put(`k${i}`, "v")), 1);
+      }
+    };
+    await put(12);
+    const kept = await w.env.until(w.replica.requestSnapshot(), 1);
+    await put(20);
+    const client = await w.client();
+    const fetched = async (stream: number): Promise<number> => {
+      client.send({ type: "fetch", channel: 1, stream });
+      const { index } = await client.next("snapshot", stream);
+      await client.next("end", stream);
+      return index;
+    };
+    assertEquals(await fetched(1), kept.index);
+    let right = await client.next("checkpoint");
+    while (right.index < 30) right = await client.next("checkpoint");
+    client.send({ ...right, nodeID: 100n, state: 42n });
+    assert(await fetched(2) >= 30);
+    await put(10);
+    const next = await client.next("checkpoint");
+    client.send({ ...next, nodeID: 100n, state: 42n });
+    assert(await fetched(3) >= next.index);
+    assertEquals(w.core.telemetry.counts.diverged, 2);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H12 a client is sent a snapshot that the server's own replica has made, not one it was set up from",
+  checked(async () => {
+    const w = await world({ host: { snapshots: new MemorySnapshotStore() } });
+    const old = new NodeHost({ env: w.env });
+    const config = { clusterID: 2n, nodeID: 9n };
+    const machine = (): KVStateMachine => new KVStateMachine();
+    const before = await w.env.until(old.startCluster(machine, config));
+    await w.env.until(before.propose(kv.put("a", "b")));
+    await w.env.until(w.host.importSnapshot(2n, before.exportSnapshot()), 1);
+    await w.env.until(old.stop(), 10);
+    const replica = await w.env.until(
+      w.host.startCluster(machine, { ...config, nodeID: 1n }),
+    );
+    await w.env.until(replica.propose(kv.put("c", "d")));
+    const client = await w.client();
+    await client.open(2, 2n);
+    client.send({ type: "fetch", channel: 2, stream: 1 });
+    assertEquals((await client.next("snapshot")).nodeID, 1n);
+    await client.next("end");
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H9 an upload whose sender falls silent gives its cluster and its place back",
+  checked(async () => {
+    const w = await world({
+      authorize: () => true,
+      limits: { slowMs: 5_000 },
+    });
+    let isCancelled = false;
+    const silent = new Request("http://sync.test/clusters/2/snapshot", {
+      method: "PUT",
+      body: new ReadableStream({
+        start: (controller): void => controller.enqueue(new Uint8Array(3)),
+        cancel: (): void => {
+          isCancelled = true;
+        },
+      }),
+    });
+    const response = handle(w.core, silent, PAGES)!;
+    await w.env.advance(1_000);
+    assertEquals(w.core.transfers, 1);
+    assertEquals((await w.env.until(response, 500)).status, 408);
+    assertMatch(await (await response).text(), /too slowly/);
+    assert(isCancelled);
+    assertEquals(w.core.transfers, 0);
+    await w.env.until(
+      w.host.startCluster(() => new KVStateMachine(), {
+        clusterID: 2n,
+        nodeID: 1n,
+      }),
+    );
+    await w.stop();
+  }),
+);
+
+Deno.test(
   "H8 a kept snapshot that is damaged ends its transfer, and the next one gets another",
   checked(async () => {
     const snapshots = new MemorySnapshotStore();
@@ -902,6 +1183,52 @@ Deno.test(
 );
 
 Deno.test(
+  "H11 one principal does not take all the places for snapshots, and whoever takes none of one gives its place back",
+  checked(async () => {
+    const w = await world({
+      ...byToken,
+      limits: { slowMs: 5_000, transfers: 4, principalTransfers: 2 },
+    });
+    const value = new Uint8Array(500_000);
+    for (let i = 0; i < 8; i++) {
+      await w.env.until(w.replica.propose(kv.put(`k${i}`, value)), 10);
+    }
+    const fetched = async (token: string): Promise<string> => {
+      const client = await w.client(token);
+      client.isReading = false;
+      client.send({ type: "fetch", channel: 1, stream: 1 });
+      const isOver = (): boolean =>
+        typesTo(client).some((type) => type === "snapshot" || type === "end");
+      await client.until("an answer", isOver);
+      return typesTo(client).find((type) => type !== "checkpoint")!;
+    };
+    const get = (token: string): Promise<Response> =>
+      w.env.until(
+        handle(
+          w.core,
+          new Request("http://sync.test/clusters/1/snapshot", {
+            headers: { authorization: `Bearer ${token}` },
+          }),
+          PAGES,
+        )!,
+        1,
+      );
+    assertEquals(await fetched("evil"), "snapshot");
+    assertEquals(await fetched("evil"), "snapshot");
+    assertEquals(await fetched("evil"), "end");
+    assertEquals((await get("evil")).status, 503);
+    assertEquals(await fetched("victim"), "snapshot");
+    assertEquals(await fetched("other"), "snapshot");
+    assertEquals(await fetched("late"), "end");
+    await w.env.advance(12_000);
+    assertEquals(w.log.filter(({ code }) => code === 4503).length, 4);
+    assertEquals(w.core.transfers, 0);
+    assertEquals(await fetched("evil"), "snapshot");
+    await w.stop();
+  }),
+);
+
+Deno.test(
   "H7 a snapshot that is downloaded and not read is given up, so that the log can be cut",
   checked(async () => {
     const w = await world({ limits: { slowMs: 5_000, transfers: 1 } });
@@ -913,7 +1240,7 @@ Deno.test(
         handle(
           w.core,
           new Request("http://sync.test/clusters/1/snapshot"),
-          undefined,
+          PAGES,
         )!,
         1,
       );
@@ -1318,7 +1645,7 @@ Deno.test(
     }
     const request = new Request("http://sync.test/clusters/2/snapshot");
     const response = await w.env.until(
-      handle(w.core, request, undefined)!,
+      handle(w.core, request, PAGES)!,
       1_000,
     );
     assertEquals(response.status, 200);
@@ -1344,7 +1671,7 @@ Deno.test(
     client.append(1, packRecords(proposal(kv.put("a", "b"))));
     assertEquals((await client.next("appended")).refused, [0]);
     const request = new Request("http://sync.test/clusters/1/snapshot");
-    const response = await w.env.until(handle(w.core, request, undefined)!);
+    const response = await w.env.until(handle(w.core, request, PAGES)!);
     assertEquals(response.status, 403);
     await w.stop();
   }),
@@ -1376,6 +1703,22 @@ Deno.test(
     const max = SYNC_BUFFERED_TOTAL_BYTES_MAX + clients * SYNC_FRAME_BYTES_MAX;
     assert(sum > 0 && sum <= max, `${sum} bytes`);
     for (const end of stuck) end.isStuck = false;
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "U26 what all clients together may send before they are granted more is bounded, however many they are",
+  checked(async () => {
+    const w = await world();
+    const credits: number[] = [];
+    for (let i = 0; i < 40; i++) {
+      credits.push((await w.connect().hello()).credit);
+    }
+    assertEquals(credits[0], SYNC_CREDIT_BYTES);
+    for (const [i, credit] of credits.entries()) {
+      assert(credit * (i + 1) <= SYNC_CREDIT_TOTAL_BYTES, `${credit} for ${i}`);
+    }
     await w.stop();
   }),
 );

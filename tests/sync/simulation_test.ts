@@ -24,6 +24,7 @@ const QUIET: Profile = {
   copies: false,
   fullStores: false,
   powerCuts: false,
+  cutSnapshots: false,
 };
 
 /** Runs a world with each seed. */
@@ -91,6 +92,11 @@ simulate(
 simulate(
   "H7 U25 U29 with the log cut while clients are away, all end equal, and the log stays short",
   () => ({ ...QUIET, compaction: true }),
+);
+
+simulate(
+  "D11 U29 U38 with snapshots cut off on the way and no network for long, each goes on with what it had, and takes one later",
+  () => ({ ...QUIET, compaction: true, cutSnapshots: true }),
 );
 
 simulate(

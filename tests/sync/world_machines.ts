@@ -26,6 +26,7 @@ import {
   bytes,
   ConcurrentJournal,
   Journal,
+  type Manners,
   RegularJournal,
   text,
   violations,
@@ -255,21 +256,22 @@ export async function startLedger(
   kind: (typeof LEDGERS)[number],
   config: ReplicaConfig,
   store: BlockStore,
+  manners: Manners = {},
 ): Promise<Replica> {
   switch (kind) {
     case "fork":
       return await host.startCluster(
-        (c, n) => new ForkLedger({}, c, n),
+        (c, n) => new ForkLedger(manners, c, n),
         config,
       );
     case "plain":
       return await host.startCluster(
-        (c, n) => new PlainLedger({}, c, n),
+        (c, n) => new PlainLedger(manners, c, n),
         config,
       );
     case "concurrent":
       return await host.startConcurrentCluster(
-        (c, n) => new ConcurrentLedger({}, c, n),
+        (c, n) => new ConcurrentLedger(manners, c, n),
         config,
       );
     case "disk":

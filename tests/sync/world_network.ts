@@ -33,6 +33,8 @@ export class NetworkEnd implements Transport {
   bufferedBytesMax = 0;
   readonly #env: Env;
   readonly #delay: () => number;
+  /** Called with each frame that has arrived here. */
+  onFrame: ((frame: Uint8Array) => void) | undefined;
   #listener: TransportListener | undefined;
   #sent: (Uint8Array | { code: number; reason: string })[] = [];
   /** When the last of what was sent arrives. */
@@ -77,6 +79,7 @@ export class NetworkEnd implements Transport {
     this.bufferedBytes -= what.length;
     if (!other.isOver && !other.#isClosing) {
       other.#listener?.frame(what.slice());
+      other.onFrame?.(what);
     }
   }
 

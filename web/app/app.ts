@@ -11,6 +11,7 @@
 import {
   type HostEvent,
   type KVRow,
+  KVStateMachine,
   NodeHost,
   type Replica,
   type Submission,
@@ -168,7 +169,12 @@ async function start(): Promise<void> {
   });
   const replica = await host.startOnDiskCluster(
     () => new IndexedDBKVStateMachine("sampan-state"),
-    { clusterID: CLUSTER, nodeID: deviceID(), hashEntries: 64 },
+    {
+      clusterID: CLUSTER,
+      nodeID: deviceID(),
+      hashEntries: 64,
+      replayMachine: () => new KVStateMachine(),
+    },
   );
 
   const submit = (cmd: Uint8Array): void => {

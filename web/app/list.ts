@@ -7,12 +7,13 @@
  * @module
  */
 
-import { kv, type KVRow } from "../../mod.ts";
+import { kv, type KVRow, KVStateMachine } from "../../mod.ts";
 
 /** The longest text an item may have, in characters; longer ones are refused by the server. */
 export const TEXT_LENGTH_MAX: number = 120;
 
 const PREFIX = "item/";
+const KEY_LENGTH_MAX = 64;
 
 /** One thing on the list. */
 export interface Item {
@@ -46,19 +47,41 @@ export const ALL: ReturnType<typeof kv.range> = kv.range({
   end: "item0",
 });
 
-/** The items of an answer. */
+/** The items of an answer; what is none is left out. */
 export function itemsOf(rows: readonly KVRow[]): Item[] {
-  const decoder = new TextDecoder();
-  return rows.map(({ key, value }) => ({
-    key: decoder.decode(key),
-    ...JSON.parse(decoder.decode(value)) as { text: string; done: boolean },
-  }));
+  return rows.flatMap((row) => itemOf(row) ?? []);
 }
 
-/** Why the server refuses a command, if it does. */
+function itemOf(row: KVRow): Item | undefined {
+  const decoder = new TextDecoder();
+  try {
+    const key = decoder.decode(row.key);
+    const { text, done } = JSON.parse(decoder.decode(row.value));
+    return typeof text === "string" && typeof done === "boolean"
+      ? { key, text, done }
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Why the server refuses a command, if it does: what is in the log, every page has to show. */
 export function refusalOf(cmd: Uint8Array): string | undefined {
-  // The text of a put is all but its key and a few bytes around it.
-  return cmd.length > TEXT_LENGTH_MAX + 100
+  const machine = new KVStateMachine();
+  machine.update(cmd);
+  const [item] = itemsOf(machine.lookup(kv.range()) as KVRow[]);
+  // What comes out as it went in is what a page has made, and nothing else.
+  const isWrite = item !== undefined && isSame(write(item), cmd);
+  const key = isWrite ? item.key : new TextDecoder().decode(cmd.subarray(2));
+  if (
+    !key.startsWith(PREFIX) || key.length > KEY_LENGTH_MAX ||
+    !isWrite && !isSame(kv.delete(key), cmd)
+  ) return "This is no edit of the list";
+  return isWrite && [...item.text].length > TEXT_LENGTH_MAX
     ? `An item may have at most ${TEXT_LENGTH_MAX} letters`
     : undefined;
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -267,9 +267,11 @@ export class PackedStore {
     const store = this.#store;
     const headKey = `${this.#prefix}head`;
     const baseKey = `${this.#prefix}base`;
-    const pageKeys = store.keys(...this.#range("page"));
-    const [head, base] = await store.get([headKey, baseKey]);
-    const pages = await pageKeys;
+    // Both at once, and seen to fail both: a store that is locked refuses each.
+    const [pages, [head, base]] = await Promise.all([
+      store.keys(...this.#range("page")),
+      store.get([headKey, baseKey]),
+    ]);
     const [logStart, logEnd] = this.#range("log");
     if (!head && !base && pages.length === 0) {
       const logs = await store.keys(logStart, logEnd, { limit: 1 });
@@ -392,7 +394,8 @@ export class PackedStore {
   }
 
   /**
-   * Brings pages into memory. They stay there until something else is loaded.
+   * Brings pages into memory. When that is done all of them are there, and stay
+   * until something else is loaded.
    *
    * @throws ErrStoreCorrupted if a block is missing or damaged
    */
@@ -412,7 +415,16 @@ export class PackedStore {
       waits.push(own);
     }
     if (waits.length === 0) return;
-    return Promise.all(waits).then(() => {});
+    // What is loaded meanwhile must not take the place of those that are there: a
+    // step that needs more than memory may take would never have all of them.
+    const held = [...slots];
+    for (const slot of held) slot.holds++;
+    return Promise.all(waits).then(() => {}).finally(() => {
+      for (const slot of held) {
+        slot.holds--;
+        slot.used = this.table.tick;
+      }
+    });
   }
 
   #read(slots: readonly Slot[]): MaybePromise<void> {
@@ -631,6 +643,7 @@ export class PackedStore {
 
   /** Throws what the last write has failed with. */
   #report(): void {
+    if (this.#broken) throw this.#broken.error;
     if (this.#failed) throw this.#failed.error;
   }
 
@@ -669,7 +682,15 @@ export class PackedStore {
       }
       // A step has begun while pages were read; its end comes back to this.
       if (this.#open || this.#broken) return;
-      this.#launch(this.#build(slots, durability));
+      let job: Job;
+      try {
+        job = this.#build(slots, durability);
+      } catch (error) {
+        // Half of it is made: it cannot be made again.
+        this.#broken ??= { error };
+        return;
+      }
+      this.#launch(job);
     };
     const fail = (error: unknown): void => {
       this.#writing = undefined;
@@ -927,10 +948,7 @@ export class PackedStore {
         return refs;
       },
       swap: (spaces, meta, swapped) => this.#swap(first, spaces, meta, swapped),
-      abort: async (): Promise<void> => {
-        const range = [this.#key(first), this.#key(this.#nextID)] as const;
-        await this.#store.write({ deleteRanges: [range] }, "relaxed");
-      },
+      abort: () => this.#clear(this.#key(first), this.#key(this.#nextID)),
     });
   }
 
@@ -954,8 +972,6 @@ export class PackedStore {
     this.#records = [];
     this.#putHead(put, meta, this.#durability);
     const deleteRanges = [this.#range("log")];
-    const shared = table.oldest < Infinity;
-    if (!shared) deleteRanges.push([this.#key(0), this.#key(first)]);
     try {
       await this.#store.write({ put, deleteRanges }, this.#durability);
     } catch (error) {
@@ -967,11 +983,11 @@ export class PackedStore {
       this.#records = records;
       throw error;
     }
-    if (shared) { for (const { id } of old.refs()) this.#discard(id); }
-    else this.#garbage = [];
+    // Pages that were written ahead, too.
+    for (const { ref } of this.#installs.splice(0)) this.#discard(ref.id);
+    for (const { id } of old.refs()) this.#discard(id);
     this.#born = true;
     this.#logBytes = 0;
-    this.#installs = [];
     this.#failed = undefined;
     this.#touched = false;
     this.#unsynced = true;
@@ -979,6 +995,20 @@ export class PackedStore {
     table.reset(directory.spaces);
     table.settle();
     swapped();
+    // Not before: whoever asked while that was written reads the old pages.
+    if (table.oldest < Infinity) return;
+    if (await this.#clear(this.#key(0), this.#key(first))) this.#garbage = [];
+  }
+
+  /** Deletes pages that nobody needs; whether it did. */
+  async #clear(from: string, to: string): Promise<boolean> {
+    try {
+      await this.#store.write({ deleteRanges: [[from, to]] }, "relaxed");
+      return true;
+    } catch {
+      // They are in nobody's way, and deleted later, when the store is opened at the latest.
+      return false;
+    }
   }
 }
 
@@ -990,7 +1020,7 @@ interface RebuildInit {
     meta: Uint8Array,
     swapped: () => void,
   ) => Promise<void>;
-  readonly abort: () => Promise<void>;
+  readonly abort: () => Promise<unknown>;
 }
 
 /** Another state of a packed store, built beside the present one from rows in order of their keys. */
@@ -1047,6 +1077,6 @@ export class Rebuild {
 
   /** Gives it up: what was written of it is deleted, now or when the store is opened next. */
   async abort(): Promise<void> {
-    await this.#init.abort().catch(() => {});
+    await this.#init.abort();
   }
 }

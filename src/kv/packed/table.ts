@@ -60,6 +60,8 @@ export interface Slot {
   used: number;
   /** The reading of its block that is under way. */
   loading: Promise<void> | undefined;
+  /** How many wait for it and others, and need all of them in memory. */
+  holds: number;
   /** Whether it is a slot no more. */
   gone: boolean;
 }
@@ -153,6 +155,7 @@ export class Table {
       since,
       used: this.tick,
       loading: undefined,
+      holds: 0,
       gone: false,
     };
     if (content.leaf) this.#warm.add(slot);
@@ -397,8 +400,8 @@ export class Table {
 
   /** Lets pages that are in blocks go, those first that were not used for longest, until the memory is no more than this. */
   evict(bytes: number): void {
-    const candidates = [...this.#warm].filter(({ content, used }) =>
-      content.ref?.written && used !== this.tick
+    const candidates = [...this.#warm].filter(({ content, used, holds }) =>
+      content.ref?.written && used !== this.tick && holds === 0
     ).sort((a, b) => a.used - b.used);
     for (const slot of candidates) {
       if (this.memory <= bytes) return;

@@ -26,6 +26,7 @@ import {
   type Entries,
   type Failed,
   type Hashes,
+  type Held,
   type Index,
   isData,
   type Message,
@@ -52,7 +53,7 @@ export type StreamMessage =
   | Chunk;
 
 /** A message that belongs to a channel. */
-export type ChannelMessage = Opened | Refused | CheckpointAt;
+export type ChannelMessage = Opened | Refused | Held | CheckpointAt;
 
 /** Takes the messages of a stream; `size` is what a data frame counts for, to be released by whoever keeps it. */
 export type StreamListener = (message: StreamMessage, size: number) => void;
@@ -235,6 +236,7 @@ export class Connection {
     switch (message.type) {
       case "opened":
       case "refused":
+      case "held":
       case "checkpoint":
         return listener.channel(message);
       case "entries":

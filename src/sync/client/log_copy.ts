@@ -11,7 +11,14 @@
  * @module
  */
 
-import { LOG_EPOCHS_MAX, SYNC_COPY_BLOCK_BYTES } from "../../limits.ts";
+import { copyOf } from "../../bytes.ts";
+import {
+  LOG_EPOCHS_MAX,
+  SYNC_COPY_BLOCK_BYTES,
+  SYNC_COPY_BLOCK_COST_BYTES,
+  SYNC_COPY_BYTES_MAX,
+  SYNC_COPY_SNAPSHOT_BYTES,
+} from "../../limits.ts";
 import {
   type BlockName,
   blockName,
@@ -25,6 +32,7 @@ import { ErrDiverged } from "../../log/errors.ts";
 import type { EpochMark, LogBatch } from "../../log/log.ts";
 import { batchAfter, lastOf } from "../../log/records.ts";
 import { isPromise } from "../../promises.ts";
+import { ErrCopyFull } from "../errors.ts";
 import { ErrStoreCorrupted } from "../../store/errors.ts";
 import type { Block, BlockStore, Changes } from "../../store/store.ts";
 import { epochsIn } from "./epochs.ts";
@@ -53,6 +61,11 @@ export interface CopyReader {
   close(): void;
 }
 
+/** What a batch counts for, in bytes: its records and their lengths. */
+function sizeOf({ records: { bytes, ends } }: LogBatch): number {
+  return bytes.length + ends.length;
+}
+
 /** The copy of the log of one cluster. */
 export class LogCopy {
   readonly #store: BlockStore;
@@ -72,6 +85,13 @@ export class LogCopy {
     bytes: 0,
   };
   #pending: Pending[] = [];
+  /** What it counts for, in bytes. */
+  #bytes = 0;
+  /** What has come since a snapshot was wanted last, in bytes. */
+  #bytesSince = 0;
+  #snapshotFrom = 0;
+  /** Whether what comes is not kept any more, for there is too much already. */
+  #isFull = false;
   /** Whether all that is in the store is to go with the next write. */
   #isAnew = false;
   #isMetaDirty = false;
@@ -114,6 +134,11 @@ export class LogCopy {
   /** What is wrong with it, if something is: it was damaged, or is not written any more. */
   get error(): unknown {
     return this.#error;
+  }
+
+  /** The index from which on a snapshot is wanted, for it to be cut; 0 for none. */
+  get snapshotFrom(): number {
+    return this.#snapshotFrom;
   }
 
   /** Whether it has all that comes after `after`, as far as it goes. */
@@ -164,6 +189,8 @@ export class LogCopy {
         }
         this.#stored.push(block);
         last = block.first + block.count - 1;
+        this.#bytes += SYNC_COPY_BLOCK_COST_BYTES + block.size;
+        this.#count(SYNC_COPY_BLOCK_COST_BYTES + block.size, last);
       }
       from = keys.length < NAMES_MAX ? "" : `${keys.at(-1)}~`;
     }
@@ -181,11 +208,30 @@ export class LogCopy {
     const next = this.has(batch.follows) && batch.first <= this.#last
       ? batchAfter(batch, this.#last)
       : batch;
+    const size = sizeOf(next);
+    this.#count(size, last);
+    if (this.#isFull) return done();
     if (next.follows !== this.#last) this.#restart(next.follows, mark);
+    else if (this.#bytes + size > SYNC_COPY_BYTES_MAX) {
+      this.#isFull = true;
+      this.#error = new ErrCopyFull(
+        `Copy of the log ends at ${this.#last}: it has ${this.#bytes} bytes`,
+      );
+      return done();
+    }
+    this.#bytes += size;
     this.#last = last;
     this.#note(next);
     this.#pending.push({ batch: next, done });
     this.#write();
+  }
+
+  /** So much more has come up to `last`. */
+  #count(size: number, last: number): void {
+    this.#bytesSince += size;
+    if (this.#bytesSince < SYNC_COPY_SNAPSHOT_BYTES) return;
+    this.#bytesSince = 0;
+    this.#snapshotFrom = last;
   }
 
   #note(batch: LogBatch): void {
@@ -200,6 +246,7 @@ export class LogCopy {
     this.#marks = mark === undefined ? [] : [mark];
     this.#stored = [];
     this.#tail = { block: undefined, batches: [], bytes: 0 };
+    this.#bytes = 0;
     for (const { done } of this.#pending.splice(0)) done();
     this.#isAnew = this.#isMetaDirty = true;
   }
@@ -264,8 +311,11 @@ export class LogCopy {
         this.#stored.push(this.#tail.block!);
         this.#tail = { block: undefined, batches: [], bytes: 0 };
       }
+      if (this.#tail.batches.length === 0) {
+        this.#bytes += SYNC_COPY_BLOCK_COST_BYTES;
+      }
       this.#tail.batches.push(batch);
-      this.#tail.bytes += batch.records.bytes.length;
+      this.#tail.bytes += sizeOf(batch);
     }
     seal();
     if (this.#isMetaDirty) put.push(this.#meta());
@@ -287,10 +337,11 @@ export class LogCopy {
   #blockOf(batches: readonly LogBatch[]): Stored {
     const { follows, first } = batches[0]!;
     const count = lastOf(batches.at(-1)!) - first + 1;
-    // The size says nothing here that the checksum does not.
-    const name = blockName({ first, count, size: 0 });
+    // What it counts for when it is opened again.
+    const size = this.#tail.bytes;
+    const name = blockName({ first, count, size });
     const key = `${this.#prefix}${name}-${follows.toString(16)}`;
-    return { key, follows, first, count, size: 0 };
+    return { key, follows, first, count, size };
   }
 
   /** Reads what comes after `after`, which it has, up to the last it has now. */
@@ -328,7 +379,7 @@ export class LogCopy {
       return [...this.#tail.batches, ...this.#pending.map((p) => p.batch)]
         .map((batch) => {
           const { bytes, ends } = batch.records;
-          return { ...batch, records: { bytes: bytes.slice(), ends } };
+          return { ...batch, records: { bytes: copyOf(bytes), ends } };
         });
     }
     await this.settled();
@@ -365,7 +416,15 @@ export class LogCopy {
       if (first + records - 1 > upTo) break;
       count++;
     }
+    if (this.#isFull && upTo >= this.#last) {
+      // A snapshot has all of it, and what comes next begins it anew.
+      this.#isFull = false;
+      this.#error = undefined;
+    }
     if (count === 0 || this.#isBroken) return;
+    for (const { size } of this.#stored.slice(0, count)) {
+      this.#bytes -= SYNC_COPY_BLOCK_COST_BYTES + size;
+    }
     const { first, count: records, key } = this.#stored[count - 1]!;
     this.#base = first + records - 1;
     this.#stored = this.#stored.slice(count);

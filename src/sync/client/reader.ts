@@ -7,6 +7,7 @@
  * @module
  */
 
+import { copyOf } from "../../bytes.ts";
 import {
   ErrClusterClosed,
   ErrCompacted,
@@ -66,6 +67,8 @@ export class RemoteReader implements LogReader, Holder {
   readonly #parts: ReaderParts;
   /** Where whoever reads stands. */
   #given: Place;
+  /** What it has applied, if whoever reads says so. */
+  #applied: number | undefined;
   /** Where what was received ends. */
   #received: Place;
   #queue: Received[] = [];
@@ -110,9 +113,14 @@ export class RemoteReader implements LogReader, Holder {
     return this.#received.index;
   }
 
-  /** Whether all was handed on that the server had when this connection began. */
+  /** Whether all was handed on, and applied if that is told, that the server had when this connection began. */
   get isLive(): boolean {
-    return this.#given.index >= this.#target;
+    return (this.#applied ?? this.#given.index) >= this.#target;
+  }
+
+  applied(index: number): void {
+    this.#applied = index;
+    if (this.isLive) this.#parts.progress(this, 0);
   }
 
   /** What was received and not handed on, in bytes. */
@@ -333,5 +341,5 @@ function batchOf(
 /** A machine that writes into its commands must not change what is kept. */
 function owned(batch: LogBatch): LogBatch {
   const { bytes, ends } = batch.records;
-  return { ...batch, records: { bytes: bytes.slice(), ends } };
+  return { ...batch, records: { bytes: copyOf(bytes), ends } };
 }

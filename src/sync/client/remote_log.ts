@@ -74,6 +74,8 @@ export class RemoteLog implements Log, Channel {
   #isOpen = false;
   /** Why the server does not open it. */
   #refusal: Error | undefined;
+  /** Why what was appended waits on the server. */
+  #held: Error | undefined;
   #refusedAt = 0;
   #cancelReopen: (() => void) | undefined;
   #last = 0;
@@ -114,6 +116,11 @@ export class RemoteLog implements Log, Channel {
     link.join(channel, this);
   }
 
+  /** Where its copy begins to be too long. */
+  get snapshotFrom(): number {
+    return this.#parts.copy?.snapshotFrom ?? 0;
+  }
+
   /** The replica it is open for. */
   get nodeID(): bigint {
     return this.#parts.nodeID;
@@ -132,7 +139,7 @@ export class RemoteLog implements Log, Channel {
       received = Math.max(received, reader.received);
     }
     const snapshot = this.#snapshot;
-    const error = this.#refusal ?? copy?.error;
+    const error = this.#refusal ?? this.#held ?? copy?.error;
     return {
       clusterID,
       nodeID,
@@ -143,11 +150,14 @@ export class RemoteLog implements Log, Channel {
     };
   }
 
-  /** Whether its readers have handed on all that was there when the connection began; true for one that is forbidden, which waits for nothing. */
+  /**
+   * Whether its readers have handed on all that was there when the connection
+   * began: there is none before the state is at hand, nor while a snapshot takes
+   * its place. True for one that is forbidden, which waits for nothing.
+   */
   get isLive(): boolean {
     if (!this.#isOpen) return this.#refusal instanceof ErrForbidden;
-    // Who takes a snapshot reads nothing meanwhile.
-    if (this.#snapshot !== undefined) return false;
+    if (this.#snapshot !== undefined || this.#readers.size === 0) return false;
     for (const reader of this.#readers) if (!reader.isLive) return false;
     return true;
   }
@@ -181,6 +191,11 @@ export class RemoteLog implements Log, Channel {
         return this.#onOpened(message);
       case "refused":
         return this.#onRefused(message);
+      case "held":
+        this.#held = message.reason === ""
+          ? undefined
+          : new ErrRemote(message.reason);
+        return this.#parts.changed();
       case "checkpoint":
         return this.checkpoints.received(message);
     }
@@ -231,6 +246,7 @@ export class RemoteLog implements Log, Channel {
   /** The log is not open any more. */
   #shut(error: ErrConnectionLost): void {
     this.#isOpen = false;
+    this.#held = undefined;
     for (const reader of [...this.#readers]) reader.disconnected();
     this.#asks.lost();
     this.snapshots.lost(error);
@@ -372,7 +388,7 @@ export class RemoteLog implements Log, Channel {
       this.#cancelReopen?.();
       for (const reader of [...this.#readers]) reader.end(closed);
       for (const release of [...this.#retentions]) release();
-      this.snapshots.lost(closed);
+      this.snapshots.close(closed);
       this.#asks.fail(closed);
       this.#appends.fail(closed, true);
       this.#connection?.send({ type: "close", channel: this.#channel });

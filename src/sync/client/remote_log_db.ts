@@ -30,6 +30,10 @@ export interface RemoteLogOptions {
    * Where what comes is kept too, so that machines in memory start with no
    * network from their last snapshot and what came after it. A function makes a
    * store that is closed with the logs. On-disk machines need none.
+   *
+   * It is bounded: where snapshots outlive the host, one is taken when the copy
+   * gets long, also without `snapshotEntries`, and lets it be cut; else it keeps
+   * what it has and nothing more, and its status says so (`ErrCopyFull`).
    */
   readonly copy?: BlockStore | (() => BlockStore) | undefined;
   /** Begins a connection; a WebSocket by default. */

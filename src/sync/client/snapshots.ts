@@ -87,8 +87,13 @@ export class RemoteSnapshots implements SnapshotSource {
     return fetch.open();
   }
 
-  /** The connection is lost, or the log closed. */
+  /** The connection is lost: what has come whole is good all the same. */
   lost(error: unknown): void {
+    for (const fetch of [...this.#active]) fetch.lost(error);
+  }
+
+  /** The log is closed. */
+  close(error: unknown): void {
     for (const fetch of [...this.#active]) fetch.end(error);
     this.#offered = undefined;
   }
@@ -241,6 +246,11 @@ class Fetch implements Holder {
       },
       cancel: (reason) => this.end(reason),
     }, { highWaterMark: 0 });
+  }
+
+  /** The connection is lost. */
+  lost(error: unknown): void {
+    if (!this.#isDone) this.end(error);
   }
 
   /** Ends it, also on the server. */

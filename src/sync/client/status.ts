@@ -12,8 +12,9 @@ import { SYNC_PROGRESS_MS } from "../../limits.ts";
 /**
  * Where a client stands. `offline`: there is no connection, another attempt is
  * to come. `connecting`: one is under way. `catching up`: there is a connection,
- * and more on the server than was handed to the replicas. `live`: all that was on
- * the server when the connection began was handed on, and what comes is at once.
+ * and more on the server than the replicas have applied, or a snapshot to be
+ * taken first. `live`: all that was on the server when the connection began is
+ * applied, and what comes is at once.
  * `needs-auth`: the server does not know who this is; everything waits for a
  * token that it takes (U34).
  */
@@ -36,7 +37,7 @@ export interface ClusterProgress {
   readonly last: number;
   /** A snapshot that is being received, in bytes; its `size` is 0 if nobody knows it. */
   readonly snapshot?: { readonly received: number; readonly size: number };
-  /** Why the server does not open the log, or its copy is not kept, if that is so. */
+  /** Why the server does not open the log, or cannot judge now what was sent, which waits there (an `ErrRemote`), or its copy is not kept (an `ErrCopyFull`, say), if that is so. */
   readonly error?: unknown;
 }
 
@@ -108,7 +109,8 @@ export class Watchers {
     const status = this.#status();
     for (const listener of [...this.#listeners]) {
       try {
-        listener(status);
+        // Not one that has left while others were told.
+        if (this.#listeners.has(listener)) listener(status);
       } catch {
         // Whoever listens must not change what happens.
       }

@@ -6,17 +6,48 @@
  * @module
  */
 
-import { ErrUnknownOutcome } from "../../log/errors.ts";
+import {
+  ErrClusterClosed,
+  ErrUnknownOutcome,
+  type Refusal,
+} from "../../log/errors.ts";
 import type { Checkpoint, Records, Retention } from "../../log/log.ts";
 import { Checkpoints } from "../../nodehost/checkpoints.ts";
-import { isPromise } from "../../promises.ts";
+import { Backoff, sleep } from "../../nodehost/waiting.ts";
+import { chain, isPromise } from "../../promises.ts";
 import { ErrUnauthenticated } from "../errors.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
-import { SYNC_RETENTION_MS_MAX } from "../../limits.ts";
+import {
+  SYNC_HELD_LAST_MS,
+  SYNC_RETENTION_MS_MAX,
+  SYNC_RETRY_FIRST_MS,
+} from "../../limits.ts";
 import type { Append, CheckpointAt } from "../messages.ts";
 import { Gate, type Verdict } from "./gate.ts";
 import type { Hub, HubUser } from "./hub.ts";
 import type { Peer } from "./peer.ts";
+
+/** What a client is told while what it has sent waits. */
+const HELD = "Server cannot judge a command now: it waits, and is tried again";
+
+/** An append that was not answered. */
+interface Work {
+  readonly message: Append;
+  readonly records: Records;
+  /** What it takes of the client's credit. */
+  readonly frameBytes: number;
+  /** When it came. */
+  readonly begun: number;
+  /** The first record that is not judged. */
+  first: number;
+  /** What of it was given to the log, and where that is in it. */
+  readonly parts: MaybePromise<number>[];
+  /** Parts that are not in the log after all. */
+  lost: number;
+  /** Records that were given to it. */
+  added: number;
+  readonly refusals: Refusal[];
+}
 
 /** A cluster that a client has open. */
 export class Channel implements HubUser {
@@ -33,6 +64,10 @@ export class Channel implements HubUser {
   #judging: Promise<void> | undefined;
   #retention: Retention | undefined;
   #retainedAt = 0;
+  #wrongAt = 0;
+  readonly #ended = new AbortController();
+  /** Whether some append is not judged any more: those behind it are not either. */
+  #isGivenUp = false;
   #isClosed = false;
 
   /** A channel for the client's replica `nodeID`. */
@@ -42,7 +77,7 @@ export class Channel implements HubUser {
     this.hub = hub;
     this.#nodeID = nodeID;
     hub.users.add(this);
-    const { authorize, validate } = peer.core.options;
+    const { hooks, options: { authorize, validate } } = peer.core;
     const { principal, owner } = peer.who;
     const { clusterID } = hub;
     this.#gate = new Gate({
@@ -50,10 +85,13 @@ export class Channel implements HubUser {
       commandBytes: peer.core.limits.commandBytes,
       standing: (session) => hub.standing(session),
       owns: (origin) => hub.owns(origin, owner),
-      mayWrite: authorize && (() => authorize(principal, clusterID, "write")),
-      validate: validate && ((cmd) => validate(principal, cmd, clusterID)),
+      mayWrite: authorize &&
+        (() => hooks.authorize(principal, clusterID, "write")),
+      validate: validate &&
+        ((cmd) => hooks.validate(principal, cmd, clusterID)),
     });
     this.#checkpoints = new Checkpoints((error) => {
+      this.#wrongAt = Math.max(this.#wrongAt, error.upTo!);
       peer.counts.diverged++;
       peer.log("error", "client diverged", { clusterID, error });
     });
@@ -90,6 +128,16 @@ export class Channel implements HubUser {
     this.#checkpoints.other({ nodeID, index, state, sessions });
   }
 
+  /**
+   * The index up to which a snapshot has to reach: with an older one, the client
+   * would do again what has parted it from the server, and be wrong again (H12).
+   */
+  leastSnapshot(): number {
+    // Whether the one it takes helps is to be known, too.
+    this.#checkpoints.again();
+    return this.#wrongAt;
+  }
+
   /** Keeps the log for a client that takes a snapshot, until it reads on (H7). */
   retain(retention: Retention): void {
     this.#retention?.release();
@@ -110,88 +158,141 @@ export class Channel implements HubUser {
 
   /** Adds to the log what the gate lets through, after the appends before it. */
   append(message: Append, records: Records, frameBytes: number): void {
-    const begun = this.#peer.core.env.now();
-    const run = (): MaybePromise<void> => {
-      let verdict: MaybePromise<Verdict>;
-      try {
-        verdict = this.#gate.judge(records);
-      } catch (error) {
-        return this.#fail(message, frameBytes, error);
-      }
-      if (!isPromise(verdict)) {
-        return this.#commit(message, verdict, frameBytes, begun);
-      }
-      return verdict.then(
-        (verdict) => this.#commit(message, verdict, frameBytes, begun),
-        (error) => this.#fail(message, frameBytes, error),
-      );
+    const work: Work = {
+      message,
+      records,
+      frameBytes,
+      begun: this.#peer.core.env.now(),
+      first: 0,
+      parts: [],
+      lost: 0,
+      added: 0,
+      refusals: [],
     };
-    const done = this.#judging === undefined ? run() : this.#judging.then(run);
+    const done = this.#judging === undefined
+      ? this.#run(work)
+      : this.#judging.then(() => this.#run(work));
     if (!isPromise(done)) return;
     const judging = this.#judging = done.then(() => {
       if (this.#judging === judging) this.#judging = undefined;
     });
   }
 
-  #commit(
-    message: Append,
-    verdict: Verdict,
-    frameBytes: number,
-    begun: number,
-  ): void {
-    const peer = this.#peer;
-    const { parts, refusals, refused } = verdict;
-    const count = message.lengths.length;
-    // It may have waited for the verdict for long.
-    if (peer.who.principal.signal?.aborted) {
-      const over = new ErrUnauthenticated("Token is not good any more");
-      return this.#fail(message, frameBytes, over);
+  #run(work: Work): MaybePromise<void> {
+    const fail = (error: unknown): void => this.#fail(work, error);
+    try {
+      const done = chain(
+        this.#judge(work),
+        (verdict) => this.#take(work, verdict),
+      );
+      return isPromise(done) ? done.catch(fail) : undefined;
+    } catch (error) {
+      fail(error);
     }
-    peer.counts.refused += refused;
+  }
+
+  #judge({ records, first }: Work): MaybePromise<Verdict> {
+    // What was to be before it is not in the log: nor is it to be.
+    if (this.#isGivenUp) throw this.#ended.signal.reason;
+    return this.#gate.judge(records, first);
+  }
+
+  #take(work: Work, verdict: Verdict): MaybePromise<void> {
+    this.#commit(work, verdict);
+    if (verdict.held !== undefined) return this.#hold(work, verdict.held);
+    this.#answer(work);
+  }
+
+  /** Judges again what could not be judged, until it can: what is behind it waits meanwhile, and nobody else does (U17). */
+  async #hold(work: Work, held: Verdict["held"]): Promise<void> {
+    const { number: channel, clusterID } = this;
+    const { core: { env } } = this.#peer;
+    const { signal } = this.#ended;
+    const backoff = new Backoff(env, SYNC_RETRY_FIRST_MS, SYNC_HELD_LAST_MS);
+    this.#peer.send({ type: "held", channel, reason: HELD });
+    try {
+      // What has come before it is to be there before anything behind it is.
+      await Promise.all(work.parts);
+      while (held !== undefined) {
+        const { at, error } = held;
+        work.first = at;
+        this.#peer.log("error", `${error.hook} failed`, { clusterID, error });
+        await sleep(env, backoff.next(), signal);
+        const verdict = await this.#judge(work);
+        this.#commit(work, verdict);
+        // It was another one.
+        if (verdict.held !== undefined && verdict.held.at > at) backoff.reset();
+        held = verdict.held;
+      }
+    } catch (error) {
+      this.#isGivenUp ||= signal.aborted;
+      throw error;
+    } finally {
+      if (!this.#isClosed) {
+        this.#peer.send({ type: "held", channel, reason: "" });
+      }
+    }
+    this.#answer(work);
+  }
+
+  /** Gives the log what the gate has let through. */
+  #commit(work: Work, { parts, refusals, refused }: Verdict): void {
+    const { who: { principal }, counts } = this.#peer;
+    // It may have waited for the verdict for long.
+    if (principal.signal?.aborted) {
+      throw new ErrUnauthenticated("Token is not good any more");
+    }
+    counts.refused += refused;
+    work.refusals.push(...refusals);
+    for (const part of parts) {
+      const appended = this.hub.log.append(part);
+      if (isPromise(appended)) appended.catch(() => work.lost++);
+      work.parts.push(appended);
+      work.added += part.ends.length;
+    }
+  }
+
+  /** Answers once all is in the log. */
+  #answer(work: Work): void {
+    const { message: { stream, lengths }, parts, refusals } = work;
     const answer = (first: number): void => {
-      for (const { ends } of parts) peer.counts.appended += ends.length;
-      peer.core.telemetry.appendTook(peer.core.env.now() - begun);
-      peer.answer(message.stream, {
+      const peer = this.#peer;
+      peer.counts.appended += work.added;
+      peer.core.telemetry.appendTook(peer.core.env.now() - work.begun);
+      peer.answer(stream, {
         type: "appended",
-        stream: message.stream,
+        stream,
         first,
         refused: refusals.map(({ at }) => at),
         reasons: refusals.map(({ reason }) => reason),
       });
-      peer.consumed(frameBytes, count);
+      peer.consumed(work.frameBytes, lengths.length);
     };
-    const [head, ...others] = parts;
-    if (head === undefined) return answer(0);
-    const failed = (error: unknown): void =>
-      this.#fail(message, frameBytes, error);
-    const { log } = this.hub;
-    try {
-      const appended = log.append(head);
-      if (others.length === 0) {
-        if (!isPromise(appended)) return answer(appended);
-        return void appended.then(answer, failed);
-      }
-      const all = [appended, ...others.map((part) => log.append(part))];
-      Promise.all(all).then(([first]) => answer(first!), (cause) => {
-        failed(
-          new ErrUnknownOutcome("Some of it may be in the log", { cause }),
-        );
-      });
-    } catch (error) {
-      failed(error);
-    }
+    const [first = 0, ...others] = parts;
+    if (others.length === 0 && !isPromise(first)) return answer(first);
+    Promise.all(parts).then(([first]) => answer(first!))
+      .catch((error) => this.#fail(work, error));
   }
 
-  #fail({ stream, lengths }: Append, frameBytes: number, error: unknown): void {
+  #fail(work: Work, error: unknown): void {
+    const { message: { stream, lengths }, parts, lost, frameBytes } = work;
     const peer = this.#peer;
-    peer.log("error", "append failed", { clusterID: this.clusterID, error });
+    if (error !== this.#ended.signal.reason) {
+      peer.log("error", "append failed", { clusterID: this.clusterID, error });
+    }
     peer.answer(stream, {
       type: "failed",
       stream,
-      unknown: error instanceof ErrUnknownOutcome,
+      // Of several parts, some may be in the log.
+      unknown: error instanceof ErrUnknownOutcome || parts.length > lost,
       message: "Server could not add to its log",
     });
     peer.consumed(frameBytes, lengths.length);
+  }
+
+  /** Nothing that waits is judged again: whoever sent it is told so, and nothing behind it is added either. */
+  drain(): void {
+    this.#ended.abort(new ErrClusterClosed());
   }
 
   /** The cluster is not served any more. */
@@ -202,6 +303,7 @@ export class Channel implements HubUser {
   /** Gives the cluster back. */
   close(): void {
     this.#isClosed = true;
+    this.drain();
     this.hub.users.delete(this);
     this.#unwatch?.();
     this.released();

@@ -7,7 +7,7 @@
  */
 
 import type { Env } from "../../env.ts";
-import { SYNC_TICK_MS } from "../../limits.ts";
+import { SYNC_CREDIT_TOTAL_BYTES, SYNC_TICK_MS } from "../../limits.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import { abortable, onAbort } from "../../nodehost/waiting.ts";
 import { ErrUnauthenticated } from "../errors.ts";
@@ -23,8 +23,10 @@ import {
 } from "./options.ts";
 import type { Upgrade } from "./greeting.ts";
 import { Origins } from "./origins.ts";
+import { Hooks } from "./hooks.ts";
 import { Peer } from "./peer.ts";
 import { Telemetry } from "./telemetry.ts";
+import { Pace } from "./throttle.ts";
 
 /** Who everybody is where nobody is asked. */
 const ANYBODY: Principal = { id: "anybody" };
@@ -41,17 +43,20 @@ export class Core {
   readonly versions: Versions;
   /** What it counts. */
   readonly telemetry: Telemetry = new Telemetry();
-  /** Snapshots that are being sent or taken. */
-  transfers = 0;
+  /** How much of its time it gives to what comes. */
+  readonly pace: Pace;
+  /** What it asks the program that serves. */
+  readonly hooks: Hooks;
   readonly #peers = new Set<Peer>();
   readonly #hubs = new Map<bigint, Promise<Hub>>();
   /** Hubs that nobody used at the last tick: one that was just opened is about to be. */
   readonly #idle = new WeakSet<Hub>();
-  /** Whose the proposals of each cluster are. */
-  readonly #origins = new Map<bigint, Origins>();
   /** Connections of each principal. */
   readonly #principals = new Map<string, number>();
+  /** Snapshots that are being sent to, or taken from, each principal. */
+  readonly #transferring = new Map<string, number>();
   #connections = 0;
+  #transfers = 0;
   #cancelTick: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
   #drained: (() => void) | undefined;
@@ -59,9 +64,13 @@ export class Core {
   /** A server of the clusters of `host`. */
   constructor(host: NodeHost, options: CoreOptions) {
     this.host = host;
+    this.pace = new Pace(host.env);
     this.options = options;
     this.limits = { ...SERVER_LIMITS, ...options.limits };
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
+    this.hooks = new Hooks(options, host.env, this.limits.hookMs, () => {
+      this.telemetry.counts.hookFailures++;
+    });
   }
 
   /** The host's time, random numbers and timers. */
@@ -72,6 +81,20 @@ export class Core {
   /** Whether it takes nothing new. */
   get isStopping(): boolean {
     return this.#stopping !== undefined;
+  }
+
+  /** Snapshots that are being sent or taken. */
+  get transfers(): number {
+    return this.#transfers;
+  }
+
+  /** What each connection may send before it is granted more, in bytes. */
+  get share(): number {
+    const { connections } = this.telemetry.counts;
+    const share = Math.floor(
+      SYNC_CREDIT_TOTAL_BYTES / Math.max(1, connections),
+    );
+    return Math.max(1, Math.min(this.limits.creditBytes, share));
   }
 
   /** Says what happened. */
@@ -85,9 +108,10 @@ export class Core {
 
   /** Serves a connection. */
   accept(transport: Transport, upgrade: Upgrade): void {
+    // It has its share of what there is for all.
+    this.telemetry.counts.connections++;
     const peer = new Peer(this, ++this.#connections, transport, upgrade);
     this.#peers.add(peer);
-    this.telemetry.counts.connections++;
     transport.listen(peer);
     if (this.isStopping) {
       peer.close(CloseCode.GoingAway, "Server stops; come again");
@@ -116,11 +140,10 @@ export class Core {
    * Who sends a request.
    *
    * @throws ErrUnauthenticated if nobody knows
+   * @throws ErrHookFailed if it cannot be told now
    */
   async identify(request: Request): Promise<Principal> {
-    const { authenticate } = this.options;
-    if (authenticate === undefined) return ANYBODY;
-    const principal = await authenticate(request);
+    const principal = await this.hooks.authenticate(request, ANYBODY);
     if (principal === undefined || principal.signal?.aborted) {
       throw new ErrUnauthenticated("Token is not, or not any more, good");
     }
@@ -153,6 +176,27 @@ export class Core {
     };
   }
 
+  /** Counts a snapshot that is sent to a principal, or taken from it; returns what ends that, undefined if there are too many. */
+  transfer(principal: Principal): (() => void) | undefined {
+    const { id } = principal;
+    const count = this.#transferring.get(id) ?? 0;
+    const { transfers, principalTransfers } = this.limits;
+    if (this.#transfers >= transfers) return undefined;
+    // Nobody takes the places of all others. Who anybody is, nobody knows.
+    if (count >= principalTransfers && principal !== ANYBODY) return undefined;
+    this.#transfers++;
+    this.#transferring.set(id, count + 1);
+    let isOver = false;
+    return () => {
+      if (isOver) return;
+      isOver = true;
+      this.#transfers--;
+      const left = this.#transferring.get(id)! - 1;
+      if (left === 0) this.#transferring.delete(id);
+      else this.#transferring.set(id, left);
+    };
+  }
+
   /** A connection is over. */
   left(peer: Peer): void {
     if (this.#peers.delete(peer)) this.telemetry.counts.connections--;
@@ -169,11 +213,11 @@ export class Core {
       if (hub.isLive && hub.replica === replica) return hub;
       this.#drop(clusterID, opening, hub);
     }
-    let origins = this.#origins.get(clusterID);
-    if (origins === undefined) {
-      this.#origins.set(clusterID, origins = new Origins());
-    }
-    const opening = Hub.open(this.host, replica, origins);
+    const opening = Hub.open(
+      this.host,
+      replica,
+      Origins.of(this.host.logDB, clusterID),
+    );
     this.#hubs.set(clusterID, opening);
     opening.catch(() => {
       if (this.#hubs.get(clusterID) === opening) this.#hubs.delete(clusterID);
@@ -230,6 +274,7 @@ export class Core {
       this.limits.shutdownMs,
     );
     const drained = new Promise<void>((resolve) => this.#drained = resolve);
+    for (const peer of this.#peers) peer.drain();
     queueMicrotask(() => this.answered());
     try {
       await abortable(drained, over.signal);
@@ -245,6 +290,7 @@ export class Core {
       const hub = await opening.catch(() => undefined);
       if (hub !== undefined) this.#drop(clusterID, opening, hub);
     }
+    this.hooks.end();
     this.telemetry.close();
     this.log({ level: "info", event: "stopped" });
   }

@@ -19,6 +19,7 @@ import { isPromise } from "../../promises.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";
 import { RecordCursor, registerRecord, skipRecord } from "../../rsm/record.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
+import { ErrHookFailed } from "../errors.ts";
 
 /** What of an append goes into the log. */
 export interface Verdict {
@@ -28,6 +29,10 @@ export interface Verdict {
   readonly refusals: readonly Refusal[];
   /** How many were refused: with those of a session, which go in as a skip that says why. */
   readonly refused: number;
+  /** The first that could not be judged, and why: nothing is said of it, nor of those behind it. */
+  readonly held:
+    | { readonly at: number; readonly error: ErrHookFailed }
+    | undefined;
 }
 
 /** What a gate asks of the cluster behind it, and of whoever runs the server. */
@@ -42,9 +47,9 @@ export interface GateOptions {
   ) => MaybePromise<SessionStanding | "unborn" | undefined>;
   /** Whether proposals that carry that number are the principal's. */
   readonly owns: (origin: string) => boolean;
-  /** Whether the principal may write. */
+  /** Whether the principal may write; an `ErrHookFailed` if nobody knows. */
   readonly mayWrite: (() => MaybePromise<boolean>) | undefined;
-  /** Why a command is refused, if it is. */
+  /** Why a command is refused, if it is; an `ErrHookFailed` if nobody knows. */
   readonly validate:
     | ((cmd: Uint8Array) => MaybePromise<string | undefined>)
     | undefined;
@@ -73,6 +78,8 @@ export class Gate {
   readonly #options: GateOptions;
   readonly #cursor = new RecordCursor();
   #records: Records = { bytes: new Uint8Array(), ends: [] };
+  /** Which of them is to be judged first. */
+  #first = 0;
   #mayWrite = true;
   /** What is put in place of a record; undefined for nothing. */
   #changed = new Map<number, Uint8Array | undefined>();
@@ -89,23 +96,33 @@ export class Gate {
     this.#options = options;
   }
 
-  /** What of these records goes into the log. Not called again before it has settled. */
-  judge(records: Records): MaybePromise<Verdict> {
+  /** What of these records, from the one at place `first` on, goes into the log. Not called again before it has settled. */
+  judge(records: Records, first = 0): MaybePromise<Verdict> {
     this.#records = records;
+    this.#first = first;
     this.#changed = new Map();
     this.#refusals = [];
     this.#refused = 0;
     this.#mine = -1;
-    const { mayWrite: ask } = this.#options;
-    const mayWrite = ask === undefined || ask();
-    if (isPromise(mayWrite)) {
-      return mayWrite.then((may) => {
-        this.#mayWrite = may;
-        return this.#from(0);
-      });
+    const { mayWrite } = this.#options;
+    let may: MaybePromise<boolean>;
+    try {
+      may = mayWrite === undefined || mayWrite();
+    } catch (error) {
+      return this.#held(first, error);
     }
-    this.#mayWrite = mayWrite;
-    return this.#from(0);
+    const begin = (may: boolean): MaybePromise<Verdict> => {
+      this.#mayWrite = may;
+      return this.#from(first);
+    };
+    if (!isPromise(may)) return begin(may);
+    return may.then(begin, (error) => this.#held(first, error));
+  }
+
+  /** Nothing is said of the record at place `at`, nor of those behind it. */
+  #held(at: number, error: unknown): Verdict {
+    if (!(error instanceof ErrHookFailed)) throw error;
+    return this.#verdict(at, error);
   }
 
   #from(i: number): MaybePromise<Verdict> {
@@ -117,40 +134,50 @@ export class Gate {
         looked = this.#look(i, bytes, start, end);
       } catch (error) {
         // Bytes that are no record would stop every replica.
-        if (!(error instanceof RangeError)) throw error;
+        if (!(error instanceof RangeError)) return this.#held(i, error);
         this.#refuse(i, `This is no record: ${error.message}`);
         looked = undefined;
       }
-      if (isPromise(looked)) return looked.then(() => this.#from(i + 1));
+      if (isPromise(looked)) {
+        return looked.then(
+          () => this.#from(i + 1),
+          (error) => this.#held(i, error),
+        );
+      }
       start = end;
     }
-    return this.#verdict();
+    return this.#verdict(ends.length);
   }
 
-  #verdict(): Verdict {
+  /** What is said of the records up to, and without, the one at place `upTo`; `error` is why it is not judged. */
+  #verdict(upTo: number, error?: ErrHookFailed): Verdict {
     const refusals = this.#refusals;
     const refused = this.#refused;
-    if (this.#changed.size === 0) {
-      return { parts: [this.#records], refusals, refused };
+    const held = error === undefined ? undefined : { at: upTo, error };
+    const { ends } = this.#records;
+    const isWhole = this.#first === 0 && upTo === ends.length;
+    if (isWhole && this.#changed.size === 0) {
+      return { parts: [this.#records], refusals, refused, held };
     }
     const kept: Uint8Array[] = [];
-    for (let i = 0; i < this.#records.ends.length; i++) {
+    for (let i = this.#first; i < upTo; i++) {
       const record = this.#changed.has(i)
         ? this.#changed.get(i)
         : recordAt(this.#records, i);
       if (record !== undefined) kept.push(record);
     }
     const parts: Records[] = [];
-    let upTo = 0;
-    while (upTo < kept.length) {
-      const from = upTo;
+    let packed = 0;
+    while (packed < kept.length) {
+      const from = packed;
       let size = 0;
       while (
-        upTo < kept.length && (size += kept[upTo]!.length) <= BATCH_BYTES_MAX
-      ) upTo++;
-      parts.push(packRecords(...kept.slice(from, upTo)));
+        packed < kept.length &&
+        (size += kept[packed]!.length) <= BATCH_BYTES_MAX
+      ) packed++;
+      parts.push(packRecords(...kept.slice(from, packed)));
     }
-    return { parts, refusals, refused };
+    return { parts, refusals, refused, held };
   }
 
   #refuse(at: number, reason: string): void {

@@ -15,10 +15,11 @@ import {
   ErrSnapshotVersion,
 } from "../../snapshot/errors.ts";
 import { SampanError } from "../../statemachine/errors.ts";
-import { ErrForbidden, ErrUnauthenticated } from "../errors.ts";
+import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
 import type { Core } from "./core.ts";
 import type { HubUser } from "./hub.ts";
 import type { Action, Principal } from "./options.ts";
+import type { Pages } from "./pages.ts";
 import { type Offer, offerSnapshot } from "./snapshots.ts";
 
 /** Why a request is refused. */
@@ -31,29 +32,17 @@ class Refused extends SampanError {
   }
 }
 
-/** Whether a page from `origin` may talk to this server: one of a list, by default one of the same host. */
-export function isAllowedOrigin(
-  request: Request,
-  origins: readonly string[] | undefined,
-): boolean {
-  const origin = request.headers.get("origin");
-  // No page asks: `authenticate` judges it alone.
-  if (origin === null) return true;
-  if (origins !== undefined) return origins.includes(origin);
-  return URL.parse(origin)?.host === request.headers.get("host");
-}
-
 /** Answers what is asked of the server itself; undefined for what is not. */
 export function handle(
   core: Core,
   request: Request,
-  origins: readonly string[] | undefined,
+  pages: Pages,
 ): Promise<Response> | undefined {
   const { pathname } = new URL(request.url);
   if (pathname === "/health") return Promise.resolve(health(core));
   const match = /^\/clusters\/(\d{1,20})\/snapshot$/.exec(pathname);
   if (match === null) return undefined;
-  return answer(core, request, BigInt(match[1]!), origins);
+  return answer(core, request, BigInt(match[1]!), pages);
 }
 
 function health(core: Core): Response {
@@ -69,12 +58,12 @@ async function answer(
   core: Core,
   request: Request,
   clusterID: bigint,
-  origins: readonly string[] | undefined,
+  pages: Pages,
 ): Promise<Response> {
-  const response = await snapshotOf(core, request, clusterID, origins)
+  const response = await snapshotOf(core, request, clusterID, pages)
     .catch((error) => refusal(core, clusterID, error));
   const origin = request.headers.get("origin");
-  if (origin !== null && isAllowedOrigin(request, origins)) {
+  if (origin !== null && pages.allow(request)) {
     response.headers.set("access-control-allow-origin", origin);
     response.headers.set("access-control-allow-credentials", "true");
   }
@@ -87,10 +76,13 @@ async function snapshotOf(
   core: Core,
   request: Request,
   clusterID: bigint,
-  origins: readonly string[] | undefined,
+  pages: Pages,
 ): Promise<Response> {
-  if (!isAllowedOrigin(request, origins)) {
-    throw new Refused(403, "Pages of this origin are not allowed here");
+  if (!pages.allow(request)) {
+    throw new Refused(
+      403,
+      "Pages of this origin are not allowed here, nor asking by this name: see the option origins of this server",
+    );
   }
   if (!isU64(clusterID)) throw new Refused(404, "There is no such cluster");
   switch (request.method) {
@@ -103,12 +95,19 @@ async function snapshotOf(
         },
       });
     case "GET":
-      await identify(core, request, clusterID, "read");
-      return await download(core, clusterID);
+      return await download(
+        core,
+        await identify(core, request, clusterID, "read"),
+        clusterID,
+      );
     case "PUT":
     case "POST":
-      await identify(core, request, clusterID, "upload");
-      return await upload(core, request, clusterID);
+      return await upload(
+        core,
+        await identify(core, request, clusterID, "upload"),
+        request,
+        clusterID,
+      );
     default:
       throw new Refused(405, "Only GET, PUT and POST are known here");
   }
@@ -124,32 +123,28 @@ async function identify(
   // The body is not theirs to read.
   const { url, headers } = request;
   const principal = await core.identify(new Request(url, { headers }));
-  const { authorize } = core.options;
-  const may = authorize === undefined
-    ? action !== "upload"
-    : await authorize(principal, clusterID, action);
-  if (!may) {
+  if (!await core.hooks.authorize(principal, clusterID, action)) {
     throw new Refused(403, `You may not ${action} cluster ${clusterID}`);
   }
   return principal;
 }
 
 /** Does what counts as a transfer, if there may be one more. */
-function take(core: Core): () => void {
+function take(core: Core, principal: Principal): () => void {
   if (core.isStopping) throw new Refused(503, "Server stops; come again");
-  if (core.transfers >= core.limits.transfers) {
+  const free = core.transfer(principal);
+  if (free === undefined) {
     throw new Refused(503, "Too many snapshots are under way; come again");
   }
-  core.transfers++;
-  let isOver = false;
-  return () => {
-    if (!isOver) core.transfers--;
-    isOver = true;
-  };
+  return free;
 }
 
-async function download(core: Core, clusterID: bigint): Promise<Response> {
-  const free = take(core);
+async function download(
+  core: Core,
+  principal: Principal,
+  clusterID: bigint,
+): Promise<Response> {
+  const free = take(core, principal);
   try {
     const hub = await core.hub(clusterID);
     if (hub === undefined) {
@@ -243,18 +238,19 @@ function watched(
 
 async function upload(
   core: Core,
+  principal: Principal,
   request: Request,
   clusterID: bigint,
 ): Promise<Response> {
   const { body } = request;
   if (body === null) throw new Refused(400, "There is no snapshot");
-  const free = take(core);
+  const free = take(core, principal);
   const work = core.telemetry.begin("upload");
   try {
     const { uploadBytes } = core.limits;
     await core.host.importSnapshot(
       clusterID,
-      body.pipeThrough(atMost(uploadBytes)),
+      received(core, body, uploadBytes),
     );
     core.log({ level: "info", event: "uploaded", clusterID });
     work.end();
@@ -267,24 +263,50 @@ async function upload(
   }
 }
 
-/** Lets so many bytes through, and fails if there are more. */
-function atMost(max: number): TransformStream<Uint8Array, Uint8Array> {
+/** What is sent, unless it is more than `max` bytes, or nothing comes for too long: meanwhile its cluster cannot be started. */
+function received(
+  core: Core,
+  body: ReadableStream<Uint8Array>,
+  max: number,
+): ReadableStream<Uint8Array> {
+  const reader = body.getReader();
   let size = 0;
-  return new TransformStream({
-    transform(chunk, controller): void {
-      size += chunk.length;
-      if (size > max) {
-        throw new Refused(413, `Snapshot is over the limit of ${max} bytes`);
+  return new ReadableStream({
+    pull: async (controller): Promise<void> => {
+      const late = Promise.withResolvers<never>();
+      const cancelTimer = core.env.setTimer(
+        () => late.reject(new Refused(408, "Snapshot is sent too slowly")),
+        core.limits.slowMs,
+      );
+      try {
+        const { done, value } = await Promise.race([
+          reader.read(),
+          late.promise,
+        ]);
+        if (done) return controller.close();
+        size += value.length;
+        if (size > max) {
+          throw new Refused(413, `Snapshot is over the limit of ${max} bytes`);
+        }
+        controller.enqueue(value);
+      } catch (error) {
+        reader.cancel(error).catch(() => {});
+        throw error;
+      } finally {
+        cancelTimer();
       }
-      controller.enqueue(chunk);
     },
-  });
+    cancel: (reason) => reader.cancel(reason),
+  }, { highWaterMark: 0 });
 }
 
 function refusal(core: Core, clusterID: bigint, error: unknown): Response {
   const status = statusOf(error);
   const level = status >= 500 ? "error" : "warn";
-  core.log({ level, event: "request failed", clusterID, error });
+  const event = error instanceof ErrHookFailed
+    ? `${error.hook} failed`
+    : "request failed";
+  core.log({ level, event, clusterID, error });
   const text = status >= 500 && !(error instanceof Refused)
     ? "Server cannot do that now"
     : (error as Error).message;
@@ -300,6 +322,8 @@ function statusOf(error: unknown): number {
   if (error instanceof ErrForbidden) return 403;
   if (error instanceof ErrClusterAlreadyExist) return 409;
   if (error instanceof ErrClusterClosed) return 503;
+  // Not the client's fault: it may try again.
+  if (error instanceof ErrHookFailed) return 503;
   if (
     error instanceof ErrSnapshotMismatch ||
     error instanceof ErrSnapshotCorrupted || error instanceof ErrSnapshotVersion

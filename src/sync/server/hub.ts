@@ -20,8 +20,8 @@ import { CloseCode } from "../transport.ts";
 import type { Origins } from "./origins.ts";
 import { Gatherer, Ring } from "./ring.ts";
 
-/** The replica as which a server opens the logs; no real one has that number. */
-const SERVER = 0n;
+/** The host's own proposals are nobody's: no principal has an id of no bytes. */
+const NOBODY = new Uint8Array();
 
 /** Frames of one batch, by the stream they are for: most clients use the same. */
 export type Frames = Map<number, Uint8Array>;
@@ -79,11 +79,18 @@ export class Hub {
     replica: Replica,
     origins: Origins,
   ): Promise<Hub> {
-    const log = await host.logDB.open(replica.clusterID, SERVER);
+    // Another server may have the same log open, of this host or another one:
+    // the replica as which it is opened is to be no other's.
+    const log = await host.logDB.open(
+      replica.clusterID,
+      host.env.random64(),
+    );
     try {
       const last = await log.readIndex();
       const hub = new Hub(host, replica, log, last, origins);
       const reader = await log.read(last, { signal: hub.#ended.signal });
+      // Clients of another host's server are not to propose as this replica either.
+      origins.owns(replica.origin, NOBODY);
       void hub.#run(new Gatherer(reader));
       return hub;
     } catch (error) {

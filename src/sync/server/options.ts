@@ -16,7 +16,10 @@ import {
   SYNC_FAR_ENTRIES,
   SYNC_HEARTBEAT_MS,
   SYNC_HELLO_MS_MAX,
+  SYNC_HOOK_MS_MAX,
+  SYNC_MESSAGES_PER_SECOND_MAX,
   SYNC_PRINCIPAL_CONNECTIONS_MAX,
+  SYNC_PRINCIPAL_TRANSFERS_MAX,
   SYNC_SHUTDOWN_MS_MAX,
   SYNC_SLOW_MS_MAX,
   SYNC_STREAMS_MAX,
@@ -51,10 +54,14 @@ export interface ServerLimits {
   readonly commandBytes: number;
   /** What one connection may send in the long run, in commands per second: past it, credit is granted later. */
   readonly commandsPerSecond: number;
-  /** Bytes of appends one connection may send before it is granted more. */
+  /** What one connection may send besides appends in the long run, in messages per second: past it, it is cut. */
+  readonly messagesPerSecond: number;
+  /** Bytes of appends one connection may send before it is granted more, or fewer where there are many connections: all together have a bound of their own. */
   readonly creditBytes: number;
   /** Snapshots sent or taken at one time. */
   readonly transfers: number;
+  /** Snapshots sent to one principal, or taken from it, at one time, where there is an `authenticate`: fewer than there are for all. */
+  readonly principalTransfers: number;
   /** Snapshots sent on one connection at one time. */
   readonly connectionTransfers: number;
   /** A snapshot that is uploaded, in bytes. */
@@ -65,7 +72,9 @@ export interface ServerLimits {
   readonly heartbeatMs: number;
   /** How long a connection may take to say who it is, in milliseconds. */
   readonly helloMs: number;
-  /** How long a reader may take none of what waits for it, in milliseconds. */
+  /** How long `authenticate`, `authorize` and `validate` may take, in milliseconds: past it, they count as having thrown. */
+  readonly hookMs: number;
+  /** How long a reader may take none of what waits for it, and who sends a snapshot may send nothing, in milliseconds. */
   readonly slowMs: number;
   /** How long a shutdown waits for what is under way, in milliseconds. */
   readonly shutdownMs: number;
@@ -79,13 +88,16 @@ export const SERVER_LIMITS: ServerLimits = {
   streams: SYNC_STREAMS_MAX,
   commandBytes: COMMAND_BYTES_MAX,
   commandsPerSecond: SYNC_COMMANDS_PER_SECOND_MAX,
+  messagesPerSecond: SYNC_MESSAGES_PER_SECOND_MAX,
   creditBytes: SYNC_CREDIT_BYTES,
   transfers: SYNC_TRANSFERS_MAX,
+  principalTransfers: SYNC_PRINCIPAL_TRANSFERS_MAX,
   connectionTransfers: SYNC_CONNECTION_TRANSFERS_MAX,
   uploadBytes: SYNC_UPLOAD_BYTES_MAX,
   farEntries: SYNC_FAR_ENTRIES,
   heartbeatMs: SYNC_HEARTBEAT_MS,
   helloMs: SYNC_HELLO_MS_MAX,
+  hookMs: SYNC_HOOK_MS_MAX,
   slowMs: SYNC_SLOW_MS_MAX,
   shutdownMs: SYNC_SHUTDOWN_MS_MAX,
 };
@@ -117,12 +129,14 @@ export interface CoreOptions {
   /**
    * Who sends a request; undefined for somebody nobody knows. A WebSocket's
    * request is that of its upgrade, with the token of the client as
-   * `Authorization: Bearer …`. Without it, everybody is one and the same.
+   * `Authorization: Bearer …`. Without it, everybody is one and the same. Where
+   * it throws, or takes longer than `hookMs`, the client comes again, and keeps
+   * its token.
    */
   readonly authenticate?:
     | ((request: Request) => MaybePromise<Principal | undefined>)
     | undefined;
-  /** Whether somebody may do something; without it everybody may read and write, and nobody upload. */
+  /** Whether somebody may do something; without it everybody may read and write, and nobody upload. Where it throws, or takes longer than `hookMs`, the client tries again, as with `validate`. */
   readonly authorize?:
     | ((
       principal: Principal,
@@ -132,7 +146,11 @@ export interface CoreOptions {
     | undefined;
   /**
    * Looks at a command before it is in the log: gives the reason why it is
-   * refused, or undefined. It must not change the command, nor keep it.
+   * refused, or undefined. It must not change the command, nor keep it. Where it
+   * throws, or takes longer than `hookMs`, that is nobody's fault but its own:
+   * the command and those of its client behind it wait, their client is told so,
+   * and it is asked again until it answers (U17). So a command that it does not
+   * understand it is to refuse.
    */
   readonly validate?:
     | ((

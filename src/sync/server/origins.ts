@@ -6,18 +6,28 @@
  * @module
  */
 
+import type { LogDB } from "../../log/log.ts";
 import { SYNC_ORIGINS_MAX, SYNC_OWNER_ORIGINS_MAX } from "../../limits.ts";
 
 /**
  * Who came first with which number. Everybody sees the numbers of the others in
  * the log; with a number that is not theirs they would answer what somebody else
- * has proposed. It is remembered for as long as the server runs, whether or not
- * anybody is connected; of what one owner comes with, the newest.
+ * has proposed. It is remembered for as long as the log is there, by all its servers,
+ * whether or not anybody is connected; of what one owner comes with, the newest.
  */
 export class Origins {
   readonly #owners = new Map<string, string>();
   /** The numbers of each owner, oldest first. */
   readonly #owned = new Map<string, Set<string>>();
+
+  /** Those of one cluster: whoever serves the log, they are the same. */
+  static of(logDB: LogDB, clusterID: bigint): Origins {
+    let clusters = known.get(logDB);
+    if (clusters === undefined) known.set(logDB, clusters = new Map());
+    let origins = clusters.get(clusterID);
+    if (origins === undefined) clusters.set(clusterID, origins = new Origins());
+    return origins;
+  }
 
   /** Whether proposals of that origin are `owner`'s. */
   owns(origin: string, owner: Uint8Array): boolean {
@@ -46,3 +56,5 @@ export class Origins {
     if (owned.size === 0) this.#owned.delete(name);
   }
 }
+
+const known = new WeakMap<LogDB, Map<bigint, Origins>>();

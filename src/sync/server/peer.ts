@@ -17,7 +17,7 @@ import {
 import { ErrClusterClosed } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { ErrSystemBusy } from "../../rsm/errors.ts";
-import { ErrProtocol } from "../errors.ts";
+import { ErrHookFailed, ErrProtocol } from "../errors.ts";
 import {
   type Append,
   decodeMessage,
@@ -47,7 +47,7 @@ import type { ServerLogRecord } from "./options.ts";
 import { endMessage, endOf, Reading } from "./reading.ts";
 import { Sender } from "./sender.ts";
 import type { Counts } from "./telemetry.ts";
-import { Throttle } from "./throttle.ts";
+import { Rate, Throttle } from "./throttle.ts";
 import { Transfer } from "./transfer.ts";
 
 /** The server's end of a connection. */
@@ -72,6 +72,8 @@ export class Peer implements TransportListener {
   /** Streams that wait for an answer: how many may be open is bounded. */
   readonly #asked = new Map<number, "append" | "request">();
   readonly #throttle: Throttle;
+  /** Messages that are not bounded by credit. */
+  readonly #rate: Rate;
   #isExplaining = false;
   /** What was said of it since it was looked after. */
   #logged = 0;
@@ -102,9 +104,11 @@ export class Peer implements TransportListener {
       counts: core.telemetry.counts,
       close: (code, reason) => this.close(code, reason),
     });
+    this.#rate = new Rate(core.env, core.limits.messagesPerSecond);
     this.#throttle = new Throttle(
       core.env,
-      core.limits.creditBytes,
+      core.pace,
+      () => core.share,
       core.limits.commandsPerSecond,
       (bytes) => this.send({ type: "credit", bytes }),
     );
@@ -156,6 +160,7 @@ export class Peer implements TransportListener {
     this.#heardAt = this.core.env.now();
     this.#askedAt = undefined;
     this.counts.received += bytes.length;
+    const begun = this.#heardAt;
     try {
       if (bytes.length > SYNC_FRAME_BYTES_MAX) {
         throw new Violation(
@@ -167,6 +172,7 @@ export class Peer implements TransportListener {
     } catch (error) {
       this.#violated(error);
     }
+    this.core.pace.spent(this.core.env.now() - begun);
   }
 
   #take(message: Message, frameBytes: number): void {
@@ -177,6 +183,12 @@ export class Peer implements TransportListener {
     }
     if (this.#state !== "open") {
       throw new ErrProtocol(`Message ${message.type} before the welcome`);
+    }
+    if (message.type !== "append" && this.#rate.take(1) < 0) {
+      throw new Violation(
+        CloseCode.TooMany,
+        `No more than ${this.core.limits.messagesPerSecond} messages a second`,
+      );
     }
     switch (message.type) {
       case "open":
@@ -232,7 +244,7 @@ export class Peer implements TransportListener {
       type: "welcome",
       version,
       principal: this.who.principal.id.slice(0, SYNC_TEXT_BYTES_MAX),
-      credit: core.limits.creditBytes,
+      credit: this.#throttle.granted,
       frameBytesMax: SYNC_FRAME_BYTES_MAX,
       commandBytesMax: core.limits.commandBytes,
       heartbeatMs: core.limits.heartbeatMs,
@@ -265,9 +277,7 @@ export class Peer implements TransportListener {
     const isWanted = (): boolean => this.#openings.get(channel) === message;
     try {
       const { principal } = this.who;
-      const { authorize } = this.core.options;
-      const may = authorize === undefined ||
-        await authorize(principal, clusterID, "read");
+      const may = await this.core.hooks.authorize(principal, clusterID, "read");
       if (!isWanted()) return;
       if (!may) {
         return this.refuse(
@@ -292,7 +302,10 @@ export class Peer implements TransportListener {
       if (isWanted()) this.#begin(channel, hub, nodeID, last);
     } catch (error) {
       if (!isWanted()) return;
-      this.log("error", "open failed", { clusterID, error });
+      const event = error instanceof ErrHookFailed
+        ? `${error.hook} failed`
+        : "open failed";
+      this.log("error", event, { clusterID, error });
       this.refuse(channel, CloseCode.GoingAway, "Cluster cannot be opened now");
     }
   }
@@ -441,13 +454,15 @@ export class Peer implements TransportListener {
     const channel = this.#channels.get(number);
     if (channel === undefined) return this.#sayEnd(stream, NOT_OPEN);
     this.#claim(stream);
-    const { transfers, connectionTransfers } = this.core.limits;
-    if (
-      this.transfers >= connectionTransfers || this.core.transfers >= transfers
-    ) {
+    const isFull = this.transfers >= this.core.limits.connectionTransfers;
+    const free = isFull ? undefined : this.core.transfer(this.who.principal);
+    if (free === undefined) {
       return this.#sayEnd(stream, "Too many snapshots are sent already");
     }
-    this.sender.outgoing.set(stream, new Transfer(this, channel, stream));
+    this.sender.outgoing.set(
+      stream,
+      new Transfer(this, channel, stream, free),
+    );
   }
 
   #append(message: Append, frameBytes: number): void {
@@ -550,7 +565,8 @@ export class Peer implements TransportListener {
   tick(now: number): void {
     const { heartbeatMs, helloMs, slowMs } = this.core.limits;
     this.#logged = 0;
-    if (this.#who === undefined && now - this.#bornAt > helloMs) {
+    // Once it has said so, it is the server that takes its time.
+    if (this.#state === "new" && now - this.#bornAt > helloMs) {
       return this.close(CloseCode.Timeout, "Nobody said who this is");
     }
     const silence = now - this.#heardAt;
@@ -568,6 +584,11 @@ export class Peer implements TransportListener {
     if (this.sender.blockedFor(now) >= slowMs) {
       this.close(CloseCode.TooSlow, "Reads too slowly; come again");
     }
+  }
+
+  /** The server stops: what waits to be judged again is not to. */
+  drain(): void {
+    for (const channel of this.#channels.values()) channel?.drain();
   }
 
   /** Ends the connection; idempotent. */

@@ -11,8 +11,9 @@ import { onAbort } from "../../nodehost/waiting.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { CloseCode, socketTransport } from "../transport.ts";
 import { Core } from "./core.ts";
-import { handle, isAllowedOrigin } from "./http.ts";
+import { handle } from "./http.ts";
 import type { CoreOptions } from "./options.ts";
+import { Pages } from "./pages.ts";
 import type { Counts } from "./telemetry.ts";
 
 /** What a server takes besides the host it serves. */
@@ -29,7 +30,22 @@ export interface ServeOptions extends CoreOptions {
    * @default {0}
    */
   readonly port?: number | undefined;
-  /** The origins whose pages may connect, such as `https://app.example`; by default those of the same host and port as the server. */
+  /**
+   * The certificate of the server and those that vouch for it, as PEM text: with
+   * it, and its key, the server speaks TLS and nothing else. A Deno client takes
+   * one that no public authority vouches for if told by `DENO_CERT`.
+   */
+  readonly cert?: string | undefined;
+  /** The private key of the certificate, as PEM text. */
+  readonly key?: string | undefined;
+  /**
+   * The origins whose pages may connect, such as `https://app.example`; by default
+   * those of the same host and port as the server. Behind a proxy that hands on
+   * the name it was asked by, they have to be told to a server on a loopback
+   * address: without them it takes requests only by the names of this machine
+   * (`localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`), since a page of any other
+   * name gets there once that name leads to 127.0.0.1.
+   */
   readonly origins?: readonly string[] | undefined;
   /** Answers what is not asked of the server itself, say with the pages of the app. */
   readonly fetch?: ((request: Request) => MaybePromise<Response>) | undefined;
@@ -46,9 +62,9 @@ export interface ServeOptions extends CoreOptions {
 
 /** A server that runs. */
 export interface Server extends AsyncDisposable {
-  /** Where clients connect to: `ws://…/sync`. */
+  /** Where clients connect to: `ws://…/sync`, or `wss://…/sync` with a certificate. */
   readonly url: string;
-  /** Where everything else is: `http://…/`. */
+  /** Where everything else is: `http://…/`, or `https://…/`. */
   readonly httpURL: string;
   /** What was counted since it began; the same is exported by OpenTelemetry. */
   readonly counts: Readonly<Counts>;
@@ -82,22 +98,24 @@ export interface Server extends AsyncDisposable {
  * console.log(await response.json()); // { status: "ok", connections: 0 }
  * ```
  *
+ * Several servers may serve one host, say one for the pages inside and one, with
+ * TLS and `authenticate`, for all the world: each has its own bounds.
+ *
  * @throws Deno.errors.AddrInUse if the port is taken
+ * @throws Deno.errors.InvalidData if the certificate or the key is none
+ * @throws TypeError if there is one of the two without the other
  */
 export function serve(host: NodeHost, options: ServeOptions = {}): Server {
+  const { hostname = "127.0.0.1", cert } = options;
   const core = new Core(host, options);
-  const { hostname = "127.0.0.1", port = 0 } = options;
   const over = new AbortController();
-  const listener = Deno.serve({
-    hostname,
-    port,
-    signal: over.signal,
-    onListen(): void {},
-    onError: (error): Response => {
-      core.log({ level: "error", event: "request failed", error });
-      return new Response("Server has failed\n", { status: 500 });
-    },
-  }, (request) => respond(core, options, request));
+  let listener: Deno.HttpServer<Deno.NetAddr>;
+  try {
+    listener = listen(core, options, over.signal);
+  } catch (error) {
+    core.telemetry.close();
+    throw error;
+  }
   const { finished, shutdown } = stopping(core, options, async () => {
     // It waits for requests under way, but not for ever.
     const cancel = core.env.setTimer(
@@ -108,15 +126,38 @@ export function serve(host: NodeHost, options: ServeOptions = {}): Server {
     cancel();
   });
   const address = addressOf(hostname, listener.addr.port);
+  const s = cert === undefined ? "" : "s";
   core.log({ level: "info", event: "listening", reason: address });
   return {
-    url: `ws://${address}/sync`,
-    httpURL: `http://${address}/`,
+    url: `ws${s}://${address}/sync`,
+    httpURL: `http${s}://${address}/`,
     counts: core.telemetry.counts,
     finished,
     shutdown,
     [Symbol.asyncDispose]: shutdown,
   };
+}
+
+function listen(
+  core: Core,
+  options: ServeOptions,
+  signal: AbortSignal,
+): Deno.HttpServer<Deno.NetAddr> {
+  const { hostname = "127.0.0.1", port = 0, cert, key, origins } = options;
+  // By a name that is not in its certificate, no browser asks.
+  const pages = new Pages(origins, cert === undefined ? hostname : undefined);
+  return Deno.serve({
+    hostname,
+    port,
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    signal,
+    onListen(): void {},
+    onError: (error): Response => {
+      core.log({ level: "error", event: "request failed", error });
+      return new Response("Server has failed\n", { status: 500 });
+    },
+  }, (request) => respond(core, options, pages, request));
 }
 
 function addressOf(hostname: string, port: number): string {
@@ -130,20 +171,20 @@ function addressOf(hostname: string, port: number): string {
 function respond(
   core: Core,
   options: ServeOptions,
+  pages: Pages,
   request: Request,
 ): MaybePromise<Response> {
-  const { origins } = options;
   if (new URL(request.url).pathname === "/sync") {
-    return upgrade(core, request, origins);
+    return upgrade(core, request, pages);
   }
-  return handle(core, request, origins) ?? options.fetch?.(request) ??
+  return handle(core, request, pages) ?? options.fetch?.(request) ??
     new Response("Not found\n", { status: 404 });
 }
 
 function upgrade(
   core: Core,
   request: Request,
-  origins: readonly string[] | undefined,
+  pages: Pages,
 ): Response {
   if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
     return new Response("Connect here with a WebSocket\n", {
@@ -154,7 +195,9 @@ function upgrade(
   // What is left of a request that was upgraded is not to be read.
   const { url, headers } = request;
   const begun = { url, headers: new Headers(headers) };
-  const isAllowed = isAllowedOrigin(request, origins);
+  // A browser says of every WebSocket whose it is.
+  const origin = headers.get("origin");
+  const isAllowed = origin === null || pages.allow(request);
   let upgraded: Deno.WebSocketUpgrade;
   try {
     // The protocol has a heartbeat of its own, which a page can hear.
@@ -169,7 +212,6 @@ function upgrade(
   if (isAllowed) core.accept(transport, begun);
   else {
     // A browser tells its page nothing of a handshake that was refused.
-    const origin = headers.get("origin");
     core.refuse(
       transport,
       CloseCode.Forbidden,

@@ -36,7 +36,8 @@ export interface Offer {
 }
 
 /**
- * The newest snapshot that is no more than `lag` entries old, or a new one.
+ * The newest snapshot that is no more than `lag` entries old, and holds all up to
+ * index `least`; or a new one.
  *
  * @throws whatever `exportSnapshot()` throws: a replica known to be wrong offers none (H12)
  */
@@ -44,11 +45,13 @@ export async function offerSnapshot(
   host: NodeHost,
   hub: Hub,
   lag: number,
+  least = 0,
 ): Promise<Offer> {
   // It begins with its first read: until then it only tells whether there may be
   // any.
   const fresh = hub.replica.exportSnapshot();
-  const kept = await offerKept(host, hub, lag);
+  const oldest = Math.max(hub.replica.appliedIndex - lag, least);
+  const kept = await offerKept(host, hub, oldest);
   if (kept !== undefined) {
     await fresh.cancel();
     return kept;
@@ -68,17 +71,19 @@ export async function offerSnapshot(
 async function offerKept(
   host: NodeHost,
   hub: Hub,
-  lag: number,
+  oldest: number,
 ): Promise<Offer | undefined> {
   const { log, replica, damaged, clusterID } = hub;
   const shared = host.logDB.snapshots;
   const stores: SnapshotStore[] = [host.snapshots];
   if (shared !== undefined && shared !== host.snapshots) stores.push(shared);
   for (const store of stores) {
-    const info = (await store.list(clusterID)).find(({ kind, id }) =>
-      kind === "full" && !damaged.has(id)
+    // Of another replica's, or one that was imported, a client that was wrong
+    // could not tell whether it is right (H12).
+    const info = (await store.list(clusterID)).find(({ kind, id, nodeID }) =>
+      kind === "full" && nodeID === replica.nodeID && !damaged.has(id)
     );
-    if (info === undefined || info.index < replica.appliedIndex - lag) continue;
+    if (info === undefined || info.index < oldest) continue;
     const retention = log.retain(info.index);
     try {
       (await log.read(info.index, { mark: info.mark })).close();

@@ -28,6 +28,8 @@ export class Counts {
   entries = 0;
   /** Bytes of snapshots sent. */
   snapshots = 0;
+  /** Times that `authenticate`, `authorize` or `validate` threw, or did not answer in time. */
+  hookFailures = 0;
   /** Clients whose state was found to differ (H12). */
   diverged = 0;
 }
@@ -43,6 +45,7 @@ const METRICS: {
   refused: ["{record}", "Records refused"],
   entries: ["{record}", "Records sent to readers"],
   snapshots: ["By", "Bytes of snapshots sent"],
+  hookFailures: ["{call}", "Hooks that threw or did not answer"],
   diverged: ["{client}", "Clients whose state differs"],
 };
 

@@ -9,74 +9,143 @@
 
 import type { Env } from "../../env.ts";
 
+/**
+ * How much of its time a server gives to what clients send. One that sends a lot
+ * has its frames read many at a time, before one of anybody else: the server is
+ * to have as much time for others as it has spent.
+ */
+export class Pace {
+  readonly #env: Env;
+  #freeAt = 0;
+
+  /** A pace at which nothing was spent yet. */
+  constructor(env: Env) {
+    this.#env = env;
+  }
+
+  /** So many milliseconds were spent. */
+  spent(ms: number): void {
+    this.#freeAt = Math.max(this.#freeAt, this.#env.now()) + ms;
+  }
+
+  /** How long nobody is to be granted more, in milliseconds. */
+  get waitMs(): number {
+    return Math.max(0, this.#freeAt - this.#env.now());
+  }
+}
+
+/** So many of something in each second, and as many at once. */
+export class Rate {
+  readonly #env: Env;
+  readonly #perSecond: number;
+  #left: number;
+  #filledAt: number;
+
+  /** A rate of which all is left. */
+  constructor(env: Env, perSecond: number) {
+    this.#env = env;
+    this.#left = this.#perSecond = perSecond;
+    this.#filledAt = env.now();
+  }
+
+  /** What may still be taken now, less `count`; below 0 for what was taken too early. */
+  take(count: number): number {
+    const now = this.#env.now();
+    const filled = this.#left + (now - this.#filledAt) * this.#perSecond / 1000;
+    this.#filledAt = now;
+    return this.#left = Math.min(this.#perSecond, filled) - count;
+  }
+
+  /** How long it takes until something is left, in milliseconds. */
+  get waitMs(): number {
+    return Math.ceil(-this.#left * 1000 / this.#perSecond);
+  }
+}
+
 /** The credit a server grants one client. */
 export class Throttle {
   readonly #env: Env;
-  readonly #window: number;
-  readonly #rate: number;
+  readonly #pace: Pace;
+  readonly #window: () => number;
+  /** Commands that may be dealt with. */
+  readonly #rate: Rate;
   readonly #grant: (bytes: number) => void;
   /** Bytes the client may still send. */
   #granted: number;
-  /** Bytes that were dealt with and are not granted again. */
-  #owed = 0;
-  /** Commands that may still be dealt with now; below 0 for those that were too early. */
-  #tokens: number;
-  #filledAt: number;
+  /** Bytes that came and are not dealt with. */
+  #taken = 0;
+  #isOver = false;
   #cancel: (() => void) | undefined;
 
-  /** A throttle for `window` bytes at one time, and `rate` commands per second. */
+  /** A throttle for `window` bytes at one time, be it more or fewer the next time, and `rate` commands per second. */
   constructor(
     env: Env,
-    window: number,
+    pace: Pace,
+    window: () => number,
     rate: number,
     grant: (bytes: number) => void,
   ) {
     this.#env = env;
-    this.#granted = this.#window = window;
-    this.#tokens = this.#rate = rate;
-    this.#filledAt = env.now();
+    this.#pace = pace;
+    this.#window = window;
+    this.#granted = window();
+    this.#rate = new Rate(env, rate);
     this.#grant = grant;
+  }
+
+  /** Bytes the client may send as yet: what it is to be told first. */
+  get granted(): number {
+    return this.#granted;
   }
 
   /** A frame came; whether it was granted, be it by its first byte alone. */
   take(bytes: number): boolean {
     if (this.#granted <= 0) return false;
     this.#granted -= bytes;
+    this.#taken += bytes;
     return true;
   }
 
   /** What came is dealt with. */
   consumed(bytes: number, commands: number): void {
-    this.#owed += bytes;
-    const now = this.#env.now();
-    const filled = this.#tokens + (now - this.#filledAt) * this.#rate / 1000;
-    this.#filledAt = now;
-    this.#tokens = Math.min(this.#rate, filled) - commands;
+    this.#taken -= bytes;
+    this.#rate.take(commands);
     this.#settle();
+  }
+
+  /** Bytes that it is not granted and could be. */
+  get #due(): number {
+    return this.#window() - this.#granted - this.#taken;
   }
 
   #settle(): void {
     // Few messages are enough: the client has as much again in hand.
-    if (this.#cancel !== undefined || this.#owed < this.#window / 2) return;
-    if (this.#tokens < 0) {
-      this.#cancel = this.#env.setTimer(() => {
-        this.#cancel = undefined;
-        this.#pay();
-      }, Math.ceil(-this.#tokens * 1000 / this.#rate));
-    } else this.#pay();
+    if (this.#isOver || this.#cancel !== undefined) return;
+    if (this.#due < this.#window() / 2) return;
+    const wait = Math.max(
+      this.#rate.waitMs,
+      // A moment is none: a timer takes longer than that.
+      Math.floor(this.#pace.waitMs),
+    );
+    if (wait <= 0) return this.#pay();
+    this.#cancel = this.#env.setTimer(() => {
+      this.#cancel = undefined;
+      this.#pay();
+    }, wait);
   }
 
   #pay(): void {
-    const bytes = this.#owed;
-    this.#owed = 0;
+    // There may be more of them now who have a share.
+    const bytes = Math.floor(this.#due);
+    if (bytes <= 0) return;
     this.#granted += bytes;
     this.#grant(bytes);
   }
 
   /** Grants no more. */
   stop(): void {
+    this.#isOver = true;
     this.#cancel?.();
     this.#cancel = undefined;
-    this.#owed = 0;
   }
 }

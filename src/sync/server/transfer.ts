@@ -20,6 +20,8 @@ export class Transfer implements Outgoing {
   readonly #peer: Peer;
   readonly #stream: number;
   readonly #work: Work;
+  /** Gives its place among all transfers back. */
+  readonly #free: () => void;
   #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   #chunk: Uint8Array | undefined;
   #isReading = false;
@@ -28,12 +30,17 @@ export class Transfer implements Outgoing {
   #ended = false;
 
   /** A transfer, which begins at once. */
-  constructor(peer: Peer, channel: Channel, stream: number) {
+  constructor(
+    peer: Peer,
+    channel: Channel,
+    stream: number,
+    free: () => void,
+  ) {
     this.#peer = peer;
     this.channel = channel;
     this.#stream = stream;
     this.#work = peer.core.telemetry.begin("snapshot");
-    peer.core.transfers++;
+    this.#free = free;
     peer.transfers++;
     void this.#begin().then(() => this.#leave());
   }
@@ -45,6 +52,7 @@ export class Transfer implements Outgoing {
         core.host,
         this.channel.hub,
         core.limits.farEntries,
+        this.channel.leastSnapshot(),
       );
       this.#reader = offer.content.getReader();
       if (this.#ended) {
@@ -137,7 +145,7 @@ export class Transfer implements Outgoing {
   /** Takes no place any more once it has ended, and nothing is made for it either. */
   #leave(): void {
     if (--this.#places > 0) return;
-    this.#peer.core.transfers--;
+    this.#free();
     this.#peer.transfers--;
   }
 }

@@ -1,0 +1,102 @@
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import {
+  ErrClusterClosed,
+  type HostEvent,
+  kv,
+  NodeHost,
+  type Replica,
+} from "../../mod.ts";
+import { OnDiskKVStateMachine } from "../../src/kv/on_disk_kv_state_machine.ts";
+import { ErrStoreFull } from "../../src/store/mod.ts";
+import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
+import { checked, ManualEnv, peek, rejection, settle } from "./support.ts";
+
+const CLUSTER = { clusterID: 1n, nodeID: 1n };
+
+/** A replica whose machine is in a store that may be full; its log is elsewhere. */
+async function startOn(store: FaultyBlockStore): Promise<{
+  env: ManualEnv;
+  events: HostEvent[];
+  host: NodeHost;
+  replica: Replica;
+}> {
+  const env = new ManualEnv();
+  const events: HostEvent[] = [];
+  const host = new NodeHost({ env, onEvent: (event) => events.push(event) });
+  const replica = await host.startOnDiskCluster(
+    () => new OnDiskKVStateMachine(store),
+    CLUSTER,
+  );
+  await replica.propose(kv.put("a", "1"));
+  return { env, events, host, replica };
+}
+
+function fill(store: FaultyBlockStore): void {
+  const error = new ErrStoreFull("There is no room left");
+  store.fault = { at: store.writes + 1, times: Infinity, error };
+}
+
+const isFull = ({ type }: HostEvent): boolean => type === "store full";
+
+for (const asynchronous of [false, true]) {
+  const kind = asynchronous ? "asynchronous" : "synchronous";
+
+  Deno.test(
+    `U8 a replica whose ${kind} disk is full goes on where it was, once there is room`,
+    checked(async () => {
+      const store = new FaultyBlockStore({ asynchronous });
+      const { env, events, host, replica } = await startOn(store);
+      fill(store);
+      await env.advance(1_000);
+      await settle(20);
+      assert(events.some(isFull));
+      assertInstanceOf(
+        await rejection(replica.requestSnapshot()),
+        ErrStoreFull,
+      );
+      // What is in core is not lost, and answers.
+      const first = replica.propose(kv.put("a", "2"));
+      const second = replica.propose(kv.put("b", "3"));
+      for (let i = 0; i < 10; i++) {
+        await env.advance(5_000);
+        await settle(20);
+      }
+      assertEquals([await peek(first), await peek(second)], [
+        "pending",
+        "pending",
+      ]);
+      assertEquals(await replica.staleRead(kv.count()), 1);
+      assertEquals(replica.error, undefined);
+      store.fault = undefined;
+      await env.until(Promise.all([first, second]));
+      assertEquals(await replica.read(kv.count()), 2);
+      const { index, hash } = await replica.getHash();
+      // Durable in its time.
+      await env.advance(5_000);
+      await settle(20);
+      await env.until(host.stop());
+      const again = new OnDiskKVStateMachine(store.crash());
+      assertEquals(await again.open(new AbortController().signal), index);
+      assertEquals(again.getHash(), hash);
+      await again.close();
+      const told = events.filter(isFull).length;
+      assert(told > 5 && told < 100, `Told ${told} times`);
+    }),
+  );
+}
+
+Deno.test(
+  "U8 H10 a replica whose disk is full can be stopped",
+  checked(async () => {
+    const store = new FaultyBlockStore({ asynchronous: true });
+    const { env, host, replica } = await startOn(store);
+    fill(store);
+    await env.advance(3_000);
+    const waiting = rejection(replica.propose(kv.put("a", "2")));
+    await env.advance(5_000);
+    await env.until(host.stop());
+    assertInstanceOf(await waiting, ErrClusterClosed);
+    await settle(5);
+    assertEquals(env.timers, 0);
+  }),
+);

@@ -1,0 +1,346 @@
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import {
+  BlockOutbox,
+  ErrSystemBusy,
+  kv,
+  MemoryBlockStore,
+  MemorySnapshotStore,
+  type NodeHost,
+  OnDiskKVStateMachine,
+  type Replica,
+} from "../../mod.ts";
+import type { RemoteLogDB, RemoteStatus } from "../../src/sync/client/mod.ts";
+import {
+  bytes,
+  checked,
+  Disk,
+  KINDS,
+  listOf,
+  type Manners,
+  peek,
+  rejection,
+  settle,
+  startOn,
+  type StartOptions,
+} from "../nodehost/support.ts";
+import { caughtUp, Pair } from "./pair.ts";
+
+/** More than comes before anybody takes it, in bytes. */
+const FILLING = 6 << 20;
+const CLUSTER = { clusterID: 1n, nodeID: 2n };
+
+function test(name: string, run: () => Promise<void>): void {
+  Deno.test(name, checked(run));
+}
+
+/** A page, and what was seen of it. */
+interface Page {
+  readonly db: RemoteLogDB;
+  readonly host: NodeHost;
+  readonly replica: Replica;
+  readonly types: string[];
+  readonly statuses: RemoteStatus[];
+}
+
+/** A device, whose pages come and go. */
+class Device {
+  readonly pair: Pair;
+  readonly #kind: NonNullable<StartOptions["kind"]>;
+  readonly #manners: Manners;
+  readonly #disk = new Disk();
+  readonly #copy = new MemoryBlockStore();
+  readonly #snapshots = new MemorySnapshotStore();
+  readonly #outbox = new MemoryBlockStore();
+
+  constructor(
+    pair: Pair,
+    kind: NonNullable<StartOptions["kind"]>,
+    manners: (disk: Disk) => Manners = () => ({}),
+  ) {
+    this.pair = pair;
+    this.#kind = kind;
+    this.#manners = manners(this.#disk);
+  }
+
+  async start(): Promise<Page> {
+    const { pair } = this;
+    const inMemory = this.#kind === "regular" || this.#kind === "concurrent";
+    const db = pair.client(inMemory ? { copy: this.#copy } : {});
+    const types: string[] = [];
+    const statuses: RemoteStatus[] = [];
+    db.watch((status) => statuses.push(status));
+    const host = pair.host(db, {
+      snapshots: this.#snapshots,
+      outbox: new BlockOutbox(this.#outbox, { env: pair.env }),
+      onEvent: ({ type }) => types.push(type),
+    });
+    const replica = await pair.env.until(
+      startOn(host, {
+        kind: this.#kind,
+        disk: this.#disk,
+        manners: this.#manners,
+        config: CLUSTER,
+      }),
+      10,
+    );
+    return { db, host, replica, types, statuses };
+  }
+
+  async stop({ host, db }: Page): Promise<void> {
+    await this.pair.env.until(host.stop(), 10);
+    await this.pair.env.until(db.close(), 10);
+  }
+}
+
+/** A server with a machine whose snapshots take many frames. */
+async function pairOf(
+  seed: number,
+  kind: NonNullable<StartOptions["kind"]>,
+): Promise<Pair> {
+  const pair = new Pair(
+    seed,
+    { limits: { farEntries: 20 } },
+    { kind, manners: { filling: FILLING } },
+  );
+  // Every snapshot holds the state, so that the log is cut.
+  await pair.start(10, { fullSnapshotInterval: 1 });
+  return pair;
+}
+
+async function grow({ env, replica }: Pair, more: number): Promise<void> {
+  for (let i = 0; i < more; i++) {
+    await env.until(replica.propose(bytes(`server ${i}`)), 10);
+    await settle();
+  }
+  await env.advance(1_000);
+}
+
+/** Goes on until some of a snapshot has come, and cuts the connection for good. */
+async function cutSnapshot(
+  pair: Pair,
+  { db }: Pick<Page, "db">,
+): Promise<void> {
+  const isComing = (): boolean =>
+    (db.status.clusters[0]?.snapshot?.received ?? 0) > 200_000;
+  for (let i = 0; i < 20_000 && !isComing(); i++) await pair.env.advance(5);
+  assert(isComing(), "No snapshot comes");
+  pair.isDown = true;
+  pair.cut();
+}
+
+/** What a page that is offline must do. */
+async function checkOffline(
+  { env }: Pair,
+  { db, replica }: Page,
+  before: readonly string[],
+): Promise<void> {
+  // It hears of the cut a little later than the other end.
+  for (let i = 0; i < 10; i++) {
+    assertEquals(await listOf(replica), before);
+    await env.advance(100);
+  }
+  const read = replica.read(null);
+  const proposed = replica.propose(bytes("proposed"));
+  for (const waiting of [read, proposed]) waiting.catch(() => {});
+  for (let i = 0; i < 30; i++) {
+    await env.advance(2_000);
+    assertEquals(await listOf(replica), before);
+    assertEquals(await peek(read), "pending");
+  }
+  assertEquals(await peek(proposed), "pending");
+  assertEquals(db.state === "live", false);
+}
+
+for (const [i, kind] of KINDS.entries()) {
+  test(`D11 R9 U29 U38 a page that fell behind answers from what it has when its snapshot is cut off and there is no network, and takes it later, ${kind}`, async () => {
+    const pair = await pairOf(20 + i, kind);
+    const { env } = pair;
+    const device = new Device(pair, kind);
+    const page = await device.start();
+    const { replica } = page;
+    const first = await replica.submit(bytes("first"));
+    await env.until(first.result, 50);
+    const before = await listOf(replica);
+    pair.isDown = true;
+    pair.cut();
+    await grow(pair, 60);
+    pair.isDown = false;
+    await cutSnapshot(pair, page);
+    const edit = await replica.submit(bytes("edit"));
+    if (kind === "regular" || kind === "concurrent") {
+      await env.advance(1_000);
+      assertEquals(
+        await env.until(Promise.resolve(replica.view.lookup(null)), 10),
+        [...before, "edit"],
+      );
+    }
+    await checkOffline(pair, page, before);
+    assertEquals(edit.state, "queued");
+    assertEquals(page.types.includes("recovered"), false);
+    pair.isDown = false;
+    await env.until(edit.result, 200);
+    await caughtUp(pair, [replica]);
+    assertEquals(await listOf(replica), await listOf(pair.replica));
+    const list = await listOf(replica);
+    assertEquals(list.filter((cmd) => cmd === "edit"), ["edit"]);
+    assertEquals(list.indexOf("first"), 0);
+    assert(page.types.includes("recovered"));
+    assertEquals(replica.error, undefined);
+    await pair.over();
+  });
+
+  test(`D11 D14 U29 U38 a page that starts too far behind is up with what it has, also when its snapshot is cut off, and after another start, ${kind}`, async () => {
+    const pair = await pairOf(30 + i, kind);
+    const { env } = pair;
+    const device = new Device(pair, kind);
+    let page = await device.start();
+    const first = await page.replica.submit(bytes("first"));
+    await env.until(first.result, 50);
+    const before = await listOf(page.replica);
+    await device.stop(page);
+    await grow(pair, 60);
+    page = await device.start();
+    await cutSnapshot(pair, page);
+    await checkOffline(pair, page, before);
+    await device.stop(page);
+    page = await device.start();
+    const edit = await page.replica.submit(bytes("edit"));
+    await checkOffline(pair, page, before);
+    // Once more, with the snapshot cut off a second time.
+    pair.isDown = false;
+    await cutSnapshot(pair, page);
+    await checkOffline(pair, page, before);
+    pair.isDown = false;
+    await env.until(edit.result, 200);
+    await caughtUp(pair, [page.replica]);
+    assertEquals(
+      await listOf(page.replica),
+      await listOf(pair.replica),
+    );
+    await pair.over();
+  });
+}
+
+for (const what of ["has lost some", "does not open"]) {
+  test(`R10 D14 a machine on disk that ${what} after its snapshot was cut off is asked for nothing, until one has come whole`, async () => {
+    for (const [i, kind] of (["disk", "hosted"] as const).entries()) {
+      const pair = await pairOf(50 + i, kind);
+      const { env } = pair;
+      let isBad = false;
+      const device = new Device(pair, kind, (disk) => ({
+        before: (method) => {
+          if (method === "recoverFromSnapshot") {
+            isBad = true;
+            if (what === "has lost some") disk.erase();
+          }
+          if (method === "open" && isBad && what === "does not open") {
+            throw new Error("It does not open");
+          }
+        },
+      }));
+      const page = await device.start();
+      const { replica } = page;
+      await env.until((await replica.submit(bytes("first"))).result, 50);
+      const { appliedIndex } = replica;
+      pair.isDown = true;
+      pair.cut();
+      await grow(pair, 60);
+      pair.isDown = false;
+      await cutSnapshot(pair, page);
+      await env.advance(2_000);
+      for (
+        const call of [
+          replica.read(null),
+          replica.requestSnapshot(),
+          replica.getHash(),
+          (async () => await replica.staleRead(null))(),
+          (async () => await replica.view.lookup(null))(),
+        ]
+      ) assertInstanceOf(await rejection(call), ErrSystemBusy);
+      assertEquals([replica.error, replica.appliedIndex], [
+        undefined,
+        appliedIndex,
+      ]);
+      const edit = await replica.submit(bytes("edit"));
+      isBad = false;
+      pair.isDown = false;
+      await env.until(edit.result, 200);
+      await caughtUp(pair, [replica]);
+      assertEquals(await listOf(replica), await listOf(pair.replica));
+      await pair.over();
+    }
+  });
+}
+
+test("D11 U15 U38 a key-value machine on disk shows what it had, and edits on top of it, when its snapshot is cut off", async () => {
+  const pair = new Pair(60, { limits: { farEntries: 20 } });
+  await pair.start(10);
+  const { env } = pair;
+  const store = new MemoryBlockStore();
+  const db = pair.client();
+  const host = pair.host(db, {
+    outbox: new BlockOutbox(new MemoryBlockStore(), { env }),
+  });
+  const replica = await env.until(
+    host.startOnDiskCluster(() => new OnDiskKVStateMachine(store), CLUSTER),
+    10,
+  );
+  const first = await replica.submit(kv.put("a", "1"));
+  await env.until(first.result, 50);
+  pair.isDown = true;
+  pair.cut();
+  const value = bytes("x".repeat(1 << 19));
+  for (let i = 0; i < 40; i++) {
+    await env.until(pair.replica.propose(kv.put(`${i % 16}`, value)), 10);
+  }
+  await env.advance(1_000);
+  for (let cuts = 0; cuts < 3; cuts++) {
+    pair.isDown = false;
+    await cutSnapshot(pair, { db });
+    await replica.submit(kv.put(`edit ${cuts}`, ""));
+    for (let i = 0; i < 20; i++) {
+      await env.advance(i < 10 ? 50 : 2_000);
+      assertEquals(await replica.staleRead(kv.count()), 1);
+      assertEquals(
+        await env.until(Promise.resolve(replica.view.lookup(kv.count())), 50),
+        2 + cuts,
+      );
+    }
+  }
+  pair.isDown = false;
+  await caughtUp(pair, [replica]);
+  for (const { result } of replica.pending()) await env.until(result, 50);
+  assertEquals(await env.until(replica.read(kv.count()), 50), 20);
+  assertEquals(await replica.getHash(), await pair.replica.getHash());
+  await pair.over();
+});
+
+test("U16 U29 a page that must take a snapshot first is not live before it stands where the server does", async () => {
+  const pair = await pairOf(40, "regular");
+  const { env } = pair;
+  await grow(pair, 60);
+  const device = new Device(pair, "regular");
+  const { db, replica, statuses, types } = await device.start();
+  let behind = 0;
+  db.watch(({ state }) => {
+    if (state !== "live") return;
+    if (replica.appliedIndex < pair.replica.appliedIndex) behind++;
+  });
+  const hasBeen = new Set<string>();
+  for (let i = 0; i < 2_000 && db.state !== "live"; i++) {
+    await env.advance(5);
+    hasBeen.add(db.state);
+  }
+  assertEquals(db.state, "live");
+  assertEquals(replica.appliedIndex, pair.replica.appliedIndex);
+  assertEquals(behind, 0);
+  assert(types.includes("recovered"));
+  const states = statuses.map(({ state }) => state)
+    .filter((state, i, all) => state !== all[i - 1]);
+  assertEquals(states, ["connecting", "catching up", "live"]);
+  const received = statuses.map(({ clusters }) =>
+    clusters[0]?.snapshot?.received ?? 0
+  );
+  assert(Math.max(...received) > 1 << 19, `${received}`);
+  await pair.over();
+});

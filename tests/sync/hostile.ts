@@ -1,0 +1,201 @@
+/**
+ * Many connections that misbehave, and one client that goes on working.
+ *
+ * ```sh
+ * deno run -A tests/sync/hostile.ts           # 1,000 of them
+ * deno run -A tests/sync/hostile.ts 1000 123  # with this seed
+ * ```
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { assert, assertEquals } from "@std/assert";
+import { kv, KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
+import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
+import { newSeed } from "../browser/random.ts";
+import type { Attack } from "./hostile_worker.ts";
+import { sleep, WAIT_MS_MAX } from "./kill.ts";
+
+const MIB = 1024 * 1024;
+
+/** What is in the log before they come, for those who ask for it and do not read. */
+const PRELOAD_ENTRIES = 2_000;
+const PRELOAD_BYTES = 4_096;
+
+/** What may be in use at the end beyond what was before, in MiB: sessions that were opened, whose proposals are whose, and what came last. */
+const LEFT_MIB_MAX = 48;
+
+/** Whoever is silent is cut after about so long, in milliseconds. */
+const PATIENCE_MS = 1_000;
+
+/** How long all of them are let to do their worst, in milliseconds. */
+const ATTACK_MS = 1_500;
+
+/** What came of it. */
+export interface HostileReport {
+  /** What the good client has proposed meanwhile, and how long the longest took, in milliseconds. */
+  readonly proposals: number;
+  readonly longestMs: number;
+  /** What was in use before, at most, and after, in MiB. */
+  readonly before: number;
+  readonly peak: number;
+  readonly after: number;
+  /** What the process had at most, in MiB: with what is not JavaScript's, and what was freed. */
+  readonly rss: number;
+  /** The most connections at one time. */
+  readonly connections: number;
+  /** How many connections were ended or refused by which code. */
+  readonly codes: Readonly<Record<number, number>>;
+}
+
+setFlagsFromString("--expose-gc");
+const collectGarbage = runInNewContext("gc") as () => void;
+
+function inUse(): number {
+  collectGarbage();
+  const { heapUsed, external } = Deno.memoryUsage();
+  return (heapUsed + external) / MIB;
+}
+
+async function until(what: string, isSo: () => boolean): Promise<void> {
+  for (const end = performance.now() + WAIT_MS_MAX; !isSo();) {
+    if (performance.now() > end) throw new Error(`Never came: ${what}`);
+    await sleep(10);
+  }
+}
+
+/** Lets `count` connections do their worst to a server that takes a quarter of them. */
+export async function beHostile(
+  count: number,
+  seed: number,
+): Promise<HostileReport> {
+  const log = new MemoryLogDB();
+  const host = new NodeHost({ logDB: log });
+  const replica = await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 1n,
+  });
+  for (let i = 0; i < PRELOAD_ENTRIES; i++) {
+    await replica.propose(kv.put(`k${i}`, new Uint8Array(PRELOAD_BYTES)));
+  }
+  const codes: Record<number, number> = {};
+  const connections = Math.ceil(count / 4);
+  const server = serve(host, {
+    sigterm: false,
+    limits: {
+      connections,
+      helloMs: PATIENCE_MS,
+      heartbeatMs: PATIENCE_MS,
+      slowMs: PATIENCE_MS,
+      shutdownMs: PATIENCE_MS,
+    },
+    authenticate: ({ headers }) => {
+      const id = headers.get("authorization")!.slice("Bearer ".length);
+      return id.startsWith("nobody") ? undefined : { id };
+    },
+    // Or the log would be as large as they like.
+    validate: ({ id }) => id === "good" ? undefined : "Not you",
+    log: ({ code }) => {
+      if (code !== undefined) codes[code] = (codes[code] ?? 0) + 1;
+    },
+  });
+  const logDB = new RemoteLogDB(server.url, { token: "good" });
+  const page = new NodeHost({ logDB });
+  const good = await page.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 2n,
+  });
+  await good.propose(kv.put("boat", "sampan"));
+
+  // It may lose its place to them, and comes again: nothing of it is lost.
+  const session = await good.openSession();
+  const before = inUse();
+  let [peak, rss, most, proposals, longestMs] = [before, 0, 0, 0, 0];
+  let isOver = false;
+  const work = async (): Promise<void> => {
+    for (; !isOver; proposals++) {
+      const from = performance.now();
+      await good.propose(kv.put("boat", `${proposals}`), { session });
+      longestMs = Math.max(longestMs, performance.now() - from);
+    }
+  };
+  const watch = async (): Promise<void> => {
+    while (!isOver) {
+      peak = Math.max(peak, inUse());
+      rss = Math.max(rss, Deno.memoryUsage().rss / MIB);
+      most = Math.max(most, server.counts.connections);
+      await sleep(100);
+    }
+  };
+  const working = work();
+  const watching = watch();
+  const worker = new Worker(
+    new URL("hostile_worker.ts", import.meta.url),
+    { type: "module" },
+  );
+  const said = (what: string): Promise<void> =>
+    new Promise((resolve, reject) => {
+      worker.onmessage = ({ data }): void => {
+        if (data === what) resolve();
+      };
+      worker.onerror = ({ message }): void => reject(new Error(message));
+    });
+  const all = said("all");
+  const { port } = new URL(server.url);
+  const attack: Attack = {
+    port: Number(port),
+    count,
+    seed,
+    tokens: Math.ceil(count / 100),
+  };
+  worker.postMessage(attack);
+  await all;
+  await sleep(ATTACK_MS);
+  const wasServed = proposals;
+  // They would stay for ever: it is the server that sends them away.
+  await until("the end of all but one", () => server.counts.connections === 1);
+  assert(wasServed > 0, `Good client was not served, seed ${seed}`);
+  await until("an answer for the good client", () => proposals > wasServed);
+  const gone = said("over");
+  worker.postMessage("leave");
+  await gone;
+  isOver = true;
+  await Promise.all([working, watching]);
+  worker.terminate();
+  assert(most <= connections, `${most} connections, seed ${seed}`);
+  assertEquals(
+    await good.read(kv.get("boat")),
+    await replica.read(kv.get("boat")),
+  );
+  await sleep(100);
+  const after = inUse();
+  assert(
+    after < before + LEFT_MIB_MAX,
+    `${after} MiB in use, ${before} before, seed ${seed}`,
+  );
+  await page.stop();
+  await logDB.close();
+  await server.shutdown();
+  await host.stop();
+  await log.close();
+  return {
+    proposals,
+    longestMs,
+    before,
+    peak,
+    after,
+    rss,
+    connections: most,
+    codes,
+  };
+}
+
+if (import.meta.main) {
+  const [count = 1_000, seed = newSeed()] = Deno.args.map(Number);
+  // deno-lint-ignore no-console
+  console.log(`seed ${seed}`, await beHostile(count, seed));
+}

@@ -1,0 +1,9 @@
+import { assert } from "@std/assert";
+import { newSeed } from "../browser/random.ts";
+import { beHostile } from "./hostile.ts";
+
+Deno.test("H11 U26 connections that misbehave in every way are sent away, and a good client is served all the while", async () => {
+  const seed = newSeed();
+  const { codes } = await beHostile(80, seed);
+  assert((codes[4429] ?? 0) > 0, `Nobody was one too many, seed ${seed}`);
+});

@@ -1,0 +1,271 @@
+/**
+ * Connections that misbehave, each in its way, in a thread of their own.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+/// <reference lib="webworker" />
+
+import { kv } from "../../mod.ts";
+import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
+import { encodeMessage, type Message } from "../../src/sync/messages.ts";
+import { random } from "../browser/random.ts";
+import { packRecords, proposal, registerRecord } from "./server_support.ts";
+
+/** What a worker is told to do. */
+export interface Attack {
+  /** Where the server listens. */
+  readonly port: number;
+  /** How many connections. */
+  readonly count: number;
+  /** What their ways are drawn from. */
+  readonly seed: number;
+  /** Tokens that are good, in tokens: the connections share them. */
+  readonly tokens: number;
+}
+
+/** How connections misbehave. */
+export const WAYS = [
+  "never ask",
+  "ask for half",
+  "never say hello",
+  "send garbage",
+  "send garbage after hello",
+  "stall in a frame",
+  "stall in a large frame",
+  "send too large a frame",
+  "never read",
+  "ask and never read",
+  "flood",
+  "flood appends",
+  "close at once",
+  "close after the upgrade",
+] as const;
+
+type Way = typeof WAYS[number];
+
+type Random = () => number;
+
+const CHUNK_BYTES = 64 * 1024;
+
+const KEY = btoa("0123456789abcdef");
+
+/** A frame of a client: with a mask that changes nothing. */
+function frame(payload: Uint8Array, announced = payload.length): Uint8Array {
+  const head = new Uint8Array(14);
+  const view = new DataView(head.buffer);
+  head.set([0x82, 0xff]);
+  view.setBigUint64(2, BigInt(announced));
+  const bytes = new Uint8Array(head.length + payload.length);
+  bytes.set(head);
+  bytes.set(payload, head.length);
+  return bytes;
+}
+
+function message(what: Message): Uint8Array {
+  return frame(encodeMessage(what));
+}
+
+function hello(token: string): Uint8Array {
+  return message({
+    type: "hello",
+    first: 1,
+    last: 1,
+    token,
+    credit: Number.MAX_SAFE_INTEGER,
+    frameBytesMax: SYNC_FRAME_BYTES_MAX,
+  });
+}
+
+function read(channel: number, stream: number): Message {
+  return {
+    type: "read",
+    channel,
+    stream,
+    after: 0,
+    markIndex: 0,
+    markEpoch: 0n,
+    far: false,
+  };
+}
+
+function open(channel: number, clusterID: bigint): Message {
+  return { type: "open", channel, clusterID, nodeID: 9n };
+}
+
+/** A message that may be sent, though hardly all the time. */
+function anyMessage(random: Random, stream: number): Message {
+  const channel = 1 + Math.floor(random() * 3);
+  switch (Math.floor(random() * 9)) {
+    case 0:
+      return { type: "ping" };
+    case 1:
+      return { type: "credit", bytes: 2 ** 40 };
+    case 2:
+      return open(channel, BigInt(Math.floor(random() * 3)));
+    case 3:
+      return { type: "close", channel };
+    case 4:
+      return read(channel, stream);
+    case 5:
+      return { type: "readIndex", channel, stream };
+    case 6:
+      return { type: "fetch", channel, stream };
+    case 7:
+      return { type: "explain", channel, stream, after: 0, upTo: 1000 };
+    default:
+      return { type: "stop", stream: Math.floor(random() * stream) };
+  }
+}
+
+function appendOf(random: Random, stream: number): Message {
+  const records = Array.from(
+    { length: 1 + Math.floor(random() * 50) },
+    (_, i) =>
+      random() < 0.02
+        ? registerRecord(BigInt(stream), new Uint8Array())
+        : proposal(
+          kv.put(`k${stream}`, new Uint8Array(Math.floor(random() * 1000))),
+          i + 1,
+          stream,
+        ),
+  );
+  const { bytes, ends } = packRecords(...records);
+  const lengths = ends.map((end, i) => end - (ends[i - 1] ?? 0));
+  return { type: "append", channel: 1, stream, lengths, bytes };
+}
+
+/** A connection that is cut at the end, whatever it is doing then. */
+class Hostile {
+  readonly #conn: Deno.TcpConn;
+  readonly #over: AbortSignal;
+
+  constructor(conn: Deno.TcpConn, over: AbortSignal) {
+    this.#conn = conn;
+    this.#over = over;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length;) {
+      at += await this.#conn.write(bytes.subarray(at));
+    }
+  }
+
+  async upgrade(): Promise<void> {
+    await this.write(new TextEncoder().encode(
+      `GET /sync HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${KEY}\r\n\r\n`,
+    ));
+    await this.hear();
+  }
+
+  /** Waits for whatever comes next. */
+  async hear(): Promise<void> {
+    await this.#conn.read(new Uint8Array(1024));
+  }
+
+  /** Reads what comes and answers none of it, not even that it is over. */
+  async listen(): Promise<void> {
+    const bytes = new Uint8Array(CHUNK_BYTES);
+    while (await this.#conn.read(bytes) !== null);
+  }
+
+  /** Does nothing until all is over. */
+  async stay(): Promise<void> {
+    if (this.#over.aborted) return;
+    await new Promise((resolve) =>
+      this.#over.addEventListener("abort", resolve)
+    );
+  }
+}
+
+async function misbehave(
+  hostile: Hostile,
+  way: Way,
+  token: string,
+  random: Random,
+): Promise<void> {
+  const garbage = (size: number): Uint8Array =>
+    Uint8Array.from({ length: size }, () => random() * 256);
+  if (way === "close at once") return;
+  if (way === "never ask") return await hostile.stay();
+  if (way === "ask for half") {
+    await hostile.write(new TextEncoder().encode("GET /sync HTTP/1.1\r\nHo"));
+    return await hostile.stay();
+  }
+  await hostile.upgrade();
+  switch (way) {
+    case "close after the upgrade":
+      return;
+    case "never say hello":
+      return await hostile.stay();
+    case "send garbage":
+      // Of frames, or frames of it.
+      await hostile.write(
+        random() < 0.5 ? garbage(1000) : frame(garbage(1000)),
+      );
+      return await hostile.listen();
+    case "send too large a frame":
+      await hostile.write(frame(new Uint8Array(2 * SYNC_FRAME_BYTES_MAX)));
+      return await hostile.listen();
+    case "stall in a large frame":
+      await hostile.write(frame(new Uint8Array(CHUNK_BYTES), 60 << 20));
+      return await hostile.stay();
+  }
+  await hostile.write(hello(token));
+  await hostile.hear();
+  if (way === "send garbage after hello") {
+    await hostile.write(frame(garbage(1000)));
+    return await hostile.listen();
+  }
+  if (way === "stall in a frame") {
+    await hostile.write(frame(new Uint8Array(100), 200));
+    return await hostile.stay();
+  }
+  await hostile.write(message(open(1, 1n)));
+  await hostile.hear();
+  if (way === "never read") {
+    for (let i = 1; i < 8; i++) await hostile.write(message(read(1, i)));
+    return await hostile.stay();
+  }
+  // An answer to what they ask is read, or it heaps up.
+  if (way !== "ask and never read") hostile.listen().catch(() => {});
+  for (let stream = 1;; stream++) {
+    await hostile.write(message(
+      way === "flood appends"
+        ? appendOf(random, stream)
+        : anyMessage(random, stream),
+    ));
+  }
+}
+
+async function attack({ port, count, seed, tokens }: Attack): Promise<void> {
+  const next = random(seed);
+  const over = new AbortController();
+  const conns = new Set<Deno.TcpConn>();
+  self.onmessage = (): void => {
+    over.abort();
+    for (const conn of conns) conn.close();
+    conns.clear();
+    self.postMessage("over");
+  };
+  for (let i = 0; i < count; i++) {
+    const way = WAYS[Math.floor(next() * WAYS.length)]!;
+    const token = next() < 0.9
+      ? `mob ${Math.floor(next() * tokens)}`
+      : `nobody ${i}`;
+    const own = random(Math.floor(next() * 2 ** 32));
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+    conns.add(conn);
+    misbehave(new Hostile(conn, over.signal), way, token, own)
+      // The server hung up, or it is over.
+      .catch(() => {})
+      .then(() => {
+        if (conns.delete(conn)) conn.close();
+      });
+  }
+  self.postMessage("all");
+}
+
+self.onmessage = ({ data }: MessageEvent<Attack>): void => void attack(data);
