@@ -56,6 +56,7 @@ export interface SessionEntry<L> {
   local: L | undefined;
   /** Its place in the order of use: of all, and of its owner's. */
   place: Place<SessionEntry<L>> | undefined;
+  own: UseOrder<SessionEntry<L>> | undefined;
   ownPlace: Place<SessionEntry<L>> | undefined;
 }
 
@@ -192,6 +193,7 @@ export class SessionTable<L> {
       dataBytes: 0,
       local: undefined,
       place: undefined,
+      own: undefined,
       ownPlace: undefined,
     };
     this.#add(session);
@@ -217,7 +219,7 @@ export class SessionTable<L> {
   remove(session: SessionEntry<L>): void {
     this.#order.remove(session.place!);
     const owner = keyOf(session.owner);
-    const own = this.#owners.get(owner)!;
+    const own = session.own!;
     own.remove(session.ownPlace!);
     if (own.size === 0) this.#owners.delete(owner);
     if (own.size <= this.#share) this.#large.delete(owner);
@@ -240,6 +242,7 @@ export class SessionTable<L> {
     const owner = keyOf(session.owner);
     let own = this.#owners.get(owner);
     if (own === undefined) this.#owners.set(owner, own = new UseOrder());
+    session.own = own;
     session.ownPlace = own.add(session);
     if (own.size > this.#share) this.#large.add(owner);
     this.#changed?.add(session.index);
@@ -254,7 +257,7 @@ export class SessionTable<L> {
   touch(session: SessionEntry<L>): void {
     if (session.place !== this.#order.newest) {
       this.#order.touch(session.place!);
-      this.#owners.get(keyOf(session.owner))!.touch(session.ownPlace!);
+      session.own!.touch(session.ownPlace!);
     }
     this.#changed?.add(session.index);
   }
@@ -530,6 +533,7 @@ function decodeSession<L>(reader: ByteReader): SessionEntry<L> {
     dataBytes: 0,
     local: undefined,
     place: undefined,
+    own: undefined,
     ownPlace: undefined,
   };
   const count = session.next - session.responded - 1;

@@ -17,6 +17,7 @@ import {
   type SnapshotHeader,
 } from "../../mod.ts";
 import { SnapshotWriter } from "../../src/snapshot/mod.ts";
+import { collectGarbage } from "../garbage.ts";
 import { best, percentile, report } from "./report.ts";
 
 class NoOpStateMachine implements IStateMachine {
@@ -175,6 +176,7 @@ async function memoryBench(): Promise<void> {
   };
   await copy(small);
   const machine = filled(16_384, 64 * 1024 - 64);
+  collectGarbage();
   const before = memory();
   most = 0;
   await save(machine, new WritableStream({ write: look }));

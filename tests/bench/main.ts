@@ -5,6 +5,7 @@
  * @module
  */
 
+import { collectGarbage } from "../garbage.ts";
 import { applyBench } from "./apply_bench.ts";
 import { hostBench } from "./host_bench.ts";
 import { kvBench } from "./kv_bench.ts";
@@ -19,12 +20,19 @@ import { yjsBench } from "./yjs_bench.ts";
 console.log(
   `Deno ${Deno.version.deno}, V8 ${Deno.version.v8}, ${Deno.build.target}, ${navigator.hardwareConcurrency} cores\n`,
 );
-await applyBench();
-await hostBench();
-await replayBench();
-await kvBench();
-await snapshotBench();
-await sqliteBench();
-await packedBench();
-await syncBench();
-await yjsBench();
+for (
+  const bench of [
+    applyBench,
+    hostBench,
+    replayBench,
+    kvBench,
+    snapshotBench,
+    sqliteBench,
+    packedBench,
+    syncBench,
+    yjsBench,
+  ]
+) {
+  collectGarbage();
+  await bench();
+}

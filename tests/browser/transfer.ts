@@ -13,8 +13,6 @@
  * @module
  */
 
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { assert, assertEquals } from "@std/assert";
 import { kv, NodeHost, type Replica } from "../../mod.ts";
 import {
@@ -23,6 +21,7 @@ import {
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
 import { stopBundler } from "../../web/bundle.ts";
+import { bytesInUse } from "../garbage.ts";
 import {
   descendants,
   launch,
@@ -118,18 +117,14 @@ function memory(): [deno: number, page: number, browser: number] {
   ];
 }
 
-setFlagsFromString("--expose-gc");
-const collectGarbage = runInNewContext("gc") as () => void;
-
 /** What is in use here and in a page, in MiB. */
 async function inUse(page: Page): Promise<[here: number, there: number]> {
-  collectGarbage();
-  const { heapUsed, external } = Deno.memoryUsage();
+  const here = bytesInUse();
   await page.devtools!("HeapProfiler.collectGarbage");
   const { usedSize, backingStorageSize } = await page.devtools!(
     "Runtime.getHeapUsage",
   ) as { usedSize: number; backingStorageSize: number };
-  return [(heapUsed + external) / MIB, (usedSize + backingStorageSize) / MIB];
+  return [here / MIB, (usedSize + backingStorageSize) / MIB];
 }
 
 /** Does something and looks at the memory meanwhile. */

@@ -11,9 +11,8 @@
  * @module
  */
 
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { assert, assertEquals } from "@std/assert";
+import { bytesInUse } from "../garbage.ts";
 import { kv, KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
 import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
 import { newSeed } from "../browser/random.ts";
@@ -50,15 +49,6 @@ export interface HostileReport {
   readonly connections: number;
   /** How many connections were ended or refused by which code. */
   readonly codes: Readonly<Record<number, number>>;
-}
-
-setFlagsFromString("--expose-gc");
-const collectGarbage = runInNewContext("gc") as () => void;
-
-function inUse(): number {
-  collectGarbage();
-  const { heapUsed, external } = Deno.memoryUsage();
-  return (heapUsed + external) / MIB;
 }
 
 async function until(what: string, isSo: () => boolean): Promise<void> {
@@ -113,7 +103,7 @@ export async function beHostile(
 
   // It may lose its place to them, and comes again: nothing of it is lost.
   const session = await good.openSession();
-  const before = inUse();
+  const before = bytesInUse() / MIB;
   let [peak, rss, most, proposals, longestMs] = [before, 0, 0, 0, 0];
   let isOver = false;
   const work = async (): Promise<void> => {
@@ -125,7 +115,7 @@ export async function beHostile(
   };
   const watch = async (): Promise<void> => {
     while (!isOver) {
-      peak = Math.max(peak, inUse());
+      peak = Math.max(peak, bytesInUse() / MIB);
       rss = Math.max(rss, Deno.memoryUsage().rss / MIB);
       most = Math.max(most, server.counts.connections);
       await sleep(100);
@@ -172,7 +162,7 @@ export async function beHostile(
     await replica.read(kv.get("boat")),
   );
   await sleep(100);
-  const after = inUse();
+  const after = bytesInUse() / MIB;
   assert(
     after < before + LEFT_MIB_MAX,
     `${after} MiB in use, ${before} before, seed ${seed}`,
