@@ -131,10 +131,10 @@ export const PACKED_PAGE_ROWS: number = 1024;
 export const PACKED_FLUSH_BYTES: number = 256 * 1024;
 
 /** Changes that may wait for the write under way before an update has to wait for it a moment, in bytes. */
-export const PACKED_PENDING_BYTES: number = 1024 * 1024;
+export const PACKED_PENDING_BYTES: number = 512 * 1024;
 
 /** How long that moment is, in milliseconds. */
-export const PACKED_PENDING_MS: number = 15;
+export const PACKED_PENDING_MS: number = 20;
 
 /** Changes that may wait for the write under way before an update has to wait for its end, in bytes; one update more may pass it. */
 export const PACKED_PENDING_BYTES_MAX: number = 4 * 1024 * 1024;
@@ -144,6 +144,9 @@ export const PACKED_RECORD_BYTES: number = 56 * 1024;
 
 /** Pages that go with one write, in bytes. */
 export const PACKED_WRITE_BYTES_MAX: number = 1024 * 1024;
+
+/** Blocks given to IndexedDB in one go, in bytes; one block more may pass it. A page is busy for as long as that takes. */
+export const PUT_BYTES_MAX: number = 1024 * 1024;
 
 /** Log of a packed store of up to four times as many bytes, in bytes. */
 export const PACKED_LOG_BYTES: number = 8 * 1024 * 1024;

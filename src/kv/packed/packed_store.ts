@@ -718,9 +718,13 @@ export class PackedStore {
       for (const { ref } of job.pages) ref.written = true;
       this.table.sweep();
       // What was added meanwhile may be enough for another one.
-      if (this.#open || this.#broken) return;
-      if (this.table.log.length < PACKED_FLUSH_BYTES) return;
-      this.#start(this.#durability);
+      if (!this.#isEnough) return;
+      // Whoever waits for this one goes on first: to make one takes a while.
+      void this.#env.turn().then(() => {
+        if (this.#isEnough && !this.#writing && !this.#failed) {
+          this.#start(this.#durability);
+        }
+      });
     };
     try {
       const done = this.#store.write(job.writes, job.durability);
@@ -729,6 +733,12 @@ export class PackedStore {
     } catch (error) {
       failed(error);
     }
+  }
+
+  /** Whether enough waits for a write in the background, and none of it is of a step that is being made. */
+  get #isEnough(): boolean {
+    return !this.#open && !this.#broken &&
+      this.table.log.length >= PACKED_FLUSH_BYTES;
   }
 
   /** Pages to be written next, for the log's sake or for memory's. */
