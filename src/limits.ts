@@ -145,9 +145,6 @@ export const PACKED_RECORD_BYTES: number = 56 * 1024;
 /** Pages that go with one write, in bytes. */
 export const PACKED_WRITE_BYTES_MAX: number = 1024 * 1024;
 
-/** Blocks given to IndexedDB in one go, in bytes; one block more may pass it. A page is busy for as long as that takes. */
-export const PUT_BYTES_MAX: number = 1024 * 1024;
-
 /** Log of a packed store of up to four times as many bytes, in bytes. */
 export const PACKED_LOG_BYTES: number = 8 * 1024 * 1024;
 

@@ -10,7 +10,6 @@
 import { copyOf } from "../bytes.ts";
 import { promisifyRequest, type UseStore } from "../deps.ts";
 import { type Env, systemEnv } from "../env.ts";
-import { PUT_BYTES_MAX } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type {
@@ -284,45 +283,21 @@ function commit(
     };
     const store = transaction.objectStore(BLOCKS);
     let isAsked = false;
-    const fail = (thrown: unknown): void => {
-      error = thrown;
-      transaction.abort();
-    };
-    /** Puts some blocks, and the others once the browser comes to these: it copies them before it does anything else. */
-    const putFrom = (start: number): void => {
-      let first: IDBRequest | undefined;
-      let at = start;
-      for (let size = 0; at < put.length && size < PUT_BYTES_MAX; at++) {
-        const { key, bytes } = put[at]!;
-        const request = store.put(whole(bytes), key);
-        first ??= request;
-        size += bytes.length;
-      }
-      if (at < put.length) {
-        first!.onsuccess = () => {
-          try {
-            putFrom(at);
-          } catch (thrown) {
-            fail(thrown);
-          }
-        };
-        return;
-      }
-      // Left to the browser, it would wait until this page had its answers: a
-      // quarter of the time that one small write takes.
-      transaction.commit();
-      isAsked = true;
-    };
     try {
       for (const [from, to] of ranges) {
         store.delete(IDBKeyRange.bound(from, to, false, true));
       }
       for (const key of remove) store.delete(key);
+      for (const { key, bytes } of put) store.put(whole(bytes), key);
       // A transaction that changes nothing would make nothing durable.
       if (count === 0) transaction.objectStore(META).put(0, "synced");
-      putFrom(0);
+      // Left to the browser, it would wait until this page had its answers: a
+      // quarter of the time that one small write takes.
+      transaction.commit();
+      isAsked = true;
     } catch (thrown) {
-      fail(thrown);
+      error = thrown;
+      transaction.abort();
     }
   });
 }

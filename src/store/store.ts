@@ -16,7 +16,7 @@ import type { MaybePromise } from "../statemachine/types.ts";
 export interface Block {
   /** Its name: ASCII, ordered by character; `log/0000000001`. */
   readonly key: string;
-  /** Its content. It is not to change until the write has settled; a store keeps and changes none of it, and what it gives is the caller's. */
+  /** Its content. A store neither keeps nor changes what it is given, and what it gives is the caller's. */
   readonly bytes: Uint8Array;
 }
 

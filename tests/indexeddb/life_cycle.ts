@@ -21,7 +21,6 @@ import {
   type StoreEvent,
 } from "../../src/indexeddb/mod.ts";
 import { Connection } from "../../src/indexeddb/connection.ts";
-import { PUT_BYTES_MAX } from "../../src/limits.ts";
 import { ErrClusterClosed, ErrUnknownOutcome } from "../../src/log/mod.ts";
 import { randomOf } from "../../src/testing/clock.ts";
 import { MemoryBlockStore } from "../../src/store/mod.ts";
@@ -316,41 +315,6 @@ add(
     await put(store, block("c", 1));
     assertEquals(await names(store), "a b c");
     assert(!bench.env.waits, "A timer is left");
-  },
-);
-
-add(
-  "D4 a write larger than goes in one go is there as a whole, or not at all",
-  async (bench) => {
-    const store = bench.store();
-    const large = (key: string, fill: number): Block => ({
-      key,
-      bytes: new Uint8Array(PUT_BYTES_MAX / 2 + 1).fill(fill),
-    });
-    const keys = ["a", "b", "c", "d", "e", "f", "g"];
-    await put(store, ...keys.map((key, i) => large(key, i)));
-    for (const [i, bytes] of (await store.get(keys)).entries()) {
-      assertEquals(bytes?.length, PUT_BYTES_MAX / 2 + 1);
-      assertEquals(bytes?.at(-1), i);
-    }
-    // The last one cannot be had.
-    const broken = put(store, ...keys.slice(0, 6).map((key) => large(key, 9)), {
-      key: "g",
-      get bytes(): Uint8Array {
-        throw new RangeError("Not there");
-      },
-    });
-    const error = await broken.catch((error) => error);
-    assert(error instanceof Error, `${error}`);
-    for (const [i, bytes] of (await store.get(keys)).entries()) {
-      assertEquals(bytes?.at(-1), i);
-    }
-    // What comes after it comes after all of it.
-    const writes = [1, 2, 3].map((round) =>
-      put(store, ...keys.map((key) => large(key, 10 * round)))
-    );
-    await Promise.all(writes);
-    for (const bytes of await store.get(keys)) assertEquals(bytes?.at(-1), 30);
   },
 );
 
