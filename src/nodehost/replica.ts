@@ -155,6 +155,8 @@ export class Replica {
   #shutdown: Promise<void> | undefined;
   #unwatch: (() => void) | undefined;
   #diverged: ErrDiverged | undefined;
+  /** Of machines whose place another one has taken, those that were wrong: they may be being saved still. */
+  readonly #wrong = new WeakMap<Driver<SessionState>, ErrDiverged>();
   #synced = 0;
   #isSyncing = false;
   #cancelSync: (() => void) | undefined;
@@ -528,7 +530,11 @@ export class Replica {
         files,
         env,
         driver: () => this.#driver,
-        check: () => this.#check(),
+        check: (saved) => {
+          this.#check();
+          const wrong = saved && this.#wrong.get(saved);
+          if (wrong !== undefined) throw wrong;
+        },
         event,
         fail: (cause) => void this.#fail(cause),
       },
@@ -809,7 +815,9 @@ export class Replica {
       if (
         wrong
           ? !this.#checkpoints.agreed(info.nodeID, trusted!, info.index)
-          : info.index <= this.appliedIndex
+          : info.index < this.appliedIndex ||
+            // One that could not be made durable may have gone with its machine.
+            info.index === this.appliedIndex && !this.#driver.closed
       ) continue;
       const retention = log.retain(info.index);
       try {
@@ -894,6 +902,9 @@ export class Replica {
 
   /** All is asked of another machine, whose state came from a snapshot, from now on. */
   #moveTo(driver: Driver<SessionState>): void {
+    if (this.#diverged !== undefined && driver !== this.#driver) {
+      this.#wrong.set(this.#driver, this.#diverged);
+    }
     this.#current = driver;
     this.#diverged = undefined;
     this.#checkpoints.clear();
@@ -1004,7 +1015,7 @@ export class Replica {
   }
 
   async #end(closed: ErrClusterClosed, waiting: unknown): Promise<void> {
-    const { log, env, stopTimeoutMs, event } = this.#parts;
+    const { log, event } = this.#parts;
     this.#stopped.abort(closed);
     this.#openStopped.abort(new ErrOpenStopped());
     this.#recoverStopped.abort(new ErrSnapshotStopped());
@@ -1015,35 +1026,38 @@ export class Replica {
     this.#cancelSync?.();
     this.#unwatch?.();
     this.#reader?.close();
-    const over = new AbortController();
-    const cancel = env.setTimer(() => {
-      over.abort(
-        new ErrClusterClosed(
-          `Machine or log did not settle in ${stopTimeoutMs} ms`,
-        ),
-      );
-    }, stopTimeoutMs);
+    let bound = this.#bound("Machine or log");
     try {
-      await abortable(this.#closeMachine(), over.signal);
+      await abortable(this.#closeMachine(), bound.signal);
     } catch (error) {
       event({ type: "close failed", error });
     }
     this.#ended.abort(closed);
+    // Also after a machine that never settles: nothing of it gets there any more.
+    if (bound.signal.aborted) bound = this.#bound("Outbox or log");
     try {
-      // Also of a machine that never settles: nothing of it gets there any more.
-      await abortable(
-        Promise.resolve(this.#submissions?.end()),
-        over.signal.aborted ? undefined : over.signal,
+      await abortable(Promise.resolve(this.#submissions?.end()), bound.signal);
+    } catch (error) {
+      event({ type: "close failed", error });
+    }
+    try {
+      await abortable((async () => await log.close())(), bound.signal);
+    } catch (error) {
+      event({ type: "close failed", error });
+    }
+    bound.cancel();
+  }
+
+  /** How long a stop waits, for what. */
+  #bound(what: string): { signal: AbortSignal; cancel: () => void } {
+    const { env, stopTimeoutMs } = this.#parts;
+    const over = new AbortController();
+    const cancel = env.setTimer(() => {
+      over.abort(
+        new ErrClusterClosed(`${what} did not settle in ${stopTimeoutMs} ms`),
       );
-    } catch (error) {
-      event({ type: "close failed", error });
-    }
-    try {
-      await abortable((async () => await log.close())(), over.signal);
-    } catch (error) {
-      event({ type: "close failed", error });
-    }
-    cancel();
+    }, stopTimeoutMs);
+    return { signal: over.signal, cancel };
   }
 
   async #closeMachine(): Promise<void> {

@@ -63,8 +63,8 @@ export interface SnapshotterOptions {
   readonly env: Env;
   /** The driver of the moment. */
   readonly driver: () => Driver<SessionState>;
-  /** Throws if the state is not to be saved or offered (H12). */
-  readonly check: () => void;
+  /** Throws if the state is not to be saved or offered (H12), or was not when another took the place of the one that is `saved`. */
+  readonly check: (saved?: Driver<SessionState>) => void;
   readonly event: (event: ReplicaEvent) => void;
   /** The machine failed. */
   readonly fail: (cause: unknown) => void;
@@ -264,8 +264,9 @@ export class Snapshotter {
     const unwanted = new AbortController();
     const abort = (): void => unwanted.abort(new ErrSnapshotStopped());
     signal?.addEventListener("abort", abort);
+    const saved = driver();
     try {
-      const totals = await saveSnapshot(driver(), {
+      const totals = await saveSnapshot(saved, {
         header: { clusterID, nodeID, kind, compression },
         create: async (known) => {
           sink = await store.create(header = known);
@@ -274,14 +275,14 @@ export class Snapshotter {
         files,
         signal: AbortSignal.any([this.#stopped.signal, unwanted.signal]),
       });
-      this.#options.check();
+      this.#options.check(saved);
       const same = await this.#sameOfAnother(header!);
       if (same !== undefined) {
         await sink!.abort();
         return same;
       }
       // It may have been found to be wrong while the store was asked.
-      this.#options.check();
+      this.#options.check(saved);
       const info = await sink!.commit(totals);
       if (this.#onDisk && driver().machine.hostState === undefined) {
         this.#retention?.move(info.index);
@@ -486,7 +487,8 @@ export class Snapshotter {
         await taken.pipeTo(writable, { signal });
         return;
       }
-      await saveSnapshot(driver(), {
+      const saved = driver();
+      await saveSnapshot(saved, {
         header: { clusterID, nodeID, kind: "full", compression },
         create: (header) => {
           // Who receives it needs the log after it (H7).
@@ -495,7 +497,7 @@ export class Snapshotter {
         },
         streaming: true,
         files,
-        check: () => this.#options.check(),
+        check: () => this.#options.check(saved),
         signal,
       });
     } catch (error) {

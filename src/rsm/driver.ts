@@ -193,6 +193,8 @@ export class Driver<L> {
   #slots: (Slot | undefined)[] = [];
   #bytes = 0;
   #later: (() => void)[] = [];
+  /** The host's rows for it, once they were asked for. */
+  #host: HostState | undefined;
   #checkpointDue = false;
   #closed = false;
 
@@ -574,10 +576,16 @@ export class Driver<L> {
     return room(error).then(() => this.#update());
   }
 
-  /** The host's rows for the batch at hand; its results are known by then. */
+  /**
+   * The host's rows for the batch at hand; its results are known by then. The
+   * same ones if it is given again: the table tells once what has changed.
+   */
   readonly #hostState = (): HostState => {
-    this.#fill();
-    return this.#rows(this.#read);
+    if (this.#host === undefined) {
+      this.#fill();
+      this.#host = this.#rows(this.#read);
+    }
+    return this.#host;
   };
 
   #rows(index: number): HostState {
@@ -617,6 +625,7 @@ export class Driver<L> {
       this.#slots = [];
     }
     this.#later = [];
+    this.#host = undefined;
     this.#bytes = 0;
     this.#applied = this.#read;
     const listener = this.#listener;

@@ -5,6 +5,7 @@ import {
   type KVRow,
   OnDiskKVStateMachine,
 } from "../../src/kv/mod.ts";
+import { systemEnv } from "../../src/env.ts";
 import type { Entry } from "../../src/statemachine/mod.ts";
 import { ErrStoreFull } from "../../src/store/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
@@ -15,7 +16,7 @@ import {
   recovered,
   saved,
 } from "./on_disk_util.ts";
-import { apply, bytes, save, text } from "./util.ts";
+import { apply, bytes, never, save, source, text } from "./util.ts";
 
 const options = { memoryBudgetBytes: 120_000 };
 const full = new ErrStoreFull("There is no room");
@@ -285,4 +286,40 @@ Deno.test("D11 a range that is asked for while a recovery takes effect is of the
   const names = store.names();
   await opened(store.crash(), options);
   assertEquals(store.names(), names);
+});
+
+Deno.test("D11 what waits to be written of a state that another one replaces is not written after that", async () => {
+  const memory = new ConcurrentKVStateMachine();
+  for (let i = 0; i < 50; i++) apply(memory, kv.put(`new${i}`, "v"));
+  const payload = await save(memory);
+  const turn = Promise.withResolvers<void>();
+  const store = new FaultyBlockStore({ asynchronous: true });
+  const write = store.write.bind(store);
+  let isRecovering = false;
+  store.write = (changes, durability) => {
+    const written = write(changes, durability);
+    // In the middle of the step that replaces it.
+    if (isRecovering && changes.deleteRanges) turn.resolve();
+    return written;
+  };
+  const env = { ...systemEnv, turn: () => turn.promise };
+  const timed = { memoryBudgetBytes: 64 * 1024 * 1024, env };
+  const machine = new OnDiskKVStateMachine(store, timed);
+  await machine.open(never);
+  const value = "x".repeat(30_000);
+  for (let index = 1; index <= 25; index++) {
+    const cmd = kv.put(`old${index}`, value);
+    await machine.update([{ index, cmd, result: undefined }]);
+  }
+  // The first write has ended, and as much as it had waits for the next one.
+  await store.identity();
+  isRecovering = true;
+  await machine.recoverFromSnapshot(source([payload]), never);
+  await turn.promise;
+  await store.identity();
+  const again = new OnDiskKVStateMachine(store.crash(Infinity));
+  await again.open(never);
+  assertEquals(again.getHash(), memory.getHash());
+  assertEquals(await again.lookup(kv.count()), 50);
+  await again.close();
 });

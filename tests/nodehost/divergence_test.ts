@@ -363,6 +363,57 @@ Deno.test(
 );
 
 Deno.test(
+  "H12 a snapshot or export under way when its replica is found to be wrong is not completed once that has recovered, either",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    let isWrong = true;
+    const kind = "concurrent";
+    const config = { hashEntries: 4, trustedNode: 1n };
+    const one = await start({ logDB, env, kind, config });
+    const gate = new Gate();
+    const { before } = wrong(() => isWrong);
+    const two = await start({
+      logDB,
+      env,
+      kind,
+      config: { ...config, nodeID: 2n },
+      manners: {
+        before: (method, machine) => {
+          before(method, machine);
+          return method === "saveSnapshot" ? gate.opened : undefined;
+        },
+      },
+    });
+    await proposeAll(one.replica, "a");
+    await two.replica.read(null);
+    const asked = [
+      two.replica.requestSnapshot(),
+      collect(two.replica.exportSnapshot()),
+    ].map(rejection);
+    await settle();
+    await proposeAll(one.replica, "b", "c", "d");
+    await settle();
+    assertEquals(divergedOf(two).length, 1);
+    isWrong = false;
+    await one.replica.requestSnapshot();
+    await env.advance(30_000);
+    assertEquals(await two.replica.read(null), [..."abcd"]);
+    gate.open();
+    for (const error of await Promise.all(asked)) {
+      assertInstanceOf(error, ErrDiverged, `${error}`);
+    }
+    assertEquals(
+      logDB.snapshots.list(1n).map(({ nodeID }) => nodeID),
+      [1n],
+    );
+    // What took its place is another matter.
+    await two.replica.requestSnapshot();
+    await env.until(stopAll([one, two]));
+  }),
+);
+
+Deno.test(
   "H12 a snapshot that waits for its store while its replica is found to be wrong is not completed",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "hosted"] as const) {

@@ -605,3 +605,33 @@ Deno.test(
     await env.until(next.host.stop());
   }),
 );
+
+Deno.test(
+  "H10 a stop does not wait for ever for an outbox, be it after a machine that never settles",
+  checked(async () => {
+    for (const hung of ["open", "close", "machine and close"]) {
+      const env = new ManualEnv();
+      await using logDB = new MemoryLogDB({ env });
+      const outbox = new MemoryOutbox();
+      const open = outbox.open.bind(outbox);
+      outbox.open = async (...given) => {
+        if (hung === "open") return await never();
+        const queue = await open(...given);
+        queue.close = () => never();
+        return queue;
+      };
+      const manners = {
+        before: (method: string): Promise<void> | undefined =>
+          method === "close" && hung.includes("machine") ? never() : undefined,
+      };
+      const host = new NodeHost({ logDB, env, outbox });
+      const starting = startOn(host, { kind: "concurrent", manners })
+        .catch((error) => error);
+      await settle();
+      const stopped = host.stop();
+      await env.until(stopped, 20);
+      if (hung === "open") assertInstanceOf(await starting, ErrClusterClosed);
+      assertEquals(env.timers, 0, hung);
+    }
+  }),
+);

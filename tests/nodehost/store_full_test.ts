@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
   ErrClusterClosed,
+  ErrCompacted,
   type HostEvent,
   kv,
   NodeHost,
@@ -9,7 +10,18 @@ import {
 import { OnDiskKVStateMachine } from "../../src/kv/on_disk_kv_state_machine.ts";
 import { ErrStoreFull } from "../../src/store/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
-import { checked, ManualEnv, peek, rejection, settle } from "./support.ts";
+import {
+  checked,
+  FaultyLogDB,
+  listOf,
+  ManualEnv,
+  peek,
+  proposeAll,
+  rejection,
+  settle,
+  start,
+  stopAll,
+} from "./support.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 
@@ -98,5 +110,60 @@ Deno.test(
     assertInstanceOf(await waiting, ErrClusterClosed);
     await settle(5);
     assertEquals(env.timers, 0);
+  }),
+);
+
+Deno.test(
+  "R9 U8 a replica on disk that had no room for a snapshot, nor to be opened anew, recovers once there is",
+  checked(async () => {
+    for (const times of [0, 1, 3]) {
+      const env = new ManualEnv();
+      await using logDB = new FaultyLogDB({ env });
+      const kind = "hosted";
+      const config = { fullSnapshotInterval: 1 };
+      const one = await start({ logDB, env, kind, config });
+      let cut = 0;
+      const open = logDB.open.bind(logDB);
+      logDB.open = async (...given) => {
+        const log = await open(...given);
+        const read = log.read.bind(log);
+        log.read = (after, options) => {
+          if (after < cut) throw new ErrCompacted(cut + 1);
+          return read(after, options);
+        };
+        return log;
+      };
+      let fails: Record<string, number> = {};
+      let isRecovered = false;
+      const before = (method: string): void => {
+        isRecovered ||= method === "recoverFromSnapshot";
+        if (!isRecovered || !(fails[method]! > 0)) return;
+        fails[method]!--;
+        throw new ErrStoreFull("There is no room");
+      };
+      const two = await start({
+        logDB,
+        env,
+        kind,
+        config: { ...config, nodeID: 2n },
+        manners: { before },
+      });
+      await proposeAll(one.replica, "a");
+      await two.replica.read(null);
+      logDB.faults.break(2n);
+      await settle();
+      await proposeAll(one.replica, "b", "c");
+      await one.replica.requestSnapshot();
+      cut = two.replica.appliedIndex + 1;
+      fails = { sync: 1, open: times };
+      logDB.faults.mend(2n);
+      for (let i = 0; i < 10; i++) {
+        await env.advance(10_000);
+        await settle(20);
+      }
+      assertEquals(fails, { sync: 0, open: 0 });
+      assertEquals(await listOf(two.replica), ["a", "b", "c"]);
+      await env.until(stopAll([one, two]));
+    }
   }),
 );

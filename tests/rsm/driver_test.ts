@@ -22,7 +22,7 @@ import {
   type Captured,
   claimRecord,
   configRecord,
-  type Driver,
+  Driver,
   ErrInvalidResult,
   type HostState,
   type MachineFactory,
@@ -39,11 +39,12 @@ import {
   ErrNotImplemented,
   type Result,
 } from "../../src/statemachine/mod.ts";
+import { ErrStoreFull } from "../../src/store/mod.ts";
 import { Disk, DiskMachine, HostDiskMachine } from "./disk_machine.ts";
 import {
   batchesOf,
   type Heard,
-  type Listener,
+  Listener,
   makeDriver,
   OWN,
   place,
@@ -1051,6 +1052,56 @@ Deno.test("H6 a machine that has begun to keep rows is not set back to where the
   assertEquals(await four.driver.open(never), log.at(-1)!.index);
   assertEquals(four.driver.sessionsHash(), end.hash);
 });
+
+for (const slow of [false, true]) {
+  const kind = slow ? "asynchronous" : "synchronous";
+
+  Deno.test(`H6 U8 a batch that a ${kind} machine had no room for is given again with the same rows of the host`, async () => {
+    const disk = new Disk();
+    let full = 3;
+    const seen: string[][] = [];
+    class Full extends HostDiskMachine {
+      override updateWithHost(
+        entries: Entry[],
+        host: () => HostState,
+      ): ReturnType<HostDiskMachine["updateWithHost"]> {
+        if (--full < 0) return super.updateWithHost(entries, host);
+        answer(entries);
+        seen.push(host().rows.map(({ key }) => key).sort());
+        const error = new ErrStoreFull("No room");
+        if (slow) return Promise.reject(error);
+        throw error;
+      }
+    }
+    const options = { hashEntries: 0, room: () => Promise.resolve() };
+    const make = (): Driver<string> =>
+      new Driver(
+        { type: 3, create: () => new Full(disk, slow) },
+        7n,
+        1n,
+        new Listener(),
+        options,
+      );
+    const one = make();
+    await one.open(never);
+    await one.apply(batchesOf(place([
+      registerRecord(1n, none),
+      sessionProposal(1, 1, 0, cmd(1)),
+      sessionProposal(1, 2, 0, cmd(2)),
+    ])));
+    assertEquals(seen, [0, 1, 2].map(() => ["meta", "s0", "s1"]));
+    const two = make();
+    assertEquals(await two.open(never), 3);
+    assertEquals(two.sessionsHash(), one.sessionsHash());
+    // What comes next has rows of its own.
+    const next = place([sessionProposal(1, 3, 0, cmd(3))], 4);
+    await one.apply(batchesOf(next, 3));
+    const three = make();
+    assertEquals(await three.open(never), 4);
+    assertEquals(three.sessionsHash(), one.sessionsHash());
+    assertEquals(three.outcomeOf(1, 3)?.outcome, "applied");
+  });
+}
 
 /** Drives a machine with the host's rows whose update is this one; what apply() fails with. */
 async function updateHostWith(

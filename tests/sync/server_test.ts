@@ -1722,3 +1722,21 @@ Deno.test(
     await w.stop();
   }),
 );
+
+Deno.test("H14 a server on this machine alone is not asked by another name, however its own address is written", () => {
+  const inIPv4 = ["127.0.0.1", "127.1", "localhost", "LOCALHOST"];
+  for (
+    const hostname of [...inIPv4, "::1", "0:0:0:0:0:0:0:1"]
+  ) {
+    const pages = new Pages(undefined, hostname);
+    for (const host of ["evil.example", "localhost"]) {
+      const origin = `http://${host}`;
+      const request = new Request(origin, { headers: { host, origin } });
+      assertEquals(pages.allow(request), host === "localhost", hostname);
+    }
+  }
+  const request = new Request("http://a.example", {
+    headers: { host: "a.example", origin: "http://a.example" },
+  });
+  assert(new Pages(undefined, "0.0.0.0").allow(request));
+});

@@ -183,6 +183,8 @@ export class PackedStore {
     | undefined;
   /** Why nothing can be changed any more. */
   #broken: { readonly error: unknown } | undefined;
+  /** Whether another state is being built, to take the place of this one. */
+  #isRebuilding = false;
   /** Whether a step is being made: what is in memory then is not to be seen after a crash. */
   #open = false;
   /** How much waited to be written when it began, in bytes. */
@@ -735,9 +737,9 @@ export class PackedStore {
     }
   }
 
-  /** Whether enough waits for a write in the background, and none of it is of a step that is being made. */
+  /** Whether enough waits for a write in the background, and none of it is of a step that is being made, or of a state that is to be replaced. */
   get #isEnough(): boolean {
-    return !this.#open && !this.#broken &&
+    return !this.#open && !this.#broken && !this.#isRebuilding &&
       this.table.log.length >= PACKED_FLUSH_BYTES;
   }
 
@@ -943,8 +945,9 @@ export class PackedStore {
   /** Begins another state beside the present one. Nothing is to be changed until it is swapped in or given up. */
   async rebuild(): Promise<Rebuild> {
     if (this.#broken) throw this.#broken.error;
-    while (this.#writing) await this.#writing;
     // What failed, or waits, is of the state that is to be replaced.
+    this.#isRebuilding = true;
+    while (this.#writing) await this.#writing;
     const first = this.#nextID;
     return new Rebuild({
       write: async (pages): Promise<Ref[]> => {
@@ -958,7 +961,10 @@ export class PackedStore {
         return refs;
       },
       swap: (spaces, meta, swapped) => this.#swap(first, spaces, meta, swapped),
-      abort: () => this.#clear(this.#key(first), this.#key(this.#nextID)),
+      abort: () => {
+        this.#isRebuilding = false;
+        return this.#clear(this.#key(first), this.#key(this.#nextID));
+      },
     });
   }
 
@@ -1004,6 +1010,7 @@ export class PackedStore {
     table.next = this.#seq + 1;
     table.reset(directory.spaces);
     table.settle();
+    this.#isRebuilding = false;
     swapped();
     // Not before: whoever asked while that was written reads the old pages.
     if (table.oldest < Infinity) return;

@@ -24,8 +24,10 @@ export class Pages {
     hostname: string | undefined,
   ) {
     this.#origins = origins;
-    this.#isLocal = hostname !== undefined &&
-      isLoopback(hostname.includes(":") ? `[${hostname}]` : hostname);
+    const name = hostname?.includes(":") ? `[${hostname}]` : hostname;
+    // As a URL has it: there are other ways to write it.
+    this.#isLocal = name !== undefined &&
+      isLoopback(URL.parse(`http://${name}`)?.hostname ?? name);
   }
 
   /** Whether a page, if it is one that asks, may do so. */
