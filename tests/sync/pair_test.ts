@@ -350,12 +350,15 @@ test("U20 over real sockets: a server that stops and comes back, and a page that
   await logDB.close();
 });
 
+/** A server that goes by the name a client gives as its token. */
+const BY_TOKEN = {
+  authenticate: (request: Request): { id: string } => ({
+    id: request.headers.get("authorization") ?? "nobody",
+  }),
+};
+
 test("U34 what a session sends while somebody else is signed in is sent again for its owner", async () => {
-  const pair = new Pair(8, {
-    authenticate: (request) => ({
-      id: request.headers.get("authorization") ?? "nobody",
-    }),
-  });
+  const pair = new Pair(8, BY_TOKEN);
   await pair.start();
   const { env } = pair;
   let token = "ann";
@@ -414,11 +417,7 @@ test("H12 U32 a client whose log is long is told the command that parted it, wit
 });
 
 test("U34 U35 H14 what was submitted waits while somebody else is signed in, and the application is told, once", async () => {
-  const pair = new Pair(8, {
-    authenticate: (request) => ({
-      id: request.headers.get("authorization") ?? "nobody",
-    }),
-  });
+  const pair = new Pair(8, BY_TOKEN);
   await pair.start();
   const { env } = pair;
   let token = "ann";
