@@ -15,6 +15,7 @@ import {
   FaultySnapshotStore,
   Gate,
   type Journal,
+  type Manners,
   ManualEnv,
   proposeAll,
   rejection,
@@ -33,6 +34,17 @@ function wrong(when: () => boolean): {
       if (method === "update" && when()) {
         machine.list.push(`clock ${performance.now()}`);
       }
+    },
+  };
+}
+
+/** As `wrong()`, and saves nothing before the gate is open. */
+function heldUp(gate: Gate, when: () => boolean): Manners {
+  const { before } = wrong(when);
+  return {
+    before: (method, machine) => {
+      before(method, machine);
+      return method === "saveSnapshot" ? gate.opened : undefined;
     },
   };
 }
@@ -326,18 +338,12 @@ Deno.test(
       };
       const one = await start({ logDB, env, kind, config });
       const gate = new Gate();
-      const { before } = wrong(() => isWrong);
       const two = await start({
         logDB,
         env,
         kind,
         config: { ...config, nodeID: 2n },
-        manners: {
-          before: (method, machine) => {
-            before(method, machine);
-            return method === "saveSnapshot" ? gate.opened : undefined;
-          },
-        },
+        manners: heldUp(gate, () => isWrong),
       });
       isWrong = true;
       await proposeAll(one.replica, "a");
@@ -372,18 +378,12 @@ Deno.test(
     const config = { hashEntries: 4, trustedNode: 1n };
     const one = await start({ logDB, env, kind, config });
     const gate = new Gate();
-    const { before } = wrong(() => isWrong);
     const two = await start({
       logDB,
       env,
       kind,
       config: { ...config, nodeID: 2n },
-      manners: {
-        before: (method, machine) => {
-          before(method, machine);
-          return method === "saveSnapshot" ? gate.opened : undefined;
-        },
-      },
+      manners: heldUp(gate, () => isWrong),
     });
     await proposeAll(one.replica, "a");
     await two.replica.read(null);
