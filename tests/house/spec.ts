@@ -1,6 +1,6 @@
 /**
- * Keeps `tests/spec.md`: under every rule, the tests that carry it in their
- * name. Run as a program, it writes the file anew.
+ * Keeps `tests/spec.md`: under every rule and every case, the tests that carry
+ * its id in their name. Run as a program, it updates the file.
  *
  * @module
  */
@@ -11,24 +11,36 @@ const CONFORMANCE = new URL("../../src/testing/", import.meta.url);
 /** The specification. */
 export const SPEC: URL = new URL("spec.md", TESTS);
 
-/** A test and the rules in its name. */
+/** A test, and the rules (`H12`) and cases (`case A2`) in its name. */
 interface NamedTest {
-  readonly rules: readonly string[];
+  readonly ids: readonly string[];
   readonly name: string;
   readonly file: string;
 }
 
 const NAME =
   /(?:\b(?:test|add|simulate)\(\s*|name:\s*|\.step\(\s*)(["`])((?:\\.|(?!\1)[^\\])*)\1/g;
-const RULES = /^(?:[TRCDEFHU]\d+[ ,/]+)+/;
+const RULES = /^(?:[TRCDEFHMYU]\d+[ ,/]+)+/;
+// Cases and rules share letters, so the name of a case begins with the word;
+// the rules it is about follow in brackets, anywhere in the name.
+const CASES = /^case ((?:[A-D]\d+(?:, ?)?)+): /;
+const CITED_RULES = /\s*\[((?:[TRCDEFHMYU]\d+(?:, ?)?)+)\]/;
 
-function* namesIn(text: string): Generator<{ rules: string[]; name: string }> {
+const idsIn = (text: string): string[] => text.match(/[A-Z]\d+/g) ?? [];
+
+function* namesIn(text: string): Generator<{ ids: string[]; name: string }> {
   for (const [, , full] of text.matchAll(NAME)) {
-    const head = RULES.exec(full!)?.[0];
+    const cases = CASES.exec(full!);
+    const head = cases?.[0] ?? RULES.exec(full!)?.[0];
     if (head === undefined) continue;
+    const cited = cases === null ? null : CITED_RULES.exec(full!);
     yield {
-      rules: head.match(/[A-Z]\d+/g)!,
-      name: full!.slice(head.length).replace(/\$\{[^}]*\}/g, "…"),
+      ids: cases === null ? idsIn(head) : [
+        ...idsIn(cases[1]!).map((id) => `case ${id}`),
+        ...idsIn(cited?.[1] ?? ""),
+      ],
+      name: full!.slice(head.length).replace(cited?.[0] ?? "", "")
+        .replace(/\$\{[^}]*\}/g, "…"),
     };
   }
 }
@@ -43,7 +55,7 @@ function* filesIn(folder: URL, suffix: string): Generator<URL> {
   }
 }
 
-/** Every test that names a rule: those of the project, and the cases that every store and log has to pass. */
+/** Every test that names a rule or a case: those of the project, and the cases that every store and log has to pass. */
 export function namedTests(): NamedTest[] {
   const found: NamedTest[] = [];
   for (
@@ -67,11 +79,11 @@ export function namedTests(): NamedTest[] {
 
 /** The specification with the tests under each rule, as they are now. */
 export function specWithTests(spec: string): string {
-  const byRule = new Map<string, Map<string, string[]>>();
-  for (const { rules, name, file } of namedTests()) {
-    for (const rule of rules) {
-      const files = byRule.get(rule) ?? new Map<string, string[]>();
-      byRule.set(rule, files);
+  const byId = new Map<string, Map<string, string[]>>();
+  for (const { ids, name, file } of namedTests()) {
+    for (const id of ids) {
+      const files = byId.get(id) ?? new Map<string, string[]>();
+      byId.set(id, files);
       files.set(file, [...files.get(file) ?? [], name]);
     }
   }
@@ -79,8 +91,8 @@ export function specWithTests(spec: string): string {
   for (const line of spec.split("\n")) {
     if (/^ {2,}- /.test(line)) continue;
     lines.push(line);
-    const rule = /^- \*\*([A-Z]\d+)\*\*/.exec(line)?.[1];
-    for (const [file, names] of byRule.get(rule ?? "") ?? []) {
+    const id = /^- \*\*((?:case )?[A-Z]\d+)\*\*/.exec(line)?.[1];
+    for (const [file, names] of byId.get(id ?? "") ?? []) {
       lines.push(`  - \`${file}\``);
       for (const name of new Set(names)) lines.push(`    - ${name}`);
     }
