@@ -20,14 +20,16 @@ import { verifySnapshot } from "../snapshot/container.ts";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotNotFound,
+  type ErrSnapshotUnfinished,
   ErrSnapshotVersion,
 } from "../snapshot/errors.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
-import type {
-  SnapshotHeader,
-  SnapshotInfo,
-  SnapshotSink,
-  SnapshotStore,
+import {
+  isSameSnapshot,
+  type SnapshotHeader,
+  type SnapshotInfo,
+  type SnapshotSink,
+  type SnapshotStore,
 } from "../snapshot/store.ts";
 import {
   ErrSnapshotAborted,
@@ -133,6 +135,8 @@ export class Snapshotter {
   #failure: unknown;
   /** Ids of those that were read back, by store: an id means something only there. */
   readonly #verified = new Map<SnapshotStore, Set<string>>();
+  /** Ids of those, in the host's own store, that the machine wrote to after it had ended them (H16). */
+  readonly #bad = new Set<string>();
   /** What the log must keep for this replica to come up again. */
   readonly #retention: Retention | undefined;
 
@@ -265,6 +269,8 @@ export class Snapshotter {
     const abort = (): void => unwanted.abort(new ErrSnapshotStopped());
     signal?.addEventListener("abort", abort);
     const saved = driver();
+    let made: SnapshotInfo | undefined;
+    let late: ErrSnapshotUnfinished | undefined;
     try {
       const totals = await saveSnapshot(saved, {
         header: { clusterID, nodeID, kind, compression },
@@ -273,6 +279,10 @@ export class Snapshotter {
           return pacedSink(sink.writable, env);
         },
         files,
+        onLate: (error) => {
+          late = error;
+          if (made !== undefined) this.#discard(made, error);
+        },
         signal: AbortSignal.any([this.#stopped.signal, unwanted.signal]),
       });
       this.#options.check(saved);
@@ -283,7 +293,13 @@ export class Snapshotter {
       }
       // It may have been found to be wrong while the store was asked.
       this.#options.check(saved);
-      const info = await sink!.commit(totals);
+      if (late !== undefined) throw late;
+      const info = made = await sink!.commit(totals);
+      if (late !== undefined) {
+        this.#bad.add(info.id);
+        await store.remove(info);
+        throw late;
+      }
       if (this.#onDisk && driver().machine.hostState === undefined) {
         this.#retention?.move(info.index);
       }
@@ -295,6 +311,26 @@ export class Snapshotter {
     } finally {
       signal?.removeEventListener("abort", abort);
     }
+  }
+
+  /** Removes a snapshot that turned out to lack a part of the state, wherever it is by now. */
+  #discard(made: SnapshotInfo, error: ErrSnapshotUnfinished): void {
+    const { store, shared, event } = this.#options;
+    // Until it is removed it does not count as good.
+    this.#bad.add(made.id);
+    event({ type: "snapshot failed", error });
+    const removed = this.#last.then(async () => {
+      for (const place of new Set([store, shared ?? store])) {
+        for (const info of await this.#full(place)) {
+          if (isSameSnapshot(info, made) && info.nodeID === made.nodeID) {
+            await place.remove(info);
+          }
+        }
+      }
+    });
+    this.#last = removed.catch((error) => {
+      event({ type: "snapshot failed", error });
+    });
   }
 
   /** Removes what is older than what is kept, then cuts the log as far as that allows. */
@@ -386,6 +422,9 @@ export class Snapshotter {
     if (verified === undefined) {
       this.#verified.set(store, verified = new Set());
     }
+    const bad = (): boolean =>
+      store === this.#options.store && this.#bad.has(info.id);
+    if (bad()) return false;
     if (verified.has(info.id)) return true;
     try {
       const { transform } = verifySnapshot();
@@ -398,6 +437,7 @@ export class Snapshotter {
       this.#options.event({ type: "snapshot failed", error });
       return false;
     }
+    if (bad()) return false;
     // Those that are gone are of no interest any more.
     if (verified.size > 4 * SNAPSHOTS_KEPT) verified.clear();
     verified.add(info.id);

@@ -21,7 +21,11 @@ import {
 } from "../statemachine/types.ts";
 import { SnapshotFileCollection } from "../snapshot/collection.ts";
 import { openSnapshot, SnapshotWriter } from "../snapshot/container.ts";
-import { ErrSnapshotCorrupted, ErrSnapshotFile } from "../snapshot/errors.ts";
+import {
+  ErrSnapshotCorrupted,
+  ErrSnapshotFile,
+  type ErrSnapshotUnfinished,
+} from "../snapshot/errors.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type {
   SnapshotHeader,
@@ -53,6 +57,8 @@ export interface SaveOptions {
   readonly files: FileStore;
   /** Called before the container is completed; throws if the state is not to be saved after all (H12). */
   readonly check?: () => void;
+  /** Called if the machine writes to its stream after `saveSnapshot()` has ended, possibly after this save has resolved: the snapshot is bad (H16). */
+  readonly onLate?: (error: ErrSnapshotUnfinished) => void;
   /** Ends the saving. */
   readonly signal: AbortSignal;
 }
@@ -141,7 +147,10 @@ async function saveState<L>(
   try {
     signal.throwIfAborted();
     const sink = await options.create(header);
-    writer = new SnapshotWriter(sink, header, sessions, { streaming });
+    writer = new SnapshotWriter(sink, header, sessions, {
+      streaming,
+      ...(options.onLate === undefined ? {} : { onLate: options.onLate }),
+    });
   } catch (error) {
     if (full) await discardContext(driver, context, error);
     throw error;
@@ -157,6 +166,8 @@ async function saveState<L>(
       }
     } catch (error) {
       throw judgeSave(error, files, writer, signal);
+    } finally {
+      writer.returned();
     }
     signal.throwIfAborted();
     if (files.failure !== undefined) throw files.failure;

@@ -19,7 +19,11 @@ import {
 import { ErrSnapshotStreaming } from "../statemachine/errors.ts";
 import type { Type } from "../statemachine/types.ts";
 import { checkFile } from "./collection.ts";
-import { ErrSnapshotCorrupted, ErrSnapshotVersion } from "./errors.ts";
+import {
+  ErrSnapshotCorrupted,
+  ErrSnapshotUnfinished,
+  ErrSnapshotVersion,
+} from "./errors.ts";
 import type { SnapshotHeader, SnapshotTotals } from "./store.ts";
 
 const VERSION = 1;
@@ -51,6 +55,9 @@ const FOLLOWS = [0, 0b1, 0b110, 0b1110, 0b111110, 0b110000, 0b111110];
 
 const KINDS = ["full", "metadata"] as const;
 const COMPRESSIONS = ["none", "gzip", "deflate-raw"] as const;
+
+/** Microtasks within which a `close()` called on an idle stream reaches its sink, in any engine. */
+const CLOSE_STEPS = 32;
 
 function noop(): void {}
 
@@ -234,6 +241,11 @@ export interface SnapshotWriterOptions {
    * @default {false}
    */
   readonly streaming?: boolean;
+  /**
+   * Called once if the machine writes to the payload after it has ended, also
+   * after {@linkcode SnapshotWriter.finish} has resolved: the snapshot is bad.
+   */
+  readonly onLate?: (error: ErrSnapshotUnfinished) => void;
 }
 
 /**
@@ -248,14 +260,17 @@ export interface SnapshotWriterOptions {
 export class SnapshotWriter {
   /**
    * Takes what the machine writes: bytes in chunks of any size. The machine may
-   * close it or leave that to the host, keep its lock, and leave writes
-   * unawaited: all that was written before
-   * {@linkcode SnapshotWriter.finish} is in the snapshot (R6). A write that comes
-   * after the end of the payload fails, and the snapshot with it unless it is made.
+   * close it, or release its lock and leave the closing to the host, and may leave
+   * writes unawaited: all that was written before
+   * {@linkcode SnapshotWriter.finish} is in the snapshot (R6). A payload that is
+   * open and locked then, or is written to afterwards, makes the snapshot bad
+   * (H16). Late writes are dropped and do not fail: the promise of a `pipeTo()`
+   * that the machine forgot has no other handler, and would end the process.
    */
   readonly payload: WritableStream<Uint8Array>;
   readonly #sink: WritableStreamDefaultWriter<Uint8Array>;
   readonly #streaming: boolean;
+  readonly #onLate: ((error: ErrSnapshotUnfinished) => void) | undefined;
   readonly #compression: SnapshotHeader["compression"];
   readonly #begun: Promise<void>;
   /** Writes what is left of the payload. */
@@ -271,8 +286,12 @@ export class SnapshotWriter {
   /** Writes of the machine that were queued and not yet written. */
   #queued = 0;
   #closed = false;
-  /** Whether the payload has ended; a write that comes later has missed it. */
+  /** Set once the payload has ended; a write that comes later has missed it. */
   #over = false;
+  /** Set once a write came after the end. */
+  #late = false;
+  /** Set once the machine has returned: what fails from now on it is not told, see `payload`. */
+  #returned = false;
   #wake = noop;
 
   /**
@@ -291,6 +310,7 @@ export class SnapshotWriter {
     }
     this.#sink = sink.getWriter();
     this.#streaming = options.streaming ?? false;
+    this.#onLate = options.onLate;
     this.#compression = header.compression;
     this.#begun = this.#begin(encodeHeader(header), sessions);
     const [writable, packed] = this.#section(PAYLOAD);
@@ -301,14 +321,15 @@ export class SnapshotWriter {
         return this.#begun;
       },
       write: async (chunk) => {
+        if (this.#over) return this.#tooLate();
         try {
-          if (this.#over) throw new TypeError("Snapshot payload has ended");
           if (!(chunk instanceof Uint8Array)) {
             throw new TypeError("Snapshot payload takes Uint8Array chunks");
           }
           await writer.write(chunk);
         } catch (error) {
-          throw this.#fail(error);
+          const failure = this.#fail(error);
+          if (!this.#returned) throw failure;
         }
         this.#queued--;
         this.#wake();
@@ -384,6 +405,7 @@ export class SnapshotWriter {
     } catch (error) {
       throw this.#lose(error);
     }
+    this.#failed.signal.throwIfAborted();
     return { files: this.#chain.files };
   }
 
@@ -393,7 +415,13 @@ export class SnapshotWriter {
     await this.#sink.abort(reason).catch(noop);
   }
 
+  /** Tells that `saveSnapshot()` has returned, or failed: what it left running is not to fail where nothing awaits it. */
+  returned(): void {
+    this.#returned = true;
+  }
+
   #end(): Promise<void> {
+    this.#returned = true;
     return this.#ended ??= (async () => {
       await this.#begun;
       // Closed counts too: a write after the close was counted, never queued.
@@ -401,16 +429,35 @@ export class SnapshotWriter {
         await new Promise<void>((resolve) => this.#wake = resolve);
       }
       this.#failed.signal.throwIfAborted();
+      // A close that the machine has called takes a few steps to get here.
+      for (let i = 0; i < CLOSE_STEPS && !this.#closed; i++) await undefined;
       this.#over = true;
+      if (!this.#closed && this.payload.locked) {
+        throw new ErrSnapshotUnfinished(
+          "saveSnapshot() ended while its stream was open and locked: await the pipeTo(), or close the writer or release its lock before returning",
+        );
+      }
       await this.#close();
     })();
+  }
+
+  /** Takes note of a write after the end, once. */
+  #tooLate(): void {
+    if (this.#late) return;
+    this.#late = true;
+    const error = new ErrSnapshotUnfinished(
+      "The stream was written to after saveSnapshot() had ended: await every write and pipeTo() before returning",
+    );
+    this.#failed.abort(error);
+    this.#wake();
+    this.#onLate?.(error);
   }
 
   /** Makes `error` the failure of this writer, unless it has one; returns the failure. */
   #fail(error: unknown): unknown {
     const { signal } = this.#failed;
     this.#failed.abort(error);
-    this.#controller?.error(signal.reason);
+    if (!this.#returned) this.#controller?.error(signal.reason);
     this.#wake();
     return signal.reason;
   }

@@ -40,6 +40,16 @@ export class ErrSnapshotVersion extends SampanError {
   }
 }
 
+/**
+ * `saveSnapshot()` ended and left its stream open and locked, or wrote to it
+ * afterwards, so that the snapshot does not hold the whole state: it is dropped,
+ * older ones stay, and nothing is compacted behind it (H16).
+ */
+export class ErrSnapshotUnfinished extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrSnapshotUnfinished";
+}
+
 /** A snapshot is not, or no longer, in the store. */
 export class ErrSnapshotNotFound extends SampanError {
   /** The name `instanceof` goes by. */

@@ -43,8 +43,11 @@ export interface IStateMachine<Q = unknown, A = unknown> {
   lookup(query: Q): MaybePromise<A>;
   /**
    * Writes the whole state to `w`, in chunks of any size, and names the external
-   * files that belong to it. Reads only; no update runs meanwhile (R2). May
-   * close `w` or leave that to the host (R6).
+   * files that belong to it. Reads only; no update runs meanwhile (R2). Closes
+   * `w`, or releases its lock on it and leaves the closing to the host, so that a
+   * returned `source.pipeTo(w)` is a whole implementation (R6). A stream that is
+   * still open and locked when this returns, or is written to afterwards, makes
+   * the snapshot bad: await every write and every `pipeTo()` (H16).
    *
    * Throw `ErrSnapshotAborted` to drop this snapshot and go on (R7); the
    * signal's reason, `ErrSnapshotStopped`, once `stopped` has aborted (R8). What

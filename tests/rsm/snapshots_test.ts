@@ -557,6 +557,7 @@ Deno.test("R6 a machine may close the stream or not, and write chunks of any siz
         for (let at = 0; at < bytes.length; at += 70_001) {
           writer.write(bytes.subarray(at, at + 70_001));
         }
+        writer.releaseLock();
       },
     ]
   ) {
