@@ -334,7 +334,7 @@ export class Submissions {
 
   /** Takes in what the outbox holds; the state is at hand by then, and nothing is applied meanwhile. */
   async load(): Promise<void> {
-    const { outbox, clusterID, proposals, standing, applied } = this.#options;
+    const { outbox, clusterID, proposals } = this.#options;
     if (this.#closed !== undefined) throw this.#closed;
     this.#opening =
       (async () =>
@@ -379,7 +379,7 @@ export class Submissions {
         reject: (reason) => this.#failed(number, reason),
       });
     }
-    const isGone = applied() >= index && standing(index)?.clientID !== clientID;
+    const isGone = this.#isGone(session);
     // What is applied from now on is seen here, whoever sent it.
     this.#session = proposals.resume(
       index,
@@ -390,6 +390,12 @@ export class Submissions {
     );
     // What may have been applied unseen is not to be shown again on top of that.
     if (isGone) this.#giveUp(this.#session);
+  }
+
+  /** Whether the state is past the session's register record and does not have it. */
+  #isGone({ index, clientID }: OutboxSession): boolean {
+    const { applied, standing } = this.#options;
+    return applied() >= index && standing(index)?.clientID !== clientID;
   }
 
   /** Begins to send. */
@@ -819,18 +825,14 @@ export class Submissions {
   }
 
   async #openSession(): Promise<void> {
-    const { proposals, standing } = this.#options;
+    const { standing } = this.#options;
     const clientID = this.#clientID;
-    this.#opened ??= await proposals.openSession(
-      new Uint8Array(),
-      this.#stopped.signal,
-      {
-        clientID,
-        after: this.#lost,
-        owner: this.#owner,
-        refused: this.#onRefused,
-      },
-    );
+    try {
+      this.#opened ??= await this.#register();
+    } catch (error) {
+      if (!(error instanceof ErrProposalRefused)) throw error;
+      return this.#refuseUnsent(error.reason);
+    }
     const { id: index } = this.#opened;
     const known = standing(index);
     if (known !== undefined && (known.next > 1 || known.holder !== clientID)) {
@@ -844,6 +846,35 @@ export class Submissions {
     this.#record = record;
     this.#begin(this.#opened, clientID);
     this.#opened = undefined;
+  }
+
+  #register(): Promise<Session> {
+    return this.#options.proposals.openSession(
+      new Uint8Array(),
+      this.#stopped.signal,
+      {
+        clientID: this.#clientID,
+        after: this.#lost,
+        owner: this.#owner,
+        refused: this.#onRefused,
+      },
+    );
+  }
+
+  /**
+   * Refuses everything that is queued: no session may be opened for it, so none
+   * of it was sent or can be. The next submission asks for a session again.
+   */
+  #refuseUnsent(reason: string): void {
+    for (const item of [...this.#queued]) {
+      // Those who are told of one may have another one refused.
+      if (item.state !== "queued") continue;
+      this.#refuse(item, new ErrProposalRefused(reason));
+    }
+    for (let number = this.#open; number <= this.#last; number = this.#open) {
+      this.#decided(number);
+    }
+    this.#fed = this.#last;
   }
 
   #begin(session: Session, holder: bigint): void {
@@ -886,6 +917,11 @@ export class Submissions {
       try {
         await proposals.claim(index, from, holder);
       } catch (error) {
+        // Who may not write any more is refused the claim to a session that is
+        // gone; the next one is refused with all that waits for it.
+        if (error instanceof ErrProposalRefused && this.#isGone(record)) {
+          return this.#giveUp(session);
+        }
         if (!(error instanceof ErrInvalidSession)) throw error;
         if (this.#isLost || this.#copied !== undefined) return;
         const now = standing(index);

@@ -17,6 +17,8 @@ import {
 } from "../../mod.ts";
 import { SqliteLogDB } from "../../src/sqlite/mod.ts";
 import { SYNC_COPY_SNAPSHOT_BYTES } from "../../src/limits.ts";
+import { packRecords } from "../../src/log/records.ts";
+import { unregisterRecord } from "../../src/rsm/record.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { ErrConnectionLost } from "../../src/sync/errors.ts";
 import { serve } from "../../src/sync/server/serve.ts";
@@ -490,5 +492,121 @@ test("H11 a cluster that is stopped on the server and started again is gone on w
   await caughtUp(pair, [replica]);
   assertEquals(await valueOf(pair.replica, "b"), "2");
   assertEquals(db.state, "live");
+  await pair.over();
+});
+
+test("case A22: the first edit of a device whose principal may not write is refused with its reason, as a later one is [H18, U17]", async () => {
+  let may = false;
+  const pair = new Pair(1, {
+    authenticate: () => ({ id: "reader" }),
+    authorize: (_who, _cluster, action) => action === "read" || may,
+  });
+  await pair.start();
+  const { env } = pair;
+  const store = new MemoryBlockStore();
+  const events: HostEvent[] = [];
+  const open = async (): Promise<[NodeHost, Replica, BlockOutbox]> => {
+    const outbox = new BlockOutbox(store, { env });
+    const host = pair.host(pair.client(), {
+      outbox,
+      onEvent: (event) => events.push(event),
+    });
+    const replica = await env.until(
+      host.startCluster(() => new KVStateMachine(), { ...config, nodeID: 2n }),
+      50,
+    );
+    return [host, replica, outbox];
+  };
+  const [host, replica, outbox] = await open();
+  const [first, second] = await env.until(
+    Promise.all([
+      replica.submit(kv.put("a", "1")),
+      replica.submit(kv.put("b", "2")),
+    ]),
+    50,
+  );
+  for (const submission of [first!, second!]) {
+    const error = await env.until(
+      submission.result.catch((error) => error),
+      50,
+    );
+    assertInstanceOf(error, ErrProposalRefused);
+    assertEquals(submission.state, "refused");
+    assertEquals(submission.reason, "You may not write to this cluster");
+  }
+  const third = await env.until(replica.submit(kv.put("c", "3")), 50);
+  await env.until(third.result.catch(() => {}), 50);
+  assertEquals(replica.pending().map(({ state }) => state), [
+    "refused",
+    "refused",
+    "refused",
+  ]);
+  // Nothing is tried again.
+  const before = pair.replica.appliedIndex;
+  await env.advance(120_000);
+  assertEquals(pair.replica.appliedIndex, before);
+  assertEquals(events.filter(({ type }) => type === "outbox failed"), []);
+  await env.until(host.stop(), 10);
+  await env.until(outbox.close(), 10);
+
+  const [, again] = await open();
+  assertEquals(again.pending().map(({ state, reason }) => [state, reason]), [
+    ["refused", "You may not write to this cluster"],
+    ["refused", "You may not write to this cluster"],
+    ["refused", "You may not write to this cluster"],
+  ]);
+  may = true;
+  const fourth = await env.until(again.submit(kv.put("d", "4")), 50);
+  await env.until(fourth.result, 50);
+  assertEquals(await valueOf(again, "d"), "4");
+  for (const submission of again.pending()) {
+    await env.until(submission.dismiss(), 50);
+  }
+  assertEquals(again.pending(), []);
+  await pair.over();
+});
+
+test("case A22: who may not write any more, and whose session is gone, has what is queued refused with its reason [H18, U17]", async () => {
+  let may = true;
+  const pair = new Pair(2, {
+    authenticate: () => ({ id: "writer" }),
+    authorize: (_who, _cluster, action) => action === "read" || may,
+  });
+  await pair.start();
+  const { env } = pair;
+  const store = new MemoryBlockStore();
+  const open = async (): Promise<[NodeHost, Replica, BlockOutbox]> => {
+    const outbox = new BlockOutbox(store, { env });
+    const host = pair.host(pair.client(), { outbox });
+    const replica = await env.until(
+      host.startCluster(() => new KVStateMachine(), { ...config, nodeID: 2n }),
+      50,
+    );
+    return [host, replica, outbox];
+  };
+  const [host, replica, outbox] = await open();
+  const first = await env.until(replica.submit(kv.put("a", "1")), 50);
+  await env.until(first.result, 50);
+  pair.isDown = true;
+  pair.cut();
+  await env.until(replica.submit(kv.put("b", "2")), 50);
+  await env.until(host.stop(), 10);
+  await env.until(outbox.close(), 10);
+
+  const logged = await pair.serverLog.open(1n, 77n);
+  const [session] = [...Array(pair.replica.appliedIndex + 1).keys()]
+    .filter((index) => pair.replica.standing(index) !== undefined);
+  await env.until(
+    Promise.resolve(logged.append(packRecords(unregisterRecord(session!)))),
+    50,
+  );
+  await logged.close();
+  may = false;
+  pair.isDown = false;
+  const [, again] = await open();
+  const [second] = again.pending();
+  const error = await env.until(second!.result.catch((error) => error), 50);
+  assertInstanceOf(error, ErrProposalRefused);
+  assertEquals(second!.reason, "You may not write to this cluster");
   await pair.over();
 });
