@@ -115,6 +115,7 @@ async function main(args: string[]): Promise<number> {
       "test",
       "--allow-all",
       "--doc",
+      "--lock=tests/deno.lock",
       // A test that leaves a timer or a file open fails.
       "--sanitize-ops",
       "--sanitize-resources",

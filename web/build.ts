@@ -66,7 +66,7 @@ export {
   requestPersistence,
   storageMode,
 } from "./src/indexeddb/mod.ts";
-export { RemoteLogDB } from "./src/sync/mod.ts";
+export { RemoteLogDB } from "./src/sync/client/mod.ts";
 `;
 
 /** The bundles of a release. */

@@ -47,20 +47,22 @@ function pathOf(url: URL): string {
   return decodeURIComponent(url.pathname);
 }
 
-/**
- * Has Deno fetch the packages that deno.json and `src/deps.ts` name, and lays
- * them out the way a bundler looks for them. Resolves to that folder.
- */
-async function packages(): Promise<string> {
-  await deno("install", "--quiet");
+/** Where packages lie the way a bundler looks for them. */
+const PACKAGES = pathOf(new URL(".cache/bundle/node_modules/", ROOT));
+
+/** Packages that are in that folder, by name and version, with those they depend on. */
+const laidOut = new Map<string, Promise<void>>();
+
+/** Has Deno fetch a package and what it depends on, and nothing else, and lays them out for a bundler. */
+async function layOut(specifier: string): Promise<void> {
+  // With the lock file, Deno fetches everything that file names.
   const { npmPackages = {} } = JSON.parse(
-    await deno("info", "--json", "src/deps.ts"),
+    await deno("info", "--no-lock", "--json", specifier),
   ) as {
     npmPackages?: Record<string, { name: string; localPath: string }>;
   };
-  const folder = pathOf(new URL(".cache/bundle/node_modules/", ROOT));
   for (const { name, localPath } of Object.values(npmPackages)) {
-    const link = folder + name;
+    const link = PACKAGES + name;
     await Deno.mkdir(link.slice(0, link.lastIndexOf("/")), { recursive: true });
     if (await Deno.readLink(link).catch(() => {}) === localPath) continue;
     // Whole at every moment: another process may be bundling.
@@ -68,7 +70,6 @@ async function packages(): Promise<string> {
     await Deno.symlink(localPath, aside);
     await Deno.rename(aside, link);
   }
-  return folder;
 }
 
 async function deno(...args: string[]): Promise<string> {
@@ -85,27 +86,50 @@ async function deno(...args: string[]): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
-/** Takes `npm:name@version` for the package, and the names of the import map for what they stand for. */
+const { imports } = JSON.parse(
+  Deno.readTextFileSync(new URL("import_map.json", ROOT)),
+) as { imports: Readonly<Record<string, string>> };
+
+/** The specifier that an import stands for in this project's import map: exact, or for something below it. */
+function specifierOf(path: string): string {
+  const name = /^(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? path;
+  const mapped = imports[name];
+  return mapped === undefined ? path : mapped + path.slice(name.length);
+}
+
+/** Marks what the plugin below has seen to already. */
+const LAID_OUT = Symbol("laid out");
+
+/** Resolves `npm:name@version` and the names of the import map, on which packages rely that do not declare all they import. */
 const specifiers: Plugin = {
   name: "specifiers",
   setup(build): void {
-    build.onResolve({ filter: /^npm:/ }, ({ path, resolveDir, kind }) => {
-      const [, name, sub = ""] =
-        /^npm:\/?((?:@[^/]+\/)?[^@/]+)(?:@[^/]+)?(\/.*)?$/.exec(path)!;
-      return build.resolve(name + sub, { resolveDir, kind });
-    });
     build.onResolve({ filter: /^@std\/assert$/ }, () => ({
       path: pathOf(new URL(STD, ROOT)),
     }));
+    build.onResolve({ filter: /^[@a-z]/ }, async (args) => {
+      const { path, resolveDir, kind, pluginData } = args;
+      if (pluginData === LAID_OUT) return undefined;
+      const specifier = specifierOf(path);
+      const [, version, name, sub = ""] =
+        /^npm:\/?(((?:@[^/]+\/)?[^@/]+)(?:@[^/]+)?)(\/.*)?$/.exec(specifier) ??
+          [];
+      if (version === undefined) return undefined;
+      const ready = laidOut.get(version) ?? layOut(`npm:${version}`);
+      laidOut.set(version, ready);
+      await ready;
+      return await build.resolve(name + sub, {
+        resolveDir,
+        kind,
+        pluginData: LAID_OUT,
+      });
+    });
   },
 };
-
-let folder: Promise<string> | undefined;
 
 /** Bundles a module with all it imports. */
 export async function bundle(options: BundleOptions): Promise<Bundle> {
   const { text, name, minify = true, banner = "" } = options;
-  folder ??= packages();
   const { outputFiles, metafile } = await build({
     stdin: {
       contents: text,
@@ -125,7 +149,7 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
     minifyIdentifiers: minify !== false,
     minifySyntax: minify !== false,
     minifyWhitespace: minify === true,
-    nodePaths: [await folder],
+    nodePaths: [PACKAGES],
     platform: "browser",
     plugins: [specifiers],
     sourcemap: "linked",

@@ -14,7 +14,7 @@
 import { parseArgs } from "node:util";
 import { ConcurrentKVStateMachine, NodeHost } from "../mod.ts";
 import { FileSnapshotStore, SqliteLogDB } from "../src/sqlite/mod.ts";
-import { serve, type Server } from "../src/sync/mod.ts";
+import { serve, type Server } from "../src/sync/server/mod.ts";
 import { refusalOf } from "./app/list.ts";
 import { bundle, ROOT, stopBundler } from "./bundle.ts";
 

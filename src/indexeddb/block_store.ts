@@ -8,7 +8,7 @@
  */
 
 import { copyOf } from "../bytes.ts";
-import { promisifyRequest, type UseStore } from "../deps.ts";
+import { promisifyRequest, type UseStore } from "../deps/idb_keyval.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";

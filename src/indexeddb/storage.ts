@@ -6,7 +6,7 @@
  * @module
  */
 
-import { promisifyRequest } from "../deps.ts";
+import { promisifyRequest } from "../deps/idb_keyval.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { PERSISTENCE_MS_MAX, STORE_OPEN_MS_MAX } from "../limits.ts";
 import { ErrStoreFull } from "../store/errors.ts";

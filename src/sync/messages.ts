@@ -12,7 +12,7 @@
  * @module
  */
 
-import { decode, encode } from "../deps.ts";
+import { decode, encode } from "../deps/msgpack.ts";
 import { isU64 } from "../bytes.ts";
 import {
   BATCH_RECORDS_MAX,

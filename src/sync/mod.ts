@@ -1,10 +1,7 @@
 /**
- * Offline replication: a server that serves the clusters of a host, and the log
- * of such a cluster as a page has it. What goes over the wire between the two is
- * written down in `protocol.md`.
- *
- * `serve` and what belongs to it need Deno; everything else is browser
- * compatible.
+ * Offline replication: the client and the server in one entry point. A page
+ * imports the client alone, which is browser compatible and needs no types of
+ * Deno; `protocol.md` defines what goes over the wire between the two.
  *
  * This module needs Deno.
  *
@@ -12,7 +9,4 @@
  */
 
 export * from "./client/mod.ts";
-export * from "./errors.ts";
 export * from "./server/mod.ts";
-export { CloseCode } from "./transport.ts";
-export type { Versions } from "./messages.ts";

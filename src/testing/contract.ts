@@ -7,7 +7,7 @@
  * @module
  */
 
-import { fc } from "../deps.ts";
+import { fc } from "../deps/fast_check.ts";
 import {
   ConcurrentStateMachine,
   OnDiskStateMachine,

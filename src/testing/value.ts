@@ -7,7 +7,7 @@
  * @module
  */
 
-import { fc } from "../deps.ts";
+import { fc } from "../deps/fast_check.ts";
 
 /** Whether two byte strings are the same. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {

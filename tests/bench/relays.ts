@@ -11,7 +11,7 @@ import * as encoding from "lib0/encoding";
 import { readSyncMessage, writeSyncStep1, writeUpdate } from "y-protocols/sync";
 import { Doc } from "yjs";
 import { NodeHost } from "../../mod.ts";
-import { serve } from "../../src/sync/mod.ts";
+import { serve } from "../../src/sync/server/mod.ts";
 import { TextStateMachine } from "../replay/text_machine.ts";
 
 function say(url: string): void {

@@ -15,7 +15,7 @@ import {
   encodeMessage,
   type Message,
 } from "../../src/sync/messages.ts";
-import { serve } from "../../src/sync/mod.ts";
+import { serve } from "../../src/sync/server/mod.ts";
 import { percentile, report } from "./report.ts";
 
 /** What clients do. */

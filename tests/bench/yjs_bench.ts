@@ -11,7 +11,7 @@ import * as encoding from "lib0/encoding";
 import { readSyncMessage, writeSyncStep1, writeUpdate } from "y-protocols/sync";
 import { Doc } from "yjs";
 import { NodeHost, type Replica } from "../../mod.ts";
-import { RemoteLogDB } from "../../src/sync/mod.ts";
+import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { commandChunks, transactions } from "../replay/commands.ts";
 import { recorded } from "../replay/recorded.ts";
 import { type Patch, TextStateMachine } from "../replay/text_machine.ts";

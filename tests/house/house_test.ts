@@ -95,7 +95,7 @@ Deno.test("what says it is browser compatible uses nothing a browser lacks", () 
     const deno = NEEDS_DENO.test(path) &&
       text.includes("This module needs Deno.");
     assert(
-      compatible || deno || path === "src/deps.ts",
+      compatible || deno,
       `${path} does not say whether it is browser compatible`,
     );
     if (deno) continue;
@@ -104,11 +104,21 @@ Deno.test("what says it is browser compatible uses nothing a browser lacks", () 
   }
 });
 
-Deno.test("only src/deps.ts names a package", () => {
+/** The specifiers that a module imports or re-exports from. */
+function specifiersOf(path: string): string[] {
+  return [...read(path).matchAll(/^(?! \*).*from "([^"\n]+)";$/gm)]
+    .map(([, specifier]) => specifier!);
+}
+
+Deno.test("only src/deps/ names a package, and each of its modules one", () => {
   for (const path of [...sources("src/"), "mod.ts"]) {
-    if (path === "src/deps.ts") continue;
-    const specifiers = [...read(path).matchAll(/^[^*\n]*from "([^"\n]+)";$/gm)]
-      .map(([, specifier]) => specifier!);
+    const specifiers = specifiersOf(path);
+    if (path.startsWith("src/deps/")) {
+      const [only, ...others] = specifiers;
+      assert(/^npm:.+@\d+\.\d+\.\d+$/.test(only ?? ""), `${path}: ${only}`);
+      assertEquals(others, [], path);
+      continue;
+    }
     const allowed = path.startsWith("src/sqlite/") ? /^\.|^node:/ : /^\./;
     for (const specifier of specifiers) {
       assert(allowed.test(specifier), `${path} imports ${specifier}`);
@@ -126,23 +136,6 @@ Deno.test("every bound in src/limits.ts has its unit in its text", () => {
     assert(
       /, in [\w ]+\b/.test(comment!.replace(/\n \*/g, "")),
       `${name} has no unit`,
-    );
-  }
-});
-
-Deno.test("mod.ts has no dependency", async () => {
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: ["info", "--json", new URL("mod.ts", ROOT).href],
-  }).output();
-  const { modules } = JSON.parse(new TextDecoder().decode(stdout)) as {
-    modules: { specifier: string }[];
-  };
-  assert(modules.length > 20);
-  for (const { specifier } of modules) {
-    assert(
-      specifier.startsWith(new URL("src/", ROOT).href) ||
-        specifier === new URL("mod.ts", ROOT).href,
-      specifier,
     );
   }
 });

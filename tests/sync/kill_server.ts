@@ -10,7 +10,7 @@ import {
   SqliteKVStateMachine,
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
-import { serve } from "../../src/sync/mod.ts";
+import { serve } from "../../src/sync/server/mod.ts";
 import { JournalMachine } from "./kill_machine.ts";
 import { lastOf } from "../browser/sync_site.ts";
 

@@ -5,7 +5,7 @@
  */
 
 import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
-import { serve } from "../../src/sync/mod.ts";
+import { serve } from "../../src/sync/server/mod.ts";
 
 const host = new NodeHost();
 const replica = await host.startCluster(() => new KVStateMachine(), {

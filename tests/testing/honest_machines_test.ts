@@ -1,4 +1,4 @@
-import { fc } from "../../src/deps.ts";
+import { fc } from "../../src/deps/fast_check.ts";
 import { MemoryFileStore } from "../../src/snapshot/memory_file_store.ts";
 import type {
   Entry,

@@ -23,7 +23,7 @@ import {
   requestPersistence,
   storageMode,
 } from "../../src/indexeddb/mod.ts";
-import { RemoteLogDB } from "../../src/sync/mod.ts";
+import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { ALL, type Item, itemsOf, newKey, remove, write } from "./list.ts";
 import { Plug } from "./plug.ts";
 

@@ -17,3 +17,7 @@ export {
 export type { CoreOptions } from "./options.ts";
 export { serve, type ServeOptions, type Server } from "./serve.ts";
 export { Counts } from "./telemetry.ts";
+// What the signatures above name.
+export * from "../errors.ts";
+export { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
+export { CloseCode } from "../transport.ts";

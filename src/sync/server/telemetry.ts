@@ -8,7 +8,7 @@
  * @module
  */
 
-import { otel } from "../../deps.ts";
+import { otel } from "../../deps/opentelemetry.ts";
 
 /** What is counted from the start of a server on. */
 export class Counts {

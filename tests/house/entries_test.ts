@@ -1,0 +1,65 @@
+import { assert, assertEquals } from "@std/assert";
+
+const ROOT = new URL("../../", import.meta.url);
+
+/** Libraries that may be loaded with each entry point: npm packages, and modules of Node that other runtimes have too. */
+const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
+  ".": [],
+  "./indexeddb": ["idb-keyval"],
+  "./sqlite": ["node:path", "node:sqlite", "node:timers"],
+  "./sync": ["@msgpack/msgpack", "@opentelemetry/api"],
+  "./sync/client": ["@msgpack/msgpack"],
+  "./sync/server": ["@msgpack/msgpack", "@opentelemetry/api"],
+  "./testing": ["fast-check"],
+};
+
+const { exports } = JSON.parse(
+  await Deno.readTextFile(new URL("deno.json", ROOT)),
+) as { exports: Record<string, string> };
+
+/** Every module that is loaded with an entry point, types included. */
+async function graphOf(path: string): Promise<string[]> {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["info", "--json", new URL(path, ROOT).href],
+    cwd: ROOT,
+  }).output();
+  const { modules } = JSON.parse(new TextDecoder().decode(stdout)) as {
+    modules: { specifier: string; error?: string }[];
+  };
+  assertEquals(modules.filter(({ error }) => error !== undefined), []);
+  return modules.map(({ specifier }) => specifier);
+}
+
+const isOwn = (specifier: string): boolean =>
+  specifier.startsWith(new URL("src/", ROOT).href) ||
+  specifier === new URL("mod.ts", ROOT).href;
+
+/** `npm:/@scope/name@1.2.3/sub` as `@scope/name`. */
+const libraryOf = (specifier: string): string =>
+  specifier.replace(/^npm:\/?((?:@[^/]+\/)?[^@/]+).*$/, "$1");
+
+Deno.test("every entry point has its list of libraries", () => {
+  assertEquals(Object.keys(exports).sort(), Object.keys(LIBRARIES).sort());
+});
+
+for (const [entry, path] of Object.entries(exports)) {
+  Deno.test(`the entry point ${entry} loads the libraries it uses and no other`, async () => {
+    const modules = await graphOf(path);
+    assert(modules.some(isOwn));
+    const libraries = modules.filter((module) => !isOwn(module)).map(libraryOf);
+    assertEquals([...new Set(libraries)].sort(), LIBRARIES[entry]);
+  });
+
+  Deno.test(`the entry point ${entry} needs Deno if a module it loads does`, async () => {
+    const needsDeno = (module: string): boolean =>
+      Deno.readTextFileSync(new URL(module)).includes(
+        "This module needs Deno.",
+      );
+    const modules = (await graphOf(path)).filter(isOwn);
+    assertEquals(
+      modules.some(needsDeno),
+      needsDeno(new URL(path, ROOT).href),
+      modules.filter(needsDeno).join(", "),
+    );
+  });
+}
