@@ -15,8 +15,10 @@ import type {
   IFork,
   IHash,
   IOnDiskStateMachine,
+  IRemoveData,
 } from "../statemachine/machines.ts";
 import type { Entry, MaybePromise } from "../statemachine/types.ts";
+import { rangeOf } from "../store/names.ts";
 import type { BlockStore, Durability } from "../store/store.ts";
 import { applyCommand, forEachKey, type KVTarget } from "./command.ts";
 import { hash64, hashKey, hashValue, lanes } from "./hash.ts";
@@ -177,7 +179,8 @@ export class OnDiskKVStateMachine
     IHash,
     IExtended,
     IFork<IOnDiskStateMachine<KVQuery, KVAnswer>>,
-    IHostState {
+    IHostState,
+    IRemoveData {
   readonly #source: BlockStore | (() => BlockStore);
   readonly #options: OnDiskKVStateMachineOptions;
   #blocks: BlockStore | undefined;
@@ -226,6 +229,18 @@ export class OnDiskKVStateMachine
     }
     if (made) this.#blocks = blocks;
     return this.#index;
+  }
+
+  /** Removes everything that is kept in the store under the names of the machine. */
+  async removeData(): Promise<void> {
+    const source = this.#source;
+    const made = typeof source === "function";
+    const blocks = made ? source() : source;
+    try {
+      await blocks.write({ deleteRanges: [rangeOf("kv/")] }, "strict");
+    } finally {
+      if (made) await blocks.close();
+    }
   }
 
   #meta(index: number, count: number, hash: bigint): Uint8Array {

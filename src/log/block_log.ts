@@ -25,6 +25,7 @@ import type { SnapshotStore } from "../snapshot/store.ts";
 import { isPromise } from "../promises.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../store/errors.ts";
+import { clustersUnder, rangeOf } from "../store/names.ts";
 import type { Block, BlockStore, Changes, Durability } from "../store/store.ts";
 import {
   type BlockName,
@@ -40,6 +41,7 @@ import {
 } from "./block.ts";
 import {
   Batches,
+  checkUnused,
   ClusterLog,
   OpenLogs,
   type ReadAhead,
@@ -158,6 +160,10 @@ class BlockClusterLog extends ClusterLog {
 
   get isEmpty(): boolean {
     return !this.#isOpened;
+  }
+
+  get bytes(): number {
+    return this.#blocks.reduce((sum, { size }) => sum + size, 0);
   }
 
   get #metaKey(): string {
@@ -531,9 +537,14 @@ export class BlockLogDB implements LogDB {
    */
   async open(clusterID: bigint, nodeID: bigint): Promise<Log> {
     this.#check();
-    const cluster = await this.#cluster(clusterID);
-    this.#check();
-    return this.#open.add(cluster, clusterID, nodeID);
+    for (;;) {
+      const opening = this.#cluster(clusterID);
+      const cluster = await opening;
+      this.#check();
+      // Its data may have been removed while it was being opened.
+      if (this.#clusters.get(clusterID) !== opening) continue;
+      return this.#open.add(cluster, clusterID, nodeID);
+    }
   }
 
   #cluster(clusterID: bigint): Promise<BlockClusterLog> {
@@ -546,6 +557,33 @@ export class BlockLogDB implements LogDB {
       opening.catch(() => this.#clusters.delete(clusterID));
     }
     return opening;
+  }
+
+  /** Clusters of which something is kept, in order of their ids. */
+  async clusters(): Promise<readonly bigint[]> {
+    this.#check();
+    return await clustersUnder(this.#store ??= this.#makeStore!(), "log/");
+  }
+
+  /**
+   * Removes all that is kept of the log of a cluster, in one step that survives
+   * a power cut.
+   *
+   * @throws ErrClusterAlreadyExist if a replica has it open
+   */
+  async removeData(clusterID: bigint): Promise<void> {
+    this.#check();
+    const opening = this.#clusters.get(clusterID);
+    const cluster = await opening?.catch(() => undefined);
+    checkUnused(clusterID, cluster);
+    // From now on an opening loads what is left: nothing.
+    this.#clusters.delete(clusterID);
+    await cluster?.settled();
+    const store = this.#store ??= this.#makeStore!();
+    await store.write(
+      { deleteRanges: [rangeOf(logPrefix(clusterID))] },
+      "strict",
+    );
   }
 
   /** Closes every open log, after what is under way; idempotent. */

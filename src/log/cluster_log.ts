@@ -27,6 +27,7 @@ import type {
   EpochMark,
   Log,
   LogBatch,
+  LogInfo,
   LogReader,
   ReadOptions,
   Records,
@@ -109,6 +110,8 @@ export abstract class ClusterLog {
   abstract get first(): number;
   /** Whether nothing was ever added. */
   abstract get isEmpty(): boolean;
+  /** Size of what is kept, in bytes. */
+  abstract get bytes(): number;
   /** As {@linkcode Log.append}. */
   abstract append(records: Records): MaybePromise<number>;
   /** The batch after index `after`, if there is one; what was cut is `ErrCompacted`. */
@@ -375,6 +378,11 @@ class LogHandle implements Log {
     return this.#check().isEmpty;
   }
 
+  info(): LogInfo {
+    const { first, last, bytes } = this.#cluster;
+    return { first, last, committed: last, bytes };
+  }
+
   close(): MaybePromise<void> {
     if (!this.#closed) {
       this.#closed = true;
@@ -385,6 +393,23 @@ class LogHandle implements Log {
     }
     return this.#cluster.settled();
   }
+}
+
+/**
+ * Refuses to remove a log that a replica has open.
+ *
+ * @throws ErrClusterAlreadyExist if one does
+ */
+export function checkUnused(
+  clusterID: bigint,
+  cluster: ClusterLog | undefined,
+): void {
+  if (cluster === undefined || cluster.nodes.size === 0) return;
+  throw new ErrClusterAlreadyExist(
+    `Replica ${
+      [...cluster.nodes].join(" and ")
+    } of cluster ${clusterID} has the log open: stop it before its data is removed`,
+  );
 }
 
 /** The logs a LogDB has open. */

@@ -116,6 +116,18 @@ export interface CheckpointBoard {
   ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined>;
 }
 
+/** Extent of a log. */
+export interface LogInfo {
+  /** First index that is kept here, or will be next. */
+  readonly first: number;
+  /** Last index that is kept here. */
+  readonly last: number;
+  /** Last index known to be committed; above `last` where the log's home is elsewhere. */
+  readonly committed: number;
+  /** Size of the records kept here, in bytes, where the log knows it. */
+  readonly bytes?: number | undefined;
+}
+
 /** The log of one cluster, as opened for one replica. */
 export interface Log {
   /**
@@ -160,6 +172,8 @@ export interface Log {
   startAt(index: number, mark: EpochMark | undefined): MaybePromise<void>;
   /** Whether nothing was ever added. */
   isEmpty(): MaybePromise<boolean>;
+  /** Extent of the log, from memory, where it can tell. */
+  info?(): LogInfo;
   /** Snapshots of its cluster that are to be had where the log is, if there is such a place: how a replica far behind catches up. */
   readonly snapshots?: SnapshotSource | undefined;
   /** The board for comparing hashes, if the log has one. */
@@ -178,6 +192,15 @@ export interface LogDB extends AsyncDisposable {
   open(clusterID: bigint, nodeID: bigint): MaybePromise<Log>;
   /** Where full snapshots of these clusters are shared, if there is such a place. */
   readonly snapshots?: SnapshotStore | undefined;
+  /** Clusters of which something is kept here, in order of their ids. */
+  clusters?(): MaybePromise<readonly bigint[]>;
+  /**
+   * Removes everything that is kept here of the log of a cluster. Harmless if
+   * there is nothing. Without this method `NodeHost.removeData()` is refused.
+   *
+   * @throws ErrClusterAlreadyExist if a replica has the log open; nothing is removed
+   */
+  removeData?(clusterID: bigint): MaybePromise<void>;
   /** Closes the logs; idempotent. */
   close(): Promise<void>;
 }

@@ -8,7 +8,7 @@
 
 import { type Env, systemEnv } from "../env.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
-import { Batches, ClusterLog, OpenLogs } from "./cluster_log.ts";
+import { Batches, checkUnused, ClusterLog, OpenLogs } from "./cluster_log.ts";
 import { ErrClusterClosed, ErrCompacted } from "./errors.ts";
 import type { EpochMark, Log, LogBatch, LogDB, Records } from "./log.ts";
 import { epochRecord, lastOf, packRecords } from "./records.ts";
@@ -36,6 +36,13 @@ class MemoryClusterLog extends ClusterLog {
 
   get isEmpty(): boolean {
     return !this.#opened;
+  }
+
+  get bytes(): number {
+    return this.#batches.all.reduce(
+      (sum, { records }) => sum + records.bytes.length,
+      0,
+    );
   }
 
   append(records: Records): number {
@@ -111,6 +118,21 @@ export class MemoryLogDB implements LogDB {
       this.#clusters.set(clusterID, cluster = new MemoryClusterLog(this.#env));
     }
     return this.#open.add(cluster, clusterID, nodeID);
+  }
+
+  /** Clusters that have a log, in order of their ids. */
+  clusters(): readonly bigint[] {
+    return [...this.#clusters.keys()].sort((a, b) => a < b ? -1 : 1);
+  }
+
+  /**
+   * Removes the log of a cluster.
+   *
+   * @throws ErrClusterAlreadyExist if a replica has it open
+   */
+  removeData(clusterID: bigint): void {
+    checkUnused(clusterID, this.#clusters.get(clusterID));
+    this.#clusters.delete(clusterID);
   }
 
   /** Closes every open log; idempotent. */

@@ -244,7 +244,8 @@ export function checkID(name: string, id: bigint, min: bigint): void {
   }
 }
 
-function checkCount(
+/** A count that is not an integer in `min`…`max` is a `RangeError` that names it. */
+export function checkCount(
   name: string,
   count: number | undefined,
   min = 0,

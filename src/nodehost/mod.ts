@@ -28,8 +28,9 @@ export type {
   ReplicaConfig,
 } from "./config.ts";
 export * from "./errors.ts";
-export { NodeHost } from "./node_host.ts";
-export { Replica } from "./replica.ts";
+export type { ClusterInfo, NodeHostInfo } from "./info.ts";
+export { NodeHost, type RemoveDataOptions } from "./node_host.ts";
+export { type CompactionOptions, Replica } from "./replica.ts";
 export { Session } from "./session.ts";
 export { Submission, type SubmissionState } from "./submissions.ts";
 export type { View } from "./view.ts";

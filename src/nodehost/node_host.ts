@@ -11,7 +11,8 @@ import { STOP_TIMEOUT_MS } from "../limits.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
 import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
-import type { Outbox } from "../outbox/outbox.ts";
+import { ErrUnsynced } from "../outbox/errors.ts";
+import type { Outbox, Unsynced } from "../outbox/outbox.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
@@ -21,10 +22,13 @@ import type {
   SnapshotInfo,
   SnapshotStore,
 } from "../snapshot/store.ts";
+import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type {
   CreateConcurrentStateMachineFunc,
   CreateOnDiskStateMachineFunc,
   CreateStateMachineFunc,
+  IOnDiskStateMachine,
+  IRemoveData,
 } from "../statemachine/machines.ts";
 import {
   ConcurrentStateMachine,
@@ -39,6 +43,7 @@ import {
   type ReplicaConfig,
 } from "./config.ts";
 import { ErrClusterNotFound, ErrSnapshotMismatch } from "./errors.ts";
+import type { ClusterInfo, NodeHostInfo } from "./info.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { pacedSource } from "./pace.ts";
 import { copySnapshot } from "./snapshotter.ts";
@@ -51,6 +56,37 @@ interface Stoppable {
 
 interface Started extends Stoppable {
   readonly replica: Replica;
+}
+
+/** Last start of a cluster on a host. */
+interface Known {
+  readonly factory: MachineFactory;
+  readonly config: ReplicaConfig;
+  /** Set if the start failed. */
+  error?: unknown;
+  /** Set once it is up; stays after it was stopped. */
+  replica?: Replica;
+}
+
+/** Options of `NodeHost.removeData()` and `NodeHost.leave()`. */
+export interface RemoveDataOptions {
+  /**
+   * True to remove submissions that the cluster may not have, and those that were
+   * refused or are of unknown outcome and were not dismissed.
+   *
+   * @default {false}
+   */
+  readonly discardPending?: boolean;
+  /**
+   * Makes the on-disk machine of a cluster that was not started on this host;
+   * undefined for a cluster whose machine is in memory.
+   *
+   * @default {the function the cluster was started with last}
+   */
+  readonly machine?: (
+    clusterID: bigint,
+    nodeID: bigint,
+  ) => IOnDiskStateMachine | undefined;
 }
 
 /** The node that opens a log to import; no replica may have it. */
@@ -89,6 +125,8 @@ export class NodeHost {
   readonly #own: { close(): Promise<void> }[] = [];
   /** Those that are up, by their cluster. */
   readonly #replicas = new Map<bigint, Replica>();
+  /** Last start of each cluster. */
+  readonly #known = new Map<bigint, Known>();
   /** Clusters that are started, or are being started or imported. */
   readonly #clusters = new Map<bigint, Promise<Stoppable | undefined>>();
   #stopping: Promise<void> | undefined;
@@ -154,9 +192,20 @@ export class NodeHost {
     config: ReplicaConfig,
   ): Promise<Replica> {
     checkConfig(config);
+    const known: Known = { factory, config: { ...config } };
     const { replica } = await this.#reserve(
       config.clusterID,
-      (started) => this.#startReplica(factory, { ...config }, started),
+      async (started) => {
+        this.#known.set(config.clusterID, known);
+        try {
+          const up = await this.#startReplica(factory, known.config, started);
+          known.replica = up.replica;
+          return up;
+        } catch (error) {
+          known.error = error;
+          throw error;
+        }
+      },
     );
     return replica;
   }
@@ -348,6 +397,175 @@ export class NodeHost {
     if (this.#clusters.get(clusterID) === starting) {
       this.#clusters.delete(clusterID);
     }
+  }
+
+  /** Describes the clusters that were started on this host: indexes, log, snapshots and sizes, and of those that failed the cause. */
+  async info(): Promise<NodeHostInfo> {
+    const known = [...this.#known].sort(([a], [b]) => a < b ? -1 : 1);
+    const clusters = known.map(([clusterID, start]) =>
+      this.#infoOf(clusterID, start)
+    );
+    return { clusters: await Promise.all(clusters) };
+  }
+
+  async #infoOf(
+    clusterID: bigint,
+    { factory, config: { nodeID }, error }: Known,
+  ): Promise<ClusterInfo> {
+    const replica = this.#replicas.get(clusterID);
+    const snapshots = await this.#snapshots.list(clusterID);
+    const cause = replica?.error ?? error;
+    const log = cause === undefined ? replica?.logInfo : undefined;
+    return {
+      clusterID,
+      nodeID,
+      type: factory.type,
+      state: cause !== undefined
+        ? "failed"
+        : replica !== undefined
+        ? "running"
+        : this.#clusters.has(clusterID)
+        ? "starting"
+        : "stopped",
+      ...(cause === undefined ? {} : { error: cause }),
+      appliedIndex: replica?.appliedIndex ?? 0,
+      committedIndex: Math.max(
+        log?.committed ?? 0,
+        replica?.appliedIndex ?? 0,
+      ),
+      ...(log === undefined ? {} : { log }),
+      snapshots,
+      snapshotBytes: snapshots.reduce((sum, { size }) => sum + size, 0),
+      pending: replica?.pending().length ?? 0,
+    };
+  }
+
+  /**
+   * Removes all that is kept here of a cluster that does not run: its log, or
+   * the copy of it, its snapshots, the state of its machine, its outbox, and the
+   * files of its snapshots (Dragonboat's `RemoveData`). What other devices or the
+   * server have stays. Cut off by a crash it can be called again.
+   *
+   * @throws ErrUnsynced if the outbox holds what is not synced, unless `discardPending` is set; nothing is removed
+   * @throws ErrClusterAlreadyExist if the cluster runs here, or on another host that shares the log; nothing is removed
+   * @throws ErrNotImplemented if the log, or an on-disk machine, cannot remove its data; nothing is removed
+   */
+  async removeData(
+    clusterID: bigint,
+    options: RemoveDataOptions = {},
+  ): Promise<void> {
+    checkID("clusterID", clusterID, 0n);
+    if (this.#clusters.has(clusterID)) {
+      throw new ErrClusterAlreadyExist(
+        `Cluster ${clusterID} runs on this host: stop it with stopCluster() before its data is removed`,
+      );
+    }
+    await this.#reserve(clusterID, async () => {
+      const outbox = this.#outbox;
+      if (!options.discardPending) {
+        const unsynced = await this.#unsynced(clusterID);
+        if (unsynced.length > 0) throw new ErrUnsynced(unsynced);
+      }
+      await this.#removeState(
+        clusterID,
+        options.machine,
+        () => outbox?.clear(clusterID, { discard: true }),
+      );
+      this.#known.delete(clusterID);
+    });
+  }
+
+  /** Submissions of a cluster that it may not have, in order. */
+  async #unsynced(clusterID: bigint): Promise<readonly Unsynced[]> {
+    // What is applied may be in the outbox still: the replica, up or stopped, knows.
+    const pending = this.#known.get(clusterID)?.replica?.pending();
+    if (pending === undefined) {
+      return await this.#outbox?.unsynced(clusterID) ?? [];
+    }
+    return pending.flatMap(({ id, state, cmd }) =>
+      state === "applied" ? [] : [{ id, state, cmd }]
+    );
+  }
+
+  /** Removes all of a cluster but its outbox, with which `use` deals once it is sure that the rest can go. */
+  async #removeState(
+    clusterID: bigint,
+    make: RemoveDataOptions["machine"],
+    use: () => unknown,
+  ): Promise<void> {
+    const { logDB } = this;
+    if (logDB.removeData === undefined) {
+      throw new ErrNotImplemented("LogDB has no removeData()");
+    }
+    const machine = this.#removable(clusterID, make);
+    await logDB.removeData(clusterID);
+    await use();
+    await machine?.removeData();
+    for (const store of new Set([this.#snapshots, logDB.snapshots])) {
+      for (const info of await store?.list(clusterID) ?? []) {
+        await store!.remove(info);
+      }
+    }
+    const files = await this.#files.list("snapshots");
+    for (const name of files) {
+      if (!name.startsWith(`${clusterID}-`)) continue;
+      await this.#files.remove(`snapshots/${name}`);
+    }
+  }
+
+  /** The on-disk machine of a cluster, never opened, to have its data removed. */
+  #removable(
+    clusterID: bigint,
+    make: RemoveDataOptions["machine"],
+  ): IRemoveData | undefined {
+    const known = this.#known.get(clusterID);
+    const create = make ??
+      (known?.factory.type === OnDiskStateMachine
+        ? known.factory.create
+        : undefined);
+    const machine = create?.(clusterID, known?.config.nodeID ?? 0n);
+    if (machine === undefined) return undefined;
+    if (!("removeData" in machine)) {
+      throw new ErrNotImplemented(
+        `Machine of cluster ${clusterID} has no removeData(): remove what it keeps, and pass machine: () => undefined`,
+      );
+    }
+    return machine as IOnDiskStateMachine & IRemoveData;
+  }
+
+  /**
+   * Stops every cluster and removes all that is kept here of any cluster, also of
+   * those that were not started in this life of the host: what a log-out calls,
+   * so that one user of a device leaves nothing to the next (U35). An on-disk
+   * machine that was not started here is removed only if `machine` makes it. The
+   * host can start clusters afterwards.
+   *
+   * @throws ErrUnsynced if an outbox holds what is not synced, unless `discardPending` is set; nothing is stopped or removed
+   * @throws ErrNotImplemented as `removeData()`
+   */
+  async leave(options: RemoveDataOptions = {}): Promise<void> {
+    const clusters = new Set([
+      ...this.#clusters.keys(),
+      ...this.#known.keys(),
+      ...await this.logDB.clusters?.() ?? [],
+      ...await this.#snapshots.clusters?.() ?? [],
+      ...await this.#outbox?.clusters() ?? [],
+    ]);
+    if (!options.discardPending) {
+      const unsynced: Unsynced[] = [];
+      const holders: bigint[] = [];
+      for (const clusterID of clusters) {
+        const found = await this.#unsynced(clusterID);
+        if (found.length === 0) continue;
+        holders.push(clusterID);
+        unsynced.push(...found);
+      }
+      if (unsynced.length > 0) throw new ErrUnsynced(unsynced, holders);
+    }
+    for (const [clusterID, starting] of [...this.#clusters]) {
+      await this.#stopOne(clusterID, starting);
+    }
+    for (const clusterID of clusters) await this.removeData(clusterID, options);
   }
 
   /** Stops every cluster, then what the host made itself; idempotent (H10). */

@@ -22,7 +22,13 @@ import {
   ErrDiverged,
   ErrLogCorrupted,
 } from "../log/errors.ts";
-import type { Checkpoint, Log, LogBatch, LogReader } from "../log/log.ts";
+import type {
+  Checkpoint,
+  Log,
+  LogBatch,
+  LogInfo,
+  LogReader,
+} from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
 import { type Captured, Driver, type SessionStanding } from "../rsm/driver.ts";
 import { isPromise } from "../promises.ts";
@@ -58,7 +64,7 @@ import {
 } from "./bring_up.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
-import type { ReplicaConfig } from "./config.ts";
+import { checkCount, type ReplicaConfig } from "./config.ts";
 import { Proposals } from "./proposals.ts";
 import { Reads } from "./reads.ts";
 import {
@@ -74,6 +80,18 @@ import type { MakeSubmitted, Submitted } from "./submitting.ts";
 import type { OptimisticView, View } from "./view.ts";
 import { abortable, Backoff, sleep } from "./waiting.ts";
 import { type Watch, Watches, type WatchOptions } from "./watch.ts";
+
+/** Options of a snapshot or compaction on request. */
+export interface CompactionOptions {
+  /** Ends the waiting. */
+  readonly signal?: AbortSignal;
+  /**
+   * Entries that the log keeps before the older of the two full snapshots.
+   *
+   * @default {the replica's own `compactionOverhead`}
+   */
+  readonly compactionOverhead?: number;
+}
 
 /** What a replica takes of its host. */
 export interface ReplicaParts {
@@ -424,18 +442,44 @@ export class Replica {
 
   /**
    * Takes a snapshot now. Of an on-disk machine it holds no state, as its
-   * periodic ones (D10).
+   * periodic ones (D10). `compactionOverhead` replaces that of the replica for
+   * this snapshot: the log is cut that many entries before the older of the two
+   * full snapshots that are kept.
    *
    * @throws ErrSnapshotAborted if the machine chose not to make it (R7)
+   * @throws RangeError if `compactionOverhead` is not an integer of at least 0
    */
-  requestSnapshot(
-    options: { signal?: AbortSignal } = {},
+  async requestSnapshot(
+    options: CompactionOptions = {},
   ): Promise<SnapshotInfo> {
-    if (this.#stopped.signal.aborted) {
-      return Promise.reject(this.#stopped.signal.reason);
-    }
-    const taken = this.#snapshotter!.request(options.signal);
-    return abortable(taken, this.#ended.signal);
+    this.#stopped.signal.throwIfAborted();
+    const { signal, compactionOverhead } = options;
+    checkCount("compactionOverhead", compactionOverhead);
+    const taken = this.#snapshotter!.request(signal, compactionOverhead);
+    return await abortable(taken, this.#ended.signal);
+  }
+
+  /**
+   * Cuts the log now, as far as two good full snapshots allow, instead of with
+   * the next snapshot; space that is freed in a file is used again, not given
+   * back. Resolves with the index up to which it was asked to be cut, which is 0
+   * if there are no two such snapshots. Entries that an attached replica or a
+   * transfer needs stay (H7).
+   *
+   * @throws ErrNotImplemented if the log is the server's and has no copy here
+   * @throws RangeError if `compactionOverhead` is not an integer of at least 0
+   */
+  async requestCompaction(options: CompactionOptions = {}): Promise<number> {
+    this.#stopped.signal.throwIfAborted();
+    const { signal, compactionOverhead } = options;
+    checkCount("compactionOverhead", compactionOverhead);
+    const cut = this.#snapshotter!.compact(signal, compactionOverhead);
+    return await abortable(cut, this.#ended.signal);
+  }
+
+  /** Extent of its log, where the log can tell. */
+  get logInfo(): LogInfo | undefined {
+    return this.#parts.log.info?.();
   }
 
   /**

@@ -32,6 +32,7 @@ import {
   type SnapshotStore,
 } from "../snapshot/store.ts";
 import {
+  ErrNotImplemented,
   ErrSnapshotAborted,
   ErrSnapshotStopped,
 } from "../statemachine/errors.ts";
@@ -185,15 +186,33 @@ export class Snapshotter {
     }
   }
 
-  /** Takes a snapshot into the host's store, after those under way. */
-  request(signal?: AbortSignal): Promise<SnapshotInfo> {
-    return this.#request(signal, (info) => info);
+  /** Takes a snapshot into the host's store, after those under way; `overhead` replaces the replica's `compactionOverhead` for this one. */
+  request(signal?: AbortSignal, overhead?: number): Promise<SnapshotInfo> {
+    return this.#request(signal, (info) => info, overhead);
+  }
+
+  /** Cuts the log as far as the snapshots that are there allow, after what is under way; resolves with the index asked for, 0 if they allow nothing. */
+  compact(signal?: AbortSignal, overhead?: number): Promise<number> {
+    const { log } = this.#options;
+    if (log.compact === undefined) {
+      return Promise.reject(
+        new ErrNotImplemented(
+          "Log is kept elsewhere and keeps no copy here: ask for compaction where it is",
+        ),
+      );
+    }
+    const compacted = this.#enqueue(() => {
+      signal?.throwIfAborted();
+      return this.#tidy(undefined, overhead);
+    });
+    return abortable(compacted, signal);
   }
 
   /** As `request()`; `use` comes before another snapshot may take its place. */
   #request<T>(
     signal: AbortSignal | undefined,
     use: (info: SnapshotInfo) => MaybePromise<T>,
+    overhead?: number,
   ): Promise<T> {
     const taken = this.#enqueue(async () => {
       signal?.throwIfAborted();
@@ -212,7 +231,7 @@ export class Snapshotter {
           ) continue;
           throw error;
         }
-        await this.#tidy(info).catch((error) => this.#untidy(error));
+        await this.#tidy(info, overhead).catch((error) => this.#untidy(error));
         return used;
       }
     });
@@ -334,7 +353,10 @@ export class Snapshotter {
   }
 
   /** Removes what is older than what is kept, then cuts the log as far as that allows. */
-  async #tidy(taken: SnapshotInfo): Promise<void> {
+  async #tidy(
+    taken: SnapshotInfo | undefined,
+    overhead: number | undefined,
+  ): Promise<number> {
     const { config, store, shared, log, driver, event } = this.#options;
     const { clusterID, nodeID, compactionOverhead = 0 } = config;
     let older = await this.#keepGood(store, taken);
@@ -342,13 +364,13 @@ export class Snapshotter {
       info.kind === "metadata" && info.nodeID === nodeID
     );
     for (const info of metadata.slice(SNAPSHOTS_KEPT)) await store.remove(info);
-    if (log.compact === undefined) return;
+    if (log.compact === undefined) return 0;
     if (shared !== undefined && shared !== store) {
       older = await this.#keepGood(shared, await this.#share(shared));
     }
-    if (older === undefined) return;
-    const upTo = older.index - compactionOverhead;
-    if (upTo <= 0) return;
+    if (older === undefined) return 0;
+    const upTo = older.index - (overhead ?? compactionOverhead);
+    if (upTo <= 0) return 0;
     if (this.#onDisk) {
       const index = driver().applied;
       await critical(() => driver().sync());
@@ -356,6 +378,7 @@ export class Snapshotter {
     }
     await log.compact(upTo);
     event({ type: "compacted", upTo });
+    return upTo;
   }
 
   /** The snapshot is there all the same; what could not be removed goes with the next one. */

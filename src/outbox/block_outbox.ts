@@ -26,6 +26,7 @@ import {
 } from "../log/errors.ts";
 import { submitting } from "../nodehost/submitting.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
+import { clustersUnder } from "../store/names.ts";
 import type { Block, BlockStore, Durability } from "../store/store.ts";
 import {
   type CommandBlock,
@@ -555,6 +556,12 @@ export class BlockOutbox implements Outbox {
       const { range } = new Names(clusterID);
       await this.#store.write({ deleteRanges: [range] }, "strict");
     });
+  }
+
+  /** Clusters of which something is kept, in order of their ids. */
+  async clusters(): Promise<readonly bigint[]> {
+    if (this.#closing) throw new ErrClusterClosed("Outbox is closed");
+    return await clustersUnder(this.#store, "outbox/");
   }
 
   /** Closes the queues, and the store if it was made for this; idempotent. */

@@ -25,10 +25,22 @@ export class ErrUnsynced extends SampanError {
   static override readonly errorName = "ErrUnsynced";
   /** What would be lost, in the order it was submitted. */
   readonly unsynced: readonly Unsynced[];
+  /** Clusters they belong to, where more than one may be concerned. */
+  readonly clusterIDs: readonly bigint[];
   /** An error for what is there. */
-  constructor(unsynced: readonly Unsynced[]) {
-    super(`Outbox holds ${unsynced.length} commands that are not synced`);
+  constructor(
+    unsynced: readonly Unsynced[],
+    clusterIDs: readonly bigint[] = [],
+  ) {
+    super(
+      `Outbox holds ${unsynced.length} commands that are not synced${
+        clusterIDs.length === 0
+          ? ""
+          : `, of cluster ${clusterIDs.join(" and ")}`
+      }: wait until they are, dismiss them, or ask for them to be discarded`,
+    );
     this.unsynced = unsynced;
+    this.clusterIDs = clusterIDs;
   }
 }
 

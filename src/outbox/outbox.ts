@@ -157,6 +157,8 @@ export interface Outbox extends AsyncDisposable {
     clusterID: bigint,
     options?: { readonly discard?: boolean },
   ): Promise<void>;
+  /** Clusters of which something is kept, in order of their ids. */
+  clusters(): Promise<readonly bigint[]>;
   /** Closes the queues; idempotent. */
   close(): Promise<void>;
 }

@@ -21,6 +21,7 @@ import type { BlockStore } from "../store/store.ts";
 import { ErrSnapshotCorrupted, ErrSnapshotNotFound } from "./errors.ts";
 import { nameOf, parseName } from "./name.ts";
 import {
+  clustersOf,
   compareSnapshots,
   isSameSnapshot,
   type SnapshotHeader,
@@ -276,6 +277,12 @@ export class BlockSnapshotStore implements SnapshotStore {
     return [...(await this.#load()).values()].map(({ info }) => info)
       .filter((info) => info.clusterID === clusterID)
       .sort((a, b) => compareSnapshots(a, b) || (a.id < b.id ? 1 : -1));
+  }
+
+  /** Clusters that have a snapshot here, in order of their ids. */
+  async clusters(): Promise<readonly bigint[]> {
+    const kept = await this.#load();
+    return clustersOf([...kept.values()].map(({ info }) => info));
   }
 
   /**

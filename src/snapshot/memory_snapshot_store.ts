@@ -10,6 +10,7 @@
 import { type Chunks, collectChunks, replayChunks } from "./chunks.ts";
 import { ErrSnapshotNotFound } from "./errors.ts";
 import {
+  clustersOf,
   compareSnapshots,
   isSameSnapshot,
   type SnapshotHeader,
@@ -88,6 +89,12 @@ export class MemorySnapshotStore implements SnapshotStore {
   remove(info: SnapshotInfo): void {
     this.#check();
     this.#snapshots.delete(info.id);
+  }
+
+  /** Clusters that have a snapshot here, in order of their ids. */
+  clusters(): readonly bigint[] {
+    this.#check();
+    return clustersOf([...this.#snapshots.values()].map(([info]) => info));
   }
 
   /** Lets go of all snapshots; idempotent. */

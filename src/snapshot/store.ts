@@ -93,6 +93,17 @@ export interface SnapshotStore extends AsyncDisposable {
   open(info: SnapshotInfo): MaybePromise<ReadableStream<Uint8Array>>;
   /** Removes a snapshot; harmless when it is gone already. */
   remove(info: SnapshotInfo): MaybePromise<void>;
+  /** Clusters that have a snapshot here, in order of their ids, where the store can tell. */
+  clusters?(): MaybePromise<readonly bigint[]>;
   /** Frees what the store holds, after which its other methods fail; idempotent. */
   close(): Promise<void>;
+}
+
+/** Clusters of a list of snapshots, in order of their ids. */
+export function clustersOf(
+  snapshots: Iterable<SnapshotHeader>,
+): readonly bigint[] {
+  const found = new Set<bigint>();
+  for (const { clusterID } of snapshots) found.add(clusterID);
+  return [...found].sort((a, b) => a < b ? -1 : 1);
 }

@@ -17,6 +17,7 @@ import {
 } from "../snapshot/errors.ts";
 import { type Made, nameOf, parseName } from "../snapshot/name.ts";
 import {
+  clustersOf,
   compareSnapshots,
   isSameSnapshot,
   type SnapshotHeader,
@@ -182,6 +183,11 @@ export class FileSnapshotStore implements SnapshotStore {
   remove(info: SnapshotInfo): void {
     this.#open();
     this.#remove(info.id);
+  }
+
+  /** Clusters that have a snapshot here, in order of their ids. */
+  clusters(): readonly bigint[] {
+    return clustersOf([...this.#open().values()].map(({ info }) => info));
   }
 
   /** Drops what is being written and lets go of the directory; idempotent. */

@@ -228,6 +228,16 @@ export interface IFork<M extends { update: unknown; lookup: unknown }> {
   fork(): MaybePromise<Forked<M>>;
 }
 
+/** Optional, and Beyond the seed: an on-disk machine that can remove all it keeps. */
+export interface IRemoveData {
+  /**
+   * Removes everything the machine keeps on disk, durably, so that `open()` of
+   * another instance returns 0. Called on an instance that was never opened, while
+   * no other one is open. Harmless if there is nothing.
+   */
+  removeData(): MaybePromise<void>;
+}
+
 /** Makes a regular machine for a replica; called once per instance, possibly several times (T4). */
 export type CreateStateMachineFunc = (
   clusterID: bigint,

@@ -34,6 +34,7 @@ import { batchAfter, lastOf } from "../../log/records.ts";
 import { isPromise } from "../../promises.ts";
 import { ErrCopyFull } from "../errors.ts";
 import { ErrStoreCorrupted } from "../../store/errors.ts";
+import { rangeOf } from "../../store/names.ts";
 import type { Block, BlockStore, Changes } from "../../store/store.ts";
 import { epochsIn } from "./epochs.ts";
 
@@ -51,6 +52,13 @@ interface Stored extends BlockName {
 interface Pending {
   readonly batch: LogBatch;
   readonly done: () => void;
+}
+
+/** Prefix of the names of all copies. */
+export const COPIES = "copy/";
+
+function prefixOf(clusterID: bigint): string {
+  return `${COPIES}${clusterID.toString(16).padStart(16, "0")}/`;
 }
 
 /** Reads a copy from some index to its end. */
@@ -106,7 +114,7 @@ export class LogCopy {
   private constructor(store: BlockStore, clusterID: bigint) {
     this.#store = store;
     this.#clusterID = clusterID;
-    this.#prefix = `copy/${clusterID.toString(16).padStart(16, "0")}/`;
+    this.#prefix = prefixOf(clusterID);
   }
 
   /**
@@ -124,6 +132,24 @@ export class LogCopy {
       copy.#restart(0, undefined);
     }
     return copy;
+  }
+
+  /** Removes what a store has of the copy of a cluster, which is not open. */
+  static async remove(store: BlockStore, clusterID: bigint): Promise<void> {
+    await store.write(
+      { deleteRanges: [rangeOf(prefixOf(clusterID))] },
+      "strict",
+    );
+  }
+
+  /** First index it has, or will have next. */
+  get first(): number {
+    return this.#base + 1;
+  }
+
+  /** Size of what it has, in bytes. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   /** The index of its last record. */

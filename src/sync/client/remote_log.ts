@@ -16,6 +16,7 @@ import { checkRecords } from "../../log/cluster_log.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
 import type {
   Log,
+  LogInfo,
   LogReader,
   ReadOptions,
   Records,
@@ -371,6 +372,15 @@ export class RemoteLog implements Log, Channel {
     throw new ErrClusterAlreadyExist(
       "Log is the server's: import the snapshot there",
     );
+  }
+
+  info(): LogInfo {
+    const { copy } = this.#parts;
+    const { received, last } = this.progress;
+    const committed = Math.max(received, last);
+    return copy === undefined
+      ? { first: received + 1, last: received, committed, bytes: 0 }
+      : { first: copy.first, last: copy.last, committed, bytes: copy.bytes };
   }
 
   isEmpty(): boolean {

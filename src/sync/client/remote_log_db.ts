@@ -10,12 +10,13 @@ import { type Env, systemEnv } from "../../env.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
 import type { Log, LogDB } from "../../log/log.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
+import { clustersUnder } from "../../store/names.ts";
 import type { BlockStore } from "../../store/store.ts";
 import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 import { type Connect, connectSocket } from "../transport.ts";
 import { browserHints, type Hints } from "./hints.ts";
 import { Link } from "./link.ts";
-import { LogCopy } from "./log_copy.ts";
+import { COPIES, LogCopy } from "./log_copy.ts";
 import { RemoteLog } from "./remote_log.ts";
 import { type RemoteState, type RemoteStatus, Watchers } from "./status.ts";
 
@@ -221,6 +222,36 @@ export class RemoteLogDB implements LogDB {
       opening.catch(() => this.#copies.delete(clusterID));
     }
     return opening;
+  }
+
+  /** Clusters of whose log a copy is kept here, in order of their ids. */
+  async clusters(): Promise<readonly bigint[]> {
+    this.#check();
+    const store = this.#store ??= this.#makeStore?.();
+    return store === undefined ? [] : await clustersUnder(store, COPIES);
+  }
+
+  /**
+   * Removes the copy of the log of a cluster; the log itself is the server's.
+   *
+   * @throws ErrClusterAlreadyExist if a replica has the log open
+   */
+  async removeData(clusterID: bigint): Promise<void> {
+    this.#check();
+    for (const name of this.#names) {
+      if (!name.startsWith(`${clusterID}/`)) continue;
+      throw new ErrClusterAlreadyExist(
+        `Replica ${
+          name.split("/")[1]
+        } of cluster ${clusterID} has the log open: stop it before its data is removed`,
+      );
+    }
+    const store = this.#store ??= this.#makeStore?.();
+    if (store === undefined) return;
+    const copy = await this.#copies.get(clusterID)?.catch(() => undefined);
+    this.#copies.delete(clusterID);
+    await copy?.settled();
+    await LogCopy.remove(store, clusterID);
   }
 
   /** Closes the logs and the connection; idempotent. */
