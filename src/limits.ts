@@ -285,8 +285,23 @@ export const SYNC_CONNECTIONS_MAX: number = 4096;
 /** Connections of one principal, in connections. */
 export const SYNC_PRINCIPAL_CONNECTIONS_MAX: number = 64;
 
-/** What one connection may send in the long run, in commands per second; as many at once. */
+/** What one principal may send in the long run, on all its connections together, in commands per second; as many at once. Where clients are not authenticated, it bounds each connection. */
 export const SYNC_COMMANDS_PER_SECOND_MAX: number = 50_000;
+
+/** Credit that each record of an append takes at least, in bytes: what a record costs the server does not depend on its length alone. */
+export const SYNC_RECORD_CREDIT_BYTES: number = 64;
+
+/** The longest run of work for what clients send before other events have a turn, in milliseconds. */
+export const SYNC_SLICE_MS: number = 8;
+
+/** Ranges that a server replays at one time to explain a divergence, in ranges. */
+export const SYNC_EXPLAINS_MAX: number = 2;
+
+/** Age from which permission to read is asked for again, in milliseconds. */
+export const SYNC_RIGHT_ASK_MS: number = 2_000;
+
+/** The oldest permission to read with which data is still sent, in milliseconds. */
+export const SYNC_RIGHT_MS_MAX: number = 3_000;
 
 /** Messages other than appends that one connection may send in the long run, in messages per second; as many at once. */
 export const SYNC_MESSAGES_PER_SECOND_MAX: number = 20_000;

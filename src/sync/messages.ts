@@ -17,6 +17,7 @@ import { isU64 } from "../bytes.ts";
 import {
   BATCH_RECORDS_MAX,
   EXPLAIN_ENTRIES_MAX,
+  SYNC_RECORD_CREDIT_BYTES,
   SYNC_TEXT_BYTES_MAX,
   SYNC_TOKEN_BYTES_MAX,
 } from "../limits.ts";
@@ -468,6 +469,11 @@ const TYPES: ReadonlyMap<number, Message["type"]> = /* @__PURE__ */ new Map(
 /** Whether frames of that type count against the credit of the receiver. */
 export function isData(type: Message["type"]): boolean {
   return type === "entries" || type === "chunk" || type === "append";
+}
+
+/** Credit that a frame with an append takes: its length, but no less than `SYNC_RECORD_CREDIT_BYTES` for each record. */
+export function appendCredit(frameBytes: number, records: number): number {
+  return Math.max(frameBytes, records * SYNC_RECORD_CREDIT_BYTES);
 }
 
 /** The bytes of a message. */

@@ -32,6 +32,7 @@ import type {
   ServerLogRecord,
 } from "../../src/sync/server/options.ts";
 import {
+  appendCredit,
   decodeMessage,
   encodeMessage,
   type Message,
@@ -246,7 +247,7 @@ export class RawClient implements TransportListener {
     } as const;
     const frame = encodeMessage(message);
     this.transport.send(frame);
-    return frame.length;
+    return appendCredit(frame.length, lengths.length);
   }
 
   /** The records of `entries` messages up to an index, as they come. */

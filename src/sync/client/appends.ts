@@ -66,7 +66,7 @@ export class Appends {
       );
     }
     this.#inFlight.add(waiting);
-    connection.sendData(frame);
+    connection.sendData(frame, ends.length);
   }
 
   #answered(waiting: Waiting, message: StreamMessage): void {

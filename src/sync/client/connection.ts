@@ -17,6 +17,7 @@ import {
 } from "../../limits.ts";
 import { ErrProtocol } from "../errors.ts";
 import {
+  appendCredit,
   type Appended,
   type CheckpointAt,
   type Chunk,
@@ -149,10 +150,10 @@ export class Connection {
     if (!this.#isOver) this.#transport.send(encodeMessage(message));
   }
 
-  /** Sends a frame of data, which must be writable. */
-  sendData(frame: Uint8Array): void {
+  /** Sends the frame of an append of that many records; the connection must be writable. */
+  sendData(frame: Uint8Array, records: number): void {
     if (this.#isOver) return;
-    this.#credit -= frame.length;
+    this.#credit -= appendCredit(frame.length, records);
     this.#transport.send(frame);
   }
 

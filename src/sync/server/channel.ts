@@ -26,6 +26,7 @@ import type { Append, CheckpointAt } from "../messages.ts";
 import { Gate, type Verdict } from "./gate.ts";
 import type { Hub, HubUser } from "./hub.ts";
 import type { Peer } from "./peer.ts";
+import type { ReadRight } from "./right.ts";
 
 /** What a client is told while what it has sent waits. */
 const HELD = "Server cannot judge a command now: it waits, and is tried again";
@@ -34,8 +35,8 @@ const HELD = "Server cannot judge a command now: it waits, and is tried again";
 interface Work {
   readonly message: Append;
   readonly records: Records;
-  /** What it takes of the client's credit. */
-  readonly frameBytes: number;
+  /** What it takes of the client's credit, in bytes. */
+  readonly credit: number;
   /** When it came. */
   readonly begun: number;
   /** The first record that is not judged. */
@@ -55,6 +56,8 @@ export class Channel implements HubUser {
   readonly number: number;
   /** The cluster's log. */
   readonly hub: Hub;
+  /** The principal's permission to read it. */
+  readonly right: ReadRight;
   readonly #peer: Peer;
   readonly #nodeID: bigint;
   readonly #gate: Gate;
@@ -71,8 +74,20 @@ export class Channel implements HubUser {
   #isClosed = false;
 
   /** A channel for the client's replica `nodeID`. */
-  constructor(peer: Peer, number: number, hub: Hub, nodeID: bigint) {
+  constructor(
+    peer: Peer,
+    number: number,
+    hub: Hub,
+    nodeID: bigint,
+    right: ReadRight,
+  ) {
     this.#peer = peer;
+    this.right = right;
+    right.listener = {
+      renewed: () => peer.sender.pump(),
+      withdrawn: () => peer.forbid(this),
+      failed: (error) => peer.hookFailed(this, error),
+    };
     this.number = number;
     this.hub = hub;
     this.#nodeID = nodeID;
@@ -157,11 +172,11 @@ export class Channel implements HubUser {
   }
 
   /** Adds to the log what the gate lets through, after the appends before it. */
-  append(message: Append, records: Records, frameBytes: number): void {
+  append(message: Append, records: Records, credit: number): void {
     const work: Work = {
       message,
       records,
-      frameBytes,
+      credit,
       begun: this.#peer.core.env.now(),
       first: 0,
       parts: [],
@@ -171,7 +186,9 @@ export class Channel implements HubUser {
     };
     const done = this.#judging === undefined
       ? this.#run(work)
-      : this.#judging.then(() => this.#run(work));
+      : this.#judging.then(() =>
+        this.#peer.core.turns.take(this.#peer, () => this.#run(work))
+      );
     if (!isPromise(done)) return;
     const judging = this.#judging = done.then(() => {
       if (this.#judging === judging) this.#judging = undefined;
@@ -266,7 +283,7 @@ export class Channel implements HubUser {
         refused: refusals.map(({ at }) => at),
         reasons: refusals.map(({ reason }) => reason),
       });
-      peer.consumed(work.frameBytes, lengths.length);
+      peer.consumed(work.credit, lengths.length);
     };
     const [first = 0, ...others] = parts;
     if (others.length === 0 && !isPromise(first)) return answer(first);
@@ -275,7 +292,7 @@ export class Channel implements HubUser {
   }
 
   #fail(work: Work, error: unknown): void {
-    const { message: { stream, lengths }, parts, lost, frameBytes } = work;
+    const { message: { stream, lengths }, parts, lost, credit } = work;
     const peer = this.#peer;
     if (error !== this.#ended.signal.reason) {
       peer.log("error", "append failed", { clusterID: this.clusterID, error });
@@ -287,7 +304,7 @@ export class Channel implements HubUser {
       unknown: error instanceof ErrUnknownOutcome || parts.length > lost,
       message: "Server could not add to its log",
     });
-    peer.consumed(frameBytes, lengths.length);
+    peer.consumed(credit, lengths.length);
   }
 
   /** Nothing that waits is judged again: whoever sent it is told so, and nothing behind it is added either. */

@@ -26,7 +26,7 @@ import { Origins } from "./origins.ts";
 import { Hooks } from "./hooks.ts";
 import { Peer } from "./peer.ts";
 import { Telemetry } from "./telemetry.ts";
-import { Pace } from "./throttle.ts";
+import { Pace, Rate, Turns } from "./throttle.ts";
 
 /** Who everybody is where nobody is asked. */
 const ANYBODY: Principal = { id: "anybody" };
@@ -45,6 +45,8 @@ export class Core {
   readonly telemetry: Telemetry = new Telemetry();
   /** How much of its time it gives to what comes. */
   readonly pace: Pace;
+  /** Gives connections turns when time is short. */
+  readonly turns: Turns;
   /** What it asks the program that serves. */
   readonly hooks: Hooks;
   readonly #peers = new Set<Peer>();
@@ -53,6 +55,10 @@ export class Core {
   readonly #idle = new WeakSet<Hub>();
   /** Connections of each principal. */
   readonly #principals = new Map<string, number>();
+  /** Commands that each principal may send, on all its connections together. */
+  readonly #rates = new Map<string, Rate>();
+  /** Ranges that are being replayed to explain a divergence. */
+  explaining = 0;
   /** Snapshots that are being sent to, or taken from, each principal. */
   readonly #transferring = new Map<string, number>();
   #connections = 0;
@@ -65,6 +71,7 @@ export class Core {
   constructor(host: NodeHost, options: CoreOptions) {
     this.host = host;
     this.pace = new Pace(host.env);
+    this.turns = new Turns(host.env, this.pace);
     this.options = options;
     this.limits = { ...SERVER_LIMITS, ...options.limits };
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
@@ -176,6 +183,15 @@ export class Core {
     };
   }
 
+  /** What a principal may send on all its connections together; one connection, where nobody is authenticated. */
+  rateOf(principal: Principal): Rate {
+    const make = (): Rate => new Rate(this.env, this.limits.commandsPerSecond);
+    if (principal === ANYBODY) return make();
+    let rate = this.#rates.get(principal.id);
+    if (rate === undefined) this.#rates.set(principal.id, rate = make());
+    return rate;
+  }
+
   /** Counts a snapshot that is sent to a principal, or taken from it; returns what ends that, undefined if there are too many. */
   transfer(principal: Principal): (() => void) | undefined {
     const { id } = principal;
@@ -242,6 +258,10 @@ export class Core {
   #tick(): void {
     const now = this.env.now();
     for (const peer of [...this.#peers]) peer.tick(now);
+    for (const [id, rate] of this.#rates) {
+      // A client that comes back at once has spent what it has spent.
+      if (!this.#principals.has(id) && rate.isFull) this.#rates.delete(id);
+    }
     for (const [clusterID, opening] of this.#hubs) {
       void opening.then((hub) => {
         const isIdle = hub.users.size === 0;
@@ -251,7 +271,9 @@ export class Core {
         else this.#idle.delete(hub);
       }, () => {});
     }
-    if (this.#peers.size > 0 || this.#hubs.size > 0) this.#tickLater();
+    if (this.#peers.size + this.#hubs.size + this.#rates.size > 0) {
+      this.#tickLater();
+    }
   }
 
   /** An append was answered, or a connection ended. */

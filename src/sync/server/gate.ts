@@ -19,7 +19,7 @@ import { isPromise } from "../../promises.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";
 import { RecordCursor, registerRecord, skipRecord } from "../../rsm/record.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
-import { ErrHookFailed } from "../errors.ts";
+import { ErrHookFailed, ErrProtocol } from "../errors.ts";
 
 /** What of an append goes into the log. */
 export interface Verdict {
@@ -71,6 +71,45 @@ export function clipReason(reason: string): string {
   // Not in the middle of a character.
   while ((bytes[end]! & 0xc0) === 0x80) end--;
   return new TextDecoder().decode(bytes.subarray(0, end));
+}
+
+const shapes = new RecordCursor();
+
+/**
+ * Checks that each part of an append is a record: bytes that are none would stop
+ * every replica. Looking only at the shape costs little, so it is done before
+ * anything else, and no client that works well fails it.
+ *
+ * @throws ErrProtocol if one is not a record
+ */
+export function checkShape({ bytes, ends }: Records): void {
+  let start = 0;
+  for (let i = 0; i < ends.length; i++) {
+    const end = ends[i]!;
+    try {
+      shapes.read(bytes, start, end);
+      switch (shapes.kind) {
+        case RecordKind.Epoch:
+          shapes.epoch();
+          break;
+        case RecordKind.Config:
+          shapes.sessionsMax();
+          break;
+        case RecordKind.Register:
+          shapes.registration();
+          break;
+        case RecordKind.Claim:
+          shapes.claim();
+      }
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      throw new ErrProtocol(
+        `Part ${i} of an append is not a record: ${cause.message}`,
+        { cause },
+      );
+    }
+    start = end;
+  }
 }
 
 /** Judges what one principal appends to one cluster; one append at a time. */
@@ -133,10 +172,7 @@ export class Gate {
       try {
         looked = this.#look(i, bytes, start, end);
       } catch (error) {
-        // Bytes that are no record would stop every replica.
-        if (!(error instanceof RangeError)) return this.#held(i, error);
-        this.#refuse(i, `This is no record: ${error.message}`);
-        looked = undefined;
+        return this.#held(i, error);
       }
       if (isPromise(looked)) {
         return looked.then(

@@ -20,6 +20,7 @@ import type { Core } from "./core.ts";
 import type { HubUser } from "./hub.ts";
 import type { Action, Principal } from "./options.ts";
 import type { Pages } from "./pages.ts";
+import { ReadRight } from "./right.ts";
 import { type Offer, offerSnapshot } from "./snapshots.ts";
 
 /** Why a request is refused. */
@@ -158,7 +159,8 @@ async function download(
     };
     try {
       const offer = await offerSnapshot(core.host, hub, 0);
-      return new Response(watched(core, offer, end), {
+      const right = new ReadRight(core, () => principal, clusterID);
+      return new Response(watched(core, offer, right, end), {
         headers: headersOf(offer, clusterID),
       });
     } catch (error) {
@@ -186,6 +188,7 @@ function headersOf({ header, size }: Offer, clusterID: bigint): Headers {
 function watched(
   core: Core,
   { content, retention }: Offer,
+  right: ReadRight,
   ended: () => void,
 ): ReadableStream<Uint8Array> {
   const work = core.telemetry.begin("snapshot");
@@ -216,6 +219,9 @@ function watched(
       // Now it is the machine that takes its time.
       cancelTimer?.();
       try {
+        if (!await right.recent()) {
+          throw new Refused(403, "You may not read this cluster any more");
+        }
         const { done, value } = await reader.read();
         if (done) {
           controller.close();
@@ -225,6 +231,7 @@ function watched(
         controller.enqueue(value);
         wait();
       } catch (error) {
+        reader.cancel(error).catch(() => {});
         end(error);
         throw error;
       }

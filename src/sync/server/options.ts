@@ -52,9 +52,9 @@ export interface ServerLimits {
   readonly streams: number;
   /** The largest command, in bytes. */
   readonly commandBytes: number;
-  /** What one connection may send in the long run, in commands per second: past it, credit is granted later. */
+  /** What one principal may send in the long run, on all its connections together, in commands per second: past it, credit is granted later. Without `authenticate` it bounds each connection. */
   readonly commandsPerSecond: number;
-  /** What one connection may send besides appends in the long run, in messages per second: past it, it is cut. */
+  /** What one connection may send besides appends in the long run, in messages per second: past it, it is cut. Those that cost more than others count more than once. */
   readonly messagesPerSecond: number;
   /** Bytes of appends one connection may send before it is granted more, or fewer where there are many connections: all together have a bound of their own. */
   readonly creditBytes: number;
@@ -136,7 +136,14 @@ export interface CoreOptions {
   readonly authenticate?:
     | ((request: Request) => MaybePromise<Principal | undefined>)
     | undefined;
-  /** Whether somebody may do something; without it everybody may read and write, and nobody upload. Where it throws, or takes longer than `hookMs`, the client tries again, as with `validate`. */
+  /**
+   * Decides what a principal may do; without it everybody may read and write, and
+   * nobody upload. Asked about writing with each append, and about reading when a
+   * cluster is opened, with each read and snapshot, and every two seconds while
+   * data is sent: three seconds after it has stopped saying yes nothing more is
+   * sent, and the cluster is closed on that connection. Where it throws, or takes
+   * longer than `hookMs`, the client tries again, as with `validate`.
+   */
   readonly authorize?:
     | ((
       principal: Principal,

@@ -10,18 +10,22 @@
 
 import {
   BATCH_BYTES_MAX,
+  SYNC_EXPLAINS_MAX,
   SYNC_FRAME_BYTES_MAX,
   SYNC_LOG_RECORDS_MAX,
   SYNC_TEXT_BYTES_MAX,
 } from "../../limits.ts";
 import { ErrClusterClosed } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
+import { isPromise } from "../../promises.ts";
 import { ErrSystemBusy } from "../../rsm/errors.ts";
 import { ErrHookFailed, ErrProtocol } from "../errors.ts";
 import {
   type Append,
+  appendCredit,
   decodeMessage,
   type Explain,
+  type Fetch,
   type Hello,
   type Message,
   type Open,
@@ -34,6 +38,7 @@ import {
   type TransportListener,
 } from "../transport.ts";
 import { Channel } from "./channel.ts";
+import { checkShape } from "./gate.ts";
 import type { Core } from "./core.ts";
 import {
   agree,
@@ -45,6 +50,7 @@ import {
 import type { Hub } from "./hub.ts";
 import type { ServerLogRecord } from "./options.ts";
 import { endMessage, endOf, Reading } from "./reading.ts";
+import { ReadRight } from "./right.ts";
 import { Sender } from "./sender.ts";
 import type { Counts } from "./telemetry.ts";
 import { Rate, Throttle } from "./throttle.ts";
@@ -109,7 +115,6 @@ export class Peer implements TransportListener {
       core.env,
       core.pace,
       () => core.share,
-      core.limits.commandsPerSecond,
       (bytes) => this.send({ type: "credit", bytes }),
     );
   }
@@ -146,6 +151,12 @@ export class Peer implements TransportListener {
     this.core.log({ level, event, connection: this.number, ...who, ...more });
   }
 
+  /** Says that `authorize` failed while somebody was reading. */
+  hookFailed(channel: Channel, error: unknown): void {
+    const { clusterID } = channel;
+    this.log("error", "authorize failed", { clusterID, error });
+  }
+
   // ------------------------------------------------------------ what comes
 
   /** Frames can be sent: be it only why there will be no more. */
@@ -161,6 +172,7 @@ export class Peer implements TransportListener {
     this.#askedAt = undefined;
     this.counts.received += bytes.length;
     const begun = this.#heardAt;
+    let message: Message | undefined;
     try {
       if (bytes.length > SYNC_FRAME_BYTES_MAX) {
         throw new Violation(
@@ -168,29 +180,49 @@ export class Peer implements TransportListener {
           `Frame of ${bytes.length} bytes is over the limit of ${SYNC_FRAME_BYTES_MAX}`,
         );
       }
-      this.#take(decodeMessage(bytes), bytes.length);
+      message = decodeMessage(bytes);
+      this.#admit(message, bytes.length);
     } catch (error) {
+      message = undefined;
       this.#violated(error);
     }
     this.core.pace.spent(this.core.env.now() - begun);
+    if (message === undefined) return;
+    const admitted = message;
+    void this.core.turns.take(this, () => {
+      if (this.#isClosed) return;
+      try {
+        this.#take(admitted, bytes.length);
+      } catch (error) {
+        this.#violated(error);
+      }
+    });
   }
 
-  #take(message: Message, frameBytes: number): void {
+  /** Lets in what may come now: all that is let in may have to wait for its turn. */
+  #admit(message: Message, frameBytes: number): void {
     if (message.type === "hello") {
       if (this.#state !== "new") throw new ErrProtocol("Second hello");
       this.#state = "greeting";
-      return void this.#greet(message);
-    }
-    if (this.#state !== "open") {
+    } else if (this.#state !== "open") {
       throw new ErrProtocol(`Message ${message.type} before the welcome`);
-    }
-    if (message.type !== "append" && this.#rate.take(1) < 0) {
+    } else if (message.type === "append") {
+      const credit = appendCredit(frameBytes, message.lengths.length);
+      if (!this.#throttle.take(credit)) {
+        throw new Violation(CloseCode.TooBig, "More was sent than was granted");
+      }
+    } else if (this.#rate.take(COSTS[message.type] ?? 1) < 0) {
       throw new Violation(
         CloseCode.TooMany,
         `No more than ${this.core.limits.messagesPerSecond} messages a second`,
       );
     }
+  }
+
+  #take(message: Message, frameBytes: number): void {
     switch (message.type) {
+      case "hello":
+        return void this.#greet(message);
       case "open":
         return void this.#open(message);
       case "close":
@@ -208,7 +240,7 @@ export class Peer implements TransportListener {
       case "explain":
         return void this.#explain(message);
       case "fetch":
-        return this.#fetch(message.channel, message.stream);
+        return void this.#fetch(message);
       case "credit":
         return this.sender.grant(message.bytes);
       case "ping":
@@ -234,6 +266,7 @@ export class Peer implements TransportListener {
       if (forget === undefined || this.#isClosed) return forget?.();
       this.#forget = forget;
       this.#who = who;
+      this.#throttle.rate = core.rateOf(who.principal);
     } catch (error) {
       const { cause } = error as Error;
       if (cause) this.log("error", "authenticate failed", { error: cause });
@@ -276,8 +309,12 @@ export class Peer implements TransportListener {
     // It may have been given back, or the connection be over, meanwhile.
     const isWanted = (): boolean => this.#openings.get(channel) === message;
     try {
-      const { principal } = this.who;
-      const may = await this.core.hooks.authorize(principal, clusterID, "read");
+      const right = new ReadRight(
+        this.core,
+        () => this.who.principal,
+        clusterID,
+      );
+      const may = await right.ask();
       if (!isWanted()) return;
       if (!may) {
         return this.refuse(
@@ -299,7 +336,7 @@ export class Peer implements TransportListener {
         );
       }
       const last = await hub.log.readIndex();
-      if (isWanted()) this.#begin(channel, hub, nodeID, last);
+      if (isWanted()) this.#begin(channel, hub, nodeID, last, right);
     } catch (error) {
       if (!isWanted()) return;
       const event = error instanceof ErrHookFailed
@@ -310,14 +347,20 @@ export class Peer implements TransportListener {
     }
   }
 
-  #begin(number: number, hub: Hub, nodeID: bigint, last: number): void {
+  #begin(
+    number: number,
+    hub: Hub,
+    nodeID: bigint,
+    last: number,
+    right: ReadRight,
+  ): void {
     if (!hub.isLive) {
       const why = hub.replica.error === undefined
         ? "Cluster was stopped on the server"
         : "Cluster has failed on the server";
       return this.refuse(number, CloseCode.GoingAway, why);
     }
-    const channel = new Channel(this, number, hub, nodeID);
+    const channel = new Channel(this, number, hub, nodeID, right);
     this.#channels.set(number, channel);
     this.#openings.delete(number);
     const trusted = hub.replica.nodeID;
@@ -390,6 +433,11 @@ export class Peer implements TransportListener {
       ? undefined
       : { index: markIndex, epoch: markEpoch };
     try {
+      const may = channel.right.ask();
+      if (isPromise(may) ? !await may : !may) {
+        this.#asked.delete(stream);
+        return this.forbid(channel);
+      }
       const reader = await log.read(after, { mark });
       // Stopped, or all over, meanwhile.
       if (
@@ -411,8 +459,22 @@ export class Peer implements TransportListener {
       channel.released();
       this.sender.pump();
     } catch (error) {
-      if (this.#asked.delete(stream)) this.send(endOf(stream, error));
+      const isHook = error instanceof ErrHookFailed;
+      if (isHook) this.hookFailed(channel, error);
+      if (!this.#asked.delete(stream)) return;
+      if (isHook) this.#sayEnd(stream, CANNOT_TELL);
+      else this.send(endOf(stream, error));
     }
+  }
+
+  /** Closes a channel whose principal may not read any more. */
+  forbid(channel: Channel): void {
+    if (this.#channels.get(channel.number) !== channel) return;
+    this.refuse(
+      channel.number,
+      CloseCode.Forbidden,
+      `You may not read cluster ${channel.clusterID} any more`,
+    );
   }
 
   /** How many reads are open. */
@@ -450,10 +512,26 @@ export class Peer implements TransportListener {
     this.sender.endStream(stream, endMessage(stream, "done"));
   }
 
-  #fetch(number: number, stream: number): void {
+  async #fetch({ channel: number, stream }: Fetch): Promise<void> {
     const channel = this.#channels.get(number);
     if (channel === undefined) return this.#sayEnd(stream, NOT_OPEN);
-    this.#claim(stream);
+    try {
+      this.#claim(stream);
+      const may = channel.right.ask();
+      if (isPromise(may)) {
+        this.#asked.set(stream, "request");
+        const answer = await may;
+        // Stopped, or all over, meanwhile.
+        if (!this.#asked.delete(stream)) return;
+        if (this.#channels.get(number) !== channel) return;
+        if (!answer) return this.forbid(channel);
+      } else if (!may) return this.forbid(channel);
+    } catch (error) {
+      if (!(error instanceof ErrHookFailed)) return this.#violated(error);
+      this.#asked.delete(stream);
+      this.hookFailed(channel, error);
+      return this.#sayEnd(stream, CANNOT_TELL);
+    }
     const isFull = this.transfers >= this.core.limits.connectionTransfers;
     const free = isFull ? undefined : this.core.transfer(this.who.principal);
     if (free === undefined) {
@@ -467,9 +545,7 @@ export class Peer implements TransportListener {
 
   #append(message: Append, frameBytes: number): void {
     const { stream, lengths, bytes } = message;
-    if (!this.#throttle.take(frameBytes)) {
-      throw new Violation(CloseCode.TooBig, "More was sent than was granted");
-    }
+    const credit = appendCredit(frameBytes, lengths.length);
     const ends: number[] = [];
     let end = 0;
     for (const length of lengths) ends.push(end += length);
@@ -478,16 +554,17 @@ export class Peer implements TransportListener {
         `Append has ${bytes.length} bytes, its records ${end}, at most ${BATCH_BYTES_MAX}`,
       );
     }
+    const records: Records = { bytes, ends };
+    checkShape(records);
     this.#claim(stream);
     const channel = this.#channels.get(message.channel);
     if (channel === undefined || this.core.isStopping) {
       const why = channel === undefined ? NOT_OPEN : "Server stops";
       this.send({ type: "failed", stream, unknown: false, message: why });
-      return this.consumed(frameBytes, 0);
+      return this.consumed(credit, lengths.length);
     }
     this.#asked.set(stream, "append");
-    const records: Records = { bytes, ends };
-    channel.append(message, records, frameBytes);
+    channel.append(message, records, credit);
   }
 
   /** Answers what was asked on a stream. */
@@ -523,6 +600,11 @@ export class Peer implements TransportListener {
     }
     this.#asked.set(stream, "request");
     try {
+      const may = channel.right.recent();
+      if (isPromise(may) ? !await may : !may) {
+        this.#asked.delete(stream);
+        return this.forbid(channel);
+      }
       this.answer(stream, answer(await ask(channel)));
     } catch (error) {
       const { clusterID } = channel;
@@ -544,11 +626,16 @@ export class Peer implements TransportListener {
     return this.#ask(channel, stream, async ({ hub }) => {
       // It is replayed for each who asks.
       if (this.#isExplaining) throw new ErrSystemBusy("One at a time");
+      if (this.core.explaining >= SYNC_EXPLAINS_MAX) {
+        throw new ErrSystemBusy("Others are being told already");
+      }
       this.#isExplaining = true;
+      this.core.explaining++;
       try {
         return await hub.hashes(after, upTo, this.#ended.signal);
       } finally {
         this.#isExplaining = false;
+        this.core.explaining--;
       }
     }, (hashes) => ({
       type: "hashes",
@@ -581,6 +668,8 @@ export class Peer implements TransportListener {
       return this.close(CloseCode.Timeout, "Nothing was heard for too long");
     }
     for (const channel of this.#channels.values()) channel?.tick(now);
+    // What could not be sent because nobody could tell whether it may be.
+    this.sender.pump();
     if (this.sender.blockedFor(now) >= slowMs) {
       this.close(CloseCode.TooSlow, "Reads too slowly; come again");
     }
@@ -626,6 +715,16 @@ export class Peer implements TransportListener {
 }
 
 const NOT_OPEN = "Channel is not open";
+
+const CANNOT_TELL = "Server cannot tell now whether you may read";
+
+/** What messages cost beside those that cost least. A client that opens all its clusters anew stays far below what it may send at once. */
+const COSTS: { readonly [type in Message["type"]]?: number } = {
+  open: 16,
+  read: 16,
+  fetch: 128,
+  explain: 128,
+};
 
 /** What a WebSocket gives where the other end gave no code. */
 const NO_CODE = 1005;

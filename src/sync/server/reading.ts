@@ -119,7 +119,7 @@ export class Reading implements Outgoing, Follower {
 
   /** Sends the next records, if they are at hand. */
   sendNext(): boolean {
-    if (this.#ended) return false;
+    if (this.#ended || !this.channel.right.holds) return false;
     const { ring } = this.#hub;
     if (this.#position >= ring.base) {
       this.#leaveLog();
@@ -148,7 +148,7 @@ export class Reading implements Outgoing, Follower {
   offer(batch: LogBatch, frames: Frames): void {
     if (
       this.#position !== batch.follows || this.#reader !== undefined ||
-      !this.#peer.sender.hasRoom
+      !this.#peer.sender.hasRoom || !this.channel.right.holds
     ) return this.#peer.sender.pump();
     let frame = frames.get(this.#stream);
     if (frame === undefined) {

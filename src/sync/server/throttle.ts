@@ -8,6 +8,8 @@
  */
 
 import type { Env } from "../../env.ts";
+import { SYNC_SLICE_MS } from "../../limits.ts";
+import type { MaybePromise } from "../../statemachine/types.ts";
 
 /**
  * How much of its time a server gives to what clients send. One that sends a lot
@@ -23,7 +25,7 @@ export class Pace {
     this.#env = env;
   }
 
-  /** So many milliseconds were spent. */
+  /** Takes note that so many milliseconds were spent. */
   spent(ms: number): void {
     this.#freeAt = Math.max(this.#freeAt, this.#env.now()) + ms;
   }
@@ -58,7 +60,94 @@ export class Rate {
 
   /** How long it takes until something is left, in milliseconds. */
   get waitMs(): number {
+    // Several connections may share it, and one of them may have waited already.
+    this.take(0);
     return Math.ceil(-this.#left * 1000 / this.#perSecond);
+  }
+
+  /** True if as much is left as there can be. */
+  get isFull(): boolean {
+    return this.take(0) >= this.#perSecond;
+  }
+}
+
+/** One that waits for its turn, with what it is to do in order. */
+type Waiting = (() => void)[];
+
+/**
+ * Gives connections turns once what they send takes more time than there is: one
+ * message of each, over and over, and the event loop a turn in between. Without
+ * it, frames of one connection that have arrived already would all be dealt with
+ * before a single one of another connection is read from its socket.
+ */
+export class Turns {
+  readonly #env: Env;
+  readonly #pace: Pace;
+  /** In the order of their turns. */
+  readonly #waiting = new Map<object, Waiting>();
+  #isRunning = false;
+  /** Time that was spent, less the time that was left for others since, in milliseconds. */
+  #debtMs = 0;
+  #spentAt = 0;
+
+  /** Turns that tell `pace` what was spent. */
+  constructor(env: Env, pace: Pace) {
+    this.#env = env;
+    this.#pace = pace;
+  }
+
+  /** Calls `run` at once if there is time, else when it is the turn of `taker`; what one taker hands over is called in order. */
+  take<T>(taker: object, run: () => MaybePromise<T>): MaybePromise<T> {
+    if (!this.#isRunning && this.#owed() < SYNC_SLICE_MS) {
+      return this.#timed(run);
+    }
+    return new Promise<T>((resolve, reject) => {
+      const call = (): void => {
+        try {
+          resolve(this.#timed(run));
+        } catch (error) {
+          reject(error);
+        }
+      };
+      const waiting = this.#waiting.get(taker);
+      if (waiting !== undefined) waiting.push(call);
+      else this.#waiting.set(taker, [call]);
+      if (!this.#isRunning) void this.#run();
+    });
+  }
+
+  /** What is owed to others at a moment, in milliseconds. */
+  #owed(now = this.#env.now()): number {
+    return Math.max(0, this.#debtMs - (now - this.#spentAt));
+  }
+
+  #timed<T>(run: () => T): T {
+    const from = this.#env.now();
+    try {
+      return run();
+    } finally {
+      const now = this.#env.now();
+      this.#pace.spent(now - from);
+      // A debt that is large already is paid by giving turns.
+      this.#debtMs = Math.min(this.#owed(from) + now - from, 2 * SYNC_SLICE_MS);
+      this.#spentAt = now;
+    }
+  }
+
+  async #run(): Promise<void> {
+    this.#isRunning = true;
+    while (this.#waiting.size > 0) {
+      await this.#env.turn();
+      const until = this.#env.now() + SYNC_SLICE_MS;
+      for (const [taker, waiting] of this.#waiting) {
+        // It goes to the end of the line.
+        this.#waiting.delete(taker);
+        waiting.shift()!();
+        if (waiting.length > 0) this.#waiting.set(taker, waiting);
+        if (this.#env.now() >= until) break;
+      }
+    }
+    this.#isRunning = false;
   }
 }
 
@@ -67,8 +156,8 @@ export class Throttle {
   readonly #env: Env;
   readonly #pace: Pace;
   readonly #window: () => number;
-  /** Commands that may be dealt with. */
-  readonly #rate: Rate;
+  /** Commands that may be dealt with; set once it is known who sends them. */
+  rate: Rate | undefined;
   readonly #grant: (bytes: number) => void;
   /** Bytes the client may still send. */
   #granted: number;
@@ -77,19 +166,17 @@ export class Throttle {
   #isOver = false;
   #cancel: (() => void) | undefined;
 
-  /** A throttle for `window` bytes at one time, be it more or fewer the next time, and `rate` commands per second. */
+  /** A throttle for `window` bytes at one time, be it more or fewer the next time. */
   constructor(
     env: Env,
     pace: Pace,
     window: () => number,
-    rate: number,
     grant: (bytes: number) => void,
   ) {
     this.#env = env;
     this.#pace = pace;
     this.#window = window;
     this.#granted = window();
-    this.#rate = new Rate(env, rate);
     this.#grant = grant;
   }
 
@@ -109,7 +196,7 @@ export class Throttle {
   /** What came is dealt with. */
   consumed(bytes: number, commands: number): void {
     this.#taken -= bytes;
-    this.#rate.take(commands);
+    this.rate?.take(commands);
     this.#settle();
   }
 
@@ -123,7 +210,7 @@ export class Throttle {
     if (this.#isOver || this.#cancel !== undefined) return;
     if (this.#due < this.#window() / 2) return;
     const wait = Math.max(
-      this.#rate.waitMs,
+      this.rate?.waitMs ?? 0,
       // A moment is none: a timer takes longer than that.
       Math.floor(this.#pace.waitMs),
     );

@@ -92,6 +92,7 @@ export class Transfer implements Outgoing {
   sendNext(): boolean {
     const bytes = this.#chunk;
     if (bytes === undefined || this.#ended) return false;
+    if (!this.channel.right.holds) return false;
     this.#chunk = undefined;
     const chunk = { type: "chunk", stream: this.#stream, bytes } as const;
     this.#peer.sender.sendData(encodeMessage(chunk));

@@ -1,0 +1,330 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { kv } from "../../mod.ts";
+import { SYNC_RECORD_CREDIT_BYTES } from "../../src/limits.ts";
+import { epochRecord } from "../../src/log/records.ts";
+import { handle } from "../../src/sync/server/http.ts";
+import { Pages } from "../../src/sync/server/pages.ts";
+import { Pace, Turns } from "../../src/sync/server/throttle.ts";
+import { checked, ManualEnv, settle } from "../nodehost/support.ts";
+import {
+  packRecords,
+  proposal,
+  registerRecord,
+  type World,
+  world,
+} from "./server_support.ts";
+
+function bearerOf(request: Request): { id: string } | undefined {
+  const token = request.headers.get("authorization");
+  return token === null ? undefined : { id: token.slice("Bearer ".length) };
+}
+
+function puts(count: number): ReturnType<typeof packRecords> {
+  return packRecords(
+    ...Array.from({ length: count }, (_, i) => proposal(kv.put("k", "v"), i)),
+  );
+}
+
+Deno.test(
+  "case A12: a frame with a record that is not a record ends the connection, and adds nothing [H11]",
+  checked(async () => {
+    const asked: number[] = [];
+    const w = await world({
+      validate: (_who, cmd) => {
+        asked.push(cmd.length);
+        return undefined;
+      },
+    });
+    const good = proposal(kv.put("a", "b"));
+    const bad: Uint8Array[] = [
+      new Uint8Array(),
+      new Uint8Array([0]),
+      new Uint8Array([0xff, 1, 2]),
+      new Uint8Array([0x12, 1]),
+      epochRecord(1n).subarray(0, 1),
+      registerRecord(1n, new Uint8Array(5)).subarray(0, 10),
+    ];
+    for (const record of bad) {
+      const client = await w.client();
+      client.append(1, packRecords(good, record));
+      const { code, reason } = await client.end();
+      assertEquals(code, 4400);
+      assertMatch(reason, /^Part 1 of an append is not a record: /);
+    }
+    await w.env.advance(100);
+    assertEquals(asked, []);
+    assertEquals(await w.replica.read(kv.count()), 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A12: each record takes some tens of bytes of credit, however short it is [H11]",
+  checked(async () => {
+    const creditBytes = 100 * SYNC_RECORD_CREDIT_BYTES;
+    const w = await world({
+      limits: { creditBytes },
+      validate: () => new Promise(() => {}),
+    });
+    const client = await w.client();
+    assertEquals(client.append(1, puts(100)), creditBytes);
+    client.append(2, puts(1));
+    const { code, reason } = await client.end();
+    assertEquals(code, 4413);
+    assertMatch(reason, /More was sent than was granted/);
+    await w.stop();
+  }),
+);
+
+/** How long it takes until a client has been granted as much as `frames` appends of 100 commands take, in milliseconds. */
+async function sendAll(
+  w: World,
+  token: string,
+  frames: number,
+  connections: number,
+): Promise<number> {
+  const from = w.env.now();
+  await Promise.all(Array.from({ length: connections }, async () => {
+    const client = await w.client(token);
+    client.stepMs = 10;
+    let granted = 10_000;
+    for (let stream = 1; stream <= frames / connections; stream++) {
+      while (granted <= 0) granted += (await client.next("credit")).bytes;
+      granted -= client.append(stream, puts(100));
+    }
+    client.transport.close(1000, "");
+  }));
+  return w.env.now() - from;
+}
+
+Deno.test(
+  "case A12: commands per second are bounded for a principal, however many connections it has and however often it comes back [H11]",
+  checked(async () => {
+    const w = await world({
+      authenticate: bearerOf,
+      limits: { creditBytes: 10_000, commandsPerSecond: 100 },
+    });
+    const alone = await sendAll(w, "ann", 20, 1);
+    assert(alone > 8_000, `${alone} ms`);
+    await w.env.advance(60_000);
+    const many = await sendAll(w, "bob", 20, 4);
+    assert(many > 8_000, `${many} ms`);
+    // What was sent last is paid for by whoever comes back, and by nobody else.
+    const again = await sendAll(w, "bob", 3, 1);
+    const other = await sendAll(w, "cid", 2, 1);
+    assert(again > 2_000, `${again} ms`);
+    assert(other < 500, `${other} ms`);
+    await w.stop();
+  }),
+);
+
+/** Time that passes as work is done. */
+class WorkEnv extends ManualEnv {
+  turns = 0;
+
+  override turn(): Promise<void> {
+    this.turns++;
+    return super.turn();
+  }
+}
+
+Deno.test("case A12: connections have turns once what they send takes more time than there is [H11, U26]", async () => {
+  const env = new WorkEnv();
+  const turns = new Turns(env, new Pace(env));
+  const done: string[] = [];
+  const ends: unknown[] = [];
+  const [bad, good] = [{}, {}];
+  const send = (taker: object, name: string): void => {
+    ends.push(turns.take(taker, () => {
+      env.jump(3);
+      done.push(name);
+      return name;
+    }));
+  };
+  // What has arrived already of one connection, and then a word of another.
+  for (let i = 0; i < 20; i++) send(bad, `bad ${i}`);
+  send(good, "good");
+  assertEquals(done, ["bad 0", "bad 1", "bad 2"]);
+  await settle();
+  assertEquals(done.indexOf("good"), 4);
+  assertEquals(done.length, 21);
+  assertEquals(done.filter((name) => name !== "good"), [
+    ...Array(20).keys().map((i) => `bad ${i}`),
+  ]);
+  assert(env.turns >= 6, `${env.turns} turns`);
+  assertEquals(
+    await Promise.all(ends),
+    [...ends.keys()].map((i) => i === 20 ? "good" : `bad ${i}`),
+  );
+  // There is time again.
+  await env.advance(1_000);
+  send(bad, "later");
+  assertEquals(done.at(-1), "later");
+});
+
+Deno.test(
+  "case A13: a principal that may not read any more gets no entries after three seconds, and its channel is closed [H18]",
+  checked(async () => {
+    let may: unknown = true;
+    let asked = 0;
+    const w = await world({
+      authorize: (_who, _cluster, action) => {
+        if (action === "read") asked++;
+        return may as boolean;
+      },
+    });
+    const [reader, other] = [await w.client(), await w.client()];
+    for (const client of [reader, other]) {
+      client.read(1, 0);
+      await client.next("reading");
+    }
+    for (let i = 0; i < 20; i++) {
+      await w.env.until(w.replica.propose(kv.put("k", `${i}`)), 10);
+      await w.env.advance(500);
+    }
+    // Not with each batch: each of the two every two seconds.
+    assert(asked >= 8 && asked <= 16, `${asked} times`);
+    await reader.entriesUpTo(21);
+    may = false;
+    const from = w.env.now();
+    while (!reader.messages.some(({ type }) => type === "refused")) {
+      await w.env.until(w.replica.propose(kv.put("secret", "s")), 10);
+      await w.env.advance(100);
+    }
+    assert(w.env.now() - from <= 3_000, `${w.env.now() - from} ms`);
+    const refused = await reader.next("refused");
+    assertEquals([refused.channel, refused.code], [1, 4403]);
+    reader.messages.length = 0;
+    await w.env.until(w.replica.propose(kv.put("later", "s")), 10);
+    await w.env.advance(1_000);
+    assertEquals(reader.messages, []);
+    assertEquals(reader.ending, undefined);
+    await w.stop();
+  }),
+);
+
+for (const isSync of [true, false]) {
+  Deno.test(
+    `case A13: reads, snapshots, indexes and hashes are refused once the right to read is withdrawn, asked ${
+      isSync ? "at once" : "with a wait"
+    } [H11]`,
+    checked(async () => {
+      let may = true;
+      const w = await world({
+        authorize: () => isSync ? may : Promise.resolve(may),
+      });
+      const asks: ((client: Awaited<ReturnType<World["client"]>>) => void)[] = [
+        (client) => client.read(5, 0),
+        (client) => client.send({ type: "fetch", channel: 1, stream: 5 }),
+        (client) => client.send({ type: "readIndex", channel: 1, stream: 5 }),
+        (client) =>
+          client.send({
+            type: "explain",
+            channel: 1,
+            stream: 5,
+            after: 0,
+            upTo: 1,
+          }),
+      ];
+      for (const ask of asks) {
+        may = true;
+        const client = await w.client();
+        await w.env.advance(4_000);
+        may = false;
+        ask(client);
+        assertEquals((await client.next("refused")).code, 4403);
+        await w.env.advance(1_000);
+        assertEquals(
+          client.messages.filter(({ type }) => type !== "checkpoint"),
+          [],
+        );
+        // It may be allowed again.
+        may = true;
+        await client.open();
+        client.read(6, 0);
+        await client.next("reading");
+        client.transport.close(1000, "");
+        await w.env.advance(100);
+      }
+      await w.stop();
+    }),
+  );
+}
+
+Deno.test(
+  "case A13: while authorize() does not answer, or fails, no entry is sent that is older than its last yes by three seconds; it goes on by itself [U17]",
+  checked(async () => {
+    let may: () => boolean | Promise<boolean> = () => true;
+    const w = await world({ authorize: () => may() });
+    const client = await w.client();
+    client.stepMs = 100;
+    client.read(1, 0);
+    await client.next("reading");
+    await w.env.until(w.replica.propose(kv.put("k", "v")), 10);
+    await client.entriesUpTo(2);
+    for (
+      const hook of [
+        (): Promise<boolean> => new Promise(() => {}),
+        (): boolean => {
+          throw new Error("Directory is down");
+        },
+      ]
+    ) {
+      may = hook;
+      await w.env.advance(3_001);
+      const first = w.replica.appliedIndex + 1;
+      await w.env.until(w.replica.propose(kv.put("k", "v")), 10);
+      await w.env.advance(5_000);
+      assertEquals(
+        client.messages.filter(({ type }) => type === "entries"),
+        [],
+      );
+      may = () => true;
+      // A hook that hangs has its time first.
+      await w.env.advance(10_000);
+      await client.entriesUpTo(first, first - 1);
+    }
+    assert(w.log.some(({ event }) => event === "authorize failed"));
+    assertEquals(client.ending, undefined);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A13: a snapshot on its way ends when the right to read is withdrawn, over a WebSocket and over HTTP [H11]",
+  checked(async () => {
+    let may = true;
+    const w = await world({ authorize: () => may });
+    for (let i = 0; i < 8; i++) {
+      const value = crypto.getRandomValues(new Uint8Array(60_000));
+      await w.env.until(w.replica.propose(kv.put(`${i}`, value)), 10);
+    }
+    const client = w.connect();
+    await client.hello({ credit: 1_000 });
+    await client.open();
+    client.isReading = false;
+    client.send({ type: "fetch", channel: 1, stream: 1 });
+    await client.next("chunk");
+    const download = await w.env.until(
+      handle(
+        w.core,
+        new Request("http://sync.test/clusters/1/snapshot"),
+        new Pages(undefined, undefined),
+      )!,
+    );
+    const reader = download.body!.getReader();
+    await w.env.until(reader.read(), 10);
+    may = false;
+    await w.env.advance(3_000);
+    client.messages.length = 0;
+    client.send({ type: "credit", bytes: 1 << 30 });
+    assertEquals((await client.next("refused")).code, 4403);
+    assertEquals(client.messages.filter(({ type }) => type === "chunk"), []);
+    const end = await w.env.until(
+      reader.read().then(() => "more", (error) => `${error.message}`),
+      10,
+    );
+    assertMatch(end, /may not read this cluster any more/);
+    await w.stop();
+  }),
+);
