@@ -222,6 +222,12 @@ export const SYNC_CONNECT_MS_MAX: number = 15_000;
 /** First wait before a client connects again, in milliseconds. */
 export const SYNC_RETRY_FIRST_MS: number = 250;
 
+/** Longest of the first waits before a client connects again, in milliseconds: a server that restarts is back soon. */
+export const SYNC_RETRY_SOON_MS: number = 2_000;
+
+/** Later waits before a client connects again, of the time it has been without a connection, in percent. */
+export const SYNC_RETRY_DOWN_PERCENT: number = 10;
+
 /** Longest wait before a client connects again, in milliseconds. */
 export const SYNC_RETRY_LAST_MS: number = 30_000;
 
@@ -273,7 +279,7 @@ export const SYNC_COPY_BYTES_MAX: number = 64 * 1024 * 1024;
 /** What a client's copy of the log takes in before a snapshot is wanted, whatever the replica is told, in bytes; two let it be cut. */
 export const SYNC_COPY_SNAPSHOT_BYTES: number = 16 * 1024 * 1024;
 
-/** Clusters open on one connection, in channels. */
+/** Clusters open on one connection, in channels. A client with more opens further connections. */
 export const SYNC_CHANNELS_MAX: number = 64;
 
 /** Reads, transfers and requests open on one connection, in streams. */

@@ -14,6 +14,19 @@ export class ErrProtocol extends SampanError {
   static override readonly errorName = "ErrProtocol";
 }
 
+/** Error for the address of a server that is not one; the message says what to change. */
+export class ErrServerURL extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrServerURL";
+  /** The address as it was given. */
+  readonly url: string;
+  /** An error for the address `url`. */
+  constructor(url: string, message: string) {
+    super(message);
+    this.url = url;
+  }
+}
+
 /** The two ends have no version of the protocol in common: one of them is to be updated. */
 export class ErrVersion extends SampanError {
   /** The name `instanceof` goes by. */

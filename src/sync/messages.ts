@@ -204,6 +204,16 @@ export interface Held {
   readonly reason: string;
 }
 
+/** Says that the server cannot take what is appended on a channel now; the client keeps it and sends it again. */
+export interface Unable {
+  readonly type: "unable";
+  readonly channel: number;
+  /** Kind of trouble: 1 the server cannot store it; 0 once it is over. */
+  readonly code: number;
+  /** Words to show; empty once it is over. */
+  readonly reason: string;
+}
+
 /** Asks for an index at or above everything committed. */
 export interface ReadIndex {
   readonly type: "readIndex";
@@ -309,6 +319,7 @@ export type Message =
   | Appended
   | Failed
   | Held
+  | Unable
   | ReadIndex
   | Index
   | CheckpointAt
@@ -458,6 +469,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
   ping: [24],
   pong: [25],
   held: [26, ["channel", "uint"], ["reason", "text"]],
+  unable: [27, ["channel", "uint"], ["code", "uint"], ["reason", "text"]],
 };
 
 const TYPES: ReadonlyMap<number, Message["type"]> = /* @__PURE__ */ new Map(

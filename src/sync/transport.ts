@@ -33,6 +33,9 @@ export const CloseCode = {
   TooSlow: 4503,
 } as const;
 
+/** Name of the HTTP header by which a server says that it is a Sampan server, with the first and the last version of the protocol it speaks. */
+export const SERVER_HEADER: string = "x-sampan";
+
 /** Who hears what happens to a connection. */
 export interface TransportListener {
   /** Frames can be sent from now on. */

@@ -202,11 +202,14 @@ export interface World {
 }
 
 /** A client of a scripted server. */
-export function world(options: RemoteLogOptions = {}): World {
+export function world(
+  options: RemoteLogOptions = {},
+  urls: readonly string[] = ["wss://one/sync"],
+): World {
   const env = new ManualEnv(1);
   const script = new Script();
   let wake = (): void => {};
-  const db = new RemoteLogDB(["one", "two"], {
+  const db = new RemoteLogDB(urls, {
     env,
     connect: script.connect,
     hints: (hint) => {

@@ -35,6 +35,7 @@ import {
   type Reading,
   type Refused,
   type Snapshot,
+  type Unable,
   type Versions,
   type Welcome,
 } from "../messages.ts";
@@ -54,7 +55,7 @@ export type StreamMessage =
   | Chunk;
 
 /** A message that belongs to a channel. */
-export type ChannelMessage = Opened | Refused | Held | CheckpointAt;
+export type ChannelMessage = Opened | Refused | Held | Unable | CheckpointAt;
 
 /** Takes the messages of a stream; `size` is what a data frame counts for, to be released by whoever keeps it. */
 export type StreamListener = (message: StreamMessage, size: number) => void;
@@ -122,6 +123,11 @@ export class Connection {
   /** What the server has answered, once it has. */
   get welcome(): Welcome | undefined {
     return this.#welcome;
+  }
+
+  /** True once the transport was open, be it closed since. */
+  get isOpened(): boolean {
+    return this.#isGreeted;
   }
 
   /** Whether data may be sent. */
@@ -238,6 +244,7 @@ export class Connection {
       case "opened":
       case "refused":
       case "held":
+      case "unable":
       case "checkpoint":
         return listener.channel(message);
       case "entries":

@@ -11,26 +11,18 @@ import type { Env } from "../../env.ts";
 import {
   SYNC_CONNECT_MS_MAX,
   SYNC_HINT_MS,
-  SYNC_MISMATCH_FIRST_MS,
-  SYNC_MISMATCH_LAST_MS,
-  SYNC_REFUSED_FIRST_MS,
-  SYNC_REFUSED_LAST_MS,
-  SYNC_RETRY_FIRST_MS,
-  SYNC_RETRY_LAST_MS,
   SYNC_STABLE_MS,
 } from "../../limits.ts";
-import { Backoff } from "../../nodehost/waiting.ts";
 import { isPromise } from "../../promises.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import {
   ErrConnectionLost,
   ErrForbidden,
-  ErrProtocol,
   ErrUnauthenticated,
-  ErrVersion,
 } from "../errors.ts";
 import type { Versions } from "../messages.ts";
 import { CloseCode, type Connect } from "../transport.ts";
+import { Address, RetryPace } from "./address.ts";
 import {
   type ChannelMessage,
   Connection,
@@ -38,6 +30,14 @@ import {
 } from "./connection.ts";
 import type { Hints } from "./hints.ts";
 import { Inbox } from "./inbox.ts";
+import { type Fetch, probe } from "./probe.ts";
+import {
+  failureOf,
+  isLasting,
+  isVague,
+  type Trouble,
+  troubleOf,
+} from "./reason.ts";
 
 /** One that uses a connection whenever there is one. */
 export interface Channel {
@@ -58,6 +58,8 @@ export interface LinkOptions {
   readonly urls: readonly string[];
   readonly token: () => MaybePromise<string | undefined>;
   readonly connect: Connect;
+  /** Asks an address over HTTP why no WebSocket comes about; never asked if undefined. */
+  readonly fetch: Fetch | undefined;
   readonly versions: Versions;
   readonly env: Env;
   readonly hints: Hints;
@@ -65,53 +67,55 @@ export interface LinkOptions {
   readonly changed: () => void;
 }
 
-/** Where a link stands. */
-export type LinkState = "offline" | "connecting" | "connected" | "needs-auth";
+/** State of a link. */
+export type LinkState =
+  | "offline"
+  | "connecting"
+  | "connected"
+  | "needs-auth"
+  | "forbidden";
 
 /** The code of a connection that merely broke. */
 const BROKEN = 1006;
+
+/** How much a trouble matters where several addresses have one: what a person has to act on comes first. */
+function rankOf({ error, reason }: Trouble): number {
+  if (error instanceof ErrUnauthenticated) return 3;
+  if (error instanceof ErrForbidden) return 2;
+  return isLasting(reason) ? 1 : 0;
+}
 
 /** A link that starts with `start()`. */
 export class Link {
   /** What was received and not taken. */
   readonly inbox: Inbox;
   readonly #options: LinkOptions;
+  readonly #addresses: readonly Address[];
   readonly #channels = new Map<number, Channel>();
   #nextChannel = 1;
-  readonly #retry: Backoff;
-  readonly #refused: Backoff;
-  readonly #mismatch: Backoff;
-  /** Which of the addresses is next. */
-  #url = 0;
-  /** The attempt under way, or what came of it. */
+  readonly #pace: RetryPace;
+  /** The address whose turn it is. */
+  #turn = 0;
+  /** The attempt under way, or the connection that came of it. */
   #attempt: object | undefined;
   #attemptedAt = -Infinity;
   #connection: Connection | undefined;
   #welcomedAt = 0;
   #cancelTimer: (() => void) | undefined;
-  /** How far apart attempts are that hints ask for, at the present pace. */
-  #spacing = SYNC_HINT_MS;
+  #retryAt: number | undefined;
   #endHints: (() => void) | undefined;
+  readonly #ended = new AbortController();
   #state: LinkState = "offline";
-  #error: Error | undefined;
+  #trouble: Trouble | undefined;
   #isClosed = false;
 
   /** A link that does nothing yet. */
   constructor(options: LinkOptions) {
-    const { env } = options;
+    const { env, urls } = options;
     this.#options = options;
+    this.#addresses = urls.map((url) => new Address(url, env));
     this.inbox = new Inbox(env, (bytes) => this.#connection?.grant(bytes));
-    this.#retry = new Backoff(env, SYNC_RETRY_FIRST_MS, SYNC_RETRY_LAST_MS);
-    this.#refused = new Backoff(
-      env,
-      SYNC_REFUSED_FIRST_MS,
-      SYNC_REFUSED_LAST_MS,
-    );
-    this.#mismatch = new Backoff(
-      env,
-      SYNC_MISMATCH_FIRST_MS,
-      SYNC_MISMATCH_LAST_MS,
-    );
+    this.#pace = new RetryPace(env);
   }
 
   /** Where it stands. */
@@ -119,9 +123,19 @@ export class Link {
     return this.#state;
   }
 
-  /** Why it is not connected, where there is something to tell. */
-  get error(): Error | undefined {
-    return this.#error;
+  /** Why it is not connected, once an attempt has failed. */
+  get trouble(): Trouble | undefined {
+    return this.#trouble;
+  }
+
+  /** When the next attempt is due, while none is under way. */
+  get retryAt(): number | undefined {
+    return this.#retryAt;
+  }
+
+  /** What came of the last attempt at each address. */
+  get addresses(): readonly Address[] {
+    return this.#addresses;
   }
 
   /** The connection, once the server has answered. */
@@ -129,9 +143,12 @@ export class Link {
     return this.#state === "connected" ? this.#connection : undefined;
   }
 
-  /** Why the server refuses this client, if that was its last word. */
+  /** Why this client is refused, if a server does so and no other address takes it. */
   get refusal(): ErrForbidden | undefined {
-    return this.#error instanceof ErrForbidden ? this.#error : undefined;
+    return this.#trouble?.error instanceof ErrForbidden &&
+        this.#addresses.every(({ trouble }) => trouble !== undefined)
+      ? this.#trouble.error
+      : undefined;
   }
 
   /** Begins to connect, if it has not yet. */
@@ -164,9 +181,8 @@ export class Link {
   reconnect(): void {
     if (this.#isClosed) return;
     this.start();
-    for (const pace of [this.#retry, this.#refused, this.#mismatch]) {
-      pace.reset();
-    }
+    this.#pace.reset();
+    for (const address of this.#addresses) address.reset();
     if (this.connection !== undefined) return this.connection.probe();
     // One that is under way may have asked for the token too early.
     const tried = this.#connection;
@@ -178,80 +194,127 @@ export class Link {
   /** As `reconnect()`, but not again and again. */
   #wake(): void {
     if (this.#isClosed) return;
+    // What a hint tells of may take a moment to be true.
+    this.#pace.reset();
     if (this.#attempt !== undefined) return this.connection?.probe();
-    const { env } = this.#options;
-    const wait = this.#attemptedAt + this.#spacing - env.now();
-    if (wait <= 0) this.#connect();
-    else this.#connectIn(wait);
+    const from = this.#attemptedAt + SYNC_HINT_MS;
+    this.#plan(
+      from,
+      (address) => Math.min(address.hintFrom, address.notBefore),
+    );
   }
 
-  #connectIn(ms: number): void {
+  /** Plans the next attempt: at the first address in turn that may be tried by `from`, else at the one that may be tried first. */
+  #plan(from: number, mayBeTried: (address: Address) => number): void {
+    const { env, changed } = this.#options;
+    const { length } = this.#addresses;
+    let at = Infinity;
+    let turn = this.#turn;
+    for (let i = 0; i < length; i++) {
+      const next = (this.#turn + i) % length;
+      const time = Math.max(from, mayBeTried(this.#addresses[next]!));
+      if (time < at) [at, turn] = [time, next];
+    }
+    // A hint does not put off what is planned.
+    if (this.#retryAt !== undefined && this.#retryAt <= at) return;
+    this.#turn = turn;
+    const wait = at - env.now();
+    if (wait <= 0) return this.#connect();
+    this.#retryAt = at;
     this.#cancelTimer?.();
-    this.#cancelTimer = this.#options.env.setTimer(() => this.#connect(), ms);
+    this.#cancelTimer = env.setTimer(() => this.#connect(), wait);
+    changed();
   }
 
-  #change(state: LinkState, error: Error | undefined): void {
+  #change(state: LinkState, trouble: Trouble | undefined): void {
     this.#state = state;
-    this.#error = error;
+    this.#trouble = trouble;
     this.#options.changed();
   }
 
   #connect(): void {
     const { env, token } = this.#options;
+    const address = this.#addresses[this.#turn]!;
     const attempt = this.#attempt = {};
     this.#attemptedAt = env.now();
+    this.#retryAt = undefined;
     this.#cancelTimer?.();
     this.#cancelTimer = env.setTimer(() => {
-      const end = { code: BROKEN, reason: "No answer within the time" };
-      if (this.#connection === undefined) this.#ended(attempt, end);
-      else this.#connection.close(CloseCode.Timeout, end.reason);
+      if (this.#connection !== undefined) {
+        const words = `No answer from ${address.url} within the time`;
+        return this.#connection.close(CloseCode.Timeout, words);
+      }
+      const words = "The application's token function took too long";
+      this.#failed(attempt, failureOf("token-failed", address.url, words));
     }, SYNC_CONNECT_MS_MAX);
-    // What needs somebody to act stays told until it is over.
-    if (this.#state === "offline" && !isLasting(this.#error)) {
-      this.#change("connecting", this.#error);
-    }
-    const failed = (error: unknown): void =>
-      this.#ended(attempt, { code: BROKEN, reason: String(error) });
+    // What a person has to act on stays told until it is over.
+    const isTold = this.#state !== "offline" ||
+      this.#trouble !== undefined && isLasting(this.#trouble.reason);
+    this.#change(isTold ? this.#state : "connecting", this.#trouble);
+    const failed = (cause: unknown): void => {
+      const words = `The application's token function has failed: ${
+        cause instanceof Error ? cause.message : cause
+      }`;
+      this.#failed(
+        attempt,
+        failureOf("token-failed", address.url, words, cause),
+      );
+    };
+    let given: MaybePromise<string | undefined>;
     try {
-      const given = token();
-      if (!isPromise(given)) this.#open(attempt, given);
-      else given.then((given) => this.#open(attempt, given)).catch(failed);
+      given = token();
     } catch (error) {
-      failed(error);
+      return failed(error);
     }
+    if (!isPromise(given)) return this.#open(attempt, address, given);
+    given.then((given) => this.#open(attempt, address, given), failed);
   }
 
-  #open(attempt: object, token: string | undefined): void {
+  #open(attempt: object, address: Address, token: string | undefined): void {
     if (this.#attempt !== attempt) return;
-    const { urls, connect, versions, env } = this.#options;
-    this.#connection = new Connection(
-      connect(urls[this.#url % urls.length]!),
-      {
-        env,
-        token,
-        versions,
-        inbox: this.inbox,
-        listener: {
-          welcomed: () => this.#welcomed(),
-          channel: (message) => {
-            this.#channels.get(message.channel)?.message(message);
-          },
-          writable: () => {
-            for (const channel of this.#channels.values()) channel.writable();
-          },
-          ended: (end) => this.#ended(attempt, end),
+    const { connect, versions, env } = this.#options;
+    const { url } = address;
+    let transport;
+    try {
+      transport = connect(url);
+    } catch (cause) {
+      const words = `This page may not connect to ${url}: ${
+        cause instanceof Error ? cause.message : cause
+      }`;
+      return this.#failed(
+        attempt,
+        failureOf("not-allowed", url, words, cause),
+      );
+    }
+    const connection = this.#connection = new Connection(transport, {
+      env,
+      token,
+      versions,
+      inbox: this.inbox,
+      listener: {
+        welcomed: () => this.#welcomed(address),
+        channel: (message) => {
+          this.#channels.get(message.channel)?.message(message);
+        },
+        writable: () => {
+          for (const channel of this.#channels.values()) channel.writable();
+        },
+        ended: (end) => {
+          const { isOpened, welcome } = connection;
+          const isWelcomed = welcome !== undefined;
+          const attempted = { url, end, isOpened, isWelcomed };
+          this.#failed(attempt, troubleOf(attempted), end);
         },
       },
-    );
+    });
   }
 
-  #welcomed(): void {
+  #welcomed(address: Address): void {
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
     this.#welcomedAt = this.#options.env.now();
-    this.#refused.reset();
-    this.#mismatch.reset();
-    this.#spacing = SYNC_HINT_MS;
+    address.reset();
+    for (const other of this.#addresses) other.forget();
     this.#change("connected", undefined);
     for (const channel of [...this.#channels.values()]) {
       const { connection } = this;
@@ -260,95 +323,89 @@ export class Link {
     }
   }
 
-  #ended(attempt: object, end: ConnectionEnd): void {
+  /** An attempt has come to nothing, or its connection to an end. */
+  #failed(attempt: object, trouble: Trouble, end?: ConnectionEnd): void {
     if (this.#attempt !== attempt) return;
+    const { env } = this.#options;
     const wasConnected = this.#state === "connected";
+    const address = this.#addresses[this.#turn]!;
     this.#attempt = this.#connection = undefined;
     this.#cancelTimer?.();
-    const { env } = this.#options;
     if (wasConnected && env.now() - this.#welcomedAt >= SYNC_STABLE_MS) {
-      this.#retry.reset();
+      this.#pace.reset();
     }
-    if (!wasConnected) this.#url++;
-    const { state, error, pace, spacing } = this.#judge(end);
-    this.#spacing = spacing;
+    address.failed(trouble, this.#attemptedAt);
+    if (!wasConnected) this.#turn = (this.#turn + 1) % this.#addresses.length;
     // Whoever hears of it may ask for the next one.
-    this.#connectIn(pace.next());
-    this.#change(state, error);
-    const channels = [...this.#channels.values()];
+    this.#state = "offline";
+    this.#plan(env.now() + this.#pace.next(), ({ notBefore }) => notBefore);
+    this.#judge();
     if (wasConnected) {
-      const lost = new ErrConnectionLost(end.code, textOf(end));
-      for (const channel of channels) channel.lost(lost);
+      const { error } = trouble;
+      const lost = new ErrConnectionLost(end?.code ?? BROKEN, error.message);
+      for (const channel of [...this.#channels.values()]) channel.lost(lost);
     }
-    if (error instanceof ErrForbidden) {
-      for (const channel of channels) channel.forbidden(error);
+    this.#tellRefusal();
+    if (end !== undefined && !wasConnected && isVague(trouble.reason)) {
+      this.#probe(address);
     }
   }
 
-  /** What an end means, and how soon it is worth another try. */
-  #judge(end: ConnectionEnd): {
-    state: LinkState;
-    error: Error;
-    pace: Backoff;
-    spacing: number;
-  } {
-    const refused = { pace: this.#refused, spacing: SYNC_REFUSED_FIRST_MS };
-    const mismatch = { pace: this.#mismatch, spacing: SYNC_MISMATCH_FIRST_MS };
-    const text = textOf(end);
-    switch (end.code) {
-      case CloseCode.Unauthenticated:
-        return {
-          state: "needs-auth",
-          error: new ErrUnauthenticated(text),
-          ...refused,
-        };
-      case CloseCode.Forbidden:
-        return { state: "offline", error: new ErrForbidden(text), ...refused };
-      case CloseCode.Version:
-        return { state: "offline", error: new ErrVersion(text), ...mismatch };
-      case CloseCode.Protocol:
-      case CloseCode.TooBig:
-        return { state: "offline", error: new ErrProtocol(text), ...mismatch };
-      default:
-        return {
-          state: "offline",
-          error: new ErrConnectionLost(end.code, text),
-          pace: this.#retry,
-          spacing: SYNC_HINT_MS,
-        };
+  /** Says what the troubles of all addresses come to. */
+  #judge(): void {
+    let worst: Trouble | undefined;
+    for (const { trouble } of this.#addresses) {
+      if (trouble === undefined) continue;
+      if (worst === undefined || rankOf(trouble) > rankOf(worst)) {
+        worst = trouble;
+      }
     }
+    const { error } = worst ?? {};
+    if (error instanceof ErrUnauthenticated) this.#change("needs-auth", worst);
+    else if (
+      error instanceof ErrForbidden &&
+      this.#addresses.every(({ trouble }) => trouble !== undefined)
+    ) this.#change("forbidden", worst);
+    else {
+      const isTrying = this.#attempt !== undefined &&
+        !(worst !== undefined && isLasting(worst.reason));
+      this.#change(isTrying ? "connecting" : "offline", worst);
+    }
+  }
+
+  #tellRefusal(): void {
+    const { refusal } = this;
+    if (refusal === undefined) return;
+    for (const channel of [...this.#channels.values()]) {
+      channel.forbidden(refusal);
+    }
+  }
+
+  /** Finds out over HTTP why there was no welcome, where the handshake does not tell. */
+  #probe(address: Address): void {
+    const { fetch, env } = this.#options;
+    if (fetch === undefined || address.isProbed || this.#isClosed) return;
+    address.isProbed = true;
+    void probe(address.url, fetch, env, this.#ended.signal).then((found) => {
+      address.isProbed = false;
+      if (found === undefined || address.trouble === undefined) return;
+      address.found(found);
+      this.#judge();
+      this.#tellRefusal();
+    });
   }
 
   /** Ends the connection and the trying; idempotent. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#attempt = undefined;
+    this.#attempt = this.#retryAt = undefined;
+    this.#ended.abort();
     this.#endHints?.();
     this.#cancelTimer?.();
     this.#connection?.close(CloseCode.Normal, "");
     this.#connection = undefined;
     this.inbox.close();
     this.#change("offline", undefined);
-  }
-}
-
-/** Whether an error is one that time alone does not mend. */
-function isLasting(error: Error | undefined): boolean {
-  return error !== undefined && !(error instanceof ErrConnectionLost);
-}
-
-/** In words a person can act on. */
-function textOf({ code, reason }: ConnectionEnd): string {
-  if (reason !== "") return reason;
-  switch (code) {
-    case CloseCode.Unauthenticated:
-      return "Server does not know who this is: sign in again";
-    case CloseCode.Forbidden:
-      return "Server refuses this user";
-    case CloseCode.Version:
-      return "Page and server speak different versions: reload the page, or update the server";
-    default:
-      return `Connection ended with code ${code}`;
   }
 }

@@ -24,7 +24,15 @@
 export type { Hints } from "./hints.ts";
 export { browserHints } from "./hints.ts";
 export { RemoteLogDB, type RemoteLogOptions } from "./remote_log_db.ts";
-export type { ClusterProgress, RemoteState, RemoteStatus } from "./status.ts";
+export type { Fetch } from "./probe.ts";
+export type { Reason, ReasonCode } from "./reason.ts";
+export type {
+  AddressStatus,
+  ClusterProgress,
+  ClusterState,
+  RemoteState,
+  RemoteStatus,
+} from "./status.ts";
 // What the signatures above name.
 export * from "../errors.ts";
 export { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";

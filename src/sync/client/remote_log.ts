@@ -34,7 +34,25 @@ import type { Channel, Link } from "./link.ts";
 import type { LogCopy } from "./log_copy.ts";
 import { RemoteReader } from "./reader.ts";
 import { RemoteSnapshots } from "./snapshots.ts";
-import type { ClusterProgress } from "./status.ts";
+import type { Reason, ReasonCode } from "./reason.ts";
+import type { ClusterProgress, ClusterState } from "./status.ts";
+
+/** Reason for each code by which a server refuses to open a log. */
+const REFUSED: Readonly<Record<number, ReasonCode>> = {
+  [CloseCode.GoingAway]: "cluster-stopped",
+  [CloseCode.NotFound]: "no-cluster",
+  [CloseCode.TooMany]: "too-many-clusters",
+};
+
+/** Reason for each code of an `unable` message. */
+const UNABLE: Readonly<Record<number, ReasonCode>> = { 1: "storage" };
+
+function remoteTrouble(
+  code: ReasonCode,
+  message: string,
+): { reason: Reason; error: Error } {
+  return { reason: { code, message }, error: new ErrRemote(message) };
+}
 
 /** What a remote log takes of its LogDB. */
 export interface RemoteLogParts {
@@ -74,9 +92,12 @@ export class RemoteLog implements Log, Channel {
   #connection: Connection | undefined;
   #isOpen = false;
   /** Why the server does not open it. */
-  #refusal: Error | undefined;
+  #refusal: { reason: Reason; error: Error } | undefined;
   /** Why what was appended waits on the server. */
-  #held: Error | undefined;
+  #held: { reason: Reason; error: Error } | undefined;
+  /** Why the server takes nothing now. */
+  #stuck: { reason: Reason; error: Error } | undefined;
+  #retryAt: number | undefined;
   #refusedAt = 0;
   #cancelReopen: (() => void) | undefined;
   #last = 0;
@@ -140,24 +161,43 @@ export class RemoteLog implements Log, Channel {
       received = Math.max(received, reader.received);
     }
     const snapshot = this.#snapshot;
-    const error = this.#refusal ?? this.#held ?? copy?.error;
+    const { trouble } = this;
+    const error = trouble?.error ?? copy?.error;
+    const retryAt = this.#retryAt;
     return {
       clusterID,
       nodeID,
+      state: this.state,
       received,
       last: this.#last,
       ...(snapshot === undefined ? {} : { snapshot }),
+      ...(trouble === undefined ? {} : { reason: trouble.reason }),
+      ...(retryAt === undefined ? {} : { retryAt }),
       ...(error === undefined ? {} : { error }),
     };
   }
 
+  /** Why it is not live, where it is more than a matter of catching up. */
+  get trouble(): { reason: Reason; error: Error } | undefined {
+    return this.#refusal ?? this.#stuck ?? this.#held;
+  }
+
+  /** State of the log, and of what is submitted through it. */
+  get state(): ClusterState {
+    if (!this.#isOpen) {
+      const isForbidden = this.#refusal?.error instanceof ErrForbidden;
+      return isForbidden ? "forbidden" : "waiting";
+    }
+    if (!this.#isCaughtUp) return "catching up";
+    return this.trouble === undefined ? "live" : "not accepting";
+  }
+
   /**
-   * Whether its readers have handed on all that was there when the connection
+   * True if its readers have handed on all that was there when the connection
    * began: there is none before the state is at hand, nor while a snapshot takes
-   * its place. True for one that is forbidden, which waits for nothing.
+   * its place.
    */
-  get isLive(): boolean {
-    if (!this.#isOpen) return this.#refusal instanceof ErrForbidden;
+  get #isCaughtUp(): boolean {
     if (this.#snapshot !== undefined || this.#readers.size === 0) return false;
     for (const reader of this.#readers) if (!reader.isLive) return false;
     return true;
@@ -174,9 +214,7 @@ export class RemoteLog implements Log, Channel {
   }
 
   #open(): void {
-    this.#cancelReopen?.();
-    this.#cancelReopen = undefined;
-    this.#refusal = undefined;
+    this.#endRefusal();
     const { clusterID, nodeID } = this.#parts;
     this.#connection?.send({
       type: "open",
@@ -184,6 +222,11 @@ export class RemoteLog implements Log, Channel {
       clusterID,
       nodeID,
     });
+  }
+
+  #endRefusal(): void {
+    this.#cancelReopen?.();
+    this.#cancelReopen = this.#retryAt = this.#refusal = undefined;
   }
 
   message(message: ChannelMessage): void {
@@ -195,7 +238,12 @@ export class RemoteLog implements Log, Channel {
       case "held":
         this.#held = message.reason === ""
           ? undefined
-          : new ErrRemote(message.reason);
+          : remoteTrouble("held", message.reason);
+        return this.#parts.changed();
+      case "unable":
+        this.#stuck = message.code === 0
+          ? undefined
+          : remoteTrouble(UNABLE[message.code] ?? "held", message.reason);
         return this.#parts.changed();
       case "checkpoint":
         return this.checkpoints.received(message);
@@ -218,24 +266,21 @@ export class RemoteLog implements Log, Channel {
   }
 
   #onRefused({ code, reason }: Refused): void {
-    const error = code === CloseCode.Forbidden
-      ? new ErrForbidden(reason)
-      : new ErrRemote(reason);
     if (this.#isOpen) this.#shut(new ErrConnectionLost(code, reason));
-    this.#refuse(error);
-    if (error instanceof ErrForbidden) return;
-    this.#cancelReopen?.();
-    this.#cancelReopen = this.#parts.env.setTimer(
-      () => this.#open(),
-      this.#backoff.next(),
-    );
-  }
-
-  #refuse(error: Error): void {
-    this.#refusal = error;
-    this.#refusedAt = this.#parts.env.now();
-    if (error instanceof ErrForbidden) this.forbidden(error);
-    this.#parts.changed();
+    const { env, changed } = this.#parts;
+    this.#endRefusal();
+    this.#refusedAt = env.now();
+    if (code === CloseCode.Forbidden) {
+      const error = new ErrForbidden(reason);
+      this.#refusal = { reason: { code: "forbidden", message: reason }, error };
+      this.forbidden(error);
+    } else {
+      this.#refusal = remoteTrouble(REFUSED[code] ?? "cluster-stopped", reason);
+      const wait = this.#backoff.next();
+      this.#retryAt = env.now() + wait;
+      this.#cancelReopen = env.setTimer(() => this.#open(), wait);
+    }
+    changed();
   }
 
   forbidden(error: ErrForbidden): void {
@@ -247,7 +292,7 @@ export class RemoteLog implements Log, Channel {
   /** The log is not open any more. */
   #shut(error: ErrConnectionLost): void {
     this.#isOpen = false;
-    this.#held = undefined;
+    this.#held = this.#stuck = undefined;
     for (const reader of [...this.#readers]) reader.disconnected();
     this.#asks.lost();
     this.snapshots.lost(error);
@@ -256,8 +301,7 @@ export class RemoteLog implements Log, Channel {
 
   lost(error: ErrConnectionLost): void {
     this.#connection = undefined;
-    this.#cancelReopen?.();
-    this.#cancelReopen = this.#refusal = undefined;
+    this.#endRefusal();
     this.#shut(error);
   }
 
@@ -276,7 +320,7 @@ export class RemoteLog implements Log, Channel {
   #forbidden(): ErrForbidden | undefined {
     const { link, env } = this.#parts;
     if (this.#connection === undefined) return link.refusal;
-    const refusal = this.#refusal;
+    const refusal = this.#refusal?.error;
     if (!(refusal instanceof ErrForbidden)) return undefined;
     if (env.now() - this.#refusedAt < SYNC_REFUSED_FIRST_MS) return refusal;
     this.#open();
@@ -395,7 +439,7 @@ export class RemoteLog implements Log, Channel {
       const { link, onClose } = this.#parts;
       const closed = new ErrClusterClosed("Log is closed");
       link.leave(this.#channel);
-      this.#cancelReopen?.();
+      this.#endRefusal();
       for (const reader of [...this.#readers]) reader.end(closed);
       for (const release of [...this.#retentions]) release();
       this.snapshots.close(closed);

@@ -14,11 +14,19 @@ import { clustersUnder } from "../../store/names.ts";
 import type { BlockStore } from "../../store/store.ts";
 import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 import { type Connect, connectSocket } from "../transport.ts";
+import { serverURL } from "./address.ts";
 import { browserHints, type Hints } from "./hints.ts";
 import { Link } from "./link.ts";
 import { COPIES, LogCopy } from "./log_copy.ts";
+import type { Fetch } from "./probe.ts";
+import type { Reason } from "./reason.ts";
 import { RemoteLog } from "./remote_log.ts";
-import { type RemoteState, type RemoteStatus, Watchers } from "./status.ts";
+import {
+  type ClusterState,
+  type RemoteState,
+  type RemoteStatus,
+  Watchers,
+} from "./status.ts";
 
 /** What a {@linkcode RemoteLogDB} can be told. */
 export interface RemoteLogOptions {
@@ -39,6 +47,11 @@ export interface RemoteLogOptions {
   readonly copy?: BlockStore | (() => BlockStore) | undefined;
   /** Begins a connection; a WebSocket by default. */
   readonly connect?: Connect | undefined;
+  /**
+   * Sends the HTTP requests that find out why no WebSocket comes about; by default
+   * the global `fetch`, or none where `connect` is given.
+   */
+  readonly fetch?: Fetch | undefined;
   /** Time, random numbers and timers; by default the real ones. */
   readonly env?: Env | undefined;
   /** Tells when connecting may go well again; by default what a browser tells of network and page. */
@@ -46,6 +59,17 @@ export interface RemoteLogOptions {
   /** The versions of the protocol to speak; by default all there are. */
   readonly versions?: Versions | undefined;
 }
+
+const globalFetch: Fetch = (url, init) => fetch(url, init);
+
+/** States of clusters, the worst with the highest rank. */
+const RANKS: Readonly<Record<ClusterState, number>> = {
+  "live": 0,
+  "not accepting": 1,
+  "catching up": 2,
+  "waiting": 3,
+  "forbidden": 4,
+};
 
 /**
  * The logs of a server that `serve()` offers, over one WebSocket for all of
@@ -86,16 +110,20 @@ export class RemoteLogDB implements LogDB {
   #closing: Promise<void> | undefined;
 
   /**
-   * Logs at these addresses (`wss:` or `ws:`); connects once the first is opened.
+   * Logs at these addresses, such as `wss://example.com/sync`; an address without
+   * a path means `/sync`. Connects once the first log is opened.
    *
-   * @throws RangeError if there is no address
+   * @throws ErrServerURL if one is not the address of a server
+   * @throws RangeError if there is none
    */
   constructor(
     urls: string | readonly string[],
     options: RemoteLogOptions = {},
   ) {
-    const list = typeof urls === "string" ? [urls] : [...urls];
-    if (list.length === 0) throw new RangeError("There is no address");
+    const list = (Array.isArray(urls) ? urls : [urls]).map(serverURL);
+    if (list.length === 0) {
+      throw new RangeError("At least one server URL is required");
+    }
     const { token, copy, env = systemEnv } = options;
     this.#env = env;
     if (typeof copy === "function") this.#makeStore = copy;
@@ -105,6 +133,8 @@ export class RemoteLogDB implements LogDB {
       urls: list,
       token: typeof token === "function" ? token : () => token,
       connect: options.connect ?? connectSocket,
+      fetch: options.fetch ??
+        (options.connect === undefined ? globalFetch : undefined),
       versions: options.versions ?? PROTOCOL_VERSIONS,
       hints: options.hints ?? browserHints,
       env,
@@ -115,22 +145,48 @@ export class RemoteLogDB implements LogDB {
     });
   }
 
-  /** Where it stands. */
+  /** State of the connection and of all clusters together. */
   get state(): RemoteState {
     const { state } = this.#link;
     if (state !== "connected") return state;
-    for (const log of this.#open) if (!log.isLive) return "catching up";
-    return "live";
+    let worst: ClusterState = "live";
+    for (const { state } of this.#open) {
+      if (RANKS[state] > RANKS[worst]) worst = state;
+    }
+    return worst === "waiting" ? "catching up" : worst;
   }
 
-  /** Where it stands, why, and how far its clusters are. */
+  /** State, the reason for it, the time of the next attempt, and the progress of each cluster. */
   get status(): RemoteStatus {
-    const { error } = this.#link;
+    const { trouble, retryAt, addresses } = this.#link;
+    const { state } = this;
+    const told = trouble ?? this.#clusterTrouble;
+    const now = this.#env.now();
     return {
-      state: this.state,
-      ...(error === undefined ? {} : { error }),
+      state,
+      ...(told === undefined ? {} : { reason: told.reason, error: told.error }),
+      ...(retryAt === undefined
+        ? {}
+        : { retryAt, retryInMs: Math.max(0, retryAt - now) }),
+      addresses: addresses.map(({ url, trouble }) => ({
+        url,
+        ...(trouble === undefined ? {} : { reason: trouble.reason }),
+      })),
       clusters: [...this.#open].map(({ progress }) => progress),
     };
+  }
+
+  /** Why the worst of the clusters is not live. */
+  get #clusterTrouble(): { reason: Reason; error: Error } | undefined {
+    if (this.#link.state !== "connected") return undefined;
+    let worst: RemoteLog | undefined;
+    for (const log of this.#open) {
+      if (log.trouble === undefined) continue;
+      if (worst === undefined || RANKS[log.state] > RANKS[worst.state]) {
+        worst = log;
+      }
+    }
+    return worst?.trouble;
   }
 
   /**

@@ -8,50 +8,89 @@
 
 import type { Env } from "../../env.ts";
 import { SYNC_PROGRESS_MS } from "../../limits.ts";
+import type { Reason } from "./reason.ts";
 
 /**
- * Where a client stands. `offline`: there is no connection, another attempt is
- * to come. `connecting`: one is under way. `catching up`: there is a connection,
- * and more on the server than the replicas have applied, or a snapshot to be
- * taken first. `live`: all that was on the server when the connection began is
- * applied, and what comes is at once.
- * `needs-auth`: the server does not know who this is; everything waits for a
- * token that it takes (U34).
+ * State of a client. `offline`: there is no connection; `reason` says why and
+ * `retryAt` when the next attempt is due. `connecting`: an attempt is under way.
+ * `needs-auth`: the server asks for another token; everything waits for one that
+ * it accepts (U34). `forbidden`: the server refuses this principal, or one of the
+ * clusters to it. `catching up`: there is a connection, but a cluster is not open
+ * on it yet, or has more on the server than its replica has applied. `not
+ * accepting`: all of that is applied, but the server cannot take what is
+ * submitted now, which waits; `reason` says why. `live`: every cluster has
+ * applied all that was on the server when the connection began, and what is
+ * committed later is applied as it comes.
  */
 export type RemoteState =
   | "offline"
   | "connecting"
+  | "needs-auth"
+  | "forbidden"
   | "catching up"
-  | "live"
-  | "needs-auth";
+  | "not accepting"
+  | "live";
 
-/** How far one cluster is. */
+/** State of one cluster, as in {@linkcode RemoteState}; `waiting`: it is not open on the server, with or without a connection. */
+export type ClusterState =
+  | "waiting"
+  | "forbidden"
+  | "catching up"
+  | "not accepting"
+  | "live";
+
+/** Progress of one cluster. */
 export interface ClusterProgress {
-  /** Which. */
+  /** Id of the cluster. */
   readonly clusterID: bigint;
-  /** The replica its log is open for. */
+  /** Replica its log is open for. */
   readonly nodeID: bigint;
-  /** The last index that was received, or is in the copy. */
+  /** State of the cluster. */
+  readonly state: ClusterState;
+  /** Last index that was received, or is in the copy. */
   readonly received: number;
-  /** The last index the server is known to have; 0 before it has told. */
+  /** Last index the server is known to have; 0 before it has told. */
   readonly last: number;
-  /** A snapshot that is being received, in bytes; its `size` is 0 if nobody knows it. */
+  /** Snapshot that is being received, in bytes; its `size` is 0 if it is not known. */
   readonly snapshot?: { readonly received: number; readonly size: number };
-  /** Why the server does not open the log, or cannot judge now what was sent, which waits there (an `ErrRemote`), or its copy is not kept (an `ErrCopyFull`, say), if that is so. */
+  /** Reason why the cluster is not live while there is a connection, if there is one besides catching up. */
+  readonly reason?: Reason;
+  /** Time at which the server is asked again to open the log, on the clock of `Env.now()`. */
+  readonly retryAt?: number;
+  /** Error behind `reason`, or the reason why the copy is not kept (such as an `ErrCopyFull`), which keeps nothing from being live. */
   readonly error?: unknown;
 }
 
-/** What a client tells of itself at a moment. */
+/** Address of a server, and what came of the last attempt there. */
+export interface AddressStatus {
+  /** Address, in full. */
+  readonly url: string;
+  /** Reason why the last attempt has failed, unless there is a connection. */
+  readonly reason?: Reason;
+}
+
+/** Status of a client at a moment. */
 export interface RemoteStatus {
-  /** Where it stands. */
+  /** State of the connection and of all clusters together: that of the worst of them. */
   readonly state: RemoteState;
+  /** Reason why it is not live, as a code and in words; undefined while it is, and before an attempt has failed. */
+  readonly reason?: Reason;
   /**
-   * Why there is no connection, in words a person can act on: an
-   * `ErrUnauthenticated`, `ErrForbidden` or `ErrVersion`; an `ErrConnectionLost`
-   * mends by itself.
+   * Error behind `reason`: an `ErrUnauthenticated`, `ErrForbidden`, `ErrVersion`
+   * or `ErrProtocol` needs someone to act; an `ErrConnectionLost` or `ErrRemote`
+   * may go away by itself.
    */
   readonly error?: Error;
-  /** The clusters whose logs are open. */
+  /**
+   * Time of the next attempt, on the clock of `Env.now()` (by default that of
+   * `performance.now()`), while one is waited for; `reconnect()` makes it now.
+   */
+  readonly retryAt?: number;
+  /** Time from this status to the next attempt, in milliseconds. */
+  readonly retryInMs?: number;
+  /** Addresses of the server, in the order of the constructor. */
+  readonly addresses: readonly AddressStatus[];
+  /** Clusters whose logs are open. */
   readonly clusters: readonly ClusterProgress[];
 }
 

@@ -9,7 +9,7 @@
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import { onAbort } from "../../nodehost/waiting.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
-import { CloseCode, socketTransport } from "../transport.ts";
+import { CloseCode, SERVER_HEADER, socketTransport } from "../transport.ts";
 import { Core } from "./core.ts";
 import { handle } from "./http.ts";
 import type { CoreOptions } from "./options.ts";
@@ -189,7 +189,7 @@ function upgrade(
   if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
     return new Response("Connect here with a WebSocket\n", {
       status: 426,
-      headers: { upgrade: "websocket" },
+      headers: identity(core, request, pages),
     });
   }
   // What is left of a request that was upgraded is not to be read.
@@ -219,6 +219,24 @@ function upgrade(
     );
   }
   return response;
+}
+
+/** Headers by which a client finds out that a Sampan server answers, also a page of another origin that may connect. */
+function identity(core: Core, request: Request, pages: Pages): Headers {
+  const { first, last } = core.versions;
+  const headers = new Headers({
+    upgrade: "websocket",
+    vary: "origin",
+    "cache-control": "no-store",
+    [SERVER_HEADER]: `${first}-${last}`,
+  });
+  const origin = request.headers.get("origin");
+  if (origin !== null && pages.allow(request)) {
+    headers.set("access-control-allow-origin", origin);
+    headers.set("access-control-allow-credentials", "true");
+    headers.set("access-control-expose-headers", SERVER_HEADER);
+  }
+  return headers;
 }
 
 /** What ends a server, whoever asks for it. */

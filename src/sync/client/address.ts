@@ -1,0 +1,179 @@
+/**
+ * Addresses of servers: how they are written, and when each may be tried again.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { Env } from "../../env.ts";
+import {
+  SYNC_HINT_MS,
+  SYNC_MISMATCH_FIRST_MS,
+  SYNC_MISMATCH_LAST_MS,
+  SYNC_REFUSED_FIRST_MS,
+  SYNC_REFUSED_LAST_MS,
+  SYNC_RETRY_DOWN_PERCENT,
+  SYNC_RETRY_FIRST_MS,
+  SYNC_RETRY_LAST_MS,
+  SYNC_RETRY_SOON_MS,
+} from "../../limits.ts";
+import { Backoff } from "../../nodehost/waiting.ts";
+import { ErrServerURL } from "../errors.ts";
+import type { Trouble } from "./reason.ts";
+
+/** Path of the WebSocket of a server, where an address names none. */
+const PATH = "/sync";
+
+/**
+ * Normalises the address of a server: `wss:` or `ws:` (`https:` and `http:` mean
+ * the same), with the path `/sync` where it has none.
+ *
+ * @throws ErrServerURL if it is not the address of a server
+ */
+export function serverURL(text: unknown): string {
+  const wrong = (why: string): ErrServerURL =>
+    new ErrServerURL(
+      String(text),
+      `${
+        typeof text === "string" ? JSON.stringify(text) : `${text}`
+      } is not the address of a server: ${why}`,
+    );
+  if (typeof text !== "string") {
+    throw wrong("give a string, such as wss://example.com/sync");
+  }
+  let url: URL;
+  try {
+    url = new URL(text);
+  } catch {
+    throw wrong("write it in full, such as wss://example.com/sync");
+  }
+  if (url.protocol === "https:") url.protocol = "wss:";
+  if (url.protocol === "http:") url.protocol = "ws:";
+  if (url.protocol !== "wss:" && url.protocol !== "ws:") {
+    throw wrong(`its scheme is ${url.protocol}, use wss: or ws:`);
+  }
+  if (url.username !== "" || url.password !== "") {
+    throw wrong("it holds a name or a password, use the option `token`");
+  }
+  if (url.hash !== "" || text.includes("#")) {
+    throw wrong("a WebSocket takes no fragment, leave out what follows #");
+  }
+  if (url.pathname === "/") url.pathname = PATH;
+  return url.href;
+}
+
+/** One address of a server, with what came of the last attempt to connect there. */
+export class Address {
+  readonly url: string;
+  /** Set while the last attempt has failed. */
+  trouble: Trouble | undefined;
+  /** Set while it is asked over HTTP why. */
+  isProbed = false;
+  /** Time before which it is not to be tried, unless asked to. */
+  notBefore: number = -Infinity;
+  /** Time before which a hint does not make it be tried. */
+  hintFrom: number = -Infinity;
+  readonly #env: Env;
+  readonly #refused: Backoff;
+  readonly #mismatch: Backoff;
+  /** Set if the trouble was found out by asking over HTTP. */
+  #isFound = false;
+
+  /** An address that was never tried. */
+  constructor(url: string, env: Env) {
+    this.url = url;
+    this.#env = env;
+    this.#refused = new Backoff(
+      env,
+      SYNC_REFUSED_FIRST_MS,
+      SYNC_REFUSED_LAST_MS,
+    );
+    this.#mismatch = new Backoff(
+      env,
+      SYNC_MISMATCH_FIRST_MS,
+      SYNC_MISMATCH_LAST_MS,
+    );
+  }
+
+  /** Notes that an attempt begun at `begun` has failed: a server that refuses is left alone for a while. */
+  failed(trouble: Trouble, begun: number): void {
+    // What was found out about a handshake stays told until it is known better.
+    const isKnown = this.#isFound && trouble.reason.code === "unreachable";
+    if (!isKnown) this.trouble = trouble;
+    this.#isFound = isKnown;
+    const now = this.#env.now();
+    switch (trouble.pace) {
+      case "retry":
+        this.notBefore = now;
+        this.hintFrom = begun + SYNC_HINT_MS;
+        break;
+      case "refused":
+        this.notBefore = now + this.#refused.next();
+        this.hintFrom = begun + SYNC_REFUSED_FIRST_MS;
+        break;
+      case "mismatch":
+        this.notBefore = now + this.#mismatch.next();
+        this.hintFrom = begun + SYNC_MISMATCH_FIRST_MS;
+        break;
+    }
+  }
+
+  /** Notes why the last attempt has failed, as it was found out since. */
+  found(trouble: Trouble): void {
+    this.trouble = trouble;
+    this.#isFound = true;
+  }
+
+  /** Forgets why it was left alone. */
+  reset(): void {
+    this.forget();
+    this.notBefore = this.hintFrom = -Infinity;
+    this.#refused.reset();
+    this.#mismatch.reset();
+  }
+
+  /** Forgets what came of the last attempt. */
+  forget(): void {
+    this.trouble = undefined;
+    this.#isFound = false;
+  }
+}
+
+/**
+ * Pace of the attempts to connect. The first follow each other within a second or
+ * two, since most servers come back soon; then the wait grows with the time that
+ * has passed without a connection, so that it is never a large part of it.
+ */
+export class RetryPace {
+  readonly #env: Env;
+  #tries = 0;
+  #since: number | undefined;
+
+  /** A pace whose jitter comes from `env`. */
+  constructor(env: Env) {
+    this.#env = env;
+  }
+
+  /** How long to wait before the next try, in milliseconds. */
+  next(): number {
+    const now = this.#env.now();
+    const down = now - (this.#since ??= now);
+    const soon = Math.min(
+      SYNC_RETRY_FIRST_MS * 2 ** this.#tries,
+      SYNC_RETRY_SOON_MS,
+    );
+    this.#tries = Math.min(this.#tries + 1, 32);
+    const full = Math.min(
+      Math.max(soon, down * SYNC_RETRY_DOWN_PERCENT / 100),
+      SYNC_RETRY_LAST_MS,
+    );
+    return full * (0.5 + Number(this.#env.random64() & 0xffn) / 512);
+  }
+
+  /** Starts over, after something went well or may go well now. */
+  reset(): void {
+    this.#tries = 0;
+    this.#since = undefined;
+  }
+}

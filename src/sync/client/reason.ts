@@ -1,0 +1,228 @@
+/**
+ * Reasons why a client is not live: a code for programs, and words for people.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  ErrConnectionLost,
+  ErrForbidden,
+  ErrProtocol,
+  ErrUnauthenticated,
+  ErrVersion,
+} from "../errors.ts";
+import { CloseCode } from "../transport.ts";
+import type { ConnectionEnd } from "./connection.ts";
+
+/**
+ * Code of the reason why a client, or one of its clusters, is not live.
+ *
+ * Of the way to the server:
+ * - `unreachable`: nothing answers at this address, or what answers is not a
+ *   Sampan server that lets pages of this origin read its answers.
+ * - `not-sampan`: a web server answers, but no Sampan server at this path.
+ * - `intercepted`: a web page or a redirection answers, as that of a captive
+ *   portal or of a login in front of the server.
+ * - `gateway`: a gateway in front of the server answers that the server is down.
+ * - `websocket-blocked`: the server answers over HTTP, but no WebSocket reaches it.
+ * - `not-allowed`: the platform does not let this page connect to the address,
+ *   as a page served over HTTPS to a `ws:` address.
+ * - `lost`: the connection broke.
+ * - `no-answer`: the connection was made, but the server was silent for too long.
+ * - `stopping`: the server stops or restarts.
+ * - `token-failed`: the application's `token` function threw, or took too long.
+ * - `needs-auth`: the server asks for another token, or a gateway for a login.
+ * - `forbidden`: the server refuses this principal, or pages of this origin.
+ * - `version`: page and server have no version of the protocol in common.
+ * - `protocol`: one of the two ends sent what the other does not understand.
+ * - `too-large`: a frame was larger than the server, or a gateway, takes.
+ * - `too-many`: the server has as many connections, or messages, as it takes.
+ *
+ * Of one cluster, while there is a connection:
+ * - `no-cluster`: the server does not serve this cluster, at least not yet.
+ * - `cluster-stopped`: the cluster is stopped on the server, or cannot be opened now.
+ * - `too-many-clusters`: more clusters are open than the server takes.
+ * - `held`: the server cannot judge now what was sent; it waits there.
+ * - `storage`: the server cannot store what is sent, for example because its
+ *   disk is full; it waits on this device.
+ */
+export type ReasonCode =
+  | "unreachable"
+  | "not-sampan"
+  | "intercepted"
+  | "gateway"
+  | "websocket-blocked"
+  | "not-allowed"
+  | "lost"
+  | "no-answer"
+  | "stopping"
+  | "token-failed"
+  | "needs-auth"
+  | "forbidden"
+  | "version"
+  | "protocol"
+  | "too-large"
+  | "too-many"
+  | "no-cluster"
+  | "cluster-stopped"
+  | "too-many-clusters"
+  | "held"
+  | "storage";
+
+/** Reason why a client, or one of its clusters, is not live. */
+export interface Reason {
+  /** Code for programs. */
+  readonly code: ReasonCode;
+  /** Words for people: what is wrong and what to do about it. */
+  readonly message: string;
+  /** Address that was tried, where the reason concerns one. */
+  readonly url?: string;
+}
+
+/** Reason of a failed attempt or of a lost connection, with the error that carries it. */
+export interface Trouble {
+  readonly reason: Reason;
+  readonly error: Error;
+  /** How soon the same address is worth another try. */
+  readonly pace: "retry" | "refused" | "mismatch";
+}
+
+/** A connection attempt at its end. */
+export interface Attempted {
+  readonly url: string;
+  readonly end: ConnectionEnd;
+  /** Set once the transport was open. */
+  readonly isOpened: boolean;
+  /** Set once the server had sent its welcome. */
+  readonly isWelcomed: boolean;
+}
+
+/** Code of the WebSocket protocol for a message that is too big. */
+const MESSAGE_TOO_BIG = 1009;
+
+/** Codes of the WebSocket protocol by which a server, or a gateway, restarts or sheds load. */
+const RESTARTS: readonly number[] = [CloseCode.GoingAway, 1012, 1013];
+
+/** Reason for the end of an attempt, or of a connection. */
+export function troubleOf(attempted: Attempted): Trouble {
+  const { end: { code, reason: said }, url, isOpened, isWelcomed } = attempted;
+  const trouble = (
+    code: ReasonCode,
+    words: string,
+    make: (message: string) => Error,
+    pace: Trouble["pace"],
+  ): Trouble => {
+    const message = said === "" ? words : said;
+    return { reason: { code, message, url }, error: make(message), pace };
+  };
+  const lost = (message: string): Error => new ErrConnectionLost(code, message);
+  switch (code) {
+    case CloseCode.Unauthenticated:
+      return trouble(
+        "needs-auth",
+        `Server ${url} asks for another token: sign in again`,
+        (message) => new ErrUnauthenticated(message),
+        "refused",
+      );
+    case CloseCode.Forbidden:
+      return trouble(
+        "forbidden",
+        `Server ${url} refuses this user: sign in as another one, or ask for access`,
+        (message) => new ErrForbidden(message),
+        "refused",
+      );
+    case CloseCode.Version:
+      return trouble(
+        "version",
+        "Page and server speak different versions: reload the page, or update the server",
+        (message) => new ErrVersion(message),
+        "mismatch",
+      );
+    case CloseCode.Protocol:
+      return trouble(
+        "protocol",
+        `Page and ${url} do not understand each other: reload the page, or update the server`,
+        (message) => new ErrProtocol(message),
+        "mismatch",
+      );
+    case CloseCode.TooBig:
+      return trouble(
+        "too-large",
+        `Server ${url} was sent more than it takes: reload the page, or update the server`,
+        (message) => new ErrProtocol(message),
+        "mismatch",
+      );
+    case MESSAGE_TOO_BIG:
+      return trouble(
+        "too-large",
+        `A gateway between this page and ${url} refuses frames of this size: raise its limit`,
+        lost,
+        "retry",
+      );
+    case CloseCode.TooMany:
+      return trouble(
+        "too-many",
+        `Server ${url} has as many connections as it takes: close other tabs, or wait`,
+        lost,
+        "refused",
+      );
+    case CloseCode.Timeout:
+      return trouble(
+        "no-answer",
+        `Nothing was heard from ${url} for too long`,
+        lost,
+        "retry",
+      );
+  }
+  if (RESTARTS.includes(code)) {
+    return trouble(
+      "stopping",
+      `Server ${url} stops or restarts`,
+      lost,
+      "retry",
+    );
+  }
+  if (isWelcomed || isOpened) {
+    return trouble(
+      "lost",
+      isWelcomed
+        ? `Connection to ${url} was lost`
+        : `Connection to ${url} was lost before the server answered`,
+      lost,
+      "retry",
+    );
+  }
+  return trouble(
+    "unreachable",
+    `No connection to ${url}: check the network and the address, and that the server runs`,
+    lost,
+    "retry",
+  );
+}
+
+/** Reason for an attempt that did not get as far as a connection. */
+export function failureOf(
+  code: "token-failed" | "not-allowed" | "no-answer",
+  url: string,
+  message: string,
+  cause?: unknown,
+): Trouble {
+  return {
+    reason: { code, message, url },
+    error: new ErrConnectionLost(1006, message, { cause }),
+    pace: "retry",
+  };
+}
+
+/** True for the reason of a failed attempt that says little, so that asking over HTTP may say more. */
+export function isVague({ code }: Reason): boolean {
+  return code === "lost" || code === "unreachable" || code === "no-answer";
+}
+
+/** True for a reason that time alone does not remove, so that it stays told while other attempts are made. */
+export function isLasting({ code }: Reason): boolean {
+  return code !== "lost" && code !== "unreachable" && code !== "no-answer" &&
+    code !== "stopping";
+}
