@@ -258,3 +258,12 @@ export function crc32(
   for (; i < end; i++) c = t[(c ^ b[i]!) & 0xff]! ^ (c >>> 8);
   return ~c >>> 0;
 }
+
+/** Beginning of a text that takes no more than so many bytes as UTF-8, cut between two characters. */
+export function clipText(text: string, bytesMax: number): string {
+  const bytes = new TextEncoder().encode(text);
+  if (bytes.length <= bytesMax) return text;
+  let end = bytesMax;
+  while ((bytes[end]! & 0xc0) === 0x80) end--;
+  return new TextDecoder().decode(bytes.subarray(0, end));
+}

@@ -168,6 +168,12 @@ export type HostEvent =
       readonly error: unknown;
     }
     | {
+      /** The machine's `refusal()` threw, or gave no reason: the result it was asked about counts as none (R15). */
+      readonly type: "refusal failed";
+      /** Why. */
+      readonly error: unknown;
+    }
+    | {
       /**
        * Another replica has another state after the same entries (H12). If that
        * one is trusted, the replica stops answering at once, and looks for the

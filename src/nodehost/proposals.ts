@@ -135,6 +135,8 @@ export interface ProposalsOptions {
     session: number,
     series: number,
   ) => Decided | undefined;
+  /** Why the machine says that a result is a refusal, if it does; never throws. */
+  readonly refusal: (result: Result) => string | undefined;
   readonly queue: {
     readonly proposals?: number | undefined;
     readonly bytes?: number | undefined;
@@ -823,7 +825,14 @@ export class Proposals implements
     const proposal = this.#single.take(sequence);
     if (proposal === undefined) return;
     this.#uncount(proposal);
-    proposal.resolve(result);
+    this.#resolve(proposal, result);
+  }
+
+  /** Ends a proposal that was applied: as refused, if the machine says that this is what its result means (R15). */
+  #resolve(proposal: Proposal, result: Result): void {
+    const reason = this.#options.refusal(result);
+    if (reason === undefined) proposal.resolve(result);
+    else proposal.reject(new ErrProposalRefused(reason, { result }));
   }
 
   /** Something is known of a proposal of a session of its own. */
@@ -846,7 +855,7 @@ export class Proposals implements
       const proposal = pending.take(series);
       if (proposal !== undefined) {
         this.#uncount(proposal);
-        proposal.resolve(result!);
+        this.#resolve(proposal, result!);
       }
     } else if (pending.get(series) !== undefined) {
       this.#answeredOtherwise(state, series, outcome, result);

@@ -6,11 +6,13 @@
  * @module
  */
 
+import { clipText } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import {
   APPLY_SLICE_MS,
   BATCH_RECORDS_MAX,
   EXPLAIN_MS_MAX,
+  REFUSAL_BYTES_MAX,
   STORE_FULL_RETRY_MS,
   SYNC_ENTRIES_MAX,
   SYNC_INTERVAL_MS,
@@ -194,6 +196,7 @@ export class Replica {
         this.#current?.sessionOf(clientID, after, owner),
       outcomeOf: (session, series) => this.#current?.outcomeOf(session, series),
       detach: (session) => this.#current?.detach(session),
+      refusal: (result) => this.#refusalOf(result),
       queue: {
         proposals: config.pendingProposalsMax,
         bytes: config.pendingBytesMax,
@@ -268,6 +271,20 @@ export class Replica {
     return `${originLow} ${originHigh}`;
   }
 
+  /** Why the machine says that a result is a refusal. One that throws here says nothing: its command was applied (R5). */
+  #refusalOf(result: Result): string | undefined {
+    const refusal = this.#current?.machine.refusal;
+    if (refusal === undefined) return undefined;
+    try {
+      const reason = refusal(result);
+      if (reason === undefined) return undefined;
+      return clipText(reason || "It is not allowed", REFUSAL_BYTES_MAX);
+    } catch (error) {
+      this.#parts.event({ type: "refusal failed", error });
+      return undefined;
+    }
+  }
+
   get #driver(): Driver<SessionState> {
     return this.#current!;
   }
@@ -284,6 +301,7 @@ export class Replica {
    * A caller whose signal aborts gets its reason and stops waiting: the command
    * may be applied all the same.
    *
+   * @throws ErrProposalRefused if a server refused the command, or the machine says that its result is a refusal, which the error then carries (R15)
    * @throws ErrPayloadTooBig if the command is over the limit
    * @throws ErrSystemBusy if too much waits already
    * @throws ErrUnknownOutcome if it may or may not be applied, or its result is lost

@@ -28,6 +28,7 @@ import {
 import { ErrUnknownOutcome } from "../log/errors.ts";
 import { ErrOutboxCopied, ErrUnsynced } from "../outbox/errors.ts";
 import type {
+  KeptCommand,
   KeptState,
   Outbox,
   OutboxClient,
@@ -61,6 +62,8 @@ export interface Item {
   readonly cmd: Uint8Array;
   state: SubmissionState;
   reason: string | undefined;
+  /** Set if the machine itself refused it. */
+  result: Result | undefined;
   promise: Promise<Result>;
   resolve: (result: Result) => void;
   reject: (reason: unknown) => void;
@@ -106,7 +109,8 @@ export class Submission {
    * The result, once the command is applied here (U16). It may be left alone:
    * nothing happens if it rejects and nobody listens.
    *
-   * Rejects with `ErrProposalRefused` if the command was refused, with
+   * Rejects with `ErrProposalRefused` if the command was refused, by the server
+   * or by the machine itself (its result is in the error then); with
    * `ErrUnknownOutcome` if nobody can know what became of it, or if it was
    * applied and the result is lost; with `ErrOutboxCopied` if nothing is sent
    * any more; with `ErrClusterClosed`, or what the replica failed with, if that
@@ -151,6 +155,7 @@ function makeItem(
     cmd,
     state: "queued",
     reason: undefined,
+    result: undefined,
     promise,
     resolve,
     reject,
@@ -159,6 +164,11 @@ function makeItem(
   item.submission = Submission["make"](item, () => dismiss(item));
   promise.catch(() => {});
   return item;
+}
+
+function copyOfResult(result: Result | undefined): Result | undefined {
+  if (result?.data === undefined) return result && { value: result.value };
+  return { value: result.value, data: copyOf(result.data) };
 }
 
 /** What is said of a command whose outcome nobody knows. */
@@ -347,14 +357,14 @@ export class Submissions {
     this.#lost = lost;
     this.#owner = owner;
     const states = new Map(kept.map((one) => [one.number, one]));
-    for (const { number, state, reason, cmd } of kept) {
-      if (number <= done) this.#addKept(number, state, reason, cmd);
+    for (const one of kept) {
+      if (one.number <= done) this.#addKept(one);
     }
     for (const [i, cmd] of commands.entries()) {
       const number = done + 1 + i;
       const one = states.get(number);
       if (one === undefined) this.#addQueued(number, cmd);
-      else this.#addKept(number, one.state, one.reason, one.cmd);
+      else this.#addKept(one);
     }
     for (const { cmd } of this.#items.values()) {
       this.#count++;
@@ -443,12 +453,7 @@ export class Submissions {
     else this.#queued.splice(at, 1);
   }
 
-  #addKept(
-    number: number,
-    state: KeptState,
-    reason: string,
-    cmd: Uint8Array,
-  ): void {
+  #addKept({ number, state, reason, cmd, result }: KeptCommand): void {
     if (state === "dismissed") {
       this.#dismissed.add(number);
       return;
@@ -456,9 +461,10 @@ export class Submissions {
     const item = this.#add(number, cmd);
     item.state = state;
     item.reason = reason;
+    item.result = result;
     item.reject(
       state === "refused"
-        ? new ErrProposalRefused(reason)
+        ? new ErrProposalRefused(reason, { result })
         : new ErrUnknownOutcome(reason),
     );
   }
@@ -473,13 +479,15 @@ export class Submissions {
     this.#uncount(item.cmd);
   }
 
-  #keep({ number, cmd }: Item, state: KeptState, reason: string): void {
-    this.#queue!.note({ keep: { number, state, reason, cmd } });
+  #keep({ number, cmd, result }: Item, state: KeptState, reason: string): void {
+    this.#queue!.note({ keep: { number, state, reason, cmd, result } });
   }
 
   #refuse(item: Item, error: ErrProposalRefused): void {
     this.#leave(item, "refused");
     item.reason = error.reason;
+    // The one in the error is the caller's.
+    item.result = copyOfResult(error.result);
     this.#keep(item, "refused", error.reason);
     this.#changed();
     item.reject(error);
@@ -510,7 +518,7 @@ export class Submissions {
 
   /** It is there until that is durable: if it cannot be written, it can be dismissed again. */
   async #writeDismissed(item: Item): Promise<void> {
-    const { number, cmd, reason = "" } = item;
+    const { number, cmd, reason = "", result } = item;
     const state = item.state as KeptState;
     const queue = this.#queue!;
     const isForgotten = number <= this.#kept;
@@ -523,7 +531,7 @@ export class Submissions {
     try {
       await queue.flush();
     } catch (error) {
-      queue.note({ keep: { number, state, reason, cmd } });
+      queue.note({ keep: { number, state, reason, cmd, result } });
       throw error;
     }
     this.#remove(item);
@@ -569,6 +577,9 @@ export class Submissions {
       return this.#settleApplied(number, (item) => item.reject(error));
     }
     const item = this.#items.get(number);
+    if (error instanceof ErrProposalRefused && error.result !== undefined) {
+      this.#isRefused = false;
+    }
     if (item?.state === "queued") {
       this.#refuse(
         item,

@@ -12,11 +12,14 @@
 import { ByteReader, ByteWriter, copyOf, crc32 } from "../bytes.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type { Block } from "../store/store.ts";
+import type { Result } from "../statemachine/types.ts";
 import type { HeldCommands, KeptCommand, KeptState } from "./outbox.ts";
 
 const VERSION = 1;
 /** Of the head, which said nothing of the owner at first. */
 const HEAD_VERSION = 2;
+/** Of a command that is kept with its result; one without is of the first version. */
+const KEPT_VERSION = 2;
 /** Checksum, version and cluster. */
 const HEAD = 4 + 1 + 8;
 
@@ -149,12 +152,21 @@ export function decodeCommands(block: Block, clusterID: bigint): CommandBlock {
 /** A command that is kept, as a block. */
 export function encodeKept(
   clusterID: bigint,
-  { number, state, reason, cmd }: KeptCommand,
+  { number, state, reason, cmd, result }: KeptCommand,
 ): Uint8Array {
-  const writer = begin(16 + cmd.length + reason.length).varint(number)
-    .u8(STATES.indexOf(state)).bytes(new TextEncoder().encode(reason))
-    .raw(cmd);
-  return seal(writer, clusterID);
+  const writer = begin(32 + cmd.length + reason.length).varint(number)
+    .u8(STATES.indexOf(state)).bytes(new TextEncoder().encode(reason));
+  if (result === undefined) return seal(writer.raw(cmd), clusterID);
+  writer.u64(result.value).u8(result.data === undefined ? 0 : 1);
+  if (result.data !== undefined) writer.bytes(result.data);
+  return seal(writer.raw(cmd), clusterID, KEPT_VERSION);
+}
+
+function readResult(reader: ByteReader): Result {
+  const value = reader.u64();
+  const hasData = reader.u8();
+  if (hasData > 1) throw new RangeError("Result has an unknown form");
+  return hasData === 0 ? { value } : { value, data: copyOf(reader.bytes()) };
 }
 
 /**
@@ -163,13 +175,15 @@ export function encodeKept(
  * @throws ErrStoreCorrupted if it did not
  */
 export function decodeKept(block: Block, clusterID: bigint): KeptCommand {
-  return unseal(block, clusterID, (reader) => {
+  return unseal(block, clusterID, (reader, version) => {
     const number = reader.varint();
     const state = STATES[reader.u8()];
     if (state === undefined) throw new RangeError("State is unknown");
     const reason = new TextDecoder().decode(reader.bytes());
-    return { number, state, reason, cmd: copyOf(reader.raw(reader.remaining)) };
-  });
+    const result = version < KEPT_VERSION ? undefined : readResult(reader);
+    const cmd = copyOf(reader.raw(reader.remaining));
+    return { number, state, reason, cmd, result };
+  }, KEPT_VERSION);
 }
 
 /** The head as a block. */

@@ -11,7 +11,7 @@
  * @module
  */
 
-import type { MaybePromise } from "../statemachine/types.ts";
+import type { MaybePromise, Result } from "../statemachine/types.ts";
 
 /** The session through which the commands of a queue are sent. */
 export interface OutboxSession {
@@ -38,6 +38,8 @@ export interface KeptCommand {
   readonly reason: string;
   /** The command. */
   readonly cmd: Uint8Array;
+  /** Its result, if the machine itself refused it (R15). */
+  readonly result?: Result | undefined;
 }
 
 /** A command that the cluster may not have. */

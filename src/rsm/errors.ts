@@ -7,6 +7,7 @@
  */
 
 import { SampanError } from "../statemachine/errors.ts";
+import type { Result } from "../statemachine/types.ts";
 
 /** Why a session was refused. */
 export type InvalidSessionReason =
@@ -49,16 +50,27 @@ export class ErrProposalSkipped extends SampanError {
   }
 }
 
-/** A proposal was refused for good, by whoever guards the log: it was not applied and never will be (H14). */
+/**
+ * A proposal was refused for good. Without a `result`, it is not in the log and
+ * never will be: the server, or the application that guards it, refused it, or
+ * the machine threw when it was tried before it was ordered (H14, H17). With one,
+ * it was applied, and the machine says that its result is a refusal (R15).
+ */
 export class ErrProposalRefused extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrProposalRefused";
   /** Why, for a person to read. */
   readonly reason: string;
-  /** An error for a proposal that was refused for `reason`. */
-  constructor(reason: string) {
-    super(`Proposal was refused: ${reason}`);
+  /** Result of the command, if the machine itself refused it. */
+  readonly result: Result | undefined;
+  /** An error for a proposal that was refused for `reason`; `cause` is what the machine threw, if it threw. */
+  constructor(
+    reason: string,
+    options: ErrorOptions & { readonly result?: Result | undefined } = {},
+  ) {
+    super(`Proposal was refused: ${reason}`, options);
     this.reason = reason;
+    this.result = options.result;
   }
 }
 

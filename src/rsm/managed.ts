@@ -15,6 +15,7 @@ import type {
   IFork,
   IHash,
   IOnDiskStateMachine,
+  IRefusal,
   IStateMachine,
 } from "../statemachine/machines.ts";
 import {
@@ -48,6 +49,8 @@ export interface ManagedMachine {
   readonly hostState: IHostState | undefined;
   /** Whether the machine has `getHash()`. */
   readonly hasHash: boolean;
+  /** As `IRefusal.refusal()`, its answer checked, if the machine has it. */
+  readonly refusal: ((result: Result) => string | undefined) | undefined;
   /** As `IFork.fork()`, if the machine has it. */
   readonly fork: (() => MaybePromise<ManagedFork>) | undefined;
   /** As `IOnDiskStateMachine.open()`; 0 for a machine in memory. */
@@ -134,6 +137,7 @@ function manageCommon<
   ManagedMachine,
   | "hostState"
   | "hasHash"
+  | "refusal"
   | "fork"
   | "open"
   | "lookup"
@@ -153,6 +157,7 @@ function manageCommon<
   return {
     hostState: undefined,
     hasHash: typeof getHash === "function",
+    refusal: refusalOf(machine),
     fork: forkOf(machine, manage),
     open: () => 0,
     lookup: (query) => machine.lookup(query),
@@ -167,6 +172,20 @@ function manageCommon<
     },
     sync: () => {},
     close: () => machine.close(),
+  };
+}
+
+function refusalOf(
+  machine: object,
+): ((result: Result) => string | undefined) | undefined {
+  const { refusal } = machine as Partial<IRefusal>;
+  if (typeof refusal !== "function") return undefined;
+  return (result) => {
+    const reason: unknown = refusal.call(machine, result);
+    if (reason === undefined || typeof reason === "string") return reason;
+    throw new ErrInvalidResult(
+      `${describe(machine, "refusal")} gave ${typeof reason}, not a reason`,
+    );
   };
 }
 

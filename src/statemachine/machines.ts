@@ -199,6 +199,23 @@ export interface IExtended {
   naLookup(query: Uint8Array): MaybePromise<Uint8Array>;
 }
 
+/**
+ * Optional, and Beyond the seed: a machine that can say which of its results are
+ * refusals (R15). A command is then refused to its proposer like one that a
+ * server has refused: `propose()` and the `result` of a submission reject with an
+ * `ErrProposalRefused` that carries the reason and the result, and the submission
+ * is kept until it is dismissed.
+ */
+export interface IRefusal {
+  /**
+   * Reason for which the command with this result is refused, for a person to
+   * read; undefined for a result that is no refusal. It depends on the result
+   * alone, gives the same answer each time, changes nothing, and neither keeps
+   * nor writes into the result.
+   */
+  refusal(result: Result): string | undefined;
+}
+
 /** What a fork can be called with: what it shares with the kind of machine `M`. */
 export type Forked<M extends { update: unknown; lookup: unknown }> =
   & Pick<M, "update" | "lookup">

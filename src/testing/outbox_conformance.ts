@@ -49,9 +49,11 @@ async function addAll(
 /** What a queue held, as text. */
 function heldText({ held }: OutboxQueue): string {
   const text = (cmd: Uint8Array): string => new TextDecoder().decode(cmd);
-  const kept = held.kept.map(({ number, state, reason, cmd }) =>
-    `${number} ${state} ${reason} ${text(cmd)}`
-  );
+  const kept = held.kept.map(({ number, state, reason, cmd, result }) => {
+    const { value, data } = result ?? {};
+    const shown = result && ` ${value} ${data && text(data)}`;
+    return `${number} ${state} ${reason} ${text(cmd)}${shown ?? ""}`;
+  });
   return [held.done, held.commands.map(text), held.mark, ...kept].join("; ");
 }
 
@@ -123,7 +125,13 @@ export function outboxConformance(
       const queue = await outbox.open(1n, DEAF);
       await addAll(queue, "a", "b", "c");
       const kept = [
-        { number: 1, state: "refused", reason: "No ⛵", cmd: command("a") },
+        {
+          number: 1,
+          state: "refused",
+          reason: "No ⛵",
+          cmd: command("a"),
+          result: { value: 7n, data: command("r") },
+        },
         { number: 2, state: "unknown", reason: "", cmd: command("b") },
         { number: 3, state: "dismissed", reason: "", cmd: command("") },
       ] as const;
@@ -140,7 +148,7 @@ export function outboxConformance(
       const second = await outbox.open(1n, DEAF);
       checkHeld(
         second,
-        "2; c; 2; 1 refused No ⛵ a; 2 unknown  b; 3 dismissed  ",
+        "2; c; 2; 1 refused No ⛵ a 7 r; 2 unknown  b; 3 dismissed  ",
       );
       second.note({ forget: 1, done: 3 });
       second.note({ forget: 3 });

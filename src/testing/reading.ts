@@ -7,11 +7,21 @@
  * @module
  */
 
-import { RegularStateMachine } from "../statemachine/types.ts";
-import { compare, type Treatment, type Trial } from "./experiment.ts";
-import type { History } from "./history.ts";
+import { RegularStateMachine, type Result } from "../statemachine/types.ts";
+import { inWorld } from "./clock.ts";
+import {
+  compare,
+  expectSame,
+  runOf,
+  type Treatment,
+  type Trial,
+} from "./experiment.ts";
+import { entriesOf, type History } from "./history.ts";
 import type { Lab } from "./lab.ts";
 import type { Probe } from "./probe.ts";
+import { copyResult, equalResults } from "./result.ts";
+import { show } from "./value.ts";
+import { Breach } from "./violation.ts";
 
 /** Something that reads and must not change. */
 type Reader = (probe: Probe, history: History) => Promise<unknown>;
@@ -90,6 +100,69 @@ function answers(lab: Lab, history: History): Promise<void> {
   );
 }
 
+/** Asks for the reason in a result, twice; it must leave the result as it is (R15). */
+function refusalOf(probe: Probe, result: Result): string | undefined {
+  const { refusal } = probe.subject;
+  const ask = (): string | undefined => {
+    const given = copyResult(result);
+    let reason: unknown;
+    try {
+      reason = refusal!(given);
+    } catch (cause) {
+      throw new Breach("R15", `refusal() threw ${show(cause)}`, { cause });
+    }
+    if (!equalResults(given, result)) {
+      throw new Breach("R15", "refusal() changes the result it is given");
+    }
+    if (reason === undefined || typeof reason === "string") return reason;
+    throw new Breach(
+      "R15",
+      `refusal() gave ${show(reason)}, neither a string nor undefined`,
+    );
+  };
+  const reason = ask();
+  const again = ask();
+  if (reason !== again) {
+    throw new Breach(
+      "R15",
+      `refusal() gives ${show(reason)} and ${show(again)} for one result`,
+    );
+  }
+  return reason;
+}
+
+/** Why results refuse their commands depends on them alone, and asking changes nothing (R15). */
+async function refusals(lab: Lab, history: History): Promise<void> {
+  const probe = await lab.fresh();
+  if (probe.subject.refusal === undefined) return;
+  const results = (await runOf(lab, history)).results;
+  // An instance without any state must say the same: a reload asks another one.
+  const other = await lab.fresh(lab.otherNodeID);
+  await probe.apply(history, entriesOf(history, true));
+  const before = await probe.observe(history);
+  for (const result of results) {
+    const ask = (of: Probe): Promise<string | undefined> =>
+      Promise.resolve().then(() => refusalOf(of, result));
+    const one = await inWorld(history.salt, () => ask(probe));
+    const two = await inWorld(~history.salt, () => ask(other));
+    if (one === two) continue;
+    throw new Breach(
+      "R15",
+      `refusal() depends on more than the result: it gives ${show(one)} and ${
+        show(two)
+      } on two replicas`,
+    );
+  }
+  expectSame(
+    lab,
+    history,
+    "R15",
+    "refusal() changes the state",
+    before,
+    await probe.observe(history),
+  );
+}
+
 /** The experiments of this file. */
 export const readingTrials: readonly Trial[] = [
   { name: "lookup()", run: unchanged("R4", "lookup()", lookups) },
@@ -112,4 +185,5 @@ export const readingTrials: readonly Trial[] = [
   },
   { name: "references", run: references },
   { name: "answers", run: answers },
+  { name: "refusals", run: refusals },
 ];

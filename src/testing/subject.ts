@@ -12,6 +12,7 @@ import type {
   IExtended,
   IHash,
   IOnDiskStateMachine,
+  IRefusal,
   IStateMachine,
 } from "../statemachine/machines.ts";
 import { type IHostState, isHostState } from "../rsm/host_state.ts";
@@ -22,6 +23,7 @@ import {
   type MaybePromise,
   OnDiskStateMachine,
   RegularStateMachine,
+  type Result,
   type SnapshotFile,
   type Type,
 } from "../statemachine/types.ts";
@@ -53,6 +55,7 @@ export interface Subject {
   sync(): MaybePromise<void>;
   readonly getHash: (() => MaybePromise<unknown>) | undefined;
   readonly naLookup: ((query: Uint8Array) => MaybePromise<unknown>) | undefined;
+  readonly refusal: ((result: Result) => unknown) | undefined;
 }
 
 type AnyMachine = IStateMachine | IConcurrentStateMachine | IOnDiskStateMachine;
@@ -61,9 +64,18 @@ function common(
   machine: AnyMachine,
 ): Pick<
   Subject,
-  "machine" | "lookup" | "close" | "open" | "sync" | "getHash" | "naLookup"
+  | "machine"
+  | "lookup"
+  | "close"
+  | "open"
+  | "sync"
+  | "getHash"
+  | "naLookup"
+  | "refusal"
 > {
-  const { getHash, naLookup } = machine as Partial<IHash & IExtended>;
+  const { getHash, naLookup, refusal } = machine as Partial<
+    IHash & IExtended & IRefusal
+  >;
   return {
     machine,
     lookup: (query) => machine.lookup(query),
@@ -72,6 +84,7 @@ function common(
     sync: () => {},
     getHash: getHash?.bind(machine),
     naLookup: naLookup?.bind(machine),
+    refusal: refusal?.bind(machine),
   };
 }
 

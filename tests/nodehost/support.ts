@@ -208,6 +208,8 @@ export interface Manners {
   before?(method: string, machine: Journal): MaybePromise<void>;
   /** Replaces what a method returns. */
   result?(method: string, value: unknown, machine: Journal): unknown;
+  /** Why a result is a refusal; without it the machine does not say. */
+  refusal?(result: Result): string | undefined;
   /** Files to add to each snapshot. */
   addFiles?(files: ISnapshotFileCollection): void;
   /** Bytes of filling in each snapshot, so that it does not fit into a stream's queue. */
@@ -222,10 +224,12 @@ export class Journal {
   readonly manners: Manners;
   readonly ids: readonly [bigint, bigint];
   closed = false;
+  refusal?: (result: Result) => string | undefined;
 
   constructor(manners: Manners, clusterID: bigint, nodeID: bigint) {
     this.manners = manners;
     this.ids = [clusterID, nodeID];
+    if (manners.refusal !== undefined) this.refusal = manners.refusal;
   }
 
   /** Notes a call, and lets the test have its way with it. */

@@ -3,6 +3,7 @@ import { MemoryFileStore } from "../../src/snapshot/memory_file_store.ts";
 import type {
   Entry,
   ISnapshotFileCollection,
+  Result,
   SnapshotFile,
 } from "../../src/statemachine/mod.ts";
 import {
@@ -157,4 +158,17 @@ class Locked extends ConcurrentNotes {
 
 Deno.test("C3 checkConcurrentStateMachine() waits for a machine that holds updates back while it is saved", async () => {
   await checkConcurrentStateMachine({ ...common, create: () => new Locked() });
+});
+
+Deno.test("R15 checkStateMachine() passes a machine that says which results are refusals", async () => {
+  await checkStateMachine({
+    ...common,
+    create: () =>
+      Object.assign(new RegularNotes(), {
+        refusal: ({ value, data }: Result): string | undefined =>
+          data === undefined && value === 0n
+            ? "There is nothing to remove"
+            : undefined,
+      }),
+  });
 });

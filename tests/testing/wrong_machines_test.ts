@@ -1457,3 +1457,67 @@ onDisk(
     }
   },
 );
+
+// ------------------------------------------------------------------ refusals
+
+regular(
+  "R15",
+  "calls a result a refusal by what its state is",
+  class extends RegularNotes {
+    refusal(): string | undefined {
+      return this.notes.size > 0 ? "There are notes" : undefined;
+    }
+  },
+  { length: 1 },
+);
+
+regular(
+  "R15",
+  "gives another reason for the same result the next time",
+  class extends RegularNotes {
+    #asked = 0;
+    refusal(): string {
+      return `Asked ${++this.#asked} times`;
+    }
+  },
+);
+
+regular(
+  "R15",
+  "changes its state when it is asked why a result is a refusal",
+  class extends RegularNotes {
+    refusal(): undefined {
+      this.notes.set("asked", "yes");
+    }
+  },
+);
+
+regular(
+  "R15",
+  "writes into the result it is asked about",
+  class extends RegularNotes {
+    refusal(result: Result): undefined {
+      result.value = 0n;
+    }
+  },
+);
+
+regular(
+  "R15",
+  "says that a result is a refusal and not why",
+  class extends RegularNotes {
+    refusal(): string {
+      return true as unknown as string;
+    }
+  },
+);
+
+regular(
+  "R15",
+  "throws when it is asked why a result is a refusal",
+  class extends RegularNotes {
+    refusal(): string {
+      throw new Error("No");
+    }
+  },
+);

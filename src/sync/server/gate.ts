@@ -12,6 +12,7 @@ import {
   REFUSAL_BYTES_MAX,
   SESSION_OWNER_BYTES_MAX,
 } from "../../limits.ts";
+import { clipText } from "../../bytes.ts";
 import type { Refusal } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { packRecords, recordAt, RecordKind } from "../../log/records.ts";
@@ -65,12 +66,7 @@ export async function ownerOf(id: string): Promise<Uint8Array> {
 
 /** A reason that fits into a record and into a message. */
 export function clipReason(reason: string): string {
-  const bytes = new TextEncoder().encode(reason);
-  if (bytes.length <= REFUSAL_BYTES_MAX) return reason;
-  let end = REFUSAL_BYTES_MAX;
-  // Not in the middle of a character.
-  while ((bytes[end]! & 0xc0) === 0x80) end--;
-  return new TextDecoder().decode(bytes.subarray(0, end));
+  return clipText(reason, REFUSAL_BYTES_MAX);
 }
 
 const shapes = new RecordCursor();
