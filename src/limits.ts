@@ -211,6 +211,9 @@ export const SYNC_TEXT_BYTES_MAX: number = 1024;
 /** The token by which a client says who it is, in bytes. */
 export const SYNC_TOKEN_BYTES_MAX: number = 16 * 1024;
 
+/** The longest id of a principal, in UTF-16 code units: it has to fit into the welcome, as any text has. */
+export const SYNC_PRINCIPAL_ID_LENGTH_MAX: number = SYNC_TEXT_BYTES_MAX;
+
 /** Data frames an end takes before it grants more, in bytes; one frame more may pass it. */
 export const SYNC_CREDIT_BYTES: number = 4 * 1024 * 1024;
 

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { messageOf } from "../describe.ts";
 import { SampanError } from "../statemachine/errors.ts";
 
 /** A frame is no message, or one that may not come now: the other end is broken, hostile, or speaks another protocol. */
@@ -75,19 +76,19 @@ export class ErrRemote extends SampanError {
 }
 
 /**
- * What the program that serves was asked (`authenticate`, `authorize` or
- * `validate`) has thrown, or was not answered in time: the cause. Clients only
- * hear that it is to be tried again; this is in the server's log.
+ * Fault of a hook of the program that serves (`authenticate`, `authorize`,
+ * `validate` or `fetch`): it threw, gave an answer of the wrong kind, or none in
+ * time. `cause` says which. Clients only hear that it is to be tried again; this
+ * error is in the server's log.
  */
 export class ErrHookFailed extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrHookFailed";
-  /** Which of them. */
+  /** Name of the hook. */
   readonly hook: string;
   /** An error for `hook`, which has failed with `cause`. */
   constructor(hook: string, cause: unknown) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    super(`${hook} failed: ${why}`, { cause });
+    super(`${hook} failed: ${messageOf(cause)}`, { cause });
     this.hook = hook;
   }
 }

@@ -1,59 +1,15 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { kv, KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
-import {
-  RemoteLogDB,
-  serve,
-  type ServeOptions,
-  type Server,
-} from "../../src/sync/mod.ts";
+import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
+import { RemoteLogDB, serve, type ServeOptions } from "../../src/sync/mod.ts";
 import { socketTransport } from "../../src/sync/transport.ts";
-import type { ServerLogRecord } from "../../src/sync/server/options.ts";
 import { makeCertificate } from "./certificate.ts";
+import { run, type Running } from "./running_server.ts";
 import {
   packRecords,
   proposal,
   RawClient,
   realTime,
 } from "./server_support.ts";
-
-interface Running {
-  host: NodeHost;
-  server: Server;
-  log: ServerLogRecord[];
-  connect(headers?: Record<string, string>, server?: Server): RawClient;
-  stop(): Promise<void>;
-}
-
-/** What Deno takes in place of the protocols, and the types of a browser do not know. */
-function withHeaders(headers: Record<string, string>): string[] {
-  return { headers } as unknown as string[];
-}
-
-async function run(options: ServeOptions = {}): Promise<Running> {
-  const logDB = new MemoryLogDB();
-  const host = new NodeHost({ logDB });
-  await host.startCluster(() => new KVStateMachine(), {
-    clusterID: 1n,
-    nodeID: 1n,
-  });
-  const log: ServerLogRecord[] = [];
-  const server = serve(host, { log: (record) => log.push(record), ...options });
-  return {
-    host,
-    server,
-    log,
-    connect: (headers = {}, { url } = server) =>
-      new RawClient(
-        socketTransport(new WebSocket(url, withHeaders(headers))),
-        realTime,
-      ),
-    stop: async () => {
-      await server.shutdown();
-      await host.stop();
-      await logDB.close();
-    },
-  };
-}
 
 Deno.test("H5 serve() serves a cluster over real sockets, and says where", async () => {
   const r = await run();

@@ -1653,28 +1653,6 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 authorize() that gives nothing allows nothing",
-  checked(async () => {
-    let may: boolean | undefined;
-    const w = await world({ authorize: () => may as boolean });
-    const client = w.connect();
-    await client.hello();
-    const open = { channel: 1, clusterID: 1n, nodeID: 9n };
-    client.send({ type: "open", ...open });
-    assertEquals((await client.next("refused")).code, 4403);
-    may = true;
-    await client.open();
-    may = undefined;
-    client.append(1, packRecords(proposal(kv.put("a", "b"))));
-    assertEquals((await client.next("appended")).refused, [0]);
-    const request = new Request("http://sync.test/clusters/1/snapshot");
-    const response = await w.env.until(handle(w.core, request, PAGES)!);
-    assertEquals(response.status, 403);
-    await w.stop();
-  }),
-);
-
-Deno.test(
   "U26 readers that do not read have a bounded share of all that is buffered, however many they are",
   checked(async () => {
     const clients = 100;

@@ -254,9 +254,9 @@ export class Channel implements HubUser {
 
   /** Gives the log what the gate has let through. */
   #commit(work: Work, { parts, refusals, refused }: Verdict): void {
-    const { who: { principal }, counts } = this.#peer;
+    const { who: { signal }, counts } = this.#peer;
     // It may have waited for the verdict for long.
-    if (principal.signal?.aborted) {
+    if (signal?.aborted) {
       throw new ErrUnauthenticated("Token is not good any more");
     }
     counts.refused += refused;

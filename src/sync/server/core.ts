@@ -10,26 +10,23 @@ import type { Env } from "../../env.ts";
 import { SYNC_CREDIT_TOTAL_BYTES, SYNC_TICK_MS } from "../../limits.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import { abortable, onAbort } from "../../nodehost/waiting.ts";
+import { isPromise } from "../../promises.ts";
 import { ErrUnauthenticated } from "../errors.ts";
 import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 import { CloseCode, type Transport } from "../transport.ts";
 import { Hub } from "./hub.ts";
 import {
   type CoreOptions,
-  type Principal,
   SERVER_LIMITS,
   type ServerLimits,
   type ServerLogRecord,
 } from "./options.ts";
 import type { Upgrade } from "./greeting.ts";
 import { Origins } from "./origins.ts";
-import { Hooks } from "./hooks.ts";
+import { Hooks, type Identity } from "./hooks.ts";
 import { Peer } from "./peer.ts";
 import { Telemetry } from "./telemetry.ts";
 import { Pace, Rate, Turns } from "./throttle.ts";
-
-/** Who everybody is where nobody is asked. */
-const ANYBODY: Principal = { id: "anybody" };
 
 /** Serves the clusters of a host on connections that are brought to it. */
 export class Core {
@@ -104,12 +101,13 @@ export class Core {
     return Math.max(1, Math.min(this.limits.creditBytes, share));
   }
 
-  /** Says what happened. */
+  /** Logs a record. A listener that fails, now or later, changes nothing. */
   log(record: ServerLogRecord): void {
     try {
-      this.options.log?.(record);
+      const logged: unknown = this.options.log?.(record);
+      if (isPromise(logged)) Promise.resolve(logged).catch(() => {});
     } catch {
-      // Whoever listens must not change what happens.
+      // There is no other place to report it.
     }
   }
 
@@ -144,23 +142,26 @@ export class Core {
   }
 
   /**
-   * Who sends a request.
+   * The principal that sends a request.
    *
-   * @throws ErrUnauthenticated if nobody knows
-   * @throws ErrHookFailed if it cannot be told now
+   * @throws ErrUnauthenticated if there is none
+   * @throws ErrHookFailed if `authenticate` cannot tell now
    */
-  async identify(request: Request): Promise<Principal> {
-    const principal = await this.hooks.authenticate(request, ANYBODY);
-    if (principal === undefined || principal.signal?.aborted) {
+  async identify(request: Request): Promise<Identity> {
+    const identity = await this.hooks.authenticate(request);
+    if (identity === undefined || identity.signal?.aborted) {
       throw new ErrUnauthenticated("Token is not, or not any more, good");
     }
-    // Nobody's sessions are those of the host itself.
-    if (principal.id === "") throw new TypeError("Principal has no id");
-    return principal;
+    return identity;
   }
 
   /** Counts a connection of a principal; returns what ends that, undefined if there are too many. */
-  admit(peer: Peer, { id, signal }: Principal): (() => void) | undefined {
+  admit(
+    peer: Peer,
+    { id, signal, isAnonymous }: Identity,
+  ): (() => void) | undefined {
+    // All who connect without a name are one principal: no limit of one is theirs.
+    if (isAnonymous) return () => {};
     const count = this.#principals.get(id) ?? 0;
     const { principalConnections } = this.limits;
     if (count >= principalConnections) {
@@ -183,23 +184,22 @@ export class Core {
     };
   }
 
-  /** What a principal may send on all its connections together; one connection, where nobody is authenticated. */
-  rateOf(principal: Principal): Rate {
+  /** Commands that a principal may send on all its connections together; on each one, where no principal is authenticated. */
+  rateOf({ id, isAnonymous }: Identity): Rate {
     const make = (): Rate => new Rate(this.env, this.limits.commandsPerSecond);
-    if (principal === ANYBODY) return make();
-    let rate = this.#rates.get(principal.id);
-    if (rate === undefined) this.#rates.set(principal.id, rate = make());
+    if (isAnonymous) return make();
+    let rate = this.#rates.get(id);
+    if (rate === undefined) this.#rates.set(id, rate = make());
     return rate;
   }
 
   /** Counts a snapshot that is sent to a principal, or taken from it; returns what ends that, undefined if there are too many. */
-  transfer(principal: Principal): (() => void) | undefined {
-    const { id } = principal;
+  transfer({ id, isAnonymous }: Identity): (() => void) | undefined {
     const count = this.#transferring.get(id) ?? 0;
     const { transfers, principalTransfers } = this.limits;
     if (this.#transfers >= transfers) return undefined;
-    // Nobody takes the places of all others. Who anybody is, nobody knows.
-    if (count >= principalTransfers && principal !== ANYBODY) return undefined;
+    // No principal takes the places of all others.
+    if (count >= principalTransfers && !isAnonymous) return undefined;
     this.#transfers++;
     this.#transferring.set(id, count + 1);
     let isOver = false;
@@ -269,7 +269,7 @@ export class Core {
           this.#drop(clusterID, opening, hub);
         } else if (isIdle) this.#idle.add(hub);
         else this.#idle.delete(hub);
-      }, () => {});
+      }).catch(() => {});
     }
     if (this.#peers.size + this.#hubs.size + this.#rates.size > 0) {
       this.#tickLater();

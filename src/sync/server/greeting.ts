@@ -13,13 +13,11 @@ import type { Hello, Versions } from "../messages.ts";
 import { CloseCode } from "../transport.ts";
 import type { Core } from "./core.ts";
 import { ownerOf } from "./gate.ts";
-import type { Principal } from "./options.ts";
+import type { Identity } from "./hooks.ts";
 
-/** Who is at the other end. */
-export interface Who {
-  /** As the server knows them. */
-  readonly principal: Principal;
-  /** As the log has them. */
+/** The principal at the other end of a connection. */
+export interface Who extends Identity {
+  /** The principal as the log has it. */
   readonly owner: Uint8Array;
 }
 
@@ -80,8 +78,8 @@ export async function identify(
   token: string | undefined,
 ): Promise<Who> {
   try {
-    const principal = await core.identify(requestOf(upgrade, token));
-    return { principal, owner: await ownerOf(principal.id) };
+    const identity = await core.identify(requestOf(upgrade, token));
+    return { ...identity, owner: await ownerOf(identity.id) };
   } catch (cause) {
     if (cause instanceof ErrUnauthenticated) {
       throw new Violation(CloseCode.Unauthenticated, cause.message);

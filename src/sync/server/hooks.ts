@@ -1,19 +1,41 @@
 /**
- * What the program that serves is asked: who somebody is, what they may do, and
- * whether a command is good. What it throws, or never answers, is its own fault,
- * and nobody's whose command it was asked about.
+ * The hooks of the program that serves: `authenticate`, `authorize` and
+ * `validate`. Each answer is checked when it comes in. A wrong answer, a throw, a
+ * rejection or no answer in time is a fault of the hook, and never of the client
+ * that it was asked about.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
+import { describe, isWellFormed } from "../../describe.ts";
 import type { Env } from "../../env.ts";
+import { SYNC_PRINCIPAL_ID_LENGTH_MAX } from "../../limits.ts";
 import { onAbort } from "../../nodehost/waiting.ts";
-import { chain, isPromise, settleable } from "../../promises.ts";
+import { isPromise, settleable } from "../../promises.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
 import type { Action, CoreOptions, Principal } from "./options.ts";
+
+/** A principal as the server goes by it: what is read from the hook's object is read once. */
+export interface Identity {
+  /** The object that `authenticate` gave, for the other hooks. */
+  readonly principal: Principal;
+  /** Its id. */
+  readonly id: string;
+  /** Aborts once the principal is no longer valid. */
+  readonly signal: AbortSignal | undefined;
+  /** True if there is no `authenticate`: all clients are this one principal, so no limit of a principal applies to it. */
+  readonly isAnonymous: boolean;
+}
+
+const ANONYMOUS: Identity = {
+  principal: { id: "anybody" },
+  id: "anybody",
+  signal: undefined,
+  isAnonymous: true,
+};
 
 /** The hooks of one server, each bounded in time. */
 export class Hooks {
@@ -23,7 +45,7 @@ export class Hooks {
   readonly #failed: () => void;
   readonly #over = new AbortController();
 
-  /** The hooks that are in `options`, each with `ms` milliseconds to answer; `failed` is told of each time that one did not. */
+  /** The hooks that are in `options`, each with `ms` milliseconds to answer; `failed` is called at each fault of one. */
   constructor(
     options: CoreOptions,
     env: Env,
@@ -37,26 +59,26 @@ export class Hooks {
   }
 
   /**
-   * Whom `authenticate` finds; it may refuse by an error, too.
+   * The principal that `authenticate` finds, undefined if it finds none; it may
+   * refuse by an error, too.
    *
-   * @throws ErrHookFailed if it threw anything else, or did not answer in time
+   * @throws ErrHookFailed if it threw anything else, gave no principal, or did not answer in time
    */
-  async authenticate(
-    request: Request,
-    anybody: Principal,
-  ): Promise<Principal | undefined> {
+  async authenticate(request: Request): Promise<Identity | undefined> {
     const { authenticate } = this.#options;
-    if (authenticate === undefined) return anybody;
-    // Null is what others than TypeScript's programs may say for nobody.
-    return await this.#ask("authenticate", () => authenticate(request)) ??
-      undefined;
+    if (authenticate === undefined) return ANONYMOUS;
+    return await this.#ask(
+      "authenticate",
+      () => authenticate(request),
+      identityOf,
+    );
   }
 
   /**
-   * Whether somebody may do something, as `authorize` says; without it, all but
-   * to upload.
+   * True if a principal may do something, as `authorize` says; without it,
+   * everything but to upload.
    *
-   * @throws ErrHookFailed if it threw, or did not answer in time
+   * @throws ErrHookFailed if it threw, answered anything but true or false, or did not answer in time
    */
   authorize(
     principal: Principal,
@@ -68,13 +90,14 @@ export class Hooks {
     return this.#ask(
       "authorize",
       () => authorize(principal, clusterID, action),
+      permissionOf,
     );
   }
 
   /**
-   * Why `validate` refuses a command, if it does.
+   * Reason for which `validate` refuses a command, if it does.
    *
-   * @throws ErrHookFailed if it threw, or did not answer in time
+   * @throws ErrHookFailed if it threw, answered anything but a text or undefined, or did not answer in time
    */
   validate(
     principal: Principal,
@@ -83,21 +106,43 @@ export class Hooks {
   ): MaybePromise<string | undefined> {
     const { validate } = this.#options;
     if (validate === undefined) return undefined;
-    return this.#ask("validate", () => {
-      const reason = validate(principal, cmd, clusterID);
-      return chain(settleable(reason), checked);
-    });
+    return this.#ask(
+      "validate",
+      () => validate(principal, cmd, clusterID),
+      reasonOf,
+    );
   }
 
-  #ask<T>(name: string, hook: () => MaybePromise<T>): MaybePromise<T> {
-    let answer: MaybePromise<T>;
+  /**
+   * What `fetch` answers to a request that is not the server's own. Not bounded
+   * in time: only its own request waits for it.
+   *
+   * @throws ErrHookFailed if it threw, or gave no response
+   */
+  async fetch(
+    request: Request,
+    fetch: (request: Request) => MaybePromise<Response>,
+  ): Promise<Response> {
     try {
-      answer = hook();
+      return responseOf(await fetch(request));
+    } catch (error) {
+      throw this.#judge("fetch", error);
+    }
+  }
+
+  #ask<T>(
+    name: string,
+    hook: () => unknown,
+    check: (answer: unknown) => T,
+  ): MaybePromise<T> {
+    let answer: unknown;
+    try {
+      answer = settleable(hook());
+      if (!isPromise(answer)) return check(answer);
     } catch (error) {
       throw this.#judge(name, error);
     }
-    const given = settleable(answer);
-    return isPromise(given) ? this.#bounded(name, given) : given;
+    return this.#bounded(name, answer.then(check));
   }
 
   #bounded<T>(name: string, answer: Promise<T>): Promise<T> {
@@ -109,7 +154,7 @@ export class Hooks {
         ignore();
       };
       const fail = (error: unknown): void => {
-        // What it says too late, nobody hears.
+        // An answer that is too late has no effect.
         if (isOver) return;
         end();
         reject(this.#judge(name, error));
@@ -136,15 +181,89 @@ export class Hooks {
     return new ErrHookFailed(name, error);
   }
 
-  /** Nobody waits for an answer any more. */
+  /** Fails every hook that has not answered: the server has stopped. */
   end(): void {
     this.#over.abort(new Error("Server has stopped"));
   }
 }
 
-/** What a refusal is for good depends on must not be a mistake. */
-function checked(reason: unknown): string | undefined {
-  if (reason === undefined || reason === null) return undefined;
-  if (typeof reason === "string") return reason;
-  throw new TypeError(`Reason is no text but ${typeof reason}`);
+const PRINCIPAL_FORM =
+  'answer with { id: "…" }, or with undefined, null or false for a request that is not authenticated';
+
+/** The principal in an answer of `authenticate`. */
+function identityOf(answer: unknown): Identity | undefined {
+  // False comes from `ok && { id }`.
+  if (answer === undefined || answer === null || answer === false) {
+    return undefined;
+  }
+  if (typeof answer !== "object") {
+    throw new TypeError(
+      `Answer is ${describe(answer)}, not a principal; ${PRINCIPAL_FORM}`,
+    );
+  }
+  const principal = answer as Principal;
+  const id: unknown = principal.id;
+  if (typeof id !== "string" || id === "") {
+    throw new TypeError(
+      `Id of the principal is ${
+        describe(id)
+      }, not a string of at least one character; ${PRINCIPAL_FORM}`,
+    );
+  }
+  if (id.length > SYNC_PRINCIPAL_ID_LENGTH_MAX) {
+    throw new TypeError(
+      `Id of the principal has ${id.length} characters, over the limit of ${SYNC_PRINCIPAL_ID_LENGTH_MAX}`,
+    );
+  }
+  if (!isWellFormed(id)) {
+    throw new TypeError(
+      `Id of the principal, ${
+        describe(id)
+      }, has a lone surrogate: it could not be told from other such ids`,
+    );
+  }
+  const signal: unknown = principal.signal ?? undefined;
+  if (signal !== undefined && !isAbortSignal(signal)) {
+    throw new TypeError(
+      `Signal of the principal is ${describe(signal)}, not an AbortSignal`,
+    );
+  }
+  return { principal, id, signal, isAnonymous: false };
+}
+
+/** True if a value can be used as an AbortSignal, also one of another realm. */
+export function isAbortSignal(value: unknown): value is AbortSignal {
+  return typeof value === "object" && value !== null &&
+    typeof (value as AbortSignal).aborted === "boolean" &&
+    typeof (value as AbortSignal).addEventListener === "function";
+}
+
+/** Only true is a permission: a truthy reason for a refusal must not become one. */
+function permissionOf(answer: unknown): boolean {
+  if (typeof answer === "boolean") return answer;
+  throw new TypeError(
+    `Answer is ${describe(answer)}; answer with true or false`,
+  );
+}
+
+/** Reason for a refusal, in an answer of `validate`. */
+function reasonOf(answer: unknown): string | undefined {
+  if (answer === undefined || answer === null) return undefined;
+  if (typeof answer === "string") return answer;
+  throw new TypeError(
+    `Answer is ${
+      describe(answer)
+    }; answer with the reason as a string, or with undefined for a command that is allowed`,
+  );
+}
+
+function responseOf(answer: unknown): Response {
+  if (answer instanceof Response && !answer.bodyUsed) return answer;
+  throw new TypeError(
+    answer instanceof Response
+      ? "Body of the response was read already; answer with a new Response, or with a clone()"
+      : `Answer is ${
+        describe(answer)
+      }; answer with a Response, with status 404 for what is not there`,
+  );
 }

@@ -18,7 +18,8 @@ import { SampanError } from "../../statemachine/errors.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
 import type { Core } from "./core.ts";
 import type { HubUser } from "./hub.ts";
-import type { Action, Principal } from "./options.ts";
+import type { Identity } from "./hooks.ts";
+import type { Action } from "./options.ts";
 import type { Pages } from "./pages.ts";
 import { ReadRight } from "./right.ts";
 import { type Offer, offerSnapshot } from "./snapshots.ts";
@@ -120,20 +121,21 @@ async function identify(
   request: Request,
   clusterID: bigint,
   action: Action,
-): Promise<Principal> {
+): Promise<Identity> {
   // The body is not theirs to read.
   const { url, headers } = request;
-  const principal = await core.identify(new Request(url, { headers }));
+  const identity = await core.identify(new Request(url, { headers }));
+  const { principal } = identity;
   if (!await core.hooks.authorize(principal, clusterID, action)) {
     throw new Refused(403, `You may not ${action} cluster ${clusterID}`);
   }
-  return principal;
+  return identity;
 }
 
 /** Does what counts as a transfer, if there may be one more. */
-function take(core: Core, principal: Principal): () => void {
+function take(core: Core, identity: Identity): () => void {
   if (core.isStopping) throw new Refused(503, "Server stops; come again");
-  const free = core.transfer(principal);
+  const free = core.transfer(identity);
   if (free === undefined) {
     throw new Refused(503, "Too many snapshots are under way; come again");
   }
@@ -142,10 +144,10 @@ function take(core: Core, principal: Principal): () => void {
 
 async function download(
   core: Core,
-  principal: Principal,
+  identity: Identity,
   clusterID: bigint,
 ): Promise<Response> {
-  const free = take(core, principal);
+  const free = take(core, identity);
   try {
     const hub = await core.hub(clusterID);
     if (hub === undefined) {
@@ -159,7 +161,7 @@ async function download(
     };
     try {
       const offer = await offerSnapshot(core.host, hub, 0);
-      const right = new ReadRight(core, () => principal, clusterID);
+      const right = new ReadRight(core, () => identity, clusterID);
       return new Response(watched(core, offer, right, end), {
         headers: headersOf(offer, clusterID),
       });
@@ -245,13 +247,13 @@ function watched(
 
 async function upload(
   core: Core,
-  principal: Principal,
+  identity: Identity,
   request: Request,
   clusterID: bigint,
 ): Promise<Response> {
   const { body } = request;
   if (body === null) throw new Refused(400, "There is no snapshot");
-  const free = take(core, principal);
+  const free = take(core, identity);
   const work = core.telemetry.begin("upload");
   try {
     const { uploadBytes } = core.limits;

@@ -29,11 +29,14 @@ import {
 import type { MaybePromise } from "../../statemachine/types.ts";
 import type { Versions } from "../messages.ts";
 
-/** Whoever is at the other end, as the server knows them. */
+/** The authenticated identity of a client. */
 export interface Principal {
-  /** Names them for good: the sessions they open are theirs alone (H14). */
+  /**
+   * Permanent id: sessions opened under it belong to it alone. A string of 1 to
+   * 1,024 characters, without lone surrogates.
+   */
   readonly id: string;
-  /** Aborts once they are not to be known any more: their connections are closed, and a new token is needed (U34). */
+  /** Aborts once the principal is no longer valid: its connections are closed, and the client needs a new token. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -127,22 +130,28 @@ export interface CoreOptions {
   /** Bounds other than the default ones. */
   readonly limits?: Partial<ServerLimits> | undefined;
   /**
-   * Who sends a request; undefined for somebody nobody knows. A WebSocket's
-   * request is that of its upgrade, with the token of the client as
-   * `Authorization: Bearer …`. Without it, everybody is one and the same. Where
-   * it throws, or takes longer than `hookMs`, the client comes again, and keeps
-   * its token.
+   * Principal that sends a request; undefined, null or false for a request that
+   * is not authenticated. For a WebSocket, the request is that of its upgrade,
+   * with the token of the client as `Authorization: Bearer …`. Without this hook,
+   * all clients are one anonymous principal, to which no limit of a principal
+   * applies. If the hook throws, answers anything else, or takes longer than
+   * `hookMs`, this request is refused (503, or the connection is closed), the
+   * fault is logged, and the client retries with the same token.
    */
   readonly authenticate?:
-    | ((request: Request) => MaybePromise<Principal | undefined>)
+    | ((
+      request: Request,
+    ) => MaybePromise<Principal | undefined | null | false>)
     | undefined;
   /**
-   * Decides what a principal may do; without it everybody may read and write, and
-   * nobody upload. Asked about writing with each append, and about reading when a
-   * cluster is opened, with each read and snapshot, and every two seconds while
-   * data is sent: three seconds after it has stopped saying yes nothing more is
-   * sent, and the cluster is closed on that connection. Where it throws, or takes
-   * longer than `hookMs`, the client tries again, as with `validate`.
+   * True if a principal may do something; without it, every principal may read
+   * and write, and none may upload. Asked about writing with each append, and
+   * about reading when a cluster is opened, with each read and snapshot, and every
+   * two seconds while data is sent: three seconds after the last `true` nothing
+   * more is sent, and the cluster is closed on that connection. Only `true`
+   * permits. If the hook throws, answers anything but true or false, or takes
+   * longer than `hookMs`, nothing is permitted, the fault is logged, and the client
+   * retries, as with `validate`.
    */
   readonly authorize?:
     | ((
@@ -166,7 +175,7 @@ export interface CoreOptions {
       clusterID: bigint,
     ) => MaybePromise<string | undefined>)
     | undefined;
-  /** Is told what happens. What it throws is ignored. */
+  /** Called with each log record. If it throws, or its promise rejects, that is ignored. */
   readonly log?: ((record: ServerLogRecord) => void) | undefined;
   /** The versions of the protocol to speak; by default all that are known. */
   readonly versions?: Versions | undefined;

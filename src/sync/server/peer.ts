@@ -13,7 +13,6 @@ import {
   SYNC_EXPLAINS_MAX,
   SYNC_FRAME_BYTES_MAX,
   SYNC_LOG_RECORDS_MAX,
-  SYNC_TEXT_BYTES_MAX,
 } from "../../limits.ts";
 import { ErrClusterClosed } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
@@ -147,7 +146,7 @@ export class Peer implements TransportListener {
   ): void {
     // Whoever asks for nonsense is not to fill the disk with it.
     if (++this.#logged > SYNC_LOG_RECORDS_MAX) return;
-    const who = this.#who && { principal: this.#who.principal.id };
+    const who = this.#who && { principal: this.#who.id };
     this.core.log({ level, event, connection: this.number, ...who, ...more });
   }
 
@@ -222,25 +221,25 @@ export class Peer implements TransportListener {
   #take(message: Message, frameBytes: number): void {
     switch (message.type) {
       case "hello":
-        return void this.#greet(message);
+        return this.#watch(this.#greet(message));
       case "open":
-        return void this.#open(message);
+        return this.#watch(this.#open(message));
       case "close":
         return this.#closeChannel(message.channel);
       case "read":
-        return void this.#read(message);
+        return this.#watch(this.#read(message));
       case "stop":
         return this.#stop(message.stream);
       case "append":
         return this.#append(message, frameBytes);
       case "readIndex":
-        return void this.#readIndex(message);
+        return this.#watch(this.#readIndex(message));
       case "checkpoint":
         return this.#channels.get(message.channel)?.checkpoint(message);
       case "explain":
-        return void this.#explain(message);
+        return this.#watch(this.#explain(message));
       case "fetch":
-        return void this.#fetch(message);
+        return this.#watch(this.#fetch(message));
       case "credit":
         return this.sender.grant(message.bytes);
       case "ping":
@@ -254,34 +253,34 @@ export class Peer implements TransportListener {
     }
   }
 
+  /** Ends the connection if the handler of a message fails: none of their promises is left alone (H21). */
+  #watch(handled: Promise<void>): void {
+    handled.catch((error) => this.#violated(error));
+  }
+
   async #greet(hello: Hello): Promise<void> {
     const { core } = this;
-    let version: number;
-    try {
-      version = agree(core.versions, hello);
-      const who = await identify(core, this.#upgrade, hello.token);
-      if (this.#state !== "greeting") return;
-      const forget = core.admit(this, who.principal);
-      // The principal may have ended meanwhile, and the connection with it.
-      if (forget === undefined || this.#isClosed) return forget?.();
-      this.#forget = forget;
-      this.#who = who;
-      this.#throttle.rate = core.rateOf(who.principal);
-    } catch (error) {
-      const { cause } = error as Error;
-      if (cause) this.log("error", "authenticate failed", { error: cause });
-      return this.#violated(error);
-    }
-    this.#state = "open";
+    const version = agree(core.versions, hello);
+    const who = await identify(core, this.#upgrade, hello.token);
+    if (this.#state !== "greeting") return;
+    const forget = core.admit(this, who);
+    // The principal may have ended by now, and the connection with it.
+    if (forget === undefined || this.#isClosed) return forget?.();
+    this.#forget = forget;
+    this.#who = who;
+    this.#throttle.rate = core.rateOf(who);
     this.send({
       type: "welcome",
       version,
-      principal: this.who.principal.id.slice(0, SYNC_TEXT_BYTES_MAX),
+      principal: who.id,
       credit: this.#throttle.granted,
       frameBytesMax: SYNC_FRAME_BYTES_MAX,
       commandBytesMax: core.limits.commandBytes,
       heartbeatMs: core.limits.heartbeatMs,
     });
+    if (this.#isClosed) return;
+    // Not before the welcome: what comes earlier is out of turn.
+    this.#state = "open";
     this.sender.grant(hello.credit);
     this.log("info", "connected");
   }
@@ -311,7 +310,7 @@ export class Peer implements TransportListener {
     try {
       const right = new ReadRight(
         this.core,
-        () => this.who.principal,
+        () => this.who,
         clusterID,
       );
       const may = await right.ask();
@@ -489,6 +488,13 @@ export class Peer implements TransportListener {
   /** Ends the connection for what went wrong with a message. */
   #violated(error: unknown): void {
     if (error instanceof Violation) {
+      const { cause } = error;
+      if (cause !== undefined) {
+        const event = cause instanceof ErrHookFailed
+          ? `${cause.hook} failed`
+          : "greeting failed";
+        this.log("error", event, { error: cause });
+      }
       return this.close(error.code, error.message);
     }
     if (error instanceof ErrProtocol) {
@@ -533,7 +539,7 @@ export class Peer implements TransportListener {
       return this.#sayEnd(stream, CANNOT_TELL);
     }
     const isFull = this.transfers >= this.core.limits.connectionTransfers;
-    const free = isFull ? undefined : this.core.transfer(this.who.principal);
+    const free = isFull ? undefined : this.core.transfer(this.who);
     if (free === undefined) {
       return this.#sayEnd(stream, "Too many snapshots are sent already");
     }
@@ -650,6 +656,14 @@ export class Peer implements TransportListener {
 
   /** Time has passed. */
   tick(now: number): void {
+    try {
+      this.#look(now);
+    } catch (error) {
+      this.#violated(error);
+    }
+  }
+
+  #look(now: number): void {
     const { heartbeatMs, helloMs, slowMs } = this.core.limits;
     this.#logged = 0;
     // Once it has said so, it is the server that takes its time.

@@ -11,7 +11,7 @@ import { SYNC_RIGHT_ASK_MS, SYNC_RIGHT_MS_MAX } from "../../limits.ts";
 import { chain, isPromise } from "../../promises.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import type { Core } from "./core.ts";
-import type { Principal } from "./options.ts";
+import type { Identity } from "./hooks.ts";
 
 /** What a {@linkcode ReadRight} tells its user. */
 export interface ReadRightListener {
@@ -26,7 +26,7 @@ export interface ReadRightListener {
 /** Permission to read a cluster. Data is sent only while the last yes of `authorize` is recent. */
 export class ReadRight {
   readonly #core: Core;
-  readonly #principal: () => Principal;
+  readonly #identity: () => Identity;
   readonly #clusterID: bigint;
   readonly #isChecked: boolean;
   /** When `authorize` was asked that said yes last. */
@@ -37,9 +37,9 @@ export class ReadRight {
   listener: ReadRightListener | undefined;
 
   /** Permission that is not known yet. */
-  constructor(core: Core, principal: () => Principal, clusterID: bigint) {
+  constructor(core: Core, identity: () => Identity, clusterID: bigint) {
     this.#core = core;
-    this.#principal = principal;
+    this.#identity = identity;
     this.#clusterID = clusterID;
     this.#isChecked = core.options.authorize !== undefined;
   }
@@ -52,8 +52,8 @@ export class ReadRight {
   ask(): MaybePromise<boolean> {
     if (!this.#isChecked) return true;
     const { hooks, env } = this.#core;
-    const principal = this.#principal();
-    if (principal.signal?.aborted) return false;
+    const { principal, signal } = this.#identity();
+    if (signal?.aborted) return false;
     const from = env.now();
     const may = hooks.authorize(principal, this.#clusterID, "read");
     return chain(may, (may) => {

@@ -7,8 +7,9 @@
  */
 
 import type { NodeHost } from "../../nodehost/node_host.ts";
-import { onAbort } from "../../nodehost/waiting.ts";
+import { abortable, onAbort } from "../../nodehost/waiting.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
+import { ErrHookFailed } from "../errors.ts";
 import { CloseCode, SERVER_HEADER, socketTransport } from "../transport.ts";
 import { Core } from "./core.ts";
 import { handle } from "./http.ts";
@@ -47,7 +48,7 @@ export interface ServeOptions extends CoreOptions {
    * name gets there once that name leads to 127.0.0.1.
    */
   readonly origins?: readonly string[] | undefined;
-  /** Answers what is not asked of the server itself, say with the pages of the app. */
+  /** Called with each request that is not the server's own, to answer with the pages of the application, say. If it throws, or answers anything but a `Response`, the client gets 500 and the fault is logged. */
   readonly fetch?: ((request: Request) => MaybePromise<Response>) | undefined;
   /** Shuts the server down. */
   readonly signal?: AbortSignal | undefined;
@@ -108,24 +109,19 @@ export interface Server extends AsyncDisposable {
 export function serve(host: NodeHost, options: ServeOptions = {}): Server {
   const { hostname = "127.0.0.1", cert } = options;
   const core = new Core(host, options);
-  const over = new AbortController();
-  let listener: Deno.HttpServer<Deno.NetAddr>;
+  let listener: Listener;
   try {
-    listener = listen(core, options, over.signal);
+    listener = new Listener(core, options);
   } catch (error) {
     core.telemetry.close();
     throw error;
   }
-  const { finished, shutdown } = stopping(core, options, async () => {
-    // It waits for requests under way, but not for ever.
-    const cancel = core.env.setTimer(
-      () => over.abort(),
-      core.limits.shutdownMs,
-    );
-    await listener.shutdown();
-    cancel();
-  });
-  const address = addressOf(hostname, listener.addr.port);
+  const { finished, shutdown } = stopping(
+    core,
+    options,
+    () => listener.close(),
+  );
+  const address = addressOf(hostname, listener.port);
   const s = cert === undefined ? "" : "s";
   core.log({ level: "info", event: "listening", reason: address });
   return {
@@ -138,26 +134,87 @@ export function serve(host: NodeHost, options: ServeOptions = {}): Server {
   };
 }
 
-function listen(
-  core: Core,
-  options: ServeOptions,
-  signal: AbortSignal,
-): Deno.HttpServer<Deno.NetAddr> {
-  const { hostname = "127.0.0.1", port = 0, cert, key, origins } = options;
-  // By a name that is not in its certificate, no browser asks.
-  const pages = new Pages(origins, cert === undefined ? hostname : undefined);
-  return Deno.serve({
-    hostname,
-    port,
-    ...(cert === undefined ? {} : { cert }),
-    ...(key === undefined ? {} : { key }),
-    signal,
-    onListen(): void {},
-    onError: (error): Response => {
-      core.log({ level: "error", event: "request failed", error });
-      return new Response("Server has failed\n", { status: 500 });
-    },
-  }, (request) => respond(core, options, pages, request));
+/** HTTP listener of one server. */
+class Listener {
+  readonly #core: Core;
+  readonly #options: ServeOptions;
+  readonly #pages: Pages;
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  readonly #abort = new AbortController();
+  /** Requests that are not answered completely. */
+  readonly #active = new Set<Promise<void>>();
+  #isClosed = false;
+
+  /** A listener at the address in `options`. */
+  constructor(core: Core, options: ServeOptions) {
+    this.#core = core;
+    this.#options = options;
+    const { hostname = "127.0.0.1", port = 0, cert, key, origins } = options;
+    // By a name that is not in its certificate, no browser asks.
+    this.#pages = new Pages(
+      origins,
+      cert === undefined ? hostname : undefined,
+    );
+    this.#server = Deno.serve({
+      hostname,
+      port,
+      ...(cert === undefined ? {} : { cert }),
+      ...(key === undefined ? {} : { key }),
+      signal: this.#abort.signal,
+      onListen(): void {},
+      onError: (error): Response => {
+        const event = error instanceof ErrHookFailed
+          ? `${error.hook} failed`
+          : "request failed";
+        core.log({ level: "error", event, error });
+        return new Response("Server has failed\n", { status: 500 });
+      },
+    }, (request, info) => this.#respond(request, info));
+  }
+
+  /** The port it listens on. */
+  get port(): number {
+    return this.#server.addr.port;
+  }
+
+  #respond(
+    request: Request,
+    { completed }: Deno.ServeHandlerInfo<Deno.NetAddr>,
+  ): MaybePromise<Response> {
+    if (this.#isClosed) {
+      return new Response("Server stops; come again\n", { status: 503 });
+    }
+    const active = completed.catch(() => {}).finally(() =>
+      this.#active.delete(active)
+    );
+    this.#active.add(active);
+    return respond(this.#core, this.#options, this.#pages, request);
+  }
+
+  /** Stops listening once the requests under way are answered, or after `shutdownMs`: then they are cut off. */
+  async close(): Promise<void> {
+    const { env, limits: { shutdownMs } } = this.#core;
+    const late = new AbortController();
+    const cancel = env.setTimer(
+      () => late.abort(new Error("Requests take too long")),
+      shutdownMs,
+    );
+    try {
+      while (this.#active.size > 0) {
+        await abortable(Promise.race(this.#active), late.signal);
+      }
+    } catch {
+      // After `shutdown()`, an abort would throw where no one catches it.
+      this.#abort.abort();
+    }
+    this.#isClosed = true;
+    const ended = this.#abort.signal.aborted
+      ? this.#server.finished
+      : this.#server.shutdown();
+    // A connection that has sent half of a request can hold it up.
+    await abortable(ended, late.signal).catch(() => this.#server.unref());
+    cancel();
+  }
 }
 
 function addressOf(hostname: string, port: number): string {
@@ -177,8 +234,11 @@ function respond(
   if (new URL(request.url).pathname === "/sync") {
     return upgrade(core, request, pages);
   }
-  return handle(core, request, pages) ?? options.fetch?.(request) ??
-    new Response("Not found\n", { status: 404 });
+  const { fetch } = options;
+  return handle(core, request, pages) ??
+    (fetch === undefined
+      ? new Response("Not found\n", { status: 404 })
+      : core.hooks.fetch(request, fetch));
 }
 
 function upgrade(

@@ -8,6 +8,7 @@
  * @module
  */
 
+import { messageOf } from "../../describe.ts";
 import { otel } from "../../deps/opentelemetry.ts";
 
 /** What is counted from the start of a server on. */
@@ -28,7 +29,7 @@ export class Counts {
   entries = 0;
   /** Bytes of snapshots sent. */
   snapshots = 0;
-  /** Times that `authenticate`, `authorize` or `validate` threw, or did not answer in time. */
+  /** Times that a hook (`authenticate`, `authorize`, `validate` or `fetch`) threw, gave an answer of the wrong kind, or none in time. */
   hookFailures = 0;
   /** Clients whose state was found to differ (H12). */
   diverged = 0;
@@ -45,7 +46,10 @@ const METRICS: {
   refused: ["{record}", "Records refused"],
   entries: ["{record}", "Records sent to readers"],
   snapshots: ["By", "Bytes of snapshots sent"],
-  hookFailures: ["{call}", "Hooks that threw or did not answer"],
+  hookFailures: [
+    "{call}",
+    "Hooks that threw, answered wrongly or did not answer",
+  ],
   diverged: ["{client}", "Clients whose state differs"],
 };
 
@@ -101,7 +105,7 @@ export class Telemetry {
         if (error !== undefined) {
           span.setStatus({
             code: otel.SpanStatusCode.ERROR,
-            message: error instanceof Error ? error.message : String(error),
+            message: messageOf(error),
           });
         }
         span.end();

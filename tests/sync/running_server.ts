@@ -1,0 +1,52 @@
+/**
+ * A server on a real port, for the tests that speak to one over sockets.
+ *
+ * @module
+ */
+
+import { KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
+import { serve, type ServeOptions, type Server } from "../../src/sync/mod.ts";
+import type { ServerLogRecord } from "../../src/sync/server/options.ts";
+import { socketTransport } from "../../src/sync/transport.ts";
+import { RawClient, realTime } from "./server_support.ts";
+
+/** A server with one cluster, and all that it needs. */
+export interface Running {
+  host: NodeHost;
+  server: Server;
+  log: ServerLogRecord[];
+  connect(headers?: Record<string, string>, server?: Server): RawClient;
+  stop(): Promise<void>;
+}
+
+/** Options of a WebSocket that only Deno has. */
+export function withHeaders(headers: Record<string, string>): string[] {
+  return { headers } as unknown as string[];
+}
+
+/** Starts one on a free port of this machine. */
+export async function run(options: ServeOptions = {}): Promise<Running> {
+  const logDB = new MemoryLogDB();
+  const host = new NodeHost({ logDB });
+  await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 1n,
+  });
+  const log: ServerLogRecord[] = [];
+  const server = serve(host, { log: (record) => log.push(record), ...options });
+  return {
+    host,
+    server,
+    log,
+    connect: (headers = {}, { url } = server) =>
+      new RawClient(
+        socketTransport(new WebSocket(url, withHeaders(headers))),
+        realTime,
+      ),
+    stop: async () => {
+      await server.shutdown();
+      await host.stop();
+      await logDB.close();
+    },
+  };
+}
