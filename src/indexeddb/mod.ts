@@ -64,6 +64,7 @@
 
 export { IndexedDBBlockStore, type IndexedDBOptions } from "./block_store.ts";
 export type { StoreEvent } from "./connection.ts";
+export * from "./device_id.ts";
 export * from "./errors.ts";
 export * from "./kv_state_machine.ts";
 export * from "./log_db.ts";

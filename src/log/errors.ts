@@ -94,6 +94,29 @@ export class ErrClusterAlreadyExist extends SampanError {
   static override readonly errorName = "ErrClusterAlreadyExist";
 }
 
+/**
+ * Error for a node id that another replica of the cluster has, such as the
+ * server's own: replicas are told from each other by their ids. Give every device
+ * an id of its own, with `deviceID()` or `newNodeID()`.
+ */
+export class ErrNodeIDTaken extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrNodeIDTaken";
+  /** Cluster of both replicas. */
+  readonly clusterID: bigint;
+  /** Id that both have. */
+  readonly nodeID: bigint;
+  /** An error for replica `nodeID` of cluster `clusterID`. */
+  constructor(clusterID: bigint, nodeID: bigint, options?: ErrorOptions) {
+    super(
+      `Node id ${nodeID} of cluster ${clusterID} is the server's own: give this device an id of its own, with deviceID() in a browser or newNodeID() elsewhere`,
+      options,
+    );
+    this.clusterID = clusterID;
+    this.nodeID = nodeID;
+  }
+}
+
 /** A record, a batch of the log or a session section cannot be what was written: it is damaged, foreign, of a newer version, or something before it is missing (H11, H15). */
 export class ErrLogCorrupted extends SampanError {
   /** The name `instanceof` goes by. */

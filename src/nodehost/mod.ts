@@ -30,6 +30,7 @@ export type {
 export * from "./errors.ts";
 export type { ClusterInfo, NodeHostInfo } from "./info.ts";
 export { NodeHost, type RemoveDataOptions } from "./node_host.ts";
+export { newNodeID } from "./node_id.ts";
 export { type CompactionOptions, Replica } from "./replica.ts";
 export { Session } from "./session.ts";
 export { Submission, type SubmissionState } from "./submissions.ts";

@@ -23,6 +23,7 @@ import {
   ErrCompacted,
   ErrDiverged,
   ErrLogCorrupted,
+  ErrNodeIDTaken,
 } from "../log/errors.ts";
 import type {
   Checkpoint,
@@ -1150,7 +1151,9 @@ const FINAL = [
   ErrCompacted,
   ErrDiverged,
   ErrLogCorrupted,
+  ErrNodeIDTaken,
   ErrClusterClosed,
+  ErrNodeIDTaken,
   ErrStoreCorrupted,
   ErrStoreLocked,
   ErrStoreVanished,

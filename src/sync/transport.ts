@@ -21,6 +21,8 @@ export const CloseCode = {
   Forbidden: 4403,
   /** There is no such thing, at least not now. */
   NotFound: 4404,
+  /** Another replica has that node id. */
+  Conflict: 4409,
   /** No version in common. */
   Version: 4406,
   /** Nothing was heard for too long. */

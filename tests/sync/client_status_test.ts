@@ -1,5 +1,10 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { packRecords } from "../../mod.ts";
+import {
+  ErrNodeIDTaken,
+  KVStateMachine,
+  NodeHost,
+  packRecords,
+} from "../../mod.ts";
 import type { ReasonCode, RemoteStatus } from "../../src/sync/client/mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import {
@@ -9,6 +14,7 @@ import {
   ErrServerURL,
   ErrUnauthenticated,
 } from "../../src/sync/errors.ts";
+import { serve } from "../../src/sync/mod.ts";
 import { bytes, checked, peek, settle } from "../nodehost/support.ts";
 import { CloseCode, entries, over, Script, world } from "./client_support.ts";
 
@@ -399,4 +405,23 @@ test("H18 a cluster that is forbidden, or waits, is not live, and the status say
   assertEquals(w.db.status.reason?.code, "forbidden");
   assert(w.db.status.error instanceof ErrForbidden);
   await over(w);
+});
+
+Deno.test("case B3: a device with the node id of the server's replica is refused with words [H12, H11]", async () => {
+  await using there = new NodeHost();
+  const config = { clusterID: 1n, nodeID: 1n };
+  await there.startCluster(() => new KVStateMachine(), config);
+  await using server = serve(there);
+  await using logDB = new RemoteLogDB(server.url);
+  const { promise, resolve } = Promise.withResolvers<unknown>();
+  await using here = new NodeHost({
+    logDB,
+    onEvent: (event) => void (event.type === "failed" && resolve(event.error)),
+  });
+  const replica = await here.startCluster(() => new KVStateMachine(), config);
+  const error = await promise;
+  assert(error instanceof ErrNodeIDTaken);
+  assertEquals([error.clusterID, error.nodeID], [1n, 1n]);
+  assert(error.message.includes("deviceID()"));
+  assert(replica.error instanceof ErrNodeIDTaken);
 });

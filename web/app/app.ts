@@ -17,6 +17,7 @@ import {
   type Submission,
 } from "../../mod.ts";
 import {
+  deviceID,
   IndexedDBKVStateMachine,
   IndexedDBOutbox,
   IndexedDBSnapshotStore,
@@ -38,17 +39,6 @@ function complain(error: unknown): void {
   element("problem").textContent = error instanceof Error
     ? error.message
     : String(error);
-}
-
-/** The number of this device, the same from one visit to the next. */
-function deviceID(): bigint {
-  const known = localStorage.getItem("device");
-  if (known !== null) return BigInt(known);
-  const [made] = crypto.getRandomValues(new BigUint64Array(1));
-  // Small numbers are for servers.
-  const id = made! | (1n << 62n);
-  localStorage.setItem("device", String(id));
-  return id;
 }
 
 function showState(logDB: RemoteLogDB): void {
@@ -171,7 +161,7 @@ async function start(): Promise<void> {
     () => new IndexedDBKVStateMachine("sampan-state"),
     {
       clusterID: CLUSTER,
-      nodeID: deviceID(),
+      nodeID: await deviceID(),
       hashEntries: 64,
       replayMachine: () => new KVStateMachine(),
     },

@@ -5,6 +5,7 @@
  *
  * ```ts ignore
  * import { kv, KVStateMachine, NodeHost } from "../../../mod.ts";
+ * import { deviceID } from "../../indexeddb/mod.ts";
  * import { RemoteLogDB } from "./mod.ts";
  *
  * await using logDB = new RemoteLogDB("wss://example.com/sync", {
@@ -13,7 +14,7 @@
  * await using host = new NodeHost({ logDB });
  * const replica = await host.startCluster(() => new KVStateMachine(), {
  *   clusterID: 1n,
- *   nodeID: 2n,
+ *   nodeID: await deviceID(),
  * });
  * await replica.propose(kv.put("boat", "sampan"));
  * ```

@@ -44,6 +44,7 @@ import type { ConnectionEnd } from "./connection.ts";
  * - `no-cluster`: the server does not serve this cluster, at least not yet.
  * - `cluster-stopped`: the cluster is stopped on the server, or cannot be opened now.
  * - `too-many-clusters`: more clusters are open than the server takes.
+ * - `node-id-taken`: this device uses the node id of the server's own replica.
  * - `held`: the server cannot judge now what was sent; it waits there.
  * - `storage`: the server cannot store what is sent, for example because its
  *   disk is full; it waits on this device.
@@ -68,6 +69,7 @@ export type ReasonCode =
   | "no-cluster"
   | "cluster-stopped"
   | "too-many-clusters"
+  | "node-id-taken"
   | "held"
   | "storage";
 

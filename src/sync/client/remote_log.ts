@@ -13,7 +13,11 @@ import {
   SYNC_RETRY_LAST_MS,
 } from "../../limits.ts";
 import { checkRecords } from "../../log/cluster_log.ts";
-import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
+import {
+  ErrClusterAlreadyExist,
+  ErrClusterClosed,
+  ErrNodeIDTaken,
+} from "../../log/errors.ts";
 import type {
   Log,
   LogInfo,
@@ -47,6 +51,13 @@ const REFUSED: Readonly<Record<number, ReasonCode>> = {
 /** Reason for each code of an `unable` message. */
 const UNABLE: Readonly<Record<number, ReasonCode>> = { 1: "storage" };
 
+/** Refusal that is not waited out: what waits fails with it. */
+type Refusal = ErrForbidden | ErrNodeIDTaken;
+
+function isFinal(error: Error | undefined): error is Refusal {
+  return error instanceof ErrForbidden || error instanceof ErrNodeIDTaken;
+}
+
 function remoteTrouble(
   code: ReasonCode,
   message: string,
@@ -71,7 +82,8 @@ export interface RemoteLogParts {
 /**
  * The log of one cluster, kept open on whatever connection there is. While there
  * is none, what is asked of it waits. When the server forbids it, what waits and
- * what comes fails with `ErrForbidden`, also `next()` of its readers, once they
+ * what comes fails with `ErrForbidden` (with `ErrNodeIDTaken`, if the server has
+ * that node id itself), also `next()` of its readers, once they
  * have handed on what came before; it is asked again with the next connection,
  * and with a call that comes a while later. Any other refusal (the server is
  * about to start the cluster) lets all wait, and it asks again by itself.
@@ -185,8 +197,7 @@ export class RemoteLog implements Log, Channel {
   /** State of the log, and of what is submitted through it. */
   get state(): ClusterState {
     if (!this.#isOpen) {
-      const isForbidden = this.#refusal?.error instanceof ErrForbidden;
-      return isForbidden ? "forbidden" : "waiting";
+      return isFinal(this.#refusal?.error) ? "forbidden" : "waiting";
     }
     if (!this.#isCaughtUp) return "catching up";
     return this.trouble === undefined ? "live" : "not accepting";
@@ -274,6 +285,12 @@ export class RemoteLog implements Log, Channel {
       const error = new ErrForbidden(reason);
       this.#refusal = { reason: { code: "forbidden", message: reason }, error };
       this.forbidden(error);
+    } else if (code === CloseCode.Conflict) {
+      const { clusterID, nodeID } = this.#parts;
+      const error = new ErrNodeIDTaken(clusterID, nodeID);
+      const { message } = error;
+      this.#refusal = { reason: { code: "node-id-taken", message }, error };
+      this.forbidden(error);
     } else {
       this.#refusal = remoteTrouble(REFUSED[code] ?? "cluster-stopped", reason);
       const wait = this.#backoff.next();
@@ -283,7 +300,7 @@ export class RemoteLog implements Log, Channel {
     changed();
   }
 
-  forbidden(error: ErrForbidden): void {
+  forbidden(error: Refusal): void {
     for (const reader of [...this.#readers]) reader.refuse(error);
     this.#asks.fail(error);
     this.#appends.fail(error);
@@ -317,11 +334,11 @@ export class RemoteLog implements Log, Channel {
   }
 
   /** Why a call is to fail now; one that comes a while after the server forbade it asks again. */
-  #forbidden(): ErrForbidden | undefined {
+  #forbidden(): Refusal | undefined {
     const { link, env } = this.#parts;
     if (this.#connection === undefined) return link.refusal;
     const refusal = this.#refusal?.error;
-    if (!(refusal instanceof ErrForbidden)) return undefined;
+    if (!isFinal(refusal)) return undefined;
     if (env.now() - this.#refusedAt < SYNC_REFUSED_FIRST_MS) return refusal;
     this.#open();
     return undefined;

@@ -15,7 +15,7 @@ import type { Reason } from "./reason.ts";
  * `retryAt` when the next attempt is due. `connecting`: an attempt is under way.
  * `needs-auth`: the server asks for another token; everything waits for one that
  * it accepts (U34). `forbidden`: the server refuses this principal, or one of the
- * clusters to it. `catching up`: there is a connection, but a cluster is not open
+ * clusters to it or to its node id. `catching up`: there is a connection, but a cluster is not open
  * on it yet, or has more on the server than its replica has applied. `not
  * accepting`: all of that is applied, but the server cannot take what is
  * submitted now, which waits; `reason` says why. `live`: every cluster has

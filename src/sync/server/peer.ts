@@ -14,7 +14,7 @@ import {
   SYNC_FRAME_BYTES_MAX,
   SYNC_LOG_RECORDS_MAX,
 } from "../../limits.ts";
-import { ErrClusterClosed } from "../../log/errors.ts";
+import { ErrClusterClosed, ErrNodeIDTaken } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { isPromise } from "../../promises.ts";
 import { ErrSystemBusy } from "../../rsm/errors.ts";
@@ -332,6 +332,14 @@ export class Peer implements TransportListener {
           channel,
           CloseCode.NotFound,
           `There is no cluster ${clusterID} on this server`,
+        );
+      }
+      if (nodeID === hub.replica.nodeID) {
+        // It would take the checkpoints of the one for the other's (H12).
+        return this.refuse(
+          channel,
+          CloseCode.Conflict,
+          new ErrNodeIDTaken(clusterID, nodeID).message,
         );
       }
       const last = await hub.log.readIndex();

@@ -1,0 +1,22 @@
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { indexedDB } from "fake-indexeddb";
+import { newNodeID } from "../../mod.ts";
+import { deviceID } from "../../src/indexeddb/mod.ts";
+
+Deno.test("case B3: a device has one node id, whichever tab asks first, and no server's [H12]", async () => {
+  const options = { indexedDB, name: "tabs" };
+  const [one, other] = await Promise.all([
+    deviceID(options),
+    deviceID(options),
+  ]);
+  assertEquals(one, other);
+  assertEquals(await deviceID(options), one);
+  assert(one >= 1n << 62n && one < 1n << 64n);
+  assertNotEquals(await deviceID({ indexedDB, name: "other" }), one);
+});
+
+Deno.test("case B3: where nothing can be kept, a device is another one each time [H12]", async () => {
+  const options = { indexedDB: null };
+  assertNotEquals(await deviceID(options), await deviceID(options));
+  assert(newNodeID({ random64: () => 0n }) > 0n);
+});
