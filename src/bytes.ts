@@ -127,6 +127,11 @@ export class ByteWriter {
     return this.varint(bytes.length).raw(bytes);
   }
 
+  /** Bytes written so far. A view, valid until the next write. */
+  view(): Uint8Array {
+    return this.#bytes.subarray(0, this.#length);
+  }
+
   /** What was written: a copy of exactly that length. */
   finish(): Uint8Array<ArrayBuffer> {
     return this.#bytes.slice(0, this.#length);

@@ -42,6 +42,24 @@ export const LOG_BLOCK_BYTES_MAX: number = 1024 * 1024;
 /** Of a log that is kept in blocks, the newest records that are in memory too, in bytes; twice as many at most. */
 export const LOG_TAIL_BYTES: number = 2 * 1024 * 1024;
 
+/** Blocks of a log that a backup reads in one step, in bytes; one block more may pass it. */
+export const LOG_COPY_BYTES: number = 256 * 1024;
+
+/** A call on the control socket of a data folder, in characters. */
+export const CONTROL_CALL_BYTES_MAX: number = 64 * 1024;
+
+/** The path of a Unix socket on the systems that allow the least, in bytes. */
+export const CONTROL_PATH_BYTES_MAX: number = 100;
+
+/** One frame of a backup, in bytes. The largest block of a log always fits. */
+export const BACKUP_FRAME_BYTES_MAX: number = 4 * 1024 * 1024;
+
+/** Rest of a backup after each step, in multiples of the time that the step took: how much of a server it takes. */
+export const BACKUP_REST_FACTOR: number = 2;
+
+/** Blocks that a restore writes in one transaction, in bytes; one block more may pass it. */
+export const RESTORE_WRITE_BYTES: number = 4 * 1024 * 1024;
+
 /** Blocks of a log that a reader has at hand before it asks for them, in bytes; one block more may pass it. */
 export const LOG_READ_AHEAD_BYTES_MAX: number = 1024 * 1024;
 

@@ -13,10 +13,17 @@
 
 import { parseArgs } from "node:util";
 import { ConcurrentKVStateMachine, NodeHost } from "../mod.ts";
-import { FileSnapshotStore, SqliteLogDB } from "../src/sqlite/mod.ts";
+import { type Control, serveControl } from "../src/cli/control.ts";
+import {
+  DataFolder,
+  ErrDataFolder,
+  ErrStoreCorrupted,
+  ErrStoreLocked,
+  ErrStoreVersion,
+} from "../src/sqlite/mod.ts";
 import { serve, type Server } from "../src/sync/server/mod.ts";
 import { refusalOf } from "./app/list.ts";
-import { bundle, ROOT, stopBundler } from "./bundle.ts";
+import { demoFiles, servePage } from "./page.ts";
 
 /** What the server is started with. */
 export interface StartOptions {
@@ -26,6 +33,10 @@ export interface StartOptions {
   readonly port: number;
   /** The folder in which it keeps everything; made if it is not there. */
   readonly data: string;
+  /** Certificate chain, as PEM text: with it the server speaks https. */
+  readonly cert?: string | undefined;
+  /** Private key of the certificate, as PEM text. */
+  readonly key?: string | undefined;
   /** Ends it. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -40,50 +51,20 @@ export interface Started {
   readonly finished: Promise<void>;
 }
 
-/** The files of the page, by their paths. */
-async function pageFiles(): Promise<ReadonlyMap<string, Response>> {
-  const app = new URL("web/app/", ROOT);
-  const script = async (name: string): Promise<Response> => {
-    const text = `import "./web/app/${name}.ts";`;
-    const { code } = await bundle({ name, text });
-    return new Response(code as Uint8Array<ArrayBuffer>, {
-      headers: { "content-type": "text/javascript; charset=utf-8" },
-    });
-  };
-  try {
-    return new Map([
-      [
-        "/",
-        new Response(await Deno.readTextFile(new URL("index.html", app)), {
-          headers: {
-            "content-type": "text/html; charset=utf-8",
-            "content-security-policy":
-              "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:",
-          },
-        }),
-      ],
-      ["/app.js", await script("app")],
-      ["/worker.js", await script("worker")],
-    ]);
-  } finally {
-    await stopBundler();
-  }
-}
-
 /** Starts the server and the page. */
 export async function start(options: StartOptions): Promise<Started> {
-  const { hostname, port, data, signal } = options;
-  await Deno.mkdir(data, { recursive: true });
-  const files = await pageFiles();
-  const logDB = new SqliteLogDB(`${data}/log.db`);
-  const snapshots = new FileSnapshotStore(`${data}/snapshots`);
-  const host = new NodeHost({ logDB, snapshots });
+  const { hostname, port, data: path, cert, key, signal } = options;
+  const data = await DataFolder.open(path);
+  let host: NodeHost | undefined;
+  let control: Control | undefined;
   const close = async (): Promise<void> => {
-    await host.stop();
-    await snapshots.close();
-    await logDB.close();
+    await control?.close();
+    await host?.stop();
+    await data.close();
   };
   try {
+    const page = servePage(await demoFiles());
+    host = new NodeHost({ logDB: data.logDB, snapshots: data.snapshots });
     await host.startConcurrentCluster(() => new ConcurrentKVStateMachine(), {
       clusterID: 1n,
       nodeID: 1n,
@@ -94,15 +75,16 @@ export async function start(options: StartOptions): Promise<Started> {
     const server = serve(host, {
       hostname,
       port,
+      cert,
+      key,
       signal,
       validate: (_principal, cmd) => refusalOf(cmd),
-      fetch: (request: Request): Response =>
-        files.get(new URL(request.url).pathname)?.clone() ??
-          new Response("There is nothing here\n", { status: 404 }),
+      fetch: page,
     });
+    control = serveControl(host, data);
     return {
       server,
-      url: new URL("/", server.url.replace("ws", "http")).href,
+      url: server.httpURL,
       finished: server.finished.then(close),
     };
   } catch (error) {
@@ -111,32 +93,168 @@ export async function start(options: StartOptions): Promise<Started> {
   }
 }
 
+const USAGE = `A server that puts edits in order, and a page that makes them
+
+Usage: deno task start [options]
+
+  --port N           port to listen on, 0 for a free one (default: 8000)
+  --hostname NAME    address to listen on (default: 127.0.0.1; 0.0.0.0 for
+                     every network of this machine)
+  --data FOLDER      where everything is kept; made if missing (default: data)
+  --cert FILE        certificate chain, as PEM: with it the server speaks https.
+                     Phones and other machines keep data over https only
+  --key FILE         private key of the certificate, as PEM
+  --help             print this
+`;
+
+/** A way of starting that cannot work: told in one line, exit status 2. */
+class UsageError extends Error {}
+
+function argumentsOf(args: string[]): StartOptions | undefined {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      args,
+      options: {
+        hostname: { type: "string", default: "127.0.0.1" },
+        port: { type: "string", default: "8000" },
+        data: { type: "string", default: "data" },
+        cert: { type: "string" },
+        key: { type: "string" },
+        help: { type: "boolean", short: "h", default: false },
+      },
+    }));
+  } catch (error) {
+    throw new UsageError((error as Error).message.split(". ")[0]);
+  }
+  if (values.help) return undefined;
+  const port = Number(values.port);
+  if (!/^\d{1,5}$/.test(values.port) || port > 65_535) {
+    throw new UsageError(
+      `--port is "${values.port}": give a number, 0 to 65535`,
+    );
+  }
+  if (values.hostname === "") throw new UsageError("--hostname is empty");
+  if (values.data === "") throw new UsageError("--data is empty");
+  if ((values.cert === undefined) !== (values.key === undefined)) {
+    throw new UsageError("--cert and --key go together: give both, or neither");
+  }
+  return {
+    hostname: values.hostname,
+    port,
+    data: values.data,
+    cert: fileOf("--cert", values.cert),
+    key: fileOf("--key", values.key),
+  };
+}
+
+function fileOf(option: string, path: string | undefined): string | undefined {
+  if (path === undefined) return undefined;
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new UsageError(
+      `${option}: ${path} cannot be read: ${(error as Error).message}`,
+    );
+  }
+}
+
+/** An error that the person who started the server can mend, in words for them; others as they are. */
+function explained(error: unknown, options: StartOptions): unknown {
+  const { hostname, port, data } = options;
+  if (error instanceof Deno.errors.AddrInUse) {
+    return new UsageError(
+      `Port ${port} of ${hostname} is in use: end the other program, or give another --port`,
+    );
+  }
+  if (error instanceof Deno.errors.AddrNotAvailable) {
+    return new UsageError(
+      `${hostname} is not an address of this machine: give another --hostname`,
+    );
+  }
+  if (error instanceof Deno.errors.InvalidData) {
+    return new UsageError(`--cert or --key cannot be used: ${error.message}`);
+  }
+  if (error instanceof ErrStoreLocked) {
+    return new UsageError(
+      `Another process has the data folder ${data}: end it, or give another --data`,
+    );
+  }
+  if (
+    error instanceof ErrDataFolder || error instanceof ErrStoreVersion ||
+    error instanceof ErrStoreCorrupted
+  ) return new UsageError(`--data: ${error.message}`);
+  return error;
+}
+
+/** Addresses of this machine that other machines may know, if it listens on all. */
+function lanAddresses(): string[] {
+  return Deno.networkInterfaces()
+    .filter(({ family, address }) =>
+      family === "IPv4" && !address.startsWith("127.")
+    )
+    .map(({ address }) => address);
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname.endsWith(".localhost") ||
+    hostname.startsWith("127.") || /^\[?::1\]?$/.test(hostname);
+}
+
+function greet({ hostname, cert, port }: StartOptions, { url }: Started): void {
+  say(`A list that everybody keeps is at ${url}`);
+  say("Open it in two browsers; stop the server, or pull the plug, and edit.");
+  if (isLoopback(hostname)) return;
+  const scheme = cert === undefined ? "http" : "https";
+  const others = hostname === "0.0.0.0" || hostname === "::"
+    ? lanAddresses()
+    : [hostname];
+  const at = port === 0 ? new URL(url).port : String(port);
+  for (const address of others) {
+    say(`Other machines find it at ${scheme}://${address}:${at}/`);
+  }
+  if (cert !== undefined) return;
+  say(
+    "There it keeps nothing on the device: browsers offer locks and offline pages only over https, or on localhost. Give --cert and --key.",
+  );
+}
+
 function say(text: string): void {
   Deno.stdout.writeSync(new TextEncoder().encode(`${text}\n`));
 }
 
-if (import.meta.main) {
-  const { values } = parseArgs({
-    args: Deno.args,
-    options: {
-      hostname: { type: "string", default: "127.0.0.1" },
-      port: { type: "string", default: "8000" },
-      data: { type: "string", default: "data" },
-    },
-  });
-  const stopping = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(signal, () => stopping.abort());
+async function main(args: string[]): Promise<number> {
+  try {
+    const options = argumentsOf(args);
+    if (options === undefined) {
+      say(USAGE.trimEnd());
+      return 0;
+    }
+    const stopping = new AbortController();
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      Deno.addSignalListener(signal, () => stopping.abort());
+    }
+    const { signal } = stopping;
+    const started = await start({ ...options, signal })
+      .catch((error) => {
+        throw explained(error, options);
+      });
+    greet(options, started);
+    await started.finished;
+    say("Stopped.");
+    return 0;
+  } catch (error) {
+    const isUsage = error instanceof UsageError;
+    const text = error instanceof Error ? error.message : String(error);
+    Deno.stderr.writeSync(
+      new TextEncoder().encode(
+        `start: ${text}${
+          isUsage && text.startsWith("Unknown") ? ". Try --help" : ""
+        }\n`,
+      ),
+    );
+    return isUsage ? 2 : 1;
   }
-  const { url, finished } = await start({
-    hostname: values.hostname,
-    port: Number(values.port),
-    data: values.data,
-    signal: stopping.signal,
-  });
-  say(`A list that everybody keeps is at ${url}`);
-  say("Open it in two browsers; stop the server, or pull the plug, and edit.");
-  await finished;
-  say("Stopped.");
-  Deno.exit(0);
 }
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

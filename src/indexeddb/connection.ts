@@ -18,8 +18,12 @@ import {
   STORE_TICKS_MAX,
 } from "../limits.ts";
 import { ErrClusterClosed, ErrUnknownOutcome } from "../log/errors.ts";
-import { ErrStoreLocked, ErrStoreVanished } from "../store/errors.ts";
-import { ErrStoreUnavailable, ErrStoreVersion } from "./errors.ts";
+import {
+  ErrStoreLocked,
+  ErrStoreVanished,
+  ErrStoreVersion,
+} from "../store/errors.ts";
+import { ErrStoreUnavailable } from "./errors.ts";
 import { isLoss, openDatabase, storeError, VERSION } from "./open.ts";
 
 /** What happens to a store that its owner may want to tell the user. */

@@ -82,7 +82,14 @@ export {
   BlockSnapshotStore,
   type BlockSnapshotStoreOptions,
 } from "../snapshot/block_snapshot_store.ts";
-export * from "../store/errors.ts";
+export {
+  ErrStoreBlocked,
+  ErrStoreCorrupted,
+  ErrStoreFull,
+  ErrStoreLocked,
+  ErrStoreVanished,
+  ErrStoreVersion,
+} from "../store/errors.ts";
 export type {
   Block,
   BlockStore,

@@ -19,8 +19,9 @@ import {
   ErrStoreCorrupted,
   ErrStoreFull,
   ErrStoreVanished,
+  ErrStoreVersion,
 } from "../store/errors.ts";
-import { ErrStoreUnavailable, ErrStoreVersion } from "./errors.ts";
+import { ErrStoreUnavailable } from "./errors.ts";
 
 /** The version of the layout: an object store of blocks, and one for what describes them. */
 export const VERSION = 1;

@@ -99,6 +99,19 @@ function damaged(name: string, options?: ErrorOptions): ErrStoreCorrupted {
   return new ErrStoreCorrupted(name, "Block of the log is damaged", options);
 }
 
+/**
+ * Checks the checksum, version and cluster of a block without reading its records.
+ *
+ * @throws ErrStoreCorrupted if it is damaged, or one of another cluster
+ */
+export function verifyBlock(
+  bytes: Uint8Array,
+  clusterID: bigint,
+  name: string,
+): void {
+  unseal(bytes, clusterID, name);
+}
+
 /** A block of batches that follow each other, the first record at index `first`. */
 export function encodeBlock(
   clusterID: bigint,

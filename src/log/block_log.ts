@@ -17,6 +17,7 @@
 import { type Env, systemEnv } from "../env.ts";
 import {
   LOG_BLOCK_BYTES_MAX,
+  LOG_COPY_BYTES,
   LOG_EPOCHS_MAX,
   LOG_READ_AHEAD_BYTES_MAX,
   LOG_TAIL_BYTES,
@@ -38,6 +39,7 @@ import {
   type LogMeta,
   logPrefix,
   parseBlockName,
+  verifyBlock,
 } from "./block.ts";
 import {
   Batches,
@@ -74,6 +76,25 @@ export interface BlockLogOptions {
    * they share the next write.
    */
   readonly gather?: (() => Promise<void>) | undefined;
+}
+
+/** The stored blocks of one log as of one moment, for a backup. */
+export interface LogCopy {
+  /** The cluster whose log it is. */
+  readonly clusterID: bigint;
+  /** Index of the last record before the first one in the copy. */
+  readonly base: number;
+  /** Index of the last record in the copy. */
+  readonly last: number;
+  /** Size of all blocks, in bytes. */
+  readonly size: number;
+  /**
+   * The blocks, some at a time, each with its checksum verified. The log is not
+   * compacted until they have been read to the end or given up.
+   *
+   * @throws ErrStoreCorrupted if a block is damaged or missing
+   */
+  readonly blocks: AsyncGenerator<Block[], void, void>;
 }
 
 type Options = Pick<BlockLogOptions, "gather"> & {
@@ -451,6 +472,64 @@ class BlockClusterLog extends ClusterLog {
     }
   }
 
+  /** The stored blocks as of now. They are retained until the copy has been read or given up. */
+  copy(): Promise<LogCopy> {
+    return this.#inTurn(async () => {
+      await this.#resolveDoubt();
+      const [meta] = await this.#store.get([this.#metaKey]);
+      const need = { after: this.#base };
+      this.needs.add(need);
+      const names = [...this.#blocks];
+      const head = meta === undefined
+        ? []
+        : [{ key: this.#metaKey, bytes: meta }];
+      return {
+        clusterID: this.#clusterID,
+        base: this.#base,
+        last: this.#last,
+        size: names.reduce((sum, { size }) => sum + size, 0),
+        blocks: this.#copied(head, names, () => this.needs.delete(need)),
+      };
+    });
+  }
+
+  async *#copied(
+    head: Block[],
+    names: readonly BlockName[],
+    release: () => void,
+  ): AsyncGenerator<Block[], void, void> {
+    try {
+      for (const { key, bytes } of head) {
+        verifyBlock(bytes, this.#clusterID, key);
+      }
+      yield head;
+      for (let from = 0; from < names.length;) {
+        let upTo = from;
+        for (
+          let size = 0;
+          upTo < names.length && size < LOG_COPY_BYTES;
+          upTo++
+        ) size += names[upTo]!.size;
+        const wanted = names.slice(from, upTo).map((name) => this.#keyOf(name));
+        const found = await this.#store.list(
+          wanted[0]!,
+          `${wanted.at(-1)!}~`,
+          { limit: wanted.length },
+        );
+        for (const [i, key] of wanted.entries()) {
+          if (found[i]?.key !== key) {
+            throw new ErrStoreCorrupted(key, "Block of the log is missing");
+          }
+          verifyBlock(found[i].bytes, this.#clusterID, key);
+        }
+        yield found;
+        from = upTo;
+      }
+    } finally {
+      release();
+    }
+  }
+
   startAt(index: number, mark: EpochMark | undefined): Promise<void> {
     return this.#inTurn(async () => {
       await this.#resolveDoubt();
@@ -547,10 +626,27 @@ export class BlockLogDB implements LogDB {
     }
   }
 
+  /**
+   * The stored blocks of a log as of now, while the log goes on: what was
+   * appended before the call is in the copy, and nothing is half in it.
+   *
+   * @throws ErrStoreCorrupted if the log is damaged
+   * @throws ErrStoreLocked if another process has the store open
+   * @throws ErrClusterClosed after `close()`
+   */
+  async copy(clusterID: bigint): Promise<LogCopy> {
+    this.#check();
+    return await (await this.#cluster(clusterID)).copy();
+  }
+
+  #opened(): BlockStore {
+    return this.#store ??= this.#makeStore!();
+  }
+
   #cluster(clusterID: bigint): Promise<BlockClusterLog> {
     let opening = this.#clusters.get(clusterID);
     if (opening === undefined) {
-      const store = this.#store ??= this.#makeStore!();
+      const store = this.#opened();
       opening = BlockClusterLog.open(store, clusterID, this.#options);
       this.#clusters.set(clusterID, opening);
       // It may be tried again.
@@ -562,7 +658,7 @@ export class BlockLogDB implements LogDB {
   /** Clusters of which something is kept, in order of their ids. */
   async clusters(): Promise<readonly bigint[]> {
     this.#check();
-    return await clustersUnder(this.#store ??= this.#makeStore!(), "log/");
+    return await clustersUnder(this.#opened(), "log/");
   }
 
   /**
@@ -579,8 +675,7 @@ export class BlockLogDB implements LogDB {
     // From now on an opening loads what is left: nothing.
     this.#clusters.delete(clusterID);
     await cluster?.settled();
-    const store = this.#store ??= this.#makeStore!();
-    await store.write(
+    await this.#opened().write(
       { deleteRanges: [rangeOf(logPrefix(clusterID))] },
       "strict",
     );

@@ -14,12 +14,23 @@
  * @module
  */
 
-export { BlockLogDB, type BlockLogOptions } from "../log/block_log.ts";
+export {
+  BlockLogDB,
+  type BlockLogOptions,
+  type LogCopy,
+} from "../log/block_log.ts";
 export {
   BlockOutbox,
   type BlockOutboxOptions,
 } from "../outbox/block_outbox.ts";
-export * from "../store/errors.ts";
+export {
+  ErrStoreBlocked,
+  ErrStoreCorrupted,
+  ErrStoreFull,
+  ErrStoreLocked,
+  ErrStoreVanished,
+  ErrStoreVersion,
+} from "../store/errors.ts";
 export type {
   Block,
   BlockStore,
@@ -27,6 +38,8 @@ export type {
   Durability,
   ListOptions,
 } from "../store/store.ts";
+export { type BackupOptions, type BackupProgress } from "./backup.ts";
+export * from "./data_folder.ts";
 export * from "./directory_file_store.ts";
 export * from "./file_snapshot_store.ts";
 export * from "./sqlite_block_store.ts";

@@ -26,6 +26,7 @@ import {
   ErrStoreCorrupted,
   ErrStoreFull,
   ErrStoreLocked,
+  newerVersion,
 } from "../store/errors.ts";
 import type {
   Block,
@@ -258,11 +259,15 @@ export class SqliteBlockStore implements BlockStore {
     const version = connection.pragma("user_version");
     const isNew = id === 0 && version === 0 &&
       connection.pragma("schema_version") === 0;
-    if (!isNew && (id !== APPLICATION_ID || version !== VERSION)) {
+    if (isNew) return;
+    if (id !== APPLICATION_ID) {
       throw new ErrStoreCorrupted(
         this.path,
-        "Database is none of this store, or of another version",
+        "Database was not made by this library, and is left alone",
       );
+    }
+    if (version !== VERSION) {
+      throw newerVersion(this.path, Number(version), VERSION);
     }
   }
 

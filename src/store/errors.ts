@@ -51,3 +51,31 @@ export class ErrStoreBlocked extends SampanError {
     this.waitedMs = waitedMs;
   }
 }
+
+/**
+ * A store, or a backup, was written by newer code than this, which must not touch
+ * it (U14). Nothing was changed. In a page a reload brings the newer code.
+ */
+export class ErrStoreVersion extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrStoreVersion";
+  /** Newest version of the format that this code knows. */
+  readonly supported: number;
+  /** An error of code that knows versions up to `supported`. */
+  constructor(supported: number, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.supported = supported;
+  }
+}
+
+/** Error for a file whose format has a version that this code does not know. */
+export function newerVersion(
+  file: string,
+  version: number,
+  supported: number,
+): ErrStoreVersion {
+  return new ErrStoreVersion(
+    supported,
+    `${file} has format version ${version}, and this code knows versions up to ${supported}: use the newer code that wrote it`,
+  );
+}

@@ -14,6 +14,13 @@
  * @module
  */
 
-export * from "./errors.ts";
+export {
+  ErrStoreBlocked,
+  ErrStoreCorrupted,
+  ErrStoreFull,
+  ErrStoreLocked,
+  ErrStoreVanished,
+  ErrStoreVersion,
+} from "./errors.ts";
 export * from "./memory_block_store.ts";
 export * from "./store.ts";

@@ -5,8 +5,18 @@ const ROOT = new URL("../../", import.meta.url);
 /** Libraries that may be loaded with each entry point: npm packages, and modules of Node that other runtimes have too. */
 const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   ".": [],
+  "./cli": [
+    "cli-progress",
+    "node:crypto",
+    "node:fs",
+    "node:os",
+    "node:path",
+    "node:sqlite",
+    "node:timers",
+    "node:util",
+  ],
   "./indexeddb": ["idb-keyval"],
-  "./sqlite": ["node:path", "node:sqlite", "node:timers"],
+  "./sqlite": ["node:fs", "node:path", "node:sqlite", "node:timers"],
   "./sync": ["@msgpack/msgpack", "@opentelemetry/api"],
   "./sync/client": ["@msgpack/msgpack"],
   "./sync/server": ["@msgpack/msgpack", "@opentelemetry/api"],

@@ -29,29 +29,45 @@ interface Fetching extends Event {
 
 const scope = globalThis as unknown as Scope;
 const CACHE = "sampan-app";
-const SHELL = ["./", "app.js"];
+/** The page; its script has a name that changes with its content, which the server puts here. */
+const PAGE = "./";
+const SCRIPT = "app.js";
 
 scope.addEventListener<Extendable>("install", (event) => {
   event.waitUntil(
-    caches.open(CACHE).then((cache) => cache.addAll(SHELL))
+    caches.open(CACHE).then((cache) => cache.addAll([PAGE, SCRIPT]))
       .then(() => scope.skipWaiting()),
   );
 });
 
 scope.addEventListener<Extendable>("activate", (event) => {
-  event.waitUntil(scope.clients.claim());
+  event.waitUntil(removeOld().then(() => scope.clients.claim()));
 });
+
+function isScript(url: string): boolean {
+  return new URL(url).pathname.endsWith(`/${SCRIPT}`);
+}
+
+/** Removes the scripts of older versions. */
+async function removeOld(): Promise<void> {
+  const cache = await caches.open(CACHE);
+  for (const request of await cache.keys()) {
+    const { pathname } = new URL(request.url);
+    if (pathname.endsWith(".js") && !isScript(request.url)) {
+      await cache.delete(request);
+    }
+  }
+}
 
 scope.addEventListener<Fetching>("fetch", (event) => {
   const { request } = event;
   const { origin, pathname } = new URL(request.url);
-  const isShell = request.method === "GET" &&
-    origin === scope.location.origin &&
-    (pathname === "/" || pathname === "/app.js");
-  if (isShell) event.respondWith(fresh(request));
+  if (request.method !== "GET" || origin !== scope.location.origin) return;
+  if (pathname === "/") event.respondWith(fresh(request));
+  else if (isScript(request.url)) event.respondWith(kept(request));
 });
 
-/** From the network, so that a new version is seen; without one, what was kept. */
+/** From the network, so that a new version is seen; without one, what was cached. */
 async function fresh(request: Request): Promise<Response> {
   const cache = await caches.open(CACHE);
   try {
@@ -59,8 +75,14 @@ async function fresh(request: Request): Promise<Response> {
     if (response.ok) await cache.put(request, response.clone());
     return response;
   } catch (error) {
-    const kept = await cache.match(request, { ignoreSearch: true });
-    if (kept === undefined) throw error;
-    return kept;
+    const found = await cache.match(request, { ignoreSearch: true });
+    if (found === undefined) throw error;
+    return found;
   }
+}
+
+/** From the cache: its content never changes. */
+async function kept(request: Request): Promise<Response> {
+  const cache = await caches.open(CACHE);
+  return await cache.match(request) ?? await fetch(request);
 }

@@ -1,0 +1,240 @@
+/**
+ * The way of an operator's command into the server that holds the data folder: a
+ * Unix socket in the folder, which only the user of the server can open.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { chmodSync, existsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { CONTROL_CALL_BYTES_MAX, CONTROL_PATH_BYTES_MAX } from "../limits.ts";
+import type { NodeHost } from "../nodehost/node_host.ts";
+import type { DataFolder } from "../sqlite/data_folder.ts";
+import { removeFile } from "../sqlite/files.ts";
+import { SampanError } from "../statemachine/errors.ts";
+import { type Call, type Outcome, type Progress, run } from "./operations.ts";
+
+/** An operation failed in the server that holds the folder. */
+export class ErrOperation extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrOperation";
+  /** Name of the error that the operation failed with. */
+  readonly errorClass: string;
+  /** An error with the server's words. */
+  constructor(name: string, message: string) {
+    super(message);
+    this.errorClass = name;
+  }
+}
+
+/** One line of an answer. */
+type Line =
+  | { readonly progress: Progress }
+  | { readonly outcome: Outcome }
+  | { readonly error: { readonly name: string; readonly message: string } };
+
+/** Path of the control socket of a data folder. */
+export function controlPath(folder: string): string {
+  const at = resolve(folder);
+  const path = join(at, "control.sock");
+  // Sockets cannot have long paths.
+  if (new TextEncoder().encode(path).length <= CONTROL_PATH_BYTES_MAX) {
+    return path;
+  }
+  const name = createHash("sha256").update(at).digest("hex").slice(0, 16);
+  return join(tmpdir(), `sampan-${name}.sock`);
+}
+
+/** A control socket that is open. */
+export interface Control extends AsyncDisposable {
+  /** Path of the socket. */
+  readonly path: string;
+  /** Ends the operations under way and closes the socket; idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Lets `sampan` commands be run on a data folder while this process holds it.
+ * Close it before the host is stopped. Not on Windows, where the server has to
+ * be stopped first.
+ *
+ * ```ts
+ * import { serveControl } from "./control.ts";
+ * import { NodeHost } from "../../mod.ts";
+ * import { DataFolder } from "../sqlite/mod.ts";
+ *
+ * const path = await Deno.makeTempDir();
+ * {
+ *   await using data = await DataFolder.open(path);
+ *   await using host = new NodeHost({ logDB: data.logDB, snapshots: data.snapshots });
+ *   await using control = serveControl(host, data);
+ *   console.log(control?.path.endsWith(".sock")); // true
+ * }
+ * await Deno.remove(path, { recursive: true });
+ * ```
+ */
+export function serveControl(
+  host: NodeHost,
+  folder: DataFolder,
+): Control | undefined {
+  if (Deno.build.os === "windows") return undefined;
+  const path = controlPath(folder.path);
+  // This process has the folder's lock, so that one is of a process that was killed.
+  removeFile(path);
+  const ended = new AbortController();
+  const server = Deno.serve(
+    {
+      path,
+      transport: "unix",
+      onListen(): void {},
+      onError: (): Response => new Response(null, { status: 500 }),
+    },
+    (request) => answer(request, { host, folder, ended: ended.signal }),
+  );
+  chmodSync(path, 0o600);
+  let closing: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closing ??= (async () => {
+      ended.abort(new Error("The server stops"));
+      await server.shutdown();
+      removeFile(path);
+    })();
+    return closing;
+  };
+  return { path, close, [Symbol.asyncDispose]: close };
+}
+
+async function answer(
+  request: Request,
+  { host, folder, ended }: {
+    readonly host: NodeHost;
+    readonly folder: DataFolder;
+    readonly ended: AbortSignal;
+  },
+): Promise<Response> {
+  const text = await request.text();
+  if (text.length > CONTROL_CALL_BYTES_MAX) {
+    return new Response("Call is too large\n", { status: 413 });
+  }
+  let call: Call;
+  try {
+    call = JSON.parse(text) as Call;
+  } catch {
+    return new Response("Call is not JSON\n", { status: 400 });
+  }
+  const given = new AbortController();
+  const stop = (): void => given.abort(ended.reason);
+  ended.addEventListener("abort", stop);
+  let waiting: Progress | undefined;
+  const body = new ReadableStream<Uint8Array>({
+    start: async (controller): Promise<void> => {
+      const say = (line: Line): void => {
+        if (given.signal.aborted && "progress" in line) return;
+        controller.enqueue(
+          new TextEncoder().encode(`${JSON.stringify(line)}\n`),
+        );
+      };
+      // One line in a while is enough, however fast it goes.
+      const timer = setInterval(() => {
+        if (waiting !== undefined) say({ progress: waiting });
+        waiting = undefined;
+      }, 100);
+      try {
+        const outcome = await run(call, {
+          host,
+          folder,
+          signal: given.signal,
+          progress: (progress) => waiting = progress,
+        });
+        say({ outcome });
+        controller.close();
+      } catch (error) {
+        const { name, message } = error instanceof Error
+          ? error
+          : new Error(String(error));
+        try {
+          say({ error: { name, message } });
+          controller.close();
+        } catch {
+          // The caller has gone.
+        }
+      } finally {
+        clearInterval(timer);
+        ended.removeEventListener("abort", stop);
+      }
+    },
+    cancel: (reason): void => given.abort(reason),
+  });
+  return new Response(body, {
+    headers: { "content-type": "application/x-ndjson" },
+  });
+}
+
+/**
+ * Runs an operation in the server that holds a folder; undefined if none
+ * answers there.
+ *
+ * @throws ErrOperation if the operation failed there
+ */
+export async function callServer(
+  folder: string,
+  call: Call,
+  progress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<Outcome | undefined> {
+  const path = controlPath(folder);
+  if (Deno.build.os === "windows" || !existsSync(path)) return undefined;
+  const client = Deno.createHttpClient({
+    proxy: { transport: "unix", path },
+  });
+  try {
+    let response: Response;
+    try {
+      const init: RequestInit & { client: Deno.HttpClient } = {
+        client,
+        method: "POST",
+        body: JSON.stringify(call),
+        signal,
+      };
+      response = await fetch("http://localhost/", init);
+    } catch (error) {
+      signal.throwIfAborted();
+      // The socket of a process that was killed.
+      if (error instanceof TypeError) return undefined;
+      throw error;
+    }
+    if (!response.ok) {
+      throw new ErrOperation("ErrOperation", (await response.text()).trim());
+    }
+    return await outcomeOf(response.body!, progress);
+  } finally {
+    client.close();
+  }
+}
+
+async function outcomeOf(
+  body: ReadableStream<Uint8Array>,
+  progress: (progress: Progress) => void,
+): Promise<Outcome> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of body) {
+    const text = rest + decoder.decode(chunk, { stream: true });
+    const lines = text.split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) {
+      const said = JSON.parse(line) as Line;
+      if ("progress" in said) progress(said.progress);
+      else if ("outcome" in said) return said.outcome;
+      else throw new ErrOperation(said.error.name, said.error.message);
+    }
+  }
+  throw new ErrOperation(
+    "ErrOperation",
+    "The server stopped before the operation was done",
+  );
+}

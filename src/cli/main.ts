@@ -1,0 +1,305 @@
+/**
+ * The operator's commands: `deno task sampan <command>`, or
+ * `deno run --allow-all <URL of this module> <command>`.
+ *
+ * Exit status: 0 if all went well, 1 if something failed or damage was found,
+ * 2 for a command that cannot be understood, 130 when interrupted.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { resolve } from "node:path";
+import { parseArgs, type ParseArgsConfig } from "node:util";
+import { NodeHost } from "../nodehost/node_host.ts";
+import { DataFolder } from "../sqlite/data_folder.ts";
+import { ErrStoreLocked } from "../store/errors.ts";
+import { isU64 } from "../bytes.ts";
+import { callServer, ErrOperation } from "./control.ts";
+import {
+  type Call,
+  type Outcome,
+  type Progress,
+  restore,
+  run,
+  verifyFile,
+} from "./operations.ts";
+import { ProgressBar } from "./progress.ts";
+import { downloadSnapshot, uploadSnapshot } from "./remote.ts";
+
+const USAGE = `Commands for the data folder of a Sampan server
+
+Usage: sampan <command> [options]
+
+  info                            clusters, logs and snapshots of a data folder
+  snapshot export FILE            write the state of a cluster to a new file
+  snapshot import FILE            start a cluster, which has nothing yet, from a file
+  snapshot verify FILE            read a snapshot file to its end
+  log stat                        count the records of the logs
+  log verify                      read back all logs and snapshots
+  backup FILE                     write a backup of the folder to a new file
+  restore FILE                    make a new data folder from a backup
+
+Options:
+  --data FOLDER      the data folder (default: data)
+  --cluster N        the cluster, by its id (export, import: required; log: all)
+  --url URL          export from, or import into, a server over HTTP instead
+  --token TOKEN      the token for that server; better in the variable SAMPAN_TOKEN
+  --json             print the result as JSON
+  --help             print this
+
+While a server holds the folder, the command runs inside that server.
+`;
+
+export { type Control, serveControl } from "./control.ts";
+
+/** A command that cannot be understood. */
+class UsageError extends Error {}
+
+const OPTIONS = {
+  data: { type: "string", default: "data" },
+  cluster: { type: "string" },
+  url: { type: "string" },
+  token: { type: "string" },
+  json: { type: "boolean", default: false },
+  help: { type: "boolean", short: "h", default: false },
+} as const satisfies ParseArgsConfig["options"];
+
+type Option = keyof typeof OPTIONS;
+
+/** Options and arguments of each command, besides `--json` and `--help`. */
+const COMMANDS: Readonly<
+  Record<
+    string,
+    { readonly options: readonly Option[]; readonly argument?: string }
+  >
+> = {
+  "info": { options: ["data"] },
+  "snapshot export": {
+    options: ["data", "cluster", "url", "token"],
+    argument: "FILE",
+  },
+  "snapshot import": {
+    options: ["data", "cluster", "url", "token"],
+    argument: "FILE",
+  },
+  "snapshot verify": { options: [], argument: "FILE" },
+  "log stat": { options: ["data", "cluster"] },
+  "log verify": { options: ["data", "cluster"] },
+  "backup": { options: ["data"], argument: "FILE" },
+  "restore": { options: ["data"], argument: "FILE" },
+};
+
+interface Command {
+  readonly name: string;
+  readonly argument: string;
+  readonly values: ReturnType<typeof parse>["values"];
+}
+
+function parse(
+  args: string[],
+): ReturnType<
+  typeof parseArgs<{ options: typeof OPTIONS; allowPositionals: true }>
+> {
+  try {
+    return parseArgs({ args, options: OPTIONS, allowPositionals: true });
+  } catch (error) {
+    throw new UsageError((error as Error).message.split(". ")[0]);
+  }
+}
+
+/** Reads a command; undefined if help is wanted. */
+function commandOf(args: string[]): Command | undefined {
+  const { values, positionals } = parse(args);
+  if (values.help) return undefined;
+  const [first, second] = positionals;
+  if (first === undefined) throw new UsageError("Name a command");
+  const isPair = `${first} ${second}` in COMMANDS;
+  const name = isPair ? `${first} ${second}` : first;
+  const command = COMMANDS[name];
+  if (command === undefined) {
+    throw new UsageError(`There is no command "${positionals.join(" ")}"`);
+  }
+  const rest = positionals.slice(isPair ? 2 : 1);
+  const wanted = command.argument === undefined ? 0 : 1;
+  if (rest.length < wanted) {
+    throw new UsageError(`${name} needs ${command.argument}`);
+  }
+  if (rest.length > wanted) {
+    throw new UsageError(`${name} takes no "${rest[wanted]}"`);
+  }
+  const allowed: readonly string[] = [...command.options, "json", "help"];
+  // Those with a default are always there.
+  const given = args.filter((arg) => arg.startsWith("--"))
+    .map((arg) => arg.slice(2).split("=")[0]!);
+  for (const option of given) {
+    if (!allowed.includes(option)) {
+      throw new UsageError(`${name} takes no --${option}`);
+    }
+  }
+  return { name, argument: rest[0] ?? "", values };
+}
+
+function clusterOf({ values: { cluster }, name }: Command): string {
+  if (cluster === undefined) throw new UsageError(`${name} needs --cluster`);
+  return checkCluster(cluster);
+}
+
+function checkCluster(cluster: string): string {
+  if (/^\d{1,20}$/.test(cluster) && isU64(BigInt(cluster))) return cluster;
+  throw new UsageError(
+    `--cluster is "${cluster}": give the id of a cluster, 0 to 2^64-1`,
+  );
+}
+
+/** The operation a command asks for. */
+function callOf(command: Command): Call {
+  const { name, argument: file, values } = command;
+  const only = values.cluster === undefined
+    ? {}
+    : { cluster: checkCluster(values.cluster) };
+  switch (name) {
+    case "info":
+      return { name, args: {} };
+    case "snapshot export":
+    case "snapshot import":
+      return {
+        name,
+        args: { cluster: clusterOf(command), file: resolve(file) },
+      };
+    case "log stat":
+    case "log verify":
+      return { name, args: only };
+    case "backup":
+      return { name, args: { file: resolve(file) } };
+    default:
+      throw new UsageError(`There is no command "${name}"`);
+  }
+}
+
+async function execute(
+  command: Command,
+  progress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const { name, argument: file, values } = command;
+  if (name === "snapshot verify") return await verifyFile(file, progress);
+  if (name === "restore") {
+    return await restore(values.data, file, progress, signal);
+  }
+  if (values.url !== undefined) {
+    const { url } = values;
+    const token = values.token ?? Deno.env.get("SAMPAN_TOKEN");
+    const request = { url, token, cluster: clusterOf(command), file, signal };
+    return name === "snapshot export"
+      ? await downloadSnapshot(request, progress)
+      : await uploadSnapshot(request, progress);
+  }
+  return await onFolder(values.data, callOf(command), progress, signal);
+}
+
+/** Runs an operation on a folder, or in the server that holds it. */
+async function onFolder(
+  path: string,
+  call: Call,
+  progress: (progress: Progress) => void,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const outcome = await callServer(path, call, progress, signal);
+  if (outcome !== undefined) return outcome;
+  let folder: DataFolder;
+  try {
+    // Only an import may begin a folder.
+    const create = call.name === "snapshot import";
+    folder = await DataFolder.open(path, { create });
+  } catch (error) {
+    if (!(error instanceof ErrStoreLocked)) throw error;
+    throw new ErrStoreLocked(
+      `Another process holds ${path} and takes no commands: stop it first, or have it call serveControl()`,
+      { cause: error },
+    );
+  }
+  try {
+    const { logDB, snapshots } = folder;
+    await using host = new NodeHost({ logDB, snapshots });
+    return await run(call, { folder, host, progress, signal });
+  } finally {
+    await folder.close();
+  }
+}
+
+function print(
+  to: typeof Deno.stdout | typeof Deno.stderr,
+  text: string,
+): void {
+  const bytes = new TextEncoder().encode(text);
+  try {
+    for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
+  } catch (error) {
+    // The reader has gone, as `head` does.
+    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+  }
+}
+
+function report(json: boolean, { ok, data, text }: Outcome): number {
+  print(
+    Deno.stdout,
+    json ? `${JSON.stringify(data, undefined, 2)}\n` : `${text}\n`,
+  );
+  return ok ? 0 : 1;
+}
+
+function fail(json: boolean, error: unknown): void {
+  const { name, message } = error instanceof ErrOperation
+    ? { name: error.errorClass, message: error.message }
+    : error instanceof Error
+    ? error
+    : new Error(String(error));
+  print(
+    Deno.stderr,
+    json
+      ? `${JSON.stringify({ error: name, message })}\n`
+      : `sampan: ${message}\n`,
+  );
+}
+
+/** Runs a command; resolves to the exit status. */
+async function main(args: string[]): Promise<number> {
+  const interrupted = new AbortController();
+  const interrupt = (): void => {
+    // Asked twice, it does not wait for what is under way.
+    if (interrupted.signal.aborted) Deno.exit(130);
+    interrupted.abort(new Error("Interrupted"));
+  };
+  Deno.addSignalListener("SIGINT", interrupt);
+  const json = args.includes("--json");
+  const bar = new ProgressBar();
+  try {
+    const command = commandOf(args);
+    if (command === undefined) {
+      print(Deno.stdout, USAGE);
+      return 0;
+    }
+    const outcome = await execute(
+      command,
+      (progress) => bar.update(progress),
+      interrupted.signal,
+    );
+    bar.stop();
+    return report(json, outcome);
+  } catch (error) {
+    bar.stop();
+    if (interrupted.signal.aborted) return 130;
+    if (error instanceof UsageError) {
+      print(Deno.stderr, `sampan: ${error.message}. Try --help.\n`);
+      return 2;
+    }
+    fail(json, error);
+    return 1;
+  } finally {
+    Deno.removeSignalListener("SIGINT", interrupt);
+  }
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

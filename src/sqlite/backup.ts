@@ -1,0 +1,302 @@
+/**
+ * Backups of the logs and snapshots of a server, taken while it runs. The format
+ * is specified in `backup.md`.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { ByteReader, ByteWriter, crc32 } from "../bytes.ts";
+import { type Env, systemEnv } from "../env.ts";
+import {
+  BACKUP_FRAME_BYTES_MAX,
+  BACKUP_REST_FACTOR,
+  SNAPSHOT_CHUNK_BYTES,
+} from "../limits.ts";
+import type { BlockLogDB, LogCopy } from "../log/block_log.ts";
+import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import { ErrStoreCorrupted, newerVersion } from "../store/errors.ts";
+
+/** Amount of work done, in bytes. */
+export interface BackupProgress {
+  /** Bytes that were copied. */
+  readonly done: number;
+  /** Bytes there are in all, as far as they are known by now. */
+  readonly total: number;
+}
+
+/** Dependencies of a backup. */
+export interface BackupOptions {
+  /** Called after each step. */
+  readonly onProgress?: ((progress: BackupProgress) => void) | undefined;
+  /** Gives time and timers: between two steps the backup rests, so that the server goes on. */
+  readonly env?: Env | undefined;
+}
+
+const MAGIC = "SAMPANBK";
+const VERSION = 1;
+const HEADER_BYTES = MAGIC.length + 1;
+/** Kind and length before the payload of a frame, and the checksum behind it, in bytes. */
+const FRAME_HEAD_BYTES = 5;
+const FRAME_TAIL_BYTES = 4;
+
+/** Kinds of frames. */
+export const FrameKind = {
+  Cluster: 1,
+  Block: 2,
+  Snapshot: 3,
+  Chunk: 4,
+  SnapshotEnd: 5,
+  End: 6,
+} as const;
+
+/** One frame of a backup. */
+export interface Frame {
+  /** Its kind, from {@linkcode FrameKind}. */
+  readonly kind: number;
+  /** Its payload. A view. */
+  readonly payload: Uint8Array;
+}
+
+function header(): Uint8Array {
+  return new ByteWriter(HEADER_BYTES).raw(ascii(MAGIC)).u8(VERSION).finish();
+}
+
+function ascii(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+/** The bytes of a frame. */
+export function encodeFrame(kind: number, payload: Uint8Array): Uint8Array {
+  const size = FRAME_HEAD_BYTES + payload.length + FRAME_TAIL_BYTES;
+  const bytes = new ByteWriter(size).u8(kind).u32(payload.length).raw(payload);
+  // The checksum covers what was written so far.
+  return bytes.u32(crc32(bytes.view())).finish();
+}
+
+/** Numbers as varints. */
+function varints(...values: number[]): Uint8Array {
+  const writer = new ByteWriter();
+  for (const value of values) writer.varint(value);
+  return writer.finish();
+}
+
+/**
+ * A backup of all clusters of a log and a snapshot store, as a stream. Every
+ * command that was acknowledged before the stream was first read is in it. The
+ * stores stay in use meanwhile: each log is copied as of one moment, and its
+ * compaction waits.
+ *
+ * The stream fails with `ErrStoreCorrupted` at a damaged block: a backup never
+ * holds damage.
+ */
+export function backup(
+  logDB: BlockLogDB,
+  snapshots: SnapshotStore,
+  { onProgress, env = systemEnv }: BackupOptions = {},
+): ReadableStream<Uint8Array> {
+  const progress = { done: 0, total: 0 };
+  const frames = copyAll(logDB, snapshots, progress);
+  return new ReadableStream({
+    async pull(controller): Promise<void> {
+      const from = env.now();
+      const { done, value } = await frames.next();
+      const spent = env.now() - from;
+      if (done) return controller.close();
+      controller.enqueue(value);
+      onProgress?.({ ...progress });
+      await rest(env, spent);
+    },
+    async cancel(): Promise<void> {
+      await frames.return();
+    },
+  }, { highWaterMark: 0 });
+}
+
+/** Leaves the event loop to the server for longer than a step has taken from it. */
+async function rest(env: Env, spentMs: number): Promise<void> {
+  const ms = spentMs * BACKUP_REST_FACTOR;
+  if (ms < 1) return await env.turn();
+  await new Promise<void>((resolve) => env.setTimer(resolve, ms));
+}
+
+async function* copyAll(
+  logDB: BlockLogDB,
+  snapshots: SnapshotStore,
+  progress: { done: number; total: number },
+): AsyncGenerator<Uint8Array, void, void> {
+  const counts = { clusters: 0, blocks: 0, snapshots: 0 };
+  yield header();
+  for (const clusterID of await logDB.clusters()) {
+    // Before the log, which then reaches at least as far as each of them; opened
+    // at once, since the server may remove them when it has made others.
+    const infos = await snapshots.list(clusterID);
+    const opened: ReadableStream<Uint8Array>[] = [];
+    let copy: LogCopy | undefined;
+    try {
+      for (const info of infos) opened.push(await snapshots.open(info));
+      copy = await logDB.copy(clusterID);
+      progress.total += copy.size +
+        infos.reduce((sum, { size }) => sum + size, 0);
+      yield encodeFrame(
+        FrameKind.Cluster,
+        new ByteWriter(24).u64(clusterID).varint(copy.base).varint(copy.last)
+          .finish(),
+      );
+      for (const info of infos) {
+        yield* copySnapshot(info, opened.shift()!, progress);
+        counts.snapshots++;
+      }
+      for await (const blocks of copy.blocks) {
+        const writer: Uint8Array[] = [];
+        for (const { key, bytes } of blocks) {
+          progress.done += bytes.length;
+          counts.blocks++;
+          writer.push(encodeFrame(
+            FrameKind.Block,
+            new ByteWriter(bytes.length + 64).bytes(ascii(key)).raw(bytes)
+              .finish(),
+          ));
+        }
+        yield concat(writer);
+      }
+      counts.clusters++;
+    } finally {
+      for (const content of opened) await content.cancel().catch(() => {});
+      await copy?.blocks.return();
+    }
+  }
+  const { clusters, blocks, snapshots: taken } = counts;
+  yield encodeFrame(FrameKind.End, varints(clusters, blocks, taken));
+}
+
+function concat(parts: readonly Uint8Array[]): Uint8Array {
+  const writer = new ByteWriter(
+    parts.reduce((sum, { length }) => sum + length, 0),
+  );
+  for (const part of parts) writer.raw(part);
+  return writer.finish();
+}
+
+async function* copySnapshot(
+  info: SnapshotInfo,
+  content: ReadableStream<Uint8Array>,
+  progress: { done: number },
+): AsyncGenerator<Uint8Array, void, void> {
+  yield encodeFrame(FrameKind.Snapshot, ascii(info.id));
+  const reader = content.getReader();
+  let size = 0;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      size += value.length;
+      progress.done += value.length;
+      for (let at = 0; at < value.length; at += SNAPSHOT_CHUNK_BYTES) {
+        yield encodeFrame(
+          FrameKind.Chunk,
+          value.subarray(at, at + SNAPSHOT_CHUNK_BYTES),
+        );
+      }
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+  yield encodeFrame(FrameKind.SnapshotEnd, varints(size));
+}
+
+/** A backup, read frame by frame. */
+export class BackupReader {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  #chunk: Uint8Array = new Uint8Array(0);
+  #offset = 0;
+
+  /** A reader of `source`, which it locks. */
+  constructor(source: ReadableStream<Uint8Array>) {
+    this.#reader = source.getReader();
+  }
+
+  /** Bytes read so far. */
+  get offset(): number {
+    return this.#offset;
+  }
+
+  /** An error for damage at the present place. */
+  damaged(what: string): ErrStoreCorrupted {
+    return new ErrStoreCorrupted(
+      `byte ${this.#offset}`,
+      `Backup is damaged: ${what}`,
+    );
+  }
+
+  /** The next `count` bytes; undefined if the stream ends before any of them. */
+  async #take(count: number): Promise<Uint8Array | undefined> {
+    if (this.#chunk.length < count) {
+      const parts = [this.#chunk];
+      for (let size = this.#chunk.length; size < count;) {
+        const { done, value } = await this.#reader.read();
+        if (done) {
+          if (size === 0) return undefined;
+          throw this.damaged("it was cut off");
+        }
+        parts.push(value);
+        size += value.length;
+      }
+      this.#chunk = concat(parts);
+    }
+    const bytes = this.#chunk.subarray(0, count);
+    this.#chunk = this.#chunk.subarray(count);
+    this.#offset += count;
+    return bytes;
+  }
+
+  /**
+   * The frames up to the last one.
+   *
+   * @throws ErrStoreCorrupted if the backup is damaged or cut off
+   * @throws ErrStoreVersion if it was written in a newer version of the format
+   */
+  async *frames(): AsyncGenerator<Frame, void, void> {
+    try {
+      const head = await this.#take(HEADER_BYTES);
+      if (
+        head === undefined ||
+        new TextDecoder().decode(head.subarray(0, MAGIC.length)) !== MAGIC
+      ) throw new ErrStoreCorrupted("byte 0", "This is not a backup");
+      if (head[MAGIC.length] !== VERSION) {
+        throw newerVersion("Backup", head[MAGIC.length]!, VERSION);
+      }
+      for (;;) {
+        const frame = await this.#next();
+        yield frame;
+        if (frame.kind !== FrameKind.End) continue;
+        if (await this.#take(1) !== undefined) {
+          throw this.damaged("something follows its end");
+        }
+        return;
+      }
+    } finally {
+      await this.#reader.cancel().catch(() => {});
+    }
+  }
+
+  async #next(): Promise<Frame> {
+    const head = await this.#take(FRAME_HEAD_BYTES);
+    if (head === undefined) throw this.damaged("it was cut off");
+    const reader = new ByteReader(head);
+    const kind = reader.u8();
+    const length = reader.u32();
+    if (length > BACKUP_FRAME_BYTES_MAX) {
+      throw this.damaged(`a frame of ${length} bytes is too large`);
+    }
+    // The head stays valid: chunks are never written to.
+    const crc = crc32(head);
+    const rest = await this.#take(length + FRAME_TAIL_BYTES);
+    if (rest === undefined) throw this.damaged("it was cut off");
+    if (new ByteReader(rest, length).u32() !== crc32(rest, crc, 0, length)) {
+      throw this.damaged("a checksum does not match");
+    }
+    return { kind, payload: rest.subarray(0, length) };
+  }
+}

@@ -1,0 +1,243 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { ConcurrentKVStateMachine, kv, NodeHost } from "../../mod.ts";
+import { serveControl } from "../../src/cli/main.ts";
+import { controlPath } from "../../src/cli/control.ts";
+import { DataFolder } from "../../src/sqlite/mod.ts";
+import { serve } from "../../src/sync/mod.ts";
+
+const MAIN = new URL("../../src/cli/main.ts", import.meta.url).href;
+
+interface Ended {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs a command as a process of its own. */
+async function sampan(...args: string[]): Promise<Ended> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--allow-all", "--quiet", "--no-lock", MAIN, ...args],
+    env: { NO_COLOR: "1" },
+    stdin: "null",
+  }).output();
+  const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
+  return { code, out: text(stdout), err: text(stderr) };
+}
+
+/** As `sampan()`, for a command that goes well and prints JSON. */
+async function json(...args: string[]): Promise<Record<string, unknown>> {
+  const { code, out, err } = await sampan(...args, "--json");
+  assertEquals(code, 0, err);
+  return JSON.parse(out);
+}
+
+function test(
+  name: string,
+  work: (folder: string) => Promise<void>,
+): void {
+  Deno.test(name, async () => {
+    const folder = await Deno.makeTempDir({ prefix: "cli-" });
+    try {
+      await work(folder);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  });
+}
+
+/** A host on a data folder, with one cluster and some commands. */
+async function withHost(
+  path: string,
+  work: (host: NodeHost, data: DataFolder) => Promise<void>,
+  commands = 10,
+): Promise<void> {
+  await using data = await DataFolder.open(path);
+  await using host = new NodeHost({
+    logDB: data.logDB,
+    snapshots: data.snapshots,
+  });
+  const replica = await host.startConcurrentCluster(
+    () => new ConcurrentKVStateMachine(),
+    { clusterID: 1n, nodeID: 1n },
+  );
+  for (let i = 0; i < commands; i++) {
+    await replica.propose(kv.put(`key ${i}`, "value"));
+  }
+  await work(host, data);
+}
+
+test("H11 sampan tells in one line what it does not understand, with exit status 2", async (folder) => {
+  const cases: [string[], RegExp][] = [
+    [[], /Name a command/],
+    [["frobnicate"], /no command "frobnicate"/],
+    [["snapshot", "frob"], /no command "snapshot frob"/],
+    [["log", "stat", "--clster", "3"], /--clster/],
+    [["log", "stat", "--cluster", "x"], /--cluster is "x"/],
+    [["log", "stat", "--cluster", "99999999999999999999"], /2\^64-1/],
+    [["backup"], /backup needs FILE/],
+    [["backup", "a", "b"], /takes no "b"/],
+    [["info", "--cluster", "1"], /info takes no --cluster/],
+    [["snapshot", "export", "f"], /needs --cluster/],
+  ];
+  await Promise.all(cases.map(async ([args, words]) => {
+    const { code, out, err } = await sampan(...args);
+    assertEquals([code, out], [2, ""], `${args}: ${err}`);
+    assertMatch(err, words);
+    assertEquals(err.trimEnd().split("\n").length, 1, err);
+  }));
+  const help = await sampan("--help");
+  assertEquals(help.code, 0);
+  assertMatch(help.out, /snapshot export FILE/);
+  const missing = await sampan("info", "--data", `${folder}/missing`);
+  assertEquals(missing.code, 1);
+  assertMatch(missing.err, /missing is not a data folder/);
+});
+
+test("H9 sampan works on a folder that no server uses", async (folder) => {
+  const data = `${folder}/data`;
+  await withHost(data, async (host) => {
+    await host.replica(1n)!.requestSnapshot();
+  });
+  const { clusters } = await json("info", "--data", data);
+  const [info] = clusters as { last: number; snapshots: { index: number }[] }[];
+  assertEquals(info!.last, 11);
+  assertEquals(info!.snapshots[0]!.index, 11);
+
+  const stat = await json("log", "stat", "--data", data, "--cluster", "1");
+  const [counted] = stat["clusters"] as { kinds: Record<string, unknown> }[];
+  assertEquals(Object.keys(counted!.kinds).sort(), ["Epoch", "Proposal"]);
+
+  const file = `${folder}/state.snapshot`;
+  const exported = await json(
+    ...["snapshot", "export", file, "--cluster", "1", "--data", data],
+  );
+  assertEquals(exported["index"], 11);
+  assertEquals((await sampan("snapshot", "verify", file)).code, 0);
+  const again = await sampan(
+    ...["snapshot", "export", file, "--cluster", "1", "--data", data],
+  );
+  assertEquals(again.code, 1);
+  assertMatch(again.err, /exists already/);
+
+  const other = `${folder}/other`;
+  const imported = await sampan(
+    ...["snapshot", "import", file, "--cluster", "1", "--data", other],
+  );
+  assertEquals(imported.code, 0, imported.err);
+  await withHost(other, async (host) => {
+    assertEquals(await host.replica(1n)!.read(kv.count()), 10);
+  }, 0);
+
+  const bytes = await Deno.readFile(file);
+  bytes[bytes.length >> 1]! ^= 1;
+  await Deno.writeFile(file, bytes);
+  const damaged = await sampan("snapshot", "verify", file, "--json");
+  assertEquals(damaged.code, 1);
+  assertEquals(JSON.parse(damaged.err).error, "ErrSnapshotCorrupted");
+});
+
+test("H8 sampan log verify finds a damaged log and a damaged snapshot", async (folder) => {
+  const data = `${folder}/data`;
+  await withHost(data, async (host) => {
+    await host.replica(1n)!.requestSnapshot();
+  });
+  assertEquals((await sampan("log", "verify", "--data", data)).code, 0);
+  const snapshots = `${data}/snapshots`;
+  for (const { name } of Deno.readDirSync(snapshots)) {
+    if (!name.endsWith(".snapshot")) continue;
+    const bytes = await Deno.readFile(`${snapshots}/${name}`);
+    bytes[bytes.length - 3]! ^= 1;
+    await Deno.writeFile(`${snapshots}/${name}`, bytes);
+  }
+  const { DatabaseSync } = await import("node:sqlite");
+  const db = new DatabaseSync(`${data}/log.db`);
+  const rows = db.prepare(
+    "SELECT key, bytes FROM blocks WHERE key LIKE '%/b/%'",
+  )
+    .all() as { key: string; bytes: Uint8Array }[];
+  const { key, bytes } = rows.at(-1)!;
+  bytes[bytes.length - 1]! ^= 1;
+  db.prepare("UPDATE blocks SET bytes = ? WHERE key = ?").run(bytes, key);
+  db.close();
+  const { code, out } = await sampan("log", "verify", "--data", data, "--json");
+  assertEquals(code, 1);
+  const { problems } = JSON.parse(out) as { problems: { part: string }[] };
+  assertEquals(problems.map(({ part }) => part.split(" ")[0]), [
+    "log",
+    "snapshot",
+  ]);
+});
+
+test("H9 sampan goes through the server that holds the folder", async (folder) => {
+  const data = `${folder}/data`;
+  await withHost(data, async (host, opened) => {
+    const refused = await sampan("backup", `${folder}/b`, "--data", data);
+    assertEquals(refused.code, 1);
+    assertMatch(refused.err, /holds .*data and takes no commands/);
+
+    await using control = serveControl(host, opened);
+    assertEquals(control!.path, controlPath(data));
+    const backup = await json("backup", `${folder}/backup`, "--data", data);
+    assertEquals(backup["file"], `${folder}/backup`);
+    // At the applied index, not that of a snapshot: there is none.
+    const exported = await json(
+      ...["snapshot", "export", `${folder}/s`, "--cluster", "1"],
+      ...["--data", data],
+    );
+    assertEquals(exported["index"], 11);
+    const twice = await sampan("backup", `${folder}/backup`, "--data", data);
+    assertEquals(twice.code, 1);
+    assertMatch(twice.err, /exists already/);
+    const unknown = await sampan(
+      ...["log", "stat", "--cluster", "7", "--data", data],
+    );
+    assertMatch(unknown.err, /has no log of cluster 7; it has 1/);
+  });
+  const restored = await json(
+    ...["restore", `${folder}/backup`, "--data", `${folder}/restored`],
+  );
+  assertEquals(restored["clusters"], [{ cluster: "1", last: 11 }]);
+  await withHost(`${folder}/restored`, async (host) => {
+    assertEquals(await host.replica(1n)!.read(kv.count()), 10);
+  }, 0);
+});
+
+test("H10 a control socket that is closed ends what is under way, and leaves no file", async (folder) => {
+  const data = `${folder}/data`;
+  await withHost(data, async (host, opened) => {
+    const control = serveControl(host, opened)!;
+    await control.close();
+    await control.close();
+    const names = [...Deno.readDirSync(data)].map(({ name }) => name);
+    assert(!names.includes("control.sock"), names.join());
+  });
+});
+
+test("H9 sampan exports from and imports into a server over HTTP", async (folder) => {
+  await withHost(`${folder}/data`, async (host) => {
+    await using server = serve(host, {
+      sigterm: false,
+      authenticate: ({ headers }) =>
+        headers.get("authorization") === "Bearer secret"
+          ? { id: "operator" }
+          : undefined,
+      authorize: () => true,
+    });
+    const url = ["--url", server.httpURL];
+    const file = `${folder}/state`;
+    const refused = await sampan(
+      ...["snapshot", "export", file, "--cluster", "1", ...url],
+    );
+    assertEquals(refused.code, 1);
+    assertMatch(refused.err, /answered 401/);
+    const token = ["--token", "secret"];
+    const exported = await json(
+      ...["snapshot", "export", file, "--cluster", "1", ...url, ...token],
+    );
+    assertEquals(exported["index"], 11);
+    const taken = await sampan(
+      ...["snapshot", "import", file, "--cluster", "1", ...url, ...token],
+    );
+    assertMatch(taken.err, /answered 409/);
+  });
+});

@@ -1,0 +1,180 @@
+/**
+ * The files of the page as the server sends them: compressed once, with
+ * validators, scripts under names that change with their content.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { createHash } from "node:crypto";
+import { brotliCompressSync, constants, gzipSync } from "node:zlib";
+import { bundle, ROOT, stopBundler } from "./bundle.ts";
+
+/** A file, and how long a browser may keep it without asking. */
+interface File {
+  readonly content: Uint8Array;
+  readonly type: string;
+  /** True for a name that changes with the content. */
+  readonly immutable: boolean;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** One file in one encoding. */
+interface Variant {
+  readonly body: Uint8Array<ArrayBuffer>;
+  readonly etag: string;
+}
+
+const ENCODINGS = ["br", "gzip", "identity"] as const;
+type Encoding = typeof ENCODINGS[number];
+
+/** A file in every encoding a browser may ask for. */
+class Served {
+  readonly #file: File;
+  readonly #variants: ReadonlyMap<Encoding, Variant>;
+
+  constructor(file: File) {
+    this.#file = file;
+    const hash = hashOf(file.content);
+    this.#variants = new Map(ENCODINGS.map((encoding) => [encoding, {
+      body: encode(file.content, encoding),
+      // Variants of one file are different representations.
+      etag: `"${hash}-${encoding}"`,
+    }]));
+  }
+
+  answer(request: Request): Response {
+    const encoding = chosen(request.headers.get("accept-encoding") ?? "");
+    const { body, etag } = this.#variants.get(encoding)!;
+    const { type, immutable, headers } = this.#file;
+    const all = new Headers({
+      ...headers,
+      "content-type": type,
+      "cache-control": immutable
+        ? "public, max-age=31536000, immutable"
+        : "no-cache",
+      etag,
+      vary: "accept-encoding",
+      "x-content-type-options": "nosniff",
+    });
+    if (isKnown(request.headers.get("if-none-match"), etag)) {
+      return new Response(null, { status: 304, headers: all });
+    }
+    if (encoding !== "identity") all.set("content-encoding", encoding);
+    all.set("content-length", String(body.length));
+    return new Response(request.method === "HEAD" ? null : body, {
+      headers: all,
+    });
+  }
+}
+
+function hashOf(content: Uint8Array): string {
+  return createHash("sha256").update(content).digest("hex").slice(0, 16);
+}
+
+function encode(
+  content: Uint8Array,
+  encoding: Encoding,
+): Uint8Array<ArrayBuffer> {
+  switch (encoding) {
+    case "br":
+      return new Uint8Array(brotliCompressSync(content, {
+        params: { [constants.BROTLI_PARAM_QUALITY]: 9 },
+      }));
+    case "gzip":
+      return new Uint8Array(gzipSync(content, { level: 9 }));
+    case "identity":
+      return new Uint8Array(content);
+  }
+}
+
+/** The best encoding of those a request accepts. */
+function chosen(accepted: string): Encoding {
+  const wanted = new Map(
+    accepted.split(",").map((part) => {
+      const [name, ...parameters] = part.trim().toLowerCase().split(";");
+      const q = parameters.map((parameter) => /^\s*q=([\d.]+)$/.exec(parameter))
+        .find((match) => match !== null);
+      return [name!.trim(), q === undefined ? 1 : Number(q![1])] as const;
+    }),
+  );
+  return ENCODINGS.find((encoding) => (wanted.get(encoding) ?? 0) > 0) ??
+    "identity";
+}
+
+/** True if the browser has that very representation. */
+function isKnown(header: string | null, etag: string): boolean {
+  if (header === null) return false;
+  return header.split(",").some((part) => {
+    const known = part.trim();
+    return known === "*" || known.replace(/^W\//, "") === etag;
+  });
+}
+
+/** Answers requests for the files of a page. */
+export type PageHandler = (request: Request) => Response;
+
+/** Sends files under their paths; anything else is 404, any other method 405. */
+export function servePage(files: ReadonlyMap<string, File>): PageHandler {
+  const served = new Map(
+    [...files].map(([path, file]) => [path, new Served(file)]),
+  );
+  return (request) => {
+    const file = served.get(new URL(request.url).pathname);
+    if (file === undefined) {
+      return new Response("There is nothing here\n", { status: 404 });
+    }
+    if (request.method !== "GET" && request.method !== "HEAD") {
+      return new Response("Only GET and HEAD are allowed here\n", {
+        status: 405,
+        headers: { allow: "GET, HEAD" },
+      });
+    }
+    return file.answer(request);
+  };
+}
+
+async function script(name: string): Promise<string> {
+  const text = `import "./web/app/${name}.ts";`;
+  const { code } = await bundle({ name, text });
+  // No source map is served.
+  return new TextDecoder().decode(code)
+    .replace(/\n?\/\/# sourceMappingURL=\S+\s*$/, "\n");
+}
+
+/** Bundles the demo page; the bundler's process ends with it. */
+export async function demoFiles(): Promise<ReadonlyMap<string, File>> {
+  const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+  try {
+    const html = await Deno.readTextFile(new URL("web/app/index.html", ROOT));
+    const app = bytes(await script("app"));
+    const name = `app-${hashOf(app)}.js`;
+    const named = (text: string): Uint8Array =>
+      bytes(text.replaceAll(/\bapp\.js\b/g, name));
+    return new Map<string, File>([
+      ["/", {
+        content: named(html),
+        type: "text/html; charset=utf-8",
+        immutable: false,
+        headers: {
+          "content-security-policy":
+            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:",
+        },
+      }],
+      [`/${name}`, {
+        content: app,
+        type: "text/javascript; charset=utf-8",
+        immutable: true,
+      }],
+      // A browser finds a new service worker under the old name only.
+      ["/worker.js", {
+        content: named(await script("worker")),
+        type: "text/javascript; charset=utf-8",
+        immutable: false,
+      }],
+    ]);
+  } finally {
+    await stopBundler();
+  }
+}
