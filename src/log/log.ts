@@ -90,6 +90,8 @@ export interface Checkpoint {
   readonly index: number;
   /** Hash of the machine's state, undefined for a machine without `getHash()`. */
   readonly state: bigint | undefined;
+  /** Version of the form that the state has; 0 if undefined. Hashes of different versions are never compared (H16). */
+  readonly stateVersion?: number | undefined;
   /** Hash of the session table. */
   readonly sessions: bigint;
 }

@@ -13,11 +13,13 @@ import type { EpochMark, Log, LogReader, SnapshotSource } from "../log/log.ts";
 import type { Driver } from "../rsm/driver.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import {
+  checkState,
   critical,
   MachineFailure,
   readSessions,
   recoverSnapshot,
 } from "../rsm/snapshots.ts";
+import { ErrStateMismatch } from "../snapshot/errors.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
@@ -274,7 +276,8 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
   }
   try {
     const list = await candidates(options);
-    const renew = await checkImported(list, opened, driver, log);
+    const renew = await checkImported(list, opened, driver, log) ||
+      await isOtherState(driver, opened, list, options);
     // An index beyond the log refuses the start, whatever else is there (D13).
     const newest = list[0]?.info;
     const there = await readAfter(log, newest?.index ?? 0, newest?.mark);
@@ -337,6 +340,34 @@ async function checkImported(
   throw new ErrClusterAlreadyExist(
     `Machine holds entries up to ${opened} where a snapshot was imported`,
   );
+}
+
+/**
+ * Whether the machine holds another state than a full snapshot at the very index
+ * it opened at: a recovery from that one went wrong, and was found out only when
+ * the machine had made its state durable (H16). It is recovered once more.
+ */
+async function isOtherState(
+  driver: Driver<SessionState>,
+  opened: number,
+  list: readonly Candidate[],
+  { event }: BringUpOptions,
+): Promise<boolean> {
+  if (opened === 0 || !driver.machine.hasHash) return false;
+  for (const { info, store } of list) {
+    if (info.kind !== "full" || info.index !== opened) continue;
+    try {
+      const { header } = await readSessions(await store.open(info));
+      await checkState(driver.machine, header, false);
+    } catch (error) {
+      if (!(error instanceof MachineFailure)) {
+        // It cannot be read: others may be.
+        event({ type: "snapshot failed", error });
+      } else if (error.cause instanceof ErrStateMismatch) return true;
+      else throw error;
+    }
+  }
+  return false;
 }
 
 /**

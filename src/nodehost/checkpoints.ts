@@ -43,6 +43,7 @@ export function differ(
 ): boolean {
   return one.sessions !== other.sessions ||
     (one.state !== undefined && other.state !== undefined &&
+      (one.stateVersion ?? 0) === (other.stateVersion ?? 0) &&
       one.state !== other.state);
 }
 

@@ -17,6 +17,8 @@ import { ErrStoreFull } from "../store/errors.ts";
 import { ErrSystemBusy } from "./errors.ts";
 import { isPromise } from "../promises.ts";
 import { Guard, Op } from "./guard.ts";
+import { ErrNotImplemented } from "../statemachine/errors.ts";
+import type { StateHash } from "../snapshot/store.ts";
 import type { HostRow, HostState } from "./host_state.ts";
 import { type MachineFactory, manage, type ManagedMachine } from "./managed.ts";
 import { RecordCursor } from "./record.ts";
@@ -660,6 +662,9 @@ export class Driver<L> {
         index,
         state,
         sessions: this.sessionsHash(),
+        ...(this.machine.stateVersion === 0
+          ? {}
+          : { stateVersion: this.machine.stateVersion }),
       });
     // Nobody asked for it: a hash that cannot be had ends nothing (R5).
     const failed = (error: unknown): void =>
@@ -672,6 +677,27 @@ export class Driver<L> {
       return failed(error);
     }
     return isPromise(state) ? state.then(report, failed) : report(state);
+  }
+
+  /** Hash of the machine's state for a snapshot, undefined if it has none or gives none; not to be called while the machine may be updated. */
+  stateHash(): MaybePromise<StateHash | undefined> {
+    if (!this.machine.hasHash) return undefined;
+    const version = this.machine.stateVersion;
+    const failed = (error: unknown): undefined => {
+      // No caller asked for the hash itself.
+      if (!(error instanceof ErrNotImplemented)) {
+        this.#listener.checkpointFailed(error);
+      }
+      return undefined;
+    };
+    try {
+      const hash = this.machine.getHash();
+      return isPromise(hash)
+        ? hash.then((hash) => ({ hash, version }), failed)
+        : { hash, version };
+    } catch (error) {
+      return failed(error);
+    }
   }
 
   /** A hash of the session table, results left out (H4). */

@@ -15,8 +15,10 @@ import type {
   IFork,
   IHash,
   IOnDiskStateMachine,
+  IRecoveredHash,
   IRefusal,
   IStateMachine,
+  IStateVersion,
 } from "../statemachine/machines.ts";
 import {
   ConcurrentStateMachine,
@@ -51,6 +53,8 @@ export interface ManagedMachine {
   readonly hasHash: boolean;
   /** As `IRefusal.refusal()`, its answer checked, if the machine has it. */
   readonly refusal: ((result: Result) => string | undefined) | undefined;
+  /** As `IStateVersion.stateVersion`; 0 without it. */
+  readonly stateVersion: number;
   /** As `IFork.fork()`, if the machine has it. */
   readonly fork: (() => MaybePromise<ManagedFork>) | undefined;
   /** As `IOnDiskStateMachine.open()`; 0 for a machine in memory. */
@@ -63,6 +67,8 @@ export interface ManagedMachine {
   naLookup(query: Uint8Array): MaybePromise<Uint8Array>;
   /** As in the contract, its range checked; `ErrNotImplemented` without it. */
   getHash(): MaybePromise<bigint>;
+  /** As `IRecoveredHash.getRecoveredHash()`, its range checked; undefined without it. */
+  getRecoveredHash(): MaybePromise<bigint | undefined>;
   /** As in the contract; nothing to do for a machine in memory. */
   sync(): MaybePromise<void>;
   /** As in the contract; nothing to do for a regular machine. */
@@ -138,26 +144,30 @@ function manageCommon<
   | "hostState"
   | "hasHash"
   | "refusal"
+  | "stateVersion"
   | "fork"
   | "open"
   | "lookup"
   | "naLookup"
   | "getHash"
+  | "getRecoveredHash"
   | "sync"
   | "close"
 > {
   const { getHash } = machine as Partial<IHash>;
+  const { getRecoveredHash } = machine as Partial<IRecoveredHash>;
   const { naLookup } = machine as Partial<IExtended>;
-  const checkHash = (hash: bigint): bigint => {
+  const checkHash = (hash: bigint, method = "getHash"): bigint => {
     if (typeof hash === "bigint" && isU64(hash)) return hash;
     throw new RangeError(
-      `${describe(machine, "getHash")} gave ${hash}, outside of 0…2^64-1`,
+      `${describe(machine, method)} gave ${hash}, outside of 0…2^64-1`,
     );
   };
   return {
     hostState: undefined,
     hasHash: typeof getHash === "function",
     refusal: refusalOf(machine),
+    stateVersion: stateVersionOf(machine),
     fork: forkOf(machine, manage),
     open: () => 0,
     lookup: (query) => machine.lookup(query),
@@ -168,7 +178,15 @@ function manageCommon<
     getHash(): MaybePromise<bigint> {
       if (typeof getHash !== "function") throw new ErrNotImplemented();
       const hash = settleable(getHash.call(machine));
-      return isPromise(hash) ? hash.then(checkHash) : checkHash(hash);
+      return chain(hash, (hash) => checkHash(hash));
+    },
+    getRecoveredHash(): MaybePromise<bigint | undefined> {
+      if (typeof getRecoveredHash !== "function") return undefined;
+      return chain(
+        settleable(getRecoveredHash.call(machine)),
+        (hash) =>
+          hash === undefined ? undefined : checkHash(hash, "getRecoveredHash"),
+      );
     },
     sync: () => {},
     close: () => machine.close(),
@@ -187,6 +205,18 @@ function refusalOf(
       `${describe(machine, "refusal")} gave ${typeof reason}, not a reason`,
     );
   };
+}
+
+function stateVersionOf(machine: object): number {
+  const { stateVersion = 0 } = machine as Partial<IStateVersion>;
+  if (Number.isSafeInteger(stateVersion) && stateVersion >= 0) {
+    return stateVersion;
+  }
+  throw new RangeError(
+    `${
+      describe(machine, "stateVersion").slice(0, -2)
+    } is ${stateVersion}; it must be a safe integer from 0 on`,
+  );
 }
 
 function forkOf<

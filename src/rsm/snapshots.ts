@@ -8,6 +8,7 @@
  */
 
 import {
+  ErrNotImplemented,
   ErrSnapshotAborted,
   ErrSnapshotStopped,
   ErrSnapshotStreaming,
@@ -25,17 +26,20 @@ import {
   ErrSnapshotCorrupted,
   ErrSnapshotFile,
   type ErrSnapshotUnfinished,
+  ErrStateMismatch,
 } from "../snapshot/errors.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type {
   SnapshotHeader,
   SnapshotInfo,
   SnapshotTotals,
+  StateHash,
 } from "../snapshot/store.ts";
 import { ErrStoreFull } from "../store/errors.ts";
 import type { Captured, Driver } from "./driver.ts";
 import { ErrSystemBusy } from "./errors.ts";
 import { Op } from "./guard.ts";
+import type { ManagedMachine } from "./managed.ts";
 
 /** The machine itself failed, with `cause`: critical, and the end of its replica (R5, R8). */
 export class MachineFailure extends SampanError {
@@ -46,7 +50,10 @@ export class MachineFailure extends SampanError {
 /** What is saved, how, and where to. */
 export interface SaveOptions {
   /** What the container's header says beyond the index. */
-  readonly header: Omit<SnapshotHeader, "index" | "mark" | "type">;
+  readonly header: Omit<
+    SnapshotHeader,
+    "index" | "mark" | "type" | "stateHash"
+  >;
   /** Gives the stream for the container, once its header is known. */
   readonly create: (
     header: SnapshotHeader,
@@ -77,9 +84,13 @@ export async function saveSnapshot<L>(
   const { guard, machine } = driver;
   const { signal } = options;
   if (machine.type === RegularStateMachine) {
-    return await guard.run(Op.Save, () => {
+    return await guard.run(Op.Save, async () => {
       signal.throwIfAborted();
-      return saveState(driver, options, driver.capture());
+      const stateHash = await driver.stateHash();
+      return await saveState(driver, options, {
+        ...driver.capture(),
+        stateHash,
+      });
     });
   }
   if (options.header.kind === "metadata") {
@@ -100,7 +111,8 @@ export async function saveSnapshot<L>(
         throw new ErrSystemBusy("Sessions are still being rebuilt");
       }
       if (machine.type === OnDiskStateMachine) await machine.sync();
-      const captured = driver.capture();
+      const stateHash = await driver.stateHash();
+      const captured = { ...driver.capture(), stateHash };
       const context = await machine.prepareSnapshot();
       // Begun before anything else can come between: a context is saved exactly
       // once, and before the machine is closed (C5, R10).
@@ -135,12 +147,20 @@ export async function critical<T>(
 async function saveState<L>(
   driver: Driver<L>,
   options: SaveOptions,
-  { index, mark, sessions }: Captured,
+  { index, mark, sessions, stateHash }: Captured & {
+    readonly stateHash?: StateHash | undefined;
+  },
   context?: unknown,
 ): Promise<SnapshotTotals> {
   const { machine } = driver;
   const { signal, streaming = false } = options;
-  const header = { ...options.header, type: machine.type, index, mark };
+  const header: SnapshotHeader = {
+    ...options.header,
+    type: machine.type,
+    index,
+    mark,
+    ...(stateHash === undefined ? {} : { stateHash }),
+  };
   const files = new SnapshotFileCollection();
   const full = header.kind === "full";
   let writer: SnapshotWriter;
@@ -296,14 +316,43 @@ async function extractFiles(
   return found;
 }
 
-/** Reads what a container says of sessions and index, and nothing more. */
+/** Reads what a container says of sessions and index, and its header, and nothing more. */
 export async function readSessions(
   source: ReadableStream<Uint8Array>,
-): Promise<Captured> {
+): Promise<Captured & { readonly header: SnapshotHeader }> {
   const reader = await openSnapshot(source);
-  const { header: { index, mark }, sessions } = reader;
+  const { header, sessions } = reader;
   await reader.cancel();
-  return { index, mark, sessions };
+  return { index: header.index, mark: header.mark, sessions, header };
+}
+
+/**
+ * Compares the state of a machine that has recovered with the one that was saved.
+ *
+ * @throws MachineFailure with an `ErrStateMismatch` if it is another one, or its hash cannot be had
+ */
+export async function checkState(
+  machine: ManagedMachine,
+  { index, stateHash }: SnapshotHeader,
+  migrated = true,
+): Promise<void> {
+  if (stateHash === undefined || !machine.hasHash) return;
+  const { hash, version } = stateHash;
+  let found: bigint | undefined;
+  try {
+    if (migrated) found = await machine.getRecoveredHash();
+    if (found === undefined && machine.stateVersion === version) {
+      found = await machine.getHash();
+    }
+  } catch (cause) {
+    if (cause instanceof ErrNotImplemented) return;
+    throw new MachineFailure("Machine failed to hash what it recovered", {
+      cause,
+    });
+  }
+  if (found === undefined || found === hash) return;
+  const cause = new ErrStateMismatch(index, hash, found);
+  throw new MachineFailure(cause.message, { cause });
 }
 
 async function recoverState<L>(
@@ -343,6 +392,7 @@ async function recoverState<L>(
       }
       // What the machine left unread counts too (R9).
       await reader.finish();
+      await checkState(driver.machine, reader.header);
     });
   } catch (error) {
     if (!(error instanceof RangeError) || error === reader.sourceError) {

@@ -26,7 +26,7 @@ import {
 } from "./errors.ts";
 import type { SnapshotHeader, SnapshotTotals } from "./store.ts";
 
-const VERSION = 1;
+const VERSION = 2;
 
 /** Magic, version and their checksum: the same 16 bytes before every container of this version. */
 const PREAMBLE = /* @__PURE__ */ preamble();
@@ -53,6 +53,10 @@ const TAIL = 6;
 /** For each type of block the types it may follow, as bits. */
 const FOLLOWS = [0, 0b1, 0b110, 0b1110, 0b111110, 0b110000, 0b111110];
 
+/** Which of the parts that need not be there follow in a header, as bits. */
+const MARK = 1;
+const STATE_HASH = 2;
+
 const KINDS = ["full", "metadata"] as const;
 const COMPRESSIONS = ["none", "gzip", "deflate-raw"] as const;
 
@@ -62,31 +66,42 @@ const CLOSE_STEPS = 32;
 function noop(): void {}
 
 function encodeHeader(header: SnapshotHeader): Uint8Array {
-  const { mark } = header;
+  const { mark, stateHash } = header;
   const writer = new ByteWriter().u64(header.clusterID).u64(header.nodeID)
     .u8(header.type).u8(KINDS.indexOf(header.kind))
-    .u8(COMPRESSIONS.indexOf(header.compression)).varint(header.index);
+    .u8(COMPRESSIONS.indexOf(header.compression)).varint(header.index)
+    .u8((mark ? MARK : 0) | (stateHash ? STATE_HASH : 0));
   if (mark) writer.varint(mark.index).u64(mark.epoch);
+  if (stateHash) writer.u64(stateHash.hash).varint(stateHash.version);
   return writer.finish();
 }
 
-function decodeHeader(data: Uint8Array): SnapshotHeader {
+/** Reads a header; in version 1 the rest of it, if there is any, is the epoch. */
+function decodeHeader(data: Uint8Array, version: number): SnapshotHeader {
   try {
     const reader = new ByteReader(data);
-    const header = {
+    const fixed = {
       clusterID: reader.u64(),
       nodeID: reader.u64(),
       type: reader.u8() as Type,
       kind: KINDS[reader.u8()],
       compression: COMPRESSIONS[reader.u8()],
       index: reader.varint(),
-      mark: reader.remaining
-        ? { index: reader.varint(), epoch: reader.u64() }
-        : undefined,
     };
-    const { type, kind, compression } = header;
-    if (type > 0 && type < 4 && kind && compression && !reader.remaining) {
-      return { ...header, kind, compression };
+    const parts = version > 1 ? reader.u8() : reader.remaining ? MARK : 0;
+    const mark = parts & MARK
+      ? { index: reader.varint(), epoch: reader.u64() }
+      : undefined;
+    const stateHash = parts & STATE_HASH
+      ? { hash: reader.u64(), version: reader.varint() }
+      : undefined;
+    const { type, kind, compression } = fixed;
+    if (
+      type > 0 && type < 4 && kind && compression && !reader.remaining &&
+      parts <= (MARK | STATE_HASH)
+    ) {
+      const header = { ...fixed, kind, compression, mark };
+      return stateHash ? { ...header, stateHash } : header;
     }
   } catch { /* Too short: damaged all the same. */ }
   throw new ErrSnapshotCorrupted("Header makes no sense", PREAMBLE.length);
@@ -182,7 +197,9 @@ function* parse(): Generator<
     preamble.u32() === crc32(raw, 0, 0, 12),
     "Checksum of the preamble is wrong",
   );
-  if (version !== VERSION) throw new ErrSnapshotVersion(version, VERSION);
+  if (version < 1 || version > VERSION) {
+    throw new ErrSnapshotVersion(version, VERSION);
+  }
 
   for (let type = START;;) {
     yield { type, offset, raw, data: raw.subarray(BLOCK_HEAD) };
@@ -633,8 +650,11 @@ export class SnapshotReader {
   ): Promise<SnapshotReader> {
     const blocks = new BlockReader(source);
     try {
-      await blocks.take(START);
-      const header = decodeHeader(await blocks.take(HEADER) as Uint8Array);
+      const start = new ByteReader(await blocks.take(START) as Uint8Array);
+      const header = decodeHeader(
+        await blocks.take(HEADER) as Uint8Array,
+        start.u32(),
+      );
       const parts: Uint8Array[] = [];
       let length = 0;
       for (let part; (part = await blocks.take(SESSIONS)) !== undefined;) {
@@ -784,6 +804,7 @@ export function verifySnapshot(): SnapshotVerifier {
   totals.promise.catch(noop);
   const parser = parse();
   parser.next();
+  let version = VERSION;
 
   function fail(error: unknown): unknown {
     header.reject(error);
@@ -799,7 +820,8 @@ export function verifySnapshot(): SnapshotVerifier {
       let step = parser.next(chunk);
       for (; !step.done && step.value; step = parser.next()) {
         const { type, raw, data } = step.value;
-        if (type === HEADER) header.resolve(decodeHeader(data));
+        if (type === START) version = new ByteReader(data).u32();
+        if (type === HEADER) header.resolve(decodeHeader(data, version));
         controller.enqueue(raw);
       }
       if (step.done) totals.resolve(step.value);

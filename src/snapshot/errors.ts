@@ -50,6 +50,31 @@ export class ErrSnapshotUnfinished extends SampanError {
   static override readonly errorName = "ErrSnapshotUnfinished";
 }
 
+/**
+ * A machine recovered from a snapshot and has another state than the one that was
+ * saved, say because its code is older than the snapshot and leaves a part out.
+ * Nothing is started, and the snapshots stay: start the code that saved it (H16).
+ */
+export class ErrStateMismatch extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrStateMismatch";
+  /** Index of the last entry that the snapshot holds. */
+  readonly index: number;
+  /** Hash of the state that was saved. */
+  readonly saved: bigint;
+  /** Hash of the state after the recovery. */
+  readonly recovered: bigint;
+  /** An error for the snapshot at `index`. */
+  constructor(index: number, saved: bigint, recovered: bigint) {
+    super(
+      `Machine recovered another state from the snapshot at ${index} than the one saved there (hash ${recovered}, not ${saved}): its recoverFromSnapshot() leaves something out, or its code is older than the snapshot. Nothing was started and the snapshot is kept; start with code that reads all of it`,
+    );
+    this.index = index;
+    this.saved = saved;
+    this.recovered = recovered;
+  }
+}
+
 /** A snapshot is not, or no longer, in the store. */
 export class ErrSnapshotNotFound extends SampanError {
   /** The name `instanceof` goes by. */

@@ -10,6 +10,14 @@ import type { MaybePromise } from "../statemachine/types.ts";
 import type { EpochMark } from "../log/log.ts";
 import type { Type } from "../statemachine/types.ts";
 
+/** Hash of a machine's state, and the version of the form that the state had. */
+export interface StateHash {
+  /** What `getHash()` gave. */
+  readonly hash: bigint;
+  /** The machine's `stateVersion`, 0 for a machine without: hashes of different versions are never compared (H16). */
+  readonly version: number;
+}
+
 /** What is known of a snapshot before it is made: the header of its container. */
 export interface SnapshotHeader {
   /** The cluster it is a snapshot of. */
@@ -26,6 +34,8 @@ export interface SnapshotHeader {
   readonly mark?: EpochMark | undefined;
   /** How payload and files are compressed. */
   readonly compression: "none" | "gzip" | "deflate-raw";
+  /** Hash of the state, if its machine has one: a recovery that ends in another state is refused (H16). It is in the container; `list()` may leave it out. */
+  readonly stateHash?: StateHash | undefined;
 }
 
 /** A snapshot that is complete and can be read. */

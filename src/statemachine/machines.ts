@@ -188,9 +188,30 @@ export interface IOnDiskStateMachine<Q = unknown, A = unknown> {
 export interface IHash {
   /**
    * A number in 0…2^64-1 that is the same on every replica that has applied the
-   * same entries. Reads only.
+   * same entries. Reads only. It is stored with each full snapshot and compared
+   * after a recovery (H16), so it should cost little.
    */
   getHash(): MaybePromise<bigint>;
+}
+
+/**
+ * Optional, and Beyond the seed: the version of the form that a machine's state
+ * has. Hashes of different versions are never compared (H16).
+ */
+export interface IStateVersion {
+  /** A safe integer from 0 on; 0 is that of a machine without. Does not change while the instance lives. */
+  readonly stateVersion: number;
+}
+
+/** Optional, and Beyond the seed: a machine with `getHash()` whose recovery turns the state of an older version into that of its own (H16). */
+export interface IRecoveredHash {
+  /**
+   * Hash of the state as it stood in the snapshot, before the migration, the way
+   * the version that saved it computed its own; undefined if nothing was migrated,
+   * so that `getHash()` gives it. Called after `recoverFromSnapshot()` has
+   * returned, and compared with the hash in the snapshot.
+   */
+  getRecoveredHash(): MaybePromise<bigint | undefined>;
 }
 
 /** Optional: a machine that answers queries from bytes to bytes (E2). */

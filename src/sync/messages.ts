@@ -236,6 +236,8 @@ export interface CheckpointAt {
   readonly index: number;
   readonly state: bigint | undefined;
   readonly sessions: bigint;
+  /** Version of the form that the state has. */
+  readonly stateVersion: number;
 }
 
 /** Asks for the hashes after each entry of a range, by replaying it. */
@@ -255,6 +257,8 @@ export interface Hashes {
   /** Empty for a machine without a hash. */
   readonly states: readonly bigint[];
   readonly sessions: readonly bigint[];
+  /** Version of the form that the states have. */
+  readonly stateVersion: number;
 }
 
 /** Asks for the newest snapshot of the cluster. */
@@ -436,6 +440,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["index", "uint"],
     ["state", "u64?"],
     ["sessions", "u64"],
+    ["stateVersion", "uint"],
   ],
   explain: [
     18,
@@ -450,6 +455,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["indexes", "uints"],
     ["states", "u64s"],
     ["sessions", "u64s"],
+    ["stateVersion", "uint"],
   ],
   fetch: [20, ["channel", "uint"], ["stream", "uint"]],
   snapshot: [

@@ -6,16 +6,26 @@
  */
 
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
-import { ErrCompacted, ErrSnapshotUnfinished, MemoryLogDB } from "../../mod.ts";
+import {
+  ErrCompacted,
+  ErrSnapshotUnfinished,
+  ErrStateMismatch,
+  MemoryLogDB,
+  MemorySnapshotStore,
+} from "../../mod.ts";
+import { differ } from "../../src/nodehost/checkpoints.ts";
 import {
   bytes,
   checked,
+  Disk,
+  HostedDiskJournal,
   hostOf,
   listOf,
   proposeAll,
   RegularJournal,
   rejection,
   settle,
+  start,
   type Started,
 } from "./support.ts";
 import type { HostEvent } from "../../mod.ts";
@@ -125,6 +135,157 @@ Deno.test(
     const reader = await log.read(0);
     assert(!(reader instanceof ErrCompacted));
     reader.close();
+    await log.close();
+    await host.stop();
+  }),
+);
+
+/** Recovers without the last command: what code that is older than a snapshot does with a part it does not know. */
+class Forgetful extends RegularJournal {
+  override async readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
+    return (await super.readAll(r)).slice(0, -1);
+  }
+}
+
+class ForgetfulDisk extends HostedDiskJournal {
+  override async readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
+    return (await super.readAll(r)).slice(0, -1);
+  }
+}
+
+/** Version 1 of a state: commands in upper case. */
+class Shouting extends RegularJournal {
+  readonly stateVersion: number = 1;
+  recovered: bigint | undefined;
+  override async readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
+    const list = await super.readAll(r);
+    this.list = list;
+    this.recovered = this.hash();
+    return list.map((command) => command.toUpperCase());
+  }
+}
+
+class Migrating extends Shouting {
+  getRecoveredHash(): bigint | undefined {
+    return this.recovered;
+  }
+}
+
+const CONFIG = { clusterID: 1n, nodeID: 1n };
+
+/** A log that starts after a snapshot of "a" to "d", in a store of its own. */
+async function cutLog(
+  logDB: MemoryLogDB,
+  snapshots: MemorySnapshotStore,
+): Promise<void> {
+  const { host, replica } = await start({ logDB, snapshots });
+  for (const pair of [["a", "b"], ["c", "d"]]) {
+    await proposeAll(replica, ...pair);
+    await replica.requestSnapshot();
+  }
+  await host.stop();
+}
+
+Deno.test(
+  "case C2: a machine that leaves out a part of a snapshot starts nothing, and the snapshot stays [H16]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    await using snapshots = new MemorySnapshotStore();
+    await cutLog(logDB, snapshots);
+    const before = snapshots.list(1n).map(({ id }) => id);
+    const wrong = hostOf({ logDB, snapshots });
+    const error = await rejection(
+      wrong.startCluster(() => new Forgetful({}, 1n, 1n), CONFIG),
+    );
+    assertInstanceOf(error, ErrStateMismatch);
+    assert(error.saved !== error.recovered);
+    assertEquals(snapshots.list(1n).map(({ id }) => id), before);
+    await wrong.stop();
+
+    const right = await start({ logDB, snapshots });
+    assertEquals(await listOf(right.replica), ["a", "b", "c", "d"]);
+    await right.host.stop();
+  }),
+);
+
+Deno.test(
+  "case C2: a machine on disk that kept what a wrong recovery left is recovered once more, and refused again [H16, D11]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    await using snapshots = new MemorySnapshotStore();
+    await cutLog(logDB, snapshots);
+    const disk = new Disk();
+    for (let i = 0; i < 2; i++) {
+      const wrong = hostOf({ logDB, snapshots });
+      const error = await rejection(
+        wrong.startOnDiskCluster(
+          () => new ForgetfulDisk(disk, {}, 1n, 1n),
+          CONFIG,
+        ),
+      );
+      assertInstanceOf(error, ErrStateMismatch);
+      await wrong.stop();
+    }
+    assertEquals(snapshots.list(1n).length, 2);
+    // The right code gets all of it, although the machine has that index already.
+    const right = await start({ logDB, snapshots, kind: "hosted", disk });
+    assertEquals(await listOf(right.replica), ["a", "b", "c", "d"]);
+    await right.host.stop();
+  }),
+);
+
+Deno.test(
+  "H16 a machine whose recovery migrates is compared by the hash of what it recovered, and states of different versions are not",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    await using snapshots = new MemorySnapshotStore();
+    await cutLog(logDB, snapshots);
+    for (const Machine of [Shouting, Migrating]) {
+      const host = hostOf({ logDB, snapshots });
+      const replica = await host.startCluster(
+        () => new Machine({}, 1n, 1n),
+        CONFIG,
+      );
+      assertEquals(await listOf(replica), ["A", "B", "C", "D"]);
+      await host.stop();
+    }
+    const host = hostOf({ logDB, snapshots });
+    class Losing extends Migrating {
+      override async readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
+        const list = (await super.readAll(r)).slice(1);
+        this.recovered = this.recovered! ^ 1n;
+        return list;
+      }
+    }
+    const error = await rejection(
+      host.startCluster(() => new Losing({}, 1n, 1n), CONFIG),
+    );
+    assertInstanceOf(error, ErrStateMismatch);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H16 checkpoints carry the state's version, and those of different versions are not compared",
+  checked(async () => {
+    const one = { index: 3, state: 1n, sessions: 0n };
+    assert(differ(one, { ...one, state: 2n }));
+    assert(differ(one, { ...one, state: 2n, stateVersion: 0 }));
+    assert(!differ(one, { ...one, state: 2n, stateVersion: 1 }));
+    await using logDB = new MemoryLogDB();
+    const host = hostOf({ logDB });
+    const replica = await host.startCluster(() => new Shouting({}, 1n, 1n), {
+      ...CONFIG,
+      hashEntries: 2,
+    });
+    const seen: (number | undefined)[] = [];
+    const log = logDB.open(1n, 7n);
+    log.checkpoints!.watch(
+      7n,
+      ({ stateVersion }) => void seen.push(stateVersion),
+    );
+    await proposeAll(replica, "a", "b", "c");
+    assertEquals(seen, [1, 1]);
     await log.close();
     await host.stop();
   }),

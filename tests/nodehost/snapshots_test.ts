@@ -551,11 +551,12 @@ Deno.test(
       const info = await taken;
       assertEquals(info.index, 2);
       snapshots.before = () => {};
-      const late = await start({ logDB, env, config: { nodeID: 2n } });
+      // That of a machine which keeps its index itself is read by no other kind.
       if (kind !== "disk") {
+        const late = await start({ logDB, env, config: { nodeID: 2n } });
         assertEquals(await listOf(late.replica), ["a", "later"]);
+        await late.host.stop();
       }
-      await late.host.stop();
       for (const step of ["create", "write", "commit"]) {
         snapshots.before = (name) => {
           if (name === step) throw new Error("No");

@@ -250,12 +250,12 @@ for (const [name, run] of Object.entries(READERS)) {
 
   Deno.test(`H11 ${name}() refuses a newer version by name`, async () => {
     const bytes = await makeSmall("none");
-    new DataView(bytes.buffer).setUint32(8, 2, true);
+    new DataView(bytes.buffer).setUint32(8, 3, true);
     new DataView(bytes.buffer)
       .setUint32(12, crc32(bytes, 0, 0, 12), true);
     const { error } = await run(bytes);
     assertInstanceOf(error, ErrSnapshotVersion);
-    assertEquals([error.version, error.supported], [2, 1]);
+    assertEquals([error.version, error.supported], [3, 2]);
   });
 
   Deno.test(`H8 ${name}() finds blocks lost, doubled and moved`, async () => {

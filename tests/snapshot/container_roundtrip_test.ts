@@ -145,6 +145,7 @@ Deno.test("D8 the format stays what format.md says", async () => {
       nodeID: 2n,
       index: 300,
       mark: { index: 3, epoch: 4n },
+      stateHash: { hash: 5n, version: 6 },
     }),
     sessions: new Uint8Array([0xaa]),
     payload: new Uint8Array([0xbb, 0xbc]),
@@ -155,19 +156,63 @@ Deno.test("D8 the format stays what format.md says", async () => {
     hex.join(""),
     [
       // preamble
-      "89534d504e0d0a1a01000000629f4610",
+      "89534d504e0d0a1a020000008c30f302",
       // header
-      "859a07761e00000107000000000000000200000000000000020000ac02030400000000000000",
+      "6241027e2800000107000000000000000200000000000000020000ac0203030400000000000000050000000000000006",
       // sessions
-      "0e00a62801000002aa",
+      "ba6d158d01000002aa",
       // payload
-      "d406fe5f02000003bbbc",
+      "b49a736f02000003bbbc",
       // file
-      "7b6b814c090000040500000000000000cc",
+      "188421ff090000040500000000000000cc",
       // content
-      "e35449a001000005dd",
+      "0ba857e601000005dd",
       // tail
-      "35c7f4860400000663050201",
+      "7d10af7b040000066d050201",
     ].join(""),
   );
+});
+
+Deno.test("case C2: a container of version 1, which has no state hash, is read and passed on as it is [H16, H9]", async () => {
+  const hex = [
+    // preamble
+    "89534d504e0d0a1a01000000629f4610",
+    // header
+    "859a07761e00000107000000000000000200000000000000020000ac02030400000000000000",
+    // sessions
+    "0e00a62801000002aa",
+    // payload
+    "d406fe5f02000003bbbc",
+    // file
+    "7b6b814c090000040500000000000000cc",
+    // content
+    "e35449a001000005dd",
+    // tail
+    "35c7f4860400000663050201",
+  ].join("");
+  const bytes = Uint8Array.from(
+    hex.match(/../g)!,
+    (byte) => parseInt(byte, 16),
+  );
+  const expected = makeHeader({
+    nodeID: 2n,
+    index: 300,
+    mark: { index: 3, epoch: 4n },
+  });
+  const reader = await openSnapshot(source(bytes));
+  assertEquals(reader.header, expected);
+  assertEquals(
+    new Uint8Array(
+      await new Response(reader.payload as BodyInit).arrayBuffer(),
+    ),
+    new Uint8Array([0xbb, 0xbc]),
+  );
+  assertEquals(await reader.finish(), { files: 1 });
+  const { transform, header } = verifySnapshot();
+  const passed = source(bytes).pipeThrough(transform);
+  assertEquals(
+    new Uint8Array(await new Response(passed as BodyInit).arrayBuffer()),
+    bytes,
+  );
+  assertEquals(await header, expected);
 });

@@ -755,8 +755,14 @@ test("H12 U33 checkpoints cross the wire, and the server's is the one to trust o
   const peer = await w.script.open();
   assertEquals(board.trusted, 7n);
   const { channel, ...told } = peer.take("checkpoint");
-  assertEquals(told, { type: "checkpoint", ...own });
-  const other = { nodeID: 7n, index: 10, state: undefined, sessions: 3n };
+  assertEquals(told, { type: "checkpoint", ...own, stateVersion: 0 });
+  const other = {
+    nodeID: 7n,
+    index: 10,
+    state: undefined,
+    stateVersion: 2,
+    sessions: 3n,
+  };
   peer.send({ type: "checkpoint", channel, ...other });
   await settle(1);
   assertEquals(seen, []);
@@ -782,10 +788,11 @@ test("H12 U33 checkpoints cross the wire, and the server's is the one to trust o
     indexes: [4, 5],
     states: [6n, 7n],
     sessions: [8n, 9n],
+    stateVersion: 2,
   });
   assertEquals(await hashes, [
-    { index: 4, state: 6n, sessions: 8n },
-    { index: 5, state: 7n, sessions: 9n },
+    { index: 4, state: 6n, stateVersion: 2, sessions: 8n },
+    { index: 5, state: 7n, stateVersion: 2, sessions: 9n },
   ]);
   const unknown = board.explain!(3, 5, signal);
   await settle(1);

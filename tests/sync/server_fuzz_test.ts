@@ -74,6 +74,7 @@ function anyMessage(random: Random): Message {
         index: index(),
         state: random() % 2 === 0 ? undefined : u64(),
         sessions: u64(),
+        stateVersion: 0,
       };
     case 8:
       return {

@@ -71,14 +71,15 @@ export class RemoteBoard implements CheckpointBoard {
         type: "checkpoint",
         channel: this.#channel,
         ...checkpoint,
+        stateVersion: checkpoint.stateVersion ?? 0,
       });
     }
   }
 
   /** The server tells of another replica's. */
   received(checkpoint: Checkpoint): void {
-    const { nodeID, index, state, sessions } = checkpoint;
-    const told = { nodeID, index, state, sessions };
+    const { nodeID, index, state, stateVersion, sessions } = checkpoint;
+    const told = { nodeID, index, state, stateVersion, sessions };
     if (this.#unsure === undefined) return this.#board.publish(told);
     this.#unsure.push(told);
     if (this.#unsure.length > CHECKPOINTS_KEPT) this.#unsure.shift();
@@ -101,10 +102,11 @@ export class RemoteBoard implements CheckpointBoard {
       }),
       (message) => {
         if (message.type !== "hashes") return undefined;
-        const { indexes, states, sessions } = message;
+        const { indexes, states, sessions, stateVersion } = message;
         return indexes.map((index, i) => ({
           index,
           state: states[i],
+          stateVersion,
           sessions: sessions[i] ?? 0n,
         }));
       },

@@ -133,14 +133,22 @@ export class Channel implements HubUser {
       this.#checkpoints.own(checkpoint);
     }
     const { number: channel } = this;
-    this.#peer.send({ type: "checkpoint", channel, ...checkpoint });
+    const stateVersion = checkpoint.stateVersion ?? 0;
+    this.#peer.send({
+      type: "checkpoint",
+      channel,
+      ...checkpoint,
+      stateVersion,
+    });
   }
 
   /** What the hashes of the client's replica are. */
-  checkpoint({ nodeID, index, state, sessions }: CheckpointAt): void {
+  checkpoint(
+    { nodeID, index, state, stateVersion, sessions }: CheckpointAt,
+  ): void {
     // Nobody speaks for another replica.
     if (nodeID !== this.#nodeID) return;
-    this.#checkpoints.other({ nodeID, index, state, sessions });
+    this.#checkpoints.other({ nodeID, index, state, stateVersion, sessions });
   }
 
   /**

@@ -657,6 +657,7 @@ export class Peer implements TransportListener {
       indexes: hashes.map(({ index }) => index),
       states: hashes.flatMap(({ state }) => state ?? []),
       sessions: hashes.map(({ sessions }) => sessions),
+      stateVersion: hashes[0]?.stateVersion ?? 0,
     }));
   }
 
