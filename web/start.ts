@@ -12,7 +12,7 @@
  */
 
 import { parseArgs } from "node:util";
-import { ConcurrentKVStateMachine, NodeHost } from "../mod.ts";
+import { ConcurrentKVStateMachine, ErrUpdateFailed, NodeHost } from "../mod.ts";
 import { type Control, serveControl } from "../src/cli/control.ts";
 import {
   DataFolder,
@@ -21,6 +21,7 @@ import {
   ErrStoreLocked,
   ErrStoreVersion,
 } from "../src/sqlite/mod.ts";
+import { messageOf } from "../src/describe.ts";
 import { serve, type Server } from "../src/sync/server/mod.ts";
 import { refusalOf } from "./app/list.ts";
 import { demoFiles, servePage } from "./page.ts";
@@ -64,14 +65,26 @@ export async function start(options: StartOptions): Promise<Started> {
   };
   try {
     const page = servePage(await demoFiles());
-    host = new NodeHost({ logDB: data.logDB, snapshots: data.snapshots });
-    await host.startConcurrentCluster(() => new ConcurrentKVStateMachine(), {
-      clusterID: 1n,
-      nodeID: 1n,
-      snapshotEntries: 10_000,
-      compactionOverhead: 10_000,
-      hashEntries: 64,
+    host = new NodeHost({
+      logDB: data.logDB,
+      snapshots: data.snapshots,
+      onEvent(event): void {
+        if (event.type === "failed") complain(event.clusterID, event.failure);
+      },
     });
+    try {
+      await host.startConcurrentCluster(() => new ConcurrentKVStateMachine(), {
+        clusterID: 1n,
+        nodeID: 1n,
+        snapshotEntries: 10_000,
+        compactionOverhead: 10_000,
+        hashEntries: 64,
+      });
+    } catch (error) {
+      // The server comes up all the same: `/health` and every page say that the
+      // list is down, and why.
+      if (!(error instanceof ErrUpdateFailed)) throw error;
+    }
     const server = serve(host, {
       hostname,
       port,
@@ -217,6 +230,11 @@ function greet({ hostname, cert, port }: StartOptions, { url }: Started): void {
   say(
     "There it keeps nothing on the device: browsers offer locks and offline pages only over https, or on localhost. Give --cert and --key.",
   );
+}
+
+/** Tells the operator that a cluster is down, and why. */
+function complain(clusterID: bigint, error: unknown): void {
+  say(`Cluster ${clusterID} is down: ${messageOf(error)}`);
 }
 
 function say(text: string): void {

@@ -120,6 +120,8 @@ export type HostEvent =
       readonly type: "failed";
       /** What it failed with. */
       readonly error: unknown;
+      /** An `ErrUpdateFailed` that names the entry if `update()` threw, else the same as `error`. */
+      readonly failure: unknown;
     }
     | {
       /** A snapshot was taken. */

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { messageOf } from "../describe.ts";
 import { SampanError } from "../statemachine/errors.ts";
 
 /** The host runs no such cluster. */
@@ -41,4 +42,46 @@ export class ErrPayloadTooBig extends SampanError {
 export class ErrSnapshotMismatch extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrSnapshotMismatch";
+}
+
+/**
+ * `update()` threw at a committed entry, and the replica has stopped (R5): its
+ * cause is what was thrown. It fails in the same way whenever the cluster is
+ * started, until the machine is mended or the entry is skipped.
+ */
+export class ErrUpdateFailed extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrUpdateFailed";
+  /** The cluster the entry belongs to. */
+  readonly clusterID: bigint;
+  /** The replica that stopped. */
+  readonly nodeID: bigint;
+  /** Index of the entry; of a batch in which the entry is not known, index of the first. */
+  readonly index: number;
+  /** Index of the last entry of that batch; the same as `index` where the entry is known. */
+  readonly upTo: number;
+  /** An error for the entry, or the batch, at which `update()` threw `cause`. */
+  constructor(
+    replica: { readonly clusterID: bigint; readonly nodeID: bigint },
+    entries: { readonly index: number; readonly upTo: number },
+    cause: unknown,
+  ) {
+    const { clusterID, nodeID } = replica;
+    const { index, upTo } = entries;
+    const at = index === upTo
+      ? `at entry ${index}`
+      : `in a batch of entries ${index} to ${upTo}`;
+    super(
+      `update() threw ${at} of cluster ${clusterID}: ${
+        messageOf(cause)
+      }. Correct the state machine, or call host.skipEntry(${clusterID}n, ${
+        index === upTo ? index : "index"
+      }, reason), and start the cluster again`,
+      { cause },
+    );
+    this.clusterID = clusterID;
+    this.nodeID = nodeID;
+    this.index = index;
+    this.upTo = upTo;
+  }
 }

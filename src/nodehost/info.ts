@@ -20,10 +20,11 @@ export interface ClusterInfo {
   readonly type: Type;
   /**
    * `starting` until the start has resolved; `running`; `failed` if the start or
-   * the replica failed, until it is started again; `stopped` after `stopCluster()`.
+   * the replica failed, until it is started again or stopped; `stopped` after
+   * `stopCluster()`.
    */
   readonly state: "starting" | "running" | "failed" | "stopped";
-  /** Cause of the failure, if it failed. */
+  /** Cause of the failure, if it failed: an `ErrUpdateFailed` that names the entry if `update()` threw. */
   readonly error?: unknown;
   /** Index of the last entry applied; 0 unless it runs. */
   readonly appliedIndex: number;
@@ -38,6 +39,12 @@ export interface ClusterInfo {
   /** Submissions that are not applied, those that wait to be dismissed included. */
   readonly pending: number;
 }
+
+/** State of one cluster of a host, as far as it is at hand without asking a store. */
+export type ClusterStatus = Pick<
+  ClusterInfo,
+  "clusterID" | "nodeID" | "type" | "state" | "error" | "appliedIndex"
+>;
 
 /** A host at a moment, as `NodeHost.info()` describes it. */
 export interface NodeHostInfo {

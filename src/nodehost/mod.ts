@@ -28,7 +28,7 @@ export type {
   ReplicaConfig,
 } from "./config.ts";
 export * from "./errors.ts";
-export type { ClusterInfo, NodeHostInfo } from "./info.ts";
+export type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
 export { NodeHost, type RemoveDataOptions } from "./node_host.ts";
 export { newNodeID } from "./node_id.ts";
 export { type CompactionOptions, Replica } from "./replica.ts";

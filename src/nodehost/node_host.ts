@@ -43,7 +43,7 @@ import {
   type ReplicaConfig,
 } from "./config.ts";
 import { ErrClusterNotFound, ErrSnapshotMismatch } from "./errors.ts";
-import type { ClusterInfo, NodeHostInfo } from "./info.ts";
+import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { pacedSource } from "./pace.ts";
 import { copySnapshot } from "./snapshotter.ts";
@@ -202,12 +202,31 @@ export class NodeHost {
           known.replica = up.replica;
           return up;
         } catch (error) {
-          known.error = error;
+          // One that was stopped is not wanted, rather than down.
+          if (!(error instanceof ErrClusterClosed)) known.error = error;
           throw error;
         }
       },
     );
     return replica;
+  }
+
+  /**
+   * Starts a cluster that has failed, or could not be started, again as it was
+   * started last, say after an entry was skipped.
+   *
+   * @throws ErrClusterNotFound if it was not started here
+   * @throws ErrClusterAlreadyExist if it has not failed
+   * @throws what starting it throws
+   */
+  async restartCluster(clusterID: bigint): Promise<Replica> {
+    const known = this.#known.get(clusterID);
+    if (known === undefined) throw new ErrClusterNotFound(clusterID);
+    const starting = this.#clusters.get(clusterID);
+    if (this.#statusOf(clusterID, known).state === "failed" && starting) {
+      await this.#stopOne(clusterID, starting);
+    }
+    return await this.#start(known.factory, known.config);
   }
 
   /** Does something with a cluster that nothing else may be done with meanwhile. */
@@ -383,7 +402,13 @@ export class NodeHost {
    */
   async stopCluster(clusterID: bigint): Promise<void> {
     const starting = this.#clusters.get(clusterID);
-    if (starting === undefined) throw new ErrClusterNotFound(clusterID);
+    if (starting === undefined) {
+      const known = this.#known.get(clusterID);
+      if (known?.error === undefined) throw new ErrClusterNotFound(clusterID);
+      // One that could not be started has nothing to be stopped.
+      known.error = undefined;
+      return;
+    }
     await this.#stopOne(clusterID, starting);
   }
 
@@ -399,23 +424,24 @@ export class NodeHost {
     }
   }
 
-  /** Describes the clusters that were started on this host: indexes, log, snapshots and sizes, and of those that failed the cause. */
-  async info(): Promise<NodeHostInfo> {
-    const known = [...this.#known].sort(([a], [b]) => a < b ? -1 : 1);
-    const clusters = known.map(([clusterID, start]) =>
-      this.#infoOf(clusterID, start)
-    );
-    return { clusters: await Promise.all(clusters) };
+  /** States of the clusters that were started on this host, in order of their ids. */
+  clusters(): ClusterStatus[] {
+    return [...this.#known].sort(([a], [b]) => a < b ? -1 : 1)
+      .map(([clusterID, known]) => this.#statusOf(clusterID, known));
   }
 
-  async #infoOf(
+  /** As {@linkcode NodeHost.clusters}, of one cluster; undefined if it was never started here. */
+  clusterStatus(clusterID: bigint): ClusterStatus | undefined {
+    const known = this.#known.get(clusterID);
+    return known && this.#statusOf(clusterID, known);
+  }
+
+  #statusOf(
     clusterID: bigint,
     { factory, config: { nodeID }, error }: Known,
-  ): Promise<ClusterInfo> {
+  ): ClusterStatus {
     const replica = this.#replicas.get(clusterID);
-    const snapshots = await this.#snapshots.list(clusterID);
-    const cause = replica?.error ?? error;
-    const log = cause === undefined ? replica?.logInfo : undefined;
+    const cause = replica?.failure ?? error;
     return {
       clusterID,
       nodeID,
@@ -429,6 +455,28 @@ export class NodeHost {
         : "stopped",
       ...(cause === undefined ? {} : { error: cause }),
       appliedIndex: replica?.appliedIndex ?? 0,
+    };
+  }
+
+  /** Describes the clusters that were started on this host: indexes, log, snapshots and sizes, and of those that failed the cause. */
+  async info(): Promise<NodeHostInfo> {
+    const known = [...this.#known].sort(([a], [b]) => a < b ? -1 : 1);
+    const clusters = known.map(([clusterID, start]) =>
+      this.#infoOf(clusterID, start)
+    );
+    return { clusters: await Promise.all(clusters) };
+  }
+
+  async #infoOf(
+    clusterID: bigint,
+    known: Known,
+  ): Promise<ClusterInfo> {
+    const status = this.#statusOf(clusterID, known);
+    const replica = this.#replicas.get(clusterID);
+    const snapshots = await this.#snapshots.list(clusterID);
+    const log = status.state === "failed" ? undefined : replica?.logInfo;
+    return {
+      ...status,
       committedIndex: Math.max(
         log?.committed ?? 0,
         replica?.appliedIndex ?? 0,

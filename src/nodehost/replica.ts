@@ -66,6 +66,7 @@ import {
   remoteOf,
 } from "./bring_up.ts";
 import { Checkpoints } from "./checkpoints.ts";
+import { ErrUpdateFailed } from "./errors.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import { checkCount, type ReplicaConfig } from "./config.ts";
 import { Proposals } from "./proposals.ts";
@@ -176,6 +177,8 @@ export class Replica {
   #shutdown: Promise<void> | undefined;
   #unwatch: (() => void) | undefined;
   #diverged: ErrDiverged | undefined;
+  /** Set once `update()` has thrown. */
+  #updateFailed: ErrUpdateFailed | undefined;
   /** Of machines whose place another one has taken, those that were wrong: they may be being saved still. */
   readonly #wrong = new WeakMap<Driver<SessionState>, ErrDiverged>();
   #synced = 0;
@@ -246,8 +249,8 @@ export class Replica {
     replica.#starting = replica.#start();
     const { signal } = replica.#stopped;
     const started = abortable(replica.#starting, signal).catch((error) => {
-      // Who starts it is told what it failed with, as all who wait (R5).
-      throw error === signal.reason ? error.cause ?? error : error;
+      // Who starts it is told what it failed with (R5), and at which entry.
+      throw error === signal.reason ? replica.failure ?? error : error;
     });
     return {
       replica,
@@ -294,6 +297,16 @@ export class Replica {
   get error(): unknown {
     const { aborted, reason } = this.#stopped.signal;
     return aborted ? (reason as ErrClusterClosed).cause : undefined;
+  }
+
+  /** Why the replica failed, if it did: an `ErrUpdateFailed` that names the entry if `update()` threw, else as `error`. */
+  get failure(): unknown {
+    return this.#updateFailed ?? this.error;
+  }
+
+  /** Aborts once the replica is stopped or has failed; its reason is the `ErrClusterClosed` that later calls get. */
+  get closed(): AbortSignal {
+    return this.#stopped.signal;
   }
 
   /**
@@ -765,6 +778,10 @@ export class Replica {
         const applied = this.#driver.apply(batches);
         if (isPromise(applied)) await applied;
       } catch (cause) {
+        const failed = this.#driver.updateFailed;
+        if (failed !== undefined) {
+          this.#updateFailed = new ErrUpdateFailed(this, failed, cause);
+        }
         // Whatever class it has: reading the log over does not help.
         throw new MachineFailure("Entries could not be applied", { cause });
       }
@@ -1064,7 +1081,11 @@ export class Replica {
   /** The replica cannot go on (R5). */
   #fail(cause: unknown): Promise<void> {
     if (this.#shutdown === undefined) {
-      this.#parts.event({ type: "failed", error: cause });
+      this.#parts.event({
+        type: "failed",
+        error: cause,
+        failure: this.#updateFailed ?? cause,
+      });
     }
     return this.#stop(
       new ErrClusterClosed("Cluster has failed", { cause }),

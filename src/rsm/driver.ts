@@ -12,7 +12,12 @@ import { UPDATE_BYTES_MAX, UPDATE_ENTRIES_MAX } from "../limits.ts";
 import { ErrDiverged, ErrLogCorrupted } from "../log/errors.ts";
 import type { Checkpoint, EpochMark, LogBatch } from "../log/log.ts";
 import { RecordKind } from "../log/records.ts";
-import type { Entry, MaybePromise, Result } from "../statemachine/types.ts";
+import {
+  type Entry,
+  type MaybePromise,
+  RegularStateMachine,
+  type Result,
+} from "../statemachine/types.ts";
 import { ErrStoreFull } from "../store/errors.ts";
 import { ErrSystemBusy } from "./errors.ts";
 import { isPromise } from "../promises.ts";
@@ -51,6 +56,14 @@ export interface Decided {
   readonly result: Result | undefined;
   /** Digest of the command that took its place, if that is known. */
   readonly digest: number | undefined;
+}
+
+/** The entries of which one made `update()` throw. */
+export interface FailedEntries {
+  /** Index of the first. */
+  readonly index: number;
+  /** Index of the last: the same where the entry is known. */
+  readonly upTo: number;
 }
 
 /** What the replicated state knows of a session. */
@@ -182,6 +195,7 @@ export class Driver<L> {
   #opened = 0;
   /** Whether the machine was updated since it was last synced. */
   dirty = false;
+  #updateFailed: FailedEntries | undefined;
 
   // The batch being applied. Parallel arrays, because an object per entry costs
   // more than everything else the loop does with it.
@@ -234,6 +248,11 @@ export class Driver<L> {
   /** Up to where the machine held entries when it was opened, or recovered. */
   get opened(): number {
     return this.#opened;
+  }
+
+  /** The entries at which `update()` threw, once it has. */
+  get updateFailed(): FailedEntries | undefined {
+    return this.#updateFailed;
   }
 
   /** Whether the machine was, or is being, closed. */
@@ -574,8 +593,28 @@ export class Driver<L> {
   /** Nothing was applied, and will be when there is room; what else a machine throws is its end (R5). */
   #updateAgain(error: unknown): Promise<void> {
     const room = this.#room;
-    if (!(error instanceof ErrStoreFull) || room === undefined) throw error;
+    if (!(error instanceof ErrStoreFull) || room === undefined) {
+      this.#updateFailed = this.#failedEntries();
+      throw error;
+    }
     return room(error).then(() => this.#update());
+  }
+
+  /** The entry that `update()` threw at, as exactly as the kind of machine tells. */
+  #failedEntries(): FailedEntries {
+    const entries = this.#entries;
+    // A regular machine gets them one by one; what another one has done to a
+    // batch before it threw says nothing.
+    const thrown = this.machine.type === RegularStateMachine
+      ? entries.find(({ result }) => result === undefined)
+      : undefined;
+    if (thrown !== undefined) {
+      return { index: thrown.index, upTo: thrown.index };
+    }
+    return {
+      index: entries[0]?.index ?? this.#read,
+      upTo: entries.at(-1)?.index ?? this.#read,
+    };
   }
 
   /**

@@ -76,6 +76,16 @@ export class ErrRemote extends SampanError {
 }
 
 /**
+ * The cluster has failed on the server, as when a command cannot be applied. What
+ * is queued stays queued; the server is asked again, and all goes on by itself
+ * once its operator has started the cluster again.
+ */
+export class ErrClusterFailed extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrClusterFailed";
+}
+
+/**
  * Fault of a hook of the program that serves (`authenticate`, `authorize`,
  * `validate` or `fetch`): it threw, gave an answer of the wrong kind, or none in
  * time. `cause` says which. Clients only hear that it is to be tried again; this

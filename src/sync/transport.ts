@@ -31,6 +31,8 @@ export const CloseCode = {
   TooBig: 4413,
   /** Too many connections. */
   TooMany: 4429,
+  /** The cluster has failed on the server, and waits for its operator; ask again later. */
+  ClusterFailed: 4500,
   /** It does not read as fast as it asks; come again. */
   TooSlow: 4503,
 } as const;

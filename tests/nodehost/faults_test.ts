@@ -11,6 +11,7 @@ import {
   ErrInvalidResult,
   ErrLogCorrupted,
   ErrNotImplemented,
+  ErrUpdateFailed,
   type LogBatch,
   MemoryLogDB,
   type Result,
@@ -100,7 +101,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R5 a machine that fails while it catches up fails the start with its own error",
+  "R5 a machine that fails while it catches up fails the start, with its own error as the cause",
   checked(async () => {
     for (const kind of KINDS) {
       await using logDB = new MemoryLogDB();
@@ -117,7 +118,8 @@ Deno.test(
           },
         },
       }));
-      assertStrictEquals(error, cause);
+      assertInstanceOf(error, ErrUpdateFailed);
+      assertStrictEquals(error.cause, cause);
       // The place is free again.
       const again = await start({ logDB, kind, config: { nodeID: 2n } });
       assertEquals(await listOf(again.replica), ["a"]);

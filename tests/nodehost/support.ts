@@ -206,6 +206,8 @@ export class Gate {
 export interface Manners {
   /** Called at the start of each method: may throw, or return a promise, also one that never settles. */
   before?(method: string, machine: Journal): MaybePromise<void>;
+  /** Called with each command before it is applied: may throw. */
+  apply?(command: string): void;
   /** Replaces what a method returns. */
   result?(method: string, value: unknown, machine: Journal): unknown;
   /** Why a result is a refusal; without it the machine does not say. */
@@ -252,6 +254,7 @@ export class Journal {
 
   apply(cmd: Uint8Array): Result {
     const command = text(cmd);
+    this.manners.apply?.(command);
     this.list.push(command);
     return { value: BigInt(this.list.length), data: bytes(command) };
   }

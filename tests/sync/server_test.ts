@@ -1295,7 +1295,7 @@ Deno.test(
     await client.open(2, 2n);
     client.append(1, packRecords(proposal(kv.put("poison", "v"))), 2);
     const refused = await client.next("refused");
-    assertEquals([refused.channel, refused.code], [2, 1001]);
+    assertEquals([refused.channel, refused.code], [2, 4500]);
     assert(fragile.error !== undefined);
     client.send({ type: "open", channel: 3, clusterID: 2n, nodeID: 9n });
     assertMatch((await client.next("refused")).reason, /has failed/);

@@ -43,8 +43,16 @@ function complain(error: unknown): void {
 
 function showState(logDB: RemoteLogDB): void {
   const pill = element("state");
-  pill.dataset["state"] = logDB.state;
-  pill.textContent = logDB.state;
+  const { state, error } = logDB.status;
+  pill.dataset["state"] = state;
+  pill.textContent = state === "failed" ? "server has failed" : state;
+  // Edits stay on the device, and are sent once the server is well.
+  pill.title = error?.message ?? "";
+  element("server-problem").textContent = state === "failed"
+    ? `${
+      error!.message
+    }. Your edits are kept, and sent once the server is well.`
+    : "";
 }
 
 /** One row of the list; what the server does not have yet is marked. */

@@ -42,6 +42,8 @@ import type { ConnectionEnd } from "./connection.ts";
  *
  * Of one cluster, while there is a connection:
  * - `no-cluster`: the server does not serve this cluster, at least not yet.
+ * - `cluster-failed`: the cluster has failed on the server, for example at a
+ *   command that cannot be applied, and waits for its operator.
  * - `cluster-stopped`: the cluster is stopped on the server, or cannot be opened now.
  * - `too-many-clusters`: more clusters are open than the server takes.
  * - `node-id-taken`: this device uses the node id of the server's own replica.
@@ -67,6 +69,7 @@ export type ReasonCode =
   | "too-large"
   | "too-many"
   | "no-cluster"
+  | "cluster-failed"
   | "cluster-stopped"
   | "too-many-clusters"
   | "node-id-taken"

@@ -27,7 +27,12 @@ import type {
   Retention,
 } from "../../log/log.ts";
 import { Backoff } from "../../nodehost/waiting.ts";
-import { ErrConnectionLost, ErrForbidden, ErrRemote } from "../errors.ts";
+import {
+  ErrClusterFailed,
+  ErrConnectionLost,
+  ErrForbidden,
+  ErrRemote,
+} from "../errors.ts";
 import type { Opened, Refused } from "../messages.ts";
 import { CloseCode } from "../transport.ts";
 import { Appends } from "./appends.ts";
@@ -46,6 +51,7 @@ const REFUSED: Readonly<Record<number, ReasonCode>> = {
   [CloseCode.GoingAway]: "cluster-stopped",
   [CloseCode.NotFound]: "no-cluster",
   [CloseCode.TooMany]: "too-many-clusters",
+  [CloseCode.ClusterFailed]: "cluster-failed",
 };
 
 /** Reason for each code of an `unable` message. */
@@ -62,7 +68,10 @@ function remoteTrouble(
   code: ReasonCode,
   message: string,
 ): { reason: Reason; error: Error } {
-  return { reason: { code, message }, error: new ErrRemote(message) };
+  const error = code === "cluster-failed"
+    ? new ErrClusterFailed(message)
+    : new ErrRemote(message);
+  return { reason: { code, message }, error };
 }
 
 /** What a remote log takes of its LogDB. */
@@ -86,7 +95,8 @@ export interface RemoteLogParts {
  * that node id itself), also `next()` of its readers, once they
  * have handed on what came before; it is asked again with the next connection,
  * and with a call that comes a while later. Any other refusal (the server is
- * about to start the cluster) lets all wait, and it asks again by itself.
+ * about to start the cluster, or the cluster has failed there) lets all wait, and
+ * it asks again by itself.
  */
 export class RemoteLog implements Log, Channel {
   readonly checkpoints: RemoteBoard;
@@ -197,7 +207,9 @@ export class RemoteLog implements Log, Channel {
   /** State of the log, and of what is submitted through it. */
   get state(): ClusterState {
     if (!this.#isOpen) {
-      return isFinal(this.#refusal?.error) ? "forbidden" : "waiting";
+      const error: Error | undefined = this.#refusal?.error;
+      if (error instanceof ErrClusterFailed) return "failed";
+      return isFinal(error) ? "forbidden" : "waiting";
     }
     if (!this.#isCaughtUp) return "catching up";
     return this.trouble === undefined ? "live" : "not accepting";
@@ -225,7 +237,10 @@ export class RemoteLog implements Log, Channel {
   }
 
   #open(): void {
+    const failed = this.state === "failed" ? this.#refusal : undefined;
     this.#endRefusal();
+    // It goes on being told until the server says otherwise.
+    this.#refusal = failed;
     const { clusterID, nodeID } = this.#parts;
     this.#connection?.send({
       type: "open",
@@ -265,6 +280,7 @@ export class RemoteLog implements Log, Channel {
     const connection = this.#connection;
     if (this.#isOpen || connection === undefined) return;
     this.#isOpen = true;
+    this.#refusal = undefined;
     this.#backoff.reset();
     this.#last = Math.max(this.#last, last);
     this.checkpoints.trusted = trusted === 0n ? undefined : trusted;

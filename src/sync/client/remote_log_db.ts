@@ -68,7 +68,8 @@ const RANKS: Readonly<Record<ClusterState, number>> = {
   "not accepting": 1,
   "catching up": 2,
   "waiting": 3,
-  "forbidden": 4,
+  "failed": 4,
+  "forbidden": 5,
 };
 
 /**

@@ -15,7 +15,10 @@ import type { Reason } from "./reason.ts";
  * `retryAt` when the next attempt is due. `connecting`: an attempt is under way.
  * `needs-auth`: the server asks for another token; everything waits for one that
  * it accepts (U34). `forbidden`: the server refuses this principal, or one of the
- * clusters to it or to its node id. `catching up`: there is a connection, but a cluster is not open
+ * clusters to it or to its node id. `failed`: a cluster has failed on the server,
+ * as at a command that cannot be applied, and waits for its operator; what is
+ * queued stays queued, and all goes on by itself once the server is well.
+ * `catching up`: there is a connection, but a cluster is not open
  * on it yet, or has more on the server than its replica has applied. `not
  * accepting`: all of that is applied, but the server cannot take what is
  * submitted now, which waits; `reason` says why. `live`: every cluster has
@@ -27,6 +30,7 @@ export type RemoteState =
   | "connecting"
   | "needs-auth"
   | "forbidden"
+  | "failed"
   | "catching up"
   | "not accepting"
   | "live";
@@ -35,6 +39,7 @@ export type RemoteState =
 export type ClusterState =
   | "waiting"
   | "forbidden"
+  | "failed"
   | "catching up"
   | "not accepting"
   | "live";
@@ -77,8 +82,8 @@ export interface RemoteStatus {
   readonly reason?: Reason;
   /**
    * Error behind `reason`: an `ErrUnauthenticated`, `ErrForbidden`, `ErrVersion`
-   * or `ErrProtocol` needs someone to act; an `ErrConnectionLost` or `ErrRemote`
-   * may go away by itself.
+   * or `ErrProtocol` needs someone to act, an `ErrClusterFailed` the server's
+   * operator; an `ErrConnectionLost` or `ErrRemote` may go away by itself.
    */
   readonly error?: Error;
   /**

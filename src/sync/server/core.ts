@@ -6,6 +6,7 @@
  * @module
  */
 
+import { describe } from "../../describe.ts";
 import type { Env } from "../../env.ts";
 import { SYNC_CREDIT_TOTAL_BYTES, SYNC_TICK_MS } from "../../limits.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
@@ -70,6 +71,12 @@ export class Core {
     this.pace = new Pace(host.env);
     this.turns = new Turns(host.env, this.pace);
     this.options = options;
+    const fail: unknown = options.health?.fail ?? "any";
+    if (fail !== "any" && fail !== "all") {
+      throw new TypeError(
+        `Option health.fail is ${describe(fail)}; write "any" or "all"`,
+      );
+    }
     this.limits = { ...SERVER_LIMITS, ...options.limits };
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
     this.hooks = new Hooks(options, host.env, this.limits.hookMs, () => {
@@ -221,7 +228,9 @@ export class Core {
   /** The hub of a cluster that is started on the host; undefined if it is not. */
   async hub(clusterID: bigint): Promise<Hub | undefined> {
     const replica = this.host.replica(clusterID);
-    if (replica === undefined || this.isStopping) return undefined;
+    if (
+      replica === undefined || replica.failure !== undefined || this.isStopping
+    ) return undefined;
     for (;;) {
       const opening = this.#hubs.get(clusterID);
       if (opening === undefined) break;

@@ -17,6 +17,7 @@ import {
 import { SampanError } from "../../statemachine/errors.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
 import type { Core } from "./core.ts";
+import { failureOf, health } from "./health.ts";
 import type { HubUser } from "./hub.ts";
 import type { Identity } from "./hooks.ts";
 import type { Action } from "./options.ts";
@@ -41,19 +42,11 @@ export function handle(
   pages: Pages,
 ): Promise<Response> | undefined {
   const { pathname } = new URL(request.url);
-  if (pathname === "/health") return Promise.resolve(health(core));
+  const healthy = health(core, request.method, pathname);
+  if (healthy !== undefined) return Promise.resolve(healthy);
   const match = /^\/clusters\/(\d{1,20})\/snapshot$/.exec(pathname);
   if (match === null) return undefined;
   return answer(core, request, BigInt(match[1]!), pages);
-}
-
-function health(core: Core): Response {
-  const status = core.isStopping ? "stopping" : "ok";
-  const { connections } = core.telemetry.counts;
-  return Response.json({ status, connections }, {
-    status: core.isStopping ? 503 : 200,
-    headers: { "cache-control": "no-store" },
-  });
 }
 
 async function answer(
@@ -151,6 +144,8 @@ async function download(
   try {
     const hub = await core.hub(clusterID);
     if (hub === undefined) {
+      const failed = failureOf(core.host, clusterID);
+      if (failed !== undefined) throw new Refused(503, failed);
       throw new Refused(404, `There is no cluster ${clusterID} here`);
     }
     const user: HubUser = { hubEnded(): void {} };

@@ -13,10 +13,11 @@ import type { Checkpoint, Log, LogBatch } from "../../log/log.ts";
 import { isPromise } from "../../promises.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import type { Replica } from "../../nodehost/replica.ts";
-import { sleep } from "../../nodehost/waiting.ts";
+import { onAbort, sleep } from "../../nodehost/waiting.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { CloseCode } from "../transport.ts";
+import { describeFailure } from "./health.ts";
 import type { Origins } from "./origins.ts";
 import { Gatherer, Ring } from "./ring.ts";
 
@@ -92,6 +93,7 @@ export class Hub {
       // Clients of another host's server are not to propose as this replica either.
       origins.owns(replica.origin, NOBODY);
       void hub.#run(new Gatherer(reader));
+      hub.#endWithReplica();
       return hub;
     } catch (error) {
       await log.close();
@@ -101,6 +103,14 @@ export class Hub {
 
   get #env(): Env {
     return this.#host.env;
+  }
+
+  /** Ends with its replica: what is appended to the log of a cluster that has failed would wait for its operator, and nobody would be told. */
+  #endWithReplica(): void {
+    const { replica } = this;
+    const end = (): void => this.end(...endOf(replica));
+    const ignore = onAbort(replica.closed, end);
+    onAbort(this.#ended.signal, ignore);
   }
 
   /** Whether it can be used no more. */
@@ -136,12 +146,8 @@ export class Hub {
         }
       }
     } catch (error) {
-      this.end(
-        CloseCode.GoingAway,
-        error instanceof ErrClusterClosed
-          ? "Cluster is stopped on the server"
-          : "Server cannot read its log",
-      );
+      if (error instanceof ErrClusterClosed) this.end(...endOf(this.replica));
+      else this.end(CloseCode.GoingAway, "Server cannot read its log");
     }
   }
 
@@ -208,4 +214,11 @@ export class Hub {
     this.followers.clear();
     Promise.resolve(this.log.close()).catch(() => {});
   }
+}
+
+/** Code and words for the end of a cluster that was stopped, or has failed. */
+function endOf({ clusterID, failure }: Replica): [number, string] {
+  return failure === undefined
+    ? [CloseCode.GoingAway, "Cluster is stopped on the server"]
+    : [CloseCode.ClusterFailed, describeFailure(clusterID, failure)];
 }

@@ -175,6 +175,14 @@ export interface CoreOptions {
       clusterID: bigint,
     ) => MaybePromise<string | undefined>)
     | undefined;
+  /**
+   * When `/health` answers 503: once `any` cluster of the host has failed or could
+   * not be started, or only when `all` have. Use `all` where a load balancer
+   * sends clients elsewhere and one bad cluster must not take the others away.
+   *
+   * @default {{ fail: "any" }}
+   */
+  readonly health?: { readonly fail?: "any" | "all" | undefined } | undefined;
   /** Called with each log record. If it throws, or its promise rejects, that is ignored. */
   readonly log?: ((record: ServerLogRecord) => void) | undefined;
   /** The versions of the protocol to speak; by default all that are known. */

@@ -46,6 +46,7 @@ import {
   Violation,
   type Who,
 } from "./greeting.ts";
+import { failureOf } from "./health.ts";
 import type { Hub } from "./hub.ts";
 import type { ServerLogRecord } from "./options.ts";
 import { endMessage, endOf, Reading } from "./reading.ts";
@@ -327,6 +328,10 @@ export class Peer implements TransportListener {
       if (this.core.isStopping) {
         return this.refuse(channel, CloseCode.GoingAway, "Server stops");
       }
+      const failed = failureOf(this.core.host, clusterID);
+      if (failed !== undefined) {
+        return this.refuse(channel, CloseCode.ClusterFailed, failed);
+      }
       if (hub === undefined) {
         return this.refuse(
           channel,
@@ -362,10 +367,14 @@ export class Peer implements TransportListener {
     right: ReadRight,
   ): void {
     if (!hub.isLive) {
-      const why = hub.replica.error === undefined
-        ? "Cluster was stopped on the server"
-        : "Cluster has failed on the server";
-      return this.refuse(number, CloseCode.GoingAway, why);
+      const failed = failureOf(this.core.host, hub.clusterID);
+      return failed === undefined
+        ? this.refuse(
+          number,
+          CloseCode.GoingAway,
+          "Cluster was stopped on the server",
+        )
+        : this.refuse(number, CloseCode.ClusterFailed, failed);
     }
     const channel = new Channel(this, number, hub, nodeID, right);
     this.#channels.set(number, channel);
