@@ -1,6 +1,7 @@
 /**
- * What must be awaited and what must not: a method that may return a value or a
- * promise stays synchronous where it gives a value.
+ * Promises: which values must be awaited, as a method that may return a value or
+ * a promise stays synchronous where it returns a value; and promises that their
+ * caller settles.
  *
  * This module is browser compatible.
  *
@@ -26,4 +27,25 @@ export function chain<T, U>(
   next: (value: T) => MaybePromise<U>,
 ): MaybePromise<U> {
   return isPromise(value) ? value.then(next) : next(value);
+}
+
+/** A promise and the functions that settle it. */
+export interface Resolvers<T> {
+  /** The promise. */
+  readonly promise: Promise<T>;
+  /** Resolves it. */
+  readonly resolve: (value: T | PromiseLike<T>) => void;
+  /** Rejects it. */
+  readonly reject: (reason: unknown) => void;
+}
+
+/** A promise that its caller settles: `Promise.withResolvers()`, which Safari has from 17.4 and Node from 22. */
+export function withResolvers<T>(): Resolvers<T> {
+  let resolve!: Resolvers<T>["resolve"];
+  let reject!: Resolvers<T>["reject"];
+  const promise = new Promise<T>((resolved, rejected) => {
+    resolve = resolved;
+    reject = rejected;
+  });
+  return { promise, resolve, reject };
 }

@@ -13,6 +13,7 @@ import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
 import { ErrUnsynced } from "../outbox/errors.ts";
 import type { Outbox, Unsynced } from "../outbox/outbox.ts";
+import { withResolvers } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
@@ -240,7 +241,7 @@ export class NodeHost {
         `Cluster ${clusterID} is started on this host already`,
       );
     }
-    const { promise, resolve } = Promise.withResolvers<Stoppable | undefined>();
+    const { promise, resolve } = withResolvers<Stoppable | undefined>();
     this.#clusters.set(clusterID, promise);
     try {
       const done = await work(resolve);

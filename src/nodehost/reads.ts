@@ -8,7 +8,7 @@
 
 import { PENDING_READS_MAX } from "../limits.ts";
 import type { Log } from "../log/log.ts";
-import { isPromise } from "../promises.ts";
+import { isPromise, withResolvers } from "../promises.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import { abortable, onAbort } from "./waiting.ts";
@@ -85,7 +85,7 @@ export class Reads {
   /** Settles once all up to `index` is applied; given `applied`, that is not yet so. */
   wait(index: number, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = withResolvers<void>();
     const waiter = { index, resolve, reject };
     const waiters = this.#waiters;
     let at = waiters.length;

@@ -34,7 +34,7 @@ import type {
 } from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
 import { type Captured, Driver, type SessionStanding } from "../rsm/driver.ts";
-import { isPromise } from "../promises.ts";
+import { isPromise, withResolvers } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { configRecord } from "../rsm/record.ts";
 import { critical, MachineFailure } from "../rsm/snapshots.ts";
@@ -82,7 +82,7 @@ import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
 import type { Submission, Submissions } from "./submissions.ts";
 import type { MakeSubmitted, Submitted } from "./submitting.ts";
 import type { OptimisticView, View } from "./view.ts";
-import { abortable, Backoff, sleep } from "./waiting.ts";
+import { abortable, anySignal, Backoff, sleep } from "./waiting.ts";
 import { type Watch, Watches, type WatchOptions } from "./watch.ts";
 
 /** Options of a snapshot or compaction on request. */
@@ -553,15 +553,17 @@ export class Replica {
     options: { signal?: AbortSignal } = {},
   ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined> {
     this.#check();
-    const stopped = this.#stopped.signal;
-    const signal = options.signal
-      ? AbortSignal.any([stopped, options.signal])
-      : stopped;
+    const { signal, release } = anySignal(
+      this.#stopped.signal,
+      options.signal,
+    );
     try {
       const replayed = this.#replay(after, upTo, signal);
       return (await abortable(replayed, signal))?.hashes;
     } catch (error) {
       throw error instanceof MachineFailure ? error.cause : error;
+    } finally {
+      release();
     }
   }
 
@@ -935,7 +937,7 @@ export class Replica {
 
   /** Recovers a machine that is on disk, of which there are no two. */
   async #recoverInPlace(candidate: Candidate): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = withResolvers<void>();
     this.#recovering = promise;
     // Its table is that of what was shown last, also when it is closed.
     const before = this.#driver.capture();
@@ -1047,7 +1049,7 @@ export class Replica {
     const { log, env, event } = this.#parts;
     const late = new AbortController();
     const cancel = env.setTimer(() => late.abort(), EXPLAIN_MS_MAX);
-    const signal = AbortSignal.any([this.#stopped.signal, late.signal]);
+    const { signal, release } = anySignal(this.#stopped.signal, late.signal);
     const retention = log.retain(after ?? 0);
     try {
       const asked = log.checkpoints?.explain?.(after ?? 0, upTo!, signal)
@@ -1075,6 +1077,7 @@ export class Replica {
     } finally {
       retention.release();
       cancel();
+      release();
     }
   }
 

@@ -44,7 +44,7 @@ import {
 import type { HostEvent, ReplicaConfig } from "./config.ts";
 import type { SessionState } from "./session.ts";
 import { pacedSink, pacedSource } from "./pace.ts";
-import { abortable } from "./waiting.ts";
+import { abortable, anySignal } from "./waiting.ts";
 
 type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K>
   : never;
@@ -287,6 +287,7 @@ export class Snapshotter {
     const unwanted = new AbortController();
     const abort = (): void => unwanted.abort(new ErrSnapshotStopped());
     signal?.addEventListener("abort", abort);
+    const either = anySignal(this.#stopped.signal, unwanted.signal);
     const saved = driver();
     let made: SnapshotInfo | undefined;
     let late: ErrSnapshotUnfinished | undefined;
@@ -302,7 +303,7 @@ export class Snapshotter {
           late = error;
           if (made !== undefined) this.#discard(made, error);
         },
-        signal: AbortSignal.any([this.#stopped.signal, unwanted.signal]),
+        signal: either.signal,
       });
       this.#options.check(saved);
       const same = await this.#sameOfAnother(header!);
@@ -328,6 +329,7 @@ export class Snapshotter {
       await sink?.abort(error);
       throw signal?.aborted ? signal.reason : error;
     } finally {
+      either.release();
       signal?.removeEventListener("abort", abort);
     }
   }
@@ -537,7 +539,7 @@ export class Snapshotter {
   ): Promise<void> {
     const { config, store, files, driver, log, env } = this.#options;
     const { clusterID, nodeID, compression = "none" } = config;
-    const signal = AbortSignal.any([this.#stopped.signal, ended]);
+    const { signal, release } = anySignal(this.#stopped.signal, ended);
     let retention: Retention | undefined;
     try {
       this.#options.check();
@@ -569,6 +571,7 @@ export class Snapshotter {
         : error;
     } finally {
       retention?.release();
+      release();
     }
   }
 

@@ -35,6 +35,7 @@ import type {
   OutboxQueue,
   OutboxSession,
 } from "../outbox/outbox.ts";
+import { withResolvers } from "../promises.ts";
 import type { SessionStanding } from "../rsm/driver.ts";
 import {
   ErrInvalidSession,
@@ -149,7 +150,7 @@ function makeItem(
   cmd: Uint8Array,
   dismiss: (item: Item) => Promise<void>,
 ): Item {
-  const { promise, resolve, reject } = Promise.withResolvers<Result>();
+  const { promise, resolve, reject } = withResolvers<Result>();
   const item: { -readonly [K in keyof Item]: Item[K] } = {
     number,
     cmd,

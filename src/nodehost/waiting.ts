@@ -55,6 +55,33 @@ export function abortable<T>(
   });
 }
 
+/** Signal of several, with what ends its listening to them. */
+export interface AnySignal {
+  /** Aborts once one of them does, with its reason. */
+  readonly signal: AbortSignal;
+  /** Stops listening to them. */
+  release(): void;
+}
+
+/**
+ * Signal that aborts once one of `signals` does, until it is released:
+ * `AbortSignal.any()`, which Safari has from 17.4.
+ */
+export function anySignal(
+  ...signals: readonly (AbortSignal | undefined)[]
+): AnySignal {
+  const controller = new AbortController();
+  const undo = signals.map((signal) =>
+    onAbort(signal, (reason) => controller.abort(reason))
+  );
+  return {
+    signal: controller.signal,
+    release(): void {
+      for (const step of undo) step();
+    },
+  };
+}
+
 /** Settles after `delay` milliseconds; rejects with the reason of `signal` if that aborts first. */
 export function sleep(
   env: Env,

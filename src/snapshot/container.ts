@@ -16,6 +16,7 @@ import {
   SNAPSHOT_INFLATE_BYTES_MAX,
   SNAPSHOT_SESSIONS_BYTES_MAX,
 } from "../limits.ts";
+import { withResolvers } from "../promises.ts";
 import { ErrSnapshotStreaming } from "../statemachine/errors.ts";
 import type { Type } from "../statemachine/types.ts";
 import { checkFile } from "./collection.ts";
@@ -798,8 +799,8 @@ export interface SnapshotVerifier {
  * `ErrSnapshotCorrupted` or `ErrSnapshotVersion` (H8).
  */
 export function verifySnapshot(): SnapshotVerifier {
-  const header = Promise.withResolvers<SnapshotHeader>();
-  const totals = Promise.withResolvers<SnapshotTotals>();
+  const header = withResolvers<SnapshotHeader>();
+  const totals = withResolvers<SnapshotTotals>();
   header.promise.catch(noop);
   totals.promise.catch(noop);
   const parser = parse();

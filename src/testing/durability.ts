@@ -8,6 +8,7 @@
  * @module
  */
 
+import { withResolvers } from "../promises.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
 import type { Result } from "../statemachine/types.ts";
 import { randomOf } from "./clock.ts";
@@ -367,8 +368,8 @@ async function breakRecovery(
     if (!outcome.ok) await probe.close();
     return await place.crash(probe);
   }
-  const reached = Promise.withResolvers<void>();
-  const gone = Promise.withResolvers<void>();
+  const reached = withResolvers<void>();
+  const gone = withResolvers<void>();
   const recovering = probe.recoverFrom("D11", saved, {
     sizes,
     hook: async (piece): Promise<void> => {

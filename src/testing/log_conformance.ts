@@ -27,6 +27,7 @@ import type {
   Records,
 } from "../log/log.ts";
 import { epochOf, packRecords, recordAt } from "../log/records.ts";
+import { withResolvers } from "../promises.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
   caseOf,
@@ -57,7 +58,7 @@ interface Read {
 
 /** Fails if the promise takes too long: a reader that is never woken would hang the case. */
 async function within<T>(what: string, promise: MaybePromise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
+  const late = withResolvers<never>();
   const timer = setTimeout(
     () => late.reject(new Error(`${what}: nothing happens`)),
     PATIENCE_MS,

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { withResolvers } from "../promises.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 
 /** How long a promise is waited for before a timer is set, in microtasks. */
@@ -38,7 +39,7 @@ export async function settle<T>(
   // than all the rest.
   for (let i = 0; i < MICROTASKS_FIRST && !settled; i++) await undefined;
   if (settled) return await value;
-  const { promise: deadline, reject } = Promise.withResolvers<never>();
+  const { promise: deadline, reject } = withResolvers<never>();
   const timer = setTimeout(() => reject(late()), ms);
   timers.add(timer);
   try {

@@ -8,6 +8,7 @@
  */
 
 import { onAbort } from "../../nodehost/waiting.ts";
+import { withResolvers } from "../../promises.ts";
 import { ErrRemote } from "../errors.ts";
 import type { Message } from "../messages.ts";
 import type { Connection, StreamMessage } from "./connection.ts";
@@ -33,7 +34,7 @@ export class Asks {
     read: (message: StreamMessage) => T | undefined,
     signal: AbortSignal | undefined,
   ): Promise<T> {
-    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const { promise, resolve, reject } = withResolvers<T>();
     const ask: Ask = {
       make,
       settle: (message) => {

@@ -10,6 +10,7 @@
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
 import { isU64 } from "../../bytes.ts";
 import { ErrSnapshotMismatch } from "../../nodehost/errors.ts";
+import { withResolvers } from "../../promises.ts";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotVersion,
@@ -277,7 +278,7 @@ function received(
   let size = 0;
   return new ReadableStream({
     pull: async (controller): Promise<void> => {
-      const late = Promise.withResolvers<never>();
+      const late = withResolvers<never>();
       const cancelTimer = core.env.setTimer(
         () => late.reject(new Refused(408, "Snapshot is sent too slowly")),
         core.limits.slowMs,

@@ -8,6 +8,7 @@
 
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import { abortable, onAbort } from "../../nodehost/waiting.ts";
+import { withResolvers } from "../../promises.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrHookFailed } from "../errors.ts";
 import { CloseCode, SERVER_HEADER, socketTransport } from "../transport.ts";
@@ -305,7 +306,7 @@ function stopping(
   { signal, sigterm = true }: ServeOptions,
   endListener: () => Promise<void>,
 ): Pick<Server, "finished" | "shutdown"> {
-  const { promise: finished, resolve, reject } = Promise.withResolvers<void>();
+  const { promise: finished, resolve, reject } = withResolvers<void>();
   let isStopping = false;
   const shutdown = (): Promise<void> => {
     if (!isStopping) {
