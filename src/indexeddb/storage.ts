@@ -82,7 +82,8 @@ async function probe(factory: IDBFactory): Promise<boolean> {
   } catch (error) {
     if (!(storeError(error) instanceof ErrStoreFull)) throw error;
     // Full of what this page has stored, or with no room for anything at all.
-    return (await factory.databases()).length > 0;
+    // Firefox before 126 cannot tell which: what is opened there will.
+    return (await factory.databases?.())?.length !== 0;
   }
   db.close();
   // It may take its time.

@@ -1,0 +1,319 @@
+import { assert, assertEquals } from "@std/assert";
+import compat from "@mdn/browser-compat-data" with { type: "json" };
+import ts from "typescript";
+import { EXCEPTIONS, FLOORS, type Runtime, runtimesOf } from "./floors.ts";
+import { openSources, type Sources } from "./program.ts";
+
+let opened: Sources | undefined;
+
+/** The sources, read once for all tests: that takes seconds. */
+function sources(): Sources {
+  return opened ??= openSources();
+}
+
+/** Every node of every source file, with the path of the file. */
+function* nodes(): Generator<readonly [path: string, node: ts.Node]> {
+  const { files, pathOf } = sources();
+  for (const file of files) {
+    const path = pathOf(file);
+    const waiting: ts.Node[] = [file];
+    for (let node = waiting.pop(); node !== undefined; node = waiting.pop()) {
+      yield [path, node];
+      ts.forEachChild(node, (child) => void waiting.push(child));
+    }
+  }
+}
+
+/** Compatibility data of one built-in. */
+interface Compat {
+  readonly __compat?: {
+    readonly support: Partial<Record<Runtime, Support | readonly Support[]>>;
+  };
+}
+
+interface Support {
+  readonly "version_added": string | false;
+  readonly flags?: unknown;
+  readonly prefix?: string;
+  readonly "version_removed"?: string;
+}
+
+type CompatTree = Readonly<Record<string, Readonly<Record<string, Compat>>>>;
+
+const API = compat.api as unknown as CompatTree;
+const BUILTINS = compat.javascript.builtins as unknown as CompatTree;
+
+/** Interfaces of TypeScript's library that are other names for what the data lists. */
+const OWNERS: Readonly<Record<string, string>> = {
+  Body: "Response",
+  CallableFunction: "Function",
+  NavigatorLocks: "Navigator",
+  NavigatorStorage: "Navigator",
+  ReadonlyArray: "Array",
+  ReadonlyMap: "Map",
+  ReadonlySet: "Set",
+};
+
+/** A built-in by its name in the data, with what is known of it. */
+interface Builtin {
+  readonly name: string;
+  readonly compat: Compat | undefined;
+}
+
+/** The built-in that an identifier in code refers to, if it is one. */
+function builtinAt(node: ts.Node): Builtin | undefined {
+  if (!ts.isIdentifier(node)) return undefined;
+  const symbol = sources().checker.getSymbolAtLocation(node);
+  const declaration = symbol?.declarations?.find((one) =>
+    /\/lib\.[^/]*\.d\.ts$/.test(one.getSourceFile().fileName)
+  );
+  if (symbol === undefined || declaration === undefined) return undefined;
+  const { name } = symbol;
+  const { parent } = declaration;
+  if (ts.isInterfaceDeclaration(parent)) {
+    const constructed = /^(\w+)Constructor$/.exec(parent.name.text)?.[1];
+    const given = constructed ?? parent.name.text;
+    const owner = OWNERS[given] ?? given;
+    const typed = /^(?:Big)?(?:Uint|Int|Float)\d+Array$/.test(owner)
+      ? BUILTINS["TypedArray"]?.[name]
+      : undefined;
+    return {
+      name: `${owner}.${name}`,
+      compat: BUILTINS[owner]?.[name] ?? typed ?? API[owner]?.[name],
+    };
+  }
+  if (
+    ts.isTypeLiteralNode(parent) && ts.isVariableDeclaration(parent.parent)
+  ) {
+    const owner = parent.parent.name.getText();
+    return {
+      name: `${owner}.${name}`,
+      compat: API[owner]?.[`${name}_static`] ?? API[owner]?.[name],
+    };
+  }
+  // A global; a type alone needs nothing at run time.
+  if (!ts.isVariableDeclaration(declaration)) return undefined;
+  const tree = (API[name] ?? BUILTINS[name]) as Compat | undefined;
+  return { name, compat: tree ?? BUILTINS["globals"]?.[name] };
+}
+
+/** The first version of a runtime that has a built-in, without a flag or a prefix. */
+function firstVersion(
+  { __compat }: Compat,
+  runtime: Runtime,
+): number | undefined {
+  const support = __compat?.support[runtime];
+  if (support === undefined) return undefined;
+  const versions = [support].flat()
+    .filter(({ flags, prefix, ["version_removed"]: removed }) =>
+      flags === undefined && prefix === undefined &&
+      removed === undefined
+    )
+    .map(({ ["version_added"]: added }) =>
+      added === false
+        ? Infinity
+        : Number.parseFloat(added.replace("≤", "")) || Infinity
+    );
+  return Math.min(Infinity, ...versions);
+}
+
+Deno.test("case B4: no built-in is newer than the stated floors, unless something makes up for it", () => {
+  const known = new Set<string>();
+  const excused = new Set<string>();
+  const tooNew = new Set<string>();
+  for (const [path, node] of nodes()) {
+    const builtin = builtinAt(node);
+    if (builtin?.compat?.__compat === undefined) continue;
+    const { name, compat } = builtin;
+    known.add(name);
+    for (const runtime of runtimesOf(path)) {
+      const version = firstVersion(compat, runtime);
+      if (version === undefined || version <= FLOORS[runtime]) continue;
+      const exception = EXCEPTIONS.find(({ builtin, modules }) =>
+        (name === builtin || name.startsWith(`${builtin}.`)) &&
+        modules.test(path)
+      );
+      if (exception !== undefined) excused.add(exception.builtin);
+      else {
+        tooNew.add(
+          `${
+            sources().where(node)
+          } uses ${name}, in ${runtime} from ${version}`,
+        );
+      }
+    }
+  }
+  assert(known.size > 150, `Only ${known.size} built-ins were recognised`);
+  assertEquals([...tooNew], []);
+  assertEquals(
+    EXCEPTIONS.map(({ builtin }) => builtin).filter((one) => !excused.has(one)),
+    [],
+    "Exceptions that nothing needs",
+  );
+});
+
+Deno.test("case B4: Symbol.asyncDispose only names methods, and no stream is iterated", () => {
+  const { checker, where } = sources();
+  const found: string[] = [];
+  for (const [path, node] of nodes()) {
+    if (!runtimesOf(path).includes("safari")) continue;
+    if (
+      ts.isPropertyAccessExpression(node) &&
+      node.getText() === "Symbol.asyncDispose" &&
+      !ts.isComputedPropertyName(node.parent) &&
+      // The conformance suites call it as a runtime would.
+      !path.endsWith("_conformance.ts")
+    ) found.push(`${where(node)} uses Symbol.asyncDispose`);
+    if (ts.isForOfStatement(node) && node.awaitModifier !== undefined) {
+      const type = checker.getTypeAtLocation(node.expression);
+      // Safari and WebKitGTK cannot iterate them.
+      if (type.symbol?.name === "ReadableStream") {
+        found.push(`${where(node)} iterates a stream`);
+      }
+    }
+  }
+  assertEquals(found, []);
+});
+
+/** True if a value of this type may be a promise. */
+function mayBePromise(type: ts.Type): boolean {
+  return (type.isUnion() ? type.types : [type]).some((one) => {
+    if ((one.flags & ts.TypeFlags.Any) !== 0) return false;
+    const then = one.getProperty("then");
+    return then !== undefined && one.getProperty("catch") !== undefined;
+  });
+}
+
+/** True if a rejection of what this expression evaluates to is handled in it. */
+function handlesRejection(node: ts.Expression): boolean {
+  if (ts.isParenthesizedExpression(node) || ts.isVoidExpression(node)) {
+    return handlesRejection(node.expression);
+  }
+  if (!ts.isCallExpression(node)) return false;
+  const { expression, arguments: given } = node;
+  if (!ts.isPropertyAccessExpression(expression)) return false;
+  const method = expression.name.text;
+  return method === "catch" || (method === "then" && given.length === 2) ||
+    (method === "finally" && handlesRejection(expression.expression));
+}
+
+/** Promises that no code waits for and that cannot reject: module, statement, and why. */
+const NEVER_REJECT: readonly (readonly [string, string, string])[] = [
+  [
+    "src/indexeddb/connection.ts",
+    "this.#open()",
+    "Fails what waits with the error it catches",
+  ],
+  [
+    "src/indexeddb/opfs_file_store.ts",
+    "this.#places ??=",
+    "Awaited in the next statement",
+  ],
+  [
+    "src/indexeddb/storage.ts",
+    "promise.catch(() => late).then(",
+    "Handled before it goes on",
+  ],
+  [
+    "src/kv/packed/packed_store.ts",
+    "writing.then(",
+    "The next call on the store throws the error of the write",
+  ],
+  [
+    "src/kv/packed/packed_store.ts",
+    "void this.#env.turn()",
+    "A turn of the event loop; a write that throws is caught in it",
+  ],
+  [
+    "src/log/block_log.ts",
+    "void this.#inTurn(() => this.#flush())",
+    "Rejects the appends that it was for",
+  ],
+  [
+    "src/nodehost/proposals.ts",
+    "appended.then(",
+    "Both outcomes are taken",
+  ],
+  [
+    "src/nodehost/replica.ts",
+    "void this.#fail(",
+    "Ends the replica, and reports what fails as an event",
+  ],
+  [
+    "src/nodehost/submissions.ts",
+    "this.#options.env.turn()",
+    "Watchers that throw are caught",
+  ],
+  [
+    "src/nodehost/submissions.ts",
+    "void this.#drive()",
+    "Reports what fails as an event and tries again",
+  ],
+  [
+    "src/nodehost/watch.ts",
+    "this.#env.turn()",
+    "A watch keeps what its query threw for its subscribers",
+  ],
+  [
+    "src/outbox/block_outbox.ts",
+    "void this.#inTurn(() => this.#addGroup())",
+    "Rejects the submissions that it was for",
+  ],
+  [
+    "src/snapshot/block_snapshot_store.ts",
+    "this.#snapshots ??=",
+    "Awaited in the next statement",
+  ],
+  [
+    "src/snapshot/container.ts",
+    "this.cancel(error)",
+    "Ignores what the source says to being cancelled",
+  ],
+  [
+    "src/sync/server/hub.ts",
+    "void hub.#run(",
+    "Ends the hub with the error it catches",
+  ],
+  [
+    "src/sync/server/transfer.ts",
+    "void this.#begin()",
+    "Ends the transfer with the error it catches",
+  ],
+  [
+    "src/testing/faulty_block_store.ts",
+    "this.#inner.write(",
+    "The store below is in memory and synchronous",
+  ],
+];
+
+Deno.test("no promise is left floating", () => {
+  const { checker, where } = sources();
+  const found: string[] = [];
+  const used = new Set<unknown>();
+  let statements = 0;
+  for (const [path, node] of nodes()) {
+    if (!ts.isExpressionStatement(node)) continue;
+    statements++;
+    const { expression } = node;
+    if (ts.isAwaitExpression(expression) || handlesRejection(expression)) {
+      continue;
+    }
+    if (
+      ts.isBinaryExpression(expression) &&
+      expression.operatorToken.kind === ts.SyntaxKind.EqualsToken
+    ) continue;
+    const inner = ts.isVoidExpression(expression)
+      ? expression.expression
+      : expression;
+    if (!mayBePromise(checker.getTypeAtLocation(inner))) continue;
+    const text = node.getText().split("\n")[0]!;
+    const settled = NEVER_REJECT.find(([module, start]) =>
+      path === module && text.startsWith(start)
+    );
+    if (settled === undefined) found.push(`${where(node)} ${text}`);
+    else used.add(settled);
+  }
+  assert(statements > 1000);
+  assertEquals(found, []);
+  assertEquals(NEVER_REJECT.filter((one) => !used.has(one)), []);
+});
