@@ -200,7 +200,10 @@ export class Connection {
     const db = this.#db;
     // What ran on the connection before is to end before anything begins anew.
     if (!db) {
-      if (this.#running.size === 0 && !this.#opening) this.#open();
+      if (this.#running.size === 0 && !this.#opening) {
+        // Never rejects: fails what waits with the error it catches.
+        this.#open();
+      }
       return;
     }
     const waiting = this.#waiting.sort((a, b) => a.order - b.order);

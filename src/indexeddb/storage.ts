@@ -58,6 +58,7 @@ function within<T>(
 ): Promise<T> {
   return new Promise((resolve) => {
     const cancel = env.setTimer(() => resolve(late), ms);
+    // Never rejects: the rejection is handled before it goes on.
     promise.catch(() => late).then((value) => {
       cancel();
       resolve(value);

@@ -265,6 +265,7 @@ class BlockClusterLog extends ClusterLog {
   #flushLater(): void {
     if (this.#isFlushing) return;
     this.#isFlushing = true;
+    // Never rejects: the appends that it was for reject.
     void this.#inTurn(() => this.#flush());
   }
 

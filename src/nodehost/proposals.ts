@@ -707,6 +707,7 @@ export class Proposals implements
         this.#inFlight--;
         this.#flush();
       };
+      // Never rejects: both outcomes are handled.
       appended.then(() => this.#backoff.reset(), (error) => {
         this.#failed(batch, error);
       }).then(done);

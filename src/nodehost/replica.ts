@@ -738,6 +738,7 @@ export class Replica {
       }
     } catch (error) {
       if (this.#stopped.signal.aborted) return;
+      // Never rejects: what fails while it ends is an event.
       void this.#fail(error instanceof MachineFailure ? error.cause : error);
     }
   }

@@ -668,6 +668,7 @@ export class Submissions {
     for (const listener of this.#listeners) listener();
     if (this.#watchers.size === 0 || this.#isTelling) return;
     this.#isTelling = true;
+    // Never rejects: watchers that throw are caught.
     this.#options.env.turn().then(() => {
       this.#isTelling = false;
       // Not those that come, or leave, while it is told.
@@ -738,6 +739,7 @@ export class Submissions {
   #wake(): void {
     if (this.#isDriving || this.#queue === undefined) return;
     this.#isDriving = true;
+    // Never rejects: what fails is an event, and tried again.
     void this.#drive();
   }
 

@@ -338,6 +338,7 @@ export class Watches {
   schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
+    // Never rejects: a watch hands what its query threw to its subscribers.
     this.#env.turn().then(() => {
       this.#scheduled = false;
       for (const watch of [...this.#active]) watch.refresh();

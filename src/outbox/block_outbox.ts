@@ -235,6 +235,7 @@ class BlockQueue implements OutboxQueue {
   #addLater(): void {
     if (this.#isFlushing) return;
     this.#isFlushing = true;
+    // Never rejects: the submissions that it was for reject.
     void this.#inTurn(() => this.#addGroup());
   }
 

@@ -605,6 +605,7 @@ class BlockReader {
 
   fail(error: unknown): unknown {
     const first = !this.failure;
+    // Never rejects: what the source answers is ignored.
     this.cancel(error);
     if (first) this.sourceError = this.failure;
     return this.failure;

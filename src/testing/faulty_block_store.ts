@@ -66,6 +66,7 @@ export class FaultyBlockStore implements BlockStore {
   crash(kept = 0): FaultyBlockStore {
     this.#crashed = true;
     for (const changes of this.#undo.splice(kept).reverse()) {
+      // Never rejects: the store below is in memory and synchronous.
       this.#inner.write(changes, "strict");
     }
     return new FaultyBlockStore({
@@ -90,11 +91,13 @@ export class FaultyBlockStore implements BlockStore {
     if (!bytes) throw new Error(`There is no block ${key}`);
     const at = bit % (bytes.length * 8);
     bytes[at >> 3]! ^= 1 << (at & 7);
+    // Never rejects: the store below is in memory and synchronous.
     this.#inner.write({ put: [{ key, bytes }] }, "strict");
   }
 
   /** Removes a block. */
   remove(key: string): void {
+    // Never rejects: the store below is in memory and synchronous.
     this.#inner.write({ delete: [key] }, "strict");
   }
 
@@ -163,6 +166,7 @@ export class FaultyBlockStore implements BlockStore {
     for (const { bytes } of changes.put ?? []) {
       this.bytesWritten += bytes.length;
     }
+    // Never rejects: the store below is in memory and synchronous.
     this.#inner.write(changes, durability);
   }
 

@@ -593,6 +593,7 @@ export class PackedStore {
   #pause(writing: Promise<void>): Promise<void> {
     return new Promise((resolve) => {
       const cancel = this.#env.setTimer(resolve, PACKED_PENDING_MS);
+      // Never rejects: the next call on the store throws the error of a write.
       writing.then(() => {
         cancel();
         resolve();
@@ -722,6 +723,7 @@ export class PackedStore {
       // What was added meanwhile may be enough for another one.
       if (!this.#isEnough) return;
       // Whoever waits for this one goes on first: to make one takes a while.
+      // Never rejects: a write that fails is handled where it is launched.
       void this.#env.turn().then(() => {
         if (this.#isEnough && !this.#writing && !this.#failed) {
           this.#start(this.#durability);

@@ -386,6 +386,7 @@ export class Link {
     const { fetch, env } = this.#options;
     if (fetch === undefined || address.isProbed || this.#isClosed) return;
     address.isProbed = true;
+    // Never rejects: a probe that fails is an answer.
     void probe(address.url, fetch, env, this.#ended.signal).then((found) => {
       address.isProbed = false;
       if (found === undefined || address.trouble === undefined) return;

@@ -92,6 +92,7 @@ export class Hub {
       const reader = await log.read(last, { signal: hub.#ended.signal });
       // Clients of another host's server are not to propose as this replica either.
       origins.owns(replica.origin, NOBODY);
+      // Never rejects: it ends the hub with the error it catches.
       void hub.#run(new Gatherer(reader));
       hub.#endWithReplica();
       return hub;

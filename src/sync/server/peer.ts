@@ -189,6 +189,7 @@ export class Peer implements TransportListener {
     this.core.pace.spent(this.core.env.now() - begun);
     if (message === undefined) return;
     const admitted = message;
+    // Never rejects: what is thrown in it is caught in it.
     void this.core.turns.take(this, () => {
       if (this.#isClosed) return;
       try {

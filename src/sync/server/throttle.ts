@@ -112,7 +112,10 @@ export class Turns {
       const waiting = this.#waiting.get(taker);
       if (waiting !== undefined) waiting.push(call);
       else this.#waiting.set(taker, [call]);
-      if (!this.#isRunning) void this.#run();
+      if (!this.#isRunning) {
+        // Never rejects: calls settle the promises of their callers.
+        void this.#run();
+      }
     });
   }
 

@@ -42,6 +42,7 @@ export class Transfer implements Outgoing {
     this.#work = peer.core.telemetry.begin("snapshot");
     this.#free = free;
     peer.transfers++;
+    // Never rejects: it ends the transfer with the error it catches.
     void this.#begin().then(() => this.#leave());
   }
 
