@@ -68,7 +68,6 @@ export class OPFSFileStore implements FileStore {
 
   async #open(): Promise<Places> {
     if (this.#closed) throw new Error("File store is closed");
-    // Never rejects: it is awaited below.
     this.#places ??= this.#find();
     try {
       return await this.#places;

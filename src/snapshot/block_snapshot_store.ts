@@ -120,7 +120,6 @@ export class BlockSnapshotStore implements SnapshotStore {
   /** The snapshots there are. What cannot be read now may be later. */
   async #load(): Promise<Map<string, Kept>> {
     if (this.#closing) throw new Error("Snapshot store is closed");
-    // Never rejects: it is awaited below.
     this.#snapshots ??= this.#read();
     try {
       return await this.#snapshots;

@@ -28,9 +28,12 @@ const BROWSERS: readonly Runtime[] = [
   "safari_ios",
 ];
 
-/** Runtimes that a module of `src/` has to work in. */
-export function runtimesOf(path: string): readonly Runtime[] {
-  if (/^src\/(?:sqlite|sync\/server)\//.test(path)) return ["deno"];
+/** Runtimes that a module of `src/` has to work in; those that need Deno, and the server's, in no other. */
+export function runtimesOf(
+  path: string,
+  needsDeno: boolean,
+): readonly Runtime[] {
+  if (needsDeno || path.startsWith("src/sync/server/")) return ["deno"];
   if (path.startsWith("src/indexeddb/")) return BROWSERS;
   return [...BROWSERS, "deno", "nodejs"];
 }

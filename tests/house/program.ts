@@ -16,6 +16,8 @@ export interface Sources {
   readonly files: readonly ts.SourceFile[];
   /** Answers what the type of an expression is. */
   readonly checker: ts.TypeChecker;
+  /** True if the module at a path says that it needs Deno. */
+  isForDeno(path: string): boolean;
   /** Path of a file, from the root. */
   pathOf(file: ts.SourceFile): string;
   /** Position of a node, as `path:line`. */
@@ -57,6 +59,10 @@ export function openSources(): Sources {
       fileName.startsWith(root) && !fileName.endsWith(".d.ts")
     ),
     checker: program.getTypeChecker(),
+    isForDeno: (path) =>
+      program.getSourceFile(root + path)!.text.includes(
+        "This module needs Deno.",
+      ),
     pathOf: ({ fileName }) => fileName.slice(root.length),
     where(node): string {
       const file = node.getSourceFile();

@@ -126,7 +126,7 @@ Deno.test("case B4: no built-in is newer than the stated floors, unless somethin
     if (builtin?.compat?.__compat === undefined) continue;
     const { name, compat } = builtin;
     known.add(name);
-    for (const runtime of runtimesOf(path)) {
+    for (const runtime of runtimesOf(path, sources().isForDeno(path))) {
       const version = firstVersion(compat, runtime);
       if (version === undefined || version <= FLOORS[runtime]) continue;
       const exception = EXCEPTIONS.find(({ builtin, modules }) =>
@@ -156,7 +156,9 @@ Deno.test("case B4: Symbol.asyncDispose only names methods, and no stream is ite
   const { checker, where } = sources();
   const found: string[] = [];
   for (const [path, node] of nodes()) {
-    if (!runtimesOf(path).includes("safari")) continue;
+    if (!runtimesOf(path, sources().isForDeno(path)).includes("safari")) {
+      continue;
+    }
     if (
       ts.isPropertyAccessExpression(node) &&
       node.getText() === "Symbol.asyncDispose" &&
@@ -200,6 +202,12 @@ function handlesRejection(node: ts.Expression): boolean {
 /** What a comment before the statement says where a promise cannot reject, with the reason. */
 const NEVER_REJECTS = /\/\/ Never rejects: \S/;
 
+/** Operators that keep a promise for code that awaits it later. */
+const ASSIGNMENTS: ReadonlySet<ts.SyntaxKind> = new Set([
+  ts.SyntaxKind.EqualsToken,
+  ts.SyntaxKind.QuestionQuestionEqualsToken,
+]);
+
 Deno.test("no promise is left floating", () => {
   const { checker, where } = sources();
   const found: string[] = [];
@@ -213,7 +221,7 @@ Deno.test("no promise is left floating", () => {
     }
     if (
       ts.isBinaryExpression(expression) &&
-      expression.operatorToken.kind === ts.SyntaxKind.EqualsToken
+      ASSIGNMENTS.has(expression.operatorToken.kind)
     ) continue;
     const inner = ts.isVoidExpression(expression)
       ? expression.expression
