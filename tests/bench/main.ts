@@ -7,6 +7,7 @@
 
 import { collectGarbage } from "../garbage.ts";
 import { applyBench } from "./apply_bench.ts";
+import { backupBench } from "./backup_bench.ts";
 import { hostBench } from "./host_bench.ts";
 import { kvBench } from "./kv_bench.ts";
 import { packedBench } from "./packed_bench.ts";
@@ -28,6 +29,7 @@ for (
     kvBench,
     snapshotBench,
     sqliteBench,
+    backupBench,
     packedBench,
     syncBench,
     yjsBench,

@@ -1,0 +1,97 @@
+import { assert, assertEquals } from "@std/assert";
+import { demoFiles, servePage } from "../../web/page.ts";
+import { type Engine, launch } from "./browser.ts";
+
+/** A response that a browser got. */
+interface Sent {
+  readonly path: string;
+  readonly status: number;
+  /** Size of its headers and its body, in bytes. */
+  readonly size: number;
+}
+
+/** The page on a port, and what is sent of it. */
+class CountedPage implements AsyncDisposable {
+  readonly sent: Sent[] = [];
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+
+  private constructor(page: (request: Request) => Response) {
+    this.#server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen(): void {} },
+      (request) => {
+        const { pathname } = new URL(request.url);
+        const response = page(request);
+        const headers = [...response.headers]
+          .reduce(
+            (sum, [name, value]) => sum + name.length + value.length + 4,
+            0,
+          );
+        const body = response.body === null
+          ? 0
+          : Number(response.headers.get("content-length"));
+        if (response.status !== 404) {
+          const { status } = response;
+          this.sent.push({
+            path: pathname,
+            status,
+            size: headers + body + 100,
+          });
+        }
+        return response;
+      },
+    );
+  }
+
+  static async open(): Promise<CountedPage> {
+    return new CountedPage(servePage(await demoFiles()));
+  }
+
+  get url(): string {
+    return `http://localhost:${this.#server.addr.port}/`;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#server.shutdown();
+  }
+}
+
+/** Waits until the service worker has all it keeps, and a newer one would have been looked for. */
+const SETTLED = `(async () => {
+  await navigator.serviceWorker.ready;
+  await (await navigator.serviceWorker.getRegistration()).update();
+  for (let last = -1;;) {
+    const cache = await caches.open("sampan-app");
+    const { length } = await cache.keys();
+    if (length === last && length >= 2) return length;
+    last = length;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+})()`;
+
+for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
+  Deno.test({
+    name:
+      `U37 a first visit transfers each file once, a later one next to nothing (${engine})`,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    async fn(): Promise<void> {
+      await using page = await CountedPage.open();
+      const browser = await launch(engine);
+      try {
+        const tab = await browser.open(page.url);
+        await tab.evaluate(SETTLED, 30_000);
+        const whole = page.sent.filter(({ status }) => status === 200);
+        const paths = whole.map(({ path }) => path).sort();
+        assertEquals(paths, [...new Set(paths)], "something was sent twice");
+        assertEquals(paths.length, 3);
+        page.sent.length = 0;
+        await tab.reload();
+        await tab.evaluate(SETTLED, 30_000);
+        const size = page.sent.reduce((sum, { size }) => sum + size, 0);
+        assert(size < 2048, JSON.stringify(page.sent));
+      } finally {
+        await browser.close();
+      }
+    },
+  });
+}
