@@ -172,6 +172,9 @@ export const PACKED_LOG_BLOCK_BYTES: number = 1024;
 /** Pages that are in memory unless told otherwise, in bytes. */
 export const PACKED_MEMORY_BYTES: number = 64 * 1024 * 1024;
 
+/** The longest timer of the platform, in milliseconds: a longer one ends at once. */
+export const TIMER_MS_MAX: number = 2 ** 31 - 1;
+
 /** How long a stop waits for a machine that does not settle, in milliseconds. */
 export const STOP_TIMEOUT_MS: number = 5_000;
 
@@ -338,6 +341,9 @@ export const SYNC_TRANSFERS_MAX: number = 16;
 
 /** Of those, snapshots of one principal, in snapshots. */
 export const SYNC_PRINCIPAL_TRANSFERS_MAX: number = 8;
+
+/** What one remote address has at one time, in connections or snapshots: not limited, since one address may be that of a proxy or a company. */
+export const SYNC_ADDRESS_MAX: number = Infinity;
 
 /** Snapshots that one connection is sent at one time, in snapshots. */
 export const SYNC_CONNECTION_TRANSFERS_MAX: number = 2;

@@ -129,7 +129,10 @@ Deno.test("H11 serve() on a loopback address is not asked by a page whose name w
   assertEquals(await ask(told, "evil.example", "http://evil.example"), 403);
   await told.stop();
 
-  const open = await run({ hostname: "0.0.0.0" });
+  const open = await run({
+    hostname: "0.0.0.0",
+    authenticate: () => ({ id: "ann" }),
+  });
   assertEquals(await ask(open, "app.example", "http://app.example"), 200);
   assertEquals(await ask(open, "app.example"), 200);
   await open.stop();

@@ -6,7 +6,6 @@
  * @module
  */
 
-import { describe } from "../../describe.ts";
 import type { Env } from "../../env.ts";
 import { SYNC_CREDIT_TOTAL_BYTES, SYNC_TICK_MS } from "../../limits.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
@@ -15,6 +14,7 @@ import { isPromise } from "../../promises.ts";
 import { ErrUnauthenticated } from "../errors.ts";
 import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 import { CloseCode, type Transport } from "../transport.ts";
+import { checkOptions, CORE_CHECKS } from "./checks.ts";
 import { Hub } from "./hub.ts";
 import {
   type CoreOptions,
@@ -24,6 +24,7 @@ import {
 } from "./options.ts";
 import type { Upgrade } from "./greeting.ts";
 import { Origins } from "./origins.ts";
+import { networkOf, Quota } from "./quota.ts";
 import { Hooks, type Identity } from "./hooks.ts";
 import { Peer } from "./peer.ts";
 import { Telemetry } from "./telemetry.ts";
@@ -51,33 +52,46 @@ export class Core {
   readonly #hubs = new Map<bigint, Promise<Hub>>();
   /** Hubs that nobody used at the last tick: one that was just opened is about to be. */
   readonly #idle = new WeakSet<Hub>();
-  /** Connections of each principal. */
-  readonly #principals = new Map<string, number>();
+  /** Connections of each principal; of those that no `authenticate` tells apart, none. */
+  readonly #principals: Quota;
+  /** Connections from each remote address. */
+  readonly #addresses: Quota;
+  /** Gives a connection's place among those of its address back. */
+  readonly #places = new Map<Peer, () => void>();
   /** Commands that each principal may send, on all its connections together. */
   readonly #rates = new Map<string, Rate>();
   /** Ranges that are being replayed to explain a divergence. */
   explaining = 0;
   /** Snapshots that are being sent to, or taken from, each principal. */
-  readonly #transferring = new Map<string, number>();
+  readonly #principalTransfers: Quota;
+  /** Snapshots that are being sent to, or taken from, each remote address. */
+  readonly #addressTransfers: Quota;
   #connections = 0;
   #transfers = 0;
   #cancelTick: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
   #drained: (() => void) | undefined;
 
-  /** A server of the clusters of `host`. */
+  /**
+   * A server of the clusters of `host`.
+   *
+   * @throws TypeError if an option cannot be used
+   */
   constructor(host: NodeHost, options: CoreOptions) {
+    checkOptions(options, CORE_CHECKS);
     this.host = host;
     this.pace = new Pace(host.env);
     this.turns = new Turns(host.env, this.pace);
     this.options = options;
-    const fail: unknown = options.health?.fail ?? "any";
-    if (fail !== "any" && fail !== "all") {
-      throw new TypeError(
-        `Option health.fail is ${describe(fail)}; write "any" or "all"`,
-      );
+    const limits = { ...SERVER_LIMITS };
+    for (const [name, limit] of Object.entries(options.limits ?? {})) {
+      if (limit !== undefined) limits[name as keyof ServerLimits] = limit;
     }
-    this.limits = { ...SERVER_LIMITS, ...options.limits };
+    this.limits = limits;
+    this.#principals = new Quota(limits.principalConnections);
+    this.#addresses = new Quota(limits.addressConnections);
+    this.#principalTransfers = new Quota(limits.principalTransfers);
+    this.#addressTransfers = new Quota(limits.addressTransfers);
     this.versions = options.versions ?? PROTOCOL_VERSIONS;
     this.hooks = new Hooks(options, host.env, this.limits.hookMs, () => {
       this.telemetry.counts.hookFailures++;
@@ -125,8 +139,16 @@ export class Core {
     const peer = new Peer(this, ++this.#connections, transport, upgrade);
     this.#peers.add(peer);
     transport.listen(peer);
+    const place = this.#addresses.take(networkOf(upgrade.address));
+    if (place !== undefined) this.#places.set(peer, place);
     if (this.isStopping) {
       peer.close(CloseCode.GoingAway, "Server stops; come again");
+    } else if (place === undefined) {
+      const { addressConnections } = this.limits;
+      peer.close(
+        CloseCode.TooMany,
+        `Your address has ${addressConnections} connections already`,
+      );
     } else if (this.#peers.size > this.limits.connections) {
       const { connections } = this.limits;
       peer.close(
@@ -167,27 +189,23 @@ export class Core {
     peer: Peer,
     { id, signal, isAnonymous }: Identity,
   ): (() => void) | undefined {
-    // All who connect without a name are one principal: no limit of one is theirs.
-    if (isAnonymous) return () => {};
-    const count = this.#principals.get(id) ?? 0;
-    const { principalConnections } = this.limits;
-    if (count >= principalConnections) {
+    // All clients without a name are one principal, to which no limit of one applies.
+    const place = this.#principals.take(isAnonymous ? undefined : id);
+    if (place === undefined) {
+      const { principalConnections } = this.limits;
       peer.close(
         CloseCode.TooMany,
         `You have ${principalConnections} connections already`,
       );
       return undefined;
     }
-    this.#principals.set(id, count + 1);
     const ignore = onAbort(
       signal,
       () => peer.close(CloseCode.Unauthenticated, "Token is not good any more"),
     );
     return () => {
       ignore();
-      const left = this.#principals.get(id)! - 1;
-      if (left === 0) this.#principals.delete(id);
-      else this.#principals.set(id, left);
+      place();
     };
   }
 
@@ -200,29 +218,38 @@ export class Core {
     return rate;
   }
 
-  /** Counts a snapshot that is sent to a principal, or taken from it; returns what ends that, undefined if there are too many. */
-  transfer({ id, isAnonymous }: Identity): (() => void) | undefined {
-    const count = this.#transferring.get(id) ?? 0;
-    const { transfers, principalTransfers } = this.limits;
-    if (this.#transfers >= transfers) return undefined;
-    // No principal takes the places of all others.
-    if (count >= principalTransfers && !isAnonymous) return undefined;
+  /** Counts a snapshot that is sent to a principal at a remote address, or taken from it; returns what ends that, undefined if there are too many. */
+  transfer(
+    { id, isAnonymous }: Identity,
+    address: string | undefined,
+  ): (() => void) | undefined {
+    if (this.#transfers >= this.limits.transfers) return undefined;
+    // No principal, and where it is told no address, takes the places of all others.
+    const ofAddress = this.#addressTransfers.take(networkOf(address));
+    if (ofAddress === undefined) return undefined;
+    const ofPrincipal = this.#principalTransfers.take(
+      isAnonymous ? undefined : id,
+    );
+    if (ofPrincipal === undefined) {
+      ofAddress();
+      return undefined;
+    }
     this.#transfers++;
-    this.#transferring.set(id, count + 1);
     let isOver = false;
     return () => {
       if (isOver) return;
       isOver = true;
       this.#transfers--;
-      const left = this.#transferring.get(id)! - 1;
-      if (left === 0) this.#transferring.delete(id);
-      else this.#transferring.set(id, left);
+      ofAddress();
+      ofPrincipal();
     };
   }
 
   /** A connection is over. */
   left(peer: Peer): void {
     if (this.#peers.delete(peer)) this.telemetry.counts.connections--;
+    this.#places.get(peer)?.();
+    this.#places.delete(peer);
   }
 
   /** The hub of a cluster that is started on the host; undefined if it is not. */

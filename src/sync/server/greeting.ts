@@ -27,6 +27,8 @@ export interface Upgrade {
   readonly url: string;
   /** Its headers. */
   readonly headers: Headers;
+  /** Remote address, if it is known. */
+  readonly address?: string | undefined;
 }
 
 /** Why a connection is closed, with a code of its own. */
@@ -106,7 +108,10 @@ function requestOf(
     try {
       headers.set("authorization", `Bearer ${token}`);
     } catch (cause) {
-      throw new ErrUnauthenticated("Token is none", { cause });
+      throw new ErrUnauthenticated(
+        "Authorization token is malformed: it has characters that no header may have",
+        { cause },
+      );
     }
   }
   return new Request(upgrade.url, { headers });

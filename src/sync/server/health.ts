@@ -13,6 +13,7 @@ import { SYNC_TEXT_BYTES_MAX } from "../../limits.ts";
 import { ErrUpdateFailed } from "../../nodehost/errors.ts";
 import type { ClusterStatus } from "../../nodehost/info.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
+import { withoutMethod } from "./answers.ts";
 import type { Core } from "./core.ts";
 
 /** Why a cluster has failed, in words for clients: names the entry and what was thrown, never the remedy, which is the operator's. */
@@ -45,16 +46,13 @@ export function failureOf(
 /** Answers a request for the health of the server, or of one cluster; undefined for any other path. */
 export function health(
   core: Core,
-  method: string,
+  request: Request,
   pathname: string,
 ): Response | undefined {
   const match = /^\/health(?:\/(live)|\/clusters\/(\d{1,20}))?$/.exec(pathname);
   if (match === null) return undefined;
-  if (method !== "GET" && method !== "HEAD") {
-    return new Response("Only GET and HEAD are known here\n", {
-      status: 405,
-      headers: { allow: "GET, HEAD" },
-    });
+  if (request.method !== "GET" && request.method !== "HEAD") {
+    return withoutMethod(request, ["GET", "HEAD"]);
   }
   const [, live, cluster] = match;
   // It serves: whatever else is wrong, to start it again would not help.
@@ -118,8 +116,5 @@ function failedCluster(
 }
 
 function answer(status: number, body: Record<string, unknown>): Response {
-  return Response.json(body, {
-    status,
-    headers: { "cache-control": "no-store" },
-  });
+  return Response.json(body, { status });
 }

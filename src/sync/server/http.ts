@@ -17,6 +17,7 @@ import {
 } from "../../snapshot/errors.ts";
 import { SampanError } from "../../statemachine/errors.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
+import { share, TEXT, withoutMethod } from "./answers.ts";
 import type { Core } from "./core.ts";
 import { failureOf, health } from "./health.ts";
 import type { HubUser } from "./hub.ts";
@@ -36,36 +37,32 @@ class Refused extends SampanError {
   }
 }
 
-/** Answers what is asked of the server itself; undefined for what is not. */
+/** Where a request came from, and what it is for. */
+export interface Route {
+  /** Path of the request, without the base path of the server. */
+  readonly pathname: string;
+  /** Remote address, if it is known. */
+  readonly address?: string | undefined;
+}
+
+/** Answers what is asked of the server itself; undefined for any other path. */
 export function handle(
   core: Core,
   request: Request,
   pages: Pages,
+  route: Route = new URL(request.url),
 ): Promise<Response> | undefined {
-  const { pathname } = new URL(request.url);
-  const healthy = health(core, request.method, pathname);
-  if (healthy !== undefined) return Promise.resolve(healthy);
+  const { pathname, address } = route;
+  const healthy = health(core, request, pathname);
+  if (healthy !== undefined) {
+    return Promise.resolve(share(healthy, request, pages));
+  }
   const match = /^\/clusters\/(\d{1,20})\/snapshot$/.exec(pathname);
   if (match === null) return undefined;
-  return answer(core, request, BigInt(match[1]!), pages);
-}
-
-async function answer(
-  core: Core,
-  request: Request,
-  clusterID: bigint,
-  pages: Pages,
-): Promise<Response> {
-  const response = await snapshotOf(core, request, clusterID, pages)
-    .catch((error) => refusal(core, clusterID, error));
-  const origin = request.headers.get("origin");
-  if (origin !== null && pages.allow(request)) {
-    response.headers.set("access-control-allow-origin", origin);
-    response.headers.set("access-control-allow-credentials", "true");
-  }
-  response.headers.set("vary", "origin");
-  response.headers.set("cache-control", "no-store");
-  return response;
+  const clusterID = BigInt(match[1]!);
+  return snapshotOf(core, request, clusterID, pages, address)
+    .catch((error) => refusal(core, clusterID, error))
+    .then((response) => share(response, request, pages));
 }
 
 async function snapshotOf(
@@ -73,28 +70,20 @@ async function snapshotOf(
   request: Request,
   clusterID: bigint,
   pages: Pages,
+  address: string | undefined,
 ): Promise<Response> {
-  if (!pages.allow(request)) {
-    throw new Refused(
-      403,
-      "Pages of this origin are not allowed here, nor asking by this name: see the option origins of this server",
-    );
-  }
+  if (!pages.allow(request)) throw new Refused(403, NOT_ALLOWED);
   if (!isU64(clusterID)) throw new Refused(404, "There is no such cluster");
   switch (request.method) {
-    case "OPTIONS":
-      return new Response(null, {
-        status: 204,
-        headers: {
-          "access-control-allow-methods": "GET, PUT, POST",
-          "access-control-allow-headers": "authorization, content-type",
-        },
-      });
+    case "HEAD":
+      await identify(core, request, clusterID, "read");
+      return headersAlone(core, clusterID);
     case "GET":
       return await download(
         core,
         await identify(core, request, clusterID, "read"),
         clusterID,
+        address,
       );
     case "PUT":
     case "POST":
@@ -103,11 +92,16 @@ async function snapshotOf(
         await identify(core, request, clusterID, "upload"),
         request,
         clusterID,
+        address,
       );
     default:
-      throw new Refused(405, "Only GET, PUT and POST are known here");
+      return withoutMethod(request, ["GET", "HEAD", "PUT", "POST"]);
   }
 }
+
+/** Refusal of a page, or of a name that a page may have been made to use. */
+export const NOT_ALLOWED: string =
+  "Pages of this origin are not allowed here, nor asking by this name: see the option origins of this server";
 
 /** Whoever sends the request, if they may do that. */
 async function identify(
@@ -127,9 +121,13 @@ async function identify(
 }
 
 /** Does what counts as a transfer, if there may be one more. */
-function take(core: Core, identity: Identity): () => void {
+function take(
+  core: Core,
+  identity: Identity,
+  address: string | undefined,
+): () => void {
   if (core.isStopping) throw new Refused(503, "Server stops; come again");
-  const free = core.transfer(identity);
+  const free = core.transfer(identity, address);
   if (free === undefined) {
     throw new Refused(503, "Too many snapshots are under way; come again");
   }
@@ -140,15 +138,12 @@ async function download(
   core: Core,
   identity: Identity,
   clusterID: bigint,
+  address: string | undefined,
 ): Promise<Response> {
-  const free = take(core, identity);
+  const free = take(core, identity, address);
   try {
     const hub = await core.hub(clusterID);
-    if (hub === undefined) {
-      const failed = failureOf(core.host, clusterID);
-      if (failed !== undefined) throw new Refused(503, failed);
-      throw new Refused(404, `There is no cluster ${clusterID} here`);
-    }
+    if (hub === undefined) throw noCluster(core, clusterID);
     const user: HubUser = { hubEnded(): void {} };
     hub.users.add(user);
     const end = (): void => {
@@ -159,7 +154,7 @@ async function download(
       const offer = await offerSnapshot(core.host, hub, 0);
       const right = new ReadRight(core, () => identity, clusterID);
       return new Response(watched(core, offer, right, end), {
-        headers: headersOf(offer, clusterID),
+        headers: headersOf(clusterID, offer.header.index, offer.size),
       });
     } catch (error) {
       end();
@@ -171,8 +166,23 @@ async function download(
   }
 }
 
-function headersOf({ header, size }: Offer, clusterID: bigint): Headers {
-  const name = `cluster-${clusterID}-${header.index}.snapshot`;
+/** Answer to HEAD: a snapshot may take long to make, and its size is known only then. */
+function headersAlone(core: Core, clusterID: bigint): Response {
+  const replica = core.host.replica(clusterID);
+  if (replica === undefined) throw noCluster(core, clusterID);
+  const headers = headersOf(clusterID, replica.appliedIndex);
+  // Without a body, HTTP would tell a length of 0.
+  return new Response(new ReadableStream(), { headers });
+}
+
+function noCluster(core: Core, clusterID: bigint): Refused {
+  const failed = failureOf(core.host, clusterID);
+  if (failed !== undefined) return new Refused(503, failed);
+  return new Refused(404, `There is no cluster ${clusterID} here`);
+}
+
+function headersOf(clusterID: bigint, index: number, size = 0): Headers {
+  const name = `cluster-${clusterID}-${index}.snapshot`;
   const headers = new Headers({
     "content-type": "application/octet-stream",
     "content-disposition": `attachment; filename="${name}"`,
@@ -246,10 +256,11 @@ async function upload(
   identity: Identity,
   request: Request,
   clusterID: bigint,
+  address: string | undefined,
 ): Promise<Response> {
   const { body } = request;
   if (body === null) throw new Refused(400, "There is no snapshot");
-  const free = take(core, identity);
+  const free = take(core, identity, address);
   const work = core.telemetry.begin("upload");
   try {
     const { uploadBytes } = core.limits;
@@ -315,7 +326,7 @@ function refusal(core: Core, clusterID: bigint, error: unknown): Response {
   const text = status >= 500 && !(error instanceof Refused)
     ? "Server cannot do that now"
     : (error as Error).message;
-  const headers = new Headers({ "content-type": "text/plain; charset=utf-8" });
+  const headers = new Headers(TEXT);
   if (status === 401) headers.set("www-authenticate", "Bearer");
   if (status === 503) headers.set("retry-after", "5");
   return new Response(`${text}\n`, { status, headers });

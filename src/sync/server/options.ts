@@ -8,6 +8,7 @@
 
 import {
   COMMAND_BYTES_MAX,
+  SYNC_ADDRESS_MAX,
   SYNC_CHANNELS_MAX,
   SYNC_COMMANDS_PER_SECOND_MAX,
   SYNC_CONNECTION_TRANSFERS_MAX,
@@ -47,8 +48,14 @@ export type Action = "read" | "write" | "upload";
 export interface ServerLimits {
   /** Connections at one time. */
   readonly connections: number;
-  /** Connections of one principal at one time. */
+  /** Connections of one principal at one time; `Infinity` for no limit. Not applied without `authenticate`. */
   readonly principalConnections: number;
+  /**
+   * Connections from one remote address at one time; `Infinity`, the default, for
+   * no limit. An IPv6 address counts as its /64 network. Behind a proxy all clients
+   * have the address of the proxy: leave it off there, and limit in the proxy.
+   */
+  readonly addressConnections: number;
   /** Clusters open on one connection. */
   readonly channels: number;
   /** Reads, transfers and requests open on one connection. */
@@ -63,8 +70,10 @@ export interface ServerLimits {
   readonly creditBytes: number;
   /** Snapshots sent or taken at one time. */
   readonly transfers: number;
-  /** Snapshots sent to one principal, or taken from it, at one time, where there is an `authenticate`: fewer than there are for all. */
+  /** Snapshots sent to one principal, or taken from it, at one time; `Infinity` for no limit. Not applied without `authenticate`. */
   readonly principalTransfers: number;
+  /** Snapshots sent to one remote address, or taken from it, at one time; `Infinity`, the default, for no limit. Addresses count as for `addressConnections`. */
+  readonly addressTransfers: number;
   /** Snapshots sent on one connection at one time. */
   readonly connectionTransfers: number;
   /** A snapshot that is uploaded, in bytes. */
@@ -87,6 +96,7 @@ export interface ServerLimits {
 export const SERVER_LIMITS: ServerLimits = {
   connections: SYNC_CONNECTIONS_MAX,
   principalConnections: SYNC_PRINCIPAL_CONNECTIONS_MAX,
+  addressConnections: SYNC_ADDRESS_MAX,
   channels: SYNC_CHANNELS_MAX,
   streams: SYNC_STREAMS_MAX,
   commandBytes: COMMAND_BYTES_MAX,
@@ -95,6 +105,7 @@ export const SERVER_LIMITS: ServerLimits = {
   creditBytes: SYNC_CREDIT_BYTES,
   transfers: SYNC_TRANSFERS_MAX,
   principalTransfers: SYNC_PRINCIPAL_TRANSFERS_MAX,
+  addressTransfers: SYNC_ADDRESS_MAX,
   connectionTransfers: SYNC_CONNECTION_TRANSFERS_MAX,
   uploadBytes: SYNC_UPLOAD_BYTES_MAX,
   farEntries: SYNC_FAR_ENTRIES,

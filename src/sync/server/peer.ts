@@ -557,7 +557,9 @@ export class Peer implements TransportListener {
       return this.#sayEnd(stream, CANNOT_TELL);
     }
     const isFull = this.transfers >= this.core.limits.connectionTransfers;
-    const free = isFull ? undefined : this.core.transfer(this.who);
+    const free = isFull
+      ? undefined
+      : this.core.transfer(this.who, this.#upgrade.address);
     if (free === undefined) {
       return this.#sayEnd(stream, "Too many snapshots are sent already");
     }

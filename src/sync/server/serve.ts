@@ -13,15 +13,29 @@ import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrHookFailed } from "../errors.ts";
 import { CloseCode, SERVER_HEADER, socketTransport } from "../transport.ts";
 import { Core } from "./core.ts";
-import { handle } from "./http.ts";
+import {
+  type Check,
+  checkOptions,
+  type Checks,
+  CORE_CHECKS,
+  isBoolean,
+  isCount,
+  isFunction,
+  isSignal,
+  refuseUnknown,
+  wrongOption,
+} from "./checks.ts";
+import { share, urlOf, withoutMethod } from "./answers.ts";
+import { handle, NOT_ALLOWED, type Route } from "./http.ts";
 import type { CoreOptions } from "./options.ts";
-import { Pages } from "./pages.ts";
+import { nameOf, Pages } from "./pages.ts";
 import type { Counts } from "./telemetry.ts";
 
 /** What a server takes besides the host it serves. */
 export interface ServeOptions extends CoreOptions {
   /**
-   * The address to listen on.
+   * Name or address to listen on; `0.0.0.0` or `::` for every address of the
+   * machine. An IPv6 address may be written with or without brackets.
    *
    * @default {"127.0.0.1"}
    */
@@ -41,12 +55,26 @@ export interface ServeOptions extends CoreOptions {
   /** The private key of the certificate, as PEM text. */
   readonly key?: string | undefined;
   /**
-   * The origins whose pages may connect, such as `https://app.example`; by default
-   * those of the same host and port as the server. Behind a proxy that hands on
-   * the name it was asked by, they have to be told to a server on a loopback
-   * address: without them it takes requests only by the names of this machine
-   * (`localhost`, `*.localhost`, 127.0.0.0/8, `[::1]`), since a page of any other
-   * name gets there once that name leads to 127.0.0.1.
+   * Base path of everything the server answers itself: with `"/app"`, clients
+   * connect to `/app/sync` (or to `/app`), `/app/health` tells of its health, and
+   * `/app/clusters/{id}/snapshot` exports a cluster. For a server behind a proxy
+   * that hands on a part of its paths as they are. `url` and `httpURL` have it.
+   *
+   * @default {"/"}
+   */
+  readonly path?: string | undefined;
+  /**
+   * Origins whose pages may connect, each as `scheme://host` or
+   * `scheme://host:port`, such as `https://app.example`; by default those of the
+   * same host and port as the server.
+   *
+   * A page of any name gets to a server once that name leads to its address (DNS
+   * rebinding). So a server without TLS takes requests of pages only by its
+   * `hostname`, by IP addresses, by loopback names (`localhost`, `*.localhost`) and
+   * by the names of these origins; with an `authenticate`, by any name, unless it
+   * listens on a loopback address. There it takes loopback names alone, besides the
+   * names of these origins. Behind a proxy that passes the `Host` header on, name
+   * the public origin here.
    */
   readonly origins?: readonly string[] | undefined;
   /** Called with each request that is not the server's own, to answer with the pages of the application, say. If it throws, or answers anything but a `Response`, the client gets 500 and the fault is logged. */
@@ -64,9 +92,9 @@ export interface ServeOptions extends CoreOptions {
 
 /** A server that runs. */
 export interface Server extends AsyncDisposable {
-  /** Where clients connect to: `ws://…/sync`, or `wss://…/sync` with a certificate. */
+  /** URL that clients connect to: `ws://…/sync`, or `wss://…/sync` with a certificate; the base path, if there is one, before `/sync`. */
   readonly url: string;
-  /** Where everything else is: `http://…/`, or `https://…/`. */
+  /** URL under which everything else is, with a slash at its end: `http://…/`, or `https://…/`, then the base path if there is one. */
   readonly httpURL: string;
   /** What was counted since it began; the same is exported by OpenTelemetry. */
   readonly counts: Readonly<Counts>;
@@ -103,12 +131,20 @@ export interface Server extends AsyncDisposable {
  * Several servers may serve one host, say one for the pages inside and one, with
  * TLS and `authenticate`, for all the world: each has its own bounds.
  *
+ * @throws TypeError if an option cannot be used: it names the option, the value, and what to write
  * @throws Deno.errors.AddrInUse if the port is taken
  * @throws Deno.errors.InvalidData if the certificate or the key is none
- * @throws TypeError if there is one of the two without the other
  */
 export function serve(host: NodeHost, options: ServeOptions = {}): Server {
-  const { hostname = "127.0.0.1", cert } = options;
+  checkOptions(options, SERVE_CHECKS);
+  refuseUnknown(options, SERVE_CHECKS);
+  const { cert, key } = options;
+  if ((cert === undefined) !== (key === undefined)) {
+    const [is, isNot] = cert === undefined ? ["key", "cert"] : ["cert", "key"];
+    throw new TypeError(
+      `Option ${is} is set and ${isNot} is not; TLS takes both, as PEM text`,
+    );
+  }
   const core = new Core(host, options);
   let listener: Listener;
   try {
@@ -122,12 +158,16 @@ export function serve(host: NodeHost, options: ServeOptions = {}): Server {
     options,
     () => listener.close(),
   );
-  const address = addressOf(hostname, listener.port);
+  const { address, base } = listener;
+  core.telemetry.attributes = {
+    "server.address": listener.name,
+    "server.port": listener.port,
+  };
   const s = cert === undefined ? "" : "s";
   core.log({ level: "info", event: "listening", reason: address });
   return {
-    url: `ws${s}://${address}/sync`,
-    httpURL: `http${s}://${address}/`,
+    url: `ws${s}://${address}${base}/sync`,
+    httpURL: `http${s}://${address}${base}/`,
     counts: core.telemetry.counts,
     finished,
     shutdown,
@@ -135,8 +175,58 @@ export function serve(host: NodeHost, options: ServeOptions = {}): Server {
   };
 }
 
+const isPEM: Check = (name, value) => {
+  if (typeof value === "string" && value !== "") return;
+  // Its value may be a secret.
+  throw new TypeError(`Option ${name} is not PEM text; write it as a string`);
+};
+
+/** Checks of {@linkcode ServeOptions}. */
+const SERVE_CHECKS: Checks<ServeOptions> = {
+  ...CORE_CHECKS,
+  hostname: (name, value) => {
+    if (typeof value === "string" && nameOf(value) !== undefined) return;
+    throw wrongOption(
+      name,
+      value,
+      'write a host name or an IP address alone, such as "127.0.0.1"; the port has an option of its own',
+    );
+  },
+  port: isCount(0, 65_535),
+  cert: isPEM,
+  key: isPEM,
+  path: (name, value) => {
+    if (typeof value === "string" && baseOf(value) !== undefined) return;
+    throw wrongOption(
+      name,
+      value,
+      'write a path that begins with a slash, such as "/app", percent-encoded as in a URL, without a query',
+    );
+  },
+  // Each of them is looked at by `Pages`.
+  origins: (_name, value) => void new Pages(value as string[], undefined),
+  fetch: isFunction,
+  signal: isSignal,
+  sigterm: isBoolean,
+};
+
+/** A base path without a slash at its end; undefined if it is no path. */
+function baseOf(path: string): string | undefined {
+  const base = path.replace(/\/$/, "");
+  if (base === "") return path === "/" ? "" : undefined;
+  // The URL of a request has neither `.` nor `..`, and nothing unencoded.
+  const url = URL.parse(`http://localhost${base}`);
+  return /^(?:\/[^/?#\\]+)+$/.test(base) && url?.pathname === base
+    ? base
+    : undefined;
+}
+
 /** HTTP listener of one server. */
 class Listener {
+  /** Name or address it listens on, as a URL has it. */
+  readonly name: string;
+  /** Base path, without a slash at its end. */
+  readonly base: string;
   readonly #core: Core;
   readonly #options: ServeOptions;
   readonly #pages: Pages;
@@ -151,13 +241,16 @@ class Listener {
     this.#core = core;
     this.#options = options;
     const { hostname = "127.0.0.1", port = 0, cert, key, origins } = options;
+    this.name = nameOf(hostname)!;
+    this.base = baseOf(options.path ?? "/")!;
     // By a name that is not in its certificate, no browser asks.
     this.#pages = new Pages(
       origins,
       cert === undefined ? hostname : undefined,
+      options.authenticate !== undefined,
     );
     this.#server = Deno.serve({
-      hostname,
+      hostname: this.name.replace(/^\[|\]$/g, ""),
       port,
       ...(cert === undefined ? {} : { cert }),
       ...(key === undefined ? {} : { key }),
@@ -178,9 +271,16 @@ class Listener {
     return this.#server.addr.port;
   }
 
+  /** Address to connect to, with the port. */
+  get address(): string {
+    // The name for every address of the machine is none to connect to.
+    const isAny = this.name === "0.0.0.0" || this.name === "[::]";
+    return `${isAny ? "localhost" : this.name}:${this.port}`;
+  }
+
   #respond(
     request: Request,
-    { completed }: Deno.ServeHandlerInfo<Deno.NetAddr>,
+    { completed, remoteAddr }: Deno.ServeHandlerInfo<Deno.NetAddr>,
   ): MaybePromise<Response> {
     if (this.#isClosed) {
       return new Response("Server stops; come again\n", { status: 503 });
@@ -189,7 +289,24 @@ class Listener {
       this.#active.delete(active)
     );
     this.#active.add(active);
-    return respond(this.#core, this.#options, this.#pages, request);
+    const url = urlOf(request);
+    if (url === undefined) {
+      return malformed(
+        this.#core,
+        "Request target or Host header is malformed",
+      );
+    }
+    const pathname = this.#relative(url.pathname);
+    const route = { pathname, address: remoteAddr.hostname };
+    return respond(this.#core, this.#options, this.#pages, request, route);
+  }
+
+  /** A path without the base path, or with nothing that the server has. The base path itself is that of sync, too. */
+  #relative(pathname: string): string {
+    const { base } = this;
+    if (base === "") return pathname;
+    if (pathname === base || pathname === `${base}/`) return "/sync";
+    return pathname.startsWith(`${base}/`) ? pathname.slice(base.length) : "/";
   }
 
   /** Stops listening once the requests under way are answered, or after `shutdownMs`: then they are cut off. */
@@ -218,12 +335,10 @@ class Listener {
   }
 }
 
-function addressOf(hostname: string, port: number): string {
-  // What stands for every address of this machine is none to connect to.
-  const name = hostname === "0.0.0.0" || hostname === "::"
-    ? "localhost"
-    : hostname;
-  return name.includes(":") ? `[${name}]:${port}` : `${name}:${port}`;
+/** Answer to a request that is malformed. It is counted, and not logged: anyone can send any number of them. */
+function malformed(core: Core, reason: string): Response {
+  core.telemetry.counts.malformed++;
+  return new Response(`${reason}\n`, { status: 400 });
 }
 
 function respond(
@@ -231,32 +346,53 @@ function respond(
   options: ServeOptions,
   pages: Pages,
   request: Request,
+  route: Route,
 ): MaybePromise<Response> {
-  if (new URL(request.url).pathname === "/sync") {
-    return upgrade(core, request, pages);
-  }
+  if (route.pathname === "/sync") return sync(core, request, pages, route);
   const { fetch } = options;
-  return handle(core, request, pages) ??
+  return handle(core, request, pages, route) ??
     (fetch === undefined
       ? new Response("Not found\n", { status: 404 })
       : core.hooks.fetch(request, fetch));
+}
+
+function sync(
+  core: Core,
+  request: Request,
+  pages: Pages,
+  route: Route,
+): Response {
+  const isUpgrade = request.headers.get("upgrade")?.toLowerCase().split(",")
+    .some((protocol) => protocol.trim() === "websocket");
+  if (isUpgrade) return upgrade(core, request, pages, route);
+  const response = request.method === "GET" || request.method === "HEAD"
+    ? notUpgraded(core, request, pages)
+    : withoutMethod(request, ["GET", "HEAD"]);
+  return share(response, request, pages);
+}
+
+/** Answer by which a client finds out that a Sampan server is here, though it cannot connect. */
+function notUpgraded(core: Core, request: Request, pages: Pages): Response {
+  if (!pages.allow(request)) {
+    return new Response(`${NOT_ALLOWED}\n`, { status: 403 });
+  }
+  const { first, last } = core.versions;
+  return new Response("Connect here with a WebSocket\n", {
+    status: 426,
+    headers: { upgrade: "websocket", [SERVER_HEADER]: `${first}-${last}` },
+  });
 }
 
 function upgrade(
   core: Core,
   request: Request,
   pages: Pages,
+  { address }: Route,
 ): Response {
-  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
-    return new Response("Connect here with a WebSocket\n", {
-      status: 426,
-      headers: identity(core, request, pages),
-    });
-  }
   // What is left of a request that was upgraded is not to be read.
   const { url, headers } = request;
-  const begun = { url, headers: new Headers(headers) };
-  // A browser says of every WebSocket whose it is.
+  const begun = { url, headers: new Headers(headers), address };
+  // A browser names the origin of every WebSocket.
   const origin = headers.get("origin");
   const isAllowed = origin === null || pages.allow(request);
   let upgraded: Deno.WebSocketUpgrade;
@@ -264,9 +400,7 @@ function upgrade(
     // The protocol has a heartbeat of its own, which a page can hear.
     upgraded = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
   } catch {
-    return new Response("This is no handshake of a WebSocket\n", {
-      status: 400,
-    });
+    return malformed(core, "Handshake of the WebSocket is malformed");
   }
   const { socket, response } = upgraded;
   const transport = socketTransport(socket);
@@ -280,24 +414,6 @@ function upgrade(
     );
   }
   return response;
-}
-
-/** Headers by which a client finds out that a Sampan server answers, also a page of another origin that may connect. */
-function identity(core: Core, request: Request, pages: Pages): Headers {
-  const { first, last } = core.versions;
-  const headers = new Headers({
-    upgrade: "websocket",
-    vary: "origin",
-    "cache-control": "no-store",
-    [SERVER_HEADER]: `${first}-${last}`,
-  });
-  const origin = request.headers.get("origin");
-  if (origin !== null && pages.allow(request)) {
-    headers.set("access-control-allow-origin", origin);
-    headers.set("access-control-allow-credentials", "true");
-    headers.set("access-control-expose-headers", SERVER_HEADER);
-  }
-  return headers;
 }
 
 /** What ends a server, whoever asks for it. */

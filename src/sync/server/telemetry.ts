@@ -31,6 +31,8 @@ export class Counts {
   snapshots = 0;
   /** Times that a hook (`authenticate`, `authorize`, `validate` or `fetch`) threw, gave an answer of the wrong kind, or none in time. */
   hookFailures = 0;
+  /** Requests that were malformed, and answered by 400. */
+  malformed = 0;
   /** Clients whose state was found to differ (H12). */
   diverged = 0;
 }
@@ -50,8 +52,12 @@ const METRICS: {
     "{call}",
     "Hooks that threw, answered wrongly or did not answer",
   ],
+  malformed: ["{request}", "Requests that were malformed"],
   diverged: ["{client}", "Clients whose state differs"],
 };
+
+/** Servers of this process so far. */
+let servers = 0;
 
 /** A piece of work that is traced. */
 export interface Work {
@@ -65,11 +71,15 @@ export class Telemetry {
   readonly counts: Counts = new Counts();
   readonly #tracer = otel.trace.getTracer("sampan.sync");
   readonly #append: otel.Histogram;
+  /** Attributes of each measurement and trace: what tells two servers of one process apart. */
+  attributes: otel.Attributes;
   /** Takes the counts out of what is exported. */
   readonly close: () => void;
 
   /** Counts that are exported until `close()`. */
   constructor() {
+    // Until it is known where the server listens.
+    this.attributes = { "sampan.server": ++servers };
     const meter = otel.metrics.getMeter("sampan.sync");
     this.#append = meter.createHistogram("sampan.sync.append.duration", {
       unit: "ms",
@@ -83,7 +93,7 @@ export class Telemetry {
         ? meter.createObservableUpDownCounter(name, { unit, description })
         : meter.createObservableCounter(name, { unit, description });
       const observe = (result: otel.ObservableResult): void =>
-        result.observe(this.counts[count]);
+        result.observe(this.counts[count], this.attributes);
       metric.addCallback(observe);
       return () => metric.removeCallback(observe);
     });
@@ -94,12 +104,14 @@ export class Telemetry {
 
   /** An append was answered. */
   appendTook(ms: number): void {
-    this.#append.record(ms);
+    this.#append.record(ms, this.attributes);
   }
 
   /** Begins a piece of work. */
   begin(name: string, attributes: Record<string, string> = {}): Work {
-    const span = this.#tracer.startSpan(`sampan.sync.${name}`, { attributes });
+    const span = this.#tracer.startSpan(`sampan.sync.${name}`, {
+      attributes: { ...this.attributes, ...attributes },
+    });
     return {
       end: (error): void => {
         if (error !== undefined) {

@@ -1,0 +1,327 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { networkOf, Quota } from "../../src/sync/server/quota.ts";
+import { run, type Running } from "./running_server.ts";
+import { packRecords, proposal, realTime, world } from "./server_support.ts";
+import { kv } from "../../mod.ts";
+
+/** Sends bytes as they are written here, and returns what comes back. */
+async function ask({ server }: Running, text: string): Promise<string> {
+  const { hostname, port } = new URL(server.httpURL);
+  const connection = await Deno.connect({
+    hostname: hostname.replace(/^\[|\]$/g, ""),
+    port: Number(port),
+  });
+  await connection.write(Uint8Array.from(text, (c) => c.charCodeAt(0)));
+  return await new Response(connection.readable).text();
+}
+
+const statusOf = (answer: string): number => Number(answer.split(" ")[1]);
+
+/** True if a page of a host gets a connection; a WebSocket of Deno lets no test choose the host. */
+async function connects({ server }: Running, host: string): Promise<boolean> {
+  const { port } = new URL(server.httpURL);
+  const connection = await Deno.connect({ port: Number(port) });
+  const { connections, closed } = server.counts;
+  const request = [
+    "GET /sync HTTP/1.1",
+    `host: ${host}`,
+    `origin: http://${host}`,
+    "connection: upgrade",
+    "upgrade: websocket",
+    "sec-websocket-version: 13",
+    "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+    "",
+    "",
+  ].join("\r\n");
+  await connection.write(new TextEncoder().encode(request));
+  while (
+    server.counts.connections === connections &&
+    server.counts.closed === closed
+  ) await realTime();
+  const isTaken = server.counts.closed === closed;
+  connection.close();
+  while (server.counts.connections > connections) await realTime();
+  return isTaken;
+}
+
+const get = (path: string, ...headers: string[]): string =>
+  [`GET ${path} HTTP/1.1`, ...headers, "connection: close", "", ""]
+    .join("\r\n");
+
+Deno.test("case A5: a malformed request is answered by 400 and counted, and neither logged nor an error [H11, H21]", async () => {
+  const r = await run({ fetch: () => new Response("page") });
+  const hosts = ["a b", "user@a", "u:p@a", "a/x", "a?x", "a#x", "", "a:99999"]
+    .concat("a:x", "[::1", "::1", "\xe4", "%zz", "a\\x", "xn--", "<x>", "a,b")
+    .concat("1.2.3.4.5", "999.1.1.1", "a:1:2", "[::1]x", "a\x80b");
+  for (const path of ["/health", "/sync", "/clusters/1/snapshot", "/page"]) {
+    for (const host of hosts) {
+      const count = r.server.counts.malformed;
+      const answer = await ask(r, get(path, `host: ${host}`));
+      assertEquals(statusOf(answer), 400, `${path} at ${host}`);
+      assertEquals(r.server.counts.malformed, count + 1);
+    }
+    for (
+      const target of [
+        `http://other.example${path}`,
+        `http://user@localhost${path}`,
+      ]
+    ) {
+      assertEquals(statusOf(await ask(r, get(target, "host: localhost"))), 400);
+    }
+  }
+  // The runtime itself refuses some.
+  for (
+    const request of [
+      "GET /health HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+      "GET health HTTP/1.1\r\nhost: a\r\n\r\n",
+      "GET /health HTTP/1.1\r\nhost: a\x01b\r\n\r\n",
+      "G\x01T /health HTTP/1.1\r\nhost: a\r\n\r\n",
+      "PUT /health HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n",
+    ]
+  ) assertEquals(statusOf(await ask(r, request)), 400, request);
+  const handshake = ["host: localhost", "upgrade: websocket"];
+  assertEquals(statusOf(await ask(r, get("/sync", ...handshake))), 400);
+  // The same target in its long form, and hosts that are written in odd ways.
+  for (
+    const host of ["localhost", "LOCALHOST.", "127.1", "[::1]", "localhost:"]
+  ) {
+    assertEquals(statusOf(await ask(r, get("/health", `host: ${host}`))), 200);
+  }
+  const { host } = new URL(r.server.httpURL);
+  const long = get(`http://${host}/health`, `host: ${host}`);
+  assertEquals(statusOf(await ask(r, long)), 200);
+  assertEquals(r.log.filter(({ level }) => level !== "info"), []);
+  await r.stop();
+});
+
+Deno.test("case A19: a server on every address without authenticate is not asked by a page whose name was rebound to it [H11]", async () => {
+  const path = "/clusters/1/snapshot";
+  const of = async (r: Running, host: string): Promise<unknown[]> => {
+    const at = `${host}:${new URL(r.server.httpURL).port}`;
+    return [
+      statusOf(await ask(r, get(path, `host: ${at}`))),
+      statusOf(await ask(r, get(path, `host: ${at}`, `origin: http://${at}`))),
+      statusOf(await ask(r, get("/sync", `host: ${at}`))),
+      await connects(r, at),
+    ];
+  };
+  const taken = [200, 200, 426, true];
+  const refused = [403, 403, 403, false];
+  const open = await run({ hostname: "0.0.0.0" });
+  for (
+    const name of ["localhost", "app.localhost", "127.0.0.1", "192.168.7.7"]
+      .concat("[::1]", "[fe80::7]")
+  ) assertEquals(await of(open, name), taken, name);
+  for (
+    const name of ["evil.example", "127.0.0.1.nip.io", "evillocalhost"]
+      .concat("192-168-7-7.evil.example", "1.2.3.4.evil.example")
+  ) assertEquals(await of(open, name), refused, name);
+  // A client that is no page names no origin, and may use any name.
+  await open.connect({ host: "some.example" }).hello();
+  await open.stop();
+
+  // A name that was given is taken, for pages of that origin.
+  const told = await run({
+    hostname: "0.0.0.0",
+    origins: ["https://app.example"],
+  });
+  assertEquals(
+    statusOf(await ask(told, get(path, "host: app.example"))),
+    200,
+  );
+  assertEquals(
+    statusOf(await ask(told, get(path, "host: evil.example"))),
+    403,
+  );
+  await told.stop();
+
+  // Credentials are bound to a name: no rebound page has them.
+  const asked = await run({
+    hostname: "0.0.0.0",
+    authenticate: () => ({ id: "ann" }),
+  });
+  assertEquals(await of(asked, "app.example"), taken);
+  await asked.stop();
+});
+
+Deno.test("case A20: HTTP is answered as its clients expect: HEAD, OPTIONS, 405 with Allow, and CORS for the origins that may ask [H11]", async () => {
+  const origin = "https://app.example";
+  let isKnown = true;
+  let may = true;
+  const r = await run({
+    origins: [origin],
+    authenticate: () => isKnown && { id: "ann" },
+    authorize: () => may,
+  });
+  const url = `${r.server.httpURL}clusters/1/snapshot`;
+  const request = async (
+    url: string,
+    method: string,
+    headers: Record<string, string> = { origin },
+  ): Promise<Response> => {
+    const response = await fetch(url, { method, headers });
+    await response.body?.cancel();
+    return response;
+  };
+  const head = await request(url, "HEAD");
+  assertEquals(head.status, 200);
+  assertEquals(head.headers.get("content-type"), "application/octet-stream");
+  assertMatch(head.headers.get("content-disposition")!, /cluster-1-\d+/);
+  // Its size is not known before it is made.
+  assertEquals(head.headers.get("content-length"), null);
+  const none = url.replace("clusters/1", "clusters/9");
+  assertEquals((await request(none, "HEAD")).status, 404);
+
+  const methods: Record<string, [allow: string, others: string[]]> = {
+    [url]: ["GET, HEAD, PUT, POST", ["DELETE", "PATCH"]],
+    [`${r.server.httpURL}health`]: ["GET, HEAD", ["DELETE", "POST", "PUT"]],
+    [`${r.server.httpURL}sync`]: ["GET, HEAD", ["DELETE", "POST", "PUT"]],
+  };
+  for (const [url, [allow, others]] of Object.entries(methods)) {
+    for (const method of others) {
+      const wrong = await request(url, method);
+      assertEquals(wrong.status, 405, `${method} ${url}`);
+      assertEquals(wrong.headers.get("allow"), `${allow}, OPTIONS`);
+    }
+    const preflight = await request(url, "OPTIONS", {
+      origin,
+      "access-control-request-method": "GET",
+      "access-control-request-headers": "authorization",
+    });
+    assertEquals(preflight.status, 204);
+    const { headers } = preflight;
+    assertEquals(headers.get("access-control-allow-origin"), origin);
+    assertEquals(headers.get("access-control-allow-methods"), allow);
+    assertMatch(headers.get("access-control-allow-headers")!, /authorization/);
+    // A page that may not ask can read no answer.
+    const evil = await request(url, "OPTIONS", {
+      origin: "https://evil.example",
+    });
+    assertEquals(evil.headers.get("access-control-allow-origin"), null);
+  }
+
+  const answers = async (): Promise<[number, string | null][]> => {
+    const found: [number, string | null][] = [];
+    for (const path of ["sync", "health", "clusters/1/snapshot"]) {
+      for (const page of [origin, "https://evil.example"]) {
+        const { status, headers } = await request(
+          `${r.server.httpURL}${path}`,
+          "GET",
+          { origin: page },
+        );
+        found.push([status, headers.get("access-control-allow-origin")]);
+        assertMatch(headers.get("vary")!, /origin/);
+      }
+    }
+    return found;
+  };
+  const sync = [[426, origin], [403, null]];
+  const health = [[200, origin], [200, null]];
+  const get = (status: number): unknown[] => [[status, origin], [403, null]];
+  assertEquals(await answers(), [...sync, ...health, ...get(200)]);
+  may = false;
+  assertEquals(await answers(), [...sync, ...health, ...get(403)]);
+  isKnown = false;
+  assertEquals(await answers(), [...sync, ...health, ...get(401)]);
+  await r.stop();
+});
+
+Deno.test("case A1: clients without a name have no limit of a principal: 70 of them connect, and transfer [H11]", async () => {
+  const r = await run({
+    limits: { principalConnections: 2, principalTransfers: 1 },
+  });
+  const clients = [];
+  for (let i = 0; i < 70; i++) {
+    const client = r.connect();
+    await client.hello();
+    await client.open();
+    client.append(1, packRecords(proposal(kv.put(`k${i}`, "v"), 1, i)));
+    assertEquals((await client.next("appended")).refused, []);
+    clients.push(client);
+  }
+  for (const client of clients.slice(0, 3)) {
+    client.send({ type: "fetch", channel: 1, stream: 2 });
+  }
+  for (const client of clients.slice(0, 3)) await client.next("snapshot");
+  assertEquals(r.server.counts.connections, 70);
+  await r.stop();
+
+  // The limits of the whole server are theirs.
+  const small = await run({ limits: { connections: 1 } });
+  await small.connect().hello();
+  const { code, reason } = await small.connect().end();
+  assertEquals(code, 4429);
+  assertMatch(reason, /Server has 1 connections already/);
+  await small.stop();
+
+  // A principal has its own, and a name of the anonymous one is a name.
+  const known = await run({
+    limits: { principalConnections: 1 },
+    authenticate: () => ({ id: "anybody" }),
+  });
+  await known.connect().hello();
+  const second = known.connect();
+  second.hello().catch(() => {});
+  assertEquals((await second.end()).code, 4429);
+  await known.stop();
+});
+
+Deno.test("case A1: connections and transfers of one remote address are limited where that is asked for, and given back [H11]", async () => {
+  const r = await run({
+    limits: { addressConnections: 2, addressTransfers: 1 },
+  });
+  const first = r.connect();
+  await first.hello();
+  await r.connect().hello();
+  const third = r.connect();
+  const { code, reason } = await third.end();
+  assertEquals(code, 4429);
+  assertMatch(reason, /Your address has 2 connections already/);
+  first.transport.close(1000, "");
+  await first.end();
+  await r.connect().hello();
+  await r.stop();
+
+  const w = await world({
+    limits: { addressTransfers: 1, principalTransfers: 1 },
+  });
+  const nobody = await w.core.identify(new Request("http://a"));
+  const [here, there] = ["192.0.2.1", "192.0.2.2"];
+  const free = w.core.transfer(nobody, here)!;
+  assertEquals(w.core.transfer(nobody, here), undefined);
+  assert(w.core.transfer(nobody, there) !== undefined);
+  free();
+  const ann = { ...nobody, id: "ann", isAnonymous: false };
+  const hers = w.core.transfer(ann, here)!;
+  // A place that one limit has refused is not taken of the other.
+  assertEquals(w.core.transfer(ann, "192.0.2.3"), undefined);
+  assert(w.core.transfer(nobody, "192.0.2.3") !== undefined);
+  hers();
+  assert(w.core.transfer(ann, here) !== undefined);
+  await w.stop();
+});
+
+Deno.test("case A1: Quota() gives each key its places, once each, and networkOf() names what one client has [H11]", () => {
+  const quota = new Quota(1);
+  const free = quota.take("a")!;
+  assertEquals(quota.take("a"), undefined);
+  assert(quota.take("b") !== undefined);
+  free();
+  free();
+  assert(quota.take("a") !== undefined);
+  assertEquals(quota.take("a"), undefined);
+  assert(quota.take(undefined) !== undefined);
+  assert(quota.take(undefined) !== undefined);
+  for (
+    const [address, network] of [
+      ["192.0.2.1", "192.0.2.1"],
+      ["::ffff:192.0.2.1", "192.0.2.1"],
+      ["2001:db8:0:7::1", "2001:db8:0:7"],
+      ["2001:0db8::7:1:2:3:4", "2001:db8:0:7"],
+      ["2001:db8::1", "2001:db8:0:0"],
+      ["::1", "0:0:0:0"],
+      ["fe80::7", "fe80::7"],
+    ]
+  ) assertEquals(networkOf(address), network);
+  assertEquals(networkOf(undefined), undefined);
+});

@@ -1,0 +1,222 @@
+import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { NodeHost } from "../../mod.ts";
+import { serve, type ServeOptions, SERVER_LIMITS } from "../../src/sync/mod.ts";
+import { originOf, Pages } from "../../src/sync/server/pages.ts";
+import { socketTransport } from "../../src/sync/transport.ts";
+import { run } from "./running_server.ts";
+import { RawClient, realTime } from "./server_support.ts";
+
+/** Wrong values of each option, and what the error has to say besides its name. */
+const WRONG: Record<string, readonly unknown[]> = {
+  hostname: [
+    "",
+    1,
+    null,
+    "http://localhost",
+    "localhost/x",
+    "a b",
+    "[::1",
+    "a:1:",
+  ],
+  port: ["8000", -1, 65_536, 1.5, NaN, 8000n, null],
+  cert: ["", 1, null],
+  key: ["", 1, null],
+  path: ["", "app", "/app?x", "/app#x", "/a//b", "/../app", "/a b", 1, "//"],
+  origins: ["https://app.example", "", 0, false, {}, 1, null, new Set()],
+  fetch: [null, "page", {}],
+  signal: [new AbortController(), true, null, {}],
+  sigterm: [1, "no", null],
+  authenticate: [{ id: "ann" }, true, null],
+  authorize: [true, "read", null],
+  validate: [/a/, null, "no"],
+  log: [[], "info", null],
+  versions: [1, null, {}, { first: 2, last: 1 }, { first: "1", last: 1 }],
+  limits: [1, null, "none"],
+  health: [1, null, "all"],
+};
+
+Deno.test("case A4: serve() refuses at the start each option that cannot be used, and names it and what to write [R14, H11]", async () => {
+  await using host = new NodeHost();
+  for (const [name, values] of Object.entries(WRONG)) {
+    for (const value of values) {
+      const options = { [name]: value } as ServeOptions;
+      const error = assertThrows(
+        () => serve(host, options),
+        TypeError,
+        undefined,
+        `${name}: ${String(value)}`,
+      );
+      assertMatch(error.message, new RegExp(`Option ${name} `));
+      assertMatch(error.message, /; (write|TLS takes)| write (it|each) as/);
+    }
+  }
+  for (const name of Object.keys(SERVER_LIMITS)) {
+    const isMs = name.endsWith("Ms");
+    const wrong = ["10", NaN, -1, 1.5, 10n, null, {}]
+      .concat(isMs ? [0, Infinity, 2 ** 31] : []);
+    for (const value of wrong) {
+      const options = { limits: { [name]: value } } as unknown as ServeOptions;
+      assertThrows(
+        () => serve(host, options),
+        TypeError,
+        `Option limits.${name} is `,
+      );
+    }
+  }
+  // A misspelled name would leave the server open.
+  for (const name of ["authentciate", "origin", "hostName"]) {
+    const options = { [name]: () => undefined } as ServeOptions;
+    assertThrows(
+      () => serve(host, options),
+      TypeError,
+      `Option ${name} is not`,
+    );
+  }
+  assertThrows(
+    () => serve(host, { limits: { connection: 1 } as never }),
+    TypeError,
+    "Option limits.connection is not known",
+  );
+  assertThrows(
+    () => serve(host, { health: { fail: "some" as never } }),
+    TypeError,
+    'Option health.fail is "some"; write "any" or "all"',
+  );
+  // Undefined is as not set.
+  const unset = Object.fromEntries(
+    Object.keys(WRONG).map((name) => [name, undefined]),
+  );
+  await serve(host, unset as ServeOptions).shutdown();
+  await serve(host, { limits: { hookMs: undefined } as never }).shutdown();
+});
+
+Deno.test("case A4: origins are matched whole, however they are written, and what is none is refused with words [U34]", async () => {
+  for (
+    const [written, sent] of [
+      ["https://app.example", "https://app.example"],
+      ["https://app.example/", "https://app.example"],
+      ["HTTPS://App.Example", "https://app.example"],
+      ["https://app.example:443", "https://app.example"],
+      ["http://app.example:80/", "http://app.example"],
+      ["http://app.example:8080", "http://app.example:8080"],
+      ["https://[::1]:8443", "https://[::1]:8443"],
+      ["https://b\u00fccher.example", "https://xn--bcher-kva.example"],
+      ["capacitor://localhost", "capacitor://localhost"],
+      ["chrome-extension://abcdef", "chrome-extension://abcdef"],
+    ]
+  ) {
+    assertEquals(originOf(written!), sent);
+    const pages = new Pages([written!], undefined);
+    const allow = (origin: string): boolean =>
+      pages.allow(new Request("http://a/sync", { headers: { origin } }));
+    assertEquals(allow(sent!), true);
+    for (
+      const other of [sent!.slice(0, -1), `${sent}.evil.example`, `${sent}0`]
+        .concat("null", "https://evil.example", "")
+    ) assertEquals(allow(other), false, other);
+  }
+  for (
+    const none of [
+      "*",
+      "",
+      "null",
+      "app.example",
+      "https://",
+      "https:app.example",
+    ]
+      .concat(
+        "https://app.example/path",
+        "https://*.app.example",
+        "//app.example",
+      )
+      .concat(
+        "https://app.example?",
+        "https://app.example#",
+        "https://u@app.example",
+      )
+      .concat(
+        "https://app.example:99999",
+        "ws://app.example",
+        "file:///x",
+        "https://a b",
+      )
+  ) {
+    assertThrows(
+      () => new Pages([none], undefined),
+      TypeError,
+      "not an origin",
+    );
+  }
+  assertThrows(() => new Pages([1 as never], undefined), TypeError, "origin");
+  assertThrows(
+    () => new Pages("https://a.example" as never, undefined),
+    TypeError,
+    'such as ["https://app.example"]',
+  );
+  // None at all lets no page in.
+  const request = new Request("http://a/sync", {
+    headers: { origin: "http://a" },
+  });
+  assertEquals(new Pages([], undefined).allow(request), false);
+
+  const r = await run({ origins: ["HTTPS://App.Example:443/"] });
+  await r.connect({ origin: "https://app.example" }).hello();
+  assertEquals((await r.connect({ origin: "https://app" }).end()).code, 4403);
+  await r.stop();
+});
+
+Deno.test("case A6: serve() on an IPv6 address, written with brackets or without, tells where it is [H5]", async () => {
+  for (const hostname of ["::1", "[::1]", "0:0:0:0:0:0:0:1"]) {
+    const r = await run({ hostname });
+    assertMatch(r.server.url, /^ws:\/\/\[::1\]:\d+\/sync$/);
+    assertMatch(r.server.httpURL, /^http:\/\/\[::1\]:\d+\/$/);
+    await r.connect({ origin: new URL(r.server.httpURL).origin }).hello();
+    const health = await fetch(new URL("health", r.server.httpURL));
+    assertEquals((await health.json()).status, "ok");
+    await r.stop();
+  }
+  for (const hostname of ["::", "[::]", "0.0.0.0", "0::0"]) {
+    const r = await run({ hostname });
+    assertMatch(r.server.url, /^ws:\/\/localhost:\d+\/sync$/);
+    await r.stop();
+  }
+});
+
+Deno.test("case A6: serve({ path }) moves sync, health and clusters under a base path, and nothing else [H5]", async () => {
+  const r = await run({
+    path: "/app/sync/",
+    fetch: ({ url }) => new Response(`page ${new URL(url).pathname}`),
+  });
+  const { origin, port } = new URL(r.server.httpURL);
+  assertEquals(r.server.url, `ws://127.0.0.1:${port}/app/sync/sync`);
+  assertEquals(r.server.httpURL, `${origin}/app/sync/`);
+  // The base path itself is an address of the server, too.
+  for (const path of ["/app/sync/sync", "/app/sync", "/app/sync/"]) {
+    const url = `ws://127.0.0.1:${port}${path}`;
+    const client = new RawClient(socketTransport(new WebSocket(url)), realTime);
+    await client.hello();
+    await client.open();
+    const response = await fetch(`${origin}${path}`);
+    assertEquals(response.status, 426);
+    await response.body?.cancel();
+  }
+  for (const path of ["health", "clusters/1/snapshot"]) {
+    const response = await fetch(new URL(path, r.server.httpURL));
+    assertEquals(response.status, 200);
+    await response.body?.cancel();
+  }
+  for (
+    const path of [
+      "/sync",
+      "/health",
+      "/clusters/1/snapshot",
+      "/app",
+      "/app/syncs",
+    ]
+      .concat("/app/health", "/app/sync/other")
+  ) {
+    const response = await fetch(`${origin}${path}`);
+    assertEquals(await response.text(), `page ${path}`);
+  }
+  await r.stop();
+});
