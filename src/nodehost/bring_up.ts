@@ -20,7 +20,7 @@ import {
   recoverSnapshot,
 } from "../rsm/snapshots.ts";
 import { ErrStateMismatch } from "../snapshot/errors.ts";
-import type { FileStore } from "../snapshot/file_store.ts";
+import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
@@ -121,7 +121,8 @@ export async function recoverFrom(
       info,
       open: async () => pacedSource(await store.open(info), env),
       files,
-      directory: `snapshots/${clusterID}-${nodeID}/${info.index}`,
+      directory:
+        `${HOST_DIRECTORY}/recovery/${clusterID}-${nodeID}/${info.index}`,
       signal: recoverStopped,
     });
     // Until the machine has it for good, the container is what holds it (D11).

@@ -29,7 +29,7 @@ import { Driver, silentListener } from "../rsm/driver.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { RecordCursor } from "../rsm/record.ts";
 import { MachineFailure, recoverSnapshot } from "../rsm/snapshots.ts";
-import type { FileStore } from "../snapshot/file_store.ts";
+import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import {
   ConcurrentStateMachine,
   OnDiskStateMachine,
@@ -196,7 +196,8 @@ async function replayFrom(
         info,
         open: async () => pacedSource(await store.open(info), env),
         files,
-        directory: `replays/${clusterID}-${nodeID}/${info.index}`,
+        directory:
+          `${HOST_DIRECTORY}/replay/${clusterID}-${nodeID}/${info.index}`,
         signal,
       });
     }

@@ -16,11 +16,17 @@ import type {
   SnapshotFile,
 } from "../statemachine/types.ts";
 import { ErrSnapshotFile } from "./errors.ts";
+import { HOST_DIRECTORY, isHostPath } from "./file_store.ts";
 
 /** Refuses, with a `RangeError`, what a container cannot hold of a file. */
 export function checkFile(fileID: bigint, metadata: Uint8Array): void {
   if (typeof fileID !== "bigint" || !isU64(fileID)) {
     throw new RangeError(`File id ${fileID} is not in 0…2^64-1`);
+  }
+  if (!(metadata instanceof Uint8Array)) {
+    throw new TypeError(
+      `Metadata of file ${fileID} is a ${typeof metadata}; give a Uint8Array`,
+    );
   }
   if (metadata.length > SNAPSHOT_FILE_METADATA_BYTES_MAX) {
     throw new RangeError(
@@ -48,16 +54,24 @@ export class SnapshotFileCollection implements ISnapshotFileCollection {
   /**
    * Adds a file.
    *
-   * @throws ErrSnapshotFile if the id is taken, there are too many files, or the snapshot is done (F2)
+   * @throws ErrSnapshotFile if the id is taken, the path is one of the host's, there are too many files, or the snapshot is done (F2, F4)
+   * @throws TypeError if the path is no string or the metadata no Uint8Array
    * @throws RangeError if the id is not in 0…2^64-1, or the metadata is too large
    */
   addFile(fileID: bigint, path: string, metadata: Uint8Array): void {
     try {
       checkFile(fileID, metadata);
+      if (typeof path !== "string") {
+        throw new TypeError(
+          `Path of file ${fileID} is a ${typeof path}; give a string`,
+        );
+      }
       const problem = this.#sealed
         ? "Snapshot is done"
         : this.#files.has(fileID)
         ? "File id is taken"
+        : isHostPath(path)
+        ? `Names in "${HOST_DIRECTORY}" are the host's; keep the file under another`
         : this.#files.size === SNAPSHOT_FILES_MAX
         ? "There are too many files"
         : undefined;

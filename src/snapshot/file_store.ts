@@ -17,7 +17,20 @@ export interface OpenFile {
   readonly content: ReadableStream<Uint8Array>;
 }
 
-/** Files under paths separated by "/". Whoever makes a store closes it. */
+/**
+ * Directory of a file store in which the host puts the files of snapshots while a
+ * machine recovers. It empties it as it likes, so no other file may be there, and
+ * none of it can be added to a snapshot (F4).
+ */
+export const HOST_DIRECTORY = "sampan-host";
+
+/** True if a path is that of the host's directory, or in it, in whatever case the letters are. */
+export function isHostPath(path: string): boolean {
+  const first = path.split("/").find((part) => part !== "" && part !== ".");
+  return first?.toLowerCase() === HOST_DIRECTORY;
+}
+
+/** Files under paths separated by "/", those in {@linkcode HOST_DIRECTORY} being the host's. The code that makes a store closes it. */
 export interface FileStore extends AsyncDisposable {
   /**
    * Opens a file for reading.

@@ -60,8 +60,8 @@ export interface ISnapshotFileCollection {
   /**
    * Adds a file that is finished and will not change. The host takes its content
    * before the snapshot counts as made (F1). The same id twice, a path that does
-   * not exist, or a directory fails the snapshot with an error that names the
-   * file (F2).
+   * not exist, a directory, or a path in the host's own directory "sampan-host"
+   * fails the snapshot with an error that names the file (F2, F4).
    *
    * @param fileID identifies the file in this snapshot, in 0…2^64-1
    * @param path where the file is, in the host's file store

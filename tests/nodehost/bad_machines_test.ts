@@ -8,8 +8,13 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
   ErrCompacted,
+  ErrSnapshotFile,
   ErrSnapshotUnfinished,
   ErrStateMismatch,
+  HOST_DIRECTORY,
+  type HostEvent,
+  type ISnapshotFileCollection,
+  MemoryFileStore,
   MemoryLogDB,
   MemorySnapshotStore,
 } from "../../mod.ts";
@@ -28,7 +33,6 @@ import {
   start,
   type Started,
 } from "./support.ts";
-import type { HostEvent } from "../../mod.ts";
 
 /** Saves in a way of its own. */
 class Saver extends RegularJournal {
@@ -288,5 +292,55 @@ Deno.test(
     assertEquals(seen, [1, 1]);
     await log.close();
     await host.stop();
+  }),
+);
+
+Deno.test(
+  "case C14: a machine's own files survive a recovery, and names of the host are refused [F4]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    await using files = new MemoryFileStore();
+    const put = async (path: string): Promise<void> => {
+      const writer = files.create(path).getWriter();
+      await writer.write(bytes(path));
+      await writer.close();
+    };
+    const own = ["snapshots/1-1/2/7", "replays/1-1/2/7"];
+    for (const path of own) await put(path);
+    await put(`${HOST_DIRECTORY}/mine`);
+    let added = [[7n, own[0]!], [8n, own[1]!]] as [bigint, string][];
+    const options = {
+      logDB,
+      files,
+      manners: {
+        addFiles: (collection: ISnapshotFileCollection): void => {
+          for (const [id, path] of added) {
+            collection.addFile(id, path, new Uint8Array());
+          }
+        },
+      },
+    };
+    const { host, replica } = await start(options);
+    await proposeAll(replica, "a");
+    await replica.requestSnapshot();
+    for (
+      const path of [HOST_DIRECTORY, `/${HOST_DIRECTORY}/mine`, "Sampan-Host/x"]
+    ) {
+      added = [[7n, path]];
+      const error = await rejection(replica.requestSnapshot());
+      assertInstanceOf(error, ErrSnapshotFile);
+      assertEquals([error.fileID, error.path], [7n, path]);
+    }
+    await host.stop();
+    const again = await start(options);
+    assertEquals(again.machines.at(-1)!.files.map(({ fileID }) => fileID), [
+      7n,
+      8n,
+    ]);
+    for (const path of own) {
+      const { content } = files.open(path);
+      assertEquals(await new Response(content as BodyInit).text(), path);
+    }
+    await again.host.stop();
   }),
 );

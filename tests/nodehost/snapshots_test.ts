@@ -611,7 +611,7 @@ Deno.test(
       assertEquals(two.machines[0]!.files, [
         { fileID: 2n ** 64n - 1n, metadata: "m" },
       ]);
-      assertEquals(await files.list("snapshots/1-2"), []);
+      assertEquals(await files.list("sampan-host/recovery/1-2"), []);
       await stopAll([one, two]);
     }
   }),
