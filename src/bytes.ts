@@ -8,6 +8,8 @@
  * @module
  */
 
+import { describe, isWellFormed } from "./describe.ts";
+
 /** The largest unsigned 64-bit number. */
 export const U64_MAX: bigint = (1n << 64n) - 1n;
 
@@ -18,9 +20,42 @@ export function isU64(value: bigint): boolean {
 
 const encoder = /* @__PURE__ */ new TextEncoder();
 
-/** The bytes of `text` in UTF-8, or the given bytes as they are. */
-export function toUint8Array(text: string | Uint8Array): Uint8Array {
-  return typeof text === "string" ? encoder.encode(text) : text;
+/**
+ * Bytes of a text in UTF-8, where texts must not be mistaken for one another.
+ *
+ * @throws TypeError if the text has a lone surrogate; `name` says what it is
+ */
+export function encodeText(
+  text: string,
+  name: string,
+): Uint8Array<ArrayBuffer> {
+  if (isWellFormed(text)) return encoder.encode(text);
+  throw new TypeError(
+    `${name} ${
+      describe(text)
+    } has a lone surrogate, which cannot be told from others in UTF-8; give a well-formed string, or bytes`,
+  );
+}
+
+/** Bytes of a text in UTF-8 that is only ever shown: a lone surrogate becomes U+FFFD. */
+export function encodeShown(text: string): Uint8Array<ArrayBuffer> {
+  return encoder.encode(text);
+}
+
+/**
+ * Bytes of a text in UTF-8, or the given bytes as they are.
+ *
+ * @throws TypeError that starts with `name` if it is neither, or an ill-formed string
+ */
+export function toUint8Array(
+  text: string | Uint8Array,
+  name: string,
+): Uint8Array {
+  if (typeof text === "string") return encodeText(text, name);
+  if (text instanceof Uint8Array) return text;
+  throw new TypeError(
+    `${name} is ${describe(text)}; give a string or a Uint8Array`,
+  );
 }
 
 /** A copy of bytes that are somebody else's: `slice()` of Node's bytes gives none. */
@@ -266,7 +301,7 @@ export function crc32(
 
 /** Beginning of a text that takes no more than so many bytes as UTF-8, cut between two characters. */
 export function clipText(text: string, bytesMax: number): string {
-  const bytes = new TextEncoder().encode(text);
+  const bytes = encoder.encode(text);
   if (bytes.length <= bytesMax) return text;
   let end = bytesMax;
   while ((bytes[end]! & 0xc0) === 0x80) end--;

@@ -23,10 +23,22 @@ export function describe(value: unknown): string {
       return "a function";
     case "object":
       if (value === null) return "null";
-      return Array.isArray(value) ? "an array" : "an object";
+      return Array.isArray(value) ? "an array" : describeObject(value);
     default:
       return String(value);
   }
+}
+
+function describeObject(value: object): string {
+  try {
+    const name: unknown = value.constructor?.name;
+    if (typeof name === "string" && name !== "" && name !== "Object") {
+      return `an object of class ${name}`;
+    }
+  } catch {
+    // A property that throws.
+  }
+  return "an object";
 }
 
 /** The message of an error, or the text of any other value that was thrown. */
@@ -37,6 +49,15 @@ export function messageOf(error: unknown): string {
     // An object without a prototype, or one whose `message` throws.
     return "a value that has no text";
   }
+}
+
+/** A type error that says what a value is, and what to give. */
+export function wrongType(
+  name: string,
+  value: unknown,
+  give: string,
+): TypeError {
+  return new TypeError(`${name} is ${describe(value)}; give ${give}`);
 }
 
 /** True if a string has no lone surrogates: in UTF-8, all of these would become the same character. */

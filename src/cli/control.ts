@@ -11,6 +11,7 @@ import { createHash } from "node:crypto";
 import { chmodSync, existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { encodeShown } from "../bytes.ts";
 import { CONTROL_CALL_BYTES_MAX, CONTROL_PATH_BYTES_MAX } from "../limits.ts";
 import type { NodeHost } from "../nodehost/node_host.ts";
 import type { DataFolder } from "../sqlite/data_folder.ts";
@@ -42,7 +43,7 @@ export function controlPath(folder: string): string {
   const at = resolve(folder);
   const path = join(at, "control.sock");
   // Sockets cannot have long paths.
-  if (new TextEncoder().encode(path).length <= CONTROL_PATH_BYTES_MAX) {
+  if (encodeShown(path).length <= CONTROL_PATH_BYTES_MAX) {
     return path;
   }
   const name = createHash("sha256").update(at).digest("hex").slice(0, 16);
@@ -135,7 +136,7 @@ async function answer(
       const say = (line: Line): void => {
         if (given.signal.aborted && "progress" in line) return;
         controller.enqueue(
-          new TextEncoder().encode(`${JSON.stringify(line)}\n`),
+          encodeShown(`${JSON.stringify(line)}\n`),
         );
       };
       // One line in a while is enough, however fast it goes.

@@ -15,7 +15,7 @@ import { parseArgs, type ParseArgsConfig } from "node:util";
 import { NodeHost } from "../nodehost/node_host.ts";
 import { DataFolder } from "../sqlite/data_folder.ts";
 import { ErrStoreLocked } from "../store/errors.ts";
-import { isU64 } from "../bytes.ts";
+import { encodeShown, isU64 } from "../bytes.ts";
 import { callServer, ErrOperation } from "./control.ts";
 import {
   type Call,
@@ -233,7 +233,7 @@ function print(
   to: typeof Deno.stdout | typeof Deno.stderr,
   text: string,
 ): void {
-  const bytes = new TextEncoder().encode(text);
+  const bytes = encodeShown(text);
   try {
     for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
   } catch (error) {

@@ -9,7 +9,11 @@
 import { copyOf } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { ErrFileIsDirectory, ErrFileNotFound } from "../snapshot/errors.ts";
-import type { FileStore, OpenFile } from "../snapshot/file_store.ts";
+import {
+  type FileStore,
+  type OpenFile,
+  partsOfPath,
+} from "../snapshot/file_store.ts";
 import { ErrStoreFull } from "../store/errors.ts";
 import { ErrStoreUnavailable } from "./errors.ts";
 import { nameOf } from "./open.ts";
@@ -25,16 +29,6 @@ export interface OPFSOptions {
 /** A file that can be given another name, as files of browsers can, though the types do not say so. */
 interface MovableFile extends FileSystemFileHandle {
   move?(directory: FileSystemDirectoryHandle, name: string): Promise<void>;
-}
-
-/** The two directories of a store: of its files, and of those that are not done. */
-interface Places {
-  readonly files: FileSystemDirectoryHandle;
-  readonly drafts: FileSystemDirectoryHandle;
-}
-
-function partsOf(path: string): string[] {
-  return path.split("/").filter(Boolean);
 }
 
 /** `undefined` where there is nothing, or something of another kind. */
@@ -117,7 +111,7 @@ export class OPFSFileStore implements FileStore {
    * @throws ErrFileIsDirectory if there is a directory
    */
   async open(path: string): Promise<OpenFile> {
-    const parts = partsOf(path);
+    const parts = partsOfPath(path);
     const name = parts.at(-1);
     const directory = await this.#directory(parts.slice(0, -1));
     const handle = name === undefined
@@ -137,7 +131,7 @@ export class OPFSFileStore implements FileStore {
    * @throws ErrFileIsDirectory if there is a directory at `path`
    */
   async create(path: string): Promise<WritableStream<Uint8Array>> {
-    const parts = partsOf(path);
+    const parts = partsOfPath(path);
     if (await this.#isDirectory(parts)) throw new ErrFileIsDirectory(path);
     const { drafts } = await this.#open();
     const { random64 } = this.#options.env ?? systemEnv;
@@ -173,7 +167,7 @@ export class OPFSFileStore implements FileStore {
 
   /** Removes a file, or a directory with all that is in it; harmless when it is gone already. */
   async remove(path: string): Promise<void> {
-    const parts = partsOf(path);
+    const parts = partsOfPath(path);
     const name = parts.at(-1);
     if (name === undefined) {
       for (const child of await this.list("")) await this.remove(child);
@@ -186,7 +180,7 @@ export class OPFSFileStore implements FileStore {
 
   /** The names of the files and directories right in a directory, sorted; none if it is not there. */
   async list(directory: string): Promise<readonly string[]> {
-    const found = await this.#directory(partsOf(directory));
+    const found = await this.#directory(partsOfPath(directory));
     const names: string[] = [];
     if (found) { for await (const name of found.keys()) names.push(name); }
     return names.sort();

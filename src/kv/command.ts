@@ -17,7 +17,14 @@
  * @module
  */
 
-import { putVarint, toUint8Array, U64_MAX, varintLength } from "../bytes.ts";
+import {
+  encodeShown,
+  putVarint,
+  toUint8Array,
+  U64_MAX,
+  varintLength,
+} from "../bytes.ts";
+import { describe } from "../describe.ts";
 import {
   COMMAND_BYTES_MAX,
   KV_BATCH_PARTS_MAX,
@@ -130,7 +137,7 @@ const UNCHANGED: Result = /* @__PURE__ */ Object.freeze({ value: 0n });
 const CHANGED: Result = /* @__PURE__ */ Object.freeze({ value: 1n });
 
 function invalid(reason: string): Result {
-  return { value: U64_MAX, data: toUint8Array(reason) };
+  return { value: U64_MAX, data: encodeShown(reason) };
 }
 
 /** The result of the operation in `field` if it is a compare-and-swap that fails. */
@@ -196,12 +203,21 @@ export function forEachKey(
   }
 }
 
+/** Names of the fields of each operation, as messages call them. */
+const FIELDS: Readonly<Record<number, readonly string[]>> = {
+  [PUT]: ["Key", "Value"],
+  [DELETE]: ["Key"],
+  [SWAP]: ["Key", "Expected value", "Value"],
+  [CREATE]: ["Key", "Value"],
+};
+
 /** The bytes of an operation with these fields. */
 export function encodeCommand(
   op: number,
   ...fields: (string | Uint8Array)[]
 ): Uint8Array<ArrayBuffer> {
-  const parts = fields.map(toUint8Array);
+  const names = FIELDS[op]!;
+  const parts = fields.map((part, i) => toUint8Array(part, names[i]!));
   let size = 1;
   parts.forEach(({ length }, i) => {
     const max = i === 0 ? KV_KEY_BYTES_MAX : KV_VALUE_BYTES_MAX;
@@ -229,6 +245,21 @@ export function encodeCommand(
 export function encodeBatch(
   commands: readonly Uint8Array[],
 ): Uint8Array<ArrayBuffer> {
+  if (!Array.isArray(commands)) {
+    throw new TypeError(
+      `Commands of a batch are ${
+        describe(commands)
+      }; give an array of Uint8Array`,
+    );
+  }
+  commands.forEach((part, i) => {
+    if (part instanceof Uint8Array) return;
+    throw new TypeError(
+      `Part ${i} of the batch is ${
+        describe(part)
+      }; give what kv.put() and the like return`,
+    );
+  });
   if (commands.length > KV_BATCH_PARTS_MAX) {
     throw new ErrKVInvalidCommand(
       `Batch of ${commands.length} parts is over the limit of ${KV_BATCH_PARTS_MAX}`,

@@ -7,6 +7,7 @@
  */
 
 import { toUint8Array, U64_MAX } from "../bytes.ts";
+import { describe } from "../describe.ts";
 import {
   CREATE,
   DELETE,
@@ -74,7 +75,7 @@ export function batch(
 
 /** The query for the value of a key; undefined if it is absent. */
 export function get(key: string | Uint8Array): KVGet {
-  return { type: "get", key: toUint8Array(key) };
+  return { type: "get", key: toUint8Array(key, "Key") };
 }
 
 /** Which rows a range query asks for. */
@@ -91,11 +92,33 @@ export interface KVRangeOptions {
 
 /** The query for the rows whose keys are in [start, end), in byte order. */
 export function range(options: KVRangeOptions = {}): KVRange {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `Options of a range are ${describe(options)}; give an object`,
+    );
+  }
   const { start, end, limit, reverse } = options;
+  if (limit !== undefined) {
+    if (typeof limit !== "number") {
+      throw new TypeError(
+        `limit is ${describe(limit)}; give a number of rows`,
+      );
+    }
+    if (!Number.isSafeInteger(limit) || limit < 0) {
+      throw new RangeError(
+        `limit is ${limit}; give a whole number of rows, 0 or more`,
+      );
+    }
+  }
+  if (reverse !== undefined && typeof reverse !== "boolean") {
+    throw new TypeError(
+      `reverse is ${describe(reverse)}; give true or false`,
+    );
+  }
   return {
     type: "range",
-    start: start === undefined ? undefined : toUint8Array(start),
-    end: end === undefined ? undefined : toUint8Array(end),
+    start: start === undefined ? undefined : toUint8Array(start, "start"),
+    end: end === undefined ? undefined : toUint8Array(end, "end"),
     limit,
     reverse,
   };

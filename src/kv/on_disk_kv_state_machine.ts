@@ -6,7 +6,7 @@
  * @module
  */
 
-import { ByteReader, ByteWriter, toUint8Array } from "../bytes.ts";
+import { ByteReader, ByteWriter, encodeText } from "../bytes.ts";
 import { chain, isPromise } from "../promises.ts";
 import type { HostRow, HostState, IHostState } from "../rsm/host_state.ts";
 import type {
@@ -365,7 +365,7 @@ export class OnDiskKVStateMachine
 
   #putHostRows(rows: readonly HostRow[]): MaybePromise<void> {
     const store = this.#store;
-    const keys = rows.map(({ key }) => viewOf(toUint8Array(key)));
+    const keys = rows.map(({ key }) => viewOf(encodeText(key, "Key of a row")));
     const put = (): MaybePromise<void> => {
       const slots = new Set(
         keys.map((key) => store.table.slotOf(HOST, key, 0, key.byteLength)),
@@ -578,7 +578,7 @@ function sorted(
   rows: readonly HostRow[],
 ): { key: number; value: DataView }[] {
   return rows.filter(({ value }) => value !== undefined).map((row) => {
-    const key = toUint8Array(row.key);
+    const key = encodeText(row.key, "Key of a row");
     const all = new Uint8Array(key.length + row.value!.length);
     all.set(key);
     all.set(row.value!, key.length);

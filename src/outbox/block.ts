@@ -9,7 +9,13 @@
  * @module
  */
 
-import { ByteReader, ByteWriter, copyOf, crc32 } from "../bytes.ts";
+import {
+  ByteReader,
+  ByteWriter,
+  copyOf,
+  crc32,
+  encodeShown,
+} from "../bytes.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type { Block } from "../store/store.ts";
 import type { Result } from "../statemachine/types.ts";
@@ -155,7 +161,7 @@ export function encodeKept(
   { number, state, reason, cmd, result }: KeptCommand,
 ): Uint8Array {
   const writer = begin(32 + cmd.length + reason.length).varint(number)
-    .u8(STATES.indexOf(state)).bytes(new TextEncoder().encode(reason));
+    .u8(STATES.indexOf(state)).bytes(encodeShown(reason));
   if (result === undefined) return seal(writer.raw(cmd), clusterID);
   writer.u64(result.value).u8(result.data === undefined ? 0 : 1);
   if (result.data !== undefined) writer.bytes(result.data);

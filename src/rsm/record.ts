@@ -9,7 +9,7 @@
  * @module
  */
 
-import { ByteReader, ByteWriter, varintLength } from "../bytes.ts";
+import { ByteReader, ByteWriter, encodeShown, varintLength } from "../bytes.ts";
 import { putVarint } from "../bytes.ts";
 import { RecordKind } from "../log/records.ts";
 import {
@@ -55,7 +55,7 @@ export function skipRecord(
   lag: number,
   reason: string,
 ): Uint8Array {
-  const text = new TextEncoder().encode(reason).subarray(0, REFUSAL_BYTES_MAX);
+  const text = encodeShown(reason).subarray(0, REFUSAL_BYTES_MAX);
   return new ByteWriter(16 + text.length).u8(RecordKind.Skip).varint(session)
     .varint(series).varint(lag).raw(text).finish();
 }

@@ -12,7 +12,7 @@
  * @module
  */
 
-import { ByteWriter, crc32 } from "../bytes.ts";
+import { ByteWriter, crc32, encodeText } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
@@ -83,7 +83,7 @@ function corrupted(
 
 /** The checksum of a name. */
 function seal(key: string): Uint8Array {
-  return new ByteWriter().u32(crc32(new TextEncoder().encode(key))).finish();
+  return new ByteWriter().u32(crc32(encodeText(key, "Key"))).finish();
 }
 
 /**

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { describe, isWellFormed, wrongType } from "../describe.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 
 /** A file that was opened for reading. */
@@ -28,6 +29,25 @@ export const HOST_DIRECTORY = "sampan-host";
 export function isHostPath(path: string): boolean {
   const first = path.split("/").find((part) => part !== "" && part !== ".");
   return first?.toLowerCase() === HOST_DIRECTORY;
+}
+
+/**
+ * Parts of a path of a file store, without empty ones.
+ *
+ * @throws TypeError if it is no string, or an ill-formed one: a file system knows no such names, and would take them for one another
+ */
+export function partsOfPath(path: string): string[] {
+  if (typeof path !== "string") {
+    throw wrongType("Path of a file", path, "a string");
+  }
+  if (!isWellFormed(path)) {
+    throw new TypeError(
+      `Path of a file ${
+        describe(path)
+      } has a lone surrogate; give a well-formed string`,
+    );
+  }
+  return path.split("/").filter(Boolean);
 }
 
 /** Files under paths separated by "/", those in {@linkcode HOST_DIRECTORY} being the host's. The code that makes a store closes it. */

@@ -8,7 +8,7 @@
 
 import { type Chunks, collectChunks, replayChunks } from "./chunks.ts";
 import { ErrFileIsDirectory, ErrFileNotFound } from "./errors.ts";
-import type { FileStore, OpenFile } from "./file_store.ts";
+import { type FileStore, type OpenFile, partsOfPath } from "./file_store.ts";
 
 /**
  * A {@linkcode FileStore} in memory. A directory is there as long as a file is in
@@ -22,7 +22,7 @@ export class MemoryFileStore implements FileStore {
   /** The one spelling of a path. */
   #path(path: string): string {
     if (this.#closed) throw new Error("File store is closed");
-    return path.split("/").filter(Boolean).join("/");
+    return partsOfPath(path).join("/");
   }
 
   /**

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { ByteReader, ByteWriter, crc32 } from "../bytes.ts";
+import { ByteReader, ByteWriter, crc32, encodeText } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import {
   BACKUP_FRAME_BYTES_MAX,
@@ -64,7 +64,7 @@ function header(): Uint8Array {
 }
 
 function ascii(text: string): Uint8Array {
-  return new TextEncoder().encode(text);
+  return encodeText(text, "Text");
 }
 
 /** The bytes of a frame. */

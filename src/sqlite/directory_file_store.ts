@@ -8,7 +8,11 @@
 
 import { dirname, join, resolve } from "node:path";
 import { ErrFileIsDirectory, ErrFileNotFound } from "../snapshot/errors.ts";
-import type { FileStore, OpenFile } from "../snapshot/file_store.ts";
+import {
+  type FileStore,
+  type OpenFile,
+  partsOfPath,
+} from "../snapshot/file_store.ts";
 import {
   exists,
   FileSink,
@@ -46,7 +50,7 @@ export class DirectoryFileStore implements FileStore {
    * @throws RangeError if it leads out of the directory
    */
   pathOf(path: string): string {
-    const parts = path.split("/").filter(Boolean);
+    const parts = partsOfPath(path);
     const isBad = parts[0] === HIDDEN ||
       parts.some((part) =>
         part === "." || part === ".." || /[\0\\]/.test(part)

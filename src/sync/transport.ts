@@ -7,6 +7,8 @@
  * @module
  */
 
+import { encodeShown } from "../bytes.ts";
+
 /** Why a connection was closed, as the other end is told: codes of the WebSocket protocol for applications. */
 export const CloseCode = {
   /** All is well. */
@@ -98,7 +100,7 @@ export function socketTransport(socket: WebSocket): Transport {
     close(code, reason): void {
       if (socket.readyState > WebSocket.OPEN) return;
       let text = reason;
-      while (new TextEncoder().encode(text).length > REASON_BYTES_MAX) {
+      while (encodeShown(text).length > REASON_BYTES_MAX) {
         text = text.slice(0, -1);
       }
       socket.close(code, text);

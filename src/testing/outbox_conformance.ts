@@ -6,6 +6,7 @@
  * @module
  */
 
+import { encodeText } from "../bytes.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
 import { ErrUnsynced } from "../outbox/errors.ts";
 import type { Outbox, OutboxQueue, OutboxSession } from "../outbox/outbox.ts";
@@ -33,7 +34,7 @@ const SESSION: OutboxSession = {
 };
 
 function command(name: string): Uint8Array {
-  return new TextEncoder().encode(name);
+  return encodeText(name, "Command");
 }
 
 async function addAll(

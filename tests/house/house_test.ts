@@ -186,3 +186,10 @@ Deno.test("mod.ts works imported by URL, without this project's settings", async
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+Deno.test("case D2: text becomes bytes in one place only, where ill-formed strings are refused", () => {
+  const elsewhere = [...sources("src/")].filter((path) =>
+    path !== "src/bytes.ts" && /\bTextEncoder\b/.test(code(path))
+  );
+  assertEquals(elsewhere, []);
+});

@@ -12,7 +12,7 @@ import {
   REFUSAL_BYTES_MAX,
   SESSION_OWNER_BYTES_MAX,
 } from "../../limits.ts";
-import { clipText } from "../../bytes.ts";
+import { clipText, encodeText } from "../../bytes.ts";
 import type { Refusal } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { packRecords, recordAt, RecordKind } from "../../log/records.ts";
@@ -58,7 +58,7 @@ export interface GateOptions {
 
 /** As whom the log has a principal: its id, or the hash of one that is too long, which is no text. */
 export async function ownerOf(id: string): Promise<Uint8Array> {
-  const bytes = new TextEncoder().encode(id);
+  const bytes = encodeText(id, "Id of the principal");
   if (bytes.length <= SESSION_OWNER_BYTES_MAX) return bytes;
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return new Uint8Array([0xff, ...hash]);
