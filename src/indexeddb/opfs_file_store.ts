@@ -31,6 +31,12 @@ interface MovableFile extends FileSystemFileHandle {
   move?(directory: FileSystemDirectoryHandle, name: string): Promise<void>;
 }
 
+/** The two directories of a store: of its files, and of those that are not done. */
+interface Places {
+  readonly files: FileSystemDirectoryHandle;
+  readonly drafts: FileSystemDirectoryHandle;
+}
+
 /** `undefined` where there is nothing, or something of another kind. */
 async function orNothing<T>(found: Promise<T>): Promise<T | undefined> {
   try {

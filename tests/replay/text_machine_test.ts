@@ -364,6 +364,6 @@ Deno.test("encodeCommand() takes five bytes for a keystroke", () => {
     1,
     2,
     2,
-    ...toUint8Array("ö"),
+    ...toUint8Array("ö", "Text"),
   ]);
 });
