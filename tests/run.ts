@@ -67,7 +67,7 @@ export function testArgs(args: readonly string[]): string[] {
     ...args.flatMap((arg) =>
       // What is told here stands in for the `exclude` of deno.json.
       arg === "--unit"
-        ? ["--parallel", "--ignore=tests/browser,dist,.cache"]
+        ? ["--parallel", "--ignore=tests/browser,tests/package,dist,.cache"]
         : [arg]
     ),
   ];

@@ -66,7 +66,7 @@ Deno.test("testArgs() leaves the browsers out for --unit, and passes the rest on
   assertEquals(testArgs([]), ["--trace-leaks"]);
   assertEquals(testArgs(["--unit", "--filter", "H1"]), [
     "--parallel",
-    "--ignore=tests/browser,dist,.cache",
+    "--ignore=tests/browser,tests/package,dist,.cache",
     "--filter",
     "H1",
   ]);

@@ -17,7 +17,7 @@ const TWICE =
   /(?: +\/\*\*(?:(?!\*\/)[\s\S])*\*\/\n)? +(?:static )?\[Symbol\.\w+\]: .*=>.*;\n/g;
 
 /** The declarations of one module. Every type is written where it is exported, so that one module suffices. */
-function declare(path: string, text: string): string {
+export function declare(path: string, text: string): string {
   const { outputText, diagnostics = [] } = ts.transpileDeclaration(text, {
     fileName: path,
     reportDiagnostics: true,
