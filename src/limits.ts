@@ -322,7 +322,7 @@ export const SYNC_COMMANDS_PER_SECOND_MAX: number = 50_000;
 export const SYNC_RECORD_CREDIT_BYTES: number = 64;
 
 /** The longest run of work for what clients send before other events have a turn, in milliseconds. */
-export const SYNC_SLICE_MS: number = 8;
+export const SYNC_SLICE_MS: number = 4;
 
 /** Ranges that a server replays at one time to explain a divergence, in ranges. */
 export const SYNC_EXPLAINS_MAX: number = 2;
@@ -371,6 +371,12 @@ export const SYNC_GATHER_MS_MAX: number = 10;
 
 /** Who hears nothing for this long asks whether the other end is there, in milliseconds; for twice as long, hangs up. */
 export const SYNC_HEARTBEAT_MS: number = 15_000;
+
+/** First wait before a server whose listener has ended listens again, in milliseconds. */
+export const SYNC_LISTEN_FIRST_MS: number = 100;
+
+/** Longest wait before a server whose listener has ended listens again, in milliseconds. */
+export const SYNC_LISTEN_LAST_MS: number = 2_000;
 
 /** How long a connection may take to say who it is, in milliseconds. */
 export const SYNC_HELLO_MS_MAX: number = 10_000;

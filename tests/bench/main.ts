@@ -8,6 +8,7 @@
 import { collectGarbage } from "../garbage.ts";
 import { applyBench } from "./apply_bench.ts";
 import { backupBench } from "./backup_bench.ts";
+import { crowdBench } from "./crowd_bench.ts";
 import { hostBench } from "./host_bench.ts";
 import { kvBench } from "./kv_bench.ts";
 import { packedBench } from "./packed_bench.ts";
@@ -32,6 +33,7 @@ for (
     backupBench,
     packedBench,
     syncBench,
+    crowdBench,
     yjsBench,
   ]
 ) {

@@ -10,8 +10,15 @@
 
 import { kv } from "../../mod.ts";
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
-import { encodeMessage, type Message } from "../../src/sync/messages.ts";
+import type { Message } from "../../src/sync/messages.ts";
 import { random } from "../browser/random.ts";
+import {
+  clientFrame as frame,
+  helloFrame as hello,
+  messageFrame as message,
+  UPGRADE,
+  writeAll,
+} from "./raw_frames.ts";
 import { packRecords, proposal, registerRecord } from "./server_support.ts";
 
 /** What a worker is told to do. */
@@ -49,35 +56,6 @@ type Way = typeof WAYS[number];
 type Random = () => number;
 
 const CHUNK_BYTES = 64 * 1024;
-
-const KEY = btoa("0123456789abcdef");
-
-/** A frame of a client: with a mask that changes nothing. */
-function frame(payload: Uint8Array, announced = payload.length): Uint8Array {
-  const head = new Uint8Array(14);
-  const view = new DataView(head.buffer);
-  head.set([0x82, 0xff]);
-  view.setBigUint64(2, BigInt(announced));
-  const bytes = new Uint8Array(head.length + payload.length);
-  bytes.set(head);
-  bytes.set(payload, head.length);
-  return bytes;
-}
-
-function message(what: Message): Uint8Array {
-  return frame(encodeMessage(what));
-}
-
-function hello(token: string): Uint8Array {
-  return message({
-    type: "hello",
-    first: 1,
-    last: 1,
-    token,
-    credit: Number.MAX_SAFE_INTEGER,
-    frameBytesMax: SYNC_FRAME_BYTES_MAX,
-  });
-}
 
 function read(channel: number, stream: number): Message {
   return {
@@ -148,15 +126,11 @@ class Hostile {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length;) {
-      at += await this.#conn.write(bytes.subarray(at));
-    }
+    await writeAll(this.#conn, bytes);
   }
 
   async upgrade(): Promise<void> {
-    await this.write(new TextEncoder().encode(
-      `GET /sync HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${KEY}\r\n\r\n`,
-    ));
+    await this.write(UPGRADE);
     await this.hear();
   }
 

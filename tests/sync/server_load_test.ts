@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { kv } from "../../mod.ts";
-import { SYNC_RECORD_CREDIT_BYTES } from "../../src/limits.ts";
+import { SYNC_RECORD_CREDIT_BYTES, SYNC_SLICE_MS } from "../../src/limits.ts";
 import { epochRecord } from "../../src/log/records.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import { Pages } from "../../src/sync/server/pages.ts";
@@ -136,7 +136,7 @@ Deno.test("case A12: connections have turns once what they send takes more time 
   const [bad, good] = [{}, {}];
   const send = (taker: object, name: string): void => {
     ends.push(turns.take(taker, () => {
-      env.jump(3);
+      env.jump(SYNC_SLICE_MS * 3 / 8);
       done.push(name);
       return name;
     }));

@@ -66,6 +66,8 @@ export class Core {
   readonly #principalTransfers: Quota;
   /** Snapshots that are being sent to, or taken from, each remote address. */
   readonly #addressTransfers: Quota;
+  /** Tells whether new connections are accepted; set by what brings them. */
+  isListening: () => boolean = (): boolean => true;
   #connections = 0;
   #transfers = 0;
   #cancelTick: (() => void) | undefined;

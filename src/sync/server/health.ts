@@ -70,7 +70,13 @@ function ofServer(core: Core): Response {
   const { fail = "any" } = core.options.health ?? {};
   const isDown = failed.length > 0 &&
     (fail === "any" || failed.length === clusters.length);
-  const status = core.isStopping ? "stopping" : isDown ? "failed" : "ok";
+  const status = core.isStopping
+    ? "stopping"
+    : !core.isListening()
+    ? "not listening"
+    : isDown
+    ? "failed"
+    : "ok";
   return answer(status === "ok" ? 200 : 503, {
     status,
     connections,

@@ -27,6 +27,7 @@ import {
 } from "./checks.ts";
 import { share, urlOf, withoutMethod } from "./answers.ts";
 import { handle, NOT_ALLOWED, type Route } from "./http.ts";
+import { SteadyListener } from "./listener.ts";
 import type { CoreOptions } from "./options.ts";
 import { nameOf, Pages } from "./pages.ts";
 import type { Counts } from "./telemetry.ts";
@@ -98,7 +99,11 @@ export interface Server extends AsyncDisposable {
   readonly httpURL: string;
   /** What was counted since it began; the same is exported by OpenTelemetry. */
   readonly counts: Readonly<Counts>;
-  /** Resolves once it has stopped. */
+  /**
+   * Resolves once it has stopped. A listener that ends by itself, because the
+   * process has no file descriptor left, does not stop the server: that is logged
+   * (`listener ended`), and it listens again on the same port, with backoff.
+   */
   readonly finished: Promise<void>;
   /** Takes nothing new, lets what is under way end, ends every connection, and resolves once that is done; idempotent (U40). */
   shutdown(): Promise<void>;
@@ -230,7 +235,7 @@ class Listener {
   readonly #core: Core;
   readonly #options: ServeOptions;
   readonly #pages: Pages;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  readonly #server: SteadyListener;
   readonly #abort = new AbortController();
   /** Requests that are not answered completely. */
   readonly #active = new Set<Promise<void>>();
@@ -249,26 +254,36 @@ class Listener {
       cert === undefined ? hostname : undefined,
       options.authenticate !== undefined,
     );
-    this.#server = Deno.serve({
-      hostname: this.name.replace(/^\[|\]$/g, ""),
+    const listen = (port: number): Deno.HttpServer<Deno.NetAddr> =>
+      Deno.serve({
+        hostname: this.name.replace(/^\[|\]$/g, ""),
+        port,
+        ...(cert === undefined ? {} : { cert }),
+        ...(key === undefined ? {} : { key }),
+        signal: this.#abort.signal,
+        onListen(): void {},
+        onError: (error): Response => {
+          const event = error instanceof ErrHookFailed
+            ? `${error.hook} failed`
+            : "request failed";
+          core.log({ level: "error", event, error });
+          return new Response("Server has failed\n", { status: 500 });
+        },
+      }, (request, info) => this.#respond(request, info));
+    this.#server = new SteadyListener({
+      env: core.env,
+      listen,
       port,
-      ...(cert === undefined ? {} : { cert }),
-      ...(key === undefined ? {} : { key }),
-      signal: this.#abort.signal,
-      onListen(): void {},
-      onError: (error): Response => {
-        const event = error instanceof ErrHookFailed
-          ? `${error.hook} failed`
-          : "request failed";
-        core.log({ level: "error", event, error });
-        return new Response("Server has failed\n", { status: 500 });
-      },
-    }, (request, info) => this.#respond(request, info));
+      ended: (error) =>
+        core.log({ level: "error", event: "listener ended", error }),
+      resumed: () => core.log({ level: "info", event: "listening again" }),
+    });
+    core.isListening = (): boolean => this.#server.isListening;
   }
 
   /** The port it listens on. */
   get port(): number {
-    return this.#server.addr.port;
+    return this.#server.port;
   }
 
   /** Address to connect to, with the port. */
@@ -323,6 +338,7 @@ class Listener {
       }
     } catch {
       // After `shutdown()`, an abort would throw where no one catches it.
+      this.#server.stop();
       this.#abort.abort();
     }
     this.#isClosed = true;

@@ -1,0 +1,235 @@
+/**
+ * The server of the offline replication among many, or hostile, connections:
+ * server and crowd each in a process of their own, over real sockets.
+ *
+ * @module
+ */
+
+import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
+import { epochRecord, packRecords } from "../../src/log/records.ts";
+import { encodeMessage } from "../../src/sync/messages.ts";
+import { RemoteLogDB } from "../../src/sync/mod.ts";
+import {
+  idleConnections,
+  linesOf,
+  spawnServer,
+  untilServed,
+} from "../sync/crowd_server.ts";
+import {
+  clientFrame,
+  helloFrame,
+  messageFrame,
+  UPGRADE,
+  writeAll,
+} from "../sync/raw_frames.ts";
+import { percentile, report } from "./report.ts";
+
+const MIB = 1024 * 1024;
+
+/** What the frames of an attack are full of: bytes that are not records, or records that only a server may write. */
+type Kind = "not records" | "refused";
+
+/** Records of one frame. */
+const RECORDS = 1024;
+
+/** A frame that costs its server more than its sender. */
+function badFrame(kind: Kind): Uint8Array {
+  const record = kind === "refused" ? epochRecord(1n) : new Uint8Array([0xff]);
+  const { bytes, ends } = packRecords(
+    ...Array.from({ length: RECORDS }, () => record),
+  );
+  const lengths = ends.map((end, i) => end - (ends[i - 1] ?? 0));
+  return clientFrame(
+    encodeMessage({ type: "append", channel: 1, stream: 1, lengths, bytes }),
+  );
+}
+
+/** Connects, and asks for the cluster. */
+async function connect(port: number): Promise<Deno.TcpConn> {
+  const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+  await writeAll(conn, UPGRADE);
+  await conn.read(new Uint8Array(1024));
+  await writeAll(conn, helloFrame());
+  await conn.read(new Uint8Array(1024));
+  await writeAll(
+    conn,
+    messageFrame({ type: "open", channel: 1, clusterID: 1n, nodeID: 9n }),
+  );
+  return conn;
+}
+
+/** Sends bad frames until so many bytes were sent, on one connection after the other: each is cut soon. */
+async function attack(port: number, kind: Kind, bytes: number): Promise<void> {
+  const frame = badFrame(kind);
+  for (let sent = 0; sent < bytes;) {
+    const conn = await connect(port).catch(() => undefined);
+    if (conn === undefined) continue;
+    try {
+      // Many at a time, as fast as they go.
+      for (; sent < bytes; sent += frame.length) await writeAll(conn, frame);
+    } catch {
+      sent += frame.length;
+    }
+    conn.close();
+  }
+}
+
+/** Connects visitors that open one cluster each and stay; says when all are there. */
+async function visit(port: number, count: number): Promise<void> {
+  const listen = async (conn: Deno.TcpConn): Promise<void> => {
+    const buffer = new Uint8Array(4096);
+    while (await conn.read(buffer) !== null);
+  };
+  const read = messageFrame({
+    type: "read",
+    channel: 1,
+    stream: 1,
+    after: 0,
+    markIndex: 0,
+    markEpoch: 0n,
+    far: false,
+  });
+  for (let i = 0; i < count; i++) {
+    const conn = await connect(port);
+    await writeAll(conn, read);
+    listen(conn).catch(() => {});
+  }
+  // deno-lint-ignore no-console
+  console.log("all");
+}
+
+function spawnCrowd(...args: string[]): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "--allow-all", import.meta.url, ...args],
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+}
+
+/** Runs a server in a process of its own while `use` uses it. */
+async function withServer(
+  descriptors: number,
+  use: (url: string, pid: number) => Promise<void>,
+): Promise<void> {
+  const child = spawnServer(descriptors);
+  const lines = linesOf(child);
+  let url = "";
+  while (!url.startsWith("ws")) url = (await lines.next()).value as string;
+  const drained = (async (): Promise<void> => {
+    for await (const _ of lines);
+  })();
+  try {
+    await use(url, child.pid);
+  } finally {
+    child.kill("SIGTERM");
+    await drained;
+    await child.status;
+  }
+}
+
+/** From each proposal of a good client to its answer while `isOver` says no, in milliseconds. */
+async function proposeUntil(
+  url: string,
+  isOver: () => boolean,
+): Promise<number[]> {
+  await using logDB = new RemoteLogDB(url);
+  await using host = new NodeHost({ logDB });
+  const replica = await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 2n,
+  });
+  await replica.propose(kv.put("boat", "sampan"));
+  const took: number[] = [];
+  while (!isOver()) {
+    const from = performance.now();
+    await replica.propose(kv.put("boat", `${took.length}`));
+    took.push(performance.now() - from);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  return took;
+}
+
+async function attackBench(kind: Kind, megabytes: number): Promise<void> {
+  await withServer(0, async (url) => {
+    const crowd = spawnCrowd(
+      "attack",
+      new URL(url).port,
+      kind,
+      String(megabytes * 1e6),
+    );
+    let isOver = false;
+    const ended = crowd.status.then(() => isOver = true);
+    const took = await proposeUntil(url, () => isOver);
+    await ended;
+    await crowd.stdout.cancel();
+    report(
+      `Good client's p99, 8 connections send ${megabytes} MB: ${kind}`,
+      percentile(took, 0.99),
+      "ms",
+      { atMost: 100, of: `${took.length} proposals` },
+    );
+  });
+}
+
+async function descriptorBench(): Promise<void> {
+  const descriptors = 256;
+  await withServer(descriptors, async (url) => {
+    const { port } = new URL(url);
+    const idle = await idleConnections(Number(port), 2 * descriptors);
+    for (const conn of idle) conn.close();
+    report(
+      "Descriptors used up, then free: until newcomers are served",
+      await untilServed(`http://127.0.0.1:${port}/`),
+      "ms",
+      { atMost: 5_000, of: "without a restart" },
+    );
+  });
+}
+
+/** What a process has in memory, in MiB. */
+function residentMiB(pid: number): number {
+  const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+  return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024;
+}
+
+async function visitorsBench(visitors: number): Promise<void> {
+  await withServer(0, async (url, pid) => {
+    const before = residentMiB(pid);
+    const crowd = spawnCrowd("visit", new URL(url).port, String(visitors));
+    await linesOf(crowd).next();
+    // Idle: what was garbage on the way is freed by and by.
+    await new Promise((resolve) => setTimeout(resolve, 5_000));
+    const after = residentMiB(pid);
+    report(
+      `${visitors.toLocaleString("en")} visitors, one cluster each: memory`,
+      after,
+      "MiB",
+      { atMost: 300e6 / MIB, of: `${Math.round(before)} before they came` },
+    );
+    crowd.kill("SIGKILL");
+    await crowd.status;
+  });
+}
+
+/** Measures the server among crowds; a smaller crowd shows only that it works. */
+export async function crowdBench(share = 1): Promise<void> {
+  await attackBench("not records", Math.ceil(33 * share));
+  await attackBench("refused", Math.ceil(33 * share));
+  await descriptorBench();
+  await visitorsBench(Math.ceil(5_000 * share));
+}
+
+if (import.meta.main) {
+  const [what, port, ...more] = Deno.args;
+  if (what === "attack") {
+    const [kind, bytes] = more;
+    await Promise.all(
+      Array.from(
+        { length: 8 },
+        () => attack(Number(port), kind as Kind, Number(bytes) / 8),
+      ),
+    );
+  } else if (what === "visit") {
+    await visit(Number(port), Number(more[0]));
+  } else await crowdBench(Number(what ?? 1));
+}

@@ -1,0 +1,60 @@
+/**
+ * The client's side of a WebSocket over plain TCP: cheaper than the one of the
+ * platform, and free to do what that one does not.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
+import { encodeMessage, type Message } from "../../src/sync/messages.ts";
+
+const KEY = btoa("0123456789abcdef");
+
+/** Request that begins a WebSocket. */
+export const UPGRADE: Uint8Array = new TextEncoder().encode(
+  `GET /sync HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${KEY}\r\n\r\n`,
+);
+
+/** A frame of a client, with a mask that changes nothing; it may announce more than there is. */
+export function clientFrame(
+  payload: Uint8Array,
+  announced: number = payload.length,
+): Uint8Array {
+  const head = new Uint8Array(14);
+  const view = new DataView(head.buffer);
+  head.set([0x82, 0xff]);
+  view.setBigUint64(2, BigInt(announced));
+  const bytes = new Uint8Array(head.length + payload.length);
+  bytes.set(head);
+  bytes.set(payload, head.length);
+  return bytes;
+}
+
+/** A message of the protocol as a frame of a client. */
+export function messageFrame(message: Message): Uint8Array {
+  return clientFrame(encodeMessage(message));
+}
+
+/** A hello that takes all that may come. */
+export function helloFrame(token?: string): Uint8Array {
+  return messageFrame({
+    type: "hello",
+    first: 1,
+    last: 1,
+    token,
+    credit: Number.MAX_SAFE_INTEGER,
+    frameBytesMax: SYNC_FRAME_BYTES_MAX,
+  });
+}
+
+/** Writes all of some bytes. */
+export async function writeAll(
+  conn: Deno.TcpConn,
+  bytes: Uint8Array,
+): Promise<void> {
+  for (let at = 0; at < bytes.length;) {
+    at += await conn.write(bytes.subarray(at));
+  }
+}
