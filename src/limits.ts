@@ -279,6 +279,9 @@ export const SYNC_HINT_PING_MS: number = 5_000;
 /** The shortest heartbeat a client lets a server tell it, in milliseconds. */
 export const SYNC_HEARTBEAT_MS_MIN: number = 1_000;
 
+/** How long a client downloads nothing for a reader that was asked for no batch yet, in milliseconds: most of those only look whether the log goes on from there. */
+export const SYNC_READ_IDLE_MS: number = 1_000;
+
 /** How far apart a watcher of a client is told of progress, in milliseconds. */
 export const SYNC_PROGRESS_MS: number = 50;
 

@@ -5,7 +5,13 @@
  * @module
  */
 
-import { kv, NodeHost } from "../../mod.ts";
+import {
+  kv,
+  KVStateMachine,
+  MemoryLogDB,
+  newNodeID,
+  NodeHost,
+} from "../../mod.ts";
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
 import { packRecords } from "../../src/log/records.ts";
 import { proposalHeadLength, putProposalHead } from "../../src/rsm/record.ts";
@@ -15,6 +21,7 @@ import {
   encodeMessage,
   type Message,
 } from "../../src/sync/messages.ts";
+import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 import { percentile, report } from "./report.ts";
 
@@ -256,10 +263,86 @@ async function oneClientBench(): Promise<void> {
   );
 }
 
+/** Pages that are connected when the server restarts. */
+const PAGES = 100;
+
+/** How long the server is away, in milliseconds. */
+const AWAY_MS = 2_000;
+
+/** A server that runs, and how it is stopped. */
+interface Running {
+  readonly url: string;
+  stop(): Promise<void>;
+}
+
+/** A server on a port, over a log that outlives it. */
+async function serveAt(logDB: MemoryLogDB, port: number): Promise<Running> {
+  const host = new NodeHost({ logDB });
+  await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 1n,
+  });
+  const server = serve(host, { port });
+  return {
+    url: server.url,
+    async stop(): Promise<void> {
+      await server.shutdown();
+      await host.stop();
+    },
+  };
+}
+
+/** Resolves once a page has all that the server has. */
+function untilLive(logDB: RemoteLogDB): Promise<void> {
+  return new Promise((resolve) => {
+    const look = (): void => {
+      if (logDB.state !== "live") return;
+      end();
+      resolve();
+    };
+    const end = logDB.watch(look);
+    look();
+  });
+}
+
+/** How long it takes from a server that is back until pages are live again. */
+async function restartBench(): Promise<void> {
+  await using log = new MemoryLogDB();
+  let running = await serveAt(log, 0);
+  const { url } = running;
+  const pages = Array.from({ length: PAGES }, () => new RemoteLogDB(url));
+  const hosts: NodeHost[] = [];
+  for (const logDB of pages) {
+    const host = new NodeHost({ logDB });
+    hosts.push(host);
+    const config = { clusterID: 1n, nodeID: newNodeID() };
+    await host.startCluster(() => new KVStateMachine(), config);
+    await untilLive(logDB);
+  }
+  await running.stop();
+  await new Promise((resolve) => setTimeout(resolve, AWAY_MS));
+  running = await serveAt(log, Number(new URL(url).port));
+  const backAt = performance.now();
+  const took = await Promise.all(pages.map(async (logDB) => {
+    await untilLive(logDB);
+    return performance.now() - backAt;
+  }));
+  report(
+    `Server back after ${AWAY_MS / 1000} s, until ${PAGES} pages are live, p95`,
+    percentile(took, 0.95),
+    "ms",
+    { atMost: 3_000, of: "the aim" },
+  );
+  for (const host of hosts) await host.stop();
+  for (const logDB of pages) await logDB.close();
+  await running.stop();
+}
+
 /** Measures the server. */
 export async function syncBench(): Promise<void> {
   await throughputBench();
   await oneClientBench();
+  await restartBench();
 }
 
 if (import.meta.main) {

@@ -14,7 +14,7 @@ import { LogCopy } from "../../src/sync/client/log_copy.ts";
 import { ErrCopyFull } from "../../src/sync/errors.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { bytes, checked, randomOf, rejection } from "../nodehost/support.ts";
-import { entries, over, textOf, world } from "./client_support.ts";
+import { entries, over, reading, textOf, world } from "./client_support.ts";
 
 function test(name: string, run: () => Promise<void>): void {
   Deno.test(name, checked(run));
@@ -126,7 +126,7 @@ test("H8 a copy that is damaged is given up, and the server asked instead", asyn
   const store = new FaultyBlockStore();
   const first = world({ copy: store });
   const log = await first.db.open(1n, 1n);
-  const reader = await log.read(0);
+  const reader = await reading(first, log, 0);
   let peer = await first.script.open({}, 3);
   peer.send(entries(peer.take("read").stream, 1, "abc"));
   assertEquals(textOf((await reader.next()).records), "abc");

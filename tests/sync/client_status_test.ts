@@ -16,7 +16,14 @@ import {
 } from "../../src/sync/errors.ts";
 import { serve } from "../../src/sync/mod.ts";
 import { bytes, checked, peek, settle } from "../nodehost/support.ts";
-import { CloseCode, entries, over, Script, world } from "./client_support.ts";
+import {
+  CloseCode,
+  entries,
+  over,
+  reading,
+  Script,
+  world,
+} from "./client_support.ts";
 
 const one = packRecords(bytes("a"));
 const HEADER = { "x-sampan": "1-1" };
@@ -356,7 +363,7 @@ test("case A8: each address tells what came of it, and what a person must act on
 test("case A15: a server that cannot store is told, and is live again once it can [H18]", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
-  const reader = await log.read(0);
+  const reader = await reading(w, log, 0);
   const peer = await w.script.open({}, 1);
   const { stream } = peer.take("read");
   const next = Promise.resolve(reader.next());

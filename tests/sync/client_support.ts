@@ -6,7 +6,8 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import type { Records } from "../../mod.ts";
+import type { Log, LogReader, ReadOptions, Records } from "../../mod.ts";
+import { SYNC_READ_IDLE_MS } from "../../src/limits.ts";
 import {
   decodeMessage,
   encodeMessage,
@@ -219,6 +220,18 @@ export function world(
     ...options,
   });
   return { env, script, db, wake: () => wake() };
+}
+
+/** A reader that has what the server sends, though no batch was asked for yet. */
+export async function reading(
+  { env }: World,
+  log: Log,
+  after: number,
+  options: ReadOptions = {},
+): Promise<LogReader> {
+  const reader = await log.read(after, options);
+  await env.advance(SYNC_READ_IDLE_MS);
+  return reader;
 }
 
 /** Closes a client, after which no timer may be left. */

@@ -31,6 +31,7 @@ import {
   CloseCode,
   entries,
   over,
+  reading,
   Script,
   textOf,
   world,
@@ -466,7 +467,7 @@ test("U18 records that are refused are named, and what failed is told", async ()
 test("H15 a reader goes on after a lost connection where it stands, with the epoch it last saw", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
-  const reader = await log.read(0);
+  const reader = await reading(w, log, 0);
   let peer = await w.script.open({}, 3);
   const read = peer.take("read");
   assertEquals([read.after, read.markIndex, read.far], [0, 0, true]);
@@ -499,7 +500,7 @@ test("H15 a reader goes on after a lost connection where it stands, with the epo
 test("U33 a server that was restored from a backup is noticed", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
-  const reader = await log.read(10, { mark: { index: 4, epoch: 8n } });
+  const reader = await reading(w, log, 10, { mark: { index: 4, epoch: 8n } });
   const next = Promise.resolve(reader.next());
   next.catch(() => {});
   const peer = await w.script.open({}, 3);
@@ -529,7 +530,7 @@ test("H15 a batch that does not follow is refused, and nothing of it handed on",
   ) {
     const w = world();
     const log = await w.db.open(1n, 1n);
-    const reader = await log.read(0);
+    const reader = await reading(w, log, 0);
     const peer = await w.script.open();
     const { stream } = peer.take("read");
     peer.send(entries(stream, 1, "a"), { ...wrong, stream });
@@ -547,7 +548,7 @@ test("H7 what was cut, or is better had as a snapshot, is told as such; the next
   const log = await w.db.open(1n, 1n);
   const peer = await w.script.open({}, 100_000);
   for (const reason of ["far", "compacted"] as const) {
-    const reader = await log.read(10);
+    const reader = await reading(w, log, 10);
     const next = Promise.resolve(reader.next());
     next.catch(() => {});
     await settle(1);
@@ -559,7 +560,7 @@ test("H7 what was cut, or is better had as a snapshot, is told as such; the next
     assertEquals(error.firstIndex, 11);
     reader.close();
   }
-  await log.read(10);
+  await reading(w, log, 10);
   await settle(1);
   assertEquals(peer.take("read").far, true);
   await over(w);
@@ -568,8 +569,8 @@ test("H7 what was cut, or is better had as a snapshot, is told as such; the next
 test("H10 what comes for a reader that was closed harms nobody", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
-  const first = await log.read(0);
-  const second = await log.read(0);
+  const first = await reading(w, log, 0);
+  const second = await reading(w, log, 0);
   const peer = await w.script.open();
   const one = peer.take("read").stream;
   const two = peer.take("read").stream;
@@ -593,7 +594,7 @@ test("H10 what comes for a reader that was closed harms nobody", async () => {
 test("U26 what is received and not taken is no more than was granted", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
-  const reader = await log.read(0);
+  const reader = await reading(w, log, 0);
   await settle(1);
   const hello = w.script.peer.got[0];
   let credit = hello?.type === "hello" ? hello.credit : 0;
@@ -642,8 +643,8 @@ test("U26 what is received and not taken is no more than was granted", async () 
 
 test("U39 a replica that takes nothing does not keep the others waiting", async () => {
   const w = world();
-  const stuck = await (await w.db.open(1n, 1n)).read(0);
-  const other = await (await w.db.open(2n, 1n)).read(0);
+  const stuck = await reading(w, await w.db.open(1n, 1n), 0);
+  const other = await reading(w, await w.db.open(2n, 1n), 0);
   const peer = await w.script.welcome();
   for (let i = 0; i < 2; i++) {
     const { channel } = peer.take("open");
@@ -700,7 +701,7 @@ test("U15 the state is told once for each change, and progress with it", async (
   const end = w.db.watch((status) => told.push(status));
   const states = (): string[] => told.splice(0).map(({ state }) => state);
   const log = await w.db.open(1n, 1n);
-  const reader = await log.read(0);
+  const reader = await reading(w, log, 0);
   await settle(1);
   assertEquals(states(), ["connecting"]);
   const peer = await w.script.open({}, 3);
@@ -766,7 +767,7 @@ test("H12 U33 checkpoints cross the wire, and the server's is the one to trust o
   peer.send({ type: "checkpoint", channel, ...other });
   await settle(1);
   assertEquals(seen, []);
-  const reader = await log.read(0);
+  const reader = await reading(w, log, 0);
   await settle(1);
   peer.send({
     type: "reading",
@@ -964,7 +965,7 @@ test("H11 a server that sends nonsense is hung up on", async () => {
 test("U26 what is taken between the hello and the welcome is granted with it", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
-  const reader = await log.read(0);
+  const reader = await reading(w, log, 0);
   const peer = await w.script.open();
   const { stream } = peer.take("read");
   let count = 0;

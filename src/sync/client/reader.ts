@@ -8,6 +8,8 @@
  */
 
 import { copyOf } from "../../bytes.ts";
+import type { Env } from "../../env.ts";
+import { SYNC_READ_IDLE_MS } from "../../limits.ts";
 import {
   ErrClusterClosed,
   ErrCompacted,
@@ -27,6 +29,7 @@ import type { CopyReader, LogCopy } from "./log_copy.ts";
 
 /** What a reader takes of its log. */
 export interface ReaderParts {
+  readonly env: Env;
   readonly channel: number;
   readonly inbox: Inbox;
   readonly copy: LogCopy | undefined;
@@ -81,6 +84,8 @@ export class RemoteReader implements LogReader, Holder {
   #from = 0;
   /** What was at hand on the server when the present stream began; unknown before. */
   #target = Infinity;
+  /** Ends the time in which nothing is downloaded, for a reader that only looks whether the log goes on from there; undefined once it is over. */
+  #cancelIdle: (() => void) | undefined;
   /** Whether it has let go of its stream until somebody reads. */
   #isShed = false;
   #failure: unknown;
@@ -105,6 +110,10 @@ export class RemoteReader implements LogReader, Holder {
     this.#localEnd = this.#received;
     this.held = this.#localEnd.index;
     this.#leave = inbox.join(this);
+    this.#cancelIdle = parts.env.setTimer(
+      () => this.#begin(),
+      SYNC_READ_IDLE_MS,
+    );
     this.#ignore = onAbort(signal, (reason) => this.end(reason));
   }
 
@@ -132,7 +141,7 @@ export class RemoteReader implements LogReader, Holder {
   connected(connection: Connection): void {
     if (this.#failure !== undefined) return;
     this.#connection = connection;
-    if (!this.#isShed) this.#read();
+    if (!this.#isShed && this.#cancelIdle === undefined) this.#read();
   }
 
   /** The connection, or the channel, is of no use any more. */
@@ -158,6 +167,13 @@ export class RemoteReader implements LogReader, Holder {
       markEpoch: mark?.epoch ?? 0n,
       far: this.#parts.far(index),
     });
+  }
+
+  /** Has the server send what it has, and will have. */
+  #begin(): void {
+    this.#cancelIdle?.();
+    this.#cancelIdle = undefined;
+    if (this.#connection !== undefined && !this.#isShed) this.#read();
   }
 
   #stop(): void {
@@ -236,6 +252,7 @@ export class RemoteReader implements LogReader, Holder {
 
   next(): MaybePromise<LogBatch> {
     if (this.#isOver) throw this.#failure;
+    if (this.#cancelIdle !== undefined) this.#begin();
     if (this.#local !== undefined) return this.#nextLocal(this.#local);
     if (this.#queue.length > 0) return this.#shift();
     if (this.#failure !== undefined) throw this.#failure;
@@ -312,6 +329,7 @@ export class RemoteReader implements LogReader, Holder {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#failure = reason;
+    this.#cancelIdle?.();
     this.#ignore?.();
     this.#stop();
     this.#local?.close();

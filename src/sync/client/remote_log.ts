@@ -83,8 +83,10 @@ export interface RemoteLogParts {
   readonly copy: LogCopy | undefined;
   /** Something came. */
   readonly progressed: () => void;
-  /** Its state, or its being caught up, is another one. */
+  /** Called after each change that may make its state another one. */
   readonly changed: () => void;
+  /** Called after each change of the reason why it is not live. */
+  readonly troubled: () => void;
   readonly onClose: (log: RemoteLog) => void;
 }
 
@@ -237,10 +239,10 @@ export class RemoteLog implements Log, Channel {
   }
 
   #open(): void {
-    const failed = this.state === "failed" ? this.#refusal : undefined;
+    const refusal = this.#refusal;
     this.#endRefusal();
-    // It goes on being told until the server says otherwise.
-    this.#refusal = failed;
+    // What is waited out stays told until the server has opened the log.
+    if (!isFinal(refusal?.error)) this.#refusal = refusal;
     const { clusterID, nodeID } = this.#parts;
     this.#connection?.send({
       type: "open",
@@ -265,12 +267,12 @@ export class RemoteLog implements Log, Channel {
         this.#held = message.reason === ""
           ? undefined
           : remoteTrouble("held", message.reason);
-        return this.#parts.changed();
+        return this.#parts.troubled();
       case "unable":
         this.#stuck = message.code === 0
           ? undefined
           : remoteTrouble(UNABLE[message.code] ?? "held", message.reason);
-        return this.#parts.changed();
+        return this.#parts.troubled();
       case "checkpoint":
         return this.checkpoints.received(message);
     }
@@ -280,7 +282,7 @@ export class RemoteLog implements Log, Channel {
     const connection = this.#connection;
     if (this.#isOpen || connection === undefined) return;
     this.#isOpen = true;
-    this.#refusal = undefined;
+    this.#endRefusal();
     this.#backoff.reset();
     this.#last = Math.max(this.#last, last);
     this.checkpoints.trusted = trusted === 0n ? undefined : trusted;
@@ -294,7 +296,7 @@ export class RemoteLog implements Log, Channel {
 
   #onRefused({ code, reason }: Refused): void {
     if (this.#isOpen) this.#shut(new ErrConnectionLost(code, reason));
-    const { env, changed } = this.#parts;
+    const { env, troubled } = this.#parts;
     this.#endRefusal();
     this.#refusedAt = env.now();
     if (code === CloseCode.Forbidden) {
@@ -313,7 +315,7 @@ export class RemoteLog implements Log, Channel {
       this.#retryAt = env.now() + wait;
       this.#cancelReopen = env.setTimer(() => this.#open(), wait);
     }
-    changed();
+    troubled();
   }
 
   forbidden(error: Refusal): void {
@@ -372,10 +374,11 @@ export class RemoteLog implements Log, Channel {
 
   read(after: number, options: ReadOptions = {}): LogReader {
     this.#check();
-    const { link, copy } = this.#parts;
+    const { link, copy, env } = this.#parts;
     const { mark, signal } = options;
     if (copy?.has(after)) copy.check(after, mark);
     const reader = new RemoteReader({
+      env,
       channel: this.#channel,
       inbox: link.inbox,
       copy,

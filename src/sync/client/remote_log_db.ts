@@ -250,6 +250,10 @@ export class RemoteLogDB implements LogDB {
       copy,
       progressed: () => this.#watchers.progressed(),
       changed: () => this.#changed(),
+      troubled: () => {
+        this.#told = this.state;
+        this.#watchers.changed();
+      },
       onClose: () => {
         this.#open.delete(log);
         this.#names.delete(name);
