@@ -66,5 +66,6 @@ export {
   type InvalidSessionReason,
 } from "./src/rsm/errors.ts";
 export type { SessionStanding } from "./src/rsm/driver.ts";
+export { ErrSkippedApplied, type SkippedEntry } from "./src/rsm/skips.ts";
 export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";
 export type { Env } from "./src/env.ts";

@@ -87,6 +87,9 @@ export const SESSIONS_RESULT_BYTES_MAX: number = 64 * 1024 * 1024;
 /** Why a proposal was refused, as the log tells it, in bytes of text. Part of the replicated rules. */
 export const REFUSAL_BYTES_MAX: number = 512;
 
+/** Skipped entries that a cluster remembers, in entries; past it, the oldest are forgotten. */
+export const SKIPPED_ENTRIES_MAX: number = 1024;
+
 /** The owner a register record may name, in bytes. */
 export const SESSION_OWNER_BYTES_MAX: number = 256;
 

@@ -28,6 +28,8 @@ export const RecordKind = {
   Skip: 0x16,
   /** Takes a session over: varint session, u64 holder it is taken from, u64 holder it goes to. */
   Claim: 0x17,
+  /** Skips an entry before it, by an operator's decision: varint index, reason as text. */
+  SkipEntry: 0x18,
 } as const;
 
 /** The record that opens a log for writing (H13). */

@@ -22,7 +22,10 @@ import {
 import { ErrStateMismatch } from "../snapshot/errors.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
+import { isUsable, type SkippedEntry } from "../rsm/skips.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
+import { ErrNotImplemented } from "../statemachine/errors.ts";
+import type { IRemoveData } from "../statemachine/machines.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
 import { ErrClusterAlreadyExist } from "../log/errors.ts";
 import { ErrStoreVanished } from "../store/errors.ts";
@@ -44,6 +47,10 @@ export interface BringUpOptions {
   readonly env: Env;
   /** Makes a driver with a new machine. */
   readonly newDriver: () => Driver<SessionState>;
+  /** Entries that are skipped, as far as that is known: snapshots of states with them are of no use. */
+  readonly skips?: readonly SkippedEntry[];
+  /** True if an on-disk machine holds an entry that is skipped: it is given another state. */
+  readonly discard?: boolean;
   readonly event: (event: ReplicaEvent) => void;
   /** Aborts with `ErrOpenStopped`. */
   readonly openStopped: AbortSignal;
@@ -88,12 +95,15 @@ export function remoteOf(
 
 /** The snapshots of a cluster, newest first, each index and kind once. */
 export async function candidates(
-  { stores, clusterID }: Pick<BringUpOptions, "stores" | "clusterID">,
+  { stores, clusterID, skips = [] }: Pick<
+    BringUpOptions,
+    "stores" | "clusterID" | "skips"
+  >,
 ): Promise<Candidate[]> {
   const found: Candidate[] = [];
   for (const store of new Set(stores)) {
     for (const info of await store.list(clusterID)) {
-      found.push({ info, store });
+      if (isUsable(info.index, skips)) found.push({ info, store });
     }
   }
   // Stable: of two with one index, the host's own comes first.
@@ -265,6 +275,7 @@ async function recoverFirst(
 
 async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
   const { log, nodeID, openStopped } = options;
+  if (options.discard) return await bringUpOther(options);
   const driver = options.newDriver();
   let opened: number;
   try {
@@ -320,6 +331,58 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
     await discard(driver);
     throw causeOf(error);
   }
+}
+
+/**
+ * Another state for an on-disk machine, whose own holds an entry that is skipped:
+ * from a snapshot without it, else from the beginning of the log, if the machine
+ * can be emptied.
+ */
+async function bringUpOther(options: BringUpOptions): Promise<BroughtUp> {
+  try {
+    const here = await recoverNewest(options, 0);
+    if ("driver" in here) {
+      return { ...here, retain: here.driver.applied, remote: false };
+    }
+    const there = await recoverRemote(options, 0);
+    if ("driver" in there) {
+      return { ...there, retain: there.driver.applied, remote: true };
+    }
+    const reader = await readAfter(options.log, 0, undefined);
+    if (reader instanceof ErrCompacted) {
+      throw compacted(reader, here.damage ?? there.damage);
+    }
+    try {
+      return {
+        driver: await emptied(options),
+        reader,
+        retain: 0,
+        remote: false,
+      };
+    } catch (error) {
+      reader.close();
+      throw error;
+    }
+  } catch (error) {
+    throw causeOf(error);
+  }
+}
+
+/** An on-disk machine after its data were removed. */
+async function emptied(options: BringUpOptions): Promise<Driver<SessionState>> {
+  const { factory, clusterID, nodeID } = options;
+  const machine = factory.create(clusterID, nodeID) as Partial<IRemoveData>;
+  if (typeof machine.removeData !== "function") {
+    throw new ErrNotImplemented("The machine has no removeData()");
+  }
+  await machine.removeData();
+  const driver = options.newDriver();
+  const opened = await driver.open(options.openStopped);
+  if (opened === 0) return driver;
+  await discard(driver);
+  throw new ErrStoreVanished(
+    `Machine holds entries up to ${opened} after removeData()`,
+  );
 }
 
 /**

@@ -12,6 +12,7 @@ import { SESSIONS_MAX } from "../limits.ts";
 import type { LogDB } from "../log/log.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
+import type { SkippedEntry } from "../rsm/skips.ts";
 import type {
   SnapshotHeader,
   SnapshotInfo,
@@ -122,6 +123,12 @@ export type HostEvent =
       readonly error: unknown;
       /** An `ErrUpdateFailed` that names the entry if `update()` threw, else the same as `error`. */
       readonly failure: unknown;
+    }
+    | {
+      /** The replica goes on without an entry that an operator has had skipped, at which it had stopped, or which it had applied (H17). */
+      readonly type: "entry skipped";
+      /** The entry, and why it is skipped. */
+      readonly skip: SkippedEntry;
     }
     | {
       /** A snapshot was taken. */

@@ -85,3 +85,42 @@ export class ErrUpdateFailed extends SampanError {
     this.upTo = upTo;
   }
 }
+
+/** An entry cannot be skipped: nothing was changed. */
+export class ErrSkipRefused extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrSkipRefused";
+  /** The cluster that was asked for. */
+  readonly clusterID: bigint;
+  /** Index of the entry. */
+  readonly index: number;
+  /**
+   * `not found` if the log has no such entry yet; `not a command` if it is a record
+   * of sessions, an epoch or a configuration; `compacted` if the log was cut past
+   * it, so that snapshots have it applied; `no base` if neither log nor snapshots
+   * give a state without it; `not here` if the log is ordered by a server, where
+   * the entry can be skipped.
+   */
+  readonly why:
+    | "not found"
+    | "not a command"
+    | "compacted"
+    | "no base"
+    | "not here";
+  /** An error for an entry that cannot be skipped, in words too. */
+  constructor(
+    clusterID: bigint,
+    index: number,
+    why: ErrSkipRefused["why"],
+    words: string,
+    options?: ErrorOptions,
+  ) {
+    super(
+      `Entry ${index} of cluster ${clusterID} cannot be skipped: ${words}`,
+      options,
+    );
+    this.clusterID = clusterID;
+    this.index = index;
+    this.why = why;
+  }
+}

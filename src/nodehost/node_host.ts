@@ -45,6 +45,8 @@ import {
 } from "./config.ts";
 import { ErrClusterNotFound, ErrSnapshotMismatch } from "./errors.ts";
 import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
+import type { SkippedEntry } from "../rsm/skips.ts";
+import { appendSkip } from "./skipping.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { pacedSource } from "./pace.ts";
 import { copySnapshot } from "./snapshotter.ts";
@@ -230,6 +232,44 @@ export class NodeHost {
     return await this.#start(known.factory, known.config);
   }
 
+  /**
+   * Has an entry skipped by every replica of a cluster, present and future: a
+   * decision that is recorded in the log, with its reason, and cannot be taken
+   * back. Its proposer is refused with that reason. A replica that `update()`
+   * stopped at the entry goes on once it is started again
+   * ({@linkcode NodeHost.restartCluster}); one that has applied it recovers its
+   * state without it. The cluster need not run here. Resolves once the decision is
+   * committed; an entry that is skipped already stays so, with its first reason.
+   *
+   * @throws ErrSkipRefused if there is no such entry, it is not a command, the log was cut past it, neither log nor snapshots give a state without it, or the log is ordered by a server
+   * @throws RangeError if the index is not that of an entry
+   * @throws TypeError if there is no reason
+   */
+  async skipEntry(
+    clusterID: bigint,
+    index: number,
+    reason: string,
+  ): Promise<SkippedEntry> {
+    checkID("clusterID", clusterID, 0n);
+    if (this.#stopping !== undefined) throw new ErrClusterClosed();
+    const stopped = new AbortController();
+    // Of a node id of its own: the replica, or an import, may have the log open.
+    const log = await this.#openLog(
+      clusterID,
+      this.env.random64() | 1n << 63n,
+      stopped.signal,
+    );
+    try {
+      const snapshots: SnapshotInfo[] = [];
+      for (const store of new Set([this.#snapshots, this.logDB.snapshots])) {
+        snapshots.push(...await store?.list(clusterID) ?? []);
+      }
+      return await appendSkip(log, clusterID, index, reason, snapshots);
+    } finally {
+      await log.close();
+    }
+  }
+
   /** Does something with a cluster that nothing else may be done with meanwhile. */
   async #reserve<T extends Started | void>(
     clusterID: bigint,
@@ -397,7 +437,8 @@ export class NodeHost {
 
   /**
    * Stops a cluster: what waits fails with `ErrClusterClosed`, its machine is
-   * closed (H10). Harmless when it is being stopped already.
+   * closed (H10). Harmless when it is being stopped already. One that could not be
+   * started is no longer reported as failed.
    *
    * @throws ErrClusterNotFound if it is not started here
    */

@@ -836,6 +836,14 @@ export class Proposals implements
     else proposal.reject(new ErrProposalRefused(reason, { result }));
   }
 
+  /** A proposal of its own, outside of any session, is skipped by an operator's decision. */
+  proposalSkipped(sequence: number, reason: string): void {
+    this.#settle(
+      this.#single.take(sequence),
+      (proposal) => proposal.reject(new ErrProposalRefused(reason)),
+    );
+  }
+
   /** Something is known of a proposal of a session of its own. */
   answered(
     state: SessionState,
@@ -1094,6 +1102,24 @@ export class Proposals implements
       if (known === undefined || state.home !== this) return;
       const { outcome, result, digest } = known;
       this.answered(state, series, outcome, result, digest);
+    }
+  }
+
+  /**
+   * Fails all callers that wait with `error`, while what was sent may be applied
+   * yet; what a holder keeps itself goes on waiting.
+   */
+  fail(error: unknown): void {
+    for (let i = this.#single.first; i < this.#single.next; i++) {
+      this.#settle(this.#single.take(i), (p) => p.reject(error));
+    }
+    for (const state of this.locals.values()) {
+      if (state.acknowledged !== undefined) continue;
+      // Their places in the series stay: they are sent, or skipped, all the same.
+      for (const proposal of state.pending.list()) proposal.reject(error);
+    }
+    for (const control of this.#registrations.values()) {
+      if (control.wanted && control.client === undefined) control.reject(error);
     }
   }
 

@@ -27,6 +27,7 @@ import type {
 import { lastOf, recordAt, RecordKind } from "../log/records.ts";
 import { Driver, silentListener } from "../rsm/driver.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
+import type { SkippedEntry } from "../rsm/skips.ts";
 import { RecordCursor } from "../rsm/record.ts";
 import { MachineFailure, recoverSnapshot } from "../rsm/snapshots.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
@@ -51,6 +52,8 @@ export interface ReplayOptions {
   readonly stores: readonly SnapshotSource[];
   readonly files: FileStore;
   readonly env: Env;
+  /** Entries that are skipped, as far as that is known. */
+  readonly skips: readonly SkippedEntry[];
   /** Ends it. */
   readonly signal: AbortSignal;
 }
@@ -66,7 +69,7 @@ export interface Replayed {
 }
 
 /** What of a batch is not after index `upTo`, at which it does not end before. */
-function batchUpTo(batch: LogBatch, upTo: number): LogBatch {
+export function batchUpTo(batch: LogBatch, upTo: number): LogBatch {
   if (lastOf(batch) <= upTo) return batch;
   const { follows, first, records: { bytes, ends } } = batch;
   const kept = ends.slice(0, upTo - first + 1);
@@ -102,11 +105,11 @@ export async function replay(
   upTo: number,
   options: ReplayOptions,
 ): Promise<Replayed | undefined> {
-  const { log, clusterID, signal } = options;
+  const { log, signal } = options;
   for (const store of [...options.stores, undefined]) {
     const bases = store === undefined
       ? [undefined]
-      : await basesIn(store, clusterID, after);
+      : await basesIn(store, options, after);
     for (const base of bases) {
       const { index = 0, mark } = base?.info ?? {};
       try {
@@ -132,11 +135,11 @@ export async function replay(
 /** The full snapshots of a store that are not after index `upTo`; none if the store fails. */
 async function basesIn(
   store: SnapshotSource,
-  clusterID: bigint,
+  { clusterID, skips }: ReplayOptions,
   upTo: number,
 ): Promise<Candidate[]> {
   try {
-    return (await candidates({ stores: [store], clusterID }))
+    return (await candidates({ stores: [store], clusterID, skips }))
       .filter(({ info }) => info.kind === "full" && info.index <= upTo);
   } catch {
     return [];
@@ -187,6 +190,7 @@ async function replayFrom(
   const driver = new Driver(factory(), clusterID, nodeID, listener, {
     hashEntries: 1,
     hashAfter: after,
+    skips: options.skips,
   });
   try {
     if (!driver.machine.hasHash) return undefined;

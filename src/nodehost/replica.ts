@@ -33,7 +33,14 @@ import type {
   LogReader,
 } from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
-import { type Captured, Driver, type SessionStanding } from "../rsm/driver.ts";
+import {
+  type Captured,
+  Driver,
+  type FailedEntries,
+  type SessionStanding,
+} from "../rsm/driver.ts";
+import { ErrSkippedApplied, type SkippedEntry, Skips } from "../rsm/skips.ts";
+import { skipsAfter, skipsIn } from "./skipping.ts";
 import { isPromise, withResolvers } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { configRecord } from "../rsm/record.ts";
@@ -72,6 +79,7 @@ import { checkCount, type ReplicaConfig } from "./config.ts";
 import { Proposals } from "./proposals.ts";
 import { Reads } from "./reads.ts";
 import {
+  batchUpTo,
   firstDifference,
   replay,
   type Replayed,
@@ -179,6 +187,15 @@ export class Replica {
   #diverged: ErrDiverged | undefined;
   /** Set once `update()` has thrown. */
   #updateFailed: ErrUpdateFailed | undefined;
+  /** Entries that are skipped, known before the state has come to their decision. */
+  readonly #skips = new Skips();
+  /** The machine to take the place of the one there is, once it has applied as much. */
+  #next:
+    | { readonly driver: Driver<SessionState>; readonly isBeyond: boolean }
+    | undefined;
+  /** Set while a replica whose log is ordered by a server waits, before an entry at which `update()` threw, for the decision to skip it. */
+  #parked: Parked | undefined;
+  #onParked: (() => void) | undefined;
   /** Of machines whose place another one has taken, those that were wrong: they may be being saved still. */
   readonly #wrong = new WeakMap<Driver<SessionState>, ErrDiverged>();
   #synced = 0;
@@ -296,7 +313,14 @@ export class Replica {
   /** What the replica failed with, if it did (R5). */
   get error(): unknown {
     const { aborted, reason } = this.#stopped.signal;
-    return aborted ? (reason as ErrClusterClosed).cause : undefined;
+    return aborted
+      ? (reason as ErrClusterClosed).cause
+      : this.#parked?.error.cause;
+  }
+
+  /** Entries that are skipped in its state by an operator's decision, in order (H17). */
+  get skips(): SkippedEntry[] {
+    return this.#current?.skips ?? [];
   }
 
   /** Why the replica failed, if it did: an `ErrUpdateFailed` that names the entry if `update()` threw, else as `error`. */
@@ -326,6 +350,8 @@ export class Replica {
     cmd: Uint8Array,
     options: { session?: Session; signal?: AbortSignal } = {},
   ): Promise<Result> {
+    const parked = this.#whileParked;
+    if (parked !== undefined) return Promise.reject(parked);
     return this.#proposals.propose(cmd, options.session, options.signal);
   }
 
@@ -433,6 +459,8 @@ export class Replica {
   async #upToDate(signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted();
     this.#check();
+    const parked = this.#whileParked;
+    if (parked !== undefined) throw parked;
     const index = this.#reads.readIndex();
     if (!isPromise(index) && index <= this.#driver.applied) return;
     await this.#reads.upToDate(index, () => this.#driver.applied, signal);
@@ -444,8 +472,15 @@ export class Replica {
     this.#stopped.signal.throwIfAborted();
     if (this.#diverged !== undefined) throw this.#diverged;
     if (this.#driver.closed && this.#recovering === undefined) {
-      throw new ErrSystemBusy("Replica is recovering");
+      throw this.#whileParked ?? new ErrSystemBusy("Replica is recovering");
     }
+  }
+
+  /** Error for what has to be up to date, while the replica waits before an entry at which `update()` threw. */
+  get #whileParked(): ErrClusterClosed | undefined {
+    const cause = this.#parked?.error.cause;
+    return this.#parked &&
+      new ErrClusterClosed("Cluster has failed", { cause });
   }
 
   /** Settles once there is a machine to be asked, if there is none: its recovery has just failed, and another one takes its place. */
@@ -464,6 +499,8 @@ export class Replica {
     options: { signal?: AbortSignal; owner?: Uint8Array } = {},
   ): Promise<Session> {
     const { owner = new Uint8Array(), signal } = options;
+    const parked = this.#whileParked;
+    if (parked !== undefined) return Promise.reject(parked);
     return this.#proposals.openSession(owner, signal);
   }
 
@@ -579,6 +616,7 @@ export class Replica {
       return factory && replay(after, upTo, {
         ...options,
         factory,
+        skips: this.#driver.skips,
         stores: remote === undefined ? stores : [...stores, remote],
         signal,
       });
@@ -630,8 +668,9 @@ export class Replica {
     const held = reader.held > driver.applied
       ? this.#reads.wait(reader.held)
       : undefined;
+    const parked = new Promise<void>((resolve) => this.#onParked = resolve);
     this.#loop = this.#run(reader);
-    await held;
+    if (held !== undefined) await Promise.race([held, parked]);
     this.#submissions?.start();
     if (remote) this.#keep();
   }
@@ -657,6 +696,7 @@ export class Replica {
       remote: this.#remote,
       files,
       newDriver: () => this.#newDriver(config.hashEntries ?? 0),
+      skips: this.#skips.list(),
       event,
       openStopped: this.#openStopped.signal,
       recoverStopped: this.#recoverStopped.signal,
@@ -675,6 +715,8 @@ export class Replica {
         locals: proposals.locals,
         proposalApplied: (sequence, result) =>
           proposals.proposalApplied(sequence, result),
+        proposalSkipped: (sequence, reason) =>
+          proposals.proposalSkipped(sequence, reason),
         registered: (clientID, session, owner) =>
           proposals.registered(clientID, session, owner),
         unregistered: (session) => proposals.unregistered(session),
@@ -694,6 +736,7 @@ export class Replica {
       },
       {
         hashEntries,
+        skips: this.#skips.list(),
         ...(this.type === OnDiskStateMachine
           ? { room: (error) => this.#awaitRoom(error) }
           : {}),
@@ -726,10 +769,23 @@ export class Replica {
         try {
           open ??= await this.#reopen(error, backoff);
           await this.#applyAll(open, backoff);
+          // What it waited for has come: read from where the state stands.
+          open.close();
+          open = error = undefined;
         } catch (caught) {
           open?.close();
           open = undefined;
           error = caught;
+          if (this.#stopped.signal.aborted) throw error;
+          if (error instanceof ErrSkippedApplied) {
+            open = await this.#supersede(error);
+            continue;
+          }
+          if (error instanceof UpdateFailure) {
+            open = await this.#afterFailure(error);
+            error = undefined;
+            continue;
+          }
           if (!this.#isPassing(error)) throw error;
           if (error instanceof LogFailure) {
             this.#parts.event({ type: "log failed", error: error.cause });
@@ -738,9 +794,162 @@ export class Replica {
       }
     } catch (error) {
       if (this.#stopped.signal.aborted) return;
+      if (error instanceof UpdateFailure) this.#updateFailed = error.error;
       // Never rejects: what fails while it ends is an event.
       void this.#fail(error instanceof MachineFailure ? error.cause : error);
     }
+  }
+
+  /**
+   * Goes on after `update()` threw: without the entry, if the log says that it is
+   * skipped. Where a server orders the log, the replica waits before the entry
+   * until the server's operator has decided; elsewhere it fails (R5).
+   */
+  async #afterFailure(failure: UpdateFailure): Promise<LogReader> {
+    const { entries, error } = failure;
+    const { log, event } = this.#parts;
+    // What the machine has done to its state before it threw is not known.
+    if (this.#remote === undefined) {
+      const skips = await guardLog(() => skipsAfter(log, entries.upTo));
+      const found = skips.filter(({ index }) => isAmong(index, entries));
+      if (found.length === 0) throw failure;
+      this.#skipLater(found);
+      return await this.#rebuild(false);
+    }
+    this.#updateFailed = error;
+    this.#parked = { entries, error };
+    event({ type: "failed", error: error.cause, failure: error });
+    this.#proposals.fail(error.cause);
+    const reader = await this.#rebuild(false);
+    this.#onParked?.();
+    return reader;
+  }
+
+  #skipLater(skips: readonly SkippedEntry[]): void {
+    for (const skip of skips) {
+      this.#skips.add(skip);
+      this.#parts.event({ type: "entry skipped", skip });
+    }
+  }
+
+  /** Recovers a state without an entry that is skipped, and that the state there is holds. */
+  async #supersede(error: ErrSkippedApplied): Promise<LogReader> {
+    const { skip } = error;
+    this.#skipLater([skip]);
+    try {
+      // A machine on disk beyond the decision has come there without the entry:
+      // only its sessions are being brought up to it.
+      const { opened } = this.#next?.driver ?? this.#driver;
+      return await this.#rebuild(opened < skip.decidedAt);
+    } catch (cause) {
+      if (this.#stopped.signal.aborted) throw cause;
+      throw new ErrSkippedApplied(skip, { cause });
+    }
+  }
+
+  /**
+   * Brings up another machine, to take the place of the one there is as soon as it
+   * has applied as much. Until then, one that is in memory and unharmed answers.
+   */
+  async #rebuild(discarded: boolean): Promise<LogReader> {
+    const before = this.#driver;
+    const unfinished = this.#next?.driver;
+    this.#next = undefined;
+    if (unfinished !== undefined) await discard(unfinished);
+    if (this.type === OnDiskStateMachine || before.updateFailed !== undefined) {
+      await discard(before);
+    }
+    const { driver, reader, retain } = await bringUp({
+      ...this.#bringUpOptions(),
+      discard: discarded,
+    });
+    if (this.#stopped.signal.aborted) {
+      reader.close();
+      await discard(driver);
+      throw this.#stopped.signal.reason;
+    }
+    if (retain !== undefined) this.#snapshotter!.retain(retain);
+    const isBeyond = driver.applied > before.applied;
+    this.#next = { driver, isBeyond };
+    this.#takeOver();
+    return this.#reader = reader;
+  }
+
+  /** Has the machine that was brought up take its place, once it has applied as much as was shown. */
+  #takeOver(): void {
+    const next = this.#next;
+    if (next === undefined) return;
+    const before = this.#driver;
+    const { driver, isBeyond } = next;
+    if (driver.applied < before.applied || driver.behind) return;
+    this.#next = undefined;
+    this.#moveTo(driver, isBeyond);
+    if (!before.closed) {
+      // After the lookups that it still answers.
+      this.#retired = Promise.all([this.#retired, discard(before)]);
+    }
+    for (const skip of this.#skips.list()) {
+      this.#snapshotter!.removeSuperseded(skip);
+    }
+  }
+
+  /** Reads on, before an entry at which `update()` threw, until the log says that it is skipped. */
+  async #applyBelow(
+    { entries }: Parked,
+    reader: LogReader,
+    backoff: Backoff,
+  ): Promise<void> {
+    reader.applied?.(this.appliedIndex);
+    for (;;) {
+      const next = nextOf(reader);
+      const batch = isPromise(next) ? await next : next;
+      backoff.reset();
+      const found = skipsIn(batch).filter(({ index }) =>
+        isAmong(index, entries)
+      );
+      if (batch.first < entries.index) {
+        const below = batchUpTo(batch, entries.index - 1);
+        const applied = this.#apply([below]);
+        if (isPromise(applied)) await applied;
+        this.#takeOver();
+        reader.applied?.(this.appliedIndex);
+      }
+      if (found.length === 0) continue;
+      this.#skipLater(found);
+      const driver = this.#next?.driver ?? this.#driver;
+      for (const skip of found) driver.skip(skip);
+      return this.#unpark();
+    }
+  }
+
+  #apply(batches: readonly LogBatch[]): MaybePromise<void> {
+    const driver = this.#next?.driver ?? this.#driver;
+    try {
+      const applied = driver.apply(batches);
+      return isPromise(applied)
+        ? applied.catch((cause) => {
+          throw this.#judgeApply(driver, cause);
+        })
+        : undefined;
+    } catch (cause) {
+      throw this.#judgeApply(driver, cause);
+    }
+  }
+
+  #judgeApply(driver: Driver<SessionState>, cause: unknown): unknown {
+    if (cause instanceof ErrSkippedApplied) return cause;
+    const failed = driver.updateFailed;
+    if (failed !== undefined) {
+      const error = new ErrUpdateFailed(this, failed, cause);
+      return new UpdateFailure(failed, error);
+    }
+    // Whatever class it has: reading the log over does not help.
+    return new MachineFailure("Entries could not be applied", { cause });
+  }
+
+  #unpark(): void {
+    this.#parked = this.#updateFailed = undefined;
+    this.#watches.wake();
   }
 
   /** Whether reading the log over, or a snapshot, may help. */
@@ -751,7 +960,10 @@ export class Replica {
         error instanceof ErrCompacted);
   }
 
-  async #applyAll(reader: LogReader, backoff: Backoff): Promise<never> {
+  async #applyAll(reader: LogReader, backoff: Backoff): Promise<void> {
+    if (this.#parked !== undefined) {
+      return await this.#applyBelow(this.#parked, reader, backoff);
+    }
     const { env } = this.#parts;
     let next: MaybePromise<LogBatch> | undefined;
     let slice = env.now();
@@ -777,20 +989,12 @@ export class Replica {
           break;
         }
       }
-      try {
-        const applied = this.#driver.apply(batches);
-        if (isPromise(applied)) await applied;
-      } catch (cause) {
-        const failed = this.#driver.updateFailed;
-        if (failed !== undefined) {
-          this.#updateFailed = new ErrUpdateFailed(this, failed, cause);
-        }
-        // Whatever class it has: reading the log over does not help.
-        throw new MachineFailure("Entries could not be applied", { cause });
-      }
+      const applied = this.#apply(batches);
+      if (isPromise(applied)) await applied;
       if (this.#stopped.signal.aborted) throw this.#stopped.signal.reason;
+      this.#takeOver();
       reader.applied?.(this.appliedIndex);
-      this.#afterApply();
+      if (this.#next === undefined) this.#afterApply();
       if (env.now() - slice > APPLY_SLICE_MS) {
         // A page has more to do than to catch up.
         await env.turn();
@@ -864,7 +1068,7 @@ export class Replica {
         if (this.#diverged !== undefined || this.#driver.closed) throw error;
       }
     }
-    const { applied, mark } = this.#driver;
+    const { applied, mark } = this.#next?.driver ?? this.#driver;
     const reader = await guardLog(() => log.read(applied, { mark }));
     if (signal.aborted) {
       // Nobody else would close it: what was there before is closed already.
@@ -984,14 +1188,23 @@ export class Replica {
   }
 
   /** All is asked of another machine, whose state came from a snapshot, from now on. */
-  #moveTo(driver: Driver<SessionState>): void {
+  #moveTo(driver: Driver<SessionState>, isBeyond = true): void {
+    const unfinished = this.#next?.driver;
+    this.#next = undefined;
+    if (unfinished !== undefined && unfinished !== driver) {
+      this.#retired = Promise.all([this.#retired, discard(unfinished)]);
+    }
+    if (driver.applied >= (this.#parked?.entries.upTo ?? Infinity)) {
+      this.#unpark();
+    }
     if (this.#diverged !== undefined && driver !== this.#driver) {
       this.#wrong.set(this.#driver, this.#diverged);
     }
     this.#current = driver;
     this.#diverged = undefined;
     this.#checkpoints.clear();
-    this.#proposals.recovered(driver.applied);
+    // Else it has told all that came after what was shown.
+    if (isBeyond) this.#proposals.recovered(driver.applied);
     this.#reads.applied(driver.applied);
     this.#watches.wake();
   }
@@ -1155,6 +1368,8 @@ export class Replica {
     await this.#loop;
     await this.#explaining;
     await this.#retired;
+    const next = this.#next?.driver;
+    if (next !== undefined) await discard(next);
     await this.#current?.close();
     this.#view?.close();
   }
@@ -1166,6 +1381,31 @@ const NONE: readonly Submission[] = [];
 /** Starts a replica: for the host alone. */
 export function startReplica(parts: ReplicaParts): Starting {
   return Replica["start"](parts);
+}
+
+/** Entries before which a replica waits, and what it threw there. */
+interface Parked {
+  readonly entries: FailedEntries;
+  readonly error: ErrUpdateFailed;
+}
+
+/** `update()` threw. */
+class UpdateFailure extends MachineFailure {
+  readonly entries: FailedEntries;
+  readonly error: ErrUpdateFailed;
+
+  constructor(entries: FailedEntries, error: ErrUpdateFailed) {
+    super("update() threw", { cause: error.cause });
+    this.entries = entries;
+    this.error = error;
+  }
+}
+
+function isAmong(
+  index: number,
+  { index: first, upTo }: FailedEntries,
+): boolean {
+  return index >= first && index <= upTo;
 }
 
 /** The log could not be read, for a reason that may pass. */

@@ -43,6 +43,9 @@ import {
 } from "../statemachine/types.ts";
 import type { HostEvent, ReplicaConfig } from "./config.ts";
 import type { SessionState } from "./session.ts";
+import { isUsable, type SkippedEntry } from "../rsm/skips.ts";
+import { ErrSystemBusy } from "../rsm/errors.ts";
+import { skipsAfter } from "./skipping.ts";
 import { pacedSink, pacedSource } from "./pace.ts";
 import { abortable, anySignal } from "./waiting.ts";
 
@@ -158,10 +161,16 @@ export class Snapshotter {
     return this.#options.driver().machine.type === OnDiskStateMachine;
   }
 
+  /** From now on the log is to keep what comes after `index` for an on-disk machine that was brought up from there. */
+  retain(index: number): void {
+    this.#retention?.move(index);
+  }
+
   /** Takes a snapshot if it is time (H7). */
   applied(index: number): void {
     if (
-      !this.#isDue(index) || this.#busy > 0 || this.#options.driver().behind
+      !this.#isDue(index) || this.#busy > 0 || this.#options.driver().behind ||
+      this.#options.driver().ahead
     ) return;
     this.#index = index;
     this.request().catch(() => {
@@ -244,6 +253,11 @@ export class Snapshotter {
       try {
         this.#stopped.signal.throwIfAborted();
         this.#options.check();
+        if (this.#options.driver().ahead) {
+          throw new ErrSystemBusy(
+            "Replica lacks an entry whose skipping is decided later in the log: ask again once it has applied that",
+          );
+        }
         return await work();
       } catch (error) {
         throw this.#judge(error);
@@ -361,14 +375,19 @@ export class Snapshotter {
   ): Promise<number> {
     const { config, store, shared, log, driver, event } = this.#options;
     const { clusterID, nodeID, compactionOverhead = 0 } = config;
-    let older = await this.#keepGood(store, taken);
+    // What others have decided may be in the log, and not applied here yet.
+    const { skips, applied } = driver();
+    if (log.snapshots === undefined) {
+      skips.push(...await skipsAfter(log, applied));
+    }
+    let older = await this.#keepGood(store, taken, skips);
     const metadata = (await store.list(clusterID)).filter((info) =>
       info.kind === "metadata" && info.nodeID === nodeID
     );
     for (const info of metadata.slice(SNAPSHOTS_KEPT)) await store.remove(info);
     if (log.compact === undefined) return 0;
     if (shared !== undefined && shared !== store) {
-      older = await this.#keepGood(shared, await this.#share(shared));
+      older = await this.#keepGood(shared, await this.#share(shared), skips);
     }
     if (older === undefined) return 0;
     const upTo = older.index - (overhead ?? compactionOverhead);
@@ -381,6 +400,22 @@ export class Snapshotter {
     await log.compact(upTo);
     event({ type: "compacted", upTo });
     return upTo;
+  }
+
+  /** Removes the snapshots of states that hold an entry which is skipped. */
+  removeSuperseded(skip: SkippedEntry): void {
+    const { store, shared, config: { clusterID }, log, event } = this.#options;
+    const removed = this.#last.then(async () => {
+      const places = [store, ...(log.snapshots ? [] : [shared ?? store])];
+      for (const place of new Set(places)) {
+        for (const info of await place.list(clusterID)) {
+          if (!isUsable(info.index, [skip])) await place.remove(info);
+        }
+      }
+    });
+    this.#last = removed.catch((error) => {
+      event({ type: "snapshot failed", error });
+    });
   }
 
   /** The snapshot is there all the same; what could not be removed goes with the next one. */
@@ -429,8 +464,12 @@ export class Snapshotter {
   async #keepGood(
     store: SnapshotStore,
     taken: SnapshotInfo | undefined,
+    skips: readonly SkippedEntry[],
   ): Promise<SnapshotInfo | undefined> {
-    const full = await this.#full(store);
+    // One with an entry that is skipped keeps nobody from needing an older one.
+    const full = (await this.#full(store)).filter(({ index }) =>
+      isUsable(index, skips)
+    );
     let good = 0;
     for (const [i, info] of full.entries()) {
       if (await this.#isGood(store, info)) good++;
@@ -553,6 +592,9 @@ export class Snapshotter {
         return;
       }
       const saved = driver();
+      if (saved.ahead) {
+        throw new ErrSystemBusy("Replica is about to apply a skipped entry");
+      }
       await saveSnapshot(saved, {
         header: { clusterID, nodeID, kind: "full", compression },
         create: (header) => {

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { ByteReader, ByteWriter } from "../bytes.ts";
+import { ByteReader, ByteWriter, encodeShown } from "../bytes.ts";
 import { UPDATE_BYTES_MAX, UPDATE_ENTRIES_MAX } from "../limits.ts";
 import { ErrDiverged, ErrLogCorrupted } from "../log/errors.ts";
 import type { Checkpoint, EpochMark, LogBatch } from "../log/log.ts";
@@ -27,6 +27,15 @@ import type { StateHash } from "../snapshot/store.ts";
 import type { HostRow, HostState } from "./host_state.ts";
 import { type MachineFactory, manage, type ManagedMachine } from "./managed.ts";
 import { RecordCursor } from "./record.ts";
+import {
+  decodeSkip,
+  decodeSkips,
+  encodeSkip,
+  encodeSkips,
+  ErrSkippedApplied,
+  type SkippedEntry,
+  Skips,
+} from "./skips.ts";
 import {
   digest,
   type SessionEntry,
@@ -87,6 +96,8 @@ export interface ApplyListener<L> {
   readonly locals: ReadonlyMap<number, L>;
   /** A proposal of its own, outside of any session, was applied. */
   proposalApplied(sequence: number, result: Result): void;
+  /** A proposal of its own, outside of any session, is skipped by an operator's decision. */
+  proposalSkipped(sequence: number, reason: string): void;
   /** A session was opened; `owner` is a view. */
   registered(clientID: bigint, session: number, owner: Uint8Array): void;
   /** A session was closed, or was not there to be closed. */
@@ -115,6 +126,8 @@ export interface DriverOptions {
   readonly hashEntries: number;
   /** Up to here no hash is taken. @default {0} */
   readonly hashAfter?: number;
+  /** Entries to be skipped, also those whose decision comes later in the log than the state. */
+  readonly skips?: readonly SkippedEntry[];
   /**
    * Waits until a machine on disk that found no room may be asked again; rejects
    * if it will not be.
@@ -138,6 +151,7 @@ export function silentListener<L>(
     originHigh: -1,
     locals: new Map(),
     proposalApplied: nothing,
+    proposalSkipped: nothing,
     registered: nothing,
     unregistered: nothing,
     claimed: nothing,
@@ -149,6 +163,7 @@ export function silentListener<L>(
 
 const META_ROW = "meta";
 const SESSION_ROW = "s";
+const SKIP_ROW = "x";
 
 /** The sessions, index and epoch that go with a state. */
 export interface Captured {
@@ -156,7 +171,7 @@ export interface Captured {
   readonly index: number;
   /** The last epoch at or before it. */
   readonly mark: EpochMark | undefined;
-  /** The session table, encoded. */
+  /** The session table, encoded, and the entries skipped in the state, if any. */
   readonly sessions: Uint8Array;
 }
 
@@ -196,6 +211,12 @@ export class Driver<L> {
   /** Whether the machine was updated since it was last synced. */
   dirty = false;
   #updateFailed: FailedEntries | undefined;
+  /** Entries that are skipped, in this state and after it. */
+  #skips: Skips;
+  /** The first of them that was not read. */
+  #nextSkip = Infinity;
+  /** Those whose rows the machine has. */
+  readonly #skipRows = new Set<number>();
 
   // The batch being applied. Parallel arrays, because an object per entry costs
   // more than everything else the loop does with it.
@@ -228,6 +249,8 @@ export class Driver<L> {
     this.#hashEntries = options.hashEntries;
     this.#hashAfter = options.hashAfter ?? 0;
     this.#room = options.room;
+    this.#skips = new Skips(options.skips);
+    this.#nextSkip = this.#skips.after(0);
     this.#table = this.#newTable();
   }
 
@@ -263,6 +286,22 @@ export class Driver<L> {
   /** Whether the machine holds entries whose sessions are still being rebuilt: its state is not that of the applied index. */
   get behind(): boolean {
     return this.#applied < this.#opened;
+  }
+
+  /** Entries that are skipped in the state, in order. */
+  get skips(): SkippedEntry[] {
+    return this.#skips.list().filter(({ index }) => index <= this.#applied);
+  }
+
+  /** Has an entry skipped that is not read yet, because its decision comes later in the log. */
+  skip(skip: SkippedEntry): void {
+    this.#skips.add(skip);
+    this.#nextSkip = this.#skips.after(this.#read);
+  }
+
+  /** True while the state lacks an entry whose skipping is decided later in the log: it is not to be compared, nor saved. */
+  get ahead(): boolean {
+    return this.#skips.isAhead(this.#applied);
   }
 
   /** Whether the cluster has had its first record. */
@@ -308,16 +347,31 @@ export class Driver<L> {
       rows.filter(({ key }) => key.startsWith(SESSION_ROW))
         .map(({ key, value }) => [Number(key.slice(1)), value!] as const),
     );
+    for (const { key, value } of rows) {
+      if (!key.startsWith(SKIP_ROW)) continue;
+      const skipped = Number(key.slice(SKIP_ROW.length));
+      this.#skips.add(decodeSkip(skipped, new ByteReader(value!)));
+      this.#skipRows.add(skipped);
+    }
     this.#applied = this.#read = this.#opened = index;
+    this.#nextSkip = this.#skips.after(index);
     return index;
+  }
+
+  /** The session table in a capture; the entries skipped there are added to those known. */
+  #decodeTable(table: SessionTable<L>, sessions: Uint8Array): void {
+    const reader = new ByteReader(sessions);
+    table.decodeFrom(reader);
+    for (const skip of decodeSkips(reader)) this.#skips.add(skip);
   }
 
   /** Takes over sessions as of an index at or before what the machine holds. */
   loadSessions({ index, mark, sessions }: Captured): void {
     const table = this.#newTable();
-    table.decode(sessions);
+    this.#decodeTable(table, sessions);
     this.#table = table;
     this.#applied = this.#read = index;
+    this.#nextSkip = this.#skips.after(index);
     this.#mark = mark;
   }
 
@@ -326,7 +380,7 @@ export class Driver<L> {
     return {
       index: this.#applied,
       mark: this.#mark,
-      sessions: this.#table.encode(true),
+      sessions: encodeSkips(this.#table.encode(true), this.skips),
     };
   }
 
@@ -419,7 +473,9 @@ export class Driver<L> {
     const cursor = this.#cursor;
     try {
       cursor.read(bytes, start, end);
-      if (cursor.kind === RecordKind.Proposal) {
+      if (index >= this.#nextSkip && this.#skipEntry(index)) {
+        // Nothing of it gets to the machine.
+      } else if (cursor.kind === RecordKind.Proposal) {
         if (!this.#table.begun) this.#table.begin();
         const entry = this.#give(index, bytes, end);
         if (
@@ -531,16 +587,11 @@ export class Driver<L> {
       return;
     }
     if (cursor.kind === RecordKind.Skip) {
-      const { series } = cursor;
-      const session = this.#judge(SKIPPED);
-      if (session === undefined) return;
-      const slot = this.#table.slot!;
-      const reason = cursor.reason();
-      if (reason.length > 0) {
-        this.#table.fill(session, series, slot, { value: 0n, data: reason });
-      }
-      this.#answerLater(session.local, series, "skipped", slot);
-      return;
+      return this.#skipSeries(cursor.reason());
+    }
+    if (cursor.kind === RecordKind.SkipEntry) {
+      const reason = new TextDecoder().decode(cursor.reason());
+      return this.#decideSkip(cursor.target, index, reason);
     }
     if (!table.begun) table.begin();
     if (cursor.kind === RecordKind.Register) {
@@ -565,6 +616,77 @@ export class Driver<L> {
       const closed = cursor.session;
       this.#later.push(() => this.#listener.unregistered(closed));
     }
+  }
+
+  /** Skips the series that the record at hand names; `reason` is empty unless it is refused. */
+  #skipSeries(reason: Uint8Array): void {
+    const { series } = this.#cursor;
+    const session = this.#judge(SKIPPED);
+    if (session === undefined) return;
+    const slot = this.#table.slot!;
+    if (reason.length > 0) {
+      this.#table.fill(session, series, slot, { value: 0n, data: reason });
+    }
+    this.#answerLater(session.local, series, "skipped", slot);
+  }
+
+  /** Skips the record at hand, if it is one that an operator has had skipped. */
+  #skipEntry(index: number): boolean {
+    this.#nextSkip = this.#skips.after(index);
+    const skip = this.#skips.get(index);
+    const { kind } = this.#cursor;
+    if (skip === undefined) return false;
+    const { reason } = skip;
+    if (kind === RecordKind.SessionProposal) {
+      this.#skipSeries(encodeShown(reason));
+      return true;
+    }
+    // Whatever else it may be is part of the sessions, and is not skipped.
+    if (kind !== RecordKind.Proposal) return false;
+    if (!this.#table.begun) this.#table.begin();
+    const { series, originLow, originHigh } = this.#cursor;
+    if (
+      originLow === this.#listener.originLow &&
+      originHigh === this.#listener.originHigh
+    ) this.#later.push(() => this.#listener.proposalSkipped(series, reason));
+    return true;
+  }
+
+  /**
+   * Notes that an entry before this record is skipped. If the machine has it
+   * already, the state has to be recovered without it.
+   */
+  #decideSkip(index: number, decidedAt: number, reason: string): void {
+    if (
+      index >= decidedAt || index === 0 || this.#skips.get(index) !== undefined
+    ) return;
+    const skip = { index, decidedAt, reason };
+    const at = this.#entries.findIndex((entry) => entry.index === index);
+    if (at >= 0) this.#withdraw(at, reason);
+    else if (index <= this.#applied || index <= this.#opened) {
+      throw new ErrSkippedApplied(skip);
+    }
+    this.#skips.add(skip);
+  }
+
+  /** Takes an entry out again that the machine was not given yet. */
+  #withdraw(at: number, reason: string): void {
+    const [entry] = this.#entries.splice(at, 1);
+    this.#bytes -= entry!.cmd.length;
+    const kept = this.#kept.indexOf(entry!);
+    if (kept < 0) return;
+    this.#kept.splice(kept, 1);
+    const [series] = this.#series.splice(kept, 1) as [number];
+    const [session] = this.#sessions.splice(kept, 1);
+    const [slot] = this.#slots.splice(kept, 1);
+    if (session === undefined) {
+      this.#later.push(() => this.#listener.proposalSkipped(series, reason));
+      return;
+    }
+    slot!.digest = SKIPPED;
+    const data = encodeShown(reason);
+    this.#table.fill(session, series, slot!, { value: 0n, data });
+    this.#answerLater(session.local, series, "skipped", slot);
   }
 
   /** Gives the machine what was gathered, then tells those who wait. */
@@ -638,6 +760,11 @@ export class Driver<L> {
     this.#table.takeChanges(index, (session, value) => {
       rows.push({ key: SESSION_ROW + session, value });
     });
+    for (const skip of this.#skips.list()) {
+      if (skip.index > index || this.#skipRows.has(skip.index)) continue;
+      this.#skipRows.add(skip.index);
+      rows.push({ key: SKIP_ROW + skip.index, value: encodeSkip(skip) });
+    }
     return { index, rows };
   }
 
@@ -695,7 +822,7 @@ export class Driver<L> {
     this.#checkpointDue = false;
     const index = this.#applied;
     // The machine is ahead of its sessions: its hash is that of a later index.
-    if (index < this.#opened) return;
+    if (index < this.#opened || this.ahead) return;
     const report = (state: bigint | undefined): void =>
       this.#listener.checkpoint({
         index,
@@ -795,8 +922,9 @@ export class Driver<L> {
       const [oldTable, oldMark] = [this.#table, this.#mark];
       this.#table = this.#newTable();
       try {
-        this.#table.decode(sessions);
+        this.#decodeTable(this.#table, sessions);
         this.#mark = mark;
+        this.#skipRows.clear();
         await recover(this.#rows(index));
       } catch (error) {
         this.#table = oldTable;
@@ -806,6 +934,7 @@ export class Driver<L> {
         throw error;
       }
       this.#applied = this.#read = this.#opened = index;
+      this.#nextSkip = this.#skips.after(index);
       this.dirty = true;
       this.#listener.applied(index);
     });

@@ -25,4 +25,5 @@ export * from "./host_state.ts";
 export * from "./managed.ts";
 export * from "./record.ts";
 export * from "./sessions.ts";
+export { ErrSkippedApplied, type SkippedEntry } from "./skips.ts";
 export * from "./snapshots.ts";

@@ -60,6 +60,13 @@ export function skipRecord(
     .varint(series).varint(lag).raw(text).finish();
 }
 
+/** Record that has every replica skip the entry of that index, by an operator's decision (H17). */
+export function skipEntryRecord(index: number, reason: string): Uint8Array {
+  const text = encodeShown(reason).subarray(0, REFUSAL_BYTES_MAX);
+  return new ByteWriter(16 + text.length).u8(RecordKind.SkipEntry)
+    .varint(index).raw(text).finish();
+}
+
 /** Length of the head of a proposal outside of any session. */
 export function proposalHeadLength(sequence: number): number {
   return 9 + varintLength(sequence);
@@ -127,6 +134,8 @@ export class RecordCursor {
   originLow = 0;
   /** Origin of a proposal outside of any session. */
   originHigh = 0;
+  /** Index of the entry that a record skips by an operator's decision. */
+  target = 0;
   /** Where the command starts; it ends with the record. */
   start = 0;
   #at = 0;
@@ -164,6 +173,12 @@ export class RecordCursor {
       case RecordKind.Claim:
         this.session = this.#varint();
         break;
+      case RecordKind.SkipEntry:
+        this.target = this.#varint();
+        if (end - this.#at > REFUSAL_BYTES_MAX) {
+          throw new RangeError("Reason of a skipped entry is too long");
+        }
+        break;
       case RecordKind.Epoch:
       case RecordKind.Config:
       case RecordKind.Register:
@@ -195,7 +210,7 @@ export class RecordCursor {
     });
   }
 
-  /** Why a skip record skips: text, empty unless it was refused. A view. */
+  /** Why a record skips a series or an entry: text; of a series, empty unless it was refused. A view. */
   reason(): Uint8Array {
     return this.#bytes.subarray(this.start, this.#end);
   }

@@ -390,6 +390,16 @@ export class SessionTable<L> {
    */
   decode(bytes: Uint8Array): void {
     const reader = new ByteReader(bytes);
+    this.decodeFrom(reader);
+    if (reader.remaining > 0) throw new RangeError("Bytes after the sessions");
+  }
+
+  /**
+   * As `decode()`, from a reader in which something may follow the table.
+   *
+   * @throws RangeError if the bytes are not a table
+   */
+  decodeFrom(reader: ByteReader): void {
     const max = reader.varint();
     const count = reader.varint();
     this.#reset(max);
@@ -403,7 +413,6 @@ export class SessionTable<L> {
       }
       this.#add(session);
     }
-    if (reader.remaining > 0) throw new RangeError("Bytes after the sessions");
     this.#changed?.add(0);
   }
 

@@ -59,6 +59,7 @@ function newDriver(factory: MachineFactory): Driver<never> {
     originHigh: 0,
     locals: new Map<number, never>(),
     proposalApplied(): void {},
+    proposalSkipped(): void {},
     registered(): void {},
     unregistered(): void {},
     claimed(): void {},

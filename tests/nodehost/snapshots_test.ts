@@ -200,6 +200,8 @@ Deno.test(
       ) as Error;
       assertInstanceOf(error, ErrCompacted);
       assertEquals((error.cause as Error).name, "ErrSnapshotCorrupted");
+      // It is on the host's record until it is stopped.
+      await host.stopCluster(1n);
       assertInstanceOf(await rejection(host.stopCluster(1n)), Error);
       await host.stop();
     }

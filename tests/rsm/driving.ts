@@ -76,6 +76,7 @@ export function skip(
 /** One thing a listener heard. */
 export type Heard =
   | readonly ["proposal", number, Result]
+  | readonly ["skipped", number, string]
   | readonly ["registered", bigint, number]
   | readonly ["unregistered", number]
   | readonly ["claimed", number, bigint, ClaimOutcome]
@@ -90,6 +91,9 @@ export class Listener implements ApplyListener<string> {
   readonly applieds: number[] = [];
   readonly checkpoints: Omit<Checkpoint, "nodeID">[] = [];
 
+  proposalSkipped(sequence: number, reason: string): void {
+    this.heard.push(["skipped", sequence, reason]);
+  }
   proposalApplied(sequence: number, result: Result): void {
     this.heard.push(["proposal", sequence, result]);
   }

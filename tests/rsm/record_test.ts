@@ -17,6 +17,7 @@ import {
   RecordCursor,
   registerRecord,
   sessionHeadLength,
+  skipEntryRecord,
   unregisterRecord,
 } from "../../src/rsm/mod.ts";
 import { makeDriver, proposal, sessionProposal, skip } from "./driving.ts";
@@ -184,6 +185,7 @@ const VALID: readonly Uint8Array[] = [
   sessionProposal(3, 300, 200, new Uint8Array([1, 2, 3])),
   skip(3, 300, 2),
   claimRecord(3, 5n, 1n << 63n),
+  skipEntryRecord(300, "why"),
 ];
 
 /** Reads what may be a record; true if it is one. */
@@ -210,7 +212,7 @@ Deno.test("H11 RecordCursor refuses every record that is cut or too long", () =>
     assert(isRecord(record));
     const carries = record[0] === RecordKind.Proposal ||
       record[0] === RecordKind.SessionProposal ||
-      record[0] === RecordKind.Skip;
+      record[0] === RecordKind.Skip || record[0] === RecordKind.SkipEntry;
     const rest = record[0] === RecordKind.Skip ? 0 : 3;
     for (let length = 0; length < record.length; length++) {
       // A command may end anywhere; everything else tells its length.

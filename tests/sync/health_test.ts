@@ -5,9 +5,14 @@ import {
   assertThrows,
 } from "@std/assert";
 import {
+  ErrClusterClosed,
+  ErrProposalRefused,
+  ErrUpdateFailed,
+  type HostEvent,
   kv,
   KVStateMachine,
   MemoryLogDB,
+  MemoryOutbox,
   NodeHost,
   type Result,
 } from "../../mod.ts";
@@ -16,7 +21,15 @@ import { Core } from "../../src/sync/server/core.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
 import { Pages } from "../../src/sync/server/pages.ts";
-import { checked, rejection, settle } from "../nodehost/support.ts";
+import {
+  bytes,
+  checked,
+  listOf,
+  type Manners,
+  rejection,
+  settle,
+  startOn,
+} from "../nodehost/support.ts";
 import { Pair } from "./pair.ts";
 import { world } from "./server_support.ts";
 
@@ -199,3 +212,60 @@ Deno.test(
     await pair.over();
   }),
 );
+
+for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
+  Deno.test(
+    `case A10: a ${kind} replica of a client that throws at the same command waits, and goes on once it is skipped, with its queue [R5, H17]`,
+    checked(async () => {
+      const manners: Manners = {
+        apply(command): void {
+          if (command === "poison") throw new TypeError("No poison");
+        },
+      };
+      const pair = new Pair(3, {}, { manners });
+      await pair.start();
+      const { env } = pair;
+      const client = pair.client();
+      const host = pair.host(client, { outbox: new MemoryOutbox({ env }) });
+      const events: HostEvent[] = [];
+      const replica = await env.until(
+        startOn(host, { kind, manners, config: { nodeID: 2n } }),
+        50,
+      );
+      await env.until((await replica.submit(bytes("a"))).result, 50);
+      const poison = await replica.submit(bytes("poison"));
+      const waiting = await replica.submit(bytes("b"));
+      await env.advance(5_000);
+      assertEquals(client.state, "failed");
+      assertInstanceOf(replica.failure, ErrUpdateFailed);
+      assertEquals(host.clusterStatus(1n)!.state, "failed");
+      assertEquals(replica.pending().map(({ state }) => state), [
+        "queued",
+        "queued",
+      ]);
+      assertInstanceOf(
+        await rejection(replica.propose(bytes("x"))),
+        ErrClusterClosed,
+      );
+      assertInstanceOf(await rejection(replica.read(null)), ErrClusterClosed);
+      // More can be queued.
+      const more = await replica.submit(bytes("c"));
+      const { index } = pair.server.clusterStatus(1n)!.error as ErrUpdateFailed;
+      await pair.server.skipEntry(1n, index, "poison is not for eating");
+      const up = await pair.server.restartCluster(1n);
+      const error = await env.until(rejection(poison.result), 200);
+      assertInstanceOf(error, ErrProposalRefused);
+      assertEquals(error.reason, "poison is not for eating");
+      await env.until(waiting.result, 200);
+      await env.until(more.result, 200);
+      await env.advance(1_000);
+      assertEquals(replica.failure, undefined);
+      assertEquals(await listOf(replica), ["a", "b", "c"]);
+      assertEquals(await replica.getHash(), await up.getHash());
+      assertEquals(client.state, "live");
+      assertEquals(poison.state, "refused");
+      assertEquals(events, []);
+      await pair.over();
+    }),
+  );
+}

@@ -1,0 +1,160 @@
+/**
+ * Decisions, in a log, that an entry is skipped (H17).
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { clipText } from "../bytes.ts";
+import { describe, isWellFormed } from "../describe.ts";
+import { REFUSAL_BYTES_MAX } from "../limits.ts";
+import { ErrCompacted, ErrDiverged } from "../log/errors.ts";
+import type { Log, LogBatch } from "../log/log.ts";
+import { lastOf, packRecords, recordAt, RecordKind } from "../log/records.ts";
+import { RecordCursor, skipEntryRecord } from "../rsm/record.ts";
+import type { SkippedEntry } from "../rsm/skips.ts";
+import type { SnapshotInfo } from "../snapshot/store.ts";
+import { ErrSkipRefused } from "./errors.ts";
+
+/** Decisions to skip an entry that are in a batch. */
+export function skipsIn({ first, records }: LogBatch): SkippedEntry[] {
+  const skips: SkippedEntry[] = [];
+  const { bytes, ends } = records;
+  for (let i = 0; i < ends.length; i++) {
+    const start = i === 0 ? 0 : ends[i - 1]!;
+    if (bytes[start] !== RecordKind.SkipEntry) continue;
+    const cursor = new RecordCursor();
+    cursor.read(bytes, start, ends[i]!);
+    const { target: index } = cursor;
+    const decidedAt = first + i;
+    if (index === 0 || index >= decidedAt) continue;
+    const reason = new TextDecoder().decode(cursor.reason());
+    skips.push({ index, decidedAt, reason });
+  }
+  return skips;
+}
+
+/** Decisions to skip an entry in what a log has at hand after an index. */
+export async function skipsAfter(
+  log: Log,
+  after: number,
+): Promise<SkippedEntry[]> {
+  const skips: SkippedEntry[] = [];
+  const reader = await log.read(after);
+  try {
+    for (let at = after; at < reader.held;) {
+      const batch = await reader.next();
+      skips.push(...skipsIn(batch));
+      at = lastOf(batch);
+    }
+  } finally {
+    reader.close();
+  }
+  return skips;
+}
+
+/**
+ * Appends the decision to skip an entry, unless it is in the log already.
+ *
+ * @throws ErrSkipRefused if there is no such entry, or it cannot be skipped
+ */
+export async function appendSkip(
+  log: Log,
+  clusterID: bigint,
+  index: number,
+  reason: string,
+  snapshots: readonly SnapshotInfo[],
+): Promise<SkippedEntry> {
+  checkArguments(index, reason);
+  const refuse = (
+    why: ErrSkipRefused["why"],
+    words: string,
+    cause?: unknown,
+  ): ErrSkipRefused =>
+    new ErrSkipRefused(clusterID, index, why, words, { cause });
+  if (log.snapshots !== undefined) {
+    throw refuse("not here", "its log is ordered by a server: skip it there");
+  }
+  // Kept until every replica that cuts the log finds the decision in it.
+  const retention = log.retain(index - 1);
+  try {
+    let kind: number | undefined;
+    try {
+      kind = await kindOf(log, index);
+    } catch (cause) {
+      if (cause instanceof ErrCompacted) {
+        throw refuse(
+          "compacted",
+          `the log starts at ${cause.firstIndex}: every snapshot has it applied`,
+          cause,
+        );
+      }
+      if (!(cause instanceof ErrDiverged)) throw cause;
+    }
+    if (kind === undefined) throw refuse("not found", "there is no such entry");
+    if (
+      kind !== RecordKind.Proposal && kind !== RecordKind.SessionProposal
+    ) throw refuse("not a command", "only a command can be skipped");
+    const known = (await skipsAfter(log, index)).find((skip) =>
+      skip.index === index
+    );
+    if (known !== undefined) return known;
+    await checkRecoverable(log, index, snapshots, refuse);
+    const text = clipText(reason, REFUSAL_BYTES_MAX);
+    const record = skipEntryRecord(index, text);
+    const decidedAt = await log.append(packRecords(record));
+    return { index, decidedAt, reason: text };
+  } finally {
+    retention.release();
+  }
+}
+
+function checkArguments(index: number, reason: string): void {
+  if (!Number.isSafeInteger(index) || index < 1) {
+    throw new RangeError(
+      `Index is ${describe(index)}; give that of an entry, 1 or more`,
+    );
+  }
+  if (typeof reason !== "string" || reason === "" || !isWellFormed(reason)) {
+    throw new TypeError(
+      `Reason is ${describe(reason)}; give a text that proposers can be told`,
+    );
+  }
+}
+
+/** Kind of the record at an index; undefined if there is none. */
+async function kindOf(log: Log, index: number): Promise<number | undefined> {
+  const reader = await log.read(index - 1);
+  try {
+    if (reader.held < index) return undefined;
+    const batch = await reader.next();
+    return batch.first === index ? recordAt(batch.records, 0)[0] : undefined;
+  } finally {
+    reader.close();
+  }
+}
+
+/** A replica that has applied the entry must be able to do without it. */
+async function checkRecoverable(
+  log: Log,
+  index: number,
+  snapshots: readonly SnapshotInfo[],
+  refuse: (why: ErrSkipRefused["why"], words: string) => ErrSkipRefused,
+): Promise<void> {
+  let first = 1;
+  try {
+    (await log.read(0)).close();
+    return;
+  } catch (error) {
+    if (!(error instanceof ErrCompacted)) throw error;
+    first = error.firstIndex;
+  }
+  const isBase = (info: SnapshotInfo): boolean =>
+    info.kind === "full" && info.index < index && info.index + 1 >= first;
+  if (snapshots.some(isBase)) return;
+  throw refuse(
+    "no base",
+    `the log starts at ${first} and no full snapshot between there and the entry is left: no replica could be brought to a state without it`,
+  );
+}

@@ -1,0 +1,333 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertMatch,
+  assertRejects,
+} from "@std/assert";
+import {
+  ErrSkippedApplied,
+  ErrSkipRefused,
+  ErrUpdateFailed,
+  type HostEvent,
+  MemoryLogDB,
+  MemorySnapshotStore,
+  type NodeHost,
+  type Replica,
+} from "../../mod.ts";
+import {
+  bytes,
+  checked,
+  Disk,
+  hostOf,
+  type Journal,
+  KINDS,
+  listOf,
+  type Manners,
+  proposeAll,
+  rejection,
+  settle,
+  startOn,
+  typesOf,
+} from "./support.ts";
+
+/** Manners of a machine that throws at every command that begins with `poison`. */
+const BROKEN: Manners = {
+  apply(command): void {
+    if (command.startsWith("poison")) throw new TypeError(`No ${command}`);
+  },
+};
+
+/** The entry at which a cluster of a host has failed. */
+function failedAt(host: NodeHost): number {
+  const { error } = host.clusterStatus(1n)!;
+  assertInstanceOf(error, ErrUpdateFailed);
+  return error.index;
+}
+
+async function untilApplied(replica: Replica, index: number): Promise<void> {
+  for (let i = 0; replica.appliedIndex < index; i++) {
+    if (i > 500) throw new Error(`Stays at ${replica.appliedIndex}`);
+    await settle();
+  }
+}
+
+for (const kind of KINDS) {
+  Deno.test(
+    `case A10: a ${kind} machine that throws starts again once its entry is skipped, and the proposer gets the reason [H17]`,
+    checked(async () => {
+      await using logDB = new MemoryLogDB();
+      const disk = new Disk();
+      const host = hostOf({ logDB });
+      const replica = await startOn(host, { kind, disk, manners: BROKEN });
+      await proposeAll(replica, "a");
+      const session = await replica.openSession();
+      await replica.propose(bytes("b"), { session });
+      assertInstanceOf(
+        await rejection(replica.propose(bytes("poison"), { session })),
+        TypeError,
+      );
+      const index = failedAt(host);
+      const skip = await host.skipEntry(1n, index, "decoder of 1.2 was wrong");
+      assertEquals(skip.index, index);
+      assert(skip.decidedAt > index);
+      assertEquals(
+        await host.skipEntry(1n, index, "once more"),
+        skip,
+      );
+      const again = await host.restartCluster(1n);
+      assertEquals(await listOf(again), ["a", "b"]);
+      assertEquals(again.skips, [skip]);
+      await again.propose(bytes("c"));
+      // Its session knows that the series was refused, and goes on after it.
+      await again.propose(bytes("d"), { session });
+      assertEquals(await listOf(again), ["a", "b", "c", "d"]);
+      // Whoever comes later never had it.
+      const other = hostOf({ logDB });
+      const late = await startOn(other, { config: { nodeID: 2n } });
+      assertEquals(await late.getHash(), await again.getHash());
+      assertEquals(late.skips, [skip]);
+      await host.stop();
+      await other.stop();
+    }),
+  );
+}
+
+Deno.test(
+  "case A10: entries are skipped one after the other, also one that a replica that is up has applied [H17]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const poisoned = hostOf({ logDB });
+    const replica = await startOn(poisoned, { manners: BROKEN });
+    await proposeAll(replica, "a");
+    // Two that fail together: the second never gets to the machine.
+    await Promise.all([
+      rejection(replica.propose(bytes("poison 1"))),
+      rejection(replica.propose(bytes("poison 2"))),
+    ]);
+    const index = failedAt(poisoned);
+    await poisoned.skipEntry(1n, index, "first");
+    assertInstanceOf(
+      await rejection(poisoned.restartCluster(1n)),
+      ErrUpdateFailed,
+    );
+    assertEquals(failedAt(poisoned), index + 1);
+    await poisoned.skipEntry(1n, index + 1, "second");
+    await poisoned.restartCluster(1n);
+    // A replica that is up hears of its own: it applied them, being of other code.
+    const session = await poisoned.replica(1n)!.openSession();
+    const two = hostOf({ logDB });
+    const other = await startOn(two, { config: { nodeID: 2n } });
+    await other.propose(bytes("poison 3"), { session });
+    for (let i = 0; poisoned.replica(1n)!.failure === undefined; i++) {
+      assert(i < 500);
+      await settle();
+    }
+    await poisoned.skipEntry(1n, failedAt(poisoned), "third");
+    const up = await poisoned.restartCluster(1n);
+    await untilApplied(other, up.appliedIndex);
+    assertEquals(await listOf(up), ["a"]);
+    assertEquals(await listOf(other), ["a"]);
+    assertEquals(await other.getHash(), await up.getHash());
+    await other.propose(bytes("b"), { session });
+    assertEquals(await listOf(other), ["a", "b"]);
+    await poisoned.stop();
+    await two.stop();
+  }),
+);
+
+for (const kind of KINDS) {
+  for (const snapshot of [false, true]) {
+    const from = snapshot ? "a snapshot of before it" : "the beginning";
+    Deno.test(
+      `case A10: a ${kind} machine that had applied the entry recovers without it from ${from} [H17]`,
+      checked(async () => {
+        await using logDB = new MemoryLogDB();
+        const store = new MemorySnapshotStore();
+        const broken = hostOf({ logDB });
+        const fine = hostOf({ logDB, snapshots: store });
+        const one = await startOn(broken, { kind, manners: BROKEN });
+        const events: HostEvent[] = [];
+        const machines: Journal[] = [];
+        const two = await startOn(fine, {
+          kind,
+          config: { nodeID: 2n, fullSnapshotInterval: 1 },
+        }, machines);
+        await proposeAll(two, "a", "b");
+        if (snapshot) await two.requestSnapshot();
+        await two.propose(bytes("poison"));
+        await proposeAll(two, "c");
+        assertEquals(await listOf(two), ["a", "b", "poison", "c"]);
+        for (let i = 0; one.failure === undefined; i++) {
+          assert(i < 500);
+          await settle();
+        }
+        const skip = await broken.skipEntry(1n, failedAt(broken), "no poison");
+        const up = await broken.restartCluster(1n);
+        const plain = kind === "disk" || kind === "hosted";
+        if (plain && !snapshot) {
+          // It can be emptied by nobody.
+          for (let i = 0; two.failure === undefined; i++) {
+            assert(i < 500);
+            await settle();
+          }
+          assertInstanceOf(two.failure, ErrSkippedApplied);
+          assertMatch(two.failure.message, /remove the data of the cluster/);
+        } else {
+          await untilApplied(two, skip.decidedAt);
+          await proposeAll(two, "d");
+          assertEquals(await listOf(two), ["a", "b", "c", "d"]);
+          await untilApplied(up, two.appliedIndex);
+          assertEquals(await two.getHash(), await up.getHash());
+          assertEquals(two.failure, undefined);
+          assertEquals(typesOf(events).includes("diverged"), false);
+          assertEquals(two.skips, [skip]);
+        }
+        await broken.stop();
+        await fine.stop();
+      }),
+    );
+  }
+}
+
+Deno.test(
+  "case A10: replicas that applied a skipped entry and those that did not are not told to differ [H12, H17]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const events: HostEvent[] = [];
+    const config = { hashEntries: 1 };
+    const broken = hostOf({ logDB }, events);
+    const fine = hostOf({ logDB }, events);
+    const one = await startOn(broken, { manners: BROKEN, config });
+    const two = await startOn(fine, { config: { ...config, nodeID: 2n } });
+    await proposeAll(two, "a", "poison", "b", "c");
+    for (let i = 0; one.failure === undefined; i++) await settle();
+    const skip = await broken.skipEntry(1n, failedAt(broken), "no poison");
+    const up = await broken.restartCluster(1n);
+    await untilApplied(two, skip.decidedAt);
+    await proposeAll(two, "d");
+    await untilApplied(up, two.appliedIndex);
+    await settle(20);
+    assertEquals(typesOf(events), ["failed", "entry skipped", "entry skipped"]);
+    assertEquals(await two.getHash(), await up.getHash());
+    await broken.stop();
+    await fine.stop();
+  }),
+);
+
+Deno.test(
+  "case A10: the log is not cut past a skipped entry before two snapshots are of states without it [H7, H17]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const snapshots = new MemorySnapshotStore();
+    const broken = hostOf({ logDB });
+    const fine = hostOf({ logDB, snapshots });
+    const events: HostEvent[] = [];
+    const one = await startOn(broken, { manners: BROKEN });
+    const two = await startOn(fine, { config: { nodeID: 2n } });
+    await proposeAll(two, "a");
+    await two.requestSnapshot();
+    await proposeAll(two, "poison", "b");
+    for (let i = 0; one.failure === undefined; i++) await settle();
+    const index = failedAt(broken);
+    // Of states with the entry.
+    for (const command of ["c", "d"]) {
+      await two.requestSnapshot({ compactionOverhead: 100 });
+      await proposeAll(two, command);
+    }
+    await broken.stop();
+    // The snapshots that are kept all hold it, but the log begins at 1.
+    await fine.skipEntry(1n, index, "no poison");
+    await untilApplied(two, two.appliedIndex + 1);
+    await settle(20);
+    assertEquals((await snapshots.list(1n)).length, 0);
+    const log = await logDB.open(1n, 9n);
+    const isCut = async (): Promise<boolean> => {
+      try {
+        (await log.read(index - 1)).close();
+        return false;
+      } catch {
+        return true;
+      }
+    };
+    await two.requestSnapshot();
+    assertEquals(await isCut(), false);
+    await proposeAll(two, "e");
+    await two.requestSnapshot();
+    assertEquals(await isCut(), true);
+    assertEquals(await listOf(two), ["a", "b", "c", "d", "e"]);
+    await log.close();
+    // What a snapshot was taken with goes on with it.
+    await fine.stop();
+    const again = hostOf({ logDB, snapshots }, events);
+    const three = await startOn(again, {
+      manners: BROKEN,
+      config: { nodeID: 3n },
+    });
+    assertEquals(await listOf(three), ["a", "b", "c", "d", "e"]);
+    assertEquals(three.skips.map(({ reason }) => reason), ["no poison"]);
+    await again.stop();
+  }),
+);
+
+Deno.test(
+  "case A10: skipEntry() refuses what cannot be skipped, and says why [H11, H17]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const host = hostOf({ logDB });
+    const replica = await startOn(host, {});
+    const session = await replica.openSession();
+    await replica.propose(bytes("a"), { session });
+    const refusal = async (index: number): Promise<string> => {
+      const error = await rejection(host.skipEntry(1n, index, "because"));
+      assertInstanceOf(error, ErrSkipRefused);
+      assertEquals([error.clusterID, error.index], [1n, index]);
+      return error.why;
+    };
+    assertEquals(await refusal(1), "not a command");
+    assertEquals(await refusal(2), "not a command");
+    assertEquals(await refusal(4), "not found");
+    await assertRejects(() => host.skipEntry(1n, 0, "because"), RangeError);
+    await assertRejects(() => host.skipEntry(1n, 3, ""), TypeError, "Reason");
+    for (const command of ["b", "c"]) {
+      await proposeAll(replica, command);
+      await replica.requestSnapshot();
+    }
+    assertEquals(await refusal(3), "compacted");
+    const last = replica.appliedIndex;
+    for (const info of await logDB.snapshots.list(1n)) {
+      await logDB.snapshots.remove(info);
+    }
+    const empty = hostOf({ logDB, snapshots: new MemorySnapshotStore() });
+    await assertRejects(
+      () => empty.skipEntry(1n, last, "because"),
+      ErrSkipRefused,
+      "no full snapshot",
+    );
+    await empty.stop();
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "case A10: a session goes on after its skipped series, also after a snapshot [H14, H17]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const snapshots = new MemorySnapshotStore();
+    const host = hostOf({ logDB, snapshots });
+    const replica = await startOn(host, { manners: BROKEN });
+    const session = await replica.openSession();
+    const failed = replica.propose(bytes("poison"), { session });
+    await rejection(failed);
+    await host.skipEntry(1n, failedAt(host), "no poison");
+    const up = await host.restartCluster(1n);
+    await up.requestSnapshot();
+    await host.stopCluster(1n);
+    const again = await startOn(host, { manners: BROKEN });
+    assertEquals(again.standing(session.id)!.next, 2);
+    await again.propose(bytes("b"), { session });
+    assertEquals(await listOf(again), ["b"]);
+    assertEquals(again.skips.length, 1);
+    await host.stop();
+  }),
+);
