@@ -26,6 +26,7 @@ export {
 export {
   ErrStoreBlocked,
   ErrStoreCorrupted,
+  ErrStoreFailed,
   ErrStoreFull,
   ErrStoreLocked,
   ErrStoreVanished,

@@ -21,9 +21,11 @@ import {
   type SQLOutputValue,
   type StatementSync,
 } from "node:sqlite";
+import { messageOf } from "../describe.ts";
 import { ErrClusterClosed, ErrUnknownOutcome } from "../log/errors.ts";
 import {
   ErrStoreCorrupted,
+  ErrStoreFailed,
   ErrStoreFull,
   ErrStoreLocked,
   newerVersion,
@@ -88,6 +90,7 @@ const Code = {
   IO: 10,
   Corrupt: 11,
   Full: 13,
+  CantOpen: 14,
   NotADatabase: 26,
 } as const;
 
@@ -104,7 +107,12 @@ function codeOf(error: unknown): number | undefined {
   if (!(error instanceof Error)) return undefined;
   const { errcode } = error as { errcode?: unknown };
   if (typeof errcode === "number") return errcode & 0xFF;
-  return MESSAGES.find(([pattern]) => pattern.test(error.message))?.[1];
+  const known = MESSAGES.find(([pattern]) => pattern.test(error.message))?.[1];
+  if (known !== undefined) return known;
+  // One whose opening failed has no number.
+  return (error as { code?: unknown }).code === "ERR_SQLITE_ERROR"
+    ? Code.CantOpen
+    : undefined;
 }
 
 /** The statements of an open database, each prepared when it is first used. */
@@ -162,8 +170,13 @@ export class SqliteBlockStore implements BlockStore {
   #open(): Connection {
     if (this.#isClosed) throw new ErrClusterClosed("Block store is closed");
     if (this.#connection !== undefined) return this.#connection;
-    makeDirectory(dirname(this.path));
-    const db = new DatabaseSync(this.path);
+    let db: DatabaseSync;
+    try {
+      makeDirectory(dirname(this.path));
+      db = new DatabaseSync(this.path);
+    } catch (error) {
+      throw this.#error(error);
+    }
     try {
       const connection = new Connection(db);
       this.#setUp(connection);
@@ -289,8 +302,15 @@ export class SqliteBlockStore implements BlockStore {
         return new ErrStoreFull(`There is no room left for ${this.path}`, {
           cause,
         });
-      default:
+      case undefined:
         return cause;
+      default:
+        // SQLite says "disk I/O error", and not of which file.
+        return new ErrStoreFailed(
+          this.path,
+          `Database cannot be used (${messageOf(cause)})`,
+          { cause },
+        );
     }
   }
 

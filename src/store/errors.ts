@@ -27,6 +27,22 @@ export class ErrStoreLocked extends SampanError {
   static override readonly errorName = "ErrStoreLocked";
 }
 
+/** The operating system does not let a store be read or written: the file system is read-only, a permission is missing, the disk fails. */
+export class ErrStoreFailed extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrStoreFailed";
+  /** Path of the file. */
+  readonly path: string;
+  /** An error for the file at `path`, and what failed. */
+  constructor(path: string, what: string, options?: ErrorOptions) {
+    super(
+      `${path}: ${what}; the file and its folder must be readable and writable`,
+      options,
+    );
+    this.path = path;
+  }
+}
+
 /** There is no room left. Nothing was half written; once there is room, work goes on. */
 export class ErrStoreFull extends SampanError {
   /** The name `instanceof` goes by. */

@@ -17,6 +17,7 @@
 export {
   ErrStoreBlocked,
   ErrStoreCorrupted,
+  ErrStoreFailed,
   ErrStoreFull,
   ErrStoreLocked,
   ErrStoreVanished,

@@ -14,6 +14,7 @@
 
 import { decode, encode } from "../deps/msgpack.ts";
 import { isU64 } from "../bytes.ts";
+import { messageOf } from "../describe.ts";
 import {
   BATCH_RECORDS_MAX,
   EXPLAIN_ENTRIES_MAX,
@@ -515,7 +516,7 @@ export function encodeMessage(message: Message): Uint8Array {
  */
 export function decodeMessage(frame: Uint8Array): Message {
   if (!isFlat(frame)) {
-    throw new ErrProtocol("Frame is no MessagePack of a message");
+    throw new ErrProtocol("Frame is not a valid message");
   }
   let parts: unknown;
   try {
@@ -527,7 +528,16 @@ export function decodeMessage(frame: Uint8Array): Message {
       maxStrLength: SYNC_TOKEN_BYTES_MAX,
     });
   } catch (error) {
-    throw new ErrProtocol("Frame is no MessagePack", { cause: error });
+    // A token is the longest text of any message.
+    const length = /\((\d+)\) > maxStrLength/.exec(
+      messageOf(error),
+    )?.[1];
+    throw new ErrProtocol(
+      length === undefined
+        ? "Frame is not a valid message: it is not MessagePack"
+        : `Text of ${length} bytes is over the limit of a token, ${SYNC_TOKEN_BYTES_MAX}`,
+      { cause: error },
+    );
   }
   if (!Array.isArray(parts)) throw new ErrProtocol("Frame is no array");
   const type = TYPES.get(parts[0] as number);

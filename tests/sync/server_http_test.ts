@@ -1,8 +1,12 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { kv, NodeHost } from "../../mod.ts";
+import * as otel from "@opentelemetry/api";
+import { SqliteLogDB } from "../../src/sqlite/mod.ts";
+import { ErrStoreFailed } from "../../src/store/errors.ts";
+import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
 import { networkOf, Quota } from "../../src/sync/server/quota.ts";
 import { run, type Running } from "./running_server.ts";
 import { packRecords, proposal, realTime, world } from "./server_support.ts";
-import { kv } from "../../mod.ts";
 
 /** Sends bytes as they are written here, and returns what comes back. */
 async function ask({ server }: Running, text: string): Promise<string> {
@@ -324,4 +328,116 @@ Deno.test("case A1: Quota() gives each key its places, once each, and networkOf(
     ]
   ) assertEquals(networkOf(address), network);
   assertEquals(networkOf(undefined), undefined);
+});
+
+Deno.test("case A20: a token over the limit is told with the limit, by the client and by the server [H11]", async () => {
+  const r = await run();
+  const client = r.connect();
+  client.hello({ token: "t".repeat(16_385) }).catch(() => {});
+  const { code, reason } = await client.end();
+  assertEquals(code, 4400);
+  assertMatch(
+    reason,
+    /Text of 16385 bytes is over the limit of a token, 16384/,
+  );
+  await r.connect().hello({ token: "t".repeat(16_384) });
+  // One that is malformed is told to be, and is no fault of the server.
+  const odd = r.connect();
+  odd.hello({ token: "a\nb" }).catch(() => {});
+  const end = await odd.end();
+  assertEquals(end.code, 4401);
+  assertMatch(end.reason, /token is malformed/);
+
+  for (
+    const [token, words] of [
+      [
+        "\u00e9".repeat(8_193),
+        /token has 16386 bytes, over the limit of 16384/,
+      ],
+      [
+        42 as unknown as string,
+        /token function gave 42; it must give a string/,
+      ],
+    ] as const
+  ) {
+    await using logDB = new RemoteLogDB(r.server.url, { token: () => token });
+    const told = Promise.withResolvers<string>();
+    logDB.watch(({ reason }) => {
+      if (reason?.code === "token-failed") told.resolve(reason.message);
+    });
+    logDB.open(1n, 2n).catch(() => {});
+    assertMatch(await told.promise, words);
+  }
+  await r.stop();
+});
+
+Deno.test("case A20: a database that cannot be written is told with its path [H11]", async () => {
+  const folder = await Deno.makeTempDir();
+  // Whoever may do everything can write everywhere, but not into a folder.
+  const path = `${folder}/log.db`;
+  await Deno.mkdir(`${path}-wal`);
+  await using host = new NodeHost({ logDB: new SqliteLogDB(path) });
+  const error = await assertRejects(
+    () => Promise.resolve(host.logDB.open(1n, 1n)),
+    ErrStoreFailed,
+  );
+  assertEquals(error.path, path);
+  assert(error.message.startsWith(`${path}: Database cannot be used (`));
+  assertMatch(error.message, /must be readable and writable$/);
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("case A21: two servers of one process are counted apart [H18]", async () => {
+  const callbacks = new Map<string, Set<otel.ObservableCallback>>();
+  const observable = (name: string): otel.Observable => ({
+    addCallback: (callback) => {
+      const of = callbacks.get(name) ?? new Set();
+      callbacks.set(name, of.add(callback));
+    },
+    removeCallback: (callback) => void callbacks.get(name)?.delete(callback),
+  });
+  const noop = otel.createNoopMeter();
+  const meter: otel.Meter = Object.assign(Object.create(noop), {
+    createObservableCounter: observable,
+    createObservableUpDownCounter: observable,
+  });
+  const exported = (name: string): Record<string, number> => {
+    const seen: Record<string, number> = {};
+    for (const callback of callbacks.get(name) ?? []) {
+      callback({
+        observe: (value, attributes): void => {
+          seen[JSON.stringify(attributes)] = value;
+        },
+      });
+    }
+    return seen;
+  };
+  otel.metrics.setGlobalMeterProvider({ getMeter: () => meter });
+  try {
+    const r = await run();
+    const other = serve(r.host);
+    await r.connect().hello();
+    await r.connect().hello();
+    await r.connect({}, other).hello();
+    const key = (url: string): string =>
+      JSON.stringify({
+        "server.address": "127.0.0.1",
+        "server.port": Number(new URL(url).port),
+      });
+    assertEquals(exported("sampan.sync.connections"), {
+      [key(r.server.url)]: 2,
+      [key(other.url)]: 1,
+    });
+    await other.shutdown();
+    assertEquals(Object.keys(exported("sampan.sync.received")), [
+      key(r.server.url),
+    ]);
+    await r.stop();
+    // Those that have no socket are told apart, too.
+    const worlds = [await world(), await world()];
+    assertEquals(Object.keys(exported("sampan.sync.closed")).length, 2);
+    for (const w of worlds) await w.stop();
+  } finally {
+    otel.metrics.disable();
+  }
 });

@@ -7,11 +7,14 @@
  * @module
  */
 
+import { encodeShown } from "../../bytes.ts";
+import { describe, isWellFormed } from "../../describe.ts";
 import type { Env } from "../../env.ts";
 import {
   SYNC_CONNECT_MS_MAX,
   SYNC_HINT_MS,
   SYNC_STABLE_MS,
+  SYNC_TOKEN_BYTES_MAX,
 } from "../../limits.ts";
 import { isPromise } from "../../promises.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
@@ -274,6 +277,10 @@ export class Link {
     if (this.#attempt !== attempt) return;
     const { connect, versions, env } = this.#options;
     const { url } = address;
+    const wrong = wrongToken(token);
+    if (wrong !== undefined) {
+      return this.#failed(attempt, failureOf("token-failed", url, wrong));
+    }
     let transport;
     try {
       transport = connect(url);
@@ -409,4 +416,22 @@ export class Link {
     this.inbox.close();
     this.#change("offline", undefined);
   }
+}
+
+/** What is wrong with the token that the application gave; undefined if it can be sent. */
+function wrongToken(token: unknown): string | undefined {
+  // Null is an application's word for no token, too.
+  if (token === undefined || token === null) return undefined;
+  if (typeof token !== "string") {
+    return `The application's token function gave ${
+      describe(token)
+    }; it must give a string, or undefined`;
+  }
+  if (!isWellFormed(token)) {
+    return "The application's token has a lone surrogate, which no header can carry";
+  }
+  const { length } = encodeShown(token);
+  return length > SYNC_TOKEN_BYTES_MAX
+    ? `The application's token has ${length} bytes, over the limit of ${SYNC_TOKEN_BYTES_MAX}`
+    : undefined;
 }
