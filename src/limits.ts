@@ -243,6 +243,10 @@ export const SYNC_CREDIT_BYTES: number = 4 * 1024 * 1024;
 
 /** Appends that all connections of a server together may send before they are granted more, in bytes: each has an equal share, and may pass it by one frame. What one sends waits behind what the others did. */
 export const SYNC_CREDIT_TOTAL_BYTES: number = 32 * 1024 * 1024;
+
+/** Connections that one client opens for its clusters, in connections. */
+export const SYNC_LINKS_MAX: number = 16;
+
 /** How long a client tries one connection, its token and the server's welcome included, in milliseconds. */
 export const SYNC_CONNECT_MS_MAX: number = 15_000;
 

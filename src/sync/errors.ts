@@ -28,6 +28,12 @@ export class ErrServerURL extends SampanError {
   }
 }
 
+/** Error for a cluster that no connection of a client has room for: more are open than a server serves to it. */
+export class ErrTooManyClusters extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrTooManyClusters";
+}
+
 /** The two ends have no version of the protocol in common: one of them is to be updated. */
 export class ErrVersion extends SampanError {
   /** The name `instanceof` goes by. */

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   ErrNodeIDTaken,
+  kv,
   KVStateMachine,
   NodeHost,
   packRecords,
@@ -12,10 +13,18 @@ import {
   ErrForbidden,
   ErrRemote,
   ErrServerURL,
+  ErrTooManyClusters,
   ErrUnauthenticated,
 } from "../../src/sync/errors.ts";
 import { serve } from "../../src/sync/mod.ts";
-import { bytes, checked, peek, settle } from "../nodehost/support.ts";
+import { SYNC_CHANNELS_MAX, SYNC_LINKS_MAX } from "../../src/limits.ts";
+import {
+  bytes,
+  checked,
+  peek,
+  rejection,
+  settle,
+} from "../nodehost/support.ts";
 import {
   CloseCode,
   entries,
@@ -431,4 +440,70 @@ Deno.test("case B3: a device with the node id of the server's replica is refused
   assertEquals([error.clusterID, error.nodeID], [1n, 1n]);
   assert(error.message.includes("deviceID()"));
   assert(replica.error instanceof ErrNodeIDTaken);
+});
+
+for (const [channels, connections] of [[64, 2], [20, 4]] as const) {
+  Deno.test(`case A9: 70 clusters are live at once, ${channels} on a connection [H18]`, async () => {
+    await using there = new NodeHost();
+    const clusters = Array.from({ length: 70 }, (_, i) => BigInt(i + 1));
+    for (const clusterID of clusters) {
+      const config = { clusterID, nodeID: 1n };
+      await there.startCluster(() => new KVStateMachine(), config);
+    }
+    await using server = serve(there, { limits: { channels } });
+    await using logDB = new RemoteLogDB(server.url);
+    await using here = new NodeHost({ logDB });
+    for (const clusterID of clusters) {
+      const config = { clusterID, nodeID: 2n };
+      const replica = await here.startCluster(
+        () => new KVStateMachine(),
+        config,
+      );
+      await replica.propose(kv.put("a", "b"));
+    }
+    await new Promise<void>((resolve) => {
+      const look = (): void => void (logDB.state === "live" && resolve());
+      logDB.watch(look);
+      look();
+    });
+    assertEquals(server.counts.connections, connections);
+    // Connections that carry nothing are given back.
+    for (const clusterID of clusters.slice(10)) {
+      await here.stopCluster(clusterID);
+    }
+    assertEquals(logDB.state, "live");
+    while (server.counts.connections > 1) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  });
+}
+
+test("case A9: clusters for which no connection has room are told in state and status [H18]", async () => {
+  const w = world();
+  const log = await w.db.open(1n, 1n);
+  const reason = "No more than 0 clusters on one connection";
+  const peer = await w.script.welcome();
+  const { channel } = peer.take("open");
+  peer.send({ type: "refused", channel, code: CloseCode.TooMany, reason });
+  await settle(1);
+  assertEquals(w.script.peers.length, 1);
+  const { state, reason: told, error, retryAt } = w.db.status;
+  assertEquals([state, told], ["catching up", {
+    code: "too-many-clusters",
+    message: reason,
+  }]);
+  assert(error instanceof ErrRemote);
+  assert(retryAt !== undefined);
+  await log.close();
+  await over(w);
+});
+
+test("case A9: open() refuses a cluster beyond what all connections carry [H11, H18]", async () => {
+  const w = world();
+  const most = SYNC_LINKS_MAX * SYNC_CHANNELS_MAX;
+  for (let i = 0; i < most; i++) await w.db.open(BigInt(i), 1n);
+  const error = await rejection(w.db.open(BigInt(most), 1n));
+  assert(error instanceof ErrTooManyClusters);
+  assert(error.message.includes(`${most} clusters`));
+  await over(w);
 });

@@ -95,7 +95,6 @@ export class Link {
   readonly #options: LinkOptions;
   readonly #addresses: readonly Address[];
   readonly #channels = new Map<number, Channel>();
-  #nextChannel = 1;
   readonly #pace: RetryPace;
   /** The address whose turn it is. */
   #turn = 0;
@@ -161,9 +160,9 @@ export class Link {
     this.#connect();
   }
 
-  /** A number for a channel that `join()` will make known. */
-  number(): number {
-    return this.#nextChannel++;
+  /** How many channels use it. */
+  get size(): number {
+    return this.#channels.size;
   }
 
   /** Makes a channel known. */

@@ -94,7 +94,8 @@ export class RemoteReader implements LogReader, Holder {
     resolve(batch: MaybePromise<LogBatch>): void;
     reject(reason: unknown): void;
   } | undefined;
-  readonly #leave: () => void;
+  #inbox: Inbox;
+  #leave: () => void;
   readonly #ignore: () => void;
 
   /** A reader that begins with the copy, and waits for a connection. */
@@ -109,6 +110,7 @@ export class RemoteReader implements LogReader, Holder {
     }
     this.#localEnd = this.#received;
     this.held = this.#localEnd.index;
+    this.#inbox = inbox;
     this.#leave = inbox.join(this);
     this.#cancelIdle = parts.env.setTimer(
       () => this.#begin(),
@@ -142,6 +144,14 @@ export class RemoteReader implements LogReader, Holder {
     if (this.#failure !== undefined) return;
     this.#connection = connection;
     if (!this.#isShed && this.#cancelIdle === undefined) this.#read();
+  }
+
+  /** Goes on over another link, which is not connected yet. */
+  move(inbox: Inbox): void {
+    if (this.#queue.length > 0) this.shed();
+    this.#leave();
+    this.#inbox = inbox;
+    this.#leave = inbox.join(this);
   }
 
   /** The connection, or the channel, is of no use any more. */
@@ -213,7 +223,8 @@ export class RemoteReader implements LogReader, Holder {
   }
 
   #entries(message: Entries, size: number): void {
-    const { inbox, copy, progress } = this.#parts;
+    const { copy, progress } = this.#parts;
+    const inbox = this.#inbox;
     const batch = batchOf(message);
     const wrong = batch === undefined || batch.first <= batch.follows
       ? "batch is none"

@@ -78,7 +78,11 @@ function remoteTrouble(
 export interface RemoteLogParts {
   readonly clusterID: bigint;
   readonly nodeID: bigint;
+  /** Number of its channel, on whichever link. */
+  readonly channel: number;
   readonly link: Link;
+  /** Called when the server serves no more clusters on that link; returns another one with room, if there is one. */
+  readonly overflow: (link: Link) => Link | undefined;
   readonly env: Env;
   readonly copy: LogCopy | undefined;
   /** Something came. */
@@ -107,6 +111,7 @@ export class RemoteLog implements Log, Channel {
   compact?: (upTo: number) => Promise<void>;
   readonly #parts: RemoteLogParts;
   readonly #channel: number;
+  #link: Link;
   readonly #appends = new Appends();
   readonly #asks = new Asks();
   readonly #readers = new Set<RemoteReader>();
@@ -132,10 +137,10 @@ export class RemoteLog implements Log, Channel {
 
   /** A log that opens with the next connection. */
   constructor(parts: RemoteLogParts) {
-    const { link, env, clusterID, copy } = parts;
-    const channel = link.number();
+    const { link, env, clusterID, copy, channel } = parts;
     const connection = (): Connection | undefined => this.#opened;
     this.#parts = parts;
+    this.#link = link;
     this.#channel = channel;
     this.#backoff = new Backoff(env, SYNC_RETRY_FIRST_MS, SYNC_RETRY_LAST_MS);
     this.checkpoints = new RemoteBoard(channel, this.#asks, connection);
@@ -143,7 +148,7 @@ export class RemoteLog implements Log, Channel {
       clusterID,
       channel,
       env,
-      inbox: link.inbox,
+      inbox: () => this.#link.inbox,
       connection,
       progress: (received, size) => {
         this.#snapshot = received === undefined
@@ -291,13 +296,14 @@ export class RemoteLog implements Log, Channel {
     this.#asks.resume(connection);
     this.checkpoints.opened(connection);
     this.#appends.pump(connection, this.#channel);
-    this.#parts.changed();
+    this.#parts.troubled();
   }
 
   #onRefused({ code, reason }: Refused): void {
     if (this.#isOpen) this.#shut(new ErrConnectionLost(code, reason));
     const { env, troubled } = this.#parts;
     this.#endRefusal();
+    if (code === CloseCode.TooMany && this.#move()) return troubled();
     this.#refusedAt = env.now();
     if (code === CloseCode.Forbidden) {
       const error = new ErrForbidden(reason);
@@ -316,6 +322,23 @@ export class RemoteLog implements Log, Channel {
       this.#cancelReopen = env.setTimer(() => this.#open(), wait);
     }
     troubled();
+  }
+
+  /** Goes on over another link, if there is one with room. */
+  #move(): boolean {
+    const link = this.#parts.overflow(this.#link);
+    if (link === undefined) return false;
+    this.#link.leave(this.#channel);
+    this.#connection = undefined;
+    this.#link = link;
+    for (const reader of this.#readers) reader.move(link.inbox);
+    link.join(this.#channel, this);
+    return true;
+  }
+
+  /** The link it goes over. */
+  get link(): Link {
+    return this.#link;
   }
 
   forbidden(error: Refusal): void {
@@ -353,8 +376,8 @@ export class RemoteLog implements Log, Channel {
 
   /** Why a call is to fail now; one that comes a while after the server forbade it asks again. */
   #forbidden(): Refusal | undefined {
-    const { link, env } = this.#parts;
-    if (this.#connection === undefined) return link.refusal;
+    const { env } = this.#parts;
+    if (this.#connection === undefined) return this.#link.refusal;
     const refusal = this.#refusal?.error;
     if (!isFinal(refusal)) return undefined;
     if (env.now() - this.#refusedAt < SYNC_REFUSED_FIRST_MS) return refusal;
@@ -374,13 +397,13 @@ export class RemoteLog implements Log, Channel {
 
   read(after: number, options: ReadOptions = {}): LogReader {
     this.#check();
-    const { link, copy, env } = this.#parts;
+    const { copy, env } = this.#parts;
     const { mark, signal } = options;
     if (copy?.has(after)) copy.check(after, mark);
     const reader = new RemoteReader({
       env,
       channel: this.#channel,
-      inbox: link.inbox,
+      inbox: this.#link.inbox,
       copy,
       after,
       mark,
@@ -472,9 +495,9 @@ export class RemoteLog implements Log, Channel {
   async close(): Promise<void> {
     if (!this.#isClosed) {
       this.#isClosed = true;
-      const { link, onClose } = this.#parts;
+      const { onClose } = this.#parts;
       const closed = new ErrClusterClosed("Log is closed");
-      link.leave(this.#channel);
+      this.#link.leave(this.#channel);
       this.#endRefusal();
       for (const reader of [...this.#readers]) reader.end(closed);
       for (const release of [...this.#retentions]) release();

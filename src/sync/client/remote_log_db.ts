@@ -12,14 +12,16 @@ import type { Log, LogDB } from "../../log/log.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { clustersUnder } from "../../store/names.ts";
 import type { BlockStore } from "../../store/store.ts";
+import { SYNC_LINKS_MAX } from "../../limits.ts";
+import { ErrTooManyClusters } from "../errors.ts";
 import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 import { type Connect, connectSocket } from "../transport.ts";
 import { serverURL } from "./address.ts";
 import { browserHints, type Hints } from "./hints.ts";
-import { Link } from "./link.ts";
+import type { Link } from "./link.ts";
+import { Links } from "./links.ts";
 import { COPIES, LogCopy } from "./log_copy.ts";
 import type { Fetch } from "./probe.ts";
-import type { Reason } from "./reason.ts";
 import { RemoteLog } from "./remote_log.ts";
 import {
   type ClusterState,
@@ -74,7 +76,7 @@ const RANKS: Readonly<Record<ClusterState, number>> = {
 
 /**
  * The logs of a server that `serve()` offers, over one WebSocket for all of
- * them. It connects by itself, and again whenever the connection ends: to the
+ * them (over further ones where a server serves no more clusters on one). It connects by itself, and again whenever the connection ends: to the
  * addresses in turn, at growing distances, and at once when the browser tells
  * that the network is back or the page is seen again (U38).
  *
@@ -98,7 +100,8 @@ const RANKS: Readonly<Record<ClusterState, number>> = {
  */
 export class RemoteLogDB implements LogDB {
   readonly #env: Env;
-  readonly #link: Link;
+  readonly #links: Links;
+  #nextChannel = 1;
   readonly #watchers: Watchers;
   readonly #makeStore: (() => BlockStore) | undefined;
   #store: BlockStore | undefined;
@@ -130,7 +133,7 @@ export class RemoteLogDB implements LogDB {
     if (typeof copy === "function") this.#makeStore = copy;
     else this.#store = copy;
     this.#watchers = new Watchers(env, () => this.status);
-    this.#link = new Link({
+    this.#links = new Links({
       urls: list,
       token: typeof token === "function" ? token : () => token,
       connect: options.connect ?? connectSocket,
@@ -148,7 +151,7 @@ export class RemoteLogDB implements LogDB {
 
   /** State of the connection and of all clusters together. */
   get state(): RemoteState {
-    const { state } = this.#link;
+    const { state } = this.#links.worst;
     if (state !== "connected") return state;
     let worst: ClusterState = "live";
     for (const { state } of this.#open) {
@@ -159,9 +162,12 @@ export class RemoteLogDB implements LogDB {
 
   /** State, the reason for it, the time of the next attempt, and the progress of each cluster. */
   get status(): RemoteStatus {
-    const { trouble, retryAt, addresses } = this.#link;
+    const link = this.#links.worst;
+    const { trouble, addresses } = link;
     const { state } = this;
-    const told = trouble ?? this.#clusterTrouble;
+    const log = this.#worstLog;
+    const told = trouble ?? log?.trouble;
+    const retryAt = link.retryAt ?? log?.progress.retryAt;
     const now = this.#env.now();
     return {
       state,
@@ -177,9 +183,9 @@ export class RemoteLogDB implements LogDB {
     };
   }
 
-  /** Why the worst of the clusters is not live. */
-  get #clusterTrouble(): { reason: Reason; error: Error } | undefined {
-    if (this.#link.state !== "connected") return undefined;
+  /** The worst of the logs that are not live for more than a moment, while there is a connection. */
+  get #worstLog(): RemoteLog | undefined {
+    if (this.#links.worst.state !== "connected") return undefined;
     let worst: RemoteLog | undefined;
     for (const log of this.#open) {
       if (log.trouble === undefined) continue;
@@ -187,7 +193,7 @@ export class RemoteLogDB implements LogDB {
         worst = log;
       }
     }
-    return worst?.trouble;
+    return worst;
   }
 
   /**
@@ -201,7 +207,7 @@ export class RemoteLogDB implements LogDB {
 
   /** Tries to connect at once, say because there is a new token; harmless at any time. */
   reconnect(): void {
-    this.#link.reconnect();
+    this.#links.reconnect();
   }
 
   #check(): void {
@@ -215,6 +221,7 @@ export class RemoteLogDB implements LogDB {
    *
    * @throws ErrClusterAlreadyExist if that replica has it open already
    * @throws ErrClusterClosed after `close()`
+   * @throws ErrTooManyClusters if more are open than connections carry
    * @throws what the store of the copy throws if it cannot be read
    */
   async open(clusterID: bigint, nodeID: bigint): Promise<Log> {
@@ -242,10 +249,18 @@ export class RemoteLogDB implements LogDB {
     nodeID: bigint,
     copy: LogCopy | undefined,
   ): RemoteLog {
+    const link = this.#links.take();
+    if (link === undefined) {
+      throw new ErrTooManyClusters(
+        `${this.#open.size} clusters are open over ${SYNC_LINKS_MAX} connections, as many as there may be: close one, or use another RemoteLogDB`,
+      );
+    }
     const log: RemoteLog = new RemoteLog({
+      channel: this.#nextChannel++,
       clusterID,
       nodeID,
-      link: this.#link,
+      link,
+      overflow: (link) => this.#overflow(link),
       env: this.#env,
       copy,
       progressed: () => this.#watchers.progressed(),
@@ -256,12 +271,21 @@ export class RemoteLogDB implements LogDB {
       },
       onClose: () => {
         this.#open.delete(log);
+        this.#links.left(log.link);
         this.#names.delete(name);
         this.#changed();
       },
     });
     this.#open.add(log);
     return log;
+  }
+
+  /** Another link for a cluster that a server does not serve on this one, if there may be one. */
+  #overflow(link: Link): Link | undefined {
+    // One that is refused alone would be refused anywhere.
+    if (link.size < 2) return undefined;
+    this.#links.learn(link.size - 1);
+    return this.#links.take();
   }
 
   /** Something of a log is different; whether that makes a difference to the state is told once. */
@@ -322,7 +346,7 @@ export class RemoteLogDB implements LogDB {
 
   async #end(): Promise<void> {
     const closed = [...this.#open].map((log) => log.close());
-    this.#link.close();
+    this.#links.close();
     this.#watchers.close();
     await Promise.all(closed);
     if (this.#makeStore === undefined) return;

@@ -27,7 +27,8 @@ export interface SnapshotsParts {
   readonly clusterID: bigint;
   readonly channel: number;
   readonly env: Env;
-  readonly inbox: Inbox;
+  /** Where what is received now counts. */
+  readonly inbox: () => Inbox;
   /** The connection, once the log is open. */
   readonly connection: () => Connection | undefined;
   /** Told of the bytes that have come of how many, 0 if nobody knows; of nothing at the end. */
@@ -107,6 +108,7 @@ class Fetch implements Holder {
   readonly #parts: SnapshotsParts;
   readonly #connection: Connection;
   readonly #stream: number;
+  readonly #inbox: Inbox;
   readonly #leave: () => void;
   readonly #onEnd: () => void;
   #info: SnapshotInfo | undefined;
@@ -133,7 +135,8 @@ class Fetch implements Holder {
     this.#parts = parts;
     this.#connection = connection;
     this.ready = new Promise((resolve) => this.#settle = resolve);
-    this.#leave = parts.inbox.join(this);
+    this.#inbox = parts.inbox();
+    this.#leave = this.#inbox.join(this);
     this.#stream = connection.stream((message, size) =>
       this.#take(message, size)
     );
@@ -238,7 +241,7 @@ class Fetch implements Holder {
         const next = this.#queue.shift();
         if (next !== undefined) {
           controller.enqueue(next.bytes);
-          return this.#parts.inbox.release(next.size);
+          return this.#inbox.release(next.size);
         }
         if (this.#isOver) throw this.#failure;
         controller.close();
@@ -261,7 +264,7 @@ class Fetch implements Holder {
     this.#cancelOffer?.();
     this.#connection.stop(this.#stream);
     for (const { size } of this.#queue.splice(0)) {
-      this.#parts.inbox.release(size);
+      this.#inbox.release(size);
     }
     this.#leave();
     this.#onEnd();
