@@ -19,6 +19,7 @@ import { encodeShown, isU64 } from "../bytes.ts";
 import { callServer, ErrOperation } from "./control.ts";
 import {
   type Call,
+  type Operations,
   type Outcome,
   type Progress,
   restore,
@@ -38,12 +39,15 @@ Usage: sampan <command> [options]
   snapshot verify FILE            read a snapshot file to its end
   log stat                        count the records of the logs
   log verify                      read back all logs and snapshots
+  log skip INDEX                  have every replica skip an entry, and
+                                  start the cluster again if the entry stopped it
   backup FILE                     write a backup of the folder to a new file
   restore FILE                    make a new data folder from a backup
 
 Options:
   --data FOLDER      the data folder (default: data)
-  --cluster N        the cluster, by its id (export, import: required; log: all)
+  --cluster N        the cluster, by its id (export, import, skip: required; log: all)
+  --reason TEXT      why the entry is skipped (log skip: required); its author reads it
   --url URL          export from, or import into, a server over HTTP instead
   --token TOKEN      the token for that server; better in the variable SAMPAN_TOKEN
   --json             print the result as JSON
@@ -60,6 +64,7 @@ class UsageError extends Error {}
 const OPTIONS = {
   data: { type: "string", default: "data" },
   cluster: { type: "string" },
+  reason: { type: "string" },
   url: { type: "string" },
   token: { type: "string" },
   json: { type: "boolean", default: false },
@@ -87,6 +92,7 @@ const COMMANDS: Readonly<
   "snapshot verify": { options: [], argument: "FILE" },
   "log stat": { options: ["data", "cluster"] },
   "log verify": { options: ["data", "cluster"] },
+  "log skip": { options: ["data", "cluster", "reason"], argument: "INDEX" },
   "backup": { options: ["data"], argument: "FILE" },
   "restore": { options: ["data"], argument: "FILE" },
 };
@@ -153,6 +159,18 @@ function checkCluster(cluster: string): string {
   );
 }
 
+function skipArguments(command: Command): Operations["log skip"] {
+  const { name, argument, values: { reason = "" } } = command;
+  const index = Number(argument);
+  if (!/^\d+$/.test(argument) || !Number.isSafeInteger(index) || index < 1) {
+    throw new UsageError(
+      `"${argument}" is not an index: give the number of an entry, from 1 on`,
+    );
+  }
+  if (reason.trim() === "") throw new UsageError(`${name} needs --reason`);
+  return { cluster: clusterOf(command), index, reason };
+}
+
 /** The operation a command asks for. */
 function callOf(command: Command): Call {
   const { name, argument: file, values } = command;
@@ -171,6 +189,8 @@ function callOf(command: Command): Call {
     case "log stat":
     case "log verify":
       return { name, args: only };
+    case "log skip":
+      return { name, args: skipArguments(command) };
     case "backup":
       return { name, args: { file: resolve(file) } };
     default:

@@ -80,6 +80,12 @@ export interface Operations {
   readonly "log stat": { readonly cluster?: string };
   /** Reads back all blocks of the logs, and all snapshots. */
   readonly "log verify": { readonly cluster?: string };
+  /** Has every replica of a cluster skip an entry, and starts the cluster again where it has stopped. */
+  readonly "log skip": {
+    readonly cluster: string;
+    readonly index: number;
+    readonly reason: string;
+  };
   /** Writes a backup of the folder to a new file. */
   readonly backup: { readonly file: string };
 }
@@ -105,6 +111,8 @@ export function run(call: Call, context: Context): Promise<Outcome> {
       return logStat(context, call.args);
     case "log verify":
       return logVerify(context, call.args);
+    case "log skip":
+      return logSkip(context, call.args);
     case "backup":
       return takeBackup(context, call.args);
   }
@@ -511,6 +519,28 @@ function problemOf(
     name === "ErrSnapshotVersion";
   if (!isDamage) throw error;
   return { part, problem: (error as Error).message };
+}
+
+async function logSkip(
+  context: Context,
+  { cluster, index, reason }: Operations["log skip"],
+): Promise<Outcome> {
+  const { host } = context;
+  const [clusterID] = await clustersOf(context, cluster);
+  const skipped = await host.skipEntry(clusterID!, index, reason);
+  const lines = [
+    `Entry ${index} of cluster ${cluster} is skipped by every replica: ${skipped.reason}`,
+  ];
+  const { clusters } = await host.info();
+  const served = clusters.find((one) => one.clusterID === clusterID);
+  if (served?.state === "failed") {
+    await host.restartCluster(clusterID!);
+    lines.push(`Cluster ${cluster} is started again`);
+  }
+  return done(
+    { cluster, index, reason: skipped.reason, restarted: lines.length > 1 },
+    lines,
+  );
 }
 
 async function takeBackup(

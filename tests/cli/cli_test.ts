@@ -1,5 +1,10 @@
-import { assert, assertEquals, assertMatch } from "@std/assert";
-import { ConcurrentKVStateMachine, kv, NodeHost } from "../../mod.ts";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import {
+  ConcurrentKVStateMachine,
+  type Entry,
+  kv,
+  NodeHost,
+} from "../../mod.ts";
 import { serveControl } from "../../src/cli/main.ts";
 import { controlPath } from "../../src/cli/control.ts";
 import { DataFolder } from "../../src/sqlite/mod.ts";
@@ -240,4 +245,60 @@ test("H9 sampan exports from and imports into a server over HTTP", async (folder
     );
     assertMatch(taken.err, /answered 409/);
   });
+});
+
+/** A key-value machine that throws at one command. */
+class Poisoned extends ConcurrentKVStateMachine {
+  override update(entries: Entry[]): Entry[] {
+    for (const { cmd } of entries) {
+      if (new TextDecoder().decode(cmd).includes("poison")) {
+        throw new Error("cannot read 'title' of undefined");
+      }
+    }
+    return super.update(entries);
+  }
+}
+
+test("H17 sampan log skip has an entry skipped, in the server that runs and in a folder", async (folder) => {
+  const path = `${folder}/data`;
+  {
+    await using data = await DataFolder.open(path);
+    await using host = new NodeHost({
+      logDB: data.logDB,
+      snapshots: data.snapshots,
+    });
+    const config = { clusterID: 1n, nodeID: 1n };
+    const replica = await host.startConcurrentCluster(
+      () => new Poisoned(),
+      config,
+    );
+    await replica.propose(kv.put("a", "1"));
+    await assertRejects(() => replica.propose(kv.put("poison", "")), Error);
+    await using _control = serveControl(host, data)!;
+    const info = await json("info", "--data", path);
+    const [cluster] = info["clusters"] as { state: string; error: string }[];
+    assertEquals(cluster!.state, "failed");
+    assertMatch(cluster!.error, /cannot read 'title'/);
+    const args = ["--cluster", "1", "--data", path, "--reason", "bad title"];
+    const refused = await sampan("log", "skip", "99", ...args);
+    assertEquals(refused.code, 1);
+    assertMatch(refused.err, /no such entry/);
+    const skipped = await json("log", "skip", "3", ...args);
+    assertEquals(skipped["restarted"], true);
+    const again = host.replica(1n)!;
+    await again.propose(kv.put("b", "2"));
+    assertEquals(await again.read(kv.count()), 2);
+  }
+  // Skipped also for code that understands it.
+  const args = ["--cluster", "1", "--data", path];
+  const second = await json(
+    ...["log", "skip", "2", ...args, "--reason", "the other one, too"],
+  );
+  assertEquals(second["restarted"], false);
+  await withHost(path, async (host) => {
+    assertEquals(await host.replica(1n)!.read(kv.count()), 1);
+  }, 0);
+  for (const wrong of [["3"], ["x", "--reason", "a"], ["0", "--reason", "a"]]) {
+    assertEquals((await sampan("log", "skip", ...wrong, ...args)).code, 2);
+  }
 });
