@@ -84,6 +84,12 @@ export const SESSION_RESULT_BYTES_MAX: number = 4 * 1024 * 1024;
 /** Result data kept for all sessions of a cluster until acknowledged, in bytes. */
 export const SESSIONS_RESULT_BYTES_MAX: number = 64 * 1024 * 1024;
 
+/** Longest time for which appends are gathered before the machine is forked again to try them, where a fork takes long, in milliseconds. */
+export const REHEARSAL_PAUSE_MS_MAX: number = 50;
+
+/** How often a `validate` that takes time is asked again about one command because others have changed the state it has looked up, in questions; after that they wait. */
+export const REHEARSAL_ASKS_MAX: number = 3;
+
 /** Why a proposal was refused, as the log tells it, in bytes of text. Part of the replicated rules. */
 export const REFUSAL_BYTES_MAX: number = 512;
 

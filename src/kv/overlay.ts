@@ -18,7 +18,7 @@ import {
   type KVRow,
 } from "./query.ts";
 import type { Tree } from "./tree.ts";
-import { bytesOf, compareBytes, equalBytes, viewOf } from "./view.ts";
+import { bytesOf, compareBytes, viewOf } from "./view.ts";
 
 /** How an overlay gets at rows that may not be in memory. */
 export interface OverlayBase {
@@ -28,11 +28,10 @@ export interface OverlayBase {
   lookup(query: KVQuery): MaybePromise<KVAnswer>;
 }
 
-/** A key that is not as it is below. */
+/** A key that is not as it is below, and its value; undefined for one that is deleted. */
 interface Change {
   readonly key: Uint8Array;
-  /** None for a key that is deleted. */
-  value: Uint8Array | undefined;
+  readonly value: Uint8Array | undefined;
 }
 
 /** A key as text, a character for each byte: texts are in the order of their keys. */
@@ -45,11 +44,34 @@ function nameOf(view: DataView, start: number, end: number): string {
   return name;
 }
 
+/** The key of a name. */
+function keyOf(name: string): Uint8Array {
+  const key = new Uint8Array(name.length);
+  for (let i = 0; i < key.length; i++) key[i] = name.charCodeAt(i);
+  return key;
+}
+
+/** Whether the bytes of `view` in [start, end) are those of `bytes`. A view of those would cost more than the comparison. */
+function isSame(
+  view: DataView,
+  start: number,
+  end: number,
+  bytes: Uint8Array,
+): boolean {
+  const { length } = bytes;
+  if (length !== end - start) return false;
+  for (let i = 0; i < length; i++) {
+    if (view.getUint8(start + i) !== bytes[i]) return false;
+  }
+  return true;
+}
+
 /** A state, and commands applied to it that it knows nothing of. Of use as long as that state stays as it is. */
 export class Overlay implements KVTarget {
   readonly #below: Pick<KVTarget, "get">;
   readonly #base: OverlayBase;
-  readonly #changes = new Map<string, Change>();
+  /** The values of keys that are not as they are below, by their names; undefined for one that is deleted. */
+  readonly #changes = new Map<string, Uint8Array | undefined>();
   /** Their names, those that came since they were last sorted behind the others. */
   readonly #names: string[] = [];
   #sorted = 0;
@@ -66,8 +88,11 @@ export class Overlay implements KVTarget {
 
   /** The value of a key, readable until the next call. */
   get(view: DataView, start: number, end: number): Uint8Array | undefined {
-    const change = this.#changes.get(nameOf(view, start, end));
-    return change ? change.value : this.#below.get(view, start, end);
+    const name = nameOf(view, start, end);
+    const value = this.#changes.get(name);
+    return value !== undefined || this.#changes.has(name)
+      ? value
+      : this.#below.get(view, start, end);
   }
 
   /** Sets the value of a key; false if it has it already. */
@@ -79,20 +104,16 @@ export class Overlay implements KVTarget {
     valueEnd: number,
   ): boolean {
     const name = nameOf(view, keyStart, keyEnd);
-    const change = this.#changes.get(name);
-    const present = change
-      ? change.value
+    const changed = this.#changes.get(name);
+    const isChanged = changed !== undefined || this.#changes.has(name);
+    const present = isChanged
+      ? changed
       : this.#below.get(view, keyStart, keyEnd);
     if (present === undefined) this.#more++;
-    else if (
-      present.length === valueEnd - valueStart &&
-      equalBytes(view, valueStart, valueEnd, viewOf(present), 0)
-    ) return false;
-    const value = bytesOf(view, valueStart, valueEnd).slice();
-    if (change) {
-      if (change.value === undefined) this.#deleted--;
-      change.value = value;
-    } else this.#add(name, view, keyStart, keyEnd, value);
+    else if (isSame(view, valueStart, valueEnd, present)) return false;
+    if (!isChanged) this.#names.push(name);
+    else if (changed === undefined) this.#deleted--;
+    this.#changes.set(name, bytesOf(view, valueStart, valueEnd).slice());
     return true;
   }
 
@@ -102,22 +123,9 @@ export class Overlay implements KVTarget {
     this.#more--;
     this.#deleted++;
     const name = nameOf(view, start, end);
-    const change = this.#changes.get(name);
-    if (change) change.value = undefined;
-    else this.#add(name, view, start, end, undefined);
+    if (!this.#changes.has(name)) this.#names.push(name);
+    this.#changes.set(name, undefined);
     return true;
-  }
-
-  #add(
-    name: string,
-    view: DataView,
-    start: number,
-    end: number,
-    value: Uint8Array | undefined,
-  ): void {
-    const key = bytesOf(view, start, end).slice();
-    this.#changes.set(name, { key, value });
-    this.#names.push(name);
   }
 
   /** As the machine's. */
@@ -145,9 +153,10 @@ export class Overlay implements KVTarget {
     const base = this.#base;
     switch (query.type) {
       case "get": {
-        const key = viewOf(query.key);
-        const change = this.#changes.get(nameOf(key, 0, key.byteLength));
-        return change ? change.value?.slice() : base.lookup(query);
+        const name = nameOf(viewOf(query.key), 0, query.key.length);
+        return this.#changes.has(name)
+          ? this.#changes.get(name)?.slice()
+          : base.lookup(query);
       }
       case "count":
         return chain(
@@ -183,10 +192,8 @@ export class Overlay implements KVTarget {
       return low;
     };
     const changes = names.slice(at(start, 0), at(end, names.length))
-      .map((name) => this.#changes.get(name)!);
-    // Copies: they may be asked for while the rows below are read.
-    const copies = changes.map(({ key, value }) => ({ key, value }));
-    return reverse ? copies.reverse() : copies;
+      .map((name) => ({ key: keyOf(name), value: this.#changes.get(name) }));
+    return reverse ? changes.reverse() : changes;
   }
 }
 

@@ -47,6 +47,7 @@ import { ErrClusterNotFound, ErrSnapshotMismatch } from "./errors.ts";
 import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
 import type { SkippedEntry } from "../rsm/skips.ts";
 import { appendSkip } from "./skipping.ts";
+import type { Rehearsing } from "./rehearsal.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { pacedSource } from "./pace.ts";
 import { copySnapshot } from "./snapshotter.ts";
@@ -132,6 +133,10 @@ export class NodeHost {
   readonly #known = new Map<bigint, Known>();
   /** Clusters that are started, or are being started or imported. */
   readonly #clusters = new Map<bigint, Promise<Stoppable | undefined>>();
+  /** Of servers on this host that have commands tried. */
+  readonly #rehearsals = new Set<Rehearsing>();
+  /** The one of them that asks for most. */
+  #rehearsing: Rehearsing | undefined;
   #stopping: Promise<void> | undefined;
 
   /** A host over what it is given; what it is not given it has in memory. */
@@ -146,6 +151,22 @@ export class NodeHost {
     this.#outbox = options.outbox;
     this.#stopTimeoutMs = options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
     this.#onEvent = options.onEvent ?? ((): void => {});
+  }
+
+  /** For `rehearseOn()` alone. */
+  private static rehearse(host: NodeHost, rehearsing: Rehearsing): () => void {
+    const own = { ...rehearsing };
+    const all = host.#rehearsals;
+    const choose = (): void => {
+      const [first] = all;
+      host.#rehearsing = [...all].find(({ isTrying }) => isTrying) ?? first;
+    };
+    all.add(own);
+    choose();
+    return () => {
+      all.delete(own);
+      choose();
+    };
   }
 
   #made<T extends { close(): Promise<void> }>(part: T): T {
@@ -324,6 +345,7 @@ export class NodeHost {
       outbox: this.#outbox,
       env: this.env,
       stopTimeoutMs: this.#stopTimeoutMs,
+      rehearsing: () => this.#rehearsing,
       event: (event) => {
         try {
           this.#onEvent({ ...event, clusterID, nodeID });
@@ -676,6 +698,11 @@ export class NodeHost {
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop();
   }
+}
+
+/** Has what is proposed and submitted on a host tried before it is ordered; returns what ends that. For servers alone. */
+export function rehearseOn(host: NodeHost, rehearsing: Rehearsing): () => void {
+  return NodeHost["rehearse"](host, rehearsing);
 }
 
 function checkImport(clusterID: bigint, header: SnapshotHeader): void {

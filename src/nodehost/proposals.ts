@@ -51,8 +51,9 @@ import {
   sessionHeadLength,
   unregisterRecord,
 } from "../rsm/record.ts";
-import type { Result } from "../statemachine/types.ts";
+import type { MaybePromise, Result } from "../statemachine/types.ts";
 import { ErrPayloadTooBig } from "./errors.ts";
+import type { OwnRehearsal } from "./rehearsal.ts";
 import {
   makeSession,
   Pending,
@@ -137,6 +138,8 @@ export interface ProposalsOptions {
   ) => Decided | undefined;
   /** Why the machine says that a result is a refusal, if it does; never throws. */
   readonly refusal: (result: Result) => string | undefined;
+  /** Tries what is sent before it is in the log, if it is to be tried. */
+  readonly rehearsal: () => OwnRehearsal | undefined;
   readonly queue: {
     readonly proposals?: number | undefined;
     readonly bytes?: number | undefined;
@@ -700,7 +703,7 @@ export class Proposals implements
     if (this.#closed !== undefined) return;
     this.#unsent = batch.upTo;
     try {
-      const appended = this.#options.log.append(batch.records!);
+      const appended = this.#append(batch);
       if (!isPromise(appended)) return this.#backoff.reset();
       this.#inFlight++;
       const done = (): void => {
@@ -714,6 +717,39 @@ export class Proposals implements
     } catch (error) {
       this.#failed(batch, error);
     }
+  }
+
+  /** Gives a batch to the log, without the commands at which the machine throws, where they are tried (H17). */
+  #append(batch: Outgoing): MaybePromise<number> {
+    const { log } = this.#options;
+    const own = this.#options.rehearsal();
+    if (own === undefined) return log.append(batch.records!);
+    const records = batch.records!;
+    return own.rehearsal.append(
+      records,
+      own.isTrying,
+      (passed) => {
+        // It may have waited for its turn.
+        if (this.#closed !== undefined) throw this.#closed;
+        batch.records = passed;
+        return log.append(passed);
+      },
+      (at, error) => this.#threw(recordAt(records, at), error),
+    );
+  }
+
+  /** The machine threw at a command: it is not in the log, and never will be. */
+  #threw(record: Uint8Array, refused: ErrProposalRefused): void {
+    const cursor = new RecordCursor();
+    cursor.read(record, 0, record.length);
+    const { kind, session, series } = cursor;
+    if (kind === RecordKind.Proposal) {
+      this.#settle(this.#single.take(series), (p) => p.reject(refused));
+      return;
+    }
+    // A record takes its place; once that is applied, it is refused.
+    const proposal = this.locals.get(session)?.pending.get(series);
+    if (proposal !== undefined) proposal.refused = refused;
   }
 
   /** An append failed: who stands for himself is told, what belongs to a session is sent again. */
@@ -919,7 +955,7 @@ export class Proposals implements
       case "gap":
         return this.#stall(state);
       case "skipped":
-        return settle(skipped(result));
+        return settle(refused?.refused ?? skipped(result));
       case "lost":
         return settle(resultLost());
       case "unknown":

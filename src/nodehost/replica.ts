@@ -78,6 +78,12 @@ import { ErrSystemBusy } from "../rsm/errors.ts";
 import { checkCount, type ReplicaConfig } from "./config.ts";
 import { Proposals } from "./proposals.ts";
 import { Reads } from "./reads.ts";
+import type {
+  MakeRehearsal,
+  OwnRehearsal,
+  Rehearsal,
+  Rehearsing,
+} from "./rehearsal.ts";
 import {
   batchUpTo,
   firstDifference,
@@ -127,6 +133,8 @@ export interface ReplicaParts {
   readonly env: Env;
   /** How long a stop waits, in milliseconds. */
   readonly stopTimeoutMs: number;
+  /** How what is proposed here is tried before it is ordered; undefined while it is not. */
+  readonly rehearsing: () => Rehearsing | undefined;
   /** Told what happens. */
   readonly event: (event: ReplicaEvent) => void;
 }
@@ -162,6 +170,8 @@ export class Replica {
   /** What the outbox brings; without one the view is the machine's. */
   readonly #view: OptimisticView<SessionState> | undefined;
   readonly #watches: Watches;
+  /** Tries commands before they are ordered, since it was asked to. */
+  #rehearsal: Rehearsal | undefined;
   /** Snapshots at the other end of a wire. */
   readonly #remote: SnapshotSource | undefined;
   /** One at a time: each replays a part of the log. */
@@ -218,6 +228,7 @@ export class Replica {
       outcomeOf: (session, series) => this.#current?.outcomeOf(session, series),
       detach: (session) => this.#current?.detach(session),
       refusal: (result) => this.#refusalOf(result),
+      rehearsal: () => this.#ownRehearsal,
       queue: {
         proposals: config.pendingProposalsMax,
         bytes: config.pendingBytesMax,
@@ -274,6 +285,23 @@ export class Replica {
       started,
       stop: () => replica.#stop(new ErrClusterClosed()),
     };
+  }
+
+  /** For `rehearsalOf()` alone. */
+  private static rehearsal(replica: Replica, make: MakeRehearsal): Rehearsal {
+    return replica.#rehearsal ??= make({
+      driver: () => replica.#current,
+      env: replica.#parts.env,
+    });
+  }
+
+  /** Tries what is proposed here, if it is to be tried. */
+  get #ownRehearsal(): OwnRehearsal | undefined {
+    const rehearsing = this.#parts.rehearsing();
+    if (rehearsing === undefined) return undefined;
+    const rehearsal = Replica.rehearsal(this, rehearsing.make);
+    if (!rehearsal.isAble) return undefined;
+    return { rehearsal, isTrying: rehearsing.isTrying };
   }
 
   /** The index of the last entry applied here. */
@@ -924,6 +952,7 @@ export class Replica {
 
   #apply(batches: readonly LogBatch[]): MaybePromise<void> {
     const driver = this.#next?.driver ?? this.#driver;
+    if (driver === this.#current) this.#rehearsal?.read(batches);
     try {
       const applied = driver.apply(batches);
       return isPromise(applied)
@@ -1201,6 +1230,7 @@ export class Replica {
       this.#wrong.set(this.#driver, this.#diverged);
     }
     this.#current = driver;
+    this.#rehearsal?.reset();
     this.#diverged = undefined;
     this.#checkpoints.clear();
     // Else it has told all that came after what was shown.
@@ -1406,6 +1436,11 @@ function isAmong(
   { index: first, upTo }: FailedEntries,
 ): boolean {
   return index >= first && index <= upTo;
+}
+
+/** Tries commands of a replica before they are ordered: for servers alone. */
+export function rehearsalOf(replica: Replica, make: MakeRehearsal): Rehearsal {
+  return Replica["rehearsal"](replica, make);
 }
 
 /** The log could not be read, for a reason that may pass. */

@@ -85,6 +85,8 @@ export interface SessionStanding {
   readonly owner: Uint8Array;
   /** The series that comes next: all before it are decided. */
   readonly next: number;
+  /** The last series its client has acknowledged, with all before it. */
+  readonly responded: number;
 }
 
 /** Who hears what was applied; `L` is how it names a session of its own. */
@@ -397,8 +399,8 @@ export class Driver<L> {
   standing(session: number): SessionStanding | undefined {
     const entry = this.#table.get(session);
     if (entry === undefined) return undefined;
-    const { clientID, holder, owner, next } = entry;
-    return { clientID, holder, owner, next };
+    const { clientID, holder, owner, next, responded } = entry;
+    return { clientID, holder, owner, next, responded };
   }
 
   /** What became of a series of a session; undefined if it is not decided, or not kept any more. */

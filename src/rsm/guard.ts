@@ -135,6 +135,11 @@ export class Guard {
     for (const { refuse } of refused) refuse(error);
   }
 
+  /** True if nothing that is under way excludes a call; something that waits may. */
+  mayBegin(op: Op): boolean {
+    return (this.#active & this.#excluded.get(op)!) === 0;
+  }
+
   /**
    * Makes a call at once, ahead of all that wait: for one that belongs to a call
    * under way which it does not exclude, and must not be parted from it.

@@ -187,8 +187,11 @@ async function runClients(url: string, load: Load): Promise<Outcome> {
   return { ms: performance.now() - firstAt, took };
 }
 
-/** Serves a cluster that clients put under load; with what this process has used of a processor, in milliseconds. */
-async function serveLoad(load: Load): Promise<Outcome & { cpu: number }> {
+/** Serves a cluster that clients put under load, each command tried before it is ordered or not; with what this process has used of a processor, in milliseconds. */
+async function serveLoad(
+  load: Load,
+  rehearse = true,
+): Promise<Outcome & { cpu: number }> {
   const directory = await Deno.makeTempDir();
   try {
     await using logDB = new SqliteLogDB(`${directory}/log.db`, {
@@ -200,6 +203,7 @@ async function serveLoad(load: Load): Promise<Outcome & { cpu: number }> {
       { clusterID: 1n, nodeID: 1n },
     );
     await using server = serve(host, {
+      rehearse,
       limits: { principalConnections: load.clients },
     });
     const before = processorMs();
@@ -248,6 +252,27 @@ async function throughputBench(): Promise<void> {
   report("… per second of the server's processor", load.commands / cpu, "k/s", {
     of: "",
   });
+}
+
+/** What trying each command costs: the same load with and without, one after the other. */
+async function rehearsalBench(): Promise<void> {
+  const load = { clients: 100, commands: 300_000, batch: 50, inFlight: 2 };
+  const least = { tried: Infinity, not: Infinity };
+  const cpu = { tried: Infinity, not: Infinity };
+  for (let i = 0; i < 4; i++) {
+    for (const kind of ["tried", "not"] as const) {
+      const outcome = await serveLoad(load, kind === "tried");
+      least[kind] = Math.min(least[kind], outcome.ms);
+      cpu[kind] = Math.min(cpu[kind], outcome.cpu);
+    }
+  }
+  report(
+    "… each command tried on a fork, against not",
+    least.not / least.tried,
+    "×",
+    { atLeast: 0.8, of: "not trying" },
+  );
+  report("… of the server's processor", cpu.not / cpu.tried, "×", { of: "" });
 }
 
 async function oneClientBench(): Promise<void> {
@@ -341,13 +366,15 @@ async function restartBench(): Promise<void> {
 /** Measures the server. */
 export async function syncBench(): Promise<void> {
   await throughputBench();
+  await rehearsalBench();
   await oneClientBench();
   await restartBench();
 }
 
 if (import.meta.main) {
   const [url, load] = Deno.args;
-  if (url === undefined) await syncBench();
+  if (url === "rehearsal") await rehearsalBench();
+  else if (url === undefined) await syncBench();
   else {
     const outcome = await runClients(url, JSON.parse(load!) as Load);
     // deno-lint-ignore no-console

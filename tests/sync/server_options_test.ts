@@ -29,6 +29,7 @@ const WRONG: Record<string, readonly unknown[]> = {
   authenticate: [{ id: "ann" }, true, null],
   authorize: [true, "read", null],
   validate: [/a/, null, "no"],
+  rehearse: [1, null, "yes"],
   log: [[], "info", null],
   versions: [1, null, {}, { first: 2, last: 1 }, { first: "1", last: 1 }],
   limits: [1, null, "none"],

@@ -320,6 +320,8 @@ export async function world(
   options: CoreOptions & {
     host?: NodeHostOptions;
     config?: Partial<ReplicaConfig>;
+    /** Starts its replica, of another machine than the key-value one. */
+    start?: (host: NodeHost, config: ReplicaConfig) => Promise<Replica>;
     delay?: () => number;
     seed?: number;
   } = {},
@@ -327,11 +329,11 @@ export async function world(
   const env = new ManualEnv(options.seed);
   const logDB = new MemoryLogDB({ env });
   const host = new NodeHost({ env, logDB, ...options.host });
-  const replica = await host.startCluster(() => new KVStateMachine(), {
-    clusterID: 1n,
-    nodeID: 1n,
-    ...options.config,
-  });
+  const config = { clusterID: 1n, nodeID: 1n, ...options.config };
+  const start = options.start ??
+    ((): Promise<Replica> =>
+      host.startCluster(() => new KVStateMachine(), config));
+  const replica = await start(host, config);
   const log: ServerLogRecord[] = [];
   const core = new Core(host, {
     log: (record) => log.push(record),

@@ -23,7 +23,7 @@ import {
   SYNC_RETRY_FIRST_MS,
 } from "../../limits.ts";
 import type { Append, CheckpointAt } from "../messages.ts";
-import { Gate, type Verdict } from "./gate.ts";
+import { Gate, type Held, type Verdict } from "./gate.ts";
 import type { Hub, HubUser } from "./hub.ts";
 import type { Peer } from "./peer.ts";
 import type { ReadRight } from "./right.ts";
@@ -92,7 +92,8 @@ export class Channel implements HubUser {
     this.hub = hub;
     this.#nodeID = nodeID;
     hub.users.add(this);
-    const { hooks, options: { authorize, validate } } = peer.core;
+    const { hooks, options: { authorize, validate, rehearse = true } } =
+      peer.core;
     const { principal, owner } = peer.who;
     const { clusterID } = hub;
     this.#gate = new Gate({
@@ -103,7 +104,14 @@ export class Channel implements HubUser {
       mayWrite: authorize &&
         (() => hooks.authorize(principal, clusterID, "write")),
       validate: validate &&
-        ((cmd) => hooks.validate(principal, cmd, clusterID)),
+        ((cmd, context) => hooks.validate(principal, cmd, clusterID, context)),
+      rehearsal: hub.rehearsal,
+      isTrying: rehearse,
+      onThrown: (error) =>
+        peer.log("warn", "command refused, the machine threw", {
+          clusterID,
+          error,
+        }),
     });
     this.#checkpoints = new Checkpoints((error) => {
       this.#wrongAt = Math.max(this.#wrongAt, error.upTo!);
@@ -206,30 +214,30 @@ export class Channel implements HubUser {
   #run(work: Work): MaybePromise<void> {
     const fail = (error: unknown): void => this.#fail(work, error);
     try {
-      const done = chain(
-        this.#judge(work),
-        (verdict) => this.#take(work, verdict),
-      );
+      const done = chain(this.#judge(work), (held) => this.#end(work, held));
       return isPromise(done) ? done.catch(fail) : undefined;
     } catch (error) {
       fail(error);
     }
   }
 
-  #judge({ records, first }: Work): MaybePromise<Verdict> {
+  #judge(work: Work): MaybePromise<Held | undefined> {
     // What was to be before it is not in the log: nor is it to be.
     if (this.#isGivenUp) throw this.#ended.signal.reason;
-    return this.#gate.judge(records, first);
+    return this.#gate.judge(
+      work.records,
+      work.first,
+      (verdict) => this.#commit(work, verdict),
+    );
   }
 
-  #take(work: Work, verdict: Verdict): MaybePromise<void> {
-    this.#commit(work, verdict);
-    if (verdict.held !== undefined) return this.#hold(work, verdict.held);
+  #end(work: Work, held: Held | undefined): MaybePromise<void> {
+    if (held !== undefined) return this.#hold(work, held);
     this.#answer(work);
   }
 
   /** Judges again what could not be judged, until it can: what is behind it waits meanwhile, and nobody else does (U17). */
-  async #hold(work: Work, held: Verdict["held"]): Promise<void> {
+  async #hold(work: Work, first: Held): Promise<void> {
     const { number: channel, clusterID } = this;
     const { core: { env } } = this.#peer;
     const { signal } = this.#ended;
@@ -238,16 +246,14 @@ export class Channel implements HubUser {
     try {
       // What has come before it is to be there before anything behind it is.
       await Promise.all(work.parts);
-      while (held !== undefined) {
-        const { at, error } = held;
+      for (let held: Held | undefined = first; held !== undefined;) {
+        const { at, error }: Held = held;
         work.first = at;
         this.#peer.log("error", `${error.hook} failed`, { clusterID, error });
         await sleep(env, backoff.next(), signal);
-        const verdict = await this.#judge(work);
-        this.#commit(work, verdict);
+        held = await this.#judge(work);
         // It was another one.
-        if (verdict.held !== undefined && verdict.held.at > at) backoff.reset();
-        held = verdict.held;
+        if (held !== undefined && held.at > at) backoff.reset();
       }
     } catch (error) {
       this.#isGivenUp ||= signal.aborted;
@@ -261,7 +267,10 @@ export class Channel implements HubUser {
   }
 
   /** Gives the log what the gate has let through. */
-  #commit(work: Work, { parts, refusals, refused }: Verdict): void {
+  #commit(
+    work: Work,
+    { parts, refusals, refused }: Verdict,
+  ): readonly MaybePromise<number>[] {
     const { who: { signal }, counts } = this.#peer;
     // It may have waited for the verdict for long.
     if (signal?.aborted) {
@@ -269,12 +278,13 @@ export class Channel implements HubUser {
     }
     counts.refused += refused;
     work.refusals.push(...refusals);
-    for (const part of parts) {
+    return parts.map((part) => {
       const appended = this.hub.log.append(part);
       if (isPromise(appended)) appended.catch(() => work.lost++);
       work.parts.push(appended);
       work.added += part.ends.length;
-    }
+      return appended;
+    });
   }
 
   /** Answers once all is in the log. */

@@ -159,6 +159,7 @@ export const CORE_CHECKS: Checks<CoreOptions> = {
   authenticate: isFunction,
   authorize: isFunction,
   validate: isFunction,
+  rehearse: isBoolean,
   health: (name, value) => {
     if (typeof value !== "object" || value === null) {
       throw wrongOption(

@@ -8,7 +8,9 @@
 
 import type { Env } from "../../env.ts";
 import { SYNC_CREDIT_TOTAL_BYTES, SYNC_TICK_MS } from "../../limits.ts";
-import type { NodeHost } from "../../nodehost/node_host.ts";
+import { type NodeHost, rehearseOn } from "../../nodehost/node_host.ts";
+import { makeRehearsal } from "../../nodehost/rehearsal.ts";
+import { rehearsalOf } from "../../nodehost/replica.ts";
 import { abortable, onAbort } from "../../nodehost/waiting.ts";
 import { isPromise } from "../../promises.ts";
 import { ErrUnauthenticated } from "../errors.ts";
@@ -73,6 +75,8 @@ export class Core {
   #cancelTick: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
   #drained: (() => void) | undefined;
+  /** Ends that what the host itself proposes is tried; undefined if nothing is. */
+  readonly #unrehearse: (() => void) | undefined;
 
   /**
    * A server of the clusters of `host`.
@@ -98,6 +102,18 @@ export class Core {
     this.hooks = new Hooks(options, host.env, this.limits.hookMs, () => {
       this.telemetry.counts.hookFailures++;
     });
+    const { rehearse = true, validate } = options;
+    if (!rehearse && validate === undefined) return;
+    this.#unrehearse = rehearseOn(host, {
+      make: makeRehearsal,
+      isTrying: rehearse,
+    });
+  }
+
+  /** Frees what a server holds that never served. */
+  close(): void {
+    this.#unrehearse?.();
+    this.telemetry.close();
   }
 
   /** The host's time, random numbers and timers. */
@@ -271,6 +287,7 @@ export class Core {
       this.host,
       replica,
       Origins.of(this.host.logDB, clusterID),
+      this.#unrehearse && rehearsalOf(replica, makeRehearsal),
     );
     this.#hubs.set(clusterID, opening);
     opening.catch(() => {
@@ -351,7 +368,7 @@ export class Core {
       if (hub !== undefined) this.#drop(clusterID, opening, hub);
     }
     this.hooks.end();
-    this.telemetry.close();
+    this.close();
     this.log({ level: "info", event: "stopped" });
   }
 }

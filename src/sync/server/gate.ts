@@ -10,19 +10,35 @@
 import {
   BATCH_BYTES_MAX,
   REFUSAL_BYTES_MAX,
+  REHEARSAL_ASKS_MAX,
   SESSION_OWNER_BYTES_MAX,
 } from "../../limits.ts";
 import { clipText, encodeText } from "../../bytes.ts";
 import type { Refusal } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { packRecords, recordAt, RecordKind } from "../../log/records.ts";
-import { isPromise } from "../../promises.ts";
+import {
+  type Candidate,
+  type Place,
+  reasonOf,
+  type Rehearsal,
+} from "../../nodehost/rehearsal.ts";
+import { chain, isPromise } from "../../promises.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";
 import { RecordCursor, registerRecord, skipRecord } from "../../rsm/record.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrHookFailed, ErrProtocol } from "../errors.ts";
+import type { ValidateContext } from "./options.ts";
 
-/** What of an append goes into the log. */
+/** First record that could not be judged, and the reason: nothing is said of it, nor of those behind it. */
+export interface Held {
+  /** Place of the record in its append. */
+  readonly at: number;
+  /** The hook that failed, or the machine that could not be forked. */
+  readonly error: ErrHookFailed;
+}
+
+/** What of an append, or of a stretch of it, goes into the log. */
 export interface Verdict {
   /** The records that do, some of them put right: mostly one batch, none if there is nothing, two if what was put right made them too many bytes for one. */
   readonly parts: readonly Records[];
@@ -30,11 +46,14 @@ export interface Verdict {
   readonly refusals: readonly Refusal[];
   /** How many were refused: with those of a session, which go in as a skip that says why. */
   readonly refused: number;
-  /** The first that could not be judged, and why: nothing is said of it, nor of those behind it. */
-  readonly held:
-    | { readonly at: number; readonly error: ErrHookFailed }
-    | undefined;
+  /** The first that could not be judged, if there is one. */
+  readonly held: Held | undefined;
+  /** Place of the first record it says nothing of. */
+  readonly upTo: number;
 }
+
+/** Gives the log what a verdict lets through; returns what the log says of each part. */
+export type Commit = (verdict: Verdict) => readonly MaybePromise<number>[];
 
 /** What a gate asks of the cluster behind it, and of whoever runs the server. */
 export interface GateOptions {
@@ -52,8 +71,17 @@ export interface GateOptions {
   readonly mayWrite: (() => MaybePromise<boolean>) | undefined;
   /** Why a command is refused, if it is; an `ErrHookFailed` if nobody knows. */
   readonly validate:
-    | ((cmd: Uint8Array) => MaybePromise<string | undefined>)
+    | ((
+      cmd: Uint8Array,
+      context: ValidateContext,
+    ) => MaybePromise<string | undefined>)
     | undefined;
+  /** Forks of the server's machine, on which commands are tried and `lookup` answers; without it there is no such thing. */
+  readonly rehearsal?: Rehearsal | undefined;
+  /** True if a command at which the machine throws is refused. */
+  readonly isTrying?: boolean;
+  /** Called with what the machine threw at a command, which is refused. */
+  readonly onThrown?: (error: unknown) => void;
 }
 
 /** As whom the log has a principal: its id, or the hash of one that is too long, which is no text. */
@@ -119,7 +147,22 @@ export class Gate {
   /** What is put in place of a record; undefined for nothing. */
   #changed = new Map<number, Uint8Array | undefined>();
   #refusals: Refusal[] = [];
-  #refused = 0;
+  /** Places of those that were refused, in order. */
+  #refusedAt: number[] = [];
+  /** What of this stretch is to be tried, or is ahead of what is. */
+  #added: Candidate[] = [];
+  /** The place of each of them. */
+  #places: number[] = [];
+  /** How many records a stretch has: few after one at which the machine threw, so that those behind it are not tried in vain. */
+  #stretchMax = Infinity;
+  /** Settles once the record that a stretch ends before can be judged. */
+  #pause: Promise<void> | undefined;
+  /** What is known of a session that had to be waited for. */
+  #stood: { session: number; standing: Stood } | undefined;
+  /** What `validate` has said of the next record while others had their turn. */
+  #answer: Answer | undefined;
+  /** How often it was asked about that record in vain. */
+  #asks = 0;
   /** The number that was found to be the principal's last. */
   #low = -1;
   #high = -1;
@@ -131,38 +174,112 @@ export class Gate {
     this.#options = options;
   }
 
-  /** What of these records, from the one at place `first` on, goes into the log. Not called again before it has settled. */
-  judge(records: Records, first = 0): MaybePromise<Verdict> {
+  /**
+   * Judges these records, from the one at place `first` on, and commits what goes
+   * into the log, in one go or in several. Not called again before it has
+   * settled: with the first record that could not be judged, if there is one.
+   */
+  judge(
+    records: Records,
+    first: number,
+    commit: Commit,
+  ): MaybePromise<Held | undefined> {
     this.#records = records;
-    this.#first = first;
-    this.#changed = new Map();
-    this.#refusals = [];
-    this.#refused = 0;
     this.#mine = -1;
+    this.#stretchMax = Infinity;
+    this.#stood = this.#answer = undefined;
+    this.#asks = 0;
     const { mayWrite } = this.#options;
     let may: MaybePromise<boolean>;
     try {
       may = mayWrite === undefined || mayWrite();
     } catch (error) {
-      return this.#held(first, error);
+      return heldAt(first, error);
     }
-    const begin = (may: boolean): MaybePromise<Verdict> => {
+    const begin = (may: boolean): MaybePromise<Held | undefined> => {
       this.#mayWrite = may;
-      return this.#from(first);
+      return this.#stretches(first, commit);
     };
     if (!isPromise(may)) return begin(may);
-    return may.then(begin, (error) => this.#held(first, error));
+    return may.then(begin, (error) => heldAt(first, error));
+  }
+
+  /**
+   * Where commands are tried, a stretch is judged and given to the log while
+   * nobody else is: what is ahead of it is what was tried before. It ends where a
+   * hook takes time, so that others go on meanwhile.
+   */
+  #stretches(first: number, commit: Commit): MaybePromise<Held | undefined> {
+    const { rehearsal } = this.#options;
+    if (rehearsal === undefined) {
+      return chain(this.#stretch(first), (verdict) => {
+        commit(verdict);
+        return verdict.held;
+      });
+    }
+    return chain(
+      rehearsal.alone(() => this.#tryStretch(rehearsal, first, commit)),
+      ({ verdict: { held, upTo }, appended, pause }) => {
+        if (held !== undefined || upTo === this.#records.ends.length) {
+          return held;
+        }
+        // Another fork takes what is ahead as long as it is not applied: those
+        // behind a command at which the machine threw wait until little is.
+        const isThrown = this.#stretchMax === 1;
+        const after = pause ?? (isThrown ? Promise.all(appended) : undefined);
+        return after === undefined
+          ? this.#stretches(upTo, commit)
+          : after.then(() => this.#stretches(upTo, commit));
+      },
+    );
+  }
+
+  #tryStretch(
+    rehearsal: Rehearsal,
+    first: number,
+    commit: Commit,
+  ): MaybePromise<Stretch> {
+    const failed = (error: unknown): never => {
+      rehearsal.drop(this.#added);
+      this.#pause = undefined;
+      throw error;
+    };
+    const end = (verdict: Verdict): Stretch => {
+      const pause = this.#pause;
+      this.#pause = undefined;
+      const appended = commit(verdict);
+      const records = verdict.parts.reduce((n, { ends }) => n + ends.length, 0);
+      rehearsal.out(this.#added, appended, records);
+      return { verdict, appended, pause };
+    };
+    try {
+      const ended = chain(this.#stretch(first), end);
+      return isPromise(ended) ? ended.catch(failed) : ended;
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  #stretch(first: number): MaybePromise<Verdict> {
+    this.#first = first;
+    this.#changed = new Map();
+    this.#refusals = [];
+    this.#refusedAt = [];
+    this.#added = [];
+    this.#places = [];
+    return this.#from(first);
   }
 
   /** Nothing is said of the record at place `at`, nor of those behind it. */
-  #held(at: number, error: unknown): Verdict {
+  #held(at: number, error: unknown): MaybePromise<Verdict> {
     if (!(error instanceof ErrHookFailed)) throw error;
-    return this.#verdict(at, error);
+    return this.#finish(at, error);
   }
 
   #from(i: number): MaybePromise<Verdict> {
     const { bytes, ends } = this.#records;
-    for (let start = i === 0 ? 0 : ends[i - 1]!; i < ends.length; i++) {
+    const upTo = Math.min(ends.length, this.#first + this.#stretchMax);
+    for (let start = i === 0 ? 0 : ends[i - 1]!; i < upTo; i++) {
       const end = ends[i]!;
       let looked: MaybePromise<void>;
       try {
@@ -176,20 +293,100 @@ export class Gate {
           (error) => this.#held(i, error),
         );
       }
+      if (this.#pause !== undefined) return this.#finish(i);
       start = end;
     }
-    return this.#verdict(ends.length);
+    return this.#finish(upTo);
+  }
+
+  /** Tries what a stretch has let through; `upTo` is the place it ends before, `error` why. */
+  #finish(upTo: number, error?: ErrHookFailed): MaybePromise<Verdict> {
+    const { rehearsal, isTrying } = this.#options;
+    if (rehearsal === undefined || !isTrying || this.#added.length === 0) {
+      return this.#verdict(upTo, error);
+    }
+    const conclude = (): Verdict => this.#conclude(rehearsal, upTo, error);
+    const failed = (cause: unknown): Verdict => {
+      // What was not tried is not let through.
+      const at = this.#added.findIndex(({ isDropped }) => isDropped);
+      const end = at < 0 ? upTo : this.#places[at]!;
+      this.#added.length = Math.max(0, at);
+      this.#pause = undefined;
+      return this.#verdict(end, new ErrHookFailed("rehearsal", cause));
+    };
+    let ran: MaybePromise<void>;
+    try {
+      ran = rehearsal.run();
+    } catch (error) {
+      return failed(error);
+    }
+    return isPromise(ran) ? ran.then(conclude, failed) : conclude();
+  }
+
+  /** Refuses the first command at which the machine threw: what is behind it is judged again, without it. */
+  #conclude(
+    rehearsal: Rehearsal,
+    upTo: number,
+    error: ErrHookFailed | undefined,
+  ): Verdict {
+    const added = this.#added;
+    const at = added.findIndex(({ thrown }) => thrown !== undefined);
+    if (at < 0) {
+      this.#stretchMax *= 2;
+      return this.#verdict(upTo, error);
+    }
+    const culprit = added[at]!;
+    const { session, series, lag } = culprit;
+    const place = this.#places[at]!;
+    rehearsal.drop(added.splice(at + 1));
+    this.#refuseCommand(
+      place,
+      reasonOf(culprit.thrown!.error),
+      session === 0 ? undefined : { session, series, lag },
+    );
+    const skip = this.#changed.get(place);
+    if (skip === undefined) added.pop();
+    else culprit.replace(skip);
+    this.#stretchMax = 1;
+    this.#pause = undefined;
+    this.#options.onThrown?.(culprit.thrown!.error);
+    return this.#verdict(place + 1);
+  }
+
+  /** Has a record that is let through be ahead of what comes. */
+  #add(
+    i: number,
+    cmd: Uint8Array | undefined,
+    place: Place | undefined,
+  ): void {
+    const { rehearsal, isTrying = false } = this.#options;
+    if (rehearsal === undefined) return;
+    const changed = this.#changed.get(i);
+    const { bytes, ends } = this.#records;
+    this.#added.push(
+      changed === undefined
+        ? rehearsal.add(
+          bytes,
+          i === 0 ? 0 : ends[i - 1]!,
+          ends[i]!,
+          cmd,
+          place,
+          isTrying,
+        )
+        : rehearsal.add(changed, 0, changed.length, cmd, place, isTrying),
+    );
+    this.#places.push(i);
   }
 
   /** What is said of the records up to, and without, the one at place `upTo`; `error` is why it is not judged. */
   #verdict(upTo: number, error?: ErrHookFailed): Verdict {
-    const refusals = this.#refusals;
-    const refused = this.#refused;
+    const refusals = this.#refusals.filter(({ at }) => at < upTo);
+    const refused = this.#refusedAt.filter((at) => at < upTo).length;
     const held = error === undefined ? undefined : { at: upTo, error };
     const { ends } = this.#records;
     const isWhole = this.#first === 0 && upTo === ends.length;
     if (isWhole && this.#changed.size === 0) {
-      return { parts: [this.#records], refusals, refused, held };
+      return { parts: [this.#records], refusals, refused, held, upTo };
     }
     const kept: Uint8Array[] = [];
     for (let i = this.#first; i < upTo; i++) {
@@ -209,13 +406,13 @@ export class Gate {
       ) packed++;
       parts.push(packRecords(...kept.slice(from, packed)));
     }
-    return { parts, refusals, refused, held };
+    return { parts, refusals, refused, held, upTo };
   }
 
   #refuse(at: number, reason: string): void {
     this.#changed.set(at, undefined);
     this.#refusals.push({ at, reason: clipReason(reason) });
-    this.#refused++;
+    this.#refusedAt.push(at);
   }
 
   #look(
@@ -231,7 +428,11 @@ export class Gate {
         if (!this.#isOwnOrigin()) {
           return this.#refuse(i, "Another replica has that number");
         }
-        return this.#lookAtCommand(i, bytes.subarray(cursor.start, end));
+        return this.#lookAtCommand(
+          i,
+          bytes.subarray(cursor.start, end),
+          undefined,
+        );
       case RecordKind.SessionProposal:
       case RecordKind.Skip:
       case RecordKind.Unregister:
@@ -266,13 +467,11 @@ export class Gate {
     bytes: Uint8Array,
     end: number,
   ): MaybePromise<void> {
-    const { session, kind, series, lag, start } = this.#cursor;
+    const { session, kind, series, lag } = this.#cursor;
     const command = kind === RecordKind.SessionProposal
-      ? bytes.subarray(start, end)
+      ? bytes.subarray(this.#cursor.start, end)
       : undefined;
-    const judge = (
-      standing: SessionStanding | "unborn" | undefined,
-    ): MaybePromise<void> => {
+    const judge = (standing: Stood): MaybePromise<void> => {
       if (standing === "unborn") {
         return this.#refuse(i, `There is no session ${session} yet`);
       }
@@ -289,30 +488,47 @@ export class Gate {
         return this.#refuse(i, NOT_ALLOWED);
       }
       this.#mine = session;
-      if (command === undefined) return;
-      return this.#lookAtCommand(i, command, { session, series, lag });
+      const place = { session, series, lag };
+      if (command !== undefined) return this.#lookAtCommand(i, command, place);
+      if (kind === RecordKind.Skip) this.#add(i, undefined, place);
     };
     if (session === this.#mine) return judge(undefined);
+    const stood = this.#stood;
+    this.#stood = undefined;
+    if (stood?.session === session) return judge(stood.standing);
     const standing = this.#options.standing(session);
-    return isPromise(standing) ? standing.then(judge) : judge(standing);
+    if (!isPromise(standing)) return judge(standing);
+    if (this.#options.rehearsal === undefined) return standing.then(judge);
+    this.#pause = standing.then((standing) => {
+      this.#stood = { session, standing };
+    });
+    // It may not be waited for, where the stretch ends before it.
+    this.#pause.catch(() => {});
+  }
+
+  /** Refuses a command, in a session by a record that skips its series. */
+  #refuseCommand(i: number, reason: string, place: Place | undefined): void {
+    if (place === undefined) return this.#refuse(i, reason);
+    // Its series must go on without it, and its client must hear of it
+    // whatever is lost on the way: the log says so (H14).
+    const { session, series, lag } = place;
+    const words = clipReason(reason || NO_REASON);
+    this.#changed.set(i, skipRecord(session, series, lag, words));
+    this.#refusedAt.push(i);
   }
 
   #lookAtCommand(
     i: number,
     cmd: Uint8Array,
-    place?: { session: number; series: number; lag: number },
+    place: Place | undefined,
   ): MaybePromise<void> {
     const { commandBytes, validate } = this.#options;
     const decide = (reason: string | undefined): void => {
-      if (reason === undefined) return;
-      if (place === undefined) return this.#refuse(i, reason);
-      // Its series must go on without it, and its client must hear of it
-      // whatever is lost on the way: the log says so (H14).
-      const { session, series, lag } = place;
-      const words = clipReason(reason || NO_REASON);
-      const skip = skipRecord(session, series, lag, words);
-      this.#changed.set(i, skip);
-      this.#refused++;
+      if (reason === undefined) return this.#add(i, cmd, place);
+      this.#refuseCommand(i, reason, place);
+      if (place !== undefined) {
+        this.#add(i, undefined, place);
+      }
     };
     if (!this.#mayWrite) return decide(NOT_ALLOWED);
     if (cmd.length > commandBytes) {
@@ -320,10 +536,117 @@ export class Gate {
         `Command of ${cmd.length} bytes is over the limit of ${commandBytes}`,
       );
     }
-    if (validate === undefined) return;
-    const reason = validate(cmd);
-    return isPromise(reason) ? reason.then(decide) : decide(reason);
+    if (validate === undefined) return decide(undefined);
+    const { rehearsal } = this.#options;
+    if (rehearsal === undefined) {
+      const reason = validate(cmd, NO_CONTEXT);
+      return isPromise(reason) ? reason.then(decide) : decide(reason);
+    }
+    const answer = this.#answer;
+    this.#answer = undefined;
+    if (answer?.at === i) {
+      if (answer.isFresh(rehearsal)) return decide(answer.reason);
+      this.#asks++;
+    } else this.#asks = 0;
+    return this.#ask(i, cmd, rehearsal, decide);
   }
+
+  /** Asks `validate`, which may look up the state that the command meets. */
+  #ask(
+    i: number,
+    cmd: Uint8Array,
+    rehearsal: Rehearsal,
+    decide: (reason: string | undefined) => void,
+  ): MaybePromise<void> {
+    const answer = new Answer(i);
+    const reason = answer.over(() =>
+      this.#options.validate!(cmd, {
+        lookup: (query) => answer.lookup(rehearsal, query),
+      })
+    );
+    if (!isPromise(reason)) return decide(reason);
+    // Others have changed again and again what it has looked up: they wait.
+    if (this.#asks >= REHEARSAL_ASKS_MAX) return reason.then(decide);
+    this.#pause = reason.then(
+      (reason) => {
+        answer.reason = reason;
+        this.#answer = answer;
+      },
+      (error) => {
+        answer.error = error;
+        this.#answer = answer;
+      },
+    );
+  }
+}
+
+/** One stretch of an append. */
+interface Stretch {
+  readonly verdict: Verdict;
+  /** What the log says of each part. */
+  readonly appended: readonly MaybePromise<number>[];
+  /** Settles once the record that it ends before can be judged. */
+  readonly pause: Promise<void> | undefined;
+}
+
+/** What is known of a session. */
+type Stood = SessionStanding | "unborn" | undefined;
+
+/** What `validate` says of one record, and what it has looked up for it. */
+class Answer {
+  /** Place of the record in its append. */
+  readonly at: number;
+  /** What it said. */
+  reason: string | undefined;
+  /** What it failed with. */
+  error: unknown;
+  /** What was ahead of the record when something was looked up for the first time. */
+  #version: number | undefined;
+  #isOver = false;
+
+  /** An answer that is not given yet. */
+  constructor(at: number) {
+    this.at = at;
+  }
+
+  /** Runs the hook; what it looks up after it has answered, it does not get. */
+  over<T>(hook: () => MaybePromise<T>): MaybePromise<T> {
+    const end = (): void => {
+      this.#isOver = true;
+    };
+    try {
+      const answer = hook();
+      if (isPromise(answer)) answer.then(end, end);
+      else end();
+      return answer;
+    } catch (error) {
+      end();
+      throw error;
+    }
+  }
+
+  /** Answers a query from the state that the command meets. */
+  lookup(rehearsal: Rehearsal, query: unknown): MaybePromise<unknown> {
+    if (this.#isOver) {
+      throw new Error("lookup() was called after validate() had answered");
+    }
+    this.#version ??= rehearsal.version;
+    return rehearsal.lookup(query);
+  }
+
+  /** True if it is the answer about the state that the command still meets; throws what the hook failed with. */
+  isFresh({ version }: Rehearsal): boolean {
+    if (this.error !== undefined) throw this.error;
+    return this.#version === undefined || this.#version === version;
+  }
+}
+
+/** Where the machine has no forks, there is nothing to look up. */
+const NO_CONTEXT: ValidateContext = {};
+
+function heldAt(at: number, error: unknown): Held {
+  if (!(error instanceof ErrHookFailed)) throw error;
+  return { at, error };
 }
 
 const NOT_ALLOWED = "You may not write to this cluster";

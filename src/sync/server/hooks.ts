@@ -16,7 +16,12 @@ import { onAbort } from "../../nodehost/waiting.ts";
 import { isPromise, settleable } from "../../promises.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
-import type { Action, CoreOptions, Principal } from "./options.ts";
+import type {
+  Action,
+  CoreOptions,
+  Principal,
+  ValidateContext,
+} from "./options.ts";
 
 /** A principal as the server goes by it: what is read from the hook's object is read once. */
 export interface Identity {
@@ -103,12 +108,13 @@ export class Hooks {
     principal: Principal,
     cmd: Uint8Array,
     clusterID: bigint,
+    context: ValidateContext,
   ): MaybePromise<string | undefined> {
     const { validate } = this.#options;
     if (validate === undefined) return undefined;
     return this.#ask(
       "validate",
-      () => validate(principal, cmd, clusterID),
+      () => validate(principal, cmd, clusterID, context),
       reasonOf,
     );
   }

@@ -12,6 +12,7 @@ import { ErrClusterClosed } from "../../log/errors.ts";
 import type { Checkpoint, Log, LogBatch } from "../../log/log.ts";
 import { isPromise } from "../../promises.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
+import type { Rehearsal } from "../../nodehost/rehearsal.ts";
 import type { Replica } from "../../nodehost/replica.ts";
 import { onAbort, sleep } from "../../nodehost/waiting.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";
@@ -55,6 +56,8 @@ export class Hub {
   readonly users: Set<HubUser> = new Set();
   /** Snapshots that did not read back good; by their id. */
   readonly damaged: Set<string> = new Set();
+  /** Tries commands on forks of its machine; undefined where that is turned off, or the machine has none. */
+  readonly rehearsal: Rehearsal | undefined;
   readonly #origins: Origins;
   readonly #host: NodeHost;
   readonly #ended = new AbortController();
@@ -65,7 +68,9 @@ export class Hub {
     log: Log,
     last: number,
     origins: Origins,
+    rehearsal: Rehearsal | undefined,
   ) {
+    this.rehearsal = rehearsal?.isAble ? rehearsal : undefined;
     this.clusterID = replica.clusterID;
     this.replica = replica;
     this.log = log;
@@ -79,6 +84,7 @@ export class Hub {
     host: NodeHost,
     replica: Replica,
     origins: Origins,
+    rehearsal: Rehearsal | undefined,
   ): Promise<Hub> {
     // Another server may have the same log open, of this host or another one:
     // the replica as which it is opened is to be no other's.
@@ -88,7 +94,7 @@ export class Hub {
     );
     try {
       const last = await log.readIndex();
-      const hub = new Hub(host, replica, log, last, origins);
+      const hub = new Hub(host, replica, log, last, origins, rehearsal);
       const reader = await log.read(last, { signal: hub.#ended.signal });
       // Clients of another host's server are not to propose as this replica either.
       origins.owns(replica.origin, NOBODY);

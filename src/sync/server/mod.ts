@@ -13,6 +13,7 @@ export {
   SERVER_LIMITS,
   type ServerLimits,
   type ServerLogRecord,
+  type ValidateContext,
 } from "./options.ts";
 export type { CoreOptions } from "./options.ts";
 export { serve, type ServeOptions, type Server } from "./serve.ts";

@@ -136,6 +136,23 @@ export interface ServerLogRecord {
   readonly error?: unknown;
 }
 
+/** State that a command meets, for `validate` to decide by. */
+export interface ValidateContext {
+  /**
+   * Answers a query from the state this command will meet: the one in which
+   * everything is applied that is ahead of it in the log, and in its client's
+   * queue (H20). It is absent where the machine has no `fork()`.
+   *
+   * A `validate` that takes time is asked again if others have changed that state
+   * before it has answered. The answer is exact where this server alone orders
+   * the cluster. Where several hosts append to one log, it is from the newest
+   * state this server has, with its own appends in flight: a rule that must hold
+   * belongs in `update()`, which may refuse, too (`IRefusal`). Not to be called
+   * once `validate` has answered.
+   */
+  readonly lookup?: ((query: unknown) => MaybePromise<unknown>) | undefined;
+}
+
 /** What the part of a server takes that knows nothing of sockets. */
 export interface CoreOptions {
   /** Bounds other than the default ones. */
@@ -178,12 +195,16 @@ export interface CoreOptions {
    * the command and those of its client behind it wait, their client is told so,
    * and it is asked again until it answers (U17). So a command that it does not
    * understand it is to refuse.
+   *
+   * Where the machine offers `fork()`, the last argument has a `lookup()` that
+   * answers from the state this command will meet (H20).
    */
   readonly validate?:
     | ((
       principal: Principal,
       cmd: Uint8Array,
       clusterID: bigint,
+      context: ValidateContext,
     ) => MaybePromise<string | undefined>)
     | undefined;
   /**
@@ -194,6 +215,15 @@ export interface CoreOptions {
    * @default {{ fail: "any" }}
    */
   readonly health?: { readonly fail?: "any" | "all" | undefined } | undefined;
+  /**
+   * True if each command is tried on a fork of the machine before it is ordered,
+   * where the machine offers `fork()`: one at which the machine throws is refused
+   * with a reason, instead of stopping every replica for good (H17). While it
+   * serves, that holds for what is proposed and submitted on the host itself, too.
+   *
+   * @default {true}
+   */
+  readonly rehearse?: boolean | undefined;
   /** Called with each log record. If it throws, or its promise rejects, that is ignored. */
   readonly log?: ((record: ServerLogRecord) => void) | undefined;
   /** The versions of the protocol to speak; by default all that are known. */

@@ -155,7 +155,7 @@ export function serve(host: NodeHost, options: ServeOptions = {}): Server {
   try {
     listener = new Listener(core, options);
   } catch (error) {
-    core.telemetry.close();
+    core.close();
     throw error;
   }
   const { finished, shutdown } = stopping(

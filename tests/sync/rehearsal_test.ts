@@ -1,0 +1,461 @@
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import {
+  ErrProposalRefused,
+  ErrStoreFull,
+  MemoryOutbox,
+  type NodeHost,
+  type Replica,
+  type ReplicaConfig,
+} from "../../mod.ts";
+import { reasonOf } from "../../src/nodehost/rehearsal.ts";
+import { clipReason } from "../../src/sync/server/gate.ts";
+import type {
+  CoreOptions,
+  ValidateContext,
+} from "../../src/sync/server/options.ts";
+import {
+  bytes,
+  checked,
+  Disk,
+  FaultyLogDB,
+  listOf,
+  RegularJournal,
+  rejection,
+  text,
+} from "../nodehost/support.ts";
+import { sleep } from "../../src/nodehost/waiting.ts";
+import {
+  Counts,
+  startWords,
+  WORD_KINDS,
+} from "../nodehost/rehearsal_machines.ts";
+import {
+  packRecords,
+  proposal,
+  type RawClient,
+  registerRecord,
+  sessionProposal,
+  type World,
+  world,
+} from "./server_support.ts";
+
+const never = new AbortController().signal;
+
+type Kind = typeof WORD_KINDS[number];
+
+/** A server of words, and what its machines counted. */
+async function words(
+  kind: Kind,
+  options: CoreOptions & { host?: object; isSlow?: boolean } = {},
+): Promise<World & { counts: Counts }> {
+  const counts = new Counts();
+  counts.isSlow = options.isSlow ?? false;
+  const disk = new Disk();
+  const w = await world({
+    ...options,
+    start: (host: NodeHost, config: ReplicaConfig): Promise<Replica> =>
+      startWords(host, config, kind, counts, disk),
+  });
+  return { ...w, counts };
+}
+
+function pack(...commands: readonly string[]): ReturnType<typeof packRecords> {
+  return packRecords(
+    ...commands.map((cmd, i) => proposal(bytes(cmd), i + 1)),
+  );
+}
+
+/** Opens a session; its index. */
+async function sessionOf(client: RawClient, id = 5n): Promise<number> {
+  client.append(90, packRecords(registerRecord(id, new Uint8Array())));
+  return (await client.next("appended", 90)).first;
+}
+
+const POISON = "The state machine cannot apply it: TypeError: Cannot read me";
+
+for (const kind of WORD_KINDS) {
+  for (const isSlow of [false, true]) {
+    const name = `${kind}${isSlow ? ", asynchronous" : ""}`;
+    Deno.test(
+      `case A10: serve() refuses a command at which the machine throws, and it never gets into the log (${name}) [H17, R5]`,
+      checked(async () => {
+        const w = await words(kind, { isSlow });
+        const [a, b] = [await w.client(), await w.client()];
+        a.append(1, pack("add x", "poison me", "need x", "poison me", "add y"));
+        b.append(1, pack("add z"));
+        const appended = await a.next("appended");
+        assertEquals(appended.refused, [1, 3]);
+        assertEquals(appended.reasons, [POISON, POISON]);
+        await b.next("appended");
+        const session = await sessionOf(b);
+        b.append(
+          2,
+          packRecords(
+            sessionProposal(session, 1, bytes("add s")),
+            sessionProposal(session, 2, bytes("poison me")),
+            sessionProposal(session, 3, bytes("need s")),
+            sessionProposal(session, 4, undefined),
+            sessionProposal(session, 5, bytes("need nothing")),
+            sessionProposal(session, 6, bytes("add t")),
+          ),
+        );
+        assertEquals((await b.next("appended")).refused, []);
+        await w.env.advance(100);
+        assertEquals(w.replica.error, undefined);
+        assertEquals(w.replica.standing(session)!.next, 7);
+        const list = await listOf(w.replica);
+        const own = list.filter((word) => word !== "z");
+        assertEquals(own, ["x", "need x", "y", "s", "need s", "t"]);
+        assertEquals(w.core.telemetry.counts.refused, 4);
+        // Those who read the log are told why.
+        a.read(9, session);
+        const records = await a.entriesUpTo(session + 6, session);
+        assertEquals(records.map(([kind]) => kind!.toString(16)), [
+          "15",
+          "16",
+          "15",
+          "16",
+          "16",
+          "15",
+        ]);
+        assert(text(records[1]).endsWith(POISON));
+        assertEquals(
+          w.log.filter(({ event }) =>
+            event === "command refused, the machine threw"
+          ).length,
+          4,
+        );
+        await w.stop();
+        assertEquals(w.counts.closed, w.counts.forks);
+      }),
+    );
+
+    Deno.test(
+      `H17 a command is tried with what is ahead of it applied, in flight or not, and a copy of one is not tried again (${name})`,
+      checked(async () => {
+        const logDB = new FaultyLogDB();
+        const w = await words(kind, { isSlow, host: { logDB } });
+        logDB.faults.append = () =>
+          sleep(w.env, 30, never).then(() => undefined);
+        const client = await w.client();
+        const other = await w.client();
+        const session = await sessionOf(client);
+        const once = sessionProposal(session, 1, bytes("once x"), 0);
+        // In one append, in three that are not answered, and by others.
+        client.append(1, packRecords(once, once));
+        client.append(2, packRecords(once));
+        other.append(1, pack("need x", "once x"));
+        client.append(
+          3,
+          packRecords(once, sessionProposal(session, 2, bytes("once x"), 1)),
+        );
+        for (const stream of [1, 2, 3]) {
+          assertEquals((await client.next("appended", stream)).refused, []);
+        }
+        const appended = await other.next("appended");
+        assertEquals(appended.refused, [1]);
+        await w.env.advance(100);
+        client.append(4, packRecords(once));
+        await client.next("appended");
+        await w.env.advance(100);
+        assertEquals(await listOf(w.replica), ["x", "need x"]);
+        assertEquals(w.replica.standing(session)!.next, 3);
+        await w.stop();
+        await logDB.close();
+      }),
+    );
+  }
+}
+
+Deno.test(
+  "H17 what a host proposes and submits itself is tried as long as it is served, and refused with what the machine threw",
+  checked(async () => {
+    await using outbox = new MemoryOutbox();
+    const w = await words("regular", { host: { outbox } });
+    const client = await w.client();
+    const session = await w.replica.openSession();
+    for (const options of [{}, { session }]) {
+      const [first, refused, last] = await Promise.all([
+        w.replica.propose(bytes("add x"), options),
+        rejection(w.replica.propose(bytes("poison me"), options)),
+        w.replica.propose(bytes("need x"), options),
+      ]);
+      assertEquals([first.value > 0n, last.value > 0n], [true, true]);
+      assertInstanceOf(refused, ErrProposalRefused);
+      assertEquals(refused.reason, POISON);
+      assertInstanceOf(refused.cause, TypeError);
+      assertEquals(refused.result, undefined);
+    }
+    // A rule that depends on what a client has in flight.
+    client.append(1, pack("once card"));
+    const [{ refused }] = await Promise.all([
+      client.next("appended"),
+      w.replica.propose(bytes("once card")),
+    ]);
+    assertEquals(refused, [0]);
+    const submission = await w.replica.submit(bytes("poison me"));
+    const error = await w.env.until(rejection(submission.result), 10);
+    assertInstanceOf(error, ErrProposalRefused);
+    assertEquals(submission.state, "refused");
+    assertEquals(w.replica.error, undefined);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H17 two servers of one host try commands in one order",
+  checked(async () => {
+    const w = await words("regular");
+    const { Core } = await import("../../src/sync/server/core.ts");
+    const second = new Core(w.host, { rehearse: false });
+    const a = await w.client();
+    a.append(1, pack("add x", "poison me"));
+    assertEquals((await a.next("appended")).refused, [1]);
+    await second.stop();
+    const refused = await rejection(w.replica.propose(bytes("poison me")));
+    assertInstanceOf(refused, ErrProposalRefused);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H17 with rehearse: false nothing is tried",
+  checked(async () => {
+    const w = await words("regular", { rehearse: false });
+    const client = await w.client();
+    client.append(1, pack("add x", "poison me"));
+    await client.next("appended");
+    await w.env.advance(10);
+    assertInstanceOf(w.replica.error, TypeError);
+    assertEquals(w.counts.forks, 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H17 a machine without fork() is served as before",
+  checked(async () => {
+    const contexts: ValidateContext[] = [];
+    const w = await world({
+      start: (host, config) =>
+        host.startCluster((c, n) => new RegularJournal({}, c, n), config),
+      validate: (_who, _cmd, _cluster, context) => void contexts.push(context),
+    });
+    const client = await w.client();
+    client.append(1, pack("a"));
+    await client.next("appended");
+    await w.env.advance(10);
+    assertEquals(await listOf(w.replica), ["a"]);
+    assertEquals("lookup" in contexts[0]!, false);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H17 commands that cannot be tried now wait, and their client is told",
+  checked(async () => {
+    for (const failure of [new Error("No fork now"), new ErrStoreFull("s")]) {
+      const w = await words("regular");
+      let fails = 2;
+      w.counts.beforeFork = (): void => {
+        if (fails-- > 0) throw failure;
+      };
+      const client = await w.client();
+      client.append(1, pack("add x", "poison me", "need x"));
+      assertEquals((await client.next("held")).reason.length > 0, true);
+      assertEquals((await client.next("appended")).refused, [1]);
+      await w.env.advance(100);
+      assertEquals(await listOf(w.replica), ["x", "need x"]);
+      assertEquals(
+        w.log.filter(({ event }) => event === "rehearsal failed").length,
+        2,
+      );
+      await w.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "H17 an append whose commands all make the machine throw costs one fork each, and holds up nobody",
+  checked(async () => {
+    const w = await words("concurrent");
+    const [a, b] = [await w.client(), await w.client()];
+    const count = 500;
+    a.append(
+      1,
+      packRecords(
+        ...Array.from(
+          { length: count },
+          (_, i) =>
+            proposal(bytes(i % 2 === 0 ? "poison me" : `add ${i}`), i + 1),
+        ),
+      ),
+    );
+    await w.env.advance(10);
+    b.append(1, pack("add b"));
+    await b.next("appended");
+    assertEquals(a.messages.filter(({ type }) => type === "appended"), []);
+    const { refused } = await a.next("appended");
+    assertEquals(refused.length, count / 2);
+    const { forks, tried } = w.counts;
+    assert(forks < count * 2, `${forks} forks`);
+    assert(tried < count * 4, `${tried} commands tried`);
+    assertEquals((await listOf(w.replica)).length, count / 2 + 1);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H17 commands that come together share a fork",
+  checked(async () => {
+    const w = await words("regular");
+    const client = await w.client();
+    client.append(
+      1,
+      pack(...Array.from({ length: 200 }, (_, i) => `add ${i}`)),
+    );
+    await client.next("appended");
+    assertEquals([w.counts.forks, w.counts.tried], [1, 200]);
+    await w.stop();
+  }),
+);
+
+// ---------------------------------------------------------------- validate
+
+/** Adds, renames and moves cards only as the state has it. */
+async function byState(
+  cmd: Uint8Array,
+  { lookup }: ValidateContext,
+): Promise<string | undefined> {
+  const [verb, word] = text(cmd).split(" ");
+  const isThere = await lookup!(word) as boolean;
+  if (verb === "move" && !isThere) return `There is no ${word}`;
+  if (verb === "add" && isThere) return `${word} is there already`;
+  return undefined;
+}
+
+/** The same for a machine that answers at once. */
+function byStateAtOnce(
+  cmd: Uint8Array,
+  { lookup }: ValidateContext,
+): string | undefined {
+  const [verb, word] = text(cmd).split(" ");
+  const isThere = lookup!(word) as boolean;
+  if (verb === "move" && !isThere) return `There is no ${word}`;
+  if (verb === "add" && isThere) return `${word} is there already`;
+  return undefined;
+}
+
+for (const kind of WORD_KINDS) {
+  for (
+    const [name, rule, isSlow] of [
+      ["answers at once", byStateAtOnce, false],
+      ["takes time", byState, false],
+      ["takes time, as the machine does", byState, true],
+    ] as const
+  ) {
+    for (const rehearse of [true, false]) {
+      Deno.test(
+        `H20 validate() that ${name} looks up the state a command will meet: adding, renaming and moving a card offline passes (${kind}, rehearse: ${rehearse})`,
+        checked(async () => {
+          const w = await words(kind, {
+            rehearse,
+            isSlow,
+            validate: (_who, cmd, _cluster, context) => rule(cmd, context),
+          });
+          const client = await w.client();
+          const other = await w.client();
+          const session = await sessionOf(client);
+          client.append(
+            1,
+            packRecords(
+              sessionProposal(session, 1, bytes("add a"), 0),
+              sessionProposal(session, 2, bytes("move a b"), 1),
+              sessionProposal(session, 3, bytes("move a c"), 2),
+              sessionProposal(session, 4, bytes("move b c"), 3),
+            ),
+          );
+          client.append(
+            2,
+            packRecords(sessionProposal(session, 5, bytes("move c d"), 4)),
+          );
+          for (const stream of [1, 2]) {
+            assertEquals((await client.next("appended", stream)).refused, []);
+          }
+          other.append(1, pack("add d", "add e", "move e f", "move g h"));
+          const { refused, reasons } = await other.next("appended");
+          assertEquals(refused, [0, 3]);
+          assertEquals(reasons, ["d is there already", "There is no g"]);
+          await w.env.advance(100);
+          assertEquals(await listOf(w.replica), ["d", "f"]);
+          assertEquals(w.core.telemetry.counts.refused, 3);
+          await w.stop();
+        }),
+      );
+    }
+  }
+}
+
+Deno.test(
+  "H20 of many who ask for one place at the same time, one gets it, however long validate() takes",
+  checked(async () => {
+    let asked = 0;
+    const w = await words("regular", {
+      validate: async (_who, cmd, _cluster, { lookup }) => {
+        asked++;
+        const [, word] = text(cmd).split(" ");
+        const isThere = await lookup!(word);
+        // Everything that others do comes between.
+        await sleep(w.env, 3 + asked % 5, never);
+        return isThere ? "Taken" : undefined;
+      },
+    });
+    const clients = await Promise.all(
+      Array.from({ length: 8 }, () => w.client()),
+    );
+    for (const [i, client] of clients.entries()) {
+      client.append(1, pack("add place", `add own${i}`));
+    }
+    const refused = [];
+    for (const client of clients) {
+      refused.push((await client.next("appended")).refused.length);
+    }
+    assertEquals(refused.toSorted(), [0, 1, 1, 1, 1, 1, 1, 1]);
+    await w.env.advance(100);
+    const list = await listOf(w.replica);
+    assertEquals(list.filter((word) => word === "place").length, 1);
+    assertEquals(list.length, 9);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "H20 validate() sees no command that is refused, and what lookup() throws is its own matter",
+  checked(async () => {
+    let late: ValidateContext["lookup"];
+    const w = await words("regular", {
+      validate: (_who, cmd, _cluster, { lookup }) => {
+        late = lookup;
+        const [, word] = text(cmd).split(" ");
+        return word === "never" || lookup!("never") ? "Never" : undefined;
+      },
+    });
+    const client = await w.client();
+    client.append(
+      1,
+      pack("add never", "add a", "poison me", "need a", "add b"),
+    );
+    const { refused, reasons } = await client.next("appended");
+    assertEquals(refused, [0, 2]);
+    assertEquals(reasons, ["Never", POISON]);
+    const error = await rejection((async () => await late!("a"))());
+    assert(`${error}`.includes("after validate() had answered"));
+    await w.stop();
+  }),
+);
+
+Deno.test("H17 the reason of a refusal fits into a record, whatever was thrown", () => {
+  for (const thrown of [Object.create(null), Symbol("x"), "x".repeat(9999)]) {
+    assert(clipReason(reasonOf(thrown)).length <= 512);
+  }
+});
