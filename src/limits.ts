@@ -235,6 +235,12 @@ export const SNAPSHOT_CHUNK_BYTES: number = 256 * 1024;
 /** One frame of the protocol between server and client, in bytes. A batch of the log always fits. */
 export const SYNC_FRAME_BYTES_MAX: number = BATCH_BYTES_MAX + 64 * 1024;
 
+/** The smallest frame an end of the protocol may be limited to, in bytes. */
+export const SYNC_FRAME_BYTES_MIN: number = 1024;
+
+/** A frame from which an end of the connection under it is taken for a sign that something on the way refuses large frames, in bytes. */
+export const SYNC_FRAME_LARGE_BYTES: number = 8 * 1024;
+
 /** A text in a message of the protocol, in characters. */
 export const SYNC_TEXT_BYTES_MAX: number = 1024;
 

@@ -307,6 +307,13 @@ export interface Pong {
   readonly type: "pong";
 }
 
+/** A part of a message that is larger than a frame may be; the message is whole with the last one. */
+export interface Part {
+  readonly type: "part";
+  readonly isLast: boolean;
+  readonly bytes: Uint8Array;
+}
+
 /** Every message there is. */
 export type Message =
   | Hello
@@ -335,7 +342,8 @@ export type Message =
   | Chunk
   | Credit
   | Ping
-  | Pong;
+  | Pong
+  | Part;
 
 /** Why streams end, as they are numbered on the wire. */
 const END_REASONS: readonly EndReason[] = [
@@ -476,6 +484,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
   ping: [24],
   pong: [25],
   held: [26, ["channel", "uint"], ["reason", "text"]],
+  part: [30, ["isLast", "flag"], ["bytes", "bytes"]],
   unable: [27, ["channel", "uint"], ["code", "uint"], ["reason", "text"]],
 };
 

@@ -179,3 +179,155 @@ export class Proxy implements AsyncDisposable {
     await this.#accepting.catch(() => {});
   }
 }
+
+/** What a gateway does to a connection with a frame that is too large. */
+export type Refusal = "1009" | "reset";
+
+/**
+ * A gateway that lets WebSockets through whose frames are small, and ends those
+ * with a larger one, either way: by the code of the WebSocket protocol for that,
+ * or without a word.
+ */
+export class FrameGateway implements AsyncDisposable {
+  readonly #listener: Deno.TcpListener;
+  readonly #target: number;
+  readonly #frameBytesMax: number;
+  readonly #refusal: Refusal;
+  readonly #open = new Set<Deno.TcpConn>();
+  readonly #accepting: Promise<void>;
+  /** Frames it has refused, by their size in bytes. */
+  readonly refused: number[] = [];
+
+  /** A gateway to `target`. */
+  constructor(target: number, frameBytesMax: number, refusal: Refusal) {
+    this.#target = target;
+    this.#frameBytesMax = frameBytesMax;
+    this.#refusal = refusal;
+    this.#listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    this.#accepting = this.#accept();
+  }
+
+  /** Where it is reached. */
+  get url(): string {
+    return `ws://127.0.0.1:${this.#listener.addr.port}/sync`;
+  }
+
+  async #accept(): Promise<void> {
+    for await (const client of this.#listener) {
+      const server = await Deno.connect({
+        hostname: "127.0.0.1",
+        port: this.#target,
+      });
+      this.#open.add(client).add(server);
+      void Promise.all([
+        this.#carry(client, server, client),
+        this.#carry(server, client, client),
+      ]);
+    }
+  }
+
+  async #carry(
+    from: Deno.TcpConn,
+    to: Deno.TcpConn,
+    client: Deno.TcpConn,
+  ): Promise<void> {
+    const buffer = new Uint8Array(16 * 1024);
+    const frames = new Frames(this.#frameBytesMax);
+    try {
+      for (;;) {
+        const count = await from.read(buffer);
+        if (count === null) break;
+        const { passed, refused } = frames.take(buffer.subarray(0, count));
+        for (let at = 0; at < passed.length;) {
+          at += await to.write(passed.subarray(at));
+        }
+        if (refused === undefined) continue;
+        this.refused.push(refused);
+        if (this.#refusal === "1009") {
+          await client.write(new Uint8Array([0x88, 2, 0x03, 0xf1]));
+          // Closed with something unread, it would be reset instead.
+          while (await client.read(buffer) !== null);
+        }
+        break;
+      }
+    } catch {
+      // One of them was closed.
+    }
+    for (const conn of [from, to]) {
+      this.#open.delete(conn);
+      try {
+        conn.close();
+      } catch {
+        // It is closed already.
+      }
+    }
+  }
+
+  /** Cuts every connection and takes no more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    for (const conn of this.#open) conn.close();
+    await this.#accepting.catch(() => {});
+  }
+}
+
+/** Follows one way of a WebSocket from its handshake on. */
+class Frames {
+  readonly #max: number;
+  #isOpen = false;
+  /** Bytes of the handshake, or of the head of a frame, that have come. */
+  #head: number[] = [];
+  /** Bytes of the frame that are still to come. */
+  #left = 0;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  /** Takes what has come: gives what may pass, up to the first frame that is too large, and the size of that. */
+  take(bytes: Uint8Array): { passed: Uint8Array; refused?: number } {
+    const passed = new Uint8Array(this.#head.length + bytes.length);
+    let length = 0;
+    for (let i = 0; i < bytes.length; i++) {
+      if (this.#left > 0) {
+        const part = bytes.subarray(i, i + this.#left);
+        passed.set(part, length);
+        length += part.length;
+        this.#left -= part.length;
+        i += part.length - 1;
+        continue;
+      }
+      this.#head.push(bytes[i]!);
+      const size = this.#isOpen ? this.#size() : this.#handshake();
+      if (size === undefined) continue;
+      if (size > this.#max) {
+        return { passed: passed.subarray(0, length), refused: size };
+      }
+      passed.set(this.#head, length);
+      length += this.#head.length;
+      this.#head = [];
+      this.#left = size;
+    }
+    return { passed: passed.subarray(0, length) };
+  }
+
+  /** Zero once the handshake has come. */
+  #handshake(): number | undefined {
+    const end = String.fromCharCode(...this.#head.slice(-4));
+    if (end !== "\r\n\r\n") return undefined;
+    this.#isOpen = true;
+    return 0;
+  }
+
+  /** Size of the frame, once its head has come. */
+  #size(): number | undefined {
+    const [, second] = this.#head;
+    if (second === undefined) return undefined;
+    const short = second & 0x7f;
+    const width = short === 126 ? 2 : short === 127 ? 8 : 0;
+    const mask = second & 0x80 ? 4 : 0;
+    if (this.#head.length < 2 + width + mask) return undefined;
+    if (width === 0) return short;
+    return this.#head.slice(2, 2 + width).reduce((sum, b) => sum * 256 + b, 0);
+  }
+}

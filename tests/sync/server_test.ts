@@ -551,7 +551,7 @@ Deno.test(
           (c) => void c.hello({ frameBytesMax: 1000 }).catch(() => {}),
           false,
           4413,
-          /no more than 1000/,
+          /frames of 1000 bytes/,
         ],
       ] as const satisfies readonly (readonly [
         (client: Awaited<ReturnType<typeof w.client>>) => void,

@@ -8,6 +8,8 @@
 
 import type { Env } from "../../env.ts";
 import {
+  SYNC_FRAME_BYTES_MIN,
+  SYNC_FRAME_LARGE_BYTES,
   SYNC_HINT_MS,
   SYNC_MISMATCH_FIRST_MS,
   SYNC_MISMATCH_LAST_MS,
@@ -24,6 +26,21 @@ import type { Trouble } from "./reason.ts";
 
 /** Path of the WebSocket of a server, where an address names none. */
 const PATH = "/sync";
+
+/** Code of the WebSocket protocol for a message that is too large to be handled. */
+const TOO_LARGE = 1009;
+
+/** Codes of the WebSocket protocol by which an end says that all is well, or that it stops or restarts. */
+const PEACEFUL: readonly number[] = [1000, 1001, 1012, 1013];
+
+/** The first code that only a server of the protocol, no gateway, closes with. */
+const APPLICATION_FIRST = 3000;
+
+/** Connections in a row that have ended under a large frame, after which frames get smaller. */
+const CUTS = 2;
+
+/** How many times smaller frames get when something on the way has refused them. */
+const SHRINK = 8;
 
 /**
  * Normalises the address of a server: `wss:` or `ws:` (`https:` and `http:` mean
@@ -77,12 +94,17 @@ export class Address {
   readonly #env: Env;
   readonly #refused: Backoff;
   readonly #mismatch: Backoff;
+  /** The largest frame that is sent there or taken, in bytes. */
+  #frameBytes: number;
+  /** Connections in a row that have ended under a large frame. */
+  #cuts = 0;
   /** Set if the trouble was found out by asking over HTTP. */
   #isFound = false;
 
   /** An address that was never tried. */
-  constructor(url: string, env: Env) {
+  constructor(url: string, env: Env, frameBytes: number) {
     this.url = url;
+    this.#frameBytes = frameBytes;
     this.#env = env;
     this.#refused = new Backoff(
       env,
@@ -94,6 +116,28 @@ export class Address {
       SYNC_MISMATCH_FIRST_MS,
       SYNC_MISMATCH_LAST_MS,
     );
+  }
+
+  /** The largest frame that is sent there or taken, in bytes: smaller once something on the way has refused large ones. */
+  get frameBytes(): number {
+    return this.#frameBytes;
+  }
+
+  /**
+   * Notes how a connection has ended. Frames get smaller if something on the way
+   * has said that one was too large, or has ended two connections in a row
+   * without a word while a large one was under way.
+   */
+  ended(code: number, hadLargeFrame: boolean): void {
+    const isRefused = code === TOO_LARGE;
+    const isCut = hadLargeFrame && code < APPLICATION_FIRST &&
+      !PEACEFUL.includes(code);
+    this.#cuts = isCut ? this.#cuts + 1 : 0;
+    if (!isRefused && this.#cuts < CUTS) return;
+    this.#cuts = 0;
+    const least = isRefused ? SYNC_FRAME_BYTES_MIN : SYNC_FRAME_LARGE_BYTES;
+    const smaller = Math.floor(this.#frameBytes / SHRINK);
+    this.#frameBytes = Math.min(this.#frameBytes, Math.max(least, smaller));
   }
 
   /** Notes that an attempt begun at `begun` has failed: a server that refuses is left alone for a while. */

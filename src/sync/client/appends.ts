@@ -7,6 +7,7 @@
  * @module
  */
 
+import { SYNC_FRAME_BYTES_MAX } from "../../limits.ts";
 import {
   ErrLogCorrupted,
   ErrRecordsRefused,
@@ -56,17 +57,16 @@ export class Appends {
       this.#answered(waiting, message);
     });
     const frame = appendFrame(channel, stream, lengths, bytes);
-    const max = connection.welcome!.frameBytesMax;
-    if (frame.length > max) {
+    if (frame.length > SYNC_FRAME_BYTES_MAX) {
       connection.forget(stream);
       return waiting.reject(
         new RangeError(
-          `Batch of ${bytes.length} bytes is over the server's limit of ${max}`,
+          `Batch of ${bytes.length} bytes is over the limit of a message of the protocol, ${SYNC_FRAME_BYTES_MAX} bytes`,
         ),
       );
     }
     this.#inFlight.add(waiting);
-    connection.sendData(frame, ends.length);
+    connection.sendData(frame, ends.length, stream);
   }
 
   #answered(waiting: Waiting, message: StreamMessage): void {

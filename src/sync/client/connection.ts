@@ -11,6 +11,7 @@ import type { Env } from "../../env.ts";
 import {
   SYNC_CREDIT_BYTES,
   SYNC_FRAME_BYTES_MAX,
+  SYNC_FRAME_LARGE_BYTES,
   SYNC_HEARTBEAT_MS_MIN,
   SYNC_HINT_MS,
   SYNC_HINT_PING_MS,
@@ -39,6 +40,7 @@ import {
   type Versions,
   type Welcome,
 } from "../messages.ts";
+import { Assembler, sendInParts } from "../parts.ts";
 import { CloseCode, type Transport } from "../transport.ts";
 import type { Inbox } from "./inbox.ts";
 
@@ -86,6 +88,8 @@ export interface ConnectionOptions {
   readonly token: string | undefined;
   readonly versions: Versions;
   readonly inbox: Inbox;
+  /** The largest frame that is sent or taken, in bytes: larger messages go in parts. */
+  readonly frameBytes: number;
   readonly listener: ConnectionListener;
 }
 
@@ -108,6 +112,11 @@ export class Connection {
   /** Whether the server was asked whether it is there, and has said nothing since. */
   #isAsked = false;
   #cancelTick: (() => void) | undefined;
+  readonly #assembler = new Assembler();
+  /** Streams on which a large frame may be under way, either way. */
+  readonly #large = new Set<number>();
+  /** Index after which each read was asked for that was not answered. */
+  readonly #reads = new Map<number, number>();
 
   /** Makes use of a transport that nobody listens to yet. */
   constructor(transport: Transport, options: ConnectionOptions) {
@@ -147,20 +156,57 @@ export class Connection {
       last: versions.last,
       token,
       credit: this.#allowance,
-      frameBytesMax: SYNC_FRAME_BYTES_MAX,
+      frameBytesMax: this.#options.frameBytes,
     });
   }
 
   /** Sends a message; harmless when it is over. */
   send(message: Message): void {
-    if (!this.#isOver) this.#transport.send(encodeMessage(message));
+    if (this.#isOver) return;
+    if (message.type === "read") this.#reads.set(message.stream, message.after);
+    if (message.type === "read" || message.type === "fetch") {
+      this.#large.add(message.stream);
+    }
+    this.#sendFrame(encodeMessage(message));
   }
 
-  /** Sends the frame of an append of that many records; the connection must be writable. */
-  sendData(frame: Uint8Array, records: number): void {
+  #sendFrame(frame: Uint8Array): void {
+    // Before the welcome there are no parts.
+    if (this.#welcome === undefined) return this.#transport.send(frame);
+    const { frameBytes } = this.#options;
+    const max = Math.min(frameBytes, this.#welcome.frameBytesMax);
+    sendInParts(frame, max, (frame) => this.#transport.send(frame));
+  }
+
+  /** True if a large frame may be under way, so that something on the way may have ended the connection for it. */
+  get hasLargeFrame(): boolean {
+    return this.#large.size > 0 &&
+      this.#options.frameBytes > SYNC_FRAME_LARGE_BYTES;
+  }
+
+  /** Keeps account of the streams on which something large is to come. */
+  #expect(message: StreamMessage): void {
+    const { stream } = message;
+    if (message.type === "reading") {
+      const after = this.#reads.get(stream);
+      this.#reads.delete(stream);
+      if (after !== undefined && message.last <= after) {
+        this.#large.delete(stream);
+      }
+    } else if (message.type === "entries") {
+      const { first, last, lengths } = message;
+      if (first + lengths.length > last) this.#large.delete(stream);
+    } else if (message.type !== "snapshot" && message.type !== "chunk") {
+      this.#large.delete(stream);
+    }
+  }
+
+  /** Sends the frame of an append of that many records on a stream; the connection must be writable. */
+  sendData(frame: Uint8Array, records: number, stream: number): void {
     if (this.#isOver) return;
     this.#credit -= appendCredit(frame.length, records);
-    this.#transport.send(frame);
+    if (frame.length > SYNC_FRAME_LARGE_BYTES) this.#large.add(stream);
+    this.#sendFrame(frame);
   }
 
   /** A stream whose messages go to `listener` until it is forgotten. */
@@ -172,12 +218,16 @@ export class Connection {
 
   /** From now on the messages of a stream are of no interest. */
   forget(stream: number): void {
+    this.#large.delete(stream);
+    this.#reads.delete(stream);
     this.#streams.delete(stream);
   }
 
   /** Tells the server that a stream is of no interest any more. */
   stop(stream: number): void {
-    if (this.#streams.delete(stream)) this.send({ type: "stop", stream });
+    const isOpen = this.#streams.has(stream);
+    this.forget(stream);
+    if (isOpen) this.send({ type: "stop", stream });
   }
 
   /** What was received has been taken: the server may send as much again. */
@@ -224,7 +274,15 @@ export class Connection {
       return this.close(CloseCode.TooBig, "Frame is too large");
     }
     try {
-      this.#take(decodeMessage(bytes), bytes.length);
+      const message = decodeMessage(bytes);
+      if (message.type !== "part") return this.#take(message, bytes.length);
+      const whole = this.#assembler.take(message);
+      if (whole === undefined) return;
+      const made = decodeMessage(whole);
+      if (made.type === "part" || this.#welcome === undefined) {
+        throw new ErrProtocol(`Message ${made.type} came in parts`);
+      }
+      this.#take(made, whole.length);
     } catch (error) {
       if (!(error instanceof ErrProtocol)) throw error;
       this.close(CloseCode.Protocol, error.message);
@@ -252,6 +310,7 @@ export class Connection {
         const take = this.#streams.get(message.stream);
         // It was stopped meanwhile.
         if (take === undefined) return this.grant(size);
+        this.#expect(message);
         inbox.add(size);
         return take(message, size);
       }
@@ -262,6 +321,7 @@ export class Connection {
       case "index":
       case "hashes":
       case "snapshot":
+        this.#expect(message);
         return this.#streams.get(message.stream)?.(message, 0);
       case "credit": {
         const wasWritable = this.isWritable;

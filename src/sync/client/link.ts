@@ -64,6 +64,8 @@ export interface LinkOptions {
   /** Asks an address over HTTP why no WebSocket comes about; never asked if undefined. */
   readonly fetch: Fetch | undefined;
   readonly versions: Versions;
+  /** The largest frame that is sent or taken at first, in bytes. */
+  readonly frameBytes: number;
   readonly env: Env;
   readonly hints: Hints;
   /** Called after each change of its state. */
@@ -115,7 +117,9 @@ export class Link {
   constructor(options: LinkOptions) {
     const { env, urls } = options;
     this.#options = options;
-    this.#addresses = urls.map((url) => new Address(url, env));
+    this.#addresses = urls.map((url) =>
+      new Address(url, env, options.frameBytes)
+    );
     this.inbox = new Inbox(env, (bytes) => this.#connection?.grant(bytes));
     this.#pace = new RetryPace(env);
   }
@@ -297,6 +301,7 @@ export class Link {
       token,
       versions,
       inbox: this.inbox,
+      frameBytes: address.frameBytes,
       listener: {
         welcomed: () => this.#welcomed(address),
         channel: (message) => {
@@ -306,7 +311,8 @@ export class Link {
           for (const channel of this.#channels.values()) channel.writable();
         },
         ended: (end) => {
-          const { isOpened, welcome } = connection;
+          const { isOpened, welcome, hasLargeFrame } = connection;
+          if (isOpened) address.ended(end.code, hasLargeFrame);
           const isWelcomed = welcome !== undefined;
           const attempted = { url, end, isOpened, isWelcomed };
           this.#failed(attempt, troubleOf(attempted), end);

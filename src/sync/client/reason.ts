@@ -162,7 +162,7 @@ export function troubleOf(attempted: Attempted): Trouble {
     case MESSAGE_TOO_BIG:
       return trouble(
         "too-large",
-        `A gateway between this page and ${url} refuses frames of this size: raise its limit`,
+        `A gateway between this page and ${url} refuses frames of this size: smaller ones are tried; raise its limit if that does not help`,
         lost,
         "retry",
       );

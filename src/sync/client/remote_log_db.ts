@@ -7,6 +7,7 @@
  */
 
 import { type Env, systemEnv } from "../../env.ts";
+import { SYNC_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MIN } from "../../limits.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
 import type { Log, LogDB } from "../../log/log.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
@@ -60,6 +61,25 @@ export interface RemoteLogOptions {
   readonly hints?: Hints | undefined;
   /** The versions of the protocol to speak; by default all there are. */
   readonly versions?: Versions | undefined;
+  /**
+   * The largest frame to send and to take, in bytes, where a gateway on the way
+   * lets through no larger one: larger messages go in parts. By default, and at
+   * most, as large as a batch of the log needs. Frames get smaller by themselves
+   * once a gateway has refused one.
+   */
+  readonly frameBytes?: number | undefined;
+}
+
+function checkFrameBytes(bytes: unknown): number {
+  if (
+    Number.isSafeInteger(bytes) && bytes as number >= SYNC_FRAME_BYTES_MIN &&
+    bytes as number <= SYNC_FRAME_BYTES_MAX
+  ) return bytes as number;
+  throw new RangeError(
+    `frameBytes is ${
+      String(bytes)
+    }; give a whole number from ${SYNC_FRAME_BYTES_MIN} to ${SYNC_FRAME_BYTES_MAX}`,
+  );
 }
 
 const globalFetch: Fetch = (url, init) => fetch(url, init);
@@ -118,7 +138,7 @@ export class RemoteLogDB implements LogDB {
    * a path means `/sync`. Connects once the first log is opened.
    *
    * @throws ErrServerURL if one is not the address of a server
-   * @throws RangeError if there is none
+   * @throws RangeError if there is none, or `frameBytes` is out of range
    */
   constructor(
     urls: string | readonly string[],
@@ -129,6 +149,7 @@ export class RemoteLogDB implements LogDB {
       throw new RangeError("At least one server URL is required");
     }
     const { token, copy, env = systemEnv } = options;
+    const { frameBytes = SYNC_FRAME_BYTES_MAX } = options;
     this.#env = env;
     if (typeof copy === "function") this.#makeStore = copy;
     else this.#store = copy;
@@ -141,6 +162,7 @@ export class RemoteLogDB implements LogDB {
         (options.connect === undefined ? globalFetch : undefined),
       versions: options.versions ?? PROTOCOL_VERSIONS,
       hints: options.hints ?? browserHints,
+      frameBytes: checkFrameBytes(frameBytes),
       env,
       changed: () => {
         this.#told = this.state;

@@ -8,7 +8,12 @@
  */
 
 import { describe } from "../../describe.ts";
-import { COMMAND_BYTES_MAX, TIMER_MS_MAX } from "../../limits.ts";
+import {
+  COMMAND_BYTES_MAX,
+  SYNC_FRAME_BYTES_MAX,
+  SYNC_FRAME_BYTES_MIN,
+  TIMER_MS_MAX,
+} from "../../limits.ts";
 import { PROTOCOL_VERSIONS } from "../messages.ts";
 import { isAbortSignal } from "./hooks.ts";
 import type { CoreOptions, ServerLimits } from "./options.ts";
@@ -122,6 +127,7 @@ const LIMITS: Checks<ServerLimits> = {
   addressConnections: isCountOrInfinity,
   channels: isCount(1),
   streams: isCount(1),
+  frameBytes: isCount(SYNC_FRAME_BYTES_MIN, SYNC_FRAME_BYTES_MAX),
   commandBytes: isCount(1, COMMAND_BYTES_MAX),
   commandsPerSecond: isCount(1),
   messagesPerSecond: isCount(1),

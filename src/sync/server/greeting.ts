@@ -6,7 +6,7 @@
  * @module
  */
 
-import { SYNC_FRAME_BYTES_MAX } from "../../limits.ts";
+import { SYNC_FRAME_BYTES_MIN } from "../../limits.ts";
 import { SampanError } from "../../statemachine/errors.ts";
 import { ErrForbidden, ErrUnauthenticated } from "../errors.ts";
 import type { Hello, Versions } from "../messages.ts";
@@ -60,10 +60,10 @@ export function agree(versions: Versions, hello: Hello): number {
       `This server speaks versions ${versions.first} to ${versions.last}, this page ${hello.first} to ${hello.last}: ${remedy}`,
     );
   }
-  if (hello.frameBytesMax < SYNC_FRAME_BYTES_MAX) {
+  if (hello.frameBytesMax < SYNC_FRAME_BYTES_MIN) {
     throw new Violation(
       CloseCode.TooBig,
-      `Frames of ${SYNC_FRAME_BYTES_MAX} bytes may come, but no more than ${hello.frameBytesMax} are taken`,
+      `Client takes frames of ${hello.frameBytesMax} bytes, less than the least, ${SYNC_FRAME_BYTES_MIN}`,
     );
   }
   return version;

@@ -15,6 +15,7 @@ import {
   SYNC_CONNECTIONS_MAX,
   SYNC_CREDIT_BYTES,
   SYNC_FAR_ENTRIES,
+  SYNC_FRAME_BYTES_MAX,
   SYNC_HEARTBEAT_MS,
   SYNC_HELLO_MS_MAX,
   SYNC_HOOK_MS_MAX,
@@ -60,6 +61,8 @@ export interface ServerLimits {
   readonly channels: number;
   /** Reads, transfers and requests open on one connection. */
   readonly streams: number;
+  /** The largest frame that is sent or taken, in bytes: what a proxy in front lets through. Larger messages go in parts. */
+  readonly frameBytes: number;
   /** The largest command, in bytes. */
   readonly commandBytes: number;
   /** What one principal may send in the long run, on all its connections together, in commands per second: past it, credit is granted later. Without `authenticate` it bounds each connection. */
@@ -99,6 +102,7 @@ export const SERVER_LIMITS: ServerLimits = {
   addressConnections: SYNC_ADDRESS_MAX,
   channels: SYNC_CHANNELS_MAX,
   streams: SYNC_STREAMS_MAX,
+  frameBytes: SYNC_FRAME_BYTES_MAX,
   commandBytes: COMMAND_BYTES_MAX,
   commandsPerSecond: SYNC_COMMANDS_PER_SECOND_MAX,
   messagesPerSecond: SYNC_MESSAGES_PER_SECOND_MAX,

@@ -11,7 +11,6 @@
 import {
   BATCH_BYTES_MAX,
   SYNC_EXPLAINS_MAX,
-  SYNC_FRAME_BYTES_MAX,
   SYNC_LOG_RECORDS_MAX,
 } from "../../limits.ts";
 import { ErrClusterClosed, ErrNodeIDTaken } from "../../log/errors.ts";
@@ -31,6 +30,7 @@ import {
   type Read,
   type ReadIndex,
 } from "../messages.ts";
+import { Assembler } from "../parts.ts";
 import {
   CloseCode,
   type Transport,
@@ -78,6 +78,7 @@ export class Peer implements TransportListener {
   /** Streams that wait for an answer: how many may be open is bounded. */
   readonly #asked = new Map<number, "append" | "request">();
   readonly #throttle: Throttle;
+  readonly #assembler = new Assembler();
   /** Messages that are not bounded by credit. */
   readonly #rate: Rate;
   #isExplaining = false;
@@ -172,16 +173,29 @@ export class Peer implements TransportListener {
     this.#askedAt = undefined;
     this.counts.received += bytes.length;
     const begun = this.#heardAt;
+    const { frameBytes } = this.core.limits;
     let message: Message | undefined;
+    let size = bytes.length;
     try {
-      if (bytes.length > SYNC_FRAME_BYTES_MAX) {
+      if (size > frameBytes) {
         throw new Violation(
           CloseCode.TooBig,
-          `Frame of ${bytes.length} bytes is over the limit of ${SYNC_FRAME_BYTES_MAX}`,
+          `Frame of ${size} bytes is over the limit of ${frameBytes}`,
         );
       }
       message = decodeMessage(bytes);
-      this.#admit(message, bytes.length);
+      this.#admit(message, size);
+      if (message.type === "part") {
+        const whole = this.#assembler.take(message);
+        message = whole && decodeMessage(whole);
+        if (message !== undefined && whole !== undefined) {
+          if (message.type === "part" || message.type === "hello") {
+            throw new ErrProtocol(`Message ${message.type} came in parts`);
+          }
+          size = whole.length;
+          this.#admit(message, size);
+        }
+      }
     } catch (error) {
       message = undefined;
       this.#violated(error);
@@ -193,7 +207,7 @@ export class Peer implements TransportListener {
     void this.core.turns.take(this, () => {
       if (this.#isClosed) return;
       try {
-        this.#take(admitted, bytes.length);
+        this.#take(admitted, size);
       } catch (error) {
         this.#violated(error);
       }
@@ -207,6 +221,9 @@ export class Peer implements TransportListener {
       this.#state = "greeting";
     } else if (this.#state !== "open") {
       throw new ErrProtocol(`Message ${message.type} before the welcome`);
+    } else if (message.type === "part" && this.#throttle.granted <= 0) {
+      // Only appends are that large, and those have to be granted.
+      throw new Violation(CloseCode.TooBig, "More was sent than was granted");
     } else if (message.type === "append") {
       const credit = appendCredit(frameBytes, message.lengths.length);
       if (!this.#throttle.take(credit)) {
@@ -276,13 +293,17 @@ export class Peer implements TransportListener {
       version,
       principal: who.id,
       credit: this.#throttle.granted,
-      frameBytesMax: SYNC_FRAME_BYTES_MAX,
+      frameBytesMax: core.limits.frameBytes,
       commandBytesMax: core.limits.commandBytes,
       heartbeatMs: core.limits.heartbeatMs,
     });
     if (this.#isClosed) return;
     // Not before the welcome: what comes earlier is out of turn.
     this.#state = "open";
+    this.sender.frameBytes = Math.min(
+      core.limits.frameBytes,
+      hello.frameBytesMax,
+    );
     this.sender.grant(hello.credit);
     this.log("info", "connected");
   }

@@ -12,8 +12,10 @@ import {
   SYNC_BUFFERED_BYTES_MAX,
   SYNC_BUFFERED_TICK_MS,
   SYNC_BUFFERED_TOTAL_BYTES_MAX,
+  SYNC_FRAME_BYTES_MAX,
 } from "../../limits.ts";
 import { encodeMessage, type End, type Message } from "../messages.ts";
+import { sendInParts } from "../parts.ts";
 import { CloseCode, type Transport } from "../transport.ts";
 import type { Outgoing } from "./reading.ts";
 import type { Counts } from "./telemetry.ts";
@@ -35,6 +37,8 @@ export class Sender {
   /** What is being sent, by its stream. */
   readonly outgoing: Map<number, Outgoing> = new Map();
   readonly #options: SenderOptions;
+  /** The largest frame that is sent, in bytes. */
+  frameBytes: number = SYNC_FRAME_BYTES_MAX;
   /** Bytes of data frames the client still takes. */
   #credit = 0;
   #isPumping = false;
@@ -74,7 +78,8 @@ export class Sender {
 
   #sendFrame(frame: Uint8Array): void {
     this.#options.counts.sent += frame.length;
-    this.#options.transport.send(frame);
+    const { transport } = this.#options;
+    sendInParts(frame, this.frameBytes, (frame) => transport.send(frame));
   }
 
   /** Whether the client takes a frame of data now. */

@@ -1,0 +1,159 @@
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
+import {
+  SYNC_FRAME_BYTES_MAX,
+  SYNC_FRAME_BYTES_MIN,
+} from "../../src/limits.ts";
+import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
+import { ErrProtocol } from "../../src/sync/errors.ts";
+import { decodeMessage, type Part } from "../../src/sync/messages.ts";
+import { Assembler, sendInParts } from "../../src/sync/parts.ts";
+import { checked } from "../nodehost/support.ts";
+import { FrameGateway, type Refusal } from "./proxy.ts";
+import { packRecords, proposal, world } from "./server_support.ts";
+
+const GATEWAY_BYTES = 32 * 1024;
+
+for (const refusal of ["1009", "reset"] satisfies Refusal[]) {
+  Deno.test(
+    `case A7: a client syncs through a gateway that ends connections with frames over 32 KiB, ${
+      refusal === "1009" ? "with code 1009" : "without a word"
+    }: many commands at once, a large one, and a snapshot [U38]`,
+    async () => {
+      await using host = new NodeHost();
+      const origin = await host.startCluster(() => new KVStateMachine(), {
+        clusterID: 1n,
+        nodeID: 1n,
+      });
+      await using server = serve(host, {
+        sigterm: false,
+        limits: { farEntries: 100 },
+      });
+      const target = Number(new URL(server.url).port);
+      await using gateway = new FrameGateway(target, GATEWAY_BYTES, refusal);
+      await using logDB = new RemoteLogDB(gateway.url);
+      await using page = new NodeHost({ logDB });
+      const replica = await page.startCluster(() => new KVStateMachine(), {
+        clusterID: 1n,
+        nodeID: 2n,
+      });
+      const session = await replica.openSession();
+      const value = "v".repeat(100);
+      await Promise.all([
+        ...Array.from(
+          { length: 2_000 },
+          (_, i) => replica.propose(kv.put(`k${i}`, value), { session }),
+        ),
+        replica.propose(kv.put("large", new Uint8Array(40 * 1024)), {
+          session,
+        }),
+      ]);
+      assert(gateway.refused.length > 0);
+      // The other way: entries of the log, and a snapshot for a newcomer.
+      await origin.propose(kv.put("larger", new Uint8Array(600 * 1024)));
+      assertEquals(await replica.read(kv.count()), 2_002);
+      await using otherDB = new RemoteLogDB(gateway.url);
+      await using other = new NodeHost({ logDB: otherDB });
+      const newcomer = await other.startCluster(() => new KVStateMachine(), {
+        clusterID: 1n,
+        nodeID: 3n,
+      });
+      assertEquals(await newcomer.read(kv.count()), 2_002);
+    },
+  );
+}
+
+Deno.test("case A7: both ends can be told the largest frame, and send none that is larger [U38]", async () => {
+  for (const side of ["client", "server"]) {
+    const frameBytes = 16 * 1024;
+    await using host = new NodeHost();
+    await host.startCluster(() => new KVStateMachine(), {
+      clusterID: 1n,
+      nodeID: 1n,
+    });
+    await using server = serve(host, {
+      sigterm: false,
+      limits: side === "server" ? { frameBytes } : {},
+    });
+    const target = Number(new URL(server.url).port);
+    await using gateway = new FrameGateway(target, frameBytes, "reset");
+    await using logDB = new RemoteLogDB(
+      gateway.url,
+      side === "client" ? { frameBytes } : {},
+    );
+    await using page = new NodeHost({ logDB });
+    const replica = await page.startCluster(() => new KVStateMachine(), {
+      clusterID: 1n,
+      nodeID: 2n,
+    });
+    await replica.propose(kv.put("large", new Uint8Array(300 * 1024)));
+    assertEquals(await replica.read(kv.count()), 1);
+    assertEquals(gateway.refused, [], side);
+  }
+  for (const frameBytes of [0, 1.5, SYNC_FRAME_BYTES_MAX + 1, "9000"]) {
+    assertThrows(
+      () => new RemoteLogDB("ws://127.0.0.1:1", { frameBytes } as never),
+      RangeError,
+      "frameBytes",
+    );
+  }
+});
+
+Deno.test("case A7: a message in parts is the same message, and too many parts are none [H11]", () => {
+  for (const length of [0, 1, 100, 5_000]) {
+    const frame = crypto.getRandomValues(new Uint8Array(length));
+    const sent: Uint8Array[] = [];
+    sendInParts(frame, SYNC_FRAME_BYTES_MIN, (bytes) => sent.push(bytes));
+    for (const { length } of sent) assert(length <= SYNC_FRAME_BYTES_MIN);
+    if (length <= SYNC_FRAME_BYTES_MIN) {
+      assertEquals(sent, [frame]);
+      continue;
+    }
+    const assembler = new Assembler();
+    for (let time = 0; time < 2; time++) {
+      const made = sent.map((part) =>
+        assembler.take(decodeMessage(part) as Part)
+      );
+      assertEquals(made.pop(), frame);
+      assertEquals(made.filter((part) => part !== undefined), []);
+    }
+  }
+  const assembler = new Assembler();
+  const bytes = new Uint8Array(SYNC_FRAME_BYTES_MAX / 2);
+  assembler.take({ type: "part", isLast: false, bytes });
+  assembler.take({ type: "part", isLast: false, bytes });
+  assertThrows(
+    () =>
+      assembler.take({
+        type: "part",
+        isLast: true,
+        bytes: new Uint8Array(1),
+      }),
+    ErrProtocol,
+    "over the limit",
+  );
+});
+
+Deno.test(
+  "case A7: parts that are no message, or that were not granted, end the connection [H11]",
+  checked(async () => {
+    const w = await world({
+      limits: { creditBytes: 2_000 },
+      validate: () => new Promise(() => {}),
+    });
+    const odd = await w.client();
+    odd.send({ type: "part", isLast: true, bytes: new Uint8Array([0x91, 1]) });
+    assertEquals((await odd.end()).code, 4400);
+    const early = w.connect();
+    await early.until("opened", () => early.isOpen);
+    early.send({ type: "part", isLast: false, bytes: new Uint8Array(1) });
+    assertEquals((await early.end()).code, 4400);
+    const greedy = await w.client();
+    greedy.append(1, packRecords(proposal(kv.put("k", new Uint8Array(3_000)))));
+    greedy.send({ type: "part", isLast: false, bytes: new Uint8Array(1_000) });
+    const { code, reason } = await greedy.end();
+    assertEquals(code, 4413);
+    assertMatch(reason, /More was sent than was granted/);
+    await w.stop();
+  }),
+);
