@@ -400,6 +400,15 @@ export const SYNC_LISTEN_FIRST_MS: number = 100;
 /** Longest wait before a server whose listener has ended listens again, in milliseconds. */
 export const SYNC_LISTEN_LAST_MS: number = 2_000;
 
+/** How long before a principal expires its client is asked for another token, in milliseconds; no more than half of the time it is valid. */
+export const SYNC_RENEW_MS: number = 30_000;
+
+/** How long a client whose principal is no longer valid may take to bring another token, in milliseconds: until then nothing is sent to it, nor taken from it. */
+export const SYNC_RENEW_GRACE_MS: number = 5_000;
+
+/** The least time after which a client is asked for a token again, in milliseconds. */
+export const SYNC_RENEW_AGAIN_MS: number = 1_000;
+
 /** How long a connection may take to say who it is, in milliseconds. */
 export const SYNC_HELLO_MS_MAX: number = 10_000;
 

@@ -48,6 +48,8 @@ export interface Hello {
   readonly credit: number;
   /** The largest frame it takes, in bytes. */
   readonly frameBytesMax: number;
+  /** True if it answers `renew`. */
+  readonly renews?: boolean | undefined;
 }
 
 /** The answer to a hello. */
@@ -314,6 +316,18 @@ export interface Part {
   readonly bytes: Uint8Array;
 }
 
+/** Asks for another token: the principal is known no longer than that many milliseconds. */
+export interface Renew {
+  readonly type: "renew";
+  readonly withinMs: number;
+}
+
+/** Another token of the same principal. */
+export interface Token {
+  readonly type: "token";
+  readonly token: string | undefined;
+}
+
 /** Every message there is. */
 export type Message =
   | Hello
@@ -343,7 +357,9 @@ export type Message =
   | Credit
   | Ping
   | Pong
-  | Part;
+  | Part
+  | Renew
+  | Token;
 
 /** Why streams end, as they are numbered on the wire. */
 const END_REASONS: readonly EndReason[] = [
@@ -361,6 +377,7 @@ type Field =
   | "u64"
   | "u64?"
   | "flag"
+  | "flag?"
   | "text"
   | "token"
   | "bytes"
@@ -384,6 +401,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["token", "token"],
     ["credit", "uint"],
     ["frameBytesMax", "uint"],
+    ["renews", "flag?"],
   ],
   welcome: [
     2,
@@ -480,11 +498,13 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["size", "uint"],
   ],
   chunk: [22, ["stream", "uint"], ["bytes", "bytes"]],
+  part: [30, ["isLast", "flag"], ["bytes", "bytes"]],
+  renew: [31, ["withinMs", "uint"]],
+  token: [32, ["token", "token"]],
   credit: [23, ["bytes", "uint"]],
   ping: [24],
   pong: [25],
   held: [26, ["channel", "uint"], ["reason", "text"]],
-  part: [30, ["isLast", "flag"], ["bytes", "bytes"]],
   unable: [27, ["channel", "uint"], ["code", "uint"], ["reason", "text"]],
 };
 
@@ -557,8 +577,10 @@ export function decodeMessage(frame: Uint8Array): Message {
   // Versions that come may give the first two messages more fields, so that
   // those who speak older ones can be answered.
   const isFirst = type === "hello" || type === "welcome";
+  // A field that came later may be missing.
+  const needed = fields.filter(([, field]) => field !== "flag?").length;
   if (
-    parts.length < fields.length + 1 ||
+    parts.length < needed + 1 ||
     (parts.length > fields.length + 1 && !isFirst)
   ) {
     throw new ErrProtocol(
@@ -639,6 +661,12 @@ function read(value: unknown, field: Field): unknown {
       return value === null ? undefined : u64(value);
     case "flag":
       return typeof value === "boolean" ? value : WRONG;
+    case "flag?":
+      return value === undefined || value === null
+        ? undefined
+        : typeof value === "boolean"
+        ? value
+        : WRONG;
     case "text":
       return typeof value === "string" && value.length <= SYNC_TEXT_BYTES_MAX
         ? value

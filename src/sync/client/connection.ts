@@ -78,6 +78,8 @@ export interface ConnectionListener {
   channel(message: ChannelMessage): void;
   /** There is credit for data again. */
   writable(): void;
+  /** The server asks for another token. */
+  renew(): void;
   /** It is over; called once, and nothing after it. */
   ended(end: ConnectionEnd): void;
 }
@@ -157,6 +159,7 @@ export class Connection {
       token,
       credit: this.#allowance,
       frameBytesMax: this.#options.frameBytes,
+      renews: true,
     });
   }
 
@@ -329,6 +332,8 @@ export class Connection {
         if (!wasWritable && this.isWritable) listener.writable();
         return;
       }
+      case "renew":
+        return listener.renew();
       case "ping":
         return this.send({ type: "pong" });
       case "pong":

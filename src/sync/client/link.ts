@@ -105,6 +105,8 @@ export class Link {
   #attemptedAt = -Infinity;
   #connection: Connection | undefined;
   #welcomedAt = 0;
+  /** The connection for which the application is asked for another token. */
+  #renewing: Connection | undefined;
   #cancelTimer: (() => void) | undefined;
   #retryAt: number | undefined;
   #endHints: (() => void) | undefined;
@@ -310,6 +312,7 @@ export class Link {
         writable: () => {
           for (const channel of this.#channels.values()) channel.writable();
         },
+        renew: () => this.#renew(connection),
         ended: (end) => {
           const { isOpened, welcome, hasLargeFrame } = connection;
           if (isOpened) address.ended(end.code, hasLargeFrame);
@@ -319,6 +322,27 @@ export class Link {
         },
       },
     });
+  }
+
+  /** Sends another token on an open connection. */
+  #renew(connection: Connection): void {
+    if (this.#renewing === connection) return;
+    this.#renewing = connection;
+    const sent = (token: string | undefined): void => {
+      this.#renewing = undefined;
+      connection.send({ type: "token", token });
+    };
+    const failed = (): void => {
+      // The server asks again, as long as the one before is good.
+      this.#renewing = undefined;
+    };
+    try {
+      const given = this.#options.token();
+      if (isPromise(given)) given.then(sent, failed);
+      else sent(given);
+    } catch {
+      failed();
+    }
   }
 
   #welcomed(address: Address): void {

@@ -33,7 +33,11 @@ import {
 
 /** What a {@linkcode RemoteLogDB} can be told. */
 export interface RemoteLogOptions {
-  /** Says who this is: a token, or a function that is asked for one with each attempt to connect. */
+  /**
+   * Token by which the server authenticates this client, or a function that gives
+   * one: asked with each attempt to connect, and again when the server needs
+   * another one on the open connection, since the one before is about to expire.
+   */
   readonly token?:
     | string
     | (() => MaybePromise<string | undefined>)

@@ -217,10 +217,7 @@ export class Core {
       );
       return undefined;
     }
-    const ignore = onAbort(
-      signal,
-      () => peer.close(CloseCode.Unauthenticated, "Token is not good any more"),
-    );
+    const ignore = onAbort(signal, () => peer.invalidated());
     return () => {
       ignore();
       place();

@@ -31,6 +31,8 @@ export interface Identity {
   readonly id: string;
   /** Aborts once the principal is no longer valid. */
   readonly signal: AbortSignal | undefined;
+  /** How long it is valid from the time of the answer on, in milliseconds. */
+  readonly validMs: number | undefined;
   /** True if there is no `authenticate`: all clients are this one principal, so no limit of a principal applies to it. */
   readonly isAnonymous: boolean;
 }
@@ -39,6 +41,7 @@ const ANONYMOUS: Identity = {
   principal: { id: "anybody" },
   id: "anybody",
   signal: undefined,
+  validMs: undefined,
   isAnonymous: true,
 };
 
@@ -234,7 +237,15 @@ function identityOf(answer: unknown): Identity | undefined {
       `Signal of the principal is ${describe(signal)}, not an AbortSignal`,
     );
   }
-  return { principal, id, signal, isAnonymous: false };
+  const validMs: unknown = principal.validMs ?? undefined;
+  if (validMs !== undefined && !(typeof validMs === "number" && validMs > 0)) {
+    throw new TypeError(
+      `validMs of the principal is ${
+        describe(validMs)
+      }, not a number of milliseconds from now on`,
+    );
+  }
+  return { principal, id, signal, validMs, isAnonymous: false };
 }
 
 /** True if a value can be used as an AbortSignal, also one of another realm. */

@@ -38,8 +38,19 @@ export interface Principal {
    * 1,024 characters, without lone surrogates.
    */
   readonly id: string;
-  /** Aborts once the principal is no longer valid: its connections are closed, and the client needs a new token. */
+  /**
+   * Aborts once the principal is no longer valid: from that moment nothing is sent
+   * to its connections or taken from them. They are closed unless the client
+   * brings, within five seconds, a token that `authenticate` takes.
+   */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * How long from now on the principal is valid, in milliseconds; by default as
+   * long as its signal does not abort. Before the time is over the client is asked
+   * for another token on the open connection, and goes on without a gap if
+   * `authenticate` takes that one. Otherwise its connections are closed.
+   */
+  readonly validMs?: number | undefined;
 }
 
 /** What somebody wants to do with a cluster: read its log and snapshots, add to its log, or put a snapshot where there is nothing. */

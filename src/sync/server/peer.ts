@@ -51,6 +51,7 @@ import type { Hub } from "./hub.ts";
 import type { ServerLogRecord } from "./options.ts";
 import { endMessage, endOf, Reading } from "./reading.ts";
 import { ReadRight } from "./right.ts";
+import { Renewal } from "./renewal.ts";
 import { Sender } from "./sender.ts";
 import type { Counts } from "./telemetry.ts";
 import { Rate, Throttle } from "./throttle.ts";
@@ -79,6 +80,12 @@ export class Peer implements TransportListener {
   readonly #asked = new Map<number, "append" | "request">();
   readonly #throttle: Throttle;
   readonly #assembler = new Assembler();
+  #renewal: Renewal | undefined;
+  #isRenewing = false;
+  /** Set while the principal is not valid and another token may come. */
+  #isSuspended = false;
+  /** What came meanwhile, with the size of each. */
+  readonly #suspended: (readonly [message: Message, size: number])[] = [];
   /** Messages that are not bounded by credit. */
   readonly #rate: Rate;
   #isExplaining = false;
@@ -204,14 +211,75 @@ export class Peer implements TransportListener {
     if (message === undefined) return;
     const admitted = message;
     // Never rejects: what is thrown in it is caught in it.
-    void this.core.turns.take(this, () => {
+    void this.core.turns.take(this, () => this.#deal(admitted, size));
+  }
+
+  /** Deals with a message, unless it has to wait for another token. */
+  #deal(message: Message, size: number): void {
+    if (this.#isClosed) return;
+    const isData = message.type !== "token" && message.type !== "ping" &&
+      message.type !== "pong";
+    if (this.#isSuspended && isData) {
+      this.#suspended.push([message, size]);
+      return;
+    }
+    try {
+      this.#take(message, size);
+    } catch (error) {
+      this.#violated(error);
+    }
+  }
+
+  /** The principal is valid no more: nothing goes either way until there is another token. */
+  invalidated(): void {
+    if (this.#state !== "open" || this.#renewal?.isAsking !== true) {
+      return this.close(
+        CloseCode.Unauthenticated,
+        "Token is not good any more",
+      );
+    }
+    this.#isSuspended = this.sender.isPaused = true;
+    this.#renewal.hurry();
+  }
+
+  /** Takes another token, if it is one of the same principal. */
+  async #renew(token: string | undefined): Promise<void> {
+    // Each asks the application.
+    if (this.#isRenewing || this.#renewal === undefined) return;
+    this.#isRenewing = true;
+    const { core } = this;
+    let who: Who;
+    try {
+      who = await identify(core, this.#upgrade, token);
+    } catch (error) {
       if (this.#isClosed) return;
-      try {
-        this.#take(admitted, size);
-      } catch (error) {
-        this.#violated(error);
-      }
-    });
+      // It is asked again as long as the one before is good.
+      const isRefused = error instanceof Violation &&
+        error.code !== CloseCode.GoingAway;
+      if (isRefused && this.#isSuspended) throw error;
+      return this.log("warn", "token refused", { error });
+    } finally {
+      this.#isRenewing = false;
+    }
+    if (this.#isClosed) return;
+    if (who.id !== this.who.id) {
+      throw new Violation(
+        CloseCode.Unauthenticated,
+        "Token is another principal's: connect with it",
+      );
+    }
+    this.#forget?.();
+    this.#forget = undefined;
+    const forget = core.admit(this, who);
+    if (forget === undefined || this.#isClosed) return forget?.();
+    this.#forget = forget;
+    this.#who = who;
+    this.#isSuspended = this.sender.isPaused = false;
+    this.#renewal.start(who.validMs);
+    for (const [message, size] of this.#suspended.splice(0)) {
+      this.#deal(message, size);
+    }
+    this.sender.pump();
   }
 
   /** Lets in what may come now: all that is let in may have to wait for its turn. */
@@ -261,6 +329,8 @@ export class Peer implements TransportListener {
         return this.#watch(this.#fetch(message));
       case "credit":
         return this.sender.grant(message.bytes);
+      case "token":
+        return this.#watch(this.#renew(message.token));
       case "ping":
         return this.send({ type: "pong" });
       case "pong":
@@ -304,6 +374,15 @@ export class Peer implements TransportListener {
       core.limits.frameBytes,
       hello.frameBytesMax,
     );
+    this.#renewal = new Renewal({
+      env: core.env,
+      ask: hello.renews !== true
+        ? undefined
+        : (withinMs) => this.send({ type: "renew", withinMs }),
+      expired: () =>
+        this.close(CloseCode.Unauthenticated, "Token is not good any more"),
+    });
+    this.#renewal.start(who.validMs);
     this.sender.grant(hello.credit);
     this.log("info", "connected");
   }
@@ -758,6 +837,8 @@ export class Peer implements TransportListener {
     if (!isPeace) this.counts.closed++;
     this.log(isPeace ? "info" : "warn", "disconnected", { code, reason });
     this.#throttle.stop();
+    this.#renewal?.stop();
+    this.#suspended.length = 0;
     this.sender.end();
     for (const channel of this.#channels.values()) channel?.close();
     this.#channels.clear();
@@ -779,6 +860,7 @@ const COSTS: { readonly [type in Message["type"]]?: number } = {
   open: 16,
   read: 16,
   fetch: 128,
+  token: 128,
   explain: 128,
 };
 

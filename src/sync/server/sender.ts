@@ -82,9 +82,12 @@ export class Sender {
     sendInParts(frame, this.frameBytes, (frame) => transport.send(frame));
   }
 
+  /** Set while no data is to be sent. */
+  isPaused = false;
+
   /** Whether the client takes a frame of data now. */
   get hasRoom(): boolean {
-    if (this.#credit <= 0 || this.#isOver) return false;
+    if (this.#credit <= 0 || this.#isOver || this.isPaused) return false;
     const { transport, counts: { connections } } = this.#options;
     return transport.bufferedBytes < Math.min(
       SYNC_BUFFERED_BYTES_MAX,
@@ -104,7 +107,7 @@ export class Sender {
       }
     }
     this.#isPumping = false;
-    if (this.#credit > 0 && !this.hasRoom) this.#pumpLater();
+    if (this.#credit > 0 && !this.isPaused && !this.hasRoom) this.#pumpLater();
   }
 
   /** No event tells that frames have left. */

@@ -1,0 +1,185 @@
+import { assert, assertEquals } from "@std/assert";
+import { kv, KVStateMachine } from "../../mod.ts";
+import type { RemoteState } from "../../src/sync/client/mod.ts";
+import type { Principal } from "../../src/sync/server/options.ts";
+import { checked } from "../nodehost/support.ts";
+import { Pair } from "./pair.ts";
+import { packRecords, proposal, world } from "./server_support.ts";
+
+const VALID_MS = 10_000;
+
+Deno.test(
+  "case A23: a client whose tokens expire brings another one on the open connection, and is live all the while [U34, H18]",
+  checked(async () => {
+    let given = 0;
+    let failures = 0;
+    const asked: string[] = [];
+    // A token is good for ten seconds from when it was given, by the server's clock.
+    const pair: Pair = new Pair(1, {
+      authenticate: ({ headers }): Principal | undefined => {
+        const token = headers.get("authorization")!.slice("Bearer ".length);
+        asked.push(token);
+        if (failures > 0) {
+          failures--;
+          throw new Error("Directory is down");
+        }
+        const validMs = Number(token) + VALID_MS - pair.env.now();
+        return validMs > 0 ? { id: "ann", validMs } : undefined;
+      },
+    });
+    await pair.start();
+    const logDB = pair.client({
+      token: async () => {
+        given++;
+        await Promise.resolve();
+        return String(pair.env.now());
+      },
+    });
+    const page = pair.host(logDB);
+    const replica = await pair.env.until(
+      page.startCluster(() => new KVStateMachine(), {
+        clusterID: 1n,
+        nodeID: 2n,
+      }),
+      10,
+    );
+    await pair.env.until(replica.propose(kv.put("boat", "sampan")), 10);
+    const states: RemoteState[] = [];
+    logDB.watch(({ state }) => states.push(state));
+    for (let round = 1; round <= 6; round++) {
+      // That the server cannot ask for a while is no gap either.
+      failures = round === 3 ? 2 : 0;
+      await pair.env.advance(VALID_MS);
+      assertEquals(failures, 0);
+      await pair.env.until(replica.propose(kv.put("boat", `${round}`)), 10);
+    }
+    assertEquals(states.filter((state) => state !== "live"), []);
+    assert(given >= 6, `${given} tokens`);
+    assert(asked.length < 40, `asked ${asked.length} times`);
+    await pair.over();
+  }),
+);
+
+/** A server that knows one principal, by every token but "bad"; what it knows can be revoked. */
+function revocable(): {
+  authenticate: (request: Request) => Principal | undefined;
+  revoke: () => void;
+} {
+  let valid = new AbortController();
+  return {
+    authenticate: ({ headers }): Principal | undefined => {
+      const token = headers.get("authorization")?.slice("Bearer ".length);
+      if (token === "bad") return undefined;
+      return { id: token === "bob" ? "bob" : "ann", signal: valid.signal };
+    },
+    revoke: (): void => {
+      const { abort } = { abort: valid };
+      valid = new AbortController();
+      abort.abort();
+    },
+  };
+}
+
+Deno.test(
+  "case A23: a principal that is revoked is sent nothing and adds nothing until its client brings a good token, and loses nothing then [U34, H11]",
+  checked(async () => {
+    const { authenticate, revoke } = revocable();
+    const w = await world({ authenticate });
+    const client = w.connect();
+    await client.hello({ token: "first", renews: true });
+    await client.open();
+    client.read(1, 0);
+    await client.next("reading");
+    revoke();
+    const { withinMs } = await client.next("renew");
+    assertEquals(withinMs, 5_000);
+    client.append(2, packRecords(proposal(kv.put("a", "b"))));
+    client.send({ type: "readIndex", channel: 1, stream: 3 });
+    await w.env.until(w.replica.propose(kv.put("c", "d")), 10);
+    await w.env.advance(1_000);
+    assertEquals(client.messages, []);
+    assertEquals(await w.replica.read(kv.count()), 1);
+    client.send({ type: "token", token: "second" });
+    assertEquals((await client.next("appended", 2)).refused, []);
+    await client.next("index", 3);
+    await client.entriesUpTo(3);
+    await w.env.advance(60_000);
+    assertEquals(client.ending, undefined);
+    // Also the next time.
+    revoke();
+    await client.next("renew");
+    client.send({ type: "token", token: "third" });
+    await w.env.advance(60_000);
+    assertEquals(client.ending, undefined);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A23: without a good token of the same principal in time, the connection of one that was revoked or has expired ends [U34]",
+  checked(async () => {
+    const { authenticate, revoke } = revocable();
+    const w = await world({ authenticate });
+    const ends = async (
+      renews: boolean,
+      token: string | undefined,
+    ): Promise<number> => {
+      const client = w.connect();
+      client.stepMs = 10;
+      await client.hello({ token: "first", renews });
+      await client.open();
+      const from = w.env.now();
+      revoke();
+      if (renews) await client.next("renew");
+      if (token !== undefined) client.send({ type: "token", token });
+      assertEquals((await client.end()).code, 4401);
+      return w.env.now() - from;
+    };
+    assert(await ends(false, undefined) < 100);
+    assert(await ends(true, "bad") < 100);
+    assert(await ends(true, "bob") < 100);
+    const silent = await ends(true, undefined);
+    assert(silent >= 4_900 && silent < 5_200, `${silent} ms`);
+    await w.stop();
+
+    const other = await world({
+      authenticate: ({ headers }) =>
+        headers.get("authorization") === "Bearer bad"
+          ? undefined
+          : { id: "ann", validMs: 10_000 },
+    });
+    for (const renews of [true, false]) {
+      const client = other.connect();
+      client.stepMs = 10;
+      await client.hello({ token: "first", renews });
+      const from = other.env.now();
+      if (renews) {
+        assertEquals((await client.next("renew")).withinMs, 5_000);
+        // One that is not good does no harm as long as the first one is.
+        client.send({ type: "token", token: "bad" });
+        await other.env.advance(2_000);
+        assertEquals(client.ending, undefined);
+      }
+      assertEquals((await client.end()).code, 4401);
+      const took = other.env.now() - from;
+      assert(took >= 9_900 && took < 10_200, `${took} ms`);
+    }
+    await other.stop();
+  }),
+);
+
+Deno.test(
+  "case A23: a principal that is valid for no number of milliseconds is a fault of the hook [H21]",
+  checked(async () => {
+    for (const validMs of [NaN, 0, -1, "60000", new Date()]) {
+      const w = await world({
+        authenticate: () => ({ id: "ann", validMs: validMs as number }),
+      });
+      const client = w.connect();
+      client.hello().catch(() => {});
+      assertEquals((await client.end()).code, 1001);
+      assertEquals(w.core.telemetry.counts.hookFailures, 1);
+      await w.stop();
+    }
+  }),
+);
