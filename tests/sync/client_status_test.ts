@@ -507,3 +507,21 @@ test("case A9: open() refuses a cluster beyond what all connections carry [H11, 
   assert(error.message.includes(`${most} clusters`));
   await over(w);
 });
+
+Deno.test("case B1: a server says what it is to pages of the origins it takes, and to no others [H18]", async () => {
+  await using there = new NodeHost();
+  const origins = ["https://app.example"];
+  await using server = serve(there, { origins });
+  const ask = async (origin: string): Promise<Headers> => {
+    const url = server.url.replace("ws:", "http:");
+    const response = await fetch(url, { headers: { origin } });
+    await response.body?.cancel();
+    return response.headers;
+  };
+  const own = await ask("https://app.example");
+  assertEquals(own.get("x-sampan"), "1-1");
+  assertEquals(own.get("access-control-allow-origin"), "https://app.example");
+  assert(own.get("access-control-expose-headers")!.includes("x-sampan"));
+  const other = await ask("https://other.example");
+  assertEquals(other.get("access-control-allow-origin"), null);
+});

@@ -41,18 +41,23 @@ function complain(error: unknown): void {
     : String(error);
 }
 
-function showState(logDB: RemoteLogDB): void {
+/** Shows where the page stands, and while it is not live why, and when it tries again. */
+function showState(logDB: RemoteLogDB, plug: Plug): void {
   const pill = element("state");
-  const { state, error } = logDB.status;
+  const { state, reason, retryInMs } = logDB.status;
   pill.dataset["state"] = state;
   pill.textContent = state === "failed" ? "server has failed" : state;
-  // Edits stay on the device, and are sent once the server is well.
-  pill.title = error?.message ?? "";
-  element("server-problem").textContent = state === "failed"
-    ? `${
-      error!.message
-    }. Your edits are kept, and sent once the server is well.`
-    : "";
+  const words = plug.isIn ? reason?.message : "The plug is pulled";
+  const next = retryInMs === undefined || !plug.isIn
+    ? ""
+    : ` Next try in ${Math.ceil(retryInMs / 1000)} s.`;
+  // Edits stay on the device, and are sent once they can be.
+  element("server-problem").textContent = words === undefined
+    ? ""
+    : `${
+      words.replace(/\.$/, "")
+    }.${next} Your edits are kept, and sent later.`;
+  element<HTMLButtonElement>("retry").hidden = next === "";
 }
 
 /** One row of the list; what the server does not have yet is marked. */
@@ -152,9 +157,16 @@ async function start(): Promise<void> {
   const plug = new Plug();
   const url = new URL("/sync", location.href);
   url.protocol = url.protocol.replace("http", "ws");
-  const logDB = new RemoteLogDB(url.href, { connect: plug.connect });
-  logDB.watch(() => showState(logDB));
-  showState(logDB);
+  const logDB = new RemoteLogDB(url.href, {
+    connect: plug.connect,
+    fetch: plug.fetch,
+  });
+  const tell = (): void => showState(logDB, plug);
+  logDB.watch(tell);
+  // The time of the next try comes closer while nothing else happens.
+  setInterval(tell, 1_000);
+  tell();
+  element("retry").onclick = (): void => logDB.reconnect();
   const host = new NodeHost({
     logDB,
     outbox: new IndexedDBOutbox("sampan-outbox"),

@@ -32,6 +32,12 @@ export class Plug {
     }
   }
 
+  /** Sends a request over HTTP; with the plug pulled, one that fails. */
+  readonly fetch = (url: string, init: RequestInit): Promise<Response> =>
+    this.#isIn
+      ? fetch(url, init)
+      : Promise.reject(new TypeError("The plug is pulled"));
+
   /** Begins a connection; with the plug pulled, one that ends at once. */
   readonly connect = (url: string): Transport => {
     if (!this.#isIn) return unplugged();
