@@ -55,18 +55,10 @@ export * from "./mod.ts";
 export * from "./src/indexeddb/mod.ts";
 `;
 
-/** What a page needs that works offline: its own replica, what it has still to send, and the way to its server. */
+/** Everything for a page that works offline: machines, stores, outboxes, the client of a server, and their errors. */
 const CLIENT = `
-export * from "./src/statemachine/mod.ts";
-export { NodeHost, Replica, Session, Submission } from "./src/nodehost/mod.ts";
-export { kv } from "./src/kv/mod.ts";
-export {
-  IndexedDBKVStateMachine,
-  IndexedDBOutbox,
-  requestPersistence,
-  storageMode,
-} from "./src/indexeddb/mod.ts";
-export { RemoteLogDB } from "./src/sync/client/mod.ts";
+${STORED}
+export * from "./src/sync/client/mod.ts";
 `;
 
 /** The bundles of a release. */
@@ -75,19 +67,19 @@ export const BUILDS: readonly Build[] = [
     name: "sampan",
     text: CORE,
     gzippedBytesAim: 8 * 1024,
-    gzippedBytesMax: 31.5 * 1024,
+    gzippedBytesMax: 38 * 1024,
   },
   {
     name: "sampan-indexeddb",
     text: STORED,
     gzippedBytesAim: 16 * 1024,
-    gzippedBytesMax: 65 * 1024,
+    gzippedBytesMax: 75 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
     gzippedBytesAim: 28 * 1024,
-    gzippedBytesMax: 74 * 1024,
+    gzippedBytesMax: 96 * 1024,
   },
 ];
 
@@ -103,24 +95,24 @@ export interface Page {
 
 /** Pages of every kind: none carries what it does not need. */
 export const PAGES: readonly Page[] = [
-  { names: "kv", from: "./mod.ts", gzippedBytesMax: 3 * 1024 },
-  { names: "KVStateMachine", from: "./mod.ts", gzippedBytesMax: 9 * 1024 },
+  { names: "kv", from: "./mod.ts", gzippedBytesMax: 3.5 * 1024 },
+  { names: "KVStateMachine", from: "./mod.ts", gzippedBytesMax: 9.5 * 1024 },
   {
     names: "ConcurrentKVStateMachine",
     from: "./mod.ts",
-    gzippedBytesMax: 9 * 1024,
+    gzippedBytesMax: 9.5 * 1024,
   },
   {
     names: "IndexedDBKVStateMachine",
     from: "./src/indexeddb/mod.ts",
-    gzippedBytesMax: 19.5 * 1024,
+    gzippedBytesMax: 21 * 1024,
   },
   {
     names: "IndexedDBLogDB",
     from: "./src/indexeddb/mod.ts",
-    gzippedBytesMax: 9.5 * 1024,
+    gzippedBytesMax: 10.5 * 1024,
   },
-  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 31 * 1024 },
+  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 38 * 1024 },
 ];
 
 /** The module of a page. */

@@ -42,10 +42,6 @@ interface Project {
 /** Where a module imports or re-exports from, in code and in types. */
 const SPECIFIER = /((?:\bfrom|\bimport)\s*\(?\s*)"([^"\n]+)"/g;
 
-/** A compiler that lowers `await using` asks for this symbol where the runtime has none. */
-const ASYNC_DISPOSE =
-  'Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose")';
-
 /** Types of disposal, for compilers whose `lib` ends before it. */
 const DISPOSAL_TYPES = '/// <reference lib="esnext.disposable" />\n';
 
@@ -115,9 +111,7 @@ export async function writePackage(folder: URL): Promise<unknown> {
     const file = name.slice(name.lastIndexOf("/") + 1);
     await Deno.writeTextFile(
       new URL(`${into.href}.js`),
-      `${
-        code.replaceAll("[Symbol.asyncDispose]", `[${ASYNC_DISPOSE}]`)
-      }//# sourceMappingURL=${file}.js.map\n`,
+      `${code}//# sourceMappingURL=${file}.js.map\n`,
     );
     await Deno.writeTextFile(new URL(`${into.href}.js.map`), map);
     const isEntry = entries.some(([, entry]) => entry === path);

@@ -73,3 +73,21 @@ for (const [entry, path] of Object.entries(exports)) {
     );
   });
 }
+
+Deno.test("the demo page is built from public entry points only", async () => {
+  const app = new URL("web/app/", ROOT);
+  const entries = Object.values(exports).map((path) =>
+    new URL(path, ROOT).href
+  );
+  const found: string[] = [];
+  for await (const { name } of Deno.readDir(app)) {
+    if (!name.endsWith(".ts")) continue;
+    const text = await Deno.readTextFile(new URL(name, app));
+    for (const [, specifier] of text.matchAll(/from "([^"]+)"/g)) {
+      const { href } = new URL(specifier!, new URL(name, app));
+      if (href.startsWith(app.href) || entries.includes(href)) continue;
+      found.push(`${name} imports ${specifier}`);
+    }
+  }
+  assertEquals(found, []);
+});

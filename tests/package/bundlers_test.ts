@@ -169,6 +169,32 @@ Deno.test({
         });
       },
     });
+    await write(
+      "small.js",
+      'import { kv } from "@sampan/sampan";\nconsole.log(kv.put("a", "b"));\n',
+    );
+    await t.step("what a page does not import is left out", async () => {
+      const built = await Promise.all([
+        run(toolOf("esbuild/bin/esbuild"), [
+          "small.js",
+          "--bundle",
+          "--format=esm",
+        ], project),
+        runTool("rollup/dist/bin/rollup", [
+          "small.js",
+          "--silent",
+          "--plugin",
+          toolOf("@rollup/plugin-node-resolve/dist/cjs/index.js"),
+        ], project),
+      ]);
+      for (const { success, text } of built) {
+        assert(success, text);
+        assert(text.includes("TextEncoder"), text.slice(0, 200));
+        for (const name of ["NodeHost", "KVStateMachine", "MemoryLogDB"]) {
+          assert(!new RegExp(`\\b${name}\\b`).test(text), `It carries ${name}`);
+        }
+      }
+    });
     const browser = await launch("Chromium");
     try {
       for (const [name, bundle] of Object.entries(bundlers)) {

@@ -11,7 +11,7 @@ import {
   CloseCode,
   connectSocket,
   type Transport,
-} from "../../src/sync/transport.ts";
+} from "../../src/sync/client/mod.ts";
 
 /** Connections by WebSocket, as long as nobody pulls the plug. */
 export class Plug {
