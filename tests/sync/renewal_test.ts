@@ -116,6 +116,45 @@ Deno.test(
 );
 
 Deno.test(
+  "case A23: once another token has come, the hooks are given the principal it stands for [U34, H18]",
+  checked(async () => {
+    interface Told extends Principal {
+      readonly role: string;
+    }
+    const asked: string[] = [];
+    const w = await world({
+      authenticate: ({ headers }): Told => ({
+        id: "ann",
+        validMs: 10_000,
+        role: headers.get("authorization")!.slice("Bearer ".length),
+      }),
+      authorize: (principal, _cluster, action) => {
+        asked.push(`${action} ${(principal as Told).role}`);
+        return true;
+      },
+      validate: (principal) => {
+        asked.push(`command ${(principal as Told).role}`);
+        return undefined;
+      },
+    });
+    const client = w.connect();
+    await client.hello({ token: "editor", renews: true });
+    await client.open();
+    await w.env.advance(5_000);
+    await client.next("renew");
+    client.send({ type: "token", token: "owner" });
+    await w.env.advance(100);
+    asked.length = 0;
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await client.next("appended");
+    client.read(2, 0);
+    await client.next("reading");
+    assertEquals(asked, ["write owner", "command owner", "read owner"]);
+    await w.stop();
+  }),
+);
+
+Deno.test(
   "case A23: without a good token of the same principal in time, the connection of one that was revoked or has expired ends [U34]",
   checked(async () => {
     const { authenticate, revoke } = revocable();

@@ -94,7 +94,7 @@ export class Channel implements HubUser {
     hub.users.add(this);
     const { hooks, options: { authorize, validate, rehearse = true } } =
       peer.core;
-    const { principal, owner } = peer.who;
+    const { owner } = peer.who;
     const { clusterID } = hub;
     this.#gate = new Gate({
       owner,
@@ -102,9 +102,10 @@ export class Channel implements HubUser {
       standing: (session) => hub.standing(session),
       owns: (origin) => hub.owns(origin, owner),
       mayWrite: authorize &&
-        (() => hooks.authorize(principal, clusterID, "write")),
+        (() => hooks.authorize(peer.who.principal, clusterID, "write")),
       validate: validate &&
-        ((cmd, context) => hooks.validate(principal, cmd, clusterID, context)),
+        ((cmd, context) =>
+          hooks.validate(peer.who.principal, cmd, clusterID, context)),
       rehearsal: hub.rehearsal,
       isTrying: rehearse,
       onThrown: (error) =>
