@@ -468,3 +468,6 @@ export const SYNC_OWNER_ORIGINS_MAX: number = 1024;
 
 /** What a server says of one connection between two looks after it, in records. */
 export const SYNC_LOG_RECORDS_MAX: number = 100;
+
+/** How long entries wait for a call of a machine before its host is told, in milliseconds. */
+export const MACHINE_SLOW_MS: number = 5000;

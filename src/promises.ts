@@ -21,6 +21,19 @@ export function settleable<T>(value: MaybePromise<T>): MaybePromise<T> {
   return isPromise(value) ? Promise.resolve(value) : value;
 }
 
+/** Calls a listener whose errors are its own: what it throws, or its promise rejects with, is ignored. */
+export function tell<A extends readonly unknown[]>(
+  listener: (...args: A) => unknown,
+  ...args: A
+): void {
+  try {
+    const told = listener(...args);
+    if (isPromise(told)) Promise.resolve(told).catch(() => {});
+  } catch {
+    // What happens must not depend on what a listener does.
+  }
+}
+
 /** Goes on with a value as soon as it is there. */
 export function chain<T, U>(
   value: MaybePromise<T>,

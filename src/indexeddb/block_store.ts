@@ -7,6 +7,15 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isA,
+  isEnv,
+  isFunction,
+  isText,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { copyOf } from "../bytes.ts";
 import { promisifyRequest, type UseStore } from "../deps/idb_keyval.ts";
 import { type Env, systemEnv } from "../env.ts";
@@ -82,6 +91,19 @@ export class IndexedDBBlockStore implements BlockStore {
 
   /** A store in the database of that name; nothing is opened yet. */
   constructor(name: string, options: IndexedDBOptions = {}) {
+    const checks: OptionChecks<IndexedDBOptions> = {
+      indexedDB: optional(isA("an IDBFactory", "open", "deleteDatabase")),
+      env: optional(isEnv),
+      locks: (name, value) => {
+        if (value !== null) {
+          optional(isA("a LockManager, or null", "request"))(name, value);
+        }
+      },
+      identity: optional(isText),
+      onEvent: optional(isFunction),
+    };
+    isText("Name of the database", name);
+    checkOptions("Options of the database", options, checks);
     this.#connection = new Connection({
       name,
       factory: options.indexedDB ?? globalThis.indexedDB,

@@ -6,6 +6,14 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isEnv,
+  isFunction,
+  isText,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { copyOf } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { ErrFileIsDirectory, ErrFileNotFound } from "../snapshot/errors.ts";
@@ -62,6 +70,12 @@ export class OPFSFileStore implements FileStore {
 
   /** The files in the directory of that name; nothing is opened yet. */
   constructor(name: string, options: OPFSOptions = {}) {
+    const checks: OptionChecks<OPFSOptions> = {
+      root: optional(isFunction),
+      env: optional(isEnv),
+    };
+    isText("Name of the file store", name);
+    checkOptions("Options of the file store", options, checks);
     this.#name = name;
     this.#options = options;
   }

@@ -6,6 +6,14 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isBlockStore,
+  isCount,
+  isOneOf,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { ByteReader, ByteWriter, encodeText } from "../bytes.ts";
 import { chain, isPromise } from "../promises.ts";
 import type { HostRow, HostState, IHostState } from "../rsm/host_state.ts";
@@ -199,6 +207,12 @@ export class OnDiskKVStateMachine
     store: BlockStore | (() => BlockStore),
     options: OnDiskKVStateMachineOptions = {},
   ) {
+    const checks: OptionChecks<OnDiskKVStateMachineOptions> = {
+      memoryBudgetBytes: optional(isCount(1)),
+      durability: optional(isOneOf("strict", "relaxed")),
+    };
+    isBlockStore("Store of the machine", store);
+    checkOptions("Options of the machine", options, checks);
     this.#source = store;
     this.#options = options;
   }

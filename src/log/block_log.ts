@@ -14,6 +14,16 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isBlockStore,
+  isEnv,
+  isFunction,
+  isOneOf,
+  isSnapshotStore,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { type Env, systemEnv } from "../env.ts";
 import {
   LOG_BLOCK_BYTES_MAX,
@@ -590,6 +600,14 @@ export class BlockLogDB implements LogDB {
     store: BlockStore | (() => BlockStore),
     options: BlockLogOptions = {},
   ) {
+    const checks: OptionChecks<BlockLogOptions> = {
+      durability: optional(isOneOf("full", "normal")),
+      env: optional(isEnv),
+      snapshots: optional(isSnapshotStore),
+      gather: optional(isFunction),
+    };
+    isBlockStore("Store of the logs", store);
+    checkOptions("Options of the logs", options, checks);
     const { durability = "full", env = systemEnv, snapshots, gather } = options;
     if (typeof store === "function") this.#makeStore = store;
     else this.#store = store;

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { checkOptions, isEnv, optional } from "../options.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import { Batches, checkUnused, ClusterLog, OpenLogs } from "./cluster_log.ts";
@@ -102,6 +103,7 @@ export class MemoryLogDB implements LogDB {
 
   /** Logs that are empty. `env` gives the random numbers of their epochs. */
   constructor(options: { readonly env?: Env } = {}) {
+    checkOptions("Options of the logs", options, { env: optional(isEnv) });
     this.#env = options.env ?? systemEnv;
   }
 

@@ -11,14 +11,9 @@ import type { Env } from "../env.ts";
 import { ErrCompacted } from "../log/errors.ts";
 import type { EpochMark, Log, LogReader, SnapshotSource } from "../log/log.ts";
 import type { Driver } from "../rsm/driver.ts";
+import { MachineFailure } from "../rsm/errors.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
-import {
-  checkState,
-  critical,
-  MachineFailure,
-  readSessions,
-  recoverSnapshot,
-} from "../rsm/snapshots.ts";
+import { checkState, readSessions, recoverSnapshot } from "../rsm/snapshots.ts";
 import { ErrStateMismatch } from "../snapshot/errors.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
@@ -28,7 +23,7 @@ import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type { IRemoveData } from "../statemachine/machines.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
 import { ErrClusterAlreadyExist } from "../log/errors.ts";
-import { ErrStoreVanished } from "../store/errors.ts";
+import { ErrStoreFull, ErrStoreVanished } from "../store/errors.ts";
 import { pacedSource } from "./pace.ts";
 import type { SessionState } from "./session.ts";
 import type { ReplicaEvent } from "./snapshotter.ts";
@@ -140,7 +135,7 @@ export async function recoverFrom(
       info.type === OnDiskStateMachine ||
       driver.machine.type === OnDiskStateMachine
     ) {
-      await critical(() => driver.sync());
+      await driver.sync();
     }
     options.event({ type: "recovered", snapshot: info });
   } catch (error) {
@@ -250,6 +245,7 @@ async function recoverFirst(
 > {
   let damage: unknown;
   for (const candidate of list) {
+    options.recoverStopped.throwIfAborted();
     const { index, mark } = candidate.info;
     // Before the machine gets it, so that nothing is cut meanwhile.
     const reader = await readAfter(options.log, index, mark);
@@ -257,13 +253,17 @@ async function recoverFirst(
     const driver = options.newDriver();
     try {
       await driver.open(options.openStopped);
+      // It may have paid no heed to the signal.
+      options.openStopped.throwIfAborted();
       await recoverFrom(driver, candidate, options);
       return { driver, reader };
     } catch (error) {
       reader.close();
-      // A machine's own failure is not helped by an older snapshot.
+      await discard(driver);
+      // A machine's own failure is not helped by an older snapshot, nor is a full disk.
       if (
-        error instanceof MachineFailure || options.recoverStopped.aborted ||
+        error instanceof MachineFailure || error instanceof ErrStoreFull ||
+        options.recoverStopped.aborted ||
         options.openStopped.aborted
       ) throw causeOf(error);
       damage = error;
@@ -287,6 +287,8 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
     throw error;
   }
   try {
+    // The machine may have paid no heed to the signal.
+    openStopped.throwIfAborted();
     const list = await candidates(options);
     const renew = await checkImported(list, opened, driver, log) ||
       await isOtherState(driver, opened, list, options);

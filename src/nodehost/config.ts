@@ -6,11 +6,23 @@
  * @module
  */
 
-import { isU64 } from "../bytes.ts";
 import type { Env } from "../env.ts";
-import { SESSIONS_MAX } from "../limits.ts";
+import { SESSIONS_MAX, TIMER_MS_MAX } from "../limits.ts";
 import type { LogDB } from "../log/log.ts";
 import type { Outbox } from "../outbox/outbox.ts";
+import {
+  checkOptions,
+  isA,
+  isCount,
+  isEnv,
+  isFunction,
+  isID,
+  isNumber,
+  isOneOf,
+  isSnapshotStore,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { SkippedEntry } from "../rsm/skips.ts";
 import type {
@@ -207,6 +219,17 @@ export type HostEvent =
       readonly error: unknown;
     }
     | {
+      /**
+       * The machine holds up the replica: a call of it has not settled for so long.
+       * An `update()` that awaits its own replica never does.
+       */
+      readonly type: "slow";
+      /** Names of the methods that have not settled. */
+      readonly calls: readonly string[];
+      /** How long entries have waited for them, in milliseconds. */
+      readonly waitedMs: number;
+    }
+    | {
       /** The machine could not be closed, or did not settle in time (H10). */
       readonly type: "close failed";
       /** Why. */
@@ -232,42 +255,46 @@ export interface NodeHostOptions {
    * @default {5000}
    */
   stopTimeoutMs?: number;
-  /** Is told what happens. What it throws is ignored. */
+  /** Called when something has happened. Its errors are ignored, also those of the promise of an async function. */
   onEvent?: (event: HostEvent) => void;
 }
 
-/** A number or id that cannot be is a `RangeError` that names it. */
+/** Refuses a configuration that cannot be, with a `TypeError` or `RangeError` that names the option. */
 export function checkConfig(config: ReplicaConfig): void {
-  checkID("clusterID", config.clusterID, 0n);
-  checkID("nodeID", config.nodeID, 1n);
-  if (config.trustedNode !== undefined) {
-    checkID("trustedNode", config.trustedNode, 1n);
-  }
-  checkCount("snapshotEntries", config.snapshotEntries);
-  checkCount("compactionOverhead", config.compactionOverhead);
-  checkCount("fullSnapshotInterval", config.fullSnapshotInterval);
-  checkCount("hashEntries", config.hashEntries);
-  checkCount("sessionsMax", config.sessionsMax, 1, SESSIONS_MAX);
-  checkCount("pendingProposalsMax", config.pendingProposalsMax, 1);
-  checkCount("pendingBytesMax", config.pendingBytesMax, 1);
+  const checks: OptionChecks<ReplicaConfig> = {
+    clusterID: isID(0n),
+    nodeID: isID(1n),
+    snapshotEntries: optional(isCount()),
+    compactionOverhead: optional(isCount()),
+    fullSnapshotInterval: optional(isCount()),
+    compression: optional(isOneOf("none", "gzip", "deflate-raw")),
+    sessionsMax: optional(isCount(1, SESSIONS_MAX)),
+    hashEntries: optional(isCount()),
+    replayMachine: optional(isFunction),
+    trustedNode: optional(isID(1n)),
+    pendingProposalsMax: optional(isCount(1)),
+    pendingBytesMax: optional(isCount(1)),
+  };
+  checkOptions("Configuration of a replica", config, checks);
 }
 
-/** An id that is no unsigned 64-bit number, or below `min`, is a `RangeError`. */
+/** Refuses the options of a host that cannot be, with a `TypeError` or `RangeError` that names the option. */
+export function checkHostOptions(options: NodeHostOptions): void {
+  const checks: OptionChecks<NodeHostOptions> = {
+    logDB: optional(isA("a LogDB", "open", "close")),
+    snapshots: optional(isSnapshotStore),
+    files: optional(
+      isA("a FileStore", "open", "create", "remove", "list", "close"),
+    ),
+    outbox: optional(isA("an Outbox", "open", "close")),
+    env: optional(isEnv),
+    stopTimeoutMs: optional(isNumber(0, TIMER_MS_MAX)),
+    onEvent: optional(isFunction),
+  };
+  checkOptions("Options of a host", options, checks);
+}
+
+/** Refuses an id that is no unsigned 64-bit number, or below `min`. */
 export function checkID(name: string, id: bigint, min: bigint): void {
-  if (typeof id !== "bigint" || id < min || !isU64(id)) {
-    throw new RangeError(`${name} is ${id}, outside of ${min}…2^64-1`);
-  }
-}
-
-/** A count that is not an integer in `min`…`max` is a `RangeError` that names it. */
-export function checkCount(
-  name: string,
-  count: number | undefined,
-  min = 0,
-  max: number = Number.MAX_SAFE_INTEGER,
-): void {
-  if (count === undefined) return;
-  if (!Number.isSafeInteger(count) || count < min || count > max) {
-    throw new RangeError(`${name} is ${count}, outside of ${min}…${max}`);
-  }
+  isID(min)(name, id);
 }

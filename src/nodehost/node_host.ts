@@ -6,6 +6,13 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isBoolean,
+  isFunction,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { STOP_TIMEOUT_MS } from "../limits.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
@@ -14,7 +21,12 @@ import { MemoryLogDB } from "../log/memory_log.ts";
 import { ErrUnsynced } from "../outbox/errors.ts";
 import type { Outbox, Unsynced } from "../outbox/outbox.ts";
 import { withResolvers } from "../promises.ts";
-import type { MachineFactory } from "../rsm/managed.ts";
+import {
+  checkFactory,
+  type MachineFactory,
+  tryFactory,
+} from "../rsm/managed.ts";
+import { tell } from "../promises.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
@@ -38,6 +50,7 @@ import {
 } from "../statemachine/types.ts";
 import {
   checkConfig,
+  checkHostOptions,
   checkID,
   type HostEvent,
   type NodeHostOptions,
@@ -93,6 +106,11 @@ export interface RemoveDataOptions {
   ) => IOnDiskStateMachine | undefined;
 }
 
+const REMOVE_DATA: OptionChecks<RemoveDataOptions> = {
+  discardPending: optional(isBoolean),
+  machine: optional(isFunction),
+};
+
 /** The node that opens a log to import; no replica may have it. */
 const IMPORTER = 0n;
 
@@ -141,6 +159,7 @@ export class NodeHost {
 
   /** A host over what it is given; what it is not given it has in memory. */
   constructor(options: NodeHostOptions = {}) {
+    checkHostOptions(options);
     this.env = options.env ?? systemEnv;
     this.logDB = options.logDB ??
       this.#made(new MemoryLogDB({ env: this.env }));
@@ -216,6 +235,7 @@ export class NodeHost {
     config: ReplicaConfig,
   ): Promise<Replica> {
     checkConfig(config);
+    checkFactory(factory);
     const known: Known = { factory, config: { ...config } };
     const { replica } = await this.#reserve(
       config.clusterID,
@@ -333,9 +353,11 @@ export class NodeHost {
         opening.abort(new ErrClusterClosed());
       },
     });
+    // Before anything is logged: the first machine is made, and looked at.
+    const tried = tryFactory(factory, clusterID, nodeID);
     const log = await this.#openLog(clusterID, nodeID, opening.signal);
     const { replica, started, stop } = startReplica({
-      factory,
+      factory: tried,
       config,
       log,
       store: this.#snapshots,
@@ -347,11 +369,7 @@ export class NodeHost {
       stopTimeoutMs: this.#stopTimeoutMs,
       rehearsing: () => this.#rehearsing,
       event: (event) => {
-        try {
-          this.#onEvent({ ...event, clusterID, nodeID });
-        } catch {
-          // Whoever listens must not change what happens.
-        }
+        tell(this.#onEvent, { ...event, clusterID, nodeID });
       },
     });
     running.stop = stop;
@@ -566,6 +584,7 @@ export class NodeHost {
     clusterID: bigint,
     options: RemoveDataOptions = {},
   ): Promise<void> {
+    checkOptions("Options of removeData()", options, REMOVE_DATA);
     checkID("clusterID", clusterID, 0n);
     if (this.#clusters.has(clusterID)) {
       throw new ErrClusterAlreadyExist(
@@ -656,6 +675,7 @@ export class NodeHost {
    * @throws ErrNotImplemented as `removeData()`
    */
   async leave(options: RemoveDataOptions = {}): Promise<void> {
+    checkOptions("Options of leave()", options, REMOVE_DATA);
     const clusters = new Set([
       ...this.#clusters.keys(),
       ...this.#known.keys(),

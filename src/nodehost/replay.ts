@@ -29,7 +29,8 @@ import { Driver, silentListener } from "../rsm/driver.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import type { SkippedEntry } from "../rsm/skips.ts";
 import { RecordCursor } from "../rsm/record.ts";
-import { MachineFailure, recoverSnapshot } from "../rsm/snapshots.ts";
+import { MachineFailure } from "../rsm/errors.ts";
+import { recoverSnapshot } from "../rsm/snapshots.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import {
   ConcurrentStateMachine,

@@ -12,6 +12,7 @@ import {
   APPLY_SLICE_MS,
   BATCH_RECORDS_MAX,
   EXPLAIN_MS_MAX,
+  MACHINE_SLOW_MS,
   REFUSAL_BYTES_MAX,
   STORE_FULL_RETRY_MS,
   SYNC_ENTRIES_MAX,
@@ -44,7 +45,7 @@ import { skipsAfter, skipsIn } from "./skipping.ts";
 import { isPromise, withResolvers } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { configRecord } from "../rsm/record.ts";
-import { critical, MachineFailure } from "../rsm/snapshots.ts";
+import { MachineFailure } from "../rsm/errors.ts";
 import { ErrNoOutbox } from "../outbox/errors.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
@@ -75,7 +76,14 @@ import {
 import { Checkpoints } from "./checkpoints.ts";
 import { ErrUpdateFailed } from "./errors.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
-import { checkCount, type ReplicaConfig } from "./config.ts";
+import type { ReplicaConfig } from "./config.ts";
+import {
+  checkOptions,
+  isCount,
+  isSignal,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { Proposals } from "./proposals.ts";
 import { Reads } from "./reads.ts";
 import type {
@@ -97,7 +105,7 @@ import type { Submission, Submissions } from "./submissions.ts";
 import type { MakeSubmitted, Submitted } from "./submitting.ts";
 import type { OptimisticView, View } from "./view.ts";
 import { abortable, anySignal, Backoff, sleep } from "./waiting.ts";
-import { type Watch, Watches, type WatchOptions } from "./watch.ts";
+import { checkWatch, type Watch, Watches, type WatchOptions } from "./watch.ts";
 
 /** Options of a snapshot or compaction on request. */
 export interface CompactionOptions {
@@ -457,6 +465,7 @@ export class Replica {
    * default it shows what is submitted here and not committed yet, too.
    */
   watch<A = unknown>(query: unknown, options: WatchOptions<A> = {}): Watch<A> {
+    checkWatch(options as WatchOptions<never>);
     const ask = options.view === "committed"
       ? () => this.staleRead(query)
       : () => this.view.lookup(query);
@@ -550,8 +559,8 @@ export class Replica {
     options: CompactionOptions = {},
   ): Promise<SnapshotInfo> {
     this.#stopped.signal.throwIfAborted();
+    checkOptions("Options of the snapshot", options, COMPACTION);
     const { signal, compactionOverhead } = options;
-    checkCount("compactionOverhead", compactionOverhead);
     const taken = this.#snapshotter!.request(signal, compactionOverhead);
     return await abortable(taken, this.#ended.signal);
   }
@@ -568,8 +577,8 @@ export class Replica {
    */
   async requestCompaction(options: CompactionOptions = {}): Promise<number> {
     this.#stopped.signal.throwIfAborted();
+    checkOptions("Options of the compaction", options, COMPACTION);
     const { signal, compactionOverhead } = options;
-    checkCount("compactionOverhead", compactionOverhead);
     const cut = this.#snapshotter!.compact(signal, compactionOverhead);
     return await abortable(cut, this.#ended.signal);
   }
@@ -1019,7 +1028,7 @@ export class Replica {
         }
       }
       const applied = this.#apply(batches);
-      if (isPromise(applied)) await applied;
+      if (isPromise(applied)) await this.#timed(applied);
       if (this.#stopped.signal.aborted) throw this.#stopped.signal.reason;
       this.#takeOver();
       reader.applied?.(this.appliedIndex);
@@ -1029,6 +1038,22 @@ export class Replica {
         await env.turn();
         slice = env.now();
       }
+    }
+  }
+
+  /** Waits for the machine; a host whose machine holds it up for long is told. */
+  async #timed(applied: Promise<void>): Promise<void> {
+    const { env, event } = this.#parts;
+    const { guard } = this.#driver;
+    const cancel = env.setTimer(
+      () =>
+        event({ type: "slow", calls: guard.calls, waitedMs: MACHINE_SLOW_MS }),
+      MACHINE_SLOW_MS,
+    );
+    try {
+      await applied;
+    } finally {
+      cancel();
     }
   }
 
@@ -1067,8 +1092,12 @@ export class Replica {
       },
       (error) => {
         this.#isSyncing = false;
-        if (error instanceof ErrSystemBusy) return;
-        if (!(error instanceof ErrStoreFull)) return void this.#fail(error);
+        if (error instanceof MachineFailure) {
+          // Never rejects.
+          return void this.#fail(error.cause);
+        }
+        // Of the host: its recovery failed, and another machine is to come.
+        if (!(error instanceof ErrStoreFull)) return;
         this.#parts.event({ type: "store full", error });
         if (this.#stopped.signal.aborted) return;
         this.#cancelSync ??= this.#parts.env.setTimer(
@@ -1144,6 +1173,11 @@ export class Replica {
       } catch (error) {
         if (error instanceof MachineFailure) throw error;
         if (this.#stopped.signal.aborted) throw error;
+        if (error instanceof ErrStoreFull) {
+          // An older one would find no room either: the same again, later (U8).
+          event({ type: "store full", error });
+          return false;
+        }
         event({ type: "snapshot failed", error });
         continue;
       } finally {
@@ -1179,7 +1213,7 @@ export class Replica {
       let driver = this.#driver;
       if (driver.closed) driver = await this.#openAnew();
       // What was shown is to be there again if it fails (U30).
-      else await critical(() => driver.sync());
+      else await driver.sync();
       try {
         await recoverFrom(driver, candidate, this.#bringUpOptions());
       } catch (error) {
@@ -1244,6 +1278,8 @@ export class Replica {
     const driver = this.#newDriver(this.#parts.config.hashEntries ?? 0);
     try {
       await driver.open(this.#openStopped.signal);
+      // It may have paid no heed to the signal.
+      this.#openStopped.signal.throwIfAborted();
     } catch (error) {
       await discard(driver);
       throw error;
@@ -1404,6 +1440,11 @@ export class Replica {
     this.#view?.close();
   }
 }
+
+const COMPACTION: OptionChecks<CompactionOptions> = {
+  signal: optional(isSignal),
+  compactionOverhead: optional(isCount()),
+};
 
 /** Nothing was submitted. */
 const NONE: readonly Submission[] = [];

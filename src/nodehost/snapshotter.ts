@@ -15,7 +15,8 @@ import { SNAPSHOTS_KEPT } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type { Log, Retention } from "../log/log.ts";
 import type { Driver } from "../rsm/driver.ts";
-import { critical, MachineFailure, saveSnapshot } from "../rsm/snapshots.ts";
+import { MachineFailure } from "../rsm/errors.ts";
+import { saveSnapshot } from "../rsm/snapshots.ts";
 import { verifySnapshot } from "../snapshot/container.ts";
 import {
   ErrSnapshotCorrupted,
@@ -394,7 +395,7 @@ export class Snapshotter {
     if (upTo <= 0) return 0;
     if (this.#onDisk) {
       const index = driver().applied;
-      await critical(() => driver().sync());
+      await driver().sync();
       this.synced(index);
     }
     await log.compact(upTo);
@@ -516,6 +517,7 @@ export class Snapshotter {
       { highWaterMark: 1 },
     );
     const reader = readable.getReader();
+    const lost = new AbortController();
     const ended = new AbortController();
     const stopped = this.#stopped.signal;
     // A write that waits for a reader ends with the reader, or not at all.
@@ -525,7 +527,7 @@ export class Snapshotter {
     const begin = async (): Promise<void> => {
       stopped.addEventListener("abort", stop);
       try {
-        await this.#export(writable, ended.signal);
+        await this.#export(writable, ended.signal, lost.signal);
         complete = true;
       } catch (error) {
         await writable.abort(error);
@@ -549,6 +551,7 @@ export class Snapshotter {
         controller.close();
       },
       cancel: async (reason) => {
+        lost.abort(reason);
         ended.abort(new ErrSnapshotStopped(undefined, { cause: reason }));
         await reader.cancel(reason);
       },
@@ -569,12 +572,16 @@ export class Snapshotter {
       ? this.#failure
       : this.#stopped.signal.aborted
       ? new ErrClusterClosed(undefined, { cause: error })
+      // The machine was not asked to stop: it chose to (R8).
+      : error instanceof ErrSnapshotStopped
+      ? new ErrSnapshotAborted(undefined, { cause: error })
       : error;
   }
 
   async #export(
     writable: WritableStream<Uint8Array>,
     ended: AbortSignal,
+    lost: AbortSignal,
   ): Promise<void> {
     const { config, store, files, driver, log, env } = this.#options;
     const { clusterID, nodeID, compression = "none" } = config;
@@ -606,6 +613,7 @@ export class Snapshotter {
         files,
         check: () => this.#options.check(saved),
         signal,
+        lost,
       });
     } catch (error) {
       throw !this.#stopped.signal.aborted && error instanceof MachineFailure

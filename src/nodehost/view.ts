@@ -12,14 +12,10 @@ import type { Env } from "../env.ts";
 import { APPLY_SLICE_MS, VIEW_EAGER_COMMANDS_MAX } from "../limits.ts";
 import { chain, isPromise } from "../promises.ts";
 import { Driver, silentListener } from "../rsm/driver.ts";
-import { ErrSystemBusy } from "../rsm/errors.ts";
+import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
 import { Guard, Op } from "../rsm/guard.ts";
 import type { MachineFactory, ManagedFork } from "../rsm/managed.ts";
-import {
-  MachineFailure,
-  recoverSnapshot,
-  saveSnapshot,
-} from "../rsm/snapshots.ts";
+import { recoverSnapshot, saveSnapshot } from "../rsm/snapshots.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { SnapshotSink } from "../snapshot/store.ts";

@@ -6,6 +6,14 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isFunction,
+  isOneOf,
+  isSignal,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import type { Env } from "../env.ts";
 import { isPromise } from "../promises.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
@@ -29,6 +37,17 @@ export interface WatchOptions<A = unknown> {
   equal?: (one: A, other: A) => boolean;
   /** Ends the watching. */
   signal?: AbortSignal;
+}
+
+const WATCH: OptionChecks<WatchOptions<never>> = {
+  view: optional(isOneOf("committed", "optimistic")),
+  equal: optional(isFunction),
+  signal: optional(isSignal),
+};
+
+/** Refuses options of a watch that cannot be. */
+export function checkWatch(options: WatchOptions<never>): void {
+  checkOptions("Options of a watch", options, WATCH);
 }
 
 /**

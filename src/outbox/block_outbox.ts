@@ -11,6 +11,14 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isBlockStore,
+  isEnv,
+  isOneOf,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { isSameBytes } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import {
@@ -472,6 +480,12 @@ export class BlockOutbox implements Outbox {
     store: BlockStore | (() => BlockStore),
     options: BlockOutboxOptions = {},
   ) {
+    const checks: OptionChecks<BlockOutboxOptions> = {
+      env: optional(isEnv),
+      durability: optional(isOneOf("strict", "relaxed")),
+    };
+    isBlockStore("Store of the outbox", store);
+    checkOptions("Options of the outbox", options, checks);
     this.#ownsStore = typeof store === "function";
     this.#store = typeof store === "function" ? store() : store;
     const { env = systemEnv, durability = "relaxed" } = options;

@@ -19,8 +19,8 @@ import {
   type Result,
 } from "../statemachine/types.ts";
 import { ErrStoreFull } from "../store/errors.ts";
-import { ErrSystemBusy } from "./errors.ts";
-import { isPromise } from "../promises.ts";
+import { ErrSystemBusy, MachineFailure } from "./errors.ts";
+import { isPromise, settleable } from "../promises.ts";
 import { Guard, Op } from "./guard.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type { StateHash } from "../snapshot/store.ts";
@@ -895,7 +895,29 @@ export class Driver<L> {
     });
   }
 
-  /** Makes what was applied durable (D6). */
+  /**
+   * As `sync()`, for a caller that keeps everything else out already.
+   *
+   * @throws MachineFailure if the machine failed; an `ErrStoreFull` says that it is to be asked again (U8)
+   */
+  syncNow(): MaybePromise<void> {
+    const failed = (cause: unknown): never => {
+      if (cause instanceof ErrStoreFull) throw cause;
+      throw new MachineFailure("Machine failed to sync", { cause });
+    };
+    try {
+      const synced = settleable(this.machine.sync());
+      return isPromise(synced) ? synced.catch(failed) : synced;
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  /**
+   * Makes what was applied durable (D6).
+   *
+   * @throws MachineFailure if the machine failed
+   */
   sync(): MaybePromise<void> {
     this.dirty = false;
     const failed = (error: unknown): never => {
@@ -903,7 +925,7 @@ export class Driver<L> {
       throw error;
     };
     try {
-      const synced = this.guard.run(Op.Sync, () => this.machine.sync());
+      const synced = this.guard.run(Op.Sync, () => this.syncNow());
       return isPromise(synced) ? synced.catch(failed) : synced;
     } catch (error) {
       return failed(error);

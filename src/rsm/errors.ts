@@ -80,6 +80,18 @@ export class ErrInvalidResult extends SampanError {
   static override readonly errorName = "ErrInvalidResult";
 }
 
+/** The machine itself failed, with `cause`: critical, and the end of its replica (R5, R8). */
+export class MachineFailure extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "MachineFailure";
+  /** An error for what a machine threw; `undefined` and `null`, which look like no error, become one. */
+  constructor(message: string, { cause }: { readonly cause: unknown }) {
+    super(message, {
+      cause: cause ?? new TypeError(`Machine threw ${cause}, not an error`),
+    });
+  }
+}
+
 /** Refused at once, and nothing was done: too much waits already, or the replica is being brought up anew. Try again later. */
 export class ErrSystemBusy extends SampanError {
   /** The name `instanceof` goes by. */

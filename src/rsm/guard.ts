@@ -31,6 +31,19 @@ export const Op = {
 /** One of the calls a guard tells apart. */
 export type Op = typeof Op[keyof typeof Op];
 
+/** What a machine calls them. */
+const CALLS: readonly (readonly [Op, string])[] = [
+  [Op.Update, "update"],
+  [Op.Sync, "sync"],
+  [Op.Prepare, "prepareSnapshot"],
+  [Op.Save, "saveSnapshot"],
+  [Op.Recover, "recoverFromSnapshot"],
+  [Op.Lookup, "lookup"],
+  [Op.NALookup, "naLookup"],
+  [Op.Hash, "getHash"],
+  [Op.Close, "close"],
+];
+
 /** For a kind of machine, the groups that exclude each other: every call of the left with every call of the right. */
 function exclusionsOf(type: Type): readonly (readonly [number, number])[] {
   const {
@@ -125,6 +138,11 @@ export class Guard {
   /** Whether the machine is not to be called any more, but to be closed. */
   get failed(): boolean {
     return this.#failed !== undefined;
+  }
+
+  /** Names of the methods that are under way. */
+  get calls(): string[] {
+    return CALLS.filter(([op]) => this.#active & op).map(([, name]) => name);
   }
 
   /** Refuses with `error` what waits and what comes, but for closing. */

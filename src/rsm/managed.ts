@@ -33,6 +33,7 @@ import {
 } from "../statemachine/types.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import { isU64 } from "../bytes.ts";
+import { describe as describeValue } from "../describe.ts";
 import { ErrInvalidResult } from "./errors.ts";
 import { chain, isPromise, settleable } from "../promises.ts";
 import { type HostState, type IHostState, isHostState } from "./host_state.ts";
@@ -93,6 +94,135 @@ export interface ManagedMachine {
 
 /** A fork with the same face, as far as it goes. */
 export type ManagedFork = Pick<ManagedMachine, "update" | "lookup" | "close">;
+
+/** What each kind of machine has to have, and what makes it: the machine's kind, the method of a host, the methods. */
+const FORMS = {
+  [RegularStateMachine]: {
+    kind: "regular",
+    start: "startCluster",
+    methods: [
+      "update",
+      "lookup",
+      "saveSnapshot",
+      "recoverFromSnapshot",
+      "close",
+    ],
+  },
+  [ConcurrentStateMachine]: {
+    kind: "concurrent",
+    start: "startConcurrentCluster",
+    methods: [
+      "update",
+      "lookup",
+      "prepareSnapshot",
+      "saveSnapshot",
+      "recoverFromSnapshot",
+      "close",
+    ],
+  },
+  [OnDiskStateMachine]: {
+    kind: "on-disk",
+    start: "startOnDiskCluster",
+    methods: [
+      "open",
+      "update",
+      "lookup",
+      "sync",
+      "prepareSnapshot",
+      "saveSnapshot",
+      "recoverFromSnapshot",
+      "close",
+    ],
+  },
+} as const;
+
+/** The kind a machine seems to be, by the methods it has. */
+function kindOf(machine: Readonly<Record<string, unknown>>): Type {
+  const has = (method: string): boolean =>
+    typeof machine[method] === "function";
+  if (!has("prepareSnapshot")) return RegularStateMachine;
+  return has("open") && has("sync")
+    ? OnDiskStateMachine
+    : ConcurrentStateMachine;
+}
+
+/** Checks what a factory has made (R14). */
+function checkMachine(type: Type, machine: unknown): void {
+  const { kind, methods } = FORMS[type];
+  const made = (what: string): TypeError =>
+    new TypeError(`Factory of a ${kind} machine gave ${what}`);
+  if (typeof machine === "function") {
+    throw made("a function or class; write () => new Machine()");
+  }
+  if (typeof machine !== "object" || machine === null) {
+    throw made(`${describeValue(machine)}; return a machine`);
+  }
+  if (isPromise(machine as MaybePromise<unknown>)) {
+    throw made(
+      "a promise; make the machine synchronously, and wait before the start or, for one on disk, in its open()",
+    );
+  }
+  const form = machine as Readonly<Record<string, unknown>>;
+  const found = kindOf(form);
+  if (found > type && typeof form["update"] === "function") {
+    const right = FORMS[found];
+    throw made(
+      `a machine with prepareSnapshot(), which is a ${right.kind} one; start it with ${right.start}()`,
+    );
+  }
+  for (const method of methods) {
+    if (typeof form[method] === "function") continue;
+    throw new TypeError(
+      `${describe(machine, method)} is missing: a ${kind} machine must have ${
+        methods.map((name) => `${name}()`).join(", ")
+      }`,
+    );
+  }
+}
+
+/** Refuses a factory that is no function, or is a class: calling that throws. */
+export function checkFactory({ type, create }: MachineFactory): void {
+  const { start } = FORMS[type];
+  if (typeof create !== "function") {
+    throw new TypeError(
+      `${start}() was given ${
+        describeValue(create)
+      }; give a function that makes a machine, as () => new Machine()`,
+    );
+  }
+  if (/^class\b/.test(Function.prototype.toString.call(create))) {
+    throw new TypeError(
+      `${start}() was given the class ${
+        (create as { readonly name: string }).name || "itself"
+      }; give a function that makes a machine, as () => new ${
+        (create as { readonly name: string }).name || "Machine"
+      }()`,
+    );
+  }
+}
+
+/**
+ * The factory with its first machine made and checked already, so that a wrong
+ * one is found before anything is logged (R14).
+ *
+ * @throws TypeError if what it makes is no machine of that kind
+ */
+export function tryFactory(
+  factory: MachineFactory,
+  clusterID: bigint,
+  nodeID: bigint,
+): MachineFactory {
+  const { type } = factory;
+  const first: unknown[] = [factory.create(clusterID, nodeID)];
+  checkMachine(type, first[0]);
+  const create = (clusterID: bigint, nodeID: bigint): unknown => {
+    if (first.length > 0) return first.pop();
+    const machine: unknown = factory.create(clusterID, nodeID);
+    checkMachine(type, machine);
+    return machine;
+  };
+  return { type, create } as MachineFactory;
+}
 
 /** Makes a machine and gives it the face above. */
 export function manage(

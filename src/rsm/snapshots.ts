@@ -12,7 +12,6 @@ import {
   ErrSnapshotAborted,
   ErrSnapshotStopped,
   ErrSnapshotStreaming,
-  SampanError,
 } from "../statemachine/errors.ts";
 import {
   type MaybePromise,
@@ -37,15 +36,9 @@ import type {
 } from "../snapshot/store.ts";
 import { ErrStoreFull } from "../store/errors.ts";
 import type { Captured, Driver } from "./driver.ts";
-import { ErrSystemBusy } from "./errors.ts";
+import { ErrSystemBusy, MachineFailure } from "./errors.ts";
 import { Op } from "./guard.ts";
 import type { ManagedMachine } from "./managed.ts";
-
-/** The machine itself failed, with `cause`: critical, and the end of its replica (R5, R8). */
-export class MachineFailure extends SampanError {
-  /** The name `instanceof` goes by. */
-  static override readonly errorName = "MachineFailure";
-}
 
 /** What is saved, how, and where to. */
 export interface SaveOptions {
@@ -68,6 +61,8 @@ export interface SaveOptions {
   readonly onLate?: (error: ErrSnapshotUnfinished) => void;
   /** Ends the saving. */
   readonly signal: AbortSignal;
+  /** Aborts before `signal` does when the receiver is lost: writes then fail with `ErrSnapshotStreaming` (D9). */
+  readonly lost?: AbortSignal;
 }
 
 /**
@@ -95,52 +90,39 @@ export async function saveSnapshot<L>(
   }
   if (options.header.kind === "metadata") {
     // The index must not be ahead of what is durable: one exclusion for both.
-    const captured = await critical(() =>
-      guard.run(Op.Sync, async () => {
-        signal.throwIfAborted();
-        await machine.sync();
-        return driver.capture();
-      }), signal);
+    const captured = await guard.run(Op.Sync, async () => {
+      signal.throwIfAborted();
+      await driver.syncNow();
+      return driver.capture();
+    });
     return await saveState(driver, options, captured);
   }
   let saving: Promise<SnapshotTotals> | undefined;
-  await critical(() =>
-    guard.run(Op.Prepare, async () => {
-      signal.throwIfAborted();
-      if (driver.behind) {
-        throw new ErrSystemBusy("Sessions are still being rebuilt");
-      }
-      if (machine.type === OnDiskStateMachine) await machine.sync();
-      const stateHash = await driver.stateHash();
-      const captured = { ...driver.capture(), stateHash };
-      const context = await machine.prepareSnapshot();
-      // Begun before anything else can come between: a context is saved exactly
-      // once, and before the machine is closed (C5, R10).
-      saving = guard.begin(
-        Op.Save,
-        () => saveState(driver, options, captured, context),
-      ) as Promise<SnapshotTotals>;
-      saving.catch(() => {});
-    }), signal);
-  return await saving!;
-}
-
-/** Makes a call of the machine whose errors are critical, unless `signal` asked for them. */
-export async function critical<T>(
-  call: () => MaybePromise<T>,
-  signal?: AbortSignal,
-): Promise<T> {
-  try {
-    return await call();
-  } catch (error) {
-    if (signal?.aborted && error === signal.reason) throw error;
-    if (error instanceof ErrSystemBusy || error instanceof ErrStoreFull) {
-      throw error;
+  await guard.run(Op.Prepare, async () => {
+    signal.throwIfAborted();
+    if (driver.behind) {
+      throw new ErrSystemBusy("Sessions are still being rebuilt");
     }
-    throw new MachineFailure("Machine failed to sync or prepare a snapshot", {
-      cause: error,
-    });
-  }
+    if (machine.type === OnDiskStateMachine) await driver.syncNow();
+    const stateHash = await driver.stateHash();
+    const captured = { ...driver.capture(), stateHash };
+    let context: unknown;
+    try {
+      context = await machine.prepareSnapshot();
+    } catch (cause) {
+      throw new MachineFailure("Machine failed to prepare a snapshot", {
+        cause,
+      });
+    }
+    // Begun before anything else can come between: a context is saved exactly
+    // once, and before the machine is closed (C5, R10).
+    saving = guard.begin(
+      Op.Save,
+      () => saveState(driver, options, captured, context),
+    ) as Promise<SnapshotTotals>;
+    saving.catch(() => {});
+  });
+  return await saving!;
 }
 
 /** Writes the container; of a machine that was prepared, with its context. */
@@ -165,6 +147,7 @@ async function saveState<L>(
   const full = header.kind === "full";
   let writer: SnapshotWriter;
   try {
+    options.lost?.throwIfAborted();
     signal.throwIfAborted();
     const sink = await options.create(header);
     writer = new SnapshotWriter(sink, header, sessions, {
@@ -175,7 +158,15 @@ async function saveState<L>(
     if (full) await discardContext(driver, context, error);
     throw error;
   }
-  const abort = (): void => void writer.abort(signal.reason);
+  const abort = (): void => {
+    const { lost } = options;
+    // Never rejects.
+    void writer.abort(
+      lost?.aborted
+        ? new ErrSnapshotStreaming(undefined, { cause: lost.reason })
+        : signal.reason,
+    );
+  };
   signal.addEventListener("abort", abort);
   // It may have happened while the sink was made.
   if (signal.aborted) abort();

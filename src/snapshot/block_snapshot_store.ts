@@ -12,6 +12,13 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isBlockStore,
+  isEnv,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { ByteWriter, crc32, encodeText } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
@@ -112,6 +119,11 @@ export class BlockSnapshotStore implements SnapshotStore {
     store: BlockStore | (() => BlockStore),
     options: BlockSnapshotStoreOptions = {},
   ) {
+    const checks: OptionChecks<BlockSnapshotStoreOptions> = {
+      env: optional(isEnv),
+    };
+    isBlockStore("Store of the snapshots", store);
+    checkOptions("Options of the snapshot store", options, checks);
     this.#ownsStore = typeof store === "function";
     this.#store = typeof store === "function" ? store() : store;
     this.#env = options.env ?? systemEnv;

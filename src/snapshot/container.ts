@@ -331,6 +331,8 @@ export class SnapshotWriter {
     this.#onLate = options.onLate;
     this.#compression = header.compression;
     this.#begun = this.#begin(encodeHeader(header), sessions);
+    // Found by whatever comes next; nothing comes if the rest of this throws.
+    this.#begun.catch(noop);
     const [writable, packed] = this.#section(PAYLOAD);
     const writer = writable.getWriter();
     this.payload = new WritableStream<Uint8Array>({

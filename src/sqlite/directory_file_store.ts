@@ -19,6 +19,7 @@ import {
   fileSource,
   lockFile,
   makeDirectory,
+  pathFrom,
   syncDirectory,
 } from "./files.ts";
 
@@ -40,8 +41,8 @@ export class DirectoryFileStore implements FileStore {
   #closed = false;
 
   /** A store in `directory`, which is made when it is first needed. */
-  constructor(directory: string) {
-    this.directory = resolve(directory);
+  constructor(directory: string | URL) {
+    this.directory = resolve(pathFrom(directory, "Directory of the files"));
   }
 
   /**

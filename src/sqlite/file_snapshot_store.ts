@@ -31,6 +31,7 @@ import {
   fileSource,
   lockFile,
   makeDirectory,
+  pathFrom,
   removeFile,
   syncDirectory,
 } from "./files.ts";
@@ -53,8 +54,8 @@ export class FileSnapshotStore implements SnapshotStore {
   #closed = false;
 
   /** A store in `directory`, which is made when it is first needed. */
-  constructor(directory: string) {
-    this.directory = directory;
+  constructor(directory: string | URL) {
+    this.directory = pathFrom(directory, "Directory of the snapshots");
   }
 
   #pathOf(id: string): string {

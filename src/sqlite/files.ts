@@ -7,10 +7,50 @@
  */
 
 import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, isWellFormed, wrongType } from "../describe.ts";
 import { ErrStoreFull, ErrStoreLocked } from "../store/errors.ts";
 
 /** How many bytes are read from a file at once. */
 const CHUNK_BYTES = 64 * 1024;
+
+/**
+ * Path in the file system that a caller has given, as a path or a `file:` URL.
+ *
+ * @throws TypeError if it is something else: what other programs would take for a database in memory, a URL or a home folder, the file system takes for the name of a file
+ */
+export function pathFrom(given: string | URL, name: string): string {
+  if (given instanceof URL) {
+    if (given.protocol === "file:") return fileURLToPath(given);
+    throw new TypeError(
+      `${name} is the URL ${given.href}; give a path or a file: URL`,
+    );
+  }
+  if (typeof given !== "string") {
+    throw wrongType(name, given, "a path or a file: URL");
+  }
+  const refuse = (why: string): TypeError =>
+    new TypeError(`${name} is ${describe(given)}; ${why}`);
+  if (given === "") throw refuse("give a path or a file: URL");
+  if (given.startsWith(":")) {
+    throw refuse(
+      "a database of this class is always in a file; for one in memory use MemoryLogDB, MemorySnapshotStore, MemoryOutbox or KVStateMachine",
+    );
+  }
+  if (/^~(?:[/\\]|$)/.test(given)) {
+    throw refuse("only a shell knows ~; give the whole path");
+  }
+  if (/^file:/i.test(given)) {
+    throw refuse("give a path, or new URL() of it");
+  }
+  if (/^[a-z][a-z0-9+.-]+:\/\//i.test(given)) {
+    throw refuse("it is a URL; give a path or a file: URL");
+  }
+  if (given.includes("\0") || !isWellFormed(given)) {
+    throw refuse("a path has no zero bytes and no lone surrogates");
+  }
+  return given;
+}
 
 /** An error of the file system as this library names it. */
 export function fileError(error: unknown): unknown {

@@ -14,6 +14,13 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isNumber,
+  isOneOf,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { dirname, resolve } from "node:path";
 import {
   DatabaseSync,
@@ -37,7 +44,7 @@ import type {
   Durability,
   ListOptions,
 } from "../store/store.ts";
-import { exists, makeDirectory } from "./files.ts";
+import { exists, makeDirectory, pathFrom } from "./files.ts";
 import { isWALDamaged } from "./wal.ts";
 
 /** What a {@linkcode SqliteBlockStore} takes besides its path. */
@@ -161,8 +168,13 @@ export class SqliteBlockStore implements BlockStore {
   #walExtended = WAL_EXTENDED_FIRST;
 
   /** A store in the database at `path`, which is made, with its directory, if it is not there. */
-  constructor(path: string, options: SqliteBlockStoreOptions = {}) {
-    this.path = resolve(path);
+  constructor(path: string | URL, options: SqliteBlockStoreOptions = {}) {
+    const checks: OptionChecks<SqliteBlockStoreOptions> = {
+      durability: optional(isOneOf("full", "normal")),
+      bytesMax: optional(isNumber(PAGE_BYTES, Infinity)),
+    };
+    checkOptions("Options of the database", options, checks);
+    this.path = resolve(pathFrom(path, "Path of the database"));
     this.#isFull = options.durability === "full";
     this.#pagesMax = Math.floor((options.bytesMax ?? Infinity) / PAGE_BYTES);
   }

@@ -6,6 +6,14 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isCount,
+  isOneOf,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
+import { pathFrom } from "./files.ts";
 import { OnDiskKVStateMachine } from "../kv/on_disk_kv_state_machine.ts";
 import { SqliteBlockStore } from "./sqlite_block_store.ts";
 
@@ -52,9 +60,15 @@ export interface SqliteKVOptions {
  */
 export class SqliteKVStateMachine extends OnDiskKVStateMachine {
   /** A machine in the database at `path`, which is made, with its directory, when the machine is opened. */
-  constructor(path: string, options: SqliteKVOptions = {}) {
+  constructor(path: string | URL, options: SqliteKVOptions = {}) {
+    const file = pathFrom(path, "Path of the database");
+    const checks: OptionChecks<SqliteKVOptions> = {
+      durability: optional(isOneOf("full", "normal")),
+      memoryBudgetBytes: optional(isCount(1)),
+    };
+    checkOptions("Options of the machine", options, checks);
     const { durability, memoryBudgetBytes } = options;
-    super(() => new SqliteBlockStore(path), {
+    super(() => new SqliteBlockStore(file), {
       durability: durability === "full" ? "strict" : "relaxed",
       memoryBudgetBytes,
     });

@@ -6,6 +6,15 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isEnv,
+  isOneOf,
+  isSnapshotStore,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
+import { pathFrom } from "./files.ts";
 import { setImmediate } from "node:timers";
 import type { Env } from "../env.ts";
 import { BlockLogDB } from "../log/block_log.ts";
@@ -58,9 +67,16 @@ function turn(): Promise<void> {
  */
 export class SqliteLogDB extends BlockLogDB {
   /** Logs in the database at `path`, which is made, with its directory, when it is first needed. */
-  constructor(path: string, options: SqliteLogOptions = {}) {
+  constructor(path: string | URL, options: SqliteLogOptions = {}) {
+    const file = pathFrom(path, "Path of the database");
+    const checks: OptionChecks<SqliteLogOptions> = {
+      durability: optional(isOneOf("full", "normal")),
+      env: optional(isEnv),
+      snapshots: optional(isSnapshotStore),
+    };
+    checkOptions("Options of the logs", options, checks);
     const { durability = "full" } = options;
-    super(() => new SqliteBlockStore(path, { durability }), {
+    super(() => new SqliteBlockStore(file, { durability }), {
       ...options,
       gather: turn,
     });

@@ -20,7 +20,7 @@ import { SqliteBlockStore } from "./sqlite_block_store.ts";
  */
 export class SqliteOutbox extends BlockOutbox {
   /** The outbox in the database at `path`, which is made, with its directory, when it is first needed. */
-  constructor(path: string, options: BlockOutboxOptions = {}) {
+  constructor(path: string | URL, options: BlockOutboxOptions = {}) {
     super(() => new SqliteBlockStore(path), options);
   }
 }

@@ -7,6 +7,20 @@
  * @module
  */
 
+import { TIMER_MS_MAX } from "../limits.ts";
+import {
+  type Check,
+  checkOptions,
+  isA,
+  isBoolean,
+  isCount,
+  isFunction,
+  isID,
+  isNumber,
+  isText,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { fc } from "../deps/fast_check.ts";
 import {
   ConcurrentStateMachine,
@@ -38,6 +52,29 @@ const TRIALS: readonly Trial[] = [
   ...snapshotTrials,
   ...stoppingTrials,
 ];
+
+/** A list, or an arbitrary. */
+const isSamples: Check = (name, value) => {
+  if (!Array.isArray(value)) {
+    isA("a list, or a fast-check arbitrary", "generate")(name, value);
+  }
+};
+
+const CHECKS: OptionChecks<CheckOptions> = {
+  commands: isSamples,
+  queries: isSamples,
+  naQueries: optional(isSamples),
+  clusterID: optional(isID(0n)),
+  nodeID: optional(isID(1n)),
+  seed: optional(isNumber(-Infinity, Infinity)),
+  path: optional(isText),
+  runs: optional(isCount(1)),
+  maxCommands: optional(isCount(0)),
+  equals: optional(isFunction),
+  files: optional(isA("a FileStore", "open", "create", "remove", "list")),
+  settleTimeoutMs: optional(isNumber(0, TIMER_MS_MAX)),
+  usesIndex: optional(isBoolean),
+};
 
 /** How many promises that never settle are waited for while a history is made smaller. */
 const HANGS_MAX = 3;
@@ -113,6 +150,7 @@ async function check(
   trials: readonly Trial[],
   init: LabInit,
 ): Promise<void> {
+  checkOptions("Options of the check", options, CHECKS);
   const { commands, queries, naQueries, maxCommands = 12 } = options;
   if (Array.isArray(commands) && commands.length === 0) {
     throw new TypeError("Commands to draw from are missing");

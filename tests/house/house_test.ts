@@ -193,3 +193,60 @@ Deno.test("case D2: text becomes bytes in one place only, where ill-formed strin
   );
   assertEquals(elsewhere, []);
 });
+
+/** Options that no application passes, or that are checked where the comment says. */
+const UNCHECKED = new Set([
+  // Dependencies of internals.
+  "BringUpOptions",
+  "DriverOptions",
+  "PackedStoreOptions",
+  "ProposalsOptions",
+  "RecoverOptions",
+  "ReplayOptions",
+  "SaveOptions",
+  "SnapshotWriterOptions",
+  "SnapshotterOptions",
+  "SubmissionsOptions",
+  "ViewOptions",
+  // Arguments of ports, which the library passes.
+  "ListOptions",
+  "ReadOptions",
+  // In kv.range(), with words of its own.
+  "KVRangeOptions",
+  // Joined from others that are checked.
+  "IndexedDBKVOptions",
+  "IndexedDBLogOptions",
+  "IndexedDBOutboxOptions",
+  // Every argument has its own check in DataFolder.
+  "BackupOptions",
+  "DataFolderOptions",
+  "RestoreOptions",
+  // A name and a factory, both with a default.
+  "DeviceIDOptions",
+  "StorageOptions",
+  // Of suites for authors, who see at once that a function is missing.
+  "BlockStoreConformanceOptions",
+  "CheckConcurrentStateMachineOptions",
+  "CheckOnDiskStateMachineOptions",
+  "CheckStateMachineOptions",
+  "FaultyBlockStoreOptions",
+  "FileStoreConformanceOptions",
+  "LogDBConformanceOptions",
+  "OutboxConformanceOptions",
+  "SnapshotStoreConformanceOptions",
+]);
+
+Deno.test("case C12: every option that an application can pass has a check; an option without one does not compile [R14]", () => {
+  const rooms = [...sources("src/")].filter((path) =>
+    // The sync rooms and the tools check theirs in modules of their own.
+    !/^src\/(sync|cli|deps)\//.test(path)
+  ).map(read);
+  const missing = rooms.flatMap((text) =>
+    [...text.matchAll(/^export interface (\w+(?:Options|Config))\b/gm)]
+      .map(([, name]) => name!)
+  ).filter((name) =>
+    !UNCHECKED.has(name) &&
+    !rooms.some((text) => new RegExp(`OptionChecks<${name}\\b`).test(text))
+  );
+  assertEquals(missing, []);
+});

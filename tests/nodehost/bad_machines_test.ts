@@ -5,33 +5,55 @@
  * @module
  */
 
-import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+  assertThrows,
+} from "@std/assert";
+import {
+  ErrClusterClosed,
   ErrCompacted,
+  ErrSnapshotAborted,
   ErrSnapshotFile,
+  ErrSnapshotStopped,
+  ErrSnapshotStreaming,
   ErrSnapshotUnfinished,
   ErrStateMismatch,
+  ErrStoreFull,
+  ErrSystemBusy,
   HOST_DIRECTORY,
   type HostEvent,
   type ISnapshotFileCollection,
   MemoryFileStore,
   MemoryLogDB,
   MemorySnapshotStore,
+  NodeHost,
+  type Replica,
+  type Result,
 } from "../../mod.ts";
+import { MACHINE_SLOW_MS } from "../../src/limits.ts";
 import { differ } from "../../src/nodehost/checkpoints.ts";
+import { SnapshotWriter } from "../../src/snapshot/container.ts";
 import {
   bytes,
   checked,
+  collect,
+  ConcurrentJournal,
   Disk,
   HostedDiskJournal,
   hostOf,
+  type Journal,
   listOf,
+  ManualEnv,
   proposeAll,
   RegularJournal,
   rejection,
   settle,
   start,
   type Started,
+  startOn,
 } from "./support.ts";
 
 /** Saves in a way of its own. */
@@ -342,5 +364,437 @@ Deno.test(
       assertEquals(await new Response(content as BodyInit).text(), path);
     }
     await again.host.stop();
+  }),
+);
+
+/** A store of snapshots and a log in which nothing is ever written to. */
+async function isUntouched(logDB: MemoryLogDB): Promise<boolean> {
+  const log = logDB.open(9n, 7n);
+  try {
+    return await log.isEmpty();
+  } finally {
+    await log.close();
+  }
+}
+
+// deno-lint-ignore no-explicit-any
+const wrong = (value: unknown): any => value;
+
+Deno.test(
+  "case C6: a compression that does not exist is refused at the start, and no rejection is left unhandled [H21, R14]",
+  checked(async () => {
+    await using host = hostOf({});
+    const error = await rejection(
+      host.startCluster(() => new RegularJournal({}, 1n, 1n), {
+        ...CONFIG,
+        compression: wrong("zstd"),
+      }),
+    );
+    assertInstanceOf(error, TypeError);
+    assertEquals(
+      error.message,
+      'compression is "zstd"; give "none", "gzip" or "deflate-raw"',
+    );
+    // The writer by itself neither: its stream is begun before that shows.
+    const header = {
+      ...CONFIG,
+      type: 1,
+      kind: "full",
+      index: 1,
+      compression: "zstd",
+    } as const;
+    const sink = new WritableStream<Uint8Array>({
+      write: () => Promise.reject(new Error("Lost")),
+    });
+    assertThrows(() =>
+      new SnapshotWriter(sink, wrong(header), new Uint8Array())
+    );
+    await settle();
+  }),
+);
+
+Deno.test(
+  "case C9: a stop during an open() that ignores its signal opens no second machine, and closes the first [D2, H10]",
+  checked(async () => {
+    for (const kind of ["disk", "hosted"] as const) {
+      await using logDB = new MemoryLogDB();
+      await using snapshots = new MemorySnapshotStore();
+      await cutLog(logDB, snapshots);
+      const gate = Promise.withResolvers<void>();
+      const machines: Journal[] = [];
+      const host = hostOf({ logDB, snapshots });
+      const starting = startOn(host, {
+        kind,
+        manners: {
+          before: (method) => method === "open" ? gate.promise : undefined,
+        },
+      }, machines);
+      const refused = rejection(starting);
+      await settle();
+      const stopping = host.stop();
+      await settle();
+      gate.resolve();
+      await stopping;
+      assertInstanceOf(await refused, ErrClusterClosed);
+      await settle();
+      assertEquals(machines.map(({ calls }) => calls), [["open", "close"]]);
+    }
+  }),
+);
+
+Deno.test(
+  "case C10: errors of the library that a machine throws where that is fatal are fatal, and reach the caller as they are [R5, R8]",
+  checked(async () => {
+    for (
+      const [kind, method, error] of [
+        ["concurrent", "prepareSnapshot", new ErrSystemBusy("Mine")],
+        ["concurrent", "prepareSnapshot", new ErrStoreFull("Mine")],
+        ["disk", "sync", new ErrSystemBusy("Mine")],
+        ["regular", "saveSnapshot", new ErrSystemBusy("Mine")],
+      ] as const
+    ) {
+      const { host, replica, events } = await start({
+        kind,
+        manners: {
+          before: (called) => {
+            if (called === method) throw error;
+          },
+        },
+      });
+      await proposeAll(replica, "a");
+      assertStrictEquals(await rejection(replica.requestSnapshot()), error);
+      await settle();
+      assertStrictEquals(replica.error, error, `${kind} ${method}`);
+      assertEquals(events.at(-1)!.type, "failed");
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "case C10: an ErrSnapshotStopped that was not asked for reaches the receiver of an export as ErrSnapshotAborted [R8]",
+  checked(async () => {
+    const { host, replica } = await start({
+      kind: "concurrent",
+      manners: {
+        before: (called) => {
+          if (called === "saveSnapshot") throw new ErrSnapshotStopped();
+        },
+      },
+    });
+    await proposeAll(replica, "a");
+    assertInstanceOf(
+      await rejection(collect(replica.exportSnapshot())),
+      ErrSnapshotAborted,
+    );
+    assertEquals(replica.error, undefined);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "case C10: whatever a machine throws is carried, also undefined and null [R5, H21]",
+  checked(async () => {
+    for (const thrown of [undefined, null, "text", 7]) {
+      for (
+        const [kind, method] of [
+          ["regular", "update"],
+          ["concurrent", "update"],
+          ["regular", "saveSnapshot"],
+          ["concurrent", "prepareSnapshot"],
+          ["hosted", "sync"],
+        ] as const
+      ) {
+        const { host, replica, events } = await start({
+          kind,
+          manners: {
+            before: (called) => {
+              if (called === method) throw thrown;
+            },
+          },
+        });
+        const proposed = replica.propose(bytes("a"));
+        const error = method === "update"
+          ? await rejection(proposed)
+          : await proposed.then(() => rejection(replica.requestSnapshot()));
+        await settle();
+        assertStrictEquals(replica.error, error);
+        const failed = events.find(({ type }) => type === "failed");
+        assertStrictEquals((failed as { error?: unknown }).error, error);
+        if (thrown === undefined || thrown === null) {
+          assertInstanceOf(error, TypeError);
+          assertEquals(error.message, `Machine threw ${thrown}, not an error`);
+        } else assertEquals(error, thrown);
+        assertInstanceOf(
+          await rejection(replica.propose(bytes("b"))),
+          ErrClusterClosed,
+        );
+        await host.stop();
+      }
+    }
+  }),
+);
+
+Deno.test(
+  "case C10: an async onEvent that throws leaves no rejection unhandled [H21]",
+  checked(async () => {
+    let told = 0;
+    const host = new NodeHost({
+      // deno-lint-ignore require-await
+      onEvent: async () => {
+        told++;
+        throw new Error("Mine");
+      },
+    });
+    const replica = await host.startCluster(
+      () => new RegularJournal({}, 1n, 1n),
+      CONFIG,
+    );
+    await proposeAll(replica, "a");
+    await replica.requestSnapshot();
+    await settle();
+    assert(told > 0);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "case C8: the receiver of an export that is lost fails the machine's writes with ErrSnapshotStreaming [D9]",
+  checked(async () => {
+    for (const kind of ["concurrent", "hosted"] as const) {
+      const errors: unknown[] = [];
+      const telling = async (
+        write: Promise<void>,
+      ): Promise<void> => {
+        try {
+          await write;
+        } catch (error) {
+          errors.push(error);
+          throw error;
+        }
+      };
+      class Telling extends ConcurrentJournal {
+        override write(
+          w: WritableStream<Uint8Array>,
+          list: readonly string[],
+        ): Promise<void> {
+          return telling(super.write(w, list));
+        }
+      }
+      class TellingDisk extends HostedDiskJournal {
+        override write(
+          w: WritableStream<Uint8Array>,
+          list: readonly string[],
+        ): Promise<void> {
+          return telling(super.write(w, list));
+        }
+      }
+      const manners = { filling: 2_000_000 };
+      const host = hostOf({});
+      const replica = kind === "concurrent"
+        ? await host.startConcurrentCluster(
+          () => new Telling(manners, 1n, 1n),
+          CONFIG,
+        )
+        : await host.startOnDiskCluster(
+          () => new TellingDisk(new Disk(), manners, 1n, 1n),
+          CONFIG,
+        );
+      await proposeAll(replica, "a");
+      const reader = replica.exportSnapshot().getReader();
+      await reader.read();
+      await reader.cancel(new Error("Gone"));
+      await settle(10);
+      assertEquals(errors.length, 1);
+      assertInstanceOf(errors[0], ErrSnapshotStreaming);
+      await proposeAll(replica, "b");
+      await host.stop();
+    }
+  }),
+);
+
+Deno.test(
+  "case C7: a disk that is full while a machine recovers at a start is told as such, and nothing is lost [U8]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    await using snapshots = new MemorySnapshotStore();
+    await cutLog(logDB, snapshots);
+    const full = new ErrStoreFull("No room");
+    let room = false;
+    const disk = new Disk();
+    const options = {
+      logDB,
+      snapshots,
+      kind: "hosted",
+      disk,
+      manners: {
+        before: (method: string): void => {
+          if (method === "recoverFromSnapshot" && !room) throw full;
+        },
+      },
+    } as const;
+    assertStrictEquals(await rejection(start(options)), full);
+    room = true;
+    const { host, replica } = await start(options);
+    assertEquals(await listOf(replica), ["a", "b", "c", "d"]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "case C11: what a factory makes is checked before anything is logged [R14]",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    const host = hostOf({ logDB });
+    const config = { clusterID: 9n, nodeID: 1n };
+    const regular = new RegularJournal({}, 1n, 1n);
+    const concurrent = new ConcurrentJournal({}, 1n, 1n);
+    const disk = new HostedDiskJournal(new Disk(), {}, 1n, 1n);
+    const without = (method: string): unknown => {
+      const machine = new RegularJournal({}, 1n, 1n);
+      Object.defineProperty(machine, method, { value: undefined });
+      return machine;
+    };
+    const startings: [unknown, string, (create: never) => Promise<unknown>][] =
+      [];
+    const add = (
+      made: unknown,
+      words: string,
+      type: "" | "Concurrent" | "OnDisk" = "",
+    ): void => {
+      startings.push([
+        () => made,
+        words,
+        (create) => host[`start${type}Cluster`](create, config),
+      ]);
+    };
+    add(undefined, "undefined");
+    add(Promise.resolve(regular), "a promise");
+    add(RegularJournal, "a function or class");
+    add(concurrent, "startConcurrentCluster()");
+    add(disk, "startOnDiskCluster()");
+    add(regular, "prepareSnapshot", "Concurrent");
+    add(disk, "startOnDiskCluster()", "Concurrent");
+    add(concurrent, "ConcurrentJournal.open()", "OnDisk");
+    for (
+      const method of [
+        "update",
+        "lookup",
+        "saveSnapshot",
+        "recoverFromSnapshot",
+        "close",
+      ]
+    ) add(without(method), `RegularJournal.${method}() is missing`);
+    for (const [create, words, starting] of startings) {
+      const error = await rejection(starting(create as never));
+      assertInstanceOf(error, TypeError);
+      assert(error.message.includes(words), error.message);
+    }
+    for (const create of [RegularJournal, regular, undefined]) {
+      const error = await rejection(host.startCluster(wrong(create), config));
+      assertInstanceOf(error, TypeError);
+      assert(error.message.includes("() => new"), error.message);
+    }
+    assert(await isUntouched(logDB));
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "case C11: an update() that awaits its own replica is told after a while [H21]",
+  checked(async () => {
+    const env = new ManualEnv();
+    const events: HostEvent[] = [];
+    const host = new NodeHost({
+      env,
+      stopTimeoutMs: 100,
+      onEvent: (event) => void events.push(event),
+    });
+    const own: { replica?: Replica } = {};
+    class Waiting extends RegularJournal {
+      override async update(cmd: Uint8Array): Promise<Result> {
+        if (own.replica !== undefined) await own.replica.read(null);
+        return this.apply(cmd);
+      }
+    }
+    own.replica = await host.startCluster(
+      () => new Waiting({}, 1n, 1n),
+      CONFIG,
+    );
+    const proposed = rejection(own.replica.propose(bytes("a")));
+    await settle();
+    assertEquals(events, []);
+    await env.advance(MACHINE_SLOW_MS);
+    await settle();
+    assertEquals(events, [{
+      ...CONFIG,
+      type: "slow",
+      calls: ["update"],
+      waitedMs: MACHINE_SLOW_MS,
+    }]);
+    const stopping = host.stop();
+    await settle();
+    await env.advance(100);
+    await settle();
+    await env.advance(100);
+    await stopping;
+    assertInstanceOf(await proposed, ErrClusterClosed);
+  }),
+);
+
+Deno.test(
+  "case C12: every option of a replica and of a host is checked, with words [R14, H11]",
+  checked(async () => {
+    await using host = new NodeHost();
+    const create = (): RegularJournal => new RegularJournal({}, 1n, 1n);
+    for (
+      const [config, name, words] of [
+        [{ clusterID: 1 }, TypeError, "clusterID is a number; write 1n"],
+        [{ nodeID: "1" }, TypeError, 'nodeID is "1"; give a bigint'],
+        [{ nodeID: 0n }, RangeError, "nodeID is 0, outside of 1…2^64-1"],
+        [{ trustedNode: 2 }, TypeError, "trustedNode is a number; write 2n"],
+        [{ snapshotEntries: "10" }, TypeError, 'snapshotEntries is "10"; give'],
+        [{ snapshotEntries: -1 }, RangeError, "snapshotEntries is -1"],
+        [{ compactionOverhead: NaN }, RangeError, "compactionOverhead is NaN"],
+        [{ fullSnapshotInterval: 1n }, TypeError, "fullSnapshotInterval is 1n"],
+        [{ hashEntries: null }, TypeError, "hashEntries is null"],
+        [{ sessionsMax: 0 }, RangeError, "sessionsMax is 0"],
+        [{ replayMachine: {} }, TypeError, "replayMachine is an object"],
+        [
+          { pendingProposalsMax: 1.5 },
+          RangeError,
+          "pendingProposalsMax is 1.5",
+        ],
+        [{ pendingBytesMax: true }, TypeError, "pendingBytesMax is true"],
+        [{ compression: 0 }, TypeError, "compression is 0"],
+      ] as const
+    ) {
+      const error = await rejection(
+        host.startCluster(create, wrong({ ...CONFIG, ...config })),
+      );
+      assertInstanceOf(error, name as typeof TypeError);
+      assert(error.message.startsWith(words), error.message);
+    }
+    assertInstanceOf(
+      await rejection(host.startCluster(create, wrong(undefined))),
+      TypeError,
+    );
+    for (
+      const [options, words] of [
+        [{ onEvent: "log" }, 'onEvent is "log"; give a function'],
+        [{ stopTimeoutMs: NaN }, "stopTimeoutMs is NaN"],
+        [{ stopTimeoutMs: "5" }, 'stopTimeoutMs is "5"; give a number'],
+        [{ stopTimeoutMs: Infinity }, "stopTimeoutMs is Infinity"],
+        [{ logDB: "./log.db" }, 'logDB is "./log.db"; give a LogDB'],
+        [{ logDB: {} }, "logDB has no open(); give a LogDB"],
+        [{ snapshots: {} }, "snapshots has no create()"],
+        [{ files: {} }, "files has no open()"],
+        [{ outbox: [] }, "outbox has no"],
+        [{ env: { now: () => 0 } }, "env has no random64()"],
+      ] as const
+    ) {
+      const error = assertThrows(() => new NodeHost(wrong(options)), Error);
+      assert(error.message.startsWith(words), error.message);
+    }
   }),
 );

@@ -20,7 +20,7 @@ import {
 } from "./support.ts";
 
 Deno.test(
-  "H11 ids and numbers out of range are a RangeError that names them, and nothing is started",
+  "H11 ids and numbers of another type or out of range are a TypeError or RangeError that names them, and nothing is started",
   checked(async () => {
     await using host = new NodeHost();
     const wrong: Partial<Record<keyof ReplicaConfig, unknown>>[] = [
@@ -47,7 +47,9 @@ Deno.test(
         const error = await rejection(
           startOn(host, { kind, config: config as Partial<ReplicaConfig> }),
         );
-        assertInstanceOf(error, RangeError, Object.keys(config)[0]);
+        const [value] = Object.values(config);
+        const isOut = value !== 1 && value !== undefined;
+        assertInstanceOf(error, isOut ? RangeError : TypeError);
         const [name] = Object.keys(config);
         assertEquals(error.message.startsWith(`${name} is `), true);
       }
