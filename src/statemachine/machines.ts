@@ -30,7 +30,9 @@ export interface IStateMachine<Q = unknown, A = unknown> {
    * Applies one committed command. Called in log order, one at a time, each
    * command exactly once in the life of this instance's state (R1). Must be
    * deterministic: the state and `cmd` are its only inputs, never the clock,
-   * random numbers or I/O (R12). `cmd` is read-only and not to be kept (R11).
+   * random numbers or I/O (R12). `cmd` is the host's: read-only, and not to be kept
+   * (R11). The result's data are the caller's from then on: copy what is also
+   * state (R13).
    *
    * Throw only when the machine cannot go on: it is fatal to this replica, to it
    * alone (R5). A command that merely makes no sense is answered in the result.
@@ -38,7 +40,9 @@ export interface IStateMachine<Q = unknown, A = unknown> {
   update(cmd: Uint8Array): MaybePromise<Result>;
   /**
    * Answers a query and changes nothing. What it throws goes to the one who
-   * asked (R4). Does not keep the query (R11); what it returns is the caller's.
+   * asked (R4). The query is the host's: read-only, and not to be kept (R11). The
+   * answer is the caller's, to keep and to change: a copy of what the machine goes
+   * on using, never its own map, array or bytes (R13).
    */
   lookup(query: Q): MaybePromise<A>;
   /**

@@ -28,7 +28,11 @@ export const OnDiskStateMachine = 3 as const;
 export interface Result {
   /** A number in 0…2^64-1 whose meaning is the machine's; outside of it the replica fails (T3). */
   value: bigint;
-  /** Bytes that go with it, say the present value a compare-and-swap has met. */
+  /**
+   * Bytes that go with it, say the present value a compare-and-swap has met. They
+   * are given to the host and its caller, who may overwrite them: never a part of
+   * the machine's state, and not changed by the machine afterwards (R13).
+   */
   data?: Uint8Array;
 }
 
@@ -36,7 +40,7 @@ export interface Result {
 export interface Entry {
   /** Place in the log; strictly increasing, possibly with gaps. Set by the host. */
   readonly index: number;
-  /** The command. It belongs to the host: read it, and keep no reference to it (R11). */
+  /** The command. It belongs to the host: read it, never write into it, and keep no reference to it (R11, R13). */
   readonly cmd: Uint8Array;
   /** The outcome; `update()` sets it on every entry it was given (C1). */
   result?: Result | undefined;

@@ -27,11 +27,18 @@ import {
   type History,
   type LogEntry,
 } from "./history.ts";
-import { resultsOf } from "./result.ts";
+import { copyResult, resultsOf } from "./result.ts";
 import { type Outcome, settle, type Timer } from "./settle.ts";
 import { type Hook, Sink, type Sizes, source, WHOLE } from "./streams.ts";
 import type { Subject } from "./subject.ts";
-import { copyOf, scribble, show } from "./value.ts";
+import {
+  copyOf,
+  equalBytes,
+  scribble,
+  show,
+  spoil,
+  structuralEquals,
+} from "./value.ts";
 import { Breach } from "./violation.ts";
 
 /** What the machine answered: a value, or what it threw instead. */
@@ -83,8 +90,11 @@ export class Probe {
   blame: string | undefined;
   /** Whether all that was given to the machine is overwritten when it has returned (R11). */
   scribbles = false;
-  /** Whether the bytes of answers are overwritten: they are the caller's (R4). */
+  /** True if answers and the data of results are overwritten: they are the caller's (R4, R13). */
   spoils = false;
+  /** True if answers are kept, for {@linkcode Probe.expectKept}. */
+  keeps = false;
+  #kept: [answer: unknown, copy: unknown][] = [];
   /** Whether `close()` was called, or must not be: after a crash, or while something hangs. */
   over = false;
   readonly #settings: ProbeSettings;
@@ -181,8 +191,20 @@ export class Probe {
       entries.map(({ index }) => index),
       this.subject.type,
     );
+    for (const [i, { cmd }] of kept.entries()) {
+      if (equalBytes(cmd, entries[i]!.cmd)) continue;
+      throw new Breach(
+        "R13",
+        `update() writes into a command, which is the host's: ${
+          show(entries[i]!.cmd)
+        } became ${show(cmd)}`,
+      );
+    }
     if (this.scribbles) this.#scribble(given, kept);
-    return results;
+    if (!this.spoils) return results;
+    const own = results.map(copyResult);
+    for (const { data } of results) scribble(data);
+    return own;
   }
 
   /** Does to a batch what its owner may do with it once `update()` has returned. */
@@ -224,6 +246,7 @@ export class Probe {
       "lookup()",
       () => this.subject.lookup(given),
     );
+    this.#expectUntouched("lookup()", query, given);
     return this.#answer(given, outcome);
   }
 
@@ -234,6 +257,7 @@ export class Probe {
       "naLookup()",
       () => this.subject.naLookup?.(given),
     );
+    this.#expectUntouched("naLookup()", query, given);
     if (!outcome.ok && outcome.error instanceof ErrNotImplemented) return;
     if (outcome.ok && !(outcome.value instanceof Uint8Array)) {
       throw new Breach(
@@ -244,12 +268,36 @@ export class Probe {
     return this.#answer(given, outcome);
   }
 
+  #expectUntouched(method: string, query: unknown, given: unknown): void {
+    if (structuralEquals(query, given)) return;
+    throw new Breach(
+      "R13",
+      `${method} writes into its query, which is the host's: ${
+        show(query)
+      } became ${show(given)}`,
+    );
+  }
+
   #answer(given: unknown, outcome: Outcome<unknown>): Answer {
     if (this.scribbles) scribble(given);
     if (!outcome.ok) return { thrown: show(outcome.error) };
     const value = copyOf(outcome.value);
-    if (this.spoils) scribble(outcome.value);
+    if (this.keeps) this.#kept.push([outcome.value, copyOf(outcome.value)]);
+    if (this.spoils) spoil(outcome.value);
     return { value };
+  }
+
+  /** Throws a breach if an answer that was kept is not what it was; forgets them. */
+  expectKept(): void {
+    for (const [answer, copy] of this.#kept.splice(0)) {
+      if (structuralEquals(answer, copy)) continue;
+      throw new Breach(
+        "R13",
+        `An answer of lookup(), which is the caller's, changed with an update from ${
+          show(copy)
+        } to ${show(answer)}: it is the machine's own state, or a part of it`,
+      );
+    }
   }
 
   /** Asks all queries of a history. */
@@ -339,7 +387,12 @@ export class Probe {
         { cause: outcome.error },
       );
     }
-    await sink.finish(systemEnv.turn);
+    if (!await sink.finish(systemEnv.turn)) {
+      throw new Breach(
+        "R6",
+        "saveSnapshot() ended while its stream was open and locked: await the pipeTo(), or close the writer or release its lock before returning",
+      );
+    }
     if (sink.stranger !== undefined) {
       throw new Breach(
         "R6",

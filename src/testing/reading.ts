@@ -88,16 +88,29 @@ function references(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** What `lookup()` has returned is the caller's, to overwrite too (R4). */
+/** What `lookup()` and `update()` have returned is the caller's, to overwrite too (R13). */
 function answers(lab: Lab, history: History): Promise<void> {
   return compare(
     lab,
     history,
-    "R4",
-    "Overwriting the bytes of an answer, which are the caller's, changes the machine",
+    "R13",
+    "Overwriting an answer or the data of a result, which are the caller's, changes the machine",
     asking(history, (probe) => probe.spoils = true),
     asking(history),
   );
+}
+
+/** An answer stays what it was when it was given (R13). */
+async function lastingAnswers(lab: Lab, history: History): Promise<void> {
+  const probe = await lab.fresh();
+  probe.keeps = true;
+  await probe.apply(history, entriesOf(history), {
+    between: async (): Promise<void> => {
+      probe.expectKept();
+      await probe.lookups(history);
+      await probe.naLookups(history);
+    },
+  });
 }
 
 /** Asks for the reason in a result, twice; it must leave the result as it is (R15). */
@@ -185,5 +198,6 @@ export const readingTrials: readonly Trial[] = [
   },
   { name: "references", run: references },
   { name: "answers", run: answers },
+  { name: "lasting answers", run: lastingAnswers },
   { name: "refusals", run: refusals },
 ];

@@ -165,6 +165,25 @@ async function recovery(lab: Lab, history: History): Promise<void> {
   }
 }
 
+/** A snapshot of nothing leaves nothing of what was there (R9); drawn histories seldom have one. */
+async function emptySnapshot(lab: Lab, history: History): Promise<void> {
+  // A machine on disk is never sent a snapshot older than what it has.
+  if (lab.onDisk) return;
+  const original = await originalOf(lab, { ...history, cut: 0 });
+  const probe = await lab.fresh();
+  await probe.apply(history, entriesOf(history));
+  probe.blame = "R9";
+  await probe.recover(original.saved);
+  await expectOriginal(
+    lab,
+    { ...history, cut: 0 },
+    original,
+    probe,
+    "R9",
+    "A snapshot of an empty machine, recovered into an instance that had state",
+  );
+}
+
 /** What was recovered can be saved and recovered in its turn (R9). */
 async function secondGeneration(lab: Lab, history: History): Promise<void> {
   const original = await originalOf(lab, history);
@@ -311,6 +330,7 @@ export const snapshotTrials: readonly Trial[] = [
   // First, for a file that has gone would look like a part that was forgotten.
   { name: "files gone", run: filesGone },
   { name: "recovery", run: recovery },
+  { name: "empty snapshot", run: emptySnapshot },
   { name: "second generation", run: secondGeneration },
   { name: "moment", run: moment },
   { name: "same bytes", run: sameBytes },

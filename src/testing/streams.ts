@@ -43,11 +43,16 @@ export class Sink {
     });
   }
 
-  /** Closes the stream unless the machine did, so that all it wrote has arrived. */
-  async finish(turn: () => Promise<void>): Promise<void> {
-    // A machine may leave the stream locked: what it awaited has arrived then.
-    if (this.writable.locked) return await turn();
-    if (!this.#ended) await this.writable.close();
+  /** Closes the stream unless the machine did, so that all it wrote has arrived; false if the machine left it open and locked (R6). */
+  async finish(turn: () => Promise<void>): Promise<boolean> {
+    // A close that was not awaited gets here after the writes before it.
+    for (let i = 0; i < 8 && this.writable.locked && !this.#ended; i++) {
+      await turn();
+    }
+    if (this.#ended) return true;
+    if (this.writable.locked) return false;
+    await this.writable.close();
+    return true;
   }
 
   /** All that was written, in one piece. */

@@ -157,6 +157,27 @@ export function scribble(value: unknown, seen: Set<object> = new Set()): void {
   }
 }
 
+/** Does to a value that {@linkcode copyOf} copies what its owner may do: overwrites its bytes, and empties what can be emptied. */
+export function spoil(value: unknown, seen: Set<object> = new Set()): void {
+  if (!isObject(value) || seen.has(value)) return;
+  seen.add(value);
+  if (value instanceof Uint8Array) return scribble(value);
+  const parts = value instanceof Map
+    ? [...value].flat()
+    : Array.isArray(value) || value instanceof Set
+    ? [...value]
+    : isPlain(value)
+    ? Object.values(value)
+    : [];
+  for (const part of parts) spoil(part, seen);
+  if (value instanceof Map || value instanceof Set) value.clear();
+  else if (Object.isFrozen(value)) return;
+  else if (Array.isArray(value)) value.length = 0;
+  else if (isPlain(value)) {
+    for (const key of Object.keys(value)) Reflect.deleteProperty(value, key);
+  }
+}
+
 const SHOWN_BYTES_MAX = 64;
 
 /** Bytes as hexadecimal and, when all are printable, as text. */

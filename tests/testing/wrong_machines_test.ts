@@ -588,7 +588,7 @@ regular(
 );
 
 regular(
-  "R4",
+  "R13",
   "answers with bytes it goes on using",
   class extends RegularNotes {
     readonly values = new Map<unknown, Uint8Array>();
@@ -1518,6 +1518,190 @@ regular(
   class extends RegularNotes {
     refusal(): string {
       throw new Error("No");
+    }
+  },
+);
+
+/** Declares that a wrong machine which the suite used to pass is caught. */
+function caught(
+  name: string,
+  rule: string,
+  machine: new () => RegularNotes,
+  options: Partial<CheckStateMachineOptions> = {},
+): void {
+  Deno.test(name, async () => {
+    await violationOf(
+      rule,
+      () =>
+        checkStateMachine({
+          ...common,
+          ...options,
+          create: () => new machine(),
+        }),
+    );
+  });
+}
+
+caught(
+  "case C3: an answer that is the machine's live map is caught [R13]",
+  "R13",
+  class extends RegularNotes {
+    override lookup(query: unknown): unknown {
+      return typeof query === "object" ? super.lookup(query) : this.notes;
+    }
+  },
+);
+
+caught(
+  "case C3: an answer that is an array the machine goes on changing is caught [R13]",
+  "R13",
+  class extends RegularNotes {
+    readonly seen: string[] = [];
+    override update(cmd: Uint8Array): MaybePromise<Result> {
+      this.seen.push(text(cmd));
+      return super.update(cmd);
+    }
+    override lookup(query: unknown): unknown {
+      return { query: super.lookup(query), seen: this.seen };
+    }
+    override async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
+      const lines = [JSON.stringify(this.seen), ...linesOf(this.notes)];
+      await writeLines(lines, w, new AbortController().signal);
+    }
+    override async recoverFromSnapshot(
+      r: ReadableStream<Uint8Array>,
+    ): Promise<void> {
+      const [seen, ...rest] = await readLines(r, new AbortController().signal);
+      this.seen.splice(0, Infinity, ...JSON.parse(seen!) as string[]);
+      this.notes = notesOf(rest);
+    }
+  },
+);
+
+caught(
+  "case C3: an answer whose overwriting changes the machine is caught [R13]",
+  "R13",
+  class extends RegularNotes {
+    // Made anew with each update, and so never changed by one.
+    lines: string[] = [];
+    override update(cmd: Uint8Array): MaybePromise<Result> {
+      const result = super.update(cmd);
+      this.lines = linesOf(this.notes);
+      return result;
+    }
+    override lookup(): unknown {
+      return this.lines;
+    }
+    override async recoverFromSnapshot(
+      r: ReadableStream<Uint8Array>,
+      files: unknown,
+      stopped: AbortSignal,
+    ): Promise<void> {
+      await super.recoverFromSnapshot(r, files, stopped);
+      this.lines = linesOf(this.notes);
+    }
+  },
+);
+
+caught(
+  "case C4: a machine that writes into its command is caught [R13]",
+  "R13",
+  class extends RegularNotes {
+    override update(cmd: Uint8Array): MaybePromise<Result> {
+      const result = super.update(cmd);
+      cmd.fill(0);
+      return result;
+    }
+  },
+);
+
+caught(
+  "case C4: a machine that writes into its query is caught [R13]",
+  "R13",
+  class extends RegularNotes {
+    override lookup(query: unknown): unknown {
+      const asked = query as { seen?: boolean };
+      const answer = super.lookup(query);
+      if (typeof asked === "object" && asked !== null) asked.seen = true;
+      return answer;
+    }
+  },
+  { queries: [...queries, { key: "a" }] },
+);
+
+caught(
+  "case C4: a machine that writes into the bytes of its query is caught [R13]",
+  "R13",
+  class extends RegularNotes {
+    override naLookup(query: Uint8Array): Uint8Array {
+      const answer = super.naLookup(query);
+      query.fill(0);
+      return answer;
+    }
+  },
+);
+
+caught(
+  "case C4: a result whose data are the machine's own state is caught [R13]",
+  "R13",
+  class extends RegularNotes {
+    readonly values = new Map<string, Uint8Array>();
+    override update(cmd: Uint8Array): MaybePromise<Result> {
+      const [key = ""] = text(cmd).split("=");
+      super.update(cmd);
+      const value = this.values.get(key) ?? cmd.slice();
+      this.values.set(key, value);
+      return { value: 0n, data: value };
+    }
+    override lookup(): unknown {
+      return [...this.values].map(([key, value]) => [key, text(value)]);
+    }
+    override async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
+      const lines = [...this.values].map((row) =>
+        JSON.stringify([row[0], [...row[1]]])
+      );
+      await writeLines(lines, w, new AbortController().signal);
+    }
+    override getHash(): bigint {
+      return BigInt(this.values.size);
+    }
+    override naLookup(): Uint8Array {
+      return new Uint8Array();
+    }
+    override async recoverFromSnapshot(
+      r: ReadableStream<Uint8Array>,
+    ): Promise<void> {
+      this.values.clear();
+      for (const line of await readLines(r, new AbortController().signal)) {
+        const [key, value] = JSON.parse(line) as [string, number[]];
+        this.values.set(key, new Uint8Array(value));
+      }
+    }
+  },
+);
+
+caught(
+  "case C5: a recovery of an empty snapshot that keeps what was there is caught, in one run [R9]",
+  "R9",
+  class extends RegularNotes {
+    override async recoverFromSnapshot(
+      r: ReadableStream<Uint8Array>,
+      _files: unknown,
+      stopped: AbortSignal,
+    ): Promise<void> {
+      const lines = await readLines(r, stopped);
+      if (lines.length > 0) this.notes = notesOf(lines);
+    }
+  },
+  { runs: 3 },
+);
+
+caught(
+  "case C1: the suite catches a machine that leaves its stream locked [R6]",
+  "R6",
+  class extends RegularNotes {
+    override async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
+      await w.getWriter().write(bytes(linesOf(this.notes).join("\n")));
     }
   },
 );
