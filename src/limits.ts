@@ -21,8 +21,11 @@ export const UPDATE_ENTRIES_MAX: number = 1024;
 /** Commands given to one `update()` of a machine, in bytes; one command more may pass it. */
 export const UPDATE_BYTES_MAX: number = 4 * 1024 * 1024;
 
-/** Buffer from which the records of small proposals are cut, in bytes. */
+/** Largest buffer from which the records of small proposals are cut, in bytes. */
 export const SLAB_BYTES: number = 64 * 1024;
+
+/** First such buffer of a replica, in bytes; each one after it is twice as large: a cluster that is seldom used keeps little. */
+export const SLAB_FIRST_BYTES: number = 512;
 
 /** Proposals of one replica that may wait for an answer, in proposals. */
 export const PENDING_PROPOSALS_MAX: number = 65_536;

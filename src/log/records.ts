@@ -7,7 +7,7 @@
  */
 
 import { ByteReader, ByteWriter } from "../bytes.ts";
-import { BATCH_RECORDS_MAX, SLAB_BYTES } from "../limits.ts";
+import { BATCH_RECORDS_MAX, SLAB_BYTES, SLAB_FIRST_BYTES } from "../limits.ts";
 import type { LogBatch, Records } from "./log.ts";
 
 /** The first byte of a record: version 1 in the high half, the kind in the low. */
@@ -85,6 +85,7 @@ export function lastOf(batch: LogBatch): number {
 export class RecordPacker {
   /** The buffer the next record is written into, at the offset `begin()` gave. */
   bytes: Uint8Array = new Uint8Array(0);
+  #slab: number = SLAB_FIRST_BYTES;
   #start = 0;
   #at = 0;
   #ends: number[] = [];
@@ -96,15 +97,24 @@ export class RecordPacker {
 
   /** Whether a record of `length` bytes still goes into the open batch. */
   fits(length: number): boolean {
-    return this.#ends.length < BATCH_RECORDS_MAX &&
-      this.#at + length <= this.bytes.length;
+    if (this.#ends.length >= BATCH_RECORDS_MAX) return false;
+    return this.#at + length <= this.bytes.length ||
+      // A small buffer grows with its batch.
+      this.#ends.length > 0 && this.bytes.length < SLAB_BYTES &&
+        this.#at - this.#start + length <= SLAB_BYTES;
   }
 
   /** Makes room for a record of `length` bytes, in a batch that it fits or an empty one; returns its offset in `bytes`. */
   begin(length: number): number {
     if (this.#at + length > this.bytes.length) {
-      this.bytes = new Uint8Array(Math.max(SLAB_BYTES, length));
-      this.#start = this.#at = 0;
+      const open = this.bytes.subarray(this.#start, this.#at);
+      let size = Math.min(SLAB_BYTES, this.#slab);
+      while (size < SLAB_BYTES && size < open.length + length) size *= 2;
+      this.#slab = 2 * size;
+      this.bytes = new Uint8Array(Math.max(size, open.length + length));
+      this.bytes.set(open);
+      this.#start = 0;
+      this.#at = open.length;
     }
     const at = this.#at;
     this.#at += length;

@@ -1044,7 +1044,7 @@ export class Replica {
   /** Waits for the machine; a host whose machine holds it up for long is told. */
   async #timed(applied: Promise<void>): Promise<void> {
     const { env, event } = this.#parts;
-    const { guard } = this.#driver;
+    const { guard } = this.#next?.driver ?? this.#driver;
     const cancel = env.setTimer(
       () =>
         event({ type: "slow", calls: guard.calls, waitedMs: MACHINE_SLOW_MS }),

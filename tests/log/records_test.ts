@@ -158,3 +158,19 @@ Deno.test("H11 RecordPacker ends a batch at the most records", () => {
   ]);
   assertEquals(packer.length, 1);
 });
+
+Deno.test("case C13: the buffer of a cluster with few small proposals is small, and doubles with use up to its largest", () => {
+  const packer = new RecordPacker();
+  const sizes = new Set<number>();
+  for (let i = 0; i < 20_000; i++) {
+    put(packer, new Uint8Array(40).fill(i));
+    packer.seal();
+    sizes.add(packer.bytes.length);
+    if (i === 0) assert(packer.bytes.length <= 1024);
+  }
+  const grown = [...sizes];
+  assertEquals(grown.at(-1), SLAB_BYTES);
+  for (let i = 1; i < grown.length; i++) {
+    assertEquals(grown[i], 2 * grown[i - 1]!);
+  }
+});
