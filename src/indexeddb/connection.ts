@@ -11,6 +11,7 @@
  * @module
  */
 
+import { tell } from "../promises.ts";
 import type { Env } from "../env.ts";
 import {
   STORE_LOCK_MS_MAX,
@@ -352,11 +353,8 @@ export class Connection {
   }
 
   #tell(event: StoreEvent): void {
-    try {
-      this.#init.onEvent?.(event);
-    } catch {
-      // Whoever listens is not to break the store.
-    }
+    const { onEvent } = this.#init;
+    if (onEvent !== undefined) tell(onEvent, event);
   }
 
   /** Closes it, after what is under way; idempotent. */

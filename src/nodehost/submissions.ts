@@ -35,7 +35,7 @@ import type {
   OutboxQueue,
   OutboxSession,
 } from "../outbox/outbox.ts";
-import { withResolvers } from "../promises.ts";
+import { tell, withResolvers } from "../promises.ts";
 import type { SessionStanding } from "../rsm/driver.ts";
 import {
   ErrInvalidSession,
@@ -673,11 +673,7 @@ export class Submissions {
       this.#isTelling = false;
       // Not those that come, or leave, while it is told.
       for (const watcher of [...this.#watchers]) {
-        try {
-          if (this.#watchers.has(watcher)) watcher();
-        } catch {
-          // Whoever watches must not change what happens.
-        }
+        if (this.#watchers.has(watcher)) tell(watcher);
       }
     });
   }

@@ -15,7 +15,7 @@ import {
   type OptionChecks,
 } from "../options.ts";
 import type { Env } from "../env.ts";
-import { isPromise } from "../promises.ts";
+import { isPromise, tell } from "../promises.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { onAbort } from "./waiting.ts";
@@ -250,12 +250,8 @@ class QueryWatch<A> implements Watch<A> {
     for (const listener of [...this.#listeners]) {
       // Whoever left while others were told hears no more.
       if (!this.#listeners.has(listener)) continue;
-      try {
-        if (changed) listener.changed();
-        listener.asked?.();
-      } catch {
-        // Whoever listens must not change what happens.
-      }
+      if (changed) tell(listener.changed);
+      listener.asked?.();
     }
   }
 

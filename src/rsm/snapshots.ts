@@ -160,12 +160,11 @@ async function saveState<L>(
   }
   const abort = (): void => {
     const { lost } = options;
-    // Never rejects.
-    void writer.abort(
-      lost?.aborted
-        ? new ErrSnapshotStreaming(undefined, { cause: lost.reason })
-        : signal.reason,
-    );
+    const reason: unknown = lost?.aborted
+      ? new ErrSnapshotStreaming(undefined, { cause: lost.reason })
+      : signal.reason;
+    // Never rejects: it swallows what the sink does.
+    void writer.abort(reason);
   };
   signal.addEventListener("abort", abort);
   // It may have happened while the sink was made.

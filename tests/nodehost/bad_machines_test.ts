@@ -28,6 +28,7 @@ import {
   type ISnapshotFileCollection,
   MemoryFileStore,
   MemoryLogDB,
+  MemoryOutbox,
   MemorySnapshotStore,
   NodeHost,
   type Replica,
@@ -555,6 +556,30 @@ Deno.test(
     await settle();
     assert(told > 0);
     await host.stop();
+  }),
+);
+
+Deno.test(
+  "case C10: async listeners of a watch and of what is pending that throw leave no rejection unhandled [H21]",
+  checked(async () => {
+    const outbox = new MemoryOutbox();
+    const { host, replica } = await start({ outbox });
+    let told = 0;
+    // deno-lint-ignore require-await
+    const wrongly = async (): Promise<void> => {
+      told++;
+      throw new Error("Mine");
+    };
+    const ends = [
+      replica.onPending(wrongly),
+      replica.watch("count").subscribe(wrongly),
+    ];
+    await (await replica.submit(bytes("a"))).result;
+    await settle();
+    assert(told >= 2, `${told}`);
+    for (const end of ends) end();
+    await host.stop();
+    await outbox.close();
   }),
 );
 

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { tell } from "../../promises.ts";
 import type { Env } from "../../env.ts";
 import { SYNC_PROGRESS_MS } from "../../limits.ts";
 import type { Reason } from "./reason.ts";
@@ -152,12 +153,8 @@ export class Watchers {
       }, SYNC_PROGRESS_MS);
     const status = this.#status();
     for (const listener of [...this.#listeners]) {
-      try {
-        // Not one that has left while others were told.
-        if (this.#listeners.has(listener)) listener(status);
-      } catch {
-        // Whoever listens must not change what happens.
-      }
+      // Not one that has left while others were told.
+      if (this.#listeners.has(listener)) tell(listener, status);
     }
   }
 
