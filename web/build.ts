@@ -209,13 +209,22 @@ function say(...lines: string[]): void {
   Deno.stdout.writeSync(new TextEncoder().encode(`${lines.join("\n")}\n`));
 }
 
-/** Writes the bundles, their source maps and their types into a folder, made anew. */
+/** The hash that a page names in `integrity`, so that its browser runs no other script. */
+export async function integrityOf(
+  code: Uint8Array<ArrayBuffer>,
+): Promise<string> {
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-384", code));
+  return `sha384-${btoa(String.fromCharCode(...hash))}`;
+}
+
+/** Writes the bundles, their source maps, their types and their hashes into a folder, made new. */
 export async function writeBuilds(
   folder: URL,
   told: (line: string) => void = () => {},
 ): Promise<void> {
   await Deno.remove(folder, { recursive: true }).catch(() => {});
   await Deno.mkdir(folder, { recursive: true });
+  const hashes: Record<string, string> = {};
   for (const { name, text, gzippedBytesAim } of BUILDS) {
     // Deno finds the types by this line, TypeScript by the name of the file.
     const banner = `// @ts-self-types="./${name}.d.ts"`;
@@ -227,12 +236,19 @@ export async function writeBuilds(
       await Deno.mkdir(new URL("./", file), { recursive: true });
       await Deno.writeTextFile(file, types);
     }
+    const hash = await integrityOf(code as Uint8Array<ArrayBuffer>);
+    hashes[`${name}.js`] = hash;
     told(row(`${name}.js`, sizeOf(code)));
+    told(`  ${hash}`);
     told(`  should be ${kibibytes(gzippedBytesAim).trim()} gzipped; of it is`);
     {
       for (const size of await rooms(text)) told(row(`  ${size.room}`, size));
     }
   }
+  await Deno.writeTextFile(
+    new URL("integrity.json", folder),
+    `${JSON.stringify(hashes, null, 2)}\n`,
+  );
   told("a page that bundles the sources and imports");
   for (const page of PAGES) {
     const { code } = await bundle({ name: "page", text: pageText(page) });

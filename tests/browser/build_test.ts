@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import ts from "typescript";
-import { BUILDS, writeBuilds } from "../../web/build.ts";
+import { BUILDS, integrityOf, writeBuilds } from "../../web/build.ts";
 import { stopBundler } from "../../web/bundle.ts";
 
 Deno.test.afterAll(() => stopBundler());
@@ -88,6 +88,13 @@ Deno.test({
           ) as { sources: string[] };
           assertEquals(map.sources.some((s) => s.endsWith("replica.ts")), true);
           await Deno.stat(`${folder}/${name}.d.ts`);
+          const hashes = JSON.parse(
+            await Deno.readTextFile(`${folder}/integrity.json`),
+          ) as Record<string, string>;
+          assertEquals(
+            hashes[`${name}.js`],
+            await integrityOf(await Deno.readFile(`${folder}/${name}.js`)),
+          );
         }
       });
       await t.step("Deno checks and runs it", async () => {
