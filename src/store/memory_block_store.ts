@@ -7,6 +7,7 @@
  */
 
 import { copyOf } from "../bytes.ts";
+import { systemEnv } from "../env.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type {
   Block,
@@ -18,7 +19,8 @@ import type {
 
 /** Blocks in memory, for tests and for pages that may keep nothing. */
 export class MemoryBlockStore implements BlockStore {
-  readonly #identity: string = crypto.randomUUID();
+  // Not `randomUUID()`: pages over plain http run on memory, and have none.
+  readonly #identity: string = systemEnv.random64().toString(16);
   #blocks = new Map<string, Uint8Array>();
   /** The names in order; undefined when one came or went since they were last wanted. */
   #sorted: string[] | undefined = [];

@@ -12,7 +12,7 @@ export const FLOORS = {
   firefox_android: 115,
   safari: 16.4,
   safari_ios: 16.4,
-  deno: 2,
+  deno: 2.2,
   nodejs: 20,
 } as const;
 
