@@ -2,12 +2,18 @@ import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
   ErrProposalRefused,
   ErrStoreFull,
+  type Forked,
+  type IFork,
+  type IStateMachine,
   MemoryOutbox,
-  type NodeHost,
+  NodeHost,
   type Replica,
   type ReplicaConfig,
+  type Result,
 } from "../../mod.ts";
 import { reasonOf } from "../../src/nodehost/rehearsal.ts";
+import { RemoteLogDB } from "../../src/sync/client/mod.ts";
+import { serve } from "../../src/sync/server/serve.ts";
 import { clipReason } from "../../src/sync/server/gate.ts";
 import type {
   CoreOptions,
@@ -458,4 +464,111 @@ Deno.test("H17 the reason of a refusal fits into a record, whatever was thrown",
   for (const thrown of [Object.create(null), Symbol("x"), "x".repeat(9999)]) {
     assert(clipReason(reasonOf(thrown)).length <= 512);
   }
+});
+
+/** Counts words, and throws at one that is no word. */
+class Words implements IStateMachine<unknown, string[]>, IFork<IStateMachine> {
+  readonly list: string[] = [];
+
+  update(cmd: Uint8Array): Result {
+    const word = text(cmd);
+    if (word.startsWith("{")) JSON.parse(word);
+    if (word === "") return { value: 0n, data: bytes("Empty") };
+    this.list.push(word);
+    return { value: BigInt(this.list.length) };
+  }
+
+  refusal({ data }: Result): string | undefined {
+    return data && text(data);
+  }
+
+  lookup(): string[] {
+    return [...this.list];
+  }
+
+  fork(): Forked<IStateMachine> {
+    const fork = new Words();
+    fork.list.push(...this.list);
+    return fork;
+  }
+
+  async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
+    const writer = w.getWriter();
+    await writer.write(bytes(JSON.stringify(this.list)));
+    writer.releaseLock();
+  }
+
+  async recoverFromSnapshot(r: ReadableStream<Uint8Array>): Promise<void> {
+    const list = await new Response(r as BodyInit).json() as string[];
+    this.list.splice(0, Infinity, ...list);
+  }
+
+  close(): void {}
+}
+
+Deno.test("case A10: over real sockets, a device whose queue has a command at which the machine throws is told why, and nobody else is harmed [H17, R15]", async () => {
+  const config = { clusterID: 1n, nodeID: 1n };
+  await using serverHost = new NodeHost();
+  const served = await serverHost.startCluster(() => new Words(), config);
+  await using server = serve(serverHost, { sigterm: false });
+  await using logDB = new RemoteLogDB(server.url);
+  await using outbox = new MemoryOutbox();
+  await using host = new NodeHost({ logDB, outbox });
+  // Its own machine, of an older version, does not mind.
+  class Older extends Words {
+    override update(cmd: Uint8Array): Result {
+      const word = text(cmd);
+      return word === "{" ? { value: 1n } : super.update(cmd);
+    }
+    override fork(): Forked<IStateMachine> {
+      const fork = new Older();
+      fork.list.push(...this.list);
+      return fork;
+    }
+  }
+  const device = await host.startCluster(
+    () => new Older(),
+    { ...config, nodeID: 2n },
+  );
+  await using otherLog = new RemoteLogDB(server.url);
+  await using otherHost = new NodeHost({ logDB: otherLog });
+  const other = await otherHost.startCluster(
+    () => new Words(),
+    { ...config, nodeID: 3n },
+  );
+  const submissions = await Promise.all(
+    ["a", "{", "b", "", "c"].map((cmd) => device.submit(bytes(cmd))),
+  );
+  const outcomes = await Promise.allSettled(
+    submissions.map(({ result }) => result),
+  );
+  assertEquals(outcomes.map(({ status }) => status), [
+    "fulfilled",
+    "rejected",
+    "fulfilled",
+    "rejected",
+    "fulfilled",
+  ]);
+  const reasons = submissions.map(({ state, reason }) => [state, reason]);
+  assertEquals(reasons[1]![0], "refused");
+  assert(
+    reasons[1]![1]!.startsWith(
+      "The state machine cannot apply it: SyntaxError",
+    ),
+  );
+  assertEquals(reasons[3], ["refused", "Empty"]);
+  assertEquals(device.pending().map(({ state }) => state), [
+    "refused",
+    "refused",
+  ]);
+  // The server lives, and so does everybody else.
+  await other.propose(bytes("d"));
+  assertEquals(await other.read(null), ["a", "b", "c", "d"]);
+  const poison = await rejection(other.propose(bytes("{")));
+  assertInstanceOf(poison, ErrProposalRefused);
+  assertEquals(served.error, undefined);
+  assertEquals(await served.read(null), ["a", "b", "c", "d"]);
+  const health = await fetch(new URL("health", server.httpURL));
+  assertEquals(health.status, 200);
+  await health.body?.cancel();
 });

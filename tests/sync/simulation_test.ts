@@ -80,7 +80,7 @@ simulate(
 );
 
 simulate(
-  "U15 U16 U17 U18 what is refused is never applied, says why, and holds up nothing behind it",
+  "U15 U16 U17 U18 H17 R15 what is refused, also by the machine, is never applied, says why, and holds up nothing behind it",
   () => ({ ...QUIET, refusals: 6 }),
 );
 

@@ -40,7 +40,7 @@ import { decodeMessage } from "../../src/sync/messages.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { bytes, randomOf, settle, text } from "../nodehost/support.ts";
-import { LEDGERS, POISON, startLedger } from "./world_machines.ts";
+import { DENIED, LEDGERS, POISON, startLedger } from "./world_machines.ts";
 import { type Cut, Network } from "./world_network.ts";
 
 const CLUSTER = 1n;
@@ -86,7 +86,12 @@ interface Command {
 }
 
 function isBad({ text }: { text: string }): boolean {
-  return text.includes(BAD) || text.includes(POISON);
+  return text.includes(BAD) || isNeverShown(text);
+}
+
+/** What no machine shows, committed or not. */
+function isNeverShown(command: string): boolean {
+  return command.includes(POISON) || command.includes(DENIED);
 }
 
 /** A store that takes its time, in order. */
@@ -484,7 +489,10 @@ export class World {
       validate: async (_, cmd) => {
         // It takes its time now and then.
         if (this.chance(4)) await Promise.resolve();
-        return isBad({ text: text(cmd) }) ? REFUSED : undefined;
+        const command = text(cmd);
+        // Where its machine forks, the server finds out by itself.
+        const isTold = this.#serverKind !== "fork" && command.includes(POISON);
+        return isTold || command.includes(BAD) ? REFUSED : undefined;
       },
       log: ({ event, code, error }) => {
         if (code !== undefined) this.count(`server: ${event} ${code}`);
@@ -763,9 +771,7 @@ export class World {
     const { refusals } = this.profile;
     const kind = refusals === 0 || !this.chance(refusals)
       ? ""
-      : this.chance(3)
-      ? POISON
-      : BAD;
+      : [POISON, DENIED, BAD][this.random() % 3]!;
     const name = `${device.name}:${device.count++}:${kind}`;
     const command = device.add(name);
     this.count("submitted");
@@ -884,7 +890,7 @@ export class World {
     const must = [...device.shown];
     const queued = replica.pending()
       .filter(({ state }) => state === "queued" && !life.isCopied)
-      .map(({ cmd }) => text(cmd)).filter((cmd) => !cmd.includes(POISON));
+      .map(({ cmd }) => text(cmd)).filter((cmd) => !isNeverShown(cmd));
     const answer = replica.view.lookup(null) as string[] | Promise<string[]>;
     if (!(answer instanceof Promise)) {
       this.count("views");
@@ -919,7 +925,7 @@ export class World {
     }
     for (const name of must) {
       const isMissing = !has.has(name) && device.mustShow(name) &&
-        !name.includes(POISON);
+        !isNeverShown(name);
       // What was refused just now is to be gone.
       if (isMissing) this.fail(`${device.name} does not see ${name}: ${list}`);
     }
@@ -1228,6 +1234,11 @@ export class World {
       case "refused":
         this.count("refused");
         if (!isBad(command)) return "refused";
+        if (
+          command.text.includes(DENIED) &&
+          error instanceof ErrProposalRefused &&
+          error.result?.value !== 0n
+        ) return "refused without its result";
         // A process that dies before it has written the reason down has refused
         // it all the same, by leaving its place out.
         return one.reason!.includes(REFUSED) ||

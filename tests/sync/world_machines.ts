@@ -1,6 +1,6 @@
 /**
  * The machines of the simulated world: each remembers the commands it was
- * given, in order, and throws at one that no machine takes.
+ * given, in order, throws at one that no machine takes, and refuses some.
  *
  * @module
  */
@@ -35,9 +35,21 @@ import {
 /** What no machine takes. */
 export const POISON = "poison";
 
-function refusePoison(cmd: Uint8Array): void {
-  if (text(cmd).includes(POISON)) throw new TypeError("Nobody takes that");
+/** What every machine refuses, by its result. */
+export const DENIED = "denied";
+
+/** Result of a command that changes nothing; throws at one that no machine takes. */
+function refused(cmd: Uint8Array): Result | undefined {
+  const command = text(cmd);
+  if (command.includes(POISON)) throw new TypeError("Nobody takes that");
+  return command.includes(DENIED)
+    ? { value: 0n, data: bytes("Nobody takes that here") }
+    : undefined;
 }
+
+const refusing: Manners = {
+  refusal: ({ value, data }) => value === 0n ? text(data) : undefined,
+};
 
 function resultOf(list: readonly string[]): Result {
   return { value: BigInt(list.length), data: bytes(list.at(-1)!) };
@@ -60,7 +72,8 @@ class ListFork {
   }
 
   apply(cmd: Uint8Array): Result {
-    refusePoison(cmd);
+    const result = refused(cmd);
+    if (result !== undefined) return result;
     this.#list.push(text(cmd));
     return resultOf(this.#list);
   }
@@ -82,8 +95,7 @@ class PlainLedger extends RegularJournal {
   }
 
   override apply(cmd: Uint8Array): Result {
-    refusePoison(cmd);
-    return super.apply(cmd);
+    return refused(cmd) ?? super.apply(cmd);
   }
 }
 
@@ -105,8 +117,7 @@ class ConcurrentLedger extends ConcurrentJournal {
   }
 
   override apply(cmd: Uint8Array): Result {
-    refusePoison(cmd);
-    return super.apply(cmd);
+    return refused(cmd) ?? super.apply(cmd);
   }
 }
 
@@ -131,7 +142,7 @@ class DiskLedger extends Journal
   #contexts = 0;
 
   constructor(store: BlockStore, clusterID: bigint, nodeID: bigint) {
-    super({}, clusterID, nodeID);
+    super(refusing, clusterID, nodeID);
     this.#store = store;
   }
 
@@ -140,8 +151,7 @@ class DiskLedger extends Journal
   }
 
   override apply(cmd: Uint8Array): Result {
-    refusePoison(cmd);
-    return super.apply(cmd);
+    return refused(cmd) ?? super.apply(cmd);
   }
 
   async open(): Promise<number> {
@@ -256,8 +266,9 @@ export async function startLedger(
   kind: (typeof LEDGERS)[number],
   config: ReplicaConfig,
   store: BlockStore,
-  manners: Manners = {},
+  more: Manners = {},
 ): Promise<Replica> {
+  const manners = { ...refusing, ...more };
   switch (kind) {
     case "fork":
       return await host.startCluster(

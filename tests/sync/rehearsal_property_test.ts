@@ -1,0 +1,264 @@
+import { assert, assertEquals } from "@std/assert";
+import {
+  ErrProposalRefused,
+  type LogBatch,
+  type NodeHost,
+  type Replica,
+  type ReplicaConfig,
+  type Session,
+} from "../../mod.ts";
+import { sleep } from "../../src/nodehost/waiting.ts";
+import { recordAt, RecordKind } from "../../src/log/records.ts";
+import { RecordCursor } from "../../src/rsm/record.ts";
+import {
+  bytes,
+  checked,
+  Disk,
+  FaultyLogDB,
+  listOf,
+  randomOf,
+  text,
+} from "../nodehost/support.ts";
+import {
+  applyWords,
+  Counts,
+  startWords,
+  WORD_KINDS,
+} from "../nodehost/rehearsal_machines.ts";
+import {
+  packRecords,
+  proposal,
+  type RawClient,
+  registerRecord,
+  sessionProposal,
+  type World,
+  world,
+} from "./server_support.ts";
+
+const never = new AbortController().signal;
+
+/** Random words of one client: some always throw, some depend on the state. */
+class Author {
+  readonly #random: () => number;
+  readonly name: string;
+  #count = 0;
+  readonly #own: string[] = [];
+
+  constructor(name: string, random: () => number) {
+    this.name = name;
+    this.#random = random;
+  }
+
+  next(): string {
+    const word = `${this.name}${this.#count++}`;
+    switch (this.#random() % 8) {
+      case 0:
+        return `poison ${word}`;
+      case 1:
+        // Contended by all.
+        return `once shared${this.#random() % 6}`;
+      case 2:
+        return `need shared${this.#random() % 6}`;
+      case 3:
+        return `no ${word}`;
+    }
+    const own = this.#own[this.#random() % (this.#own.length || 1)];
+    // What it has added before is ahead of it, whatever is in flight.
+    if (own !== undefined && this.#random() % 4 === 0) return `need ${own}`;
+    this.#own.push(word);
+    return `add ${word}`;
+  }
+
+  /** Whether a command of its own is never to be refused by the server. */
+  isGood(command: string): boolean {
+    const [verb, word] = command.split(" ");
+    return verb === "add" || verb === "no" ||
+      verb === "need" && !word!.startsWith("shared");
+  }
+}
+
+/** A client in a session, or outside of any, that sends again what it has sent. */
+class Sender {
+  readonly #client: RawClient;
+  readonly #author: Author;
+  readonly #random: () => number;
+  readonly #session: number;
+  readonly sent: string[] = [];
+  readonly refused = new Set<string>();
+  #stream = 100;
+
+  constructor(
+    client: RawClient,
+    author: Author,
+    random: () => number,
+    session: number,
+  ) {
+    this.#client = client;
+    this.#author = author;
+    this.#random = random;
+    this.#session = session;
+  }
+
+  /** Sends a few commands, after some that were sent before where it has a session. */
+  async send(): Promise<void> {
+    const stream = this.#stream++;
+    const count = 1 + this.#random() % 6;
+    const again = this.#session === 0
+      ? 0
+      : Math.min(this.sent.length, this.#random() % 4);
+    const from = this.sent.length - again;
+    for (let i = 0; i < count; i++) this.sent.push(this.#author.next());
+    const commands = this.sent.slice(from);
+    const records = commands.map((command, i) =>
+      this.#session === 0
+        ? proposal(bytes(command), from + i + 1)
+        : sessionProposal(
+          this.#session,
+          from + i + 1,
+          bytes(command),
+          Math.min(from + i, 40),
+        )
+    );
+    this.#client.append(stream, packRecords(...records));
+    const { refused } = await this.#client.next("appended", stream);
+    for (const at of refused) this.refused.add(commands[at]!);
+  }
+}
+
+/** What is in the log, applied by the rules: throws if the machine would. */
+async function replayed(w: World): Promise<{ list: string[]; log: string[] }> {
+  const log = await w.host.logDB.open(1n, 77n);
+  const last = await log.readIndex();
+  const reader = await log.read(0);
+  const list: string[] = [];
+  const found: string[] = [];
+  const next = new Map<number, number>();
+  const cursor = new RecordCursor();
+  for (let index = 0; index < last;) {
+    const batch: LogBatch = await reader.next();
+    for (let i = 0; i < batch.records.ends.length; i++) {
+      const record = recordAt(batch.records, i);
+      cursor.read(record, 0, record.length);
+      const { kind, session, series, start } = cursor;
+      index = batch.first + i;
+      if (kind === RecordKind.SessionProposal || kind === RecordKind.Skip) {
+        if (series !== (next.get(session) ?? 1)) continue;
+        next.set(session, series + 1);
+      } else if (kind !== RecordKind.Proposal) continue;
+      if (kind === RecordKind.Skip) continue;
+      const cmd = record.subarray(start);
+      found.push(text(cmd));
+      applyWords(list, cmd);
+    }
+  }
+  reader.close();
+  await log.close();
+  return { list, log: found };
+}
+
+for (const kind of WORD_KINDS) {
+  Deno.test(
+    `H17 whatever clients and the host send at once, over a log that takes its time, no command that throws gets into it, and no other is refused (${kind})`,
+    checked(async () => {
+      const refusals = { refused: 0, in: 0 };
+      for (let seed = 1; seed <= 10; seed++) {
+        const random = randomOf(seed);
+        const counts = new Counts();
+        counts.isSlow = random() % 2 === 0;
+        const logDB = new FaultyLogDB();
+        const disk = new Disk();
+        const w = await world({
+          seed,
+          host: { logDB },
+          delay: () => random() % 20,
+          start: (host: NodeHost, config: ReplicaConfig): Promise<Replica> =>
+            startWords(host, config, kind, counts, disk),
+          validate: async (_who, cmd, _cluster, { lookup }) => {
+            if (random() % 4 > 0) return undefined;
+            // It changes nothing, but takes its time.
+            await lookup!("x");
+            await sleep(w.env, random() % 10, never);
+            return text(cmd).includes("never") ? "Never" : undefined;
+          },
+        });
+        // In order, however long each takes.
+        let last: Promise<unknown> = Promise.resolve();
+        logDB.faults.append = () => {
+          const delay = random() % 30;
+          const appended = last.then(() => sleep(w.env, delay, never));
+          last = appended;
+          return appended.then(() => undefined);
+        };
+        const senders: Sender[] = [];
+        const authors: Author[] = [];
+        for (const name of ["a", "b", "c", "d"]) {
+          const client = await w.client();
+          let session = 0;
+          if (random() % 2 === 0) {
+            client.append(
+              1,
+              packRecords(
+                registerRecord(BigInt(random()), new Uint8Array()),
+              ),
+            );
+            session = (await client.next("appended", 1)).first;
+          }
+          const author = new Author(name, random);
+          authors.push(author);
+          senders.push(new Sender(client, author, random, session));
+        }
+        const own = new Author("h", random);
+        const ownSession: Session | undefined = random() % 2 === 0
+          ? await w.env.until(w.replica.openSession(), 10)
+          : undefined;
+        const ownRefused = new Set<string>();
+        const propose = async (): Promise<void> => {
+          const command = own.next();
+          const options = ownSession && { session: ownSession };
+          try {
+            await w.replica.propose(bytes(command), options);
+          } catch (error) {
+            if (!(error instanceof ErrProposalRefused)) throw error;
+            // What the machine itself refuses is in the log.
+            if (error.result === undefined) ownRefused.add(command);
+          }
+        };
+        const working: Promise<void>[] = [];
+        for (let i = 0; i < 25; i++) {
+          const sender = senders[random() % senders.length]!;
+          working.push(random() % 4 === 0 ? propose() : sender.send());
+          if (random() % 2 === 0) await w.env.advance(random() % 15);
+        }
+        await w.env.until(Promise.all(working), 10);
+        await w.env.advance(500);
+        assertEquals(w.replica.error, undefined);
+        const { list, log } = await replayed(w);
+        assertEquals(await listOf(w.replica), list);
+        assertEquals(log.filter((command) => command.includes("poison")), []);
+        const inLog = new Set(log);
+        for (const [i, { sent, refused }] of senders.entries()) {
+          const author = authors[i]!;
+          for (const command of sent) {
+            if (author.isGood(command)) {
+              assert(!refused.has(command), `${command} was refused`);
+              assert(inLog.has(command), `${command} is not in the log`);
+              refusals.in++;
+            } else if (command.startsWith("poison")) refusals.refused++;
+          }
+          // In the order in which they were sent.
+          const adds = (commands: readonly string[]): string[] =>
+            commands.filter((command) =>
+              command.startsWith(`add ${author.name}`)
+            );
+          assertEquals(adds(log), adds(sent));
+        }
+        for (const command of ownRefused) {
+          assert(!own.isGood(command), `${command} was refused`);
+        }
+        await w.stop();
+        await logDB.close();
+      }
+      assert(refusals.refused > 20 && refusals.in > 100);
+    }),
+  );
+}
