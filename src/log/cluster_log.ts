@@ -19,7 +19,7 @@ import {
   ErrClusterAlreadyExist,
   ErrClusterClosed,
   ErrCompacted,
-  ErrDiverged,
+  ErrOtherHistory,
 } from "./errors.ts";
 import type {
   Checkpoint,
@@ -132,9 +132,9 @@ export abstract class ClusterLog {
   /** Refuses to read after `after` for one whose last epoch is `mark` (D13, H13). */
   check(after: number, mark: EpochMark | undefined): void {
     if (after > this.last) {
-      throw new ErrDiverged(
-        `Log ends at ${this.last}, before ${after}: it lost its tail or is another one`,
-        { upTo: this.last + 1 },
+      throw new ErrOtherHistory(
+        `Log ends at ${this.last}, before index ${after}, which is known here`,
+        { upTo: this.last + 1, known: { index: after, mark } },
       );
     }
     const isCut = after + 1 < this.first;
@@ -147,9 +147,9 @@ export abstract class ClusterLog {
       // An epoch from before what is kept may have been forgotten with it.
       !(isCut && mark.index < (this.marks[0]?.index ?? 0))
     ) {
-      throw new ErrDiverged(
-        `Log was not opened with epoch ${mark.epoch} at ${mark.index}: it is another one`,
-        { upTo: mark.index },
+      throw new ErrOtherHistory(
+        `Log does not have epoch ${mark.epoch} at ${mark.index} as its last one at or before ${after}`,
+        { upTo: mark.index, known: { index: after, mark } },
       );
     }
     if (isCut) throw new ErrCompacted(this.first);

@@ -40,7 +40,7 @@ export interface Divergence {
  */
 export class ErrDiverged extends SampanError {
   /** The name `instanceof` goes by. */
-  static override readonly errorName = "ErrDiverged";
+  static override readonly errorName: string = "ErrDiverged";
   /** The last index known to be the same, if one is known. */
   readonly after: number | undefined;
   /** The first index known to differ, if one is known. */
@@ -56,6 +56,43 @@ export class ErrDiverged extends SampanError {
     this.upTo = range.upTo;
     this.index = range.index;
     this.command = range.command;
+  }
+}
+
+/** Point of a history: an index, and the last epoch at or before it, if there is one. */
+export interface HistoryPoint {
+  /** Index that was reached. */
+  readonly index: number;
+  /** Last epoch at or before it. */
+  readonly mark?:
+    | { readonly index: number; readonly epoch: bigint }
+    | undefined;
+}
+
+/**
+ * The log is not the one that is known here: it was reset, or restored from a
+ * backup that is older than what this device or store has seen of it (H13).
+ * Nothing was changed. `NodeHost.exportData()` exports what is here, and
+ * `NodeHost.startOver()` goes on with the server's history and keeps what was
+ * submitted.
+ */
+export class ErrOtherHistory extends ErrDiverged {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrOtherHistory";
+  /** Point of the history known here that the log does not have, where it is known. */
+  readonly known: HistoryPoint | undefined;
+  /** An error whose `detail` says how it shows. */
+  constructor(
+    detail: string,
+    options: Divergence & { readonly known?: HistoryPoint | undefined } = {},
+  ) {
+    super(
+      detail.includes("startOver()")
+        ? detail
+        : `${detail}: the log was reset, or restored from an older backup. Export what is here with exportData(), then go on with startOver()`,
+      options,
+    );
+    this.known = options.known;
   }
 }
 

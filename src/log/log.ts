@@ -13,6 +13,7 @@
  */
 
 import type { MaybePromise } from "../statemachine/types.ts";
+import type { HistoryPoint } from "./errors.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
 
 /**
@@ -176,6 +177,22 @@ export interface Log {
   isEmpty(): MaybePromise<boolean>;
   /** Extent of the log, from memory, where it can tell. */
   info?(): LogInfo;
+  /**
+   * Checks that this is the log that has reached a point of a history, where the
+   * log's home is elsewhere. Waits for a connection, until `signal` aborts.
+   *
+   * @throws ErrOtherHistory if it is not
+   */
+  verify?(
+    point: HistoryPoint,
+    options?: { signal?: AbortSignal | undefined },
+  ): MaybePromise<void>;
+  /**
+   * Says why the replica has stopped, or why nothing that is submitted can be
+   * sent until the user or the application acts; undefined once it can. A log
+   * that reports a state reports this with it.
+   */
+  block?(cause: unknown): void;
   /** Snapshots of its cluster that are to be had where the log is, if there is such a place: how a replica far behind catches up. */
   readonly snapshots?: SnapshotSource | undefined;
   /** The board for comparing hashes, if the log has one. */
@@ -194,6 +211,13 @@ export interface LogDB extends AsyncDisposable {
   open(clusterID: bigint, nodeID: bigint): MaybePromise<Log>;
   /** Where full snapshots of these clusters are shared, if there is such a place. */
   readonly snapshots?: SnapshotStore | undefined;
+  /** True if what is kept here is a copy: the home of these logs is elsewhere. */
+  readonly isCopy?: boolean;
+  /**
+   * Opens what is kept here of the log of a cluster that is not open, and nothing
+   * else: no record comes, and none can be added. Where logs are copies.
+   */
+  openKept?(clusterID: bigint): MaybePromise<Log>;
   /** Clusters of which something is kept here, in order of their ids. */
   clusters?(): MaybePromise<readonly bigint[]>;
   /**

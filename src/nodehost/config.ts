@@ -6,6 +6,7 @@
  * @module
  */
 
+import { encodeText } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import { SESSIONS_MAX, TIMER_MS_MAX } from "../limits.ts";
 import type { LogDB } from "../log/log.ts";
@@ -247,6 +248,13 @@ export interface NodeHostOptions {
   files?: FileStore;
   /** Where what is submitted is kept until the cluster has it; without it nothing can be submitted. */
   outbox?: Outbox;
+  /**
+   * Principal who is signed in, by the id the server knows; undefined if there is
+   * only one, or none. An outbox notes whose its commands are: with those of
+   * another principal a cluster is not started (`ErrOtherPrincipal`), and once they
+   * are sent or removed it is the next one's (U35).
+   */
+  principal?: string | undefined;
   /** Time, random numbers and timers; by default the real ones. */
   env?: Env;
   /**
@@ -278,6 +286,16 @@ export function checkConfig(config: ReplicaConfig): void {
   checkOptions("Configuration of a replica", config, checks);
 }
 
+/** A principal no server can know, or that could not be told from another one, is refused. */
+function isPrincipal(name: string, principal: unknown): void {
+  if (typeof principal !== "string" || principal === "") {
+    throw new TypeError(
+      `${name} is not a non-empty string; leave it out where there is no sign-in`,
+    );
+  }
+  encodeText(principal, name);
+}
+
 /** Refuses the options of a host that cannot be, with a `TypeError` or `RangeError` that names the option. */
 export function checkHostOptions(options: NodeHostOptions): void {
   const checks: OptionChecks<NodeHostOptions> = {
@@ -287,6 +305,7 @@ export function checkHostOptions(options: NodeHostOptions): void {
       isA("a FileStore", "open", "create", "remove", "list", "close"),
     ),
     outbox: optional(isA("an Outbox", "open", "close")),
+    principal: optional(isPrincipal),
     env: optional(isEnv),
     stopTimeoutMs: optional(isNumber(0, TIMER_MS_MAX)),
     onEvent: optional(isFunction),

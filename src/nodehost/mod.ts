@@ -29,9 +29,17 @@ export type {
 } from "./config.ts";
 export * from "./errors.ts";
 export type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
-export { NodeHost, type RemoveDataOptions } from "./node_host.ts";
+export {
+  type ClusterData,
+  NodeHost,
+  type RemoveDataOptions,
+} from "./node_host.ts";
 export { newNodeID } from "./node_id.ts";
-export { type CompactionOptions, Replica } from "./replica.ts";
+export {
+  type CompactionOptions,
+  Replica,
+  type ReplicaStatus,
+} from "./replica.ts";
 export { Session } from "./session.ts";
 export { Submission, type SubmissionState } from "./submissions.ts";
 export type { View } from "./view.ts";

@@ -15,7 +15,12 @@ import {
 } from "../options.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { STOP_TIMEOUT_MS } from "../limits.ts";
-import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
+import {
+  ErrClusterAlreadyExist,
+  ErrClusterClosed,
+  ErrDiverged,
+} from "../log/errors.ts";
+import { KeptLog } from "../log/kept_log.ts";
 import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
 import { ErrUnsynced } from "../outbox/errors.ts";
@@ -85,6 +90,46 @@ interface Known {
   replica?: Replica;
 }
 
+/** What a device has of a cluster, as `NodeHost.exportData()` gives it. */
+export interface ClusterData {
+  /** Id of the cluster. */
+  readonly clusterID: bigint;
+  /** Index of the last entry that was applied when the export began. */
+  readonly appliedIndex: number;
+  /** Snapshot of the whole state, as `NodeHost.importSnapshot()` takes it. */
+  readonly snapshot: ReadableStream<Uint8Array>;
+  /** Submissions that the cluster may not have, in order. */
+  readonly pending: readonly Unsynced[];
+}
+
+/** Passes a stream on and calls `ended` once it has ended, failed or was cancelled. */
+function untilEnd(
+  source: ReadableStream<Uint8Array>,
+  ended: () => void,
+): ReadableStream<Uint8Array> {
+  const reader = source.getReader();
+  return new ReadableStream<Uint8Array>({
+    async pull(controller): Promise<void> {
+      try {
+        const { done, value } = await reader.read();
+        if (!done) return controller.enqueue(value);
+      } catch (error) {
+        ended();
+        throw error;
+      }
+      ended();
+      controller.close();
+    },
+    async cancel(reason): Promise<void> {
+      try {
+        await reader.cancel(reason);
+      } finally {
+        ended();
+      }
+    },
+  }, { highWaterMark: 0 });
+}
+
 /** Options of `NodeHost.removeData()` and `NodeHost.leave()`. */
 export interface RemoveDataOptions {
   /**
@@ -141,6 +186,7 @@ export class NodeHost {
   readonly #kept: boolean;
   readonly #files: FileStore;
   readonly #outbox: Outbox | undefined;
+  readonly #principal: string | undefined;
   readonly #stopTimeoutMs: number;
   readonly #onEvent: (event: HostEvent) => void;
   /** What this host made itself, and closes. */
@@ -168,6 +214,7 @@ export class NodeHost {
     this.#kept = options.snapshots !== undefined;
     this.#files = options.files ?? this.#made(new MemoryFileStore());
     this.#outbox = options.outbox;
+    this.#principal = options.principal;
     this.#stopTimeoutMs = options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
     this.#onEvent = options.onEvent ?? ((): void => {});
   }
@@ -365,6 +412,7 @@ export class NodeHost {
       shared: this.logDB.snapshots,
       files: this.#files,
       outbox: this.#outbox,
+      principal: this.#principal,
       env: this.env,
       stopTimeoutMs: this.#stopTimeoutMs,
       rehearsing: () => this.#rehearsing,
@@ -698,6 +746,153 @@ export class NodeHost {
       await this.#stopOne(clusterID, starting);
     }
     for (const clusterID of clusters) await this.removeData(clusterID, options);
+  }
+
+  /**
+   * Exports what this device has of a cluster: the whole state at its applied
+   * index, and what was submitted and may not be in the cluster. Works while the
+   * replica runs, and without the server or its log once it was stopped, has
+   * failed or could not be started, as when the server has another history. A
+   * replica that has failed is stopped by it. While the stream of a stopped one
+   * is not read to its end or cancelled, the cluster cannot be started.
+   *
+   * @throws ErrClusterNotFound if the cluster was never started on this host
+   * @throws what starting a machine from what is here throws
+   */
+  async exportData(clusterID: bigint): Promise<ClusterData> {
+    checkID("clusterID", clusterID, 0n);
+    const known = this.#known.get(clusterID);
+    if (known === undefined) throw new ErrClusterNotFound(clusterID);
+    const pending = await this.#unsynced(clusterID);
+    const running = this.#replicas.get(clusterID);
+    if (running !== undefined && running.error === undefined) {
+      return {
+        clusterID,
+        appliedIndex: running.appliedIndex,
+        snapshot: running.exportSnapshot(),
+        pending,
+      };
+    }
+    await this.#settle(clusterID);
+    const { promise, resolve, reject } = withResolvers<ClusterData>();
+    const exported = this.#reserve(clusterID, async (started) => {
+      const ended = withResolvers<void>();
+      started({
+        stop: async () => {
+          ended.resolve();
+          await exported.catch(() => {});
+        },
+      });
+      const replica = await this.#startKept(known);
+      try {
+        const { appliedIndex } = replica.replica;
+        const source = replica.replica.exportSnapshot();
+        const snapshot = untilEnd(source, ended.resolve);
+        resolve({ clusterID, appliedIndex, snapshot, pending });
+        await ended.promise;
+      } finally {
+        await replica.stop();
+      }
+    });
+    exported.catch(reject);
+    return await promise;
+  }
+
+  /** Stops a replica that has failed, and keeps what it failed with. */
+  async #settle(clusterID: bigint): Promise<void> {
+    const known = this.#known.get(clusterID);
+    const failed = this.#replicas.get(clusterID);
+    const starting = this.#clusters.get(clusterID);
+    if (failed?.error === undefined || starting === undefined) return;
+    if (known !== undefined) known.error = failed.error;
+    await this.#stopOne(clusterID, starting);
+  }
+
+  /** Starts a replica on nothing but what is here. */
+  async #startKept({ factory, config }: Known): Promise<Started> {
+    const { clusterID, nodeID } = config;
+    const start = async (log: Log): Promise<Started> => {
+      const { replica, started, stop } = startReplica({
+        factory,
+        config: { ...config, snapshotEntries: 0, hashEntries: 0 },
+        log,
+        store: this.#snapshots,
+        kept: false,
+        shared: this.logDB.snapshots,
+        files: this.#files,
+        outbox: undefined,
+        principal: undefined,
+        rehearsing: () => undefined,
+        env: this.env,
+        stopTimeoutMs: this.#stopTimeoutMs,
+        event: () => {},
+      });
+      try {
+        await started;
+      } catch (error) {
+        await stop();
+        throw error;
+      }
+      return { replica, stop };
+    };
+    const { logDB } = this;
+    if (logDB.openKept !== undefined) {
+      return await start(await logDB.openKept(clusterID));
+    }
+    try {
+      return await start(await logDB.open(clusterID, nodeID));
+    } catch (error) {
+      if (!(error instanceof ErrDiverged)) throw error;
+      return await start(new KeptLog(undefined));
+    }
+  }
+
+  /**
+   * Starts a cluster over on the server's history, for a device that knows another
+   * one: the server's log was reset, or restored from an older backup
+   * (`ErrOtherHistory`). Removes the state, the snapshots and the copy of the log
+   * that are here, keeps everything in the outbox, and starts the cluster again,
+   * connected or not: use the replica that is returned. Works whether the replica
+   * runs, has failed or could not be started. `exportData()` first, if what is here
+   * is wanted.
+   *
+   * Of what was submitted, everything that was never sent goes through a new
+   * session. What may have been sent is looked up on the server: if it knows the
+   * session, each command is found to have been applied in its history, or is sent
+   * again; if it does not, the command is of `unknown` outcome until it is
+   * dismissed.
+   *
+   * @throws ErrClusterNotFound if the cluster was never started on this host
+   * @throws ErrNotImplemented if the home of the log is here, or an on-disk machine cannot remove its data; nothing is changed
+   * @throws what starting the cluster throws
+   */
+  async startOver(
+    clusterID: bigint,
+    options: Pick<RemoveDataOptions, "machine"> = {},
+  ): Promise<Replica> {
+    checkID("clusterID", clusterID, 0n);
+    const known = this.#known.get(clusterID);
+    if (known === undefined) throw new ErrClusterNotFound(clusterID);
+    if (!this.logDB.isCopy) {
+      throw new ErrNotImplemented(
+        "Log is at home on this host: restore it, or import a snapshot",
+      );
+    }
+    this.#removable(clusterID, options.machine);
+    const starting = this.#clusters.get(clusterID);
+    if (starting !== undefined) await this.#stopOne(clusterID, starting);
+    // The outbox need not know yet what was applied here.
+    const pending = known.replica?.pending().map(({ id }) => id);
+    await this.#reserve(
+      clusterID,
+      () =>
+        this.#removeState(
+          clusterID,
+          options.machine,
+          () => this.#outbox?.startOver(clusterID, pending),
+        ),
+    );
+    return await this.#start(known.factory, known.config);
   }
 
   /** Stops every cluster, then what the host made itself; idempotent (H10). */

@@ -629,6 +629,13 @@ export class Proposals implements
     }
   }
 
+  /** Closes a session nothing is sent through here; resolves with the series that would have been next in it, or 0 if it was not there. What still comes of it has no effect. */
+  retire(index: number): Promise<number> {
+    return this.#control(unregisterRecord(index), undefined, (control) => {
+      this.#closings.set(index, control);
+    });
+  }
+
   #control(
     record: Uint8Array,
     signal: AbortSignal | undefined,
@@ -1077,12 +1084,12 @@ export class Proposals implements
   }
 
   /** A session was closed, or was not there to be closed. */
-  unregistered(session: number): void {
+  unregistered(session: number, next: number): void {
     const control = this.#closings.get(session);
     if (control !== undefined) {
       this.#closings.delete(session);
       this.#uncountControl(control);
-      control.resolve(session);
+      control.resolve(next);
     }
     const state = this.locals.get(session);
     if (state === undefined) return;

@@ -119,6 +119,22 @@ export interface CompactionOptions {
   readonly compactionOverhead?: number;
 }
 
+/** State of a replica, as `Replica.status` describes it. */
+export interface ReplicaStatus {
+  /**
+   * `running`: what is committed is applied, and what is submitted is sent,
+   * connected or not. `blocked`: the replica goes on, but something waits until
+   * the user or the application acts, or until it has recovered from a snapshot:
+   * `error` is an `ErrOutboxCopied`, `ErrOtherPrincipal` or `ErrOtherHistory` if
+   * nothing that is submitted is sent, an `ErrDiverged` if the state is known to
+   * be wrong. `failed`: nothing is applied any more, because of `error`; an
+   * `ErrOtherHistory` calls for `NodeHost.startOver()`. `stopped`: it was stopped.
+   */
+  readonly state: "running" | "blocked" | "failed" | "stopped";
+  /** Reason for the state, of one that is blocked or has failed. */
+  readonly error?: unknown;
+}
+
 /** What a replica takes of its host. */
 export interface ReplicaParts {
   /** The function that makes its machines. */
@@ -143,6 +159,8 @@ export interface ReplicaParts {
   readonly stopTimeoutMs: number;
   /** How what is proposed here is tried before it is ordered; undefined while it is not. */
   readonly rehearsing: () => Rehearsing | undefined;
+  /** Principal who is signed in, if the host was told. */
+  readonly principal: string | undefined;
   /** Told what happens. */
   readonly event: (event: ReplicaEvent) => void;
 }
@@ -214,6 +232,8 @@ export class Replica {
   /** Set while a replica whose log is ordered by a server waits, before an entry at which `update()` threw, for the decision to skip it. */
   #parked: Parked | undefined;
   #onParked: (() => void) | undefined;
+  /** Why nothing that is submitted can be sent until someone acts. */
+  #blocked: unknown;
   /** Of machines whose place another one has taken, those that were wrong: they may be being saved still. */
   readonly #wrong = new WeakMap<Driver<SessionState>, ErrDiverged>();
   #synced = 0;
@@ -268,6 +288,15 @@ export class Replica {
       driver: () => this.#driver,
       standing: (session) => this.#current?.standing(session),
       applied: () => this.appliedIndex,
+      principal: this.#parts.principal,
+      history: () => {
+        const { applied: index, mark } = this.#driver;
+        return { index, mark };
+      },
+      verify: (point, signal) => this.#parts.log.verify?.(point, { signal }),
+      upToDate: (signal) => this.#upToDate(signal),
+      outcomeOf: (session, series) => this.#current?.outcomeOf(session, series),
+      blocked: (cause) => this.#block(cause),
       isSynced: factory.type === OnDiskStateMachine,
       check: () => this.#check(),
       unsettled: () => this.#recovering,
@@ -283,6 +312,9 @@ export class Replica {
   private static start(parts: ReplicaParts): Starting {
     const replica = new Replica(parts);
     replica.#starting = replica.#start();
+    replica.#starting.catch((error) => {
+      if (!replica.#stopped.signal.aborted) parts.log.block?.(error);
+    });
     const { signal } = replica.#stopped;
     const started = abortable(replica.#starting, signal).catch((error) => {
       // Who starts it is told what it failed with (R5), and at which entry.
@@ -310,6 +342,22 @@ export class Replica {
     const rehearsal = Replica.rehearsal(this, rehearsing.make);
     if (!rehearsal.isAble) return undefined;
     return { rehearsal, isTrying: rehearsing.isTrying };
+  }
+
+  /** State of the replica and of what is submitted through it, and the reason for it. */
+  get status(): ReplicaStatus {
+    const { aborted } = this.#stopped.signal;
+    if (this.error !== undefined) return { state: "failed", error: this.error };
+    if (aborted) return { state: "stopped" };
+    const error = this.#diverged ?? this.#blocked;
+    return error === undefined
+      ? { state: "running" }
+      : { state: "blocked", error };
+  }
+
+  #block(cause: unknown): void {
+    this.#blocked = cause;
+    this.#parts.log.block?.(cause);
   }
 
   /** The index of the last entry applied here. */
@@ -756,7 +804,7 @@ export class Replica {
           proposals.proposalSkipped(sequence, reason),
         registered: (clientID, session, owner) =>
           proposals.registered(clientID, session, owner),
-        unregistered: (session) => proposals.unregistered(session),
+        unregistered: (session, next) => proposals.unregistered(session, next),
         claimed: (session, holder, outcome) =>
           proposals.claimed(session, holder, outcome),
         answered: (state, series, outcome, result, digest) =>
@@ -1383,6 +1431,8 @@ export class Replica {
 
   async #end(closed: ErrClusterClosed, waiting: unknown): Promise<void> {
     const { log, event } = this.#parts;
+    // Before the log is closed, which reports it.
+    if (closed.cause !== undefined) log.block?.(closed.cause);
     this.#stopped.abort(closed);
     this.#openStopped.abort(new ErrOpenStopped());
     this.#recoverStopped.abort(new ErrSnapshotStopped());

@@ -25,9 +25,18 @@ import {
   OUTBOX_SENT_COMMANDS_MAX,
   RETRY_FIRST_MS,
 } from "../limits.ts";
-import { ErrUnknownOutcome } from "../log/errors.ts";
-import { ErrOutboxCopied, ErrUnsynced } from "../outbox/errors.ts";
+import {
+  ErrOtherHistory,
+  ErrUnknownOutcome,
+  type HistoryPoint,
+} from "../log/errors.ts";
+import {
+  ErrOtherPrincipal,
+  ErrOutboxCopied,
+  ErrUnsynced,
+} from "../outbox/errors.ts";
 import type {
+  HeldCommands,
   KeptCommand,
   KeptState,
   Outbox,
@@ -36,14 +45,15 @@ import type {
   OutboxSession,
 } from "../outbox/outbox.ts";
 import { tell, withResolvers } from "../promises.ts";
-import type { SessionStanding } from "../rsm/driver.ts";
+import type { Decided, SessionStanding } from "../rsm/driver.ts";
+import { digest } from "../rsm/sessions.ts";
 import {
   ErrInvalidSession,
   ErrProposalRefused,
   type ErrProposalSkipped,
   ErrSystemBusy,
 } from "../rsm/errors.ts";
-import type { Result } from "../statemachine/types.ts";
+import type { MaybePromise, Result } from "../statemachine/types.ts";
 import { ErrPayloadTooBig } from "./errors.ts";
 import type { Proposals, Resumed } from "./proposals.ts";
 import type { Session } from "./session.ts";
@@ -143,6 +153,21 @@ export interface SubmissionsOptions {
   /** Whether what is applied is only sure to be here after a restart once `kept()` tells. */
   readonly isSynced: boolean;
   readonly event: (event: ReplicaEvent) => void;
+  /** Principal who is signed in, if the host was told. */
+  readonly principal: string | undefined;
+  /** Last point of the log's history that is applied here. */
+  readonly history: () => HistoryPoint;
+  /** Checks that the log has reached a point of a history; see `Log.verify()`. */
+  readonly verify: (
+    point: HistoryPoint,
+    signal: AbortSignal,
+  ) => MaybePromise<void>;
+  /** Resolves once everything committed before the call is applied. */
+  readonly upToDate: (signal: AbortSignal) => Promise<void>;
+  /** What the state knows of a series. */
+  readonly outcomeOf: (session: number, series: number) => Decided | undefined;
+  /** Called when nothing can be sent until someone acts, with why, and with undefined once it can. */
+  readonly blocked: (cause: unknown) => void;
 }
 
 function makeItem(
@@ -228,6 +253,16 @@ export class Submissions {
   /** Whether it is left to the other holder: the next one is opened as somebody else. */
   #isAdopted = false;
   #copied: ErrOutboxCopied | undefined;
+  /** Why nothing can be sent until someone acts. */
+  #blocked: Error | undefined;
+  /** True once the log is known to be the one of the session of an earlier life. */
+  #isVerified = false;
+  /** Settles once that was asked. */
+  #verifying: Promise<void> | undefined;
+  /** The session of another history, whose commands up to `#overUpTo` are not known to be in this one. */
+  #over: OutboxSession | undefined;
+  #overUpTo = 0;
+  #principal: string | undefined;
   #closed: unknown;
   #isDriving = false;
   #isFeeding = false;
@@ -255,7 +290,8 @@ export class Submissions {
     if (length > COMMAND_BYTES_MAX) {
       throw new ErrPayloadTooBig(length, COMMAND_BYTES_MAX);
     }
-    const refusal = this.#closed ?? this.#copied;
+    const refusal = this.#closed ?? this.#copied ??
+      (this.#blocked instanceof ErrOtherPrincipal ? this.#blocked : undefined);
     if (refusal !== undefined) throw refusal;
     if (
       this.#count >= OUTBOX_COMMANDS_MAX ||
@@ -302,6 +338,7 @@ export class Submissions {
   adopt(): void {
     if (this.#copied === undefined || this.#closed !== undefined) return;
     this.#copied = undefined;
+    this.#block(undefined);
     for (const item of [...this.#queued]) {
       // The other holder may have sent it, or be about to.
       this.#settleUnknown(item);
@@ -321,7 +358,10 @@ export class Submissions {
   /** The commands that are neither applied nor refused nor unknown, in order: to be read at once, since it changes. */
   list(): readonly Item[] {
     // What is sent from here no more is committed by somebody else, if at all.
-    return this.#copied === undefined ? this.#queued : NOTHING;
+    if (this.#copied !== undefined) return NOTHING;
+    if (this.#over === undefined) return this.#queued;
+    // The state may have these already.
+    return this.#queued.filter(({ number }) => number > this.#overUpTo);
   }
 
   /** Calls `listener` in the very step in which `list()` or `pending()` changes; it must not throw. */
@@ -353,10 +393,9 @@ export class Submissions {
     const queue = await this.#opening;
     if (this.#closed !== undefined) throw this.#closed;
     this.#queue = queue;
-    const { done, commands, kept, session, mark, lost, owner } = queue.held;
-    this.#clientID = queue.held.clientID;
-    this.#lost = lost;
-    this.#owner = owner;
+    const { held } = queue;
+    const { done, commands, kept, session, mark } = held;
+    this.#takeClient(held);
     const states = new Map(kept.map((one) => [one.number, one]));
     for (const one of kept) {
       if (one.number <= done) this.#addKept(one);
@@ -377,6 +416,15 @@ export class Submissions {
     this.#fed = done;
     queue.taken();
     this.#forgetDismissed();
+    const isOther = this.#leaveOther(held);
+    // Known before anything is added to it.
+    queue.principal = this.#principal;
+    if (isOther) return await this.#rollOver();
+    if (session?.isOver) {
+      this.#over = session;
+      this.#fed = this.#overUpTo = Math.max(done, Math.min(mark, this.#last));
+      return;
+    }
     this.#record = session;
     if (session === undefined) return;
     this.#fed = Math.max(done, Math.min(mark, this.#last));
@@ -401,6 +449,48 @@ export class Submissions {
     );
     // What may have been applied unseen is not to be shown again on top of that.
     if (isGone) this.#giveUp(this.#session);
+    // Asked before there is a connection: nothing is live before the answer.
+    this.#verifying = this.#askHistory(session);
+    this.#verifying.catch(() => {
+      // Whoever waits for it is told.
+    });
+  }
+
+  /** Takes over as whom the outbox opens its sessions. */
+  #takeClient({ clientID, lost, owner, principal }: HeldCommands): void {
+    this.#clientID = clientID;
+    this.#lost = lost;
+    this.#owner = owner;
+    this.#principal = this.#options.principal ?? principal;
+  }
+
+  /**
+   * Leaves the session of another principal, of whom nothing waits any more; true
+   * if it is another one's.
+   *
+   * @throws ErrOtherPrincipal if something does
+   */
+  #leaveOther({ principal, session }: HeldCommands): boolean {
+    const { principal: signedIn, standing } = this.#options;
+    if (
+      signedIn === undefined || principal === undefined ||
+      signedIn === principal
+    ) return false;
+    const known = session && standing(session.index);
+    const isSame = known?.clientID === session?.clientID;
+    for (const item of [...this.#queued]) {
+      // Of these it is only not written yet that they were applied.
+      const isApplied = isSame && known !== undefined &&
+        item.number - session!.base < known.next;
+      if (!isApplied) break;
+      this.#leave(item, "applied");
+      this.#remove(item);
+    }
+    if (this.#items.size > 0) {
+      throw new ErrOtherPrincipal(this.#items.size, principal);
+    }
+    this.#isAdopted = this.#isLost = true;
+    return true;
   }
 
   /** Whether the state is past the session's register record and does not have it. */
@@ -411,6 +501,13 @@ export class Submissions {
 
   /** Begins to send. */
   start(): void {
+    const record = this.#record;
+    // Also with nothing to send: what is submitted next is to be sent.
+    if (record !== undefined && !this.#isVerified) {
+      this.#verify(record).catch(() => {
+        // Asked again once there is something to send.
+      });
+    }
     this.#wake();
   }
 
@@ -560,6 +657,7 @@ export class Submissions {
   #settleApplied(number: number, settle: (item: Item) => void): void {
     if (this.#closed !== undefined) return;
     this.#isRefused = false;
+    if (this.#blocked instanceof ErrOtherPrincipal) this.#block(undefined);
     const item = this.#items.get(number);
     this.#decided(number);
     if (item?.state !== "queued") return;
@@ -608,11 +706,19 @@ export class Submissions {
     this.#wake();
   }
 
+  /** Notes and reports why nothing can be sent until someone acts. */
+  #block(cause: Error | undefined): void {
+    if (this.#blocked === cause) return;
+    this.#blocked = cause;
+    this.#options.blocked(cause);
+  }
+
   #onCopied(index: number): void {
     if (this.#copied !== undefined) return;
     this.#isReady = false;
     this.#queue!.sending = false;
     this.#copied = new ErrOutboxCopied(index);
+    this.#block(this.#copied);
     for (const item of this.#items.values()) {
       if (item.state === "queued") item.reject(this.#copied);
     }
@@ -776,6 +882,7 @@ export class Submissions {
 
   get #hasWork(): boolean {
     if (this.#closed !== undefined || this.#copied !== undefined) return false;
+    if (this.#blocked instanceof ErrOtherHistory) return false;
     // With nothing to send, nothing is written, here or to the log (U28).
     if (!this.#isReady) return this.#isLost || this.#open <= this.#last;
     return this.#fed < this.#last && this.#fed === this.#queue!.mark &&
@@ -783,6 +890,11 @@ export class Submissions {
   }
 
   async #advance(): Promise<void> {
+    if (this.#over !== undefined) return await this.#settleOver(this.#over);
+    const record = this.#record;
+    if (record !== undefined && !this.#isReady && !this.#isVerified) {
+      if (!await this.#verify(record)) return;
+    }
     if (this.#isLost) return await this.#rollOver();
     if (!this.#isReady) {
       if (this.#record === undefined) await this.#openSession();
@@ -791,8 +903,94 @@ export class Submissions {
     if (this.#isReady) this.#feed();
   }
 
+  /** Checks that the log is the one in which the session was opened; false if it is not, which is reported. */
+  async #verify(session: OutboxSession): Promise<boolean> {
+    const { event } = this.#options;
+    try {
+      await (this.#verifying ??= this.#askHistory(session));
+    } catch (error) {
+      this.#verifying = undefined;
+      if (!(error instanceof ErrOtherHistory)) throw error;
+      if (this.#closed !== undefined) return false;
+      this.#block(error);
+      event({ type: "outbox failed", error });
+      return false;
+    }
+    this.#isVerified = true;
+    return true;
+  }
+
+  async #askHistory({ index, known }: OutboxSession): Promise<void> {
+    await this.#options.verify(known ?? { index }, this.#stopped.signal);
+  }
+
+  /**
+   * Finds out what this history has of the commands that may have been sent in
+   * another one: all of it, if it knows the session; else nobody can tell. What it
+   * does not have was not applied, and goes through a new session.
+   */
+  async #settleOver(over: OutboxSession): Promise<void> {
+    const { standing, proposals, upToDate } = this.#options;
+    const { index, clientID, holders, base } = over;
+    const mayBeSent = (): Item[] =>
+      this.#queued.filter(({ number }) => number <= this.#overUpTo);
+    let next = 0;
+    if (mayBeSent().length > 0) {
+      await upToDate(this.#stopped.signal);
+      const known = standing(index);
+      if (known?.clientID === clientID && holders.includes(known.holder)) {
+        for (const item of mayBeSent()) {
+          if (item.number - base < known.next) {
+            this.#settleInState(item, index, item.number - base);
+          }
+        }
+        // What may still be on its way must not be applied once it is judged.
+        next = await proposals.retire(index);
+      }
+    }
+    for (const item of mayBeSent()) {
+      if (item.number - base >= next) {
+        if (next === 0) this.#settleUnknown(item);
+      } else {
+        const lost = new ErrUnknownOutcome(
+          "Command was applied, its result is lost",
+          { applied: true },
+        );
+        this.#settleApplied(item.number, (item) => item.reject(lost));
+      }
+    }
+    this.#over = undefined;
+    this.#isLost = true;
+    this.#changed();
+  }
+
+  /** Settles a command by what the state knows of its series. */
+  #settleInState(item: Item, session: number, series: number): void {
+    const { cmd, number } = item;
+    const known = this.#options.outcomeOf(session, series);
+    if (known === undefined) return;
+    const { outcome, result, digest: found } = known;
+    // Another holder had the series.
+    if (found !== undefined && found !== digest(cmd, 0, cmd.length)) {
+      return this.#settleUnknown(item);
+    }
+    if (outcome === "applied") return this.#applied(number, result!);
+    this.#failed(
+      number,
+      outcome === "skipped"
+        ? new ErrProposalRefused(new TextDecoder().decode(result?.data))
+        : new ErrUnknownOutcome("Command was applied, its result is lost", {
+          applied: true,
+        }),
+    );
+  }
+
   #assign(session: OutboxSession | undefined, mark: number): Promise<void> {
-    return this.#queue!.assign(session, mark, this.#client);
+    return this.#queue!.assign(
+      session && { ...session, known: this.#options.history() },
+      mark,
+      this.#client,
+    );
   }
 
   get #client(): OutboxClient {
@@ -800,6 +998,7 @@ export class Submissions {
       clientID: this.#clientID,
       lost: this.#lost,
       owner: this.#owner,
+      principal: this.#principal,
     };
   }
 
@@ -807,8 +1006,15 @@ export class Submissions {
   readonly #onRefused = (error: ErrProposalRefused): void => {
     if (this.#isRefused) return;
     this.#isRefused = true;
+    this.#blockOther(error);
     this.#options.event({ type: "outbox failed", error });
   };
+
+  #blockOther(cause: ErrProposalRefused): void {
+    this.#block(
+      new ErrOtherPrincipal(this.#queued.length, this.#principal, { cause }),
+    );
+  }
 
   #markAfter(number: number): number {
     return Math.min(this.#last, number + OUTBOX_MARK_COMMANDS_MAX);
@@ -929,8 +1135,14 @@ export class Submissions {
       } catch (error) {
         // Who may not write any more is refused the claim to a session that is
         // gone; the next one is refused with all that waits for it.
-        if (error instanceof ErrProposalRefused && this.#isGone(record)) {
-          return this.#giveUp(session);
+        if (error instanceof ErrProposalRefused) {
+          if (this.#isGone(record)) return this.#giveUp(session);
+          // Nothing that was left here by another principal waits any more.
+          if (this.#open > this.#loaded) {
+            this.#isAdopted = true;
+            return this.#giveUp(session);
+          }
+          this.#blockOther(error);
         }
         if (!(error instanceof ErrInvalidSession)) throw error;
         if (this.#isLost || this.#copied !== undefined) return;

@@ -15,15 +15,25 @@ import {
   copyOf,
   crc32,
   encodeShown,
+  encodeText,
 } from "../bytes.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type { Block } from "../store/store.ts";
 import type { Result } from "../statemachine/types.ts";
-import type { HeldCommands, KeptCommand, KeptState } from "./outbox.ts";
+import type {
+  HeldCommands,
+  KeptCommand,
+  KeptState,
+  OutboxSession,
+} from "./outbox.ts";
 
 const VERSION = 1;
-/** Of the head, which said nothing of the owner at first. */
-const HEAD_VERSION = 2;
+/** Of the head: 1 said nothing of the owner, 2 nothing of principal and history. */
+const HEAD_VERSION = 3;
+/** Flags of a session. */
+const KNOWN = 1;
+const MARKED = 2;
+const OVER = 4;
 /** Of a command that is kept with its result; one without is of the first version. */
 const KEPT_VERSION = 2;
 /** Checksum, version and cluster. */
@@ -192,18 +202,39 @@ export function decodeKept(block: Block, clusterID: bigint): KeptCommand {
   }, KEPT_VERSION);
 }
 
+function readHistory(
+  reader: ByteReader,
+): Pick<OutboxSession, "known" | "isOver"> {
+  const flags = reader.u8();
+  const index = flags & KNOWN ? reader.varint() : 0;
+  const mark = flags & MARKED
+    ? { index: reader.varint(), epoch: reader.u64() }
+    : undefined;
+  return {
+    ...(flags & KNOWN ? { known: { index, mark } } : {}),
+    ...(flags & OVER ? { isOver: true } : {}),
+  };
+}
+
 /** The head as a block. */
 export function encodeHead(
   clusterID: bigint,
-  { done, mark, clientID, lost, owner, session }: QueueHead,
+  { done, mark, clientID, lost, owner, principal, session }: QueueHead,
 ): Uint8Array {
   const writer = begin(64).varint(done).varint(mark).u64(clientID)
     .varint(lost);
   if (owner === undefined) writer.u8(0);
   else writer.u8(1).bytes(owner);
+  if (principal === undefined) writer.u8(0);
+  else writer.u8(1).bytes(encodeText(principal, "Principal"));
   if (session !== undefined) {
-    const { index, holders, base } = session;
+    const { index, holders, base, known, isOver = false } = session;
     writer.varint(index).u64(session.clientID).varint(base);
+    writer.u8(
+      (known ? KNOWN : 0) | (known?.mark ? MARKED : 0) | (isOver ? OVER : 0),
+    );
+    if (known) writer.varint(known.index);
+    if (known?.mark) writer.varint(known.mark.index).u64(known.mark.epoch);
     for (const holder of holders) writer.u64(holder);
   }
   return seal(writer, clusterID, HEAD_VERSION);
@@ -222,12 +253,25 @@ export function decodeHead(block: Block, clusterID: bigint): QueueHead {
     const lost = reader.varint();
     const isOwned = version > 1 && reader.u8() === 1;
     const owner = isOwned ? copyOf(reader.bytes()) : undefined;
-    const client = { done, mark, clientID, lost, owner };
+    const isNamed = version > 2 && reader.u8() === 1;
+    const principal = isNamed
+      ? new TextDecoder().decode(reader.bytes())
+      : undefined;
+    const client = {
+      done,
+      mark,
+      clientID,
+      lost,
+      owner,
+      ...(principal === undefined ? {} : { principal }),
+    };
     if (reader.remaining === 0) return { ...client, session: undefined };
+    const index = reader.varint();
     const session = {
-      index: reader.varint(),
+      index,
       clientID: reader.u64(),
       base: reader.varint(),
+      ...(version > 2 ? readHistory(reader) : {}),
       holders: [] as bigint[],
     };
     while (reader.remaining > 0) session.holders.push(reader.u64());

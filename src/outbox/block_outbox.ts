@@ -154,7 +154,7 @@ function check(
 }
 
 function heldOf({ head, blocks, kept }: Loaded): HeldCommands {
-  const { done, clientID, lost, owner, session } = head;
+  const { done, clientID, lost, owner, principal, session } = head;
   let mark = Math.max(head.mark, done);
   const commands: Uint8Array[] = [];
   for (const block of blocks) {
@@ -165,7 +165,8 @@ function heldOf({ head, blocks, kept }: Loaded): HeldCommands {
       mark = Math.max(mark, lastOf(block));
     }
   }
-  return { done, commands, kept, session, mark, clientID, lost, owner };
+  const client = { clientID, lost, owner, principal };
+  return { done, commands, kept, session, mark, ...client };
 }
 
 class BlockQueue implements OutboxQueue {
@@ -226,6 +227,14 @@ class BlockQueue implements OutboxQueue {
 
   get mark(): number {
     return this.#mark;
+  }
+
+  get principal(): string | undefined {
+    return this.#head.principal;
+  }
+
+  set principal(principal: string | undefined) {
+    this.#head = { ...this.#head, principal };
   }
 
   taken(): void {
@@ -326,8 +335,8 @@ class BlockQueue implements OutboxQueue {
     mark: number,
     client: OutboxClient = this.#head,
   ): Promise<void> {
-    const { clientID, lost, owner } = client;
-    const assign = { session, mark, clientID, lost, owner };
+    const { clientID, lost, owner, principal } = client;
+    const assign = { session, mark, clientID, lost, owner, principal };
     return this.#inTurn(() => this.#write([], { assign, notes: true }));
   }
 
@@ -570,6 +579,49 @@ export class BlockOutbox implements Outbox {
       }
       const { range } = new Names(clusterID);
       await this.#store.write({ deleteRanges: [range] }, "strict");
+    });
+  }
+
+  /**
+   * Prepares a queue for another history of its cluster; see the port.
+   *
+   * @throws ErrClusterAlreadyExist if the queue is open: stop the cluster first
+   */
+  startOver(clusterID: bigint, pending?: readonly number[]): Promise<void> {
+    return this.#alone(clusterID, async () => {
+      const names = new Names(clusterID);
+      const { env } = this.#options;
+      const loaded = await load(this.#store, clusterID, names, env);
+      if (!loaded.isHeaded) return;
+      const { mark, done, commands } = heldOf(loaded);
+      const { head } = loaded;
+      const isPending = new Set(pending);
+      const decided = pending === undefined
+        ? []
+        : commands.map((_, i) => done + 1 + i).filter((number) =>
+          !isPending.has(number)
+        );
+      const { session } = head;
+      const over: QueueHead = {
+        ...head,
+        mark,
+        // Indexes and client ids of the other history say nothing of this one.
+        clientID: env.random64(),
+        lost: 0,
+        session: session && { ...session, known: undefined, isOver: true },
+      };
+      // They keep their places until those before them are decided too.
+      const put = decided.map((number) => ({
+        key: names.keptBlock(number),
+        bytes: encodeKept(clusterID, {
+          number,
+          state: "dismissed",
+          reason: "",
+          cmd: new Uint8Array(),
+        }),
+      }));
+      put.push({ key: names.head, bytes: encodeHead(clusterID, over) });
+      await this.#store.write({ put }, "strict");
     });
   }
 

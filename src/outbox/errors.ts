@@ -45,6 +45,37 @@ export class ErrUnsynced extends SampanError {
 }
 
 /**
+ * The outbox holds commands of another principal than the one who is signed in.
+ * Nothing is sent, and nothing more is kept: sign in as that principal again, or
+ * remove what is there (U35).
+ */
+export class ErrOtherPrincipal extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrOtherPrincipal";
+  /** Number of commands that wait for the other principal. */
+  readonly commands: number;
+  /** Principal they belong to, if it is known by name. */
+  readonly principal: string | undefined;
+  /** An error for so many commands of another principal. */
+  constructor(
+    commands: number,
+    principal: string | undefined,
+    options?: ErrorOptions,
+  ) {
+    super(
+      `Outbox holds ${commands} commands of ${
+        principal === undefined
+          ? "another principal"
+          : JSON.stringify(principal)
+      }: sign in as that principal again, or remove them with removeData() and discardPending`,
+      options,
+    );
+    this.commands = commands;
+    this.principal = principal;
+  }
+}
+
+/**
  * The outbox is a copy: a device was cloned or a backup restored, and somebody
  * else goes on with the original; or, which looks the same, a power cut took back
  * what had been sent from it. Nothing is sent any more, since nobody could tell

@@ -11,6 +11,7 @@
  * @module
  */
 
+import type { HistoryPoint } from "../log/errors.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
 
 /** The session through which the commands of a queue are sent. */
@@ -23,6 +24,10 @@ export interface OutboxSession {
   readonly holders: readonly bigint[];
   /** The number of the command before its first: command `n` is its series `n - base`. */
   readonly base: number;
+  /** Newest point of the log's history that was known when this was written, so that another history is recognised. */
+  readonly known?: HistoryPoint | undefined;
+  /** Set once the device has started over on another history: nothing is sent through it again, and what became of its commands there is looked up first. */
+  readonly isOver?: boolean;
 }
 
 /** Why a command is kept though it is not to be sent; `dismissed`: until those before it are decided too, and without its bytes. */
@@ -70,10 +75,15 @@ export interface HeldCommands {
   readonly lost: number;
   /** Whose its sessions are, as the log has it; undefined before the first. Somebody else's are none of its own, whatever they were opened with (H14). */
   readonly owner: Uint8Array | undefined;
+  /** Principal its commands belong to, if the host was told one. */
+  readonly principal?: string | undefined;
 }
 
 /** As whom an outbox opens its sessions. */
-export type OutboxClient = Pick<HeldCommands, "clientID" | "lost" | "owner">;
+export type OutboxClient = Pick<
+  HeldCommands,
+  "clientID" | "lost" | "owner" | "principal"
+>;
 
 /** What was decided of commands. */
 export interface Decided {
@@ -87,6 +97,8 @@ export interface Decided {
 
 /** The commands of one cluster. */
 export interface OutboxQueue {
+  /** Principal its commands belong to, noted with what is written next. */
+  principal: string | undefined;
   /** What it held when it was opened; without commands once they were taken. */
   readonly held: HeldCommands;
   /** Lets go of the commands it held: whoever opened it has taken them over. */
@@ -159,6 +171,15 @@ export interface Outbox extends AsyncDisposable {
     clusterID: bigint,
     options?: { readonly discard?: boolean },
   ): Promise<void>;
+  /**
+   * Prepares a queue for another history of its cluster: nothing is sent through
+   * its session again; of what may have been sent, the replica that opens it next
+   * finds out whether that history has it. Of commands that are not in `pending`,
+   * where it is given, it is known that they were decided. Survives a power cut.
+   *
+   * @throws ErrClusterAlreadyExist if the queue is open
+   */
+  startOver(clusterID: bigint, pending?: readonly number[]): Promise<void>;
   /** Clusters of which something is kept, in order of their ids. */
   clusters(): Promise<readonly bigint[]>;
   /** Closes the queues; idempotent. */

@@ -102,8 +102,8 @@ export interface ApplyListener<L> {
   proposalSkipped(sequence: number, reason: string): void;
   /** A session was opened; `owner` is a view. */
   registered(clientID: bigint, session: number, owner: Uint8Array): void;
-  /** A session was closed, or was not there to be closed. */
-  unregistered(session: number): void;
+  /** A session was closed, whose next series was `next`; or it was not there to be closed, and that is 0. */
+  unregistered(session: number, next: number): void;
   /** A session was taken over, or was not: because somebody else holds it, or it is not there. */
   claimed(session: number, holder: bigint, outcome: ClaimOutcome): void;
   /** Something is known of a series of a session of its own; of one that was skipped, the result's data say why. `digest` is that of the command that took its place, whoever sent it. */
@@ -616,7 +616,8 @@ export class Driver<L> {
       const session = table.get(cursor.session);
       if (session !== undefined) table.remove(session);
       const closed = cursor.session;
-      this.#later.push(() => this.#listener.unregistered(closed));
+      const next = session?.next ?? 0;
+      this.#later.push(() => this.#listener.unregistered(closed, next));
     }
   }
 

@@ -217,6 +217,18 @@ export interface Unable {
   readonly reason: string;
 }
 
+/** Asks whether the log is the one that has reached a point of a history. */
+export interface Verify {
+  readonly type: "verify";
+  readonly channel: number;
+  readonly stream: number;
+  /** Index the client knows the log to have reached. */
+  readonly index: number;
+  /** Index of the last epoch at or before it, 0 for none. */
+  readonly markIndex: number;
+  readonly markEpoch: bigint;
+}
+
 /** Asks for an index at or above everything committed. */
 export interface ReadIndex {
   readonly type: "readIndex";
@@ -347,6 +359,7 @@ export type Message =
   | Held
   | Unable
   | ReadIndex
+  | Verify
   | Index
   | CheckpointAt
   | Explain
@@ -505,6 +518,14 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
   ping: [24],
   pong: [25],
   held: [26, ["channel", "uint"], ["reason", "text"]],
+  verify: [
+    28,
+    ["channel", "uint"],
+    ["stream", "uint"],
+    ["index", "uint"],
+    ["markIndex", "uint"],
+    ["markEpoch", "u64"],
+  ],
   unable: [27, ["channel", "uint"], ["code", "uint"], ["reason", "text"]],
 };
 

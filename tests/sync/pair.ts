@@ -7,13 +7,14 @@
 import { assert, assertEquals } from "@std/assert";
 import {
   KVStateMachine,
+  type LogDB,
   MemoryLogDB,
   NodeHost,
   type NodeHostOptions,
   type Replica,
   type ReplicaConfig,
 } from "../../mod.ts";
-import type { SqliteLogDB } from "../../src/sqlite/mod.ts";
+
 import {
   RemoteLogDB,
   type RemoteLogOptions,
@@ -48,7 +49,7 @@ export class Pair {
   readonly #options: CoreOptions;
   /** The machine of the server, if it tells what was applied. */
   readonly #journal: StartOptions | undefined;
-  serverLog: MemoryLogDB | SqliteLogDB;
+  serverLog: LogDB;
   server!: NodeHost;
   #core!: Core;
   replica!: Replica;

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
   BlockOutbox,
   type ErrDiverged,
+  ErrOtherPrincipal,
   ErrProposalRefused,
   ErrUnknownOutcome,
   type HostEvent,
@@ -29,6 +30,7 @@ import {
   peek,
   randomOf,
   RegularJournal,
+  rejection,
   settle,
   startOn,
   text,
@@ -249,7 +251,7 @@ test("U33 a server restored from an older backup is noticed by a page, which kee
     await env.until(pair.replica.propose(kv.put(`other ${i}`, "")), 20);
   }
   await env.advance(60_000);
-  assertEquals((replica.error as Error).name, "ErrDiverged");
+  assertEquals((replica.error as Error).name, "ErrOtherHistory");
   await pair.over();
 });
 
@@ -290,7 +292,7 @@ test("U33 a restored backup whose log has grown past what a page has seen is not
   assertEquals(replica.error, undefined);
   pair.isDown = false;
   await env.advance(60_000);
-  assertEquals((replica.error as Error)?.name, "ErrDiverged");
+  assertEquals((replica.error as Error)?.name, "ErrOtherHistory");
   await pair.over();
   await Deno.remove(directory, { recursive: true });
 });
@@ -429,40 +431,75 @@ test("U34 U35 H14 what was submitted waits while somebody else is signed in, and
   const told = (): unknown[] =>
     events.splice(0).filter(({ type }) => type === "outbox failed")
       .map((event) => (event as { error: unknown }).error);
-  const open = async (): Promise<[NodeHost, Replica]> => {
-    const host = pair.host(db, {
-      outbox: new BlockOutbox(store, { env }),
-      onEvent: (event) => void events.push(event),
-    });
-    const make = (): KVStateMachine => new KVStateMachine();
-    const { clusterID } = config;
-    const started = host.startCluster(make, { clusterID, nodeID: 2n });
-    return [host, await env.until(started, 20)];
-  };
-  let [host, replica] = await open();
+  const host = pair.host(db, {
+    outbox: new BlockOutbox(store, { env }),
+    onEvent: (event) => void events.push(event),
+  });
+  const make = (): KVStateMachine => new KVStateMachine();
+  const started = host.startCluster(make, { clusterID: 1n, nodeID: 2n });
+  const replica = await env.until(started, 20);
   await env.until(
     replica.submit(kv.put("a", "1")).then(({ result }) => result),
     50,
   );
-  for (const isRestarted of [false, true]) {
-    token = "bob";
-    pair.cut();
-    await env.advance(5_000);
-    if (isRestarted) {
-      await env.until(host.stop(), 20);
-      [host, replica] = await open();
-    }
-    const submitted = await env.until(replica.submit(kv.put("b", "2")), 20);
-    await env.advance(20_000);
-    assertEquals(submitted.state, "queued");
-    const errors = told();
-    assertEquals(errors.length, 1);
-    assertInstanceOf(errors[0], ErrProposalRefused);
-    token = "ann";
-    pair.cut();
-    await env.until(submitted.result, 100);
-    assertEquals(told(), []);
+  token = "bob";
+  pair.cut();
+  await env.advance(5_000);
+  const submitted = await env.until(replica.submit(kv.put("b", "2")), 20);
+  await env.advance(20_000);
+  assertEquals(submitted.state, "queued");
+  const errors = told();
+  assertEquals(errors.length, 1);
+  assertInstanceOf(errors[0], ErrProposalRefused);
+  // It says so, and takes nothing that would wait behind it.
+  const { status } = replica;
+  assertEquals(status.state, "blocked");
+  assertInstanceOf(status.error, ErrOtherPrincipal);
+  assertEquals([db.state, db.status.reason?.code], [
+    "blocked",
+    "other-principal",
+  ]);
+  assertInstanceOf(
+    await rejection(replica.submit(kv.put("c", "3"))),
+    ErrOtherPrincipal,
+  );
+  token = "ann";
+  pair.cut();
+  await env.until(submitted.result, 100);
+  assertEquals(told(), []);
+  assertEquals([replica.status, db.state], [{ state: "running" }, "live"]);
+  await pair.over();
+});
+
+test("case A18: the next person's commands do not wait behind the session of one who has left nothing [U35, H18]", async () => {
+  const pair = new Pair(8, BY_TOKEN);
+  await pair.start();
+  const { env } = pair;
+  let token = "ann";
+  const store = new MemoryBlockStore();
+  const events: HostEvent[] = [];
+  for (const [i, who] of ["ann", "bob", "bob", "ann"].entries()) {
+    token = who;
+    const db = pair.client({ token: () => token });
+    const host = pair.host(db, {
+      outbox: new BlockOutbox(store, { env }),
+      onEvent: (event) => void events.push(event),
+    });
+    const replica = await env.until(
+      host.startCluster(() => new KVStateMachine(), {
+        clusterID: 1n,
+        nodeID: 2n,
+      }),
+      20,
+    );
+    const { result } = await env.until(replica.submit(kv.put(`${i}`, who)), 20);
+    await env.until(result, 50);
+    assertEquals(replica.status, { state: "running" });
+    assertEquals(db.state, "live");
+    await env.until(host.stop(), 20);
+    await env.until(db.close(), 20);
   }
+  assertEquals(events.filter(({ type }) => type === "outbox failed"), []);
   await pair.over();
 });
 

@@ -1095,7 +1095,9 @@ export class World {
       if (this.isRestored && this.hasDiverged(device)) return true;
       return replica !== undefined &&
         replica.appliedIndex === this.server.appliedIndex &&
-        device.life!.db.state === "live" &&
+        // One whose outbox is a copy says so.
+        (device.life!.db.state === "live" ||
+          device.isCopied && device.life!.db.state === "blocked") &&
         (device.isCopied ||
           replica.pending().every(({ state }) => state !== "queued"));
     });

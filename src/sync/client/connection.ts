@@ -382,7 +382,8 @@ export class Connection {
       return this.close(CloseCode.Timeout, "Nothing was heard for too long");
     }
     if (silence < this.#heartbeatMs) {
-      return this.#tickIn(this.#heartbeatMs - silence);
+      // Rounding may leave a rest that is too small to move the clock on.
+      return this.#tickIn(Math.max(1, this.#heartbeatMs - silence));
     }
     this.#ask(this.#heartbeatMs);
   }

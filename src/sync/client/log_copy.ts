@@ -28,7 +28,7 @@ import {
   encodeMeta,
   parseBlockName,
 } from "../../log/block.ts";
-import { ErrDiverged } from "../../log/errors.ts";
+import { ErrOtherHistory } from "../../log/errors.ts";
 import type { EpochMark, LogBatch } from "../../log/log.ts";
 import { batchAfter, lastOf } from "../../log/records.ts";
 import { isPromise } from "../../promises.ts";
@@ -182,9 +182,9 @@ export class LogCopy {
     const known = this.markAt(after);
     if (mark === undefined || known === undefined) return;
     if (known.index === mark.index && known.epoch === mark.epoch) return;
-    throw new ErrDiverged(
-      `Copy of the log was not opened with epoch ${mark.epoch} at ${mark.index}: it is another one`,
-      { upTo: mark.index },
+    throw new ErrOtherHistory(
+      `Copy of the log does not have epoch ${mark.epoch} at ${mark.index}`,
+      { upTo: mark.index, known: { index: after, mark } },
     );
   }
 

@@ -13,8 +13,8 @@ import { SYNC_READ_IDLE_MS } from "../../limits.ts";
 import {
   ErrClusterClosed,
   ErrCompacted,
-  ErrDiverged,
   ErrLogCorrupted,
+  ErrOtherHistory,
 } from "../../log/errors.ts";
 import type { EpochMark, LogBatch, LogReader } from "../../log/log.ts";
 import { lastOf } from "../../log/records.ts";
@@ -216,7 +216,10 @@ export class RemoteReader implements LogReader, Holder {
       case "compacted":
         return new ErrCompacted(first);
       case "diverged":
-        return new ErrDiverged(message, { upTo: first });
+        return new ErrOtherHistory(message, {
+          upTo: first,
+          known: this.#received,
+        });
       default:
         return new ErrRemote(`Reading has ended: ${message || reason}`);
     }

@@ -6,6 +6,8 @@
  * @module
  */
 
+import { ErrOtherHistory } from "../../log/errors.ts";
+import { ErrOtherPrincipal, ErrOutboxCopied } from "../../outbox/errors.ts";
 import {
   ErrConnectionLost,
   ErrForbidden,
@@ -50,6 +52,14 @@ import type { ConnectionEnd } from "./connection.ts";
  * - `held`: the server cannot judge now what was sent; it waits there.
  * - `storage`: the server cannot store what is sent, for example because its
  *   disk is full; it waits on this device.
+ *
+ * Of one cluster, with or without a connection, until someone acts:
+ * - `other-history`: the server's log was reset, or restored from an older backup
+ *   than what this device has seen.
+ * - `other-principal`: what is queued belongs to another principal than the one
+ *   who is signed in.
+ * - `outbox-copied`: the outbox is a copy of another one.
+ * - `replica-failed`: the replica on this device has failed.
  */
 export type ReasonCode =
   | "unreachable"
@@ -74,7 +84,11 @@ export type ReasonCode =
   | "too-many-clusters"
   | "node-id-taken"
   | "held"
-  | "storage";
+  | "storage"
+  | "other-history"
+  | "other-principal"
+  | "outbox-copied"
+  | "replica-failed";
 
 /** Reason why a client, or one of its clusters, is not live. */
 export interface Reason {
@@ -84,6 +98,21 @@ export interface Reason {
   readonly message: string;
   /** Address that was tried, where the reason concerns one. */
   readonly url?: string;
+}
+
+/** Reason for which a cluster goes no further until someone acts, with the error that carries it. */
+export function blockedBy(cause: unknown): { reason: Reason; error: Error } {
+  const error = cause instanceof Error
+    ? cause
+    : new Error("Replica has failed", { cause });
+  const code = error instanceof ErrOtherHistory
+    ? "other-history"
+    : error instanceof ErrOtherPrincipal
+    ? "other-principal"
+    : error instanceof ErrOutboxCopied
+    ? "outbox-copied"
+    : "replica-failed";
+  return { reason: { code, message: error.message }, error };
 }
 
 /** Reason of a failed attempt or of a lost connection, with the error that carries it. */

@@ -17,6 +17,8 @@ import {
   ErrClusterAlreadyExist,
   ErrClusterClosed,
   ErrNodeIDTaken,
+  ErrOtherHistory,
+  type HistoryPoint,
 } from "../../log/errors.ts";
 import type {
   Log,
@@ -43,7 +45,7 @@ import type { Channel, Link } from "./link.ts";
 import type { LogCopy } from "./log_copy.ts";
 import { RemoteReader } from "./reader.ts";
 import { RemoteSnapshots } from "./snapshots.ts";
-import type { Reason, ReasonCode } from "./reason.ts";
+import { blockedBy, type Reason, type ReasonCode } from "./reason.ts";
 import type { ClusterProgress, ClusterState } from "./status.ts";
 
 /** Reason for each code by which a server refuses to open a log. */
@@ -134,6 +136,10 @@ export class RemoteLog implements Log, Channel {
   /** From where the server has said that a snapshot is the better way. */
   #far: number | undefined;
   #isClosed = false;
+  /** Why the replica has stopped, or nothing can be sent until someone acts. */
+  #blocked: { reason: Reason; error: Error } | undefined;
+  /** How often it is being asked whether the server's history is the one known here. */
+  #verifying = 0;
 
   /** A log that opens with the next connection. */
   constructor(parts: RemoteLogParts) {
@@ -208,11 +214,12 @@ export class RemoteLog implements Log, Channel {
 
   /** Why it is not live, where it is more than a matter of catching up. */
   get trouble(): { reason: Reason; error: Error } | undefined {
-    return this.#refusal ?? this.#stuck ?? this.#held;
+    return this.#blocked ?? this.#refusal ?? this.#stuck ?? this.#held;
   }
 
   /** State of the log, and of what is submitted through it. */
   get state(): ClusterState {
+    if (this.#blocked !== undefined) return "blocked";
     if (!this.#isOpen) {
       const error: Error | undefined = this.#refusal?.error;
       if (error instanceof ErrClusterFailed) return "failed";
@@ -229,6 +236,7 @@ export class RemoteLog implements Log, Channel {
    */
   get #isCaughtUp(): boolean {
     if (this.#snapshot !== undefined || this.#readers.size === 0) return false;
+    if (this.#verifying > 0) return false;
     for (const reader of this.#readers) if (!reader.isLive) return false;
     return true;
   }
@@ -451,6 +459,50 @@ export class RemoteLog implements Log, Channel {
       (message) => message.type === "index" ? message.index : undefined,
       options.signal,
     );
+  }
+
+  async verify(
+    { index, mark }: HistoryPoint,
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<void> {
+    this.#check();
+    const forbidden = this.#forbidden();
+    if (forbidden !== undefined) throw forbidden;
+    this.#verifying++;
+    try {
+      const other = await this.#asks.ask(
+        this.#opened,
+        (stream) => ({
+          type: "verify",
+          channel: this.#channel,
+          stream,
+          index,
+          markIndex: mark?.index ?? 0,
+          markEpoch: mark?.epoch ?? 0n,
+        }),
+        (message) => {
+          if (message.type === "index") return false;
+          return message.type === "end" && message.reason === "diverged"
+            ? message.message
+            : undefined;
+        },
+        options.signal,
+      );
+      if (other !== false) {
+        const error = new ErrOtherHistory(other, { known: { index, mark } });
+        // In one step with the answer: it is not live in between.
+        this.block(error);
+        throw error;
+      }
+    } finally {
+      this.#verifying--;
+      this.#parts.changed();
+    }
+  }
+
+  block(cause: unknown): void {
+    this.#blocked = cause === undefined ? undefined : blockedBy(cause);
+    this.#parts.changed();
   }
 
   retain(after: number): Retention {

@@ -9,6 +9,7 @@
 import { type Env, systemEnv } from "../../env.ts";
 import { SYNC_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MIN } from "../../limits.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
+import { KeptLog } from "../../log/kept_log.ts";
 import type { Log, LogDB } from "../../log/log.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { clustersUnder } from "../../store/names.ts";
@@ -96,6 +97,7 @@ const RANKS: Readonly<Record<ClusterState, number>> = {
   "waiting": 3,
   "failed": 4,
   "forbidden": 5,
+  "blocked": 6,
 };
 
 /**
@@ -132,7 +134,11 @@ export class RemoteLogDB implements LogDB {
   readonly #copies = new Map<bigint, Promise<LogCopy>>();
   /** By cluster and node; those being opened too. */
   readonly #names = new Set<string>();
+  /** True: the home of these logs is the server. */
+  readonly isCopy = true;
   readonly #open = new Set<RemoteLog>();
+  /** Logs that were closed when they could go no further, by their cluster. */
+  readonly #ended = new Map<bigint, RemoteLog>();
   /** The state as it was told last. */
   #told: RemoteState = "offline";
   #closing: Promise<void> | undefined;
@@ -178,7 +184,10 @@ export class RemoteLogDB implements LogDB {
   /** State of the connection and of all clusters together. */
   get state(): RemoteState {
     const { state } = this.#links.worst;
+    if (this.#blocked !== undefined) return "blocked";
     if (state !== "connected") return state;
+    // Of nothing it could not be said that it is live.
+    if (this.#open.size === 0) return "catching up";
     let worst: ClusterState = "live";
     for (const { state } of this.#open) {
       if (RANKS[state] > RANKS[worst]) worst = state;
@@ -192,7 +201,7 @@ export class RemoteLogDB implements LogDB {
     const { trouble, addresses } = link;
     const { state } = this;
     const log = this.#worstLog;
-    const told = trouble ?? log?.trouble;
+    const told = this.#blocked?.trouble ?? trouble ?? log?.trouble;
     const retryAt = link.retryAt ?? log?.progress.retryAt;
     const now = this.#env.now();
     return {
@@ -205,8 +214,16 @@ export class RemoteLogDB implements LogDB {
         url,
         ...(trouble === undefined ? {} : { reason: trouble.reason }),
       })),
-      clusters: [...this.#open].map(({ progress }) => progress),
+      clusters: [...this.#open, ...this.#ended.values()]
+        .map(({ progress }) => progress),
     };
+  }
+
+  /** A log that goes no further until someone acts, if there is one. */
+  get #blocked(): RemoteLog | undefined {
+    for (const log of this.#ended.values()) return log;
+    for (const log of this.#open) if (log.state === "blocked") return log;
+    return undefined;
   }
 
   /** The worst of the logs that are not live for more than a moment, while there is a connection. */
@@ -299,10 +316,14 @@ export class RemoteLogDB implements LogDB {
         this.#open.delete(log);
         this.#links.left(log.link);
         this.#names.delete(name);
+        // With it, what it reports would be gone, and all would seem well.
+        if (log.state === "blocked") this.#ended.set(clusterID, log);
         this.#changed();
       },
     });
     this.#open.add(log);
+    this.#ended.delete(clusterID);
+    this.#changed();
     return log;
   }
 
@@ -335,6 +356,37 @@ export class RemoteLogDB implements LogDB {
     return opening;
   }
 
+  /**
+   * Opens the copy of the log of a cluster without the server: no record comes, and
+   * none can be added.
+   *
+   * @throws ErrClusterAlreadyExist if a replica has the log open
+   */
+  async openKept(clusterID: bigint): Promise<Log> {
+    this.#check();
+    this.#checkUnused(clusterID);
+    const name = `${clusterID}/kept`;
+    this.#names.add(name);
+    try {
+      const copy = await this.#copyOf(clusterID);
+      return new KeptLog(copy, () => void this.#names.delete(name));
+    } catch (error) {
+      this.#names.delete(name);
+      throw error;
+    }
+  }
+
+  #checkUnused(clusterID: bigint): void {
+    for (const name of this.#names) {
+      if (!name.startsWith(`${clusterID}/`)) continue;
+      throw new ErrClusterAlreadyExist(
+        `Replica ${
+          name.split("/")[1]
+        } of cluster ${clusterID} has the log open: stop it first`,
+      );
+    }
+  }
+
   /** Clusters of whose log a copy is kept here, in order of their ids. */
   async clusters(): Promise<readonly bigint[]> {
     this.#check();
@@ -349,14 +401,9 @@ export class RemoteLogDB implements LogDB {
    */
   async removeData(clusterID: bigint): Promise<void> {
     this.#check();
-    for (const name of this.#names) {
-      if (!name.startsWith(`${clusterID}/`)) continue;
-      throw new ErrClusterAlreadyExist(
-        `Replica ${
-          name.split("/")[1]
-        } of cluster ${clusterID} has the log open: stop it before its data is removed`,
-      );
-    }
+    this.#checkUnused(clusterID);
+    this.#ended.delete(clusterID);
+    this.#changed();
     const store = this.#store ??= this.#makeStore?.();
     if (store === undefined) return;
     const copy = await this.#copies.get(clusterID)?.catch(() => undefined);

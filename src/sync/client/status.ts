@@ -22,7 +22,10 @@ import type { Reason } from "./reason.ts";
  * `catching up`: there is a connection, but a cluster is not open
  * on it yet, or has more on the server than its replica has applied. `not
  * accepting`: all of that is applied, but the server cannot take what is
- * submitted now, which waits; `reason` says why. `live`: every cluster has
+ * submitted now, which waits; `reason` says why. `blocked`: a cluster goes no
+ * further until someone acts, connected or not: the server has another history, the
+ * replica here has failed, or what is queued is a copy, or belongs to another
+ * principal; `reason` says which. `live`: every cluster has
  * applied all that was on the server when the connection began, and what is
  * committed later is applied as it comes.
  */
@@ -34,15 +37,17 @@ export type RemoteState =
   | "failed"
   | "catching up"
   | "not accepting"
+  | "blocked"
   | "live";
 
-/** State of one cluster, as in {@linkcode RemoteState}; `waiting`: it is not open on the server, with or without a connection. */
+/** State of one cluster, as in {@linkcode RemoteState}; `blocked` stays, also when the log was closed, until it is opened again or its data is removed; `waiting`: it is not open on the server, with or without a connection. */
 export type ClusterState =
   | "waiting"
   | "forbidden"
   | "failed"
   | "catching up"
   | "not accepting"
+  | "blocked"
   | "live";
 
 /** Progress of one cluster. */
@@ -59,7 +64,7 @@ export interface ClusterProgress {
   readonly last: number;
   /** Snapshot that is being received, in bytes; its `size` is 0 if it is not known. */
   readonly snapshot?: { readonly received: number; readonly size: number };
-  /** Reason why the cluster is not live while there is a connection, if there is one besides catching up. */
+  /** Reason why the cluster is not live, if there is one besides catching up. */
   readonly reason?: Reason;
   /** Time at which the server is asked again to open the log, on the clock of `Env.now()`. */
   readonly retryAt?: number;

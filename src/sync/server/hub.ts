@@ -8,8 +8,12 @@
 
 import type { Env } from "../../env.ts";
 import { SYNC_APPLIED_TICK_MS, SYNC_GATHER_MS_MAX } from "../../limits.ts";
-import { ErrClusterClosed } from "../../log/errors.ts";
-import type { Checkpoint, Log, LogBatch } from "../../log/log.ts";
+import {
+  ErrClusterClosed,
+  ErrCompacted,
+  ErrDiverged,
+} from "../../log/errors.ts";
+import type { Checkpoint, EpochMark, Log, LogBatch } from "../../log/log.ts";
 import { isPromise } from "../../promises.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import type { Rehearsal } from "../../nodehost/rehearsal.ts";
@@ -174,6 +178,21 @@ export class Hub {
     if (session > await this.log.readIndex()) return "unborn";
     await this.untilApplied(session);
     return this.replica.standing(session);
+  }
+
+  /** Last index of the log, if it is the one that has reached `index` with `mark` as its last epoch; else the error that says so. */
+  async verify(
+    index: number,
+    mark: EpochMark | undefined,
+  ): Promise<number | ErrDiverged> {
+    try {
+      (await this.log.read(index, { mark })).close();
+    } catch (error) {
+      if (error instanceof ErrDiverged) return error;
+      // What was cut was there.
+      if (!(error instanceof ErrCompacted)) throw error;
+    }
+    return await this.log.readIndex();
   }
 
   /**

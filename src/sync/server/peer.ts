@@ -29,6 +29,7 @@ import {
   type Open,
   type Read,
   type ReadIndex,
+  type Verify,
 } from "../messages.ts";
 import { Assembler } from "../parts.ts";
 import {
@@ -321,6 +322,8 @@ export class Peer implements TransportListener {
         return this.#append(message, frameBytes);
       case "readIndex":
         return this.#watch(this.#readIndex(message));
+      case "verify":
+        return this.#watch(this.#verify(message));
       case "checkpoint":
         return this.#channels.get(message.channel)?.checkpoint(message);
       case "explain":
@@ -745,6 +748,22 @@ export class Peer implements TransportListener {
       stream,
       async ({ hub }) => await hub.log.readIndex(),
       (index) => ({ type: "index", stream, index }),
+    );
+  }
+
+  #verify({ channel, stream, ...point }: Verify): Promise<void> {
+    const { index, markIndex, markEpoch } = point;
+    const mark = markIndex === 0
+      ? undefined
+      : { index: markIndex, epoch: markEpoch };
+    return this.#ask(
+      channel,
+      stream,
+      ({ hub }) => hub.verify(index, mark),
+      (answer) =>
+        typeof answer === "number"
+          ? { type: "index", stream, index: answer }
+          : endOf(stream, answer),
     );
   }
 

@@ -1,0 +1,370 @@
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import {
+  type BlockOutbox,
+  ErrOtherHistory,
+  ErrOtherPrincipal,
+  ErrUnknownOutcome,
+  type HostEvent,
+  kv,
+  KVStateMachine,
+  MemoryBlockStore,
+  MemoryOutbox,
+  MemorySnapshotStore,
+  NodeHost,
+  OnDiskKVStateMachine,
+  type Replica,
+  type Submission,
+} from "../../mod.ts";
+import { BlockLogDB } from "../../src/indexeddb/mod.ts";
+import { BlockOutbox as Outbox } from "../../src/outbox/mod.ts";
+import type { RemoteLogDB, RemoteState } from "../../src/sync/client/mod.ts";
+import { checked, rejection, text } from "../nodehost/support.ts";
+import { caughtUp, Pair } from "./pair.ts";
+
+const config = { clusterID: 1n, nodeID: 2n };
+
+type Kind = "disk" | "memory" | "bare";
+
+/** A device: what it keeps outlives the visits to it. */
+class Device {
+  readonly pair: Pair;
+  readonly kind: Kind;
+  readonly stores = {
+    state: new MemoryBlockStore(),
+    outbox: new MemoryBlockStore(),
+    copy: new MemoryBlockStore(),
+  };
+  readonly snapshots = new MemorySnapshotStore();
+  readonly events: HostEvent[] = [];
+  /** States that were told since the last visit began. */
+  states: RemoteState[] = [];
+  db!: RemoteLogDB;
+  host!: NodeHost;
+  outbox!: BlockOutbox;
+  replica!: Replica;
+
+  constructor(pair: Pair, kind: Kind) {
+    this.pair = pair;
+    this.kind = kind;
+  }
+
+  /** Begins a visit; undefined as long as the cluster does not start. */
+  async open(principal?: string): Promise<void> {
+    const { pair, stores, kind } = this;
+    this.db = pair.client(kind === "memory" ? { copy: stores.copy } : {});
+    this.states = [];
+    this.db.watch(({ state }) => this.states.push(state));
+    this.outbox = new Outbox(stores.outbox, { env: pair.env });
+    this.host = pair.host(this.db, {
+      outbox: this.outbox,
+      ...(kind === "bare" ? {} : { snapshots: this.snapshots }),
+      ...(principal === undefined ? {} : { principal }),
+      onEvent: (event) => this.events.push(event),
+    });
+    const started = kind === "disk"
+      ? this.host.startOnDiskCluster(
+        () => new OnDiskKVStateMachine(stores.state),
+        config,
+      )
+      : this.host.startCluster(() => new KVStateMachine(), config);
+    this.replica = await pair.env.until(started, 50);
+  }
+
+  async close(): Promise<void> {
+    const { env } = this.pair;
+    await env.until(this.host.stop(), 10);
+    await env.until(this.db.close(), 10);
+    await env.until(this.outbox.close(), 10);
+  }
+
+  async put(key: string, value: string): Promise<Submission> {
+    return await this.pair.env.until(
+      this.replica.submit(kv.put(key, value)),
+      10,
+    );
+  }
+
+  get pending(): [string, string][] {
+    return this.replica.pending().map(({ cmd, state }) => [
+      text(cmd).replace(/[^a-z]/g, "").slice(0, 1),
+      state,
+    ]);
+  }
+
+  async value(key: string): Promise<string> {
+    return text(await this.replica.staleRead(kv.get(key)) as Uint8Array);
+  }
+
+  /** Lets time pass until the device has an answer of the server, or has none for long. */
+  async until(done: () => boolean): Promise<void> {
+    for (let i = 0; i < 400 && !done(); i++) await this.pair.env.advance(50);
+    assert(done(), `${this.db.state} ${this.states} ${this.pending}`);
+  }
+}
+
+/** A server whose log can be put back. */
+class Server {
+  readonly pair: Pair;
+  #store = new MemoryBlockStore();
+
+  constructor(seed: number) {
+    this.pair = new Pair(seed);
+    this.#use();
+  }
+
+  #use(): void {
+    this.pair.serverLog = new BlockLogDB(this.#store, { env: this.pair.env });
+  }
+
+  /** What it has, as a backup. */
+  async backup(): Promise<MemoryBlockStore> {
+    const copy = new MemoryBlockStore();
+    copy.write({ put: await this.#store.list("", "~") }, "strict");
+    return copy;
+  }
+
+  /** Stops it and starts it again on a backup, or on nothing. */
+  async restore(backup = new MemoryBlockStore()): Promise<void> {
+    await this.pair.stop();
+    await this.pair.serverLog.close();
+    this.#store = backup;
+    this.#use();
+    await this.pair.start();
+  }
+}
+
+function test(name: string, run: () => Promise<void>): void {
+  Deno.test(name, checked(run));
+}
+
+/** Fails if the device says, or said in this visit, that it is live. */
+function assertNotLive(device: Device): void {
+  assert(!device.states.includes("live"), `${device.states}`);
+  assertEquals(device.db.state, "blocked");
+  const { reason, error, clusters } = device.db.status;
+  assertEquals(reason?.code, "other-history");
+  assertInstanceOf(error, ErrOtherHistory);
+  assert(error.message.includes("startOver()"), error.message);
+  assertEquals(clusters.map(({ state }) => state), ["blocked"]);
+  const { status } = device.replica;
+  assert(status.state === "failed" || status.state === "blocked");
+  assertInstanceOf(status.error, ErrOtherHistory);
+}
+
+for (const kind of ["disk", "memory", "bare"] as const) {
+  for (const what of ["empty", "older", "older and grown again"] as const) {
+    test(`case B2: a device whose server came back on an ${what} log is told so, is never live, and starts over with what is pending, ${kind} [H19, H18, H13, U33]`, async () => {
+      const server = new Server(kind.length * 10 + what.length);
+      const { pair } = server;
+      const { env } = pair;
+      await pair.start();
+      await pair.replica.propose(kv.put("a", "before"));
+      const backup = what === "empty" ? undefined : await server.backup();
+      const device = new Device(pair, kind);
+      await device.open();
+      const sent = await device.put("b", "sent");
+      await env.until(sent.result, 20);
+      await device.until(() => device.db.state === "live");
+      assertEquals(device.replica.status, { state: "running" });
+
+      pair.isDown = true;
+      pair.cut();
+      await device.close();
+      // Not sent: no connection was made in this visit.
+      await device.open();
+      await device.put("c", "waiting");
+      await device.close();
+      await server.restore(backup);
+      if (what === "older and grown again") {
+        for (let i = 0; i < 20; i++) {
+          await pair.replica.propose(kv.put("d", `${i}`));
+        }
+      }
+
+      for (const visit of [1, 2]) {
+        pair.isDown = false;
+        await device.open();
+        assertEquals(device.pending.length, 1, `Visit ${visit}`);
+        await device.until(() => device.db.state === "blocked");
+        await env.advance(60_000);
+        assertNotLive(device);
+        const [{ cmd, state }] = device.replica.pending() as [Submission];
+        assertEquals(cmd, kv.put("c", "waiting"));
+        assertEquals(state, "queued");
+        if (visit === 1) await device.close();
+      }
+
+      // What is here can be had, also without the server.
+      const data = await env.until(device.host.exportData(1n), 10);
+      const other = new NodeHost({ env });
+      const imported = other.importSnapshot(1n, data.snapshot);
+      await env.until(imported, 10);
+      const copy = await other.startCluster(() => new KVStateMachine(), config);
+      if (kind !== "bare") {
+        assertEquals(
+          text(await copy.staleRead(kv.get("b")) as Uint8Array),
+          "sent",
+        );
+      }
+      assertEquals(data.pending.map(({ cmd }) => cmd), [
+        kv.put("c", "waiting"),
+      ]);
+      await env.until(other.stop(), 10);
+
+      device.replica = await env.until(device.host.startOver(1n), 50);
+      await device.until(() =>
+        device.db.state === "live" && device.replica.pending().length === 0
+      );
+      assertEquals(device.replica.status, { state: "running" });
+      assertEquals(device.db.status.error, undefined);
+      assertEquals(await device.value("c"), "waiting");
+      // The server's history does not have it.
+      assertEquals(await device.value("b"), "");
+      assertEquals(await device.value("a"), what === "empty" ? "" : "before");
+      const { hash } = await pair.replica.getHash();
+      assertEquals((await device.replica.getHash()).hash, hash);
+
+      await device.close();
+      await device.open();
+      await env.until((await device.put("e", "later")).result, 20);
+      assertEquals(device.replica.status, { state: "running" });
+      await pair.over();
+    });
+  }
+}
+
+test("case B2: of what may have been sent, a server that knows the session tells what it has; what it does not have is sent, once [H19, H3]", async () => {
+  const server = new Server(77);
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  const device = new Device(pair, "disk");
+  await device.open();
+  await env.until((await device.put("a", "1")).result, 20);
+  // The server has it and has answered nothing: in the backup, and in the outbox.
+  const one = device.put("b", "1");
+  await one;
+  for (let i = 0; i < 200; i++) {
+    if (await pair.replica.staleRead(kv.get("b")) !== undefined) break;
+    await env.advance(1);
+  }
+  pair.isDown = true;
+  pair.cut();
+  const backup = await server.backup();
+  assertEquals(
+    text(await pair.replica.staleRead(kv.get("b")) as Uint8Array),
+    "1",
+  );
+  pair.isDown = false;
+  device.db.reconnect();
+  await env.advance(2_000);
+  const two = await device.put("c", "1");
+  await env.until(two.result, 20);
+  pair.isDown = true;
+  pair.cut();
+  await device.put("d", "1");
+  await server.restore(backup);
+  pair.isDown = false;
+  device.db.reconnect();
+  await device.until(() => device.db.state === "blocked");
+  assertInstanceOf(await rejection(device.put("e", "1")), Error);
+  device.replica = await env.until(device.host.startOver(1n), 50);
+  await device.until(() =>
+    device.db.state === "live" && device.replica.pending().length === 0
+  );
+  // Decided in the other history and lost with it; nothing was kept of it here.
+  assertEquals(await device.value("c"), "");
+  assertEquals(
+    [await device.value("a"), await device.value("b"), await device.value("d")],
+    ["1", "1", "1"],
+  );
+  await pair.over();
+});
+
+test("case B2: what was sent through a session the server does not have is unknown, and the rest is sent [H19, H5]", async () => {
+  const server = new Server(78);
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  await pair.replica.propose(kv.put("z", "0"));
+  const device = new Device(pair, "disk");
+  await device.open();
+  await env.until((await device.put("a", "1")).result, 20);
+  await device.put("b", "1");
+  // Sent, and lost with the connection.
+  pair.isDown = true;
+  pair.cut();
+  await device.close();
+  await server.restore();
+  await device.open();
+  await device.put("c", "1");
+  pair.isDown = false;
+  device.db.reconnect();
+  await device.until(() => device.db.state === "blocked");
+  device.replica = await env.until(device.host.startOver(1n), 50);
+  await device.until(() =>
+    device.db.state === "live" &&
+    !device.replica.pending().some(({ state }) => state === "queued")
+  );
+  assertEquals(device.pending, [["b", "unknown"]]);
+  const [unknown] = device.replica.pending() as [Submission];
+  assertInstanceOf(await rejection(unknown.result), ErrUnknownOutcome);
+  assertEquals(await device.value("b"), "");
+  assertEquals(await device.value("c"), "1");
+  await env.until(unknown.dismiss(), 10);
+  await pair.over();
+});
+
+test("case A18: an outbox with commands of another principal refuses the start with words, and is the next one's once they are gone [H18, U35]", async () => {
+  const server = new Server(79);
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  const device = new Device(pair, "disk");
+  await device.open("alice");
+  await env.until((await device.put("a", "alice")).result, 20);
+  pair.isDown = true;
+  pair.cut();
+  await device.put("b", "alice");
+  await device.close();
+  const refused = await rejection(device.open("bob"));
+  assertInstanceOf(refused, ErrOtherPrincipal);
+  assertEquals([refused.commands, refused.principal], [1, "alice"]);
+  assertEquals(device.db.state, "blocked");
+  assertEquals(device.db.status.reason?.code, "other-principal");
+  await device.close();
+
+  pair.isDown = false;
+  await device.open("alice");
+  await device.until(() => device.replica.pending().length === 0);
+  await device.close();
+  await device.open("bob");
+  await env.until((await device.put("c", "bob")).result, 20);
+  await device.until(() => device.db.state === "live");
+  await device.close();
+  // Noted as bob's, also where nobody says who is signed in.
+  pair.isDown = true;
+  await device.open();
+  await device.put("d", "bob");
+  await device.close();
+  const again = await rejection(device.open("alice"));
+  assertInstanceOf(again, ErrOtherPrincipal);
+  assertEquals(again.principal, "bob");
+  await device.close();
+  pair.isDown = false;
+  await caughtUp(pair, []);
+  await pair.over();
+});
+
+test("H19 startOver() and exportData() of a cluster that was never started here are refused", async () => {
+  const host = new NodeHost({ outbox: new MemoryOutbox() });
+  assertEquals(`${await rejection(host.exportData(1n))}`.includes("1"), true);
+  assertEquals(`${await rejection(host.startOver(1n))}`.includes("1"), true);
+  const replica = await host.startCluster(() => new KVStateMachine(), config);
+  assertEquals(
+    (await rejection(host.startOver(1n)) as Error).name,
+    "ErrNotImplemented",
+  );
+  assertEquals(replica.status, { state: "running" });
+  await host.stop();
+});
