@@ -27,7 +27,13 @@ import {
 import { random, seedFrom } from "./random.ts";
 import { type PageServer, servePages } from "./server.ts";
 import type { PageSite } from "./sync_page.ts";
-import type { Kind, Site, SiteReport } from "./sync_site.ts";
+import type {
+  Exported,
+  Kind,
+  Site,
+  SiteReport,
+  Standing,
+} from "./sync_site.ts";
 
 const PAGE = "tests/browser/sync_page.ts";
 
@@ -440,6 +446,82 @@ export async function firstVisit(
   assert(received > 0, "Nothing was told of what has come");
   await tab.close();
   return ms;
+}
+
+/**
+ * Has the server of a page come back with no log: the page is told, also after it
+ * is loaded again, is never live, exports what it has, starts over with what it had
+ * not sent, and in the end leaves nothing on the device (U33, U35, U36).
+ */
+export async function startOver(scene: Scene, engine: Engine): Promise<void> {
+  const directory = scene.folder();
+  await using server = await ServerProcess.start(directory, {
+    origins: [scene.pages.origin],
+  });
+  const url = urlOf(server.port);
+  const [before, after] = [scene.name(), scene.name()];
+  const nameOf = (kind: Kind): string => `${before}-${kind}`;
+  const tab = await scene.tab(engine);
+  const open = async (): Promise<void> => {
+    for (const kind of KINDS) {
+      await tab.call("open", { kind, name: nameOf(kind), url, nodeID: 50 });
+    }
+  };
+  const each = async (work: (kind: Kind) => Promise<void>): Promise<void> => {
+    for (const kind of KINDS) await work(kind);
+  };
+  await open();
+  await each((kind) => tab.call("submit", kind, before, 1, 10));
+  await tab.call("sent");
+  const known = await stateOf(server);
+  await each((kind) => tab.call("live", kind, known[kind].index));
+  await tab.call("close");
+  await server.kill();
+  // Not sent: there is no server while the page is open.
+  await tab.reload();
+  await open();
+  await each((kind) => tab.call("submit", kind, after, 1, 5));
+  await tab.call("close");
+  await removeFolder(directory);
+  await Deno.mkdir(directory, { recursive: true });
+  await server.restart();
+  await server.fill(3, 10);
+  for (let visit = 0; visit < 2; visit++) {
+    await tab.reload();
+    await open();
+    await each(async (kind) => {
+      const standing = await tab.call<Standing>("blocked", kind);
+      assertEquals(standing, {
+        state: "blocked",
+        reason: "other-history",
+        replica: "failed",
+        error: "ErrOtherHistory",
+        pending: Array.from({ length: 5 }, () => "queued"),
+      }, kind);
+    });
+    if (visit === 0) await tab.call("close");
+  }
+  await each(async (kind) => {
+    assertEquals(await tab.call<string>("leave", kind), "ErrUnsynced");
+    const { last, pending } = await tab.call<Exported>("exported", kind);
+    assertEquals([last, pending], [{ [before]: 10 }, 5], kind);
+    await tab.call("startOver", kind);
+  });
+  await tab.call("sent");
+  const right = await stateOf(server);
+  await each(async (kind) => {
+    const { index, last } = right[kind];
+    const report = await tab.call<SiteReport>("live", kind, index);
+    checkSite(report, right[kind], { [after]: 5 }, kind);
+    assertEquals(pick(last, [before, after]), { [before]: 0, [after]: 5 });
+    assertEquals(report.results, 5);
+    assertEquals(await tab.call<string>("leave", kind), "");
+  });
+  await tab.call("close");
+  await each(async (kind) => {
+    assertEquals(await tab.call<string[]>("blocksOf", nameOf(kind)), []);
+  });
+  await tab.close();
 }
 
 /** What a page of another origin, and one of another version, are told. */

@@ -13,7 +13,13 @@ import {
   IndexedDBOutbox,
   IndexedDBSnapshotStore,
 } from "../../src/indexeddb/mod.ts";
-import { type Kind, Site, type SiteReport } from "./sync_site.ts";
+import {
+  type Exported,
+  type Kind,
+  Site,
+  type SiteReport,
+  type Standing,
+} from "./sync_site.ts";
 
 /** What a client in a page is told. */
 export interface PageSite {
@@ -97,6 +103,37 @@ export async function refused(kind: Kind): Promise<SiteReport> {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   return await report(kind);
+}
+
+/** Resolves to where a client stands once it goes no further until someone acts. */
+export async function blocked(kind: Kind): Promise<Standing> {
+  return await sites.get(kind)!.blocked();
+}
+
+/** What an export of a client holds. */
+export async function exported(kind: Kind): Promise<Exported> {
+  return await sites.get(kind)!.exported();
+}
+
+/** Has a client start over on the server's history. */
+export async function startOver(kind: Kind): Promise<void> {
+  await sites.get(kind)!.startOver();
+}
+
+/** Removes all that a client keeps; resolves to the name of the error if that is refused. */
+export async function leave(kind: Kind): Promise<string> {
+  return await sites.get(kind)!.leave();
+}
+
+/** Names of all blocks that are kept under a name, by any client, which must be closed. */
+export async function blocksOf(name: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const part of ["outbox", "snapshots", "state", "copy"]) {
+    const store = new IndexedDBBlockStore(`${name}-${part}`);
+    for (const key of await store.keys("", "~")) found.push(`${part}: ${key}`);
+    await store.close();
+  }
+  return found;
 }
 
 /** Closes the clients. */

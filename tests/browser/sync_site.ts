@@ -8,12 +8,14 @@
 
 import {
   type BlockStore,
+  ErrOtherHistory,
   type HostEvent,
   type IOnDiskStateMachine,
   kv,
   type KVAnswer,
   type KVQuery,
   type KVRow,
+  KVStateMachine,
   NodeHost,
   type Outbox,
   type Replica,
@@ -71,6 +73,26 @@ export interface SiteReport {
   readonly snapshot: readonly [received: number, size: number];
 }
 
+/** Where a client stands. */
+export interface Standing {
+  /** State of the client, and the code of the reason for it. */
+  readonly state: string;
+  readonly reason: string;
+  /** State of the replica, and the name of the error behind it. */
+  readonly replica: string;
+  readonly error: string;
+  /** States of what is pending. */
+  readonly pending: readonly string[];
+}
+
+/** What an export holds. */
+export interface Exported {
+  /** The last number of each client. */
+  readonly last: Readonly<Record<string, number>>;
+  /** Commands beside it. */
+  readonly pending: number;
+}
+
 /** How many submissions are handed over at a time. */
 const AT_ONCE = 500;
 
@@ -113,7 +135,7 @@ function textOf(bytes: Uint8Array): string {
 export class Site {
   readonly kind: Kind;
   readonly logDB: RemoteLogDB;
-  readonly replica: Replica;
+  replica: Replica;
   readonly #host: NodeHost;
   readonly #parts: SiteParts;
   readonly #events: string[];
@@ -134,7 +156,8 @@ export class Site {
     this.#host = host;
     this.replica = replica;
     this.#events = events;
-    for (const submission of replica.pending()) this.#await(submission);
+    const pending = (replica as Replica | undefined)?.pending() ?? [];
+    for (const submission of pending) this.#await(submission);
   }
 
   /** Starts it, connected or not. */
@@ -163,16 +186,18 @@ export class Site {
         seen[1] = snapshot.size;
       }
     });
-    const replica = kind === "disk"
-      ? await host.startOnDiskCluster(parts.machine, {
-        ...config,
-        clusterID: 1n,
-      })
-      : await host.startCluster(() => new JournalMachine(), {
+    const starting = kind === "disk"
+      ? host.startOnDiskCluster(parts.machine, { ...config, clusterID: 1n })
+      : host.startCluster(() => new JournalMachine(), {
         ...config,
         clusterID: 2n,
         snapshotEntries: 300,
       });
+    // Without a replica, until it has started over.
+    const replica = await starting.catch((error) => {
+      if (error instanceof ErrOtherHistory) return undefined as never;
+      throw error;
+    });
     const site = new Site(parts, logDB, host, replica, events);
     site.#snapshot = seen;
     return site;
@@ -276,6 +301,64 @@ export class Site {
       events: this.#events,
       snapshot: this.#snapshot,
     };
+  }
+
+  get #clusterID(): bigint {
+    return this.kind === "disk" ? 1n : 2n;
+  }
+
+  /** Resolves to where it stands once it goes no further until someone acts. */
+  async blocked(): Promise<Standing> {
+    while (this.logDB.state !== "blocked") await sleep(5);
+    return await this.standing();
+  }
+
+  /** Where it stands, also when its replica has failed, or could not be started. */
+  async standing(): Promise<Standing> {
+    const { state, reason } = this.logDB.status;
+    const replica: Replica | undefined = this.replica;
+    const { clusters: [info] } = await this.#host.info();
+    const error = replica?.status.error ?? info?.error;
+    const pending = replica?.pending() ??
+      await this.#parts.outbox.unsynced(this.#clusterID);
+    return {
+      state,
+      reason: reason?.code ?? "",
+      replica: replica?.status.state ?? info!.state,
+      error: error instanceof Error ? error.name : "",
+      pending: pending.map(({ state }) => state),
+    };
+  }
+
+  /** What an export of it holds, as another host finds it. */
+  async exported(): Promise<Exported> {
+    const clusterID = this.#clusterID;
+    const { snapshot, pending } = await this.#host.exportData(clusterID);
+    const host = new NodeHost();
+    await host.importSnapshot(clusterID, snapshot);
+    const replica = await host.startCluster(
+      () => this.kind === "disk" ? new KVStateMachine() : new JournalMachine(),
+      { clusterID, nodeID: 1n },
+    );
+    const last = await lastOf(replica);
+    await host.stop();
+    return { last, pending: pending.length };
+  }
+
+  /** Starts over on the server's history. */
+  async startOver(): Promise<void> {
+    this.replica = await this.#host.startOver(this.#clusterID);
+    for (const submission of this.replica.pending()) this.#await(submission);
+  }
+
+  /** Removes all that is kept here; resolves to the name of the error, if that is refused. */
+  async leave(): Promise<string> {
+    try {
+      await this.#host.leave();
+      return "";
+    } catch (error) {
+      return (error as Error).name;
+    }
   }
 
   /** Stops it and closes what it keeps. */

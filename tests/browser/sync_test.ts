@@ -8,6 +8,7 @@ import {
   killUnsent,
   PAIRS,
   Scene,
+  startOver,
   whatIsRefused,
 } from "./sync.ts";
 
@@ -46,6 +47,10 @@ for (const engines of PAIRS) {
 for (const engine of ENGINES) {
   test(`U29 ${engine} far behind takes a snapshot, tells how much has come, and is live`, async (scene) => {
     await firstVisit(scene, engine, 10_000, 1024);
+  });
+
+  test(`case B2: ${engine} whose server came back with no log is told so, exports what it has, starts over with what it had not sent, and leaves nothing behind [H19, U33, U35, U36]`, async (scene) => {
+    await startOver(scene, engine);
   });
 
   test(`H11 ${engine} is told why its origin, or its version, is refused`, async (scene) => {
