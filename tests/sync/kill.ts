@@ -43,11 +43,13 @@ export function sleep(ms: number): Promise<void> {
 /** A server in a process of its own. */
 export class ServerProcess implements AsyncDisposable {
   readonly #settings: ServerSettings;
+  readonly #program: string;
   #child: Deno.ChildProcess | undefined;
   #port: number;
 
-  private constructor(settings: ServerSettings) {
+  private constructor(settings: ServerSettings, program: string) {
     this.#settings = settings;
+    this.#program = program;
     this.#port = settings.port;
   }
 
@@ -55,6 +57,7 @@ export class ServerProcess implements AsyncDisposable {
   static async start(
     directory: string,
     settings: Partial<ServerSettings> = {},
+    program = "kill_server.ts",
   ): Promise<ServerProcess> {
     const server = new ServerProcess({
       port: 0,
@@ -63,7 +66,7 @@ export class ServerProcess implements AsyncDisposable {
       farEntries: 16_384,
       ...settings,
       directory,
-    });
+    }, program);
     await server.restart();
     return server;
   }
@@ -76,7 +79,7 @@ export class ServerProcess implements AsyncDisposable {
   /** Starts it, once it has ended, on the files and the port there are. */
   async restart(): Promise<void> {
     const settings = { ...this.#settings, port: this.#port };
-    const program = new URL("kill_server.ts", import.meta.url).href;
+    const program = new URL(this.#program, import.meta.url).href;
     const child = new Deno.Command(Deno.execPath(), {
       args: ["run", "--allow-all", program, JSON.stringify(settings)],
       // It ends when this process does.
