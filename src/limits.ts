@@ -139,6 +139,9 @@ export const REPLAY_ENTRIES_MAX: number = 1024 * 1024;
 /** How long the explanation of a divergence may take, in milliseconds. */
 export const EXPLAIN_MS_MAX: number = 60_000;
 
+/** How long a replica looks for the entry of a batch at which `update()` threw, in milliseconds. */
+export const LOCATE_MS_MAX: number = 10_000;
+
 /** Commands that a view runs anew for one more before anybody asks, in commands. */
 export const VIEW_EAGER_COMMANDS_MAX: number = 64;
 

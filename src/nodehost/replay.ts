@@ -24,8 +24,8 @@ import type {
   ReadOptions,
   SnapshotSource,
 } from "../log/log.ts";
-import { lastOf, recordAt, RecordKind } from "../log/records.ts";
-import { Driver, silentListener } from "../rsm/driver.ts";
+import { batchAfter, lastOf, recordAt, RecordKind } from "../log/records.ts";
+import { Driver, type FailedEntries, silentListener } from "../rsm/driver.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import type { SkippedEntry } from "../rsm/skips.ts";
 import { RecordCursor } from "../rsm/record.ts";
@@ -133,6 +133,103 @@ export async function replay(
   return undefined;
 }
 
+/**
+ * Index of the entry, among these, at which `update()` of a new machine throws
+ * when it is given them one by one. Undefined if it does not throw there, or the
+ * entries before them cannot be had.
+ */
+export async function locateFailure(
+  entries: FailedEntries,
+  options: ReplayOptions,
+): Promise<number | undefined> {
+  const { log, signal } = options;
+  for (const store of [...options.stores, undefined]) {
+    const bases = store === undefined
+      ? [undefined]
+      : await basesIn(store, options, entries.index - 1);
+    for (const base of bases) {
+      const { index = 0, mark } = base?.info ?? {};
+      try {
+        const read = await reading(
+          log,
+          index,
+          { mark, signal },
+          (reader) => failingEntry(base, reader, entries, options),
+        );
+        if (read !== undefined) return read.value;
+      } catch (error) {
+        // A snapshot that is of no use: there may be another.
+        if (base === undefined || signal.aborted) throw error;
+      }
+    }
+  }
+  return undefined;
+}
+
+async function failingEntry(
+  base: Candidate | undefined,
+  reader: LogReader,
+  { index, upTo }: FailedEntries,
+  options: ReplayOptions,
+): Promise<number | undefined> {
+  const { factory, clusterID, nodeID, env, signal, skips } = options;
+  const driver = new Driver(
+    factory(),
+    clusterID,
+    nodeID,
+    silentListener<never>(),
+    { hashEntries: 0, skips },
+  );
+  try {
+    if (base !== undefined) await recoverBase(driver, base, options);
+    let count = 0;
+    for (let slice = env.now(); driver.applied < upTo;) {
+      let rest: LogBatch = await reader.next();
+      signal.throwIfAborted();
+      count += rest.records.ends.length;
+      if (count > REPLAY_ENTRIES_MAX) return undefined;
+      while (rest.records.ends.length > 0 && rest.first <= upTo) {
+        // All before them at once, and each of them alone.
+        const part = batchUpTo(rest, Math.max(rest.first, index - 1));
+        await driver.apply([part]);
+        rest = batchAfter(rest, lastOf(part));
+      }
+      if (env.now() - slice > APPLY_SLICE_MS) {
+        await env.turn();
+        slice = env.now();
+      }
+    }
+    return undefined;
+  } catch (error) {
+    const failed = driver.updateFailed;
+    if (failed === undefined) throw error;
+    return failed.index === failed.upTo && failed.index >= index
+      ? failed.index
+      : undefined;
+  } finally {
+    try {
+      await driver.close();
+    } catch {
+      // Of no interest: it is of no use any more.
+    }
+  }
+}
+
+/** Gives a machine of a replay the state it begins from. */
+async function recoverBase(
+  driver: Driver<never>,
+  { info, store }: Candidate,
+  { clusterID, nodeID, files, env, signal }: ReplayOptions,
+): Promise<void> {
+  await recoverSnapshot(driver, {
+    info,
+    open: async () => pacedSource(await store.open(info), env),
+    files,
+    directory: `${HOST_DIRECTORY}/replay/${clusterID}-${nodeID}/${info.index}`,
+    signal,
+  });
+}
+
 /** The full snapshots of a store that are not after index `upTo`; none if the store fails. */
 async function basesIn(
   store: SnapshotSource,
@@ -179,7 +276,7 @@ async function replayFrom(
   upTo: number,
   options: ReplayOptions,
 ): Promise<Replayed | undefined> {
-  const { factory, clusterID, nodeID, files, env, signal } = options;
+  const { factory, clusterID, nodeID, env, signal } = options;
   const hashes: Omit<Checkpoint, "nodeID">[] = [];
   const commands = new Map<number, Uint8Array>();
   let room = EXPLAIN_BYTES_MAX;
@@ -195,17 +292,7 @@ async function replayFrom(
   });
   try {
     if (!driver.machine.hasHash) return undefined;
-    if (base !== undefined) {
-      const { info, store } = base;
-      await recoverSnapshot(driver, {
-        info,
-        open: async () => pacedSource(await store.open(info), env),
-        files,
-        directory:
-          `${HOST_DIRECTORY}/replay/${clusterID}-${nodeID}/${info.index}`,
-        signal,
-      });
-    }
+    if (base !== undefined) await recoverBase(driver, base, options);
     let count = 0;
     for (let slice = env.now(); driver.applied < upTo;) {
       const next = await reader.next();

@@ -12,6 +12,7 @@ import {
   APPLY_SLICE_MS,
   BATCH_RECORDS_MAX,
   EXPLAIN_MS_MAX,
+  LOCATE_MS_MAX,
   MACHINE_SLOW_MS,
   REFUSAL_BYTES_MAX,
   STORE_FULL_RETRY_MS,
@@ -95,6 +96,7 @@ import type {
 import {
   batchUpTo,
   firstDifference,
+  locateFailure,
   replay,
   type Replayed,
   replayFactory,
@@ -896,8 +898,8 @@ export class Replica {
     // What the machine has done to its state before it threw is not known.
     if (this.#remote === undefined) {
       const skips = await guardLog(() => skipsAfter(log, entries.upTo));
-      const found = skips.filter(({ index }) => isAmong(index, entries));
-      if (found.length === 0) throw failure;
+      const found = skips.filter((skip) => this.#isNew(skip, entries));
+      if (found.length === 0) throw await this.#located(failure);
       this.#skipLater(found);
       return await this.#rebuild(false);
     }
@@ -908,6 +910,45 @@ export class Replica {
     const reader = await this.#rebuild(false);
     this.#onParked?.();
     return reader;
+  }
+
+  /** The failure with the entry named, of a batch, if a new machine throws at it too. */
+  async #located(failure: UpdateFailure): Promise<UpdateFailure> {
+    const { entries, error: { cause } } = failure;
+    const { factory, config, env } = this.#parts;
+    const make = replayFactory(factory, config);
+    const driver = this.#next?.driver ?? this.#driver;
+    if (entries.index === entries.upTo || make === undefined) return failure;
+    const late = new AbortController();
+    const cancel = env.setTimer(() => late.abort(), LOCATE_MS_MAX);
+    const { signal, release } = anySignal(this.#stopped.signal, late.signal);
+    const { stores, remote: _, ...options } = this.#bringUpOptions();
+    try {
+      const located = locateFailure(entries, {
+        ...options,
+        factory: make,
+        skips: [...driver.skips, ...this.#skips.list()],
+        stores,
+        signal,
+      });
+      const ended = located.catch(() => {});
+      this.#explaining = Promise.all([this.#explaining, ended]);
+      const index = await abortable(located, signal);
+      if (index === undefined) return failure;
+      const entry = { index, upTo: index };
+      return new UpdateFailure(entry, new ErrUpdateFailed(this, entry, cause));
+    } catch {
+      // The batch is known, and that is what is told.
+      return failure;
+    } finally {
+      release();
+      cancel();
+    }
+  }
+
+  /** True if a decision may help past these entries: another one of the batch may have thrown than the one that is skipped already. */
+  #isNew({ index }: SkippedEntry, entries: FailedEntries): boolean {
+    return isAmong(index, entries) && this.#skips.get(index) === undefined;
   }
 
   #skipLater(skips: readonly SkippedEntry[]): void {
@@ -989,9 +1030,7 @@ export class Replica {
       const next = nextOf(reader);
       const batch = isPromise(next) ? await next : next;
       backoff.reset();
-      const found = skipsIn(batch).filter(({ index }) =>
-        isAmong(index, entries)
-      );
+      const found = skipsIn(batch).filter((skip) => this.#isNew(skip, entries));
       if (batch.first < entries.index) {
         const below = batchUpTo(batch, entries.index - 1);
         const applied = this.#apply([below]);

@@ -24,7 +24,9 @@ import {
   KINDS,
   listOf,
   type Manners,
+  ManualEnv,
   proposeAll,
+  RegularJournal,
   rejection,
   settle,
   startOn,
@@ -331,3 +333,44 @@ Deno.test(
     await host.stop();
   }),
 );
+
+for (const kind of ["concurrent", "disk", "hosted"] as const) {
+  for (const replays of [false, true]) {
+    const said = kind === "concurrent" || replays ? "entry" : "batch";
+    Deno.test(
+      `R5 a ${kind} machine ${
+        replays ? "with" : "without"
+      } a replayMachine that throws in a batch fails with the ${said} named`,
+      checked(async () => {
+        const env = new ManualEnv();
+        await using logDB = new MemoryLogDB({ env });
+        const fine = hostOf({ logDB, env });
+        const one = await startOn(fine, { kind });
+        await proposeAll(one, "a", "b");
+        await one.requestSnapshot();
+        await proposeAll(one, "c", "poison", "d", "e");
+        await fine.stop();
+        const config = {
+          nodeID: 2n,
+          ...(replays
+            ? { replayMachine: () => new RegularJournal(BROKEN, 1n, 2n) }
+            : {}),
+        };
+        const broken = hostOf({ logDB, env });
+        const error = await rejection(
+          startOn(broken, { kind, manners: BROKEN, config }),
+        );
+        assertInstanceOf(error, ErrUpdateFailed);
+        if (said === "entry") {
+          assertEquals([error.index, error.upTo], [5, 5]);
+          assertMatch(error.message, /threw at entry 5 of/);
+        } else {
+          assert(error.index < 5 && error.upTo > 5);
+          assertMatch(error.message, /in a batch of entries \d+ to \d+ of/);
+        }
+        await broken.stop();
+        assertEquals(env.timers, 0);
+      }),
+    );
+  }
+}

@@ -42,7 +42,11 @@ class Client implements AsyncDisposable {
     });
   }
 
-  async start(clusterID: bigint, nodeID: bigint, isPoisonable: boolean) {
+  async start(
+    clusterID: bigint,
+    nodeID: bigint,
+    isPoisonable: boolean,
+  ): Promise<void> {
     this.replica = await this.host.startCluster(
       () => isPoisonable ? new PoisonableMachine() : new JournalMachine(),
       { clusterID, nodeID, hashEntries: 8 },
