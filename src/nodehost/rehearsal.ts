@@ -325,7 +325,8 @@ export class Rehearsal {
     Promise.all(appended).then(
       // Packs after the first one may have others' records between them.
       (firsts) => known(Math.max(...firsts)),
-      // What is not sure to be in the log is not ahead of anything.
+      // What is not sure to be in the log is not ahead of anything; nor are those
+      // that a log elsewhere has refused. Its others come back with the log.
       () => this.drop(candidates),
     );
   }

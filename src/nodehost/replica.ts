@@ -1519,6 +1519,7 @@ export class Replica {
   async #closeMachine(): Promise<void> {
     // A start that failed has closed its machine, and whoever started knows why.
     await this.#starting?.catch(() => {});
+    this.#rehearsal?.reset();
     await this.#snapshotter?.stop();
     await this.#loop;
     await this.#explaining;

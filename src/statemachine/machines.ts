@@ -251,7 +251,8 @@ export type Forked<M extends { update: unknown; lookup: unknown }> =
 
 /**
  * Optional, and Beyond the seed: a machine that can tell what it would be after
- * some commands more. That is how commands which are not committed yet are shown.
+ * some commands more. That is how commands which are not committed yet are shown,
+ * and how a server tries commands before it orders them (H17).
  * `M` is the kind of machine: `IStateMachine` and so on.
  */
 export interface IFork<M extends { update: unknown; lookup: unknown }> {

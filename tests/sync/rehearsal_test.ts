@@ -312,6 +312,48 @@ Deno.test(
 );
 
 Deno.test(
+  "H17 a fork that is of no use any more is closed, also when the replica stops",
+  checked(async () => {
+    let ask: ValidateContext["lookup"];
+    const w = await words("regular", {
+      validate: (_who, cmd, _cluster, { lookup }) => {
+        ask = lookup;
+        return lookup!(text(cmd)) ? "There already" : "Nothing goes in";
+      },
+    });
+    const client = await w.client();
+    client.append(1, pack("add x", "add y"));
+    assertEquals((await client.next("appended")).refused, [0, 1]);
+    assert(ask !== undefined);
+    assertEquals([w.counts.forks, w.counts.closed], [1, 0]);
+    await w.stop();
+    assertEquals([w.counts.forks, w.counts.closed], [1, 1]);
+  }),
+);
+
+Deno.test(
+  "H17 an append that fails is ahead of nothing",
+  checked(async () => {
+    const logDB = new FaultyLogDB();
+    const w = await words("concurrent", { host: { logDB } });
+    const client = await w.client();
+    client.append(1, pack("add x"));
+    await client.next("appended");
+    logDB.faults.append = () =>
+      sleep(w.env, 5, never).then(() => "fail" as const);
+    client.append(2, pack("once y"));
+    await client.next("failed");
+    logDB.faults.append = () => undefined;
+    client.append(3, pack("need y", "once y", "need x"));
+    assertEquals((await client.next("appended")).refused, [0]);
+    await w.env.advance(10);
+    assertEquals(await listOf(w.replica), ["x", "y", "need x"]);
+    await w.stop();
+    await logDB.close();
+  }),
+);
+
+Deno.test(
   "H17 commands that come together share a fork",
   checked(async () => {
     const w = await words("regular");
