@@ -144,6 +144,18 @@ export type HostEvent =
       readonly skip: SkippedEntry;
     }
     | {
+      /**
+       * What this device kept was purged, or removed, since its last visit: the
+       * cluster knows a session of it, and the outbox is empty. What had not been
+       * sent by then never came to the cluster.
+       */
+      readonly type: "purged";
+      /** Id of the session. */
+      readonly session: number;
+      /** Number of submissions of the session that the cluster has decided. */
+      readonly decided: number;
+    }
+    | {
       /** A snapshot was taken. */
       readonly type: "snapshot";
       /** Which. */
@@ -255,6 +267,14 @@ export interface NodeHostOptions {
    * are sent or removed it is the next one's (U35).
    */
   principal?: string | undefined;
+  /**
+   * Name of this device that outlives its storage, such as the value of a cookie
+   * the server has set, or the name the user gave it. The cluster then knows the
+   * sessions of the device, and a device that comes back with an empty outbox is
+   * told that what it kept was purged (`Replica.purged`, event `purged`). The name
+   * belongs to one outbox: no two may have it at a time.
+   */
+  device?: string | undefined;
   /** Time, random numbers and timers; by default the real ones. */
   env?: Env;
   /**
@@ -306,6 +326,7 @@ export function checkHostOptions(options: NodeHostOptions): void {
     ),
     outbox: optional(isA("an Outbox", "open", "close")),
     principal: optional(isPrincipal),
+    device: optional(isPrincipal),
     env: optional(isEnv),
     stopTimeoutMs: optional(isNumber(0, TIMER_MS_MAX)),
     onEvent: optional(isFunction),

@@ -41,6 +41,10 @@ export {
   type ReplicaStatus,
 } from "./replica.ts";
 export { Session } from "./session.ts";
-export { Submission, type SubmissionState } from "./submissions.ts";
+export {
+  type Purged,
+  Submission,
+  type SubmissionState,
+} from "./submissions.ts";
 export type { View } from "./view.ts";
 export type { Watch, WatchOptions } from "./watch.ts";

@@ -187,6 +187,7 @@ export class NodeHost {
   readonly #files: FileStore;
   readonly #outbox: Outbox | undefined;
   readonly #principal: string | undefined;
+  readonly #device: string | undefined;
   readonly #stopTimeoutMs: number;
   readonly #onEvent: (event: HostEvent) => void;
   /** What this host made itself, and closes. */
@@ -215,6 +216,7 @@ export class NodeHost {
     this.#files = options.files ?? this.#made(new MemoryFileStore());
     this.#outbox = options.outbox;
     this.#principal = options.principal;
+    this.#device = options.device;
     this.#stopTimeoutMs = options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
     this.#onEvent = options.onEvent ?? ((): void => {});
   }
@@ -413,6 +415,7 @@ export class NodeHost {
       files: this.#files,
       outbox: this.#outbox,
       principal: this.#principal,
+      device: this.#device,
       env: this.env,
       stopTimeoutMs: this.#stopTimeoutMs,
       rehearsing: () => this.#rehearsing,
@@ -822,6 +825,7 @@ export class NodeHost {
         files: this.#files,
         outbox: undefined,
         principal: undefined,
+        device: undefined,
         rehearsing: () => undefined,
         env: this.env,
         stopTimeoutMs: this.#stopTimeoutMs,

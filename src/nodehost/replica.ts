@@ -103,7 +103,7 @@ import {
 } from "./replay.ts";
 import type { Session, SessionState } from "./session.ts";
 import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
-import type { Submission, Submissions } from "./submissions.ts";
+import type { Purged, Submission, Submissions } from "./submissions.ts";
 import type { MakeSubmitted, Submitted } from "./submitting.ts";
 import type { OptimisticView, View } from "./view.ts";
 import { abortable, anySignal, Backoff, sleep } from "./waiting.ts";
@@ -163,6 +163,8 @@ export interface ReplicaParts {
   readonly rehearsing: () => Rehearsing | undefined;
   /** Principal who is signed in, if the host was told. */
   readonly principal: string | undefined;
+  /** Name of this device, if the host was told. */
+  readonly device: string | undefined;
   /** Told what happens. */
   readonly event: (event: ReplicaEvent) => void;
 }
@@ -291,6 +293,9 @@ export class Replica {
       standing: (session) => this.#current?.standing(session),
       applied: () => this.appliedIndex,
       principal: this.#parts.principal,
+      device: this.#parts.device,
+      sessionOf: (clientID, after, owner) =>
+        this.#current?.sessionOf(clientID, after, owner),
       history: () => {
         const { applied: index, mark } = this.#driver;
         return { index, mark };
@@ -344,6 +349,16 @@ export class Replica {
     const rehearsal = Replica.rehearsal(this, rehearsing.make);
     if (!rehearsal.isAble) return undefined;
     return { rehearsal, isTrying: rehearsing.isTrying };
+  }
+
+  /**
+   * Session that this device has left in the cluster and knows nothing of any
+   * more: what was kept here was purged or removed, with what was not sent. Known
+   * once the replica has caught up, and only if the host was told the name of the
+   * device.
+   */
+  get purged(): Purged | undefined {
+    return this.#submissions?.purged;
   }
 
   /** State of the replica and of what is submitted through it, and the reason for it. */

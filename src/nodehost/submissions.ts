@@ -14,7 +14,7 @@
  * @module
  */
 
-import { copyOf } from "../bytes.ts";
+import { copyOf, encodeText } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import {
   COMMAND_BYTES_MAX,
@@ -155,6 +155,14 @@ export interface SubmissionsOptions {
   readonly event: (event: ReplicaEvent) => void;
   /** Principal who is signed in, if the host was told. */
   readonly principal: string | undefined;
+  /** Name of this device, if the host was told. */
+  readonly device: string | undefined;
+  /** Newest session that was opened with a client id after an index, of an owner if one is given. */
+  readonly sessionOf: (
+    clientID: bigint,
+    after: number,
+    owner: Uint8Array | undefined,
+  ) => number | undefined;
   /** Last point of the log's history that is applied here. */
   readonly history: () => HistoryPoint;
   /** Checks that the log has reached a point of a history; see `Log.verify()`. */
@@ -195,6 +203,26 @@ function makeItem(
 function copyOfResult(result: Result | undefined): Result | undefined {
   if (result?.data === undefined) return result && { value: result.value };
   return { value: result.value, data: copyOf(result.data) };
+}
+
+/** Session that an earlier life of a device has left in the cluster. */
+export interface Purged {
+  /** Id of the session. */
+  readonly session: number;
+  /** Number of submissions of the session that the cluster has decided. */
+  readonly decided: number;
+}
+
+const FNV_OFFSET = 14695981039346656037n;
+const FNV_PRIME = 1099511628211n;
+
+/** Client id that is the same whenever it is made from the same name (FNV-1a). */
+function clientOf(name: string): bigint {
+  let hash = FNV_OFFSET;
+  for (const byte of encodeText(name, "device")) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * FNV_PRIME);
+  }
+  return hash;
 }
 
 /** What is said of a command whose outcome nobody knows. */
@@ -263,6 +291,12 @@ export class Submissions {
   #over: OutboxSession | undefined;
   #overUpTo = 0;
   #principal: string | undefined;
+  /** True if nothing was ever kept in the outbox, as far as it shows. */
+  #isFresh = false;
+  /** Settles once it was looked up what the cluster knows of this device. */
+  #known: Promise<void> | undefined;
+  /** What an earlier life of this device has left in the cluster and not here. */
+  purged: Purged | undefined;
   #closed: unknown;
   #isDriving = false;
   #isFeeding = false;
@@ -457,11 +491,49 @@ export class Submissions {
   }
 
   /** Takes over as whom the outbox opens its sessions. */
-  #takeClient({ clientID, lost, owner, principal }: HeldCommands): void {
+  #takeClient(
+    { clientID, lost, owner, principal, session, done, commands }: HeldCommands,
+  ): void {
     this.#clientID = clientID;
     this.#lost = lost;
     this.#owner = owner;
     this.#principal = this.#options.principal ?? principal;
+    this.#isFresh = session === undefined && lost === 0 && done === 0 &&
+      commands.length === 0;
+  }
+
+  /**
+   * Looks up the sessions of this device, whose client id comes from its name: an
+   * outbox in which nothing was ever kept, of a device that has one, was purged.
+   */
+  async #lookUpDevice(device: string): Promise<void> {
+    const { upToDate, sessionOf, standing, event, proposals } = this.#options;
+    await upToDate(this.#stopped.signal);
+    const clientID = clientOf(
+      `${this.#options.clusterID}/${this.#principal ?? ""}/${device}`,
+    );
+    const found = this.#isFresh ? sessionOf(clientID, 0, undefined) : undefined;
+    const known = found === undefined ? undefined : standing(found);
+    if (found !== undefined && known !== undefined) {
+      this.purged = { session: found, decided: known.next - 1 };
+      event({ type: "purged", ...this.purged });
+      // A client has one session: the next one is to be another.
+      await proposals.retire(found);
+      this.#isFresh = false;
+    }
+    this.#clientID = clientID;
+  }
+
+  /** As `#lookUpDevice()`, once, and again if that fails. */
+  async #checkDevice(): Promise<void> {
+    const { device } = this.#options;
+    if (device === undefined) return;
+    try {
+      await (this.#known ??= this.#lookUpDevice(device));
+    } catch (error) {
+      this.#known = undefined;
+      throw error;
+    }
   }
 
   /**
@@ -502,6 +574,11 @@ export class Submissions {
   /** Begins to send. */
   start(): void {
     const record = this.#record;
+    if (this.#isFresh) {
+      this.#checkDevice().catch(() => {
+        // Looked up again before a session is opened.
+      });
+    }
     // Also with nothing to send: what is submitted next is to be sent.
     if (record !== undefined && !this.#isVerified) {
       this.#verify(record).catch(() => {
@@ -1042,6 +1119,7 @@ export class Submissions {
 
   async #openSession(): Promise<void> {
     const { standing } = this.#options;
+    if (this.#opened === undefined) await this.#checkDevice();
     const clientID = this.#clientID;
     try {
       this.#opened ??= await this.#register();

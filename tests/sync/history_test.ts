@@ -368,3 +368,66 @@ test("H19 startOver() and exportData() of a cluster that was never started here 
   assertEquals(replica.status, { state: "running" });
   await host.stop();
 });
+
+test("U1 a device whose store was purged between two visits is told what the cluster has of it; one that lost nothing is told nothing [H18]", async () => {
+  const server = new Server(80);
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  const visit = async (
+    store: MemoryBlockStore,
+    device: string | undefined,
+    work: (replica: Replica, events: readonly HostEvent[]) => Promise<void>,
+  ): Promise<void> => {
+    const db = pair.client();
+    const outbox = new Outbox(store, { env });
+    const events: HostEvent[] = [];
+    const host = pair.host(db, {
+      outbox,
+      ...(device === undefined ? {} : { device }),
+      onEvent: (event) => events.push(event),
+    });
+    const started = host.startCluster(() => new KVStateMachine(), config);
+    const replica = await env.until(started, 50);
+    await env.advance(1_000);
+    await work(replica, events.filter(({ type }) => type === "purged"));
+    await env.until(host.stop(), 10);
+    await env.until(db.close(), 10);
+    await env.until(outbox.close(), 10);
+  };
+  const put = async (replica: Replica, key: string): Promise<void> => {
+    const { result } = await env.until(replica.submit(kv.put(key, "1")), 10);
+    await env.until(result, 20);
+  };
+  let session = 0;
+  const store = new MemoryBlockStore();
+  await visit(store, "phone", async (replica, told) => {
+    assertEquals([told, replica.purged], [[], undefined]);
+    for (const key of ["a", "b", "c"]) await put(replica, key);
+    session = replica.appliedIndex - 3;
+  });
+  await visit(store, "phone", async (replica, told) => {
+    assertEquals([told, replica.purged], [[], undefined]);
+    await put(replica, "d");
+  });
+  // Another device, and a page that names none, have lost nothing.
+  for (const device of ["laptop", undefined]) {
+    await visit(new MemoryBlockStore(), device, async (replica, told) => {
+      assertEquals([told, replica.purged], [[], undefined]);
+      await put(replica, `${device}`);
+    });
+  }
+  const purged = new MemoryBlockStore();
+  for (const isNew of [true, false]) {
+    await visit(purged, "phone", async (replica, told) => {
+      assertEquals(told.length, isNew ? 1 : 0);
+      const { decided } = replica.purged ?? {};
+      assertEquals(decided, isNew ? 4 : undefined);
+      if (isNew) assert(replica.purged!.session <= session);
+      // It goes on under a session of its own.
+      await put(replica, `after ${isNew}`);
+      assertEquals(replica.status, { state: "running" });
+    });
+  }
+  await pair.over();
+});

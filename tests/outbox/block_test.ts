@@ -1,0 +1,48 @@
+import { assertEquals } from "@std/assert";
+import { ByteWriter, crc32 } from "../../src/bytes.ts";
+import { decodeHead, encodeHead } from "../../src/outbox/block.ts";
+
+const CLUSTER = 7n;
+
+Deno.test("H13 the head of an outbox that version 2 wrote, with an owner and no history, is read", () => {
+  const bytes = new ByteWriter().raw(new Uint8Array(4)).u8(2).u64(CLUSTER)
+    .varint(3).varint(5).u64(11n).varint(2).u8(1)
+    .bytes(new Uint8Array([1, 2])).varint(9).u64(11n).varint(1).u64(11n)
+    .finish();
+  new DataView(bytes.buffer).setUint32(0, crc32(bytes, 0, 4), true);
+  assertEquals(decodeHead({ key: "head", bytes }, CLUSTER), {
+    done: 3,
+    mark: 5,
+    clientID: 11n,
+    lost: 2,
+    owner: new Uint8Array([1, 2]),
+    session: { index: 9, clientID: 11n, base: 1, holders: [11n] },
+  });
+});
+
+Deno.test("H13 H19 the head of an outbox keeps principal, point of the history, and that it starts over", () => {
+  const session = { index: 9, clientID: 11n, base: 1, holders: [11n, 12n] };
+  const head = { done: 3, mark: 5, clientID: 11n, lost: 2, owner: undefined };
+  for (
+    const one of [
+      { ...head, session: undefined },
+      { ...head, principal: "älice", session },
+      { ...head, session: { ...session, isOver: true } },
+      {
+        ...head,
+        session: { ...session, known: { index: 40, mark: undefined } },
+      },
+      {
+        ...head,
+        session: {
+          ...session,
+          known: { index: 40, mark: { index: 30, epoch: 1n << 63n } },
+          isOver: true,
+        },
+      },
+    ]
+  ) {
+    const bytes = encodeHead(CLUSTER, one);
+    assertEquals(decodeHead({ key: "head", bytes }, CLUSTER), one);
+  }
+});
