@@ -16,19 +16,21 @@ const CALL_MS_MAX = 30_000;
 /** The server of the demo, as it is started by hand. */
 export class DemoServer {
   readonly #data: string;
+  readonly #program: string;
   #child: Deno.ChildProcess | undefined;
   /** Where the page is. */
   url = "";
 
-  /** One that keeps everything in that folder. */
-  constructor(data: string) {
+  /** One that keeps everything in that folder; `program` is its path from the folder of the tests. */
+  constructor(data: string, program = "../web/start.ts") {
     this.#data = data;
+    this.#program = program;
   }
 
   /** Starts it, on the port it had before if there was one. */
   async start(): Promise<void> {
     const port = this.url === "" ? "0" : new URL(this.url).port;
-    const program = new URL("../../web/start.ts", import.meta.url).href;
+    const program = new URL(`../${this.#program}`, import.meta.url).href;
     const child = new Deno.Command(Deno.execPath(), {
       args: [
         "run",
@@ -78,6 +80,8 @@ export interface Seen {
   readonly hash: string;
   readonly refused: string;
   readonly problem: string;
+  /** What the page says of the server. */
+  readonly serverProblem: string;
 }
 
 /** A person before the page. */
@@ -107,7 +111,8 @@ export class Person {
         li.querySelector("[type=text]").value +
         (li.classList.contains("pending") ? "…" : ""));
       return { state: text("state"), items, pending: text("pending"),
-        hash: text("hash"), refused: text("refused"), problem: text("problem") };
+        hash: text("hash"), refused: text("refused"), problem: text("problem"),
+        serverProblem: text("server-problem") };
     }`) as Seen;
   }
 

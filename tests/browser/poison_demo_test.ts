@@ -1,0 +1,56 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import { launch, removeFolder } from "./browser.ts";
+import { DemoServer, Person } from "./sync_demo.ts";
+
+Deno.test(
+  "case A10: the page says that the server has failed and why, keeps its edits, and goes on by itself once the entry is skipped [R5, H17, H18]",
+  async () => {
+    const folder = await Deno.makeTempDir({ prefix: "poison-" });
+    const server = new DemoServer(
+      `${folder}/data`,
+      "browser/poison_demo_server.ts",
+    );
+    await server.start();
+    const profile = `${folder}/profile`;
+    await Deno.mkdir(profile);
+    const browser = await launch("Chromium", { profile });
+    try {
+      const person = new Person("Chromium", await browser.open(server.url));
+      await person.until(({ state }) => state === "live");
+      await person.add("bread");
+      await person.until(({ items, pending }) =>
+        pending === "0" && items.join() === "bread"
+      );
+      await person.add("poison");
+      const failed = await person.until(({ state }) =>
+        state === "server has failed"
+      );
+      assertMatch(
+        failed.serverProblem,
+        /entry \d+ cannot be applied: Cannot read properties.*edits are kept/,
+      );
+      await person.add("milk");
+      await person.until(({ items }) => items.includes("milk…"));
+      // A restart dies in the same edit again.
+      await server.stop("SIGKILL");
+      await server.start();
+      await person.until(({ state }) => state === "server has failed");
+      const health = await fetch(new URL("health", server.url));
+      assertEquals(health.status, 503);
+      await health.body?.cancel();
+      const skipped = await fetch(new URL("skip?reason=no+poison", server.url));
+      assertEquals(skipped.status, 200);
+      await skipped.body?.cancel();
+      // The page, being of other code, had applied it: it has it no more.
+      const { items } = await person.until((seen) =>
+        seen.state === "live" && seen.pending === "0" &&
+        seen.serverProblem === ""
+      );
+      assertEquals([...items].sort(), ["bread", "milk"]);
+    } finally {
+      await browser.close();
+      await server.stop("SIGTERM");
+      await removeFolder(folder);
+    }
+  },
+);
