@@ -301,6 +301,8 @@ export function crc32(
 
 /** Beginning of a text that takes no more than so many bytes as UTF-8, cut between two characters. */
 export function clipText(text: string, bytesMax: number): string {
+  // A UTF-16 code unit takes three bytes at most.
+  if (3 * text.length <= bytesMax) return text;
   const bytes = encoder.encode(text);
   if (bytes.length <= bytesMax) return text;
   let end = bytesMax;

@@ -346,6 +346,9 @@ export const SYNC_PRINCIPAL_CONNECTIONS_MAX: number = 64;
 /** What one principal may send in the long run, on all its connections together, in commands per second; as many at once. Where clients are not authenticated, it bounds each connection. */
 export const SYNC_COMMANDS_PER_SECOND_MAX: number = 50_000;
 
+/** Commands that each record counts for which is refused, besides itself, in commands: to say why costs more than to add it to the log. */
+export const SYNC_REFUSED_COMMANDS: number = 15;
+
 /** Credit that each record of an append takes at least, in bytes: what a record costs the server does not depend on its length alone. */
 export const SYNC_RECORD_CREDIT_BYTES: number = 64;
 

@@ -7,6 +7,7 @@
 
 import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import { epochRecord, packRecords } from "../../src/log/records.ts";
+import { unregisterRecord } from "../../src/rsm/record.ts";
 import { encodeMessage } from "../../src/sync/messages.ts";
 import { RemoteLogDB } from "../../src/sync/mod.ts";
 import {
@@ -26,22 +27,30 @@ import { percentile, report } from "./report.ts";
 
 const MIB = 1024 * 1024;
 
-/** What the frames of an attack are full of: bytes that are not records, or records that only a server may write. */
-type Kind = "not records" | "refused";
+/** What the frames of an attack are full of: bytes that are not records, records that only a server writes, or those of a session that is not there. */
+type Kind = "not records" | "a server's" | "refused";
 
 /** Records of one frame. */
 const RECORDS = 1024;
 
-/** A frame that costs its server more than its sender. */
-function badFrame(kind: Kind): Uint8Array {
-  const record = kind === "refused" ? epochRecord(1n) : new Uint8Array([0xff]);
+/** Frames that are sent on one connection, without a look at what is granted. */
+const FRAMES = 128;
+
+/** Frames that cost their server more than their sender: as many as a connection is granted, on a stream each. */
+function badFrames(kind: Kind): Uint8Array[] {
+  const record = {
+    "not records": new Uint8Array([0xff]),
+    "a server's": epochRecord(1n),
+    "refused": unregisterRecord(2 ** 40),
+  }[kind];
   const { bytes, ends } = packRecords(
     ...Array.from({ length: RECORDS }, () => record),
   );
   const lengths = ends.map((end, i) => end - (ends[i - 1] ?? 0));
-  return clientFrame(
-    encodeMessage({ type: "append", channel: 1, stream: 1, lengths, bytes }),
-  );
+  return Array.from({ length: FRAMES }, (_, stream) =>
+    clientFrame(
+      encodeMessage({ type: "append", channel: 1, stream, lengths, bytes }),
+    ));
 }
 
 /** Connects, and asks for the cluster. */
@@ -60,15 +69,18 @@ async function connect(port: number): Promise<Deno.TcpConn> {
 
 /** Sends bad frames until so many bytes were sent, on one connection after the other: each is cut soon. */
 async function attack(port: number, kind: Kind, bytes: number): Promise<void> {
-  const frame = badFrame(kind);
+  const frames = badFrames(kind);
   for (let sent = 0; sent < bytes;) {
     const conn = await connect(port).catch(() => undefined);
     if (conn === undefined) continue;
     try {
       // Many at a time, as fast as they go.
-      for (; sent < bytes; sent += frame.length) await writeAll(conn, frame);
+      for (const frame of frames) {
+        sent += frame.length;
+        await writeAll(conn, frame);
+      }
     } catch {
-      sent += frame.length;
+      // It was cut.
     }
     conn.close();
   }
@@ -214,6 +226,7 @@ async function visitorsBench(visitors: number): Promise<void> {
 /** Measures the server among crowds; a smaller crowd shows only that it works. */
 export async function crowdBench(share = 1): Promise<void> {
   await attackBench("not records", Math.ceil(33 * share));
+  await attackBench("a server's", Math.ceil(33 * share));
   await attackBench("refused", Math.ceil(33 * share));
   await descriptorBench();
   await visitorsBench(Math.ceil(5_000 * share));

@@ -2,11 +2,17 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { kv } from "../../mod.ts";
 import { SYNC_RECORD_CREDIT_BYTES, SYNC_SLICE_MS } from "../../src/limits.ts";
 import { epochRecord } from "../../src/log/records.ts";
+import {
+  configRecord,
+  skipEntryRecord,
+  unregisterRecord,
+} from "../../src/rsm/record.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import { Pages } from "../../src/sync/server/pages.ts";
 import { Pace, Turns } from "../../src/sync/server/throttle.ts";
 import { checked, ManualEnv, settle } from "../nodehost/support.ts";
 import {
+  claimRecord,
   packRecords,
   proposal,
   registerRecord,
@@ -19,9 +25,12 @@ function bearerOf(request: Request): { id: string } | undefined {
   return token === null ? undefined : { id: token.slice("Bearer ".length) };
 }
 
-function puts(count: number): ReturnType<typeof packRecords> {
+function puts(count: number, origin = 7): ReturnType<typeof packRecords> {
   return packRecords(
-    ...Array.from({ length: count }, (_, i) => proposal(kv.put("k", "v"), i)),
+    ...Array.from(
+      { length: count },
+      (_, i) => proposal(kv.put("k", "v"), i, origin),
+    ),
   );
 }
 
@@ -41,7 +50,7 @@ Deno.test(
       new Uint8Array([0]),
       new Uint8Array([0xff, 1, 2]),
       new Uint8Array([0x12, 1]),
-      epochRecord(1n).subarray(0, 1),
+      claimRecord(1, 2n, 3n).subarray(0, 9),
       registerRecord(1n, new Uint8Array(5)).subarray(0, 10),
     ];
     for (const record of bad) {
@@ -53,6 +62,30 @@ Deno.test(
     }
     await w.env.advance(100);
     assertEquals(asked, []);
+    assertEquals(await w.replica.read(kv.count()), 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A12: a frame with a record that only a server writes ends the connection, and adds nothing [H11]",
+  checked(async () => {
+    const w = await world();
+    const good = proposal(kv.put("a", "b"));
+    const bad = [
+      epochRecord(1n),
+      configRecord(5),
+      skipEntryRecord(1, "Not wanted"),
+    ];
+    for (const record of bad) {
+      const client = await w.client();
+      client.append(1, packRecords(good, record));
+      const { code, reason } = await client.end();
+      assertEquals(code, 4400);
+      assertMatch(reason, /^Part 1 .* only a server writes$/);
+    }
+    await w.env.advance(100);
+    assertEquals(w.replica.error, undefined);
     assertEquals(await w.replica.read(kv.count()), 0);
     await w.stop();
   }),
@@ -82,6 +115,7 @@ async function sendAll(
   token: string,
   frames: number,
   connections: number,
+  records = puts(100),
 ): Promise<number> {
   const from = w.env.now();
   await Promise.all(Array.from({ length: connections }, async () => {
@@ -90,12 +124,42 @@ async function sendAll(
     let granted = 10_000;
     for (let stream = 1; stream <= frames / connections; stream++) {
       while (granted <= 0) granted += (await client.next("credit")).bytes;
-      granted -= client.append(stream, puts(100));
+      granted -= client.append(stream, records);
     }
     client.transport.close(1000, "");
   }));
   return w.env.now() - from;
 }
+
+Deno.test(
+  "case A12: a record that is refused counts for many commands, and its reason is sent once for all in a row [H11]",
+  checked(async () => {
+    const w = await world({
+      limits: { creditBytes: 10_000, commandsPerSecond: 1_000 },
+    });
+    const client = await w.client();
+    client.append(
+      1,
+      packRecords(
+        unregisterRecord(98),
+        unregisterRecord(99),
+        unregisterRecord(99),
+      ),
+    );
+    const { refused, reasons } = await client.next("appended");
+    assertEquals(refused, [0, 1, 2]);
+    assertEquals(reasons, [
+      "There is no session 98 yet",
+      "There is no session 99 yet",
+      "",
+    ]);
+    const accepted = await sendAll(w, "ann", 20, 1);
+    const gone = Array.from({ length: 100 }, () => unregisterRecord(1e9));
+    const refusedMs = await sendAll(w, "ann", 20, 1, packRecords(...gone));
+    assert(refusedMs > 10 * accepted, `${refusedMs} ms, ${accepted} ms`);
+    await w.stop();
+  }),
+);
 
 Deno.test(
   "case A12: commands per second are bounded for a principal, however many connections it has and however often it comes back [H11]",
@@ -107,7 +171,7 @@ Deno.test(
     const alone = await sendAll(w, "ann", 20, 1);
     assert(alone > 8_000, `${alone} ms`);
     await w.env.advance(60_000);
-    const many = await sendAll(w, "bob", 20, 4);
+    const many = await sendAll(w, "bob", 20, 4, puts(100, 8));
     assert(many > 8_000, `${many} ms`);
     // What was sent last is paid for by whoever comes back, and by nobody else.
     const again = await sendAll(w, "bob", 3, 1);

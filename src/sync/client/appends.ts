@@ -74,10 +74,13 @@ export class Appends {
     if (message.type === "appended") {
       const { first, refused, reasons } = message;
       if (refused.length === 0) return resolve(first);
+      let reason = "";
       return reject(
-        new ErrRecordsRefused(
-          refused.map((at, i) => ({ at, reason: reasons[i] ?? "" })),
-        ),
+        new ErrRecordsRefused(refused.map((at, i) => {
+          // An empty one is the same as the one before.
+          reason = reasons[i] || reason;
+          return { at, reason };
+        })),
       );
     }
     if (message.type === "failed") {

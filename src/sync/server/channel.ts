@@ -19,6 +19,7 @@ import { ErrUnauthenticated } from "../errors.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import {
   SYNC_HELD_LAST_MS,
+  SYNC_REFUSED_COMMANDS,
   SYNC_RETENTION_MS_MAX,
   SYNC_RETRY_FIRST_MS,
 } from "../../limits.ts";
@@ -47,6 +48,8 @@ interface Work {
   lost: number;
   /** Records that were given to it. */
   added: number;
+  /** Records that were refused: with those of a session, which go in as a skip that says why. */
+  refused: number;
   readonly refusals: Refusal[];
 }
 
@@ -199,6 +202,7 @@ export class Channel implements HubUser {
       parts: [],
       lost: 0,
       added: 0,
+      refused: 0,
       refusals: [],
     };
     const done = this.#judging === undefined
@@ -278,6 +282,7 @@ export class Channel implements HubUser {
       throw new ErrUnauthenticated("Token is not good any more");
     }
     counts.refused += refused;
+    work.refused += refused;
     work.refusals.push(...refusals);
     return parts.map((part) => {
       const appended = this.hub.log.append(part);
@@ -290,7 +295,7 @@ export class Channel implements HubUser {
 
   /** Answers once all is in the log. */
   #answer(work: Work): void {
-    const { message: { stream, lengths }, parts, refusals } = work;
+    const { message: { stream, lengths }, parts, refused, refusals } = work;
     const answer = (first: number): void => {
       const peer = this.#peer;
       peer.counts.appended += work.added;
@@ -300,9 +305,14 @@ export class Channel implements HubUser {
         stream,
         first,
         refused: refusals.map(({ at }) => at),
-        reasons: refusals.map(({ reason }) => reason),
+        // Said once for all in a row: it costs more than the rest of the answer.
+        reasons: refusals.map(({ reason }, i) =>
+          reason === refusals[i - 1]?.reason ? "" : reason
+        ),
       });
-      peer.consumed(work.credit, lengths.length);
+      // Whoever sends what is refused is to send it slowly.
+      const commands = lengths.length + refused * SYNC_REFUSED_COMMANDS;
+      peer.consumed(work.credit, commands);
     };
     const [first = 0, ...others] = parts;
     if (others.length === 0 && !isPromise(first)) return answer(first);

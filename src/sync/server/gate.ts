@@ -100,11 +100,12 @@ export function clipReason(reason: string): string {
 const shapes = new RecordCursor();
 
 /**
- * Checks that each part of an append is a record: bytes that are none would stop
- * every replica. Looking only at the shape costs little, so it is done before
- * anything else, and no client that works well fails it.
+ * Checks that each part of an append is a record, and of a kind that clients
+ * write: bytes that are none would stop every replica. Looking only at the shape
+ * costs little, so it is done before anything else, and no client that works well
+ * fails it.
  *
- * @throws ErrProtocol if one is not a record
+ * @throws ErrProtocol if one is not such a record
  */
 export function checkShape({ bytes, ends }: Records): void {
   let start = 0;
@@ -114,11 +115,11 @@ export function checkShape({ bytes, ends }: Records): void {
       shapes.read(bytes, start, end);
       switch (shapes.kind) {
         case RecordKind.Epoch:
-          shapes.epoch();
-          break;
         case RecordKind.Config:
-          shapes.sessionsMax();
-          break;
+        case RecordKind.SkipEntry:
+          throw new ErrProtocol(
+            `Part ${i} of an append is a record that only a server writes`,
+          );
         case RecordKind.Register:
           shapes.registration();
           break;
@@ -168,6 +169,8 @@ export class Gate {
   #high = -1;
   /** The session that was found to be the principal's last. */
   #mine = -1;
+  /** The session that was not found last, and how that is said. */
+  #unborn = { session: -1, reason: "" };
 
   /** A gate that knows nothing yet. */
   constructor(options: GateOptions) {
@@ -411,7 +414,7 @@ export class Gate {
 
   #refuse(at: number, reason: string): void {
     this.#changed.set(at, undefined);
-    this.#refusals.push({ at, reason: clipReason(reason) });
+    this.#refusals.push({ at, reason: clipReason(reason || NO_REASON) });
     this.#refusedAt.push(at);
   }
 
@@ -448,7 +451,7 @@ export class Gate {
         return;
       }
       default:
-        return this.#refuse(i, "Only the server writes such a record");
+        throw new ErrProtocol(`Record of kind ${cursor.kind} was let in`);
     }
   }
 
@@ -473,7 +476,11 @@ export class Gate {
       : undefined;
     const judge = (standing: Stood): MaybePromise<void> => {
       if (standing === "unborn") {
-        return this.#refuse(i, `There is no session ${session} yet`);
+        if (session !== this.#unborn.session) {
+          const reason = `There is no session ${session} yet`;
+          this.#unborn = { session, reason };
+        }
+        return this.#refuse(i, this.#unborn.reason);
       }
       // One that is gone has no effect, and its client is to be told so by the
       // log itself (H4).

@@ -14,7 +14,7 @@ import {
   ErrDiverged,
 } from "../../log/errors.ts";
 import type { Checkpoint, EpochMark, Log, LogBatch } from "../../log/log.ts";
-import { isPromise } from "../../promises.ts";
+import { chain, isPromise } from "../../promises.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import type { Rehearsal } from "../../nodehost/rehearsal.ts";
 import type { Replica } from "../../nodehost/replica.ts";
@@ -167,15 +167,16 @@ export class Hub {
     session: number,
   ): MaybePromise<SessionStanding | "unborn" | undefined> {
     const { replica } = this;
-    return session <= replica.appliedIndex
-      ? replica.standing(session)
-      : this.#waitForStanding(session);
+    if (session <= replica.appliedIndex) return replica.standing(session);
+    return chain<number, SessionStanding | "unborn" | undefined>(
+      this.log.readIndex(),
+      (last) => session > last ? "unborn" : this.#standingOnceApplied(session),
+    );
   }
 
-  async #waitForStanding(
+  async #standingOnceApplied(
     session: number,
-  ): Promise<SessionStanding | "unborn" | undefined> {
-    if (session > await this.log.readIndex()) return "unborn";
+  ): Promise<SessionStanding | undefined> {
     await this.untilApplied(session);
     return this.replica.standing(session);
   }
