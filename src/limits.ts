@@ -90,6 +90,9 @@ export const SESSIONS_RESULT_BYTES_MAX: number = 64 * 1024 * 1024;
 /** Longest time for which appends are gathered before the machine is forked again to try them, where a fork takes long, in milliseconds. */
 export const REHEARSAL_PAUSE_MS_MAX: number = 50;
 
+/** How long an append waits for those before it to be applied, so that they need not be tried again, in turns of the event loop. */
+export const REHEARSAL_TURNS_MAX: number = 4;
+
 /** How often a `validate` that takes time is asked again about one command because others have changed the state it has looked up, in questions; after that they wait. */
 export const REHEARSAL_ASKS_MAX: number = 3;
 

@@ -16,6 +16,7 @@
 import type { Env } from "../env.ts";
 import {
   REHEARSAL_PAUSE_MS_MAX,
+  REHEARSAL_TURNS_MAX,
   SESSION_WINDOW_MAX,
   UPDATE_BYTES_MAX,
   UPDATE_ENTRIES_MAX,
@@ -231,12 +232,14 @@ export class Rehearsal {
     if (!this.#isTaken) {
       this.#isTaken = true;
       const pause = this.#freeAt - this.#env.now();
-      if (pause < 1) return this.#take(work);
-      // What comes until then shares the next fork.
-      this.#env.setTimer(
-        () => this.#next(),
-        Math.min(pause, REHEARSAL_PAUSE_MS_MAX),
-      );
+      if (pause >= 1) {
+        // What comes until then shares the next fork.
+        this.#env.setTimer(
+          () => this.#next(),
+          Math.min(pause, REHEARSAL_PAUSE_MS_MAX),
+        );
+      } else if (this.#isEarly) this.#gather(REHEARSAL_TURNS_MAX);
+      else return this.#take(work);
     }
     return new Promise<T>((resolve, reject) => {
       this.#waiting.push(() => {
@@ -249,6 +252,20 @@ export class Rehearsal {
         }
       });
     });
+  }
+
+  /** True if another fork would have to be given what is about to be applied. */
+  get #isEarly(): boolean {
+    if (this.#fork !== undefined) return false;
+    this.#match();
+    return this.#ahead.length > this.#head;
+  }
+
+  /** Waits a few turns for what is about to be applied: it is not run again then, and what comes meanwhile shares the next fork. */
+  #gather(turns: number): void {
+    if (turns === 0 || !this.#isEarly) return this.#next();
+    const again = (): void => this.#gather(turns - 1);
+    this.#env.turn().then(again, again);
   }
 
   #take<T>(work: () => MaybePromise<T>): MaybePromise<T> {
