@@ -7,7 +7,7 @@
  * @module
  */
 
-import { existsSync, renameSync, statSync } from "node:fs";
+import { existsSync, openSync, renameSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { NodeHost } from "../nodehost/node_host.ts";
 import { RecordCursor } from "../rsm/record.ts";
@@ -237,7 +237,7 @@ export function readFile(
   if (stat.isDirectory()) throw new ErrDataFolder(path, "is a folder");
   const total = stat.size;
   let read = 0;
-  return fileSource(Deno.openSync(path)).pipeThrough(
+  return fileSource(openSync(path, "r")).pipeThrough(
     new TransformStream({
       transform(chunk, controller): void {
         read += chunk.length;

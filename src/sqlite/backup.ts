@@ -2,7 +2,7 @@
  * Backups of the logs and snapshots of a server, taken while it runs. The format
  * is specified in `backup.md`.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */

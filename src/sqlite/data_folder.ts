@@ -1,7 +1,7 @@
 /**
  * The folder in which a server keeps its logs and snapshots.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */

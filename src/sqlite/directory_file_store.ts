@@ -1,11 +1,21 @@
 /**
  * The host's file store in a directory of the file system.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */
 
+import {
+  fstatSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { ErrFileIsDirectory, ErrFileNotFound } from "../snapshot/errors.ts";
 import {
@@ -15,8 +25,10 @@ import {
 } from "../snapshot/file_store.ts";
 import {
   exists,
+  type FileLock,
   FileSink,
   fileSource,
+  hasCode,
   lockFile,
   makeDirectory,
   pathFrom,
@@ -36,7 +48,7 @@ const HIDDEN = ".sampan";
 export class DirectoryFileStore implements FileStore {
   /** Where the files are. */
   readonly directory: string;
-  #lock: Deno.FsFile | undefined;
+  #lock: FileLock | undefined;
   readonly #sinks = new Set<FileSink>();
   #closed = false;
 
@@ -68,8 +80,8 @@ export class DirectoryFileStore implements FileStore {
     let at = full;
     while (at !== this.directory && !exists(at)) at = dirname(at);
     if (at === this.directory) return true;
-    const root = Deno.realPathSync(this.directory);
-    return `${Deno.realPathSync(at)}/`.startsWith(`${root}/`);
+    const root = realpathSync(this.directory);
+    return `${realpathSync(at)}/`.startsWith(`${root}/`);
   }
 
   #open(): void {
@@ -78,8 +90,8 @@ export class DirectoryFileStore implements FileStore {
     const hidden = join(this.directory, HIDDEN);
     makeDirectory(hidden);
     this.#lock = lockFile(join(hidden, "lock"));
-    for (const { name } of Deno.readDirSync(hidden)) {
-      if (name !== "lock") Deno.removeSync(join(hidden, name));
+    for (const name of readdirSync(hidden)) {
+      if (name !== "lock") rmSync(join(hidden, name));
     }
   }
 
@@ -95,13 +107,13 @@ export class DirectoryFileStore implements FileStore {
     this.#open();
     const full = this.pathOf(path);
     if (isDirectory(full)) throw new ErrFileIsDirectory(path);
-    let file: Deno.FsFile;
+    let file: number;
     try {
-      file = Deno.openSync(full);
+      file = openSync(full, "r");
     } catch (cause) {
       throw isMissing(cause) ? new ErrFileNotFound(path, { cause }) : cause;
     }
-    return { size: file.statSync().size, content: fileSource(file) };
+    return { size: fstatSync(file).size, content: fileSource(file) };
   }
 
   /**
@@ -119,7 +131,7 @@ export class DirectoryFileStore implements FileStore {
       this.#sinks.delete(sink);
       // Made only now: a directory is there as long as a file is in it.
       makeDirectory(dirname(full));
-      Deno.renameSync(temporary, full);
+      renameSync(temporary, full);
       syncDirectory(dirname(full));
     });
     return sink.writable;
@@ -134,7 +146,7 @@ export class DirectoryFileStore implements FileStore {
       return;
     }
     try {
-      Deno.removeSync(full, { recursive: true });
+      rmSync(full, { recursive: true });
     } catch (error) {
       if (!isMissing(error)) throw error;
     }
@@ -144,7 +156,7 @@ export class DirectoryFileStore implements FileStore {
   #removeEmpty(directory: string): void {
     try {
       for (let at = directory; at !== this.directory; at = dirname(at)) {
-        Deno.removeSync(at);
+        rmdirSync(at);
       }
     } catch {
       // Something is in it.
@@ -156,7 +168,7 @@ export class DirectoryFileStore implements FileStore {
     this.#open();
     const full = this.pathOf(directory);
     if (!isDirectory(full)) return [];
-    return [...Deno.readDirSync(full)].map(({ name }) => name)
+    return readdirSync(full)
       .filter((name) => name !== HIDDEN || full !== this.directory).sort();
   }
 
@@ -177,13 +189,12 @@ export class DirectoryFileStore implements FileStore {
 }
 
 function isMissing(error: unknown): boolean {
-  return error instanceof Deno.errors.NotFound ||
-    error instanceof Deno.errors.NotADirectory;
+  return hasCode(error, "ENOENT", "ENOTDIR");
 }
 
 function isDirectory(path: string): boolean {
   try {
-    return Deno.statSync(path).isDirectory;
+    return statSync(path).isDirectory();
   } catch (error) {
     if (isMissing(error)) return false;
     throw error;

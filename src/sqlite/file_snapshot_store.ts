@@ -5,11 +5,18 @@
  * them opens none, and a snapshot and what is known of it appear in one step. It
  * is written under another name, synced, renamed, and the directory synced.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */
 
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  renameSync,
+} from "node:fs";
 import { join } from "node:path";
 import {
   ErrSnapshotCorrupted,
@@ -27,8 +34,10 @@ import {
   type SnapshotTotals,
 } from "../snapshot/store.ts";
 import {
+  type FileLock,
   FileSink,
   fileSource,
+  hasCode,
   lockFile,
   makeDirectory,
   pathFrom,
@@ -48,7 +57,7 @@ export class FileSnapshotStore implements SnapshotStore {
   readonly directory: string;
   /** The complete ones by their ids; undefined before they are first wanted. */
   #snapshots: Map<string, Made> | undefined;
-  #lock: Deno.FsFile | undefined;
+  #lock: FileLock | undefined;
   readonly #sinks = new Set<FileSink>();
   #made = 0;
   #closed = false;
@@ -68,7 +77,7 @@ export class FileSnapshotStore implements SnapshotStore {
     makeDirectory(this.directory);
     this.#lock ??= lockFile(join(this.directory, "lock"));
     const snapshots = new Map<string, Made>();
-    for (const { name } of Deno.readDirSync(this.directory)) {
+    for (const name of readdirSync(this.directory)) {
       if (name.endsWith(TEMPORARY)) removeFile(join(this.directory, name));
       if (!name.endsWith(SUFFIX)) continue;
       const made = parseName(name.slice(0, -SUFFIX.length));
@@ -132,7 +141,7 @@ export class FileSnapshotStore implements SnapshotStore {
     const order = ++this.#made;
     const id = nameOf({ ...header, files, imported, size: sink.size }, order);
     const made = parseName(id)!;
-    Deno.renameSync(path, this.#pathOf(id));
+    renameSync(path, this.#pathOf(id));
     syncDirectory(this.directory);
     this.#sinks.delete(sink);
     snapshots.set(id, made);
@@ -161,17 +170,15 @@ export class FileSnapshotStore implements SnapshotStore {
   open(info: SnapshotInfo): ReadableStream<Uint8Array> {
     const made = this.#open().get(info.id);
     if (made === undefined) throw new ErrSnapshotNotFound(info.id);
-    let file: Deno.FsFile;
+    let file: number;
     try {
-      file = Deno.openSync(this.#pathOf(info.id));
+      file = openSync(this.#pathOf(info.id), "r");
     } catch (cause) {
-      throw cause instanceof Deno.errors.NotFound
-        ? new ErrSnapshotNotFound(info.id)
-        : cause;
+      throw hasCode(cause, "ENOENT") ? new ErrSnapshotNotFound(info.id) : cause;
     }
-    const { size } = file.statSync();
+    const { size } = fstatSync(file);
     if (size !== made.info.size) {
-      file.close();
+      closeSync(file);
       throw new ErrSnapshotCorrupted(
         `Snapshot ${info.id} has ${size} bytes, not ${made.info.size}`,
         Math.min(size, made.info.size),

@@ -1,15 +1,32 @@
 /**
  * Files and directories so that they outlive a power cut.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */
 
+import {
+  closeSync,
+  fsync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  read,
+  rmSync,
+  statSync,
+  write,
+} from "node:fs";
+import { platform } from "node:os";
 import { dirname } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
 import { describe, isWellFormed, wrongType } from "../describe.ts";
-import { ErrStoreFull, ErrStoreLocked } from "../store/errors.ts";
+import {
+  ErrStoreFailed,
+  ErrStoreFull,
+  ErrStoreLocked,
+} from "../store/errors.ts";
 
 /** How many bytes are read from a file at once. */
 const CHUNK_BYTES = 64 * 1024;
@@ -63,9 +80,13 @@ export function fileError(error: unknown): unknown {
 /** Makes what was created, renamed or removed in a directory outlive a power cut. */
 export function syncDirectory(path: string): void {
   // Windows keeps its directories in a journal, and does not open them.
-  if (Deno.build.os === "windows") return;
-  using directory = Deno.openSync(path);
-  directory.syncSync();
+  if (platform() === "win32") return;
+  const directory = openSync(path, "r");
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
 }
 
 /** Makes a directory and those above it, if they are not there. */
@@ -73,58 +94,121 @@ export function makeDirectory(path: string): void {
   const missing: string[] = [];
   for (let at = path; !exists(at); at = dirname(at)) missing.push(at);
   if (missing.length === 0) return;
-  Deno.mkdirSync(path, { recursive: true });
+  mkdirSync(path, { recursive: true });
   for (const made of missing.reverse()) syncDirectory(dirname(made));
 }
 
 /** Whether there is something at a path. */
 export function exists(path: string): boolean {
   try {
-    Deno.statSync(path);
+    statSync(path);
     return true;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
+    if (hasCode(error, "ENOENT")) return false;
     throw error;
   }
 }
 
+/** True if an error of the file system has one of these codes. */
+export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return codes.some((one) => one === code);
+}
+
+/** A lock that a process holds. */
+export interface FileLock {
+  /** Releases it. */
+  close(): void;
+}
+
 /**
- * Takes a lock that ends with the process, however that ends.
+ * Takes a lock that ends with the process, however that ends. It is SQLite's, on
+ * an empty database: Node has no other that the system releases.
  *
- * @throws ErrStoreLocked if somebody else has it
+ * @throws ErrStoreLocked if another process, or another store of this one, has it
  */
-export function lockFile(path: string): Deno.FsFile {
-  const file = Deno.openSync(path, { create: true, write: true });
-  if (file.tryLockSync(true)) return file;
-  file.close();
-  throw new ErrStoreLocked(`Somebody else has the lock: ${path}`);
+export function lockFile(path: string): FileLock {
+  let lock: DatabaseSync;
+  try {
+    lock = new DatabaseSync(path);
+  } catch (cause) {
+    throw new ErrStoreFailed(path, "lock cannot be opened", { cause });
+  }
+  try {
+    lock.exec(
+      "PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE",
+    );
+    return lock;
+  } catch (cause) {
+    lock.close();
+    throw cause instanceof Error && /is locked/.test(cause.message)
+      ? new ErrStoreLocked(
+        `Another process, or another store of this one, holds ${path}`,
+        { cause },
+      )
+      : new ErrStoreFailed(path, "lock cannot be taken", { cause });
+  }
 }
 
 /** The bytes of a file from its beginning; closes it when that is over. */
-export function fileSource(file: Deno.FsFile): ReadableStream<Uint8Array> {
+export function fileSource(file: number): ReadableStream<Uint8Array> {
   let isOver = false;
+  let isReading = false;
   const close = (): void => {
-    if (!isOver) file.close();
+    if (isOver) return;
     isOver = true;
+    // Closed under a read, its number could be another file's by then.
+    if (!isReading) closeSync(file);
   };
   return new ReadableStream<Uint8Array>({
     async pull(controller): Promise<void> {
       const chunk = new Uint8Array(CHUNK_BYTES);
-      let count: number | null;
+      let count = 0;
+      isReading = true;
       try {
-        count = await file.read(chunk);
+        count = await readChunk(file, chunk);
       } catch (error) {
+        isReading = false;
+        if (isOver) closeSync(file);
         close();
         throw error;
       }
+      isReading = false;
       // It may have been given up while the chunk was read.
-      if (isOver) return;
-      if (count !== null) return controller.enqueue(chunk.subarray(0, count));
+      if (isOver) return closeSync(file);
+      if (count > 0) return controller.enqueue(chunk.subarray(0, count));
       close();
       controller.close();
     },
     cancel: close,
   }, { highWaterMark: 0 });
+}
+
+function readChunk(file: number, chunk: Uint8Array): Promise<number> {
+  return new Promise((resolve, reject) =>
+    read(file, chunk, 0, chunk.length, null, (error, count) => {
+      if (error) reject(error);
+      else resolve(count);
+    })
+  );
+}
+
+function writeChunk(file: number, chunk: Uint8Array): Promise<number> {
+  return new Promise((resolve, reject) =>
+    write(file, chunk, 0, chunk.length, null, (error, count) => {
+      if (error) reject(error);
+      else resolve(count);
+    })
+  );
+}
+
+function syncFile(file: number): Promise<void> {
+  return new Promise((resolve, reject) =>
+    fsync(file, (error) => {
+      if (error) reject(error);
+      else resolve();
+    })
+  );
 }
 
 /** A file being written under a name that is not its own yet. */
@@ -137,7 +221,7 @@ export class FileSink {
   isComplete = false;
   readonly #path: string;
   readonly #live: Set<FileSink>;
-  readonly #file: Deno.FsFile;
+  readonly #file: number;
   #controller: WritableStreamDefaultController | undefined;
   #isOpen = true;
   #writing: Promise<unknown> | undefined;
@@ -153,7 +237,7 @@ export class FileSink {
   ) {
     this.#path = path;
     this.#live = live;
-    this.#file = Deno.openSync(path, { createNew: true, write: true });
+    this.#file = openSync(path, "wx");
     live.add(this);
     this.writable = new WritableStream<Uint8Array>({
       start: (controller) => void (this.#controller = controller),
@@ -175,20 +259,20 @@ export class FileSink {
 
   async #write(chunk: Uint8Array): Promise<void> {
     for (let at = 0; at < chunk.length;) {
-      at += await this.#file.write(chunk.subarray(at));
+      at += await writeChunk(this.#file, chunk.subarray(at));
     }
     this.size += chunk.length;
   }
 
   async #finish(done: () => void): Promise<void> {
-    await this.#file.sync();
+    await syncFile(this.#file);
     this.#close();
     this.isComplete = true;
     done();
   }
 
   #close(): void {
-    if (this.#isOpen) this.#file.close();
+    if (this.#isOpen) closeSync(this.#file);
     this.#isOpen = false;
   }
 
@@ -210,9 +294,5 @@ export class FileSink {
 
 /** Removes a file; harmless when it is gone already. */
 export function removeFile(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
+  rmSync(path, { force: true });
 }

@@ -1,5 +1,5 @@
 /**
- * For Deno: logs and on-disk machines in SQLite databases, snapshots and
+ * For Deno and Node: logs and on-disk machines in SQLite databases, snapshots and
  * external files in directories. Each belongs to one process at a time; another
  * one is refused with `ErrStoreLocked`, and may have it when that ends, however
  * it ends.
@@ -9,7 +9,7 @@
  * survive a power cut. A log that is `full` under a machine that is `normal`
  * loses nothing: the machine is brought up from the log.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */

@@ -9,7 +9,7 @@
  * row beyond a page is read several times faster so than from a table that is
  * sorted by name.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */
@@ -21,6 +21,7 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
+import { appendFileSync, readFileSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import {
   DatabaseSync,
@@ -236,7 +237,7 @@ export class SqliteBlockStore implements BlockStore {
   #checkWAL(): boolean {
     const path = `${this.path}-wal`;
     if (!this.#isFull || !exists(path)) return false;
-    const wal = Deno.readFileSync(path);
+    const wal = readFileSync(path);
     if (isWALDamaged(wal)) {
       throw new ErrStoreCorrupted(path, "WAL of the database is damaged");
     }
@@ -270,9 +271,9 @@ export class SqliteBlockStore implements BlockStore {
     }
     this.#walExtended = Math.min(4 * this.#walBytes, WAL_BYTES);
     try {
-      using file = Deno.openSync(`${this.path}-wal`, { append: true });
-      const missing = this.#walExtended - file.statSync().size;
-      if (missing > 0) file.writeSync(new Uint8Array(missing));
+      const path = `${this.path}-wal`;
+      const missing = this.#walExtended - statSync(path).size;
+      if (missing > 0) appendFileSync(path, new Uint8Array(missing));
     } catch {
       // Then commits are slower, or fail, and whoever writes is told.
     }

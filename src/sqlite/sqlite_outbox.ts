@@ -1,7 +1,7 @@
 /**
  * The outbox in a SQLite database.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */

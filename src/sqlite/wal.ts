@@ -6,7 +6,7 @@
  * is synced before the next one begins, that is right for the last write alone:
  * frames of a later one say that this one was complete, and is damaged.
  *
- * This module needs Deno.
+ * This module needs Deno or Node.
  *
  * @module
  */

@@ -94,11 +94,14 @@ Deno.test("what says it is browser compatible uses nothing a browser lacks", () 
     const text = read(path);
     const compatible = text.includes("This module is browser compatible");
     const deno = NEEDS_DENO.test(path) &&
-      text.includes("This module needs Deno.");
+      /This module needs Deno(?: or Node)?\./.test(text);
     assert(
       compatible || deno,
       `${path} does not say whether it is browser compatible`,
     );
+    if (text.includes("This module needs Deno or Node.")) {
+      assert(!/\bDeno\./.test(code(path)), `${path} uses Deno`);
+    }
     if (deno) continue;
     const found = lacking.exec(code(path));
     assertEquals(found?.[0], undefined, `${path} uses ${found?.[0]}`);

@@ -16,7 +16,7 @@ export interface Sources {
   readonly files: readonly ts.SourceFile[];
   /** Answers what the type of an expression is. */
   readonly checker: ts.TypeChecker;
-  /** True if the module at a path says that it needs Deno. */
+  /** True if the module at a path says that it needs Deno, or Deno or Node. */
   isForDeno(path: string): boolean;
   /** Path of a file, from the root. */
   pathOf(file: ts.SourceFile): string;
@@ -60,8 +60,8 @@ export function openSources(): Sources {
     ),
     checker: program.getTypeChecker(),
     isForDeno: (path) =>
-      program.getSourceFile(root + path)!.text.includes(
-        "This module needs Deno.",
+      /This module needs Deno(?: or Node)?\./.test(
+        program.getSourceFile(root + path)!.text,
       ),
     pathOf: ({ fileName }) => fileName.slice(root.length),
     where(node): string {

@@ -65,6 +65,46 @@ await far.close();
 await outbox.close();
 `;
 
+/** A server's program in Node: log, state, snapshots and files on disk, for one store at a time. */
+const STORING = `
+import { existsSync } from "node:fs";
+import { kv, NodeHost } from "@sampan/sampan";
+import {
+  DirectoryFileStore,
+  FileSnapshotStore,
+  SqliteKVStateMachine,
+  SqliteLogDB,
+} from "@sampan/sampan/sqlite";
+
+const folder = process.argv[2];
+async function run(key) {
+  const logDB = new SqliteLogDB(folder + "/log.db");
+  const snapshots = new FileSnapshotStore(folder + "/snapshots");
+  const files = new DirectoryFileStore(folder + "/files");
+  const host = new NodeHost({ logDB, snapshots, files });
+  const replica = await host.startOnDiskCluster(
+    () => new SqliteKVStateMachine(folder + "/state.db"),
+    { clusterID: 1n, nodeID: 1n },
+  );
+  await replica.propose(kv.put(key, "b"));
+  const { index } = await replica.requestSnapshot();
+  const count = await replica.read(kv.count());
+  let refused;
+  try {
+    new FileSnapshotStore(folder + "/snapshots").list(1n);
+  } catch (error) {
+    refused = error.name;
+  }
+  await host.stop();
+  await files.close();
+  await snapshots.close();
+  await logDB.close();
+  return [count, index > 0, refused, existsSync(folder + "/snapshots")].join(" ");
+}
+console.log(await run("one"));
+console.log(await run("two"));
+`;
+
 /** A program that relies on the package's types. */
 const CONSUMER = `
 import {
@@ -222,6 +262,24 @@ Deno.test({
       }
     } finally {
       await server.shutdown();
+    }
+
+    await Deno.writeTextFile(new URL("storing.js", project), STORING);
+    for (const version of [22, 24] satisfies NodeVersion[]) {
+      await t.step(
+        `it keeps its data in SQLite in Node ${version}`,
+        async () => {
+          const { text } = await runNode(
+            version,
+            ["storing.js", pathOf(new URL(`data${version}`, project))],
+            project,
+          );
+          assertEquals(
+            text.replace(/\(node:.*\n|\(Use .*\n/g, ""),
+            "1 true ErrStoreLocked true\n2 true ErrStoreLocked true\n",
+          );
+        },
+      );
     }
 
     await Deno.writeTextFile(new URL("consumer.ts", project), CONSUMER);
