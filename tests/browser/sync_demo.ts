@@ -61,6 +61,11 @@ export class DemoServer {
     })().catch(() => {});
   }
 
+  /** Removes everything it keeps; it must have ended. */
+  async reset(): Promise<void> {
+    await Deno.remove(this.#data, { recursive: true });
+  }
+
   /** Ends it with that signal. */
   async stop(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     const child = this.#child;
@@ -119,8 +124,9 @@ export class Person {
   /** Looks until it is so; fails with what is seen if it never is. */
   async until(is: (seen: Seen) => boolean): Promise<Seen> {
     for (let waited = 0;; waited += 20) {
-      const seen = await this.look();
-      if (is(seen)) return seen;
+      // The page may be loading just now.
+      const seen = await this.look().catch(() => undefined);
+      if (seen !== undefined && is(seen)) return seen;
       if (waited > WAIT_MS_MAX / 4) {
         throw new Error(`${this.#name} sees ${JSON.stringify(seen)}`);
       }
@@ -156,14 +162,18 @@ export class Person {
     );
   }
 
-  /** Clicks the first thing that a selector finds, in the item at that place if one is given. */
+  /** Clicks the first thing that a selector finds, as soon as it finds one, in the item at that place if one is given. */
   async click(selector: string, at?: number): Promise<void> {
     await this.#do(
-      `(selector, at) => {
+      `async (selector, at) => {
         const within = at === null
           ? document
           : document.querySelectorAll("#items li")[at];
-        within.querySelector(selector).click();
+        let found;
+        while ((found = within.querySelector(selector)) === null) {
+          await new Promise((resolve) => setTimeout(resolve, 20));
+        }
+        found.click();
       }`,
       selector,
       at ?? null,

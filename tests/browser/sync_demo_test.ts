@@ -154,3 +154,31 @@ test("U21 U38 the demo opens with no server, takes edits, and sends them once th
   await room.server.start();
   await room.agree(expected);
 });
+
+test("case B2: the demo whose server has lost its list offers to save what is here, and to start over [H19, U33, U36]", async (room) => {
+  for (const [engine, person] of room.people) {
+    await person.until(({ state }) => state === "live");
+    await person.add(`${engine} was there`);
+    await person.until(({ pending, hash }) =>
+      pending === "0" && hash !== "0000000000000000"
+    );
+    await person.kept();
+  }
+  // What is applied is kept on the device about once a second.
+  await sleep(2_000);
+  await room.server.stop("SIGTERM");
+  await room.server.reset();
+  await room.server.start();
+  for (const person of room.people.values()) {
+    await person.until(({ state }) => state === "blocked");
+    await person.click("#save");
+    await person.click("#start-over:not([disabled])");
+    await person.until((seen) => seen.state === "live" && sameItems(seen, []));
+  }
+  const expected: string[] = [];
+  for (const [engine, person] of room.people) {
+    await person.add(`${engine} goes on`);
+    expected.push(`${engine} goes on`);
+    await room.agree(expected);
+  }
+});

@@ -45,6 +45,7 @@ function complain(error: unknown): void {
 function showState(logDB: RemoteLogDB, plug: Plug): void {
   const pill = element("state");
   const { state, reason, retryInMs } = logDB.status;
+  element("history").hidden = reason?.code !== "other-history";
   pill.dataset["state"] = state;
   pill.textContent = state === "failed" ? "server has failed" : state;
   const words = plug.isIn ? reason?.message : "The plug is pulled";
@@ -58,6 +59,45 @@ function showState(logDB: RemoteLogDB, plug: Plug): void {
       words.replace(/\.$/, "")
     }.${next} Your edits are kept, and sent later.`;
   element<HTMLButtonElement>("retry").hidden = next === "";
+}
+
+/** Has the browser save a file. */
+function save(name: string, content: Blob): void {
+  const link = document.createElement("a");
+  link.download = name;
+  link.href = URL.createObjectURL(content);
+  link.click();
+  // The browser has to have begun.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** Saves the list that is here, as a snapshot another host can import, and the edits that were not sent. */
+async function saveWhatIsHere(host: NodeHost): Promise<void> {
+  const { snapshot, pending } = await host.exportData(CLUSTER);
+  save("list.snapshot", await new Response(snapshot).blob());
+  if (pending.length === 0) return;
+  const edits = pending.map(({ id, state, cmd }) => ({
+    id,
+    state,
+    cmd: btoa(String.fromCharCode(...cmd)),
+  }));
+  save("edits.json", new Blob([JSON.stringify(edits)]));
+}
+
+/** Offers a way on where the server has another history than this device (U33, U36). */
+function offerStartOver(host: NodeHost): void {
+  const buttons = [element("save"), element("start-over")] as const;
+  const act = (work: () => Promise<void>) => async (): Promise<void> => {
+    for (const button of buttons) button.setAttribute("disabled", "");
+    await work().catch(complain);
+    for (const button of buttons) button.removeAttribute("disabled");
+  };
+  buttons[0].onclick = act(() => saveWhatIsHere(host));
+  buttons[1].onclick = act(async () => {
+    await host.startOver(CLUSTER);
+    await host.stop();
+    location.reload();
+  });
 }
 
 /** One row of the list; what the server does not have yet is marked. */
@@ -177,6 +217,7 @@ async function start(): Promise<void> {
       }
     },
   });
+  offerStartOver(host);
   const replica = await host.startOnDiskCluster(
     () => new IndexedDBKVStateMachine("sampan-state"),
     {
