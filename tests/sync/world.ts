@@ -1103,6 +1103,42 @@ export class World {
     });
   }
 
+  /**
+   * Has a device start over on the server's history; fails if a command that was
+   * pending is neither in that history, once, nor said to be unknown.
+   */
+  async startOver(device: Device): Promise<void> {
+    const life = device.life!;
+    const pending = (life.replica?.pending() ?? [])
+      .filter(({ state }) => state === "queued")
+      .map(({ cmd }) => text(cmd));
+    this.count("started over");
+    const over = life.host.startOver(CLUSTER);
+    const replica = life.replica = await this.env.until(over, 50);
+    const isSettled = (): boolean =>
+      life.db.state === "live" &&
+      replica.appliedIndex === this.server.appliedIndex &&
+      replica.pending().every(({ state }) => state !== "queued");
+    for (let i = 0; i < 600 && !isSettled(); i++) await this.env.advance(500);
+    if (!isSettled()) this.fail(`${device.name} did not start over`);
+    const list = await this.server.staleRead(null) as string[];
+    if (new Set(list).size < list.length) this.fail(`Twice in ${list}`);
+    assertEquals(await replica.staleRead(null), list, device.name);
+    const kept = new Map(
+      replica.pending().map(({ cmd, state }) => [text(cmd), state]),
+    );
+    for (const name of pending) {
+      const state = kept.get(name);
+      this.count(state ?? "sent after");
+      if (state === undefined && !list.includes(name)) {
+        this.fail(`${device.name} has lost ${name}`);
+      }
+      if (state === "unknown" && list.includes(name)) {
+        this.fail(`${name} of ${device.name} is unknown, and there`);
+      }
+    }
+  }
+
   /** Whether a device has been told that the server has another log than it knew. */
   hasDiverged({ life }: Device): boolean {
     if (life!.events.some(({ type }) => type === "diverged")) return true;

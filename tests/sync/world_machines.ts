@@ -154,6 +154,10 @@ class DiskLedger extends Journal
     return refused(cmd) ?? super.apply(cmd);
   }
 
+  async removeData(): Promise<void> {
+    await this.#store.write({ delete: [KEY] }, "strict");
+  }
+
   async open(): Promise<number> {
     const [block] = await this.#store.get([KEY]);
     if (block !== undefined) {
