@@ -67,19 +67,19 @@ export const BUILDS: readonly Build[] = [
     name: "sampan",
     text: CORE,
     gzippedBytesAim: 8 * 1024,
-    gzippedBytesMax: 38 * 1024,
+    gzippedBytesMax: 43 * 1024,
   },
   {
     name: "sampan-indexeddb",
     text: STORED,
     gzippedBytesAim: 16 * 1024,
-    gzippedBytesMax: 75 * 1024,
+    gzippedBytesMax: 80 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
     gzippedBytesAim: 28 * 1024,
-    gzippedBytesMax: 96 * 1024,
+    gzippedBytesMax: 102 * 1024,
   },
 ];
 
@@ -95,7 +95,7 @@ export interface Page {
 
 /** Pages of every kind: none carries what it does not need. */
 export const PAGES: readonly Page[] = [
-  { names: "kv", from: "./mod.ts", gzippedBytesMax: 3.5 * 1024 },
+  { names: "kv", from: "./mod.ts", gzippedBytesMax: 4 * 1024 },
   { names: "KVStateMachine", from: "./mod.ts", gzippedBytesMax: 9.5 * 1024 },
   {
     names: "ConcurrentKVStateMachine",
@@ -112,7 +112,7 @@ export const PAGES: readonly Page[] = [
     from: "./src/indexeddb/mod.ts",
     gzippedBytesMax: 10.5 * 1024,
   },
-  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 38 * 1024 },
+  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 43 * 1024 },
 ];
 
 /** The module of a page. */
