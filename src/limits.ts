@@ -211,6 +211,12 @@ export const REGISTER_RETRY_LAST_MS: number = 600_000;
 /** Time after which an on-disk machine with updates in core is synced, in milliseconds. */
 export const SYNC_INTERVAL_MS: number = 1_000;
 
+/** Time between two looks whether the files of an open log are still in place, in milliseconds. Appends look, too. */
+export const LOG_VERIFY_MS: number = 1_000;
+
+/** Reads of a log that may fail, one after the other, before a start on a log of this process gives up, in reads: with the waits between them, about ten seconds. */
+export const START_READS_MAX: number = 10;
+
 /** Time after which an on-disk machine that found no room is asked again, in milliseconds. */
 export const STORE_FULL_RETRY_MS: number = 2_000;
 

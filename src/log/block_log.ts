@@ -31,6 +31,8 @@ import {
   LOG_EPOCHS_MAX,
   LOG_READ_AHEAD_BYTES_MAX,
   LOG_TAIL_BYTES,
+  LOG_VERIFY_MS,
+  STORE_FULL_RETRY_MS,
 } from "../limits.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
 import { isPromise } from "../promises.ts";
@@ -159,6 +161,10 @@ class BlockClusterLog extends ClusterLog {
   #alone = 0;
   /** Whether the last write may or may not be in the store. */
   #isInDoubt = false;
+  /** Set once a part of it did not read back: it takes no more appends, and its readers end. */
+  #damage: Error | undefined;
+  /** Ends the wait before the next try to write, while nothing can be stored. */
+  #cancelProbe: (() => void) | undefined;
   /** Settles once all that changes the store, one after the other, is done. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -191,6 +197,11 @@ class BlockClusterLog extends ClusterLog {
 
   get isEmpty(): boolean {
     return !this.#isOpened;
+  }
+
+  /** True once a part of it did not read back. */
+  get isDamaged(): boolean {
+    return this.#damage !== undefined;
   }
 
   get bytes(): number {
@@ -317,8 +328,71 @@ class BlockClusterLog extends ClusterLog {
     return waiting.slice(0, count);
   }
 
+  /**
+   * Takes no more appends, and ends all readers, if `error` says that a part of the
+   * log is damaged or gone: what would be added would be lost with it.
+   */
+  damaged(error: unknown): void {
+    if (
+      this.#damage !== undefined ||
+      !(error instanceof ErrStoreCorrupted || error instanceof ErrStoreVanished)
+    ) return;
+    this.#damage = error;
+    this.end();
+    this.wake();
+  }
+
+  /** Stops trying to write. */
+  end(): void {
+    this.#cancelProbe?.();
+    this.#cancelProbe = undefined;
+  }
+
+  /** Takes in that a write of `size` bytes has failed. */
+  #failed(error: unknown, size: number): void {
+    this.damaged(error);
+    if (this.#damage !== undefined || error instanceof ErrClusterClosed) return;
+    this.storage.set(error);
+    this.#probeLater(size);
+  }
+
+  /** Takes in that a write has succeeded. */
+  #stored(): void {
+    if (this.storage.trouble === undefined) return;
+    this.end();
+    this.storage.set(undefined);
+  }
+
+  /** Tries later whether as much as what found no room can be stored: those who wait for that may append nothing. */
+  #probeLater(size: number): void {
+    if (this.nodes.size === 0) return;
+    this.#cancelProbe ??= this.#options.env.setTimer(() => {
+      this.#cancelProbe = undefined;
+      // Never rejects: what fails is tried again.
+      void this.#inTurn(() => this.#probe(size)).catch(() => {});
+    }, STORE_FULL_RETRY_MS);
+  }
+
+  async #probe(size: number): Promise<void> {
+    if (
+      this.storage.trouble === undefined || this.#damage !== undefined ||
+      this.nodes.size === 0
+    ) return;
+    const key = `${this.#prefix}room`;
+    try {
+      await this.#resolveDoubt();
+      const bytes = new Uint8Array(size);
+      await this.#store.write({ put: [{ key, bytes }] }, "strict");
+      await this.#store.write({ delete: [key] }, "relaxed");
+      this.#stored();
+    } catch (error) {
+      this.#failed(error, size);
+    }
+  }
+
   /** Writes batches as one block; returns the first index of each. Nothing is different if that fails. */
   async #write(batches: readonly Records[]): Promise<number[]> {
+    if (this.#damage !== undefined) throw this.#damage;
     await this.#resolveDoubt();
     const first = this.#last + 1;
     const added = [...batches];
@@ -386,19 +460,31 @@ class BlockClusterLog extends ClusterLog {
       if (isPromise(written)) await written;
     } catch (error) {
       if (error instanceof ErrUnknownOutcome) this.#isInDoubt = true;
+      const { put = [] } = changes;
+      this.#failed(
+        error,
+        put.reduce((sum, { bytes }) => sum + bytes.length, 0),
+      );
       throw error;
     }
+    this.#stored();
   }
 
   /** Looks whether what was written last is in the store, if that is not known. */
   async #resolveDoubt(): Promise<void> {
     if (!this.#isInDoubt) return;
-    await this.#load();
+    try {
+      await this.#load();
+    } catch (error) {
+      this.damaged(error);
+      throw error;
+    }
     this.#isInDoubt = false;
     this.wake();
   }
 
   batch(after: number, ahead: ReadAhead): MaybePromise<LogBatch | undefined> {
+    if (this.#damage !== undefined) throw this.#damage;
     if (after >= this.#last) return undefined;
     if (after < this.#base) throw new ErrCompacted(this.first);
     return this.#tail.after(after) ?? takeAhead(ahead, after) ??
@@ -433,12 +519,20 @@ class BlockClusterLog extends ClusterLog {
       }
       return takeAhead(ahead, after);
     };
-    const found = this.#store.list(
-      this.#keyOf(wanted[0]!),
-      `${this.#keyOf(wanted.at(-1)!)}~`,
-      { limit: wanted.length },
-    );
-    return isPromise(found) ? found.then(take) : take(found);
+    const failed = (error: unknown): never => {
+      this.damaged(error);
+      throw error;
+    };
+    try {
+      const found = this.#store.list(
+        this.#keyOf(wanted[0]!),
+        `${this.#keyOf(wanted.at(-1)!)}~`,
+        { limit: wanted.length },
+      );
+      return isPromise(found) ? found.then(take).catch(failed) : take(found);
+    } catch (error) {
+      return failed(error);
+    }
   }
 
   /** The place of the first block with something after index `after`. */
@@ -593,6 +687,7 @@ export class BlockLogDB implements LogDB {
   #store: BlockStore | undefined;
   readonly #clusters = new Map<bigint, Promise<BlockClusterLog>>();
   readonly #open = new OpenLogs();
+  #cancelVerify: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
   /** Logs over a store, which stays open when they are closed, or over one that is made for them and closed with them. */
@@ -641,7 +736,14 @@ export class BlockLogDB implements LogDB {
       this.#check();
       // Its data may have been removed while it was being opened.
       if (this.#clusters.get(clusterID) !== opening) continue;
-      return this.#open.add(cluster, clusterID, nodeID);
+      if (cluster.isDamaged && cluster.nodes.size === 0) {
+        // It may have been repaired.
+        this.#clusters.delete(clusterID);
+        continue;
+      }
+      const log = this.#open.add(cluster, clusterID, nodeID);
+      this.#verifyLater();
+      return log;
     }
   }
 
@@ -656,6 +758,34 @@ export class BlockLogDB implements LogDB {
   async copy(clusterID: bigint): Promise<LogCopy> {
     this.#check();
     return await (await this.#cluster(clusterID)).copy();
+  }
+
+  /** Looks from time to time whether the store is still in place: a log to which nothing is added finds out, too. */
+  #verifyLater(): void {
+    if (this.#store?.verify === undefined) return;
+    this.#cancelVerify ??= this.#options.env.setTimer(() => {
+      this.#cancelVerify = undefined;
+      // Never rejects: what it finds fails the logs.
+      void this.#verify();
+    }, LOG_VERIFY_MS);
+  }
+
+  /** Never rejects. */
+  async #verify(): Promise<void> {
+    let isOpen = false;
+    for (const opening of this.#clusters.values()) {
+      const cluster = await opening.catch(() => undefined);
+      if (cluster !== undefined && cluster.nodes.size > 0) isOpen = true;
+    }
+    if (!isOpen || this.#closing !== undefined) return;
+    try {
+      await this.#store!.verify!();
+      this.#verifyLater();
+    } catch (error) {
+      for (const opening of this.#clusters.values()) {
+        (await opening.catch(() => undefined))?.damaged(error);
+      }
+    }
   }
 
   #opened(): BlockStore {
@@ -706,10 +836,12 @@ export class BlockLogDB implements LogDB {
   }
 
   async #end(): Promise<void> {
+    this.#cancelVerify?.();
     await this.#open.close();
     for (const opening of this.#clusters.values()) {
       const cluster = await opening.catch(() => undefined);
       await cluster?.settled();
+      cluster?.end();
     }
     if (this.#makeStore !== undefined) await this.#store?.close();
   }

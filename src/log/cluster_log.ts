@@ -29,6 +29,7 @@ import type {
   LogBatch,
   LogInfo,
   LogReader,
+  LogStorage,
   ReadOptions,
   Records,
   Retention,
@@ -91,6 +92,32 @@ export interface ReadAhead {
   batches: LogBatch[];
 }
 
+/** Storage of one log as its replicas see it. */
+export class StorageState implements LogStorage {
+  #trouble: unknown;
+  readonly #listeners = new Set<(trouble: unknown) => void>();
+
+  /** Error of the last write while nothing can be stored; undefined otherwise. */
+  get trouble(): unknown {
+    return this.#trouble;
+  }
+
+  /** Takes in how the last write went. */
+  set(trouble: unknown): void {
+    const isChange = (trouble === undefined) !== (this.#trouble === undefined);
+    this.#trouble = trouble;
+    if (!isChange) return;
+    for (const listener of [...this.#listeners]) listener(trouble);
+  }
+
+  /** As {@linkcode LogStorage.watch}. */
+  watch(listener: (trouble: unknown) => void): () => void {
+    const own = (trouble: unknown): void => listener(trouble);
+    this.#listeners.add(own);
+    return () => void this.#listeners.delete(own);
+  }
+}
+
 /** What the replicas of one cluster share of its log. */
 export abstract class ClusterLog {
   /** The replicas that have it open. */
@@ -101,6 +128,8 @@ export abstract class ClusterLog {
   readonly waiting: Set<() => void> = new Set();
   /** Where replicas compare their hashes. */
   readonly board: CheckpointBoard = new MemoryCheckpointBoard();
+  /** Tells whether appends can be stored. */
+  readonly storage: StorageState = new StorageState();
   /** The epochs it knows, oldest first. */
   protected marks: EpochMark[] = [];
 
@@ -317,6 +346,10 @@ class LogHandle implements Log {
 
   get checkpoints(): CheckpointBoard {
     return this.#cluster.board;
+  }
+
+  get storage(): LogStorage {
+    return this.#cluster.storage;
   }
 
   #check(): ClusterLog {

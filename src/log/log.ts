@@ -119,6 +119,14 @@ export interface CheckpointBoard {
   ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined>;
 }
 
+/** Optional part of a log: tells whether appends can be stored. */
+export interface LogStorage {
+  /** Error of the last write, such as an `ErrStoreFull`, while nothing can be stored; undefined otherwise. */
+  readonly trouble: unknown;
+  /** Calls `listener` with `trouble` whenever that begins or ends; returns what ends the calls. */
+  watch(listener: (trouble: unknown) => void): () => void;
+}
+
 /** Extent of a log. */
 export interface LogInfo {
   /** First index that is kept here, or will be next. */
@@ -197,6 +205,8 @@ export interface Log {
   readonly snapshots?: SnapshotSource | undefined;
   /** The board for comparing hashes, if the log has one. */
   readonly checkpoints?: CheckpointBoard | undefined;
+  /** Tells whether appends can be stored, where they are stored in this process. */
+  readonly storage?: LogStorage | undefined;
   /** Gives the log back; what waits in it fails with `ErrClusterClosed`. Idempotent. */
   close(): MaybePromise<void>;
 }

@@ -180,7 +180,17 @@ export type HostEvent =
       readonly upTo: number;
     }
     | {
-      /** The log could not be read; it is tried again. */
+      /** Nothing can be stored in the log, as when the disk is full: proposals fail with the error. It is tried again by itself, and said once. */
+      readonly type: "log unwritable";
+      /** Error of the write: an `ErrStoreFull`, or an `ErrStoreFailed`. */
+      readonly error: unknown;
+    }
+    | {
+      /** The log can be written again after `log unwritable`. */
+      readonly type: "log writable";
+    }
+    | {
+      /** The log could not be read; it is tried again. Said once for each cause until something was read. */
       readonly type: "log failed";
       /** Why. */
       readonly error: unknown;

@@ -26,6 +26,8 @@ export interface ClusterInfo {
   readonly state: "starting" | "running" | "failed" | "stopped";
   /** Cause of the failure, if it failed: an `ErrUpdateFailed` that names the entry if `update()` threw. */
   readonly error?: unknown;
+  /** Error of the last write of the log, such as an `ErrStoreFull`, while nothing can be stored in it. */
+  readonly storageError?: unknown;
   /** Index of the last entry applied; 0 unless it runs. */
   readonly appliedIndex: number;
   /** Last index known to be committed; 0 unless it runs on a log that can tell. */
@@ -43,7 +45,13 @@ export interface ClusterInfo {
 /** State of one cluster of a host, as far as it is at hand without asking a store. */
 export type ClusterStatus = Pick<
   ClusterInfo,
-  "clusterID" | "nodeID" | "type" | "state" | "error" | "appliedIndex"
+  | "clusterID"
+  | "nodeID"
+  | "type"
+  | "state"
+  | "error"
+  | "storageError"
+  | "appliedIndex"
 >;
 
 /** A host at a moment, as `NodeHost.info()` describes it. */

@@ -575,6 +575,7 @@ export class NodeHost {
   ): ClusterStatus {
     const replica = this.#replicas.get(clusterID);
     const cause = replica?.failure ?? error;
+    const storageError = replica?.storageError;
     return {
       clusterID,
       nodeID,
@@ -587,6 +588,7 @@ export class NodeHost {
         ? "starting"
         : "stopped",
       ...(cause === undefined ? {} : { error: cause }),
+      ...(storageError === undefined ? {} : { storageError }),
       appliedIndex: replica?.appliedIndex ?? 0,
     };
   }

@@ -7,6 +7,7 @@
  */
 
 import { clipText } from "../bytes.ts";
+import { messageOf } from "../describe.ts";
 import type { Env } from "../env.ts";
 import {
   APPLY_SLICE_MS,
@@ -15,6 +16,7 @@ import {
   LOCATE_MS_MAX,
   MACHINE_SLOW_MS,
   REFUSAL_BYTES_MAX,
+  START_READS_MAX,
   STORE_FULL_RETRY_MS,
   SYNC_ENTRIES_MAX,
   SYNC_INTERVAL_MS,
@@ -106,7 +108,7 @@ import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
 import type { Purged, Submission, Submissions } from "./submissions.ts";
 import type { MakeSubmitted, Submitted } from "./submitting.ts";
 import type { OptimisticView, View } from "./view.ts";
-import { abortable, anySignal, Backoff, sleep } from "./waiting.ts";
+import { abortable, anySignal, Backoff, onAbort, sleep } from "./waiting.ts";
 import { checkWatch, type Watch, Watches, type WatchOptions } from "./watch.ts";
 
 /** Options of a snapshot or compaction on request. */
@@ -221,6 +223,7 @@ export class Replica {
   #snapshotter: Snapshotter | undefined;
   #reader: LogReader | undefined;
   #starting: Promise<void> | undefined;
+  #isStarted = false;
   #loop: Promise<void> | undefined;
   #shutdown: Promise<void> | undefined;
   #unwatch: (() => void) | undefined;
@@ -269,6 +272,16 @@ export class Replica {
     this.#reads = new Reads(log, this.#stopped.signal);
     this.#checkpoints = new Checkpoints((error, from) =>
       this.#onDiverged(error, from)
+    );
+    onAbort(
+      this.#stopped.signal,
+      log.storage?.watch((error) =>
+        parts.event(
+          error === undefined
+            ? { type: "log writable" }
+            : { type: "log unwritable", error },
+        )
+      ) ?? ((): void => {}),
     );
     this.#remote = remoteOf(log, parts.event);
     this.#watches = new Watches(env);
@@ -409,6 +422,11 @@ export class Replica {
 
   get #driver(): Driver<SessionState> {
     return this.#current!;
+  }
+
+  /** Error of the log's last write while nothing can be stored in it; undefined otherwise. */
+  get storageError(): unknown {
+    return this.#parts.log.storage?.trouble;
   }
 
   /** What the replica failed with, if it did (R5). */
@@ -773,6 +791,7 @@ export class Replica {
     const parked = new Promise<void>((resolve) => this.#onParked = resolve);
     this.#loop = this.#run(reader);
     if (held !== undefined) await Promise.race([held, parked]);
+    this.#isStarted = true;
     this.#submissions?.start();
     if (remote) this.#keep();
   }
@@ -866,6 +885,8 @@ export class Replica {
   async #run(reader: LogReader): Promise<void> {
     const backoff = new Backoff(this.#parts.env);
     let error: unknown;
+    /** What was last told, and at which index, and failures there. */
+    let told = { words: "", at: -1, failures: 0 };
     try {
       for (let open: LogReader | undefined = reader;;) {
         try {
@@ -890,7 +911,14 @@ export class Replica {
           }
           if (!this.#isPassing(error)) throw error;
           if (error instanceof LogFailure) {
-            this.#parts.event({ type: "log failed", error: error.cause });
+            const { cause } = error;
+            const words = messageOf(cause);
+            const at = this.appliedIndex;
+            if (told.at !== at) told = { words: "", at, failures: 0 };
+            if (this.#mustEnd(++told.failures)) throw cause;
+            if (told.words === words) continue;
+            told.words = words;
+            this.#parts.event({ type: "log failed", error: cause });
           }
         }
       }
@@ -1093,6 +1121,12 @@ export class Replica {
   }
 
   /** Whether reading the log over, or a snapshot, may help. */
+  /** True if a start on a log of this process has failed to read it so many times that it ends. One that is elsewhere is waited for. */
+  #mustEnd(failures: number): boolean {
+    return !this.#isStarted && this.#remote === undefined &&
+      failures >= START_READS_MAX;
+  }
+
   #isPassing(error: unknown): boolean {
     return !this.#stopped.signal.aborted &&
       !(error instanceof MachineFailure) &&
@@ -1116,7 +1150,12 @@ export class Replica {
       let count = batches[0]!.records.ends.length;
       // What is at hand already goes to the machine in one batch (C7).
       for (;;) {
-        next = nextOf(reader);
+        try {
+          next = nextOf(reader);
+        } catch (error) {
+          // What was read before it is applied first: each try gets further.
+          next = Promise.reject(error);
+        }
         if (isPromise(next)) {
           // It may fail while the batch is applied, before anybody awaits it.
           next.catch(() => {});

@@ -86,8 +86,13 @@ export class DirectoryFileStore implements FileStore {
 
   #open(): void {
     if (this.#closed) throw new Error("File store is closed");
-    if (this.#lock !== undefined) return;
     const hidden = join(this.directory, HIDDEN);
+    if (this.#lock !== undefined) {
+      if (this.#lock.isInPlace) return;
+      // The directory was removed while it was in use: it is made again.
+      this.#lock.close();
+      this.#lock = undefined;
+    }
     makeDirectory(hidden);
     this.#lock = lockFile(join(hidden, "lock"));
     for (const name of readdirSync(hidden)) {

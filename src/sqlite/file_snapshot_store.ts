@@ -50,7 +50,8 @@ const TEMPORARY = ".tmp";
 
 /**
  * A {@linkcode SnapshotStore} in a directory, for one process at a time. What a
- * crash left unfinished is removed when the store is next used.
+ * crash left unfinished is removed when the store is next used. A directory that
+ * is removed while the store is in use is made again.
  */
 export class FileSnapshotStore implements SnapshotStore {
   /** Where the snapshots are. */
@@ -73,9 +74,17 @@ export class FileSnapshotStore implements SnapshotStore {
 
   #open(): Map<string, Made> {
     if (this.#closed) throw new Error("Snapshot store is closed");
+    const lock = join(this.directory, "lock");
+    if (this.#lock !== undefined && !this.#lock.isInPlace) {
+      // The directory was removed while it was in use: it is made again, with
+      // whatever is in it now.
+      this.#lock.close();
+      this.#lock = undefined;
+      this.#snapshots = undefined;
+    }
     if (this.#snapshots !== undefined) return this.#snapshots;
     makeDirectory(this.directory);
-    this.#lock ??= lockFile(join(this.directory, "lock"));
+    this.#lock ??= lockFile(lock);
     const snapshots = new Map<string, Made>();
     for (const name of readdirSync(this.directory)) {
       if (name.endsWith(TEMPORARY)) removeFile(join(this.directory, name));
@@ -174,7 +183,10 @@ export class FileSnapshotStore implements SnapshotStore {
     try {
       file = openSync(this.#pathOf(info.id), "r");
     } catch (cause) {
-      throw hasCode(cause, "ENOENT") ? new ErrSnapshotNotFound(info.id) : cause;
+      if (!hasCode(cause, "ENOENT")) throw cause;
+      // Another program has removed it: it is not listed any more either.
+      this.#snapshots!.delete(info.id);
+      throw new ErrSnapshotNotFound(info.id);
     }
     const { size } = fstatSync(file);
     if (size !== made.info.size) {

@@ -117,6 +117,8 @@ export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
 
 /** A lock that a process holds. */
 export interface FileLock {
+  /** True if its file is still in place: neither it nor its directory was removed or replaced. */
+  readonly isInPlace: boolean;
   /** Releases it. */
   close(): void;
 }
@@ -138,7 +140,14 @@ export function lockFile(path: string): FileLock {
     lock.exec(
       "PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE",
     );
-    return lock;
+    const { dev, ino } = statSync(path);
+    return {
+      get isInPlace(): boolean {
+        const now = statSync(path, { throwIfNoEntry: false });
+        return now !== undefined && now.dev === dev && now.ino === ino;
+      },
+      close: () => lock.close(),
+    };
   } catch (cause) {
     lock.close();
     throw cause instanceof Error && /is locked/.test(cause.message)

@@ -36,6 +36,7 @@ import {
   ErrStoreFailed,
   ErrStoreFull,
   ErrStoreLocked,
+  ErrStoreVanished,
   newerVersion,
 } from "../store/errors.ts";
 import type {
@@ -45,8 +46,9 @@ import type {
   Durability,
   ListOptions,
 } from "../store/store.ts";
+import { FileGuard } from "./file_guard.ts";
 import { exists, makeDirectory, pathFrom } from "./files.ts";
-import { isWALDamaged } from "./wal.ts";
+import { committedIn, isWALDamaged } from "./wal.ts";
 
 /** What a {@linkcode SqliteBlockStore} takes besides its path. */
 export interface SqliteBlockStoreOptions {
@@ -72,8 +74,12 @@ export interface SqliteBlockStoreOptions {
 const APPLICATION_ID = 0x73616D70;
 const VERSION = 1;
 const PAGE_BYTES = 4096;
+/** Shortest time between two looks at the files before writes, in milliseconds. */
+const VERIFY_MS = 4;
 /** Pages of the WAL after which they are moved into the database, and it begins anew. */
 const CHECKPOINT_PAGES = 1024;
+/** Page that SQLite never uses, since its locks are on bytes of it. */
+const LOCK_PAGE = 0x40000000 / PAGE_BYTES + 1;
 /** What a WAL of that many pages takes, each behind a header. */
 const WAL_BYTES = 32 + CHECKPOINT_PAGES * (24 + PAGE_BYTES);
 /** How far a WAL has come when it is first made longer, in bytes. */
@@ -126,6 +132,8 @@ function codeOf(error: unknown): number | undefined {
 /** The statements of an open database, each prepared when it is first used. */
 class Connection {
   readonly db: DatabaseSync;
+  /** Notices that another program writes to the files; undefined until it is set up. */
+  guard: FileGuard | undefined;
   readonly #statements = new Map<string, StatementSync>();
   #synchronous = "";
 
@@ -151,6 +159,16 @@ class Connection {
     const row = this.db.prepare(`PRAGMA ${name}`).get();
     return row === undefined ? undefined : Object.values(row)[0];
   }
+
+  /** Closes the database, and only then what else has its files open. */
+  close(): void {
+    try {
+      this.db.close();
+    } finally {
+      this.guard?.[Symbol.dispose]();
+      this.guard = undefined;
+    }
+  }
 }
 
 /** A {@linkcode BlockStore} in a SQLite database. Its calls are synchronous. */
@@ -164,6 +182,11 @@ export class SqliteBlockStore implements BlockStore {
   /** Whether something may be written that is not synced. */
   #isDirty = false;
   #isClosed = false;
+  /** Set once another program was found to have changed the files: nothing is written any more. */
+  #damage: ErrStoreCorrupted | undefined;
+  #verifiedAt = 0;
+  /** About how many pages are in the WAL and not in the database. */
+  #walPages = 0;
   /** About how far strict writes have filled the WAL, and how far there is room in it, in bytes. */
   #walBytes = 0;
   #walExtended = WAL_EXTENDED_FIRST;
@@ -183,21 +206,49 @@ export class SqliteBlockStore implements BlockStore {
   #open(): Connection {
     if (this.#isClosed) throw new ErrClusterClosed("Block store is closed");
     if (this.#connection !== undefined) return this.#connection;
-    let db: DatabaseSync;
+    if (this.#damage !== undefined) throw this.#damage;
+    let connection: Connection;
     try {
+      this.#checkPresent();
       makeDirectory(dirname(this.path));
-      db = new DatabaseSync(this.path);
+      this.#checkPresentWAL();
+      connection = new Connection(new DatabaseSync(this.path));
     } catch (error) {
       throw this.#error(error);
     }
     try {
-      const connection = new Connection(db);
       this.#setUp(connection);
+      connection.guard = new FileGuard(this.path);
+      this.#walPages = 0;
       return this.#connection = connection;
     } catch (error) {
-      db.close();
+      connection.close();
       throw this.#error(error);
     }
+  }
+
+  /** Refuses to make a database in place of one that this store had open before. */
+  #checkPresent(): void {
+    if (this.#identity === "" || exists(this.path)) return;
+    throw this.#damage = new ErrStoreCorrupted(
+      this.path,
+      "Database was removed while it was in use; stop this program, and restore a backup before it is started again",
+    );
+  }
+
+  /** SQLite removes the WAL of a database without a first page, which it takes for a new one. */
+  #checkPresentWAL(): void {
+    const wal = `${this.path}-wal`;
+    if (!exists(wal)) return;
+    const state = statSync(wal);
+    if (!state.isFile() || state.size === 0) return;
+    if (exists(this.path) && statSync(this.path).size >= PAGE_BYTES) {
+      return;
+    }
+    throw new ErrStoreCorrupted(
+      this.path,
+      `Database is empty or missing, but there is a WAL of it; restore a backup, or remove ${wal} to begin with nothing`,
+    );
   }
 
   #setUp(connection: Connection): void {
@@ -206,7 +257,7 @@ export class SqliteBlockStore implements BlockStore {
       PRAGMA page_size = ${PAGE_BYTES};
       PRAGMA locking_mode = EXCLUSIVE;
       PRAGMA journal_mode = WAL;
-      PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES};
+      PRAGMA wal_autocheckpoint = 0;
       PRAGMA cell_size_check = ON;
     `);
     connection.synchronous("FULL");
@@ -227,6 +278,11 @@ export class SqliteBlockStore implements BlockStore {
     if (typeof row?.identity !== "string") {
       throw new ErrStoreCorrupted(this.path, "Store has lost its identity");
     }
+    if (this.#identity !== "" && this.#identity !== row.identity) {
+      throw new ErrStoreVanished(
+        `Another database has taken the place of ${this.path}`,
+      );
+    }
     this.#identity = row.identity;
     if (this.#pagesMax < Infinity) {
       db.exec(`PRAGMA max_page_count = ${this.#pagesMax}`);
@@ -236,12 +292,31 @@ export class SqliteBlockStore implements BlockStore {
   /** SQLite drops what comes after damage in its WAL, and does not say so. Gives whether a crash has left one. */
   #checkWAL(): boolean {
     const path = `${this.path}-wal`;
-    if (!this.#isFull || !exists(path)) return false;
+    if (!exists(path)) return false;
     const wal = readFileSync(path);
-    if (isWALDamaged(wal)) {
+    if (this.#isFull && isWALDamaged(wal)) {
       throw new ErrStoreCorrupted(path, "WAL of the database is damaged");
     }
-    return wal.length > 0;
+    this.#checkLength(wal);
+    return this.#isFull && wal.length > 0;
+  }
+
+  /**
+   * Refuses a database that lacks pages which its WAL does not have either: it was
+   * cut off. SQLite takes one of no length for one that is new.
+   */
+  #checkLength(wal: Uint8Array): void {
+    const { size, pages } = committedIn(wal);
+    const bytes = statSync(this.path).size;
+    for (let page = Math.floor(bytes / PAGE_BYTES) + 1; page <= size; page++) {
+      if (pages.has(page) || page === LOCK_PAGE) continue;
+      throw new ErrStoreCorrupted(
+        this.path,
+        `Database was cut off: it has ${bytes} bytes of ${
+          size * PAGE_BYTES
+        }; restore a backup`,
+      );
+    }
   }
 
   /**
@@ -400,12 +475,18 @@ export class SqliteBlockStore implements BlockStore {
    */
   write(changes: Changes, durability: Durability): void {
     const isStrict = this.#isFull || durability === "strict";
+    // Cheap, but not beside a commit without a disk to wait for.
+    const now = performance.now();
+    if (this.#damage !== undefined || now - this.#verifiedAt > VERIFY_MS) {
+      this.#verifiedAt = now;
+      this.verify();
+    }
     const connection = this.#open();
     let isCommitting = false;
     try {
       connection.synchronous(isStrict ? "FULL" : "NORMAL");
       connection.db.exec("BEGIN IMMEDIATE");
-      apply(connection, changes);
+      this.#walPages += apply(connection, changes);
       if (isStrict && this.#isDirty) {
         connection.statement(SYNC).run();
       }
@@ -413,8 +494,59 @@ export class SqliteBlockStore implements BlockStore {
       connection.db.exec("COMMIT");
       this.#isDirty = !isStrict;
       if (isStrict) this.#extendWAL(changes);
+      connection.guard!.isWritten = true;
     } catch (error) {
       throw this.#failed(connection, error, isCommitting);
+    }
+    if (this.#walPages >= CHECKPOINT_PAGES) this.#checkpoint(connection);
+  }
+
+  /**
+   * Moves what is in the WAL into the database. Done here and not by SQLite, so
+   * that whatever else changes the database is known to be another program.
+   */
+  #checkpoint(connection: Connection): void {
+    let isDone = false;
+    try {
+      const row = connection.db.prepare("PRAGMA wal_checkpoint(PASSIVE)").get();
+      isDone = row?.busy === 0 && row.log === row.checkpointed;
+    } catch {
+      // Then the WAL grows, and whoever writes is told what is wrong.
+    }
+    this.#walPages = isDone ? 0 : CHECKPOINT_PAGES / 2;
+    connection.guard?.checkpointed();
+  }
+
+  /**
+   * Looks whether the files are still those that were written. If the WAL alone
+   * was removed, what SQLite has of it is moved into the database, and it goes on
+   * with another one.
+   *
+   * @throws ErrStoreCorrupted if another program has changed, replaced or removed them: nothing is written any more
+   */
+  verify(): void {
+    if (this.#damage !== undefined) throw this.#damage;
+    const connection = this.#connection;
+    const fault = connection?.guard?.fault();
+    if (fault === undefined) return;
+    if (fault.isOnlyWALMissing && this.#moveWAL(connection!)) return;
+    throw this.#damage = new ErrStoreCorrupted(
+      fault.path,
+      `Database ${fault.what} while it was in use, and is not written to any more; stop this program, and restore a backup before it is started again`,
+    );
+  }
+
+  /** Moves a WAL that has no name any more into the database. */
+  #moveWAL(connection: Connection): boolean {
+    try {
+      const row = connection.db.prepare("PRAGMA wal_checkpoint(TRUNCATE)")
+        .get();
+      if (row?.busy !== 0) return false;
+      this.#connection = undefined;
+      connection.close();
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -432,7 +564,7 @@ export class SqliteBlockStore implements BlockStore {
       // What cannot be undone is undone when the database is next opened.
     }
     this.#connection = undefined;
-    connection.db.close();
+    connection.close();
     return isUnknown
       ? new ErrUnknownOutcome(`Disk failed during a commit: ${this.path}`, {
         cause: error,
@@ -443,7 +575,7 @@ export class SqliteBlockStore implements BlockStore {
   /** Closes the database; idempotent. */
   close(): Promise<void> {
     this.#isClosed = true;
-    this.#connection?.db.close();
+    this.#connection?.close();
     this.#connection = undefined;
     return Promise.resolve();
   }
@@ -459,20 +591,27 @@ function bytesOf(key: string, value: SQLOutputValue | undefined): Uint8Array {
   throw new ErrStoreCorrupted(key, "Block has no bytes");
 }
 
+/** Makes changes; gives about how many pages they write. */
 function apply(
   connection: Connection,
   { deleteRanges = [], delete: deleted = [], put = [] }: Changes,
-): void {
+): number {
+  let pages = 0;
   for (const [from, to] of deleteRanges) {
-    connection.statement("DELETE FROM blocks WHERE key >= ? AND key < ?")
-      .run(from, to);
+    const { changes } = connection.statement(
+      "DELETE FROM blocks WHERE key >= ? AND key < ?",
+    ).run(from, to);
+    pages += Number(changes);
   }
   for (const key of deleted) {
     connection.statement("DELETE FROM blocks WHERE key = ?").run(key);
+    pages += 2;
   }
   for (const { key, bytes } of put) {
     connection.statement(
       "INSERT INTO blocks VALUES (?, ?) ON CONFLICT DO UPDATE SET bytes = excluded.bytes",
     ).run(key, bytes);
+    pages += 1 + Math.ceil(bytes.length / PAGE_BYTES);
   }
+  return pages;
 }

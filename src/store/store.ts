@@ -79,6 +79,13 @@ export interface BlockStore extends AsyncDisposable {
    * @throws ErrClusterClosed after `close()`
    */
   write(changes: Changes, durability: Durability): MaybePromise<void>;
+  /**
+   * Looks whether what was written is still in place, where that can change while
+   * the store is open, as files can. Harmless if the store is not open.
+   *
+   * @throws ErrStoreCorrupted if it is not; nothing is written any more
+   */
+  verify?(): MaybePromise<void>;
   /** Closes the store, after what is under way; idempotent. */
   close(): Promise<void>;
 }

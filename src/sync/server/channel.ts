@@ -15,6 +15,7 @@ import type { Checkpoint, Records, Retention } from "../../log/log.ts";
 import { Checkpoints } from "../../nodehost/checkpoints.ts";
 import { Backoff, sleep } from "../../nodehost/waiting.ts";
 import { chain, isPromise } from "../../promises.ts";
+import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
 import { ErrUnauthenticated } from "../errors.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import {
@@ -127,6 +128,8 @@ export class Channel implements HubUser {
   /** Tells the client of the checkpoints. It compares them with its own; that they differ is to be known here, too (H12). */
   watch(): void {
     if (this.#isClosed) return;
+    const { trouble } = this.hub;
+    if (trouble !== undefined) this.unable(trouble);
     this.#unwatch = this.hub.log.checkpoints?.watch(
       0n,
       (checkpoint) => this.#onCheckpoint(checkpoint),
@@ -323,7 +326,10 @@ export class Channel implements HubUser {
   #fail(work: Work, error: unknown): void {
     const { message: { stream, lengths }, parts, lost, credit } = work;
     const peer = this.#peer;
-    if (error !== this.#ended.signal.reason) {
+    // What the log itself has, or has had, is logged once for all.
+    const isTold = this.hub.trouble !== undefined ||
+      error instanceof ErrStoreCorrupted || error instanceof ErrStoreVanished;
+    if (error !== this.#ended.signal.reason && !isTold) {
       peer.log("error", "append failed", { clusterID: this.clusterID, error });
     }
     peer.answer(stream, {
@@ -339,6 +345,13 @@ export class Channel implements HubUser {
   /** Nothing that waits is judged again: whoever sent it is told so, and nothing behind it is added either. */
   drain(): void {
     this.#ended.abort(new ErrClusterClosed());
+  }
+
+  /** Says why nothing that is appended can be stored now, or that this is over. */
+  unable(reason: string): void {
+    const { number: channel } = this;
+    const code = reason === "" ? 0 : 1;
+    this.#peer.send({ type: "unable", channel, code, reason });
   }
 
   /** The cluster is not served any more. */

@@ -287,11 +287,30 @@ export class Core {
       this.#unrehearse && rehearsalOf(replica, makeRehearsal),
     );
     this.#hubs.set(clusterID, opening);
-    opening.catch(() => {
+    opening.then((hub) => this.#report(hub)).catch(() => {
       if (this.#hubs.get(clusterID) === opening) this.#hubs.delete(clusterID);
     });
     this.#tickLater();
     return await opening;
+  }
+
+  /** Logs what becomes of a cluster: once for each change, however many appends fail with it. */
+  #report(hub: Hub): void {
+    const { clusterID } = hub;
+    if (hub.ended) return;
+    const unwatch = hub.log.storage?.watch((error) =>
+      this.log(
+        error === undefined
+          ? { level: "info", event: "storing again", clusterID }
+          : { level: "error", event: "cannot store", clusterID, error },
+      )
+    );
+    hub.onEnd(() => {
+      unwatch?.();
+      const error = hub.failure;
+      if (error === undefined) return;
+      this.log({ level: "error", event: "cluster failed", clusterID, error });
+    });
   }
 
   #drop(clusterID: bigint, opening: Promise<Hub>, hub: Hub): void {

@@ -13,12 +13,21 @@ import { SYNC_TEXT_BYTES_MAX } from "../../limits.ts";
 import { ErrUpdateFailed } from "../../nodehost/errors.ts";
 import type { ClusterStatus } from "../../nodehost/info.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
+import {
+  ErrStoreCorrupted,
+  ErrStoreFull,
+  ErrStoreVanished,
+} from "../../store/errors.ts";
 import { withoutMethod } from "./answers.ts";
 import type { Core } from "./core.ts";
 
 /** Why a cluster has failed, in words for clients: names the entry and what was thrown, never the remedy, which is the operator's. */
 export function describeFailure(clusterID: bigint, failure: unknown): string {
-  let words = messageOf(failure);
+  let words = failure instanceof ErrStoreCorrupted ||
+      failure instanceof ErrStoreVanished
+    // Its message names a file of the server.
+    ? "its log is damaged"
+    : messageOf(failure);
   if (failure instanceof ErrUpdateFailed) {
     const { index, upTo, cause } = failure;
     const at = index === upTo
@@ -30,6 +39,14 @@ export function describeFailure(clusterID: bigint, failure: unknown): string {
     `Cluster ${clusterID} has failed on the server: ${words}`,
     SYNC_TEXT_BYTES_MAX,
   );
+}
+
+/** Why nothing can be stored in the log of a cluster, in words for clients: no path of the server is in them. */
+export function describeTrouble(clusterID: bigint, trouble: unknown): string {
+  const why = trouble instanceof ErrStoreFull
+    ? "its disk is full"
+    : "its disk or file system fails";
+  return `Server cannot store changes of cluster ${clusterID} now: ${why}. They wait here and are sent again`;
 }
 
 /** Why a cluster of the host has failed, in words for clients; undefined if it has not. */
@@ -67,21 +84,39 @@ function ofServer(core: Core): Response {
     state !== "stopped"
   );
   const failed = clusters.filter(({ state }) => state === "failed");
+  const unable = clusters.filter((cluster) => isUnable(cluster));
   const { fail = "any" } = core.options.health ?? {};
-  const isDown = failed.length > 0 &&
-    (fail === "any" || failed.length === clusters.length);
+  const isDown = (down: number): boolean =>
+    down > 0 && (fail === "any" || down === clusters.length);
   const status = core.isStopping
     ? "stopping"
     : !core.isListening()
     ? "not listening"
-    : isDown
+    : isDown(failed.length)
     ? "failed"
+    : isDown(failed.length + unable.length)
+    ? "cannot store"
     : "ok";
   return answer(status === "ok" ? 200 : 503, {
     status,
     connections,
     ...(failed.length === 0 ? {} : { failed: failed.map(failedCluster) }),
+    ...(unable.length === 0 ? {} : { unable: unable.map(unableCluster) }),
   });
+}
+
+/** True for a cluster that runs, and in whose log nothing can be stored now. */
+function isUnable({ state, storageError }: ClusterStatus): boolean {
+  return state !== "failed" && storageError !== undefined;
+}
+
+function unableCluster(
+  { clusterID, storageError }: ClusterStatus,
+): Record<string, unknown> {
+  return {
+    clusterID: String(clusterID),
+    reason: describeTrouble(clusterID, storageError),
+  };
 }
 
 function ofCluster(core: Core, clusterID: bigint): Response {
@@ -95,6 +130,13 @@ function ofCluster(core: Core, clusterID: bigint): Response {
   const { state, appliedIndex: applied } = cluster;
   if (state === "failed") {
     return answer(503, { status: state, applied, ...failedCluster(cluster) });
+  }
+  if (isUnable(cluster)) {
+    return answer(503, {
+      status: "cannot store",
+      applied,
+      ...unableCluster(cluster),
+    });
   }
   const status = core.isStopping
     ? "stopping"

@@ -21,8 +21,9 @@ import type { Replica } from "../../nodehost/replica.ts";
 import { onAbort, sleep } from "../../nodehost/waiting.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
+import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
 import { CloseCode } from "../transport.ts";
-import { describeFailure } from "./health.ts";
+import { describeFailure, describeTrouble } from "./health.ts";
 import type { Origins } from "./origins.ts";
 import { Gatherer, Ring } from "./ring.ts";
 
@@ -40,6 +41,8 @@ export interface Follower {
 
 /** Who needs the hub. */
 export interface HubUser {
+  /** Called when nothing can be stored in the log any more, with the reason in words, and with an empty one once that is over. */
+  unable?(reason: string): void;
   /** The hub has ended: why, by code and in words. */
   hubEnded(code: number, reason: string): void;
 }
@@ -65,6 +68,7 @@ export class Hub {
   readonly #origins: Origins;
   readonly #host: NodeHost;
   readonly #ended = new AbortController();
+  #damage: unknown;
 
   private constructor(
     host: NodeHost,
@@ -105,6 +109,7 @@ export class Hub {
       // Never rejects: it ends the hub with the error it catches.
       void hub.#run(new Gatherer(reader));
       hub.#endWithReplica();
+      hub.#watchStorage();
       return hub;
     } catch (error) {
       await log.close();
@@ -122,6 +127,31 @@ export class Hub {
     const end = (): void => this.end(...endOf(replica));
     const ignore = onAbort(replica.closed, end);
     onAbort(this.#ended.signal, ignore);
+  }
+
+  #watchStorage(): void {
+    const unwatch = this.log.storage?.watch(() => {
+      for (const user of [...this.users]) user.unable?.(this.trouble ?? "");
+    });
+    if (unwatch !== undefined) onAbort(this.#ended.signal, unwatch);
+  }
+
+  /** Error with which its cluster has failed, or is about to; undefined if it has not. */
+  get failure(): unknown {
+    return this.replica.failure ?? this.#damage;
+  }
+
+  /** Calls `callback` once it has ended. */
+  onEnd(callback: () => void): void {
+    onAbort(this.#ended.signal, callback);
+  }
+
+  /** Reason why nothing can be stored in the log now, in words for clients; undefined otherwise. */
+  get trouble(): string | undefined {
+    const trouble = this.log.storage?.trouble;
+    return trouble === undefined
+      ? undefined
+      : describeTrouble(this.clusterID, trouble);
   }
 
   /** Whether it can be used no more. */
@@ -158,7 +188,16 @@ export class Hub {
       }
     } catch (error) {
       if (error instanceof ErrClusterClosed) this.end(...endOf(this.replica));
-      else this.end(CloseCode.GoingAway, "Server cannot read its log");
+      else if (
+        error instanceof ErrStoreCorrupted || error instanceof ErrStoreVanished
+      ) {
+        // The replica reads the same, and fails with it.
+        this.#damage = error;
+        this.end(
+          CloseCode.ClusterFailed,
+          describeFailure(this.clusterID, error),
+        );
+      } else this.end(CloseCode.GoingAway, "Server cannot read its log");
     }
   }
 
