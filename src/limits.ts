@@ -250,6 +250,12 @@ export const SNAPSHOT_CHUNK_BYTES: number = 256 * 1024;
 /** One frame of the protocol between server and client, in bytes. A batch of the log always fits. */
 export const SYNC_FRAME_BYTES_MAX: number = BATCH_BYTES_MAX + 64 * 1024;
 
+/** A part of a message that is not the last one, in bytes at least. */
+export const SYNC_PART_BYTES_MIN: number = 512;
+
+/** Messages of which a server has some parts, on all connections together, in bytes: past it, the connection goes that has one for longest. */
+export const SYNC_PARTS_TOTAL_BYTES_MAX: number = 64 * 1024 * 1024;
+
 /** The smallest frame an end of the protocol may be limited to, in bytes. */
 export const SYNC_FRAME_BYTES_MIN: number = 1024;
 
@@ -423,6 +429,9 @@ export const SYNC_RENEW_MS: number = 30_000;
 
 /** How long a client whose principal is no longer valid may take to bring another token, in milliseconds: until then nothing is sent to it, nor taken from it. */
 export const SYNC_RENEW_GRACE_MS: number = 5_000;
+
+/** Messages of a client that wait until it has brought another token, in messages. */
+export const SYNC_SUSPENDED_MESSAGES_MAX: number = 1024;
 
 /** The least time after which a client is asked for a token again, in milliseconds. */
 export const SYNC_RENEW_AGAIN_MS: number = 1_000;

@@ -7,9 +7,9 @@
  * @module
  */
 
-import { SYNC_FRAME_BYTES_MAX } from "../limits.ts";
+import { SYNC_FRAME_BYTES_MAX, SYNC_PART_BYTES_MIN } from "../limits.ts";
 import { ErrProtocol } from "./errors.ts";
-import { encodeMessage, type Part } from "./messages.ts";
+import { encodeMessage, type Message, type Part } from "./messages.ts";
 
 /** What a part takes besides its bytes of the message: the array, its code, a flag, and the length. */
 const PART_HEAD_BYTES = 8;
@@ -34,16 +34,41 @@ export class Assembler {
   #parts: Uint8Array[] = [];
   #bytes = 0;
 
+  /** Bytes of a message that is not whole; 0 if there is none. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /**
+   * Checks that nothing comes between the parts of a message.
+   *
+   * @throws ErrProtocol if it does
+   */
+  expect(type: Message["type"]): void {
+    if (this.#bytes > 0 && type !== "part") {
+      throw new ErrProtocol(`Message ${type} came between parts of another`);
+    }
+  }
+
   /**
    * Takes the next part; returns the frame of the message once it is whole.
    *
-   * @throws ErrProtocol if the message is larger than any may be
+   * @throws ErrProtocol if the message is larger than any may be, or the part smaller
    */
   take({ isLast, bytes }: Part): Uint8Array | undefined {
-    this.#bytes += bytes.length;
-    if (this.#bytes > SYNC_FRAME_BYTES_MAX || bytes.length === 0) {
+    const { length } = bytes;
+    const least = isLast ? 1 : SYNC_PART_BYTES_MIN;
+    if (length < least) {
       throw new ErrProtocol(
-        `Message in parts has ${this.#bytes} bytes, over the limit of ${SYNC_FRAME_BYTES_MAX}, or an empty part`,
+        `Part of a message has ${length} byte${
+          length === 1 ? "" : "s"
+        }, less than the least, ${least}`,
+      );
+    }
+    this.#bytes += length;
+    if (this.#bytes > SYNC_FRAME_BYTES_MAX) {
+      throw new ErrProtocol(
+        `Message in parts has ${this.#bytes} bytes, over the limit of ${SYNC_FRAME_BYTES_MAX}`,
       );
     }
     this.#parts.push(bytes);

@@ -10,7 +10,7 @@ import {
   packRecords,
 } from "../../mod.ts";
 import { epochRecord } from "../../src/log/records.ts";
-import { SYNC_CREDIT_BYTES } from "../../src/limits.ts";
+import { SYNC_CREDIT_BYTES, SYNC_FRAME_BYTES_MIN } from "../../src/limits.ts";
 import {
   ErrConnectionLost,
   ErrForbidden,
@@ -104,6 +104,41 @@ test("U38 attempts go to the addresses in turn, further and further apart", asyn
   await v.env.advance(600_000);
   assert(attempts - inTheFirstMinute < 60, `${attempts}`);
   await over(v);
+});
+
+test("case A7: a server that takes frames of hardly any bytes is no server of the protocol, and one that asks for no heartbeat is asked seldom [H11]", async () => {
+  const w = world();
+  await w.db.open(1n, 1n);
+  for (const frameBytesMax of [0, 8, SYNC_FRAME_BYTES_MIN - 1]) {
+    const peer = await w.script.welcome({ frameBytesMax });
+    assertEquals(peer.how?.code, 4400);
+    w.db.reconnect();
+  }
+  const peer = await w.script.open({ heartbeatMs: Number.MAX_SAFE_INTEGER });
+  await w.env.advance(60_000);
+  assertEquals(peer.how, undefined);
+  await over(w);
+});
+
+test("case A23: a token that cannot be sent is not sent on the open connection either [U34, H21]", async () => {
+  const tokens: unknown[] = [
+    "good",
+    "x".repeat(20_000),
+    42,
+    "\ud800",
+    "better",
+  ];
+  const w = world({ token: () => tokens.shift() as string });
+  await w.db.open(1n, 1n);
+  const peer = await w.script.open();
+  for (let i = 0; i < 4; i++) {
+    peer.send({ type: "renew", withinMs: 1_000 });
+    await settle(1);
+    assertEquals(peer.has("token"), i === 3);
+  }
+  assertEquals(peer.take("token").token, "better");
+  assertEquals(peer.how, undefined);
+  await over(w);
 });
 
 test("U38 a hint connects at once, but not again and again", async () => {
@@ -448,15 +483,19 @@ test("U18 records that are refused are named, and what failed is told", async ()
       type: "appended",
       stream: streams[0]!,
       first: 2,
-      refused: [1],
-      reasons: ["too long"],
+      refused: [0, 1],
+      // An empty one is the same as the one before.
+      reasons: ["too long", ""],
     },
     { type: "failed", stream: streams[1]!, unknown: true, message: "disk" },
     { type: "failed", stream: streams[2]!, unknown: false, message: "disk" },
   );
   const error = await rejection(refused);
   assert(error instanceof ErrRecordsRefused);
-  assertEquals(error.refusals, [{ at: 1, reason: "too long" }]);
+  assertEquals(error.refusals, [
+    { at: 0, reason: "too long" },
+    { at: 1, reason: "too long" },
+  ]);
   assert(await rejection(unknown) instanceof ErrUnknownOutcome);
   assert(!(await rejection(failed) instanceof ErrUnknownOutcome));
   await over(w);

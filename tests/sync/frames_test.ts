@@ -3,14 +3,26 @@ import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import {
   SYNC_FRAME_BYTES_MAX,
   SYNC_FRAME_BYTES_MIN,
+  SYNC_PARTS_TOTAL_BYTES_MAX,
+  SYNC_TOKEN_BYTES_MAX,
 } from "../../src/limits.ts";
 import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
 import { ErrProtocol } from "../../src/sync/errors.ts";
-import { decodeMessage, type Part } from "../../src/sync/messages.ts";
+import {
+  decodeMessage,
+  encodeMessage,
+  type Message,
+  type Part,
+} from "../../src/sync/messages.ts";
 import { Assembler, sendInParts } from "../../src/sync/parts.ts";
 import { checked } from "../nodehost/support.ts";
 import { FrameGateway, type Refusal } from "./proxy.ts";
-import { packRecords, proposal, world } from "./server_support.ts";
+import {
+  packRecords,
+  proposal,
+  type RawClient,
+  world,
+} from "./server_support.ts";
 
 const GATEWAY_BYTES = 32 * 1024;
 
@@ -146,14 +158,107 @@ Deno.test(
     assertEquals((await odd.end()).code, 4400);
     const early = w.connect();
     await early.until("opened", () => early.isOpen);
-    early.send({ type: "part", isLast: false, bytes: new Uint8Array(1) });
+    early.send({ type: "part", isLast: false, bytes: new Uint8Array(1_000) });
     assertEquals((await early.end()).code, 4400);
     const greedy = await w.client();
     greedy.append(1, packRecords(proposal(kv.put("k", new Uint8Array(3_000)))));
-    greedy.send({ type: "part", isLast: false, bytes: new Uint8Array(1_000) });
+    const bytes = new Uint8Array(SYNC_TOKEN_BYTES_MAX);
+    greedy.send({ type: "part", isLast: false, bytes });
+    greedy.send({ type: "part", isLast: false, bytes });
     const { code, reason } = await greedy.end();
     assertEquals(code, 4413);
     assertMatch(reason, /More was sent than was granted/);
+    await w.stop();
+  }),
+);
+
+/** Sends a message in parts of so many bytes, up to one of them. */
+function sendParts(
+  client: RawClient,
+  message: Message,
+  size: number,
+  upTo = Infinity,
+): void {
+  const frame = encodeMessage(message);
+  for (let at = 0; at < Math.min(frame.length, upTo); at += size) {
+    const bytes = frame.subarray(at, at + size);
+    const isLast = at + size >= frame.length;
+    client.send({ type: "part", isLast, bytes });
+  }
+}
+
+function largeAppend(stream: number): Message {
+  const { bytes } = packRecords(
+    proposal(kv.put("k", new Uint8Array(60 * 1024))),
+  );
+  const lengths = [bytes.length];
+  return { type: "append", channel: 1, stream, lengths, bytes };
+}
+
+Deno.test(
+  "case A12: messages in parts cost a server no more than whole ones: nothing between them, no tiny parts, and no server's messages [H11, U26]",
+  checked(async () => {
+    const w = await world();
+    const between = await w.client();
+    sendParts(between, largeAppend(1), 1016, 10_000);
+    between.send({ type: "ping" });
+    assertMatch((await between.end()).reason, /ping came between/);
+    const tiny = await w.client();
+    sendParts(tiny, largeAppend(1), 1, 10);
+    assertMatch((await tiny.end()).reason, /has 1 byte/);
+    // What only a server sends is not kept until it is its turn.
+    const posing = await w.client();
+    const bytes = new Uint8Array(1_000_000);
+    posing.send({ type: "chunk", stream: 1, bytes });
+    assertMatch((await posing.end()).reason, /chunk is the server's to send/);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A12: what a server has of messages in parts is bounded for all connections together, and the oldest has to go [H11, U26]",
+  checked(async () => {
+    const w = await world();
+    const good = await w.client();
+    const half = 600 * 1024;
+    const large: Message = {
+      type: "append",
+      channel: 1,
+      stream: 1,
+      lengths: [1_000_000],
+      bytes: new Uint8Array(1_000_000),
+    };
+    const count = Math.floor(SYNC_PARTS_TOTAL_BYTES_MAX / half) + 2;
+    const mob: RawClient[] = [];
+    for (let i = 0; i < count; i++) {
+      const client = await w.client();
+      sendParts(client, large, 64 * 1024, half);
+      mob.push(client);
+      await w.env.advance(10);
+    }
+    const cut = mob.filter(({ ending }) => ending !== undefined);
+    assert(cut.length > 0 && cut.length < 10, `${cut.length} of ${count}`);
+    assertEquals(mob.slice(0, cut.length), cut);
+    assertEquals(cut[0]!.ending!.code, 4503);
+    sendParts(good, largeAppend(2), 8 * 1024);
+    assertEquals((await good.next("appended", 2)).refused, []);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A23: a long token in parts is taken also while nothing more may be appended [U34]",
+  checked(async () => {
+    const w = await world({
+      limits: { creditBytes: 1 },
+      validate: () => new Promise(() => {}),
+    });
+    const client = await w.client();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    const token = "t".repeat(10_000);
+    sendParts(client, { type: "token", token }, 1016);
+    client.send({ type: "readIndex", channel: 1, stream: 2 });
+    await client.next("index", 2);
     await w.stop();
   }),
 );

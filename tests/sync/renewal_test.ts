@@ -222,3 +222,150 @@ Deno.test(
     }
   }),
 );
+
+/** Promises that a test settles, one for each call. */
+function calls<T>(): {
+  next: () => Promise<T>;
+  count: () => number;
+  settle: (value: T) => void;
+} {
+  const waiting: ((value: T) => void)[] = [];
+  return {
+    next: () => new Promise((resolve) => void waiting.push(resolve)),
+    count: () => waiting.length,
+    settle: (value) => {
+      for (const resolve of waiting.splice(0)) resolve(value);
+    },
+  };
+}
+
+Deno.test(
+  "case A23: an append that waits for validate while its principal is revoked is judged again by the next token, and not added without one [U34, H11]",
+  checked(async () => {
+    const { authenticate, revoke } = revocable();
+    const verdicts = calls<string | undefined>();
+    const w = await world({ authenticate, validate: verdicts.next });
+    const added = async (): Promise<unknown> =>
+      await w.replica.read(kv.count());
+    for (const comesBack of [true, false]) {
+      const before = await added();
+      const client = w.connect();
+      client.stepMs = 10;
+      await client.hello({ token: "first", renews: true });
+      await client.open();
+      client.append(1, packRecords(proposal(kv.put(`${comesBack}`, "b"))));
+      await w.env.advance(100);
+      revoke();
+      await client.next("renew");
+      verdicts.settle(undefined);
+      await w.env.advance(1_000);
+      assertEquals(client.messages, []);
+      assertEquals(await added(), before);
+      if (comesBack) {
+        client.send({ type: "token", token: "second" });
+        await client.until("validate", () => verdicts.count() > 0);
+        verdicts.settle(undefined);
+        assertEquals((await client.next("appended")).refused, []);
+        assertEquals(await added(), 1);
+      } else {
+        assertEquals((await client.end()).code, 4401);
+        verdicts.settle(undefined);
+        await w.env.advance(1_000);
+        assertEquals(await added(), before);
+      }
+    }
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A23: nothing that waits for validate is added once its principal has expired [U34, H11]",
+  checked(async () => {
+    const verdicts = calls<string | undefined>();
+    const w = await world({
+      authenticate: () => ({ id: "ann", validMs: 1_000 }),
+      validate: verdicts.next,
+    });
+    const client = await w.client();
+    client.append(1, packRecords(proposal(kv.put("a", "b"))));
+    assertEquals((await client.end()).code, 4401);
+    verdicts.settle(undefined);
+    await w.env.advance(1_000);
+    assertEquals(await w.replica.read(kv.count()), 0);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A23: what was asked before a principal was revoked is answered once there is another token [U34, H11]",
+  checked(async () => {
+    const { authenticate, revoke } = revocable();
+    const permissions = calls<boolean>();
+    let isSlow = false;
+    const w = await world({
+      authenticate,
+      authorize: () => isSlow ? permissions.next() : true,
+    });
+    const client = w.connect();
+    await client.hello({ token: "first", renews: true });
+    await client.open();
+    await w.env.advance(3_000);
+    isSlow = true;
+    client.send({ type: "readIndex", channel: 1, stream: 1 });
+    client.send({ type: "open", channel: 2, clusterID: 1n, nodeID: 9n });
+    await w.env.advance(100);
+    revoke();
+    await client.next("renew");
+    permissions.settle(true);
+    await w.env.advance(100);
+    assertEquals(client.messages, []);
+    client.send({ type: "token", token: "second" });
+    await client.next("index", 1);
+    assertEquals((await client.next("opened")).channel, 2);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A23: of several tokens the newest counts, and one that is revoked while it is looked at does not [U34]",
+  checked(async () => {
+    let valid = new AbortController();
+    const w = await world({
+      authenticate: async ({ headers }) => {
+        const token = headers.get("authorization")!.slice("Bearer ".length);
+        if (token === "first") return { id: "ann", signal: valid.signal };
+        await new Promise<void>((resolve) => w.env.setTimer(resolve, 500));
+        if (token === "bad") return undefined;
+        if (token === "late") {
+          const { signal } = valid;
+          // After the answer, before anything is made of it.
+          queueMicrotask(() => queueMicrotask(() => valid.abort()));
+          return { id: "ann", signal };
+        }
+        return { id: "ann" };
+      },
+    });
+    const client = w.connect();
+    await client.hello({ token: "first", renews: true });
+    await client.open();
+    valid.abort();
+    await client.next("renew");
+    valid = new AbortController();
+    client.send({ type: "token", token: "bad" });
+    client.send({ type: "token", token: "late" });
+    await w.env.advance(1_200);
+    client.send({ type: "readIndex", channel: 1, stream: 1 });
+    await w.env.advance(100);
+    assertEquals(client.ending, undefined);
+    assertEquals(
+      client.messages.filter(({ type }) => type !== "renew"),
+      [],
+    );
+    client.send({ type: "token", token: "bad" });
+    client.send({ type: "token", token: "good" });
+    await client.next("index", 1);
+    await w.env.advance(10_000);
+    assertEquals(client.ending, undefined);
+    await w.stop();
+  }),
+);

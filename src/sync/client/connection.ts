@@ -11,10 +11,12 @@ import type { Env } from "../../env.ts";
 import {
   SYNC_CREDIT_BYTES,
   SYNC_FRAME_BYTES_MAX,
+  SYNC_FRAME_BYTES_MIN,
   SYNC_FRAME_LARGE_BYTES,
   SYNC_HEARTBEAT_MS_MIN,
   SYNC_HINT_MS,
   SYNC_HINT_PING_MS,
+  TIMER_MS_MAX,
 } from "../../limits.ts";
 import { ErrProtocol } from "../errors.ts";
 import {
@@ -278,6 +280,7 @@ export class Connection {
     }
     try {
       const message = decodeMessage(bytes);
+      this.#assembler.expect(message.type);
       if (message.type !== "part") return this.#take(message, bytes.length);
       const whole = this.#assembler.take(message);
       if (whole === undefined) return;
@@ -348,7 +351,12 @@ export class Connection {
     if (message.type !== "welcome") {
       throw new ErrProtocol(`First message is ${message.type}, no welcome`);
     }
-    const { version } = message;
+    const { version, frameBytesMax } = message;
+    if (frameBytesMax < SYNC_FRAME_BYTES_MIN) {
+      throw new ErrProtocol(
+        `Server takes frames of ${frameBytesMax} bytes, less than the least, ${SYNC_FRAME_BYTES_MIN}`,
+      );
+    }
     if (version < versions.first || version > versions.last) {
       return this.close(
         CloseCode.Version,
@@ -364,7 +372,8 @@ export class Connection {
   }
 
   get #heartbeatMs(): number {
-    return Math.max(this.#welcome!.heartbeatMs, SYNC_HEARTBEAT_MS_MIN);
+    const { heartbeatMs } = this.#welcome!;
+    return Math.min(Math.max(heartbeatMs, SYNC_HEARTBEAT_MS_MIN), TIMER_MS_MAX);
   }
 
   #tickIn(ms: number): void {

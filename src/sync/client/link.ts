@@ -330,6 +330,8 @@ export class Link {
     this.#renewing = connection;
     const sent = (token: string | undefined): void => {
       this.#renewing = undefined;
+      // The server would take it for another protocol.
+      if (wrongToken(token) !== undefined) return;
       connection.send({ type: "token", token });
     };
     const failed = (): void => {

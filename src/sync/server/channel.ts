@@ -232,11 +232,21 @@ export class Channel implements HubUser {
   #judge(work: Work): MaybePromise<Held | undefined> {
     // What was to be before it is not in the log: nor is it to be.
     if (this.#isGivenUp) throw this.#ended.signal.reason;
-    return this.#gate.judge(
-      work.records,
-      work.first,
-      (verdict) => this.#commit(work, verdict),
-    );
+    const failed = (error: unknown): Promise<Held | undefined> => {
+      if (!(error instanceof ErrUnauthenticated)) throw error;
+      // By the principal of another token it is judged again.
+      return this.#peer.untilValid().then(() => this.#judge(work));
+    };
+    try {
+      const judged = this.#gate.judge(
+        work.records,
+        work.first,
+        (verdict) => this.#commit(work, verdict),
+      );
+      return isPromise(judged) ? judged.catch(failed) : judged;
+    } catch (error) {
+      return failed(error);
+    }
   }
 
   #end(work: Work, held: Held | undefined): MaybePromise<void> {
@@ -274,16 +284,19 @@ export class Channel implements HubUser {
     this.#answer(work);
   }
 
-  /** Gives the log what the gate has let through. */
+  /**
+   * Gives the log what the gate has let through.
+   *
+   * @throws ErrUnauthenticated if the principal is not valid any more
+   */
   #commit(
     work: Work,
-    { parts, refusals, refused }: Verdict,
+    { parts, refusals, refused, upTo }: Verdict,
   ): readonly MaybePromise<number>[] {
-    const { who: { signal }, counts } = this.#peer;
+    const { isValid, counts } = this.#peer;
     // It may have waited for the verdict for long.
-    if (signal?.aborted) {
-      throw new ErrUnauthenticated("Token is not good any more");
-    }
+    if (!isValid) throw new ErrUnauthenticated("Token is not good any more");
+    work.first = upTo;
     counts.refused += refused;
     work.refused += refused;
     work.refusals.push(...refusals);

@@ -7,7 +7,11 @@
  */
 
 import type { Env } from "../../env.ts";
-import { SYNC_CREDIT_TOTAL_BYTES, SYNC_TICK_MS } from "../../limits.ts";
+import {
+  SYNC_CREDIT_TOTAL_BYTES,
+  SYNC_PARTS_TOTAL_BYTES_MAX,
+  SYNC_TICK_MS,
+} from "../../limits.ts";
 import { type NodeHost, rehearseOn } from "../../nodehost/node_host.ts";
 import { makeRehearsal } from "../../nodehost/rehearsal.ts";
 import { rehearsalOf } from "../../nodehost/replica.ts";
@@ -24,7 +28,7 @@ import {
   type ServerLimits,
   type ServerLogRecord,
 } from "./options.ts";
-import type { Upgrade } from "./greeting.ts";
+import { NOT_GOOD, type Upgrade } from "./greeting.ts";
 import { Origins } from "./origins.ts";
 import { networkOf, Quota } from "./quota.ts";
 import { Hooks, type Identity } from "./hooks.ts";
@@ -70,6 +74,9 @@ export class Core {
   readonly #addressTransfers: Quota;
   /** Tells whether new connections are accepted; set by what brings them. */
   isListening: () => boolean = (): boolean => true;
+  /** Connections that have some parts of a message, with how many bytes of it, in the order in which they began. */
+  readonly #parts = new Map<Peer, number>();
+  #partBytes = 0;
   #connections = 0;
   #transfers = 0;
   #cancelTick: (() => void) | undefined;
@@ -197,7 +204,7 @@ export class Core {
   async identify(request: Request): Promise<Identity> {
     const identity = await this.hooks.authenticate(request);
     if (identity === undefined || identity.signal?.aborted) {
-      throw new ErrUnauthenticated("Token is not, or not any more, good");
+      throw new ErrUnauthenticated(NOT_GOOD);
     }
     return identity;
   }
@@ -217,7 +224,14 @@ export class Core {
       );
       return undefined;
     }
-    const ignore = onAbort(signal, () => peer.invalidated());
+    let ignore: () => void;
+    try {
+      ignore = onAbort(signal, () => peer.invalidated());
+    } catch (error) {
+      // A signal of the program's own making may throw.
+      place();
+      throw error;
+    }
     return () => {
       ignore();
       place();
@@ -260,8 +274,24 @@ export class Core {
     };
   }
 
+  /** Notes how much a connection has of a message in parts: what all have together is bounded. */
+  assembling(peer: Peer, bytes: number): void {
+    this.#partBytes += bytes - (this.#parts.get(peer) ?? 0);
+    // One that goes on keeps its place: the first is the one under way for longest.
+    if (bytes > 0) this.#parts.set(peer, bytes);
+    else this.#parts.delete(peer);
+    for (const [oldest] of this.#parts) {
+      if (this.#partBytes <= SYNC_PARTS_TOTAL_BYTES_MAX) break;
+      oldest.close(
+        CloseCode.TooSlow,
+        "Parts of a message come too slowly; come again",
+      );
+    }
+  }
+
   /** A connection is over. */
   left(peer: Peer): void {
+    this.assembling(peer, 0);
     if (this.#peers.delete(peer)) this.telemetry.counts.connections--;
     this.#places.get(peer)?.();
     this.#places.delete(peer);

@@ -15,6 +15,9 @@ import type { Core } from "./core.ts";
 import { ownerOf } from "./gate.ts";
 import type { Identity } from "./hooks.ts";
 
+/** Reason that is given for a token that nobody is known by. */
+export const NOT_GOOD = "Token is not, or not any more, good";
+
 /** The principal at the other end of a connection. */
 export interface Who extends Identity {
   /** The principal as the log has it. */
@@ -81,7 +84,10 @@ export async function identify(
 ): Promise<Who> {
   try {
     const identity = await core.identify(requestOf(upgrade, token));
-    return { ...identity, owner: await ownerOf(identity.id) };
+    const owner = await ownerOf(identity.id);
+    // It may have been revoked since.
+    if (identity.signal?.aborted) throw new ErrUnauthenticated(NOT_GOOD);
+    return { ...identity, owner };
   } catch (cause) {
     if (cause instanceof ErrUnauthenticated) {
       throw new Violation(CloseCode.Unauthenticated, cause.message);

@@ -12,12 +12,14 @@ import {
   BATCH_BYTES_MAX,
   SYNC_EXPLAINS_MAX,
   SYNC_LOG_RECORDS_MAX,
+  SYNC_SUSPENDED_MESSAGES_MAX,
+  SYNC_TOKEN_BYTES_MAX,
 } from "../../limits.ts";
 import { ErrClusterClosed, ErrNodeIDTaken } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
-import { isPromise } from "../../promises.ts";
+import { isPromise, type Resolvers, withResolvers } from "../../promises.ts";
 import { ErrSystemBusy } from "../../rsm/errors.ts";
-import { ErrHookFailed, ErrProtocol } from "../errors.ts";
+import { ErrHookFailed, ErrProtocol, ErrUnauthenticated } from "../errors.ts";
 import {
   type Append,
   appendCredit,
@@ -29,6 +31,7 @@ import {
   type Open,
   type Read,
   type ReadIndex,
+  type Token,
   type Verify,
 } from "../messages.ts";
 import { Assembler } from "../parts.ts";
@@ -83,8 +86,14 @@ export class Peer implements TransportListener {
   readonly #assembler = new Assembler();
   #renewal: Renewal | undefined;
   #isRenewing = false;
+  /** Token that came last, if the application was not asked about it yet. */
+  #newest: Token | undefined;
   /** Set while the principal is not valid and another token may come. */
   #isSuspended = false;
+  /** Set once the connection has ended because the principal is not valid any more. */
+  #isRevoked = false;
+  /** Resolved once the principal is valid again, or the connection over. */
+  #validity: Resolvers<void> | undefined;
   /** What came meanwhile, with the size of each. */
   readonly #suspended: (readonly [message: Message, size: number])[] = [];
   /** Messages that are not bounded by credit. */
@@ -192,9 +201,11 @@ export class Peer implements TransportListener {
         );
       }
       message = decodeMessage(bytes);
+      this.#assembler.expect(message.type);
       this.#admit(message, size);
       if (message.type === "part") {
         const whole = this.#assembler.take(message);
+        this.core.assembling(this, this.#assembler.bytes);
         message = whole && decodeMessage(whole);
         if (message !== undefined && whole !== undefined) {
           if (message.type === "part" || message.type === "hello") {
@@ -220,47 +231,95 @@ export class Peer implements TransportListener {
     if (this.#isClosed) return;
     const isData = message.type !== "token" && message.type !== "ping" &&
       message.type !== "pong";
-    if (this.#isSuspended && isData) {
-      this.#suspended.push([message, size]);
-      return;
-    }
     try {
+      if (this.#isSuspended && isData) {
+        if (this.#suspended.length >= SYNC_SUSPENDED_MESSAGES_MAX) {
+          throw new Violation(
+            CloseCode.TooMany,
+            `No more than ${SYNC_SUSPENDED_MESSAGES_MAX} messages before another token`,
+          );
+        }
+        this.#suspended.push([message, size]);
+        return;
+      }
       this.#take(message, size);
     } catch (error) {
       this.#violated(error);
     }
   }
 
+  #revoke(): void {
+    this.#isRevoked = true;
+    this.close(CloseCode.Unauthenticated, "Token is not good any more");
+  }
+
   /** The principal is valid no more: nothing goes either way until there is another token. */
   invalidated(): void {
     if (this.#state !== "open" || this.#renewal?.isAsking !== true) {
-      return this.close(
-        CloseCode.Unauthenticated,
-        "Token is not good any more",
-      );
+      return this.#revoke();
     }
-    this.#isSuspended = this.sender.isPaused = true;
+    this.#isSuspended = true;
+    this.sender.pause();
     this.#renewal.hurry();
   }
 
+  /** True while what the client sends is taken, and it is told what it has asked for. */
+  get isValid(): boolean {
+    return !this.#isSuspended && !this.#isRevoked &&
+      this.#who?.signal?.aborted !== true;
+  }
+
+  /**
+   * Settles once the principal is valid again.
+   *
+   * @throws ErrUnauthenticated if the connection is over before
+   */
+  async untilValid(): Promise<void> {
+    while (!this.isValid) {
+      if (this.#isClosed) {
+        throw new ErrUnauthenticated("Token is not good any more");
+      }
+      this.#validity ??= withResolvers<void>();
+      await this.#validity.promise;
+    }
+  }
+
+  /** Whoever waits for the principal to be valid looks again. */
+  #lookAgain(): void {
+    this.#validity?.resolve();
+    this.#validity = undefined;
+  }
+
   /** Takes another token, if it is one of the same principal. */
-  async #renew(token: string | undefined): Promise<void> {
-    // Each asks the application.
-    if (this.#isRenewing || this.#renewal === undefined) return;
+  async #renew(token: Token): Promise<void> {
+    if (this.#renewal === undefined) return;
+    // Each asks the application, one after the other; the newest counts.
+    this.#newest = token;
+    if (this.#isRenewing) return;
     this.#isRenewing = true;
+    try {
+      while (this.#newest !== undefined && !this.#isClosed) {
+        const { token } = this.#newest;
+        this.#newest = undefined;
+        await this.#renewBy(token);
+      }
+    } finally {
+      this.#isRenewing = false;
+    }
+  }
+
+  async #renewBy(token: string | undefined): Promise<void> {
     const { core } = this;
     let who: Who;
     try {
       who = await identify(core, this.#upgrade, token);
     } catch (error) {
-      if (this.#isClosed) return;
+      if (this.#isClosed || this.#newest !== undefined) return;
       // It is asked again as long as the one before is good.
       const isRefused = error instanceof Violation &&
         error.code !== CloseCode.GoingAway;
       if (isRefused && this.#isSuspended) throw error;
       return this.log("warn", "token refused", { error });
-    } finally {
-      this.#isRenewing = false;
     }
     if (this.#isClosed) return;
     if (who.id !== this.who.id) {
@@ -275,22 +334,32 @@ export class Peer implements TransportListener {
     if (forget === undefined || this.#isClosed) return forget?.();
     this.#forget = forget;
     this.#who = who;
-    this.#isSuspended = this.sender.isPaused = false;
-    this.#renewal.start(who.validMs);
+    // Revoked at this moment: another token was asked for already.
+    if (who.signal?.aborted) return;
+    this.#isSuspended = false;
+    this.#renewal!.start(who.validMs);
+    this.#lookAgain();
+    this.sender.resume();
     for (const [message, size] of this.#suspended.splice(0)) {
       this.#deal(message, size);
     }
-    this.sender.pump();
   }
 
   /** Lets in what may come now: all that is let in may have to wait for its turn. */
   #admit(message: Message, frameBytes: number): void {
+    if (!FROM_CLIENT[message.type]) {
+      // None waits: they may be large.
+      throw new ErrProtocol(`Message ${message.type} is the server's to send`);
+    }
     if (message.type === "hello") {
       if (this.#state !== "new") throw new ErrProtocol("Second hello");
       this.#state = "greeting";
     } else if (this.#state !== "open") {
       throw new ErrProtocol(`Message ${message.type} before the welcome`);
-    } else if (message.type === "part" && this.#throttle.granted <= 0) {
+    } else if (
+      message.type === "part" && this.#throttle.granted <= 0 &&
+      this.#assembler.bytes + message.bytes.length > TOKEN_FRAME_BYTES_MAX
+    ) {
       // Only appends are that large, and those have to be granted.
       throw new Violation(CloseCode.TooBig, "More was sent than was granted");
     } else if (message.type === "append") {
@@ -333,15 +402,9 @@ export class Peer implements TransportListener {
       case "credit":
         return this.sender.grant(message.bytes);
       case "token":
-        return this.#watch(this.#renew(message.token));
+        return this.#watch(this.#renew(message));
       case "ping":
         return this.send({ type: "pong" });
-      case "pong":
-        return;
-      default:
-        throw new ErrProtocol(
-          `Message ${message.type} is the server's to send`,
-        );
     }
   }
 
@@ -382,8 +445,7 @@ export class Peer implements TransportListener {
       ask: hello.renews !== true
         ? undefined
         : (withinMs) => this.send({ type: "renew", withinMs }),
-      expired: () =>
-        this.close(CloseCode.Unauthenticated, "Token is not good any more"),
+      expired: () => this.#revoke(),
     });
     this.#renewal.start(who.validMs);
     this.sender.grant(hello.credit);
@@ -858,6 +920,7 @@ export class Peer implements TransportListener {
     this.#throttle.stop();
     this.#renewal?.stop();
     this.#suspended.length = 0;
+    this.#lookAgain();
     this.sender.end();
     for (const channel of this.#channels.values()) channel?.close();
     this.#channels.clear();
@@ -870,6 +933,44 @@ export class Peer implements TransportListener {
   }
 }
 
+/** Who sends which message: true for a client, or both. */
+const FROM_CLIENT: { readonly [type in Message["type"]]: boolean } = {
+  hello: true,
+  welcome: false,
+  open: true,
+  opened: false,
+  refused: false,
+  close: true,
+  read: true,
+  reading: false,
+  entries: false,
+  end: false,
+  stop: true,
+  append: true,
+  appended: false,
+  failed: false,
+  held: false,
+  unable: false,
+  readIndex: true,
+  index: false,
+  verify: true,
+  checkpoint: true,
+  explain: true,
+  hashes: false,
+  fetch: true,
+  snapshot: false,
+  chunk: false,
+  credit: true,
+  ping: true,
+  pong: true,
+  part: true,
+  renew: false,
+  token: true,
+};
+
+/** The largest frame of a message with a token, in bytes: it needs no credit. */
+const TOKEN_FRAME_BYTES_MAX = SYNC_TOKEN_BYTES_MAX + 16;
+
 const NOT_OPEN = "Channel is not open";
 
 const CANNOT_TELL = "Server cannot tell now whether you may read";
@@ -878,6 +979,7 @@ const CANNOT_TELL = "Server cannot tell now whether you may read";
 const COSTS: { readonly [type in Message["type"]]?: number } = {
   open: 16,
   read: 16,
+  verify: 16,
   fetch: 128,
   token: 128,
   explain: 128,

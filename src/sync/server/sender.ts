@@ -20,6 +20,9 @@ import { CloseCode, type Transport } from "../transport.ts";
 import type { Outgoing } from "./reading.ts";
 import type { Counts } from "./telemetry.ts";
 
+/** What is sent also while the principal is not valid: it says nothing of a cluster. */
+const ALWAYS: readonly Message["type"][] = ["renew", "ping", "pong", "credit"];
+
 /** What a sender takes. */
 export interface SenderOptions {
   /** Where it sends. */
@@ -44,6 +47,10 @@ export class Sender {
   #isPumping = false;
   #isOver = false;
   #cancelDrain: (() => void) | undefined;
+  /** Set while the principal is not valid. */
+  #isPaused = false;
+  /** Messages that wait for the end of that. */
+  #held: Message[] = [];
   /** Since when something waits that the client does not take. */
   #blockedAt: number | undefined;
 
@@ -61,6 +68,9 @@ export class Sender {
   /** Sends a message that is not data. */
   send(message: Message): void {
     if (this.#isOver) return;
+    if (this.#isPaused && !ALWAYS.includes(message.type)) {
+      return void this.#held.push(message);
+    }
     this.#sendFrame(encodeMessage(message));
     // Answers are small, but whoever asks and does not listen has them heap up.
     const { transport, close } = this.#options;
@@ -82,12 +92,21 @@ export class Sender {
     sendInParts(frame, this.frameBytes, (frame) => transport.send(frame));
   }
 
-  /** Set while no data is to be sent. */
-  isPaused = false;
+  /** Sends nothing that tells of a cluster until it is resumed. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  /** Sends what has waited, and goes on. */
+  resume(): void {
+    this.#isPaused = false;
+    for (const message of this.#held.splice(0)) this.send(message);
+    this.pump();
+  }
 
   /** Whether the client takes a frame of data now. */
   get hasRoom(): boolean {
-    if (this.#credit <= 0 || this.#isOver || this.isPaused) return false;
+    if (this.#credit <= 0 || this.#isOver || this.#isPaused) return false;
     const { transport, counts: { connections } } = this.#options;
     return transport.bufferedBytes < Math.min(
       SYNC_BUFFERED_BYTES_MAX,
@@ -107,7 +126,7 @@ export class Sender {
       }
     }
     this.#isPumping = false;
-    if (this.#credit > 0 && !this.isPaused && !this.hasRoom) this.#pumpLater();
+    if (this.#credit > 0 && !this.#isPaused && !this.hasRoom) this.#pumpLater();
   }
 
   /** No event tells that frames have left. */
@@ -140,6 +159,7 @@ export class Sender {
   /** Sends no more. */
   end(): void {
     this.#isOver = true;
+    this.#held = [];
     this.#cancelDrain?.();
     for (const outgoing of this.outgoing.values()) outgoing.stop();
     this.outgoing.clear();
