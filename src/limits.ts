@@ -214,6 +214,9 @@ export const SYNC_INTERVAL_MS: number = 1_000;
 /** Time between two looks whether the files of an open log are still in place, in milliseconds. Appends look, too. */
 export const LOG_VERIFY_MS: number = 1_000;
 
+/** Largest index at which a snapshot that is imported may end, in entries: the log has to go on behind it, in safe integers. */
+export const IMPORT_INDEX_MAX: number = 2 ** 52;
+
 /** Reads of a log that may fail, one after the other, before a start on a log of this process gives up, in reads: with the waits between them, about ten seconds. */
 export const START_READS_MAX: number = 10;
 

@@ -35,11 +35,7 @@ import { tell } from "../promises.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
-import type {
-  SnapshotHeader,
-  SnapshotInfo,
-  SnapshotStore,
-} from "../snapshot/store.ts";
+import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type {
   CreateConcurrentStateMachineFunc,
@@ -61,7 +57,8 @@ import {
   type NodeHostOptions,
   type ReplicaConfig,
 } from "./config.ts";
-import { ErrClusterNotFound, ErrSnapshotMismatch } from "./errors.ts";
+import { ErrClusterNotFound } from "./errors.ts";
+import { checkImport, inspectSnapshot } from "./import_check.ts";
 import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
 import type { SkippedEntry } from "../rsm/skips.ts";
 import { appendSkip } from "./skipping.ts";
@@ -463,8 +460,8 @@ export class NodeHost {
    * Imports a snapshot that another host exported, before the cluster is first
    * started here (H9). An empty log goes on after its index.
    *
-   * @throws ErrClusterAlreadyExist if the cluster is started here, or has a log or a snapshot
-   * @throws ErrSnapshotMismatch if the snapshot is another cluster's, or holds no state
+   * @throws ErrClusterAlreadyExist if the cluster is started here, or has a log or a snapshot; an import from which the cluster then failed to start may be replaced by another one
+   * @throws ErrSnapshotMismatch if the snapshot is another cluster's, holds no state, or is one from which no replica could go on
    * @throws ErrSnapshotCorrupted if the snapshot is damaged; nothing is kept of it
    * @throws ErrSnapshotVersion if the snapshot was written by a newer version
    */
@@ -496,26 +493,59 @@ export class NodeHost {
     snapshot: ReadableStream<Uint8Array>,
     signal: AbortSignal,
   ): Promise<void> {
-    const log = await this.#openLog(clusterID, IMPORTER, signal);
+    let log = await this.#openLog(clusterID, IMPORTER, signal);
     try {
       const present = await this.#snapshots.list(clusterID);
-      if (present.length > 0 || !await log.isEmpty()) {
+      const isFree = await log.isEmpty() &&
+        (present.length === 0 || this.#mayReplace(clusterID, present));
+      if (!isFree) {
         throw new ErrClusterAlreadyExist(
           `Cluster ${clusterID} has a log or a snapshot here already`,
         );
       }
-      await copySnapshot(snapshot, this.#snapshots, (header) => {
+      const info = await copySnapshot(snapshot, this.#snapshots, (header) => {
         checkImport(clusterID, header);
       }, {
         imported: true,
         signal,
+        inspect: inspectSnapshot,
         // Before the snapshot is there: an import that is cut off between the
         // two can be made again.
-        beforeCommit: ({ index, mark }) => log.startAt(index, mark),
-      }).then((info) => this.#shareImport(info));
+        beforeCommit: async ({ index, mark }) => {
+          if (present.length > 0) {
+            await log.close();
+            await this.#removeImport(clusterID, present);
+            log = await this.#openLog(clusterID, IMPORTER, signal);
+          }
+          await log.startAt(index, mark);
+        },
+      });
+      await this.#shareImport(info);
     } finally {
       await log.close();
     }
+  }
+
+  /** True if all there is of a cluster was imported, and no replica could start from it: its machine could not read it, say. */
+  #mayReplace(clusterID: bigint, present: readonly SnapshotInfo[]): boolean {
+    return this.#known.get(clusterID)?.error !== undefined &&
+      this.logDB.removeData !== undefined &&
+      present.every(({ imported }) => imported);
+  }
+
+  /** Removes an import of which nothing came. */
+  async #removeImport(
+    clusterID: bigint,
+    present: readonly SnapshotInfo[],
+  ): Promise<void> {
+    for (const info of present) await this.#snapshots.remove(info);
+    const shared = this.logDB.snapshots;
+    if (shared !== undefined && shared !== this.#snapshots) {
+      for (const info of await shared.list(clusterID)) {
+        if (info.imported) await shared.remove(info);
+      }
+    }
+    await this.logDB.removeData!(clusterID);
   }
 
   /** An import is for every replica of the cluster, also those of other hosts. */
@@ -924,15 +954,4 @@ export class NodeHost {
 /** Has what is proposed and submitted on a host tried before it is ordered; returns what ends that. For servers alone. */
 export function rehearseOn(host: NodeHost, rehearsing: Rehearsing): () => void {
   return NodeHost["rehearse"](host, rehearsing);
-}
-
-function checkImport(clusterID: bigint, header: SnapshotHeader): void {
-  if (header.clusterID !== clusterID) {
-    throw new ErrSnapshotMismatch(
-      `Snapshot is one of cluster ${header.clusterID}, not of ${clusterID}`,
-    );
-  }
-  if (header.kind !== "full") {
-    throw new ErrSnapshotMismatch("Snapshot holds no state");
-  }
 }

@@ -83,6 +83,51 @@ function isDamage(error: unknown): boolean {
     error instanceof ErrSnapshotVersion;
 }
 
+/** Second reader of a container that is copied. */
+interface Inspection {
+  /** Gives it the next bytes. Rejects with what is wrong, if anything is. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** Waits until it has read all. Rejects with what is wrong, if anything is. */
+  close(): Promise<void>;
+  /** Gives it up, where the copy has failed. */
+  abort(reason: unknown): void;
+}
+
+function inspecting(
+  inspect: ((source: ReadableStream<Uint8Array>) => Promise<void>) | undefined,
+): Inspection {
+  if (inspect === undefined) {
+    const write = (): Promise<void> => Promise.resolve();
+    return { write, close: write, abort: () => {} };
+  }
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const writer = writable.getWriter();
+  writer.closed.catch(() => {});
+  let failure: { readonly error: unknown } | undefined;
+  const done = inspect(readable).catch((error) => {
+    failure = { error };
+  });
+  const check = (): void => {
+    if (failure !== undefined) throw failure.error;
+  };
+  return {
+    async write(bytes): Promise<void> {
+      check();
+      // What it does not take any more, it has failed with.
+      await Promise.race([writer.write(bytes).catch(() => {}), done]);
+      check();
+    },
+    async close(): Promise<void> {
+      writer.close().catch(() => {});
+      await done;
+      check();
+    },
+    abort(reason): void {
+      writer.abort(reason).catch(() => {});
+    },
+  };
+}
+
 /** Copies a container into a store, verified on the way; `check` may refuse it by its header. */
 export async function copySnapshot(
   source: ReadableStream<Uint8Array>,
@@ -92,6 +137,8 @@ export async function copySnapshot(
     readonly imported?: boolean;
     readonly signal?: AbortSignal;
     readonly beforeCommit?: (header: SnapshotHeader) => unknown;
+    /** Reads the same container; the copy is dropped if it rejects. */
+    readonly inspect?: (source: ReadableStream<Uint8Array>) => Promise<void>;
   } = {},
 ): Promise<SnapshotInfo> {
   const { transform, header, totals } = verifySnapshot();
@@ -99,6 +146,7 @@ export async function copySnapshot(
   const verified = source.pipeThrough(transform, signal ? { signal } : {});
   const reader = verified.getReader();
   let sink: SnapshotSink | undefined;
+  let inspection: Inspection | undefined;
   try {
     // The header is known once enough has come through; until then it is held.
     const held: Uint8Array[] = [];
@@ -112,14 +160,21 @@ export async function copySnapshot(
     check(known);
     sink = await store.create(known, { imported: options.imported ?? false });
     const writer = sink.writable.getWriter();
-    for (const bytes of held) await writer.write(bytes);
+    inspection = inspecting(options.inspect);
+    for (const bytes of held) {
+      await writer.write(bytes);
+      await inspection.write(bytes);
+    }
     for (; !chunk.done; chunk = await reader.read()) {
       await writer.write(chunk.value);
+      await inspection.write(chunk.value);
     }
+    await inspection.close();
     await writer.close();
     await options.beforeCommit?.(known);
     return await sink.commit(await totals);
   } catch (error) {
+    inspection?.abort(error);
     await reader.cancel(error).catch(() => {});
     await sink?.abort(error);
     throw error;

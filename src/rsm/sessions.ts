@@ -123,6 +123,15 @@ export class SessionTable<L> {
     return this.#sessions.size;
   }
 
+  /** Index of the session that was opened last; 0 if there is none. */
+  get newest(): number {
+    let newest = 0;
+    for (const index of this.#sessions.keys()) {
+      newest = Math.max(newest, index);
+    }
+    return newest;
+  }
+
   /** How many sessions there may be. */
   get max(): number {
     return this.#max;

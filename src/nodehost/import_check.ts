@@ -1,0 +1,105 @@
+/**
+ * Checking a snapshot before it is imported.
+ *
+ * A container with right checksums can still be one from which no replica can
+ * start. An import is for good, so all of it that can be checked without the
+ * machine is checked before anything of it is stored.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ByteReader } from "../bytes.ts";
+import { IMPORT_INDEX_MAX } from "../limits.ts";
+import { SessionTable } from "../rsm/sessions.ts";
+import { decodeSkips } from "../rsm/skips.ts";
+import { openSnapshot } from "../snapshot/container.ts";
+import { ErrSnapshotCorrupted } from "../snapshot/errors.ts";
+import type { SnapshotHeader } from "../snapshot/store.ts";
+import { SampanError } from "../statemachine/errors.ts";
+import { ErrSnapshotMismatch } from "./errors.ts";
+
+/**
+ * Checks what a snapshot says of itself.
+ *
+ * @throws ErrSnapshotMismatch if it cannot be a snapshot of the cluster's whole state
+ */
+export function checkImport(clusterID: bigint, header: SnapshotHeader): void {
+  const { index, mark } = header;
+  if (header.clusterID !== clusterID) {
+    throw new ErrSnapshotMismatch(
+      `Snapshot is one of cluster ${header.clusterID}, not of ${clusterID}`,
+    );
+  }
+  if (header.kind !== "full") {
+    throw new ErrSnapshotMismatch(
+      "Snapshot holds no state, only what a replica with its own disk needs; export one instead",
+    );
+  }
+  if (index > IMPORT_INDEX_MAX) {
+    throw new ErrSnapshotMismatch(
+      `Snapshot ends at entry ${index}, over the limit of ${IMPORT_INDEX_MAX}: its log could not go on`,
+    );
+  }
+  if (mark !== undefined && (mark.index > index || mark.index === 0)) {
+    throw new ErrSnapshotMismatch(
+      `Snapshot ends at entry ${index}, and names an epoch that begins at ${mark.index}`,
+    );
+  }
+}
+
+/**
+ * Reads a whole container and drops it: its sessions must be a table as of its
+ * index, and what is compressed must decompress.
+ *
+ * @throws ErrSnapshotMismatch if its sessions are of no use
+ * @throws ErrSnapshotCorrupted if it is damaged
+ */
+export async function inspectSnapshot(
+  source: ReadableStream<Uint8Array>,
+): Promise<void> {
+  const reader = await openSnapshot(source);
+  try {
+    checkSessions(reader.header.index, reader.sessions);
+    await drain(reader.payload);
+    await reader.files(async (_id, _metadata, content) => {
+      await drain(content);
+    });
+  } catch (error) {
+    await reader.cancel().catch(() => {});
+    if (error instanceof SampanError || reader.sourceError !== undefined) {
+      throw error;
+    }
+    throw new ErrSnapshotCorrupted("Snapshot cannot be decompressed", 0, {
+      cause: error,
+    });
+  }
+}
+
+function checkSessions(index: number, bytes: Uint8Array): void {
+  const table = new SessionTable<never>();
+  try {
+    const reader = new ByteReader(bytes);
+    table.decodeFrom(reader);
+    decodeSkips(reader);
+    const { newest } = table;
+    if (newest > index) {
+      throw new RangeError(
+        `Session ${newest} was opened behind its end, ${index}`,
+      );
+    }
+  } catch (cause) {
+    throw new ErrSnapshotMismatch(
+      bytes.length === 0
+        ? "Snapshot holds no sessions, which every state has"
+        : "Sessions in the snapshot make no sense",
+      { cause },
+    );
+  }
+}
+
+async function drain(content: ReadableStream<Uint8Array>): Promise<void> {
+  const reader = content.getReader();
+  while (!(await reader.read()).done);
+}
