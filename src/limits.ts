@@ -265,6 +265,12 @@ export const SYNC_FRAME_BYTES_MIN: number = 1024;
 /** A frame from which an end of the connection under it is taken for a sign that something on the way refuses large frames, in bytes. */
 export const SYNC_FRAME_LARGE_BYTES: number = 8 * 1024;
 
+/** How long frames that got smaller because something on the way refused large ones stay so, before a connection tries larger ones, in milliseconds; twice as long after each time that did not go well. */
+export const SYNC_FRAME_GROW_FIRST_MS: number = 10 * 60_000;
+
+/** Longest time before larger frames are tried again, in milliseconds. */
+export const SYNC_FRAME_GROW_LAST_MS: number = 24 * 60 * 60_000;
+
 /** A text in a message of the protocol, in characters. */
 export const SYNC_TEXT_BYTES_MAX: number = 1024;
 

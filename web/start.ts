@@ -112,7 +112,10 @@ Usage: deno task start [options]
 
   --port N           port to listen on, 0 for a free one (default: 8000)
   --hostname NAME    address to listen on (default: 127.0.0.1; 0.0.0.0 for
-                     every network of this machine)
+                     every network of this machine). Over http, only pages
+                     that were opened by NAME, by an IP address or by
+                     localhost can connect; over https, by any name of the
+                     certificate
   --data FOLDER      where everything is kept; made if missing (default: data)
   --cert FILE        certificate chain, as PEM: with it the server speaks https.
                      Phones and other machines keep data over https only

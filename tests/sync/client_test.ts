@@ -19,7 +19,11 @@ import {
   ErrVersion,
 } from "../../src/sync/errors.ts";
 import { encodeMessage } from "../../src/sync/messages.ts";
-import type { RemoteStatus } from "../../src/sync/client/mod.ts";
+import {
+  RemoteLogDB,
+  type RemoteLogOptions,
+  type RemoteStatus,
+} from "../../src/sync/client/mod.ts";
 import {
   bytes,
   checked,
@@ -1050,4 +1054,30 @@ test("H2 a question that crosses with the refusal of its cluster is asked again"
   peer.send({ type: "index", stream: peer.take("readIndex").stream, index: 3 });
   assertEquals(await index, 3);
   await over(w);
+});
+
+test("case C12: each option of a RemoteLogDB that cannot be used is refused, and named [R14]", async () => {
+  const wrong: Record<string, readonly unknown[]> = {
+    token: [42, null, {}],
+    copy: ["store", {}, null],
+    connect: ["ws", {}],
+    fetch: ["https", {}],
+    env: [{}, 1],
+    hints: [{}, "online"],
+    versions: [1, {}, { first: 2, last: 1 }, { first: 0, last: 1 }, null],
+    frameBytes: ["9000", NaN, 1.5, 0, 2 ** 40, null],
+  };
+  for (const [name, values] of Object.entries(wrong)) {
+    for (const value of values) {
+      const options = { [name]: value } as RemoteLogOptions;
+      const error = await rejection(
+        Promise.try(() => new RemoteLogDB("wss://one", options)),
+      );
+      assert(
+        error instanceof TypeError || error instanceof RangeError,
+        `${name}: ${String(value)}`,
+      );
+      assert(error.message.startsWith(name), error.message);
+    }
+  }
 });

@@ -3,6 +3,8 @@ import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import {
   SYNC_FRAME_BYTES_MAX,
   SYNC_FRAME_BYTES_MIN,
+  SYNC_FRAME_GROW_FIRST_MS,
+  SYNC_FRAME_GROW_LAST_MS,
   SYNC_PARTS_TOTAL_BYTES_MAX,
   SYNC_TOKEN_BYTES_MAX,
 } from "../../src/limits.ts";
@@ -15,7 +17,8 @@ import {
   type Part,
 } from "../../src/sync/messages.ts";
 import { Assembler, sendInParts } from "../../src/sync/parts.ts";
-import { checked } from "../nodehost/support.ts";
+import { Address } from "../../src/sync/client/address.ts";
+import { checked, ManualEnv } from "../nodehost/support.ts";
 import { FrameGateway, type Refusal } from "./proxy.ts";
 import {
   packRecords,
@@ -102,7 +105,7 @@ Deno.test("case A7: both ends can be told the largest frame, and send none that 
     assertEquals(await replica.read(kv.count()), 1);
     assertEquals(gateway.refused, [], side);
   }
-  for (const frameBytes of [0, 1.5, SYNC_FRAME_BYTES_MAX + 1, "9000"]) {
+  for (const frameBytes of [0, 1.5, SYNC_FRAME_BYTES_MAX + 1]) {
     assertThrows(
       () => new RemoteLogDB("ws://127.0.0.1:1", { frameBytes } as never),
       RangeError,
@@ -262,3 +265,37 @@ Deno.test(
     await w.stop();
   }),
 );
+
+Deno.test("case A7: frames that got smaller grow again after a while, and are smaller at once, and for longer, where that does not go well [U38, H18]", async () => {
+  const env = new ManualEnv(1);
+  const most = SYNC_FRAME_BYTES_MAX;
+  const address = new Address("wss://one/sync", env, most);
+  const small = Math.floor(most / 8);
+  address.ended(1006, true);
+  assertEquals(address.nextFrameBytes(), most);
+  address.ended(1006, true);
+  assertEquals(address.nextFrameBytes(), small);
+  // Not while the reason may still be there.
+  await env.advance(SYNC_FRAME_GROW_FIRST_MS - 1);
+  assertEquals(address.nextFrameBytes(), small);
+  await env.advance(1);
+  assertEquals(address.nextFrameBytes(), 8 * small);
+  // Once is enough this time.
+  address.ended(1006, true);
+  assertEquals(address.nextFrameBytes(), small);
+  await env.advance(2 * SYNC_FRAME_GROW_FIRST_MS - 1);
+  assertEquals(address.nextFrameBytes(), small);
+  address.ended(1009, true);
+  const tiny = Math.floor(small / 8);
+  assertEquals(address.nextFrameBytes(), tiny);
+  // On another network all goes well, a step at a time.
+  await env.advance(SYNC_FRAME_GROW_LAST_MS);
+  assertEquals(address.nextFrameBytes(), 8 * tiny);
+  address.ended(1001, true);
+  assertEquals(address.nextFrameBytes(), 8 * tiny);
+  await env.advance(SYNC_FRAME_GROW_LAST_MS);
+  assertEquals(address.nextFrameBytes(), 64 * tiny);
+  await env.advance(SYNC_FRAME_GROW_LAST_MS);
+  assertEquals(address.nextFrameBytes(), most);
+  assertEquals(address.nextFrameBytes(), most);
+});

@@ -1,6 +1,11 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { NodeHost } from "../../mod.ts";
-import { serve, type ServeOptions, SERVER_LIMITS } from "../../src/sync/mod.ts";
+import {
+  type Principal,
+  serve,
+  type ServeOptions,
+  SERVER_LIMITS,
+} from "../../src/sync/mod.ts";
 import { originOf, Pages } from "../../src/sync/server/pages.ts";
 import { socketTransport } from "../../src/sync/transport.ts";
 import { run } from "./running_server.ts";
@@ -220,4 +225,48 @@ Deno.test("case A6: serve({ path }) moves sync, health and clusters under a base
     assertEquals(await response.text(), `page ${path}`);
   }
   await r.stop();
+});
+
+Deno.test("case A2: a change of the options after serve() changes nothing [R14, H21]", async () => {
+  await using host = new NodeHost();
+  const options = {
+    sigterm: false,
+    authenticate: (): Principal | undefined => undefined,
+    origins: ["https://app.example"],
+    limits: { connections: 10 },
+    versions: { first: 1, last: 1 },
+    health: { fail: "any" as "any" | "all" },
+    fetch: (): Response => new Response("old"),
+  };
+  await using server = serve(host, options);
+  Object.assign(options, {
+    authenticate: undefined,
+    authorize: () => true,
+    fetch: () => new Response("new"),
+  });
+  options.origins.push("https://evil.example");
+  options.limits.connections = 0;
+  options.versions.last = 2;
+  options.health.fail = "all";
+  const page = await fetch(server.httpURL);
+  assertEquals(await page.text(), "old");
+  const upload = await fetch(new URL("clusters/1/snapshot", server.httpURL));
+  assertEquals(upload.status, 401);
+  await upload.body?.cancel();
+  const probe = await fetch(new URL("sync", server.httpURL), {
+    headers: { origin: "https://app.example" },
+  });
+  assertEquals(probe.headers.get("x-sampan"), "1-1");
+  await probe.body?.cancel();
+  const evil = await fetch(new URL("sync", server.httpURL), {
+    headers: { origin: "https://evil.example" },
+  });
+  assertEquals(evil.status, 403);
+  await evil.body?.cancel();
+});
+
+Deno.test("case C11: serve() refuses what is no host, by name [R14]", () => {
+  for (const host of [undefined, null, {}, new Map()]) {
+    assertThrows(() => serve(host as never), TypeError, "host");
+  }
 });

@@ -58,6 +58,11 @@ Deno.test("H11 start tells in one line what is wrong, with exit status 2", async
     }
     const help = await start("--help");
     assertEquals(help.code, 0);
+    // A server on every address is not asked by every name (case A19).
+    assertMatch(
+      help.out,
+      /NAME, by an IP address or by\s+localhost can connect/,
+    );
     for (const option of ["port", "hostname", "data", "cert", "key"]) {
       assertMatch(help.out, new RegExp(`--${option}\\b`));
     }

@@ -9,6 +9,8 @@
 import type { Env } from "../../env.ts";
 import {
   SYNC_FRAME_BYTES_MIN,
+  SYNC_FRAME_GROW_FIRST_MS,
+  SYNC_FRAME_GROW_LAST_MS,
   SYNC_FRAME_LARGE_BYTES,
   SYNC_HINT_MS,
   SYNC_MISMATCH_FIRST_MS,
@@ -96,6 +98,14 @@ export class Address {
   readonly #mismatch: Backoff;
   /** The largest frame that is sent there or taken, in bytes. */
   #frameBytes: number;
+  /** The largest frame there may ever be, in bytes. */
+  readonly #frameBytesMost: number;
+  /** The size to go back to while a larger one is on trial, in bytes. */
+  #frameBytesGood: number | undefined;
+  /** Time from which a larger one may be tried. */
+  #growFrom = Infinity;
+  /** How long the next trial is put off, in milliseconds. */
+  #growMs: number = SYNC_FRAME_GROW_FIRST_MS;
   /** Connections in a row that have ended under a large frame. */
   #cuts = 0;
   /** Set if the trouble was found out by asking over HTTP. */
@@ -104,7 +114,7 @@ export class Address {
   /** An address that was never tried. */
   constructor(url: string, env: Env, frameBytes: number) {
     this.url = url;
-    this.#frameBytes = frameBytes;
+    this.#frameBytes = this.#frameBytesMost = frameBytes;
     this.#env = env;
     this.#refused = new Backoff(
       env,
@@ -118,23 +128,44 @@ export class Address {
     );
   }
 
-  /** The largest frame that is sent there or taken, in bytes: smaller once something on the way has refused large ones. */
-  get frameBytes(): number {
+  /**
+   * The largest frame that the next connection sends or takes, in bytes: smaller
+   * once something on the way has refused large ones. After a while a larger one
+   * is tried: the page may be on another network by then.
+   */
+  nextFrameBytes(): number {
+    const now = this.#env.now();
+    if (now >= this.#growFrom) {
+      this.#frameBytesGood = this.#frameBytes;
+      const larger = this.#frameBytes * SHRINK;
+      this.#frameBytes = Math.min(this.#frameBytesMost, larger);
+      const isMost = this.#frameBytes === this.#frameBytesMost;
+      this.#growFrom = isMost ? Infinity : now + this.#growMs;
+    }
     return this.#frameBytes;
   }
 
   /**
    * Notes how a connection has ended. Frames get smaller if something on the way
    * has said that one was too large, or has ended two connections in a row
-   * without a word while a large one was under way.
+   * without a word while a large one was under way; one is enough where a larger
+   * size was on trial.
    */
   ended(code: number, hadLargeFrame: boolean): void {
     const isRefused = code === TOO_LARGE;
     const isCut = hadLargeFrame && code < APPLICATION_FIRST &&
       !PEACEFUL.includes(code);
     this.#cuts = isCut ? this.#cuts + 1 : 0;
-    if (!isRefused && this.#cuts < CUTS) return;
+    const good = this.#frameBytesGood;
+    if (!isRefused && this.#cuts < (good === undefined ? CUTS : 1)) return;
     this.#cuts = 0;
+    this.#frameBytesGood = undefined;
+    this.#growFrom = this.#env.now() + this.#growMs;
+    this.#growMs = Math.min(2 * this.#growMs, SYNC_FRAME_GROW_LAST_MS);
+    if (good !== undefined) {
+      this.#frameBytes = good;
+      return;
+    }
     const least = isRefused ? SYNC_FRAME_BYTES_MIN : SYNC_FRAME_LARGE_BYTES;
     const smaller = Math.floor(this.#frameBytes / SHRINK);
     this.#frameBytes = Math.min(this.#frameBytes, Math.max(least, smaller));

@@ -303,7 +303,7 @@ export class Link {
       token,
       versions,
       inbox: this.inbox,
-      frameBytes: address.frameBytes,
+      frameBytes: address.nextFrameBytes(),
       listener: {
         welcomed: () => this.#welcomed(address),
         channel: (message) => {

@@ -11,6 +11,16 @@ import { SYNC_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MIN } from "../../limits.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
 import { KeptLog } from "../../log/kept_log.ts";
 import type { Log, LogDB } from "../../log/log.ts";
+import { wrongType } from "../../describe.ts";
+import {
+  checkOptions,
+  isBlockStore,
+  isCount,
+  isEnv,
+  isFunction,
+  optional,
+  type OptionChecks,
+} from "../../options.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { clustersUnder } from "../../store/names.ts";
 import type { BlockStore } from "../../store/store.ts";
@@ -70,21 +80,36 @@ export interface RemoteLogOptions {
    * The largest frame to send and to take, in bytes, where a gateway on the way
    * lets through no larger one: larger messages go in parts. By default, and at
    * most, as large as a batch of the log needs. Frames get smaller by themselves
-   * once a gateway has refused one.
+   * once a gateway has refused one; larger ones are tried again ten minutes later
+   * at the earliest.
    */
   readonly frameBytes?: number | undefined;
 }
 
-function checkFrameBytes(bytes: unknown): number {
-  if (
-    Number.isSafeInteger(bytes) && bytes as number >= SYNC_FRAME_BYTES_MIN &&
-    bytes as number <= SYNC_FRAME_BYTES_MAX
-  ) return bytes as number;
-  throw new RangeError(
-    `frameBytes is ${
-      String(bytes)
-    }; give a whole number from ${SYNC_FRAME_BYTES_MIN} to ${SYNC_FRAME_BYTES_MAX}`,
-  );
+function isToken(name: string, value: unknown): void {
+  if (typeof value === "string" || typeof value === "function") return;
+  throw wrongType(name, value, "a string, or a function that returns one");
+}
+
+function isVersions(name: string, value: unknown): void {
+  const { first, last } = Object(value) as Partial<Versions>;
+  isCount(1)(`${name}.first`, first);
+  isCount(first)(`${name}.last`, last);
+}
+
+/** Refuses options that cannot be used, with a `TypeError` or `RangeError` that names the option. */
+function checkRemoteOptions(options: RemoteLogOptions): void {
+  const checks: OptionChecks<RemoteLogOptions> = {
+    token: optional(isToken),
+    copy: optional(isBlockStore),
+    connect: optional(isFunction),
+    fetch: optional(isFunction),
+    env: optional(isEnv),
+    hints: optional(isFunction),
+    versions: optional(isVersions),
+    frameBytes: optional(isCount(SYNC_FRAME_BYTES_MIN, SYNC_FRAME_BYTES_MAX)),
+  };
+  checkOptions("Options of a RemoteLogDB", options, checks);
 }
 
 const globalFetch: Fetch = (url, init) => fetch(url, init);
@@ -148,7 +173,8 @@ export class RemoteLogDB implements LogDB {
    * a path means `/sync`. Connects once the first log is opened.
    *
    * @throws ErrServerURL if one is not the address of a server
-   * @throws RangeError if there is none, or `frameBytes` is out of range
+   * @throws RangeError if there is none, or an option is out of range
+   * @throws TypeError if an option is of another type
    */
   constructor(
     urls: string | readonly string[],
@@ -158,6 +184,7 @@ export class RemoteLogDB implements LogDB {
     if (list.length === 0) {
       throw new RangeError("At least one server URL is required");
     }
+    checkRemoteOptions(options);
     const { token, copy, env = systemEnv } = options;
     const { frameBytes = SYNC_FRAME_BYTES_MAX } = options;
     this.#env = env;
@@ -172,7 +199,7 @@ export class RemoteLogDB implements LogDB {
         (options.connect === undefined ? globalFetch : undefined),
       versions: options.versions ?? PROTOCOL_VERSIONS,
       hints: options.hints ?? browserHints,
-      frameBytes: checkFrameBytes(frameBytes),
+      frameBytes,
       env,
       changed: () => {
         this.#told = this.state;

@@ -54,6 +54,16 @@ export function checkOptions<T>(
   }
 }
 
+/** Copy of the options that are set: what their owner changes later has no effect. */
+export function copyOptions<T>(options: T, checks: Checks<T>): T {
+  const copy: Partial<T> = {};
+  for (const name of Object.keys(checks) as (keyof T & string)[]) {
+    const value = options[name];
+    if (value !== undefined) copy[name] = value;
+  }
+  return copy as T;
+}
+
 /**
  * Refuses names that are no options: a misspelled `authenticate` would leave the
  * server open.
@@ -121,7 +131,8 @@ const isCountOrInfinity: Check = (name, value) => {
 // A longer timer of JavaScript ends at once.
 const isMs = isCount(1, TIMER_MS_MAX);
 
-const LIMITS: Checks<ServerLimits> = {
+/** Checks of {@linkcode ServerLimits}. */
+export const LIMITS: Checks<ServerLimits> = {
   connections: isCount(1),
   principalConnections: isCountOrInfinity,
   addressConnections: isCountOrInfinity,

@@ -16,11 +16,12 @@ import { type NodeHost, rehearseOn } from "../../nodehost/node_host.ts";
 import { makeRehearsal } from "../../nodehost/rehearsal.ts";
 import { rehearsalOf } from "../../nodehost/replica.ts";
 import { abortable, onAbort } from "../../nodehost/waiting.ts";
+import { isA } from "../../options.ts";
 import { isPromise } from "../../promises.ts";
 import { ErrUnauthenticated } from "../errors.ts";
 import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 import { CloseCode, type Transport } from "../transport.ts";
-import { checkOptions, CORE_CHECKS } from "./checks.ts";
+import { checkOptions, copyOptions, CORE_CHECKS, LIMITS } from "./checks.ts";
 import { Hub } from "./hub.ts";
 import {
   type CoreOptions,
@@ -90,22 +91,25 @@ export class Core {
    *
    * @throws TypeError if an option cannot be used
    */
-  constructor(host: NodeHost, options: CoreOptions) {
-    checkOptions(options, CORE_CHECKS);
+  constructor(host: NodeHost, given: CoreOptions) {
+    isA("a NodeHost", "replica", "clusterStatus")("host", host);
+    checkOptions(given, CORE_CHECKS);
+    const options = copyOptions(given, CORE_CHECKS);
+    const { health } = options;
     this.host = host;
     this.pace = new Pace(host.env);
     this.turns = new Turns(host.env, this.pace);
-    this.options = options;
-    const limits = { ...SERVER_LIMITS };
-    for (const [name, limit] of Object.entries(options.limits ?? {})) {
-      if (limit !== undefined) limits[name as keyof ServerLimits] = limit;
-    }
-    this.limits = limits;
+    this.options = health === undefined
+      ? options
+      : { ...options, health: { ...health } };
+    const set = copyOptions(options.limits as ServerLimits ?? {}, LIMITS);
+    const limits = this.limits = { ...SERVER_LIMITS, ...set };
     this.#principals = new Quota(limits.principalConnections);
     this.#addresses = new Quota(limits.addressConnections);
     this.#principalTransfers = new Quota(limits.principalTransfers);
     this.#addressTransfers = new Quota(limits.addressTransfers);
-    this.versions = options.versions ?? PROTOCOL_VERSIONS;
+    const { first, last } = options.versions ?? PROTOCOL_VERSIONS;
+    this.versions = { first, last };
     this.hooks = new Hooks(options, host.env, this.limits.hookMs, () => {
       this.telemetry.counts.hookFailures++;
     });

@@ -17,6 +17,7 @@ import {
   type Check,
   checkOptions,
   type Checks,
+  copyOptions,
   CORE_CHECKS,
   isBoolean,
   isCount,
@@ -140,9 +141,10 @@ export interface Server extends AsyncDisposable {
  * @throws Deno.errors.AddrInUse if the port is taken
  * @throws Deno.errors.InvalidData if the certificate or the key is none
  */
-export function serve(host: NodeHost, options: ServeOptions = {}): Server {
-  checkOptions(options, SERVE_CHECKS);
-  refuseUnknown(options, SERVE_CHECKS);
+export function serve(host: NodeHost, given: ServeOptions = {}): Server {
+  checkOptions(given, SERVE_CHECKS);
+  refuseUnknown(given, SERVE_CHECKS);
+  const options = copyOptions(given, SERVE_CHECKS);
   const { cert, key } = options;
   if ((cert === undefined) !== (key === undefined)) {
     const [is, isNot] = cert === undefined ? ["key", "cert"] : ["cert", "key"];
