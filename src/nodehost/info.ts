@@ -38,8 +38,10 @@ export interface ClusterInfo {
   readonly snapshots: readonly SnapshotInfo[];
   /** Size of those snapshots together, in bytes. */
   readonly snapshotBytes: number;
-  /** Submissions that are not applied, those that wait to be dismissed included. */
+  /** Submissions that are not applied, those that wait to be dismissed included; also of a cluster that does not run. */
   readonly pending: number;
+  /** Set if snapshots or submissions could not be listed, with what the store threw: nothing is told of them then. */
+  readonly listError?: unknown;
 }
 
 /** State of one cluster of a host, as far as it is at hand without asking a store. */

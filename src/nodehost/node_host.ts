@@ -32,7 +32,7 @@ import {
   tryFactory,
 } from "../rsm/managed.ts";
 import { tell } from "../promises.ts";
-import type { FileStore } from "../snapshot/file_store.ts";
+import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
@@ -81,8 +81,8 @@ interface Started extends Stoppable {
 interface Known {
   readonly factory: MachineFactory;
   readonly config: ReplicaConfig;
-  /** Set if the start failed. */
-  error?: unknown;
+  /** Set if the start failed, with what was thrown. */
+  failed?: { readonly error: unknown } | undefined;
   /** Set once it is up; stays after it was stopped. */
   replica?: Replica;
 }
@@ -293,7 +293,7 @@ export class NodeHost {
           return up;
         } catch (error) {
           // One that was stopped is not wanted, rather than down.
-          if (!(error instanceof ErrClusterClosed)) known.error = error;
+          if (!(error instanceof ErrClusterClosed)) known.failed = { error };
           throw error;
         }
       },
@@ -528,7 +528,7 @@ export class NodeHost {
 
   /** True if all there is of a cluster was imported, and no replica could start from it: its machine could not read it, say. */
   #mayReplace(clusterID: bigint, present: readonly SnapshotInfo[]): boolean {
-    return this.#known.get(clusterID)?.error !== undefined &&
+    return this.#known.get(clusterID)?.failed !== undefined &&
       this.logDB.removeData !== undefined &&
       present.every(({ imported }) => imported);
   }
@@ -567,9 +567,9 @@ export class NodeHost {
     const starting = this.#clusters.get(clusterID);
     if (starting === undefined) {
       const known = this.#known.get(clusterID);
-      if (known?.error === undefined) throw new ErrClusterNotFound(clusterID);
+      if (known?.failed === undefined) throw new ErrClusterNotFound(clusterID);
       // One that could not be started has nothing to be stopped.
-      known.error = undefined;
+      known.failed = undefined;
       return;
     }
     await this.#stopOne(clusterID, starting);
@@ -601,23 +601,24 @@ export class NodeHost {
 
   #statusOf(
     clusterID: bigint,
-    { factory, config: { nodeID }, error }: Known,
+    { factory, config: { nodeID }, failed }: Known,
   ): ClusterStatus {
     const replica = this.#replicas.get(clusterID);
-    const cause = replica?.failure ?? error;
     const storageError = replica?.storageError;
+    const error = replica?.failure ?? failed?.error;
+    const hasFailed = error !== undefined || failed !== undefined;
     return {
       clusterID,
       nodeID,
       type: factory.type,
-      state: cause !== undefined
+      state: hasFailed
         ? "failed"
         : replica !== undefined
         ? "running"
         : this.#clusters.has(clusterID)
         ? "starting"
         : "stopped",
-      ...(cause === undefined ? {} : { error: cause }),
+      ...(hasFailed ? { error } : {}),
       ...(storageError === undefined ? {} : { storageError }),
       appliedIndex: replica?.appliedIndex ?? 0,
     };
@@ -638,7 +639,17 @@ export class NodeHost {
   ): Promise<ClusterInfo> {
     const status = this.#statusOf(clusterID, known);
     const replica = this.#replicas.get(clusterID);
-    const snapshots = await this.#snapshots.list(clusterID);
+    let snapshots: readonly SnapshotInfo[] = [];
+    let pending = 0;
+    let unreadable: { readonly error: unknown } | undefined;
+    // A store that fails is no reason to tell nothing of the others.
+    try {
+      snapshots = await this.#snapshots.list(clusterID);
+      pending = replica?.pending().length ??
+        (await this.#unsynced(clusterID)).length;
+    } catch (error) {
+      unreadable = { error };
+    }
     const log = status.state === "failed" ? undefined : replica?.logInfo;
     return {
       ...status,
@@ -649,7 +660,8 @@ export class NodeHost {
       ...(log === undefined ? {} : { log }),
       snapshots,
       snapshotBytes: snapshots.reduce((sum, { size }) => sum + size, 0),
-      pending: replica?.pending().length ?? 0,
+      pending,
+      ...(unreadable === undefined ? {} : { listError: unreadable.error }),
     };
   }
 
@@ -720,10 +732,12 @@ export class NodeHost {
         await store!.remove(info);
       }
     }
-    const files = await this.#files.list("snapshots");
-    for (const name of files) {
-      if (!name.startsWith(`${clusterID}-`)) continue;
-      await this.#files.remove(`snapshots/${name}`);
+    for (const use of await this.#files.list(HOST_DIRECTORY)) {
+      const directory = `${HOST_DIRECTORY}/${use}`;
+      for (const name of await this.#files.list(directory)) {
+        if (!name.startsWith(`${clusterID}-`)) continue;
+        await this.#files.remove(`${directory}/${name}`);
+      }
     }
   }
 
@@ -786,9 +800,10 @@ export class NodeHost {
   /**
    * Exports what this device has of a cluster: the whole state at its applied
    * index, and what was submitted and may not be in the cluster. Works while the
-   * replica runs, and without the server or its log once it was stopped, has
-   * failed or could not be started, as when the server has another history. A
-   * replica that has failed is stopped by it. While the stream of a stopped one
+   * replica runs, or waits before an entry at which its machine threw, and without
+   * the server or its log once it was stopped, has failed or could not be started,
+   * as when the server has another history. A replica that has failed and does not
+   * go on by itself is stopped by it. While the stream of a stopped one
    * is not read to its end or cancelled, the cluster cannot be started.
    *
    * @throws ErrClusterNotFound if the cluster was never started on this host
@@ -800,7 +815,9 @@ export class NodeHost {
     if (known === undefined) throw new ErrClusterNotFound(clusterID);
     const pending = await this.#unsynced(clusterID);
     const running = this.#replicas.get(clusterID);
-    if (running !== undefined && running.error === undefined) {
+    // Also one that waits before an entry at which `update()` threw: it goes on by
+    // itself once the entry is skipped, and is not to be stopped.
+    if (running !== undefined && !running.closed.aborted) {
       return {
         clusterID,
         appliedIndex: running.appliedIndex,
@@ -839,7 +856,7 @@ export class NodeHost {
     const failed = this.#replicas.get(clusterID);
     const starting = this.#clusters.get(clusterID);
     if (failed?.error === undefined || starting === undefined) return;
-    if (known !== undefined) known.error = failed.error;
+    if (known !== undefined) known.failed = { error: failed.failure };
     await this.#stopOne(clusterID, starting);
   }
 

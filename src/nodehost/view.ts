@@ -16,7 +16,7 @@ import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
 import { Guard, Op } from "../rsm/guard.ts";
 import type { MachineFactory, ManagedFork } from "../rsm/managed.ts";
 import { recoverSnapshot, saveSnapshot } from "../rsm/snapshots.ts";
-import type { FileStore } from "../snapshot/file_store.ts";
+import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { SnapshotSink } from "../snapshot/store.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
@@ -380,7 +380,7 @@ export class OptimisticView<L> implements View {
           info,
           open: () => pacedSource(store.open(info), env),
           files,
-          directory: `views/${clusterID}-${nodeID}`,
+          directory: `${HOST_DIRECTORY}/views/${clusterID}-${nodeID}`,
           signal: stopped,
         });
         stopped.throwIfAborted();

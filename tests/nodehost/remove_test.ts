@@ -3,21 +3,27 @@ import {
   assertEquals,
   assertInstanceOf,
   assertStrictEquals,
+  assertThrows,
 } from "@std/assert";
 import {
   BlockOutbox,
   ErrClusterAlreadyExist,
   ErrClusterClosed,
+  ErrFileNotFound,
   ErrNotImplemented,
   ErrUnsynced,
+  HOST_DIRECTORY,
   kv,
   KVStateMachine,
   type LogDB,
   MemoryBlockStore,
+  MemoryFileStore,
   MemoryLogDB,
+  MemoryOutbox,
   MemorySnapshotStore,
   NodeHost,
   OnDiskKVStateMachine,
+  type SnapshotInfo,
 } from "../../mod.ts";
 import { BlockLogDB, BlockSnapshotStore } from "../../src/indexeddb/mod.ts";
 import {
@@ -108,6 +114,81 @@ Deno.test(
       one.error,
     ]);
     assertEquals(states, [[1n, "stopped", undefined], [2n, "failed", fault]]);
+  }),
+);
+
+Deno.test(
+  "H18 [H19] a host tells what is pending in a cluster that does not run, that a start has failed whatever was thrown, and of the others where a store fails",
+  checked(async () => {
+    await using logDB = new MemoryLogDB();
+    await using outbox = new MemoryOutbox();
+    await using snapshots = new MemorySnapshotStore();
+    await using host = new NodeHost({ logDB, outbox, snapshots });
+    let thrown: { error: unknown } | undefined;
+    const create = (): KVStateMachine => {
+      if (thrown !== undefined) throw thrown.error;
+      return new KVStateMachine();
+    };
+    await host.startCluster(create, config);
+    await host.startCluster(create, { clusterID: 2n, nodeID: 1n });
+    await host.stopCluster(1n);
+    const queue = await outbox.open(1n, () => {});
+    await queue.add(kv.put("a", "1"));
+    await queue.close();
+    const pending = async (): Promise<readonly number[]> =>
+      (await host.info()).clusters.map(({ pending }) => pending);
+    // Of one that has run here, its replica knows.
+    assertEquals(await pending(), [0, 0]);
+    for (const error of [new Error("No machine"), undefined, null]) {
+      thrown = { error };
+      const rejected = host.startCluster(create, config).then(
+        () => assert(false),
+        (error) => error,
+      );
+      assertStrictEquals(await rejected, error);
+      const status = host.clusterStatus(1n)!;
+      assertEquals([status.state, status.error], ["failed", error]);
+      assertEquals(await pending(), [1, 0]);
+    }
+    const fault = new Error("Store is gone");
+    const { list } = snapshots;
+    snapshots.list = (clusterID): readonly SnapshotInfo[] => {
+      if (clusterID === 1n) throw fault;
+      return list.call(snapshots, clusterID);
+    };
+    const { clusters } = await host.info();
+    assertEquals(
+      clusters.map(({ state, listError }) => [state, listError]),
+      [["failed", fault], ["running", undefined]],
+    );
+    snapshots.list = list;
+  }),
+);
+
+Deno.test(
+  "case C14: removeData() removes the host's own files of a cluster, and none of a machine [H19, F4]",
+  checked(async () => {
+    await using files = new MemoryFileStore();
+    await using logDB = new MemoryLogDB();
+    await using host = new NodeHost({ logDB, files });
+    await host.startCluster(() => new KVStateMachine(), config);
+    const kept = [
+      "snapshots/1-1/7",
+      "views/1-1/7",
+      `${HOST_DIRECTORY}/views/10-1/7`,
+      `${HOST_DIRECTORY}/recovery/2-1/5/7`,
+    ];
+    const removed = ["views/1-1", "recovery/1-1/5", "replay/1-1/5"]
+      .map((path) => `${HOST_DIRECTORY}/${path}/7`);
+    for (const path of [...kept, ...removed]) {
+      await files.create(path).getWriter().close();
+    }
+    await host.stopCluster(1n);
+    await host.removeData(1n);
+    for (const path of kept) files.open(path);
+    for (const path of removed) {
+      assertThrows(() => files.open(path), ErrFileNotFound);
+    }
   }),
 );
 

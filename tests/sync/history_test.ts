@@ -13,6 +13,7 @@ import {
   NodeHost,
   OnDiskKVStateMachine,
   type Replica,
+  type Result,
   type Submission,
 } from "../../mod.ts";
 import { BlockLogDB } from "../../src/indexeddb/mod.ts";
@@ -429,5 +430,42 @@ test("U1 a device whose store was purged between two visits is told what the clu
       assertEquals(replica.status, { state: "running" });
     });
   }
+  await pair.over();
+});
+
+test("case A10: exporting what a replica has that waits before an entry its machine throws at gives its state, and does not stop it [H17, H19]", async () => {
+  const pair = new Pair(31);
+  const { env } = pair;
+  await pair.start();
+  class Fragile extends KVStateMachine {
+    override update(cmd: Uint8Array): Result {
+      if (cmd.length > 100) throw new TypeError("Too long");
+      return super.update(cmd);
+    }
+  }
+  const host = pair.host(pair.client(), { outbox: new MemoryOutbox() });
+  const started = host.startCluster(() => new Fragile(), config);
+  const replica = await env.until(started, 50);
+  await pair.replica.propose(kv.put("a", "1"));
+  await caughtUp(pair, [replica]);
+  const { appliedIndex } = replica;
+  await pair.replica.propose(kv.put("a", "2".repeat(200)));
+  await env.advance(2_000);
+  assertEquals(replica.status.state, "failed");
+  await env.until(replica.submit(kv.put("b", "1")), 10);
+
+  const data = await env.until(host.exportData(1n), 10);
+  assertEquals(data.appliedIndex, appliedIndex);
+  assertEquals(data.pending.map(({ cmd }) => cmd), [kv.put("b", "1")]);
+  await using other = new NodeHost();
+  await env.until(other.importSnapshot(1n, data.snapshot), 10);
+  const copy = await other.startCluster(() => new KVStateMachine(), config);
+  assertEquals(text(await copy.staleRead(kv.get("a")) as Uint8Array), "1");
+
+  await pair.server.skipEntry(1n, appliedIndex + 1, "Too long");
+  await env.advance(2_000);
+  await caughtUp(pair, [replica]);
+  assertEquals(replica.status, { state: "running" });
+  assertEquals(replica.pending(), []);
   await pair.over();
 });
