@@ -90,10 +90,10 @@ export const SESSIONS_RESULT_BYTES_MAX: number = 64 * 1024 * 1024;
 /** Longest time for which appends are gathered before the machine is forked again to try them, where a fork takes long, in milliseconds. */
 export const REHEARSAL_PAUSE_MS_MAX: number = 50;
 
-/** How long an append waits for those before it to be applied, so that they need not be tried again, in turns of the event loop. */
+/** Longest wait of an append for those before it to be applied, so that they need not be tried again, in turns of the event loop. */
 export const REHEARSAL_TURNS_MAX: number = 4;
 
-/** How often a `validate` that takes time is asked again about one command because others have changed the state it has looked up, in questions; after that they wait. */
+/** Calls of an asynchronous `validate` for one command, repeated because other commands changed the state it had looked up, in calls; after that the others wait. */
 export const REHEARSAL_ASKS_MAX: number = 3;
 
 /** Why a proposal was refused, as the log tells it, in bytes of text. Part of the replicated rules. */
@@ -142,7 +142,7 @@ export const REPLAY_ENTRIES_MAX: number = 1024 * 1024;
 /** How long the explanation of a divergence may take, in milliseconds. */
 export const EXPLAIN_MS_MAX: number = 60_000;
 
-/** How long a replica looks for the entry of a batch at which `update()` threw, in milliseconds. */
+/** Longest search of a replica for the entry of a batch at which `update()` threw, in milliseconds. */
 export const LOCATE_MS_MAX: number = 10_000;
 
 /** Commands that a view runs anew for one more before anybody asks, in commands. */
@@ -265,7 +265,7 @@ export const SYNC_FRAME_BYTES_MIN: number = 1024;
 /** A frame from which an end of the connection under it is taken for a sign that something on the way refuses large frames, in bytes. */
 export const SYNC_FRAME_LARGE_BYTES: number = 8 * 1024;
 
-/** How long frames that got smaller because something on the way refused large ones stay so, before a connection tries larger ones, in milliseconds; twice as long after each time that did not go well. */
+/** Time for which frames stay small after something on the way refused large ones, before a connection tries larger ones, in milliseconds; doubled after each attempt that fails. */
 export const SYNC_FRAME_GROW_FIRST_MS: number = 10 * 60_000;
 
 /** Longest time before larger frames are tried again, in milliseconds. */
@@ -328,7 +328,7 @@ export const SYNC_HINT_PING_MS: number = 5_000;
 /** The shortest heartbeat a client lets a server tell it, in milliseconds. */
 export const SYNC_HEARTBEAT_MS_MIN: number = 1_000;
 
-/** How long a client downloads nothing for a reader that was asked for no batch yet, in milliseconds: most of those only look whether the log goes on from there. */
+/** Delay before a client downloads for a reader that was not asked for a batch yet, in milliseconds: most of those only check whether the log goes on from there. */
 export const SYNC_READ_IDLE_MS: number = 1_000;
 
 /** How far apart a watcher of a client is told of progress, in milliseconds. */
@@ -367,7 +367,7 @@ export const SYNC_CONNECTIONS_MAX: number = 4096;
 /** Connections of one principal, in connections. */
 export const SYNC_PRINCIPAL_CONNECTIONS_MAX: number = 64;
 
-/** What one principal may send in the long run, on all its connections together, in commands per second; as many at once. Where clients are not authenticated, it bounds each connection. */
+/** Sustained rate of one principal, on all its connections together, in commands per second; as many at once. Where clients are not authenticated, it bounds each connection. */
 export const SYNC_COMMANDS_PER_SECOND_MAX: number = 50_000;
 
 /** Commands that each record counts for which is refused, besides itself, in commands: to say why costs more than to add it to the log. */
@@ -397,7 +397,7 @@ export const SYNC_TRANSFERS_MAX: number = 16;
 /** Of those, snapshots of one principal, in snapshots. */
 export const SYNC_PRINCIPAL_TRANSFERS_MAX: number = 8;
 
-/** What one remote address has at one time, in connections or snapshots: not limited, since one address may be that of a proxy or a company. */
+/** Bound for one remote address at one time, in connections or snapshots: not limited, since one address may be that of a proxy or a company. */
 export const SYNC_ADDRESS_MAX: number = Infinity;
 
 /** Snapshots that one connection is sent at one time, in snapshots. */
@@ -433,10 +433,10 @@ export const SYNC_LISTEN_FIRST_MS: number = 100;
 /** Longest wait before a server whose listener has ended listens again, in milliseconds. */
 export const SYNC_LISTEN_LAST_MS: number = 2_000;
 
-/** How long before a principal expires its client is asked for another token, in milliseconds; no more than half of the time it is valid. */
+/** Time before a principal expires at which its client is asked for another token, in milliseconds; at most half of the time the principal is valid. */
 export const SYNC_RENEW_MS: number = 30_000;
 
-/** How long a client whose principal is no longer valid may take to bring another token, in milliseconds: until then nothing is sent to it, nor taken from it. */
+/** Grace period for a client whose principal is no longer valid to send another token, in milliseconds: until then nothing is sent to it or accepted from it. */
 export const SYNC_RENEW_GRACE_MS: number = 5_000;
 
 /** Messages of a client that wait until it has brought another token, in messages. */
@@ -505,5 +505,5 @@ export const SYNC_OWNER_ORIGINS_MAX: number = 1024;
 /** What a server says of one connection between two looks after it, in records. */
 export const SYNC_LOG_RECORDS_MAX: number = 100;
 
-/** How long entries wait for a call of a machine before its host is told, in milliseconds. */
+/** Time entries wait for a call of a machine before its host gets an event, in milliseconds. */
 export const MACHINE_SLOW_MS: number = 5000;

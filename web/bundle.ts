@@ -47,7 +47,7 @@ function pathOf(url: URL): string {
   return decodeURIComponent(url.pathname);
 }
 
-/** Where packages lie the way a bundler looks for them. */
+/** Folder in which packages lie the way a bundler looks for them. */
 const PACKAGES = pathOf(new URL(".cache/bundle/node_modules/", ROOT));
 
 /** Packages that are in that folder, by name and version, with those they depend on. */

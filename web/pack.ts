@@ -32,7 +32,7 @@ const FILES: readonly string[] = [
   "src/sync/protocol.md",
 ];
 
-/** What of deno.json the package is made of. */
+/** Fields of deno.json that the package is made of. */
 interface Project {
   readonly name: string;
   readonly version: string;
@@ -40,7 +40,7 @@ interface Project {
   readonly exports: Readonly<Record<string, string>>;
 }
 
-/** Where a module imports or re-exports from, in code and in types. */
+/** Matches the specifiers a module imports or re-exports from, in code and in types. */
 const SPECIFIER = /((?:\bfrom|\bimport)\s*\(?\s*)"([^"\n]+)"/g;
 
 /** Types of disposal, for compilers whose `lib` ends before it. */

@@ -218,7 +218,7 @@ function isLoopback(hostname: string): boolean {
 }
 
 function greet({ hostname, cert, port }: StartOptions, { url }: Started): void {
-  say(`A list that everybody keeps is at ${url}`);
+  say(`A shared list is at ${url}`);
   say("Open it in two browsers; stop the server, or pull the plug, and edit.");
   if (isLoopback(hostname)) return;
   const scheme = cert === undefined ? "http" : "https";

@@ -1,6 +1,6 @@
 /**
- * What an operator does with a data folder: the same operations run on a folder
- * that no server uses, and inside the server that uses it.
+ * Operator's commands on a data folder: the same operations run on a folder that
+ * no server uses, and inside the server that uses it.
  *
  * This module needs Deno.
  *

@@ -9,7 +9,7 @@
 import { SingleBar } from "../deps/cli_progress.ts";
 import { bytes, type Progress } from "./operations.ts";
 
-/** How long a command runs before its bar appears, in milliseconds. */
+/** Running time of a command after which its bar appears, in milliseconds. */
 const APPEARS_AFTER_MS = 1_000;
 
 /** A bar on standard error; nothing where that is not a terminal. */

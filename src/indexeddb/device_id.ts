@@ -18,7 +18,7 @@ export interface DeviceIDOptions {
    * @default {"sampan-device"}
    */
   readonly name?: string | undefined;
-  /** Where databases are; by default the browser's. Null for nowhere. */
+  /** Factory of databases; by default the browser's. With null nothing is stored. */
   readonly indexedDB?: IDBFactory | null | undefined;
 }
 

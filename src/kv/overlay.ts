@@ -51,7 +51,7 @@ function keyOf(name: string): Uint8Array {
   return key;
 }
 
-/** Whether the bytes of `view` in [start, end) are those of `bytes`. A view of those would cost more than the comparison. */
+/** True if the bytes of `view` in [start, end) are those of `bytes`. A view of those would cost more than the comparison. */
 function isSame(
   view: DataView,
   start: number,

@@ -110,7 +110,7 @@ export class StorageState implements LogStorage {
     for (const listener of [...this.#listeners]) listener(trouble);
   }
 
-  /** As {@linkcode LogStorage.watch}. */
+  /** Implements {@linkcode LogStorage.watch}. */
   watch(listener: (trouble: unknown) => void): () => void {
     const own = (trouble: unknown): void => listener(trouble);
     this.#listeners.add(own);

@@ -1,6 +1,6 @@
 /**
- * What is kept on a device of a log whose home is elsewhere, as a log of its own:
- * for a replica that is started to be exported, whatever became of that home.
+ * Local copy of a remote log, opened as a log of its own: for a replica that is
+ * started only to be exported, whatever became of the remote log.
  *
  * This module is browser compatible.
  *

@@ -409,7 +409,7 @@ async function checkImported(
 }
 
 /**
- * Whether the machine holds another state than a full snapshot at the very index
+ * True if the machine holds another state than a full snapshot at the very index
  * it opened at: a recovery from that one went wrong, and was found out only when
  * the machine had made its state durable (H16). It is recovered once more.
  */

@@ -145,7 +145,7 @@ export type HostEvent =
     }
     | {
       /**
-       * What this device kept was purged, or removed, since its last visit: the
+       * The data of this device was purged, or removed, since its last visit: the
        * cluster knows a session of it, and the outbox is empty. What had not been
        * sent by then never came to the cluster.
        */
@@ -164,7 +164,7 @@ export type HostEvent =
     | {
       /** A snapshot was not taken, one that was is of no use, or what it makes superfluous could not be removed (R7, H7, H8). */
       readonly type: "snapshot failed";
-      /** Why. */
+      /** Cause of it. */
       readonly error: unknown;
     }
     | {
@@ -192,7 +192,7 @@ export type HostEvent =
     | {
       /** The log could not be read; it is tried again. Said once for each cause until something was read. */
       readonly type: "log failed";
-      /** Why. */
+      /** Cause of it. */
       readonly error: unknown;
     }
     | {
@@ -208,13 +208,13 @@ export type HostEvent =
     | {
       /** The machine's hash could not be had where replicas compare theirs (H12). */
       readonly type: "hash failed";
-      /** Why. */
+      /** Cause of it. */
       readonly error: unknown;
     }
     | {
       /** The machine's `refusal()` threw, or gave no reason: the result it was asked about counts as none (R15). */
       readonly type: "refusal failed";
-      /** Why. */
+      /** Cause of it. */
       readonly error: unknown;
     }
     | {
@@ -238,7 +238,7 @@ export type HostEvent =
        * whoever submitted it signs in again (U34).
        */
       readonly type: "outbox failed";
-      /** Why. */
+      /** Cause of it. */
       readonly error: unknown;
     }
     | {
@@ -249,13 +249,13 @@ export type HostEvent =
       readonly type: "slow";
       /** Names of the methods that have not settled. */
       readonly calls: readonly string[];
-      /** How long entries have waited for them, in milliseconds. */
+      /** Time entries have waited for them, in milliseconds. */
       readonly waitedMs: number;
     }
     | {
       /** The machine could not be closed, or did not settle in time (H10). */
       readonly type: "close failed";
-      /** Why. */
+      /** Cause of it. */
       readonly error: unknown;
     }
   );

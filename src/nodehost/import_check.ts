@@ -2,7 +2,7 @@
  * Checking a snapshot before it is imported.
  *
  * A container with right checksums can still be one from which no replica can
- * start. An import is for good, so all of it that can be checked without the
+ * start. An import cannot be undone, so all of it that can be checked without the
  * machine is checked before anything of it is stored.
  *
  * This module is browser compatible.

@@ -87,7 +87,7 @@ interface Known {
   replica?: Replica;
 }
 
-/** What a device has of a cluster, as `NodeHost.exportData()` gives it. */
+/** Data of a cluster on a device, as `NodeHost.exportData()` returns it. */
 export interface ClusterData {
   /** Id of the cluster. */
   readonly clusterID: bigint;
@@ -593,7 +593,7 @@ export class NodeHost {
       .map(([clusterID, known]) => this.#statusOf(clusterID, known));
   }
 
-  /** As {@linkcode NodeHost.clusters}, of one cluster; undefined if it was never started here. */
+  /** Status of one cluster, as {@linkcode NodeHost.clusters} lists it; undefined if it was never started here. */
   clusterStatus(clusterID: bigint): ClusterStatus | undefined {
     const known = this.#known.get(clusterID);
     return known && this.#statusOf(clusterID, known);

@@ -136,9 +136,9 @@ export interface ProposalsOptions {
     session: number,
     series: number,
   ) => Decided | undefined;
-  /** Why the machine says that a result is a refusal, if it does; never throws. */
+  /** Reason with which the machine calls a result a refusal; undefined if it does not. Never throws. */
   readonly refusal: (result: Result) => string | undefined;
-  /** Tries what is sent before it is in the log, if it is to be tried. */
+  /** Rehearsal of commands before they are appended; undefined while commands are not tried. */
   readonly rehearsal: () => OwnRehearsal | undefined;
   readonly queue: {
     readonly proposals?: number | undefined;

@@ -1,8 +1,8 @@
 /**
  * Tries commands before they are ordered: each one is run on a fork of the
  * machine, with all that is ahead of it in the log applied. One at which the
- * machine throws would stop every replica if it were in the log, for good; it is
- * refused, and never gets there (H17).
+ * machine throws would stop every replica, and every restart, if it were in the
+ * log; it is refused, and never gets there (H17).
  *
  * What is ahead of a command is what its replica has applied, and what was given
  * to the log since. All who append to a cluster on this host take turns, so that
@@ -73,7 +73,7 @@ export interface OwnRehearsal {
   readonly isTrying: boolean;
 }
 
-/** How much of a record is compared to find it in the log, in bytes. */
+/** Length of a record's beginning that is compared to find it in the log, in bytes. */
 const COMPARED_BYTES = 64;
 
 /** A record that was let through, as long as it is not applied. */
@@ -166,9 +166,9 @@ class Fork {
   readonly driver: object;
   /** The last entry that is committed in it: it is of use while this is the replica's last one. */
   readonly applied: number;
-  /** As strict as for a regular machine, whatever kind it is. */
+  /** Guard as strict as that of a regular machine, whatever kind the machine is. */
   readonly guard = new Guard(RegularStateMachine);
-  /** How many of the candidates were run on it, or need not be. */
+  /** Number of candidates that were run on it, or need not be. */
   ran = 0;
   /** Entries it was given. */
   entries = 0;
@@ -181,7 +181,7 @@ class Fork {
     this.applied = applied;
   }
 
-  /** How closing goes is of no interest: nothing is in it that is not elsewhere. */
+  /** Closes the fork; errors are ignored, as nothing is in it that is not elsewhere. */
   close(): void {
     (async () => {
       await this.guard.run(Op.Close, () => this.machine.close());
@@ -189,11 +189,11 @@ class Fork {
   }
 }
 
-/** What is tried of one cluster on this host. */
+/** Rehearsal of the commands of one cluster on this host, on forks of its machine. */
 export class Rehearsal {
   readonly #driver: () => Driver<unknown> | undefined;
   readonly #env: Env;
-  /** What was let through and is not applied, in the order of the log. */
+  /** Records that were let through and are not applied yet, in the order of the log. */
   #ahead: Candidate[] = [];
   /** The first of them that is not known to be applied. */
   #head = 0;
@@ -261,7 +261,7 @@ export class Rehearsal {
     return this.#ahead.length > this.#head;
   }
 
-  /** Waits a few turns for what is about to be applied: it is not run again then, and what comes meanwhile shares the next fork. */
+  /** Waits a few turns for what is about to be applied: it is not run again then, and what comes in these turns shares the next fork. */
   #gather(turns: number): void {
     if (turns === 0 || !this.#isEarly) return this.#next();
     const again = (): void => this.#gather(turns - 1);
@@ -287,7 +287,7 @@ export class Rehearsal {
       const done = this.#waiting[i]!();
       if (!isPromise(done)) continue;
       this.#waiting.splice(0, i + 1);
-      // It tells who waits for it what it failed with.
+      // Its callers get the error with which it failed.
       done.then(() => this.#next(), () => this.#next());
       return;
     }
@@ -520,7 +520,7 @@ export class Rehearsal {
     return fork;
   }
 
-  /** What is given to a fork next: all that is left, within bounds; one by one what no fork has taken, if that is to be careful. */
+  /** Next records for a fork: all that are left, within bounds; one at a time those that no fork has passed, if it has to be careful. */
   #chunk(
     fork: Fork,
     driver: Driver<unknown>,
@@ -552,7 +552,7 @@ export class Rehearsal {
     return { chunk, entries };
   }
 
-  /** Whether a record will be applied, by the rules of the session table: a copy of what was applied will not. */
+  /** True if a record will be applied, by the rules of the session table: a copy of an applied one will not. */
   #applies(fork: Fork, driver: Driver<unknown>, one: Candidate): boolean {
     const { session, series, lag } = one;
     if (session === 0) return true;

@@ -161,7 +161,7 @@ export interface ReplicaParts {
   readonly env: Env;
   /** How long a stop waits, in milliseconds. */
   readonly stopTimeoutMs: number;
-  /** How what is proposed here is tried before it is ordered; undefined while it is not. */
+  /** Rehearsal of local proposals before they are ordered; undefined while they are not tried. */
   readonly rehearsing: () => Rehearsing | undefined;
   /** Principal who is signed in, if the host was told. */
   readonly principal: string | undefined;
@@ -239,7 +239,7 @@ export class Replica {
   /** Set while a replica whose log is ordered by a server waits, before an entry at which `update()` threw, for the decision to skip it. */
   #parked: Parked | undefined;
   #onParked: (() => void) | undefined;
-  /** Why nothing that is submitted can be sent until someone acts. */
+  /** Cause for which no submission can be sent until the application or a person acts. */
   #blocked: unknown;
   /** Of machines whose place another one has taken, those that were wrong: they may be being saved still. */
   readonly #wrong = new WeakMap<Driver<SessionState>, ErrDiverged>();
@@ -355,7 +355,7 @@ export class Replica {
     });
   }
 
-  /** Tries what is proposed here, if it is to be tried. */
+  /** Rehearsal of what is proposed here; undefined while commands are not tried. */
   get #ownRehearsal(): OwnRehearsal | undefined {
     const rehearsing = this.#parts.rehearsing();
     if (rehearsing === undefined) return undefined;
@@ -406,7 +406,7 @@ export class Replica {
     return `${originLow} ${originHigh}`;
   }
 
-  /** Why the machine says that a result is a refusal. One that throws here says nothing: its command was applied (R5). */
+  /** Reason with which the machine calls a result a refusal. A machine that throws here gives none: its command was applied (R5). */
   #refusalOf(result: Result): string | undefined {
     const refusal = this.#current?.machine.refusal;
     if (refusal === undefined) return undefined;
@@ -442,7 +442,7 @@ export class Replica {
     return this.#current?.skips ?? [];
   }
 
-  /** Why the replica failed, if it did: an `ErrUpdateFailed` that names the entry if `update()` threw, else as `error`. */
+  /** Cause of the replica's failure, if it failed: an `ErrUpdateFailed` that names the entry if `update()` threw, else the same as `error`. */
   get failure(): unknown {
     return this.#updateFailed ?? this.error;
   }
@@ -885,7 +885,7 @@ export class Replica {
   async #run(reader: LogReader): Promise<void> {
     const backoff = new Backoff(this.#parts.env);
     let error: unknown;
-    /** What was last told, and at which index, and failures there. */
+    /** Last report: its words, the index, and the failures there. */
     let told = { words: "", at: -1, failures: 0 };
     try {
       for (let open: LogReader | undefined = reader;;) {

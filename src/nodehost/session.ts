@@ -19,7 +19,7 @@ export class Proposal {
   bytes: Uint8Array | undefined;
   /** Where its command starts. */
   start = 0;
-  /** What it was refused with, where it was tried before it was sent. */
+  /** Refusal of the command, where it was tried before it was sent. */
   refused: ErrProposalRefused | undefined;
   /** Whether it may have been applied where nobody here could see it. */
   unseen = false;

@@ -123,7 +123,7 @@ function checkArguments(index: number, reason: string): void {
   }
 }
 
-/** Kind of the record at an index; undefined if there is none. */
+/** Kind of the record at an index; undefined if the log has no such index. */
 async function kindOf(log: Log, index: number): Promise<number | undefined> {
   const reader = await log.read(index - 1);
   try {

@@ -522,7 +522,7 @@ export class Snapshotter {
     taken: SnapshotInfo | undefined,
     skips: readonly SkippedEntry[],
   ): Promise<SnapshotInfo | undefined> {
-    // One with an entry that is skipped keeps nobody from needing an older one.
+    // One with an entry that is skipped does not replace an older one.
     const full = (await this.#full(store)).filter(({ index }) =>
       isUsable(index, skips)
     );

@@ -172,7 +172,7 @@ export interface SubmissionsOptions {
   ) => MaybePromise<void>;
   /** Resolves once everything committed before the call is applied. */
   readonly upToDate: (signal: AbortSignal) => Promise<void>;
-  /** What the state knows of a series. */
+  /** Outcome of a series in the applied state; undefined if it has none yet. */
   readonly outcomeOf: (session: number, series: number) => Decided | undefined;
   /** Called when nothing can be sent until someone acts, with why, and with undefined once it can. */
   readonly blocked: (cause: unknown) => void;
@@ -281,7 +281,7 @@ export class Submissions {
   /** Whether it is left to the other holder: the next one is opened as somebody else. */
   #isAdopted = false;
   #copied: ErrOutboxCopied | undefined;
-  /** Why nothing can be sent until someone acts. */
+  /** Cause for which nothing can be sent until the application or a person acts. */
   #blocked: Error | undefined;
   /** True once the log is known to be the one of the session of an earlier life. */
   #isVerified = false;
@@ -295,7 +295,7 @@ export class Submissions {
   #isFresh = false;
   /** Settles once it was looked up what the cluster knows of this device. */
   #known: Promise<void> | undefined;
-  /** What an earlier life of this device has left in the cluster and not here. */
+  /** Counts of what this device submitted before its store was purged. */
   purged: Purged | undefined;
   #closed: unknown;
   #isDriving = false;
@@ -486,11 +486,11 @@ export class Submissions {
     // Asked before there is a connection: nothing is live before the answer.
     this.#verifying = this.#askHistory(session);
     this.#verifying.catch(() => {
-      // Whoever waits for it is told.
+      // Its callers get the rejection.
     });
   }
 
-  /** Takes over as whom the outbox opens its sessions. */
+  /** Takes over the client id with which the outbox opens its sessions. */
   #takeClient(
     { clientID, lost, owner, principal, session, done, commands }: HeldCommands,
   ): void {
@@ -517,14 +517,14 @@ export class Submissions {
     if (found !== undefined && known !== undefined) {
       this.purged = { session: found, decided: known.next - 1 };
       event({ type: "purged", ...this.purged });
-      // A client has one session: the next one is to be another.
+      // A client id has one session: the next session needs another id.
       await proposals.retire(found);
       this.#isFresh = false;
     }
     this.#clientID = clientID;
   }
 
-  /** As `#lookUpDevice()`, once, and again if that fails. */
+  /** Calls `#lookUpDevice()` until it has succeeded once. */
   async #checkDevice(): Promise<void> {
     const { device } = this.#options;
     if (device === undefined) return;
@@ -565,7 +565,7 @@ export class Submissions {
     return true;
   }
 
-  /** Whether the state is past the session's register record and does not have it. */
+  /** True if the state is past the session's register record and does not have it. */
   #isGone({ index, clientID }: OutboxSession): boolean {
     const { applied, standing } = this.#options;
     return applied() >= index && standing(index)?.clientID !== clientID;
@@ -579,7 +579,7 @@ export class Submissions {
         // Looked up again before a session is opened.
       });
     }
-    // Also with nothing to send: what is submitted next is to be sent.
+    // Also with an empty outbox: the next submission needs it.
     if (record !== undefined && !this.#isVerified) {
       this.#verify(record).catch(() => {
         // Asked again once there is something to send.
@@ -1003,7 +1003,7 @@ export class Submissions {
 
   /**
    * Finds out what this history has of the commands that may have been sent in
-   * another one: all of it, if it knows the session; else nobody can tell. What it
+   * another one: all of it, if it knows the session; else it cannot be known. What it
    * does not have was not applied, and goes through a new session.
    */
   async #settleOver(over: OutboxSession): Promise<void> {

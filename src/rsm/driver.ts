@@ -217,7 +217,7 @@ export class Driver<L> {
   #skips: Skips;
   /** The first of them that was not read. */
   #nextSkip = Infinity;
-  /** Those whose rows the machine has. */
+  /** Indexes of the skips whose rows the machine has. */
   readonly #skipRows = new Set<number>();
 
   // The batch being applied. Parallel arrays, because an object per entry costs
@@ -897,9 +897,9 @@ export class Driver<L> {
   }
 
   /**
-   * As `sync()`, for a caller that keeps everything else out already.
+   * Same as `sync()`, for a caller that excludes every other call already.
    *
-   * @throws MachineFailure if the machine failed; an `ErrStoreFull` says that it is to be asked again (U8)
+   * @throws MachineFailure if the machine failed; after an `ErrStoreFull` the call can be made again (U8)
    */
   syncNow(): MaybePromise<void> {
     const failed = (cause: unknown): never => {

@@ -51,7 +51,7 @@ export class ErrProposalSkipped extends SampanError {
 }
 
 /**
- * A proposal was refused for good. Without a `result`, it is not in the log and
+ * A proposal was refused, and sending it again does not help. Without a `result`, it is not in the log and
  * never will be: the server, or the application that guards it, refused it, or
  * the machine threw when it was tried before it was ordered (H14, H17). With one,
  * it was applied, and the machine says that its result is a refusal (R15).

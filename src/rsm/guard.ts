@@ -31,7 +31,7 @@ export const Op = {
 /** One of the calls a guard tells apart. */
 export type Op = typeof Op[keyof typeof Op];
 
-/** What a machine calls them. */
+/** Names of the calls in the machine's interface. */
 const CALLS: readonly (readonly [Op, string])[] = [
   [Op.Update, "update"],
   [Op.Sync, "sync"],

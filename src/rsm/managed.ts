@@ -52,9 +52,9 @@ export interface ManagedMachine {
   readonly hostState: IHostState | undefined;
   /** Whether the machine has `getHash()`. */
   readonly hasHash: boolean;
-  /** As `IRefusal.refusal()`, its answer checked, if the machine has it. */
+  /** `IRefusal.refusal()` of the machine, its answer checked; undefined without it. */
   readonly refusal: ((result: Result) => string | undefined) | undefined;
-  /** As `IStateVersion.stateVersion`; 0 without it. */
+  /** `IStateVersion.stateVersion` of the machine; 0 without it. */
   readonly stateVersion: number;
   /** As `IFork.fork()`, if the machine has it. */
   readonly fork: (() => MaybePromise<ManagedFork>) | undefined;
@@ -68,7 +68,7 @@ export interface ManagedMachine {
   naLookup(query: Uint8Array): MaybePromise<Uint8Array>;
   /** As in the contract, its range checked; `ErrNotImplemented` without it. */
   getHash(): MaybePromise<bigint>;
-  /** As `IRecoveredHash.getRecoveredHash()`, its range checked; undefined without it. */
+  /** Calls `IRecoveredHash.getRecoveredHash()` and checks the range of its answer; undefined without it. */
   getRecoveredHash(): MaybePromise<bigint | undefined>;
   /** As in the contract; nothing to do for a machine in memory. */
   sync(): MaybePromise<void>;
@@ -95,7 +95,7 @@ export interface ManagedMachine {
 /** A fork with the same face, as far as it goes. */
 export type ManagedFork = Pick<ManagedMachine, "update" | "lookup" | "close">;
 
-/** What each kind of machine has to have, and what makes it: the machine's kind, the method of a host, the methods. */
+/** Requirements of each kind of machine: the name of the kind, the method of a host that starts it, the methods it needs. */
 const FORMS = {
   [RegularStateMachine]: {
     kind: "regular",

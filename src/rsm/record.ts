@@ -210,7 +210,7 @@ export class RecordCursor {
     });
   }
 
-  /** Why a record skips a series or an entry: text; of a series, empty unless it was refused. A view. */
+  /** Reason for which a record skips a series or an entry, as text; of a series, empty unless it was refused. A view. */
   reason(): Uint8Array {
     return this.#bytes.subarray(this.start, this.#end);
   }

@@ -123,7 +123,7 @@ export class SessionTable<L> {
     return this.#sessions.size;
   }
 
-  /** Index of the session that was opened last; 0 if there is none. */
+  /** Index of the session that was opened last; 0 before the first. */
   get newest(): number {
     let newest = 0;
     for (const index of this.#sessions.keys()) {
@@ -404,7 +404,7 @@ export class SessionTable<L> {
   }
 
   /**
-   * As `decode()`, from a reader in which something may follow the table.
+   * Same as `decode()`, from a reader in which something may follow the table.
    *
    * @throws RangeError if the bytes are not a table
    */

@@ -17,13 +17,13 @@ export interface SkippedEntry {
   readonly index: number;
   /** Index of the record that decides it, which comes later in the log. */
   readonly decidedAt: number;
-  /** Why, for a person to read: its proposer gets it. */
+  /** Reason in words for people: the entry's proposer gets it. */
   readonly reason: string;
 }
 
 /**
  * A replica has applied an entry that is skipped, as other code than that of the
- * replicas that stopped there may: its state is to be recovered without the entry.
+ * replicas that stopped there may: its state has to be recovered without the entry.
  * It fails with this error if neither log nor snapshots give such a state.
  */
 export class ErrSkippedApplied extends SampanError {
@@ -35,7 +35,7 @@ export class ErrSkippedApplied extends SampanError {
   constructor(skip: SkippedEntry, options?: ErrorOptions) {
     const { index, decidedAt } = skip;
     super(
-      `State holds entry ${index}, which record ${decidedAt} skips: it has to come from the log, or from a snapshot, of before entry ${index}. Where there is none, remove the data of the cluster here and import a snapshot of another replica`,
+      `State holds entry ${index}, which record ${decidedAt} skips: it has to come from the log, or from a snapshot, of before entry ${index}. If there is no such snapshot, remove the data of the cluster here and import a snapshot of another replica`,
       options,
     );
     this.skip = skip;

@@ -12,7 +12,7 @@ import type { Type } from "../statemachine/types.ts";
 
 /** Hash of a machine's state, and the version of the form that the state had. */
 export interface StateHash {
-  /** What `getHash()` gave. */
+  /** Value of `getHash()`. */
   readonly hash: bigint;
   /** The machine's `stateVersion`, 0 for a machine without: hashes of different versions are never compared (H16). */
   readonly version: number;

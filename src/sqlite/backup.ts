@@ -85,7 +85,7 @@ function varints(...values: number[]): Uint8Array {
 /**
  * A backup of all clusters of a log and a snapshot store, as a stream. Every
  * command that was acknowledged before the stream was first read is in it. The
- * stores stay in use meanwhile: each log is copied as of one moment, and its
+ * stores stay in use while it runs: each log is copied as of one moment, and its
  * compaction waits.
  *
  * The stream fails with `ErrStoreCorrupted` at a damaged block: a backup never

@@ -209,7 +209,7 @@ export class DataFolder implements AsyncDisposable {
     await this.logDB.close();
   }
 
-  /** As `close()`. */
+  /** Calls `close()`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -80,7 +80,7 @@ export class FileGuard implements Disposable {
     const pages = Math.floor(this.#state.size / PAGE_BYTES);
     const step = Math.max(1, pages / SAMPLES);
     const samples = new Map<number, number>();
-    // The first one always, since whoever overwrites a file begins there.
+    // The first one always, since a program that overwrites a file begins there.
     samples.set(0, this.#checksum(0));
     for (let from = 0; from < pages; from += step) {
       const page = Math.min(pages - 1, Math.floor(from + Math.random() * step));
@@ -95,7 +95,7 @@ export class FileGuard implements Disposable {
     return crc32(this.#page, 0, 0, count);
   }
 
-  /** Fault that the files have now; undefined if nobody else has changed them. */
+  /** Fault that the files have now; undefined if no other program has changed them. */
   fault(): FileFault | undefined {
     const path = this.#path;
     const state = stateAt(path);
@@ -153,7 +153,7 @@ export class FileGuard implements Disposable {
   }
 }
 
-/** What has become of a file, as far as its identity and size say. */
+/** Describes a change of a file's identity or size. */
 function difference(
   before: Stats,
   now: Stats | undefined,

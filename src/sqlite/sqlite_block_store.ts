@@ -511,7 +511,7 @@ export class SqliteBlockStore implements BlockStore {
       const row = connection.db.prepare("PRAGMA wal_checkpoint(PASSIVE)").get();
       isDone = row?.busy === 0 && row.log === row.checkpointed;
     } catch {
-      // Then the WAL grows, and whoever writes is told what is wrong.
+      // Then the WAL grows, and the next write reports the fault.
     }
     this.#walPages = isDone ? 0 : CHECKPOINT_PAGES / 2;
     connection.guard?.checkpointed();

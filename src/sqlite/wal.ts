@@ -69,7 +69,7 @@ export interface Committed {
   readonly pages: ReadonlySet<number>;
 }
 
-/** What SQLite would take from a WAL. */
+/** Content that SQLite would accept from a WAL. */
 export function committedIn(wal: Uint8Array): Committed {
   const pages = new Set<number>();
   let size = 0;

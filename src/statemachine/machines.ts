@@ -47,7 +47,7 @@ export interface IStateMachine<Q = unknown, A = unknown> {
   lookup(query: Q): MaybePromise<A>;
   /**
    * Writes the whole state to `w`, in chunks of any size, and names the external
-   * files that belong to it. Reads only; no update runs meanwhile (R2). Closes
+   * files that belong to it. Reads only; no update runs at the same time (R2). Closes
    * `w`, or releases its lock on it and leaves the closing to the host, so that a
    * returned `source.pipeTo(w)` is a whole implementation (R6). A stream that is
    * still open and locked when this returns, or is written to afterwards, makes

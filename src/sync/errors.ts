@@ -94,7 +94,7 @@ export class ErrClusterFailed extends SampanError {
 /**
  * Fault of a hook of the program that serves (`authenticate`, `authorize`,
  * `validate` or `fetch`): it threw, gave an answer of the wrong kind, or none in
- * time. `cause` says which. Clients only hear that it is to be tried again; this
+ * time. `cause` says which. Clients only learn that they should try again; this
  * error is in the server's log.
  */
 export class ErrHookFailed extends SampanError {

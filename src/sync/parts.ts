@@ -11,7 +11,7 @@ import { SYNC_FRAME_BYTES_MAX, SYNC_PART_BYTES_MIN } from "../limits.ts";
 import { ErrProtocol } from "./errors.ts";
 import { encodeMessage, type Message, type Part } from "./messages.ts";
 
-/** What a part takes besides its bytes of the message: the array, its code, a flag, and the length. */
+/** Overhead of a part besides its bytes of the message: the array, its code, a flag, and the length. */
 const PART_HEAD_BYTES = 8;
 
 /** Calls `send` with a frame, or with the parts of its message if it is larger than `max` bytes. */
@@ -34,7 +34,7 @@ export class Assembler {
   #parts: Uint8Array[] = [];
   #bytes = 0;
 
-  /** Bytes of a message that is not whole; 0 if there is none. */
+  /** Bytes of a message that is not whole; 0 without one. */
   get bytes(): number {
     return this.#bytes;
   }

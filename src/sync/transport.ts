@@ -13,7 +13,7 @@ import { encodeShown } from "../bytes.ts";
 export const CloseCode = {
   /** All is well. */
   Normal: 1000,
-  /** The server stops, or is about to; come again. */
+  /** The server is stopping; reconnect. */
   GoingAway: 1001,
   /** A frame was no message, or one that may not come now. */
   Protocol: 4400,
@@ -35,7 +35,7 @@ export const CloseCode = {
   TooMany: 4429,
   /** The cluster has failed on the server, and waits for its operator; ask again later. */
   ClusterFailed: 4500,
-  /** It does not read as fast as it asks; come again. */
+  /** The client reads more slowly than it asks; reconnect. */
   TooSlow: 4503,
 } as const;
 

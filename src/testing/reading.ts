@@ -88,7 +88,7 @@ function references(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** What `lookup()` and `update()` have returned is the caller's, to overwrite too (R13). */
+/** Checks that answers of `lookup()` and results of `update()` are the caller's, to overwrite too (R13). */
 function answers(lab: Lab, history: History): Promise<void> {
   return compare(
     lab,
@@ -144,7 +144,7 @@ function refusalOf(probe: Probe, result: Result): string | undefined {
   return reason;
 }
 
-/** Why results refuse their commands depends on them alone, and asking changes nothing (R15). */
+/** Checks that the refusal of a result depends on that result alone, and that asking for it changes nothing (R15). */
 async function refusals(lab: Lab, history: History): Promise<void> {
   const probe = await lab.fresh();
   if (probe.subject.refusal === undefined) return;

@@ -27,7 +27,7 @@ function personOf({ headers }: Request): string | undefined {
   return cookie === null ? undefined : sessions.get(cookie[1]!);
 }
 
-/** Logs somebody in by name; the token stays good over a restart. */
+/** Logs a user in by name; the token stays good over a restart. */
 async function logIn(request: Request): Promise<Response> {
   const name = String((await request.formData()).get("name")).trim();
   if (name === "") return new Response("A name, please", { status: 400 });

@@ -27,7 +27,7 @@ import { percentile, report } from "./report.ts";
 
 const MIB = 1024 * 1024;
 
-/** What the frames of an attack are full of: bytes that are not records, records that only a server writes, or those of a session that is not there. */
+/** Content of the frames of an attack: bytes that are not records, records that only a server writes, or those of a session that is not there. */
 type Kind = "not records" | "a server's" | "refused";
 
 /** Records of one frame. */
@@ -198,7 +198,7 @@ async function descriptorBench(): Promise<void> {
   });
 }
 
-/** What a process has in memory, in MiB. */
+/** Resident memory of a process, in MiB. */
 function residentMiB(pid: number): number {
   const status = Deno.readTextFileSync(`/proc/${pid}/status`);
   return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024;

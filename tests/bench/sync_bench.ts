@@ -254,7 +254,7 @@ async function throughputBench(): Promise<void> {
   });
 }
 
-/** What trying each command costs: the same load with and without, one after the other. */
+/** Cost of trying each command: the same load with and without, one after the other. */
 async function rehearsalBench(): Promise<void> {
   const load = { clients: 100, commands: 300_000, batch: 50, inFlight: 2 };
   const least = { tried: Infinity, not: Infinity };
@@ -291,7 +291,7 @@ async function oneClientBench(): Promise<void> {
 /** Pages that are connected when the server restarts. */
 const PAGES = 100;
 
-/** How long the server is away, in milliseconds. */
+/** Downtime of the server, in milliseconds. */
 const AWAY_MS = 2_000;
 
 /** A server that runs, and how it is stopped. */
@@ -330,7 +330,7 @@ function untilLive(logDB: RemoteLogDB): Promise<void> {
   });
 }
 
-/** How long it takes from a server that is back until pages are live again. */
+/** Measures the time from a server's return until pages are live again. */
 async function restartBench(): Promise<void> {
   await using log = new MemoryLogDB();
   let running = await serveAt(log, 0);

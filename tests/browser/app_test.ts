@@ -38,7 +38,7 @@ class AppServer {
   }
 }
 
-/** What a person sees on the board. */
+/** Visible state of the board. */
 interface Seen {
   readonly state: string;
   readonly cards: readonly string[];

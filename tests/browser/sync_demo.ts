@@ -85,7 +85,7 @@ export interface Seen {
   readonly hash: string;
   readonly refused: string;
   readonly problem: string;
-  /** What the page says of the server. */
+  /** Message of the page about the server. */
   readonly serverProblem: string;
 }
 

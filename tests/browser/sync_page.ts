@@ -110,7 +110,7 @@ export async function blocked(kind: Kind): Promise<Standing> {
   return await sites.get(kind)!.blocked();
 }
 
-/** What an export of a client holds. */
+/** Content of an export of a client. */
 export async function exported(kind: Kind): Promise<Exported> {
   return await sites.get(kind)!.exported();
 }

@@ -73,7 +73,7 @@ export interface SiteReport {
   readonly snapshot: readonly [received: number, size: number];
 }
 
-/** Where a client stands. */
+/** Status of a client. */
 export interface Standing {
   /** State of the client, and the code of the reason for it. */
   readonly state: string;
@@ -85,7 +85,7 @@ export interface Standing {
   readonly pending: readonly string[];
 }
 
-/** What an export holds. */
+/** Content of an export. */
 export interface Exported {
   /** The last number of each client. */
   readonly last: Readonly<Record<string, number>>;
@@ -313,7 +313,7 @@ export class Site {
     return await this.standing();
   }
 
-  /** Where it stands, also when its replica has failed, or could not be started. */
+  /** Status of the client, also when its replica has failed, or could not be started. */
   async standing(): Promise<Standing> {
     const { state, reason } = this.logDB.status;
     const replica: Replica | undefined = this.replica;
@@ -330,7 +330,7 @@ export class Site {
     };
   }
 
-  /** What an export of it holds, as another host finds it. */
+  /** Content of an export of it, as another host finds it. */
   async exported(): Promise<Exported> {
     const clusterID = this.#clusterID;
     const { snapshot, pending } = await this.#host.exportData(clusterID);

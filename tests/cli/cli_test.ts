@@ -29,7 +29,7 @@ async function sampan(...args: string[]): Promise<Ended> {
   return { code, out: text(stdout), err: text(stderr) };
 }
 
-/** As `sampan()`, for a command that goes well and prints JSON. */
+/** Runs a command that succeeds, and parses the JSON it prints. */
 async function json(...args: string[]): Promise<Record<string, unknown>> {
   const { code, out, err } = await sampan(...args, "--json");
   assertEquals(code, 0, err);
@@ -184,7 +184,7 @@ test("H9 sampan goes through the server that holds the folder", async (folder) =
     assertEquals(control!.path, controlPath(data));
     const backup = await json("backup", `${folder}/backup`, "--data", data);
     assertEquals(backup["file"], `${folder}/backup`);
-    // At the applied index, not that of a snapshot: there is none.
+    // At the applied index, as there is no snapshot.
     const exported = await json(
       ...["snapshot", "export", `${folder}/s`, "--cluster", "1"],
       ...["--data", data],

@@ -44,7 +44,7 @@ export interface Exception {
   readonly builtin: string;
   /** The modules that may use it. */
   readonly modules: RegExp;
-  /** What makes up for it where it is missing. */
+  /** Substitute where it is missing. */
   readonly because: string;
 }
 

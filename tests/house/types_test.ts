@@ -228,7 +228,7 @@ function handlesRejection(node: ts.Expression): boolean {
     (method === "finally" && handlesRejection(expression.expression));
 }
 
-/** What a comment before the statement says where a promise cannot reject, with the reason. */
+/** Comment before a statement whose promise cannot reject, with the reason. */
 const NEVER_REJECTS = /\/\/ Never rejects: \S/;
 
 /** Operators that keep a promise for code that awaits it later. */
@@ -264,6 +264,6 @@ Deno.test("no promise is left floating", () => {
   assertEquals(
     found,
     [],
-    "Await them, handle their rejection, or say why there is none: // Never rejects: …",
+    "Await them, handle their rejection, or say why they never reject: // Never rejects: …",
   );
 });

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { kv, KVStateMachine, MemoryFileStore } from "../../mod.ts";
 import { ownerOf } from "../../src/sync/server/gate.ts";
 
-/** What is neither a string nor a Uint8Array. */
+/** Values that are neither strings nor Uint8Arrays. */
 const STRANGERS: readonly unknown[] = [
   new Uint16Array([258, 772]),
   [300],

@@ -1,7 +1,7 @@
 /**
  * Machines with forks for the tests of what is tried before it is ordered: each
  * is a list of words, and throws at commands of some shapes. A fork reads from its
- * machine, and tells of being used once that was updated.
+ * machine, and reports each use after that was updated.
  *
  * @module
  */
@@ -64,12 +64,12 @@ export function applyWords(list: string[], cmd: Uint8Array): Result {
   return { value: BigInt(list.length) };
 }
 
-/** Why a result is a refusal. */
+/** Reason of a result that is a refusal. */
 export function refusalOfWords({ value, data }: Result): string | undefined {
   return value === 0n && data !== undefined ? text(data) : undefined;
 }
 
-/** What was counted of all machines of a test. */
+/** Counters over all machines of a test. */
 export class Counts {
   forks = 0;
   closed = 0;

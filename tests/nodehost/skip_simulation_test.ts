@@ -31,7 +31,7 @@ const MIXES = [
   ["hosted", "hosted", "concurrent"],
 ] as const;
 
-/** What became of a command, as its proposer was told. */
+/** Outcome of a command, as its proposer was told. */
 type Told = "applied" | "refused";
 
 /**

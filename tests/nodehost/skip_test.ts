@@ -84,7 +84,7 @@ for (const kind of KINDS) {
       // Its session knows that the series was refused, and goes on after it.
       await again.propose(bytes("d"), { session });
       assertEquals(await listOf(again), ["a", "b", "c", "d"]);
-      // Whoever comes later never had it.
+      // A replica started later never had it.
       const other = hostOf({ logDB });
       const late = await startOn(other, { config: { nodeID: 2n } });
       assertEquals(await late.getHash(), await again.getHash());
@@ -168,7 +168,7 @@ for (const kind of KINDS) {
         const up = await broken.restartCluster(1n);
         const plain = kind === "disk" || kind === "hosted";
         if (plain && !snapshot) {
-          // It can be emptied by nobody.
+          // It cannot be emptied here.
           for (let i = 0; two.failure === undefined; i++) {
             assert(i < 500);
             await settle();

@@ -210,7 +210,7 @@ export interface Manners {
   apply?(command: string): void;
   /** Replaces what a method returns. */
   result?(method: string, value: unknown, machine: Journal): unknown;
-  /** Why a result is a refusal; without it the machine does not say. */
+  /** Reason of a result that is a refusal; without it the machine refuses nothing. */
   refusal?(result: Result): string | undefined;
   /** Files to add to each snapshot. */
   addFiles?(files: ISnapshotFileCollection): void;

@@ -86,7 +86,7 @@ Deno.test({
     );
     await Deno.writeTextFile(new URL("build.ts", sources), ESBUILD_WITH_DENO);
 
-    /** What is asked for, by its path. */
+    /** Served files, by path. */
     const files = new Map<string, URL>();
     const bundlers: Record<string, () => Promise<URL>> = {
       async esbuild(): Promise<URL> {

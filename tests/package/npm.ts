@@ -15,7 +15,7 @@ const NODE = Deno.build.os === "linux"
   ? `node-linux-${Deno.build.arch === "aarch64" ? "arm64" : "x64"}`
   : "node";
 
-/** What the tests run, by the name it is installed under. */
+/** Versions of the tools the tests run, by the name they are installed under. */
 const TOOLS: Readonly<Record<string, string>> = {
   "@arethetypeswrong/cli": "0.18.5",
   "@rollup/plugin-node-resolve": "16.0.3",
@@ -32,7 +32,7 @@ const TOOLS: Readonly<Record<string, string>> = {
   "vite": "8.4.0",
 };
 
-/** What a program printed, and how it ended. */
+/** Output and exit of a program. */
 export interface Output {
   /** True if it ended with status 0. */
   readonly success: boolean;

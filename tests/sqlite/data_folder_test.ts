@@ -90,7 +90,10 @@ Deno.test("H9 a backup taken under load holds every command acknowledged before 
       }
       before = acknowledged.length;
       const bytes = await bytesOf(data.backup());
-      assert(acknowledged.length > before, "nothing went on meanwhile");
+      assert(
+        acknowledged.length > before,
+        "nothing was acknowledged during the backup",
+      );
       isOver = true;
       await Promise.all(load);
       return bytes;

@@ -279,7 +279,7 @@ test("case B8: the time of the next attempt is told, and reconnect() makes it no
   await w.db.open(1n, 1n);
   await w.env.advance(600_000);
   for (const { state, retryAt, reason } of told) {
-    // Whoever waits knows why and until when.
+    // A watcher knows the reason and the time of the next attempt.
     if (state === "offline") assert(retryAt !== undefined && reason);
     else assertEquals([state, retryAt], ["connecting", undefined]);
   }

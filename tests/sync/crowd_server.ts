@@ -48,7 +48,7 @@ export async function idleConnections(
   return conns;
 }
 
-/** How long it takes until a newcomer is answered, in milliseconds. */
+/** Measures the time until a newcomer is answered, in milliseconds. */
 export async function untilServed(httpURL: string | URL): Promise<number> {
   const from = performance.now();
   for (;;) {

@@ -117,7 +117,7 @@ class Server {
     this.pair.serverLog = new BlockLogDB(this.#store, { env: this.pair.env });
   }
 
-  /** What it has, as a backup. */
+  /** Copies its data, as a backup does. */
   async backup(): Promise<MemoryBlockStore> {
     const copy = new MemoryBlockStore();
     copy.write({ put: await this.#store.list("", "~") }, "strict");
@@ -343,7 +343,7 @@ test("case A18: an outbox with commands of another principal refuses the start w
   await env.until((await device.put("c", "bob")).result, 20);
   await device.until(() => device.db.state === "live");
   await device.close();
-  // Noted as bob's, also where nobody says who is signed in.
+  // Noted as bob's, also where the host is not told who is signed in.
   pair.isDown = true;
   await device.open();
   await device.put("d", "bob");

@@ -33,7 +33,7 @@ Deno.test("case A11: a server whose file descriptors are used up by idle connect
   await replica.propose(kv.put("boat", "sampan"));
   const idle = await idleConnections(Number(port), 2 * DESCRIPTORS);
   assertEquals((await lines.next()).value, "listener ended");
-  // Whoever is connected goes on.
+  // Connected clients go on.
   await replica.propose(kv.put("boat", "junk"));
   for (const conn of idle) conn.close();
   await untilServed(`http://127.0.0.1:${port}/`);

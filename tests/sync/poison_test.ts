@@ -16,7 +16,7 @@ import { ServerProcess, sleep, WAIT_MS_MAX } from "./kill.ts";
 import { entry, type Journal, JournalMachine } from "./kill_machine.ts";
 import { PoisonableMachine } from "./poison_machine.ts";
 
-/** Waits until something is so, which it is to be sooner or later. */
+/** Waits until a condition holds, which it has to sooner or later. */
 async function until(
   what: string,
   isSo: () => boolean | Promise<boolean>,
@@ -150,7 +150,7 @@ Deno.test(
       await until("live", () => fine.logDB.state === "live");
       assertEquals((await health()).status, 200);
 
-      // What was decided holds for whoever comes later, and in every later life.
+      // The decision holds for clients that come later, and after every restart.
       await server.kill();
       await server.restart();
       assertEquals((await health()).status, 200);

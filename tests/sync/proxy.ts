@@ -180,7 +180,7 @@ export class Proxy implements AsyncDisposable {
   }
 }
 
-/** What a gateway does to a connection with a frame that is too large. */
+/** Reaction of a gateway to a frame that is too large. */
 export type Refusal = "1009" | "reset";
 
 /**
@@ -207,7 +207,7 @@ export class FrameGateway implements AsyncDisposable {
     this.#accepting = this.#accept();
   }
 
-  /** Where it is reached. */
+  /** Address at which it is reached. */
   get url(): string {
     return `ws://127.0.0.1:${this.#listener.addr.port}/sync`;
   }

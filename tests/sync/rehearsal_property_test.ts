@@ -69,7 +69,7 @@ class Author {
     return `add ${word}`;
   }
 
-  /** Whether a command of its own is never to be refused by the server. */
+  /** True if a command of its own must never be refused by the server. */
   isGood(command: string): boolean {
     const [verb, word] = command.split(" ");
     return verb === "add" || verb === "no" ||
@@ -125,7 +125,7 @@ class Sender {
   }
 }
 
-/** What is in the log, applied by the rules: throws if the machine would. */
+/** Applies the log by the rules; throws if the machine would. */
 async function replayed(w: World): Promise<{ list: string[]; log: string[] }> {
   const log = await w.host.logDB.open(1n, 77n);
   const last = await log.readIndex();

@@ -283,7 +283,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 an append whose commands all make the machine throw costs one fork each, and holds up nobody",
+  "H17 an append whose commands all make the machine throw costs one fork each, and holds up no other client",
   checked(async () => {
     const w = await words("concurrent");
     const [a, b] = [await w.client(), await w.client()];
@@ -549,7 +549,7 @@ class Words implements IStateMachine<unknown, string[]>, IFork<IStateMachine> {
   close(): void {}
 }
 
-Deno.test("case A10: over real sockets, a device whose queue has a command at which the machine throws is told why, and nobody else is harmed [H17, R15]", async () => {
+Deno.test("case A10: over real sockets, a device whose queue has a command at which the machine throws is told why, and no other is harmed [H17, R15]", async () => {
   const config = { clusterID: 1n, nodeID: 1n };
   await using serverHost = new NodeHost();
   const served = await serverHost.startCluster(() => new Words(), config);
@@ -604,7 +604,7 @@ Deno.test("case A10: over real sockets, a device whose queue has a command at wh
     "refused",
     "refused",
   ]);
-  // The server lives, and so does everybody else.
+  // The server lives, and so do the other clients.
   await other.propose(bytes("d"));
   assertEquals(await other.read(null), ["a", "b", "c", "d"]);
   const poison = await rejection(other.propose(bytes("{")));

@@ -121,7 +121,7 @@ const WRONG_PRINCIPALS: Answers = {
       return throwAny(undefined);
     },
   }),
-  "a signal that is none": () => ({ id: "bob", signal: true }),
+  "a signal that is not an AbortSignal": () => ({ id: "bob", signal: true }),
   "a controller for a signal": () => ({
     id: "bob",
     signal: new AbortController(),

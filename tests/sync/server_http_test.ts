@@ -289,17 +289,17 @@ Deno.test("case A1: connections and transfers of one remote address are limited 
   const w = await world({
     limits: { addressTransfers: 1, principalTransfers: 1 },
   });
-  const nobody = await w.core.identify(new Request("http://a"));
+  const anyone = await w.core.identify(new Request("http://a"));
   const [here, there] = ["192.0.2.1", "192.0.2.2"];
-  const free = w.core.transfer(nobody, here)!;
-  assertEquals(w.core.transfer(nobody, here), undefined);
-  assert(w.core.transfer(nobody, there) !== undefined);
+  const free = w.core.transfer(anyone, here)!;
+  assertEquals(w.core.transfer(anyone, here), undefined);
+  assert(w.core.transfer(anyone, there) !== undefined);
   free();
-  const ann = { ...nobody, id: "ann", isAnonymous: false };
+  const ann = { ...anyone, id: "ann", isAnonymous: false };
   const hers = w.core.transfer(ann, here)!;
   // A place that one limit has refused is not taken of the other.
   assertEquals(w.core.transfer(ann, "192.0.2.3"), undefined);
-  assert(w.core.transfer(nobody, "192.0.2.3") !== undefined);
+  assert(w.core.transfer(anyone, "192.0.2.3") !== undefined);
   hers();
   assert(w.core.transfer(ann, here) !== undefined);
   await w.stop();
@@ -373,7 +373,7 @@ Deno.test("case A20: a token over the limit is told with the limit, by the clien
 
 Deno.test("case A20: a database that cannot be written is told with its path [H11]", async () => {
   const folder = await Deno.makeTempDir();
-  // Whoever may do everything can write everywhere, but not into a folder.
+  // Root can write everywhere, but not into a folder.
   const path = `${folder}/log.db`;
   await Deno.mkdir(`${path}-wal`);
   await using host = new NodeHost({ logDB: new SqliteLogDB(path) });

@@ -109,7 +109,7 @@ Deno.test(
   }),
 );
 
-/** How long it takes until a client has been granted as much as `frames` appends of 100 commands take, in milliseconds. */
+/** Measures the time until a client has been granted as much as `frames` appends of 100 commands take, in milliseconds. */
 async function sendAll(
   w: World,
   token: string,
@@ -173,7 +173,7 @@ Deno.test(
     await w.env.advance(60_000);
     const many = await sendAll(w, "bob", 20, 4, puts(100, 8));
     assert(many > 8_000, `${many} ms`);
-    // What was sent last is paid for by whoever comes back, and by nobody else.
+    // The last messages are charged to the client that comes back, and to no other.
     const again = await sendAll(w, "bob", 3, 1);
     const other = await sendAll(w, "cid", 2, 1);
     assert(again > 2_000, `${again} ms`);

@@ -96,7 +96,7 @@ Deno.test("case A4: serve() refuses at the start each option that cannot be used
   await serve(host, { limits: { hookMs: undefined } as never }).shutdown();
 });
 
-Deno.test("case A4: origins are matched whole, however they are written, and what is none is refused with words [U34]", async () => {
+Deno.test("case A4: origins are matched whole, however they are written, and text that is not an origin is refused with words [U34]", async () => {
   for (
     const [written, sent] of [
       ["https://app.example", "https://app.example"],

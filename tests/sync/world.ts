@@ -44,7 +44,7 @@ import { DENIED, LEDGERS, POISON, startLedger } from "./world_machines.ts";
 import { type Cut, Network } from "./world_network.ts";
 
 const CLUSTER = 1n;
-const REFUSED = "Nobody takes that";
+const REFUSED = "No machine takes that";
 /** What the server refuses. */
 const BAD = "bad";
 const CUTS: readonly Cut[] = ["clean", "halves", "silent"];
@@ -89,7 +89,7 @@ function isBad({ text }: { text: string }): boolean {
   return text.includes(BAD) || isNeverShown(text);
 }
 
-/** What no machine shows, committed or not. */
+/** True for commands that no machine shows, committed or not. */
 function isNeverShown(command: string): boolean {
   return command.includes(POISON) || command.includes(DENIED);
 }

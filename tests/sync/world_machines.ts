@@ -35,15 +35,15 @@ import {
 /** What no machine takes. */
 export const POISON = "poison";
 
-/** What every machine refuses, by its result. */
+/** Word that makes every machine refuse a command, by its result. */
 export const DENIED = "denied";
 
 /** Result of a command that changes nothing; throws at one that no machine takes. */
 function refused(cmd: Uint8Array): Result | undefined {
   const command = text(cmd);
-  if (command.includes(POISON)) throw new TypeError("Nobody takes that");
+  if (command.includes(POISON)) throw new TypeError("No machine takes that");
   return command.includes(DENIED)
-    ? { value: 0n, data: bytes("Nobody takes that here") }
+    ? { value: 0n, data: bytes("No machine takes that here") }
     : undefined;
 }
 

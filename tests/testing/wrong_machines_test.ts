@@ -1582,7 +1582,7 @@ caught(
   "case C3: an answer whose overwriting changes the machine is caught [R13]",
   "R13",
   class extends RegularNotes {
-    // Made anew with each update, and so never changed by one.
+    // Replaced by each update, and so never changed by one.
     lines: string[] = [];
     override update(cmd: Uint8Array): MaybePromise<Result> {
       const result = super.update(cmd);

@@ -1,5 +1,5 @@
 /**
- * The page: a list that everybody keeps. Its replica is on the device, so that
+ * The page: a shared list. Its replica is on the device, so that
  * it opens, shows and takes edits with no network; what waits to be sent is on
  * the device too.
  *
@@ -100,6 +100,21 @@ function offerStartOver(host: NodeHost): void {
   });
 }
 
+/** Lets the person pull the plug, and put it in again. */
+function offerPlug(plug: Plug, logDB: RemoteLogDB): void {
+  const button = element<HTMLButtonElement>("plug");
+  const show = (): void => {
+    button.ariaPressed = String(!plug.isIn);
+    button.textContent = plug.isIn ? "Pull the plug" : "Plug in again";
+  };
+  button.onclick = (): void => {
+    plug.isIn = !plug.isIn;
+    show();
+    if (plug.isIn) logDB.reconnect();
+  };
+  show();
+}
+
 /** One row of the list; what the server does not have yet is marked. */
 class Row {
   readonly element: HTMLLIElement = document.createElement("li");
@@ -182,14 +197,14 @@ function showRefused(replica: Replica): void {
     dismiss.onclick = (): void => {
       submission.dismiss().catch(complain);
     };
-    line.append(`An edit was not taken: ${reasonOf(submission)} `, dismiss);
+    line.append(`An edit was refused: ${reasonOf(submission)} `, dismiss);
     return line;
   }));
 }
 
 function reasonOf({ state, reason }: Submission): string {
   return state === "unknown"
-    ? "nobody knows whether it was made."
+    ? "the server cannot tell whether it was applied."
     : `${reason}.`;
 }
 
@@ -201,6 +216,7 @@ async function start(): Promise<void> {
     connect: plug.connect,
     fetch: plug.fetch,
   });
+  offerPlug(plug, logDB);
   const tell = (): void => showState(logDB, plug);
   logDB.watch(tell);
   // The time of the next try comes closer while nothing else happens.
@@ -261,13 +277,6 @@ async function start(): Promise<void> {
   };
   // Before, the browser itself would send the form, and load the page anew.
   element("add").querySelector("button")!.disabled = false;
-  const button = element<HTMLButtonElement>("plug");
-  button.onclick = (): void => {
-    plug.isIn = !plug.isIn;
-    button.ariaPressed = String(!plug.isIn);
-    button.textContent = plug.isIn ? "Pull the plug" : "Plug in again";
-    if (plug.isIn) logDB.reconnect();
-  };
   element("kept").textContent = await keptHow();
 }
 
@@ -276,7 +285,7 @@ async function keptHow(): Promise<string> {
   await requestPersistence();
   switch (await storageMode()) {
     case "persistent":
-      return "on this device, for good";
+      return "on this device, until you delete it";
     case "best-effort":
       return "on this device, as long as the browser has room";
     case "memory":

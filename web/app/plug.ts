@@ -13,12 +13,12 @@ import {
   type Transport,
 } from "../../src/sync/client/mod.ts";
 
-/** Connections by WebSocket, as long as nobody pulls the plug. */
+/** Connections by WebSocket, until the plug is pulled; the tab keeps its position over a reload. */
 export class Plug {
-  #isIn = true;
+  #isIn = sessionStorage.getItem("plug") !== "pulled";
   readonly #open = new Set<Transport>();
 
-  /** Whether connections are possible. */
+  /** True if connections are possible. */
   get isIn(): boolean {
     return this.#isIn;
   }
@@ -26,6 +26,7 @@ export class Plug {
   /** Pulls the plug, or puts it in again. */
   set isIn(isIn: boolean) {
     this.#isIn = isIn;
+    sessionStorage.setItem("plug", isIn ? "in" : "pulled");
     if (isIn) return;
     for (const transport of this.#open) {
       transport.close(CloseCode.Normal, "The plug was pulled");

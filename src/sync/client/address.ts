@@ -41,7 +41,7 @@ const APPLICATION_FIRST = 3000;
 /** Connections in a row that have ended under a large frame, after which frames get smaller. */
 const CUTS = 2;
 
-/** How many times smaller frames get when something on the way has refused them. */
+/** Factor by which frames get smaller when something on the way has refused them. */
 const SHRINK = 8;
 
 /**
@@ -104,7 +104,7 @@ export class Address {
   #frameBytesGood: number | undefined;
   /** Time from which a larger one may be tried. */
   #growFrom = Infinity;
-  /** How long the next trial is put off, in milliseconds. */
+  /** Delay of the next trial, in milliseconds. */
   #growMs: number = SYNC_FRAME_GROW_FIRST_MS;
   /** Connections in a row that have ended under a large frame. */
   #cuts = 0;
@@ -230,7 +230,7 @@ export class RetryPace {
     this.#env = env;
   }
 
-  /** How long to wait before the next try, in milliseconds. */
+  /** Wait before the next attempt, in milliseconds. */
   next(): number {
     const now = this.#env.now();
     const down = now - (this.#since ??= now);

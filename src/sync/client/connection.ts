@@ -138,7 +138,7 @@ export class Connection {
     return this.#welcome;
   }
 
-  /** True once the transport was open, be it closed since. */
+  /** True once the transport has been open, also after it has closed. */
   get isOpened(): boolean {
     return this.#isGreeted;
   }

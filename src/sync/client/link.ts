@@ -83,7 +83,7 @@ export type LinkState =
 /** The code of a connection that merely broke. */
 const BROKEN = 1006;
 
-/** How much a trouble matters where several addresses have one: what a person has to act on comes first. */
+/** Rank of a trouble where several addresses have one: those that need action by a person come first. */
 function rankOf({ error, reason }: Trouble): number {
   if (error instanceof ErrUnauthenticated) return 3;
   if (error instanceof ErrForbidden) return 2;
@@ -131,7 +131,7 @@ export class Link {
     return this.#state;
   }
 
-  /** Why it is not connected, once an attempt has failed. */
+  /** Cause for which it is not connected, once an attempt has failed. */
   get trouble(): Trouble | undefined {
     return this.#trouble;
   }
@@ -141,7 +141,7 @@ export class Link {
     return this.#retryAt;
   }
 
-  /** What came of the last attempt at each address. */
+  /** Addresses with the outcome of the last attempt at each. */
   get addresses(): readonly Address[] {
     return this.#addresses;
   }
@@ -151,7 +151,7 @@ export class Link {
     return this.#state === "connected" ? this.#connection : undefined;
   }
 
-  /** Why this client is refused, if a server does so and no other address takes it. */
+  /** Refusal of this client, if a server refuses it and no other address accepts it. */
   get refusal(): ErrForbidden | undefined {
     return this.#trouble?.error instanceof ErrForbidden &&
         this.#addresses.every(({ trouble }) => trouble !== undefined)
@@ -166,7 +166,7 @@ export class Link {
     this.#connect();
   }
 
-  /** How many channels use it. */
+  /** Number of channels that use it. */
   get size(): number {
     return this.#channels.size;
   }
@@ -202,7 +202,7 @@ export class Link {
   /** As `reconnect()`, but not again and again. */
   #wake(): void {
     if (this.#isClosed) return;
-    // What a hint tells of may take a moment to be true.
+    // A hint may come a moment before what it announces.
     this.#pace.reset();
     if (this.#attempt !== undefined) return this.connection?.probe();
     const from = this.#attemptedAt + SYNC_HINT_MS;
@@ -449,7 +449,7 @@ export class Link {
   }
 }
 
-/** What is wrong with the token that the application gave; undefined if it can be sent. */
+/** Describes the fault of a token the application gave; undefined if it can be sent. */
 function wrongToken(token: unknown): string | undefined {
   // Null is an application's word for no token, too.
   if (token === undefined || token === null) return undefined;

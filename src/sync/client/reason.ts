@@ -119,7 +119,7 @@ export function blockedBy(cause: unknown): { reason: Reason; error: Error } {
 export interface Trouble {
   readonly reason: Reason;
   readonly error: Error;
-  /** How soon the same address is worth another try. */
+  /** Pace of further attempts at the same address. */
   readonly pace: "retry" | "refused" | "mismatch";
 }
 

@@ -126,7 +126,7 @@ export class RemoteLog implements Log, Channel {
   #refusal: { reason: Reason; error: Error } | undefined;
   /** Why what was appended waits on the server. */
   #held: { reason: Reason; error: Error } | undefined;
-  /** Why the server takes nothing now. */
+  /** Cause for which the server accepts nothing now. */
   #stuck: { reason: Reason; error: Error } | undefined;
   #retryAt: number | undefined;
   #refusedAt = 0;
@@ -136,9 +136,9 @@ export class RemoteLog implements Log, Channel {
   /** From where the server has said that a snapshot is the better way. */
   #far: number | undefined;
   #isClosed = false;
-  /** Why the replica has stopped, or nothing can be sent until someone acts. */
+  /** Cause for which the replica has stopped, or nothing can be sent until the application or a person acts. */
   #blocked: { reason: Reason; error: Error } | undefined;
-  /** How often it is being asked whether the server's history is the one known here. */
+  /** Number of pending checks whether the server's history is the one known here. */
   #verifying = 0;
 
   /** A log that opens with the next connection. */
@@ -212,7 +212,7 @@ export class RemoteLog implements Log, Channel {
     };
   }
 
-  /** Why it is not live, where it is more than a matter of catching up. */
+  /** Cause for which it is not live, unless it is only catching up. */
   get trouble(): { reason: Reason; error: Error } | undefined {
     return this.#blocked ?? this.#refusal ?? this.#stuck ?? this.#held;
   }

@@ -173,7 +173,7 @@ export class RemoteLogDB implements LogDB {
    * a path means `/sync`. Connects once the first log is opened.
    *
    * @throws ErrServerURL if one is not the address of a server
-   * @throws RangeError if there is none, or an option is out of range
+   * @throws RangeError if no URL is given, or an option is out of range
    * @throws TypeError if an option is of another type
    */
   constructor(

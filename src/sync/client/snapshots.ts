@@ -27,7 +27,7 @@ export interface SnapshotsParts {
   readonly clusterID: bigint;
   readonly channel: number;
   readonly env: Env;
-  /** Where what is received now counts. */
+  /** Inbox that counts what is received now. */
   readonly inbox: () => Inbox;
   /** The connection, once the log is open. */
   readonly connection: () => Connection | undefined;

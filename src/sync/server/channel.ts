@@ -37,7 +37,7 @@ const HELD = "Server cannot judge a command now: it waits, and is tried again";
 interface Work {
   readonly message: Append;
   readonly records: Records;
-  /** What it takes of the client's credit, in bytes. */
+  /** Bytes of the client's credit it uses. */
   readonly credit: number;
   /** When it came. */
   readonly begun: number;
@@ -326,7 +326,7 @@ export class Channel implements HubUser {
           reason === refusals[i - 1]?.reason ? "" : reason
         ),
       });
-      // Whoever sends what is refused is to send it slowly.
+      // A client whose records are refused has to send them slowly.
       const commands = lengths.length + refused * SYNC_REFUSED_COMMANDS;
       peer.consumed(work.credit, commands);
     };

@@ -171,7 +171,7 @@ export class Core {
     const place = this.#addresses.take(networkOf(upgrade.address));
     if (place !== undefined) this.#places.set(peer, place);
     if (this.isStopping) {
-      peer.close(CloseCode.GoingAway, "Server stops; come again");
+      peer.close(CloseCode.GoingAway, "Server is stopping; try again later");
     } else if (place === undefined) {
       const { addressConnections } = this.limits;
       peer.close(
@@ -182,7 +182,7 @@ export class Core {
       const { connections } = this.limits;
       peer.close(
         CloseCode.TooMany,
-        `Server has ${connections} connections already; come again`,
+        `Server has ${connections} connections already; try again later`,
       );
     }
     this.#tickLater();
@@ -202,7 +202,7 @@ export class Core {
   /**
    * The principal that sends a request.
    *
-   * @throws ErrUnauthenticated if there is none
+   * @throws ErrUnauthenticated if the request has no principal
    * @throws ErrHookFailed if `authenticate` cannot tell now
    */
   async identify(request: Request): Promise<Identity> {
@@ -288,7 +288,7 @@ export class Core {
       if (this.#partBytes <= SYNC_PARTS_TOTAL_BYTES_MAX) break;
       oldest.close(
         CloseCode.TooSlow,
-        "Parts of a message come too slowly; come again",
+        "Parts of a message come too slowly; reconnect",
       );
     }
   }
@@ -411,7 +411,7 @@ export class Core {
     cancel();
     this.#cancelTick?.();
     for (const peer of [...this.#peers]) {
-      peer.close(CloseCode.GoingAway, "Server stops; come again");
+      peer.close(CloseCode.GoingAway, "Server is stopping; try again later");
     }
     for (const [clusterID, opening] of [...this.#hubs]) {
       const hub = await opening.catch(() => undefined);

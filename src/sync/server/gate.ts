@@ -38,7 +38,7 @@ export interface Held {
   readonly error: ErrHookFailed;
 }
 
-/** What of an append, or of a stretch of it, goes into the log. */
+/** Decision about an append, or a stretch of it: the records that go into the log, and the refusals. */
 export interface Verdict {
   /** The records that do, some of them put right: mostly one batch, none if there is nothing, two if what was put right made them too many bytes for one. */
   readonly parts: readonly Records[];
@@ -150,19 +150,19 @@ export class Gate {
   #refusals: Refusal[] = [];
   /** Places of those that were refused, in order. */
   #refusedAt: number[] = [];
-  /** What of this stretch is to be tried, or is ahead of what is. */
+  /** Records of this stretch that have to be tried, or are ahead of those. */
   #added: Candidate[] = [];
   /** The place of each of them. */
   #places: number[] = [];
-  /** How many records a stretch has: few after one at which the machine threw, so that those behind it are not tried in vain. */
+  /** Largest number of records in a stretch: few after one at which the machine threw, so that those behind it are not tried in vain. */
   #stretchMax = Infinity;
   /** Settles once the record that a stretch ends before can be judged. */
   #pause: Promise<void> | undefined;
-  /** What is known of a session that had to be waited for. */
+  /** Standing of a session for which the gate had to wait. */
   #stood: { session: number; standing: Stood } | undefined;
-  /** What `validate` has said of the next record while others had their turn. */
+  /** Answer of `validate` about the next record, given while other appends had their turn. */
   #answer: Answer | undefined;
-  /** How often it was asked about that record in vain. */
+  /** Number of answers about that record that could not be used. */
   #asks = 0;
   /** The number that was found to be the principal's last. */
   #low = -1;
@@ -208,9 +208,10 @@ export class Gate {
   }
 
   /**
-   * Where commands are tried, a stretch is judged and given to the log while
-   * nobody else is: what is ahead of it is what was tried before. It ends where a
-   * hook takes time, so that others go on meanwhile.
+   * Judges an append in stretches. Commands that are tried first are judged and
+   * appended one stretch at a time, so that exactly the commands tried before are
+   * ahead of it. A stretch ends where a hook takes time, so that other appends go
+   * on.
    */
   #stretches(first: number, commit: Commit): MaybePromise<Held | undefined> {
     const { rehearsal } = this.#options;
@@ -590,24 +591,24 @@ export class Gate {
 /** One stretch of an append. */
 interface Stretch {
   readonly verdict: Verdict;
-  /** What the log says of each part. */
+  /** Answer of the log to each part. */
   readonly appended: readonly MaybePromise<number>[];
   /** Settles once the record that it ends before can be judged. */
   readonly pause: Promise<void> | undefined;
 }
 
-/** What is known of a session. */
+/** Standing of a session, as far as it is known. */
 type Stood = SessionStanding | "unborn" | undefined;
 
-/** What `validate` says of one record, and what it has looked up for it. */
+/** Answer of `validate` about one record, with the version of the state it looked up. */
 class Answer {
   /** Place of the record in its append. */
   readonly at: number;
-  /** What it said. */
+  /** Reason with which it refused. */
   reason: string | undefined;
-  /** What it failed with. */
+  /** Error with which it failed. */
   error: unknown;
-  /** What was ahead of the record when something was looked up for the first time. */
+  /** Version of the state ahead of the record at the first lookup. */
   #version: number | undefined;
   #isOver = false;
 
@@ -648,7 +649,7 @@ class Answer {
   }
 }
 
-/** Where the machine has no forks, there is nothing to look up. */
+/** Context without `lookup`, for machines that have no forks. */
 const NO_CONTEXT: ValidateContext = {};
 
 function heldAt(at: number, error: unknown): Held {

@@ -15,8 +15,8 @@ import type { Core } from "./core.ts";
 import { ownerOf } from "./gate.ts";
 import type { Identity } from "./hooks.ts";
 
-/** Reason that is given for a token that nobody is known by. */
-export const NOT_GOOD = "Token is not, or not any more, good";
+/** Reason of the refusal of a token that `authenticate` does not accept. */
+export const NOT_GOOD = "Token is unknown or has expired";
 
 /** The principal at the other end of a connection. */
 export interface Who extends Identity {

@@ -21,7 +21,7 @@ import {
 import { withoutMethod } from "./answers.ts";
 import type { Core } from "./core.ts";
 
-/** Why a cluster has failed, in words for clients: names the entry and what was thrown, never the remedy, which is the operator's. */
+/** Describes the failure of a cluster for clients: names the entry and what was thrown, never the remedy, which is the operator's. */
 export function describeFailure(clusterID: bigint, failure: unknown): string {
   let words = failure instanceof ErrStoreCorrupted ||
       failure instanceof ErrStoreVanished
@@ -41,7 +41,7 @@ export function describeFailure(clusterID: bigint, failure: unknown): string {
   );
 }
 
-/** Why nothing can be stored in the log of a cluster, in words for clients: no path of the server is in them. */
+/** Describes for clients why nothing can be stored in the log of a cluster: no path of the server is in them. */
 export function describeTrouble(clusterID: bigint, trouble: unknown): string {
   const why = trouble instanceof ErrStoreFull
     ? "its disk is full"
@@ -49,7 +49,7 @@ export function describeTrouble(clusterID: bigint, trouble: unknown): string {
   return `Server cannot store changes of cluster ${clusterID} now: ${why}. They wait here and are sent again`;
 }
 
-/** Why a cluster of the host has failed, in words for clients; undefined if it has not. */
+/** Description of a cluster's failure for clients; undefined if it has not failed. */
 export function failureOf(
   host: NodeHost,
   clusterID: bigint,

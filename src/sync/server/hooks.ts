@@ -31,7 +31,7 @@ export interface Identity {
   readonly id: string;
   /** Aborts once the principal is no longer valid. */
   readonly signal: AbortSignal | undefined;
-  /** How long it is valid from the time of the answer on, in milliseconds. */
+  /** Validity from the time of the answer on, in milliseconds. */
   readonly validMs: number | undefined;
   /** True if there is no `authenticate`: all clients are this one principal, so no limit of a principal applies to it. */
   readonly isAnonymous: boolean;
@@ -123,7 +123,7 @@ export class Hooks {
   }
 
   /**
-   * What `fetch` answers to a request that is not the server's own. Not bounded
+   * Response of `fetch` to a request that is not the server's own. Not bounded
    * in time: only its own request waits for it.
    *
    * @throws ErrHookFailed if it threw, or gave no response

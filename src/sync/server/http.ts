@@ -37,7 +37,7 @@ class Refused extends SampanError {
   }
 }
 
-/** Where a request came from, and what it is for. */
+/** Origin and purpose of a request. */
 export interface Route {
   /** Path of the request, without the base path of the server. */
   readonly pathname: string;
@@ -126,10 +126,12 @@ function take(
   identity: Identity,
   address: string | undefined,
 ): () => void {
-  if (core.isStopping) throw new Refused(503, "Server stops; come again");
+  if (core.isStopping) {
+    throw new Refused(503, "Server is stopping; try again later");
+  }
   const free = core.transfer(identity, address);
   if (free === undefined) {
-    throw new Refused(503, "Too many snapshots are under way; come again");
+    throw new Refused(503, "Too many snapshots are under way; try again later");
   }
   return free;
 }

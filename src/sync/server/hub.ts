@@ -121,7 +121,7 @@ export class Hub {
     return this.#host.env;
   }
 
-  /** Ends with its replica: what is appended to the log of a cluster that has failed would wait for its operator, and nobody would be told. */
+  /** Ends with its replica: records appended to the log of a failed cluster would wait for its operator without a word to their clients. */
   #endWithReplica(): void {
     const { replica } = this;
     const end = (): void => this.end(...endOf(replica));

@@ -16,7 +16,7 @@ import { Backoff } from "../../nodehost/waiting.ts";
 
 /** One run of a listener, until it ends; `Deno.HttpServer` is one. */
 export interface Listening {
-  /** Where it listens. */
+  /** Address it listens on. */
   readonly addr: { readonly port: number };
   /** Settles once it has ended; rejects if it failed. */
   readonly finished: Promise<void>;

@@ -45,8 +45,8 @@ export interface Principal {
    */
   readonly signal?: AbortSignal | undefined;
   /**
-   * How long from now on the principal is valid, in milliseconds; by default as
-   * long as its signal does not abort. Before the time is over the client is asked
+   * Validity of the principal from now on, in milliseconds; by default as long as
+   * its signal does not abort. Before the time is over the client is asked
    * for another token on the open connection, and goes on without a gap if
    * `authenticate` takes that one. Otherwise its connections are closed.
    */
@@ -76,9 +76,9 @@ export interface ServerLimits {
   readonly frameBytes: number;
   /** The largest command, in bytes. */
   readonly commandBytes: number;
-  /** What one principal may send in the long run, on all its connections together, in commands per second: past it, credit is granted later. Without `authenticate` it bounds each connection. */
+  /** Sustained rate of one principal, on all its connections together, in commands per second: past it, credit is granted later. Without `authenticate` it bounds each connection. */
   readonly commandsPerSecond: number;
-  /** What one connection may send besides appends in the long run, in messages per second: past it, it is cut. Those that cost more than others count more than once. */
+  /** Sustained rate of one connection besides appends, in messages per second: past it, the connection is cut. Those that cost more than others count more than once. */
   readonly messagesPerSecond: number;
   /** Bytes of appends one connection may send before it is granted more, or fewer where there are many connections: all together have a bound of their own. */
   readonly creditBytes: number;
@@ -233,7 +233,7 @@ export interface CoreOptions {
   /**
    * True if each command is tried on a fork of the machine before it is ordered,
    * where the machine offers `fork()`: one at which the machine throws is refused
-   * with a reason, instead of stopping every replica for good (H17). While it
+   * with a reason, instead of stopping every replica (H17). While it
    * serves, that holds for what is proposed and submitted on the host itself, too.
    *
    * @default {true}

@@ -30,7 +30,7 @@ export class Pages {
    * listens, undefined if names need no check, as with TLS; `isAuthenticated` is
    * true if the server asks for credentials.
    *
-   * @throws TypeError if an origin is none
+   * @throws TypeError if a text is not an origin
    */
   constructor(
     origins: readonly string[] | undefined,
@@ -83,7 +83,7 @@ export class Pages {
 /** Schemes of URLs that no page is of. */
 const PAGELESS = ["ws:", "wss:", "ftp:", "file:", "data:", "blob:"];
 
-/** An origin as browsers send it, from what a person may write for it; undefined if it is none. */
+/** An origin as browsers send it, from what a person may write for it; undefined if the text is not an origin. */
 export function originOf(text: string): string | undefined {
   // Without it, a URL takes other spellings and more than an origin.
   if (!/^[a-z][a-z0-9+.-]*:\/\/[^/?#\\@*\s]+\/?$/i.test(text)) return undefined;
@@ -115,7 +115,7 @@ function nameIn(url: string): string | undefined {
   return URL.parse(url)?.hostname.toLowerCase();
 }
 
-/** A host name or address as URLs have it, IPv6 addresses in brackets; undefined if it is none. */
+/** A host name or address as URLs have it, IPv6 addresses in brackets; undefined if the text is neither. */
 export function nameOf(hostname: string): string | undefined {
   const bare = /^\[.*\]$/.test(hostname) ? hostname.slice(1, -1) : hostname;
   const name = bare.includes(":") ? `[${bare}]` : bare;

@@ -94,7 +94,7 @@ export class Peer implements TransportListener {
   #isRevoked = false;
   /** Resolved once the principal is valid again, or the connection over. */
   #validity: Resolvers<void> | undefined;
-  /** What came meanwhile, with the size of each. */
+  /** Messages received since then, with the size of each. */
   readonly #suspended: (readonly [message: Message, size: number])[] = [];
   /** Messages that are not bounded by credit. */
   readonly #rate: Rate;
@@ -169,7 +169,7 @@ export class Peer implements TransportListener {
     this.core.log({ level, event, connection: this.number, ...who, ...more });
   }
 
-  /** Says that `authorize` failed while somebody was reading. */
+  /** Logs that `authorize` failed while a channel was reading. */
   hookFailed(channel: Channel, error: unknown): void {
     const { clusterID } = channel;
     this.log("error", "authorize failed", { clusterID, error });
@@ -284,7 +284,7 @@ export class Peer implements TransportListener {
     }
   }
 
-  /** Whoever waits for the principal to be valid looks again. */
+  /** Makes waiters for a valid principal check again. */
   #lookAgain(): void {
     this.#validity?.resolve();
     this.#validity = undefined;
@@ -621,7 +621,7 @@ export class Peer implements TransportListener {
         return this.forbid(channel);
       }
       const reader = await log.read(after, { mark });
-      // Stopped, or all over, meanwhile.
+      // Stopped, or closed, while it was asked.
       if (
         !this.#asked.delete(stream) ||
         this.#channels.get(message.channel) !== channel
@@ -710,7 +710,7 @@ export class Peer implements TransportListener {
       if (isPromise(may)) {
         this.#asked.set(stream, "request");
         const answer = await may;
-        // Stopped, or all over, meanwhile.
+        // Stopped, or closed, while it was asked.
         if (!this.#asked.delete(stream)) return;
         if (this.#channels.get(number) !== channel) return;
         if (!answer) return this.forbid(channel);
@@ -765,7 +765,7 @@ export class Peer implements TransportListener {
     this.core.answered();
   }
 
-  /** An append is over: as much may come again, sooner or later. */
+  /** An append is over: the client is granted as much again, sooner or later. */
   consumed(bytes: number, commands: number): void {
     if (!this.#isClosed) this.#throttle.consumed(bytes, commands);
   }
@@ -884,10 +884,10 @@ export class Peer implements TransportListener {
       return this.close(CloseCode.Timeout, "Nothing was heard for too long");
     }
     for (const channel of this.#channels.values()) channel?.tick(now);
-    // What could not be sent because nobody could tell whether it may be.
+    // Sends what had to wait for an answer of `authorize`.
     this.sender.pump();
     if (this.sender.blockedFor(now) >= slowMs) {
-      this.close(CloseCode.TooSlow, "Reads too slowly; come again");
+      this.close(CloseCode.TooSlow, "Reads too slowly; reconnect");
     }
   }
 
@@ -933,7 +933,7 @@ export class Peer implements TransportListener {
   }
 }
 
-/** Who sends which message: true for a client, or both. */
+/** Messages that a client may send. */
 const FROM_CLIENT: { readonly [type in Message["type"]]: boolean } = {
   hello: true,
   welcome: false,
@@ -975,7 +975,7 @@ const NOT_OPEN = "Channel is not open";
 
 const CANNOT_TELL = "Server cannot tell now whether you may read";
 
-/** What messages cost beside those that cost least. A client that opens all its clusters anew stays far below what it may send at once. */
+/** Costs of messages relative to the cheapest. A client that opens all its clusters again stays far below what it may send at once. */
 const COSTS: { readonly [type in Message["type"]]?: number } = {
   open: 16,
   read: 16,

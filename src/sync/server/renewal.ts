@@ -29,7 +29,7 @@ export interface RenewalOptions {
 export class Renewal {
   readonly #options: RenewalOptions;
   #expiresAt = Infinity;
-  /** How long before that it is asked for a token first, in milliseconds. */
+  /** Time before that at which it is first asked for a token, in milliseconds. */
   #leadMs = 0;
   #cancel: (() => void) | undefined;
 

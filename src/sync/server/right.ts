@@ -13,7 +13,7 @@ import type { MaybePromise } from "../../statemachine/types.ts";
 import type { Core } from "./core.ts";
 import type { Identity } from "./hooks.ts";
 
-/** What a {@linkcode ReadRight} tells its user. */
+/** Callbacks of a {@linkcode ReadRight}. */
 export interface ReadRightListener {
   /** Called when data may be sent again. */
   renewed(): void;
@@ -33,7 +33,7 @@ export class ReadRight {
   #askedAt = -Infinity;
   #isAsking = false;
   #retryAt = -Infinity;
-  /** Told what comes of asking while data is sent. */
+  /** Listener for answers that come while data is sent. */
   listener: ReadRightListener | undefined;
 
   /** Permission that is not known yet. */
@@ -63,7 +63,7 @@ export class ReadRight {
   }
 
   /**
-   * As `ask()`, but a yes that is recent is good enough.
+   * Same as `ask()`, but accepts a recent permission.
    *
    * @throws ErrHookFailed if `authorize` failed
    */

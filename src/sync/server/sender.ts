@@ -20,7 +20,7 @@ import { CloseCode, type Transport } from "../transport.ts";
 import type { Outgoing } from "./reading.ts";
 import type { Counts } from "./telemetry.ts";
 
-/** What is sent also while the principal is not valid: it says nothing of a cluster. */
+/** Messages that are sent also while the principal is not valid: they say nothing about a cluster. */
 const ALWAYS: readonly Message["type"][] = ["renew", "ping", "pong", "credit"];
 
 /** What a sender takes. */
@@ -92,7 +92,7 @@ export class Sender {
     sendInParts(frame, this.frameBytes, (frame) => transport.send(frame));
   }
 
-  /** Sends nothing that tells of a cluster until it is resumed. */
+  /** Sends nothing about any cluster until it is resumed. */
   pause(): void {
     this.#isPaused = true;
   }

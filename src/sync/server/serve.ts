@@ -58,7 +58,7 @@ export interface ServeOptions extends CoreOptions {
   readonly key?: string | undefined;
   /**
    * Base path of everything the server answers itself: with `"/app"`, clients
-   * connect to `/app/sync` (or to `/app`), `/app/health` tells of its health, and
+   * connect to `/app/sync` (or to `/app`), `/app/health` reports its health, and
    * `/app/clusters/{id}/snapshot` exports a cluster. For a server behind a proxy
    * that hands on a part of its paths as they are. `url` and `httpURL` have it.
    *
@@ -290,7 +290,7 @@ class Listener {
 
   /** Address to connect to, with the port. */
   get address(): string {
-    // The name for every address of the machine is none to connect to.
+    // The wildcard address is not one to connect to.
     const isAny = this.name === "0.0.0.0" || this.name === "[::]";
     return `${isAny ? "localhost" : this.name}:${this.port}`;
   }
@@ -300,7 +300,9 @@ class Listener {
     { completed, remoteAddr }: Deno.ServeHandlerInfo<Deno.NetAddr>,
   ): MaybePromise<Response> {
     if (this.#isClosed) {
-      return new Response("Server stops; come again\n", { status: 503 });
+      return new Response("Server is stopping; try again later\n", {
+        status: 503,
+      });
     }
     const active = completed.catch(() => {}).finally(() =>
       this.#active.delete(active)

@@ -119,7 +119,7 @@ export class Turns {
     });
   }
 
-  /** What is owed to others at a moment, in milliseconds. */
+  /** Time owed to others at a moment, in milliseconds. */
   #owed(now = this.#env.now()): number {
     return Math.max(0, this.#debtMs - (now - this.#spentAt));
   }
@@ -169,7 +169,7 @@ export class Throttle {
   #isOver = false;
   #cancel: (() => void) | undefined;
 
-  /** A throttle for `window` bytes at one time, be it more or fewer the next time. */
+  /** Creates a throttle for `window` bytes at one time; the next window may be larger or smaller. */
   constructor(
     env: Env,
     pace: Pace,
