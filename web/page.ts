@@ -112,6 +112,28 @@ function isKnown(header: string | null, etag: string): boolean {
   });
 }
 
+/** Cookie with the name of a device. Browsers keep a cookie that was set over HTTP when they clear what scripts have stored (U1). */
+const DEVICE_COOKIE = "sampan-device";
+
+/** The longest that browsers keep a cookie, in seconds: 400 days. */
+const DEVICE_COOKIE_SECONDS = 34_560_000;
+
+/** Gives a device that has no name one, which the script of the page reads. */
+function nameDevice(request: Request, response: Response): Response {
+  const cookies = request.headers.get("cookie") ?? "";
+  if (cookies.split("; ").some((one) => one.startsWith(`${DEVICE_COOKIE}=`))) {
+    return response;
+  }
+  const isSecure = new URL(request.url).protocol === "https:";
+  response.headers.append(
+    "set-cookie",
+    `${DEVICE_COOKIE}=${crypto.randomUUID()}; Path=/; Max-Age=${DEVICE_COOKIE_SECONDS}; SameSite=Strict${
+      isSecure ? "; Secure" : ""
+    }`,
+  );
+  return response;
+}
+
 /** Answers requests for the files of a page. */
 export type PageHandler = (request: Request) => Response;
 
@@ -121,7 +143,8 @@ export function servePage(files: ReadonlyMap<string, File>): PageHandler {
     [...files].map(([path, file]) => [path, new Served(file)]),
   );
   return (request) => {
-    const file = served.get(new URL(request.url).pathname);
+    const { pathname } = new URL(request.url);
+    const file = served.get(pathname);
     if (file === undefined) {
       return new Response("There is nothing here\n", { status: 404 });
     }
@@ -131,7 +154,8 @@ export function servePage(files: ReadonlyMap<string, File>): PageHandler {
         headers: { allow: "GET, HEAD" },
       });
     }
-    return file.answer(request);
+    const response = file.answer(request);
+    return pathname === "/" ? nameDevice(request, response) : response;
   };
 }
 

@@ -116,3 +116,19 @@ Deno.test("U37 the page is sent compressed, with a validator, and not again if n
   assert(get("/", {}, "POST").headers.get("allow")!.includes("GET"));
   assertEquals(get("/other").status, 404);
 });
+
+Deno.test("U1 the page gives each device a name that outlives its storage", () => {
+  const page = servePage(new Map([["/", { ...FILE, immutable: false }]]));
+  const get = (url: string, cookie?: string): string | null =>
+    page(
+      new Request(url, { headers: cookie === undefined ? {} : { cookie } }),
+    ).headers.get("set-cookie");
+  const given = get("http://localhost/")!;
+  assertMatch(
+    given,
+    /^sampan-device=[0-9a-f-]{36}; Path=\/; Max-Age=\d+; Same/,
+  );
+  assertEquals(given.includes("Secure"), false);
+  assertMatch(get("https://app.example/")!, /; Secure$/);
+  assertEquals(get("http://localhost/", `a=b; ${given.split(";")[0]}`), null);
+});

@@ -41,6 +41,11 @@ function complain(error: unknown): void {
     : String(error);
 }
 
+/** Name of this device, which the server set as a cookie: it outlives the storage of the page (U1). */
+function deviceName(): string | undefined {
+  return /(?:^|; )sampan-device=([^;]+)/.exec(document.cookie)?.[1];
+}
+
 /** Shows where the page stands, and while it is not live why, and when it tries again. */
 function showState(logDB: RemoteLogDB, plug: Plug): void {
   const pill = element("state");
@@ -225,11 +230,15 @@ async function start(): Promise<void> {
   element("retry").onclick = (): void => logDB.reconnect();
   const host = new NodeHost({
     logDB,
+    device: deviceName(),
     outbox: new IndexedDBOutbox("sampan-outbox"),
     snapshots: new IndexedDBSnapshotStore("sampan-snapshots"),
     onEvent(event: HostEvent): void {
       if (event.type === "failed" || event.type === "diverged") {
         complain(event.error);
+      } else if (event.type === "purged") {
+        element("problem").textContent =
+          `The browser has cleared what this page kept. What the server had of this device is back (${event.decided} edits); what was not sent is lost.`;
       }
     },
   });

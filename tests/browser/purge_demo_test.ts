@@ -1,0 +1,46 @@
+import { assertMatch } from "@std/assert";
+import { launch, removeFolder } from "./browser.ts";
+import { DemoServer, Person } from "./sync_demo.ts";
+
+Deno.test({
+  name:
+    "U1 U2 the demo says that the browser has cleared what it kept, and has again what the server had (Chromium)",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  async fn(): Promise<void> {
+    const folder = await Deno.makeTempDir({ prefix: "purge-" });
+    const server = new DemoServer(`${folder}/data`);
+    await server.start();
+    const browser = await launch("Chromium");
+    try {
+      const page = await browser.open(server.url);
+      const person = new Person("Chromium", page);
+      await person.add("rice");
+      await person.until(({ state, pending, items }) =>
+        state === "live" && pending === "0" && items[0] === "rice"
+      );
+      const { origin } = new URL(server.url);
+      // Away from the page first, which has its stores open.
+      await page.devtools!("Page.navigate", { url: "about:blank" });
+      await page.devtools!("Storage.clearDataForOrigin", {
+        origin,
+        storageTypes:
+          "indexeddb,local_storage,file_systems,service_workers,cache_storage",
+      });
+      await page.devtools!("Page.navigate", { url: server.url });
+      const seen = await person.until(({ state, items, problem }) =>
+        state === "live" && items[0] === "rice" && problem !== ""
+      );
+      assertMatch(seen.problem, /has cleared .* \(1 edits\)/);
+      // And goes on from there.
+      await person.add("tea");
+      await person.until(({ pending, items }) =>
+        pending === "0" && items.includes("tea")
+      );
+    } finally {
+      await browser.close();
+      await server.stop("SIGTERM");
+      await removeFolder(folder);
+    }
+  },
+});
