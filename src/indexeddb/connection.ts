@@ -14,6 +14,7 @@
 import { tell } from "../promises.ts";
 import type { Env } from "../env.ts";
 import {
+  STORE_LOCK_AGAIN_MS_MAX,
   STORE_LOCK_MS_MAX,
   STORE_TICK_MS,
   STORE_TICKS_MAX,
@@ -24,8 +25,15 @@ import {
   ErrStoreVanished,
   ErrStoreVersion,
 } from "../store/errors.ts";
-import { ErrStoreUnavailable } from "./errors.ts";
-import { isLoss, openDatabase, storeError, VERSION } from "./open.ts";
+import { ErrStoreUnavailable, insecureReason } from "./errors.ts";
+import {
+  isLoss,
+  META,
+  openDatabase,
+  storeError,
+  TENURE,
+  VERSION,
+} from "./open.ts";
 
 /** What happens to a store that its owner may want to tell the user. */
 export type StoreEvent =
@@ -74,6 +82,74 @@ interface Operation {
   retried: boolean;
 }
 
+/** Names of the stores that this page has. */
+const held = new Set<string>();
+
+function lockOf(name: string): string {
+  return `sampan/${name}`;
+}
+
+/** Error for a store whose lock was not to be had: says who has it, as far as the browser tells. */
+async function lockedError(
+  locks: LockManager,
+  name: string,
+  env: Env,
+): Promise<ErrStoreLocked> {
+  const probe = `${lockOf(name)}/${env.random64()}`;
+  if (held.has(name) || await isHeldHere(locks, lockOf(name), probe)) {
+    return new ErrStoreLocked(
+      `This page has the store ${name} open already: close that object, or stop its host, before another one opens it, also when code is reloaded in the running page`,
+    );
+  }
+  return new ErrStoreLocked(
+    `Another page or worker has the store ${name} open: close it, or share one replica between tabs`,
+  );
+}
+
+/** True if the browser says that another copy of this code holds a lock in this page, as after its modules were loaded again. */
+async function isHeldHere(
+  locks: LockManager,
+  name: string,
+  probe: string,
+): Promise<boolean> {
+  try {
+    return await locks.request(probe, { ifAvailable: true }, async () => {
+      const { held: all = [] } = await locks.query();
+      const own = all.find((lock) => lock.name === probe)?.clientId;
+      return own !== undefined &&
+        all.some((lock) => lock.name === name && lock.clientId === own);
+    });
+  } catch {
+    return false;
+  }
+}
+
+/** Puts another token in place of the one that is expected; false, and no change, if there is a different one. */
+function replaceTenure(
+  db: IDBDatabase,
+  expected: string | undefined,
+  tenure: string,
+): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const transaction = db.transaction(META, "readwrite", {
+      durability: "relaxed",
+    });
+    const meta = transaction.objectStore(META);
+    const request = meta.get(TENURE);
+    let isFree = false;
+    request.onsuccess = () => {
+      isFree = expected === undefined || request.result === expected;
+      if (isFree) meta.put(tenure, TENURE);
+    };
+    transaction.oncomplete = () => resolve(isFree);
+    transaction.onabort = () => {
+      // Where there is no room for a token there is none for much else.
+      if (transaction.error?.name === "QuotaExceededError") resolve(isFree);
+      else reject(transaction.error);
+    };
+  });
+}
+
 /** One database, opened when it is needed, opened again when it was lost. */
 export class Connection {
   readonly #init: ConnectionInit;
@@ -85,6 +161,11 @@ export class Connection {
   #closing: Promise<void> | undefined;
   #idle: (() => void) | undefined;
   #unlock: (() => void) | undefined;
+  /** Token that was written when the lock was last had: another one says that another page has used the store since. */
+  #tenure: string | undefined;
+  /** Set while the page may be frozen, so that the store is left to others. */
+  #isHidden = false;
+  #unwatch: (() => void) | undefined;
   /** Operations made so far. */
   #made = 0;
   /** The place of the last write that took effect, or may have. */
@@ -228,10 +309,14 @@ export class Connection {
   async #open(): Promise<void> {
     this.#opening = true;
     try {
-      const db = await this.#connect();
+      const db = await this.#connect().catch((error) => {
+        // Lost at once, before anything was asked of it.
+        if (!isLoss(error)) throw error;
+        return this.#connect();
+      });
       if (this.#ended) {
         db.close();
-        this.#unlock?.();
+        this.#release();
         throw this.#ended;
       }
       this.#db = db;
@@ -243,10 +328,11 @@ export class Connection {
   }
 
   async #connect(): Promise<IDBDatabase> {
-    const { factory, name, env } = this.#init;
+    const { factory, name, env, locks } = this.#init;
     if (!factory) {
       throw new ErrStoreUnavailable("There is no IndexedDB here");
     }
+    if (locks === undefined) throw new ErrStoreUnavailable(insecureReason());
     const { db, identity } = await openDatabase({
       factory,
       name,
@@ -259,13 +345,71 @@ export class Connection {
       if (this.#identity !== undefined && this.#identity !== identity) {
         throw new ErrStoreVanished("Store is no longer there, but another one");
       }
-      await this.#lock();
+      if (await this.#lock()) await this.#begin(db);
     } catch (error) {
       db.close();
       throw error;
     }
     this.#identity = identity;
     return db;
+  }
+
+  /** Notes that this page has the store from now on, if no other has had it since this one let go of it. */
+  async #begin(db: IDBDatabase): Promise<void> {
+    const tenure = this.#init.env.random64().toString(16);
+    try {
+      if (!await replaceTenure(db, this.#tenure, tenure)) {
+        throw new ErrStoreLocked(
+          `Another page has used the store ${this.#init.name} while this one was in the back/forward cache: reload the page`,
+        );
+      }
+    } catch (error) {
+      this.#release();
+      if (error instanceof ErrStoreLocked) this.#end(error);
+      throw error;
+    }
+    this.#tenure = tenure;
+    this.#watchPage();
+  }
+
+  #watchPage(): void {
+    if (this.#unwatch !== undefined) return;
+    const hide = (): void => this.#hide();
+    const show = (): void => this.#show();
+    globalThis.addEventListener("pagehide", hide);
+    globalThis.addEventListener("pageshow", show);
+    this.#unwatch = () => {
+      globalThis.removeEventListener("pagehide", hide);
+      globalThis.removeEventListener("pageshow", show);
+    };
+  }
+
+  /**
+   * Lets go of the store while the page may be frozen: a browser ends the lock of
+   * such a page, or keeps the next page waiting for it. What is under way comes
+   * to its end, or to nothing with the page.
+   */
+  #hide(): void {
+    if (this.#unlock === undefined || this.#ended) return;
+    this.#isHidden = true;
+    this.#db?.close();
+    this.#db = undefined;
+    this.#release();
+  }
+
+  /** The page is back: opens the store again, unless the next operation has. */
+  #show(): void {
+    if (!this.#isHidden) return;
+    this.#isHidden = false;
+    // Whoever uses the store next is told what is wrong.
+    if (!this.#closing) this.identity().catch(() => {});
+  }
+
+  #release(): void {
+    if (this.#unlock === undefined) return;
+    held.delete(this.#init.name);
+    this.#unlock();
+    this.#unlock = undefined;
   }
 
   #adopt(db: IDBDatabase): void {
@@ -294,36 +438,53 @@ export class Connection {
     this.#ended = error;
     this.#db?.close();
     this.#db = undefined;
-    this.#unlock?.();
-    if (!this.#closing) this.#tell({ type: "ended", error });
+    this.#release();
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    // Its own end is no news to its owner.
+    if (!this.#closing && !(error instanceof ErrClusterClosed)) {
+      this.#tell({ type: "ended", error });
+    }
     this.#pump();
   }
 
-  /** Keeps other pages out, from the first opening to the end. */
-  #lock(): Promise<void> | undefined {
+  /** Keeps other pages out, from the first opening to the end. True if it had not until now. */
+  async #lock(): Promise<boolean> {
     const { locks, name, env } = this.#init;
-    if (locks === null || this.#unlock) return;
-    if (!locks) {
-      throw new ErrStoreLocked(
-        "Store cannot be kept to one page: there are no Web Locks here",
-      );
+    if (!locks || this.#unlock) return false;
+    for (const ms of [STORE_LOCK_MS_MAX, STORE_LOCK_AGAIN_MS_MAX]) {
+      if (await this.#request(locks, ms)) return true;
+      // The holder may be a page that was left: browsers grant what such a page
+      // held to who asks next, and not always to who waits.
     }
+    throw await lockedError(locks, name, env);
+  }
+
+  /** Asks for the lock, for so long; true if it was had. */
+  #request(locks: LockManager, ms: number): Promise<boolean> {
+    const { name, env } = this.#init;
     return new Promise((resolve, reject) => {
       const waiting = new AbortController();
-      const cancel = env.setTimer(() => waiting.abort(), STORE_LOCK_MS_MAX);
-      locks.request(`sampan/${name}`, { signal: waiting.signal }, () => {
+      const cancel = env.setTimer(() => waiting.abort(), ms);
+      let release: (() => void) | undefined;
+      locks.request(lockOf(name), { signal: waiting.signal }, () => {
         cancel();
-        resolve();
-        return new Promise<void>((release) => this.#unlock = release);
+        resolve(true);
+        held.add(name);
+        return new Promise<void>((done) => this.#unlock = release = done);
       }).catch((cause) => {
         cancel();
-        const error = new ErrStoreLocked(
-          "Another page has the store open",
-          { cause },
+        if (release === undefined) {
+          return waiting.signal.aborted ? resolve(false) : reject(cause);
+        }
+        // It was let go of before.
+        if (this.#unlock !== release) return;
+        this.#end(
+          new ErrStoreLocked(
+            `Another page has taken over the store ${name}: reload the page`,
+            { cause },
+          ),
         );
-        // It was had, and another page took it over.
-        if (this.#unlock) this.#end(error);
-        reject(error);
       });
     });
   }

@@ -17,3 +17,12 @@ export class ErrStoreUnavailable extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrStoreUnavailable";
 }
+
+/** Why a store cannot be kept to one page where there are no Web Locks, and what to do. */
+export function insecureReason(): string {
+  return globalThis.isSecureContext === false
+    ? `Nothing can be kept by pages of ${
+      globalThis.location?.origin ?? "this origin"
+    }, since it is not a secure context and has no Web Locks: serve the page over https, or open it at http://localhost`
+    : "Nothing can be kept here, since this browser has no Web Locks: use one of 2022 or later";
+}

@@ -28,7 +28,12 @@
  * with the first call and never shared: while one page has it, another gets
  * `ErrStoreLocked`. (The lock is a Web Lock, which the browser takes back from a
  * page that ends in whatever way. Where there are none, which is only where the
- * page is not served securely, nothing is opened.)
+ * page is not served securely, opening fails with `ErrStoreUnavailable`, and
+ * `storageStatus()` says why.)
+ *
+ * A page that is left lets go of its stores. If it comes back from the
+ * back/forward cache, it opens them again by itself, unless another page has used
+ * them since: then they fail with `ErrStoreLocked`, and the page is to be reloaded.
  *
  * A store was given a random identity in the transaction that made it. That of
  * a store which vanished, by eviction or because the user cleared it, and was
@@ -65,7 +70,7 @@
 export { IndexedDBBlockStore, type IndexedDBOptions } from "./block_store.ts";
 export type { StoreEvent } from "./connection.ts";
 export * from "./device_id.ts";
-export * from "./errors.ts";
+export { ErrStoreUnavailable } from "./errors.ts";
 export * from "./kv_state_machine.ts";
 export * from "./log_db.ts";
 export * from "./opfs_file_store.ts";

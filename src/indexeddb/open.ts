@@ -34,6 +34,9 @@ export const META = "meta";
 
 const IDENTITY = "identity";
 
+/** Key of the token of the page that had the store last. */
+export const TENURE = "tenure";
+
 /** What {@linkcode openDatabase} is told. */
 export interface Opening {
   readonly factory: IDBFactory;
@@ -100,6 +103,19 @@ export function openDatabase(opening: Opening): Promise<Opened> {
   return new Promise((resolve, reject) => {
     new Attempts(opening, resolve, reject).next();
   });
+}
+
+function isStore(db: IDBDatabase): boolean {
+  const { objectStoreNames: names } = db;
+  return names.contains(BLOCKS) && names.contains(META);
+}
+
+/** Error for a database that another program made under the name of a store. */
+function foreign(name: string): ErrStoreCorrupted {
+  return new ErrStoreCorrupted(
+    name,
+    "Database was not made by this library, and is left alone; give the store another name",
+  );
 }
 
 class Attempts {
@@ -207,11 +223,31 @@ class Attempts {
       return this.#end(new ErrStoreVanished("Store is no longer there"));
     }
     if (this.#attempts === 1 && isLoss(error)) return this.next();
+    if (nameOf(error) === "VersionError") return this.#checkNewer(error);
     this.#end(storeError(error));
+  }
+
+  /** Tells a store of newer code from a database of another program. */
+  #checkNewer(error: unknown): void {
+    const { factory, name } = this.#opening;
+    const request = factory.open(name);
+    request.onerror = () => this.#end(storeError(error));
+    // Gone meanwhile: nothing is made of it.
+    request.onupgradeneeded = () => request.transaction?.abort();
+    request.onsuccess = () => {
+      const db = request.result;
+      const isOwn = isStore(db);
+      db.close();
+      this.#end(isOwn ? storeError(error) : foreign(name));
+    };
   }
 
   #opened(db: IDBDatabase): void {
     if (this.#over) return db.close();
+    if (!isStore(db)) {
+      db.close();
+      return this.#end(foreign(this.#opening.name));
+    }
     this.#opening.adopt(db);
     try {
       const request = db.transaction(META).objectStore(META).get(IDENTITY);

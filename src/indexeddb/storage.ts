@@ -7,9 +7,11 @@
  */
 
 import { promisifyRequest } from "../deps/idb_keyval.ts";
+import { messageOf } from "../describe.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { PERSISTENCE_MS_MAX, STORE_OPEN_MS_MAX } from "../limits.ts";
 import { ErrStoreFull } from "../store/errors.ts";
+import { insecureReason } from "./errors.ts";
 import { storeError } from "./open.ts";
 
 /**
@@ -19,6 +21,17 @@ import { storeError } from "./open.ts";
  * can be stored; run on the stores in memory, and say so (U9).
  */
 export type StorageMode = "persistent" | "best-effort" | "memory";
+
+/** Storage of a page, with the reason where nothing can be kept. */
+export interface StorageStatus {
+  /** What the page may expect. */
+  readonly mode: StorageMode;
+  /**
+   * Why nothing can be kept, in words for people, with what to do about it; only
+   * where the mode is `memory`. A store that is opened all the same fails with it.
+   */
+  readonly reason?: string;
+}
 
 /**
  * What the browser answered: `persistent` or `best-effort` if it did,
@@ -35,6 +48,8 @@ export type PersistenceAnswer =
 export interface StorageOptions {
   /** Where databases are; null for nowhere. */
   readonly indexedDB?: IDBFactory | null;
+  /** By which a store is kept to one page; null for nothing. */
+  readonly locks?: LockManager | null;
   /** What knows about persistence; null for nothing. */
   readonly storage?: Pick<StorageManager, "persist" | "persisted"> | null;
   /** Time, random numbers and timers. */
@@ -93,34 +108,64 @@ async function probe(factory: IDBFactory): Promise<boolean> {
 }
 
 /**
- * What this page may expect of its storage (U1, U9). Never rejects and never
- * hangs. A private window counts as what it does: some browsers store nothing in
- * it, and others until it is closed, which no page can tell from storing. Storage
- * that is full is still there (U8).
+ * Mode of this page's storage (U1, U9): {@linkcode storageStatus} says the reason,
+ * too. Never rejects and never hangs.
  */
 export async function storageMode(
   options: StorageOptions = {},
 ): Promise<StorageMode> {
+  return (await storageStatus(options)).mode;
+}
+
+/**
+ * What this page may expect of its storage, and why nothing can be kept where
+ * that is so (U1, U9). Never rejects and never hangs. A private window counts as
+ * what it does: some browsers store nothing in it, and others until it is closed,
+ * which no page can tell from storing. Storage that is full is still there (U8).
+ *
+ * A page that is not in a secure context, such as one at `http://192.168.1.2`, has
+ * no Web Locks, and so keeps nothing: run it on the stores in memory, and show the
+ * reason.
+ */
+export async function storageStatus(
+  options: StorageOptions = {},
+): Promise<StorageStatus> {
   const { indexedDB = globalThis.indexedDB, env = systemEnv } = options;
+  const { locks = globalThis.navigator?.locks } = options;
   const ms = options.timeoutMs ?? STORE_OPEN_MS_MAX;
-  const stores = indexedDB
-    ? await within(
-      env,
-      ms,
-      false,
-      // What the browser refuses it may also throw.
-      (async () => await probe(indexedDB))(),
-    )
-    : false;
-  if (!stores) return "memory";
+  if (!indexedDB) return { mode: "memory", reason: MISSING };
+  if (!locks) return { mode: "memory", reason: insecureReason() };
+  const refused = await within(
+    env,
+    ms,
+    "it does not answer",
+    (async () => {
+      try {
+        // What the browser refuses it may also throw.
+        return await probe(indexedDB) ? undefined : "there is no room at all";
+      } catch (error) {
+        return messageOf(error);
+      }
+    })(),
+  );
+  if (refused !== undefined) {
+    return {
+      mode: "memory",
+      reason:
+        `The browser refuses to keep anything here, as in a private window or where site data is blocked: ${refused}`,
+    };
+  }
   const kept = await within(
     env,
     ms,
     false,
     (async () => await managerOf(options)?.persisted() ?? false)(),
   );
-  return kept ? "persistent" : "best-effort";
+  return { mode: kept ? "persistent" : "best-effort" };
 }
+
+const MISSING =
+  "Nothing can be kept here, since there is no IndexedDB: use the stores in memory";
 
 /**
  * Asks the browser to keep this page's storage until the user clears it (U3).

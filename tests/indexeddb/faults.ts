@@ -100,6 +100,8 @@ export class Faults {
         if (this.refusedReads-- > 0) this.#refuse(db);
         return begin(stores, mode, options);
       }
+      // What a store notes of itself when it is opened is no write of its owner's.
+      if (stores === "meta") return begin(stores, mode, options);
       const fate = this.fates.shift() ?? "fine";
       if (fate === "refused") this.#refuse(db);
       if (fate === "refused alone") {

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import {
   ErrStoreBlocked,
   ErrStoreCorrupted,
@@ -635,8 +635,139 @@ add(
       identity: undefined,
       onEvent: undefined,
     });
-    await assertRejects(() => without.identity(), ErrStoreLocked, "Web Locks");
+    await assertRejects(
+      () => without.identity(),
+      ErrStoreUnavailable,
+      "Web Locks",
+    );
     await without.close();
+  },
+);
+
+/** Advances the bench's time until something is over. */
+async function pass(bench: Bench, watched: { over: boolean }): Promise<void> {
+  await until("over", () => {
+    if (!watched.over) bench.env.advance(500);
+    return watched.over;
+  });
+}
+
+/** Has the page left, or come back, as the browser would. */
+function page(type: "pagehide" | "pageshow"): void {
+  globalThis.dispatchEvent(new Event(type));
+}
+
+add(
+  "case B6: a store that this page has open already, another page's, and a database of another program are told apart [U10, H11]",
+  async (bench) => {
+    const one = bench.store();
+    await put(one, block("a", 1));
+    const two = watch(bench.store().identity());
+    await pass(bench, two);
+    assert(two.error instanceof ErrStoreLocked);
+    assertMatch(two.error.message, /This page has the store .* open already/);
+    await one.close();
+    const locks = new Locks();
+    const done = Promise.withResolvers<void>();
+    // Another page's lock, of which this page knows nothing.
+    const other = locks.manager.request(
+      `sampan/${bench.name}`,
+      {},
+      () => done.promise,
+    );
+    const three = watch(bench.store({ locks: locks.manager }).identity());
+    await pass(bench, three);
+    assert(three.error instanceof ErrStoreLocked);
+    assertMatch(three.error.message, /Another page or worker/);
+    done.resolve();
+    await other;
+    await drop(bench.name);
+    for (const version of [1, 7]) {
+      const foreign = `${bench.name} ${version}`;
+      const request = globalThis.indexedDB.open(foreign, version);
+      request.onupgradeneeded = () =>
+        request.result.createObjectStore("theirs").put(1, 1);
+      (await answer(request)).close();
+      const store = new IndexedDBBlockStore(foreign, { locks: null });
+      const error = await assertRejects(
+        () => store.identity(),
+        ErrStoreCorrupted,
+      );
+      assertMatch(error.message, /not made by this library/);
+      await store.close();
+      const theirs = await openRaw(foreign);
+      assertEquals(
+        await answer(theirs.transaction("theirs").objectStore("theirs").get(1)),
+        1,
+      );
+      theirs.close();
+      await drop(foreign);
+    }
+  },
+);
+
+add(
+  "case B9: a page that comes back from the back/forward cache has its store again [U10, M1]",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 1));
+    for (let i = 0; i < 3; i++) {
+      page("pagehide");
+      page("pageshow");
+      assertEquals(await store.get(["a"]), [new Uint8Array([1])]);
+    }
+    assertEquals(bench.of("ended"), []);
+    // Another page had it meanwhile: what this one knows of it is out of date.
+    page("pagehide");
+    const other = bench.store();
+    await put(other, block("a", 2));
+    await other.close();
+    page("pageshow");
+    const error = await assertRejects(() => store.get(["a"]), ErrStoreLocked);
+    assertMatch(error.message, /back\/forward cache: reload the page/);
+    await assertRejects(() => put(store, block("a", 3)), ErrStoreLocked);
+    assertEquals(bench.of("ended").length, 1);
+    assertEquals(await bench.store().get(["a"]), [new Uint8Array([2])]);
+  },
+);
+
+add(
+  "case B10: a page that is left lets the one that waits have the store, and one that waits asks again before it gives up [U10, M1]",
+  async (bench) => {
+    const store = bench.store();
+    await put(store, block("a", 1));
+    const two = bench.store();
+    const waiting = watch(two.identity());
+    await until("a wait", () => bench.env.waits);
+    page("pagehide");
+    await until("opened", () => waiting.over);
+    assertEquals(waiting.error, undefined);
+    assertEquals(await two.get(["a"]), [new Uint8Array([1])]);
+    await two.close();
+    await store.close();
+    // A lock that is never granted to who waits, only to who asks anew.
+    const { manager } = new Locks();
+    let asked = 0;
+    const locks = {
+      query: () => manager.query(),
+      request: (
+        name: string,
+        options: LockOptions,
+        callback: LockGrantedCallback<unknown>,
+      ): Promise<unknown> => {
+        if (++asked > 1) return manager.request(name, options, callback);
+        return new Promise((_, reject) => {
+          options.signal?.addEventListener(
+            "abort",
+            () => reject(options.signal!.reason),
+          );
+        });
+      },
+    } as LockManager;
+    const again = watch(bench.store({ locks }).identity());
+    await pass(bench, again);
+    assertEquals(again.error, undefined);
+    assertEquals(asked, 2);
   },
 );
 
@@ -654,7 +785,7 @@ add(
     const db = await openRaw(bench.name);
     const count = async (name: string): Promise<number> =>
       await answer(db.transaction(name).objectStore(name).count());
-    assertEquals([await count("blocks"), await count("meta")], [1, 2]);
+    assertEquals([await count("blocks"), await count("meta")], [1, 3]);
     db.close();
   },
 );

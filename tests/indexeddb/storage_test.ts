@@ -1,11 +1,12 @@
 import "fake-indexeddb/auto";
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import {
   ErrStoreUnavailable,
   IndexedDBBlockStore,
   OPFSFileStore,
   requestPersistence,
   storageMode,
+  storageStatus,
 } from "../../src/indexeddb/mod.ts";
 import { Faults, ManualEnv } from "./faults.ts";
 
@@ -29,6 +30,44 @@ Deno.test("U1 storageMode() says whether the browser may clear what is stored", 
     ] as const
   ) assertEquals(await storageMode({ storage }), mode);
   assertEquals(await storageMode(), "best-effort");
+});
+
+Deno.test("case B5: a page that is not in a secure context is told that nothing is kept there, and why [U9]", async () => {
+  Object.defineProperty(globalThis, "isSecureContext", {
+    value: false,
+    configurable: true,
+  });
+  try {
+    const { mode, reason } = await storageStatus({ locks: null });
+    assertEquals(mode, "memory");
+    assertMatch(
+      reason!,
+      /serve the page over https, or open it at http:\/\/localhost/,
+    );
+    assertEquals(await storageMode({ locks: null }), "memory");
+    const { navigator } = globalThis;
+    Object.defineProperty(globalThis, "navigator", {
+      value: {},
+      configurable: true,
+    });
+    try {
+      await using store = new IndexedDBBlockStore("insecure");
+      const error = await assertRejects(
+        () => store.identity(),
+        ErrStoreUnavailable,
+      );
+      assertEquals(error.message, reason);
+      assertEquals((await storageStatus()).reason, reason);
+    } finally {
+      Object.defineProperty(globalThis, "navigator", {
+        value: navigator,
+        configurable: true,
+      });
+    }
+  } finally {
+    Reflect.deleteProperty(globalThis, "isSecureContext");
+  }
+  assertEquals(await storageStatus({ storage: null }), { mode: "best-effort" });
 });
 
 Deno.test("U9 storageMode() says that nothing can be stored", async () => {

@@ -22,7 +22,7 @@ import {
   IndexedDBOutbox,
   IndexedDBSnapshotStore,
   requestPersistence,
-  storageMode,
+  storageStatus,
 } from "../../src/indexeddb/mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { ALL, type Item, itemsOf, newKey, remove, write } from "./list.ts";
@@ -292,13 +292,14 @@ async function start(): Promise<void> {
 /** How safe what is on the device is (U3, U9). */
 async function keptHow(): Promise<string> {
   await requestPersistence();
-  switch (await storageMode()) {
+  const { mode, reason } = await storageStatus();
+  switch (mode) {
     case "persistent":
       return "on this device, until you delete it";
     case "best-effort":
       return "on this device, as long as the browser has room";
     case "memory":
-      return "in memory, until this page is closed";
+      return `in memory, until this page is closed. ${reason ?? ""}`;
   }
 }
 
