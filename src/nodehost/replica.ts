@@ -970,7 +970,8 @@ export class Replica {
       const located = locateFailure(entries, {
         ...options,
         factory: make,
-        skips: [...driver.skips, ...this.#skips.list()],
+        // Also those whose decision is in the batch itself.
+        skips: [...driver.knownSkips, ...this.#skips.list()],
         stores,
         signal,
       });

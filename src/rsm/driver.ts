@@ -295,6 +295,11 @@ export class Driver<L> {
     return this.#skips.list().filter(({ index }) => index <= this.#applied);
   }
 
+  /** Entries that are skipped, as far as that was read or told, also those after the state. */
+  get knownSkips(): SkippedEntry[] {
+    return this.#skips.list();
+  }
+
   /** Has an entry skipped that is not read yet, because its decision comes later in the log. */
   skip(skip: SkippedEntry): void {
     this.#skips.add(skip);

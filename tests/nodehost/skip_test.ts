@@ -374,3 +374,32 @@ for (const kind of ["concurrent", "disk", "hosted"] as const) {
     );
   }
 }
+
+Deno.test(
+  "case A10: the entry that a batch fails at is named also where the batch holds another one, and the decision to skip it [R5, H17]",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    const fine = hostOf({ logDB, env });
+    const one = await startOn(fine, { kind: "concurrent" });
+    await proposeAll(one, "a", "poison 1", "b");
+    const first = one.appliedIndex - 1;
+    const skip = await fine.skipEntry(1n, first, "no poison");
+    await untilApplied(one, skip.decidedAt);
+    await proposeAll(one, "c", "poison 2", "d");
+    const second = one.appliedIndex - 1;
+    await fine.stop();
+    const broken = hostOf({ logDB, env });
+    const config = { nodeID: 2n };
+    const error = await rejection(
+      startOn(broken, { kind: "concurrent", manners: BROKEN, config }),
+    );
+    assertInstanceOf(error, ErrUpdateFailed);
+    assertEquals([error.index, error.upTo], [second, second]);
+    await broken.skipEntry(1n, second, "no poison");
+    const up = await broken.restartCluster(1n);
+    assertEquals(await listOf(up), ["a", "b", "c", "d"]);
+    await broken.stop();
+    assertEquals(env.timers, 0);
+  }),
+);
