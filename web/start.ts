@@ -141,7 +141,7 @@ function argumentsOf(args: string[]): StartOptions | undefined {
       },
     }));
   } catch (error) {
-    throw new UsageError((error as Error).message.split(". ")[0]);
+    throw new UsageError((error as Error).message.split(/\.\s/)[0]);
   }
   if (values.help) return undefined;
   const port = Number(values.port);
@@ -186,6 +186,11 @@ function explained(error: unknown, options: StartOptions): unknown {
   if (error instanceof Deno.errors.AddrNotAvailable) {
     return new UsageError(
       `${hostname} is not an address of this machine: give another --hostname`,
+    );
+  }
+  if (/failed to lookup address/.test(messageOf(error))) {
+    return new UsageError(
+      `${hostname} is not a name this machine knows: give another --hostname`,
     );
   }
   if (error instanceof Deno.errors.InvalidData) {
@@ -252,7 +257,10 @@ async function main(args: string[]): Promise<number> {
       return 0;
     }
     const stopping = new AbortController();
-    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    const signals = Deno.build.os === "windows"
+      ? ["SIGINT"] as const
+      : ["SIGINT", "SIGTERM"] as const;
+    for (const signal of signals) {
       Deno.addSignalListener(signal, () => stopping.abort());
     }
     const { signal } = stopping;
@@ -270,7 +278,7 @@ async function main(args: string[]): Promise<number> {
     Deno.stderr.writeSync(
       new TextEncoder().encode(
         `start: ${text}${
-          isUsage && text.startsWith("Unknown") ? ". Try --help" : ""
+          isUsage && /^Un(known|expected)/.test(text) ? ". Try --help" : ""
         }\n`,
       ),
     );

@@ -3,7 +3,8 @@
  * `deno run --allow-all <URL of this module> <command>`.
  *
  * Exit status: 0 if all went well, 1 if something failed or damage was found,
- * 2 for a command that cannot be understood, 130 when interrupted.
+ * 2 for a command that cannot be understood, 130 when interrupted (143 by
+ * SIGTERM, 129 by SIGHUP): then nothing half-written is left.
  *
  * This module needs Deno.
  *
@@ -111,7 +112,7 @@ function parse(
   try {
     return parseArgs({ args, options: OPTIONS, allowPositionals: true });
   } catch (error) {
-    throw new UsageError((error as Error).message.split(". ")[0]);
+    throw new UsageError((error as Error).message.split(/\.\s/)[0]);
   }
 }
 
@@ -144,7 +145,20 @@ function commandOf(args: string[]): Command | undefined {
       throw new UsageError(`${name} takes no --${option}`);
     }
   }
+  if (values.url !== undefined) {
+    if (given.includes("data")) {
+      throw new UsageError("--url and --data exclude each other: give one");
+    }
+    checkURL(values.url);
+  }
   return { name, argument: rest[0] ?? "", values };
+}
+
+function checkURL(url: string): void {
+  if (URL.canParse(url) && /^(http|ws)s?:/i.test(url)) return;
+  throw new UsageError(
+    `--url is "${url}": give the address of a server, such as https://example.org/`,
+  );
 }
 
 function clusterOf({ values: { cluster }, name }: Command): string {
@@ -204,7 +218,9 @@ async function execute(
   signal: AbortSignal,
 ): Promise<Outcome> {
   const { name, argument: file, values } = command;
-  if (name === "snapshot verify") return await verifyFile(file, progress);
+  if (name === "snapshot verify") {
+    return await verifyFile(file, progress, signal);
+  }
   if (name === "restore") {
     return await restore(values.data, file, progress, signal);
   }
@@ -284,15 +300,26 @@ function fail(json: boolean, error: unknown): void {
   );
 }
 
+/** Signals that interrupt a command, with the exit status of each. */
+const SIGNALS: readonly (readonly [Deno.Signal, number])[] =
+  Deno.build.os === "windows"
+    ? [["SIGINT", 130]]
+    : [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]];
+
 /** Runs a command; resolves to the exit status. */
 async function main(args: string[]): Promise<number> {
   const interrupted = new AbortController();
-  const interrupt = (): void => {
-    // Asked twice, it does not wait for what is under way.
-    if (interrupted.signal.aborted) Deno.exit(130);
-    interrupted.abort(new Error("Interrupted"));
-  };
-  Deno.addSignalListener("SIGINT", interrupt);
+  let status = 0;
+  const listeners = SIGNALS.map(([name, code]) => {
+    const listener = (): void => {
+      // Asked twice, it does not wait for what is under way.
+      if (interrupted.signal.aborted) Deno.exit(status);
+      status = code;
+      interrupted.abort(new Error("Interrupted"));
+    };
+    Deno.addSignalListener(name, listener);
+    return [name, listener] as const;
+  });
   const json = args.includes("--json");
   const bar = new ProgressBar();
   try {
@@ -310,7 +337,7 @@ async function main(args: string[]): Promise<number> {
     return report(json, outcome);
   } catch (error) {
     bar.stop();
-    if (interrupted.signal.aborted) return 130;
+    if (interrupted.signal.aborted) return status;
     if (error instanceof UsageError) {
       print(Deno.stderr, `sampan: ${error.message}. Try --help.\n`);
       return 2;
@@ -318,7 +345,7 @@ async function main(args: string[]): Promise<number> {
     fail(json, error);
     return 1;
   } finally {
-    Deno.removeSignalListener("SIGINT", interrupt);
+    for (const listener of listeners) Deno.removeSignalListener(...listener);
   }
 }
 

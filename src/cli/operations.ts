@@ -14,14 +14,18 @@ import { RecordCursor } from "../rsm/record.ts";
 import { RecordKind } from "../log/records.ts";
 import { verifySnapshot } from "../snapshot/container.ts";
 import type { SnapshotHeader, SnapshotInfo } from "../snapshot/store.ts";
-import { DataFolder, ErrDataFolder } from "../sqlite/data_folder.ts";
+import {
+  DataFolder,
+  ErrDataFolder,
+  unwritable,
+} from "../sqlite/data_folder.ts";
 import {
   FileSink,
   fileSource,
   removeFile,
   syncDirectory,
 } from "../sqlite/files.ts";
-import { ErrStoreCorrupted } from "../store/errors.ts";
+import { ErrStoreCorrupted, ErrStoreFull } from "../store/errors.ts";
 
 /** Plain data, as JSON has it. */
 export type Json =
@@ -134,7 +138,7 @@ async function clustersOf(
   if (known.includes(clusterID)) return [clusterID];
   throw new ErrDataFolder(
     folder.path,
-    `has no log of cluster ${clusterID}; it has ${
+    `has no log of cluster ${clusterID}; its clusters: ${
       known.length === 0 ? "none" : known.join(", ")
     }`,
   );
@@ -212,6 +216,9 @@ export async function writeNew(
     if (existsSync(path)) {
       throw new ErrDataFolder(path, "exists already: name a new file");
     }
+    if (!existsSync(dirname(path))) {
+      throw new ErrDataFolder(dirname(path), "does not exist: make it first");
+    }
     // One that was cut off.
     removeFile(aside);
     sink = new FileSink(aside, new Set());
@@ -222,7 +229,12 @@ export async function writeNew(
   } catch (error) {
     if (!content.locked) await content.cancel(error).catch(() => {});
     await sink?.discard();
-    throw error;
+    if (error instanceof ErrStoreFull) {
+      throw new ErrStoreFull(`There is no room left for ${path}`, {
+        cause: error,
+      });
+    }
+    throw unwritable(path, error);
   }
 }
 
@@ -325,11 +337,13 @@ export function headerLine({ clusterID, index, kind }: SnapshotHeader): string {
 export async function verifyFile(
   file: string,
   progress: (progress: Progress) => void,
+  signal: AbortSignal,
 ): Promise<Outcome> {
   const { transform, header, totals } = verifySnapshot();
   let size = 0;
   await readFile(file, progress).pipeThrough(transform).pipeTo(
     new WritableStream({ write: (chunk): void => void (size += chunk.length) }),
+    { signal },
   );
   const known = await header;
   const { files } = await totals;

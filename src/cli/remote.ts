@@ -7,6 +7,7 @@
  */
 
 import { resolve } from "node:path";
+import { messageOf } from "../describe.ts";
 import { SampanError } from "../statemachine/errors.ts";
 import {
   bytes,
@@ -29,6 +30,19 @@ export class ErrServerAnswer extends SampanError {
   constructor(url: string, status: number, text: string) {
     super(`${url} answered ${status}${text === "" ? "" : `: ${text}`}`);
     this.status = status;
+  }
+}
+
+/** A server could not be reached. */
+export class ErrServerUnreachable extends SampanError {
+  /** The name `instanceof` goes by. */
+  static override readonly errorName = "ErrServerUnreachable";
+  /** An error with the cause that `fetch` names. */
+  constructor(url: string, error: unknown) {
+    const cause = error instanceof Error && error.cause !== undefined
+      ? error.cause
+      : error;
+    super(`${url} cannot be reached: ${messageOf(cause)}`, { cause: error });
   }
 }
 
@@ -57,7 +71,16 @@ async function ask(
   );
   const headers = new Headers();
   if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
-  const response = await fetch(at, { ...init, headers, signal });
+  let response: Response;
+  try {
+    response = await fetch(at, { ...init, headers, signal });
+  } catch (error) {
+    signal.throwIfAborted();
+    // A file that is sent may have failed, too.
+    throw error instanceof TypeError
+      ? new ErrServerUnreachable(at.href, error)
+      : error;
+  }
   if (response.ok) return response;
   throw new ErrServerAnswer(
     at.href,

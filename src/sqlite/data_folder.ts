@@ -241,10 +241,24 @@ function checkAbsent(path: string): void {
   }
 }
 
-/** An error of the file system as one about the folder. */
-function unwritable(path: string, error: unknown): unknown {
-  const { code, message } = error as { code?: unknown; message?: unknown };
+/** An error of the file system as one about the path an operator gave; others as they are. */
+export function unwritable(path: string, error: unknown): unknown {
+  const { code, message, syscall } = Object(error) as {
+    code?: unknown;
+    message?: unknown;
+    syscall?: unknown;
+  };
   switch (code) {
+    case "ENOENT":
+      return syscall === "mkdir"
+        ? new ErrDataFolder(path, `cannot be made: ${message}`, {
+          cause: error,
+        })
+        : error;
+    case "ENAMETOOLONG":
+      return new ErrDataFolder(path, "is too long a path: name another", {
+        cause: error,
+      });
     case "EACCES":
     case "EPERM":
     case "EROFS":

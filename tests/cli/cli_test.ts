@@ -83,6 +83,18 @@ test("H11 sampan tells in one line what it does not understand, with exit status
     [["backup", "a", "b"], /takes no "b"/],
     [["info", "--cluster", "1"], /info takes no --cluster/],
     [["snapshot", "export", "f"], /needs --cluster/],
+    [["log", "stat", "--cluster", "-1"], /'--cluster' argument is ambiguous/],
+    [
+      ["snapshot", "export", "f", "--cluster", "1", "--url", "here"],
+      /--url is "here"/,
+    ],
+    [
+      [
+        ...["snapshot", "export", "f", "--cluster", "1"],
+        ...["--url", "http://localhost", "--data", "d"],
+      ],
+      /exclude each other/,
+    ],
   ];
   await Promise.all(cases.map(async ([args, words]) => {
     const { code, out, err } = await sampan(...args);
@@ -96,6 +108,15 @@ test("H11 sampan tells in one line what it does not understand, with exit status
   const missing = await sampan("info", "--data", `${folder}/missing`);
   assertEquals(missing.code, 1);
   assertMatch(missing.err, /missing is not a data folder/);
+  const unreachable = await sampan(
+    ...["snapshot", "export", `${folder}/f`, "--cluster", "1"],
+    ...["--url", "http://no-such-host.invalid"],
+  );
+  assertEquals(unreachable.code, 1);
+  assertMatch(
+    unreachable.err,
+    /no-such-host\.invalid.* cannot be reached: .*dns/,
+  );
 });
 
 test("H9 sampan works on a folder that no server uses", async (folder) => {
@@ -196,7 +217,7 @@ test("H9 sampan goes through the server that holds the folder", async (folder) =
     const unknown = await sampan(
       ...["log", "stat", "--cluster", "7", "--data", data],
     );
-    assertMatch(unknown.err, /has no log of cluster 7; it has 1/);
+    assertMatch(unknown.err, /has no log of cluster 7; its clusters: 1/);
   });
   const restored = await json(
     ...["restore", `${folder}/backup`, "--data", `${folder}/restored`],

@@ -33,6 +33,7 @@ Deno.test("H11 start tells in one line what is wrong, with exit status 2", async
     const cases: [string[], RegExp][] = [
       [["--prt", "1"], /--prt/],
       [["data"], /data/],
+      [["--port", "-1"], /'--port' argument is ambiguous/],
       [["--port", "abc"], /--port is "abc"/],
       [["--port", "65536"], /--port is "65536"/],
       [["--cert", file], /go together/],
@@ -48,6 +49,10 @@ Deno.test("H11 start tells in one line what is wrong, with exit status 2", async
       [
         [...data, "--port", "0", "--hostname", "192.0.2.1"],
         /not an address of this machine/,
+      ],
+      [
+        [...data, "--port", "0", "--hostname", "no-such-host.invalid"],
+        /not a name this machine knows/,
       ],
     ];
     for (const [args, words] of cases) {
