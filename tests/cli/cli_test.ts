@@ -228,6 +228,41 @@ test("H9 sampan goes through the server that holds the folder", async (folder) =
   }, 0);
 });
 
+test("H9 sampan backs up a server under load: nothing acknowledged before it is missing", async (folder) => {
+  const data = `${folder}/data`;
+  let acknowledged = 0;
+  let before = 0;
+  await withHost(data, async (host, opened) => {
+    await using _control = serveControl(host, opened)!;
+    const replica = host.replica(1n)!;
+    let isOver = false;
+    const load = (async () => {
+      while (!isOver) {
+        await replica.propose(kv.put(`load ${acknowledged}`, "value"));
+        acknowledged++;
+      }
+    })();
+    while (acknowledged < 20) await host.env.turn();
+    before = acknowledged;
+    await json("backup", `${folder}/backup`, "--data", data);
+    isOver = true;
+    await load;
+  }, 50);
+  assert(acknowledged > before);
+  await json("restore", `${folder}/backup`, "--data", `${folder}/restored`);
+  await withHost(`${folder}/restored`, async (host) => {
+    const replica = host.replica(1n)!;
+    const count = await replica.read(kv.count()) as number;
+    assert(count >= 50 + before, `${count}`);
+    // A prefix: one after the other, up to somewhere.
+    assertEquals(
+      await replica.read(kv.get(`load ${count - 51}`)) === undefined,
+      count === 50,
+    );
+    assertEquals(await replica.read(kv.get(`load ${count - 50}`)), undefined);
+  }, 0);
+});
+
 test("H10 a control socket that is closed ends what is under way, and leaves no file", async (folder) => {
   const data = `${folder}/data`;
   await withHost(data, async (host, opened) => {
