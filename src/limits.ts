@@ -93,6 +93,9 @@ export const REHEARSAL_PAUSE_MS_MAX: number = 50;
 /** Longest wait of an append for those before it to be applied, so that they need not be tried again, in turns of the event loop. */
 export const REHEARSAL_TURNS_MAX: number = 4;
 
+/** Longest time of a call of a fork before it counts as having thrown, in milliseconds in which the process was not suspended. */
+export const REHEARSAL_CALL_MS_MAX: number = 10_000;
+
 /** Calls of an asynchronous `validate` for one command, repeated because other commands changed the state it had looked up, in calls; after that the others wait. */
 export const REHEARSAL_ASKS_MAX: number = 3;
 

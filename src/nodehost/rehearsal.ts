@@ -15,6 +15,7 @@
 
 import type { Env } from "../env.ts";
 import {
+  REHEARSAL_CALL_MS_MAX,
   REHEARSAL_PAUSE_MS_MAX,
   REHEARSAL_TURNS_MAX,
   SESSION_WINDOW_MAX,
@@ -73,6 +74,9 @@ export interface OwnRehearsal {
   readonly isTrying: boolean;
 }
 
+/** Timers that the longest time of a call is divided into. */
+const REHEARSAL_TICKS = 10;
+
 /** Length of a record's beginning that is compared to find it in the log, in bytes. */
 const COMPARED_BYTES = 64;
 
@@ -84,11 +88,11 @@ export class Candidate {
   start: number;
   /** … to before here. */
   end: number;
-  /** The command in it; undefined for a record that skips a series. */
+  /** The command in it; undefined for a record that skips a series, or closes a session. */
   readonly cmd: Uint8Array | undefined;
   /** Session it goes through; 0 for none. */
   readonly session: number;
-  /** Series in the session. */
+  /** Series in the session; 0 for a record that closes it. */
   readonly series: number;
   /** Series before it that are not acknowledged. */
   readonly lag: number;
@@ -144,7 +148,7 @@ export class Candidate {
   }
 }
 
-/** Place of a command in a session. */
+/** Place of a command in a session; the series is 0 for a record that closes the session, the session `REGISTRATION` for one that opens one. */
 export interface Place {
   /** The session. */
   readonly session: number;
@@ -153,6 +157,9 @@ export interface Place {
   /** Series before it that are not acknowledged. */
   readonly lag: number;
 }
+
+/** In place of a session, for a record that opens one. */
+export const REGISTRATION = -1;
 
 /** A session as it is on a fork. */
 interface Standing {
@@ -172,6 +179,8 @@ class Fork {
   ran = 0;
   /** Entries it was given. */
   entries = 0;
+  /** Sessions that candidates have opened. */
+  registered = 0;
   /** Sessions that candidates go through; undefined for one that is not there. */
   readonly sessions = new Map<number, Standing | undefined>();
 
@@ -320,10 +329,16 @@ export class Rehearsal {
       candidate.isDropped = isChanged = true;
     }
     if (!isChanged) return;
-    this.#ahead = this.#ahead.filter(({ isDropped }) => !isDropped);
-    this.#head = 0;
+    this.#trim();
     this.#leave();
     this.#version++;
+  }
+
+  /** Leaves out what is known to be applied, and what was dropped: with a fork, places in it would not be the same. */
+  #trim(): void {
+    const head = this.#head;
+    this.#ahead = this.#ahead.filter((one, i) => i >= head && !one.isDropped);
+    this.#head = 0;
   }
 
   /** Notes that candidates were given to the log, in packs of so many records. */
@@ -352,7 +367,11 @@ export class Rehearsal {
   read(batches: readonly LogBatch[]): void {
     this.#match();
     // A fork is of no use after this.
-    if (this.#busy === undefined) this.#leave();
+    if (this.#busy === undefined) {
+      this.#leave();
+      // Where nothing is tried, no fork ever does this.
+      if (2 * this.#head > this.#ahead.length) this.#trim();
+    }
     if (this.#ahead.length > 0) this.#read = batches;
     else this.#version++;
   }
@@ -385,13 +404,19 @@ export class Rehearsal {
         const kind = bytes[start];
         if (
           kind !== RecordKind.Proposal && kind !== RecordKind.SessionProposal &&
-          kind !== RecordKind.Skip
+          kind !== RecordKind.Skip && kind !== RecordKind.Unregister &&
+          kind !== RecordKind.Register
         ) continue;
         const next = ahead[this.#head];
         if (next?.isOut && next.isAt(bytes, start, end)) this.#head++;
         // It came from elsewhere.
         else this.#version++;
       }
+    }
+    // One that did not look as it was given would be in the way of all behind it.
+    for (;; this.#head++) {
+      const index = ahead[this.#head]?.index ?? 0;
+      if (index === 0 || index > applied) break;
     }
     if (this.#head === ahead.length) {
       this.#ahead = [];
@@ -423,7 +448,10 @@ export class Rehearsal {
   /** Asks the state that the next command meets. */
   lookup(query: unknown): MaybePromise<unknown> {
     return this.#use((fork) =>
-      fork.guard.run(Op.Lookup, () => fork.machine.lookup(query))
+      this.#bounded(
+        "lookup",
+        fork.guard.run(Op.Lookup, () => fork.machine.lookup(query)),
+      )
     );
   }
 
@@ -450,6 +478,38 @@ export class Rehearsal {
     return used;
   }
 
+  /**
+   * Bounds a call of the fork that takes time: as long as it is under way, nothing
+   * is applied. Time in which the process was suspended hardly counts.
+   */
+  #bounded<T>(name: string, called: MaybePromise<T>): MaybePromise<T> {
+    if (!isPromise(called)) return called;
+    return new Promise((resolve, reject) => {
+      let ticks = REHEARSAL_TICKS;
+      const tick = (): void => {
+        if (--ticks > 0) {
+          cancel = this.#env.setTimer(
+            tick,
+            REHEARSAL_CALL_MS_MAX / REHEARSAL_TICKS,
+          );
+          return;
+        }
+        // What it is still doing cannot be known.
+        this.#leave();
+        reject(
+          new Error(
+            `${name}() has not settled within ${REHEARSAL_CALL_MS_MAX} ms`,
+          ),
+        );
+      };
+      let cancel = this.#env.setTimer(
+        tick,
+        REHEARSAL_CALL_MS_MAX / REHEARSAL_TICKS,
+      );
+      called.then(resolve, reject).finally(() => cancel());
+    });
+  }
+
   /** The fork, brought up to date. */
   #bring(driver: Driver<unknown>): MaybePromise<Fork> {
     const fork = this.#fork;
@@ -472,7 +532,8 @@ export class Rehearsal {
     );
     this.#head = 0;
     const begun = this.#env.now();
-    return chain(driver.machine.fork!(), (machine) => {
+    const made = this.#bounded("fork", driver.machine.fork!());
+    return chain(made, (machine) => {
       const fork = new Fork(machine, driver, applied);
       this.#fork = fork;
       return chain(this.#runOn(fork, driver, isCareful), (fork) => {
@@ -495,13 +556,16 @@ export class Rehearsal {
       if (entries.length === 0) continue;
       let updated: MaybePromise<void>;
       try {
-        updated = fork.guard.run(
-          Op.Update,
-          () =>
-            fork.machine.update(entries, () => ({
-              index: fork.applied + fork.entries,
-              rows: [],
-            })),
+        updated = this.#bounded(
+          "update",
+          fork.guard.run(
+            Op.Update,
+            () =>
+              fork.machine.update(entries, () => ({
+                index: fork.applied + fork.entries,
+                rows: [],
+              })),
+          ),
         );
       } catch (error) {
         return this.#threw(driver, chunk, entries, error);
@@ -537,10 +601,20 @@ export class Rehearsal {
       const one = ahead[fork.ran]!;
       const isAlone = isCareful && !one.isPassed;
       if (isAlone && entries.length > 0) break;
+      if (isInDoubt(fork, driver, one)) {
+        // Those before it are run, and let through.
+        if (entries.length > 0) break;
+        this.#leave();
+        throw new ErrSystemBusy(
+          `Session ${one.session} may be evicted by those that are being opened`,
+        );
+      }
       fork.ran++;
       // Its place in the session is taken all the same.
       const applies = this.#applies(fork, driver, one);
-      if (!applies || one.cmd === undefined || one.thrown !== undefined) {
+      if (one.thrown !== undefined) continue;
+      if (!applies || one.cmd === undefined) {
+        one.isPassed = true;
         continue;
       }
       const index = fork.applied + ++fork.entries;
@@ -552,10 +626,18 @@ export class Rehearsal {
     return { chunk, entries };
   }
 
-  /** True if a record will be applied, by the rules of the session table: a copy of an applied one will not. */
+  /** True if a record will be applied, by the rules of the session table: a copy of an applied one will not, nor anything in a closed session. */
   #applies(fork: Fork, driver: Driver<unknown>, one: Candidate): boolean {
     const { session, series, lag } = one;
     if (session === 0) return true;
+    if (session === REGISTRATION) {
+      fork.registered++;
+      return false;
+    }
+    if (series === 0) {
+      fork.sessions.set(session, undefined);
+      return false;
+    }
     let standing = fork.sessions.get(session);
     if (standing === undefined) {
       if (fork.sessions.has(session)) return false;
@@ -673,10 +755,17 @@ export class Rehearsal {
       const { kind, session, series, lag, start } = cursor;
       const isCommand = kind === RecordKind.Proposal ||
         kind === RecordKind.SessionProposal;
-      if (!isCommand && kind !== RecordKind.Skip) continue;
+      if (
+        !isCommand && kind !== RecordKind.Skip &&
+        kind !== RecordKind.Unregister && kind !== RecordKind.Register
+      ) continue;
       const cmd = isCommand ? bytes.subarray(start, end) : undefined;
       const place = kind === RecordKind.Proposal
         ? undefined
+        : kind === RecordKind.Register
+        ? { session: REGISTRATION, series: 0, lag: 0 }
+        : kind === RecordKind.Unregister
+        ? { session, series: 0, lag: 0 }
         : { session, series, lag };
       added.push(this.add(bytes, from, end, cmd, place, isTrying));
       places.push(i);
@@ -723,6 +812,16 @@ export class Rehearsal {
       return failed(error);
     }
   }
+}
+
+/** True if a session is there or not, depending on which are evicted by those opened ahead: that is known once they are. */
+function isInDoubt(
+  fork: Fork,
+  driver: Driver<unknown>,
+  { session, isOut }: Candidate,
+): boolean {
+  return fork.registered > 0 && session > 0 && !isOut &&
+    driver.mayEvict(session, fork.registered + fork.sessions.size);
 }
 
 function repack(

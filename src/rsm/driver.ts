@@ -408,6 +408,11 @@ export class Driver<L> {
     return { clientID, holder, owner, next, responded };
   }
 
+  /** True if registrations may have a session evicted; `uses` is how many there are, and of other sessions that are used before. */
+  mayEvict(session: number, uses: number): boolean {
+    return this.#table.mayEvict(session, uses);
+  }
+
   /** What became of a series of a session; undefined if it is not decided, or not kept any more. */
   outcomeOf(
     session: number,

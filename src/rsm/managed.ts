@@ -359,6 +359,14 @@ function forkOf<
   if (typeof fork !== "function") return undefined;
   return () =>
     chain(settleable(fork.call(machine)), (forked) => {
+      const { update: apply, lookup: answer } = Object(forked) as Partial<M>;
+      if (typeof apply !== "function" || typeof answer !== "function") {
+        throw new TypeError(
+          `${describe(machine, "fork")} answered with ${
+            describeValue(forked)
+          }; a fork has update() and lookup()`,
+        );
+      }
       // What a fork does not have is not asked of it.
       const { update, lookup } = manage(forked as unknown as M);
       return { update, lookup, close: () => forked.close?.() };

@@ -209,6 +209,19 @@ export class SessionTable<L> {
     return session;
   }
 
+  /**
+   * True if registrations may have a session evicted, whoever they are of: `uses`
+   * is how many of them there are, and of other sessions that are used before.
+   */
+  mayEvict(index: number, uses: number): boolean {
+    const session = this.#sessions.get(index);
+    if (session === undefined || this.#sessions.size + uses <= this.#max) {
+      return false;
+    }
+    return isAmongOldest(session.place!, uses) ||
+      isAmongOldest(session.ownPlace!, uses);
+  }
+
   /** The session to be evicted for another one. */
   #leastUsed(): SessionEntry<L> {
     let most: string | undefined;
@@ -496,6 +509,15 @@ export class SessionTable<L> {
     for (const { session } of sessions) this.#add(session);
     this.#changed?.clear();
   }
+}
+
+/** True if fewer than `count` were used less recently. */
+function isAmongOldest<T>(place: Place<T>, count: number): boolean {
+  let { older } = place;
+  for (; older !== undefined; older = older.older) {
+    if (--count <= 0) return false;
+  }
+  return true;
 }
 
 /** A client of an owner as the key of a map. */

@@ -30,6 +30,7 @@ import {
   text,
 } from "../nodehost/support.ts";
 import { sleep } from "../../src/nodehost/waiting.ts";
+import { unregisterRecord } from "../../src/rsm/record.ts";
 import {
   Counts,
   startWords,
@@ -52,7 +53,11 @@ type Kind = typeof WORD_KINDS[number];
 /** A server of words, and what its machines counted. */
 async function words(
   kind: Kind,
-  options: CoreOptions & { host?: object; isSlow?: boolean } = {},
+  options: CoreOptions & {
+    host?: object;
+    isSlow?: boolean;
+    config?: Partial<ReplicaConfig>;
+  } = {},
 ): Promise<World & { counts: Counts }> {
   const counts = new Counts();
   counts.isSlow = options.isSlow ?? false;
@@ -329,6 +334,128 @@ Deno.test(
     assertEquals([w.counts.forks, w.counts.closed], [1, 0]);
     await w.stop();
     assertEquals([w.counts.forks, w.counts.closed], [1, 1]);
+  }),
+);
+
+Deno.test(
+  "case A10: no command gets into the log by way of a session that a record ahead of it closes, or has evicted [H17, H4]",
+  checked(async () => {
+    const w = await words("regular", { config: { sessionsMax: 2 } });
+    const client = await w.client();
+    client.stepMs = 10;
+    const closed = await sessionOf(client);
+    // On the fork as in the log, the session is gone, and x is not there.
+    client.append(
+      1,
+      packRecords(
+        unregisterRecord(closed),
+        sessionProposal(closed, 1, bytes("add x")),
+        proposal(bytes("need x")),
+      ),
+    );
+    assertEquals((await client.next("appended", 1)).refused, [2]);
+    const evicted = await sessionOf(client, 6n);
+    client.append(
+      2,
+      packRecords(
+        registerRecord(7n, new Uint8Array()),
+        registerRecord(8n, new Uint8Array()),
+        sessionProposal(evicted, 1, bytes("add y")),
+        proposal(bytes("need y"), 2),
+        proposal(bytes("add z"), 3),
+      ),
+    );
+    assertEquals((await client.next("appended", 2)).refused, [3]);
+    await w.env.advance(100);
+    assertEquals(w.replica.error, undefined);
+    assertEquals(await w.replica.read(null), ["z"]);
+    await w.stop();
+  }),
+);
+
+/** A machine whose forks do with a command, or a query, what a test says. */
+function startOdd(
+  host: NodeHost,
+  config: ReplicaConfig,
+  fork: () => Forked<IStateMachine>,
+): Promise<Replica> {
+  class Odd extends RegularJournal implements IFork<IStateMachine> {
+    fork = fork;
+  }
+  return host.startCluster((c, n) => new Odd({}, c, n), config);
+}
+
+const hang = (): Promise<never> => new Promise(() => {});
+
+Deno.test(
+  "case A10: a command at which a fork never settles is refused after a while, and what comes with it and behind it goes on [H17, H21]",
+  checked(async () => {
+    const w = await world({
+      start: (host, config) =>
+        startOdd(host, config, () => ({
+          update: (cmd) =>
+            text(cmd) === "hang" ? hang() : Promise.resolve({ value: 1n }),
+          lookup: hang,
+        })),
+    });
+    const [a, b] = [await w.client(), await w.client()];
+    a.stepMs = b.stepMs = 100;
+    a.append(1, pack("one", "hang", "two"));
+    const { refused, reasons } = await a.next("appended");
+    assertEquals(refused, [1]);
+    assertEquals(reasons, [
+      "The state machine cannot apply it: Error: update() has not settled within 10000 ms",
+    ]);
+    b.append(1, packRecords(proposal(bytes("three"), 1, 8)));
+    await b.next("appended");
+    assertEquals(await w.replica.read(null), ["one", "two", "three"]);
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A10: a fork whose lookup() never settles, or which is none, refuses nothing, and its fault is logged [H20, H21, R14]",
+  checked(async () => {
+    let isOdd = true;
+    const good: Forked<IStateMachine> = {
+      update: () => ({ value: 1n }),
+      lookup: () => isOdd ? hang() : true,
+    };
+    const w = await world({
+      validate: async (_principal, cmd, _cluster, { lookup }) => {
+        if (text(cmd) === "look") await lookup!("x");
+        return undefined;
+      },
+      start: (host, config) => startOdd(host, config, () => good),
+    });
+    const [a, b] = [await w.client(), await w.client()];
+    a.stepMs = b.stepMs = 100;
+    a.append(1, pack("look"));
+    await a.next("held");
+    b.append(1, packRecords(proposal(bytes("one"), 1, 8)));
+    await b.next("appended");
+    isOdd = false;
+    assertEquals((await a.next("appended")).refused, []);
+    await w.stop();
+
+    for (const made of [undefined, 1, {}, { update: hang }]) {
+      let isNone = true;
+      const other = await world({
+        start: (host, config) =>
+          startOdd(host, config, () => isNone ? made as never : good),
+      });
+      const client = await other.client();
+      client.append(1, pack("one"));
+      await client.next("held");
+      const logged = other.log.find(({ event }) =>
+        event === "rehearsal failed"
+      );
+      assertInstanceOf((logged!.error as Error).cause, TypeError);
+      isNone = false;
+      client.stepMs = 100;
+      assertEquals((await client.next("appended")).refused, []);
+      await other.stop();
+    }
   }),
 );
 

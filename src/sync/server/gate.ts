@@ -21,6 +21,7 @@ import {
   type Candidate,
   type Place,
   reasonOf,
+  REGISTRATION,
   type Rehearsal,
 } from "../../nodehost/rehearsal.ts";
 import { chain, isPromise } from "../../promises.ts";
@@ -449,6 +450,7 @@ export class Gate {
         if (!this.#mayWrite) return this.#refuse(i, NOT_ALLOWED);
         const { owner } = this.#options;
         this.#changed.set(i, registerRecord(clientID, owner));
+        this.#add(i, undefined, { session: REGISTRATION, series: 0, lag: 0 });
         return;
       }
       default:
@@ -499,6 +501,9 @@ export class Gate {
       const place = { session, series, lag };
       if (command !== undefined) return this.#lookAtCommand(i, command, place);
       if (kind === RecordKind.Skip) this.#add(i, undefined, place);
+      if (kind === RecordKind.Unregister) {
+        this.#add(i, undefined, { session, series: 0, lag: 0 });
+      }
     };
     if (session === this.#mine) return judge(undefined);
     const stood = this.#stood;
