@@ -26,7 +26,7 @@ export function servePages(port = 0): PageServer {
   const server = Deno.serve(
     { hostname: "127.0.0.1", port, onListen(): void {} },
     async (request) => {
-      const { pathname } = new URL(request.url);
+      const { pathname, search } = new URL(request.url);
       if (request.method === "POST") {
         told.push(await request.text());
         return new Response(null, { status: 204 });
@@ -34,7 +34,11 @@ export function servePages(port = 0): PageServer {
       const file = files.get(pathname);
       if (file === undefined) return new Response(null, { status: 404 });
       return new Response(file.body, {
-        headers: { "content-type": file.type, "cache-control": "no-store" },
+        headers: {
+          "content-type": file.type,
+          // Browsers keep no page in their back/forward cache that is not to be stored.
+          ...(search === "?kept" ? {} : { "cache-control": "no-store" }),
+        },
       });
     },
   );

@@ -44,3 +44,21 @@ Deno.test({
     assert(success, `Seed ${seed}: ${said}`);
   },
 });
+
+Deno.test({
+  name:
+    "case A15: a server whose disk is full says so once, to its host, its health and its clients, and goes on by itself [U8, H18]",
+  ignore: !canMount,
+  async fn(): Promise<void> {
+    using directory = makeDirectory();
+    const program = new URL("full_server.ts", import.meta.url).pathname;
+    const { success, said } = await onSmallDisk(directory.path("."), [
+      Deno.execPath(),
+      "run",
+      "--allow-all",
+      program,
+      directory.path("."),
+    ]);
+    assert(success, said);
+  },
+});
