@@ -424,6 +424,9 @@ export const SYNC_BUFFERED_BYTES_MAX: number = 4 * 1024 * 1024;
 /** The same of all connections together, in bytes: each has an equal share, and may pass it by one frame. */
 export const SYNC_BUFFERED_TOTAL_BYTES_MAX: number = 256 * 1024 * 1024;
 
+/** Frames of one connection that have not left before no data is sent to it, in frames of the size that it takes: a small one costs as much as a large one. */
+export const SYNC_BUFFERED_FRAMES_MAX: number = 256;
+
 /** How often a server looks whether frames have left that it waits for, in milliseconds. */
 export const SYNC_BUFFERED_TICK_MS: number = 10;
 

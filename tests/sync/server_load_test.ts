@@ -1,6 +1,13 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { kv } from "../../mod.ts";
-import { SYNC_RECORD_CREDIT_BYTES, SYNC_SLICE_MS } from "../../src/limits.ts";
+import {
+  SYNC_BUFFERED_FRAMES_MAX,
+  SYNC_FRAME_BYTES_MAX,
+  SYNC_FRAME_BYTES_MIN,
+  SYNC_LOG_RECORDS_MAX,
+  SYNC_RECORD_CREDIT_BYTES,
+  SYNC_SLICE_MS,
+} from "../../src/limits.ts";
 import { epochRecord } from "../../src/log/records.ts";
 import {
   configRecord,
@@ -110,6 +117,56 @@ Deno.test(
 );
 
 /** Measures the time until a client has been granted as much as `frames` appends of 100 commands take, in milliseconds. */
+Deno.test(
+  "case A5: requests that anyone can send any number of fill no log [H11]",
+  checked(async () => {
+    const w = await world({ authenticate: () => undefined });
+    const pages = new Pages(undefined, undefined);
+    const ask = async (): Promise<void> => {
+      const request = new Request("http://sync.test/clusters/1/snapshot");
+      const response = await handle(w.core, request, pages)!;
+      assertEquals(response.status, 401);
+    };
+    for (let i = 0; i < 3 * SYNC_LOG_RECORDS_MAX; i++) await ask();
+    assertEquals(w.log.length, SYNC_LOG_RECORDS_MAX);
+    await w.env.advance(1_000);
+    await ask();
+    const [more, last] = w.log.slice(SYNC_LOG_RECORDS_MAX);
+    assertEquals(more!.reason, `${2 * SYNC_LOG_RECORDS_MAX} more refusals`);
+    assertEquals(last!.event, "request failed");
+    await w.stop();
+  }),
+);
+
+Deno.test(
+  "case A12: to a client that takes only small frames, few of them are sent ahead [H11, U26]",
+  checked(async () => {
+    const w = await world();
+    for (let i = 0; i < 40; i++) {
+      const value = new Uint8Array(60 * 1024);
+      await w.env.until(w.replica.propose(kv.put(`k${i}`, value)), 10);
+    }
+    const client = w.connect();
+    client.isReading = false;
+    await client.hello({
+      credit: 2 ** 40,
+      frameBytesMax: SYNC_FRAME_BYTES_MIN,
+    });
+    await client.open();
+    client.server.isStuck = true;
+    client.read(1, 0);
+    await w.env.advance(1_000);
+    const { bufferedBytes } = client.server;
+    const most = SYNC_BUFFERED_FRAMES_MAX * SYNC_FRAME_BYTES_MIN;
+    // A message more may pass it.
+    assert(
+      bufferedBytes < most + 1.1 * SYNC_FRAME_BYTES_MAX,
+      `${bufferedBytes}`,
+    );
+    await w.stop();
+  }),
+);
+
 async function sendAll(
   w: World,
   token: string,

@@ -9,6 +9,7 @@
 import type { Env } from "../../env.ts";
 import {
   SYNC_CREDIT_TOTAL_BYTES,
+  SYNC_LOG_RECORDS_MAX,
   SYNC_PARTS_TOTAL_BYTES_MAX,
   SYNC_TICK_MS,
 } from "../../limits.ts";
@@ -78,6 +79,9 @@ export class Core {
   /** Connections that have some parts of a message, with how many bytes of it, in the order in which they began. */
   readonly #parts = new Map<Peer, number>();
   #partBytes = 0;
+  /** Refusals since that time. */
+  #refusals = 0;
+  #refusalsFrom = -Infinity;
   #connections = 0;
   #transfers = 0;
   #cancelTick: (() => void) | undefined;
@@ -161,6 +165,24 @@ export class Core {
     }
   }
 
+  /** Logs a refusal that anyone can cause, any number of times: a bounded number in each second, and then how many more there were. */
+  logRefusal(record: ServerLogRecord): void {
+    const now = this.env.now();
+    if (now - this.#refusalsFrom >= SYNC_TICK_MS) {
+      const more = this.#refusals - SYNC_LOG_RECORDS_MAX;
+      this.#refusalsFrom = now;
+      this.#refusals = 0;
+      if (more > 0) {
+        this.log({
+          level: "warn",
+          event: "refusals not logged",
+          reason: `${more} more refusals`,
+        });
+      }
+    }
+    if (++this.#refusals <= SYNC_LOG_RECORDS_MAX) this.log(record);
+  }
+
   /** Serves a connection. */
   accept(transport: Transport, upgrade: Upgrade): void {
     // It has its share of what there is for all.
@@ -191,7 +213,7 @@ export class Core {
   /** Refuses a connection, in words a browser hands on. */
   refuse(transport: Transport, code: number, reason: string): void {
     this.telemetry.counts.closed++;
-    this.log({ level: "warn", event: "refused", code, reason });
+    this.logRefusal({ level: "warn", event: "refused", code, reason });
     transport.listen({
       opened: () => transport.close(code, reason),
       frame: () => {},

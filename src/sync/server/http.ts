@@ -324,7 +324,9 @@ function refusal(core: Core, clusterID: bigint, error: unknown): Response {
   const event = error instanceof ErrHookFailed
     ? `${error.hook} failed`
     : "request failed";
-  core.log({ level, event, clusterID, error });
+  const record = { level, event, clusterID, error } as const;
+  if (status < 500 || error instanceof Refused) core.logRefusal(record);
+  else core.log(record);
   const text = status >= 500 && !(error instanceof Refused)
     ? "Server cannot do that now"
     : (error as Error).message;

@@ -10,6 +10,7 @@
 import type { Env } from "../../env.ts";
 import {
   SYNC_BUFFERED_BYTES_MAX,
+  SYNC_BUFFERED_FRAMES_MAX,
   SYNC_BUFFERED_TICK_MS,
   SYNC_BUFFERED_TOTAL_BYTES_MAX,
   SYNC_FRAME_BYTES_MAX,
@@ -111,6 +112,7 @@ export class Sender {
     return transport.bufferedBytes < Math.min(
       SYNC_BUFFERED_BYTES_MAX,
       SYNC_BUFFERED_TOTAL_BYTES_MAX / connections,
+      SYNC_BUFFERED_FRAMES_MAX * this.frameBytes,
     );
   }
 
