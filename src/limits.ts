@@ -241,7 +241,7 @@ export const STORE_BLOCKED_MS_MAX: number = 10_000;
 /** How long a page waits for the one before it to let go of a store, in milliseconds. */
 export const STORE_LOCK_MS_MAX: number = 2_000;
 
-/** How long a page waits for a store once more, having asked for it again, in milliseconds. */
+/** Wait of a page for a store after it has asked a second time, in milliseconds. */
 export const STORE_LOCK_AGAIN_MS_MAX: number = 1_000;
 
 /** How often a store that waits looks at what it waits for, in milliseconds. */

@@ -21,6 +21,7 @@ import {
   ErrStoreLocked,
   ErrStoreVersion,
 } from "../src/sqlite/mod.ts";
+import { skipHint } from "../src/cli/operations.ts";
 import { messageOf } from "../src/describe.ts";
 import { serve, type Server } from "../src/sync/server/mod.ts";
 import { refusalOf } from "./app/list.ts";
@@ -243,6 +244,7 @@ function greet({ hostname, cert, port }: StartOptions, { url }: Started): void {
 /** Tells the operator that a cluster is down, and why. */
 function complain(clusterID: bigint, error: unknown): void {
   say(`Cluster ${clusterID} is down: ${messageOf(error)}`);
+  for (const line of skipHint(clusterID, error)) say(line);
 }
 
 function say(text: string): void {

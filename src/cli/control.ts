@@ -8,7 +8,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { chmodSync, existsSync } from "node:fs";
+import { chmodSync, existsSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { encodeShown } from "../bytes.ts";
@@ -48,6 +48,13 @@ export function controlPath(folder: string): string {
   }
   const name = createHash("sha256").update(at).digest("hex").slice(0, 16);
   return join(tmpdir(), `sampan-${name}.sock`);
+}
+
+/** User id of the owner of a folder's control socket, if only that user can open it and it is not the one who asks. */
+export function foreignOwner(folder: string): number | undefined {
+  const me = Deno.uid();
+  const owner = statSync(controlPath(folder), { throwIfNoEntry: false })?.uid;
+  return me === null || me === 0 || owner === me ? undefined : owner;
 }
 
 /** A control socket that is open. */

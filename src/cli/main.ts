@@ -17,7 +17,7 @@ import { NodeHost } from "../nodehost/node_host.ts";
 import { DataFolder } from "../sqlite/data_folder.ts";
 import { ErrStoreLocked } from "../store/errors.ts";
 import { encodeShown, isU64 } from "../bytes.ts";
-import { callServer, ErrOperation } from "./control.ts";
+import { callServer, ErrOperation, foreignOwner } from "./control.ts";
 import {
   type Call,
   type Operations,
@@ -251,8 +251,11 @@ async function onFolder(
     folder = await DataFolder.open(path, { create });
   } catch (error) {
     if (!(error instanceof ErrStoreLocked)) throw error;
+    const owner = foreignOwner(path);
     throw new ErrStoreLocked(
-      `Another process holds ${path} and takes no commands: stop it first, or have it call serveControl()`,
+      owner === undefined
+        ? `Another process holds ${path} and takes no commands: stop it first, or have it call serveControl()`
+        : `A server of another user (uid ${owner}) holds ${path}: run this command as that user`,
       { cause: error },
     );
   }

@@ -25,6 +25,7 @@ import {
   removeFile,
   syncDirectory,
 } from "../sqlite/files.ts";
+import { ErrUpdateFailed } from "../nodehost/errors.ts";
 import { ErrStoreCorrupted, ErrStoreFull } from "../store/errors.ts";
 
 /** Plain data, as JSON has it. */
@@ -170,11 +171,22 @@ async function info(context: Context): Promise<Outcome> {
         bytes(copy.size)
       }, ${state}`,
       ...cause.map((text) => `  failed: ${text}`),
+      ...skipHint(clusterID, served?.error),
       ...snapshots.map((snapshot) => `  ${snapshotLine(snapshot)}`),
     );
   }
   if (clusters.length === 0) lines.push(NO_CLUSTERS);
   return done({ path: folder.path, clusters }, lines);
+}
+
+/** The command with which an operator has the entry skipped that stopped a cluster. */
+export function skipHint(clusterID: bigint, error: unknown): string[] {
+  if (!(error instanceof ErrUpdateFailed) || error.index !== error.upTo) {
+    return [];
+  }
+  return [
+    `  to skip the entry: sampan log skip ${error.index} --cluster ${clusterID} --reason TEXT`,
+  ];
 }
 
 function snapshotData(info: SnapshotInfo): Json {

@@ -143,7 +143,7 @@ function replaceTenure(
     };
     transaction.oncomplete = () => resolve(isFree);
     transaction.onabort = () => {
-      // Where there is no room for a token there is none for much else.
+      // A store without room for a token has no room for much else.
       if (transaction.error?.name === "QuotaExceededError") resolve(isFree);
       else reject(transaction.error);
     };
@@ -401,7 +401,7 @@ export class Connection {
   #show(): void {
     if (!this.#isHidden) return;
     this.#isHidden = false;
-    // Whoever uses the store next is told what is wrong.
+    // The next use of the store reports the fault.
     if (!this.#closing) this.identity().catch(() => {});
   }
 
@@ -454,8 +454,8 @@ export class Connection {
     if (!locks || this.#unlock) return false;
     for (const ms of [STORE_LOCK_MS_MAX, STORE_LOCK_AGAIN_MS_MAX]) {
       if (await this.#request(locks, ms)) return true;
-      // The holder may be a page that was left: browsers grant what such a page
-      // held to who asks next, and not always to who waits.
+      // The holder may be a page that was left: browsers grant its locks to the
+      // next request, and not always to a request that waits.
     }
     throw await lockedError(locks, name, env);
   }

@@ -18,7 +18,7 @@ export class ErrStoreUnavailable extends SampanError {
   static override readonly errorName = "ErrStoreUnavailable";
 }
 
-/** Why a store cannot be kept to one page where there are no Web Locks, and what to do. */
+/** Message for pages without Web Locks, where a store cannot be kept to one page, with what to do. */
 export function insecureReason(): string {
   return globalThis.isSecureContext === false
     ? `Nothing can be kept by pages of ${

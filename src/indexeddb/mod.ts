@@ -33,7 +33,7 @@
  *
  * A page that is left lets go of its stores. If it comes back from the
  * back/forward cache, it opens them again by itself, unless another page has used
- * them since: then they fail with `ErrStoreLocked`, and the page is to be reloaded.
+ * them since: then they fail with `ErrStoreLocked`, and the page has to be reloaded.
  *
  * A store was given a random identity in the transaction that made it. That of
  * a store which vanished, by eviction or because the user cleared it, and was

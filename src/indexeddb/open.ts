@@ -232,7 +232,7 @@ class Attempts {
     const { factory, name } = this.#opening;
     const request = factory.open(name);
     request.onerror = () => this.#end(storeError(error));
-    // Gone meanwhile: nothing is made of it.
+    // Deleted since then: it is not created again.
     request.onupgradeneeded = () => request.transaction?.abort();
     request.onsuccess = () => {
       const db = request.result;

@@ -24,11 +24,11 @@ export type StorageMode = "persistent" | "best-effort" | "memory";
 
 /** Storage of a page, with the reason where nothing can be kept. */
 export interface StorageStatus {
-  /** What the page may expect. */
+  /** Mode of the page's storage. */
   readonly mode: StorageMode;
   /**
-   * Why nothing can be kept, in words for people, with what to do about it; only
-   * where the mode is `memory`. A store that is opened all the same fails with it.
+   * Reason for which nothing can be kept, in words for people, with what to do;
+   * only where the mode is `memory`. A store that is opened all the same fails with it.
    */
   readonly reason?: string;
 }
@@ -118,8 +118,7 @@ export async function storageMode(
 }
 
 /**
- * What this page may expect of its storage, and why nothing can be kept where
- * that is so (U1, U9). Never rejects and never hangs. A private window counts as
+ * Storage mode of this page, with the reason if nothing can be kept (U1, U9). Never rejects and never hangs. A private window counts as
  * what it does: some browsers store nothing in it, and others until it is closed,
  * which no page can tell from storing. Storage that is full is still there (U8).
  *

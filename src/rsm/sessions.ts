@@ -210,7 +210,7 @@ export class SessionTable<L> {
   }
 
   /**
-   * True if registrations may have a session evicted, whoever they are of: `uses`
+   * True if registrations may have a session evicted, whichever client they are of: `uses`
    * is how many of them there are, and of other sessions that are used before.
    */
   mayEvict(index: number, uses: number): boolean {

@@ -42,12 +42,12 @@ export async function twice(): Promise<string> {
   return said;
 }
 
-/** How often the page came back from the back/forward cache. */
+/** Number of returns from the back/forward cache. */
 export function cached(): number {
   return restored;
 }
 
-/** What may be kept here. */
+/** Storage mode of the page. */
 export async function status(): Promise<StorageStatus> {
   return await storageStatus();
 }

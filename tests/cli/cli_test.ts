@@ -335,6 +335,8 @@ test("H17 sampan log skip has an entry skipped, in the server that runs and in a
     const [cluster] = info["clusters"] as { state: string; error: string }[];
     assertEquals(cluster!.state, "failed");
     assertMatch(cluster!.error, /cannot read 'title'/);
+    const { out } = await sampan("info", "--data", path);
+    assertMatch(out, /sampan log skip 3 --cluster 1 --reason/);
     const args = ["--cluster", "1", "--data", path, "--reason", "bad title"];
     const refused = await sampan("log", "skip", "99", ...args);
     assertEquals(refused.code, 1);

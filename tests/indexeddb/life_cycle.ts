@@ -717,7 +717,7 @@ add(
       assertEquals(await store.get(["a"]), [new Uint8Array([1])]);
     }
     assertEquals(bench.of("ended"), []);
-    // Another page had it meanwhile: what this one knows of it is out of date.
+    // Another page had it in between: what this one knows of it is out of date.
     page("pagehide");
     const other = bench.store();
     await put(other, block("a", 2));
@@ -745,7 +745,7 @@ add(
     assertEquals(await two.get(["a"]), [new Uint8Array([1])]);
     await two.close();
     await store.close();
-    // A lock that is never granted to who waits, only to who asks anew.
+    // A lock that is never granted to a waiting request, only to a new one.
     const { manager } = new Locks();
     let asked = 0;
     const locks = {

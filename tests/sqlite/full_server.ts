@@ -23,7 +23,7 @@ import { serve, type ServerLogRecord } from "../../src/sync/server/mod.ts";
 
 const EDITS = 60;
 const EDIT_BYTES = 100_000;
-/** How long a change is waited for, in milliseconds. */
+/** Longest wait for a change, in milliseconds. */
 const WAIT_MS_MAX = 60_000;
 
 /** Takes all the room a disk has. */

@@ -414,7 +414,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: a fork whose lookup() never settles, or which is none, refuses nothing, and its fault is logged [H20, H21, R14]",
+  "case A10: a fork whose lookup() never settles, or that is not a fork, refuses nothing, and its fault is logged [H20, H21, R14]",
   checked(async () => {
     let isOdd = true;
     const good: Forked<IStateMachine> = {
