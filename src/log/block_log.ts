@@ -88,6 +88,11 @@ export interface BlockLogOptions {
    * they share the next write.
    */
   readonly gather?: (() => Promise<void>) | undefined;
+  /**
+   * Sets the timers by which an open log looks after its store; a program that has
+   * nothing else to do should not be kept running by them. By default those of `env`.
+   */
+  readonly setTimer?: Env["setTimer"] | undefined;
 }
 
 /** The stored blocks of one log as of one moment, for a backup. */
@@ -112,6 +117,7 @@ export interface LogCopy {
 type Options = Pick<BlockLogOptions, "gather"> & {
   readonly durability: Durability;
   readonly env: Env;
+  readonly setTimer: Env["setTimer"];
 };
 
 /** An append that waits for its write. */
@@ -366,7 +372,7 @@ class BlockClusterLog extends ClusterLog {
   /** Tries later whether as much as what found no room can be stored: those who wait for that may append nothing. */
   #probeLater(size: number): void {
     if (this.nodes.size === 0) return;
-    this.#cancelProbe ??= this.#options.env.setTimer(() => {
+    this.#cancelProbe ??= this.#options.setTimer(() => {
       this.#cancelProbe = undefined;
       // Never rejects: what fails is tried again.
       void this.#inTurn(() => this.#probe(size)).catch(() => {});
@@ -700,10 +706,12 @@ export class BlockLogDB implements LogDB {
       env: optional(isEnv),
       snapshots: optional(isSnapshotStore),
       gather: optional(isFunction),
+      setTimer: optional(isFunction),
     };
     isBlockStore("Store of the logs", store);
     checkOptions("Options of the logs", options, checks);
     const { durability = "full", env = systemEnv, snapshots, gather } = options;
+    const { setTimer } = options;
     if (typeof store === "function") this.#makeStore = store;
     else this.#store = store;
     this.snapshots = snapshots;
@@ -711,6 +719,8 @@ export class BlockLogDB implements LogDB {
       durability: durability === "full" ? "strict" : "relaxed",
       env,
       gather,
+      setTimer: setTimer ??
+        ((callback, delay) => env.setTimer(callback, delay)),
     };
   }
 
@@ -763,7 +773,7 @@ export class BlockLogDB implements LogDB {
   /** Looks from time to time whether the store is still in place: a log to which nothing is added finds out, too. */
   #verifyLater(): void {
     if (this.#store?.verify === undefined) return;
-    this.#cancelVerify ??= this.#options.env.setTimer(() => {
+    this.#cancelVerify ??= this.#options.setTimer(() => {
       this.#cancelVerify = undefined;
       // Never rejects: what it finds fails the logs.
       void this.#verify();

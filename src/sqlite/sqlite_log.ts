@@ -15,7 +15,7 @@ import {
   type OptionChecks,
 } from "../options.ts";
 import { pathFrom } from "./files.ts";
-import { setImmediate } from "node:timers";
+import { clearTimeout, setImmediate, setTimeout } from "node:timers";
 import type { Env } from "../env.ts";
 import { BlockLogDB } from "../log/block_log.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
@@ -42,6 +42,13 @@ export interface SqliteLogOptions {
  */
 function turn(): Promise<void> {
   return new Promise((resolve) => void setImmediate(resolve));
+}
+
+/** A timer for which a program that has nothing else to do does not go on. */
+function setIdleTimer(callback: () => void, delay: number): () => void {
+  const timer = setTimeout(callback, delay);
+  timer.unref();
+  return () => clearTimeout(timer);
 }
 
 /**
@@ -79,6 +86,7 @@ export class SqliteLogDB extends BlockLogDB {
     super(() => new SqliteBlockStore(file, { durability }), {
       ...options,
       gather: turn,
+      setTimer: options.env === undefined ? setIdleTimer : undefined,
     });
   }
 }

@@ -502,7 +502,8 @@ Deno.test("D5 BlockLogDB has a prefix after a power cut, and all that was answer
     for (const asynchronous of [false, true]) {
       for (let kept = 0; kept < 9; kept++) {
         const store = new FaultyBlockStore({ asynchronous });
-        const log = await new BlockLogDB(store, { durability }).open(1n, 1n);
+        await using cut = new BlockLogDB(store, { durability });
+        const log = await cut.open(1n, 1n);
         for (let i = 0; i < 8; i++) {
           await log.append(one(i));
           if (i === 4) await log.compact!(3);

@@ -25,7 +25,9 @@ import {
   ErrStoreCorrupted,
   FileSnapshotStore,
   SqliteBlockStore,
+  SqliteKVStateMachine,
   SqliteLogDB,
+  SqliteOutbox,
 } from "../../src/sqlite/mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve, type ServerLogRecord } from "../../src/sync/server/mod.ts";
@@ -309,4 +311,38 @@ Deno.test("case A17: a log whose database is too short for its WAL is refused at
   // Nothing is missing from the whole one.
   await using store = new SqliteBlockStore(whole, { durability: "full" });
   assertEquals(store.keys("log/", "log0").length, 61);
+});
+
+Deno.test("case A16: an on-disk machine and an outbox whose databases another program changes say so, and lose nothing silently [D14, R5]", async () => {
+  using directory = makeDirectory();
+  const path = directory.path("state.db");
+  const failed: unknown[] = [];
+  await using logDB = new SqliteLogDB(directory.path("log.db"));
+  await using outbox = new SqliteOutbox(directory.path("outbox.db"));
+  await using host = new NodeHost({
+    logDB,
+    outbox,
+    onEvent: (event) => {
+      if (event.type === "failed") failed.push(event.error);
+    },
+  });
+  const replica = await host.startOnDiskCluster(
+    () => new SqliteKVStateMachine(path),
+    CLUSTER,
+  );
+  const { result } = await replica.submit(kv.put("boat", "sampan"));
+  await result;
+  Deno.removeSync(directory.path("outbox.db"));
+  await assertRejects(
+    async () => {
+      for (let i = 0; i < 1_000; i++) await replica.submit(kv.put("boat", "a"));
+    },
+    ErrStoreCorrupted,
+  );
+  Deno.truncateSync(path, 0);
+  await assertRejects(async () => {
+    for (let i = 0; i < 1_000; i++) await replica.propose(kv.put("boat", "b"));
+  });
+  assertInstanceOf(failed[0], ErrStoreCorrupted);
+  assertEquals(failed.length, 1);
 });
