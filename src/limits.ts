@@ -406,6 +406,9 @@ export const SYNC_PRINCIPAL_TRANSFERS_MAX: number = 8;
 /** Bound for one remote address at one time, in connections or snapshots: not limited, since one address may be that of a proxy or a company. */
 export const SYNC_ADDRESS_MAX: number = Infinity;
 
+/** Least mean rate of a snapshot that keeps its place while others wait for one, in bytes per second. A slower one goes on only as long as there are places. */
+export const SYNC_TRANSFER_BYTES_PER_SECOND_MIN: number = 64 * 1024;
+
 /** Snapshots that one connection is sent at one time, in snapshots. */
 export const SYNC_CONNECTION_TRANSFERS_MAX: number = 2;
 

@@ -291,16 +291,16 @@ Deno.test("case A1: connections and transfers of one remote address are limited 
   });
   const anyone = await w.core.identify(new Request("http://a"));
   const [here, there] = ["192.0.2.1", "192.0.2.2"];
-  const free = w.core.transfer(anyone, here)!;
+  const place = w.core.transfer(anyone, here)!;
   assertEquals(w.core.transfer(anyone, here), undefined);
   assert(w.core.transfer(anyone, there) !== undefined);
-  free();
+  place.free();
   const ann = { ...anyone, id: "ann", isAnonymous: false };
   const hers = w.core.transfer(ann, here)!;
   // A place that one limit has refused is not taken of the other.
   assertEquals(w.core.transfer(ann, "192.0.2.3"), undefined);
   assert(w.core.transfer(anyone, "192.0.2.3") !== undefined);
-  hers();
+  hers.free();
   assert(w.core.transfer(ann, here) !== undefined);
   await w.stop();
 });

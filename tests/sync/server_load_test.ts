@@ -139,6 +139,52 @@ Deno.test(
 );
 
 Deno.test(
+  "case A11: whoever takes snapshots as slowly as can be has to make room for others, over HTTP and over WebSockets [H11, U26]",
+  checked(async () => {
+    const transfers = 2;
+    const w = await world({ limits: { transfers } });
+    const noise = crypto.getRandomValues(new Uint8Array(60_000));
+    for (let i = 0; i < 20; i++) {
+      await w.env.until(w.replica.propose(kv.put(`k${i}`, noise)), 10);
+    }
+    const pages = new Pages(undefined, undefined);
+    const download = async (): Promise<Response> => {
+      const request = new Request("http://sync.test/clusters/1/snapshot");
+      return await w.env.until(handle(w.core, request, pages)!, 10);
+    };
+    const slow = w.connect();
+    slow.isReading = false;
+    await slow.hello({ credit: 1 });
+    await slow.open();
+    slow.send({ type: "fetch", channel: 1, stream: 1 });
+    await slow.next("snapshot");
+    const slower = await download();
+    const reader = slower.body!.getReader();
+    assertEquals((await download()).status, 503);
+    for (let i = 0; i < 2; i++) {
+      await w.env.advance(16_000);
+      await w.env.until(reader.read(), 10);
+      slow.send({ type: "credit", bytes: 70_000 });
+    }
+    const goods = [await download(), await download()];
+    // Those that have just begun keep their places.
+    assertEquals((await download()).status, 503);
+    for (const good of goods) {
+      assertEquals(good.status, 200);
+      const bytes = await w.env.until(good.bytes(), 10);
+      assert(bytes.length > 1_000_000);
+    }
+    const cut = await reader.read().then(() => "", (error) => error.message);
+    assertMatch(cut, /goes too slowly/);
+    assertMatch((await slow.next("end", 1)).message, /goes too slowly/);
+    assertEquals(slow.ending, undefined);
+    await reader.cancel().catch(() => {});
+    await w.stop();
+    assertEquals(w.core.transfers, 0);
+  }),
+);
+
+Deno.test(
   "case A12: to a client that takes only small frames, few of them are sent ahead [H11, U26]",
   checked(async () => {
     const w = await world();

@@ -32,6 +32,7 @@ import {
 } from "./options.ts";
 import { NOT_GOOD, type Upgrade } from "./greeting.ts";
 import { Origins } from "./origins.ts";
+import { type Place, Places } from "./places.ts";
 import { networkOf, Quota } from "./quota.ts";
 import { Hooks, type Identity } from "./hooks.ts";
 import { Peer } from "./peer.ts";
@@ -83,7 +84,7 @@ export class Core {
   #refusals = 0;
   #refusalsFrom = -Infinity;
   #connections = 0;
-  #transfers = 0;
+  readonly #transfers: Places;
   #cancelTick: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
   #drained: (() => void) | undefined;
@@ -108,6 +109,7 @@ export class Core {
       : { ...options, health: { ...health } };
     const set = copyOptions(options.limits as ServerLimits ?? {}, LIMITS);
     const limits = this.limits = { ...SERVER_LIMITS, ...set };
+    this.#transfers = new Places(host.env, limits.transfers, limits.slowMs);
     this.#principals = new Quota(limits.principalConnections);
     this.#addresses = new Quota(limits.addressConnections);
     this.#principalTransfers = new Quota(limits.principalTransfers);
@@ -143,7 +145,7 @@ export class Core {
 
   /** Snapshots that are being sent or taken. */
   get transfers(): number {
-    return this.#transfers;
+    return this.#transfers.size;
   }
 
   /** What each connection may send before it is granted more, in bytes. */
@@ -273,12 +275,11 @@ export class Core {
     return rate;
   }
 
-  /** Counts a snapshot that is sent to a principal at a remote address, or taken from it; returns what ends that, undefined if there are too many. */
+  /** Counts a snapshot that is sent to a principal at a remote address, or taken from it; returns its place, undefined if there are too many. */
   transfer(
     { id, isAnonymous }: Identity,
     address: string | undefined,
-  ): (() => void) | undefined {
-    if (this.#transfers >= this.limits.transfers) return undefined;
+  ): Place | undefined {
     // No principal, and where it is told no address, takes the places of all others.
     const ofAddress = this.#addressTransfers.take(networkOf(address));
     if (ofAddress === undefined) return undefined;
@@ -289,15 +290,13 @@ export class Core {
       ofAddress();
       return undefined;
     }
-    this.#transfers++;
-    let isOver = false;
-    return () => {
-      if (isOver) return;
-      isOver = true;
-      this.#transfers--;
+    const left = (): void => {
       ofAddress();
       ofPrincipal();
     };
+    if (this.#transfers.makeRoom()) return this.#transfers.take(left);
+    left();
+    return undefined;
   }
 
   /** Notes how much a connection has of a message in parts: what all have together is bounded. */

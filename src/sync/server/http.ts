@@ -24,6 +24,7 @@ import type { HubUser } from "./hub.ts";
 import type { Identity } from "./hooks.ts";
 import type { Action } from "./options.ts";
 import type { Pages } from "./pages.ts";
+import type { Place } from "./places.ts";
 import { ReadRight } from "./right.ts";
 import { type Offer, offerSnapshot } from "./snapshots.ts";
 
@@ -125,15 +126,15 @@ function take(
   core: Core,
   identity: Identity,
   address: string | undefined,
-): () => void {
+): Place {
   if (core.isStopping) {
     throw new Refused(503, "Server is stopping; try again later");
   }
-  const free = core.transfer(identity, address);
-  if (free === undefined) {
+  const place = core.transfer(identity, address);
+  if (place === undefined) {
     throw new Refused(503, "Too many snapshots are under way; try again later");
   }
-  return free;
+  return place;
 }
 
 async function download(
@@ -142,7 +143,7 @@ async function download(
   clusterID: bigint,
   address: string | undefined,
 ): Promise<Response> {
-  const free = take(core, identity, address);
+  const place = take(core, identity, address);
   try {
     const hub = await core.hub(clusterID);
     if (hub === undefined) throw noCluster(core, clusterID);
@@ -150,12 +151,12 @@ async function download(
     hub.users.add(user);
     const end = (): void => {
       hub.users.delete(user);
-      free();
+      place.free();
     };
     try {
       const offer = await offerSnapshot(core.host, hub, 0);
       const right = new ReadRight(core, () => identity, clusterID);
-      return new Response(watched(core, offer, right, end), {
+      return new Response(watched(core, offer, right, place, end), {
         headers: headersOf(clusterID, offer.header.index, offer.size),
       });
     } catch (error) {
@@ -163,7 +164,7 @@ async function download(
       throw error;
     }
   } catch (error) {
-    free();
+    place.free();
     throw error;
   }
 }
@@ -199,27 +200,37 @@ function watched(
   core: Core,
   { content, retention }: Offer,
   right: ReadRight,
+  place: Place,
   ended: () => void,
 ): ReadableStream<Uint8Array> {
   const work = core.telemetry.begin("snapshot");
   const reader = content.getReader();
   let controller: ReadableStreamDefaultController<Uint8Array>;
   let cancelTimer: (() => void) | undefined;
+  let isOver = false;
   const end = (error?: unknown): void => {
+    if (isOver) return;
+    isOver = true;
     cancelTimer?.();
     work.end(error);
     retention.release();
     ended();
   };
+  const cut = (reason: string): void => {
+    const error = new Refused(408, reason);
+    controller.error(error);
+    reader.cancel(error).catch(() => {});
+    end(error);
+  };
   const wait = (): void => {
     cancelTimer?.();
-    cancelTimer = core.env.setTimer(() => {
-      const error = new Refused(408, "Snapshot is read too slowly");
-      controller.error(error);
-      reader.cancel(error).catch(() => {});
-      end(error);
-    }, core.limits.slowMs);
+    cancelTimer = core.env.setTimer(
+      () => cut("Snapshot is read too slowly"),
+      core.limits.slowMs,
+    );
   };
+  place.begin();
+  place.cut = cut;
   return new ReadableStream({
     start: (started): void => {
       controller = started;
@@ -238,6 +249,7 @@ function watched(
           return end();
         }
         core.telemetry.counts.snapshots += value.length;
+        place.moved(value.length);
         controller.enqueue(value);
         wait();
       } catch (error) {
@@ -262,13 +274,13 @@ async function upload(
 ): Promise<Response> {
   const { body } = request;
   if (body === null) throw new Refused(400, "There is no snapshot");
-  const free = take(core, identity, address);
+  const place = take(core, identity, address);
   const work = core.telemetry.begin("upload");
   try {
     const { uploadBytes } = core.limits;
     await core.host.importSnapshot(
       clusterID,
-      received(core, body, uploadBytes),
+      received(core, body, uploadBytes, place),
     );
     core.log({ level: "info", event: "uploaded", clusterID });
     work.end();
@@ -277,7 +289,7 @@ async function upload(
     work.end(error);
     throw error;
   } finally {
-    free();
+    place.free();
   }
 }
 
@@ -286,9 +298,15 @@ function received(
   core: Core,
   body: ReadableStream<Uint8Array>,
   max: number,
+  place: Place,
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader();
   let size = 0;
+  const cut = withResolvers<never>();
+  // It may never be waited for.
+  cut.promise.catch(() => {});
+  place.begin();
+  place.cut = (reason): void => cut.reject(new Refused(408, reason));
   return new ReadableStream({
     pull: async (controller): Promise<void> => {
       const late = withResolvers<never>();
@@ -300,9 +318,11 @@ function received(
         const { done, value } = await Promise.race([
           reader.read(),
           late.promise,
+          cut.promise,
         ]);
         if (done) return controller.close();
         size += value.length;
+        place.moved(value.length);
         if (size > max) {
           throw new Refused(413, `Snapshot is over the limit of ${max} bytes`);
         }

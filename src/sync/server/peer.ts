@@ -722,15 +722,15 @@ export class Peer implements TransportListener {
       return this.#sayEnd(stream, CANNOT_TELL);
     }
     const isFull = this.transfers >= this.core.limits.connectionTransfers;
-    const free = isFull
+    const place = isFull
       ? undefined
       : this.core.transfer(this.who, this.#upgrade.address);
-    if (free === undefined) {
+    if (place === undefined) {
       return this.#sayEnd(stream, "Too many snapshots are sent already");
     }
     this.sender.outgoing.set(
       stream,
-      new Transfer(this, channel, stream, free),
+      new Transfer(this, channel, stream, place),
     );
   }
 

@@ -9,6 +9,7 @@
 import { encodeMessage } from "../messages.ts";
 import type { Channel } from "./channel.ts";
 import type { Peer } from "./peer.ts";
+import type { Place } from "./places.ts";
 import { endMessage, type Outgoing } from "./reading.ts";
 import { type Offer, offerSnapshot } from "./snapshots.ts";
 import type { Work } from "./telemetry.ts";
@@ -20,8 +21,8 @@ export class Transfer implements Outgoing {
   readonly #peer: Peer;
   readonly #stream: number;
   readonly #work: Work;
-  /** Gives its place among all transfers back. */
-  readonly #free: () => void;
+  /** Its place among all transfers. */
+  readonly #place: Place;
   #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   #chunk: Uint8Array | undefined;
   #isReading = false;
@@ -34,13 +35,15 @@ export class Transfer implements Outgoing {
     peer: Peer,
     channel: Channel,
     stream: number,
-    free: () => void,
+    place: Place,
   ) {
     this.#peer = peer;
     this.channel = channel;
     this.#stream = stream;
     this.#work = peer.core.telemetry.begin("snapshot");
-    this.#free = free;
+    this.#place = place;
+    place.cut = (reason): void =>
+      peer.sender.endStream(stream, endMessage(stream, "failed", reason));
     peer.transfers++;
     // Never rejects: it ends the transfer with the error it catches.
     void this.#begin().then(() => this.#leave());
@@ -63,6 +66,7 @@ export class Transfer implements Outgoing {
       }
       this.channel.retain(offer.retention);
       this.#announce(offer);
+      this.#place.begin();
       this.#read();
     } catch (error) {
       this.#fail(error);
@@ -98,6 +102,7 @@ export class Transfer implements Outgoing {
     const chunk = { type: "chunk", stream: this.#stream, bytes } as const;
     this.#peer.sender.sendData(encodeMessage(chunk));
     this.#peer.counts.snapshots += bytes.length;
+    this.#place.moved(bytes.length);
     this.#read();
     return true;
   }
@@ -147,7 +152,7 @@ export class Transfer implements Outgoing {
   /** Takes no place any more once it has ended, and nothing is made for it either. */
   #leave(): void {
     if (--this.#places > 0) return;
-    this.#free();
+    this.#place.free();
     this.#peer.transfers--;
   }
 }
