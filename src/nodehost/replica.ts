@@ -28,15 +28,17 @@ import {
   ErrDiverged,
   ErrLogCorrupted,
   ErrNodeIDTaken,
+  ErrOtherHistory,
 } from "../log/errors.ts";
 import type {
   Checkpoint,
+  EpochMark,
   Log,
   LogBatch,
   LogInfo,
   LogReader,
 } from "../log/log.ts";
-import { packRecords } from "../log/records.ts";
+import { batchAfter, lastOf, packRecords } from "../log/records.ts";
 import {
   type Captured,
   Driver,
@@ -45,7 +47,7 @@ import {
 } from "../rsm/driver.ts";
 import { ErrSkippedApplied, type SkippedEntry, Skips } from "../rsm/skips.ts";
 import { skipsAfter, skipsIn } from "./skipping.ts";
-import { isPromise, withResolvers } from "../promises.ts";
+import { chain, isPromise, withResolvers } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { configRecord } from "../rsm/record.ts";
 import { MachineFailure } from "../rsm/errors.ts";
@@ -826,7 +828,7 @@ export class Replica {
 
   #newDriver(hashEntries: number): Driver<SessionState> {
     const proposals = this.#proposals;
-    return new Driver(
+    const driver: Driver<SessionState> = new Driver(
       this.#parts.factory,
       this.clusterID,
       this.nodeID,
@@ -834,17 +836,26 @@ export class Replica {
         originLow: proposals.originLow,
         originHigh: proposals.originHigh,
         locals: proposals.locals,
-        proposalApplied: (sequence, result) =>
-          proposals.proposalApplied(sequence, result),
-        proposalSkipped: (sequence, reason) =>
-          proposals.proposalSkipped(sequence, reason),
-        registered: (clientID, session, owner) =>
-          proposals.registered(clientID, session, owner),
-        unregistered: (session, next) => proposals.unregistered(session, next),
-        claimed: (session, holder, outcome) =>
-          proposals.claimed(session, holder, outcome),
-        answered: (state, series, outcome, result, digest) =>
-          proposals.answered(state, series, outcome, result, digest),
+        proposalApplied: (sequence, result) => {
+          if (this.#isNews(driver)) proposals.proposalApplied(sequence, result);
+        },
+        proposalSkipped: (sequence, reason) => {
+          if (this.#isNews(driver)) proposals.proposalSkipped(sequence, reason);
+        },
+        registered: (clientID, session, owner) => {
+          if (!this.#isNews(driver)) return;
+          proposals.registered(clientID, session, owner);
+        },
+        unregistered: (session, next) => {
+          if (this.#isNews(driver)) proposals.unregistered(session, next);
+        },
+        claimed: (session, holder, outcome) => {
+          if (this.#isNews(driver)) proposals.claimed(session, holder, outcome);
+        },
+        answered: (state, series, outcome, result, digest) => {
+          if (!this.#isNews(driver)) return;
+          proposals.answered(state, series, outcome, result, digest);
+        },
         applied: () => {
           // That of a machine that is being recovered counts once it is the one
           // that is asked.
@@ -863,6 +874,13 @@ export class Replica {
           : {}),
       },
     );
+    return driver;
+  }
+
+  /** True if what a machine applies was not told before: one that takes another's place goes over what that one has told. */
+  #isNews(driver: Driver<SessionState>): boolean {
+    return this.#next?.driver !== driver ||
+      driver.applied > this.#driver.applied;
   }
 
   /** Waits until a machine that found no room may be asked again (U8). */
@@ -1052,6 +1070,7 @@ export class Replica {
     const before = this.#driver;
     const { driver, isBeyond } = next;
     if (driver.applied < before.applied || driver.behind) return;
+    this.#checkHistory(driver.mark);
     this.#next = undefined;
     this.#moveTo(driver, isBeyond);
     if (!before.closed) {
@@ -1061,6 +1080,22 @@ export class Replica {
     for (const skip of this.#skips.list()) {
       this.#snapshotter!.removeSuperseded(skip);
     }
+  }
+
+  /**
+   * Checks that a state at or after the one that was shown is of the same history,
+   * by the last epoch of it.
+   *
+   * @throws ErrOtherHistory if it is not: the log was put back while it was read from the beginning
+   */
+  #checkHistory(mark: EpochMark | undefined): void {
+    const { applied: index, mark: known } = this.#driver;
+    if ((mark?.index ?? 0) > index) return;
+    if (mark?.index === known?.index && mark?.epoch === known?.epoch) return;
+    throw new ErrOtherHistory(
+      `The log has another epoch at or before entry ${index}`,
+      { known: { index, mark: known } },
+    );
   }
 
   /** Reads on, before an entry at which `update()` threw, until the log says that it is skipped. */
@@ -1092,7 +1127,18 @@ export class Replica {
 
   #apply(batches: readonly LogBatch[]): MaybePromise<void> {
     const driver = this.#next?.driver ?? this.#driver;
+    const { applied: shown } = this.#driver;
     if (driver === this.#current) this.#rehearsal?.read(batches);
+    else if (driver.applied < shown && lastOf(batches.at(-1)!) > shown) {
+      // It takes the place of the one before it as soon as it has as much.
+      const [below, above] = split(batches, shown);
+      if (below.length > 0) {
+        return chain(this.#apply(below), () => {
+          this.#takeOver();
+          return this.#apply(above);
+        });
+      }
+    }
     try {
       const applied = driver.apply(batches);
       return isPromise(applied)
@@ -1131,6 +1177,7 @@ export class Replica {
   #isPassing(error: unknown): boolean {
     return !this.#stopped.signal.aborted &&
       !(error instanceof MachineFailure) &&
+      !(error instanceof ErrOtherHistory) &&
       (this.#diverged !== undefined || error instanceof LogFailure ||
         error instanceof ErrCompacted);
   }
@@ -1285,6 +1332,12 @@ export class Replica {
     const trusted = this.#trusted;
     const { stores, ...options } = this.#bringUpOptions();
     const { remote } = options;
+    // A state of the server's history is not to take the place of one that has
+    // another, by which it may differ: that is the user's decision.
+    const { applied: index, mark } = this.#driver;
+    await guardLog(() =>
+      log.verify?.({ index, mark }, { signal: this.#stopped.signal })
+    );
     let list: Candidate[];
     try {
       list = await candidates({
@@ -1296,15 +1349,17 @@ export class Replica {
       event({ type: "snapshot failed", error });
       return false;
     }
+    // One that is to take the place of what is shown may be far behind that.
+    const base = this.#next?.driver ?? this.#driver;
     for (const candidate of list) {
       const { info } = candidate;
       if (info.kind !== "full") continue;
       if (
         wrong
           ? !this.#checkpoints.agreed(info.nodeID, trusted!, info.index)
-          : info.index < this.appliedIndex ||
+          : info.index < base.applied ||
             // One that could not be made durable may have gone with its machine.
-            info.index === this.appliedIndex && !this.#driver.closed
+            info.index === base.applied && !base.closed
       ) continue;
       const retention = log.retain(info.index);
       try {
@@ -1340,9 +1395,23 @@ export class Replica {
     const driver = this.#newDriver(this.#parts.config.hashEntries ?? 0);
     await recoverFrom(driver, candidate, this.#bringUpOptions());
     const before = this.#driver;
+    if (this.#isUnfinished(driver)) return;
     this.#moveTo(driver);
     // After the lookups that it still answers.
     this.#retired = Promise.all([this.#retired, discard(before)]);
+  }
+
+  /** True if a machine that has recovered has less than was shown still: it goes on to take the place of that. */
+  #isUnfinished(driver: Driver<SessionState>): boolean {
+    const unfinished = this.#next?.driver;
+    if (unfinished === undefined || driver.applied >= this.#driver.applied) {
+      return false;
+    }
+    this.#next = { driver, isBeyond: false };
+    if (unfinished !== driver) {
+      this.#retired = Promise.all([this.#retired, discard(unfinished)]);
+    }
+    return true;
   }
 
   /** Recovers a machine that is on disk, of which there are no two. */
@@ -1352,7 +1421,7 @@ export class Replica {
     // Its table is that of what was shown last, also when it is closed.
     const before = this.#driver.capture();
     try {
-      let driver = this.#driver;
+      let driver = this.#next?.driver ?? this.#driver;
       if (driver.closed) driver = await this.#openAnew();
       // What was shown is to be there again if it fails (U30).
       else await driver.sync();
@@ -1364,7 +1433,7 @@ export class Replica {
         ) await this.#bringBack(before);
         throw error;
       }
-      this.#moveTo(driver);
+      if (!this.#isUnfinished(driver)) this.#moveTo(driver);
     } finally {
       this.#recovering = undefined;
       resolve();
@@ -1506,6 +1575,8 @@ export class Replica {
   /** The replica cannot go on (R5). */
   #fail(cause: unknown): Promise<void> {
     if (this.#shutdown === undefined) {
+      // What it waited for before says nothing of why it has ended.
+      if (this.#updateFailed?.cause !== cause) this.#updateFailed = undefined;
       this.#parts.event({
         type: "failed",
         error: cause,
@@ -1599,6 +1670,20 @@ export function startReplica(parts: ReplicaParts): Starting {
   return Replica["start"](parts);
 }
 
+/** Batches up to an index, and those after it. */
+function split(
+  batches: readonly LogBatch[],
+  at: number,
+): [below: LogBatch[], above: LogBatch[]] {
+  const below: LogBatch[] = [];
+  const above: LogBatch[] = [];
+  for (const batch of batches) {
+    if (batch.first <= at) below.push(batchUpTo(batch, at));
+    if (lastOf(batch) > at) above.push(batchAfter(batch, at));
+  }
+  return [below, above];
+}
+
 /** Entries before which a replica waits, and what it threw there. */
 interface Parked {
   readonly entries: FailedEntries;
@@ -1639,7 +1724,6 @@ const FINAL = [
   ErrLogCorrupted,
   ErrNodeIDTaken,
   ErrClusterClosed,
-  ErrNodeIDTaken,
   ErrStoreCorrupted,
   ErrStoreLocked,
   ErrStoreVanished,

@@ -835,7 +835,7 @@ export class Submissions {
   kept(upTo: number): void {
     if (upTo <= this.#kept || this.#closed !== undefined) return;
     this.#kept = upTo;
-    this.#queue!.note({ done: upTo });
+    this.#queue!.note({ done: upTo, known: this.#options.history() });
     if (this.#dismissed.size > 0) this.#forgetDismissed();
   }
 
@@ -982,19 +982,22 @@ export class Submissions {
 
   /** Checks that the log is the one in which the session was opened; false if it is not, which is reported. */
   async #verify(session: OutboxSession): Promise<boolean> {
-    const { event } = this.#options;
     try {
       await (this.#verifying ??= this.#askHistory(session));
     } catch (error) {
       this.#verifying = undefined;
       if (!(error instanceof ErrOtherHistory)) throw error;
-      if (this.#closed !== undefined) return false;
-      this.#block(error);
-      event({ type: "outbox failed", error });
+      this.#onOtherHistory(error);
       return false;
     }
     this.#isVerified = true;
     return true;
+  }
+
+  #onOtherHistory(error: ErrOtherHistory): void {
+    if (this.#closed !== undefined) return;
+    this.#block(error);
+    this.#options.event({ type: "outbox failed", error });
   }
 
   async #askHistory({ index, known }: OutboxSession): Promise<void> {
@@ -1238,6 +1241,15 @@ export class Submissions {
     if (now?.clientID !== clientID) return this.#giveUp(session);
     if (now.holder !== holder || isBehind(now.next)) {
       return this.#onCopied(index);
+    }
+    const decided = this.#open - 1 - base;
+    if (now.next - 1 < decided) {
+      const detail = `The log has ${
+        now.next - 1
+      } commands of session ${index}, of which ${decided} were decided`;
+      return this.#onOtherHistory(
+        new ErrOtherHistory(detail, { known: record.known }),
+      );
     }
     // Only its owner may have claimed it.
     this.#owner ??= now.owner;

@@ -31,6 +31,7 @@ import {
   ErrClusterAlreadyExist,
   ErrClusterClosed,
   ErrUnknownOutcome,
+  type HistoryPoint,
 } from "../log/errors.ts";
 import { submitting } from "../nodehost/submitting.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
@@ -189,6 +190,7 @@ class BlockQueue implements OutboxQueue {
   #isFlushing = false;
   // What was noted and is not written yet.
   #done: number;
+  #known: HistoryPoint | undefined;
   #keep = new Map<number, KeptCommand>();
   #forget = new Set<number>();
   #cancelTimer: (() => void) | undefined;
@@ -302,8 +304,11 @@ class BlockQueue implements OutboxQueue {
       this.#forget.size > 0;
   }
 
-  note({ done, keep, forget }: Decided): void {
-    if (done !== undefined && done > this.#done) this.#done = done;
+  note({ done, known, keep, forget }: Decided): void {
+    if (done !== undefined && done > this.#done) {
+      this.#done = done;
+      this.#known = known ?? this.#known;
+    }
     if (keep !== undefined) {
       this.#forget.delete(keep.number);
       this.#keep.set(keep.number, keep);
@@ -359,6 +364,11 @@ class BlockQueue implements OutboxQueue {
         ...head,
         done: this.#done,
       };
+      const { session } = head;
+      // That of a session to come is newer.
+      if (assign === undefined && this.#known !== undefined && session) {
+        head = { ...head, session: { ...session, known: this.#known } };
+      }
     }
     const { session } = head ?? this.#head;
     const isSent = commands.length > 0 && this.sending &&

@@ -89,6 +89,8 @@ export type OutboxClient = Pick<
 export interface Decided {
   /** All up to this number are decided. */
   readonly done?: number;
+  /** Newest point of the log's history that is known by then. */
+  readonly known?: HistoryPoint;
   /** One that is to be kept. */
   readonly keep?: KeptCommand;
   /** The number of one that is no longer to be kept. */

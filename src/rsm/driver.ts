@@ -207,7 +207,10 @@ export class Driver<L> {
   readonly #room: DriverOptions["room"];
   #table: SessionTable<L>;
   #applied = 0;
+  /** The last epoch that was read … */
   #mark: EpochMark | undefined;
+  /** … and the last one that is applied. */
+  #appliedMark: EpochMark | undefined;
   /** Entries up to here are in the machine already (D3). */
   #opened = 0;
   /** Whether the machine was updated since it was last synced. */
@@ -267,7 +270,7 @@ export class Driver<L> {
 
   /** The last epoch at or before it. */
   get mark(): EpochMark | undefined {
-    return this.#mark;
+    return this.#appliedMark;
   }
 
   /** Up to where the machine held entries when it was opened, or recovered. */
@@ -350,6 +353,7 @@ export class Driver<L> {
     }
     const epochIndex = reader.varint();
     if (epochIndex > 0) this.#mark = { index: epochIndex, epoch: reader.u64() };
+    this.#appliedMark = this.#mark;
     this.#table.restore(
       rows.filter(({ key }) => key.startsWith(SESSION_ROW))
         .map(({ key, value }) => [Number(key.slice(1)), value!] as const),
@@ -379,7 +383,7 @@ export class Driver<L> {
     this.#table = table;
     this.#applied = this.#read = index;
     this.#nextSkip = this.#skips.after(index);
-    this.#mark = mark;
+    this.#mark = this.#appliedMark = mark;
   }
 
   /** Index, epoch and sessions as they are between two batches. */
@@ -809,6 +813,7 @@ export class Driver<L> {
     this.#host = undefined;
     this.#bytes = 0;
     this.#applied = this.#read;
+    this.#appliedMark = this.#mark;
     const listener = this.#listener;
     for (let i = 0; i < kept.length; i++) {
       const session = sessions[i];
@@ -969,6 +974,7 @@ export class Driver<L> {
         throw error;
       }
       this.#applied = this.#read = this.#opened = index;
+      this.#appliedMark = mark;
       this.#nextSkip = this.#skips.after(index);
       this.dirty = true;
       this.#listener.applied(index);

@@ -20,6 +20,8 @@ import { BlockLogDB } from "../../src/indexeddb/mod.ts";
 import { BlockOutbox as Outbox } from "../../src/outbox/mod.ts";
 import type { RemoteLogDB, RemoteState } from "../../src/sync/client/mod.ts";
 import { checked, rejection, text } from "../nodehost/support.ts";
+import { decodeHead, encodeHead, Names } from "../../src/outbox/block.ts";
+import type { CoreOptions } from "../../src/sync/server/options.ts";
 import { caughtUp, Pair } from "./pair.ts";
 
 const config = { clusterID: 1n, nodeID: 2n };
@@ -108,8 +110,8 @@ class Server {
   readonly pair: Pair;
   #store = new MemoryBlockStore();
 
-  constructor(seed: number) {
-    this.pair = new Pair(seed);
+  constructor(seed: number, options: CoreOptions = {}) {
+    this.pair = new Pair(seed, options);
     this.#use();
   }
 
@@ -467,5 +469,97 @@ test("case A10: exporting what a replica has that waits before an entry its mach
   await caughtUp(pair, [replica]);
   assertEquals(replica.status, { state: "running" });
   assertEquals(replica.pending(), []);
+  await pair.over();
+});
+
+for (const isOld of [false, true]) {
+  test(`case B2: an outbox of which the restored log has less than it was told is of another history, and no copy${isOld ? ", also where an earlier version has written it" : ""} [H13, H18, H14]`, async () => {
+    const server = new Server(41);
+    const { pair } = server;
+    const { env } = pair;
+    await pair.start();
+    const device = new Device(pair, "bare");
+    await device.open();
+    await env.until((await device.put("a", "1")).result, 20);
+    const backup = await server.backup();
+    for (const key of ["b", "c"]) {
+      await env.until((await device.put(key, "1")).result, 20);
+    }
+    await device.close();
+    if (isOld) {
+      // It said nothing of the history.
+      const key = new Names(1n).head;
+      const [bytes] = device.stores.outbox.get([key]);
+      const head = decodeHead({ key, bytes: bytes! }, 1n);
+      const session = { ...head.session!, known: undefined };
+      const put = [{ key, bytes: encodeHead(1n, { ...head, session }) }];
+      device.stores.outbox.write({ put }, "strict");
+    }
+    await server.restore(backup);
+    for (let i = 0; i < 20; i++) await pair.replica.propose(kv.put("z", "1"));
+
+    await device.open();
+    await device.put("d", "1");
+    await device.until(() => device.db.state === "blocked");
+    assertInstanceOf(device.replica.status.error, ErrOtherHistory);
+    if (!isOld) assertNotLive(device);
+    device.replica = await env.until(device.host.startOver(1n), 50);
+    await device.until(() =>
+      device.db.state === "live" && device.replica.pending().length === 0
+    );
+    assertEquals(
+      await Promise.all(["a", "b", "d"].map((key) => device.value(key))),
+      ["1", "", "1"],
+    );
+    await pair.over();
+  });
+}
+
+test("case B2: a replica that is brought up anew while its server is put back does not go over to the other history by itself [H13, H19, R5]", async () => {
+  const server = new Server(42, { limits: { farEntries: 10 } });
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  await pair.replica.propose(kv.put("a", "1"));
+  const backup = await server.backup();
+  class Fragile extends KVStateMachine {
+    override update(cmd: Uint8Array): Result {
+      if (cmd.length > 100) throw new TypeError("Too long");
+      return super.update(cmd);
+    }
+  }
+  const db = pair.client();
+  const events: HostEvent[] = [];
+  const host = pair.host(db, {
+    outbox: new MemoryOutbox(),
+    onEvent: (event) => {
+      events.push(event);
+      if (event.type !== "failed" || events.length > 1) return;
+      pair.isDown = true;
+      pair.cut();
+    },
+  });
+  const started = host.startCluster(() => new Fragile(), config);
+  const replica = await env.until(started, 50);
+  const { result } = await env.until(replica.submit(kv.put("b", "1")), 10);
+  await env.until(result, 20);
+  for (let i = 0; i < 20; i++) await pair.replica.propose(kv.put("c", "1"));
+  await caughtUp(pair, [replica]);
+  await pair.replica.propose(kv.put("d", "1".repeat(200)));
+  await env.advance(1_000);
+  assert(pair.isDown);
+  await server.restore(backup);
+  for (let i = 0; i < 60; i++) await pair.replica.propose(kv.put("e", "1"));
+  pair.isDown = false;
+  db.reconnect();
+  for (let i = 0; i < 400 && db.state !== "blocked"; i++) {
+    await env.advance(50);
+    assert(db.state !== "live", db.state);
+  }
+  assertInstanceOf(replica.status.error, ErrOtherHistory);
+  assertInstanceOf(host.clusterStatus(1n)!.error, ErrOtherHistory);
+  const again = await env.until(host.startOver(1n), 50);
+  await caughtUp(pair, [again]);
+  assertEquals(await again.staleRead(kv.get("b")), undefined);
   await pair.over();
 });
