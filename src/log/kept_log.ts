@@ -69,7 +69,7 @@ export class KeptLog implements Log {
 
   append(): MaybePromise<number> {
     throw new ErrNotImplemented(
-      "Nothing can be added to what is kept of a log",
+      "Local copy of a remote log is read-only",
     );
   }
 
@@ -94,7 +94,7 @@ export class KeptLog implements Log {
 
   startAt(): MaybePromise<void> {
     throw new ErrNotImplemented(
-      "Nothing can be added to what is kept of a log",
+      "Local copy of a remote log is read-only",
     );
   }
 

@@ -383,7 +383,7 @@ async function emptied(options: BringUpOptions): Promise<Driver<SessionState>> {
   if (opened === 0) return driver;
   await discard(driver);
   throw new ErrStoreVanished(
-    `Machine holds entries up to ${opened} after removeData()`,
+    `Machine still holds entries up to ${opened} after its removeData()`,
   );
 }
 

@@ -34,7 +34,7 @@ export function checkImport(clusterID: bigint, header: SnapshotHeader): void {
   }
   if (header.kind !== "full") {
     throw new ErrSnapshotMismatch(
-      "Snapshot holds no state, only what a replica with its own disk needs; export one instead",
+      "Snapshot holds metadata only, no state: make a full one with exportSnapshot()",
     );
   }
   if (index > IMPORT_INDEX_MAX) {
@@ -86,14 +86,14 @@ function checkSessions(index: number, bytes: Uint8Array): void {
     const { newest } = table;
     if (newest > index) {
       throw new RangeError(
-        `Session ${newest} was opened behind its end, ${index}`,
+        `Session table in the snapshot names session ${newest}, which begins after the snapshot's index, ${index}`,
       );
     }
   } catch (cause) {
     throw new ErrSnapshotMismatch(
       bytes.length === 0
-        ? "Snapshot holds no sessions, which every state has"
-        : "Sessions in the snapshot make no sense",
+        ? "Snapshot has no session table"
+        : "Session table in the snapshot is malformed",
       { cause },
     );
   }

@@ -928,7 +928,7 @@ export class NodeHost {
     if (known === undefined) throw new ErrClusterNotFound(clusterID);
     if (!this.logDB.isCopy) {
       throw new ErrNotImplemented(
-        "Log is at home on this host: restore it, or import a snapshot",
+        "Log is stored on this host, so no server has another history of it: restore a backup, or import a snapshot",
       );
     }
     this.#removable(clusterID, options.machine);

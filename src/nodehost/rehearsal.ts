@@ -606,7 +606,7 @@ export class Rehearsal {
         if (entries.length > 0) break;
         this.#leave();
         throw new ErrSystemBusy(
-          `Session ${one.session} may be evicted by those that are being opened`,
+          `Session ${one.session} may be evicted by sessions that are being opened`,
         );
       }
       fork.ran++;

@@ -262,7 +262,7 @@ export class Snapshotter {
     if (log.compact === undefined) {
       return Promise.reject(
         new ErrNotImplemented(
-          "Log is kept elsewhere and keeps no copy here: ask for compaction where it is",
+          "Log is on another host and has no copy here: request the compaction there",
         ),
       );
     }
@@ -311,7 +311,7 @@ export class Snapshotter {
         this.#options.check();
         if (this.#options.driver().ahead) {
           throw new ErrSystemBusy(
-            "Replica lacks an entry whose skipping is decided later in the log: ask again once it has applied that",
+            "Replica has skipped an entry for which the record that decides so is still to be applied: request the snapshot again later",
           );
         }
         return await work();

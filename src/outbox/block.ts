@@ -181,7 +181,9 @@ export function encodeKept(
 function readResult(reader: ByteReader): Result {
   const value = reader.u64();
   const hasData = reader.u8();
-  if (hasData > 1) throw new RangeError("Result has an unknown form");
+  if (hasData > 1) {
+    throw new RangeError("Result in the outbox has an unknown form");
+  }
   return hasData === 0 ? { value } : { value, data: copyOf(reader.bytes()) };
 }
 

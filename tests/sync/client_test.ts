@@ -280,11 +280,11 @@ test("U34 a token that expires in the middle holds what waits", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const peer = await w.script.open();
-  peer.cut(CloseCode.Unauthenticated, "Token is not good any more");
+  peer.cut(CloseCode.Unauthenticated, "Token has expired or was revoked");
   const appended = Promise.resolve(log.append(one));
   await settle();
   assertEquals(w.db.state, "needs-auth");
-  assertEquals(w.db.status.error?.message, "Token is not good any more");
+  assertEquals(w.db.status.error?.message, "Token has expired or was revoked");
   assertEquals(await peek(appended), "pending");
   appended.catch(() => {});
   await over(w);
@@ -673,7 +673,7 @@ test("U26 what is received and not taken is no more than was granted", async () 
   await settle(1);
   assertEquals(peer.how, {
     code: CloseCode.TooBig,
-    reason: "More was sent than was granted",
+    reason: "More was sent than the credit granted",
   });
   assert(w.db.status.error instanceof ErrProtocol);
   // The next connection is granted what is free.

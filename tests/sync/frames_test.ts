@@ -170,7 +170,7 @@ Deno.test(
     greedy.send({ type: "part", isLast: false, bytes });
     const { code, reason } = await greedy.end();
     assertEquals(code, 4413);
-    assertMatch(reason, /More was sent than was granted/);
+    assertMatch(reason, /More was sent than the credit granted/);
     await w.stop();
   }),
 );

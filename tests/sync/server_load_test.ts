@@ -111,7 +111,7 @@ Deno.test(
     client.append(2, puts(1));
     const { code, reason } = await client.end();
     assertEquals(code, 4413);
-    assertMatch(reason, /More was sent than was granted/);
+    assertMatch(reason, /More was sent than the credit granted/);
     await w.stop();
   }),
 );

@@ -300,7 +300,10 @@ export class Connection {
     const { listener, inbox } = this.#options;
     if (isData(message.type)) {
       if (this.#allowance <= 0) {
-        return this.close(CloseCode.TooBig, "More was sent than was granted");
+        return this.close(
+          CloseCode.TooBig,
+          "More was sent than the credit granted",
+        );
       }
       this.#allowance -= size;
     }

@@ -249,7 +249,8 @@ export class Link {
     this.#cancelTimer?.();
     this.#cancelTimer = env.setTimer(() => {
       if (this.#connection !== undefined) {
-        const words = `No answer from ${address.url} within the time`;
+        const words =
+          `Server ${address.url} has not answered in time: check the network, or wait`;
         return this.#connection.close(CloseCode.Timeout, words);
       }
       const words = "The application's token function took too long";

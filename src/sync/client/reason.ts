@@ -205,7 +205,7 @@ export function troubleOf(attempted: Attempted): Trouble {
     case CloseCode.Timeout:
       return trouble(
         "no-answer",
-        `Nothing was heard from ${url} for too long`,
+        `Nothing was received from ${url} for too long: the connection is given up`,
         lost,
         "retry",
       );

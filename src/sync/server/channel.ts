@@ -295,7 +295,9 @@ export class Channel implements HubUser {
   ): readonly MaybePromise<number>[] {
     const { isValid, counts } = this.#peer;
     // It may have waited for the verdict for long.
-    if (!isValid) throw new ErrUnauthenticated("Token is not good any more");
+    if (!isValid) {
+      throw new ErrUnauthenticated("Token has expired or was revoked");
+    }
     work.first = upTo;
     counts.refused += refused;
     work.refused += refused;

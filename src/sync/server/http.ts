@@ -102,7 +102,7 @@ async function snapshotOf(
 
 /** Refusal of a page, or of a name that a page may have been made to use. */
 export const NOT_ALLOWED: string =
-  "Pages of this origin are not allowed here, nor asking by this name: see the option origins of this server";
+  "This server accepts neither pages of this origin nor requests by this host name: see its option origins";
 
 /** Whoever sends the request, if they may do that. */
 async function identify(

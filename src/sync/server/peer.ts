@@ -236,7 +236,7 @@ export class Peer implements TransportListener {
         if (this.#suspended.length >= SYNC_SUSPENDED_MESSAGES_MAX) {
           throw new Violation(
             CloseCode.TooMany,
-            `No more than ${SYNC_SUSPENDED_MESSAGES_MAX} messages before another token`,
+            `More than ${SYNC_SUSPENDED_MESSAGES_MAX} messages were sent before another token`,
           );
         }
         this.#suspended.push([message, size]);
@@ -250,7 +250,7 @@ export class Peer implements TransportListener {
 
   #revoke(): void {
     this.#isRevoked = true;
-    this.close(CloseCode.Unauthenticated, "Token is not good any more");
+    this.close(CloseCode.Unauthenticated, "Token has expired or was revoked");
   }
 
   /** The principal is valid no more: nothing goes either way until there is another token. */
@@ -277,7 +277,7 @@ export class Peer implements TransportListener {
   async untilValid(): Promise<void> {
     while (!this.isValid) {
       if (this.#isClosed) {
-        throw new ErrUnauthenticated("Token is not good any more");
+        throw new ErrUnauthenticated("Token has expired or was revoked");
       }
       this.#validity ??= withResolvers<void>();
       await this.#validity.promise;
@@ -361,11 +361,17 @@ export class Peer implements TransportListener {
       this.#assembler.bytes + message.bytes.length > TOKEN_FRAME_BYTES_MAX
     ) {
       // Only appends are that large, and those have to be granted.
-      throw new Violation(CloseCode.TooBig, "More was sent than was granted");
+      throw new Violation(
+        CloseCode.TooBig,
+        "More was sent than the credit granted",
+      );
     } else if (message.type === "append") {
       const credit = appendCredit(frameBytes, message.lengths.length);
       if (!this.#throttle.take(credit)) {
-        throw new Violation(CloseCode.TooBig, "More was sent than was granted");
+        throw new Violation(
+          CloseCode.TooBig,
+          "More was sent than the credit granted",
+        );
       }
     } else if (this.#rate.take(COSTS[message.type] ?? 1) < 0) {
       throw new Violation(
@@ -832,9 +838,15 @@ export class Peer implements TransportListener {
   #explain({ channel, stream, after, upTo }: Explain): Promise<void> {
     return this.#ask(channel, stream, async ({ hub }) => {
       // It is replayed for each who asks.
-      if (this.#isExplaining) throw new ErrSystemBusy("One at a time");
+      if (this.#isExplaining) {
+        throw new ErrSystemBusy(
+          "A replay for this connection is under way: ask again later",
+        );
+      }
       if (this.core.explaining >= SYNC_EXPLAINS_MAX) {
-        throw new ErrSystemBusy("Others are being told already");
+        throw new ErrSystemBusy(
+          "Too many replays are under way on this server: ask again later",
+        );
       }
       this.#isExplaining = true;
       this.core.explaining++;
