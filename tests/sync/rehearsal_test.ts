@@ -25,6 +25,7 @@ import {
   Disk,
   FaultyLogDB,
   listOf,
+  randomOf,
   RegularJournal,
   rejection,
   text,
@@ -37,6 +38,7 @@ import {
   WORD_KINDS,
 } from "../nodehost/rehearsal_machines.ts";
 import {
+  claimRecord,
   packRecords,
   proposal,
   type RawClient,
@@ -57,6 +59,7 @@ async function words(
     host?: object;
     isSlow?: boolean;
     config?: Partial<ReplicaConfig>;
+    seed?: number;
   } = {},
 ): Promise<World & { counts: Counts }> {
   const counts = new Counts();
@@ -458,6 +461,91 @@ Deno.test(
     }
   }),
 );
+
+for (const isSlow of [false, true]) {
+  Deno.test(
+    `H17 whatever clients append, in sessions that open, close and are evicted, nothing gets into the log at which the machine throws (${
+      isSlow ? "asynchronous" : "at once"
+    })`,
+    checked(async () => {
+      const seed = Number(
+        Deno.env.get("SEED") ?? Math.floor(Math.random() * 2 ** 31),
+      );
+      // deno-lint-ignore no-console
+      console.log(`SEED=${seed}`);
+      const random = randomOf(seed);
+      const w = await words(isSlow ? "concurrent" : "regular", {
+        isSlow,
+        seed,
+        config: { sessionsMax: 3 },
+      });
+      const sessions = [1];
+      let last = 0;
+      // A word that is added in a session, and a command that throws unless it is
+      // there: whether it is depends on what happens to the session ahead of it.
+      const records = (client: number): Uint8Array[] => {
+        const made: Uint8Array[] = [];
+        const session = sessions[random() % sessions.length]!;
+        let series = w.replica.standing(session)?.next ?? 1;
+        for (let i = random() % 4; i >= 0; i--) {
+          switch (random() % 12) {
+            case 0:
+              made.push(unregisterRecord(session));
+              break;
+            case 1:
+            case 2:
+              for (let n = 1 + random() % 3; n > 0; n--) {
+                made.push(registerRecord(BigInt(random()), new Uint8Array()));
+              }
+              break;
+            case 3:
+              made.push(claimRecord(session, BigInt(random() % 6), 3n));
+              break;
+            case 4:
+              made.push(sessionProposal(session, series++, undefined, 0));
+          }
+          const word = ++last;
+          const skipped = random() % 8 === 0 ? 1 : 0;
+          made.push(
+            sessionProposal(session, series + skipped, bytes(`add ${word}`), 0),
+          );
+          series++;
+          if (random() % 4 > 0) {
+            made.push(proposal(bytes(`need ${word}`), word, client));
+          }
+        }
+        return made;
+      };
+      const clients = [await w.client(), await w.client(), await w.client()];
+      let [refused, scanned] = [0, 0];
+      for (let round = 1; round <= 150; round++) {
+        for (const [i, client] of clients.entries()) {
+          if (random() % 3 === 0) continue;
+          client.append(round, packRecords(...records(10 + i)));
+        }
+        await w.env.advance(random() % 12);
+        for (const client of clients) {
+          for (const message of client.messages.splice(0)) {
+            if (message.type !== "appended") continue;
+            refused += message.refused.length;
+          }
+        }
+        for (; scanned < w.replica.appliedIndex; scanned++) {
+          const isOpen = w.replica.standing(scanned + 1) !== undefined;
+          if (isOpen) sessions.push(scanned + 1);
+        }
+        // Of those that are gone, some are tried all the same.
+        if (sessions.length > 5) sessions.splice(0, sessions.length - 5);
+      }
+      await w.env.advance(30_000);
+      assertEquals(w.replica.error, undefined);
+      const added = (await w.replica.read(null) as string[]).length;
+      assert(refused > 0 && added > 0, `${refused} refused, ${added} added`);
+      for (const client of clients) assertEquals(client.ending, undefined);
+      await w.stop();
+    }),
+  );
+}
 
 Deno.test(
   "H17 an append that fails is ahead of nothing",

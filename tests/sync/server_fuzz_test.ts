@@ -33,7 +33,23 @@ function anyMessage(random: Random): Message {
   const u64 = (): bigint =>
     [0n, 1n, BigInt(random()), 2n ** 64n - 1n][small()]!;
   const [channel, stream] = [small(), random() % 8];
-  switch (random() % 12) {
+  switch (random() % 15) {
+    case 11:
+      return {
+        type: "verify",
+        channel,
+        stream,
+        index: index(),
+        markIndex: small(),
+        markEpoch: u64(),
+      };
+    case 12:
+      return { type: "token", token: `bad ${small()}` };
+    case 13: {
+      const whole = encodeMessage(anyMessage(random));
+      const bytes = random() % 2 === 0 ? whole : new Uint8Array(600);
+      return { type: "part", isLast: random() % 2 === 0, bytes };
+    }
     case 0:
       return {
         type: "open",
@@ -155,8 +171,10 @@ async function attack(w: World, random: Random): Promise<RawClient> {
   const client = w.connect();
   await client.until("opened", () => client.isOpen);
   if (random() % 8 > 0) {
-    await client.hello({ token: `bad ${random() % 3}` });
-    if (random() % 2 === 0) await client.open();
+    const hello = { token: `bad ${random() % 3}`, renews: random() % 2 === 0 };
+    // One may expire before it is welcome.
+    await client.hello(hello).catch(() => {});
+    if (random() % 2 === 0) await client.open().catch(() => {});
   }
   if (random() % 10 === 0) client.server.isStuck = true;
   for (let i = 0; i < 30 && client.ending === undefined; i++) {
@@ -184,12 +202,19 @@ Deno.test(
     // deno-lint-ignore no-console
     console.log(`SEED=${seed}`);
     const random = randomOf(seed);
+    let revocation = new AbortController();
     const w = await world({
       seed,
       config: { hashEntries: 16, snapshotEntries: 100 },
-      authenticate: (request) => ({
-        id: request.headers.get("authorization") ?? "nobody",
-      }),
+      authenticate: (request) => {
+        const id = request.headers.get("authorization") ?? "nobody";
+        // Some are revoked, or expire, in the middle of it.
+        return id.endsWith("1")
+          ? { id, validMs: 1 + random() % 50 }
+          : id.endsWith("2")
+          ? { id, signal: revocation.signal }
+          : { id };
+      },
       validate: (_principal, cmd) => cmd.length > 40 ? "Too long" : undefined,
     });
     const good = await w.client("good");
@@ -201,7 +226,12 @@ Deno.test(
     let position = 0;
     let closed = 0;
     for (let round = 0; round < 60; round++) {
-      const { ending } = await attack(w, random);
+      const attacked = attack(w, random);
+      if (round % 4 === 0) {
+        revocation.abort();
+        revocation = new AbortController();
+      }
+      const { ending } = await attacked;
       if (ending?.code !== 1000) closed++;
       // The good one goes on, exactly as it would alone.
       good.append(

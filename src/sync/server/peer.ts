@@ -980,7 +980,7 @@ const FROM_CLIENT: { readonly [type in Message["type"]]: boolean } = {
   token: true,
 };
 
-/** The largest frame of a message with a token, in bytes: it needs no credit. */
+/** Largest frame of a message with a token, in bytes: it needs no credit. */
 const TOKEN_FRAME_BYTES_MAX = SYNC_TOKEN_BYTES_MAX + 16;
 
 const NOT_OPEN = "Channel is not open";
