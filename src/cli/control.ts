@@ -107,7 +107,9 @@ export function serveControl(
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => {
     closing ??= (async () => {
-      ended.abort(new Error("The server stops"));
+      ended.abort(
+        new Error("The server was stopped before the operation was done"),
+      );
       await server.shutdown();
       removeFile(path);
     })();

@@ -28,7 +28,7 @@ export function sendInParts(
   }
 }
 
-/** As `encodeMessage()` of a part: many small ones are sent to a client that takes only those. */
+/** Encodes a part, as `encodeMessage()` would: many small ones are sent to a client that takes only those. */
 function partFrame(bytes: Uint8Array, isLast: boolean): Uint8Array {
   const frame = new Uint8Array(PART_HEAD_BYTES + bytes.length);
   const view = new DataView(frame.buffer);

@@ -515,7 +515,7 @@ for (const isOld of [false, true]) {
   });
 }
 
-test("case B2: a replica that is brought up anew while its server is put back does not go over to the other history by itself [H13, H19, R5]", async () => {
+test("case B2: a replica that recovers while its server is put back does not go over to the other history by itself [H13, H19, R5]", async () => {
   const server = new Server(42, { limits: { farEntries: 10 } });
   const { pair } = server;
   const { env } = pair;

@@ -139,7 +139,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A11: whoever takes snapshots as slowly as can be has to make room for others, over HTTP and over WebSockets [H11, U26]",
+  "case A11: clients that take snapshots as slowly as possible have to make room for others, over HTTP and over WebSockets [H11, U26]",
   checked(async () => {
     const transfers = 2;
     const w = await world({ limits: { transfers } });

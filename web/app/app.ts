@@ -125,28 +125,29 @@ class Row {
   readonly element: HTMLLIElement = document.createElement("li");
   readonly #done = document.createElement("input");
   readonly #text = document.createElement("input");
+  readonly #gone = document.createElement("button");
   #item: Item;
 
   constructor(item: Item, submit: (cmd: Uint8Array) => void) {
     this.#item = item;
     this.#done.type = "checkbox";
-    this.#done.ariaLabel = "done";
     this.#text.type = "text";
     this.#text.ariaLabel = "text";
-    const gone = document.createElement("button");
-    gone.type = "button";
-    gone.textContent = "remove";
+    this.#gone.type = "button";
+    this.#gone.textContent = "remove";
     this.#done.onchange = (): void =>
       submit(write({ ...this.#item, done: this.#done.checked }));
     this.#text.onchange = (): void =>
       submit(write({ ...this.#item, text: this.#text.value }));
-    gone.onclick = (): void => submit(remove(this.#item));
-    this.element.append(this.#done, this.#text, gone);
+    this.#gone.onclick = (): void => submit(remove(this.#item));
+    this.element.append(this.#done, this.#text, this.#gone);
   }
 
   show(item: Item, isPending: boolean): void {
     this.#item = item;
     this.#done.checked = item.done;
+    this.#done.ariaLabel = `${item.text}: done`;
+    this.#gone.ariaLabel = `remove ${item.text}`;
     // What is being typed is not taken away under the fingers.
     if (document.activeElement !== this.#text) this.#text.value = item.text;
     this.element.className = [

@@ -48,9 +48,9 @@ export class Place {
 }
 
 /**
- * Places for all snapshots at one time. Whoever takes a snapshot as slowly as can
- * be keeps no one out: once there is no place left, the slowest goes, unless it is
- * fast enough.
+ * Places for all snapshots at one time. Clients that take their snapshots as slowly
+ * as possible keep no other out: once no place is left, the slowest loses its
+ * place, unless it is fast enough.
  */
 export class Places {
   readonly #env: Env;
@@ -70,7 +70,7 @@ export class Places {
     return this.#taken.size;
   }
 
-  /** Makes room for one more, if there is none: true if there is. */
+  /** Takes the place of the slowest transfer if all are taken; true if a place is free then. */
   makeRoom(): boolean {
     if (this.#taken.size < this.#max) return true;
     let slowest: Place | undefined;
@@ -79,7 +79,7 @@ export class Places {
       const rate = place.rateAfter(this.#patienceMs);
       if (rate !== undefined && rate < least) [slowest, least] = [place, rate];
     }
-    slowest?.cut("Others wait, and this snapshot goes too slowly; come again");
+    slowest?.cut("Transfer was too slow while others waited; try again later");
     slowest?.free();
     return slowest !== undefined;
   }
