@@ -1408,6 +1408,10 @@ export class Replica {
       return false;
     }
     this.#next = { driver, isBeyond: false };
+    // It may be past an entry of the log's beginning.
+    if (driver.applied >= (this.#parked?.entries.upTo ?? Infinity)) {
+      this.#unpark();
+    }
     if (unfinished !== driver) {
       this.#retired = Promise.all([this.#retired, discard(unfinished)]);
     }

@@ -24,6 +24,7 @@ import {
   configRecord,
   Driver,
   ErrInvalidResult,
+  ErrSystemBusy,
   type HostState,
   type MachineFactory,
   registerRecord,
@@ -37,6 +38,7 @@ import { MemoryFileStore } from "../../src/snapshot/mod.ts";
 import {
   type Entry,
   ErrNotImplemented,
+  type MaybePromise,
   type Result,
 } from "../../src/statemachine/mod.ts";
 import { ErrStoreFull } from "../../src/store/mod.ts";
@@ -351,8 +353,9 @@ Deno.test("T3 a value outside of 0…2^64-1 is a RangeError that names the machi
     const batches = batchesOf(place([proposal(1, none)]));
     const error = assertThrows(() => driver.apply(batches), RangeError);
     assert(/Wide\.update\(\)/.test(error.message), error.message);
+    const other = makeDriver({ type: 1, create: () => new Wide() }).driver;
     assert(/Wide\.getHash\(\)/.test(
-      assertThrows(() => driver.getHash(), RangeError).message,
+      assertThrows(() => other.getHash(), RangeError).message,
     ));
     const wide = await updateWith((entries) => {
       answer(entries)[1]!.result = { value };
@@ -367,6 +370,41 @@ Deno.test("T3 a value outside of 0…2^64-1 is a RangeError that names the machi
     }) as Heard[];
     assertEquals((heard[1]![2] as Result).value, value);
   }
+});
+
+Deno.test("R5 nothing is read from a machine that threw in the middle of a batch, nor saved: it holds a part of what was not applied [H16]", async () => {
+  class Half extends Regular {
+    #count = 0;
+    override update(cmd: Uint8Array): MaybePromise<Result> {
+      if (++this.#count === 3) throw new TypeError("Not this one");
+      return super.update(cmd);
+    }
+  }
+  const { driver } = makeDriver({ type: 1, create: () => new Half() });
+  driver.apply(batchesOf(place([proposal(1, cmd(1))])));
+  const later = batchesOf(
+    place([proposal(2, cmd(2)), proposal(3, cmd(3))], 2),
+    1,
+  );
+  assertThrows(() => driver.apply(later), TypeError);
+  assertEquals([driver.applied, driver.closed], [1, true]);
+  assertThrows(() => driver.lookup(null), ErrSystemBusy);
+  await assertRejects(
+    () =>
+      saveSnapshot(driver, {
+        header: {
+          clusterID: 1n,
+          nodeID: 1n,
+          kind: "full",
+          compression: "none",
+        },
+        create: () => new WritableStream(),
+        files: new MemoryFileStore(),
+        signal: never,
+      }),
+    ErrSystemBusy,
+  );
+  await driver.close();
 });
 
 Deno.test("T2 a result belongs to whoever gets it: a regular machine may use one object for all", () => {
