@@ -25,6 +25,8 @@ const QUIET: Profile = {
   fullStores: false,
   powerCuts: false,
   cutSnapshots: false,
+  restores: false,
+  poisons: false,
 };
 
 /** Runs a world with each seed. */
@@ -127,6 +129,33 @@ simulate(
     compaction: true,
     tokens: true,
     fullStores: true,
+  }),
+);
+
+simulate(
+  "case A10: commands at which every machine throws get into the log, and an operator has them skipped [H17, R5]",
+  (seed) => ({
+    ...QUIET,
+    refusals: 5,
+    poisons: true,
+    compaction: seed % 2 === 0,
+  }),
+);
+
+simulate(
+  "H19 H18 U33 a server put back to older copies of its store, and devices that start over with what is pending, whatever fails",
+  (seed) => ({ ...QUIET, restores: true, fullStores: seed % 3 === 0 }),
+);
+
+simulate(
+  "H17 H18 H19 restores, devices that start over, commands that throw and an operator, all at once",
+  (seed) => ({
+    ...QUIET,
+    refusals: 6,
+    restores: true,
+    poisons: true,
+    compaction: seed % 2 === 0,
+    tokens: seed % 3 === 0,
   }),
 );
 

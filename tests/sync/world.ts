@@ -16,10 +16,12 @@ import {
   type Durability,
   ErrClusterClosed,
   ErrDiverged,
+  ErrOtherHistory,
   ErrOutboxCopied,
   ErrProposalRefused,
   ErrStoreFull,
   ErrUnknownOutcome,
+  ErrUpdateFailed,
   type HostEvent,
   type ListOptions,
   type LogDB,
@@ -67,6 +69,10 @@ export interface Profile {
   readonly powerCuts: boolean;
   /** Whether snapshots are cut off on the way, and no network comes for a while. */
   readonly cutSnapshots: boolean;
+  /** Whether the server is put back to older copies of its store, and devices start over. */
+  readonly restores: boolean;
+  /** Whether commands at which every machine throws get into the log, and an operator has them skipped. */
+  readonly poisons: boolean;
 }
 
 /** What happened in worlds, so that one sees that it happened at all. */
@@ -83,6 +89,8 @@ interface Command {
   /** Whether power was cut before it was surely written. */
   mayBeLost: boolean;
   isDismissed: boolean;
+  /** History of the server in which it was submitted. */
+  readonly history: number;
 }
 
 function isBad({ text }: { text: string }): boolean {
@@ -183,6 +191,13 @@ class Life {
   isOver = false;
   /** Whether its outbox has turned out to be a copy. */
   isCopied = false;
+  /** What its start has failed with. */
+  failure: unknown;
+  isStartingOver = false;
+  /** Whether it may not know yet what of its submissions the server has. */
+  isJudging = false;
+  /** History of the server that what it shows comes from, as far as it is known. */
+  history = 0;
   /** The highest index it had applied when it was last looked at. */
   applied = 0;
   /** The longest list of what was committed that it has shown. */
@@ -217,6 +232,8 @@ export class Device {
   life: Life | undefined;
   isOffline = false;
   isCopied = false;
+  /** History of the server that its last connection led to. */
+  connected = 0;
   /** Whether it may have missed what became of a command. */
   hasSkipped = false;
   count = 0;
@@ -256,6 +273,7 @@ export class Device {
       error: undefined,
       mayBeLost: false,
       isDismissed: false,
+      history: 0,
       ...more,
     };
     this.commands.set(name, command);
@@ -381,6 +399,14 @@ export class World {
   #isHealing = false;
   /** Whether the server was put back to an older state of its store. */
   isRestored = false;
+  /** How often it was. */
+  history = 0;
+  /** What was committed in some history. */
+  readonly #everCommitted = new Set<string>();
+  #backup: (() => void) | undefined;
+  #poisoned = 0;
+  /** Since when the server's cluster has failed. */
+  #failedAt: number | undefined;
 
   constructor(seed: number, profile: Profile, counts: Counts = {}) {
     this.seed = seed;
@@ -397,6 +423,7 @@ export class World {
     if (this.random() % 3 === 0) {
       this.#memory = new MemoryLogDB({ env: this.env });
     } else this.#store = new Store();
+    if (profile.restores) this.useStore();
     this.#isSlow = this.chance(2);
   }
 
@@ -459,7 +486,7 @@ export class World {
         if (this.#host === host) this.#serverEvent(event);
       },
     });
-    this.#replica = await env.until(
+    const started = env.until(
       startLedger(
         host,
         this.#serverKind,
@@ -478,6 +505,14 @@ export class World {
       ),
       50,
     );
+    try {
+      this.#replica = await started;
+    } catch (error) {
+      // The operator looks after it.
+      if (!this.profile.poisons || !(error instanceof ErrUpdateFailed)) {
+        throw error;
+      }
+    }
     this.#core = new Core(host, {
       limits: {
         farEntries: 30,
@@ -485,13 +520,15 @@ export class World {
         creditBytes: 4_096,
         commandsPerSecond: 300,
       },
+      rehearse: !this.profile.poisons,
       authenticate: (request) => this.#authenticate(request),
       validate: async (_, cmd) => {
         // It takes its time now and then.
         if (this.chance(4)) await Promise.resolve();
         const command = text(cmd);
         // Where its machine forks, the server finds out by itself.
-        const isTold = this.#serverKind !== "fork" && command.includes(POISON);
+        const isTold = this.#serverKind !== "fork" &&
+          !this.profile.poisons && command.includes(POISON);
         return isTold || command.includes(BAD) ? REFUSED : undefined;
       },
       log: ({ event, code, error }) => {
@@ -505,6 +542,10 @@ export class World {
 
   #serverEvent(event: HostEvent): void {
     this.count(`server: ${event.type}`);
+    if (event.type === "failed" && this.profile.poisons) {
+      this.#failedAt ??= this.env.now();
+      if (event.failure instanceof ErrUpdateFailed) return;
+    }
     if (event.type === "failed" || event.type === "diverged") {
       this.fail(`server ${event.type}: ${event.error}`);
     }
@@ -515,6 +556,7 @@ export class World {
     const core = this.#core!;
     const host = this.#host!;
     const logDB = this.#logDB!;
+    this.#noteCommitted();
     this.#core = this.#host = this.#replica = undefined;
     this.count(`server: ${how}`);
     const end = async (): Promise<void> => {
@@ -539,6 +581,117 @@ export class World {
   useStore(): void {
     this.#store ??= new Store();
     this.#memory = undefined;
+  }
+
+  /** Whether the server's cluster runs. */
+  get isWell(): boolean {
+    return this.isUp &&
+      this.#host!.clusterStatus(CLUSTER)?.state === "running";
+  }
+
+  /** The operator looks after a cluster that a command has ended, until it is well. */
+  async operate(): Promise<void> {
+    const host = this.#host!;
+    for (;;) {
+      const { state, error } = host.clusterStatus(CLUSTER)!;
+      if (state !== "failed") break;
+      this.#checkFailed();
+      if (!(error instanceof ErrUpdateFailed)) throw error;
+      assertEquals(error.index, error.upTo, "The entry is not named");
+      const skip = host.skipEntry(CLUSTER, error.index, REFUSED);
+      await this.env.until(skip, 20);
+      this.count("skipped");
+      try {
+        this.#replica = await this.env.until(host.restartCluster(CLUSTER), 20);
+      } catch (error) {
+        if (!(error instanceof ErrUpdateFailed)) throw error;
+      }
+    }
+    this.#failedAt = undefined;
+  }
+
+  /** No device says that all is well for long where the server's cluster is not. */
+  #checkFailed(): void {
+    if (this.env.now() - (this.#failedAt ?? Infinity) < 20_000) return;
+    for (const { name, life, isOffline } of this.devices) {
+      if (!isOffline && life?.db.state === "live") {
+        this.fail(`${name} is live while the server's cluster has failed`);
+      }
+    }
+  }
+
+  /** Notes what is committed in the present history. */
+  #noteCommitted(): void {
+    const replica = this.#host?.replica(CLUSTER);
+    if (replica === undefined || replica.failure !== undefined) return;
+    for (const name of replica.staleRead(null) as string[]) {
+      this.#everCommitted.add(name);
+    }
+  }
+
+  /** A copy of the server's store is taken, or put in its place. */
+  async #backUpOrRestore(): Promise<void> {
+    if (this.#backup === undefined || this.chance(2)) {
+      this.#backup = this.backup();
+      this.count("backups");
+      return;
+    }
+    const restore = this.#backup;
+    this.#backup = undefined;
+    if (this.isUp) await this.stopServer("kill");
+    this.history++;
+    this.#seen.length = 0;
+    this.count("restores");
+    restore();
+    await this.startServer();
+  }
+
+  /** Whether a device has been told that its history is not the server's. */
+  #isOther({ life }: Device): boolean {
+    return life !== undefined && !life.isOver && !life.isStartingOver &&
+      (life.failure instanceof ErrOtherHistory ||
+        // It was cut off by a store that failed.
+        life.failure instanceof ErrStoreFull ||
+        life.failure instanceof ErrUnknownOutcome ||
+        life.replica?.status.error instanceof ErrOtherHistory);
+  }
+
+  /** The user of a device has it start over. */
+  #beginOver(device: Device): void {
+    const life = device.life!;
+    this.count("starts over");
+    this.#failureOf(device, life, undefined);
+    life.isStartingOver = true;
+    life.replica = undefined;
+    life.history = -1;
+    life.isJudging = true;
+    this.#behind(
+      life.host.startOver(CLUSTER).then((replica) => {
+        life.isStartingOver = false;
+        if (life.isOver) return;
+        device.shown.clear();
+        life.applied = 0;
+        life.committed = [];
+        life.failure = undefined;
+        this.#started(device, life, replica);
+      }, (error) => {
+        life.isStartingOver = false;
+        if (life.isOver || device.life !== life) return;
+        this.#failureOf(device, life, error);
+      }),
+    );
+  }
+
+  #failureOf(device: Device, life: Life, error: unknown): void {
+    life.failure = error;
+    if (error === undefined) return;
+    if (this.#mayDiverge && error instanceof ErrDiverged) {
+      this.count("device: start diverged");
+    } else if (
+      this.profile.restores && this.profile.fullStores &&
+      (error instanceof ErrStoreFull || error instanceof ErrUnknownOutcome)
+    ) this.count("device: start over cut off");
+    else this.fail(`${device.name} did not start: ${error}`);
   }
 
   /** The server is put back, goes on, and devices meet it again. */
@@ -622,6 +775,7 @@ export class World {
         if (device.isOffline || this.isDown || this.#core === undefined) {
           this.network.refuse(here);
         } else {
+          device.connected = this.history;
           this.#core.accept(there, {
             url: url.replace("ws:", "http:"),
             headers: new Headers(),
@@ -662,6 +816,7 @@ export class World {
       onEvent: (event) => this.#deviceEvent(device, life, event),
     });
     const life: Life = new Life(db, host);
+    life.history = this.profile.restores ? -1 : 0;
     device.life = life;
     // What was committed is known from the log alone, and it may be far away.
     if (!device.isDurable) device.shown.clear();
@@ -676,9 +831,7 @@ export class World {
         (replica) => this.#started(device, life, replica),
         (error) => {
           if (life.isOver || device.life !== life) return;
-          if (this.isRestored && error instanceof ErrDiverged) {
-            this.count("device: start diverged");
-          } else this.fail(`${device.name} did not start: ${error}`);
+          this.#failureOf(device, life, error);
         },
       ),
     );
@@ -703,18 +856,25 @@ export class World {
         device.hasSkipped = true;
         break;
       case "failed":
-        if (this.isRestored && event.error instanceof ErrDiverged) break;
+        if (this.#mayDiverge && event.error instanceof ErrDiverged) break;
+        if (
+          this.profile.poisons && event.failure instanceof ErrUpdateFailed
+        ) break;
         this.fail(`${device.name} failed: ${event.error}`);
         break;
       case "diverged":
       case "hash failed":
         // Hashes may tell it before the log does.
-        if (this.isRestored) break;
+        if (this.#mayDiverge) break;
         this.fail(`${device.name} ${event.type}: ${event.error}`);
         break;
       case "close failed":
         this.fail(`${device.name} ${event.type}: ${event.error}`);
     }
+  }
+
+  get #mayDiverge(): boolean {
+    return this.isRestored || this.profile.restores;
   }
 
   #started(device: Device, life: Life, replica: Replica): void {
@@ -754,8 +914,11 @@ export class World {
     watch.subscribe(() => {
       const list = watch.getSnapshot();
       if (list === undefined || life.isOver || this.isRestored) return;
+      if (life.replica !== replica || life.history !== this.history) return;
       const has = new Set(list);
-      if (has.size < list.length) this.fail(`${device.name} sees one twice`);
+      if (has.size < list.length) {
+        this.fail(`${device.name} sees one twice: ${list}`);
+      }
       for (const name of mine) {
         if (!has.has(name) && device.mustShow(name)) {
           this.fail(`${device.name} sees ${name} no more`);
@@ -773,7 +936,8 @@ export class World {
       ? ""
       : [POISON, DENIED, BAD][this.random() % 3]!;
     const name = `${device.name}:${device.count++}:${kind}`;
-    const command = device.add(name);
+    const { history } = life!;
+    const command = device.add(name, { history });
     this.count("submitted");
     replica.submit(bytes(name)).then(
       (submission) => {
@@ -790,7 +954,7 @@ export class World {
           // It may have been written just before that was found out.
         } else if (error instanceof ErrUnknownOutcome) {
           this.count("submit unknown");
-        } else if (error instanceof ErrClusterClosed && this.isRestored) {
+        } else if (error instanceof ErrClusterClosed && this.#mayDiverge) {
           command.state = "turned down";
         } else this.fail(`submit of ${name}: ${error}`);
       },
@@ -861,6 +1025,12 @@ export class World {
     const { replica, life } = device;
     if (replica === undefined || replica.error !== undefined) return;
     const { appliedIndex } = replica;
+    if (life!.history !== this.history) {
+      if (!this.#isCurrent(device)) return;
+      life!.history = this.history;
+      life!.applied = 0;
+      life!.committed = [];
+    }
     if (appliedIndex < life!.applied) {
       this.fail(
         `${device.name} went back from ${life!.applied} to ${appliedIndex}`,
@@ -874,12 +1044,42 @@ export class World {
     }
   }
 
+  /** Whether a device that is live shows a part of what the server has: it does, or says what is not true. */
+  #isCurrent({ name, life, connected }: Device): boolean {
+    const { db, replica } = life!;
+    if (
+      connected !== this.history || db.state !== "live" || !this.isWell ||
+      replica!.status.state !== "running"
+    ) return false;
+    // They are not shown before that.
+    if (life!.isJudging) {
+      life!.isJudging = replica!.pending().some(({ state }) =>
+        state === "queued"
+      );
+    }
+    if (life!.isJudging) return false;
+    const list = replica!.staleRead(null) as string[] | Promise<unknown>;
+    if (list instanceof Promise) {
+      list.catch(() => {});
+      return false;
+    }
+    const all = this.server.staleRead(null) as string[];
+    const most = Math.min(all.length, list.length);
+    if (`${all.slice(0, most)}` !== `${list.slice(0, most)}`) {
+      this.fail(`${name} is live with ${list}, where the server has ${all}`);
+    }
+    return true;
+  }
+
   #look(device: Device, life: Life, replica: Replica): void {
     const committed = replica.staleRead(null) as string[] | Promise<unknown>;
     if (committed instanceof Promise) {
       // It is taking a snapshot in.
       committed.catch(() => {});
       return;
+    }
+    if (this.profile.restores) {
+      for (const name of committed) this.#everCommitted.add(name);
     }
     if (committed.length < life.committed.length) {
       this.fail(`${device.name} shows less than before`);
@@ -929,7 +1129,9 @@ export class World {
       // What was refused just now is to be gone.
       if (isMissing) this.fail(`${device.name} does not see ${name}: ${list}`);
     }
-    this.#seen.push({ device: device.name, from, list });
+    if (device.life?.history === this.history) {
+      this.#seen.push({ device: device.name, from, list });
+    }
   }
 
   // ------------------------------------------------------------- what happens
@@ -943,6 +1145,10 @@ export class World {
     }
     if (this.chance(6)) this.isDown = false;
     if (!this.isUp && this.chance(5)) await this.startServer();
+    if (this.isUp && !this.isWell && this.chance(4)) await this.operate();
+    for (const device of this.devices) {
+      if (this.#isOther(device) && this.chance(3)) this.#beginOver(device);
+    }
     const device = this.devices[random() % this.devices.length]!;
     if (device.isOffline && this.chance(3)) device.isOffline = false;
     switch (random() % 24) {
@@ -979,7 +1185,7 @@ export class World {
         if (this.profile.evictions) this.#evict();
         break;
       case 11:
-        if (this.profile.compaction && this.isUp) {
+        if (this.profile.compaction && this.isWell) {
           this.#behind(this.server.requestSnapshot());
         }
         break;
@@ -993,6 +1199,16 @@ export class World {
         break;
       case 14:
         this.#dismiss(device);
+        break;
+      case 15:
+      case 16:
+        if (this.profile.restores) await this.#backUpOrRestore();
+        break;
+      case 17:
+        if (this.profile.poisons && this.isWell) {
+          const name = `${POISON} ${this.#poisoned++}`;
+          this.#behind(this.server.propose(bytes(name)));
+        }
         break;
     }
     const time = this.chance(12) ? random() % 40_000 : random() % 400;
@@ -1033,7 +1249,7 @@ export class World {
 
   /** Others open so many sessions that those of the devices have to go. */
   #evict(): void {
-    if (!this.isUp) return;
+    if (!this.isWell) return;
     this.#evictions++;
     this.count("evictions");
     for (let i = 0; i < this.#sessionsMax; i++) {
@@ -1082,6 +1298,10 @@ export class World {
     }
     for (let i = 0; i < 600 && !this.#isSettled; i++) {
       await this.env.advance(500);
+      if (!this.isWell) await this.operate();
+      for (const device of this.devices) {
+        if (this.#isOther(device)) this.#beginOver(device);
+      }
       for (const device of this.devices) this.observe(device);
       this.check();
     }
@@ -1090,7 +1310,7 @@ export class World {
   }
 
   get #isSettled(): boolean {
-    return this.devices.every((device) => {
+    return this.isWell && this.devices.every((device) => {
       const { replica } = device;
       if (this.isRestored && this.hasDiverged(device)) return true;
       return replica !== undefined &&
@@ -1150,6 +1370,7 @@ export class World {
   #standing(): string {
     const devices = this.devices.map(({ name, kind, life }) => {
       const { replica } = life!;
+      if (replica === undefined) return `${name} (${kind}) ${life!.failure}`;
       const pending = replica?.pending().map(({ cmd, state }) =>
         `${text(cmd)} ${state}`
       );
@@ -1246,8 +1467,13 @@ export class World {
     place: number | undefined,
     one: Submission | undefined,
   ): string | undefined {
-    const { state, result, error, mayBeLost, isDismissed } = command;
+    const { state, error, mayBeLost, isDismissed, history } = command;
     const isApplied = place !== undefined;
+    const isOld = history < this.history;
+    // It was decided in a history that is gone.
+    const isRewound = isOld &&
+      (command.result !== undefined || this.#everCommitted.has(command.text));
+    const result = isRewound ? undefined : command.result;
     if (isBad(command) && isApplied) return "applied though refused";
     if (state === "turned down" && isApplied) {
       return "applied though not submitted";
@@ -1258,7 +1484,8 @@ export class World {
       if (text(result.data) !== command.text) return "another one's result";
     }
     if (
-      error instanceof ErrUnknownOutcome && error.applied && !isApplied
+      error instanceof ErrUnknownOutcome && error.applied && !isApplied &&
+      !isRewound
     ) return "told applied";
     if (
       error !== undefined &&
@@ -1287,14 +1514,14 @@ export class World {
       case "unknown":
         this.count("unknown");
         // A power cut has an outbox give up a session that knows more than it.
-        return this.#evictions > 0 && device.hasSkipped ||
+        return this.#evictions > 0 && device.hasSkipped || isOld ||
             this.profile.powerCuts || this.#isOfCopies(device)
           ? undefined
           : "unknown";
       case "queued":
         return device.isCopied ? undefined : "queued";
       default:
-        if (mayBeLost) return undefined;
+        if (mayBeLost || isRewound) return undefined;
         if (isBad(command)) return "gone though refused";
         this.count("applied");
         return isApplied ? undefined : "lost";

@@ -15,6 +15,7 @@ import type {
   IHash,
   IHostState,
   IOnDiskStateMachine,
+  IRemoveData,
   IStateMachine,
   MaybePromise,
   NodeHost,
@@ -135,6 +136,7 @@ class DiskLedger extends Journal
     IOnDiskStateMachine,
     IHash,
     IHostState,
+    IRemoveData,
     IFork<IOnDiskStateMachine> {
   readonly #store: BlockStore;
   #rows = new Map<string, Uint8Array>();
