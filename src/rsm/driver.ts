@@ -734,7 +734,7 @@ export class Driver<L> {
     const room = this.#room;
     if (!(error instanceof ErrStoreFull) || room === undefined) {
       this.#updateFailed = this.#failedEntries();
-      // It may have applied some of them: nothing is to be read from it, nor saved.
+      // It may have applied some of them: nothing may be read from it, nor saved.
       this.guard.fail(new ErrSystemBusy("Replica is recovering"));
       throw error;
     }

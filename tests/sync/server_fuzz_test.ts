@@ -207,7 +207,7 @@ Deno.test(
       seed,
       config: { hashEntries: 16, snapshotEntries: 100 },
       authenticate: (request) => {
-        const id = request.headers.get("authorization") ?? "nobody";
+        const id = request.headers.get("authorization") ?? "anonymous";
         // Some are revoked, or expire, in the middle of it.
         return id.endsWith("1")
           ? { id, validMs: 1 + random() % 50 }
