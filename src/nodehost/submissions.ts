@@ -773,7 +773,19 @@ export class Submissions {
     this.#queue!.sending = false;
     // Somebody else has what is kept here, and has used it.
     if (error.reason === "conflict") {
-      return this.#onCopied(this.#record!.index);
+      const record = this.#record!;
+      if (this.#isVerified) return this.#onCopied(record.index);
+      // In another history it looks the same.
+      this.#verify(record).then(
+        (isSame) => {
+          if (isSame && this.#closed === undefined) {
+            this.#onCopied(record.index);
+          }
+        },
+        // Asked again before anything is sent.
+        () => this.#wake(),
+      );
+      return;
     }
     this.#isLost = true;
     if (item?.state === "queued" && error.applied === undefined) {
