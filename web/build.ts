@@ -73,13 +73,13 @@ export const BUILDS: readonly Build[] = [
     name: "sampan-indexeddb",
     text: STORED,
     gzippedBytesAim: 16 * 1024,
-    gzippedBytesMax: 80 * 1024,
+    gzippedBytesMax: 83 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
     gzippedBytesAim: 28 * 1024,
-    gzippedBytesMax: 102 * 1024,
+    gzippedBytesMax: 106 * 1024,
   },
 ];
 
@@ -110,7 +110,7 @@ export const PAGES: readonly Page[] = [
   {
     names: "IndexedDBLogDB",
     from: "./src/indexeddb/mod.ts",
-    gzippedBytesMax: 10.5 * 1024,
+    gzippedBytesMax: 11 * 1024,
   },
   { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 43 * 1024 },
 ];

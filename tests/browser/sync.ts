@@ -539,7 +539,7 @@ export async function whatIsRefused(
     // It works as it would with no network.
     await tab.call("submit", "memory", name, 1, 1);
     const report = await tab.call<SiteReport>("refused", "memory");
-    assertEquals(report.state, "offline");
+    assertEquals(report.state, isForeign ? "forbidden" : "offline");
     assertEquals(report.shown, { [name]: 1 });
     words.push(report.error);
     await tab.close();
