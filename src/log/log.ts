@@ -196,6 +196,12 @@ export interface Log {
     options?: { signal?: AbortSignal | undefined },
   ): MaybePromise<void>;
   /**
+   * Calls `listener` whenever the log's home is reached again, where that is
+   * elsewhere; returns what ends the calls. From then on, what was acknowledged
+   * before may be lost: the home may have been put back to an older copy.
+   */
+  onReopened?(listener: () => void): () => void;
+  /**
    * Says why the replica has stopped, or why nothing that is submitted can be
    * sent until the user or the application acts; undefined once it can. A log
    * that reports a state reports this with it.

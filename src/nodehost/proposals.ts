@@ -69,6 +69,8 @@ interface Control {
   readonly record: Uint8Array;
   /** How often it was handed to the log. */
   sends: number;
+  /** True if the log has acknowledged it since it was sent last. */
+  acknowledged: boolean;
   /** Whether somebody waits for it still. */
   wanted: boolean;
   /** Whether it counts against the queue. */
@@ -112,7 +114,8 @@ interface Outgoing {
   from: number;
   /** … to before this one. */
   upTo: number;
-  readonly sessions: Set<SessionState>;
+  /** The sessions of its records, with the last series of each. */
+  readonly sessions: Map<SessionState, number>;
   readonly controls: Control[];
 }
 
@@ -147,6 +150,11 @@ export interface ProposalsOptions {
 }
 
 const ORPHANS_MAX = 1024;
+
+/** True if a record is to be answered yet. */
+function isAwaited({ wanted, session }: Control): boolean {
+  return wanted && session === undefined;
+}
 
 /** What a proposal gets whose series was skipped. */
 function skipped(result: Result | undefined): Error {
@@ -194,6 +202,8 @@ export class Proposals implements
   readonly #single: Pending<Proposal> = new Pending();
   /** Of the proposals outside of any session, the first that was not handed to the log. */
   #unsent = 1;
+  /** Of the same, the first that the log has not acknowledged. */
+  #unacknowledged = 1;
   readonly #registrations = new Map<bigint, Control>();
   readonly #closings = new Map<number, Control>();
   /** Claims by the new holder, who is random. */
@@ -227,7 +237,7 @@ export class Proposals implements
       records: undefined,
       from,
       upTo: from,
-      sessions: new Set(),
+      sessions: new Map(),
       controls: [],
     };
   }
@@ -509,7 +519,7 @@ export class Proposals implements
       }
     }
     state.sent = series;
-    this.#open.sessions.add(state);
+    this.#open.sessions.set(state, series);
   }
 
   /** Makes this the replica that sends for a session, and takes over what is not answered. */
@@ -649,6 +659,7 @@ export class Proposals implements
       const control: Control = {
         record,
         sends: 0,
+        acknowledged: false,
         wanted: true,
         counted: true,
         client: undefined,
@@ -678,6 +689,7 @@ export class Proposals implements
 
   #sendControl(control: Control): void {
     control.sends++;
+    control.acknowledged = false;
     const at = this.#begin(control.record.length);
     this.#packer.bytes.set(control.record, at);
     this.#open.controls.push(control);
@@ -718,12 +730,72 @@ export class Proposals implements
         this.#flush();
       };
       // Never rejects: both outcomes are handled.
-      appended.then(() => this.#backoff.reset(), (error) => {
+      appended.then(() => {
+        this.#backoff.reset();
+        this.#taken(batch);
+      }, (error) => {
         this.#failed(batch, error);
       }).then(done);
     } catch (error) {
       this.#failed(batch, error);
     }
+  }
+
+  /** The log has acknowledged a batch. */
+  #taken({ upTo, sessions, controls }: Outgoing): void {
+    this.#unacknowledged = upTo;
+    for (const [state, series] of sessions) state.taken = series;
+    for (const control of controls) control.acknowledged = true;
+  }
+
+  /**
+   * Notes what the log has acknowledged and is not applied here, when its home
+   * may have been put back to an older copy; undefined if there is nothing. What
+   * is returned is to be called once all that the log had at the time of the
+   * call is applied here: what is still not answered then is lost. It is sent
+   * again where it cannot be applied twice, and else of unknown outcome.
+   */
+  acknowledged(): (() => void) | undefined {
+    const kinds = [this.#registrations, this.#closings, this.#claims];
+    const controls = kinds.flatMap((kind) => [...kind.values()])
+      .filter((control) => control.acknowledged && isAwaited(control));
+    const sessions = [...this.locals.values()]
+      .map((state) => [state, state.taken] as const)
+      .filter(([state, upTo]) => this.#isMissing(state, upTo));
+    const upTo = this.#unacknowledged;
+    if (
+      controls.length === 0 && sessions.length === 0 &&
+      this.#single.first >= upTo
+    ) return undefined;
+    return () => {
+      for (let i = this.#single.first; i < upTo; i++) {
+        this.#settle(
+          this.#single.take(i),
+          (p) =>
+            p.reject(
+              new ErrUnknownOutcome(
+                "Log has lost it after it was acknowledged: it was restored from an older backup",
+              ),
+            ),
+        );
+      }
+      for (const [state, upTo] of sessions) {
+        if (!this.#isMissing(state, upTo)) continue;
+        state.taken = 0;
+        this.#resend(state, false);
+      }
+      for (const control of controls) {
+        if (control.acknowledged && isAwaited(control)) {
+          this.#sendControl(control);
+        }
+      }
+    };
+  }
+
+  /** True if something up to a series is not answered, and not about to be sent again. */
+  #isMissing(state: SessionState, upTo: number): boolean {
+    return state.home === this && !state.held && !state.stalled &&
+      state.pending.first <= upTo;
   }
 
   /** Gives a batch to the log, without the commands at which the machine throws, where they are tried (H17). */
@@ -766,7 +838,7 @@ export class Proposals implements
     for (let i = batch.from; i < batch.upTo; i++) {
       this.#settle(this.#single.take(i), (p) => p.reject(error));
     }
-    for (const state of batch.sessions) {
+    for (const state of batch.sessions.keys()) {
       if (state.home === this) this.#stall(state);
     }
     this.#stalledControls.push(...batch.controls);
@@ -775,6 +847,7 @@ export class Proposals implements
 
   /** The log took a batch but for some records, which are not in it and never will be. */
   #refused(batch: Outgoing, { refusals }: ErrRecordsRefused): void {
+    this.#taken(batch);
     const reasons = new Map(refusals.map(({ at, reason }) => [at, reason]));
     const cursor = new RecordCursor();
     let controls = 0;

@@ -216,6 +216,8 @@ export class Replica {
   #retired: Promise<unknown> = Promise.resolve();
   /** Ends everything; its reason is what later calls get. */
   readonly #stopped = new AbortController();
+  /** Count of the times the log's home was reached. */
+  #openings = 0;
   /** Ends what still waits once the machine is closed, or will not be. */
   readonly #ended = new AbortController();
   readonly #openStopped = new AbortController();
@@ -284,6 +286,10 @@ export class Replica {
             : { type: "log unwritable", error },
         )
       ) ?? ((): void => {}),
+    );
+    onAbort(
+      this.#stopped.signal,
+      log.onReopened?.(() => void this.#findLost()) ?? ((): void => {}),
     );
     this.#remote = remoteOf(log, parts.event);
     this.#watches = new Watches(env);
@@ -587,6 +593,34 @@ export class Replica {
     if (!isPromise(index) && index <= this.#driver.applied) return;
     await this.#reads.upToDate(index, () => this.#driver.applied, signal);
     this.#check();
+  }
+
+  /**
+   * Sees to it that nothing waits for ever which the log has acknowledged and
+   * lost since, though nothing that is applied here is lost. Never rejects.
+   */
+  async #findLost(): Promise<void> {
+    const opening = ++this.#openings;
+    const settle = this.#proposals.acknowledged();
+    if (settle === undefined) return;
+    const { signal } = this.#stopped;
+    const backoff = new Backoff(this.#parts.env);
+    // Another opening asks for all that this one does.
+    while (opening === this.#openings) {
+      try {
+        const index = await this.#reads.readIndex();
+        if (index > this.appliedIndex) await this.#reads.wait(index, signal);
+        if (opening === this.#openings) settle();
+        return;
+      } catch {
+        if (signal.aborted) return;
+        try {
+          await sleep(this.#parts.env, backoff.next(), signal);
+        } catch {
+          return;
+        }
+      }
+    }
   }
 
   /** Throws what a call gets once the replica is stopped, has failed, or is known to be wrong. */

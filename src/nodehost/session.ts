@@ -124,6 +124,8 @@ export class SessionState {
   readonly pending: Pending<Proposal> = new Pending();
   /** The series that was handed to the log last; one may be handed over again. */
   sent = 0;
+  /** Last series that the log has acknowledged, where it answers later; the log may have lost it since. */
+  taken = 0;
   /**
    * Set by a holder who keeps his commands himself: the series up to which he
    * will never ask for a result again. Without it, what is answered is done.

@@ -318,6 +318,41 @@ test("case B2: what was sent through a session the server does not have is unkno
   await pair.over();
 });
 
+test("H19 what a server has acknowledged and lost before it was applied here is sent again, by a device that has seen nothing else of it [H3, H14, U20]", async () => {
+  for (const what of ["claim", "command"] as const) {
+    const server = new Server(80);
+    const { pair } = server;
+    const { env } = pair;
+    await pair.start();
+    const device = new Device(pair, "disk");
+    await device.open();
+    await env.until((await device.put("a", "1")).result, 20);
+    await caughtUp(pair, [device.replica]);
+    if (what === "claim") {
+      await device.close();
+      await device.open();
+      await device.until(() => device.db.state === "live");
+    }
+    const backup = await server.backup();
+    const { appliedIndex } = device.replica;
+    // The answer comes, what was committed does not.
+    pair.isWithheld = true;
+    const submission = await device.put("b", "1");
+    const single = device.replica.propose(kv.put("c", "1"));
+    single.catch(() => {});
+    await env.advance(1_000);
+    assert(pair.replica.appliedIndex > appliedIndex);
+    assertEquals(device.replica.appliedIndex, appliedIndex);
+    await server.restore(backup);
+    pair.isWithheld = false;
+    await env.until(submission.result, 100);
+    assertInstanceOf(await rejection(single), ErrUnknownOutcome);
+    assertEquals(await device.value("b"), "1");
+    assertEquals(await device.value("c"), "");
+    await pair.over();
+  }
+});
+
 test("case A18: an outbox with commands of another principal refuses the start with words, and is the next one's once they are gone [H18, U35]", async () => {
   const server = new Server(79);
   const { pair } = server;

@@ -19,6 +19,7 @@ import {
   RemoteLogDB,
   type RemoteLogOptions,
 } from "../../src/sync/client/mod.ts";
+import { decodeMessage } from "../../src/sync/messages.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
 import {
@@ -56,6 +57,8 @@ export class Pair {
   readonly #wires = new Set<WireEnd>();
   readonly #closing: (() => Promise<void>)[] = [];
   isDown = false;
+  /** True while what is committed does not get through to the clients; answers do. */
+  isWithheld = false;
 
   constructor(
     seed: number,
@@ -133,6 +136,11 @@ export class Pair {
         if (this.isDown) this.env.setTimer(() => client.end(1006, ""), 5);
         else {
           this.#wires.add(client);
+          const send = server.send.bind(server);
+          server.send = (bytes) => {
+            const { type } = decodeMessage(bytes);
+            if (type !== "entries" || !this.isWithheld) send(bytes);
+          };
           this.#core.accept(server, {
             url: url.replace("ws:", "http:"),
             headers: new Headers(),

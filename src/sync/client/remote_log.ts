@@ -118,6 +118,8 @@ export class RemoteLog implements Log, Channel {
   readonly #asks = new Asks();
   readonly #readers = new Set<RemoteReader>();
   readonly #retentions = new Set<() => void>();
+  /** Those who are told that it was opened. */
+  readonly #listeners = new Set<() => void>();
   readonly #backoff: Backoff;
   /** The connection, whether or not the server has opened the log on it. */
   #connection: Connection | undefined;
@@ -304,6 +306,7 @@ export class RemoteLog implements Log, Channel {
     this.#asks.resume(connection);
     this.checkpoints.opened(connection);
     this.#appends.pump(connection, this.#channel);
+    for (const listener of [...this.#listeners]) listener();
     this.#parts.troubled();
   }
 
@@ -498,6 +501,11 @@ export class RemoteLog implements Log, Channel {
       this.#verifying--;
       this.#parts.changed();
     }
+  }
+
+  onReopened(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
   }
 
   block(cause: unknown): void {
