@@ -280,6 +280,8 @@ export class Submissions {
   #isLost = false;
   /** Whether it is left to the other holder: the next one is opened as somebody else. */
   #isAdopted = false;
+  /** True while it is not known whether a copy has used the session, or the log has another history. */
+  #isDisputed = false;
   #copied: ErrOutboxCopied | undefined;
   /** Cause for which nothing can be sent until the application or a person acts. */
   #blocked: Error | undefined;
@@ -773,19 +775,9 @@ export class Submissions {
     this.#queue!.sending = false;
     // Somebody else has what is kept here, and has used it.
     if (error.reason === "conflict") {
-      const record = this.#record!;
-      if (this.#isVerified) return this.#onCopied(record.index);
       // In another history it looks the same.
-      this.#verify(record).then(
-        (isSame) => {
-          if (isSame && this.#closed === undefined) {
-            this.#onCopied(record.index);
-          }
-        },
-        // Asked again before anything is sent.
-        () => this.#wake(),
-      );
-      return;
+      this.#isDisputed = true;
+      return this.#wake();
     }
     this.#isLost = true;
     if (item?.state === "queued" && error.applied === undefined) {
@@ -972,6 +964,7 @@ export class Submissions {
   get #hasWork(): boolean {
     if (this.#closed !== undefined || this.#copied !== undefined) return false;
     if (this.#blocked instanceof ErrOtherHistory) return false;
+    if (this.#isDisputed) return true;
     // With nothing to send, nothing is written, here or to the log (U28).
     if (!this.#isReady) return this.#isLost || this.#open <= this.#last;
     return this.#fed < this.#last && this.#fed === this.#queue!.mark &&
@@ -981,6 +974,11 @@ export class Submissions {
   async #advance(): Promise<void> {
     if (this.#over !== undefined) return await this.#settleOver(this.#over);
     const record = this.#record;
+    if (this.#isDisputed) {
+      if (await this.#isSameHistory()) this.#onCopied(record!.index);
+      this.#isDisputed = false;
+      return;
+    }
     if (record !== undefined && !this.#isReady && !this.#isVerified) {
       if (!await this.#verify(record)) return;
     }
@@ -1006,8 +1004,32 @@ export class Submissions {
     return true;
   }
 
+  /**
+   * Asks once more whether the log has all that is known here of its history: it
+   * may have been put back since it was asked. False if it does not, which is
+   * reported.
+   */
+  async #isSameHistory(): Promise<boolean> {
+    const { verify, history } = this.#options;
+    const record = this.#record;
+    // A state that began in this life knows nothing of the session's history.
+    if (record !== undefined && !this.#isVerified) {
+      if (!await this.#verify(record)) return false;
+    }
+    try {
+      await verify(history(), this.#stopped.signal);
+    } catch (error) {
+      if (!(error instanceof ErrOtherHistory)) throw error;
+      this.#onOtherHistory(error);
+      return false;
+    }
+    return this.#closed === undefined;
+  }
+
   #onOtherHistory(error: ErrOtherHistory): void {
     if (this.#closed !== undefined) return;
+    this.#isReady = false;
+    this.#queue!.sending = false;
     this.#block(error);
     this.#options.event({ type: "outbox failed", error });
   }
@@ -1098,9 +1120,26 @@ export class Submissions {
   readonly #onRefused = (error: ErrProposalRefused): void => {
     if (this.#isRefused) return;
     this.#isRefused = true;
+    this.#judgeRefusal(error).catch(() => {
+      // It is sent again, and judged by the next refusal.
+      this.#isRefused = false;
+    });
+  };
+
+  /** A log of another history, and one that is ahead and has the session no more, refuse what they are sent as well. */
+  async #judgeRefusal(error: ErrProposalRefused): Promise<void> {
+    const record = this.#record;
+    if (!await this.#isSameHistory()) return;
+    await this.#options.upToDate(this.#stopped.signal);
+    // It may have been applied since, or the owner may be back.
+    if (this.#closed !== undefined || !this.#isRefused) return;
+    if (record !== this.#record || record && this.#isGone(record)) {
+      this.#isRefused = false;
+      return;
+    }
     this.#blockOther(error);
     this.#options.event({ type: "outbox failed", error });
-  };
+  }
 
   #blockOther(cause: ErrProposalRefused): void {
     this.#block(
@@ -1229,6 +1268,9 @@ export class Submissions {
         // Who may not write any more is refused the claim to a session that is
         // gone; the next one is refused with all that waits for it.
         if (error instanceof ErrProposalRefused) {
+          if (!await this.#isSameHistory()) return;
+          await this.#options.upToDate(this.#stopped.signal);
+          if (this.#isLost || this.#copied !== undefined) return;
           if (this.#isGone(record)) return this.#giveUp(session);
           // Nothing that was left here by another principal waits any more.
           if (this.#open > this.#loaded) {

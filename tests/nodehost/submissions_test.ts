@@ -10,6 +10,8 @@ import {
   BlockOutbox,
   ErrClusterClosed,
   ErrNoOutbox,
+  ErrOtherHistory,
+  ErrOtherPrincipal,
   ErrOutboxCopied,
   ErrPayloadTooBig,
   ErrProposalRefused,
@@ -35,6 +37,7 @@ import {
   OUTBOX_BYTES_MAX,
   OUTBOX_DONE_MS,
 } from "../../src/limits.ts";
+import { ErrRecordsRefused } from "../../src/log/errors.ts";
 import { packRecords, recordAt, RecordKind } from "../../src/log/records.ts";
 import {
   RecordCursor,
@@ -764,6 +767,118 @@ Deno.test(
     assertInstanceOf(await world.until(rejection(b!.result)), ErrOutboxCopied);
     assertEquals(pendingOf(original.replica), ["b queued"]);
     assertEquals(await listOf(copied.replica), ["a", "c"]);
+  }),
+);
+
+/** Has the log refuse what is sent through sessions from now on, as a server does. */
+function refuseSessions({ logDB }: World): void {
+  const cursor = new RecordCursor();
+  logDB.faults.append = (records) => {
+    const refusals = records.ends.flatMap((_, at) => {
+      const record = recordAt(records, at);
+      cursor.read(record, 0, record.length);
+      const { kind } = cursor;
+      return kind === RecordKind.SessionProposal || kind === RecordKind.Claim
+        ? [{ at, reason: "There is no such session yet" }]
+        : [];
+    });
+    if (refusals.length > 0) throw new ErrRecordsRefused(refusals);
+    return undefined;
+  };
+}
+
+function failVerify(): never {
+  throw new ErrOtherHistory("Log ends at 1");
+}
+
+/** What a device was told of its outbox. */
+function outboxErrors({ events }: Started): unknown[] {
+  return events.flatMap((event) =>
+    event.type === "outbox failed" ? [event.error] : []
+  );
+}
+
+for (const when of ["opened in this life", "of an earlier life"] as const) {
+  Deno.test(
+    `case B2: what a log of another history refuses through a session ${when} is not taken for another principal's [H19, U34]`,
+    inWorld(async (world) => {
+      let device = await world.start();
+      await world.until(results(await submitAll(device.replica, "a")));
+      if (when === "of an earlier life") {
+        await world.stop(device.host);
+        device = await world.start();
+        // It is the same history until then.
+        await world.env.advance(1_000);
+      }
+      const { replica } = device;
+      refuseSessions(world);
+      world.logDB.faults.verify = failVerify;
+      await submitAll(replica, "b");
+      await world.env.advance(20_000);
+      assertInstanceOf(replica.status.error, ErrOtherHistory);
+      const [error, ...more] = outboxErrors(device);
+      assertInstanceOf(error, ErrOtherHistory);
+      assertEquals(more, []);
+      // It is kept for when the device starts over.
+      await submitAll(replica, "c");
+      assertEquals(pendingOf(replica), ["b queued", "c queued"]);
+    }),
+  );
+
+  Deno.test(
+    `U34 what is refused through a session ${when} is another principal's once the log is known to have the same history [H19]`,
+    inWorld(async (world) => {
+      let device = await world.start();
+      await world.until(results(await submitAll(device.replica, "a")));
+      if (when === "of an earlier life") {
+        await world.stop(device.host);
+        device = await world.start();
+        await world.env.advance(1_000);
+      }
+      const { replica } = device;
+      refuseSessions(world);
+      // It cannot be asked at first.
+      world.logDB.faults.verify = () => {
+        throw new Error("Connection lost");
+      };
+      const [b] = await submitAll(replica, "b");
+      await world.env.advance(20_000);
+      assertEquals(
+        outboxErrors(device).filter((error) =>
+          error instanceof ErrProposalRefused
+        ),
+        [],
+      );
+      assertEquals(replica.status, { state: "running" });
+      world.logDB.faults.verify = () => {};
+      await world.env.advance(60_000);
+      assertInstanceOf(replica.status.error, ErrOtherPrincipal);
+      world.logDB.faults.append = () => undefined;
+      await world.until(b!.result);
+      assertEquals(replica.status, { state: "running" });
+      assertEquals(await listOf(replica), ["a", "b"]);
+    }),
+  );
+}
+
+Deno.test(
+  "case B2: a session that looks as if a copy had used it, in a log that was put back since its history was asked, is of another history [H14, H19]",
+  inWorld(async (world) => {
+    const first = await world.start();
+    await world.until(results(await submitAll(first.replica, "a")));
+    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.stop(first.host);
+    const original = await world.start();
+    await world.until(results(await submitAll(original.replica, "b")));
+    await world.env.advance(2 * OUTBOX_DONE_MS);
+    const copied = await world.start(world.copy(), 2n);
+    await world.until(results(await submitAll(copied.replica, "c")));
+    world.logDB.faults.verify = failVerify;
+    await submitAll(original.replica, "d");
+    await world.env.advance(20_000);
+    assertInstanceOf(original.replica.status.error, ErrOtherHistory);
+    assertEquals(outboxErrors(original).length, 1);
+    assertEquals(pendingOf(original.replica), ["d queued"]);
   }),
 );
 

@@ -605,6 +605,8 @@ export class LogFaults {
   slow = false;
   /** Fails `readIndex()`, when set. */
   readIndex: (nodeID: bigint) => MaybePromise<void> = () => {};
+  /** Called by `verify()`: fails it, or delays it. */
+  verify: (nodeID: bigint) => MaybePromise<void> = () => {};
   /** Called before a log is closed. */
   close: (nodeID: bigint) => MaybePromise<void> = () => {};
   /** Called by `isEmpty()`. */
@@ -687,6 +689,10 @@ class FaultyLog implements Log {
     this.#inner = inner;
     this.#faults = faults;
     this.#nodeID = nodeID;
+  }
+
+  verify(): MaybePromise<void> {
+    return this.#faults.verify(this.#nodeID);
   }
 
   append(records: Records): MaybePromise<number> {
