@@ -194,8 +194,6 @@ class Life {
   /** What its start has failed with. */
   failure: unknown;
   isStartingOver = false;
-  /** Whether it may not know yet what of its submissions the server has. */
-  isJudging = false;
   /** History of the server that what it shows comes from, as far as it is known. */
   history = 0;
   /** The highest index it had applied when it was last looked at. */
@@ -232,6 +230,8 @@ export class Device {
   life: Life | undefined;
   isOffline = false;
   isCopied = false;
+  /** Whether it has started over, and may not know yet, also in a later life, what of its submissions the server has. */
+  isJudging = false;
   /** History of the server that its last connection led to. */
   connected = 0;
   /** Whether it may have missed what became of a command. */
@@ -664,7 +664,7 @@ export class World {
     life.isStartingOver = true;
     life.replica = undefined;
     life.history = -1;
-    life.isJudging = true;
+    device.isJudging = true;
     this.#behind(
       life.host.startOver(CLUSTER).then((replica) => {
         life.isStartingOver = false;
@@ -1045,19 +1045,20 @@ export class World {
   }
 
   /** Whether a device that is live shows a part of what the server has: it does, or says what is not true. */
-  #isCurrent({ name, life, connected }: Device): boolean {
+  #isCurrent(device: Device): boolean {
+    const { name, life, connected } = device;
     const { db, replica } = life!;
     if (
       connected !== this.history || db.state !== "live" || !this.isWell ||
       replica!.status.state !== "running"
     ) return false;
     // They are not shown before that.
-    if (life!.isJudging) {
-      life!.isJudging = replica!.pending().some(({ state }) =>
+    if (device.isJudging) {
+      device.isJudging = replica!.pending().some(({ state }) =>
         state === "queued"
       );
     }
-    if (life!.isJudging) return false;
+    if (device.isJudging) return false;
     const list = replica!.staleRead(null) as string[] | Promise<unknown>;
     if (list instanceof Promise) {
       list.catch(() => {});
