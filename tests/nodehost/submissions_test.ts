@@ -791,7 +791,7 @@ function failVerify(): never {
   throw new ErrOtherHistory("Log ends at 1");
 }
 
-/** What a device was told of its outbox. */
+/** Events of the outbox of a device. */
 function outboxErrors({ events }: Started): unknown[] {
   return events.flatMap((event) =>
     event.type === "outbox failed" ? [event.error] : []

@@ -69,9 +69,9 @@ export interface Profile {
   readonly powerCuts: boolean;
   /** Whether snapshots are cut off on the way, and no network comes for a while. */
   readonly cutSnapshots: boolean;
-  /** Whether the server is put back to older copies of its store, and devices start over. */
+  /** True if the server is put back to older copies of its store, and devices start over. */
   readonly restores: boolean;
-  /** Whether commands at which every machine throws get into the log, and an operator has them skipped. */
+  /** True if commands at which every machine throws get into the log, and an operator has them skipped. */
   readonly poisons: boolean;
 }
 
@@ -191,7 +191,7 @@ class Life {
   isOver = false;
   /** Whether its outbox has turned out to be a copy. */
   isCopied = false;
-  /** What its start has failed with. */
+  /** Error of a start that failed. */
   failure: unknown;
   isStartingOver = false;
   /** History of the server that what it shows comes from, as far as it is known. */
@@ -230,7 +230,7 @@ export class Device {
   life: Life | undefined;
   isOffline = false;
   isCopied = false;
-  /** Whether it has started over, and may not know yet, also in a later life, what of its submissions the server has. */
+  /** Set once it has started over, as long as it may not know yet, also in a later life, what of its submissions the server has. */
   isJudging = false;
   /** History of the server that its last connection led to. */
   connected = 0;
@@ -399,9 +399,9 @@ export class World {
   #isHealing = false;
   /** Whether the server was put back to an older state of its store. */
   isRestored = false;
-  /** How often it was. */
+  /** Number of restores so far. */
   history = 0;
-  /** What was committed in some history. */
+  /** Commands that were committed in some history. */
   readonly #everCommitted = new Set<string>();
   #backup: (() => void) | undefined;
   #poisoned = 0;
@@ -583,7 +583,7 @@ export class World {
     this.#memory = undefined;
   }
 
-  /** Whether the server's cluster runs. */
+  /** True if the cluster of the server runs. */
   get isWell(): boolean {
     return this.isUp &&
       this.#host!.clusterStatus(CLUSTER)?.state === "running";
@@ -646,7 +646,7 @@ export class World {
     await this.startServer();
   }
 
-  /** Whether a device has been told that its history is not the server's. */
+  /** True if a device has been told that its history is not the server's. */
   #isOther({ life }: Device): boolean {
     return life !== undefined && !life.isOver && !life.isStartingOver &&
       (life.failure instanceof ErrOtherHistory ||
@@ -1044,7 +1044,7 @@ export class World {
     }
   }
 
-  /** Whether a device that is live shows a part of what the server has: it does, or says what is not true. */
+  /** True if a device that is live shows a part of what the server has: it does, or says what is not true. */
   #isCurrent(device: Device): boolean {
     const { name, life, connected } = device;
     const { db, replica } = life!;

@@ -118,7 +118,7 @@ export class RemoteLog implements Log, Channel {
   readonly #asks = new Asks();
   readonly #readers = new Set<RemoteReader>();
   readonly #retentions = new Set<() => void>();
-  /** Those who are told that it was opened. */
+  /** Called each time the log was opened again. */
   readonly #listeners = new Set<() => void>();
   readonly #backoff: Backoff;
   /** The connection, whether or not the server has opened the log on it. */
