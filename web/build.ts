@@ -67,7 +67,7 @@ export const BUILDS: readonly Build[] = [
     name: "sampan",
     text: CORE,
     gzippedBytesAim: 8 * 1024,
-    gzippedBytesMax: 43 * 1024,
+    gzippedBytesMax: 45 * 1024,
   },
   {
     name: "sampan-indexeddb",
@@ -110,9 +110,9 @@ export const PAGES: readonly Page[] = [
   {
     names: "IndexedDBLogDB",
     from: "./src/indexeddb/mod.ts",
-    gzippedBytesMax: 11 * 1024,
+    gzippedBytesMax: 12 * 1024,
   },
-  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 43 * 1024 },
+  { names: "NodeHost", from: "./mod.ts", gzippedBytesMax: 45 * 1024 },
 ];
 
 /** The module of a page. */
