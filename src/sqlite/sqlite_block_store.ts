@@ -506,6 +506,12 @@ export class SqliteBlockStore implements BlockStore {
    * that whatever else changes the database is known to be another program.
    */
   #checkpoint(connection: Connection): void {
+    // What another program has done to the database must not be taken in as
+    // SQLite's own writing. The commit stands; the next write reports the fault.
+    if (connection.guard?.fault() !== undefined) {
+      this.#verifiedAt = -Infinity;
+      return;
+    }
     let isDone = false;
     try {
       const row = connection.db.prepare("PRAGMA wal_checkpoint(PASSIVE)").get();

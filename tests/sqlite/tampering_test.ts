@@ -9,6 +9,7 @@ import {
   assertInstanceOf,
   assertMatch,
   assertRejects,
+  assertThrows,
 } from "@std/assert";
 import { type Env, systemEnv } from "../../src/env.ts";
 import { LOG_VERIFY_MS } from "../../src/limits.ts";
@@ -340,9 +341,39 @@ Deno.test("case A16: an on-disk machine and an outbox whose databases another pr
     ErrStoreCorrupted,
   );
   Deno.truncateSync(path, 0);
+  // The machine keeps updates in memory for a while: its store is looked at all
+  // the same, every second.
   await assertRejects(async () => {
-    for (let i = 0; i < 1_000; i++) await replica.propose(kv.put("boat", "b"));
+    for (let i = 0; i < 100_000; i++) {
+      await replica.propose(kv.put("boat", "b"));
+    }
   });
   assertInstanceOf(failed[0], ErrStoreCorrupted);
   assertEquals(failed.length, 1);
+});
+
+Deno.test("case A16: a database that is cut off right before a checkpoint is not taken for one that the checkpoint has written [H8, D14]", async () => {
+  using directory = makeDirectory();
+  const path = directory.path("state.db");
+  const store = new SqliteBlockStore(path);
+  // More than is left in the WAL: each write is followed by a checkpoint.
+  const block = new Uint8Array(5 * 1024 * 1024).fill(1);
+  const write = (): void =>
+    store.write({ put: [{ key: "b", bytes: block }] }, "relaxed");
+  write();
+  const { now } = performance;
+  const frozen = performance.now();
+  // No write looks at the files: that is a matter of time.
+  performance.now = () => frozen;
+  try {
+    write();
+    Deno.truncateSync(path, 0);
+    assertThrows(() => {
+      write();
+      write();
+    }, ErrStoreCorrupted);
+  } finally {
+    performance.now = now;
+    await store.close();
+  }
 });
