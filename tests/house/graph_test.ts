@@ -1,0 +1,29 @@
+import { assertEquals } from "@std/assert";
+import { circlesIn, importGraph } from "./graph.ts";
+
+Deno.test("circlesIn() finds files that import each other, and no others", () => {
+  const graph = new Map([
+    ["a", ["b"]],
+    ["b", ["c"]],
+    ["c", ["b", "d"]],
+    ["d", []],
+    ["e", ["a", "f"]],
+    ["f", ["e"]],
+  ]);
+  assertEquals(circlesIn(graph), [["b", "c"], ["e", "f"]]);
+});
+
+Deno.test("there is no circle of files, type-only imports included", () => {
+  // Circles that wait for their parts to be moved apart.
+  const known = [
+    "src/log/log.ts",
+    "src/nodehost/proposals.ts",
+    "src/sync/server/channel.ts",
+  ];
+  assertEquals(
+    circlesIn(importGraph()).filter((circle) =>
+      !known.some((path) => circle.includes(path))
+    ),
+    [],
+  );
+});

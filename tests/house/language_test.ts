@@ -1,0 +1,41 @@
+import { assertEquals } from "@std/assert";
+import { findLanguage } from "./language.ts";
+
+/** Folders and files of `src/` whose language is not checked. */
+const UNCHECKED: readonly string[] = [
+  "bytes.ts",
+  "cli",
+  "describe.ts",
+  "env.ts",
+  "indexeddb",
+  "kv",
+  "limits.ts",
+  "log",
+  "nodehost",
+  "options.ts",
+  "outbox",
+  "promises.ts",
+  "rsm",
+  "snapshot",
+  "sqlite",
+  "statemachine",
+  "store",
+  "sync",
+  "testing",
+];
+
+/** Paths outside `src/` whose language is checked. */
+const ALSO: readonly string[] = ["mod.ts"];
+
+Deno.test("comments, names and messages are in the words of the glossary", () => {
+  const root = new URL("../../src/", import.meta.url);
+  const paths = [...Deno.readDirSync(root)]
+    .map(({ name }) => name)
+    .filter((name) => !UNCHECKED.includes(name))
+    .map((name) => `src/${name}`);
+  assertEquals(
+    [...ALSO, ...paths].flatMap(findLanguage)
+      .map(({ where, text }) => `${where}: ${text}`),
+    [],
+  );
+});
