@@ -82,7 +82,7 @@ export { BlockLogDB, type BlockLogOptions } from "../log/block_log.ts";
 export {
   BlockOutbox,
   type BlockOutboxOptions,
-} from "../outbox/block_outbox.ts";
+} from "../offline/block_outbox.ts";
 export {
   BlockSnapshotStore,
   type BlockSnapshotStoreOptions,

@@ -9,7 +9,7 @@
 import {
   BlockOutbox,
   type BlockOutboxOptions,
-} from "../outbox/block_outbox.ts";
+} from "../offline/block_outbox.ts";
 import { IndexedDBBlockStore, type IndexedDBOptions } from "./block_store.ts";
 
 /** What an {@linkcode IndexedDBOutbox} can be told. */

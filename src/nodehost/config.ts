@@ -10,7 +10,7 @@ import { encodeText } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import { SESSIONS_MAX, TIMER_MS_MAX } from "../limits.ts";
 import type { LogDB } from "../log/log.ts";
-import type { Outbox } from "../outbox/outbox.ts";
+import type { Outbox } from "../offline/outbox.ts";
 import {
   checkOptions,
   isA,

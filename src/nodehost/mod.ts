@@ -45,6 +45,6 @@ export {
   type Purged,
   Submission,
   type SubmissionState,
-} from "./submissions.ts";
-export type { View } from "./view.ts";
-export type { Watch, WatchOptions } from "./watch.ts";
+} from "../offline/submissions.ts";
+export type { View } from "../offline/view.ts";
+export type { Watch, WatchOptions } from "../watch/watch.ts";

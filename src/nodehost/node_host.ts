@@ -23,8 +23,8 @@ import {
 import { KeptLog } from "../log/kept_log.ts";
 import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
-import { ErrUnsynced } from "../outbox/errors.ts";
-import type { Outbox, Unsynced } from "../outbox/outbox.ts";
+import { ErrUnsynced } from "../offline/errors.ts";
+import type { Outbox, Unsynced } from "../offline/outbox.ts";
 import { withResolvers } from "../promises.ts";
 import {
   checkFactory,
@@ -62,7 +62,7 @@ import { checkImport, inspectSnapshot } from "./import_check.ts";
 import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
 import type { SkippedEntry } from "../rsm/skips.ts";
 import { appendSkip } from "./skipping.ts";
-import type { Rehearsing } from "./rehearsal.ts";
+import type { Rehearsing } from "../rehearsal/rehearsal.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { pacedSource } from "./pace.ts";
 import { copySnapshot } from "./snapshotter.ts";

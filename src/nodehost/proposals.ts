@@ -53,7 +53,7 @@ import {
 } from "../rsm/record.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
 import { ErrPayloadTooBig } from "./errors.ts";
-import type { OwnRehearsal } from "./rehearsal.ts";
+import type { OwnRehearsal } from "../rehearsal/rehearsal.ts";
 import {
   makeSession,
   Pending,

@@ -51,8 +51,8 @@ import { chain, isPromise, withResolvers } from "../promises.ts";
 import type { MachineFactory } from "../rsm/managed.ts";
 import { configRecord } from "../rsm/record.ts";
 import { MachineFailure } from "../rsm/errors.ts";
-import { ErrNoOutbox } from "../outbox/errors.ts";
-import type { Outbox } from "../outbox/outbox.ts";
+import { ErrNoOutbox } from "../offline/errors.ts";
+import type { Outbox } from "../offline/outbox.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import type { SnapshotSource } from "../log/log.ts";
@@ -78,7 +78,7 @@ import {
   recoverFrom,
   remoteOf,
 } from "./bring_up.ts";
-import { Checkpoints } from "./checkpoints.ts";
+import { Checkpoints } from "../divergence/checkpoints.ts";
 import { ErrUpdateFailed } from "./errors.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import type { ReplicaConfig } from "./config.ts";
@@ -96,7 +96,7 @@ import type {
   OwnRehearsal,
   Rehearsal,
   Rehearsing,
-} from "./rehearsal.ts";
+} from "../rehearsal/rehearsal.ts";
 import {
   batchUpTo,
   firstDifference,
@@ -104,14 +104,23 @@ import {
   replay,
   type Replayed,
   replayFactory,
-} from "./replay.ts";
+} from "../divergence/replay.ts";
 import type { Session, SessionState } from "./session.ts";
 import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
-import type { Purged, Submission, Submissions } from "./submissions.ts";
-import type { MakeSubmitted, Submitted } from "./submitting.ts";
-import type { OptimisticView, View } from "./view.ts";
+import type {
+  Purged,
+  Submission,
+  Submissions,
+} from "../offline/submissions.ts";
+import type { MakeSubmitted, Submitted } from "../offline/submitting.ts";
+import type { OptimisticView, View } from "../offline/view.ts";
 import { abortable, anySignal, Backoff, onAbort, sleep } from "./waiting.ts";
-import { checkWatch, type Watch, Watches, type WatchOptions } from "./watch.ts";
+import {
+  checkWatch,
+  type Watch,
+  Watches,
+  type WatchOptions,
+} from "../watch/watch.ts";
 
 /** Options of a snapshot or compaction on request. */
 export interface CompactionOptions {

@@ -22,7 +22,7 @@ export {
 export {
   BlockOutbox,
   type BlockOutboxOptions,
-} from "../outbox/block_outbox.ts";
+} from "../offline/block_outbox.ts";
 export {
   ErrStoreBlocked,
   ErrStoreCorrupted,

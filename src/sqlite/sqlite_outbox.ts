@@ -9,7 +9,7 @@
 import {
   BlockOutbox,
   type BlockOutboxOptions,
-} from "../outbox/block_outbox.ts";
+} from "../offline/block_outbox.ts";
 import { SqliteBlockStore } from "./sqlite_block_store.ts";
 
 /**

@@ -8,8 +8,8 @@
 
 import { encodeText } from "../bytes.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
-import { ErrUnsynced } from "../outbox/errors.ts";
-import type { Outbox, OutboxQueue, OutboxSession } from "../outbox/outbox.ts";
+import { ErrUnsynced } from "../offline/errors.ts";
+import type { Outbox, OutboxQueue, OutboxSession } from "../offline/outbox.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
   caseOf,

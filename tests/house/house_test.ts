@@ -43,9 +43,11 @@ const FLOORS: Record<string, number> = {
   snapshot: 1,
   rsm: 2,
   kv: 2,
+  divergence: 3,
   nodehost: 3,
-  // Beside the host: it brings what the host does not carry without it.
-  outbox: 3,
+  offline: 3,
+  rehearsal: 3,
+  watch: 3,
   indexeddb: 4,
   sqlite: 4,
   sync: 4,

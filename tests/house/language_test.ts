@@ -6,6 +6,7 @@ const UNCHECKED: readonly string[] = [
   "bytes.ts",
   "cli",
   "describe.ts",
+  "divergence",
   "env.ts",
   "indexeddb",
   "kv",
@@ -13,8 +14,9 @@ const UNCHECKED: readonly string[] = [
   "log",
   "nodehost",
   "options.ts",
-  "outbox",
+  "offline",
   "promises.ts",
+  "rehearsal",
   "rsm",
   "snapshot",
   "sqlite",
@@ -22,6 +24,7 @@ const UNCHECKED: readonly string[] = [
   "store",
   "sync",
   "testing",
+  "watch",
 ];
 
 /** Paths outside `src/` whose language is checked. */

@@ -35,7 +35,7 @@ import {
   type Result,
 } from "../../mod.ts";
 import { MACHINE_SLOW_MS } from "../../src/limits.ts";
-import { differ } from "../../src/nodehost/checkpoints.ts";
+import { differ } from "../../src/divergence/checkpoints.ts";
 import { SnapshotWriter } from "../../src/snapshot/container.ts";
 import {
   bytes,

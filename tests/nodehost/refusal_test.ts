@@ -8,7 +8,7 @@ import {
 } from "../../mod.ts";
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import { REFUSAL_BYTES_MAX } from "../../src/limits.ts";
-import { encodeKept } from "../../src/outbox/block.ts";
+import { encodeKept } from "../../src/offline/outbox_block.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import {
   bytes,

@@ -17,10 +17,14 @@ import {
   type Submission,
 } from "../../mod.ts";
 import { BlockLogDB } from "../../src/indexeddb/mod.ts";
-import { BlockOutbox as Outbox } from "../../src/outbox/mod.ts";
+import { BlockOutbox as Outbox } from "../../src/offline/mod.ts";
 import type { RemoteLogDB, RemoteState } from "../../src/sync/client/mod.ts";
 import { checked, rejection, text } from "../nodehost/support.ts";
-import { decodeHead, encodeHead, Names } from "../../src/outbox/block.ts";
+import {
+  decodeHead,
+  encodeHead,
+  Names,
+} from "../../src/offline/outbox_block.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
 import { caughtUp, Pair } from "./pair.ts";
 

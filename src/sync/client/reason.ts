@@ -7,7 +7,7 @@
  */
 
 import { ErrOtherHistory } from "../../log/errors.ts";
-import { ErrOtherPrincipal, ErrOutboxCopied } from "../../outbox/errors.ts";
+import { ErrOtherPrincipal, ErrOutboxCopied } from "../../offline/errors.ts";
 import {
   ErrConnectionLost,
   ErrForbidden,

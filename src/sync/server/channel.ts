@@ -12,7 +12,7 @@ import {
   type Refusal,
 } from "../../log/errors.ts";
 import type { Checkpoint, Records, Retention } from "../../log/log.ts";
-import { Checkpoints } from "../../nodehost/checkpoints.ts";
+import { Checkpoints } from "../../divergence/checkpoints.ts";
 import { Backoff, sleep } from "../../nodehost/waiting.ts";
 import { chain, isPromise } from "../../promises.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";

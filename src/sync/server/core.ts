@@ -14,7 +14,7 @@ import {
   SYNC_TICK_MS,
 } from "../../limits.ts";
 import { type NodeHost, rehearseOn } from "../../nodehost/node_host.ts";
-import { makeRehearsal } from "../../nodehost/rehearsal.ts";
+import { makeRehearsal } from "../../rehearsal/rehearsal.ts";
 import { rehearsalOf } from "../../nodehost/replica.ts";
 import { abortable, onAbort } from "../../nodehost/waiting.ts";
 import { isA } from "../../options.ts";

@@ -23,7 +23,7 @@ import {
   reasonOf,
   REGISTRATION,
   type Rehearsal,
-} from "../../nodehost/rehearsal.ts";
+} from "../../rehearsal/rehearsal.ts";
 import { chain, isPromise } from "../../promises.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";
 import { RecordCursor, registerRecord, skipRecord } from "../../rsm/record.ts";

@@ -16,7 +16,7 @@ import {
 import type { Checkpoint, EpochMark, Log, LogBatch } from "../../log/log.ts";
 import { chain, isPromise } from "../../promises.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
-import type { Rehearsal } from "../../nodehost/rehearsal.ts";
+import type { Rehearsal } from "../../rehearsal/rehearsal.ts";
 import type { Replica } from "../../nodehost/replica.ts";
 import { onAbort, sleep } from "../../nodehost/waiting.ts";
 import type { SessionStanding } from "../../rsm/driver.ts";

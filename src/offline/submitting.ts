@@ -8,8 +8,8 @@
  * @module
  */
 
-import type { Submitting } from "../outbox/outbox.ts";
-import type { SessionState } from "./session.ts";
+import type { Submitting } from "./outbox.ts";
+import type { SessionState } from "../nodehost/session.ts";
 import {
   type Item,
   Submissions,

@@ -19,12 +19,7 @@ import {
   randomOf,
   text,
 } from "../nodehost/support.ts";
-import {
-  applyWords,
-  Counts,
-  startWords,
-  WORD_KINDS,
-} from "../nodehost/rehearsal_machines.ts";
+import { applyWords, Counts, startWords, WORD_KINDS } from "./machines.ts";
 import {
   packRecords,
   proposal,
@@ -33,7 +28,7 @@ import {
   sessionProposal,
   type World,
   world,
-} from "./server_support.ts";
+} from "../sync/server_support.ts";
 
 const never = new AbortController().signal;
 

@@ -11,7 +11,7 @@ import {
   type ReplicaConfig,
   type Result,
 } from "../../mod.ts";
-import { reasonOf } from "../../src/nodehost/rehearsal.ts";
+import { reasonOf } from "../../src/rehearsal/rehearsal.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/serve.ts";
 import { clipReason } from "../../src/sync/server/gate.ts";
@@ -32,11 +32,7 @@ import {
 } from "../nodehost/support.ts";
 import { sleep } from "../../src/nodehost/waiting.ts";
 import { unregisterRecord } from "../../src/rsm/record.ts";
-import {
-  Counts,
-  startWords,
-  WORD_KINDS,
-} from "../nodehost/rehearsal_machines.ts";
+import { Counts, startWords, WORD_KINDS } from "./machines.ts";
 import {
   claimRecord,
   packRecords,
@@ -46,7 +42,7 @@ import {
   sessionProposal,
   type World,
   world,
-} from "./server_support.ts";
+} from "../sync/server_support.ts";
 
 const never = new AbortController().signal;
 

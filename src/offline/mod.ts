@@ -23,7 +23,7 @@
  */
 
 export { BlockOutbox, type BlockOutboxOptions } from "./block_outbox.ts";
-export { submitting } from "../nodehost/submitting.ts";
+export { submitting } from "./submitting.ts";
 export * from "./errors.ts";
 export * from "./memory_outbox.ts";
 export * from "./outbox.ts";

@@ -18,7 +18,7 @@ import type { Env } from "../env.ts";
 import { isPromise, tell } from "../promises.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
-import { onAbort } from "./waiting.ts";
+import { onAbort } from "../nodehost/waiting.ts";
 
 /** How a query is to be watched. */
 export interface WatchOptions<A = unknown> {

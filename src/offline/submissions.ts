@@ -30,11 +30,7 @@ import {
   ErrUnknownOutcome,
   type HistoryPoint,
 } from "../log/errors.ts";
-import {
-  ErrOtherPrincipal,
-  ErrOutboxCopied,
-  ErrUnsynced,
-} from "../outbox/errors.ts";
+import { ErrOtherPrincipal, ErrOutboxCopied, ErrUnsynced } from "./errors.ts";
 import type {
   HeldCommands,
   KeptCommand,
@@ -43,7 +39,7 @@ import type {
   OutboxClient,
   OutboxQueue,
   OutboxSession,
-} from "../outbox/outbox.ts";
+} from "./outbox.ts";
 import { tell, withResolvers } from "../promises.ts";
 import type { Decided, SessionStanding } from "../rsm/driver.ts";
 import { digest } from "../rsm/sessions.ts";
@@ -54,11 +50,11 @@ import {
   ErrSystemBusy,
 } from "../rsm/errors.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
-import { ErrPayloadTooBig } from "./errors.ts";
-import type { Proposals, Resumed } from "./proposals.ts";
-import type { Session } from "./session.ts";
-import type { ReplicaEvent } from "./snapshotter.ts";
-import { Backoff, sleep } from "./waiting.ts";
+import { ErrPayloadTooBig } from "../nodehost/errors.ts";
+import type { Proposals, Resumed } from "../nodehost/proposals.ts";
+import type { Session } from "../nodehost/session.ts";
+import type { ReplicaEvent } from "../nodehost/snapshotter.ts";
+import { Backoff, sleep } from "../nodehost/waiting.ts";
 
 /**
  * What is known of a submission: `queued` until the cluster has decided it;

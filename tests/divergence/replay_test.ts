@@ -37,7 +37,7 @@ import {
   stopAll,
   text,
   typesOf,
-} from "./support.ts";
+} from "../nodehost/support.ts";
 
 /** What a page gets: another's log, and what lies beside it there. */
 class PageLogDB implements LogDB {

@@ -33,7 +33,7 @@ import {
   ErrUnknownOutcome,
   type HistoryPoint,
 } from "../log/errors.ts";
-import { submitting } from "../nodehost/submitting.ts";
+import { submitting } from "./submitting.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import { clustersUnder } from "../store/names.ts";
 import type { Block, BlockStore, Durability } from "../store/store.ts";
@@ -47,7 +47,7 @@ import {
   encodeKept,
   Names,
   type QueueHead,
-} from "./block.ts";
+} from "./outbox_block.ts";
 import { ErrUnsynced } from "./errors.ts";
 import type {
   Decided,

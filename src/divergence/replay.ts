@@ -37,10 +37,10 @@ import {
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import { type Candidate, candidates } from "./bring_up.ts";
+import { type Candidate, candidates } from "../nodehost/bring_up.ts";
 import { differ } from "./checkpoints.ts";
-import type { ReplicaConfig } from "./config.ts";
-import { pacedSource } from "./pace.ts";
+import type { ReplicaConfig } from "../nodehost/config.ts";
+import { pacedSource } from "../nodehost/pace.ts";
 
 /** What a replay takes of its replica. */
 export interface ReplayOptions {

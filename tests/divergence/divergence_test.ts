@@ -23,7 +23,7 @@ import {
   start,
   type Started,
   stopAll,
-} from "./support.ts";
+} from "../nodehost/support.ts";
 
 /** Adds to what it applies something that no other replica adds. */
 function wrong(when: () => boolean): {

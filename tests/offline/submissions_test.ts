@@ -63,7 +63,7 @@ import {
   type Started,
   stopAll,
   text,
-} from "./support.ts";
+} from "../nodehost/support.ts";
 
 const CLUSTER = 1n;
 

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
-import { decodeHead, encodeHead } from "../../src/outbox/block.ts";
+import { decodeHead, encodeHead } from "../../src/offline/outbox_block.ts";
 
 const CLUSTER = 7n;
 

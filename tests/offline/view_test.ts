@@ -18,7 +18,7 @@ import {
   OptimisticView,
   type PendingCommand,
   type PendingCommands,
-} from "../../src/nodehost/view.ts";
+} from "../../src/offline/view.ts";
 import { isPromise } from "../../src/promises.ts";
 import { Driver, type MachineFactory } from "../../src/rsm/mod.ts";
 import { batchesOf, Listener, place, proposal } from "../rsm/driving.ts";
@@ -38,7 +38,7 @@ import {
   settle,
   start,
   text,
-} from "./support.ts";
+} from "../nodehost/support.ts";
 
 interface Sent extends PendingCommand {
   readonly sequence: number;

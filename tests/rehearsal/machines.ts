@@ -27,7 +27,7 @@ import {
   RegularJournal,
   text,
   violations,
-} from "./support.ts";
+} from "../nodehost/support.ts";
 
 /**
  * Applies a command to a list: `poison …` throws; `once x` throws if `x` is there,

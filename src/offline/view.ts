@@ -25,8 +25,8 @@ import {
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import { pacedSink, pacedSource } from "./pace.ts";
-import { abortable } from "./waiting.ts";
+import { pacedSink, pacedSource } from "../nodehost/pace.ts";
+import { abortable } from "../nodehost/waiting.ts";
 
 /** A command that waits to be committed. */
 export interface PendingCommand {

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { ErrClusterClosed, kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import { ErrSystemBusy } from "../../src/rsm/errors.ts";
-import { sameAnswer, Watches } from "../../src/nodehost/watch.ts";
+import { sameAnswer, Watches } from "../../src/watch/watch.ts";
 import { systemEnv } from "../../src/env.ts";
 import {
   bytes,
@@ -12,7 +12,7 @@ import {
   settle,
   start,
   text,
-} from "./support.ts";
+} from "../nodehost/support.ts";
 
 async function kvReplica(): Promise<
   { host: NodeHost; replica: Awaited<ReturnType<NodeHost["startCluster"]>> }
