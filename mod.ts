@@ -65,7 +65,10 @@ export {
   ErrSystemBusy,
   type InvalidSessionReason,
 } from "./src/rsm/errors.ts";
-export type { SessionStanding } from "./src/rsm/driver.ts";
-export { ErrSkippedApplied, type SkippedEntry } from "./src/rsm/skips.ts";
+export type { SessionInfo } from "./src/rsm/state_machine.ts";
+export {
+  ErrSkippedApplied,
+  type SkippedEntry,
+} from "./src/rsm/skipped_entries.ts";
 export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";
 export type { Env } from "./src/env.ts";

@@ -10,7 +10,7 @@
 import { existsSync, openSync, renameSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { NodeHost } from "../nodehost/node_host.ts";
-import { RecordCursor } from "../rsm/record.ts";
+import { RecordCursor } from "../rsm/record_codec.ts";
 import { RecordKind } from "../log/records.ts";
 import { verifySnapshot } from "../snapshot/container.ts";
 import type { SnapshotHeader, SnapshotInfo } from "../snapshot/store.ts";

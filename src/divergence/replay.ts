@@ -25,12 +25,16 @@ import type {
   SnapshotSource,
 } from "../log/log.ts";
 import { batchAfter, lastOf, recordAt, RecordKind } from "../log/records.ts";
-import { Driver, type FailedEntries, silentListener } from "../rsm/driver.ts";
-import type { MachineFactory } from "../rsm/managed.ts";
-import type { SkippedEntry } from "../rsm/skips.ts";
-import { RecordCursor } from "../rsm/record.ts";
+import {
+  type FailedEntries,
+  noopListener,
+  StateMachine,
+} from "../rsm/state_machine.ts";
+import type { MachineFactory } from "../rsm/managed_machine.ts";
+import type { SkippedEntry } from "../rsm/skipped_entries.ts";
+import { RecordCursor } from "../rsm/record_codec.ts";
 import { MachineFailure } from "../rsm/errors.ts";
-import { recoverSnapshot } from "../rsm/snapshots.ts";
+import { recoverSnapshot } from "../rsm/recover_snapshot.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import {
   ConcurrentStateMachine,
@@ -173,11 +177,11 @@ async function failingEntry(
   options: ReplayOptions,
 ): Promise<number | undefined> {
   const { factory, clusterID, nodeID, env, signal, skips } = options;
-  const driver = new Driver(
+  const driver = new StateMachine(
     factory(),
     clusterID,
     nodeID,
-    silentListener<never>(),
+    noopListener<never>(),
     { hashEntries: 0, skips },
   );
   try {
@@ -217,7 +221,7 @@ async function failingEntry(
 
 /** Gives a machine of a replay the state it begins from. */
 async function recoverBase(
-  driver: Driver<never>,
+  driver: StateMachine<never>,
   { info, store }: Candidate,
   { clusterID, nodeID, files, env, signal }: ReplayOptions,
 ): Promise<void> {
@@ -281,11 +285,11 @@ async function replayFrom(
   const commands = new Map<number, Uint8Array>();
   let room = EXPLAIN_BYTES_MAX;
   let failed: { readonly cause: unknown } | undefined;
-  const listener = silentListener<never>({
+  const listener = noopListener<never>({
     checkpoint: (checkpoint) => void hashes.push(checkpoint),
     checkpointFailed: (cause) => failed ??= { cause },
   });
-  const driver = new Driver(factory(), clusterID, nodeID, listener, {
+  const driver = new StateMachine(factory(), clusterID, nodeID, listener, {
     hashEntries: 1,
     hashAfter: after,
     skips: options.skips,

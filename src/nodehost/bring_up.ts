@@ -10,14 +10,18 @@
 import type { Env } from "../env.ts";
 import { ErrCompacted } from "../log/errors.ts";
 import type { EpochMark, Log, LogReader, SnapshotSource } from "../log/log.ts";
-import type { Driver } from "../rsm/driver.ts";
+import type { StateMachine } from "../rsm/state_machine.ts";
 import { MachineFailure } from "../rsm/errors.ts";
-import type { MachineFactory } from "../rsm/managed.ts";
-import { checkState, readSessions, recoverSnapshot } from "../rsm/snapshots.ts";
+import type { MachineFactory } from "../rsm/managed_machine.ts";
+import {
+  checkState,
+  readSessions,
+  recoverSnapshot,
+} from "../rsm/recover_snapshot.ts";
 import { ErrStateMismatch } from "../snapshot/errors.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
-import { isUsable, type SkippedEntry } from "../rsm/skips.ts";
+import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type { IRemoveData } from "../statemachine/machines.ts";
@@ -41,7 +45,7 @@ export interface BringUpOptions {
   readonly files: FileStore;
   readonly env: Env;
   /** Makes a driver with a new machine. */
-  readonly newDriver: () => Driver<SessionState>;
+  readonly newDriver: () => StateMachine<SessionState>;
   /** Entries that are skipped, as far as that is known: snapshots of states with them are of no use. */
   readonly skips?: readonly SkippedEntry[];
   /** True if an on-disk machine holds an entry that is skipped: it is given another state. */
@@ -55,7 +59,7 @@ export interface BringUpOptions {
 
 /** A machine that is up, as far as what it came from goes. */
 export interface BroughtUp {
-  readonly driver: Driver<SessionState>;
+  readonly driver: StateMachine<SessionState>;
   readonly reader: LogReader;
   /** For an on-disk machine: the index from which it needs the log to come up again. */
   readonly retain: number | undefined;
@@ -106,7 +110,9 @@ export async function candidates(
 }
 
 /** Closes a machine that is of no more use; how that goes is of no interest. */
-export async function discard(driver: Driver<SessionState>): Promise<void> {
+export async function discard(
+  driver: StateMachine<SessionState>,
+): Promise<void> {
   try {
     await driver.close();
   } catch {
@@ -116,7 +122,7 @@ export async function discard(driver: Driver<SessionState>): Promise<void> {
 
 /** Gives a machine what a snapshot holds; whatever fails, it closes the machine. */
 export async function recoverFrom(
-  driver: Driver<SessionState>,
+  driver: StateMachine<SessionState>,
   { info, store }: Candidate,
   options: BringUpOptions,
 ): Promise<void> {
@@ -197,7 +203,9 @@ async function recoverRemote(
   options: BringUpOptions,
   from: number,
 ): Promise<
-  { driver: Driver<SessionState>; reader: LogReader } | { damage: unknown }
+  { driver: StateMachine<SessionState>; reader: LogReader } | {
+    damage: unknown;
+  }
 > {
   const { remote } = options;
   return remote === undefined
@@ -219,7 +227,9 @@ async function recoverNewest(
   options: BringUpOptions,
   from: number,
 ): Promise<
-  { driver: Driver<SessionState>; reader: LogReader } | { damage: unknown }
+  { driver: StateMachine<SessionState>; reader: LogReader } | {
+    damage: unknown;
+  }
 > {
   let damage: unknown;
   const tried = new Set<string>();
@@ -241,7 +251,9 @@ async function recoverFirst(
   options: BringUpOptions,
   list: readonly Candidate[],
 ): Promise<
-  { driver: Driver<SessionState>; reader: LogReader } | { damage: unknown }
+  { driver: StateMachine<SessionState>; reader: LogReader } | {
+    damage: unknown;
+  }
 > {
   let damage: unknown;
   for (const candidate of list) {
@@ -371,7 +383,9 @@ async function bringUpOther(options: BringUpOptions): Promise<BroughtUp> {
 }
 
 /** An on-disk machine after its data were removed. */
-async function emptied(options: BringUpOptions): Promise<Driver<SessionState>> {
+async function emptied(
+  options: BringUpOptions,
+): Promise<StateMachine<SessionState>> {
   const { factory, clusterID, nodeID } = options;
   const machine = factory.create(clusterID, nodeID) as Partial<IRemoveData>;
   if (typeof machine.removeData !== "function") {
@@ -395,7 +409,7 @@ async function emptied(options: BringUpOptions): Promise<Driver<SessionState>> {
 async function checkImported(
   list: readonly Candidate[],
   opened: number,
-  driver: Driver<SessionState>,
+  driver: StateMachine<SessionState>,
   log: Log,
 ): Promise<boolean> {
   const imported = list.find(({ info }) => info.imported)?.info;
@@ -414,7 +428,7 @@ async function checkImported(
  * the machine had made its state durable (H16). It is recovered once more.
  */
 async function isOtherState(
-  driver: Driver<SessionState>,
+  driver: StateMachine<SessionState>,
   opened: number,
   list: readonly Candidate[],
   { event }: BringUpOptions,
@@ -442,7 +456,7 @@ async function isOtherState(
  * the sessions stand; undefined if they cannot be had.
  */
 async function rebuildSessions(
-  driver: Driver<SessionState>,
+  driver: StateMachine<SessionState>,
   opened: number,
   list: readonly Candidate[],
   { log, event }: BringUpOptions,

@@ -25,7 +25,7 @@ import {
   type OptionChecks,
 } from "../options.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
-import type { SkippedEntry } from "../rsm/skips.ts";
+import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import type {
   SnapshotHeader,
   SnapshotInfo,

@@ -12,8 +12,8 @@
 
 import { ByteReader } from "../bytes.ts";
 import { IMPORT_INDEX_MAX } from "../limits.ts";
-import { SessionTable } from "../rsm/sessions.ts";
-import { decodeSkips } from "../rsm/skips.ts";
+import { SessionTable } from "../rsm/session_table.ts";
+import { decodeSkips } from "../rsm/skipped_entries.ts";
 import { openSnapshot } from "../snapshot/container.ts";
 import { ErrSnapshotCorrupted } from "../snapshot/errors.ts";
 import type { SnapshotHeader } from "../snapshot/store.ts";

@@ -30,7 +30,7 @@ import {
   checkFactory,
   type MachineFactory,
   tryFactory,
-} from "../rsm/managed.ts";
+} from "../rsm/managed_machine.ts";
 import { tell } from "../promises.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
@@ -60,7 +60,7 @@ import {
 import { ErrClusterNotFound } from "./errors.ts";
 import { checkImport, inspectSnapshot } from "./import_check.ts";
 import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
-import type { SkippedEntry } from "../rsm/skips.ts";
+import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import { appendSkip } from "./skipping.ts";
 import type { Rehearsing } from "../rehearsal/rehearsal.ts";
 import { type Replica, startReplica } from "./replica.ts";

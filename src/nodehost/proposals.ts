@@ -29,17 +29,17 @@ import { recordAt, RecordKind, RecordPacker } from "../log/records.ts";
 import type {
   ApplyListener,
   ClaimOutcome,
-  Decided,
   Outcome,
-  SessionStanding,
-} from "../rsm/driver.ts";
+  SeriesOutcome,
+  SessionInfo,
+} from "../rsm/state_machine.ts";
 import {
   ErrInvalidSession,
   ErrProposalRefused,
   ErrProposalSkipped,
   ErrSystemBusy,
 } from "../rsm/errors.ts";
-import { digest } from "../rsm/sessions.ts";
+import { digest } from "../rsm/session_table.ts";
 import { isPromise } from "../promises.ts";
 import {
   claimRecord,
@@ -50,14 +50,14 @@ import {
   registerRecord,
   sessionHeadLength,
   unregisterRecord,
-} from "../rsm/record.ts";
+} from "../rsm/record_codec.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
 import { ErrPayloadTooBig } from "./errors.ts";
 import type { OwnRehearsal } from "../rehearsal/rehearsal.ts";
 import {
   makeSession,
-  Pending,
   Proposal,
+  SequenceWindow,
   Session,
   SessionState,
   stateOf,
@@ -127,7 +127,7 @@ export interface ProposalsOptions {
   /** Called with what the listener of a driver is told beyond proposals. */
   readonly detach: (session: number) => void;
   /** What the replicated state knows of a session, if it knows it. */
-  readonly standing: (session: number) => SessionStanding | undefined;
+  readonly standing: (session: number) => SessionInfo | undefined;
   /** The first session after an index that a client id has opened, of that owner if one is given. */
   readonly sessionOf: (
     clientID: bigint,
@@ -138,7 +138,7 @@ export interface ProposalsOptions {
   readonly outcomeOf: (
     session: number,
     series: number,
-  ) => Decided | undefined;
+  ) => SeriesOutcome | undefined;
   /** Reason with which the machine calls a result a refusal; undefined if it does not. Never throws. */
   readonly refusal: (result: Result) => string | undefined;
   /** Rehearsal of commands before they are appended; undefined while commands are not tried. */
@@ -199,7 +199,7 @@ export class Proposals implements
   readonly #proposalsMax: number;
   readonly #bytesMax: number;
   readonly #packer = new RecordPacker();
-  readonly #single: Pending<Proposal> = new Pending();
+  readonly #single: SequenceWindow<Proposal> = new SequenceWindow();
   /** Of the proposals outside of any session, the first that was not handed to the log. */
   #unsent = 1;
   /** Of the same, the first that the log has not acknowledged. */

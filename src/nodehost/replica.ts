@@ -40,16 +40,20 @@ import type {
 } from "../log/log.ts";
 import { batchAfter, lastOf, packRecords } from "../log/records.ts";
 import {
-  type Captured,
-  Driver,
   type FailedEntries,
-  type SessionStanding,
-} from "../rsm/driver.ts";
-import { ErrSkippedApplied, type SkippedEntry, Skips } from "../rsm/skips.ts";
+  type SessionInfo,
+  StateMachine,
+  type StateMetadata,
+} from "../rsm/state_machine.ts";
+import {
+  ErrSkippedApplied,
+  SkippedEntries,
+  type SkippedEntry,
+} from "../rsm/skipped_entries.ts";
 import { skipsAfter, skipsIn } from "./skipping.ts";
 import { chain, isPromise, withResolvers } from "../promises.ts";
-import type { MachineFactory } from "../rsm/managed.ts";
-import { configRecord } from "../rsm/record.ts";
+import type { MachineFactory } from "../rsm/managed_machine.ts";
+import { configRecord } from "../rsm/record_codec.ts";
 import { MachineFailure } from "../rsm/errors.ts";
 import { ErrNoOutbox } from "../offline/errors.ts";
 import type { Outbox } from "../offline/outbox.ts";
@@ -232,7 +236,7 @@ export class Replica {
   readonly #openStopped = new AbortController();
   readonly #recoverStopped = new AbortController();
   /** The machine of the moment; none before it is up. */
-  #current: Driver<SessionState> | undefined;
+  #current: StateMachine<SessionState> | undefined;
   #snapshotter: Snapshotter | undefined;
   #reader: LogReader | undefined;
   #starting: Promise<void> | undefined;
@@ -244,10 +248,13 @@ export class Replica {
   /** Set once `update()` has thrown. */
   #updateFailed: ErrUpdateFailed | undefined;
   /** Entries that are skipped, known before the state has come to their decision. */
-  readonly #skips = new Skips();
+  readonly #skips = new SkippedEntries();
   /** The machine to take the place of the one there is, once it has applied as much. */
   #next:
-    | { readonly driver: Driver<SessionState>; readonly isBeyond: boolean }
+    | {
+      readonly driver: StateMachine<SessionState>;
+      readonly isBeyond: boolean;
+    }
     | undefined;
   /** Set while a replica whose log is ordered by a server waits, before an entry at which `update()` threw, for the decision to skip it. */
   #parked: Parked | undefined;
@@ -255,7 +262,7 @@ export class Replica {
   /** Cause for which no submission can be sent until the application or a person acts. */
   #blocked: unknown;
   /** Of machines whose place another one has taken, those that were wrong: they may be being saved still. */
-  readonly #wrong = new WeakMap<Driver<SessionState>, ErrDiverged>();
+  readonly #wrong = new WeakMap<StateMachine<SessionState>, ErrDiverged>();
   #synced = 0;
   #isSyncing = false;
   #cancelSync: (() => void) | undefined;
@@ -413,7 +420,7 @@ export class Replica {
   }
 
   /** What the replicated state knows of the session of that id; undefined if it is not, or no longer, there. */
-  standing(session: number): SessionStanding | undefined {
+  standing(session: number): SessionInfo | undefined {
     return this.#current?.standing(session);
   }
 
@@ -437,7 +444,7 @@ export class Replica {
     }
   }
 
-  get #driver(): Driver<SessionState> {
+  get #driver(): StateMachine<SessionState> {
     return this.#current!;
   }
 
@@ -869,9 +876,9 @@ export class Replica {
     };
   }
 
-  #newDriver(hashEntries: number): Driver<SessionState> {
+  #newDriver(hashEntries: number): StateMachine<SessionState> {
     const proposals = this.#proposals;
-    const driver: Driver<SessionState> = new Driver(
+    const driver: StateMachine<SessionState> = new StateMachine(
       this.#parts.factory,
       this.clusterID,
       this.nodeID,
@@ -921,7 +928,7 @@ export class Replica {
   }
 
   /** True if what a machine applies was not told before: one that takes another's place goes over what that one has told. */
-  #isNews(driver: Driver<SessionState>): boolean {
+  #isNews(driver: StateMachine<SessionState>): boolean {
     return this.#next?.driver !== driver ||
       driver.applied > this.#driver.applied;
   }
@@ -1194,7 +1201,7 @@ export class Replica {
     }
   }
 
-  #judgeApply(driver: Driver<SessionState>, cause: unknown): unknown {
+  #judgeApply(driver: StateMachine<SessionState>, cause: unknown): unknown {
     if (cause instanceof ErrSkippedApplied) return cause;
     const failed = driver.updateFailed;
     if (failed !== undefined) {
@@ -1445,7 +1452,7 @@ export class Replica {
   }
 
   /** True if a machine that has recovered has less than was shown still: it goes on to take the place of that. */
-  #isUnfinished(driver: Driver<SessionState>): boolean {
+  #isUnfinished(driver: StateMachine<SessionState>): boolean {
     const unfinished = this.#next?.driver;
     if (unfinished === undefined || driver.applied >= this.#driver.applied) {
       return false;
@@ -1493,7 +1500,7 @@ export class Replica {
    * machine answers from it, until a recovery succeeds. One that has lost some
    * of it answers nothing.
    */
-  async #bringBack(before: Captured): Promise<void> {
+  async #bringBack(before: StateMetadata): Promise<void> {
     try {
       const driver = await this.#openAnew();
       if (driver.applied < before.index && driver.opened >= before.index) {
@@ -1509,7 +1516,7 @@ export class Replica {
   }
 
   /** All is asked of another machine, whose state came from a snapshot, from now on. */
-  #moveTo(driver: Driver<SessionState>, isBeyond = true): void {
+  #moveTo(driver: StateMachine<SessionState>, isBeyond = true): void {
     const unfinished = this.#next?.driver;
     this.#next = undefined;
     if (unfinished !== undefined && unfinished !== driver) {
@@ -1532,7 +1539,7 @@ export class Replica {
   }
 
   /** A new machine on what the one there was has left on disk (R9). */
-  async #openAnew(): Promise<Driver<SessionState>> {
+  async #openAnew(): Promise<StateMachine<SessionState>> {
     const driver = this.#newDriver(this.#parts.config.hashEntries ?? 0);
     try {
       await driver.open(this.#openStopped.signal);

@@ -66,7 +66,7 @@ export class Proposal {
 }
 
 /** What is numbered without gaps and leaves in about the order it came: all from `first` on that is not done. */
-export class Pending<T> {
+export class SequenceWindow<T> {
   #items: (T | undefined)[] = [];
   #head = 0;
   /** The number of the first that is not done. */
@@ -121,7 +121,7 @@ export class SessionState {
   /** The index of its register record. */
   readonly index: number;
   /** The series that are not answered. */
-  readonly pending: Pending<Proposal> = new Pending();
+  readonly pending: SequenceWindow<Proposal> = new SequenceWindow();
   /** The series that was handed to the log last; one may be handed over again. */
   sent = 0;
   /** Last series that the log has acknowledged, where it answers later; the log may have lost it since. */

@@ -12,8 +12,8 @@ import { REFUSAL_BYTES_MAX } from "../limits.ts";
 import { ErrCompacted, ErrDiverged } from "../log/errors.ts";
 import type { Log, LogBatch } from "../log/log.ts";
 import { lastOf, packRecords, recordAt, RecordKind } from "../log/records.ts";
-import { RecordCursor, skipEntryRecord } from "../rsm/record.ts";
-import type { SkippedEntry } from "../rsm/skips.ts";
+import { RecordCursor, skipEntryRecord } from "../rsm/record_codec.ts";
+import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
 import { ErrSkipRefused } from "./errors.ts";
 

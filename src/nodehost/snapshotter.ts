@@ -14,9 +14,9 @@ import type { Env } from "../env.ts";
 import { SNAPSHOTS_KEPT } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type { Log, Retention } from "../log/log.ts";
-import type { Driver } from "../rsm/driver.ts";
+import type { StateMachine } from "../rsm/state_machine.ts";
 import { MachineFailure } from "../rsm/errors.ts";
-import { saveSnapshot } from "../rsm/snapshots.ts";
+import { saveSnapshot } from "../rsm/save_snapshot.ts";
 import { verifySnapshot } from "../snapshot/container.ts";
 import {
   ErrSnapshotCorrupted,
@@ -44,7 +44,7 @@ import {
 } from "../statemachine/types.ts";
 import type { HostEvent, ReplicaConfig } from "./config.ts";
 import type { SessionState } from "./session.ts";
-import { isUsable, type SkippedEntry } from "../rsm/skips.ts";
+import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import { skipsAfter } from "./skipping.ts";
 import { pacedSink, pacedSource } from "./pace.ts";
@@ -69,9 +69,9 @@ export interface SnapshotterOptions {
   readonly files: FileStore;
   readonly env: Env;
   /** The driver of the moment. */
-  readonly driver: () => Driver<SessionState>;
+  readonly driver: () => StateMachine<SessionState>;
   /** Throws if the state is not to be saved or offered (H12), or was not when another took the place of the one that is `saved`. */
-  readonly check: (saved?: Driver<SessionState>) => void;
+  readonly check: (saved?: StateMachine<SessionState>) => void;
   readonly event: (event: ReplicaEvent) => void;
   /** The machine failed. */
   readonly fail: (cause: unknown) => void;

@@ -41,8 +41,8 @@ import type {
   OutboxSession,
 } from "./outbox.ts";
 import { tell, withResolvers } from "../promises.ts";
-import type { Decided, SessionStanding } from "../rsm/driver.ts";
-import { digest } from "../rsm/sessions.ts";
+import type { SeriesOutcome, SessionInfo } from "../rsm/state_machine.ts";
+import { digest } from "../rsm/session_table.ts";
 import {
   ErrInvalidSession,
   ErrProposalRefused,
@@ -144,7 +144,7 @@ export interface SubmissionsOptions {
   readonly outbox: Outbox;
   readonly proposals: Proposals;
   readonly env: Env;
-  readonly standing: (session: number) => SessionStanding | undefined;
+  readonly standing: (session: number) => SessionInfo | undefined;
   readonly applied: () => number;
   /** Whether what is applied is only sure to be here after a restart once `kept()` tells. */
   readonly isSynced: boolean;
@@ -169,7 +169,10 @@ export interface SubmissionsOptions {
   /** Resolves once everything committed before the call is applied. */
   readonly upToDate: (signal: AbortSignal) => Promise<void>;
   /** Outcome of a series in the applied state; undefined if it has none yet. */
-  readonly outcomeOf: (session: number, series: number) => Decided | undefined;
+  readonly outcomeOf: (
+    session: number,
+    series: number,
+  ) => SeriesOutcome | undefined;
   /** Called when nothing can be sent until someone acts, with why, and with undefined once it can. */
   readonly blocked: (cause: unknown) => void;
 }

@@ -11,11 +11,12 @@
 import type { Env } from "../env.ts";
 import { APPLY_SLICE_MS, VIEW_EAGER_COMMANDS_MAX } from "../limits.ts";
 import { chain, isPromise } from "../promises.ts";
-import { Driver, silentListener } from "../rsm/driver.ts";
+import { noopListener, StateMachine } from "../rsm/state_machine.ts";
 import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
-import { Guard, Op } from "../rsm/guard.ts";
-import type { MachineFactory, ManagedFork } from "../rsm/managed.ts";
-import { recoverSnapshot, saveSnapshot } from "../rsm/snapshots.ts";
+import { CallGuard, Op } from "../rsm/call_guard.ts";
+import type { MachineFactory, ManagedFork } from "../rsm/managed_machine.ts";
+import { recoverSnapshot } from "../rsm/recover_snapshot.ts";
+import { saveSnapshot } from "../rsm/save_snapshot.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { SnapshotSink } from "../snapshot/store.ts";
@@ -78,7 +79,7 @@ export interface ViewOptions<L> {
   readonly files: FileStore;
   readonly env: Env;
   /** The driver of the moment. */
-  readonly driver: () => Driver<L>;
+  readonly driver: () => StateMachine<L>;
   /** Throws if nothing is to be answered. */
   readonly check: () => void;
   /** Settles when what is pending is that of the machine's state again, if it is not. */
@@ -96,7 +97,7 @@ export interface ViewOptions<L> {
 
 /** Another machine in the state of a moment, and what was done to it since. */
 class Copy<L> {
-  readonly driver: Driver<L>;
+  readonly driver: StateMachine<L>;
   /** The last entry that is committed in it. */
   readonly index: number;
   /** Which calls it came after; -1 for one that is of use only while its machine stays as it is. */
@@ -105,11 +106,11 @@ class Copy<L> {
   readonly commands: PendingCommand[] = [];
   readonly #machine: ManagedFork;
   /** As strict as for a regular machine, whatever it is: a lookup sees a command whole or not at all. */
-  readonly #guard = new Guard(RegularStateMachine);
+  readonly #guard = new CallGuard(RegularStateMachine);
 
   constructor(
     machine: ManagedFork,
-    driver: Driver<L>,
+    driver: StateMachine<L>,
     index: number,
     asked: number,
   ) {
@@ -240,7 +241,7 @@ export class OptimisticView<L> implements View {
   /** Uses a copy that is not older than the call; one is brought up to date at a time. */
   #use<T>(
     use: (copy: Copy<L>) => MaybePromise<T>,
-    driver: Driver<L>,
+    driver: StateMachine<L>,
     asked: number,
   ): MaybePromise<T> {
     if (this.#bringing !== undefined) {
@@ -257,7 +258,7 @@ export class OptimisticView<L> implements View {
     return answer;
   }
 
-  #bring(driver: Driver<L>, asked: number): MaybePromise<Copy<L>> {
+  #bring(driver: StateMachine<L>, asked: number): MaybePromise<Copy<L>> {
     const copy = this.#copy;
     if (copy === undefined || copy.driver !== driver) {
       return this.#renew(driver);
@@ -278,7 +279,7 @@ export class OptimisticView<L> implements View {
     this.#copy = undefined;
   }
 
-  #renew(driver: Driver<L>): MaybePromise<Copy<L>> {
+  #renew(driver: StateMachine<L>): MaybePromise<Copy<L>> {
     const { pending, stopped } = this.#options;
     this.#copy?.close();
     this.#copy = undefined;
@@ -335,7 +336,7 @@ export class OptimisticView<L> implements View {
   #leaveOut(
     command: PendingCommand,
     error: unknown,
-    driver: Driver<L>,
+    driver: StateMachine<L>,
   ): MaybePromise<Copy<L>> {
     this.#poisoned.add(command);
     this.#copy?.close();
@@ -345,7 +346,7 @@ export class OptimisticView<L> implements View {
   }
 
   /** A copy by way of a snapshot, for a machine that cannot fork. */
-  async #save(driver: Driver<L>): Promise<Copy<L>> {
+  async #save(driver: StateMachine<L>): Promise<Copy<L>> {
     const { clusterID, nodeID, factory, files, env } = this.#options;
     const { pending, unsettled, stopped } = this.#options;
     const store = new MemorySnapshotStore();
@@ -367,11 +368,11 @@ export class OptimisticView<L> implements View {
         signal: stopped,
       });
       const info = await sink.commit(totals);
-      const other = new Driver(
+      const other = new StateMachine(
         factory,
         clusterID,
         nodeID,
-        silentListener<never>(),
+        noopListener<never>(),
         { hashEntries: 0 },
       );
       const copy = new Copy(other.machine, driver, info.index, asked);

@@ -25,11 +25,11 @@ import {
 import type { LogBatch, Records } from "../log/log.ts";
 import { lastOf, packRecords, recordAt, RecordKind } from "../log/records.ts";
 import { chain, isPromise } from "../promises.ts";
-import type { Driver } from "../rsm/driver.ts";
+import type { StateMachine } from "../rsm/state_machine.ts";
 import { ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
-import { Guard, Op } from "../rsm/guard.ts";
-import type { ManagedFork } from "../rsm/managed.ts";
-import { RecordCursor, skipRecord } from "../rsm/record.ts";
+import { CallGuard, Op } from "../rsm/call_guard.ts";
+import type { ManagedFork } from "../rsm/managed_machine.ts";
+import { RecordCursor, skipRecord } from "../rsm/record_codec.ts";
 import {
   type Entry,
   type MaybePromise,
@@ -50,8 +50,8 @@ export function reasonOf(error: unknown): string {
 
 /** Dependencies of {@linkcode Rehearsal}. */
 export interface RehearsalOptions<L> {
-  /** Driver of the moment; undefined before there is one. */
-  readonly driver: () => Driver<L> | undefined;
+  /** State machine of the moment; undefined before there is one. */
+  readonly driver: () => StateMachine<L> | undefined;
   /** Time and timers. */
   readonly env: Env;
 }
@@ -174,7 +174,7 @@ class Fork {
   /** The last entry that is committed in it: it is of use while this is the replica's last one. */
   readonly applied: number;
   /** Guard as strict as that of a regular machine, whatever kind the machine is. */
-  readonly guard = new Guard(RegularStateMachine);
+  readonly guard = new CallGuard(RegularStateMachine);
   /** Number of candidates that were run on it, or need not be. */
   ran = 0;
   /** Entries it was given. */
@@ -200,7 +200,7 @@ class Fork {
 
 /** Rehearsal of the commands of one cluster on this host, on forks of its machine. */
 export class Rehearsal {
-  readonly #driver: () => Driver<unknown> | undefined;
+  readonly #driver: () => StateMachine<unknown> | undefined;
   readonly #env: Env;
   /** Records that were let through and are not applied yet, in the order of the log. */
   #ahead: Candidate[] = [];
@@ -511,7 +511,7 @@ export class Rehearsal {
   }
 
   /** The fork, brought up to date. */
-  #bring(driver: Driver<unknown>): MaybePromise<Fork> {
+  #bring(driver: StateMachine<unknown>): MaybePromise<Fork> {
     const fork = this.#fork;
     if (
       fork !== undefined && fork.driver === driver &&
@@ -523,7 +523,10 @@ export class Rehearsal {
   }
 
   /** A new fork, with all run that is ahead: carefully if one of them is known to be wrong. */
-  #renew(driver: Driver<unknown>, isCareful: boolean): MaybePromise<Fork> {
+  #renew(
+    driver: StateMachine<unknown>,
+    isCareful: boolean,
+  ): MaybePromise<Fork> {
     this.#leave();
     this.#match();
     const { applied } = driver;
@@ -548,7 +551,7 @@ export class Rehearsal {
   /** Gives a fork what it was not given. */
   #runOn(
     fork: Fork,
-    driver: Driver<unknown>,
+    driver: StateMachine<unknown>,
     isCareful = false,
   ): MaybePromise<Fork> {
     while (fork.ran < this.#ahead.length) {
@@ -587,7 +590,7 @@ export class Rehearsal {
   /** Next records for a fork: all that are left, within bounds; one at a time those that no fork has passed, if it has to be careful. */
   #chunk(
     fork: Fork,
-    driver: Driver<unknown>,
+    driver: StateMachine<unknown>,
     isCareful: boolean,
   ): { chunk: Candidate[]; entries: Entry[] } {
     const ahead = this.#ahead;
@@ -627,7 +630,7 @@ export class Rehearsal {
   }
 
   /** True if a record will be applied, by the rules of the session table: a copy of an applied one will not, nor anything in a closed session. */
-  #applies(fork: Fork, driver: Driver<unknown>, one: Candidate): boolean {
+  #applies(fork: Fork, driver: StateMachine<unknown>, one: Candidate): boolean {
     const { session, series, lag } = one;
     if (session === 0) return true;
     if (session === REGISTRATION) {
@@ -660,7 +663,7 @@ export class Rehearsal {
 
   /** The machine threw at one of a chunk. The fork is of no use any more. */
   #threw(
-    driver: Driver<unknown>,
+    driver: StateMachine<unknown>,
     chunk: readonly Candidate[],
     entries: readonly Entry[],
     error: unknown,
@@ -817,7 +820,7 @@ export class Rehearsal {
 /** True if a session is there or not, depending on which are evicted by those opened ahead: that is known once they are. */
 function isInDoubt(
   fork: Fork,
-  driver: Driver<unknown>,
+  driver: StateMachine<unknown>,
   { session, isOut }: Candidate,
 ): boolean {
   return fork.registered > 0 && session > 0 && !isOut &&

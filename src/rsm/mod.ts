@@ -7,9 +7,9 @@
  * This module is browser compatible.
  *
  * ```ts
- * import { Guard, Op } from "./mod.ts";
+ * import { CallGuard, Op } from "./mod.ts";
  *
- * const guard = new Guard(1);
+ * const guard = new CallGuard(1);
  * const read = guard.run(Op.Lookup, () => Promise.resolve("read"));
  * const wrote = guard.run(Op.Update, () => "wrote"); // waits for the read
  * console.log(await read, await wrote); // read wrote
@@ -18,12 +18,13 @@
  * @module
  */
 
-export * from "./driver.ts";
+export * from "./state_machine.ts";
 export * from "./errors.ts";
-export * from "./guard.ts";
+export * from "./call_guard.ts";
 export * from "./host_state.ts";
-export * from "./managed.ts";
-export * from "./record.ts";
-export * from "./sessions.ts";
-export { ErrSkippedApplied, type SkippedEntry } from "./skips.ts";
-export * from "./snapshots.ts";
+export * from "./managed_machine.ts";
+export * from "./record_codec.ts";
+export * from "./session_table.ts";
+export { ErrSkippedApplied, type SkippedEntry } from "./skipped_entries.ts";
+export * from "./recover_snapshot.ts";
+export * from "./save_snapshot.ts";

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { Driver } from "../../src/rsm/driver.ts";
-import type { MachineFactory } from "../../src/rsm/managed.ts";
+import { StateMachine } from "../../src/rsm/state_machine.ts";
+import type { MachineFactory } from "../../src/rsm/managed_machine.ts";
 import {
   configRecord,
   proposalHeadLength,
@@ -13,7 +13,7 @@ import {
   putSessionHead,
   registerRecord,
   sessionHeadLength,
-} from "../../src/rsm/record.ts";
+} from "../../src/rsm/record_codec.ts";
 import { RecordKind } from "../../src/log/records.ts";
 import type { LogBatch } from "../../src/log/log.ts";
 import { packRecords } from "../../src/log/mod.ts";
@@ -53,8 +53,8 @@ class ConcurrentNoOpStateMachine implements IConcurrentStateMachine {
 }
 
 /** A driver of a replica whose proposals are somebody else's, as most are. */
-function newDriver(factory: MachineFactory): Driver<never> {
-  return new Driver<never>(factory, 1n, 1n, {
+function newDriver(factory: MachineFactory): StateMachine<never> {
+  return new StateMachine<never>(factory, 1n, 1n, {
     originLow: 0,
     originHigh: 0,
     locals: new Map<number, never>(),
@@ -102,7 +102,7 @@ async function measure(
   batches: LogBatch[],
 ): Promise<number> {
   const count = batches.length * BATCH;
-  let driver: Driver<never>;
+  let driver: StateMachine<never>;
   const applied = await best(9, () => {
     for (const batch of batches) driver.apply([batch]);
     if (driver.applied !== batches.at(-1)!.first + BATCH - 1) {

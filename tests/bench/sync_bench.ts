@@ -14,7 +14,10 @@ import {
 } from "../../mod.ts";
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
 import { packRecords } from "../../src/log/records.ts";
-import { proposalHeadLength, putProposalHead } from "../../src/rsm/record.ts";
+import {
+  proposalHeadLength,
+  putProposalHead,
+} from "../../src/rsm/record_codec.ts";
 import { SqliteKVStateMachine, SqliteLogDB } from "../../src/sqlite/mod.ts";
 import {
   decodeMessage,

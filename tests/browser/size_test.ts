@@ -66,7 +66,7 @@ const HOST = [
   "Session",
   "Proposals",
   "Snapshotter",
-  "Driver",
+  "StateMachine",
   "SessionTable",
   "SnapshotWriter",
   "bringUp",

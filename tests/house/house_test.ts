@@ -200,7 +200,7 @@ Deno.test("case D2: text becomes bytes in one place only, where ill-formed strin
 const UNCHECKED = new Set([
   // Dependencies of internals.
   "BringUpOptions",
-  "DriverOptions",
+  "StateMachineOptions",
   "PackedStoreOptions",
   "ProposalsOptions",
   "RecoverOptions",

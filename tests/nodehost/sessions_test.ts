@@ -21,7 +21,7 @@ import {
   putSessionHead,
   sessionHeadLength,
   unregisterRecord,
-} from "../../src/rsm/record.ts";
+} from "../../src/rsm/record_codec.ts";
 import {
   type AppendFault,
   bytes,

@@ -44,7 +44,7 @@ import {
   registerRecord,
   skipRecord,
   unregisterRecord,
-} from "../../src/rsm/record.ts";
+} from "../../src/rsm/record_codec.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import {
   type AppendFault,

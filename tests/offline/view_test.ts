@@ -20,7 +20,7 @@ import {
   type PendingCommands,
 } from "../../src/offline/view.ts";
 import { isPromise } from "../../src/promises.ts";
-import { Driver, type MachineFactory } from "../../src/rsm/mod.ts";
+import { type MachineFactory, StateMachine } from "../../src/rsm/mod.ts";
 import { batchesOf, Listener, place, proposal } from "../rsm/driving.ts";
 import {
   bytes,
@@ -46,7 +46,7 @@ interface Sent extends PendingCommand {
 
 /** A driver, what waits to be applied by it, and the view of both. */
 class World implements PendingCommands {
-  readonly driver: Driver<string>;
+  readonly driver: StateMachine<string>;
   readonly view: OptimisticView<string>;
   readonly poison: [PendingCommand, unknown][] = [];
   readonly failures: unknown[] = [];
@@ -66,7 +66,7 @@ class World implements PendingCommands {
       this.view.changed();
     };
     const options = { hashEntries: 0 };
-    this.driver = new Driver(factory, 7n, 1n, listener, options);
+    this.driver = new StateMachine(factory, 7n, 1n, listener, options);
     this.view = new OptimisticView({
       factory,
       clusterID: 7n,

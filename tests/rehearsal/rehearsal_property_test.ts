@@ -9,7 +9,7 @@ import {
 } from "../../mod.ts";
 import { sleep } from "../../src/nodehost/waiting.ts";
 import { recordAt, RecordKind } from "../../src/log/records.ts";
-import { RecordCursor } from "../../src/rsm/record.ts";
+import { RecordCursor } from "../../src/rsm/record_codec.ts";
 import {
   bytes,
   checked,

@@ -31,7 +31,7 @@ import {
   text,
 } from "../nodehost/support.ts";
 import { sleep } from "../../src/nodehost/waiting.ts";
-import { unregisterRecord } from "../../src/rsm/record.ts";
+import { unregisterRecord } from "../../src/rsm/record_codec.ts";
 import { Counts, startWords, WORD_KINDS } from "./machines.ts";
 import {
   claimRecord,

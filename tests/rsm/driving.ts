@@ -11,7 +11,6 @@ import {
   type ApplyListener,
   type ClaimOutcome,
   configRecord,
-  Driver,
   type MachineFactory,
   type Outcome,
   proposalHeadLength,
@@ -19,6 +18,7 @@ import {
   putSessionHead,
   registerRecord,
   sessionHeadLength,
+  StateMachine,
   unregisterRecord,
 } from "../../src/rsm/mod.ts";
 import type { Checkpoint } from "../../src/log/mod.ts";
@@ -137,9 +137,9 @@ export class Listener implements ApplyListener<string> {
 export function makeDriver(
   factory: MachineFactory,
   hashEntries = 0,
-): { driver: Driver<string>; listener: Listener } {
+): { driver: StateMachine<string>; listener: Listener } {
   const listener = new Listener();
-  const driver = new Driver(factory, 7n, 1n, listener, { hashEntries });
+  const driver = new StateMachine(factory, 7n, 1n, listener, { hashEntries });
   return { driver, listener };
 }
 

@@ -10,7 +10,6 @@ import {
 } from "@std/assert";
 import { epochRecord } from "../../src/log/records.ts";
 import {
-  type Driver,
   ErrSystemBusy,
   type MachineFactory,
   MachineFailure,
@@ -20,6 +19,7 @@ import {
   registerRecord,
   type SaveOptions,
   saveSnapshot,
+  type StateMachine,
 } from "../../src/rsm/mod.ts";
 import {
   ErrSnapshotCorrupted,
@@ -81,7 +81,7 @@ function sink(): {
 }
 
 async function save<L>(
-  driver: Driver<L>,
+  driver: StateMachine<L>,
   options: Partial<SaveOptions> = {},
 ): Promise<Taken> {
   const { writable, parts, state } = sink();
@@ -109,7 +109,7 @@ async function save<L>(
 }
 
 async function recover<L>(
-  driver: Driver<L>,
+  driver: StateMachine<L>,
   { info, bytes }: Taken,
   options: Partial<RecoverOptions> = {},
 ): Promise<void> {
@@ -134,7 +134,7 @@ const SESSION = [
 function driven<M extends Regular | Concurrent | DiskMachine>(
   machine: M,
   type: 1 | 2 | 3,
-): { machine: M; driver: Driver<string> } {
+): { machine: M; driver: StateMachine<string> } {
   const create = (): never => machine as never;
   const { driver } = makeDriver({ type, create } as MachineFactory);
   assertStrictEquals(driver.apply(batchesOf(place(SESSION))), undefined);
@@ -333,7 +333,7 @@ Deno.test("D6 D10 the index of a snapshot is not ahead of what is durable", asyn
 
 /** A concurrent or on-disk machine, to see what becomes of contexts. */
 function withContexts(): {
-  driver: Driver<string>;
+  driver: StateMachine<string>;
   machine: Concurrent | DiskMachine;
 }[] {
   return [

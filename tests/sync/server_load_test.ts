@@ -13,7 +13,7 @@ import {
   configRecord,
   skipEntryRecord,
   unregisterRecord,
-} from "../../src/rsm/record.ts";
+} from "../../src/rsm/record_codec.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import { Pages } from "../../src/sync/server/pages.ts";
 import { Pace, Turns } from "../../src/sync/server/throttle.ts";

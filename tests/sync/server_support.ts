@@ -24,7 +24,7 @@ import {
   putSessionHead,
   registerRecord,
   sessionHeadLength,
-} from "../../src/rsm/record.ts";
+} from "../../src/rsm/record_codec.ts";
 import { RecordKind } from "../../src/log/records.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import type {

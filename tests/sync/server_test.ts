@@ -33,7 +33,7 @@ import {
   putProposalHead,
   RecordCursor,
   unregisterRecord,
-} from "../../src/rsm/record.ts";
+} from "../../src/rsm/record_codec.ts";
 import { RecordKind } from "../../src/log/records.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import { Pages } from "../../src/sync/server/pages.ts";

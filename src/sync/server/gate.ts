@@ -25,8 +25,12 @@ import {
   type Rehearsal,
 } from "../../rehearsal/rehearsal.ts";
 import { chain, isPromise } from "../../promises.ts";
-import type { SessionStanding } from "../../rsm/driver.ts";
-import { RecordCursor, registerRecord, skipRecord } from "../../rsm/record.ts";
+import type { SessionInfo } from "../../rsm/state_machine.ts";
+import {
+  RecordCursor,
+  registerRecord,
+  skipRecord,
+} from "../../rsm/record_codec.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrHookFailed, ErrProtocol } from "../errors.ts";
 import type { ValidateContext } from "./options.ts";
@@ -65,7 +69,7 @@ export interface GateOptions {
   /** What the server's replica knows of a session, once it has applied all up to it. */
   readonly standing: (
     session: number,
-  ) => MaybePromise<SessionStanding | "unborn" | undefined>;
+  ) => MaybePromise<SessionInfo | "unborn" | undefined>;
   /** Whether proposals that carry that number are the principal's. */
   readonly owns: (origin: string) => boolean;
   /** Whether the principal may write; an `ErrHookFailed` if nobody knows. */
@@ -603,7 +607,7 @@ interface Stretch {
 }
 
 /** Standing of a session, as far as it is known. */
-type Stood = SessionStanding | "unborn" | undefined;
+type Stood = SessionInfo | "unborn" | undefined;
 
 /** Answer of `validate` about one record, with the version of the state it looked up. */
 class Answer {

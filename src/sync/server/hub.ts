@@ -19,7 +19,7 @@ import type { NodeHost } from "../../nodehost/node_host.ts";
 import type { Rehearsal } from "../../rehearsal/rehearsal.ts";
 import type { Replica } from "../../nodehost/replica.ts";
 import { onAbort, sleep } from "../../nodehost/waiting.ts";
-import type { SessionStanding } from "../../rsm/driver.ts";
+import type { SessionInfo } from "../../rsm/state_machine.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
 import { CloseCode } from "../transport.ts";
@@ -204,10 +204,10 @@ export class Hub {
   /** Whether there is such a session, once the replica has applied all up to it; `unborn` if the log is not that long. */
   standing(
     session: number,
-  ): MaybePromise<SessionStanding | "unborn" | undefined> {
+  ): MaybePromise<SessionInfo | "unborn" | undefined> {
     const { replica } = this;
     if (session <= replica.appliedIndex) return replica.standing(session);
-    return chain<number, SessionStanding | "unborn" | undefined>(
+    return chain<number, SessionInfo | "unborn" | undefined>(
       this.log.readIndex(),
       (last) => session > last ? "unborn" : this.#standingOnceApplied(session),
     );
@@ -215,7 +215,7 @@ export class Hub {
 
   async #standingOnceApplied(
     session: number,
-  ): Promise<SessionStanding | undefined> {
+  ): Promise<SessionInfo | undefined> {
     await this.untilApplied(session);
     return this.replica.standing(session);
   }

@@ -93,7 +93,7 @@ function exclusionsOf(type: Type): readonly (readonly [number, number])[] {
  * would hold up. A call that is synchronous can overlap nothing: it costs a
  * comparison.
  */
-export class Guard {
+export class CallGuard {
   readonly #excluded = new Map<Op, number>();
   readonly #running = new Map<Op, number>();
   #waiting: {

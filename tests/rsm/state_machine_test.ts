@@ -19,10 +19,8 @@ import {
 } from "../../src/log/mod.ts";
 import { epochRecord } from "../../src/log/records.ts";
 import {
-  type Captured,
   claimRecord,
   configRecord,
-  Driver,
   ErrInvalidResult,
   ErrSystemBusy,
   type HostState,
@@ -31,6 +29,8 @@ import {
   saveSnapshot,
   SessionTable,
   skipRecord,
+  StateMachine,
+  type StateMetadata,
   unregisterRecord,
 } from "../../src/rsm/mod.ts";
 import { isPromise } from "../../src/promises.ts";
@@ -69,7 +69,7 @@ function cmd(...bytes: number[]): Uint8Array {
 /** A driver of a regular machine that has applied records from index 1 on. */
 function regular(...records: Uint8Array[]): {
   machine: Regular;
-  driver: Driver<string>;
+  driver: StateMachine<string>;
   listener: Listener;
   next: (...records: Uint8Array[]) => void;
 } {
@@ -114,7 +114,7 @@ function kinds(): [string, () => [MachineFactory, Disk | undefined]][] {
 
 /** Applies a log, cut at random, some batches at a time. */
 async function applyCut(
-  driver: Driver<string>,
+  driver: StateMachine<string>,
   placed: readonly Placed[],
   { chance, below }: Random,
   often = chance(0.5) ? 0.5 : 0.05,
@@ -127,7 +127,7 @@ async function applyCut(
 }
 
 /** The bytes of a full snapshot. */
-async function snapshotOf(driver: Driver<string>): Promise<Uint8Array> {
+async function snapshotOf(driver: StateMachine<string>): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   await saveSnapshot(driver, {
     header: { clusterID: 7n, nodeID: 1n, kind: "full", compression: "none" },
@@ -140,7 +140,7 @@ async function snapshotOf(driver: Driver<string>): Promise<Uint8Array> {
 }
 
 /** The table with a session's results, to look at. */
-function tableOf({ sessions }: Captured): SessionTable<string> {
+function tableOf({ sessions }: StateMetadata): SessionTable<string> {
   const table = new SessionTable<string>();
   table.decode(sessions);
   return table;
@@ -155,7 +155,7 @@ function sorted(heard: readonly Heard[]): string[] {
   ).sort();
 }
 
-Deno.test("R1 Driver.apply() gives each command once, in the order of the log", async () => {
+Deno.test("R1 StateMachine.apply() gives each command once, in the order of the log", async () => {
   for (const pace of ["sync", "async", "mixed"] as const) {
     const machine = new Regular({ pace });
     const { driver, listener } = makeDriver({ type: 1, create: () => machine });
@@ -177,7 +177,7 @@ Deno.test("R1 Driver.apply() gives each command once, in the order of the log", 
   }
 });
 
-Deno.test("R1 Driver.apply() is synchronous if machine and log are", () => {
+Deno.test("R1 StateMachine.apply() is synchronous if machine and log are", () => {
   for (const [name, make] of kinds()) {
     if (!name.endsWith(" sync")) continue;
     const { driver } = makeDriver(make()[0], 2);
@@ -194,7 +194,7 @@ Deno.test("R1 Driver.apply() is synchronous if machine and log are", () => {
   }
 });
 
-Deno.test("T4 Driver calls the factory once, with cluster and node", () => {
+Deno.test("T4 StateMachine calls the factory once, with cluster and node", () => {
   const calls: bigint[][] = [];
   makeDriver({
     type: 1,
@@ -206,7 +206,7 @@ Deno.test("T4 Driver calls the factory once, with cluster and node", () => {
   assertEquals(calls, [[7n, 1n]]);
 });
 
-Deno.test("H1 Driver.apply() answers its own proposals, and nobody else's", () => {
+Deno.test("H1 StateMachine.apply() answers its own proposals, and nobody else's", () => {
   const { machine, listener } = regular(
     proposal(5, cmd(1)),
     proposal(6, cmd(2), [OWN[0], OWN[1] ^ 1]),
@@ -221,7 +221,7 @@ Deno.test("H1 Driver.apply() answers its own proposals, and nobody else's", () =
   assertEquals((listener.heard[1]![2] as Result).value, machine.state.hash);
 });
 
-Deno.test("R5 Driver.apply() ends with what update() throws", async () => {
+Deno.test("R5 StateMachine.apply() ends with what update() throws", async () => {
   for (const pace of ["sync", "async"] as const) {
     const failure = new Error("Broken");
     class Failing extends Regular {
@@ -275,7 +275,7 @@ function answer(entries: Entry[]): Entry[] {
   return entries;
 }
 
-Deno.test("C1 Driver.apply() refuses what is not the batch with its results", async () => {
+Deno.test("C1 StateMachine.apply() refuses what is not the batch with its results", async () => {
   const wrong: [string, (entries: Entry[]) => unknown][] = [
     ["too few", (e) => answer(e).slice(1)],
     ["too few in place", (e) => (answer(e).pop(), e)],
@@ -322,7 +322,7 @@ Deno.test("C1 Driver.apply() refuses what is not the batch with its results", as
   }
 });
 
-Deno.test("C1 Driver.apply() takes entries of the machine's own making", async () => {
+Deno.test("C1 StateMachine.apply() takes entries of the machine's own making", async () => {
   const heard = await updateWith((entries) => {
     const copies = entries.map(({ index, cmd }) => ({
       index,
@@ -441,7 +441,7 @@ Deno.test("E1 E2 what a machine does not have is ErrNotImplemented", () => {
   assertEquals(listener.checkpoints.map(({ state }) => state), [undefined]);
 });
 
-Deno.test("C7 Driver.apply() bounds its batches in entries and bytes", () => {
+Deno.test("C7 StateMachine.apply() bounds its batches in entries and bytes", () => {
   const machine = new Concurrent();
   const { driver } = makeDriver({ type: 2, create: () => machine });
   const many = Array.from(
@@ -663,7 +663,7 @@ Deno.test("H4 the limits are set by the first record, and by no other", () => {
   ) assertEquals(max(other, configRecord(5)), [4096, true]);
 });
 
-Deno.test("H13 Driver keeps the last epoch at or before what is applied", () => {
+Deno.test("H13 StateMachine keeps the last epoch at or before what is applied", () => {
   const { driver, next } = regular();
   assertEquals(driver.mark, undefined);
   next(epochRecord(5n), proposal(1, none));
@@ -781,7 +781,7 @@ Deno.test("H6 a result past the bound is lost, but that it was applied is not", 
   assertEquals(machine.commands, ["1", "2"]);
 });
 
-Deno.test("H15 Driver.apply() refuses a batch that does not follow the last one", () => {
+Deno.test("H15 StateMachine.apply() refuses a batch that does not follow the last one", () => {
   const batch = (follows: number, first: number, count: number): LogBatch => {
     const records = Array.from({ length: count }, (_, i) => proposal(i, none));
     return { ...batchesOf(place(records, first), first - 1)[0]!, follows };
@@ -843,7 +843,7 @@ Deno.test("H12 checkpoints are taken at the same indexes however the log is cut"
 
 /** All that is replicated, at each index of a log. */
 async function reference(log: readonly Placed[]): Promise<
-  Map<number, { captured: Captured; state: State; hash: bigint }>
+  Map<number, { captured: StateMetadata; state: State; hash: bigint }>
 > {
   const { driver } = makeDriver({ type: 1, create: () => new Regular() });
   const at = new Map();
@@ -1112,8 +1112,8 @@ for (const slow of [false, true]) {
       }
     }
     const options = { hashEntries: 0, room: () => Promise.resolve() };
-    const make = (): Driver<string> =>
-      new Driver(
+    const make = (): StateMachine<string> =>
+      new StateMachine(
         { type: 3, create: () => new Full(disk, slow) },
         7n,
         1n,

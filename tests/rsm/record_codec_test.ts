@@ -266,7 +266,7 @@ Deno.test("H11 RecordCursor refuses numbers that are no safe integers", () => {
   }
 });
 
-Deno.test("H11 Driver.apply() tells which record of a batch is damaged, and applies none of the batch after it", () => {
+Deno.test("H11 StateMachine.apply() tells which record of a batch is damaged, and applies none of the batch after it", () => {
   const { below } = random();
   for (let i = 0; i < 3000; i++) {
     const machine = new Regular();
@@ -288,7 +288,7 @@ Deno.test("H11 Driver.apply() tells which record of a batch is damaged, and appl
   }
 });
 
-Deno.test("H11 Driver.apply() refuses a batch whose parts do not fit", () => {
+Deno.test("H11 StateMachine.apply() refuses a batch whose parts do not fit", () => {
   const bytes = new Uint8Array([...proposal(1, new Uint8Array(3))]);
   const { length } = bytes;
   for (

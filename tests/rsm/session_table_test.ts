@@ -15,12 +15,12 @@ import {
   SESSIONS_RESULT_BYTES_MAX,
 } from "../../src/limits.ts";
 import {
+  type Admission,
   digest,
   type SessionEntry,
   SessionTable,
   SKIPPED,
   type Slot,
-  type Verdict,
 } from "../../src/rsm/mod.ts";
 import type { Result } from "../../src/statemachine/mod.ts";
 import { random } from "./random.ts";
@@ -65,7 +65,7 @@ class Model {
     this.sessions = this.sessions.filter((one) => one.index !== index);
   }
 
-  judge(index: number, series: number, lag: number, digest: number): Verdict {
+  admit(index: number, series: number, lag: number, digest: number): Admission {
     const session = this.get(index)!;
     this.sessions = [
       ...this.sessions.filter((one) => one !== session),
@@ -206,12 +206,12 @@ function applyTo<L>(
   lag: number,
   digest: number,
   result?: Result,
-): Verdict {
-  const verdict = table.judge(session, series, lag, digest);
-  if (verdict === "apply" && result) {
+): Admission {
+  const admission = table.admit(session, series, lag, digest);
+  if (admission === "apply" && result) {
     table.fill(session, series, table.slot!, result);
   }
-  return verdict;
+  return admission;
 }
 
 Deno.test("H3 SessionTable does as the model does, whatever is proposed", () => {
@@ -242,7 +242,7 @@ Deno.test("H3 SessionTable does as the model does, whatever is proposed", () => 
         if (session) table.remove(session);
         model.remove(gone);
       } else {
-        // Proposals of one batch: judged first, filled together.
+        // Proposals of one batch: admitted first, filled together.
         const filled: (() => void)[] = [];
         for (let i = below(6); i >= 0; i--) {
           const at = pick(seen);
@@ -258,14 +258,14 @@ Deno.test("H3 SessionTable does as the model does, whatever is proposed", () => 
             : chance(0.9)
             ? next * 17
             : below(9);
-          const verdict = table.judge(session, next, lag, cmd);
+          const admission = table.admit(session, next, lag, cmd);
           assertEquals(
-            verdict,
-            model.judge(at, next, lag, cmd),
+            admission,
+            model.admit(at, next, lag, cmd),
             `step ${step}: series ${next}, lag ${lag}`,
           );
-          if (verdict !== "apply" || cmd === SKIPPED) {
-            if (verdict === "duplicate") {
+          if (admission !== "apply" || cmd === SKIPPED) {
+            if (admission === "duplicate") {
               const known = model.get(at)!.series[next - 1]!;
               assertEquals(brief(table.slot!), brief(known));
             }
@@ -326,12 +326,12 @@ Deno.test("H4 the order of use follows the log, and so do the evictions", () => 
   for (const index of [10, 20, 30]) table.register(index, BigInt(index), none);
   assertEquals(list(table).map(({ index }) => index), [10, 20, 30]);
   // Any record that names a session is a use, also one that is a copy or a gap.
-  table.judge(table.get(10)!, 1, 0, 5);
-  table.judge(table.get(20)!, 9, 0, 5);
+  table.admit(table.get(10)!, 1, 0, 5);
+  table.admit(table.get(20)!, 9, 0, 5);
   assertEquals(list(table).map(({ index }) => index), [30, 10, 20]);
-  table.judge(table.get(10)!, 1, 0, 5);
+  table.admit(table.get(10)!, 1, 0, 5);
   assertEquals(list(table).map(({ index }) => index), [30, 20, 10]);
-  table.judge(table.get(10)!, 1, 0, 6);
+  table.admit(table.get(10)!, 1, 0, 6);
   // Looking is none.
   table.get(30);
   table.register(40, 40n, none);
@@ -416,17 +416,17 @@ Deno.test("H14 whichever of a command and its skip comes first counts", () => {
   const session = table.register(1, 0n, none);
   const result = { value: 5n };
   assertEquals(applyTo(table, session, 1, 0, 11, result), "apply");
-  assertEquals(table.judge(session, 1, 0, SKIPPED), "duplicate");
+  assertEquals(table.admit(session, 1, 0, SKIPPED), "duplicate");
   assertEquals(table.slot, { digest: 11, result });
-  assertEquals(table.judge(session, 2, 1, SKIPPED), "apply");
-  assertEquals(table.judge(session, 2, 1, 22), "duplicate");
+  assertEquals(table.admit(session, 2, 1, SKIPPED), "apply");
+  assertEquals(table.admit(session, 2, 1, 22), "duplicate");
   assertEquals(table.slot, { digest: SKIPPED, result: undefined });
-  assertEquals(table.judge(session, 2, 1, SKIPPED), "duplicate");
-  assertEquals(table.judge(session, 3, 2, 33), "apply");
-  assertEquals(table.judge(session, 3, 2, 34), "conflict");
+  assertEquals(table.admit(session, 2, 1, SKIPPED), "duplicate");
+  assertEquals(table.admit(session, 3, 2, 33), "apply");
+  assertEquals(table.admit(session, 3, 2, 34), "conflict");
   const copy = new SessionTable<never>();
   copy.decode(table.encode(true));
-  assertEquals(copy.judge(copy.get(1)!, 2, 1, 22), "duplicate");
+  assertEquals(copy.admit(copy.get(1)!, 2, 1, 22), "duplicate");
   assertEquals(copy.slot!.digest, SKIPPED);
 });
 
@@ -442,16 +442,16 @@ Deno.test("H3 a series that is acknowledged is forgotten, never applied again", 
   applyTo(table, session, 6, 1, 6, { value: 1n });
   assertEquals([session.responded, session.next], [4, 7]);
   for (let series = 1; series <= 4; series++) {
-    assertEquals(table.judge(session, series, 0, series), "acknowledged");
-    assertEquals(table.judge(session, series, 0, 99), "acknowledged");
+    assertEquals(table.admit(session, series, 0, series), "acknowledged");
+    assertEquals(table.admit(session, series, 0, 99), "acknowledged");
   }
-  assertEquals(table.judge(session, 5, 4, 5), "duplicate");
+  assertEquals(table.admit(session, 5, 4, 5), "duplicate");
   // A late copy acknowledges no more than it did, and takes nothing back.
   assertEquals(session.responded, 4);
   // One from far ahead acknowledges what there is, but is not applied itself.
-  assertEquals(table.judge(session, 100, 0, 1), "gap");
+  assertEquals(table.admit(session, 100, 0, 1), "gap");
   assertEquals([session.responded, session.next], [6, 7]);
-  assertEquals(table.judge(session, 7, 0, 7), "apply");
+  assertEquals(table.admit(session, 7, 0, 7), "apply");
 });
 
 Deno.test("H3 the window bounds what a client may have open", () => {
@@ -459,22 +459,22 @@ Deno.test("H3 the window bounds what a client may have open", () => {
   table.begin();
   const session = table.register(1, 0n, none);
   for (let series = 1; series <= SESSION_WINDOW_MAX; series++) {
-    assertEquals(table.judge(session, series, series - 1, series), "apply");
+    assertEquals(table.admit(session, series, series - 1, series), "apply");
   }
   const over = SESSION_WINDOW_MAX + 1;
-  assertEquals(table.judge(session, over, over - 1, over), "gap");
-  assertEquals(table.judge(session, 1, 0, 1), "duplicate");
+  assertEquals(table.admit(session, over, over - 1, over), "gap");
+  assertEquals(table.admit(session, 1, 0, 1), "duplicate");
   const copy = new SessionTable<never>();
   copy.decode(table.encode(true));
   assertEquals(copy.encode(true), table.encode(true));
   // Once one is acknowledged there is room for one.
-  assertEquals(table.judge(session, over, over - 2, over), "apply");
-  assertEquals(table.judge(session, over + 1, over, over), "gap");
+  assertEquals(table.admit(session, over, over - 2, over), "apply");
+  assertEquals(table.admit(session, over + 1, over, over), "gap");
   assertEquals(session.responded, 1);
   // A long life does not grow the slots.
   for (let series = over + 1; series < 5 * over; series++) {
-    assertEquals(table.judge(session, series, 3, series), "apply");
-    assertEquals(table.judge(session, series - 3, 3, series - 3), "duplicate");
+    assertEquals(table.admit(session, series, 3, series), "apply");
+    assertEquals(table.admit(session, series - 3, 3, series - 3), "duplicate");
   }
   assert(session.slots.length < SESSION_WINDOW_MAX);
 });
@@ -510,7 +510,7 @@ Deno.test("H6 results past the bound on data are lost, the oldest first", () => 
     5n,
   ]);
   assertEquals(session.dataBytes, half + 1);
-  assertEquals(table.judge(session, 2, 1, 2), "duplicate");
+  assertEquals(table.admit(session, 2, 1, 2), "duplicate");
   assertEquals(table.slot!.result, undefined);
   assertNotEquals(table.slot!.digest, SKIPPED);
   give(6, SESSION_RESULT_BYTES_MAX + 1);
@@ -533,9 +533,9 @@ Deno.test("H3 a result that is acknowledged before it is there costs nothing", (
   table.begin();
   const session = table.register(1, 0n, none);
   const result = { value: 1n, data: new Uint8Array([5]) };
-  table.judge(session, 1, 0, 1);
+  table.admit(session, 1, 0, 1);
   const slot = table.slot!;
-  table.judge(session, 2, 0, 2);
+  table.admit(session, 2, 0, 2);
   table.fill(session, 1, slot, result);
   assertEquals([session.responded, session.dataBytes], [1, 0]);
   // A copy between the two still finds it.
@@ -579,7 +579,7 @@ Deno.test("H4 the hash leaves results out, and nothing else", () => {
     applyTo(table, session, 1, 0, part.digest ?? 7, { value });
     applyTo(table, session, 2, 1, 8, { value, data: new Uint8Array([1]) });
     applyTo(table, session, 3, part.lag ?? 2, 9);
-    table.judge(table.get(part.last ?? 5)!, 1, 0, 1);
+    table.admit(table.get(part.last ?? 5)!, 1, 0, 1);
     return table;
   };
   const [one, two] = [make(1n), make(2n)];
@@ -658,7 +658,7 @@ Deno.test("H11 decode() refuses what is no table, and nothing but with a RangeEr
     assertEquals(new Set(peek(copy).sessions).size, copy.size);
     for (const session of peek(copy).sessions) {
       if (session.next === Number.MAX_SAFE_INTEGER) continue;
-      copy.judge(session, session.next, 0, 1);
+      copy.admit(session, session.next, 0, 1);
       copy.remove(session);
     }
     assertEquals(copy.size, 0);
@@ -759,7 +759,7 @@ Deno.test("H4 result data of all sessions together are bounded: those used least
     // What is lost, acknowledged or closed makes room.
     give(one, full + 1, data.subarray(2));
     assertEquals(lost(one), [2]);
-    assertEquals(one.judge(one.get(3)!, 2, 0, 1), "apply");
+    assertEquals(one.admit(one.get(3)!, 2, 0, 1), "apply");
     one.remove(one.get(4)!);
     give(one, 2, data);
     give(one, 3, data.subarray(1));
@@ -780,7 +780,7 @@ Deno.test("H3 H4 a result is the table's own, also that of a machine whose bytes
   const data = Buffer.from("first") as Uint8Array;
   applyTo(table, session, 1, 0, 11, { value: 1n, data });
   data.fill(0);
-  assertEquals(table.judge(session, 1, 0, 11), "duplicate");
+  assertEquals(table.admit(session, 1, 0, 11), "duplicate");
   assertEquals(
     table.slot!.result!.data,
     new TextEncoder().encode("first"),

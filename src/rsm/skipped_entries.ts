@@ -51,7 +51,7 @@ export function isUsable(
 }
 
 /** Entries that are skipped, by their index. */
-export class Skips {
+export class SkippedEntries {
   readonly #byIndex = new Map<number, SkippedEntry>();
 
   /** The entries given. */
@@ -121,7 +121,11 @@ export function decodeSkips(reader: ByteReader): SkippedEntry[] {
   for (let i = 0; i < count; i++) {
     skips.push(decodeSkip(reader.varint(), reader));
   }
-  if (reader.remaining > 0) throw new RangeError("Bytes after the sessions");
+  if (reader.remaining > 0) {
+    throw new RangeError(
+      `${reader.remaining} bytes follow the skipped entries`,
+    );
+  }
   return skips;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Drives one machine by the rules: what is committed goes through the session
- * table into `update()`, under the guard, in bounded batches, each entry once.
+ * Replicated state machine: applies committed log records to one user machine,
+ * through the session table and under the call guard, in bounded batches.
  *
  * This module is browser compatible.
  *
@@ -21,30 +21,34 @@ import {
 import { ErrStoreFull } from "../store/errors.ts";
 import { ErrSystemBusy, MachineFailure } from "./errors.ts";
 import { isPromise, settleable } from "../promises.ts";
-import { Guard, Op } from "./guard.ts";
+import { CallGuard, Op } from "./call_guard.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type { StateHash } from "../snapshot/store.ts";
 import type { HostRow, HostState } from "./host_state.ts";
-import { type MachineFactory, manage, type ManagedMachine } from "./managed.ts";
-import { RecordCursor } from "./record.ts";
+import {
+  type MachineFactory,
+  manage,
+  type ManagedMachine,
+} from "./managed_machine.ts";
+import { RecordCursor } from "./record_codec.ts";
 import {
   decodeSkip,
   decodeSkips,
   encodeSkip,
   encodeSkips,
   ErrSkippedApplied,
+  SkippedEntries,
   type SkippedEntry,
-  Skips,
-} from "./skips.ts";
+} from "./skipped_entries.ts";
 import {
   digest,
   type SessionEntry,
   SessionTable,
   SKIPPED,
   type Slot,
-} from "./sessions.ts";
+} from "./session_table.ts";
 
-/** What became of a proposal of a session that somebody here waits for. */
+/** Outcome of a session's proposal, as reported to the session on this replica. */
 export type Outcome =
   | "applied"
   | "skipped"
@@ -54,59 +58,60 @@ export type Outcome =
   | "conflict"
   | "unknown";
 
-/** What became of a claim to a session. */
+/** Outcome of a claim to a session. */
 export type ClaimOutcome = "claimed" | "conflict" | "unknown";
 
-/** What became of a series. */
-export interface Decided {
-  /** What became of it. */
+/** Recorded outcome of one series of a session. */
+export interface SeriesOutcome {
+  /** Outcome of the series. */
   readonly outcome: Outcome;
-  /** Its result, or why it was skipped, if that is kept. */
+  /** Result of the command, if the session table still has it; for a skipped series, the reason as data. */
   readonly result: Result | undefined;
-  /** Digest of the command that took its place, if that is known. */
+  /** Digest of the command recorded for the series, if known. */
   readonly digest: number | undefined;
 }
 
-/** The entries of which one made `update()` throw. */
+/** Range of entries that contains the one at which `update()` threw. */
 export interface FailedEntries {
-  /** Index of the first. */
+  /** Index of the first entry of the range. */
   readonly index: number;
-  /** Index of the last: the same where the entry is known. */
+  /** Index of the last entry of the range; equals `index` if the failing entry is known. */
   readonly upTo: number;
 }
 
-/** What the replicated state knows of a session. */
-export interface SessionStanding {
-  /** What it was opened with. */
+/** Replicated state of one client session. */
+export interface SessionInfo {
+  /** Client id that the session was registered with. */
   readonly clientID: bigint;
-  /** Who may use it. */
+  /** Id of the session holder: the process that may send in the session. */
   readonly holder: bigint;
-  /** Who opened it. A view. */
+  /** Principal that registered the session, as bytes; a view, not a copy. */
   readonly owner: Uint8Array;
-  /** The series that comes next: all before it are decided. */
+  /** Next series to be applied; every series before it is decided. */
   readonly next: number;
-  /** The last series its client has acknowledged, with all before it. */
+  /** Last series that the client has acknowledged, with all before it. */
   readonly responded: number;
 }
 
-/** Who hears what was applied; `L` is how it names a session of its own. */
+/** Receiver of apply results; `L` is its handle for a session of this replica. */
 export interface ApplyListener<L> {
-  /** The two halves of the number that its proposals outside of any session carry. */
+  /** Low half of the origin id that this replica's sessionless proposals carry. */
   readonly originLow: number;
+  /** High half of the origin id that this replica's sessionless proposals carry. */
   readonly originHigh: number;
-  /** Its own sessions by their index. */
+  /** Handles of this replica's sessions, by session index. */
   readonly locals: ReadonlyMap<number, L>;
-  /** A proposal of its own, outside of any session, was applied. */
+  /** Called when a sessionless proposal of this replica has been applied. */
   proposalApplied(sequence: number, result: Result): void;
-  /** A proposal of its own, outside of any session, is skipped by an operator's decision. */
+  /** Called when a sessionless proposal of this replica is skipped by an operator's decision. */
   proposalSkipped(sequence: number, reason: string): void;
-  /** A session was opened; `owner` is a view. */
+  /** Called when a session was registered; `owner` is a view. */
   registered(clientID: bigint, session: number, owner: Uint8Array): void;
-  /** A session was closed, whose next series was `next`; or it was not there to be closed, and that is 0. */
+  /** Called when a session was closed; `next` is its next series, 0 for an unknown session. */
   unregistered(session: number, next: number): void;
-  /** A session was taken over, or was not: because somebody else holds it, or it is not there. */
+  /** Called when a claim to a session was applied: granted, in conflict with another holder, or for an unknown session. */
   claimed(session: number, holder: bigint, outcome: ClaimOutcome): void;
-  /** Something is known of a series of a session of its own; of one that was skipped, the result's data say why. `digest` is that of the command that took its place, whoever sent it. */
+  /** Called when the outcome of a series of a local session is known; for a skipped one, `result.data` is the reason. `digest` is that of the command recorded for the series, whichever client sent it. */
   answered(
     local: L,
     series: number,
@@ -114,41 +119,41 @@ export interface ApplyListener<L> {
     result: Result | undefined,
     digest: number | undefined,
   ): void;
-  /** All up to `index` is applied. */
+  /** Called when every entry up to `index` has been applied. */
   applied(index: number): void;
-  /** A checkpoint was reached. */
+  /** Called with the hashes of a checkpoint index. */
   checkpoint(checkpoint: Omit<Checkpoint, "nodeID">): void;
-  /** A checkpoint was reached, and the machine's hash could not be had. */
+  /** Called when the machine failed to compute its hash at a checkpoint. */
   checkpointFailed(error: unknown): void;
 }
 
-/** What a driver needs to know besides its machine. */
-export interface DriverOptions {
-  /** Distance of the checkpoints at which hashes are taken, in indexes; 0 for none. */
+/** Options of {@linkcode StateMachine}. */
+export interface StateMachineOptions {
+  /** Distance between two checkpoints at which hashes are computed, in indexes; 0 disables them. */
   readonly hashEntries: number;
-  /** Up to here no hash is taken. @default {0} */
+  /** Highest index at which no checkpoint hash is computed. @default {0} */
   readonly hashAfter?: number;
-  /** Entries to be skipped, also those whose decision comes later in the log than the state. */
+  /** Skipped entries known beforehand, including those whose decision comes later in the log. */
   readonly skips?: readonly SkippedEntry[];
   /**
-   * Waits until a machine on disk that found no room may be asked again; rejects
-   * if it will not be.
+   * Called when an on-disk machine reports a full store; the batch is retried
+   * once the promise resolves and fails if it rejects.
    *
-   * @default {it failed}
+   * @default {the batch fails}
    */
   readonly room?: (error: ErrStoreFull) => Promise<void>;
 }
 
-/** A listener for a driver that nobody waits at; `heard` is told of its checkpoints. */
-export function silentListener<L>(
-  heard: Pick<ApplyListener<L>, "checkpoint" | "checkpointFailed"> = {
+/** Creates a listener that ignores everything but the checkpoint callbacks given. */
+export function noopListener<L>(
+  checkpoints: Pick<ApplyListener<L>, "checkpoint" | "checkpointFailed"> = {
     checkpoint: () => {},
     checkpointFailed: () => {},
   },
 ): ApplyListener<L> {
   const nothing = (): void => {};
   return {
-    // No record carries such a number.
+    // No record carries a negative origin.
     originLow: -1,
     originHigh: -1,
     locals: new Map(),
@@ -159,7 +164,7 @@ export function silentListener<L>(
     claimed: nothing,
     answered: nothing,
     applied: nothing,
-    ...heard,
+    ...checkpoints,
   };
 }
 
@@ -167,94 +172,97 @@ const META_ROW = "meta";
 const SESSION_ROW = "s";
 const SKIP_ROW = "x";
 
-/** The sessions, index and epoch that go with a state. */
-export interface Captured {
-  /** The index of the last entry applied. */
+/** Replicated state beside the machine's own: applied index, epoch and sessions. */
+export interface StateMetadata {
+  /** Index of the last entry applied. */
   readonly index: number;
-  /** The last epoch at or before it. */
+  /** Last epoch at or before the applied index. */
   readonly mark: EpochMark | undefined;
-  /** The session table, encoded, and the entries skipped in the state, if any. */
+  /** Encoded session table, followed by the skipped entries if there are any. */
   readonly sessions: Uint8Array;
 }
 
-/** A result for a caller to keep: a machine may use one object for many. The data is the machine's to give away. */
-function fresh({ value, data }: Result): Result {
+/** Copies a result but not its data: a machine may reuse the object, the data belong to the caller. */
+function shallowCopy({ value, data }: Result): Result {
   return data === undefined ? { value } : { value, data };
 }
 
-/** A result for a caller to keep, while the table keeps its own. */
-function copyOf(result: Result | undefined): Result | undefined {
+/** Copies a result with its data, for a caller outside the session table. */
+function deepCopy(result: Result | undefined): Result | undefined {
   if (result === undefined) return undefined;
   const { value, data } = result;
   return data === undefined ? { value } : { value, data: data.slice() };
 }
 
-/** What a slot says became of its series. */
+/** Derives the outcome of a series from its slot. */
 function outcomeOf({ digest, result }: Slot): Outcome {
   if (digest === SKIPPED) return "skipped";
   return result === undefined ? "lost" : "applied";
 }
 
-/** One machine and all that is replicated with it. */
-export class Driver<L> {
-  /** The machine. */
+/** User machine with everything replicated beside it: sessions, skipped entries, applied index and epoch. */
+export class StateMachine<L> {
+  /** Adapter of the user's machine. */
   readonly machine: ManagedMachine;
-  /** What keeps its calls apart. */
-  readonly guard: Guard;
+  /** Guard that keeps the machine's calls from overlapping where its kind forbids it. */
+  readonly guard: CallGuard;
   readonly #listener: ApplyListener<L>;
   readonly #hashEntries: number;
   readonly #hashAfter: number;
-  readonly #room: DriverOptions["room"];
+  readonly #room: StateMachineOptions["room"];
   #table: SessionTable<L>;
   #applied = 0;
-  /** The last epoch that was read … */
-  #mark: EpochMark | undefined;
-  /** … and the last one that is applied. */
-  #appliedMark: EpochMark | undefined;
-  /** Entries up to here are in the machine already (D3). */
+  /** Last epoch decoded, possibly in the batch being applied. */
+  #epoch: EpochMark | undefined;
+  /** Last epoch at or before the applied index. */
+  #appliedEpoch: EpochMark | undefined;
+  /** Index up to which the machine already contained entries when it was opened (D3). */
   #opened = 0;
-  /** Whether the machine was updated since it was last synced. */
+  /** Set while the machine has updates that were not synced. */
   dirty = false;
   #updateFailed: FailedEntries | undefined;
-  /** Entries that are skipped, in this state and after it. */
-  #skips: Skips;
-  /** The first of them that was not read. */
+  /** Skipped entries, at or after the applied index too. */
+  #skips: SkippedEntries;
+  /** Index of the first skipped entry that was not decoded yet. */
   #nextSkip = Infinity;
-  /** Indexes of the skips whose rows the machine has. */
+  /** Indexes of the skipped entries whose rows the machine has stored. */
   readonly #skipRows = new Set<number>();
 
-  // The batch being applied. Parallel arrays, because an object per entry costs
-  // more than everything else the loop does with it.
+  // The batch being applied. Parallel arrays: an object per entry costs more
+  // than everything else the loop does with it.
   readonly #cursor = new RecordCursor();
+  /** Index of the last record decoded. */
   #read = 0;
   #entries: Entry[] = [];
-  // Of the entries that somebody waits for or a session keeps the result of.
-  #kept: Entry[] = [];
+  /** Entries whose result a session stores or a local proposal waits for. */
+  #tracked: Entry[] = [];
   #series: number[] = [];
   #sessions: (SessionEntry<L> | undefined)[] = [];
   #slots: (Slot | undefined)[] = [];
+  /** Bytes of the commands in `#entries`. */
   #bytes = 0;
-  #later: (() => void)[] = [];
-  /** The host's rows for it, once they were asked for. */
+  /** Notifications to deliver once the batch is applied. */
+  #notifications: (() => void)[] = [];
+  /** Host rows of the batch, once the machine has requested them. */
   #host: HostState | undefined;
   #checkpointDue = false;
   #closed = false;
 
-  /** A driver for a new machine. */
+  /** Creates the machine and a state without entries. */
   constructor(
     factory: MachineFactory,
     clusterID: bigint,
     nodeID: bigint,
     listener: ApplyListener<L>,
-    options: DriverOptions,
+    options: StateMachineOptions,
   ) {
     this.machine = manage(factory, clusterID, nodeID);
-    this.guard = new Guard(factory.type);
+    this.guard = new CallGuard(factory.type);
     this.#listener = listener;
     this.#hashEntries = options.hashEntries;
     this.#hashAfter = options.hashAfter ?? 0;
     this.#room = options.room;
-    this.#skips = new Skips(options.skips);
+    this.#skips = new SkippedEntries(options.skips);
     this.#nextSkip = this.#skips.after(0);
     this.#table = this.#newTable();
   }
@@ -263,68 +271,68 @@ export class Driver<L> {
     return new SessionTable({ track: this.machine.hostState !== undefined });
   }
 
-  /** The index of the last entry applied. */
+  /** Index of the last entry applied. */
   get applied(): number {
     return this.#applied;
   }
 
-  /** The last epoch at or before it. */
+  /** Last epoch at or before the applied index. */
   get mark(): EpochMark | undefined {
-    return this.#appliedMark;
+    return this.#appliedEpoch;
   }
 
-  /** Up to where the machine held entries when it was opened, or recovered. */
+  /** Index up to which the machine contained entries when it was opened or recovered. */
   get opened(): number {
     return this.#opened;
   }
 
-  /** The entries at which `update()` threw, once it has. */
+  /** Entries at which `update()` threw; undefined unless it has. */
   get updateFailed(): FailedEntries | undefined {
     return this.#updateFailed;
   }
 
-  /** Whether the machine was, or is being, closed. */
+  /** True if the machine was closed, is being closed, or has failed. */
   get closed(): boolean {
     return this.#closed || this.guard.failed;
   }
 
-  /** Whether the machine holds entries whose sessions are still being rebuilt: its state is not that of the applied index. */
+  /** True while the sessions are rebuilt up to the entries the machine already contains: its state is ahead of the applied index. */
   get behind(): boolean {
     return this.#applied < this.#opened;
   }
 
-  /** Entries that are skipped in the state, in order. */
+  /** Skipped entries at or below the applied index, in order. */
   get skips(): SkippedEntry[] {
     return this.#skips.list().filter(({ index }) => index <= this.#applied);
   }
 
-  /** Entries that are skipped, as far as that was read or told, also those after the state. */
+  /** All known skipped entries in order, also those above the applied index. */
   get knownSkips(): SkippedEntry[] {
     return this.#skips.list();
   }
 
-  /** Has an entry skipped that is not read yet, because its decision comes later in the log. */
+  /** Adds a skipped entry that was not decoded yet and whose decision comes later in the log. */
   skip(skip: SkippedEntry): void {
     this.#skips.add(skip);
     this.#nextSkip = this.#skips.after(this.#read);
   }
 
-  /** True while the state lacks an entry whose skipping is decided later in the log: it is not to be compared, nor saved. */
+  /** True while the state omits an entry whose skip decision comes later in the log: it must not be compared or saved. */
   get ahead(): boolean {
     return this.#skips.isAhead(this.#applied);
   }
 
-  /** Whether the cluster has had its first record. */
+  /** True if the first record of the cluster was decoded. */
   get begun(): boolean {
     return this.#table.begun;
   }
 
   /**
-   * Opens an on-disk machine. What it holds counts as applied only as far as its
-   * sessions are known: all of it if it keeps the host's rows, else nothing until
-   * the sessions are brought up to it.
+   * Opens an on-disk machine. Its entries count as applied only as far as the
+   * sessions are known: all of them if it stores the host's rows, else none until
+   * the sessions are rebuilt from the log.
    *
-   * @returns the index up to which the machine holds entries
+   * @returns index up to which the machine contains entries
    */
   async open(stopped: AbortSignal): Promise<number> {
     this.#opened = await this.machine.open(stopped);
@@ -337,7 +345,7 @@ export class Driver<L> {
       if (!(error instanceof RangeError)) throw error;
       throw new ErrLogCorrupted(
         this.#opened,
-        `host's rows are damaged: ${error.message}`,
+        `host rows of the machine are damaged: ${error.message}`,
         { cause: error },
       );
     }
@@ -348,12 +356,14 @@ export class Driver<L> {
     const index = reader.varint();
     if (index < this.#opened) {
       throw new ErrDiverged(
-        `Machine opened at ${this.#opened}, beyond the host's rows at ${index}`,
+        `Machine opened at index ${this.#opened}, but its host rows end at ${index}`,
       );
     }
     const epochIndex = reader.varint();
-    if (epochIndex > 0) this.#mark = { index: epochIndex, epoch: reader.u64() };
-    this.#appliedMark = this.#mark;
+    if (epochIndex > 0) {
+      this.#epoch = { index: epochIndex, epoch: reader.u64() };
+    }
+    this.#appliedEpoch = this.#epoch;
     this.#table.restore(
       rows.filter(({ key }) => key.startsWith(SESSION_ROW))
         .map(({ key, value }) => [Number(key.slice(1)), value!] as const),
@@ -369,33 +379,33 @@ export class Driver<L> {
     return index;
   }
 
-  /** The session table in a capture; the entries skipped there are added to those known. */
+  /** Decodes an encoded session table and adds the skipped entries that follow it to those known. */
   #decodeTable(table: SessionTable<L>, sessions: Uint8Array): void {
     const reader = new ByteReader(sessions);
     table.decodeFrom(reader);
     for (const skip of decodeSkips(reader)) this.#skips.add(skip);
   }
 
-  /** Takes over sessions as of an index at or before what the machine holds. */
-  loadSessions({ index, mark, sessions }: Captured): void {
+  /** Replaces the sessions by those of an index at or below the entries of the machine. */
+  loadSessions({ index, mark, sessions }: StateMetadata): void {
     const table = this.#newTable();
     this.#decodeTable(table, sessions);
     this.#table = table;
     this.#applied = this.#read = index;
     this.#nextSkip = this.#skips.after(index);
-    this.#mark = this.#appliedMark = mark;
+    this.#epoch = this.#appliedEpoch = mark;
   }
 
-  /** Index, epoch and sessions as they are between two batches. */
-  capture(): Captured {
+  /** Captures applied index, epoch and sessions; call it between two batches. */
+  capture(): StateMetadata {
     return {
       index: this.#applied,
-      mark: this.#mark,
+      mark: this.#epoch,
       sessions: encodeSkips(this.#table.encode(true), this.skips),
     };
   }
 
-  /** The first session after index `after` that `clientID` opened, of that owner if one is given, and that is there still. */
+  /** Index of the first session above `after` that `clientID` registered (for `owner`, if given) and that still exists. */
   sessionOf(
     clientID: bigint,
     after: number,
@@ -404,24 +414,24 @@ export class Driver<L> {
     return this.#table.find(clientID, after, owner);
   }
 
-  /** What is known of the session of that index, if there is one. */
-  standing(session: number): SessionStanding | undefined {
+  /** Replicated state of a session; undefined for an unknown one. */
+  standing(session: number): SessionInfo | undefined {
     const entry = this.#table.get(session);
     if (entry === undefined) return undefined;
     const { clientID, holder, owner, next, responded } = entry;
     return { clientID, holder, owner, next, responded };
   }
 
-  /** True if registrations may have a session evicted; `uses` is how many there are, and of other sessions that are used before. */
+  /** True if up to `uses` registrations and uses of other sessions may evict this session. */
   mayEvict(session: number, uses: number): boolean {
     return this.#table.mayEvict(session, uses);
   }
 
-  /** What became of a series of a session; undefined if it is not decided, or not kept any more. */
+  /** Recorded outcome of a series; undefined if it is undecided or its session is unknown. */
   outcomeOf(
     session: number,
     series: number,
-  ): Decided | undefined {
+  ): SeriesOutcome | undefined {
     const entry = this.#table.get(session);
     if (entry === undefined || series >= entry.next) return undefined;
     if (series <= entry.responded) {
@@ -429,16 +439,16 @@ export class Driver<L> {
     }
     const slot = entry.slots[entry.head + series - entry.responded - 1]!;
     const { digest, result } = slot;
-    return { outcome: outcomeOf(slot), result: copyOf(result), digest };
+    return { outcome: outcomeOf(slot), result: deepCopy(result), digest };
   }
 
-  /** Stops telling of a session that was its own. */
+  /** Stops notifying the listener of a session. */
   detach(session: number): void {
     const entry = this.#table.get(session);
     if (entry !== undefined) entry.local = undefined;
   }
 
-  /** Applies batches that follow what was applied; synchronous if the machine is. Not called again before it has settled. */
+  /** Applies batches that follow the applied index; synchronous if the machine is. Must not be called again before it has settled. */
   apply(batches: readonly LogBatch[]): MaybePromise<void> {
     return this.guard.run(Op.Update, () => this.#applyFrom(batches, 0, 0));
   }
@@ -475,12 +485,15 @@ export class Driver<L> {
 
   #checkBatch({ follows, first, records: { bytes, ends } }: LogBatch): void {
     if (ends.at(-1) !== bytes.length) {
-      throw new ErrLogCorrupted(first, "records of the batch do not fill it");
+      throw new ErrLogCorrupted(
+        first,
+        `records of the batch end at byte ${ends.at(-1)} of ${bytes.length}`,
+      );
     }
     if (follows !== this.#read || !(first > follows)) {
       throw new ErrLogCorrupted(
         first,
-        `batch follows ${follows}, but the last one read ended at ${this.#read}`,
+        `batch follows index ${follows}, but the previous one ended at ${this.#read}`,
       );
     }
   }
@@ -490,15 +503,15 @@ export class Driver<L> {
     try {
       cursor.read(bytes, start, end);
       if (index >= this.#nextSkip && this.#skipEntry(index)) {
-        // Nothing of it gets to the machine.
+        // A skipped entry never reaches the machine.
       } else if (cursor.kind === RecordKind.Proposal) {
         if (!this.#table.begun) this.#table.begin();
-        const entry = this.#give(index, bytes, end);
+        const entry = this.#enqueue(index, bytes, end);
         if (
           cursor.originLow === this.#listener.originLow &&
           cursor.originHigh === this.#listener.originHigh &&
           entry !== undefined
-        ) this.#keep(entry, cursor.series, undefined, undefined);
+        ) this.#track(entry, cursor.series, undefined, undefined);
       } else if (cursor.kind === RecordKind.SessionProposal) {
         this.#decodeSession(index, bytes, end);
       } else this.#decodeControl(index);
@@ -513,8 +526,8 @@ export class Driver<L> {
     this.#read = index;
   }
 
-  /** Puts a command among the entries for the machine, unless it holds it already. */
-  #give(index: number, bytes: Uint8Array, end: number): Entry | undefined {
+  /** Adds a command to the batch; undefined if the machine already contains it. */
+  #enqueue(index: number, bytes: Uint8Array, end: number): Entry | undefined {
     if (index <= this.#opened) return undefined;
     const { start } = this.#cursor;
     const cmd = new Uint8Array(
@@ -528,13 +541,14 @@ export class Driver<L> {
     return entry;
   }
 
-  #keep(
+  /** Has the result of an entry stored in its slot, or reported to its proposal. */
+  #track(
     entry: Entry,
     series: number,
     session: SessionEntry<L> | undefined,
     slot: Slot | undefined,
   ): void {
-    this.#kept.push(entry);
+    this.#tracked.push(entry);
     this.#series.push(series);
     this.#sessions.push(session);
     this.#slots.push(slot);
@@ -542,16 +556,16 @@ export class Driver<L> {
 
   #decodeSession(index: number, bytes: Uint8Array, end: number): void {
     const { start, series } = this.#cursor;
-    const session = this.#judge(digest(bytes, start, end));
+    const session = this.#admit(digest(bytes, start, end));
     if (session === undefined) return;
     const slot = this.#table.slot!;
-    const entry = this.#give(index, bytes, end);
-    if (entry !== undefined) this.#keep(entry, series, session, slot);
+    const entry = this.#enqueue(index, bytes, end);
+    if (entry !== undefined) this.#track(entry, series, session, slot);
     else this.#answerLater(session.local, series, "lost", slot);
   }
 
-  /** Puts the proposal before the session table; the session if the proposal is to be applied now. */
-  #judge(digest: number): SessionEntry<L> | undefined {
+  /** Runs the proposal at the cursor through the session table; returns its session if it has to be applied. */
+  #admit(digest: number): SessionEntry<L> | undefined {
     const { session: index, series, lag } = this.#cursor;
     const table = this.#table;
     if (!table.begun) table.begin();
@@ -562,19 +576,19 @@ export class Driver<L> {
     }
     const { locals } = this.#listener;
     if (locals.size > 0) session.local ??= locals.get(index);
-    const verdict = table.judge(session, series, lag, digest);
-    if (verdict === "apply") return session;
-    if (verdict === "gap" && series - lag > session.next) {
-      // What its client calls answered was never applied here: the client has
-      // another history, and a gap that nobody will ever fill.
+    const admission = table.admit(session, series, lag, digest);
+    if (admission === "apply") return session;
+    if (admission === "gap" && series - lag > session.next) {
+      // The client acknowledges series that were never applied here: it comes
+      // from another history, and no later record can fill the gap.
       this.#answerLater(session.local, series, "conflict");
-    } else if (verdict !== "duplicate") {
-      this.#answerLater(session.local, series, verdict);
+    } else if (admission !== "duplicate") {
+      this.#answerLater(session.local, series, admission);
     } else this.#answerLater(session.local, series, "lost", table.slot);
     return undefined;
   }
 
-  /** Tells of a series once the batch is applied; what a slot says then goes before `outcome`. */
+  /** Notifies the listener of a series once the batch is applied; the slot, if given, overrides `outcome`. */
   #answerLater(
     local: L | undefined,
     series: number,
@@ -582,9 +596,9 @@ export class Driver<L> {
     slot?: Slot,
   ): void {
     if (local === undefined) return;
-    this.#later.push(() => {
+    this.#notifications.push(() => {
       const known = slot === undefined ? outcome : outcomeOf(slot);
-      const result = copyOf(slot?.result);
+      const result = deepCopy(slot?.result);
       this.#listener.answered(local, series, known, result, slot?.digest);
     });
   }
@@ -593,12 +607,12 @@ export class Driver<L> {
     const cursor = this.#cursor;
     const table = this.#table;
     if (cursor.kind === RecordKind.Epoch) {
-      this.#mark = { index, epoch: cursor.epoch() };
+      this.#epoch = { index, epoch: cursor.epoch() };
       return;
     }
     if (cursor.kind === RecordKind.Config) {
       const max = cursor.sessionsMax();
-      // Whoever came later has to live with it (H4).
+      // Only the first record of a cluster sets limits; later ones are ignored (H4).
       if (!table.begun) table.begin(max);
       return;
     }
@@ -613,7 +627,7 @@ export class Driver<L> {
     if (cursor.kind === RecordKind.Register) {
       const { clientID, owner } = cursor.registration();
       const session = table.register(index, clientID, owner);
-      this.#later.push(() =>
+      this.#notifications.push(() =>
         this.#listener.registered(clientID, session.index, session.owner)
       );
     } else if (cursor.kind === RecordKind.Claim) {
@@ -625,20 +639,22 @@ export class Driver<L> {
         : table.claim(entry, from, holder)
         ? "claimed"
         : "conflict";
-      this.#later.push(() => this.#listener.claimed(session, holder, outcome));
+      this.#notifications.push(() =>
+        this.#listener.claimed(session, holder, outcome)
+      );
     } else {
       const session = table.get(cursor.session);
       if (session !== undefined) table.remove(session);
       const closed = cursor.session;
       const next = session?.next ?? 0;
-      this.#later.push(() => this.#listener.unregistered(closed, next));
+      this.#notifications.push(() => this.#listener.unregistered(closed, next));
     }
   }
 
-  /** Skips the series that the record at hand names; `reason` is empty unless it is refused. */
+  /** Skips the series named by the record at the cursor; `reason` is empty unless the server rejected the proposal. */
   #skipSeries(reason: Uint8Array): void {
     const { series } = this.#cursor;
-    const session = this.#judge(SKIPPED);
+    const session = this.#admit(SKIPPED);
     if (session === undefined) return;
     const slot = this.#table.slot!;
     if (reason.length > 0) {
@@ -647,7 +663,7 @@ export class Driver<L> {
     this.#answerLater(session.local, series, "skipped", slot);
   }
 
-  /** Skips the record at hand, if it is one that an operator has had skipped. */
+  /** Skips the record at the cursor if an operator decided so; true if it was skipped. */
   #skipEntry(index: number): boolean {
     this.#nextSkip = this.#skips.after(index);
     const skip = this.#skips.get(index);
@@ -658,20 +674,25 @@ export class Driver<L> {
       this.#skipSeries(encodeShown(reason));
       return true;
     }
-    // Whatever else it may be is part of the sessions, and is not skipped.
+    // Session control, epoch and configuration records are never skipped.
     if (kind !== RecordKind.Proposal) return false;
     if (!this.#table.begun) this.#table.begin();
     const { series, originLow, originHigh } = this.#cursor;
     if (
       originLow === this.#listener.originLow &&
       originHigh === this.#listener.originHigh
-    ) this.#later.push(() => this.#listener.proposalSkipped(series, reason));
+    ) {
+      this.#notifications.push(() =>
+        this.#listener.proposalSkipped(series, reason)
+      );
+    }
     return true;
   }
 
   /**
-   * Notes that an entry before this record is skipped. If the machine has it
-   * already, the state has to be recovered without it.
+   * Records an operator's decision to skip an earlier entry.
+   *
+   * @throws ErrSkippedApplied if the machine has applied it already: the state must be recovered without it
    */
   #decideSkip(index: number, decidedAt: number, reason: string): void {
     if (
@@ -686,18 +707,20 @@ export class Driver<L> {
     this.#skips.add(skip);
   }
 
-  /** Takes an entry out again that the machine was not given yet. */
+  /** Removes an entry from the batch before it reaches the machine. */
   #withdraw(at: number, reason: string): void {
     const [entry] = this.#entries.splice(at, 1);
     this.#bytes -= entry!.cmd.length;
-    const kept = this.#kept.indexOf(entry!);
-    if (kept < 0) return;
-    this.#kept.splice(kept, 1);
-    const [series] = this.#series.splice(kept, 1) as [number];
-    const [session] = this.#sessions.splice(kept, 1);
-    const [slot] = this.#slots.splice(kept, 1);
+    const tracked = this.#tracked.indexOf(entry!);
+    if (tracked < 0) return;
+    this.#tracked.splice(tracked, 1);
+    const [series] = this.#series.splice(tracked, 1) as [number];
+    const [session] = this.#sessions.splice(tracked, 1);
+    const [slot] = this.#slots.splice(tracked, 1);
     if (session === undefined) {
-      this.#later.push(() => this.#listener.proposalSkipped(series, reason));
+      this.#notifications.push(() =>
+        this.#listener.proposalSkipped(series, reason)
+      );
       return;
     }
     slot!.digest = SKIPPED;
@@ -706,13 +729,13 @@ export class Driver<L> {
     this.#answerLater(session.local, series, "skipped", slot);
   }
 
-  /** Gives the machine what was gathered, then tells those who wait. */
+  /** Applies the gathered batch to the machine, then delivers results and notifications. */
   #flush(): MaybePromise<void> {
     const { hostState } = this.machine;
     if (this.#read === this.#applied) return;
-    // A machine that is ahead of its sessions is not to be set back to them.
-    const nothing = hostState === undefined || this.#read < this.#opened;
-    if (this.#entries.length === 0 && nothing) return this.#settle();
+    // While sessions are rebuilt, the host rows must not fall behind the machine.
+    const noRows = hostState === undefined || this.#read < this.#opened;
+    if (this.#entries.length === 0 && noRows) return this.#settle();
     this.dirty = true;
     return this.#update();
   }
@@ -722,30 +745,32 @@ export class Driver<L> {
     try {
       updated = this.machine.update(this.#entries, this.#hostState);
     } catch (error) {
-      return this.#updateAgain(error);
+      return this.#retryUpdate(error);
     }
     return isPromise(updated)
-      ? updated.then(() => this.#settle(), (error) => this.#updateAgain(error))
+      ? updated.then(() => this.#settle(), (error) => this.#retryUpdate(error))
       : this.#settle();
   }
 
-  /** Nothing was applied, and will be when there is room; what else a machine throws is its end (R5). */
-  #updateAgain(error: unknown): Promise<void> {
+  /** Retries the batch after `ErrStoreFull`, of which nothing was applied; any other error is fatal (R5). */
+  #retryUpdate(error: unknown): Promise<void> {
     const room = this.#room;
     if (!(error instanceof ErrStoreFull) || room === undefined) {
       this.#updateFailed = this.#failedEntries();
-      // It may have applied some of them: nothing may be read from it, nor saved.
-      this.guard.fail(new ErrSystemBusy("Replica is recovering"));
+      // Part of the batch may be applied: no read and no save may see it.
+      this.guard.fail(
+        new ErrSystemBusy("Replica is recovering; try again later"),
+      );
       throw error;
     }
     return room(error).then(() => this.#update());
   }
 
-  /** The entry that `update()` threw at, as exactly as the kind of machine tells. */
+  /** Narrows down the entry at which `update()` threw, as far as the kind of machine allows. */
   #failedEntries(): FailedEntries {
     const entries = this.#entries;
-    // A regular machine gets them one by one; what another one has done to a
-    // batch before it threw says nothing.
+    // A regular machine is called once per entry; results that another kind set
+    // before it threw prove nothing.
     const thrown = this.machine.type === RegularStateMachine
       ? entries.find(({ result }) => result === undefined)
       : undefined;
@@ -759,8 +784,8 @@ export class Driver<L> {
   }
 
   /**
-   * The host's rows for the batch at hand; its results are known by then. The
-   * same ones if it is given again: the table tells once what has changed.
+   * Host rows of the batch, encoded once its results are known. Cached, because a
+   * retried batch needs the same rows and the table reports changes only once.
    */
   readonly #hostState = (): HostState => {
     if (this.#host === undefined) {
@@ -773,8 +798,8 @@ export class Driver<L> {
   #rows(index: number): HostState {
     if (this.machine.hostState === undefined) return { index, rows: [] };
     const meta = new ByteWriter(32).varint(index);
-    meta.varint(this.#mark?.index ?? 0);
-    if (this.#mark !== undefined) meta.u64(this.#mark.epoch);
+    meta.varint(this.#epoch?.index ?? 0);
+    if (this.#epoch !== undefined) meta.u64(this.#epoch.epoch);
     const rows: HostRow[] = [{ key: META_ROW, value: meta.finish() }];
     this.#table.takeChanges(index, (session, value) => {
       rows.push({ key: SESSION_ROW + session, value });
@@ -787,61 +812,62 @@ export class Driver<L> {
     return { index, rows };
   }
 
-  /** Puts the results into the session table. */
+  /** Stores the results of the batch in the session table. */
   #fill(): void {
-    for (let i = 0; i < this.#kept.length; i++) {
+    for (let i = 0; i < this.#tracked.length; i++) {
       const session = this.#sessions[i];
       if (session === undefined) continue;
-      const result = this.#kept[i]!.result!;
+      const result = this.#tracked[i]!.result!;
       this.#table.fill(session, this.#series[i]!, this.#slots[i]!, result);
     }
   }
 
+  /** Advances the applied index, then delivers results, notifications and a checkpoint that is due. */
   #settle(): MaybePromise<void> {
-    const kept = this.#kept;
+    const tracked = this.#tracked;
     const series = this.#series;
     const sessions = this.#sessions;
     const slots = this.#slots;
-    const later = this.#later;
+    const notifications = this.#notifications;
     if (this.machine.hostState === undefined) this.#fill();
     this.#entries = [];
-    if (kept.length > 0) {
-      this.#kept = [];
+    if (tracked.length > 0) {
+      this.#tracked = [];
       this.#series = [];
       this.#sessions = [];
       this.#slots = [];
     }
-    this.#later = [];
+    this.#notifications = [];
     this.#host = undefined;
     this.#bytes = 0;
     this.#applied = this.#read;
-    this.#appliedMark = this.#mark;
+    this.#appliedEpoch = this.#epoch;
     const listener = this.#listener;
-    for (let i = 0; i < kept.length; i++) {
+    for (let i = 0; i < tracked.length; i++) {
       const session = sessions[i];
-      const { result } = kept[i]!;
+      const { result } = tracked[i]!;
       if (session === undefined) {
-        listener.proposalApplied(series[i]!, fresh(result!));
+        listener.proposalApplied(series[i]!, shallowCopy(result!));
       } else if (session.local !== undefined) {
         listener.answered(
           session.local,
           series[i]!,
           "applied",
-          fresh(result!),
+          shallowCopy(result!),
           slots[i]!.digest,
         );
       }
     }
-    for (const tell of later) tell();
+    for (const notify of notifications) notify();
     listener.applied(this.#applied);
     if (this.#checkpointDue) return this.#checkpoint();
   }
 
-  /** Takes the hashes where all replicas take them (H12); `update()` is excluded here. */
+  /** Computes the hashes at an index where every replica does (H12); runs under the exclusion of `update()`. */
   #checkpoint(): MaybePromise<void> {
     this.#checkpointDue = false;
     const index = this.#applied;
-    // The machine is ahead of its sessions: its hash is that of a later index.
+    // The state is not that of this index.
     if (index < this.#opened || this.ahead) return;
     const report = (state: bigint | undefined): void =>
       this.#listener.checkpoint({
@@ -852,7 +878,7 @@ export class Driver<L> {
           ? {}
           : { stateVersion: this.machine.stateVersion }),
       });
-    // Nobody asked for it: a hash that cannot be had ends nothing (R5).
+    // No caller requested this hash: a failure to compute it is not fatal (R5).
     const failed = (error: unknown): void =>
       this.#listener.checkpointFailed(error);
     if (!this.machine.hasHash) return report(undefined);
@@ -865,12 +891,11 @@ export class Driver<L> {
     return isPromise(state) ? state.then(report, failed) : report(state);
   }
 
-  /** Hash of the machine's state for a snapshot, undefined if it has none or gives none; not to be called while the machine may be updated. */
+  /** Hash of the machine's state for a snapshot header; undefined if the machine has none or fails to compute it. Call it only while `update()` is excluded. */
   stateHash(): MaybePromise<StateHash | undefined> {
     if (!this.machine.hasHash) return undefined;
     const version = this.machine.stateVersion;
     const failed = (error: unknown): undefined => {
-      // No caller asked for the hash itself.
       if (!(error instanceof ErrNotImplemented)) {
         this.#listener.checkpointFailed(error);
       }
@@ -886,23 +911,23 @@ export class Driver<L> {
     }
   }
 
-  /** A hash of the session table, results left out (H4). */
+  /** Hash of the session table without results (H4). */
   sessionsHash(): bigint {
     const bytes = this.#table.encode(false);
     return BigInt(digest(bytes, 0, bytes.length));
   }
 
-  /** Answers from the state as it is. */
+  /** Queries the present state. */
   lookup(query: unknown): MaybePromise<unknown> {
     return this.guard.run(Op.Lookup, () => this.machine.lookup(query));
   }
 
-  /** Answers from the state as it is, from bytes to bytes. */
+  /** Queries the present state with bytes, and answers with bytes. */
   naLookup(query: Uint8Array): MaybePromise<Uint8Array> {
     return this.guard.run(Op.NALookup, () => this.machine.naLookup(query));
   }
 
-  /** The machine's hash and the index it was taken at. */
+  /** Hash of the machine's state, and the applied index it belongs to. */
   getHash(): MaybePromise<{ index: number; hash: bigint }> {
     return this.guard.run(Op.Hash, () => {
       const index = this.#applied;
@@ -914,9 +939,11 @@ export class Driver<L> {
   }
 
   /**
-   * Same as `sync()`, for a caller that excludes every other call already.
+   * Makes applied entries durable like {@linkcode sync}, but for a caller that
+   * already excludes every other call.
    *
-   * @throws MachineFailure if the machine failed; after an `ErrStoreFull` the call can be made again (U8)
+   * @throws MachineFailure if the machine failed
+   * @throws ErrStoreFull if there is no room; the call can be retried (U8)
    */
   syncNow(): MaybePromise<void> {
     const failed = (cause: unknown): never => {
@@ -932,7 +959,7 @@ export class Driver<L> {
   }
 
   /**
-   * Makes what was applied durable (D6).
+   * Makes applied entries durable (D6).
    *
    * @throws MachineFailure if the machine failed
    */
@@ -951,39 +978,40 @@ export class Driver<L> {
   }
 
   /**
-   * Replaces state, sessions and index by those of a snapshot whose payload
-   * `recover` gives to the machine. The table is switched after the machine has
-   * its state, so that a failure leaves what was there.
+   * Replaces state, sessions and applied index by those of a snapshot; `recover`
+   * passes its payload to the machine. If it throws, the sessions stay as they
+   * were and the machine refuses every further call (R9).
    */
   recover(
-    captured: Captured,
+    metadata: StateMetadata,
     recover: (host: HostState) => MaybePromise<void>,
   ): MaybePromise<void> {
     return this.guard.run(Op.Recover, async () => {
-      const { index, mark, sessions } = captured;
-      const [oldTable, oldMark] = [this.#table, this.#mark];
+      const { index, mark, sessions } = metadata;
+      const [oldTable, oldEpoch] = [this.#table, this.#epoch];
       this.#table = this.#newTable();
       try {
         this.#decodeTable(this.#table, sessions);
-        this.#mark = mark;
+        this.#epoch = mark;
         this.#skipRows.clear();
         await recover(this.#rows(index));
       } catch (error) {
         this.#table = oldTable;
-        this.#mark = oldMark;
-        // Nobody knows what it holds now (R9).
-        this.guard.fail(new ErrSystemBusy("Replica is being brought up anew"));
+        this.#epoch = oldEpoch;
+        this.guard.fail(
+          new ErrSystemBusy("Replica is recovering; try again later"),
+        );
         throw error;
       }
       this.#applied = this.#read = this.#opened = index;
-      this.#appliedMark = mark;
+      this.#appliedEpoch = mark;
       this.#nextSkip = this.#skips.after(index);
       this.dirty = true;
       this.#listener.applied(index);
     });
   }
 
-  /** Closes the machine, after everything it still does; once, however often it is called (R10). */
+  /** Closes the machine after its calls under way have ended; calling it again does nothing (R10). */
   close(): MaybePromise<void> {
     if (this.#closed) return;
     this.#closed = true;

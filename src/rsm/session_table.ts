@@ -1,12 +1,12 @@
 /**
- * The session table: who has been applied, and with what result. It is part of
- * the replicated state, changed by log entries and by nothing else (H4).
+ * Session table: which series of each client session were applied, and with what
+ * results. It is replicated state, changed only by log entries (H4).
  *
  * This is the client table of section 6.3 of the Raft thesis, with two
- * differences: a session may have many proposals in flight, so the table keeps
- * a client's series in order and never goes past a gap; and it keeps a digest of
- * each command, so that a series that comes back with other content is found
- * out instead of being answered with somebody else's result (H14).
+ * differences. A session may have many proposals in flight, so the table applies
+ * its series in order and stops at a gap. And it stores a digest of each command,
+ * so that a retry with other content is reported as a conflict instead of being
+ * answered with the result of a different command (H14).
  *
  * This module is browser compatible.
  *
@@ -24,46 +24,48 @@ import {
   SESSIONS_RESULT_BYTES_MAX,
 } from "../limits.ts";
 import type { Result } from "../statemachine/types.ts";
-import { type Place, UseOrder } from "./use_order.ts";
+import { LruList, type LruNode } from "./lru_list.ts";
 
-/** What became of one series that its client has not acknowledged. */
+/** Outcome of one series that its client has not acknowledged. */
 export interface Slot {
-  /** Digest of its command; -1 for one that was skipped. */
+  /** Digest of the command; `SKIPPED` for a skipped series. */
   digest: number;
-  /** Its result; undefined while it is being applied, when it was skipped, or when the result is lost. */
+  /** Result of the command, or of a skipped series its reason as data; undefined while it is being applied, or once dropped. */
   result: Result | undefined;
 }
 
-/** A session of the table. `L` is whoever waits for its answers on this replica, no part of the state. */
+/** Session in the table. `L` is this replica's handle for it, no part of the replicated state. */
 export interface SessionEntry<L> {
-  /** Index of its register record: its identity. */
+  /** Index of the register record, which identifies the session. */
   readonly index: number;
-  /** What the opener goes by to find the answer to its registration. */
+  /** Random id chosen by the client, by which it recognizes its registration. */
   readonly clientID: bigint;
-  /** Who may use it: the client id, until somebody with the right to do so claims it (H14). */
+  /** Id of the session holder: the client id, until a claim changes it (H14). */
   holder: bigint;
-  /** Who opened it, as bytes the host's application chose; may be empty. */
+  /** Principal that registered the session, as bytes; may be empty. */
   readonly owner: Uint8Array;
-  /** The series the client has acknowledged, all up to here. */
+  /** Last series that the client has acknowledged, with all before it. */
   responded: number;
-  /** The series to be applied next: those in between are in `slots`. */
+  /** Next series to be applied; those between `responded` and it are in `slots`. */
   next: number;
-  /** The series after `responded`, from `head` on. */
+  /** Slots of the series after `responded`, starting at `head`. */
   slots: Slot[];
   head: number;
   /** Bytes of result data in the slots. */
   dataBytes: number;
   local: L | undefined;
-  /** Its place in the order of use: of all, and of its owner's. */
-  place: Place<SessionEntry<L>> | undefined;
-  own: UseOrder<SessionEntry<L>> | undefined;
-  ownPlace: Place<SessionEntry<L>> | undefined;
+  /** Node in the LRU list of all sessions. */
+  node: LruNode<SessionEntry<L>> | undefined;
+  /** LRU list of the sessions of the same owner. */
+  ownerList: LruList<SessionEntry<L>> | undefined;
+  /** Node in that list. */
+  ownerNode: LruNode<SessionEntry<L>> | undefined;
 }
 
 /** Digest of a skipped series. */
 export const SKIPPED = -1;
 
-/** A 52-bit digest of `bytes[start..end)`: two multiplicative hashes side by side. Part of the replicated rules. */
+/** Computes a 52-bit digest of `bytes[start..end)` from two multiplicative hashes. Part of the replicated rules: it must never change. */
 export function digest(bytes: Uint8Array, start: number, end: number): number {
   let a = 0x9E3779B9 ^ (end - start);
   let b = 0x85EBCA6B;
@@ -81,49 +83,49 @@ export function digest(bytes: Uint8Array, start: number, end: number): number {
   return (a >>> 12) * 0x1_0000_0000 + (b >>> 0);
 }
 
-/** What the table says of a proposal. */
-export type Verdict =
-  /** It is next: apply it and fill the new slot. */
+/** Decision of the table about a proposal. */
+export type Admission =
+  /** Next in its series: apply it and fill the new slot. */
   | "apply"
-  /** It was applied before: the slot has what became of it. */
+  /** Applied or skipped before: the slot has its outcome. */
   | "duplicate"
-  /** It was applied and acknowledged long ago. */
+  /** Applied or skipped, and acknowledged by the client. */
   | "acknowledged"
-  /** One before it is missing: it is ignored until it comes again in order. */
+  /** A series before it is missing: ignore it until it is retried in order. */
   | "gap"
-  /** Its place in the series is taken by another command. */
+  /** Another command was applied in its place. */
   | "conflict";
 
-/** The sessions of a cluster, least recently used first. */
+/** Sessions of a cluster, in LRU order. */
 export class SessionTable<L> {
   readonly #sessions = new Map<number, SessionEntry<L>>();
-  /** By who opened them; of several, the one opened last. */
+  /** Most recent session of each client and owner. */
   readonly #clients = new Map<string, SessionEntry<L>>();
-  #order = new UseOrder<SessionEntry<L>>();
-  /** The sessions of each owner. */
-  readonly #owners = new Map<string, UseOrder<SessionEntry<L>>>();
-  /** The owners with more than their share of the sessions. */
-  readonly #large = new Set<string>();
+  #lru = new LruList<SessionEntry<L>>();
+  /** LRU list of the sessions of each owner. */
+  readonly #owners = new Map<string, LruList<SessionEntry<L>>>();
+  /** Owners with more than their share of the sessions. */
+  readonly #overShare = new Set<string>();
   #max = SESSIONS_DEFAULT;
   #begun = false;
   /** Bytes of result data in all sessions. */
   #dataBytes = 0;
-  /** The slot the last verdict is about. */
+  /** Slot that the last `admit()` returned "apply" or "duplicate" for. */
   slot: Slot | undefined;
-  /** Sessions changed since `takeChanges()`, where somebody wants to know. */
+  /** Sessions changed since the last `takeChanges()`; undefined unless tracked. */
   #changed: Set<number> | undefined;
 
-  /** A table without sessions; `track` makes it remember what changes. */
+  /** Creates an empty table; `track` has it record changes for {@linkcode takeChanges}. */
   constructor(options: { readonly track?: boolean } = {}) {
     if (options.track) this.#changed = new Set();
   }
 
-  /** How many sessions there are. */
+  /** Number of sessions. */
   get size(): number {
     return this.#sessions.size;
   }
 
-  /** Index of the session that was opened last; 0 before the first. */
+  /** Index of the most recently registered session; 0 if there is none. */
   get newest(): number {
     let newest = 0;
     for (const index of this.#sessions.keys()) {
@@ -132,31 +134,31 @@ export class SessionTable<L> {
     return newest;
   }
 
-  /** How many sessions there may be. */
+  /** Maximum number of sessions. */
   get max(): number {
     return this.#max;
   }
 
-  /** Whether the cluster has had its first record, which alone may set limits. */
+  /** True once the first record of the cluster was applied; only that record may set limits. */
   get begun(): boolean {
     return this.#begun;
   }
 
-  /** Notes the cluster's first record, with the limit it sets, if it does. */
+  /** Records that the cluster has begun, with the session limit its first record sets. */
   begin(max: number = SESSIONS_DEFAULT): void {
     this.#max = max;
     this.#begun = true;
     this.#changed?.add(0);
   }
 
-  /** The session whose register record is at `index`. */
+  /** Returns the session whose register record is at `index`. */
   get(index: number): SessionEntry<L> | undefined {
-    // Most batches are the work of one session.
-    const newest = this.#order.newest?.of;
+    // Most batches contain the proposals of one session.
+    const newest = this.#lru.newest?.item;
     return newest?.index === index ? newest : this.#sessions.get(index);
   }
 
-  /** The first session after index `after` that `clientID` opened, of that owner if one is given, and that is there still. */
+  /** Index of the first session above `after` that `clientID` registered, for `owner` if given. */
   find(
     clientID: bigint,
     after: number,
@@ -173,11 +175,12 @@ export class SessionTable<L> {
   }
 
   /**
-   * Opens a session and, at the limit, evicts the one used least recently: of
-   * the owner that has most, if those are more than its share; else of all. So no
-   * owner can have all others' evicted. One client has one session of an owner:
-   * as long as it is there, a copy of its registration, or a registration by a
-   * copy of the client, finds that (H14).
+   * Registers a session. At the limit it evicts the least recently used session
+   * of the owner with the most sessions, if those exceed its share, else of the
+   * whole table; so one owner cannot have all sessions of the others evicted.
+   *
+   * A client has one session per owner: while that exists, a repeated
+   * registration, also by a copy of the client, returns it (H14).
    */
   register(
     index: number,
@@ -189,7 +192,7 @@ export class SessionTable<L> {
       this.touch(known);
       return known;
     }
-    if (this.#sessions.size >= this.#max) this.remove(this.#leastUsed());
+    if (this.#sessions.size >= this.#max) this.remove(this.#evictable());
     const session: SessionEntry<L> = {
       index,
       clientID,
@@ -201,50 +204,47 @@ export class SessionTable<L> {
       head: 0,
       dataBytes: 0,
       local: undefined,
-      place: undefined,
-      own: undefined,
-      ownPlace: undefined,
+      node: undefined,
+      ownerList: undefined,
+      ownerNode: undefined,
     };
     this.#add(session);
     return session;
   }
 
-  /**
-   * True if registrations may have a session evicted, whichever client they are of: `uses`
-   * is how many of them there are, and of other sessions that are used before.
-   */
+  /** True if up to `uses` registrations, and uses of other sessions, by any client may evict this session. */
   mayEvict(index: number, uses: number): boolean {
     const session = this.#sessions.get(index);
     if (session === undefined || this.#sessions.size + uses <= this.#max) {
       return false;
     }
-    return isAmongOldest(session.place!, uses) ||
-      isAmongOldest(session.ownPlace!, uses);
+    return isAmongOldest(session.node!, uses) ||
+      isAmongOldest(session.ownerNode!, uses);
   }
 
-  /** The session to be evicted for another one. */
-  #leastUsed(): SessionEntry<L> {
-    let most: string | undefined;
-    let order = this.#order;
-    for (const owner of this.#large) {
-      const own = this.#owners.get(owner)!;
-      // On every replica the same one, whoever came first there.
+  /** Selects the session to evict. */
+  #evictable(): SessionEntry<L> {
+    let largest: string | undefined;
+    let lru = this.#lru;
+    for (const owner of this.#overShare) {
+      const list = this.#owners.get(owner)!;
+      // Ties are broken by name: the order of the set differs between replicas.
       if (
-        most === undefined || own.size > order.size ||
-        own.size === order.size && owner < most
-      ) [most, order] = [owner, own];
+        largest === undefined || list.size > lru.size ||
+        list.size === lru.size && owner < largest
+      ) [largest, lru] = [owner, list];
     }
-    return order.oldest!.of;
+    return lru.oldest!.item;
   }
 
-  /** Closes or evicts a session. */
+  /** Removes a session that is closed or evicted. */
   remove(session: SessionEntry<L>): void {
-    this.#order.remove(session.place!);
+    this.#lru.remove(session.node!);
     const owner = keyOf(session.owner);
-    const own = session.own!;
-    own.remove(session.ownPlace!);
-    if (own.size === 0) this.#owners.delete(owner);
-    if (own.size <= this.#share) this.#large.delete(owner);
+    const list = session.ownerList!;
+    list.remove(session.ownerNode!);
+    if (list.size === 0) this.#owners.delete(owner);
+    if (list.size <= this.#share) this.#overShare.delete(owner);
     this.#sessions.delete(session.index);
     const client = clientOf(session);
     if (this.#clients.get(client) === session) this.#clients.delete(client);
@@ -254,40 +254,40 @@ export class SessionTable<L> {
 
   #add(session: SessionEntry<L>): void {
     this.#sessions.set(session.index, session);
-    // Rows and snapshots list them by use, not by age.
+    // Host rows and snapshots list sessions in LRU order, not by age.
     const client = clientOf(session);
     if (!(session.index < this.#clients.get(client)?.index!)) {
       this.#clients.set(client, session);
     }
     this.#dataBytes += session.dataBytes;
-    session.place = this.#order.add(session);
+    session.node = this.#lru.add(session);
     const owner = keyOf(session.owner);
-    let own = this.#owners.get(owner);
-    if (own === undefined) this.#owners.set(owner, own = new UseOrder());
-    session.own = own;
-    session.ownPlace = own.add(session);
-    if (own.size > this.#share) this.#large.add(owner);
+    let list = this.#owners.get(owner);
+    if (list === undefined) this.#owners.set(owner, list = new LruList());
+    session.ownerList = list;
+    session.ownerNode = list.add(session);
+    if (list.size > this.#share) this.#overShare.add(owner);
     this.#changed?.add(session.index);
   }
 
-  /** Sessions that an owner may have and lose none of them for others' sake. */
+  /** Number of sessions that an owner may have before its own are evicted first. */
   get #share(): number {
     return this.#max * SESSION_SHARE;
   }
 
-  /** Notes that a record named the session: it is now the one used last. */
+  /** Makes a session that a record names the most recently used one. */
   touch(session: SessionEntry<L>): void {
-    if (session.place !== this.#order.newest) {
-      this.#order.touch(session.place!);
-      session.own!.touch(session.ownPlace!);
+    if (session.node !== this.#lru.newest) {
+      this.#lru.touch(session.node!);
+      session.ownerList!.touch(session.ownerNode!);
     }
     this.#changed?.add(session.index);
   }
 
   /**
-   * Takes a session over for another holder; whether that is, or already was,
-   * allowed. A claim from somebody who is not its holder any more is one by a
-   * copy of what the holder keeps.
+   * Moves a session from holder `from` to `holder`; true if `holder` holds it
+   * afterwards. A claim whose `from` is outdated comes from a copy of the
+   * device's storage, and changes nothing.
    */
   claim(session: SessionEntry<L>, from: bigint, holder: bigint): boolean {
     this.touch(session);
@@ -296,18 +296,18 @@ export class SessionTable<L> {
   }
 
   /**
-   * Judges a proposal, or with `SKIPPED` as digest the skipping of its series.
-   * On "apply" the series is taken, and `slot` is the one to put the result in;
-   * on "duplicate" `slot` is what became of it.
+   * Admits a proposal, or with digest `SKIPPED` the skipping of its series. On
+   * "apply" the series has advanced and `slot` expects the result; on "duplicate"
+   * `slot` has the recorded outcome.
    *
-   * @param lag series before this one that are not acknowledged
+   * @param lag number of series before this one that the client has not acknowledged
    */
-  judge(
+  admit(
     session: SessionEntry<L>,
     series: number,
     lag: number,
     digest: number,
-  ): Verdict {
+  ): Admission {
     this.touch(session);
     this.#acknowledge(session, Math.min(series - lag, session.next) - 1);
     const { next, responded } = session;
@@ -321,8 +321,8 @@ export class SessionTable<L> {
     if (series <= responded) return "acknowledged";
     const slot = session.slots[session.head + series - responded - 1]!;
     this.slot = slot;
-    // A skip of what was applied, or a command that was skipped: whichever was
-    // committed first counts, and neither is somebody else's doing.
+    // Of a command and the skip of its series, the one committed first counts;
+    // neither is evidence of a second client.
     return digest === slot.digest || digest === SKIPPED ||
         slot.digest === SKIPPED
       ? "duplicate"
@@ -335,7 +335,7 @@ export class SessionTable<L> {
     const { slots } = session;
     if (session.dataBytes > 0) {
       for (let i = 0; i < count; i++) {
-        this.#count(session, -dataLength(slots[session.head + i]!.result));
+        this.#addBytes(session, -dataLength(slots[session.head + i]!.result));
       }
     }
     session.head += count;
@@ -349,9 +349,9 @@ export class SessionTable<L> {
   }
 
   /**
-   * Puts the result of an applied proposal into its slot, the data copied: the
-   * original goes to the caller. Past the bound on data the oldest data go, and
-   * with them the results: a late copy is told that its outcome is lost.
+   * Stores the result of an applied proposal in its slot, with a copy of the
+   * data: the caller gets the original. Beyond the bounds on result data the
+   * oldest results with data are dropped, and a late retry gets "lost".
    */
   fill(
     session: SessionEntry<L>,
@@ -365,42 +365,41 @@ export class SessionTable<L> {
       return;
     }
     slot.result = { value, data: copyOf(data) };
-    // Acknowledged in the same batch that applies it: only a copy in that batch
-    // still asks.
+    // Acknowledged within the batch that applies it: the slot is gone already.
     if (series <= session.responded) return;
-    this.#count(session, data.length);
-    this.#lose(session, SESSION_RESULT_BYTES_MAX);
-    // A client that is gone never acknowledges: of all sessions together, those
-    // used least recently lose theirs first.
+    this.#addBytes(session, data.length);
+    this.#dropResults(session, SESSION_RESULT_BYTES_MAX);
+    // A client that is gone never acknowledges: least recently used sessions
+    // lose their results first.
     for (
-      let { oldest: at } = this.#order;
+      let { oldest: at } = this.#lru;
       at !== undefined && this.#dataBytes > SESSIONS_RESULT_BYTES_MAX;
       at = at.newer
-    ) this.#lose(at.of, 0);
+    ) this.#dropResults(at.item, 0);
   }
 
-  /** Counts result data that came to, or left, a session. */
-  #count(session: SessionEntry<L>, bytes: number): void {
+  /** Adjusts the count of result data, of the session and in total. */
+  #addBytes(session: SessionEntry<L>, bytes: number): void {
     session.dataBytes += bytes;
     this.#dataBytes += bytes;
   }
 
-  /** Lets go of a session's oldest results with data until no more than `max` bytes of them are left. */
-  #lose(session: SessionEntry<L>, max: number): void {
+  /** Drops a session's oldest results with data until at most `max` bytes are left. */
+  #dropResults(session: SessionEntry<L>, max: number): void {
     for (let i = session.head; session.dataBytes > max; i++) {
       const slot = session.slots[i]!;
       if (slot.result?.data === undefined) continue;
-      this.#count(session, -slot.result.data.length);
+      this.#addBytes(session, -slot.result.data.length);
       slot.result = undefined;
     }
   }
 
-  /** The table as bytes; without results, what replicas compare (H12). */
+  /** Encodes the table; without results it is the form that replicas compare (H12). */
   encode(withResults: boolean): Uint8Array {
     const writer = new ByteWriter(256);
     writer.varint(this.#begun ? this.#max : 0).varint(this.#sessions.size);
-    for (let at = this.#order.oldest; at !== undefined; at = at.newer) {
-      encodeSession(writer, at.of, withResults);
+    for (let at = this.#lru.oldest; at !== undefined; at = at.newer) {
+      encodeSession(writer, at.item, withResults);
     }
     return writer.finish();
   }
@@ -408,30 +407,38 @@ export class SessionTable<L> {
   /**
    * Replaces the table by an encoded one.
    *
-   * @throws RangeError if the bytes are not a table
+   * @throws RangeError if the bytes are not an encoded table
    */
   decode(bytes: Uint8Array): void {
     const reader = new ByteReader(bytes);
     this.decodeFrom(reader);
-    if (reader.remaining > 0) throw new RangeError("Bytes after the sessions");
+    if (reader.remaining > 0) {
+      throw new RangeError(
+        `${reader.remaining} bytes follow the session table`,
+      );
+    }
   }
 
   /**
-   * Same as `decode()`, from a reader in which something may follow the table.
+   * Replaces the table by an encoded one, which other data may follow.
    *
-   * @throws RangeError if the bytes are not a table
+   * @throws RangeError if the bytes are not an encoded table
    */
   decodeFrom(reader: ByteReader): void {
     const max = reader.varint();
     const count = reader.varint();
     this.#reset(max);
     if (count > this.#max) {
-      throw new RangeError("More sessions than there may be");
+      throw new RangeError(
+        `Session table has ${count} sessions; its limit is ${this.#max}`,
+      );
     }
     for (let i = 0; i < count; i++) {
       const session = decodeSession<L>(reader);
       if (this.#sessions.has(session.index)) {
-        throw new RangeError(`Session ${session.index} is there twice`);
+        throw new RangeError(
+          `Session table contains session ${session.index} twice`,
+        );
       }
       this.#add(session);
     }
@@ -442,17 +449,22 @@ export class SessionTable<L> {
     this.#sessions.clear();
     this.#clients.clear();
     this.#dataBytes = 0;
-    this.#order = new UseOrder();
+    this.#lru = new LruList();
     this.#owners.clear();
-    this.#large.clear();
-    if (max > SESSIONS_MAX) throw new RangeError(`Session limit is ${max}`);
+    this.#overShare.clear();
+    if (max > SESSIONS_MAX) {
+      throw new RangeError(
+        `Session limit is ${max}; it may be at most ${SESSIONS_MAX}`,
+      );
+    }
     this.#begun = max > 0;
     this.#max = max || SESSIONS_DEFAULT;
   }
 
   /**
-   * The rows of what changed since the last call: of a session that is gone,
-   * undefined; of the table, its limit. `stamp` orders the sessions by use.
+   * Encodes the sessions changed since the last call as host rows: undefined for
+   * a removed session; session 0 stands for the session limit. `stamp` and the
+   * rank within this call restore the LRU order.
    */
   takeChanges(
     stamp: number,
@@ -463,12 +475,12 @@ export class SessionTable<L> {
     if (changed.delete(0)) {
       row(0, new ByteWriter(8).varint(this.#begun ? this.#max : 0).finish());
     }
-    // Each with its place in the order of use.
+    // A changed session is more recently used than every unchanged one.
     const rank = new Map<number, number>();
     const n = changed.size;
-    let at = this.#order.newest;
-    for (; at !== undefined && changed.has(at.of.index); at = at.older) {
-      rank.set(at.of.index, n - rank.size);
+    let at = this.#lru.newest;
+    for (; at !== undefined && changed.has(at.item.index); at = at.older) {
+      rank.set(at.item.index, n - rank.size);
     }
     for (const index of changed) {
       const session = this.#sessions.get(index);
@@ -484,9 +496,9 @@ export class SessionTable<L> {
   }
 
   /**
-   * Replaces the table by what rows say.
+   * Replaces the table by the one encoded in host rows.
    *
-   * @throws RangeError if a row is not one of a table
+   * @throws RangeError if a row is not from a session table
    */
   restore(rows: Iterable<readonly [session: number, value: Uint8Array]>): void {
     const sessions: {
@@ -511,23 +523,23 @@ export class SessionTable<L> {
   }
 }
 
-/** True if fewer than `count` were used less recently. */
-function isAmongOldest<T>(place: Place<T>, count: number): boolean {
-  let { older } = place;
+/** True if fewer than `count` items were used less recently. */
+function isAmongOldest<T>(node: LruNode<T>, count: number): boolean {
+  let { older } = node;
   for (; older !== undefined; older = older.older) {
     if (--count <= 0) return false;
   }
   return true;
 }
 
-/** A client of an owner as the key of a map. */
+/** Map key of a client and its owner. */
 function clientOf(
   { clientID, owner }: Pick<SessionEntry<unknown>, "clientID" | "owner">,
 ): string {
   return `${clientID}/${keyOf(owner)}`;
 }
 
-/** An owner as the key of a map. */
+/** Map key of an owner. */
 function keyOf(owner: Uint8Array): string {
   return String.fromCharCode(...owner);
 }
@@ -536,7 +548,7 @@ function dataLength(result: Result | undefined): number {
   return result?.data?.length ?? 0;
 }
 
-/** Forms of a slot in its encoding. */
+// Forms of an encoded slot.
 const LOST = 0;
 const VALUE = 1;
 const DATA = 2;
@@ -551,7 +563,7 @@ function encodeSession(
     .bytes(session.owner).varint(responded).varint(next);
   for (let i = head; i < slots.length; i++) {
     const { digest, result } = slots[i]!;
-    // The digest of a skipped series is -1.
+    // `SKIPPED` is -1.
     writer.varint(digest + 1);
     if (!withResults) continue;
     if (result === undefined) writer.u8(LOST);
@@ -572,18 +584,24 @@ function decodeSession<L>(reader: ByteReader): SessionEntry<L> {
     head: 0,
     dataBytes: 0,
     local: undefined,
-    place: undefined,
-    own: undefined,
-    ownPlace: undefined,
+    node: undefined,
+    ownerList: undefined,
+    ownerNode: undefined,
   };
   const count = session.next - session.responded - 1;
   if (count < 0 || count > SESSION_WINDOW_MAX) {
-    throw new RangeError(`Session has ${count} series not acknowledged`);
+    throw new RangeError(
+      `Session ${session.index} has ${count} unacknowledged series; the window is 0…${SESSION_WINDOW_MAX}`,
+    );
   }
   for (let i = 0; i < count; i++) {
     const digest = reader.varint() - 1;
     const form = reader.u8();
-    if (form > DATA) throw new RangeError(`Series has unknown form ${form}`);
+    if (form > DATA) {
+      throw new RangeError(
+        `Session ${session.index} has a slot of unknown form ${form}`,
+      );
+    }
     let result: Result | undefined;
     if (form !== LOST) {
       result = { value: reader.u64() };

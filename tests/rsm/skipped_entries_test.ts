@@ -2,15 +2,15 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { ByteReader } from "../../src/bytes.ts";
 import { SKIPPED_ENTRIES_MAX } from "../../src/limits.ts";
 import { RecordKind } from "../../src/log/records.ts";
-import { RecordCursor, skipEntryRecord } from "../../src/rsm/record.ts";
-import { SessionTable } from "../../src/rsm/sessions.ts";
+import { RecordCursor, skipEntryRecord } from "../../src/rsm/record_codec.ts";
+import { SessionTable } from "../../src/rsm/session_table.ts";
 import {
   decodeSkips,
   encodeSkips,
   isUsable,
+  SkippedEntries,
   type SkippedEntry,
-  Skips,
-} from "../../src/rsm/skips.ts";
+} from "../../src/rsm/skipped_entries.ts";
 
 const SKIP: SkippedEntry = { index: 7, decidedAt: 12, reason: "no such field" };
 
@@ -41,7 +41,7 @@ Deno.test("H17 skipped entries follow the session table in a snapshot, and one w
   assertThrows(
     () => new SessionTable().decode(both),
     RangeError,
-    "Bytes after",
+    "follow",
   );
   for (const bytes of [both.subarray(0, -1), new Uint8Array([...both, 0])]) {
     const reader = new ByteReader(bytes);
@@ -55,7 +55,7 @@ Deno.test("H17 a snapshot is usable before a skipped entry, and after its decisi
     [6, 7, 11, 12].map((index) => isUsable(index, [SKIP])),
     [true, false, false, true],
   );
-  const skips = new Skips([SKIP]);
+  const skips = new SkippedEntries([SKIP]);
   assertEquals(
     [6, 7, 11, 12].map((index) => skips.isAhead(index)),
     [false, true, true, false],
@@ -64,7 +64,7 @@ Deno.test("H17 a snapshot is usable before a skipped entry, and after its decisi
 });
 
 Deno.test("H17 skipped entries are bounded in number: the oldest are forgotten", () => {
-  const skips = new Skips();
+  const skips = new SkippedEntries();
   for (let index = 1; index <= SKIPPED_ENTRIES_MAX + 2; index++) {
     skips.add({ ...SKIP, index, decidedAt: index + 1 });
   }

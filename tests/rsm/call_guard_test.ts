@@ -7,7 +7,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { isPromise } from "../../src/promises.ts";
-import { Guard, Op } from "../../src/rsm/mod.ts";
+import { CallGuard, Op } from "../../src/rsm/mod.ts";
 import type { Type } from "../../src/statemachine/mod.ts";
 import { random, ticks } from "./random.ts";
 
@@ -73,7 +73,7 @@ const MATRICES: [Type, string, Map<Name, Map<Name, string>>][] = [
 ];
 
 /** A call under way, to be ended by hand. */
-function hold(guard: Guard, name: Name): {
+function hold(guard: CallGuard, name: Name): {
   begun: () => boolean;
   end: (error?: Error) => void;
   done: Promise<unknown>;
@@ -94,7 +94,7 @@ function hold(guard: Guard, name: Name): {
 }
 
 for (const [type, what, matrix] of MATRICES) {
-  Deno.test(`R2 C2 C3 D7 D11 Guard keeps apart exactly what must be: ${what} machine`, async () => {
+  Deno.test(`R2 C2 C3 D7 D11 CallGuard keeps apart exactly what must be: ${what} machine`, async () => {
     let pairs = 0;
     for (const [first, row] of matrix) {
       for (const [second, rule] of row) {
@@ -102,7 +102,7 @@ for (const [type, what, matrix] of MATRICES) {
         assertEquals(matrix.get(second)!.get(first), rule);
         if (rule === ".") continue;
         pairs++;
-        const guard = new Guard(type);
+        const guard = new CallGuard(type);
         const one = hold(guard, first);
         assert(one.begun(), `${first} alone waits`);
         const two = hold(guard, second);
@@ -128,8 +128,8 @@ for (const [type, what, matrix] of MATRICES) {
   });
 }
 
-Deno.test("R2 Guard lets several of one kind overlap, and waits for the last", async () => {
-  const guard = new Guard(1);
+Deno.test("R2 CallGuard lets several of one kind overlap, and waits for the last", async () => {
+  const guard = new CallGuard(1);
   const lookups = [1, 2, 3].map(() => hold(guard, "Lookup"));
   assert(lookups.every(({ begun }) => begun()));
   const update = hold(guard, "Update");
@@ -143,8 +143,8 @@ Deno.test("R2 Guard lets several of one kind overlap, and waits for the last", a
   await update.done;
 });
 
-Deno.test("R2 Guard lets no reader overtake a writer that waits", async () => {
-  const guard = new Guard(1);
+Deno.test("R2 CallGuard lets no reader overtake a writer that waits", async () => {
+  const guard = new CallGuard(1);
   const one = hold(guard, "Lookup");
   const update = hold(guard, "Update");
   const two = hold(guard, "Lookup");
@@ -173,8 +173,8 @@ Deno.test("R2 Guard lets no reader overtake a writer that waits", async () => {
   await three.done;
 });
 
-Deno.test("R2 Guard does not let readers starve a writer", async () => {
-  const guard = new Guard(1);
+Deno.test("R2 CallGuard does not let readers starve a writer", async () => {
+  const guard = new CallGuard(1);
   let reading = true;
   let reads = 0;
   const reader = async (): Promise<void> => {
@@ -201,8 +201,8 @@ Deno.test("R2 Guard does not let readers starve a writer", async () => {
   assert(reads > 20);
 });
 
-Deno.test("C3 Guard lets pass what does not hold up the one that waits", async () => {
-  const guard = new Guard(2);
+Deno.test("C3 CallGuard lets pass what does not hold up the one that waits", async () => {
+  const guard = new CallGuard(2);
   const save = hold(guard, "Save");
   const recover = hold(guard, "Recover");
   assertFalse(recover.begun());
@@ -223,9 +223,9 @@ Deno.test("C3 Guard lets pass what does not hold up the one that waits", async (
   await Promise.all([lookup.done, update.done]);
 });
 
-Deno.test("R1 Guard runs what waits in order", async () => {
+Deno.test("R1 CallGuard runs what waits in order", async () => {
   for (const type of [1, 2, 3] as const) {
-    const guard = new Guard(type);
+    const guard = new CallGuard(type);
     const order: number[] = [];
     const all = Array.from(
       { length: 50 },
@@ -240,9 +240,9 @@ Deno.test("R1 Guard runs what waits in order", async () => {
   }
 });
 
-Deno.test("R2 Guard: a synchronous call costs no promise", async () => {
+Deno.test("R2 CallGuard: a synchronous call costs no promise", async () => {
   for (const type of [1, 2, 3] as const) {
-    const guard = new Guard(type);
+    const guard = new CallGuard(type);
     for (const op of Object.values(Op)) {
       const result = {};
       assertStrictEquals(guard.run(op, () => result), result);
@@ -257,8 +257,8 @@ Deno.test("R2 Guard: a synchronous call costs no promise", async () => {
   }
 });
 
-Deno.test("R2 Guard makes a synchronous call wait its turn", async () => {
-  const guard = new Guard(1);
+Deno.test("R2 CallGuard makes a synchronous call wait its turn", async () => {
+  const guard = new CallGuard(1);
   const update = hold(guard, "Update");
   let value = 0;
   const one = guard.run(Op.Lookup, () => value);
@@ -269,8 +269,8 @@ Deno.test("R2 Guard makes a synchronous call wait its turn", async () => {
   assertEquals(await Promise.all([one, two, three]), [0, 1, 1]);
 });
 
-Deno.test("R4 Guard passes a synchronous error on, and goes on", async () => {
-  const guard = new Guard(1);
+Deno.test("R4 CallGuard passes a synchronous error on, and goes on", async () => {
+  const guard = new CallGuard(1);
   const error = new Error("No");
   const fail = (): never => {
     throw error;
@@ -288,8 +288,8 @@ Deno.test("R4 Guard passes a synchronous error on, and goes on", async () => {
   assertStrictEquals(guard.run(Op.Close, () => 3), 3);
 });
 
-Deno.test("R4 Guard passes a rejection on, and goes on", async () => {
-  const guard = new Guard(1);
+Deno.test("R4 CallGuard passes a rejection on, and goes on", async () => {
+  const guard = new CallGuard(1);
   const error = new Error("No");
   const update = hold(guard, "Update");
   const next = hold(guard, "Update");
@@ -302,8 +302,8 @@ Deno.test("R4 Guard passes a rejection on, and goes on", async () => {
   assertStrictEquals(guard.run(Op.Update, () => 1), 1);
 });
 
-Deno.test("R2 Guard waits for a thenable too", async () => {
-  const guard = new Guard(1);
+Deno.test("R2 CallGuard waits for a thenable too", async () => {
+  const guard = new CallGuard(1);
   const { promise, resolve } = Promise.withResolvers<number>();
   const thenable = {
     then: promise.then.bind(promise),
@@ -315,8 +315,8 @@ Deno.test("R2 Guard waits for a thenable too", async () => {
   assertEquals([await first, await second], [1, 2]);
 });
 
-Deno.test("C5 Guard.begin() goes ahead of what waits, but not into what excludes it", async () => {
-  const guard = new Guard(2);
+Deno.test("C5 CallGuard.begin() goes ahead of what waits, but not into what excludes it", async () => {
+  const guard = new CallGuard(2);
   const prepare = hold(guard, "Prepare");
   const close = hold(guard, "Close");
   const { promise, resolve } = Promise.withResolvers<void>();
@@ -326,7 +326,8 @@ Deno.test("C5 Guard.begin() goes ahead of what waits, but not into what excludes
   // The save keeps the close waiting.
   assertFalse(close.begun());
   assertThrows(
-    () => new Guard(1).run(Op.Update, () => guard.begin(Op.Recover, () => 1)),
+    () =>
+      new CallGuard(1).run(Op.Update, () => guard.begin(Op.Recover, () => 1)),
     Error,
     "excluded",
   );
@@ -340,11 +341,11 @@ Deno.test("C5 Guard.begin() goes ahead of what waits, but not into what excludes
 });
 
 for (const [type, what, matrix] of MATRICES) {
-  Deno.test(`${what} machine: Guard under random calls`, async () => {
+  Deno.test(`${what} machine: CallGuard under random calls`, async () => {
     const { below, chance, pick } = random();
     const names = [...matrix.keys()];
     for (let round = 0; round < 40; round++) {
-      const guard = new Guard(type);
+      const guard = new CallGuard(type);
       const running: Name[] = [];
       /** Calls in the order they were asked for; those that began are taken out. */
       const asked: { name: Name; id: number }[] = [];
@@ -412,8 +413,8 @@ for (const [type, what, matrix] of MATRICES) {
   });
 }
 
-Deno.test("R9 Guard.fail() refuses what waits and what comes, but for the closing", async () => {
-  const guard = new Guard(1);
+Deno.test("R9 CallGuard.fail() refuses what waits and what comes, but for the closing", async () => {
+  const guard = new CallGuard(1);
   const recover = hold(guard, "Recover");
   const error = new Error("Failed");
   const called: string[] = [];
