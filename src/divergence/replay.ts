@@ -44,7 +44,7 @@ import {
 import { type Candidate, candidates } from "../nodehost/bring_up.ts";
 import { differ } from "./checkpoints.ts";
 import type { ReplicaConfig } from "../nodehost/config.ts";
-import { pacedSource } from "../nodehost/pace.ts";
+import { pacedSource } from "../async.ts";
 
 /** What a replay takes of its replica. */
 export interface ReplayOptions {

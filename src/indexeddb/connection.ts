@@ -11,7 +11,7 @@
  * @module
  */
 
-import { tell } from "../promises.ts";
+import { notify } from "../async.ts";
 import type { Env } from "../env.ts";
 import {
   STORE_LOCK_AGAIN_MS_MAX,
@@ -515,7 +515,7 @@ export class Connection {
 
   #tell(event: StoreEvent): void {
     const { onEvent } = this.#init;
-    if (onEvent !== undefined) tell(onEvent, event);
+    if (onEvent !== undefined) notify(onEvent, event);
   }
 
   /** Closes it, after what is under way; idempotent. */

@@ -15,7 +15,7 @@ import {
   type OptionChecks,
 } from "../options.ts";
 import { ByteReader, ByteWriter, encodeText } from "../bytes.ts";
-import { chain, isPromise } from "../promises.ts";
+import { chain, isPromise } from "../async.ts";
 import type { HostRow, HostState, IHostState } from "../rsm/host_state.ts";
 import type {
   Forked,

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { chain, isPromise } from "../promises.ts";
+import { chain, isPromise } from "../async.ts";
 import type { Entry, MaybePromise } from "../statemachine/types.ts";
 import { applyCommand, type KVTarget } from "./command.ts";
 import {

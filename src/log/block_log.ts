@@ -35,7 +35,7 @@ import {
   STORE_FULL_RETRY_MS,
 } from "../limits.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
-import { isPromise } from "../promises.ts";
+import { isPromise } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../store/errors.ts";
 import { clustersUnder, rangeOf } from "../store/names.ts";

@@ -13,7 +13,7 @@ import {
   BATCH_RECORDS_MAX,
   CHECKPOINTS_KEPT,
 } from "../limits.ts";
-import { isPromise } from "../promises.ts";
+import { isPromise } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
   ErrClusterAlreadyExist,

@@ -28,7 +28,7 @@ import type { IRemoveData } from "../statemachine/machines.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
 import { ErrClusterAlreadyExist } from "../log/errors.ts";
 import { ErrStoreFull, ErrStoreVanished } from "../store/errors.ts";
-import { pacedSource } from "./pace.ts";
+import { pacedSource } from "../async.ts";
 import type { SessionState } from "./session.ts";
 import type { ReplicaEvent } from "./snapshotter.ts";
 

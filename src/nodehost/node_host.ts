@@ -25,13 +25,12 @@ import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
 import { ErrUnsynced } from "../offline/errors.ts";
 import type { Outbox, Unsynced } from "../offline/outbox.ts";
-import { withResolvers } from "../promises.ts";
+import { abortable, notify, pacedSource, withResolvers } from "../async.ts";
 import {
   checkFactory,
   type MachineFactory,
   tryFactory,
 } from "../rsm/managed_machine.ts";
-import { tell } from "../promises.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
@@ -64,9 +63,7 @@ import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import { appendSkip } from "./skipping.ts";
 import type { Rehearsing } from "../rehearsal/rehearsal.ts";
 import { type Replica, startReplica } from "./replica.ts";
-import { pacedSource } from "./pace.ts";
 import { copySnapshot } from "./snapshotter.ts";
-import { abortable } from "./waiting.ts";
 
 /** What can be stopped: a replica, or an import. */
 interface Stoppable {
@@ -417,7 +414,7 @@ export class NodeHost {
       stopTimeoutMs: this.#stopTimeoutMs,
       rehearsing: () => this.#rehearsing,
       event: (event) => {
-        tell(this.#onEvent, { ...event, clusterID, nodeID });
+        notify(this.#onEvent, { ...event, clusterID, nodeID });
       },
     });
     running.stop = stop;

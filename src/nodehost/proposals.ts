@@ -40,7 +40,7 @@ import {
   ErrSystemBusy,
 } from "../rsm/errors.ts";
 import { digest } from "../rsm/session_table.ts";
-import { isPromise } from "../promises.ts";
+import { Backoff, isPromise, onAbort } from "../async.ts";
 import {
   claimRecord,
   proposalHeadLength,
@@ -62,7 +62,6 @@ import {
   SessionState,
   stateOf,
 } from "./session.ts";
-import { Backoff, onAbort } from "./waiting.ts";
 
 /** A record that opens, closes or claims a session: sent again until it is answered or nobody wants it. */
 interface Control {

@@ -8,10 +8,9 @@
 
 import { PENDING_READS_MAX } from "../limits.ts";
 import type { Log } from "../log/log.ts";
-import { isPromise, withResolvers } from "../promises.ts";
+import { abortable, isPromise, onAbort, withResolvers } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
-import { abortable, onAbort } from "./waiting.ts";
 
 interface Waiter {
   readonly index: number;

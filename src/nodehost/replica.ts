@@ -51,7 +51,16 @@ import {
   type SkippedEntry,
 } from "../rsm/skipped_entries.ts";
 import { skipsAfter, skipsIn } from "./skipping.ts";
-import { chain, isPromise, withResolvers } from "../promises.ts";
+import {
+  abortable,
+  anySignal,
+  Backoff,
+  chain,
+  isPromise,
+  onAbort,
+  sleep,
+  withResolvers,
+} from "../async.ts";
 import type { MachineFactory } from "../rsm/managed_machine.ts";
 import { configRecord } from "../rsm/record_codec.ts";
 import { MachineFailure } from "../rsm/errors.ts";
@@ -118,7 +127,6 @@ import type {
 } from "../offline/submissions.ts";
 import type { MakeSubmitted, Submitted } from "../offline/submitting.ts";
 import type { OptimisticView, View } from "../offline/view.ts";
-import { abortable, anySignal, Backoff, onAbort, sleep } from "./waiting.ts";
 import {
   checkWatch,
   type Watch,

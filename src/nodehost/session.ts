@@ -9,7 +9,7 @@
 import type { Result } from "../statemachine/types.ts";
 import { ErrInvalidSession, type ErrProposalRefused } from "../rsm/errors.ts";
 import type { Proposals } from "./proposals.ts";
-import { onAbort } from "./waiting.ts";
+import { onAbort } from "../async.ts";
 
 /** A proposal on its way, and the one who waits for it. */
 export class Proposal {

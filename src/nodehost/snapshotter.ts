@@ -47,8 +47,7 @@ import type { SessionState } from "./session.ts";
 import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import { skipsAfter } from "./skipping.ts";
-import { pacedSink, pacedSource } from "./pace.ts";
-import { abortable, anySignal } from "./waiting.ts";
+import { abortable, anySignal, pacedSink, pacedSource } from "../async.ts";
 
 type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K>
   : never;

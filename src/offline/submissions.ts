@@ -40,7 +40,7 @@ import type {
   OutboxQueue,
   OutboxSession,
 } from "./outbox.ts";
-import { tell, withResolvers } from "../promises.ts";
+import { Backoff, notify, sleep, withResolvers } from "../async.ts";
 import type { SeriesOutcome, SessionInfo } from "../rsm/state_machine.ts";
 import { digest } from "../rsm/session_table.ts";
 import {
@@ -54,7 +54,6 @@ import { ErrPayloadTooBig } from "../nodehost/errors.ts";
 import type { Proposals, Resumed } from "../nodehost/proposals.ts";
 import type { Session } from "../nodehost/session.ts";
 import type { ReplicaEvent } from "../nodehost/snapshotter.ts";
-import { Backoff, sleep } from "../nodehost/waiting.ts";
 
 /**
  * What is known of a submission: `queued` until the cluster has decided it;
@@ -859,7 +858,7 @@ export class Submissions {
       this.#isTelling = false;
       // Not those that come, or leave, while it is told.
       for (const watcher of [...this.#watchers]) {
-        if (this.#watchers.has(watcher)) tell(watcher);
+        if (this.#watchers.has(watcher)) notify(watcher);
       }
     });
   }

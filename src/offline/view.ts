@@ -10,7 +10,13 @@
 
 import type { Env } from "../env.ts";
 import { APPLY_SLICE_MS, VIEW_EAGER_COMMANDS_MAX } from "../limits.ts";
-import { chain, isPromise } from "../promises.ts";
+import {
+  abortable,
+  chain,
+  isPromise,
+  pacedSink,
+  pacedSource,
+} from "../async.ts";
 import { noopListener, StateMachine } from "../rsm/state_machine.ts";
 import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
 import { CallGuard, Op } from "../rsm/call_guard.ts";
@@ -26,8 +32,6 @@ import {
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import { pacedSink, pacedSource } from "../nodehost/pace.ts";
-import { abortable } from "../nodehost/waiting.ts";
 
 /** A command that waits to be committed. */
 export interface PendingCommand {

@@ -24,7 +24,7 @@ import {
 } from "../limits.ts";
 import type { LogBatch, Records } from "../log/log.ts";
 import { lastOf, packRecords, recordAt, RecordKind } from "../log/records.ts";
-import { chain, isPromise } from "../promises.ts";
+import { chain, isPromise } from "../async.ts";
 import type { StateMachine } from "../rsm/state_machine.ts";
 import { ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
 import { CallGuard, Op } from "../rsm/call_guard.ts";

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { isPromise, settleable } from "../promises.ts";
+import { isPromise, settleable } from "../async.ts";
 import {
   ConcurrentStateMachine,
   type MaybePromise,

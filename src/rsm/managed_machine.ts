@@ -35,7 +35,7 @@ import { ErrNotImplemented } from "../statemachine/errors.ts";
 import { isU64 } from "../bytes.ts";
 import { describe as describeValue } from "../describe.ts";
 import { ErrInvalidResult } from "./errors.ts";
-import { chain, isPromise, settleable } from "../promises.ts";
+import { chain, isPromise, settleable } from "../async.ts";
 import { type HostState, type IHostState, isHostState } from "./host_state.ts";
 
 /** A function that makes machines, and the kind of machine it makes. */

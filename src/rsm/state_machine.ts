@@ -20,7 +20,7 @@ import {
 } from "../statemachine/types.ts";
 import { ErrStoreFull } from "../store/errors.ts";
 import { ErrSystemBusy, MachineFailure } from "./errors.ts";
-import { isPromise, settleable } from "../promises.ts";
+import { isPromise, settleable } from "../async.ts";
 import { CallGuard, Op } from "./call_guard.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type { StateHash } from "../snapshot/store.ts";

@@ -16,7 +16,7 @@ import {
   SNAPSHOT_INFLATE_BYTES_MAX,
   SNAPSHOT_SESSIONS_BYTES_MAX,
 } from "../limits.ts";
-import { withResolvers } from "../promises.ts";
+import { withResolvers } from "../async.ts";
 import { ErrSnapshotStreaming } from "../statemachine/errors.ts";
 import type { Type } from "../statemachine/types.ts";
 import { checkFile } from "./collection.ts";

@@ -8,7 +8,7 @@
  * @module
  */
 
-import { withResolvers } from "../promises.ts";
+import { withResolvers } from "../async.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
 import type { Result } from "../statemachine/types.ts";
 import { randomOf } from "./clock.ts";

@@ -27,7 +27,7 @@ import type {
   Records,
 } from "../log/log.ts";
 import { epochOf, packRecords, recordAt } from "../log/records.ts";
-import { withResolvers } from "../promises.ts";
+import { withResolvers } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
   caseOf,

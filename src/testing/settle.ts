@@ -6,7 +6,7 @@
  * @module
  */
 
-import { withResolvers } from "../promises.ts";
+import { withResolvers } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 
 /** How long a promise is waited for before a timer is set, in microtasks. */

@@ -15,10 +15,9 @@ import {
   type OptionChecks,
 } from "../options.ts";
 import type { Env } from "../env.ts";
-import { isPromise, tell } from "../promises.ts";
+import { isPromise, notify, onAbort } from "../async.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
-import { onAbort } from "../nodehost/waiting.ts";
 
 /** How a query is to be watched. */
 export interface WatchOptions<A = unknown> {
@@ -250,7 +249,7 @@ class QueryWatch<A> implements Watch<A> {
     for (const listener of [...this.#listeners]) {
       // Whoever left while others were told hears no more.
       if (!this.#listeners.has(listener)) continue;
-      if (changed) tell(listener.changed);
+      if (changed) notify(listener.changed);
       listener.asked?.();
     }
   }

@@ -15,7 +15,6 @@ const UNCHECKED: readonly string[] = [
   "nodehost",
   "options.ts",
   "offline",
-  "promises.ts",
   "rehearsal",
   "rsm",
   "snapshot",

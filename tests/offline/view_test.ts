@@ -19,7 +19,7 @@ import {
   type PendingCommand,
   type PendingCommands,
 } from "../../src/offline/view.ts";
-import { isPromise } from "../../src/promises.ts";
+import { isPromise } from "../../src/async.ts";
 import { type MachineFactory, StateMachine } from "../../src/rsm/mod.ts";
 import { batchesOf, Listener, place, proposal } from "../rsm/driving.ts";
 import {

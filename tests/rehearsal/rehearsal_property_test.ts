@@ -7,7 +7,7 @@ import {
   type ReplicaConfig,
   type Session,
 } from "../../mod.ts";
-import { sleep } from "../../src/nodehost/waiting.ts";
+import { sleep } from "../../src/async.ts";
 import { recordAt, RecordKind } from "../../src/log/records.ts";
 import { RecordCursor } from "../../src/rsm/record_codec.ts";
 import {

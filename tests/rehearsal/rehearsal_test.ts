@@ -30,7 +30,7 @@ import {
   rejection,
   text,
 } from "../nodehost/support.ts";
-import { sleep } from "../../src/nodehost/waiting.ts";
+import { sleep } from "../../src/async.ts";
 import { unregisterRecord } from "../../src/rsm/record_codec.ts";
 import { Counts, startWords, WORD_KINDS } from "./machines.ts";
 import {

@@ -6,7 +6,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { isPromise } from "../../src/promises.ts";
+import { isPromise } from "../../src/async.ts";
 import { CallGuard, Op } from "../../src/rsm/mod.ts";
 import type { Type } from "../../src/statemachine/mod.ts";
 import { random, ticks } from "./random.ts";

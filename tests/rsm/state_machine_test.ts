@@ -33,7 +33,7 @@ import {
   type StateMetadata,
   unregisterRecord,
 } from "../../src/rsm/mod.ts";
-import { isPromise } from "../../src/promises.ts";
+import { isPromise } from "../../src/async.ts";
 import { MemoryFileStore } from "../../src/snapshot/mod.ts";
 import {
   type Entry,

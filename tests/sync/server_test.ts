@@ -28,7 +28,7 @@ import {
   SYNC_FRAME_BYTES_MAX,
   SYNC_ORIGINS_MAX,
 } from "../../src/limits.ts";
-import { sleep } from "../../src/nodehost/waiting.ts";
+import { sleep } from "../../src/async.ts";
 import {
   putProposalHead,
   RecordCursor,

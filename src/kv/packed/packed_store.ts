@@ -63,7 +63,7 @@ import {
   PACKED_WRITE_BYTES_MAX,
 } from "../../limits.ts";
 import { type Env, systemEnv } from "../../env.ts";
-import { chain, isPromise } from "../../promises.ts";
+import { chain, isPromise } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import type {
   Block,

@@ -22,7 +22,7 @@ import {
   SYNC_RETRY_LAST_MS,
   SYNC_RETRY_SOON_MS,
 } from "../../limits.ts";
-import { Backoff } from "../../nodehost/waiting.ts";
+import { Backoff } from "../../async.ts";
 import { ErrServerURL } from "../errors.ts";
 import type { Trouble } from "./reason.ts";
 

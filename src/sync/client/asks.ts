@@ -7,8 +7,7 @@
  * @module
  */
 
-import { onAbort } from "../../nodehost/waiting.ts";
-import { withResolvers } from "../../promises.ts";
+import { onAbort, withResolvers } from "../../async.ts";
 import { ErrRemote } from "../errors.ts";
 import type { Message } from "../messages.ts";
 import type { Connection, StreamMessage } from "./connection.ts";

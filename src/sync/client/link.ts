@@ -16,7 +16,7 @@ import {
   SYNC_STABLE_MS,
   SYNC_TOKEN_BYTES_MAX,
 } from "../../limits.ts";
-import { isPromise } from "../../promises.ts";
+import { isPromise } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import {
   ErrConnectionLost,

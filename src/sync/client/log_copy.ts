@@ -31,7 +31,7 @@ import {
 import { ErrOtherHistory } from "../../log/errors.ts";
 import type { EpochMark, LogBatch } from "../../log/log.ts";
 import { batchAfter, lastOf } from "../../log/records.ts";
-import { isPromise } from "../../promises.ts";
+import { isPromise } from "../../async.ts";
 import { ErrCopyFull } from "../errors.ts";
 import { ErrStoreCorrupted } from "../../store/errors.ts";
 import { rangeOf } from "../../store/names.ts";

@@ -18,7 +18,7 @@ import {
 } from "../../log/errors.ts";
 import type { EpochMark, LogBatch, LogReader } from "../../log/log.ts";
 import { lastOf } from "../../log/records.ts";
-import { onAbort } from "../../nodehost/waiting.ts";
+import { onAbort } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrRemote } from "../errors.ts";
 import type { End, Entries } from "../messages.ts";

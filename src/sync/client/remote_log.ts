@@ -28,7 +28,7 @@ import type {
   Records,
   Retention,
 } from "../../log/log.ts";
-import { Backoff } from "../../nodehost/waiting.ts";
+import { Backoff } from "../../async.ts";
 import {
   ErrClusterFailed,
   ErrConnectionLost,

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { tell } from "../../promises.ts";
+import { notify } from "../../async.ts";
 import type { Env } from "../../env.ts";
 import { SYNC_PROGRESS_MS } from "../../limits.ts";
 import type { Reason } from "./reason.ts";
@@ -159,7 +159,7 @@ export class Watchers {
     const status = this.#status();
     for (const listener of [...this.#listeners]) {
       // Not one that has left while others were told.
-      if (this.#listeners.has(listener)) tell(listener, status);
+      if (this.#listeners.has(listener)) notify(listener, status);
     }
   }
 

@@ -13,8 +13,7 @@ import {
 } from "../../log/errors.ts";
 import type { Checkpoint, Records, Retention } from "../../log/log.ts";
 import { Checkpoints } from "../../divergence/checkpoints.ts";
-import { Backoff, sleep } from "../../nodehost/waiting.ts";
-import { chain, isPromise } from "../../promises.ts";
+import { Backoff, chain, isPromise, sleep } from "../../async.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
 import { ErrUnauthenticated } from "../errors.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";

@@ -16,9 +16,8 @@ import {
 import { type NodeHost, rehearseOn } from "../../nodehost/node_host.ts";
 import { makeRehearsal } from "../../rehearsal/rehearsal.ts";
 import { rehearsalOf } from "../../nodehost/replica.ts";
-import { abortable, onAbort } from "../../nodehost/waiting.ts";
+import { abortable, isPromise, onAbort } from "../../async.ts";
 import { isA } from "../../options.ts";
-import { isPromise } from "../../promises.ts";
 import { ErrUnauthenticated } from "../errors.ts";
 import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 import { CloseCode, type Transport } from "../transport.ts";

@@ -24,7 +24,7 @@ import {
   REGISTRATION,
   type Rehearsal,
 } from "../../rehearsal/rehearsal.ts";
-import { chain, isPromise } from "../../promises.ts";
+import { chain, isPromise } from "../../async.ts";
 import type { SessionInfo } from "../../rsm/state_machine.ts";
 import {
   RecordCursor,

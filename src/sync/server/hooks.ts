@@ -12,8 +12,7 @@
 import { describe, isWellFormed } from "../../describe.ts";
 import type { Env } from "../../env.ts";
 import { SYNC_PRINCIPAL_ID_LENGTH_MAX } from "../../limits.ts";
-import { onAbort } from "../../nodehost/waiting.ts";
-import { isPromise, settleable } from "../../promises.ts";
+import { isPromise, onAbort, settleable } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
 import type {

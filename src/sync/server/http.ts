@@ -10,7 +10,7 @@
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
 import { isU64 } from "../../bytes.ts";
 import { ErrSnapshotMismatch } from "../../nodehost/errors.ts";
-import { withResolvers } from "../../promises.ts";
+import { withResolvers } from "../../async.ts";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotVersion,

@@ -14,11 +14,10 @@ import {
   ErrDiverged,
 } from "../../log/errors.ts";
 import type { Checkpoint, EpochMark, Log, LogBatch } from "../../log/log.ts";
-import { chain, isPromise } from "../../promises.ts";
+import { chain, isPromise, onAbort, sleep } from "../../async.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import type { Rehearsal } from "../../rehearsal/rehearsal.ts";
 import type { Replica } from "../../nodehost/replica.ts";
-import { onAbort, sleep } from "../../nodehost/waiting.ts";
 import type { SessionInfo } from "../../rsm/state_machine.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";

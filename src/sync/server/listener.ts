@@ -12,7 +12,7 @@ import {
   SYNC_LISTEN_LAST_MS,
   SYNC_STABLE_MS,
 } from "../../limits.ts";
-import { Backoff } from "../../nodehost/waiting.ts";
+import { Backoff } from "../../async.ts";
 
 /** One run of a listener, until it ends; `Deno.HttpServer` is one. */
 export interface Listening {

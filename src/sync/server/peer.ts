@@ -17,7 +17,7 @@ import {
 } from "../../limits.ts";
 import { ErrClusterClosed, ErrNodeIDTaken } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
-import { isPromise, type Resolvers, withResolvers } from "../../promises.ts";
+import { isPromise, type Resolvers, withResolvers } from "../../async.ts";
 import { ErrSystemBusy } from "../../rsm/errors.ts";
 import { ErrHookFailed, ErrProtocol, ErrUnauthenticated } from "../errors.ts";
 import {

@@ -11,7 +11,7 @@
 import { ErrCompacted, ErrDiverged } from "../../log/errors.ts";
 import type { LogBatch, LogReader } from "../../log/log.ts";
 import { lastOf } from "../../log/records.ts";
-import { isPromise } from "../../promises.ts";
+import { isPromise } from "../../async.ts";
 import { encodeMessage, type End, type EndReason } from "../messages.ts";
 import type { Channel } from "./channel.ts";
 import type { Follower, Frames, Hub } from "./hub.ts";

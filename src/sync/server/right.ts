@@ -8,7 +8,7 @@
  */
 
 import { SYNC_RIGHT_ASK_MS, SYNC_RIGHT_MS_MAX } from "../../limits.ts";
-import { chain, isPromise } from "../../promises.ts";
+import { chain, isPromise } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import type { Core } from "./core.ts";
 import type { Identity } from "./hooks.ts";

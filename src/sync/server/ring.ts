@@ -13,7 +13,7 @@ import {
 } from "../../limits.ts";
 import type { LogBatch, LogReader } from "../../log/log.ts";
 import { batchAfter, lastOf } from "../../log/records.ts";
-import { isPromise } from "../../promises.ts";
+import { isPromise } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 
 /** What a record costs beyond its bytes, in bytes, about. */

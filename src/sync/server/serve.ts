@@ -7,8 +7,7 @@
  */
 
 import type { NodeHost } from "../../nodehost/node_host.ts";
-import { abortable, onAbort } from "../../nodehost/waiting.ts";
-import { withResolvers } from "../../promises.ts";
+import { abortable, onAbort, withResolvers } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrHookFailed } from "../errors.ts";
 import { CloseCode, SERVER_HEADER, socketTransport } from "../transport.ts";

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { anySignal } from "../../src/nodehost/waiting.ts";
+import { anySignal } from "../src/async.ts";
 
 Deno.test("case B4: anySignal() aborts with the first of several signals, until it is released", () => {
   const one = new AbortController();
