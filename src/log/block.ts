@@ -1,10 +1,10 @@
 /**
- * How a log that is kept in blocks names and fills them.
+ * Format of the blocks in which a log is stored, and of their names.
  *
- * A block holds the batches of one write: behind a checksum, what it is a block
- * of, and then each batch with the lengths of its records before their bytes.
- * Its name says which indexes it holds and how long it is, so that the names
- * alone show whether one is missing, and how much may be read at once.
+ * A block holds the batches of one write: checksum, format version and cluster
+ * id, then each batch as the lengths of its records followed by their bytes. The
+ * name of a block carries its indexes and size, so that listing the names finds a
+ * missing block and shows how many blocks one read may fetch.
  *
  * This module is browser compatible.
  *
@@ -19,60 +19,75 @@ import {
   varintLength,
 } from "../bytes.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
-import type { EpochMark, LogBatch, Records } from "./log.ts";
+import type { LogBatch, Records } from "./log.ts";
+import type { EpochMark } from "./history.ts";
 
 const VERSION = 1;
-/** Checksum, version and cluster. */
+/** Size of checksum, version and cluster id, in bytes. */
 const HEAD = 4 + 1 + 8;
 
-/** A block as its name tells of it. */
+/** Content of a block, as its name describes it. */
 export interface BlockName {
-  /** The index of its first record. */
+  /** Index of the record before its first. */
+  readonly follows: number;
+  /** Index of its first record. */
   readonly first: number;
-  /** How many records it holds. */
+  /** Number of its records. */
   readonly count: number;
-  /** Its size, in bytes. */
+  /** Size of the block, in bytes. */
   readonly size: number;
 }
 
-/** What is kept of a log besides its blocks. */
+/** Metadata of a log, stored beside its blocks. */
 export interface LogMeta {
-  /** The index the log starts after. */
+  /** Index after which the log starts. */
   readonly base: number;
-  /** Whether anything was ever added. */
+  /** True if a record was ever appended. */
   readonly opened: boolean;
-  /** The epochs it knows, oldest first. */
-  readonly marks: readonly EpochMark[];
+  /** Known epochs, oldest first. */
+  readonly epochs: readonly EpochMark[];
 }
 
 function hex(value: number | bigint, digits: number): string {
   return value.toString(16).padStart(digits, "0");
 }
 
-/** What the names of all that is kept of a cluster's log begin with. */
+/** Prefix of the names of all blocks of a cluster's log. */
 export function logPrefix(clusterID: bigint): string {
   return `log/${hex(clusterID, 16)}/`;
 }
 
-/** What the names of blocks that begin at index `first` begin with. */
+/** Prefix of the names of blocks whose first record has index `first`. */
 export function blockStart(first: number): string {
   return `b/${hex(first, 14)}`;
 }
 
-/** The name of a block, behind the prefix of its log. */
-export function blockName({ first, count, size }: BlockName): string {
-  return `${blockStart(first)}-${hex(count, 6)}-${hex(size, 6)}`;
+/** Name of a block without the prefix of its log; with `hasGaps` it carries the index that the block follows. */
+export function blockName(
+  { follows, first, count, size }: BlockName,
+  hasGaps: boolean,
+): string {
+  const name = `${blockStart(first)}-${hex(count, 6)}-${hex(size, 6)}`;
+  return hasGaps ? `${name}-${hex(follows, 1)}` : name;
 }
 
-/** Reads a name behind the prefix of its log; undefined if it is none of a block. */
-export function parseBlockName(name: string): BlockName | undefined {
-  const match = /^b\/([0-9a-f]{14})-([0-9a-f]{6})-([0-9a-f]{6})$/.exec(name);
-  if (match === null) return undefined;
-  const [first, count, size] = match.slice(1).map((part) => parseInt(part, 16));
-  return { first: first!, count: count!, size: size! };
+/** Parses a name without the prefix of its log; undefined if it does not name a block. */
+export function parseBlockName(
+  name: string,
+  hasGaps: boolean,
+): BlockName | undefined {
+  const match =
+    /^b\/([0-9a-f]{14})-([0-9a-f]{6})-([0-9a-f]{6})(?:-([0-9a-f]+))?$/.exec(
+      name,
+    );
+  if (match === null || (match[4] !== undefined) !== hasGaps) return undefined;
+  const number = (i: number): number => parseInt(match[i]!, 16);
+  const first = number(1);
+  const follows = hasGaps ? number(4) : first - 1;
+  return { follows, first, count: number(2), size: number(3) };
 }
 
-/** Writes checksum, version and cluster before what is in `bytes` already. */
+/** Writes checksum, version and cluster id into the first bytes, which are reserved for them. */
 function seal(bytes: Uint8Array, clusterID: bigint): Uint8Array {
   const view = new DataView(bytes.buffer);
   view.setUint8(4, VERSION);
@@ -81,7 +96,7 @@ function seal(bytes: Uint8Array, clusterID: bigint): Uint8Array {
   return bytes;
 }
 
-/** What is behind checksum, version and cluster, if those are right. */
+/** Reader of the bytes after checksum, version and cluster id, which it verifies. */
 function unseal(
   bytes: Uint8Array,
   clusterID: bigint,
@@ -100,9 +115,9 @@ function damaged(name: string, options?: ErrorOptions): ErrStoreCorrupted {
 }
 
 /**
- * Checks the checksum, version and cluster of a block without reading its records.
+ * Verifies checksum, version and cluster id of a block without decoding its records.
  *
- * @throws ErrStoreCorrupted if it is damaged, or one of another cluster
+ * @throws ErrStoreCorrupted if it is damaged, or belongs to another cluster
  */
 export function verifyBlock(
   bytes: Uint8Array,
@@ -112,7 +127,7 @@ export function verifyBlock(
   unseal(bytes, clusterID, name);
 }
 
-/** A block of batches that follow each other, the first record at index `first`. */
+/** Encodes batches with consecutive indexes, the first record at index `first`. */
 export function encodeBlock(
   clusterID: bigint,
   first: number,
@@ -144,15 +159,15 @@ export function encodeBlock(
 }
 
 /**
- * The batches of a block; their bytes are views of it.
+ * Decodes the batches of a block; their bytes are views of it.
  *
- * @throws ErrStoreCorrupted if it is not the block of that name
+ * @throws ErrStoreCorrupted if the block is damaged, or does not match its name
  */
 export function decodeBlock(
   bytes: Uint8Array,
   clusterID: bigint,
   name: string,
-  { first, count }: BlockName,
+  { follows, first, count }: BlockName,
 ): LogBatch[] {
   const reader = unseal(bytes, clusterID, name);
   const batches: LogBatch[] = [];
@@ -166,7 +181,11 @@ export function decodeBlock(
         ends.push(end += reader.varint());
       }
       const records = { bytes: reader.raw(end), ends };
-      batches.push({ follows: next - 1, first: next, records });
+      batches.push({
+        follows: next === first ? follows : next - 1,
+        first: next,
+        records,
+      });
       next += ends.length;
     }
   } catch (cause) {
@@ -176,18 +195,18 @@ export function decodeBlock(
   return batches;
 }
 
-/** The bytes of what is kept besides the blocks. */
+/** Encodes the metadata of a log. */
 export function encodeMeta(clusterID: bigint, meta: LogMeta): Uint8Array {
   const writer = new ByteWriter().raw(new Uint8Array(HEAD))
     .u8(Number(meta.opened)).varint(meta.base);
-  for (const { index, epoch } of meta.marks) writer.varint(index).u64(epoch);
+  for (const { index, epoch } of meta.epochs) writer.varint(index).u64(epoch);
   return seal(writer.finish(), clusterID);
 }
 
 /**
- * Reads what {@linkcode encodeMeta} wrote.
+ * Decodes the metadata of a log.
  *
- * @throws ErrStoreCorrupted if it did not
+ * @throws ErrStoreCorrupted if it is damaged, or belongs to another cluster
  */
 export function decodeMeta(
   bytes: Uint8Array,
@@ -198,11 +217,11 @@ export function decodeMeta(
   try {
     const opened = reader.u8() === 1;
     const base = reader.varint();
-    const marks: EpochMark[] = [];
+    const epochs: EpochMark[] = [];
     while (reader.remaining > 0) {
-      marks.push({ index: reader.varint(), epoch: reader.u64() });
+      epochs.push({ index: reader.varint(), epoch: reader.u64() });
     }
-    return { opened, base, marks };
+    return { opened, base, epochs };
   } catch (cause) {
     throw damaged(name, { cause });
   }

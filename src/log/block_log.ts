@@ -35,24 +35,14 @@ import {
   STORE_FULL_RETRY_MS,
 } from "../limits.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
-import { isPromise } from "../async.ts";
+import { chain, isPromise } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../store/errors.ts";
+import { GroupCommit } from "../store/group_commit.ts";
 import { clustersUnder, rangeOf } from "../store/names.ts";
 import type { Block, BlockStore, Changes, Durability } from "../store/store.ts";
-import {
-  type BlockName,
-  blockName,
-  blockStart,
-  decodeBlock,
-  decodeMeta,
-  encodeBlock,
-  encodeMeta,
-  type LogMeta,
-  logPrefix,
-  parseBlockName,
-  verifyBlock,
-} from "./block.ts";
+import { type BlockName, encodeBlock, logPrefix } from "./block.ts";
+import { BlockRun, blocksFrom } from "./block_run.ts";
 import {
   Batches,
   checkUnused,
@@ -66,7 +56,8 @@ import {
   ErrCompacted,
   ErrUnknownOutcome,
 } from "./errors.ts";
-import type { EpochMark, Log, LogBatch, LogDB, Records } from "./log.ts";
+import type { Log, LogBatch, LogDB, Records } from "./log.ts";
+import type { EpochMark } from "./history.ts";
 import { batchAfter, epochRecord, lastOf, packRecords } from "./records.ts";
 
 /** What a {@linkcode BlockLogDB} takes besides its store. */
@@ -120,20 +111,6 @@ type Options = Pick<BlockLogOptions, "gather"> & {
   readonly setTimer: Env["setTimer"];
 };
 
-/** An append that waits for its write. */
-interface Waiting {
-  readonly records: Records;
-  resolve(first: number): void;
-  reject(reason: unknown): void;
-}
-
-/** How many names of blocks are read at once, and how many blocks. */
-const NAMES_MAX = 4096;
-const BLOCKS_MAX = 256;
-
-/** After so many writes that nobody has joined, one in so many waits for others. */
-const ALONE_MAX = 8;
-
 /** What a record costs beyond its bytes, in bytes: in a block at most, and in memory about. */
 const RECORD_COST = 8;
 
@@ -148,38 +125,35 @@ function costOfAll(batches: readonly LogBatch[]): number {
 class BlockClusterLog extends ClusterLog {
   readonly #store: BlockStore;
   readonly #clusterID: bigint;
-  readonly #prefix: string;
   readonly #options: Options;
-  /** The blocks there are, each following the one before it. */
-  #blocks: BlockName[] = [];
-  #base = 0;
-  #last = 0;
+  readonly #run: BlockRun;
+  readonly #commit: GroupCommit<Records, number>;
   #isOpened = false;
-  /** Whether this life of the log has its epoch. */
+  /** True once this process has written an epoch record. */
   #hasEpoch = false;
-  /** What was appended last. There may be something between two of these that only the store has. */
+  /** Newest batches; blocks that only the store has may lie between two of them. */
   readonly #tail = new Batches();
   #tailBytes = 0;
-  /** Appends that are not being written yet. */
-  #waiting: Waiting[] = [];
-  #isFlushing = false;
-  /** How many writes one after the other nobody has joined. */
-  #alone = 0;
-  /** Whether the last write may or may not be in the store. */
+  /** True while it is unknown whether the last write is in the store. */
   #isInDoubt = false;
-  /** Set once a part of it did not read back: it takes no more appends, and its readers end. */
+  /** Set once a block did not read back: appends are refused, and readers end. */
   #damage: Error | undefined;
-  /** Ends the wait before the next try to write, while nothing can be stored. */
+  /** Cancels the next try to write, while nothing can be stored. */
   #cancelProbe: (() => void) | undefined;
-  /** Settles once all that changes the store, one after the other, is done. */
-  #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(store: BlockStore, clusterID: bigint, options: Options) {
     super();
     this.#store = store;
     this.#clusterID = clusterID;
-    this.#prefix = logPrefix(clusterID);
     this.#options = options;
+    this.#run = new BlockRun(store, clusterID, logPrefix(clusterID));
+    this.#commit = new GroupCommit({
+      write: (group) => this.#write(group),
+      sizeOf: costOf,
+      bytesMax: LOG_BLOCK_BYTES_MAX,
+      gather: options.gather,
+      onCommit: () => this.wake(),
+    });
   }
 
   /** The log as the store has it. */
@@ -194,11 +168,11 @@ class BlockClusterLog extends ClusterLog {
   }
 
   get last(): number {
-    return this.#last;
+    return this.#run.last;
   }
 
   get first(): number {
-    return this.#base + 1;
+    return this.#run.base + 1;
   }
 
   get isEmpty(): boolean {
@@ -211,127 +185,26 @@ class BlockClusterLog extends ClusterLog {
   }
 
   get bytes(): number {
-    return this.#blocks.reduce((sum, { size }) => sum + size, 0);
-  }
-
-  get #metaKey(): string {
-    return `${this.#prefix}meta`;
-  }
-
-  #keyOf(block: BlockName): string {
-    return this.#prefix + blockName(block);
+    return this.#run.bytes;
   }
 
   async #load(): Promise<void> {
-    const [bytes] = await this.#store.get([this.#metaKey]);
-    const meta: LogMeta = bytes === undefined
-      ? { base: 0, opened: false, marks: [] }
-      : decodeMeta(bytes, this.#clusterID, this.#metaKey);
-    const blocks: BlockName[] = [];
-    let last = meta.base;
-    let from = `${this.#prefix}b/`;
-    while (from !== "") {
-      const keys = await this.#store.keys(from, `${this.#prefix}b0`, {
-        limit: NAMES_MAX,
-      });
-      for (const key of keys) {
-        const block = this.#checkName(key, last, meta);
-        blocks.push(block);
-        last += block.count;
-      }
-      from = keys.length < NAMES_MAX ? "" : `${keys.at(-1)}~`;
+    const before = this.#run.last;
+    const meta = await this.#run.load();
+    const { last } = this.#run;
+    if (last < before) {
+      throw new ErrStoreVanished(`Log ended at ${before}, and now at ${last}`);
     }
-    if (last < this.#last) {
-      throw new ErrStoreVanished(
-        `Log ended at ${this.#last}, and now at ${last}`,
-      );
-    }
-    this.#base = meta.base;
     this.#isOpened = meta.opened;
-    this.marks = [...meta.marks];
-    this.#blocks = blocks;
-    this.#last = last;
+    this.marks = [...meta.epochs];
   }
 
-  /** What a name says, if it follows index `last`. */
-  #checkName(key: string, last: number, meta: LogMeta): BlockName {
-    if (!meta.opened) {
-      throw new ErrStoreCorrupted(this.#metaKey, "Head of the log is missing");
-    }
-    const block = parseBlockName(key.slice(this.#prefix.length));
-    if (block === undefined) {
-      throw new ErrStoreCorrupted(key, "Name is none of a block of the log");
-    }
-    if (block.first !== last + 1) {
-      throw new ErrStoreCorrupted(
-        this.#prefix + blockStart(last + 1),
-        "Block of the log is missing",
-      );
-    }
-    return block;
-  }
-
-  /** Does something once what is under way is done, and before what comes. */
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#turn.then(work);
-    this.#turn = done.catch(() => {});
-    return done;
-  }
-
-  override async settled(): Promise<void> {
-    for (let turn: unknown; turn !== this.#turn;) await (turn = this.#turn);
+  override settled(): Promise<void> {
+    return this.#commit.settled();
   }
 
   append(records: Records): Promise<number> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ records, resolve, reject });
-      this.#flushLater();
-    });
-  }
-
-  #flushLater(): void {
-    if (this.#isFlushing) return;
-    this.#isFlushing = true;
-    // Never rejects: the appends that it was for reject.
-    void this.#inTurn(() => this.#flush());
-  }
-
-  /** Writes what waits, as much of it as one block may hold; never throws. */
-  async #flush(): Promise<void> {
-    await this.#gather();
-    this.#isFlushing = false;
-    const group = this.#takeGroup();
-    if (this.#waiting.length > 0) this.#flushLater();
-    let firsts: number[];
-    try {
-      firsts = await this.#write(group.map(({ records }) => records));
-    } catch (error) {
-      for (const { reject } of group) reject(error);
-      return;
-    }
-    for (const [i, { resolve }] of group.entries()) resolve(firsts[i]!);
-    this.wake();
-  }
-
-  /** Lets those join who are about to append; seldom, where nobody did for a while. */
-  async #gather(): Promise<void> {
-    const { gather } = this.#options;
-    if (gather === undefined) return;
-    if (this.#alone > ALONE_MAX && ++this.#alone % ALONE_MAX !== 0) return;
-    const { length } = this.#waiting;
-    await gather();
-    this.#alone = this.#waiting.length > length ? 0 : this.#alone + 1;
-  }
-
-  #takeGroup(): Waiting[] {
-    const waiting = this.#waiting;
-    let count = 0;
-    for (let size = 0; count < waiting.length; count++) {
-      size += costOf(waiting[count]!.records);
-      if (count > 0 && size > LOG_BLOCK_BYTES_MAX) break;
-    }
-    this.#waiting = waiting.slice(count);
-    return waiting.slice(0, count);
+    return this.#commit.add(records);
   }
 
   /**
@@ -375,7 +248,7 @@ class BlockClusterLog extends ClusterLog {
     this.#cancelProbe ??= this.#options.setTimer(() => {
       this.#cancelProbe = undefined;
       // Never rejects: what fails is tried again.
-      void this.#inTurn(() => this.#probe(size)).catch(() => {});
+      void this.#commit.run(() => this.#probe(size)).catch(() => {});
     }, STORE_FULL_RETRY_MS);
   }
 
@@ -384,7 +257,7 @@ class BlockClusterLog extends ClusterLog {
       this.storage.trouble === undefined || this.#damage !== undefined ||
       this.nodes.size === 0
     ) return;
-    const key = `${this.#prefix}room`;
+    const key = `${logPrefix(this.#clusterID)}room`;
     try {
       await this.#resolveDoubt();
       const bytes = new Uint8Array(size);
@@ -400,7 +273,8 @@ class BlockClusterLog extends ClusterLog {
   async #write(batches: readonly Records[]): Promise<number[]> {
     if (this.#damage !== undefined) throw this.#damage;
     await this.#resolveDoubt();
-    const first = this.#last + 1;
+    const follows = this.last;
+    const first = follows + 1;
     const added = [...batches];
     let marks = this.marks;
     if (!this.#hasEpoch) {
@@ -410,29 +284,29 @@ class BlockClusterLog extends ClusterLog {
     }
     const bytes = encodeBlock(this.#clusterID, first, added);
     const count = added.reduce((sum, { ends }) => sum + ends.length, 0);
-    const name = { first, count, size: bytes.length };
-    const block = { key: this.#keyOf(name), bytes };
+    const name = { follows, first, count, size: bytes.length };
+    const block = { key: this.#run.keyOf(name), bytes };
     await this.#change(
       this.#hasEpoch
         ? { put: [block] }
         // Opening the log must not have to look for its epochs in all its blocks.
-        : this.#headed({ base: this.#base, opened: true, marks }, block),
+        : this.#withMeta(this.#run.base, true, marks, block),
       this.#options.durability,
     );
     this.marks = marks;
     this.#hasEpoch = this.#isOpened = true;
-    this.#blocks.push(name);
-    return this.#push(added).slice(added.length - batches.length);
+    this.#run.blocks.push(name);
+    return this.#push(follows, added).slice(added.length - batches.length);
   }
 
-  /** Takes in batches that are in the store; returns the first index of each. */
-  #push(batches: readonly Records[]): number[] {
+  /** Appends stored batches, which come after index `follows`, to the tail; returns the first index of each. */
+  #push(follows: number, batches: readonly Records[]): number[] {
     const firsts = batches.map((records) => {
-      const follows = this.#last;
-      this.#last += records.ends.length;
-      this.#tail.all.push({ follows, first: follows + 1, records });
+      const first = follows + 1;
+      this.#tail.all.push({ follows, first, records });
       this.#tailBytes += costOf(records);
-      return follows + 1;
+      follows += records.ends.length;
+      return first;
     });
     if (this.#tailBytes > 2 * LOG_TAIL_BYTES) this.#trimTail();
     return firsts;
@@ -448,15 +322,16 @@ class BlockClusterLog extends ClusterLog {
     this.#tailBytes = costOfAll(this.#tail.all);
   }
 
-  /** The changes that write the head of the log, and of its blocks leave none from before it. */
-  #headed(meta: LogMeta, ...blocks: readonly Block[]): Changes {
-    const bytes = encodeMeta(this.#clusterID, meta);
+  /** Changes that write the metadata and `blocks`, and delete the blocks before `base`. */
+  #withMeta(
+    base: number,
+    opened: boolean,
+    epochs: readonly EpochMark[],
+    ...blocks: readonly Block[]
+  ): Changes {
     return {
-      deleteRanges: [[
-        `${this.#prefix}b/`,
-        this.#prefix + blockStart(meta.base + 1),
-      ]],
-      put: [{ key: this.#metaKey, bytes }, ...blocks],
+      deleteRanges: [this.#run.rangeBefore(base + 1)],
+      put: [this.#run.meta({ base, opened, epochs }), ...blocks],
     };
   }
 
@@ -491,92 +366,54 @@ class BlockClusterLog extends ClusterLog {
 
   batch(after: number, ahead: ReadAhead): MaybePromise<LogBatch | undefined> {
     if (this.#damage !== undefined) throw this.#damage;
-    if (after >= this.#last) return undefined;
-    if (after < this.#base) throw new ErrCompacted(this.first);
+    if (after >= this.last) return undefined;
+    if (after < this.#run.base) throw new ErrCompacted(this.first);
     return this.#tail.after(after) ?? takeAhead(ahead, after) ??
       this.#readAhead(after, ahead);
   }
 
-  /** Reads the blocks that come after index `after`, as much of them as a reader may have at hand. */
+  /** Reads the blocks after index `after`, as many as a reader may have in memory. */
   #readAhead(
     after: number,
     ahead: ReadAhead,
   ): MaybePromise<LogBatch | undefined> {
-    const from = this.#firstBlockAfter(after);
-    let upTo = from;
-    for (
-      let size = 0;
-      upTo < this.#blocks.length && upTo < from + BLOCKS_MAX &&
-      size < LOG_READ_AHEAD_BYTES_MAX;
-      upTo++
-    ) size += this.#blocks[upTo]!.size;
-    const wanted = this.#blocks.slice(from, upTo);
-    const take = (found: readonly Block[]): LogBatch | undefined => {
-      ahead.batches = [];
-      for (const [i, name] of wanted.entries()) {
-        const key = this.#keyOf(name);
-        if (found[i]?.key !== key) {
-          throw new ErrStoreCorrupted(key, "Block of the log is missing");
-        }
-        const { bytes } = found[i]!;
-        for (const batch of decodeBlock(bytes, this.#clusterID, key, name)) {
-          ahead.batches.push(batch);
-        }
-      }
-      return takeAhead(ahead, after);
-    };
+    const run = this.#run;
+    const blocks = blocksFrom(
+      run.blocks,
+      run.firstAfter(after),
+      LOG_READ_AHEAD_BYTES_MAX,
+    );
     const failed = (error: unknown): never => {
       this.damaged(error);
       throw error;
     };
     try {
-      const found = this.#store.list(
-        this.#keyOf(wanted[0]!),
-        `${this.#keyOf(wanted.at(-1)!)}~`,
-        { limit: wanted.length },
-      );
-      return isPromise(found) ? found.then(take).catch(failed) : take(found);
+      const read = chain(run.read(blocks), (batches) => {
+        ahead.batches = batches;
+        return takeAhead(ahead, after);
+      });
+      return isPromise(read) ? read.catch(failed) : read;
     } catch (error) {
       return failed(error);
     }
   }
 
-  /** The place of the first block with something after index `after`. */
-  #firstBlockAfter(after: number): number {
-    let low = 0;
-    let high = this.#blocks.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const { first, count } = this.#blocks[middle]!;
-      if (first + count - 1 > after) high = middle;
-      else low = middle + 1;
-    }
-    return low;
-  }
-
   compact(upTo: number): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#commit.run(async () => {
       await this.#resolveDoubt();
-      const count = this.#firstBlockAfter(this.unneeded(upTo));
-      if (count === 0) return;
-      const { first, count: records } = this.#blocks[count - 1]!;
-      // From now on nobody begins to read there, whatever becomes of the write.
-      this.#base = first + records - 1;
-      this.#blocks = this.#blocks.slice(count);
-      this.#tail.cut(this.#base);
+      // No reader may begin before the new base, even if the write fails.
+      if (this.#run.compact(this.unneeded(upTo)).length === 0) return;
+      const { base } = this.#run;
+      this.#tail.cut(base);
       this.#tailBytes = costOfAll(this.#tail.all);
       this.#forgetEpochs();
-      const { marks } = this;
-      await this.#change(
-        this.#headed({ base: this.#base, opened: true, marks }),
-        "relaxed",
-      );
+      await this.#change(this.#withMeta(base, true, this.marks), "relaxed");
     });
   }
 
   /** Whoever reads from the start or later knows the last epoch before it, or one after that (H13). */
   #forgetEpochs(): void {
-    const later = this.marks.findIndex(({ index }) => index > this.#base);
+    const later = this.marks.findIndex(({ index }) => index > this.#run.base);
     const before = later < 0 ? this.marks.length : later;
     if (before > LOG_EPOCHS_MAX) {
       this.marks = this.marks.slice(before - LOG_EPOCHS_MAX);
@@ -585,56 +422,42 @@ class BlockClusterLog extends ClusterLog {
 
   /** The stored blocks as of now. They are retained until the copy has been read or given up. */
   copy(): Promise<LogCopy> {
-    return this.#inTurn(async () => {
+    return this.#commit.run(async () => {
       await this.#resolveDoubt();
-      const [meta] = await this.#store.get([this.#metaKey]);
-      const need = { after: this.#base };
+      const { base, last, bytes: size, blocks, metaKey } = this.#run;
+      const [meta] = await this.#store.get([metaKey]);
+      const need = { after: base };
       this.needs.add(need);
-      const names = [...this.#blocks];
-      const head = meta === undefined
-        ? []
-        : [{ key: this.#metaKey, bytes: meta }];
+      const first = meta === undefined ? [] : [{ key: metaKey, bytes: meta }];
       return {
         clusterID: this.#clusterID,
-        base: this.#base,
-        last: this.#last,
-        size: names.reduce((sum, { size }) => sum + size, 0),
-        blocks: this.#copied(head, names, () => this.needs.delete(need)),
+        base,
+        last,
+        size,
+        blocks: this.#copyBlocks(
+          first,
+          [...blocks],
+          () => this.needs.delete(need),
+        ),
       };
     });
   }
 
-  async *#copied(
-    head: Block[],
-    names: readonly BlockName[],
+  async *#copyBlocks(
+    first: Block[],
+    blocks: readonly BlockName[],
     release: () => void,
   ): AsyncGenerator<Block[], void, void> {
+    const run = this.#run;
     try {
-      for (const { key, bytes } of head) {
-        verifyBlock(bytes, this.#clusterID, key);
-      }
-      yield head;
-      for (let from = 0; from < names.length;) {
-        let upTo = from;
-        for (
-          let size = 0;
-          upTo < names.length && size < LOG_COPY_BYTES;
-          upTo++
-        ) size += names[upTo]!.size;
-        const wanted = names.slice(from, upTo).map((name) => this.#keyOf(name));
-        const found = await this.#store.list(
-          wanted[0]!,
-          `${wanted.at(-1)!}~`,
-          { limit: wanted.length },
-        );
-        for (const [i, key] of wanted.entries()) {
-          if (found[i]?.key !== key) {
-            throw new ErrStoreCorrupted(key, "Block of the log is missing");
-          }
-          verifyBlock(found[i].bytes, this.#clusterID, key);
-        }
+      for (const block of first) run.verify(block);
+      yield first;
+      for (let from = 0; from < blocks.length;) {
+        const next = blocksFrom(blocks, from, LOG_COPY_BYTES);
+        const found = await run.fetch(next);
+        for (const block of found) run.verify(block);
         yield found;
-        from = upTo;
+        from += next.length;
       }
     } finally {
       release();
@@ -642,17 +465,17 @@ class BlockClusterLog extends ClusterLog {
   }
 
   startAt(index: number, mark: EpochMark | undefined): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#commit.run(async () => {
       await this.#resolveDoubt();
       if (this.#isOpened) {
         throw new ErrClusterAlreadyExist("Log of the cluster is not empty");
       }
       const marks = mark === undefined ? [] : [mark];
       await this.#change(
-        this.#headed({ base: index, opened: false, marks }),
+        this.#withMeta(index, false, marks),
         "strict",
       );
-      this.#base = this.#last = index;
+      this.#run.base = index;
       this.marks = marks;
     });
   }

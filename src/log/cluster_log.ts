@@ -24,7 +24,6 @@ import {
 import type {
   Checkpoint,
   CheckpointBoard,
-  EpochMark,
   Log,
   LogBatch,
   LogInfo,
@@ -34,7 +33,8 @@ import type {
   Records,
   Retention,
 } from "./log.ts";
-import { batchAfter, lastOf } from "./records.ts";
+import type { EpochMark } from "./history.ts";
+import { batchAfter, firstAfter, lastOf } from "./records.ts";
 
 /** Refuses, with a `RangeError`, records no log may take in one batch (H11). */
 export function checkRecords({ bytes, ends }: Records): void {
@@ -60,25 +60,13 @@ export class Batches {
     const newest = all.at(-1);
     if (newest === undefined || after >= lastOf(newest)) return undefined;
     if (newest.first <= after + 1) return batchAfter(newest, after);
-    const found = all[this.#find(after)]!;
+    const found = all[firstAfter(all, lastOf, after)]!;
     return found.first <= after + 1 ? batchAfter(found, after) : undefined;
-  }
-
-  /** The place of the first batch with something after index `after`. */
-  #find(after: number): number {
-    let low = 0;
-    let high = this.all.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (lastOf(this.all[middle]!) > after) high = middle;
-      else low = middle + 1;
-    }
-    return low;
   }
 
   /** Lets go of the batches that end at or below `upTo`; returns where the last of them ended, if there was one. */
   cut(upTo: number): number | undefined {
-    const count = this.#find(upTo);
+    const count = firstAfter(this.all, lastOf, upTo);
     if (count === 0) return undefined;
     const last = lastOf(this.all[count - 1]!);
     this.all = this.all.slice(count);

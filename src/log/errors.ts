@@ -7,6 +7,7 @@
  */
 
 import { SampanError } from "../statemachine/errors.ts";
+import type { HistoryPoint } from "./history.ts";
 
 /** The records asked for were cut from the log: the sign to take a snapshot. */
 export class ErrCompacted extends SampanError {
@@ -57,16 +58,6 @@ export class ErrDiverged extends SampanError {
     this.index = range.index;
     this.command = range.command;
   }
-}
-
-/** Point of a history: an index, and the last epoch at or before it, if there is one. */
-export interface HistoryPoint {
-  /** Index that was reached. */
-  readonly index: number;
-  /** Last epoch at or before it. */
-  readonly mark?:
-    | { readonly index: number; readonly epoch: bigint }
-    | undefined;
 }
 
 /**

@@ -13,20 +13,8 @@
  */
 
 import type { MaybePromise } from "../statemachine/types.ts";
-import type { HistoryPoint } from "./errors.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
-
-/**
- * The point where somebody opened a log for writing: the index of the record
- * that says so, and its 64 random bits. A log that does not have a pair another
- * party knows has another history (H13).
- */
-export interface EpochMark {
-  /** Index of the epoch record. */
-  readonly index: number;
-  /** A random number in 0…2^64-1. */
-  readonly epoch: bigint;
-}
+import type { EpochMark, HistoryPoint } from "./history.ts";
 
 /** Records side by side in one buffer. Nobody may change the bytes once they are given to a log. */
 export interface Records {

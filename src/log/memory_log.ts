@@ -11,7 +11,8 @@ import { type Env, systemEnv } from "../env.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import { Batches, checkUnused, ClusterLog, OpenLogs } from "./cluster_log.ts";
 import { ErrClusterClosed, ErrCompacted } from "./errors.ts";
-import type { EpochMark, Log, LogBatch, LogDB, Records } from "./log.ts";
+import type { Log, LogBatch, LogDB, Records } from "./log.ts";
+import type { EpochMark } from "./history.ts";
 import { epochRecord, lastOf, packRecords } from "./records.ts";
 
 class MemoryClusterLog extends ClusterLog {

@@ -20,6 +20,7 @@
  */
 
 export * from "./errors.ts";
+export * from "./history.ts";
 export * from "./log.ts";
 export * from "./memory_log.ts";
 export { packRecords, recordAt } from "./records.ts";

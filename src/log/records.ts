@@ -78,6 +78,22 @@ export function lastOf(batch: LogBatch): number {
   return batch.first + batch.records.ends.length - 1;
 }
 
+/** Position of the first item that ends after `index`, in items ordered by their last index. */
+export function firstAfter<T>(
+  items: readonly T[],
+  lastOf: (item: T) => number,
+  index: number,
+): number {
+  let low = 0;
+  let high = items.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (lastOf(items[middle]!) > index) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
 /**
  * Packs records into batches within the bounds of the log. Small records share
  * a buffer, which is handed on and never written again below what was sealed.

@@ -9,7 +9,8 @@
 
 import type { Env } from "../env.ts";
 import { ErrCompacted } from "../log/errors.ts";
-import type { EpochMark, Log, LogReader, SnapshotSource } from "../log/log.ts";
+import type { Log, LogReader, SnapshotSource } from "../log/log.ts";
+import type { EpochMark } from "../log/history.ts";
 import type { StateMachine } from "../rsm/state_machine.ts";
 import { MachineFailure } from "../rsm/errors.ts";
 import type { MachineFactory } from "../rsm/managed_machine.ts";

@@ -32,12 +32,12 @@ import {
 } from "../log/errors.ts";
 import type {
   Checkpoint,
-  EpochMark,
   Log,
   LogBatch,
   LogInfo,
   LogReader,
 } from "../log/log.ts";
+import type { EpochMark } from "../log/history.ts";
 import { batchAfter, lastOf, packRecords } from "../log/records.ts";
 import {
   type FailedEntries,

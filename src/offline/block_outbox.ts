@@ -31,10 +31,11 @@ import {
   ErrClusterAlreadyExist,
   ErrClusterClosed,
   ErrUnknownOutcome,
-  type HistoryPoint,
 } from "../log/errors.ts";
+import type { HistoryPoint } from "../log/history.ts";
 import { submitting } from "./submitting.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
+import { GroupCommit } from "../store/group_commit.ts";
 import { clustersUnder } from "../store/names.ts";
 import type { Block, BlockStore, Durability } from "../store/store.ts";
 import {
@@ -73,13 +74,6 @@ export interface BlockOutboxOptions {
    * @default {"relaxed"}
    */
   readonly durability?: Durability;
-}
-
-/** A command that waits for its write. */
-interface Waiting {
-  readonly cmd: Uint8Array;
-  resolve(number: number): void;
-  reject(reason: unknown): void;
 }
 
 /** What a write does besides adding commands. */
@@ -186,8 +180,7 @@ class BlockQueue implements OutboxQueue {
   #last: number;
   /** Where the blocks of commands begin and end. */
   #blocks: { readonly first: number; readonly last: number }[];
-  #waiting: Waiting[] = [];
-  #isFlushing = false;
+  readonly #commit: GroupCommit<Uint8Array, number>;
   // What was noted and is not written yet.
   #done: number;
   #known: HistoryPoint | undefined;
@@ -195,8 +188,6 @@ class BlockQueue implements OutboxQueue {
   #forget = new Set<number>();
   #cancelTimer: (() => void) | undefined;
   #isSoon = false;
-  /** Settles once all that changes the store, one after the other, is done. */
-  #turn: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   constructor(
@@ -225,6 +216,16 @@ class BlockQueue implements OutboxQueue {
       last: lastOf(block),
     }));
     this.#last = this.#blocks.at(-1)?.last ?? loaded.head.done;
+    this.#commit = new GroupCommit({
+      write: async (commands) => {
+        const first = this.#last + 1;
+        await this.#write(commands, { notes: this.#isDue });
+        return commands.map((_, i) => first + i);
+      },
+      sizeOf: (cmd) => cmd.length,
+      bytesMax: OUTBOX_BLOCK_BYTES_MAX,
+      itemsMax: OUTBOX_BLOCK_COMMANDS_MAX,
+    });
   }
 
   get mark(): number {
@@ -245,52 +246,7 @@ class BlockQueue implements OutboxQueue {
 
   add(cmd: Uint8Array): Promise<number> {
     if (this.#closing) return Promise.reject(new ErrClusterClosed());
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ cmd, resolve, reject });
-      this.#addLater();
-    });
-  }
-
-  #addLater(): void {
-    if (this.#isFlushing) return;
-    this.#isFlushing = true;
-    // Never rejects: the submissions that it was for reject.
-    void this.#inTurn(() => this.#addGroup());
-  }
-
-  /** Does something once what is under way is done, and before what comes. */
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#turn.then(work);
-    this.#turn = done.catch(() => {});
-    return done;
-  }
-
-  /** Writes what waits, as much of it as one block may hold; never throws. */
-  async #addGroup(): Promise<void> {
-    this.#isFlushing = false;
-    const group = this.#takeGroup();
-    if (this.#waiting.length > 0) this.#addLater();
-    const first = this.#last + 1;
-    try {
-      await this.#write(group.map(({ cmd }) => cmd), { notes: this.#isDue });
-    } catch (error) {
-      for (const { reject } of group) reject(error);
-      return;
-    }
-    for (const [i, { resolve }] of group.entries()) resolve(first + i);
-  }
-
-  #takeGroup(): Waiting[] {
-    const waiting = this.#waiting;
-    let count = 0;
-    for (let size = 0; count < waiting.length; count++) {
-      size += waiting[count]!.cmd.length;
-      const isFull = count === OUTBOX_BLOCK_COMMANDS_MAX ||
-        size > OUTBOX_BLOCK_BYTES_MAX;
-      if (count > 0 && isFull) break;
-    }
-    this.#waiting = waiting.slice(count);
-    return waiting.slice(0, count);
+    return this.#commit.add(cmd);
   }
 
   /** Whether so much was noted that it goes with the next write. */
@@ -332,7 +288,7 @@ class BlockQueue implements OutboxQueue {
   flush(): Promise<void> {
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
-    return this.#inTurn(() => this.#write([], { notes: true }));
+    return this.#commit.run(() => this.#write([], { notes: true }));
   }
 
   assign(
@@ -342,7 +298,7 @@ class BlockQueue implements OutboxQueue {
   ): Promise<void> {
     const { clientID, lost, owner, principal } = client;
     const assign = { session, mark, clientID, lost, owner, principal };
-    return this.#inTurn(() => this.#write([], { assign, notes: true }));
+    return this.#commit.run(() => this.#write([], { assign, notes: true }));
   }
 
   /** Makes changes in one step. Nothing is different if that fails. */
@@ -468,7 +424,7 @@ class BlockQueue implements OutboxQueue {
 
   async #close(): Promise<void> {
     this.#cancelTimer?.();
-    for (let turn: unknown; turn !== this.#turn;) await (turn = this.#turn);
+    await this.#commit.settled();
     try {
       await this.flush();
     } catch {

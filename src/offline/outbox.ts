@@ -11,7 +11,7 @@
  * @module
  */
 
-import type { HistoryPoint } from "../log/errors.ts";
+import type { HistoryPoint } from "../log/history.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
 
 /** The session through which the commands of a queue are sent. */

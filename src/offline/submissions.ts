@@ -25,11 +25,8 @@ import {
   OUTBOX_SENT_COMMANDS_MAX,
   RETRY_FIRST_MS,
 } from "../limits.ts";
-import {
-  ErrOtherHistory,
-  ErrUnknownOutcome,
-  type HistoryPoint,
-} from "../log/errors.ts";
+import { ErrOtherHistory, ErrUnknownOutcome } from "../log/errors.ts";
+import type { HistoryPoint } from "../log/history.ts";
 import { ErrOtherPrincipal, ErrOutboxCopied, ErrUnsynced } from "./errors.ts";
 import type {
   HeldCommands,

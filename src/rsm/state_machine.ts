@@ -10,7 +10,8 @@
 import { ByteReader, ByteWriter, encodeShown } from "../bytes.ts";
 import { UPDATE_BYTES_MAX, UPDATE_ENTRIES_MAX } from "../limits.ts";
 import { ErrDiverged, ErrLogCorrupted } from "../log/errors.ts";
-import type { Checkpoint, EpochMark, LogBatch } from "../log/log.ts";
+import type { Checkpoint, LogBatch } from "../log/log.ts";
+import type { EpochMark } from "../log/history.ts";
 import { RecordKind } from "../log/records.ts";
 import {
   type Entry,

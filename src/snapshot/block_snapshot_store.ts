@@ -24,6 +24,7 @@ import { type Env, systemEnv } from "../env.ts";
 import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
+import { SerialQueue } from "../store/group_commit.ts";
 import type { BlockStore } from "../store/store.ts";
 import { ErrSnapshotCorrupted, ErrSnapshotNotFound } from "./errors.ts";
 import { nameOf, parseName } from "./name.ts";
@@ -111,7 +112,8 @@ export class BlockSnapshotStore implements SnapshotStore {
   #made = 0;
   /** Whether what belongs to no snapshot was removed: later it may be one that is being made. */
   #swept = false;
-  #last: Promise<unknown> = Promise.resolve();
+  /** Changes to the list of snapshots, one at a time. */
+  readonly #changes = new SerialQueue();
   #closing: Promise<void> | undefined;
 
   /** The snapshots in a store, which stays open when they are closed, or in one that is made for them and closed with them. Nothing is read yet. */
@@ -183,13 +185,6 @@ export class BlockSnapshotStore implements SnapshotStore {
     }
   }
 
-  /** Runs what changes the list after what was to change it before. */
-  #inTurn<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(change);
-    this.#last = result.catch(() => {});
-    return result;
-  }
-
   /** Begins a snapshot. */
   async create(
     header: SnapshotHeader,
@@ -214,7 +209,7 @@ export class BlockSnapshotStore implements SnapshotStore {
         const imported = options?.imported ?? false;
         const made = { ...header, id, size, files: totals.files, imported };
         try {
-          await this.#inTurn(() => this.#commit(made));
+          await this.#changes.run(() => this.#commit(made));
         } catch (error) {
           if (!(error instanceof ErrUnknownOutcome)) throw error;
           // It is settled now: what is to be seen is what there is.
@@ -359,7 +354,7 @@ export class BlockSnapshotStore implements SnapshotStore {
   /** Removes a snapshot; harmless when it is gone already. */
   async remove({ id }: SnapshotInfo): Promise<void> {
     await this.#load();
-    await this.#inTurn(async () => {
+    await this.#changes.run(async () => {
       const snapshots = await this.#load();
       const kept = snapshots.get(id);
       if (kept) await this.#replace(snapshots, [kept.info]);
@@ -372,7 +367,7 @@ export class BlockSnapshotStore implements SnapshotStore {
   }
 
   async #end(): Promise<void> {
-    await this.#last;
+    await this.#changes.settled();
     if (this.#ownsStore) await this.#store.close();
   }
 

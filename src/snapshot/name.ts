@@ -9,7 +9,7 @@
  * @module
  */
 
-import type { EpochMark } from "../log/log.ts";
+import type { EpochMark } from "../log/history.ts";
 import type { Type } from "../statemachine/types.ts";
 import type { SnapshotInfo } from "./store.ts";
 

@@ -7,7 +7,7 @@
  */
 
 import type { MaybePromise } from "../statemachine/types.ts";
-import type { EpochMark } from "../log/log.ts";
+import type { EpochMark } from "../log/history.ts";
 import type { Type } from "../statemachine/types.ts";
 
 /** Hash of a machine's state, and the version of the form that the state had. */

@@ -1,5 +1,5 @@
 /**
- * The errors of what keeps data for good.
+ * Errors of block stores and of everything stored in them.
  *
  * This module is browser compatible.
  *
@@ -8,32 +8,35 @@
 
 import { SampanError } from "../statemachine/errors.ts";
 
-/** What is kept is damaged, or a part of it is missing. Nothing of it was used. */
+/** Thrown when stored data is damaged or a part of it is missing; none of it was used. */
 export class ErrStoreCorrupted extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStoreCorrupted";
-  /** Which part is damaged or missing: a block, a page, a file. */
+  /** Damaged or missing part: the name of a block, or the path of a file. */
   readonly part: string;
-  /** An error that names the part. */
+  /** Creates an error that names the part and says what is wrong with it. */
   constructor(part: string, what: string, options?: ErrorOptions) {
     super(`${what}: ${part}`, options);
     this.part = part;
   }
 }
 
-/** Another process or page has the store open and does not share it. */
+/** Thrown when another process or page has the store open and does not share it. */
 export class ErrStoreLocked extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStoreLocked";
 }
 
-/** The operating system does not let a store be read or written: the file system is read-only, a permission is missing, the disk fails. */
+/**
+ * Thrown when the operating system refuses to read or write a store: the file
+ * system is read-only, a permission is missing, or the disk fails.
+ */
 export class ErrStoreFailed extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStoreFailed";
   /** Path of the file. */
   readonly path: string;
-  /** An error for the file at `path`, and what failed. */
+  /** Creates an error that says what failed for the file at `path`. */
   constructor(path: string, what: string, options?: ErrorOptions) {
     super(
       `${path}: ${what}; the file and its folder must be readable and writable`,
@@ -43,25 +46,28 @@ export class ErrStoreFailed extends SampanError {
   }
 }
 
-/** There is no room left. Nothing was half written; once there is room, work goes on. */
+/** Thrown when there is no room left; nothing was written, and writes succeed again once there is room. */
 export class ErrStoreFull extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStoreFull";
 }
 
-/** A store is gone, or older than what was recorded of it, and neither log nor snapshots can bring it up (D14). */
+/**
+ * Thrown when a store is missing, or older than it is known to have been, and
+ * neither log nor snapshots can recover it (D14).
+ */
 export class ErrStoreVanished extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStoreVanished";
 }
 
-/** A store cannot be opened while another page holds an older or newer version of it open. */
+/** Thrown when a store cannot be opened because another page has an older or newer version of it open. */
 export class ErrStoreBlocked extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStoreBlocked";
-  /** How long was waited for the other page, in milliseconds. */
+  /** Time spent waiting for the other page, in milliseconds. */
   readonly waitedMs: number;
-  /** An error after a wait of `waitedMs`. */
+  /** Creates an error after a wait of `waitedMs`. */
   constructor(waitedMs: number, message: string, options?: ErrorOptions) {
     super(message, options);
     this.waitedMs = waitedMs;
@@ -69,22 +75,22 @@ export class ErrStoreBlocked extends SampanError {
 }
 
 /**
- * A store, or a backup, was written by newer code than this, which must not touch
- * it (U14). Nothing was changed. In a page a reload brings the newer code.
+ * Thrown when a store or a backup was written by newer code, which this code must
+ * not change (U14). Nothing was changed. In a page, a reload loads the newer code.
  */
 export class ErrStoreVersion extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStoreVersion";
-  /** Newest version of the format that this code knows. */
+  /** Newest version of the format that this code supports. */
   readonly supported: number;
-  /** An error of code that knows versions up to `supported`. */
+  /** Creates an error of code that supports versions up to `supported`. */
   constructor(supported: number, message: string, options?: ErrorOptions) {
     super(message, options);
     this.supported = supported;
   }
 }
 
-/** Error for a file whose format has a version that this code does not know. */
+/** Error for a file whose format version is newer than this code supports. */
 export function newerVersion(
   file: string,
   version: number,
@@ -92,6 +98,6 @@ export function newerVersion(
 ): ErrStoreVersion {
   return new ErrStoreVersion(
     supported,
-    `${file} has format version ${version}, and this code knows versions up to ${supported}: use the newer code that wrote it`,
+    `${file} has format version ${version}, and this code supports versions up to ${supported}: use the newer code that wrote it`,
   );
 }

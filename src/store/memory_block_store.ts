@@ -17,32 +17,36 @@ import type {
   ListOptions,
 } from "./store.ts";
 
-/** Blocks in memory, for tests and for pages that may keep nothing. */
+/** In-memory {@linkcode BlockStore}, for tests and for pages without persistent storage. */
 export class MemoryBlockStore implements BlockStore {
-  // Not `randomUUID()`: pages over plain http run on memory, and have none.
+  // Not `randomUUID()`, which pages served over plain HTTP lack.
   readonly #identity: string = systemEnv.random64().toString(16);
   #blocks = new Map<string, Uint8Array>();
-  /** The names in order; undefined when one came or went since they were last wanted. */
+  /** All names in order; undefined once a name was added or removed. */
   #sorted: string[] | undefined = [];
   #closed = false;
 
   #check(): void {
-    if (this.#closed) throw new ErrClusterClosed("Block store is closed");
+    if (this.#closed) {
+      throw new ErrClusterClosed(
+        "MemoryBlockStore is closed; create another one",
+      );
+    }
   }
 
-  /** The name this store was made with. */
+  /** Random name given to the store when it was created. */
   identity(): string {
     this.#check();
     return this.#identity;
   }
 
-  /** The contents of the blocks of those names. */
+  /** Contents of the named blocks. */
   get(keys: readonly string[]): (Uint8Array | undefined)[] {
     this.#check();
     return keys.map((key) => this.#blocks.get(key)?.slice());
   }
 
-  /** The blocks of a range of names. */
+  /** Blocks of a range of names. */
   list(from: string, to: string, options?: ListOptions): Block[] {
     return this.keys(from, to, options).map((key) => ({
       key,
@@ -50,7 +54,7 @@ export class MemoryBlockStore implements BlockStore {
     }));
   }
 
-  /** The names of a range. */
+  /** Names of the blocks of a range. */
   keys(from: string, to: string, options: ListOptions = {}): string[] {
     this.#check();
     const { limit = Infinity, reverse = false } = options;
@@ -60,7 +64,7 @@ export class MemoryBlockStore implements BlockStore {
     return found.length > limit ? found.slice(0, limit) : found;
   }
 
-  /** Makes changes in one step. */
+  /** Makes changes in one atomic step. */
   write(changes: Changes, _durability: Durability): void {
     this.#check();
     for (const [from, to] of changes.deleteRanges ?? []) {
@@ -77,14 +81,14 @@ export class MemoryBlockStore implements BlockStore {
     if (this.#blocks.delete(key)) this.#sorted = undefined;
   }
 
-  /** Closes the store; what it held is gone. */
+  /** Closes the store and discards its blocks. */
   close(): Promise<void> {
     this.#closed = true;
     this.#blocks = new Map();
     return Promise.resolve();
   }
 
-  /** As `close()`. */
+  /** Closes the store. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

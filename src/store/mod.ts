@@ -1,5 +1,6 @@
 /**
- * Blocks of bytes under names, kept for good, as a port, and its in-memory twin.
+ * Port of a block store (named blocks of bytes in durable storage) and its
+ * in-memory twin.
  *
  * This module is browser compatible.
  *

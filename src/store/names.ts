@@ -1,6 +1,6 @@
 /**
- * Names of blocks that belong to a cluster: a prefix, the id of the cluster in
- * 16 hexadecimal digits, and what its owner adds.
+ * Names of the blocks of a cluster: a prefix, the cluster id in 16 hexadecimal
+ * digits, and a part chosen by the owner of the blocks.
  *
  * This module is browser compatible.
  *
@@ -9,12 +9,12 @@
 
 import type { BlockStore } from "./store.ts";
 
-/** Range of all names that begin with `prefix`, which ends with a slash. */
+/** Range of all names that begin with `prefix`, which must end with a slash. */
 export function rangeOf(prefix: string): [from: string, to: string] {
   return [prefix, `${prefix.slice(0, -1)}0`];
 }
 
-/** Clusters that have a block whose name begins with `prefix`, in order of their ids. */
+/** Ids of the clusters that have a block whose name begins with `prefix`, in ascending order. */
 export async function clustersUnder(
   store: BlockStore,
   prefix: string,
@@ -26,7 +26,7 @@ export async function clustersUnder(
     if (key === undefined) return found;
     const id = key.slice(prefix.length).split("/", 1)[0]!;
     if (/^[0-9a-f]{16}$/.test(id)) found.push(BigInt(`0x${id}`));
-    // The next cluster's names come after all of this one's.
+    // Skip the other blocks of this cluster.
     from = `${prefix}${id}0`;
   }
 }

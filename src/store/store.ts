@@ -1,9 +1,10 @@
 /**
- * Blocks of bytes under names, kept for good, as a port: the one thing the log,
- * the key-value machine, the snapshots and the outbox need of a browser's or a
- * server's storage. What they have in common is that storage is paid for by the
- * request and the transaction, not by the byte; so each packs many small things
- * into a block, and writes the blocks of one step in one transaction.
+ * Port of a block store: named blocks of bytes in durable storage, in which the
+ * log, the key-value machines, the snapshots and the outbox are stored.
+ *
+ * Storage costs per request and per transaction rather than per byte, so callers
+ * pack many small items into a block and write the blocks of one step in one
+ * transaction.
  *
  * This module is browser compatible.
  *
@@ -12,60 +13,67 @@
 
 import type { MaybePromise } from "../statemachine/types.ts";
 
-/** A block and its name. */
+/** Named block of bytes. */
 export interface Block {
-  /** Its name: ASCII, ordered by character; `log/0000000001`. */
+  /** Name in ASCII, ordered by character: `log/0000000001`. */
   readonly key: string;
-  /** Its content. A store neither keeps nor changes what it is given, and what it gives is the caller's. */
+  /** Content. A store copies the bytes it is given, and the caller owns the bytes it returns. */
   readonly bytes: Uint8Array;
 }
 
-/** What one step changes; all of it, or nothing. Deletions come before puts. */
+/** Changes of one atomic step. Deletions take effect before puts. */
 export interface Changes {
-  /** Blocks to be put, in place of those of the same name. */
+  /** Blocks to write; each replaces the block of the same name. */
   readonly put?: readonly Block[];
-  /** Names of blocks to be deleted; harmless where there is none. */
+  /** Names of blocks to delete; names without a block are ignored. */
   readonly delete?: readonly string[];
-  /** Ranges of names to be deleted, each from the first name on to before the second. */
+  /** Ranges of names to delete, each including its first name and excluding its second. */
   readonly deleteRanges?: readonly (readonly [from: string, to: string])[];
 }
 
 /**
- * How safe a write is once it has settled. `relaxed` survives a process or
- * browser that is killed; `strict` a power cut, and so does then everything
- * written before.
+ * Durability of a settled write. `relaxed` survives the end of the process or
+ * browser; `strict` survives a power cut, and makes all writes before it survive
+ * one too.
  */
 export type Durability = "relaxed" | "strict";
 
-/** What a range of names is read by. */
+/** Options for reading a range of names. */
 export interface ListOptions {
-  /** The most blocks to give. */
+  /**
+   * Most blocks to return.
+   *
+   * @default {Infinity}
+   */
   readonly limit?: number;
-  /** From the last name down. */
+  /**
+   * Set to read from the last name to the first.
+   *
+   * @default {false}
+   */
   readonly reverse?: boolean;
 }
 
 /**
- * Blocks under names. Opened with the first call that needs it. Calls may be
- * made while others are under way: writes take effect in the order they were
- * made, each wholly or not at all, and a read sees every write that settled
- * before it began.
+ * Named blocks in durable storage, opened by the first call that needs it. Calls
+ * may overlap: writes take effect in the order of the calls, each completely or
+ * not at all, and a read sees every write that settled before the read began.
  */
 export interface BlockStore extends AsyncDisposable {
   /**
-   * A random name the store was given when it was made: another one, where the
-   * same was expected, means that the store vanished meanwhile and was made anew.
+   * Random name given to the store when it was created. A different name where
+   * the same one was expected means that the store was lost and created again.
    */
   identity(): MaybePromise<string>;
-  /** The contents of the blocks of those names, undefined where there is none. */
+  /** Contents of the named blocks, undefined for each name without a block. */
   get(keys: readonly string[]): MaybePromise<(Uint8Array | undefined)[]>;
-  /** The blocks whose names are at or after `from` and before `to`, in order of their names. */
+  /** Blocks whose names are at or after `from` and before `to`, in order of their names. */
   list(
     from: string,
     to: string,
     options?: ListOptions,
   ): MaybePromise<Block[]>;
-  /** As `list()`, the names alone. */
+  /** Names of the blocks that `list()` would return. */
   keys(
     from: string,
     to: string,
@@ -75,17 +83,17 @@ export interface BlockStore extends AsyncDisposable {
    * Makes changes in one atomic step.
    *
    * @throws ErrStoreFull if there is no room; nothing was changed
-   * @throws ErrUnknownOutcome if they may or may not be made, which is settled before the next call is; anything else thrown means that nothing was changed
+   * @throws ErrUnknownOutcome if the changes may or may not have been made, which is settled before the next call is; any other error means that nothing was changed
    * @throws ErrClusterClosed after `close()`
    */
   write(changes: Changes, durability: Durability): MaybePromise<void>;
   /**
-   * Looks whether what was written is still in place, where that can change while
-   * the store is open, as files can. Harmless if the store is not open.
+   * Checks that written data is still in place, for stores whose data can change
+   * while they are open, such as files. Does nothing if the store is not open.
    *
-   * @throws ErrStoreCorrupted if it is not; nothing is written any more
+   * @throws ErrStoreCorrupted if it is not in place; later writes are refused
    */
   verify?(): MaybePromise<void>;
-  /** Closes the store, after what is under way; idempotent. */
+  /** Closes the store after the calls under way; idempotent. */
   close(): Promise<void>;
 }

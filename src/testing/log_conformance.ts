@@ -19,13 +19,13 @@ import {
 } from "../log/errors.ts";
 import type {
   Checkpoint,
-  EpochMark,
   Log,
   LogBatch,
   LogDB,
   LogReader,
   Records,
 } from "../log/log.ts";
+import type { EpochMark } from "../log/history.ts";
 import { epochOf, packRecords, recordAt } from "../log/records.ts";
 import { withResolvers } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";

@@ -22,7 +22,7 @@ import {
   packRecords,
   recordAt,
 } from "../../src/log/mod.ts";
-import type { EpochMark } from "../../src/log/log.ts";
+import type { EpochMark } from "../../src/log/history.ts";
 import { epochOf } from "../../src/log/records.ts";
 import {
   type Block,
@@ -302,7 +302,7 @@ Deno.test("H13 BlockLogDB bounds the epochs it remembers, and keeps what a reade
     key.endsWith("meta")
   );
   const [meta] = store.get([key!]);
-  const { marks } = decodeMeta(meta!, 1n, key!);
+  const { epochs: marks } = decodeMeta(meta!, 1n, key!);
   assert(marks.length <= LOG_EPOCHS_MAX + 2, `${marks.length} epochs`);
   await using db = new BlockLogDB(store, { env });
   const log = await db.open(1n, 1n);

@@ -6,7 +6,8 @@
  * @module
  */
 
-import type { EpochMark, LogBatch } from "../../log/log.ts";
+import type { LogBatch } from "../../log/log.ts";
+import type { EpochMark } from "../../log/history.ts";
 import { epochOf, recordAt } from "../../log/records.ts";
 
 const EPOCH_BYTES = 9;

@@ -19,17 +19,11 @@ import {
   SYNC_COPY_BYTES_MAX,
   SYNC_COPY_SNAPSHOT_BYTES,
 } from "../../limits.ts";
-import {
-  type BlockName,
-  blockName,
-  decodeBlock,
-  decodeMeta,
-  encodeBlock,
-  encodeMeta,
-  parseBlockName,
-} from "../../log/block.ts";
+import { type BlockName, encodeBlock } from "../../log/block.ts";
+import { BlockRun, lastIn } from "../../log/block_run.ts";
 import { ErrOtherHistory } from "../../log/errors.ts";
-import type { EpochMark, LogBatch } from "../../log/log.ts";
+import type { LogBatch } from "../../log/log.ts";
+import type { EpochMark } from "../../log/history.ts";
 import { batchAfter, lastOf } from "../../log/records.ts";
 import { isPromise } from "../../async.ts";
 import { ErrCopyFull } from "../errors.ts";
@@ -37,16 +31,6 @@ import { ErrStoreCorrupted } from "../../store/errors.ts";
 import { rangeOf } from "../../store/names.ts";
 import type { Block, BlockStore, Changes } from "../../store/store.ts";
 import { epochsIn } from "./epochs.ts";
-
-/** Names that are asked for at once. */
-const NAMES_MAX = 4096;
-
-/** A block that is in the store. */
-interface Stored extends BlockName {
-  readonly key: string;
-  /** The index of the record before it. */
-  readonly follows: number;
-}
 
 /** A batch that is to be written, and what is called once it is, or will not be. */
 interface Pending {
@@ -78,20 +62,18 @@ function sizeOf({ records: { bytes, ends } }: LogBatch): number {
 export class LogCopy {
   readonly #store: BlockStore;
   readonly #clusterID: bigint;
-  readonly #prefix: string;
-  /** The index it starts after. */
-  #base = 0;
+  /** The blocks that are not written to any more. */
+  readonly #run: BlockRun;
   #last = 0;
   /** The epochs it knows, oldest first; the first may lie at or before its start. */
   #marks: EpochMark[] = [];
-  /** The blocks that are not written to any more. */
-  #stored: Stored[] = [];
   /** The last block, as it is in the store, and its batches. */
-  #tail: { block: Stored | undefined; batches: LogBatch[]; bytes: number } = {
-    block: undefined,
-    batches: [],
-    bytes: 0,
-  };
+  #tail: { block: BlockName | undefined; batches: LogBatch[]; bytes: number } =
+    {
+      block: undefined,
+      batches: [],
+      bytes: 0,
+    };
   #pending: Pending[] = [];
   /** What it counts for, in bytes. */
   #bytes = 0;
@@ -114,7 +96,9 @@ export class LogCopy {
   private constructor(store: BlockStore, clusterID: bigint) {
     this.#store = store;
     this.#clusterID = clusterID;
-    this.#prefix = prefixOf(clusterID);
+    this.#run = new BlockRun(store, clusterID, prefixOf(clusterID), {
+      hasGaps: true,
+    });
   }
 
   /**
@@ -144,7 +128,7 @@ export class LogCopy {
 
   /** First index it has, or will have next. */
   get first(): number {
-    return this.#base + 1;
+    return this.#run.base + 1;
   }
 
   /** Size of what it has, in bytes. */
@@ -169,7 +153,7 @@ export class LogCopy {
 
   /** Whether it has all that comes after `after`, as far as it goes. */
   has(after: number): boolean {
-    return !this.#isBroken && after >= this.#base && after <= this.#last;
+    return !this.#isBroken && after >= this.#run.base && after <= this.#last;
   }
 
   /** The last epoch at or before index `after`, if it is known. */
@@ -196,39 +180,20 @@ export class LogCopy {
   }
 
   async #load(): Promise<void> {
-    const metaKey = `${this.#prefix}meta`;
-    const [bytes] = await this.#store.get([metaKey]);
-    const meta = bytes === undefined
-      ? { base: 0, marks: [] }
-      : decodeMeta(bytes, this.#clusterID, metaKey);
-    let last = meta.base;
-    for (let from = `${this.#prefix}b/`; from !== "";) {
-      const keys = await this.#store.keys(from, `${this.#prefix}b0`, {
-        limit: NAMES_MAX,
-      });
-      for (const key of keys) {
-        const block = parseKey(key, this.#prefix);
-        // It was cut, and is only not gone yet.
-        if (block && block.first + block.count - 1 <= meta.base) continue;
-        if (block?.follows !== last) {
-          throw new ErrStoreCorrupted(key, "Block of the copy does not follow");
-        }
-        this.#stored.push(block);
-        last = block.first + block.count - 1;
-        this.#bytes += SYNC_COPY_BLOCK_COST_BYTES + block.size;
-        this.#count(SYNC_COPY_BLOCK_COST_BYTES + block.size, last);
-      }
-      from = keys.length < NAMES_MAX ? "" : `${keys.at(-1)}~`;
+    const { epochs } = await this.#run.load();
+    for (const block of this.#run.blocks) {
+      const size = SYNC_COPY_BLOCK_COST_BYTES + block.size;
+      this.#bytes += size;
+      this.#count(size, lastIn(block));
     }
-    this.#base = meta.base;
-    this.#marks = [...meta.marks];
-    this.#last = last;
+    this.#marks = [...epochs];
+    this.#last = this.#run.last;
   }
 
   /** Takes in a batch that came, whose reader knew `mark` before it; `done` is called once it is kept, or will not be. */
   add(batch: LogBatch, mark: EpochMark | undefined, done: () => void): void {
     const last = lastOf(batch);
-    const isKnown = batch.follows >= this.#base && last <= this.#last;
+    const isKnown = batch.follows >= this.#run.base && last <= this.#last;
     if (isKnown || this.#isBroken) return done();
     // What comes next, or goes on from something within; else all comes anew.
     const next = this.has(batch.follows) && batch.first <= this.#last
@@ -268,9 +233,9 @@ export class LogCopy {
   }
 
   #restart(base: number, mark: EpochMark | undefined): void {
-    this.#base = this.#last = base;
+    this.#run.base = this.#last = base;
     this.#marks = mark === undefined ? [] : [mark];
-    this.#stored = [];
+    this.#run.blocks = [];
     this.#tail = { block: undefined, batches: [], bytes: 0 };
     this.#bytes = 0;
     for (const { done } of this.#pending.splice(0)) done();
@@ -309,21 +274,23 @@ export class LogCopy {
     const remove: string[] = [];
     const deleteRanges: [string, string][] = [];
     if (this.#isAnew) {
-      deleteRanges.push([`${this.#prefix}b/`, `${this.#prefix}b0`]);
+      deleteRanges.push(this.#run.range);
       this.#isAnew = false;
     }
     const seal = (): void => {
       const { block, batches } = this.#tail;
       if (batches.length === 0) return;
       const stored = this.#blockOf(batches);
-      if (stored.key === block?.key) return;
-      if (block !== undefined) remove.push(block.key);
+      const key = this.#run.keyOf(stored);
+      const before = block && this.#run.keyOf(block);
+      if (key === before) return;
+      if (before !== undefined) remove.push(before);
       const bytes = encodeBlock(
         this.#clusterID,
         stored.first,
         batches.map(({ records }) => records),
       );
-      put.push({ key: stored.key, bytes });
+      put.push({ key, bytes });
       this.#tail.block = stored;
     };
     for (const batch of batches) {
@@ -334,7 +301,7 @@ export class LogCopy {
         (batch.first !== lastOf(before) + 1 || bytes >= SYNC_COPY_BLOCK_BYTES)
       ) {
         seal();
-        this.#stored.push(this.#tail.block!);
+        this.#run.blocks.push(this.#tail.block!);
         this.#tail = { block: undefined, batches: [], bytes: 0 };
       }
       if (this.#tail.batches.length === 0) {
@@ -353,21 +320,19 @@ export class LogCopy {
     if (this.#marks.length > LOG_EPOCHS_MAX) {
       this.#marks = this.#marks.slice(-LOG_EPOCHS_MAX);
     }
-    const meta = { base: this.#base, opened: true, marks: this.#marks };
-    return {
-      key: `${this.#prefix}meta`,
-      bytes: encodeMeta(this.#clusterID, meta),
-    };
+    return this.#run.meta({
+      base: this.#run.base,
+      opened: true,
+      epochs: this.#marks,
+    });
   }
 
-  #blockOf(batches: readonly LogBatch[]): Stored {
+  #blockOf(batches: readonly LogBatch[]): BlockName {
     const { follows, first } = batches[0]!;
     const count = lastOf(batches.at(-1)!) - first + 1;
     // What it counts for when it is opened again.
     const size = this.#tail.bytes;
-    const name = blockName({ first, count, size });
-    const key = `${this.#prefix}${name}-${follows.toString(16)}`;
-    return { key, follows, first, count, size };
+    return { follows, first, count, size };
   }
 
   /** Reads what comes after `after`, which it has, up to the last it has now. */
@@ -397,9 +362,8 @@ export class LogCopy {
 
   /** Batches of the block that comes after index `after`; none if it is gone, or damaged, which ends the copy before it. */
   async #batches(after: number): Promise<LogBatch[]> {
-    const isNext = (first: number, count: number): boolean =>
-      first + count - 1 > after;
-    let block = this.#stored.find(({ first, count }) => isNext(first, count));
+    const { blocks } = this.#run;
+    const block = blocks[this.#run.firstAfter(after)];
     if (block === undefined) {
       // A machine that writes into its commands must not change what is written later.
       return [...this.#tail.batches, ...this.#pending.map((p) => p.batch)]
@@ -409,26 +373,15 @@ export class LogCopy {
         });
     }
     await this.settled();
-    block = this.#stored.find(({ key }) => key === block!.key);
-    if (block === undefined) return [];
-    const [bytes] = await this.#store.get([block.key]);
+    if (!this.#run.blocks.includes(block)) return [];
     try {
-      if (bytes === undefined) {
-        throw new ErrStoreCorrupted(block.key, "Block of the copy is missing");
-      }
-      const { key, follows } = block;
-      const [first, ...others] = decodeBlock(
-        bytes,
-        this.#clusterID,
-        key,
-        block,
-      );
-      return [{ ...first!, follows }, ...others];
+      return await this.#run.read([block]);
     } catch (error) {
-      // It was cut, or begun anew, meanwhile.
-      if (!this.#stored.includes(block) || this.#isBroken) return [];
+      if (!(error instanceof ErrStoreCorrupted)) throw error;
+      // It was compacted or restarted while it was read.
+      if (!this.#run.blocks.includes(block) || this.#isBroken) return [];
       this.#error = error;
-      this.#restart(this.#base, this.markAt(this.#base));
+      this.#restart(this.#run.base, this.markAt(this.#run.base));
       this.#write();
       return [];
     }
@@ -437,29 +390,24 @@ export class LogCopy {
   /** Lets go of what comes up to `upTo` and nobody needs (H7). */
   async compact(upTo: number): Promise<void> {
     for (const { after } of this.#needs) upTo = Math.min(upTo, after);
-    let count = 0;
-    for (const { first, count: records } of this.#stored) {
-      if (first + records - 1 > upTo) break;
-      count++;
-    }
     if (this.#isFull && upTo >= this.#last) {
       // A snapshot has all of it, and what comes next begins it anew.
       this.#isFull = false;
       this.#error = undefined;
     }
-    if (count === 0 || this.#isBroken) return;
-    for (const { size } of this.#stored.slice(0, count)) {
+    if (this.#isBroken) return;
+    const removed = this.#run.compact(upTo);
+    const last = removed.at(-1);
+    if (last === undefined) return;
+    for (const { size } of removed) {
       this.#bytes -= SYNC_COPY_BLOCK_COST_BYTES + size;
     }
-    const { first, count: records, key } = this.#stored[count - 1]!;
-    this.#base = first + records - 1;
-    this.#stored = this.#stored.slice(count);
     const before = this.#marks.findLastIndex(({ index }) =>
-      index <= this.#base
+      index <= this.#run.base
     );
     this.#marks = this.#marks.slice(Math.max(0, before));
     await this.#store.write({
-      deleteRanges: [[`${this.#prefix}b/`, `${key}~`]],
+      deleteRanges: [[this.#run.range[0], `${this.#run.keyOf(last)}~`]],
       put: [this.#meta()],
     }, "relaxed");
   }
@@ -468,13 +416,4 @@ export class LogCopy {
   async settled(): Promise<void> {
     while (this.#isWriting) await this.#writing;
   }
-}
-
-function parseKey(key: string, prefix: string): Stored | undefined {
-  const cut = key.lastIndexOf("-");
-  const name = parseBlockName(key.slice(prefix.length, cut));
-  const follows = parseInt(key.slice(cut + 1), 16);
-  return name && Number.isSafeInteger(follows)
-    ? { ...name, key, follows }
-    : undefined;
 }

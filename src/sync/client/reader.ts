@@ -16,7 +16,8 @@ import {
   ErrLogCorrupted,
   ErrOtherHistory,
 } from "../../log/errors.ts";
-import type { EpochMark, LogBatch, LogReader } from "../../log/log.ts";
+import type { LogBatch, LogReader } from "../../log/log.ts";
+import type { EpochMark } from "../../log/history.ts";
 import { lastOf } from "../../log/records.ts";
 import { onAbort } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";

@@ -18,8 +18,8 @@ import {
   ErrClusterClosed,
   ErrNodeIDTaken,
   ErrOtherHistory,
-  type HistoryPoint,
 } from "../../log/errors.ts";
+import type { HistoryPoint } from "../../log/history.ts";
 import type {
   Log,
   LogInfo,

@@ -13,7 +13,8 @@ import {
   ErrCompacted,
   ErrDiverged,
 } from "../../log/errors.ts";
-import type { Checkpoint, EpochMark, Log, LogBatch } from "../../log/log.ts";
+import type { Checkpoint, Log, LogBatch } from "../../log/log.ts";
+import type { EpochMark } from "../../log/history.ts";
 import { chain, isPromise, onAbort, sleep } from "../../async.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import type { Rehearsal } from "../../rehearsal/rehearsal.ts";
