@@ -1,19 +1,18 @@
 /**
- * The messages of the protocol, and their bytes: each is a MessagePack array of
- * its code and its fields, in the order of the table below. What they mean is
- * written down in `protocol.md`.
+ * Messages of the protocol and their binary encoding: a code of one byte, then
+ * the fields in the order of `LAYOUTS`. `protocol.md` defines what each message
+ * means.
  *
- * A message from the other end is looked at field by field before anything else
- * sees it: what is not in the table, or not of the kind the table says, is an
- * `ErrProtocol`.
+ * Decoding checks every field: a frame that is not exactly the encoding of one
+ * message is an `ErrProtocol`. A count or length is compared with the bytes that
+ * are there before anything is allocated for it.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-import { decode, encode } from "../deps/msgpack.ts";
-import { isU64 } from "../bytes.ts";
+import { ByteReader, ByteWriter, encodeShown, varintLength } from "../bytes.ts";
 import { messageOf } from "../describe.ts";
 import {
   BATCH_RECORDS_MAX,
@@ -25,7 +24,7 @@ import {
 import { ErrProtocol } from "./errors.ts";
 
 /** First and last version of the protocol spoken here. */
-export const PROTOCOL_VERSIONS: Versions = { first: 1, last: 1 };
+export const PROTOCOL_VERSIONS: Versions = { first: 2, last: 2 };
 
 /** The versions of the protocol that one end speaks. */
 export interface Versions {
@@ -48,8 +47,8 @@ export interface Hello {
   readonly credit: number;
   /** The largest frame it takes, in bytes. */
   readonly frameBytesMax: number;
-  /** True if it answers `renew`. */
-  readonly renews?: boolean | undefined;
+  /** True if the client answers `renew`. */
+  readonly renews: boolean;
 }
 
 /** The answer to a hello. */
@@ -384,37 +383,37 @@ const END_REASONS: readonly EndReason[] = [
   "failed",
 ];
 
-/** Kinds of fields: how each is checked. */
-type Field =
+/** Encodings of fields; `protocol.md` defines each. */
+type FieldType =
   | "uint"
   | "u64"
   | "u64?"
   | "flag"
-  | "flag?"
   | "text"
   | "token"
-  | "bytes"
   | "lengths"
   | "uints"
   | "u64s"
   | "texts"
-  | "end";
+  | "end"
+  | "rest";
 
 type Layout = readonly [
   code: number,
-  ...fields: (readonly [name: string, field: Field])[],
+  ...fields: (readonly [name: string, type: FieldType])[],
 ];
 
-/** The closed union: the code and the fields of each message. Codes are never used twice. */
+/**
+ * Code and fields of each message; no code is ever used for another message. A
+ * hello begins with its preamble in place of a code.
+ */
 const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
   hello: [
     1,
-    ["first", "uint"],
-    ["last", "uint"],
     ["token", "token"],
     ["credit", "uint"],
     ["frameBytesMax", "uint"],
-    ["renews", "flag?"],
+    ["renews", "flag"],
   ],
   welcome: [
     2,
@@ -446,7 +445,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["first", "uint"],
     ["last", "uint"],
     ["lengths", "lengths"],
-    ["bytes", "bytes"],
+    ["bytes", "rest"],
   ],
   end: [
     10,
@@ -461,7 +460,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["channel", "uint"],
     ["stream", "uint"],
     ["lengths", "lengths"],
-    ["bytes", "bytes"],
+    ["bytes", "rest"],
   ],
   appended: [
     13,
@@ -510,8 +509,8 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["files", "uint"],
     ["size", "uint"],
   ],
-  chunk: [22, ["stream", "uint"], ["bytes", "bytes"]],
-  part: [30, ["isLast", "flag"], ["bytes", "bytes"]],
+  chunk: [22, ["stream", "uint"], ["bytes", "rest"]],
+  part: [30, ["isLast", "flag"], ["bytes", "rest"]],
   renew: [31, ["withinMs", "uint"]],
   token: [32, ["token", "token"]],
   credit: [23, ["bytes", "uint"]],
@@ -530,215 +529,264 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
 };
 
 const TYPES: ReadonlyMap<number, Message["type"]> = /* @__PURE__ */ new Map(
-  (Object.keys(LAYOUTS) as Message["type"][]).map((
-    type,
-  ) => [LAYOUTS[type][0], type]),
+  (Object.keys(LAYOUTS) as Message["type"][])
+    .filter((type) => type !== "hello")
+    .map((type) => [LAYOUTS[type][0], type]),
 );
 
-/** Whether frames of that type count against the credit of the receiver. */
+/** True for messages that count against the credit of their receiver. */
 export function isData(type: Message["type"]): boolean {
   return type === "entries" || type === "chunk" || type === "append";
 }
 
-/** Credit that a frame with an append takes: its length, but no less than `SYNC_RECORD_CREDIT_BYTES` for each record. */
+/** Credit that a frame with an append uses: its length, but no less than `SYNC_RECORD_CREDIT_BYTES` for each record. */
 export function appendCredit(frameBytes: number, records: number): number {
   return Math.max(frameBytes, records * SYNC_RECORD_CREDIT_BYTES);
 }
 
-/** The bytes of a message. */
+/** Bytes a varint of a record length takes at most. */
+const LENGTH_BYTES = 3;
+
+/** Encodes a message as one frame. */
 export function encodeMessage(message: Message): Uint8Array {
   const [code, ...fields] = LAYOUTS[message.type];
   const values = message as unknown as Readonly<Record<string, unknown>>;
-  const parts: unknown[] = [code];
-  for (const [name, field] of fields) {
-    const value = values[name];
-    parts.push(
-      field === "end" ? END_REASONS.indexOf(value as EndReason) : value ?? null,
-    );
+  const { bytes, lengths } = values as Partial<Append>;
+  const writer = new ByteWriter(
+    64 + (bytes?.length ?? 0) + LENGTH_BYTES * (lengths?.length ?? 0),
+  );
+  if (message.type !== "hello") writer.u8(code);
+  for (const [name, type] of fields) write(writer, type, values[name]);
+  return message.type === "hello"
+    ? afterPreamble(message, writer.view())
+    : writer.view();
+}
+
+function write(writer: ByteWriter, type: FieldType, value: unknown): void {
+  switch (type) {
+    case "uint":
+      return void writer.varint(value as number);
+    case "u64":
+      return void writer.u64(value as bigint);
+    case "u64?":
+      writer.u8(value === undefined ? 0 : 1);
+      return value === undefined ? undefined : write(writer, "u64", value);
+    case "flag":
+      return void writer.u8(value === true ? 1 : 0);
+    case "text":
+      return void writer.bytes(encodeShown(value as string));
+    case "token":
+      // An application may give null for no token.
+      writer.u8(value === undefined || value === null ? 0 : 1);
+      return value === undefined || value === null
+        ? undefined
+        : write(writer, "text", value);
+    case "lengths":
+    case "uints":
+      return writeAll(writer, "uint", value);
+    case "u64s":
+      return writeAll(writer, "u64", value);
+    case "texts":
+      return writeAll(writer, "text", value);
+    case "end":
+      return void writer.u8(END_REASONS.indexOf(value as EndReason));
+    case "rest":
+      return void writer.raw(value as Uint8Array);
   }
-  return encode(parts, { useBigInt64: true });
+}
+
+function writeAll(writer: ByteWriter, type: FieldType, value: unknown): void {
+  const values = value as readonly unknown[];
+  writer.varint(values.length);
+  for (const one of values) write(writer, type, one);
 }
 
 /**
- * The message that bytes are.
+ * Decodes a frame. Its bytes must not change afterwards: the message refers to
+ * them.
  *
- * @throws ErrProtocol if they are none
+ * @throws ErrProtocol if the frame is not the encoding of a message
  */
 export function decodeMessage(frame: Uint8Array): Message {
-  if (!isFlat(frame)) {
-    throw new ErrProtocol("Frame is not a valid message");
-  }
-  let parts: unknown;
-  try {
-    parts = decode(frame, {
-      useBigInt64: true,
-      maxArrayLength: Math.max(4 * BATCH_RECORDS_MAX, EXPLAIN_ENTRIES_MAX),
-      maxMapLength: 0,
-      maxExtLength: 0,
-      maxStrLength: SYNC_TOKEN_BYTES_MAX,
-    });
-  } catch (error) {
-    // A token is the longest text of any message.
-    const length = /\((\d+)\) > maxStrLength/.exec(
-      messageOf(error),
-    )?.[1];
-    throw new ErrProtocol(
-      length === undefined
-        ? "Frame is not a valid message: it is not MessagePack"
-        : `Text of ${length} bytes is over the limit of a token, ${SYNC_TOKEN_BYTES_MAX}`,
-      { cause: error },
-    );
-  }
-  if (!Array.isArray(parts)) throw new ErrProtocol("Frame is no array");
-  const type = TYPES.get(parts[0] as number);
+  const code = frame[0];
+  if (code === undefined) throw new ErrProtocol("Frame is empty");
+  const type = isHello(frame) ? "hello" : TYPES.get(code);
   if (type === undefined) {
-    throw new ErrProtocol(`Message of unknown code ${printable(parts[0])}`);
-  }
-  const [, ...fields] = LAYOUTS[type];
-  // Versions that come may give the first two messages more fields, so that
-  // those who speak older ones can be answered.
-  const isFirst = type === "hello" || type === "welcome";
-  // A field that came later may be missing.
-  const needed = fields.filter(([, field]) => field !== "flag?").length;
-  if (
-    parts.length < needed + 1 ||
-    (parts.length > fields.length + 1 && !isFirst)
-  ) {
-    throw new ErrProtocol(
-      `Message ${type} has ${parts.length - 1} fields, not ${fields.length}`,
-    );
+    throw new ErrProtocol(`Frame has the unknown message code ${code}`);
   }
   const message: Record<string, unknown> = { type };
-  for (const [i, [name, field]] of fields.entries()) {
-    const value = read(parts[i + 1], field);
-    if (value === WRONG) {
-      throw new ErrProtocol(`Field ${name} of message ${type} is wrong`);
+  let reader = new ByteReader(frame, 1);
+  if (type === "hello") {
+    const { first, last, fields } = splitHello(frame);
+    message.first = first;
+    message.last = last;
+    reader = new ByteReader(fields);
+  }
+  const [, ...fields] = LAYOUTS[type];
+  for (const [name, type] of fields) {
+    try {
+      message[name] = read(reader, type);
+    } catch (cause) {
+      // A `RangeError` of the reader, or a `TypeError` of the text decoder.
+      throw new ErrProtocol(
+        `Field ${name} of message ${message.type} is malformed: ${
+          messageOf(cause)
+        }`,
+        { cause },
+      );
     }
-    message[name] = value;
+  }
+  // Later versions may append fields to the first two messages.
+  const isFirst = type === "hello" || type === "welcome";
+  if (reader.remaining > 0 && !isFirst) {
+    throw new ErrProtocol(
+      `Message ${type} is followed by ${reader.remaining} more bytes`,
+    );
   }
   return message as unknown as Message;
 }
 
-/**
- * Whether bytes are an array of numbers, texts, bytes and arrays of such, all of
- * it there. `decode()` allocates what the length of an array promises: nested
- * ones would have a frame of a few bytes cost gigabytes.
- */
-function isFlat(bytes: Uint8Array): boolean {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  let at = 0;
-  const number = (width: number): number => {
-    const number = width === 1
-      ? view.getUint8(at)
-      : width === 2
-      ? view.getUint16(at)
-      : view.getUint32(at);
-    at += width;
-    return number;
-  };
-  const skip = (length: number): true => {
-    at += length;
-    return true;
-  };
-  /** Goes past a value; false for what may not be there. */
-  const pass = (depth: number): boolean => {
-    const head = number(1);
-    if (head < 0x80 || head >= 0xe0 || head === 0xc0) return true;
-    if (head >= 0x90 && head < 0xa0) return passAll(head & 0x0f, depth);
-    if (head === 0xdc || head === 0xdd) {
-      return passAll(number(head === 0xdc ? 2 : 4), depth);
-    }
-    if (head >= 0xa0 && head < 0xc0) return skip(head & 0x1f);
-    if (head === 0xc2 || head === 0xc3) return true;
-    if (head >= 0xc4 && head <= 0xc6) return skip(number(1 << head - 0xc4));
-    if (head >= 0xd9 && head <= 0xdb) return skip(number(1 << head - 0xd9));
-    if (head >= 0xcc && head <= 0xcf) return skip(1 << head - 0xcc);
-    if (head >= 0xd0 && head <= 0xd3) return skip(1 << head - 0xd0);
-    return (head === 0xca || head === 0xcb) && skip(4 << head - 0xca);
-  };
-  const passAll = (count: number, depth: number): boolean => {
-    if (depth > 1 || count > bytes.length - at) return false;
-    while (count-- > 0) if (!pass(depth + 1)) return false;
-    return true;
-  };
-  try {
-    return pass(0) && at === bytes.length;
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    return false;
-  }
-}
-
-/** What a field is read as that is none. */
-const WRONG = Symbol();
-
-function read(value: unknown, field: Field): unknown {
-  switch (field) {
+function read(reader: ByteReader, type: FieldType): unknown {
+  switch (type) {
     case "uint":
-      return uint(value);
+      return readUint(reader);
     case "u64":
-      return u64(value);
+      return reader.u64();
     case "u64?":
-      return value === null ? undefined : u64(value);
+      return readFlag(reader) ? reader.u64() : undefined;
     case "flag":
-      return typeof value === "boolean" ? value : WRONG;
-    case "flag?":
-      return value === undefined || value === null
-        ? undefined
-        : typeof value === "boolean"
-        ? value
-        : WRONG;
+      return readFlag(reader);
     case "text":
-      return typeof value === "string" && value.length <= SYNC_TEXT_BYTES_MAX
-        ? value
-        : WRONG;
+      return readText(reader);
     case "token":
-      return value === null
-        ? undefined
-        : typeof value === "string"
-        ? value
-        : WRONG;
-    case "bytes":
-      return value instanceof Uint8Array ? value : WRONG;
+      return readFlag(reader)
+        ? decoder.decode(reader.bytes(SYNC_TOKEN_BYTES_MAX))
+        : undefined;
     case "lengths": {
-      const lengths = all(value, uint);
-      return lengths !== WRONG && (lengths as number[]).length > 0 &&
-          (lengths as number[]).length <= BATCH_RECORDS_MAX
-        ? lengths
-        : WRONG;
+      const lengths = readAll(reader, BATCH_RECORDS_MAX, 1, readUint);
+      if (lengths.length === 0) throw new RangeError("It has no records");
+      return lengths;
     }
     case "uints":
-      return all(value, uint);
+      return readAll(reader, COUNT_MAX, 1, readUint);
     case "u64s":
-      return all(value, u64);
+      return readAll(reader, COUNT_MAX, 8, (reader) => reader.u64());
     case "texts":
-      return all(value, (text) => read(text, "text"));
-    case "end":
-      return END_REASONS[value as number] ?? WRONG;
+      return readAll(reader, COUNT_MAX, 1, readText);
+    case "end": {
+      const number = reader.u8();
+      const reason = END_REASONS[number];
+      if (reason !== undefined) return reason;
+      throw new RangeError(`${number} is not a reason`);
+    }
+    case "rest":
+      return reader.raw(reader.remaining);
   }
 }
 
-function all(value: unknown, one: (value: unknown) => unknown): unknown {
-  if (!Array.isArray(value)) return WRONG;
-  const values = value.map(one);
-  return values.includes(WRONG) ? WRONG : values;
+/** Values of one array in a message at most. */
+const COUNT_MAX = /* @__PURE__ */ Math.max(
+  BATCH_RECORDS_MAX,
+  EXPLAIN_ENTRIES_MAX,
+);
+
+/** Reads an array whose values have `bytesMin` bytes or more each. */
+function readAll<T>(
+  reader: ByteReader,
+  countMax: number,
+  bytesMin: number,
+  readOne: (reader: ByteReader) => T,
+): T[] {
+  const count = readUint(reader);
+  if (count > countMax || count * bytesMin > reader.remaining) {
+    throw new RangeError(
+      `Array of ${count} values is over the limit of ${countMax}, or of the ${reader.remaining} bytes left`,
+    );
+  }
+  const values: T[] = [];
+  for (let i = 0; i < count; i++) values.push(readOne(reader));
+  return values;
 }
 
-/** A number in 0…2^53-1, however it was written. */
-function uint(value: unknown): unknown {
-  const number = typeof value === "bigint" ? Number(value) : value;
-  return Number.isSafeInteger(number) && number as number >= 0 ? number : WRONG;
+/** Reads a varint, which must be in its shortest form: equal messages have equal bytes. */
+function readUint(reader: ByteReader): number {
+  const start = reader.offset;
+  const value = reader.varint();
+  if (reader.offset - start > varintLength(value)) {
+    throw new RangeError(`Varint of ${value} is not in its shortest form`);
+  }
+  return value;
 }
 
-function u64(value: unknown): unknown {
-  const big = typeof value === "number" && Number.isSafeInteger(value)
-    ? BigInt(value)
-    : value;
-  return typeof big === "bigint" && isU64(big) ? big : WRONG;
+function readFlag(reader: ByteReader): boolean {
+  const value = reader.u8();
+  if (value > 1) throw new RangeError(`Flag is ${value}, neither 0 nor 1`);
+  return value === 1;
 }
 
-function printable(value: unknown): string {
-  return typeof value === "number" || typeof value === "string"
-    ? String(value).slice(0, 20)
-    : typeof value;
+const decoder = /* @__PURE__ */ new TextDecoder("utf-8", {
+  fatal: true,
+  ignoreBOM: true,
+});
+
+function readText(reader: ByteReader): string {
+  // A UTF-16 code unit takes three bytes of UTF-8 at most.
+  const text = decoder.decode(reader.bytes(3 * SYNC_TEXT_BYTES_MAX));
+  if (text.length <= SYNC_TEXT_BYTES_MAX) return text;
+  throw new RangeError(
+    `Text of ${text.length} characters is over the limit of ${SYNC_TEXT_BYTES_MAX}`,
+  );
 }
+
+/** The largest version that a hello can carry. */
+export const VERSION_MAX = 0x7f;
+
+/** First version whose hello has the fields of `LAYOUTS`. */
+const VERSION_LEAST = 2;
+
+/**
+ * Preamble of a hello, the same in every version, around the two versions at
+ * offset 2 and the length of the fields at its end. Version 1 was MessagePack: to
+ * its servers, this is an array of a code, two versions, fields without values, and
+ * bytes they do not look at. So either end understands which versions the other
+ * one speaks, whatever it speaks itself.
+ */
+const PREAMBLE: readonly number[] = [0x98, 1, 0, 0, 0xc0, 0, 0, 0xc0, 0xc5];
+
+const PREAMBLE_LENGTH_AT = 9;
+const PREAMBLE_BYTES = 11;
+
+function afterPreamble({ first, last }: Hello, fields: Uint8Array): Uint8Array {
+  const frame = new Uint8Array(PREAMBLE_BYTES + fields.length);
+  frame.set(PREAMBLE);
+  frame[2] = first;
+  frame[3] = last;
+  new DataView(frame.buffer).setUint16(PREAMBLE_LENGTH_AT, fields.length);
+  frame.set(fields, PREAMBLE_BYTES);
+  return frame;
+}
+
+/** True for a hello of any version: a short array of MessagePack with code 1. */
+function isHello(frame: Uint8Array): boolean {
+  return (frame[0]! & 0xf0) === 0x90 && frame[1] === 1;
+}
+
+function splitHello(
+  frame: Uint8Array,
+): Versions & { readonly fields: Uint8Array } {
+  const [, , first = 0, last = 0] = frame;
+  if (last < first || first < 1 || last > VERSION_MAX) {
+    throw new ErrProtocol(`Message hello has the versions ${first} to ${last}`);
+  }
+  // Its fields are unknown: whoever spoke such a version is only told to update.
+  if (last < VERSION_LEAST) return { first, last, fields: NO_FIELDS };
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
+  const isPreamble = frame.length >= PREAMBLE_BYTES &&
+    PREAMBLE.every((byte, i) => i === 2 || i === 3 || frame[i] === byte) &&
+    view.getUint16(PREAMBLE_LENGTH_AT) === frame.length - PREAMBLE_BYTES;
+  if (!isPreamble) throw new ErrProtocol("Message hello has no valid preamble");
+  return { first, last, fields: frame.subarray(PREAMBLE_BYTES) };
+}
+
+/** Fields of a hello without token, credit or room for frames. */
+const NO_FIELDS = /* @__PURE__ */ new Uint8Array(4);

@@ -11,8 +11,11 @@ import { SYNC_FRAME_BYTES_MAX, SYNC_PART_BYTES_MIN } from "../limits.ts";
 import { ErrProtocol } from "./errors.ts";
 import type { Message, Part } from "./messages.ts";
 
-/** Overhead of a part besides its bytes of the message: the array, its code, a flag, and the length. */
-const PART_HEAD_BYTES = 8;
+/** Code of a part. */
+const PART_CODE = 30;
+
+/** Bytes of a part ahead of those of the message: the code and the flag. */
+const PART_HEAD_BYTES = 2;
 
 /** Calls `send` with a frame, or with the parts of its message if it is larger than `max` bytes. */
 export function sendInParts(
@@ -28,13 +31,11 @@ export function sendInParts(
   }
 }
 
-/** Encodes a part, as `encodeMessage()` would: many small ones are sent to a client that takes only those. */
+/** Encodes a part like `encodeMessage()`, without a table: a client may accept only small frames. */
 function partFrame(bytes: Uint8Array, isLast: boolean): Uint8Array {
   const frame = new Uint8Array(PART_HEAD_BYTES + bytes.length);
-  const view = new DataView(frame.buffer);
-  // An array of three, the code, the flag, and bytes behind their length in 32 bits.
-  view.setUint32(0, 0x931ec2c6 | (isLast ? 0x100 : 0));
-  view.setUint32(4, bytes.length);
+  frame[0] = PART_CODE;
+  frame[1] = isLast ? 1 : 0;
   frame.set(bytes, PART_HEAD_BYTES);
   return frame;
 }

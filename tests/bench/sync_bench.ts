@@ -12,6 +12,7 @@ import {
   newNodeID,
   NodeHost,
 } from "../../mod.ts";
+import { ByteReader } from "../../src/bytes.ts";
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
 import { packRecords } from "../../src/log/records.ts";
 import {
@@ -23,6 +24,7 @@ import {
   decodeMessage,
   encodeMessage,
   type Message,
+  PROTOCOL_VERSIONS,
 } from "../../src/sync/messages.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
@@ -60,17 +62,13 @@ function makeRecord(i: number): Uint8Array {
   return record;
 }
 
-/** How many records an `entries` message holds, undefined for another one: a hundred clients on one processor cannot take apart what they get. */
+/** Number of records in an `entries` message, undefined for another message: a hundred clients on one processor cannot decode all they receive. */
 function entriesIn(frame: Uint8Array): number | undefined {
-  if (frame[1] !== 9) return undefined;
-  const view = new DataView(frame.buffer, frame.byteOffset);
-  let at = 2;
-  // Stream, follows, first, last: each as short as it can be.
-  for (let i = 0; i < 4; i++) {
-    const byte = frame[at]!;
-    at += byte < 0x80 ? 1 : byte === 0xcc ? 2 : byte === 0xcd ? 3 : 5;
-  }
-  return frame[at] === 0xdc ? view.getUint16(at + 1) : frame[at]! & 0x0f;
+  if (frame[0] !== 9) return undefined;
+  const reader = new ByteReader(frame, 1);
+  // Stream, follows, first, last.
+  for (let i = 0; i < 4; i++) reader.varint();
+  return reader.varint();
 }
 
 /** One client, from its connection until it has all that all have appended. */
@@ -103,11 +101,11 @@ class Client {
     socket.onopen = (): void =>
       this.#tell({
         type: "hello",
-        first: 1,
-        last: 1,
+        ...PROTOCOL_VERSIONS,
         token: undefined,
         credit: 4 << 20,
         frameBytesMax: SYNC_FRAME_BYTES_MAX,
+        renews: false,
       });
     socket.onmessage = ({ data }): void => this.#frame(new Uint8Array(data));
     socket.onclose = ({ code, reason }): void =>

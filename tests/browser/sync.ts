@@ -535,7 +535,7 @@ export async function whatIsRefused(
     const tab = await scene.tab(engine, isForeign);
     const name = scene.name();
     const site: PageSite = { kind: "memory", name, url, nodeID: 40 };
-    await tab.call("open", isForeign ? site : { ...site, version: 2 });
+    await tab.call("open", isForeign ? site : { ...site, version: 3 });
     // It works as it would with no network.
     await tab.call("submit", "memory", name, 1, 1);
     const report = await tab.call<SiteReport>("refused", "memory");

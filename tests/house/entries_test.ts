@@ -25,9 +25,9 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
     "node:timers",
     "node:url",
   ],
-  "./sync": ["@msgpack/msgpack", "@opentelemetry/api"],
-  "./sync/client": ["@msgpack/msgpack"],
-  "./sync/server": ["@msgpack/msgpack", "@opentelemetry/api"],
+  "./sync": ["@opentelemetry/api"],
+  "./sync/client": [],
+  "./sync/server": ["@opentelemetry/api"],
   "./testing": ["fast-check"],
 };
 

@@ -228,7 +228,6 @@ Deno.test({
           assert(/^\d+\.\d+\.\d+$/.test(version), version);
         }
         assertEquals(Object.keys(dependencies), [
-          "@msgpack/msgpack",
           "fast-check",
           "idb-keyval",
         ]);

@@ -5,7 +5,6 @@ const ROOT = new URL("../../", import.meta.url);
 /** Packages that the server and its page need, and the bundler of the page. */
 const NEEDED = [
   "@esbuild",
-  "@msgpack/msgpack",
   "@opentelemetry/api",
   "esbuild",
   "idb-keyval",

@@ -35,7 +35,7 @@ import {
 } from "./client_support.ts";
 
 const one = packRecords(bytes("a"));
-const HEADER = { "x-sampan": "1-1" };
+const HEADER = { "x-sampan": "2-2" };
 
 function test(name: string, run: () => Promise<void>): void {
   Deno.test(name, checked(run));
@@ -519,7 +519,7 @@ Deno.test("case B1: a server says what it is to pages of the origins it takes, a
     return response.headers;
   };
   const own = await ask("https://app.example");
-  assertEquals(own.get("x-sampan"), "1-1");
+  assertEquals(own.get("x-sampan"), "2-2");
   assertEquals(own.get("access-control-allow-origin"), "https://app.example");
   assert(own.get("access-control-expose-headers")!.includes("x-sampan"));
   const other = await ask("https://other.example");

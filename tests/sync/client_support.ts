@@ -12,6 +12,7 @@ import {
   decodeMessage,
   encodeMessage,
   type Message,
+  PROTOCOL_VERSIONS,
 } from "../../src/sync/messages.ts";
 import {
   CloseCode,
@@ -168,7 +169,7 @@ export class Script {
     peer.take("hello");
     peer.send({
       type: "welcome",
-      version: 1,
+      version: PROTOCOL_VERSIONS.last,
       principal: "somebody",
       credit: 1000,
       frameBytesMax: 2_000_000,

@@ -294,7 +294,7 @@ test("U14 versions without overlap are told in words, and tried again very slowl
   const w = world();
   w.script.refusal = CloseCode.Version;
   w.script.words =
-    "This server speaks versions 2 to 3, this page 1 to 1: reload the page";
+    "This server speaks versions 3 to 4, this page 2 to 2: reload the page";
   await w.db.open(1n, 1n);
   await settle(1);
   const { error, state } = w.db.status;
@@ -311,7 +311,7 @@ test("U14 versions without overlap are told in words, and tried again very slowl
 test("U14 a server that answers in a version of its own is not talked to", async () => {
   const w = world();
   await w.db.open(1n, 1n);
-  const peer = await w.script.welcome({ version: 2 });
+  const peer = await w.script.welcome({ version: 3 });
   assertEquals(peer.how?.code, CloseCode.Version);
   assert(w.db.status.error instanceof ErrVersion);
   await over(w);

@@ -157,7 +157,7 @@ Deno.test(
       validate: () => new Promise(() => {}),
     });
     const odd = await w.client();
-    odd.send({ type: "part", isLast: true, bytes: new Uint8Array([0x91, 1]) });
+    odd.send({ type: "part", isLast: true, bytes: new Uint8Array([0xff, 1]) });
     assertEquals((await odd.end()).code, 4400);
     const early = w.connect();
     await early.until("opened", () => early.isOpen);

@@ -8,7 +8,11 @@
  */
 
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
-import { encodeMessage, type Message } from "../../src/sync/messages.ts";
+import {
+  encodeMessage,
+  type Message,
+  PROTOCOL_VERSIONS,
+} from "../../src/sync/messages.ts";
 
 const KEY = btoa("0123456789abcdef");
 
@@ -41,11 +45,11 @@ export function messageFrame(message: Message): Uint8Array {
 export function helloFrame(token?: string): Uint8Array {
   return messageFrame({
     type: "hello",
-    first: 1,
-    last: 1,
+    ...PROTOCOL_VERSIONS,
     token,
     credit: Number.MAX_SAFE_INTEGER,
     frameBytesMax: SYNC_FRAME_BYTES_MAX,
+    renews: false,
   });
 }
 

@@ -234,7 +234,7 @@ Deno.test("case A2: a change of the options after serve() changes nothing [R14, 
     authenticate: (): Principal | undefined => undefined,
     origins: ["https://app.example"],
     limits: { connections: 10 },
-    versions: { first: 1, last: 1 },
+    versions: { first: 2, last: 2 },
     health: { fail: "any" as "any" | "all" },
     fetch: (): Response => new Response("old"),
   };
@@ -246,7 +246,7 @@ Deno.test("case A2: a change of the options after serve() changes nothing [R14, 
   });
   options.origins.push("https://evil.example");
   options.limits.connections = 0;
-  options.versions.last = 2;
+  options.versions.last = 3;
   options.health.fail = "all";
   const page = await fetch(server.httpURL);
   assertEquals(await page.text(), "old");
@@ -256,7 +256,7 @@ Deno.test("case A2: a change of the options after serve() changes nothing [R14, 
   const probe = await fetch(new URL("sync", server.httpURL), {
     headers: { origin: "https://app.example" },
   });
-  assertEquals(probe.headers.get("x-sampan"), "1-1");
+  assertEquals(probe.headers.get("x-sampan"), "2-2");
   await probe.body?.cancel();
   const evil = await fetch(new URL("sync", server.httpURL), {
     headers: { origin: "https://evil.example" },

@@ -36,6 +36,7 @@ import {
   decodeMessage,
   encodeMessage,
   type Message,
+  PROTOCOL_VERSIONS,
 } from "../../src/sync/messages.ts";
 import type { Transport, TransportListener } from "../../src/sync/transport.ts";
 import { ManualEnv, settle } from "../nodehost/support.ts";
@@ -198,11 +199,11 @@ export class RawClient implements TransportListener {
     await this.until("opened", () => this.isOpen);
     this.send({
       type: "hello",
-      first: 1,
-      last: 1,
+      ...PROTOCOL_VERSIONS,
       token: undefined,
       credit: 1 << 20,
       frameBytesMax: SYNC_FRAME_BYTES_MAX,
+      renews: false,
       ...more,
     });
     return await this.next("welcome");

@@ -26,7 +26,7 @@ import { clustersUnder } from "../../store/names.ts";
 import type { BlockStore } from "../../store/store.ts";
 import { SYNC_LINKS_MAX } from "../../limits.ts";
 import { ErrTooManyClusters } from "../errors.ts";
-import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
+import { PROTOCOL_VERSIONS, VERSION_MAX, type Versions } from "../messages.ts";
 import { type Connect, connectSocket } from "../transport.ts";
 import { serverURL } from "./address.ts";
 import { browserHints, type Hints } from "./hints.ts";
@@ -93,8 +93,8 @@ function isToken(name: string, value: unknown): void {
 
 function isVersions(name: string, value: unknown): void {
   const { first, last } = Object(value) as Partial<Versions>;
-  isCount(1)(`${name}.first`, first);
-  isCount(first)(`${name}.last`, last);
+  isCount(1, VERSION_MAX)(`${name}.first`, first);
+  isCount(first, VERSION_MAX)(`${name}.last`, last);
 }
 
 /** Refuses options that cannot be used, with a `TypeError` or `RangeError` that names the option. */
