@@ -116,12 +116,12 @@ export async function replay(
       ? [undefined]
       : await basesIn(store, options, after);
     for (const base of bases) {
-      const { index = 0, mark } = base?.info ?? {};
+      const { index = 0, epoch } = base?.info ?? {};
       try {
         const read = await reading(
           log,
           index,
-          { mark, signal },
+          { epoch, signal },
           (reader) => replayFrom(base, reader, after, upTo, options),
         );
         if (read !== undefined) return read.value;
@@ -152,12 +152,12 @@ export async function locateFailure(
       ? [undefined]
       : await basesIn(store, options, entries.index - 1);
     for (const base of bases) {
-      const { index = 0, mark } = base?.info ?? {};
+      const { index = 0, epoch } = base?.info ?? {};
       try {
         const read = await reading(
           log,
           index,
-          { mark, signal },
+          { epoch, signal },
           (reader) => failingEntry(base, reader, entries, options),
         );
         if (read !== undefined) return read.value;

@@ -20,7 +20,7 @@ import {
 } from "../bytes.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type { LogBatch, Records } from "./log.ts";
-import type { EpochMark } from "./history.ts";
+import type { Epoch } from "./history.ts";
 
 const VERSION = 1;
 /** Size of checksum, version and cluster id, in bytes. */
@@ -45,7 +45,7 @@ export interface LogMeta {
   /** True if a record was ever appended. */
   readonly opened: boolean;
   /** Known epochs, oldest first. */
-  readonly epochs: readonly EpochMark[];
+  readonly epochs: readonly Epoch[];
 }
 
 function hex(value: number | bigint, digits: number): string {
@@ -199,7 +199,9 @@ export function decodeBlock(
 export function encodeMeta(clusterID: bigint, meta: LogMeta): Uint8Array {
   const writer = new ByteWriter().raw(new Uint8Array(HEAD))
     .u8(Number(meta.opened)).varint(meta.base);
-  for (const { index, epoch } of meta.epochs) writer.varint(index).u64(epoch);
+  for (const { index, id } of meta.epochs) {
+    writer.varint(index).u64(id);
+  }
   return seal(writer.finish(), clusterID);
 }
 
@@ -217,9 +219,9 @@ export function decodeMeta(
   try {
     const opened = reader.u8() === 1;
     const base = reader.varint();
-    const epochs: EpochMark[] = [];
+    const epochs: Epoch[] = [];
     while (reader.remaining > 0) {
-      epochs.push({ index: reader.varint(), epoch: reader.u64() });
+      epochs.push({ index: reader.varint(), id: reader.u64() });
     }
     return { opened, base, epochs };
   } catch (cause) {

@@ -57,7 +57,7 @@ import {
   ErrUnknownOutcome,
 } from "./errors.ts";
 import type { Log, LogBatch, LogDB, Records } from "./log.ts";
-import type { EpochMark } from "./history.ts";
+import type { Epoch } from "./history.ts";
 import { batchAfter, epochRecord, lastOf, packRecords } from "./records.ts";
 
 /** What a {@linkcode BlockLogDB} takes besides its store. */
@@ -196,7 +196,7 @@ class BlockClusterLog extends ClusterLog {
       throw new ErrStoreVanished(`Log ended at ${before}, and now at ${last}`);
     }
     this.#isOpened = meta.opened;
-    this.marks = [...meta.epochs];
+    this.epochs = [...meta.epochs];
   }
 
   override settled(): Promise<void> {
@@ -276,11 +276,11 @@ class BlockClusterLog extends ClusterLog {
     const follows = this.last;
     const first = follows + 1;
     const added = [...batches];
-    let marks = this.marks;
+    let epochs = this.epochs;
     if (!this.#hasEpoch) {
       const epoch = this.#options.env.random64();
       added.unshift(packRecords(epochRecord(epoch)));
-      marks = [...marks, { index: first, epoch }];
+      epochs = [...epochs, { index: first, id: epoch }];
     }
     const bytes = encodeBlock(this.#clusterID, first, added);
     const count = added.reduce((sum, { ends }) => sum + ends.length, 0);
@@ -290,10 +290,10 @@ class BlockClusterLog extends ClusterLog {
       this.#hasEpoch
         ? { put: [block] }
         // Opening the log must not have to look for its epochs in all its blocks.
-        : this.#withMeta(this.#run.base, true, marks, block),
+        : this.#withMeta(this.#run.base, true, epochs, block),
       this.#options.durability,
     );
-    this.marks = marks;
+    this.epochs = epochs;
     this.#hasEpoch = this.#isOpened = true;
     this.#run.blocks.push(name);
     return this.#push(follows, added).slice(added.length - batches.length);
@@ -326,7 +326,7 @@ class BlockClusterLog extends ClusterLog {
   #withMeta(
     base: number,
     opened: boolean,
-    epochs: readonly EpochMark[],
+    epochs: readonly Epoch[],
     ...blocks: readonly Block[]
   ): Changes {
     return {
@@ -407,16 +407,16 @@ class BlockClusterLog extends ClusterLog {
       this.#tail.cut(base);
       this.#tailBytes = costOfAll(this.#tail.all);
       this.#forgetEpochs();
-      await this.#change(this.#withMeta(base, true, this.marks), "relaxed");
+      await this.#change(this.#withMeta(base, true, this.epochs), "relaxed");
     });
   }
 
   /** Whoever reads from the start or later knows the last epoch before it, or one after that (H13). */
   #forgetEpochs(): void {
-    const later = this.marks.findIndex(({ index }) => index > this.#run.base);
-    const before = later < 0 ? this.marks.length : later;
+    const later = this.epochs.findIndex(({ index }) => index > this.#run.base);
+    const before = later < 0 ? this.epochs.length : later;
     if (before > LOG_EPOCHS_MAX) {
-      this.marks = this.marks.slice(before - LOG_EPOCHS_MAX);
+      this.epochs = this.epochs.slice(before - LOG_EPOCHS_MAX);
     }
   }
 
@@ -464,19 +464,19 @@ class BlockClusterLog extends ClusterLog {
     }
   }
 
-  startAt(index: number, mark: EpochMark | undefined): Promise<void> {
+  startAt(index: number, epoch: Epoch | undefined): Promise<void> {
     return this.#commit.run(async () => {
       await this.#resolveDoubt();
       if (this.#isOpened) {
         throw new ErrClusterAlreadyExist("Log of the cluster is not empty");
       }
-      const marks = mark === undefined ? [] : [mark];
+      const epochs = epoch === undefined ? [] : [epoch];
       await this.#change(
-        this.#withMeta(index, false, marks),
+        this.#withMeta(index, false, epochs),
         "strict",
       );
       this.#run.base = index;
-      this.marks = marks;
+      this.epochs = epochs;
     });
   }
 }

@@ -33,7 +33,7 @@ import type {
   Records,
   Retention,
 } from "./log.ts";
-import type { EpochMark } from "./history.ts";
+import type { Epoch } from "./history.ts";
 import { batchAfter, firstAfter, lastOf } from "./records.ts";
 
 /** Refuses, with a `RangeError`, records no log may take in one batch (H11). */
@@ -119,7 +119,7 @@ export abstract class ClusterLog {
   /** Tells whether appends can be stored. */
   readonly storage: StorageState = new StorageState();
   /** The epochs it knows, oldest first. */
-  protected marks: EpochMark[] = [];
+  protected epochs: Epoch[] = [];
 
   /** The index of the last record. */
   abstract get last(): number;
@@ -141,43 +141,43 @@ export abstract class ClusterLog {
   /** As {@linkcode Log.startAt}. */
   abstract startAt(
     index: number,
-    mark: EpochMark | undefined,
+    epoch: Epoch | undefined,
   ): MaybePromise<void>;
   /** Waits for what is under way. */
   settled(): MaybePromise<void> {}
 
-  /** Refuses to read after `after` for one whose last epoch is `mark` (D13, H13). */
-  check(after: number, mark: EpochMark | undefined): void {
+  /** Refuses to read after `after` for one whose last epoch is `epoch` (D13, H13). */
+  check(after: number, epoch: Epoch | undefined): void {
     if (after > this.last) {
       throw new ErrOtherHistory(
         `Log ends at ${this.last}, before index ${after}, which is known here`,
-        { upTo: this.last + 1, known: { index: after, mark } },
+        { upTo: this.last + 1, known: { index: after, epoch } },
       );
     }
     const isCut = after + 1 < this.first;
     // The last one there is, not any: a log that was set back and has grown again
     // has all its epochs from before, and one more (U33).
-    const known = this.marks.findLast(({ index }) => index <= after);
+    const known = this.epochs.findLast(({ index }) => index <= after);
     if (
-      mark !== undefined &&
-      !(known?.index === mark.index && known.epoch === mark.epoch) &&
+      epoch !== undefined &&
+      !(known?.index === epoch.index && known.id === epoch.id) &&
       // An epoch from before what is kept may have been forgotten with it.
-      !(isCut && mark.index < (this.marks[0]?.index ?? 0))
+      !(isCut && epoch.index < (this.epochs[0]?.index ?? 0))
     ) {
       throw new ErrOtherHistory(
-        `Log does not have epoch ${mark.epoch} at ${mark.index} as its last one at or before ${after}`,
-        { upTo: mark.index, known: { index: after, mark } },
+        `Log does not have epoch ${epoch.id} at ${epoch.index} as its last one at or before ${after}`,
+        { upTo: epoch.index, known: { index: after, epoch } },
       );
     }
     if (isCut) throw new ErrCompacted(this.first);
   }
 
   /** Whether the log, to which nothing was added, starts at its beginning or after that very index already. */
-  mayStartAt(index: number, mark: EpochMark | undefined): boolean {
-    const [known] = this.marks;
+  mayStartAt(index: number, epoch: Epoch | undefined): boolean {
+    const [known] = this.epochs;
     return this.last === 0 ||
-      (this.last === index && known?.index === mark?.index &&
-        known?.epoch === mark?.epoch);
+      (this.last === index && known?.index === epoch?.index &&
+        known?.id === epoch?.id);
   }
 
   /** Wakes the readers that wait. */
@@ -352,7 +352,7 @@ class LogHandle implements Log {
 
   read(after: number, options: ReadOptions = {}): LogReader {
     const cluster = this.#check();
-    cluster.check(after, options.mark);
+    cluster.check(after, options.epoch);
     const reader = new ClusterLogReader(
       cluster,
       after,
@@ -383,16 +383,16 @@ class LogHandle implements Log {
     return this.#check().compact(upTo);
   }
 
-  startAt(index: number, mark: EpochMark | undefined): MaybePromise<void> {
+  startAt(index: number, epoch: Epoch | undefined): MaybePromise<void> {
     const cluster = this.#check();
     // What others read from, or was moved on before, must not move.
     if (
       !cluster.isEmpty || cluster.nodes.size > 1 ||
-      !cluster.mayStartAt(index, mark)
+      !cluster.mayStartAt(index, epoch)
     ) {
       throw new ErrClusterAlreadyExist("Log of the cluster is not empty");
     }
-    return cluster.startAt(index, mark);
+    return cluster.startAt(index, epoch);
   }
 
   isEmpty(): boolean {

@@ -11,11 +11,11 @@
  * record and 64 random bits. A log that lacks an epoch which another party knows
  * has another history (H13).
  */
-export interface EpochMark {
+export interface Epoch {
   /** Index of the epoch record. */
   readonly index: number;
-  /** Random number in 0…2^64-1. */
-  readonly epoch: bigint;
+  /** Random number in 0…2^64-1 that identifies the epoch. */
+  readonly id: bigint;
 }
 
 /** Point of a history: an index, and the last epoch at or before it, if there is one. */
@@ -23,5 +23,5 @@ export interface HistoryPoint {
   /** Index that was reached. */
   readonly index: number;
   /** Last epoch at or before `index`. */
-  readonly mark?: EpochMark | undefined;
+  readonly epoch?: Epoch | undefined;
 }

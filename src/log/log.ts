@@ -14,7 +14,7 @@
 
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
-import type { EpochMark, HistoryPoint } from "./history.ts";
+import type { Epoch, HistoryPoint } from "./history.ts";
 
 /** Records side by side in one buffer. Nobody may change the bytes once they are given to a log. */
 export interface Records {
@@ -37,7 +37,7 @@ export interface LogBatch {
 /** What `Log.read()` takes besides where to start. */
 export interface ReadOptions {
   /** The last epoch the reader knows, at or before where it starts: a log whose last one there is another is refused. */
-  readonly mark?: EpochMark | undefined;
+  readonly epoch?: Epoch | undefined;
   /** Ends the reading; a `next()` that waits rejects with its reason. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -144,7 +144,7 @@ export interface Log {
    * Reads the records after index `after`, checked before the reader is handed out.
    *
    * @throws ErrCompacted if some of them were cut: take a snapshot
-   * @throws ErrDiverged if `after` is beyond the last record (D13), or `mark` is not in this log (H13)
+   * @throws ErrDiverged if `after` is beyond the last record (D13), or `epoch` is not in this log (H13)
    */
   read(after: number, options?: ReadOptions): MaybePromise<LogReader>;
   /**
@@ -168,7 +168,7 @@ export interface Log {
    *
    * @throws ErrClusterAlreadyExist if the log is not empty
    */
-  startAt(index: number, mark: EpochMark | undefined): MaybePromise<void>;
+  startAt(index: number, epoch: Epoch | undefined): MaybePromise<void>;
   /** Whether nothing was ever added. */
   isEmpty(): MaybePromise<boolean>;
   /** Extent of the log, from memory, where it can tell. */

@@ -12,7 +12,7 @@ import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import { Batches, checkUnused, ClusterLog, OpenLogs } from "./cluster_log.ts";
 import { ErrClusterClosed, ErrCompacted } from "./errors.ts";
 import type { Log, LogBatch, LogDB, Records } from "./log.ts";
-import type { EpochMark } from "./history.ts";
+import type { Epoch } from "./history.ts";
 import { epochRecord, lastOf, packRecords } from "./records.ts";
 
 class MemoryClusterLog extends ClusterLog {
@@ -51,7 +51,7 @@ class MemoryClusterLog extends ClusterLog {
     if (!this.#opened) {
       this.#opened = true;
       const epoch = this.#env.random64();
-      this.marks.push({ index: this.last + 1, epoch });
+      this.epochs.push({ index: this.last + 1, id: epoch });
       this.#push(packRecords(epochRecord(epoch)));
     }
     const first = this.#push(records);
@@ -75,9 +75,9 @@ class MemoryClusterLog extends ClusterLog {
     this.#base = this.#batches.cut(this.unneeded(upTo)) ?? this.#base;
   }
 
-  startAt(index: number, mark: EpochMark | undefined): void {
+  startAt(index: number, epoch: Epoch | undefined): void {
     this.#base = index;
-    this.marks = mark === undefined ? [] : [mark];
+    this.epochs = epoch === undefined ? [] : [epoch];
   }
 }
 

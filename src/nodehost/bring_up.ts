@@ -10,7 +10,7 @@
 import type { Env } from "../env.ts";
 import { ErrCompacted } from "../log/errors.ts";
 import type { Log, LogReader, SnapshotSource } from "../log/log.ts";
-import type { EpochMark } from "../log/history.ts";
+import type { Epoch } from "../log/history.ts";
 import type { StateMachine } from "../rsm/state_machine.ts";
 import { MachineFailure } from "../rsm/errors.ts";
 import type { MachineFactory } from "../rsm/managed_machine.ts";
@@ -160,10 +160,10 @@ function causeOf(error: unknown): unknown {
 async function readAfter(
   log: Log,
   index: number,
-  mark: EpochMark | undefined,
+  epoch: Epoch | undefined,
 ): Promise<LogReader | ErrCompacted> {
   try {
-    return await log.read(index, { mark });
+    return await log.read(index, { epoch });
   } catch (error) {
     if (error instanceof ErrCompacted) return error;
     throw error;
@@ -259,9 +259,9 @@ async function recoverFirst(
   let damage: unknown;
   for (const candidate of list) {
     options.recoverStopped.throwIfAborted();
-    const { index, mark } = candidate.info;
+    const { index, epoch } = candidate.info;
     // Before the machine gets it, so that nothing is cut meanwhile.
-    const reader = await readAfter(options.log, index, mark);
+    const reader = await readAfter(options.log, index, epoch);
     if (reader instanceof ErrCompacted) continue;
     const driver = options.newDriver();
     try {
@@ -307,9 +307,9 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
       await isOtherState(driver, opened, list, options);
     // An index beyond the log refuses the start, whatever else is there (D13).
     const newest = list[0]?.info;
-    const there = await readAfter(log, newest?.index ?? 0, newest?.mark);
+    const there = await readAfter(log, newest?.index ?? 0, newest?.epoch);
     if (!(there instanceof ErrCompacted)) there.close();
-    const reader = await readAfter(log, opened, driver.mark);
+    const reader = await readAfter(log, opened, driver.epoch);
     const recorded = list.find(({ info }) =>
       info.kind === "metadata" && info.nodeID === nodeID
     )?.info.index ?? 0;
@@ -334,7 +334,7 @@ async function bringUpOnDisk(options: BringUpOptions): Promise<BroughtUp> {
       return { ...afar, retain: afar.driver.applied, remote: true };
     }
     if (options.remote !== undefined && reader instanceof ErrCompacted) {
-      const again = await readAfter(log, opened, driver.mark);
+      const again = await readAfter(log, opened, driver.epoch);
       if (!(again instanceof ErrCompacted)) {
         again.close();
         return await bringUpOnDisk({ ...options, remote: undefined });
@@ -417,7 +417,7 @@ async function checkImported(
   if (imported === undefined || opened === 0 || !await log.isEmpty()) {
     return false;
   }
-  if (opened === imported.index) return driver.mark === undefined;
+  if (opened === imported.index) return driver.epoch === undefined;
   throw new ErrClusterAlreadyExist(
     `Machine holds entries up to ${opened} where a snapshot was imported`,
   );
@@ -463,12 +463,12 @@ async function rebuildSessions(
   { log, event }: BringUpOptions,
 ): Promise<LogReader | undefined> {
   if (driver.applied === opened) {
-    const reader = await readAfter(log, opened, driver.mark);
+    const reader = await readAfter(log, opened, driver.epoch);
     return reader instanceof ErrCompacted ? undefined : reader;
   }
   for (const { info, store } of list) {
     if (info.index > opened) continue;
-    const reader = await readAfter(log, info.index, info.mark);
+    const reader = await readAfter(log, info.index, info.epoch);
     if (reader instanceof ErrCompacted) break;
     try {
       driver.loadSessions(await readSessions(await store.open(info)));

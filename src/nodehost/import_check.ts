@@ -26,7 +26,7 @@ import { ErrSnapshotMismatch } from "./errors.ts";
  * @throws ErrSnapshotMismatch if it cannot be a snapshot of the cluster's whole state
  */
 export function checkImport(clusterID: bigint, header: SnapshotHeader): void {
-  const { index, mark } = header;
+  const { index, epoch } = header;
   if (header.clusterID !== clusterID) {
     throw new ErrSnapshotMismatch(
       `Snapshot is one of cluster ${header.clusterID}, not of ${clusterID}`,
@@ -42,9 +42,9 @@ export function checkImport(clusterID: bigint, header: SnapshotHeader): void {
       `Snapshot ends at entry ${index}, over the limit of ${IMPORT_INDEX_MAX}: its log could not go on`,
     );
   }
-  if (mark !== undefined && (mark.index > index || mark.index === 0)) {
+  if (epoch !== undefined && (epoch.index > index || epoch.index === 0)) {
     throw new ErrSnapshotMismatch(
-      `Snapshot ends at entry ${index}, and names an epoch that begins at ${mark.index}`,
+      `Snapshot ends at entry ${index}, and names an epoch that begins at ${epoch.index}`,
     );
   }
 }

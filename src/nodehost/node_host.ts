@@ -508,13 +508,13 @@ export class NodeHost {
         inspect: inspectSnapshot,
         // Before the snapshot is there: an import that is cut off between the
         // two can be made again.
-        beforeCommit: async ({ index, mark }) => {
+        beforeCommit: async ({ index, epoch }) => {
           if (present.length > 0) {
             await log.close();
             await this.#removeImport(clusterID, present);
             log = await this.#openLog(clusterID, IMPORTER, signal);
           }
-          await log.startAt(index, mark);
+          await log.startAt(index, epoch);
         },
       });
       await this.#shareImport(info);

@@ -37,7 +37,7 @@ import type {
   LogInfo,
   LogReader,
 } from "../log/log.ts";
-import type { EpochMark } from "../log/history.ts";
+import type { Epoch } from "../log/history.ts";
 import { batchAfter, lastOf, packRecords } from "../log/records.ts";
 import {
   type FailedEntries,
@@ -342,8 +342,8 @@ export class Replica {
       sessionOf: (clientID, after, owner) =>
         this.#current?.sessionOf(clientID, after, owner),
       history: () => {
-        const { applied: index, mark } = this.#driver;
-        return { index, mark };
+        const { applied: index, epoch } = this.#driver;
+        return { index, epoch };
       },
       verify: (point, signal) => this.#parts.log.verify?.(point, { signal }),
       upToDate: (signal) => this.#upToDate(signal),
@@ -1128,7 +1128,7 @@ export class Replica {
     const before = this.#driver;
     const { driver, isBeyond } = next;
     if (driver.applied < before.applied || driver.behind) return;
-    this.#checkHistory(driver.mark);
+    this.#checkHistory(driver.epoch);
     this.#next = undefined;
     this.#moveTo(driver, isBeyond);
     if (!before.closed) {
@@ -1146,13 +1146,13 @@ export class Replica {
    *
    * @throws ErrOtherHistory if it is not: the log was put back while it was read from the beginning
    */
-  #checkHistory(mark: EpochMark | undefined): void {
-    const { applied: index, mark: known } = this.#driver;
-    if ((mark?.index ?? 0) > index) return;
-    if (mark?.index === known?.index && mark?.epoch === known?.epoch) return;
+  #checkHistory(epoch: Epoch | undefined): void {
+    const { applied: index, epoch: known } = this.#driver;
+    if ((epoch?.index ?? 0) > index) return;
+    if (epoch?.index === known?.index && epoch?.id === known?.id) return;
     throw new ErrOtherHistory(
       `The log has another epoch at or before entry ${index}`,
-      { known: { index, mark: known } },
+      { known: { index, epoch: known } },
     );
   }
 
@@ -1373,8 +1373,8 @@ export class Replica {
         if (this.#diverged !== undefined || this.#driver.closed) throw error;
       }
     }
-    const { applied, mark } = this.#next?.driver ?? this.#driver;
-    const reader = await guardLog(() => log.read(applied, { mark }));
+    const { applied, epoch } = this.#next?.driver ?? this.#driver;
+    const reader = await guardLog(() => log.read(applied, { epoch }));
     if (signal.aborted) {
       // Nobody else would close it: what was there before is closed already.
       reader.close();
@@ -1392,9 +1392,9 @@ export class Replica {
     const { remote } = options;
     // A state of the server's history is not to take the place of one that has
     // another, by which it may differ: that is the user's decision.
-    const { applied: index, mark } = this.#driver;
+    const { applied: index, epoch } = this.#driver;
     await guardLog(() =>
-      log.verify?.({ index, mark }, { signal: this.#stopped.signal })
+      log.verify?.({ index, epoch }, { signal: this.#stopped.signal })
     );
     let list: Candidate[];
     try {
@@ -1421,7 +1421,7 @@ export class Replica {
       ) continue;
       const retention = log.retain(info.index);
       try {
-        (await log.read(info.index, { mark: info.mark })).close();
+        (await log.read(info.index, { epoch: info.epoch })).close();
         await (this.type === OnDiskStateMachine
           ? this.#recoverInPlace(candidate)
           : this.#recoverBeside(candidate));

@@ -209,11 +209,11 @@ function readHistory(
 ): Pick<OutboxSession, "known" | "isOver"> {
   const flags = reader.u8();
   const index = flags & KNOWN ? reader.varint() : 0;
-  const mark = flags & MARKED
-    ? { index: reader.varint(), epoch: reader.u64() }
+  const epoch = flags & MARKED
+    ? { index: reader.varint(), id: reader.u64() }
     : undefined;
   return {
-    ...(flags & KNOWN ? { known: { index, mark } } : {}),
+    ...(flags & KNOWN ? { known: { index, epoch } } : {}),
     ...(flags & OVER ? { isOver: true } : {}),
   };
 }
@@ -233,10 +233,12 @@ export function encodeHead(
     const { index, holders, base, known, isOver = false } = session;
     writer.varint(index).u64(session.clientID).varint(base);
     writer.u8(
-      (known ? KNOWN : 0) | (known?.mark ? MARKED : 0) | (isOver ? OVER : 0),
+      (known ? KNOWN : 0) | (known?.epoch ? MARKED : 0) | (isOver ? OVER : 0),
     );
     if (known) writer.varint(known.index);
-    if (known?.mark) writer.varint(known.mark.index).u64(known.mark.epoch);
+    if (known?.epoch) {
+      writer.varint(known.epoch.index).u64(known.epoch.id);
+    }
     for (const holder of holders) writer.u64(holder);
   }
   return seal(writer, clusterID, HEAD_VERSION);

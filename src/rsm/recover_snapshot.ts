@@ -82,7 +82,7 @@ export async function readSessions(
   const reader = await openSnapshot(source);
   const { header, sessions } = reader;
   await reader.cancel();
-  return { index: header.index, mark: header.mark, sessions, header };
+  return { index: header.index, epoch: header.epoch, sessions, header };
 }
 
 /**
@@ -120,7 +120,7 @@ async function recoverState<L>(
   files: readonly SnapshotFile[],
 ): Promise<void> {
   const reader = await openSnapshot(await open());
-  const { header: { clusterID, kind, index, mark }, sessions } = reader;
+  const { header: { clusterID, kind, index, epoch }, sessions } = reader;
   try {
     if (
       clusterID !== info.clusterID || index !== info.index || kind !== "full"
@@ -130,7 +130,7 @@ async function recoverState<L>(
         0,
       );
     }
-    await driver.recover({ index, mark, sessions }, async (host) => {
+    await driver.recover({ index, epoch, sessions }, async (host) => {
       try {
         await driver.machine.recoverFromSnapshot(
           reader.payload,

@@ -38,7 +38,7 @@ export interface SaveOptions {
   /** What the container's header says beyond the index. */
   readonly header: Omit<
     SnapshotHeader,
-    "index" | "mark" | "type" | "stateHash"
+    "index" | "epoch" | "type" | "stateHash"
   >;
   /** Gives the stream for the container, once its header is known. */
   readonly create: (
@@ -122,7 +122,7 @@ export async function saveSnapshot<L>(
 async function saveState<L>(
   driver: StateMachine<L>,
   options: SaveOptions,
-  { index, mark, sessions, stateHash }: StateMetadata & {
+  { index, epoch, sessions, stateHash }: StateMetadata & {
     readonly stateHash?: StateHash | undefined;
   },
   context?: unknown,
@@ -133,7 +133,7 @@ async function saveState<L>(
     ...options.header,
     type: machine.type,
     index,
-    mark,
+    epoch,
     ...(stateHash === undefined ? {} : { stateHash }),
   };
   const files = new SnapshotFileCollection();

@@ -11,7 +11,7 @@ import { ByteReader, ByteWriter, encodeShown } from "../bytes.ts";
 import { UPDATE_BYTES_MAX, UPDATE_ENTRIES_MAX } from "../limits.ts";
 import { ErrDiverged, ErrLogCorrupted } from "../log/errors.ts";
 import type { Checkpoint, LogBatch } from "../log/log.ts";
-import type { EpochMark } from "../log/history.ts";
+import type { Epoch } from "../log/history.ts";
 import { RecordKind } from "../log/records.ts";
 import {
   type Entry,
@@ -178,7 +178,7 @@ export interface StateMetadata {
   /** Index of the last entry applied. */
   readonly index: number;
   /** Last epoch at or before the applied index. */
-  readonly mark: EpochMark | undefined;
+  readonly epoch: Epoch | undefined;
   /** Encoded session table, followed by the skipped entries if there are any. */
   readonly sessions: Uint8Array;
 }
@@ -214,9 +214,9 @@ export class StateMachine<L> {
   #table: SessionTable<L>;
   #applied = 0;
   /** Last epoch decoded, possibly in the batch being applied. */
-  #epoch: EpochMark | undefined;
+  #epoch: Epoch | undefined;
   /** Last epoch at or before the applied index. */
-  #appliedEpoch: EpochMark | undefined;
+  #appliedEpoch: Epoch | undefined;
   /** Index up to which the machine already contained entries when it was opened (D3). */
   #opened = 0;
   /** Set while the machine has updates that were not synced. */
@@ -278,7 +278,7 @@ export class StateMachine<L> {
   }
 
   /** Last epoch at or before the applied index. */
-  get mark(): EpochMark | undefined {
+  get epoch(): Epoch | undefined {
     return this.#appliedEpoch;
   }
 
@@ -362,7 +362,7 @@ export class StateMachine<L> {
     }
     const epochIndex = reader.varint();
     if (epochIndex > 0) {
-      this.#epoch = { index: epochIndex, epoch: reader.u64() };
+      this.#epoch = { index: epochIndex, id: reader.u64() };
     }
     this.#appliedEpoch = this.#epoch;
     this.#table.restore(
@@ -388,20 +388,20 @@ export class StateMachine<L> {
   }
 
   /** Replaces the sessions by those of an index at or below the entries of the machine. */
-  loadSessions({ index, mark, sessions }: StateMetadata): void {
+  loadSessions({ index, epoch, sessions }: StateMetadata): void {
     const table = this.#newTable();
     this.#decodeTable(table, sessions);
     this.#table = table;
     this.#applied = this.#read = index;
     this.#nextSkip = this.#skips.after(index);
-    this.#epoch = this.#appliedEpoch = mark;
+    this.#epoch = this.#appliedEpoch = epoch;
   }
 
   /** Captures applied index, epoch and sessions; call it between two batches. */
   capture(): StateMetadata {
     return {
       index: this.#applied,
-      mark: this.#epoch,
+      epoch: this.#epoch,
       sessions: encodeSkips(this.#table.encode(true), this.skips),
     };
   }
@@ -608,7 +608,7 @@ export class StateMachine<L> {
     const cursor = this.#cursor;
     const table = this.#table;
     if (cursor.kind === RecordKind.Epoch) {
-      this.#epoch = { index, epoch: cursor.epoch() };
+      this.#epoch = { index, id: cursor.epoch() };
       return;
     }
     if (cursor.kind === RecordKind.Config) {
@@ -800,7 +800,7 @@ export class StateMachine<L> {
     if (this.machine.hostState === undefined) return { index, rows: [] };
     const meta = new ByteWriter(32).varint(index);
     meta.varint(this.#epoch?.index ?? 0);
-    if (this.#epoch !== undefined) meta.u64(this.#epoch.epoch);
+    if (this.#epoch !== undefined) meta.u64(this.#epoch.id);
     const rows: HostRow[] = [{ key: META_ROW, value: meta.finish() }];
     this.#table.takeChanges(index, (session, value) => {
       rows.push({ key: SESSION_ROW + session, value });
@@ -988,12 +988,12 @@ export class StateMachine<L> {
     recover: (host: HostState) => MaybePromise<void>,
   ): MaybePromise<void> {
     return this.guard.run(Op.Recover, async () => {
-      const { index, mark, sessions } = metadata;
+      const { index, epoch, sessions } = metadata;
       const [oldTable, oldEpoch] = [this.#table, this.#epoch];
       this.#table = this.#newTable();
       try {
         this.#decodeTable(this.#table, sessions);
-        this.#epoch = mark;
+        this.#epoch = epoch;
         this.#skipRows.clear();
         await recover(this.#rows(index));
       } catch (error) {
@@ -1005,7 +1005,7 @@ export class StateMachine<L> {
         throw error;
       }
       this.#applied = this.#read = this.#opened = index;
-      this.#appliedEpoch = mark;
+      this.#appliedEpoch = epoch;
       this.#nextSkip = this.#skips.after(index);
       this.dirty = true;
       this.#listener.applied(index);

@@ -67,12 +67,12 @@ const CLOSE_STEPS = 32;
 function noop(): void {}
 
 function encodeHeader(header: SnapshotHeader): Uint8Array {
-  const { mark, stateHash } = header;
+  const { epoch, stateHash } = header;
   const writer = new ByteWriter().u64(header.clusterID).u64(header.nodeID)
     .u8(header.type).u8(KINDS.indexOf(header.kind))
     .u8(COMPRESSIONS.indexOf(header.compression)).varint(header.index)
-    .u8((mark ? MARK : 0) | (stateHash ? STATE_HASH : 0));
-  if (mark) writer.varint(mark.index).u64(mark.epoch);
+    .u8((epoch ? MARK : 0) | (stateHash ? STATE_HASH : 0));
+  if (epoch) writer.varint(epoch.index).u64(epoch.id);
   if (stateHash) writer.u64(stateHash.hash).varint(stateHash.version);
   return writer.finish();
 }
@@ -90,8 +90,8 @@ function decodeHeader(data: Uint8Array, version: number): SnapshotHeader {
       index: reader.varint(),
     };
     const parts = version > 1 ? reader.u8() : reader.remaining ? MARK : 0;
-    const mark = parts & MARK
-      ? { index: reader.varint(), epoch: reader.u64() }
+    const epoch = parts & MARK
+      ? { index: reader.varint(), id: reader.u64() }
       : undefined;
     const stateHash = parts & STATE_HASH
       ? { hash: reader.u64(), version: reader.varint() }
@@ -101,7 +101,7 @@ function decodeHeader(data: Uint8Array, version: number): SnapshotHeader {
       type > 0 && type < 4 && kind && compression && !reader.remaining &&
       parts <= (MARK | STATE_HASH)
     ) {
-      const header = { ...fixed, kind, compression, mark };
+      const header = { ...fixed, kind, compression, epoch };
       return stateHash ? { ...header, stateHash } : header;
     }
   } catch { /* Too short: damaged all the same. */ }

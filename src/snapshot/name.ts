@@ -9,7 +9,7 @@
  * @module
  */
 
-import type { EpochMark } from "../log/history.ts";
+import type { Epoch } from "../log/history.ts";
 import type { Type } from "../statemachine/types.ts";
 import type { SnapshotInfo } from "./store.ts";
 
@@ -25,7 +25,7 @@ function hex(value: number | bigint, digits: number): string {
   return value.toString(16).padStart(digits, "0");
 }
 
-/** What a name tells, in groups: cluster, index, kind, node, type, compression, files, imported, size, mark, order. */
+/** What a name tells, in groups: cluster, index, kind, node, type, compression, files, imported, size, epoch, order. */
 const NAME =
   /^([0-9a-f]{16})-([0-9a-f]{14})-([fm])-([0-9a-f]{16})-([123])([ngd])-([0-9a-f]+)-([io])-([0-9a-f]+)-([0-9a-f]+)\.([0-9a-f]{16}|)-([0-9a-f]+)$/;
 
@@ -34,7 +34,7 @@ export function nameOf(
   info: Omit<SnapshotInfo, "id">,
   order: number,
 ): string {
-  const { clusterID, nodeID, index, kind, type, compression, mark } = info;
+  const { clusterID, nodeID, index, kind, type, compression, epoch } = info;
   const name = [
     hex(clusterID, 16),
     hex(index, 14),
@@ -44,7 +44,7 @@ export function nameOf(
     hex(info.files, 1),
     info.imported ? "i" : "o",
     hex(info.size, 1),
-    mark === undefined ? "0." : `${hex(mark.index, 1)}.${hex(mark.epoch, 16)}`,
+    epoch === undefined ? "0." : `${hex(epoch.index, 1)}.${hex(epoch.id, 16)}`,
     hex(order, 8),
   ].join("-");
   if (!NAME.test(name)) throw new RangeError(`Header makes no sense: ${name}`);
@@ -58,9 +58,9 @@ export function parseName(id: string): Made | undefined {
   const part = (i: number): string => match[i]!;
   const number = (i: number): number => parseInt(part(i), 16);
   const word = (i: number): bigint => BigInt(`0x${part(i)}`);
-  const mark: EpochMark | undefined = part(11) === ""
+  const epoch: Epoch | undefined = part(11) === ""
     ? undefined
-    : { index: number(10), epoch: word(11) };
+    : { index: number(10), id: word(11) };
   const info: SnapshotInfo = {
     id,
     clusterID: word(1),
@@ -72,7 +72,7 @@ export function parseName(id: string): Made | undefined {
     files: number(7),
     imported: part(8) === "i",
     size: number(9),
-    ...(mark === undefined ? {} : { mark }),
+    ...(epoch === undefined ? {} : { epoch }),
   };
   return { info, order: number(12) };
 }

@@ -7,7 +7,7 @@
  */
 
 import type { MaybePromise } from "../statemachine/types.ts";
-import type { EpochMark } from "../log/history.ts";
+import type { Epoch } from "../log/history.ts";
 import type { Type } from "../statemachine/types.ts";
 
 /** Hash of a machine's state, and the version of the form that the state had. */
@@ -31,7 +31,7 @@ export interface SnapshotHeader {
   /** The index of the last entry the state contains. */
   readonly index: number;
   /** The last epoch at or before that index, if there is one (H13). */
-  readonly mark?: EpochMark | undefined;
+  readonly epoch?: Epoch | undefined;
   /** How payload and files are compressed. */
   readonly compression: "none" | "gzip" | "deflate-raw";
   /** Hash of the state, if its machine has one: a recovery that ends in another state is refused (H16). It is in the container; `list()` may leave it out. */

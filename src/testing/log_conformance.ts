@@ -25,7 +25,7 @@ import type {
   LogReader,
   Records,
 } from "../log/log.ts";
-import type { EpochMark } from "../log/history.ts";
+import type { Epoch } from "../log/history.ts";
 import { epochOf, packRecords, recordAt } from "../log/records.ts";
 import { withResolvers } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
@@ -102,7 +102,7 @@ async function take(
   reader: LogReader,
   after: number,
   count: number,
-  epochs: EpochMark[] = [],
+  epochs: Epoch[] = [],
 ): Promise<Read[]> {
   const found: Read[] = [];
   while (found.length < count) {
@@ -120,7 +120,7 @@ async function take(
       const epoch = epochOf(record);
       after = first + i;
       if (epoch === undefined) found.push({ index: after, record });
-      else epochs.push({ index: after, epoch });
+      else epochs.push({ index: after, id: epoch });
     }
   }
   return found;
@@ -131,7 +131,7 @@ async function readAfter(
   log: Log,
   after: number,
   count: number,
-  epochs?: EpochMark[],
+  epochs?: Epoch[],
 ): Promise<Read[]> {
   const reader = await log.read(after);
   try {
@@ -142,12 +142,12 @@ async function readAfter(
 }
 
 /** The last epoch of a log that has `count` records besides. */
-async function lastMark(log: Log, count: number): Promise<EpochMark> {
-  const epochs: EpochMark[] = [];
+async function lastEpoch(log: Log, count: number): Promise<Epoch> {
+  const epochs: Epoch[] = [];
   await readAfter(log, 0, count, epochs);
-  const mark = epochs.at(-1);
-  check(mark, "There is no epoch");
-  return mark;
+  const epoch = epochs.at(-1);
+  check(epoch, "There is no epoch");
+  return epoch;
 }
 
 function checkRecords(
@@ -278,12 +278,12 @@ export function logDBConformance(
     reader.close();
     check(follows === 0, `First batch follows ${follows}`);
     check(at < first, "There is nothing before what was appended first");
-    const epoch = epochOf(recordAt(records, 0));
-    check(epoch !== undefined, "First record is no epoch");
+    const id = epochOf(recordAt(records, 0));
+    check(id !== undefined, "First record is no epoch");
     const other = await db.open(CLUSTER + 1n, 1n);
     await other.append(packRecords(makeRecord(3, 1)));
-    const mark = await lastMark(other, 1);
-    check(mark.epoch !== epoch, "Two logs have the same epoch");
+    const epoch = await lastEpoch(other, 1);
+    check(epoch.id !== id, "Two logs have the same epoch");
   });
 
   add("H15 read() goes on from every index", async (_db, log) => {
@@ -326,7 +326,7 @@ export function logDBConformance(
       checkRecords(found, [one]);
       after = (found[0] as Read).index;
     }
-    const last = await lastMark(log, 1);
+    const last = await lastEpoch(log, 1);
     check(last.index < after, "The epoch comes after the record");
     const more = [makeRecord(5, 2), makeRecord(6, 3)];
     const again = readers.map((reader) => take(reader, after, 2));
@@ -412,22 +412,22 @@ export function logDBConformance(
     (await log.read(indexes[1]!)).close();
   });
 
-  add("H13 read() refuses a mark the log does not have", async (_db, log) => {
+  add("H13 read() refuses an epoch the log does not have", async (_db, log) => {
     const [first, last] = await appendEach(log, 2);
-    const mark = await lastMark(log, 2);
-    (await log.read(last!, { mark })).close();
-    (await log.read(mark.index, { mark })).close();
+    const epoch = await lastEpoch(log, 2);
+    (await log.read(last!, { epoch })).close();
+    (await log.read(epoch.index, { epoch })).close();
     for (
       const [what, wrong] of [
-        ["epoch", { ...mark, epoch: mark.epoch ^ 1n }],
-        ["high half", { ...mark, epoch: mark.epoch ^ 1n << 63n }],
-        ["index", { ...mark, index: first! }],
+        ["epoch", { ...epoch, id: epoch.id ^ 1n }],
+        ["high half", { ...epoch, id: epoch.id ^ 1n << 63n }],
+        ["index", { ...epoch, index: first! }],
       ] as const
     ) {
       await checkThrows(
         `read() with another ${what}`,
         isDiverged,
-        () => log.read(last!, { mark: wrong }),
+        () => log.read(last!, { epoch: wrong }),
       );
     }
   });
@@ -496,7 +496,7 @@ export function logDBConformance(
   ) => {
     if (log.compact === undefined) return;
     const indexes = await appendEach(log, 10);
-    const mark = await lastMark(log, 10);
+    const epoch = await lastEpoch(log, 10);
     await log.compact(0);
     await readAfter(log, 0, 10);
     const upTo = indexes[5]!;
@@ -506,17 +506,17 @@ export function logDBConformance(
     checkRecords(rest, [6, 7, 8, 9].map((i) => makeRecord(10, i)));
     await log.compact(upTo - 1);
     await readAfter(log, upTo, 4);
-    (await log.read(upTo, { mark })).close();
+    (await log.read(upTo, { epoch })).close();
     await checkThrows(
-      "read() with another mark",
+      "read() with another epoch",
       isDiverged,
-      () => log.read(upTo, { mark: { ...mark, epoch: mark.epoch ^ 1n } }),
+      () => log.read(upTo, { epoch: { ...epoch, id: epoch.id ^ 1n } }),
     );
     // All of it, and more than there is.
     const last = await log.readIndex();
     await log.compact(last + 1000);
     await checkCut(log, last);
-    (await log.read(last, { mark })).close();
+    (await log.read(last, { epoch })).close();
     await checkThrows("read()", isDiverged, () => log.read(last + 1));
     check(await log.readIndex() >= last, "readIndex() has gone back");
     const reader = await log.read(last);
@@ -600,11 +600,11 @@ export function logDBConformance(
     db,
     log,
   ) => {
-    const mark = { index: 90, epoch: U64_MAX };
-    await log.startAt(100, mark);
+    const epoch = { index: 90, id: U64_MAX };
+    await log.startAt(100, epoch);
     check(await log.readIndex() === 100, "readIndex() is not the start");
     for (const [index, refused] of [[0, true], [99, true], [100, false]]) {
-      if (!refused) (await log.read(index as number, { mark })).close();
+      if (!refused) (await log.read(index as number, { epoch })).close();
       else {
         await checkThrows(
           `read(${index})`,
@@ -615,33 +615,33 @@ export function logDBConformance(
     }
     await checkThrows("read(101)", isDiverged, () => log.read(101));
     await checkThrows(
-      "read() with another mark",
+      "read() with another epoch",
       isDiverged,
-      () => log.read(100, { mark: { index: 90, epoch: 1n } }),
+      () => log.read(100, { epoch: { index: 90, id: 1n } }),
     );
-    const reader = await log.read(100, { mark });
-    const epochs: EpochMark[] = [];
+    const reader = await log.read(100, { epoch });
+    const epochs: Epoch[] = [];
     const found = take(reader, 100, 1, epochs);
     const [first] = await appendEach(log, 1);
     check(first! > 100, `Goes on with ${first}`);
     await found;
     check(epochs.length > 0, "There is no epoch");
     reader.close();
-    (await log.read(first!, { mark: epochs[0] })).close();
+    (await log.read(first!, { epoch: epochs[0] })).close();
     // Somebody who has read that far and knows of no other epoch has read
     // another log: one that was set back and has grown again (U33).
     await checkThrows(
       "read() with an epoch before the last one there",
       isDiverged,
-      () => log.read(first!, { mark }),
+      () => log.read(first!, { epoch }),
     );
     const other = await db.open(CLUSTER + 1n, 1n);
     await other.startAt(5, undefined);
     (await other.read(5)).close();
     await checkThrows(
-      "read() with a mark where there is none",
+      "read() with an epoch where there is none",
       isDiverged,
-      () => other.read(5, { mark }),
+      () => other.read(5, { epoch }),
     );
   });
 
@@ -858,9 +858,9 @@ export function logDBConformance(
   if (reopen) {
     add("R3 a log opened again has what was committed", async (db, log) => {
       const indexes = await appendEach(log, 5);
-      const mark = await lastMark(log, 5);
+      const epoch = await lastEpoch(log, 5);
       const started = await db.open(CLUSTER + 1n, 1n);
-      const imported = { index: 90, epoch: 5n };
+      const imported = { index: 90, id: 5n };
       await started.startAt(100, imported);
       await log.compact?.(indexes[1]!);
       await db.close();
@@ -873,17 +873,17 @@ export function logDBConformance(
           await readAfter(log, indexes[1]!, 3),
           [2, 3, 4].map((i) => makeRecord(10, i)),
         );
-        (await log.read(indexes[4]!, { mark })).close();
+        (await log.read(indexes[4]!, { epoch })).close();
         const [next] = await appendEach(log, 1);
         check(next! > indexes[4]!, `Goes on with ${next}`);
-        (await log.read(indexes[4]!, { mark })).close();
+        (await log.read(indexes[4]!, { epoch })).close();
         if (log.compact) await checkCut(log, indexes[1]!);
         const started = await again.open(CLUSTER + 1n, 1n);
-        (await started.read(100, { mark: imported })).close();
+        (await started.read(100, { epoch: imported })).close();
         await checkThrows(
-          "read() with another mark",
+          "read() with another epoch",
           isDiverged,
-          () => started.read(100, { mark }),
+          () => started.read(100, { epoch }),
         );
       } finally {
         await again.close();

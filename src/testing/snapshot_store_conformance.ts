@@ -92,8 +92,8 @@ function checkHeader(info: SnapshotInfo, header: SnapshotHeader): void {
     ] as const
   ) check(info[key] === header[key], `${key} of the snapshot is ${info[key]}`);
   check(
-    info.mark?.index === header.mark?.index &&
-      info.mark?.epoch === header.mark?.epoch,
+    info.epoch?.index === header.epoch?.index &&
+      info.epoch?.id === header.epoch?.id,
     "Mark of the snapshot is another one",
   );
 }
@@ -113,7 +113,7 @@ export function snapshotStoreConformance(
       nodeID: (1n << 64n) - 1n,
       type: 3,
       index: Number.MAX_SAFE_INTEGER,
-      mark: { index: 3, epoch: (1n << 64n) - 2n },
+      epoch: { index: 3, id: (1n << 64n) - 2n },
       compression: "gzip",
     });
     const bytes = makeBytes(200_000, 1);
@@ -388,7 +388,7 @@ export function snapshotStoreConformance(
       "H8 a damaged snapshot says so when it is opened, and hides no other",
       async (store) => {
         const bytes = makeBytes(100_000, 1);
-        const header = makeHeader({ index: 20, mark: { index: 4, epoch: 5n } });
+        const header = makeHeader({ index: 20, epoch: { index: 4, id: 5n } });
         const older = await makeSnapshot(store, makeHeader(), [bytes]);
         const damaged = await makeSnapshot(store, header, [bytes], true);
         const other = makeHeader({ clusterID: 8n });
@@ -452,7 +452,7 @@ export function snapshotStoreConformance(
       "R3 a store opened again has what was committed, and nothing else",
       async (store) => {
         const bytes = makeBytes(200_000, 1);
-        const header = makeHeader({ mark: { index: 4, epoch: 5n } });
+        const header = makeHeader({ epoch: { index: 4, id: 5n } });
         const info = await makeSnapshot(store, header, [bytes]);
         const sink = await store.create(makeHeader({ index: 20 }));
         const writer = sink.writable.getWriter();

@@ -22,7 +22,7 @@ import {
   packRecords,
   recordAt,
 } from "../../src/log/mod.ts";
-import type { EpochMark } from "../../src/log/history.ts";
+import type { Epoch } from "../../src/log/history.ts";
 import { epochOf } from "../../src/log/records.ts";
 import {
   type Block,
@@ -263,13 +263,13 @@ Deno.test("H13 BlockLogDB has one epoch for each life, and knows them all", asyn
   const store = new MemoryBlockStore();
   let random = 0n;
   const env = { ...systemEnv, random64: () => ++random };
-  const marks: { index: number; epoch: bigint }[] = [];
+  const epochs: { index: number; id: bigint }[] = [];
   for (let life = 0; life < 4; life++) {
     await using db = new BlockLogDB(store, { env });
     const log = await db.open(1n, 1n);
     // A life that only reads has none.
     if (life === 2) continue;
-    marks.push({ index: await log.readIndex() + 1, epoch: random + 1n });
+    epochs.push({ index: await log.readIndex() + 1, id: random + 1n });
     await log.append(one(life));
     await log.append(one(life));
   }
@@ -277,14 +277,14 @@ Deno.test("H13 BlockLogDB has one epoch for each life, and knows them all", asyn
   const log = await db.open(1n, 1n);
   assertEquals(await numbers(log), [-1, 0, 0, -1, 1, 1, -1, 3, 3]);
   // Each as the one whose reader has seen nothing of the next life.
-  const readEach = async (marks: readonly EpochMark[]): Promise<void> => {
-    for (const mark of marks) {
-      (await log.read(mark.index + 2, { mark })).close();
+  const readEach = async (epochs: readonly Epoch[]): Promise<void> => {
+    for (const epoch of epochs) {
+      (await log.read(epoch.index + 2, { epoch })).close();
     }
   };
-  await readEach(marks);
+  await readEach(epochs);
   await log.compact!(5);
-  await readEach(marks.slice(1));
+  await readEach(epochs.slice(1));
 });
 
 Deno.test("H13 BlockLogDB bounds the epochs it remembers, and keeps what a reader may know", async () => {
@@ -302,26 +302,26 @@ Deno.test("H13 BlockLogDB bounds the epochs it remembers, and keeps what a reade
     key.endsWith("meta")
   );
   const [meta] = store.get([key!]);
-  const { epochs: marks } = decodeMeta(meta!, 1n, key!);
-  assert(marks.length <= LOG_EPOCHS_MAX + 2, `${marks.length} epochs`);
+  const { epochs } = decodeMeta(meta!, 1n, key!);
+  assert(epochs.length <= LOG_EPOCHS_MAX + 2, `${epochs.length} epochs`);
   await using db = new BlockLogDB(store, { env });
   const log = await db.open(1n, 1n);
-  const markOf = (life: number): { index: number; epoch: bigint } => ({
+  const epochAt = (life: number): { index: number; id: bigint } => ({
     index: 2 * life + 1,
-    epoch: BigInt(life + 1),
+    id: BigInt(life + 1),
   });
   const last = await log.readIndex();
   for (const life of [lives - 3, lives - 2, lives - 1]) {
-    const mark = markOf(life);
-    (await log.read(mark.index + 1, { mark })).close();
+    const epoch = epochAt(life);
+    (await log.read(epoch.index + 1, { epoch })).close();
   }
   // One that is so far behind is told to take a snapshot, not that it is wrong.
   await assertRejects(
-    async () => await log.read(2, { mark: markOf(0) }),
+    async () => await log.read(2, { epoch: epochAt(0) }),
     ErrCompacted,
   );
   await assertRejects(
-    async () => await log.read(last, { mark: { index: last, epoch: 1n } }),
+    async () => await log.read(last, { epoch: { index: last, id: 1n } }),
     ErrDiverged,
   );
 });

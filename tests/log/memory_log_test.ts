@@ -38,7 +38,7 @@ Deno.test("H13 MemoryLogDB takes its epochs from its env", async () => {
   });
   const log = await db.open(1n, 1n);
   await log.append(one);
-  (await log.read(2, { mark: { index: 1, epoch: 9n } })).close();
+  (await log.read(2, { epoch: { index: 1, id: 9n } })).close();
 });
 
 Deno.test("H1 MemoryLog.append() is not failed by a reader it wakes", async () => {

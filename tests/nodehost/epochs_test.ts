@@ -28,7 +28,7 @@ Deno.test(
     reader.close();
     await log.close();
     const info = await replica.requestSnapshot();
-    assertEquals(info.mark?.index, 1);
+    assertEquals(info.epoch?.index, 1);
     await host.stop();
   }),
 );

@@ -54,7 +54,7 @@ function wrongOnes(good: Parts): Record<string, Parts> {
     ...good,
     header: { ...header, ...part },
   });
-  const mark = header.mark!;
+  const epoch = header.epoch!;
   const ahead = new ByteWriter().varint(4096).varint(1)
     .varint(header.index + 1).u64(1n).u64(1n).bytes(new Uint8Array([1]))
     .varint(0).varint(1).finish();
@@ -76,9 +76,9 @@ function wrongOnes(good: Parts): Record<string, Parts> {
     "the largest index": headed({ index: Number.MAX_SAFE_INTEGER }),
     "an index without room behind it": headed({ index: IMPORT_INDEX_MAX + 1 }),
     "an epoch from behind its end": headed({
-      mark: { ...mark, index: header.index + 1 },
+      epoch: { ...epoch, index: header.index + 1 },
     }),
-    "an epoch at no index": headed({ mark: { ...mark, index: 0 } }),
+    "an epoch at no index": headed({ epoch: { ...epoch, index: 0 } }),
   };
 }
 

@@ -739,9 +739,9 @@ class FaultyLog implements Log {
 
   startAt(
     index: number,
-    mark: Parameters<Log["startAt"]>[1],
+    epoch: Parameters<Log["startAt"]>[1],
   ): MaybePromise<void> {
-    return this.#inner.startAt(index, mark);
+    return this.#inner.startAt(index, epoch);
   }
 
   isEmpty(): MaybePromise<boolean> {

@@ -30,13 +30,13 @@ Deno.test("H13 H19 the head of an outbox keeps principal, point of the history, 
       { ...head, session: { ...session, isOver: true } },
       {
         ...head,
-        session: { ...session, known: { index: 40, mark: undefined } },
+        session: { ...session, known: { index: 40, epoch: undefined } },
       },
       {
         ...head,
         session: {
           ...session,
-          known: { index: 40, mark: { index: 30, epoch: 1n << 63n } },
+          known: { index: 40, epoch: { index: 30, id: 1n << 63n } },
           isOver: true,
         },
       },

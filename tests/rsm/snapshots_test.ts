@@ -153,7 +153,7 @@ Deno.test("R9 C6 recoverSnapshot() gives back what saveSnapshot() took, between 
         header: { ...HEADER, compression },
       });
       assertEquals(taken.info.index, 4);
-      assertEquals(taken.info.mark, { index: 1, epoch: 3n });
+      assertEquals(taken.info.epoch, { index: 1, id: 3n });
       assertEquals(taken.info.type, from.driver.machine.type);
       const disk = new Disk();
       for (

@@ -471,11 +471,11 @@ Deno.test("C7 how the log is cut shows in nothing", async () => {
         for (const { index } of log) listener.locals.set(index, `${index}`);
         await driver.open(never);
         await applyCut(driver, log, dice);
-        const { index, mark, sessions } = driver.capture();
+        const { index, epoch, sessions } = driver.capture();
         const bytes = await snapshotOf(driver);
         const seen = {
           index,
-          mark,
+          epoch,
           sessions,
           sessionsHash: driver.sessionsHash(),
           hash: (await driver.getHash()).hash,
@@ -665,13 +665,13 @@ Deno.test("H4 the limits are set by the first record, and by no other", () => {
 
 Deno.test("H13 StateMachine keeps the last epoch at or before what is applied", () => {
   const { driver, next } = regular();
-  assertEquals(driver.mark, undefined);
+  assertEquals(driver.epoch, undefined);
   next(epochRecord(5n), proposal(1, none));
-  assertEquals(driver.mark, { index: 1, epoch: 5n });
+  assertEquals(driver.epoch, { index: 1, id: 5n });
   next(proposal(2, none));
-  assertEquals(driver.capture().mark, { index: 1, epoch: 5n });
+  assertEquals(driver.capture().epoch, { index: 1, id: 5n });
   next(epochRecord(6n), epochRecord((1n << 64n) - 1n), proposal(3, none));
-  assertEquals(driver.mark, { index: 5, epoch: (1n << 64n) - 1n });
+  assertEquals(driver.epoch, { index: 5, id: (1n << 64n) - 1n });
 });
 
 Deno.test("H14 a skip takes the place of a command, whichever comes first", () => {
@@ -1247,9 +1247,9 @@ Deno.test("H6 host's rows: index and epoch come back, also without a session", a
   one.apply(batchesOf(place([epochRecord(U64)])));
   const two = makeDriver(factory).driver;
   assertEquals(await two.open(never), 1);
-  assertEquals([two.applied, two.mark, two.begun], [
+  assertEquals([two.applied, two.epoch, two.begun], [
     1,
-    { index: 1, epoch: U64 },
+    { index: 1, id: U64 },
     false,
   ]);
   two.apply(batchesOf(place([configRecord(9)], 2), 1));
@@ -1316,7 +1316,7 @@ Deno.test("H8 loadSessions() that fails leaves the sessions as they were", () =>
   for (const length of [0, 1, 5, bytes.length - 1]) {
     const sessions = bytes.subarray(0, length);
     assertThrows(
-      () => driver.loadSessions({ index: 1, mark: undefined, sessions }),
+      () => driver.loadSessions({ index: 1, epoch: undefined, sessions }),
     );
     assertEquals(driver.capture(), before);
   }

@@ -45,9 +45,9 @@ async function read(bytes: Uint8Array, chunk?: number): Promise<Outcome> {
   let error: unknown;
   try {
     const reader = await openSnapshot(source(bytes, chunk));
-    const { index, mark } = reader.header;
+    const { index, epoch } = reader.header;
     keep("header")(
-      new ByteWriter().varint(index).u64(mark?.epoch ?? 0n).finish(),
+      new ByteWriter().varint(index).u64(epoch?.id ?? 0n).finish(),
     );
     keep("sessions")(reader.sessions);
     try {

@@ -13,7 +13,7 @@ export function makeHeader(
     type: 2,
     kind: "full",
     index: 123_456_789_012,
-    mark: { index: 3, epoch: 0xfedcba9876543210n },
+    epoch: { index: 3, id: 0xfedcba9876543210n },
     compression: "none",
     ...part,
   };

@@ -74,8 +74,8 @@ for (const compression of ["none", "gzip", "deflate-raw"] as const) {
       "one block": { header, payload: makeBytes(65_536) },
       "one block and a byte": { header, payload: makeBytes(65_537) },
       "many blocks": { header, payload: makeBytes(MIB + 5) },
-      "no mark": {
-        header: makeHeader({ compression, mark: undefined, index: 0 }),
+      "no epoch": {
+        header: makeHeader({ compression, epoch: undefined, index: 0 }),
         payload: makeBytes(10),
       },
       "a file": { header, files: [[0n, nothing, nothing]] },
@@ -144,7 +144,7 @@ Deno.test("D8 the format stays what format.md says", async () => {
     header: makeHeader({
       nodeID: 2n,
       index: 300,
-      mark: { index: 3, epoch: 4n },
+      epoch: { index: 3, id: 4n },
       stateHash: { hash: 5n, version: 6 },
     }),
     sessions: new Uint8Array([0xaa]),
@@ -197,7 +197,7 @@ Deno.test("case C2: a container of version 1, which has no state hash, is read a
   const expected = makeHeader({
     nodeID: 2n,
     index: 300,
-    mark: { index: 3, epoch: 4n },
+    epoch: { index: 3, id: 4n },
   });
   const reader = await openSnapshot(source(bytes));
   assertEquals(reader.header, expected);

@@ -181,14 +181,14 @@ Deno.test("U33 a device that knew a log recognises the history of its restored b
   await inFolder(async (folder) => {
     const backup = await someBackup(folder);
     await DataFolder.restore(`${folder}/restored`, streamOf(backup));
-    const marks = async (path: string): Promise<string> => {
+    const epochs = async (path: string): Promise<string> => {
       await using data = await DataFolder.open(path);
       const [info] = data.snapshots.list(CLUSTER);
-      return String(info?.mark?.epoch);
+      return String(info?.epoch?.id);
     };
     assertEquals(
-      await marks(`${folder}/some`),
-      await marks(`${folder}/restored`),
+      await epochs(`${folder}/some`),
+      await epochs(`${folder}/restored`),
     );
     // It can be written, and so begins a history of its own.
     await withHost(`${folder}/restored`, async (_, replica) => {

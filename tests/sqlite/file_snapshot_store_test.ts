@@ -149,9 +149,9 @@ Deno.test("H7 FileSnapshotStore says all of a snapshot by its name", async () =>
       index: Number.MAX_SAFE_INTEGER,
       compression: "deflate-raw",
       type: 3,
-      mark: { index: Number.MAX_SAFE_INTEGER, epoch: max },
+      epoch: { index: Number.MAX_SAFE_INTEGER, id: max },
     },
-    { index: 7, mark: { index: 0, epoch: 0n }, compression: "gzip", type: 2 },
+    { index: 7, epoch: { index: 0, id: 0n }, compression: "gzip", type: 2 },
   ];
   const infos: SnapshotInfo[] = [];
   {
@@ -165,7 +165,7 @@ Deno.test("H7 FileSnapshotStore says all of a snapshot by its name", async () =>
     assertEquals(found, info);
     assertEquals({ ...info, ...of }, info);
     const reader = await openSnapshot(store.open(info));
-    assertEquals({ mark: undefined, ...of }, reader.header);
+    assertEquals({ epoch: undefined, ...of }, reader.header);
     await reader.cancel();
   }
   assertThrows(() => {

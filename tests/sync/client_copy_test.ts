@@ -76,12 +76,12 @@ test("U38 a copy that what comes does not follow begins anew", async () => {
   const store = new MemoryBlockStore();
   const copy = await LogCopy.open(store, 1n);
   copy.add(batch(1, "abc"), undefined, nothing);
-  copy.add(batch(50, "x"), { index: 7, epoch: 5n }, nothing);
+  copy.add(batch(50, "x"), { index: 7, id: 5n }, nothing);
   await copy.settled();
   for (const one of [copy, await LogCopy.open(store, 1n)]) {
     assertEquals([one.has(3), one.has(49), one.last], [false, true, 50]);
     assertEquals(await all(one, 49), ["50:x"]);
-    assertEquals(one.markAt(50), { index: 7, epoch: 5n });
+    assertEquals(one.epochAt(50), { index: 7, id: 5n });
   }
 });
 
@@ -93,9 +93,9 @@ test("H13 a copy of another log is refused", async () => {
     nothing,
   );
   copy.check(2, undefined);
-  copy.check(2, { index: 1, epoch: 9n });
-  for (const mark of [{ index: 1, epoch: 8n }, { index: 2, epoch: 9n }]) {
-    const error = await rejection((async () => await copy.check(2, mark))());
+  copy.check(2, { index: 1, id: 9n });
+  for (const epoch of [{ index: 1, id: 8n }, { index: 2, id: 9n }]) {
+    const error = await rejection((async () => await copy.check(2, epoch))());
     assert(error instanceof ErrDiverged);
   }
 });

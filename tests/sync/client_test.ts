@@ -543,7 +543,7 @@ test("H15 a reader goes on after a lost connection where it stands, with the epo
 test("U33 a server that was restored from a backup is noticed", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
-  const reader = await reading(w, log, 10, { mark: { index: 4, epoch: 8n } });
+  const reader = await reading(w, log, 10, { epoch: { index: 4, id: 8n } });
   const next = Promise.resolve(reader.next());
   next.catch(() => {});
   const peer = await w.script.open({}, 3);
@@ -871,7 +871,7 @@ test("U29 a snapshot of the server is offered, and streams as it is read", async
   });
   const [info] = await listed;
   assertEquals(info!.index, 40);
-  assertEquals(info!.mark, { index: 1, epoch: 9n });
+  assertEquals(info!.epoch, { index: 1, id: 9n });
   peer.send({ type: "chunk", stream, bytes: bytes("abc") });
   const source = await log.snapshots!.open(info!);
   const reader = source.getReader();

@@ -7,21 +7,21 @@
  */
 
 import type { LogBatch } from "../../log/log.ts";
-import type { EpochMark } from "../../log/history.ts";
+import type { Epoch } from "../../log/history.ts";
 import { epochOf, recordAt } from "../../log/records.ts";
 
 const EPOCH_BYTES = 9;
 
 /** The epochs in a batch, in order. */
-export function epochsIn({ first, records }: LogBatch): EpochMark[] {
-  const found: EpochMark[] = [];
+export function epochsIn({ first, records }: LogBatch): Epoch[] {
+  const found: Epoch[] = [];
   let start = 0;
   for (const [i, end] of records.ends.entries()) {
     // A view costs more than all the rest.
     const epoch = end - start === EPOCH_BYTES
       ? epochOf(recordAt(records, i))
       : undefined;
-    if (epoch !== undefined) found.push({ index: first + i, epoch });
+    if (epoch !== undefined) found.push({ index: first + i, id: epoch });
     start = end;
   }
   return found;

@@ -23,7 +23,7 @@ import { type BlockName, encodeBlock } from "../../log/block.ts";
 import { BlockRun, lastIn } from "../../log/block_run.ts";
 import { ErrOtherHistory } from "../../log/errors.ts";
 import type { LogBatch } from "../../log/log.ts";
-import type { EpochMark } from "../../log/history.ts";
+import type { Epoch } from "../../log/history.ts";
 import { batchAfter, lastOf } from "../../log/records.ts";
 import { isPromise } from "../../async.ts";
 import { ErrCopyFull } from "../errors.ts";
@@ -66,7 +66,7 @@ export class LogCopy {
   readonly #run: BlockRun;
   #last = 0;
   /** The epochs it knows, oldest first; the first may lie at or before its start. */
-  #marks: EpochMark[] = [];
+  #epochs: Epoch[] = [];
   /** The last block, as it is in the store, and its batches. */
   #tail: { block: BlockName | undefined; batches: LogBatch[]; bytes: number } =
     {
@@ -157,18 +157,18 @@ export class LogCopy {
   }
 
   /** The last epoch at or before index `after`, if it is known. */
-  markAt(after: number): EpochMark | undefined {
-    return this.#marks.findLast(({ index }) => index <= after);
+  epochAt(after: number): Epoch | undefined {
+    return this.#epochs.findLast(({ index }) => index <= after);
   }
 
   /** Refuses a reader whose last epoch is known to be another log's (H13). */
-  check(after: number, mark: EpochMark | undefined): void {
-    const known = this.markAt(after);
-    if (mark === undefined || known === undefined) return;
-    if (known.index === mark.index && known.epoch === mark.epoch) return;
+  check(after: number, epoch: Epoch | undefined): void {
+    const known = this.epochAt(after);
+    if (epoch === undefined || known === undefined) return;
+    if (known.index === epoch.index && known.id === epoch.id) return;
     throw new ErrOtherHistory(
-      `Copy of the log does not have epoch ${mark.epoch} at ${mark.index}`,
-      { upTo: mark.index, known: { index: after, mark } },
+      `Copy of the log does not have epoch ${epoch.id} at ${epoch.index}`,
+      { upTo: epoch.index, known: { index: after, epoch } },
     );
   }
 
@@ -186,12 +186,12 @@ export class LogCopy {
       this.#bytes += size;
       this.#count(size, lastIn(block));
     }
-    this.#marks = [...epochs];
+    this.#epochs = [...epochs];
     this.#last = this.#run.last;
   }
 
-  /** Takes in a batch that came, whose reader knew `mark` before it; `done` is called once it is kept, or will not be. */
-  add(batch: LogBatch, mark: EpochMark | undefined, done: () => void): void {
+  /** Takes in a batch that came, whose reader knew `epoch` before it; `done` is called once it is kept, or will not be. */
+  add(batch: LogBatch, epoch: Epoch | undefined, done: () => void): void {
     const last = lastOf(batch);
     const isKnown = batch.follows >= this.#run.base && last <= this.#last;
     if (isKnown || this.#isBroken) return done();
@@ -202,7 +202,7 @@ export class LogCopy {
     const size = sizeOf(next);
     this.#count(size, last);
     if (this.#isFull) return done();
-    if (next.follows !== this.#last) this.#restart(next.follows, mark);
+    if (next.follows !== this.#last) this.#restart(next.follows, epoch);
     else if (this.#bytes + size > SYNC_COPY_BYTES_MAX) {
       this.#isFull = true;
       this.#error = new ErrCopyFull(
@@ -226,15 +226,15 @@ export class LogCopy {
   }
 
   #note(batch: LogBatch): void {
-    const marks = epochsIn(batch);
-    if (marks.length === 0) return;
-    this.#marks.push(...marks);
+    const epochs = epochsIn(batch);
+    if (epochs.length === 0) return;
+    this.#epochs.push(...epochs);
     this.#isMetaDirty = true;
   }
 
-  #restart(base: number, mark: EpochMark | undefined): void {
+  #restart(base: number, epoch: Epoch | undefined): void {
     this.#run.base = this.#last = base;
-    this.#marks = mark === undefined ? [] : [mark];
+    this.#epochs = epoch === undefined ? [] : [epoch];
     this.#run.blocks = [];
     this.#tail = { block: undefined, batches: [], bytes: 0 };
     this.#bytes = 0;
@@ -317,13 +317,13 @@ export class LogCopy {
 
   #meta(): Block {
     this.#isMetaDirty = false;
-    if (this.#marks.length > LOG_EPOCHS_MAX) {
-      this.#marks = this.#marks.slice(-LOG_EPOCHS_MAX);
+    if (this.#epochs.length > LOG_EPOCHS_MAX) {
+      this.#epochs = this.#epochs.slice(-LOG_EPOCHS_MAX);
     }
     return this.#run.meta({
       base: this.#run.base,
       opened: true,
-      epochs: this.#marks,
+      epochs: this.#epochs,
     });
   }
 
@@ -381,7 +381,7 @@ export class LogCopy {
       // It was compacted or restarted while it was read.
       if (!this.#run.blocks.includes(block) || this.#isBroken) return [];
       this.#error = error;
-      this.#restart(this.#run.base, this.markAt(this.#run.base));
+      this.#restart(this.#run.base, this.epochAt(this.#run.base));
       this.#write();
       return [];
     }
@@ -402,10 +402,10 @@ export class LogCopy {
     for (const { size } of removed) {
       this.#bytes -= SYNC_COPY_BLOCK_COST_BYTES + size;
     }
-    const before = this.#marks.findLastIndex(({ index }) =>
+    const before = this.#epochs.findLastIndex(({ index }) =>
       index <= this.#run.base
     );
-    this.#marks = this.#marks.slice(Math.max(0, before));
+    this.#epochs = this.#epochs.slice(Math.max(0, before));
     await this.#store.write({
       deleteRanges: [[this.#run.range[0], `${this.#run.keyOf(last)}~`]],
       put: [this.#meta()],

@@ -17,7 +17,7 @@ import {
   ErrOtherHistory,
 } from "../../log/errors.ts";
 import type { LogBatch, LogReader } from "../../log/log.ts";
-import type { EpochMark } from "../../log/history.ts";
+import type { Epoch } from "../../log/history.ts";
 import { lastOf } from "../../log/records.ts";
 import { onAbort } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
@@ -35,7 +35,7 @@ export interface ReaderParts {
   readonly inbox: Inbox;
   readonly copy: LogCopy | undefined;
   readonly after: number;
-  readonly mark: EpochMark | undefined;
+  readonly epoch: Epoch | undefined;
   readonly signal: AbortSignal | undefined;
   /** Whether a snapshot is welcome in place of what comes after an index. */
   readonly far: (after: number) => boolean;
@@ -49,7 +49,7 @@ export interface ReaderParts {
 /** A place in the log, and the last epoch at or before it. */
 interface Place {
   readonly index: number;
-  readonly mark: EpochMark | undefined;
+  readonly epoch: Epoch | undefined;
 }
 
 interface Received {
@@ -62,7 +62,10 @@ interface Received {
 
 /** The place at the end of a batch that comes after `before`. */
 function placeAfter(batch: LogBatch, before: Place): Place {
-  return { index: lastOf(batch), mark: epochsIn(batch).at(-1) ?? before.mark };
+  return {
+    index: lastOf(batch),
+    epoch: epochsIn(batch).at(-1) ?? before.epoch,
+  };
 }
 
 /** One reader of a remote log. */
@@ -101,13 +104,13 @@ export class RemoteReader implements LogReader, Holder {
 
   /** A reader that begins with the copy, and waits for a connection. */
   constructor(parts: ReaderParts) {
-    const { copy, after, mark, inbox, signal } = parts;
+    const { copy, after, epoch, inbox, signal } = parts;
     this.#parts = parts;
-    this.#given = this.#received = { index: after, mark };
+    this.#given = this.#received = { index: after, epoch };
     if (copy?.has(after) && copy.last > after) {
       const index = copy.last;
       this.#local = copy.read(after);
-      this.#received = { index, mark: copy.markAt(index) ?? mark };
+      this.#received = { index, epoch: copy.epochAt(index) ?? epoch };
     }
     this.#localEnd = this.#received;
     this.held = this.#localEnd.index;
@@ -164,7 +167,7 @@ export class RemoteReader implements LogReader, Holder {
   }
 
   #read(): void {
-    const { index, mark } = this.#received;
+    const { index, epoch } = this.#received;
     this.#from = index;
     this.#stream = this.#connection!.stream((message, size) =>
       this.#take(message, size)
@@ -174,8 +177,8 @@ export class RemoteReader implements LogReader, Holder {
       channel: this.#parts.channel,
       stream: this.#stream,
       after: index,
-      markIndex: mark?.index ?? 0,
-      markEpoch: mark?.epoch ?? 0n,
+      markIndex: epoch?.index ?? 0,
+      markEpoch: epoch?.id ?? 0n,
       far: this.#parts.far(index),
     });
   }
@@ -240,14 +243,14 @@ export class RemoteReader implements LogReader, Holder {
       this.#stop();
       return this.#fail(new ErrLogCorrupted(message.first, wrong));
     }
-    const { mark } = this.#received;
+    const { epoch } = this.#received;
     const place = this.#received = placeAfter(batch!, this.#received);
     // It is held until it is both handed on and kept.
     let holders = copy === undefined ? 1 : 2;
     const release = (): void => {
       if (--holders === 0) inbox.release(size);
     };
-    copy?.add(owned(batch!), mark, release);
+    copy?.add(owned(batch!), epoch, release);
     this.#queue.push({ batch: batch!, place, release, size });
     progress(this, message.last);
     if (this.#waiting !== undefined && this.#local === undefined) {

@@ -409,15 +409,15 @@ export class RemoteLog implements Log, Channel {
   read(after: number, options: ReadOptions = {}): LogReader {
     this.#check();
     const { copy, env } = this.#parts;
-    const { mark, signal } = options;
-    if (copy?.has(after)) copy.check(after, mark);
+    const { epoch, signal } = options;
+    if (copy?.has(after)) copy.check(after, epoch);
     const reader = new RemoteReader({
       env,
       channel: this.#channel,
       inbox: this.#link.inbox,
       copy,
       after,
-      mark,
+      epoch,
       signal,
       far: (index) => {
         if (this.#far !== index) return true;
@@ -465,7 +465,7 @@ export class RemoteLog implements Log, Channel {
   }
 
   async verify(
-    { index, mark }: HistoryPoint,
+    { index, epoch }: HistoryPoint,
     options: { signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
     this.#check();
@@ -480,8 +480,8 @@ export class RemoteLog implements Log, Channel {
           channel: this.#channel,
           stream,
           index,
-          markIndex: mark?.index ?? 0,
-          markEpoch: mark?.epoch ?? 0n,
+          markIndex: epoch?.index ?? 0,
+          markEpoch: epoch?.id ?? 0n,
         }),
         (message) => {
           if (message.type === "index") return false;
@@ -492,7 +492,7 @@ export class RemoteLog implements Log, Channel {
         options.signal,
       );
       if (other !== false) {
-        const error = new ErrOtherHistory(other, { known: { index, mark } });
+        const error = new ErrOtherHistory(other, { known: { index, epoch } });
         // In one step with the answer: it is not live in between.
         this.block(error);
         throw error;

@@ -213,7 +213,7 @@ class Fetch implements Holder {
       type: machine as Type,
       kind: "full",
       index,
-      mark: markIndex > 0 ? { index: markIndex, epoch: markEpoch } : undefined,
+      epoch: markIndex > 0 ? { index: markIndex, id: markEpoch } : undefined,
       compression: compression as SnapshotHeader["compression"],
       id: this.id,
       size,

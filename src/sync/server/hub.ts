@@ -14,7 +14,7 @@ import {
   ErrDiverged,
 } from "../../log/errors.ts";
 import type { Checkpoint, Log, LogBatch } from "../../log/log.ts";
-import type { EpochMark } from "../../log/history.ts";
+import type { Epoch } from "../../log/history.ts";
 import { chain, isPromise, onAbort, sleep } from "../../async.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import type { Rehearsal } from "../../rehearsal/rehearsal.ts";
@@ -220,13 +220,13 @@ export class Hub {
     return this.replica.standing(session);
   }
 
-  /** Last index of the log, if it is the one that has reached `index` with `mark` as its last epoch; else the error that says so. */
+  /** Last index of the log, if it is the one that has reached `index` with `epoch` as its last epoch; else the error that says so. */
   async verify(
     index: number,
-    mark: EpochMark | undefined,
+    epoch: Epoch | undefined,
   ): Promise<number | ErrDiverged> {
     try {
-      (await this.log.read(index, { mark })).close();
+      (await this.log.read(index, { epoch })).close();
     } catch (error) {
       if (error instanceof ErrDiverged) return error;
       // What was cut was there.

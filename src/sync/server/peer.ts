@@ -617,16 +617,16 @@ export class Peer implements TransportListener {
     }
     this.#asked.set(stream, "request");
     const { log, replica } = channel.hub;
-    const mark = markIndex === 0
+    const epoch = markIndex === 0
       ? undefined
-      : { index: markIndex, epoch: markEpoch };
+      : { index: markIndex, id: markEpoch };
     try {
       const may = channel.right.ask();
       if (isPromise(may) ? !await may : !may) {
         this.#asked.delete(stream);
         return this.forbid(channel);
       }
-      const reader = await log.read(after, { mark });
+      const reader = await log.read(after, { epoch });
       // Stopped, or closed, while it was asked.
       if (
         !this.#asked.delete(stream) ||
@@ -821,13 +821,13 @@ export class Peer implements TransportListener {
 
   #verify({ channel, stream, ...point }: Verify): Promise<void> {
     const { index, markIndex, markEpoch } = point;
-    const mark = markIndex === 0
+    const epoch = markIndex === 0
       ? undefined
-      : { index: markIndex, epoch: markEpoch };
+      : { index: markIndex, id: markEpoch };
     return this.#ask(
       channel,
       stream,
-      ({ hub }) => hub.verify(index, mark),
+      ({ hub }) => hub.verify(index, epoch),
       (answer) =>
         typeof answer === "number"
           ? { type: "index", stream, index: answer }

@@ -86,7 +86,7 @@ async function offerKept(
     if (info === undefined || info.index < oldest) continue;
     const retention = log.retain(info.index);
     try {
-      (await log.read(info.index, { mark: info.mark })).close();
+      (await log.read(info.index, { epoch: info.epoch })).close();
       return await openKept(hub, store, info, retention);
     } catch {
       // It is removed meanwhile, damaged, or of no use: there are others.
