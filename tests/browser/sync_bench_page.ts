@@ -20,7 +20,11 @@ import {
   IndexedDBOutbox,
   IndexedDBSnapshotStore,
 } from "../../src/indexeddb/mod.ts";
-import { RemoteLogDB } from "../../src/sync/client/mod.ts";
+import {
+  type Connect,
+  connectSocket,
+  RemoteLogDB,
+} from "../../src/sync/client/mod.ts";
 import { Plug } from "../../web/app/plug.ts";
 import { drop, freshName } from "../indexeddb/faults.ts";
 import { committed, median, openRows } from "../indexeddb/workload.ts";
@@ -101,7 +105,9 @@ function sent({ replica }: Client): Promise<void> {
 }
 
 /** Resolves once all that is on the server is here. */
-function live({ logDB, replica }: Client): Promise<void> {
+function live(
+  { logDB, replica }: Pick<Client, "logDB" | "replica">,
+): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const look = (): void => {
     const { state, clusters: [cluster] } = logDB.status;
@@ -270,6 +276,60 @@ async function shown(): Promise<Figure[]> {
     },
     { name: "… p99", value: at(0.99), unit: "ms" },
   ];
+}
+
+/**
+ * Bytes that a visit receives from the server until it is live: the first visit
+ * of a replica on disk, or a later one, in which the replica is opened from what
+ * the device has.
+ */
+export async function bytesOfVisit(
+  server: string,
+  name: string,
+): Promise<number> {
+  let received = 0;
+  const connect: Connect = (url) => {
+    const transport = connectSocket(url);
+    const listen = transport.listen.bind(transport);
+    transport.listen = (listener): void =>
+      listen({
+        opened: () => listener.opened(),
+        frame(bytes): void {
+          received += bytes.length;
+          listener.frame(bytes);
+        },
+        closed: (code, reason) => listener.closed(code, reason),
+      });
+    return transport;
+  };
+  const logDB = new RemoteLogDB(server, {
+    connect,
+    async fetch(input, init): Promise<Response> {
+      const { body, status, headers } = await fetch(input, init);
+      const counted = body?.pipeThrough(
+        new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+          transform(chunk, controller): void {
+            received += chunk.length;
+            controller.enqueue(chunk);
+          },
+        }),
+      );
+      return new Response(counted ?? null, { status, headers });
+    },
+  });
+  const snapshots = new IndexedDBSnapshotStore(`${name}-snapshots`);
+  const host = new NodeHost({ logDB, snapshots });
+  const replica = await host.startOnDiskCluster(
+    () => new IndexedDBKVStateMachine(name),
+    { clusterID: 1n, nodeID: 99n },
+  );
+  await live({ logDB, replica });
+  const count = Number(await replica.read(kv.count()));
+  if (count < ROWS) throw new Error(`Replica has ${count} of ${ROWS} rows`);
+  await host.stop();
+  await logDB.close();
+  await snapshots.close();
+  return received;
 }
 
 /** All figures, of a server with 100,000 rows. */
