@@ -30,6 +30,8 @@ export interface BundleOptions {
   readonly minify?: boolean | "names";
   /** The first line of the bundle. */
   readonly banner?: string;
+  /** Plugins of esbuild, for files in a language of their own. */
+  readonly plugins?: readonly Plugin[];
 }
 
 /** A module for browsers that imports nothing. */
@@ -86,9 +88,26 @@ async function deno(...args: string[]): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
-const { imports } = JSON.parse(
-  Deno.readTextFileSync(new URL("import_map.json", ROOT)),
-) as { imports: Readonly<Record<string, string>> };
+function readJSON(path: string): unknown {
+  return JSON.parse(Deno.readTextFileSync(new URL(path, ROOT)));
+}
+
+const { imports } = readJSON("import_map.json") as {
+  imports: Readonly<Record<string, string>>;
+};
+
+const project = readJSON("deno.json") as {
+  name: string;
+  exports: Readonly<Record<string, string>>;
+};
+
+/** Path of the entry point that an import of this project by its own name means; undefined for other imports. */
+function entryOf(path: string): string | undefined {
+  const { name, exports } = project;
+  if (path !== name && !path.startsWith(`${name}/`)) return undefined;
+  const entry = exports[`.${path.slice(name.length)}`];
+  return entry && pathOf(new URL(entry, ROOT));
+}
 
 /** The specifier that an import stands for in this project's import map: exact, or for something below it. */
 function specifierOf(path: string): string {
@@ -100,7 +119,7 @@ function specifierOf(path: string): string {
 /** Marks what the plugin below has seen to already. */
 const LAID_OUT = Symbol("laid out");
 
-/** Resolves `npm:name@version` and the names of the import map, on which packages rely that do not declare all they import. */
+/** Resolves this project's own name, `npm:name@version` and the names of the import map, on which packages rely that do not declare all they import. */
 const specifiers: Plugin = {
   name: "specifiers",
   setup(build): void {
@@ -110,6 +129,8 @@ const specifiers: Plugin = {
     build.onResolve({ filter: /^[@a-z]/ }, async (args) => {
       const { path, resolveDir, kind, pluginData } = args;
       if (pluginData === LAID_OUT) return undefined;
+      const entry = entryOf(path);
+      if (entry !== undefined) return { path: entry };
       const specifier = specifierOf(path);
       const [, version, name, sub = ""] =
         /^npm:\/?(((?:@[^/]+\/)?[^@/]+)(?:@[^/]+)?)(\/.*)?$/.exec(specifier) ??
@@ -129,7 +150,7 @@ const specifiers: Plugin = {
 
 /** Bundles a module with all it imports. */
 export async function bundle(options: BundleOptions): Promise<Bundle> {
-  const { text, name, minify = true, banner = "" } = options;
+  const { text, name, minify = true, banner = "", plugins = [] } = options;
   const { outputFiles, metafile } = await build({
     stdin: {
       contents: text,
@@ -143,6 +164,7 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
     bundle: true,
     charset: "utf8",
     format: "esm",
+    jsx: "automatic",
     legalComments: "none",
     logLevel: "silent",
     metafile: true,
@@ -151,7 +173,7 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
     minifyWhitespace: minify === true,
     nodePaths: [PACKAGES],
     platform: "browser",
-    plugins: [specifiers],
+    plugins: [...plugins, specifiers],
     sourcemap: "linked",
     target: "es2022",
     write: false,

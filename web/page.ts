@@ -9,7 +9,7 @@
 
 import { createHash } from "node:crypto";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
-import { bundle, ROOT, stopBundler } from "./bundle.ts";
+import { bundle, type BundleOptions, ROOT, stopBundler } from "./bundle.ts";
 
 /** A file, and how long a browser may keep it without asking. */
 interface File {
@@ -159,20 +159,28 @@ export function servePage(files: ReadonlyMap<string, File>): PageHandler {
   };
 }
 
-async function script(name: string): Promise<string> {
-  const text = `import "./web/app/${name}.ts";`;
-  const { code } = await bundle({ name, text });
+async function script(options: BundleOptions): Promise<string> {
+  const { code } = await bundle(options);
   // No source map is served.
   return new TextDecoder().decode(code)
     .replace(/\n?\/\/# sourceMappingURL=\S+\s*$/, "\n");
 }
 
-/** Bundles the demo page; the bundler's process ends with it. */
-export async function demoFiles(): Promise<ReadonlyMap<string, File>> {
+/**
+ * Bundles a page, whose HTML loads the script `app.js`, with a service worker
+ * that keeps both; the bundler's process ends with it.
+ */
+export async function pageFiles(
+  html: string,
+  options: Omit<BundleOptions, "name">,
+): Promise<ReadonlyMap<string, File>> {
   const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
   try {
-    const html = await Deno.readTextFile(new URL("web/app/index.html", ROOT));
-    const app = bytes(await script("app"));
+    const app = bytes(await script({ ...options, name: "app" }));
+    const worker = await script({
+      name: "worker",
+      text: 'import "./web/app/worker.ts";',
+    });
     const name = `app-${hashOf(app)}.js`;
     const named = (text: string): Uint8Array =>
       bytes(text.replaceAll(/\bapp\.js\b/g, name));
@@ -193,7 +201,7 @@ export async function demoFiles(): Promise<ReadonlyMap<string, File>> {
       }],
       // A browser finds a new service worker under the old name only.
       ["/worker.js", {
-        content: named(await script("worker")),
+        content: named(worker),
         type: "text/javascript; charset=utf-8",
         immutable: false,
       }],
@@ -201,4 +209,10 @@ export async function demoFiles(): Promise<ReadonlyMap<string, File>> {
   } finally {
     await stopBundler();
   }
+}
+
+/** Bundles the demo page. */
+export async function demoFiles(): Promise<ReadonlyMap<string, File>> {
+  const html = await Deno.readTextFile(new URL("web/app/index.html", ROOT));
+  return await pageFiles(html, { text: 'import "./web/app/app.ts";' });
 }

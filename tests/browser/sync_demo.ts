@@ -17,14 +17,20 @@ const CALL_MS_MAX = 30_000;
 export class DemoServer {
   readonly #data: string;
   readonly #program: string;
+  readonly #args: readonly string[];
   #child: Deno.ChildProcess | undefined;
   /** Where the page is. */
   url = "";
 
-  /** One that keeps everything in that folder; `program` is its path from the folder of the tests. */
-  constructor(data: string, program = "../web/start.ts") {
+  /** Server that keeps everything in that folder; `program` is its path from the folder of the tests, `args` what it is called with besides port and folder. */
+  constructor(
+    data: string,
+    program = "../web/start.ts",
+    args: readonly string[] = [],
+  ) {
     this.#data = data;
     this.#program = program;
+    this.#args = args;
   }
 
   /** Starts it, on the port it had before if there was one. */
@@ -38,6 +44,7 @@ export class DemoServer {
         program,
         `--port=${port}`,
         `--data=${this.#data}`,
+        ...this.#args,
       ],
       stdin: "null",
       stdout: "piped",

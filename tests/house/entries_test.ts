@@ -82,6 +82,22 @@ for (const [entry, path] of Object.entries(exports)) {
   });
 }
 
+Deno.test("the examples import the package by its name, as an application does", async () => {
+  const examples = new URL("web/examples/", ROOT);
+  const found: string[] = [];
+  for await (const { name } of Deno.readDir(examples)) {
+    // The runner is no example.
+    if (name === "run.ts") continue;
+    const text = await Deno.readTextFile(new URL(name, examples));
+    for (const [, specifier] of text.matchAll(/from "([^"]+)"/g)) {
+      if (specifier!.startsWith(".")) {
+        found.push(`${name} imports ${specifier}`);
+      }
+    }
+  }
+  assertEquals(found, []);
+});
+
 Deno.test("the demo page is built from public entry points only", async () => {
   const app = new URL("web/app/", ROOT);
   const entries = Object.values(exports).map((path) =>

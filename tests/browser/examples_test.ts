@@ -1,0 +1,249 @@
+import { assertEquals } from "@std/assert";
+import { sleep, WAIT_MS_MAX } from "../sync/kill.ts";
+import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
+import { DemoServer } from "./sync_demo.ts";
+
+/** Milliseconds that a call in a page may take. */
+const CALL_MS_MAX = 30_000;
+
+/** Content of an example's page, as a person sees it. */
+interface Seen {
+  /** State of the connection. */
+  readonly state: string;
+  /** Items of the list, without their buttons' texts. */
+  readonly items: readonly string[];
+  /** Line that says how many edits wait to be sent. */
+  readonly waiting: string;
+  /** Everything else that is said: refusals and errors. */
+  readonly problems: string;
+}
+
+const LOOK = `() => {
+  const textOf = (selector) =>
+    [...document.querySelectorAll(selector)]
+      .map((element) => element.textContent.trim());
+  return {
+    state: textOf("[data-state]")[0],
+    items: textOf("ul li > :first-child, ol button"),
+    waiting: textOf("p[role=status]")[0],
+    problems: textOf("[role=alert], [aria-live]").join(" ").trim(),
+  };
+}`;
+
+/** A person with the page of an example on a device of their own. */
+class Visitor {
+  readonly #page: Page;
+
+  constructor(page: Page) {
+    this.#page = page;
+  }
+
+  async #call(script: string, ...args: unknown[]): Promise<unknown> {
+    const call = `((${script})(...${JSON.stringify(args)}))`;
+    return await this.#page.evaluate(call, CALL_MS_MAX);
+  }
+
+  /** Content of the page now. */
+  async look(): Promise<Seen> {
+    return await this.#call(LOOK) as Seen;
+  }
+
+  /** Waits until the page shows what is expected; fails with what it shows instead. */
+  async sees(expected: Partial<Seen>): Promise<void> {
+    for (let waited = 0;; waited += 50) {
+      // The page may be loading.
+      const seen = await this.look().catch(() => ({} as Seen));
+      const found = Object.fromEntries(
+        Object.keys(expected).map((key) => [key, seen[key as keyof Seen]]),
+      );
+      if (JSON.stringify(found) === JSON.stringify(expected)) return;
+      if (waited > WAIT_MS_MAX / 4) return assertEquals(seen, expected);
+      await sleep(50);
+    }
+  }
+
+  /** Types into a field the way a framework notices. */
+  async type(selector: string, text: string): Promise<void> {
+    await this.#call(
+      `(selector, text) => {
+        const field = document.querySelector(selector);
+        Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value")
+          .set.call(field, text);
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+      }`,
+      selector,
+      text,
+    );
+  }
+
+  /** Clicks a button. */
+  async click(selector: string): Promise<void> {
+    await this.#call(
+      `(selector) => document.querySelector(selector).click()`,
+      selector,
+    );
+  }
+
+  /** Adds an item to a list. */
+  async add(item: string): Promise<void> {
+    await this.type("form input", item);
+    await this.click("form button");
+  }
+
+  /** Reloads the page, once a service worker has it. */
+  async reload(): Promise<void> {
+    await this.#call(`async () => {
+      await navigator.serviceWorker.ready;
+      while (navigator.serviceWorker.controller === null) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }`);
+    await this.#page.reload();
+  }
+}
+
+/** An example that is served, and two devices that have its page open. */
+class Scene implements AsyncDisposable {
+  readonly server: DemoServer;
+  readonly one: Visitor;
+  readonly two: Visitor;
+  readonly #folder: string;
+  readonly #browser: Browser;
+
+  private constructor(
+    server: DemoServer,
+    [one, two]: readonly [Page, Page],
+    folder: string,
+    browser: Browser,
+  ) {
+    this.server = server;
+    this.one = new Visitor(one);
+    this.two = new Visitor(two);
+    this.#folder = folder;
+    this.#browser = browser;
+  }
+
+  static async open(program: string, args: readonly string[]): Promise<Scene> {
+    const folder = await Deno.makeTempDir({ prefix: "example-" });
+    const server = new DemoServer(`${folder}/data`, program, args);
+    await server.start();
+    const browser = await launch("Chromium");
+    const { port } = new URL(server.url);
+    // Two origins: to the browser, two devices.
+    const one = await browser.open(`http://localhost:${port}/`);
+    const two = await browser.open(`http://127.0.0.1:${port}/`);
+    return new Scene(server, [one, two], folder, browser);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#browser.close();
+    await this.server.stop("SIGTERM");
+    await removeFolder(this.#folder);
+  }
+}
+
+function testExample(
+  name: string,
+  program: string,
+  args: readonly string[],
+  run: (scene: Scene) => Promise<void>,
+): void {
+  Deno.test({
+    name,
+    // The driver of the browser keeps a connection of its own.
+    sanitizeOps: false,
+    sanitizeResources: false,
+    async fn(): Promise<void> {
+      await using scene = await Scene.open(program, args);
+      await run(scene);
+    },
+  });
+}
+
+const RUN = "../web/examples/run.ts";
+const SENT = "Everything is sent";
+const WAITING = "Waiting to be sent: 1";
+
+for (const framework of ["react", "svelte", "vue"]) {
+  testExample(
+    `the ${framework} example edits its list offline, reloads, and agrees once the server is back [U15, U30]`,
+    RUN,
+    [framework],
+    async ({ server, one, two }) => {
+      await one.sees({ state: "live" });
+      await two.sees({ state: "live" });
+      await one.add("bread");
+      await two.sees({ items: ["bread"] });
+      await two.add("milk");
+      const both = { items: ["bread", "milk"], waiting: SENT };
+      await one.sees(both);
+      await two.sees(both);
+      // What is applied is durable on the device within about a second.
+      await sleep(2_000);
+      await server.stop("SIGKILL");
+      await one.sees({ state: "offline" });
+      await two.sees({ state: "offline" });
+      await one.add("tea");
+      await two.click("[aria-label='Remove bread']");
+      const offline = [
+        [one, { items: ["bread", "milk", "tea"], waiting: WAITING }],
+        [two, { items: ["milk"], waiting: WAITING }],
+      ] as const;
+      for (const [visitor, seen] of offline) await visitor.sees(seen);
+      for (const [visitor, seen] of offline) {
+        await visitor.reload();
+        await visitor.sees(seen);
+      }
+      await server.start();
+      for (const visitor of [one, two]) {
+        await visitor.sees({
+          state: "live",
+          items: ["milk", "tea"],
+          waiting: SENT,
+          problems: "",
+        });
+      }
+    },
+  );
+}
+
+testExample(
+  "the example of a state machine of one's own lets two book a seat offline, and refuses the second [U18]",
+  RUN,
+  ["seats"],
+  async ({ server, one, two }) => {
+    const free = Array(8).fill("free");
+    const named = [[one, "Ann"], [two, "Bob"]] as const;
+    for (const [visitor, name] of named) {
+      await visitor.sees({ state: "live", items: free });
+      await visitor.type("#name", name);
+    }
+    await one.click("[aria-label='Seat 1: free']");
+    await two.sees({ items: ["Ann", ...free.slice(1)] });
+    await server.stop("SIGKILL");
+    for (const [visitor, name] of named) {
+      await visitor.sees({ state: "offline" });
+      await visitor.click("[aria-label='Seat 3: free']");
+      const seen = {
+        items: ["Ann", "free", name, ...free.slice(3)],
+        waiting: WAITING,
+      };
+      await visitor.sees(seen);
+      await visitor.reload();
+      await visitor.sees(seen);
+    }
+    await server.start();
+    await one.sees({ state: "live", waiting: SENT });
+    await two.sees({ state: "live", waiting: SENT });
+    const { items } = await one.look();
+    const [winner, loser] = items[2] === "Ann"
+      ? ["Ann", two] as const
+      : ["Bob", one] as const;
+    const seen = ["Ann", "free", winner, ...free.slice(3)];
+    await one.sees({ items: seen });
+    await two.sees({ items: seen });
+    await loser.sees({ problems: `Seat 3 belongs to ${winner} already OK` });
+    await loser.click("#refused button");
+    await loser.sees({ problems: "" });
+  },
+);
