@@ -17,7 +17,7 @@ import {
   type SnapshotHeader,
 } from "../../mod.ts";
 import { SnapshotWriter } from "../../src/snapshot/mod.ts";
-import { collectGarbage } from "../garbage.ts";
+import { collectGarbage } from "../support/garbage.ts";
 import { best, percentile, report } from "./report.ts";
 
 class NoOpStateMachine implements IStateMachine {

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { collectGarbage } from "../garbage.ts";
+import { collectGarbage } from "../support/garbage.ts";
 import { applyBench } from "./apply_bench.ts";
 import { backupBench } from "./backup_bench.ts";
 import { crowdBench } from "./crowd_bench.ts";

@@ -32,7 +32,7 @@ import {
   checkStateMachine,
 } from "../../src/testing/mod.ts";
 import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
-import { commands, diskOf, OnDiskNotes, queries } from "../testing/machines.ts";
+import { commands, diskOf, OnDiskNotes, queries } from "../machines/notes.ts";
 import type { Case } from "./runner.ts";
 
 /** Histories of each rule of the contract suite; Deno runs many more. */

@@ -14,7 +14,7 @@ import {
   NodeHost,
   type Replica,
 } from "../../mod.ts";
-import { random } from "./random.ts";
+import { random } from "../support/random.ts";
 import {
   IndexedDBKVStateMachine,
   IndexedDBLogDB,

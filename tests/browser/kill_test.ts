@@ -1,5 +1,5 @@
 import { assert } from "@std/assert";
-import { newSeed } from "./random.ts";
+import { newSeed } from "../support/random.ts";
 import { stopBundler } from "../../web/bundle.ts";
 import { killBrowser } from "./kill.ts";
 

@@ -12,7 +12,7 @@ import {
   IndexedDBLogDB,
 } from "../../src/indexeddb/mod.ts";
 import { Filler, fits } from "./filler.ts";
-import { random } from "./random.ts";
+import { random } from "../support/random.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 /** What a proposal carries, in bytes. */

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { stopBundler } from "../../web/bundle.ts";
 import { type Browser, launch, type Page } from "./browser.ts";
-import { newSeed } from "./random.ts";
+import { newSeed } from "../support/random.ts";
 import { servePages } from "./server.ts";
 
 const PAGE = "tests/browser/quota_page.ts";

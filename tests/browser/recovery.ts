@@ -8,7 +8,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { launch, removeFolder } from "./browser.ts";
-import { random } from "./random.ts";
+import { random } from "../support/random.ts";
 import type { Held, Taker } from "./recovery_page.ts";
 import { servePages } from "./server.ts";
 

@@ -1,5 +1,5 @@
 import { stopBundler } from "../../web/bundle.ts";
-import { newSeed } from "./random.ts";
+import { newSeed } from "../support/random.ts";
 import { killTaking } from "./recovery.ts";
 
 Deno.test.afterAll(() => stopBundler());

@@ -19,7 +19,7 @@ import { stopBundler } from "../../web/bundle.ts";
 import { ENGINES } from "./browser.ts";
 import { install } from "./install.ts";
 import { killBrowser } from "./kill.ts";
-import { newSeed } from "./random.ts";
+import { newSeed } from "../support/random.ts";
 import { killTaking } from "./recovery.ts";
 import { editOffline, firstVisit, killUnsent, PAIRS, Scene } from "./sync.ts";
 

@@ -24,7 +24,7 @@ import {
   type Page,
   removeFolder,
 } from "./browser.ts";
-import { random, seedFrom } from "./random.ts";
+import { random, seedFrom } from "../support/random.ts";
 import { type PageServer, servePages } from "./server.ts";
 import type { PageSite } from "./sync_page.ts";
 import type {

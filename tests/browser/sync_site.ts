@@ -23,7 +23,11 @@ import {
   type Submission,
 } from "../../mod.ts";
 import { RemoteLogDB, type Versions } from "../../src/sync/client/mod.ts";
-import { entry, type Journal, JournalMachine } from "../sync/kill_machine.ts";
+import {
+  entry,
+  type Journal,
+  JournalMachine,
+} from "../machines/client_counters.ts";
 
 /** The kinds of clients: with the key-value machine on disk, or with a journal in memory and a copy of the log. */
 export type Kind = "disk" | "memory";

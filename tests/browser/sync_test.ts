@@ -1,7 +1,7 @@
 import { assert, assertMatch } from "@std/assert";
 import { stopBundler } from "../../web/bundle.ts";
 import { ENGINES } from "./browser.ts";
-import { newSeed } from "./random.ts";
+import { newSeed } from "../support/random.ts";
 import {
   editOffline,
   firstVisit,

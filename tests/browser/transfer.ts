@@ -21,7 +21,7 @@ import {
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
 import { stopBundler } from "../../web/bundle.ts";
-import { bytesInUse } from "../garbage.ts";
+import { bytesInUse } from "../support/garbage.ts";
 import {
   descendants,
   launch,
@@ -29,7 +29,7 @@ import {
   removeFolder,
   within,
 } from "./browser.ts";
-import { newSeed, random } from "./random.ts";
+import { newSeed, random } from "../support/random.ts";
 import { servePages } from "./server.ts";
 
 const MIB = 1024 * 1024;

@@ -1,4 +1,4 @@
-import { newSeed } from "./random.ts";
+import { newSeed } from "../support/random.ts";
 import { stopBundler } from "../../web/bundle.ts";
 import { checkTransfer, transfer } from "./transfer.ts";
 

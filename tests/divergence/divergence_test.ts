@@ -7,23 +7,23 @@ import {
   MemoryLogDB,
   NodeHost,
 } from "../../mod.ts";
+import { bytes } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  collect,
-  FaultyLogDB,
-  FaultySnapshotStore,
   Gate,
-  type Journal,
-  type Manners,
   ManualEnv,
-  proposeAll,
   rejection,
   settle,
+} from "../support/environment.ts";
+import { collect } from "../support/streams.ts";
+import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
+import type { Journal, Manners } from "../machines/journal.ts";
+import {
+  proposeAll,
   start,
   type Started,
   stopAll,
-} from "../nodehost/support.ts";
+} from "../support/clusters.ts";
 
 /** Adds to what it applies something that no other replica adds. */
 function wrong(when: () => boolean): {

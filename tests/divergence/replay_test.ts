@@ -23,21 +23,22 @@ import {
   type SnapshotStore,
 } from "../../mod.ts";
 import { EXPLAIN_ENTRIES_MAX } from "../../src/limits.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  FaultyLogDB,
-  listOf,
   ManualEnv,
-  proposeAll,
-  RegularJournal,
   rejection,
   settle,
+} from "../support/environment.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import {
+  listOf,
+  proposeAll,
   start,
   stopAll,
-  text,
   typesOf,
-} from "../nodehost/support.ts";
+} from "../support/clusters.ts";
+import { RegularJournal } from "../machines/journal.ts";
 
 /** What a page gets: another's log, and what lies beside it there. */
 class PageLogDB implements LogDB {

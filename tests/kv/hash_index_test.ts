@@ -3,7 +3,8 @@ import { HashIndex, HINT_BITS } from "../../src/kv/hash_index.ts";
 import { hashKey } from "../../src/kv/hash.ts";
 import { kv, KVStateMachine } from "../../src/kv/mod.ts";
 import { viewOf } from "../../src/kv/view.ts";
-import { apply, bytes, putAll, random, text } from "./util.ts";
+import { apply, putAll, random } from "./util.ts";
+import { bytes, text } from "../support/bytes.ts";
 
 /** The leaves an index has for a hash, in ascending order. */
 function leavesOf(index: HashIndex, hash: number): number[] {

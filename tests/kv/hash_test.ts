@@ -2,7 +2,8 @@ import { assert, assertEquals } from "@std/assert";
 import { hash64, hashKey, hashValue, lanes } from "../../src/kv/hash.ts";
 import { KVStateMachine } from "../../src/kv/mod.ts";
 import { viewOf } from "../../src/kv/view.ts";
-import { bytes, putAll, random } from "./util.ts";
+import { bytes } from "../support/bytes.ts";
+import { putAll, random } from "./util.ts";
 
 function rowHash(key: Uint8Array, value: Uint8Array): bigint {
   hashKey(viewOf(key), 0, key.length);

@@ -12,7 +12,8 @@ import {
   KV_KEY_BYTES_MAX,
 } from "../../src/limits.ts";
 import { SampanError } from "../../src/statemachine/mod.ts";
-import { apply, bytes, machines, putAll, text } from "./util.ts";
+import { apply, machines, putAll } from "./util.ts";
+import { bytes, text } from "../support/bytes.ts";
 
 const unchanged = { value: 0n };
 const changed = { value: 1n };

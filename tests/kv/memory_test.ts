@@ -4,7 +4,8 @@ import { kv, KVStateMachine } from "../../src/kv/mod.ts";
 import { loadPayload } from "../../src/kv/snapshot.ts";
 import { applyCommand } from "../../src/kv/command.ts";
 import { spans, Tree } from "../../src/kv/tree.ts";
-import { apply, machines, never, random, save, source, text } from "./util.ts";
+import { apply, machines, never, random, save, source } from "./util.ts";
+import { text } from "../support/bytes.ts";
 
 /** Leaves, and bytes of their buffers and of what is in use in them. */
 function memory(tree: Tree): { leaves: number; held: number; used: number } {

@@ -5,8 +5,8 @@ import {
   KVStateMachine,
 } from "../../src/kv/mod.ts";
 import type { Entry, Result } from "../../src/statemachine/mod.ts";
+import { concat } from "../support/bytes.ts";
 import {
-  concat,
   type Machine,
   never,
   noFiles,

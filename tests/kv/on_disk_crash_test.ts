@@ -16,7 +16,8 @@ import {
   recovered,
   saved,
 } from "./on_disk_util.ts";
-import { apply, bytes, never, save, source, text } from "./util.ts";
+import { apply, never, save, source } from "./util.ts";
+import { bytes, text } from "../support/bytes.ts";
 
 const options = { memoryBudgetBytes: 120_000 };
 const full = new ErrStoreFull("There is no room");

@@ -9,7 +9,8 @@ import type { OnDiskKVStateMachineOptions } from "../../src/kv/mod.ts";
 import type { HostRow } from "../../src/rsm/host_state.ts";
 import type { Entry, Result } from "../../src/statemachine/mod.ts";
 import type { BlockStore } from "../../src/store/mod.ts";
-import { concat, never, random, sink, source } from "./util.ts";
+import { concat } from "../support/bytes.ts";
+import { never, random, sink, source } from "./util.ts";
 
 /** Opens a machine; gives its index too. */
 export async function opened(

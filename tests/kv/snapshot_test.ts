@@ -8,8 +8,6 @@ import {
 import { ErrSnapshotStopped } from "../../src/statemachine/mod.ts";
 import {
   apply,
-  bytes,
-  concat,
   machines,
   never,
   noFiles,
@@ -18,8 +16,8 @@ import {
   save,
   sink,
   source,
-  text,
 } from "./util.ts";
+import { bytes, concat, text } from "../support/bytes.ts";
 
 const rows: [string, string][] = [
   ["", "of the empty key"],

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { concat } from "../support/bytes.ts";
 import {
   ConcurrentKVStateMachine,
   kv,
@@ -20,16 +21,6 @@ export const machines: [string, () => Machine][] = [
   ["KVStateMachine", () => new KVStateMachine()],
   ["ConcurrentKVStateMachine", () => new ConcurrentKVStateMachine()],
 ];
-
-/** The bytes of a text. */
-export function bytes(text: string): Uint8Array {
-  return new TextEncoder().encode(text);
-}
-
-/** The text of bytes, or undefined for none. */
-export function text(value: Uint8Array | undefined): string | undefined {
-  return value && new TextDecoder().decode(value);
-}
 
 /** Applies one command, and then overwrites it (R11). */
 export function apply(machine: Machine, cmd: Uint8Array): Result {
@@ -56,17 +47,6 @@ export function putAll(
 export function sink(): [WritableStream<Uint8Array>, Uint8Array[]] {
   const chunks: Uint8Array[] = [];
   return [new WritableStream({ write: (c) => void chunks.push(c) }), chunks];
-}
-
-/** All chunks in one. */
-export function concat(chunks: Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(chunks.reduce((n, { length }) => n + length, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    all.set(chunk, at);
-    at += chunk.length;
-  }
-  return all;
 }
 
 /** Saves the present state. */

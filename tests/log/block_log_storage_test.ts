@@ -16,7 +16,7 @@ import {
 } from "../../mod.ts";
 import { BlockLogDB } from "../../src/log/block_log.ts";
 import type { Block, Changes, Durability } from "../../src/store/store.ts";
-import { ManualEnv, settle } from "../nodehost/support.ts";
+import { ManualEnv, settle } from "../support/environment.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 

@@ -15,7 +15,7 @@ import {
   RecordPacker,
 } from "../../src/log/records.ts";
 import type { LogBatch, Records } from "../../src/log/log.ts";
-import { makeRandom } from "../snapshot/container_fixtures.ts";
+import { random } from "../support/random.ts";
 
 function unpack(records: Records): number[][] {
   return records.ends.map((_, i) => [...recordAt(records, i)]);
@@ -97,19 +97,19 @@ Deno.test("H11 RecordPacker packs records into batches within the bounds", () =>
   const seed = Math.floor(Math.random() * 2 ** 32);
   // deno-lint-ignore no-console
   console.log(`seed ${seed}`);
-  const random = makeRandom(seed);
+  const next = random(seed);
   const packer = new RecordPacker();
   const written: number[] = [];
   const batches: Records[] = [];
   for (let i = 0; i < 20_000; i++) {
-    const length = random() < 0.001
-      ? Math.floor(random() * 3 * SLAB_BYTES)
-      : Math.floor(random() * 40);
+    const length = next() < 0.001
+      ? Math.floor(next() * 3 * SLAB_BYTES)
+      : Math.floor(next() * 40);
     const record = new Uint8Array(length).fill(i);
     written.push(length);
     const sealed = put(packer, record);
     if (sealed) batches.push(sealed);
-    if (random() < 0.001) batches.push(packer.seal());
+    if (next() < 0.001) batches.push(packer.seal());
   }
   if (packer.length > 0) batches.push(packer.seal());
   // Nothing that was sealed has been written to since.

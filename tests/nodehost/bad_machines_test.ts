@@ -37,25 +37,29 @@ import {
 import { MACHINE_SLOW_MS } from "../../src/limits.ts";
 import { differ } from "../../src/divergence/checkpoints.ts";
 import { SnapshotWriter } from "../../src/snapshot/container.ts";
+import { bytes } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  collect,
+  ManualEnv,
+  rejection,
+  settle,
+} from "../support/environment.ts";
+import { collect } from "../support/streams.ts";
+import {
   ConcurrentJournal,
   Disk,
   HostedDiskJournal,
-  hostOf,
   type Journal,
-  listOf,
-  ManualEnv,
-  proposeAll,
   RegularJournal,
-  rejection,
-  settle,
+} from "../machines/journal.ts";
+import {
+  hostOf,
+  listOf,
+  proposeAll,
   start,
   type Started,
   startOn,
-} from "./support.ts";
+} from "../support/clusters.ts";
 
 /** Saves in a way of its own. */
 class Saver extends RegularJournal {

@@ -1,17 +1,10 @@
 import { assertEquals, assertInstanceOf } from "@std/assert";
 import { ErrDiverged, MemoryLogDB, MemorySnapshotStore } from "../../mod.ts";
 import { recordAt, RecordKind } from "../../src/log/records.ts";
-import {
-  bytes,
-  checked,
-  Disk,
-  KINDS,
-  listOf,
-  ManualEnv,
-  proposeAll,
-  rejection,
-  start,
-} from "./support.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, ManualEnv, rejection } from "../support/environment.ts";
+import { Disk } from "../machines/journal.ts";
+import { KINDS, listOf, proposeAll, start } from "../support/clusters.ts";
 
 Deno.test(
   "H13 whoever first writes a log puts an epoch record before what it writes",

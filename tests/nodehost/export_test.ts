@@ -16,25 +16,23 @@ import {
   MemorySnapshotStore,
   NodeHost,
 } from "../../mod.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  collect,
-  Disk,
-  FaultyLogDB,
-  FaultySnapshotStore,
-  flipByte,
-  KINDS,
-  listOf,
   ManualEnv,
-  proposeAll,
   rejection,
   settle,
+} from "../support/environment.ts";
+import { collect, flipByte, streamOf } from "../support/streams.ts";
+import { Disk } from "../machines/journal.ts";
+import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
+import {
+  KINDS,
+  listOf,
+  proposeAll,
   start,
   startOn,
-  streamOf,
-  text,
-} from "./support.ts";
+} from "../support/clusters.ts";
 
 Deno.test(
   "H9 what one host exports another imports and goes on from, whatever the kinds",

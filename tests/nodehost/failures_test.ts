@@ -11,16 +11,10 @@ import {
   MemoryLogDB,
   type NodeHost,
 } from "../../mod.ts";
-import {
-  bytes,
-  checked,
-  hostOf,
-  KINDS,
-  type Manners,
-  proposeAll,
-  rejection,
-  startOn,
-} from "./support.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, rejection } from "../support/environment.ts";
+import { hostOf, KINDS, proposeAll, startOn } from "../support/clusters.ts";
+import type { Manners } from "../machines/journal.ts";
 
 /** Manners of a machine whose `update()` throws at one command, as long as `isBroken`. */
 function breakable(at: string): { manners: Manners; isBroken: boolean } {

@@ -17,24 +17,26 @@ import {
   type Result,
 } from "../../mod.ts";
 import { packRecords } from "../../src/log/records.ts";
+import { bytes } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  Disk,
-  FaultyLogDB,
+  ManualEnv,
+  rejection,
+  settle,
+} from "../support/environment.ts";
+import { Disk } from "../machines/journal.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import {
   forge,
   KINDS,
   listOf,
-  ManualEnv,
   proposeAll,
-  rejection,
-  settle,
   start,
   startOn,
   startThree,
   stopAll,
   typesOf,
-} from "./support.ts";
+} from "../support/clusters.ts";
 
 Deno.test(
   "R5 what update() throws ends this replica alone: waiters get it, later ones ErrClusterClosed because of it",

@@ -7,17 +7,11 @@ import {
   type ReplicaConfig,
 } from "../../mod.ts";
 import { SESSIONS_MAX } from "../../src/limits.ts";
-import {
-  bytes,
-  checked,
-  FaultySnapshotStore,
-  KINDS,
-  proposeAll,
-  rejection,
-  start,
-  startOn,
-  streamOf,
-} from "./support.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, rejection } from "../support/environment.ts";
+import { FaultySnapshotStore } from "../support/faults.ts";
+import { KINDS, proposeAll, start, startOn } from "../support/clusters.ts";
+import { streamOf } from "../support/streams.ts";
 
 Deno.test(
   "H11 ids and numbers of another type or out of range are a TypeError or RangeError that names them, and nothing is started",

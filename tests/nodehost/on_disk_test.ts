@@ -15,22 +15,18 @@ import {
   MemoryLogDB,
   MemorySnapshotStore,
 } from "../../mod.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  Disk,
-  FaultyLogDB,
   Gate,
-  listOf,
   ManualEnv,
-  proposeAll,
-  randomOf,
   rejection,
   settle,
-  start,
-  stopAll,
-  text,
-} from "./support.ts";
+} from "../support/environment.ts";
+import { Disk } from "../machines/journal.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import { listOf, proposeAll, start, stopAll } from "../support/clusters.ts";
+import { random32 } from "../support/random.ts";
 
 const ON_DISK = ["disk", "hosted"] as const;
 
@@ -39,7 +35,7 @@ Deno.test(
   checked(async () => {
     for (const kind of ON_DISK) {
       for (let seed = 1; seed <= 30; seed++) {
-        const random = randomOf(seed);
+        const random = random32(seed);
         const env = new ManualEnv(seed);
         await using logDB = new MemoryLogDB({ env });
         const disk = new Disk();
@@ -239,7 +235,7 @@ Deno.test(
   checked(async () => {
     for (const kind of ON_DISK) {
       for (let seed = 1; seed <= 20; seed++) {
-        const random = randomOf(seed);
+        const random = random32(seed);
         const env = new ManualEnv(seed);
         await using logDB = new FaultyLogDB({ env });
         const disk = new Disk();

@@ -22,23 +22,24 @@ import {
   PENDING_PROPOSALS_MAX,
 } from "../../src/limits.ts";
 import { openSnapshot } from "../../src/snapshot/mod.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  FaultyLogDB,
   Gate,
-  KINDS,
-  listOf,
   ManualEnv,
   peek,
-  proposeAll,
   rejection,
   settle,
+} from "../support/environment.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import {
+  KINDS,
+  listOf,
+  proposeAll,
   start,
   startThree,
   stopAll,
-  text,
-} from "./support.ts";
+} from "../support/clusters.ts";
 
 Deno.test(
   "H1 Replica.propose() answers with the result once the local machine has applied it",

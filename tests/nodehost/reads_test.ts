@@ -6,22 +6,24 @@ import {
 } from "@std/assert";
 import { ErrSystemBusy, MemoryLogDB } from "../../mod.ts";
 import { PENDING_READS_MAX } from "../../src/limits.ts";
+import { bytes } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  FaultyLogDB,
   Gate,
-  KINDS,
-  listOf,
   ManualEnv,
   peek,
-  proposeAll,
   rejection,
   settle,
+} from "../support/environment.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import {
+  KINDS,
+  listOf,
+  proposeAll,
   start,
   startThree,
   stopAll,
-} from "./support.ts";
+} from "../support/clusters.ts";
 
 Deno.test(
   "H2 Replica.read() reflects every proposal answered at any replica before it began",

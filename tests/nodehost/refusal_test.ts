@@ -10,16 +10,10 @@ import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import { REFUSAL_BYTES_MAX } from "../../src/limits.ts";
 import { encodeKept } from "../../src/offline/outbox_block.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
-import {
-  bytes,
-  checked,
-  Disk,
-  rejection,
-  start,
-  type StartOptions,
-  text,
-  typesOf,
-} from "./support.ts";
+import { bytes, text } from "../support/bytes.ts";
+import { checked, rejection } from "../support/environment.ts";
+import { Disk } from "../machines/journal.ts";
+import { start, type StartOptions, typesOf } from "../support/clusters.ts";
 
 /** Refuses what begins with "no", by its result. */
 const refusing = {

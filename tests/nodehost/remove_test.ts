@@ -32,8 +32,10 @@ import {
   SqliteLogDB,
   SqliteOutbox,
 } from "../../src/sqlite/mod.ts";
-import { makeDirectory } from "../sqlite/support.ts";
-import { bytes, checked, proposeAll, rejection, start } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, rejection } from "../support/environment.ts";
+import { proposeAll, start } from "../support/clusters.ts";
 
 const config = { clusterID: 1n, nodeID: 1n };
 

@@ -22,27 +22,27 @@ import {
   sessionHeadLength,
   unregisterRecord,
 } from "../../src/rsm/record_codec.ts";
+import { type AppendFault, FaultyLogDB } from "../support/faults.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  type AppendFault,
-  bytes,
   checked,
-  Disk,
-  FaultyLogDB,
-  forge,
   Gate,
-  KINDS,
-  listOf,
   ManualEnv,
   peek,
-  proposeAll,
-  randomOf,
   rejection,
   settle,
+} from "../support/environment.ts";
+import { Disk } from "../machines/journal.ts";
+import {
+  forge,
+  KINDS,
+  listOf,
+  proposeAll,
   start,
   startThree,
   stopAll,
-  text,
-} from "./support.ts";
+} from "../support/clusters.ts";
+import { random32 } from "../support/random.ts";
 
 function sessionRecord(
   session: number,
@@ -111,7 +111,7 @@ Deno.test(
       "twice",
     ];
     for (let seed = 1; seed <= 40; seed++) {
-      const random = randomOf(seed);
+      const random = random32(seed);
       const env = new ManualEnv(seed);
       await using logDB = new FaultyLogDB({ env });
       logDB.faults.slow = random() % 2 === 0;

@@ -11,19 +11,14 @@ import {
 } from "../../mod.ts";
 import {
   type AppendFault,
-  bytes,
-  checked,
-  Disk,
   FaultyLogDB,
   FaultySnapshotStore,
-  hostOf,
-  type Journal,
-  ManualEnv,
-  randomOf,
-  settle,
-  startOn,
-  text,
-} from "./support.ts";
+} from "../support/faults.ts";
+import { bytes, text } from "../support/bytes.ts";
+import { checked, ManualEnv, settle } from "../support/environment.ts";
+import { Disk, type Journal } from "../machines/journal.ts";
+import { hostOf, startOn } from "../support/clusters.ts";
+import { random32 } from "../support/random.ts";
 
 /** The kinds of the three replicas, by seed. */
 const MIXES = [
@@ -61,7 +56,7 @@ class Simulation {
 
   constructor(seed: number) {
     this.#seed = seed;
-    this.#random = randomOf(seed);
+    this.#random = random32(seed);
     this.#env = new ManualEnv(seed);
     this.#logDB = new FaultyLogDB({
       env: this.#env,

@@ -11,18 +11,11 @@ import {
   type Replica,
   type Session,
 } from "../../mod.ts";
-import {
-  bytes,
-  checked,
-  Disk,
-  hostOf,
-  type Manners,
-  ManualEnv,
-  randomOf,
-  RegularJournal,
-  settle,
-  startOn,
-} from "./support.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, ManualEnv, settle } from "../support/environment.ts";
+import { Disk, type Manners, RegularJournal } from "../machines/journal.ts";
+import { hostOf, startOn } from "../support/clusters.ts";
+import { random32 } from "../support/random.ts";
 
 /** The kinds of the three replicas, by seed. */
 const MIXES = [
@@ -52,7 +45,7 @@ class Simulation {
   skipped = 0;
 
   constructor(seed: number) {
-    this.#random = randomOf(seed);
+    this.#random = random32(seed);
     this.#env = new ManualEnv(seed);
     this.#logDB = new MemoryLogDB({ env: this.#env });
     this.#kinds = MIXES[seed % MIXES.length]!;

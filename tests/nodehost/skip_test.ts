@@ -15,23 +15,27 @@ import {
   type NodeHost,
   type Replica,
 } from "../../mod.ts";
+import { bytes } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  Disk,
-  hostOf,
-  type Journal,
-  KINDS,
-  listOf,
-  type Manners,
   ManualEnv,
-  proposeAll,
-  RegularJournal,
   rejection,
   settle,
+} from "../support/environment.ts";
+import {
+  Disk,
+  type Journal,
+  type Manners,
+  RegularJournal,
+} from "../machines/journal.ts";
+import {
+  hostOf,
+  KINDS,
+  listOf,
+  proposeAll,
   startOn,
   typesOf,
-} from "./support.ts";
+} from "../support/clusters.ts";
 
 /** Manners of a machine that throws at every command that begins with `poison`. */
 const BROKEN: Manners = {

@@ -15,31 +15,30 @@ import {
   MemoryFileStore,
   MemoryLogDB,
 } from "../../mod.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  collect,
-  Disk,
-  FaultyLogDB,
-  FaultySnapshotStore,
   Gate,
+  ManualEnv,
+  peek,
+  rejection,
+  settle,
+} from "../support/environment.ts";
+import { collect } from "../support/streams.ts";
+import { Disk, type Manners } from "../machines/journal.ts";
+import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
+import {
   hostOf,
   KINDS,
   listOf,
-  type Manners,
-  ManualEnv,
-  peek,
   proposeAll,
-  rejection,
-  settle,
   start,
   type Started,
   startOn,
   startThree,
   stopAll,
-  text,
   typesOf,
-} from "./support.ts";
+} from "../support/clusters.ts";
 
 async function firstIndex(logDB: FaultyLogDB | MemoryLogDB): Promise<number> {
   const log = await logDB.open(1n, 0n);

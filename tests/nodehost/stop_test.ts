@@ -15,26 +15,27 @@ import {
   NodeHost,
 } from "../../mod.ts";
 import { STOP_TIMEOUT_MS } from "../../src/limits.ts";
+import { bytes } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
-  FaultyLogDB,
-  FaultySnapshotStore,
   Gate,
-  hostOf,
-  KINDS,
-  listOf,
   ManualEnv,
   never,
   peek,
-  proposeAll,
   rejection,
   settle,
+} from "../support/environment.ts";
+import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
+import {
+  hostOf,
+  KINDS,
+  listOf,
+  proposeAll,
   start,
   startOn,
-  streamOf,
   typesOf,
-} from "./support.ts";
+} from "../support/clusters.ts";
+import { streamOf } from "../support/streams.ts";
 
 Deno.test(
   "H10 NodeHost.stop() fails everything that waits with ErrClusterClosed, and twice is harmless",

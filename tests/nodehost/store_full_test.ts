@@ -12,16 +12,13 @@ import { ErrStoreFull } from "../../src/store/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import {
   checked,
-  FaultyLogDB,
-  listOf,
   ManualEnv,
   peek,
-  proposeAll,
   rejection,
   settle,
-  start,
-  stopAll,
-} from "./support.ts";
+} from "../support/environment.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import { listOf, proposeAll, start, stopAll } from "../support/clusters.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 

@@ -21,13 +21,9 @@ import {
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import { SqliteOutbox } from "../../src/sqlite/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
-import {
-  bytes,
-  ManualEnv,
-  rejection,
-  start,
-  text,
-} from "../nodehost/support.ts";
+import { bytes, text } from "../support/bytes.ts";
+import { ManualEnv, rejection } from "../support/environment.ts";
+import { start } from "../support/clusters.ts";
 
 const DEAF = (): void => {};
 

@@ -7,7 +7,9 @@
 
 import { NodeHost } from "../../mod.ts";
 import { SqliteOutbox } from "../../src/sqlite/mod.ts";
-import { bytes, FaultyLogDB, RegularJournal } from "../nodehost/support.ts";
+import { bytes } from "../support/bytes.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import { RegularJournal } from "../machines/journal.ts";
 
 const [path, start] = Deno.args;
 const logDB = new FaultyLogDB();

@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { NodeHost } from "../../mod.ts";
 import { SqliteOutbox } from "../../src/sqlite/mod.ts";
-import { listOf, RegularJournal } from "../nodehost/support.ts";
+import { listOf } from "../support/clusters.ts";
+import { RegularJournal } from "../machines/journal.ts";
 
 const SCRIPT = new URL("kill.ts", import.meta.url).pathname;
 

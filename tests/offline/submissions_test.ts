@@ -46,24 +46,24 @@ import {
   unregisterRecord,
 } from "../../src/rsm/record_codec.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
+import { type AppendFault, FaultyLogDB } from "../support/faults.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  type AppendFault,
-  bytes,
   checked,
-  FaultyLogDB,
-  forge,
   Gate,
-  listOf,
   ManualEnv,
-  randomOf,
-  RegularJournal,
   rejection,
   settle,
+} from "../support/environment.ts";
+import {
+  forge,
+  listOf,
   start,
   type Started,
   stopAll,
-  text,
-} from "../nodehost/support.ts";
+} from "../support/clusters.ts";
+import { random32 } from "../support/random.ts";
+import { RegularJournal } from "../machines/journal.ts";
 
 const CLUSTER = 1n;
 
@@ -1082,7 +1082,7 @@ Deno.test(
       { clusterID: CLUSTER, nodeID: 1n },
     );
     logDB.faults.slow = true;
-    const random = randomOf(7);
+    const random = random32(7);
     const kinds: AppendFault[] = ["fail", "committed", "lost", "twice"];
     logDB.faults.append = () => kinds[random() % 8];
     let shown = 0;
@@ -1435,7 +1435,7 @@ async function runRandom(
   seed: number,
   config: { sessionsMax?: number; snapshotEntries?: number },
 ): Promise<void> {
-  const random = randomOf(seed);
+  const random = random32(seed);
   const world = new World(seed);
   const { faults } = world.logDB;
   const kinds: AppendFault[] = ["fail", "committed", "lost", "twice"];

@@ -21,24 +21,25 @@ import {
 } from "../../src/offline/view.ts";
 import { isPromise } from "../../src/async.ts";
 import { type MachineFactory, StateMachine } from "../../src/rsm/mod.ts";
-import { batchesOf, Listener, place, proposal } from "../rsm/driving.ts";
 import {
-  bytes,
-  checked,
+  batchesOf,
+  Listener,
+  place,
+  proposal,
+} from "../support/log_records.ts";
+import { bytes, text } from "../support/bytes.ts";
+import { checked, Gate, rejection, settle } from "../support/environment.ts";
+import {
   ConcurrentJournal,
   Disk,
-  FaultyLogDB,
-  Gate,
   type Journal,
   type Manners,
   PlainDiskJournal,
-  randomOf,
   RegularJournal,
-  rejection,
-  settle,
-  start,
-  text,
-} from "../nodehost/support.ts";
+} from "../machines/journal.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import { random32 } from "../support/random.ts";
+import { start } from "../support/clusters.ts";
 
 interface Sent extends PendingCommand {
   readonly sequence: number;
@@ -298,7 +299,7 @@ Deno.test(
   checked(async () => {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
     try {
-      await simulate(randomOf(seed));
+      await simulate(random32(seed));
     } catch (cause) {
       throw new Error(`Failed with seed ${seed}: ${cause}`, { cause });
     }
@@ -396,7 +397,7 @@ Deno.test(
   checked(async () => {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
     try {
-      await compareForks(randomOf(seed));
+      await compareForks(random32(seed));
     } catch (cause) {
       throw new Error(`Failed with seed ${seed}: ${cause}`, { cause });
     }

@@ -10,16 +10,18 @@ import {
 import { sleep } from "../../src/async.ts";
 import { recordAt, RecordKind } from "../../src/log/records.ts";
 import { RecordCursor } from "../../src/rsm/record_codec.ts";
+import { bytes, text } from "../support/bytes.ts";
+import { checked } from "../support/environment.ts";
+import { Disk } from "../machines/journal.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import { listOf } from "../support/clusters.ts";
+import { random32 } from "../support/random.ts";
 import {
-  bytes,
-  checked,
-  Disk,
-  FaultyLogDB,
-  listOf,
-  randomOf,
-  text,
-} from "../nodehost/support.ts";
-import { applyWords, Counts, startWords, WORD_KINDS } from "./machines.ts";
+  applyWords,
+  Counts,
+  startWords,
+  WORD_KINDS,
+} from "../machines/words.ts";
 import {
   packRecords,
   proposal,
@@ -157,7 +159,7 @@ for (const kind of WORD_KINDS) {
     checked(async () => {
       const refusals = { refused: 0, in: 0 };
       for (let seed = 1; seed <= 10; seed++) {
-        const random = randomOf(seed);
+        const random = random32(seed);
         const counts = new Counts();
         counts.isSlow = random() % 2 === 0;
         const logDB = new FaultyLogDB();

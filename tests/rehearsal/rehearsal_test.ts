@@ -19,20 +19,15 @@ import type {
   CoreOptions,
   ValidateContext,
 } from "../../src/sync/server/options.ts";
-import {
-  bytes,
-  checked,
-  Disk,
-  FaultyLogDB,
-  listOf,
-  randomOf,
-  RegularJournal,
-  rejection,
-  text,
-} from "../nodehost/support.ts";
+import { bytes, text } from "../support/bytes.ts";
+import { checked, rejection } from "../support/environment.ts";
+import { Disk, RegularJournal } from "../machines/journal.ts";
+import { FaultyLogDB } from "../support/faults.ts";
+import { listOf } from "../support/clusters.ts";
+import { random32 } from "../support/random.ts";
 import { sleep } from "../../src/async.ts";
 import { unregisterRecord } from "../../src/rsm/record_codec.ts";
-import { Counts, startWords, WORD_KINDS } from "./machines.ts";
+import { Counts, startWords, WORD_KINDS } from "../machines/words.ts";
 import {
   claimRecord,
   packRecords,
@@ -469,7 +464,7 @@ for (const isSlow of [false, true]) {
       );
       // deno-lint-ignore no-console
       console.log(`SEED=${seed}`);
-      const random = randomOf(seed);
+      const random = random32(seed);
       const w = await words(isSlow ? "concurrent" : "regular", {
         isSlow,
         seed,

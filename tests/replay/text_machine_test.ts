@@ -9,7 +9,7 @@ import { toBytes } from "@std/streams";
 import { toUint8Array } from "../../src/bytes.ts";
 import { ErrSnapshotStopped } from "../../src/statemachine/mod.ts";
 import { checkConcurrentStateMachine } from "../../src/testing/mod.ts";
-import { Random } from "./random.ts";
+import { type Random, seeded } from "../support/random.ts";
 import {
   encodeCommand,
   type Patch,
@@ -105,7 +105,7 @@ Deno.test("TextStateMachine does to a text what a list of code points does", asy
     Deno.env.get("SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0],
   );
   await t.step(`SEED=${seed}`, () => {
-    const random = new Random(seed);
+    const random = seeded(seed);
     const machine = new TextStateMachine();
     const model: string[] = [];
     let near = 0;
@@ -262,7 +262,7 @@ Deno.test("getHash() tells texts apart and does not tell how one came to be", ()
 });
 
 Deno.test("saveSnapshot() saves the text as of prepareSnapshot() while edits go on", async () => {
-  const random = new Random(4);
+  const random = seeded(4);
   const text = randomText(random, 100_000);
   const machine = machineWith(text);
   const context = machine.prepareSnapshot();

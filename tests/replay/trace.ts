@@ -10,7 +10,7 @@
  */
 
 import { COMMAND_BYTES_MAX } from "../../src/limits.ts";
-import { Random } from "./random.ts";
+import { seeded } from "../support/random.ts";
 import {
   encodeCommand,
   type Patch,
@@ -216,7 +216,7 @@ export function recordTyping(
   options: { readonly name?: string; readonly seed?: number } = {},
 ): Trace {
   const { name = "typing", seed = 1 } = options;
-  const random = new Random(seed);
+  const random = seeded(seed);
   const characters = [...text];
   const txns: Patch[][] = [];
 

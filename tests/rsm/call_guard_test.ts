@@ -9,7 +9,8 @@ import {
 import { isPromise } from "../../src/async.ts";
 import { CallGuard, Op } from "../../src/rsm/mod.ts";
 import type { Type } from "../../src/statemachine/mod.ts";
-import { random, ticks } from "./random.ts";
+import { seeded } from "../support/random.ts";
+import { ticks } from "../support/turns.ts";
 
 type Name = keyof typeof Op;
 
@@ -341,8 +342,8 @@ Deno.test("C5 CallGuard.begin() goes ahead of what waits, but not into what excl
 });
 
 for (const [type, what, matrix] of MATRICES) {
-  Deno.test(`${what} machine: CallGuard under random calls`, async () => {
-    const { below, chance, pick } = random();
+  Deno.test(`${what} machine: CallGuard under seeded calls`, async () => {
+    const { below, chance, pick } = seeded();
     const names = [...matrix.keys()];
     for (let round = 0; round < 40; round++) {
       const guard = new CallGuard(type);

@@ -20,9 +20,14 @@ import {
   skipEntryRecord,
   unregisterRecord,
 } from "../../src/rsm/mod.ts";
-import { makeDriver, proposal, sessionProposal, skip } from "./driving.ts";
-import { random } from "./random.ts";
-import { Regular } from "./machines.ts";
+import {
+  makeDriver,
+  proposal,
+  sessionProposal,
+  skip,
+} from "../support/log_records.ts";
+import { seeded } from "../support/random.ts";
+import { Regular } from "../machines/hash_chain.ts";
 
 const U64_MAX = (1n << 64n) - 1n;
 const NUMBERS = [
@@ -225,7 +230,7 @@ Deno.test("H11 RecordCursor refuses every record that is cut or too long", () =>
 });
 
 Deno.test("H11 RecordCursor takes damage for a record or throws a RangeError", () => {
-  const { below, chance, pick } = random();
+  const { below, chance, pick } = seeded();
   for (const record of VALID) {
     for (let bit = 0; bit < record.length * 8; bit++) {
       const bad = record.slice();
@@ -267,7 +272,7 @@ Deno.test("H11 RecordCursor refuses numbers that are no safe integers", () => {
 });
 
 Deno.test("H11 StateMachine.apply() tells which record of a batch is damaged, and applies none of the batch after it", () => {
-  const { below } = random();
+  const { below } = seeded();
   for (let i = 0; i < 3000; i++) {
     const machine = new Regular();
     const { driver } = makeDriver({ type: 1, create: () => machine });

@@ -23,7 +23,7 @@ import {
   type Slot,
 } from "../../src/rsm/mod.ts";
 import type { Result } from "../../src/statemachine/mod.ts";
-import { random } from "./random.ts";
+import { seeded } from "../support/random.ts";
 
 const none = new Uint8Array(0);
 
@@ -215,7 +215,7 @@ function applyTo<L>(
 }
 
 Deno.test("H3 SessionTable does as the model does, whatever is proposed", () => {
-  const { below, chance, pick } = random();
+  const { below, chance, pick } = seeded();
   for (let round = 0; round < 30; round++) {
     let table = new SessionTable<never>({ track: true });
     const model = new Model();
@@ -623,7 +623,7 @@ Deno.test("H4 decode() keeps whether the cluster has begun", () => {
 });
 
 Deno.test("H11 decode() refuses what is no table, and nothing but with a RangeError", () => {
-  const { below, chance } = random();
+  const { below, chance } = seeded();
   const table = new SessionTable<never>();
   table.begin(4);
   for (const index of [5, 300, 70_000]) {
@@ -694,7 +694,7 @@ Deno.test("H11 decode() refuses what is no table, and nothing but with a RangeEr
 });
 
 Deno.test("H14 digest() tells contents apart and looks at nothing else", () => {
-  const { below } = random();
+  const { below } = seeded();
   const seen = new Map<number, string>();
   for (let length = 0; length < 40; length++) {
     for (let i = 0; i < 250; i++) {

@@ -37,8 +37,13 @@ import {
   type ISnapshotFileCollection,
   type SnapshotFile,
 } from "../../src/statemachine/mod.ts";
-import { concat, source } from "../snapshot/container_fixtures.ts";
-import { Disk, DiskMachine, HostDiskMachine } from "./disk_machine.ts";
+import { concat } from "../support/bytes.ts";
+import { source } from "../snapshot/container_fixtures.ts";
+import {
+  Disk,
+  DiskMachine,
+  HostDiskMachine,
+} from "../machines/hash_chain_on_disk.ts";
 import {
   batchesOf,
   makeDriver,
@@ -46,9 +51,10 @@ import {
   proposal,
   randomLog,
   sessionProposal,
-} from "./driving.ts";
-import { Concurrent, read, Regular, write } from "./machines.ts";
-import { random, ticks, turn } from "./random.ts";
+} from "../support/log_records.ts";
+import { Concurrent, read, Regular, write } from "../machines/hash_chain.ts";
+import { seeded } from "../support/random.ts";
+import { ticks, turn } from "../support/turns.ts";
 
 const never = new AbortController().signal;
 const HEADER: SaveOptions["header"] = {
@@ -185,7 +191,7 @@ Deno.test("R9 C6 recoverSnapshot() gives back what saveSnapshot() took, between 
 });
 
 Deno.test("C4 D8 a snapshot is of one moment, whatever is applied meanwhile", async () => {
-  const dice = random();
+  const dice = seeded();
   for (let round = 0; round < 30; round++) {
     const log = randomLog(dice, 60);
     const make: [1 | 2 | 3, () => Regular | Concurrent | DiskMachine][] = [

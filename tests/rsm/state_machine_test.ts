@@ -42,7 +42,11 @@ import {
   type Result,
 } from "../../src/statemachine/mod.ts";
 import { ErrStoreFull } from "../../src/store/mod.ts";
-import { Disk, DiskMachine, HostDiskMachine } from "./disk_machine.ts";
+import {
+  Disk,
+  DiskMachine,
+  HostDiskMachine,
+} from "../machines/hash_chain_on_disk.ts";
 import {
   batchesOf,
   type Heard,
@@ -55,9 +59,15 @@ import {
   randomLog,
   sessionProposal,
   skip,
-} from "./driving.ts";
-import { Concurrent, type Manner, Regular, type State } from "./machines.ts";
-import { type Random, random, ticks } from "./random.ts";
+} from "../support/log_records.ts";
+import {
+  Concurrent,
+  type Manner,
+  Regular,
+  type State,
+} from "../machines/hash_chain.ts";
+import { type Random, seeded } from "../support/random.ts";
+import { ticks } from "../support/turns.ts";
 
 const none = new Uint8Array(0);
 const never = new AbortController().signal;
@@ -112,7 +122,7 @@ function kinds(): [string, () => [MachineFactory, Disk | undefined]][] {
   return all;
 }
 
-/** Applies a log, cut at random, some batches at a time. */
+/** Applies a log, cut at seeded, some batches at a time. */
 async function applyCut(
   driver: StateMachine<string>,
   placed: readonly Placed[],
@@ -460,7 +470,7 @@ Deno.test("C7 StateMachine.apply() bounds its batches in entries and bytes", () 
 });
 
 Deno.test("C7 how the log is cut shows in nothing", async () => {
-  const dice = random();
+  const dice = seeded();
   for (let round = 0; round < 12; round++) {
     const log = randomLog(dice, 150);
     let first: unknown;
@@ -863,7 +873,7 @@ async function reference(log: readonly Placed[]): Promise<
 }
 
 Deno.test("H6 a machine that keeps the host's rows: state, sessions and index agree after every crash", async () => {
-  const dice = random();
+  const dice = seeded();
   for (let round = 0; round < 40; round++) {
     const log = randomLog(dice, 120);
     const expected = await reference(log);
@@ -908,7 +918,7 @@ Deno.test("H6 a machine that keeps the host's rows: state, sessions and index ag
 });
 
 Deno.test("H6 a machine without the host's rows: nothing is applied twice, the sessions are rebuilt", async () => {
-  const dice = random();
+  const dice = seeded();
   for (let round = 0; round < 40; round++) {
     const log = randomLog(dice, 120);
     const expected = await reference(log);
@@ -1045,7 +1055,7 @@ Deno.test("H12 no checkpoint is taken where the machine is ahead of its sessions
 
 Deno.test("H6 a machine that has begun to keep rows is not set back to where they are", async () => {
   const disk = new Disk();
-  const log = randomLog(random(), 100);
+  const log = randomLog(seeded(), 100);
   const half = log.slice(0, 50);
   const one = makeDriver({ type: 3, create: () => new DiskMachine(disk) });
   await one.driver.open(never);

@@ -12,14 +12,14 @@ import {
   type SnapshotHeader,
   verifySnapshot,
 } from "../../src/snapshot/mod.ts";
+import { concat } from "../support/bytes.ts";
 import {
-  concat,
   makeBytes,
   makeContainer,
   makeHeader,
-  makeRandom,
   source,
 } from "./container_fixtures.ts";
+import { random } from "../support/random.ts";
 
 /** What was handed out before reading ended, and how it ended. */
 interface Outcome {
@@ -196,7 +196,7 @@ for (const [name, run] of Object.entries(READERS)) {
     const seed = Math.floor(Math.random() * 2 ** 32);
     // deno-lint-ignore no-console
     console.log(`seed ${seed}`);
-    const random = makeRandom(seed);
+    const next = random(seed);
     const { bytes } = await makeContainer({
       sessions: makeBytes(70_000, 1),
       payload: makeBytes(200_000, 2),
@@ -205,12 +205,12 @@ for (const [name, run] of Object.entries(READERS)) {
     const original = await run(bytes);
     for (let i = 0; i < 40; i++) {
       const damaged = bytes.slice();
-      const at = Math.floor(random() * bytes.length);
-      const burst = 1 + Math.floor(random() * 4);
+      const at = Math.floor(next() * bytes.length);
+      const burst = 1 + Math.floor(next() * 4);
       for (let j = at; j < Math.min(at + burst, bytes.length); j++) {
-        damaged[j]! ^= 1 + random() * 255;
+        damaged[j]! ^= 1 + next() * 255;
       }
-      const chunk = 1 + Math.floor(random() ** 2 * 300_000);
+      const chunk = 1 + Math.floor(next() ** 2 * 300_000);
       const outcome = await run(damaged, chunk);
       assertDamage(outcome, original);
     }

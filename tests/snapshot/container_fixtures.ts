@@ -1,3 +1,5 @@
+import { concat } from "../support/bytes.ts";
+import { random } from "../support/random.ts";
 import {
   type SnapshotHeader,
   type SnapshotTotals,
@@ -19,33 +21,11 @@ export function makeHeader(
   };
 }
 
-/** A small generator whose seed repeats the run (mulberry32). */
-export function makeRandom(seed: number): () => number {
-  return () => {
-    seed = seed + 0x6d2b79f5 | 0;
-    let t = Math.imul(seed ^ seed >>> 15, 1 | seed);
-    t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t;
-    return ((t ^ t >>> 14) >>> 0) / 2 ** 32;
-  };
-}
-
 /** Bytes that compress to about half. */
 export function makeBytes(length: number, seed = 1): Uint8Array<ArrayBuffer> {
-  const random = makeRandom(seed);
+  const next = random(seed);
   const bytes = new Uint8Array(length);
-  for (let i = 0; i < length; i++) bytes[i] = random() * 16;
-  return bytes;
-}
-
-export function concat(
-  parts: readonly Uint8Array[],
-): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
+  for (let i = 0; i < length; i++) bytes[i] = next() * 16;
   return bytes;
 }
 

@@ -15,11 +15,11 @@ import {
 import { ErrSnapshotStreaming } from "../../src/statemachine/mod.ts";
 import {
   Collector,
-  concat,
   makeBytes,
   makeHeader,
   source,
 } from "./container_fixtures.ts";
+import { concat } from "../support/bytes.ts";
 
 const BLOCK = 65_536;
 const COMPRESSIONS = ["none", "gzip"] as const;

@@ -10,7 +10,7 @@ import { logDBConformance } from "../../src/testing/log_conformance.ts";
 import type { ConformanceCase } from "../../src/testing/conformance.ts";
 import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
 import type { SnapshotInfo } from "../../src/snapshot/mod.ts";
-import { makeDirectory } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 /** What a case is given: new places, and what is at those it has had. */
 interface Places<T> {

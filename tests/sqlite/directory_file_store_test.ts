@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { DirectoryFileStore, ErrStoreLocked } from "../../src/sqlite/mod.ts";
-import { makeDirectory } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 Deno.test("F1 DirectoryFileStore lets no path lead out of its directory", async () => {
   using directory = makeDirectory();

@@ -15,7 +15,7 @@ import {
   verifySnapshot,
 } from "../../src/snapshot/mod.ts";
 import { ErrStoreLocked, FileSnapshotStore } from "../../src/sqlite/mod.ts";
-import { makeDirectory } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 const header: SnapshotHeader = {
   clusterID: 1n,

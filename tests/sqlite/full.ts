@@ -18,7 +18,7 @@ import {
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
 import { Filler, fits } from "../browser/filler.ts";
-import { random } from "../browser/random.ts";
+import { random } from "../support/random.ts";
 
 /** What is taken from the disk first, and given back when it is full, in bytes: more than two databases need to take in their WALs. */
 const BALLAST_BYTES = 12 * 1024 * 1024;

@@ -1,6 +1,6 @@
 import { assert } from "@std/assert";
-import { newSeed } from "../browser/random.ts";
-import { makeDirectory } from "./support.ts";
+import { newSeed } from "../support/random.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 /** Runs a command where a small disk is mounted at a directory; it is gone with the command. */
 async function onSmallDisk(

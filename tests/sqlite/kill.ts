@@ -31,7 +31,7 @@ import {
   SqliteKVStateMachine,
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
-import { newSeed, random, seedFrom } from "../browser/random.ts";
+import { newSeed, random, seedFrom } from "../support/random.ts";
 
 const CLIENTS = 4;
 /** Commands of a client that wait at any time. */

@@ -1,4 +1,4 @@
-import { newSeed } from "../browser/random.ts";
+import { newSeed } from "../support/random.ts";
 import { killRun } from "./kill.ts";
 
 Deno.test("D5 a process killed under load loses nothing it answered, and applies nothing twice", async () => {

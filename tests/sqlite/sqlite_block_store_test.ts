@@ -12,7 +12,7 @@ import {
   ErrStoreVersion,
   SqliteBlockStore,
 } from "../../src/sqlite/mod.ts";
-import { makeDirectory } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 function makeBytes(length: number, seed: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length }, (_, i) => seed + i * 31 + (i >> 8));

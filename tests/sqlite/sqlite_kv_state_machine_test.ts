@@ -26,7 +26,7 @@ import {
 } from "../../src/sqlite/mod.ts";
 import { exists, removeFile } from "../../src/sqlite/files.ts";
 import { checkOnDiskStateMachine, type Disk } from "../../src/testing/mod.ts";
-import { makeDirectory } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 const config = { clusterID: 1n, nodeID: 1n };
 

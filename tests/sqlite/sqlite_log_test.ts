@@ -11,7 +11,7 @@ import {
   ErrStoreLocked,
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
-import { makeDirectory } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 const one = packRecords(new Uint8Array([1, 2, 3]));
 const config = { clusterID: 1n, nodeID: 1n };

@@ -32,7 +32,7 @@ import {
 } from "../../src/sqlite/mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve, type ServerLogRecord } from "../../src/sync/server/mod.ts";
-import { makeDirectory } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 

@@ -6,7 +6,7 @@ import {
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
 import { isWALDamaged } from "../../src/sqlite/wal.ts";
-import { makeDirectory } from "./support.ts";
+import { makeDirectory } from "../support/directory.ts";
 
 /** The database and the WAL of a log with a few records, as a killed process leaves them. */
 async function makeLog(path: string): Promise<[Uint8Array, Uint8Array]> {

@@ -13,7 +13,9 @@ import {
 import { LogCopy } from "../../src/sync/client/log_copy.ts";
 import { ErrCopyFull } from "../../src/sync/errors.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
-import { bytes, checked, randomOf, rejection } from "../nodehost/support.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, rejection } from "../support/environment.ts";
+import { random32 } from "../support/random.ts";
 import { entries, over, reading, textOf, world } from "./client_support.ts";
 
 function test(name: string, run: () => Promise<void>): void {
@@ -244,7 +246,7 @@ test("U26 blocks of short sessions count too", async () => {
 
 for (const seed of [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) {
   test(`D5 power cut at any moment: the copy is a part of the log without a hole, seed ${seed}`, async () => {
-    const random = randomOf(seed);
+    const random = random32(seed);
     let store = new FaultyBlockStore({ asynchronous: seed % 2 === 0 });
     /** Each record, and the index of the one before it. */
     const log = new Map<number, { letter: string; follows: number }>();

@@ -18,13 +18,8 @@ import {
 } from "../../src/sync/errors.ts";
 import { serve } from "../../src/sync/mod.ts";
 import { SYNC_CHANNELS_MAX, SYNC_LINKS_MAX } from "../../src/limits.ts";
-import {
-  bytes,
-  checked,
-  peek,
-  rejection,
-  settle,
-} from "../nodehost/support.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, peek, rejection, settle } from "../support/environment.ts";
 import {
   CloseCode,
   entries,

@@ -23,7 +23,7 @@ import {
   RemoteLogDB,
   type RemoteLogOptions,
 } from "../../src/sync/client/mod.ts";
-import { ManualEnv, settle } from "../nodehost/support.ts";
+import { ManualEnv, settle } from "../support/environment.ts";
 
 /** One end of a wire; frames arrive in order, each in a microtask of its own or when `later` says. */
 export class WireEnd implements Transport {

@@ -24,13 +24,8 @@ import {
   type RemoteLogOptions,
   type RemoteStatus,
 } from "../../src/sync/client/mod.ts";
-import {
-  bytes,
-  checked,
-  peek,
-  rejection,
-  settle,
-} from "../nodehost/support.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, peek, rejection, settle } from "../support/environment.ts";
 import {
   CloseCode,
   entries,

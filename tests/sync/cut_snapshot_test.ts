@@ -10,19 +10,15 @@ import {
   type Replica,
 } from "../../mod.ts";
 import type { RemoteLogDB, RemoteStatus } from "../../src/sync/client/mod.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, peek, rejection, settle } from "../support/environment.ts";
+import { Disk, type Manners } from "../machines/journal.ts";
 import {
-  bytes,
-  checked,
-  Disk,
   KINDS,
   listOf,
-  type Manners,
-  peek,
-  rejection,
-  settle,
   startOn,
   type StartOptions,
-} from "../nodehost/support.ts";
+} from "../support/clusters.ts";
 import { caughtUp, Pair } from "./pair.ts";
 
 /** More than comes before anybody takes it, in bytes. */

@@ -18,7 +18,7 @@ import {
 } from "../../src/sync/messages.ts";
 import { Assembler, sendInParts } from "../../src/sync/parts.ts";
 import { Address } from "../../src/sync/client/address.ts";
-import { checked, ManualEnv } from "../nodehost/support.ts";
+import { checked, ManualEnv } from "../support/environment.ts";
 import { FrameGateway, type Refusal } from "./proxy.ts";
 import {
   packRecords,

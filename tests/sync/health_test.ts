@@ -21,15 +21,10 @@ import { Core } from "../../src/sync/server/core.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
 import { Pages } from "../../src/sync/server/pages.ts";
-import {
-  bytes,
-  checked,
-  listOf,
-  type Manners,
-  rejection,
-  settle,
-  startOn,
-} from "../nodehost/support.ts";
+import { bytes } from "../support/bytes.ts";
+import { checked, rejection, settle } from "../support/environment.ts";
+import { listOf, startOn } from "../support/clusters.ts";
+import type { Manners } from "../machines/journal.ts";
 import { Pair } from "./pair.ts";
 import { world } from "./server_support.ts";
 

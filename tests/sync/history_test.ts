@@ -19,7 +19,8 @@ import {
 import { BlockLogDB } from "../../src/indexeddb/mod.ts";
 import { BlockOutbox as Outbox } from "../../src/offline/mod.ts";
 import type { RemoteLogDB, RemoteState } from "../../src/sync/client/mod.ts";
-import { checked, rejection, text } from "../nodehost/support.ts";
+import { checked, rejection } from "../support/environment.ts";
+import { text } from "../support/bytes.ts";
 import {
   decodeHead,
   encodeHead,

@@ -12,10 +12,10 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import { bytesInUse } from "../garbage.ts";
+import { bytesInUse } from "../support/garbage.ts";
 import { kv, KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
 import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
-import { newSeed } from "../browser/random.ts";
+import { newSeed } from "../support/random.ts";
 import type { Attack } from "./hostile_worker.ts";
 import { sleep, WAIT_MS_MAX } from "./kill.ts";
 

@@ -1,5 +1,5 @@
 import { assert } from "@std/assert";
-import { newSeed } from "../browser/random.ts";
+import { newSeed } from "../support/random.ts";
 import { beHostile } from "./hostile.ts";
 
 Deno.test("H11 U26 connections that misbehave in every way are sent away, and a good client is served all the while", async () => {

@@ -11,7 +11,7 @@
 import { kv } from "../../mod.ts";
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
 import type { Message } from "../../src/sync/messages.ts";
-import { random } from "../browser/random.ts";
+import { random } from "../support/random.ts";
 import {
   clientFrame as frame,
   helloFrame as hello,

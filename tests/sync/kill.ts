@@ -18,7 +18,7 @@ import {
   SqliteKVStateMachine,
   SqliteOutbox,
 } from "../../src/sqlite/mod.ts";
-import { newSeed, random, seedFrom } from "../browser/random.ts";
+import { newSeed, random, seedFrom } from "../support/random.ts";
 import { type Kind, Site, type SiteReport } from "../browser/sync_site.ts";
 import type { ServerSettings, ServerState } from "./kill_server.ts";
 import { Proxy, STORM } from "./proxy.ts";

@@ -11,7 +11,7 @@ import {
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
-import { JournalMachine } from "./kill_machine.ts";
+import { JournalMachine } from "../machines/client_counters.ts";
 import { lastOf } from "../browser/sync_site.ts";
 
 /** What it is told, as JSON. */

@@ -1,5 +1,5 @@
 import { assert } from "@std/assert";
-import { newSeed } from "../browser/random.ts";
+import { newSeed } from "../support/random.ts";
 import { killServer } from "./kill.ts";
 
 Deno.test("H3 H5 a server killed under load loses nothing it acknowledged, and does nothing twice", async () => {

@@ -5,7 +5,7 @@ import {
   type Listening,
   SteadyListener,
 } from "../../src/sync/server/listener.ts";
-import { ManualEnv, settle } from "../nodehost/support.ts";
+import { ManualEnv, settle } from "../support/environment.ts";
 import {
   idleConnections,
   linesOf,

@@ -18,7 +18,7 @@ import {
   type EndReason,
   type Message,
 } from "../../src/sync/messages.ts";
-import { randomOf } from "../nodehost/support.ts";
+import { random32 } from "../support/random.ts";
 
 const seed = Number(
   Deno.env.get("SEED") ?? Math.floor(Math.random() * 2 ** 31),
@@ -239,7 +239,7 @@ function anyMessage(random: Random): Message {
 }
 
 Deno.test("decodeMessage() returns what encodeMessage() was given, for messages of any content", () => {
-  const random = randomOf(seed);
+  const random = random32(seed);
   for (let i = 0; i < 5_000; i++) {
     const message = anyMessage(random);
     // `u64?`: the hash of a machine without one.
@@ -251,7 +251,7 @@ Deno.test("decodeMessage() returns what encodeMessage() was given, for messages 
 });
 
 Deno.test("decodeMessage() takes no damaged frame for a message, or one whose encoding it is [H11]", () => {
-  const random = randomOf(seed);
+  const random = random32(seed);
   let refused = 0;
   for (let i = 0; i < 6_000; i++) {
     let frame = encodeMessage(anyMessage(random)).slice();

@@ -22,13 +22,9 @@ import {
 import { decodeMessage } from "../../src/sync/messages.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
-import {
-  ManualEnv,
-  randomOf,
-  settle,
-  startOn,
-  type StartOptions,
-} from "../nodehost/support.ts";
+import { ManualEnv, settle } from "../support/environment.ts";
+import { random32 } from "../support/random.ts";
+import { startOn, type StartOptions } from "../support/clusters.ts";
 import { wire, type WireEnd } from "./client_support.ts";
 
 const config = { clusterID: 1n, nodeID: 1n };
@@ -67,7 +63,7 @@ export class Pair {
   ) {
     this.#journal = journal;
     this.env = new PairEnv(seed);
-    this.#random = randomOf(seed);
+    this.#random = random32(seed);
     this.#options = options;
     this.serverLog = new MemoryLogDB({ env: this.env });
   }

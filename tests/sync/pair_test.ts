@@ -23,18 +23,11 @@ import { unregisterRecord } from "../../src/rsm/record_codec.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { ErrConnectionLost } from "../../src/sync/errors.ts";
 import { serve } from "../../src/sync/server/serve.ts";
-import {
-  bytes,
-  checked,
-  listOf,
-  peek,
-  randomOf,
-  RegularJournal,
-  rejection,
-  settle,
-  startOn,
-  text,
-} from "../nodehost/support.ts";
+import { bytes, text } from "../support/bytes.ts";
+import { checked, peek, rejection, settle } from "../support/environment.ts";
+import { listOf, startOn } from "../support/clusters.ts";
+import { random32 } from "../support/random.ts";
+import { RegularJournal } from "../machines/journal.ts";
 import { caughtUp, Pair } from "./pair.ts";
 
 const config = { clusterID: 1n, nodeID: 1n };
@@ -72,7 +65,7 @@ test("H1 what one client proposes the others and the server see", async () => {
 
 for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
   test(`H3 connections cut at random: all replicas equal, everything exactly once, seed ${seed}`, async () => {
-    const random = randomOf(seed);
+    const random = random32(seed);
     // With some, whoever was cut off for long has to take a snapshot.
     const snapshotEntries = seed % 2 === 0 ? 0 : 15;
     const limits = snapshotEntries === 0 ? {} : { farEntries: 20 };

@@ -11,10 +11,14 @@ import {
   type Replica,
 } from "../../mod.ts";
 import { RemoteLogDB } from "../../src/sync/mod.ts";
-import { rejection } from "../nodehost/support.ts";
+import { rejection } from "../support/environment.ts";
 import { ServerProcess, sleep, WAIT_MS_MAX } from "./kill.ts";
-import { entry, type Journal, JournalMachine } from "./kill_machine.ts";
-import { PoisonableMachine } from "./poison_machine.ts";
+import {
+  entry,
+  type Journal,
+  JournalMachine,
+} from "../machines/client_counters.ts";
+import { PoisonableMachine } from "../machines/poisonable.ts";
 
 /** Waits until a condition holds, which it has to sooner or later. */
 async function until(

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { kv, KVStateMachine } from "../../mod.ts";
 import type { RemoteState } from "../../src/sync/client/mod.ts";
 import type { Principal } from "../../src/sync/server/options.ts";
-import { checked } from "../nodehost/support.ts";
+import { checked } from "../support/environment.ts";
 import { Pair } from "./pair.ts";
 import { packRecords, proposal, world } from "./server_support.ts";
 

@@ -3,7 +3,8 @@ import { kv } from "../../mod.ts";
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
 import { encodeMessage, type Message } from "../../src/sync/messages.ts";
 import { CloseCode } from "../../src/sync/transport.ts";
-import { checked, randomOf } from "../nodehost/support.ts";
+import { checked } from "../support/environment.ts";
+import { random32 } from "../support/random.ts";
 import {
   claimRecord,
   packRecords,
@@ -203,7 +204,7 @@ Deno.test(
   checked(async () => {
     // deno-lint-ignore no-console
     console.log(`SEED=${seed}`);
-    const random = randomOf(seed);
+    const random = random32(seed);
     let revocation = new AbortController();
     const w = await world({
       seed,

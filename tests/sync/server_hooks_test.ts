@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { kv } from "../../mod.ts";
 import type { ServeOptions } from "../../src/sync/mod.ts";
-import { never } from "../nodehost/support.ts";
+import { never } from "../support/environment.ts";
 import { run, type Running } from "./running_server.ts";
 import { packRecords, proposal, type RawClient } from "./server_support.ts";
 

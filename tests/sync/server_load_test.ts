@@ -17,7 +17,7 @@ import {
 import { handle } from "../../src/sync/server/http.ts";
 import { Pages } from "../../src/sync/server/pages.ts";
 import { Pace, Turns } from "../../src/sync/server/throttle.ts";
-import { checked, ManualEnv, settle } from "../nodehost/support.ts";
+import { checked, ManualEnv, settle } from "../support/environment.ts";
 import {
   claimRecord,
   packRecords,

@@ -3,7 +3,7 @@ import { BATCH_RECORDS_MAX, SYNC_RING_BYTES } from "../../src/limits.ts";
 import { MemoryLogDB, packRecords } from "../../mod.ts";
 import type { LogBatch, LogReader } from "../../src/log/log.ts";
 import { Gatherer, Ring } from "../../src/sync/server/ring.ts";
-import { randomOf } from "../nodehost/support.ts";
+import { random32 } from "../support/random.ts";
 
 function batch(follows: number, first: number, count: number): LogBatch {
   const records = Array.from(
@@ -31,7 +31,7 @@ Deno.test("H15 Ring.after() gives what comes after any index, over gaps of index
   const seed = Math.floor(Math.random() * 2 ** 31);
   // deno-lint-ignore no-console
   console.log(`SEED=${seed}`);
-  const random = randomOf(seed);
+  const random = random32(seed);
   const ring = new Ring(100);
   assertEquals(ring.after(100), undefined);
   const all: number[] = [];

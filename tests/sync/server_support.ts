@@ -39,7 +39,7 @@ import {
   PROTOCOL_VERSIONS,
 } from "../../src/sync/messages.ts";
 import type { Transport, TransportListener } from "../../src/sync/transport.ts";
-import { ManualEnv, settle } from "../nodehost/support.ts";
+import { ManualEnv, settle } from "../support/environment.ts";
 
 /** One end of a simulated connection. */
 class WireEnd implements Transport {

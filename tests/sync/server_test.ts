@@ -31,13 +31,8 @@ import {
 import { RecordKind } from "../../src/log/records.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import { Pages } from "../../src/sync/server/pages.ts";
-import {
-  checked,
-  never,
-  rejection,
-  settle,
-  text,
-} from "../nodehost/support.ts";
+import { checked, never, rejection, settle } from "../support/environment.ts";
+import { text } from "../support/bytes.ts";
 import {
   claimRecord,
   packRecords,

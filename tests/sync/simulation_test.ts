@@ -9,7 +9,7 @@
  */
 
 import { assert } from "@std/assert";
-import { checked } from "../nodehost/support.ts";
+import { checked } from "../support/environment.ts";
 import { type Counts, type Profile, World } from "./world.ts";
 
 const RUNS = Number(Deno.env.get("SIMULATION_RUNS") ?? 8);

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import { SYNC_MISMATCH_FIRST_MS } from "../../src/limits.ts";
 import { ErrVersion } from "../../src/sync/errors.ts";
 import { CloseCode } from "../../src/sync/transport.ts";
-import { checked, settle } from "../nodehost/support.ts";
+import { checked, settle } from "../support/environment.ts";
 import { over, wire, world as clientWorld } from "./client_support.ts";
 import { world } from "./server_support.ts";
 

@@ -41,7 +41,9 @@ import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
 import { decodeMessage } from "../../src/sync/messages.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
-import { bytes, randomOf, settle, text } from "../nodehost/support.ts";
+import { bytes, text } from "../support/bytes.ts";
+import { random32 } from "../support/random.ts";
+import { settle } from "../support/environment.ts";
 import { DENIED, LEDGERS, POISON, startLedger } from "./world_machines.ts";
 import { type Cut, Network } from "./world_network.ts";
 
@@ -305,7 +307,7 @@ class WorldEnv implements Env {
   #now = 0;
 
   constructor(seed: number) {
-    this.#random = randomOf(seed);
+    this.#random = random32(seed);
   }
 
   now(): number {
@@ -413,7 +415,7 @@ export class World {
     this.profile = profile;
     this.counts = counts;
     this.env = new WorldEnv(seed);
-    this.random = randomOf(seed);
+    this.random = random32(seed);
     this.network = new Network(this.env, this.random);
     this.#serverKind = (["fork", "plain", "concurrent"] as const)[
       this.random() % 3

@@ -23,15 +23,14 @@ import type {
   ReplicaConfig,
   Result,
 } from "../../mod.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  bytes,
   ConcurrentJournal,
   Journal,
   type Manners,
   RegularJournal,
-  text,
-  violations,
-} from "../nodehost/support.ts";
+} from "../machines/journal.ts";
+import { violations } from "../support/environment.ts";
 
 /** What no machine takes. */
 export const POISON = "poison";

@@ -20,7 +20,7 @@ import {
   OnDiskNotes,
   queries,
   RegularNotes,
-} from "./machines.ts";
+} from "../machines/notes.ts";
 
 // Few and short histories: with another seed they may not find what is wrong.
 const common = { commands, queries, runs: 10, maxCommands: 6, seed: 1 };

@@ -11,8 +11,8 @@ import {
   checkOnDiskStateMachine,
   checkStateMachine,
 } from "../../src/testing/mod.ts";
+import { bytes } from "../support/bytes.ts";
 import {
-  bytes,
   commands,
   ConcurrentNotes,
   diskOf,
@@ -22,7 +22,7 @@ import {
   OnDiskNotes,
   queries,
   RegularNotes,
-} from "./machines.ts";
+} from "../machines/notes.ts";
 
 const common = { commands, queries, seed: 7, runs: 10 };
 

@@ -18,7 +18,6 @@ import {
 import {
   answer,
   applyTo,
-  bytes,
   commands,
   ConcurrentNotes,
   diskOf,
@@ -32,9 +31,9 @@ import {
   queries,
   readLines,
   RegularNotes,
-  text,
   writeLines,
-} from "./machines.ts";
+} from "../machines/notes.ts";
+import { bytes, text } from "../support/bytes.ts";
 
 const common = {
   commands,

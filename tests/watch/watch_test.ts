@@ -3,16 +3,15 @@ import { ErrClusterClosed, kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import { ErrSystemBusy } from "../../src/rsm/errors.ts";
 import { sameAnswer, Watches } from "../../src/watch/watch.ts";
 import { systemEnv } from "../../src/env.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  bytes,
   checked,
   Gate,
   peek,
   rejection,
   settle,
-  start,
-  text,
-} from "../nodehost/support.ts";
+} from "../support/environment.ts";
+import { start } from "../support/clusters.ts";
 
 async function kvReplica(): Promise<
   { host: NodeHost; replica: Awaited<ReturnType<NodeHost["startCluster"]>> }

@@ -20,8 +20,8 @@ import {
   step,
   textOf,
   write,
-} from "./machines.ts";
-import { ticks } from "./random.ts";
+} from "./hash_chain.ts";
+import { ticks } from "../support/turns.ts";
 
 /** What is on the disk after one atomic step. */
 export interface Stored extends State {

@@ -7,7 +7,7 @@
  */
 
 import type { Result } from "../../mod.ts";
-import { JournalMachine } from "./kill_machine.ts";
+import { JournalMachine } from "./client_counters.ts";
 
 /** A {@linkcode JournalMachine} that throws at every command of the client `poison`. */
 export class PoisonableMachine extends JournalMachine {

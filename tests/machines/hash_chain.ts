@@ -15,7 +15,7 @@ import type {
   Result,
   SnapshotFile,
 } from "../../src/statemachine/mod.ts";
-import { ticks } from "./random.ts";
+import { ticks } from "../support/turns.ts";
 
 /** All that was applied, in short: a command out of place makes another hash. */
 export interface State {

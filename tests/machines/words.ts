@@ -19,15 +19,14 @@ import type {
   ReplicaConfig,
   Result,
 } from "../../mod.ts";
+import { bytes, text } from "../support/bytes.ts";
 import {
-  bytes,
   ConcurrentJournal,
   HostedDiskJournal,
   type Journal,
   RegularJournal,
-  text,
-  violations,
-} from "../nodehost/support.ts";
+} from "./journal.ts";
+import { violations } from "../support/environment.ts";
 
 /**
  * Applies a command to a list: `poison …` throws; `once x` throws if `x` is there,

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { bytes, text } from "../support/bytes.ts";
 import type {
   Entry,
   IConcurrentStateMachine,
@@ -20,16 +21,6 @@ import type { Disk } from "../../src/testing/mod.ts";
 
 /** Notes by name. */
 export type Notes = ReadonlyMap<string, string>;
-
-/** The bytes of a text. */
-export function bytes(text: string): Uint8Array {
-  return new TextEncoder().encode(text);
-}
-
-/** The text of bytes. */
-export function text(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes);
-}
 
 /** Applies one command to notes in place. */
 export function applyTo(notes: Map<string, string>, cmd: Uint8Array): Result {

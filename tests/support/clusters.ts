@@ -1,0 +1,168 @@
+/**
+ * Hosts and replicas on machines that record their calls.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  type Checkpoint,
+  type HostEvent,
+  type LogDB,
+  NodeHost,
+  type NodeHostOptions,
+  type Records,
+  type Replica,
+  type ReplicaConfig,
+} from "../../mod.ts";
+import { bytes } from "./bytes.ts";
+import {
+  ConcurrentJournal,
+  Disk,
+  HostedDiskJournal,
+  type Journal,
+  type Manners,
+  PlainDiskJournal,
+  RegularJournal,
+} from "../machines/journal.ts";
+
+/** Host with its first replica, its events and the machines it made. */
+export interface Started {
+  readonly host: NodeHost;
+  readonly replica: Replica;
+  readonly events: HostEvent[];
+  /** Machines in the order they were made. */
+  readonly machines: Journal[];
+}
+
+/** Options of the host, and of the machine and replica on it. */
+export interface StartOptions extends NodeHostOptions {
+  readonly kind?: "regular" | "concurrent" | "disk" | "hosted";
+  readonly manners?: Manners;
+  readonly disk?: Disk;
+  readonly config?: Partial<ReplicaConfig>;
+}
+
+/** Makes a host that appends its events to `events`. */
+export function hostOf(
+  options: NodeHostOptions,
+  events: HostEvent[] = [],
+): NodeHost {
+  return new NodeHost({ ...options, onEvent: (event) => events.push(event) });
+}
+
+/** Starts a replica on a host. */
+export async function startOn(
+  host: NodeHost,
+  options: StartOptions,
+  machines: Journal[] = [],
+): Promise<Replica> {
+  const { kind = "regular", manners = {}, disk = new Disk() } = options;
+  const config = { clusterID: 1n, nodeID: 1n, ...options.config };
+  const keep = <T extends Journal>(machine: T): T => {
+    machines.push(machine);
+    return machine;
+  };
+  switch (kind) {
+    case "regular":
+      return await host.startCluster(
+        (c, n) => keep(new RegularJournal(manners, c, n)),
+        config,
+      );
+    case "concurrent":
+      return await host.startConcurrentCluster(
+        (c, n) => keep(new ConcurrentJournal(manners, c, n)),
+        config,
+      );
+    case "disk":
+      return await host.startOnDiskCluster(
+        (c, n) => keep(new PlainDiskJournal(disk, manners, c, n)),
+        config,
+      );
+    case "hosted":
+      return await host.startOnDiskCluster(
+        (c, n) => keep(new HostedDiskJournal(disk, manners, c, n)),
+        config,
+      );
+  }
+}
+
+/** Makes a host and starts a replica on it. */
+export async function start(options: StartOptions = {}): Promise<Started> {
+  const { kind: _, manners: __, disk: ___, config: ____, ...rest } = options;
+  const events: HostEvent[] = [];
+  const machines: Journal[] = [];
+  const host = hostOf(rest, events);
+  try {
+    const replica = await startOn(host, options, machines);
+    return { host, replica, events, machines };
+  } catch (error) {
+    await host.stop();
+    throw error;
+  }
+}
+
+/** Starts three replicas on one log, each on a host of its own. */
+export async function startThree(
+  logDB: LogDB,
+  options: StartOptions = {},
+): Promise<Started[]> {
+  const started: Started[] = [];
+  for (const nodeID of [1n, 2n, 3n]) {
+    const config = { ...options.config, nodeID };
+    started.push(await start({ ...options, logDB, config }));
+  }
+  return started;
+}
+
+/** Stops the hosts. */
+export async function stopAll(started: readonly Started[]): Promise<void> {
+  for (const { host } of started) await host.stop();
+}
+
+/** Lists the types of events in order. */
+export function typesOf(events: readonly HostEvent[]): string[] {
+  return events.map(({ type }) => type);
+}
+
+/** Reads the commands a replica has applied, without the log. */
+export async function listOf(replica: Replica): Promise<string[]> {
+  return await replica.staleRead(null) as string[];
+}
+
+/** Proposes commands one after the other. */
+export async function proposeAll(
+  replica: Replica,
+  ...commands: readonly string[]
+): Promise<void> {
+  for (const command of commands) await replica.propose(bytes(command));
+}
+
+/** Kinds of machine; the on-disk one without and with host rows. */
+export const KINDS = ["regular", "concurrent", "disk", "hosted"] as const;
+
+/** Appends records to the log of a cluster without a host. */
+export async function forge(
+  logDB: LogDB,
+  records: Records,
+  clusterID = 1n,
+): Promise<number> {
+  const log = await logDB.open(clusterID, 0n);
+  try {
+    return await log.append(records);
+  } finally {
+    await log.close();
+  }
+}
+
+/** Publishes a checkpoint of a cluster without a host. */
+export async function publish(
+  logDB: LogDB,
+  checkpoint: Checkpoint,
+  clusterID = 1n,
+): Promise<void> {
+  const log = await logDB.open(clusterID, 0n);
+  log.checkpoints!.publish(checkpoint);
+  await log.close();
+}
