@@ -10,6 +10,7 @@
 import { createHash } from "node:crypto";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import { bundle, type BundleOptions, ROOT, stopBundler } from "./bundle.ts";
+import { guideFiles } from "./guide.ts";
 
 /** A file, and how long a browser may keep it without asking. */
 interface File {
@@ -112,6 +113,12 @@ function isKnown(header: string | null, etag: string): boolean {
   });
 }
 
+/** Policy of every page: nothing from elsewhere, and no script but its own. */
+const POLICY: Readonly<Record<string, string>> = {
+  "content-security-policy":
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
+};
+
 /** Cookie with the name of a device. Browsers keep a cookie that was set over HTTP when they clear what scripts have stored (U1). */
 const DEVICE_COOKIE = "sampan-device";
 
@@ -166,6 +173,14 @@ async function script(options: BundleOptions): Promise<string> {
     .replace(/\n?\/\/# sourceMappingURL=\S+\s*$/, "\n");
 }
 
+/** The guides, under `/guide/`. */
+async function guides(): Promise<[string, File][]> {
+  return [...await guideFiles()].map(([name, { content, type }]) => [
+    `/guide/${name}`,
+    { content, type, immutable: false, headers: POLICY },
+  ]);
+}
+
 /**
  * Bundles a page, whose HTML loads the script `app.js`, with a service worker
  * that keeps both; the bundler's process ends with it.
@@ -189,10 +204,7 @@ export async function pageFiles(
         content: named(html),
         type: "text/html; charset=utf-8",
         immutable: false,
-        headers: {
-          "content-security-policy":
-            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:",
-        },
+        headers: POLICY,
       }],
       [`/${name}`, {
         content: app,
@@ -211,8 +223,9 @@ export async function pageFiles(
   }
 }
 
-/** Bundles the demo page. */
+/** Bundles the demo page, and renders the guides beside it. */
 export async function demoFiles(): Promise<ReadonlyMap<string, File>> {
   const html = await Deno.readTextFile(new URL("web/app/index.html", ROOT));
-  return await pageFiles(html, { text: 'import "./web/app/app.ts";' });
+  const page = await pageFiles(html, { text: 'import "./web/app/app.ts";' });
+  return new Map([...page, ...await guides()]);
 }

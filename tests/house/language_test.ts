@@ -27,7 +27,14 @@ const UNCHECKED: readonly string[] = [
 ];
 
 /** Paths outside `src/` whose language is checked. */
-const ALSO: readonly string[] = ["mod.ts", "web/examples"];
+const ALSO: readonly string[] = [
+  "mod.ts",
+  "README.md",
+  "src/README.md",
+  "tests/bench/README.md",
+  "web/examples",
+  "web/guide",
+];
 
 Deno.test("comments, names and messages are in the words of the glossary", () => {
   const root = new URL("../../src/", import.meta.url);
