@@ -10,7 +10,6 @@ import { encodeText } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import { SESSIONS_MAX, TIMER_MS_MAX } from "../limits.ts";
 import type { LogDB } from "../log/log.ts";
-import type { Outbox } from "../offline/outbox.ts";
 import {
   checkOptions,
   isA,
@@ -35,6 +34,7 @@ import type {
   IConcurrentStateMachine,
   IStateMachine,
 } from "../statemachine/machines.ts";
+import type { Outbox, OutboxEvent } from "./outbox.ts";
 
 /** Makes a machine in memory. */
 export type CreateReplayMachineFunc = (
@@ -143,18 +143,7 @@ export type HostEvent =
       /** The entry, and why it is skipped. */
       readonly skip: SkippedEntry;
     }
-    | {
-      /**
-       * The data of this device was purged, or removed, since its last visit: the
-       * cluster knows a session of it, and the outbox is empty. What had not been
-       * sent by then never came to the cluster.
-       */
-      readonly type: "purged";
-      /** Id of the session. */
-      readonly session: number;
-      /** Number of submissions of the session that the cluster has decided. */
-      readonly decided: number;
-    }
+    | OutboxEvent
     | {
       /** A snapshot was taken. */
       readonly type: "snapshot";
@@ -232,17 +221,6 @@ export type HostEvent =
     }
     | {
       /**
-       * What was submitted cannot be sent: for good if the error is an
-       * `ErrOutboxCopied`, else it is tried again. An `ErrProposalRefused` says
-       * that what the outbox sends through is somebody else's: it waits until
-       * whoever submitted it signs in again (U34).
-       */
-      readonly type: "outbox failed";
-      /** Cause of it. */
-      readonly error: unknown;
-    }
-    | {
-      /**
        * The machine holds up the replica: a call of it has not settled for so long.
        * An `update()` that awaits its own replica never does.
        */
@@ -268,7 +246,7 @@ export interface NodeHostOptions {
   snapshots?: SnapshotStore;
   /** Where its machines' external files are; by default in memory. */
   files?: FileStore;
-  /** Where what is submitted is kept until the cluster has it; without it nothing can be submitted. */
+  /** Outbox that stores submissions until the cluster has decided them; without one `submit()` is refused. */
   outbox?: Outbox;
   /**
    * Principal who is signed in, by the id the server knows; undefined if there is
@@ -334,7 +312,7 @@ export function checkHostOptions(options: NodeHostOptions): void {
     files: optional(
       isA("a FileStore", "open", "create", "remove", "list", "close"),
     ),
-    outbox: optional(isA("an Outbox", "open", "close")),
+    outbox: optional(isA("an Outbox", "attach", "close")),
     principal: optional(isPrincipal),
     device: optional(isPrincipal),
     env: optional(isEnv),

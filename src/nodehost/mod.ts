@@ -35,16 +35,22 @@ export {
   type RemoveDataOptions,
 } from "./node_host.ts";
 export { newNodeID } from "./node_id.ts";
+export type {
+  Outbox,
+  OutboxContext,
+  OutboxEvent,
+  Purged,
+  ReplicaOutbox,
+  Submission,
+  SubmissionState,
+  Unsynced,
+  View,
+} from "./outbox.ts";
+export * from "./outbox_errors.ts";
 export {
   type CompactionOptions,
   Replica,
   type ReplicaStatus,
 } from "./replica.ts";
 export { Session } from "./session.ts";
-export {
-  type Purged,
-  Submission,
-  type SubmissionState,
-} from "../offline/submissions.ts";
-export type { View } from "../offline/view.ts";
 export type { Watch, WatchOptions } from "../watch/watch.ts";

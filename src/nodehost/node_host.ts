@@ -23,8 +23,6 @@ import {
 import { KeptLog } from "../log/kept_log.ts";
 import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
-import { ErrUnsynced } from "../offline/errors.ts";
-import type { Outbox, Unsynced } from "../offline/outbox.ts";
 import { abortable, notify, pacedSource, withResolvers } from "../async.ts";
 import {
   checkFactory,
@@ -59,6 +57,8 @@ import {
 import { ErrClusterNotFound } from "./errors.ts";
 import { checkImport, inspectSnapshot } from "./import_check.ts";
 import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
+import type { Outbox, Unsynced } from "./outbox.ts";
+import { ErrUnsynced } from "./outbox_errors.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import { appendSkip } from "./skipping.ts";
 import type { Rehearsing } from "../rehearsal/rehearsal.ts";

@@ -64,8 +64,6 @@ import {
 import type { MachineFactory } from "../rsm/managed_machine.ts";
 import { configRecord } from "../rsm/record_codec.ts";
 import { MachineFailure } from "../rsm/errors.ts";
-import { ErrNoOutbox } from "../offline/errors.ts";
-import type { Outbox } from "../offline/outbox.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import type { SnapshotSource } from "../log/log.ts";
@@ -102,6 +100,14 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
+import type {
+  Outbox,
+  Purged,
+  ReplicaOutbox,
+  Submission,
+  View,
+} from "./outbox.ts";
+import { ErrNoOutbox } from "./outbox_errors.ts";
 import { Proposals } from "./proposals.ts";
 import { Reads } from "./reads.ts";
 import type {
@@ -120,13 +126,6 @@ import {
 } from "../divergence/replay.ts";
 import type { Session, SessionState } from "./session.ts";
 import { type ReplicaEvent, Snapshotter } from "./snapshotter.ts";
-import type {
-  Purged,
-  Submission,
-  Submissions,
-} from "../offline/submissions.ts";
-import type { MakeSubmitted, Submitted } from "../offline/submitting.ts";
-import type { OptimisticView, View } from "../offline/view.ts";
 import {
   checkWatch,
   type Watch,
@@ -178,7 +177,7 @@ export interface ReplicaParts {
   readonly shared: SnapshotStore | undefined;
   /** Where its machine's external files are. */
   readonly files: FileStore;
-  /** Where what is submitted is kept, if it can be. */
+  /** Outbox for durable submissions, if the host has one. */
   readonly outbox: Outbox | undefined;
   /** Time, random numbers and timers. */
   readonly env: Env;
@@ -219,11 +218,9 @@ export class Replica {
   readonly view: View;
   readonly #parts: ReplicaParts;
   readonly #proposals: Proposals;
-  readonly #submissions: Submissions | undefined;
+  readonly #outbox: ReplicaOutbox | undefined;
   readonly #reads: Reads;
   readonly #checkpoints: Checkpoints;
-  /** What the outbox brings; without one the view is the machine's. */
-  readonly #view: OptimisticView<SessionState> | undefined;
   readonly #watches: Watches;
   /** Tries commands before they are ordered, since it was asked to. */
   #rehearsal: Rehearsal | undefined;
@@ -317,44 +314,32 @@ export class Replica {
     );
     this.#remote = remoteOf(log, parts.event);
     this.#watches = new Watches(env);
-    const submitted = this.#submitting(parts.outbox);
-    this.#submissions = submitted?.submissions;
-    this.#view = submitted?.view;
-    this.view = this.#view ?? { lookup: (query) => this.staleRead(query) };
+    this.#outbox = this.#attach(parts.outbox);
+    this.view = this.#outbox?.view ??
+      { lookup: (query) => this.staleRead(query) };
   }
 
-  #submitting(outbox: Outbox | undefined): Submitted | undefined {
-    if (outbox === undefined) return undefined;
-    const { config, env, factory, files, event } = this.#parts;
-    return (outbox.submitting as MakeSubmitted)({
+  #attach(outbox: Outbox | undefined): ReplicaOutbox | undefined {
+    const { config, factory, log, files, env, principal, device, event } =
+      this.#parts;
+    return outbox?.attach({
       clusterID: config.clusterID,
       nodeID: config.nodeID,
-      outbox,
-      proposals: this.#proposals,
       factory,
+      log,
       files,
       env,
-      driver: () => this.#driver,
-      standing: (session) => this.#current?.standing(session),
-      applied: () => this.appliedIndex,
-      principal: this.#parts.principal,
-      device: this.#parts.device,
-      sessionOf: (clientID, after, owner) =>
-        this.#current?.sessionOf(clientID, after, owner),
-      history: () => {
-        const { applied: index, epoch } = this.#driver;
-        return { index, epoch };
-      },
-      verify: (point, signal) => this.#parts.log.verify?.(point, { signal }),
+      principal,
+      device,
+      proposals: this.#proposals,
+      stateMachine: () => this.#driver,
       upToDate: (signal) => this.#upToDate(signal),
-      outcomeOf: (session, series) => this.#current?.outcomeOf(session, series),
-      blocked: (cause) => this.#block(cause),
-      isSynced: factory.type === OnDiskStateMachine,
       check: () => this.#check(),
-      unsettled: () => this.#recovering,
-      changed: () => this.#watches.wake(),
-      event,
-      fail: (cause) => void this.#fail(cause),
+      recovering: () => this.#recovering,
+      onChange: () => this.#watches.wake(),
+      onBlocked: (cause) => this.#block(cause),
+      onEvent: event,
+      onFailure: (cause) => void this.#fail(cause),
       stopped: this.#stopped.signal,
       ended: this.#ended.signal,
     });
@@ -403,7 +388,7 @@ export class Replica {
    * device.
    */
   get purged(): Purged | undefined {
-    return this.#submissions?.purged;
+    return this.#outbox?.purged;
   }
 
   /** State of the replica and of what is submitted through it, and the reason for it. */
@@ -521,7 +506,7 @@ export class Replica {
    * @throws ErrClusterClosed if the replica was stopped or has failed
    */
   submit(cmd: Uint8Array): Promise<Submission> {
-    return this.#submissions?.submit(cmd) ?? Promise.reject(new ErrNoOutbox());
+    return this.#outbox?.submit(cmd) ?? Promise.reject(new ErrNoOutbox());
   }
 
   /**
@@ -530,12 +515,12 @@ export class Replica {
    * start has resolved. The same array as long as nothing changes.
    */
   pending(): readonly Submission[] {
-    return this.#submissions?.pending() ?? NONE;
+    return this.#outbox?.pending() ?? NONE;
   }
 
   /** Calls `listener` when `pending()`, or the state of one of them, has changed, once in a turn of the event loop; returns what ends that. What it throws is ignored. */
   onPending(listener: () => void): () => void {
-    return this.#submissions?.watch(listener) ?? ((): void => {});
+    return this.#outbox?.onPending(listener) ?? ((): void => {});
   }
 
   /**
@@ -545,7 +530,7 @@ export class Replica {
    * Harmless if it is none.
    */
   adoptOutbox(): void {
-    this.#submissions?.adopt();
+    this.#outbox?.adopt();
   }
 
   /**
@@ -842,7 +827,7 @@ export class Replica {
       this.nodeID,
       (checkpoint) => this.#checkpoints.other(checkpoint),
     );
-    await this.#submissions?.load();
+    await this.#outbox?.load();
     await this.#writeConfig();
     this.#stopped.signal.throwIfAborted();
     const held = reader.held > driver.applied
@@ -852,7 +837,7 @@ export class Replica {
     this.#loop = this.#run(reader);
     if (held !== undefined) await Promise.race([held, parked]);
     this.#isStarted = true;
-    this.#submissions?.start();
+    this.#outbox?.start();
     if (remote) this.#keep();
   }
 
@@ -1308,7 +1293,7 @@ export class Replica {
     const { applied, dirty } = this.#driver;
     this.#snapshotter!.applied(applied);
     if (this.type !== OnDiskStateMachine || !dirty) return;
-    const unkept = this.#submissions?.unkept ?? 0;
+    const unkept = this.#outbox?.unsynced ?? 0;
     if (
       applied - this.#synced >= SYNC_ENTRIES_MAX ||
       unkept >= SYNC_SUBMISSIONS_MAX && !this.#isSyncing
@@ -1328,14 +1313,14 @@ export class Replica {
     // Its recovery failed; another one is to come (R9).
     if (this.#driver.closed) return;
     const index = this.#driver.applied;
-    const decided = this.#submissions?.decided ?? 0;
+    const decided = this.#outbox?.decided ?? 0;
     this.#synced = index;
     this.#isSyncing = true;
     Promise.resolve().then(() => this.#driver.sync()).then(
       () => {
         this.#isSyncing = false;
         this.#snapshotter!.synced(index);
-        this.#submissions?.kept(decided);
+        this.#outbox?.synced(decided);
       },
       (error) => {
         this.#isSyncing = false;
@@ -1663,7 +1648,7 @@ export class Replica {
     this.#stopped.abort(closed);
     this.#openStopped.abort(new ErrOpenStopped());
     this.#recoverStopped.abort(new ErrSnapshotStopped());
-    this.#submissions?.close(waiting, closed);
+    this.#outbox?.close(waiting, closed);
     this.#proposals.close(waiting, closed);
     this.#reads.fail(waiting);
     this.#watches.end(closed);
@@ -1680,7 +1665,7 @@ export class Replica {
     // Also after a machine that never settles: nothing of it gets there any more.
     if (bound.signal.aborted) bound = this.#bound("Outbox or log");
     try {
-      await abortable(Promise.resolve(this.#submissions?.end()), bound.signal);
+      await abortable(Promise.resolve(this.#outbox?.end()), bound.signal);
     } catch (error) {
       event({ type: "close failed", error });
     }
@@ -1715,7 +1700,6 @@ export class Replica {
     const next = this.#next?.driver;
     if (next !== undefined) await discard(next);
     await this.#current?.close();
-    this.#view?.close();
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * The errors of an outbox.
+ * Errors of an outbox that cannot send.
  *
  * This module is browser compatible.
  *
@@ -7,63 +7,27 @@
  */
 
 import { SampanError } from "../statemachine/errors.ts";
-import type { Unsynced } from "./outbox.ts";
-
-/** The host was given no outbox, so it can keep no commands. */
-export class ErrNoOutbox extends SampanError {
-  /** The name `instanceof` goes by. */
-  static override readonly errorName = "ErrNoOutbox";
-  /** An error for a host without an outbox. */
-  constructor() {
-    super("Host was given no outbox to keep the command in");
-  }
-}
-
-/** The outbox holds commands the cluster does not have, as far as is known here; nothing was cleared (U35). */
-export class ErrUnsynced extends SampanError {
-  /** The name `instanceof` goes by. */
-  static override readonly errorName = "ErrUnsynced";
-  /** What would be lost, in the order it was submitted. */
-  readonly unsynced: readonly Unsynced[];
-  /** Clusters they belong to, where more than one may be concerned. */
-  readonly clusterIDs: readonly bigint[];
-  /** An error for what is there. */
-  constructor(
-    unsynced: readonly Unsynced[],
-    clusterIDs: readonly bigint[] = [],
-  ) {
-    super(
-      `Outbox holds ${unsynced.length} commands that are not synced${
-        clusterIDs.length === 0
-          ? ""
-          : `, of cluster ${clusterIDs.join(" and ")}`
-      }: wait until they are, dismiss them, or ask for them to be discarded`,
-    );
-    this.unsynced = unsynced;
-    this.clusterIDs = clusterIDs;
-  }
-}
 
 /**
- * The outbox holds commands of another principal than the one who is signed in.
- * Nothing is sent, and nothing more is kept: sign in as that principal again, or
- * remove what is there (U35).
+ * Thrown when the outbox has commands of a principal other than the one who is
+ * signed in. Nothing is sent and no submission is accepted: sign in as that
+ * principal again, or remove the commands (U35).
  */
 export class ErrOtherPrincipal extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrOtherPrincipal";
   /** Number of commands that wait for the other principal. */
   readonly commands: number;
-  /** Principal they belong to, if it is known by name. */
+  /** Principal they belong to, if known by name. */
   readonly principal: string | undefined;
-  /** An error for so many commands of another principal. */
+  /** Creates an error for commands of another principal. */
   constructor(
     commands: number,
     principal: string | undefined,
     options?: ErrorOptions,
   ) {
     super(
-      `Outbox holds ${commands} commands of ${
+      `Outbox has ${commands} commands of ${
         principal === undefined
           ? "another principal"
           : JSON.stringify(principal)
@@ -76,20 +40,20 @@ export class ErrOtherPrincipal extends SampanError {
 }
 
 /**
- * The outbox is a copy: a device was cloned or a backup restored, and somebody
- * else goes on with the original; or, which looks the same, a power cut took back
- * what had been sent from it. Nothing is sent any more, since nobody could tell
- * who sent it; all that was submitted is kept (H14).
+ * Reported when another process uses the session of this outbox: the device was
+ * cloned or a backup restored, or, indistinguishable from that, a power cut lost
+ * the record of what had been sent. Nothing is sent any more, because the cluster
+ * could not tell the two senders apart; all submissions stay in the outbox (H14).
  */
 export class ErrOutboxCopied extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrOutboxCopied";
-  /** The session both have. */
+  /** Session that both use. */
   readonly session: number;
-  /** An error for an outbox whose `session` somebody else has claimed. */
+  /** Creates an error for an outbox whose session another process has claimed. */
   constructor(session: number) {
     super(
-      `Outbox is a copy of another one, or is older than what was sent from it, as session ${session} shows: a device was cloned, a backup restored, or the power was cut`,
+      `Outbox is a copy, or older than what was sent from it, as session ${session} shows: a device was cloned, a backup restored, or the power was cut. Call adoptOutbox() to go on with a session of its own`,
     );
     this.session = session;
   }

@@ -1,5 +1,5 @@
 /**
- * The in-memory twin of an outbox.
+ * In-memory twin of an outbox.
  *
  * This module is browser compatible.
  *
@@ -9,9 +9,9 @@
 import { MemoryBlockStore } from "../store/memory_block_store.ts";
 import { BlockOutbox, type BlockOutboxOptions } from "./block_outbox.ts";
 
-/** An outbox in memory, for tests and for pages that may keep nothing: a command is lost with its process. */
+/** Outbox in memory, for tests and for pages that may store nothing: submissions end with the process. */
 export class MemoryOutbox extends BlockOutbox {
-  /** An empty outbox. */
+  /** Creates an empty outbox. */
   constructor(options: BlockOutboxOptions = {}) {
     super(() => new MemoryBlockStore(), options);
   }

@@ -1,6 +1,6 @@
 /**
- * What was submitted and is not applied yet, kept for good, as a port, and its
- * in-memory twin.
+ * Outbox: durable submissions of a device, sent exactly once, and the optimistic
+ * view of them. Given to a host as its option `outbox`.
  *
  * This module is browser compatible.
  *
@@ -14,7 +14,7 @@
  *   clusterID: 1n,
  *   nodeID: 1n,
  * });
- * const submission = await replica.submit(kv.put("boat", "sampan")); // kept
+ * const submission = await replica.submit(kv.put("boat", "sampan")); // durable
  * await submission.result; // applied
  * console.log(submission.state, replica.pending().length); // applied 0
  * ```
@@ -23,7 +23,16 @@
  */
 
 export { BlockOutbox, type BlockOutboxOptions } from "./block_outbox.ts";
-export { submitting } from "./submitting.ts";
 export * from "./errors.ts";
 export * from "./memory_outbox.ts";
-export * from "./outbox.ts";
+export type {
+  OutboxClient,
+  OutboxQueue,
+  OutboxSession,
+  OutboxStore,
+  QueueContents,
+  QueueNote,
+  SettledCommand,
+  SettledState,
+} from "./outbox_store.ts";
+export { attachOutbox } from "./replica_outbox.ts";

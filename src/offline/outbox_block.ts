@@ -1,8 +1,8 @@
 /**
- * How an outbox names and fills its blocks: each behind a checksum, its version
- * and its cluster. Commands submitted together are in one block, under the
- * number of the first; a command that is kept for its owner to see is in one of
- * its own; the head says who sends, and how far that has come.
+ * Blocks of an outbox: their names and formats. Each block has a checksum, a
+ * version and the id of its cluster. Commands that are added together share a
+ * block, named after the number of the first; a settled command has one of its
+ * own; the head has the session, the client and the progress of the queue.
  *
  * This module is browser compatible.
  *
@@ -17,38 +17,41 @@ import {
   encodeShown,
   encodeText,
 } from "../bytes.ts";
-import { ErrStoreCorrupted } from "../store/errors.ts";
-import type { Block } from "../store/store.ts";
 import type { Result } from "../statemachine/types.ts";
+import { ErrStoreCorrupted } from "../store/errors.ts";
+import { rangeOf } from "../store/names.ts";
+import type { Block } from "../store/store.ts";
 import type {
-  HeldCommands,
-  KeptCommand,
-  KeptState,
   OutboxSession,
-} from "./outbox.ts";
+  QueueContents,
+  SettledCommand,
+  SettledState,
+} from "./outbox_store.ts";
 
 const VERSION = 1;
-/** Of the head: 1 said nothing of the owner, 2 nothing of principal and history. */
+/** Version of the head: 1 has no owner, 2 no principal and no history. */
 const HEAD_VERSION = 3;
-/** Flags of a session. */
-const KNOWN = 1;
-const MARKED = 2;
-const OVER = 4;
-/** Of a command that is kept with its result; one without is of the first version. */
-const KEPT_VERSION = 2;
-/** Checksum, version and cluster. */
-const HEAD = 4 + 1 + 8;
+/** Version of a settled command with a result; one without has version 1. */
+const SETTLED_VERSION = 2;
 
-/** What is kept of a queue besides its commands; `mark` without those of blocks with the session's index. */
-export type QueueHead = Omit<HeldCommands, "commands" | "kept">;
+// Flags of a session.
+const HAS_HISTORY = 1;
+const HAS_EPOCH = 2;
+const IS_SUPERSEDED = 4;
 
-/** Commands that were submitted together. */
+/** Length of checksum, version and cluster, in bytes. */
+const PREFIX_BYTES = 4 + 1 + 8;
+
+/** State of a queue besides its commands; `sendLimit` does not count blocks that carry the session's index. */
+export type QueueHead = Omit<QueueContents, "commands" | "settled">;
+
+/** Commands that were added together. */
 export interface CommandBlock {
-  /** The number of the first. */
+  /** Number of the first command. */
   readonly first: number;
-  /** The session through which they may be sent at once; 0 for none. */
+  /** Index of the session through which they may be sent at once; 0 for none. */
   readonly session: number;
-  /** The commands. */
+  /** Commands in order. */
   readonly commands: readonly Uint8Array[];
 }
 
@@ -56,45 +59,46 @@ function hex(value: number | bigint, digits: number): string {
   return value.toString(16).padStart(digits, "0");
 }
 
-/** The names of the blocks of one cluster. */
-export class Names {
-  /** What all begin with. */
+/** Names of the blocks of one cluster. */
+export class BlockNames {
+  /** Prefix of all names. */
   readonly prefix: string;
-  /** The head. */
+  /** Name of the head. */
   readonly head: string;
-  /** What the names of blocks of commands begin with. */
+  /** Prefix of the names of command blocks. */
   readonly commands: string;
-  /** What the names of commands that are kept begin with. */
-  readonly kept: string;
+  /** Prefix of the names of settled commands. */
+  readonly settled: string;
 
-  /** The names of a cluster's blocks. */
+  /** Creates the names for a cluster. */
   constructor(clusterID: bigint) {
     this.prefix = `outbox/${hex(clusterID, 16)}/`;
     this.head = `${this.prefix}head`;
     this.commands = `${this.prefix}c/`;
-    this.kept = `${this.prefix}k/`;
+    this.settled = `${this.prefix}k/`;
   }
 
-  /** All of them. */
+  /** Range of all names. */
   get range(): [from: string, to: string] {
-    return [this.prefix, `${this.prefix.slice(0, -1)}0`];
+    return rangeOf(this.prefix);
   }
 
-  /** The block of commands from number `first` on. */
-  block(first: number): string {
+  /** Name of the block of commands whose first number is `first`. */
+  commandBlock(first: number): string {
     return this.commands + hex(first, 14);
   }
 
-  /** The block of a command that is kept. */
-  keptBlock(number: number): string {
-    return this.kept + hex(number, 14);
+  /** Name of the block of a settled command. */
+  settledBlock(number: number): string {
+    return this.settled + hex(number, 14);
   }
 }
 
-const STATES: readonly KeptState[] = ["refused", "unknown", "dismissed"];
+const STATES: readonly SettledState[] = ["refused", "unknown", "dismissed"];
 
 function begin(capacity: number): ByteWriter {
-  return new ByteWriter(HEAD + capacity).raw(new Uint8Array(HEAD));
+  return new ByteWriter(PREFIX_BYTES + capacity)
+    .raw(new Uint8Array(PREFIX_BYTES));
 }
 
 function seal(
@@ -110,7 +114,7 @@ function seal(
   return bytes;
 }
 
-/** Reads what is behind checksum, version and cluster, all of it. */
+/** Checks the prefix of a block, and reads everything after it. */
 function unseal<T>(
   { key, bytes }: Block,
   clusterID: bigint,
@@ -120,7 +124,7 @@ function unseal<T>(
   const damaged = (cause?: unknown): ErrStoreCorrupted =>
     new ErrStoreCorrupted(key, "Block of the outbox is damaged", { cause });
   const reader = new ByteReader(bytes);
-  if (bytes.length < HEAD || reader.u32() !== crc32(bytes, 0, 4)) {
+  if (bytes.length < PREFIX_BYTES || reader.u32() !== crc32(bytes, 0, 4)) {
     throw damaged();
   }
   const version = reader.u8();
@@ -136,7 +140,7 @@ function unseal<T>(
   throw damaged();
 }
 
-/** Commands as a block. */
+/** Encodes commands as a block. */
 export function encodeCommands(
   clusterID: bigint,
   { first, session, commands }: CommandBlock,
@@ -149,9 +153,9 @@ export function encodeCommands(
 }
 
 /**
- * Reads what {@linkcode encodeCommands} wrote.
+ * Decodes a block of commands.
  *
- * @throws ErrStoreCorrupted if it did not
+ * @throws ErrStoreCorrupted if it is damaged
  */
 export function decodeCommands(block: Block, clusterID: bigint): CommandBlock {
   return unseal(block, clusterID, (reader) => {
@@ -159,117 +163,118 @@ export function decodeCommands(block: Block, clusterID: bigint): CommandBlock {
     const session = reader.varint();
     const count = reader.varint();
     const commands: Uint8Array[] = [];
-    // Each on its own: one that is kept for long must not keep all of them.
+    // Copied, so that one which stays for long does not keep the block in memory.
     for (let i = 0; i < count; i++) commands.push(copyOf(reader.bytes()));
     return { first, session, commands };
   });
 }
 
-/** A command that is kept, as a block. */
-export function encodeKept(
+/** Encodes a settled command as a block. */
+export function encodeSettled(
   clusterID: bigint,
-  { number, state, reason, cmd, result }: KeptCommand,
+  { number, state, reason, cmd, result }: SettledCommand,
 ): Uint8Array {
   const writer = begin(32 + cmd.length + reason.length).varint(number)
     .u8(STATES.indexOf(state)).bytes(encodeShown(reason));
   if (result === undefined) return seal(writer.raw(cmd), clusterID);
   writer.u64(result.value).u8(result.data === undefined ? 0 : 1);
   if (result.data !== undefined) writer.bytes(result.data);
-  return seal(writer.raw(cmd), clusterID, KEPT_VERSION);
+  return seal(writer.raw(cmd), clusterID, SETTLED_VERSION);
 }
 
 function readResult(reader: ByteReader): Result {
   const value = reader.u64();
   const hasData = reader.u8();
   if (hasData > 1) {
-    throw new RangeError("Result in the outbox has an unknown form");
+    throw new RangeError(`Flag of a result's data is ${hasData}, not 0 or 1`);
   }
   return hasData === 0 ? { value } : { value, data: copyOf(reader.bytes()) };
 }
 
 /**
- * Reads what {@linkcode encodeKept} wrote.
+ * Decodes the block of a settled command.
  *
- * @throws ErrStoreCorrupted if it did not
+ * @throws ErrStoreCorrupted if it is damaged
  */
-export function decodeKept(block: Block, clusterID: bigint): KeptCommand {
+export function decodeSettled(block: Block, clusterID: bigint): SettledCommand {
   return unseal(block, clusterID, (reader, version) => {
     const number = reader.varint();
-    const state = STATES[reader.u8()];
-    if (state === undefined) throw new RangeError("State is unknown");
+    const byte = reader.u8();
+    const state = STATES[byte];
+    if (state === undefined) {
+      throw new RangeError(`State of a settled command is ${byte}`);
+    }
     const reason = new TextDecoder().decode(reader.bytes());
-    const result = version < KEPT_VERSION ? undefined : readResult(reader);
+    const result = version < SETTLED_VERSION ? undefined : readResult(reader);
     const cmd = copyOf(reader.raw(reader.remaining));
     return { number, state, reason, cmd, result };
-  }, KEPT_VERSION);
+  }, SETTLED_VERSION);
 }
 
 function readHistory(
   reader: ByteReader,
-): Pick<OutboxSession, "known" | "isOver"> {
+): Pick<OutboxSession, "known" | "isSuperseded"> {
   const flags = reader.u8();
-  const index = flags & KNOWN ? reader.varint() : 0;
-  const epoch = flags & MARKED
+  const index = flags & HAS_HISTORY ? reader.varint() : 0;
+  const epoch = flags & HAS_EPOCH
     ? { index: reader.varint(), id: reader.u64() }
     : undefined;
   return {
-    ...(flags & KNOWN ? { known: { index, epoch } } : {}),
-    ...(flags & OVER ? { isOver: true } : {}),
+    ...(flags & HAS_HISTORY ? { known: { index, epoch } } : {}),
+    ...(flags & IS_SUPERSEDED ? { isSuperseded: true } : {}),
   };
 }
 
-/** The head as a block. */
-export function encodeHead(
-  clusterID: bigint,
-  { done, mark, clientID, lost, owner, principal, session }: QueueHead,
-): Uint8Array {
-  const writer = begin(64).varint(done).varint(mark).u64(clientID)
-    .varint(lost);
+/** Encodes the head as a block. */
+export function encodeHead(clusterID: bigint, head: QueueHead): Uint8Array {
+  const { decided, sendLimit, clientID, lostSession } = head;
+  const { owner, principal, session } = head;
+  const writer = begin(64).varint(decided).varint(sendLimit).u64(clientID)
+    .varint(lostSession);
   if (owner === undefined) writer.u8(0);
   else writer.u8(1).bytes(owner);
   if (principal === undefined) writer.u8(0);
   else writer.u8(1).bytes(encodeText(principal, "Principal"));
   if (session !== undefined) {
-    const { index, holders, base, known, isOver = false } = session;
+    const { index, holders, base, known, isSuperseded = false } = session;
     writer.varint(index).u64(session.clientID).varint(base);
     writer.u8(
-      (known ? KNOWN : 0) | (known?.epoch ? MARKED : 0) | (isOver ? OVER : 0),
+      (known ? HAS_HISTORY : 0) | (known?.epoch ? HAS_EPOCH : 0) |
+        (isSuperseded ? IS_SUPERSEDED : 0),
     );
     if (known) writer.varint(known.index);
-    if (known?.epoch) {
-      writer.varint(known.epoch.index).u64(known.epoch.id);
-    }
+    if (known?.epoch) writer.varint(known.epoch.index).u64(known.epoch.id);
     for (const holder of holders) writer.u64(holder);
   }
   return seal(writer, clusterID, HEAD_VERSION);
 }
 
 /**
- * Reads what {@linkcode encodeHead} wrote.
+ * Decodes the block of the head.
  *
- * @throws ErrStoreCorrupted if it did not
+ * @throws ErrStoreCorrupted if it is damaged
  */
 export function decodeHead(block: Block, clusterID: bigint): QueueHead {
   return unseal(block, clusterID, (reader, version) => {
-    const done = reader.varint();
-    const mark = reader.varint();
+    const decided = reader.varint();
+    const sendLimit = reader.varint();
     const clientID = reader.u64();
-    const lost = reader.varint();
-    const isOwned = version > 1 && reader.u8() === 1;
-    const owner = isOwned ? copyOf(reader.bytes()) : undefined;
-    const isNamed = version > 2 && reader.u8() === 1;
-    const principal = isNamed
+    const lostSession = reader.varint();
+    const hasOwner = version > 1 && reader.u8() === 1;
+    const owner = hasOwner ? copyOf(reader.bytes()) : undefined;
+    const hasPrincipal = version > 2 && reader.u8() === 1;
+    const principal = hasPrincipal
       ? new TextDecoder().decode(reader.bytes())
       : undefined;
-    const client = {
-      done,
-      mark,
+    const head = {
+      decided,
+      sendLimit,
       clientID,
-      lost,
+      lostSession,
       owner,
       ...(principal === undefined ? {} : { principal }),
     };
-    if (reader.remaining === 0) return { ...client, session: undefined };
+    if (reader.remaining === 0) return { ...head, session: undefined };
     const index = reader.varint();
     const session = {
       index,
@@ -279,6 +284,6 @@ export function decodeHead(block: Block, clusterID: bigint): QueueHead {
       holders: [] as bigint[],
     };
     while (reader.remaining > 0) session.holders.push(reader.u64());
-    return { ...client, session };
+    return { ...head, session };
   }, HEAD_VERSION);
 }

@@ -1,5 +1,5 @@
 /**
- * What every {@linkcode Outbox} must do, as cases that run anywhere.
+ * Conformance suite of {@linkcode OutboxStore}: cases that run on any runtime.
  *
  * This module is browser compatible.
  *
@@ -8,8 +8,12 @@
 
 import { encodeText } from "../bytes.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
-import { ErrUnsynced } from "../offline/errors.ts";
-import type { Outbox, OutboxQueue, OutboxSession } from "../offline/outbox.ts";
+import { ErrUnsynced } from "../nodehost/outbox_errors.ts";
+import type {
+  OutboxQueue,
+  OutboxSession,
+  OutboxStore,
+} from "../offline/outbox_store.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
   caseOf,
@@ -18,12 +22,12 @@ import {
   type ConformanceCase,
 } from "./conformance.ts";
 
-/** What {@linkcode outboxConformance} is given. */
+/** Options of {@linkcode outboxConformance}. */
 export interface OutboxConformanceOptions {
-  /** Makes an empty outbox. */
-  create(): MaybePromise<Outbox>;
-  /** Opens what `outbox`, closed by now, has left behind; for those that keep something. */
-  reopen?: ((outbox: Outbox) => MaybePromise<Outbox>) | undefined;
+  /** Creates an empty store. */
+  create(): MaybePromise<OutboxStore>;
+  /** Opens the storage of `outbox`, which is closed, again; only for durable stores. */
+  reopen?: ((outbox: OutboxStore) => MaybePromise<OutboxStore>) | undefined;
 }
 
 const SESSION: OutboxSession = {
@@ -47,85 +51,94 @@ async function addAll(
   return added.join();
 }
 
-/** What a queue held, as text. */
-function heldText({ held }: OutboxQueue): string {
+/** Contents of a queue when it was opened, as text. */
+function textOf({ contents }: OutboxQueue): string {
   const text = (cmd: Uint8Array): string => new TextDecoder().decode(cmd);
-  const kept = held.kept.map(({ number, state, reason, cmd, result }) => {
-    const { value, data } = result ?? {};
-    const shown = result && ` ${value} ${data && text(data)}`;
-    return `${number} ${state} ${reason} ${text(cmd)}${shown ?? ""}`;
-  });
-  return [held.done, held.commands.map(text), held.mark, ...kept].join("; ");
+  const settled = contents.settled.map(
+    ({ number, state, reason, cmd, result }) => {
+      const { value, data } = result ?? {};
+      const shown = result && ` ${value} ${data && text(data)}`;
+      return `${number} ${state} ${reason} ${text(cmd)}${shown ?? ""}`;
+    },
+  );
+  const { decided, commands, sendLimit } = contents;
+  return [decided, commands.map(text), sendLimit, ...settled].join("; ");
 }
 
-function checkHeld(queue: OutboxQueue, expected: string): void {
-  const found = heldText(queue);
-  check(found === expected, `Holds "${found}", not "${expected}"`);
+function checkContents(queue: OutboxQueue, expected: string): void {
+  const found = textOf(queue);
+  check(found === expected, `Contents are "${found}", not "${expected}"`);
 }
 
-function checkMark({ mark }: OutboxQueue, expected: number): void {
-  check(mark === expected, `Mark is ${mark}, not ${expected}`);
+function checkLimit({ sendLimit }: OutboxQueue, expected: number): void {
+  check(
+    sendLimit === expected,
+    `Send limit is ${sendLimit}, not ${expected}`,
+  );
 }
 
-/** Nothing listens. */
-const DEAF = (): void => {};
+/** Ignores decided commands. */
+const IGNORE = (): void => {};
 
-/** The cases every outbox must pass; each makes its own outbox and closes it. */
+/** Creates the cases that every store must pass; each creates its own store and closes it. */
 export function outboxConformance(
   options: OutboxConformanceOptions,
 ): readonly ConformanceCase[] {
   const cases: ConformanceCase[] = [];
   const add = (
     name: string,
-    body: (outbox: Outbox, again: () => Promise<Outbox>) => Promise<void>,
+    body: (
+      outbox: OutboxStore,
+      again: () => Promise<OutboxStore>,
+    ) => Promise<void>,
   ): void => void cases.push(caseOf(name, options, body));
 
   add(
-    "U21 add() numbers commands in order, and they are there when it is opened again",
+    "U21 add() numbers commands in order, and they are in the queue when it is opened again",
     async (outbox, again) => {
-      const queue = await outbox.open(1n, DEAF);
-      checkHeld(queue, "0; ; 0");
+      const queue = await outbox.open(1n, IGNORE);
+      checkContents(queue, "0; ; 0");
       check(await addAll(queue, "a", "", "c") === "1,2,3", "Not 1, 2, 3");
       check(await addAll(queue, "d") === "4", "Not 4");
       await queue.close();
       outbox = await again();
-      const second = await outbox.open(1n, DEAF);
-      checkHeld(second, "0; a,,c,d; 0");
+      const second = await outbox.open(1n, IGNORE);
+      checkContents(second, "0; a,,c,d; 0");
       check(await addAll(second, "e") === "5", "Not 5");
       await second.close();
     },
   );
 
   add(
-    "U26 what was decided goes, and its numbers do not come again",
+    "U26 decided commands are removed, and their numbers are not used again",
     async (outbox, again) => {
-      const done: number[] = [];
-      const queue = await outbox.open(1n, (upTo) => done.push(upTo));
+      const calls: number[] = [];
+      const queue = await outbox.open(1n, (decided) => calls.push(decided));
       await addAll(queue, "a", "b", "c");
-      queue.note({ done: 2 });
+      queue.note({ decided: 2 });
       await queue.flush();
-      check(done.join() === "2", `Was told of ${done}`);
+      check(calls.join() === "2", `onDecided was called with ${calls}, not 2`);
       await queue.close();
       outbox = await again();
-      const second = await outbox.open(1n, DEAF);
-      checkHeld(second, "2; c; 2");
-      second.note({ done: 3 });
-      // With the close at the latest.
+      const second = await outbox.open(1n, IGNORE);
+      checkContents(second, "2; c; 2");
+      second.note({ decided: 3 });
+      // Written by close() at the latest.
       await second.close();
       outbox = await again();
-      const third = await outbox.open(1n, DEAF);
-      checkHeld(third, "3; ; 3");
-      check(await addAll(third, "d") === "4", "A number came again");
+      const third = await outbox.open(1n, IGNORE);
+      checkContents(third, "3; ; 3");
+      check(await addAll(third, "d") === "4", "A number was used again");
       await third.close();
     },
   );
 
   add(
-    "U18 what is kept is there until it is forgotten",
+    "U18 a settled command stays until it is forgotten",
     async (outbox, again) => {
-      const queue = await outbox.open(1n, DEAF);
+      const queue = await outbox.open(1n, IGNORE);
       await addAll(queue, "a", "b", "c");
-      const kept = [
+      const settled = [
         {
           number: 1,
           state: "refused",
@@ -136,87 +149,92 @@ export function outboxConformance(
         { number: 2, state: "unknown", reason: "", cmd: command("b") },
         { number: 3, state: "dismissed", reason: "", cmd: command("") },
       ] as const;
-      for (const keep of kept) queue.note({ keep });
-      queue.note({ done: 2 });
+      for (const settle of settled) queue.note({ settle });
+      queue.note({ decided: 2 });
       await queue.close();
       outbox = await again();
       const unsynced = await outbox.unsynced(1n);
       check(
         unsynced.map(({ id, state }) => `${id} ${state}`).join() ===
           "1 refused,2 unknown",
-        "Unsynced is something else",
+        "unsynced() lists other commands",
       );
-      const second = await outbox.open(1n, DEAF);
-      checkHeld(
+      const second = await outbox.open(1n, IGNORE);
+      checkContents(
         second,
         "2; c; 2; 1 refused No ⛵ a 7 r; 2 unknown  b; 3 dismissed  ",
       );
-      second.note({ forget: 1, done: 3 });
+      second.note({ forget: 1, decided: 3 });
       second.note({ forget: 3 });
       await second.close();
       outbox = await again();
-      const third = await outbox.open(1n, DEAF);
-      checkHeld(third, "3; ; 3; 2 unknown  b");
+      const third = await outbox.open(1n, IGNORE);
+      checkContents(third, "3; ; 3; 2 unknown  b");
       await third.close();
     },
   );
 
   add(
-    "H14 session, holders and mark are there again, and what was added to be sent at once is marked",
+    "H14 session, holders and send limit are stored, and commands that are sent at once raise the limit",
     async (outbox, again) => {
-      const queue = await outbox.open(1n, DEAF);
+      const queue = await outbox.open(1n, IGNORE);
       await addAll(queue, "a", "b", "c");
-      // Nothing is marked without a session, nor behind what is not marked.
-      queue.sending = true;
+      // The limit stays without a session, and behind commands that may not be sent.
+      queue.sendsAdded = true;
       await addAll(queue, "d");
       await queue.assign(SESSION, 3);
       await addAll(queue, "e");
-      checkMark(queue, 3);
+      checkLimit(queue, 3);
       const owner = command("ann");
-      await queue.assign(SESSION, 5, { clientID: 3n, lost: 4, owner });
+      await queue.assign(SESSION, 5, {
+        clientID: 3n,
+        lostSession: 4,
+        owner,
+      });
       await addAll(queue, "f", "g");
-      checkMark(queue, 7);
-      queue.sending = false;
+      checkLimit(queue, 7);
+      queue.sendsAdded = false;
       await addAll(queue, "h");
       await queue.close();
       outbox = await again();
-      const second = await outbox.open(1n, DEAF);
-      checkHeld(second, "0; a,b,c,d,e,f,g,h; 7");
-      const { session } = second.held;
+      const second = await outbox.open(1n, IGNORE);
+      checkContents(second, "0; a,b,c,d,e,f,g,h; 7");
+      const { session } = second.contents;
       check(
         session?.index === SESSION.index && session.base === SESSION.base &&
           session.clientID === SESSION.clientID &&
           session.holders.join() === SESSION.holders.join(),
-        "Session is another one",
+        "Stored session is another one",
       );
-      const { clientID, lost, owner: held } = second.held;
+      const { clientID, lostSession, owner: found } = second.contents;
       check(
-        clientID === 3n && lost === 4 && held?.join() === owner.join(),
-        "Client is another one",
+        clientID === 3n && lostSession === 4 &&
+          found?.join() === owner.join(),
+        "Stored client is another one",
       );
       // Through another session, none of them was sent.
       await second.assign(undefined, 0);
       await second.assign({ ...SESSION, index: 9 }, 1);
       await second.close();
       outbox = await again();
-      const third = await outbox.open(1n, DEAF);
-      checkHeld(third, "0; a,b,c,d,e,f,g,h; 1");
+      const third = await outbox.open(1n, IGNORE);
+      checkContents(third, "0; a,b,c,d,e,f,g,h; 1");
       await third.close();
     },
   );
 
   add(
-    "H11 a queue is open once, and clusters know nothing of each other",
+    "H11 a queue is opened once at a time, and clusters are independent",
     async (outbox) => {
-      const one = await outbox.open(1n, DEAF);
-      const two = await outbox.open((1n << 64n) - 1n, DEAF);
+      const one = await outbox.open(1n, IGNORE);
+      const two = await outbox.open((1n << 64n) - 1n, IGNORE);
       await checkThrows(
-        "open() of what is open",
+        "open() of an open queue",
         (error) => error instanceof ErrClusterAlreadyExist,
-        () => outbox.open(1n, DEAF),
+        () => outbox.open(1n, IGNORE),
       );
       await checkThrows(
-        "clear() of what is open",
+        "clear() of an open queue",
         (error) => error instanceof ErrClusterAlreadyExist,
         () => outbox.clear(1n, { discard: true }),
       );
@@ -229,23 +247,23 @@ export function outboxConformance(
         (error) => error instanceof ErrClusterClosed,
         () => one.add(command("b")),
       );
-      checkHeld(await outbox.open(1n, DEAF), "0; a; 0");
+      checkContents(await outbox.open(1n, IGNORE), "0; a; 0");
       await two.close();
     },
   );
 
   add(
-    "U35 clear() says what is not synced, and forgets it only if told so",
+    "U35 clear() refuses to remove commands that are not synced, unless discard is set",
     async (outbox) => {
-      const queue = await outbox.open(1n, DEAF);
-      const other = await outbox.open(2n, DEAF);
+      const queue = await outbox.open(1n, IGNORE);
+      const other = await outbox.open(2n, IGNORE);
       await addAll(queue, "a", "b");
       await addAll(other, "x");
-      queue.note({ done: 1 });
+      queue.note({ decided: 1 });
       await queue.close();
       await other.close();
       await checkThrows(
-        "clear() of what is not synced",
+        "clear() of unsynced commands",
         (error) =>
           error instanceof ErrUnsynced && error.unsynced.length === 1 &&
           error.unsynced[0]!.id === 2,
@@ -259,19 +277,19 @@ export function outboxConformance(
       ]);
       check(
         left.map(({ length }) => length).join() === "0,1",
-        "Not that alone",
+        "clear() removed something else",
       );
     },
   );
 
   add(
-    "H10 close() ends the queues, and can be called twice",
+    "H10 close() closes the queues and is idempotent",
     async (outbox) => {
-      const queue = await outbox.open(1n, DEAF);
+      const queue = await outbox.open(1n, IGNORE);
       const added = queue.add(command("a"));
       await outbox.close();
       await outbox.close();
-      check(await added === 1, "What was under way was not finished");
+      check(await added === 1, "close() did not finish a write under way");
       await checkThrows(
         "add() after close()",
         (error) => error instanceof ErrClusterClosed,
@@ -280,7 +298,7 @@ export function outboxConformance(
       await checkThrows(
         "open() after close()",
         (error) => error instanceof ErrClusterClosed,
-        () => outbox.open(1n, DEAF),
+        () => outbox.open(1n, IGNORE),
       );
     },
   );

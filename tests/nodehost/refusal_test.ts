@@ -8,7 +8,7 @@ import {
 } from "../../mod.ts";
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import { REFUSAL_BYTES_MAX } from "../../src/limits.ts";
-import { encodeKept } from "../../src/offline/outbox_block.ts";
+import { encodeSettled } from "../../src/offline/outbox_block.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { bytes, text } from "../support/bytes.ts";
 import { checked, rejection } from "../support/environment.ts";
@@ -146,7 +146,7 @@ Deno.test("R15 a kept command that an earlier version wrote, without a result, i
   new DataView(block.buffer).setUint32(0, crc32(block, 0, 4), true);
   // The same bytes as of old, so that older code reads it too.
   assertEquals(
-    encodeKept(1n, {
+    encodeSettled(1n, {
       number: 1,
       state: "refused",
       reason: "No",

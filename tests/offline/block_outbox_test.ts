@@ -116,7 +116,7 @@ Deno.test("U26 what was decided goes after a while, or with what is added once i
   const queue = await new BlockOutbox(store, { env }).open(1n, DEAF);
   await addAll(queue, "a");
   await addAll(queue, "b");
-  queue.note({ done: 1 });
+  queue.note({ decided: 1 });
   await addAll(queue, "c");
   // The head came with the first command.
   assertEquals([store.writes, store.names().length], [3, 4]);
@@ -125,7 +125,7 @@ Deno.test("U26 what was decided goes after a while, or with what is added once i
   assertEquals(env.timers, 0);
   const names = Array.from({ length: OUTBOX_DONE_COMMANDS_MAX }, () => "x");
   const last = (await addAll(queue, ...names)).at(-1)!;
-  queue.note({ done: last });
+  queue.note({ decided: last });
   const { writes } = store;
   await addAll(queue, "d");
   assertEquals([store.writes - writes, store.names().length], [1, 2]);
@@ -140,11 +140,11 @@ Deno.test("U26 a removal that fails is made with the next one", async () => {
   const queue = await new BlockOutbox(store, { env })
     .open(1n, (upTo) => done.push(upTo));
   await addAll(queue, "a", "b");
-  queue.note({ done: 1 });
+  queue.note({ decided: 1 });
   store.fault = { at: 2, error: new ErrStoreFull("Full") };
   await env.advance(OUTBOX_DONE_MS);
   assertEquals(done, []);
-  queue.note({ done: 2 });
+  queue.note({ decided: 2 });
   await env.advance(OUTBOX_DONE_MS);
   assertEquals(done, [2]);
   assertEquals(store.names().length, 1);
@@ -158,9 +158,9 @@ Deno.test("U26 commands that were taken over are not held any more", async () =>
   await addAll(first, "a", "b");
   await first.close();
   const second = await outbox.open(1n, DEAF);
-  assertEquals(second.held.commands.length, 2);
-  second.taken();
-  assertEquals([second.held.commands, second.held.kept], [[], []]);
+  assertEquals(second.contents.commands.length, 2);
+  second.releaseContents();
+  assertEquals([second.contents.commands, second.contents.settled], [[], []]);
   await second.close();
   assertEquals(await commandsOf(store), ["a", "b"]);
 });
@@ -180,8 +180,8 @@ Deno.test("U23 the head that an earlier version wrote, without an owner, is unde
     new DataView(head.buffer).setUint32(0, crc32(head, 0, 4), true);
     store.write({ put: [{ key: name!, bytes: head }] }, "strict");
     const again = await outbox.open(1n, DEAF);
-    const { clientID, lost, owner, session, commands } = again.held;
-    assertEquals([clientID, lost, owner], [5n, 2, undefined]);
+    const { clientID, lostSession, owner, session, commands } = again.contents;
+    assertEquals([clientID, lostSession, owner], [5n, 2, undefined]);
     assertEquals(commands.map(text), ["a"]);
     assertEquals(session?.holders, isOpened ? [6n, 7n] : undefined);
     await again.close();
@@ -197,12 +197,12 @@ Deno.test("H8 a damaged or missing block of an outbox is named, and nothing is u
     { index: 3, clientID: 1n, holders: [1n], base: 0 },
     2,
   );
-  queue.sending = true;
+  queue.sendsAdded = true;
   await addAll(queue, "c");
   await addAll(queue, "d");
   queue.note({
-    done: 1,
-    keep: { number: 1, state: "refused", reason: "No", cmd: bytes("a") },
+    decided: 1,
+    settle: { number: 1, state: "refused", reason: "No", cmd: bytes("a") },
   });
   await queue.close();
   const names = store.names();

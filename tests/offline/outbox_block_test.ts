@@ -11,10 +11,10 @@ Deno.test("H13 the head of an outbox that version 2 wrote, with an owner and no 
     .finish();
   new DataView(bytes.buffer).setUint32(0, crc32(bytes, 0, 4), true);
   assertEquals(decodeHead({ key: "head", bytes }, CLUSTER), {
-    done: 3,
-    mark: 5,
+    decided: 3,
+    sendLimit: 5,
     clientID: 11n,
-    lost: 2,
+    lostSession: 2,
     owner: new Uint8Array([1, 2]),
     session: { index: 9, clientID: 11n, base: 1, holders: [11n] },
   });
@@ -22,12 +22,18 @@ Deno.test("H13 the head of an outbox that version 2 wrote, with an owner and no 
 
 Deno.test("H13 H19 the head of an outbox keeps principal, point of the history, and that it starts over", () => {
   const session = { index: 9, clientID: 11n, base: 1, holders: [11n, 12n] };
-  const head = { done: 3, mark: 5, clientID: 11n, lost: 2, owner: undefined };
+  const head = {
+    decided: 3,
+    sendLimit: 5,
+    clientID: 11n,
+    lostSession: 2,
+    owner: undefined,
+  };
   for (
     const one of [
       { ...head, session: undefined },
       { ...head, principal: "älice", session },
-      { ...head, session: { ...session, isOver: true } },
+      { ...head, session: { ...session, isSuperseded: true } },
       {
         ...head,
         session: { ...session, known: { index: 40, epoch: undefined } },
@@ -37,7 +43,7 @@ Deno.test("H13 H19 the head of an outbox keeps principal, point of the history, 
         session: {
           ...session,
           known: { index: 40, epoch: { index: 30, id: 1n << 63n } },
-          isOver: true,
+          isSuperseded: true,
         },
       },
     ]

@@ -1053,7 +1053,7 @@ Deno.test(
     const queue = await world.outbox.open(CLUSTER, () => {});
     await queue.assign(undefined, 0, {
       clientID: 7n,
-      lost: 0,
+      lostSession: 0,
       owner: bytes("ann"),
     });
     await queue.close();

@@ -18,7 +18,7 @@ import {
   OptimisticView,
   type PendingCommand,
   type PendingCommands,
-} from "../../src/offline/view.ts";
+} from "../../src/offline/optimistic_view.ts";
 import { isPromise } from "../../src/async.ts";
 import { type MachineFactory, StateMachine } from "../../src/rsm/mod.ts";
 import {
@@ -41,79 +41,74 @@ import { FaultyLogDB } from "../support/faults.ts";
 import { random32 } from "../support/random.ts";
 import { start } from "../support/clusters.ts";
 
-interface Sent extends PendingCommand {
-  readonly sequence: number;
-}
-
-/** A driver, what waits to be applied by it, and the view of both. */
+/** State machine, pending commands, and the optimistic view of both. */
 class World implements PendingCommands {
-  readonly driver: StateMachine<string>;
+  readonly machine: StateMachine<string>;
   readonly view: OptimisticView<string>;
   readonly poison: [PendingCommand, unknown][] = [];
   readonly failures: unknown[] = [];
   readonly stopped = new AbortController();
-  readonly waiting: Sent[] = [];
-  unsettled: Promise<unknown> | undefined;
-  #sequence = 0;
+  readonly pending: PendingCommand[] = [];
+  recovering: Promise<unknown> | undefined;
+  #id = 0;
   #sent = 0;
   #index = 0;
 
   constructor(factory: MachineFactory) {
     const listener = new Listener();
     listener.proposalApplied = (sequence) => {
-      const at = this.waiting.findIndex((sent) => sent.sequence === sequence);
+      const at = this.pending.findIndex(({ id }) => id === sequence);
       if (at < 0) return;
-      this.waiting.splice(at, 1);
+      this.pending.splice(at, 1);
       this.view.changed();
     };
     const options = { hashEntries: 0 };
-    this.driver = new StateMachine(factory, 7n, 1n, listener, options);
-    this.view = new OptimisticView({
+    this.machine = new StateMachine(factory, 7n, 1n, listener, options);
+    const context = {
       factory,
       clusterID: 7n,
       nodeID: 1n,
       files: new MemoryFileStore(),
       env: systemEnv,
-      driver: () => this.driver,
+      stateMachine: () => this.machine,
       check: () => this.stopped.signal.throwIfAborted(),
-      unsettled: () => this.unsettled,
-      pending: this,
-      onPoison: (command, error) => this.poison.push([command, error]),
-      fail: (cause) => this.failures.push(cause),
+      recovering: () => this.recovering,
+      onFailure: (cause: unknown) => this.failures.push(cause),
       stopped: this.stopped.signal,
       ended: this.stopped.signal,
-    });
+    };
+    this.view = new OptimisticView(
+      context,
+      this,
+      (command, error) => this.poison.push([command, error]),
+    );
   }
 
-  list(): readonly Sent[] {
-    return this.waiting;
-  }
-
-  onChange(): () => void {
-    return () => {};
+  list(): readonly PendingCommand[] {
+    return this.pending;
   }
 
   submit(cmd: Uint8Array): void {
-    this.waiting.push({ cmd, sequence: ++this.#sequence });
+    this.pending.push({ id: ++this.#id, bytes: cmd });
     this.view.changed();
   }
 
-  /** Commits the first that wait and were not committed, then what others proposed. */
+  /** Commits the first `own` pending commands, then those of other replicas. */
   async commit(own: number, ...others: Uint8Array[]): Promise<void> {
-    const records = this.waiting.filter(({ sequence }) => sequence > this.#sent)
-      .slice(0, own).map(({ sequence, cmd }) => {
-        this.#sent = sequence;
-        return proposal(sequence, cmd);
+    const records = this.pending.filter(({ id }) => id > this.#sent)
+      .slice(0, own).map(({ id, bytes }) => {
+        this.#sent = id;
+        return proposal(id, bytes);
       });
     const all = [...records, ...others.map((cmd) => proposal(1, cmd, [1, 1]))];
     const batches = batchesOf(place(all, this.#index + 1), this.#index);
     this.#index += all.length;
-    await this.driver.apply(batches);
+    await this.machine.apply(batches);
   }
 
   async stop(): Promise<void> {
     this.stopped.abort(new Error("Stopped"));
-    await this.driver.close();
+    await this.machine.close();
     this.view.close();
     await settle();
   }
@@ -175,7 +170,7 @@ const kvFactories: [string, () => MachineFactory][] = [
 
 async function kvWorld(factory: MachineFactory): Promise<World> {
   const world = new World(factory);
-  await world.driver.open(world.stopped.signal);
+  await world.machine.open(world.stopped.signal);
   return world;
 }
 
@@ -196,7 +191,7 @@ Deno.test(
       await world.commit(1, bytes("y"));
       assertEquals(await view.lookup(null), ["x", "a", "y", "b", "c"], name);
       // One that is given up without being committed.
-      world.waiting.shift();
+      world.pending.shift();
       assertEquals(await view.lookup(null), ["x", "a", "y", "c"], name);
       await world.commit(1);
       assertEquals(await view.lookup(null), ["x", "a", "y", "c"], name);
@@ -324,7 +319,7 @@ Deno.test(
       const asked = Promise.resolve(world.view.lookup(null));
       await settle();
       // One that is given up: what was shown before is of no more use.
-      world.waiting.pop();
+      world.pending.pop();
       const again = Promise.resolve(world.view.lookup(null));
       await settle();
       gate.open();
@@ -440,7 +435,7 @@ Deno.test(
       await world.commit(1, bytes("x"));
       assertEquals(await world.view.lookup(null), ["a", "x", "b", "c", "d"]);
       assertEquals(
-        world.poison.map(([{ cmd }, error]) => [text(cmd), `${error}`]),
+        world.poison.map(([{ bytes }, error]) => [text(bytes), `${error}`]),
         [["poison 1", "Error: poison 1"], ["poison 2", "Error: poison 2"]],
       );
       await world.stop();
@@ -475,7 +470,7 @@ Deno.test(
       for (let i = 0; i < 5; i++) {
         world.submit(bytes(`${i}`));
         const asked = [world.view.lookup(null), world.view.lookup(null)];
-        if (i === 2) world.waiting.shift();
+        if (i === 2) world.pending.shift();
         asked.push(world.view.lookup(null));
         await Promise.all(asked);
         await world.commit(0, bytes("x"));
@@ -636,11 +631,11 @@ Deno.test(
     const world = new World({ type: 1, create: () => new KVStateMachine() });
     world.submit(kv.put("a", "1"));
     const gate = new Gate();
-    world.unsettled = gate.opened;
+    world.recovering = gate.opened;
     const asked = world.view.lookup(kv.count()) as Promise<unknown>;
     await settle();
-    world.waiting.shift();
-    world.unsettled = undefined;
+    world.pending.shift();
+    world.recovering = undefined;
     gate.open();
     assertEquals(await asked, 0);
     await world.stop();

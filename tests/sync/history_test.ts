@@ -22,9 +22,9 @@ import type { RemoteLogDB, RemoteState } from "../../src/sync/client/mod.ts";
 import { checked, rejection } from "../support/environment.ts";
 import { text } from "../support/bytes.ts";
 import {
+  BlockNames,
   decodeHead,
   encodeHead,
-  Names,
 } from "../../src/offline/outbox_block.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
 import { caughtUp, Pair } from "./pair.ts";
@@ -528,7 +528,7 @@ for (const isOld of [false, true]) {
     await device.close();
     if (isOld) {
       // It said nothing of the history.
-      const key = new Names(1n).head;
+      const key = new BlockNames(1n).head;
       const [bytes] = device.stores.outbox.get([key]);
       const head = decodeHead({ key, bytes: bytes! }, 1n);
       const session = { ...head.session!, known: undefined };

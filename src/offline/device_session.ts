@@ -1,0 +1,41 @@
+/**
+ * Sessions that a device has opened under its name, by which a device whose data
+ * was purged learns what the cluster has of it.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { encodeText } from "../bytes.ts";
+import type { OutboxContext, Purged } from "../nodehost/outbox.ts";
+
+const FNV_OFFSET = 14695981039346656037n;
+const FNV_PRIME = 1099511628211n;
+
+/** Client id derived from the names of cluster, principal and device (FNV-1a). */
+export function deviceClientID(
+  clusterID: bigint,
+  principal: string | undefined,
+  device: string,
+): bigint {
+  const name = `${clusterID}/${principal ?? ""}/${device}`;
+  let hash = FNV_OFFSET;
+  for (const byte of encodeText(name, "device")) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * FNV_PRIME);
+  }
+  return hash;
+}
+
+/** Finds the session that an earlier life of this device has left in the cluster. */
+export function findPurged(
+  { stateMachine }: OutboxContext,
+  clientID: bigint,
+): Purged | undefined {
+  const machine = stateMachine();
+  const session = machine.sessionOf(clientID, 0, undefined);
+  const known = session === undefined ? undefined : machine.standing(session);
+  return session === undefined || known === undefined
+    ? undefined
+    : { session, decided: known.next - 1 };
+}

@@ -1,0 +1,397 @@
+/**
+ * Optimistic view: the committed state with all pending submissions applied on top
+ * of it, re-run whenever something is committed (U25).
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import {
+  abortable,
+  chain,
+  isPromise,
+  pacedSink,
+  pacedSource,
+} from "../async.ts";
+import { APPLY_SLICE_MS, VIEW_EAGER_COMMANDS_MAX } from "../limits.ts";
+import type { OutboxContext, View } from "../nodehost/outbox.ts";
+import { CallGuard, Op } from "../rsm/call_guard.ts";
+import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
+import type { ManagedFork } from "../rsm/managed_machine.ts";
+import { recoverSnapshot } from "../rsm/recover_snapshot.ts";
+import { saveSnapshot } from "../rsm/save_snapshot.ts";
+import { noopListener, StateMachine } from "../rsm/state_machine.ts";
+import { HOST_DIRECTORY } from "../snapshot/file_store.ts";
+import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
+import type { SnapshotSink } from "../snapshot/store.ts";
+import { ErrNotImplemented } from "../statemachine/errors.ts";
+import {
+  type MaybePromise,
+  OnDiskStateMachine,
+  RegularStateMachine,
+} from "../statemachine/types.ts";
+
+/** Command that waits to be committed. */
+export interface PendingCommand {
+  /** Number of the command, in the order in which they are committed. */
+  readonly id: number;
+  /** Bytes of the command, as the state machine gets them. */
+  readonly bytes: Uint8Array;
+}
+
+/** Pending commands of a replica. */
+export interface PendingCommands {
+  /**
+   * Lists pending commands in the order in which they will be committed, with the
+   * same object for a command as long as it is pending. A command leaves the list
+   * in the step that applies it, before any other listener of that step runs.
+   */
+  list(): readonly PendingCommand[];
+}
+
+/** Parts of a replica that its view works with. */
+export type ViewContext<L> =
+  & Pick<
+    OutboxContext,
+    | "factory"
+    | "clusterID"
+    | "nodeID"
+    | "files"
+    | "env"
+    | "check"
+    | "recovering"
+    | "onFailure"
+    | "stopped"
+    | "ended"
+  >
+  & {
+    /** State machine that serves the replica now. */
+    readonly stateMachine: () => StateMachine<L>;
+  };
+
+/** Instance of the machine with the committed state of one index, and the pending commands that were applied to it. */
+class Copy<L> {
+  /** State machine that it is a copy of. */
+  readonly source: StateMachine<L>;
+  /** Index of the last committed entry in it. */
+  readonly index: number;
+  /** Number of the last lookup that it is fresh enough for; -1 for a fork, which is fresh while nothing is committed. */
+  readonly lookups: number;
+  /** Commands that were applied to it, in order. */
+  readonly commands: PendingCommand[] = [];
+  readonly #machine: ManagedFork;
+  /** As strict as for a regular machine, of whatever kind it is: a lookup sees a command completely or not at all. */
+  readonly #guard = new CallGuard(RegularStateMachine);
+
+  constructor(
+    machine: ManagedFork,
+    source: StateMachine<L>,
+    index: number,
+    lookups: number,
+  ) {
+    this.#machine = machine;
+    this.source = source;
+    this.index = index;
+    this.lookups = lookups;
+  }
+
+  /** True if the commands that were applied to it are the first of `pending`. */
+  isPrefixOf(pending: readonly PendingCommand[]): boolean {
+    const { commands } = this;
+    if (commands.length > pending.length) return false;
+    for (let i = 0; i < commands.length; i++) {
+      if (commands[i] !== pending[i]) return false;
+    }
+    return true;
+  }
+
+  update({ bytes: cmd }: PendingCommand): MaybePromise<void> {
+    const index = this.index + this.commands.length;
+    return this.#guard.run(
+      Op.Update,
+      () =>
+        this.#machine.update(
+          [{ index, cmd, result: undefined }],
+          () => ({ index, rows: [] }),
+        ),
+    );
+  }
+
+  lookup(query: unknown): MaybePromise<unknown> {
+    return this.#guard.run(Op.Lookup, () => this.#machine.lookup(query));
+  }
+
+  /** Closes the copy; errors are ignored, since nothing in it is lost. */
+  close(): void {
+    (async () => {
+      await this.#guard.run(Op.Close, () => this.#machine.close());
+    })().catch(() => {});
+  }
+}
+
+/** Optimistic view of one replica. */
+export class OptimisticView<L> implements View {
+  readonly #context: ViewContext<L>;
+  readonly #pending: PendingCommands;
+  readonly #onPoison: (command: PendingCommand, error: unknown) => void;
+  #copy: Copy<L> | undefined;
+  /** Settles once the copy that is being made or updated is ready. */
+  #updating: Promise<void> | undefined;
+  #lookups = 0;
+  /** Last pending command at the last change. */
+  #newest: PendingCommand | undefined;
+  /** Commands at which the machine threw. */
+  readonly #poisoned = new WeakSet<PendingCommand>();
+
+  /**
+   * Creates the view of a replica that starts. `onPoison` is called for a command
+   * at which the machine throws: committed, it would stop the replica (U17).
+   */
+  constructor(
+    context: ViewContext<L>,
+    pending: PendingCommands,
+    onPoison: (command: PendingCommand, error: unknown) => void,
+  ) {
+    this.#context = context;
+    this.#pending = pending;
+    this.#onPoison = onPoison;
+  }
+
+  /** Queries the committed state with all pending commands applied to it. */
+  lookup(query: unknown): MaybePromise<unknown> {
+    const answer = this.#lookup(query);
+    return isPromise(answer) ? abortable(answer, this.#context.ended) : answer;
+  }
+
+  #lookup(query: unknown): MaybePromise<unknown> {
+    const { check, recovering } = this.#context;
+    check();
+    const recovered = recovering();
+    if (recovered !== undefined) {
+      return recovered.then(() => this.#lookup(query));
+    }
+    const source = this.#context.stateMachine();
+    const { machine, guard } = source;
+    if (this.#pending.list().length === 0) {
+      this.#drop();
+      return source.lookup(query);
+    }
+    const lookups = ++this.#lookups;
+    if (machine.fork !== undefined) {
+      // Nothing is committed from here to the answer, so that the fork and the
+      // pending commands are of the same moment.
+      return guard.run(
+        Op.Hash,
+        () =>
+          this.#pending.list().length === 0
+            ? machine.lookup(query)
+            : this.#use((copy) => copy.lookup(query), source, lookups),
+      );
+    }
+    if (machine.type === OnDiskStateMachine) {
+      throw new ErrNotImplemented(
+        "Machine is on disk and has no fork(), which a view with pending commands needs",
+      );
+    }
+    return this.#use((copy) => copy.lookup(query), source, lookups);
+  }
+
+  /**
+   * Called when the pending commands have changed. A new command is run at once if
+   * that takes little time: if the machine throws at it, it is refused before it
+   * is sent (U17).
+   */
+  changed(): void {
+    const { check, recovering } = this.#context;
+    const list = this.#pending.list();
+    const newest = list.at(-1);
+    if (newest === undefined) this.#drop();
+    if (newest === undefined || newest === this.#newest) return;
+    this.#newest = newest;
+    try {
+      check();
+      const source = this.#context.stateMachine();
+      const { machine: { fork }, guard, applied } = source;
+      const copy = this.#copy;
+      const isFresh = copy?.source === source && copy.index === applied &&
+        copy.isPrefixOf(list);
+      if (
+        fork === undefined || recovering() !== undefined ||
+        !isFresh && list.length > VIEW_EAGER_COMMANDS_MAX
+      ) return;
+      const used = guard.run(
+        Op.Hash,
+        () => this.#use(() => {}, source, this.#lookups),
+      );
+      if (isPromise(used)) used.catch(() => {});
+    } catch {
+      // The next lookup throws it.
+    }
+  }
+
+  /** Uses a copy that is fresh enough for a lookup; one is updated at a time. */
+  #use<T>(
+    use: (copy: Copy<L>) => MaybePromise<T>,
+    source: StateMachine<L>,
+    lookups: number,
+  ): MaybePromise<T> {
+    if (this.#updating !== undefined) {
+      return this.#updating.then(() => this.#use(use, source, lookups));
+    }
+    const copy = this.#update(source, lookups);
+    if (!isPromise(copy)) return use(copy);
+    // Registered before another call can have the copy replaced.
+    const answer = copy.then(use);
+    const end = (): void => {
+      this.#updating = undefined;
+    };
+    this.#updating = copy.then(end, end);
+    return answer;
+  }
+
+  #update(source: StateMachine<L>, lookups: number): MaybePromise<Copy<L>> {
+    const copy = this.#copy;
+    if (copy === undefined || copy.source !== source) {
+      return this.#renew(source);
+    }
+    if (copy.lookups >= lookups) return copy;
+    const list = this.#pending.list();
+    if (copy.index !== source.applied || !copy.isPrefixOf(list)) {
+      return this.#renew(source);
+    }
+    return copy.commands.length === list.length
+      ? copy
+      : this.#run(copy, list.slice());
+  }
+
+  #drop(): void {
+    if (this.#updating === undefined) this.close();
+  }
+
+  #renew(source: StateMachine<L>): MaybePromise<Copy<L>> {
+    const { stopped } = this.#context;
+    this.close();
+    const { fork } = source.machine;
+    if (fork === undefined) return this.#copyBySnapshot(source);
+    if (source.behind) {
+      throw new ErrSystemBusy("Sessions are still being rebuilt; try again");
+    }
+    return chain(fork(), (machine) => {
+      const copy = new Copy(machine, source, source.applied, -1);
+      if (stopped.aborted) {
+        copy.close();
+        throw stopped.reason;
+      }
+      this.#copy = copy;
+      return this.#run(copy, this.#pending.list().slice());
+    });
+  }
+
+  /** Applies the pending commands that a copy does not have. */
+  #run(
+    copy: Copy<L>,
+    list: readonly PendingCommand[],
+  ): MaybePromise<Copy<L>> {
+    const { env, stopped } = this.#context;
+    const slice = env.now();
+    const { commands } = copy;
+    while (commands.length < list.length) {
+      stopped.throwIfAborted();
+      const command = list[commands.length]!;
+      commands.push(command);
+      if (this.#poisoned.has(command)) continue;
+      let updated: MaybePromise<void>;
+      try {
+        updated = copy.update(command);
+      } catch (error) {
+        return this.#leaveOut(command, error, copy.source);
+      }
+      if (isPromise(updated)) {
+        return updated.then(
+          () => this.#run(copy, list),
+          (error) => this.#leaveOut(command, error, copy.source),
+        );
+      }
+      if (commands.length % 64 === 0 && env.now() - slice > APPLY_SLICE_MS) {
+        // Lets the page do other work.
+        return env.turn().then(() => this.#run(copy, list));
+      }
+    }
+    return copy;
+  }
+
+  /** Starts over without a command at which the machine threw, having changed an unknown part of its state. */
+  #leaveOut(
+    command: PendingCommand,
+    error: unknown,
+    source: StateMachine<L>,
+  ): MaybePromise<Copy<L>> {
+    this.#poisoned.add(command);
+    this.close();
+    this.#onPoison(command, error);
+    return this.#renew(source);
+  }
+
+  /** Copies a machine that cannot fork by way of a snapshot. */
+  async #copyBySnapshot(source: StateMachine<L>): Promise<Copy<L>> {
+    const { clusterID, nodeID, factory, files, env } = this.#context;
+    const { recovering, stopped, onFailure } = this.#context;
+    const store = new MemorySnapshotStore();
+    let sink!: SnapshotSink;
+    let list!: readonly PendingCommand[];
+    let lookups = 0;
+    try {
+      const totals = await saveSnapshot(source, {
+        header: { clusterID, nodeID, kind: "full", compression: "none" },
+        create: (header) => {
+          if (recovering() !== undefined) {
+            throw new ErrSystemBusy("Replica is recovering; try again");
+          }
+          // No update runs: what is pending is what this state lacks.
+          list = this.#pending.list().slice();
+          lookups = this.#lookups;
+          sink = store.create(header);
+          return pacedSink(sink.writable, env);
+        },
+        files,
+        signal: stopped,
+      });
+      const info = await sink.commit(totals);
+      const other = new StateMachine(
+        factory,
+        clusterID,
+        nodeID,
+        noopListener<never>(),
+        { hashEntries: 0 },
+      );
+      const copy = new Copy(other.machine, source, info.index, lookups);
+      try {
+        await recoverSnapshot(other, {
+          info,
+          open: () => pacedSource(store.open(info), env),
+          files,
+          directory: `${HOST_DIRECTORY}/views/${clusterID}-${nodeID}`,
+          signal: stopped,
+        });
+        stopped.throwIfAborted();
+      } catch (error) {
+        copy.close();
+        // The copy failed, and not the machine that is replicated.
+        throw error instanceof MachineFailure ? error.cause : error;
+      }
+      this.#copy = copy;
+      return await this.#run(copy, list);
+    } catch (error) {
+      if (!(error instanceof MachineFailure)) throw error;
+      onFailure(error.cause);
+      throw error.cause;
+    }
+  }
+
+  /** Closes the copy. */
+  close(): void {
+    this.#copy?.close();
+    this.#copy = undefined;
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * Outbox as attached to one replica: its queue of submissions, the session they
+ * are sent through, and the optimistic view of them.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { COMMAND_BYTES_MAX } from "../limits.ts";
+import { ErrPayloadTooBig } from "../nodehost/errors.ts";
+import type {
+  OutboxContext,
+  Purged,
+  ReplicaOutbox,
+  Submission,
+} from "../nodehost/outbox.ts";
+import type { SessionState } from "../nodehost/session.ts";
+import { ErrProposalRefused } from "../rsm/errors.ts";
+import { DurableSession } from "./durable_session.ts";
+import { OptimisticView } from "./optimistic_view.ts";
+import type { OutboxQueue, OutboxStore } from "./outbox_store.ts";
+import { SubmissionQueue } from "./submission_queue.ts";
+
+/** Attaches an outbox to a replica: `Outbox.attach()` of a class that stores commands by itself. */
+export function attachOutbox(
+  store: OutboxStore,
+  context: OutboxContext,
+): ReplicaOutbox {
+  return new AttachedOutbox(store, context);
+}
+
+class AttachedOutbox implements ReplicaOutbox {
+  readonly view: OptimisticView<SessionState>;
+  readonly #store: OutboxStore;
+  readonly #context: OutboxContext;
+  readonly #queue: SubmissionQueue;
+  readonly #session: DurableSession;
+  #opening: Promise<OutboxQueue> | undefined;
+  /** Error of later calls, once the replica was stopped. */
+  #closed: unknown;
+
+  constructor(store: OutboxStore, context: OutboxContext) {
+    this.#store = store;
+    this.#context = context;
+    this.#queue = new SubmissionQueue(context);
+    this.#session = new DurableSession(context, this.#queue);
+    this.view = new OptimisticView(context, this.#queue, ({ id }, error) => {
+      const submission = this.#queue.queuedAt(id);
+      // One that was sent may be in the log already.
+      if (submission === undefined || id <= this.#queue.sent) return;
+      this.#queue.refuse(submission, new ErrProposalRefused(`${error}`));
+    });
+    this.#queue.onChange(() => {
+      this.view.changed();
+      context.onChange();
+    });
+  }
+
+  get purged(): Purged | undefined {
+    return this.#session.purged;
+  }
+
+  async submit(cmd: Uint8Array): Promise<Submission> {
+    if (!(cmd instanceof Uint8Array)) {
+      throw new TypeError("Command is not a Uint8Array");
+    }
+    if (cmd.length > COMMAND_BYTES_MAX) {
+      throw new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
+    }
+    const refusal = this.#closed ?? this.#session.refusal;
+    if (refusal !== undefined) throw refusal;
+    const submission = await this.#queue.add(cmd);
+    const ended = this.#closed ?? this.#session.copied;
+    if (ended !== undefined) submission.reject(ended);
+    // The view may find that it cannot be applied, before it is sent.
+    this.#queue.changed();
+    this.#session.send();
+    return submission;
+  }
+
+  pending(): readonly Submission[] {
+    return this.#queue.pending();
+  }
+
+  onPending(listener: () => void): () => void {
+    return this.#queue.watch(listener);
+  }
+
+  adopt(): void {
+    this.#session.adopt();
+  }
+
+  async load(): Promise<void> {
+    if (this.#closed !== undefined) throw this.#closed;
+    this.#opening = this.#open();
+    const outbox = await this.#opening;
+    if (this.#closed !== undefined) throw this.#closed;
+    const { contents } = outbox;
+    this.#queue.load(outbox);
+    await this.#session.load(outbox, contents);
+  }
+
+  async #open(): Promise<OutboxQueue> {
+    return await this.#store.open(
+      this.#context.clusterID,
+      (decided) => this.#session.acknowledge(decided),
+    );
+  }
+
+  start(): void {
+    this.#session.start();
+  }
+
+  get decided(): number {
+    return this.#queue.undecided - 1;
+  }
+
+  get unsynced(): number {
+    return this.#queue.unsynced;
+  }
+
+  synced(decided: number): void {
+    this.#queue.synced(decided);
+  }
+
+  close(waiting: unknown, later: unknown): void {
+    this.#closed = later;
+    this.#session.close(later);
+    this.#queue.close(waiting, later);
+  }
+
+  async end(): Promise<void> {
+    this.view.close();
+    const outbox = await this.#opening?.catch(() => undefined);
+    await outbox?.close();
+  }
+}

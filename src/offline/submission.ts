@@ -1,0 +1,93 @@
+/**
+ * Submission of one replica: a command in the outbox, with its outcome.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { withResolvers } from "../async.ts";
+import { copyOf } from "../bytes.ts";
+import type { Submission, SubmissionState } from "../nodehost/outbox.ts";
+import type { ErrProposalRefused } from "../rsm/errors.ts";
+import type { Result } from "../statemachine/types.ts";
+import type { PendingCommand } from "./optimistic_view.ts";
+
+/** Submission with what its queue needs: the shared bytes, and the settling of its outcome. */
+export class QueuedSubmission implements Submission, PendingCommand {
+  /** Number of the submission in its outbox. */
+  readonly id: number;
+  /** Bytes of the command, shared with outbox and proposals: never changed. */
+  readonly bytes: Uint8Array;
+  /** Result of the command. */
+  readonly result: Promise<Result>;
+  /** Fulfills `result`. */
+  readonly resolve: (result: Result) => void;
+  /** Rejects `result`. */
+  readonly reject: (reason: unknown) => void;
+  readonly #dismiss: (submission: QueuedSubmission) => Promise<void>;
+  #state: SubmissionState = "queued";
+  #reason: string | undefined;
+  #refused: Result | undefined;
+
+  /** Creates a queued submission. */
+  constructor(
+    id: number,
+    bytes: Uint8Array,
+    dismiss: (submission: QueuedSubmission) => Promise<void>,
+  ) {
+    const { promise, resolve, reject } = withResolvers<Result>();
+    // An application may ignore the result.
+    promise.catch(() => {});
+    this.id = id;
+    this.bytes = bytes;
+    this.result = promise;
+    this.resolve = resolve;
+    this.reject = reject;
+    this.#dismiss = dismiss;
+  }
+
+  /** Copy of the command. */
+  get cmd(): Uint8Array {
+    return this.bytes.slice();
+  }
+
+  /** State of the submission. */
+  get state(): SubmissionState {
+    return this.#state;
+  }
+
+  /** Reason for the state, for a submission that was refused or is of unknown outcome. */
+  get reason(): string | undefined {
+    return this.#reason;
+  }
+
+  /** Result of the command, if the state machine itself refused it. */
+  get refused(): Result | undefined {
+    return this.#refused;
+  }
+
+  /** Changes the state from `queued`, with a reason for those that stay in the outbox. */
+  settle(
+    state: Exclude<SubmissionState, "queued">,
+    reason?: string,
+    refused?: Result,
+  ): void {
+    this.#state = state;
+    this.#reason = reason;
+    this.#refused = refused;
+  }
+
+  /** Removes the submission from the outbox, once it is settled. */
+  dismiss(): Promise<void> {
+    return this.#dismiss(this);
+  }
+}
+
+/** Copies the result in a refusal, which belongs to the caller who gets the error. */
+export function refusedResult(
+  { result }: ErrProposalRefused,
+): Result | undefined {
+  if (result?.data === undefined) return result && { value: result.value };
+  return { value: result.value, data: copyOf(result.data) };
+}
