@@ -45,6 +45,7 @@ const STYLE = `
   --paper: #f5f7f9;
   --card: #fff;
   --sea: #0b6e8a;
+  --string: #8a4b0b;
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -54,6 +55,7 @@ const STYLE = `
     --paper: #12181e;
     --card: #1a222a;
     --sea: #5cc4e0;
+    --string: #e0b070;
   }
 }
 * { box-sizing: border-box; }
@@ -75,11 +77,15 @@ code { font: 0.88em/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
 pre {
   overflow-x: auto;
   padding: 0.8rem 1rem;
+  font-size: 0.82rem;
+  line-height: 1.45;
   background: var(--card);
   border: 1px solid var(--line);
   border-radius: 0.5rem;
 }
-pre code { font-size: 0.82rem; overflow-wrap: normal; }
+pre code { font-size: inherit; line-height: inherit; overflow-wrap: normal; }
+pre i { color: var(--soft); font-style: normal; }
+pre b { color: var(--string); font-weight: normal; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; }
 th, td {
@@ -150,6 +156,24 @@ function escapeHTML(text: string): string {
     .replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 }
 
+/** A string, or a comment, of TypeScript. */
+const STRING_OR_COMMENT =
+  /("(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`)|(\/\/.*|\/\*[\s\S]*?\*\/)/g;
+
+/** TypeScript as HTML, in which comments are `i` and strings `b`. */
+function highlight(code: string): string {
+  let html = "";
+  let at = 0;
+  for (const match of code.matchAll(STRING_OR_COMMENT)) {
+    const [text] = match;
+    const tag = match[2] === undefined ? "b" : "i";
+    html += escapeHTML(code.slice(at, match.index)) +
+      `<${tag}>${escapeHTML(text)}</${tag}>`;
+    at = match.index + text.length;
+  }
+  return html + escapeHTML(code.slice(at));
+}
+
 /** Id of a heading, as GitHub makes it, so that links work on both. */
 function slugOf(text: string): string {
   return text.toLowerCase().replace(/[^\p{L}\p{N}\s_-]/gu, "").trim()
@@ -175,7 +199,7 @@ function targetOf(path: string, href: string): [string, string] | undefined {
 interface Rendered {
   readonly title: string;
   readonly html: string;
-  /** First paragraph, as text. */
+  /** First sentence, as text. */
   readonly summary: string;
   /** Pages and images of the project that it links to. */
   readonly links: readonly string[];
@@ -221,6 +245,10 @@ function render(path: string, markdown: string): Rendered {
       links.push(to);
       return `<img src="${escapeHTML(nameOf(to))}" alt="${escapeHTML(text)}">`;
     },
+    code({ text, lang = "" }): string {
+      const html = lang.startsWith("ts") ? highlight(text) : escapeHTML(text);
+      return `<pre><code>${html}\n</code></pre>\n`;
+    },
     table({ header, rows }): string {
       const head = header.map(({ tokens }) =>
         `<th>${this.parser.parseInline(tokens)}</th>`
@@ -252,7 +280,7 @@ function render(path: string, markdown: string): Rendered {
     }</ul></nav>`;
   return {
     title: first("heading"),
-    summary: first("paragraph"),
+    summary: /^.*?[.:](?= |$)/.exec(first("paragraph"))?.[0] ?? "",
     html: html.replace("</h1>", `</h1>\n${contents}`),
     links,
   };
@@ -288,8 +316,7 @@ function documentOf(
 <li><a href="./"${name === "" ? ' aria-current="page"' : ""}>All guides</a></li>
 ${all.join("\n")}
 </ul></nav>
-<header><a href="./">All guides</a></header>
-<main>
+${name === "" ? "" : '<header><a href="./">All guides</a></header>\n'}<main>
 ${html}</main>
 <footer>${step(names[at - 1], (title) => `← ${title}`)}${
     step(names[at + 1], (title) => `${title} →`)

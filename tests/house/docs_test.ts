@@ -17,7 +17,7 @@ function* filesIn(folder: string): Generator<string> {
 Deno.test("every error class is explained in the guide to troubleshooting", () => {
   const guide = read("web/guide/troubleshooting.md");
   const explained = new Set(
-    [...guide.matchAll(/^\| (?:● )?`(Err\w+)`/gm)].map(([, name]) => name),
+    [...guide.matchAll(/^\| (?:●\s)?`(Err\w+)`/gm)].map(([, name]) => name),
   );
   const classes = [...filesIn("src/")].filter((path) => path.endsWith(".ts"))
     .flatMap((path) => [

@@ -1,10 +1,4 @@
-/**
- * Seats of a hall, each of which one person can book: the machine of the guides.
- *
- * This module is browser compatible.
- *
- * @module
- */
+/** A state machine: seats of a hall, each of which one person can book. */
 
 import type { IFork, IRefusal, IStateMachine, Result } from "@sampan/sampan";
 
