@@ -49,12 +49,11 @@ export * from "./src/snapshot/file_store.ts";
 export * from "./src/snapshot/memory_file_store.ts";
 export * from "./src/snapshot/memory_snapshot_store.ts";
 export * from "./src/snapshot/store.ts";
+export { openSnapshot, SnapshotReader } from "./src/snapshot/reader.ts";
 export {
-  openSnapshot,
-  SnapshotReader,
   type SnapshotVerifier,
   verifySnapshot,
-} from "./src/snapshot/container.ts";
+} from "./src/snapshot/verifier.ts";
 export * from "./src/nodehost/mod.ts";
 export * from "./src/kv/mod.ts";
 export {

@@ -12,7 +12,7 @@ import { dirname, resolve } from "node:path";
 import type { NodeHost } from "../nodehost/node_host.ts";
 import { RecordCursor } from "../rsm/record_codec.ts";
 import { RecordKind } from "../log/records.ts";
-import { verifySnapshot } from "../snapshot/container.ts";
+import { verifySnapshot } from "../snapshot/verifier.ts";
 import type { SnapshotHeader, SnapshotInfo } from "../snapshot/store.ts";
 import {
   DataFolder,

@@ -221,7 +221,7 @@ export interface LogDB extends AsyncDisposable {
    * Opens what is kept here of the log of a cluster that is not open, and nothing
    * else: no record comes, and none can be added. Where logs are copies.
    */
-  openKept?(clusterID: bigint): MaybePromise<Log>;
+  openReadOnly?(clusterID: bigint): MaybePromise<Log>;
   /** Clusters of which something is kept here, in order of their ids. */
   clusters?(): MaybePromise<readonly bigint[]>;
   /**

@@ -14,7 +14,7 @@ import { ByteReader } from "../bytes.ts";
 import { IMPORT_INDEX_MAX } from "../limits.ts";
 import { SessionTable } from "../rsm/session_table.ts";
 import { decodeSkips } from "../rsm/skipped_entries.ts";
-import { openSnapshot } from "../snapshot/container.ts";
+import { openSnapshot } from "../snapshot/reader.ts";
 import { ErrSnapshotCorrupted } from "../snapshot/errors.ts";
 import type { SnapshotHeader } from "../snapshot/store.ts";
 import { SampanError } from "../statemachine/errors.ts";

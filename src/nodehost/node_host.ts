@@ -20,7 +20,7 @@ import {
   ErrClusterClosed,
   ErrDiverged,
 } from "../log/errors.ts";
-import { KeptLog } from "../log/kept_log.ts";
+import { ReadOnlyLog } from "../log/read_only_log.ts";
 import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
 import { abortable, notify, pacedSource, withResolvers } from "../async.ts";
@@ -886,14 +886,14 @@ export class NodeHost {
       return { replica, stop };
     };
     const { logDB } = this;
-    if (logDB.openKept !== undefined) {
-      return await start(await logDB.openKept(clusterID));
+    if (logDB.openReadOnly !== undefined) {
+      return await start(await logDB.openReadOnly(clusterID));
     }
     try {
       return await start(await logDB.open(clusterID, nodeID));
     } catch (error) {
       if (!(error instanceof ErrDiverged)) throw error;
-      return await start(new KeptLog(undefined));
+      return await start(new ReadOnlyLog(undefined));
     }
   }
 

@@ -17,7 +17,7 @@ import type { Log, Retention } from "../log/log.ts";
 import type { StateMachine } from "../rsm/state_machine.ts";
 import { MachineFailure } from "../rsm/errors.ts";
 import { saveSnapshot } from "../rsm/save_snapshot.ts";
-import { verifySnapshot } from "../snapshot/container.ts";
+import { verifySnapshot } from "../snapshot/verifier.ts";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotNotFound,

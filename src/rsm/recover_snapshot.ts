@@ -12,7 +12,7 @@ import {
   ErrSnapshotStopped,
 } from "../statemachine/errors.ts";
 import type { MaybePromise, SnapshotFile } from "../statemachine/types.ts";
-import { openSnapshot } from "../snapshot/container.ts";
+import { openSnapshot } from "../snapshot/reader.ts";
 import { ErrSnapshotCorrupted, ErrStateMismatch } from "../snapshot/errors.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotHeader, SnapshotInfo } from "../snapshot/store.ts";

@@ -17,8 +17,8 @@ import {
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import { SnapshotFileCollection } from "../snapshot/collection.ts";
-import { SnapshotWriter } from "../snapshot/container.ts";
+import { SnapshotFileCollection } from "../snapshot/snapshot_file_collection.ts";
+import { SnapshotWriter } from "../snapshot/writer.ts";
 import {
   ErrSnapshotFile,
   type ErrSnapshotUnfinished,

@@ -27,7 +27,7 @@ import { ErrStoreCorrupted } from "../store/errors.ts";
 import { SerialQueue } from "../store/group_commit.ts";
 import type { BlockStore } from "../store/store.ts";
 import { ErrSnapshotCorrupted, ErrSnapshotNotFound } from "./errors.ts";
-import { nameOf, parseName } from "./name.ts";
+import { nameOf, parseName } from "./snapshot_name.ts";
 import {
   clustersOf,
   compareSnapshots,

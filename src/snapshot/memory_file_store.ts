@@ -6,7 +6,7 @@
  * @module
  */
 
-import { type Chunks, collectChunks, replayChunks } from "./chunks.ts";
+import { type Chunks, collectChunks, replayChunks } from "./memory_stream.ts";
 import { ErrFileIsDirectory, ErrFileNotFound } from "./errors.ts";
 import { type FileStore, type OpenFile, partsOfPath } from "./file_store.ts";
 

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { type Chunks, collectChunks, replayChunks } from "./chunks.ts";
+import { type Chunks, collectChunks, replayChunks } from "./memory_stream.ts";
 import { ErrSnapshotNotFound } from "./errors.ts";
 import {
   clustersOf,

@@ -41,10 +41,12 @@
  * @module
  */
 
-export { SnapshotFileCollection } from "./collection.ts";
-export * from "./container.ts";
 export * from "./errors.ts";
 export * from "./file_store.ts";
 export * from "./memory_file_store.ts";
 export * from "./memory_snapshot_store.ts";
+export * from "./reader.ts";
+export { SnapshotFileCollection } from "./snapshot_file_collection.ts";
 export * from "./store.ts";
+export * from "./verifier.ts";
+export * from "./writer.ts";

@@ -11,8 +11,8 @@ import { join, resolve } from "node:path";
 import { ByteReader } from "../bytes.ts";
 import { RESTORE_WRITE_BYTES } from "../limits.ts";
 import { verifyBlock } from "../log/block.ts";
-import { verifySnapshot } from "../snapshot/container.ts";
-import { parseName } from "../snapshot/name.ts";
+import { verifySnapshot } from "../snapshot/verifier.ts";
+import { parseName } from "../snapshot/snapshot_name.ts";
 import { SampanError } from "../statemachine/errors.ts";
 import type { Block } from "../store/store.ts";
 import {

@@ -22,7 +22,7 @@ import {
   ErrSnapshotCorrupted,
   ErrSnapshotNotFound,
 } from "../snapshot/errors.ts";
-import { type Made, nameOf, parseName } from "../snapshot/name.ts";
+import { type Made, nameOf, parseName } from "../snapshot/snapshot_name.ts";
 import {
   clustersOf,
   compareSnapshots,

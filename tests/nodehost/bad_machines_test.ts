@@ -36,7 +36,7 @@ import {
 } from "../../mod.ts";
 import { MACHINE_SLOW_MS } from "../../src/limits.ts";
 import { differ } from "../../src/divergence/checkpoints.ts";
-import { SnapshotWriter } from "../../src/snapshot/container.ts";
+import { SnapshotWriter } from "../../src/snapshot/writer.ts";
 import { bytes } from "../support/bytes.ts";
 import {
   checked,

@@ -9,7 +9,7 @@
 import { type Env, systemEnv } from "../../env.ts";
 import { SYNC_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MIN } from "../../limits.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
-import { KeptLog } from "../../log/kept_log.ts";
+import { ReadOnlyLog } from "../../log/read_only_log.ts";
 import type { Log, LogDB } from "../../log/log.ts";
 import { wrongType } from "../../describe.ts";
 import {
@@ -389,14 +389,14 @@ export class RemoteLogDB implements LogDB {
    *
    * @throws ErrClusterAlreadyExist if a replica has the log open
    */
-  async openKept(clusterID: bigint): Promise<Log> {
+  async openReadOnly(clusterID: bigint): Promise<Log> {
     this.#check();
     this.#checkUnused(clusterID);
     const name = `${clusterID}/kept`;
     this.#names.add(name);
     try {
       const copy = await this.#copyOf(clusterID);
-      return new KeptLog(copy, () => void this.#names.delete(name));
+      return new ReadOnlyLog(copy, () => void this.#names.delete(name));
     } catch (error) {
       this.#names.delete(name);
       throw error;

@@ -9,7 +9,7 @@
 
 import type { Retention } from "../../log/log.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
-import { verifySnapshot } from "../../snapshot/container.ts";
+import { verifySnapshot } from "../../snapshot/verifier.ts";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotVersion,
@@ -87,7 +87,7 @@ async function offerKept(
     const retention = log.retain(info.index);
     try {
       (await log.read(info.index, { epoch: info.epoch })).close();
-      return await openKept(hub, store, info, retention);
+      return await openReadOnly(hub, store, info, retention);
     } catch {
       // It is removed meanwhile, damaged, or of no use: there are others.
       retention.release();
@@ -96,7 +96,7 @@ async function offerKept(
   return undefined;
 }
 
-async function openKept(
+async function openReadOnly(
   hub: Hub,
   store: SnapshotStore,
   info: SnapshotInfo,

@@ -1,6 +1,6 @@
 /**
- * Local copy of a remote log, opened as a log of its own: for a replica that is
- * started only to be exported, whatever became of the remote log.
+ * Local copy of a remote log, opened as a log without the remote one, for a replica
+ * that is started only to export its data.
  *
  * This module is browser compatible.
  *
@@ -12,25 +12,25 @@ import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrClusterClosed, ErrCompacted } from "./errors.ts";
 import type { Log, LogBatch, LogReader, Retention } from "./log.ts";
 
-/** Records that are kept, from some index to some other. */
-export interface KeptRecords {
-  /** Last index. */
+/** Range of records in storage. */
+export interface StoredRecords {
+  /** Index of the last record. */
   readonly last: number;
-  /** True if it has all that comes after `after`, as far as it goes. */
+  /** True if all records after `after`, up to the last, are in storage. */
   has(after: number): boolean;
-  /** Reads what comes after `after`; undefined at the end. */
+  /** Reads the records after `after`; `next()` resolves with undefined at the end. */
   read(
     after: number,
   ): { next(): Promise<LogBatch | undefined>; close(): void };
 }
 
-class KeptReader implements LogReader {
+class ReadOnlyLogReader implements LogReader {
   readonly held: number;
-  readonly #source: ReturnType<KeptRecords["read"]> | undefined;
+  readonly #source: ReturnType<StoredRecords["read"]> | undefined;
   #reject: ((reason: unknown) => void) | undefined;
   #isClosed = false;
 
-  constructor(after: number, records: KeptRecords | undefined) {
+  constructor(after: number, records: StoredRecords | undefined) {
     const isThere = records?.has(after) && records.last > after;
     this.#source = isThere ? records!.read(after) : undefined;
     this.held = isThere ? records!.last : after;
@@ -52,15 +52,15 @@ class KeptReader implements LogReader {
   }
 }
 
-/** A log that ends with what is kept; without records it ends wherever its reader stands. */
-export class KeptLog implements Log {
-  readonly #records: KeptRecords | undefined;
+/** Log that ends with the stored records; without records it ends where each reader starts. */
+export class ReadOnlyLog implements Log {
+  readonly #records: StoredRecords | undefined;
   readonly #onClose: () => void;
-  readonly #readers = new Set<KeptReader>();
+  readonly #readers = new Set<ReadOnlyLogReader>();
 
-  /** The log of these records; `onClose` is called when it is closed. */
+  /** Creates a log over `records`; `onClose` is called when it is closed. */
   constructor(
-    records: KeptRecords | undefined,
+    records: StoredRecords | undefined,
     onClose: () => void = (): void => {},
   ) {
     this.#records = records;
@@ -69,17 +69,17 @@ export class KeptLog implements Log {
 
   append(): MaybePromise<number> {
     throw new ErrNotImplemented(
-      "Local copy of a remote log is read-only",
+      "append() of a local copy: start the replica on the remote log to propose",
     );
   }
 
   read(after: number): LogReader {
     const records = this.#records;
-    // What a machine in memory starts from must not be taken for all there was.
+    // A machine in memory must not mistake the rest of a compacted log for all of it.
     if (after === 0 && records !== undefined && !records.has(0)) {
       throw new ErrCompacted(records.last + 1);
     }
-    const reader = new KeptReader(after, records);
+    const reader = new ReadOnlyLogReader(after, records);
     this.#readers.add(reader);
     return reader;
   }
@@ -94,7 +94,7 @@ export class KeptLog implements Log {
 
   startAt(): MaybePromise<void> {
     throw new ErrNotImplemented(
-      "Local copy of a remote log is read-only",
+      "startAt() of a local copy: it is opened read-only",
     );
   }
 
