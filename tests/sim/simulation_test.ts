@@ -45,7 +45,7 @@ function simulate(
           await what(new World(seed, profile(seed), counts));
         } catch (cause) {
           throw new Error(
-            `SIMULATION_SEED=${seed} deno test --allow-all tests/sync/simulation_test.ts --filter "${name}"`,
+            `SIMULATION_SEED=${seed} deno test --allow-all tests/sim/simulation_test.ts --filter "${name}"`,
             { cause },
           );
         }
@@ -59,10 +59,10 @@ function simulate(
 }
 
 async function begin(world: World): Promise<void> {
-  await world.startServer();
+  await world.server.start();
   const devices = 3 + world.random() % 2;
   for (let i = 0; i < devices; i++) {
-    world.start(world.addDevice("abcd"[i]!));
+    world.addDevice("abcd"[i]!).start();
   }
 }
 
@@ -72,8 +72,8 @@ async function run(world: World): Promise<void> {
   await world.heal();
   await world.checkLog();
   await world.heal();
-  await world.checkAll();
-  await world.over();
+  await world.checkEnd();
+  await world.end();
 }
 
 simulate(
@@ -163,25 +163,25 @@ simulate(
   "U33 a server put back to an older copy of its store is noticed by all who have seen more, who start over and lose nothing silently [H19]",
   () => QUIET,
   async (world) => {
-    world.useStore();
+    world.server.useDisk();
     await begin(world);
     for (let i = 0; i < 8; i++) await world.step();
     await world.heal();
-    const restore = world.backup();
-    const { appliedIndex } = world.server;
+    const restore = world.server.copyDisk();
+    const { appliedIndex } = world.server.replica;
     for (let i = 0; i < 8; i++) await world.step();
-    for (const device of world.devices) world.submit(device);
+    for (const device of world.devices) device.submit();
     await world.heal();
     const more = world.devices.filter((device) =>
       device.replica!.appliedIndex > appliedIndex
     );
     // Some of it is on its way when the server dies.
-    for (const device of [...more, ...more]) world.submit(device);
+    for (const device of [...more, ...more]) device.submit();
     await world.restore(restore);
     for (const device of more) {
-      assert(world.hasDiverged(device), `${device.name} has not noticed`);
+      assert(device.hasDiverged, `${device.name} has not noticed`);
     }
     for (const device of more) await world.startOver(device);
-    await world.over();
+    await world.end();
   },
 );
