@@ -24,7 +24,13 @@ import type {
   ReadOptions,
   SnapshotSource,
 } from "../log/log.ts";
-import { batchAfter, lastOf, recordAt, RecordKind } from "../log/records.ts";
+import {
+  batchAfter,
+  batchUpTo,
+  lastOf,
+  recordAt,
+  RecordKind,
+} from "../log/records.ts";
 import {
   type FailedEntries,
   noopListener,
@@ -41,7 +47,7 @@ import {
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import { type Candidate, candidates } from "../nodehost/bring_up.ts";
+import { type Candidate, candidates } from "../nodehost/candidates.ts";
 import { differ } from "./checkpoints.ts";
 import type { ReplicaConfig } from "../nodehost/config.ts";
 import { pacedSource } from "../async.ts";
@@ -71,15 +77,6 @@ export interface Replayed {
   readonly hashes: Hashes;
   /** The commands of those entries, as many as there is room for: the log may be cut by the time one of them is looked for. */
   readonly commands: ReadonlyMap<number, Uint8Array>;
-}
-
-/** What of a batch is not after index `upTo`, at which it does not end before. */
-export function batchUpTo(batch: LogBatch, upTo: number): LogBatch {
-  if (lastOf(batch) <= upTo) return batch;
-  const { follows, first, records: { bytes, ends } } = batch;
-  const kept = ends.slice(0, upTo - first + 1);
-  const records = { bytes: bytes.subarray(0, kept.at(-1)), ends: kept };
-  return { follows, first, records };
 }
 
 /** What makes the machines that go over it once more: in memory, since of one on disk there are no two. Undefined if nothing does. */
@@ -241,7 +238,7 @@ async function basesIn(
   upTo: number,
 ): Promise<Candidate[]> {
   try {
-    return (await candidates({ stores: [store], clusterID, skips }))
+    return (await candidates([store], clusterID, skips))
       .filter(({ info }) => info.kind === "full" && info.index <= upTo);
   } catch {
     return [];
@@ -285,15 +282,23 @@ async function replayFrom(
   const commands = new Map<number, Uint8Array>();
   let room = EXPLAIN_BYTES_MAX;
   let failed: { readonly cause: unknown } | undefined;
-  const listener = noopListener<never>({
-    checkpoint: (checkpoint) => void hashes.push(checkpoint),
-    checkpointFailed: (cause) => failed ??= { cause },
-  });
-  const driver = new StateMachine(factory(), clusterID, nodeID, listener, {
-    hashEntries: 1,
-    hashAfter: after,
-    skips: options.skips,
-  });
+  const progress = {
+    checkpoint: (checkpoint: Omit<Checkpoint, "nodeID">) =>
+      void hashes.push(checkpoint),
+    checkpointFailed: (cause: unknown) => void (failed ??= { cause }),
+  };
+  const driver = new StateMachine(
+    factory(),
+    clusterID,
+    nodeID,
+    noopListener<never>(),
+    {
+      progress,
+      hashEntries: 1,
+      hashAfter: after,
+      skips: options.skips,
+    },
+  );
   try {
     if (!driver.machine.hasHash) return undefined;
     if (base !== undefined) await recoverBase(driver, base, options);

@@ -73,6 +73,15 @@ export function batchAfter(batch: LogBatch, after: number): LogBatch {
   };
 }
 
+/** Part of a batch up to index `upTo`, which must not be before its first index. */
+export function batchUpTo(batch: LogBatch, upTo: number): LogBatch {
+  if (lastOf(batch) <= upTo) return batch;
+  const { follows, first, records: { bytes, ends } } = batch;
+  const kept = ends.slice(0, upTo - first + 1);
+  const records = { bytes: bytes.subarray(0, kept.at(-1)), ends: kept };
+  return { follows, first, records };
+}
+
 /** Index of the last record of a batch. */
 export function lastOf(batch: LogBatch): number {
   return batch.first + batch.records.ends.length - 1;

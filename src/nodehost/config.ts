@@ -238,6 +238,12 @@ export type HostEvent =
     }
   );
 
+type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K>
+  : never;
+
+/** An event of one replica, without the ids of cluster and replica. */
+export type ReplicaEvent = DistributiveOmit<HostEvent, "clusterID" | "nodeID">;
+
 /** What a host is made of; everything has a default in memory. */
 export interface NodeHostOptions {
   /** The logs of its clusters; by default in memory, of its own. */

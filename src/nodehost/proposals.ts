@@ -12,7 +12,6 @@
  */
 
 import { copyOf, isSameBytes } from "../bytes.ts";
-import type { Env } from "../env.ts";
 import {
   APPENDS_IN_FLIGHT_MAX,
   COMMAND_BYTES_MAX,
@@ -24,14 +23,12 @@ import {
   SESSION_WINDOW_MAX,
 } from "../limits.ts";
 import { ErrRecordsRefused, ErrUnknownOutcome } from "../log/errors.ts";
-import type { Log, Records } from "../log/log.ts";
+import type { Records } from "../log/log.ts";
 import { recordAt, RecordKind, RecordPacker } from "../log/records.ts";
 import type {
   ApplyListener,
   ClaimOutcome,
   Outcome,
-  SeriesOutcome,
-  SessionInfo,
 } from "../rsm/state_machine.ts";
 import {
   ErrInvalidSession,
@@ -52,6 +49,8 @@ import {
   unregisterRecord,
 } from "../rsm/record_codec.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
+import type { ReplicaContext } from "./context.ts";
+import type { CurrentMachine } from "./current_machine.ts";
 import { ErrPayloadTooBig } from "./errors.ts";
 import type { OwnRehearsal } from "../rehearsal/rehearsal.ts";
 import {
@@ -118,36 +117,6 @@ interface Outgoing {
   readonly controls: Control[];
 }
 
-/** What it takes of its replica. */
-export interface ProposalsOptions {
-  readonly clusterID: bigint;
-  readonly log: Log;
-  readonly env: Env;
-  /** Called with what the listener of a driver is told beyond proposals. */
-  readonly detach: (session: number) => void;
-  /** What the replicated state knows of a session, if it knows it. */
-  readonly standing: (session: number) => SessionInfo | undefined;
-  /** The first session after an index that a client id has opened, of that owner if one is given. */
-  readonly sessionOf: (
-    clientID: bigint,
-    after: number,
-    owner: Uint8Array | undefined,
-  ) => number | undefined;
-  /** What became of a series of a session, if that is known. */
-  readonly outcomeOf: (
-    session: number,
-    series: number,
-  ) => SeriesOutcome | undefined;
-  /** Reason with which the machine calls a result a refusal; undefined if it does not. Never throws. */
-  readonly refusal: (result: Result) => string | undefined;
-  /** Rehearsal of commands before they are appended; undefined while commands are not tried. */
-  readonly rehearsal: () => OwnRehearsal | undefined;
-  readonly queue: {
-    readonly proposals?: number | undefined;
-    readonly bytes?: number | undefined;
-  };
-}
-
 const ORPHANS_MAX = 1024;
 
 /** True if a record is to be answered yet. */
@@ -182,18 +151,16 @@ function notHeld(
 }
 
 /** The proposals of one replica. */
-export class Proposals implements
-  Omit<
-    ApplyListener<SessionState>,
-    "applied" | "checkpoint" | "checkpointFailed"
-  > {
+export class Proposals implements ApplyListener<SessionState> {
   /** The low half of what its proposals outside of any session carry. */
   readonly originLow: number;
   /** The high half of it. */
   readonly originHigh: number;
   /** Its sessions by their index. */
   readonly locals: Map<number, SessionState> = new Map();
-  readonly #options: ProposalsOptions;
+  readonly #context: ReplicaContext;
+  readonly #machine: CurrentMachine;
+  readonly #rehearsal: () => OwnRehearsal | undefined;
   readonly #backoff: Backoff;
   readonly #proposalsMax: number;
   readonly #bytesMax: number;
@@ -218,15 +185,22 @@ export class Proposals implements
   #cancelRetry: (() => void) | undefined;
   #closed: unknown;
 
-  /** The proposals of a replica that just starts. */
-  constructor(options: ProposalsOptions) {
-    const origin = options.env.random64();
+  /** Creates the pipeline of a replica; `rehearsal` returns the rehearsal of commands before they are appended, undefined while they are not tried. */
+  constructor(
+    context: ReplicaContext,
+    machine: CurrentMachine,
+    rehearsal: () => OwnRehearsal | undefined,
+  ) {
+    const { env, config } = context;
+    const origin = env.random64();
     this.originLow = Number(origin & 0xFFFFFFFFn);
     this.originHigh = Number(origin >> 32n);
-    this.#options = options;
-    this.#backoff = new Backoff(options.env);
-    this.#proposalsMax = options.queue.proposals ?? PENDING_PROPOSALS_MAX;
-    this.#bytesMax = options.queue.bytes ?? PENDING_BYTES_MAX;
+    this.#context = context;
+    this.#machine = machine;
+    this.#rehearsal = rehearsal;
+    this.#backoff = new Backoff(env);
+    this.#proposalsMax = config.pendingProposalsMax ?? PENDING_PROPOSALS_MAX;
+    this.#bytesMax = config.pendingBytesMax ?? PENDING_BYTES_MAX;
     this.#open = this.#newBatch();
   }
 
@@ -287,7 +261,7 @@ export class Proposals implements
     session: Session,
     state: SessionState,
   ): ErrInvalidSession | undefined {
-    const { clusterID } = this.#options;
+    const { clusterID } = this.#context;
     if (session.clusterID !== clusterID) {
       return new ErrInvalidSession(
         "foreign",
@@ -297,7 +271,7 @@ export class Proposals implements
     }
     const client = state.home === this
       ? undefined
-      : this.#options.standing(state.index)?.clientID;
+      : this.#machine.standing(state.index)?.clientID;
     if (client !== undefined && client !== state.clientID) {
       return new ErrInvalidSession(
         "foreign",
@@ -421,7 +395,7 @@ export class Proposals implements
     }
     this.#take(state);
     this.reconcile(state);
-    return makeSession(this.#options.clusterID, state);
+    return makeSession(this.#context.clusterID, state);
   }
 
   /** What a session was opened with. Only the host's own code can tell: the outbox may be of another bundle. */
@@ -575,7 +549,7 @@ export class Proposals implements
   release(state: SessionState): void {
     this.locals.delete(state.index);
     this.#stalled.delete(state);
-    this.#options.detach(state.index);
+    this.#machine.detach(state.index);
     for (const proposal of state.pending.list()) this.#uncount(proposal);
     state.home = undefined;
   }
@@ -597,7 +571,7 @@ export class Proposals implements
         ),
       );
     }
-    const clientID = client?.clientID ?? this.#options.env.random64();
+    const clientID = client?.clientID ?? this.#context.env.random64();
     return this.#control(registerRecord(clientID, owner), signal, (control) => {
       control.client = client;
       control.owner = client?.owner;
@@ -606,7 +580,7 @@ export class Proposals implements
       const state = new SessionState(index, clientID);
       state.home = this;
       this.locals.set(index, state);
-      return makeSession(this.#options.clusterID, state);
+      return makeSession(this.#context.clusterID, state);
     });
   }
 
@@ -799,8 +773,8 @@ export class Proposals implements
 
   /** Gives a batch to the log, without the commands at which the machine throws, where they are tried (H17). */
   #append(batch: Outgoing): MaybePromise<number> {
-    const { log } = this.#options;
-    const own = this.#options.rehearsal();
+    const { log } = this.#context;
+    const own = this.#rehearsal();
     if (own === undefined) return log.append(batch.records!);
     const records = batch.records!;
     return own.rehearsal.append(
@@ -876,7 +850,7 @@ export class Proposals implements
     error: ErrProposalRefused,
   ): void {
     if (state === undefined || state.home !== this) return;
-    const isThere = this.#options.standing(state.index) !== undefined;
+    const isThere = this.#machine.standing(state.index) !== undefined;
     if (isThere) state.refused?.(error);
     const outcome = isThere ? "gap" : "unknown";
     this.answered(state, series, outcome, undefined, undefined);
@@ -902,7 +876,7 @@ export class Proposals implements
   }
 
   #retry(): void {
-    this.#cancelRetry ??= this.#options.env.setTimer(() => {
+    this.#cancelRetry ??= this.#context.env.setTimer(() => {
       this.#cancelRetry = undefined;
       const stalled = [...this.#stalled];
       const controls = this.#stalledControls;
@@ -946,7 +920,7 @@ export class Proposals implements
 
   /** Ends a proposal that was applied: as refused, if the machine says that this is what its result means (R15). */
   #resolve(proposal: Proposal, result: Result): void {
-    const reason = this.#options.refusal(result);
+    const reason = this.#machine.refusalOf(result);
     if (reason === undefined) proposal.resolve(result);
     else proposal.reject(new ErrProposalRefused(reason, { result }));
   }
@@ -990,7 +964,7 @@ export class Proposals implements
 
   /** Whether the log has somebody else's session at its index. */
   #isForeign({ index, clientID }: SessionState): boolean {
-    const standing = this.#options.standing(index);
+    const standing = this.#machine.standing(index);
     return standing !== undefined && standing.clientID !== clientID;
   }
 
@@ -1064,7 +1038,7 @@ export class Proposals implements
     state.drained?.();
     this.locals.delete(state.index);
     this.#stalled.delete(state);
-    this.#options.detach(state.index);
+    this.#machine.detach(state.index);
   }
 
   /** A session was opened: by this replica, if it knows the client id, and nobody has repeated that. */
@@ -1086,7 +1060,7 @@ export class Proposals implements
    * unknown owner, the first is its own (H14).
    */
   #ownOf(clientID: bigint, { client, owner }: Control): number | undefined {
-    return this.#options.sessionOf(clientID, client?.after ?? 0, owner);
+    return this.#machine.sessionOf(clientID, client?.after ?? 0, owner);
   }
 
   /** What was opened is somebody else's, who has repeated the client id; or this client is somebody else now, until its owner signs in again (U34). */
@@ -1095,7 +1069,7 @@ export class Proposals implements
     control.client?.refused(
       new ErrProposalRefused(`Session ${session} is somebody else's`),
     );
-    const { env } = this.#options;
+    const { env } = this.#context;
     control.backoff ??= new Backoff(env, RETRY_LAST_MS, REGISTER_RETRY_LAST_MS);
     control.cancelRetry ??= env.setTimer(() => {
       control.cancelRetry = undefined;
@@ -1105,7 +1079,7 @@ export class Proposals implements
 
   #opened(clientID: bigint, control: Control, session: number): void {
     const { wanted, sends } = control;
-    control.owner ??= this.#options.standing(session)?.owner;
+    control.owner ??= this.#machine.standing(session)?.owner;
     this.#uncountControl(control);
     // Seen before, when the state came from a snapshot.
     if (control.session === session) return;
@@ -1188,7 +1162,7 @@ export class Proposals implements
       if (state.home !== this) continue;
       const { index, clientID } = state;
       const isGone = index <= applied &&
-        this.#options.standing(index)?.clientID !== clientID;
+        this.#machine.standing(index)?.clientID !== clientID;
       // Sent again, it would learn the same from the log, long after what was
       // applied is seen here; and all who are far behind would send all again.
       if (isGone) this.#lose(state, () => undefined);
@@ -1209,11 +1183,11 @@ export class Proposals implements
   /** Tells of the series of a session what the state knows of them already. */
   reconcile(state: SessionState): void {
     const { index, pending } = state;
-    const standing = this.#options.standing(index);
+    const standing = this.#machine.standing(index);
     if (standing?.clientID !== state.clientID) return;
     const upTo = Math.min(standing.next, pending.next);
     for (let series = pending.first; series < upTo; series++) {
-      const known = this.#options.outcomeOf(index, series);
+      const known = this.#machine.outcomeOf(index, series);
       if (known === undefined || state.home !== this) return;
       const { outcome, result, digest } = known;
       this.answered(state, series, outcome, result, digest);

@@ -1,69 +1,51 @@
 /**
- * Linearizable reads: when the local state is new enough to answer (H2).
+ * Linearizable reads: waits until the applied index reaches the read index (H2).
  *
  * This module is browser compatible.
  *
  * @module
  */
 
+import { abortable, Backoff, isPromise, sleep } from "../async.ts";
 import { PENDING_READS_MAX } from "../limits.ts";
-import type { Log } from "../log/log.ts";
-import { abortable, isPromise, onAbort, withResolvers } from "../async.ts";
-import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
+import type { MaybePromise } from "../statemachine/types.ts";
+import type { ReplicaContext } from "./context.ts";
+import type { CurrentMachine } from "./current_machine.ts";
 
-interface Waiter {
-  readonly index: number;
-  resolve(): void;
-  reject(reason: unknown): void;
-}
-
-/** What waits for the state to be new enough. */
+/** Linearizable reads of one replica. Concurrent reads share a request for the read index. */
 export class Reads {
-  readonly #log: Log;
-  readonly #stopped: AbortSignal;
-  /** In the order of their indexes, which only grow. */
-  #waiters: Waiter[] = [];
-  /** Reads that wait for anything. */
+  readonly #context: ReplicaContext;
+  readonly #machine: CurrentMachine;
+  /** Number of reads that wait. */
   #count = 0;
-  #asking: Promise<number> | undefined;
+  /** Read index request under way. */
+  #requested: Promise<number> | undefined;
+  /** The request after that, for reads that began meanwhile: the first may be answered with an index from before them. */
   #next: Promise<number> | undefined;
+  /** Number of times the log was reopened. */
+  #reopenings = 0;
 
-  /** Reads by the index of `log`; `stopped` ends those that wait for it. */
-  constructor(log: Log, stopped: AbortSignal) {
-    this.#log = log;
-    this.#stopped = stopped;
+  /** Creates the reads of a replica. */
+  constructor(context: ReplicaContext, machine: CurrentMachine) {
+    this.#context = context;
+    this.#machine = machine;
   }
 
   /**
-   * An index that covers everything answered before the call. Calls that come
-   * while the log is being asked share the next question: the answer under way
-   * may be older than they are.
-   */
-  readIndex(): MaybePromise<number> {
-    if (this.#asking !== undefined) {
-      return this.#next ??= this.#asking.then(() => {}, () => {}).then(() => {
-        this.#next = undefined;
-        return this.readIndex();
-      });
-    }
-    const index = this.#log.readIndex({ signal: this.#stopped });
-    if (!isPromise(index)) return index;
-    this.#asking = index.finally(() => this.#asking = undefined);
-    // Whoever asked may have left.
-    this.#asking.catch(() => {});
-    return this.#asking;
-  }
-
-  /**
-   * Settles once all up to `index` is applied, which may have to be asked for
-   * first. One that `signal` ends counts no more.
+   * Resolves once everything answered before the call, by any replica, is applied
+   * here. An answer from memory makes it synchronous.
    *
-   * @throws ErrSystemBusy if too many wait already
+   * @throws ErrSystemBusy if `PENDING_READS_MAX` reads wait already
    */
-  async upToDate(
+  upToDate(signal: AbortSignal | undefined): MaybePromise<void> {
+    const index = this.#readIndex();
+    if (!isPromise(index) && index <= this.#machine.applied) return;
+    return this.#wait(index, signal);
+  }
+
+  async #wait(
     index: MaybePromise<number>,
-    applied: () => number,
     signal: AbortSignal | undefined,
   ): Promise<void> {
     if (this.#count >= PENDING_READS_MAX) {
@@ -71,46 +53,57 @@ export class Reads {
     }
     this.#count++;
     try {
-      // The log may never answer again once it is closed.
+      // A closed log may never answer.
       const known = isPromise(index)
-        ? await abortable(abortable(index, this.#stopped), signal)
+        ? await abortable(abortable(index, this.#context.stopped), signal)
         : index;
-      if (known > applied()) await this.wait(known, signal);
+      await this.#machine.until(known, signal);
     } finally {
       this.#count--;
     }
   }
 
-  /** Settles once all up to `index` is applied; given `applied`, that is not yet so. */
-  wait(index: number, signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    const { promise, resolve, reject } = withResolvers<void>();
-    const waiter = { index, resolve, reject };
-    const waiters = this.#waiters;
-    let at = waiters.length;
-    while (at > 0 && waiters[at - 1]!.index > index) at--;
-    waiters.splice(at, 0, waiter);
-    const ignore = onAbort(signal, (reason) => {
-      const at = this.#waiters.indexOf(waiter);
-      if (at >= 0) this.#waiters.splice(at, 1);
-      reject(reason);
-    });
-    return promise.finally(ignore);
+  /** Index that covers everything answered before the call. */
+  #readIndex(): MaybePromise<number> {
+    if (this.#requested !== undefined) {
+      return this.#next ??= this.#requested.then(() => {}, () => {}).then(
+        () => {
+          this.#next = undefined;
+          return this.#readIndex();
+        },
+      );
+    }
+    const { log, stopped } = this.#context;
+    const index = log.readIndex({ signal: stopped });
+    if (!isPromise(index)) return index;
+    this.#requested = index.finally(() => this.#requested = undefined);
+    // All callers may have stopped waiting.
+    this.#requested.catch(() => {});
+    return this.#requested;
   }
 
-  /** All up to `index` is applied. */
-  applied(index: number): void {
-    const waiters = this.#waiters;
-    if (waiters.length === 0 || waiters[0]!.index > index) return;
-    let count = 0;
-    while (count < waiters.length && waiters[count]!.index <= index) count++;
-    for (const { resolve } of waiters.splice(0, count)) resolve();
-  }
-
-  /** Fails all that waits. */
-  fail(reason: unknown): void {
-    const waiters = this.#waiters;
-    this.#waiters = [];
-    for (const { reject } of waiters) reject(reason);
+  /**
+   * Calls `settle`, if given, once all that the reopened log holds is applied,
+   * unless the log is reopened once more before. Never rejects.
+   */
+  async afterReopening(settle: (() => void) | undefined): Promise<void> {
+    const reopening = ++this.#reopenings;
+    if (settle === undefined) return;
+    const { env, stopped } = this.#context;
+    const backoff = new Backoff(env);
+    while (reopening === this.#reopenings) {
+      try {
+        await this.#machine.until(await this.#readIndex(), stopped);
+        if (reopening === this.#reopenings) settle();
+        return;
+      } catch {
+        if (stopped.aborted) return;
+        try {
+          await sleep(env, backoff.next(), stopped);
+        } catch {
+          return;
+        }
+      }
+    }
   }
 }

@@ -10,11 +10,9 @@
  * @module
  */
 
-import type { Env } from "../env.ts";
 import { SNAPSHOTS_KEPT } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
-import type { Log, Retention } from "../log/log.ts";
-import type { StateMachine } from "../rsm/state_machine.ts";
+import type { Retention } from "../log/log.ts";
 import { MachineFailure } from "../rsm/errors.ts";
 import { saveSnapshot } from "../rsm/save_snapshot.ts";
 import { verifySnapshot } from "../snapshot/verifier.ts";
@@ -24,7 +22,6 @@ import {
   type ErrSnapshotUnfinished,
   ErrSnapshotVersion,
 } from "../snapshot/errors.ts";
-import type { FileStore } from "../snapshot/file_store.ts";
 import {
   isSameSnapshot,
   type SnapshotHeader,
@@ -42,39 +39,12 @@ import {
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import type { HostEvent, ReplicaConfig } from "./config.ts";
-import type { SessionState } from "./session.ts";
+import type { ReplicaContext } from "./context.ts";
+import type { CurrentMachine } from "./current_machine.ts";
 import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import { skipsAfter } from "./skipping.ts";
 import { abortable, anySignal, pacedSink, pacedSource } from "../async.ts";
-
-type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K>
-  : never;
-
-/** An event without the names of the replica. */
-export type ReplicaEvent = DistributiveOmit<HostEvent, "clusterID" | "nodeID">;
-
-/** What a snapshotter takes of its replica. */
-export interface SnapshotterOptions {
-  readonly config: ReplicaConfig;
-  readonly log: Log;
-  /** The host's own store. */
-  readonly store: SnapshotStore;
-  /** Whether that outlives the host. */
-  readonly kept: boolean;
-  /** Where the log shares snapshots. */
-  readonly shared: SnapshotStore | undefined;
-  readonly files: FileStore;
-  readonly env: Env;
-  /** The driver of the moment. */
-  readonly driver: () => StateMachine<SessionState>;
-  /** Throws if the state is not to be saved or offered (H12), or was not when another took the place of the one that is `saved`. */
-  readonly check: (saved?: StateMachine<SessionState>) => void;
-  readonly event: (event: ReplicaEvent) => void;
-  /** The machine failed. */
-  readonly fail: (cause: unknown) => void;
-}
 
 /** Whether an error says that a snapshot itself is of no use. */
 function isDamage(error: unknown): boolean {
@@ -182,7 +152,8 @@ export async function copySnapshot(
 
 /** Takes a replica's snapshots. */
 export class Snapshotter {
-  readonly #options: SnapshotterOptions;
+  readonly #context: ReplicaContext;
+  readonly #machine: CurrentMachine;
   readonly #stopped = new AbortController();
   /** One snapshot at a time. */
   #last: Promise<unknown> = Promise.resolve();
@@ -201,19 +172,18 @@ export class Snapshotter {
 
   /** The snapshots of a replica that came up from `index`; its log keeps what comes after `retain`, if given. */
   constructor(
-    options: SnapshotterOptions,
-    index: number,
+    context: ReplicaContext,
+    machine: CurrentMachine,
     retain: number | undefined,
   ) {
-    this.#options = options;
-    this.#index = index;
-    if (retain !== undefined) {
-      this.#retention = options.log.retain(retain);
-    }
+    this.#context = context;
+    this.#machine = machine;
+    this.#index = machine.applied;
+    if (retain !== undefined) this.#retention = context.log.retain(retain);
   }
 
   get #onDisk(): boolean {
-    return this.#options.driver().machine.type === OnDiskStateMachine;
+    return this.#machine.current.machine.type === OnDiskStateMachine;
   }
 
   /** From now on the log is to keep what comes after `index` for an on-disk machine that was brought up from there. */
@@ -224,8 +194,8 @@ export class Snapshotter {
   /** Takes a snapshot if it is time (H7). */
   applied(index: number): void {
     if (
-      !this.#isDue(index) || this.#busy > 0 || this.#options.driver().behind ||
-      this.#options.driver().ahead
+      !this.#isDue(index) || this.#busy > 0 || this.#machine.current.behind ||
+      this.#machine.current.ahead
     ) return;
     this.#index = index;
     this.request().catch(() => {
@@ -234,18 +204,18 @@ export class Snapshotter {
   }
 
   #isDue(index: number): boolean {
-    const { config: { snapshotEntries = 0 }, log, kept } = this.#options;
+    const { config: { snapshotEntries = 0 }, log, isDurable } = this.#context;
     if (snapshotEntries > 0 && index - this.#index >= snapshotEntries) {
       return true;
     }
     // One that is gone with the host would take with it what is cut for it.
     const from = log.snapshotFrom ?? 0;
-    return kept && this.#index < from && index >= from;
+    return isDurable && this.#index < from && index >= from;
   }
 
   /** An on-disk machine that keeps the host's rows is durable up to `index`. */
   synced(index: number): void {
-    if (this.#options.driver().machine.hostState !== undefined) {
+    if (this.#machine.current.machine.hostState !== undefined) {
       this.#retention?.move(index);
     }
   }
@@ -257,7 +227,7 @@ export class Snapshotter {
 
   /** Cuts the log as far as the snapshots that are there allow, after what is under way; resolves with the index asked for, 0 if they allow nothing. */
   compact(signal?: AbortSignal, overhead?: number): Promise<number> {
-    const { log } = this.#options;
+    const { log } = this.#context;
     if (log.compact === undefined) {
       return Promise.reject(
         new ErrNotImplemented(
@@ -291,7 +261,7 @@ export class Snapshotter {
           // It is another replica's, which has replaced or removed it meanwhile.
           if (
             error instanceof ErrSnapshotNotFound &&
-            info.nodeID !== this.#options.config.nodeID
+            info.nodeID !== this.#context.config.nodeID
           ) continue;
           throw error;
         }
@@ -307,8 +277,8 @@ export class Snapshotter {
     const done = this.#last.then(async () => {
       try {
         this.#stopped.signal.throwIfAborted();
-        this.#options.check();
-        if (this.#options.driver().ahead) {
+        this.#machine.check();
+        if (this.#machine.current.ahead) {
           throw new ErrSystemBusy(
             "Replica has skipped an entry for which the record that decides so is still to be applied: request the snapshot again later",
           );
@@ -330,7 +300,7 @@ export class Snapshotter {
       return new ErrClusterClosed(undefined, { cause: error });
     }
     if (error instanceof MachineFailure) return this.#fail(error.cause);
-    this.#options.event({ type: "snapshot failed", error });
+    this.#context.event({ type: "snapshot failed", error });
     // Nobody asked it to stop: it chose to (R8).
     return error instanceof ErrSnapshotStopped
       ? new ErrSnapshotAborted(undefined, { cause: error })
@@ -339,7 +309,7 @@ export class Snapshotter {
 
   #kind(): "full" | "metadata" {
     if (!this.#onDisk) return "full";
-    const { fullSnapshotInterval = 8 } = this.#options.config;
+    const { fullSnapshotInterval = 8 } = this.#context.config;
     const full = fullSnapshotInterval > 0 &&
       ++this.#metadataTaken % fullSnapshotInterval === 0;
     return full ? "full" : "metadata";
@@ -349,7 +319,7 @@ export class Snapshotter {
     kind: "full" | "metadata",
     signal: AbortSignal | undefined,
   ): Promise<SnapshotInfo> {
-    const { config, store, files, driver, event, env } = this.#options;
+    const { config, store, files, event, env } = this.#context;
     const { clusterID, nodeID, compression = "none" } = config;
     let sink: SnapshotSink | undefined;
     let header: SnapshotHeader | undefined;
@@ -357,7 +327,7 @@ export class Snapshotter {
     const abort = (): void => unwanted.abort(new ErrSnapshotStopped());
     signal?.addEventListener("abort", abort);
     const either = anySignal(this.#stopped.signal, unwanted.signal);
-    const saved = driver();
+    const saved = this.#machine.current;
     let made: SnapshotInfo | undefined;
     let late: ErrSnapshotUnfinished | undefined;
     try {
@@ -374,14 +344,14 @@ export class Snapshotter {
         },
         signal: either.signal,
       });
-      this.#options.check(saved);
+      this.#machine.check(saved);
       const same = await this.#sameOfAnother(header!);
       if (same !== undefined) {
         await sink!.abort();
         return same;
       }
       // It may have been found to be wrong while the store was asked.
-      this.#options.check(saved);
+      this.#machine.check(saved);
       if (late !== undefined) throw late;
       const info = made = await sink!.commit(totals);
       if (late !== undefined) {
@@ -389,7 +359,9 @@ export class Snapshotter {
         await store.remove(info);
         throw late;
       }
-      if (this.#onDisk && driver().machine.hostState === undefined) {
+      if (
+        this.#onDisk && this.#machine.current.machine.hostState === undefined
+      ) {
         this.#retention?.move(info.index);
       }
       event({ type: "snapshot", snapshot: info });
@@ -405,7 +377,7 @@ export class Snapshotter {
 
   /** Removes a snapshot that turned out to lack a part of the state, wherever it is by now. */
   #discard(made: SnapshotInfo, error: ErrSnapshotUnfinished): void {
-    const { store, shared, event } = this.#options;
+    const { store, shared, event } = this.#context;
     // Until it is removed it does not count as good.
     this.#bad.add(made.id);
     event({ type: "snapshot failed", error });
@@ -428,10 +400,10 @@ export class Snapshotter {
     taken: SnapshotInfo | undefined,
     overhead: number | undefined,
   ): Promise<number> {
-    const { config, store, shared, log, driver, event } = this.#options;
+    const { config, store, shared, log, event } = this.#context;
     const { clusterID, nodeID, compactionOverhead = 0 } = config;
     // What others have decided may be in the log, and not applied here yet.
-    const { skips, applied } = driver();
+    const { skips, applied } = this.#machine.current;
     if (log.snapshots === undefined) {
       skips.push(...await skipsAfter(log, applied));
     }
@@ -448,8 +420,8 @@ export class Snapshotter {
     const upTo = older.index - (overhead ?? compactionOverhead);
     if (upTo <= 0) return 0;
     if (this.#onDisk) {
-      const index = driver().applied;
-      await driver().sync();
+      const index = this.#machine.current.applied;
+      await this.#machine.current.sync();
       this.synced(index);
     }
     await log.compact(upTo);
@@ -459,7 +431,7 @@ export class Snapshotter {
 
   /** Removes the snapshots of states that hold an entry which is skipped. */
   removeSuperseded(skip: SkippedEntry): void {
-    const { store, shared, config: { clusterID }, log, event } = this.#options;
+    const { store, shared, config: { clusterID }, log, event } = this.#context;
     const removed = this.#last.then(async () => {
       const places = [store, ...(log.snapshots ? [] : [shared ?? store])];
       for (const place of new Set(places)) {
@@ -478,7 +450,7 @@ export class Snapshotter {
     if (this.#stopped.signal.aborted || error instanceof MachineFailure) {
       throw error;
     }
-    this.#options.event({ type: "snapshot failed", error });
+    this.#context.event({ type: "snapshot failed", error });
   }
 
   /**
@@ -489,19 +461,19 @@ export class Snapshotter {
     header: SnapshotHeader,
   ): Promise<SnapshotInfo | undefined> {
     if (header.kind !== "full") return undefined;
-    return (await this.#full(this.#options.store)).find(({ index, nodeID }) =>
+    return (await this.#full(this.#context.store)).find(({ index, nodeID }) =>
       index === header.index && nodeID !== header.nodeID
     );
   }
 
   async #full(store: SnapshotStore): Promise<SnapshotInfo[]> {
-    const list = await store.list(this.#options.config.clusterID);
+    const list = await store.list(this.#context.config.clusterID);
     return list.filter(({ kind }) => kind === "full");
   }
 
   /** Puts the newest full snapshot where every replica can get it; undefined if it is there already. */
   async #share(shared: SnapshotStore): Promise<SnapshotInfo | undefined> {
-    const { store, env } = this.#options;
+    const { store, env } = this.#context;
     const [newest] = await this.#full(store);
     if (newest === undefined) return undefined;
     const [there] = await this.#full(shared);
@@ -542,18 +514,18 @@ export class Snapshotter {
       this.#verified.set(store, verified = new Set());
     }
     const bad = (): boolean =>
-      store === this.#options.store && this.#bad.has(info.id);
+      store === this.#context.store && this.#bad.has(info.id);
     if (bad()) return false;
     if (verified.has(info.id)) return true;
     try {
       const { transform } = verifySnapshot();
-      await pacedSource(await store.open(info), this.#options.env)
+      await pacedSource(await store.open(info), this.#context.env)
         .pipeThrough(transform).pipeTo(new WritableStream());
     } catch (error) {
       // Another replica that shares the store has removed it meanwhile.
       if (error instanceof ErrSnapshotNotFound) return false;
       if (!isDamage(error)) throw error;
-      this.#options.event({ type: "snapshot failed", error });
+      this.#context.event({ type: "snapshot failed", error });
       return false;
     }
     if (bad()) return false;
@@ -615,7 +587,7 @@ export class Snapshotter {
   /** The machine failed: the end of the replica, and of all that is under way. */
   #fail(cause: unknown): unknown {
     this.#failure = cause;
-    this.#options.fail(cause);
+    this.#context.fail(cause);
     return cause;
   }
 
@@ -637,13 +609,13 @@ export class Snapshotter {
     ended: AbortSignal,
     lost: AbortSignal,
   ): Promise<void> {
-    const { config, store, files, driver, log, env } = this.#options;
+    const { config, store, files, log, env } = this.#context;
     const { clusterID, nodeID, compression = "none" } = config;
     const { signal, release } = anySignal(this.#stopped.signal, ended);
     let retention: Retention | undefined;
     try {
-      this.#options.check();
-      if (driver().machine.type === RegularStateMachine) {
+      this.#machine.check();
+      if (this.#machine.current.machine.type === RegularStateMachine) {
         // It is saved under a lock, which a slow receiver must not hold.
         const taken = await this.#request(ended, (info) => {
           retention = log.retain(info.index);
@@ -652,7 +624,7 @@ export class Snapshotter {
         await taken.pipeTo(writable, { signal });
         return;
       }
-      const saved = driver();
+      const saved = this.#machine.current;
       if (saved.ahead) {
         throw new ErrSystemBusy("Replica is about to apply a skipped entry");
       }
@@ -665,7 +637,7 @@ export class Snapshotter {
         },
         streaming: true,
         files,
-        check: () => this.#options.check(saved),
+        check: () => this.#machine.check(saved),
         signal,
         lost,
       });

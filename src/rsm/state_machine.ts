@@ -120,6 +120,10 @@ export interface ApplyListener<L> {
     result: Result | undefined,
     digest: number | undefined,
   ): void;
+}
+
+/** Receiver of the progress of a state machine. */
+export interface ProgressListener {
   /** Called when every entry up to `index` has been applied. */
   applied(index: number): void;
   /** Called with the hashes of a checkpoint index. */
@@ -130,6 +134,8 @@ export interface ApplyListener<L> {
 
 /** Options of {@linkcode StateMachine}. */
 export interface StateMachineOptions {
+  /** Receiver of its progress. */
+  readonly progress?: Partial<ProgressListener>;
   /** Distance between two checkpoints at which hashes are computed, in indexes; 0 disables them. */
   readonly hashEntries: number;
   /** Highest index at which no checkpoint hash is computed. @default {0} */
@@ -145,13 +151,8 @@ export interface StateMachineOptions {
   readonly room?: (error: ErrStoreFull) => Promise<void>;
 }
 
-/** Creates a listener that ignores everything but the checkpoint callbacks given. */
-export function noopListener<L>(
-  checkpoints: Pick<ApplyListener<L>, "checkpoint" | "checkpointFailed"> = {
-    checkpoint: () => {},
-    checkpointFailed: () => {},
-  },
-): ApplyListener<L> {
+/** Creates a listener that ignores everything. */
+export function noopListener<L>(): ApplyListener<L> {
   const nothing = (): void => {};
   return {
     // No record carries a negative origin.
@@ -164,8 +165,6 @@ export function noopListener<L>(
     unregistered: nothing,
     claimed: nothing,
     answered: nothing,
-    applied: nothing,
-    ...checkpoints,
   };
 }
 
@@ -208,6 +207,7 @@ export class StateMachine<L> {
   /** Guard that keeps the machine's calls from overlapping where its kind forbids it. */
   readonly guard: CallGuard;
   readonly #listener: ApplyListener<L>;
+  readonly #progress: Partial<ProgressListener>;
   readonly #hashEntries: number;
   readonly #hashAfter: number;
   readonly #room: StateMachineOptions["room"];
@@ -221,6 +221,8 @@ export class StateMachine<L> {
   #opened = 0;
   /** Set while the machine has updates that were not synced. */
   dirty = false;
+  /** Index up to which entries are not reported to the listener: the state machine that this one replaces has reported them. */
+  reportedUpTo = 0;
   #updateFailed: FailedEntries | undefined;
   /** Skipped entries, at or after the applied index too. */
   #skips: SkippedEntries;
@@ -260,6 +262,7 @@ export class StateMachine<L> {
     this.machine = manage(factory, clusterID, nodeID);
     this.guard = new CallGuard(factory.type);
     this.#listener = listener;
+    this.#progress = options.progress ?? {};
     this.#hashEntries = options.hashEntries;
     this.#hashAfter = options.hashAfter ?? 0;
     this.#room = options.room;
@@ -843,6 +846,21 @@ export class StateMachine<L> {
     this.#bytes = 0;
     this.#applied = this.#read;
     this.#appliedEpoch = this.#epoch;
+    if (this.#applied > this.reportedUpTo) {
+      this.#report(tracked, series, sessions, slots);
+      for (const notify of notifications) notify();
+    }
+    this.#progress.applied?.(this.#applied);
+    if (this.#checkpointDue) return this.#checkpoint();
+  }
+
+  /** Reports the results of a batch to the listener. */
+  #report(
+    tracked: readonly Entry[],
+    series: readonly number[],
+    sessions: readonly (SessionEntry<L> | undefined)[],
+    slots: readonly (Slot | undefined)[],
+  ): void {
     const listener = this.#listener;
     for (let i = 0; i < tracked.length; i++) {
       const session = sessions[i];
@@ -859,9 +877,6 @@ export class StateMachine<L> {
         );
       }
     }
-    for (const notify of notifications) notify();
-    listener.applied(this.#applied);
-    if (this.#checkpointDue) return this.#checkpoint();
   }
 
   /** Computes the hashes at an index where every replica does (H12); runs under the exclusion of `update()`. */
@@ -871,7 +886,7 @@ export class StateMachine<L> {
     // The state is not that of this index.
     if (index < this.#opened || this.ahead) return;
     const report = (state: bigint | undefined): void =>
-      this.#listener.checkpoint({
+      this.#progress.checkpoint?.({
         index,
         state,
         sessions: this.sessionsHash(),
@@ -881,7 +896,7 @@ export class StateMachine<L> {
       });
     // No caller requested this hash: a failure to compute it is not fatal (R5).
     const failed = (error: unknown): void =>
-      this.#listener.checkpointFailed(error);
+      this.#progress.checkpointFailed?.(error);
     if (!this.machine.hasHash) return report(undefined);
     let state: MaybePromise<bigint>;
     try {
@@ -898,7 +913,7 @@ export class StateMachine<L> {
     const version = this.machine.stateVersion;
     const failed = (error: unknown): undefined => {
       if (!(error instanceof ErrNotImplemented)) {
-        this.#listener.checkpointFailed(error);
+        this.#progress.checkpointFailed?.(error);
       }
       return undefined;
     };
@@ -1008,7 +1023,7 @@ export class StateMachine<L> {
       this.#appliedEpoch = epoch;
       this.#nextSkip = this.#skips.after(index);
       this.dirty = true;
-      this.#listener.applied(index);
+      this.#progress.applied?.(index);
     });
   }
 

@@ -64,9 +64,6 @@ function newDriver(factory: MachineFactory): StateMachine<never> {
     unregistered(): void {},
     claimed(): void {},
     answered(): void {},
-    applied(): void {},
-    checkpoint(): void {},
-    checkpointFailed(): void {},
   }, { hashEntries: 0 });
 }
 

@@ -13,6 +13,7 @@ import {
   configRecord,
   type MachineFactory,
   type Outcome,
+  type ProgressListener,
   proposalHeadLength,
   putProposalHead,
   putSessionHead,
@@ -83,7 +84,7 @@ export type Heard =
   | readonly ["answered", string, number, Outcome, Result | undefined];
 
 /** A listener that remembers. */
-export class Listener implements ApplyListener<string> {
+export class Listener implements ApplyListener<string>, ProgressListener {
   readonly originLow: number = OWN[0];
   readonly originHigh: number = OWN[1];
   readonly locals: Map<number, string> = new Map();
@@ -139,7 +140,10 @@ export function makeDriver(
   hashEntries = 0,
 ): { driver: StateMachine<string>; listener: Listener } {
   const listener = new Listener();
-  const driver = new StateMachine(factory, 7n, 1n, listener, { hashEntries });
+  const driver = new StateMachine(factory, 7n, 1n, listener, {
+    progress: listener,
+    hashEntries,
+  });
   return { driver, listener };
 }
 

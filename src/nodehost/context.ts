@@ -1,0 +1,161 @@
+/**
+ * The environment that the parts of one replica share.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import type { Env } from "../env.ts";
+import type { ErrClusterClosed, ErrDiverged } from "../log/errors.ts";
+import type { Log, SnapshotSource } from "../log/log.ts";
+import type { MachineFactory } from "../rsm/managed_machine.ts";
+import type { FileStore } from "../snapshot/file_store.ts";
+import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import { ErrOpenStopped, ErrSnapshotStopped } from "../statemachine/errors.ts";
+import type { Type } from "../statemachine/types.ts";
+import type { ReplicaConfig, ReplicaEvent } from "./config.ts";
+import type { ErrUpdateFailed } from "./errors.ts";
+
+/** Ports and settings that a host gives to a replica. */
+export interface ReplicaPorts {
+  /** Makes instances of the state machine. */
+  readonly factory: MachineFactory;
+  /** Configuration of the replica. */
+  readonly config: ReplicaConfig;
+  /** Log of the cluster, opened for this replica. */
+  readonly log: Log;
+  /** Snapshot store of the host. */
+  readonly store: SnapshotStore;
+  /** True if that store outlives the host. */
+  readonly isDurable: boolean;
+  /** Store in which the replicas on this log share snapshots, if there is one. */
+  readonly shared: SnapshotStore | undefined;
+  /** External files of the state machine. */
+  readonly files: FileStore;
+  /** Clock, random numbers and timers. */
+  readonly env: Env;
+  /** Time a stop waits for the machine, the outbox and the log, in milliseconds. */
+  readonly stopTimeoutMs: number;
+  /** Called with each event of the replica. */
+  readonly event: (event: ReplicaEvent) => void;
+}
+
+/**
+ * Identity, ports, failure state and stop signals of one replica, shared by its
+ * parts.
+ */
+export class ReplicaContext implements ReplicaPorts {
+  readonly clusterID: bigint;
+  readonly nodeID: bigint;
+  readonly type: Type;
+  readonly factory: MachineFactory;
+  readonly config: ReplicaConfig;
+  readonly log: Log;
+  readonly store: SnapshotStore;
+  readonly isDurable: boolean;
+  readonly shared: SnapshotStore | undefined;
+  readonly files: FileStore;
+  readonly env: Env;
+  readonly stopTimeoutMs: number;
+  readonly event: (event: ReplicaEvent) => void;
+  /** Ends the replica because of an error. Never throws. */
+  readonly fail: (cause: unknown) => void;
+  /** Snapshots on the server that orders the log; undefined if the log is ordered by this process. */
+  readonly remote: SnapshotSource | undefined;
+  /** Set once a trusted replica is known to have another state. */
+  diverged: ErrDiverged | undefined;
+  /** Error of the last `update()` that threw, until the replica goes on without the entry. */
+  updateFailed: ErrUpdateFailed | undefined;
+  readonly #stopped = new AbortController();
+  readonly #ended = new AbortController();
+  readonly #openStopped = new AbortController();
+  readonly #recoverStopped = new AbortController();
+
+  /** Creates the context of a replica; `fail` is called at most once an error ends it. */
+  constructor(ports: ReplicaPorts, fail: (cause: unknown) => void) {
+    const { config, factory, log } = ports;
+    this.clusterID = config.clusterID;
+    this.nodeID = config.nodeID;
+    this.type = factory.type;
+    this.factory = factory;
+    this.config = config;
+    this.log = log;
+    this.store = ports.store;
+    this.isDurable = ports.isDurable;
+    this.shared = ports.shared;
+    this.files = ports.files;
+    this.env = ports.env;
+    this.stopTimeoutMs = ports.stopTimeoutMs;
+    this.event = ports.event;
+    this.fail = fail;
+    this.remote = log.snapshots && reporting(log.snapshots, ports.event);
+  }
+
+  /** Snapshot stores of this process, the host's own first. */
+  get localStores(): readonly SnapshotSource[] {
+    const { store, shared } = this;
+    return shared === undefined ? [store] : [store, shared];
+  }
+
+  /** All places where a snapshot may be found, the nearest first. */
+  get allStores(): readonly SnapshotSource[] {
+    const { localStores, remote } = this;
+    return remote === undefined ? localStores : [...localStores, remote];
+  }
+
+  /** The replica that is right when state hashes differ. */
+  get trusted(): bigint | undefined {
+    return this.config.trustedNode ?? this.log.checkpoints?.trusted;
+  }
+
+  /** Aborts once the replica is stopped or has failed, with the `ErrClusterClosed` that later calls get. */
+  get stopped(): AbortSignal {
+    return this.#stopped.signal;
+  }
+
+  /** Aborts once the state machine is closed, or a stop no longer waits for it. */
+  get ended(): AbortSignal {
+    return this.#ended.signal;
+  }
+
+  /** Passed to `open()` of a machine: aborts with `ErrOpenStopped`. */
+  get openStopped(): AbortSignal {
+    return this.#openStopped.signal;
+  }
+
+  /** Passed to `recoverFromSnapshot()` of a machine: aborts with `ErrSnapshotStopped`. */
+  get recoverStopped(): AbortSignal {
+    return this.#recoverStopped.signal;
+  }
+
+  /** Stops all parts: their later calls get `reason`. */
+  stop(reason: ErrClusterClosed): void {
+    this.#stopped.abort(reason);
+    this.#openStopped.abort(new ErrOpenStopped());
+    this.#recoverStopped.abort(new ErrSnapshotStopped());
+  }
+
+  /** Ends calls of the state machine that have not returned. */
+  end(reason: ErrClusterClosed): void {
+    this.#ended.abort(reason);
+  }
+}
+
+/** Wraps a remote source whose list may fail for a while: the failure is an event, and no snapshot is found. */
+function reporting(
+  source: SnapshotSource,
+  event: (event: ReplicaEvent) => void,
+): SnapshotSource {
+  return {
+    async list(clusterID): Promise<readonly SnapshotInfo[]> {
+      try {
+        return await source.list(clusterID);
+      } catch (error) {
+        event({ type: "snapshot failed", error });
+        return [];
+      }
+    },
+    open: (info) => source.open(info),
+  };
+}

@@ -1,0 +1,405 @@
+/**
+ * The state machine that serves a replica, and its replacement by a recovered one.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { abortable, isPromise, onAbort, withResolvers } from "../async.ts";
+import { clipText } from "../bytes.ts";
+import { REFUSAL_BYTES_MAX } from "../limits.ts";
+import {
+  ErrClusterClosed,
+  type ErrDiverged,
+  ErrOtherHistory,
+} from "../log/errors.ts";
+import type { HistoryPoint } from "../log/history.ts";
+import type {
+  FailedEntries,
+  SeriesOutcome,
+  SessionInfo,
+  StateMachine,
+} from "../rsm/state_machine.ts";
+import { ErrSystemBusy } from "../rsm/errors.ts";
+import { SkippedEntries } from "../rsm/skipped_entries.ts";
+import type { MaybePromise, Result } from "../statemachine/types.ts";
+import type { ReplicaContext } from "./context.ts";
+import type { ErrUpdateFailed } from "./errors.ts";
+import type { SessionState } from "./session.ts";
+
+/** A caller that waits for an entry to be applied. */
+interface Waiter {
+  readonly index: number;
+  resolve(): void;
+  reject(reason: unknown): void;
+}
+
+/** Entries before which a replica waits for a decision to skip them, and the error at them. */
+export interface Parked {
+  readonly entries: FailedEntries;
+  readonly error: ErrUpdateFailed;
+}
+
+/** A machine that has not yet applied as many entries as the one it will replace. */
+interface Successor {
+  readonly stateMachine: StateMachine<SessionState>;
+  /** True if its recovery went past entries that were not applied here. */
+  readonly isBeyond: boolean;
+}
+
+/** Closes a machine that is not used any more and ignores its errors. */
+export async function discard(
+  stateMachine: StateMachine<SessionState>,
+): Promise<void> {
+  try {
+    await stateMachine.close();
+  } catch {
+    // The failure that made it useless has been reported.
+  }
+}
+
+/**
+ * State machine that serves a replica now. A recovery swaps it: the successor
+ * takes over as soon as it has applied as many entries, so that no reader sees
+ * the state go back, and the machine in memory it replaces answers until then.
+ */
+export class CurrentMachine {
+  /** Entries to skip that are known before the state has reached their decision. */
+  readonly skips: SkippedEntries = new SkippedEntries();
+  /** Set while a replica whose log is ordered by a server waits before an entry at which `update()` threw. */
+  parked: Parked | undefined;
+  readonly #context: ReplicaContext;
+  #current: StateMachine<SessionState> | undefined;
+  #next: Successor | undefined;
+  /** Settles once the machines that were replaced are closed. */
+  #retired: Promise<unknown> = Promise.resolve();
+  /** Set while an on-disk machine, of which there is one instance only, recovers in place. */
+  #recovering: Promise<void> | undefined;
+  /** Replaced machines whose state was wrong: a snapshot of them may still be under way. */
+  readonly #wrong = new WeakMap<StateMachine<SessionState>, ErrDiverged>();
+  /** Sorted by index. */
+  #waiters: Waiter[] = [];
+  #onSwap: (isBeyond: boolean) => void = () => {};
+  #onChange: () => void = () => {};
+
+  /** Creates the holder; it has no machine until `start()`. */
+  constructor(context: ReplicaContext) {
+    this.#context = context;
+  }
+
+  /** Sets the callbacks: `onSwap` when another machine has taken over (`isBeyond` if past entries not applied here), `onChange` when an answer may have changed. */
+  watch(onSwap: (isBeyond: boolean) => void, onChange: () => void): void {
+    this.#onSwap = onSwap;
+    this.#onChange = onChange;
+  }
+
+  /** Installs the first machine. */
+  start(stateMachine: StateMachine<SessionState>): void {
+    this.#current = stateMachine;
+  }
+
+  // ------------------------------------------------------------ what it knows
+
+  /** True once the first machine is installed. */
+  get isStarted(): boolean {
+    return this.#current !== undefined;
+  }
+
+  /** Machine that answers queries. */
+  get current(): StateMachine<SessionState> {
+    return this.#current!;
+  }
+
+  /** Machine that applies entries: the successor, while there is one. */
+  get newest(): StateMachine<SessionState> {
+    return this.#next?.stateMachine ?? this.#current!;
+  }
+
+  /** True while a successor catches up. */
+  get isSwapping(): boolean {
+    return this.#next !== undefined;
+  }
+
+  /** Index of the last entry applied; 0 before the start. */
+  get applied(): number {
+    return this.#current?.applied ?? 0;
+  }
+
+  /** Last point of the log's history that is applied. */
+  get history(): HistoryPoint {
+    const { applied: index, epoch } = this.current;
+    return { index, epoch };
+  }
+
+  /** Session of that index in the replicated state; undefined if it is not, or no longer, open. */
+  standing(session: number): SessionInfo | undefined {
+    return this.#current?.standing(session);
+  }
+
+  /** First session after index `after` that a client id opened, by `owner` if one is given. */
+  sessionOf(
+    clientID: bigint,
+    after: number,
+    owner: Uint8Array | undefined,
+  ): number | undefined {
+    return this.#current?.sessionOf(clientID, after, owner);
+  }
+
+  /** Outcome of a series in the replicated state; undefined if it has none, or none any more. */
+  outcomeOf(session: number, series: number): SeriesOutcome | undefined {
+    return this.#current?.outcomeOf(session, series);
+  }
+
+  /** Stops reporting the outcomes of a session. */
+  detach(session: number): void {
+    this.#current?.detach(session);
+  }
+
+  /** Reason for which the machine calls a result a refusal; undefined if it does not, or throws: the command was applied all the same. */
+  refusalOf(result: Result): string | undefined {
+    const refusal = this.#current?.machine.refusal;
+    if (refusal === undefined) return undefined;
+    try {
+      const reason = refusal(result);
+      if (reason === undefined) return undefined;
+      return clipText(reason || "It is not allowed", REFUSAL_BYTES_MAX);
+    } catch (error) {
+      this.#context.event({ type: "refusal failed", error });
+      return undefined;
+    }
+  }
+
+  // ------------------------------------------------------------------ queries
+
+  /**
+   * Throws the error of a call to a replica that is stopped, has failed, has
+   * diverged or is recovering; given a machine that was `saved`, also if that one
+   * turned out to have diverged.
+   */
+  check(saved?: StateMachine<SessionState>): void {
+    const { stopped, diverged } = this.#context;
+    stopped.throwIfAborted();
+    if (diverged !== undefined) throw diverged;
+    if (this.current.closed && this.#recovering === undefined) {
+      throw this.parkedError ?? new ErrSystemBusy("Replica is recovering");
+    }
+    const wrong = saved && this.#wrong.get(saved);
+    if (wrong !== undefined) throw wrong;
+  }
+
+  /** Error of a call that has to be linearizable while the replica is parked; undefined otherwise. */
+  get parkedError(): ErrClusterClosed | undefined {
+    const cause = this.parked?.error.cause;
+    return this.parked && new ErrClusterClosed("Cluster has failed", { cause });
+  }
+
+  /** Settles once a machine answers again, while one recovers in place. */
+  get recovering(): Promise<void> | undefined {
+    return this.#recovering;
+  }
+
+  /** Queries the machine in its present state. */
+  lookup(query: unknown): MaybePromise<unknown> {
+    this.check();
+    const reopened = this.#reopened;
+    if (reopened !== undefined) return reopened.then(() => this.lookup(query));
+    const answer = this.current.lookup(query);
+    return isPromise(answer) ? abortable(answer, this.#context.ended) : answer;
+  }
+
+  /** Queries the machine in its present state, from bytes to bytes. */
+  async naLookup(query: Uint8Array): Promise<Uint8Array> {
+    await this.#reopened;
+    this.check();
+    const answer = this.current.naLookup(query);
+    return isPromise(answer)
+      ? await abortable(answer, this.#context.ended)
+      : answer;
+  }
+
+  /** Settles once a machine answers in place of one whose recovery in place has failed. */
+  get #reopened(): Promise<void> | undefined {
+    return this.current.closed && this.#recovering !== undefined
+      ? abortable(this.#recovering, this.#context.ended)
+      : undefined;
+  }
+
+  // ------------------------------------------------------------ applied index
+
+  /**
+   * Resolves once all entries up to `index` are applied.
+   *
+   * @throws the reason of `signal` if that aborts first, or of the end of the replica
+   */
+  until(index: number, signal?: AbortSignal): MaybePromise<void> {
+    if (index <= this.applied) return;
+    this.#context.stopped.throwIfAborted();
+    signal?.throwIfAborted();
+    const { promise, resolve, reject } = withResolvers<void>();
+    const waiter = { index, resolve, reject };
+    const waiters = this.#waiters;
+    let at = waiters.length;
+    while (at > 0 && waiters[at - 1]!.index > index) at--;
+    waiters.splice(at, 0, waiter);
+    const ignore = onAbort(signal, (reason) => {
+      const at = this.#waiters.indexOf(waiter);
+      if (at >= 0) this.#waiters.splice(at, 1);
+      reject(reason);
+    });
+    return promise.finally(ignore);
+  }
+
+  /** Resolves waiters and reports a change, after entries were applied. */
+  advanced(): void {
+    const { applied } = this;
+    const waiters = this.#waiters;
+    let count = 0;
+    while (count < waiters.length && waiters[count]!.index <= applied) count++;
+    if (count > 0) {
+      for (const { resolve } of waiters.splice(0, count)) resolve();
+    }
+    this.#onChange();
+  }
+
+  /** Rejects all callers of `until()`. */
+  failWaiters(reason: unknown): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const { reject } of waiters) reject(reason);
+  }
+
+  /** Reports that answers may have changed although no entry was applied. */
+  changed(): void {
+    this.#onChange();
+  }
+
+  // --------------------------------------------------------------------- swap
+
+  /** Removes the present successor, and the present machine too if it cannot answer beside a new one, before a new one is opened. */
+  async prepareSuccessor(isClosing: boolean): Promise<void> {
+    const unfinished = this.#next?.stateMachine;
+    this.#next = undefined;
+    if (unfinished !== undefined) await discard(unfinished);
+    if (isClosing) await discard(this.current);
+  }
+
+  /** Sets the machine that takes over once it has applied as much. */
+  setSuccessor(
+    stateMachine: StateMachine<SessionState>,
+    isBeyond: boolean,
+  ): void {
+    this.#next = { stateMachine, isBeyond };
+    // Those up to here were reported by the machine that answers.
+    stateMachine.reportedUpTo = this.applied;
+  }
+
+  /**
+   * Lets the successor take over if it has applied as much as the present machine.
+   *
+   * @returns true if it has taken over
+   * @throws ErrOtherHistory if it has another history
+   */
+  takeOver(): boolean {
+    const next = this.#next;
+    if (next === undefined) return false;
+    const before = this.current;
+    const { stateMachine, isBeyond } = next;
+    if (stateMachine.applied < before.applied || stateMachine.behind) {
+      return false;
+    }
+    this.#checkHistory(stateMachine);
+    this.#next = undefined;
+    this.swap(stateMachine, isBeyond);
+    // After the lookups that it still answers.
+    if (!before.closed) this.#retire(before);
+    return true;
+  }
+
+  /**
+   * Compares the last epochs, as the log may have been restored from a backup
+   * while it was read from the beginning.
+   */
+  #checkHistory({ epoch }: StateMachine<SessionState>): void {
+    const { applied: index, epoch: known } = this.current;
+    if ((epoch?.index ?? 0) > index) return;
+    if (epoch?.index === known?.index && epoch?.id === known?.id) return;
+    throw new ErrOtherHistory(
+      `The log has another epoch at or before entry ${index}`,
+      { known: { index, epoch: known } },
+    );
+  }
+
+  /** Installs a machine that has recovered from a snapshot: at once, or as a successor if one is needed and it has applied less. */
+  install(stateMachine: StateMachine<SessionState>): void {
+    const before = this.current;
+    const unfinished = this.#next?.stateMachine;
+    if (unfinished !== undefined && stateMachine.applied < before.applied) {
+      this.setSuccessor(stateMachine, false);
+      this.#unparkAt(stateMachine.applied);
+      if (unfinished !== stateMachine) this.#retire(unfinished);
+      return;
+    }
+    this.swap(stateMachine);
+    if (before !== stateMachine) this.#retire(before);
+  }
+
+  /** Installs a machine in place of the present one, and of its successor. */
+  swap(stateMachine: StateMachine<SessionState>, isBeyond = true): void {
+    const unfinished = this.#next?.stateMachine;
+    this.#next = undefined;
+    if (unfinished !== undefined && unfinished !== stateMachine) {
+      this.#retire(unfinished);
+    }
+    this.#unparkAt(stateMachine.applied);
+    const { diverged } = this.#context;
+    if (diverged !== undefined && stateMachine !== this.current) {
+      this.#wrong.set(this.current, diverged);
+    }
+    this.#current = stateMachine;
+    this.#context.diverged = undefined;
+    this.#onSwap(isBeyond);
+    this.advanced();
+  }
+
+  /** Runs the recovery in place of an on-disk machine; queries wait for it if the machine is closed meanwhile. */
+  async recoverInPlace(work: () => Promise<void>): Promise<void> {
+    const { promise, resolve } = withResolvers<void>();
+    this.#recovering = promise;
+    try {
+      await work();
+    } finally {
+      this.#recovering = undefined;
+      resolve();
+      this.#onChange();
+    }
+  }
+
+  /** Installs a machine with the same state as the present one, which is closed. */
+  reopen(stateMachine: StateMachine<SessionState>): void {
+    this.#current = stateMachine;
+  }
+
+  #retire(stateMachine: StateMachine<SessionState>): void {
+    this.#retired = Promise.all([this.#retired, discard(stateMachine)]);
+  }
+
+  /** Ends the waiting before entries at which `update()` threw. */
+  unpark(): void {
+    this.parked = this.#context.updateFailed = undefined;
+    this.#onChange();
+  }
+
+  /** Ends that waiting if a state at `applied` is past the entries. */
+  #unparkAt(applied: number): void {
+    if (applied >= (this.parked?.entries.upTo ?? Infinity)) this.unpark();
+  }
+
+  /** Closes all machines. */
+  async close(): Promise<void> {
+    await this.#retired;
+    const next = this.#next?.stateMachine;
+    if (next !== undefined) await discard(next);
+    await this.#current?.close();
+  }
+}

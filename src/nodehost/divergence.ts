@@ -1,0 +1,235 @@
+/**
+ * Detection and explanation of replicas whose states differ.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { abortable, anySignal } from "../async.ts";
+import { EXPLAIN_MS_MAX, LOCATE_MS_MAX } from "../limits.ts";
+import { ErrDiverged } from "../log/errors.ts";
+import type { Checkpoint, SnapshotSource } from "../log/log.ts";
+import type { FailedEntries } from "../rsm/state_machine.ts";
+import { MachineFailure } from "../rsm/errors.ts";
+import type { MachineFactory } from "../rsm/managed_machine.ts";
+import type { SkippedEntry } from "../rsm/skipped_entries.ts";
+import type { SnapshotInfo } from "../snapshot/store.ts";
+import { Checkpoints } from "../divergence/checkpoints.ts";
+import type { ReplicaContext } from "./context.ts";
+import type { CurrentMachine } from "./current_machine.ts";
+import {
+  firstDifference,
+  locateFailure,
+  replay,
+  type Replayed,
+  replayFactory,
+  type ReplayOptions,
+} from "../divergence/replay.ts";
+
+/**
+ * Compares the state hashes of a replica with those of others, and replays parts
+ * of the log into new machines to find the entry that explains a difference or a
+ * failure.
+ */
+export class DivergenceMonitor {
+  readonly #context: ReplicaContext;
+  readonly #machine: CurrentMachine;
+  readonly #onDiverged: (error: ErrDiverged) => void;
+  readonly #checkpoints: Checkpoints;
+  /** Settles after the replays so far: one runs at a time. */
+  #replays: Promise<unknown> = Promise.resolve();
+  #unwatch: (() => void) | undefined;
+
+  /** Creates the monitor; `onDiverged` is called when this replica is known to be wrong. */
+  constructor(
+    context: ReplicaContext,
+    machine: CurrentMachine,
+    onDiverged: (error: ErrDiverged) => void,
+  ) {
+    this.#context = context;
+    this.#machine = machine;
+    this.#onDiverged = onDiverged;
+    this.#checkpoints = new Checkpoints((error, from) =>
+      this.#diverged(error, from)
+    );
+  }
+
+  /** Starts to receive the hashes of other replicas. */
+  start(): void {
+    const { log, nodeID } = this.#context;
+    this.#unwatch = log.checkpoints?.watch(
+      nodeID,
+      (checkpoint) => this.#checkpoints.other(checkpoint),
+    );
+  }
+
+  /** Publishes the hashes of this replica at a checkpoint and compares them. */
+  reached(checkpoint: Omit<Checkpoint, "nodeID">): void {
+    const { log, nodeID, diverged } = this.#context;
+    // Published before the comparison: if they differ, both sides have to know.
+    if (diverged === undefined) {
+      log.checkpoints?.publish({ ...checkpoint, nodeID });
+    }
+    this.#checkpoints.own(checkpoint);
+  }
+
+  /** Forgets the hashes of the machine that was replaced. */
+  reset(): void {
+    this.#checkpoints.clear();
+  }
+
+  /** True if a snapshot is known to hold the state of the trusted replica. */
+  isTrusted({ nodeID, index }: SnapshotInfo): boolean {
+    return this.#checkpoints.agreed(nodeID, this.#context.trusted!, index);
+  }
+
+  #diverged(error: ErrDiverged, from: bigint): void {
+    const context = this.#context;
+    const { event } = context;
+    if (context.diverged !== undefined) return;
+    event({ type: "diverged", error, from });
+    if (from !== context.trusted) return;
+    context.diverged = error;
+    this.#onDiverged(error);
+    this.#explain(error, from).catch((error) => {
+      // Any other error says nothing about the machine.
+      if (context.stopped.aborted || !(error instanceof MachineFailure)) return;
+      event({ type: "hash failed", error: error.cause });
+    });
+  }
+
+  /** Looks for the entry after which this replica and the trusted one differ, and reports it (U32). */
+  async #explain(
+    { after, upTo, message }: ErrDiverged,
+    from: bigint,
+  ): Promise<void> {
+    const { log, env, event, stopped } = this.#context;
+    const late = new AbortController();
+    const cancel = env.setTimer(() => late.abort(), EXPLAIN_MS_MAX);
+    const { signal, release } = anySignal(stopped, late.signal);
+    const retention = log.retain(after ?? 0);
+    try {
+      const asked = log.checkpoints?.explain?.(after ?? 0, upTo!, signal)
+        .catch(() => undefined);
+      const one = await this.#replay(after ?? 0, upTo!, signal);
+      // A deterministic machine reaches the same states twice.
+      const other = await this.#replay(after ?? 0, upTo!, signal);
+      const twice = firstDifference(one?.hashes, other?.hashes) ?? Infinity;
+      const right = await (asked && abortable(asked, signal));
+      const index = Math.min(
+        twice,
+        firstDifference(one?.hashes, right) ?? Infinity,
+      );
+      if (index === Infinity) return;
+      const command = one?.commands.get(index);
+      const error = new ErrDiverged(
+        `${message}: entry ${index} ${
+          index === twice
+            ? "left two states when it was applied twice"
+            : "leaves another one there"
+        }`,
+        { after, upTo, index, command },
+      );
+      event({ type: "diverged", error, from });
+    } finally {
+      retention.release();
+      cancel();
+      release();
+    }
+  }
+
+  /** As `Replica.explain()`. */
+  async hashes(
+    after: number,
+    upTo: number,
+    wanted: AbortSignal | undefined,
+  ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined> {
+    const { signal, release } = anySignal(this.#context.stopped, wanted);
+    try {
+      const replayed = this.#replay(after, upTo, signal);
+      return (await abortable(replayed, signal))?.hashes;
+    } catch (error) {
+      throw error instanceof MachineFailure ? error.cause : error;
+    } finally {
+      release();
+    }
+  }
+
+  #replay(
+    after: number,
+    upTo: number,
+    signal: AbortSignal,
+  ): Promise<Replayed | undefined> {
+    const replayed = this.#replays.then(() => {
+      signal.throwIfAborted();
+      const { factory, config, allStores } = this.#context;
+      const make = replayFactory(factory, config);
+      const { skips } = this.#machine.current;
+      return make &&
+        replay(after, upTo, this.#options(make, skips, allStores, signal));
+    });
+    this.#replays = replayed.catch(() => {});
+    return replayed;
+  }
+
+  #options(
+    factory: () => MachineFactory,
+    skips: readonly SkippedEntry[],
+    stores: readonly SnapshotSource[],
+    signal: AbortSignal,
+  ): ReplayOptions {
+    const { clusterID, nodeID, log, files, env } = this.#context;
+    return {
+      factory,
+      clusterID,
+      nodeID,
+      log,
+      stores,
+      files,
+      env,
+      skips,
+      signal,
+    };
+  }
+
+  /** Index of the entry of a batch at which a new machine throws too; undefined if it cannot be found, or not in time. */
+  async locateFailure(entries: FailedEntries): Promise<number | undefined> {
+    const { factory, config, env, stopped, localStores } = this.#context;
+    const make = replayFactory(factory, config);
+    if (entries.index === entries.upTo || make === undefined) return undefined;
+    const late = new AbortController();
+    const cancel = env.setTimer(() => late.abort(), LOCATE_MS_MAX);
+    const { signal, release } = anySignal(stopped, late.signal);
+    // Also skips whose decision is in the batch itself.
+    const skips = [
+      ...this.#machine.newest.knownSkips,
+      ...this.#machine.skips.list(),
+    ];
+    try {
+      const located = locateFailure(
+        entries,
+        this.#options(make, skips, localStores, signal),
+      );
+      const ended = located.catch(() => {});
+      this.#replays = Promise.all([this.#replays, ended]);
+      return await abortable(located, signal);
+    } catch {
+      // The batch is known, and reported.
+      return undefined;
+    } finally {
+      release();
+      cancel();
+    }
+  }
+
+  /** Stops the comparison; the replays under way end by the signals of the context. */
+  close(): void {
+    this.#unwatch?.();
+  }
+
+  /** Settles once all replays have ended. */
+  async ended(): Promise<void> {
+    await this.#replays;
+  }
+}
