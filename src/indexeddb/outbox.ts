@@ -1,5 +1,5 @@
 /**
- * The outbox in IndexedDB.
+ * Outbox in IndexedDB.
  *
  * This module is browser compatible.
  *
@@ -12,20 +12,24 @@ import {
 } from "../offline/block_outbox.ts";
 import { IndexedDBBlockStore, type IndexedDBOptions } from "./block_store.ts";
 
-/** What an {@linkcode IndexedDBOutbox} can be told. */
+/** Options of {@linkcode IndexedDBOutbox}. */
 export interface IndexedDBOutboxOptions
   extends IndexedDBOptions, Pick<BlockOutboxOptions, "durability"> {
-  /** Time, random numbers and timers; by default the real ones. */
+  /**
+   * Time, random numbers and timers.
+   *
+   * @default {the real ones}
+   */
   readonly env?: NonNullable<IndexedDBOptions["env"]>;
 }
 
 /**
- * An outbox in a database of its own: {@linkcode BlockOutbox} over
- * {@linkcode IndexedDBBlockStore}. A command that was submitted survives the end
- * of the browser and, with `durability: "strict"`, a power cut.
+ * Outbox in an IndexedDB database of its own: a {@linkcode BlockOutbox} on an
+ * {@linkcode IndexedDBBlockStore}. A submission survives the end of the browser
+ * and, with `durability: "strict"`, a power cut.
  */
 export class IndexedDBOutbox extends BlockOutbox {
-  /** The outbox in the database of that name; nothing is opened yet. */
+  /** Creates an outbox in the database of that name, which is opened at the first use. */
   constructor(name: string, options: IndexedDBOutboxOptions = {}) {
     super(() => new IndexedDBBlockStore(name, options), options);
   }

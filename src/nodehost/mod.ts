@@ -53,4 +53,4 @@ export {
   type ReplicaStatus,
 } from "./replica.ts";
 export { Session } from "./session.ts";
-export type { Watch, WatchOptions } from "../watch/watch.ts";
+export type { Watch, WatchOptions } from "../watch/mod.ts";

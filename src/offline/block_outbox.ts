@@ -113,7 +113,9 @@ export class BlockOutbox implements Outbox, OutboxStore {
   }
 
   #checkOpen(): void {
-    if (this.#closing) throw new ErrClusterClosed("Outbox is closed");
+    if (this.#closing) {
+      throw new ErrClusterClosed("Outbox was closed by close()");
+    }
   }
 
   /**

@@ -48,7 +48,7 @@ import { historyOf, type SubmissionQueue } from "./submission_queue.ts";
 /**
  * Phase of a durable session:
  *
- * - `opening`: there is none; one is opened once there is something to send
+ * - `opening`: no session exists; one is opened once there is something to send
  * - `claiming`: an earlier process has opened it; it is claimed once there is
  *   something to send
  * - `sending`: commands are sent through it
@@ -74,9 +74,12 @@ type Phase =
   | "closed";
 
 function resultLost(): ErrUnknownOutcome {
-  return new ErrUnknownOutcome("Command was applied, its result is lost", {
-    applied: true,
-  });
+  return new ErrUnknownOutcome(
+    "Command was applied, its result is lost: read the state, and do not submit it again",
+    {
+      applied: true,
+    },
+  );
 }
 
 /** Session of one outbox, across the processes that send through it. */
@@ -284,7 +287,7 @@ export class DurableSession {
       this.#is("closed");
   }
 
-  /** True if something is to be done before commands can be sent. */
+  /** True if something must be done before commands can be sent. */
   get #hasWork(): boolean {
     const queue = this.#queue;
     if (this.#isHalted) return false;

@@ -81,7 +81,7 @@ class Copy<L> {
   /** Commands that were applied to it, in order. */
   readonly commands: PendingCommand[] = [];
   readonly #machine: ManagedFork;
-  /** As strict as for a regular machine, of whatever kind it is: a lookup sees a command completely or not at all. */
+  /** Guard of a regular machine, for every kind of machine: a lookup sees a command completely or not at all. */
   readonly #guard = new CallGuard(RegularStateMachine);
 
   constructor(
@@ -275,7 +275,9 @@ export class OptimisticView<L> implements View {
     const { fork } = source.machine;
     if (fork === undefined) return this.#copyBySnapshot(source);
     if (source.behind) {
-      throw new ErrSystemBusy("Sessions are still being rebuilt; try again");
+      throw new ErrSystemBusy(
+        "View cannot be made while the sessions are rebuilt: call lookup() again later",
+      );
     }
     return chain(fork(), (machine) => {
       const copy = new Copy(machine, source, source.applied, -1);
@@ -346,7 +348,9 @@ export class OptimisticView<L> implements View {
         header: { clusterID, nodeID, kind: "full", compression: "none" },
         create: (header) => {
           if (recovering() !== undefined) {
-            throw new ErrSystemBusy("Replica is recovering; try again");
+            throw new ErrSystemBusy(
+              "Replica is recovering: call lookup() again later",
+            );
           }
           // No update runs: what is pending is what this state lacks.
           list = this.#pending.list().slice();

@@ -1,5 +1,5 @@
 /**
- * The outbox in a SQLite database.
+ * Outbox in a SQLite database.
  *
  * This module needs Deno or Node.
  *
@@ -13,13 +13,12 @@ import {
 import { SqliteBlockStore } from "./sqlite_block_store.ts";
 
 /**
- * An outbox in a SQLite database, for one process at a time:
- * {@linkcode BlockOutbox} over {@linkcode SqliteBlockStore}. A command that was
- * submitted survives a process that is killed and, with `durability: "strict"`,
- * a power cut.
+ * Outbox in a SQLite database, for one process at a time: a
+ * {@linkcode BlockOutbox} on a {@linkcode SqliteBlockStore}. A submission survives
+ * a process that is killed and, with `durability: "strict"`, a power cut.
  */
 export class SqliteOutbox extends BlockOutbox {
-  /** The outbox in the database at `path`, which is made, with its directory, when it is first needed. */
+  /** Creates an outbox in the database at `path`, which is created, with its directory, at the first use. */
   constructor(path: string | URL, options: BlockOutboxOptions = {}) {
     super(() => new SqliteBlockStore(path), options);
   }

@@ -1,11 +1,13 @@
 /**
- * Answers that are kept up to date.
+ * Watches: answers to queries that are kept up to date.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
+import { isPromise, notify, onAbort } from "../async.ts";
+import type { Env } from "../env.ts";
 import {
   checkOptions,
   isFunction,
@@ -14,27 +16,26 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
-import type { Env } from "../env.ts";
-import { isPromise, notify, onAbort } from "../async.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
+import { isSameAnswer } from "./same_answer.ts";
 
-/** How a query is to be watched. */
+/** Options of `Replica.watch()`. */
 export interface WatchOptions<A = unknown> {
   /**
-   * Whether what is submitted here and not committed yet shows. The two are the
-   * same when nothing is.
+   * State that is queried: with pending submissions of this device applied, or
+   * without. The two are the same when nothing is pending.
    *
    * @default {"optimistic"}
    */
   view?: "committed" | "optimistic";
   /**
-   * Whether two answers are the same.
+   * Compares two answers; equal answers are reported once.
    *
    * @default {deep equality of bytes, arrays, maps, plain objects and primitives}
    */
   equal?: (one: A, other: A) => boolean;
-  /** Ends the watching. */
+  /** Ends the watch when it aborts. */
   signal?: AbortSignal;
 }
 
@@ -44,124 +45,80 @@ const WATCH: OptionChecks<WatchOptions<never>> = {
   signal: optional(isSignal),
 };
 
-/** Refuses options of a watch that cannot be. */
+/** Checks the options of a watch. */
 export function checkWatch(options: WatchOptions<never>): void {
   checkOptions("Options of a watch", options, WATCH);
 }
 
 /**
- * The answer to a query, kept up to date while somebody watches. The machine is
- * asked at most once in a turn of the event loop, and not at all while nobody
- * watches. An answer that equals the one before is that same object.
+ * Answer to a query, kept up to date while it has subscribers or iterators. The
+ * state machine is queried at most once in a turn of the event loop, and not
+ * without subscribers. An answer that equals the one before is the same object.
  *
- * As an async iterable it gives the present answer, then each one that differs
- * from what was given before; who is slow gets the newest. The iteration ends
- * when the signal aborts. It throws what the query throws, and `ErrClusterClosed`
- * once the replica is stopped or has failed.
+ * As an async iterable it yields the present answer, then each that differs from
+ * the one yielded before; a slow consumer gets the newest and misses those
+ * between. The iteration ends when the signal aborts. It throws what the query
+ * throws, and `ErrClusterClosed` once the replica is stopped or has failed.
  *
- * `subscribe` and `getSnapshot` are what React's `useSyncExternalStore` takes;
- * both may be passed on without their object.
+ * `subscribe` and `getSnapshot` are the arguments of React's
+ * `useSyncExternalStore`; both may be called without their object.
  */
 export interface Watch<A = unknown> extends AsyncIterable<A> {
   /**
-   * Calls `listener` when the answer has become another one; returns what ends
-   * that. What it throws is ignored. Nobody is called any more once the replica
-   * or the signal has ended.
+   * Calls `listener` after each change of the answer, until the returned function
+   * is called. Errors of the listener are ignored. No listener is called after
+   * the replica or the signal has ended.
    */
   readonly subscribe: (listener: () => void) => () => void;
   /**
-   * The answer: the same object until it changes, undefined as long as it is not
-   * known. It throws what the query throws, until an answer comes again. Without
-   * subscribers it asks, if something has changed. After the end it is the last
-   * one there was.
+   * Returns the answer: the same object until it changes, undefined until it is
+   * known. Throws what the query throws, until a later query succeeds. Without
+   * subscribers it queries if something has changed. After the end it is the last
+   * known answer.
    */
   readonly getSnapshot: () => A | undefined;
 }
 
-function isPlain(value: object): boolean {
-  const prototype = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
-}
-
-function sameBytes(one: Uint8Array, other: Uint8Array): boolean {
-  if (one.length !== other.length) return false;
-  for (let i = 0; i < one.length; i++) {
-    if (one[i] !== other[i]) return false;
-  }
-  return true;
-}
-
-/** Whether two answers without cycles say the same. */
-export function sameAnswer(one: unknown, other: unknown): boolean {
-  if (Object.is(one, other)) return true;
-  if (
-    typeof one !== "object" || typeof other !== "object" || one === null ||
-    other === null ||
-    Object.getPrototypeOf(one) !== Object.getPrototypeOf(other)
-  ) return false;
-  if (one instanceof Uint8Array) return sameBytes(one, other as Uint8Array);
-  if (Array.isArray(one)) {
-    const others = other as unknown[];
-    return one.length === others.length &&
-      one.every((value, i) => sameAnswer(value, others[i]));
-  }
-  if (one instanceof Map) {
-    const others = other as Map<unknown, unknown>;
-    return one.size === others.size &&
-      [...one].every(([key, value]) =>
-        others.has(key) && sameAnswer(value, others.get(key))
-      );
-  }
-  if (!isPlain(one)) return false;
-  const keys = Object.keys(one);
-  const a = one as Record<string, unknown>;
-  const b = other as Record<string, unknown>;
-  return keys.length === Object.keys(other).length &&
-    keys.every((key) =>
-      Object.hasOwn(other, key) && sameAnswer(a[key], b[key])
-    );
-}
-
-/** What is known of an answer. */
+/** Answer or error of the last query. */
 type Known<A> = { readonly answer: A } | { readonly error: unknown };
 
 interface Listener {
-  /** The answer is another one. */
+  /** Called when the answer has changed. */
   readonly changed: () => void;
-  /** It was asked for. */
-  readonly asked?: () => void;
+  /** Called when a query has settled. */
+  readonly settled?: () => void;
 }
 
 class QueryWatch<A> implements Watch<A> {
   readonly #watches: Watches;
-  readonly #ask: () => MaybePromise<A>;
+  readonly #query: () => MaybePromise<A>;
   readonly #equal: (one: A, other: A) => boolean;
   readonly #signal: AbortSignal | undefined;
   readonly #listeners = new Set<Listener>();
-  #ignore: (() => void) | undefined;
+  #ignoreAbort: (() => void) | undefined;
   #known: Known<A> | undefined;
-  /** What had happened at the replica when the answer was last asked for … */
-  #seen = -1;
-  /** … and when that was asked for which is known. */
-  #told = -1;
-  #asking = false;
+  /** Version of the replica at the last query. */
+  #queried = -1;
+  /** Version of the replica at the query whose answer is known. */
+  #answered = -1;
+  #isQuerying = false;
 
   constructor(
     watches: Watches,
-    ask: () => MaybePromise<A>,
-    { equal = sameAnswer, signal }: WatchOptions<A>,
+    query: () => MaybePromise<A>,
+    { equal = isSameAnswer, signal }: WatchOptions<A>,
   ) {
     this.#watches = watches;
-    this.#ask = ask;
+    this.#query = query;
     this.#equal = equal;
     this.#signal = signal;
   }
 
   readonly subscribe = (changed: () => void): () => void => {
-    if (this.#over) return () => {};
+    if (this.#isOver) return () => {};
     const listener = { changed };
-    this.#join(listener);
-    return () => this.#leave(listener);
+    this.#add(listener);
+    return () => this.#delete(listener);
   };
 
   readonly getSnapshot = (): A | undefined => {
@@ -172,39 +129,39 @@ class QueryWatch<A> implements Watch<A> {
     return known.answer;
   };
 
-  get #over(): boolean {
+  get #isOver(): boolean {
     return this.#signal?.aborted === true || this.#watches.ended !== undefined;
   }
 
-  #join(listener: Listener): void {
+  #add(listener: Listener): void {
     if (this.#listeners.size === 0) {
       this.#watches.add(this);
-      this.#ignore = onAbort(this.#signal, () => {
-        for (const listener of this.#listeners) this.#leave(listener);
+      this.#ignoreAbort = onAbort(this.#signal, () => {
+        for (const listener of this.#listeners) this.#delete(listener);
       });
     }
     this.#listeners.add(listener);
-    // What happened before it came.
-    if (this.#seen !== this.#watches.version) this.#watches.schedule();
+    // Changes before the first listener have not been queried.
+    if (this.#queried !== this.#watches.version) this.#watches.schedule();
   }
 
-  #leave(listener: Listener): void {
+  #delete(listener: Listener): void {
     if (!this.#listeners.delete(listener) || this.#listeners.size > 0) return;
     this.#watches.delete(this);
-    this.#ignore?.();
+    this.#ignoreAbort?.();
   }
 
-  /** Asks again, if something has happened since. */
+  /** Queries again if something has changed since the last query. */
   refresh(): void {
     const { version } = this.#watches;
-    if (this.#over || this.#asking || this.#seen === version) return;
-    this.#seen = version;
+    if (this.#isOver || this.#isQuerying || this.#queried === version) return;
+    this.#queried = version;
     try {
-      const answer = this.#ask();
-      if (!isPromise(answer)) return this.#answered(answer, version);
-      this.#asking = true;
+      const answer = this.#query();
+      if (!isPromise(answer)) return this.#succeeded(answer, version);
+      this.#isQuerying = true;
       answer.then(
-        (answer) => this.#settled(() => this.#answered(answer, version)),
+        (answer) => this.#settled(() => this.#succeeded(answer, version)),
         (error) => this.#settled(() => this.#failed(error, version)),
       );
     } catch (error) {
@@ -212,80 +169,80 @@ class QueryWatch<A> implements Watch<A> {
     }
   }
 
-  #settled(tell: () => void): void {
-    this.#asking = false;
-    if (this.#over) return;
-    tell();
-    // What happened while it was asked.
-    if (this.#listeners.size > 0 && this.#seen !== this.#watches.version) {
+  #settled(report: () => void): void {
+    this.#isQuerying = false;
+    if (this.#isOver) return;
+    report();
+    // Changes during the query.
+    if (this.#listeners.size > 0 && this.#queried !== this.#watches.version) {
       this.#watches.schedule();
     }
   }
 
-  #answered(answer: A, version: number): void {
+  #succeeded(answer: A, version: number): void {
     const known = this.#known;
     try {
-      const same = known !== undefined && "answer" in known &&
+      const isSame = known !== undefined && "answer" in known &&
         this.#equal(known.answer, answer);
-      this.#tell(same ? known : { answer }, version);
+      this.#report(isSame ? known : { answer }, version);
     } catch (error) {
       this.#failed(error, version);
     }
   }
 
   #failed(error: unknown, version: number): void {
-    // It is being brought up anew: what is known stays until it is there again.
-    if (error instanceof ErrSystemBusy || this.#over) return;
+    // While the replica recovers, the known answer stays.
+    if (error instanceof ErrSystemBusy || this.#isOver) return;
     const known = this.#known;
-    const same = known !== undefined && "error" in known &&
+    const isSame = known !== undefined && "error" in known &&
       known.error === error;
-    this.#tell(same ? known : { error }, version);
+    this.#report(isSame ? known : { error }, version);
   }
 
-  #tell(known: Known<A>, version: number): void {
-    const changed = known !== this.#known;
+  #report(known: Known<A>, version: number): void {
+    const isChanged = known !== this.#known;
     this.#known = known;
-    this.#told = version;
+    this.#answered = version;
     for (const listener of [...this.#listeners]) {
-      // Whoever left while others were told hears no more.
+      // An earlier listener may have removed it.
       if (!this.#listeners.has(listener)) continue;
-      if (changed) notify(listener.changed);
-      listener.asked?.();
+      if (isChanged) notify(listener.changed);
+      listener.settled?.();
     }
   }
 
   [Symbol.asyncIterator](): AsyncIterator<A, undefined> {
-    let given: Known<A> | undefined;
-    let begun = false;
-    let done = false;
+    let yielded: Known<A> | undefined;
+    let isBegun = false;
+    let isDone = false;
     let waiting: (() => void)[] = [];
     const wake = (): void => {
       const all = waiting;
       waiting = [];
-      for (const go of all) go();
+      for (const resume of all) resume();
     };
-    const listener = { changed: wake, asked: wake };
+    const listener = { changed: wake, settled: wake };
     let since = 0;
     let ignoreEnd = (): void => {};
-    let ignore = (): void => {};
+    let ignoreAbort = (): void => {};
     const end = (): void => {
-      done = true;
-      this.#leave(listener);
-      ignore();
+      isDone = true;
+      this.#delete(listener);
+      ignoreAbort();
       ignoreEnd();
       wake();
     };
-    // One that is made and never iterated is asked for nothing.
+    // Not before the first `next()`: an iterator that is never used costs nothing.
     const begin = (): void => {
-      begun = true;
-      // What is known may be from before anybody watched.
+      isBegun = true;
+      // The known answer may be older than the iterator.
       since = this.#watches.version;
       ignoreEnd = this.#watches.onEnd(wake);
-      ignore = onAbort(this.#signal, wake);
-      if (!this.#over) this.#join(listener);
+      ignoreAbort = onAbort(this.#signal, wake);
+      if (!this.#isOver) this.#add(listener);
     };
     const next = (): IteratorResult<A, undefined> | undefined => {
-      if (done || this.#signal?.aborted) {
+      if (isDone || this.#signal?.aborted) {
         end();
         return { done: true, value: undefined };
       }
@@ -296,20 +253,20 @@ class QueryWatch<A> implements Watch<A> {
       }
       const known = this.#known;
       if (
-        known === undefined || known === given || this.#told < since
+        known === undefined || known === yielded || this.#answered < since
       ) return undefined;
-      given = known;
+      yielded = known;
       if ("answer" in known) return { done: false, value: known.answer };
       end();
       throw known.error;
     };
     return {
       next: async () => {
-        if (!begun && !done) begin();
+        if (!isBegun && !isDone) begin();
         for (;;) {
           const result = next();
           if (result !== undefined) return result;
-          await new Promise<void>((go) => waiting.push(go));
+          await new Promise<void>((resolve) => waiting.push(resolve));
         }
       },
       return: () => {
@@ -320,62 +277,62 @@ class QueryWatch<A> implements Watch<A> {
   }
 }
 
-/** All that is watched at one replica. */
+/** Watches of one replica. */
 export class Watches {
   readonly #env: Env;
-  /** Those that somebody watches. */
+  /** Watches that have subscribers or iterators. */
   readonly #active = new Set<{ refresh(): void }>();
   readonly #atEnd = new Set<() => void>();
-  #scheduled = false;
-  /** Grows with all that may change an answer. */
+  #isScheduled = false;
+  /** Number of changes so far that may affect an answer. */
   version = 0;
-  /** Why nothing is watched any more, once that is so. */
+  /** Reason for which all watches have ended; undefined before. */
   ended: { readonly reason: unknown } | undefined;
 
-  /** None so far. */
+  /** Creates an empty set of watches. */
   constructor(env: Env) {
     this.#env = env;
   }
 
-  /** Watches what `ask` answers. */
-  watch<A>(ask: () => MaybePromise<A>, options: WatchOptions<A>): Watch<A> {
-    return new QueryWatch(this, ask, options);
+  /** Creates a watch of what `query` answers. */
+  watch<A>(query: () => MaybePromise<A>, options: WatchOptions<A>): Watch<A> {
+    return new QueryWatch(this, query, options);
   }
 
-  /** Something happened that may change answers. */
+  /** Notes a change that may affect answers. */
   wake(): void {
     this.version++;
     if (this.#active.size > 0) this.schedule();
   }
 
-  /** Has those asked for again that somebody watches, once in this turn. */
+  /** Refreshes active watches once in this turn of the event loop. */
   schedule(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    // Never rejects: a watch hands what its query threw to its subscribers.
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    // Never rejects: a watch passes what its query throws to its subscribers.
     this.#env.turn().then(() => {
-      this.#scheduled = false;
+      this.#isScheduled = false;
       for (const watch of [...this.#active]) watch.refresh();
     });
   }
 
-  /** Somebody watches. */
+  /** Adds a watch that has its first subscriber. */
   add(watch: { refresh(): void }): void {
     this.#active.add(watch);
   }
 
-  /** Nobody watches it any more. */
+  /** Removes a watch that has lost its last subscriber. */
   delete(watch: { refresh(): void }): void {
     this.#active.delete(watch);
   }
 
-  /** Calls `callback` at the end; returns what ends that. */
+  /** Calls `callback` at the end, until the returned function is called. */
   onEnd(callback: () => void): () => void {
     this.#atEnd.add(callback);
     return () => void this.#atEnd.delete(callback);
   }
 
-  /** Ends all of them with `reason`. */
+  /** Ends all watches with `reason`. */
   end(reason: unknown): void {
     this.ended = { reason };
     this.#active.clear();

@@ -23,7 +23,6 @@ const UNCHECKED: readonly string[] = [
   "store",
   "sync",
   "testing",
-  "watch",
 ];
 
 /** Paths outside `src/` whose language is checked. */
