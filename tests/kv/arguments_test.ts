@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { kv, KVStateMachine, MemoryFileStore } from "../../mod.ts";
-import { ownerOf } from "../../src/sync/server/gate.ts";
+import { ownerOf } from "../../src/sync/server/admission.ts";
 
 /** Values that are neither strings nor Uint8Arrays. */
 const STRANGERS: readonly unknown[] = [

@@ -14,7 +14,7 @@ import {
 import { reasonOf } from "../../src/rehearsal/rehearsal.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/serve.ts";
-import { clipReason } from "../../src/sync/server/gate.ts";
+import { clipReason } from "../../src/sync/server/admission.ts";
 import type {
   CoreOptions,
   ValidateContext,

@@ -20,7 +20,7 @@ import { ErrClusterFailed } from "../../src/sync/errors.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import { handle } from "../../src/sync/server/http.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
-import { Pages } from "../../src/sync/server/pages.ts";
+import { OriginPolicy } from "../../src/sync/server/origin_policy.ts";
 import { bytes } from "../support/bytes.ts";
 import { checked, rejection, settle } from "../support/environment.ts";
 import { listOf, startOn } from "../support/clusters.ts";
@@ -49,7 +49,7 @@ async function ask(
   const response = await handle(
     core,
     new Request(url, { method }),
-    new Pages(undefined, "127.0.0.1"),
+    new OriginPolicy(undefined, "127.0.0.1"),
   )!;
   assertEquals(response.headers.get("cache-control"), "no-store");
   const body = response.headers.get("content-type") === "application/json"

@@ -259,7 +259,7 @@ Deno.test(
     assertEquals(reader.ending, undefined);
     // Nothing of those who are gone is left.
     assertEquals(w.core.telemetry.counts.connections, 2);
-    assertEquals(w.core.transfers, 0);
+    assertEquals(w.core.quotas.transfers, 0);
     assert(w.env.timers < 10, `${w.env.timers} timers`);
     await w.stop();
   }),

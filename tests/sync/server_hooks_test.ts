@@ -238,7 +238,7 @@ Deno.test("case A3: a write is neither added nor refused while authorize or vali
       await client.hello();
       await client.open();
       client.append(1, packRecords(proposal(kv.put("a", "b"))));
-      assertMatch((await client.next("held")).reason, /cannot judge/, name);
+      assertMatch((await client.next("held")).reason, /cannot validate/, name);
       assertEquals(await r.host.replica(1n)!.read(kv.count()), 0);
       isWrong = false;
       assertEquals((await client.next("appended")).refused, [], name);

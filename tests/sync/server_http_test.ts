@@ -4,7 +4,9 @@ import * as otel from "@opentelemetry/api";
 import { SqliteLogDB } from "../../src/sqlite/mod.ts";
 import { ErrStoreFailed } from "../../src/store/errors.ts";
 import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
+import type { Identity } from "../../src/sync/server/hooks.ts";
 import { networkOf, Quota } from "../../src/sync/server/quota.ts";
+import type { TransferSlot } from "../../src/sync/server/transfer_slots.ts";
 import { run, type Running } from "./running_server.ts";
 import { packRecords, proposal, realTime, world } from "./server_support.ts";
 
@@ -289,19 +291,24 @@ Deno.test("case A1: connections and transfers of one remote address are limited 
   const w = await world({
     limits: { addressTransfers: 1, principalTransfers: 1 },
   });
-  const anyone = await w.core.identify(new Request("http://a"));
+  const anyone = await w.core.hooks.authenticate(new Request("http://a"));
   const [here, there] = ["192.0.2.1", "192.0.2.2"];
-  const place = w.core.transfer(anyone, here)!;
-  assertEquals(w.core.transfer(anyone, here), undefined);
-  assert(w.core.transfer(anyone, there) !== undefined);
-  place.free();
+  const take = (
+    identity: Identity,
+    address: string,
+  ): TransferSlot | undefined =>
+    w.core.quotas.takeTransfer({ identity, address });
+  const slot = take(anyone, here)!;
+  assertEquals(take(anyone, here), undefined);
+  assert(take(anyone, there) !== undefined);
+  slot.release();
   const ann = { ...anyone, id: "ann", isAnonymous: false };
-  const hers = w.core.transfer(ann, here)!;
-  // A place that one limit has refused is not taken of the other.
-  assertEquals(w.core.transfer(ann, "192.0.2.3"), undefined);
-  assert(w.core.transfer(anyone, "192.0.2.3") !== undefined);
-  hers.free();
-  assert(w.core.transfer(ann, here) !== undefined);
+  const hers = take(ann, here)!;
+  // A transfer that one quota rejects does not use up the other.
+  assertEquals(take(ann, "192.0.2.3"), undefined);
+  assert(take(anyone, "192.0.2.3") !== undefined);
+  hers.release();
+  assert(take(ann, here) !== undefined);
   await w.stop();
 });
 

@@ -15,8 +15,9 @@ import {
   unregisterRecord,
 } from "../../src/rsm/record_codec.ts";
 import { handle } from "../../src/sync/server/http.ts";
-import { Pages } from "../../src/sync/server/pages.ts";
-import { Pace, Turns } from "../../src/sync/server/throttle.ts";
+import { OriginPolicy } from "../../src/sync/server/origin_policy.ts";
+import { FairScheduler } from "../../src/sync/server/fair_scheduler.ts";
+import { LoadLimiter } from "../../src/sync/server/load_limiter.ts";
 import { checked, ManualEnv, settle } from "../support/environment.ts";
 import {
   claimRecord,
@@ -121,7 +122,7 @@ Deno.test(
   "case A5: requests that anyone can send any number of fill no log [H11]",
   checked(async () => {
     const w = await world({ authenticate: () => undefined });
-    const pages = new Pages(undefined, undefined);
+    const pages = new OriginPolicy(undefined, undefined);
     const ask = async (): Promise<void> => {
       const request = new Request("http://sync.test/clusters/1/snapshot");
       const response = await handle(w.core, request, pages)!;
@@ -147,7 +148,7 @@ Deno.test(
     for (let i = 0; i < 20; i++) {
       await w.env.until(w.replica.propose(kv.put(`k${i}`, noise)), 10);
     }
-    const pages = new Pages(undefined, undefined);
+    const pages = new OriginPolicy(undefined, undefined);
     const download = async (): Promise<Response> => {
       const request = new Request("http://sync.test/clusters/1/snapshot");
       return await w.env.until(handle(w.core, request, pages)!, 10);
@@ -183,7 +184,7 @@ Deno.test(
     assertEquals(slow.ending, undefined);
     await reader.cancel().catch(() => {});
     await w.stop();
-    assertEquals(w.core.transfers, 0);
+    assertEquals(w.core.quotas.transfers, 0);
   }),
 );
 
@@ -300,12 +301,12 @@ class WorkEnv extends ManualEnv {
 
 Deno.test("case A12: connections have turns once what they send takes more time than there is [H11, U26]", async () => {
   const env = new WorkEnv();
-  const turns = new Turns(env, new Pace(env));
+  const scheduler = new FairScheduler(env, new LoadLimiter(env));
   const done: string[] = [];
   const ends: unknown[] = [];
   const [bad, good] = [{}, {}];
-  const send = (taker: object, name: string): void => {
-    ends.push(turns.take(taker, () => {
+  const send = (owner: object, name: string): void => {
+    ends.push(scheduler.run(owner, () => {
       env.jump(SYNC_SLICE_MS * 3 / 8);
       done.push(name);
       return name;
@@ -479,7 +480,7 @@ Deno.test(
       handle(
         w.core,
         new Request("http://sync.test/clusters/1/snapshot"),
-        new Pages(undefined, undefined),
+        new OriginPolicy(undefined, undefined),
       )!,
     );
     const reader = download.body!.getReader();

@@ -6,7 +6,7 @@ import {
   type ServeOptions,
   SERVER_LIMITS,
 } from "../../src/sync/mod.ts";
-import { originOf, Pages } from "../../src/sync/server/pages.ts";
+import { originOf, OriginPolicy } from "../../src/sync/server/origin_policy.ts";
 import { socketTransport } from "../../src/sync/transport.ts";
 import { run } from "./running_server.ts";
 import { RawClient, realTime } from "./server_support.ts";
@@ -112,7 +112,7 @@ Deno.test("case A4: origins are matched whole, however they are written, and tex
     ]
   ) {
     assertEquals(originOf(written!), sent);
-    const pages = new Pages([written!], undefined);
+    const pages = new OriginPolicy([written!], undefined);
     const allow = (origin: string): boolean =>
       pages.allow(new Request("http://a/sync", { headers: { origin } }));
     assertEquals(allow(sent!), true);
@@ -148,14 +148,18 @@ Deno.test("case A4: origins are matched whole, however they are written, and tex
       )
   ) {
     assertThrows(
-      () => new Pages([none], undefined),
+      () => new OriginPolicy([none], undefined),
       TypeError,
       "not an origin",
     );
   }
-  assertThrows(() => new Pages([1 as never], undefined), TypeError, "origin");
   assertThrows(
-    () => new Pages("https://a.example" as never, undefined),
+    () => new OriginPolicy([1 as never], undefined),
+    TypeError,
+    "origin",
+  );
+  assertThrows(
+    () => new OriginPolicy("https://a.example" as never, undefined),
     TypeError,
     'such as ["https://app.example"]',
   );
@@ -163,7 +167,7 @@ Deno.test("case A4: origins are matched whole, however they are written, and tex
   const request = new Request("http://a/sync", {
     headers: { origin: "http://a" },
   });
-  assertEquals(new Pages([], undefined).allow(request), false);
+  assertEquals(new OriginPolicy([], undefined).allow(request), false);
 
   const r = await run({ origins: ["HTTPS://App.Example:443/"] });
   await r.connect({ origin: "https://app.example" }).hello();

@@ -30,7 +30,7 @@ import {
 } from "../../src/rsm/record_codec.ts";
 import { RecordKind } from "../../src/log/records.ts";
 import { handle } from "../../src/sync/server/http.ts";
-import { Pages } from "../../src/sync/server/pages.ts";
+import { OriginPolicy } from "../../src/sync/server/origin_policy.ts";
 import { checked, never, rejection, settle } from "../support/environment.ts";
 import { text } from "../support/bytes.ts";
 import {
@@ -43,7 +43,7 @@ import {
   world,
 } from "./server_support.ts";
 
-const PAGES = new Pages(undefined, undefined);
+const ORIGINS = new OriginPolicy(undefined, undefined);
 
 /** A principal of each token. */
 const byToken = {
@@ -380,7 +380,7 @@ Deno.test(
     const asks = new Request("http://sync.test/clusters/1/snapshot", {
       headers: { authorization: "Bearer late" },
     });
-    assertEquals((await handle(w.core, asks, PAGES)!).status, 503);
+    assertEquals((await handle(w.core, asks, ORIGINS)!).status, 503);
     const client = await w.client("good");
     expiry.abort();
     const { code, reason } = await client.end();
@@ -857,7 +857,7 @@ for (
       client.stepMs = 10;
       const { channel, reason } = await client.next("held");
       assertEquals(channel, 1);
-      assertMatch(reason, /it waits, and is tried again/);
+      assertMatch(reason, /queued and validated again/);
       other.append(1, packRecords(proposal(word("x"), 1, 8)));
       await other.next("appended");
       client.stepMs = 500;
@@ -1105,13 +1105,13 @@ Deno.test(
         },
       }),
     });
-    const response = handle(w.core, silent, PAGES)!;
+    const response = handle(w.core, silent, ORIGINS)!;
     await w.env.advance(1_000);
-    assertEquals(w.core.transfers, 1);
+    assertEquals(w.core.quotas.transfers, 1);
     assertEquals((await w.env.until(response, 500)).status, 408);
     assertMatch(await (await response).text(), /too slowly/);
     assert(isCancelled);
-    assertEquals(w.core.transfers, 0);
+    assertEquals(w.core.quotas.transfers, 0);
     await w.env.until(
       w.host.startCluster(() => new KVStateMachine(), {
         clusterID: 2n,
@@ -1160,7 +1160,7 @@ Deno.test(
     client.send({ type: "fetch", channel: 1, stream: 4 });
     assertEquals((await client.next("snapshot")).index, 5);
     assertEquals((await client.next("end")).reason, "done");
-    assertEquals(w.core.transfers, 0);
+    assertEquals(w.core.quotas.transfers, 0);
     await w.stop();
   }),
 );
@@ -1192,7 +1192,7 @@ Deno.test(
           new Request("http://sync.test/clusters/1/snapshot", {
             headers: { authorization: `Bearer ${token}` },
           }),
-          PAGES,
+          ORIGINS,
         )!,
         1,
       );
@@ -1205,7 +1205,7 @@ Deno.test(
     assertEquals(await fetched("late"), "end");
     await w.env.advance(12_000);
     assertEquals(w.log.filter(({ code }) => code === 4503).length, 4);
-    assertEquals(w.core.transfers, 0);
+    assertEquals(w.core.quotas.transfers, 0);
     assertEquals(await fetched("evil"), "snapshot");
     await w.stop();
   }),
@@ -1223,7 +1223,7 @@ Deno.test(
         handle(
           w.core,
           new Request("http://sync.test/clusters/1/snapshot"),
-          PAGES,
+          ORIGINS,
         )!,
         1,
       );
@@ -1235,10 +1235,10 @@ Deno.test(
     await w.env.advance(6_000);
     const error = await rejection(response.arrayBuffer());
     assertMatch((error as Error).message, /too slowly/);
-    assertEquals(w.core.transfers, 0);
+    assertEquals(w.core.quotas.transfers, 0);
     const again = await get();
     assertEquals((await again.arrayBuffer()).byteLength > 100, true);
-    assertEquals(w.core.transfers, 0);
+    assertEquals(w.core.quotas.transfers, 0);
     await w.stop();
   }),
 );
@@ -1358,8 +1358,8 @@ Deno.test(
     held.resolve(true);
     await client.next("opened");
     await w.env.advance(100);
-    const hub = await w.core.hub(1n);
-    assertEquals(hub!.users.size, 1);
+    const cluster = await w.core.clusters.get(1n);
+    assertEquals(cluster!.users.size, 1);
     assertEquals(
       client.messages.filter(({ type }) => type === "opened").length,
       0,
@@ -1379,8 +1379,8 @@ Deno.test(
     await stays.next("appended");
     goes.send({ type: "fetch", channel: 1, stream: 1 });
     goes.send({ type: "close", channel: 1 });
-    await goes.until("taken in", () => w.core.transfers > 0);
-    await goes.until("over", () => w.core.transfers === 0);
+    await goes.until("taken in", () => w.core.quotas.transfers > 0);
+    await goes.until("over", () => w.core.quotas.transfers === 0);
     stays.append(2, packRecords(proposal(kv.put("more", "v"), 4)));
     await stays.next("appended");
     const cutter = await w.host.logDB.open(1n, 77n);
@@ -1415,11 +1415,11 @@ Deno.test(
     };
     for (let i = 0; i < 100; i++) {
       await w.env.advance(1);
-      most = Math.max(most, w.core.transfers);
+      most = Math.max(most, w.core.quotas.transfers);
     }
     assert(most <= 2, `${most} at one time`);
     assert(exports < 10, `${exports} were begun`);
-    assertEquals(w.core.transfers, 0);
+    assertEquals(w.core.quotas.transfers, 0);
     await w.stop();
   }),
 );
@@ -1436,7 +1436,7 @@ Deno.test(
     goes.server.bufferedBytes = 1 << 30;
     await w.env.advance(100);
     assertEquals((await goes.end()).code, 4503);
-    assertEquals((await w.core.hub(1n))!.followers.size, 0);
+    assertEquals((await w.core.clusters.get(1n))!.followers.size, 0);
     const cutter = await w.host.logDB.open(1n, 77n);
     await cutter.compact!(2);
     assertInstanceOf(
@@ -1658,7 +1658,7 @@ Deno.test(
     }
     const request = new Request("http://sync.test/clusters/2/snapshot");
     const response = await w.env.until(
-      handle(w.core, request, PAGES)!,
+      handle(w.core, request, ORIGINS)!,
       1_000,
     );
     assertEquals(response.status, 200);
@@ -1719,7 +1719,7 @@ Deno.test("H14 a server on this machine alone is not asked by another name, howe
   for (
     const hostname of [...inIPv4, "::1", "0:0:0:0:0:0:0:1"]
   ) {
-    const pages = new Pages(undefined, hostname);
+    const pages = new OriginPolicy(undefined, hostname);
     for (const host of ["evil.example", "localhost"]) {
       const origin = `http://${host}`;
       const request = new Request(origin, { headers: { host, origin } });
@@ -1729,5 +1729,5 @@ Deno.test("H14 a server on this machine alone is not asked by another name, howe
   const request = new Request("http://a.example", {
     headers: { host: "a.example", origin: "http://a.example" },
   });
-  assert(new Pages(undefined, "0.0.0.0").allow(request));
+  assert(new OriginPolicy(undefined, "0.0.0.0").allow(request));
 });

@@ -6,379 +6,439 @@
  * @module
  */
 
-import {
-  ErrClusterClosed,
-  ErrUnknownOutcome,
-  type Refusal,
-} from "../../log/errors.ts";
+import { SYNC_RETENTION_MS_MAX } from "../../limits.ts";
+import type { Epoch } from "../../log/history.ts";
 import type { Checkpoint, Records, Retention } from "../../log/log.ts";
 import { Checkpoints } from "../../divergence/checkpoints.ts";
-import { Backoff, chain, isPromise, sleep } from "../../async.ts";
-import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
-import { ErrUnauthenticated } from "../errors.ts";
-import type { MaybePromise } from "../../statemachine/types.ts";
-import {
-  SYNC_HELD_LAST_MS,
-  SYNC_REFUSED_COMMANDS,
-  SYNC_RETENTION_MS_MAX,
-  SYNC_RETRY_FIRST_MS,
-} from "../../limits.ts";
-import type { Append, CheckpointAt } from "../messages.ts";
-import { Gate, type Held, type Verdict } from "./gate.ts";
-import type { Hub, HubUser } from "./hub.ts";
-import type { Peer } from "./peer.ts";
-import type { ReadRight } from "./right.ts";
+import { isPromise } from "../../async.ts";
+import { ErrHookFailed } from "../errors.ts";
+import type {
+  Append,
+  CheckpointAt,
+  Explain,
+  Fetch,
+  Message,
+  Read,
+  ReadIndex,
+  Verify,
+} from "../messages.ts";
+import { CloseCode } from "../transport.ts";
+import { Admission } from "./admission.ts";
+import { AppendPipeline } from "./append_pipeline.ts";
+import type { ChannelConnection } from "./channel_connection.ts";
+import type { ServerContext } from "./context.ts";
+import { endMessage, endOf, LogStream } from "./log_stream.ts";
+import type { ReadPermission } from "./read_permission.ts";
+import type { ClusterUser, ServedCluster } from "./served_cluster.ts";
+import { offerSnapshot } from "./snapshot_offer.ts";
+import { SnapshotTransfer } from "./snapshot_transfer.ts";
 
-/** What a client is told while what it has sent waits. */
-const HELD = "Server cannot judge a command now: it waits, and is tried again";
+const PERMISSION_UNKNOWN = "Server cannot check now whether you may read";
 
-/** An append that was not answered. */
-interface Work {
-  readonly message: Append;
-  readonly records: Records;
-  /** Bytes of the client's credit it uses. */
-  readonly credit: number;
-  /** When it came. */
-  readonly begun: number;
-  /** The first record that is not judged. */
-  first: number;
-  /** What of it was given to the log, and where that is in it. */
-  readonly parts: MaybePromise<number>[];
-  /** Parts that are not in the log after all. */
-  lost: number;
-  /** Records that were given to it. */
-  added: number;
-  /** Records that were refused: with those of a session, which go in as a skip that says why. */
-  refused: number;
-  readonly refusals: Refusal[];
+/** Dependencies of a {@linkcode Channel}. */
+export interface ChannelOptions {
+  /** Number of the channel, chosen by the client. */
+  readonly number: number;
+  /** Replica of the client. */
+  readonly nodeID: bigint;
+  /** Cluster that the channel is open on. */
+  readonly cluster: ServedCluster;
+  /** Permission of the principal to read the cluster. */
+  readonly permission: ReadPermission;
+  /** Connection of the channel. */
+  readonly connection: ChannelConnection;
+  /** Services of the server. */
+  readonly server: ServerContext;
 }
 
-/** A cluster that a client has open. */
-export class Channel implements HubUser {
-  /** How the client calls it. */
-  readonly number: number;
-  /** The cluster's log. */
-  readonly hub: Hub;
-  /** The principal's permission to read it. */
-  readonly right: ReadRight;
-  readonly #peer: Peer;
-  readonly #nodeID: bigint;
-  readonly #gate: Gate;
+/** Serves the requests of a client for one cluster. */
+export class Channel implements ClusterUser {
+  readonly #options: ChannelOptions;
+  readonly #appends: AppendPipeline;
   readonly #checkpoints: Checkpoints;
-  #unwatch: (() => void) | undefined;
-  /** Settles once the appends that came are given to the log; undefined if all are. */
-  #judging: Promise<void> | undefined;
+  #unwatchCheckpoints: (() => void) | undefined;
+  /** Keeps the log after a snapshot that was sent until the client reads on. */
   #retention: Retention | undefined;
   #retainedAt = 0;
-  #wrongAt = 0;
-  readonly #ended = new AbortController();
-  /** Whether some append is not judged any more: those behind it are not either. */
-  #isGivenUp = false;
+  /** Largest index at which the client was found to have diverged. */
+  #divergedAt = 0;
   #isClosed = false;
 
-  /** A channel for the client's replica `nodeID`. */
-  constructor(
-    peer: Peer,
-    number: number,
-    hub: Hub,
-    nodeID: bigint,
-    right: ReadRight,
-  ) {
-    this.#peer = peer;
-    this.right = right;
-    right.listener = {
-      renewed: () => peer.sender.pump(),
-      withdrawn: () => peer.forbid(this),
-      failed: (error) => peer.hookFailed(this, error),
+  /** Opens a channel. */
+  constructor(options: ChannelOptions) {
+    const { number, cluster, permission, connection, server } = options;
+    const { clusterID } = cluster;
+    this.#options = options;
+    permission.listener = {
+      renewed: () => connection.sender.pump(),
+      revoked: () => this.#forbid(),
+      failed: (error) => this.#authorizeFailed(error),
     };
-    this.number = number;
-    this.hub = hub;
-    this.#nodeID = nodeID;
-    hub.users.add(this);
-    const { hooks, options: { authorize, validate, rehearse = true } } =
-      peer.core;
-    const { owner } = peer.who;
-    const { clusterID } = hub;
-    this.#gate = new Gate({
+    cluster.users.add(this);
+    this.#appends = new AppendPipeline({
+      channel: number,
+      cluster,
+      admission: this.#createAdmission(),
+      connection,
+      server,
+    });
+    this.#checkpoints = new Checkpoints((error) => {
+      this.#divergedAt = Math.max(this.#divergedAt, error.upTo!);
+      server.telemetry.counts.diverged++;
+      connection.log("error", "client diverged", { clusterID, error });
+    });
+  }
+
+  #createAdmission(): Admission {
+    const { cluster, connection, server: { hooks, limits, rehearses } } =
+      this.#options;
+    const { authentication } = connection;
+    const { clusterID } = cluster;
+    const { owner } = authentication.principal!;
+    return new Admission({
       owner,
-      commandBytes: peer.core.limits.commandBytes,
-      standing: (session) => hub.standing(session),
-      owns: (origin) => hub.owns(origin, owner),
-      mayWrite: authorize &&
-        (() => hooks.authorize(peer.who.principal, clusterID, "write")),
-      validate: validate &&
-        ((cmd, context) =>
-          hooks.validate(peer.who.principal, cmd, clusterID, context)),
-      rehearsal: hub.rehearsal,
-      isTrying: rehearse,
+      commandBytes: limits.commandBytes,
+      sessionState: (session) => cluster.sessionState(session),
+      claimOrigin: (origin) => cluster.claimOrigin(origin, owner),
+      mayWrite: hooks.authorizes
+        ? () =>
+          hooks.authorize(
+            authentication.principal!.principal,
+            clusterID,
+            "write",
+          )
+        : undefined,
+      validate: hooks.validates
+        ? (cmd, context) =>
+          hooks.validate(
+            authentication.principal!.principal,
+            cmd,
+            clusterID,
+            context,
+          )
+        : undefined,
+      rehearsal: cluster.rehearsal,
+      rehearses,
       onThrown: (error) =>
-        peer.log("warn", "command refused, the machine threw", {
+        connection.log("warn", "command refused, the machine threw", {
           clusterID,
           error,
         }),
     });
-    this.#checkpoints = new Checkpoints((error) => {
-      this.#wrongAt = Math.max(this.#wrongAt, error.upTo!);
-      peer.counts.diverged++;
-      peer.log("error", "client diverged", { clusterID, error });
-    });
   }
 
-  /** Tells the client of the checkpoints. It compares them with its own; that they differ is to be known here, too (H12). */
-  watch(): void {
+  /** Sends the state of the storage and the server's checkpoints from now on: the client compares their hashes with its own. */
+  start(): void {
     if (this.#isClosed) return;
-    const { trouble } = this.hub;
-    if (trouble !== undefined) this.unable(trouble);
-    this.#unwatch = this.hub.log.checkpoints?.watch(
+    const { storageError, log } = this.#options.cluster;
+    if (storageError !== undefined) this.storageChanged(storageError);
+    this.#unwatchCheckpoints = log.checkpoints?.watch(
       0n,
-      (checkpoint) => this.#onCheckpoint(checkpoint),
+      (checkpoint) => this.#sendCheckpoint(checkpoint),
     );
-    // What it was told at once may have ended the connection.
-    if (this.#isClosed) this.#unwatch?.();
+    // Sending may have ended the connection.
+    if (this.#isClosed) this.#unwatchCheckpoints?.();
   }
 
-  /** The cluster. */
-  get clusterID(): bigint {
-    return this.hub.clusterID;
+  #send(message: Message): void {
+    this.#options.connection.sender.send(message);
   }
 
-  #onCheckpoint(checkpoint: Checkpoint): void {
-    if (checkpoint.nodeID === this.hub.replica.nodeID) {
+  #sendCheckpoint(checkpoint: Checkpoint): void {
+    const { number: channel, cluster } = this.#options;
+    if (checkpoint.nodeID === cluster.replica.nodeID) {
       this.#checkpoints.own(checkpoint);
     }
-    const { number: channel } = this;
     const stateVersion = checkpoint.stateVersion ?? 0;
-    this.#peer.send({
-      type: "checkpoint",
-      channel,
-      ...checkpoint,
-      stateVersion,
-    });
+    this.#send({ type: "checkpoint", channel, ...checkpoint, stateVersion });
   }
 
-  /** What the hashes of the client's replica are. */
+  /** Compares a checkpoint of the client's replica with the server's. */
   checkpoint(
     { nodeID, index, state, stateVersion, sessions }: CheckpointAt,
   ): void {
-    // Nobody speaks for another replica.
-    if (nodeID !== this.#nodeID) return;
+    // A client may report the hashes of its own replica only.
+    if (nodeID !== this.#options.nodeID) return;
     this.#checkpoints.other({ nodeID, index, state, stateVersion, sessions });
   }
 
-  /**
-   * The index up to which a snapshot has to reach: with an older one, the client
-   * would do again what has parted it from the server, and be wrong again (H12).
-   */
-  leastSnapshot(): number {
-    // Whether the one it takes helps is to be known, too.
-    this.#checkpoints.again();
-    return this.#wrongAt;
+  // ------------------------------------------------------------------ requests
+
+  /** Appends records to the log. */
+  append(message: Append, records: Records, credit: number): void {
+    this.#appends.append(message, records, credit);
   }
 
-  /** Keeps the log for a client that takes a snapshot, until it reads on (H7). */
-  retain(retention: Retention): void {
+  /**
+   * Starts a log stream.
+   *
+   * @throws ErrProtocol if the stream is in use
+   * @throws Violation if too many streams are in use
+   */
+  async read(
+    { stream, after, markIndex, markEpoch, far }: Read,
+  ): Promise<void> {
+    const { number: channel, cluster, permission, connection, server } =
+      this.#options;
+    const { sender, streams } = connection;
+    streams.begin(stream, "request");
+    if (this.#logStreams >= server.limits.channels) {
+      // Each log stream may have a batch read ahead.
+      streams.finish(stream);
+      return this.#endStream(stream, "Too many reads are open already");
+    }
+    try {
+      const may = permission.check();
+      if (isPromise(may) ? !await may : !may) {
+        streams.finish(stream);
+        return this.#forbid();
+      }
+      const reader = await cluster.log.read(after, {
+        epoch: epochOf(markIndex, markEpoch),
+      });
+      if (!streams.finish(stream) || this.#isClosed) return reader.close();
+      const behind = cluster.replica.appliedIndex - after;
+      if (far && behind > server.limits.farEntries && cluster.isLive) {
+        reader.close();
+        return this.#send(
+          endMessage(stream, "far", `${behind} entries behind`, after + 1),
+        );
+      }
+      // Registered before anything is sent, as sending may end the connection.
+      sender.streams.set(
+        stream,
+        new LogStream(
+          {
+            channel,
+            stream,
+            cluster,
+            permission,
+            sender,
+            counts: server.telemetry.counts,
+          },
+          after,
+          reader,
+        ),
+      );
+      this.#send({ type: "reading", stream, last: reader.held });
+      this.#releaseRetention();
+      sender.pump();
+    } catch (error) {
+      const isHook = error instanceof ErrHookFailed;
+      if (isHook) this.#authorizeFailed(error);
+      if (!streams.finish(stream)) return;
+      if (isHook) this.#endStream(stream, PERMISSION_UNKNOWN);
+      else this.#send(endOf(stream, error));
+    }
+  }
+
+  /** Number of log streams on the connection. */
+  get #logStreams(): number {
+    let count = 0;
+    for (const stream of this.#options.connection.sender.streams.values()) {
+      if (stream instanceof LogStream) count++;
+    }
+    return count;
+  }
+
+  /**
+   * Starts a snapshot transfer.
+   *
+   * @throws ErrProtocol if the stream is in use
+   * @throws Violation if too many streams are in use
+   */
+  async fetch({ stream }: Fetch): Promise<void> {
+    const { permission, connection } = this.#options;
+    const { streams } = connection;
+    streams.begin(stream, "request");
+    try {
+      const may = permission.check();
+      const isPermitted = isPromise(may) ? await may : may;
+      if (!streams.finish(stream) || this.#isClosed) return;
+      if (!isPermitted) return this.#forbid();
+    } catch (error) {
+      streams.finish(stream);
+      if (!(error instanceof ErrHookFailed)) throw error;
+      this.#authorizeFailed(error);
+      return this.#endStream(stream, PERMISSION_UNKNOWN);
+    }
+    this.#transfer(stream);
+  }
+
+  #transfer(stream: number): void {
+    const { number: channel, cluster, permission, connection, server } =
+      this.#options;
+    const { sender } = connection;
+    const { clusterID } = cluster;
+    const slot = server.quotas.takeTransfer({
+      identity: connection.authentication.principal!,
+      address: connection.address,
+      connection: connection.number,
+    });
+    if (slot === undefined) {
+      return this.#endStream(stream, "Too many snapshots are sent already");
+    }
+    sender.streams.set(
+      stream,
+      new SnapshotTransfer({
+        channel,
+        stream,
+        slot,
+        permission,
+        sender,
+        telemetry: server.telemetry,
+        open: () => {
+          // The client's next checkpoints say whether the snapshot has repaired it.
+          this.#checkpoints.again();
+          // An older snapshot would repeat the divergence.
+          const least = this.#divergedAt;
+          const lag = server.limits.farEntries;
+          return offerSnapshot(server.host, cluster, lag, least);
+        },
+        opened: ({ retention }) => this.#retain(retention),
+        failed: (error) =>
+          connection.log("error", "snapshot failed", { clusterID, error }),
+      }),
+    );
+  }
+
+  /** Answers a request with an index at or above everything committed. */
+  readIndex({ stream }: ReadIndex): Promise<void> {
+    return this.#request(
+      stream,
+      async () => await this.#options.cluster.log.readIndex(),
+      (index) => ({ type: "index", stream, index }),
+    );
+  }
+
+  /** Answers a request to compare a point of the client's history with the log. */
+  verify({ stream, index, markIndex, markEpoch }: Verify): Promise<void> {
+    return this.#request(
+      stream,
+      () => this.#options.cluster.verify(index, epochOf(markIndex, markEpoch)),
+      (result) =>
+        typeof result === "number"
+          ? { type: "index", stream, index: result }
+          : endOf(stream, result),
+    );
+  }
+
+  /** Answers a request for the hashes after each entry of a range. */
+  explain({ stream, after, upTo }: Explain): Promise<void> {
+    const { cluster, connection, server } = this.#options;
+    return this.#request(stream, async () => {
+      const release = server.quotas.takeReplay(connection.number);
+      try {
+        return await cluster.explain(after, upTo, connection.signal);
+      } finally {
+        release();
+      }
+    }, (hashes) => ({
+      type: "hashes",
+      stream,
+      indexes: hashes.map(({ index }) => index),
+      states: hashes.flatMap(({ state }) => state ?? []),
+      sessions: hashes.map(({ sessions }) => sessions),
+      stateVersion: hashes[0]?.stateVersion ?? 0,
+    }));
+  }
+
+  async #request<T>(
+    stream: number,
+    run: () => Promise<T>,
+    answer: (value: T) => Message,
+  ): Promise<void> {
+    const { cluster: { clusterID }, permission, connection } = this.#options;
+    const { streams } = connection;
+    streams.begin(stream, "request");
+    try {
+      const may = permission.checkRecent();
+      if (isPromise(may) ? !await may : !may) {
+        streams.finish(stream);
+        return this.#forbid();
+      }
+      connection.answer(stream, answer(await run()));
+    } catch (error) {
+      connection.log("warn", "request failed", { clusterID, error });
+      connection.answer(stream, {
+        type: "failed",
+        stream,
+        unknown: false,
+        message: "Server cannot answer that now",
+      });
+    }
+  }
+
+  #endStream(stream: number, message: string): void {
+    this.#send(endMessage(stream, "failed", message));
+  }
+
+  // ---------------------------------------------------------------- permission
+
+  /** Closes the channel of a principal that may not read any more. */
+  #forbid(): void {
+    if (this.#isClosed) return;
+    const { number, cluster: { clusterID }, connection } = this.#options;
+    connection.refuseChannel(
+      number,
+      CloseCode.Forbidden,
+      `You may not read cluster ${clusterID} any more`,
+    );
+  }
+
+  #authorizeFailed(error: unknown): void {
+    const { cluster: { clusterID }, connection } = this.#options;
+    connection.log("error", "authorize failed", { clusterID, error });
+  }
+
+  // ------------------------------------------------------------------ lifecycle
+
+  #retain(retention: Retention): void {
     this.#retention?.release();
     this.#retention = retention;
-    this.#retainedAt = this.#peer.core.env.now();
+    this.#retainedAt = this.#options.server.env.now();
   }
 
-  /** The client reads on: what it needs, its reading keeps. */
-  released(): void {
+  #releaseRetention(): void {
     this.#retention?.release();
     this.#retention = undefined;
   }
 
-  /** Time has passed. */
+  /** Releases the log retention of a client that has not read on in time. */
   tick(now: number): void {
-    if (now - this.#retainedAt > SYNC_RETENTION_MS_MAX) this.released();
-  }
-
-  /** Adds to the log what the gate lets through, after the appends before it. */
-  append(message: Append, records: Records, credit: number): void {
-    const work: Work = {
-      message,
-      records,
-      credit,
-      begun: this.#peer.core.env.now(),
-      first: 0,
-      parts: [],
-      lost: 0,
-      added: 0,
-      refused: 0,
-      refusals: [],
-    };
-    const done = this.#judging === undefined
-      ? this.#run(work)
-      : this.#judging.then(() =>
-        this.#peer.core.turns.take(this.#peer, () => this.#run(work))
-      );
-    if (!isPromise(done)) return;
-    const judging = this.#judging = done.then(() => {
-      if (this.#judging === judging) this.#judging = undefined;
-    });
-  }
-
-  #run(work: Work): MaybePromise<void> {
-    const fail = (error: unknown): void => this.#fail(work, error);
-    try {
-      const done = chain(this.#judge(work), (held) => this.#end(work, held));
-      return isPromise(done) ? done.catch(fail) : undefined;
-    } catch (error) {
-      fail(error);
+    if (now - this.#retainedAt > SYNC_RETENTION_MS_MAX) {
+      this.#releaseRetention();
     }
   }
 
-  #judge(work: Work): MaybePromise<Held | undefined> {
-    // What was to be before it is not in the log: nor is it to be.
-    if (this.#isGivenUp) throw this.#ended.signal.reason;
-    const failed = (error: unknown): Promise<Held | undefined> => {
-      if (!(error instanceof ErrUnauthenticated)) throw error;
-      // By the principal of another token it is judged again.
-      return this.#peer.untilValid().then(() => this.#judge(work));
-    };
-    try {
-      const judged = this.#gate.judge(
-        work.records,
-        work.first,
-        (verdict) => this.#commit(work, verdict),
-      );
-      return isPromise(judged) ? judged.catch(failed) : judged;
-    } catch (error) {
-      return failed(error);
-    }
+  /** Sends the description of a storage error; an empty one once storing works again. */
+  storageChanged(description: string): void {
+    const { number: channel } = this.#options;
+    const code = description === "" ? 0 : 1;
+    this.#send({ type: "unable", channel, code, reason: description });
   }
 
-  #end(work: Work, held: Held | undefined): MaybePromise<void> {
-    if (held !== undefined) return this.#hold(work, held);
-    this.#answer(work);
+  /** Closes the channel of a cluster that is not served any more. */
+  clusterEnded(code: number, reason: string): void {
+    const { connection, number } = this.#options;
+    connection.refuseChannel(number, code, reason);
   }
 
-  /** Judges again what could not be judged, until it can: what is behind it waits meanwhile, and nobody else does (U17). */
-  async #hold(work: Work, first: Held): Promise<void> {
-    const { number: channel, clusterID } = this;
-    const { core: { env } } = this.#peer;
-    const { signal } = this.#ended;
-    const backoff = new Backoff(env, SYNC_RETRY_FIRST_MS, SYNC_HELD_LAST_MS);
-    this.#peer.send({ type: "held", channel, reason: HELD });
-    try {
-      // What has come before it is to be there before anything behind it is.
-      await Promise.all(work.parts);
-      for (let held: Held | undefined = first; held !== undefined;) {
-        const { at, error }: Held = held;
-        work.first = at;
-        this.#peer.log("error", `${error.hook} failed`, { clusterID, error });
-        await sleep(env, backoff.next(), signal);
-        held = await this.#judge(work);
-        // It was another one.
-        if (held !== undefined && held.at > at) backoff.reset();
-      }
-    } catch (error) {
-      this.#isGivenUp ||= signal.aborted;
-      throw error;
-    } finally {
-      if (!this.#isClosed) {
-        this.#peer.send({ type: "held", channel, reason: "" });
-      }
-    }
-    this.#answer(work);
-  }
-
-  /**
-   * Gives the log what the gate has let through.
-   *
-   * @throws ErrUnauthenticated if the principal is not valid any more
-   */
-  #commit(
-    work: Work,
-    { parts, refusals, refused, upTo }: Verdict,
-  ): readonly MaybePromise<number>[] {
-    const { isValid, counts } = this.#peer;
-    // It may have waited for the verdict for long.
-    if (!isValid) {
-      throw new ErrUnauthenticated("Token has expired or was revoked");
-    }
-    work.first = upTo;
-    counts.refused += refused;
-    work.refused += refused;
-    work.refusals.push(...refusals);
-    return parts.map((part) => {
-      const appended = this.hub.log.append(part);
-      if (isPromise(appended)) appended.catch(() => work.lost++);
-      work.parts.push(appended);
-      work.added += part.ends.length;
-      return appended;
-    });
-  }
-
-  /** Answers once all is in the log. */
-  #answer(work: Work): void {
-    const { message: { stream, lengths }, parts, refused, refusals } = work;
-    const answer = (first: number): void => {
-      const peer = this.#peer;
-      peer.counts.appended += work.added;
-      peer.core.telemetry.appendTook(peer.core.env.now() - work.begun);
-      peer.answer(stream, {
-        type: "appended",
-        stream,
-        first,
-        refused: refusals.map(({ at }) => at),
-        // Said once for all in a row: it costs more than the rest of the answer.
-        reasons: refusals.map(({ reason }, i) =>
-          reason === refusals[i - 1]?.reason ? "" : reason
-        ),
-      });
-      // A client whose records are refused has to send them slowly.
-      const commands = lengths.length + refused * SYNC_REFUSED_COMMANDS;
-      peer.consumed(work.credit, commands);
-    };
-    const [first = 0, ...others] = parts;
-    if (others.length === 0 && !isPromise(first)) return answer(first);
-    Promise.all(parts).then(([first]) => answer(first!))
-      .catch((error) => this.#fail(work, error));
-  }
-
-  #fail(work: Work, error: unknown): void {
-    const { message: { stream, lengths }, parts, lost, credit } = work;
-    const peer = this.#peer;
-    // What the log itself has, or has had, is logged once for all.
-    const isTold = this.hub.trouble !== undefined ||
-      error instanceof ErrStoreCorrupted || error instanceof ErrStoreVanished;
-    if (error !== this.#ended.signal.reason && !isTold) {
-      peer.log("error", "append failed", { clusterID: this.clusterID, error });
-    }
-    peer.answer(stream, {
-      type: "failed",
-      stream,
-      // Of several parts, some may be in the log.
-      unknown: error instanceof ErrUnknownOutcome || parts.length > lost,
-      message: "Server could not add to its log",
-    });
-    peer.consumed(credit, lengths.length);
-  }
-
-  /** Nothing that waits is judged again: whoever sent it is told so, and nothing behind it is added either. */
+  /** Fails appends that wait for a hook, as the server is stopping. */
   drain(): void {
-    this.#ended.abort(new ErrClusterClosed());
+    this.#appends.drain();
   }
 
-  /** Says why nothing that is appended can be stored now, or that this is over. */
-  unable(reason: string): void {
-    const { number: channel } = this;
-    const code = reason === "" ? 0 : 1;
-    this.#peer.send({ type: "unable", channel, code, reason });
-  }
-
-  /** The cluster is not served any more. */
-  hubEnded(code: number, reason: string): void {
-    this.#peer.refuse(this.number, code, reason);
-  }
-
-  /** Gives the cluster back. */
+  /** Frees the resources of the channel. */
   close(): void {
     this.#isClosed = true;
-    this.drain();
-    this.hub.users.delete(this);
-    this.#unwatch?.();
-    this.released();
+    this.#appends.close();
+    this.#options.cluster.users.delete(this);
+    this.#unwatchCheckpoints?.();
+    this.#releaseRetention();
   }
+}
+
+function epochOf(index: number, id: bigint): Epoch | undefined {
+  return index === 0 ? undefined : { index, id };
 }

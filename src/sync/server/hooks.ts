@@ -1,8 +1,7 @@
 /**
- * The hooks of the program that serves: `authenticate`, `authorize` and
- * `validate`. Each answer is checked when it comes in. A wrong answer, a throw, a
- * rejection or no answer in time is a fault of the hook, and never of the client
- * that it was asked about.
+ * Hooks of the application: `authenticate`, `authorize`, `validate` and `fetch`.
+ * Each result is checked. A result of the wrong type, an exception, a rejection or
+ * a timeout is a fault of the hook, never of the client it was called for.
  *
  * This module is browser compatible.
  *
@@ -22,19 +21,22 @@ import type {
   ValidateContext,
 } from "./options.ts";
 
-/** A principal as the server goes by it: what is read from the hook's object is read once. */
+/** Authenticated principal; the fields of the hook's object are read once. */
 export interface Identity {
-  /** The object that `authenticate` gave, for the other hooks. */
+  /** Object returned by `authenticate`, passed to the other hooks. */
   readonly principal: Principal;
-  /** Its id. */
+  /** Permanent id of the principal. */
   readonly id: string;
   /** Aborts once the principal is no longer valid. */
   readonly signal: AbortSignal | undefined;
-  /** Validity from the time of the answer on, in milliseconds. */
+  /** Validity from the result of the hook on, in milliseconds; undefined if it does not expire. */
   readonly validMs: number | undefined;
-  /** True if there is no `authenticate`: all clients are this one principal, so no limit of a principal applies to it. */
+  /** True without an `authenticate` hook: all clients are this principal, so the limits of a principal do not apply. */
   readonly isAnonymous: boolean;
 }
+
+/** Reason given to a client that `authenticate` does not accept. */
+export const NOT_AUTHENTICATED = "Token is unknown or has expired";
 
 const ANONYMOUS: Identity = {
   principal: { id: "anybody" },
@@ -44,48 +46,64 @@ const ANONYMOUS: Identity = {
   isAnonymous: true,
 };
 
-/** The hooks of one server, each bounded in time. */
+/** Calls the hooks of one server, each with a timeout. */
 export class Hooks {
   readonly #options: CoreOptions;
   readonly #env: Env;
-  readonly #ms: number;
+  readonly #timeoutMs: number;
   readonly #failed: () => void;
-  readonly #over = new AbortController();
+  readonly #ended = new AbortController();
 
-  /** The hooks that are in `options`, each with `ms` milliseconds to answer; `failed` is called at each fault of one. */
+  /** Creates the caller of the hooks in `options`; `failed` is called at each fault of a hook. */
   constructor(
     options: CoreOptions,
     env: Env,
-    ms: number,
+    timeoutMs: number,
     failed: () => void,
   ) {
     this.#options = options;
     this.#env = env;
-    this.#ms = ms;
+    this.#timeoutMs = timeoutMs;
     this.#failed = failed;
   }
 
+  /** True if an `authorize` hook is set. */
+  get authorizes(): boolean {
+    return this.#options.authorize !== undefined;
+  }
+
+  /** True if a `validate` hook is set. */
+  get validates(): boolean {
+    return this.#options.validate !== undefined;
+  }
+
   /**
-   * The principal that `authenticate` finds, undefined if it finds none; it may
-   * refuse by an error, too.
+   * Principal of a request, as `authenticate` finds it; the anonymous principal
+   * without that hook.
    *
-   * @throws ErrHookFailed if it threw anything else, gave no principal, or did not answer in time
+   * @throws ErrUnauthenticated if the request has no valid principal
+   * @throws ErrForbidden if the hook throws it
+   * @throws ErrHookFailed if the hook throws anything else, returns no principal, or times out
    */
-  async authenticate(request: Request): Promise<Identity | undefined> {
+  async authenticate(request: Request): Promise<Identity> {
     const { authenticate } = this.#options;
     if (authenticate === undefined) return ANONYMOUS;
-    return await this.#ask(
+    const identity = await this.#call(
       "authenticate",
       () => authenticate(request),
       identityOf,
     );
+    if (identity === undefined || identity.signal?.aborted) {
+      throw new ErrUnauthenticated(NOT_AUTHENTICATED);
+    }
+    return identity;
   }
 
   /**
-   * True if a principal may do something, as `authorize` says; without it,
-   * everything but to upload.
+   * True if `authorize` permits an action; without that hook, reading and writing
+   * are permitted and uploading is not.
    *
-   * @throws ErrHookFailed if it threw, answered anything but true or false, or did not answer in time
+   * @throws ErrHookFailed if the hook throws, returns anything but true or false, or times out
    */
   authorize(
     principal: Principal,
@@ -94,7 +112,7 @@ export class Hooks {
   ): MaybePromise<boolean> {
     const { authorize } = this.#options;
     if (authorize === undefined) return action !== "upload";
-    return this.#ask(
+    return this.#call(
       "authorize",
       () => authorize(principal, clusterID, action),
       permissionOf,
@@ -102,9 +120,9 @@ export class Hooks {
   }
 
   /**
-   * Reason for which `validate` refuses a command, if it does.
+   * Reason for which `validate` rejects a command; undefined if it accepts it.
    *
-   * @throws ErrHookFailed if it threw, answered anything but a text or undefined, or did not answer in time
+   * @throws ErrHookFailed if the hook throws, returns anything but a string or undefined, or times out
    */
   validate(
     principal: Principal,
@@ -114,7 +132,7 @@ export class Hooks {
   ): MaybePromise<string | undefined> {
     const { validate } = this.#options;
     if (validate === undefined) return undefined;
-    return this.#ask(
+    return this.#call(
       "validate",
       () => validate(principal, cmd, clusterID, context),
       reasonOf,
@@ -122,10 +140,10 @@ export class Hooks {
   }
 
   /**
-   * Response of `fetch` to a request that is not the server's own. Not bounded
-   * in time: only its own request waits for it.
+   * Response of `fetch` to a request that the server does not handle itself. It
+   * has no timeout: no other request waits for it.
    *
-   * @throws ErrHookFailed if it threw, or gave no response
+   * @throws ErrHookFailed if the hook throws, or returns anything but an unused `Response`
    */
   async fetch(
     request: Request,
@@ -134,26 +152,26 @@ export class Hooks {
     try {
       return responseOf(await fetch(request));
     } catch (error) {
-      throw this.#judge("fetch", error);
+      throw this.#fault("fetch", error);
     }
   }
 
-  #ask<T>(
+  #call<T>(
     name: string,
     hook: () => unknown,
-    check: (answer: unknown) => T,
+    check: (result: unknown) => T,
   ): MaybePromise<T> {
-    let answer: unknown;
+    let result: unknown;
     try {
-      answer = settleable(hook());
-      if (!isPromise(answer)) return check(answer);
+      result = settleable(hook());
+      if (!isPromise(result)) return check(result);
     } catch (error) {
-      throw this.#judge(name, error);
+      throw this.#fault(name, error);
     }
-    return this.#bounded(name, answer.then(check));
+    return this.#withTimeout(name, result.then(check));
   }
 
-  #bounded<T>(name: string, answer: Promise<T>): Promise<T> {
+  #withTimeout<T>(name: string, result: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       let isOver = false;
       const end = (): void => {
@@ -162,45 +180,46 @@ export class Hooks {
         ignore();
       };
       const fail = (error: unknown): void => {
-        // An answer that is too late has no effect.
+        // A result after the timeout has no effect.
         if (isOver) return;
         end();
-        reject(this.#judge(name, error));
+        reject(this.#fault(name, error));
       };
       const cancelTimer = this.#env.setTimer(
-        () => fail(new Error(`No answer within ${this.#ms} ms`)),
-        this.#ms,
+        () => fail(new Error(`No answer within ${this.#timeoutMs} ms`)),
+        this.#timeoutMs,
       );
       let ignore = (): void => {};
-      ignore = onAbort(this.#over.signal, fail);
-      answer.then((value) => {
+      ignore = onAbort(this.#ended.signal, fail);
+      result.then((value) => {
         end();
         resolve(value);
       }, fail);
     });
   }
 
-  #judge(name: string, error: unknown): unknown {
+  /** Error of a hook as its caller sees it; counts it unless it is a rejection by `authenticate`. */
+  #fault(name: string, error: unknown): unknown {
     if (
       name === "authenticate" &&
       (error instanceof ErrUnauthenticated || error instanceof ErrForbidden)
     ) return error;
-    if (!this.#over.signal.aborted) this.#failed();
+    if (!this.#ended.signal.aborted) this.#failed();
     return new ErrHookFailed(name, error);
   }
 
-  /** Fails every hook that has not answered: the server has stopped. */
+  /** Fails every hook that has not settled, as the server has stopped. */
   end(): void {
-    this.#over.abort(new Error("Server has stopped"));
+    this.#ended.abort(new Error("Server has stopped"));
   }
 }
 
 const PRINCIPAL_FORM =
   'answer with { id: "…" }, or with undefined, null or false for a request that is not authenticated';
 
-/** The principal in an answer of `authenticate`. */
+/** Principal in a result of `authenticate`; undefined if the request is not authenticated. */
 function identityOf(answer: unknown): Identity | undefined {
-  // False comes from `ok && { id }`.
+  // `ok && { id }` returns false.
   if (answer === undefined || answer === null || answer === false) {
     return undefined;
   }
@@ -227,7 +246,7 @@ function identityOf(answer: unknown): Identity | undefined {
     throw new TypeError(
       `Id of the principal, ${
         describe(id)
-      }, has a lone surrogate: it could not be told from other such ids`,
+      }, has a lone surrogate and could not be told apart from other such ids`,
     );
   }
   const signal: unknown = principal.signal ?? undefined;
@@ -254,7 +273,7 @@ export function isAbortSignal(value: unknown): value is AbortSignal {
     typeof (value as AbortSignal).addEventListener === "function";
 }
 
-/** Only true is a permission: a truthy reason for a refusal must not become one. */
+/** Permission in a result of `authorize`. Only `true` permits: a truthy reason for a rejection must not. */
 function permissionOf(answer: unknown): boolean {
   if (typeof answer === "boolean") return answer;
   throw new TypeError(
@@ -262,7 +281,7 @@ function permissionOf(answer: unknown): boolean {
   );
 }
 
-/** Reason for a refusal, in an answer of `validate`. */
+/** Reason for a rejection in a result of `validate`; undefined if the command is accepted. */
 function reasonOf(answer: unknown): string | undefined {
   if (answer === undefined || answer === null) return undefined;
   if (typeof answer === "string") return answer;

@@ -1,6 +1,5 @@
 /**
- * What a server answers over plain HTTP: whether it is well, and snapshots in
- * both directions.
+ * HTTP API of a server: health, and snapshots in both directions.
  *
  * This module is browser compatible.
  *
@@ -17,20 +16,21 @@ import {
 } from "../../snapshot/errors.ts";
 import { SampanError } from "../../statemachine/errors.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
-import { share, TEXT, withoutMethod } from "./answers.ts";
+import { failureOf } from "./cluster_failure.ts";
 import type { Core } from "./core.ts";
-import { failureOf, health } from "./health.ts";
-import type { HubUser } from "./hub.ts";
+import { healthResponse } from "./health.ts";
 import type { Identity } from "./hooks.ts";
+import { methodNotAllowed, share, TEXT } from "./http_responses.ts";
 import type { Action } from "./options.ts";
-import type { Pages } from "./pages.ts";
-import type { Place } from "./places.ts";
-import { ReadRight } from "./right.ts";
-import { type Offer, offerSnapshot } from "./snapshots.ts";
+import type { OriginPolicy } from "./origin_policy.ts";
+import { ReadPermission } from "./read_permission.ts";
+import type { ClusterUser } from "./served_cluster.ts";
+import { offerSnapshot, type SnapshotOffer } from "./snapshot_offer.ts";
+import type { TransferSlot } from "./transfer_slots.ts";
 
-/** Why a request is refused. */
-class Refused extends SampanError {
-  static override readonly errorName = "Refused";
+/** Error that is answered with an HTTP status of its own. */
+class RequestRejected extends SampanError {
+  static override readonly errorName = "RequestRejected";
   readonly status: number;
   constructor(status: number, message: string) {
     super(message);
@@ -38,7 +38,7 @@ class Refused extends SampanError {
   }
 }
 
-/** Origin and purpose of a request. */
+/** Path and remote address of a request. */
 export interface Route {
   /** Path of the request, without the base path of the server. */
   readonly pathname: string;
@@ -46,43 +46,47 @@ export interface Route {
   readonly address?: string | undefined;
 }
 
-/** Answers what is asked of the server itself; undefined for any other path. */
+/** Response to a request for health or a snapshot; undefined for any other path. */
 export function handle(
   core: Core,
   request: Request,
-  pages: Pages,
+  origins: OriginPolicy,
   route: Route = new URL(request.url),
 ): Promise<Response> | undefined {
   const { pathname, address } = route;
-  const healthy = health(core, request, pathname);
-  if (healthy !== undefined) {
-    return Promise.resolve(share(healthy, request, pages));
+  const health = healthResponse(core, request, pathname);
+  if (health !== undefined) {
+    return Promise.resolve(share(health, request, origins));
   }
   const match = /^\/clusters\/(\d{1,20})\/snapshot$/.exec(pathname);
   if (match === null) return undefined;
   const clusterID = BigInt(match[1]!);
-  return snapshotOf(core, request, clusterID, pages, address)
-    .catch((error) => refusal(core, clusterID, error))
-    .then((response) => share(response, request, pages));
+  return snapshotResponse(core, request, clusterID, origins, address)
+    .catch((error) => errorResponse(core, clusterID, error))
+    .then((response) => share(response, request, origins));
 }
 
-async function snapshotOf(
+async function snapshotResponse(
   core: Core,
   request: Request,
   clusterID: bigint,
-  pages: Pages,
+  origins: OriginPolicy,
   address: string | undefined,
 ): Promise<Response> {
-  if (!pages.allow(request)) throw new Refused(403, NOT_ALLOWED);
-  if (!isU64(clusterID)) throw new Refused(404, "There is no such cluster");
+  if (!origins.allow(request)) {
+    throw new RequestRejected(403, ORIGIN_NOT_ALLOWED);
+  }
+  if (!isU64(clusterID)) {
+    throw new RequestRejected(404, `There is no cluster ${clusterID} here`);
+  }
   switch (request.method) {
     case "HEAD":
-      await identify(core, request, clusterID, "read");
-      return headersAlone(core, clusterID);
+      await authorize(core, request, clusterID, "read");
+      return headResponse(core, clusterID);
     case "GET":
       return await download(
         core,
-        await identify(core, request, clusterID, "read"),
+        await authorize(core, request, clusterID, "read"),
         clusterID,
         address,
       );
@@ -90,51 +94,57 @@ async function snapshotOf(
     case "POST":
       return await upload(
         core,
-        await identify(core, request, clusterID, "upload"),
+        await authorize(core, request, clusterID, "upload"),
         request,
         clusterID,
         address,
       );
     default:
-      return withoutMethod(request, ["GET", "HEAD", "PUT", "POST"]);
+      return methodNotAllowed(request, ["GET", "HEAD", "PUT", "POST"]);
   }
 }
 
-/** Refusal of a page, or of a name that a page may have been made to use. */
-export const NOT_ALLOWED: string =
+/** Reason for rejecting a page, or a host name that a page may have been made to use. */
+export const ORIGIN_NOT_ALLOWED: string =
   "This server accepts neither pages of this origin nor requests by this host name: see its option origins";
 
-/** Whoever sends the request, if they may do that. */
-async function identify(
+/** Authenticates a request and checks that its principal may do an action. */
+async function authorize(
   core: Core,
   request: Request,
   clusterID: bigint,
   action: Action,
 ): Promise<Identity> {
-  // The body is not theirs to read.
+  // A copy without the body, which `authenticate` must not consume.
   const { url, headers } = request;
-  const identity = await core.identify(new Request(url, { headers }));
+  const identity = await core.hooks.authenticate(new Request(url, { headers }));
   const { principal } = identity;
   if (!await core.hooks.authorize(principal, clusterID, action)) {
-    throw new Refused(403, `You may not ${action} cluster ${clusterID}`);
+    throw new RequestRejected(
+      403,
+      `You may not ${action} cluster ${clusterID}`,
+    );
   }
   return identity;
 }
 
-/** Does what counts as a transfer, if there may be one more. */
-function take(
+/** Takes a slot for a snapshot transfer. */
+function takeSlot(
   core: Core,
   identity: Identity,
   address: string | undefined,
-): Place {
+): TransferSlot {
   if (core.isStopping) {
-    throw new Refused(503, "Server is stopping; try again later");
+    throw new RequestRejected(503, "Server is stopping; try again later");
   }
-  const place = core.transfer(identity, address);
-  if (place === undefined) {
-    throw new Refused(503, "Too many snapshots are under way; try again later");
+  const slot = core.quotas.takeTransfer({ identity, address });
+  if (slot === undefined) {
+    throw new RequestRejected(
+      503,
+      "Too many snapshots are in progress; try again later",
+    );
   }
-  return place;
+  return slot;
 }
 
 async function download(
@@ -143,20 +153,26 @@ async function download(
   clusterID: bigint,
   address: string | undefined,
 ): Promise<Response> {
-  const place = take(core, identity, address);
+  const slot = takeSlot(core, identity, address);
   try {
-    const hub = await core.hub(clusterID);
-    if (hub === undefined) throw noCluster(core, clusterID);
-    const user: HubUser = { hubEnded(): void {} };
-    hub.users.add(user);
+    const cluster = await core.clusters.get(clusterID);
+    if (cluster === undefined) throw noCluster(core, clusterID);
+    const user: ClusterUser = { clusterEnded(): void {} };
+    cluster.users.add(user);
     const end = (): void => {
-      hub.users.delete(user);
-      place.free();
+      cluster.users.delete(user);
+      slot.release();
     };
     try {
-      const offer = await offerSnapshot(core.host, hub, 0);
-      const right = new ReadRight(core, () => identity, clusterID);
-      return new Response(watched(core, offer, right, place, end), {
+      const offer = await offerSnapshot(core.host, cluster, 0);
+      const { env, hooks } = core;
+      const permission = new ReadPermission({
+        env,
+        hooks,
+        clusterID,
+        identity: () => identity,
+      });
+      return new Response(sent(core, offer, permission, slot, end), {
         headers: headersOf(clusterID, offer.header.index, offer.size),
       });
     } catch (error) {
@@ -164,24 +180,24 @@ async function download(
       throw error;
     }
   } catch (error) {
-    place.free();
+    slot.release();
     throw error;
   }
 }
 
-/** Answer to HEAD: a snapshot may take long to make, and its size is known only then. */
-function headersAlone(core: Core, clusterID: bigint): Response {
+/** Response to HEAD, without the size: exporting a snapshot to learn it may take long. */
+function headResponse(core: Core, clusterID: bigint): Response {
   const replica = core.host.replica(clusterID);
   if (replica === undefined) throw noCluster(core, clusterID);
   const headers = headersOf(clusterID, replica.appliedIndex);
-  // Without a body, HTTP would tell a length of 0.
+  // Without a body, the response would have a `content-length` of 0.
   return new Response(new ReadableStream(), { headers });
 }
 
-function noCluster(core: Core, clusterID: bigint): Refused {
+function noCluster(core: Core, clusterID: bigint): RequestRejected {
   const failed = failureOf(core.host, clusterID);
-  if (failed !== undefined) return new Refused(503, failed);
-  return new Refused(404, `There is no cluster ${clusterID} here`);
+  if (failed !== undefined) return new RequestRejected(503, failed);
+  return new RequestRejected(404, `There is no cluster ${clusterID} here`);
 }
 
 function headersOf(clusterID: bigint, index: number, size = 0): Headers {
@@ -195,12 +211,12 @@ function headersOf(clusterID: bigint, index: number, size = 0): Headers {
   return headers;
 }
 
-/** The content, given up where nobody takes it for too long: it keeps the log from being cut. */
-function watched(
+/** Content of a snapshot that is sent; ends with an error if the client reads too slowly, as it prevents compaction of the log. */
+function sent(
   core: Core,
-  { content, retention }: Offer,
-  right: ReadRight,
-  place: Place,
+  { content, retention }: SnapshotOffer,
+  permission: ReadPermission,
+  slot: TransferSlot,
   ended: () => void,
 ): ReadableStream<Uint8Array> {
   const work = core.telemetry.begin("snapshot");
@@ -216,8 +232,8 @@ function watched(
     retention.release();
     ended();
   };
-  const cut = (reason: string): void => {
-    const error = new Refused(408, reason);
+  const abort = (reason: string): void => {
+    const error = new RequestRejected(408, reason);
     controller.error(error);
     reader.cancel(error).catch(() => {});
     end(error);
@@ -225,23 +241,26 @@ function watched(
   const wait = (): void => {
     cancelTimer?.();
     cancelTimer = core.env.setTimer(
-      () => cut("Snapshot is read too slowly"),
+      () => abort("Snapshot is read too slowly"),
       core.limits.slowMs,
     );
   };
-  place.begin();
-  place.cut = cut;
+  slot.start();
+  slot.evict = abort;
   return new ReadableStream({
     start: (started): void => {
       controller = started;
       wait();
     },
     pull: async (): Promise<void> => {
-      // Now it is the machine that takes its time.
+      // The client waits for the state machine now.
       cancelTimer?.();
       try {
-        if (!await right.recent()) {
-          throw new Refused(403, "You may not read this cluster any more");
+        if (!await permission.checkRecent()) {
+          throw new RequestRejected(
+            403,
+            "You may not read this cluster any more",
+          );
         }
         const { done, value } = await reader.read();
         if (done) {
@@ -249,7 +268,7 @@ function watched(
           return end();
         }
         core.telemetry.counts.snapshots += value.length;
-        place.moved(value.length);
+        slot.transferred(value.length);
         controller.enqueue(value);
         wait();
       } catch (error) {
@@ -273,58 +292,65 @@ async function upload(
   address: string | undefined,
 ): Promise<Response> {
   const { body } = request;
-  if (body === null) throw new Refused(400, "There is no snapshot");
-  const place = take(core, identity, address);
+  if (body === null) {
+    throw new RequestRejected(400, "Request has no body; send a snapshot");
+  }
+  const slot = takeSlot(core, identity, address);
   const work = core.telemetry.begin("upload");
   try {
     const { uploadBytes } = core.limits;
     await core.host.importSnapshot(
       clusterID,
-      received(core, body, uploadBytes, place),
+      received(core, body, uploadBytes, slot),
     );
-    core.log({ level: "info", event: "uploaded", clusterID });
+    core.log.write({ level: "info", event: "uploaded", clusterID });
     work.end();
     return new Response(null, { status: 201 });
   } catch (error) {
     work.end(error);
     throw error;
   } finally {
-    place.free();
+    slot.release();
   }
 }
 
-/** What is sent, unless it is more than `max` bytes, or nothing comes for too long: meanwhile its cluster cannot be started. */
+/** Content of a snapshot that is received; fails past `max` bytes or if the client sends too slowly, as its cluster cannot start during the import. */
 function received(
   core: Core,
   body: ReadableStream<Uint8Array>,
   max: number,
-  place: Place,
+  slot: TransferSlot,
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader();
   let size = 0;
-  const cut = withResolvers<never>();
-  // It may never be waited for.
-  cut.promise.catch(() => {});
-  place.begin();
-  place.cut = (reason): void => cut.reject(new Refused(408, reason));
+  const evicted = withResolvers<never>();
+  // Marks the promise as handled: it may reject while no read waits.
+  evicted.promise.catch(() => {});
+  slot.start();
+  slot.evict = (reason): void =>
+    evicted.reject(new RequestRejected(408, reason));
   return new ReadableStream({
     pull: async (controller): Promise<void> => {
       const late = withResolvers<never>();
       const cancelTimer = core.env.setTimer(
-        () => late.reject(new Refused(408, "Snapshot is sent too slowly")),
+        () =>
+          late.reject(new RequestRejected(408, "Snapshot is sent too slowly")),
         core.limits.slowMs,
       );
       try {
         const { done, value } = await Promise.race([
           reader.read(),
           late.promise,
-          cut.promise,
+          evicted.promise,
         ]);
         if (done) return controller.close();
         size += value.length;
-        place.moved(value.length);
+        slot.transferred(value.length);
         if (size > max) {
-          throw new Refused(413, `Snapshot is over the limit of ${max} bytes`);
+          throw new RequestRejected(
+            413,
+            `Snapshot is over the limit of ${max} bytes`,
+          );
         }
         controller.enqueue(value);
       } catch (error) {
@@ -338,31 +364,36 @@ function received(
   }, { highWaterMark: 0 });
 }
 
-function refusal(core: Core, clusterID: bigint, error: unknown): Response {
+function errorResponse(
+  core: Core,
+  clusterID: bigint,
+  error: unknown,
+): Response {
   const status = statusOf(error);
   const level = status >= 500 ? "error" : "warn";
   const event = error instanceof ErrHookFailed
     ? `${error.hook} failed`
     : "request failed";
   const record = { level, event, clusterID, error } as const;
-  if (status < 500 || error instanceof Refused) core.logRefusal(record);
-  else core.log(record);
-  const text = status >= 500 && !(error instanceof Refused)
-    ? "Server cannot do that now"
+  if (status < 500 || error instanceof RequestRejected) {
+    core.log.writeRejection(record);
+  } else core.log.write(record);
+  const message = status >= 500 && !(error instanceof RequestRejected)
+    ? "Server failed on this request; try again later"
     : (error as Error).message;
   const headers = new Headers(TEXT);
   if (status === 401) headers.set("www-authenticate", "Bearer");
   if (status === 503) headers.set("retry-after", "5");
-  return new Response(`${text}\n`, { status, headers });
+  return new Response(`${message}\n`, { status, headers });
 }
 
 function statusOf(error: unknown): number {
-  if (error instanceof Refused) return error.status;
+  if (error instanceof RequestRejected) return error.status;
   if (error instanceof ErrUnauthenticated) return 401;
   if (error instanceof ErrForbidden) return 403;
   if (error instanceof ErrClusterAlreadyExist) return 409;
   if (error instanceof ErrClusterClosed) return 503;
-  // Not the client's fault: it may try again.
+  // Not the client's fault: it may retry.
   if (error instanceof ErrHookFailed) return 503;
   if (
     error instanceof ErrSnapshotMismatch ||

@@ -1,49 +1,49 @@
 /**
- * Limits on what one principal, or one remote address, has at one time.
+ * Limit on what one key, such as a principal or a remote address, uses at one time.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** Places that each key may take at one time. */
+/** Bounded number of units that each key may hold at one time. */
 export class Quota {
   readonly #max: number;
-  readonly #taken = new Map<string, number>();
+  readonly #used = new Map<string, number>();
 
-  /** A quota of `max` places for each key. */
+  /** Creates a quota of `max` units for each key. */
   constructor(max: number) {
     this.#max = max;
   }
 
-  /** True if the key has a place. */
+  /** True if the key holds a unit. */
   has(key: string): boolean {
-    return this.#taken.has(key);
+    return this.#used.has(key);
   }
 
-  /** Takes a place; returns what gives it back, idempotent, or undefined if the key has all of its places. A key that is undefined is not limited. */
+  /** Takes a unit; returns its release, which is idempotent, or undefined if the key holds all of its units. The key undefined is not limited. */
   take(key: string | undefined): (() => void) | undefined {
     if (key === undefined) return () => {};
-    const taken = this.#taken.get(key) ?? 0;
-    if (taken >= this.#max) return undefined;
-    this.#taken.set(key, taken + 1);
-    let isOver = false;
+    const used = this.#used.get(key) ?? 0;
+    if (used >= this.#max) return undefined;
+    this.#used.set(key, used + 1);
+    let isReleased = false;
     return () => {
-      if (isOver) return;
-      isOver = true;
-      const left = this.#taken.get(key)! - 1;
-      if (left === 0) this.#taken.delete(key);
-      else this.#taken.set(key, left);
+      if (isReleased) return;
+      isReleased = true;
+      const left = this.#used.get(key)! - 1;
+      if (left === 0) this.#used.delete(key);
+      else this.#used.set(key, left);
     };
   }
 }
 
-/** The network that a remote address counts as: an IPv4 address itself, and the /64 of an IPv6 address, of which one client has every address. */
+/** Network of a remote address: an IPv4 address itself, and the /64 of an IPv6 address, since one client can have all of its addresses. */
 export function networkOf(address: string | undefined): string | undefined {
   if (address === undefined) return undefined;
   const mapped = /^::ffff:(\d+(?:\.\d+){3})$/i.exec(address)?.[1];
   if (mapped !== undefined) return mapped;
-  // Everyone on one link has the same link-local network.
+  // All hosts on one link share the link-local network.
   if (!address.includes(":") || /^fe80:/i.test(address)) return address;
   const [head = "", tail] = address.split("::");
   const groups = head === "" ? [] : head.split(":");

@@ -1,6 +1,6 @@
 /**
- * What goes out on one connection: answers at once, data as far as the client
- * takes it.
+ * Outgoing half of one connection: control messages are sent at once, data within
+ * the client's credit.
  *
  * This module is browser compatible.
  *
@@ -18,69 +18,85 @@ import {
 import { encodeMessage, type End, type Message } from "../messages.ts";
 import { sendInParts } from "../parts.ts";
 import { CloseCode, type Transport } from "../transport.ts";
-import type { Outgoing } from "./reading.ts";
 import type { Counts } from "./telemetry.ts";
 
-/** Messages that are sent also while the principal is not valid: they say nothing about a cluster. */
-const ALWAYS: readonly Message["type"][] = ["renew", "ping", "pong", "credit"];
+/** Messages that are sent even while the principal is suspended: they reveal nothing about a cluster. */
+const UNSUSPENDED: readonly Message["type"][] = [
+  "renew",
+  "ping",
+  "pong",
+  "credit",
+];
 
-/** What a sender takes. */
+/** Data stream of a connection: log entries or a snapshot. */
+export interface OutboundStream {
+  /** Number of the channel that the stream belongs to. */
+  readonly channel: number;
+  /** True if a frame can be sent. */
+  readonly isReady: boolean;
+  /** Sends the next frame if one is available without waiting; true if it did. */
+  sendNext(): boolean;
+  /** Ends the stream and frees its resources. */
+  stop(): void;
+}
+
+/** Dependencies of a {@linkcode Sender}. */
 export interface SenderOptions {
-  /** Where it sends. */
+  /** Connection to send on. */
   readonly transport: Transport;
   /** Time and timers. */
   readonly env: Env;
-  /** What the server counts. */
+  /** Counters of the server. */
   readonly counts: Counts;
-  /** Ends the connection. */
+  /** Closes the connection. */
   readonly close: (code: number, reason: string) => void;
 }
 
-/** Sends on one connection, within the credit of the client. */
+/** Sends on one connection, with credit-based flow control for data. */
 export class Sender {
-  /** What is being sent, by its stream. */
-  readonly outgoing: Map<number, Outgoing> = new Map();
+  /** Data streams by number. */
+  readonly streams: Map<number, OutboundStream> = new Map();
   readonly #options: SenderOptions;
-  /** The largest frame that is sent, in bytes. */
+  /** Largest frame to send, in bytes. */
   frameBytes: number = SYNC_FRAME_BYTES_MAX;
-  /** Bytes of data frames the client still takes. */
+  /** Bytes of data frames the client still accepts. */
   #credit = 0;
   #isPumping = false;
-  #isOver = false;
-  #cancelDrain: (() => void) | undefined;
-  /** Set while the principal is not valid. */
-  #isPaused = false;
-  /** Messages that wait for the end of that. */
-  #held: Message[] = [];
-  /** Since when something waits that the client does not take. */
+  #state: "sending" | "suspended" | "ended" = "sending";
+  #cancelPump: (() => void) | undefined;
+  /** Messages queued while the principal is suspended. */
+  #suspended: Message[] = [];
+  /** Time since when data waits that the client does not read. */
   #blockedAt: number | undefined;
 
-  /** A sender without credit. */
+  /** Creates a sender without credit. */
   constructor(options: SenderOptions) {
     this.#options = options;
   }
 
-  /** The client takes so many bytes more. */
+  /** Adds credit for data frames, in bytes. */
   grant(bytes: number): void {
     this.#credit = Math.min(this.#credit + bytes, Number.MAX_SAFE_INTEGER);
     this.pump();
   }
 
-  /** Sends a message that is not data. */
+  /** Sends a control message. */
   send(message: Message): void {
-    if (this.#isOver) return;
-    if (this.#isPaused && !ALWAYS.includes(message.type)) {
-      return void this.#held.push(message);
+    if (this.#state === "ended") return;
+    if (this.#state === "suspended" && !UNSUSPENDED.includes(message.type)) {
+      this.#suspended.push(message);
+      return;
     }
     this.#sendFrame(encodeMessage(message));
-    // Answers are small, but whoever asks and does not listen has them heap up.
+    // Control messages need no credit, so a client that sends requests and reads
+    // nothing would fill the buffer.
     const { transport, close } = this.#options;
     if (transport.bufferedBytes > 2 * SYNC_BUFFERED_BYTES_MAX) {
       close(CloseCode.TooSlow, "Answers are not read");
     }
   }
 
-  /** Sends a frame of data, for which there was room. */
+  /** Sends a data frame; the caller has checked `hasRoom`. */
   sendData(frame: Uint8Array): void {
     this.#credit -= frame.length;
     this.#blockedAt = undefined;
@@ -93,21 +109,22 @@ export class Sender {
     sendInParts(frame, this.frameBytes, (frame) => transport.send(frame));
   }
 
-  /** Sends nothing about any cluster until it is resumed. */
-  pause(): void {
-    this.#isPaused = true;
+  /** Queues messages about clusters until `resume()`. */
+  suspend(): void {
+    if (this.#state === "sending") this.#state = "suspended";
   }
 
-  /** Sends what has waited, and goes on. */
+  /** Sends the queued messages and continues. */
   resume(): void {
-    this.#isPaused = false;
-    for (const message of this.#held.splice(0)) this.send(message);
+    if (this.#state !== "suspended") return;
+    this.#state = "sending";
+    for (const message of this.#suspended.splice(0)) this.send(message);
     this.pump();
   }
 
-  /** Whether the client takes a frame of data now. */
+  /** True if a data frame may be sent now. */
   get hasRoom(): boolean {
-    if (this.#credit <= 0 || this.#isOver || this.#isPaused) return false;
+    if (this.#credit <= 0 || this.#state !== "sending") return false;
     const { transport, counts: { connections } } = this.#options;
     return transport.bufferedBytes < Math.min(
       SYNC_BUFFERED_BYTES_MAX,
@@ -116,54 +133,64 @@ export class Sender {
     );
   }
 
-  /** Sends what there is as far as there is room, a frame of each stream by turns. */
+  /** Sends available data while there is room, one frame of each stream in turn. */
   pump(): void {
-    if (this.#isPumping || this.#isOver) return;
+    if (this.#isPumping || this.#state === "ended") return;
     this.#isPumping = true;
     for (let sent = true; sent;) {
       sent = false;
-      for (const outgoing of [...this.outgoing.values()]) {
+      for (const stream of [...this.streams.values()]) {
         if (!this.hasRoom) break;
-        if (outgoing.sendNext()) sent = true;
+        if (stream.sendNext()) sent = true;
       }
     }
     this.#isPumping = false;
-    if (this.#credit > 0 && !this.#isPaused && !this.hasRoom) this.#pumpLater();
+    if (this.#credit > 0 && this.#state === "sending" && !this.hasRoom) {
+      this.#pumpLater();
+    }
   }
 
-  /** No event tells that frames have left. */
+  /** Polls the transport: no event reports that its buffer has drained. */
   #pumpLater(): void {
-    if (this.#isOver) return;
-    this.#cancelDrain ??= this.#options.env.setTimer(() => {
-      this.#cancelDrain = undefined;
+    this.#cancelPump ??= this.#options.env.setTimer(() => {
+      this.#cancelPump = undefined;
       this.pump();
     }, SYNC_BUFFERED_TICK_MS);
   }
 
-  /** Ends a stream of the server's own accord. */
+  /** Ends a stream with a last message; ignored for a stream that has ended. */
   endStream(stream: number, end: End): void {
-    const outgoing = this.outgoing.get(stream);
-    if (outgoing === undefined) return;
-    outgoing.stop();
-    this.outgoing.delete(stream);
+    const outbound = this.streams.get(stream);
+    if (outbound === undefined) return;
+    outbound.stop();
+    this.streams.delete(stream);
     this.send(end);
   }
 
-  /** How long something has waited that the client does not take, in milliseconds, as far as it was looked. */
+  /** Stops the streams of a channel without a message. */
+  stopChannel(channel: number): void {
+    for (const [stream, outbound] of this.streams) {
+      if (outbound.channel !== channel) continue;
+      outbound.stop();
+      this.streams.delete(stream);
+    }
+  }
+
+  /** Time for which data has waited for the client to read, in milliseconds, as observed by earlier calls. */
   blockedFor(now: number): number {
     const isBlocked = !this.hasRoom &&
-      [...this.outgoing.values()].some(({ ready }) => ready);
+      [...this.streams.values()].some(({ isReady }) => isReady);
     if (!isBlocked) this.#blockedAt = undefined;
     else this.#blockedAt ??= now;
     return now - (this.#blockedAt ?? now);
   }
 
-  /** Sends no more. */
+  /** Stops all streams and sends nothing more. */
   end(): void {
-    this.#isOver = true;
-    this.#held = [];
-    this.#cancelDrain?.();
-    for (const outgoing of this.outgoing.values()) outgoing.stop();
-    this.outgoing.clear();
+    this.#state = "ended";
+    this.#suspended = [];
+    this.#cancelPump?.();
+    for (const stream of this.streams.values()) stream.stop();
+    this.streams.clear();
   }
 }

@@ -24,12 +24,12 @@ import {
   isSignal,
   refuseUnknown,
   wrongOption,
-} from "./checks.ts";
-import { share, urlOf, withoutMethod } from "./answers.ts";
-import { handle, NOT_ALLOWED, type Route } from "./http.ts";
-import { SteadyListener } from "./listener.ts";
+} from "./option_checks.ts";
+import { methodNotAllowed, share, urlOf } from "./http_responses.ts";
+import { handle, ORIGIN_NOT_ALLOWED, type Route } from "./http.ts";
+import { RestartingListener } from "./restarting_listener.ts";
 import type { CoreOptions } from "./options.ts";
-import { nameOf, Pages } from "./pages.ts";
+import { nameOf, OriginPolicy } from "./origin_policy.ts";
 import type { Counts } from "./telemetry.ts";
 
 /** What a server takes besides the host it serves. */
@@ -170,7 +170,7 @@ export function serve(host: NodeHost, given: ServeOptions = {}): Server {
     "server.port": listener.port,
   };
   const s = cert === undefined ? "" : "s";
-  core.log({ level: "info", event: "listening", reason: address });
+  core.log.write({ level: "info", event: "listening", reason: address });
   return {
     url: `ws${s}://${address}${base}/sync`,
     httpURL: `http${s}://${address}${base}/`,
@@ -209,8 +209,9 @@ const SERVE_CHECKS: Checks<ServeOptions> = {
       'write a path that begins with a slash, such as "/app", percent-encoded as in a URL, without a query',
     );
   },
-  // Each of them is looked at by `Pages`.
-  origins: (_name, value) => void new Pages(value as string[], undefined),
+  // Each of them is looked at by `OriginPolicy`.
+  origins: (_name, value) =>
+    void new OriginPolicy(value as string[], undefined),
   fetch: isFunction,
   signal: isSignal,
   sigterm: isBoolean,
@@ -235,8 +236,8 @@ class Listener {
   readonly base: string;
   readonly #core: Core;
   readonly #options: ServeOptions;
-  readonly #pages: Pages;
-  readonly #server: SteadyListener;
+  readonly #origins: OriginPolicy;
+  readonly #server: RestartingListener;
   readonly #abort = new AbortController();
   /** Requests that are not answered completely. */
   readonly #active = new Set<Promise<void>>();
@@ -250,7 +251,7 @@ class Listener {
     this.name = nameOf(hostname)!;
     this.base = baseOf(options.path ?? "/")!;
     // By a name that is not in its certificate, no browser asks.
-    this.#pages = new Pages(
+    this.#origins = new OriginPolicy(
       origins,
       cert === undefined ? hostname : undefined,
       options.authenticate !== undefined,
@@ -267,17 +268,18 @@ class Listener {
           const event = error instanceof ErrHookFailed
             ? `${error.hook} failed`
             : "request failed";
-          core.log({ level: "error", event, error });
+          core.log.write({ level: "error", event, error });
           return new Response("Server has failed\n", { status: 500 });
         },
       }, (request, info) => this.#respond(request, info));
-    this.#server = new SteadyListener({
+    this.#server = new RestartingListener({
       env: core.env,
       listen,
       port,
       ended: (error) =>
-        core.log({ level: "error", event: "listener ended", error }),
-      resumed: () => core.log({ level: "info", event: "listening again" }),
+        core.log.write({ level: "error", event: "listener ended", error }),
+      resumed: () =>
+        core.log.write({ level: "info", event: "listening again" }),
     });
     core.isListening = (): boolean => this.#server.isListening;
   }
@@ -316,7 +318,13 @@ class Listener {
     }
     const pathname = this.#relative(url.pathname);
     const route = { pathname, address: remoteAddr.hostname };
-    return respond(this.#core, this.#options, this.#pages, request, route);
+    return respond(
+      this.#core,
+      this.#options,
+      this.#origins,
+      request,
+      route,
+    );
   }
 
   /** A path without the base path, or with nothing that the server has. The base path itself is that of sync, too. */
@@ -363,13 +371,13 @@ function malformed(core: Core, reason: string): Response {
 function respond(
   core: Core,
   options: ServeOptions,
-  pages: Pages,
+  origins: OriginPolicy,
   request: Request,
   route: Route,
 ): MaybePromise<Response> {
-  if (route.pathname === "/sync") return sync(core, request, pages, route);
+  if (route.pathname === "/sync") return sync(core, request, origins, route);
   const { fetch } = options;
-  return handle(core, request, pages, route) ??
+  return handle(core, request, origins, route) ??
     (fetch === undefined
       ? new Response("Not found\n", { status: 404 })
       : core.hooks.fetch(request, fetch));
@@ -378,22 +386,26 @@ function respond(
 function sync(
   core: Core,
   request: Request,
-  pages: Pages,
+  origins: OriginPolicy,
   route: Route,
 ): Response {
   const isUpgrade = request.headers.get("upgrade")?.toLowerCase().split(",")
     .some((protocol) => protocol.trim() === "websocket");
-  if (isUpgrade) return upgrade(core, request, pages, route);
+  if (isUpgrade) return upgrade(core, request, origins, route);
   const response = request.method === "GET" || request.method === "HEAD"
-    ? notUpgraded(core, request, pages)
-    : withoutMethod(request, ["GET", "HEAD"]);
-  return share(response, request, pages);
+    ? notUpgraded(core, request, origins)
+    : methodNotAllowed(request, ["GET", "HEAD"]);
+  return share(response, request, origins);
 }
 
 /** Answer by which a client finds out that a Sampan server is here, though it cannot connect. */
-function notUpgraded(core: Core, request: Request, pages: Pages): Response {
-  if (!pages.allow(request)) {
-    return new Response(`${NOT_ALLOWED}\n`, { status: 403 });
+function notUpgraded(
+  core: Core,
+  request: Request,
+  origins: OriginPolicy,
+): Response {
+  if (!origins.allow(request)) {
+    return new Response(`${ORIGIN_NOT_ALLOWED}\n`, { status: 403 });
   }
   const { first, last } = core.versions;
   return new Response("Connect here with a WebSocket\n", {
@@ -405,7 +417,7 @@ function notUpgraded(core: Core, request: Request, pages: Pages): Response {
 function upgrade(
   core: Core,
   request: Request,
-  pages: Pages,
+  origins: OriginPolicy,
   { address }: Route,
 ): Response {
   // What is left of a request that was upgraded is not to be read.
@@ -413,7 +425,7 @@ function upgrade(
   const begun = { url, headers: new Headers(headers), address };
   // A browser names the origin of every WebSocket.
   const origin = headers.get("origin");
-  const isAllowed = origin === null || pages.allow(request);
+  const isAllowed = origin === null || origins.allow(request);
   let upgraded: Deno.WebSocketUpgrade;
   try {
     // The protocol has a heartbeat of its own, which a page can hear.

@@ -60,7 +60,7 @@ const METRICS: {
 let servers = 0;
 
 /** A piece of work that is traced. */
-export interface Work {
+export interface TracedWork {
   /** It is done, or failed with that. */
   end(error?: unknown): void;
 }
@@ -108,7 +108,7 @@ export class Telemetry {
   }
 
   /** Begins a piece of work. */
-  begin(name: string, attributes: Record<string, string> = {}): Work {
+  begin(name: string, attributes: Record<string, string> = {}): TracedWork {
     const span = this.#tracer.startSpan(`sampan.sync.${name}`, {
       attributes: { ...this.attributes, ...attributes },
     });

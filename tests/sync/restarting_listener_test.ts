@@ -3,8 +3,8 @@ import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import { RemoteLogDB } from "../../src/sync/mod.ts";
 import {
   type Listening,
-  SteadyListener,
-} from "../../src/sync/server/listener.ts";
+  RestartingListener,
+} from "../../src/sync/server/restarting_listener.ts";
 import { ManualEnv, settle } from "../support/environment.ts";
 import {
   idleConnections,
@@ -81,7 +81,7 @@ Deno.test("case A11: a listener that ends is opened again on its port with backo
   const opened: FakeListening[] = [];
   const told: string[] = [];
   let isFull = false;
-  const listener = new SteadyListener({
+  const listener = new RestartingListener({
     env,
     port: 0,
     listen: (port) => {
@@ -123,7 +123,7 @@ Deno.test("case A11: a listener that ends is opened again on its port with backo
   assertEquals([opened.length, env.timers], [4, 0]);
   assertThrows(
     () =>
-      new SteadyListener({
+      new RestartingListener({
         env,
         port: 1,
         listen: () => {

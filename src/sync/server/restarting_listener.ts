@@ -26,8 +26,8 @@ export interface Listening {
   unref(): void;
 }
 
-/** Dependencies of a {@linkcode SteadyListener}. */
-export interface SteadyListenerOptions {
+/** Dependencies of a {@linkcode RestartingListener}. */
+export interface RestartingListenerOptions {
   /** Time, random numbers and timers. */
   readonly env: Env;
   /** Listens on a port; 0 for one that is free. */
@@ -46,10 +46,10 @@ export interface SteadyListenerOptions {
  * the connections that are open go on: it is opened again on the same port, with
  * backoff.
  */
-export class SteadyListener {
+export class RestartingListener {
   /** Port it listens on, also while it is being opened again. */
   readonly port: number;
-  readonly #options: SteadyListenerOptions;
+  readonly #options: RestartingListenerOptions;
   readonly #backoff: Backoff;
   #current: Listening | undefined;
   #cancel: (() => void) | undefined;
@@ -62,7 +62,7 @@ export class SteadyListener {
    *
    * @throws whatever `listen` throws the first time
    */
-  constructor(options: SteadyListenerOptions) {
+  constructor(options: RestartingListenerOptions) {
     const { env, listen, port } = options;
     this.#options = options;
     this.#backoff = new Backoff(env, SYNC_LISTEN_FIRST_MS, SYNC_LISTEN_LAST_MS);

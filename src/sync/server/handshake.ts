@@ -1,5 +1,5 @@
 /**
- * The first words of a connection: which version is spoken, and with whom.
+ * Handshake of a connection: protocol version and authentication.
  *
  * This module is browser compatible.
  *
@@ -11,36 +11,32 @@ import { SampanError } from "../../statemachine/errors.ts";
 import { ErrForbidden, ErrUnauthenticated } from "../errors.ts";
 import type { Hello, Versions } from "../messages.ts";
 import { CloseCode } from "../transport.ts";
-import type { Core } from "./core.ts";
-import { ownerOf } from "./gate.ts";
-import type { Identity } from "./hooks.ts";
+import { ownerOf } from "./admission.ts";
+import { type Hooks, type Identity, NOT_AUTHENTICATED } from "./hooks.ts";
 
-/** Reason of the refusal of a token that `authenticate` does not accept. */
-export const NOT_GOOD = "Token is unknown or has expired";
-
-/** The principal at the other end of a connection. */
-export interface Who extends Identity {
-  /** The principal as the log has it. */
+/** Principal at the other end of a connection. */
+export interface ConnectedPrincipal extends Identity {
+  /** Owner of the sessions of this principal, as the log stores it. */
   readonly owner: Uint8Array;
 }
 
-/** The request a connection began with. */
-export interface Upgrade {
-  /** Its address. */
+/** HTTP request that a connection began with. */
+export interface UpgradeRequest {
+  /** URL of the request. */
   readonly url: string;
-  /** Its headers. */
+  /** Headers of the request. */
   readonly headers: Headers;
   /** Remote address, if it is known. */
   readonly address?: string | undefined;
 }
 
-/** Why a connection is closed, with a code of its own. */
+/** Error that closes the connection with a code of its own. */
 export class Violation extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "Violation";
-  /** By which code it is closed. */
+  /** `CloseCode` that the connection is closed with. */
   readonly code: number;
-  /** A violation that is told by `code`, and in words. */
+  /** Creates a violation that closes the connection with `code` and `message`. */
   constructor(code: number, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
@@ -48,11 +44,11 @@ export class Violation extends SampanError {
 }
 
 /**
- * The newest version that both ends speak.
+ * Negotiates the protocol: the newest version that both ends speak.
  *
- * @throws Violation if there is none, or the client does not take what may come
+ * @throws Violation if there is no common version, or the client's largest frame is too small
  */
-export function agree(versions: Versions, hello: Hello): number {
+export function negotiate(versions: Versions, hello: Hello): number {
   const version = Math.min(versions.last, hello.last);
   if (version < Math.max(versions.first, hello.first)) {
     const remedy = hello.last < versions.first
@@ -66,27 +62,29 @@ export function agree(versions: Versions, hello: Hello): number {
   if (hello.frameBytesMax < SYNC_FRAME_BYTES_MIN) {
     throw new Violation(
       CloseCode.TooBig,
-      `Client takes frames of ${hello.frameBytesMax} bytes, less than the least, ${SYNC_FRAME_BYTES_MIN}`,
+      `Client accepts frames of ${hello.frameBytesMax} bytes, below the minimum of ${SYNC_FRAME_BYTES_MIN}`,
     );
   }
   return version;
 }
 
 /**
- * Who it is that said hello.
+ * Authenticates a client by its upgrade request and its token.
  *
- * @throws Violation if nobody knows, with the code that tells the client whether another token would help
+ * @throws Violation if it is not authenticated, with a code that says whether another token would help
  */
-export async function identify(
-  core: Core,
-  upgrade: Upgrade,
+export async function authenticate(
+  hooks: Hooks,
+  upgrade: UpgradeRequest,
   token: string | undefined,
-): Promise<Who> {
+): Promise<ConnectedPrincipal> {
   try {
-    const identity = await core.identify(requestOf(upgrade, token));
+    const identity = await hooks.authenticate(requestOf(upgrade, token));
     const owner = await ownerOf(identity.id);
-    // It may have been revoked since.
-    if (identity.signal?.aborted) throw new ErrUnauthenticated(NOT_GOOD);
+    // The principal may have been revoked since.
+    if (identity.signal?.aborted) {
+      throw new ErrUnauthenticated(NOT_AUTHENTICATED);
+    }
     return { ...identity, owner };
   } catch (cause) {
     if (cause instanceof ErrUnauthenticated) {
@@ -95,18 +93,18 @@ export async function identify(
     if (cause instanceof ErrForbidden) {
       throw new Violation(CloseCode.Forbidden, cause.message);
     }
-    // Not the client's fault: its token may be good, and it is to keep it.
+    // Not the client's fault: its token may be valid, and the client keeps it.
     throw new Violation(
       CloseCode.GoingAway,
-      "Server cannot tell who this is now",
+      "Server cannot authenticate you now; reconnect",
       { cause },
     );
   }
 }
 
-/** The request of the upgrade, with the client's token. */
+/** Upgrade request with the token of the client as its authorization. */
 function requestOf(
-  upgrade: Upgrade,
+  upgrade: UpgradeRequest,
   token: string | undefined,
 ): Request {
   const headers = new Headers(upgrade.headers);

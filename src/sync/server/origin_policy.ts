@@ -7,10 +7,10 @@
  */
 
 import { describe } from "../../describe.ts";
-import { wrongOption } from "./checks.ts";
+import { wrongOption } from "./option_checks.ts";
 
 /**
- * Pages that may talk to a server: those of the given origins, by default those
+ * OriginPolicy that may talk to a server: those of the given origins, by default those
  * of its own host and port.
  *
  * A page of any name reaches a server once its name leads to the server's address
@@ -19,7 +19,7 @@ import { wrongOption } from "./checks.ts";
  * which lead nowhere else, by its own `hostname`, and by the names of the given
  * origins. On a loopback address it takes them only by loopback names.
  */
-export class Pages {
+export class OriginPolicy {
   readonly #origins: ReadonlySet<string> | undefined;
   /** Names it may be asked by, besides those that no page can take; undefined for any. */
   readonly #names: ReadonlySet<string> | undefined;

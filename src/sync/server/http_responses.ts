@@ -7,7 +7,7 @@
  */
 
 import { SERVER_HEADER } from "../transport.ts";
-import type { Pages } from "./pages.ts";
+import type { OriginPolicy } from "./origin_policy.ts";
 
 /** Header of an answer in plain text. */
 export const TEXT = { "content-type": "text/plain; charset=utf-8" } as const;
@@ -44,13 +44,13 @@ const EXPOSED = [
 export function share(
   response: Response,
   request: Request,
-  pages: Pages,
+  origins: OriginPolicy,
 ): Response {
   const { headers } = response;
   headers.set("vary", "origin");
   headers.set("cache-control", "no-store");
   const origin = request.headers.get("origin");
-  if (origin === null || !pages.allow(request)) return response;
+  if (origin === null || !origins.allow(request)) return response;
   headers.set("access-control-allow-origin", origin);
   headers.set("access-control-allow-credentials", "true");
   headers.set("access-control-expose-headers", EXPOSED);
@@ -58,7 +58,7 @@ export function share(
 }
 
 /** Answer to a method that a path does not have; to OPTIONS, which methods it has. */
-export function withoutMethod(
+export function methodNotAllowed(
   { method }: Request,
   methods: readonly string[],
 ): Response {

@@ -1,6 +1,6 @@
 /**
- * The snapshot somebody is to be sent: one the host has, if it is good for it,
- * else one that is made now.
+ * Choice of the snapshot that a client receives: a stored one that is recent
+ * enough, else a new one.
  *
  * This module is browser compatible.
  *
@@ -19,96 +19,96 @@ import type {
   SnapshotInfo,
   SnapshotStore,
 } from "../../snapshot/store.ts";
-import type { Hub } from "./hub.ts";
+import type { ServedCluster } from "./served_cluster.ts";
 
-/** A snapshot on its way. */
-export interface Offer {
-  /** What it is. */
+/** Snapshot that is ready to be sent. */
+export interface SnapshotOffer {
+  /** Header of the snapshot. */
   readonly header: SnapshotHeader;
-  /** External files in it. */
+  /** Number of external files in the snapshot. */
   readonly files: number;
-  /** Bytes of it, 0 if nobody knows yet. */
+  /** Size in bytes, 0 if it is not known yet. */
   readonly size: number;
-  /** The container, each block verified before it comes out. */
+  /** Content of the container; each block is verified before it is returned. */
   readonly content: ReadableStream<Uint8Array>;
-  /** Keeps the log after it until released (H7). */
+  /** Prevents compaction of the log after the snapshot until released. */
   readonly retention: Retention;
 }
 
 /**
- * The newest snapshot that is no more than `lag` entries old, and holds all up to
- * index `least`; or a new one.
+ * Opens the newest stored snapshot that is at most `lag` entries old and covers
+ * index `least`; without one, exports a new snapshot.
  *
- * @throws whatever `exportSnapshot()` throws: a replica known to be wrong offers none (H12)
+ * @throws the error of `exportSnapshot()`: a replica known to have diverged offers no snapshot
  */
 export async function offerSnapshot(
   host: NodeHost,
-  hub: Hub,
+  cluster: ServedCluster,
   lag: number,
   least = 0,
-): Promise<Offer> {
-  // It begins with its first read: until then it only tells whether there may be
-  // any.
-  const fresh = hub.replica.exportSnapshot();
-  const oldest = Math.max(hub.replica.appliedIndex - lag, least);
-  const kept = await offerKept(host, hub, oldest);
-  if (kept !== undefined) {
-    await fresh.cancel();
-    return kept;
+): Promise<SnapshotOffer> {
+  // The export starts with the first read; this call throws if none is possible.
+  const exported = cluster.replica.exportSnapshot();
+  const oldest = Math.max(cluster.replica.appliedIndex - lag, least);
+  const stored = await offerStored(host, cluster, oldest);
+  if (stored !== undefined) {
+    await exported.cancel();
+    return stored;
   }
-  // What the log still has now it has until the state is taken, too.
-  const retention = hub.log.retain(hub.replica.appliedIndex);
+  // The export is at or after the index applied now.
+  const retention = cluster.log.retain(cluster.replica.appliedIndex);
   try {
     const { transform, header } = verifySnapshot();
-    const content = fresh.pipeThrough(transform);
-    return await begin(content, header, { files: 0, size: 0 }, retention);
+    const content = exported.pipeThrough(transform);
+    return await readHeader(content, header, { files: 0, size: 0 }, retention);
   } catch (error) {
     retention.release();
     throw error;
   }
 }
 
-async function offerKept(
+async function offerStored(
   host: NodeHost,
-  hub: Hub,
+  cluster: ServedCluster,
   oldest: number,
-): Promise<Offer | undefined> {
-  const { log, replica, damaged, clusterID } = hub;
+): Promise<SnapshotOffer | undefined> {
+  const { log, replica, damagedSnapshots, clusterID } = cluster;
   const shared = host.logDB.snapshots;
   const stores: SnapshotStore[] = [host.snapshots];
   if (shared !== undefined && shared !== host.snapshots) stores.push(shared);
   for (const store of stores) {
-    // Of another replica's, or one that was imported, a client that was wrong
-    // could not tell whether it is right (H12).
+    // Only this replica's own snapshots: a client that diverged could not compare
+    // one of another replica, or an imported one, with the server's hashes.
     const info = (await store.list(clusterID)).find(({ kind, id, nodeID }) =>
-      kind === "full" && nodeID === replica.nodeID && !damaged.has(id)
+      kind === "full" && nodeID === replica.nodeID &&
+      !damagedSnapshots.has(id)
     );
     if (info === undefined || info.index < oldest) continue;
     const retention = log.retain(info.index);
     try {
       (await log.read(info.index, { epoch: info.epoch })).close();
-      return await openReadOnly(hub, store, info, retention);
+      return await openStored(cluster, store, info, retention);
     } catch {
-      // It is removed meanwhile, damaged, or of no use: there are others.
+      // The snapshot was removed, is damaged, or is of another history of the log.
       retention.release();
     }
   }
   return undefined;
 }
 
-async function openReadOnly(
-  hub: Hub,
+async function openStored(
+  cluster: ServedCluster,
   store: SnapshotStore,
   info: SnapshotInfo,
   retention: Retention,
-): Promise<Offer> {
+): Promise<SnapshotOffer> {
   const { transform, header, totals } = verifySnapshot();
   totals.catch((error) => {
-    // Whoever asks next gets another one (H8).
-    if (isDamage(error)) hub.damaged.add(info.id);
+    // The next client gets another snapshot.
+    if (isDamage(error)) cluster.damagedSnapshots.add(info.id);
   });
   const content = (await store.open(info)).pipeThrough(transform);
-  return await begin(content, header, info, retention);
+  return await readHeader(content, header, info, retention);
 }
 
 function isDamage(error: unknown): boolean {
@@ -116,28 +116,28 @@ function isDamage(error: unknown): boolean {
     error instanceof ErrSnapshotVersion;
 }
 
-/** Reads as far as the header. */
-async function begin(
+/** Reads the content up to the header, and returns an offer with the whole content. */
+async function readHeader(
   content: ReadableStream<Uint8Array>,
   header: Promise<SnapshotHeader>,
   { files, size }: Pick<SnapshotInfo, "files" | "size">,
   retention: Retention,
-): Promise<Offer> {
+): Promise<SnapshotOffer> {
   const reader = content.getReader();
-  const first: Uint8Array[] = [];
+  const head: Uint8Array[] = [];
   let known: SnapshotHeader | undefined;
   header.then((header) => known = header, () => {});
   while (known === undefined) {
     const { done, value } = await reader.read();
     if (done) break;
-    first.push(value);
-    // The header is told of a moment after its block.
+    head.push(value);
+    // The header resolves a microtask after its block is read.
     await Promise.resolve();
   }
   const whole = new ReadableStream<Uint8Array>({
     pull: async (controller): Promise<void> => {
-      const held = first.shift();
-      if (held !== undefined) return controller.enqueue(held);
+      const next = head.shift();
+      if (next !== undefined) return controller.enqueue(next);
       const { done, value } = await reader.read();
       if (done) controller.close();
       else controller.enqueue(value);

@@ -36,7 +36,7 @@ import { ErrHookFailed, ErrProtocol } from "../errors.ts";
 import type { ValidateContext } from "./options.ts";
 
 /** First record that could not be judged, and the reason: nothing is said of it, nor of those behind it. */
-export interface Held {
+export interface Blocked {
   /** Place of the record in its append. */
   readonly at: number;
   /** The hook that failed, or the machine that could not be forked. */
@@ -44,37 +44,37 @@ export interface Held {
 }
 
 /** Decision about an append, or a stretch of it: the records that go into the log, and the refusals. */
-export interface Verdict {
+export interface Admitted {
   /** The records that do, some of them put right: mostly one batch, none if there is nothing, two if what was put right made them too many bytes for one. */
   readonly parts: readonly Records[];
   /** Those that do not, and why. */
   readonly refusals: readonly Refusal[];
-  /** How many were refused: with those of a session, which go in as a skip that says why. */
-  readonly refused: number;
+  /** How many were rejected: with those of a session, which go in as a skip that says why. */
+  readonly rejected: number;
   /** The first that could not be judged, if there is one. */
-  readonly held: Held | undefined;
+  readonly blocked: Blocked | undefined;
   /** Place of the first record it says nothing of. */
   readonly upTo: number;
 }
 
 /** Gives the log what a verdict lets through; returns what the log says of each part. */
-export type Commit = (verdict: Verdict) => readonly MaybePromise<number>[];
+export type Commit = (verdict: Admitted) => readonly MaybePromise<number>[];
 
 /** What a gate asks of the cluster behind it, and of whoever runs the server. */
-export interface GateOptions {
+export interface AdmissionOptions {
   /** Who opened what is theirs, as the log has it. */
   readonly owner: Uint8Array;
   /** The largest command, in bytes. */
   readonly commandBytes: number;
   /** What the server's replica knows of a session, once it has applied all up to it. */
-  readonly standing: (
+  readonly sessionState: (
     session: number,
-  ) => MaybePromise<SessionInfo | "unborn" | undefined>;
+  ) => MaybePromise<SessionInfo | "future" | undefined>;
   /** Whether proposals that carry that number are the principal's. */
-  readonly owns: (origin: string) => boolean;
+  readonly claimOrigin: (origin: string) => boolean;
   /** Whether the principal may write; an `ErrHookFailed` if nobody knows. */
   readonly mayWrite: (() => MaybePromise<boolean>) | undefined;
-  /** Why a command is refused, if it is; an `ErrHookFailed` if nobody knows. */
+  /** Why a command is rejected, if it is; an `ErrHookFailed` if nobody knows. */
   readonly validate:
     | ((
       cmd: Uint8Array,
@@ -83,9 +83,9 @@ export interface GateOptions {
     | undefined;
   /** Forks of the server's machine, on which commands are tried and `lookup` answers; without it there is no such thing. */
   readonly rehearsal?: Rehearsal | undefined;
-  /** True if a command at which the machine throws is refused. */
-  readonly isTrying?: boolean;
-  /** Called with what the machine threw at a command, which is refused. */
+  /** True if a command at which the machine throws is rejected. */
+  readonly rehearses?: boolean;
+  /** Called with what the machine threw at a command, which is rejected. */
   readonly onThrown?: (error: unknown) => void;
 }
 
@@ -112,7 +112,7 @@ const shapes = new RecordCursor();
  *
  * @throws ErrProtocol if one is not such a record
  */
-export function checkShape({ bytes, ends }: Records): void {
+export function checkRecords({ bytes, ends }: Records): void {
   let start = 0;
   for (let i = 0; i < ends.length; i++) {
     const end = ends[i]!;
@@ -143,8 +143,8 @@ export function checkShape({ bytes, ends }: Records): void {
 }
 
 /** Judges what one principal appends to one cluster; one append at a time. */
-export class Gate {
-  readonly #options: GateOptions;
+export class Admission {
+  readonly #options: AdmissionOptions;
   readonly #cursor = new RecordCursor();
   #records: Records = { bytes: new Uint8Array(), ends: [] };
   /** Which of them is to be judged first. */
@@ -153,7 +153,7 @@ export class Gate {
   /** What is put in place of a record; undefined for nothing. */
   #changed = new Map<number, Uint8Array | undefined>();
   #refusals: Refusal[] = [];
-  /** Places of those that were refused, in order. */
+  /** Places of those that were rejected, in order. */
   #refusedAt: number[] = [];
   /** Records of this stretch that have to be tried, or are ahead of those. */
   #added: Candidate[] = [];
@@ -175,10 +175,10 @@ export class Gate {
   /** The session that was found to be the principal's last. */
   #mine = -1;
   /** The session that was not found last, and how that is said. */
-  #unborn = { session: -1, reason: "" };
+  #future = { session: -1, reason: "" };
 
   /** A gate that knows nothing yet. */
-  constructor(options: GateOptions) {
+  constructor(options: AdmissionOptions) {
     this.#options = options;
   }
 
@@ -187,11 +187,11 @@ export class Gate {
    * into the log, in one go or in several. Not called again before it has
    * settled: with the first record that could not be judged, if there is one.
    */
-  judge(
+  admit(
     records: Records,
     first: number,
     commit: Commit,
-  ): MaybePromise<Held | undefined> {
+  ): MaybePromise<Blocked | undefined> {
     this.#records = records;
     this.#mine = -1;
     this.#stretchMax = Infinity;
@@ -202,14 +202,14 @@ export class Gate {
     try {
       may = mayWrite === undefined || mayWrite();
     } catch (error) {
-      return heldAt(first, error);
+      return blockedAt(first, error);
     }
-    const begin = (may: boolean): MaybePromise<Held | undefined> => {
+    const begin = (may: boolean): MaybePromise<Blocked | undefined> => {
       this.#mayWrite = may;
       return this.#stretches(first, commit);
     };
     if (!isPromise(may)) return begin(may);
-    return may.then(begin, (error) => heldAt(first, error));
+    return may.then(begin, (error) => blockedAt(first, error));
   }
 
   /**
@@ -218,19 +218,19 @@ export class Gate {
    * ahead of it. A stretch ends where a hook takes time, so that other appends go
    * on.
    */
-  #stretches(first: number, commit: Commit): MaybePromise<Held | undefined> {
+  #stretches(first: number, commit: Commit): MaybePromise<Blocked | undefined> {
     const { rehearsal } = this.#options;
     if (rehearsal === undefined) {
       return chain(this.#stretch(first), (verdict) => {
         commit(verdict);
-        return verdict.held;
+        return verdict.blocked;
       });
     }
     return chain(
       rehearsal.alone(() => this.#tryStretch(rehearsal, first, commit)),
-      ({ verdict: { held, upTo }, appended, pause }) => {
-        if (held !== undefined || upTo === this.#records.ends.length) {
-          return held;
+      ({ verdict: { blocked, upTo }, appended, pause }) => {
+        if (blocked !== undefined || upTo === this.#records.ends.length) {
+          return blocked;
         }
         // Another fork takes what is ahead as long as it is not applied: those
         // behind a command at which the machine threw wait until little is.
@@ -253,7 +253,7 @@ export class Gate {
       this.#pause = undefined;
       throw error;
     };
-    const end = (verdict: Verdict): Stretch => {
+    const end = (verdict: Admitted): Stretch => {
       const pause = this.#pause;
       this.#pause = undefined;
       const appended = commit(verdict);
@@ -269,7 +269,7 @@ export class Gate {
     }
   }
 
-  #stretch(first: number): MaybePromise<Verdict> {
+  #stretch(first: number): MaybePromise<Admitted> {
     this.#first = first;
     this.#changed = new Map();
     this.#refusals = [];
@@ -280,12 +280,12 @@ export class Gate {
   }
 
   /** Nothing is said of the record at place `at`, nor of those behind it. */
-  #held(at: number, error: unknown): MaybePromise<Verdict> {
+  #blocked(at: number, error: unknown): MaybePromise<Admitted> {
     if (!(error instanceof ErrHookFailed)) throw error;
     return this.#finish(at, error);
   }
 
-  #from(i: number): MaybePromise<Verdict> {
+  #from(i: number): MaybePromise<Admitted> {
     const { bytes, ends } = this.#records;
     const upTo = Math.min(ends.length, this.#first + this.#stretchMax);
     for (let start = i === 0 ? 0 : ends[i - 1]!; i < upTo; i++) {
@@ -294,12 +294,12 @@ export class Gate {
       try {
         looked = this.#look(i, bytes, start, end);
       } catch (error) {
-        return this.#held(i, error);
+        return this.#blocked(i, error);
       }
       if (isPromise(looked)) {
         return looked.then(
           () => this.#from(i + 1),
-          (error) => this.#held(i, error),
+          (error) => this.#blocked(i, error),
         );
       }
       if (this.#pause !== undefined) return this.#finish(i);
@@ -309,13 +309,13 @@ export class Gate {
   }
 
   /** Tries what a stretch has let through; `upTo` is the place it ends before, `error` why. */
-  #finish(upTo: number, error?: ErrHookFailed): MaybePromise<Verdict> {
-    const { rehearsal, isTrying } = this.#options;
-    if (rehearsal === undefined || !isTrying || this.#added.length === 0) {
+  #finish(upTo: number, error?: ErrHookFailed): MaybePromise<Admitted> {
+    const { rehearsal, rehearses } = this.#options;
+    if (rehearsal === undefined || !rehearses || this.#added.length === 0) {
       return this.#verdict(upTo, error);
     }
-    const conclude = (): Verdict => this.#conclude(rehearsal, upTo, error);
-    const failed = (cause: unknown): Verdict => {
+    const conclude = (): Admitted => this.#conclude(rehearsal, upTo, error);
+    const failed = (cause: unknown): Admitted => {
       // What was not tried is not let through.
       const at = this.#added.findIndex(({ isDropped }) => isDropped);
       const end = at < 0 ? upTo : this.#places[at]!;
@@ -337,7 +337,7 @@ export class Gate {
     rehearsal: Rehearsal,
     upTo: number,
     error: ErrHookFailed | undefined,
-  ): Verdict {
+  ): Admitted {
     const added = this.#added;
     const at = added.findIndex(({ thrown }) => thrown !== undefined);
     if (at < 0) {
@@ -368,7 +368,7 @@ export class Gate {
     cmd: Uint8Array | undefined,
     place: Place | undefined,
   ): void {
-    const { rehearsal, isTrying = false } = this.#options;
+    const { rehearsal, rehearses = false } = this.#options;
     if (rehearsal === undefined) return;
     const changed = this.#changed.get(i);
     const { bytes, ends } = this.#records;
@@ -380,22 +380,22 @@ export class Gate {
           ends[i]!,
           cmd,
           place,
-          isTrying,
+          rehearses,
         )
-        : rehearsal.add(changed, 0, changed.length, cmd, place, isTrying),
+        : rehearsal.add(changed, 0, changed.length, cmd, place, rehearses),
     );
     this.#places.push(i);
   }
 
   /** What is said of the records up to, and without, the one at place `upTo`; `error` is why it is not judged. */
-  #verdict(upTo: number, error?: ErrHookFailed): Verdict {
+  #verdict(upTo: number, error?: ErrHookFailed): Admitted {
     const refusals = this.#refusals.filter(({ at }) => at < upTo);
-    const refused = this.#refusedAt.filter((at) => at < upTo).length;
-    const held = error === undefined ? undefined : { at: upTo, error };
+    const rejected = this.#refusedAt.filter((at) => at < upTo).length;
+    const blocked = error === undefined ? undefined : { at: upTo, error };
     const { ends } = this.#records;
     const isWhole = this.#first === 0 && upTo === ends.length;
     if (isWhole && this.#changed.size === 0) {
-      return { parts: [this.#records], refusals, refused, held, upTo };
+      return { parts: [this.#records], refusals, rejected, blocked, upTo };
     }
     const kept: Uint8Array[] = [];
     for (let i = this.#first; i < upTo; i++) {
@@ -415,7 +415,7 @@ export class Gate {
       ) packed++;
       parts.push(packRecords(...kept.slice(from, packed)));
     }
-    return { parts, refusals, refused, held, upTo };
+    return { parts, refusals, rejected, blocked, upTo };
   }
 
   #refuse(at: number, reason: string): void {
@@ -465,7 +465,7 @@ export class Gate {
   #isOwnOrigin(): boolean {
     const { originLow, originHigh } = this.#cursor;
     if (originLow === this.#low && originHigh === this.#high) return true;
-    if (!this.#options.owns(`${originLow} ${originHigh}`)) return false;
+    if (!this.#options.claimOrigin(`${originLow} ${originHigh}`)) return false;
     this.#low = originLow;
     this.#high = originHigh;
     return true;
@@ -482,12 +482,12 @@ export class Gate {
       ? bytes.subarray(this.#cursor.start, end)
       : undefined;
     const judge = (standing: Stood): MaybePromise<void> => {
-      if (standing === "unborn") {
-        if (session !== this.#unborn.session) {
+      if (standing === "future") {
+        if (session !== this.#future.session) {
           const reason = `There is no session ${session} yet`;
-          this.#unborn = { session, reason };
+          this.#future = { session, reason };
         }
-        return this.#refuse(i, this.#unborn.reason);
+        return this.#refuse(i, this.#future.reason);
       }
       // One that is gone has no effect, and its client is to be told so by the
       // log itself (H4).
@@ -513,7 +513,7 @@ export class Gate {
     const stood = this.#stood;
     this.#stood = undefined;
     if (stood?.session === session) return judge(stood.standing);
-    const standing = this.#options.standing(session);
+    const standing = this.#options.sessionState(session);
     if (!isPromise(standing)) return judge(standing);
     if (this.#options.rehearsal === undefined) return standing.then(judge);
     this.#pause = standing.then((standing) => {
@@ -599,7 +599,7 @@ export class Gate {
 
 /** One stretch of an append. */
 interface Stretch {
-  readonly verdict: Verdict;
+  readonly verdict: Admitted;
   /** Answer of the log to each part. */
   readonly appended: readonly MaybePromise<number>[];
   /** Settles once the record that it ends before can be judged. */
@@ -607,13 +607,13 @@ interface Stretch {
 }
 
 /** Standing of a session, as far as it is known. */
-type Stood = SessionInfo | "unborn" | undefined;
+type Stood = SessionInfo | "future" | undefined;
 
 /** Answer of `validate` about one record, with the version of the state it looked up. */
 class Answer {
   /** Place of the record in its append. */
   readonly at: number;
-  /** Reason with which it refused. */
+  /** Reason with which it rejected. */
   reason: string | undefined;
   /** Error with which it failed. */
   error: unknown;
@@ -661,7 +661,7 @@ class Answer {
 /** Context without `lookup`, for machines that have no forks. */
 const NO_CONTEXT: ValidateContext = {};
 
-function heldAt(at: number, error: unknown): Held {
+function blockedAt(at: number, error: unknown): Blocked {
   if (!(error instanceof ErrHookFailed)) throw error;
   return { at, error };
 }
