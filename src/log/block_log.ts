@@ -1,13 +1,11 @@
 /**
- * The durable log: records in blocks, over whatever keeps blocks.
+ * Durable log over a block store.
  *
- * What storage is paid for is the write, not the byte. So what is appended while
- * a write is under way shares the next one: one block, in one atomic step, for
- * all of it. Since a write is whole or not there, a log never has a torn end;
- * since the name of a block tells which indexes it holds, opening a log reads
- * its names alone and sees whether one is missing. A block is checked whenever
- * it is read. What was appended last is in memory too, so that replicas which
- * keep up never read.
+ * Appends are written by group commit: those that arrive during a write share the
+ * next one, as one block in one atomic step, so a log never has a torn end. Block
+ * names carry the indexes, so opening a log lists names only and finds missing
+ * blocks. Checksums are verified whenever a block is read. The newest batches are
+ * also in memory, so replicas that keep up never read from storage.
  *
  * This module is browser compatible.
  *
@@ -60,45 +58,44 @@ import type { Log, LogBatch, LogDB, Records } from "./log.ts";
 import type { Epoch } from "./history.ts";
 import { batchAfter, epochRecord, lastOf, packRecords } from "./records.ts";
 
-/** What a {@linkcode BlockLogDB} takes besides its store. */
+/** Options of {@linkcode BlockLogDB}. */
 export interface BlockLogOptions {
   /**
-   * What an append that is answered survives: `full` a power cut, `normal` a
-   * process or browser that is killed.
+   * Durability of a resolved append: `full` survives a power cut, `normal` the end
+   * of the process or browser.
    *
    * @default {"full"}
    */
   readonly durability?: "full" | "normal" | undefined;
-  /** Gives the random numbers of its epochs. */
+  /** Provides random numbers and timers. @default {systemEnv} */
   readonly env?: Env | undefined;
-  /** Where the hosts that share these logs share their snapshots; whoever made it closes it. */
+  /** Snapshot store shared by the hosts that share these logs; its creator closes it. */
   readonly snapshots?: SnapshotStore | undefined;
   /**
-   * Waits, before a write, for others that are about to append; not called each
-   * time where there are none. A store that writes while others run needs none:
-   * they share the next write.
+   * Called before a write to wait for appends that are about to arrive; called
+   * seldom while none do. Only useful for a store that blocks while it writes.
    */
   readonly gather?: (() => Promise<void>) | undefined;
   /**
-   * Sets the timers by which an open log looks after its store; a program that has
-   * nothing else to do should not be kept running by them. By default those of `env`.
+   * Sets the timers with which an open log verifies and retries its store; they
+   * should not keep the process running. By default those of `env`.
    */
   readonly setTimer?: Env["setTimer"] | undefined;
 }
 
-/** The stored blocks of one log as of one moment, for a backup. */
+/** Consistent copy of the stored blocks of one log, for a backup. */
 export interface LogCopy {
-  /** The cluster whose log it is. */
+  /** Id of the cluster. */
   readonly clusterID: bigint;
-  /** Index of the last record before the first one in the copy. */
+  /** Index of the record before the first one in the copy. */
   readonly base: number;
   /** Index of the last record in the copy. */
   readonly last: number;
   /** Size of all blocks, in bytes. */
   readonly size: number;
   /**
-   * The blocks, some at a time, each with its checksum verified. The log is not
-   * compacted until they have been read to the end or given up.
+   * Groups of blocks with verified checksums. The log is not compacted until the
+   * generator has ended or was returned.
    *
    * @throws ErrStoreCorrupted if a block is damaged or missing
    */
@@ -111,7 +108,7 @@ type Options = Pick<BlockLogOptions, "gather"> & {
   readonly setTimer: Env["setTimer"];
 };
 
-/** What a record costs beyond its bytes, in bytes: in a block at most, and in memory about. */
+/** Overhead of a record, in bytes: an upper bound in a block, an estimate in memory. */
 const RECORD_COST = 8;
 
 function costOf({ bytes, ends }: Records): number {
@@ -156,7 +153,7 @@ class BlockClusterLog extends ClusterLog {
     });
   }
 
-  /** The log as the store has it. */
+  /** Opens the log as it is in the store. */
   static async open(
     store: BlockStore,
     clusterID: bigint,
@@ -179,7 +176,7 @@ class BlockClusterLog extends ClusterLog {
     return !this.#isOpened;
   }
 
-  /** True once a part of it did not read back. */
+  /** True once a block did not read back. */
   get isDamaged(): boolean {
     return this.#damage !== undefined;
   }
@@ -208,8 +205,8 @@ class BlockClusterLog extends ClusterLog {
   }
 
   /**
-   * Takes no more appends, and ends all readers, if `error` says that a part of the
-   * log is damaged or gone: what would be added would be lost with it.
+   * Refuses further appends and ends all readers if `error` says that a part of the
+   * log is damaged or missing: records appended after it could not be recovered.
    */
   damaged(error: unknown): void {
     if (
@@ -221,13 +218,13 @@ class BlockClusterLog extends ClusterLog {
     this.wake();
   }
 
-  /** Stops trying to write. */
+  /** Cancels further tries to write. */
   end(): void {
     this.#cancelProbe?.();
     this.#cancelProbe = undefined;
   }
 
-  /** Takes in that a write of `size` bytes has failed. */
+  /** Handles a failed write of `size` bytes. */
   #failed(error: unknown, size: number): void {
     this.damaged(error);
     if (this.#damage !== undefined || error instanceof ErrClusterClosed) return;
@@ -235,19 +232,19 @@ class BlockClusterLog extends ClusterLog {
     this.#probeLater(size);
   }
 
-  /** Takes in that a write has succeeded. */
+  /** Handles a successful write. */
   #stored(): void {
     if (this.storage.trouble === undefined) return;
     this.end();
     this.storage.set(undefined);
   }
 
-  /** Tries later whether as much as what found no room can be stored: those who wait for that may append nothing. */
+  /** Tries later to write as many bytes as failed: callers that wait for storage may append nothing themselves. */
   #probeLater(size: number): void {
     if (this.nodes.size === 0) return;
     this.#cancelProbe ??= this.#options.setTimer(() => {
       this.#cancelProbe = undefined;
-      // Never rejects: what fails is tried again.
+      // Never rejects: a failed probe is repeated.
       void this.#commit.run(() => this.#probe(size)).catch(() => {});
     }, STORE_FULL_RETRY_MS);
   }
@@ -269,7 +266,7 @@ class BlockClusterLog extends ClusterLog {
     }
   }
 
-  /** Writes batches as one block; returns the first index of each. Nothing is different if that fails. */
+  /** Writes batches as one block; returns the first index of each. Changes nothing if the write fails. */
   async #write(batches: readonly Records[]): Promise<number[]> {
     if (this.#damage !== undefined) throw this.#damage;
     await this.#resolveDoubt();
@@ -289,7 +286,7 @@ class BlockClusterLog extends ClusterLog {
     await this.#change(
       this.#hasEpoch
         ? { put: [block] }
-        // Opening the log must not have to look for its epochs in all its blocks.
+        // Epochs go into the metadata, so that opening the log need not read its blocks.
         : this.#withMeta(this.#run.base, true, epochs, block),
       this.#options.durability,
     );
@@ -351,7 +348,7 @@ class BlockClusterLog extends ClusterLog {
     this.#stored();
   }
 
-  /** Looks whether what was written last is in the store, if that is not known. */
+  /** Finds out whether the last write is in the store, if that is unknown. */
   async #resolveDoubt(): Promise<void> {
     if (!this.#isInDoubt) return;
     try {
@@ -411,7 +408,7 @@ class BlockClusterLog extends ClusterLog {
     });
   }
 
-  /** Whoever reads from the start or later knows the last epoch before it, or one after that (H13). */
+  /** Drops old epochs: a reader that starts at or after the base knows the last epoch before it, or a later one (H13). */
   #forgetEpochs(): void {
     const later = this.epochs.findIndex(({ index }) => index > this.#run.base);
     const before = later < 0 ? this.epochs.length : later;
@@ -420,7 +417,7 @@ class BlockClusterLog extends ClusterLog {
     }
   }
 
-  /** The stored blocks as of now. They are retained until the copy has been read or given up. */
+  /** Copies the stored blocks; they are retained until the copy is read or abandoned. */
   copy(): Promise<LogCopy> {
     return this.#commit.run(async () => {
       await this.#resolveDoubt();
@@ -468,7 +465,9 @@ class BlockClusterLog extends ClusterLog {
     return this.#commit.run(async () => {
       await this.#resolveDoubt();
       if (this.#isOpened) {
-        throw new ErrClusterAlreadyExist("Log of the cluster is not empty");
+        throw new ErrClusterAlreadyExist(
+          `Log of cluster ${this.#clusterID} has records up to ${this.last}; remove its data before importing`,
+        );
       }
       const epochs = epoch === undefined ? [] : [epoch];
       await this.#change(
@@ -481,7 +480,7 @@ class BlockClusterLog extends ClusterLog {
   }
 }
 
-/** The batch after index `after`, if a reader has it at hand. */
+/** Returns the batch after index `after` from the batches read ahead. */
 function takeAhead(ahead: ReadAhead, after: number): LogBatch | undefined {
   const { batches } = ahead;
   while (batches.length > 0 && lastOf(batches[0]!) <= after) batches.shift();
@@ -490,13 +489,13 @@ function takeAhead(ahead: ReadAhead, after: number): LogBatch | undefined {
 }
 
 /**
- * Logs of clusters in blocks, over a {@linkcode BlockStore}: the one durable log
- * of this library, which `SqliteLogDB` and `IndexedDBLogDB` are by other names.
- * Several clusters share one store, and several hosts of one process one of these.
+ * Durable logs of clusters over a {@linkcode BlockStore}; the base class of
+ * `SqliteLogDB` and `IndexedDBLogDB`. Several clusters share one store, and several
+ * hosts of a process may share one `BlockLogDB`.
  *
- * An append that fails added nothing, and the log goes on with the next; only
- * where the store cannot tell is it `ErrUnknownOutcome`. What is read is checked:
- * a block that is damaged or missing is `ErrStoreCorrupted` that names it.
+ * A failed append added nothing, and the log continues with the next one; if the
+ * store cannot tell, the append fails with `ErrUnknownOutcome`. Reading a damaged
+ * or missing block fails with an `ErrStoreCorrupted` that names the block.
  *
  * ```ts
  * import { BlockLogDB } from "./block_log.ts";
@@ -509,7 +508,7 @@ function takeAhead(ahead: ReadAhead, after: number): LogBatch | undefined {
  * ```
  */
 export class BlockLogDB implements LogDB {
-  /** Where the hosts that share these logs share their snapshots, if there is such a place. */
+  /** Snapshot store shared by the hosts that share these logs, if there is one. */
   readonly snapshots: SnapshotStore | undefined;
   readonly #options: Options;
   readonly #makeStore: (() => BlockStore) | undefined;
@@ -519,7 +518,10 @@ export class BlockLogDB implements LogDB {
   #cancelVerify: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
-  /** Logs over a store, which stays open when they are closed, or over one that is made for them and closed with them. */
+  /**
+   * Creates logs over a store, which the caller closes, or over a function that
+   * creates a store, which is closed with the logs.
+   */
   constructor(
     store: BlockStore | (() => BlockStore),
     options: BlockLogOptions = {},
@@ -549,7 +551,7 @@ export class BlockLogDB implements LogDB {
 
   #check(): void {
     if (this.#closing !== undefined) {
-      throw new ErrClusterClosed("LogDB is closed");
+      throw new ErrClusterClosed("BlockLogDB is closed; create another one");
     }
   }
 
@@ -557,8 +559,8 @@ export class BlockLogDB implements LogDB {
    * Opens the log of a cluster for one of its replicas.
    *
    * @throws ErrClusterAlreadyExist if that replica has it open already
-   * @throws ErrStoreCorrupted if a block of the log is missing, or its head is damaged
-   * @throws ErrStoreLocked if somebody else has the store open
+   * @throws ErrStoreCorrupted if a block of the log is missing, or its metadata is damaged
+   * @throws ErrStoreLocked if another process or page has the store open
    * @throws ErrClusterClosed after `close()`
    */
   async open(clusterID: bigint, nodeID: bigint): Promise<Log> {
@@ -567,10 +569,10 @@ export class BlockLogDB implements LogDB {
       const opening = this.#cluster(clusterID);
       const cluster = await opening;
       this.#check();
-      // Its data may have been removed while it was being opened.
+      // The data may have been removed during the opening.
       if (this.#clusters.get(clusterID) !== opening) continue;
       if (cluster.isDamaged && cluster.nodes.size === 0) {
-        // It may have been repaired.
+        // The store may have been repaired since.
         this.#clusters.delete(clusterID);
         continue;
       }
@@ -581,8 +583,8 @@ export class BlockLogDB implements LogDB {
   }
 
   /**
-   * The stored blocks of a log as of now, while the log goes on: what was
-   * appended before the call is in the copy, and nothing is half in it.
+   * Copies the stored blocks of a log while it is in use: the copy has every append
+   * that was made before the call, and no partial one.
    *
    * @throws ErrStoreCorrupted if the log is damaged
    * @throws ErrStoreLocked if another process has the store open
@@ -593,17 +595,17 @@ export class BlockLogDB implements LogDB {
     return await (await this.#cluster(clusterID)).copy();
   }
 
-  /** Looks from time to time whether the store is still in place: a log to which nothing is added finds out, too. */
+  /** Verifies the store periodically, so that damage is noticed without appends. */
   #verifyLater(): void {
     if (this.#store?.verify === undefined) return;
     this.#cancelVerify ??= this.#options.setTimer(() => {
       this.#cancelVerify = undefined;
-      // Never rejects: what it finds fails the logs.
+      // Never rejects: errors fail the logs.
       void this.#verify();
     }, LOG_VERIFY_MS);
   }
 
-  /** Never rejects. */
+  /** Verifies the store; never rejects. */
   async #verify(): Promise<void> {
     let isOpen = false;
     for (const opening of this.#clusters.values()) {
@@ -631,21 +633,20 @@ export class BlockLogDB implements LogDB {
       const store = this.#opened();
       opening = BlockClusterLog.open(store, clusterID, this.#options);
       this.#clusters.set(clusterID, opening);
-      // It may be tried again.
+      // A failed opening may be repeated.
       opening.catch(() => this.#clusters.delete(clusterID));
     }
     return opening;
   }
 
-  /** Clusters of which something is kept, in order of their ids. */
+  /** Ids of the clusters that have data, in ascending order. */
   async clusters(): Promise<readonly bigint[]> {
     this.#check();
     return await clustersUnder(this.#opened(), "log/");
   }
 
   /**
-   * Removes all that is kept of the log of a cluster, in one step that survives
-   * a power cut.
+   * Removes all data of a cluster's log in one step that survives a power cut.
    *
    * @throws ErrClusterAlreadyExist if a replica has it open
    */
@@ -654,7 +655,7 @@ export class BlockLogDB implements LogDB {
     const opening = this.#clusters.get(clusterID);
     const cluster = await opening?.catch(() => undefined);
     checkUnused(clusterID, cluster);
-    // From now on an opening loads what is left: nothing.
+    // The next opening loads an empty log.
     this.#clusters.delete(clusterID);
     await cluster?.settled();
     await this.#opened().write(
@@ -663,7 +664,7 @@ export class BlockLogDB implements LogDB {
     );
   }
 
-  /** Closes every open log, after what is under way; idempotent. */
+  /** Closes every open log after the writes under way; idempotent. */
   close(): Promise<void> {
     return this.#closing ??= this.#end();
   }
@@ -679,7 +680,7 @@ export class BlockLogDB implements LogDB {
     if (this.#makeStore !== undefined) await this.#store?.close();
   }
 
-  /** As `close()`. */
+  /** Closes every open log. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -1,7 +1,6 @@
 /**
- * What every log kept in this process has in common, wherever its batches are:
- * handles and readers, what they still need of it, epochs, and the board of
- * checkpoints.
+ * Common part of the logs that are stored in this process: handles, readers and
+ * their claims on records, epochs, and the exchange of checkpoints.
  *
  * This module is browser compatible.
  *
@@ -36,27 +35,31 @@ import type {
 import type { Epoch } from "./history.ts";
 import { batchAfter, firstAfter, lastOf } from "./records.ts";
 
-/** Refuses, with a `RangeError`, records no log may take in one batch (H11). */
+/**
+ * Checks that records fit into one batch of a log (H11).
+ *
+ * @throws RangeError if they do not
+ */
 export function checkRecords({ bytes, ends }: Records): void {
   if (
     ends.length === 0 || ends.length > BATCH_RECORDS_MAX ||
     bytes.length > BATCH_BYTES_MAX || ends.at(-1) !== bytes.length
   ) {
     throw new RangeError(
-      `Batch of ${ends.length} records and ${bytes.length} bytes is out of bounds`,
+      `Batch of ${ends.length} records and ${bytes.length} bytes is outside the limits of ${BATCH_RECORDS_MAX} records and ${BATCH_BYTES_MAX} bytes`,
     );
   }
 }
 
-/** Batches in memory, each following the one before it. */
+/** Batches in memory, in order of their indexes. */
 export class Batches {
-  /** The batches, oldest first. */
+  /** Batches, oldest first. */
   all: LogBatch[] = [];
 
-  /** The batch that holds what comes after index `after`, cut to that; undefined if none here does. */
+  /** Part after index `after` of the batch that contains the next record; undefined if there is no such batch. */
   after(after: number): LogBatch | undefined {
     const { all } = this;
-    // A reader that keeps up wants the newest one.
+    // A reader that keeps up needs the newest batch.
     const newest = all.at(-1);
     if (newest === undefined || after >= lastOf(newest)) return undefined;
     if (newest.first <= after + 1) return batchAfter(newest, after);
@@ -64,7 +67,7 @@ export class Batches {
     return found.first <= after + 1 ? batchAfter(found, after) : undefined;
   }
 
-  /** Lets go of the batches that end at or below `upTo`; returns where the last of them ended, if there was one. */
+  /** Removes the batches that end at or below `upTo`; returns the last index removed, if any. */
   cut(upTo: number): number | undefined {
     const count = firstAfter(this.all, lastOf, upTo);
     if (count === 0) return undefined;
@@ -74,13 +77,13 @@ export class Batches {
   }
 }
 
-/** Batches a reader has at hand before it asks for them. */
+/** Batches that were read ahead for a reader. */
 export interface ReadAhead {
-  /** They follow each other. */
+  /** Consecutive batches. */
   batches: LogBatch[];
 }
 
-/** Storage of one log as its replicas see it. */
+/** Storage state of one log, reported to its replicas. */
 export class StorageState implements LogStorage {
   #trouble: unknown;
   readonly #listeners = new Set<(trouble: unknown) => void>();
@@ -90,7 +93,7 @@ export class StorageState implements LogStorage {
     return this.#trouble;
   }
 
-  /** Takes in how the last write went. */
+  /** Records the error of the last write, or that it succeeded. */
   set(trouble: unknown): void {
     const isChange = (trouble === undefined) !== (this.#trouble === undefined);
     this.#trouble = trouble;
@@ -106,62 +109,72 @@ export class StorageState implements LogStorage {
   }
 }
 
-/** What the replicas of one cluster share of its log. */
+/** Log of one cluster, shared by its replicas in this process. */
 export abstract class ClusterLog {
-  /** The replicas that have it open. */
+  /** Node ids of the replicas that have the log open. */
   readonly nodes: Set<bigint> = new Set();
-  /** What must not be cut: of each that holds some of it, the index after which. */
+  /** Claims of readers and retentions: records after the lowest index are not compacted. */
   readonly needs: Set<{ readonly after: number }> = new Set();
-  /** Readers to be told when there is more. */
+  /** Callbacks of readers that wait for the next append. */
   readonly waiting: Set<() => void> = new Set();
-  /** Where replicas compare their hashes. */
+  /** Exchange of checkpoints between replicas. */
   readonly board: CheckpointBoard = new MemoryCheckpointBoard();
-  /** Tells whether appends can be stored. */
+  /** Reports whether appends can be stored. */
   readonly storage: StorageState = new StorageState();
-  /** The epochs it knows, oldest first. */
+  /** Known epochs, oldest first. */
   protected epochs: Epoch[] = [];
 
-  /** The index of the last record. */
+  /** Index of the last record. */
   abstract get last(): number;
-  /** The first index it has, or will have next. */
+  /** First index that the log has, or will have next. */
   abstract get first(): number;
-  /** Whether nothing was ever added. */
+  /** True if nothing was ever appended. */
   abstract get isEmpty(): boolean;
-  /** Size of what is kept, in bytes. */
+  /** Size of the records, in bytes. */
   abstract get bytes(): number;
-  /** As {@linkcode Log.append}. */
+  /** Implements {@linkcode Log.append}. */
   abstract append(records: Records): MaybePromise<number>;
-  /** The batch after index `after`, if there is one; what was cut is `ErrCompacted`. */
+  /**
+   * Returns the batch after index `after`, undefined if it does not exist yet.
+   *
+   * @throws ErrCompacted if it was compacted
+   */
   abstract batch(
     after: number,
     ahead: ReadAhead,
   ): MaybePromise<LogBatch | undefined>;
-  /** As {@linkcode Log.compact}. */
+  /** Implements {@linkcode Log.compact}. */
   abstract compact(upTo: number): MaybePromise<void>;
-  /** As {@linkcode Log.startAt}. */
+  /** Implements {@linkcode Log.startAt}. */
   abstract startAt(
     index: number,
     epoch: Epoch | undefined,
   ): MaybePromise<void>;
-  /** Waits for what is under way. */
+  /** Waits for the writes under way. */
   settled(): MaybePromise<void> {}
 
-  /** Refuses to read after `after` for one whose last epoch is `epoch` (D13, H13). */
+  /**
+   * Checks that the log continues the history of a reader at index `after` whose
+   * last epoch is `epoch` (D13, H13).
+   *
+   * @throws ErrOtherHistory if it does not
+   * @throws ErrCompacted if the next record was compacted
+   */
   check(after: number, epoch: Epoch | undefined): void {
     if (after > this.last) {
       throw new ErrOtherHistory(
-        `Log ends at ${this.last}, before index ${after}, which is known here`,
+        `Log ends at ${this.last}, before index ${after}, which was reached here`,
         { upTo: this.last + 1, known: { index: after, epoch } },
       );
     }
     const isCut = after + 1 < this.first;
-    // The last one there is, not any: a log that was set back and has grown again
-    // has all its epochs from before, and one more (U33).
+    // Compare with the last epoch, not with any: a log that was restored and has
+    // grown since has all earlier epochs, and one more (U33).
     const known = this.epochs.findLast(({ index }) => index <= after);
     if (
       epoch !== undefined &&
       !(known?.index === epoch.index && known.id === epoch.id) &&
-      // An epoch from before what is kept may have been forgotten with it.
+      // Epochs of the compacted part may have been dropped with it.
       !(isCut && epoch.index < (this.epochs[0]?.index ?? 0))
     ) {
       throw new ErrOtherHistory(
@@ -172,7 +185,7 @@ export abstract class ClusterLog {
     if (isCut) throw new ErrCompacted(this.first);
   }
 
-  /** Whether the log, to which nothing was added, starts at its beginning or after that very index already. */
+  /** True if the empty log starts at its beginning, or already at `index` and `epoch`. */
   mayStartAt(index: number, epoch: Epoch | undefined): boolean {
     const [known] = this.epochs;
     return this.last === 0 ||
@@ -180,29 +193,29 @@ export abstract class ClusterLog {
         known?.id === epoch?.id);
   }
 
-  /** Wakes the readers that wait. */
+  /** Wakes the waiting readers. */
   protected wake(): void {
-    // Those who wake may wait again, so the set is emptied first.
+    // A reader that wakes may wait again, so the set is emptied first.
     const waiting = [...this.waiting];
     this.waiting.clear();
     for (const wake of waiting) wake();
   }
 
-  /** How much of what comes up to `upTo` nobody needs any more. */
+  /** Highest index at or below `upTo` whose record no reader or retention needs. */
   protected unneeded(upTo: number): number {
     for (const need of this.needs) upTo = Math.min(upTo, need.after);
     return upTo;
   }
 }
 
-/** The checkpoints of one cluster in memory, the newest of them. */
+/** Newest checkpoints of one cluster, in memory. */
 export class MemoryCheckpointBoard implements CheckpointBoard {
   #checkpoints: Checkpoint[] = [];
   readonly #watchers = new Set<
     { nodeID: bigint; listener: (checkpoint: Checkpoint) => void }
   >();
 
-  /** Puts up a checkpoint. */
+  /** Publishes a checkpoint. */
   publish(checkpoint: Checkpoint): void {
     this.#checkpoints.push(checkpoint);
     if (this.#checkpoints.length > CHECKPOINTS_KEPT) this.#checkpoints.shift();
@@ -211,7 +224,7 @@ export class MemoryCheckpointBoard implements CheckpointBoard {
     }
   }
 
-  /** Tells of the checkpoints of other replicas; returns what ends that. */
+  /** Calls `listener` with the checkpoints of other replicas; returns a function that ends the calls. */
   watch(
     nodeID: bigint,
     listener: (checkpoint: Checkpoint) => void,
@@ -232,7 +245,7 @@ class ClusterLogReader implements LogReader {
   readonly #ahead: ReadAhead = { batches: [] };
   readonly #signal: AbortSignal | undefined;
   readonly #onEnd: (reader: ClusterLogReader) => void;
-  readonly #closed = new ErrClusterClosed("Reader of the log is closed");
+  readonly #closed = new ErrClusterClosed("LogReader is closed");
   #reject: ((reason: unknown) => void) | undefined;
   #over = false;
   readonly #aborted = (): void => this.#end(this.#signal!.reason);
@@ -263,7 +276,7 @@ class ClusterLogReader implements LogReader {
   #take(batch: LogBatch): LogBatch {
     this.#need.after = lastOf(batch);
     if (this.#cluster.nodes.size < 2) return batch;
-    // A machine that writes into its commands must not change those of others.
+    // A machine that modifies its commands must not modify those of other replicas.
     const { bytes, ends } = batch.records;
     return { ...batch, records: { bytes: bytes.slice(), ends } };
   }
@@ -287,7 +300,7 @@ class ClusterLogReader implements LogReader {
         try {
           resolve(this.next());
         } catch (error) {
-          // What comes next was cut; whoever appends is not to hear of it.
+          // The next record was compacted: fail the reader, not the append that woke it.
           reject(error);
         }
       };
@@ -341,7 +354,9 @@ class LogHandle implements Log {
   }
 
   #check(): ClusterLog {
-    if (this.#closed) throw new ErrClusterClosed("Log is closed");
+    if (this.#closed) {
+      throw new ErrClusterClosed("Log is closed; call open() again");
+    }
     return this.#cluster;
   }
 
@@ -385,12 +400,14 @@ class LogHandle implements Log {
 
   startAt(index: number, epoch: Epoch | undefined): MaybePromise<void> {
     const cluster = this.#check();
-    // What others read from, or was moved on before, must not move.
+    // The start must not move under a reader, nor a second time.
     if (
       !cluster.isEmpty || cluster.nodes.size > 1 ||
       !cluster.mayStartAt(index, epoch)
     ) {
-      throw new ErrClusterAlreadyExist("Log of the cluster is not empty");
+      throw new ErrClusterAlreadyExist(
+        `Log has records up to ${cluster.last}, or another replica has it open; import before the cluster is started`,
+      );
     }
     return cluster.startAt(index, epoch);
   }
@@ -417,9 +434,9 @@ class LogHandle implements Log {
 }
 
 /**
- * Refuses to remove a log that a replica has open.
+ * Checks that no replica has a log open, before its data is removed.
  *
- * @throws ErrClusterAlreadyExist if one does
+ * @throws ErrClusterAlreadyExist if one has
  */
 export function checkUnused(
   clusterID: bigint,
@@ -433,7 +450,7 @@ export function checkUnused(
   );
 }
 
-/** The logs a LogDB has open. */
+/** Open logs of a LogDB. */
 export class OpenLogs {
   readonly #open = new Set<LogHandle>();
 
@@ -453,7 +470,7 @@ export class OpenLogs {
     return log;
   }
 
-  /** Closes every one that is open. */
+  /** Closes every open log. */
   async close(): Promise<void> {
     await Promise.all([...this.#open].map((log) => log.close()));
   }

@@ -1,5 +1,5 @@
 /**
- * The errors of a log.
+ * Errors of the committed log, and of everything that is closed or exists already.
  *
  * This module is browser compatible.
  *
@@ -9,48 +9,51 @@
 import { SampanError } from "../statemachine/errors.ts";
 import type { HistoryPoint } from "./history.ts";
 
-/** The records asked for were cut from the log: the sign to take a snapshot. */
+/** Thrown when the requested records were compacted: recover from a snapshot instead. */
 export class ErrCompacted extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrCompacted";
-  /** The first index the log still has, or will have next. */
+  /** First index that the log still has, or will have next. */
   readonly firstIndex: number;
-  /** An error for a log that starts at `firstIndex`. */
+  /** Creates an error for a log that starts at `firstIndex`. */
   constructor(firstIndex: number, options?: ErrorOptions) {
-    super(`Log was compacted and now starts at ${firstIndex}`, options);
+    super(
+      `Log was compacted and now starts at ${firstIndex}; recover from a snapshot`,
+      options,
+    );
     this.firstIndex = firstIndex;
   }
 }
 
-/** What {@linkcode ErrDiverged} knows of where two histories part. */
+/** Range of indexes in which two histories part, as far as it is known. */
 export interface Divergence {
-  /** The last index known to be the same, if one is known. */
+  /** Last index known to be the same in both. */
   readonly after?: number | undefined;
-  /** The first index known to differ, if one is known. */
+  /** First index known to differ. */
   readonly upTo?: number | undefined;
-  /** The first entry that leaves different states, once it was found. */
+  /** Index of the first entry that leads to different states, once it was found. */
   readonly index?: number | undefined;
-  /** The command of that entry, if it has one. */
+  /** Command of that entry, if it has one. */
   readonly command?: Uint8Array | undefined;
 }
 
 /**
- * Two parties that should have the same history do not: a log that lost its
- * tail or was restored from a backup (D13, H13), or replicas whose states differ
- * after the same entries (H12). Nothing was rewound.
+ * Thrown when two parties that should have the same history do not: a log lost its
+ * tail or was restored from a backup (D13, H13), or replicas have different states
+ * after the same entries (H12). Nothing was changed.
  */
 export class ErrDiverged extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName: string = "ErrDiverged";
-  /** The last index known to be the same, if one is known. */
+  /** Last index known to be the same in both. */
   readonly after: number | undefined;
-  /** The first index known to differ, if one is known. */
+  /** First index known to differ. */
   readonly upTo: number | undefined;
-  /** The first entry that leaves different states, once it was found. */
+  /** Index of the first entry that leads to different states, once it was found. */
   readonly index: number | undefined;
-  /** The command of that entry, if it has one. */
+  /** Command of that entry, if it has one. */
   readonly command: Uint8Array | undefined;
-  /** An error that says what differs, and between which indexes. */
+  /** Creates an error that says what differs, and between which indexes. */
   constructor(message: string, range: Divergence = {}) {
     super(message);
     this.after = range.after;
@@ -61,18 +64,17 @@ export class ErrDiverged extends SampanError {
 }
 
 /**
- * The log is not the one that is known here: it was reset, or restored from a
- * backup that is older than what this device or store has seen of it (H13).
- * Nothing was changed. `NodeHost.exportData()` exports what is here, and
- * `NodeHost.startOver()` goes on with the server's history and keeps what was
- * submitted.
+ * Thrown when a log has another history than the one known here: it was reset, or
+ * restored from a backup older than what this device or store has seen of it
+ * (H13). Nothing was changed. `NodeHost.exportData()` exports the local data, and
+ * `NodeHost.startOver()` continues with the server's history and keeps submissions.
  */
 export class ErrOtherHistory extends ErrDiverged {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrOtherHistory";
-  /** Point of the history known here that the log does not have, where it is known. */
+  /** Point of the local history that the log lacks, if it is known. */
   readonly known: HistoryPoint | undefined;
-  /** An error whose `detail` says how it shows. */
+  /** Creates an error whose `detail` says how the histories differ. */
   constructor(
     detail: string,
     options: Divergence & { readonly known?: HistoryPoint | undefined } = {},
@@ -80,7 +82,7 @@ export class ErrOtherHistory extends ErrDiverged {
     super(
       detail.includes("startOver()")
         ? detail
-        : `${detail}: the log was reset, or restored from an older backup. Export what is here with exportData(), then go on with startOver()`,
+        : `${detail}: the log was reset, or restored from an older backup. Export the local data with exportData(), then continue with startOver()`,
       options,
     );
     this.known = options.known;
@@ -88,15 +90,15 @@ export class ErrOtherHistory extends ErrDiverged {
 }
 
 /**
- * It is not known whether a proposal is, or ever will be, in the log; or it is
- * known to have been applied, but its result is lost (H5, H6).
+ * Thrown when it is unknown whether a proposal is, or ever will be, in the log; or
+ * when it was applied and its result is lost (H5, H6).
  */
 export class ErrUnknownOutcome extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrUnknownOutcome";
-  /** True if the proposal is known to have been applied, and only its result is lost. */
+  /** True if the proposal was applied and only its result is lost. */
   readonly applied: boolean;
-  /** An error whose cause, if there is one, tells how the answer was lost. */
+  /** Creates an error whose `cause`, if given, says how the result was lost. */
   constructor(
     message: string,
     options: ErrorOptions & { readonly applied?: boolean } = {},
@@ -106,35 +108,34 @@ export class ErrUnknownOutcome extends SampanError {
   }
 }
 
-/** The replica, host, log or store was closed, is being closed, or failed with `cause` (H10, R5). */
+/** Thrown by a replica, host, log or store that was closed, is being closed, or failed with `cause` (H10, R5). */
 export class ErrClusterClosed extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrClusterClosed";
-  /** An error for what is closed; `cause` tells why, if it did not end in peace. */
+  /** Creates an error; `cause` is set if the object failed rather than being closed. */
   constructor(message?: string, options?: ErrorOptions) {
     super(message ?? "Cluster is closed", options);
   }
 }
 
-/** The cluster is already started here, or there is already something where there must be nothing (H9, H11). */
+/** Thrown when a cluster is already started here, or data exists where there must be none (H9, H11). */
 export class ErrClusterAlreadyExist extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrClusterAlreadyExist";
 }
 
 /**
- * Error for a node id that another replica of the cluster has, such as the
- * server's own: replicas are told from each other by their ids. Give every device
- * an id of its own, with `deviceID()` or `newNodeID()`.
+ * Thrown when another replica of the cluster, such as the server's own, has the same
+ * node id. Each device needs an id of its own, from `deviceID()` or `newNodeID()`.
  */
 export class ErrNodeIDTaken extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrNodeIDTaken";
   /** Cluster of both replicas. */
   readonly clusterID: bigint;
   /** Id that both have. */
   readonly nodeID: bigint;
-  /** An error for replica `nodeID` of cluster `clusterID`. */
+  /** Creates an error for replica `nodeID` of cluster `clusterID`. */
   constructor(clusterID: bigint, nodeID: bigint, options?: ErrorOptions) {
     super(
       `Node id ${nodeID} of cluster ${clusterID} is the server's own: give this device an id of its own, with deviceID() in a browser or newNodeID() elsewhere`,
@@ -145,38 +146,41 @@ export class ErrNodeIDTaken extends SampanError {
   }
 }
 
-/** A record, a batch of the log or a session section cannot be what was written: it is damaged, foreign, of a newer version, or something before it is missing (H11, H15). */
+/**
+ * Thrown when a record, a batch of the log or a session section is damaged, written
+ * by other or newer code, or does not follow its predecessor (H11, H15).
+ */
 export class ErrLogCorrupted extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrLogCorrupted";
-  /** The index of the record that is wrong. */
+  /** Index of the invalid record. */
   readonly index: number;
-  /** An error for the record at `index`. */
+  /** Creates an error for the record at `index`. */
   constructor(index: number, message: string, options?: ErrorOptions) {
     super(`Log is corrupted at ${index}: ${message}`, options);
     this.index = index;
   }
 }
 
-/** Why a record was refused. */
+/** Rejection of one record of a batch. */
 export interface Refusal {
-  /** Which record of the batch, from 0. */
+  /** Position of the record in the batch, from 0. */
   readonly at: number;
-  /** Why, for a person to read. */
+  /** Reason, as text for the user. */
   readonly reason: string;
 }
 
 /**
- * Some records of a batch were refused for good and are not in the log; all
- * others are. (A refused proposal of a session is in the log as the skipping of
- * its series, and not named here.)
+ * Thrown when some records of a batch were rejected permanently and are not in the
+ * log; the others are. (A rejected proposal of a session is in the log as a record
+ * that skips its series, and is not listed here.)
  */
 export class ErrRecordsRefused extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrRecordsRefused";
-  /** Which, and why. */
+  /** Rejected records and their reasons. */
   readonly refusals: readonly Refusal[];
-  /** An error for the records named. */
+  /** Creates an error for the rejected records. */
   constructor(refusals: readonly Refusal[]) {
     super(`${refusals.length} records were refused: ${refusals[0]?.reason}`);
     this.refusals = refusals;

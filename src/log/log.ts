@@ -1,11 +1,10 @@
 /**
- * The committed log as a port: what a host needs of whatever puts commands in
- * order, be it memory, a file, or a server at the other end of a wire.
+ * Port of the committed log: the interface between a host and the log that orders
+ * the commands of a cluster, in memory, in a database, or on a server.
  *
- * Records travel packed, many in one buffer, because a `Uint8Array` of its own
- * costs a microsecond and a slice of a shared one nothing. Within a batch the
- * indexes are consecutive; between batches they may have gaps, so a batch names
- * the index it follows (H15).
+ * Records travel packed, many in one buffer, because allocating a `Uint8Array` for
+ * each costs a microsecond. Indexes are consecutive within a batch. They may have
+ * gaps between batches, so each batch carries the index that it follows (H15).
  *
  * This module is browser compatible.
  *
@@ -16,89 +15,89 @@ import type { MaybePromise } from "../statemachine/types.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
 import type { Epoch, HistoryPoint } from "./history.ts";
 
-/** Records side by side in one buffer. Nobody may change the bytes once they are given to a log. */
+/** Records packed into one buffer. The bytes must not be changed once they are passed to a log. */
 export interface Records {
-  /** The records, one behind the other. */
+  /** Bytes of the records, concatenated. */
   readonly bytes: Uint8Array;
-  /** Where each record ends in `bytes`; the first starts at 0. */
+  /** End of each record in `bytes`; the first record starts at 0. */
   readonly ends: readonly number[];
 }
 
 /** Committed records with consecutive indexes. */
 export interface LogBatch {
-  /** The index of the last record before this batch, 0 if there is none (H15). */
+  /** Index of the record before this batch, 0 for the first batch (H15). */
   readonly follows: number;
-  /** The index of the first record. */
+  /** Index of the first record. */
   readonly first: number;
-  /** The records, at least one. */
+  /** Packed records, at least one. */
   readonly records: Records;
 }
 
-/** What `Log.read()` takes besides where to start. */
+/** Options of `Log.read()`. */
 export interface ReadOptions {
-  /** The last epoch the reader knows, at or before where it starts: a log whose last one there is another is refused. */
+  /** Last epoch that the reader knows, at or before its start. `read()` fails if the log has another last epoch there. */
   readonly epoch?: Epoch | undefined;
-  /** Ends the reading; a `next()` that waits rejects with its reason. */
+  /** Closes the reader when aborted; a pending `next()` rejects with its reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The records after some index, in order, and then each as it is committed. */
+/** Stream of committed records in order: first those that exist, then each as it is committed. */
 export interface LogReader {
   /**
-   * The index up to which records were at hand when the reading began: what a
-   * start applies before it resolves.
+   * Index of the last record that the log had when the reader was created. A
+   * replica applies the records up to it before its start resolves.
    */
   readonly held: number;
   /**
-   * The next batch; waits until there is one. Not called again before the call
-   * before it has settled.
+   * Returns the next batch, waiting until there is one. Must not be called again
+   * before the previous call has settled.
    *
-   * @throws ErrCompacted if what comes next was cut
-   * @throws ErrDiverged if the log turns out to be another one
+   * @throws ErrCompacted if the next records were compacted
+   * @throws ErrDiverged if the log turns out to have another history
    */
   next(): MaybePromise<LogBatch>;
-  /** Says that all up to `index` is applied, where a log wants to know: one that tells how far its readers are. */
+  /** Reports that all records up to `index` are applied, to a log that tracks the progress of its readers. */
   applied?(index: number): void;
-  /** Frees what the reader holds; idempotent. */
+  /** Closes the reader; idempotent. */
   close(): void;
 }
 
-/** A promise of the log not to cut what somebody still needs (H7). */
+/** Claim on records that the log must not compact (H7). */
 export interface Retention {
-  /** Says that only what comes after `index` is needed from now on. */
+  /** Narrows the claim to the records after `index`. */
   move(index: number): void;
-  /** Says that nothing is needed any more; idempotent. */
+  /** Ends the claim; idempotent. */
   release(): void;
 }
 
-/** What a replica reports of its state at an agreed index, beside the log (H12). */
+/** State hashes of a replica at an agreed index, which replicas compare to detect divergence (H12). */
 export interface Checkpoint {
-  /** The replica that reports. */
+  /** Node id of the replica. */
   readonly nodeID: bigint;
-  /** The index at which the hashes were taken. */
+  /** Index of the last entry that the hashes cover. */
   readonly index: number;
-  /** Hash of the machine's state, undefined for a machine without `getHash()`. */
+  /** Hash of the state machine's state, undefined for a machine without `getHash()`. */
   readonly state: bigint | undefined;
-  /** Version of the form that the state has; 0 if undefined. Hashes of different versions are never compared (H16). */
+  /** State version of the machine, 0 if undefined. Hashes of different state versions are never compared (H16). */
   readonly stateVersion?: number | undefined;
   /** Hash of the session table. */
   readonly sessions: bigint;
 }
 
-/** Where snapshots can be had, but not put. */
+/** Read-only part of a snapshot store. */
 export type SnapshotSource = Pick<SnapshotStore, "list" | "open">;
 
-/** Optional part of a log: a board on which replicas compare their hashes (H12). */
+/** Optional part of a log: exchanges checkpoints between replicas (H12). */
 export interface CheckpointBoard {
-  /** The replica that is right when hashes differ, where the log itself knows it: the server, for a page. */
+  /** Node id of the replica whose hashes are authoritative, if the log has one: the server's, for a page. */
   readonly trusted?: bigint | undefined;
-  /** Puts up a checkpoint for the other replicas to see. */
+  /** Publishes a checkpoint to the other replicas. */
   publish(checkpoint: Checkpoint): void;
-  /** Calls `listener` with every checkpoint of another replica still on the board, and each that comes; returns what ends it. */
+  /** Calls `listener` with the recent checkpoints of other replicas and each new one; returns a function that ends the calls. */
   watch(nodeID: bigint, listener: (checkpoint: Checkpoint) => void): () => void;
   /**
-   * The hashes the trusted replica has after each entry in (`after`, `upTo`], by
-   * replaying them; undefined if it cannot tell.
+   * Asks the trusted replica to replay the entries in (`after`, `upTo`] and returns
+   * its hashes after each; undefined if it cannot.
    */
   explain?(
     after: number,
@@ -107,105 +106,106 @@ export interface CheckpointBoard {
   ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined>;
 }
 
-/** Optional part of a log: tells whether appends can be stored. */
+/** Optional part of a log: reports whether appends can be stored. */
 export interface LogStorage {
   /** Error of the last write, such as an `ErrStoreFull`, while nothing can be stored; undefined otherwise. */
   readonly trouble: unknown;
-  /** Calls `listener` with `trouble` whenever that begins or ends; returns what ends the calls. */
+  /** Calls `listener` with `trouble` whenever it begins or ends; returns a function that ends the calls. */
   watch(listener: (trouble: unknown) => void): () => void;
 }
 
 /** Extent of a log. */
 export interface LogInfo {
-  /** First index that is kept here, or will be next. */
+  /** First index stored here, or the next one if the log is empty. */
   readonly first: number;
-  /** Last index that is kept here. */
+  /** Last index stored here. */
   readonly last: number;
-  /** Last index known to be committed; above `last` where the log's home is elsewhere. */
+  /** Last index known to be committed; it may be above `last` if this log is a copy of a remote one. */
   readonly committed: number;
-  /** Size of the records kept here, in bytes, where the log knows it. */
+  /** Size of the records stored here, in bytes, if the log knows it. */
   readonly bytes?: number | undefined;
 }
 
-/** The log of one cluster, as opened for one replica. */
+/** Log of one cluster, opened for one replica. */
 export interface Log {
   /**
-   * Adds records and returns the index of the first, once all are committed.
-   * Calls made one after the other take effect in that order, or not at all.
-   * The first append ever puts an epoch record before them (H13). Never retried
-   * by the log.
+   * Appends records; returns the index of the first once all are committed. Calls
+   * take effect in the order in which they are made, or not at all. The first
+   * append of a process adds an epoch record before them (H13). The log never
+   * retries an append.
    *
    * @throws ErrUnknownOutcome if they may or may not be committed
-   * @throws ErrRecordsRefused if some of them were refused for good; the others are committed
-   * @throws ErrClusterClosed if the log was closed; anything else thrown means that nothing was added
+   * @throws ErrRecordsRefused if some of them were rejected permanently; the others are committed
+   * @throws ErrClusterClosed if the log was closed; any other error means that nothing was appended
    */
   append(records: Records): MaybePromise<number>;
   /**
-   * Reads the records after index `after`, checked before the reader is handed out.
+   * Creates a reader of the records after index `after`, once it has checked that
+   * the log has them.
    *
-   * @throws ErrCompacted if some of them were cut: take a snapshot
+   * @throws ErrCompacted if some of them were compacted: recover from a snapshot instead
    * @throws ErrDiverged if `after` is beyond the last record (D13), or `epoch` is not in this log (H13)
    */
   read(after: number, options?: ReadOptions): MaybePromise<LogReader>;
   /**
-   * An index at or above everything committed, anywhere, before the call. Waits
-   * for a connection where one is needed, until `signal` aborts (H2).
+   * Read index: an index at or above every entry committed anywhere before the
+   * call. Waits for a connection if it needs one, until `signal` aborts (H2).
    */
   readIndex(
     options?: { signal?: AbortSignal | undefined },
   ): MaybePromise<number>;
-  /** Keeps the records after `after` from being cut until released. */
+  /** Keeps the records after `after` from being compacted until the claim is released. */
   retain(after: number): Retention;
   /**
-   * Lets go of the records up to `upTo`, but of none that is retained or not yet
-   * read by an open reader (H7). A log ordered elsewhere has no such method.
+   * Removes the records up to `upTo`, except those that are retained or that an
+   * open reader has not read (H7). Missing if the log is not stored here.
    */
   compact?(upTo: number): MaybePromise<void>;
-  /** An index from which on a snapshot is wanted, where a log can say that it will have to be cut (H7); 0 for none. */
+  /** Index from which the log asks for a snapshot, because it has to be compacted soon (H7); 0 if it does not. */
   readonly snapshotFrom?: number | undefined;
   /**
-   * Makes an empty log go on after `index`, as a snapshot that is imported does (D13).
+   * Lets an empty log continue after `index`, the index of an imported snapshot (D13).
    *
    * @throws ErrClusterAlreadyExist if the log is not empty
    */
   startAt(index: number, epoch: Epoch | undefined): MaybePromise<void>;
-  /** Whether nothing was ever added. */
+  /** True if nothing was ever appended. */
   isEmpty(): MaybePromise<boolean>;
-  /** Extent of the log, from memory, where it can tell. */
+  /** Extent of the log, read from memory. */
   info?(): LogInfo;
   /**
-   * Checks that this is the log that has reached a point of a history, where the
-   * log's home is elsewhere. Waits for a connection, until `signal` aborts.
+   * Checks that a remote log has a point of the history known here. Waits for a
+   * connection, until `signal` aborts.
    *
-   * @throws ErrOtherHistory if it is not
+   * @throws ErrOtherHistory if it does not
    */
   verify?(
     point: HistoryPoint,
     options?: { signal?: AbortSignal | undefined },
   ): MaybePromise<void>;
   /**
-   * Calls `listener` whenever the log's home is reached again, where that is
-   * elsewhere; returns what ends the calls. From then on, what was acknowledged
-   * before may be lost: the home may have been put back to an older copy.
+   * Calls `listener` whenever a remote log is reconnected; returns a function that
+   * ends the calls. The remote log may since have been restored from an older
+   * backup, so records that it acknowledged before may be lost.
    */
   onReopened?(listener: () => void): () => void;
   /**
-   * Says why the replica has stopped, or why nothing that is submitted can be
-   * sent until the user or the application acts; undefined once it can. A log
-   * that reports a state reports this with it.
+   * Reports why the replica has stopped, or why submissions cannot be sent until
+   * the user or the application acts; undefined once they can. A log with a status
+   * includes it there.
    */
   block?(cause: unknown): void;
-  /** Snapshots of its cluster that are to be had where the log is, if there is such a place: how a replica far behind catches up. */
+  /** Snapshots of the cluster at the remote log, from which a replica recovers that is behind the compacted part. */
   readonly snapshots?: SnapshotSource | undefined;
-  /** The board for comparing hashes, if the log has one. */
+  /** Exchange of checkpoints, if the log has one. */
   readonly checkpoints?: CheckpointBoard | undefined;
-  /** Tells whether appends can be stored, where they are stored in this process. */
+  /** State of the storage, if the log is stored in this process. */
   readonly storage?: LogStorage | undefined;
-  /** Gives the log back; what waits in it fails with `ErrClusterClosed`. Idempotent. */
+  /** Closes the log; pending calls fail with `ErrClusterClosed`. Idempotent. */
   close(): MaybePromise<void>;
 }
 
-/** Logs of clusters. Whoever makes one closes it; a host never closes what it was given. */
+/** Logs of clusters. The code that creates a LogDB closes it; a host does not. */
 export interface LogDB extends AsyncDisposable {
   /**
    * Opens the log of a cluster for one of its replicas.
@@ -213,20 +213,20 @@ export interface LogDB extends AsyncDisposable {
    * @throws ErrClusterAlreadyExist if that replica has it open already (H11)
    */
   open(clusterID: bigint, nodeID: bigint): MaybePromise<Log>;
-  /** Where full snapshots of these clusters are shared, if there is such a place. */
+  /** Snapshot store shared by the hosts that share these logs, if there is one. */
   readonly snapshots?: SnapshotStore | undefined;
-  /** True if what is kept here is a copy: the home of these logs is elsewhere. */
+  /** True if the logs are stored remotely and only copied here. */
   readonly isCopy?: boolean;
   /**
-   * Opens what is kept here of the log of a cluster that is not open, and nothing
-   * else: no record comes, and none can be added. Where logs are copies.
+   * Opens the local copy of a cluster's log without the remote log: no records
+   * arrive, and none can be appended. The log must not be open.
    */
   openReadOnly?(clusterID: bigint): MaybePromise<Log>;
-  /** Clusters of which something is kept here, in order of their ids. */
+  /** Ids of the clusters that have data here, in ascending order. */
   clusters?(): MaybePromise<readonly bigint[]>;
   /**
-   * Removes everything that is kept here of the log of a cluster. Harmless if
-   * there is nothing. Without this method `NodeHost.removeData()` is refused.
+   * Removes all data of a cluster's log. Does nothing if it has no data. Without
+   * this method `NodeHost.removeData()` fails.
    *
    * @throws ErrClusterAlreadyExist if a replica has the log open; nothing is removed
    */

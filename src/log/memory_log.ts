@@ -1,5 +1,5 @@
 /**
- * The in-memory twin of a log.
+ * In-memory twin of the log.
  *
  * This module is browser compatible.
  *
@@ -18,7 +18,7 @@ import { epochRecord, lastOf, packRecords } from "./records.ts";
 class MemoryClusterLog extends ClusterLog {
   readonly #env: Env;
   readonly #batches = new Batches();
-  /** The index the log starts after, as a whole. */
+  /** Index after which the log starts. */
   #base = 0;
   #opened = false;
 
@@ -82,9 +82,8 @@ class MemoryClusterLog extends ClusterLog {
 }
 
 /**
- * Logs of clusters in memory, for tests and for what need not outlive the
- * program. Several hosts may share one: that is how several replicas come to be
- * in one process.
+ * Logs of clusters in memory, for tests and for clusters that need not outlive the
+ * process. Hosts that share one can run several replicas of a cluster in one process.
  *
  * ```ts
  * import { MemoryLogDB, NodeHost } from "../../mod.ts";
@@ -95,14 +94,14 @@ class MemoryClusterLog extends ClusterLog {
  * ```
  */
 export class MemoryLogDB implements LogDB {
-  /** Where the hosts that share these logs share their snapshots. */
+  /** Snapshot store shared by the hosts that share these logs. */
   readonly snapshots: MemorySnapshotStore = new MemorySnapshotStore();
   readonly #env: Env;
   readonly #clusters = new Map<bigint, MemoryClusterLog>();
   readonly #open = new OpenLogs();
   #closed = false;
 
-  /** Logs that are empty. `env` gives the random numbers of their epochs. */
+  /** Creates a LogDB without logs. `env` provides the random ids of their epochs. */
   constructor(options: { readonly env?: Env } = {}) {
     checkOptions("Options of the logs", options, { env: optional(isEnv) });
     this.#env = options.env ?? systemEnv;
@@ -115,7 +114,9 @@ export class MemoryLogDB implements LogDB {
    * @throws ErrClusterClosed after `close()`
    */
   open(clusterID: bigint, nodeID: bigint): Log {
-    if (this.#closed) throw new ErrClusterClosed("LogDB is closed");
+    if (this.#closed) {
+      throw new ErrClusterClosed("MemoryLogDB is closed; create another one");
+    }
     let cluster = this.#clusters.get(clusterID);
     if (cluster === undefined) {
       this.#clusters.set(clusterID, cluster = new MemoryClusterLog(this.#env));
@@ -123,7 +124,7 @@ export class MemoryLogDB implements LogDB {
     return this.#open.add(cluster, clusterID, nodeID);
   }
 
-  /** Clusters that have a log, in order of their ids. */
+  /** Ids of the clusters that have a log, in ascending order. */
   clusters(): readonly bigint[] {
     return [...this.#clusters.keys()].sort((a, b) => a < b ? -1 : 1);
   }
@@ -145,7 +146,7 @@ export class MemoryLogDB implements LogDB {
     await this.snapshots.close();
   }
 
-  /** As `close()`. */
+  /** Closes every open log. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

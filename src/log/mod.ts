@@ -1,7 +1,7 @@
 /**
- * The committed log as a port, and its in-memory twin. A log puts records in
- * one order for all; it does not know what they mean, except for the epoch
- * record by which one history is told from another.
+ * Port of the committed log, and its in-memory twin. A log gives all replicas the
+ * same records in the same order. It does not interpret them, except for the epoch
+ * record that identifies a history.
  *
  * This module is browser compatible.
  *

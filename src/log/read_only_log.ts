@@ -48,7 +48,7 @@ class ReadOnlyLogReader implements LogReader {
   close(): void {
     this.#isClosed = true;
     this.#source?.close();
-    this.#reject?.(new ErrClusterClosed("Reader of the log is closed"));
+    this.#reject?.(new ErrClusterClosed("LogReader is closed"));
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Packing records into batches, and the one record a log itself writes.
+ * Packing of records into batches, and the epoch record, which the log itself writes.
  *
  * This module is browser compatible.
  *
@@ -10,54 +10,54 @@ import { ByteReader, ByteWriter } from "../bytes.ts";
 import { BATCH_RECORDS_MAX, SLAB_BYTES, SLAB_FIRST_BYTES } from "../limits.ts";
 import type { LogBatch, Records } from "./log.ts";
 
-/** The first byte of a record: version 1 in the high half, the kind in the low. */
+/** First byte of a record: format version 1 in the high four bits, the kind in the low four. */
 export const RecordKind = {
-  /** Somebody opened the log for writing: u64 epoch. */
+  /** Epoch: a process opened the log for writing. u64 id. */
   Epoch: 0x10,
-  /** Limits of the cluster, valid as its first record: varint sessions. */
+  /** Limits of the cluster, in its first record: varint sessions. */
   Config: 0x11,
-  /** Opens a session: u64 client id, owner bytes behind their length. */
+  /** Opens a session: u64 client id, owner as bytes preceded by their length. */
   Register: 0x12,
   /** Closes a session: varint session. */
   Unregister: 0x13,
-  /** A proposal outside of any session: u32 + u32 origin, varint sequence number, command. */
+  /** Proposal without a session: u32 + u32 origin, varint sequence number, command. */
   Proposal: 0x14,
-  /** A proposal of a session: varint session, varint series, varint series not acknowledged before it, command. */
+  /** Proposal of a session: varint session, varint series, varint number of unacknowledged series before it, command. */
   SessionProposal: 0x15,
-  /** Skips a series of a session: varint session, varint series, varint series not acknowledged before it, and if it was refused why, as text. */
+  /** Skips a series of a session: varint session, varint series, varint number of unacknowledged series before it, and if it was rejected the reason, as text. */
   Skip: 0x16,
-  /** Takes a session over: varint session, u64 holder it is taken from, u64 holder it goes to. */
+  /** Claims a session: varint session, u64 previous holder, u64 new holder. */
   Claim: 0x17,
-  /** Skips an entry before it, by an operator's decision: varint index, reason as text. */
+  /** Skips an earlier entry, by an operator's decision: varint index, reason as text. */
   SkipEntry: 0x18,
 } as const;
 
-/** The record that opens a log for writing (H13). */
+/** Record that begins an epoch (H13). */
 export function epochRecord(epoch: bigint): Uint8Array {
   return new ByteWriter(9).u8(RecordKind.Epoch).u64(epoch).finish();
 }
 
-/** The epoch in a record, if it is an epoch record. */
+/** Id of the epoch in an epoch record; undefined for any other record. */
 export function epochOf(record: Uint8Array): bigint | undefined {
   return record.length === 9 && record[0] === RecordKind.Epoch
     ? new ByteReader(record, 1).u64()
     : undefined;
 }
 
-/** One record, or several, as a batch would carry them. */
+/** Packs records into one buffer. */
 export function packRecords(...records: readonly Uint8Array[]): Records {
   const writer = new ByteWriter(records.length === 1 ? records[0]!.length : 64);
   const ends = records.map((record) => writer.raw(record).length);
   return { bytes: writer.finish(), ends };
 }
 
-/** The `i`th record of a pack, as a view. */
+/** Record `i` of a pack, as a view. */
 export function recordAt(records: Records, i: number): Uint8Array {
   const start = i === 0 ? 0 : records.ends[i - 1]!;
   return records.bytes.subarray(start, records.ends[i]);
 }
 
-/** What of a batch comes after index `after`, which lies within it. */
+/** Part of a batch after index `after`, which lies within it. */
 export function batchAfter(batch: LogBatch, after: number): LogBatch {
   const skip = after - batch.first + 1;
   if (skip <= 0) return batch;
@@ -104,23 +104,23 @@ export function firstAfter<T>(
 }
 
 /**
- * Packs records into batches within the bounds of the log. Small records share
- * a buffer, which is handed on and never written again below what was sealed.
+ * Packs records into batches within the limits of the log. Small records share a
+ * buffer; the part of it that a sealed batch uses is never written again.
  */
 export class RecordPacker {
-  /** The buffer the next record is written into, at the offset `begin()` gave. */
+  /** Buffer into which the caller writes the next record, at the offset returned by `begin()`. */
   bytes: Uint8Array = new Uint8Array(0);
   #slab: number = SLAB_FIRST_BYTES;
   #start = 0;
   #at = 0;
   #ends: number[] = [];
 
-  /** Records in the open batch. */
+  /** Number of records in the current batch. */
   get length(): number {
     return this.#ends.length;
   }
 
-  /** Whether a record of `length` bytes still goes into the open batch. */
+  /** True if a record of `length` bytes fits into the current batch. */
   fits(length: number): boolean {
     if (this.#ends.length >= BATCH_RECORDS_MAX) return false;
     return this.#at + length <= this.bytes.length ||
@@ -129,17 +129,17 @@ export class RecordPacker {
         this.#at - this.#start + length <= SLAB_BYTES;
   }
 
-  /** Makes room for a record of `length` bytes, in a batch that it fits or an empty one; returns its offset in `bytes`. */
+  /** Reserves room for a record of `length` bytes, which must fit unless the batch is empty; returns its offset in `bytes`. */
   begin(length: number): number {
     if (this.#at + length > this.bytes.length) {
-      const open = this.bytes.subarray(this.#start, this.#at);
+      const current = this.bytes.subarray(this.#start, this.#at);
       let size = Math.min(SLAB_BYTES, this.#slab);
-      while (size < SLAB_BYTES && size < open.length + length) size *= 2;
+      while (size < SLAB_BYTES && size < current.length + length) size *= 2;
       this.#slab = 2 * size;
-      this.bytes = new Uint8Array(Math.max(size, open.length + length));
-      this.bytes.set(open);
+      this.bytes = new Uint8Array(Math.max(size, current.length + length));
+      this.bytes.set(current);
       this.#start = 0;
-      this.#at = open.length;
+      this.#at = current.length;
     }
     const at = this.#at;
     this.#at += length;
@@ -147,7 +147,7 @@ export class RecordPacker {
     return at;
   }
 
-  /** Takes the open batch out. */
+  /** Ends the current batch and returns it. */
   seal(): Records {
     const records = {
       bytes: this.bytes.subarray(this.#start, this.#at),

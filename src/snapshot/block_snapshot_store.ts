@@ -1,11 +1,11 @@
 /**
- * Snapshots kept in a block store.
+ * Snapshot store over a block store.
  *
- * A container is cut into blocks, written as they come; it becomes visible when
- * the block that describes it is written, in one step with the end of the
- * snapshot it replaces. That block's name says all that is known of the snapshot,
- * and it holds the name's checksum. Blocks that no description names are what a
- * crash left behind, and are removed when the store is next used.
+ * A container is written as a sequence of data blocks. It becomes visible when its
+ * info block is written, in the same step that deletes the snapshot it replaces. The
+ * name of the info block carries the snapshot's header, and its content is the
+ * checksum of that name. Data blocks without an info block were left by a crash, and
+ * are deleted when the store is next used.
  *
  * This module is browser compatible.
  *
@@ -25,6 +25,7 @@ import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import { SerialQueue } from "../store/group_commit.ts";
+import { rangeOf } from "../store/names.ts";
 import type { BlockStore } from "../store/store.ts";
 import { ErrSnapshotCorrupted, ErrSnapshotNotFound } from "./errors.ts";
 import { nameOf, parseName } from "./snapshot_name.ts";
@@ -39,23 +40,18 @@ import {
   type SnapshotTotals,
 } from "./store.ts";
 
-/** What a {@linkcode BlockSnapshotStore} can be told. */
+/** Options of {@linkcode BlockSnapshotStore}. */
 export interface BlockSnapshotStoreOptions {
-  /** Time, random numbers and timers; by default the real ones. */
+  /** Clock, random numbers and timers. @default {systemEnv} */
   readonly env?: Env;
 }
 
-/** Names of the blocks that describe snapshots, and of those that hold them. */
+/** Prefixes of the names of info blocks and of data blocks. */
 const INFO = "snapshot/info/";
 const DATA = "snapshot/data/";
 
-/** The name that comes after all that begin with `prefix`, which ends with a slash. */
-function after(prefix: string): string {
-  return `${prefix.slice(0, -1)}0`;
-}
-
-/** A snapshot, and what is wrong with the block that describes it. */
-interface Kept {
+/** Snapshot in the store, with the damage of its info block, if any. */
+interface StoredSnapshot {
   readonly info: SnapshotInfo;
   readonly damage?: ErrStoreCorrupted | undefined;
 }
@@ -64,7 +60,7 @@ function infoKey(info: SnapshotInfo): string {
   return `${INFO}${info.id}/${nameOf(info, parseInt(info.id))}`;
 }
 
-/** What the name of a block says that describes a snapshot; undefined if it is none. */
+/** Parses the name of an info block; undefined if it is invalid. */
 function infoOf(key: string): SnapshotInfo | undefined {
   const [id = "", name = ""] = key.slice(INFO.length).split("/");
   const made = parseName(name);
@@ -75,48 +71,57 @@ function chunkKey(id: string, chunk: number): string {
   return `${DATA}${id}/${`${chunk}`.padStart(8, "0")}`;
 }
 
-/** The blocks that hold a snapshot. */
+/** Range of names of the data blocks of a snapshot. */
 function chunksOf(id: string): [from: string, to: string] {
-  const prefix = `${DATA}${id}/`;
-  return [prefix, after(prefix)];
+  return rangeOf(`${DATA}${id}/`);
 }
 
-/** What the damage of a block is to whoever reads the snapshot. */
+/** Error of a snapshot for the damage of one of its blocks. */
 function corrupted(
   offset: number,
   cause: ErrStoreCorrupted,
 ): ErrSnapshotCorrupted {
-  return new ErrSnapshotCorrupted("Store is damaged", offset, { cause });
+  return new ErrSnapshotCorrupted(
+    `Stored block ${cause.part} is unusable`,
+    offset,
+    {
+      cause,
+    },
+  );
 }
 
-/** The checksum of a name. */
+/** Content of an info block: checksum of its name. */
 function seal(key: string): Uint8Array {
   return new ByteWriter().u32(crc32(encodeText(key, "Key"))).finish();
 }
 
 /**
- * A {@linkcode SnapshotStore} over a {@linkcode BlockStore}, which it has to
- * itself. A snapshot survives a power cut once `commit()` has settled. One that
- * is damaged or incomplete hides no other, and fails to be read (H8).
+ * {@linkcode SnapshotStore} over a {@linkcode BlockStore}, of which it must be the
+ * only user of names that begin with `snapshot/`. A snapshot survives a power cut
+ * once `commit()` has resolved. A damaged or incomplete snapshot fails when it is
+ * read, and does not affect others (H8).
  */
 export class BlockSnapshotStore implements SnapshotStore {
   readonly #store: BlockStore;
   readonly #ownsStore: boolean;
   readonly #env: Env;
-  /** The complete ones; undefined until they are read, and when it is not known what became of a change. */
-  #snapshots: Promise<Map<string, Kept>> | undefined;
-  /** How many streams read a snapshot. */
+  /** Complete snapshots; undefined until they are listed, and after a change whose outcome is unknown. */
+  #snapshots: Promise<Map<string, StoredSnapshot>> | undefined;
+  /** Number of streams that read each snapshot. */
   readonly #readers = new Map<string, number>();
-  /** Those that were removed while a stream read them. */
+  /** Snapshots that were removed while a stream read them. */
   readonly #condemned = new Set<string>();
   #made = 0;
-  /** Whether what belongs to no snapshot was removed: later it may be one that is being made. */
+  /** Set once the leftovers of a crash were removed; from then on, blocks without an info block may belong to a snapshot being written. */
   #swept = false;
   /** Changes to the list of snapshots, one at a time. */
   readonly #changes = new SerialQueue();
   #closing: Promise<void> | undefined;
 
-  /** The snapshots in a store, which stays open when they are closed, or in one that is made for them and closed with them. Nothing is read yet. */
+  /**
+   * Creates a snapshot store over a block store, which the caller closes, or over a
+   * function that creates a block store, which is closed with it. Reads nothing yet.
+   */
   constructor(
     store: BlockStore | (() => BlockStore),
     options: BlockSnapshotStoreOptions = {},
@@ -131,9 +136,15 @@ export class BlockSnapshotStore implements SnapshotStore {
     this.#env = options.env ?? systemEnv;
   }
 
-  /** The snapshots there are. What cannot be read now may be later. */
-  async #load(): Promise<Map<string, Kept>> {
-    if (this.#closing) throw new Error("Snapshot store is closed");
+  #check(): void {
+    if (this.#closing) {
+      throw new Error("BlockSnapshotStore is closed; create another one");
+    }
+  }
+
+  /** Lists the snapshots, from memory if possible. A failed listing is repeated by the next call. */
+  async #load(): Promise<Map<string, StoredSnapshot>> {
+    this.#check();
     this.#snapshots ??= this.#read();
     try {
       return await this.#snapshots;
@@ -143,12 +154,12 @@ export class BlockSnapshotStore implements SnapshotStore {
     }
   }
 
-  async #read(): Promise<Map<string, Kept>> {
-    const keys = await this.#store.keys(INFO, after(INFO));
-    const snapshots = new Map<string, Kept>();
+  async #read(): Promise<Map<string, StoredSnapshot>> {
+    const keys = await this.#store.keys(...rangeOf(INFO));
+    const snapshots = new Map<string, StoredSnapshot>();
     for (const key of keys) {
       const info = infoOf(key);
-      // Whose blocks are those it described? None is removed then.
+      // Its data blocks are unknown, so no blocks are removed.
       if (!info) {
         this.#swept = true;
         continue;
@@ -161,7 +172,7 @@ export class BlockSnapshotStore implements SnapshotStore {
     return snapshots;
   }
 
-  /** What is wrong with the block of that name, if it is one that describes a snapshot. */
+  /** Checks an info block; returns its damage, if any. */
   async #damageOf(key: string): Promise<ErrStoreCorrupted | undefined> {
     try {
       const [bytes] = await this.#store.get([key]);
@@ -170,28 +181,28 @@ export class BlockSnapshotStore implements SnapshotStore {
       if (error instanceof ErrStoreCorrupted) return error;
       throw error;
     }
-    return new ErrStoreCorrupted(key, "Description of a snapshot is damaged");
+    return new ErrStoreCorrupted(key, "Info block of a snapshot is damaged");
   }
 
-  /** Removes what belongs to no snapshot. */
+  /** Deletes data blocks that belong to no snapshot. */
   async #sweep(snapshots: ReadonlyMap<string, unknown>): Promise<void> {
-    const found = await this.#store.keys(DATA, after(DATA));
+    const found = await this.#store.keys(...rangeOf(DATA));
     const ids = new Set(
       found.map((key) => key.slice(DATA.length).split("/", 1)[0] as string),
     );
-    const left = [...ids].filter((id) => !snapshots.has(id)).map(chunksOf);
-    if (left.length > 0) {
-      await this.#store.write({ deleteRanges: left }, "relaxed");
+    const leftovers = [...ids].filter((id) => !snapshots.has(id)).map(chunksOf);
+    if (leftovers.length > 0) {
+      await this.#store.write({ deleteRanges: leftovers }, "relaxed");
     }
   }
 
-  /** Begins a snapshot. */
+  /** Begins writing a snapshot. */
   async create(
     header: SnapshotHeader,
     options?: { readonly imported?: boolean },
   ): Promise<SnapshotSink> {
     await this.#load();
-    // Never used again, also not after a crash.
+    // Unique even after a crash.
     const id = `${`${++this.#made}`.padStart(16, "0")}-${
       this.#env.random64().toString(16)
     }`;
@@ -203,8 +214,10 @@ export class BlockSnapshotStore implements SnapshotStore {
         if (info) return info;
         const { size } = chunks;
         if (size === undefined) {
-          if (this.#closing) throw new Error("Snapshot store is closed");
-          throw new Error("Snapshot is not written to its end");
+          this.#check();
+          throw new Error(
+            "Snapshot is incomplete: close its writable before commit()",
+          );
         }
         const imported = options?.imported ?? false;
         const made = { ...header, id, size, files: totals.files, imported };
@@ -212,7 +225,7 @@ export class BlockSnapshotStore implements SnapshotStore {
           await this.#changes.run(() => this.#commit(made));
         } catch (error) {
           if (!(error instanceof ErrUnknownOutcome)) throw error;
-          // It is settled now: what is to be seen is what there is.
+          // The outcome is settled by now: list the snapshots to find it out.
           if (!await this.#has(id)) throw error;
         }
         return info = made;
@@ -220,7 +233,7 @@ export class BlockSnapshotStore implements SnapshotStore {
       abort: async (reason?: unknown): Promise<void> => {
         if (info) return;
         chunks.fail(reason);
-        // Nobody may have known that it is there.
+        // A commit whose outcome was unknown may have succeeded.
         if (this.#closing || await this.#has(id)) return;
         await this.#store.write({ deleteRanges: [chunksOf(id)] }, "relaxed");
       },
@@ -238,16 +251,16 @@ export class BlockSnapshotStore implements SnapshotStore {
     await this.#replace(snapshots, old, info);
   }
 
-  /** Takes some away and adds one, in one step. */
+  /** Removes snapshots and adds one, in one atomic step. */
   async #replace(
-    snapshots: Map<string, Kept>,
+    snapshots: Map<string, StoredSnapshot>,
     replaced: readonly SnapshotInfo[],
     info?: SnapshotInfo,
   ): Promise<void> {
     const key = info && infoKey(info);
     const old = replaced.map(({ id }) => id);
     const idle = old.filter((id) => !this.#readers.has(id));
-    // No stream begins on what is about to go.
+    // From here on no stream opens a snapshot that is being removed.
     for (const id of old) snapshots.delete(id);
     try {
       await this.#store.write({
@@ -263,10 +276,10 @@ export class BlockSnapshotStore implements SnapshotStore {
     for (const id of old) if (!idle.includes(id)) await this.#condemn(id);
   }
 
-  /** Sees to it that the blocks of what was removed go with its last stream. */
+  /** Deletes the blocks of a removed snapshot once its last stream has ended. */
   async #condemn(id: string): Promise<void> {
     this.#condemned.add(id);
-    // It may have ended meanwhile.
+    // The last stream may have ended during the write.
     if (!this.#readers.has(id)) await this.#clear(id);
   }
 
@@ -275,35 +288,35 @@ export class BlockSnapshotStore implements SnapshotStore {
     try {
       await this.#store.write({ deleteRanges: [chunksOf(id)] }, "relaxed");
     } catch {
-      // The next one to use the store will find them.
+      // The blocks are deleted when the store is next opened.
     }
   }
 
-  /** The complete snapshots of a cluster, as the port orders them. */
+  /** Complete snapshots of a cluster, in the order defined by the port. */
   async list(clusterID: bigint): Promise<readonly SnapshotInfo[]> {
     return [...(await this.#load()).values()].map(({ info }) => info)
       .filter((info) => info.clusterID === clusterID)
       .sort((a, b) => compareSnapshots(a, b) || (a.id < b.id ? 1 : -1));
   }
 
-  /** Clusters that have a snapshot here, in order of their ids. */
+  /** Ids of the clusters that have a snapshot here, in ascending order. */
   async clusters(): Promise<readonly bigint[]> {
-    const kept = await this.#load();
-    return clustersOf([...kept.values()].map(({ info }) => info));
+    const snapshots = await this.#load();
+    return clustersOf([...snapshots.values()].map(({ info }) => info));
   }
 
   /**
-   * The container's bytes. A block that is missing is an `ErrSnapshotCorrupted`
-   * out of the stream, whose cause names it; one that is damaged shows when the
-   * container is read.
+   * Opens the container's bytes. The stream fails with an `ErrSnapshotCorrupted`
+   * whose cause names the block if a block is missing; a damaged block is found when
+   * the container is parsed.
    *
-   * @throws ErrSnapshotNotFound if it is not, or no longer, there
-   * @throws ErrSnapshotCorrupted if what describes it is damaged
+   * @throws ErrSnapshotNotFound if it is not in the store, or was removed
+   * @throws ErrSnapshotCorrupted if its info block is damaged
    */
   async open({ id }: SnapshotInfo): Promise<ReadableStream<Uint8Array>> {
-    const kept = (await this.#load()).get(id);
-    if (!kept) throw new ErrSnapshotNotFound(id);
-    const { info, damage } = kept;
+    const stored = (await this.#load()).get(id);
+    if (!stored) throw new ErrSnapshotNotFound(id);
+    const { info, damage } = stored;
     if (damage) throw corrupted(0, damage);
     this.#readers.set(id, (this.#readers.get(id) ?? 0) + 1);
     let at = 0;
@@ -339,11 +352,11 @@ export class BlockSnapshotStore implements SnapshotStore {
     if (bytes?.length === Math.min(SNAPSHOT_CHUNK_BYTES, size - at)) {
       return bytes;
     }
-    const what = `Block of a snapshot is ${bytes ? "cut off" : "missing"}`;
+    const what = `Block of a snapshot is ${bytes ? "truncated" : "missing"}`;
     throw corrupted(at, new ErrStoreCorrupted(key, what));
   }
 
-  /** Says that a stream has ended; with the last one goes what was removed meanwhile. */
+  /** Notes that a stream has ended; after the last one, deletes the blocks if the snapshot was removed. */
   async #release(id: string): Promise<void> {
     const readers = (this.#readers.get(id) ?? 1) - 1;
     if (readers > 0) return void this.#readers.set(id, readers);
@@ -351,17 +364,17 @@ export class BlockSnapshotStore implements SnapshotStore {
     await this.#clear(id);
   }
 
-  /** Removes a snapshot; harmless when it is gone already. */
+  /** Removes a snapshot; does nothing if it was removed before. */
   async remove({ id }: SnapshotInfo): Promise<void> {
     await this.#load();
     await this.#changes.run(async () => {
       const snapshots = await this.#load();
-      const kept = snapshots.get(id);
-      if (kept) await this.#replace(snapshots, [kept.info]);
+      const stored = snapshots.get(id);
+      if (stored) await this.#replace(snapshots, [stored.info]);
     });
   }
 
-  /** Closes the store, after what is being committed or removed; idempotent. */
+  /** Closes the store after the commits and removals under way; idempotent. */
   close(): Promise<void> {
     return this.#closing ??= this.#end();
   }
@@ -371,16 +384,16 @@ export class BlockSnapshotStore implements SnapshotStore {
     if (this.#ownsStore) await this.#store.close();
   }
 
-  /** As `close()`. */
+  /** Closes the store. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 }
 
-/** A stream that cuts what it gets into blocks. */
+/** Stream that writes bytes as data blocks. */
 class ChunkWriter {
   readonly writable: WritableStream<Uint8Array>;
-  /** How much was written, once that is all; in bytes. */
+  /** Size of the container in bytes, once it is written to its end. */
   size: number | undefined;
   readonly #store: BlockStore;
   readonly #id: string;
@@ -417,7 +430,7 @@ class ChunkWriter {
     }
   }
 
-  /** One block at a time: whoever writes waits for storage, not for memory. */
+  /** Writes one block and waits for it, so that the writer feels the backpressure of the store. */
   async #flush(): Promise<void> {
     if (this.#failed) return;
     const key = chunkKey(this.#id, this.#chunks++);
@@ -426,7 +439,7 @@ class ChunkWriter {
     await this.#store.write({ put: [{ key, bytes }] }, "relaxed");
   }
 
-  /** Fails the stream, also when somebody has it locked; nothing is written any more. */
+  /** Fails the stream, even while it is locked, and stops writing. */
   fail(reason: unknown): void {
     this.#failed = true;
     this.size = undefined;

@@ -1,5 +1,5 @@
 /**
- * The errors of snapshots and of the files that belong to them.
+ * Errors of snapshots and of their external files.
  *
  * This module is browser compatible.
  *
@@ -9,62 +9,64 @@
 import { SampanError } from "../statemachine/errors.ts";
 
 /**
- * A snapshot container is damaged, cut off, or none at all: what reading or
- * verifying it fails with, before a bad byte is handed out (H8).
+ * Thrown when a snapshot container is damaged or truncated, or the data is not a
+ * container. No damaged byte was returned (H8).
  */
 export class ErrSnapshotCorrupted extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrSnapshotCorrupted";
-  /** Where in the container the block that cannot be trusted begins, in bytes; 0 if nothing of it is readable. */
+  /** Position of the damaged block in the container, in bytes; 0 if no part is readable. */
   readonly offset: number;
-  /** An error that says what is wrong with the block at `offset`. */
+  /** Creates an error that says what is wrong with the block at `offset`. */
   constructor(what: string, offset: number, options?: ErrorOptions) {
     super(`${what}, at byte ${offset} of the snapshot`, options);
     this.offset = offset;
   }
 }
 
-/** A snapshot container was written in a version of the format this code does not know (H11). */
+/** Thrown when a snapshot container has a format version that this code does not support (H11). */
 export class ErrSnapshotVersion extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrSnapshotVersion";
-  /** The version of the container. */
+  /** Format version of the container. */
   readonly version: number;
-  /** The newest version that can be read. */
+  /** Newest format version that this code supports. */
   readonly supported: number;
-  /** An error for a container of `version`. */
+  /** Creates an error for a container of `version`. */
   constructor(version: number, supported: number) {
-    super(`Snapshot has version ${version}, known up to ${supported}`);
+    super(
+      `Snapshot has format version ${version}, and this code supports versions up to ${supported}: use the newer code that wrote it`,
+    );
     this.version = version;
     this.supported = supported;
   }
 }
 
 /**
- * `saveSnapshot()` ended and left its stream open and locked, or wrote to it
- * afterwards, so that the snapshot does not hold the whole state: it is dropped,
- * older ones stay, and nothing is compacted behind it (H16).
+ * Thrown when `saveSnapshot()` returned with its stream open and locked, or wrote to
+ * it later, so that the snapshot lacks a part of the state. The snapshot is
+ * discarded, older ones stay, and the log is not compacted (H16).
  */
 export class ErrSnapshotUnfinished extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrSnapshotUnfinished";
 }
 
 /**
- * A machine recovered from a snapshot and has another state than the one that was
- * saved, say because its code is older than the snapshot and leaves a part out.
- * Nothing is started, and the snapshots stay: start the code that saved it (H16).
+ * Thrown when a state machine recovered from a snapshot and has another state than
+ * the saved one, for example because older code ignores a part of it. Nothing is
+ * started and the snapshots stay: start the code that saved them (H16).
  */
 export class ErrStateMismatch extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStateMismatch";
-  /** Index of the last entry that the snapshot holds. */
+  /** Index of the last entry in the snapshot. */
   readonly index: number;
-  /** Hash of the state that was saved. */
+  /** Hash of the saved state. */
   readonly saved: bigint;
   /** Hash of the state after the recovery. */
   readonly recovered: bigint;
-  /** An error for the snapshot at `index`. */
+  /** Creates an error for the snapshot at `index`. */
   constructor(index: number, saved: bigint, recovered: bigint) {
     super(
       `Machine recovered another state from the snapshot at ${index} than the one saved there (hash ${recovered}, not ${saved}): its recoverFromSnapshot() leaves something out, or its code is older than the snapshot. Nothing was started and the snapshot is kept; start with code that reads all of it`,
@@ -75,9 +77,9 @@ export class ErrStateMismatch extends SampanError {
   }
 }
 
-/** A snapshot is not, or no longer, in the store. */
+/** Thrown when a snapshot is not in the store, or was removed. */
 export class ErrSnapshotNotFound extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrSnapshotNotFound";
   /** Identifies the snapshot that is missing. */
   readonly id: string;
@@ -88,15 +90,15 @@ export class ErrSnapshotNotFound extends SampanError {
   }
 }
 
-/** A file cannot be part of a snapshot, say because its id is taken: the snapshot fails, older ones stay (F2). */
+/** Thrown when a file cannot be part of a snapshot, for example because its id is taken. The snapshot fails; older ones stay (F2). */
 export class ErrSnapshotFile extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrSnapshotFile";
-  /** The id the file was added under. */
+  /** Id under which the file was added. */
   readonly fileID: bigint;
-  /** Where the file is, in the host's file store. */
+  /** Path of the file in the host's file store. */
   readonly path: string;
-  /** An error that says what is wrong with the file. */
+  /** Creates an error that says what is wrong with the file. */
   constructor(
     what: string,
     fileID: bigint,
@@ -109,26 +111,26 @@ export class ErrSnapshotFile extends SampanError {
   }
 }
 
-/** There is no file at a path of the host's file store (F2). */
+/** Thrown when the host's file store has no file at a path (F2). */
 export class ErrFileNotFound extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrFileNotFound";
-  /** The path that leads nowhere. */
+  /** Path without a file. */
   readonly path: string;
-  /** An error for `path`. */
+  /** Creates an error for `path`. */
   constructor(path: string, options?: ErrorOptions) {
     super(`There is no file at "${path}"`, options);
     this.path = path;
   }
 }
 
-/** A path of the host's file store leads to a directory where a file is wanted (F2). */
+/** Thrown when a path of the host's file store is a directory where a file is expected (F2). */
 export class ErrFileIsDirectory extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrFileIsDirectory";
-  /** The path of the directory. */
+  /** Path of the directory. */
   readonly path: string;
-  /** An error for `path`. */
+  /** Creates an error for `path`. */
   constructor(path: string, options?: ErrorOptions) {
     super(`There is a directory at "${path}", not a file`, options);
     this.path = path;

@@ -1,6 +1,6 @@
 /**
- * The host's file store, as a port: where the external files of snapshots are,
- * be it a file system, the Origin Private File System, or memory.
+ * Port of the host's file store, which holds the external files of snapshots: in a
+ * file system, in the Origin Private File System, or in memory.
  *
  * This module is browser compatible.
  *
@@ -10,31 +10,31 @@
 import { describe, isWellFormed, wrongType } from "../describe.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 
-/** A file that was opened for reading. */
+/** File opened for reading. */
 export interface OpenFile {
   /** Size of the file, in bytes. */
   readonly size: number;
-  /** Its bytes. Whoever opens a file reads them to the end or cancels. */
+  /** Bytes of the file. The code that opens a file reads them to the end or cancels the stream. */
   readonly content: ReadableStream<Uint8Array>;
 }
 
 /**
- * Directory of a file store in which the host puts the files of snapshots while a
- * machine recovers. It empties it as it likes, so no other file may be there, and
- * none of it can be added to a snapshot (F4).
+ * Directory of a file store in which the host puts the files of a snapshot while a
+ * state machine recovers from it. The host deletes everything in it, and its files
+ * cannot be added to a snapshot (F4).
  */
 export const HOST_DIRECTORY = "sampan-host";
 
-/** True if a path is that of the host's directory, or in it, in whatever case the letters are. */
+/** True if a path is that of the host's directory or lies in it, ignoring case. */
 export function isHostPath(path: string): boolean {
   const first = path.split("/").find((part) => part !== "" && part !== ".");
   return first?.toLowerCase() === HOST_DIRECTORY;
 }
 
 /**
- * Parts of a path of a file store, without empty ones.
+ * Splits a path of a file store into its parts, without empty ones.
  *
- * @throws TypeError if it is no string, or an ill-formed one: a file system knows no such names, and would take them for one another
+ * @throws TypeError if it is not a string, or has a lone surrogate: file systems would map different such names to the same file
  */
 export function partsOfPath(path: string): string[] {
   if (typeof path !== "string") {
@@ -50,27 +50,30 @@ export function partsOfPath(path: string): string[] {
   return path.split("/").filter(Boolean);
 }
 
-/** Files under paths separated by "/", those in {@linkcode HOST_DIRECTORY} being the host's. The code that makes a store closes it. */
+/**
+ * Files under paths separated by "/". Those in {@linkcode HOST_DIRECTORY} belong to
+ * the host. The code that creates a store closes it.
+ */
 export interface FileStore extends AsyncDisposable {
   /**
    * Opens a file for reading.
    *
-   * @throws ErrFileNotFound if there is nothing at `path`
+   * @throws ErrFileNotFound if there is no file at `path`
    * @throws ErrFileIsDirectory if there is a directory
    */
   open(path: string): MaybePromise<OpenFile>;
   /**
-   * Begins a file; it appears, whole and in the place of one that was there,
-   * when the stream is closed, and never if that is aborted. Directories are made
-   * as needed.
+   * Begins writing a file. Once the stream is closed the file appears, complete and
+   * in place of an existing one; if the stream is aborted it never does.
+   * Directories are created as needed.
    *
    * @throws ErrFileIsDirectory if there is a directory at `path`
    */
   create(path: string): MaybePromise<WritableStream<Uint8Array>>;
-  /** Removes a file, or a directory with all that is in it; harmless when it is gone already. */
+  /** Removes a file, or a directory with its content; does nothing if there is neither. */
   remove(path: string): MaybePromise<void>;
-  /** The names of the files and directories right in a directory, sorted; none if it is not there. */
+  /** Sorted names of the files and directories in a directory; empty if it does not exist. */
   list(directory: string): MaybePromise<readonly string[]>;
-  /** Frees what the store holds, after which its other methods fail; idempotent. */
+  /** Closes the store, after which its other methods fail; idempotent. */
   close(): Promise<void>;
 }

@@ -117,7 +117,10 @@ export function decodeHeader(
       return stateHash ? { ...header, stateHash } : header;
     }
   } catch { /* Too short, which is damage all the same. */ }
-  throw new ErrSnapshotCorrupted("Header is invalid", PREAMBLE.length);
+  throw new ErrSnapshotCorrupted(
+    `Header of ${data.length} bytes is invalid`,
+    PREAMBLE.length,
+  );
 }
 
 /**

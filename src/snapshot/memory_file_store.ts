@@ -1,5 +1,5 @@
 /**
- * Files kept in memory: the twin of every {@linkcode FileStore}.
+ * In-memory twin of the {@linkcode FileStore}.
  *
  * This module is browser compatible.
  *
@@ -11,25 +11,27 @@ import { ErrFileIsDirectory, ErrFileNotFound } from "./errors.ts";
 import { type FileStore, type OpenFile, partsOfPath } from "./file_store.ts";
 
 /**
- * A {@linkcode FileStore} in memory. A directory is there as long as a file is in
- * it; leading, trailing and doubled slashes of a path mean nothing. After
- * `close()` its methods throw.
+ * {@linkcode FileStore} in memory. A directory exists while there is a file in it;
+ * leading, trailing and repeated slashes of a path are ignored. After `close()` its
+ * methods throw.
  */
 export class MemoryFileStore implements FileStore {
   readonly #files = new Map<string, [Chunks, number]>();
   #closed = false;
 
-  /** The one spelling of a path. */
+  /** Normalized spelling of a path. */
   #path(path: string): string {
-    if (this.#closed) throw new Error("File store is closed");
+    if (this.#closed) {
+      throw new Error("MemoryFileStore is closed; create another one");
+    }
     return partsOfPath(path).join("/");
   }
 
   /**
-   * Opens a file for reading; it can be read to its end also when it is removed
-   * or replaced meanwhile.
+   * Opens a file for reading; the stream is not affected if the file is removed or
+   * replaced.
    *
-   * @throws ErrFileNotFound if there is nothing at `path`
+   * @throws ErrFileNotFound if there is no file at `path`
    * @throws ErrFileIsDirectory if there is a directory
    */
   open(path: string): OpenFile {
@@ -40,7 +42,7 @@ export class MemoryFileStore implements FileStore {
   }
 
   /**
-   * Begins a file, visible when the stream is closed.
+   * Begins writing a file, which becomes visible once the stream is closed.
    *
    * @throws ErrFileIsDirectory if there is a directory at `path`
    */
@@ -52,7 +54,7 @@ export class MemoryFileStore implements FileStore {
     })[0];
   }
 
-  /** Removes a file, or a directory with all that is in it; harmless when it is gone already. */
+  /** Removes a file, or a directory with its content; does nothing if there is neither. */
   remove(path: string): void {
     const key = this.#path(path);
     for (const other of this.#files.keys()) {
@@ -60,7 +62,7 @@ export class MemoryFileStore implements FileStore {
     }
   }
 
-  /** The names of the files and directories right in a directory, sorted; none if it is not there. */
+  /** Sorted names of the files and directories in a directory; empty if it does not exist. */
   list(directory: string): readonly string[] {
     const path = this.#path(directory);
     const prefix = path && `${path}/`;
@@ -72,14 +74,14 @@ export class MemoryFileStore implements FileStore {
     return [...names].sort();
   }
 
-  /** Lets go of all files; idempotent. */
+  /** Closes the store and discards its files; idempotent. */
   // deno-lint-ignore require-await
   async close(): Promise<void> {
     this.#closed = true;
     this.#files.clear();
   }
 
-  /** As `close()`. */
+  /** Closes the store. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -1,6 +1,6 @@
 /**
- * Snapshots kept in memory: the twin of every {@linkcode SnapshotStore}, for
- * tests, and for replicas that need not outlive their process.
+ * In-memory twin of the {@linkcode SnapshotStore}, for tests and for replicas that
+ * need not outlive their process.
  *
  * This module is browser compatible.
  *
@@ -20,18 +20,20 @@ import {
   type SnapshotTotals,
 } from "./store.ts";
 
-/** A {@linkcode SnapshotStore} in memory. After `close()` its methods throw. */
+/** {@linkcode SnapshotStore} in memory. After `close()` its methods throw. */
 export class MemorySnapshotStore implements SnapshotStore {
-  /** The complete ones, the latest made last. */
+  /** Complete snapshots, the newest last. */
   readonly #snapshots = new Map<string, [SnapshotInfo, Chunks]>();
   #made = 0;
   #closed = false;
 
   #check(): void {
-    if (this.#closed) throw new Error("Snapshot store is closed");
+    if (this.#closed) {
+      throw new Error("MemorySnapshotStore is closed; create another one");
+    }
   }
 
-  /** Begins a snapshot. */
+  /** Begins writing a snapshot. */
   create(
     header: SnapshotHeader,
     options?: { readonly imported?: boolean },
@@ -46,7 +48,9 @@ export class MemorySnapshotStore implements SnapshotStore {
         this.#check();
         if (info) return info;
         if (!written) {
-          throw new Error("Snapshot is not written to its end");
+          throw new Error(
+            "Snapshot is incomplete: close its writable before commit()",
+          );
         }
         const id = `${++this.#made}`;
         const [chunks, size] = written;
@@ -65,7 +69,7 @@ export class MemorySnapshotStore implements SnapshotStore {
     };
   }
 
-  /** The complete snapshots of a cluster, as the port orders them. */
+  /** Complete snapshots of a cluster, in the order defined by the port. */
   list(clusterID: bigint): readonly SnapshotInfo[] {
     this.#check();
     return [...this.#snapshots.values()].map(([info]) => info)
@@ -74,9 +78,9 @@ export class MemorySnapshotStore implements SnapshotStore {
   }
 
   /**
-   * The container's bytes.
+   * Opens the container's bytes.
    *
-   * @throws ErrSnapshotNotFound if it is not, or no longer, there
+   * @throws ErrSnapshotNotFound if it is not in the store, or was removed
    */
   open(info: SnapshotInfo): ReadableStream<Uint8Array> {
     this.#check();
@@ -85,26 +89,26 @@ export class MemorySnapshotStore implements SnapshotStore {
     return replayChunks(snapshot[1]);
   }
 
-  /** Removes a snapshot; harmless when it is gone already. */
+  /** Removes a snapshot; does nothing if it was removed before. */
   remove(info: SnapshotInfo): void {
     this.#check();
     this.#snapshots.delete(info.id);
   }
 
-  /** Clusters that have a snapshot here, in order of their ids. */
+  /** Ids of the clusters that have a snapshot here, in ascending order. */
   clusters(): readonly bigint[] {
     this.#check();
     return clustersOf([...this.#snapshots.values()].map(([info]) => info));
   }
 
-  /** Lets go of all snapshots; idempotent. */
+  /** Closes the store and discards its snapshots; idempotent. */
   // deno-lint-ignore require-await
   async close(): Promise<void> {
     this.#closed = true;
     this.#snapshots.clear();
   }
 
-  /** As `close()`. */
+  /** Closes the store. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -1,5 +1,5 @@
 /**
- * Byte streams into memory and out of it, for the in-memory stores.
+ * Byte streams into and out of memory, for the in-memory stores.
  *
  * This module is browser compatible.
  *
@@ -8,12 +8,12 @@
 
 import { copyOf } from "../bytes.ts";
 
-/** Chunks that belong to nobody else. */
+/** Chunks of bytes owned by a store. */
 export type Chunks = readonly Uint8Array[];
 
 /**
- * A stream that keeps copies of the chunks it gets, and gives them to `done`
- * when it is closed; and what makes it fail, also when somebody has it locked.
+ * Stream that copies its chunks and passes them to `done` when it is closed; and a
+ * function that fails the stream, even while it is locked.
  */
 export function collectChunks(
   done: (chunks: Chunks, size: number) => void,
@@ -37,7 +37,7 @@ export function collectChunks(
   }];
 }
 
-/** A stream of copies of chunks, each made when it is asked for. */
+/** Stream of copies of chunks, each made on demand. */
 export function replayChunks(chunks: Chunks): ReadableStream<Uint8Array> {
   let next = 0;
   return new ReadableStream<Uint8Array>({

@@ -1,12 +1,12 @@
 /**
- * Snapshots: the container every one of them is written in, where they are kept
- * ({@linkcode SnapshotStore}), and the external files that belong to them
- * ({@linkcode FileStore}); the two ports with their in-memory twins.
+ * Snapshots: reader and writer of their container, the ports
+ * {@linkcode SnapshotStore} and {@linkcode FileStore} (for their external files),
+ * and the in-memory twins of both.
  *
- * A container is one stream, the same for all kinds of machine, stores and
+ * A container is one stream, the same for all kinds of state machines, stores and
  * runtimes: header, sessions, the machine's payload and external files in
- * checksummed blocks. Reading and writing hold a few blocks in memory, whatever
- * the size, and no byte is handed out before it is verified (H8).
+ * checksummed blocks. Reading and writing hold only a few blocks in memory, and no
+ * byte is returned before it is verified (H8).
  *
  * This module is browser compatible.
  *
@@ -24,13 +24,13 @@
  * };
  * await using store = new MemorySnapshotStore();
  *
- * // Save: what the machine gets is `writer.payload`.
+ * // Save: the state machine writes to `writer.payload`.
  * const sink = store.create(header);
  * const writer = new SnapshotWriter(sink.writable, header, new Uint8Array());
  * await new Response("the whole state").body?.pipeTo(writer.payload);
  * sink.commit(await writer.finish());
  *
- * // Recover: what the machine gets is `reader.payload`.
+ * // Recover: the state machine reads from `reader.payload`.
  * const [newest] = store.list(1n);
  * if (!newest) throw new Error("There is no snapshot");
  * const reader = await openSnapshot(store.open(newest));

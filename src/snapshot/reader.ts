@@ -75,7 +75,7 @@ class BlockReader {
   }
 
   async cancel(reason?: unknown): Promise<void> {
-    this.failure ??= reason ?? new Error("Reading the snapshot was cancelled");
+    this.failure ??= reason ?? new Error("SnapshotReader was cancelled");
     await this.#source.cancel(reason).catch(noop);
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Collects the external files of a snapshot while the machine saves it.
+ * Collection of the external files of a snapshot while a state machine saves it.
  *
  * This module is browser compatible.
  *
@@ -18,7 +18,12 @@ import type {
 import { ErrSnapshotFile } from "./errors.ts";
 import { HOST_DIRECTORY, isHostPath } from "./file_store.ts";
 
-/** Refuses, with a `RangeError`, what a container cannot hold of a file. */
+/**
+ * Checks that a container can hold a file with this id and metadata.
+ *
+ * @throws TypeError if the metadata is not a `Uint8Array`
+ * @throws RangeError if the id is not in 0…2^64-1, or the metadata is too large
+ */
 export function checkFile(fileID: bigint, metadata: Uint8Array): void {
   if (typeof fileID !== "bigint" || !isU64(fileID)) {
     throw new RangeError(`File id ${fileID} is not in 0…2^64-1`);
@@ -35,18 +40,18 @@ export function checkFile(fileID: bigint, metadata: Uint8Array): void {
   }
 }
 
-/** The files a machine adds to a snapshot, for the host to take in (F1). */
+/** Files that a state machine adds to a snapshot; the host copies them into it later (F1). */
 export class SnapshotFileCollection implements ISnapshotFileCollection {
   readonly #files = new Map<bigint, SnapshotFile>();
   #failure: unknown;
   #sealed = false;
 
-  /** The files in the order they were added, each where the machine said it is. */
+  /** Added files, in order. */
   get files(): readonly SnapshotFile[] {
     return [...this.#files.values()];
   }
 
-  /** What `addFile()` threw first, undefined if nothing: it fails the snapshot also when the machine swallows it (F2). */
+  /** First error of `addFile()`, if any; it fails the snapshot even if the machine swallows it (F2). */
   get failure(): unknown {
     return this.#failure;
   }
@@ -54,8 +59,8 @@ export class SnapshotFileCollection implements ISnapshotFileCollection {
   /**
    * Adds a file.
    *
-   * @throws ErrSnapshotFile if the id is taken, the path is one of the host's, there are too many files, or the snapshot is done (F2, F4)
-   * @throws TypeError if the path is no string or the metadata no Uint8Array
+   * @throws ErrSnapshotFile if the id is taken, the path is in the host's directory, there are too many files, or `saveSnapshot()` has returned (F2, F4)
+   * @throws TypeError if the path is not a string, or the metadata is not a `Uint8Array`
    * @throws RangeError if the id is not in 0…2^64-1, or the metadata is too large
    */
   addFile(fileID: bigint, path: string, metadata: Uint8Array): void {
@@ -67,13 +72,13 @@ export class SnapshotFileCollection implements ISnapshotFileCollection {
         );
       }
       const problem = this.#sealed
-        ? "Snapshot is done"
+        ? "saveSnapshot() has returned already; add files before"
         : this.#files.has(fileID)
         ? "File id is taken"
         : isHostPath(path)
         ? `Names in "${HOST_DIRECTORY}" are the host's; keep the file under another`
         : this.#files.size === SNAPSHOT_FILES_MAX
-        ? "There are too many files"
+        ? `Snapshot has ${SNAPSHOT_FILES_MAX} files already, the most it may have`
         : undefined;
       if (problem) throw new ErrSnapshotFile(problem, fileID, path);
       const file = { fileID, filepath: path, metadata: copyOf(metadata) };
@@ -84,7 +89,7 @@ export class SnapshotFileCollection implements ISnapshotFileCollection {
     }
   }
 
-  /** Ends the collecting: from now on `addFile()` throws. */
+  /** Ends the collection: later calls of `addFile()` throw. */
   seal(): void {
     this.#sealed = true;
   }

@@ -1,8 +1,6 @@
 /**
- * A name that says all that is known of a snapshot.
- *
- * Stores keep a snapshot under it: to list them opens none, and what is damaged
- * inside of one hides neither it nor another.
+ * Name under which stores keep a snapshot. It carries the snapshot's header, so that
+ * listing snapshots opens none, and damage inside one hides neither it nor others.
  *
  * This module is browser compatible.
  *
@@ -15,9 +13,11 @@ import type { SnapshotInfo } from "./store.ts";
 
 const COMPRESSIONS = { n: "none", g: "gzip", d: "deflate-raw" } as const;
 
-/** A snapshot, and how many were made before it. */
-export interface Made {
+/** Snapshot as its name describes it. */
+export interface NamedSnapshot {
+  /** Header, size and origin. */
   readonly info: SnapshotInfo;
+  /** Number of snapshots that its store had created before it. */
   readonly order: number;
 }
 
@@ -25,11 +25,15 @@ function hex(value: number | bigint, digits: number): string {
   return value.toString(16).padStart(digits, "0");
 }
 
-/** What a name tells, in groups: cluster, index, kind, node, type, compression, files, imported, size, epoch, order. */
+/** Parts of a name: cluster, index, kind, node, type, compression, files, imported, size, epoch, order. */
 const NAME =
   /^([0-9a-f]{16})-([0-9a-f]{14})-([fm])-([0-9a-f]{16})-([123])([ngd])-([0-9a-f]+)-([io])-([0-9a-f]+)-([0-9a-f]+)\.([0-9a-f]{16}|)-([0-9a-f]+)$/;
 
-/** The name of a snapshot; a `RangeError` if its header makes no sense. */
+/**
+ * Name of a snapshot.
+ *
+ * @throws RangeError if its header is invalid
+ */
 export function nameOf(
   info: Omit<SnapshotInfo, "id">,
   order: number,
@@ -47,12 +51,14 @@ export function nameOf(
     epoch === undefined ? "0." : `${hex(epoch.index, 1)}.${hex(epoch.id, 16)}`,
     hex(order, 8),
   ].join("-");
-  if (!NAME.test(name)) throw new RangeError(`Header makes no sense: ${name}`);
+  if (!NAME.test(name)) {
+    throw new RangeError(`Header of the snapshot is invalid: ${name}`);
+  }
   return name;
 }
 
-/** Reads a name, which is the snapshot's id too; undefined if it is none of a snapshot. */
-export function parseName(id: string): Made | undefined {
+/** Parses a name, which is also the snapshot's id; undefined if it does not name a snapshot. */
+export function parseName(id: string): NamedSnapshot | undefined {
   const match = NAME.exec(id);
   if (match === null) return undefined;
   const part = (i: number): string => match[i]!;

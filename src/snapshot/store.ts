@@ -1,5 +1,5 @@
 /**
- * Where snapshots are kept, as a port.
+ * Port of the snapshot store.
  *
  * This module is browser compatible.
  *
@@ -10,106 +10,106 @@ import type { MaybePromise } from "../statemachine/types.ts";
 import type { Epoch } from "../log/history.ts";
 import type { Type } from "../statemachine/types.ts";
 
-/** Hash of a machine's state, and the version of the form that the state had. */
+/** Hash of a state machine's state, with its state version. */
 export interface StateHash {
-  /** Value of `getHash()`. */
+  /** Value returned by `getHash()`. */
   readonly hash: bigint;
-  /** The machine's `stateVersion`, 0 for a machine without: hashes of different versions are never compared (H16). */
+  /** The machine's `stateVersion`, 0 without one. Hashes of different state versions are never compared (H16). */
   readonly version: number;
 }
 
-/** What is known of a snapshot before it is made: the header of its container. */
+/** Header of a snapshot's container, known before it is written. */
 export interface SnapshotHeader {
-  /** The cluster it is a snapshot of. */
+  /** Id of the cluster. */
   readonly clusterID: bigint;
-  /** The replica that made it. */
+  /** Node id of the replica that created the snapshot. */
   readonly nodeID: bigint;
-  /** The kind of machine that wrote the payload. */
+  /** Type of the state machine that wrote the payload. */
   readonly type: Type;
-  /** `full` holds the state; `metadata` only the index and the sessions, and means something only to the replica that made it (D10). */
+  /** `full` has the state; `metadata` has only the index and the sessions, and is of use only to the replica that created it (D10). */
   readonly kind: "full" | "metadata";
-  /** The index of the last entry the state contains. */
+  /** Index of the last entry in the state. */
   readonly index: number;
-  /** The last epoch at or before that index, if there is one (H13). */
+  /** Last epoch at or before `index`, if any (H13). */
   readonly epoch?: Epoch | undefined;
-  /** How payload and files are compressed. */
+  /** Compression of payload and files. */
   readonly compression: "none" | "gzip" | "deflate-raw";
-  /** Hash of the state, if its machine has one: a recovery that ends in another state is refused (H16). It is in the container; `list()` may leave it out. */
+  /** Hash of the state, if its machine has one: a recovery that leads to another state fails (H16). Part of the container; `list()` may omit it. */
   readonly stateHash?: StateHash | undefined;
 }
 
-/** A snapshot that is complete and can be read. */
+/** Complete snapshot in a store. */
 export interface SnapshotInfo extends SnapshotHeader {
-  /** Identifies it in its store. */
+  /** Identifies the snapshot in its store. */
   readonly id: string;
   /** Size of the container, in bytes. */
   readonly size: number;
-  /** How many external files are in it. */
+  /** Number of external files. */
   readonly files: number;
-  /** Whether it came from another host by import, not from a replica of this store. */
+  /** True if it was imported from another host rather than created by a replica of this store. */
   readonly imported: boolean;
 }
 
-/** What is known of a snapshot once its container is written. */
+/** Totals of a snapshot, known once its container is written. */
 export interface SnapshotTotals {
-  /** How many external files are in it. */
+  /** Number of external files. */
   readonly files: number;
 }
 
-/** A snapshot on its way into a store; not visible before `commit()`. */
+/** Snapshot that is being written to a store; invisible until `commit()`. */
 export interface SnapshotSink {
-  /** Takes the container's bytes. */
+  /** Stream for the container's bytes. */
   readonly writable: WritableStream<Uint8Array>;
   /**
-   * Makes the snapshot visible, after `writable` was closed. It replaces one
-   * that says the same ({@linkcode isSameSnapshot}): if that is made again, the
-   * old one may be damaged.
+   * Makes the snapshot visible, after `writable` was closed. It replaces an equal
+   * one ({@linkcode isSameSnapshot}), which may be damaged.
    */
   commit(totals: SnapshotTotals): MaybePromise<SnapshotInfo>;
-  /** Drops what was written, and fails `writable` if it is still open; harmless after `commit()`. Idempotent. */
+  /** Discards the written bytes, and fails `writable` if it is still open. Idempotent, and without effect after `commit()`. */
   abort(reason?: unknown): MaybePromise<void>;
 }
 
 /**
- * Whether a store keeps only one of the two: full snapshots of a cluster at one
- * index hold the same state whoever made them, metadata is a replica's own.
+ * True if a store keeps only one of the two snapshots. Full snapshots of a cluster at
+ * the same index are equal whichever replica created them; a metadata snapshot
+ * belongs to its replica.
  */
 export function isSameSnapshot(a: SnapshotHeader, b: SnapshotHeader): boolean {
   return a.clusterID === b.clusterID && a.index === b.index &&
     a.kind === b.kind && (a.kind === "full" || a.nodeID === b.nodeID);
 }
 
-/** Sorts as `list()` does: the highest index first, and of one index full before metadata. */
+/** Compares snapshots for the order of `list()`: highest index first, then full before metadata. */
 export function compareSnapshots(a: SnapshotHeader, b: SnapshotHeader): number {
   return b.index - a.index ||
     Number(b.kind === "full") - Number(a.kind === "full");
 }
 
-/** Snapshots of clusters. Whoever makes one closes it; a host never closes what it was given. */
+/** Snapshots of clusters. The code that creates a store closes it; a host does not. */
 export interface SnapshotStore extends AsyncDisposable {
-  /** Begins a snapshot. */
+  /** Begins writing a snapshot. */
   create(
     header: SnapshotHeader,
     options?: { readonly imported?: boolean },
   ): MaybePromise<SnapshotSink>;
-  /** The complete snapshots of a cluster, the one with the highest index first; of one index, full before metadata, and the latest made first. */
+  /** Complete snapshots of a cluster: highest index first, then full before metadata, then newest first. */
   list(clusterID: bigint): MaybePromise<readonly SnapshotInfo[]>;
   /**
-   * The container's bytes; a stream that was opened can be read to its end also
-   * when the snapshot is removed meanwhile.
+   * Opens the container's bytes. An open stream is not affected if the snapshot is
+   * removed.
    *
-   * @throws ErrSnapshotNotFound if it is not, or no longer, there
+   * @throws ErrSnapshotNotFound if it is not in the store, or was removed
    */
   open(info: SnapshotInfo): MaybePromise<ReadableStream<Uint8Array>>;
-  /** Removes a snapshot; harmless when it is gone already. */
+  /** Removes a snapshot; does nothing if it was removed before. */
   remove(info: SnapshotInfo): MaybePromise<void>;
-  /** Clusters that have a snapshot here, in order of their ids, where the store can tell. */
+  /** Ids of the clusters that have a snapshot here, in ascending order, if the store can list them. */
   clusters?(): MaybePromise<readonly bigint[]>;
-  /** Frees what the store holds, after which its other methods fail; idempotent. */
+  /** Closes the store, after which its other methods fail; idempotent. */
   close(): Promise<void>;
 }
 
-/** Clusters of a list of snapshots, in order of their ids. */
+/** Ids of the clusters of a list of snapshots, in ascending order. */
 export function clustersOf(
   snapshots: Iterable<SnapshotHeader>,
 ): readonly bigint[] {

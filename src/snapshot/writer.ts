@@ -108,7 +108,7 @@ export class SnapshotWriter {
     this.#onLate = options.onLate;
     this.#compression = header.compression;
     this.#begun = this.#begin(encodeHeader(header), sessions);
-    // The next call reports the error; there is none if this constructor throws.
+    // The next call reports the error; no call follows if this constructor throws.
     this.#begun.catch(noop);
     const [writable, packed] = this.#section(BlockType.Payload);
     const writer = writable.getWriter();
@@ -265,7 +265,7 @@ export class SnapshotWriter {
   #lose(error: unknown): unknown {
     if (this.#failed.signal.aborted) return this.#fail(error);
     this.#sinkError = error ??
-      new Error("Sink of the snapshot failed without a reason");
+      new Error("Sink of SnapshotWriter failed without a reason");
     return this.#fail(
       this.#streaming
         ? new ErrSnapshotStreaming(undefined, { cause: error })

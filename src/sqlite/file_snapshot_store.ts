@@ -22,7 +22,11 @@ import {
   ErrSnapshotCorrupted,
   ErrSnapshotNotFound,
 } from "../snapshot/errors.ts";
-import { type Made, nameOf, parseName } from "../snapshot/snapshot_name.ts";
+import {
+  type NamedSnapshot,
+  nameOf,
+  parseName,
+} from "../snapshot/snapshot_name.ts";
 import {
   clustersOf,
   compareSnapshots,
@@ -57,7 +61,7 @@ export class FileSnapshotStore implements SnapshotStore {
   /** Where the snapshots are. */
   readonly directory: string;
   /** The complete ones by their ids; undefined before they are first wanted. */
-  #snapshots: Map<string, Made> | undefined;
+  #snapshots: Map<string, NamedSnapshot> | undefined;
   #lock: FileLock | undefined;
   readonly #sinks = new Set<FileSink>();
   #made = 0;
@@ -72,7 +76,7 @@ export class FileSnapshotStore implements SnapshotStore {
     return join(this.directory, id + SUFFIX);
   }
 
-  #open(): Map<string, Made> {
+  #open(): Map<string, NamedSnapshot> {
     if (this.#closed) throw new Error("Snapshot store is closed");
     const lock = join(this.directory, "lock");
     if (this.#lock !== undefined && !this.#lock.isInPlace) {
@@ -85,7 +89,7 @@ export class FileSnapshotStore implements SnapshotStore {
     if (this.#snapshots !== undefined) return this.#snapshots;
     makeDirectory(this.directory);
     this.#lock ??= lockFile(lock);
-    const snapshots = new Map<string, Made>();
+    const snapshots = new Map<string, NamedSnapshot>();
     for (const name of readdirSync(this.directory)) {
       if (name.endsWith(TEMPORARY)) removeFile(join(this.directory, name));
       if (!name.endsWith(SUFFIX)) continue;
@@ -101,7 +105,7 @@ export class FileSnapshotStore implements SnapshotStore {
   }
 
   /** Removes the older ones that say the same as `made`. */
-  #removeReplaced({ info, order }: Made): void {
+  #removeReplaced({ info, order }: NamedSnapshot): void {
     for (const other of this.#snapshots!.values()) {
       if (other.order < order && isSameSnapshot(other.info, info)) {
         this.#remove(other.info.id);

@@ -384,7 +384,7 @@ Deno.test("H8 BlockSnapshotStore removes nothing where it cannot read whose it i
   assert(data.every((key) => blocks.all.includes(key)));
 });
 
-Deno.test("H11 BlockSnapshotStore refuses a header that makes no sense", async () => {
+Deno.test("H11 BlockSnapshotStore refuses an invalid header", async () => {
   const blocks = new MemoryBlockStore();
   const store = new BlockSnapshotStore(blocks);
   await assertRejects(() => save(store, 1, { index: -1 }), RangeError);

@@ -84,7 +84,7 @@ Deno.test("F1 addFile() fails once the snapshot is done", () => {
   assertThrows(
     () => collection.addFile(2n, "g", nothing),
     ErrSnapshotFile,
-    "Snapshot is done",
+    "saveSnapshot() has returned already",
   );
   assertEquals(collection.files.length, 1);
 });
