@@ -40,22 +40,74 @@
  * @module
  */
 
-export * from "./src/statemachine/mod.ts";
-export * from "./src/log/mod.ts";
-export * from "./src/store/mod.ts";
-export * from "./src/offline/mod.ts";
-export * from "./src/snapshot/errors.ts";
-export * from "./src/snapshot/file_store.ts";
-export * from "./src/snapshot/memory_file_store.ts";
-export * from "./src/snapshot/memory_snapshot_store.ts";
-export * from "./src/snapshot/store.ts";
-export { openSnapshot, SnapshotReader } from "./src/snapshot/reader.ts";
+export type {
+  CreateConcurrentStateMachineFunc,
+  CreateOnDiskStateMachineFunc,
+  CreateStateMachineFunc,
+  Forked,
+  IConcurrentStateMachine,
+  IExtended,
+  IFork,
+  IHash,
+  IOnDiskStateMachine,
+  IRecoveredHash,
+  IRefusal,
+  IRemoveData,
+  IStateMachine,
+  IStateVersion,
+} from "./src/statemachine/machines.ts";
 export {
-  type SnapshotVerifier,
-  verifySnapshot,
-} from "./src/snapshot/verifier.ts";
-export * from "./src/nodehost/mod.ts";
-export * from "./src/kv/mod.ts";
+  ConcurrentStateMachine,
+  type Entry,
+  type ISnapshotFileCollection,
+  type MaybePromise,
+  OnDiskStateMachine,
+  RegularStateMachine,
+  type Result,
+  type SnapshotFile,
+  type Type,
+} from "./src/statemachine/types.ts";
+export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";
+export {
+  ErrNotImplemented,
+  ErrOpenStopped,
+  ErrSnapshotAborted,
+  ErrSnapshotStopped,
+  ErrSnapshotStreaming,
+  SampanError,
+} from "./src/statemachine/errors.ts";
+
+export {
+  type ClusterData,
+  type ClusterInfo,
+  type ClusterStatus,
+  type CompactionOptions,
+  type CreateReplayMachineFunc,
+  ErrClusterNotFound,
+  ErrNoOutbox,
+  ErrPayloadTooBig,
+  ErrSkipRefused,
+  ErrSnapshotMismatch,
+  ErrUnsynced,
+  ErrUpdateFailed,
+  type HostEvent,
+  newNodeID,
+  NodeHost,
+  type NodeHostInfo,
+  type NodeHostOptions,
+  type Purged,
+  type RemoveDataOptions,
+  Replica,
+  type ReplicaConfig,
+  type ReplicaStatus,
+  Session,
+  type Submission,
+  type SubmissionState,
+  type Unsynced,
+  type View,
+  type Watch,
+  type WatchOptions,
+} from "./src/nodehost/mod.ts";
 export {
   ErrInvalidResult,
   ErrInvalidSession,
@@ -65,9 +117,55 @@ export {
   type InvalidSessionReason,
 } from "./src/rsm/errors.ts";
 export type { SessionInfo } from "./src/rsm/state_machine.ts";
+export { ErrSkippedApplied } from "./src/rsm/skipped_entries.ts";
 export {
-  ErrSkippedApplied,
-  type SkippedEntry,
-} from "./src/rsm/skipped_entries.ts";
-export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";
-export type { Env } from "./src/env.ts";
+  ErrClusterAlreadyExist,
+  ErrClusterClosed,
+  ErrCompacted,
+  ErrDiverged,
+  ErrLogCorrupted,
+  ErrNodeIDTaken,
+  ErrOtherHistory,
+  ErrUnknownOutcome,
+} from "./src/log/errors.ts";
+export { ErrOtherPrincipal, ErrOutboxCopied } from "./src/offline/errors.ts";
+export {
+  ErrSnapshotCorrupted,
+  ErrSnapshotFile,
+  ErrSnapshotNotFound,
+  ErrSnapshotUnfinished,
+  ErrSnapshotVersion,
+  ErrStateMismatch,
+} from "./src/snapshot/errors.ts";
+export {
+  ErrStoreBlocked,
+  ErrStoreCorrupted,
+  ErrStoreFailed,
+  ErrStoreFull,
+  ErrStoreLocked,
+  ErrStoreVanished,
+  ErrStoreVersion,
+} from "./src/store/errors.ts";
+
+export {
+  ConcurrentKVStateMachine,
+  ErrKVInvalidCommand,
+  ErrKVInvalidQuery,
+  ErrKVInvalidSnapshot,
+  kv,
+  type KVAnswer,
+  type KVCount,
+  type KVGet,
+  type KVQuery,
+  type KVRange,
+  type KVRow,
+  KVStateMachine,
+  OnDiskKVStateMachine,
+  type OnDiskKVStateMachineOptions,
+} from "./src/kv/mod.ts";
+
+export { MemoryLogDB } from "./src/log/memory_log.ts";
+export { MemoryOutbox } from "./src/offline/memory_outbox.ts";
+export { MemoryFileStore } from "./src/snapshot/memory_file_store.ts";
+export { MemorySnapshotStore } from "./src/snapshot/memory_snapshot_store.ts";
+export { MemoryBlockStore } from "./src/store/memory_block_store.ts";

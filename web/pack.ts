@@ -19,6 +19,7 @@ import { declare } from "./declarations.ts";
 export const PACKED_ENTRIES: readonly string[] = [
   ".",
   "./indexeddb",
+  "./ports",
   "./sqlite",
   "./sync/client",
   "./testing",

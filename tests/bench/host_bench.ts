@@ -10,12 +10,11 @@ import {
   kv,
   MemorySnapshotStore,
   NodeHost,
-  openSnapshot,
   type Replica,
   type Result,
   type Session,
-  type SnapshotHeader,
 } from "../../mod.ts";
+import { openSnapshot, type SnapshotHeader } from "../../src/ports/mod.ts";
 import { SnapshotWriter } from "../../src/snapshot/mod.ts";
 import { collectGarbage } from "../support/garbage.ts";
 import { best, percentile, report } from "./report.ts";

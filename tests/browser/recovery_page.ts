@@ -7,13 +7,8 @@
  * @module
  */
 
-import {
-  kv,
-  KVStateMachine,
-  MemoryLogDB,
-  NodeHost,
-  verifySnapshot,
-} from "../../mod.ts";
+import { kv, KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
+import { verifySnapshot } from "../../src/ports/mod.ts";
 import {
   IndexedDBKVStateMachine,
   IndexedDBLogDB,

@@ -7,7 +7,6 @@
  */
 
 import {
-  type BlockStore,
   ErrOtherHistory,
   type HostEvent,
   type IOnDiskStateMachine,
@@ -17,11 +16,10 @@ import {
   type KVRow,
   KVStateMachine,
   NodeHost,
-  type Outbox,
   type Replica,
-  type SnapshotStore,
   type Submission,
 } from "../../mod.ts";
+import type { BlockStore, Outbox, SnapshotStore } from "../../src/ports/mod.ts";
 import { RemoteLogDB, type Versions } from "../../src/sync/client/mod.ts";
 import {
   entry,

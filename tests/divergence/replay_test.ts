@@ -8,8 +8,6 @@ import {
   type HostEvent,
   kv,
   KVStateMachine,
-  type Log,
-  type LogDB,
   type MaybePromise,
   MemoryBlockStore,
   MemoryLogDB,
@@ -19,9 +17,13 @@ import {
   type Replica,
   type ReplicaConfig,
   type Result,
-  type SnapshotInfo,
-  type SnapshotStore,
 } from "../../mod.ts";
+import type {
+  Log,
+  LogDB,
+  SnapshotInfo,
+  SnapshotStore,
+} from "../../src/ports/mod.ts";
 import { EXPLAIN_ENTRIES_MAX } from "../../src/limits.ts";
 import { bytes, text } from "../support/bytes.ts";
 import {

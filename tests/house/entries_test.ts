@@ -17,6 +17,7 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
     "node:util",
   ],
   "./indexeddb": ["idb-keyval"],
+  "./ports": [],
   "./sqlite": [
     "node:fs",
     "node:os",

@@ -23,7 +23,6 @@ import {
   ErrStateMismatch,
   ErrStoreFull,
   ErrSystemBusy,
-  HOST_DIRECTORY,
   type HostEvent,
   type ISnapshotFileCollection,
   MemoryFileStore,
@@ -34,6 +33,7 @@ import {
   type Replica,
   type Result,
 } from "../../mod.ts";
+import { HOST_DIRECTORY } from "../../src/snapshot/file_store.ts";
 import { MACHINE_SLOW_MS } from "../../src/limits.ts";
 import { differ } from "../../src/divergence/checkpoints.ts";
 import { SnapshotWriter } from "../../src/snapshot/writer.ts";

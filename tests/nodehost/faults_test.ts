@@ -12,10 +12,10 @@ import {
   ErrLogCorrupted,
   ErrNotImplemented,
   ErrUpdateFailed,
-  type LogBatch,
   MemoryLogDB,
   type Result,
 } from "../../mod.ts";
+import type { LogBatch } from "../../src/ports/mod.ts";
 import { packRecords } from "../../src/log/records.ts";
 import { bytes } from "../support/bytes.ts";
 import {

@@ -11,10 +11,10 @@ import {
   ErrSnapshotStreaming,
   ErrStoreVanished,
   ErrUnknownOutcome,
-  type LogBatch,
   MemoryLogDB,
   MemorySnapshotStore,
 } from "../../mod.ts";
+import type { LogBatch } from "../../src/ports/mod.ts";
 import { bytes, text } from "../support/bytes.ts";
 import {
   checked,

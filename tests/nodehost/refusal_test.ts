@@ -1,11 +1,11 @@
 import { assertEquals, assertInstanceOf } from "@std/assert";
 import {
-  BlockOutbox,
   ErrProposalRefused,
   MemoryLogDB,
   MemoryOutbox,
   type Result,
 } from "../../mod.ts";
+import { BlockOutbox } from "../../src/ports/mod.ts";
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import { REFUSAL_BYTES_MAX } from "../../src/limits.ts";
 import { encodeSettled } from "../../src/offline/outbox_block.ts";

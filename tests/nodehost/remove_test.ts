@@ -6,16 +6,12 @@ import {
   assertThrows,
 } from "@std/assert";
 import {
-  BlockOutbox,
   ErrClusterAlreadyExist,
   ErrClusterClosed,
-  ErrFileNotFound,
   ErrNotImplemented,
   ErrUnsynced,
-  HOST_DIRECTORY,
   kv,
   KVStateMachine,
-  type LogDB,
   MemoryBlockStore,
   MemoryFileStore,
   MemoryLogDB,
@@ -23,8 +19,14 @@ import {
   MemorySnapshotStore,
   NodeHost,
   OnDiskKVStateMachine,
-  type SnapshotInfo,
 } from "../../mod.ts";
+import {
+  BlockOutbox,
+  ErrFileNotFound,
+  type LogDB,
+  type SnapshotInfo,
+} from "../../src/ports/mod.ts";
+import { HOST_DIRECTORY } from "../../src/snapshot/file_store.ts";
 import { BlockLogDB, BlockSnapshotStore } from "../../src/indexeddb/mod.ts";
 import {
   FileSnapshotStore,

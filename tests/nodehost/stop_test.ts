@@ -8,12 +8,12 @@ import {
   ErrClusterAlreadyExist,
   ErrClusterClosed,
   ErrClusterNotFound,
-  type Log,
   MemoryLogDB,
   MemoryOutbox,
   MemorySnapshotStore,
   NodeHost,
 } from "../../mod.ts";
+import type { Log } from "../../src/ports/mod.ts";
 import { STOP_TIMEOUT_MS } from "../../src/limits.ts";
 import { bytes } from "../support/bytes.ts";
 import {

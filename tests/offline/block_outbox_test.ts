@@ -5,14 +5,13 @@ import {
   assertStrictEquals,
 } from "@std/assert";
 import {
-  BlockOutbox,
   ErrStoreCorrupted,
   ErrStoreFull,
   ErrStoreLocked,
   ErrUnknownOutcome,
   MemoryLogDB,
-  type OutboxQueue,
 } from "../../mod.ts";
+import { BlockOutbox, type OutboxQueue } from "../../src/ports/mod.ts";
 import {
   OUTBOX_BLOCK_COMMANDS_MAX,
   OUTBOX_DONE_COMMANDS_MAX,

@@ -1,5 +1,6 @@
 import "fake-indexeddb/auto";
-import { type BlockOutboxOptions, MemoryOutbox } from "../../mod.ts";
+import { MemoryOutbox } from "../../mod.ts";
+import type { BlockOutboxOptions } from "../../src/ports/mod.ts";
 import { IndexedDBOutbox } from "../../src/indexeddb/mod.ts";
 import { SqliteOutbox } from "../../src/sqlite/mod.ts";
 import {

@@ -7,7 +7,6 @@ import {
   assertStrictEquals,
 } from "@std/assert";
 import {
-  BlockOutbox,
   ErrClusterClosed,
   ErrNoOutbox,
   ErrOtherHistory,
@@ -21,17 +20,20 @@ import {
   ErrUnsynced,
   kv,
   KVStateMachine,
-  type Log,
-  type LogDB,
   MemoryBlockStore,
   MemoryLogDB,
   MemoryOutbox,
   NodeHost,
-  type Records,
   type Replica,
   type Result,
   type Submission,
 } from "../../mod.ts";
+import {
+  BlockOutbox,
+  type Log,
+  type LogDB,
+  type Records,
+} from "../../src/ports/mod.ts";
 import {
   COMMAND_BYTES_MAX,
   OUTBOX_BYTES_MAX,

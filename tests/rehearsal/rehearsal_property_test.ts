@@ -1,12 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
 import {
   ErrProposalRefused,
-  type LogBatch,
   type NodeHost,
   type Replica,
   type ReplicaConfig,
   type Session,
 } from "../../mod.ts";
+import type { LogBatch } from "../../src/ports/mod.ts";
 import { sleep } from "../../src/async.ts";
 import { recordAt, RecordKind } from "../../src/log/records.ts";
 import { RecordCursor } from "../../src/rsm/record_codec.ts";

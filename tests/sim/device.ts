@@ -6,8 +6,6 @@
  */
 
 import {
-  BlockOutbox,
-  type BlockStore,
   ErrClusterClosed,
   ErrDiverged,
   ErrOtherHistory,
@@ -21,6 +19,7 @@ import {
   type Result,
   type Submission,
 } from "../../mod.ts";
+import { BlockOutbox, type BlockStore } from "../../src/ports/mod.ts";
 import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
 import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
 import { decodeMessage } from "../../src/sync/messages.ts";

@@ -6,7 +6,6 @@
  */
 
 import type {
-  BlockStore,
   Entry,
   Forked,
   HostRow,
@@ -23,6 +22,7 @@ import type {
   ReplicaConfig,
   Result,
 } from "../../mod.ts";
+import type { BlockStore } from "../../src/ports/mod.ts";
 import { bytes, text } from "../support/bytes.ts";
 import {
   ConcurrentJournal,

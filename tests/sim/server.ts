@@ -9,13 +9,12 @@ import { assertEquals } from "@std/assert";
 import {
   ErrUpdateFailed,
   type HostEvent,
-  type Log,
-  type LogDB,
   MemoryBlockStore,
   MemoryLogDB,
   NodeHost,
   type Replica,
 } from "../../mod.ts";
+import type { Log, LogDB } from "../../src/ports/mod.ts";
 import { BlockLogDB } from "../../src/log/block_log.ts";
 import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
 import { Core } from "../../src/sync/server/core.ts";

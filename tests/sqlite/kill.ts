@@ -19,13 +19,11 @@ import {
   ErrUnknownOutcome,
   kv,
   KVStateMachine,
-  type Log,
-  type LogDB,
   MemorySnapshotStore,
   NodeHost,
   type Replica,
-  verifySnapshot,
 } from "../../mod.ts";
+import { type Log, type LogDB, verifySnapshot } from "../../src/ports/mod.ts";
 import {
   FileSnapshotStore,
   SqliteKVStateMachine,

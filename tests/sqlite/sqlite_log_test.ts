@@ -5,7 +5,8 @@ import {
   assertRejects,
 } from "@std/assert";
 import { DatabaseSync } from "node:sqlite";
-import { kv, KVStateMachine, NodeHost, packRecords } from "../../mod.ts";
+import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
+import { packRecords } from "../../src/ports/mod.ts";
 import {
   ErrStoreCorrupted,
   ErrStoreLocked,

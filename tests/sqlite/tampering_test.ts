@@ -18,9 +18,9 @@ import {
   kv,
   KVStateMachine,
   NodeHost,
-  packRecords,
   type Replica,
 } from "../../mod.ts";
+import { packRecords } from "../../src/ports/mod.ts";
 import {
   DirectoryFileStore,
   ErrStoreCorrupted,

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { packRecords } from "../../mod.ts";
+import { packRecords } from "../../src/ports/mod.ts";
 import {
   ErrStoreCorrupted,
   SqliteBlockStore,

@@ -7,15 +7,13 @@
  */
 
 import {
-  type Checkpoint,
   type HostEvent,
-  type LogDB,
   NodeHost,
   type NodeHostOptions,
-  type Records,
   type Replica,
   type ReplicaConfig,
 } from "../../mod.ts";
+import type { Checkpoint, LogDB, Records } from "../../src/ports/mod.ts";
 import { bytes } from "./bytes.ts";
 import {
   ConcurrentJournal,

@@ -8,22 +8,24 @@
 
 import {
   ErrUnknownOutcome,
-  type Log,
-  type LogBatch,
-  type LogDB,
-  type LogReader,
   type MaybePromise,
   MemoryLogDB,
   MemorySnapshotStore,
-  type ReadOptions,
-  type Records,
-  type Retention,
-  type SnapshotHeader,
-  type SnapshotInfo,
-  type SnapshotSink,
-  type SnapshotStore,
-  type SnapshotTotals,
 } from "../../mod.ts";
+import type {
+  Log,
+  LogBatch,
+  LogDB,
+  LogReader,
+  ReadOptions,
+  Records,
+  Retention,
+  SnapshotHeader,
+  SnapshotInfo,
+  SnapshotSink,
+  SnapshotStore,
+  SnapshotTotals,
+} from "../../src/ports/mod.ts";
 import type { Env } from "../../src/env.ts";
 import { flipByte } from "./streams.ts";
 

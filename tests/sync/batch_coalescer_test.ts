@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { BATCH_RECORDS_MAX } from "../../src/limits.ts";
-import { MemoryLogDB, packRecords } from "../../mod.ts";
+import { MemoryLogDB } from "../../mod.ts";
+import { packRecords } from "../../src/ports/mod.ts";
 import type { LogReader } from "../../src/log/log.ts";
 import { BatchCoalescer } from "../../src/sync/server/batch_coalescer.ts";
 

@@ -1,10 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import {
-  ErrDiverged,
-  type LogBatch,
-  MemoryBlockStore,
-  packRecords,
-} from "../../mod.ts";
+import { ErrDiverged, MemoryBlockStore } from "../../mod.ts";
+import { type LogBatch, packRecords } from "../../src/ports/mod.ts";
 import { epochRecord, lastOf } from "../../src/log/records.ts";
 import {
   SYNC_COPY_BYTES_MAX,

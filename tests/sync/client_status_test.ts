@@ -1,11 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import {
-  ErrNodeIDTaken,
-  kv,
-  KVStateMachine,
-  NodeHost,
-  packRecords,
-} from "../../mod.ts";
+import { ErrNodeIDTaken, kv, KVStateMachine, NodeHost } from "../../mod.ts";
+import { packRecords } from "../../src/ports/mod.ts";
 import type { ReasonCode, RemoteStatus } from "../../src/sync/client/mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import {

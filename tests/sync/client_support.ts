@@ -6,7 +6,12 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import type { Log, LogReader, ReadOptions, Records } from "../../mod.ts";
+import type {
+  Log,
+  LogReader,
+  ReadOptions,
+  Records,
+} from "../../src/ports/mod.ts";
 import { SYNC_READ_IDLE_MS } from "../../src/limits.ts";
 import {
   decodeMessage,

@@ -5,10 +5,9 @@ import {
   ErrCompacted,
   ErrDiverged,
   ErrLogCorrupted,
-  ErrRecordsRefused,
   ErrUnknownOutcome,
-  packRecords,
 } from "../../mod.ts";
+import { ErrRecordsRefused, packRecords } from "../../src/ports/mod.ts";
 import { epochRecord } from "../../src/log/records.ts";
 import { SYNC_CREDIT_BYTES, SYNC_FRAME_BYTES_MIN } from "../../src/limits.ts";
 import {

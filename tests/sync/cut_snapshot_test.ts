@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
-  BlockOutbox,
   ErrSystemBusy,
   kv,
   MemoryBlockStore,
@@ -9,6 +8,7 @@ import {
   OnDiskKVStateMachine,
   type Replica,
 } from "../../mod.ts";
+import { BlockOutbox } from "../../src/ports/mod.ts";
 import type { RemoteLogDB, RemoteStatus } from "../../src/sync/client/mod.ts";
 import { bytes } from "../support/bytes.ts";
 import { checked, peek, rejection, settle } from "../support/environment.ts";

@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import {
-  BlockOutbox,
   type ErrDiverged,
   ErrProposalRefused,
   type HostEvent,
@@ -13,6 +12,7 @@ import {
   type Replica,
   type Result,
 } from "../../mod.ts";
+import { BlockOutbox } from "../../src/ports/mod.ts";
 import {
   ErrRemote,
   RemoteLogDB,

@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
-  type BlockOutbox,
   ErrOtherHistory,
   ErrOtherPrincipal,
   ErrUnknownOutcome,
@@ -16,6 +15,7 @@ import {
   type Result,
   type Submission,
 } from "../../mod.ts";
+import type { BlockOutbox } from "../../src/ports/mod.ts";
 import { BlockLogDB } from "../../src/indexeddb/mod.ts";
 import { BlockOutbox as Outbox } from "../../src/offline/mod.ts";
 import type { RemoteLogDB, RemoteState } from "../../src/sync/client/mod.ts";

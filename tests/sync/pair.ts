@@ -7,13 +7,13 @@
 import { assert, assertEquals } from "@std/assert";
 import {
   KVStateMachine,
-  type LogDB,
   MemoryLogDB,
   NodeHost,
   type NodeHostOptions,
   type Replica,
   type ReplicaConfig,
 } from "../../mod.ts";
+import type { LogDB } from "../../src/ports/mod.ts";
 
 import {
   RemoteLogDB,

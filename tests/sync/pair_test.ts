@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
-  BlockOutbox,
   type ErrDiverged,
   ErrOtherPrincipal,
   ErrProposalRefused,
@@ -16,6 +15,7 @@ import {
   type Result,
   type Session,
 } from "../../mod.ts";
+import { BlockOutbox } from "../../src/ports/mod.ts";
 import { SqliteLogDB } from "../../src/sqlite/mod.ts";
 import { SYNC_COPY_SNAPSHOT_BYTES } from "../../src/limits.ts";
 import { packRecords } from "../../src/log/records.ts";

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { SYNC_RING_BYTES } from "../../src/limits.ts";
-import { packRecords } from "../../mod.ts";
+import { packRecords } from "../../src/ports/mod.ts";
 import type { LogBatch } from "../../src/log/log.ts";
 import { RecentBatches } from "../../src/sync/server/recent_batches.ts";
 import { random32 } from "../support/random.ts";

@@ -10,10 +10,10 @@ import {
   MemoryLogDB,
   NodeHost,
   type NodeHostOptions,
-  packRecords,
   type Replica,
   type ReplicaConfig,
 } from "../../mod.ts";
+import { packRecords } from "../../src/ports/mod.ts";
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
 import type { Records } from "../../src/log/log.ts";
 import { type Env, systemEnv } from "../../src/env.ts";
