@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { llmsText, moduleDoc } from "../../web/docs.ts";
 import { guideFiles, GUIDES } from "../../web/guide.ts";
+import { demoFiles, servePage } from "../../web/page.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 const GUIDE = new URL("web/guide/", ROOT);
@@ -15,6 +16,20 @@ Deno.test("every guide is listed, rendered and linked from the list", async () =
     assert(files.has(`${name}.html`), name);
     assert(list.includes(`href="${name}.html"`), name);
   }
+});
+
+Deno.test("the start command serves the guides beside the page, and the page links to them", async () => {
+  const serve = servePage(await demoFiles());
+  const get = (path: string): Response =>
+    serve(new Request(`http://localhost${path}`));
+  assert((await get("/").text()).includes('href="guide/"'));
+  const list = get("/guide/");
+  assertEquals(list.status, 200);
+  assertEquals(list.headers.get("content-type"), "text/html; charset=utf-8");
+  assert((await list.text()).includes("<h1>Guides</h1>"));
+  const guide = get("/guide/offline-pages.html");
+  assert((await guide.text()).includes("Offline pages</h1>"));
+  assertEquals(get("/guide/no-such-guide.html").status, 404);
 });
 
 Deno.test("every link within the rendered guides leads to a file and a heading that are there", async () => {
