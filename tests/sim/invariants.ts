@@ -109,11 +109,7 @@ export class Invariants {
     try {
       this.#look(device, process!, replica);
     } catch (error) {
-      // Its machine threw, and it looks in the log for a decision to skip that entry.
-      if (this.#context.profile.poisons && error instanceof ErrSystemBusy) {
-        return this.#context.count("busy");
-      }
-      this.#context.fail(`${device.name} cannot be looked at: ${error}`);
+      this.#lookFailed(device, error);
     }
   }
 
@@ -184,10 +180,18 @@ export class Invariants {
         this.#checkView(device, shown, committed.length, list);
       }, (error) => {
         if (!(error instanceof ErrClusterClosed)) {
-          context.fail(`${device.name} cannot be looked at: ${error}`);
+          this.#lookFailed(device, error);
         }
       }),
     );
+  }
+
+  #lookFailed({ name }: Device, error: unknown): void {
+    // Its machine threw, and it looks in the log for a decision to skip that entry.
+    if (this.#context.profile.poisons && error instanceof ErrSystemBusy) {
+      return this.#context.count("busy");
+    }
+    this.#context.fail(`${name} cannot be looked at: ${error}`);
   }
 
   #checkView(
