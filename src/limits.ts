@@ -292,6 +292,15 @@ export const SYNC_CREDIT_BYTES: number = 4 * 1024 * 1024;
 /** Appends that all connections of a server together may send before they are granted more, in bytes: each has an equal share, and may pass it by one frame. What one sends waits behind what the others did. */
 export const SYNC_CREDIT_TOTAL_BYTES: number = 32 * 1024 * 1024;
 
+/** The smallest record that a server sends back to its author as a reference, in bytes. */
+export const SYNC_REFERENCE_BYTES_MIN: number = 64;
+
+/** Records of a client's own that it keeps until they are read back, in bytes for each cluster. */
+export const SYNC_OWN_RECORDS_BYTES_MAX: number = SYNC_CREDIT_BYTES;
+
+/** Own records of a client whose names a server keeps for one connection until they are sent back, in records. */
+export const SYNC_SENT_RECORDS_MAX: number = 1024;
+
 /** Connections that one client opens for its clusters, in connections. */
 export const SYNC_LINKS_MAX: number = 16;
 

@@ -113,6 +113,8 @@ export interface Read {
   readonly markEpoch: bigint;
   /** Whether a snapshot is welcome in place of many records. */
   readonly far: boolean;
+  /** True if the reader resolves references to its own records; else it gets all bytes. */
+  readonly references: boolean;
 }
 
 /** The records come: up to the index named, some are there already. */
@@ -132,10 +134,24 @@ export interface Entries {
   readonly first: number;
   /** The index of the last record of the log. */
   readonly last: number;
-  /** The length of each, in bytes. */
+  /** Length of each record, in bytes. */
   readonly lengths: readonly number[];
-  /** The records, one behind the other. */
+  /** Records without bytes here, in order of their position. */
+  readonly references: readonly Reference[];
+  /** Bytes of the other records, without separators. */
   readonly bytes: Uint8Array;
+}
+
+/** Record that the reader has appended itself over the same connection: named, and not sent again. */
+export interface Reference {
+  /** Position among the records of the message; its index is `first + at`. */
+  readonly at: number;
+  /** Session of the record. */
+  readonly session: number;
+  /** Series in the session. */
+  readonly series: number;
+  /** Digest of the record in the log. */
+  readonly digest: bigint;
 }
 
 /** Why a stream of the server ends. */
@@ -271,8 +287,8 @@ export interface Hashes {
   /** Empty for a machine without a hash. */
   readonly states: readonly bigint[];
   readonly sessions: readonly bigint[];
-  /** Version of the form that the states have. */
-  readonly stateVersion: number;
+  /** Version of the form of each state; empty for a machine without a hash. */
+  readonly stateVersions: readonly number[];
 }
 
 /** Asks for the newest snapshot of the cluster. */
@@ -392,6 +408,7 @@ type FieldType =
   | "text"
   | "token"
   | "lengths"
+  | "references"
   | "uints"
   | "u64s"
   | "texts"
@@ -436,6 +453,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["markIndex", "uint"],
     ["markEpoch", "u64"],
     ["far", "flag"],
+    ["references", "flag"],
   ],
   reading: [8, ["stream", "uint"], ["last", "uint"]],
   entries: [
@@ -445,6 +463,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["first", "uint"],
     ["last", "uint"],
     ["lengths", "lengths"],
+    ["references", "references"],
     ["bytes", "rest"],
   ],
   end: [
@@ -494,7 +513,7 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["indexes", "uints"],
     ["states", "u64s"],
     ["sessions", "u64s"],
-    ["stateVersion", "uint"],
+    ["stateVersions", "uints"],
   ],
   fetch: [20, ["channel", "uint"], ["stream", "uint"]],
   snapshot: [
@@ -584,6 +603,13 @@ function write(writer: ByteWriter, type: FieldType, value: unknown): void {
     case "lengths":
     case "uints":
       return writeAll(writer, "uint", value);
+    case "references":
+      writer.varint((value as readonly Reference[]).length);
+      for (const one of value as readonly Reference[]) {
+        writer.varint(one.at).varint(one.session).varint(one.series)
+          .u64(one.digest);
+      }
+      return;
     case "u64s":
       return writeAll(writer, "u64", value);
     case "texts":
@@ -667,6 +693,8 @@ function read(reader: ByteReader, type: FieldType): unknown {
       if (lengths.length === 0) throw new RangeError("It has no records");
       return lengths;
     }
+    case "references":
+      return readAll(reader, BATCH_RECORDS_MAX, 11, readReference);
     case "uints":
       return readAll(reader, COUNT_MAX, 1, readUint);
     case "u64s":
@@ -716,6 +744,15 @@ function readUint(reader: ByteReader): number {
     throw new RangeError(`Varint of ${value} is not in its shortest form`);
   }
   return value;
+}
+
+function readReference(reader: ByteReader): Reference {
+  return {
+    at: readUint(reader),
+    session: readUint(reader),
+    series: readUint(reader),
+    digest: reader.u64(),
+  };
 }
 
 function readFlag(reader: ByteReader): boolean {

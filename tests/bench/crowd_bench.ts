@@ -100,6 +100,7 @@ async function visit(port: number, count: number): Promise<void> {
     markIndex: 0,
     markEpoch: 0n,
     far: false,
+    references: false,
   });
   for (let i = 0; i < count; i++) {
     const conn = await connect(port);

@@ -149,6 +149,7 @@ class Client {
           markIndex: 0,
           markEpoch: 0n,
           far: false,
+          references: false,
         });
         for (let i = 0; i < this.#load.inFlight; i++) this.#append();
         return;

@@ -262,6 +262,7 @@ export function entries(
     first,
     last: options.last ?? first + bytes.length - 1,
     lengths: [...bytes].map(() => 1),
+    references: [],
     bytes,
   };
 }

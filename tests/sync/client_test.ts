@@ -826,11 +826,11 @@ test("H12 U33 checkpoints cross the wire, and the server's is the one to trust o
     indexes: [4, 5],
     states: [6n, 7n],
     sessions: [8n, 9n],
-    stateVersion: 2,
+    stateVersions: [2, 3],
   });
   assertEquals(await hashes, [
     { index: 4, state: 6n, stateVersion: 2, sessions: 8n },
-    { index: 5, state: 7n, stateVersion: 2, sessions: 9n },
+    { index: 5, state: 7n, stateVersion: 3, sessions: 9n },
   ]);
   const unknown = board.explain!(3, 5, signal);
   await settle(1);

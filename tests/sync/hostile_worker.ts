@@ -66,6 +66,7 @@ function read(channel: number, stream: number): Message {
     markIndex: 0,
     markEpoch: 0n,
     far: false,
+    references: false,
   };
 }
 

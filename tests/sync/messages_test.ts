@@ -79,7 +79,8 @@ const GOLDEN: { readonly [type in Message["type"]]: [Message, string] } = {
     markIndex: 3,
     markEpoch: epoch,
     far: true,
-  }, "07 01 02 ff ff ff ff ff ff ff 0f 03 08 07 06 05 04 03 02 01 01"],
+    references: true,
+  }, "07 01 02 ff ff ff ff ff ff ff 0f 03 08 07 06 05 04 03 02 01 01 01"],
   reading: [{ type: "reading", stream: 2, last: 9 }, "08 02 09"],
   entries: [{
     type: "entries",
@@ -87,9 +88,10 @@ const GOLDEN: { readonly [type in Message["type"]]: [Message, string] } = {
     follows: 4,
     first: 6,
     last: 9,
-    lengths: [1, 1],
+    lengths: [1, 70, 1],
+    references: [{ at: 1, session: 300, series: 4, digest: epoch }],
     bytes,
-  }, "09 02 04 06 09 02 01 01 aa bb"],
+  }, "09 02 04 06 09 03 01 46 01 01 01 ac 02 04 08 07 06 05 04 03 02 01 aa bb"],
   end: [
     { type: "end", stream: 2, reason: "diverged", first: 5, message: "no" },
     "0a 02 03 05 02 6e 6f",
@@ -148,9 +150,9 @@ const GOLDEN: { readonly [type in Message["type"]]: [Message, string] } = {
       indexes: [2, 3],
       states: [1n, 2n],
       sessions: [3n, 4n],
-      stateVersion: 2,
+      stateVersions: [1, 2],
     },
-    "13 05 02 02 03 02 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 02 03 00 00 00 00 00 00 00 04 00 00 00 00 00 00 00 02",
+    "13 05 02 02 03 02 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 02 03 00 00 00 00 00 00 00 04 00 00 00 00 00 00 00 02 01 02",
   ],
   fetch: [{ type: "fetch", channel: 1, stream: 6 }, "14 01 06"],
   snapshot: [
@@ -222,20 +224,30 @@ function anyValue(random: Random, name: string, value: unknown): unknown {
   if (value instanceof Uint8Array) {
     return Uint8Array.from({ length: random() % 300 }, random);
   }
-  const values = value as readonly unknown[];
+  if (!Array.isArray(value)) {
+    return anyFields(random, value as Readonly<Record<string, unknown>>);
+  }
+  const values: readonly unknown[] = value;
   const length = (name === "lengths" ? 1 : 0) + random() % 20;
   return Array.from({ length }, () => anyValue(random, "", values[0]));
+}
+
+function anyFields(
+  random: Random,
+  fields: Readonly<Record<string, unknown>>,
+): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [
+      name,
+      name === "type" ? value : anyValue(random, name, value),
+    ]),
+  );
 }
 
 function anyMessage(random: Random): Message {
   const all = Object.values(GOLDEN);
   const [golden] = all[random() % all.length]!;
-  return Object.fromEntries(
-    Object.entries(golden).map(([name, value]) => [
-      name,
-      name === "type" ? value : anyValue(random, name, value),
-    ]),
-  ) as unknown as Message;
+  return anyFields(random, { ...golden }) as unknown as Message;
 }
 
 Deno.test("decodeMessage() returns what encodeMessage() was given, for messages of any content", () => {
@@ -293,7 +305,8 @@ Deno.test("decodeMessage() refuses each frame that is not exactly a message, and
     ["06 ff ff ff ff ff ff ff 7f", "too large"],
     ["06 80 80 80 80 80 80 80 80 01", "too large"],
     ["03 01 01 00 00 00 00 00 00", "Field clusterID of message open"],
-    ["07 01 02 05 03 08 07 06 05 04 03 02 01 02", "Flag is 2"],
+    ["07 01 02 05 03 08 07 06 05 04 03 02 01 02 00", "Flag is 2"],
+    ["09 02 04 06 09 01 46 02 00 01 01", "Array of 2 values"],
     ["0a 02 06 05 00", "6 is not a reason"],
     ["05 01 01 02 c3 28", "Field reason of message refused"],
     ["05 01 01 02 c3", "Field reason of message refused"],
@@ -349,7 +362,7 @@ Deno.test("decodeMessage() bounds texts, tokens and arrays before it allocates a
       indexes: new Array<number>(count).fill(1),
       states: [],
       sessions: [],
-      stateVersion: 0,
+      stateVersions: [],
     });
   decodeMessage(hashes(EXPLAIN_ENTRIES_MAX));
   assertThrows(
@@ -365,6 +378,7 @@ Deno.test("decodeMessage() bounds texts, tokens and arrays before it allocates a
       first: 1,
       last: count,
       lengths: new Array<number>(count).fill(0),
+      references: [],
       bytes,
     });
   decodeMessage(entries(BATCH_RECORDS_MAX));

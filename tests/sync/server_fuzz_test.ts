@@ -69,6 +69,7 @@ function anyMessage(random: Random): Message {
         markIndex: small(),
         markEpoch: u64(),
         far: random() % 2 === 0,
+        references: random() % 2 === 0,
       };
     case 3:
       return { type: "stop", stream };

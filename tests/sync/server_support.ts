@@ -231,6 +231,7 @@ export class RawClient implements TransportListener {
       markIndex: 0,
       markEpoch: 0n,
       far: false,
+      references: false,
       ...more,
     });
   }

@@ -20,6 +20,7 @@ import {
   type Connection,
   type StreamMessage,
 } from "./connection.ts";
+import { OwnRecords } from "./own_records.ts";
 
 interface Waiting {
   readonly records: Records;
@@ -33,6 +34,8 @@ export class Appends {
   #waiting: Waiting[] = [];
   /** Sent and not answered. */
   readonly #inFlight = new Set<Waiting>();
+  /** Records sent over this connection that the server may refer to. */
+  readonly own: OwnRecords = new OwnRecords();
 
   /** Hands records over. */
   push(records: Records): Promise<number> {
@@ -66,6 +69,7 @@ export class Appends {
       );
     }
     this.#inFlight.add(waiting);
+    this.own.add(waiting.records);
     connection.sendData(frame, ends.length, stream);
   }
 
@@ -98,6 +102,7 @@ export class Appends {
    * so what was handed over behind it is not sent at all, lest it comes first.
    */
   lost(error: ErrConnectionLost): void {
+    this.own.clear();
     if (this.#inFlight.size === 0) return;
     const unknown = new ErrUnknownOutcome(
       "Connection was lost before the server has answered",

@@ -102,11 +102,11 @@ export class RemoteBoard implements CheckpointBoard {
       }),
       (message) => {
         if (message.type !== "hashes") return undefined;
-        const { indexes, states, sessions, stateVersion } = message;
+        const { indexes, states, sessions, stateVersions } = message;
         return indexes.map((index, i) => ({
           index,
           state: states[i],
-          stateVersion,
+          stateVersion: stateVersions[i] ?? 0,
           sessions: sessions[i] ?? 0n,
         }));
       },

@@ -27,6 +27,7 @@ import type { Connection, StreamMessage } from "./connection.ts";
 import { epochsIn } from "./epochs.ts";
 import type { Holder, Inbox } from "./inbox.ts";
 import type { CopyReader, LogCopy } from "./log_copy.ts";
+import type { OwnRecords } from "./own_records.ts";
 
 /** What a reader takes of its log. */
 export interface ReaderParts {
@@ -34,6 +35,8 @@ export interface ReaderParts {
   readonly channel: number;
   readonly inbox: Inbox;
   readonly copy: LogCopy | undefined;
+  /** Records the server may refer to. */
+  readonly own: OwnRecords;
   readonly after: number;
   readonly epoch: Epoch | undefined;
   readonly signal: AbortSignal | undefined;
@@ -84,6 +87,8 @@ export class RemoteReader implements LogReader, Holder {
   readonly #localEnd: Place;
   #connection: Connection | undefined;
   #stream = 0;
+  /** Set unless the server has referred to a record that is missing here, on this connection. */
+  #takesReferences = true;
   /** Where it begins to read on the present stream. */
   #from = 0;
   /** What was at hand on the server when the present stream began; unknown before. */
@@ -147,6 +152,7 @@ export class RemoteReader implements LogReader, Holder {
   connected(connection: Connection): void {
     if (this.#failure !== undefined) return;
     this.#connection = connection;
+    this.#takesReferences = true;
     if (!this.#isShed && this.#cancelIdle === undefined) this.#read();
   }
 
@@ -180,6 +186,7 @@ export class RemoteReader implements LogReader, Holder {
       markIndex: epoch?.index ?? 0,
       markEpoch: epoch?.id ?? 0n,
       far: this.#parts.far(index),
+      references: this.#takesReferences,
     });
   }
 
@@ -232,7 +239,16 @@ export class RemoteReader implements LogReader, Holder {
   #entries(message: Entries, size: number): void {
     const { copy, progress } = this.#parts;
     const inbox = this.#inbox;
-    const batch = batchOf(message);
+    const records = this.#parts.own.resolve(message);
+    if (records === "missing") {
+      // Asks for the bytes of all records from here on.
+      inbox.release(size);
+      this.#takesReferences = false;
+      this.#stop();
+      return this.#read();
+    }
+    const { follows, first } = message;
+    const batch = records && { follows, first, records };
     const wrong = batch === undefined || batch.first <= batch.follows
       ? "batch is none"
       : batch.follows !== this.#received.index
@@ -361,17 +377,6 @@ export class RemoteReader implements LogReader, Holder {
   close(): void {
     this.end(new ErrClusterClosed("Reader of the log is closed"));
   }
-}
-
-/** The batch in a message; undefined if its lengths are not those of its bytes. */
-function batchOf(
-  { follows, first, lengths, bytes }: Entries,
-): LogBatch | undefined {
-  let end = 0;
-  const ends = lengths.map((length) => end += length);
-  return end === bytes.length
-    ? { follows, first, records: { bytes, ends } }
-    : undefined;
 }
 
 /** A machine that writes into its commands must not change what is kept. */

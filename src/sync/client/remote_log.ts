@@ -416,6 +416,7 @@ export class RemoteLog implements Log, Channel {
       channel: this.#channel,
       inbox: this.#link.inbox,
       copy,
+      own: this.#appends.own,
       after,
       epoch,
       signal,

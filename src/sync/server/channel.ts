@@ -166,6 +166,8 @@ export class Channel implements ClusterUser {
 
   /** Appends records to the log. */
   append(message: Append, records: Records, credit: number): void {
+    const { number, connection } = this.#options;
+    connection.sentRecords.add(number, records);
     this.#appends.append(message, records, credit);
   }
 
@@ -176,7 +178,7 @@ export class Channel implements ClusterUser {
    * @throws Violation if too many streams are in use
    */
   async read(
-    { stream, after, markIndex, markEpoch, far }: Read,
+    { stream, after, markIndex, markEpoch, far, references }: Read,
   ): Promise<void> {
     const { number: channel, cluster, permission, connection, server } =
       this.#options;
@@ -215,6 +217,7 @@ export class Channel implements ClusterUser {
             permission,
             sender,
             counts: server.telemetry.counts,
+            sentRecords: references ? connection.sentRecords : undefined,
           },
           after,
           reader,
@@ -339,7 +342,9 @@ export class Channel implements ClusterUser {
       indexes: hashes.map(({ index }) => index),
       states: hashes.flatMap(({ state }) => state ?? []),
       sessions: hashes.map(({ sessions }) => sessions),
-      stateVersion: hashes[0]?.stateVersion ?? 0,
+      stateVersions: hashes.flatMap(({ state, stateVersion = 0 }) =>
+        state === undefined ? [] : stateVersion
+      ),
     }));
   }
 

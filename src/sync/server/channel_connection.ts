@@ -10,6 +10,7 @@ import type { Message } from "../messages.ts";
 import type { Authentication } from "./authentication.ts";
 import type { ServerLogRecord } from "./options.ts";
 import type { Sender } from "./sender.ts";
+import type { SentRecords } from "./sent_records.ts";
 import type { Streams } from "./streams.ts";
 
 /** Operations of a connection that its channels use. */
@@ -26,6 +27,8 @@ export interface ChannelConnection {
   readonly sender: Sender;
   /** Streams in use on the connection. */
   readonly streams: Streams;
+  /** Records the client has appended over the connection and not been sent back. */
+  readonly sentRecords: SentRecords;
   /** Answers a request on a stream, unless it was stopped. */
   answer(stream: number, message: Message): void;
   /** Returns the credit of an append that has been processed. */

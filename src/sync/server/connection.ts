@@ -45,6 +45,7 @@ import type { ServerLogRecord } from "./options.ts";
 import { ReadPermission } from "./read_permission.ts";
 import { Sender } from "./sender.ts";
 import type { ServedCluster } from "./served_cluster.ts";
+import { SentRecords } from "./sent_records.ts";
 import { Streams } from "./streams.ts";
 import { TokenBucket } from "./token_bucket.ts";
 
@@ -80,6 +81,8 @@ export class Connection
   readonly sender: Sender;
   /** Streams in use. */
   readonly streams: Streams;
+  /** Records the client has appended and not been sent back. */
+  readonly sentRecords: SentRecords = new SentRecords();
   readonly #options: ConnectionOptions;
   readonly #server: ServerContext;
   #state: "connected" | "authenticating" | "open" | "closed" = "connected";

@@ -10,10 +10,20 @@ import { ErrCompacted, ErrDiverged } from "../../log/errors.ts";
 import type { LogBatch, LogReader } from "../../log/log.ts";
 import { lastOf } from "../../log/records.ts";
 import { isPromise } from "../../async.ts";
-import { encodeMessage, type End, type EndReason } from "../messages.ts";
+import {
+  encodeMessage,
+  type End,
+  type EndReason,
+  type Reference,
+} from "../messages.ts";
 import { BatchCoalescer } from "./batch_coalescer.ts";
 import type { ReadPermission } from "./read_permission.ts";
 import type { OutboundStream, Sender } from "./sender.ts";
+import {
+  NO_REFERENCES,
+  type SentRecords,
+  withoutReferenced,
+} from "./sent_records.ts";
 import type {
   ClusterFollower,
   FrameCache,
@@ -44,11 +54,12 @@ export function endOf(stream: number, error: unknown): End {
 
 function entriesFrame(
   stream: number,
-  { follows, first, records: { bytes, ends } }: LogBatch,
+  { follows, first, records }: LogBatch,
   last: number,
+  references: readonly Reference[] = NO_REFERENCES,
 ): Uint8Array {
   let start = 0;
-  const lengths = ends.map((end) => {
+  const lengths = records.ends.map((end) => {
     const length = end - start;
     start = end;
     return length;
@@ -60,7 +71,8 @@ function entriesFrame(
     first,
     last,
     lengths,
-    bytes,
+    references,
+    bytes: withoutReferenced(records, references),
   });
 }
 
@@ -78,6 +90,8 @@ export interface LogStreamOptions {
   readonly sender: Sender;
   /** Counters of the server. */
   readonly counts: Counts;
+  /** Records to refer to instead of sending them; undefined if the client does not resolve references. */
+  readonly sentRecords: SentRecords | undefined;
 }
 
 /**
@@ -144,8 +158,14 @@ export class LogStream implements OutboundStream, ClusterFollower {
   #send(batch: LogBatch): boolean {
     const { stream, cluster } = this.#options;
     const last = Math.max(cluster.recent.last, lastOf(batch));
-    this.#sendFrame(entriesFrame(stream, batch, last), batch);
+    const references = this.#referencesIn(batch);
+    this.#sendFrame(entriesFrame(stream, batch, last, references), batch);
     return true;
+  }
+
+  #referencesIn({ records }: LogBatch): readonly Reference[] {
+    const { sentRecords, channel } = this.#options;
+    return sentRecords?.take(channel, records) ?? NO_REFERENCES;
   }
 
   #sendFrame(frame: Uint8Array, batch: LogBatch): void {
@@ -155,13 +175,18 @@ export class LogStream implements OutboundStream, ClusterFollower {
     counts.entries += batch.records.ends.length;
   }
 
-  /** Sends a committed batch at once if this reader has caught up: such readers share one encoded frame. */
+  /** Sends a committed batch at once if this reader has caught up: such readers share one encoded frame, unless it holds records of their own. */
   committed(batch: LogBatch, frames: FrameCache): void {
     const { stream, sender, permission } = this.#options;
     if (
       this.#position !== batch.follows || this.#reader !== undefined ||
       !sender.hasRoom || !permission.isValid
     ) return sender.pump();
+    const references = this.#referencesIn(batch);
+    if (references.length > 0) {
+      const own = entriesFrame(stream, batch, lastOf(batch), references);
+      return this.#sendFrame(own, batch);
+    }
     let frame = frames.get(stream);
     if (frame === undefined) {
       frame = entriesFrame(stream, batch, lastOf(batch));
