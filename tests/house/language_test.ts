@@ -25,6 +25,7 @@ const UNCHECKED: readonly string[] = [
 /** Paths outside `src/` whose language is checked. */
 const ALSO: readonly string[] = [
   "mod.ts",
+  "src/sync/server",
   "README.md",
   "src/README.md",
   "tests/bench/README.md",

@@ -265,7 +265,7 @@ Deno.test(
     );
     const appended = await bob.next("appended");
     assertEquals(appended.refused, [0, 1, 2, 3, 5]);
-    assertMatch(appended.reasons[0]!, /somebody else's/);
+    assertMatch(appended.reasons[0]!, /belongs to another principal/);
     assertMatch(appended.reasons[4]!, /no session 9999 yet/);
     ann.append(2, packRecords(sessionProposal(session, 1, kv.put("a", "b"))));
     assertEquals((await ann.next("appended")).refused, []);
@@ -294,7 +294,7 @@ Deno.test(
     );
     const { refused, reasons } = await bob.next("appended");
     assertEquals(refused, [1]);
-    assertMatch(reasons[0]!, /Another replica/);
+    assertMatch(reasons[0]!, /belongs to another principal/);
     ann.append(2, packRecords(proposal(kv.put("a", "d"), 2, 42)));
     assertEquals((await ann.next("appended")).refused, []);
     await w.stop();
@@ -478,7 +478,12 @@ Deno.test(
       const [act, isOpen, code, words] of [
         [(c) => c.read(1, 0), false, 4400, /read before the welcome/],
         [(c) => c.send({ type: "ping" }), false, 4400, /before the welcome/],
-        [(c) => void c.hello().catch(() => {}), true, 4400, /Second hello/],
+        [
+          (c) => void c.hello().catch(() => {}),
+          true,
+          4400,
+          /hello came a second time/,
+        ],
         [(c) => c.transport.send(none), true, 4400, /Frame is empty/],
         [
           (c) => c.transport.send(new Uint8Array([99])),

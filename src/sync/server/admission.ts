@@ -1,6 +1,6 @@
 /**
- * Looks at every record before it is in the log: what is in the log is final,
- * and a client's word is not to be trusted for what it may put there.
+ * Admission control: checks every record of a client before it is added to the
+ * log. The log is final, and clients are not trusted.
  *
  * This module is browser compatible.
  *
@@ -25,7 +25,6 @@ import {
   type Rehearsal,
 } from "../../rehearsal/rehearsal.ts";
 import { chain, isPromise } from "../../async.ts";
-import type { SessionInfo } from "../../rsm/state_machine.ts";
 import {
   RecordCursor,
   registerRecord,
@@ -34,62 +33,61 @@ import {
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrHookFailed, ErrProtocol } from "../errors.ts";
 import type { ValidateContext } from "./options.ts";
+import type { SessionState } from "./served_cluster.ts";
 
-/** First record that could not be judged, and the reason: nothing is said of it, nor of those behind it. */
+/** First record of an append that cannot be decided now; records behind it are not decided either. */
 export interface Blocked {
-  /** Place of the record in its append. */
+  /** Position of the record in its append. */
   readonly at: number;
-  /** The hook that failed, or the machine that could not be forked. */
+  /** Error of the hook that failed, or of a state machine that could not be forked. */
   readonly error: ErrHookFailed;
 }
 
-/** Decision about an append, or a stretch of it: the records that go into the log, and the refusals. */
+/** Decision about the records of an append, or of a part of it. */
 export interface Admitted {
-  /** The records that do, some of them put right: mostly one batch, none if there is nothing, two if what was put right made them too many bytes for one. */
+  /** Accepted records, some of them rewritten, in batches within `BATCH_BYTES_MAX`: mostly one. */
   readonly parts: readonly Records[];
-  /** Those that do not, and why. */
+  /** Rejected records that are not in the log, with their reasons. */
   readonly refusals: readonly Refusal[];
-  /** How many were rejected: with those of a session, which go in as a skip that says why. */
+  /** Number of rejected records, including commands that a skip record of their session replaces. */
   readonly rejected: number;
-  /** The first that could not be judged, if there is one. */
+  /** First record that cannot be decided now, if there is one. */
   readonly blocked: Blocked | undefined;
-  /** Place of the first record it says nothing of. */
+  /** Position of the first record that is not decided. */
   readonly upTo: number;
 }
 
-/** Gives the log what a verdict lets through; returns what the log says of each part. */
-export type Commit = (verdict: Admitted) => readonly MaybePromise<number>[];
+/** Appends accepted records to the log; returns the index of each part. */
+export type Commit = (admitted: Admitted) => readonly MaybePromise<number>[];
 
-/** What a gate asks of the cluster behind it, and of whoever runs the server. */
+/** Dependencies of an {@linkcode Admission}. */
 export interface AdmissionOptions {
-  /** Who opened what is theirs, as the log has it. */
+  /** Owner of the principal's sessions, as the log stores it. */
   readonly owner: Uint8Array;
-  /** The largest command, in bytes. */
+  /** Size of the largest command, in bytes. */
   readonly commandBytes: number;
-  /** What the server's replica knows of a session, once it has applied all up to it. */
-  readonly sessionState: (
-    session: number,
-  ) => MaybePromise<SessionInfo | "future" | undefined>;
-  /** Whether proposals that carry that number are the principal's. */
+  /** Returns the state of a session. */
+  readonly sessionState: (session: number) => MaybePromise<SessionState>;
+  /** Claims a proposal origin for the principal; false if it is another's. */
   readonly claimOrigin: (origin: string) => boolean;
-  /** Whether the principal may write; an `ErrHookFailed` if nobody knows. */
+  /** Returns true if the principal may write; throws `ErrHookFailed` if that is not known. Undefined if every principal may. */
   readonly mayWrite: (() => MaybePromise<boolean>) | undefined;
-  /** Why a command is rejected, if it is; an `ErrHookFailed` if nobody knows. */
+  /** Returns the reason to reject a command; throws `ErrHookFailed` if that is not known. Undefined if every command is accepted. */
   readonly validate:
     | ((
       cmd: Uint8Array,
       context: ValidateContext,
     ) => MaybePromise<string | undefined>)
     | undefined;
-  /** Forks of the server's machine, on which commands are tried and `lookup` answers; without it there is no such thing. */
+  /** Forks of the server's state machine, which commands run on and `lookup` reads; undefined for a machine without forks. */
   readonly rehearsal?: Rehearsal | undefined;
-  /** True if a command at which the machine throws is rejected. */
+  /** True if commands at which the state machine throws are rejected. */
   readonly rehearses?: boolean;
-  /** Called with what the machine threw at a command, which is rejected. */
+  /** Called with the error that the state machine threw at a rejected command. */
   readonly onThrown?: (error: unknown) => void;
 }
 
-/** As whom the log has a principal: its id, or the hash of one that is too long, which is no text. */
+/** Owner of a principal's sessions, as the log stores it: the UTF-8 bytes of the id, or a hash of a long one behind a byte that UTF-8 never has. */
 export async function ownerOf(id: string): Promise<Uint8Array> {
   const bytes = encodeText(id, "Id of the principal");
   if (bytes.length <= SESSION_OWNER_BYTES_MAX) return bytes;
@@ -97,7 +95,7 @@ export async function ownerOf(id: string): Promise<Uint8Array> {
   return new Uint8Array([0xff, ...hash]);
 }
 
-/** A reason that fits into a record and into a message. */
+/** Clips a reason to the size that a record and a message may have. */
 export function clipReason(reason: string): string {
   return clipText(reason, REFUSAL_BYTES_MAX);
 }
@@ -105,12 +103,11 @@ export function clipReason(reason: string): string {
 const shapes = new RecordCursor();
 
 /**
- * Checks that each part of an append is a record, and of a kind that clients
- * write: bytes that are none would stop every replica. Looking only at the shape
- * costs little, so it is done before anything else, and no client that works well
- * fails it.
+ * Checks that each part of an append is a record of a kind that clients write:
+ * a malformed record would stop every replica. This is cheap and comes first. No
+ * correct client fails it.
  *
- * @throws ErrProtocol if one is not such a record
+ * @throws ErrProtocol if a part is not such a record
  */
 export function checkRecords({ bytes, ends }: Records): void {
   let start = 0;
@@ -142,50 +139,57 @@ export function checkRecords({ bytes, ends }: Records): void {
   }
 }
 
-/** Judges what one principal appends to one cluster; one append at a time. */
+/**
+ * Decides which records of one principal are added to the log of one cluster; one
+ * append at a time.
+ *
+ * Where commands are rehearsed, an append is decided and added in stretches, so
+ * that each command is rehearsed on exactly the state it will meet. A stretch ends
+ * before a record that has to wait, so that appends of others go on.
+ */
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #cursor = new RecordCursor();
   #records: Records = { bytes: new Uint8Array(), ends: [] };
-  /** Which of them is to be judged first. */
+  /** Position of the first record of the stretch. */
   #first = 0;
   #mayWrite = true;
-  /** What is put in place of a record; undefined for nothing. */
-  #changed = new Map<number, Uint8Array | undefined>();
+  /** Replacements of records by position; undefined removes the record. */
+  #replaced = new Map<number, Uint8Array | undefined>();
   #refusals: Refusal[] = [];
-  /** Places of those that were rejected, in order. */
-  #refusedAt: number[] = [];
-  /** Records of this stretch that have to be tried, or are ahead of those. */
-  #added: Candidate[] = [];
-  /** The place of each of them. */
-  #places: number[] = [];
-  /** Largest number of records in a stretch: few after one at which the machine threw, so that those behind it are not tried in vain. */
+  /** Positions of rejected records, ascending. */
+  #rejectedAt: number[] = [];
+  /** Accepted records of the stretch that are rehearsed, or that rehearsed ones depend on. */
+  #candidates: Candidate[] = [];
+  /** Position of each candidate. */
+  #positions: number[] = [];
+  /** Largest number of records in a stretch; small after a command at which the machine threw, so that those behind it are not rehearsed in vain. */
   #stretchMax = Infinity;
-  /** Settles once the record that a stretch ends before can be judged. */
+  /** Settles once the record that ends the stretch can be decided. */
   #pause: Promise<void> | undefined;
-  /** Standing of a session for which the gate had to wait. */
-  #stood: { session: number; standing: Stood } | undefined;
-  /** Answer of `validate` about the next record, given while other appends had their turn. */
-  #answer: Answer | undefined;
-  /** Number of answers about that record that could not be used. */
-  #asks = 0;
-  /** The number that was found to be the principal's last. */
-  #low = -1;
-  #high = -1;
-  /** The session that was found to be the principal's last. */
-  #mine = -1;
-  /** The session that was not found last, and how that is said. */
+  /** State of a session that was waited for. */
+  #awaited: { session: number; state: SessionState } | undefined;
+  /** Result of `validate` for the next record, received while other appends had their turn. */
+  #validation: Validation | undefined;
+  /** Number of results for that record that were outdated. */
+  #outdated = 0;
+  /** Origin that was last found to be the principal's. */
+  #originLow = -1;
+  #originHigh = -1;
+  /** Session that was last found to be the principal's. */
+  #ownSession = -1;
+  /** Session that does not exist yet, with the reason: many records share both. */
   #future = { session: -1, reason: "" };
 
-  /** A gate that knows nothing yet. */
+  /** Creates an admission control that knows no origin or session of the principal. */
   constructor(options: AdmissionOptions) {
     this.#options = options;
   }
 
   /**
-   * Judges these records, from the one at place `first` on, and commits what goes
-   * into the log, in one go or in several. Not called again before it has
-   * settled: with the first record that could not be judged, if there is one.
+   * Decides the records from position `first` on, and commits the accepted ones,
+   * in one call of `commit` or in several. Resolves to the first record that
+   * cannot be decided now, if there is one. Must not be called again before that.
    */
   admit(
     records: Records,
@@ -193,10 +197,10 @@ export class Admission {
     commit: Commit,
   ): MaybePromise<Blocked | undefined> {
     this.#records = records;
-    this.#mine = -1;
+    this.#ownSession = -1;
     this.#stretchMax = Infinity;
-    this.#stood = this.#answer = undefined;
-    this.#asks = 0;
+    this.#awaited = this.#validation = undefined;
+    this.#outdated = 0;
     const { mayWrite } = this.#options;
     let may: MaybePromise<boolean>;
     try {
@@ -212,28 +216,22 @@ export class Admission {
     return may.then(begin, (error) => blockedAt(first, error));
   }
 
-  /**
-   * Judges an append in stretches. Commands that are tried first are judged and
-   * appended one stretch at a time, so that exactly the commands tried before are
-   * ahead of it. A stretch ends where a hook takes time, so that other appends go
-   * on.
-   */
   #stretches(first: number, commit: Commit): MaybePromise<Blocked | undefined> {
     const { rehearsal } = this.#options;
     if (rehearsal === undefined) {
-      return chain(this.#stretch(first), (verdict) => {
-        commit(verdict);
-        return verdict.blocked;
+      return chain(this.#stretch(first), (admitted) => {
+        commit(admitted);
+        return admitted.blocked;
       });
     }
     return chain(
-      rehearsal.alone(() => this.#tryStretch(rehearsal, first, commit)),
-      ({ verdict: { blocked, upTo }, appended, pause }) => {
+      rehearsal.alone(() => this.#rehearsedStretch(rehearsal, first, commit)),
+      ({ admitted: { blocked, upTo }, appended, pause }) => {
         if (blocked !== undefined || upTo === this.#records.ends.length) {
           return blocked;
         }
-        // Another fork takes what is ahead as long as it is not applied: those
-        // behind a command at which the machine threw wait until little is.
+        // A new fork has to run all entries that are not applied yet: after a
+        // command at which the machine threw, wait until there are few.
         const isThrown = this.#stretchMax === 1;
         const after = pause ?? (isThrown ? Promise.all(appended) : undefined);
         return after === undefined
@@ -243,23 +241,23 @@ export class Admission {
     );
   }
 
-  #tryStretch(
+  #rehearsedStretch(
     rehearsal: Rehearsal,
     first: number,
     commit: Commit,
   ): MaybePromise<Stretch> {
     const failed = (error: unknown): never => {
-      rehearsal.drop(this.#added);
+      rehearsal.drop(this.#candidates);
       this.#pause = undefined;
       throw error;
     };
-    const end = (verdict: Admitted): Stretch => {
+    const end = (admitted: Admitted): Stretch => {
       const pause = this.#pause;
       this.#pause = undefined;
-      const appended = commit(verdict);
-      const records = verdict.parts.reduce((n, { ends }) => n + ends.length, 0);
-      rehearsal.out(this.#added, appended, records);
-      return { verdict, appended, pause };
+      const appended = commit(admitted);
+      const count = admitted.parts.reduce((n, { ends }) => n + ends.length, 0);
+      rehearsal.out(this.#candidates, appended, count);
+      return { admitted, appended, pause };
     };
     try {
       const ended = chain(this.#stretch(first), end);
@@ -271,16 +269,16 @@ export class Admission {
 
   #stretch(first: number): MaybePromise<Admitted> {
     this.#first = first;
-    this.#changed = new Map();
+    this.#replaced = new Map();
     this.#refusals = [];
-    this.#refusedAt = [];
-    this.#added = [];
-    this.#places = [];
+    this.#rejectedAt = [];
+    this.#candidates = [];
+    this.#positions = [];
     return this.#from(first);
   }
 
-  /** Nothing is said of the record at place `at`, nor of those behind it. */
-  #blocked(at: number, error: unknown): MaybePromise<Admitted> {
+  /** Ends the stretch before a record whose hook failed. */
+  #blockedBy(at: number, error: unknown): MaybePromise<Admitted> {
     if (!(error instanceof ErrHookFailed)) throw error;
     return this.#finish(at, error);
   }
@@ -290,16 +288,16 @@ export class Admission {
     const upTo = Math.min(ends.length, this.#first + this.#stretchMax);
     for (let start = i === 0 ? 0 : ends[i - 1]!; i < upTo; i++) {
       const end = ends[i]!;
-      let looked: MaybePromise<void>;
+      let decided: MaybePromise<void>;
       try {
-        looked = this.#look(i, bytes, start, end);
+        decided = this.#decide(i, bytes, start, end);
       } catch (error) {
-        return this.#blocked(i, error);
+        return this.#blockedBy(i, error);
       }
-      if (isPromise(looked)) {
-        return looked.then(
+      if (isPromise(decided)) {
+        return decided.then(
           () => this.#from(i + 1),
-          (error) => this.#blocked(i, error),
+          (error) => this.#blockedBy(i, error),
         );
       }
       if (this.#pause !== undefined) return this.#finish(i);
@@ -308,20 +306,22 @@ export class Admission {
     return this.#finish(upTo);
   }
 
-  /** Tries what a stretch has let through; `upTo` is the place it ends before, `error` why. */
+  /** Rehearses the accepted records of a stretch that ends before position `upTo`, because of `error` if there is one. */
   #finish(upTo: number, error?: ErrHookFailed): MaybePromise<Admitted> {
     const { rehearsal, rehearses } = this.#options;
-    if (rehearsal === undefined || !rehearses || this.#added.length === 0) {
-      return this.#verdict(upTo, error);
+    if (
+      rehearsal === undefined || !rehearses || this.#candidates.length === 0
+    ) {
+      return this.#decision(upTo, error);
     }
     const conclude = (): Admitted => this.#conclude(rehearsal, upTo, error);
     const failed = (cause: unknown): Admitted => {
-      // What was not tried is not let through.
-      const at = this.#added.findIndex(({ isDropped }) => isDropped);
-      const end = at < 0 ? upTo : this.#places[at]!;
-      this.#added.length = Math.max(0, at);
+      // Records that were not rehearsed are not accepted.
+      const at = this.#candidates.findIndex(({ isDropped }) => isDropped);
+      const end = at < 0 ? upTo : this.#positions[at]!;
+      this.#candidates.length = Math.max(0, at);
       this.#pause = undefined;
-      return this.#verdict(end, new ErrHookFailed("rehearsal", cause));
+      return this.#decision(end, new ErrHookFailed("rehearsal", cause));
     };
     let ran: MaybePromise<void>;
     try {
@@ -332,37 +332,37 @@ export class Admission {
     return isPromise(ran) ? ran.then(conclude, failed) : conclude();
   }
 
-  /** Refuses the first command at which the machine threw: what is behind it is judged again, without it. */
+  /** Rejects the first command at which the machine threw, and ends the stretch there: the records behind it are decided again without it. */
   #conclude(
     rehearsal: Rehearsal,
     upTo: number,
     error: ErrHookFailed | undefined,
   ): Admitted {
-    const added = this.#added;
-    const at = added.findIndex(({ thrown }) => thrown !== undefined);
+    const candidates = this.#candidates;
+    const at = candidates.findIndex(({ thrown }) => thrown !== undefined);
     if (at < 0) {
       this.#stretchMax *= 2;
-      return this.#verdict(upTo, error);
+      return this.#decision(upTo, error);
     }
-    const culprit = added[at]!;
+    const culprit = candidates[at]!;
     const { session, series, lag } = culprit;
-    const place = this.#places[at]!;
-    rehearsal.drop(added.splice(at + 1));
-    this.#refuseCommand(
-      place,
+    const position = this.#positions[at]!;
+    rehearsal.drop(candidates.splice(at + 1));
+    this.#rejectCommand(
+      position,
       reasonOf(culprit.thrown!.error),
       session === 0 ? undefined : { session, series, lag },
     );
-    const skip = this.#changed.get(place);
-    if (skip === undefined) added.pop();
+    const skip = this.#replaced.get(position);
+    if (skip === undefined) candidates.pop();
     else culprit.replace(skip);
     this.#stretchMax = 1;
     this.#pause = undefined;
     this.#options.onThrown?.(culprit.thrown!.error);
-    return this.#verdict(place + 1);
+    return this.#decision(position + 1);
   }
 
-  /** Has a record that is let through be ahead of what comes. */
+  /** Adds an accepted record to those that later ones are rehearsed behind. */
   #add(
     i: number,
     cmd: Uint8Array | undefined,
@@ -370,9 +370,9 @@ export class Admission {
   ): void {
     const { rehearsal, rehearses = false } = this.#options;
     if (rehearsal === undefined) return;
-    const changed = this.#changed.get(i);
+    const changed = this.#replaced.get(i);
     const { bytes, ends } = this.#records;
-    this.#added.push(
+    this.#candidates.push(
       changed === undefined
         ? rehearsal.add(
           bytes,
@@ -384,47 +384,47 @@ export class Admission {
         )
         : rehearsal.add(changed, 0, changed.length, cmd, place, rehearses),
     );
-    this.#places.push(i);
+    this.#positions.push(i);
   }
 
-  /** What is said of the records up to, and without, the one at place `upTo`; `error` is why it is not judged. */
-  #verdict(upTo: number, error?: ErrHookFailed): Admitted {
+  /** Decision about the stretch, which ends before position `upTo`; `error` says why the record there cannot be decided. */
+  #decision(upTo: number, error?: ErrHookFailed): Admitted {
     const refusals = this.#refusals.filter(({ at }) => at < upTo);
-    const rejected = this.#refusedAt.filter((at) => at < upTo).length;
+    const rejected = this.#rejectedAt.filter((at) => at < upTo).length;
     const blocked = error === undefined ? undefined : { at: upTo, error };
     const { ends } = this.#records;
     const isWhole = this.#first === 0 && upTo === ends.length;
-    if (isWhole && this.#changed.size === 0) {
+    if (isWhole && this.#replaced.size === 0) {
       return { parts: [this.#records], refusals, rejected, blocked, upTo };
     }
-    const kept: Uint8Array[] = [];
+    const accepted: Uint8Array[] = [];
     for (let i = this.#first; i < upTo; i++) {
-      const record = this.#changed.has(i)
-        ? this.#changed.get(i)
+      const record = this.#replaced.has(i)
+        ? this.#replaced.get(i)
         : recordAt(this.#records, i);
-      if (record !== undefined) kept.push(record);
+      if (record !== undefined) accepted.push(record);
     }
     const parts: Records[] = [];
     let packed = 0;
-    while (packed < kept.length) {
+    while (packed < accepted.length) {
       const from = packed;
       let size = 0;
       while (
-        packed < kept.length &&
-        (size += kept[packed]!.length) <= BATCH_BYTES_MAX
+        packed < accepted.length &&
+        (size += accepted[packed]!.length) <= BATCH_BYTES_MAX
       ) packed++;
-      parts.push(packRecords(...kept.slice(from, packed)));
+      parts.push(packRecords(...accepted.slice(from, packed)));
     }
     return { parts, refusals, rejected, blocked, upTo };
   }
 
-  #refuse(at: number, reason: string): void {
-    this.#changed.set(at, undefined);
+  #reject(at: number, reason: string): void {
+    this.#replaced.set(at, undefined);
     this.#refusals.push({ at, reason: clipReason(reason || NO_REASON) });
-    this.#refusedAt.push(at);
+    this.#rejectedAt.push(at);
   }
 
-  #look(
+  #decide(
     i: number,
     bytes: Uint8Array,
     start: number,
@@ -435,9 +435,12 @@ export class Admission {
     switch (cursor.kind) {
       case RecordKind.Proposal:
         if (!this.#isOwnOrigin()) {
-          return this.#refuse(i, "Another replica has that number");
+          return this.#reject(
+            i,
+            "Origin of this proposal belongs to another principal",
+          );
         }
-        return this.#lookAtCommand(
+        return this.#decideCommand(
           i,
           bytes.subarray(cursor.start, end),
           undefined,
@@ -445,34 +448,38 @@ export class Admission {
       case RecordKind.SessionProposal:
       case RecordKind.Skip:
       case RecordKind.Unregister:
-        return this.#lookAtSession(i, bytes, end);
+        return this.#decideSession(i, bytes, end);
       case RecordKind.Claim:
         cursor.claim();
-        return this.#lookAtSession(i, bytes, end);
+        return this.#decideSession(i, bytes, end);
       case RecordKind.Register: {
         const { clientID } = cursor.registration();
-        if (!this.#mayWrite) return this.#refuse(i, NOT_ALLOWED);
+        if (!this.#mayWrite) return this.#reject(i, NOT_ALLOWED);
         const { owner } = this.#options;
-        this.#changed.set(i, registerRecord(clientID, owner));
+        this.#replaced.set(i, registerRecord(clientID, owner));
         this.#add(i, undefined, { session: REGISTRATION, series: 0, lag: 0 });
         return;
       }
       default:
-        throw new ErrProtocol(`Record of kind ${cursor.kind} was let in`);
+        throw new ErrProtocol(
+          `Record of kind ${cursor.kind} is not one that clients write`,
+        );
     }
   }
 
   #isOwnOrigin(): boolean {
     const { originLow, originHigh } = this.#cursor;
-    if (originLow === this.#low && originHigh === this.#high) return true;
+    if (originLow === this.#originLow && originHigh === this.#originHigh) {
+      return true;
+    }
     if (!this.#options.claimOrigin(`${originLow} ${originHigh}`)) return false;
-    this.#low = originLow;
-    this.#high = originHigh;
+    this.#originLow = originLow;
+    this.#originHigh = originHigh;
     return true;
   }
 
-  /** A session is used by whoever opened it, and by nobody else (H14). */
-  #lookAtSession(
+  /** Decides a record of a session, which only the principal that opened it may use. */
+  #decideSession(
     i: number,
     bytes: Uint8Array,
     end: number,
@@ -481,60 +488,65 @@ export class Admission {
     const command = kind === RecordKind.SessionProposal
       ? bytes.subarray(this.#cursor.start, end)
       : undefined;
-    const judge = (standing: Stood): MaybePromise<void> => {
-      if (standing === "future") {
+    const decide = (state: SessionState): MaybePromise<void> => {
+      if (state === "future") {
         if (session !== this.#future.session) {
           const reason = `There is no session ${session} yet`;
           this.#future = { session, reason };
         }
-        return this.#refuse(i, this.#future.reason);
+        return this.#reject(i, this.#future.reason);
       }
-      // One that is gone has no effect, and its client is to be told so by the
-      // log itself (H4).
+      // A record of an evicted session is accepted: it has no effect, and the log
+      // itself tells its client.
       if (
-        standing !== undefined &&
-        !isSameOwner(standing.owner, this.#options.owner)
+        state !== undefined &&
+        !isSameOwner(state.owner, this.#options.owner)
       ) {
-        return this.#refuse(i, `Session ${session} is somebody else's`);
+        return this.#reject(
+          i,
+          `Session ${session} belongs to another principal`,
+        );
       }
-      if (standing === undefined && !this.#mayWrite && session !== this.#mine) {
-        // It would be no more than a way to fill the log.
-        return this.#refuse(i, NOT_ALLOWED);
+      if (
+        state === undefined && !this.#mayWrite && session !== this.#ownSession
+      ) {
+        // Otherwise a principal without permission could fill the log.
+        return this.#reject(i, NOT_ALLOWED);
       }
-      this.#mine = session;
+      this.#ownSession = session;
       const place = { session, series, lag };
-      if (command !== undefined) return this.#lookAtCommand(i, command, place);
+      if (command !== undefined) return this.#decideCommand(i, command, place);
       if (kind === RecordKind.Skip) this.#add(i, undefined, place);
       if (kind === RecordKind.Unregister) {
         this.#add(i, undefined, { session, series: 0, lag: 0 });
       }
     };
-    if (session === this.#mine) return judge(undefined);
-    const stood = this.#stood;
-    this.#stood = undefined;
-    if (stood?.session === session) return judge(stood.standing);
-    const standing = this.#options.sessionState(session);
-    if (!isPromise(standing)) return judge(standing);
-    if (this.#options.rehearsal === undefined) return standing.then(judge);
-    this.#pause = standing.then((standing) => {
-      this.#stood = { session, standing };
+    if (session === this.#ownSession) return decide(undefined);
+    const awaited = this.#awaited;
+    this.#awaited = undefined;
+    if (awaited?.session === session) return decide(awaited.state);
+    const state = this.#options.sessionState(session);
+    if (!isPromise(state)) return decide(state);
+    if (this.#options.rehearsal === undefined) return state.then(decide);
+    this.#pause = state.then((state) => {
+      this.#awaited = { session, state };
     });
-    // It may not be waited for, where the stretch ends before it.
+    // Marks the promise as handled: a stretch that ends earlier does not await it.
     this.#pause.catch(() => {});
   }
 
-  /** Refuses a command, in a session by a record that skips its series. */
-  #refuseCommand(i: number, reason: string, place: Place | undefined): void {
-    if (place === undefined) return this.#refuse(i, reason);
-    // Its series must go on without it, and its client must hear of it
-    // whatever is lost on the way: the log says so (H14).
+  /** Rejects a command; in a session, a record that skips its series number takes its place. */
+  #rejectCommand(i: number, reason: string, place: Place | undefined): void {
+    if (place === undefined) return this.#reject(i, reason);
+    // The series of the session continues without it, and the log tells its client
+    // even if the answer is lost.
     const { session, series, lag } = place;
-    const words = clipReason(reason || NO_REASON);
-    this.#changed.set(i, skipRecord(session, series, lag, words));
-    this.#refusedAt.push(i);
+    const clipped = clipReason(reason || NO_REASON);
+    this.#replaced.set(i, skipRecord(session, series, lag, clipped));
+    this.#rejectedAt.push(i);
   }
 
-  #lookAtCommand(
+  #decideCommand(
     i: number,
     cmd: Uint8Array,
     place: Place | undefined,
@@ -542,7 +554,7 @@ export class Admission {
     const { commandBytes, validate } = this.#options;
     const decide = (reason: string | undefined): void => {
       if (reason === undefined) return this.#add(i, cmd, place);
-      this.#refuseCommand(i, reason, place);
+      this.#rejectCommand(i, reason, place);
       if (place !== undefined) {
         this.#add(i, undefined, place);
       }
@@ -559,90 +571,87 @@ export class Admission {
       const reason = validate(cmd, NO_CONTEXT);
       return isPromise(reason) ? reason.then(decide) : decide(reason);
     }
-    const answer = this.#answer;
-    this.#answer = undefined;
-    if (answer?.at === i) {
-      if (answer.isFresh(rehearsal)) return decide(answer.reason);
-      this.#asks++;
-    } else this.#asks = 0;
-    return this.#ask(i, cmd, rehearsal, decide);
+    const validation = this.#validation;
+    this.#validation = undefined;
+    if (validation?.at === i) {
+      if (validation.isCurrent(rehearsal)) return decide(validation.reason);
+      this.#outdated++;
+    } else this.#outdated = 0;
+    return this.#validate(i, cmd, rehearsal, decide);
   }
 
-  /** Asks `validate`, which may look up the state that the command meets. */
-  #ask(
+  /** Calls `validate`, which may look up the state that the command will meet. */
+  #validate(
     i: number,
     cmd: Uint8Array,
     rehearsal: Rehearsal,
     decide: (reason: string | undefined) => void,
   ): MaybePromise<void> {
-    const answer = new Answer(i);
-    const reason = answer.over(() =>
+    const validation = new Validation(i);
+    const reason = validation.run(() =>
       this.#options.validate!(cmd, {
-        lookup: (query) => answer.lookup(rehearsal, query),
+        lookup: (query) => validation.lookup(rehearsal, query),
       })
     );
     if (!isPromise(reason)) return decide(reason);
-    // Others have changed again and again what it has looked up: they wait.
-    if (this.#asks >= REHEARSAL_ASKS_MAX) return reason.then(decide);
+    // Other appends keep changing the state that it looks up: now they wait.
+    if (this.#outdated >= REHEARSAL_ASKS_MAX) return reason.then(decide);
     this.#pause = reason.then(
       (reason) => {
-        answer.reason = reason;
-        this.#answer = answer;
+        validation.reason = reason;
+        this.#validation = validation;
       },
       (error) => {
-        answer.error = error;
-        this.#answer = answer;
+        validation.error = error;
+        this.#validation = validation;
       },
     );
   }
 }
 
-/** One stretch of an append. */
+/** Decided stretch of an append. */
 interface Stretch {
-  readonly verdict: Admitted;
-  /** Answer of the log to each part. */
+  readonly admitted: Admitted;
+  /** Index in the log of each part. */
   readonly appended: readonly MaybePromise<number>[];
-  /** Settles once the record that it ends before can be judged. */
+  /** Settles once the record that ends the stretch can be decided. */
   readonly pause: Promise<void> | undefined;
 }
 
-/** Standing of a session, as far as it is known. */
-type Stood = SessionInfo | "future" | undefined;
-
-/** Answer of `validate` about one record, with the version of the state it looked up. */
-class Answer {
-  /** Place of the record in its append. */
+/** Call of `validate` for one record, with the version of the state that it looked up. */
+class Validation {
+  /** Position of the record in its append. */
   readonly at: number;
-  /** Reason with which it rejected. */
+  /** Reason to reject the command, once the hook has returned. */
   reason: string | undefined;
-  /** Error with which it failed. */
+  /** Error of the hook. */
   error: unknown;
-  /** Version of the state ahead of the record at the first lookup. */
+  /** Version of the state at the first lookup. */
   #version: number | undefined;
   #isOver = false;
 
-  /** An answer that is not given yet. */
+  /** Creates a call for the record at position `at`. */
   constructor(at: number) {
     this.at = at;
   }
 
-  /** Runs the hook; what it looks up after it has answered, it does not get. */
-  over<T>(hook: () => MaybePromise<T>): MaybePromise<T> {
+  /** Runs the hook. Lookups after its result fail. */
+  run<T>(hook: () => MaybePromise<T>): MaybePromise<T> {
     const end = (): void => {
       this.#isOver = true;
     };
     try {
-      const answer = hook();
-      if (isPromise(answer)) answer.then(end, end);
+      const result = hook();
+      if (isPromise(result)) result.then(end, end);
       else end();
-      return answer;
+      return result;
     } catch (error) {
       end();
       throw error;
     }
   }
 
-  /** Answers a query from the state that the command meets. */
+  /** Answers a query from the state that the command will meet. */
   lookup(rehearsal: Rehearsal, query: unknown): MaybePromise<unknown> {
     if (this.#isOver) {
       throw new Error("lookup() was called after validate() had answered");
@@ -651,14 +660,14 @@ class Answer {
     return rehearsal.lookup(query);
   }
 
-  /** True if it is the answer about the state that the command still meets; throws what the hook failed with. */
-  isFresh({ version }: Rehearsal): boolean {
+  /** True if the state that it looked up has not changed; throws the error of the hook. */
+  isCurrent({ version }: Rehearsal): boolean {
     if (this.error !== undefined) throw this.error;
     return this.#version === undefined || this.#version === version;
   }
 }
 
-/** Context without `lookup`, for machines that have no forks. */
+/** Context without `lookup`, for state machines without forks. */
 const NO_CONTEXT: ValidateContext = {};
 
 function blockedAt(at: number, error: unknown): Blocked {
@@ -668,10 +677,10 @@ function blockedAt(at: number, error: unknown): Blocked {
 
 const NOT_ALLOWED = "You may not write to this cluster";
 
-/** What is said of a command that the application refuses without a word: none would mean that its own client has skipped it. */
+/** Reason for a command that is rejected with an empty one: in a skip record, that means that its own client has skipped it. */
 const NO_REASON = "It is not allowed";
 
-/** Whether two are the same owner. */
+/** True if two owners are equal. */
 export function isSameOwner(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -187,9 +187,7 @@ export class AppendPipeline {
   ): readonly MaybePromise<number>[] {
     const { cluster, connection, server: { telemetry } } = this.#options;
     // The principal may have been revoked during admission.
-    if (!connection.authentication.isValid) {
-      throw new ErrUnauthenticated("Token has expired or was revoked");
-    }
+    connection.authentication.assertValid();
     pending.first = upTo;
     telemetry.counts.refused += rejected;
     pending.rejected += rejected;

@@ -79,6 +79,15 @@ export class Authentication {
   }
 
   /**
+   * Checks that the principal is valid.
+   *
+   * @throws ErrUnauthenticated if it is not
+   */
+  assertValid(): void {
+    if (!this.isValid) throw new ErrUnauthenticated(REVOKED);
+  }
+
+  /**
    * Resolves once the principal is valid.
    *
    * @throws ErrUnauthenticated if the connection ends before

@@ -225,7 +225,9 @@ export class Connection
       throw new ErrProtocol(`Message ${message.type} is the server's to send`);
     }
     if (message.type === "hello") {
-      if (this.#state !== "connected") throw new ErrProtocol("Second hello");
+      if (this.#state !== "connected") {
+        throw new ErrProtocol(`Message ${message.type} came a second time`);
+      }
       this.#state = "authenticating";
     } else if (this.#state !== "open") {
       // Such messages may be large, so none is queued.
@@ -641,7 +643,9 @@ export class Connection
   #end(code: number, reason: string): void {
     const { quotas, telemetry } = this.#server;
     this.#state = "closed";
-    this.#ended.abort(new ErrClusterClosed("Connection is over"));
+    this.#ended.abort(
+      new ErrClusterClosed(`Connection ${this.number} is closed`),
+    );
     this.#logged = 0;
     const isRegular = code <= CloseCode.GoingAway || code === NO_CODE;
     if (!isRegular) telemetry.counts.closed++;

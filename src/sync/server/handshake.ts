@@ -113,7 +113,7 @@ function requestOf(
       headers.set("authorization", `Bearer ${token}`);
     } catch (cause) {
       throw new ErrUnauthenticated(
-        "Authorization token is malformed: it has characters that no header may have",
+        "Authorization token is malformed: it has characters that an HTTP header cannot have",
         { cause },
       );
     }

@@ -210,7 +210,9 @@ export class Hooks {
 
   /** Fails every hook that has not settled, as the server has stopped. */
   end(): void {
-    this.#ended.abort(new Error("Server has stopped"));
+    this.#ended.abort(
+      new Error("shutdown() ended the server before the hook returned"),
+    );
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Parts that all of a server's answers over HTTP have in common.
+ * Parts that all HTTP responses of a server share.
  *
  * This module is browser compatible.
  *
@@ -9,28 +9,28 @@
 import { SERVER_HEADER } from "../transport.ts";
 import type { OriginPolicy } from "./origin_policy.ts";
 
-/** Header of an answer in plain text. */
+/** Headers of a response in plain text. */
 export const TEXT = { "content-type": "text/plain; charset=utf-8" } as const;
 
 const HOST = /^(?:\[[\da-f:.]+\]|[\w.~!$&'()*+;=%-]+)(?::\d{0,5})?$/i;
 
-/** The address of a request; undefined if its target or its `Host` is malformed, or the two differ. */
+/** URL of a request; undefined if its target or its `Host` header is malformed, or the two differ. */
 export function urlOf(request: Request): URL | undefined {
   const url = URL.parse(request.url);
   if (url === null || url.username !== "" || url.password !== "") {
     return undefined;
   }
-  // HTTP/2 has none, nor need HTTP/1.0 have one.
+  // HTTP/2 and HTTP/1.0 requests may have no Host header.
   const host = request.headers.get("host");
   if (host === null) return url;
-  // A slash in it would make the path another one.
+  // A slash in the header would change the path.
   if (!HOST.test(host)) return undefined;
   return URL.parse(`${url.protocol}//${host}`)?.host === url.host
     ? url
     : undefined;
 }
 
-/** Headers of answers that a page of another origin may read. */
+/** Response headers that a page of another origin may read. */
 const EXPOSED = [
   SERVER_HEADER,
   "allow",
@@ -40,7 +40,7 @@ const EXPOSED = [
   "www-authenticate",
 ].join(", ");
 
-/** Lets a page of another origin read an answer, if it may talk to the server, and no cache keep it. */
+/** Adds the headers that let a permitted page of another origin read a response (CORS), and keep it out of caches. */
 export function share(
   response: Response,
   request: Request,
@@ -57,17 +57,20 @@ export function share(
   return response;
 }
 
-/** Answer to a method that a path does not have; to OPTIONS, which methods it has. */
+/** Response to a method that a path does not support; to OPTIONS, the methods it supports. */
 export function methodNotAllowed(
   { method }: Request,
   methods: readonly string[],
 ): Response {
   const allow = [...methods, "OPTIONS"].join(", ");
   if (method !== "OPTIONS") {
-    return new Response(`Method ${method} is not known here; use ${allow}\n`, {
-      status: 405,
-      headers: { ...TEXT, allow },
-    });
+    return new Response(
+      `Method ${method} is not supported here; use ${allow}\n`,
+      {
+        status: 405,
+        headers: { ...TEXT, allow },
+      },
+    );
   }
   return new Response(null, {
     status: 204,

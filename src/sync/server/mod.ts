@@ -1,6 +1,6 @@
 /**
- * The server of the offline replication: a host's clusters, for pages and for
- * other hosts. `protocol.md` one floor up says what goes over the wire.
+ * Server for offline replication: serves the clusters of a host to pages and to
+ * other hosts. `protocol.md`, one folder up, defines the wire protocol.
  *
  * This module needs Deno.
  *
@@ -18,7 +18,7 @@ export {
 export type { CoreOptions } from "./options.ts";
 export { serve, type ServeOptions, type Server } from "./serve.ts";
 export { Counts } from "./telemetry.ts";
-// What the signatures above name.
+// Types in the signatures above.
 export * from "../errors.ts";
 export { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 export { CloseCode } from "../transport.ts";

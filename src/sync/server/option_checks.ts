@@ -1,6 +1,6 @@
 /**
- * Checks of a server's options at its start: a wrong value is refused with the
- * name of the option, the value, and what to write.
+ * Validation of a server's options: an invalid value is reported with the name of
+ * the option, the value, and what to write instead.
  *
  * This module is browser compatible.
  *
@@ -18,13 +18,13 @@ import { PROTOCOL_VERSIONS } from "../messages.ts";
 import { isAbortSignal } from "./hooks.ts";
 import type { CoreOptions, ServerLimits } from "./options.ts";
 
-/** Check of one option: throws a `TypeError` if the value, which is set, cannot be used. */
+/** Check of one option that is set: throws a `TypeError` if the value is invalid. */
 export type Check = (name: string, value: unknown) => void;
 
-/** A check for each option, so that none is forgotten. */
+/** Check of each option; the type requires one for every option. */
 export type Checks<T> = { readonly [name in keyof Required<T>]: Check };
 
-/** Error for an option: what it is, and what to write. */
+/** Error for an option with its value and what to write instead. */
 export function wrongOption(
   name: string,
   value: unknown,
@@ -54,7 +54,7 @@ export function checkOptions<T>(
   }
 }
 
-/** Copy of the options that are set: what their owner changes later has no effect. */
+/** Copy of the options that are set: later changes by the caller have no effect. */
 export function copyOptions<T>(options: T, checks: Checks<T>): T {
   const copy: Partial<T> = {};
   for (const name of Object.keys(checks) as (keyof T & string)[]) {
@@ -65,10 +65,12 @@ export function copyOptions<T>(options: T, checks: Checks<T>): T {
 }
 
 /**
- * Refuses names that are no options: a misspelled `authenticate` would leave the
- * server open.
+ * Checks that every name is an option: a misspelled `authenticate` would leave the
+ * server unprotected.
+ *
+ * @throws TypeError if a name is not an option
  */
-export function refuseUnknown<T>(
+export function checkNames<T>(
   options: T,
   checks: Checks<T>,
   prefix = "",
@@ -123,12 +125,12 @@ export function isCount(
   };
 }
 
-/** Check of a limit that may be left away by `Infinity`. */
+/** Check of a limit that may be `Infinity` for no limit. */
 const isCountOrInfinity: Check = (name, value) => {
   if (value !== Infinity) isCount(1)(name, value);
 };
 
-// A longer timer of JavaScript ends at once.
+// A JavaScript timer that is longer fires at once.
 const isMs = isCount(1, TIMER_MS_MAX);
 
 /** Checks of {@linkcode ServerLimits}. */
@@ -171,7 +173,7 @@ export const CORE_CHECKS: Checks<CoreOptions> = {
     }
     const limits = value as ServerLimits;
     checkOptions(limits, LIMITS, `${name}.`);
-    refuseUnknown(limits, LIMITS, `${name}.`);
+    checkNames(limits, LIMITS, `${name}.`);
   },
   authenticate: isFunction,
   authorize: isFunction,
@@ -186,7 +188,7 @@ export const CORE_CHECKS: Checks<CoreOptions> = {
       );
     }
     checkOptions<NonNullable<CoreOptions["health"]>>(value, HEALTH, `${name}.`);
-    refuseUnknown(value, HEALTH, `${name}.`);
+    checkNames(value, HEALTH, `${name}.`);
   },
   log: isFunction,
   versions: (name, value) => {

@@ -1,5 +1,5 @@
 /**
- * What a server can be told, and what it tells.
+ * Options of a server, its limits, and the records of its log.
  *
  * This module is browser compatible.
  *
@@ -40,23 +40,23 @@ export interface Principal {
   readonly id: string;
   /**
    * Aborts once the principal is no longer valid: from that moment nothing is sent
-   * to its connections or taken from them. They are closed unless the client
-   * brings, within five seconds, a token that `authenticate` takes.
+   * to its connections or accepted from them. They are closed unless the client
+   * sends, within five seconds, a token that `authenticate` accepts.
    */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Validity of the principal from now on, in milliseconds; by default as long as
-   * its signal does not abort. Before the time is over the client is asked
-   * for another token on the open connection, and goes on without a gap if
-   * `authenticate` takes that one. Otherwise its connections are closed.
+   * Validity of the principal from now on, in milliseconds; by default it is valid
+   * until its signal aborts. Before it expires, the client is asked for another
+   * token on the open connection, and continues without a gap if `authenticate`
+   * accepts it. Otherwise its connections are closed.
    */
   readonly validMs?: number | undefined;
 }
 
-/** What somebody wants to do with a cluster: read its log and snapshots, add to its log, or put a snapshot where there is nothing. */
+/** Action of a principal on a cluster: read its log and snapshots, append to its log, or upload a snapshot where the cluster has no state. */
 export type Action = "read" | "write" | "upload";
 
-/** The bounds of a server. Each has its default in `src/limits.ts`. */
+/** Limits of a server. Their defaults are {@linkcode SERVER_LIMITS}. */
 export interface ServerLimits {
   /** Connections at one time. */
   readonly connections: number;
@@ -68,45 +68,45 @@ export interface ServerLimits {
    * have the address of the proxy: leave it off there, and limit in the proxy.
    */
   readonly addressConnections: number;
-  /** Clusters open on one connection. */
+  /** Clusters that are open on one connection. */
   readonly channels: number;
-  /** Reads, transfers and requests open on one connection. */
+  /** Log streams, snapshot transfers and requests in progress on one connection. */
   readonly streams: number;
-  /** The largest frame that is sent or taken, in bytes: what a proxy in front lets through. Larger messages go in parts. */
+  /** Largest frame that is sent or accepted, in bytes; set it to what a proxy in front of the server lets through. Larger messages are split into parts. */
   readonly frameBytes: number;
-  /** The largest command, in bytes. */
+  /** Largest command, in bytes. */
   readonly commandBytes: number;
-  /** Sustained rate of one principal, on all its connections together, in commands per second: past it, credit is granted later. Without `authenticate` it bounds each connection. */
+  /** Sustained rate of one principal, on all its connections together, in commands per second: past it, credit is granted later. Without `authenticate` it applies to each connection. */
   readonly commandsPerSecond: number;
-  /** Sustained rate of one connection besides appends, in messages per second: past it, the connection is cut. Those that cost more than others count more than once. */
+  /** Sustained rate of one connection besides appends, in messages per second: past it, the connection is closed. Expensive messages count more than once. */
   readonly messagesPerSecond: number;
-  /** Bytes of appends one connection may send before it is granted more, or fewer where there are many connections: all together have a bound of their own. */
+  /** Flow-control credit of one connection: bytes of appends it may send before it is granted more. It is less where there are many connections, as their total is bounded, too. */
   readonly creditBytes: number;
-  /** Snapshots sent or taken at one time. */
+  /** Snapshots sent or received at one time. */
   readonly transfers: number;
-  /** Snapshots sent to one principal, or taken from it, at one time; `Infinity` for no limit. Not applied without `authenticate`. */
+  /** Snapshots sent to one principal, or received from it, at one time; `Infinity` for no limit. Not applied without `authenticate`. */
   readonly principalTransfers: number;
-  /** Snapshots sent to one remote address, or taken from it, at one time; `Infinity`, the default, for no limit. Addresses count as for `addressConnections`. */
+  /** Snapshots sent to one remote address, or received from it, at one time; `Infinity`, the default, for no limit. Addresses count as for `addressConnections`. */
   readonly addressTransfers: number;
   /** Snapshots sent on one connection at one time. */
   readonly connectionTransfers: number;
-  /** A snapshot that is uploaded, in bytes. */
+  /** Largest snapshot that may be uploaded, in bytes. */
   readonly uploadBytes: number;
-  /** How far behind a reader is told to take a snapshot, in entries. */
+  /** Number of entries past which a reader that is behind is told to fetch a snapshot instead of the log. */
   readonly farEntries: number;
-  /** Who hears nothing for this long asks whether the other end is there, in milliseconds. */
+  /** Silence after which an end of a connection sends a ping, in milliseconds; after twice as long it closes the connection. */
   readonly heartbeatMs: number;
-  /** How long a connection may take to say who it is, in milliseconds. */
+  /** Longest time from the start of a connection to its first message, in milliseconds. */
   readonly helloMs: number;
-  /** How long `authenticate`, `authorize` and `validate` may take, in milliseconds: past it, they count as having thrown. */
+  /** Timeout of `authenticate`, `authorize` and `validate`, in milliseconds: past it, they count as having thrown. */
   readonly hookMs: number;
-  /** How long a reader may take none of what waits for it, and who sends a snapshot may send nothing, in milliseconds. */
+  /** Longest time for which a client may read nothing of what waits for it, or send nothing of a snapshot it uploads, in milliseconds. */
   readonly slowMs: number;
-  /** How long a shutdown waits for what is under way, in milliseconds. */
+  /** Longest time for which a shutdown waits for appends and requests in progress, in milliseconds. */
   readonly shutdownMs: number;
 }
 
-/** The bounds of a server that is told none. */
+/** Default limits of a server. */
 export const SERVER_LIMITS: ServerLimits = {
   connections: SYNC_CONNECTIONS_MAX,
   principalConnections: SYNC_PRINCIPAL_CONNECTIONS_MAX,
@@ -131,55 +131,55 @@ export const SERVER_LIMITS: ServerLimits = {
   shutdownMs: SYNC_SHUTDOWN_MS_MAX,
 };
 
-/** What a server says of what happens to it, for machines to read. */
+/** Structured log record of a server. */
 export interface ServerLogRecord {
-  /** How much it matters. */
+  /** Severity of the event. */
   readonly level: "info" | "warn" | "error";
-  /** What happened. */
+  /** Name of the event. */
   readonly event: string;
-  /** Which connection it happened on, counted from 1. */
+  /** Number of the connection, counted from 1. */
   readonly connection?: number;
-  /** Who is at the other end of it. */
+  /** Id of the principal at the other end of the connection. */
   readonly principal?: string;
-  /** Which cluster it is about. */
+  /** Id of the cluster. */
   readonly clusterID?: bigint;
-  /** By which code a connection was closed or a channel refused. */
+  /** `CloseCode` with which a connection or a channel was closed. */
   readonly code?: number;
-  /** Why, in words. */
+  /** Reason as text. */
   readonly reason?: string;
-  /** What went wrong. */
+  /** Error that caused the event. */
   readonly error?: unknown;
 }
 
-/** State that a command meets, for `validate` to decide by. */
+/** State that a command will meet, for `validate` to decide by. */
 export interface ValidateContext {
   /**
-   * Answers a query from the state this command will meet: the one in which
-   * everything is applied that is ahead of it in the log, and in its client's
-   * queue (H20). It is absent where the machine has no `fork()`.
+   * Answers a query from the state that the command will meet: everything ahead of
+   * it in the log and in its client's queue is applied. Absent if the state machine
+   * has no `fork()`.
    *
-   * A `validate` that takes time is asked again if others have changed that state
-   * before it has answered. The answer is exact where this server alone orders
-   * the cluster. Where several hosts append to one log, it is from the newest
-   * state this server has, with its own appends in flight: a rule that must hold
-   * belongs in `update()`, which may refuse, too (`IRefusal`). Not to be called
-   * once `validate` has answered.
+   * A `validate` that is asynchronous is called again if the state has changed
+   * before its result. The result is exact where this server alone orders the
+   * cluster. Where several hosts append to one log, the query sees the newest state
+   * of this server with its own appends in flight; a rule that must hold belongs in
+   * `update()`, which can refuse a command, too (`IRefusal`). Must not be called
+   * after `validate` has returned its result.
    */
   readonly lookup?: ((query: unknown) => MaybePromise<unknown>) | undefined;
 }
 
-/** What the part of a server takes that knows nothing of sockets. */
+/** Options of a server that do not depend on how it listens. */
 export interface CoreOptions {
-  /** Bounds other than the default ones. */
+  /** Limits that differ from the defaults. */
   readonly limits?: Partial<ServerLimits> | undefined;
   /**
-   * Principal that sends a request; undefined, null or false for a request that
-   * is not authenticated. For a WebSocket, the request is that of its upgrade,
-   * with the token of the client as `Authorization: Bearer …`. Without this hook,
-   * all clients are one anonymous principal, to which no limit of a principal
-   * applies. If the hook throws, answers anything else, or takes longer than
-   * `hookMs`, this request is refused (503, or the connection is closed), the
-   * fault is logged, and the client retries with the same token.
+   * Returns the principal that sends a request; undefined, null or false for a
+   * request that is not authenticated. For a WebSocket, the request is its upgrade
+   * request with the token of the client as `Authorization: Bearer …`. Without this
+   * hook, all clients are one anonymous principal, to which the limits of a
+   * principal do not apply. If the hook throws, returns anything else, or takes
+   * longer than `hookMs`, the request is rejected (503, or the connection is
+   * closed), the fault is logged, and the client retries with the same token.
    */
   readonly authenticate?:
     | ((
@@ -187,13 +187,13 @@ export interface CoreOptions {
     ) => MaybePromise<Principal | undefined | null | false>)
     | undefined;
   /**
-   * True if a principal may do something; without it, every principal may read
-   * and write, and none may upload. Asked about writing with each append, and
-   * about reading when a cluster is opened, with each read and snapshot, and every
-   * two seconds while data is sent: three seconds after the last `true` nothing
-   * more is sent, and the cluster is closed on that connection. Only `true`
-   * permits. If the hook throws, answers anything but true or false, or takes
-   * longer than `hookMs`, nothing is permitted, the fault is logged, and the client
+   * Returns true if a principal may do an action; without this hook, every
+   * principal may read and write, and none may upload. Called with "write" for each
+   * append, and with "read" when a cluster is opened, for each read and snapshot,
+   * and every two seconds while data is sent: three seconds after the last `true`
+   * no more data is sent, and the cluster is closed on that connection. Only `true`
+   * permits. If the hook throws, returns anything but true or false, or takes longer
+   * than `hookMs`, the action is not permitted, the fault is logged, and the client
    * retries, as with `validate`.
    */
   readonly authorize?:
@@ -204,15 +204,15 @@ export interface CoreOptions {
     ) => MaybePromise<boolean>)
     | undefined;
   /**
-   * Looks at a command before it is in the log: gives the reason why it is
-   * refused, or undefined. It must not change the command, nor keep it. Where it
-   * throws, or takes longer than `hookMs`, that is nobody's fault but its own:
-   * the command and those of its client behind it wait, their client is told so,
-   * and it is asked again until it answers (U17). So a command that it does not
-   * understand it is to refuse.
+   * Validates a command before it is added to the log: returns the reason to
+   * reject it, or undefined to accept it. Must not change the command or keep a
+   * reference to it. If the hook throws, or takes longer than `hookMs`, nothing is
+   * rejected: the command and those of its client behind it wait, the client is told
+   * so, and the hook is called again until it returns. A command that the hook
+   * cannot decode should therefore be rejected with a reason.
    *
-   * Where the machine offers `fork()`, the last argument has a `lookup()` that
-   * answers from the state this command will meet (H20).
+   * If the state machine has `fork()`, the last argument has a `lookup()` that
+   * answers queries from the state that the command will meet.
    */
   readonly validate?:
     | ((
@@ -223,24 +223,24 @@ export interface CoreOptions {
     ) => MaybePromise<string | undefined>)
     | undefined;
   /**
-   * When `/health` answers 503: once `any` cluster of the host has failed or could
-   * not be started, or only when `all` have. Use `all` where a load balancer
-   * sends clients elsewhere and one bad cluster must not take the others away.
+   * Condition for `/health` to answer 503: `any` cluster of the host has failed or
+   * could not be started, or `all` have. Use `all` where a load balancer would
+   * otherwise take the working clusters out of service with the failed one.
    *
    * @default {{ fail: "any" }}
    */
   readonly health?: { readonly fail?: "any" | "all" | undefined } | undefined;
   /**
-   * True if each command is tried on a fork of the machine before it is ordered,
-   * where the machine offers `fork()`: one at which the machine throws is refused
-   * with a reason, instead of stopping every replica (H17). While it
-   * serves, that holds for what is proposed and submitted on the host itself, too.
+   * True if each command is rehearsed on a fork of the state machine before it is
+   * added to the log, where the machine has `fork()`: a command at which it throws
+   * is rejected with a reason instead of stopping every replica. While the server
+   * runs, this applies to commands proposed and submitted on the host, too.
    *
    * @default {true}
    */
   readonly rehearse?: boolean | undefined;
   /** Called with each log record. If it throws, or its promise rejects, that is ignored. */
   readonly log?: ((record: ServerLogRecord) => void) | undefined;
-  /** The versions of the protocol to speak; by default all that are known. */
+  /** Protocol versions to speak; by default all that are supported. */
   readonly versions?: Versions | undefined;
 }

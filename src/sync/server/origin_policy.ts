@@ -1,5 +1,5 @@
 /**
- * Decides which pages may talk to a server, and by which names it may be asked.
+ * Web origins and host names by which a server may be used.
  *
  * This module is browser compatible.
  *
@@ -10,25 +10,25 @@ import { describe } from "../../describe.ts";
 import { wrongOption } from "./option_checks.ts";
 
 /**
- * OriginPolicy that may talk to a server: those of the given origins, by default those
- * of its own host and port.
+ * Decides which web pages may use a server: those of the configured origins, by
+ * default those of its own host and port.
  *
- * A page of any name reaches a server once its name leads to the server's address
- * (DNS rebinding), and then is of the same host and port. So a server that asks
- * for no credentials which are bound to a name takes requests only by addresses,
- * which lead nowhere else, by its own `hostname`, and by the names of the given
- * origins. On a loopback address it takes them only by loopback names.
+ * With DNS rebinding, a page under any name can resolve that name to the server's
+ * address, and is then of the same host and port. A server without credentials that
+ * are bound to a name therefore accepts requests by IP address, by its own
+ * `hostname`, and by the names of the configured origins. On a loopback address it
+ * accepts them by loopback names only.
  */
 export class OriginPolicy {
   readonly #origins: ReadonlySet<string> | undefined;
-  /** Names it may be asked by, besides those that no page can take; undefined for any. */
+  /** Accepted host names besides those that cannot be rebound; undefined for any name. */
   readonly #names: ReadonlySet<string> | undefined;
   readonly #isLocal: boolean;
 
   /**
-   * The pages from `origins`, if there are any. `hostname` is where the server
-   * listens, undefined if names need no check, as with TLS; `isAuthenticated` is
-   * true if the server asks for credentials.
+   * Creates the policy for the origins, if they are given. `hostname` is the name
+   * the server listens on, undefined if names need no check, as with TLS;
+   * `isAuthenticated` is true if the server requires credentials.
    *
    * @throws TypeError if a text is not an origin
    */
@@ -48,30 +48,30 @@ export class OriginPolicy {
     ]);
   }
 
-  /** True if the page that asks, if it is one, may do so. */
+  /** True if a request is not from a page, or from a page that may use the server. */
   allow(request: Request): boolean {
-    const asked = new URL(request.url);
-    // The header, where there is one: HTTP/2 has none.
-    const host = request.headers.get("host") ?? asked.host;
+    const target = new URL(request.url);
+    // HTTP/2 requests have no Host header.
+    const host = request.headers.get("host") ?? target.host;
     const origin = request.headers.get("origin");
     if (origin === null) {
-      // Not a page, and `authenticate` decides alone; or one that asks its own host,
-      // as it believes.
-      return this.#knows(host);
+      // Not a page, so `authenticate` decides alone; or a page whose browser takes
+      // the request for one to its own host.
+      return this.#accepts(host);
     }
     const page = originOf(origin);
     if (page === undefined) return false;
     if (this.#origins !== undefined) return this.#origins.has(page);
     const { protocol } = new URL(page);
-    // A proxy in front may speak TLS without this server knowing. A page without TLS
-    // is not of a server with TLS: anyone on the network may have put it there.
+    // A proxy may terminate TLS, so the page's scheme counts. A page without TLS may
+    // not use a server with TLS: anyone on the network may have served it.
     return URL.parse(`${protocol}//${host}`)?.origin === page &&
-      this.#knows(host) &&
-      (asked.protocol !== "https:" || protocol === "https:");
+      this.#accepts(host) &&
+      (target.protocol !== "https:" || protocol === "https:");
   }
 
-  /** True if no page can have made this name lead here, or the server was told of it. */
-  #knows(host: string): boolean {
+  /** True if a host name cannot be rebound, or is one of the accepted names. */
+  #accepts(host: string): boolean {
     if (this.#names === undefined) return true;
     const name = nameIn(`http://${host}`);
     if (name === undefined) return false;
@@ -80,18 +80,18 @@ export class OriginPolicy {
   }
 }
 
-/** Schemes of URLs that no page is of. */
+/** Schemes that no page is loaded from. */
 const PAGELESS = ["ws:", "wss:", "ftp:", "file:", "data:", "blob:"];
 
-/** An origin as browsers send it, from what a person may write for it; undefined if the text is not an origin. */
+/** Origin in the form that browsers send, from one in any spelling; undefined if the text is not an origin. */
 export function originOf(text: string): string | undefined {
-  // Without it, a URL takes other spellings and more than an origin.
+  // `URL.parse()` alone accepts other spellings, and more than an origin.
   if (!/^[a-z][a-z0-9+.-]*:\/\/[^/?#\\@*\s]+\/?$/i.test(text)) return undefined;
   const url = URL.parse(text);
   if (url === null || url.host === "" || PAGELESS.includes(url.protocol)) {
     return undefined;
   }
-  // That of a scheme which the platform does not know is "null".
+  // The platform's origin for a scheme it does not know is "null".
   return url.origin === "null"
     ? `${url.protocol}//${url.host}`.toLowerCase()
     : url.origin;
@@ -115,7 +115,7 @@ function nameIn(url: string): string | undefined {
   return URL.parse(url)?.hostname.toLowerCase();
 }
 
-/** A host name or address as URLs have it, IPv6 addresses in brackets; undefined if the text is neither. */
+/** Host name or address in the form of URLs, IPv6 addresses in brackets; undefined if the text is neither. */
 export function nameOf(hostname: string): string | undefined {
   const bare = /^\[.*\]$/.test(hostname) ? hostname.slice(1, -1) : hostname;
   const name = bare.includes(":") ? `[${bare}]` : bare;
@@ -123,12 +123,12 @@ export function nameOf(hostname: string): string | undefined {
   return nameIn(`http://${name}`);
 }
 
-/** True if a name, as a URL has it, is an IP address. */
+/** True if a host name in the form of URLs is an IP address. */
 function isAddress(name: string): boolean {
   return name.startsWith("[") || /^\d+(\.\d+){3}$/.test(name);
 }
 
-/** True if a name, as a URL has it, leads to this machine, on any machine. */
+/** True if a host name in the form of URLs resolves to the loopback interface on every machine. */
 function isLoopback(name: string): boolean {
   return name === "[::1]" || /^127(\.\d+){3}$/.test(name) ||
     /^(.+\.)?localhost\.?$/.test(name);

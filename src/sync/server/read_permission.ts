@@ -24,7 +24,7 @@ export interface ReadPermissionListener {
 
 /** Dependencies of a {@linkcode ReadPermission}. */
 export interface ReadPermissionOptions {
-  /** Clock. */
+  /** Clock of the host. */
   readonly env: Env;
   /** Hooks of the application; without `authorize`, every principal may read. */
   readonly hooks: Hooks;

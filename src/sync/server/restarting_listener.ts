@@ -1,5 +1,5 @@
 /**
- * A listener that is opened again when it ends by itself.
+ * Listener that is restarted when it ends by itself.
  *
  * This module is browser compatible.
  *
@@ -14,15 +14,15 @@ import {
 } from "../../limits.ts";
 import { Backoff } from "../../async.ts";
 
-/** One run of a listener, until it ends; `Deno.HttpServer` is one. */
+/** Running listener; `Deno.HttpServer` implements it. */
 export interface Listening {
   /** Address it listens on. */
   readonly addr: { readonly port: number };
-  /** Settles once it has ended; rejects if it failed. */
+  /** Resolves once the listener has ended; rejects if it failed. */
   readonly finished: Promise<void>;
-  /** Accepts nothing new, and resolves once the requests under way are answered. */
+  /** Accepts no new requests, and resolves once those in progress are answered. */
   shutdown(): Promise<void>;
-  /** Lets the process end although it listens. */
+  /** Lets the process exit while the listener is open. */
   unref(): void;
 }
 
@@ -30,37 +30,36 @@ export interface Listening {
 export interface RestartingListenerOptions {
   /** Time, random numbers and timers. */
   readonly env: Env;
-  /** Listens on a port; 0 for one that is free. */
+  /** Starts a listener on a port; 0 for a free one. */
   readonly listen: (port: number) => Listening;
-  /** Port to listen on first; 0 for one that is free. */
+  /** Port to listen on; 0 for a free one. */
   readonly port: number;
-  /** Called when the listener has ended by itself, once until it has listened for a while again. */
+  /** Called when the listener has ended by itself; not called again before `resumed`. */
   readonly ended: (error: unknown) => void;
-  /** Called when it has listened for a while again. */
+  /** Called when the listener has been stable for a while after that. */
   readonly resumed: () => void;
 }
 
 /**
- * Keeps a port open until it is shut down. An operating system that has no file
- * descriptor left for a new connection ends the listener of `Deno.serve`, while
- * the connections that are open go on: it is opened again on the same port, with
- * backoff.
+ * Keeps a port open until it is shut down. When the process has no file descriptor
+ * left for a new connection, the listener of `Deno.serve` ends, while open
+ * connections continue: it is restarted on the same port, with backoff.
  */
 export class RestartingListener {
-  /** Port it listens on, also while it is being opened again. */
+  /** Port of the listener, also while it is being restarted. */
   readonly port: number;
   readonly #options: RestartingListenerOptions;
   readonly #backoff: Backoff;
   #current: Listening | undefined;
   #cancel: (() => void) | undefined;
   #isStopped = false;
-  /** Set from its end until it has listened for a while again. */
-  #isTroubled = false;
+  /** Set from the end of a listener until the next one is stable. */
+  #isUnstable = false;
 
   /**
-   * A listener that listens.
+   * Starts the listener.
    *
-   * @throws whatever `listen` throws the first time
+   * @throws the error of the first call of `listen`
    */
   constructor(options: RestartingListenerOptions) {
     const { env, listen, port } = options;
@@ -82,7 +81,10 @@ export class RestartingListener {
       if (this.#current === current) this.#ended(error);
     };
     current.finished.then(
-      () => ended(new Error("Listener ended without an error")),
+      () =>
+        ended(
+          new Error(`Listener on port ${this.port} ended without an error`),
+        ),
       ended,
     );
   }
@@ -92,13 +94,13 @@ export class RestartingListener {
     this.#cancel?.();
     if (this.#isStopped) return;
     const { env, ended } = this.#options;
-    this.#cancel = env.setTimer(() => this.#again(), this.#backoff.next());
-    if (this.#isTroubled) return;
-    this.#isTroubled = true;
+    this.#cancel = env.setTimer(() => this.#restart(), this.#backoff.next());
+    if (this.#isUnstable) return;
+    this.#isUnstable = true;
     ended(error);
   }
 
-  #again(): void {
+  #restart(): void {
     const { env, listen, resumed } = this.#options;
     let current: Listening;
     try {
@@ -110,31 +112,31 @@ export class RestartingListener {
     this.#cancel = env.setTimer(() => {
       this.#cancel = undefined;
       this.#backoff.reset();
-      this.#isTroubled = false;
+      this.#isUnstable = false;
       resumed();
     }, SYNC_STABLE_MS);
   }
 
-  /** Does not open it again. */
+  /** Restarts the listener no more. */
   stop(): void {
     this.#isStopped = true;
     this.#cancel?.();
   }
 
-  /** Resolves once it has ended. */
+  /** Resolves once the current listener has ended. */
   get finished(): Promise<void> {
     return Promise.resolve(this.#current?.finished).catch(() => {});
   }
 
-  /** Stops listening, and resolves once the requests under way are answered. */
+  /** Stops listening, and resolves once the requests in progress are answered. */
   async shutdown(): Promise<void> {
     this.stop();
-    // One that ends while it is shut down has nothing more to answer.
+    // A listener that fails during its shutdown has no requests to answer.
     await this.#current?.shutdown().catch(() => {});
     this.#current = undefined;
   }
 
-  /** Lets the process end although it listens. */
+  /** Lets the process exit while the listener is open. */
   unref(): void {
     this.#current?.unref();
   }

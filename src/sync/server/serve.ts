@@ -1,5 +1,5 @@
 /**
- * The server on a port.
+ * HTTP and WebSocket server of a host's clusters.
  *
  * This module needs Deno.
  *
@@ -14,6 +14,7 @@ import { CloseCode, SERVER_HEADER, socketTransport } from "../transport.ts";
 import { Core } from "./core.ts";
 import {
   type Check,
+  checkNames,
   checkOptions,
   type Checks,
   copyOptions,
@@ -22,7 +23,6 @@ import {
   isCount,
   isFunction,
   isSignal,
-  refuseUnknown,
   wrongOption,
 } from "./option_checks.ts";
 import { methodNotAllowed, share, urlOf } from "./http_responses.ts";
@@ -32,7 +32,7 @@ import type { CoreOptions } from "./options.ts";
 import { nameOf, OriginPolicy } from "./origin_policy.ts";
 import type { Counts } from "./telemetry.ts";
 
-/** What a server takes besides the host it serves. */
+/** Options of {@linkcode serve}. */
 export interface ServeOptions extends CoreOptions {
   /**
    * Name or address to listen on; `0.0.0.0` or `::` for every address of the
@@ -48,18 +48,18 @@ export interface ServeOptions extends CoreOptions {
    */
   readonly port?: number | undefined;
   /**
-   * The certificate of the server and those that vouch for it, as PEM text: with
-   * it, and its key, the server speaks TLS and nothing else. A Deno client takes
-   * one that no public authority vouches for if told by `DENO_CERT`.
+   * Certificate chain of the server, as PEM text: with it and its key, the server
+   * speaks TLS only. A Deno client accepts a certificate of a private authority
+   * that is named in `DENO_CERT`.
    */
   readonly cert?: string | undefined;
-  /** The private key of the certificate, as PEM text. */
+  /** Private key of the certificate, as PEM text. */
   readonly key?: string | undefined;
   /**
-   * Base path of everything the server answers itself: with `"/app"`, clients
-   * connect to `/app/sync` (or to `/app`), `/app/health` reports its health, and
+   * Base path of all URLs of the server: with `"/app"`, clients connect to
+   * `/app/sync` (or to `/app`), `/app/health` reports its health, and
    * `/app/clusters/{id}/snapshot` exports a cluster. For a server behind a proxy
-   * that hands on a part of its paths as they are. `url` and `httpURL` have it.
+   * that passes on paths unchanged. `url` and `httpURL` include it.
    *
    * @default {"/"}
    */
@@ -69,50 +69,51 @@ export interface ServeOptions extends CoreOptions {
    * `scheme://host:port`, such as `https://app.example`; by default those of the
    * same host and port as the server.
    *
-   * A page of any name gets to a server once that name leads to its address (DNS
-   * rebinding). So a server without TLS takes requests of pages only by its
+   * With DNS rebinding, a page under any name can resolve that name to the server's
+   * address. So a server without TLS accepts requests of pages only by its
    * `hostname`, by IP addresses, by loopback names (`localhost`, `*.localhost`) and
-   * by the names of these origins; with an `authenticate`, by any name, unless it
-   * listens on a loopback address. There it takes loopback names alone, besides the
-   * names of these origins. Behind a proxy that passes the `Host` header on, name
-   * the public origin here.
+   * by the names of these origins; with an `authenticate` hook by any name, unless
+   * it listens on a loopback address: there it accepts only loopback names and the
+   * names of these origins. Behind a proxy that passes on the `Host` header, set the
+   * public origin here.
    */
   readonly origins?: readonly string[] | undefined;
-  /** Called with each request that is not the server's own, to answer with the pages of the application, say. If it throws, or answers anything but a `Response`, the client gets 500 and the fault is logged. */
+  /** Called with each request that the server does not handle itself, for example to serve the pages of the application. If it throws, or returns anything but a `Response`, the client gets 500 and the fault is logged. */
   readonly fetch?: ((request: Request) => MaybePromise<Response>) | undefined;
-  /** Shuts the server down. */
+  /** Shuts the server down when it aborts. */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Whether SIGTERM shuts the server down. The program goes on until nothing is
-   * left to do: stop the host once `finished` has resolved.
+   * True if SIGTERM shuts the server down. The process exits once nothing keeps it
+   * running: stop the host once `finished` has resolved.
    *
    * @default {true}
    */
   readonly sigterm?: boolean | undefined;
 }
 
-/** A server that runs. */
+/** Running server. */
 export interface Server extends AsyncDisposable {
-  /** URL that clients connect to: `ws://…/sync`, or `wss://…/sync` with a certificate; the base path, if there is one, before `/sync`. */
+  /** URL that clients connect to: `ws://…/sync`, or `wss://…/sync` with a certificate; a base path comes before `/sync`. */
   readonly url: string;
-  /** URL under which everything else is, with a slash at its end: `http://…/`, or `https://…/`, then the base path if there is one. */
+  /** Base URL of everything else, with a slash at its end: `http://…/`, or `https://…/` with a certificate; it includes the base path. */
   readonly httpURL: string;
-  /** What was counted since it began; the same is exported by OpenTelemetry. */
+  /** Counters since the start; the same are exported to OpenTelemetry. */
   readonly counts: Readonly<Counts>;
   /**
-   * Resolves once it has stopped. A listener that ends by itself, because the
-   * process has no file descriptor left, does not stop the server: that is logged
-   * (`listener ended`), and it listens again on the same port, with backoff.
+   * Resolves once the server has stopped. A listener that ends by itself, because
+   * the process has no file descriptor left, does not stop the server: the event is
+   * logged (`listener ended`), and the listener is restarted on the same port, with
+   * backoff.
    */
   readonly finished: Promise<void>;
-  /** Takes nothing new, lets what is under way end, ends every connection, and resolves once that is done; idempotent (U40). */
+  /** Accepts no new work, waits for appends and requests in progress, closes every connection, and resolves once that is done; idempotent. */
   shutdown(): Promise<void>;
 }
 
 /**
- * Serves the clusters that are started on a host, to pages and to other hosts:
- * over WebSockets at `/sync`, `GET /health` for whoever watches it, and
- * `/clusters/{id}/snapshot` to export (`GET`) and import (`PUT`) a cluster.
+ * Serves the clusters of a host to pages and to other hosts: over WebSockets at
+ * `/sync`, with `GET /health` for monitoring, and `/clusters/{id}/snapshot` to
+ * export (`GET`) and import (`PUT`) a cluster.
  *
  * ```ts
  * import { KVStateMachine, NodeHost } from "../../../mod.ts";
@@ -126,23 +127,23 @@ export interface Server extends AsyncDisposable {
  * await using server = serve(host, {
  *   authenticate: (request) =>
  *     request.headers.get("authorization") === "Bearer a secret"
- *       ? { id: "somebody" }
+ *       ? { id: "ann" }
  *       : undefined,
  * });
  * const response = await fetch(new URL("health", server.httpURL));
  * console.log(await response.json()); // { status: "ok", connections: 0 }
  * ```
  *
- * Several servers may serve one host, say one for the pages inside and one, with
- * TLS and `authenticate`, for all the world: each has its own bounds.
+ * Several servers may serve one host, for example one for an internal network and
+ * one for the public with TLS and `authenticate`: each has its own limits.
  *
- * @throws TypeError if an option cannot be used: it names the option, the value, and what to write
- * @throws Deno.errors.AddrInUse if the port is taken
- * @throws Deno.errors.InvalidData if the certificate or the key is none
+ * @throws TypeError if an option is invalid: the message has the option, the value, and what to write instead
+ * @throws Deno.errors.AddrInUse if the port is in use
+ * @throws Deno.errors.InvalidData if the certificate or the key is invalid
  */
 export function serve(host: NodeHost, given: ServeOptions = {}): Server {
   checkOptions(given, SERVE_CHECKS);
-  refuseUnknown(given, SERVE_CHECKS);
+  checkNames(given, SERVE_CHECKS);
   const options = copyOptions(given, SERVE_CHECKS);
   const { cert, key } = options;
   if ((cert === undefined) !== (key === undefined)) {
@@ -183,7 +184,7 @@ export function serve(host: NodeHost, given: ServeOptions = {}): Server {
 
 const isPEM: Check = (name, value) => {
   if (typeof value === "string" && value !== "") return;
-  // Its value may be a secret.
+  // The value may be a secret, so the message does not show it.
   throw new TypeError(`Option ${name} is not PEM text; write it as a string`);
 };
 
@@ -209,7 +210,7 @@ const SERVE_CHECKS: Checks<ServeOptions> = {
       'write a path that begins with a slash, such as "/app", percent-encoded as in a URL, without a query',
     );
   },
-  // Each of them is looked at by `OriginPolicy`.
+  // The constructor checks each origin.
   origins: (_name, value) =>
     void new OriginPolicy(value as string[], undefined),
   fetch: isFunction,
@@ -217,40 +218,40 @@ const SERVE_CHECKS: Checks<ServeOptions> = {
   sigterm: isBoolean,
 };
 
-/** A base path without a slash at its end; undefined if it is no path. */
+/** Base path without a slash at its end; undefined if the text is not a path. */
 function baseOf(path: string): string | undefined {
   const base = path.replace(/\/$/, "");
   if (base === "") return path === "/" ? "" : undefined;
-  // The URL of a request has neither `.` nor `..`, and nothing unencoded.
+  // Paths of requests are normalized and percent-encoded: others never match.
   const url = URL.parse(`http://localhost${base}`);
   return /^(?:\/[^/?#\\]+)+$/.test(base) && url?.pathname === base
     ? base
     : undefined;
 }
 
-/** HTTP listener of one server. */
+/** HTTP listener of one server, which routes its requests. */
 class Listener {
-  /** Name or address it listens on, as a URL has it. */
+  /** Name or address of the listener in the form of URLs. */
   readonly name: string;
-  /** Base path, without a slash at its end. */
+  /** Base path of the server, without a slash at its end. */
   readonly base: string;
   readonly #core: Core;
   readonly #options: ServeOptions;
   readonly #origins: OriginPolicy;
   readonly #server: RestartingListener;
   readonly #abort = new AbortController();
-  /** Requests that are not answered completely. */
+  /** Requests in progress. */
   readonly #active = new Set<Promise<void>>();
   #isClosed = false;
 
-  /** A listener at the address in `options`. */
+  /** Starts a listener at the address in `options`. */
   constructor(core: Core, options: ServeOptions) {
     this.#core = core;
     this.#options = options;
     const { hostname = "127.0.0.1", port = 0, cert, key, origins } = options;
     this.name = nameOf(hostname)!;
     this.base = baseOf(options.path ?? "/")!;
-    // By a name that is not in its certificate, no browser asks.
+    // With TLS, a browser accepts only names that are in the certificate.
     this.#origins = new OriginPolicy(
       origins,
       cert === undefined ? hostname : undefined,
@@ -284,14 +285,14 @@ class Listener {
     core.isListening = (): boolean => this.#server.isListening;
   }
 
-  /** The port it listens on. */
+  /** Port of the listener. */
   get port(): number {
     return this.#server.port;
   }
 
-  /** Address to connect to, with the port. */
+  /** Host and port to connect to. */
   get address(): string {
-    // The wildcard address is not one to connect to.
+    // Clients cannot connect to the wildcard address.
     const isAny = this.name === "0.0.0.0" || this.name === "[::]";
     return `${isAny ? "localhost" : this.name}:${this.port}`;
   }
@@ -327,7 +328,7 @@ class Listener {
     );
   }
 
-  /** A path without the base path, or with nothing that the server has. The base path itself is that of sync, too. */
+  /** Path without the base path; `/` for a path outside of it. The base path itself stands for `/sync`. */
   #relative(pathname: string): string {
     const { base } = this;
     if (base === "") return pathname;
@@ -335,12 +336,15 @@ class Listener {
     return pathname.startsWith(`${base}/`) ? pathname.slice(base.length) : "/";
   }
 
-  /** Stops listening once the requests under way are answered, or after `shutdownMs`: then they are cut off. */
+  /** Stops listening once the requests in progress are answered; after `shutdownMs` they are aborted. */
   async close(): Promise<void> {
     const { env, limits: { shutdownMs } } = this.#core;
     const late = new AbortController();
     const cancel = env.setTimer(
-      () => late.abort(new Error("Requests take too long")),
+      () =>
+        late.abort(
+          new Error(`Requests were not answered within ${shutdownMs} ms`),
+        ),
       shutdownMs,
     );
     try {
@@ -348,7 +352,7 @@ class Listener {
         await abortable(Promise.race(this.#active), late.signal);
       }
     } catch {
-      // After `shutdown()`, an abort would throw where no one catches it.
+      // Aborting after `shutdown()` would throw an uncaught error.
       this.#server.stop();
       this.#abort.abort();
     }
@@ -356,13 +360,13 @@ class Listener {
     const ended = this.#abort.signal.aborted
       ? this.#server.finished
       : this.#server.shutdown();
-    // A connection that has sent half of a request can hold it up.
+    // A connection that has sent half of a request can delay the shutdown.
     await abortable(ended, late.signal).catch(() => this.#server.unref());
     cancel();
   }
 }
 
-/** Answer to a request that is malformed. It is counted, and not logged: anyone can send any number of them. */
+/** Response to a malformed request. It is counted but not logged: any client can cause any number of them. */
 function malformed(core: Core, reason: string): Response {
   core.telemetry.counts.malformed++;
   return new Response(`${reason}\n`, { status: 400 });
@@ -398,7 +402,7 @@ function sync(
   return share(response, request, origins);
 }
 
-/** Answer by which a client finds out that a Sampan server is here, though it cannot connect. */
+/** Response that tells a client which cannot connect that this is a Sampan server. */
 function notUpgraded(
   core: Core,
   request: Request,
@@ -420,15 +424,15 @@ function upgrade(
   origins: OriginPolicy,
   { address }: Route,
 ): Response {
-  // What is left of a request that was upgraded is not to be read.
+  // A request must not be used after its upgrade.
   const { url, headers } = request;
   const begun = { url, headers: new Headers(headers), address };
-  // A browser names the origin of every WebSocket.
+  // Every WebSocket of a browser has an Origin header.
   const origin = headers.get("origin");
   const isAllowed = origin === null || origins.allow(request);
   let upgraded: Deno.WebSocketUpgrade;
   try {
-    // The protocol has a heartbeat of its own, which a page can hear.
+    // The protocol has its own heartbeat, which pages can observe.
     upgraded = Deno.upgradeWebSocket(request, { idleTimeout: 0 });
   } catch {
     return malformed(core, "Handshake of the WebSocket is malformed");
@@ -437,7 +441,7 @@ function upgrade(
   const transport = socketTransport(socket);
   if (isAllowed) core.accept(transport, begun);
   else {
-    // A browser tells its page nothing of a handshake that was refused.
+    // A browser hides from its page why a handshake was rejected.
     core.refuse(
       transport,
       CloseCode.Forbidden,
@@ -447,7 +451,7 @@ function upgrade(
   return response;
 }
 
-/** What ends a server, whoever asks for it. */
+/** Shutdown of a server, by a call, a signal or SIGTERM. */
 function stopping(
   core: Core,
   { signal, sigterm = true }: ServeOptions,

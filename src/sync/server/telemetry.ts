@@ -1,7 +1,7 @@
 /**
- * What a server counts and measures, as OpenTelemetry sees it: nothing is
- * exported, and next to nothing is paid, unless the program that serves has set
- * OpenTelemetry up. Not for the bundles of a page.
+ * Metrics and traces of a server for OpenTelemetry. Nothing is exported, at almost
+ * no cost, unless the application has set OpenTelemetry up. Not for the bundles of
+ * a page.
  *
  * This module is browser compatible.
  *
@@ -11,29 +11,29 @@
 import { messageOf } from "../../describe.ts";
 import { otel } from "../../deps/opentelemetry.ts";
 
-/** What is counted from the start of a server on. */
+/** Counters of a server since its start. */
 export class Counts {
   /** Connections that are open. */
   connections = 0;
-  /** Connections that were refused or cut, by whatever code but for an end in peace. */
+  /** Connections that were rejected, or closed with a code other than a regular end. */
   closed = 0;
-  /** Bytes of frames that came. */
+  /** Bytes of frames that were received. */
   received = 0;
   /** Bytes of frames that were sent. */
   sent = 0;
-  /** Records that were added to logs. */
+  /** Records that were appended to logs. */
   appended = 0;
-  /** Records that were refused. */
+  /** Records that were rejected. */
   refused = 0;
-  /** Records sent to readers, once for each. */
+  /** Records that were sent, once for each reader. */
   entries = 0;
   /** Bytes of snapshots sent. */
   snapshots = 0;
-  /** Times that a hook (`authenticate`, `authorize`, `validate` or `fetch`) threw, gave an answer of the wrong kind, or none in time. */
+  /** Calls of a hook (`authenticate`, `authorize`, `validate` or `fetch`) that threw, returned a value of the wrong type, or timed out. */
   hookFailures = 0;
-  /** Requests that were malformed, and answered by 400. */
+  /** Malformed requests that were answered with 400. */
   malformed = 0;
-  /** Clients whose state was found to differ (H12). */
+  /** Clients that were found to have diverged. */
   diverged = 0;
 }
 
@@ -56,39 +56,39 @@ const METRICS: {
   diverged: ["{client}", "Clients whose state differs"],
 };
 
-/** Servers of this process so far. */
+/** Number of servers created in this process. */
 let servers = 0;
 
-/** A piece of work that is traced. */
+/** Operation that is traced. */
 export interface TracedWork {
-  /** It is done, or failed with that. */
+  /** Ends the trace, with the error that the operation failed with. */
   end(error?: unknown): void;
 }
 
-/** The counts of one server, its measures and its traces. */
+/** Counters, histograms and traces of one server. */
 export class Telemetry {
-  /** What was counted; whoever counts adds to it. */
+  /** Counters, which the parts of the server add to. */
   readonly counts: Counts = new Counts();
   readonly #tracer = otel.trace.getTracer("sampan.sync");
   readonly #append: otel.Histogram;
-  /** Attributes of each measurement and trace: what tells two servers of one process apart. */
+  /** Attributes of each measurement and trace, which distinguish the servers of one process. */
   attributes: otel.Attributes;
-  /** Takes the counts out of what is exported. */
+  /** Stops exporting the counters. */
   readonly close: () => void;
 
-  /** Counts that are exported until `close()`. */
+  /** Creates counters that are exported until `close()`. */
   constructor() {
-    // Until it is known where the server listens.
+    // Replaced by the address once the server listens.
     this.attributes = { "sampan.server": ++servers };
     const meter = otel.metrics.getMeter("sampan.sync");
     this.#append = meter.createHistogram("sampan.sync.append.duration", {
       unit: "ms",
-      description: "From an append that came to its answer",
+      description: "Time from the receipt of an append to its answer",
     });
     const undo = (Object.keys(METRICS) as (keyof Counts)[]).map((count) => {
       const [unit, description] = METRICS[count];
       const name = `sampan.sync.${count}`;
-      // Read when they are exported: a frame to a thousand readers is one sum.
+      // Observed at export: counting must stay a plain addition on the hot path.
       const metric = count === "connections"
         ? meter.createObservableUpDownCounter(name, { unit, description })
         : meter.createObservableCounter(name, { unit, description });
@@ -102,12 +102,12 @@ export class Telemetry {
     };
   }
 
-  /** An append was answered. */
+  /** Records the time an append took, in milliseconds. */
   appendTook(ms: number): void {
     this.#append.record(ms, this.attributes);
   }
 
-  /** Begins a piece of work. */
+  /** Starts the trace of an operation. */
   begin(name: string, attributes: Record<string, string> = {}): TracedWork {
     const span = this.#tracer.startSpan(`sampan.sync.${name}`, {
       attributes: { ...this.attributes, ...attributes },
