@@ -13,13 +13,13 @@ import { SampanError } from "../statemachine/errors.ts";
  * limit, or a part of a batch is not a command. Nothing was proposed.
  */
 export class ErrKVInvalidCommand extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrKVInvalidCommand";
 }
 
 /** A query, its bytes, or the bytes of its answer that make no sense. */
 export class ErrKVInvalidQuery extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrKVInvalidQuery";
 }
 
@@ -28,6 +28,6 @@ export class ErrKVInvalidQuery extends SampanError {
  * state of the machine that was to recover from it is as it was.
  */
 export class ErrKVInvalidSnapshot extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrKVInvalidSnapshot";
 }

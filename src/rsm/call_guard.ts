@@ -1,5 +1,5 @@
 /**
- * What may overlap what, for each kind of machine.
+ * Mutual exclusion of the calls on a machine, by the rules for its kind.
  *
  * This module is browser compatible.
  *
@@ -15,7 +15,7 @@ import {
   type Type,
 } from "../statemachine/types.ts";
 
-/** The calls a guard tells apart, as bits. */
+/** Calls on a machine, as bits. */
 export const Op = {
   Update: 1,
   Sync: 2,
@@ -28,10 +28,10 @@ export const Op = {
   Close: 256,
 } as const;
 
-/** One of the calls a guard tells apart. */
+/** One of the calls on a machine. */
 export type Op = typeof Op[keyof typeof Op];
 
-/** Names of the calls in the machine's interface. */
+/** Method name of each call. */
 const CALLS: readonly (readonly [Op, string])[] = [
   [Op.Update, "update"],
   [Op.Sync, "sync"],
@@ -44,7 +44,7 @@ const CALLS: readonly (readonly [Op, string])[] = [
   [Op.Close, "close"],
 ];
 
-/** For a kind of machine, the groups that exclude each other: every call of the left with every call of the right. */
+/** Exclusions for a kind of machine: every call on the left of a pair excludes every call on its right. */
 function exclusionsOf(type: Type): readonly (readonly [number, number])[] {
   const {
     Update,
@@ -61,8 +61,8 @@ function exclusionsOf(type: Type): readonly (readonly [number, number])[] {
     // R2: a writer lock and a reader lock.
     case RegularStateMachine:
       return [[Update | Recover | Close, 2 * Close - 1]];
-    // C2, C3. Lookups keep out of `close()`, which the contract leaves open, and
-    // a hash is taken between two updates, at an exact index (D7).
+    // C2, C3. `lookup()` and `close()` exclude each other, which the contract
+    // leaves open; a hash belongs to an exact index, so it excludes `update()` (D7).
     case ConcurrentStateMachine:
       return [
         [
@@ -88,10 +88,9 @@ function exclusionsOf(type: Type): readonly (readonly [number, number])[] {
 }
 
 /**
- * Runs calls on a machine so that none overlaps another it must not (R2, C2,
- * D7). Those that have to wait do so in order, and nothing overtakes a call it
- * would hold up. A call that is synchronous can overlap nothing: it costs a
- * comparison.
+ * Lock with a mode per call: excluded calls wait in FIFO order (R2, C2, D7). A
+ * call never overtakes a waiting one that it excludes, so no call starves. A
+ * synchronous call overlaps nothing and costs one comparison.
  */
 export class CallGuard {
   readonly #excluded = new Map<Op, number>();
@@ -102,10 +101,10 @@ export class CallGuard {
     readonly refuse: (error: unknown) => void;
   }[] = [];
   #failed: { readonly error: unknown } | undefined;
-  /** Calls under way, as bits. */
+  /** Calls in progress, as bits. */
   #active = 0;
 
-  /** A guard by the rules for machines of kind `type`. */
+  /** Creates a guard for machines of kind `type`. */
   constructor(type: Type) {
     for (const op of Object.values(Op)) {
       let excluded = 0;
@@ -117,7 +116,7 @@ export class CallGuard {
     }
   }
 
-  /** Makes a call as soon as nothing excludes it: at once and without a promise if it can. */
+  /** Makes a call once nothing excludes it; synchronously if nothing does now. */
   run<T>(op: Op, call: () => MaybePromise<T>): MaybePromise<T> {
     if (this.#failed !== undefined && op !== Op.Close) throw this.#failed.error;
     if (
@@ -135,17 +134,17 @@ export class CallGuard {
     });
   }
 
-  /** Whether the machine is not to be called any more, but to be closed. */
+  /** True once {@linkcode fail} was called: only `close()` is still allowed. */
   get failed(): boolean {
     return this.#failed !== undefined;
   }
 
-  /** Names of the methods that are under way. */
+  /** Names of the methods in progress. */
   get calls(): string[] {
     return CALLS.filter(([op]) => this.#active & op).map(([, name]) => name);
   }
 
-  /** Refuses with `error` what waits and what comes, but for closing. */
+  /** Rejects waiting and future calls, except `close()`, with `error`. */
   fail(error: unknown): void {
     this.#failed = { error };
     const refused = this.#waiting.filter(({ op }) => op !== Op.Close);
@@ -153,18 +152,20 @@ export class CallGuard {
     for (const { refuse } of refused) refuse(error);
   }
 
-  /** True if nothing that is under way excludes a call; something that waits may. */
+  /** True if no call in progress excludes `op`; a waiting one may. */
   mayBegin(op: Op): boolean {
     return (this.#active & this.#excluded.get(op)!) === 0;
   }
 
   /**
-   * Makes a call at once, ahead of all that wait: for one that belongs to a call
-   * under way which it does not exclude, and must not be parted from it.
+   * Makes a call at once, ahead of all waiting calls: for the continuation of a
+   * call in progress that must directly follow it.
    */
   begin<T>(op: Op, call: () => MaybePromise<T>): MaybePromise<T> {
     if (this.#active & this.#excluded.get(op)!) {
-      throw new Error(`Call ${op} is excluded by what is under way`);
+      throw new Error(
+        `Call ${op} is excluded by calls in progress: ${this.calls.join(", ")}`,
+      );
     }
     return this.#start(op, call);
   }

@@ -1,5 +1,5 @@
 /**
- * The errors of driving a machine.
+ * Errors of proposals, sessions and the machine itself.
  *
  * This module is browser compatible.
  *
@@ -9,26 +9,26 @@
 import { SampanError } from "../statemachine/errors.ts";
 import type { Result } from "../statemachine/types.ts";
 
-/** Why a session was refused. */
+/** Reason for which a session was refused. */
 export type InvalidSessionReason =
-  /** It was never opened, was closed, or was evicted for one used more recently. */
+  /** Never registered, closed, or evicted for a more recently used session. */
   | "unknown"
-  /** It belongs to another cluster. */
+  /** Registered in another cluster. */
   | "foreign"
-  /** Its series holds another command at this place: somebody else uses it too (H14). */
+  /** Used by another process too: another command was applied in the same series (H14). */
   | "conflict"
-  /** Its holder has closed it. */
+  /** Closed by its holder. */
   | "closed";
 
-/** The session is not, or no longer, one the cluster knows, or is not this holder's to use (H4, H14). */
+/** Thrown when the cluster does not know the session, or another process holds it (H4, H14). */
 export class ErrInvalidSession extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrInvalidSession";
-  /** Why the session was refused. */
+  /** Reason for which the session was refused. */
   readonly reason: InvalidSessionReason;
-  /** Whether the proposal was applied, or undefined where that cannot be known. */
+  /** True if the proposal was applied, undefined if that is unknown. */
   readonly applied: boolean | undefined;
-  /** An error for a proposal of a session that was refused. */
+  /** Creates an error for a proposal in a session that was refused. */
   constructor(
     reason: InvalidSessionReason,
     message: string,
@@ -40,30 +40,31 @@ export class ErrInvalidSession extends SampanError {
   }
 }
 
-/** The place of a proposal in its series was skipped: it was not applied and never will be (H14). */
+/** Thrown when the series of a proposal was skipped: the proposal was not applied and never will be (H14). */
 export class ErrProposalSkipped extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrProposalSkipped";
-  /** An error for a proposal that was skipped. */
+  /** Creates an error for a proposal that was skipped. */
   constructor(message?: string, options?: ErrorOptions) {
     super(message ?? "Proposal was skipped and never applied", options);
   }
 }
 
 /**
- * A proposal was refused, and sending it again does not help. Without a `result`, it is not in the log and
- * never will be: the server, or the application that guards it, refused it, or
- * the machine threw when it was tried before it was ordered (H14, H17). With one,
- * it was applied, and the machine says that its result is a refusal (R15).
+ * Thrown when a proposal was rejected; a retry is rejected too. Without a
+ * `result` the proposal is not in the log and never will be: the server or one of
+ * its hooks rejected it, or the machine threw when the server rehearsed it (H14,
+ * H17). With a `result` it was applied, and the machine declared that result a
+ * refusal (R15).
  */
 export class ErrProposalRefused extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrProposalRefused";
-  /** Why, for a person to read. */
+  /** Reason in words for people. */
   readonly reason: string;
   /** Result of the command, if the machine itself refused it. */
   readonly result: Result | undefined;
-  /** An error for a proposal that was refused for `reason`; `cause` is what the machine threw, if it threw. */
+  /** Creates an error for a proposal rejected for `reason`; `cause` is the machine's error, if it threw. */
   constructor(
     reason: string,
     options: ErrorOptions & { readonly result?: Result | undefined } = {},
@@ -74,17 +75,17 @@ export class ErrProposalRefused extends SampanError {
   }
 }
 
-/** `update()` returned what the contract does not allow (C1, T3): fatal to the replica. */
+/** Thrown when `update()` returned a value that the contract does not allow; fatal to the replica (C1, T3). */
 export class ErrInvalidResult extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrInvalidResult";
 }
 
-/** The machine itself failed, with `cause`: critical, and the end of its replica (R5, R8). */
+/** Wraps an error that the machine itself threw; fatal to the replica (R5, R8). */
 export class MachineFailure extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "MachineFailure";
-  /** An error for what a machine threw; `undefined` and `null`, which look like no error, become one. */
+  /** Creates an error around a machine's error; `undefined` and `null` become a `TypeError`. */
   constructor(message: string, { cause }: { readonly cause: unknown }) {
     super(message, {
       cause: cause ?? new TypeError(`Machine threw ${cause}, not an error`),
@@ -92,8 +93,8 @@ export class MachineFailure extends SampanError {
   }
 }
 
-/** Refused at once, and nothing was done: too much waits already, or the replica is being brought up anew. Try again later. */
+/** Thrown at once, with nothing done, when a queue is full or the replica is recovering. Try again later. */
 export class ErrSystemBusy extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSystemBusy";
 }

@@ -1,5 +1,6 @@
 /**
- * The optional interface by which an on-disk machine keeps the host's rows.
+ * Optional interface of an on-disk machine that stores the host's rows beside its
+ * own state.
  *
  * This module is browser compatible.
  *
@@ -8,48 +9,48 @@
 
 import type { Entry, MaybePromise } from "../statemachine/types.ts";
 
-/** One row of the host, kept by a machine beside its own state. */
+/** Row of the host, stored by a machine beside its own state. */
 export interface HostRow {
-  /** Names the row; short, ASCII, unique. */
+  /** Key of the row: short, ASCII, unique. */
   readonly key: string;
-  /** Its content, or undefined to delete the row. Not to be kept by reference. */
+  /** Content of the row, undefined to delete it. Copy it: the host reuses the bytes. */
   readonly value: Uint8Array | undefined;
 }
 
-/** What the host wants stored in one step with the machine's own state. */
+/** Host rows and applied index to store in one atomic step with the machine's own state. */
 export interface HostState {
-  /** The index of the last entry of the log this state contains; at or above the index of every entry given. */
+  /** Applied index of the state; at or above the index of every entry in the batch. */
   readonly index: number;
-  /** The rows that changed; after a recovery, all of them. */
+  /** Changed rows; after a recovery, all rows. */
   readonly rows: readonly HostRow[];
 }
 
 /**
- * Optional, for on-disk machines (H6): a machine that stores the host's rows
- * (the session table with its results) in the same atomic step as its own state
- * and index makes exactly-once, results included, survive any crash. Without it
- * the host rebuilds from the log who has been applied, but not with what result.
+ * Optional, for on-disk machines: storing the host's rows (the session table with
+ * its results) in the same atomic step as state and index, so that exactly-once
+ * semantics, results included, survive any crash (H6). Without it the host
+ * rebuilds from the log which commands were applied, but not their results.
  *
  * A machine that implements it is called through these methods instead of
- * `update()` and `recoverFromSnapshot()`; the rules for those hold for these.
+ * `update()` and `recoverFromSnapshot()`, whose rules apply to them.
  */
 export interface IHostState {
-  /** The rows as last stored, in any order; called once, after `open()`. */
+  /** Returns the rows as last stored, in any order. Called once, after `open()`. */
   readHostRows(): MaybePromise<readonly HostRow[]>;
   /**
-   * As `update()`, in one atomic step with the host's rows. Once every entry
-   * given has its result, and before the step is committed, call `host()`, once
-   * and synchronously, and store what it returns: the rows hold those results.
-   * `entries` may be empty: then only the host's rows and index move on.
+   * Applies a batch like `update()`, in one atomic step with the host's rows. Once
+   * every entry has its result, and before the step is committed, call `host()`,
+   * once and synchronously, and store the rows it returns: they contain the
+   * results. `entries` may be empty; then only rows and index advance.
    */
   updateWithHost(
     entries: Entry[],
     host: () => HostState,
   ): MaybePromise<Entry[]>;
   /**
-   * As `recoverFromSnapshot()`, and replaces all rows by those of `host` in the
-   * same atomic step. `open()` gives `host.index` from then on, which a payload
-   * written by a regular machine does not contain.
+   * Recovers like `recoverFromSnapshot()`, and replaces all rows by those of
+   * `host` in the same atomic step. From then on `open()` returns `host.index`,
+   * which a payload written by a regular machine does not contain.
    */
   recoverWithHost(
     r: ReadableStream<Uint8Array>,
@@ -58,7 +59,7 @@ export interface IHostState {
   ): MaybePromise<void>;
 }
 
-/** Whether a machine keeps the host's rows. */
+/** True if a machine stores the host's rows. */
 export function isHostState<T extends object>(
   machine: T,
 ): machine is T & IHostState {

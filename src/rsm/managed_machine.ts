@@ -1,5 +1,6 @@
 /**
- * One face for the three kinds of machine.
+ * Adapters that give the three kinds of machine one interface, and check what the
+ * machines return.
  *
  * This module is browser compatible.
  *
@@ -38,65 +39,65 @@ import { ErrInvalidResult } from "./errors.ts";
 import { chain, isPromise, settleable } from "../async.ts";
 import { type HostState, type IHostState, isHostState } from "./host_state.ts";
 
-/** A function that makes machines, and the kind of machine it makes. */
+/** Factory function of machines, with the kind of machine it makes. */
 export type MachineFactory =
   | { readonly type: 1; readonly create: CreateStateMachineFunc }
   | { readonly type: 2; readonly create: CreateConcurrentStateMachineFunc }
   | { readonly type: 3; readonly create: CreateOnDiskStateMachineFunc };
 
-/** A machine of any kind, its results checked, the parts it does not have answered for. */
+/** Machine of any kind: optional methods have a default, and return values are checked. */
 export interface ManagedMachine {
-  /** The kind of machine. */
+  /** Kind of the machine. */
   readonly type: Type;
-  /** The part that keeps the host's rows, if the machine has it. */
+  /** Methods that store the host's rows; undefined if the machine lacks them. */
   readonly hostState: IHostState | undefined;
-  /** Whether the machine has `getHash()`. */
+  /** True if the machine has `getHash()`. */
   readonly hasHash: boolean;
-  /** `IRefusal.refusal()` of the machine, its answer checked; undefined without it. */
+  /** Calls `IRefusal.refusal()` and checks its answer; undefined if the machine lacks it. */
   readonly refusal: ((result: Result) => string | undefined) | undefined;
-  /** `IStateVersion.stateVersion` of the machine; 0 without it. */
+  /** Value of `IStateVersion.stateVersion`; 0 if the machine lacks it. */
   readonly stateVersion: number;
-  /** As `IFork.fork()`, if the machine has it. */
+  /** Calls `IFork.fork()`; undefined if the machine lacks it. */
   readonly fork: (() => MaybePromise<ManagedFork>) | undefined;
-  /** As `IOnDiskStateMachine.open()`; 0 for a machine in memory. */
+  /** Opens an on-disk machine; returns 0 for a machine in memory. */
   open(stopped: AbortSignal): MaybePromise<number>;
-  /** Applies entries and leaves the result on each. `host` is for a machine that keeps the host's rows. */
+  /** Applies entries and sets the result of each. `host` is for a machine that stores the host's rows. */
   update(entries: Entry[], host: () => HostState): MaybePromise<void>;
-  /** As in the contract. */
+  /** Queries the state. */
   lookup(query: unknown): MaybePromise<unknown>;
-  /** As in the contract; `ErrNotImplemented` without it. */
+  /** Queries the state with bytes; throws `ErrNotImplemented` if the machine lacks it. */
   naLookup(query: Uint8Array): MaybePromise<Uint8Array>;
-  /** As in the contract, its range checked; `ErrNotImplemented` without it. */
+  /** Computes the state hash and checks its range; throws `ErrNotImplemented` if the machine lacks it. */
   getHash(): MaybePromise<bigint>;
-  /** Calls `IRecoveredHash.getRecoveredHash()` and checks the range of its answer; undefined without it. */
+  /** Calls `IRecoveredHash.getRecoveredHash()` and checks the range of its answer; undefined if the machine lacks it. */
   getRecoveredHash(): MaybePromise<bigint | undefined>;
-  /** As in the contract; nothing to do for a machine in memory. */
+  /** Makes applied entries durable; does nothing for a machine in memory. */
   sync(): MaybePromise<void>;
-  /** As in the contract; nothing to do for a regular machine. */
+  /** Prepares a snapshot; does nothing for a regular machine. */
   prepareSnapshot(): MaybePromise<unknown>;
-  /** As in the contract, of all kinds the most arguments. */
+  /** Saves a snapshot; takes the arguments of every kind. */
   saveSnapshot(
     context: unknown,
     w: WritableStream<Uint8Array>,
     files: ISnapshotFileCollection,
     stopped: AbortSignal,
   ): MaybePromise<void>;
-  /** As in the contract, of all kinds the most arguments. */
+  /** Recovers from a snapshot; takes the arguments of every kind. */
   recoverFromSnapshot(
     r: ReadableStream<Uint8Array>,
     files: readonly SnapshotFile[],
     host: HostState,
     stopped: AbortSignal,
   ): MaybePromise<void>;
-  /** As in the contract. */
+  /** Closes the machine. */
   close(): MaybePromise<void>;
 }
 
-/** A fork with the same face, as far as it goes. */
+/** Fork of a machine, behind the same interface. */
 export type ManagedFork = Pick<ManagedMachine, "update" | "lookup" | "close">;
 
-/** Requirements of each kind of machine: the name of the kind, the method of a host that starts it, the methods it needs. */
-const FORMS = {
+/** Name of each kind of machine, the host's method that starts it, and the methods it must have. */
+const KINDS = {
   [RegularStateMachine]: {
     kind: "regular",
     start: "startCluster",
@@ -136,7 +137,7 @@ const FORMS = {
   },
 } as const;
 
-/** The kind a machine seems to be, by the methods it has. */
+/** Infers the kind of a machine from its methods. */
 function kindOf(machine: Readonly<Record<string, unknown>>): Type {
   const has = (method: string): boolean =>
     typeof machine[method] === "function";
@@ -146,11 +147,11 @@ function kindOf(machine: Readonly<Record<string, unknown>>): Type {
     : ConcurrentStateMachine;
 }
 
-/** Checks what a factory has made (R14). */
+/** Checks that a factory made a machine of its kind (R14). */
 function checkMachine(type: Type, machine: unknown): void {
-  const { kind, methods } = FORMS[type];
+  const { kind, methods } = KINDS[type];
   const made = (what: string): TypeError =>
-    new TypeError(`Factory of a ${kind} machine gave ${what}`);
+    new TypeError(`Factory of a ${kind} machine returned ${what}`);
   if (typeof machine === "function") {
     throw made("a function or class; write () => new Machine()");
   }
@@ -159,15 +160,15 @@ function checkMachine(type: Type, machine: unknown): void {
   }
   if (isPromise(machine as MaybePromise<unknown>)) {
     throw made(
-      "a promise; make the machine synchronously, and wait before the start or, for one on disk, in its open()",
+      "a promise; create the machine synchronously, and await before the start or, for an on-disk machine, in open()",
     );
   }
   const form = machine as Readonly<Record<string, unknown>>;
   const found = kindOf(form);
   if (found > type && typeof form["update"] === "function") {
-    const right = FORMS[found];
+    const actual = KINDS[found];
     throw made(
-      `a machine with prepareSnapshot(), which is a ${right.kind} one; start it with ${right.start}()`,
+      `a machine with prepareSnapshot(), which is a ${actual.kind} one; start it with ${actual.start}()`,
     );
   }
   for (const method of methods) {
@@ -180,21 +181,25 @@ function checkMachine(type: Type, machine: unknown): void {
   }
 }
 
-/** Refuses a factory that is no function, or is a class: calling that throws. */
+/**
+ * Checks that a factory is a function and not a class, which cannot be called.
+ *
+ * @throws TypeError if it is neither
+ */
 export function checkFactory({ type, create }: MachineFactory): void {
-  const { start } = FORMS[type];
+  const { start } = KINDS[type];
   if (typeof create !== "function") {
     throw new TypeError(
       `${start}() was given ${
         describeValue(create)
-      }; give a function that makes a machine, as () => new Machine()`,
+      }; pass a function that creates a machine, such as () => new Machine()`,
     );
   }
   if (/^class\b/.test(Function.prototype.toString.call(create))) {
     throw new TypeError(
       `${start}() was given the class ${
         (create as { readonly name: string }).name || "itself"
-      }; give a function that makes a machine, as () => new ${
+      }; pass a function that creates a machine, such as () => new ${
         (create as { readonly name: string }).name || "Machine"
       }()`,
     );
@@ -202,10 +207,11 @@ export function checkFactory({ type, create }: MachineFactory): void {
 }
 
 /**
- * The factory with its first machine made and checked already, so that a wrong
- * one is found before anything is logged (R14).
+ * Creates and checks the first machine of a factory, so that a wrong factory is
+ * reported before anything is logged (R14); returns a factory that returns that
+ * machine first.
  *
- * @throws TypeError if what it makes is no machine of that kind
+ * @throws TypeError if the factory does not make a machine of its kind
  */
 export function tryFactory(
   factory: MachineFactory,
@@ -224,7 +230,7 @@ export function tryFactory(
   return { type, create } as MachineFactory;
 }
 
-/** Makes a machine and gives it the face above. */
+/** Creates a machine and its adapter. */
 export function manage(
   factory: MachineFactory,
   clusterID: bigint,
@@ -248,22 +254,28 @@ function checkResult(machine: object, result: Result): void {
   const value = result?.value;
   if (typeof value !== "bigint") {
     throw new ErrInvalidResult(
-      `${describe(machine, "update")} left an entry without a result`,
+      `${
+        describe(machine, "update")
+      } left an entry without a result; set result on every entry, or return { value }`,
     );
   }
   if (!isU64(value)) {
     throw new RangeError(
-      `${describe(machine, "update")} gave ${value}, outside of 0…2^64-1`,
+      `${
+        describe(machine, "update")
+      } returned value ${value}, outside of 0…2^64-1`,
     );
   }
   if (result.data !== undefined && !(result.data instanceof Uint8Array)) {
     throw new ErrInvalidResult(
-      `${describe(machine, "update")} gave data that is no Uint8Array`,
+      `${
+        describe(machine, "update")
+      } returned data that are not a Uint8Array: ${describeValue(result.data)}`,
     );
   }
 }
 
-/** What all kinds have in common, and what a machine in memory does not have. */
+/** Part of the adapter that is the same for all kinds. */
 function manageCommon<
   M extends IStateMachine | IConcurrentStateMachine | IOnDiskStateMachine,
 >(
@@ -290,7 +302,7 @@ function manageCommon<
   const checkHash = (hash: bigint, method = "getHash"): bigint => {
     if (typeof hash === "bigint" && isU64(hash)) return hash;
     throw new RangeError(
-      `${describe(machine, method)} gave ${hash}, outside of 0…2^64-1`,
+      `${describe(machine, method)} returned ${hash}, outside of 0…2^64-1`,
     );
   };
   return {
@@ -332,7 +344,9 @@ function refusalOf(
     const reason: unknown = refusal.call(machine, result);
     if (reason === undefined || typeof reason === "string") return reason;
     throw new ErrInvalidResult(
-      `${describe(machine, "refusal")} gave ${typeof reason}, not a reason`,
+      `${
+        describe(machine, "refusal")
+      } returned ${typeof reason}; return the reason as a string, or undefined`,
     );
   };
 }
@@ -345,7 +359,7 @@ function stateVersionOf(machine: object): number {
   throw new RangeError(
     `${
       describe(machine, "stateVersion").slice(0, -2)
-    } is ${stateVersion}; it must be a safe integer from 0 on`,
+    } is ${stateVersion}; it must be a safe integer of at least 0`,
   );
 }
 
@@ -362,12 +376,12 @@ function forkOf<
       const { update: apply, lookup: answer } = Object(forked) as Partial<M>;
       if (typeof apply !== "function" || typeof answer !== "function") {
         throw new TypeError(
-          `${describe(machine, "fork")} answered with ${
+          `${describe(machine, "fork")} returned ${
             describeValue(forked)
-          }; a fork has update() and lookup()`,
+          }; a fork must have update() and lookup()`,
         );
       }
-      // What a fork does not have is not asked of it.
+      // A fork has no other methods of the machine.
       const { update, lookup } = manage(forked as unknown as M);
       return { update, lookup, close: () => forked.close?.() };
     });
@@ -376,7 +390,7 @@ function forkOf<
 function manageRegular(machine: IStateMachine): ManagedMachine {
   const accept = (entry: Entry, result: Result): void => {
     checkResult(machine, result);
-    // A copy: a machine may use one object for all its results.
+    // Copied: a machine may reuse one object for all its results.
     const { value, data } = result;
     entry.result = data === undefined ? { value } : { value, data };
   };
@@ -405,7 +419,7 @@ function manageRegular(machine: IStateMachine): ManagedMachine {
   };
 }
 
-/** Has the host's rows stored in the same step, and makes sure that they were. */
+/** Calls `updateWithHost()` and checks that the machine requested the host's rows once. */
 function updateWithHost(
   machine: object,
   hostState: IHostState,
@@ -416,7 +430,7 @@ function updateWithHost(
   let calls = 0;
   const once = (): HostState => {
     calls++;
-    // Before a second answer, which lacks what the first one told, is stored.
+    // A second set of rows would lack the changes reported in the first.
     if (calls > 1) throw wrong();
     for (const entry of entries) checkResult(machine, entry.result!);
     return host();
@@ -425,7 +439,7 @@ function updateWithHost(
     new ErrInvalidResult(
       `${
         describe(machine, "updateWithHost")
-      } asked ${calls} times for the host's rows`,
+      } called host() ${calls} times; call it once per batch`,
     );
   const check = (returned: Entry[]): Entry[] => {
     if (calls === 1) return returned;
@@ -435,7 +449,7 @@ function updateWithHost(
   return isPromise(returned) ? returned.then(check) : check(returned);
 }
 
-/** Hands a batch over and takes the same one back (C1). */
+/** Passes a batch to the machine and checks that it returns the same entries, with results (C1). */
 function updateBatch(
   machine: object,
   entries: Entry[],
@@ -444,8 +458,8 @@ function updateBatch(
   const length = entries.length;
   const indexes: number[] = new Array(length);
   for (let i = 0; i < length; i++) indexes[i] = entries[i]!.index;
-  // The machine gets an array of its own to return, so that it cannot hold on
-  // to, or change, the one the results are read from.
+  // The machine gets its own array, so that it can neither retain nor change the
+  // one that results are read from.
   const given = entries.slice();
   const check = (returned: Entry[]): void => {
     if (!Array.isArray(returned) || returned.length !== length) {
@@ -491,7 +505,9 @@ function manageOnDisk(machine: IOnDiskStateMachine): ManagedMachine {
   const checkIndex = (index: number): number => {
     if (Number.isSafeInteger(index) && index >= 0) return index;
     throw new RangeError(
-      `${describe(machine, "open")} gave ${index}, which is no log index`,
+      `${
+        describe(machine, "open")
+      } returned ${index}, which is not a log index`,
     );
   };
   return {

@@ -1,8 +1,8 @@
 /**
- * One machine, driven by the rules: an adapter that makes the three kinds one, a
- * guard that keeps apart what must not overlap, the session table, the records
- * of the log, the apply loop, and saving and recovering it all. Nothing reaches a
- * machine but through here, whatever log it came from.
+ * Replicated state machine: one user machine driven by the rules of the contract.
+ * Adapters give its three kinds one interface, a guard excludes calls that must
+ * not overlap, and the session table makes proposals exactly-once. Commands reach
+ * a machine only through here, whichever log they come from.
  *
  * This module is browser compatible.
  *

@@ -1,8 +1,7 @@
 /**
- * The records a host writes into the log, and how they are read back. The kinds
- * are listed in `src/log/records.ts`; fixed-width numbers are little-endian.
- * Records carry no checksum: keeping bytes is the log's duty, and each log has
- * its own way.
+ * Encoding and decoding of the records that a host writes into the log. Their
+ * kinds are listed in `src/log/records.ts`; fixed-width numbers are little-endian.
+ * Records carry no checksum: each log guards its own bytes.
  *
  * This module is browser compatible.
  *
@@ -19,12 +18,12 @@ import {
   SESSIONS_MAX,
 } from "../limits.ts";
 
-/** The record that sets the limits of a cluster. */
+/** Encodes the record that sets the session limit of a cluster. */
 export function configRecord(sessionsMax: number): Uint8Array {
   return new ByteWriter(8).u8(RecordKind.Config).varint(sessionsMax).finish();
 }
 
-/** The record that opens a session. */
+/** Encodes the record that registers a session. */
 export function registerRecord(
   clientID: bigint,
   owner: Uint8Array,
@@ -33,12 +32,12 @@ export function registerRecord(
     .finish();
 }
 
-/** The record that closes a session. */
+/** Encodes the record that closes a session. */
 export function unregisterRecord(session: number): Uint8Array {
   return new ByteWriter(8).u8(RecordKind.Unregister).varint(session).finish();
 }
 
-/** The record that takes a session over (H14). */
+/** Encodes the record that moves a session from holder `from` to `holder` (H14). */
 export function claimRecord(
   session: number,
   from: bigint,
@@ -48,7 +47,7 @@ export function claimRecord(
     .u64(holder).finish();
 }
 
-/** A record that skips a series of a session because it was refused (H14). */
+/** Encodes the record that skips a series whose proposal the server rejected (H14). */
 export function skipRecord(
   session: number,
   series: number,
@@ -60,19 +59,19 @@ export function skipRecord(
     .varint(series).varint(lag).raw(text).finish();
 }
 
-/** Record that has every replica skip the entry of that index, by an operator's decision (H17). */
+/** Encodes the record by which an operator has every replica skip an entry (H17). */
 export function skipEntryRecord(index: number, reason: string): Uint8Array {
   const text = encodeShown(reason).subarray(0, REFUSAL_BYTES_MAX);
   return new ByteWriter(16 + text.length).u8(RecordKind.SkipEntry)
     .varint(index).raw(text).finish();
 }
 
-/** Length of the head of a proposal outside of any session. */
+/** Length of the head of a sessionless proposal, in bytes. */
 export function proposalHeadLength(sequence: number): number {
   return 9 + varintLength(sequence);
 }
 
-/** Writes the head of a proposal outside of any session; returns the offset after it. */
+/** Writes the head of a sessionless proposal; returns the offset after it. */
 export function putProposalHead(
   bytes: Uint8Array,
   at: number,
@@ -93,7 +92,7 @@ function putU32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 3] = value >>> 24;
 }
 
-/** Length of the head of a proposal of a session, or of a skip. */
+/** Length of the head of a session's proposal, or of a skip, in bytes. */
 export function sessionHeadLength(
   session: number,
   series: number,
@@ -102,7 +101,7 @@ export function sessionHeadLength(
   return 1 + varintLength(session) + varintLength(series) + varintLength(lag);
 }
 
-/** Writes the head of a proposal of a session, or a whole skip; returns the offset after it. */
+/** Writes the head of a session's proposal, or a skip without a reason; returns the offset after it. */
 export function putSessionHead(
   bytes: Uint8Array,
   at: number,
@@ -118,31 +117,31 @@ export function putSessionHead(
 }
 
 /**
- * Reads the records of a batch, one at a time, into its own fields: nothing is
- * allocated. `next()` throws a `RangeError` for what cannot be a record.
+ * Decodes one record at a time into its own fields, without allocating. `read()`
+ * and the getters throw a `RangeError` for a malformed record.
  */
 export class RecordCursor {
-  /** Kind of the record, from `RecordKind`. */
+  /** Kind of the record, one of `RecordKind`. */
   kind = 0;
-  /** Session, of the kinds that name one. */
+  /** Session index, of the kinds that name a session. */
   session = 0;
-  /** Series in the session, or sequence number of the origin. */
+  /** Series in the session; of a sessionless proposal, its sequence number at the origin. */
   series = 0;
-  /** Series before it that are not acknowledged. */
+  /** Number of unacknowledged series before this one. */
   lag = 0;
-  /** Origin of a proposal outside of any session. */
+  /** Low half of the origin of a sessionless proposal. */
   originLow = 0;
-  /** Origin of a proposal outside of any session. */
+  /** High half of the origin of a sessionless proposal. */
   originHigh = 0;
-  /** Index of the entry that a record skips by an operator's decision. */
+  /** Index of the entry that an operator skips. */
   target = 0;
-  /** Where the command starts; it ends with the record. */
+  /** Offset of the command, which extends to the end of the record. */
   start = 0;
   #at = 0;
   #end = 0;
   #bytes: Uint8Array = new Uint8Array(0);
 
-  /** Reads the head of the record at `bytes[start..end)`. */
+  /** Decodes the head of the record at `bytes[start..end)`. */
   read(bytes: Uint8Array, start: number, end: number): void {
     this.#bytes = bytes;
     this.#at = start;
@@ -155,11 +154,11 @@ export class RecordCursor {
         this.series = this.#varint();
         this.lag = this.#varint();
         if (this.lag >= this.series) {
-          throw new RangeError(`Series ${this.series} lags by ${this.lag}`);
+          throw new RangeError(
+            `Series ${this.series} cannot have ${this.lag} unacknowledged series before it`,
+          );
         }
-        if (kind === RecordKind.Skip && end - this.#at > REFUSAL_BYTES_MAX) {
-          throw new RangeError("Reason of a skip is too long");
-        }
+        if (kind === RecordKind.Skip) this.#checkReason();
         break;
       case RecordKind.Proposal:
         this.originLow = this.#u32();
@@ -175,9 +174,7 @@ export class RecordCursor {
         break;
       case RecordKind.SkipEntry:
         this.target = this.#varint();
-        if (end - this.#at > REFUSAL_BYTES_MAX) {
-          throw new RangeError("Reason of a skipped entry is too long");
-        }
+        this.#checkReason();
         break;
       case RecordKind.Epoch:
       case RecordKind.Config:
@@ -185,37 +182,43 @@ export class RecordCursor {
         break;
       default:
         throw new RangeError(
-          `Record of unknown kind or version 0x${
+          `Record has unknown kind or version 0x${
             kind.toString(16).padStart(2, "0")
           }`,
         );
     }
     this.start = this.#at;
     if (end - this.start > COMMAND_BYTES_MAX) {
-      throw new RangeError(`Command of ${end - this.start} bytes is too big`);
+      throw new RangeError(
+        `Command has ${
+          end - this.start
+        } bytes; the limit is ${COMMAND_BYTES_MAX}`,
+      );
     }
   }
 
-  /** The epoch of an epoch record. */
+  /** Decodes the id of an epoch record. */
   epoch(): bigint {
     return this.#rest((reader) => reader.u64());
   }
 
-  /** The session limit of a config record. */
+  /** Decodes the session limit of a configuration record. */
   sessionsMax(): number {
     return this.#rest((reader) => {
       const max = reader.varint();
       if (max >= 1 && max <= SESSIONS_MAX) return max;
-      throw new RangeError(`Session limit ${max} is out of range`);
+      throw new RangeError(
+        `Session limit ${max} is out of the range 1…${SESSIONS_MAX}`,
+      );
     });
   }
 
-  /** Reason for which a record skips a series or an entry, as text; of a series, empty unless it was refused. A view. */
+  /** Reason of a skipped series or entry, as text; empty for a series that was not rejected. A view. */
   reason(): Uint8Array {
     return this.#bytes.subarray(this.start, this.#end);
   }
 
-  /** From whom to whom a claim record takes the session. */
+  /** Decodes the previous and the new holder of a claim record. */
   claim(): { from: bigint; holder: bigint } {
     return this.#rest((reader) => ({
       from: reader.u64(),
@@ -223,7 +226,7 @@ export class RecordCursor {
     }));
   }
 
-  /** Client id and owner of a register record. */
+  /** Decodes client id and owner of a register record. */
   registration(): { clientID: bigint; owner: Uint8Array } {
     return this.#rest((reader) => ({
       clientID: reader.u64(),
@@ -240,16 +243,35 @@ export class RecordCursor {
   }
 
   #expectEnd(): void {
-    if (this.#at !== this.#end) throw new RangeError("Record is too long");
+    if (this.#at !== this.#end) {
+      throw new RangeError(
+        `Record of kind ${this.kind} has ${
+          this.#end - this.#at
+        } bytes too many`,
+      );
+    }
+  }
+
+  #checkReason(): void {
+    const length = this.#end - this.#at;
+    if (length > REFUSAL_BYTES_MAX) {
+      throw new RangeError(
+        `Reason of a skip has ${length} bytes; the limit is ${REFUSAL_BYTES_MAX}`,
+      );
+    }
+  }
+
+  #endsEarly(): RangeError {
+    return new RangeError(`Record of kind ${this.kind} ends too early`);
   }
 
   #u8(): number {
-    if (this.#at >= this.#end) throw new RangeError("Record ends too early");
+    if (this.#at >= this.#end) throw this.#endsEarly();
     return this.#bytes[this.#at++]!;
   }
 
   #u32(): number {
-    if (this.#end - this.#at < 4) throw new RangeError("Record ends too early");
+    if (this.#end - this.#at < 4) throw this.#endsEarly();
     const b = this.#bytes;
     const at = this.#at;
     this.#at = at + 4;
@@ -271,6 +293,8 @@ export class RecordCursor {
       }
       scale *= 0x80;
     }
-    throw new RangeError("Varint is too large");
+    throw new RangeError(
+      `Varint in a record of kind ${this.kind} exceeds ${Number.MAX_SAFE_INTEGER}`,
+    );
   }
 }

@@ -21,42 +21,42 @@ import { MachineFailure } from "./errors.ts";
 import type { ManagedMachine } from "./managed_machine.ts";
 import type { StateMachine, StateMetadata } from "./state_machine.ts";
 
-/** Where a snapshot comes from. */
+/** Source of a snapshot to recover from. */
 export interface RecoverOptions {
-  /** The snapshot. */
+  /** Description of the snapshot. */
   readonly info: SnapshotInfo;
-  /** Opens its container; called a second time when there are external files. */
+  /** Opens the container; called a second time if there are external files. */
   readonly open: () => MaybePromise<ReadableStream<Uint8Array>>;
-  /** Where the external files go while the machine reads them. */
+  /** Store for the external files while the machine reads them. */
   readonly files: FileStore;
-  /** The folder for them. */
+  /** Directory for the external files; removed afterwards. */
   readonly directory: string;
-  /** Ends the recovery. */
+  /** Aborts the recovery. */
   readonly signal: AbortSignal;
 }
 
 /**
- * Replaces a machine's state, and all that is replicated with it, by those of a
- * snapshot. After a failure the machine is not to be used again (R9).
+ * Replaces state, sessions and applied index by those of a snapshot. After a
+ * failure the machine must not be used again (R9).
  *
  * @throws MachineFailure if the machine failed
- * @throws ErrSnapshotCorrupted if the container is damaged or not what its store says
- * @throws ErrStoreFull if a machine on disk found no room; anything else came from the store
+ * @throws ErrSnapshotCorrupted if the container is damaged or is not the one its store describes
+ * @throws ErrStoreFull if an on-disk machine found no room; other errors are the store's
  */
 export async function recoverSnapshot<L>(
-  driver: StateMachine<L>,
+  stateMachine: StateMachine<L>,
   options: RecoverOptions,
 ): Promise<void> {
   const { files, directory, info } = options;
   try {
     const found = info.files > 0 ? await extractFiles(options) : [];
-    await recoverState(driver, options, found);
+    await recoverState(stateMachine, options, found);
   } finally {
     if (info.files > 0) await files.remove(directory);
   }
 }
 
-/** Puts the external files where the machine can read them; the whole container is verified on the way. */
+/** Extracts the external files for the machine; verifies the whole container in passing. */
 async function extractFiles(
   { open, files, directory }: RecoverOptions,
 ): Promise<SnapshotFile[]> {
@@ -75,7 +75,7 @@ async function extractFiles(
   return found;
 }
 
-/** Reads what a container says of sessions and index, and its header, and nothing more. */
+/** Reads header, sessions and index of a container without its payload. */
 export async function readSessions(
   source: ReadableStream<Uint8Array>,
 ): Promise<StateMetadata & { readonly header: SnapshotHeader }> {
@@ -86,9 +86,9 @@ export async function readSessions(
 }
 
 /**
- * Compares the state of a machine that has recovered with the one that was saved.
+ * Compares the state hash of a recovered machine with the one in the snapshot.
  *
- * @throws MachineFailure with an `ErrStateMismatch` if it is another one, or its hash cannot be had
+ * @throws MachineFailure with an `ErrStateMismatch` as cause if they differ, or with the machine's error if it cannot compute its hash
  */
 export async function checkState(
   machine: ManagedMachine,
@@ -115,7 +115,7 @@ export async function checkState(
 }
 
 async function recoverState<L>(
-  driver: StateMachine<L>,
+  stateMachine: StateMachine<L>,
   { info, open, signal }: RecoverOptions,
   files: readonly SnapshotFile[],
 ): Promise<void> {
@@ -126,13 +126,13 @@ async function recoverState<L>(
       clusterID !== info.clusterID || index !== info.index || kind !== "full"
     ) {
       throw new ErrSnapshotCorrupted(
-        "Snapshot is not the one it is kept as",
+        `Snapshot ${info.id} is of cluster ${clusterID}, index ${index} (${kind}); its store says cluster ${info.clusterID}, index ${info.index} (full)`,
         0,
       );
     }
-    await driver.recover({ index, epoch, sessions }, async (host) => {
+    await stateMachine.recover({ index, epoch, sessions }, async (host) => {
       try {
-        await driver.machine.recoverFromSnapshot(
+        await stateMachine.machine.recoverFromSnapshot(
           reader.payload,
           files,
           host,
@@ -149,9 +149,9 @@ async function recoverState<L>(
           cause: error,
         });
       }
-      // What the machine left unread counts too (R9).
+      // The container is verified to its end, even if the machine left bytes unread (R9).
       await reader.finish();
-      await checkState(driver.machine, reader.header);
+      await checkState(stateMachine.machine, reader.header);
     });
   } catch (error) {
     if (!(error instanceof RangeError) || error === reader.sourceError) {

@@ -33,72 +33,73 @@ import { Op } from "./call_guard.ts";
 import { ErrSystemBusy, MachineFailure } from "./errors.ts";
 import type { StateMachine, StateMetadata } from "./state_machine.ts";
 
-/** What is saved, how, and where to. */
+/** Content and destination of a snapshot to save. */
 export interface SaveOptions {
-  /** What the container's header says beyond the index. */
+  /** Fields of the container's header that the state machine does not know. */
   readonly header: Omit<
     SnapshotHeader,
     "index" | "epoch" | "type" | "stateHash"
   >;
-  /** Gives the stream for the container, once its header is known. */
+  /** Creates the stream for the container, once its header is known. */
   readonly create: (
     header: SnapshotHeader,
   ) => MaybePromise<WritableStream<Uint8Array>>;
-  /** Whether the receiver is another node: a write then fails with `ErrSnapshotStreaming` (D9). */
+  /** Set when the receiver is another node: failed writes are then `ErrSnapshotStreaming` (D9). @default {false} */
   readonly streaming?: boolean;
-  /** Where the machine's external files are. */
+  /** Store of the machine's external files. */
   readonly files: FileStore;
-  /** Called before the container is completed; throws if the state is not to be saved after all (H12). */
+  /** Called before the container is completed; throws to drop the snapshot (H12). */
   readonly check?: () => void;
-  /** Called if the machine writes to its stream after `saveSnapshot()` has ended, possibly after this save has resolved: the snapshot is bad (H16). */
+  /** Called if the machine writes to its stream after its `saveSnapshot()` has ended, possibly after this save has resolved: the snapshot is incomplete (H16). */
   readonly onLate?: (error: ErrSnapshotUnfinished) => void;
-  /** Ends the saving. */
+  /** Aborts the save. */
   readonly signal: AbortSignal;
-  /** Aborts before `signal` does when the receiver is lost: writes then fail with `ErrSnapshotStreaming` (D9). */
+  /** Aborts, before `signal` does, when the receiver is lost: writes then fail with `ErrSnapshotStreaming` (D9). */
   readonly lost?: AbortSignal;
 }
 
 /**
- * Saves the state as of a moment between two batches, and the sessions as of the
- * same moment. A regular machine is saved under its reader lock, the others while
- * updates go on.
+ * Saves state and sessions as of one applied index. A regular machine is saved
+ * under its reader lock, the other kinds while updates continue.
  *
  * @throws MachineFailure if the machine failed; anything else drops this snapshot only (R7, R8)
  */
 export async function saveSnapshot<L>(
-  driver: StateMachine<L>,
+  stateMachine: StateMachine<L>,
   options: SaveOptions,
 ): Promise<SnapshotTotals> {
-  const { guard, machine } = driver;
+  const { guard, machine } = stateMachine;
   const { signal } = options;
   if (machine.type === RegularStateMachine) {
     return await guard.run(Op.Save, async () => {
       signal.throwIfAborted();
-      const stateHash = await driver.stateHash();
-      return await saveState(driver, options, {
-        ...driver.capture(),
+      const stateHash = await stateMachine.stateHash();
+      return await saveState(stateMachine, options, {
+        ...stateMachine.capture(),
         stateHash,
       });
     });
   }
   if (options.header.kind === "metadata") {
-    // The index must not be ahead of what is durable: one exclusion for both.
+    // The captured index must be durable: sync and capture under one exclusion.
     const captured = await guard.run(Op.Sync, async () => {
       signal.throwIfAborted();
-      await driver.syncNow();
-      return driver.capture();
+      await stateMachine.syncNow();
+      return stateMachine.capture();
     });
-    return await saveState(driver, options, captured);
+    return await saveState(stateMachine, options, captured);
   }
   let saving: Promise<SnapshotTotals> | undefined;
   await guard.run(Op.Prepare, async () => {
     signal.throwIfAborted();
-    if (driver.behind) {
-      throw new ErrSystemBusy("Sessions are still being rebuilt");
+    if (stateMachine.behind) {
+      throw new ErrSystemBusy(
+        `Sessions are rebuilt up to index ${stateMachine.opened} and are at ${stateMachine.applied}; try again later`,
+      );
     }
-    if (machine.type === OnDiskStateMachine) await driver.syncNow();
-    const stateHash = await driver.stateHash();
-    const captured = { ...driver.capture(), stateHash };
+    if (machine.type === OnDiskStateMachine) await stateMachine.syncNow();
+    const stateHash = await stateMachine.stateHash();
+    const captured = { ...stateMachine.capture(), stateHash };
     let context: unknown;
     try {
       context = await machine.prepareSnapshot();
@@ -107,27 +108,27 @@ export async function saveSnapshot<L>(
         cause,
       });
     }
-    // Begun before anything else can come between: a context is saved exactly
-    // once, and before the machine is closed (C5, R10).
+    // Started under the exclusion of prepareSnapshot(), so that every context is
+    // saved exactly once, and before the machine is closed (C5, R10).
     saving = guard.begin(
       Op.Save,
-      () => saveState(driver, options, captured, context),
+      () => saveState(stateMachine, options, captured, context),
     ) as Promise<SnapshotTotals>;
     saving.catch(() => {});
   });
   return await saving!;
 }
 
-/** Writes the container; of a machine that was prepared, with its context. */
+/** Writes the container; `context` is the result of `prepareSnapshot()`, for the kinds that have it. */
 async function saveState<L>(
-  driver: StateMachine<L>,
+  stateMachine: StateMachine<L>,
   options: SaveOptions,
   { index, epoch, sessions, stateHash }: StateMetadata & {
     readonly stateHash?: StateHash | undefined;
   },
   context?: unknown,
 ): Promise<SnapshotTotals> {
-  const { machine } = driver;
+  const { machine } = stateMachine;
   const { signal, streaming = false } = options;
   const header: SnapshotHeader = {
     ...options.header,
@@ -148,7 +149,7 @@ async function saveState<L>(
       ...(options.onLate === undefined ? {} : { onLate: options.onLate }),
     });
   } catch (error) {
-    if (full) await discardContext(driver, context, error);
+    if (full) await discardContext(stateMachine, context, error);
     throw error;
   }
   const abort = (): void => {
@@ -156,11 +157,11 @@ async function saveState<L>(
     const reason: unknown = lost?.aborted
       ? new ErrSnapshotStreaming(undefined, { cause: lost.reason })
       : signal.reason;
-    // Never rejects: it swallows what the sink does.
+    // Never rejects: errors of the sink are ignored.
     void writer.abort(reason);
   };
   signal.addEventListener("abort", abort);
-  // It may have happened while the sink was made.
+  // It may have aborted while the sink was created.
   if (signal.aborted) abort();
   try {
     try {
@@ -185,30 +186,30 @@ async function saveState<L>(
   }
 }
 
-/** Lets the machine free a context whose snapshot nobody wants any more (C5). */
+/** Has the machine free a context whose snapshot was dropped (C5). */
 async function discardContext<L>(
-  driver: StateMachine<L>,
+  stateMachine: StateMachine<L>,
   context: unknown,
   reason: unknown,
 ): Promise<void> {
-  if (driver.machine.type === RegularStateMachine) return;
+  if (stateMachine.machine.type === RegularStateMachine) return;
   const nowhere = new WritableStream<Uint8Array>({
     start: (controller) => controller.error(reason),
   });
   const stopped = AbortSignal.abort(new ErrSnapshotStopped());
   try {
-    await driver.machine.saveSnapshot(
+    await stateMachine.machine.saveSnapshot(
       context,
       nowhere,
       new SnapshotFileCollection(),
       stopped,
     );
   } catch {
-    // It was told to stop; however it does is fine.
+    // Its signal has aborted: any error is expected.
   }
 }
 
-/** Tells a machine that fails from one that passes on what it was told (R7, R8, D9). */
+/** Distinguishes a failure of the machine from an error that it passes on (R7, R8, D9). */
 function saveFailure(
   error: unknown,
   files: SnapshotFileCollection,

@@ -125,7 +125,7 @@ export class SessionTable<L> {
     return this.#sessions.size;
   }
 
-  /** Index of the most recently registered session; 0 if there is none. */
+  /** Index of the most recently registered session; 0 without sessions. */
   get newest(): number {
     let newest = 0;
     for (const index of this.#sessions.keys()) {

@@ -1,6 +1,6 @@
 /**
- * Entries that every replica skips, by an operator's decision that is in the log
- * (H17).
+ * Entries that every replica skips because of an operator's decision, which is a
+ * record in the log (H17).
  *
  * This module is browser compatible.
  *
@@ -11,38 +11,38 @@ import { type ByteReader, ByteWriter, encodeShown } from "../bytes.ts";
 import { REFUSAL_BYTES_MAX, SKIPPED_ENTRIES_MAX } from "../limits.ts";
 import { SampanError } from "../statemachine/errors.ts";
 
-/** An entry that every replica skips, present and future. */
+/** Entry that every replica skips, present and future. */
 export interface SkippedEntry {
   /** Index of the entry. */
   readonly index: number;
-  /** Index of the record that decides it, which comes later in the log. */
+  /** Index of the deciding record, which comes later in the log. */
   readonly decidedAt: number;
-  /** Reason in words for people: the entry's proposer gets it. */
+  /** Reason in words for people; the proposer of the entry receives it. */
   readonly reason: string;
 }
 
 /**
- * A replica has applied an entry that is skipped, as other code than that of the
- * replicas that stopped there may: its state has to be recovered without the entry.
- * It fails with this error if neither log nor snapshots give such a state.
+ * Thrown when a replica has applied an entry that is skipped, and neither log nor
+ * snapshots allow to recover a state without it. That happens where another
+ * version of the machine's code did not fail at the entry.
  */
 export class ErrSkippedApplied extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSkippedApplied";
-  /** The entry, and the decision. */
+  /** Skipped entry, with the decision. */
   readonly skip: SkippedEntry;
-  /** An error for a state that holds an entry which is skipped. */
+  /** Creates an error for a state that contains a skipped entry. */
   constructor(skip: SkippedEntry, options?: ErrorOptions) {
     const { index, decidedAt } = skip;
     super(
-      `State holds entry ${index}, which record ${decidedAt} skips: it has to come from the log, or from a snapshot, of before entry ${index}. If there is no such snapshot, remove the data of the cluster here and import a snapshot of another replica`,
+      `State contains entry ${index}, which record ${decidedAt} skips; recover it from a snapshot or a log from before entry ${index}. Without one, remove the data of the cluster on this device and import a snapshot of another replica`,
       options,
     );
     this.skip = skip;
   }
 }
 
-/** True if a snapshot of that index can be of a state without the entries that are skipped. */
+/** True if a snapshot at `index` cannot contain a skipped entry. */
 export function isUsable(
   index: number,
   skips: readonly SkippedEntry[],
@@ -50,33 +50,33 @@ export function isUsable(
   return skips.every((skip) => index < skip.index || index >= skip.decidedAt);
 }
 
-/** Entries that are skipped, by their index. */
+/** Skipped entries, by index. */
 export class SkippedEntries {
   readonly #byIndex = new Map<number, SkippedEntry>();
 
-  /** The entries given. */
+  /** Creates the set from a list. */
   constructor(skips: readonly SkippedEntry[] = []) {
     for (const skip of skips) this.add(skip);
   }
 
-  /** Adds one; past the bound the oldest is forgotten, which nothing but a replica far behind could still need. */
+  /** Adds an entry; beyond the bound drops the oldest, which only a replica far behind could still need. */
   add(skip: SkippedEntry): void {
     this.#byIndex.set(skip.index, skip);
     if (this.#byIndex.size <= SKIPPED_ENTRIES_MAX) return;
     this.#byIndex.delete(Math.min(...this.#byIndex.keys()));
   }
 
-  /** The decision to skip the entry of that index, if there is one. */
+  /** Returns the decision to skip the entry at `index`, if there is one. */
   get(index: number): SkippedEntry | undefined {
     return this.#byIndex.get(index);
   }
 
-  /** All of them, in the order of their entries. */
+  /** Lists all entries in order of their index. */
   list(): SkippedEntry[] {
     return [...this.#byIndex.values()].sort((a, b) => a.index - b.index);
   }
 
-  /** Index of the first entry after `index` that is skipped; infinite if none is. */
+  /** Index of the first skipped entry above `index`; `Infinity` if there is no other. */
   after(index: number): number {
     let next = Infinity;
     for (const skipped of this.#byIndex.keys()) {
@@ -85,7 +85,7 @@ export class SkippedEntries {
     return next;
   }
 
-  /** True if a state at that index lacks an entry whose skipping is decided later in the log only: other replicas may have it. */
+  /** True if a state at `index` omits an entry whose skip decision comes later in the log: other replicas may contain it. */
   isAhead(index: number): boolean {
     for (const skip of this.#byIndex.values()) {
       if (skip.index <= index && index < skip.decidedAt) return true;
@@ -94,7 +94,7 @@ export class SkippedEntries {
   }
 }
 
-/** Encodes the entries skipped in a state, to follow its session table; nothing if there are none. */
+/** Appends the skipped entries of a state to its encoded session table; without any, returns the table unchanged. */
 export function encodeSkips(
   sessions: Uint8Array,
   skips: readonly SkippedEntry[],
@@ -107,15 +107,17 @@ export function encodeSkips(
 }
 
 /**
- * Reads what `encodeSkips()` has put after a session table.
+ * Decodes the skipped entries that {@linkcode encodeSkips} appended to a session table.
  *
- * @throws RangeError if the bytes are something else
+ * @throws RangeError if the bytes are malformed
  */
 export function decodeSkips(reader: ByteReader): SkippedEntry[] {
   if (reader.remaining === 0) return [];
   const count = reader.varint();
   if (count > SKIPPED_ENTRIES_MAX) {
-    throw new RangeError(`${count} skipped entries are over the limit`);
+    throw new RangeError(
+      `State has ${count} skipped entries; the limit is ${SKIPPED_ENTRIES_MAX}`,
+    );
   }
   const skips: SkippedEntry[] = [];
   for (let i = 0; i < count; i++) {
@@ -129,22 +131,24 @@ export function decodeSkips(reader: ByteReader): SkippedEntry[] {
   return skips;
 }
 
-/** A decision as the value of a host's row, whose key names the entry. */
+/** Encodes a decision as the value of a host row, whose key names the entry. */
 export function encodeSkip({ decidedAt, reason }: SkippedEntry): Uint8Array {
   return new ByteWriter(64).varint(decidedAt)
     .bytes(encodeShown(reason)).finish();
 }
 
 /**
- * Reads a decision about the entry of that index.
+ * Decodes the decision about the entry at `index`.
  *
- * @throws RangeError if the bytes are something else
+ * @throws RangeError if the bytes are malformed
  */
 export function decodeSkip(index: number, reader: ByteReader): SkippedEntry {
   const decidedAt = reader.varint();
   const reason = new TextDecoder().decode(reader.bytes(REFUSAL_BYTES_MAX));
   if (!(index > 0 && index < decidedAt)) {
-    throw new RangeError(`Entry ${index} cannot be skipped at ${decidedAt}`);
+    throw new RangeError(
+      `Entry ${index} cannot be skipped by record ${decidedAt}, which comes before it`,
+    );
   }
   return { index, decidedAt, reason };
 }

@@ -206,6 +206,7 @@ export class StateMachine<L> {
   readonly machine: ManagedMachine;
   /** Guard that keeps the machine's calls from overlapping where its kind forbids it. */
   readonly guard: CallGuard;
+  readonly #clusterID: bigint;
   readonly #listener: ApplyListener<L>;
   readonly #progress: Partial<ProgressListener>;
   readonly #hashEntries: number;
@@ -260,6 +261,7 @@ export class StateMachine<L> {
     options: StateMachineOptions,
   ) {
     this.machine = manage(factory, clusterID, nodeID);
+    this.#clusterID = clusterID;
     this.guard = new CallGuard(factory.type);
     this.#listener = listener;
     this.#progress = options.progress ?? {};
@@ -269,6 +271,12 @@ export class StateMachine<L> {
     this.#skips = new SkippedEntries(options.skips);
     this.#nextSkip = this.#skips.after(0);
     this.#table = this.#newTable();
+  }
+
+  #recovering(): ErrSystemBusy {
+    return new ErrSystemBusy(
+      `Replica of cluster ${this.#clusterID} is recovering; try again later`,
+    );
   }
 
   #newTable(): SessionTable<L> {
@@ -763,7 +771,7 @@ export class StateMachine<L> {
       this.#updateFailed = this.#failedEntries();
       // Part of the batch may be applied: no read and no save may see it.
       this.guard.fail(
-        new ErrSystemBusy("Replica is recovering; try again later"),
+        this.#recovering(),
       );
       throw error;
     }
@@ -1015,7 +1023,7 @@ export class StateMachine<L> {
         this.#table = oldTable;
         this.#epoch = oldEpoch;
         this.guard.fail(
-          new ErrSystemBusy("Replica is recovering; try again later"),
+          this.#recovering(),
         );
         throw error;
       }

@@ -1,6 +1,6 @@
 /**
- * The errors of the state machine contract, and the base every error class of
- * this project builds on.
+ * Errors of the state machine contract, and the base class of all errors of this
+ * project.
  *
  * This module is browser compatible.
  *
@@ -8,22 +8,22 @@
  */
 
 /**
- * Base of every error this project throws. `instanceof` goes by the class's
- * name rather than by its identity, so that it holds between two copies of the
- * code in one program, say a page's bundle and a machine imported by URL (T5).
+ * Base class of all errors that this project throws. `instanceof` compares class
+ * names rather than identities, so that it works across two copies of the code in
+ * one program, such as a page's bundle and a machine imported by URL (T5).
  */
 export abstract class SampanError extends Error {
-  /** The name `instanceof` goes by; each class states its own. */
+  /** Name that `instanceof` compares; every class has its own. */
   static readonly errorName: string = "SampanError";
 
-  /** An error with a message and, where another error led to it, that as `cause`. */
+  /** Creates an error with a message and, optionally, a `cause`. */
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
-    // Own names, not `constructor.name`: minifiers change that one.
+    // Not `constructor.name`, which minifiers change.
     this.name = new.target.errorName;
   }
 
-  /** Whether `value` is an error of this class, or of one derived from it, from any copy of the code. */
+  /** True if `value` is an error of this class or of a subclass, from any copy of the code. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     if (typeof value !== "object" || value === null) return false;
     if (!Object.hasOwn(this, "errorName")) {
@@ -43,66 +43,64 @@ export abstract class SampanError extends Error {
 }
 
 /**
- * The receiving side of a streamed snapshot is gone: what a write to the
- * stream given to `saveSnapshot()` fails with then, and what `saveSnapshot()`
- * passes on to end that transfer, and nothing else (D9).
+ * Thrown by writes to the stream of `saveSnapshot()` when the receiver of a
+ * streamed snapshot is gone. Rethrown from there, it ends only that transfer (D9).
  */
 export class ErrSnapshotStreaming extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotStreaming";
-  /** An error that may tell in `cause` what happened to the receiver. */
+  /** Creates an error; `cause` may be the receiver's error. */
   constructor(message?: string, options?: ErrorOptions) {
     super(message ?? "Snapshot receiver is gone", options);
   }
 }
 
 /**
- * `open()` of an on-disk machine gave up because the replica is being stopped:
- * the reason of the signal it was given, and no failure when thrown after that
- * signal has aborted (D2).
+ * Reason of the signal of `open()` when the replica is stopped. Thrown after that
+ * signal has aborted, it is not a failure (D2).
  */
 export class ErrOpenStopped extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrOpenStopped";
-  /** An error for an `open()` that did not complete. */
+  /** Creates an error for an `open()` that was stopped. */
   constructor(message?: string, options?: ErrorOptions) {
-    super(message ?? "Open did not complete", options);
+    super(message ?? "Opening the machine was stopped", options);
   }
 }
 
 /**
- * Saving or recovering a snapshot gave up because the replica is being closed
- * or the snapshot is no longer wanted: the reason of the signal the method was
- * given, and no failure when thrown after that signal has aborted (R8).
+ * Reason of the signal of `saveSnapshot()` or `recoverFromSnapshot()` when the
+ * replica is closed or the snapshot was dropped. Thrown after that signal has
+ * aborted, it is not a failure (R8).
  */
 export class ErrSnapshotStopped extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotStopped";
-  /** An error for a snapshot that was stopped. */
+  /** Creates an error for a snapshot that was stopped. */
   constructor(message?: string, options?: ErrorOptions) {
     super(message ?? "Snapshot was stopped", options);
   }
 }
 
 /**
- * What `saveSnapshot()` throws when the machine itself chooses not to make this
- * snapshot: it is dropped, whoever asked for it is told, and the machine goes
- * on (R7).
+ * Thrown by `saveSnapshot()` when the machine declines to save this snapshot: it
+ * is dropped, a request for it rejects with this error, and the replica continues
+ * (R7).
  */
 export class ErrSnapshotAborted extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotAborted";
-  /** An error for a snapshot the machine chose not to make. */
+  /** Creates an error for a snapshot that the machine declined to save. */
   constructor(message?: string, options?: ErrorOptions) {
     super(message ?? "Snapshot was aborted by the machine", options);
   }
 }
 
-/** The machine does not implement the optional interface that was asked for (E1, E2). */
+/** Thrown when the machine lacks the optional interface that a call needs (E1, E2). */
 export class ErrNotImplemented extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrNotImplemented";
-  /** An error for a feature the machine does not have. */
+  /** Creates an error for an optional interface that the machine lacks. */
   constructor(message?: string, options?: ErrorOptions) {
     super(
       message ?? "Machine does not implement the requested feature",

@@ -1,9 +1,8 @@
 /**
- * The contract between a host and a deterministic state machine: three kinds of
- * machine, the values that cross the line, and the errors that mean something.
- * It is the contract of Dragonboat's Go package of the same name; `io.Writer`
- * and `io.Reader` are Web Streams, a stop channel is an `AbortSignal`, and an
- * error is thrown.
+ * Contract between a host and a deterministic state machine: three kinds of
+ * machine, the values passed to and from them, and errors with a meaning. It is the
+ * contract of Dragonboat's Go package of the same name; `io.Writer` and `io.Reader`
+ * are Web Streams, a stop channel is an `AbortSignal`, and errors are thrown.
  *
  * This module is browser compatible.
  *

@@ -1,75 +1,75 @@
 /**
- * The values that cross the line between a host and a state machine.
+ * Values passed between a host and a state machine.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** A value, or a promise of one. What is not a promise is never awaited. */
+/** Value, or a promise of one. A plain value is never awaited. */
 export type MaybePromise<T> = T | Promise<T>;
 
-/** The kind of a state machine (T1). */
+/** Kind of a state machine (T1). */
 export type Type =
   | typeof RegularStateMachine
   | typeof ConcurrentStateMachine
   | typeof OnDiskStateMachine;
 
-/** The kind of an {@linkcode IStateMachine}. */
+/** Kind of an {@linkcode IStateMachine}. */
 export const RegularStateMachine = 1 as const;
 
-/** The kind of an {@linkcode IConcurrentStateMachine}. */
+/** Kind of an {@linkcode IConcurrentStateMachine}. */
 export const ConcurrentStateMachine = 2 as const;
 
-/** The kind of an {@linkcode IOnDiskStateMachine}. */
+/** Kind of an {@linkcode IOnDiskStateMachine}. */
 export const OnDiskStateMachine = 3 as const;
 
-/** The outcome of one command (T2). */
+/** Result of one command (T2). */
 export interface Result {
-  /** A number in 0…2^64-1 whose meaning is the machine's; outside of it the replica fails (T3). */
+  /** Number in 0…2^64-1 with a meaning that the machine defines; a value outside that range is fatal to the replica (T3). */
   value: bigint;
   /**
-   * Bytes that go with it, say the present value a compare-and-swap has met. They
-   * are given to the host and its caller, who may overwrite them: never a part of
-   * the machine's state, and not changed by the machine afterwards (R13).
+   * Additional bytes, such as the present value that failed a compare-and-swap. The
+   * caller owns them and may overwrite them: never return bytes of the state, and
+   * do not change them afterwards (R13).
    */
   data?: Uint8Array;
 }
 
-/** One committed command on its way through `update()` of a concurrent or an on-disk machine (T2). */
+/** Committed command in a batch for `update()` of a concurrent or an on-disk machine (T2). */
 export interface Entry {
-  /** Place in the log; strictly increasing, possibly with gaps. Set by the host. */
+  /** Log index; strictly increasing, possibly with gaps. Set by the host. */
   readonly index: number;
-  /** The command. It belongs to the host: read it, never write into it, and keep no reference to it (R11, R13). */
+  /** Command bytes. They belong to the host: do not write into them or keep a reference to them (R11, R13). */
   readonly cmd: Uint8Array;
-  /** The outcome; `update()` sets it on every entry it was given (C1). */
+  /** Result of the command; `update()` sets it on every entry of the batch (C1). */
   result?: Result | undefined;
 }
 
-/** An external file that came with a snapshot, as `recoverFromSnapshot()` gets it (F3). */
+/** External file of a snapshot, as passed to `recoverFromSnapshot()` (F3). */
 export interface SnapshotFile {
-  /** The id the file was added under, in 0…2^64-1. */
+  /** Id that the file was added with, in 0…2^64-1. */
   readonly fileID: bigint;
   /**
-   * Where the file is now, in the host's file store. It is the host's and goes
-   * when `recoverFromSnapshot()` has returned: copy what is to stay.
+   * Path of the file in the host's file store. The host removes it when
+   * `recoverFromSnapshot()` has returned: copy the content you need.
    */
   readonly filepath: string;
-  /** What was recorded with it. */
+  /** Metadata that the file was added with. */
   readonly metadata: Uint8Array;
 }
 
-/** Collects the external files that belong to the snapshot being saved. */
+/** Collection of the external files of the snapshot being saved. */
 export interface ISnapshotFileCollection {
   /**
-   * Adds a file that is finished and will not change. The host takes its content
-   * before the snapshot counts as made (F1). The same id twice, a path that does
-   * not exist, a directory, or a path in the host's own directory "sampan-host"
-   * fails the snapshot with an error that names the file (F2, F4).
+   * Adds a file that is complete and will not change. The host copies its content
+   * before the snapshot is committed (F1). A repeated id, a path that does not
+   * exist, a directory, or a path in the host's own directory "sampan-host" fails
+   * the snapshot with an error that names the file (F2, F4).
    *
-   * @param fileID identifies the file in this snapshot, in 0…2^64-1
-   * @param path where the file is, in the host's file store
-   * @param metadata anything to be handed back with the file
+   * @param fileID id of the file in this snapshot, in 0…2^64-1
+   * @param path path of the file in the host's file store
+   * @param metadata bytes to return with the file on recovery
    */
   addFile(fileID: bigint, path: string, metadata: Uint8Array): void;
 }

@@ -30,7 +30,7 @@ export interface ContractViolationInit {
  * `seed` and `path`, given back as options, repeat exactly that case.
  */
 export class ContractViolation extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ContractViolation";
   /** The id of the rule that is broken, such as `R12`. */
   readonly rule: string;

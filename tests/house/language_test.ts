@@ -15,9 +15,7 @@ const UNCHECKED: readonly string[] = [
   "options.ts",
   "offline",
   "rehearsal",
-  "rsm",
   "sqlite",
-  "statemachine",
   "sync",
   "testing",
 ];

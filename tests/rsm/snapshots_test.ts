@@ -821,7 +821,7 @@ Deno.test("F1 a file that is added too late is refused", async () => {
     assertThrows(
       () => collection.addFile(1n, "b", new Uint8Array(0)),
       ErrSnapshotFile,
-      "done",
+      "returned already",
     );
   }
 });
