@@ -1,6 +1,6 @@
 /**
- * The files of the page as the server sends them: compressed once, with
- * validators, scripts under names that change with their content.
+ * Static files of a page: compressed once, with ETags, and scripts under names that
+ * contain their hash.
  *
  * This module needs Deno.
  *
@@ -12,16 +12,16 @@ import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import { bundle, type BundleOptions, ROOT, stopBundler } from "./bundle.ts";
 import { guideFiles } from "./guide.ts";
 
-/** A file, and how long a browser may keep it without asking. */
+/** Static file. */
 interface File {
   readonly content: Uint8Array;
   readonly type: string;
-  /** True for a name that changes with the content. */
+  /** True if the name changes with the content, so that caches need not revalidate it. */
   readonly immutable: boolean;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** One file in one encoding. */
+/** Content of a file in one encoding. */
 interface Variant {
   readonly body: Uint8Array<ArrayBuffer>;
   readonly etag: string;
@@ -30,8 +30,8 @@ interface Variant {
 const ENCODINGS = ["br", "gzip", "identity"] as const;
 type Encoding = typeof ENCODINGS[number];
 
-/** A file in every encoding a browser may ask for. */
-class Served {
+/** Static file in every encoding that browsers request. */
+class ServedFile {
   readonly #file: File;
   readonly #variants: ReadonlyMap<Encoding, Variant>;
 
@@ -46,7 +46,7 @@ class Served {
   }
 
   answer(request: Request): Response {
-    const encoding = chosen(request.headers.get("accept-encoding") ?? "");
+    const encoding = bestEncoding(request.headers.get("accept-encoding") ?? "");
     const { body, etag } = this.#variants.get(encoding)!;
     const { type, immutable, headers } = this.#file;
     const all = new Headers({
@@ -59,7 +59,7 @@ class Served {
       vary: "accept-encoding",
       "x-content-type-options": "nosniff",
     });
-    if (isKnown(request.headers.get("if-none-match"), etag)) {
+    if (matches(request.headers.get("if-none-match"), etag)) {
       return new Response(null, { status: 304, headers: all });
     }
     if (encoding !== "identity") all.set("content-encoding", encoding);
@@ -90,9 +90,9 @@ function encode(
   }
 }
 
-/** The best encoding of those a request accepts. */
-function chosen(accepted: string): Encoding {
-  const wanted = new Map(
+/** Best encoding that a request accepts. */
+function bestEncoding(accepted: string): Encoding {
+  const weights = new Map(
     accepted.split(",").map((part) => {
       const [name, ...parameters] = part.trim().toLowerCase().split(";");
       const q = parameters.map((parameter) => /^\s*q=([\d.]+)$/.exec(parameter))
@@ -100,12 +100,12 @@ function chosen(accepted: string): Encoding {
       return [name!.trim(), q === undefined ? 1 : Number(q![1])] as const;
     }),
   );
-  return ENCODINGS.find((encoding) => (wanted.get(encoding) ?? 0) > 0) ??
+  return ENCODINGS.find((encoding) => (weights.get(encoding) ?? 0) > 0) ??
     "identity";
 }
 
-/** True if the browser has that very representation. */
-function isKnown(header: string | null, etag: string): boolean {
+/** True if an `If-None-Match` header matches an ETag. */
+function matches(header: string | null, etag: string): boolean {
   if (header === null) return false;
   return header.split(",").some((part) => {
     const known = part.trim();
@@ -113,7 +113,7 @@ function isKnown(header: string | null, etag: string): boolean {
   });
 }
 
-/** Policy of every page: nothing from elsewhere, and no script but its own. */
+/** Content security policy of every page: resources and scripts of its own origin only. */
 const POLICY: Readonly<Record<string, string>> = {
   "content-security-policy":
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
@@ -122,10 +122,10 @@ const POLICY: Readonly<Record<string, string>> = {
 /** Cookie with the name of a device. Browsers keep a cookie that was set over HTTP when they clear what scripts have stored (U1). */
 const DEVICE_COOKIE = "sampan-device";
 
-/** The longest that browsers keep a cookie, in seconds: 400 days. */
+/** Longest lifetime of a cookie in browsers, in seconds: 400 days. */
 const DEVICE_COOKIE_SECONDS = 34_560_000;
 
-/** Gives a device that has no name one, which the script of the page reads. */
+/** Sets the device cookie of a browser that has none; the script of the page reads it. */
 function nameDevice(request: Request, response: Response): Response {
   const cookies = request.headers.get("cookie") ?? "";
   if (cookies.split("; ").some((one) => one.startsWith(`${DEVICE_COOKIE}=`))) {
@@ -141,19 +141,19 @@ function nameDevice(request: Request, response: Response): Response {
   return response;
 }
 
-/** Answers requests for the files of a page. */
+/** Handler of requests for the files of a page. */
 export type PageHandler = (request: Request) => Response;
 
-/** Sends files under their paths; anything else is 404, any other method 405. */
+/** Creates a handler that serves files by path; other paths get 404, other methods 405. */
 export function servePage(files: ReadonlyMap<string, File>): PageHandler {
   const served = new Map(
-    [...files].map(([path, file]) => [path, new Served(file)]),
+    [...files].map(([path, file]) => [path, new ServedFile(file)]),
   );
   return (request) => {
     const { pathname } = new URL(request.url);
     const file = served.get(pathname);
     if (file === undefined) {
-      return new Response("There is nothing here\n", { status: 404 });
+      return new Response("Not found\n", { status: 404 });
     }
     if (request.method !== "GET" && request.method !== "HEAD") {
       return new Response("Only GET and HEAD are allowed here\n", {
@@ -182,8 +182,8 @@ async function guides(): Promise<[string, File][]> {
 }
 
 /**
- * Bundles a page, whose HTML loads the script `app.js`, with a service worker
- * that keeps both; the bundler's process ends with it.
+ * Bundles a page, whose HTML loads the script `app.js`, and a service worker that
+ * precaches both. Stops the bundler's process afterwards.
  */
 export async function pageFiles(
   html: string,
@@ -211,7 +211,7 @@ export async function pageFiles(
         type: "text/javascript; charset=utf-8",
         immutable: true,
       }],
-      // A browser finds a new service worker under the old name only.
+      // Browsers look for a new service worker under the same URL.
       ["/worker.js", {
         content: named(worker),
         type: "text/javascript; charset=utf-8",

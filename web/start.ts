@@ -1,6 +1,6 @@
 /**
- * The main job: a server that puts edits in order, on an embedded SQLite log,
- * and the page that makes them.
+ * Demo server: a shared list on an embedded SQLite log, with the page that edits
+ * it.
  *
  * ```sh
  * deno task start --port 8000 --data ./data
@@ -27,33 +27,33 @@ import { serve, type Server } from "../src/sync/server/mod.ts";
 import { refusalOf } from "./app/list.ts";
 import { demoFiles, servePage } from "./page.ts";
 
-/** What the server is started with. */
+/** Options of {@linkcode start}. */
 export interface StartOptions {
-  /** Where it listens. */
+  /** Name or address to listen on. */
   readonly hostname: string;
-  /** The port, 0 for any that is free. */
+  /** Port to listen on, 0 for a free one. */
   readonly port: number;
-  /** The folder in which it keeps everything; made if it is not there. */
+  /** Data folder of the server; created if it is missing. */
   readonly data: string;
-  /** Certificate chain, as PEM text: with it the server speaks https. */
+  /** Certificate chain, as PEM text: with it the server speaks HTTPS. */
   readonly cert?: string | undefined;
   /** Private key of the certificate, as PEM text. */
   readonly key?: string | undefined;
-  /** Ends it. */
+  /** Stops the server when it aborts. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A server that is up. */
+/** Running demo server. */
 export interface Started {
-  /** The server. */
+  /** Server of the clusters. */
   readonly server: Server;
-  /** Where the page is. */
+  /** URL of the page. */
   readonly url: string;
-  /** Settles once all is stopped and closed. */
+  /** Resolves once everything is stopped and closed. */
   readonly finished: Promise<void>;
 }
 
-/** Starts the server and the page. */
+/** Starts the demo server. */
 export async function start(options: StartOptions): Promise<Started> {
   const { hostname, port, data: path, cert, key, signal } = options;
   const data = await DataFolder.open(path);
@@ -70,7 +70,8 @@ export async function start(options: StartOptions): Promise<Started> {
       logDB: data.logDB,
       snapshots: data.snapshots,
       onEvent(event): void {
-        if (event.type === "failed") complain(event.clusterID, event.failure);
+        if (event.type !== "failed") return;
+        reportFailure(event.clusterID, event.failure);
       },
     });
     try {
@@ -82,8 +83,8 @@ export async function start(options: StartOptions): Promise<Started> {
         hashEntries: 64,
       });
     } catch (error) {
-      // The server comes up all the same: `/health` and every page say that the
-      // list is down, and why.
+      // The server starts without the cluster: `/health` and every page report the
+      // failure and its cause.
       if (!(error instanceof ErrUpdateFailed)) throw error;
     }
     const server = serve(host, {
@@ -107,7 +108,7 @@ export async function start(options: StartOptions): Promise<Started> {
   }
 }
 
-const USAGE = `A server that puts edits in order, and a page that makes them
+const USAGE = `Demo server: a shared list and the page that edits it
 
 Usage: deno task start [options]
 
@@ -117,14 +118,14 @@ Usage: deno task start [options]
                      that were opened by NAME, by an IP address or by
                      localhost can connect; over https, by any name of the
                      certificate
-  --data FOLDER      where everything is kept; made if missing (default: data)
+  --data FOLDER      data folder; created if missing (default: data)
   --cert FILE        certificate chain, as PEM: with it the server speaks https.
                      Phones and other machines keep data over https only
   --key FILE         private key of the certificate, as PEM
-  --help             print this
+  --help             print this help
 `;
 
-/** A way of starting that cannot work: told in one line, exit status 2. */
+/** Error of the command line or of the environment: printed as one line, exit status 2. */
 class UsageError extends Error {}
 
 function argumentsOf(args: string[]): StartOptions | undefined {
@@ -151,10 +152,17 @@ function argumentsOf(args: string[]): StartOptions | undefined {
       `--port is "${values.port}": give a number, 0 to 65535`,
     );
   }
-  if (values.hostname === "") throw new UsageError("--hostname is empty");
-  if (values.data === "") throw new UsageError("--data is empty");
+  if (values.hostname === "") {
+    throw new UsageError('--hostname is "": give an address such as 127.0.0.1');
+  }
+  if (values.data === "") {
+    throw new UsageError('--data is "": give a folder (default: data)');
+  }
   if ((values.cert === undefined) !== (values.key === undefined)) {
-    throw new UsageError("--cert and --key go together: give both, or neither");
+    const missing = values.cert === undefined ? "--cert" : "--key";
+    throw new UsageError(
+      `${missing} is missing: HTTPS needs both --cert and --key`,
+    );
   }
   return {
     hostname: values.hostname,
@@ -176,12 +184,12 @@ function fileOf(option: string, path: string | undefined): string | undefined {
   }
 }
 
-/** An error that the person who started the server can mend, in words for them; others as they are. */
+/** Usage error for an error that the user of the command can fix; other errors unchanged. */
 function explained(error: unknown, options: StartOptions): unknown {
   const { hostname, port, data } = options;
   if (error instanceof Deno.errors.AddrInUse) {
     return new UsageError(
-      `Port ${port} of ${hostname} is in use: end the other program, or give another --port`,
+      `Port ${port} of ${hostname} is in use: stop the other program, or give another --port`,
     );
   }
   if (error instanceof Deno.errors.AddrNotAvailable) {
@@ -191,15 +199,15 @@ function explained(error: unknown, options: StartOptions): unknown {
   }
   if (/failed to lookup address/.test(messageOf(error))) {
     return new UsageError(
-      `${hostname} is not a name this machine knows: give another --hostname`,
+      `Host name ${hostname} cannot be resolved: give another --hostname`,
     );
   }
   if (error instanceof Deno.errors.InvalidData) {
-    return new UsageError(`--cert or --key cannot be used: ${error.message}`);
+    return new UsageError(`--cert or --key is invalid: ${error.message}`);
   }
   if (error instanceof ErrStoreLocked) {
     return new UsageError(
-      `Another process has the data folder ${data}: end it, or give another --data`,
+      `Another process has the data folder ${data} open: stop it, or give another --data`,
     );
   }
   if (
@@ -209,7 +217,7 @@ function explained(error: unknown, options: StartOptions): unknown {
   return error;
 }
 
-/** Addresses of this machine that other machines may know, if it listens on all. */
+/** IPv4 addresses of this machine in its networks. */
 function lanAddresses(): string[] {
   return Deno.networkInterfaces()
     .filter(({ family, address }) =>
@@ -223,9 +231,14 @@ function isLoopback(hostname: string): boolean {
     hostname.startsWith("127.") || /^\[?::1\]?$/.test(hostname);
 }
 
-function greet({ hostname, cert, port }: StartOptions, { url }: Started): void {
-  say(`A shared list is at ${url}`);
-  say("Open it in two browsers; stop the server, or pull the plug, and edit.");
+function printAddresses(
+  { hostname, cert, port }: StartOptions,
+  { url }: Started,
+): void {
+  print(`A shared list is at ${url}`);
+  print(
+    "Open it in two browsers; stop the server, or pull the plug, and edit.",
+  );
   if (isLoopback(hostname)) return;
   const scheme = cert === undefined ? "http" : "https";
   const others = hostname === "0.0.0.0" || hostname === "::"
@@ -233,21 +246,21 @@ function greet({ hostname, cert, port }: StartOptions, { url }: Started): void {
     : [hostname];
   const at = port === 0 ? new URL(url).port : String(port);
   for (const address of others) {
-    say(`Other machines find it at ${scheme}://${address}:${at}/`);
+    print(`Other machines find it at ${scheme}://${address}:${at}/`);
   }
   if (cert !== undefined) return;
-  say(
-    "There it keeps nothing on the device: browsers offer locks and offline pages only over https, or on localhost. Give --cert and --key.",
+  print(
+    "Over http, the page works there only while it is online: browsers store pages and data for offline use over https or on localhost only. Give --cert and --key.",
   );
 }
 
-/** Tells the operator that a cluster is down, and why. */
-function complain(clusterID: bigint, error: unknown): void {
-  say(`Cluster ${clusterID} is down: ${messageOf(error)}`);
-  for (const line of skipHint(clusterID, error)) say(line);
+/** Prints the failure of a cluster, and how to skip the entry that caused it. */
+function reportFailure(clusterID: bigint, error: unknown): void {
+  print(`Cluster ${clusterID} is down: ${messageOf(error)}`);
+  for (const line of skipHint(clusterID, error)) print(line);
 }
 
-function say(text: string): void {
+function print(text: string): void {
   Deno.stdout.writeSync(new TextEncoder().encode(`${text}\n`));
 }
 
@@ -255,7 +268,7 @@ async function main(args: string[]): Promise<number> {
   try {
     const options = argumentsOf(args);
     if (options === undefined) {
-      say(USAGE.trimEnd());
+      print(USAGE.trimEnd());
       return 0;
     }
     const stopping = new AbortController();
@@ -270,9 +283,9 @@ async function main(args: string[]): Promise<number> {
       .catch((error) => {
         throw explained(error, options);
       });
-    greet(options, started);
+    printAddresses(options, started);
     await started.finished;
-    say("Stopped.");
+    print("Stopped.");
     return 0;
   } catch (error) {
     const isUsage = error instanceof UsageError;

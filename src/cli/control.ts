@@ -1,6 +1,7 @@
 /**
- * The way of an operator's command into the server that holds the data folder: a
- * Unix socket in the folder, which only the user of the server can open.
+ * Control socket of a server: a Unix socket in its data folder, over which the
+ * command line runs operations in the server. Only the user of the server can open
+ * it.
  *
  * This module needs Deno.
  *
@@ -19,20 +20,20 @@ import { removeFile } from "../sqlite/files.ts";
 import { SampanError } from "../statemachine/errors.ts";
 import { type Call, type Outcome, type Progress, run } from "./operations.ts";
 
-/** An operation failed in the server that holds the folder. */
+/** Error of an operation that ran in the server. */
 export class ErrOperation extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrOperation";
-  /** Name of the error that the operation failed with. */
+  /** Name of the error that the operation threw. */
   readonly errorClass: string;
-  /** An error with the server's words. */
+  /** Creates an error with the name and the message of the server's error. */
   constructor(name: string, message: string) {
     super(message);
     this.errorClass = name;
   }
 }
 
-/** One line of an answer. */
+/** Line of a response. */
 type Line =
   | { readonly progress: Progress }
   | { readonly outcome: Outcome }
@@ -42,7 +43,7 @@ type Line =
 export function controlPath(folder: string): string {
   const at = resolve(folder);
   const path = join(at, "control.sock");
-  // Sockets cannot have long paths.
+  // Paths of Unix sockets are limited to about 100 bytes.
   if (encodeShown(path).length <= CONTROL_PATH_BYTES_MAX) {
     return path;
   }
@@ -50,25 +51,25 @@ export function controlPath(folder: string): string {
   return join(tmpdir(), `sampan-${name}.sock`);
 }
 
-/** User id of the owner of a folder's control socket, if only that user can open it and it is not the one who asks. */
+/** User id of the owner of a folder's control socket, if this process cannot open it because it runs as another user. */
 export function foreignOwner(folder: string): number | undefined {
   const me = Deno.uid();
   const owner = statSync(controlPath(folder), { throwIfNoEntry: false })?.uid;
   return me === null || me === 0 || owner === me ? undefined : owner;
 }
 
-/** A control socket that is open. */
+/** Open control socket. */
 export interface Control extends AsyncDisposable {
   /** Path of the socket. */
   readonly path: string;
-  /** Ends the operations under way and closes the socket; idempotent. */
+  /** Cancels the operations in progress and closes the socket; idempotent. */
   close(): Promise<void>;
 }
 
 /**
- * Lets `sampan` commands be run on a data folder while this process holds it.
- * Close it before the host is stopped. Not on Windows, where the server has to
- * be stopped first.
+ * Serves `sampan` commands on a data folder while this process has it open. Close
+ * it before the host is stopped. Returns undefined on Windows, where commands
+ * require the server to be stopped.
  *
  * ```ts
  * import { serveControl } from "./control.ts";
@@ -91,7 +92,7 @@ export function serveControl(
 ): Control | undefined {
   if (Deno.build.os === "windows") return undefined;
   const path = controlPath(folder.path);
-  // This process has the folder's lock, so that one is of a process that was killed.
+  // This process has the folder's lock: another socket is of a process that was killed.
   removeFile(path);
   const ended = new AbortController();
   const server = Deno.serve(
@@ -108,7 +109,9 @@ export function serveControl(
   const close = (): Promise<void> => {
     closing ??= (async () => {
       ended.abort(
-        new Error("The server was stopped before the operation was done"),
+        new Error(
+          `Server of ${folder.path} was stopped before the operation was done`,
+        ),
       );
       await server.shutdown();
       removeFile(path);
@@ -136,48 +139,49 @@ async function answer(
   } catch {
     return new Response("Call is not JSON\n", { status: 400 });
   }
-  const given = new AbortController();
-  const stop = (): void => given.abort(ended.reason);
+  const cancelled = new AbortController();
+  const stop = (): void => cancelled.abort(ended.reason);
   ended.addEventListener("abort", stop);
-  let waiting: Progress | undefined;
+  /** Newest progress that was not sent yet. */
+  let progress: Progress | undefined;
   const body = new ReadableStream<Uint8Array>({
     start: async (controller): Promise<void> => {
-      const say = (line: Line): void => {
-        if (given.signal.aborted && "progress" in line) return;
+      const send = (line: Line): void => {
+        if (cancelled.signal.aborted && "progress" in line) return;
         controller.enqueue(
           encodeShown(`${JSON.stringify(line)}\n`),
         );
       };
-      // One line in a while is enough, however fast it goes.
+      // Coalesced: ten lines a second are enough.
       const timer = setInterval(() => {
-        if (waiting !== undefined) say({ progress: waiting });
-        waiting = undefined;
+        if (progress !== undefined) send({ progress });
+        progress = undefined;
       }, 100);
       try {
         const outcome = await run(call, {
           host,
           folder,
-          signal: given.signal,
-          progress: (progress) => waiting = progress,
+          signal: cancelled.signal,
+          progress: (latest) => progress = latest,
         });
-        say({ outcome });
+        send({ outcome });
         controller.close();
       } catch (error) {
         const { name, message } = error instanceof Error
           ? error
           : new Error(String(error));
         try {
-          say({ error: { name, message } });
+          send({ error: { name, message } });
           controller.close();
         } catch {
-          // The caller has gone.
+          // The caller has closed the connection.
         }
       } finally {
         clearInterval(timer);
         ended.removeEventListener("abort", stop);
       }
     },
-    cancel: (reason): void => given.abort(reason),
+    cancel: (reason): void => cancelled.abort(reason),
   });
   return new Response(body, {
     headers: { "content-type": "application/x-ndjson" },
@@ -185,10 +189,10 @@ async function answer(
 }
 
 /**
- * Runs an operation in the server that holds a folder; undefined if none
- * answers there.
+ * Runs an operation in the server that has a folder open; resolves to undefined if
+ * there is no such server.
  *
- * @throws ErrOperation if the operation failed there
+ * @throws ErrOperation if the operation failed
  */
 export async function callServer(
   folder: string,
@@ -213,7 +217,7 @@ export async function callServer(
       response = await fetch("http://localhost/", init);
     } catch (error) {
       signal.throwIfAborted();
-      // The socket of a process that was killed.
+      // The socket is of a process that was killed.
       if (error instanceof TypeError) return undefined;
       throw error;
     }
@@ -237,14 +241,14 @@ async function outcomeOf(
     const lines = text.split("\n");
     rest = lines.pop()!;
     for (const line of lines) {
-      const said = JSON.parse(line) as Line;
-      if ("progress" in said) progress(said.progress);
-      else if ("outcome" in said) return said.outcome;
-      else throw new ErrOperation(said.error.name, said.error.message);
+      const parsed = JSON.parse(line) as Line;
+      if ("progress" in parsed) progress(parsed.progress);
+      else if ("outcome" in parsed) return parsed.outcome;
+      else throw new ErrOperation(parsed.error.name, parsed.error.message);
     }
   }
   throw new ErrOperation(
     "ErrOperation",
-    "The server stopped before the operation was done",
+    "Server closed the connection before the operation was done",
   );
 }

@@ -1,10 +1,10 @@
 /**
- * The operator's commands: `deno task sampan <command>`, or
+ * Command line for operators: `deno task sampan <command>`, or
  * `deno run --allow-all <URL of this module> <command>`.
  *
- * Exit status: 0 if all went well, 1 if something failed or damage was found,
- * 2 for a command that cannot be understood, 130 when interrupted (143 by
- * SIGTERM, 129 by SIGHUP): then nothing half-written is left.
+ * Exit status: 0 for success, 1 if the command failed or found damage, 2 for an
+ * invalid command line, 130 when interrupted (143 by SIGTERM, 129 by SIGHUP). No
+ * partly written file is left behind.
  *
  * This module needs Deno.
  *
@@ -36,30 +36,30 @@ Usage: sampan <command> [options]
 
   info                            clusters, logs and snapshots of a data folder
   snapshot export FILE            write the state of a cluster to a new file
-  snapshot import FILE            start a cluster, which has nothing yet, from a file
-  snapshot verify FILE            read a snapshot file to its end
+  snapshot import FILE            start a cluster that has no log yet from a file
+  snapshot verify FILE            verify a snapshot file
   log stat                        count the records of the logs
-  log verify                      read back all logs and snapshots
-  log skip INDEX                  have every replica skip an entry, and
-                                  start the cluster again if the entry stopped it
+  log verify                      verify all logs and snapshots
+  log skip INDEX                  make every replica skip an entry, and
+                                  restart the cluster if it has failed
   backup FILE                     write a backup of the folder to a new file
-  restore FILE                    make a new data folder from a backup
+  restore FILE                    create a data folder from a backup
 
 Options:
   --data FOLDER      the data folder (default: data)
   --cluster N        the cluster, by its id (export, import, skip: required; log: all)
-  --reason TEXT      why the entry is skipped (log skip: required); its author reads it
+  --reason TEXT      reason to skip the entry (log skip: required); its author sees it
   --url URL          export from, or import into, a server over HTTP instead
   --token TOKEN      the token for that server; better in the variable SAMPAN_TOKEN
   --json             print the result as JSON
-  --help             print this
+  --help             print this help
 
-While a server holds the folder, the command runs inside that server.
+While a server has the folder open, the command runs inside that server.
 `;
 
 export { type Control, serveControl } from "./control.ts";
 
-/** A command that cannot be understood. */
+/** Error for an invalid command line. */
 class UsageError extends Error {}
 
 const OPTIONS = {
@@ -116,12 +116,14 @@ function parse(
   }
 }
 
-/** Reads a command; undefined if help is wanted. */
+/** Parses a command line; undefined if it asks for help. */
 function commandOf(args: string[]): Command | undefined {
   const { values, positionals } = parse(args);
   if (values.help) return undefined;
   const [first, second] = positionals;
-  if (first === undefined) throw new UsageError("Name a command");
+  if (first === undefined) {
+    throw new UsageError(`Name a command: ${Object.keys(COMMANDS).join(", ")}`);
+  }
   const isPair = `${first} ${second}` in COMMANDS;
   const name = isPair ? `${first} ${second}` : first;
   const command = COMMANDS[name];
@@ -129,15 +131,15 @@ function commandOf(args: string[]): Command | undefined {
     throw new UsageError(`There is no command "${positionals.join(" ")}"`);
   }
   const rest = positionals.slice(isPair ? 2 : 1);
-  const wanted = command.argument === undefined ? 0 : 1;
-  if (rest.length < wanted) {
+  const expected = command.argument === undefined ? 0 : 1;
+  if (rest.length < expected) {
     throw new UsageError(`${name} needs ${command.argument}`);
   }
-  if (rest.length > wanted) {
-    throw new UsageError(`${name} takes no "${rest[wanted]}"`);
+  if (rest.length > expected) {
+    throw new UsageError(`${name} takes no "${rest[expected]}"`);
   }
   const allowed: readonly string[] = [...command.options, "json", "help"];
-  // Those with a default are always there.
+  // `values` has the defaults, too.
   const given = args.filter((arg) => arg.startsWith("--"))
     .map((arg) => arg.slice(2).split("=")[0]!);
   for (const option of given) {
@@ -147,7 +149,9 @@ function commandOf(args: string[]): Command | undefined {
   }
   if (values.url !== undefined) {
     if (given.includes("data")) {
-      throw new UsageError("--url and --data exclude each other: give one");
+      throw new UsageError(
+        `--url (${values.url}) and --data (${values.data}) exclude each other: give one`,
+      );
     }
     checkURL(values.url);
   }
@@ -157,7 +161,7 @@ function commandOf(args: string[]): Command | undefined {
 function checkURL(url: string): void {
   if (URL.canParse(url) && /^(http|ws)s?:/i.test(url)) return;
   throw new UsageError(
-    `--url is "${url}": give the address of a server, such as https://example.org/`,
+    `--url is "${url}": give the URL of a server, such as https://example.org/`,
   );
 }
 
@@ -185,7 +189,7 @@ function skipArguments(command: Command): Operations["log skip"] {
   return { cluster: clusterOf(command), index, reason };
 }
 
-/** The operation a command asks for. */
+/** Operation of a command. */
 function callOf(command: Command): Call {
   const { name, argument: file, values } = command;
   const only = values.cluster === undefined
@@ -235,7 +239,7 @@ async function execute(
   return await onFolder(values.data, callOf(command), progress, signal);
 }
 
-/** Runs an operation on a folder, or in the server that holds it. */
+/** Runs an operation in the server that has the folder open; without one, on the folder itself. */
 async function onFolder(
   path: string,
   call: Call,
@@ -246,7 +250,7 @@ async function onFolder(
   if (outcome !== undefined) return outcome;
   let folder: DataFolder;
   try {
-    // Only an import may begin a folder.
+    // Only an import may create a folder.
     const create = call.name === "snapshot import";
     folder = await DataFolder.open(path, { create });
   } catch (error) {
@@ -254,8 +258,8 @@ async function onFolder(
     const owner = foreignOwner(path);
     throw new ErrStoreLocked(
       owner === undefined
-        ? `Another process holds ${path} and takes no commands: stop it first, or have it call serveControl()`
-        : `A server of another user (uid ${owner}) holds ${path}: run this command as that user`,
+        ? `Another process has ${path} open and accepts no commands: stop it first, or have it call serveControl()`
+        : `A server of another user (uid ${owner}) has ${path} open: run this command as that user`,
       { cause: error },
     );
   }
@@ -276,7 +280,7 @@ function print(
   try {
     for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
   } catch (error) {
-    // The reader has gone, as `head` does.
+    // The reader has closed the pipe, as `head` does.
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
 }
@@ -315,7 +319,7 @@ async function main(args: string[]): Promise<number> {
   let status = 0;
   const listeners = SIGNALS.map(([name, code]) => {
     const listener = (): void => {
-      // Asked twice, it does not wait for what is under way.
+      // A second signal does not wait for the operation to end.
       if (interrupted.signal.aborted) Deno.exit(status);
       status = code;
       interrupted.abort(new Error("Interrupted"));

@@ -1,6 +1,6 @@
 /**
- * Operator's commands on a data folder: the same operations run on a folder that
- * no server uses, and inside the server that uses it.
+ * Operations of the command line on a data folder. They run in the server that has
+ * the folder open, or on a folder that no server uses.
  *
  * This module needs Deno.
  *
@@ -28,7 +28,7 @@ import {
 import { ErrUpdateFailed } from "../nodehost/errors.ts";
 import { ErrStoreCorrupted, ErrStoreFull } from "../store/errors.ts";
 
-/** Plain data, as JSON has it. */
+/** Value that JSON can represent. */
 export type Json =
   | string
   | number
@@ -37,11 +37,11 @@ export type Json =
   | readonly Json[]
   | { readonly [key: string]: Json };
 
-/** Amount of work done, in bytes. */
+/** Progress of an operation, in bytes. */
 export interface Progress {
-  /** Bytes done. */
+  /** Bytes processed so far. */
   readonly done: number;
-  /** Bytes in all; equal to `done` where that is not known. */
+  /** Total number of bytes; equal to `done` if it is not known. */
   readonly total: number;
 }
 
@@ -55,37 +55,37 @@ export interface Outcome {
   readonly text: string;
 }
 
-/** Surroundings of an operation. */
+/** Dependencies of an operation. */
 export interface Context {
-  /** The folder it works on. */
+  /** Data folder to operate on. */
   readonly folder: DataFolder;
-  /** The host that serves the folder, or one without replicas. */
+  /** Host that serves the folder, or a host without replicas. */
   readonly host: NodeHost;
   /** Called after each step. */
   readonly progress: (progress: Progress) => void;
-  /** Gives up. */
+  /** Cancels the operation. */
   readonly signal: AbortSignal;
 }
 
 /** Operations on a data folder, by name, with their arguments. */
 export interface Operations {
-  /** Tells what the folder holds. */
+  /** Lists the clusters, logs and snapshots of the folder. */
   readonly info: Record<never, never>;
   /** Writes the state of a cluster to a new file. */
   readonly "snapshot export": {
     readonly cluster: string;
     readonly file: string;
   };
-  /** Makes a file the state of a cluster that has nothing yet. */
+  /** Imports a file as the initial state of a cluster without a log. */
   readonly "snapshot import": {
     readonly cluster: string;
     readonly file: string;
   };
   /** Counts the records of a log. */
   readonly "log stat": { readonly cluster?: string };
-  /** Reads back all blocks of the logs, and all snapshots. */
+  /** Reads and verifies all blocks of the logs, and all snapshots. */
   readonly "log verify": { readonly cluster?: string };
-  /** Has every replica of a cluster skip an entry, and starts the cluster again where it has stopped. */
+  /** Makes every replica of a cluster skip an entry, and restarts the cluster if it has failed. */
   readonly "log skip": {
     readonly cluster: string;
     readonly index: number;
@@ -95,7 +95,7 @@ export interface Operations {
   readonly backup: { readonly file: string };
 }
 
-/** A call of an operation. */
+/** Name of an operation and its arguments. */
 export type Call = {
   readonly [Name in keyof Operations]: {
     readonly name: Name;
@@ -103,7 +103,7 @@ export type Call = {
   };
 }[keyof Operations];
 
-/** Runs an operation on a folder. Errors of the library are thrown as they are. */
+/** Runs an operation on a folder. Errors of the library are thrown unchanged. */
 export function run(call: Call, context: Context): Promise<Outcome> {
   switch (call.name) {
     case "info":
@@ -179,7 +179,7 @@ async function info(context: Context): Promise<Outcome> {
   return done({ path: folder.path, clusters }, lines);
 }
 
-/** The command with which an operator has the entry skipped that stopped a cluster. */
+/** Command that skips the entry at which a cluster has failed, as lines for its operator; none for any other error. */
 export function skipHint(clusterID: bigint, error: unknown): string[] {
   if (!(error instanceof ErrUpdateFailed) || error.index !== error.upTo) {
     return [];
@@ -207,7 +207,7 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A size for people. */
+/** Formats a size for people. */
 export function bytes(size: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
@@ -215,14 +215,14 @@ export function bytes(size: number): string {
   return `${unit === 0 ? size : size.toFixed(1)} ${units[unit]}`;
 }
 
-/** Writes a stream to a new file, which is there only once all of it is on disk. */
+/** Writes a stream to a new file atomically: the file appears once all of it is on disk. */
 export async function writeNew(
   file: string,
   content: ReadableStream<Uint8Array>,
   signal: AbortSignal,
 ): Promise<number> {
   const path = resolve(file);
-  const aside = `${path}.part`;
+  const partial = `${path}.part`;
   let sink: FileSink | undefined;
   try {
     if (existsSync(path)) {
@@ -231,18 +231,18 @@ export async function writeNew(
     if (!existsSync(dirname(path))) {
       throw new ErrDataFolder(dirname(path), "does not exist: make it first");
     }
-    // One that was cut off.
-    removeFile(aside);
-    sink = new FileSink(aside, new Set());
+    // Left behind by a process that was killed.
+    removeFile(partial);
+    sink = new FileSink(partial, new Set());
     await content.pipeTo(sink.writable, { signal });
-    renameSync(aside, path);
+    renameSync(partial, path);
     syncDirectory(dirname(path));
     return sink.size;
   } catch (error) {
     if (!content.locked) await content.cancel(error).catch(() => {});
     await sink?.discard();
     if (error instanceof ErrStoreFull) {
-      throw new ErrStoreFull(`There is no room left for ${path}`, {
+      throw new ErrStoreFull(`Disk is full: no room for ${path}`, {
         cause: error,
       });
     }
@@ -250,7 +250,7 @@ export async function writeNew(
   }
 }
 
-/** The bytes of a file; each chunk that is read is progress. */
+/** Content of a file; reports progress with each chunk. */
 export function readFile(
   file: string,
   progress: (progress: Progress) => void,
@@ -272,7 +272,7 @@ export function readFile(
   );
 }
 
-/** A snapshot of the newest state there is, and its header. */
+/** Snapshot of the newest state that is available, with its size, 0 if that is not known. */
 function newestSnapshot(
   { folder, host }: Context,
   clusterID: bigint,
@@ -286,7 +286,7 @@ function newestSnapshot(
   if (newest === undefined) {
     throw new ErrDataFolder(
       folder.path,
-      `has no full snapshot of cluster ${clusterID}: start its server, which can make one`,
+      `has no full snapshot of cluster ${clusterID}: run this command while its server runs, which can export one`,
     );
   }
   return { content: folder.snapshots.open(newest), size: newest.size };
@@ -311,7 +311,7 @@ async function exportSnapshot(
   );
 }
 
-/** Verifies what goes through, and counts it. */
+/** Verifies a snapshot that is streamed, and counts its bytes. */
 export function verifying(
   source: ReadableStream<Uint8Array>,
   count: (bytes: number) => void,
@@ -329,7 +329,7 @@ export function verifying(
   return { content, header };
 }
 
-/** A snapshot's header for programs. */
+/** Header of a snapshot for programs. */
 export function headerData(header: SnapshotHeader): Record<string, Json> {
   return {
     cluster: String(header.clusterID),
@@ -340,12 +340,12 @@ export function headerData(header: SnapshotHeader): Record<string, Json> {
   };
 }
 
-/** A snapshot's header for people. */
+/** Header of a snapshot for people. */
 export function headerLine({ clusterID, index, kind }: SnapshotHeader): string {
   return `${kind} snapshot of cluster ${clusterID} at ${index}`;
 }
 
-/** Reads a snapshot file to its end. */
+/** Verifies a snapshot file. */
 export async function verifyFile(
   file: string,
   progress: (progress: Progress) => void,
@@ -534,7 +534,7 @@ async function logVerify(
   return done({ problems }, lines, problems.length === 0);
 }
 
-/** A problem for the report; what is not damage is thrown. */
+/** Damage for the report; throws any other error. */
 function problemOf(
   part: string,
   error: unknown,
@@ -581,7 +581,7 @@ async function takeBackup(
   );
 }
 
-/** Makes a folder from a backup. */
+/** Creates a data folder from a backup. */
 export async function restore(
   path: string,
   file: string,

@@ -1,5 +1,5 @@
 /**
- * The progress bar of a command that takes longer than a second, on a terminal.
+ * Progress bar of the command line.
  *
  * This module needs Deno.
  *
@@ -9,16 +9,16 @@
 import { SingleBar } from "../deps/cli_progress.ts";
 import { bytes, type Progress } from "./operations.ts";
 
-/** Running time of a command after which its bar appears, in milliseconds. */
+/** Running time of a command after which its bar is shown, in milliseconds. */
 const APPEARS_AFTER_MS = 1_000;
 
-/** A bar on standard error; nothing where that is not a terminal. */
+/** Progress bar on standard error, shown on a terminal for a command that takes longer than a second. */
 export class ProgressBar {
   readonly #shown = Deno.stderr.isTerminal();
   readonly #from = performance.now();
   #bar: SingleBar | undefined;
 
-  /** Shows how far the command is. */
+  /** Shows the progress of the command. */
   update({ done, total }: Progress): void {
     if (!this.#shown || performance.now() - this.#from < APPEARS_AFTER_MS) {
       return;
@@ -38,7 +38,7 @@ export class ProgressBar {
     this.#bar.update(done, text);
   }
 
-  /** Takes the bar away. */
+  /** Removes the bar from the terminal. */
   stop(): void {
     this.#bar?.stop();
     this.#bar = undefined;

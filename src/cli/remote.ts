@@ -1,5 +1,5 @@
 /**
- * Snapshots from and to a server over HTTP.
+ * Download and upload of snapshots over HTTP.
  *
  * This module needs Deno.
  *
@@ -20,24 +20,24 @@ import {
   writeNew,
 } from "./operations.ts";
 
-/** A server refused a request, or something else than a Sampan server answered. */
+/** Error for a request that was answered with an HTTP status other than success. */
 export class ErrServerAnswer extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrServerAnswer";
-  /** HTTP status of the answer. */
+  /** HTTP status of the response. */
   readonly status: number;
-  /** An error with the words of the server. */
+  /** Creates an error with the text of the response. */
   constructor(url: string, status: number, text: string) {
     super(`${url} answered ${status}${text === "" ? "" : `: ${text}`}`);
     this.status = status;
   }
 }
 
-/** A server could not be reached. */
+/** Error for a server that could not be reached. */
 export class ErrServerUnreachable extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrServerUnreachable";
-  /** An error with the cause that `fetch` names. */
+  /** Creates an error with the cause of an error of `fetch`. */
   constructor(url: string, error: unknown) {
     const cause = error instanceof Error && error.cause !== undefined
       ? error.cause
@@ -46,21 +46,21 @@ export class ErrServerUnreachable extends SampanError {
   }
 }
 
-/** A snapshot to be sent or fetched. */
+/** Snapshot to download or upload. */
 export interface RemoteSnapshot {
   /** URL of the server. */
   readonly url: string;
-  /** Token that the server asks for. */
+  /** Token for the server; undefined if it requires none. */
   readonly token: string | undefined;
   /** Id of the cluster. */
   readonly cluster: string;
-  /** Path of the file. */
+  /** Path of the snapshot file. */
   readonly file: string;
-  /** Gives up. */
+  /** Cancels the request. */
   readonly signal: AbortSignal;
 }
 
-async function ask(
+async function send(
   { url, token, cluster, signal }: RemoteSnapshot,
   init: RequestInit,
 ): Promise<Response> {
@@ -76,7 +76,7 @@ async function ask(
     response = await fetch(at, { ...init, headers, signal });
   } catch (error) {
     signal.throwIfAborted();
-    // A file that is sent may have failed, too.
+    // An error of the file that is uploaded is thrown unchanged.
     throw error instanceof TypeError
       ? new ErrServerUnreachable(at.href, error)
       : error;
@@ -89,12 +89,12 @@ async function ask(
   );
 }
 
-/** Writes a cluster's state, fetched from a server, to a new file. */
+/** Downloads the state of a cluster to a new file. */
 export async function downloadSnapshot(
   request: RemoteSnapshot,
   progress: (progress: Progress) => void,
 ): Promise<Outcome> {
-  const response = await ask(request, {});
+  const response = await send(request, {});
   const total = Number(response.headers.get("content-length") ?? 0);
   const { content, header } = verifying(
     response.body!,
@@ -110,14 +110,14 @@ export async function downloadSnapshot(
   };
 }
 
-/** Sends a snapshot file to a server, for a cluster that has nothing there yet. */
+/** Uploads a snapshot file as the initial state of a cluster without a log on the server. */
 export async function uploadSnapshot(
   request: RemoteSnapshot,
   progress: (progress: Progress) => void,
 ): Promise<Outcome> {
   const { cluster, url } = request;
   const file = resolve(request.file);
-  const response = await ask(request, {
+  const response = await send(request, {
     method: "PUT",
     body: readFile(file, progress) as ReadableStream<Uint8Array<ArrayBuffer>>,
   });

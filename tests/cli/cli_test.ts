@@ -199,7 +199,7 @@ test("H9 sampan goes through the server that holds the folder", async (folder) =
   await withHost(data, async (host, opened) => {
     const refused = await sampan("backup", `${folder}/b`, "--data", data);
     assertEquals(refused.code, 1);
-    assertMatch(refused.err, /holds .*data and takes no commands/);
+    assertMatch(refused.err, /has .*data open and accepts no commands/);
 
     await using control = serveControl(host, opened);
     assertEquals(control!.path, controlPath(data));

@@ -4,7 +4,6 @@ import { findLanguage } from "./language.ts";
 /** Folders and files of `src/` whose language is not checked. */
 const UNCHECKED: readonly string[] = [
   "bytes.ts",
-  "cli",
   "describe.ts",
   "divergence",
   "env.ts",
@@ -23,6 +22,8 @@ const UNCHECKED: readonly string[] = [
 /** Paths outside `src/` whose language is checked. */
 const ALSO: readonly string[] = [
   "mod.ts",
+  "web/start.ts",
+  "web/page.ts",
   "src/sync/server",
   "README.md",
   "src/README.md",

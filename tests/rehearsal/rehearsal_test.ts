@@ -82,7 +82,7 @@ for (const kind of WORD_KINDS) {
   for (const isSlow of [false, true]) {
     const name = `${kind}${isSlow ? ", asynchronous" : ""}`;
     Deno.test(
-      `case A10: serve() refuses a command at which the machine throws, and it never gets into the log (${name}) [H17, R5]`,
+      `case A10: serve() rejects a command at which the machine throws, and it never enters the log (${name}) [H17, R5]`,
       checked(async () => {
         const w = await words(kind, { isSlow });
         const [a, b] = [await w.client(), await w.client()];
@@ -174,7 +174,7 @@ for (const kind of WORD_KINDS) {
 }
 
 Deno.test(
-  "H17 what a host proposes and submits itself is tried as long as it is served, and refused with what the machine threw",
+  "H17 commands that a host proposes and submits itself are rehearsed while it is served, and rejected with the error of the machine",
   checked(async () => {
     await using outbox = new MemoryOutbox();
     const w = await words("regular", { host: { outbox } });
@@ -209,7 +209,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 two servers of one host try commands in one order",
+  "H17 two servers of one host rehearse commands in one order",
   checked(async () => {
     const w = await words("regular");
     const { Core } = await import("../../src/sync/server/core.ts");
@@ -225,7 +225,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 with rehearse: false nothing is tried",
+  "H17 with rehearse: false nothing is rehearsed",
   checked(async () => {
     const w = await words("regular", { rehearse: false });
     const client = await w.client();
@@ -239,7 +239,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 a machine without fork() is served as before",
+  "H17 a machine without fork() is served without rehearsal",
   checked(async () => {
     const contexts: ValidateContext[] = [];
     const w = await world({
@@ -258,7 +258,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 commands that cannot be tried now wait, and their client is told",
+  "H17 commands that cannot be rehearsed now wait, and their client is told",
   checked(async () => {
     for (const failure of [new Error("No fork now"), new ErrStoreFull("s")]) {
       const w = await words("regular");
@@ -282,7 +282,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 an append whose commands all make the machine throw costs one fork each, and holds up no other client",
+  "H17 an append whose commands all make the machine throw costs one fork each, and delays no other client",
   checked(async () => {
     const w = await words("concurrent");
     const [a, b] = [await w.client(), await w.client()];
@@ -312,7 +312,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 a fork that is of no use any more is closed, also when the replica stops",
+  "H17 a fork that is no longer needed is closed, also when the replica stops",
   checked(async () => {
     let ask: ValidateContext["lookup"];
     const w = await words("regular", {
@@ -332,7 +332,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: no command gets into the log by way of a session that a record ahead of it closes, or has evicted [H17, H4]",
+  "case A10: no command enters the log through a session that a record ahead of it closes or evicts [H17, H4]",
   checked(async () => {
     const w = await words("regular", { config: { sessionsMax: 2 } });
     const client = await w.client();
@@ -382,7 +382,7 @@ function startOdd(
 const hang = (): Promise<never> => new Promise(() => {});
 
 Deno.test(
-  "case A10: a command at which a fork never settles is refused after a while, and what comes with it and behind it goes on [H17, H21]",
+  "case A10: a command at which a fork never settles is rejected after a timeout, and the commands with and behind it continue [H17, H21]",
   checked(async () => {
     const w = await world({
       start: (host, config) =>
@@ -408,7 +408,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: a fork whose lookup() never settles, or that is not a fork, refuses nothing, and its fault is logged [H20, H21, R14]",
+  "case A10: a fork whose lookup() never settles, or an invalid fork, rejects nothing, and its fault is logged [H20, H21, R14]",
   checked(async () => {
     let isOdd = true;
     const good: Forked<IStateMachine> = {
@@ -539,7 +539,7 @@ for (const isSlow of [false, true]) {
 }
 
 Deno.test(
-  "H17 an append that fails is ahead of nothing",
+  "H17 a failed append is not ahead of later commands",
   checked(async () => {
     const logDB = new FaultyLogDB();
     const w = await words("concurrent", { host: { logDB } });
@@ -561,7 +561,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 commands that come together share a fork",
+  "H17 commands that arrive together share a fork",
   checked(async () => {
     const w = await words("regular");
     const client = await w.client();
@@ -652,7 +652,7 @@ for (const kind of WORD_KINDS) {
 }
 
 Deno.test(
-  "H20 of many who ask for one place at the same time, one gets it, however long validate() takes",
+  "H20 of many clients that reserve the same item at once, one succeeds, however long validate() takes",
   checked(async () => {
     let asked = 0;
     const w = await words("regular", {
@@ -685,7 +685,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H20 validate() sees no command that is refused, and what lookup() throws is its own matter",
+  "H20 lookup() sees the state without rejected commands, and fails once validate() has returned",
   checked(async () => {
     let late: ValidateContext["lookup"];
     const w = await words("regular", {
@@ -709,7 +709,7 @@ Deno.test(
   }),
 );
 
-Deno.test("H17 the reason of a refusal fits into a record, whatever was thrown", () => {
+Deno.test("H17 the reason of a rejection fits into a record, whatever was thrown", () => {
   for (const thrown of [Object.create(null), Symbol("x"), "x".repeat(9999)]) {
     assert(clipReason(reasonOf(thrown)).length <= 512);
   }
@@ -755,7 +755,7 @@ class Words implements IStateMachine<unknown, string[]>, IFork<IStateMachine> {
   close(): void {}
 }
 
-Deno.test("case A10: over real sockets, a device whose queue has a command at which the machine throws is told why, and no other is harmed [H17, R15]", async () => {
+Deno.test("case A10: over real sockets, a device whose queue has a command at which the machine throws is told why, and others are unaffected [H17, R15]", async () => {
   const config = { clusterID: 1n, nodeID: 1n };
   await using serverHost = new NodeHost();
   const served = await serverHost.startCluster(() => new Words(), config);

@@ -115,7 +115,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: with health.fail all, /health answers 503 only once every cluster is down, also one that could not be started [H17]",
+  "case A10: with health.fail all, /health answers 503 only once every cluster is down, including one that could not be started [H17]",
   checked(async () => {
     const { host, core, stop } = await serving({ health: { fail: "all" } });
     await rejection(host.replica(1n)!.propose(kv.put("poison", "1")));
@@ -140,7 +140,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: an open channel and one that comes later are told that the cluster has failed, with the cause [H17]",
+  "case A10: open channels and later ones are told that the cluster has failed, with the cause [H17]",
   checked(async () => {
     const w = await world();
     const one = await w.client();
@@ -165,7 +165,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: a client says failed with the reason while the server's cluster is down, keeps its queue, and is live again by itself [H17, H18]",
+  "case A10: a client reports failed with the reason while the server's cluster is down, keeps its queue, and becomes live again by itself [H17, H18]",
   checked(async () => {
     Poisonable.isMended = false;
     const pair = new Pair(1);

@@ -9,7 +9,7 @@ import { packRecords, proposal, world } from "./server_support.ts";
 const VALID_MS = 10_000;
 
 Deno.test(
-  "case A23: a client whose tokens expire brings another one on the open connection, and is live all the while [U34, H18]",
+  "case A23: a client whose tokens expire renews them on the open connection, and stays live [U34, H18]",
   checked(async () => {
     let given = 0;
     let failures = 0;
@@ -81,7 +81,7 @@ function revocable(): {
 }
 
 Deno.test(
-  "case A23: a principal that is revoked is sent nothing and adds nothing until its client brings a good token, and loses nothing then [U34, H11]",
+  "case A23: a revoked principal is sent nothing and appends nothing until its client sends a valid token, and then loses nothing [U34, H11]",
   checked(async () => {
     const { authenticate, revoke } = revocable();
     const w = await world({ authenticate });
@@ -116,7 +116,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A23: once another token has come, the hooks are given the principal it stands for [U34, H18]",
+  "case A23: after a renewal, the hooks are called with the principal of the new token [U34, H18]",
   checked(async () => {
     interface Told extends Principal {
       readonly role: string;
@@ -155,7 +155,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A23: without a good token of the same principal in time, the connection of one that was revoked or has expired ends [U34]",
+  "case A23: the connection of a revoked or expired principal ends without a valid token of the same principal in time [U34]",
   checked(async () => {
     const { authenticate, revoke } = revocable();
     const w = await world({ authenticate });
@@ -208,7 +208,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A23: a principal that is valid for no number of milliseconds is a fault of the hook [H21]",
+  "case A23: a principal whose validMs is not a number of milliseconds is a fault of the hook [H21]",
   checked(async () => {
     for (const validMs of [NaN, 0, -1, "60000", new Date()]) {
       const w = await world({
@@ -240,7 +240,7 @@ function calls<T>(): {
 }
 
 Deno.test(
-  "case A23: an append that waits for validate while its principal is revoked is judged again by the next token, and not added without one [U34, H11]",
+  "case A23: an append that awaits validate while its principal is revoked is validated again with the next token, and not appended without one [U34, H11]",
   checked(async () => {
     const { authenticate, revoke } = revocable();
     const verdicts = calls<string | undefined>();
@@ -279,7 +279,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A23: nothing that waits for validate is added once its principal has expired [U34, H11]",
+  "case A23: an append that awaits validate is not appended once its principal has expired [U34, H11]",
   checked(async () => {
     const verdicts = calls<string | undefined>();
     const w = await world({
@@ -297,7 +297,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A23: what was asked before a principal was revoked is answered once there is another token [U34, H11]",
+  "case A23: requests from before a revocation are answered after the next token [U34, H11]",
   checked(async () => {
     const { authenticate, revoke } = revocable();
     const permissions = calls<boolean>();
@@ -327,7 +327,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A23: of several tokens the newest counts, and one that is revoked while it is looked at does not [U34]",
+  "case A23: the newest of several tokens counts, and one that is revoked during its authentication does not [U34]",
   checked(async () => {
     let valid = new AbortController();
     const w = await world({

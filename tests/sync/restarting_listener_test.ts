@@ -15,7 +15,7 @@ import {
 
 const DESCRIPTORS = 64;
 
-Deno.test("case A11: a server whose file descriptors are used up by idle connections says so, and serves newcomers again once they are free [H21, H18]", async () => {
+Deno.test("case A11: a server without free file descriptors logs it, and accepts connections again once some are free [H21, H18]", async () => {
   const child = spawnServer(DESCRIPTORS);
   const lines = linesOf(child);
   // What the process says, on its first line.
@@ -76,7 +76,7 @@ class FakeListening implements Listening {
   unref(): void {}
 }
 
-Deno.test("case A11: a listener that ends is opened again on its port with backoff, told once, and not after a shutdown [H18]", async () => {
+Deno.test("case A11: a listener that ends is restarted on its port with backoff, reported once, and not restarted after a shutdown [H18]", async () => {
   const env = new ManualEnv();
   const opened: FakeListening[] = [];
   const told: string[] = [];

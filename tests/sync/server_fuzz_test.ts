@@ -201,7 +201,7 @@ async function attack(w: World, random: Random): Promise<RawClient> {
 }
 
 Deno.test(
-  "H11 frames that are hostile, damaged, too large or out of turn harm nobody but whoever sends them",
+  "H11 hostile, damaged, oversized and out-of-turn frames harm only their sender",
   checked(async () => {
     // deno-lint-ignore no-console
     console.log(`SEED=${seed}`);

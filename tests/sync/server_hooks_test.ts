@@ -128,7 +128,7 @@ const WRONG_PRINCIPALS: Answers = {
   }),
 };
 
-Deno.test("case A2: serve() survives whatever authenticate answers, refuses that request and logs it [H21, U34]", async () => {
+Deno.test("case A2: serve() survives any result of authenticate, rejects that request and logs the fault [H21, U34]", async () => {
   await withEach(
     { ...bothWays(WRONG_PRINCIPALS), ...BROKEN },
     (answer) => ({
@@ -144,7 +144,7 @@ Deno.test("case A2: serve() survives whatever authenticate answers, refuses that
   );
 });
 
-Deno.test("case A2: a request that authenticate does not know is refused, whichever way it says so [U34]", async () => {
+Deno.test("case A2: a request that authenticate does not accept is rejected, whether it returns undefined, null or false [U34]", async () => {
   let answer: unknown;
   const r = await run({ authenticate: () => answer as undefined });
   for (answer of [undefined, null, false]) {
@@ -170,7 +170,7 @@ Deno.test("case A2: a request that authenticate does not know is refused, whiche
   await r.stop();
 });
 
-Deno.test("case A2: messages that come before the welcome open nothing [H21]", async () => {
+Deno.test("case A2: messages before the welcome open nothing [H21]", async () => {
   const asked = Promise.withResolvers<{ id: string }>();
   const r = await run({ authenticate: () => asked.promise });
   const client = r.connect();
@@ -183,7 +183,7 @@ Deno.test("case A2: messages that come before the welcome open nothing [H21]", a
   await r.stop();
 });
 
-Deno.test("case A3: only true of authorize is a yes; any other answer refuses and is logged [H21]", async () => {
+Deno.test("case A3: only true from authorize permits; any other result denies and is logged [H21]", async () => {
   await withEach(
     {
       ...bothWays({
@@ -217,7 +217,7 @@ Deno.test("case A3: only true of authorize is a yes; any other answer refuses an
   await r.stop();
 });
 
-Deno.test("case A3: a write is neither added nor refused while authorize or validate answers wrongly, and is judged again [H21, U17]", async () => {
+Deno.test("case A3: a write is neither appended nor rejected while authorize or validate fails, and is validated again [H21, U17]", async () => {
   const wrong: Answers = {
     ...bothWays({
       "a reason of authorize, or a yes of validate": () => 1,
@@ -248,7 +248,7 @@ Deno.test("case A3: a write is neither added nor refused while authorize or vali
   }
 });
 
-Deno.test("case A2: a log hook that throws or rejects changes nothing [H21]", async () => {
+Deno.test("case A2: a log hook that throws or rejects has no effect [H21]", async () => {
   for (
     const answer of Object.values({ ...BROKEN, async: () => Promise.resolve() })
   ) {
@@ -259,7 +259,7 @@ Deno.test("case A2: a log hook that throws or rejects changes nothing [H21]", as
   }
 });
 
-Deno.test("case A2: a fetch hook that throws or gives no Response costs its own request alone [H21]", async () => {
+Deno.test("case A2: a fetch hook that throws or returns no Response fails its own request only [H21]", async () => {
   const used = new Response("read");
   await used.text();
   const { "a promise that never settles": _, ...broken } = BROKEN;
@@ -283,7 +283,7 @@ Deno.test("case A2: a fetch hook that throws or gives no Response costs its own 
   );
 });
 
-Deno.test("case A2: a fetch hook that never answers, or whose body never ends, holds up neither the others nor a shutdown [H21, H10]", async () => {
+Deno.test("case A2: a fetch hook that never settles, or whose body never ends, delays neither other requests nor a shutdown [H21, H10]", async () => {
   const endless = (): Response =>
     new Response(
       new ReadableStream<Uint8Array>({
@@ -300,7 +300,7 @@ Deno.test("case A2: a fetch hook that never answers, or whose body never ends, h
   }
 });
 
-Deno.test("case A2: every hook gets the very principal that authenticate gave [U34]", async () => {
+Deno.test("case A2: every hook gets the object that authenticate returned [U34]", async () => {
   const ann = { id: "ann", mayRead: true };
   const seen: unknown[] = [];
   const r = await run({

@@ -54,7 +54,7 @@ const get = (path: string, ...headers: string[]): string =>
   [`GET ${path} HTTP/1.1`, ...headers, "connection: close", "", ""]
     .join("\r\n");
 
-Deno.test("case A5: a malformed request is answered by 400 and counted, and neither logged nor an error [H11, H21]", async () => {
+Deno.test("case A5: a malformed request is answered with 400 and counted, and is neither logged nor an error [H11, H21]", async () => {
   const r = await run({ fetch: () => new Response("page") });
   const hosts = ["a b", "user@a", "u:p@a", "a/x", "a?x", "a#x", "", "a:99999"]
     .concat("a:x", "[::1", "::1", "\xe4", "%zz", "a\\x", "xn--", "<x>", "a,b")
@@ -100,7 +100,7 @@ Deno.test("case A5: a malformed request is answered by 400 and counted, and neit
   await r.stop();
 });
 
-Deno.test("case A19: a server on every address without authenticate is not asked by a page whose name was rebound to it [H11]", async () => {
+Deno.test("case A19: a server on every address without authenticate rejects a page whose name was rebound to it [H11]", async () => {
   const path = "/clusters/1/snapshot";
   const of = async (r: Running, host: string): Promise<unknown[]> => {
     const at = `${host}:${new URL(r.server.httpURL).port}`;
@@ -150,7 +150,7 @@ Deno.test("case A19: a server on every address without authenticate is not asked
   await asked.stop();
 });
 
-Deno.test("case A20: HTTP is answered as its clients expect: HEAD, OPTIONS, 405 with Allow, and CORS for the origins that may ask [H11]", async () => {
+Deno.test("case A20: HTTP responses follow the standard: HEAD, OPTIONS, 405 with Allow, and CORS for permitted origins [H11]", async () => {
   const origin = "https://app.example";
   let isKnown = true;
   let may = true;
@@ -232,7 +232,7 @@ Deno.test("case A20: HTTP is answered as its clients expect: HEAD, OPTIONS, 405 
   await r.stop();
 });
 
-Deno.test("case A1: clients without a name have no limit of a principal: 70 of them connect, and transfer [H11]", async () => {
+Deno.test("case A1: the limits of a principal do not apply to anonymous clients: 70 of them connect and transfer [H11]", async () => {
   const r = await run({
     limits: { principalConnections: 2, principalTransfers: 1 },
   });
@@ -272,7 +272,7 @@ Deno.test("case A1: clients without a name have no limit of a principal: 70 of t
   await known.stop();
 });
 
-Deno.test("case A1: connections and transfers of one remote address are limited where that is asked for, and given back [H11]", async () => {
+Deno.test("case A1: connections and transfers of one remote address are limited if so configured, and released [H11]", async () => {
   const r = await run({
     limits: { addressConnections: 2, addressTransfers: 1 },
   });
@@ -312,7 +312,7 @@ Deno.test("case A1: connections and transfers of one remote address are limited 
   await w.stop();
 });
 
-Deno.test("case A1: Quota() gives each key its places, once each, and networkOf() names what one client has [H11]", () => {
+Deno.test("case A1: Quota.take() bounds the units of each key, and networkOf() returns the network of a client [H11]", () => {
   const quota = new Quota(1);
   const free = quota.take("a")!;
   assertEquals(quota.take("a"), undefined);
@@ -337,7 +337,7 @@ Deno.test("case A1: Quota() gives each key its places, once each, and networkOf(
   assertEquals(networkOf(undefined), undefined);
 });
 
-Deno.test("case A20: a token over the limit is told with the limit, by the client and by the server [H11]", async () => {
+Deno.test("case A20: a token over the limit is reported with the limit, by the client and by the server [H11]", async () => {
   const r = await run();
   const client = r.connect();
   client.hello({ token: "t".repeat(16_385) }).catch(() => {});
@@ -378,7 +378,7 @@ Deno.test("case A20: a token over the limit is told with the limit, by the clien
   await r.stop();
 });
 
-Deno.test("case A20: a database that cannot be written is told with its path [H11]", async () => {
+Deno.test("case A20: a database that cannot be written is reported with its path [H11]", async () => {
   const folder = await Deno.makeTempDir();
   // Root can write everywhere, but not into a folder.
   const path = `${folder}/log.db`;
@@ -394,7 +394,7 @@ Deno.test("case A20: a database that cannot be written is told with its path [H1
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("case A21: two servers of one process are counted apart [H18]", async () => {
+Deno.test("case A21: two servers of one process have separate counters [H18]", async () => {
   const callbacks = new Map<string, Set<otel.ObservableCallback>>();
   const observable = (name: string): otel.Observable => ({
     addCallback: (callback) => {

@@ -43,7 +43,7 @@ function puts(count: number, origin = 7): ReturnType<typeof packRecords> {
 }
 
 Deno.test(
-  "case A12: a frame with a record that is not a record ends the connection, and adds nothing [H11]",
+  "case A12: a frame with a malformed record ends the connection and appends nothing [H11]",
   checked(async () => {
     const asked: number[] = [];
     const w = await world({
@@ -76,7 +76,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A12: a frame with a record that only a server writes ends the connection, and adds nothing [H11]",
+  "case A12: a frame with a record that only a server writes ends the connection and appends nothing [H11]",
   checked(async () => {
     const w = await world();
     const good = proposal(kv.put("a", "b"));
@@ -100,7 +100,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A12: each record takes some tens of bytes of credit, however short it is [H11]",
+  "case A12: each record costs some tens of bytes of credit, however short it is [H11]",
   checked(async () => {
     const creditBytes = 100 * SYNC_RECORD_CREDIT_BYTES;
     const w = await world({
@@ -119,7 +119,7 @@ Deno.test(
 
 /** Measures the time until a client has been granted as much as `frames` appends of 100 commands take, in milliseconds. */
 Deno.test(
-  "case A5: requests that anyone can send any number of fill no log [H11]",
+  "case A5: rejected requests are logged at a bounded rate [H11]",
   checked(async () => {
     const w = await world({ authenticate: () => undefined });
     const pages = new OriginPolicy(undefined, undefined);
@@ -140,7 +140,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A11: clients that take snapshots as slowly as possible have to make room for others, over HTTP and over WebSockets [H11, U26]",
+  "case A11: slow snapshot transfers are evicted when others need their slots, over HTTP and over WebSockets [H11, U26]",
   checked(async () => {
     const transfers = 2;
     const w = await world({ limits: { transfers } });
@@ -189,7 +189,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A12: to a client that takes only small frames, few of them are sent ahead [H11, U26]",
+  "case A12: few frames are sent ahead to a client that accepts small frames only [H11, U26]",
   checked(async () => {
     const w = await world();
     for (let i = 0; i < 40; i++) {
@@ -239,7 +239,7 @@ async function sendAll(
 }
 
 Deno.test(
-  "case A12: a record that is refused counts for many commands, and its reason is sent once for all in a row [H11]",
+  "case A12: a rejected record costs as much as many commands, and equal reasons in a row are sent once [H11]",
   checked(async () => {
     const w = await world({
       limits: { creditBytes: 10_000, commandsPerSecond: 1_000 },
@@ -269,7 +269,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A12: commands per second are bounded for a principal, however many connections it has and however often it comes back [H11]",
+  "case A12: commands per second are bounded for a principal across its connections and reconnects [H11]",
   checked(async () => {
     const w = await world({
       authenticate: bearerOf,
@@ -299,7 +299,7 @@ class WorkEnv extends ManualEnv {
   }
 }
 
-Deno.test("case A12: connections have turns once what they send takes more time than there is [H11, U26]", async () => {
+Deno.test("case A12: under load, the messages of all connections are handled in turn [H11, U26]", async () => {
   const env = new WorkEnv();
   const scheduler = new FairScheduler(env, new LoadLimiter(env));
   const done: string[] = [];
@@ -334,7 +334,7 @@ Deno.test("case A12: connections have turns once what they send takes more time 
 });
 
 Deno.test(
-  "case A13: a principal that may not read any more gets no entries after three seconds, and its channel is closed [H18]",
+  "case A13: a principal that may no longer read gets no entries after three seconds, and its channel is closed [H18]",
   checked(async () => {
     let may: unknown = true;
     let asked = 0;
@@ -423,7 +423,7 @@ for (const isSync of [true, false]) {
 }
 
 Deno.test(
-  "case A13: while authorize() does not answer, or fails, no entry is sent that is older than its last yes by three seconds; it goes on by itself [U17]",
+  "case A13: while authorize() does not settle, or fails, no entry is sent later than three seconds after the last permission; sending resumes by itself [U17]",
   checked(async () => {
     let may: () => boolean | Promise<boolean> = () => true;
     const w = await world({ authorize: () => may() });
@@ -462,7 +462,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A13: a snapshot on its way ends when the right to read is withdrawn, over a WebSocket and over HTTP [H11]",
+  "case A13: a snapshot transfer ends when the permission to read is revoked, over a WebSocket and over HTTP [H11]",
   checked(async () => {
     let may = true;
     const w = await world({ authorize: () => may });

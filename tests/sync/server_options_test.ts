@@ -41,7 +41,7 @@ const WRONG: Record<string, readonly unknown[]> = {
   health: [1, null, "all"],
 };
 
-Deno.test("case A4: serve() refuses at the start each option that cannot be used, and names it and what to write [R14, H11]", async () => {
+Deno.test("case A4: serve() rejects each invalid option with its name, its value and what to write instead [R14, H11]", async () => {
   await using host = new NodeHost();
   for (const [name, values] of Object.entries(WRONG)) {
     for (const value of values) {
@@ -96,7 +96,7 @@ Deno.test("case A4: serve() refuses at the start each option that cannot be used
   await serve(host, { limits: { hookMs: undefined } as never }).shutdown();
 });
 
-Deno.test("case A4: origins are matched whole, however they are written, and text that is not an origin is refused with words [U34]", async () => {
+Deno.test("case A4: origins are compared as a whole in any spelling, and text that is not an origin is rejected [U34]", async () => {
   for (
     const [written, sent] of [
       ["https://app.example", "https://app.example"],
@@ -175,7 +175,7 @@ Deno.test("case A4: origins are matched whole, however they are written, and tex
   await r.stop();
 });
 
-Deno.test("case A6: serve() on an IPv6 address, written with brackets or without, tells where it is [H5]", async () => {
+Deno.test("case A6: serve() listens on an IPv6 address with or without brackets, and reports its URL [H5]", async () => {
   for (const hostname of ["::1", "[::1]", "0:0:0:0:0:0:0:1"]) {
     const r = await run({ hostname });
     assertMatch(r.server.url, /^ws:\/\/\[::1\]:\d+\/sync$/);
@@ -192,7 +192,7 @@ Deno.test("case A6: serve() on an IPv6 address, written with brackets or without
   }
 });
 
-Deno.test("case A6: serve({ path }) moves sync, health and clusters under a base path, and nothing else [H5]", async () => {
+Deno.test("case A6: serve({ path }) serves sync, health and clusters below the base path only [H5]", async () => {
   const r = await run({
     path: "/app/sync/",
     fetch: ({ url }) => new Response(`page ${new URL(url).pathname}`),
@@ -231,7 +231,7 @@ Deno.test("case A6: serve({ path }) moves sync, health and clusters under a base
   await r.stop();
 });
 
-Deno.test("case A2: a change of the options after serve() changes nothing [R14, H21]", async () => {
+Deno.test("case A2: changes of the options object after serve() have no effect [R14, H21]", async () => {
   await using host = new NodeHost();
   const options = {
     sigterm: false,
@@ -269,7 +269,7 @@ Deno.test("case A2: a change of the options after serve() changes nothing [R14, 
   await evil.body?.cancel();
 });
 
-Deno.test("case C11: serve() refuses what is no host, by name [R14]", () => {
+Deno.test("case C11: serve() rejects a host of the wrong type by name [R14]", () => {
   for (const host of [undefined, null, {}, new Map()]) {
     assertThrows(() => serve(host as never), TypeError, "host");
   }

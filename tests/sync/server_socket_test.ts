@@ -11,7 +11,7 @@ import {
   realTime,
 } from "./server_support.ts";
 
-Deno.test("H5 serve() serves a cluster over real sockets, and says where", async () => {
+Deno.test("H5 serve() serves a cluster over real sockets, and reports its URLs", async () => {
   const r = await run();
   assertMatch(r.server.url, /^ws:\/\/127\.0\.0\.1:\d+\/sync$/);
   const one = r.connect();
@@ -34,7 +34,7 @@ Deno.test("H5 serve() serves a cluster over real sockets, and says where", async
   await r.server.shutdown();
 });
 
-Deno.test("H11 serve() lets in pages of its own origin or of those it is told, and tells others why not", async () => {
+Deno.test("H11 serve() accepts pages of its own origin or of the configured ones, and rejects others with a reason", async () => {
   const own = await run();
   const { host } = new URL(own.server.httpURL);
   const same = own.connect({ origin: `http://${host}` });
@@ -68,7 +68,7 @@ Deno.test("H11 serve() lets in pages of its own origin or of those it is told, a
   await told.stop();
 });
 
-Deno.test("H11 serve() on a loopback address is not asked by a page whose name was made to lead there, unless told of it", async () => {
+Deno.test("H11 serve() on a loopback address rejects a page whose name was rebound to it, unless its origin is configured", async () => {
   const { hostname, port } = { hostname: "127.0.0.1", port: 0 };
   const ask = async (
     { server }: Running,
@@ -138,7 +138,7 @@ Deno.test("H11 serve() on a loopback address is not asked by a page whose name w
   await open.stop();
 });
 
-Deno.test("U34 serve() asks who it is with the headers of the upgrade and the token", async () => {
+Deno.test("U34 serve() calls authenticate with the headers of the upgrade request and the token", async () => {
   const r = await run({
     authenticate: (request) => {
       const { pathname } = new URL(request.url);
@@ -160,7 +160,7 @@ Deno.test("U34 serve() asks who it is with the headers of the upgrade and the to
   await r.stop();
 });
 
-Deno.test("H5 two servers on one host, or on hosts with one log, serve the same cluster, each for itself", async () => {
+Deno.test("H5 two servers of one host, or of hosts with one log, serve the same cluster independently", async () => {
   const r = await run();
   const host = new NodeHost({ logDB: r.host.logDB });
   await host.startCluster(() => new KVStateMachine(), {
@@ -191,7 +191,7 @@ Deno.test("H5 two servers on one host, or on hosts with one log, serve the same 
   await r.stop();
 });
 
-Deno.test("H11 a number that a client of one server proposes with is nobody else's on another", async () => {
+Deno.test("H11 a proposal origin of a client of one server cannot be used by others on another server of the log", async () => {
   const options: ServeOptions = {
     authenticate: ({ headers }) => ({ id: headers.get("authorization")! }),
   };
@@ -210,7 +210,7 @@ Deno.test("H11 a number that a client of one server proposes with is nobody else
   await r.stop();
 });
 
-Deno.test("H9 serve() exports a cluster and imports it elsewhere, and refuses what is not to be", async () => {
+Deno.test("H9 serve() exports a cluster and imports it elsewhere, and rejects invalid imports", async () => {
   const from = await run();
   const replica = from.host.replica(1n)!;
   for (let i = 0; i < 50; i++) await replica.propose(kv.put(`k${i}`, "v"));
@@ -288,7 +288,7 @@ Deno.test("H9 serve() exports a cluster and imports it elsewhere, and refuses wh
   await plain.stop();
 });
 
-Deno.test("H11 serve() answers for its health, hands on what is not its own, and refuses what is no socket", async () => {
+Deno.test("H11 serve() reports its health, passes other requests to fetch, and rejects a plain request to sync", async () => {
   const r = await run({
     fetch: (request) => new Response(`page ${new URL(request.url).pathname}`),
   });
@@ -350,7 +350,7 @@ Deno.test("H5 serve() with a certificate speaks TLS: clients, snapshots and page
   await r.stop();
 });
 
-Deno.test("H11 serve() with a certificate that is none, or without its key, starts nothing", async () => {
+Deno.test("H11 serve() with an invalid certificate, or without its key, starts nothing", async () => {
   const { cert, key } = await makeCertificate();
   await using host = new NodeHost();
   assertThrows(() => serve(host, { cert }), TypeError, "key");
@@ -358,7 +358,7 @@ Deno.test("H11 serve() with a certificate that is none, or without its key, star
   assertThrows(() => serve(host, { cert: "none", key }));
 });
 
-Deno.test("H11 a frame that is text, or far too large, ends its connection and no other", async () => {
+Deno.test("H11 a text frame or an oversized one ends its own connection only", async () => {
   const r = await run();
   const good = r.connect();
   await good.hello();
@@ -382,7 +382,7 @@ Deno.test("H11 a frame that is text, or far too large, ends its connection and n
   await r.stop();
 });
 
-Deno.test("U40 serve() shuts down when its signal aborts, and lets an append under way end", async () => {
+Deno.test("U40 serve() shuts down when its signal aborts, and completes an append in progress", async () => {
   const abort = new AbortController();
   const held = Promise.withResolvers<undefined>();
   const r = await run({ signal: abort.signal, validate: () => held.promise });
@@ -403,7 +403,7 @@ Deno.test("U40 serve() shuts down when its signal aborts, and lets an append und
   await r.stop();
 });
 
-Deno.test("U40 serve() drains on SIGTERM, and the program ends by itself", async () => {
+Deno.test("U40 serve() drains on SIGTERM, and the process exits by itself", async () => {
   const root = new URL("../../", import.meta.url);
   const child = new Deno.Command(Deno.execPath(), {
     args: [

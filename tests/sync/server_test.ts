@@ -54,7 +54,7 @@ const byToken = {
 };
 
 Deno.test(
-  "H5 append() of a client is committed, answered, and sent to every reader in order",
+  "H5 an append of a client is committed, answered, and sent to every reader in order",
   checked(async () => {
     const w = await world();
     const a = await w.client();
@@ -81,7 +81,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H15 read() resumes from any index, from the log and from what all share",
+  "H15 read resumes from any index, from the log and from the recent batches",
   checked(async () => {
     const w = await world();
     const writer = await w.client();
@@ -101,7 +101,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U33 read() of a reader with another history ends diverged, and nothing is rewound",
+  "U33 read of a client with another history ends with diverged, and rewinds nothing",
   checked(async () => {
     const w = await world();
     const client = await w.client();
@@ -122,7 +122,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 read() of what was cut ends compacted, and says where the log starts",
+  "H7 read of compacted entries ends with compacted and the first index of the log",
   checked(async () => {
     const w = await world({ config: { snapshotEntries: 10 } });
     const client = await w.client();
@@ -143,7 +143,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U29 read() of somebody far behind ends far, if a snapshot is welcome, and goes on if it is not",
+  "U29 read of a client far behind ends with far if it accepts a snapshot, and continues otherwise",
   checked(async () => {
     const w = await world({ limits: { farEntries: 10 } });
     const client = await w.client();
@@ -165,7 +165,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U29 fetch sends a snapshot from which the log goes on, and keeps the log for it",
+  "U29 fetch sends a snapshot, and retains the log after it until the client reads on",
   checked(async () => {
     const w = await world();
     const client = await w.client();
@@ -203,7 +203,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a command that is refused is a skip with its reason in the log, and its series goes on",
+  "H14 a rejected command becomes a skip record with its reason in the log, and its series continues",
   checked(async () => {
     const w = await world({
       validate: (_principal, cmd) =>
@@ -241,7 +241,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 somebody else's session is refused, whatever is done with it, and one that is gone passes",
+  "H14 records of another principal's session are rejected, and those of an evicted session are accepted",
   checked(async () => {
     const w = await world(byToken);
     const ann = await w.client("ann");
@@ -277,7 +277,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 a proposal under the number of somebody else's replica is refused: it would answer theirs",
+  "H1 a proposal with another client's origin is rejected: it would answer that client's callers",
   checked(async () => {
     const w = await world(byToken);
     const ann = await w.client("ann");
@@ -302,7 +302,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a session whose record the server has not applied yet is waited for, in order",
+  "H14 records wait, in order, for a session that the server has not applied yet",
   checked(async () => {
     const w = await world();
     const client = await w.client();
@@ -318,7 +318,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 commands that are too large are refused, and the others committed",
+  "H11 commands over the size limit are rejected, and the others committed",
   checked(async () => {
     const w = await world({ limits: { commandBytes: 100 } });
     const client = await w.client();
@@ -343,7 +343,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U34 a client nobody knows, or not any more, is told so, and may come again with another token",
+  "U34 a client whose token is invalid or revoked is told so, and may reconnect with another token",
   checked(async () => {
     const expiry = new AbortController();
     const w = await world({
@@ -392,7 +392,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U14 versions without overlap end the connection with what to do; else the newest of both is spoken",
+  "U14 without a common version the connection ends with a remedy; otherwise both speak the newest common one",
   checked(async () => {
     const w = await world({ versions: { first: 2, last: 3 } });
     const old = w.connect();
@@ -410,7 +410,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a cluster that is not there, not started any more, or not to be read is refused by channel, and by nothing else",
+  "H11 opening a cluster that is unknown, stopped or not permitted is refused on its channel only",
   checked(async () => {
     const w = await world({
       ...byToken,
@@ -459,7 +459,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a message out of turn, unknown, or of a server ends the connection, and no other",
+  "H11 a message that is out of turn, unknown or a server's ends its own connection only",
   checked(async () => {
     const w = await world();
     const other = await w.client();
@@ -563,7 +563,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 connections, those of one principal, channels, streams and transfers are bounded, each with its reason",
+  "H11 connections, connections of a principal, channels, streams and transfers are bounded, each with a reason",
   checked(async () => {
     let held: Promise<undefined> | undefined = undefined;
     const w = await world({
@@ -615,7 +615,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 more appends than were granted end the connection; those granted are dealt with, and then more are",
+  "H11 appends beyond the credit end the connection; those within it are processed, and credit is granted again",
   checked(async () => {
     let held: Promise<undefined> | undefined = undefined;
     const w = await world({
@@ -647,7 +647,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a client that sends more commands than it should is granted credit later, and loses nothing",
+  "H11 a client over its rate of commands is granted credit later, and loses nothing",
   checked(async () => {
     const w = await world({
       limits: { creditBytes: 10_000, commandsPerSecond: 100 },
@@ -673,7 +673,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a client that sends more messages than it should is cut; as many as it may, time and again, are answered",
+  "H11 a client over its rate of messages is disconnected; one that stays at the limit is answered",
   checked(async () => {
     const w = await world({ limits: { messagesPerSecond: 100 } });
     const [good, bad] = [await w.client(), await w.client()];
@@ -697,7 +697,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U38 a connection on which nothing is heard is asked, and then closed; one that says nothing of itself too",
+  "U38 a silent connection gets a ping and is then closed; one without a hello is closed, too",
   checked(async () => {
     const w = await world();
     const mute = w.connect();
@@ -718,7 +718,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U39 a reader that does not read is cut, bounded until then, and nobody else is slower",
+  "U39 a reader that does not read is disconnected, its buffer is bounded until then, and others are not slower",
   checked(async () => {
     const w = await world({ limits: { slowMs: 5_000 } });
     const slow = await w.client();
@@ -756,7 +756,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a client that asks and does not listen is cut before its answers heap up",
+  "H11 a client that sends requests and reads no answers is disconnected before they fill the buffer",
   checked(async () => {
     const w = await world({ limits: { commandsPerSecond: 10_000_000 } });
     const client = await w.client();
@@ -778,7 +778,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U40 stop() answers the appends under way, refuses new ones, and ends every connection; twice is harmless",
+  "U40 stop() completes appends in progress, rejects new ones, and closes every connection; it is idempotent",
   checked(async () => {
     const held = Promise.withResolvers<void>();
     const w = await world({
@@ -807,7 +807,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U40 stop() does not wait for ever for an append that is never decided",
+  "U40 stop() waits a bounded time for an append that is never decided",
   checked(async () => {
     const w = await world({ validate: () => new Promise(() => {}) });
     const client = await w.client();
@@ -902,7 +902,7 @@ for (
 }
 
 Deno.test(
-  "U17 authorize() that throws holds what somebody writes, and lets a cluster be opened later",
+  "U17 authorize() that throws delays a client's writes, and a cluster can be opened later",
   checked(async () => {
     const broken = new Set<string>(["read"]);
     const w = await world({
@@ -934,7 +934,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U17 what is held when its channel is closed, its connection ends or the server stops is not added; whoever can be is told so",
+  "U17 a blocked append is not appended once its channel is closed, its connection ends or the server stops, and its client is told if it can be",
   checked(async () => {
     const w = await world({
       validate: (_, cmd) => {
@@ -974,7 +974,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 checkpoints of the server's replica go to each client; a client's that differs is counted and changes nothing",
+  "H12 checkpoints of the server's replica are sent to each client; one of a client that differs is counted and has no other effect",
   checked(async () => {
     const w = await world({ config: { hashEntries: 10 } });
     const client = await w.client();
@@ -1005,7 +1005,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 explain gives the hashes the server's replica has after each entry, or says that it cannot",
+  "H12 explain returns the hashes of the server's replica after each entry, or fails",
   checked(async () => {
     const w = await world({ config: { hashEntries: 5 } });
     const client = await w.client();
@@ -1034,7 +1034,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 a client that differs is sent a snapshot that has all up to where it did, be the kept one young enough, and each difference after it is told",
+  "H12 a client that diverged gets a snapshot that covers the divergence, even if an older stored one is recent enough, and each later divergence is reported",
   checked(async () => {
     const w = await world({
       host: { snapshots: new MemorySnapshotStore() },
@@ -1070,7 +1070,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 a client is sent a snapshot that the server's own replica has made, not one it was set up from",
+  "H12 a client is sent a snapshot of the server's own replica, not an imported one",
   checked(async () => {
     const w = await world({ host: { snapshots: new MemorySnapshotStore() } });
     const old = new NodeHost({ env: w.env });
@@ -1094,7 +1094,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 an upload whose sender falls silent gives its cluster and its place back",
+  "H9 an upload that stalls releases its cluster and its slot",
   checked(async () => {
     const w = await world({
       authorize: () => true,
@@ -1128,7 +1128,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H8 a kept snapshot that is damaged ends its transfer, and the next one gets another",
+  "H8 a damaged stored snapshot ends its transfer, and the next transfer gets another snapshot",
   checked(async () => {
     const snapshots = new MemorySnapshotStore();
     const open = snapshots.open.bind(snapshots);
@@ -1171,7 +1171,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 one principal does not take all the places for snapshots, and whoever takes none of one gives its place back",
+  "H11 one principal cannot use all transfer slots, and a stalled transfer releases its slot",
   checked(async () => {
     const w = await world({
       ...byToken,
@@ -1217,7 +1217,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 a snapshot that is downloaded and not read is given up, so that the log can be cut",
+  "H7 a download that is not read is aborted, so that the log can be compacted",
   checked(async () => {
     const w = await world({ limits: { slowMs: 5_000, transfers: 1 } });
     const client = await w.client();
@@ -1249,7 +1249,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a principal whose name is too long for a record owns its sessions by the hash of it",
+  "H14 a principal whose id is too long for a record owns its sessions by a hash of it",
   checked(async () => {
     const w = await world(byToken);
     const long = "x".repeat(300);
@@ -1269,7 +1269,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U39 a cluster whose replica fails is refused from then on, and others on the same connection go on",
+  "U39 a cluster whose replica fails is refused from then on, and other channels of the connection continue",
   checked(async () => {
     const w = await world();
     class Fragile extends KVStateMachine {
@@ -1298,7 +1298,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U34 a principal that ends while it is greeted is not let in, and takes no place",
+  "U34 a principal that is revoked during its handshake is rejected, and uses no quota",
   checked(async () => {
     let isOver = true;
     const w = await world({
@@ -1325,7 +1325,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U34 what waits to be judged when its principal ends is not added",
+  "U34 an append that awaits validation when its principal is revoked is not appended",
   checked(async () => {
     const ends = new AbortController();
     const held = Promise.withResolvers<undefined>();
@@ -1347,7 +1347,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a channel that is closed and opened again while it is being opened leaves nothing behind",
+  "H11 a channel that is closed and reopened while it is being opened leaks nothing",
   checked(async () => {
     const held = Promise.withResolvers<boolean>();
     const w = await world({ authorize: () => held.promise });
@@ -1374,7 +1374,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 a snapshot that comes to be offered after its channel was closed does not keep the log",
+  "H7 a snapshot that is opened after its channel was closed does not retain the log",
   checked(async () => {
     const w = await world();
     const stays = await w.client();
@@ -1400,7 +1400,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 snapshots that are asked for and stopped at once do not pile up behind the bound",
+  "H11 snapshots that are requested and stopped at once count as transfers until they are closed",
   checked(async () => {
     const w = await world({ limits: { connectionTransfers: 2 } });
     const client = await w.client();
@@ -1430,7 +1430,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 a reading that ends as it begins, since its answers are not read, does not keep the log",
+  "H7 a log stream that ends as it starts, as its client reads nothing, does not retain the log",
   checked(async () => {
     const w = await world();
     const stays = await w.client();
@@ -1454,7 +1454,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 reasons that make an append larger than a batch do not keep it out of the log",
+  "H14 an append that its reasons make larger than a batch is split, and appended",
   checked(async () => {
     const reason = "no".repeat(256);
     const w = await world({
@@ -1481,7 +1481,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 a proposal under the number of the server's own replica is refused",
+  "H1 a proposal with the origin of the server's own replica is rejected",
   checked(async () => {
     const w = await world();
     await w.env.until(w.replica.propose(kv.put("a", "b")), 10);
@@ -1506,7 +1506,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U38 a server that was suspended asks its clients whether they are there before it hangs up",
+  "U38 a server that was suspended pings its clients before it closes silent connections",
   checked(async () => {
     const w = await world();
     const client = await w.client();
@@ -1518,7 +1518,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 who may only read cannot fill the log with records that have no effect",
+  "H11 a principal that may only read cannot fill the log with records without effect",
   checked(async () => {
     const w = await world({
       ...byToken,
@@ -1541,7 +1541,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a principal without a name is none: the sessions of the server have no owner either",
+  "H14 an empty principal id is rejected, as it would own the sessions of the server",
   checked(async () => {
     const w = await world({ authenticate: () => ({ id: "" }) });
     const client = w.connect();
@@ -1552,7 +1552,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U17 a command that is refused without a reason is told to be refused all the same",
+  "U17 a command that is rejected without a reason is reported as rejected",
   checked(async () => {
     const w = await world({ validate: () => "" });
     const client = await w.client();
@@ -1570,7 +1570,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 numbers that somebody makes up do not push out those of others, nor does it help to be alone",
+  "H1 origins that one client makes up do not evict those of others, also while these are disconnected",
   checked(async () => {
     const w = await world(byToken);
     const ann = await w.client("ann");
@@ -1599,7 +1599,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A1: thousands of anonymous visitors with a session and a number each are refused nothing, and lose no session while the cluster has room [H4]",
+  "case A1: thousands of anonymous clients, each with a session and an origin, are rejected nothing, and lose no session while the cluster has room [H4]",
   checked(async () => {
     const visitors = 5_000;
     const w = await world({ config: { sessionsMax: 2 * visitors } });
@@ -1641,7 +1641,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 a snapshot that takes its time to be made is downloaded all the same",
+  "H9 a snapshot that takes long to export is downloaded",
   checked(async () => {
     const w = await world();
     class Slow extends ConcurrentKVStateMachine {
@@ -1674,7 +1674,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U26 readers that do not read have a bounded share of all that is buffered, however many they are",
+  "U26 the buffers of readers that do not read are bounded in total, however many there are",
   checked(async () => {
     const clients = 100;
     const w = await world({ limits: { principalConnections: clients } });
@@ -1704,7 +1704,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U26 what all clients together may send before they are granted more is bounded, however many they are",
+  "U26 the credit of all clients together is bounded, however many there are",
   checked(async () => {
     const w = await world();
     const credits: number[] = [];
@@ -1719,7 +1719,7 @@ Deno.test(
   }),
 );
 
-Deno.test("H14 a server on this machine alone is not asked by another name, however its own address is written", () => {
+Deno.test("H14 a server on a loopback address rejects other host names, however its own address is written", () => {
   const inIPv4 = ["127.0.0.1", "127.1", "localhost", "LOCALHOST"];
   for (
     const hostname of [...inIPv4, "::1", "0:0:0:0:0:0:0:1"]

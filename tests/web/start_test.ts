@@ -36,11 +36,11 @@ Deno.test("H11 start tells in one line what is wrong, with exit status 2", async
       [["--port", "-1"], /'--port' argument is ambiguous/],
       [["--port", "abc"], /--port is "abc"/],
       [["--port", "65536"], /--port is "65536"/],
-      [["--cert", file], /go together/],
+      [["--cert", file], /HTTPS needs both/],
       [["--cert", `${folder}/no`, "--key", file], /cannot be read/],
       [
         ["--cert", file, "--key", file, ...data, "--port", "0"],
-        /cannot be used/,
+        /is invalid/,
       ],
       [["--data", file], /is a file/],
       [["--data", `${folder}/newer`], /version 7/],
@@ -52,7 +52,7 @@ Deno.test("H11 start tells in one line what is wrong, with exit status 2", async
       ],
       [
         [...data, "--port", "0", "--hostname", "no-such-host.invalid"],
-        /not a name this machine knows/,
+        /cannot be resolved/,
       ],
     ];
     for (const [args, words] of cases) {
