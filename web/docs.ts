@@ -1,7 +1,6 @@
 /**
- * The documentation as files: `dist/docs/api/`, the reference of every entry
- * point; `dist/docs/guide/`, the guides; `dist/docs/llms.txt`, the same for
- * programs that read text.
+ * The documentation as files in `dist/docs/`: in `api/` the reference of every
+ * entry point, in `guide/` the guides, and `llms.txt` for programs that read text.
  *
  * ```sh
  * deno task docs
@@ -67,6 +66,25 @@ export async function llmsText(): Promise<string> {
   return parts.map((part) => part.trimEnd()).join("\n\n---\n\n") + "\n";
 }
 
+/** First page of the folder. */
+const INDEX = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sampan</title>
+<style>
+:root { color-scheme: light dark; }
+body { margin: 2rem auto; max-width: 40rem; padding: 0 1rem; font: 16px/1.6 system-ui, sans-serif; }
+</style>
+<h1>Sampan</h1>
+<ul>
+<li><a href="guide/readme.html">Overview</a></li>
+<li><a href="guide/index.html">Guides</a></li>
+<li><a href="api/index.html">API reference</a></li>
+<li><a href="llms.txt">All of it as text</a></li>
+</ul>
+`;
+
 /** Writes all of it into a folder, made new. */
 export async function writeDocs(folder: URL): Promise<void> {
   await Deno.remove(folder, { recursive: true }).catch(() => {});
@@ -75,6 +93,7 @@ export async function writeDocs(folder: URL): Promise<void> {
   for (const [name, { content }] of await guideFiles()) {
     await Deno.writeFile(new URL(name || "index.html", guide), content);
   }
+  await Deno.writeTextFile(new URL("index.html", folder), INDEX);
   await Deno.writeTextFile(new URL("llms.txt", folder), await llmsText());
   await writeReference(new URL("api/", folder));
 }
@@ -82,8 +101,6 @@ export async function writeDocs(folder: URL): Promise<void> {
 if (import.meta.main) {
   const folder = new URL("dist/docs/", ROOT);
   await writeDocs(folder);
-  const lines = ["api/index.html", "guide/index.html", "llms.txt"].map((path) =>
-    `dist/docs/${path}\n`
-  );
-  Deno.stdout.writeSync(new TextEncoder().encode(lines.join("")));
+  const text = "dist/docs/index.html\ndist/docs/llms.txt\n";
+  Deno.stdout.writeSync(new TextEncoder().encode(text));
 }
