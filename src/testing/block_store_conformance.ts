@@ -1,5 +1,5 @@
 /**
- * What every {@linkcode BlockStore} must do, as cases that run anywhere.
+ * Conformance suite of {@linkcode BlockStore}.
  *
  * This module is browser compatible.
  *
@@ -10,18 +10,20 @@ import { ErrClusterClosed } from "../log/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { Block, BlockStore } from "../store/store.ts";
 import {
-  caseOf,
+  type CaseDefinition,
   check,
   checkThrows,
   type ConformanceCase,
+  conformanceCases,
   makeBytes,
+  type PortContext,
 } from "./conformance.ts";
 
-/** What {@linkcode blockStoreConformance} is given. */
+/** Options of {@linkcode blockStoreConformance}. */
 export interface BlockStoreConformanceOptions {
-  /** Makes an empty store. */
+  /** Creates an empty store. */
   create(): MaybePromise<BlockStore>;
-  /** Opens what `store`, closed by now, has left behind; for stores that keep something. */
+  /** Opens the data that `store`, which is closed, left behind; only for durable ports. */
   reopen?: ((store: BlockStore) => MaybePromise<BlockStore>) | undefined;
 }
 
@@ -54,52 +56,63 @@ async function checkNames(
   );
 }
 
-/** The cases every block store must pass; each makes its own store and closes it. */
-export function blockStoreConformance(
-  options: BlockStoreConformanceOptions,
-): readonly ConformanceCase[] {
-  const cases: ConformanceCase[] = [];
-  const add = (
-    name: string,
-    body: (store: BlockStore) => Promise<void>,
-  ): void => void cases.push(caseOf(name, options, body));
+/** Case of the suite. */
+type BlockStoreCase = CaseDefinition<PortContext<BlockStore>>;
 
-  add(
-    "D4 write() puts blocks, in place of those of the same name",
-    async (store) => {
+const CASES: readonly BlockStoreCase[] = [
+  {
+    rule: "D4",
+    name: "write() puts blocks and replaces those with the same key",
+    async run({ port: store }): Promise<void> {
       await store.write({ put: [block("a", 1), block("b")] }, "strict");
       await store.write({ put: [block("a", 2, 3)] }, "relaxed");
       const found = await store.get(["b", "none", "a", "a"]);
-      check(found.length === 4, "Not one answer for each name");
+      check(found.length === 4, "get() did not return one block per key");
       check(found[0]?.length === 0, "An empty block is not empty");
-      check(found[1] === undefined, "There is a block nobody put");
-      check(same(found[2], Uint8Array.of(2, 3)), "Not the block last put");
-      check(same(found[3], found[2]), "Not the same twice");
-      check((await store.get([])).length === 0, "No names, some blocks");
+      check(
+        found[1] === undefined,
+        "get() returned a block for an unknown key",
+      );
+      check(
+        same(found[2], Uint8Array.of(2, 3)),
+        "get() did not return the last block written",
+      );
+      check(
+        same(found[3], found[2]),
+        "get() of one key twice returned different blocks",
+      );
+      check(
+        (await store.get([])).length === 0,
+        "get() without keys returned blocks",
+      );
     },
-  );
-
-  add("D4 write() deletes before it puts", async (store) => {
-    await store.write({
-      put: [block("a", 1), block("b/1", 1), block("b/2", 1), block("c", 1)],
-    }, "relaxed");
-    await store.write({
-      put: [block("a", 2), block("b/2", 2)],
-      delete: ["a", "none"],
-      deleteRanges: [["b/", "b0"], ["x", "y"]],
-    }, "relaxed");
-    await checkNames(store, "a", "b/2", "c");
-    await checkBlock(store, "a", Uint8Array.of(2));
-    await checkBlock(store, "b/2", Uint8Array.of(2));
-    await store.write({ deleteRanges: [["a", "b/2"]] }, "strict");
-    await checkNames(store, "b/2", "c");
-    await store.write({}, "strict");
-    await checkNames(store, "b/2", "c");
-  });
-
-  add(
-    "D5 list() and keys() go by character, both ways, from the first name to before the last",
-    async (store) => {
+  },
+  {
+    rule: "D4",
+    name: "write() deletes before it puts",
+    async run({ port: store }): Promise<void> {
+      await store.write({
+        put: [block("a", 1), block("b/1", 1), block("b/2", 1), block("c", 1)],
+      }, "relaxed");
+      await store.write({
+        put: [block("a", 2), block("b/2", 2)],
+        delete: ["a", "none"],
+        deleteRanges: [["b/", "b0"], ["x", "y"]],
+      }, "relaxed");
+      await checkNames(store, "a", "b/2", "c");
+      await checkBlock(store, "a", Uint8Array.of(2));
+      await checkBlock(store, "b/2", Uint8Array.of(2));
+      await store.write({ deleteRanges: [["a", "b/2"]] }, "strict");
+      await checkNames(store, "b/2", "c");
+      await store.write({}, "strict");
+      await checkNames(store, "b/2", "c");
+    },
+  },
+  {
+    rule: "D5",
+    name:
+      "list() and keys() are in character order, in both directions, from the first key to before the last",
+    async run({ port: store }): Promise<void> {
       const names = ["a", "a/", "a/1", "a/10", "a/2", "a0", "b", "B"];
       await store.write(
         { put: names.map((name) => block(name, 1)) },
@@ -122,25 +135,40 @@ export function blockStoreConformance(
           blocks.map(({ key }) => key).join() === keys.join(),
           "list() and keys() differ",
         );
-        check(blocks.every(({ bytes }) => bytes[0] === 1), "Wrong content");
+        check(
+          blocks.every(({ bytes }) => bytes[0] === 1),
+          "list() returned other bytes",
+        );
         return keys.join();
       };
-      check(await keys("a/", "a0") === "a/,a/1,a/10,a/2", "Wrong range");
-      check(await keys("a/", "a0", 2) === "a/,a/1", "Wrong limit");
-      check(await keys("a/", "a0", 2, true) === "a/2,a/10", "Wrong end");
+      check(
+        await keys("a/", "a0") === "a/,a/1,a/10,a/2",
+        "keys() returned another range",
+      );
+      check(
+        await keys("a/", "a0", 2) === "a/,a/1",
+        "limit returned other keys",
+      );
+      check(
+        await keys("a/", "a0", 2, true) === "a/2,a/10",
+        "limit with reverse returned other keys",
+      );
       check(
         await keys("a/", "a0", undefined, true) === "a/2,a/10,a/1,a/",
-        "Wrong order",
+        "reverse returned another order",
       );
       check(await keys("a/1", "a/1") === "", "Empty range is not empty");
-      check(await keys("b", "a") === "", "Range from behind is not empty");
-      check(await keys("a", "b", 0) === "", "Limit of 0 is none");
+      check(
+        await keys("b", "a") === "",
+        "Range with from after to is not empty",
+      );
+      check(await keys("a", "b", 0) === "", "limit 0 returned keys");
     },
-  );
-
-  add(
-    "R11 what is given and what is taken belong to the caller",
-    async (store) => {
+  },
+  {
+    rule: "R11",
+    name: "bytes written and bytes read belong to the caller",
+    async run({ port: store }): Promise<void> {
       const bytes = makeBytes(1000, 3);
       const expected = bytes.slice();
       const whole = makeBytes(3000, 9);
@@ -157,11 +185,11 @@ export function blockStoreConformance(
       (await store.list("a", "b"))[0]!.bytes.fill(7);
       await checkBlock(store, "a", expected);
     },
-  );
-
-  add(
-    "D5 writes take effect in the order they were made, also unawaited",
-    async (store) => {
+  },
+  {
+    rule: "D5",
+    name: "writes take effect in call order, even if not awaited",
+    async run({ port: store }): Promise<void> {
       const writes: MaybePromise<void>[] = [];
       for (let i = 0; i < 50; i++) {
         writes.push(store.write({
@@ -173,11 +201,11 @@ export function blockStoreConformance(
       await checkBlock(store, "last", Uint8Array.of(49));
       await checkNames(store, "last", `w/${49 % 7}`);
     },
-  );
-
-  add(
-    "D4 a read sees all of each write that settled before it, and nothing in halves",
-    async (store) => {
+  },
+  {
+    rule: "D4",
+    name: "a read sees every settled write, and each write as a whole",
+    async run({ port: store }): Promise<void> {
       await store.write({ put: [block("a", 0), block("b", 0)] }, "relaxed");
       const reads: Promise<void>[] = [];
       for (let i = 1; i < 30; i++) {
@@ -187,7 +215,7 @@ export function blockStoreConformance(
         );
         reads.push((async (): Promise<void> => {
           const [a, b] = await store.get(["a", "b"]);
-          check(a?.[0] === b?.[0], `Halves: ${a} and ${b}`);
+          check(a?.[0] === b?.[0], `Read sees part of a write: ${a} and ${b}`);
         })());
         if (i % 4 !== 0) continue;
         await writing;
@@ -196,43 +224,46 @@ export function blockStoreConformance(
       }
       await Promise.all(reads);
     },
-  );
-
-  add("D6 large and many blocks come back as they were", async (store) => {
-    const put = Array.from({ length: 200 }, (_, i) => ({
-      key: `m/${String(i).padStart(4, "0")}`,
-      bytes: makeBytes(i * 37, i),
-    }));
-    put.push({ key: "z", bytes: makeBytes(3 * 1024 * 1024, 5) });
-    await store.write({ put }, "strict");
-    const listed = await store.list("m/", "m0");
-    check(listed.length === 200, `${listed.length} blocks`);
-    for (const [i, { key, bytes }] of listed.entries()) {
-      check(
-        key === put[i]!.key && same(bytes, put[i]!.bytes),
-        `${key} differs`,
-      );
-    }
-    await checkBlock(store, "z", put.at(-1)!.bytes);
-  });
-
-  add(
-    "U2 identity() stays the same, and is another one for another store",
-    async (store) => {
+  },
+  {
+    rule: "D6",
+    name: "many and large blocks are read as written",
+    async run({ port: store }): Promise<void> {
+      const put = Array.from({ length: 200 }, (_, i) => ({
+        key: `m/${String(i).padStart(4, "0")}`,
+        bytes: makeBytes(i * 37, i),
+      }));
+      put.push({ key: "z", bytes: makeBytes(3 * 1024 * 1024, 5) });
+      await store.write({ put }, "strict");
+      const listed = await store.list("m/", "m0");
+      check(listed.length === 200, `${listed.length} blocks`);
+      for (const [i, { key, bytes }] of listed.entries()) {
+        check(
+          key === put[i]!.key && same(bytes, put[i]!.bytes),
+          `${key} differs`,
+        );
+      }
+      await checkBlock(store, "z", put.at(-1)!.bytes);
+    },
+  },
+  {
+    rule: "U2",
+    name: "identity() is constant, and unique per store",
+    async run({ port: store, create }): Promise<void> {
       const identity = await store.identity();
       check(identity.length >= 16, `Identity is ${identity}`);
       check(await store.identity() === identity, "Identity has changed");
-      const other = await options.create();
+      const other = await create();
       const theirs = await other.identity();
       // Not `await using`: WebKit has no `Symbol.asyncDispose`.
       await other.close();
-      check(theirs !== identity, "Two stores, one identity");
+      check(theirs !== identity, "Two stores have the same identity");
     },
-  );
-
-  add(
-    "U40 close() comes after what is under way, and twice is harmless",
-    async (store) => {
+  },
+  {
+    rule: "U40",
+    name: "close() waits for calls in progress, and is idempotent",
+    async run({ port: store }): Promise<void> {
       const writing = store.write({ put: [block("a", 1)] }, "relaxed");
       const closing = store.close();
       await writing;
@@ -246,28 +277,27 @@ export function blockStoreConformance(
       await checkThrows("keys()", closed, () => store.keys("a", "b"));
       await checkThrows("identity()", closed, () => store.identity());
     },
-  );
+  },
+  {
+    rule: "D6",
+    name: "a reopened store has everything that was written",
+    needs: ["reopen"],
+    async run({ port: store, reopen }): Promise<void> {
+      const identity = await store.identity();
+      await store.write({ put: [block("a", 1), block("b", 2)] }, "strict");
+      await store.write({ put: [block("c", 3)], delete: ["b"] }, "relaxed");
+      const again = await reopen();
+      await checkNames(again, "a", "c");
+      await checkBlock(again, "c", Uint8Array.of(3));
+      const name = await again.identity();
+      check(name === identity, "Reopened store has another identity");
+    },
+  },
+];
 
-  const { reopen } = options;
-  if (reopen) {
-    add(
-      "D6 what was written is there when the store is opened again",
-      async (store) => {
-        const identity = await store.identity();
-        await store.write({ put: [block("a", 1), block("b", 2)] }, "strict");
-        await store.write({ put: [block("c", 3)], delete: ["b"] }, "relaxed");
-        await store.close();
-        const again = await reopen(store);
-        try {
-          await checkNames(again, "a", "c");
-          await checkBlock(again, "c", Uint8Array.of(3));
-          const name = await again.identity();
-          check(name === identity, "Identity is another one");
-        } finally {
-          await again.close();
-        }
-      },
-    );
-  }
-  return cases;
+/** Cases that every {@linkcode BlockStore} must pass, for any test runner. */
+export function blockStoreConformance(
+  options: BlockStoreConformanceOptions,
+): readonly ConformanceCase[] {
+  return conformanceCases(CASES, options);
 }

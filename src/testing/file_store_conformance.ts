@@ -1,5 +1,5 @@
 /**
- * What every {@linkcode FileStore} must do, as cases that run anywhere.
+ * Conformance suite of {@linkcode FileStore}.
  *
  * This module is browser compatible.
  *
@@ -10,18 +10,20 @@ import { ErrFileIsDirectory, ErrFileNotFound } from "../snapshot/errors.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
-  caseOf,
+  type CaseDefinition,
   check,
   checkThrows,
   type ConformanceCase,
+  conformanceCases,
   makeBytes,
+  type PortContext,
 } from "./conformance.ts";
 
-/** What {@linkcode fileStoreConformance} is given. */
+/** Options of {@linkcode fileStoreConformance}. */
 export interface FileStoreConformanceOptions {
-  /** Makes an empty store. */
+  /** Creates an empty store. */
   create(): MaybePromise<FileStore>;
-  /** Opens what `store`, closed by now, has left behind; for stores that keep something. */
+  /** Opens the data that `store`, which is closed, left behind; only for durable ports. */
   reopen?: ((store: FileStore) => MaybePromise<FileStore>) | undefined;
 }
 
@@ -69,91 +71,102 @@ function checkGone(store: FileStore, path: string): Promise<void> {
   );
 }
 
-/** The cases every file store must pass; each makes its own store and closes it. */
-export function fileStoreConformance(
-  options: FileStoreConformanceOptions,
-): readonly ConformanceCase[] {
-  const cases: ConformanceCase[] = [];
-  const add = (
-    name: string,
-    body: (store: FileStore) => Promise<void>,
-  ): void => void cases.push(caseOf(name, options, body));
+/** Case of the suite. */
+type FileStoreCase = CaseDefinition<PortContext<FileStore>>;
 
-  add("F3 open() gives what was written", async (store) => {
-    const bytes = makeBytes(200_000, 1);
-    await writeFile(
-      store,
-      "a/b/c.bin",
-      bytes.subarray(0, 1),
-      bytes.subarray(1, 1),
-      bytes.subarray(1),
-    );
-    await writeFile(store, "empty");
-    await checkFile(store, "a/b/c.bin", bytes);
-    await checkFile(store, "empty", new Uint8Array());
-  });
-
-  add("F2 open() of nothing and of a directory says so", async (store) => {
-    await checkGone(store, "a");
-    await writeFile(store, "a/b/c");
-    await checkGone(store, "a/c");
-    await checkGone(store, "a/b/cc");
-    for (const path of ["a", "a/b"]) {
-      for (const method of ["open", "create"] as const) {
-        await checkThrows(
-          `${method}("${path}")`,
-          (error) => error instanceof ErrFileIsDirectory && error.path === path,
-          () => store[method](path),
-        );
+const CASES: readonly FileStoreCase[] = [
+  {
+    rule: "F3",
+    name: "open() streams the bytes written",
+    async run({ port: store }): Promise<void> {
+      const bytes = makeBytes(200_000, 1);
+      await writeFile(
+        store,
+        "a/b/c.bin",
+        bytes.subarray(0, 1),
+        bytes.subarray(1, 1),
+        bytes.subarray(1),
+      );
+      await writeFile(store, "empty");
+      await checkFile(store, "a/b/c.bin", bytes);
+      await checkFile(store, "empty", new Uint8Array());
+    },
+  },
+  {
+    rule: "F2",
+    name: "open() reports a missing file and a directory",
+    async run({ port: store }): Promise<void> {
+      await checkGone(store, "a");
+      await writeFile(store, "a/b/c");
+      await checkGone(store, "a/c");
+      await checkGone(store, "a/b/cc");
+      for (const path of ["a", "a/b"]) {
+        for (const method of ["open", "create"] as const) {
+          await checkThrows(
+            `${method}("${path}")`,
+            (error) =>
+              error instanceof ErrFileIsDirectory && error.path === path,
+            () => store[method](path),
+          );
+        }
       }
-    }
-  });
-
-  add("F1 create() shows a file only once it is closed", async (store) => {
-    const writer = (await store.create("d/f")).getWriter();
-    await writer.write(makeBytes(10, 1));
-    await checkGone(store, "d/f");
-    await checkList(store, "d", []);
-    await writer.close();
-    await checkFile(store, "d/f", makeBytes(10, 1));
-    await checkList(store, "d", ["f"]);
-  });
-
-  add(
-    "F1 create() shows nothing when aborted, and keeps what was there",
-    async (store) => {
+    },
+  },
+  {
+    rule: "F1",
+    name: "a created file appears once it is closed",
+    async run({ port: store }): Promise<void> {
+      const writer = (await store.create("d/f")).getWriter();
+      await writer.write(makeBytes(10, 1));
+      await checkGone(store, "d/f");
+      await checkList(store, "d", []);
+      await writer.close();
+      await checkFile(store, "d/f", makeBytes(10, 1));
+      await checkList(store, "d", ["f"]);
+    },
+  },
+  {
+    rule: "F1",
+    name: "an aborted create() leaves the previous file",
+    async run({ port: store }): Promise<void> {
       await writeFile(store, "kept", makeBytes(10, 1));
       for (const path of ["kept", "d/other"]) {
         const writer = (await store.create(path)).getWriter();
         await writer.write(makeBytes(20, 2));
-        await writer.abort(new Error("Not wanted"));
+        await writer.abort(new Error("Aborted"));
       }
       await checkFile(store, "kept", makeBytes(10, 1));
       await checkGone(store, "d/other");
       await checkList(store, "d", []);
     },
-  );
-
-  add("F1 create() replaces a file as a whole", async (store) => {
-    await writeFile(store, "f", makeBytes(1000, 1));
-    await writeFile(store, "f", makeBytes(10, 2));
-    await checkFile(store, "f", makeBytes(10, 2));
-  });
-
-  add("F1 the streams keep no reference to a chunk", async (store) => {
-    const writer = (await store.create("f")).getWriter();
-    const chunk = makeBytes(100, 1);
-    await writer.write(chunk);
-    chunk.fill(0xff);
-    await writer.close();
-    const reader = (await store.open("f")).content.getReader();
-    for (let read; !(read = await reader.read()).done;) read.value.fill(0xff);
-    await checkFile(store, "f", makeBytes(100, 1));
-  });
-
-  add(
-    "F1 remove() takes a file or a whole directory, and only that",
-    async (store) => {
+  },
+  {
+    rule: "F1",
+    name: "create() replaces the whole file",
+    async run({ port: store }): Promise<void> {
+      await writeFile(store, "f", makeBytes(1000, 1));
+      await writeFile(store, "f", makeBytes(10, 2));
+      await checkFile(store, "f", makeBytes(10, 2));
+    },
+  },
+  {
+    rule: "F1",
+    name: "the streams retain no chunk",
+    async run({ port: store }): Promise<void> {
+      const writer = (await store.create("f")).getWriter();
+      const chunk = makeBytes(100, 1);
+      await writer.write(chunk);
+      chunk.fill(0xff);
+      await writer.close();
+      const reader = (await store.open("f")).content.getReader();
+      for (let read; !(read = await reader.read()).done;) read.value.fill(0xff);
+      await checkFile(store, "f", makeBytes(100, 1));
+    },
+  },
+  {
+    rule: "F1",
+    name: "remove() deletes a file or a whole directory, and nothing else",
+    async run({ port: store }): Promise<void> {
       const paths = ["a/b/c", "a/b/d", "a/bb", "ab", "c"];
       for (const path of paths) await writeFile(store, path, makeBytes(3, 1));
       await store.remove("a/b/c");
@@ -175,32 +188,38 @@ export function fileStoreConformance(
       await writeFile(store, "c/d", makeBytes(5, 1));
       await checkFile(store, "c/d", makeBytes(5, 1));
     },
-  );
-
-  add("F1 list() has the names right in a directory, sorted", async (store) => {
-    await checkList(store, "d", []);
-    for (const path of ["d/z", "d/sub/x", "d/sub/y", "d/a", "dd/b"]) {
-      await writeFile(store, path);
-    }
-    await checkList(store, "d", ["a", "sub", "z"]);
-    await checkList(store, "d/sub", ["x", "y"]);
-    await checkList(store, "d/none", []);
-    await checkList(store, "d/a", []);
-  });
-
-  add("F1 open() gives a stream that can be given up", async (store) => {
-    await writeFile(store, "f", makeBytes(100_000, 1));
-    await (await store.open("f")).content.cancel();
-    const reader = (await store.open("f")).content.getReader();
-    await reader.read();
-    await reader.cancel(new Error("Enough"));
-    await store.remove("f");
-    await checkGone(store, "f");
-  });
-
-  add(
-    "H10 close() twice is harmless, everything else fails after it",
-    async (store) => {
+  },
+  {
+    rule: "F1",
+    name: "list() returns the direct children of a directory, sorted",
+    async run({ port: store }): Promise<void> {
+      await checkList(store, "d", []);
+      for (const path of ["d/z", "d/sub/x", "d/sub/y", "d/a", "dd/b"]) {
+        await writeFile(store, path);
+      }
+      await checkList(store, "d", ["a", "sub", "z"]);
+      await checkList(store, "d/sub", ["x", "y"]);
+      await checkList(store, "d/none", []);
+      await checkList(store, "d/a", []);
+    },
+  },
+  {
+    rule: "F1",
+    name: "a stream of open() can be canceled",
+    async run({ port: store }): Promise<void> {
+      await writeFile(store, "f", makeBytes(100_000, 1));
+      await (await store.open("f")).content.cancel();
+      const reader = (await store.open("f")).content.getReader();
+      await reader.read();
+      await reader.cancel(new Error("Canceled"));
+      await store.remove("f");
+      await checkGone(store, "f");
+    },
+  },
+  {
+    rule: "H10",
+    name: "close() is idempotent, and later calls fail",
+    async run({ port: store }): Promise<void> {
       await writeFile(store, "f");
       await store.close();
       await store.close();
@@ -213,28 +232,26 @@ export function fileStoreConformance(
         );
       }
     },
-  );
+  },
+  {
+    rule: "F1",
+    name: "a reopened store has the files that were closed",
+    needs: ["reopen"],
+    async run({ port: store, reopen }): Promise<void> {
+      await writeFile(store, "a/f", makeBytes(1000, 1));
+      const writer = (await store.create("a/g")).getWriter();
+      await writer.write(makeBytes(1000, 1));
+      await writer.abort();
+      const again = await reopen();
+      await checkFile(again, "a/f", makeBytes(1000, 1));
+      await checkList(again, "a", ["f"]);
+    },
+  },
+];
 
-  const { reopen } = options;
-  if (reopen) {
-    add(
-      "F1 a store opened again has the files that were closed",
-      async (store) => {
-        await writeFile(store, "a/f", makeBytes(1000, 1));
-        const writer = (await store.create("a/g")).getWriter();
-        await writer.write(makeBytes(1000, 1));
-        await writer.abort();
-        await store.close();
-        const again = await reopen(store);
-        try {
-          await checkFile(again, "a/f", makeBytes(1000, 1));
-          await checkList(again, "a", ["f"]);
-        } finally {
-          await again.close();
-        }
-      },
-    );
-  }
-
-  return cases;
+/** Cases that every {@linkcode FileStore} must pass, for any test runner. */
+export function fileStoreConformance(
+  options: FileStoreConformanceOptions,
+): readonly ConformanceCase[] {
+  return conformanceCases(CASES, options);
 }

@@ -16,10 +16,12 @@ import type {
 } from "../offline/outbox_store.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
-  caseOf,
+  type CaseDefinition,
   check,
   checkThrows,
   type ConformanceCase,
+  conformanceCases,
+  type PortContext,
 } from "./conformance.ts";
 
 /** Options of {@linkcode outboxConformance}. */
@@ -80,38 +82,33 @@ function checkLimit({ sendLimit }: OutboxQueue, expected: number): void {
 /** Ignores decided commands. */
 const IGNORE = (): void => {};
 
-/** Creates the cases that every store must pass; each creates its own store and closes it. */
-export function outboxConformance(
-  options: OutboxConformanceOptions,
-): readonly ConformanceCase[] {
-  const cases: ConformanceCase[] = [];
-  const add = (
-    name: string,
-    body: (
-      outbox: OutboxStore,
-      again: () => Promise<OutboxStore>,
-    ) => Promise<void>,
-  ): void => void cases.push(caseOf(name, options, body));
+/** Case of the suite. */
+type OutboxCase = CaseDefinition<PortContext<OutboxStore>>;
 
-  add(
-    "U21 add() numbers commands in order, and they are in the queue when it is opened again",
-    async (outbox, again) => {
+const CASES: readonly OutboxCase[] = [
+  {
+    rule: "U21",
+    name: "add() numbers commands in order, and a reopened queue contains them",
+    async run({ port: outbox, reopen: again }): Promise<void> {
       const queue = await outbox.open(1n, IGNORE);
       checkContents(queue, "0; ; 0");
-      check(await addAll(queue, "a", "", "c") === "1,2,3", "Not 1, 2, 3");
-      check(await addAll(queue, "d") === "4", "Not 4");
+      check(
+        await addAll(queue, "a", "", "c") === "1,2,3",
+        "add() did not return 1, 2, 3",
+      );
+      check(await addAll(queue, "d") === "4", "add() did not return 4");
       await queue.close();
       outbox = await again();
       const second = await outbox.open(1n, IGNORE);
       checkContents(second, "0; a,,c,d; 0");
-      check(await addAll(second, "e") === "5", "Not 5");
+      check(await addAll(second, "e") === "5", "add() did not return 5");
       await second.close();
     },
-  );
-
-  add(
-    "U26 decided commands are removed, and their numbers are not used again",
-    async (outbox, again) => {
+  },
+  {
+    rule: "U26",
+    name: "decided commands are removed, and their numbers are not reused",
+    async run({ port: outbox, reopen: again }): Promise<void> {
       const calls: number[] = [];
       const queue = await outbox.open(1n, (decided) => calls.push(decided));
       await addAll(queue, "a", "b", "c");
@@ -131,11 +128,11 @@ export function outboxConformance(
       check(await addAll(third, "d") === "4", "A number was used again");
       await third.close();
     },
-  );
-
-  add(
-    "U18 a settled command stays until it is forgotten",
-    async (outbox, again) => {
+  },
+  {
+    rule: "U18",
+    name: "a settled command stays until it is forgotten",
+    async run({ port: outbox, reopen: again }): Promise<void> {
       const queue = await outbox.open(1n, IGNORE);
       await addAll(queue, "a", "b", "c");
       const settled = [
@@ -172,11 +169,12 @@ export function outboxConformance(
       checkContents(third, "3; ; 3; 2 unknown  b");
       await third.close();
     },
-  );
-
-  add(
-    "H14 session, holders and send limit are stored, and commands that are sent at once raise the limit",
-    async (outbox, again) => {
+  },
+  {
+    rule: "H14",
+    name:
+      "session, holders and send limit are stored, and commands that are sent at once raise the limit",
+    async run({ port: outbox, reopen: again }): Promise<void> {
       const queue = await outbox.open(1n, IGNORE);
       await addAll(queue, "a", "b", "c");
       // The limit stays without a session, and behind commands that may not be sent.
@@ -221,11 +219,11 @@ export function outboxConformance(
       checkContents(third, "0; a,b,c,d,e,f,g,h; 1");
       await third.close();
     },
-  );
-
-  add(
-    "H11 a queue is opened once at a time, and clusters are independent",
-    async (outbox) => {
+  },
+  {
+    rule: "H11",
+    name: "a queue is opened once at a time, and clusters are independent",
+    async run({ port: outbox }): Promise<void> {
       const one = await outbox.open(1n, IGNORE);
       const two = await outbox.open((1n << 64n) - 1n, IGNORE);
       await checkThrows(
@@ -250,11 +248,12 @@ export function outboxConformance(
       checkContents(await outbox.open(1n, IGNORE), "0; a; 0");
       await two.close();
     },
-  );
-
-  add(
-    "U35 clear() refuses to remove commands that are not synced, unless discard is set",
-    async (outbox) => {
+  },
+  {
+    rule: "U35",
+    name:
+      "clear() refuses to remove commands that are not synced, unless discard is set",
+    async run({ port: outbox }): Promise<void> {
       const queue = await outbox.open(1n, IGNORE);
       const other = await outbox.open(2n, IGNORE);
       await addAll(queue, "a", "b");
@@ -280,11 +279,11 @@ export function outboxConformance(
         "clear() removed something else",
       );
     },
-  );
-
-  add(
-    "H10 close() closes the queues and is idempotent",
-    async (outbox) => {
+  },
+  {
+    rule: "H10",
+    name: "close() closes the queues, and is idempotent",
+    async run({ port: outbox }): Promise<void> {
       const queue = await outbox.open(1n, IGNORE);
       const added = queue.add(command("a"));
       await outbox.close();
@@ -301,7 +300,12 @@ export function outboxConformance(
         () => outbox.open(1n, IGNORE),
       );
     },
-  );
+  },
+];
 
-  return cases;
+/** Cases that every {@linkcode OutboxStore} must pass, for any test runner. */
+export function outboxConformance(
+  options: OutboxConformanceOptions,
+): readonly ConformanceCase[] {
+  return conformanceCases(CASES, options);
 }

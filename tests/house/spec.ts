@@ -29,7 +29,12 @@ const CITED_RULES = /\s*\[((?:[TRCDEFHMYU]\d+(?:, ?)?)+)\]/;
 const idsIn = (text: string): string[] => text.match(/[A-Z]\d+/g) ?? [];
 
 function* namesIn(text: string): Generator<{ ids: string[]; name: string }> {
-  for (const [, , full] of text.matchAll(NAME)) {
+  // A conformance suite has the rule of a case apart from its name.
+  const named = text.replace(
+    /rule: "([^"]+)",\s*name:\s*"/g,
+    'name: "$1 ',
+  );
+  for (const [, , full] of named.matchAll(NAME)) {
     const cases = CASES.exec(full!);
     const head = cases?.[0] ?? RULES.exec(full!)?.[0];
     if (head === undefined) continue;
