@@ -96,7 +96,11 @@ async function expectPrefix(
   assertEquals(machine.getHash(), hashes[index]);
   const rows = await machine.readHostRows();
   const said = rows.find(({ key }) => key === "index");
-  assertEquals(text(said?.value) ?? "0", `${index}`, "Rows and state differ");
+  assertEquals(
+    said === undefined ? "0" : text(said.value),
+    `${index}`,
+    "Rows and state differ",
+  );
   const copy = new ConcurrentKVStateMachine();
   for (const { key, value } of await machine.lookup(kv.range())) {
     apply(copy, kv.put(key, value));

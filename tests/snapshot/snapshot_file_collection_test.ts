@@ -72,7 +72,7 @@ Deno.test("F1 addFile() refuses more files than a snapshot may have", () => {
   assertThrows(
     () => collection.addFile(BigInt(SNAPSHOT_FILES_MAX), "f", nothing),
     ErrSnapshotFile,
-    "too many",
+    `has ${SNAPSHOT_FILES_MAX} files already`,
   );
 });
 
