@@ -49,7 +49,7 @@ import {
 } from "../statemachine/types.ts";
 import { type Candidate, candidates } from "../nodehost/candidates.ts";
 import { differ } from "./checkpoints.ts";
-import type { ReplicaConfig } from "../nodehost/config.ts";
+import type { ReplicaConfig } from "../nodehost/replica_config.ts";
 import { pacedSource } from "../async.ts";
 
 /** What a replay takes of its replica. */

@@ -14,8 +14,9 @@ import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import { ErrOpenStopped, ErrSnapshotStopped } from "../statemachine/errors.ts";
 import type { Type } from "../statemachine/types.ts";
-import type { ReplicaConfig, ReplicaEvent } from "./config.ts";
 import type { ErrUpdateFailed } from "./errors.ts";
+import type { ReplicaEvent } from "./events.ts";
+import type { ReplicaConfig } from "./replica_config.ts";
 
 /** Ports and settings that a host gives to a replica. */
 export interface ReplicaPorts {

@@ -21,13 +21,9 @@
  * @module
  */
 
-export type {
-  CreateReplayMachineFunc,
-  HostEvent,
-  NodeHostOptions,
-  ReplicaConfig,
-} from "./config.ts";
 export * from "./errors.ts";
+export type { HostEvent, OutboxEvent } from "./events.ts";
+export type { NodeHostOptions } from "./host_options.ts";
 export type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
 export {
   type ClusterData,
@@ -38,7 +34,6 @@ export { newNodeID } from "./node_id.ts";
 export type {
   Outbox,
   OutboxContext,
-  OutboxEvent,
   Purged,
   ReplicaOutbox,
   Submission,
@@ -52,5 +47,9 @@ export {
   Replica,
   type ReplicaStatus,
 } from "./replica.ts";
+export type {
+  CreateReplayMachineFunc,
+  ReplicaConfig,
+} from "./replica_config.ts";
 export { Session } from "./session.ts";
 export type { Watch, WatchOptions } from "../watch/mod.ts";

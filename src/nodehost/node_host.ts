@@ -46,15 +46,9 @@ import {
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import {
-  checkConfig,
-  checkHostOptions,
-  checkID,
-  type HostEvent,
-  type NodeHostOptions,
-  type ReplicaConfig,
-} from "./config.ts";
 import { ErrClusterNotFound } from "./errors.ts";
+import type { HostEvent } from "./events.ts";
+import { checkHostOptions, type NodeHostOptions } from "./host_options.ts";
 import { checkImport, inspectSnapshot } from "./import_check.ts";
 import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
 import type { Outbox, Unsynced } from "./outbox.ts";
@@ -63,6 +57,7 @@ import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import { appendSkip } from "./skipping.ts";
 import type { Rehearsing } from "../rehearsal/rehearsal.ts";
 import { type Replica, startReplica } from "./replica.ts";
+import { checkConfig, checkID, type ReplicaConfig } from "./replica_config.ts";
 import { copySnapshot } from "./snapshotter.ts";
 
 /** What can be stopped: a replica, or an import. */

@@ -14,6 +14,7 @@ import type { MachineFactory } from "../rsm/managed_machine.ts";
 import type { StateMachine } from "../rsm/state_machine.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
+import type { OutboxEvent } from "./events.ts";
 import type { Proposals } from "./proposals.ts";
 import type { SessionState } from "./session.ts";
 
@@ -94,32 +95,6 @@ export interface View {
    */
   lookup(query: unknown): MaybePromise<unknown>;
 }
-
-/** Event of the outbox of a replica. */
-export type OutboxEvent =
-  | {
-    /**
-     * The data of this device was purged, or removed, since its last visit: the
-     * cluster has a session of the device, and the outbox is empty. Submissions
-     * that had not been sent by then are lost.
-     */
-    readonly type: "purged";
-    /** Id of the session. */
-    readonly session: number;
-    /** Number of submissions of the session that the cluster has decided. */
-    readonly decided: number;
-  }
-  | {
-    /**
-     * Submissions cannot be sent. Permanent if the error is an `ErrOutboxCopied`
-     * or `ErrOtherHistory`, otherwise retried. An `ErrProposalRefused` says that
-     * the outbox sends through a session of another principal: submissions wait
-     * until the principal who made them signs in again (U34).
-     */
-    readonly type: "outbox failed";
-    /** Cause of the failure. */
-    readonly error: unknown;
-  };
 
 /**
  * Parts of a replica that its outbox works with.

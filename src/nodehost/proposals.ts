@@ -1,189 +1,98 @@
 /**
- * The way of a proposal into the log, and of its answer back.
+ * Proposal pipeline: batches commands into log appends and routes results back to
+ * their callers.
  *
- * Proposals made in one turn of the event loop share a batch, and what is
- * proposed while appends are under way shares the next. A proposal outside of any
- * session is sent once. Those of a session are sent again, in order, until they
- * are answered or the session is refused.
+ * A proposal outside of any session is sent once. Proposals of a session are sent
+ * again, in order, until they have a result or the session ends.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-import { copyOf, isSameBytes } from "../bytes.ts";
-import {
-  APPENDS_IN_FLIGHT_MAX,
-  COMMAND_BYTES_MAX,
-  PENDING_BYTES_MAX,
-  PENDING_PROPOSALS_MAX,
-  REGISTER_RETRY_LAST_MS,
-  RETRY_LAST_MS,
-  SESSION_OWNER_BYTES_MAX,
-  SESSION_WINDOW_MAX,
-} from "../limits.ts";
+import { copyOf } from "../bytes.ts";
+import { COMMAND_BYTES_MAX, SESSION_WINDOW_MAX } from "../limits.ts";
 import { ErrRecordsRefused, ErrUnknownOutcome } from "../log/errors.ts";
-import type { Records } from "../log/log.ts";
-import { recordAt, RecordKind, RecordPacker } from "../log/records.ts";
+import { recordAt, RecordKind } from "../log/records.ts";
+import type { OwnRehearsal } from "../rehearsal/rehearsal.ts";
+import {
+  ErrInvalidSession,
+  ErrProposalRefused,
+  ErrProposalSkipped,
+} from "../rsm/errors.ts";
+import {
+  proposalHeadLength,
+  putProposalHead,
+  putSessionHead,
+  RecordCursor,
+  sessionHeadLength,
+} from "../rsm/record_codec.ts";
+import { digest } from "../rsm/session_table.ts";
 import type {
   ApplyListener,
   ClaimOutcome,
   Outcome,
 } from "../rsm/state_machine.ts";
+import type { Result } from "../statemachine/types.ts";
 import {
-  ErrInvalidSession,
-  ErrProposalRefused,
-  ErrProposalSkipped,
-  ErrSystemBusy,
-} from "../rsm/errors.ts";
-import { digest } from "../rsm/session_table.ts";
-import { Backoff, isPromise, onAbort } from "../async.ts";
-import {
-  claimRecord,
-  proposalHeadLength,
-  putProposalHead,
-  putSessionHead,
-  RecordCursor,
-  registerRecord,
-  sessionHeadLength,
-  unregisterRecord,
-} from "../rsm/record_codec.ts";
-import type { MaybePromise, Result } from "../statemachine/types.ts";
+  type AppendBatch,
+  type AppendListener,
+  AppendQueue,
+} from "./append_queue.ts";
 import type { ReplicaContext } from "./context.ts";
+import type { Client } from "./control.ts";
 import type { CurrentMachine } from "./current_machine.ts";
 import { ErrPayloadTooBig } from "./errors.ts";
-import type { OwnRehearsal } from "../rehearsal/rehearsal.ts";
 import {
   makeSession,
   Proposal,
   SequenceWindow,
   Session,
+  type SessionSender,
   SessionState,
   stateOf,
 } from "./session.ts";
+import { notHolder, SessionControl } from "./session_control.ts";
 
-/** A record that opens, closes or claims a session: sent again until it is answered or nobody wants it. */
-interface Control {
-  readonly record: Uint8Array;
-  /** How often it was handed to the log. */
-  sends: number;
-  /** True if the log has acknowledged it since it was sent last. */
-  acknowledged: boolean;
-  /** Whether somebody waits for it still. */
-  wanted: boolean;
-  /** Whether it counts against the queue. */
-  counted: boolean;
-  /** Of a registration: by which client. */
-  client: Client | undefined;
-  /** Whose the session is to be; undefined as long as nobody can know. */
-  owner: Uint8Array | undefined;
-  /** Of a registration that has opened somebody else's: when it is tried again. */
-  backoff: Backoff | undefined;
-  cancelRetry: (() => void) | undefined;
-  /** The session it is known to have opened or closed, once it was applied. */
-  session: number | undefined;
-  resolve(session: number): void;
-  reject(reason: unknown): void;
-}
-
-/** A client that opens one session after the other, all under one id. */
-export interface Client {
-  /** What they are opened with. Everybody may read it in the log, and repeat it. */
-  readonly clientID: bigint;
-  /** Sessions up to here are none of its own, though it has opened them: they may come by again, in a state that is brought up anew. */
-  readonly after: number;
-  /** Whose its sessions are, if one is known: those of others are none of its own (H14). */
-  readonly owner: Uint8Array | undefined;
-  /** Told that a session was opened that is somebody else's. */
-  readonly refused: (error: ErrProposalRefused) => void;
-}
-
-/** A command, or a place to be skipped, that may have been sent in an earlier life, and who waits for it. */
+/** Command of an earlier process, or a series to be skipped, with its caller. */
 export interface Resumed {
   readonly cmd: Uint8Array | undefined;
   readonly resolve: (result: Result) => void;
   readonly reject: (reason: unknown) => void;
 }
 
-/** A batch on its way, and whose records are in it. */
-interface Outgoing {
-  records: Records | undefined;
-  /** The proposals outside of any session, from this one on … */
-  from: number;
-  /** … to before this one. */
-  upTo: number;
-  /** The sessions of its records, with the last series of each. */
-  readonly sessions: Map<SessionState, number>;
-  readonly controls: Control[];
-}
-
-const ORPHANS_MAX = 1024;
-
-/** True if a record is to be answered yet. */
-function isAwaited({ wanted, session }: Control): boolean {
-  return wanted && session === undefined;
-}
-
-/** What a proposal gets whose series was skipped. */
-function skipped(result: Result | undefined): Error {
+/** Error of a proposal whose series was skipped. */
+function skippedError(result: Result | undefined): Error {
   const reason = result?.data;
   return reason === undefined
     ? new ErrProposalSkipped()
     : new ErrProposalRefused(new TextDecoder().decode(reason));
 }
 
-function resultLost(): ErrUnknownOutcome {
-  return new ErrUnknownOutcome("Proposal was applied, its result is lost", {
-    applied: true,
-  });
+/** Answers for `ErrInvalidSession.applied` when proposals of this process were all reported. */
+function unlessUnseen({ unseen }: Proposal): false | undefined {
+  return unseen ? undefined : false;
 }
 
-function notHeld(
-  session: number,
-  reason: "conflict" | "unknown",
-): ErrInvalidSession {
-  return new ErrInvalidSession(
-    reason,
-    reason === "conflict"
-      ? `Session ${session} is held by somebody else, who has a copy of it`
-      : `Session ${session} is not, or no longer, one of the cluster`,
-  );
-}
-
-/** The proposals of one replica. */
-export class Proposals implements ApplyListener<SessionState> {
-  /** The low half of what its proposals outside of any session carry. */
+/** Proposals of one replica, inside and outside of sessions. */
+export class Proposals
+  implements ApplyListener<SessionState>, AppendListener, SessionSender {
+  /** Low half of the random origin of its proposals outside of any session. */
   readonly originLow: number;
-  /** The high half of it. */
+  /** High half of that origin. */
   readonly originHigh: number;
-  /** Its sessions by their index. */
+  /** Sessions that this replica sends in, by index. */
   readonly locals: Map<number, SessionState> = new Map();
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
-  readonly #rehearsal: () => OwnRehearsal | undefined;
-  readonly #backoff: Backoff;
-  readonly #proposalsMax: number;
-  readonly #bytesMax: number;
-  readonly #packer = new RecordPacker();
+  readonly #queue: AppendQueue;
+  readonly #control: SessionControl;
+  /** Proposals outside of any session, by sequence number. */
   readonly #single: SequenceWindow<Proposal> = new SequenceWindow();
-  /** Of the proposals outside of any session, the first that was not handed to the log. */
-  #unsent = 1;
-  /** Of the same, the first that the log has not acknowledged. */
+  /** The first of them that the log has not acknowledged. */
   #unacknowledged = 1;
-  readonly #registrations = new Map<bigint, Control>();
-  readonly #closings = new Map<number, Control>();
-  /** Claims by the new holder, who is random. */
-  readonly #claims = new Map<bigint, Control>();
-  #open: Outgoing;
-  #queue: Outgoing[] = [];
-  #inFlight = 0;
-  #scheduled = false;
-  #count = 0;
-  #bytes = 0;
   readonly #stalled = new Set<SessionState>();
-  #stalledControls: Control[] = [];
   #cancelRetry: (() => void) | undefined;
-  #closed: unknown;
 
   /** Creates the pipeline of a replica; `rehearsal` returns the rehearsal of commands before they are appended, undefined while they are not tried. */
   constructor(
@@ -191,55 +100,18 @@ export class Proposals implements ApplyListener<SessionState> {
     machine: CurrentMachine,
     rehearsal: () => OwnRehearsal | undefined,
   ) {
-    const { env, config } = context;
-    const origin = env.random64();
+    const origin = context.env.random64();
     this.originLow = Number(origin & 0xFFFFFFFFn);
     this.originHigh = Number(origin >> 32n);
     this.#context = context;
     this.#machine = machine;
-    this.#rehearsal = rehearsal;
-    this.#backoff = new Backoff(env);
-    this.#proposalsMax = config.pendingProposalsMax ?? PENDING_PROPOSALS_MAX;
-    this.#bytesMax = config.pendingBytesMax ?? PENDING_BYTES_MAX;
-    this.#open = this.#newBatch();
+    this.#queue = new AppendQueue(context, rehearsal, this);
+    this.#control = new SessionControl(context, machine, this.#queue);
   }
 
-  #newBatch(): Outgoing {
-    const from = this.#single.next;
-    return {
-      records: undefined,
-      from,
-      upTo: from,
-      sessions: new Map(),
-      controls: [],
-    };
-  }
+  // ---------------------------------------------------------------- proposing
 
-  /** Why a command is not taken, if it is not. */
-  #refusal(
-    cmd: Uint8Array,
-    signal: AbortSignal | undefined,
-  ): unknown {
-    if (!(cmd instanceof Uint8Array)) {
-      return new TypeError("Command is not a Uint8Array");
-    }
-    if (cmd.length > COMMAND_BYTES_MAX) {
-      return new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
-    }
-    if (signal?.aborted) return signal.reason;
-    return this.#closed ?? this.#busy(cmd.length);
-  }
-
-  #busy(bytes: number): ErrSystemBusy | undefined {
-    return this.#count < this.#proposalsMax &&
-        this.#bytes + bytes <= this.#bytesMax
-      ? undefined
-      : new ErrSystemBusy(
-        `${this.#count} proposals of ${this.#bytes} bytes wait already`,
-      );
-  }
-
-  /** Proposes a command. It is copied before this returns. */
+  /** Proposes a command, which is copied before this returns. */
   propose(
     cmd: Uint8Array,
     session: Session | undefined,
@@ -248,13 +120,28 @@ export class Proposals implements ApplyListener<SessionState> {
     const refusal = this.#refusal(cmd, signal);
     if (refusal !== undefined) return Promise.reject(refusal);
     if (session !== undefined && !(session instanceof Session)) {
-      return Promise.reject(new TypeError("Session is none of this library"));
+      return Promise.reject(
+        new TypeError("Session was not created by `openSession()`"),
+      );
     }
     const state = session && stateOf(session);
     if (state === undefined) return this.#proposeSingle(cmd, signal);
     const invalid = this.#checkSession(session!, state);
     if (invalid !== undefined) return Promise.reject(invalid);
-    return this.#proposeInSession(state, cmd, signal);
+    return new Promise((resolve, reject) => {
+      this.#push(state, cmd, new Proposal(cmd.length, resolve, reject, signal));
+    });
+  }
+
+  /** Error of a command that is not accepted; undefined if it is. */
+  #refusal(cmd: Uint8Array, signal: AbortSignal | undefined): unknown {
+    if (!(cmd instanceof Uint8Array)) {
+      return new TypeError("Command is not a Uint8Array");
+    }
+    if (cmd.length > COMMAND_BYTES_MAX) {
+      return new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
+    }
+    return signal?.aborted ? signal.reason : this.#queue.refusal(cmd.length);
   }
 
   #checkSession(
@@ -265,22 +152,22 @@ export class Proposals implements ApplyListener<SessionState> {
     if (session.clusterID !== clusterID) {
       return new ErrInvalidSession(
         "foreign",
-        `Session ${session.id} is one of cluster ${session.clusterID}, not of ${clusterID}`,
+        `Session ${session.id} was opened on another cluster (${session.clusterID}); open one on cluster ${clusterID}`,
         false,
       );
     }
-    const client = state.home === this
+    const client = state.sender === this
       ? undefined
       : this.#machine.standing(state.index)?.clientID;
     if (client !== undefined && client !== state.clientID) {
       return new ErrInvalidSession(
         "foreign",
-        `Session ${session.id} is one of another log`,
+        `Session ${session.id} was opened on another log of cluster ${clusterID}; open one on this log`,
         false,
       );
     }
     if (state.invalid === undefined) return undefined;
-    // What is refused before it is sent is not applied, whatever was before it.
+    // This proposal was not sent, whatever became of those before it.
     const { reason, message } = state.invalid;
     return new ErrInvalidSession(reason, message, false);
   }
@@ -290,28 +177,17 @@ export class Proposals implements ApplyListener<SessionState> {
     signal: AbortSignal | undefined,
   ): Promise<Result> {
     return new Promise((resolve, reject) => {
+      const queue = this.#queue;
       const sequence = this.#single.next;
-      const length = proposalHeadLength(sequence) + cmd.length;
-      const at = this.#begin(length);
-      const { bytes } = this.#packer;
+      const at = queue.reserve(proposalHeadLength(sequence) + cmd.length);
+      const { bytes } = queue;
       bytes.set(
         cmd,
         putProposalHead(bytes, at, this.originLow, this.originHigh, sequence),
       );
       this.#single.push(new Proposal(cmd.length, resolve, reject, signal));
-      this.#open.upTo = sequence + 1;
-      this.#count++;
-      this.#bytes += cmd.length;
-    });
-  }
-
-  #proposeInSession(
-    state: SessionState,
-    cmd: Uint8Array,
-    signal: AbortSignal | undefined,
-  ): Promise<Result> {
-    return new Promise((resolve, reject) => {
-      this.#push(state, cmd, new Proposal(cmd.length, resolve, reject, signal));
+      queue.addSingle(sequence);
+      queue.count(cmd.length);
     });
   }
 
@@ -320,26 +196,28 @@ export class Proposals implements ApplyListener<SessionState> {
     cmd: Uint8Array | undefined,
     proposal: Proposal,
   ): void {
-    if (state.home !== this) this.#attach(state);
+    if (state.sender !== this) this.#attach(state);
     const series = state.pending.push(proposal);
-    this.#count++;
-    this.#bytes += proposal.size;
+    this.#queue.count(proposal.size);
     if (
-      state.sent === series - 1 && !state.stalled && !state.held &&
+      state.sent === series - 1 && state.phase === "sending" &&
       series - state.responded <= SESSION_WINDOW_MAX
     ) {
       this.#put(state, series, proposal, cmd);
-    } else {
-      // To be sent in its turn: it waits in a copy of its own.
-      if (cmd !== undefined) proposal.bytes ??= copyOf(cmd);
+    } else if (cmd !== undefined) {
+      // Sent later, in its turn.
+      proposal.bytes ??= copyOf(cmd);
     }
   }
 
+  // ---------------------------------- for holders that store their own commands
+
   /**
-   * As `propose()`, for one that keeps the commands itself: `resolve` or `reject`
-   * is called in the very step that applies the command, or that shows it never
-   * will be. The bytes are the caller's, who leaves them as they are until then.
-   * Returns why it was not taken, if it was not.
+   * Proposes a command that the holder stores itself: `resolve` or `reject` is
+   * called in the very step that applies the command, or that shows it never will
+   * be applied. The holder must not change the bytes until then.
+   *
+   * @returns the error if the command is not accepted
    */
   submit(
     session: Session,
@@ -357,10 +235,10 @@ export class Proposals implements ApplyListener<SessionState> {
     return undefined;
   }
 
-  /** As `submit()`, for a place in the series that is to be skipped; `done` is called when it is decided. */
+  /** Skips the next series as `submit()` proposes one; `done` is called once that is decided. */
   skip(session: Session, done: () => void): unknown {
     const state = stateOf(session)!;
-    const refusal = this.#closed ?? this.#busy(0) ??
+    const refusal = this.#queue.refusal(0) ??
       this.#checkSession(session, state);
     if (refusal !== undefined) return refusal;
     this.#push(state, undefined, new Proposal(0, done, done, undefined));
@@ -368,11 +246,11 @@ export class Proposals implements ApplyListener<SessionState> {
   }
 
   /**
-   * A session that was opened in an earlier life of its holder, who goes on at
-   * series `next` with commands that may have been sent before. They are answered
-   * as soon as the state knows of them; nothing is sent before `begin()`.
+   * Resumes a session of an earlier process at series `next`, with commands that
+   * may have been sent before. They get their results as soon as the replicated
+   * state has them; nothing is sent before `begin()`.
    *
-   * @param unseen whether they may have been applied where nobody here could see it
+   * @param unseen true if the commands may have been applied without a report to their holder
    */
   resume(
     index: number,
@@ -382,7 +260,7 @@ export class Proposals implements ApplyListener<SessionState> {
     commands: readonly Resumed[],
   ): Session {
     const state = new SessionState(index, clientID);
-    state.held = true;
+    state.phase = "unclaimed";
     state.pending.first = next;
     state.sent = next - 1;
     state.acknowledged = next - 1;
@@ -393,17 +271,17 @@ export class Proposals implements ApplyListener<SessionState> {
       proposal.unseen = unseen;
       state.pending.push(proposal);
     }
-    this.#take(state);
-    this.reconcile(state);
+    this.#adopt(state);
+    this.#reconcile(state);
     return makeSession(this.#context.clusterID, state);
   }
 
-  /** What a session was opened with. Only the host's own code can tell: the outbox may be of another bundle. */
+  /** Client id of a session. Only code of the host's own bundle can read it. */
   clientOf(session: Session): bigint {
     return stateOf(session)!.clientID;
   }
 
-  /** Sends for a session from now on, as `holder`, who acknowledges by `acknowledge()` alone, and is told what is refused as somebody else's. */
+  /** Starts to send in a session claimed as `holder`, which acknowledges results by `acknowledge()`; `refused` is called when the server refuses them as those of another principal. */
   begin(
     session: Session,
     holder: bigint,
@@ -413,55 +291,114 @@ export class Proposals implements ApplyListener<SessionState> {
     state.holder = holder;
     state.refused = refused;
     state.acknowledged ??= 0;
-    if (!state.held) return;
-    state.held = false;
+    if (state.phase !== "unclaimed") return;
+    state.phase = "sending";
     this.#resend(state, false);
   }
 
-  /** Gives up a session that the cluster does not have: what may have been applied unseen is told from what was not. */
+  /** Ends a session that the cluster does not have. */
   abandon(session: Session): void {
     const state = stateOf(session)!;
-    if (state.home !== this) return;
-    this.#lose(state, (proposal) => proposal.unseen ? undefined : false);
+    if (state.sender !== this) return;
+    this.#invalidate(state, notHolder(state.index, "unknown"), unlessUnseen);
   }
 
-  #lose(
-    state: SessionState,
-    applied: (proposal: Proposal) => boolean | undefined,
-  ): void {
-    this.#invalidate(state, notHeld(state.index, "unknown"), applied);
-  }
-
-  /** From now on the results up to `series` will not be asked for again. */
+  /** Notes that results up to `series` will not be asked for again. */
   acknowledge(session: Session, series: number): void {
     const state = stateOf(session)!;
     if (!(series > (state.acknowledged ?? 0))) return;
     state.acknowledged = series;
-    if (state.home === this && !state.stalled) this.#pump(state);
+    if (state.sender === this) this.#pump(state);
   }
 
   /**
-   * Takes a session over from its holder so far; resolves once that is so.
+   * Claims a session from its holder; resolves once it has moved.
    *
-   * @throws ErrInvalidSession if it is not there, or held by somebody else (H14)
+   * @throws ErrInvalidSession if it is not open, or has another holder (H14)
    */
   claim(session: number, from: bigint, holder: bigint): Promise<number> {
-    return this.#control(
-      claimRecord(session, from, holder),
-      undefined,
-      (control) => this.#claims.set(holder, control),
+    return this.#control.claim(session, from, holder);
+  }
+
+  /** Closes a session that nothing is sent in here; resolves with its next series, or 0 if it was not open. */
+  retire(index: number): Promise<number> {
+    return this.#control.unregister(index);
+  }
+
+  // ----------------------------------------------------------------- sessions
+
+  /** Opens a session; resolves once its register record is applied. */
+  async openSession(
+    owner: Uint8Array,
+    signal: AbortSignal | undefined,
+    client?: Client,
+  ): Promise<Session> {
+    const { index, clientID } = await this.#control.register(
+      owner,
+      signal,
+      client,
     );
+    const state = new SessionState(index, clientID);
+    state.sender = this;
+    this.locals.set(index, state);
+    return makeSession(this.#context.clusterID, state);
   }
 
-  /** Room for a record of `length` bytes in the open batch, which will be sent. */
-  #begin(length: number): number {
-    const packer = this.#packer;
-    if (packer.length > 0 && !packer.fits(length)) this.#seal();
-    this.#schedule();
-    return packer.begin(length);
+  /** Closes a session, after its pending proposals. */
+  async closeSession(session: Session): Promise<void> {
+    const state = stateOf(session);
+    if (state === undefined) return;
+    const invalid = this.#checkSession(session, state);
+    if (invalid !== undefined) throw invalid;
+    if (state.sender !== this) this.#attach(state);
+    const { index, pending } = state;
+    const closed = new ErrInvalidSession(
+      "closed",
+      `Session ${index} is closed`,
+      false,
+    );
+    state.invalid = closed;
+    if (pending.first < pending.next) {
+      await new Promise<void>((resolve) => state.drained = resolve);
+    }
+    try {
+      await this.#control.unregister(index);
+    } catch (error) {
+      // It is still open, and can be closed through another replica.
+      if (state.invalid === closed) state.invalid = undefined;
+      throw error;
+    }
   }
 
-  /** Writes a session's proposal, or the skipping of one that nobody wants any more. */
+  /** Takes a session and its pending proposals over from another replica. */
+  #attach(state: SessionState): void {
+    state.sender?.release(state);
+    this.#adopt(state);
+    this.#resend(state, true);
+  }
+
+  #adopt(state: SessionState): void {
+    state.sender = this;
+    this.locals.set(state.index, state);
+    for (const { size } of state.pending.list()) this.#queue.count(size);
+  }
+
+  /** Stops sending in a session, because another replica continues it. */
+  release(state: SessionState): void {
+    this.#forget(state);
+    for (const { size } of state.pending.list()) this.#queue.uncount(size);
+    state.sender = undefined;
+  }
+
+  #forget(state: SessionState): void {
+    this.locals.delete(state.index);
+    this.#stalled.delete(state);
+    this.#machine.detach(state.index);
+  }
+
+  // ------------------------------------------------------------------ sending
+
+  /** Adds a session's proposal to the append queue, or the skip of one whose caller has stopped waiting. */
   #put(
     state: SessionState,
     series: number,
@@ -469,21 +406,15 @@ export class Proposals implements ApplyListener<SessionState> {
     cmd: Uint8Array | undefined,
   ): void {
     const { index } = state;
-    const first = state.responded + 1;
+    const lag = series - state.responded - 1;
     const kind = cmd === undefined
       ? RecordKind.Skip
       : RecordKind.SessionProposal;
-    const head = sessionHeadLength(index, series, series - first);
-    const at = this.#begin(head + (cmd?.length ?? 0));
-    const { bytes } = this.#packer;
-    const start = putSessionHead(
-      bytes,
-      at,
-      kind,
-      index,
-      series,
-      series - first,
-    );
+    const head = sessionHeadLength(index, series, lag);
+    const queue = this.#queue;
+    const at = queue.reserve(head + (cmd?.length ?? 0));
+    const { bytes } = queue;
+    const start = putSessionHead(bytes, at, kind, index, series, lag);
     if (cmd !== undefined) {
       bytes.set(cmd, start);
       if (proposal.bytes === undefined) {
@@ -492,38 +423,22 @@ export class Proposals implements ApplyListener<SessionState> {
       }
     }
     state.sent = series;
-    this.#open.sessions.set(state, series);
+    queue.addSeries(state, series);
   }
 
-  /** Makes this the replica that sends for a session, and takes over what is not answered. */
-  #attach(state: SessionState): void {
-    state.home?.release(state);
-    this.#take(state);
-    this.#resend(state, true);
-  }
-
-  #take(state: SessionState): void {
-    state.home = this;
-    this.locals.set(state.index, state);
-    for (const { size } of state.pending.list()) {
-      this.#count++;
-      this.#bytes += size;
-    }
-  }
-
-  /** Sends all of a session that is not answered, once more. */
+  /** Sends all pending proposals of a session again; with `unseen`, they may have been applied without a report. */
   #resend(state: SessionState, unseen: boolean): void {
     if (unseen) {
       for (const proposal of state.pending.list()) proposal.unseen = true;
     }
-    state.stalled = false;
+    if (state.phase === "stalled") state.phase = "sending";
     state.sent = state.pending.first - 1;
     this.#pump(state);
   }
 
-  /** Sends what of a session is to be sent, as far as the window allows. */
+  /** Sends the next proposals of a session, as far as its window allows. */
   #pump(state: SessionState): void {
-    if (state.held) return;
+    if (state.phase !== "sending") return;
     const { pending } = state;
     while (
       state.sent + 1 < pending.next &&
@@ -545,282 +460,46 @@ export class Proposals implements ApplyListener<SessionState> {
     }
   }
 
-  /** Gives a session up to another replica. */
-  release(state: SessionState): void {
-    this.locals.delete(state.index);
-    this.#stalled.delete(state);
-    this.#machine.detach(state.index);
-    for (const proposal of state.pending.list()) this.#uncount(proposal);
-    state.home = undefined;
+  #stall(state: SessionState): void {
+    if (state.phase === "unclaimed") return;
+    state.phase = "stalled";
+    this.#stalled.add(state);
+    this.#retry();
   }
 
-  /** Opens a session; resolves once it is known under the index of its record. */
-  openSession(
-    owner: Uint8Array,
-    signal: AbortSignal | undefined,
-    client?: Client,
-  ): Promise<Session> {
-    // What no record may hold must not get into the log: it would end every replica.
-    if (!(owner instanceof Uint8Array)) {
-      return Promise.reject(new TypeError("Owner is not a Uint8Array"));
-    }
-    if (owner.length > SESSION_OWNER_BYTES_MAX) {
-      return Promise.reject(
-        new RangeError(
-          `Owner of ${owner.length} bytes is over the limit of ${SESSION_OWNER_BYTES_MAX}`,
-        ),
-      );
-    }
-    const clientID = client?.clientID ?? this.#context.env.random64();
-    return this.#control(registerRecord(clientID, owner), signal, (control) => {
-      control.client = client;
-      control.owner = client?.owner;
-      this.#registrations.set(clientID, control);
-    }).then((index) => {
-      const state = new SessionState(index, clientID);
-      state.home = this;
-      this.locals.set(index, state);
-      return makeSession(this.#context.clusterID, state);
-    });
+  #retry(): void {
+    this.#cancelRetry ??= this.#context.env.setTimer(() => {
+      this.#cancelRetry = undefined;
+      const stalled = [...this.#stalled];
+      this.#stalled.clear();
+      for (const state of stalled) this.#resend(state, false);
+      this.#control.resend();
+    }, this.#queue.backoff.next());
   }
 
-  /** Closes a session, after what waits in it. */
-  async closeSession(session: Session): Promise<void> {
-    const state = stateOf(session);
-    if (state === undefined) return;
-    const invalid = this.#checkSession(session, state);
-    if (invalid !== undefined) throw invalid;
-    if (state.home !== this) this.#attach(state);
-    const { index, pending } = state;
-    const closed = new ErrInvalidSession(
-      "closed",
-      `Session ${index} is closed`,
-      false,
-    );
-    state.invalid = closed;
-    if (pending.first < pending.next) {
-      await new Promise<void>((resolve) => state.drained = resolve);
-    }
-    try {
-      await this.#control(unregisterRecord(index), undefined, (control) => {
-        this.#closings.set(index, control);
-      });
-    } catch (error) {
-      // It is open still, and can be closed through another replica.
-      if (state.invalid === closed) state.invalid = undefined;
-      throw error;
-    }
-  }
+  // ------------------------------------------------------- outcome of appends
 
-  /** Closes a session nothing is sent through here; resolves with the series that would have been next in it, or 0 if it was not there. What still comes of it has no effect. */
-  retire(index: number): Promise<number> {
-    return this.#control(unregisterRecord(index), undefined, (control) => {
-      this.#closings.set(index, control);
-    });
-  }
-
-  #control(
-    record: Uint8Array,
-    signal: AbortSignal | undefined,
-    register: (control: Control) => void,
-  ): Promise<number> {
-    return new Promise((resolve, reject) => {
-      const refusal = signal?.aborted
-        ? signal.reason
-        : this.#closed ?? this.#busy(0);
-      if (refusal !== undefined) return reject(refusal);
-      const control: Control = {
-        record,
-        sends: 0,
-        acknowledged: false,
-        wanted: true,
-        counted: true,
-        client: undefined,
-        owner: undefined,
-        backoff: undefined,
-        cancelRetry: undefined,
-        session: undefined,
-        resolve(session): void {
-          this.wanted = false;
-          this.cancelRetry?.();
-          ignore();
-          resolve(session);
-        },
-        reject(reason): void {
-          this.wanted = false;
-          this.cancelRetry?.();
-          ignore();
-          reject(reason);
-        },
-      };
-      const ignore = onAbort(signal, (reason) => control.reject(reason));
-      register(control);
-      this.#count++;
-      this.#sendControl(control);
-    });
-  }
-
-  #sendControl(control: Control): void {
-    control.sends++;
-    control.acknowledged = false;
-    const at = this.#begin(control.record.length);
-    this.#packer.bytes.set(control.record, at);
-    this.#open.controls.push(control);
-  }
-
-  #schedule(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    queueMicrotask(() => this.#flush());
-  }
-
-  #seal(): void {
-    this.#open.records = this.#packer.seal();
-    this.#queue.push(this.#open);
-    this.#open = this.#newBatch();
-  }
-
-  #flush(): void {
-    this.#scheduled = false;
-    while (this.#inFlight < APPENDS_IN_FLIGHT_MAX) {
-      if (this.#queue.length === 0) {
-        if (this.#packer.length === 0) return;
-        this.#seal();
-      }
-      this.#send(this.#queue.shift()!);
-    }
-  }
-
-  #send(batch: Outgoing): void {
-    if (this.#closed !== undefined) return;
-    this.#unsent = batch.upTo;
-    try {
-      const appended = this.#append(batch);
-      if (!isPromise(appended)) return this.#backoff.reset();
-      this.#inFlight++;
-      const done = (): void => {
-        this.#inFlight--;
-        this.#flush();
-      };
-      // Never rejects: both outcomes are handled.
-      appended.then(() => {
-        this.#backoff.reset();
-        this.#taken(batch);
-      }, (error) => {
-        this.#failed(batch, error);
-      }).then(done);
-    } catch (error) {
-      this.#failed(batch, error);
-    }
-  }
-
-  /** The log has acknowledged a batch. */
-  #taken({ upTo, sessions, controls }: Outgoing): void {
+  /** Notes that the log has acknowledged a batch. */
+  appended({ upTo, sessions, controls }: AppendBatch): void {
     this.#unacknowledged = upTo;
-    for (const [state, series] of sessions) state.taken = series;
-    for (const control of controls) control.acknowledged = true;
+    for (const [state, series] of sessions) state.appended = series;
+    for (const control of controls) control.isAppended = true;
   }
 
-  /**
-   * Notes what the log has acknowledged and is not applied here, when its home
-   * may have been put back to an older copy; undefined if there is nothing. What
-   * is returned is to be called once all that the log had at the time of the
-   * call is applied here: what is still not answered then is lost. It is sent
-   * again where it cannot be applied twice, and else of unknown outcome.
-   */
-  acknowledged(): (() => void) | undefined {
-    const kinds = [this.#registrations, this.#closings, this.#claims];
-    const controls = kinds.flatMap((kind) => [...kind.values()])
-      .filter((control) => control.acknowledged && isAwaited(control));
-    const sessions = [...this.locals.values()]
-      .map((state) => [state, state.taken] as const)
-      .filter(([state, upTo]) => this.#isMissing(state, upTo));
-    const upTo = this.#unacknowledged;
-    if (
-      controls.length === 0 && sessions.length === 0 &&
-      this.#single.first >= upTo
-    ) return undefined;
-    return () => {
-      for (let i = this.#single.first; i < upTo; i++) {
-        this.#settle(
-          this.#single.take(i),
-          (p) =>
-            p.reject(
-              new ErrUnknownOutcome(
-                "Log has lost it after it was acknowledged: it was restored from an older backup",
-              ),
-            ),
-        );
-      }
-      for (const [state, upTo] of sessions) {
-        if (!this.#isMissing(state, upTo)) continue;
-        state.taken = 0;
-        this.#resend(state, false);
-      }
-      for (const control of controls) {
-        if (control.acknowledged && isAwaited(control)) {
-          this.#sendControl(control);
-        }
-      }
-    };
-  }
-
-  /** True if something up to a series is not answered, and not about to be sent again. */
-  #isMissing(state: SessionState, upTo: number): boolean {
-    return state.home === this && !state.held && !state.stalled &&
-      state.pending.first <= upTo;
-  }
-
-  /** Gives a batch to the log, without the commands at which the machine throws, where they are tried (H17). */
-  #append(batch: Outgoing): MaybePromise<number> {
-    const { log } = this.#context;
-    const own = this.#rehearsal();
-    if (own === undefined) return log.append(batch.records!);
-    const records = batch.records!;
-    return own.rehearsal.append(
-      records,
-      own.isTrying,
-      (passed) => {
-        // It may have waited for its turn.
-        if (this.#closed !== undefined) throw this.#closed;
-        batch.records = passed;
-        return log.append(passed);
-      },
-      (at, error) => this.#threw(recordAt(records, at), error),
-    );
-  }
-
-  /** The machine threw at a command: it is not in the log, and never will be. */
-  #threw(record: Uint8Array, refused: ErrProposalRefused): void {
-    const cursor = new RecordCursor();
-    cursor.read(record, 0, record.length);
-    const { kind, session, series } = cursor;
-    if (kind === RecordKind.Proposal) {
-      this.#settle(this.#single.take(series), (p) => p.reject(refused));
-      return;
-    }
-    // A record takes its place; once that is applied, it is refused.
-    const proposal = this.locals.get(session)?.pending.get(series);
-    if (proposal !== undefined) proposal.refused = refused;
-  }
-
-  /** An append failed: who stands for himself is told, what belongs to a session is sent again. */
-  #failed(batch: Outgoing, error: unknown): void {
-    if (this.#closed !== undefined) return;
+  /** Rejects proposals outside of any session, and sends those of sessions again. */
+  failed(batch: AppendBatch, error: unknown): void {
     if (error instanceof ErrRecordsRefused) return this.#refused(batch, error);
-    for (let i = batch.from; i < batch.upTo; i++) {
-      this.#settle(this.#single.take(i), (p) => p.reject(error));
-    }
+    for (let i = batch.from; i < batch.upTo; i++) this.#rejectSingle(i, error);
     for (const state of batch.sessions.keys()) {
-      if (state.home === this) this.#stall(state);
+      if (state.sender === this) this.#stall(state);
     }
-    this.#stalledControls.push(...batch.controls);
+    this.#control.stall(batch.controls);
     if (batch.controls.length > 0) this.#retry();
   }
 
-  /** The log took a batch but for some records, which are not in it and never will be. */
-  #refused(batch: Outgoing, { refusals }: ErrRecordsRefused): void {
-    this.#taken(batch);
+  /** Rejects the records of a batch that the log has refused; the others are appended. */
+  #refused(batch: AppendBatch, { refusals }: ErrRecordsRefused): void {
+    this.appended(batch);
     const reasons = new Map(refusals.map(({ at, reason }) => [at, reason]));
     const cursor = new RecordCursor();
     let controls = 0;
@@ -834,106 +513,115 @@ export class Proposals implements ApplyListener<SessionState> {
       const reason = reasons.get(i);
       if (reason === undefined) continue;
       const error = new ErrProposalRefused(reason);
-      if (control !== undefined) this.#refuseControl(control, error);
-      else if (kind === RecordKind.Proposal) {
-        this.#settle(this.#single.take(series), (p) => p.reject(error));
-      } else {
-        this.#refusedInSession(this.locals.get(cursor.session), series, error);
-      }
+      if (control !== undefined) this.#control.refuse(control, error);
+      else if (kind === RecordKind.Proposal) this.#rejectSingle(series, error);
+      else this.#refusedInSession(cursor.session, series, error);
     }
   }
 
-  /** A session that is somebody else's: it is sent again, since its owner may sign in again; unless it is gone. */
+  /** Retries a proposal refused because its session has another owner, who may sign in again; unless the session is gone. */
   #refusedInSession(
-    state: SessionState | undefined,
+    session: number,
     series: number,
     error: ErrProposalRefused,
   ): void {
-    if (state === undefined || state.home !== this) return;
-    const isThere = this.#machine.standing(state.index) !== undefined;
-    if (isThere) state.refused?.(error);
-    const outcome = isThere ? "gap" : "unknown";
+    const state = this.locals.get(session);
+    if (state === undefined) return;
+    const isOpen = this.#machine.standing(session) !== undefined;
+    if (isOpen) state.refused?.(error);
+    const outcome = isOpen ? "gap" : "unknown";
     this.answered(state, series, outcome, undefined, undefined);
   }
 
-  #refuseControl(control: Control, error: unknown): void {
-    this.#uncountControl(control);
-    for (
-      const controls of [this.#registrations, this.#closings, this.#claims]
-    ) {
-      for (const [key, other] of controls) {
-        if (other === control) controls.delete(key as never);
-      }
+  /** Rejects a command at which the machine threw before it was appended. */
+  threw(record: Uint8Array, refused: ErrProposalRefused): void {
+    const cursor = new RecordCursor();
+    cursor.read(record, 0, record.length);
+    const { kind, session, series } = cursor;
+    if (kind === RecordKind.Proposal) {
+      return this.#rejectSingle(series, refused);
     }
-    control.reject(error);
+    // A skip takes its place in the session, and is rejected once it is applied.
+    const proposal = this.locals.get(session)?.pending.get(series);
+    if (proposal !== undefined) proposal.refused = refused;
   }
 
-  #stall(state: SessionState): void {
-    if (state.held) return;
-    state.stalled = true;
-    this.#stalled.add(state);
-    this.#retry();
-  }
-
-  #retry(): void {
-    this.#cancelRetry ??= this.#context.env.setTimer(() => {
-      this.#cancelRetry = undefined;
-      const stalled = [...this.#stalled];
-      const controls = this.#stalledControls;
-      this.#stalled.clear();
-      this.#stalledControls = [];
-      for (const state of stalled) this.#resend(state, false);
-      for (const control of controls) {
-        if (control.wanted) this.#sendControl(control);
-        else this.#uncountControl(control);
+  /**
+   * Notes what the log has acknowledged and is not applied here, when its server
+   * may have been restored from an older backup; undefined if there is nothing.
+   * Call the returned function once all that the log holds now is applied: what
+   * has no result then is lost. It is sent again if it cannot be applied twice,
+   * and rejected as of unknown outcome otherwise.
+   */
+  acknowledged(): (() => void) | undefined {
+    const controls = this.#control.appended();
+    const sessions = [...this.locals.values()]
+      .map((state) => [state, state.appended] as const)
+      .filter(([state, upTo]) => this.#isMissing(state, upTo));
+    const upTo = this.#unacknowledged;
+    if (
+      controls.length === 0 && sessions.length === 0 &&
+      this.#single.first >= upTo
+    ) return undefined;
+    return () => {
+      for (let i = this.#single.first; i < upTo; i++) {
+        this.#rejectSingle(
+          i,
+          new ErrUnknownOutcome(
+            "Log has lost the proposal after it was acknowledged: it was restored from an older backup",
+          ),
+        );
       }
-      this.#trimRegistrations();
-    }, this.#backoff.next());
+      for (const [state, upTo] of sessions) {
+        if (!this.#isMissing(state, upTo)) continue;
+        state.appended = 0;
+        this.#resend(state, false);
+      }
+      this.#control.resendLost(controls);
+    };
   }
 
-  #uncount(proposal: Proposal): void {
-    this.#count--;
-    this.#bytes -= proposal.size;
+  /** True if a proposal up to a series is pending and not about to be sent again. */
+  #isMissing(state: SessionState, upTo: number): boolean {
+    return state.sender === this && state.phase === "sending" &&
+      state.pending.first <= upTo;
   }
 
-  #uncountControl(control: Control): void {
-    if (control.counted) this.#count--;
-    control.counted = false;
-  }
+  // ------------------------------------------------------------------ results
 
   #settle(
     proposal: Proposal | undefined,
     settle: (proposal: Proposal) => void,
   ): void {
     if (proposal === undefined) return;
-    this.#uncount(proposal);
+    this.#queue.uncount(proposal.size);
     settle(proposal);
   }
 
-  /** A proposal of its own, outside of any session, was applied. */
-  proposalApplied(sequence: number, result: Result): void {
-    const proposal = this.#single.take(sequence);
-    if (proposal === undefined) return;
-    this.#uncount(proposal);
-    this.#resolve(proposal, result);
+  #rejectSingle(sequence: number, error: unknown): void {
+    this.#settle(this.#single.take(sequence), (p) => p.reject(error));
   }
 
-  /** Ends a proposal that was applied: as refused, if the machine says that this is what its result means (R15). */
+  /** Handles the result of a proposal outside of any session. */
+  proposalApplied(sequence: number, result: Result): void {
+    const proposal = this.#single.take(sequence);
+    if (proposal !== undefined) this.#resolve(proposal, result);
+  }
+
+  /** Settles an applied proposal: rejects it if the machine says that its result is a refusal (R15). */
   #resolve(proposal: Proposal, result: Result): void {
+    this.#queue.uncount(proposal.size);
     const reason = this.#machine.refusalOf(result);
     if (reason === undefined) proposal.resolve(result);
     else proposal.reject(new ErrProposalRefused(reason, { result }));
   }
 
-  /** A proposal of its own, outside of any session, is skipped by an operator's decision. */
+  /** Handles a proposal outside of any session that an operator has decided to skip. */
   proposalSkipped(sequence: number, reason: string): void {
-    this.#settle(
-      this.#single.take(sequence),
-      (proposal) => proposal.reject(new ErrProposalRefused(reason)),
-    );
+    this.#rejectSingle(sequence, new ErrProposalRefused(reason));
   }
 
-  /** Something is known of a proposal of a session of its own. */
+  /** Handles the outcome of a series of a session. */
   answered(
     state: SessionState,
     series: number,
@@ -941,36 +629,33 @@ export class Proposals implements ApplyListener<SessionState> {
     result: Result | undefined,
     digest: number | undefined,
   ): void {
-    // Another replica has taken the session, and its count, meanwhile.
-    if (state.home !== this) return;
+    // Another replica may have taken the session over.
+    if (state.sender !== this) return;
     const { pending } = state;
-    if (state.held && this.#isForeign(state)) return;
+    if (state.phase === "unclaimed" && this.#isForeign(state)) return;
     if (
       (outcome === "applied" || outcome === "lost") &&
       !this.#isOwn(state, series, digest)
-    ) return this.#answeredOtherwise(state, series, "conflict", undefined);
+    ) return this.#notApplied(state, series, "conflict", undefined);
     if (outcome === "applied") {
       const proposal = pending.take(series);
-      if (proposal !== undefined) {
-        this.#uncount(proposal);
-        this.#resolve(proposal, result!);
-      }
+      if (proposal !== undefined) this.#resolve(proposal, result!);
     } else if (pending.get(series) !== undefined) {
-      this.#answeredOtherwise(state, series, outcome, result);
+      this.#notApplied(state, series, outcome, result);
     }
     if (pending.first === pending.next) state.drained?.();
-    else if (state.sent + 1 < pending.next && !state.stalled) this.#pump(state);
+    else this.#pump(state);
   }
 
-  /** Whether the log has somebody else's session at its index. */
+  /** True if the log has the session of another client at that index. */
   #isForeign({ index, clientID }: SessionState): boolean {
     const standing = this.#machine.standing(index);
     return standing !== undefined && standing.clientID !== clientID;
   }
 
   /**
-   * Whether what was applied as that series is what this holder has in its place.
-   * Asked of those only whose commands outlive them: others have no copies.
+   * True if the command applied as a series is the one that was sent. Compared
+   * only for holders that store their commands: others have no copies.
    */
   #isOwn(
     { pending, acknowledged }: SessionState,
@@ -984,46 +669,49 @@ export class Proposals implements ApplyListener<SessionState> {
       digest(bytes, start!, start! + size!) === found;
   }
 
-  #answeredOtherwise(
+  #notApplied(
     state: SessionState,
     series: number,
     outcome: Exclude<Outcome, "applied">,
     result: Result | undefined,
   ): void {
-    const refused = state.pending.get(series);
-    const settle = (error: Error): void =>
-      this.#settle(state.pending.take(series), (p) => p.reject(error));
-    const conflict = (): void =>
-      this.#invalidate(
-        state,
-        new ErrInvalidSession(
-          "conflict",
-          `Session ${state.index} is used by somebody else: series ${series} is not this one`,
-        ),
-        // Those behind it may be in the log already, and be applied yet.
-        (proposal) =>
-          outcome === "conflict" && proposal === refused ? false : undefined,
-      );
+    const { index, pending } = state;
+    const proposal = pending.get(series);
+    const reject = (error: Error): void =>
+      this.#settle(pending.take(series), (p) => p.reject(error));
     switch (outcome) {
       case "gap":
         return this.#stall(state);
       case "skipped":
-        return settle(refused?.refused ?? skipped(result));
+        return reject(proposal?.refused ?? skippedError(result));
       case "lost":
-        return settle(resultLost());
+        return reject(
+          new ErrUnknownOutcome(
+            "Proposal was applied, but its result is lost",
+            {
+              applied: true,
+            },
+          ),
+        );
       case "unknown":
         return this.#invalidate(
           state,
-          new ErrInvalidSession(
-            "unknown",
-            `Session ${state.index} is not, or no longer, one of the cluster`,
-          ),
-          (proposal) => proposal.unseen ? undefined : false,
+          notHolder(index, "unknown"),
+          unlessUnseen,
         );
-      // Its holder has removed it for good before he acknowledged it.
+      // Acknowledged: its holder has removed the series before this one.
       case "acknowledged":
       case "conflict":
-        return conflict();
+        return this.#invalidate(
+          state,
+          new ErrInvalidSession(
+            "conflict",
+            `Session ${index} is used by another process: its series ${series} is another command`,
+          ),
+          // Those behind it may be in the log, and be applied later.
+          (one) =>
+            outcome === "conflict" && one === proposal ? false : undefined,
+        );
     }
   }
 
@@ -1032,201 +720,104 @@ export class Proposals implements ApplyListener<SessionState> {
     error: ErrInvalidSession,
     applied: (proposal: Proposal) => boolean | undefined,
   ): void {
-    for (const proposal of state.invalidate(error, applied)) {
-      this.#uncount(proposal);
+    for (const { size } of state.invalidate(error, applied)) {
+      this.#queue.uncount(size);
     }
     state.drained?.();
-    this.locals.delete(state.index);
-    this.#stalled.delete(state);
-    this.#machine.detach(state.index);
+    this.#forget(state);
   }
 
-  /** A session was opened: by this replica, if it knows the client id, and nobody has repeated that. */
+  /** Handles an applied registration. */
   registered(clientID: bigint, session: number, owner: Uint8Array): void {
-    const control = this.#registrations.get(clientID);
-    if (control === undefined) return;
-    if (session <= (control.client?.after ?? 0)) return;
-    const isOwn = control.owner === undefined ||
-      isSameBytes(control.owner, owner);
-    // The one that was opened may be evicted by now.
-    const own = this.#ownOf(clientID, control) ?? (isOwn ? session : undefined);
-    if (own === undefined) this.#openedOther(control, session);
-    else this.#opened(clientID, control, own);
+    this.#control.registered(clientID, session, owner);
   }
 
-  /**
-   * The session that a registration has opened, if the state has it. Nobody can
-   * repeat a client id before its first registration is in the log: of those of
-   * unknown owner, the first is its own (H14).
-   */
-  #ownOf(clientID: bigint, { client, owner }: Control): number | undefined {
-    return this.#machine.sessionOf(clientID, client?.after ?? 0, owner);
-  }
-
-  /** What was opened is somebody else's, who has repeated the client id; or this client is somebody else now, until its owner signs in again (U34). */
-  #openedOther(control: Control, session: number): void {
-    if (!control.wanted) return;
-    control.client?.refused(
-      new ErrProposalRefused(`Session ${session} is somebody else's`),
-    );
-    const { env } = this.#context;
-    control.backoff ??= new Backoff(env, RETRY_LAST_MS, REGISTER_RETRY_LAST_MS);
-    control.cancelRetry ??= env.setTimer(() => {
-      control.cancelRetry = undefined;
-      this.#sendControl(control);
-    }, control.backoff.next());
-  }
-
-  #opened(clientID: bigint, control: Control, session: number): void {
-    const { wanted, sends } = control;
-    control.owner ??= this.#machine.standing(session)?.owner;
-    this.#uncountControl(control);
-    // Seen before, when the state came from a snapshot.
-    if (control.session === session) return;
-    control.session ??= session;
-    // A copy that comes later opens a session nobody will use.
-    if (sends > 1) this.#trimRegistrations();
-    else this.#registrations.delete(clientID);
-    if (wanted) control.resolve(session);
-    else {
-      this.#control(unregisterRecord(session), undefined, (control) => {
-        this.#closings.set(session, control);
-      }).catch(() => {
-        // It will be evicted in its time.
-      });
-    }
-  }
-
-  /** A session was taken over, or was not. */
+  /** Handles an applied claim: of this replica, or of another holder of one of its sessions. */
   claimed(session: number, holder: bigint, outcome: ClaimOutcome): void {
-    const control = this.#claims.get(holder);
-    const error = outcome === "claimed" ? undefined : notHeld(session, outcome);
-    if (control !== undefined) {
-      this.#claims.delete(holder);
-      this.#uncountControl(control);
-      if (error === undefined) control.resolve(session);
-      else control.reject(error);
-      return;
-    }
+    if (this.#control.claimed(session, holder, outcome)) return;
     const state = this.locals.get(session);
-    // Somebody who had the right to took it over: what came before is theirs now.
     if (
       outcome === "claimed" && state?.holder !== undefined &&
       state.holder !== holder
     ) {
-      this.#invalidate(
-        state,
-        notHeld(session, "conflict"),
-        (proposal) => proposal.unseen ? undefined : false,
-      );
+      this.#invalidate(state, notHolder(session, "conflict"), unlessUnseen);
     }
   }
 
-  #trimRegistrations(): void {
-    for (const [clientID, { wanted }] of this.#registrations) {
-      if (this.#registrations.size <= ORPHANS_MAX) return;
-      if (!wanted) this.#registrations.delete(clientID);
-    }
-  }
-
-  /** A session was closed, or was not there to be closed. */
+  /** Handles an applied close of a session. */
   unregistered(session: number, next: number): void {
-    const control = this.#closings.get(session);
-    if (control !== undefined) {
-      this.#closings.delete(session);
-      this.#uncountControl(control);
-      control.resolve(next);
-    }
+    this.#control.unregistered(session, next);
     const state = this.locals.get(session);
     if (state === undefined) return;
     this.#invalidate(
       state,
       new ErrInvalidSession("closed", `Session ${session} is closed`, false),
-      (proposal) => proposal.unseen ? undefined : false,
+      unlessUnseen,
     );
   }
 
-  /**
-   * The state came from a snapshot, past entries nobody here has seen; `applied`
-   * is its index.
-   */
+  // ----------------------------------------------------------- recovery, close
+
+  /** Settles or resends what is pending after the state came from a snapshot at index `applied`, past entries not applied here. */
   recovered(applied: number): void {
-    for (let i = this.#single.first; i < this.#unsent; i++) {
-      this.#settle(this.#single.take(i), (p) =>
-        p.reject(
-          new ErrUnknownOutcome("State came from a snapshot, past the answer"),
-        ));
+    const error = new ErrUnknownOutcome(
+      "Outcome unknown: the replica recovered from a snapshot taken after this proposal",
+    );
+    for (let i = this.#single.first; i < this.#queue.unsent; i++) {
+      this.#rejectSingle(i, error);
     }
     for (const state of [...this.locals.values()]) {
-      this.reconcile(state);
-      if (state.home !== this) continue;
+      this.#reconcile(state);
+      if (state.sender !== this) continue;
       const { index, clientID } = state;
       const isGone = index <= applied &&
         this.#machine.standing(index)?.clientID !== clientID;
-      // Sent again, it would learn the same from the log, long after what was
-      // applied is seen here; and all who are far behind would send all again.
-      if (isGone) this.#lose(state, () => undefined);
-      else this.#resend(state, true);
+      // Sending it again would have the same outcome later, and all replicas that
+      // were far behind would send all their proposals at once.
+      if (isGone) {
+        this.#invalidate(state, notHolder(index, "unknown"), () => undefined);
+      } else this.#resend(state, true);
     }
-    for (const [clientID, control] of [...this.#registrations]) {
-      if (control.session !== undefined) continue;
-      // It may have been evicted since, or be still to come: to be sure, again.
-      control.sends++;
-      const session = this.#ownOf(clientID, control);
-      if (session !== undefined) this.#opened(clientID, control, session);
-      else if (control.wanted) this.#sendControl(control);
-    }
-    for (const control of this.#closings.values()) this.#sendControl(control);
-    for (const control of this.#claims.values()) this.#sendControl(control);
+    this.#control.recovered();
   }
 
-  /** Tells of the series of a session what the state knows of them already. */
-  reconcile(state: SessionState): void {
+  /** Settles the pending series of a session whose outcome the replicated state has. */
+  #reconcile(state: SessionState): void {
     const { index, pending } = state;
     const standing = this.#machine.standing(index);
     if (standing?.clientID !== state.clientID) return;
     const upTo = Math.min(standing.next, pending.next);
     for (let series = pending.first; series < upTo; series++) {
       const known = this.#machine.outcomeOf(index, series);
-      if (known === undefined || state.home !== this) return;
+      if (known === undefined || state.sender !== this) return;
       const { outcome, result, digest } = known;
       this.answered(state, series, outcome, result, digest);
     }
   }
 
-  /**
-   * Fails all callers that wait with `error`, while what was sent may be applied
-   * yet; what a holder keeps itself goes on waiting.
-   */
+  /** Rejects all callers that wait, while the commands that were sent may be applied later; holders that store their commands go on waiting. */
   fail(error: unknown): void {
     for (let i = this.#single.first; i < this.#single.next; i++) {
-      this.#settle(this.#single.take(i), (p) => p.reject(error));
+      this.#rejectSingle(i, error);
     }
     for (const state of this.locals.values()) {
       if (state.acknowledged !== undefined) continue;
-      // Their places in the series stay: they are sent, or skipped, all the same.
+      // Their series stay: they are sent, or skipped, all the same.
       for (const proposal of state.pending.list()) proposal.reject(error);
     }
-    for (const control of this.#registrations.values()) {
-      if (control.wanted && control.client === undefined) control.reject(error);
-    }
+    this.#control.fail(error);
   }
 
-  /** Fails all that waits with `waiting`, and all that comes with `later`. */
+  /** Rejects all callers that wait with `waiting`, and later ones with `later`. */
   close(waiting: unknown, later: unknown): void {
-    this.#closed = later;
+    this.#queue.close(later);
     this.#cancelRetry?.();
-    this.#queue = [];
     for (const proposal of this.#single.list()) proposal.reject(waiting);
-    for (const control of this.#registrations.values()) {
-      if (control.wanted) control.reject(waiting);
-    }
-    for (const control of this.#closings.values()) control.reject(waiting);
-    for (const control of this.#claims.values()) control.reject(waiting);
+    this.#control.close(waiting);
     for (const state of this.locals.values()) {
-      // The series stay: another replica skips them when it takes the session.
+      // Their series stay: the replica that continues the session skips them.
       for (const proposal of state.pending.list()) proposal.reject(waiting);
-      state.home = undefined;
+      state.sender = undefined;
       state.drained?.();
     }
     this.locals.clear();

@@ -1,33 +1,33 @@
 /**
- * Client sessions, which make a proposal count once however often it is sent.
+ * Client sessions: each proposal of a session is applied exactly once, however
+ * often it is sent.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-import type { Result } from "../statemachine/types.ts";
-import { ErrInvalidSession, type ErrProposalRefused } from "../rsm/errors.ts";
-import type { Proposals } from "./proposals.ts";
 import { onAbort } from "../async.ts";
+import { ErrInvalidSession, type ErrProposalRefused } from "../rsm/errors.ts";
+import type { Result } from "../statemachine/types.ts";
 
-/** A proposal on its way, and the one who waits for it. */
+/** A command on its way to the log, with a caller that waits for its result. */
 export class Proposal {
-  /** Size of its command, in bytes: what it counts against the queue. */
+  /** Size of the command, in bytes. */
   readonly size: number;
-  /** Where its command is, for sending it again. */
+  /** Buffer that contains the command, for sending it again. */
   bytes: Uint8Array | undefined;
-  /** Where its command starts. */
+  /** Offset of the command in that buffer. */
   start = 0;
-  /** Refusal of the command, where it was tried before it was sent. */
+  /** Refusal of the command by a rehearsal, if it was refused before it was sent. */
   refused: ErrProposalRefused | undefined;
-  /** Whether it may have been applied where nobody here could see it. */
+  /** True if it may have been applied without a report to this process. */
   unseen = false;
   #resolve: ((result: Result) => void) | undefined;
   #reject: ((reason: unknown) => void) | undefined;
   readonly #ignore: (() => void) | undefined;
 
-  /** A proposal whose caller waits, until `signal` aborts. */
+  /** Creates a proposal whose caller waits until `signal` aborts. */
   constructor(
     size: number,
     resolve: (result: Result) => void,
@@ -42,18 +42,18 @@ export class Proposal {
     }
   }
 
-  /** Whether somebody waits for it still. */
+  /** True while a caller waits. */
   get wanted(): boolean {
     return this.#resolve !== undefined;
   }
 
-  /** Answers the caller, who may keep what is given. */
+  /** Resolves the caller's promise; the caller owns the result. */
   resolve(result: Result): void {
     this.#resolve?.(result);
     this.#end();
   }
 
-  /** Fails the caller. */
+  /** Rejects the caller's promise. */
   reject(reason: unknown): void {
     this.#reject?.(reason);
     this.#end();
@@ -65,32 +65,32 @@ export class Proposal {
   }
 }
 
-/** What is numbered without gaps and leaves in about the order it came: all from `first` on that is not done. */
+/** Items with consecutive numbers, removed in about the order they were added. */
 export class SequenceWindow<T> {
   #items: (T | undefined)[] = [];
   #head = 0;
-  /** The number of the first that is not done. */
+  /** Number of the first item in the window. */
   first = 1;
 
-  /** The number the next one gets. */
+  /** Number of the item that is added next. */
   get next(): number {
     return this.first + this.#items.length - this.#head;
   }
 
-  /** Adds one and returns its number. */
+  /** Adds an item and returns its number. */
   push(item: T): number {
     this.#items.push(item);
     return this.next - 1;
   }
 
-  /** The one of that number, unless it is done. */
+  /** Item of that number; undefined if it was removed or not yet added. */
   get(number: number): T | undefined {
     return number < this.first
       ? undefined
       : this.#items[this.#head + number - this.first];
   }
 
-  /** Takes out the one of that number, unless it is done. */
+  /** Removes and returns the item of that number; undefined if there is none. */
   take(number: number): T | undefined {
     const item = this.get(number);
     if (item === undefined) return undefined;
@@ -110,87 +110,97 @@ export class SequenceWindow<T> {
     return item;
   }
 
-  /** Those that are not done, in order. */
+  /** Items in the window, in order. */
   list(): T[] {
     return this.#items.filter((item) => item !== undefined);
   }
 }
 
-/** What a session's holder keeps of it. */
+/** The replica that sends in a session. */
+export interface SessionSender {
+  /** Stops sending in a session, because another replica continues it. */
+  release(state: SessionState): void;
+}
+
+/**
+ * Phase of a session on its client: `unclaimed` until the holder has claimed a
+ * session of an earlier process, with nothing sent; `sending`; `stalled` until
+ * its proposals are sent again.
+ */
+export type SessionPhase = "unclaimed" | "sending" | "stalled";
+
+/** Client side of a session: its proposals, and how far they were sent. */
 export class SessionState {
-  /** The index of its register record. */
+  /** Index of the session's register record. */
   readonly index: number;
-  /** The series that are not answered. */
+  /** Client id the session was opened with; another log may have another session at that index. */
+  readonly clientID: bigint;
+  /** Proposals by series that have no result yet. */
   readonly pending: SequenceWindow<Proposal> = new SequenceWindow();
-  /** The series that was handed to the log last; one may be handed over again. */
+  /** Series that was appended last; it may be appended again. */
   sent = 0;
-  /** Last series that the log has acknowledged, where it answers later; the log may have lost it since. */
-  taken = 0;
+  /** Last series whose append the log has acknowledged; the log may have lost it since. */
+  appended = 0;
   /**
-   * Set by a holder who keeps his commands himself: the series up to which he
-   * will never ask for a result again. Without it, what is answered is done.
+   * Series up to which the holder never asks for a result again. Set by a holder
+   * that stores its commands itself; undefined for others, which acknowledge each
+   * result by receiving it.
    */
   acknowledged: number | undefined;
-  /** As whom its holder has claimed it for this life, if he has (H14). */
+  /** Id under which this process has claimed the session, if it has (H14). */
   holder: bigint | undefined;
-  /** Whether nothing is sent for it before its holder has claimed it. */
-  held = false;
-  /** Whether series wait to be sent again. */
-  stalled = false;
-  /** The replica that sends for it. */
-  home: Proposals | undefined;
-  /** Told why what was sent for it is refused, if it is as somebody else's. */
+  phase: SessionPhase = "sending";
+  /** Replica that sends in the session. */
+  sender: SessionSender | undefined;
+  /** Called when the server refuses the session's proposals as those of another principal. */
   refused: ((error: ErrProposalRefused) => void) | undefined;
-  /** Called when nothing is pending any more. */
+  /** Called once nothing is pending. */
   drained: (() => void) | undefined;
-  /** Why it can no longer be used. */
+  /** Set once the session can no longer be used. */
   invalid: ErrInvalidSession | undefined;
 
-  /** What it was opened with: another log may have another session at that index. */
-  readonly clientID: bigint;
-
-  /** The state of a new session. */
+  /** Creates the client side of a session that is open. */
   constructor(index: number, clientID: bigint) {
     this.index = index;
     this.clientID = clientID;
   }
 
-  /** The series up to which nobody will ask for a result again. */
+  /** Series up to which results are acknowledged. */
   get responded(): number {
     const answered = this.pending.first - 1;
     return Math.min(this.acknowledged ?? answered, answered);
   }
 
-  /** Refuses all that waits and all that comes. */
+  /** Rejects all proposals, pending and later; returns the pending ones. */
   invalidate(
     error: ErrInvalidSession,
     applied: (proposal: Proposal) => boolean | undefined,
   ): Proposal[] {
     this.invalid = error;
     const { reason, message } = error;
-    const refused = this.pending.list();
+    const rejected = this.pending.list();
     while (this.pending.take(this.pending.first) !== undefined) {
-      // Answered below.
+      // Rejected below.
     }
-    for (const proposal of refused) {
+    for (const proposal of rejected) {
       proposal.reject(
         new ErrInvalidSession(reason, message, applied(proposal)),
       );
     }
-    return refused;
+    return rejected;
   }
 }
 
 /**
- * A client session of a cluster. What is proposed through it is applied exactly
- * once and in order, however often it has to be sent (H3). Open one with
+ * A client session of a cluster. Its proposals are applied exactly once and in
+ * order, however often they have to be sent (H3). Open one with
  * `Replica.openSession()`; it may be used through any replica of its cluster,
  * one at a time.
  */
 export class Session {
-  /** The cluster it is a session of; 0 for {@linkcode Session.noOp}. */
+  /** Cluster of the session; 0 for {@linkcode Session.noOp}. */
   readonly clusterID: bigint;
-  /** The index of its register record, by which the cluster knows it; 0 for {@linkcode Session.noOp}. */
+  /** Index of the session's register record, by which the cluster identifies it; 0 for {@linkcode Session.noOp}. */
   readonly id: number;
   readonly #state: SessionState | undefined;
 
@@ -211,19 +221,19 @@ export class Session {
   }
 
   /**
-   * The session for proposals outside of any session, what `propose()` uses when
-   * it is given none: sent once and never again. If the answer is lost, the
-   * caller gets `ErrUnknownOutcome` (H5).
+   * The session of proposals without a session, which `propose()` uses by default:
+   * they are sent once and never again. A caller whose result is lost gets
+   * `ErrUnknownOutcome` (H5).
    */
   static readonly noOp: Session = /* @__PURE__ */ new Session(0n, undefined);
 }
 
-/** Makes a session: for the host alone. */
+/** Creates a session: for the host alone. */
 export function makeSession(clusterID: bigint, state: SessionState): Session {
   return Session["make"](clusterID, state);
 }
 
-/** The state of a session: for the host alone. */
+/** Client side of a session: for the host alone. */
 export function stateOf(session: Session): SessionState | undefined {
   return Session["stateOf"](session);
 }

@@ -83,9 +83,9 @@ export {
   type SettledCommand,
   type SettledState,
 } from "../offline/mod.ts";
+export type { OutboxEvent } from "../nodehost/events.ts";
 export type {
   Outbox,
   OutboxContext,
-  OutboxEvent,
   ReplicaOutbox,
 } from "../nodehost/outbox.ts";

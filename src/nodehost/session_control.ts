@@ -1,0 +1,310 @@
+/**
+ * Session control: opens, closes and claims client sessions.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { Backoff } from "../async.ts";
+import { isSameBytes } from "../bytes.ts";
+import {
+  REGISTER_RETRY_LAST_MS,
+  RETRY_LAST_MS,
+  SESSION_OWNER_BYTES_MAX,
+} from "../limits.ts";
+import { ErrInvalidSession, ErrProposalRefused } from "../rsm/errors.ts";
+import {
+  claimRecord,
+  registerRecord,
+  unregisterRecord,
+} from "../rsm/record_codec.ts";
+import type { ClaimOutcome } from "../rsm/state_machine.ts";
+import type { AppendQueue } from "./append_queue.ts";
+import type { ReplicaContext } from "./context.ts";
+import { type Client, Control } from "./control.ts";
+import type { CurrentMachine } from "./current_machine.ts";
+
+/** Registrations whose callers have stopped waiting that are remembered. */
+const ORPHANS_MAX = 1024;
+
+/** Error for a session that this process may not send in. */
+export function notHolder(
+  session: number,
+  reason: "conflict" | "unknown",
+): ErrInvalidSession {
+  return new ErrInvalidSession(
+    reason,
+    reason === "conflict"
+      ? `Session ${session} was claimed by another holder, which has a copy of it`
+      : `Session ${session} is not, or no longer, open in the cluster`,
+  );
+}
+
+/** Session control records of one replica, until they are applied. */
+export class SessionControl {
+  readonly #context: ReplicaContext;
+  readonly #machine: CurrentMachine;
+  readonly #queue: AppendQueue;
+  /** By client id. */
+  readonly #registrations = new Map<bigint, Control>();
+  /** By session. */
+  readonly #closings = new Map<number, Control>();
+  /** By new holder, a random number. */
+  readonly #claims = new Map<bigint, Control>();
+  /** Records whose append failed, until they are sent again. */
+  #stalled: Control[] = [];
+
+  /** Creates the session control of a replica. */
+  constructor(
+    context: ReplicaContext,
+    machine: CurrentMachine,
+    queue: AppendQueue,
+  ) {
+    this.#context = context;
+    this.#machine = machine;
+    this.#queue = queue;
+  }
+
+  // ----------------------------------------------------------------- requests
+
+  /** Opens a session; resolves with its index and client id. */
+  async register(
+    owner: Uint8Array,
+    signal: AbortSignal | undefined,
+    client: Client | undefined,
+  ): Promise<{ index: number; clientID: bigint }> {
+    // An invalid record in the log would end every replica.
+    if (!(owner instanceof Uint8Array)) {
+      throw new TypeError("Owner is not a Uint8Array");
+    }
+    if (owner.length > SESSION_OWNER_BYTES_MAX) {
+      throw new RangeError(
+        `Owner of ${owner.length} bytes is over the limit of ${SESSION_OWNER_BYTES_MAX}`,
+      );
+    }
+    const clientID = client?.clientID ?? this.#context.env.random64();
+    const record = registerRecord(clientID, owner);
+    const index = await this.#request(record, signal, (control) => {
+      control.client = client;
+      control.owner = client?.owner;
+      this.#registrations.set(clientID, control);
+    });
+    return { index, clientID };
+  }
+
+  /** Closes a session; resolves with its next series, 0 if it was not open. */
+  unregister(session: number): Promise<number> {
+    return this.#request(unregisterRecord(session), undefined, (control) => {
+      this.#closings.set(session, control);
+    });
+  }
+
+  /** Moves a session from one holder to another; resolves once it has moved. */
+  claim(session: number, from: bigint, holder: bigint): Promise<number> {
+    const record = claimRecord(session, from, holder);
+    return this.#request(record, undefined, (control) => {
+      this.#claims.set(holder, control);
+    });
+  }
+
+  #request(
+    record: Uint8Array,
+    signal: AbortSignal | undefined,
+    add: (control: Control) => void,
+  ): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const refusal = signal?.aborted ? signal.reason : this.#queue.refusal(0);
+      if (refusal !== undefined) return reject(refusal);
+      const control = new Control(record, resolve, reject, signal);
+      add(control);
+      this.#queue.count(0);
+      this.#send(control);
+    });
+  }
+
+  // ------------------------------------------------------------------ sending
+
+  #send(control: Control): void {
+    control.sends++;
+    control.isAppended = false;
+    this.#queue.addControl(control);
+  }
+
+  #uncount(control: Control): void {
+    if (control.isCounted) this.#queue.uncount(0);
+    control.isCounted = false;
+  }
+
+  /** Notes records whose append failed, until `resend()`. */
+  stall(controls: readonly Control[]): void {
+    this.#stalled.push(...controls);
+  }
+
+  /** Sends the stalled records again. */
+  resend(): void {
+    const controls = this.#stalled;
+    this.#stalled = [];
+    for (const control of controls) {
+      if (control.wanted) this.#send(control);
+      else this.#uncount(control);
+    }
+    this.#trim();
+  }
+
+  /** Lists the records that the log has acknowledged and that are not applied here. */
+  appended(): Control[] {
+    return this.#all().filter(isMissing);
+  }
+
+  /** Sends records again that the log has lost after it acknowledged them. */
+  resendLost(controls: readonly Control[]): void {
+    for (const control of controls) if (isMissing(control)) this.#send(control);
+  }
+
+  #all(): Control[] {
+    return [
+      ...this.#registrations.values(),
+      ...this.#closings.values(),
+      ...this.#claims.values(),
+    ];
+  }
+
+  /** Ends a request because the server refused its record. */
+  refuse(control: Control, error: ErrProposalRefused): void {
+    this.#uncount(control);
+    for (
+      const controls of [this.#registrations, this.#closings, this.#claims]
+    ) {
+      for (const [key, other] of controls) {
+        if (other === control) controls.delete(key as never);
+      }
+    }
+    control.reject(error);
+  }
+
+  // ------------------------------------------------------------------ applied
+
+  /** Handles an applied registration: it is this replica's if the client id is, and no other client has repeated the id. */
+  registered(clientID: bigint, session: number, owner: Uint8Array): void {
+    const control = this.#registrations.get(clientID);
+    if (control === undefined) return;
+    if (session <= (control.client?.after ?? 0)) return;
+    const isOwn = control.owner === undefined ||
+      isSameBytes(control.owner, owner);
+    // The session that was opened may be evicted by now.
+    const own = this.#ownSession(clientID, control) ??
+      (isOwn ? session : undefined);
+    if (own === undefined) this.#openedOther(control, session);
+    else this.#opened(clientID, control, own);
+  }
+
+  /**
+   * Session that a registration has opened. No other client can repeat a client id
+   * before its first registration is in the log: of sessions of unknown owner, the
+   * first is its own (H14).
+   */
+  #ownSession(
+    clientID: bigint,
+    { client, owner }: Control,
+  ): number | undefined {
+    return this.#machine.sessionOf(clientID, client?.after ?? 0, owner);
+  }
+
+  /** Retries a registration after a session of another owner was opened: another client has repeated the client id, or the principal has changed until the owner signs in again (U34). */
+  #openedOther(control: Control, session: number): void {
+    if (!control.wanted) return;
+    control.client?.refused(
+      new ErrProposalRefused(`Session ${session} belongs to another principal`),
+    );
+    const { env } = this.#context;
+    control.backoff ??= new Backoff(env, RETRY_LAST_MS, REGISTER_RETRY_LAST_MS);
+    control.cancelRetry ??= env.setTimer(() => {
+      control.cancelRetry = undefined;
+      this.#send(control);
+    }, control.backoff.next());
+  }
+
+  #opened(clientID: bigint, control: Control, session: number): void {
+    const { wanted, sends } = control;
+    control.owner ??= this.#machine.standing(session)?.owner;
+    this.#uncount(control);
+    // Known before, if the state came from a snapshot.
+    if (control.session === session) return;
+    control.session ??= session;
+    // A copy that is applied later opens a session that is not used.
+    if (sends > 1) this.#trim();
+    else this.#registrations.delete(clientID);
+    if (wanted) control.resolve(session);
+    else {
+      this.unregister(session).catch(() => {
+        // It will be evicted.
+      });
+    }
+  }
+
+  /** Handles an applied close of a session. */
+  unregistered(session: number, next: number): void {
+    const control = this.#closings.get(session);
+    if (control === undefined) return;
+    this.#closings.delete(session);
+    this.#uncount(control);
+    control.resolve(next);
+  }
+
+  /**
+   * Handles an applied claim.
+   *
+   * @returns true if it was made by this replica
+   */
+  claimed(session: number, holder: bigint, outcome: ClaimOutcome): boolean {
+    const control = this.#claims.get(holder);
+    if (control === undefined) return false;
+    this.#claims.delete(holder);
+    this.#uncount(control);
+    if (outcome === "claimed") control.resolve(session);
+    else control.reject(notHolder(session, outcome));
+    return true;
+  }
+
+  /** Forgets registrations whose callers have stopped waiting, past the bound. */
+  #trim(): void {
+    for (const [clientID, { wanted }] of this.#registrations) {
+      if (this.#registrations.size <= ORPHANS_MAX) return;
+      if (!wanted) this.#registrations.delete(clientID);
+    }
+  }
+
+  /** Sends all requests again that the recovered state does not answer. */
+  recovered(): void {
+    for (const [clientID, control] of [...this.#registrations]) {
+      if (control.session !== undefined) continue;
+      // It may have been evicted, or be still to come: it is sent again.
+      control.sends++;
+      const session = this.#ownSession(clientID, control);
+      if (session !== undefined) this.#opened(clientID, control, session);
+      else if (control.wanted) this.#send(control);
+    }
+    for (const control of this.#closings.values()) this.#send(control);
+    for (const control of this.#claims.values()) this.#send(control);
+  }
+
+  /** Rejects the callers of `Replica.openSession()`. */
+  fail(error: unknown): void {
+    for (const control of this.#registrations.values()) {
+      if (control.wanted && control.client === undefined) control.reject(error);
+    }
+  }
+
+  /** Rejects all callers. */
+  close(reason: unknown): void {
+    for (const control of this.#all()) {
+      if (control.wanted) control.reject(reason);
+    }
+  }
+}
+
+/** True if a record was acknowledged by the log and its caller still waits. */
+function isMissing({ isAppended, isPending }: Control): boolean {
+  return isAppended && isPending;
+}
