@@ -484,9 +484,6 @@ export const SYNC_RETENTION_MS_MAX: number = 300_000;
 /** How often a server looks after its connections, in milliseconds. */
 export const SYNC_TICK_MS: number = 1_000;
 
-/** How often it is looked whether a replica has applied what is waited for, in milliseconds. */
-export const SYNC_APPLIED_TICK_MS: number = 5;
-
 /** How long a server that stops waits for what is under way, in milliseconds. */
 export const SYNC_SHUTDOWN_MS_MAX: number = 5_000;
 

@@ -297,6 +297,15 @@ export class Replica {
     return this.#machine.applied;
   }
 
+  /**
+   * Resolves once all entries up to `index` are applied here.
+   *
+   * @throws the reason of `signal` if that aborts first, or `ErrClusterClosed` if the replica ends
+   */
+  untilApplied(index: number, signal?: AbortSignal): MaybePromise<void> {
+    return this.#machine.until(index, signal);
+  }
+
   /** What the replicated state knows of the session of that id; undefined if it is not, or no longer, there. */
   standing(session: number): SessionInfo | undefined {
     return this.#machine.standing(session);

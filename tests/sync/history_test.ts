@@ -33,7 +33,7 @@ const config = { clusterID: 1n, nodeID: 2n };
 
 type Kind = "disk" | "memory" | "bare";
 
-/** A device: what it keeps outlives the visits to it. */
+/** Device whose storage outlives its visits. */
 class Device {
   readonly pair: Pair;
   readonly kind: Kind;
@@ -44,7 +44,7 @@ class Device {
   };
   readonly snapshots = new MemorySnapshotStore();
   readonly events: HostEvent[] = [];
-  /** States that were told since the last visit began. */
+  /** States reported since the start of the visit. */
   states: RemoteState[] = [];
   db!: RemoteLogDB;
   host!: NodeHost;
@@ -56,7 +56,7 @@ class Device {
     this.kind = kind;
   }
 
-  /** Begins a visit; undefined as long as the cluster does not start. */
+  /** Starts a visit, with the name of the principal if one is signed in. */
   async open(principal?: string): Promise<void> {
     const { pair, stores, kind } = this;
     this.db = pair.client(kind === "memory" ? { copy: stores.copy } : {});
@@ -85,11 +85,33 @@ class Device {
     await env.until(this.outbox.close(), 10);
   }
 
+  /** Submits a command. */
   async put(key: string, value: string): Promise<Submission> {
     return await this.pair.env.until(
       this.replica.submit(kv.put(key, value)),
       10,
     );
+  }
+
+  /** Submits a command, and waits for its result. */
+  async putDecided(key: string, value: string): Promise<void> {
+    await this.pair.env.until((await this.put(key, value)).result, 20);
+  }
+
+  /** Gives up the history of the device, and waits until its queue is sent. */
+  async startOver(): Promise<void> {
+    const { env } = this.pair;
+    this.replica = await env.until(this.host.startOver(1n), 50);
+    await this.until(() =>
+      this.db.state === "live" &&
+      !this.replica.pending().some(({ state }) => state === "queued")
+    );
+  }
+
+  /** Connects to the server that is up again. */
+  reconnect(): void {
+    this.pair.isDown = false;
+    this.db.reconnect();
   }
 
   get pending(): [string, string][] {
@@ -103,14 +125,14 @@ class Device {
     return text(await this.replica.staleRead(kv.get(key)) as Uint8Array);
   }
 
-  /** Lets time pass until the device has an answer of the server, or has none for long. */
+  /** Lets time pass until a condition holds. */
   async until(done: () => boolean): Promise<void> {
     for (let i = 0; i < 400 && !done(); i++) await this.pair.env.advance(50);
     assert(done(), `${this.db.state} ${this.states} ${this.pending}`);
   }
 }
 
-/** A server whose log can be put back. */
+/** Server whose log can be restored from a backup. */
 class Server {
   readonly pair: Pair;
   #store = new MemoryBlockStore();
@@ -124,14 +146,14 @@ class Server {
     this.pair.serverLog = new BlockLogDB(this.#store, { env: this.pair.env });
   }
 
-  /** Copies its data, as a backup does. */
+  /** Copies the data of the server. */
   async backup(): Promise<MemoryBlockStore> {
     const copy = new MemoryBlockStore();
     copy.write({ put: await this.#store.list("", "~") }, "strict");
     return copy;
   }
 
-  /** Stops it and starts it again on a backup, or on nothing. */
+  /** Restarts the server on a backup, or on an empty log. */
   async restore(backup = new MemoryBlockStore()): Promise<void> {
     await this.pair.stop();
     await this.pair.serverLog.close();
@@ -139,13 +161,40 @@ class Server {
     this.#use();
     await this.pair.start();
   }
+
+  /** Disconnects all clients, and accepts no connection until a device reconnects. */
+  disconnect(): void {
+    this.pair.isDown = true;
+    this.pair.cut();
+  }
+}
+
+/** State machine that throws at commands over 100 bytes. */
+class Fragile extends KVStateMachine {
+  override update(cmd: Uint8Array): Result {
+    if (cmd.length > 100) throw new TypeError("Too long");
+    return super.update(cmd);
+  }
+}
+
+/** Starts a server, and a visit of a device. */
+async function setUp(
+  seed: number,
+  kind: Kind,
+): Promise<{ server: Server; pair: Pair; env: Pair["env"]; device: Device }> {
+  const server = new Server(seed);
+  const { pair } = server;
+  await pair.start();
+  const device = new Device(pair, kind);
+  await device.open();
+  return { server, pair, env: pair.env, device };
 }
 
 function test(name: string, run: () => Promise<void>): void {
   Deno.test(name, checked(run));
 }
 
-/** Fails if the device says, or said in this visit, that it is live. */
+/** Fails if the device is live, or was in this visit. */
 function assertNotLive(device: Device): void {
   assert(!device.states.includes("live"), `${device.states}`);
   assertEquals(device.db.state, "blocked");
@@ -161,7 +210,7 @@ function assertNotLive(device: Device): void {
 
 for (const kind of ["disk", "memory", "bare"] as const) {
   for (const what of ["empty", "older", "older and grown again"] as const) {
-    test(`case B2: a device whose server came back on an ${what} log is told so, is never live, and starts over with what is pending, ${kind} [H19, H18, H13, U33]`, async () => {
+    test(`case B2: a device whose server was restored to an ${what} log is told so, is never live, and starts over with its pending submissions, ${kind} [H19, H18, H13, U33]`, async () => {
       const server = new Server(kind.length * 10 + what.length);
       const { pair } = server;
       const { env } = pair;
@@ -170,13 +219,11 @@ for (const kind of ["disk", "memory", "bare"] as const) {
       const backup = what === "empty" ? undefined : await server.backup();
       const device = new Device(pair, kind);
       await device.open();
-      const sent = await device.put("b", "sent");
-      await env.until(sent.result, 20);
+      await device.putDecided("b", "sent");
       await device.until(() => device.db.state === "live");
       assertEquals(device.replica.status, { state: "running" });
 
-      pair.isDown = true;
-      pair.cut();
+      server.disconnect();
       await device.close();
       // Not sent: no connection was made in this visit.
       await device.open();
@@ -202,7 +249,7 @@ for (const kind of ["disk", "memory", "bare"] as const) {
         if (visit === 1) await device.close();
       }
 
-      // What is here can be had, also without the server.
+      // The data of the device can be exported, also without the server.
       const data = await env.until(device.host.exportData(1n), 10);
       const other = new NodeHost({ env });
       const imported = other.importSnapshot(1n, data.snapshot);
@@ -219,14 +266,12 @@ for (const kind of ["disk", "memory", "bare"] as const) {
       ]);
       await env.until(other.stop(), 10);
 
-      device.replica = await env.until(device.host.startOver(1n), 50);
-      await device.until(() =>
-        device.db.state === "live" && device.replica.pending().length === 0
-      );
+      await device.startOver();
+      assertEquals(device.pending, []);
       assertEquals(device.replica.status, { state: "running" });
       assertEquals(device.db.status.error, undefined);
       assertEquals(await device.value("c"), "waiting");
-      // The server's history does not have it.
+      // It is not in the server's history.
       assertEquals(await device.value("b"), "");
       assertEquals(await device.value("a"), what === "empty" ? "" : "before");
       const { hash } = await pair.replica.getHash();
@@ -234,53 +279,41 @@ for (const kind of ["disk", "memory", "bare"] as const) {
 
       await device.close();
       await device.open();
-      await env.until((await device.put("e", "later")).result, 20);
+      await device.putDecided("e", "later");
       assertEquals(device.replica.status, { state: "running" });
       await pair.over();
     });
   }
 }
 
-test("case B2: of what may have been sent, a server that knows the session tells what it has; what it does not have is sent, once [H19, H3]", async () => {
-  const server = new Server(77);
-  const { pair } = server;
-  const { env } = pair;
-  await pair.start();
-  const device = new Device(pair, "disk");
-  await device.open();
-  await env.until((await device.put("a", "1")).result, 20);
-  // The server has it and has answered nothing: in the backup, and in the outbox.
+test("case B2: of submissions that may have been sent, a server that knows the session reports those it has; the others are sent once [H19, H3]", async () => {
+  const { server, pair, env, device } = await setUp(77, "disk");
+  await device.putDecided("a", "1");
+  // The server has applied it without an answer: it is in the backup and in the outbox.
   const one = device.put("b", "1");
   await one;
   for (let i = 0; i < 200; i++) {
     if (await pair.replica.staleRead(kv.get("b")) !== undefined) break;
     await env.advance(1);
   }
-  pair.isDown = true;
-  pair.cut();
+  server.disconnect();
   const backup = await server.backup();
   assertEquals(
     text(await pair.replica.staleRead(kv.get("b")) as Uint8Array),
     "1",
   );
-  pair.isDown = false;
-  device.db.reconnect();
+  device.reconnect();
   await env.advance(2_000);
-  const two = await device.put("c", "1");
-  await env.until(two.result, 20);
-  pair.isDown = true;
-  pair.cut();
+  await device.putDecided("c", "1");
+  server.disconnect();
   await device.put("d", "1");
   await server.restore(backup);
-  pair.isDown = false;
-  device.db.reconnect();
+  device.reconnect();
   await device.until(() => device.db.state === "blocked");
   assertInstanceOf(await rejection(device.put("e", "1")), Error);
-  device.replica = await env.until(device.host.startOver(1n), 50);
-  await device.until(() =>
-    device.db.state === "live" && device.replica.pending().length === 0
-  );
-  // Decided in the other history and lost with it; nothing was kept of it here.
+  await device.startOver();
+  assertEquals(device.pending, []);
+  // Decided in the other history and lost with it: the outbox no longer has it.
   assertEquals(await device.value("c"), "");
   assertEquals(
     [await device.value("a"), await device.value("b"), await device.value("d")],
@@ -289,7 +322,7 @@ test("case B2: of what may have been sent, a server that knows the session tells
   await pair.over();
 });
 
-test("case B2: what was sent through a session the server does not have is unknown, and the rest is sent [H19, H5]", async () => {
+test("case B2: submissions that were sent through a session the server does not have are unknown, and the rest are sent [H19, H5]", async () => {
   const server = new Server(78);
   const { pair } = server;
   const { env } = pair;
@@ -297,23 +330,17 @@ test("case B2: what was sent through a session the server does not have is unkno
   await pair.replica.propose(kv.put("z", "0"));
   const device = new Device(pair, "disk");
   await device.open();
-  await env.until((await device.put("a", "1")).result, 20);
+  await device.putDecided("a", "1");
   await device.put("b", "1");
   // Sent, and lost with the connection.
-  pair.isDown = true;
-  pair.cut();
+  server.disconnect();
   await device.close();
   await server.restore();
   await device.open();
   await device.put("c", "1");
-  pair.isDown = false;
-  device.db.reconnect();
+  device.reconnect();
   await device.until(() => device.db.state === "blocked");
-  device.replica = await env.until(device.host.startOver(1n), 50);
-  await device.until(() =>
-    device.db.state === "live" &&
-    !device.replica.pending().some(({ state }) => state === "queued")
-  );
+  await device.startOver();
   assertEquals(device.pending, [["b", "unknown"]]);
   const [unknown] = device.replica.pending() as [Submission];
   assertInstanceOf(await rejection(unknown.result), ErrUnknownOutcome);
@@ -323,15 +350,10 @@ test("case B2: what was sent through a session the server does not have is unkno
   await pair.over();
 });
 
-test("H19 what a server has acknowledged and lost before it was applied here is sent again, by a device that has seen nothing else of it [H3, H14, U20]", async () => {
+test("H19 a submission that a server acknowledged and lost before it was applied here is sent again by a device that saw nothing else of that history [H3, H14, U20]", async () => {
   for (const what of ["claim", "command"] as const) {
-    const server = new Server(80);
-    const { pair } = server;
-    const { env } = pair;
-    await pair.start();
-    const device = new Device(pair, "disk");
-    await device.open();
-    await env.until((await device.put("a", "1")).result, 20);
+    const { server, pair, env, device } = await setUp(80, "disk");
+    await device.putDecided("a", "1");
     await caughtUp(pair, [device.replica]);
     if (what === "claim") {
       await device.close();
@@ -340,7 +362,7 @@ test("H19 what a server has acknowledged and lost before it was applied here is 
     }
     const backup = await server.backup();
     const { appliedIndex } = device.replica;
-    // The answer comes, what was committed does not.
+    // The answer arrives, the committed entries do not.
     pair.isWithheld = true;
     const submission = await device.put("b", "1");
     const single = device.replica.propose(kv.put("c", "1"));
@@ -358,16 +380,14 @@ test("H19 what a server has acknowledged and lost before it was applied here is 
   }
 });
 
-test("case A18: an outbox with commands of another principal refuses the start with words, and is the next one's once they are gone [H18, U35]", async () => {
+test("case A18: an outbox with commands of another principal rejects the start with a reason, and accepts the next principal once they are gone [H18, U35]", async () => {
   const server = new Server(79);
   const { pair } = server;
-  const { env } = pair;
   await pair.start();
   const device = new Device(pair, "disk");
   await device.open("alice");
-  await env.until((await device.put("a", "alice")).result, 20);
-  pair.isDown = true;
-  pair.cut();
+  await device.putDecided("a", "alice");
+  server.disconnect();
   await device.put("b", "alice");
   await device.close();
   const refused = await rejection(device.open("bob"));
@@ -382,10 +402,10 @@ test("case A18: an outbox with commands of another principal refuses the start w
   await device.until(() => device.replica.pending().length === 0);
   await device.close();
   await device.open("bob");
-  await env.until((await device.put("c", "bob")).result, 20);
+  await device.putDecided("c", "bob");
   await device.until(() => device.db.state === "live");
   await device.close();
-  // Noted as bob's, also where the host is not told who is signed in.
+  // The outbox stays bob's if the host is not told who is signed in.
   pair.isDown = true;
   await device.open();
   await device.put("d", "bob");
@@ -399,7 +419,7 @@ test("case A18: an outbox with commands of another principal refuses the start w
   await pair.over();
 });
 
-test("H19 startOver() and exportData() of a cluster that was never started here are refused", async () => {
+test("H19 startOver() and exportData() of a cluster that was never started here are rejected", async () => {
   const host = new NodeHost({ outbox: new MemoryOutbox() });
   assertEquals(`${await rejection(host.exportData(1n))}`.includes("1"), true);
   assertEquals(`${await rejection(host.startOver(1n))}`.includes("1"), true);
@@ -412,7 +432,7 @@ test("H19 startOver() and exportData() of a cluster that was never started here 
   await host.stop();
 });
 
-test("U1 a device whose store was purged between two visits is told what the cluster has of it; one that lost nothing is told nothing [H18]", async () => {
+test("U1 a device whose storage was purged between two visits is told what the cluster has of it; one that lost nothing is not [H18]", async () => {
   const server = new Server(80);
   const { pair } = server;
   const { env } = pair;
@@ -453,7 +473,7 @@ test("U1 a device whose store was purged between two visits is told what the clu
     assertEquals([told, replica.purged], [[], undefined]);
     await put(replica, "d");
   });
-  // Another device, and a page that names none, have lost nothing.
+  // Another device, and a page without a device name, have lost nothing.
   for (const device of ["laptop", undefined]) {
     await visit(new MemoryBlockStore(), device, async (replica, told) => {
       assertEquals([told, replica.purged], [[], undefined]);
@@ -467,7 +487,7 @@ test("U1 a device whose store was purged between two visits is told what the clu
       const { decided } = replica.purged ?? {};
       assertEquals(decided, isNew ? 4 : undefined);
       if (isNew) assert(replica.purged!.session <= session);
-      // It goes on under a session of its own.
+      // It continues under a new session.
       await put(replica, `after ${isNew}`);
       assertEquals(replica.status, { state: "running" });
     });
@@ -475,16 +495,10 @@ test("U1 a device whose store was purged between two visits is told what the clu
   await pair.over();
 });
 
-test("case A10: exporting what a replica has that waits before an entry its machine throws at gives its state, and does not stop it [H17, H19]", async () => {
+test("case A10: exportData() of a replica that waits before an entry at which its machine throws returns its state, and does not stop it [H17, H19]", async () => {
   const pair = new Pair(31);
   const { env } = pair;
   await pair.start();
-  class Fragile extends KVStateMachine {
-    override update(cmd: Uint8Array): Result {
-      if (cmd.length > 100) throw new TypeError("Too long");
-      return super.update(cmd);
-    }
-  }
   const host = pair.host(pair.client(), { outbox: new MemoryOutbox() });
   const started = host.startCluster(() => new Fragile(), config);
   const replica = await env.until(started, 50);
@@ -513,21 +527,16 @@ test("case A10: exporting what a replica has that waits before an entry its mach
 });
 
 for (const isOld of [false, true]) {
-  test(`case B2: an outbox of which the restored log has less than it was told is of another history, and no copy${isOld ? ", also where an earlier version has written it" : ""} [H13, H18, H14]`, async () => {
-    const server = new Server(41);
-    const { pair } = server;
-    const { env } = pair;
-    await pair.start();
-    const device = new Device(pair, "bare");
-    await device.open();
-    await env.until((await device.put("a", "1")).result, 20);
+  test(`case B2: an outbox that knows more of its log than the restored log has is of another history, not a copy${isOld ? ", also if an earlier version has written it" : ""} [H13, H18, H14]`, async () => {
+    const { server, pair, device } = await setUp(41, "bare");
+    await device.putDecided("a", "1");
     const backup = await server.backup();
     for (const key of ["b", "c"]) {
-      await env.until((await device.put(key, "1")).result, 20);
+      await device.putDecided(key, "1");
     }
     await device.close();
     if (isOld) {
-      // It said nothing of the history.
+      // An earlier version did not store the history.
       const key = new BlockNames(1n).head;
       const [bytes] = device.stores.outbox.get([key]);
       const head = decodeHead({ key, bytes: bytes! }, 1n);
@@ -543,10 +552,8 @@ for (const isOld of [false, true]) {
     await device.until(() => device.db.state === "blocked");
     assertInstanceOf(device.replica.status.error, ErrOtherHistory);
     if (!isOld) assertNotLive(device);
-    device.replica = await env.until(device.host.startOver(1n), 50);
-    await device.until(() =>
-      device.db.state === "live" && device.replica.pending().length === 0
-    );
+    await device.startOver();
+    assertEquals(device.pending, []);
     assertEquals(
       await Promise.all(["a", "b", "d"].map((key) => device.value(key))),
       ["1", "", "1"],
@@ -555,19 +562,13 @@ for (const isOld of [false, true]) {
   });
 }
 
-test("case B2: a replica that recovers while its server is put back does not go over to the other history by itself [H13, H19, R5]", async () => {
+test("case B2: a replica that recovers while its server is restored does not adopt the other history by itself [H13, H19, R5]", async () => {
   const server = new Server(42, { limits: { farEntries: 10 } });
   const { pair } = server;
   const { env } = pair;
   await pair.start();
   await pair.replica.propose(kv.put("a", "1"));
   const backup = await server.backup();
-  class Fragile extends KVStateMachine {
-    override update(cmd: Uint8Array): Result {
-      if (cmd.length > 100) throw new TypeError("Too long");
-      return super.update(cmd);
-    }
-  }
   const db = pair.client();
   const events: HostEvent[] = [];
   const host = pair.host(db, {
@@ -575,8 +576,7 @@ test("case B2: a replica that recovers while its server is put back does not go 
     onEvent: (event) => {
       events.push(event);
       if (event.type !== "failed" || events.length > 1) return;
-      pair.isDown = true;
-      pair.cut();
+      server.disconnect();
     },
   });
   const started = host.startCluster(() => new Fragile(), config);

@@ -8,7 +8,7 @@
  */
 
 import type { Env } from "../../env.ts";
-import { SYNC_APPLIED_TICK_MS, SYNC_GATHER_MS_MAX } from "../../limits.ts";
+import { SYNC_GATHER_MS_MAX } from "../../limits.ts";
 import {
   ErrClusterClosed,
   ErrCompacted,
@@ -214,9 +214,10 @@ export class ServedCluster {
     return chain<number, SessionState>(
       this.log.readIndex(),
       (last) =>
-        session > last
-          ? "future"
-          : this.untilApplied(session).then(() => replica.standing(session)),
+        session > last ? "future" : chain(
+          this.#untilApplied(session),
+          () => replica.standing(session),
+        ),
     );
   }
 
@@ -235,16 +236,8 @@ export class ServedCluster {
     return await this.log.readIndex();
   }
 
-  /**
-   * Resolves once the replica has applied all entries up to `index`.
-   *
-   * @throws ErrClusterClosed if the cluster ends before
-   */
-  async untilApplied(index: number): Promise<void> {
-    while (this.replica.appliedIndex < index) {
-      if (!this.isLive) throw new ErrClusterClosed();
-      await sleep(this.#env, SYNC_APPLIED_TICK_MS, this.#ended.signal);
-    }
+  #untilApplied(index: number): MaybePromise<void> {
+    return this.replica.untilApplied(index, this.#ended.signal);
   }
 
   /**
@@ -261,7 +254,7 @@ export class ServedCluster {
     if (upTo > last) {
       throw new RangeError(`Index ${upTo} is past the end of the log, ${last}`);
     }
-    await this.untilApplied(upTo);
+    await this.#untilApplied(upTo);
     const hashes = await this.replica.explain(after, upTo, { signal });
     if (hashes === undefined) {
       throw new RangeError(
