@@ -34,7 +34,7 @@ import {
 
 const never = new AbortController().signal;
 
-/** Random words of one client: some always throw, some depend on the state. */
+/** Random commands of one client: some always throw, some depend on the state. */
 class Author {
   readonly #random: () => number;
   readonly name: string;
@@ -52,7 +52,7 @@ class Author {
       case 0:
         return `poison ${word}`;
       case 1:
-        // Contended by all.
+        // All clients compete for these.
         return `once shared${this.#random() % 6}`;
       case 2:
         return `need shared${this.#random() % 6}`;
@@ -60,13 +60,13 @@ class Author {
         return `no ${word}`;
     }
     const own = this.#own[this.#random() % (this.#own.length || 1)];
-    // What it has added before is ahead of it, whatever is in flight.
+    // Its own additions are ahead of it, whatever is in flight.
     if (own !== undefined && this.#random() % 4 === 0) return `need ${own}`;
     this.#own.push(word);
     return `add ${word}`;
   }
 
-  /** True if a command of its own must never be refused by the server. */
+  /** True if the server must never reject the command. */
   isGood(command: string): boolean {
     const [verb, word] = command.split(" ");
     return verb === "add" || verb === "no" ||
@@ -74,7 +74,7 @@ class Author {
   }
 }
 
-/** A client in a session, or outside of any, that sends again what it has sent. */
+/** Client in a session, or without one, that resends some of its commands. */
 class Sender {
   readonly #client: RawClient;
   readonly #author: Author;
@@ -96,7 +96,7 @@ class Sender {
     this.#session = session;
   }
 
-  /** Sends a few commands, after some that were sent before where it has a session. */
+  /** Sends a few commands; in a session, after some that were sent before. */
   async send(): Promise<void> {
     const stream = this.#stream++;
     const count = 1 + this.#random() % 6;
@@ -172,13 +172,13 @@ for (const kind of WORD_KINDS) {
             startWords(host, config, kind, counts, disk),
           validate: async (_who, cmd, _cluster, { lookup }) => {
             if (random() % 4 > 0) return undefined;
-            // It changes nothing, but takes its time.
+            // An accepting hook that is slow.
             await lookup!("x");
             await sleep(w.env, random() % 10, never);
             return text(cmd).includes("never") ? "Never" : undefined;
           },
         });
-        // In order, however long each takes.
+        // In order, however long each hook takes.
         let last: Promise<unknown> = Promise.resolve();
         logDB.faults.append = () => {
           const delay = random() % 30;
@@ -216,7 +216,7 @@ for (const kind of WORD_KINDS) {
             await w.replica.propose(bytes(command), options);
           } catch (error) {
             if (!(error instanceof ErrProposalRefused)) throw error;
-            // What the machine itself refuses is in the log.
+            // A command that the machine itself refuses is in the log.
             if (error.result === undefined) ownRefused.add(command);
           }
         };
@@ -242,7 +242,7 @@ for (const kind of WORD_KINDS) {
               refusals.in++;
             } else if (command.startsWith("poison")) refusals.refused++;
           }
-          // In the order in which they were sent.
+          // In the order of sending.
           const adds = (commands: readonly string[]): string[] =>
             commands.filter((command) =>
               command.startsWith(`add ${author.name}`)

@@ -43,7 +43,7 @@ const never = new AbortController().signal;
 
 type Kind = typeof WORD_KINDS[number];
 
-/** A server of words, and what its machines counted. */
+/** Server of word lists, and the counters of its machines. */
 async function words(
   kind: Kind,
   options: CoreOptions & {
@@ -70,7 +70,7 @@ function pack(...commands: readonly string[]): ReturnType<typeof packRecords> {
   );
 }
 
-/** Opens a session; its index. */
+/** Registers a session; its index. */
 async function sessionOf(client: RawClient, id = 5n): Promise<number> {
   client.append(90, packRecords(registerRecord(id, new Uint8Array())));
   return (await client.next("appended", 90)).first;
@@ -90,7 +90,7 @@ for (const kind of WORD_KINDS) {
         b.append(1, pack("add z"));
         const appended = await a.next("appended");
         assertEquals(appended.refused, [1, 3]);
-        // Said once for all in a row.
+        // Equal reasons in a row are sent once.
         assertEquals(appended.reasons, [POISON, ""]);
         await b.next("appended");
         const session = await sessionOf(b);
@@ -113,7 +113,7 @@ for (const kind of WORD_KINDS) {
         const own = list.filter((word) => word !== "z");
         assertEquals(own, ["x", "need x", "y", "s", "need s", "t"]);
         assertEquals(w.core.telemetry.counts.refused, 4);
-        // Those who read the log are told why.
+        // Readers of the log see the reason.
         a.read(9, session);
         const records = await a.entriesUpTo(session + 6, session);
         assertEquals(records.map(([kind]) => kind!.toString(16)), [
@@ -147,7 +147,7 @@ for (const kind of WORD_KINDS) {
         const other = await w.client();
         const session = await sessionOf(client);
         const once = sessionProposal(session, 1, bytes("once x"), 0);
-        // In one append, in three that are not answered, and by others.
+        // In one append, in three unanswered ones, and by other clients.
         client.append(1, packRecords(once, once));
         client.append(2, packRecords(once));
         other.append(1, pack("need x", "once x"));
@@ -192,7 +192,7 @@ Deno.test(
       assertInstanceOf(refused.cause, TypeError);
       assertEquals(refused.result, undefined);
     }
-    // A rule that depends on what a client has in flight.
+    // A rule that depends on a client's commands in flight.
     client.append(1, pack("once card"));
     const [{ refused }] = await Promise.all([
       client.next("appended"),
@@ -367,7 +367,7 @@ Deno.test(
   }),
 );
 
-/** A machine whose forks do with a command, or a query, what a test says. */
+/** State machine whose forks handle commands and queries as a test says. */
 function startOdd(
   host: NodeHost,
   config: ReplicaConfig,
@@ -525,7 +525,7 @@ for (const isSlow of [false, true]) {
           const isOpen = w.replica.standing(scanned + 1) !== undefined;
           if (isOpen) sessions.push(scanned + 1);
         }
-        // Of those that are gone, some are tried all the same.
+        // Some sessions used here no longer exist.
         if (sessions.length > 5) sessions.splice(0, sessions.length - 5);
       }
       await w.env.advance(30_000);
@@ -577,7 +577,7 @@ Deno.test(
 
 // ---------------------------------------------------------------- validate
 
-/** Adds, renames and moves cards only as the state has it. */
+/** Hook that accepts changes of cards only if the state allows them. */
 async function byState(
   cmd: Uint8Array,
   { lookup }: ValidateContext,
@@ -589,7 +589,7 @@ async function byState(
   return undefined;
 }
 
-/** The same for a machine that answers at once. */
+/** Same for a machine whose lookup is synchronous. */
 function byStateAtOnce(
   cmd: Uint8Array,
   { lookup }: ValidateContext,
@@ -660,7 +660,7 @@ Deno.test(
         asked++;
         const [, word] = text(cmd).split(" ");
         const isThere = await lookup!(word);
-        // Everything that others do comes between.
+        // Commands of other clients are interleaved.
         await sleep(w.env, 3 + asked % 5, never);
         return isThere ? "Taken" : undefined;
       },
@@ -715,7 +715,7 @@ Deno.test("H17 the reason of a rejection fits into a record, whatever was thrown
   }
 });
 
-/** Counts words, and throws at one that is no word. */
+/** State machine that counts words, and throws at a command that is not a word. */
 class Words implements IStateMachine<unknown, string[]>, IFork<IStateMachine> {
   readonly list: string[] = [];
 
@@ -763,7 +763,7 @@ Deno.test("case A10: over real sockets, a device whose queue has a command at wh
   await using logDB = new RemoteLogDB(server.url);
   await using outbox = new MemoryOutbox();
   await using host = new NodeHost({ logDB, outbox });
-  // Its own machine, of an older version, does not mind.
+  // The client's own machine, of an older version, accepts it.
   class Older extends Words {
     override update(cmd: Uint8Array): Result {
       const word = text(cmd);
@@ -810,7 +810,7 @@ Deno.test("case A10: over real sockets, a device whose queue has a command at wh
     "refused",
     "refused",
   ]);
-  // The server lives, and so do the other clients.
+  // The server and the other clients are unaffected.
   await other.propose(bytes("d"));
   assertEquals(await other.read(null), ["a", "b", "c", "d"]);
   const poison = await rejection(other.propose(bytes("{")));

@@ -1,16 +1,16 @@
 /**
- * A certificate for `localhost`, made anew for each test: no key is kept.
+ * Certificate for `localhost`, generated for each test: no key is stored.
  *
  * @module
  */
 
-/** A certificate that vouches for itself, and its key, as PEM text. */
+/** Self-signed certificate and its key, as PEM text. */
 export interface Certificate {
   readonly cert: string;
   readonly key: string;
 }
 
-/** An element of DER: what it is, how long, and what is in it. */
+/** DER element: tag, length and content. */
 function der(tag: number, ...parts: (Uint8Array | number[])[]): Uint8Array {
   const body = parts.flatMap((part) => [...part]);
   const size = body.length;
@@ -26,7 +26,7 @@ function ascii(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
-/** A whole number, which must not begin with zeros, nor look negative. */
+/** DER integer: without leading zeros, and not negative. */
 function integer(bytes: Uint8Array): Uint8Array {
   let from = 0;
   while (from < bytes.length - 1 && bytes[from] === 0) from++;
@@ -50,7 +50,7 @@ const ALGORITHM = der(
   der(0x06, [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02]),
 );
 
-/** The name `localhost`, of who it is for and of who vouches for it. */
+/** Name `localhost`, of the subject and of the issuer. */
 const NAME = der(
   0x30,
   der(
@@ -59,7 +59,7 @@ const NAME = der(
   ),
 );
 
-/** For which names it is good: what clients look at. */
+/** Subject alternative names, which clients check. */
 const EXTENSIONS = der(
   0xa3,
   der(
@@ -72,7 +72,7 @@ const EXTENSIONS = der(
   ),
 );
 
-/** Makes one, good for an hour. */
+/** Generates a certificate that is valid for an hour. */
 export async function makeCertificate(): Promise<Certificate> {
   const keys = await crypto.subtle.generateKey(
     { name: "ECDSA", namedCurve: "P-256" },

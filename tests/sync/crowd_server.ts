@@ -1,6 +1,6 @@
 /**
- * A server in a process of its own, which tests and benchmarks overrun with
- * connections. It prints its URL, and then what it logs of its listener.
+ * Server in its own process, which tests and benchmarks overload with connections.
+ * It prints its URL, and then the log records of its listener.
  *
  * @module
  */
@@ -8,7 +8,7 @@
 import { KVStateMachine, NodeHost } from "../../mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 
-/** Starts a server that may have so many file descriptors open, as many as there may be if that is 0. */
+/** Starts a server with a limit of open file descriptors; 0 for the limit of the system. */
 export function spawnServer(descriptors = 0): Deno.ChildProcess {
   const bound = descriptors > 0 ? `ulimit -n ${descriptors}; ` : "";
   const program = `${bound}exec "$0" run --allow-all "$1"`;
@@ -19,7 +19,7 @@ export function spawnServer(descriptors = 0): Deno.ChildProcess {
   }).spawn();
 }
 
-/** The lines a process prints, as they come. */
+/** Yields the lines that a process prints. */
 export async function* linesOf(
   { stdout }: Deno.ChildProcess,
 ): AsyncGenerator<string, void, void> {
@@ -31,7 +31,7 @@ export async function* linesOf(
   }
 }
 
-/** Connections that never ask for anything: as many as `count`, or as there can be. */
+/** Opens up to `count` idle connections. */
 export async function idleConnections(
   port: number,
   count: number,
@@ -41,14 +41,14 @@ export async function idleConnections(
     try {
       conns.push(await Deno.connect({ hostname: "127.0.0.1", port }));
     } catch {
-      // It does not listen at the moment.
+      // The server is not listening at the moment.
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
   return conns;
 }
 
-/** Measures the time until a newcomer is answered, in milliseconds. */
+/** Time until a new client is answered, in milliseconds. */
 export async function untilServed(httpURL: string | URL): Promise<number> {
   const from = performance.now();
   for (;;) {

@@ -21,7 +21,7 @@ import {
 } from "../support/clusters.ts";
 import { caughtUp, Pair } from "./pair.ts";
 
-/** More than comes before anybody takes it, in bytes. */
+/** More than is buffered on the way to a reader, in bytes. */
 const FILLING = 6 << 20;
 const CLUSTER = { clusterID: 1n, nodeID: 2n };
 
@@ -29,7 +29,7 @@ function test(name: string, run: () => Promise<void>): void {
   Deno.test(name, checked(run));
 }
 
-/** A page, and what was seen of it. */
+/** Page and its observed states. */
 interface Page {
   readonly db: RemoteLogDB;
   readonly host: NodeHost;
@@ -38,7 +38,7 @@ interface Page {
   readonly statuses: RemoteStatus[];
 }
 
-/** A device, whose pages come and go. */
+/** Device whose pages are opened and closed. */
 class Device {
   readonly pair: Pair;
   readonly #kind: NonNullable<StartOptions["kind"]>;
@@ -88,7 +88,7 @@ class Device {
   }
 }
 
-/** A server with a machine whose snapshots take many frames. */
+/** Server with a machine whose snapshots take many frames. */
 async function pairOf(
   seed: number,
   kind: NonNullable<StartOptions["kind"]>,
@@ -98,7 +98,7 @@ async function pairOf(
     { limits: { farEntries: 20 } },
     { kind, manners: { filling: FILLING } },
   );
-  // Every snapshot holds the state, so that the log is cut.
+  // Every snapshot is full, so that the log is compacted.
   await pair.start(10, { fullSnapshotInterval: 1 });
   return pair;
 }
@@ -111,7 +111,7 @@ async function grow({ env, replica }: Pair, more: number): Promise<void> {
   await env.advance(1_000);
 }
 
-/** Goes on until some of a snapshot has come, and cuts the connection for good. */
+/** Waits until a part of a snapshot has arrived, and cuts the connection permanently. */
 async function cutSnapshot(
   pair: Pair,
   { db }: Pick<Page, "db">,
@@ -124,13 +124,13 @@ async function cutSnapshot(
   pair.cut();
 }
 
-/** What a page that is offline must do. */
+/** Asserts what a page must do offline. */
 async function checkOffline(
   { env }: Pair,
   { db, replica }: Page,
   before: readonly string[],
 ): Promise<void> {
-  // It hears of the cut a little later than the other end.
+  // The client notices the cut later than the server.
   for (let i = 0; i < 10; i++) {
     assertEquals(await listOf(replica), before);
     await env.advance(100);
@@ -202,7 +202,7 @@ for (const [i, kind] of KINDS.entries()) {
     page = await device.start();
     const edit = await page.replica.submit(bytes("edit"));
     await checkOffline(pair, page, before);
-    // Once more, with the snapshot cut off a second time.
+    // Again, with the snapshot cut off a second time.
     pair.isDown = false;
     await cutSnapshot(pair, page);
     await checkOffline(pair, page, before);

@@ -28,7 +28,7 @@ import type { Manners } from "../machines/journal.ts";
 import { Pair } from "./pair.ts";
 import { world } from "./server_support.ts";
 
-/** A machine that throws at every command with `poison` in it, while told to. */
+/** State machine that throws at every command that contains `poison`, until it is mended. */
 class Poisonable extends KVStateMachine {
   static isMended = false;
 
@@ -192,7 +192,7 @@ Deno.test(
     assertEquals(state, "failed");
     assertInstanceOf(error, ErrClusterFailed);
     assertMatch(error.message, /entry \d+ cannot be applied: Cannot read/);
-    // What is proposed now waits, however often the server is asked again.
+    // Proposals wait across reconnects.
     let isDone = false;
     const waiting = replica.propose(kv.put("b", "2"), { session })
       .then(() => isDone = true);

@@ -1,5 +1,5 @@
 /**
- * A server in a process of its own, killed at random while clients submit.
+ * Server in its own process that is killed at random while clients submit.
  *
  * ```sh
  * deno run -A tests/sync/kill.ts 20      # with a seed drawn at random, which is printed
@@ -23,24 +23,24 @@ import { type Kind, Site, type SiteReport } from "../browser/sync_site.ts";
 import type { ServerSettings, ServerState } from "./kill_server.ts";
 import { Proxy, STORM } from "./proxy.ts";
 
-/** The longest a server lives before it is killed, in milliseconds. */
+/** Longest time before the server is killed, in milliseconds. */
 const LOAD_MS = 400;
 
-/** Commands a client has under way at any time. */
+/** Commands that a client has in flight at any time. */
 const IN_FLIGHT = 40;
 
-/** What a server may take to say where it is, in milliseconds. */
+/** Timeout for the start of a server, in milliseconds. */
 const START_MS_MAX = 30_000;
 
-/** What everything may take that a test waits for, in milliseconds. */
+/** Timeout for everything else a test waits for, in milliseconds. */
 export const WAIT_MS_MAX = 120_000;
 
-/** Resolves after so many milliseconds. */
+/** Resolves after a number of milliseconds. */
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** A server in a process of its own. */
+/** Server in its own process. */
 export class ServerProcess implements AsyncDisposable {
   readonly #settings: ServerSettings;
   readonly #program: string;
@@ -53,7 +53,7 @@ export class ServerProcess implements AsyncDisposable {
     this.#port = settings.port;
   }
 
-  /** Starts one. */
+  /** Starts a server. */
   static async start(
     directory: string,
     settings: Partial<ServerSettings> = {},
@@ -71,18 +71,18 @@ export class ServerProcess implements AsyncDisposable {
     return server;
   }
 
-  /** Where it listens, the same in every life. */
+  /** URL of the server, the same after every restart. */
   get port(): number {
     return this.#port;
   }
 
-  /** Starts it, once it has ended, on the files and the port there are. */
+  /** Restarts the server on its files and its port. */
   async restart(): Promise<void> {
     const settings = { ...this.#settings, port: this.#port };
     const program = new URL(this.#program, import.meta.url).href;
     const child = new Deno.Command(Deno.execPath(), {
       args: ["run", "--allow-all", program, JSON.stringify(settings)],
-      // It ends when this process does.
+      // The server exits when this process does.
       stdin: "piped",
       stdout: "piped",
       stderr: "inherit",
@@ -97,7 +97,7 @@ export class ServerProcess implements AsyncDisposable {
     this.#port = Number(new URL(new TextDecoder().decode(value)).port);
   }
 
-  /** Ends it with SIGKILL, and resolves once it is gone. */
+  /** Kills the server with SIGKILL, and resolves once it has exited. */
   async kill(): Promise<void> {
     const child = this.#child;
     if (child === undefined) return;
@@ -107,12 +107,12 @@ export class ServerProcess implements AsyncDisposable {
     await child.stdin.close().catch(() => {});
   }
 
-  /** What its clusters have: the one on disk, and that of the journal. */
+  /** States of its clusters: the one on disk, and that of the journal. */
   async state(): Promise<[disk: ServerState, memory: ServerState]> {
     return await this.#ask("state");
   }
 
-  /** Has it write rows with values of so many bytes to the cluster on disk. */
+  /** Makes the server write rows with values of a size in bytes to the cluster on disk. */
   async fill(count: number, bytes: number): Promise<void> {
     await this.#ask(`fill?count=${count}&bytes=${bytes}`);
   }
@@ -127,7 +127,7 @@ export class ServerProcess implements AsyncDisposable {
   }
 }
 
-/** A client in this process that keeps everything in a directory. */
+/** Client in this process that stores everything in a directory. */
 export function openSite(
   kind: Kind,
   directory: string,
@@ -145,7 +145,7 @@ export function openSite(
   });
 }
 
-/** Fails unless a client has the server's state, and in it every command of these clients, once and in order. */
+/** Asserts that a client has the server's state, with every command of these clients once and in order. */
 export function checkSite(
   report: SiteReport,
   server: ServerState,
@@ -160,19 +160,19 @@ export function checkSite(
   assertEquals(report.shown, expected, said);
 }
 
-/** What came of it. */
+/** Result of a run. */
 export interface ServerKills {
-  /** How often the server was killed. */
+  /** Number of kills. */
   readonly kills: number;
-  /** Commands of which a client knows that they are applied. */
+  /** Commands that clients know to be applied. */
   readonly applied: number;
 }
 
-/** A client that submits until it is told to stop. */
+/** Client that submits until it is stopped. */
 class Client {
   readonly name: string;
   readonly site: Site;
-  /** The last number that was kept. */
+  /** Last number that was submitted durably. */
   count = 0;
   #isStopped = false;
   readonly #working: Promise<void>;
@@ -197,7 +197,7 @@ class Client {
     }
   }
 
-  /** Commands of it that are acknowledged. */
+  /** Number of acknowledged commands. */
   get acknowledged(): number {
     return this.count - this.site.replica.pending().length;
   }
@@ -209,10 +209,10 @@ class Client {
 }
 
 /**
- * Kills a server `kills` times, at moments drawn from the seed, while clients of
- * both kinds submit, some of them over a network that fails too. Nothing that a
- * client knows to be applied may be missing afterwards, and nothing be there
- * twice or out of order (H3, H5).
+ * Kills a server `kills` times, at times drawn from the seed, while clients of both
+ * kinds submit, some of them over an unreliable network. Afterwards no command that
+ * a client knows to be applied may be missing, and none may be applied twice or out
+ * of order (H3, H5).
  */
 export async function killServer(
   kills: number,
@@ -239,7 +239,7 @@ export async function killServer(
       clients.push(new Client(`c${i}`, site, random(seedFrom(next))));
     }
     for (let life = 1; life <= kills; life++) {
-      // Load it has only once somebody is there again.
+      // There is load only once a client is connected again.
       await Promise.race(clients.map(async ({ site }) => {
         await site.live();
       }));

@@ -1,5 +1,5 @@
 /**
- * A server to be killed: everything in one folder, where the next one finds it.
+ * Server that a test kills: it stores everything in one folder, for the next one.
  *
  * @module
  */
@@ -14,29 +14,29 @@ import { serve } from "../../src/sync/server/mod.ts";
 import { JournalMachine } from "../machines/client_counters.ts";
 import { lastOf } from "../browser/sync_site.ts";
 
-/** What it is told, as JSON. */
+/** Options of the server, as JSON. */
 export interface ServerSettings {
-  /** Where it keeps everything. */
+  /** Data folder of the server. */
   readonly directory: string;
-  /** The port, 0 for any that is free. */
+  /** Port to listen on, 0 for a free one. */
   readonly port: number;
-  /** Pages of these may connect. */
+  /** Origins whose pages may connect. */
   readonly origins: readonly string[];
-  /** Entries after which it takes a snapshot. */
+  /** Entries between snapshots. */
   readonly snapshotEntries: number;
-  /** How far behind a client is told to take that, in entries. */
+  /** Entries past which a client that is behind fetches a snapshot. */
   readonly farEntries: number;
 }
 
-/** The state of one cluster here. */
+/** State of one cluster on the server. */
 export interface ServerState {
-  /** The index applied. */
+  /** Applied index of the replica. */
   readonly index: number;
-  /** The machine's hash. */
+  /** State hash of the machine. */
   readonly hash: string;
-  /** The last number of each client. */
+  /** Last number applied of each client. */
   readonly last: Readonly<Record<string, number>>;
-  /** Rows of the machine on disk. */
+  /** Number of rows of the on-disk machine. */
   readonly rows: number;
 }
 
@@ -49,7 +49,7 @@ const config = {
   fullSnapshotInterval: 1,
   hashEntries: 64,
 };
-// As durable as it is by default.
+// With the default durability.
 const logDB = new SqliteLogDB(`${directory}/log.db`);
 const snapshots = new FileSnapshotStore(`${directory}/snapshots`);
 const host = new NodeHost({
@@ -77,10 +77,10 @@ async function stateOf(replica: Replica): Promise<ServerState> {
   return { index, hash: `${hash}`, last, rows: Number(rows) };
 }
 
-/** How many rows are written at a time. */
+/** Number of rows written at a time. */
 const AT_ONCE = 10_000;
 
-/** Writes rows, one a command. */
+/** Writes rows, one per command. */
 async function fill(count: number, bytes: number): Promise<void> {
   const value = "x".repeat(bytes);
   for (let from = 0; from < count; from += AT_ONCE) {
@@ -109,6 +109,6 @@ const server = serve(host, {
 });
 Deno.stdout.writeSync(new TextEncoder().encode(`${server.url}\n`));
 
-// Whoever started it has ended.
+// The parent process has exited.
 for await (const _ of Deno.stdin.readable);
 Deno.exit();

@@ -1,5 +1,5 @@
 /**
- * A server and its clients in one process, on a network that a test cuts.
+ * Server and clients in one process, on a network that a test can cut.
  *
  * @module
  */
@@ -29,7 +29,7 @@ import { wire, type WireEnd } from "./client_support.ts";
 
 const config = { clusterID: 1n, nodeID: 1n };
 
-/** Time that does not run ahead of what takes turns of the event loop, as snapshots do. */
+/** Environment whose clock waits for work that takes turns of the event loop, as snapshots do. */
 class PairEnv extends ManualEnv {
   override async advance(ms: number): Promise<void> {
     for (let left = ms; left > 0; left -= 200) {
@@ -39,12 +39,12 @@ class PairEnv extends ManualEnv {
   }
 }
 
-/** A server and its clients in one process, on a network that a test cuts. */
+/** Server and clients in one process, on a network that a test can cut. */
 export class Pair {
   readonly env: ManualEnv;
   readonly #random: () => number;
   readonly #options: CoreOptions;
-  /** The machine of the server, if it tells what was applied. */
+  /** State machine of the server, if it records what was applied. */
   readonly #journal: StartOptions | undefined;
   serverLog: LogDB;
   server!: NodeHost;
@@ -53,7 +53,7 @@ export class Pair {
   readonly #wires = new Set<WireEnd>();
   readonly #closing: (() => Promise<void>)[] = [];
   isDown = false;
-  /** True while what is committed does not get through to the clients; answers do. */
+  /** True to withhold committed entries from the clients; answers are delivered. */
   isWithheld = false;
 
   constructor(
@@ -89,21 +89,21 @@ export class Pair {
     );
   }
 
-  /** Ends the server, and every connection with it. */
+  /** Stops the server and closes every connection. */
   async stop(): Promise<void> {
     this.cut();
     await this.env.until(this.#core.stop(), 100);
     await this.env.until(this.server.stop(), 100);
   }
 
-  /** Breaks every connection, at both ends or for one of them only at first. */
+  /** Breaks every connection, at both ends or first at one of them. */
   cut(): void {
     for (const end of this.#wires) {
       const [first, second] = this.#random() % 2 === 0
         ? [end, end.other]
         : [end.other, end];
       first.end(1006, "");
-      // The other end hears of it later, and goes on until then.
+      // The other end notices later, and continues until then.
       if (this.#random() % 2 === 0) second.end(1006, "");
       else {
         const late = 1 + this.#random() % 500;
@@ -113,7 +113,7 @@ export class Pair {
     this.#wires.clear();
   }
 
-  /** A wire whose frames take their time, in order. */
+  /** Transport that delays frames and keeps their order. */
   #wire(): [WireEnd, WireEnd] {
     let last = 0;
     return wire((deliver) => {
@@ -168,7 +168,7 @@ export class Pair {
   }
 }
 
-/** Waits until the replicas have applied as much as the server has. */
+/** Waits until the replicas have applied all that the server has. */
 export async function caughtUp(
   pair: Pair,
   replicas: readonly Replica[],

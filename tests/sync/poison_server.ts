@@ -1,6 +1,6 @@
 /**
- * A server one of whose clusters has a machine that throws at some commands:
- * everything in one folder, where the next one finds it.
+ * Server with a cluster whose machine throws at some commands; it stores everything
+ * in one folder, for the next one.
  *
  * @module
  */
@@ -25,7 +25,7 @@ try {
     clusterID: 1n,
   });
 } catch {
-  // It is served all the same: `/health` and the clients are told.
+  // The server starts without the cluster: `/health` and the clients are told.
 }
 await host.startCluster(() => new JournalMachine(), {
   ...config,
@@ -46,6 +46,6 @@ const server = serve(host, {
 });
 Deno.stdout.writeSync(new TextEncoder().encode(`${server.url}\n`));
 
-// The process that started it has ended.
+// The parent process has exited.
 for await (const _ of Deno.stdin.readable);
 Deno.exit();

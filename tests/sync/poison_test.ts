@@ -20,7 +20,7 @@ import {
 } from "../machines/client_counters.ts";
 import { PoisonableMachine } from "../machines/poisonable.ts";
 
-/** Waits until a condition holds, which it has to sooner or later. */
+/** Polls until a condition holds. */
 async function until(
   what: string,
   isSo: () => boolean | Promise<boolean>,
@@ -32,7 +32,7 @@ async function until(
   }
 }
 
-/** A client with everything in memory, as a page without storage has it. */
+/** Client that stores everything in memory, like a page without storage. */
 class Client implements AsyncDisposable {
   readonly logDB: RemoteLogDB;
   readonly host: NodeHost;
@@ -57,7 +57,7 @@ class Client implements AsyncDisposable {
     );
   }
 
-  /** Submits the commands of numbers `from` to `upTo`, and says once they are applied. */
+  /** Submits commands with the numbers `from` to `upTo`, and resolves once they are applied. */
   async submit(name: string, from: number, upTo: number): Promise<void> {
     const results: Promise<unknown>[] = [];
     for (let number = from; number <= upTo; number++) {
@@ -95,7 +95,7 @@ Deno.test(
         return { status: response.status, body: await response.json() };
       };
       const url = `ws://127.0.0.1:${server.port}/sync`;
-      // One whose machine throws at the same command, and one of other code.
+      // One client whose machine throws at the same command, and one with other code.
       await using same = new Client(url);
       await using fine = new Client(url);
       await using other = new Client(url);
@@ -129,7 +129,7 @@ Deno.test(
       const queued = [same.submit("same", 16, 20), fine.submit("fine", 16, 20)];
       await other.submit("other", 16, 20);
 
-      // It dies in the same command again, and the others come up.
+      // The cluster fails at the same command again, and the others start.
       await server.kill();
       await server.restart();
       const again = await health();
@@ -154,7 +154,7 @@ Deno.test(
       await until("live", () => fine.logDB.state === "live");
       assertEquals((await health()).status, 200);
 
-      // The decision holds for clients that come later, and after every restart.
+      // The decision holds for later clients, and after every restart.
       await server.kill();
       await server.restart();
       assertEquals((await health()).status, 200);

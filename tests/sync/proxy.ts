@@ -1,7 +1,7 @@
 /**
- * A proxy between a server and its clients that does to connections what
- * networks do: it cuts them, delays what they carry, stalls, and loses the end
- * of what was sent before a cut. What it does is drawn from a seed.
+ * Proxy between a server and its clients that simulates an unreliable network: it
+ * cuts connections, delays data, stalls, and loses the last bytes before a cut. Its
+ * faults are drawn from a seed.
  *
  * This module needs Deno.
  *
@@ -10,21 +10,21 @@
 
 import { randomOf } from "../../src/testing/clock.ts";
 
-/** How bad the network is. */
+/** Fault rates of the network. */
 export interface Weather {
-  /** How many connections of a hundred are cut before they have carried anything. */
+  /** Percentage of connections that are cut before they carry any data. */
   readonly refusedPercent: number;
-  /** Bytes a connection carries before it is cut, at most. */
+  /** Largest number of bytes that a connection carries before it is cut. */
   readonly bytesMax: number;
-  /** The longest delay of a piece, in milliseconds. */
+  /** Longest delay of a chunk, in milliseconds. */
   readonly delayMsMax: number;
-  /** How many pieces of a thousand stall. */
+  /** Number of chunks in a thousand that stall. */
   readonly stallPermille: number;
-  /** How long a stall lasts, in milliseconds, at most. */
+  /** Longest stall, in milliseconds. */
   readonly stallMsMax: number;
 }
 
-/** A rainy day, in which everything that can happen happens often. */
+/** Fault rates at which every fault is frequent. */
 export const STORM: Weather = {
   refusedPercent: 15,
   bytesMax: 400_000,
@@ -33,7 +33,7 @@ export const STORM: Weather = {
   stallMsMax: 250,
 };
 
-/** A proxy to a port of this machine. */
+/** Proxy to a port of this machine. */
 export class Proxy implements AsyncDisposable {
   readonly #listener: Deno.TcpListener;
   readonly #target: number;
@@ -42,10 +42,10 @@ export class Proxy implements AsyncDisposable {
   readonly #accepting: Promise<void>;
   #weather: Weather | undefined;
   #isDown = false;
-  /** Connections it has cut. */
+  /** Number of connections that were cut. */
   cuts = 0;
 
-  /** A proxy to `target`, with the weather that `seed` brings. */
+  /** Starts a proxy to port `target`, with faults drawn from `seed`. */
   constructor(target: number, seed: number, weather: Weather | undefined) {
     this.#target = target;
     this.#random = randomOf(seed);
@@ -54,17 +54,17 @@ export class Proxy implements AsyncDisposable {
     this.#accepting = this.#accept();
   }
 
-  /** The port it listens on. */
+  /** Port of the proxy. */
   get port(): number {
     return this.#listener.addr.port;
   }
 
-  /** The weather from now on; undefined for none. */
+  /** Sets the fault rates from now on; undefined for no faults. */
   set weather(weather: Weather | undefined) {
     this.#weather = weather;
   }
 
-  /** Whether nothing gets through. */
+  /** True to let nothing through. */
   set isDown(isDown: boolean) {
     this.#isDown = isDown;
     if (isDown) this.cut();
@@ -120,7 +120,7 @@ export class Proxy implements AsyncDisposable {
     this.#close(server);
   }
 
-  /** Carries bytes one way until one end, or the weather, has enough. */
+  /** Copies bytes in one direction until an end closes or a fault cuts the connection. */
   async #carry(
     from: Deno.TcpConn,
     to: Deno.TcpConn,
@@ -133,7 +133,7 @@ export class Proxy implements AsyncDisposable {
         const count = await from.read(buffer);
         if (count === null) break;
         if (weather !== undefined) await this.#wait(weather);
-        // What does not fit any more is lost, in the middle of a frame.
+        // Bytes past the limit are lost, possibly in the middle of a frame.
         const most = Math.min(count, carried.left);
         carried.left -= most;
         for (let at = 0; at < most;) {
@@ -145,7 +145,7 @@ export class Proxy implements AsyncDisposable {
         }
       }
     } catch {
-      // One of them was closed.
+      // An end was closed.
     }
     this.#close(from);
     this.#close(to);
@@ -168,11 +168,11 @@ export class Proxy implements AsyncDisposable {
     try {
       conn.close();
     } catch {
-      // It is closed already.
+      // Closed already.
     }
   }
 
-  /** Cuts every connection and takes no more. */
+  /** Cuts every connection and accepts no more. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listener.close();
     this.cut();
@@ -180,13 +180,12 @@ export class Proxy implements AsyncDisposable {
   }
 }
 
-/** Reaction of a gateway to a frame that is too large. */
+/** Reaction of a gateway to an oversized frame. */
 export type Refusal = "1009" | "reset";
 
 /**
- * A gateway that lets WebSockets through whose frames are small, and ends those
- * with a larger one, either way: by the code of the WebSocket protocol for that,
- * or without a word.
+ * Gateway that passes small WebSocket frames, and ends a connection at a larger one
+ * in either direction, with the close code of the WebSocket protocol or without.
  */
 export class FrameGateway implements AsyncDisposable {
   readonly #listener: Deno.TcpListener;
@@ -195,10 +194,10 @@ export class FrameGateway implements AsyncDisposable {
   readonly #refusal: Refusal;
   readonly #open = new Set<Deno.TcpConn>();
   readonly #accepting: Promise<void>;
-  /** Frames it has refused, by their size in bytes. */
+  /** Sizes of the rejected frames, in bytes. */
   readonly refused: number[] = [];
 
-  /** A gateway to `target`. */
+  /** Starts a gateway to `target`. */
   constructor(target: number, frameBytesMax: number, refusal: Refusal) {
     this.#target = target;
     this.#frameBytesMax = frameBytesMax;
@@ -207,7 +206,7 @@ export class FrameGateway implements AsyncDisposable {
     this.#accepting = this.#accept();
   }
 
-  /** Address at which it is reached. */
+  /** URL of the gateway. */
   get url(): string {
     return `ws://127.0.0.1:${this.#listener.addr.port}/sync`;
   }
@@ -245,25 +244,25 @@ export class FrameGateway implements AsyncDisposable {
         this.refused.push(refused);
         if (this.#refusal === "1009") {
           await client.write(new Uint8Array([0x88, 2, 0x03, 0xf1]));
-          // Closed with something unread, it would be reset instead.
+          // A socket closed with unread data would send a reset instead.
           while (await client.read(buffer) !== null);
         }
         break;
       }
     } catch {
-      // One of them was closed.
+      // An end was closed.
     }
     for (const conn of [from, to]) {
       this.#open.delete(conn);
       try {
         conn.close();
       } catch {
-        // It is closed already.
+        // Closed already.
       }
     }
   }
 
-  /** Cuts every connection and takes no more. */
+  /** Cuts every connection and accepts no more. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#listener.close();
     for (const conn of this.#open) conn.close();
@@ -271,20 +270,20 @@ export class FrameGateway implements AsyncDisposable {
   }
 }
 
-/** Follows one way of a WebSocket from its handshake on. */
+/** Parses one direction of a WebSocket from its handshake on. */
 class Frames {
   readonly #max: number;
   #isOpen = false;
-  /** Bytes of the handshake, or of the head of a frame, that have come. */
+  /** Bytes received of the handshake or of a frame header. */
   #head: number[] = [];
-  /** Bytes of the frame that are still to come. */
+  /** Bytes missing of the frame. */
   #left = 0;
 
   constructor(max: number) {
     this.#max = max;
   }
 
-  /** Takes what has come: gives what may pass, up to the first frame that is too large, and the size of that. */
+  /** Parses received bytes; returns those before the first oversized frame, and the size of that frame. */
   take(bytes: Uint8Array): { passed: Uint8Array; refused?: number } {
     const passed = new Uint8Array(this.#head.length + bytes.length);
     let length = 0;
@@ -311,7 +310,7 @@ class Frames {
     return { passed: passed.subarray(0, length) };
   }
 
-  /** Zero once the handshake has come. */
+  /** Zero once the handshake is complete. */
   #handshake(): number | undefined {
     const end = String.fromCharCode(...this.#head.slice(-4));
     if (end !== "\r\n\r\n") return undefined;
@@ -319,7 +318,7 @@ class Frames {
     return 0;
   }
 
-  /** Size of the frame, once its head has come. */
+  /** Size of the frame, once its header is complete. */
   #size(): number | undefined {
     const [, second] = this.#head;
     if (second === undefined) return undefined;

@@ -1,6 +1,6 @@
 /**
- * The client's side of a WebSocket over plain TCP: cheaper than the one of the
- * platform, and free to do what that one does not.
+ * Client side of a WebSocket over plain TCP: cheaper than the platform's, and able to
+ * violate the protocol.
  *
  * This module needs Deno.
  *
@@ -16,12 +16,12 @@ import {
 
 const KEY = btoa("0123456789abcdef");
 
-/** Request that begins a WebSocket. */
+/** Upgrade request of a WebSocket. */
 export const UPGRADE: Uint8Array = new TextEncoder().encode(
   `GET /sync HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${KEY}\r\n\r\n`,
 );
 
-/** A frame of a client, with a mask that changes nothing; it may announce more than there is. */
+/** Frame of a client with a mask of zeros; it may announce more bytes than it has. */
 export function clientFrame(
   payload: Uint8Array,
   announced: number = payload.length,
@@ -36,12 +36,12 @@ export function clientFrame(
   return bytes;
 }
 
-/** A message of the protocol as a frame of a client. */
+/** Encodes a protocol message as a frame of a client. */
 export function messageFrame(message: Message): Uint8Array {
   return clientFrame(encodeMessage(message));
 }
 
-/** A hello that takes all that may come. */
+/** Hello with unlimited credit. */
 export function helloFrame(token?: string): Uint8Array {
   return messageFrame({
     type: "hello",
@@ -53,7 +53,7 @@ export function helloFrame(token?: string): Uint8Array {
   });
 }
 
-/** Writes all of some bytes. */
+/** Writes all bytes. */
 export async function writeAll(
   conn: Deno.TcpConn,
   bytes: Uint8Array,

@@ -14,7 +14,7 @@ Deno.test(
     let given = 0;
     let failures = 0;
     const asked: string[] = [];
-    // A token is good for ten seconds from when it was given, by the server's clock.
+    // A token is valid for ten seconds from its issue, by the server's clock.
     const pair: Pair = new Pair(1, {
       authenticate: ({ headers }): Principal | undefined => {
         const token = headers.get("authorization")!.slice("Bearer ".length);
@@ -47,7 +47,7 @@ Deno.test(
     const states: RemoteState[] = [];
     logDB.watch(({ state }) => states.push(state));
     for (let round = 1; round <= 6; round++) {
-      // That the server cannot ask for a while is no gap either.
+      // A hook that fails for a while causes no gap either.
       failures = round === 3 ? 2 : 0;
       await pair.env.advance(VALID_MS);
       assertEquals(failures, 0);
@@ -60,7 +60,7 @@ Deno.test(
   }),
 );
 
-/** A server that knows one principal, by every token but "bad"; what it knows can be revoked. */
+/** Server that accepts one principal by every token but "bad", and can revoke it. */
 function revocable(): {
   authenticate: (request: Request) => Principal | undefined;
   revoke: () => void;
@@ -105,7 +105,7 @@ Deno.test(
     await client.entriesUpTo(3);
     await w.env.advance(60_000);
     assertEquals(client.ending, undefined);
-    // Also the next time.
+    // A second renewal works, too.
     revoke();
     await client.next("renew");
     client.send({ type: "token", token: "third" });
@@ -194,7 +194,7 @@ Deno.test(
       const from = other.env.now();
       if (renews) {
         assertEquals((await client.next("renew")).withinMs, 5_000);
-        // One that is not good does no harm as long as the first one is.
+        // A rejected token has no effect while the first one is valid.
         client.send({ type: "token", token: "bad" });
         await other.env.advance(2_000);
         assertEquals(client.ending, undefined);
@@ -338,7 +338,7 @@ Deno.test(
         if (token === "bad") return undefined;
         if (token === "late") {
           const { signal } = valid;
-          // After the answer, before anything is made of it.
+          // Revoked after the hook has returned, before the result is used.
           queueMicrotask(() => queueMicrotask(() => valid.abort()));
           return { id: "ann", signal };
         }

@@ -18,7 +18,7 @@ const DESCRIPTORS = 64;
 Deno.test("case A11: a server without free file descriptors logs it, and accepts connections again once some are free [H21, H18]", async () => {
   const child = spawnServer(DESCRIPTORS);
   const lines = linesOf(child);
-  // What the process says, on its first line.
+  // The first line that the process prints.
   const url = (await lines.next()).value === "listening"
     ? (await lines.next()).value!
     : "";
@@ -33,7 +33,7 @@ Deno.test("case A11: a server without free file descriptors logs it, and accepts
   await replica.propose(kv.put("boat", "sampan"));
   const idle = await idleConnections(Number(port), 2 * DESCRIPTORS);
   assertEquals((await lines.next()).value, "listener ended");
-  // Connected clients go on.
+  // Connected clients are unaffected.
   await replica.propose(kv.put("boat", "junk"));
   for (const conn of idle) conn.close();
   await untilServed(`http://127.0.0.1:${port}/`);
@@ -53,7 +53,7 @@ Deno.test("case A11: a server without free file descriptors logs it, and accepts
   assertEquals((await child.status).code, 0);
 });
 
-/** A listener that ends when told. */
+/** Listener that a test ends. */
 class FakeListening implements Listening {
   readonly addr: { port: number };
   readonly end = Promise.withResolvers<void>();
@@ -106,7 +106,7 @@ Deno.test("case A11: a listener that ends is restarted on its port with backoff,
   await env.advance(2_000);
   assert(listener.isListening);
   assertEquals(opened[1]!.addr.port, 8080);
-  // It does not last: that is the same trouble.
+  // It ends before it is stable, which is not reported again.
   opened[1]!.end.reject(new Error("Too many open files"));
   await env.advance(2_000);
   assertEquals([opened.length, told.length], [3, 1]);

@@ -1,5 +1,5 @@
 /**
- * A server on a real port, for the tests that speak to one over sockets.
+ * Server on a real port, for tests over sockets.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import type { ServerLogRecord } from "../../src/sync/server/options.ts";
 import { socketTransport } from "../../src/sync/transport.ts";
 import { RawClient, realTime } from "./server_support.ts";
 
-/** A server with one cluster, and all that it needs. */
+/** Server with one cluster and its dependencies. */
 export interface Running {
   host: NodeHost;
   server: Server;
@@ -19,12 +19,12 @@ export interface Running {
   stop(): Promise<void>;
 }
 
-/** Options of a WebSocket that only Deno has. */
+/** WebSocket options of Deno. */
 export function withHeaders(headers: Record<string, string>): string[] {
   return { headers } as unknown as string[];
 }
 
-/** Starts one on a free port of this machine. */
+/** Starts a server on a free port. */
 export async function run(options: ServeOptions = {}): Promise<Running> {
   const logDB = new MemoryLogDB();
   const host = new NodeHost({ logDB });

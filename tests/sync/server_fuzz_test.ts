@@ -24,7 +24,7 @@ const CODES: ReadonlySet<number> = new Set(Object.values(CloseCode));
 
 type Random = () => number;
 
-/** A message of a client, of whatever turn, with fields that may be. */
+/** Valid message of a client, possibly out of turn. */
 function anyMessage(random: Random): Message {
   const small = (): number => random() % 4;
   const index = (): number =>
@@ -111,7 +111,7 @@ function anyMessage(random: Random): Message {
   }
 }
 
-/** A record: good, somebody else's, or none. */
+/** Record that is valid, another client's, or malformed. */
 function anyRecord(random: Random): Uint8Array {
   const session = random() % 40;
   switch (random() % 8) {
@@ -141,7 +141,7 @@ function randomBytes(random: Random, length: number): Uint8Array {
   return Uint8Array.from({ length }, () => random());
 }
 
-/** The bytes of a message, damaged. */
+/** Damaged bytes of a message. */
 function damaged(random: Random): Uint8Array {
   const frame = encodeMessage(anyMessage(random)).slice();
   switch (random() % 6) {
@@ -155,7 +155,7 @@ function damaged(random: Random): Uint8Array {
     case 2:
       return randomBytes(random, random() % 200);
     case 3:
-      // An append whose number of records is more than there is.
+      // An append that announces more records than it has.
       return new Uint8Array([
         12,
         1,
@@ -170,13 +170,13 @@ function damaged(random: Random): Uint8Array {
   }
 }
 
-/** A client that sends what it likes until it is thrown out, or has sent enough. */
+/** Client that sends random messages until it is disconnected or has sent enough. */
 async function attack(w: World, random: Random): Promise<RawClient> {
   const client = w.connect();
   await client.until("opened", () => client.isOpen);
   if (random() % 8 > 0) {
     const hello = { token: `bad ${random() % 3}`, renews: random() % 2 === 0 };
-    // One may expire before it is welcome.
+    // A principal may expire before its welcome.
     await client.hello(hello).catch(() => {});
     if (random() % 2 === 0) await client.open().catch(() => {});
   }
@@ -212,7 +212,7 @@ Deno.test(
       config: { hashEntries: 16, snapshotEntries: 100 },
       authenticate: (request) => {
         const id = request.headers.get("authorization") ?? "anonymous";
-        // Some are revoked, or expire, in the middle of it.
+        // Some principals are revoked or expire while they send.
         return id.endsWith("1")
           ? { id, validMs: 1 + random() % 50 }
           : id.endsWith("2")
@@ -237,7 +237,7 @@ Deno.test(
       }
       const { ending } = await attacked;
       if (ending?.code !== 1000) closed++;
-      // The good one goes on, exactly as it would alone.
+      // The correct client is unaffected.
       good.append(
         2 + round,
         packRecords(
@@ -258,7 +258,7 @@ Deno.test(
     }
     assertEquals(good.ending, undefined);
     assertEquals(reader.ending, undefined);
-    // Nothing of those who are gone is left.
+    // The disconnected clients leave nothing behind.
     assertEquals(w.core.telemetry.counts.connections, 2);
     assertEquals(w.core.quotas.transfers, 0);
     assert(w.env.timers < 10, `${w.env.timers} timers`);

@@ -5,15 +5,15 @@ import { never } from "../support/environment.ts";
 import { run, type Running } from "./running_server.ts";
 import { packRecords, proposal, type RawClient } from "./server_support.ts";
 
-/** Milliseconds that a hook has in these tests: a hook that never answers is seen soon. */
+/** Timeout of hooks in these tests, in milliseconds. */
 const HOOK_MS = 50;
 
 const LIMITS = { hookMs: HOOK_MS };
 
-/** An answer, or a throw, by its name. */
+/** Result or exception of a hook, by name. */
 type Answers = Record<string, () => unknown>;
 
-/** Each of them given at once, and as a promise. */
+/** Each result as a value and as a promise. */
 function bothWays(answers: Answers): Answers {
   const both: Answers = {};
   for (const [name, answer] of Object.entries(answers)) {
@@ -26,7 +26,7 @@ function bothWays(answers: Answers): Answers {
   return both;
 }
 
-/** Throws that an error message has to be made of. */
+/** Thrown values that are hard to describe in a message. */
 const THROWS: Answers = {
   "an error": () => {
     throw new Error("Directory is down");
@@ -39,7 +39,7 @@ const THROWS: Answers = {
     })),
 };
 
-/** Answers that are none, whatever was asked. */
+/** Results that are invalid for every hook. */
 const BROKEN: Answers = {
   ...bothWays(THROWS),
   "a promise that never settles": () => never(),
@@ -57,7 +57,7 @@ function throwAny(value: unknown): never {
   throw value;
 }
 
-/** Sends hello; how the connection ended, undefined if it was welcomed. */
+/** Sends hello; close code of the connection, undefined if it was welcomed. */
 async function greet(client: RawClient): Promise<number | undefined> {
   await client.hello().catch(() => {});
   return client.ending?.code;
@@ -72,7 +72,7 @@ async function snapshot(r: Running, method = "GET"): Promise<number> {
   return response.status;
 }
 
-/** Runs `check` with each answer of one hook, on one server; it must be well afterwards. */
+/** Runs `check` with each result of a hook on one server, which must work afterwards. */
 async function withEach(
   answers: Answers,
   options: (answer: () => unknown) => ServeOptions,
@@ -138,7 +138,7 @@ Deno.test("case A2: serve() survives any result of authenticate, rejects that re
       assertEquals(await snapshot(r), 503, name);
       const client = r.connect();
       assertEquals(await greet(client), 1001, name);
-      // Nothing but the end of the connection ever came.
+      // The client received nothing but the end of the connection.
       assertEquals(client.messages, [], name);
     },
   );
@@ -152,7 +152,7 @@ Deno.test("case A2: a request that authenticate does not accept is rejected, whe
     assertEquals(await greet(r.connect()), 4401);
   }
   assertEquals(r.server.counts.hookFailures, 0);
-  // The longest id there may be, and one that is read once.
+  // The longest id allowed, and an id that is read once.
   answer = { id: "é".repeat(1024) };
   assertEquals(
     (await r.connect().hello()).principal,

@@ -10,7 +10,7 @@ import type { TransferSlot } from "../../src/sync/server/transfer_slots.ts";
 import { run, type Running } from "./running_server.ts";
 import { packRecords, proposal, realTime, world } from "./server_support.ts";
 
-/** Sends bytes as they are written here, and returns what comes back. */
+/** Sends a raw request, and returns the raw response. */
 async function ask({ server }: Running, text: string): Promise<string> {
   const { hostname, port } = new URL(server.httpURL);
   const connection = await Deno.connect({
@@ -23,7 +23,7 @@ async function ask({ server }: Running, text: string): Promise<string> {
 
 const statusOf = (answer: string): number => Number(answer.split(" ")[1]);
 
-/** True if a page of a host gets a connection; a WebSocket of Deno lets no test choose the host. */
+/** True if a page of a host is accepted; raw, as Deno's WebSocket does not let a test set the Host header. */
 async function connects({ server }: Running, host: string): Promise<boolean> {
   const { port } = new URL(server.httpURL);
   const connection = await Deno.connect({ port: Number(port) });
@@ -75,7 +75,7 @@ Deno.test("case A5: a malformed request is answered with 400 and counted, and is
       assertEquals(statusOf(await ask(r, get(target, "host: localhost"))), 400);
     }
   }
-  // The runtime itself refuses some.
+  // The runtime rejects some itself.
   for (
     const request of [
       "GET /health HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
@@ -87,7 +87,7 @@ Deno.test("case A5: a malformed request is answered with 400 and counted, and is
   ) assertEquals(statusOf(await ask(r, request)), 400, request);
   const handshake = ["host: localhost", "upgrade: websocket"];
   assertEquals(statusOf(await ask(r, get("/sync", ...handshake))), 400);
-  // The same target in its long form, and hosts that are written in odd ways.
+  // The same target in absolute form, and unusual spellings of hosts.
   for (
     const host of ["localhost", "LOCALHOST.", "127.1", "[::1]", "localhost:"]
   ) {
@@ -122,11 +122,11 @@ Deno.test("case A19: a server on every address without authenticate rejects a pa
     const name of ["evil.example", "127.0.0.1.nip.io", "evillocalhost"]
       .concat("192-168-7-7.evil.example", "1.2.3.4.evil.example")
   ) assertEquals(await of(open, name), refused, name);
-  // A client that is no page names no origin, and may use any name.
+  // A client that is not a page sends no origin, and may use any name.
   await open.connect({ host: "some.example" }).hello();
   await open.stop();
 
-  // A name that was given is taken, for pages of that origin.
+  // The name of a configured origin is accepted.
   const told = await run({
     hostname: "0.0.0.0",
     origins: ["https://app.example"],
@@ -141,7 +141,7 @@ Deno.test("case A19: a server on every address without authenticate rejects a pa
   );
   await told.stop();
 
-  // Credentials are bound to a name: no rebound page has them.
+  // Credentials are bound to a name, so a rebound page does not have them.
   const asked = await run({
     hostname: "0.0.0.0",
     authenticate: () => ({ id: "ann" }),
@@ -173,7 +173,7 @@ Deno.test("case A20: HTTP responses follow the standard: HEAD, OPTIONS, 405 with
   assertEquals(head.status, 200);
   assertEquals(head.headers.get("content-type"), "application/octet-stream");
   assertMatch(head.headers.get("content-disposition")!, /cluster-1-\d+/);
-  // Its size is not known before it is made.
+  // The size is not known before the export.
   assertEquals(head.headers.get("content-length"), null);
   const none = url.replace("clusters/1", "clusters/9");
   assertEquals((await request(none, "HEAD")).status, 404);
@@ -199,7 +199,7 @@ Deno.test("case A20: HTTP responses follow the standard: HEAD, OPTIONS, 405 with
     assertEquals(headers.get("access-control-allow-origin"), origin);
     assertEquals(headers.get("access-control-allow-methods"), allow);
     assertMatch(headers.get("access-control-allow-headers")!, /authorization/);
-    // A page that may not ask can read no answer.
+    // A page of another origin cannot read the response.
     const evil = await request(url, "OPTIONS", {
       origin: "https://evil.example",
     });
@@ -252,7 +252,7 @@ Deno.test("case A1: the limits of a principal do not apply to anonymous clients:
   assertEquals(r.server.counts.connections, 70);
   await r.stop();
 
-  // The limits of the whole server are theirs.
+  // The limits of the whole server apply to them.
   const small = await run({ limits: { connections: 1 } });
   await small.connect().hello();
   const { code, reason } = await small.connect().end();
@@ -260,7 +260,7 @@ Deno.test("case A1: the limits of a principal do not apply to anonymous clients:
   assertMatch(reason, /Server has 1 connections already/);
   await small.stop();
 
-  // A principal has its own, and a name of the anonymous one is a name.
+  // Each principal has its own limits, also one with the id of the anonymous principal.
   const known = await run({
     limits: { principalConnections: 1 },
     authenticate: () => ({ id: "anybody" }),
@@ -348,7 +348,7 @@ Deno.test("case A20: a token over the limit is reported with the limit, by the c
     /token.*Length 16385 is over the limit of 16384/,
   );
   await r.connect().hello({ token: "t".repeat(16_384) });
-  // One that is malformed is told to be, and is no fault of the server.
+  // A malformed token is reported as such, not as a fault of the server.
   const odd = r.connect();
   odd.hello({ token: "a\nb" }).catch(() => {});
   const end = await odd.end();
@@ -440,7 +440,7 @@ Deno.test("case A21: two servers of one process have separate counters [H18]", a
       key(r.server.url),
     ]);
     await r.stop();
-    // Those that have no socket are told apart, too.
+    // Servers without a listener have separate attributes, too.
     const worlds = [await world(), await world()];
     assertEquals(Object.keys(exported("sampan.sync.closed")).length, 2);
     for (const w of worlds) await w.stop();

@@ -117,7 +117,7 @@ Deno.test(
   }),
 );
 
-/** Measures the time until a client has been granted as much as `frames` appends of 100 commands take, in milliseconds. */
+/** Time until a client has been granted the credit of `frames` appends of 100 commands, in milliseconds. */
 Deno.test(
   "case A5: rejected requests are logged at a bounded rate [H11]",
   checked(async () => {
@@ -168,7 +168,7 @@ Deno.test(
       slow.send({ type: "credit", bytes: 70_000 });
     }
     const goods = [await download(), await download()];
-    // Those that have just begun keep their places.
+    // Transfers that have just started keep their slots.
     assertEquals((await download()).status, 503);
     for (const good of goods) {
       assertEquals(good.status, 200);
@@ -208,7 +208,7 @@ Deno.test(
     await w.env.advance(1_000);
     const { bufferedBytes } = client.server;
     const most = SYNC_BUFFERED_FRAMES_MAX * SYNC_FRAME_BYTES_MIN;
-    // A message more may pass it.
+    // One more message may exceed the bound.
     assert(
       bufferedBytes < most + 1.1 * SYNC_FRAME_BYTES_MAX,
       `${bufferedBytes}`,
@@ -280,7 +280,7 @@ Deno.test(
     await w.env.advance(60_000);
     const many = await sendAll(w, "bob", 20, 4, puts(100, 8));
     assert(many > 8_000, `${many} ms`);
-    // The last messages are charged to the client that comes back, and to no other.
+    // The messages before the reconnect are charged to this client only.
     const again = await sendAll(w, "bob", 3, 1);
     const other = await sendAll(w, "cid", 2, 1);
     assert(again > 2_000, `${again} ms`);
@@ -289,7 +289,7 @@ Deno.test(
   }),
 );
 
-/** Time that passes as work is done. */
+/** Environment whose clock advances with the work done. */
 class WorkEnv extends ManualEnv {
   turns = 0;
 
@@ -312,7 +312,7 @@ Deno.test("case A12: under load, the messages of all connections are handled in 
       return name;
     }));
   };
-  // What has arrived already of one connection, and then a word of another.
+  // Many frames of one connection have arrived, then one of another.
   for (let i = 0; i < 20; i++) send(bad, `bad ${i}`);
   send(good, "good");
   assertEquals(done, ["bad 0", "bad 1", "bad 2"]);
@@ -327,7 +327,7 @@ Deno.test("case A12: under load, the messages of all connections are handled in 
     await Promise.all(ends),
     [...ends.keys()].map((i) => i === 20 ? "good" : `bad ${i}`),
   );
-  // There is time again.
+  // The debt is paid.
   await env.advance(1_000);
   send(bad, "later");
   assertEquals(done.at(-1), "later");
@@ -353,7 +353,7 @@ Deno.test(
       await w.env.until(w.replica.propose(kv.put("k", `${i}`)), 10);
       await w.env.advance(500);
     }
-    // Not with each batch: each of the two every two seconds.
+    // Not for each batch: once every two seconds for each channel.
     assert(asked >= 8 && asked <= 16, `${asked} times`);
     await reader.entriesUpTo(21);
     may = false;
@@ -409,7 +409,7 @@ for (const isSync of [true, false]) {
           client.messages.filter(({ type }) => type !== "checkpoint"),
           [],
         );
-        // It may be allowed again.
+        // The permission may return.
         may = true;
         await client.open();
         client.read(6, 0);
@@ -451,7 +451,7 @@ Deno.test(
         [],
       );
       may = () => true;
-      // A hook that hangs has its time first.
+      // A pending hook times out first.
       await w.env.advance(10_000);
       await client.entriesUpTo(first, first - 1);
     }

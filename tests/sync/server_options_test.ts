@@ -11,7 +11,7 @@ import { socketTransport } from "../../src/sync/transport.ts";
 import { run } from "./running_server.ts";
 import { RawClient, realTime } from "./server_support.ts";
 
-/** Wrong values of each option, and what the error has to say besides its name. */
+/** Invalid values of each option, with text that the error has besides the name. */
 const WRONG: Record<string, readonly unknown[]> = {
   hostname: [
     "",
@@ -69,7 +69,7 @@ Deno.test("case A4: serve() rejects each invalid option with its name, its value
       );
     }
   }
-  // A misspelled name would leave the server open.
+  // A misspelled name would leave the server unprotected.
   for (const name of ["authentciate", "origin", "hostName"]) {
     const options = { [name]: () => undefined } as ServeOptions;
     assertThrows(
@@ -88,7 +88,7 @@ Deno.test("case A4: serve() rejects each invalid option with its name, its value
     TypeError,
     'Option health.fail is "some"; write "any" or "all"',
   );
-  // Undefined is as not set.
+  // Undefined means not set.
   const unset = Object.fromEntries(
     Object.keys(WRONG).map((name) => [name, undefined]),
   );
@@ -163,7 +163,7 @@ Deno.test("case A4: origins are compared as a whole in any spelling, and text th
     TypeError,
     'such as ["https://app.example"]',
   );
-  // None at all lets no page in.
+  // An empty list accepts no page.
   const request = new Request("http://a/sync", {
     headers: { origin: "http://a" },
   });
@@ -200,7 +200,7 @@ Deno.test("case A6: serve({ path }) serves sync, health and clusters below the b
   const { origin, port } = new URL(r.server.httpURL);
   assertEquals(r.server.url, `ws://127.0.0.1:${port}/app/sync/sync`);
   assertEquals(r.server.httpURL, `${origin}/app/sync/`);
-  // The base path itself is an address of the server, too.
+  // The base path itself is a URL of the server, too.
   for (const path of ["/app/sync/sync", "/app/sync", "/app/sync/"]) {
     const url = `ws://127.0.0.1:${port}${path}`;
     const client = new RawClient(socketTransport(new WebSocket(url)), realTime);

@@ -1,5 +1,5 @@
 /**
- * A program that serves until it gets SIGTERM, then says what it has.
+ * Program that serves until it gets SIGTERM, and then prints its state.
  *
  * @module
  */

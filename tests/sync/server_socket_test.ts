@@ -107,13 +107,13 @@ Deno.test("H11 serve() on a loopback address rejects a page whose name was rebou
       .concat("evillocalhost", "0.0.0.0")
   ) {
     const host = `${name}:${at}`;
-    // A page says nothing of itself when it gets what it believes to be its own.
+    // A browser sends no Origin header with a GET to the page's own origin.
     assertEquals(await ask(own, host), 403, host);
     assertEquals(await ask(own, host, `http://${host}`), 403, host);
     const page = own.connect({ host, origin: `http://${host}` });
     assertEquals((await page.end()).code, 4403, host);
   }
-  // No page connects without saying so.
+  // A WebSocket of a page always has an Origin header.
   await own.connect({ host: `some.example:${at}` }).hello();
   assertEquals(
     await ask(own, `some.example:${at}`, undefined, "", "/health"),
@@ -180,7 +180,7 @@ Deno.test("H5 two servers of one host, or of hosts with one log, serve the same 
   }
   for (const client of clients) await client.entriesUpTo(4);
   assertEquals(await r.host.replica(1n)!.read(kv.count()), 3);
-  // One that ends takes nothing from the others.
+  // A server that stops does not affect the others.
   await r.server.shutdown();
   for (const client of clients.slice(1)) {
     client.append(3, packRecords(proposal(kv.put("k", "w"), 2, 9)));
@@ -237,7 +237,7 @@ Deno.test("H9 serve() exports a cluster and imports it elsewhere, and rejects in
   const damaged = snapshot.slice();
   damaged[damaged.length >> 1]! ^= 1;
   assertEquals(await put(3, snapshot), 403);
-  // It is of cluster 1, which is started here.
+  // The snapshot is of cluster 1, which runs here.
   assertEquals(await put(1, snapshot), 409);
   assertEquals(await put(2, snapshot), 422);
   await to.host.stopCluster(1n);
@@ -325,11 +325,11 @@ Deno.test("H5 serve() with a certificate speaks TLS: clients, snapshots and page
   await replica.propose(kv.put("boat", "sampan"));
   assertEquals(await r.host.replica(1n)!.read(kv.count()), 1);
 
-  // A page that came over plain HTTP can be anybody's; its port is not told.
+  // A page loaded over plain HTTP may have been injected; its origin has no port.
   const { origin, port } = new URL(r.server.httpURL);
   const plain = `http://localhost:${port}`;
   const url = `${r.server.httpURL}clusters/1/snapshot`;
-  // HTTP/2 has no header that says which host is meant.
+  // HTTP/2 has no Host header.
   for (const http2 of [true, false]) {
     using client = Deno.createHttpClient({
       caCerts: [certificate.cert],
@@ -374,7 +374,7 @@ Deno.test("H11 a text frame or an oversized one ends its own connection only", a
   assertEquals((await large.end()).code, 4413);
   const huge = r.connect();
   await huge.until("opened", () => huge.isOpen);
-  // More than the runtime itself takes.
+  // More than the runtime itself accepts.
   huge.transport.send(new Uint8Array(65 << 20));
   await huge.end();
   good.append(1, packRecords(proposal(kv.put("a", "b"))));
@@ -390,7 +390,7 @@ Deno.test("U40 serve() shuts down when its signal aborts, and completes an appen
   await client.hello();
   await client.open();
   client.append(1, packRecords(proposal(kv.put("a", "b"))));
-  // It is there once the one after it was answered.
+  // The append has arrived once a later request is answered.
   client.send({ type: "readIndex", channel: 1, stream: 2 });
   await client.next("index");
   abort.abort();
@@ -426,7 +426,7 @@ Deno.test("U40 serve() drains on SIGTERM, and the process exits by itself", asyn
   client.send({ type: "readIndex", channel: 1, stream: 2 });
   await client.next("index");
   child.kill("SIGTERM");
-  // Each command takes this program 100 ms.
+  // Each command takes 100 ms in that program.
   assertEquals((await client.next("appended")).refused, []);
   assertEquals((await client.end()).code, 1001);
   for (;;) {

@@ -1,6 +1,6 @@
 /**
- * What the tests of the server share: a network whose time a test turns by
- * hand, and a client that speaks the raw protocol, well or badly.
+ * Support for tests of the server: a network in simulated time, and a client that
+ * sends raw protocol messages.
  *
  * @module
  */
@@ -41,17 +41,17 @@ import {
 import type { Transport, TransportListener } from "../../src/sync/transport.ts";
 import { ManualEnv, settle } from "../support/environment.ts";
 
-/** One end of a simulated connection. */
+/** End of a simulated connection. */
 class WireEnd implements Transport {
   readonly #env: Env;
   readonly #delay: () => number;
   #listener: TransportListener | undefined;
-  /** What was sent and has not arrived. */
+  /** Frames and closes that were sent and have not arrived. */
   #sent: (Uint8Array | { code: number; reason: string })[] = [];
   #isOver = false;
   bufferedBytes = 0;
   other!: WireEnd;
-  /** Whether what is sent here stays here, as with a reader that does not read. */
+  /** True to deliver nothing, like a reader that does not read. */
   isStuck = false;
 
   constructor(env: Env, delay: () => number) {
@@ -66,7 +66,7 @@ class WireEnd implements Transport {
 
   send(frame: Uint8Array): void {
     if (this.#isOver) return;
-    // What is sent must not be changed by anybody afterwards: a copy would hide it.
+    // Not copied here, to find a sender that changes a frame after sending it.
     this.#push(frame);
     this.bufferedBytes += frame.length;
   }
@@ -76,7 +76,7 @@ class WireEnd implements Transport {
     this.#env.setTimer(() => this.deliver(), this.#delay());
   }
 
-  /** Delivers the oldest of what was sent. */
+  /** Delivers the oldest frame or close. */
   deliver(): void {
     if (this.isStuck) return;
     const what = this.#sent.shift();
@@ -112,22 +112,22 @@ export function wire(
   return { here, there };
 }
 
-/** A client that does what a test says, and remembers what it was told. */
+/** Client that sends what a test tells it to, and records what it receives. */
 export class RawClient implements TransportListener {
   readonly transport: Transport;
-  /** What has come and was not asked for yet. */
+  /** Messages received and not taken by `next()`. */
   readonly messages: Message[] = [];
-  /** Bytes of what came. */
+  /** Bytes received. */
   received = 0;
   ending: { code: number; reason: string } | undefined;
-  /** Whether it grants credit for data as it comes. */
+  /** True to grant credit for data as it arrives. */
   isReading = true;
   isOpen = false;
   readonly #pass: (ms: number) => Promise<void>;
-  /** How long it waits before it looks again, in milliseconds. */
+  /** Polling interval, in milliseconds. */
   stepMs = 1;
 
-  /** A client at the end of `transport`; `pass` lets some time pass. */
+  /** Creates a client at the end of `transport`; `pass` lets time pass. */
   constructor(transport: Transport, pass: (ms: number) => Promise<void>) {
     this.transport = transport;
     this.#pass = pass;
@@ -156,7 +156,7 @@ export class RawClient implements TransportListener {
     this.transport.send(encodeMessage(message));
   }
 
-  /** Lets time pass until something is so. */
+  /** Lets time pass until a condition holds. */
   async until(what: string, isSo: () => boolean): Promise<void> {
     for (let i = 0; !isSo(); i++) {
       if (i > 2000) throw new Error(`Never came: ${what}`);
@@ -164,7 +164,7 @@ export class RawClient implements TransportListener {
     }
   }
 
-  /** The next message of a type; those of other types stay. */
+  /** Removes and returns the next message of a type. */
   async next<T extends Message["type"]>(
     type: T,
     stream?: number,
@@ -186,13 +186,13 @@ export class RawClient implements TransportListener {
     return this.messages.splice(at, 1)[0] as Extract<Message, { type: T }>;
   }
 
-  /** How the connection ended. */
+  /** Code and reason with which the connection ended. */
   async end(): Promise<{ code: number; reason: string }> {
     await this.until("the end", () => this.ending !== undefined);
     return this.ending!;
   }
 
-  /** Says hello, well. */
+  /** Performs the handshake. */
   async hello(
     more: Partial<Extract<Message, { type: "hello" }>> = {},
   ): Promise<Extract<Message, { type: "welcome" }>> {
@@ -236,7 +236,7 @@ export class RawClient implements TransportListener {
     });
   }
 
-  /** Appends records; returns what the frame takes off the credit. */
+  /** Appends records; returns the credit that the frame uses. */
   append(stream: number, records: Records, channel = 1): number {
     const { bytes, ends } = records;
     const lengths = ends.map((end, i) => end - (ends[i - 1] ?? 0));
@@ -252,7 +252,7 @@ export class RawClient implements TransportListener {
     return appendCredit(frame.length, lengths.length);
   }
 
-  /** The records of `entries` messages up to an index, as they come. */
+  /** Records received in `entries` messages up to an index. */
   async entriesUpTo(
     index: number,
     after = 0,
@@ -273,7 +273,7 @@ export class RawClient implements TransportListener {
   }
 }
 
-/** A proposal outside of any session. */
+/** Record of a proposal outside any session. */
 export function proposal(
   cmd: Uint8Array,
   sequence = 1,
@@ -286,7 +286,7 @@ export function proposal(
   return record;
 }
 
-/** A proposal of a session, or a skip. */
+/** Record of a proposal in a session, or of a skip. */
 export function sessionProposal(
   session: number,
   series: number,
@@ -303,26 +303,26 @@ export function sessionProposal(
 
 export { claimRecord, packRecords, registerRecord };
 
-/** A server over simulated network and time. */
+/** Server with simulated network and time. */
 export interface World {
   readonly env: ManualEnv;
   readonly host: NodeHost;
   readonly replica: Replica;
   readonly core: Core;
   readonly log: ServerLogRecord[];
-  /** Connects a client; the server's end of its connection can be stuck. */
+  /** Connects a client; the server's end of its connection can be made to deliver nothing. */
   connect(headers?: HeadersInit): RawClient & { server: WireEnd };
-  /** Connects, says hello and opens the cluster. */
+  /** Connects a client, performs the handshake and opens the cluster. */
   client(token?: string): Promise<RawClient & { server: WireEnd }>;
   stop(): Promise<void>;
 }
 
-/** Starts one. */
+/** Starts a server. */
 export async function world(
   options: CoreOptions & {
     host?: NodeHostOptions;
     config?: Partial<ReplicaConfig>;
-    /** Starts its replica, of another machine than the key-value one. */
+    /** Starts a replica of another machine than the key-value one. */
     start?: (host: NodeHost, config: ReplicaConfig) => Promise<Replica>;
     delay?: () => number;
     seed?: number;

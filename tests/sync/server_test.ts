@@ -45,7 +45,7 @@ import {
 
 const ORIGINS = new OriginPolicy(undefined, undefined);
 
-/** A principal of each token. */
+/** Hook that returns the token as the id of the principal. */
 const byToken = {
   authenticate: (request: Request): { id: string } | undefined => {
     const [, token] = request.headers.get("authorization")?.split(" ") ?? [];
@@ -64,14 +64,14 @@ Deno.test(
     await a.next("reading");
     const puts = [1, 2, 3].map((i) => proposal(kv.put(`k${i}`, `v${i}`), i));
     a.append(2, packRecords(...puts));
-    // The first record of the log says who opened it (H13).
+    // The first record of the log is its epoch (H13).
     assertEquals((await a.next("appended")).first, 2);
     for (const client of [a, b]) {
       const records = await client.entriesUpTo(4);
       assertEquals(records.slice(1), puts);
     }
     assertEquals(await w.replica.read(kv.count()), 3);
-    // The same bytes for all who read on the same stream.
+    // Readers with the same stream number share the encoded frames.
     assertEquals(a.received > 0, true);
     a.send({ type: "readIndex", channel: 1, stream: 3 });
     assertEquals((await a.next("index")).index, 4);
@@ -185,7 +185,7 @@ Deno.test(
     assertEquals((await client.next("end")).reason, "done");
     const chunks = client.messages.filter(({ type }) => type === "chunk");
     assert(chunks.length > 0);
-    // The log is not cut before the client reads on.
+    // The log is not compacted before the client reads on.
     const cutter = await w.host.logDB.open(1n, 77n);
     await cutter.compact!(31);
     client.read(3, snapshot.index, {
@@ -193,7 +193,7 @@ Deno.test(
       markEpoch: snapshot.markEpoch,
     });
     await client.next("reading", 3);
-    // That very snapshot serves the next one too.
+    // The stored snapshot serves the next client, too.
     const other = await w.client();
     other.send({ type: "fetch", channel: 1, stream: 2 });
     assert((await other.next("snapshot")).size > 0);
@@ -246,7 +246,7 @@ Deno.test(
     const w = await world(byToken);
     const ann = await w.client("ann");
     const bob = await w.client("bob");
-    // Whatever owner a client names, it is itself.
+    // The server replaces the owner that a client names by its principal.
     ann.append(
       1,
       packRecords(registerRecord(5n, new TextEncoder().encode("bob"))),
@@ -306,7 +306,7 @@ Deno.test(
   checked(async () => {
     const w = await world();
     const client = await w.client();
-    // The register record and its use in one go: the replica is behind both.
+    // The registration and its use arrive together: the replica has applied neither.
     client.append(1, packRecords(registerRecord(5n, new Uint8Array())));
     client.append(2, packRecords(sessionProposal(2, 1, kv.put("a", "b"))));
     client.append(3, packRecords(sessionProposal(2, 2, kv.put("c", "d"))));
@@ -370,7 +370,7 @@ Deno.test(
     assertEquals(await endOf("off"), 4401);
     assertEquals(await endOf("null"), 4401);
     assertEquals(w.core.telemetry.counts.hookFailures, 0);
-    // Not the token's fault: it may be good.
+    // A fault of the hook: the token may be valid.
     assertEquals(await endOf("late"), 1001);
     assertEquals(await endOf("never"), 1001);
     const failures = w.log.filter(({ event }) =>
@@ -425,7 +425,7 @@ Deno.test(
     client.send({ type: "open", channel: 1, clusterID: 10n, nodeID: 9n });
     assertEquals((await client.next("refused")).code, 4403);
     await client.open();
-    // Who may not write has each record refused: nothing waits behind it.
+    // Records of a principal that may not write are rejected, and nothing waits.
     client.append(
       5,
       packRecords(
@@ -441,7 +441,7 @@ Deno.test(
     await w.env.until(w.host.stopCluster(1n), 10);
     const refusal = await client.next("refused");
     assertEquals([refusal.channel, refusal.code], [1, 1001]);
-    // What crosses it on the way is answered, and harms nothing.
+    // Messages that cross the refusal are answered, and do no harm.
     client.read(7, 0);
     assertEquals((await client.next("end")).reason, "failed");
     client.append(8, packRecords(proposal(kv.put("a", "b"))));
@@ -608,7 +608,7 @@ Deno.test(
     }
     assertEquals((await two.end()).code, 4429);
     late.resolve(undefined);
-    // Whoever left makes room.
+    // A closed connection frees its place.
     await w.client("ann");
     await w.stop();
   }),
@@ -664,7 +664,7 @@ Deno.test(
       while (granted <= 0) granted += (await client.next("credit")).bytes;
       granted -= client.append(++stream, records);
     }
-    // 2000 commands at 100 a second, but for what may be sent at once.
+    // 2000 commands at 100 a second, less the initial burst.
     const took = w.env.now() - from;
     assert(took > 8_000, `${took} ms`);
     for (let i = 0; i < 20; i++) await client.next("appended");
@@ -708,7 +708,7 @@ Deno.test(
     const client = await w.client();
     await w.env.advance(60_000);
     assertEquals(client.ending, undefined);
-    // It hears nothing and says nothing any more.
+    // The client neither receives nor sends any more.
     client.server.isStuck = true;
     await w.env.advance(32_000);
     assert(w.log.some(({ code }) => code === 4408));
@@ -734,7 +734,7 @@ Deno.test(
       await good.next("appended");
       if (good.messages.length > 50) good.messages.length = 0;
     }
-    // 20 MB were written: the one has no credit left, the other does not take it.
+    // 20 MB were written: one client has no credit left, the other does not read.
     assert(slow.received < 1.5 * (1 << 20), `${slow.received}`);
     assert(
       stuck.server.bufferedBytes < 6 * (1 << 20),
@@ -747,7 +747,7 @@ Deno.test(
     assertMatch(reason, /too slowly/);
     assertEquals(w.log.filter(({ code }) => code === 4503).length, 2);
     assertEquals(good.ending, undefined);
-    // It comes again and goes on where it was.
+    // It reconnects and continues at its position.
     const again = await w.client();
     again.read(1, 11);
     await again.entriesUpTo(201, 11);
@@ -761,7 +761,7 @@ Deno.test(
     const w = await world({ limits: { commandsPerSecond: 10_000_000 } });
     const client = await w.client();
     client.server.isStuck = true;
-    // What is refused for one reason and another costs more to say than to ask.
+    // Rejections with different reasons are larger than their requests.
     const refused = packRecords(
       ...Array.from({ length: 1024 }, (_, i) => unregisterRecord(98 + i % 2)),
     );
@@ -820,12 +820,12 @@ Deno.test(
   }),
 );
 
-/** The types of what a client was told and has not asked for. */
+/** Types of the messages received and not taken. */
 function typesTo(client: RawClient): string[] {
   return client.messages.map(({ type }) => type);
 }
 
-/** A command that is but text. */
+/** Command that consists of text. */
 const word = (what: string): Uint8Array => new TextEncoder().encode(what);
 
 for (
@@ -878,7 +878,7 @@ for (
       assertEquals(commandsOf(before).sort().join(" "), "a b x");
       assertEquals(typesTo(client), [], "It was told more than once");
       const { hookFailures, refused } = w.core.telemetry.counts;
-      // Tried again and again, but not all the time.
+      // Retried with backoff.
       assert(hookFailures > 3 && hookFailures < 30, `${hookFailures} times`);
       assertEquals(refused, 0);
       const failures = w.log.filter(({ event }) => event === "validate failed");
@@ -961,7 +961,7 @@ Deno.test(
       assertEquals((await closes.next("failed", stream)).unknown, false);
     }
     const stopped = w.core.stop();
-    // Of the first, a part is in the log.
+    // A part of the first append is in the log.
     assertEquals((await stays.next("failed", 1)).unknown, true);
     assertEquals((await stays.next("failed", 2)).unknown, false);
     assertEquals((await stays.end()).code, 1001);
@@ -987,14 +987,14 @@ Deno.test(
     assertEquals([first.nodeID, first.index], [1n, 10]);
     const second = await client.next("checkpoint");
     assertEquals(second.index, 20);
-    // Whoever comes later gets those still on the board.
+    // A later client gets the checkpoints that are still kept.
     const late = await w.client();
     assertEquals((await late.next("checkpoint")).index, 10);
     client.send({ ...first, nodeID: 100n });
     await w.env.advance(20);
     assertEquals(w.core.telemetry.counts.diverged, 0);
     client.send({ ...second, nodeID: 100n, state: 42n });
-    // Nobody speaks for another replica.
+    // A client may report its own replica only.
     client.send({ ...second, nodeID: 1n, state: 42n });
     await w.env.advance(20);
     assertEquals(w.core.telemetry.counts.diverged, 1);
@@ -1020,7 +1020,7 @@ Deno.test(
       client.send({ type: "explain", channel: 1, stream, after, upTo });
     explain(2, 0, 10);
     explain(3, 0, 10);
-    // One at a time; it is replayed.
+    // One replay at a time.
     assertEquals((await client.next("failed")).stream, 3);
     const hashes = await client.next("hashes");
     const at = hashes.indexes.indexOf(5);
@@ -1160,7 +1160,7 @@ Deno.test(
     };
     client.send({ type: "fetch", channel: 1, stream: 3 });
     assertEquals((await client.next("snapshot")).index, 4);
-    // What is wrong does not go out as if it were good.
+    // The damaged block is not sent.
     assertEquals((await client.next("end")).reason, "failed");
     client.send({ type: "fetch", channel: 1, stream: 4 });
     assertEquals((await client.next("snapshot")).index, 5);
@@ -1577,7 +1577,7 @@ Deno.test(
     ann.append(1, packRecords(proposal(kv.put("a", "b"), 1, 42)));
     await ann.next("appended");
     ann.transport.close(1000, "");
-    // Nobody is connected for a while.
+    // No client is connected for a while.
     await w.env.advance(10_000);
     const bob = await w.client("bob");
     const forge = async (stream: number): Promise<void> => {
@@ -1624,7 +1624,7 @@ Deno.test(
     const sessions = await appendAll((i) =>
       registerRecord(BigInt(i + 1), new Uint8Array())
     );
-    // The second time, all that was remembered of the first numbers was pushed out.
+    // The second time, the first origins were evicted.
     for (const round of [1, 2]) {
       await appendAll((i) => proposal(kv.put("a", "b"), round, 100 + i));
       await appendAll((i) =>
@@ -1656,7 +1656,7 @@ Deno.test(
       clusterID: 2n,
       nodeID: 1n,
     });
-    // More than a block, so that some of it comes at once.
+    // More than a block, so that the first block arrives at once.
     const noise = crypto.getRandomValues(new Uint8Array(65_536));
     for (const key of ["a", "b", "c", "d"]) {
       await w.env.until(slow.propose(kv.put(key, noise)), 10);
@@ -1695,7 +1695,7 @@ Deno.test(
     await w.env.advance(1_000);
     let sum = 0;
     for (const { bufferedBytes } of stuck) sum += bufferedBytes;
-    // Each may pass its share by a frame.
+    // Each may exceed its share by a frame.
     const max = SYNC_BUFFERED_TOTAL_BYTES_MAX + clients * SYNC_FRAME_BYTES_MAX;
     assert(sum > 0 && sum <= max, `${sum} bytes`);
     for (const end of stuck) end.isStuck = false;

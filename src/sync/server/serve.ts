@@ -42,7 +42,7 @@ export interface ServeOptions extends CoreOptions {
    */
   readonly hostname?: string | undefined;
   /**
-   * The port to listen on; 0 for one that is free.
+   * Port to listen on; 0 for a free one.
    *
    * @default {0}
    */
