@@ -66,7 +66,7 @@ class Author {
     return `add ${word}`;
   }
 
-  /** True if the server must never reject the command. */
+  /** True if the server must never refuse the command. */
   isGood(command: string): boolean {
     const [verb, word] = command.split(" ");
     return verb === "add" || verb === "no" ||

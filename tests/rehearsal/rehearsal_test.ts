@@ -82,7 +82,7 @@ for (const kind of WORD_KINDS) {
   for (const isSlow of [false, true]) {
     const name = `${kind}${isSlow ? ", asynchronous" : ""}`;
     Deno.test(
-      `case A10: serve() rejects a command at which the machine throws, and it never enters the log (${name}) [H17, R5]`,
+      `case A10: serve() refuses a command at which the machine throws, and it never enters the log (${name}) [H17, R5]`,
       checked(async () => {
         const w = await words(kind, { isSlow });
         const [a, b] = [await w.client(), await w.client()];
@@ -174,7 +174,7 @@ for (const kind of WORD_KINDS) {
 }
 
 Deno.test(
-  "H17 commands that a host proposes and submits itself are rehearsed while it is served, and rejected with the error of the machine",
+  "H17 commands that a host proposes and submits itself are rehearsed while it is served, and refused with the error of the machine",
   checked(async () => {
     await using outbox = new MemoryOutbox();
     const w = await words("regular", { host: { outbox } });
@@ -382,7 +382,7 @@ function startOdd(
 const hang = (): Promise<never> => new Promise(() => {});
 
 Deno.test(
-  "case A10: a command at which a fork never settles is rejected after a timeout, and the commands with and behind it continue [H17, H21]",
+  "case A10: a command at which a fork never settles is refused after a timeout, and the commands with and behind it continue [H17, H21]",
   checked(async () => {
     const w = await world({
       start: (host, config) =>
@@ -408,7 +408,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: a fork whose lookup() never settles, or an invalid fork, rejects nothing, and its fault is logged [H20, H21, R14]",
+  "case A10: a fork whose lookup() never settles, or an invalid fork, refuses nothing, and its fault is logged [H20, H21, R14]",
   checked(async () => {
     let isOdd = true;
     const good: Forked<IStateMachine> = {
@@ -685,7 +685,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H20 lookup() sees the state without rejected commands, and fails once validate() has returned",
+  "H20 lookup() sees the state without refused commands, and fails once validate() has returned",
   checked(async () => {
     let late: ValidateContext["lookup"];
     const w = await words("regular", {
@@ -709,7 +709,7 @@ Deno.test(
   }),
 );
 
-Deno.test("H17 the reason of a rejection fits into a record, whatever was thrown", () => {
+Deno.test("H17 the reason of a refusal fits into a record, whatever was thrown", () => {
   for (const thrown of [Object.create(null), Symbol("x"), "x".repeat(9999)]) {
     assert(clipReason(reasonOf(thrown)).length <= 512);
   }

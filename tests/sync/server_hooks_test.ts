@@ -217,7 +217,7 @@ Deno.test("case A3: only true from authorize permits; any other result denies an
   await r.stop();
 });
 
-Deno.test("case A3: a write is neither appended nor rejected while authorize or validate fails, and is validated again [H21, U17]", async () => {
+Deno.test("case A3: a write is neither appended nor refused while authorize or validate fails, and is validated again [H21, U17]", async () => {
   const wrong: Answers = {
     ...bothWays({
       "a reason of authorize, or a yes of validate": () => 1,

@@ -239,7 +239,7 @@ async function sendAll(
 }
 
 Deno.test(
-  "case A12: a rejected record costs as much as many commands, and equal reasons in a row are sent once [H11]",
+  "case A12: a refused record costs as much as many commands, and equal reasons in a row are sent once [H11]",
   checked(async () => {
     const w = await world({
       limits: { creditBytes: 10_000, commandsPerSecond: 1_000 },

@@ -203,7 +203,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a rejected command becomes a skip record with its reason in the log, and its series continues",
+  "H14 a refused command becomes a skip record with its reason in the log, and its series continues",
   checked(async () => {
     const w = await world({
       validate: (_principal, cmd) =>
@@ -241,7 +241,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 records of another principal's session are rejected, and those of an evicted session are accepted",
+  "H14 records of another principal's session are refused, and those of an evicted session are accepted",
   checked(async () => {
     const w = await world(byToken);
     const ann = await w.client("ann");
@@ -277,7 +277,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 a proposal with another client's origin is rejected: it would answer that client's callers",
+  "H1 a proposal with another client's origin is refused: it would answer that client's callers",
   checked(async () => {
     const w = await world(byToken);
     const ann = await w.client("ann");
@@ -318,7 +318,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 commands over the size limit are rejected, and the others committed",
+  "H11 commands over the size limit are refused, and the others committed",
   checked(async () => {
     const w = await world({ limits: { commandBytes: 100 } });
     const client = await w.client();
@@ -425,7 +425,7 @@ Deno.test(
     client.send({ type: "open", channel: 1, clusterID: 10n, nodeID: 9n });
     assertEquals((await client.next("refused")).code, 4403);
     await client.open();
-    // Records of a principal that may not write are rejected, and nothing waits.
+    // Records of a principal that may not write are refused, and nothing waits.
     client.append(
       5,
       packRecords(
@@ -761,7 +761,7 @@ Deno.test(
     const w = await world({ limits: { commandsPerSecond: 10_000_000 } });
     const client = await w.client();
     client.server.isStuck = true;
-    // Rejections with different reasons are larger than their requests.
+    // Refusals with different reasons are larger than their requests.
     const refused = packRecords(
       ...Array.from({ length: 1024 }, (_, i) => unregisterRecord(98 + i % 2)),
     );
@@ -1481,7 +1481,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 a proposal with the origin of the server's own replica is rejected",
+  "H1 a proposal with the origin of the server's own replica is refused",
   checked(async () => {
     const w = await world();
     await w.env.until(w.replica.propose(kv.put("a", "b")), 10);
@@ -1552,7 +1552,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U17 a command that is rejected without a reason is reported as rejected",
+  "U17 a command that is refused without a reason is reported as refused",
   checked(async () => {
     const w = await world({ validate: () => "" });
     const client = await w.client();
@@ -1599,7 +1599,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A1: thousands of anonymous clients, each with a session and an origin, are rejected nothing, and lose no session while the cluster has room [H4]",
+  "case A1: thousands of anonymous clients, each with a session and an origin, are refused nothing, and lose no session while the cluster has room [H4]",
   checked(async () => {
     const visitors = 5_000;
     const w = await world({ config: { sessionsMax: 2 * visitors } });

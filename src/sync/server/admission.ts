@@ -47,10 +47,10 @@ export interface Blocked {
 export interface Admitted {
   /** Accepted records, some of them rewritten, in batches within `BATCH_BYTES_MAX`: mostly one. */
   readonly parts: readonly Records[];
-  /** Rejected records that are not in the log, with their reasons. */
+  /** Refused records that are not in the log, with their reasons. */
   readonly refusals: readonly Refusal[];
-  /** Number of rejected records, including commands that a skip record of their session replaces. */
-  readonly rejected: number;
+  /** Number of refused records, including commands that a skip record of their session replaces. */
+  readonly refused: number;
   /** First record that cannot be decided now, if there is one. */
   readonly blocked: Blocked | undefined;
   /** Position of the first record that is not decided. */
@@ -72,7 +72,7 @@ export interface AdmissionOptions {
   readonly claimOrigin: (origin: string) => boolean;
   /** Returns true if the principal may write; throws `ErrHookFailed` if that is not known. Undefined if every principal may. */
   readonly mayWrite: (() => MaybePromise<boolean>) | undefined;
-  /** Returns the reason to reject a command; throws `ErrHookFailed` if that is not known. Undefined if every command is accepted. */
+  /** Returns the reason to refuse a command; throws `ErrHookFailed` if that is not known. Undefined if every command is accepted. */
   readonly validate:
     | ((
       cmd: Uint8Array,
@@ -81,9 +81,9 @@ export interface AdmissionOptions {
     | undefined;
   /** Forks of the server's state machine, which commands run on and `lookup` reads; undefined for a machine without forks. */
   readonly rehearsal?: Rehearsal | undefined;
-  /** True if commands at which the state machine throws are rejected. */
+  /** True if commands at which the state machine throws are refused. */
   readonly rehearses?: boolean;
-  /** Called with the error that the state machine threw at a rejected command. */
+  /** Called with the error that the state machine threw at a refused command. */
   readonly onThrown?: (error: unknown) => void;
 }
 
@@ -157,8 +157,8 @@ export class Admission {
   /** Replacements of records by position; undefined removes the record. */
   #replaced = new Map<number, Uint8Array | undefined>();
   #refusals: Refusal[] = [];
-  /** Positions of rejected records, ascending. */
-  #rejectedAt: number[] = [];
+  /** Positions of refused records, ascending. */
+  #refusedAt: number[] = [];
   /** Accepted records of the stretch that are rehearsed, or that rehearsed ones depend on. */
   #candidates: Candidate[] = [];
   /** Position of each candidate. */
@@ -271,7 +271,7 @@ export class Admission {
     this.#first = first;
     this.#replaced = new Map();
     this.#refusals = [];
-    this.#rejectedAt = [];
+    this.#refusedAt = [];
     this.#candidates = [];
     this.#positions = [];
     return this.#from(first);
@@ -332,7 +332,7 @@ export class Admission {
     return isPromise(ran) ? ran.then(conclude, failed) : conclude();
   }
 
-  /** Rejects the first command at which the machine threw, and ends the stretch there: the records behind it are decided again without it. */
+  /** Refuses the first command at which the machine threw, and ends the stretch there: the records behind it are decided again without it. */
   #conclude(
     rehearsal: Rehearsal,
     upTo: number,
@@ -348,7 +348,7 @@ export class Admission {
     const { session, series, lag } = culprit;
     const position = this.#positions[at]!;
     rehearsal.drop(candidates.splice(at + 1));
-    this.#rejectCommand(
+    this.#refuseCommand(
       position,
       reasonOf(culprit.thrown!.error),
       session === 0 ? undefined : { session, series, lag },
@@ -390,12 +390,12 @@ export class Admission {
   /** Decision about the stretch, which ends before position `upTo`; `error` says why the record there cannot be decided. */
   #decision(upTo: number, error?: ErrHookFailed): Admitted {
     const refusals = this.#refusals.filter(({ at }) => at < upTo);
-    const rejected = this.#rejectedAt.filter((at) => at < upTo).length;
+    const refused = this.#refusedAt.filter((at) => at < upTo).length;
     const blocked = error === undefined ? undefined : { at: upTo, error };
     const { ends } = this.#records;
     const isWhole = this.#first === 0 && upTo === ends.length;
     if (isWhole && this.#replaced.size === 0) {
-      return { parts: [this.#records], refusals, rejected, blocked, upTo };
+      return { parts: [this.#records], refusals, refused, blocked, upTo };
     }
     const accepted: Uint8Array[] = [];
     for (let i = this.#first; i < upTo; i++) {
@@ -415,13 +415,13 @@ export class Admission {
       ) packed++;
       parts.push(packRecords(...accepted.slice(from, packed)));
     }
-    return { parts, refusals, rejected, blocked, upTo };
+    return { parts, refusals, refused, blocked, upTo };
   }
 
-  #reject(at: number, reason: string): void {
+  #refuse(at: number, reason: string): void {
     this.#replaced.set(at, undefined);
     this.#refusals.push({ at, reason: clipReason(reason || NO_REASON) });
-    this.#rejectedAt.push(at);
+    this.#refusedAt.push(at);
   }
 
   #decide(
@@ -435,7 +435,7 @@ export class Admission {
     switch (cursor.kind) {
       case RecordKind.Proposal:
         if (!this.#isOwnOrigin()) {
-          return this.#reject(
+          return this.#refuse(
             i,
             "Origin of this proposal belongs to another principal",
           );
@@ -454,7 +454,7 @@ export class Admission {
         return this.#decideSession(i, bytes, end);
       case RecordKind.Register: {
         const { clientID } = cursor.registration();
-        if (!this.#mayWrite) return this.#reject(i, NOT_ALLOWED);
+        if (!this.#mayWrite) return this.#refuse(i, NOT_ALLOWED);
         const { owner } = this.#options;
         this.#replaced.set(i, registerRecord(clientID, owner));
         this.#add(i, undefined, { session: REGISTRATION, series: 0, lag: 0 });
@@ -494,7 +494,7 @@ export class Admission {
           const reason = `There is no session ${session} yet`;
           this.#future = { session, reason };
         }
-        return this.#reject(i, this.#future.reason);
+        return this.#refuse(i, this.#future.reason);
       }
       // A record of an evicted session is accepted: it has no effect, and the log
       // itself tells its client.
@@ -502,7 +502,7 @@ export class Admission {
         state !== undefined &&
         !isSameOwner(state.owner, this.#options.owner)
       ) {
-        return this.#reject(
+        return this.#refuse(
           i,
           `Session ${session} belongs to another principal`,
         );
@@ -511,7 +511,7 @@ export class Admission {
         state === undefined && !this.#mayWrite && session !== this.#ownSession
       ) {
         // Otherwise a principal without permission could fill the log.
-        return this.#reject(i, NOT_ALLOWED);
+        return this.#refuse(i, NOT_ALLOWED);
       }
       this.#ownSession = session;
       const place = { session, series, lag };
@@ -535,15 +535,15 @@ export class Admission {
     this.#pause.catch(() => {});
   }
 
-  /** Rejects a command; in a session, a record that skips its series number takes its place. */
-  #rejectCommand(i: number, reason: string, place: Place | undefined): void {
-    if (place === undefined) return this.#reject(i, reason);
+  /** Refuses a command; in a session, a record that skips its series number takes its place. */
+  #refuseCommand(i: number, reason: string, place: Place | undefined): void {
+    if (place === undefined) return this.#refuse(i, reason);
     // The series of the session continues without it, and the log tells its client
     // even if the answer is lost.
     const { session, series, lag } = place;
     const clipped = clipReason(reason || NO_REASON);
     this.#replaced.set(i, skipRecord(session, series, lag, clipped));
-    this.#rejectedAt.push(i);
+    this.#refusedAt.push(i);
   }
 
   #decideCommand(
@@ -554,7 +554,7 @@ export class Admission {
     const { commandBytes, validate } = this.#options;
     const decide = (reason: string | undefined): void => {
       if (reason === undefined) return this.#add(i, cmd, place);
-      this.#rejectCommand(i, reason, place);
+      this.#refuseCommand(i, reason, place);
       if (place !== undefined) {
         this.#add(i, undefined, place);
       }
@@ -622,7 +622,7 @@ interface Stretch {
 class Validation {
   /** Position of the record in its append. */
   readonly at: number;
-  /** Reason to reject the command, once the hook has returned. */
+  /** Reason to refuse the command, once the hook has returned. */
   reason: string | undefined;
   /** Error of the hook. */
   error: unknown;
@@ -677,7 +677,7 @@ function blockedAt(at: number, error: unknown): Blocked {
 
 const NOT_ALLOWED = "You may not write to this cluster";
 
-/** Reason for a command that is rejected with an empty one: in a skip record, that means that its own client has skipped it. */
+/** Reason for a command that is refused with an empty one: in a skip record, that means that its own client has skipped it. */
 const NO_REASON = "It is not allowed";
 
 /** True if two owners are equal. */

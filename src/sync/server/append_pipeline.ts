@@ -39,7 +39,7 @@ interface PendingAppend {
   readonly credit: number;
   /** Time of its receipt. */
   readonly receivedAt: number;
-  /** First record that was not admitted or rejected yet. */
+  /** First record that was not admitted or refused yet. */
   first: number;
   /** Index of the first record of each part that was appended to the log. */
   readonly parts: MaybePromise<number>[];
@@ -47,8 +47,8 @@ interface PendingAppend {
   failedParts: number;
   /** Number of records appended. */
   appended: number;
-  /** Number of records rejected, including those replaced by a skip record of their session. */
-  rejected: number;
+  /** Number of records refused, including those replaced by a skip record of their session. */
+  refused: number;
   readonly refusals: Refusal[];
 }
 
@@ -96,7 +96,7 @@ export class AppendPipeline {
       parts: [],
       failedParts: 0,
       appended: 0,
-      rejected: 0,
+      refused: 0,
       refusals: [],
     };
     const done = this.#admitting === undefined
@@ -183,14 +183,14 @@ export class AppendPipeline {
    */
   #commit(
     pending: PendingAppend,
-    { parts, refusals, rejected, upTo }: Admitted,
+    { parts, refusals, refused, upTo }: Admitted,
   ): readonly MaybePromise<number>[] {
     const { cluster, connection, server: { telemetry } } = this.#options;
     // The principal may have been revoked during admission.
     connection.authentication.assertValid();
     pending.first = upTo;
-    telemetry.counts.refused += rejected;
-    pending.rejected += rejected;
+    telemetry.counts.refused += refused;
+    pending.refused += refused;
     pending.refusals.push(...refusals);
     return parts.map((part) => {
       const appended = cluster.log.append(part);
@@ -204,7 +204,7 @@ export class AppendPipeline {
   /** Answers once all parts are in the log. */
   #answer(pending: PendingAppend): void {
     const { connection, server: { env, telemetry } } = this.#options;
-    const { message: { stream, lengths }, parts, rejected, refusals } = pending;
+    const { message: { stream, lengths }, parts, refused, refusals } = pending;
     const answer = (first: number): void => {
       telemetry.counts.appended += pending.appended;
       telemetry.appendTook(env.now() - pending.receivedAt);
@@ -218,8 +218,8 @@ export class AppendPipeline {
           reason === refusals[i - 1]?.reason ? "" : reason
         ),
       });
-      // Rejected records cost extra, so that their client has to slow down.
-      const commands = lengths.length + rejected * SYNC_REFUSED_COMMANDS;
+      // Refused records cost extra, so that their client has to slow down.
+      const commands = lengths.length + refused * SYNC_REFUSED_COMMANDS;
       connection.appendProcessed(pending.credit, commands);
     };
     const [first = 0, ...others] = parts;

@@ -30,7 +30,7 @@ export interface ServerContext {
   readonly versions: Versions;
   /** Hooks of the application. */
   readonly hooks: Hooks;
-  /** True if commands at which the state machine throws are rejected. */
+  /** True if commands at which the state machine throws are refused. */
   readonly rehearses: boolean;
   /** Counters, histograms and traces. */
   readonly telemetry: Telemetry;

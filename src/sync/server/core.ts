@@ -110,7 +110,7 @@ export class Core implements ServerContext {
     return this.host.env;
   }
 
-  /** True if commands at which the state machine throws are rejected. */
+  /** True if commands at which the state machine throws are refused. */
   get rehearses(): boolean {
     return this.options.rehearse ?? true;
   }

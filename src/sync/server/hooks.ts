@@ -120,7 +120,7 @@ export class Hooks {
   }
 
   /**
-   * Reason for which `validate` rejects a command; undefined if it accepts it.
+   * Reason for which `validate` refuses a command; undefined if it accepts it.
    *
    * @throws ErrHookFailed if the hook throws, returns anything but a string or undefined, or times out
    */
@@ -275,7 +275,7 @@ export function isAbortSignal(value: unknown): value is AbortSignal {
     typeof (value as AbortSignal).addEventListener === "function";
 }
 
-/** Permission in a result of `authorize`. Only `true` permits: a truthy reason for a rejection must not. */
+/** Permission in a result of `authorize`. Only `true` permits: a truthy reason for a refusal must not. */
 function permissionOf(answer: unknown): boolean {
   if (typeof answer === "boolean") return answer;
   throw new TypeError(
@@ -283,7 +283,7 @@ function permissionOf(answer: unknown): boolean {
   );
 }
 
-/** Reason for a rejection in a result of `validate`; undefined if the command is accepted. */
+/** Reason for a refusal in a result of `validate`; undefined if the command is accepted. */
 function reasonOf(answer: unknown): string | undefined {
   if (answer === undefined || answer === null) return undefined;
   if (typeof answer === "string") return answer;

@@ -205,11 +205,11 @@ export interface CoreOptions {
     | undefined;
   /**
    * Validates a command before it is added to the log: returns the reason to
-   * reject it, or undefined to accept it. Must not change the command or keep a
+   * refuse it, or undefined to accept it. Must not change the command or keep a
    * reference to it. If the hook throws, or takes longer than `hookMs`, nothing is
-   * rejected: the command and those of its client behind it wait, the client is told
+   * refused: the command and those of its client behind it wait, the client is told
    * so, and the hook is called again until it returns. A command that the hook
-   * cannot decode should therefore be rejected with a reason.
+   * cannot decode should therefore be refused with a reason.
    *
    * If the state machine has `fork()`, the last argument has a `lookup()` that
    * answers queries from the state that the command will meet.
@@ -233,7 +233,7 @@ export interface CoreOptions {
   /**
    * True if each command is rehearsed on a fork of the state machine before it is
    * added to the log, where the machine has `fork()`: a command at which it throws
-   * is rejected with a reason instead of stopping every replica. While the server
+   * is refused with a reason instead of stopping every replica. While the server
    * runs, this applies to commands proposed and submitted on the host, too.
    *
    * @default {true}

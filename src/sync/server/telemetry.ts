@@ -23,7 +23,7 @@ export class Counts {
   sent = 0;
   /** Records that were appended to logs. */
   appended = 0;
-  /** Records that were rejected. */
+  /** Records that were refused. */
   refused = 0;
   /** Records that were sent, once for each reader. */
   entries = 0;
