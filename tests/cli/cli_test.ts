@@ -18,7 +18,7 @@ interface Ended {
   readonly err: string;
 }
 
-/** Runs a command as a process of its own. */
+/** Runs a command in its own process. */
 async function sampan(...args: string[]): Promise<Ended> {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "--allow-all", "--quiet", "--no-lock", MAIN, ...args],
@@ -50,7 +50,7 @@ function test(
   });
 }
 
-/** A host on a data folder, with one cluster and some commands. */
+/** Host on a data folder, with one cluster and some commands. */
 async function withHost(
   path: string,
   work: (host: NodeHost, data: DataFolder) => Promise<void>,
@@ -71,7 +71,7 @@ async function withHost(
   await work(host, data);
 }
 
-test("H11 sampan tells in one line what it does not understand, with exit status 2", async (folder) => {
+test("H11 sampan reports an invalid command line in one line, with exit status 2", async (folder) => {
   const cases: [string[], RegExp][] = [
     [[], /Name a command/],
     [["frobnicate"], /no command "frobnicate"/],
@@ -119,7 +119,7 @@ test("H11 sampan tells in one line what it does not understand, with exit status
   );
 });
 
-test("H9 sampan works on a folder that no server uses", async (folder) => {
+test("H9 sampan operates on a folder that no server uses", async (folder) => {
   const data = `${folder}/data`;
   await withHost(data, async (host) => {
     await host.replica(1n)!.requestSnapshot();
@@ -194,7 +194,7 @@ test("H8 sampan log verify finds a damaged log and a damaged snapshot", async (f
   ]);
 });
 
-test("H9 sampan goes through the server that holds the folder", async (folder) => {
+test("H9 sampan runs its operations in the server that has the folder open", async (folder) => {
   const data = `${folder}/data`;
   await withHost(data, async (host, opened) => {
     const refused = await sampan("backup", `${folder}/b`, "--data", data);
@@ -228,7 +228,7 @@ test("H9 sampan goes through the server that holds the folder", async (folder) =
   }, 0);
 });
 
-test("H9 sampan backs up a server under load: nothing acknowledged before it is missing", async (folder) => {
+test("H9 sampan backs up a server under load, with every command acknowledged before", async (folder) => {
   const data = `${folder}/data`;
   let acknowledged = 0;
   let before = 0;
@@ -254,7 +254,7 @@ test("H9 sampan backs up a server under load: nothing acknowledged before it is 
     const replica = host.replica(1n)!;
     const count = await replica.read(kv.count()) as number;
     assert(count >= 50 + before, `${count}`);
-    // A prefix: one after the other, up to somewhere.
+    // The backup has a prefix of the commands, without gaps.
     assertEquals(
       await replica.read(kv.get(`load ${count - 51}`)) === undefined,
       count === 50,
@@ -263,7 +263,7 @@ test("H9 sampan backs up a server under load: nothing acknowledged before it is 
   }, 0);
 });
 
-test("H10 a control socket that is closed ends what is under way, and leaves no file", async (folder) => {
+test("H10 closing a control socket cancels operations in progress, and leaves no file", async (folder) => {
   const data = `${folder}/data`;
   await withHost(data, async (host, opened) => {
     const control = serveControl(host, opened)!;
@@ -303,7 +303,7 @@ test("H9 sampan exports from and imports into a server over HTTP", async (folder
   });
 });
 
-/** A key-value machine that throws at one command. */
+/** Key-value machine that throws at one command. */
 class Poisoned extends ConcurrentKVStateMachine {
   override update(entries: Entry[]): Entry[] {
     for (const { cmd } of entries) {
@@ -315,7 +315,7 @@ class Poisoned extends ConcurrentKVStateMachine {
   }
 }
 
-test("H17 sampan log skip has an entry skipped, in the server that runs and in a folder", async (folder) => {
+test("H17 sampan log skip skips an entry, in a running server and in a folder", async (folder) => {
   const path = `${folder}/data`;
   {
     await using data = await DataFolder.open(path);
@@ -347,7 +347,7 @@ test("H17 sampan log skip has an entry skipped, in the server that runs and in a
     await again.propose(kv.put("b", "2"));
     assertEquals(await again.read(kv.count()), 2);
   }
-  // Skipped also for code that understands it.
+  // The entry stays skipped for code that could apply it.
   const args = ["--cluster", "1", "--data", path];
   const second = await json(
     ...["log", "skip", "2", ...args, "--reason", "the other one, too"],

@@ -268,7 +268,7 @@ for (const what of ["has lost some", "does not open"]) {
   });
 }
 
-test("D11 U15 U38 a key-value machine on disk shows what it had, and edits on top of it, when its snapshot is cut off", async () => {
+test("D11 U15 U38 an on-disk key-value machine shows its previous state, with edits on top, when its snapshot transfer is cut off", async () => {
   const pair = new Pair(60, { limits: { farEntries: 20 } });
   await pair.start(10);
   const { env } = pair;
@@ -311,7 +311,7 @@ test("D11 U15 U38 a key-value machine on disk shows what it had, and edits on to
   await pair.over();
 });
 
-test("U16 U29 a page that must take a snapshot first is not live before it stands where the server does", async () => {
+test("U16 U29 a page that has to fetch a snapshot first is not live before it has caught up with the server", async () => {
   const pair = await pairOf(40, "regular");
   const { env } = pair;
   await grow(pair, 60);

@@ -23,7 +23,7 @@ import {
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 
-/** A server with a machine, until disposed of. */
+/** Disposable server with a state machine. */
 async function serverOf(
   create: () => IStateMachine,
   options: ServeOptions = {},
@@ -41,7 +41,7 @@ async function serverOf(
   };
 }
 
-/** A device with a machine and what is in its outbox, until disposed of. */
+/** Disposable device with a state machine and an outbox. */
 async function deviceOf(
   url: string,
   create: () => IStateMachine,
@@ -62,10 +62,10 @@ async function deviceOf(
   };
 }
 
-/** Where nobody is. */
+/** URL at which no server listens. */
 const NOWHERE = "ws://127.0.0.1:9/sync";
 
-Deno.test("U16 a submission tells when the server has it, and a read when the device has caught up", async () => {
+Deno.test("U16 a submission reports when the server has it, and a read waits until the device has caught up", async () => {
   await using there = await serverOf(() => new KVStateMachine());
   await using here = await deviceOf(
     there.server.url,
@@ -80,7 +80,7 @@ Deno.test("U16 a submission tells when the server has it, and a read when the de
   assertEquals(await here.replica.read(kv.count()), 2);
 });
 
-Deno.test("U17 while the server cannot judge a command it waits with those behind it, the device can say why, and nothing is lost", async () => {
+Deno.test("U17 while the server cannot validate a command, it waits with those behind it, the device reports why, and nothing is lost", async () => {
   let isDown = true;
   await using there = await serverOf(() => new KVStateMachine(), {
     validate: (_principal, cmd) => {
@@ -105,7 +105,7 @@ Deno.test("U17 while the server cannot judge a command it waits with those behin
   });
   assert(error() instanceof ErrRemote);
   await (await other.replica.submit(kv.put("other", "1"))).result;
-  // It goes on to read, too.
+  // Reading continues, too.
   assertEquals(await here.replica.read(kv.count()), 3);
   assert(edits.slice(2).every(({ state }) => state !== "applied"));
   isDown = false;
@@ -115,7 +115,7 @@ Deno.test("U17 while the server cannot judge a command it waits with those behin
   assertEquals(error(), undefined);
 });
 
-Deno.test("U22 a command the machine does not know is answered once and holds up nothing", async () => {
+Deno.test("U22 a command that the machine does not know is answered once and delays nothing", async () => {
   await using there = await serverOf(() => new KVStateMachine());
   await using here = await deviceOf(
     there.server.url,
@@ -132,7 +132,7 @@ Deno.test("U22 a command the machine does not know is answered once and holds up
   assertEquals([replica.appliedIndex, replica.pending()], [appliedIndex, []]);
 });
 
-/** Counts what begins with a letter it knows; a version that came later knows fewer. */
+/** Counts commands that begin with a known letter; a later version knows fewer letters. */
 class Letters implements IStateMachine {
   readonly #known: string;
   #count = 0n;
@@ -161,7 +161,7 @@ class Letters implements IStateMachine {
   close(): void {}
 }
 
-Deno.test("U23 what was queued before a deploy is sent after it: applied, or refused with a reason", async () => {
+Deno.test("U23 commands queued before a deployment are sent after it, and applied or refused with a reason", async () => {
   const store = new MemoryBlockStore();
   const encoder = new TextEncoder();
   {
@@ -193,14 +193,14 @@ Deno.test("U23 what was queued before a deploy is sent after it: applied, or ref
   assertEquals(refused.reason, "b is not known any more: update the page");
   assertEquals((await third!.result).value, 2n);
   assertEquals(await there.replica.staleRead(null), 2n);
-  // It is kept until somebody has looked at it.
+  // It is kept until the application dismisses it.
   assertEquals(after.replica.pending(), [second!]);
   assert(second!.state === "refused");
   await second!.dismiss();
   assertEquals(after.replica.pending(), []);
 });
 
-/** Adds up what it is given, and at a "t" the time of whoever applies it, which it must not read. */
+/** Adds up numbers, and at a "t" the clock of the replica, which a state machine must not read. */
 class Clock extends Letters implements IHash {
   #sum = 0n;
 
@@ -225,7 +225,7 @@ class Clock extends Letters implements IHash {
   }
 }
 
-Deno.test("H12 U32 a device whose machine reads the clock is told the command that shows it, and takes the server's state", async () => {
+Deno.test("H12 U32 a device whose machine reads the clock is told the command at which it diverged, and recovers to the server's state", async () => {
   const config = { clusterID: 1n, hashEntries: 4 };
   await using there = new NodeHost();
   const trusted = await there.startCluster(() => new Clock(""), {
@@ -253,7 +253,7 @@ Deno.test("H12 U32 a device whose machine reads the clock is told the command th
       const [one, two] = [await trusted.getHash(), await replica.getHash()];
       return one.index === two.index && one.hash === two.hash;
     } catch {
-      // It is taking the server's state in.
+      // The device recovers to the server's state.
       return false;
     }
   };

@@ -53,7 +53,7 @@ Deno.test("U17 a row that is no item is no bar to those around it", () => {
   const machine = new KVStateMachine();
   const items = [itemOf("a"), itemOf("b")];
   for (const item of items) machine.update(write(item));
-  // From before it was refused, or by hand.
+  // Stored before such items were refused, or by another program.
   for (const value of ["", "{no json", "null", '{"text":1,"done":false}']) {
     machine.update(kv.put(`item/${value}`, value));
   }

@@ -36,11 +36,27 @@ function test(name: string, run: () => Promise<void>): void {
   Deno.test(name, checked(run));
 }
 
+/** Starts a device whose outbox is in `store`. */
+async function openDevice(
+  pair: Pair,
+  store: MemoryBlockStore,
+  onEvent: (event: HostEvent) => void = () => {},
+): Promise<[NodeHost, Replica, BlockOutbox]> {
+  const { env } = pair;
+  const outbox = new BlockOutbox(store, { env });
+  const host = pair.host(pair.client(), { outbox, onEvent });
+  const replica = await env.until(
+    host.startCluster(() => new KVStateMachine(), { ...config, nodeID: 2n }),
+    50,
+  );
+  return [host, replica, outbox];
+}
+
 async function valueOf(replica: Replica, key: string): Promise<string> {
   return text(await replica.staleRead(kv.get(key)) as Uint8Array);
 }
 
-test("H1 what one client proposes the others and the server see", async () => {
+test("H1 a command of one client reaches the other clients and the server", async () => {
   const pair = new Pair(1);
   await pair.start();
   const { env } = pair;
@@ -66,7 +82,7 @@ test("H1 what one client proposes the others and the server see", async () => {
 for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
   test(`H3 connections cut at random: all replicas equal, everything exactly once, seed ${seed}`, async () => {
     const random = random32(seed);
-    // With some, whoever was cut off for long has to take a snapshot.
+    // With some seeds, a client that was disconnected for long needs a snapshot.
     const snapshotEntries = seed % 2 === 0 ? 0 : 15;
     const limits = snapshotEntries === 0 ? {} : { farEntries: 20 };
     const pair = new Pair(seed, { limits }, {});
@@ -144,7 +160,7 @@ for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
   });
 }
 
-test("U38 a page starts with no network from its snapshot and the copy of the log", async () => {
+test("U38 a page starts offline from its snapshot and its copy of the log", async () => {
   const pair = new Pair(3);
   await pair.start();
   const { env } = pair;
@@ -173,7 +189,7 @@ test("U38 a page starts with no network from its snapshot and the copy of the lo
   await env.until(page.host.stop(), 10);
   await env.until(page.db.close(), 10);
   pair.isDown = true;
-  // No time passes: it comes up from what is on the device alone.
+  // No time passes: it starts from the storage of the device alone.
   page = await start();
   assertEquals(page.replica.appliedIndex, appliedIndex);
   assertEquals(await valueOf(page.replica, "99"), "99");
@@ -187,7 +203,7 @@ test("U38 a page starts with no network from its snapshot and the copy of the lo
   await pair.over();
 });
 
-test("U26 H7 a copy of the log that gets long has snapshots taken, and is cut, though none were asked for", async () => {
+test("U26 H7 a long copy of the log triggers snapshots, and is compacted, even if none are configured", async () => {
   const pair = new Pair(4);
   await pair.start();
   const { env } = pair;
@@ -224,7 +240,7 @@ test("U26 H7 a copy of the log that gets long has snapshots taken, and is cut, t
   await pair.over();
 });
 
-test("U33 a server restored from an older backup is noticed by a page, which keeps what it has", async () => {
+test("U33 a page detects a server restored from an older backup, and keeps its state", async () => {
   const pair = new Pair(5);
   await pair.start();
   const { env } = pair;
@@ -248,7 +264,7 @@ test("U33 a server restored from an older backup is noticed by a page, which kee
   await pair.over();
 });
 
-test("U33 a restored backup whose log has grown past what a page has seen is noticed too", async () => {
+test("U33 a page detects a restored backup whose log has grown past the page's index", async () => {
   const directory = await Deno.makeTempDir();
   const pair = new Pair(6);
   const { env } = pair;
@@ -263,7 +279,7 @@ test("U33 a restored backup whose log has grown past what a page has seen is not
     { ...config, nodeID: 2n },
   );
   await env.until(replica.propose(kv.put("before", "")), 20);
-  // As a file system's snapshot of a server that runs.
+  // Like a file system snapshot of a running server.
   for await (const { name } of Deno.readDir(directory)) {
     const copy = name.replace("log.db", "backup.db");
     await Deno.copyFile(`${directory}/${name}`, `${directory}/${copy}`);
@@ -277,7 +293,7 @@ test("U33 a restored backup whose log has grown past what a page has seen is not
   pair.serverLog = open("backup.db");
   await pair.start();
   assert(pair.replica.appliedIndex < replica.appliedIndex);
-  // Nobody who has seen less than the log now has can tell by its length.
+  // The length of the log does not show it.
   for (let i = 0; i < 20; i++) {
     await env.until(pair.replica.propose(kv.put(`other ${i}`, "")), 20);
   }
@@ -290,7 +306,7 @@ test("U33 a restored backup whose log has grown past what a page has seen is not
   await Deno.remove(directory, { recursive: true });
 });
 
-test("U29 a page far behind takes a snapshot of the server", async () => {
+test("U29 a page far behind fetches a snapshot of the server", async () => {
   const pair = new Pair(7, { limits: { farEntries: 50 } });
   await pair.start(20);
   const { env } = pair;
@@ -313,7 +329,7 @@ test("U29 a page far behind takes a snapshot of the server", async () => {
   await pair.over();
 });
 
-test("U20 over real sockets: a server that stops and comes back, and a page that loses no edit", async () => {
+test("U20 over real sockets, a page loses no edit while its server restarts", async () => {
   const logDB = new MemoryLogDB();
   let server = new NodeHost({ logDB });
   await server.startCluster(() => new KVStateMachine(), config);
@@ -347,14 +363,14 @@ test("U20 over real sockets: a server that stops and comes back, and a page that
   await logDB.close();
 });
 
-/** A server that goes by the name a client gives as its token. */
+/** Server whose principal is the client's token. */
 const BY_TOKEN = {
   authenticate: (request: Request): { id: string } => ({
     id: request.headers.get("authorization") ?? "nobody",
   }),
 };
 
-test("U34 what a session sends while somebody else is signed in is sent again for its owner", async () => {
+test("U34 proposals of a session that are sent while another principal is signed in are sent again for its owner", async () => {
   const pair = new Pair(8, BY_TOKEN);
   await pair.start();
   const { env } = pair;
@@ -380,7 +396,7 @@ test("U34 what a session sends while somebody else is signed in is sent again fo
   await pair.over();
 });
 
-test("H12 U32 a client whose log is long is told the command that parted it, without a snapshot before it", async () => {
+test("H12 U32 a client with a long log is told the command at which it diverged, without an earlier snapshot", async () => {
   const pair = new Pair(10, { limits: { farEntries: 8 } }, {});
   await pair.start(0, { hashEntries: 4 });
   const { env } = pair;
@@ -413,7 +429,7 @@ test("H12 U32 a client whose log is long is told the command that parted it, wit
   await pair.over();
 });
 
-test("U34 U35 H14 what was submitted waits while somebody else is signed in, and the application is told, once", async () => {
+test("U34 U35 H14 submissions wait while another principal is signed in, and the application is told once", async () => {
   const pair = new Pair(8, BY_TOKEN);
   await pair.start();
   const { env } = pair;
@@ -444,7 +460,7 @@ test("U34 U35 H14 what was submitted waits while somebody else is signed in, and
   const errors = told();
   assertEquals(errors.length, 1);
   assertInstanceOf(errors[0], ErrProposalRefused);
-  // It says so, and takes nothing that would wait behind it.
+  // It reports so, and accepts nothing that would wait behind it.
   const { status } = replica;
   assertEquals(status.state, "blocked");
   assertInstanceOf(status.error, ErrOtherPrincipal);
@@ -464,7 +480,7 @@ test("U34 U35 H14 what was submitted waits while somebody else is signed in, and
   await pair.over();
 });
 
-test("case A18: the next person's commands do not wait behind the session of one who has left nothing [U35, H18]", async () => {
+test("case A18: commands of the next principal do not wait behind the session of a principal without submissions [U35, H18]", async () => {
   const pair = new Pair(8, BY_TOKEN);
   await pair.start();
   const { env } = pair;
@@ -496,7 +512,7 @@ test("case A18: the next person's commands do not wait behind the session of one
   await pair.over();
 });
 
-test("H11 a cluster that is stopped on the server and started again is gone on with, by pages that were connected all along", async () => {
+test("H11 connected pages continue with a cluster that is stopped and restarted on the server", async () => {
   const pair = new Pair(9);
   await pair.start();
   const { env } = pair;
@@ -525,7 +541,7 @@ test("H11 a cluster that is stopped on the server and started again is gone on w
   await pair.over();
 });
 
-test("case A22: the first edit of a device whose principal may not write is refused with its reason, as a later one is [H18, U17]", async () => {
+test("case A22: the first edit of a device whose principal may not write is refused with its reason, like later ones [H18, U17]", async () => {
   let may = false;
   const pair = new Pair(1, {
     authenticate: () => ({ id: "reader" }),
@@ -535,18 +551,8 @@ test("case A22: the first edit of a device whose principal may not write is refu
   const { env } = pair;
   const store = new MemoryBlockStore();
   const events: HostEvent[] = [];
-  const open = async (): Promise<[NodeHost, Replica, BlockOutbox]> => {
-    const outbox = new BlockOutbox(store, { env });
-    const host = pair.host(pair.client(), {
-      outbox,
-      onEvent: (event) => events.push(event),
-    });
-    const replica = await env.until(
-      host.startCluster(() => new KVStateMachine(), { ...config, nodeID: 2n }),
-      50,
-    );
-    return [host, replica, outbox];
-  };
+  const open = (): Promise<[NodeHost, Replica, BlockOutbox]> =>
+    openDevice(pair, store, (event) => events.push(event));
   const [host, replica, outbox] = await open();
   const [first, second] = await env.until(
     Promise.all([
@@ -571,7 +577,7 @@ test("case A22: the first edit of a device whose principal may not write is refu
     "refused",
     "refused",
   ]);
-  // Nothing is tried again.
+  // Nothing is retried.
   const before = pair.replica.appliedIndex;
   await env.advance(120_000);
   assertEquals(pair.replica.appliedIndex, before);
@@ -596,7 +602,7 @@ test("case A22: the first edit of a device whose principal may not write is refu
   await pair.over();
 });
 
-test("case A22: who may not write any more, and whose session is gone, has what is queued refused with its reason [H18, U17]", async () => {
+test("case A22: submissions of a principal that may no longer write, and whose session was evicted, are refused with the reason [H18, U17]", async () => {
   let may = true;
   const pair = new Pair(2, {
     authenticate: () => ({ id: "writer" }),
@@ -605,16 +611,7 @@ test("case A22: who may not write any more, and whose session is gone, has what 
   await pair.start();
   const { env } = pair;
   const store = new MemoryBlockStore();
-  const open = async (): Promise<[NodeHost, Replica, BlockOutbox]> => {
-    const outbox = new BlockOutbox(store, { env });
-    const host = pair.host(pair.client(), { outbox });
-    const replica = await env.until(
-      host.startCluster(() => new KVStateMachine(), { ...config, nodeID: 2n }),
-      50,
-    );
-    return [host, replica, outbox];
-  };
-  const [host, replica, outbox] = await open();
+  const [host, replica, outbox] = await openDevice(pair, store);
   const first = await env.until(replica.submit(kv.put("a", "1")), 50);
   await env.until(first.result, 50);
   pair.isDown = true;
@@ -633,7 +630,7 @@ test("case A22: who may not write any more, and whose session is gone, has what 
   await logged.close();
   may = false;
   pair.isDown = false;
-  const [, again] = await open();
+  const [, again] = await openDevice(pair, store);
   const [second] = again.pending();
   const error = await env.until(second!.result.catch((error) => error), 50);
   assertInstanceOf(error, ErrProposalRefused);

@@ -78,7 +78,7 @@ class Client implements AsyncDisposable {
 }
 
 Deno.test(
-  "case A10: a command that throws ends one cluster of a server process; health, clients and a restart say so; skipped, the queues drain [R5, H17, H18]",
+  "case A10: a command at which the machine throws fails one cluster of a server process, as health, clients and a restart report; once it is skipped, the queues drain [R5, H17, H18]",
   async () => {
     const directory = await Deno.makeTempDir();
     try {

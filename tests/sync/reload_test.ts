@@ -10,10 +10,10 @@ import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
 import { connectSocket } from "../../src/sync/transport.ts";
 import { SqliteKVStateMachine } from "../../src/sqlite/mod.ts";
 
-/** Entries in the log of the server. */
+/** Number of entries in the log of the server. */
 const ENTRIES = 16_000;
 
-/** A machine on disk that opens after the server has opened the log, as on a fast network. */
+/** On-disk machine that opens later than the log on the server, as on a fast network. */
 class LateStateMachine extends SqliteKVStateMachine {
   readonly #logDB: RemoteLogDB;
   constructor(path: string, logDB: RemoteLogDB) {

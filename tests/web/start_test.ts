@@ -17,7 +17,7 @@ async function start(
   return { code, out: text(stdout), err: text(stderr) };
 }
 
-Deno.test("H11 start tells in one line what is wrong, with exit status 2", async () => {
+Deno.test("H11 start reports an error in one line, with exit status 2", async () => {
   const folder = await Deno.makeTempDir({ prefix: "start-" });
   const taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   try {
@@ -63,7 +63,7 @@ Deno.test("H11 start tells in one line what is wrong, with exit status 2", async
     }
     const help = await start("--help");
     assertEquals(help.code, 0);
-    // A server on every address is not asked by every name (case A19).
+    // A server on every address does not accept every host name (case A19).
     assertMatch(
       help.out,
       /NAME, by an IP address or by\s+localhost can connect/,
@@ -82,7 +82,7 @@ const FILE = {
   type: "text/javascript; charset=utf-8",
 };
 
-Deno.test("U37 the page is sent compressed, with a validator, and not again if nothing changed", async () => {
+Deno.test("U37 the page is sent compressed with an ETag, and answered with 304 if it has not changed", async () => {
   const page = servePage(
     new Map([
       ["/", { ...FILE, immutable: false }],
@@ -122,7 +122,7 @@ Deno.test("U37 the page is sent compressed, with a validator, and not again if n
   assertEquals(get("/other").status, 404);
 });
 
-Deno.test("U1 the page gives each device a name that outlives its storage", () => {
+Deno.test("U1 the page sets a device cookie that outlives the storage of the device", () => {
   const page = servePage(new Map([["/", { ...FILE, immutable: false }]]));
   const get = (url: string, cookie?: string): string | null =>
     page(
