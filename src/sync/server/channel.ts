@@ -35,6 +35,9 @@ import { SnapshotTransfer } from "./snapshot_transfer.ts";
 
 const PERMISSION_UNKNOWN = "Server cannot check now whether you may read";
 
+/** Request of a client on a channel, answered on a stream. */
+export type ChannelRequest = Read | Fetch | ReadIndex | Verify | Explain;
+
 /** Dependencies of a {@linkcode Channel}. */
 export interface ChannelOptions {
   /** Number of the channel, chosen by the client. */
@@ -172,12 +175,28 @@ export class Channel implements ClusterUser {
   }
 
   /**
-   * Starts a log stream.
+   * Handles a request.
    *
    * @throws ErrProtocol if the stream is in use
    * @throws Violation if too many streams are in use
    */
-  async read(
+  request(message: ChannelRequest): Promise<void> {
+    switch (message.type) {
+      case "read":
+        return this.#read(message);
+      case "fetch":
+        return this.#fetch(message);
+      case "readIndex":
+        return this.#readIndex(message);
+      case "verify":
+        return this.#verify(message);
+      case "explain":
+        return this.#explain(message);
+    }
+  }
+
+  /** Starts a log stream. */
+  async #read(
     { stream, after, markIndex, markEpoch, far, references }: Read,
   ): Promise<void> {
     const { number: channel, cluster, permission, connection, server } =
@@ -244,13 +263,8 @@ export class Channel implements ClusterUser {
     return count;
   }
 
-  /**
-   * Starts a snapshot transfer.
-   *
-   * @throws ErrProtocol if the stream is in use
-   * @throws Violation if too many streams are in use
-   */
-  async fetch({ stream }: Fetch): Promise<void> {
+  /** Starts a snapshot transfer. */
+  async #fetch({ stream }: Fetch): Promise<void> {
     const { permission, connection } = this.#options;
     const { streams } = connection;
     streams.begin(stream, "request");
@@ -306,8 +320,8 @@ export class Channel implements ClusterUser {
   }
 
   /** Answers a request with an index at or above everything committed. */
-  readIndex({ stream }: ReadIndex): Promise<void> {
-    return this.#request(
+  #readIndex({ stream }: ReadIndex): Promise<void> {
+    return this.#answerWith(
       stream,
       async () => await this.#options.cluster.log.readIndex(),
       (index) => ({ type: "index", stream, index }),
@@ -315,8 +329,8 @@ export class Channel implements ClusterUser {
   }
 
   /** Answers a request to compare a point of the client's history with the log. */
-  verify({ stream, index, markIndex, markEpoch }: Verify): Promise<void> {
-    return this.#request(
+  #verify({ stream, index, markIndex, markEpoch }: Verify): Promise<void> {
+    return this.#answerWith(
       stream,
       () => this.#options.cluster.verify(index, epochOf(markIndex, markEpoch)),
       (result) =>
@@ -327,9 +341,9 @@ export class Channel implements ClusterUser {
   }
 
   /** Answers a request for the hashes after each entry of a range. */
-  explain({ stream, after, upTo }: Explain): Promise<void> {
+  #explain({ stream, after, upTo }: Explain): Promise<void> {
     const { cluster, connection, server } = this.#options;
-    return this.#request(stream, async () => {
+    return this.#answerWith(stream, async () => {
       const release = server.quotas.takeReplay(connection.number);
       try {
         return await cluster.explain(after, upTo, connection.signal);
@@ -348,7 +362,8 @@ export class Channel implements ClusterUser {
     }));
   }
 
-  async #request<T>(
+  /** Answers a request with a value that takes time. */
+  async #answerWith<T>(
     stream: number,
     run: () => Promise<T>,
     answer: (value: T) => Message,

@@ -34,7 +34,7 @@ import {
   type AuthenticatedConnection,
   Authentication,
 } from "./authentication.ts";
-import { Channel } from "./channel.ts";
+import { Channel, type ChannelRequest } from "./channel.ts";
 import type { ChannelConnection } from "./channel_connection.ts";
 import { failureOf } from "./cluster_failure.ts";
 import type { ServerContext } from "./context.ts";
@@ -280,35 +280,16 @@ export class Connection
         return this.#watch(this.#openChannel(message));
       case "close":
         return this.#closeChannel(message.channel);
-      case "read": {
-        const channel = this.#channels.get(message.channel);
-        if (channel === undefined) return this.#endUnopened(message.stream);
-        return this.#watch(channel.read(message));
-      }
-      case "fetch": {
-        const channel = this.#channels.get(message.channel);
-        if (channel === undefined) return this.#endUnopened(message.stream);
-        return this.#watch(channel.fetch(message));
-      }
+      case "read":
+      case "fetch":
+      case "readIndex":
+      case "verify":
+      case "explain":
+        return this.#request(message);
       case "stop":
         return this.#stop(message.stream);
       case "append":
         return this.#append(message, size);
-      case "readIndex": {
-        const channel = this.#channels.get(message.channel);
-        if (channel === undefined) return this.#failUnopened(message.stream);
-        return this.#watch(channel.readIndex(message));
-      }
-      case "verify": {
-        const channel = this.#channels.get(message.channel);
-        if (channel === undefined) return this.#failUnopened(message.stream);
-        return this.#watch(channel.verify(message));
-      }
-      case "explain": {
-        const channel = this.#channels.get(message.channel);
-        if (channel === undefined) return this.#failUnopened(message.stream);
-        return this.#watch(channel.explain(message));
-      }
       case "checkpoint":
         return this.#channels.get(message.channel)?.checkpoint(message);
       case "credit":
@@ -530,12 +511,16 @@ export class Connection
     this.appendProcessed(credit, lengths.length);
   }
 
-  #endUnopened(stream: number): void {
-    this.sender.send(endMessage(stream, "failed", NOT_OPEN));
-  }
-
-  #failUnopened(stream: number): void {
-    this.sender.send(failed(stream, NOT_OPEN));
+  /** Passes a request to its channel. */
+  #request(message: ChannelRequest): void {
+    const { type, stream } = message;
+    const channel = this.#channels.get(message.channel);
+    if (channel !== undefined) return this.#watch(channel.request(message));
+    this.sender.send(
+      type === "read" || type === "fetch"
+        ? endMessage(stream, "failed", NOT_OPEN)
+        : failed(stream, NOT_OPEN),
+    );
   }
 
   /** Stops a stream; an append goes on, and a stream that has ended is ignored. */
