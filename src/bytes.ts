@@ -1,5 +1,5 @@
 /**
- * Bytes in and out: little-endian fixed-width numbers, unsigned varints and
+ * Binary encoding: little-endian fixed-width numbers, unsigned varints and
  * length-prefixed byte strings, written into a growing buffer and read back
  * with every bound checked.
  *
@@ -10,10 +10,10 @@
 
 import { describe, isWellFormed } from "./describe.ts";
 
-/** The largest unsigned 64-bit number. */
+/** Largest unsigned 64-bit number. */
 export const U64_MAX: bigint = (1n << 64n) - 1n;
 
-/** Whether `value` is in 0…2^64-1. */
+/** True if `value` is in 0…2^64-1. */
 export function isU64(value: bigint): boolean {
   return value >= 0n && value <= U64_MAX;
 }
@@ -21,9 +21,9 @@ export function isU64(value: bigint): boolean {
 const encoder = /* @__PURE__ */ new TextEncoder();
 
 /**
- * Bytes of a text in UTF-8, where texts must not be mistaken for one another.
+ * Encodes a text in UTF-8, where different texts must give different bytes.
  *
- * @throws TypeError if the text has a lone surrogate; `name` says what it is
+ * @throws TypeError that starts with `name` if the text has a lone surrogate
  */
 export function encodeText(
   text: string,
@@ -37,13 +37,13 @@ export function encodeText(
   );
 }
 
-/** Bytes of a text in UTF-8 that is only ever shown: a lone surrogate becomes U+FFFD. */
+/** Encodes a text in UTF-8 that is only displayed: a lone surrogate becomes U+FFFD. */
 export function encodeShown(text: string): Uint8Array<ArrayBuffer> {
   return encoder.encode(text);
 }
 
 /**
- * Bytes of a text in UTF-8, or the given bytes as they are.
+ * Encodes a text in UTF-8; returns bytes as they are.
  *
  * @throws TypeError that starts with `name` if it is neither, or an ill-formed string
  */
@@ -58,22 +58,22 @@ export function toUint8Array(
   );
 }
 
-/** A copy of bytes that are somebody else's: `slice()` of Node's bytes gives none. */
+/** Copies bytes. `slice()` of a Node buffer would not: it returns a view. */
 export function copyOf(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(bytes);
 }
 
-/** Whether two are the same bytes. */
+/** True if two arrays contain the same bytes. */
 export function isSameBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;
-  // A loop: much faster than `every()`, which calls a function for each byte.
+  // Much faster than `every()`, which calls a function for each byte.
   for (let i = 0; i < a.length; i++) {
     if (a[i] !== b[i]) return false;
   }
   return true;
 }
 
-/** Bytes an unsigned varint of `value` (a safe integer) takes: 1 to 8. */
+/** Length of the unsigned varint of `value`, a safe integer, in bytes: 1 to 8. */
 export function varintLength(value: number): number {
   let length = 1;
   while (value >= 0x80) {
@@ -97,19 +97,19 @@ export function putVarint(
   return offset;
 }
 
-/** A growing buffer with a cursor. */
+/** Writer into a buffer that grows. */
 export class ByteWriter {
   #bytes: Uint8Array<ArrayBuffer>;
   #view: DataView;
   #length = 0;
 
-  /** A writer whose buffer starts with room for `capacity` bytes. */
+  /** Creates a writer with a buffer of `capacity` bytes. */
   constructor(capacity = 64) {
     this.#bytes = new Uint8Array(capacity);
     this.#view = new DataView(this.#bytes.buffer);
   }
 
-  /** Bytes written so far. */
+  /** Number of bytes written. */
   get length(): number {
     return this.#length;
   }
@@ -162,44 +162,44 @@ export class ByteWriter {
     return this;
   }
 
-  /** Writes bytes behind their length. */
+  /** Writes the length of bytes, then the bytes. */
   bytes(bytes: Uint8Array): this {
     return this.varint(bytes.length).raw(bytes);
   }
 
-  /** Bytes written so far. A view, valid until the next write. */
+  /** Bytes written so far, as a view that is valid until the next write. */
   view(): Uint8Array {
     return this.#bytes.subarray(0, this.#length);
   }
 
-  /** What was written: a copy of exactly that length. */
+  /** Copy of the bytes written. */
   finish(): Uint8Array<ArrayBuffer> {
     return this.#bytes.slice(0, this.#length);
   }
 }
 
 /**
- * A cursor over bytes that never reads past their end: a read that would is a
- * `RangeError`, which the caller turns into the error of what it was reading.
+ * Reader with bounds checks: a read past the end throws a `RangeError`, which the
+ * caller converts into the error of the format it reads.
  */
 export class ByteReader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   #offset: number;
 
-  /** A reader that starts at `offset` of `bytes`. */
+  /** Creates a reader that starts at `offset` of `bytes`. */
   constructor(bytes: Uint8Array, offset = 0) {
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#offset = offset;
   }
 
-  /** Where the next read starts. */
+  /** Offset of the next read. */
   get offset(): number {
     return this.#offset;
   }
 
-  /** Bytes not read yet. */
+  /** Number of bytes that were not read. */
   get remaining(): number {
     return this.#bytes.length - this.#offset;
   }
@@ -230,7 +230,7 @@ export class ByteReader {
     return this.#view.getBigUint64(this.#take(8), true);
   }
 
-  /** Reads an unsigned varint; one beyond the safe integers is a `RangeError`. */
+  /** Reads an unsigned varint; throws a `RangeError` if it is not a safe integer. */
   varint(): number {
     let value = 0;
     let scale = 1;
@@ -246,13 +246,13 @@ export class ByteReader {
     throw new RangeError(`Varint at ${this.#offset} is too large`);
   }
 
-  /** A view of the next `count` bytes. */
+  /** Reads `count` bytes as a view. */
   raw(count: number): Uint8Array {
     const at = this.#take(count);
     return this.#bytes.subarray(at, at + count);
   }
 
-  /** A view of the bytes behind a length of at most `max`. */
+  /** Reads a length of at most `max`, then that many bytes as a view. */
   bytes(max: number = Number.MAX_SAFE_INTEGER): Uint8Array {
     const length = this.varint();
     if (length > max) {
@@ -264,7 +264,7 @@ export class ByteReader {
 
 const CRC = /* @__PURE__ */ crcTables();
 
-/** Eight tables of CRC-32 (IEEE 802.3, reflected 0xEDB88320): eight bytes a step. */
+/** Eight tables of CRC-32 (IEEE 802.3, reflected 0xEDB88320), for eight bytes a step. */
 function crcTables(): Int32Array {
   const tables = new Int32Array(8 * 256);
   for (let i = 0; i < 256; i++) {
@@ -281,7 +281,7 @@ function crcTables(): Int32Array {
   return tables;
 }
 
-/** CRC-32 of `bytes[start..end)`, going on from `crc` (0 to begin); unsigned. */
+/** CRC-32 of `bytes[start..end)` as an unsigned number; `crc` is that of the bytes before, 0 for none. */
 export function crc32(
   bytes: Uint8Array,
   crc = 0,
@@ -304,7 +304,7 @@ export function crc32(
   return ~c >>> 0;
 }
 
-/** Beginning of a text that takes no more than so many bytes as UTF-8, cut between two characters. */
+/** Truncates a text to at most `bytesMax` bytes of UTF-8, between two characters. */
 export function clipText(text: string, bytesMax: number): string {
   // A UTF-16 code unit takes three bytes at most.
   if (3 * text.length <= bytesMax) return text;

@@ -1,16 +1,16 @@
 /**
- * Text for error messages, from values of any kind: nothing here throws, whatever
- * the value is.
+ * Text for error messages from values of any kind. No function here throws,
+ * whatever the value is.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** Characters of a string that an error message shows. */
+/** Length of a string in an error message, in characters. */
 const SHOWN_MAX = 80;
 
-/** A value as an error message shows it: short, and recognizable by its type. */
+/** Describes a value for an error message, in short and with its type. */
 export function describe(value: unknown): string {
   switch (typeof value) {
     case "string":
@@ -36,12 +36,12 @@ function describeObject(value: object): string {
       return `an object of class ${name}`;
     }
   } catch {
-    // A property that throws.
+    // A getter that throws.
   }
   return "an object";
 }
 
-/** The message of an error, or the text of any other value that was thrown. */
+/** Message of an error, or the text of any other value that was thrown. */
 export function messageOf(error: unknown): string {
   try {
     return error instanceof Error ? `${error.message}` : String(error);
@@ -51,7 +51,7 @@ export function messageOf(error: unknown): string {
   }
 }
 
-/** A type error that says what a value is, and what to give. */
+/** Creates a type error with the value found and the value expected. */
 export function wrongType(
   name: string,
   value: unknown,
@@ -60,7 +60,7 @@ export function wrongType(
   return new TypeError(`${name} is ${describe(value)}; give ${give}`);
 }
 
-/** True if a string has no lone surrogates: in UTF-8, all of these would become the same character. */
+/** True if a string has no lone surrogates, which all become the same character in UTF-8. */
 export function isWellFormed(text: string): boolean {
   return !/\p{Surrogate}/u.test(text);
 }

@@ -1,26 +1,25 @@
 /**
- * What the system takes from the world around it: time, random numbers and
- * timers. Passed in, so that simulated time can drive everything. Nothing here
- * is ever an input to replicated state.
+ * Environment: clock, random numbers and timers. Passed in, so that tests can
+ * run in simulated time. Replicated state never depends on it.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** Time, random numbers and timers. */
+/** Clock, random numbers and timers. */
 export interface Env {
-  /** Milliseconds on a clock that never goes back; only ever subtracted. */
+  /** Time of a monotonic clock, in milliseconds; only differences have a meaning. */
   now(): number;
-  /** A random number in 0…2^64-1. */
+  /** Returns a random number in 0…2^64-1. */
   random64(): bigint;
-  /** Calls `callback` once, after `delay` milliseconds; returns what cancels it. */
+  /** Calls `callback` once, after `delay` milliseconds; returns a function that cancels the timer. */
   setTimer(callback: () => void, delay: number): () => void;
-  /** Settles after the event loop had a turn. */
+  /** Resolves after a turn of the event loop. */
   turn(): Promise<void>;
 }
 
-/** The real world. */
+/** Environment of the runtime. */
 export const systemEnv: Env = {
   now: (): number => performance.now(),
   random64(): bigint {

@@ -1,5 +1,5 @@
 /**
- * Checks of what a caller passes as options, before anything is done with it.
+ * Validation of options that a caller passes.
  *
  * This module is browser compatible.
  *
@@ -10,15 +10,15 @@ import { isU64 } from "./bytes.ts";
 import { describe, isWellFormed, wrongType } from "./describe.ts";
 
 /**
- * Check of one option, which `name` calls it in messages: a `TypeError` for a value
- * of another type, a `RangeError` for one that is out of range.
+ * Check of one option, called `name` in messages. Throws a `TypeError` for a value
+ * of another type, and a `RangeError` for one that is out of range.
  */
 export type Check = (name: string, value: unknown) => void;
 
-/** A check for each option of `T`: one that has none does not compile. */
+/** One check for each option of `T`; an option without one does not compile. */
 export type OptionChecks<T> = { readonly [K in keyof T]-?: Check };
 
-/** Checks every option; `what` calls them all in a message. */
+/** Checks every option; `what` names the options object in messages. */
 export function checkOptions<T extends object>(
   what: string,
   options: T,
@@ -30,14 +30,14 @@ export function checkOptions<T extends object>(
   for (const name in checks) checks[name](name, options[name]);
 }
 
-/** Leaves out what is undefined. */
+/** Makes a check accept `undefined`. */
 export function optional(check: Check): Check {
   return (name, value) => {
     if (value !== undefined) check(name, value);
   };
 }
 
-/** An id from `min` to 2^64-1. */
+/** Requires an id from `min` to 2^64-1. */
 export function isID(min: bigint): Check {
   return (name, value) => {
     if (typeof value === "number") {
@@ -56,7 +56,7 @@ export function isID(min: bigint): Check {
   };
 }
 
-/** A number from `min` to `max`. */
+/** Requires a number from `min` to `max`. */
 export function isNumber(min: number, max: number): Check {
   return (name, value) => {
     if (typeof value !== "number") throw wrongType(name, value, "a number");
@@ -66,7 +66,7 @@ export function isNumber(min: number, max: number): Check {
   };
 }
 
-/** A whole number from `min` to `max`. */
+/** Requires an integer from `min` to `max`. */
 export function isCount(
   min = 0,
   max: number = Number.MAX_SAFE_INTEGER,
@@ -79,22 +79,22 @@ export function isCount(
   };
 }
 
-/** One of some values. */
+/** Requires one of the given values. */
 export function isOneOf(...values: readonly unknown[]): Check {
   return (name, value) => {
     if (values.includes(value)) return;
     const last = describe(values.at(-1));
-    const give = [...values.slice(0, -1).map(describe)].join(", ");
-    throw wrongType(name, value, `${give} or ${last}`);
+    const others = values.slice(0, -1).map(describe).join(", ");
+    throw wrongType(name, value, `${others} or ${last}`);
   };
 }
 
-/** True or false. */
+/** Requires `true` or `false`. */
 export function isBoolean(name: string, value: unknown): void {
   if (typeof value !== "boolean") throw wrongType(name, value, "true or false");
 }
 
-/** A text of at least one character, well-formed. */
+/** Requires a non-empty string without lone surrogates. */
 export function isText(name: string, value: unknown): void {
   if (typeof value !== "string" || value === "" || !isWellFormed(value)) {
     throw wrongType(
@@ -105,32 +105,32 @@ export function isText(name: string, value: unknown): void {
   }
 }
 
-/** A function. */
+/** Requires a function. */
 export function isFunction(name: string, value: unknown): void {
   if (typeof value !== "function") throw wrongType(name, value, "a function");
 }
 
-/** An object that has these methods; `give` says what it is. */
-export function isA(give: string, ...methods: readonly string[]): Check {
+/** Requires an object with the given methods; `expected` names it in messages. */
+export function isA(expected: string, ...methods: readonly string[]): Check {
   return (name, value) => {
     if (typeof value !== "object" || value === null) {
-      throw wrongType(name, value, give);
+      throw wrongType(name, value, expected);
     }
     for (const method of methods) {
       if (
         typeof (value as Readonly<Record<string, unknown>>)[method] !==
           "function"
       ) {
-        throw new TypeError(`${name} has no ${method}(); give ${give}`);
+        throw new TypeError(`${name} has no ${method}(); give ${expected}`);
       }
     }
   };
 }
 
-/** An `AbortSignal`. */
+/** Requires an `AbortSignal`. */
 export const isSignal: Check = isA("an AbortSignal", "addEventListener");
 
-/** An {@linkcode Env}. */
+/** Requires an {@linkcode Env}. */
 export const isEnv: Check = isA(
   "an Env",
   "now",
@@ -139,7 +139,7 @@ export const isEnv: Check = isA(
   "turn",
 );
 
-/** A `SnapshotStore`. */
+/** Requires a `SnapshotStore`. */
 export const isSnapshotStore: Check = isA(
   "a SnapshotStore",
   "create",
@@ -149,7 +149,7 @@ export const isSnapshotStore: Check = isA(
   "close",
 );
 
-/** A `BlockStore`, or a function that makes one. */
+/** Requires a `BlockStore`, or a function that creates one. */
 export function isBlockStore(name: string, value: unknown): void {
   if (typeof value === "function") return;
   isA("a BlockStore", "get", "list", "write", "close")(name, value);

@@ -182,7 +182,9 @@ export class CurrentMachine {
     stopped.throwIfAborted();
     if (diverged !== undefined) throw diverged;
     if (this.current.closed && this.#recovering === undefined) {
-      throw this.parkedError ?? new ErrSystemBusy("Replica is recovering");
+      throw this.parkedError ?? new ErrSystemBusy(
+        `Replica of cluster ${this.#context.clusterID} is recovering; try again later`,
+      );
     }
     const wrong = saved && this.#wrong.get(saved);
     if (wrong !== undefined) throw wrong;
@@ -191,7 +193,11 @@ export class CurrentMachine {
   /** Error of a call that has to be linearizable while the replica is parked; undefined otherwise. */
   get parkedError(): ErrClusterClosed | undefined {
     const cause = this.parked?.error.cause;
-    return this.parked && new ErrClusterClosed("Cluster has failed", { cause });
+    return this.parked &&
+      new ErrClusterClosed(
+        `Cluster ${this.#context.clusterID} has failed`,
+        { cause },
+      );
   }
 
   /** Settles once a machine answers again, while one recovers in place. */
@@ -362,7 +368,7 @@ export class CurrentMachine {
     this.advanced();
   }
 
-  /** Runs the recovery in place of an on-disk machine; queries wait for it if the machine is closed meanwhile. */
+  /** Runs the recovery in place of an on-disk machine; queries wait for it while the machine is closed. */
   async recoverInPlace(work: () => Promise<void>): Promise<void> {
     const { promise, resolve } = withResolvers<void>();
     this.#recovering = promise;

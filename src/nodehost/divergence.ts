@@ -139,7 +139,7 @@ export class DivergenceMonitor {
     }
   }
 
-  /** As `Replica.explain()`. */
+  /** Implements `Replica.explain()`. */
   async hashes(
     after: number,
     upTo: number,

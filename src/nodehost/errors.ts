@@ -1,5 +1,5 @@
 /**
- * The errors of a host.
+ * Errors of a host.
  *
  * This module is browser compatible.
  *
@@ -9,28 +9,28 @@
 import { messageOf } from "../describe.ts";
 import { SampanError } from "../statemachine/errors.ts";
 
-/** The host runs no such cluster. */
+/** Thrown when a cluster is not started on the host. */
 export class ErrClusterNotFound extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrClusterNotFound";
-  /** The cluster that was asked for. */
+  /** Cluster of the call. */
   readonly clusterID: bigint;
-  /** An error for `clusterID`. */
+  /** Creates the error for `clusterID`. */
   constructor(clusterID: bigint) {
     super(`Cluster ${clusterID} is not started on this host`);
     this.clusterID = clusterID;
   }
 }
 
-/** A command is over the size limit; it was not proposed (H11). */
+/** Thrown when a command is over the size limit; it was not proposed (H11). */
 export class ErrPayloadTooBig extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrPayloadTooBig";
   /** Size of the command, in bytes. */
   readonly size: number;
-  /** The largest that is taken, in bytes. */
+  /** Largest size of a command, in bytes. */
   readonly limit: number;
-  /** An error for a command of `size` bytes. */
+  /** Creates the error for a command of `size` bytes. */
   constructor(size: number, limit: number) {
     super(`Command of ${size} bytes is over the limit of ${limit}`);
     this.size = size;
@@ -38,29 +38,29 @@ export class ErrPayloadTooBig extends SampanError {
   }
 }
 
-/** A snapshot offered for import is another cluster's, or holds no state (H9). */
+/** Thrown when a snapshot for import belongs to another cluster, or has no state (H9). */
 export class ErrSnapshotMismatch extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotMismatch";
 }
 
 /**
- * `update()` threw at a committed entry, and the replica has stopped (R5): its
- * cause is what was thrown. It fails in the same way whenever the cluster is
- * started, until the machine is mended or the entry is skipped.
+ * Failure of a replica because `update()` threw at a committed entry (R5); `cause`
+ * is what was thrown. The replica fails in the same way at every start, until the
+ * state machine is corrected or the entry is skipped.
  */
 export class ErrUpdateFailed extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrUpdateFailed";
-  /** The cluster the entry belongs to. */
+  /** Cluster of the entry. */
   readonly clusterID: bigint;
-  /** The replica that stopped. */
+  /** Replica that failed. */
   readonly nodeID: bigint;
-  /** Index of the entry; of a batch in which the entry is not known, index of the first. */
+  /** Index of the entry; if only the batch is known, of its first entry. */
   readonly index: number;
-  /** Index of the last entry of that batch; the same as `index` where the entry is known. */
+  /** Index of the last entry of the batch; equals `index` if the entry is known. */
   readonly upTo: number;
-  /** An error for the entry, or the batch, at which `update()` threw `cause`. */
+  /** Creates the error for the entry, or the batch, at which `update()` threw `cause`. */
   constructor(
     replica: { readonly clusterID: bigint; readonly nodeID: bigint },
     entries: { readonly index: number; readonly upTo: number },
@@ -86,20 +86,20 @@ export class ErrUpdateFailed extends SampanError {
   }
 }
 
-/** An entry cannot be skipped: nothing was changed. */
+/** Thrown when an entry cannot be skipped; nothing was changed. */
 export class ErrSkipRefused extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSkipRefused";
-  /** The cluster that was asked for. */
+  /** Cluster of the call. */
   readonly clusterID: bigint;
   /** Index of the entry. */
   readonly index: number;
   /**
-   * `not found` if the log has no such entry yet; `not a command` if it is a record
-   * of sessions, an epoch or a configuration; `compacted` if the log was cut past
-   * it, so that snapshots have it applied; `no base` if neither log nor snapshots
-   * give a state without it; `not here` if the log is ordered by a server, where
-   * the entry can be skipped.
+   * Reason: `not found` if the log has no such entry; `not a command` if the record
+   * is session control, an epoch or a configuration; `compacted` if the log was
+   * compacted past it and snapshots have it applied; `no base` if neither log nor
+   * snapshots give a state without it; `not here` if a server orders the log, and
+   * the entry has to be skipped there.
    */
   readonly why:
     | "not found"
@@ -107,7 +107,7 @@ export class ErrSkipRefused extends SampanError {
     | "compacted"
     | "no base"
     | "not here";
-  /** An error for an entry that cannot be skipped, in words too. */
+  /** Creates the error for an entry that cannot be skipped; `words` continue its message. */
   constructor(
     clusterID: bigint,
     index: number,

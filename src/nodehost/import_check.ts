@@ -11,6 +11,7 @@
  */
 
 import { ByteReader } from "../bytes.ts";
+import { messageOf } from "../describe.ts";
 import { IMPORT_INDEX_MAX } from "../limits.ts";
 import { SessionTable } from "../rsm/session_table.ts";
 import { decodeSkips } from "../rsm/skipped_entries.ts";
@@ -71,9 +72,13 @@ export async function inspectSnapshot(
     if (error instanceof SampanError || reader.sourceError !== undefined) {
       throw error;
     }
-    throw new ErrSnapshotCorrupted("Snapshot cannot be decompressed", 0, {
-      cause: error,
-    });
+    throw new ErrSnapshotCorrupted(
+      `Snapshot cannot be decompressed: ${messageOf(error)}`,
+      0,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Description of a host and its clusters at a moment.
+ * Description of a host and its clusters at one moment.
  *
  * This module is browser compatible.
  *
@@ -10,7 +10,7 @@ import type { LogInfo } from "../log/log.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
 import type { Type } from "../statemachine/types.ts";
 
-/** One cluster of a host, as `NodeHost.info()` describes it. */
+/** Description of one cluster of a host. */
 export interface ClusterInfo {
   /** Id of the cluster. */
   readonly clusterID: bigint;
@@ -26,25 +26,25 @@ export interface ClusterInfo {
   readonly state: "starting" | "running" | "failed" | "stopped";
   /** Cause of the failure, if it failed: an `ErrUpdateFailed` that names the entry if `update()` threw. */
   readonly error?: unknown;
-  /** Error of the last write of the log, such as an `ErrStoreFull`, while nothing can be stored in it. */
+  /** Error of the last write of the log, such as an `ErrStoreFull`, while the log cannot be written. */
   readonly storageError?: unknown;
-  /** Index of the last entry applied; 0 unless it runs. */
+  /** Index of the last entry applied; 0 if the cluster does not run. */
   readonly appliedIndex: number;
-  /** Last index known to be committed; 0 unless it runs on a log that can tell. */
+  /** Last index known to be committed; 0 if the cluster does not run, or its log does not report it. */
   readonly committedIndex: number;
-  /** Extent of the log, if the cluster runs on a log that can tell. */
+  /** Extent of the log, if the cluster runs and its log reports it. */
   readonly log?: LogInfo;
   /** Snapshots of the cluster in the host's store, the newest first. */
   readonly snapshots: readonly SnapshotInfo[];
   /** Size of those snapshots together, in bytes. */
   readonly snapshotBytes: number;
-  /** Submissions that are not applied, those that wait to be dismissed included; also of a cluster that does not run. */
+  /** Number of submissions that are not applied, including those to be dismissed; also of a cluster that does not run. */
   readonly pending: number;
-  /** Set if snapshots or submissions could not be listed, with what the store threw: nothing is told of them then. */
+  /** Error of the store if snapshots or submissions could not be listed; they are missing here then. */
   readonly listError?: unknown;
 }
 
-/** State of one cluster of a host, as far as it is at hand without asking a store. */
+/** State of one cluster of a host, without what only its stores know. */
 export type ClusterStatus = Pick<
   ClusterInfo,
   | "clusterID"
@@ -56,7 +56,7 @@ export type ClusterStatus = Pick<
   | "appliedIndex"
 >;
 
-/** A host at a moment, as `NodeHost.info()` describes it. */
+/** Description of a host, as `NodeHost.info()` returns it. */
 export interface NodeHostInfo {
   /** Clusters that were started since the host was made, in order of their ids. */
   readonly clusters: readonly ClusterInfo[];

@@ -1,6 +1,5 @@
 /**
- * What an application starts: a host, its replicas, and the sessions of their
- * clients.
+ * Hosts, the replicas they run, and the sessions of clients.
  *
  * This module is browser compatible.
  *

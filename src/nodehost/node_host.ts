@@ -1,5 +1,5 @@
 /**
- * What an application starts: replicas of clusters, over a log and a store.
+ * Host that runs replicas of clusters over a log and a snapshot store.
  *
  * This module is browser compatible.
  *
@@ -60,7 +60,7 @@ import { type Replica, startReplica } from "./replica.ts";
 import { checkConfig, checkID, type ReplicaConfig } from "./replica_config.ts";
 import { copySnapshot } from "./snapshotter.ts";
 
-/** What can be stopped: a replica, or an import. */
+/** A replica or an import, which can be stopped. */
 interface Stoppable {
   readonly stop: () => Promise<void>;
 }
@@ -75,7 +75,7 @@ interface Known {
   readonly config: ReplicaConfig;
   /** Set if the start failed, with what was thrown. */
   failed?: { readonly error: unknown } | undefined;
-  /** Set once it is up; stays after it was stopped. */
+  /** Set once the start has resolved; stays set after a stop. */
   replica?: Replica;
 }
 
@@ -145,12 +145,12 @@ const REMOVE_DATA: OptionChecks<RemoveDataOptions> = {
   machine: optional(isFunction),
 };
 
-/** The node that opens a log to import; no replica may have it. */
+/** Node id under which a log is opened for an import; no replica may have it. */
 const IMPORTER = 0n;
 
 /**
- * Hosts replicas of clusters, at most one of each. It closes what it made
- * itself, never what it was given; several hosts may share a log and a store.
+ * Host of replicas, at most one for each cluster. It closes the stores it created
+ * itself, never those it was given; several hosts may share a log and a store.
  *
  * ```ts
  * import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
@@ -166,34 +166,34 @@ const IMPORTER = 0n;
  * ```
  */
 export class NodeHost {
-  /** The logs of its clusters. */
+  /** Logs of its clusters. */
   readonly logDB: LogDB;
-  /** Its time, random numbers and timers. */
+  /** Clock, random numbers and timers of the host. */
   readonly env: Env;
   readonly #snapshots: SnapshotStore;
-  /** Whether snapshots are kept where they outlive the host. */
-  readonly #kept: boolean;
+  /** True if the snapshot store outlives the host. */
+  readonly #isDurable: boolean;
   readonly #files: FileStore;
   readonly #outbox: Outbox | undefined;
   readonly #principal: string | undefined;
   readonly #device: string | undefined;
   readonly #stopTimeoutMs: number;
   readonly #onEvent: (event: HostEvent) => void;
-  /** What this host made itself, and closes. */
+  /** Stores that this host created, and closes. */
   readonly #own: { close(): Promise<void> }[] = [];
-  /** Those that are up, by their cluster. */
+  /** Replicas whose start has resolved, by cluster. */
   readonly #replicas = new Map<bigint, Replica>();
   /** Last start of each cluster. */
   readonly #known = new Map<bigint, Known>();
   /** Clusters that are started, or are being started or imported. */
   readonly #clusters = new Map<bigint, Promise<Stoppable | undefined>>();
-  /** Of servers on this host that have commands tried. */
+  /** Rehearsals requested by servers on this host. */
   readonly #rehearsals = new Set<Rehearsing>();
-  /** The one of them that asks for most. */
+  /** The strictest of them. */
   #rehearsing: Rehearsing | undefined;
   #stopping: Promise<void> | undefined;
 
-  /** A host over what it is given; what it is not given it has in memory. */
+  /** Creates a host; stores that are not given are in memory. */
   constructor(options: NodeHostOptions = {}) {
     checkHostOptions(options);
     this.env = options.env ?? systemEnv;
@@ -201,7 +201,7 @@ export class NodeHost {
       this.#made(new MemoryLogDB({ env: this.env }));
     this.#snapshots = options.snapshots ?? this.logDB.snapshots ??
       this.#made(new MemorySnapshotStore());
-    this.#kept = options.snapshots !== undefined;
+    this.#isDurable = options.snapshots !== undefined;
     this.#files = options.files ?? this.#made(new MemoryFileStore());
     this.#outbox = options.outbox;
     this.#principal = options.principal;
@@ -232,46 +232,50 @@ export class NodeHost {
   }
 
   /**
-   * Starts a replica whose machine is in memory. Resolves once what this host
-   * holds is applied: with an in-memory log, all that was committed before.
+   * Starts a replica whose machine is in memory. Resolves once all entries that
+   * the log on this host has are applied: with an in-memory log, all that were
+   * committed before.
    *
    * @throws RangeError if an id or number of `config` is out of range
-   * @throws ErrClusterAlreadyExist if the cluster is started here, be it that it has failed and was not stopped yet, or the replica elsewhere on this log
-   * @throws ErrDiverged if what is kept of the replica goes beyond the log, or with another one (D13, H13)
-   * @throws ErrCompacted if no good snapshot reaches the log (H8)
-   * @throws ErrClusterClosed if the host or the cluster was stopped meanwhile
+   * @throws ErrClusterAlreadyExist if the cluster is started here, also if it has failed and was not stopped, or the replica is started elsewhere on this log
+   * @throws ErrDiverged if the stored state of the replica goes beyond the log, or belongs to another log (D13, H13)
+   * @throws ErrCompacted if the log was compacted and no good snapshot reaches it (H8)
+   * @throws ErrClusterClosed if the host or the cluster was stopped during the start
    */
-  startCluster(
-    create: CreateStateMachineFunc,
+  startCluster<Q = unknown, A = unknown>(
+    create: CreateStateMachineFunc<Q, A>,
     config: ReplicaConfig,
-  ): Promise<Replica> {
-    return this.#start({ type: RegularStateMachine, create }, config);
+  ): Promise<Replica<Q, A>> {
+    const factory = { type: RegularStateMachine, create } as MachineFactory;
+    return this.#start(factory, config);
   }
 
-  /** As {@linkcode NodeHost.startCluster}, for a concurrent machine. */
-  startConcurrentCluster(
-    create: CreateConcurrentStateMachineFunc,
+  /** Starts a replica like {@linkcode NodeHost.startCluster}, for a concurrent machine. */
+  startConcurrentCluster<Q = unknown, A = unknown>(
+    create: CreateConcurrentStateMachineFunc<Q, A>,
     config: ReplicaConfig,
-  ): Promise<Replica> {
-    return this.#start({ type: ConcurrentStateMachine, create }, config);
+  ): Promise<Replica<Q, A>> {
+    const factory = { type: ConcurrentStateMachine, create } as MachineFactory;
+    return this.#start(factory, config);
   }
 
   /**
-   * As {@linkcode NodeHost.startCluster}, for an on-disk machine.
+   * Starts a replica like {@linkcode NodeHost.startCluster}, for an on-disk machine.
    *
-   * @throws ErrStoreVanished if the machine lost what it had, for good (D14)
+   * @throws ErrStoreVanished if the machine has lost its state, and neither log nor snapshots restore it (D14)
    */
-  startOnDiskCluster(
-    create: CreateOnDiskStateMachineFunc,
+  startOnDiskCluster<Q = unknown, A = unknown>(
+    create: CreateOnDiskStateMachineFunc<Q, A>,
     config: ReplicaConfig,
-  ): Promise<Replica> {
-    return this.#start({ type: OnDiskStateMachine, create }, config);
+  ): Promise<Replica<Q, A>> {
+    const factory = { type: OnDiskStateMachine, create } as MachineFactory;
+    return this.#start(factory, config);
   }
 
-  async #start(
+  async #start<Q, A>(
     factory: MachineFactory,
     config: ReplicaConfig,
-  ): Promise<Replica> {
+  ): Promise<Replica<Q, A>> {
     checkConfig(config);
     checkFactory(factory);
     const known: Known = { factory, config: { ...config } };
@@ -284,13 +288,13 @@ export class NodeHost {
           known.replica = up.replica;
           return up;
         } catch (error) {
-          // One that was stopped is not wanted, rather than down.
+          // A start that was stopped has not failed.
           if (!(error instanceof ErrClusterClosed)) known.failed = { error };
           throw error;
         }
       },
     );
-    return replica;
+    return replica as Replica<Q, A>;
   }
 
   /**
@@ -349,7 +353,7 @@ export class NodeHost {
     }
   }
 
-  /** Does something with a cluster that nothing else may be done with meanwhile. */
+  /** Runs `work` with exclusive use of a cluster. */
   async #reserve<T extends Started | void>(
     clusterID: bigint,
     work: (started: (started: Stoppable) => void) => Promise<T>,
@@ -384,14 +388,14 @@ export class NodeHost {
     const { clusterID, nodeID } = config;
     const opening = new AbortController();
     const running: { stop?: () => Promise<void> } = {};
-    // From now on it can be stopped, also while its log is being opened.
+    // It can be stopped from here on, also while its log is being opened.
     onStarting({
       stop: async () => {
         if (running.stop !== undefined) return await running.stop();
         opening.abort(new ErrClusterClosed());
       },
     });
-    // Before anything is logged: the first machine is made, and looked at.
+    // A wrong machine is refused before anything is written to the log.
     const tried = tryFactory(factory, clusterID, nodeID);
     const log = await this.#openLog(clusterID, nodeID, opening.signal);
     const { replica, started, stop } = startReplica({
@@ -399,7 +403,7 @@ export class NodeHost {
       config,
       log,
       store: this.#snapshots,
-      isDurable: this.#kept,
+      isDurable: this.#isDurable,
       shared: this.logDB.snapshots,
       files: this.#files,
       outbox: this.#outbox,
@@ -432,13 +436,13 @@ export class NodeHost {
     try {
       return await abortable(opening, signal);
     } catch (error) {
-      // It may open yet, with nobody there any more to close it.
+      // It may still open, and has to be closed then.
       if (signal.aborted) opening.then((log) => log.close()).catch(() => {});
       throw error;
     }
   }
 
-  /** Where its snapshots are. */
+  /** Snapshot store of the host. */
   get snapshots(): SnapshotStore {
     return this.#snapshots;
   }
@@ -474,7 +478,7 @@ export class NodeHost {
         return done;
       });
     } catch (error) {
-      // Refused before it was read: whoever sends it need not wait.
+      // Refused before it was read: its sender need not wait.
       if (!snapshot.locked) await snapshot.cancel(error).catch(() => {});
       throw error;
     }
@@ -518,14 +522,14 @@ export class NodeHost {
     }
   }
 
-  /** True if all there is of a cluster was imported, and no replica could start from it: its machine could not read it, say. */
+  /** True if a cluster has only an import, from which no replica could start, such as a snapshot its machine cannot read. */
   #mayReplace(clusterID: bigint, present: readonly SnapshotInfo[]): boolean {
     return this.#known.get(clusterID)?.failed !== undefined &&
       this.logDB.removeData !== undefined &&
       present.every(({ imported }) => imported);
   }
 
-  /** Removes an import of which nothing came. */
+  /** Removes an import from which no replica has started. */
   async #removeImport(
     clusterID: bigint,
     present: readonly SnapshotInfo[],
@@ -540,7 +544,7 @@ export class NodeHost {
     await this.logDB.removeData!(clusterID);
   }
 
-  /** An import is for every replica of the cluster, also those of other hosts. */
+  /** Shares an import with the replicas of the cluster on other hosts. */
   async #shareImport(info: SnapshotInfo): Promise<void> {
     const shared = this.logDB.snapshots;
     if (shared === undefined || shared === this.#snapshots) return;
@@ -549,9 +553,9 @@ export class NodeHost {
   }
 
   /**
-   * Stops a cluster: what waits fails with `ErrClusterClosed`, its machine is
-   * closed (H10). Harmless when it is being stopped already. One that could not be
-   * started is no longer reported as failed.
+   * Stops a cluster: pending calls reject with `ErrClusterClosed` and its machine
+   * is closed (H10). Idempotent. A cluster whose start has failed is no longer
+   * reported as failed.
    *
    * @throws ErrClusterNotFound if it is not started here
    */
@@ -920,7 +924,7 @@ export class NodeHost {
     if (known === undefined) throw new ErrClusterNotFound(clusterID);
     if (!this.logDB.isCopy) {
       throw new ErrNotImplemented(
-        "Log is stored on this host, so no server has another history of it: restore a backup, or import a snapshot",
+        `Log of cluster ${clusterID} is stored on this host, so no server has another history of it: restore a backup, or import a snapshot`,
       );
     }
     this.#removable(clusterID, options.machine);
@@ -954,7 +958,7 @@ export class NodeHost {
     for (const part of this.#own) await part.close();
   }
 
-  /** As {@linkcode NodeHost.stop}. */
+  /** Stops the host like {@linkcode NodeHost.stop}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop();
   }

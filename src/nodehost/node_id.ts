@@ -8,13 +8,13 @@
 
 import { type Env, systemEnv } from "../env.ts";
 
-/** Set in the id of every device, so that small numbers are left to servers. */
+/** Bit set in the id of every device, so that servers can have small numbers. */
 const DEVICE = 1n << 62n;
 
 /**
- * Makes a random node id for a device, for a program to keep and use from then on.
- * Small numbers are left to servers. In a browser, `deviceID()` of
- * `@sampan/sampan/indexeddb` makes one and keeps it.
+ * Creates a random node id for a device. The program stores it and uses it from
+ * then on; small numbers are for servers. In a browser, `deviceID()` of
+ * `@sampan/sampan/indexeddb` creates and stores one.
  */
 export function newNodeID(env: Pick<Env, "random64"> = systemEnv): bigint {
   return env.random64() | DEVICE;

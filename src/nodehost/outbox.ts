@@ -75,7 +75,7 @@ export interface Purged {
 }
 
 /** State that the replica would have if everything submitted through it were committed. */
-export interface View {
+export interface View<Q = unknown, A = unknown> {
   /**
    * Queries the committed state with all pending submissions applied to it, in
    * order; the state machine itself when nothing is pending. Pending submissions
@@ -93,7 +93,7 @@ export interface View {
    * @throws ErrDiverged if the replica is known to have diverged (H12)
    * @throws ErrClusterClosed if the replica was stopped or has failed
    */
-  lookup(query: unknown): MaybePromise<unknown>;
+  lookup(query: Q): MaybePromise<A>;
 }
 
 /**

@@ -568,7 +568,7 @@ export class Proposals
         this.#rejectSingle(
           i,
           new ErrUnknownOutcome(
-            "Log has lost the proposal after it was acknowledged: it was restored from an older backup",
+            `Log of cluster ${this.#context.clusterID} has lost the proposal after it was acknowledged: it was restored from an older backup`,
           ),
         );
       }
@@ -687,10 +687,8 @@ export class Proposals
       case "lost":
         return reject(
           new ErrUnknownOutcome(
-            "Proposal was applied, but its result is lost",
-            {
-              applied: true,
-            },
+            `Proposal ${series} of session ${index} was applied, but its result is lost`,
+            { applied: true },
           ),
         );
       case "unknown":
@@ -761,7 +759,7 @@ export class Proposals
   /** Settles or resends what is pending after the state came from a snapshot at index `applied`, past entries not applied here. */
   recovered(applied: number): void {
     const error = new ErrUnknownOutcome(
-      "Outcome unknown: the replica recovered from a snapshot taken after this proposal",
+      `Outcome unknown: the replica recovered from a snapshot at index ${applied}, taken after this proposal`,
     );
     for (let i = this.#single.first; i < this.#queue.unsent; i++) {
       this.#rejectSingle(i, error);

@@ -21,7 +21,7 @@ export class Reads {
   #count = 0;
   /** Read index request under way. */
   #requested: Promise<number> | undefined;
-  /** The request after that, for reads that began meanwhile: the first may be answered with an index from before them. */
+  /** The request after that, for reads that began after it: the first may be answered with an index from before them. */
   #next: Promise<number> | undefined;
   /** Number of times the log was reopened. */
   #reopenings = 0;

@@ -194,7 +194,7 @@ export class Recovery {
       const list = (await this.#candidates(stores ?? [])).filter(({ info }) =>
         info.kind === "full" && info.index >= from && !tried.has(info.id)
       );
-      // Other replicas may take new ones meanwhile, and compact the log up to them.
+      // Other replicas may have taken new ones, and compacted the log up to them.
       if (list.length === 0) return { damage };
       for (const { info } of list) tried.add(info.id);
       const found = await this.#first(list);
@@ -210,7 +210,7 @@ export class Recovery {
     for (const candidate of list) {
       recoverStopped.throwIfAborted();
       const { index, epoch } = candidate.info;
-      // Opened before the recovery, so that nothing is compacted meanwhile.
+      // Opened before the recovery, so that the entries after it are not compacted.
       const reader = await this.#readAfter(index, epoch);
       if (reader instanceof ErrCompacted) continue;
       const stateMachine = this.#newMachine();
@@ -328,7 +328,7 @@ export class Recovery {
     }
   }
 
-  /** As `#newest()`, for an on-disk machine: from a snapshot of this process, else from the server's. */
+  /** Recovers an on-disk machine from the newest good full snapshot: from a snapshot of this process, else from the server's. */
   async #newestOnDisk(
     from: number,
     remote: SnapshotSource | undefined,
@@ -470,7 +470,7 @@ export class Recovery {
    * Recovers the newest snapshot that is ahead of the present state, or, if the
    * state has diverged, is known to be right.
    *
-   * @returns where the snapshot came from; undefined if there is none yet
+   * @returns where the snapshot came from; undefined if no snapshot helps
    * @throws ErrOtherHistory if the server has another history: the user has to decide
    */
   async recover(): Promise<"here" | "server" | undefined> {

@@ -1,5 +1,6 @@
 /**
- * One replica of a cluster, as its application uses it.
+ * Replica of a cluster: façade of its state machine, proposals, reads, sessions
+ * and snapshots.
  *
  * This module is browser compatible.
  *
@@ -61,7 +62,7 @@ import { Snapshotter } from "./snapshotter.ts";
 
 /** Options of a snapshot or compaction on request. */
 export interface CompactionOptions {
-  /** Ends the waiting. */
+  /** Aborts the request. */
   readonly signal?: AbortSignal;
   /**
    * Entries that the log keeps before the older of the two full snapshots.
@@ -74,20 +75,20 @@ export interface CompactionOptions {
 /** State of a replica, as `Replica.status` describes it. */
 export interface ReplicaStatus {
   /**
-   * `running`: what is committed is applied, and what is submitted is sent,
-   * connected or not. `blocked`: the replica goes on, but something waits until
-   * the user or the application acts, or until it has recovered from a snapshot:
-   * `error` is an `ErrOutboxCopied`, `ErrOtherPrincipal` or `ErrOtherHistory` if
-   * nothing that is submitted is sent, an `ErrDiverged` if the state is known to
-   * be wrong. `failed`: nothing is applied any more, because of `error`; an
-   * `ErrOtherHistory` calls for `NodeHost.startOver()`. `stopped`: it was stopped.
+   * `running`: committed entries are applied and submissions are sent, connected
+   * or not. `blocked`: the replica runs, but waits for the user or the
+   * application, or for a recovery from a snapshot: `error` is an
+   * `ErrOutboxCopied`, `ErrOtherPrincipal` or `ErrOtherHistory` if no submission
+   * is sent, an `ErrDiverged` if the state is known to be wrong. `failed`: no
+   * entry is applied any more, because of `error`; after an `ErrOtherHistory`
+   * call `NodeHost.startOver()`. `stopped`: the replica was stopped.
    */
   readonly state: "running" | "blocked" | "failed" | "stopped";
-  /** Reason for the state, of one that is blocked or has failed. */
+  /** Cause, if the state is `blocked` or `failed`. */
   readonly error?: unknown;
 }
 
-/** What a host gives to a replica. */
+/** Ports and settings of a replica, with those of its outbox and rehearsal. */
 export interface ReplicaParts extends ReplicaPorts {
   /** Outbox of the host, if it has one. */
   readonly outbox: Outbox | undefined;
@@ -122,7 +123,7 @@ interface Running {
  * snapshots of its state machine. Every method that waits rejects with
  * `ErrClusterClosed` once the replica is stopped (H10).
  */
-export class Replica {
+export class Replica<Q = unknown, A = unknown> {
   /** Cluster of the replica. */
   readonly clusterID: bigint;
   /** Id of the replica in its cluster. */
@@ -130,7 +131,7 @@ export class Replica {
   /** Kind of its state machine. */
   readonly type: Type;
   /** Committed state with the pending submissions of this replica applied to it. */
-  readonly view: View;
+  readonly view: View<Q, A>;
   readonly #parts: ReplicaParts;
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
@@ -196,8 +197,9 @@ export class Replica {
       unwatchReopening?.();
     });
     this.#outbox = this.#attach(parts);
-    this.view = this.#outbox?.view ??
+    const view: View = this.#outbox?.view ??
       { lookup: (query) => machine.lookup(query) };
+    this.view = view as View<Q, A>;
   }
 
   #attach(
@@ -267,16 +269,16 @@ export class Replica {
   }
 
   /**
-   * Session that this device has left in the cluster and knows nothing of any
-   * more: what was kept here was purged or removed, with what was not sent. Known
-   * once the replica has caught up, and only if the host was told the name of the
-   * device.
+   * Session that an earlier life of this device has left in the cluster, if the
+   * data of the device, with submissions that were not sent, were purged or removed
+   * since. Known once the replica has caught up, and only if the host was given
+   * the name of the device.
    */
   get purged(): Purged | undefined {
     return this.#outbox?.purged;
   }
 
-  /** State of the replica and of what is submitted through it, and the reason for it. */
+  /** State of the replica and its submissions, with the cause. */
   get status(): ReplicaStatus {
     const { error: failure } = this;
     if (failure !== undefined) return { state: "failed", error: failure };
@@ -292,37 +294,39 @@ export class Replica {
     this.#context.log.block?.(cause);
   }
 
-  /** The index of the last entry applied here. */
+  /** Index of the last entry applied here. */
   get appliedIndex(): number {
     return this.#machine.applied;
   }
 
   /**
-   * Resolves once all entries up to `index` are applied here.
+   * Resolves once all entries up to `index` are applied here; synchronous if they
+   * are already.
    *
-   * @throws the reason of `signal` if that aborts first, or `ErrClusterClosed` if the replica ends
+   * @throws ErrClusterClosed if the replica was stopped or has failed
+   * @throws ErrDiverged if the replica is found to have diverged before (H12)
    */
   untilApplied(index: number, signal?: AbortSignal): MaybePromise<void> {
     return this.#machine.until(index, signal);
   }
 
-  /** What the replicated state knows of the session of that id; undefined if it is not, or no longer, there. */
+  /** State of the session of that id; undefined if it is not, or no longer, open. */
   standing(session: number): SessionInfo | undefined {
     return this.#machine.standing(session);
   }
 
-  /** The number that everything it proposes outside of any session carries, as two halves: by it, it knows its own in the log. */
+  /** Random origin of its proposals outside of any session, as two halves: the replica recognizes its own entries by it. */
   get origin(): string {
     const { originLow, originHigh } = this.#proposals;
     return `${originLow} ${originHigh}`;
   }
 
-  /** Error of the log's last write while nothing can be stored in it; undefined otherwise. */
+  /** Error of the log's last write while the log cannot be written; undefined otherwise. */
   get storageError(): unknown {
     return this.#context.log.storage?.trouble;
   }
 
-  /** What the replica failed with, if it did (R5). */
+  /** Cause of the replica's failure; undefined if it has not failed (R5). */
   get error(): unknown {
     const { aborted, reason } = this.#context.stopped;
     return aborted
@@ -330,12 +334,12 @@ export class Replica {
       : this.#machine.parked?.error.cause;
   }
 
-  /** Entries that are skipped in its state by an operator's decision, in order (H17). */
+  /** Entries that its state does not contain because an operator decided to skip them, in order (H17). */
   get skips(): SkippedEntry[] {
     return this.#machine.isStarted ? this.#machine.current.skips : [];
   }
 
-  /** Cause of the replica's failure, if it failed: an `ErrUpdateFailed` that names the entry if `update()` threw, else the same as `error`. */
+  /** Cause of the replica's failure: an `ErrUpdateFailed` that names the entry if `update()` threw, otherwise the same as `error`. */
   get failure(): unknown {
     return this.#context.updateFailed ?? this.error;
   }
@@ -347,15 +351,15 @@ export class Replica {
 
   /**
    * Proposes a command and resolves with its result once it is applied here
-   * (H1). The command is copied before this returns; the result is the caller's.
-   * A caller whose signal aborts gets its reason and stops waiting: the command
-   * may be applied all the same.
+   * (H1). The command is copied before this returns; the caller owns the result.
+   * If the signal aborts, the promise rejects with its reason, but the command may
+   * still be applied.
    *
-   * @throws ErrProposalRefused if a server refused the command, or the machine says that its result is a refusal, which the error then carries (R15)
+   * @throws ErrProposalRefused if a server refused the command, or the machine calls its result a refusal; the error then has the result (R15)
    * @throws ErrPayloadTooBig if the command is over the limit
-   * @throws ErrSystemBusy if too much waits already
-   * @throws ErrUnknownOutcome if it may or may not be applied, or its result is lost
-   * @throws ErrInvalidSession if the session is not, or no longer, to be used
+   * @throws ErrSystemBusy if too many proposals are pending
+   * @throws ErrUnknownOutcome if it is not known whether the command is applied, or its result is lost
+   * @throws ErrInvalidSession if the session cannot be used, or no longer
    * @throws ErrClusterClosed if the replica was stopped or has failed
    */
   propose(
@@ -368,17 +372,17 @@ export class Replica {
   }
 
   /**
-   * Keeps a command in the outbox and resolves once it is durable there, with
-   * or without a connection. From then on it is sent until the cluster has
-   * decided it, in the order of submission and through a session: it is applied
-   * exactly once, whatever is lost on the way and however often this process
-   * dies (H3, U21). The command is copied before this returns.
+   * Stores a command in the outbox and resolves once it is durable there, with or
+   * without a connection. It is then sent in a session, in the order of
+   * submission, until the cluster has decided it: it is applied exactly once, also
+   * if messages are lost or this process dies (H3, U21). The command is copied
+   * before this returns.
    *
    * @throws ErrNoOutbox if the host was given no outbox
    * @throws ErrPayloadTooBig if the command is over the limit
-   * @throws ErrSystemBusy if too much is in the outbox already
-   * @throws ErrStoreFull if there is no room; nothing is kept of the command
-   * @throws ErrOutboxCopied if the outbox is a copy of another one (H14)
+   * @throws ErrSystemBusy if the outbox has too many submissions
+   * @throws ErrStoreFull if there is no room; the command is not stored
+   * @throws ErrOutboxCopied if the outbox is a copy of another outbox (H14)
    * @throws ErrClusterClosed if the replica was stopped or has failed
    */
   submit(cmd: Uint8Array): Promise<Submission> {
@@ -386,40 +390,41 @@ export class Replica {
   }
 
   /**
-   * What was submitted and is not applied, in order; also what was refused, or
-   * is of unknown outcome, until it is dismissed (U15, U18). Known from when the
-   * start has resolved. The same array as long as nothing changes.
+   * Submissions that are not applied, in order, including those that were refused
+   * or are of unknown outcome until they are dismissed (U15, U18). Complete once
+   * the start has resolved. The same array until something changes.
    */
   pending(): readonly Submission[] {
     return this.#outbox?.pending() ?? NONE;
   }
 
-  /** Calls `listener` when `pending()`, or the state of one of them, has changed, once in a turn of the event loop; returns what ends that. What it throws is ignored. */
+  /** Calls `listener` when `pending()`, or the state of a submission, has changed, at most once in a turn of the event loop; returns a function that removes it. What it throws is ignored. */
   onPending(listener: () => void): () => void {
     return this.#outbox?.onPending(listener) ?? ((): void => {});
   }
 
   /**
-   * Makes an outbox that turned out to be a copy (`ErrOutboxCopied`) one of its
-   * own: what it holds is of unknown outcome, since the other holder may have it
-   * too; what is submitted from now on goes through a session of its own.
-   * Harmless if it is none.
+   * Makes an outbox that turned out to be a copy (`ErrOutboxCopied`) independent:
+   * its submissions become of unknown outcome, since the other holder may send
+   * them too; later submissions go through a new session. Has no effect on an
+   * outbox that is not a copy.
    */
   adoptOutbox(): void {
     this.#outbox?.adopt();
   }
 
   /**
-   * Asks the machine, and reflects everything answered, anywhere, before the
-   * call (H2). What the machine throws goes to the caller (R4).
+   * Queries the state machine. Linearizable: the answer reflects every proposal
+   * that had its result, on any replica, before the call (H2). Rejects with what
+   * `lookup()` throws (R4).
    *
    * @throws ErrClusterClosed if the replica was stopped or has failed
-   * @throws ErrDiverged if the replica is known to be wrong (H12)
+   * @throws ErrDiverged if the replica is known to have diverged (H12)
    */
   async read(
-    query: unknown,
+    query: Q,
     options: { signal?: AbortSignal } = {},
-  ): Promise<unknown> {
+  ): Promise<A> {
     await this.#upToDate(options.signal);
     return await abortable(
       Promise.resolve(this.staleRead(query)),
@@ -427,25 +432,28 @@ export class Replica {
     );
   }
 
-  /** Asks the machine as it is, at once. */
-  staleRead(query: unknown): MaybePromise<unknown> {
-    return this.#machine.lookup(query);
+  /** Queries the state machine in its present state, which may be behind that of other replicas. */
+  staleRead(query: Q): MaybePromise<A> {
+    return this.#machine.lookup(query) as MaybePromise<A>;
   }
 
   /**
-   * Keeps the answer to a query up to date, for as long as somebody watches. By
-   * default it shows what is submitted here and not committed yet, too.
+   * Keeps the answer to a query up to date while it has subscribers. By default the
+   * answer includes the pending submissions of this replica.
    */
-  watch<A = unknown>(query: unknown, options: WatchOptions<A> = {}): Watch<A> {
+  watch<B = A>(query: Q, options: WatchOptions<B> = {}): Watch<B> {
     checkWatch(options as WatchOptions<never>);
     const ask = options.view === "committed"
       ? () => this.staleRead(query)
       : () => this.view.lookup(query);
-    return this.#watches.watch(ask as () => MaybePromise<A>, options);
+    return this.#watches.watch(
+      ask as () => MaybePromise<unknown> as () => MaybePromise<B>,
+      options,
+    );
   }
 
   /**
-   * As {@linkcode Replica.read}, from bytes to bytes.
+   * Queries the state machine like {@linkcode Replica.read}, from bytes to bytes.
    *
    * @throws ErrNotImplemented if the machine does not implement `naLookup()`
    */
@@ -469,9 +477,9 @@ export class Replica {
   }
 
   /**
-   * Opens a session: what is proposed through it is applied exactly once (H3).
-   * `owner` is kept with it in the replicated state, for whoever decides who may
-   * use which session; at most 256 bytes.
+   * Opens a session, whose proposals are applied exactly once (H3). `owner` is
+   * stored with it in the replicated state, so that a server can decide which
+   * principal may use the session; at most 256 bytes.
    */
   openSession(
     options: { signal?: AbortSignal; owner?: Uint8Array } = {},
@@ -482,18 +490,18 @@ export class Replica {
     return this.#proposals.openSession(owner, signal);
   }
 
-  /** Closes a session, after what waits in it. */
+  /** Closes a session, after its pending proposals. */
   closeSession(session: Session): Promise<void> {
     return this.#proposals.closeSession(session);
   }
 
   /**
-   * Takes a snapshot now. Of an on-disk machine it holds no state, as its
-   * periodic ones (D10). `compactionOverhead` replaces that of the replica for
-   * this snapshot: the log is cut that many entries before the older of the two
-   * full snapshots that are kept.
+   * Takes a snapshot now; of an on-disk machine, one that is full as often as the
+   * periodic ones are (D10). `compactionOverhead` replaces that of the replica for
+   * this snapshot: the log is compacted up to that many entries before the older
+   * of the two full snapshots.
    *
-   * @throws ErrSnapshotAborted if the machine chose not to make it (R7)
+   * @throws ErrSnapshotAborted if the machine declined to save its state (R7)
    * @throws RangeError if `compactionOverhead` is not an integer of at least 0
    */
   async requestSnapshot(
@@ -510,11 +518,11 @@ export class Replica {
   }
 
   /**
-   * Cuts the log now, as far as two good full snapshots allow, instead of with
-   * the next snapshot; space that is freed in a file is used again, not given
-   * back. Resolves with the index up to which it was asked to be cut, which is 0
-   * if there are no two such snapshots. Entries that an attached replica or a
-   * transfer needs stay (H7).
+   * Compacts the log now, as far as two good full snapshots allow, instead of
+   * after the next snapshot; space freed in a file is reused, not returned.
+   * Resolves with the index up to which compaction was requested, 0 without two
+   * such snapshots. Entries that an attached replica or a transfer needs stay
+   * (H7).
    *
    * @throws ErrNotImplemented if the log is the server's and has no copy here
    * @throws RangeError if `compactionOverhead` is not an integer of at least 0
@@ -527,14 +535,14 @@ export class Replica {
     return await abortable(cut, this.#context.ended);
   }
 
-  /** Extent of its log, where the log can tell. */
+  /** Extent of its log, if the log reports it. */
   get logInfo(): LogInfo | undefined {
     return this.#context.log.info?.();
   }
 
   /**
-   * The whole state at the applied index, of any kind of machine, as one stream
-   * to be imported elsewhere (H9). It begins with the first read.
+   * Exports the whole state at the applied index, of any kind of machine, as one
+   * stream that another host can import (H9). It starts with the first read.
    */
   exportSnapshot(): ReadableStream<Uint8Array> {
     this.#machine.check();
@@ -542,7 +550,7 @@ export class Replica {
   }
 
   /**
-   * The machine's hash, and the index it was taken at (E1).
+   * State hash of the machine, and the index it was computed at (E1).
    *
    * @throws ErrNotImplemented if the machine has none
    */
@@ -550,16 +558,20 @@ export class Replica {
     const { stopped } = this.#context;
     stopped.throwIfAborted();
     const { current } = this.#machine;
-    if (current.closed) throw new ErrSystemBusy("Replica is recovering");
+    if (current.closed) {
+      throw new ErrSystemBusy(
+        `Replica of cluster ${this.clusterID} is recovering; try again later`,
+      );
+    }
     return await abortable(Promise.resolve(current.getHash()), stopped);
   }
 
   /**
-   * The hashes that a new machine has after each entry in (`after`, `upTo`], by
-   * replaying them: what another replica, which differs, compares its own with
-   * (H12). Undefined if they cannot be had, as of a machine that is on disk
-   * without a `replayMachine`, or has no `getHash()`, or of a part of the log that
-   * was cut or is too long.
+   * Computes the state hash after each entry in (`after`, `upTo`] by replaying
+   * them into a new machine, for another replica that has diverged (H12).
+   * Undefined if that is not possible: for an on-disk machine without
+   * `replayMachine`, a machine without `getHash()`, or entries that are compacted
+   * or too many.
    *
    * @throws ErrDiverged if this replica is known to be wrong
    * @throws ErrClusterClosed if the replica was stopped or has failed
@@ -639,7 +651,10 @@ export class Replica {
       const failure = context.updateFailed ?? cause;
       context.event({ type: "failed", error: cause, failure });
     }
-    const closed = new ErrClusterClosed("Cluster has failed", { cause });
+    const closed = new ErrClusterClosed(
+      `Cluster ${this.clusterID} has failed`,
+      { cause },
+    );
     return this.#stop(closed, cause);
   }
 
@@ -706,15 +721,15 @@ const COMPACTION: OptionChecks<CompactionOptions> = {
   compactionOverhead: optional(isCount()),
 };
 
-/** Nothing was submitted. */
+/** Pending submissions of a replica without an outbox. */
 const NONE: readonly Submission[] = [];
 
-/** Starts a replica: for the host alone. */
+/** Starts a replica; for `NodeHost` only. */
 export function startReplica(parts: ReplicaParts): Starting {
   return Replica["start"](parts);
 }
 
-/** Tries commands of a replica before they are ordered: for servers alone. */
+/** Returns the rehearsal of a replica's commands before they are ordered; for servers only. */
 export function rehearsalOf(replica: Replica, make: MakeRehearsal): Rehearsal {
   return Replica["rehearsal"](replica, make);
 }

@@ -90,7 +90,7 @@ export class SequenceWindow<T> {
       : this.#items[this.#head + number - this.first];
   }
 
-  /** Removes and returns the item of that number; undefined if there is none. */
+  /** Removes and returns the item of that number; undefined if it was removed. */
   take(number: number): T | undefined {
     const item = this.get(number);
     if (item === undefined) return undefined;

@@ -46,11 +46,11 @@ export class SessionControl {
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
   readonly #queue: AppendQueue;
-  /** By client id. */
+  /** Registrations by client id. */
   readonly #registrations = new Map<bigint, Control>();
-  /** By session. */
+  /** Closes by session. */
   readonly #closings = new Map<number, Control>();
-  /** By new holder, a random number. */
+  /** Claims by new holder, which is a random number. */
   readonly #claims = new Map<bigint, Control>();
   /** Records whose append failed, until they are sent again. */
   #stalled: Control[] = [];

@@ -1,9 +1,9 @@
 /**
- * When snapshots are taken, which are kept, and how far the log may be cut (H7).
+ * Snapshots of a replica, their retention, and compaction of the log (H7).
  *
- * The log is cut at the older of two full snapshots that were read back and
- * found good, in the place where every replica that may come can get them: where
- * the log shares snapshots, if it has such a place, else the host's own store.
+ * The log is compacted up to the older of two full snapshots that were read back
+ * and verified, in the store that every later replica can reach: the shared store
+ * of the log if it has one, otherwise the host's own store.
  *
  * This module is browser compatible.
  *
@@ -46,19 +46,19 @@ import { ErrSystemBusy } from "../rsm/errors.ts";
 import { skipsAfter } from "./skipping.ts";
 import { abortable, anySignal, pacedSink, pacedSource } from "../async.ts";
 
-/** Whether an error says that a snapshot itself is of no use. */
+/** True if an error means that the snapshot itself is damaged or unreadable. */
 function isDamage(error: unknown): boolean {
   return error instanceof ErrSnapshotCorrupted ||
     error instanceof ErrSnapshotVersion;
 }
 
-/** Second reader of a container that is copied. */
+/** Second reader of a snapshot while it is copied. */
 interface Inspection {
-  /** Gives it the next bytes. Rejects with what is wrong, if anything is. */
+  /** Passes the next bytes on; rejects if they are invalid. */
   write(bytes: Uint8Array): Promise<void>;
-  /** Waits until it has read all. Rejects with what is wrong, if anything is. */
+  /** Resolves once all was read; rejects if the snapshot is invalid. */
   close(): Promise<void>;
-  /** Gives it up, where the copy has failed. */
+  /** Ends the reading because the copy has failed. */
   abort(reason: unknown): void;
 }
 
@@ -97,7 +97,7 @@ function inspecting(
   };
 }
 
-/** Copies a container into a store, verified on the way; `check` may refuse it by its header. */
+/** Copies a snapshot into a store and verifies it; `check` may refuse it by its header. */
 export async function copySnapshot(
   source: ReadableStream<Uint8Array>,
   store: SnapshotStore,
@@ -106,7 +106,7 @@ export async function copySnapshot(
     readonly imported?: boolean;
     readonly signal?: AbortSignal;
     readonly beforeCommit?: (header: SnapshotHeader) => unknown;
-    /** Reads the same container; the copy is dropped if it rejects. */
+    /** Reads the same bytes; the copy is dropped if this rejects. */
     readonly inspect?: (source: ReadableStream<Uint8Array>) => Promise<void>;
   } = {},
 ): Promise<SnapshotInfo> {
@@ -117,20 +117,20 @@ export async function copySnapshot(
   let sink: SnapshotSink | undefined;
   let inspection: Inspection | undefined;
   try {
-    // The header is known once enough has come through; until then it is held.
-    const held: Uint8Array[] = [];
+    // Chunks are buffered until the header is complete.
+    const buffered: Uint8Array[] = [];
     let known: SnapshotHeader | undefined;
     header.then((header) => known = header, () => {});
     let chunk = await reader.read();
     for (; known === undefined && !chunk.done; chunk = await reader.read()) {
-      held.push(chunk.value);
+      buffered.push(chunk.value);
     }
     known = await header;
     check(known);
     sink = await store.create(known, { imported: options.imported ?? false });
     const writer = sink.writable.getWriter();
     inspection = inspecting(options.inspect);
-    for (const bytes of held) {
+    for (const bytes of buffered) {
       await writer.write(bytes);
       await inspection.write(bytes);
     }
@@ -150,7 +150,7 @@ export async function copySnapshot(
   }
 }
 
-/** Takes a replica's snapshots. */
+/** Takes the snapshots of one replica, removes old ones and compacts the log. */
 export class Snapshotter {
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
@@ -161,16 +161,16 @@ export class Snapshotter {
   /** Index at which a snapshot was last taken, or tried. */
   #index = 0;
   #metadataTaken = 0;
-  /** What the machine failed with. */
+  /** Error with which the machine failed. */
   #failure: unknown;
-  /** Ids of those that were read back, by store: an id means something only there. */
+  /** Ids of verified snapshots, by store: ids are unique within a store only. */
   readonly #verified = new Map<SnapshotStore, Set<string>>();
-  /** Ids of those, in the host's own store, that the machine wrote to after it had ended them (H16). */
+  /** Ids of snapshots in the host's own store to which the machine wrote after they were complete (H16). */
   readonly #bad = new Set<string>();
-  /** What the log must keep for this replica to come up again. */
+  /** Retention of the entries that an on-disk machine needs for its next start. */
   readonly #retention: Retention | undefined;
 
-  /** The snapshots of a replica that came up from `index`; its log keeps what comes after `retain`, if given. */
+  /** Creates the snapshotter of a replica that has its first state; the log keeps the entries after `retain`, if given. */
   constructor(
     context: ReplicaContext,
     machine: CurrentMachine,
@@ -186,12 +186,12 @@ export class Snapshotter {
     return this.#machine.current.machine.type === OnDiskStateMachine;
   }
 
-  /** From now on the log is to keep what comes after `index` for an on-disk machine that was brought up from there. */
+  /** Moves the retention to `index`, from which an on-disk machine was rebuilt. */
   retain(index: number): void {
     this.#retention?.move(index);
   }
 
-  /** Takes a snapshot if it is time (H7). */
+  /** Takes a snapshot if one is due (H7). */
   applied(index: number): void {
     if (
       !this.#isDue(index) || this.#busy > 0 || this.#machine.current.behind ||
@@ -199,7 +199,7 @@ export class Snapshotter {
     ) return;
     this.#index = index;
     this.request().catch(() => {
-      // Told by an event.
+      // Reported as an event.
     });
   }
 
@@ -208,30 +208,30 @@ export class Snapshotter {
     if (snapshotEntries > 0 && index - this.#index >= snapshotEntries) {
       return true;
     }
-    // One that is gone with the host would take with it what is cut for it.
+    // A store that ends with the host must not be the reason for a compaction.
     const from = log.snapshotFrom ?? 0;
     return isDurable && this.#index < from && index >= from;
   }
 
-  /** An on-disk machine that keeps the host's rows is durable up to `index`. */
+  /** Notes that an on-disk machine which stores the host's rows is durable up to `index`. */
   synced(index: number): void {
     if (this.#machine.current.machine.hostState !== undefined) {
       this.#retention?.move(index);
     }
   }
 
-  /** Takes a snapshot into the host's store, after those under way; `overhead` replaces the replica's `compactionOverhead` for this one. */
+  /** Takes a snapshot after those under way; `overhead` replaces the replica's `compactionOverhead`. */
   request(signal?: AbortSignal, overhead?: number): Promise<SnapshotInfo> {
     return this.#request(signal, (info) => info, overhead);
   }
 
-  /** Cuts the log as far as the snapshots that are there allow, after what is under way; resolves with the index asked for, 0 if they allow nothing. */
+  /** Compacts the log as far as the present snapshots allow, after those under way; resolves with the index requested, 0 if they allow nothing. */
   compact(signal?: AbortSignal, overhead?: number): Promise<number> {
     const { log } = this.#context;
     if (log.compact === undefined) {
       return Promise.reject(
         new ErrNotImplemented(
-          "Log is on another host and has no copy here: request the compaction there",
+          `Log of cluster ${this.#context.clusterID} is on another host and has no copy here: request the compaction there`,
         ),
       );
     }
@@ -242,7 +242,7 @@ export class Snapshotter {
     return abortable(compacted, signal);
   }
 
-  /** As `request()`; `use` comes before another snapshot may take its place. */
+  /** Takes a snapshot and calls `use` before another one may replace it. */
   #request<T>(
     signal: AbortSignal | undefined,
     use: (info: SnapshotInfo) => MaybePromise<T>,
@@ -255,10 +255,10 @@ export class Snapshotter {
         const info = await this.#take(kind, signal);
         let used: T;
         try {
-          // Before older ones make room, or another replica's take its place.
+          // Before older ones are removed, or another replica's replaces it.
           used = await use(info);
         } catch (error) {
-          // It is another replica's, which has replaced or removed it meanwhile.
+          // Another replica's snapshot, which that replica has replaced or removed.
           if (
             error instanceof ErrSnapshotNotFound &&
             info.nodeID !== this.#context.config.nodeID
@@ -280,12 +280,12 @@ export class Snapshotter {
         this.#machine.check();
         if (this.#machine.current.ahead) {
           throw new ErrSystemBusy(
-            "Replica has skipped an entry for which the record that decides so is still to be applied: request the snapshot again later",
+            `Replica has skipped an entry at or before ${this.#machine.applied} whose decision is still to be applied: request the snapshot again later`,
           );
         }
         return await work();
       } catch (error) {
-        throw this.#judge(error);
+        throw this.#errorFor(error);
       } finally {
         this.#busy--;
       }
@@ -294,14 +294,14 @@ export class Snapshotter {
     return done;
   }
 
-  /** What to tell whoever asked; a machine that failed ends its replica. */
-  #judge(error: unknown): unknown {
+  /** Error for the caller; the failure of a machine ends its replica. */
+  #errorFor(error: unknown): unknown {
     if (this.#stopped.signal.aborted) {
       return new ErrClusterClosed(undefined, { cause: error });
     }
     if (error instanceof MachineFailure) return this.#fail(error.cause);
     this.#context.event({ type: "snapshot failed", error });
-    // Nobody asked it to stop: it chose to (R8).
+    // The machine was not asked to stop: it declined (R8).
     return error instanceof ErrSnapshotStopped
       ? new ErrSnapshotAborted(undefined, { cause: error })
       : error;
@@ -350,7 +350,7 @@ export class Snapshotter {
         await sink!.abort();
         return same;
       }
-      // It may have been found to be wrong while the store was asked.
+      // The replica may have diverged in the meantime.
       this.#machine.check(saved);
       if (late !== undefined) throw late;
       const info = made = await sink!.commit(totals);
@@ -375,10 +375,10 @@ export class Snapshotter {
     }
   }
 
-  /** Removes a snapshot that turned out to lack a part of the state, wherever it is by now. */
+  /** Removes a snapshot that turned out to be incomplete, also from the shared store. */
   #discard(made: SnapshotInfo, error: ErrSnapshotUnfinished): void {
     const { store, shared, event } = this.#context;
-    // Until it is removed it does not count as good.
+    // It does not count as verified from here on.
     this.#bad.add(made.id);
     event({ type: "snapshot failed", error });
     const removed = this.#last.then(async () => {
@@ -395,14 +395,14 @@ export class Snapshotter {
     });
   }
 
-  /** Removes what is older than what is kept, then cuts the log as far as that allows. */
+  /** Removes old snapshots, then compacts the log as far as the others allow. */
   async #tidy(
     taken: SnapshotInfo | undefined,
     overhead: number | undefined,
   ): Promise<number> {
     const { config, store, shared, log, event } = this.#context;
     const { clusterID, nodeID, compactionOverhead = 0 } = config;
-    // What others have decided may be in the log, and not applied here yet.
+    // Decisions to skip entries may be in the log without being applied here.
     const { skips, applied } = this.#machine.current;
     if (log.snapshots === undefined) {
       skips.push(...await skipsAfter(log, applied));
@@ -429,7 +429,7 @@ export class Snapshotter {
     return upTo;
   }
 
-  /** Removes the snapshots of states that hold an entry which is skipped. */
+  /** Removes snapshots of states that contain a skipped entry. */
   removeSuperseded(skip: SkippedEntry): void {
     const { store, shared, config: { clusterID }, log, event } = this.#context;
     const removed = this.#last.then(async () => {
@@ -445,7 +445,7 @@ export class Snapshotter {
     });
   }
 
-  /** The snapshot is there all the same; what could not be removed goes with the next one. */
+  /** Reports that old snapshots could not be removed; they are removed after the next one. */
   #untidy(error: unknown): void {
     if (this.#stopped.signal.aborted || error instanceof MachineFailure) {
       throw error;
@@ -454,8 +454,8 @@ export class Snapshotter {
   }
 
   /**
-   * The full snapshot of that index that another replica has put into the store
-   * meanwhile: the first one stays, so that what its maker says of it holds.
+   * Full snapshot of the same index that another replica has stored first: it is
+   * kept, because that replica may have reported it.
    */
   async #sameOfAnother(
     header: SnapshotHeader,
@@ -471,7 +471,7 @@ export class Snapshotter {
     return list.filter(({ kind }) => kind === "full");
   }
 
-  /** Puts the newest full snapshot where every replica can get it; undefined if it is there already. */
+  /** Copies the newest full snapshot to the shared store; undefined if it is there already. */
   async #share(shared: SnapshotStore): Promise<SnapshotInfo | undefined> {
     const { store, env } = this.#context;
     const [newest] = await this.#full(store);
@@ -483,17 +483,16 @@ export class Snapshotter {
   }
 
   /**
-   * Finds the two newest full snapshots that read back good, removes all that is
-   * older, and returns the older of the two. Of damaged ones only that `taken`
-   * just now is removed: others the log may have been cut for, and what was read
-   * wrong once may be read right the next time.
+   * Verifies the two newest full snapshots, removes all older ones, and returns the
+   * older of the two. Of damaged ones only the one just `taken` is removed: the log
+   * may have been compacted for others, which may be readable the next time.
    */
   async #keepGood(
     store: SnapshotStore,
     taken: SnapshotInfo | undefined,
     skips: readonly SkippedEntry[],
   ): Promise<SnapshotInfo | undefined> {
-    // One with an entry that is skipped does not replace an older one.
+    // A snapshot with a skipped entry does not replace an older one.
     const full = (await this.#full(store)).filter(({ index }) =>
       isUsable(index, skips)
     );
@@ -522,20 +521,20 @@ export class Snapshotter {
       await pacedSource(await store.open(info), this.#context.env)
         .pipeThrough(transform).pipeTo(new WritableStream());
     } catch (error) {
-      // Another replica that shares the store has removed it meanwhile.
+      // Another replica that shares the store has removed it.
       if (error instanceof ErrSnapshotNotFound) return false;
       if (!isDamage(error)) throw error;
       this.#context.event({ type: "snapshot failed", error });
       return false;
     }
     if (bad()) return false;
-    // Those that are gone are of no interest any more.
+    // Bounds the set: removed snapshots stay in it otherwise.
     if (verified.size > 4 * SNAPSHOTS_KEPT) verified.clear();
     verified.add(info.id);
     return true;
   }
 
-  /** The whole state at the applied index, as one stream that begins with its first read (H9). */
+  /** Exports the state at the applied index as one stream that starts with its first read (H9). */
   export(): ReadableStream<Uint8Array> {
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>(
       undefined,
@@ -546,7 +545,7 @@ export class Snapshotter {
     const lost = new AbortController();
     const ended = new AbortController();
     const stopped = this.#stopped.signal;
-    // A write that waits for a reader ends with the reader, or not at all.
+    // A write that waits for its reader ends only with the reader.
     const stop = (): void => void reader.cancel(stopped.reason).catch(() => {});
     let begun = false;
     let complete = false;
@@ -572,7 +571,7 @@ export class Snapshotter {
           if (!done) return controller.enqueue(value);
           if (!complete) stopped.throwIfAborted();
         } catch (error) {
-          throw this.#judgeExport(error);
+          throw this.#exportError(error);
         }
         controller.close();
       },
@@ -584,21 +583,21 @@ export class Snapshotter {
     }, { highWaterMark: 0 });
   }
 
-  /** The machine failed: the end of the replica, and of all that is under way. */
+  /** Ends the replica because its machine failed. */
   #fail(cause: unknown): unknown {
     this.#failure = cause;
     this.#context.fail(cause);
     return cause;
   }
 
-  /** What to tell the receiver. */
-  #judgeExport(error: unknown): unknown {
+  /** Error for the receiver of an export. */
+  #exportError(error: unknown): unknown {
     if (error instanceof MachineFailure) return error.cause;
     return this.#failure !== undefined
       ? this.#failure
       : this.#stopped.signal.aborted
       ? new ErrClusterClosed(undefined, { cause: error })
-      // The machine was not asked to stop: it chose to (R8).
+      // The machine was not asked to stop: it declined (R8).
       : error instanceof ErrSnapshotStopped
       ? new ErrSnapshotAborted(undefined, { cause: error })
       : error;
@@ -616,7 +615,7 @@ export class Snapshotter {
     try {
       this.#machine.check();
       if (this.#machine.current.machine.type === RegularStateMachine) {
-        // It is saved under a lock, which a slow receiver must not hold.
+        // It is saved under a lock, which must not wait for a slow receiver.
         const taken = await this.#request(ended, (info) => {
           retention = log.retain(info.index);
           return store.open(info);
@@ -626,12 +625,14 @@ export class Snapshotter {
       }
       const saved = this.#machine.current;
       if (saved.ahead) {
-        throw new ErrSystemBusy("Replica is about to apply a skipped entry");
+        throw new ErrSystemBusy(
+          `Replica is about to apply the decision to skip an entry at or before ${saved.applied}: export again later`,
+        );
       }
       await saveSnapshot(saved, {
         header: { clusterID, nodeID, kind: "full", compression },
         create: (header) => {
-          // Who receives it needs the log after it (H7).
+          // The receiver needs the log after it (H7).
           retention = log.retain(header.index);
           return pacedSink(writable, env);
         },
@@ -651,7 +652,7 @@ export class Snapshotter {
     }
   }
 
-  /** Ends what is under way; settles once it has ended. */
+  /** Ends the snapshots under way; resolves once they have ended. */
   async stop(): Promise<void> {
     this.#stopped.abort(new ErrSnapshotStopped());
     await this.#last;

@@ -276,19 +276,19 @@ export interface IRemoveData {
 }
 
 /** Creates a regular machine for a replica; called once per instance, possibly several times (T4). */
-export type CreateStateMachineFunc = (
+export type CreateStateMachineFunc<Q = unknown, A = unknown> = (
   clusterID: bigint,
   nodeID: bigint,
-) => IStateMachine;
+) => IStateMachine<Q, A>;
 
 /** Creates a concurrent machine for a replica; called once per instance, possibly several times (T4). */
-export type CreateConcurrentStateMachineFunc = (
+export type CreateConcurrentStateMachineFunc<Q = unknown, A = unknown> = (
   clusterID: bigint,
   nodeID: bigint,
-) => IConcurrentStateMachine;
+) => IConcurrentStateMachine<Q, A>;
 
 /** Creates an on-disk machine for a replica; called once per instance, possibly several times (T4). */
-export type CreateOnDiskStateMachineFunc = (
+export type CreateOnDiskStateMachineFunc<Q = unknown, A = unknown> = (
   clusterID: bigint,
   nodeID: bigint,
-) => IOnDiskStateMachine;
+) => IOnDiskStateMachine<Q, A>;

@@ -338,7 +338,7 @@ export class Site {
     const { snapshot, pending } = await this.#host.exportData(clusterID);
     const host = new NodeHost();
     await host.importSnapshot(clusterID, snapshot);
-    const replica = await host.startCluster(
+    const replica = await host.startCluster<unknown, unknown>(
       () => this.kind === "disk" ? new KVStateMachine() : new JournalMachine(),
       { clusterID, nodeID: 1n },
     );

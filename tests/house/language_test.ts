@@ -3,15 +3,10 @@ import { findLanguage } from "./language.ts";
 
 /** Folders and files of `src/` whose language is not checked. */
 const UNCHECKED: readonly string[] = [
-  "bytes.ts",
-  "describe.ts",
   "divergence",
-  "env.ts",
   "indexeddb",
   "kv",
   "limits.ts",
-  "nodehost",
-  "options.ts",
   "offline",
   "rehearsal",
   "sqlite",
