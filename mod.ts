@@ -69,6 +69,7 @@ export {
 } from "./src/statemachine/types.ts";
 export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";
 export {
+  ErrClosed,
   ErrNotImplemented,
   ErrOpenStopped,
   ErrSnapshotAborted,

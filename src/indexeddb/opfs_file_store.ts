@@ -6,6 +6,7 @@
  * @module
  */
 
+import { ErrClosed } from "../statemachine/errors.ts";
 import {
   checkOptions,
   isEnv,
@@ -81,7 +82,7 @@ export class OPFSFileStore implements FileStore {
   }
 
   async #open(): Promise<Places> {
-    if (this.#closed) throw new Error("File store is closed");
+    if (this.#closed) throw new ErrClosed("File store is closed");
     this.#places ??= this.#find();
     try {
       return await this.#places;

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { SampanError } from "../statemachine/errors.ts";
+import { ErrClosed, SampanError } from "../statemachine/errors.ts";
 import type { HistoryPoint } from "./history.ts";
 
 /** Thrown when the requested records were compacted: recover from a snapshot instead. */
@@ -109,7 +109,7 @@ export class ErrUnknownOutcome extends SampanError {
 }
 
 /** Thrown by a replica, host, log or store that was closed, is being closed, or failed with `cause` (H10, R5). */
-export class ErrClusterClosed extends SampanError {
+export class ErrClusterClosed extends ErrClosed {
   /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrClusterClosed";
   /** Creates an error; `cause` is set if the object failed rather than being closed. */

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { ErrClosed } from "../statemachine/errors.ts";
 import { type Chunks, collectChunks, replayChunks } from "./memory_stream.ts";
 import { ErrFileIsDirectory, ErrFileNotFound } from "./errors.ts";
 import { type FileStore, type OpenFile, partsOfPath } from "./file_store.ts";
@@ -22,7 +23,7 @@ export class MemoryFileStore implements FileStore {
   /** Normalized spelling of a path. */
   #path(path: string): string {
     if (this.#closed) {
-      throw new Error("MemoryFileStore is closed; create another one");
+      throw new ErrClosed("MemoryFileStore is closed; create another one");
     }
     return partsOfPath(path).join("/");
   }

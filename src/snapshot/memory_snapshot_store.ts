@@ -7,6 +7,7 @@
  * @module
  */
 
+import { ErrClosed } from "../statemachine/errors.ts";
 import { type Chunks, collectChunks, replayChunks } from "./memory_stream.ts";
 import { ErrSnapshotNotFound } from "./errors.ts";
 import {
@@ -29,7 +30,7 @@ export class MemorySnapshotStore implements SnapshotStore {
 
   #check(): void {
     if (this.#closed) {
-      throw new Error("MemorySnapshotStore is closed; create another one");
+      throw new ErrClosed("MemorySnapshotStore is closed; create another one");
     }
   }
 

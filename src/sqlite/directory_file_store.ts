@@ -6,6 +6,7 @@
  * @module
  */
 
+import { ErrClosed } from "../statemachine/errors.ts";
 import {
   fstatSync,
   openSync,
@@ -85,7 +86,7 @@ export class DirectoryFileStore implements FileStore {
   }
 
   #open(): void {
-    if (this.#closed) throw new Error("File store is closed");
+    if (this.#closed) throw new ErrClosed("File store is closed");
     const hidden = join(this.directory, HIDDEN);
     if (this.#lock !== undefined) {
       if (this.#lock.isInPlace) return;
@@ -181,7 +182,7 @@ export class DirectoryFileStore implements FileStore {
   async close(): Promise<void> {
     this.#closed = true;
     for (const sink of [...this.#sinks]) {
-      await sink.abort(new Error("File store is closed"));
+      await sink.abort(new ErrClosed("File store is closed"));
     }
     this.#lock?.close();
     this.#lock = undefined;

@@ -10,6 +10,7 @@
  * @module
  */
 
+import { ErrClosed } from "../statemachine/errors.ts";
 import {
   closeSync,
   fstatSync,
@@ -77,7 +78,7 @@ export class FileSnapshotStore implements SnapshotStore {
   }
 
   #open(): Map<string, NamedSnapshot> {
-    if (this.#closed) throw new Error("Snapshot store is closed");
+    if (this.#closed) throw new ErrClosed("Snapshot store is closed");
     const lock = join(this.directory, "lock");
     if (this.#lock !== undefined && !this.#lock.isInPlace) {
       // The directory was removed while it was in use: it is made again, with
@@ -218,7 +219,7 @@ export class FileSnapshotStore implements SnapshotStore {
   async close(): Promise<void> {
     this.#closed = true;
     for (const sink of [...this.#sinks]) {
-      await sink.abort(new Error("Snapshot store is closed"));
+      await sink.abort(new ErrClosed("Snapshot store is closed"));
     }
     this.#lock?.close();
     this.#lock = undefined;

@@ -42,6 +42,12 @@ export abstract class SampanError extends Error {
   }
 }
 
+/** Thrown by a call to something that is closed: a host, replica, log or store. */
+export class ErrClosed extends SampanError {
+  /** Name that `instanceof` compares. */
+  static override readonly errorName: string = "ErrClosed";
+}
+
 /**
  * Thrown by writes to the stream of `saveSnapshot()` when the receiver of a
  * streamed snapshot is gone. Rethrown from there, it ends only that transfer (D9).
