@@ -46,9 +46,9 @@ export const CREATE = 0x14;
 /** Operation of a batch. */
 export const BATCH = 0x15;
 
-/** A state that commands are applied to. Keys and values come as parts of `view`, which is not to be kept. */
+/** State that commands are applied to. Keys and values are ranges of `view`, which must not be retained. */
 export interface KVTarget {
-  /** The value of a key, readable until the next call. */
+  /** Returns the value of a key, readable until the next call. */
   get(view: DataView, start: number, end: number): Uint8Array | undefined;
   /** Sets the value of a key; false if it has it already. */
   put(
@@ -58,11 +58,11 @@ export interface KVTarget {
     valueStart: number,
     valueEnd: number,
   ): boolean;
-  /** Removes a key; false if there is none. */
+  /** Removes a key; false if it is absent. */
   delete(view: DataView, start: number, end: number): boolean;
 }
 
-/** Where the fields of the operation last parsed are. One object for all, so that no command costs one. */
+/** Offsets of the fields of the operation parsed last. One shared object, so that no command allocates one. */
 const field = {
   op: 0,
   keyStart: 0,
@@ -71,20 +71,20 @@ const field = {
   expectedEnd: 0,
   valueStart: 0,
   valueEnd: 0,
-  /** Where the next one begins. */
+  /** Offset of the next operation. */
   end: 0,
 };
 
 /**
- * The command at hand. To copy it here costs less than to make a view of it,
- * and it is the host's: nothing may refer to it afterwards.
+ * Copy of the current command. Copying costs less than a view of the command,
+ * and the command belongs to the host: nothing may refer to it later.
  */
 let view = /* @__PURE__ */ viewOf(/* @__PURE__ */ new Uint8Array());
 let input = /* @__PURE__ */ new Uint8Array();
-/** Where the command ends. */
+/** Offset after the current command. */
 let end = 0;
 
-/** Makes a command the one at hand; false if it is over the limit. */
+/** Copies a command to `view`; false if it is over the limit. */
 function take(cmd: Uint8Array): boolean {
   end = cmd.length;
   if (end > input.length) {
@@ -96,7 +96,10 @@ function take(cmd: Uint8Array): boolean {
   return true;
 }
 
-/** Parses a field of at most `max` bytes. Returns where its bytes start, and leaves in `field.end` where they end; or returns -1. */
+/**
+ * Parses a field of at most `max` bytes: returns the offset of its bytes and
+ * sets `field.end` to the one after them, or returns -1.
+ */
 function parseField(max: number): number {
   let at = field.end;
   let size = 0;
@@ -111,7 +114,7 @@ function parseField(max: number): number {
   return at;
 }
 
-/** Parses the operation at `at` into `field`; false if there is none. */
+/** Parses the operation at `at` into `field`; false if it is malformed. */
 function parse(at: number): boolean {
   const op = field.op = at < end ? view.getUint8(at) : 0;
   if (op < PUT || op > CREATE) return false;
@@ -132,7 +135,7 @@ function parse(at: number): boolean {
   return true;
 }
 
-// Shared by all results: nobody may change them.
+// Shared by all results, therefore frozen.
 const UNCHANGED: Result = /* @__PURE__ */ Object.freeze({ value: 0n });
 const CHANGED: Result = /* @__PURE__ */ Object.freeze({ value: 1n });
 
@@ -140,7 +143,7 @@ function invalid(reason: string): Result {
   return { value: U64_MAX, data: encodeShown(reason) };
 }
 
-/** The result of the operation in `field` if it is a compare-and-swap that fails. */
+/** Result of the operation in `field` if it is a compare-and-swap that fails. */
 function failure(target: KVTarget): Result | undefined {
   const { op, keyStart, keyEnd, expectedStart, expectedEnd } = field;
   if (op < SWAP) return;
@@ -153,7 +156,7 @@ function failure(target: KVTarget): Result | undefined {
   return { value: 0n, data: present.slice() };
 }
 
-/** Does the operation in `field`; whether it changed anything. */
+/** Performs the operation in `field`; true if it changed the state. */
 function perform(target: KVTarget): boolean {
   const { op, keyStart, keyEnd, valueStart, valueEnd } = field;
   return op === DELETE
@@ -179,9 +182,9 @@ function applyBatch(target: KVTarget): Result {
 }
 
 /**
- * Applies a command. Never throws: bytes that are no command change nothing
- * and give the value 2^64-1, with the reason in UTF-8 as data. The result may
- * be shared with others and is not to be changed.
+ * Applies a command. Never throws: a malformed command changes nothing and
+ * returns 2^64-1, with the reason in UTF-8 as data. Results may be shared and
+ * must not be changed.
  */
 export function applyCommand(target: KVTarget, cmd: Uint8Array): Result {
   if (!take(cmd)) return invalid("Command is too large");
@@ -191,7 +194,7 @@ export function applyCommand(target: KVTarget, cmd: Uint8Array): Result {
   return failure(target) ?? (perform(target) ? CHANGED : UNCHANGED);
 }
 
-/** Tells the keys that a command is about; none of bytes that are no command. */
+/** Calls `found` for each key of a command; for none if the command is malformed. */
 export function forEachKey(
   cmd: Uint8Array,
   tell: (view: DataView, start: number, end: number) => void,
@@ -203,7 +206,7 @@ export function forEachKey(
   }
 }
 
-/** Names of the fields of each operation, as messages call them. */
+/** Names of the fields of each operation, for messages. */
 const FIELDS: Readonly<Record<number, readonly string[]>> = {
   [PUT]: ["Key", "Value"],
   [DELETE]: ["Key"],
@@ -211,7 +214,7 @@ const FIELDS: Readonly<Record<number, readonly string[]>> = {
   [CREATE]: ["Key", "Value"],
 };
 
-/** The bytes of an operation with these fields. */
+/** Encodes an operation with its fields. */
 export function encodeCommand(
   op: number,
   ...fields: (string | Uint8Array)[]
@@ -241,7 +244,7 @@ export function encodeCommand(
   return bytes;
 }
 
-/** The bytes of a batch of these commands. */
+/** Encodes a batch of commands. */
 export function encodeBatch(
   commands: readonly Uint8Array[],
 ): Uint8Array<ArrayBuffer> {
@@ -272,7 +275,9 @@ export function encodeBatch(
     if (!take(part) || !parse(0) || field.end !== end) {
       throw new ErrKVInvalidCommand(
         `Part ${i} of the batch is ${
-          part[0] === BATCH ? "a batch" : "no command"
+          part[0] === BATCH
+            ? "a batch; batches do not nest"
+            : "not a command; pass what kv.put() and the like return"
         }`,
       );
     }

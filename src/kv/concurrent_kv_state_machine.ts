@@ -30,15 +30,15 @@ import {
 import { loadPayload, savePayload } from "./snapshot.ts";
 import { Tree, type Version } from "./tree.ts";
 
-/** What `prepareSnapshot()` gives: a state, until it is saved. */
-interface Mark {
+/** Context of `prepareSnapshot()`: a version of the state, until it is saved. */
+interface SnapshotContext {
   version: Version | undefined;
 }
 
 /**
- * A key-value machine in memory that is saved while it goes on. Its commands and queries are made by
- * `kv`, and so are those of the regular machine: same commands, same results,
- * same state hash, same snapshots.
+ * Concurrent key-value machine: in memory, and saved while updates continue.
+ * Commands and queries are made by `kv`; results, state hash and snapshots
+ * equal those of the regular machine.
  */
 export class ConcurrentKVStateMachine
   implements
@@ -48,7 +48,7 @@ export class ConcurrentKVStateMachine
     IFork<IConcurrentStateMachine<KVQuery, KVAnswer>> {
   #tree: Tree = new Tree();
 
-  /** Applies commands. Bytes that are none change nothing and give `kv.INVALID`. */
+  /** Applies commands. A malformed command changes nothing and returns `kv.INVALID`. */
   update(entries: Entry[]): Entry[] {
     for (let i = 0; i < entries.length; i++) {
       const entry = entries[i]!;
@@ -57,44 +57,48 @@ export class ConcurrentKVStateMachine
     return entries;
   }
 
-  /** Answers a query; one that makes no sense is an `ErrKVInvalidQuery`. */
+  /** Answers a query; throws `ErrKVInvalidQuery` for an invalid one. */
   lookup<Q extends KVQuery>(query: Q): KVAnswer<Q> {
     return answer(this.#tree, query) as KVAnswer<Q>;
   }
 
-  /** Answers a query from `kv.encodeQuery()`, for `kv.decodeAnswer()`. */
+  /** Answers an encoded query of `kv.encodeQuery()`, for `kv.decodeAnswer()`. */
   naLookup(query: Uint8Array): Uint8Array {
     return encodeAnswer(answer(this.#tree, decodeQuery(query)));
   }
 
-  /** The state hash, kept up to date: asking costs nothing. */
+  /** Returns the state hash in constant time. */
   getHash(): bigint {
     return this.#tree.hash;
   }
 
-  /** Marks the present state, at once. What is changed from now on is copied before, until the mark is given up. */
+  /** Captures the present state in constant time. Later changes copy their leaves until the context is saved. */
   prepareSnapshot(): unknown {
-    const mark: Mark = { version: this.#tree.freeze() };
-    return mark;
+    const prepared: SnapshotContext = { version: this.#tree.freeze() };
+    return prepared;
   }
 
-  /** Writes the rows as of the mark in chunks of 64 KiB, and gives the mark up. */
+  /** Writes the rows of the context in chunks of 64 KiB, and releases it. */
   async saveSnapshot(
     context: unknown,
     w: WritableStream<Uint8Array>,
     _files: ISnapshotFileCollection,
     stopped: AbortSignal,
   ): Promise<void> {
-    const mark = context as Mark;
-    const { version } = mark;
-    mark.version = undefined;
-    if (!version) throw new TypeError("Snapshot context is used up");
+    const prepared = context as SnapshotContext;
+    const { version } = prepared;
+    prepared.version = undefined;
+    if (!version) {
+      throw new TypeError(
+        "saveSnapshot() was called before with this context; it is saved already",
+      );
+    }
     await savePayload(version, w, stopped);
   }
 
   /**
-   * Replaces the state by a saved one in one step, at the end. A payload that is
-   * not as it was saved is an `ErrKVInvalidSnapshot` and replaces nothing.
+   * Replaces the state by a saved one in one step at the end. An invalid
+   * payload throws `ErrKVInvalidSnapshot` and changes nothing.
    */
   async recoverFromSnapshot(
     r: ReadableStream<Uint8Array>,
@@ -104,18 +108,21 @@ export class ConcurrentKVStateMachine
     this.#tree = await loadPayload(r, stopped);
   }
 
-  /** The present state, with what is done to the fork laid over it: it costs what is done to it, and is of use until the next `update()`. */
+  /**
+   * Creates a fork: an overlay on the present state, whose cost depends only on
+   * its own changes. Valid until the next `update()`.
+   */
   fork(): Forked<IConcurrentStateMachine<KVQuery, KVAnswer>> {
     return overTree(this.#tree);
   }
 
-  /** An independent machine in the same state. What neither of them has changed since is in memory once. */
+  /** Creates an independent machine with the same state. Leaves that neither has changed since are shared. */
   clone(): ConcurrentKVStateMachine {
     const machine = new ConcurrentKVStateMachine();
     machine.#tree = new Tree(this.#tree);
     return machine;
   }
 
-  /** Does nothing: there is nothing to free. */
+  /** Does nothing: the machine has no resources to free. */
   close(): void {}
 }

@@ -1,6 +1,6 @@
 /**
  * The state hash of the key-value machines: a 64-bit number that depends on the
- * rows of a state and not on how the state came about. It is fixed for ever:
+ * rows of a state and not on how the state came about. It is fixed permanently:
  * replicas of different kinds, versions and runtimes compare it.
  *
  * The hash of a state is the sum of the hashes of its rows, in two halves of 32
@@ -23,20 +23,17 @@
  *
  * `words()` cuts bytes into little-endian words of four bytes, the last one
  * filled up with zeros. The hash is `b * 2^32 + a`. It finds accidents, not
- * forgeries: whoever may choose keys and values can make two states collide.
+ * forgeries: a client that chooses keys and values can make two states collide.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/**
- * The lanes between the steps, and the outcome of the last one: numbers that a
- * function could only return by allocating.
- */
+/** Lanes of the hash between its steps, and its result: two numbers that a function could only return by allocating. */
 export const lanes: Int32Array = /* @__PURE__ */ new Int32Array(2);
 
-/** Takes the bytes of `view` in [start, end) into the lanes. */
+/** Mixes the bytes of `view` in [start, end) into the lanes. */
 function absorb(view: DataView, start: number, end: number): void {
   let a = lanes[0]!;
   let b = lanes[1]!;
@@ -65,8 +62,8 @@ function mix(h: number): number {
 }
 
 /**
- * Begins the hash of a row with its key. Returns a number of 32 bits, signed,
- * for an index by key; it is not part of the state hash.
+ * Starts the hash of a row with its key. Returns a signed 32-bit hash for the
+ * hash index; it is not part of the state hash.
  */
 export function hashKey(view: DataView, start: number, end: number): number {
   lanes[0] = Math.imul(end - start, 0x9e3779b9) ^ 0x7f4a7c15;
@@ -76,16 +73,16 @@ export function hashKey(view: DataView, start: number, end: number): number {
   return h ^ h >>> 15;
 }
 
-/** Ends the hash of the row whose key went before; its low and high half are then in the lanes. */
+/** Completes the hash of a row after its key; leaves low and high half in the lanes. */
 export function hashValue(view: DataView, start: number, end: number): void {
   absorb(view, start, end);
-  // The two ends do not wait for each other.
+  // Independent chains, so that the processor computes both at once.
   const a = lanes[0]! + lanes[1]! + Math.imul(end - start, 0x9e3779b9);
   lanes[1] = mix(lanes[1]! ^ (a << 16 | a >>> 16));
   lanes[0] = mix(a);
 }
 
-/** A hash from its two halves. */
+/** Combines the two halves of a hash. */
 export function hash64(low: number, high: number): bigint {
   return BigInt(high >>> 0) << 32n | BigInt(low >>> 0);
 }

@@ -1,7 +1,6 @@
 /**
- * An index from the hash of a key to the leaf the key is in. It grows by a few
- * hundred slots at a time (extendible hashing), so that no update ever pays for
- * moving all of it.
+ * Index from the hash of a key to its leaf. It grows by a few hundred slots at
+ * a time (extendible hashing), so that no update pays for rehashing all of it.
  *
  * This module is browser compatible.
  *
@@ -11,16 +10,16 @@
 /** Slots of a new segment; a power of two. */
 const SEGMENT_SLOTS = 512;
 
-/** Low bits of a place that say where in the leaf the key was last seen. */
+/** Low bits of a place that hint at the row where the key was last found. */
 export const HINT_BITS = 6;
 
 /** Mask of those bits. */
 export const HINT_MASK: number = (1 << HINT_BITS) - 1;
 
-/** Open addressing over pairs of (hash, place); place 0 marks a free slot. */
+/** Open-addressing table of (hash, place) pairs; place 0 is a free slot. */
 class Segment {
   used = 0;
-  /** Leading bits that all hashes in here share. */
+  /** Number of leading bits that all hashes in the segment share. */
   readonly bits: number;
   slots: Int32Array;
 
@@ -39,7 +38,7 @@ class Segment {
     this.used++;
   }
 
-  /** Frees a slot, and moves up what had to give way to it. */
+  /** Frees a slot, and moves displaced entries closer to their home slot. */
   remove(at: number): void {
     const { slots } = this;
     const mask = slots.length - 1;
@@ -47,7 +46,7 @@ class Segment {
     this.used--;
     while (slots[(next = next + 2 & mask) + 1] !== 0) {
       const home = slots[next]! << 1 & mask;
-      // What lies between its home and here must not move before its home.
+      // An entry must not move before its home slot.
       if ((next - home & mask) < (next - at & mask)) continue;
       slots[at] = slots[next]!;
       slots[at + 1] = slots[next + 1]!;
@@ -57,22 +56,19 @@ class Segment {
   }
 }
 
-/**
- * A multiset of (hash, leaf), a leaf being a positive number. Leaf and hint make
- * one number, the place.
- */
+/** Multiset of (hash, leaf) pairs; leaves are positive numbers. Leaf and hint together form the place. */
 export class HashIndex {
   #segments = [
     new Segment(1, SEGMENT_SLOTS),
     new Segment(1, SEGMENT_SLOTS),
   ];
-  /** Bits of a hash that do not choose the segment. */
+  /** Number of hash bits that do not select the segment. */
   #shift = 31;
   #size = 0;
 
   /**
-   * The pairs of (hash, place) among which those of `hash` are, from
-   * `hash << 1` on up to a place of 0, going around. The reader may set hints.
+   * Returns the slots to search for `hash`: pairs of (hash, place) from `hash
+   * << 1` on, wrapping around, up to a place of 0. The reader may set hints.
    */
   slots(hash: number): Int32Array {
     return this.#segments[hash >>> this.#shift]!.slots;
@@ -86,7 +82,7 @@ export class HashIndex {
     if (segment.used * 8 > segment.slots.length * 3) this.#grow(segment, hash);
   }
 
-  /** Makes a pair point to another leaf, or removes it: leaf 0. */
+  /** Moves a pair to another leaf, or removes it if that is 0. */
   move(hash: number, from: number, to: number): void {
     const segment = this.#segments[hash >>> this.#shift]!;
     const { slots } = segment;
@@ -104,8 +100,8 @@ export class HashIndex {
 
   #grow(segment: Segment, hash: number): void {
     const directory = this.#segments;
-    // Splitting parts only hashes that differ. When many are alike, the
-    // directory would double in vain: then the segment doubles instead.
+    // Splitting separates only hashes that differ. With many equal hashes the
+    // directory would double without effect; then the segment doubles instead.
     const split = segment.bits < 32 - this.#shift ||
       directory.length * 32 < this.#size;
     const old = segment.slots;

@@ -1,5 +1,5 @@
 /**
- * What to propose to a key-value machine, and what to ask it.
+ * Commands and queries of the key-value machines.
  *
  * This module is browser compatible.
  *
@@ -21,13 +21,10 @@ import type { KVCount, KVGet, KVRange } from "./query.ts";
 export { decodeAnswer, encodeQuery } from "./query.ts";
 export { remove as delete };
 
-/** `Result.value` of bytes that are no command; the reason is in its data, in UTF-8. */
+/** `Result.value` of a malformed command; the reason is in its data, in UTF-8. */
 export const INVALID: bigint = U64_MAX;
 
-/**
- * The command that sets the value of a key. Its result's value is 1, or 0 if
- * the key has that value already.
- */
+/** Makes the command that sets the value of a key. Its result's value is 1, or 0 if the key has that value already. */
 export function put(
   key: string | Uint8Array,
   value: string | Uint8Array,
@@ -35,20 +32,17 @@ export function put(
   return encodeCommand(PUT, key, value);
 }
 
-/**
- * The command that removes a key, as `kv.delete()`. Its result's value is 1, or
- * 0 if there is no such key.
- */
+/** Makes the command that removes a key, as `kv.delete()`. Its result's value is 1, or 0 if the key is absent. */
 function remove(key: string | Uint8Array): Uint8Array<ArrayBuffer> {
   return encodeCommand(DELETE, key);
 }
 
 /**
- * The command that sets the value of a key if its present value is `expected`,
- * or, when that is undefined, if the key is absent. Its result's value is 1 if
- * that changed the state. It is 0 otherwise: with the present value as data
- * when that is not the one expected, and without data when the key is absent,
- * or when `value` is what the key has and is expected to have.
+ * Makes the command that sets the value of a key if its present value is
+ * `expected`, or, if that is undefined, if the key is absent. Its result's
+ * value is 1 if the state changed. Otherwise it is 0: with the present value as
+ * data if that differs from `expected`; without data if the key is absent, or
+ * already has `value`.
  */
 export function compareAndSwap(
   key: string | Uint8Array,
@@ -61,11 +55,11 @@ export function compareAndSwap(
 }
 
 /**
- * The command that does all of these, or none. First every compare-and-swap
- * looks at the state as it is before the batch; if one of them fails, the result
- * is that of the first which does, and nothing is changed. Then all is done in
- * order. The result's value is 1 if any part changed something. A batch in a
- * batch is an error.
+ * Makes an atomic batch of commands. First every compare-and-swap is checked
+ * against the state before the batch; if any fails, the result is that of the
+ * first to fail, and nothing changes. Then all commands are applied in order.
+ * The result's value is 1 if any of them changed the state. Batches do not
+ * nest.
  */
 export function batch(
   commands: readonly Uint8Array[],
@@ -73,24 +67,24 @@ export function batch(
   return encodeBatch(commands);
 }
 
-/** The query for the value of a key; undefined if it is absent. */
+/** Makes the query for the value of a key; undefined if it is absent. */
 export function get(key: string | Uint8Array): KVGet {
   return { type: "get", key: toUint8Array(key, "Key") };
 }
 
-/** Which rows a range query asks for. */
+/** Range of rows to query. */
 export interface KVRangeOptions {
-  /** The least key wanted. @default {the first there is} */
+  /** First key of the range. @default {the first key} */
   start?: string | Uint8Array | undefined;
-  /** The least key that is too large. @default {none} */
+  /** End of the range, exclusive. @default {after the last key} */
   end?: string | Uint8Array | undefined;
-  /** How many rows are wanted at most. @default {all} */
+  /** Maximum number of rows. @default {all} */
   limit?: number | undefined;
-  /** Whether to begin with the last row and go back. @default {false} */
+  /** True to return rows in descending order. @default {false} */
   reverse?: boolean | undefined;
 }
 
-/** The query for the rows whose keys are in [start, end), in byte order. */
+/** Makes the query for the rows whose keys are in [start, end), in byte order. */
 export function range(options: KVRangeOptions = {}): KVRange {
   if (typeof options !== "object" || options === null) {
     throw new TypeError(
@@ -124,7 +118,7 @@ export function range(options: KVRangeOptions = {}): KVRange {
   };
 }
 
-/** The query for the number of keys. */
+/** Makes the query for the number of keys. */
 export function count(): KVCount {
   return { type: "count" };
 }

@@ -30,7 +30,7 @@ import {
 import { loadPayload, savePayload } from "./snapshot.ts";
 import { Tree } from "./tree.ts";
 
-/** A key-value machine in memory. Its commands and queries are made by `kv`. */
+/** Regular key-value machine, in memory. Commands and queries are made by `kv`. */
 export class KVStateMachine
   implements
     IStateMachine<KVQuery, KVAnswer>,
@@ -39,22 +39,22 @@ export class KVStateMachine
     IFork<IStateMachine<KVQuery, KVAnswer>> {
   #tree: Tree = new Tree();
 
-  /** Applies a command. Bytes that are none change nothing and give `kv.INVALID`. */
+  /** Applies a command. A malformed command changes nothing and returns `kv.INVALID`. */
   update(cmd: Uint8Array): Result {
     return applyCommand(this.#tree, cmd);
   }
 
-  /** Answers a query; one that makes no sense is an `ErrKVInvalidQuery`. */
+  /** Answers a query; throws `ErrKVInvalidQuery` for an invalid one. */
   lookup<Q extends KVQuery>(query: Q): KVAnswer<Q> {
     return answer(this.#tree, query) as KVAnswer<Q>;
   }
 
-  /** Answers a query from `kv.encodeQuery()`, for `kv.decodeAnswer()`. */
+  /** Answers an encoded query of `kv.encodeQuery()`, for `kv.decodeAnswer()`. */
   naLookup(query: Uint8Array): Uint8Array {
     return encodeAnswer(answer(this.#tree, decodeQuery(query)));
   }
 
-  /** The state hash, kept up to date: asking costs nothing. */
+  /** Returns the state hash in constant time. */
   getHash(): bigint {
     return this.#tree.hash;
   }
@@ -69,8 +69,8 @@ export class KVStateMachine
   }
 
   /**
-   * Replaces the state by a saved one in one step, at the end. A payload that is
-   * not as it was saved is an `ErrKVInvalidSnapshot` and replaces nothing.
+   * Replaces the state by a saved one in one step at the end. An invalid
+   * payload throws `ErrKVInvalidSnapshot` and changes nothing.
    */
   async recoverFromSnapshot(
     r: ReadableStream<Uint8Array>,
@@ -80,7 +80,10 @@ export class KVStateMachine
     this.#tree = await loadPayload(r, stopped);
   }
 
-  /** The present state, with what is done to the fork laid over it: it costs what is done to it, and is of use until the next `update()`. */
+  /**
+   * Creates a fork: an overlay on the present state, whose cost depends only on
+   * its own changes. Valid until the next `update()`.
+   */
   fork(): Forked<IStateMachine<KVQuery, KVAnswer>> {
     const overlay = overTree(this.#tree);
     return {
@@ -89,13 +92,13 @@ export class KVStateMachine
     };
   }
 
-  /** An independent machine in the same state. What neither of them has changed since is in memory once. */
+  /** Creates an independent machine with the same state. Leaves that neither has changed since are shared. */
   clone(): KVStateMachine {
     const machine = new KVStateMachine();
     machine.#tree = new Tree(this.#tree);
     return machine;
   }
 
-  /** Does nothing: there is nothing to free. */
+  /** Does nothing: the machine has no resources to free. */
   close(): void {}
 }

@@ -1,7 +1,7 @@
 /**
- * Rows of a B+tree leaf, packed: one buffer holds them in key order just as a
- * snapshot does, so that saving copies whole leaves, and there is no garbage to
- * collect in between.
+ * Packed rows of a B+tree leaf: one buffer holds them in key order, in the
+ * format of a snapshot, so that saving copies whole leaves and rows cause no
+ * garbage.
  *
  * A row is the key's length plus one (a length of 0 ends a snapshot), the
  * value's length, both as varints, the key and the value.
@@ -20,17 +20,17 @@ import {
   viewOf,
 } from "./view.ts";
 
-/** Rows a leaf has room for; it is split when it is full, in rows. */
+/** Capacity of a leaf, which is split when full, in rows. */
 export const LEAF_ROWS = 64;
 
 /** Size above which a leaf of several rows is split, in bytes. */
 export const LEAF_BYTES: number = 16 * 1024;
 
-// What `Leaf.meta` says about a row, in `WIDTH` numbers next to each other.
-// After the last row, there is one `OFFSET` more: the end.
-/** Numbers for one row. */
+// Layout of `Leaf.meta`: `WIDTH` numbers per row, and after the last row one
+// more `OFFSET`, that of the end.
+/** Numbers per row. */
 export const WIDTH = 4;
-/** Where the row starts. */
+/** Offset of the row. */
 export const OFFSET = 0;
 /** Hash of the key. */
 export const TAG = 1;
@@ -39,7 +39,7 @@ export const LOW = 2;
 /** High half of the hash of the row. */
 export const HIGH = 3;
 
-/** Buffers up to this size are not worth shrinking, in bytes. */
+/** Buffers up to this size are not shrunk, in bytes. */
 const SMALL_BYTES = 1024;
 
 /** Writes a varint; returns the offset after it. */
@@ -49,18 +49,18 @@ function putVarint(view: DataView, at: number, value: number): number {
   return at;
 }
 
-/** Rows in key order. Whoever owns a leaf may change it; for others it is as it is. */
+/** Rows in key order. Only the owner of a leaf may change it; for every other reader it is immutable. */
 export class Leaf {
   owner: object;
-  /** What the hash index knows this leaf and its copies by. */
+  /** Id of the leaf and its copies in the hash index. */
   id: number;
-  /** Rows in here. */
+  /** Number of rows. */
   rows = 0;
   /** {@linkcode OFFSET}, {@linkcode TAG}, {@linkcode LOW} and {@linkcode HIGH} of each row. */
   meta: Int32Array;
   view: DataView;
 
-  /** A leaf with room for `capacity` rows; it grows when there are more. */
+  /** Creates a leaf with an initial capacity of `capacity` rows. */
   constructor(
     owner: object,
     id: number,
@@ -78,12 +78,12 @@ export class Leaf {
     return this.offset(this.rows);
   }
 
-  /** Where a row starts, and the one before it ends. */
+  /** Offset of a row, and end of the row before it. */
   offset(row: number): number {
     return this.meta[row * WIDTH]!;
   }
 
-  /** Where the key of a row starts. */
+  /** Offset of the key of a row. */
   keyAt(row: number): number {
     const { view } = this;
     let at = this.offset(row);
@@ -92,7 +92,7 @@ export class Leaf {
     return at;
   }
 
-  /** Where the value of a row starts, which is where its key ends. */
+  /** Offset of the value of a row, and end of its key. */
   valueAt(row: number): number {
     const { view } = this;
     let at = this.offset(row);
@@ -105,7 +105,7 @@ export class Leaf {
     return this.keyAt(row) + length - 1;
   }
 
-  /** Whether a row has this key. */
+  /** True if a row has this key. */
   #has(row: number, key: DataView, start: number, end: number): boolean {
     const { view } = this;
     let at = this.offset(row);
@@ -118,7 +118,7 @@ export class Leaf {
     return equalBytes(key, start, end, view, at);
   }
 
-  /** The row of a key, or -1. It is looked for at `hint` first. */
+  /** Returns the row of a key, or -1; tries `hint` first. */
   find(
     tag: number,
     view: DataView,
@@ -139,7 +139,7 @@ export class Leaf {
     return -1;
   }
 
-  /** The first row in [low, high) whose key is not less than the given one, or `high`. */
+  /** Returns the first row in [low, high) whose key is not less than the given one, or `high`. */
   lowerBound(
     view: DataView,
     start: number,
@@ -167,7 +167,7 @@ export class Leaf {
     return low;
   }
 
-  /** Makes sure that there is room for so many rows. */
+  /** Grows the metadata to a number of rows. */
   #reserve(rows: number): void {
     if (rows * WIDTH < this.meta.length) return;
     const { meta } = this;
@@ -175,7 +175,7 @@ export class Leaf {
     this.meta.set(meta);
   }
 
-  /** Replaces `drop` rows from `row` on by `take` rows (each 0 or 1) of `size` bytes, which the caller then writes. */
+  /** Replaces `drop` rows from `row` on by `take` rows (each 0 or 1) of `size` bytes; the caller writes them. */
   #makeRoom(row: number, drop: number, take: number, size: number): void {
     this.#reserve(this.rows + take);
     const { meta, view, used } = this;
@@ -205,8 +205,8 @@ export class Leaf {
   }
 
   /**
-   * Writes a row in place of the one at `row`, or before it if `insert`: the
-   * hash of a row that is new is the caller's to set, and 0 until then.
+   * Writes a row in place of the one at `row`, or before it if `insert`. The
+   * hash of a new row is 0 until the caller sets it.
    */
   write(
     row: number,
@@ -241,12 +241,12 @@ export class Leaf {
     this.#makeRoom(row, 1, 0, 0);
   }
 
-  /** Gives back room that is not in use. */
+  /** Shrinks the buffer to the bytes in use. */
   trim(): void {
     this.view = viewOf(bytesOf(this.view, 0, this.used).slice());
   }
 
-  /** Adds rows of another leaf at the end. */
+  /** Appends rows of another leaf. */
   append(from: Leaf, start: number, end: number): void {
     this.#reserve(this.rows + end - start);
     const { meta, rows, used } = this;

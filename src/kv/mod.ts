@@ -1,9 +1,8 @@
 /**
- * Ready-made key-value machines: a regular and a concurrent one, both in
- * memory, one on disk, over any block store, and `kv`, which makes their
- * commands and queries. The same commands give the same results, the same state
- * hash and the same snapshot bytes on all of them, so a snapshot of one recovers
- * another.
+ * Key-value machines: a regular and a concurrent one in memory, an on-disk one on
+ * any block store, and `kv`, which makes their commands and queries. The same
+ * commands give the same results, state hash and snapshot bytes on all of them, so
+ * that a snapshot of one recovers another.
  *
  * Keys and values are bytes; strings stand for their UTF-8. Keys are in byte
  * order.
@@ -23,26 +22,25 @@
  *
  * ## Results
  *
- * A result's value is 1 if the command changed the state and 0 if not. A
- * compare-and-swap that fails carries the present value as data, if there is
- * one; so does the batch it is in, of which nothing is done. Bytes that are no
- * command, or are over the limits on keys and values, change nothing and give
- * `kv.INVALID`, with a reason in UTF-8 as data: a log may hold anything, and
- * what is in it must not stop a replica.
+ * The value of a result is 1 if the command changed the state, else 0. A failed
+ * compare-and-swap has the present value as data, if the key exists; so does a
+ * batch that contains it, of which nothing is applied. A malformed command, or one
+ * over the limits of keys and values, changes nothing and returns `kv.INVALID`,
+ * with a reason in UTF-8 as data: a log may contain any bytes, and they must not
+ * stop a replica.
  *
  * ## State hash
  *
- * The sum over all rows of a 64-bit hash of key and value: it depends on the
- * rows alone, and that of no rows is 0. It finds accidents, not forgeries. The
- * module `hash.ts` says how it is made, for ever.
+ * The sum over all rows of a 64-bit hash of key and value: it depends only on the
+ * rows, and is 0 for an empty state. It detects accidents, not forgeries. The
+ * module `hash.ts` defines it; the definition never changes.
  *
  * ## Memory
  *
  * Rows are packed into leaves of up to 16 KiB. While a snapshot or a clone is in
- * use, what changes costs a copy of its leaf, once; the state is never copied
- * as a whole. A clone finds keys by comparing them, which takes a few times as
- * long as the hash index of the machine it comes from. A fork holds nothing but
- * what is done to it.
+ * use, the first change to a leaf copies it; the whole state is never copied. A
+ * clone finds keys by comparing them, several times slower than the hash index of
+ * the original machine. A fork stores only its own changes.
  *
  * @module
  */

@@ -50,46 +50,46 @@ import { type PayloadTarget, readPayload, writePayload } from "./snapshot.ts";
 import type { Span } from "./tree.ts";
 import { bytesOf, compareBytes, equalBytes, viewOf } from "./view.ts";
 
-/** How an on-disk key-value machine is to be. */
+/** Options of an on-disk key-value machine. */
 export interface OnDiskKVStateMachineOptions {
   /**
-   * How much memory the pages of its rows may take, in bytes. One update may
-   * pass it by the pages of its largest command.
+   * Memory budget for the pages of its rows, in bytes. One update may exceed it
+   * by the pages of its largest command.
    *
    * @default {64 MiB}
    */
   readonly memoryBudgetBytes?: number | undefined;
   /**
-   * How safe what is written between two `sync()` is. Either way all of it
-   * survives a power cut after `sync()`.
+   * Durability of writes between two calls of `sync()`. Either way, everything
+   * before a `sync()` survives a power failure.
    *
    * @default {"relaxed"}
    */
   readonly durability?: Durability | undefined;
 }
 
-/** The space of the store that the machine's rows are in. */
+/** Space of the machine's rows in the store. */
 const ROWS = 0;
-/** The space that the host's rows are in. */
+/** Space of the host's rows in the store. */
 const HOST = 1;
 
 const VERSION = 1;
 
-/** What `prepareSnapshot()` gives: a state, until it is saved. */
-interface Mark {
+/** Context of `prepareSnapshot()`: a version of the state, until it is saved. */
+interface SnapshotContext {
   version: Version | undefined;
   readonly count: number;
   readonly hash: bigint;
 }
 
-/** A packed store's rows as a state that commands are applied to, with number and hash. */
+/** Rows of a packed store as a state that commands are applied to, with their number and hash. */
 class Rows implements KVTarget, KVState {
   readonly #store: PackedStore;
   count = 0;
   low = 0;
   high = 0;
 
-  /** The rows of a store that has none. */
+  /** Creates the state of an empty store. */
   constructor(store: PackedStore) {
     this.#store = store;
   }
@@ -145,7 +145,7 @@ class Rows implements KVTarget, KVState {
     return true;
   }
 
-  /** Counts the hash of a row, which is in the lanes, in or out. */
+  /** Adds the row hash in the lanes, or subtracts it. */
   #add(sign: number): void {
     this.low = this.low + sign * lanes[0]! | 0;
     this.high = this.high + sign * lanes[1]! | 0;
@@ -157,7 +157,8 @@ class Rows implements KVTarget, KVState {
     if (reverse) slots.reverse();
     for (const { content } of slots) {
       const { leaf } = content;
-      // Thrown where not all is in memory; whoever asks then waits for it.
+      // Thrown if a page is not in memory; the caller then reads
+      // asynchronously.
       if (!leaf) throw ABSENT;
       const start = from ? leaf.lowerBound(from, 0, from.byteLength) : 0;
       const end = to ? leaf.lowerBound(to, 0, to.byteLength) : leaf.rows;
@@ -166,20 +167,20 @@ class Rows implements KVTarget, KVState {
   }
 }
 
-/** Not all that is asked for is in memory. */
+/** Thrown if a page is not in memory. */
 const ABSENT: unknown = /* @__PURE__ */ Symbol("absent");
 
 /**
- * A key-value machine over a {@linkcode BlockStore}. Its commands and queries
- * are made by `kv`, and so are those of the machines in memory: same commands,
- * same results, same state hash, same snapshots. It keeps the host's rows too
- * (`IHostState`), in the same atomic step as state and index.
+ * On-disk key-value machine over a {@linkcode BlockStore}. Commands and queries
+ * are made by `kv`; results, state hash and snapshots equal those of the
+ * machines in memory. It stores the host's rows (`IHostState`) in the same
+ * atomic step as state and index.
  *
- * What `update()` does is in core, and is written in the background once there
- * is enough of it; `sync()` makes it durable. A write that fails is made again by
- * the next `update()` or `sync()`, which throws if it fails again: `ErrStoreFull`
- * leaves everything as it is, and work goes on when there is room. A block that
- * is missing or damaged is an `ErrStoreCorrupted` that names it.
+ * `update()` changes memory, a background write follows once enough has
+ * accumulated, and `sync()` makes it durable. A failed write is retried by the
+ * next `update()` or `sync()`, which throws if it fails again: `ErrStoreFull`
+ * leaves the state unchanged, and work continues once there is room. A missing
+ * or damaged block is an `ErrStoreCorrupted` that names it.
  */
 export class OnDiskKVStateMachine
   implements
@@ -194,14 +195,15 @@ export class OnDiskKVStateMachine
   #blocks: BlockStore | undefined;
   #store!: PackedStore;
   #rows!: Rows;
-  /** The last entry that is in the state. */
+  /** Index of the last entry in the state. */
   #index = 0;
 
   /**
-   * A machine in a store. A store that is given stays the caller's, to close when
-   * no lookup will come any more; one that is made belongs to the machine: it is
-   * made by `open()` and closed by `close()`, and a lookup of what is not in memory
-   * gets an `ErrClusterClosed` afterwards (D7).
+   * Creates a machine on a store. A store passed as an object belongs to the
+   * caller, who closes it after the last lookup. A store made by a function
+   * belongs to the machine: `open()` makes it and `close()` closes it, and a
+   * later lookup of a page that is not in memory throws `ErrClusterClosed`
+   * (D7).
    */
   constructor(
     store: BlockStore | (() => BlockStore),
@@ -218,7 +220,8 @@ export class OnDiskKVStateMachine
   }
 
   /**
-   * Opens what is there, or begins anew. Removes what a crash left unfinished.
+   * Opens the stored state, or creates an empty one. Removes unfinished writes
+   * of a crash.
    *
    * @throws ErrStoreCorrupted if a block is missing or damaged
    */
@@ -245,7 +248,7 @@ export class OnDiskKVStateMachine
     return this.#index;
   }
 
-  /** Removes everything that is kept in the store under the names of the machine. */
+  /** Removes every block of the machine from the store. */
   async removeData(): Promise<void> {
     const source = this.#source;
     const made = typeof source === "function";
@@ -264,8 +267,11 @@ export class OnDiskKVStateMachine
 
   #setMeta(meta: Uint8Array): void {
     const r = new ByteReader(meta);
-    if (r.u8() !== VERSION) {
-      throw new RangeError("State is of another version of the machine");
+    const version = r.u8();
+    if (version !== VERSION) {
+      throw new RangeError(
+        `State has format version ${version}; this code reads ${VERSION}`,
+      );
     }
     this.#index = r.varint();
     this.#rows.count = r.varint();
@@ -273,12 +279,12 @@ export class OnDiskKVStateMachine
     this.#rows.high = r.u32() | 0;
   }
 
-  /** Applies commands. Bytes that are none change nothing and give `kv.INVALID`. */
+  /** Applies commands. A malformed command changes nothing and returns `kv.INVALID`. */
   update(entries: Entry[]): MaybePromise<Entry[]> {
     return this.#update(entries, undefined);
   }
 
-  /** As `update()`, in one atomic step with the host's rows. */
+  /** Applies commands like `update()`, in one atomic step with the host's rows. */
   updateWithHost(
     entries: Entry[],
     host: () => HostState,
@@ -296,7 +302,7 @@ export class OnDiskKVStateMachine
       : this.#step(entries, host);
   }
 
-  /** One atomic step; if it cannot be finished, nothing can be done any more. */
+  /** Applies one atomic step; if it fails half-way, the store refuses every further change. */
   #step(
     entries: Entry[],
     host: (() => HostState) | undefined,
@@ -321,7 +327,7 @@ export class OnDiskKVStateMachine
   #apply(entries: Entry[], from: number, spilled = false): MaybePromise<void> {
     for (let i = from; i < entries.length; i++) {
       const entry = entries[i]!;
-      // Once for each entry: its own pages may be more than there is room for.
+      // At most once per entry: the pages of one entry may exceed the budget.
       const room = this.#makeRoom(spilled && i === from);
       const waits = isPromise(room) ? room : this.#prepare(entries, i);
       if (isPromise(waits)) {
@@ -331,7 +337,7 @@ export class OnDiskKVStateMachine
     }
   }
 
-  /** Has pages leave memory if there are far too many; a promise if that takes time. */
+  /** Spills pages if memory is far over its budget; a promise if that takes time. */
   #makeRoom(made: boolean): MaybePromise<void> {
     const store = this.#store;
     store.table.tick++;
@@ -339,7 +345,7 @@ export class OnDiskKVStateMachine
     return store.spill();
   }
 
-  /** Brings the pages of an entry into memory, and with them some of entries to come; a promise if that takes time. */
+  /** Loads the pages of an entry, and some of the following entries; a promise if that takes time. */
   #prepare(entries: Entry[], at: number): MaybePromise<void> {
     const store = this.#store;
     while (store.cold > 0) {
@@ -352,7 +358,7 @@ export class OnDiskKVStateMachine
           wanted.add(slot);
           if (!slot.content.leaf) absent++;
         });
-        // Of what this entry needs, all; of what comes after it, some.
+        // All pages of this entry, but only some of later ones.
         if (absent === 0 || absent >= store.ahead) break;
       }
       if (absent === 0) return;
@@ -361,7 +367,7 @@ export class OnDiskKVStateMachine
     }
   }
 
-  /** Stores the host's rows, and the index. */
+  /** Stores the host's rows and the index. */
   #keep(
     entries: Entry[],
     host: (() => HostState) | undefined,
@@ -406,7 +412,7 @@ export class OnDiskKVStateMachine
     table.set(viewOf(row), 0, size, size, row.length);
   }
 
-  /** The host's rows as last stored. */
+  /** Returns the host's rows as last stored. */
   async readHostRows(): Promise<readonly HostRow[]> {
     const store = this.#store;
     const rows: HostRow[] = [];
@@ -414,7 +420,7 @@ export class OnDiskKVStateMachine
     for (;;) {
       const slots = store.slots(HOST);
       if (slots.every(({ content }) => content.leaf)) break;
-      // All of them: those that are there might have to make room for the others.
+      // All at once: pages in memory may be evicted to load others.
       await store.load(slots);
     }
     for (const { content } of store.slots(HOST)) {
@@ -427,12 +433,12 @@ export class OnDiskKVStateMachine
     return rows;
   }
 
-  /** Makes durable all that was applied. */
+  /** Makes all applied entries durable. */
   sync(): MaybePromise<void> {
     return this.#store.sync();
   }
 
-  /** Answers a query, at once if the rows are in memory; one that makes no sense is an `ErrKVInvalidQuery`. */
+  /** Answers a query, synchronously if its pages are in memory; throws `ErrKVInvalidQuery` for an invalid one. */
   lookup<Q extends KVQuery>(query: Q): MaybePromise<KVAnswer<Q>> {
     return this.#lookup(checked(query)) as MaybePromise<KVAnswer<Q>>;
   }
@@ -453,7 +459,7 @@ export class OnDiskKVStateMachine
     }
   }
 
-  /** Answers from a version: rows of one moment, however long it takes to read them. */
+  /** Answers from a version, so that all rows are of one state however long the read takes. */
   async #range(query: KVRange): Promise<KVRow[]> {
     const store = this.#store;
     const rows: KVRow[] = [];
@@ -474,17 +480,17 @@ export class OnDiskKVStateMachine
     return rows;
   }
 
-  /** Answers a query from `kv.encodeQuery()`, for `kv.decodeAnswer()`. */
+  /** Answers an encoded query of `kv.encodeQuery()`, for `kv.decodeAnswer()`. */
   naLookup(query: Uint8Array): MaybePromise<Uint8Array> {
     return chain(this.#lookup(decodeQuery(query)), encodeAnswer);
   }
 
-  /** The state hash, kept up to date: asking costs nothing. */
+  /** Returns the state hash in constant time. */
   getHash(): bigint {
     return this.#rows.hash;
   }
 
-  /** The present state, with what is done to the fork laid over it in memory. */
+  /** Creates a fork: an overlay in memory on the present state. */
   fork(): Forked<IOnDiskStateMachine<KVQuery, KVAnswer>> {
     return new Overlay(this.#rows, {
       load: (entry) => this.#prepare([entry], 0),
@@ -492,23 +498,31 @@ export class OnDiskKVStateMachine
     });
   }
 
-  /** Marks the present state, at once. What is changed from now on stays readable until the mark is given up. */
+  /** Captures the present state in constant time. It stays readable until the context is saved. */
   prepareSnapshot(): unknown {
     const { count, hash } = this.#rows;
-    const mark: Mark = { version: this.#store.freeze(), count, hash };
-    return mark;
+    const prepared: SnapshotContext = {
+      version: this.#store.freeze(),
+      count,
+      hash,
+    };
+    return prepared;
   }
 
-  /** Writes the rows as of the mark in chunks of 64 KiB, and gives the mark up. */
+  /** Writes the rows of the context in chunks of 64 KiB, and releases it. */
   async saveSnapshot(
     context: unknown,
     w: WritableStream<Uint8Array>,
     stopped: AbortSignal,
   ): Promise<void> {
-    const mark = context as Mark;
-    const { version, count, hash } = mark;
-    mark.version = undefined;
-    if (!version) throw new TypeError("Snapshot context is used up");
+    const prepared = context as SnapshotContext;
+    const { version, count, hash } = prepared;
+    prepared.version = undefined;
+    if (!version) {
+      throw new TypeError(
+        "saveSnapshot() was called before with this context; it is saved already",
+      );
+    }
     const spans = this.#store.spans(version);
     try {
       await writePayload({ count, hash, spans }, w, stopped);
@@ -518,9 +532,9 @@ export class OnDiskKVStateMachine
   }
 
   /**
-   * Replaces the state by a saved one. Of the index a payload says nothing: a
-   * host that knows it calls `recoverWithHost()`, and here it stays as it is, as
-   * do the host's rows.
+   * Replaces the state by a saved one. A payload has no index: a host that
+   * knows it calls `recoverWithHost()`; this method leaves index and host rows
+   * as they are.
    */
   async recoverFromSnapshot(
     r: ReadableStream<Uint8Array>,
@@ -531,10 +545,10 @@ export class OnDiskKVStateMachine
   }
 
   /**
-   * Replaces the state by a saved one, with index and host's rows, in one step at
-   * the end. Until then lookups see the old state, and a crash leaves it.
+   * Replaces state, index and host rows by saved ones, in one step at the end.
+   * Until then lookups see the old state, and a crash leaves it.
    *
-   * @throws ErrKVInvalidSnapshot if the payload is not as it was saved
+   * @throws ErrKVInvalidSnapshot if the payload is invalid
    */
   async recoverWithHost(
     r: ReadableStream<Uint8Array>,
@@ -565,7 +579,7 @@ export class OnDiskKVStateMachine
     });
   }
 
-  /** Ends what is under way and writes what is in core. */
+  /** Waits for the write in progress, and writes what is pending. */
   async close(): Promise<void> {
     try {
       await this.#store?.close();
@@ -575,7 +589,7 @@ export class OnDiskKVStateMachine
   }
 }
 
-/** Key and value of a row, not copied. */
+/** Returns key and value of a row without copying. */
 function partsOf(
   leaf: Leaf,
   row: number,
@@ -587,7 +601,7 @@ function partsOf(
   ];
 }
 
-/** The rows of the host in order of their keys: where the key ends, and key and value in one. */
+/** Sorts the host's rows by key, each as the length of its key with key and value in one view. */
 function sorted(
   rows: readonly HostRow[],
 ): { key: number; value: DataView }[] {

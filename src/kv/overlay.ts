@@ -1,5 +1,5 @@
 /**
- * Changes in memory, laid over a state that stays as it is.
+ * Overlay: changes in memory on top of a state that stays unchanged.
  *
  * This module is browser compatible.
  *
@@ -20,21 +20,21 @@ import {
 import type { Tree } from "./tree.ts";
 import { bytesOf, compareBytes, viewOf } from "./view.ts";
 
-/** How an overlay gets at rows that may not be in memory. */
+/** Access to the state below, whose rows may not be in memory. */
 export interface OverlayBase {
-  /** Brings the rows that an entry is about into memory; a promise if that takes time, after which it may have to be called again. */
+  /** Loads the rows of an entry into memory; after a promise it may have to be called again. */
   load(entry: Entry): MaybePromise<void>;
-  /** Answers from the state below. */
+  /** Answers a query from the state below. */
   lookup(query: KVQuery): MaybePromise<KVAnswer>;
 }
 
-/** A key that is not as it is below, and its value; undefined for one that is deleted. */
+/** Key whose value differs from the state below; its value is undefined if it is deleted. */
 interface Change {
   readonly key: Uint8Array;
   readonly value: Uint8Array | undefined;
 }
 
-/** A key as text, a character for each byte: texts are in the order of their keys. */
+/** Converts a key to text, one character per byte: texts sort like their keys. */
 function nameOf(view: DataView, start: number, end: number): string {
   let name = "";
   for (; start < end; start += 4096) {
@@ -44,14 +44,14 @@ function nameOf(view: DataView, start: number, end: number): string {
   return name;
 }
 
-/** The key of a name. */
+/** Converts such a text back to its key. */
 function keyOf(name: string): Uint8Array {
   const key = new Uint8Array(name.length);
   for (let i = 0; i < key.length; i++) key[i] = name.charCodeAt(i);
   return key;
 }
 
-/** True if the bytes of `view` in [start, end) are those of `bytes`. A view of those would cost more than the comparison. */
+/** True if the bytes of `view` in [start, end) equal `bytes`. Comparing costs less than creating a view. */
 function isSame(
   view: DataView,
   start: number,
@@ -66,27 +66,27 @@ function isSame(
   return true;
 }
 
-/** A state, and commands applied to it that it knows nothing of. Of use as long as that state stays as it is. */
+/** State below with commands applied on top of it. Valid while that state stays unchanged. */
 export class Overlay implements KVTarget {
   readonly #below: Pick<KVTarget, "get">;
   readonly #base: OverlayBase;
-  /** The values of keys that are not as they are below, by their names; undefined for one that is deleted. */
+  /** Values of changed keys by name; undefined for a deleted key. */
   readonly #changes = new Map<string, Uint8Array | undefined>();
-  /** Their names, those that came since they were last sorted behind the others. */
+  /** Names of changed keys; those added since the last sort are at the end. */
   readonly #names: string[] = [];
   #sorted = 0;
-  /** How many of them are deletions. */
+  /** Number of deleted keys. */
   #deleted = 0;
-  /** How many more keys there are here than below. */
+  /** Number of keys in addition to those below. */
   #more = 0;
 
-  /** Nothing, laid over `below`, whose rows must be loaded before they are asked for. */
+  /** Creates an empty overlay on `below`; rows must be loaded before they are read. */
   constructor(below: Pick<KVTarget, "get">, base: OverlayBase) {
     this.#below = below;
     this.#base = base;
   }
 
-  /** The value of a key, readable until the next call. */
+  /** Returns the value of a key, readable until the next call. */
   get(view: DataView, start: number, end: number): Uint8Array | undefined {
     const name = nameOf(view, start, end);
     const value = this.#changes.get(name);
@@ -117,7 +117,7 @@ export class Overlay implements KVTarget {
     return true;
   }
 
-  /** Removes a key; false if there is none. */
+  /** Removes a key; false if it is absent. */
   delete(view: DataView, start: number, end: number): boolean {
     if (this.get(view, start, end) === undefined) return false;
     this.#more--;
@@ -128,7 +128,7 @@ export class Overlay implements KVTarget {
     return true;
   }
 
-  /** As the machine's. */
+  /** Applies entries like the machine's `update()`. */
   update(entries: Entry[]): MaybePromise<Entry[]> {
     return chain(this.#apply(entries, 0), () => entries);
   }
@@ -144,7 +144,7 @@ export class Overlay implements KVTarget {
     }
   }
 
-  /** As the machine's. */
+  /** Answers a query like the machine's `lookup()`. */
   lookup<Q extends KVQuery>(query: Q): MaybePromise<KVAnswer<Q>> {
     return this.#lookup(checked(query)) as MaybePromise<KVAnswer<Q>>;
   }
@@ -165,7 +165,7 @@ export class Overlay implements KVTarget {
         );
       case "range": {
         const changes = this.#range(query);
-        // As many more as may turn out to be deleted.
+        // Rows below may turn out to be deleted here.
         const limit = query.limit &&
           Math.min(query.limit + this.#deleted, Number.MAX_SAFE_INTEGER);
         return chain(
@@ -176,7 +176,7 @@ export class Overlay implements KVTarget {
     }
   }
 
-  /** What is changed in a range, in the order wanted. */
+  /** Lists the changes in a range, in the requested order. */
   #range({ start, end, reverse }: KVRange): Change[] {
     const names = this.#names;
     if (this.#sorted < names.length) this.#sorted = names.sort().length;
@@ -197,7 +197,7 @@ export class Overlay implements KVTarget {
   }
 }
 
-/** Rows and the changes to them, both in the order wanted. */
+/** Merges rows and changes, both in the requested order. */
 function merge(
   below: readonly KVRow[],
   changes: readonly Change[],
@@ -240,7 +240,7 @@ function compare(one: Uint8Array, other: Uint8Array): number {
   );
 }
 
-/** Nothing, laid over the present state of a tree. */
+/** Creates an empty overlay on the present state of a tree. */
 export function overTree(tree: Tree): Overlay {
   return new Overlay(tree, {
     load: () => {},

@@ -1,8 +1,8 @@
 /**
- * The queries of the key-value machines, their answers, and both as bytes.
+ * Queries of the key-value machines and their answers, with their encoding.
  *
- * A query is one byte that says the version of the format (high half) and what
- * is asked (low half), then:
+ * A query is one byte, the version of the format (high half) and the kind of
+ * query (low half), then:
  *
  * ```text
  * 0x11 get    the key, up to the end
@@ -11,9 +11,9 @@
  * 0x13 count
  * ```
  *
- * An answer is, to get, nothing if the key is absent, or else one byte 1 and
- * the value; to range, for each row the key and the value, behind their
- * lengths; to count, the number as a varint.
+ * An answer to get is empty if the key is absent, else one byte 1 and the
+ * value; to range, key and value of each row behind their lengths; to count,
+ * the number as a varint.
  *
  * This module is browser compatible.
  *
@@ -21,50 +21,51 @@
  */
 
 import { ByteReader, ByteWriter } from "../bytes.ts";
+import { describe } from "../describe.ts";
 import { ErrKVInvalidQuery } from "./errors.ts";
 import type { Span } from "./tree.ts";
 import { bytesOf, viewOf } from "./view.ts";
 
-/** Asks for the value of a key. */
+/** Query for the value of a key. */
 export interface KVGet {
-  /** What is asked. */
+  /** Discriminator of the query. */
   readonly type: "get";
-  /** The key. */
+  /** Key to look up. */
   readonly key: Uint8Array;
 }
 
-/** Asks for rows in byte order of their keys. */
+/** Query for rows in byte order of their keys. */
 export interface KVRange {
-  /** What is asked. */
+  /** Discriminator of the query. */
   readonly type: "range";
-  /** The least key wanted. @default {the first there is} */
+  /** First key of the range. @default {the first key} */
   readonly start?: Uint8Array | undefined;
-  /** The least key that is too large. @default {none} */
+  /** End of the range, exclusive. @default {after the last key} */
   readonly end?: Uint8Array | undefined;
-  /** How many rows are wanted at most. @default {all} */
+  /** Maximum number of rows. @default {all} */
   readonly limit?: number | undefined;
-  /** Whether to begin with the last row and go back. @default {false} */
+  /** True to return rows in descending order. @default {false} */
   readonly reverse?: boolean | undefined;
 }
 
-/** Asks for the number of keys. */
+/** Query for the number of keys. */
 export interface KVCount {
-  /** What is asked. */
+  /** Discriminator of the query. */
   readonly type: "count";
 }
 
-/** What can be asked of a key-value machine. */
+/** Query of a key-value machine. */
 export type KVQuery = KVGet | KVRange | KVCount;
 
-/** A key and its value, copies that are the caller's. */
+/** Key with its value, both copies that belong to the caller. */
 export interface KVRow {
-  /** The key. */
+  /** Key of the row. */
   key: Uint8Array;
-  /** Its value. */
+  /** Value of the row. */
   value: Uint8Array;
 }
 
-/** What is answered to a query of type `Q`. */
+/** Answer to a query of type `Q`. */
 export type KVAnswer<Q extends KVQuery = KVQuery> = Q extends KVGet
   ? Uint8Array | undefined
   : Q extends KVRange ? KVRow[]
@@ -80,17 +81,17 @@ const END = 2;
 const LIMIT = 4;
 const REVERSE = 8;
 
-/** A state that can be asked. */
+/** State that answers queries. */
 export interface KVState {
-  /** Rows in it. */
+  /** Number of rows. */
   readonly count: number;
-  /** The value of a key, readable until the next change. */
+  /** Returns the value of a key, readable until the next change. */
   get(view: DataView, start: number, end: number): Uint8Array | undefined;
-  /** The rows whose keys are in [from, to), leaf by leaf; in descending order of leaves if `reverse`. */
+  /** Iterates over the rows whose keys are in [from, to), leaf by leaf; in descending order of leaves if `reverse`. */
   spans(from?: DataView, to?: DataView, reverse?: boolean): Iterable<Span>;
 }
 
-/** Checks a query that may come from anywhere. */
+/** Checks an untrusted query. */
 export function checked<Q extends KVQuery>(query: Q): Q {
   const bytes = (value: unknown): boolean => value instanceof Uint8Array;
   const optional = (value: unknown): boolean =>
@@ -111,7 +112,11 @@ export function checked<Q extends KVQuery>(query: Q): Q {
     case "count":
       return query;
   }
-  throw new ErrKVInvalidQuery("Not a key-value query");
+  throw new ErrKVInvalidQuery(
+    `${
+      describe(query)
+    } is not a key-value query; make queries with kv.get(), kv.range() or kv.count()`,
+  );
 }
 
 /** Answers a query from a state. */
@@ -139,7 +144,7 @@ function range(state: KVState, query: KVRange): KVRow[] {
   return rows;
 }
 
-/** Adds copies of the rows of a span, in the order wanted; whether there are as many as wanted. */
+/** Adds copies of the rows of a span in the requested order; true once the limit is reached. */
 export function collect(
   rows: KVRow[],
   { leaf, start, end }: Span,
@@ -156,7 +161,7 @@ export function collect(
   return rows.length >= limit;
 }
 
-/** The bytes of a query. */
+/** Encodes a query. */
 export function encodeQuery(query: KVQuery): Uint8Array<ArrayBuffer> {
   checked(query);
   const w = new ByteWriter();
@@ -173,7 +178,7 @@ export function encodeQuery(query: KVQuery): Uint8Array<ArrayBuffer> {
   return w.finish();
 }
 
-/** A query from its bytes, of which it keeps views. */
+/** Decodes a query; its keys are views of the bytes. */
 export function decodeQuery(bytes: Uint8Array): KVQuery {
   return decode("Not the bytes of a key-value query", bytes, (r) => {
     const op = r.u8();
@@ -192,7 +197,7 @@ export function decodeQuery(bytes: Uint8Array): KVQuery {
   });
 }
 
-/** The bytes of an answer. */
+/** Encodes an answer. */
 export function encodeAnswer(answer: KVAnswer): Uint8Array<ArrayBuffer> {
   const w = new ByteWriter();
   if (typeof answer === "number") w.varint(answer);
@@ -202,7 +207,7 @@ export function encodeAnswer(answer: KVAnswer): Uint8Array<ArrayBuffer> {
   return w.finish();
 }
 
-/** The answer to a query from its bytes, of which it keeps nothing. */
+/** Decodes the answer to a query, without views of the bytes. */
 export function decodeAnswer<Q extends KVQuery>(
   query: Q,
   bytes: Uint8Array,
@@ -212,7 +217,8 @@ export function decodeAnswer<Q extends KVQuery>(
     if (type === "count") return r.varint();
     if (type === "get") {
       if (r.remaining === 0) return undefined;
-      if (r.u8() !== 1) throw new RangeError("Neither absent nor present");
+      const presence = r.u8();
+      if (presence !== 1) throw new RangeError(`Unknown presence ${presence}`);
       return r.raw(r.remaining).slice();
     }
     const rows: KVRow[] = [];
@@ -223,7 +229,7 @@ export function decodeAnswer<Q extends KVQuery>(
   }) as KVAnswer<Q>;
 }
 
-/** Reads bytes to their end; what cannot be read is a query error with this message. */
+/** Decodes bytes to their end; malformed bytes throw `ErrKVInvalidQuery` with this message. */
 function decode<T>(
   message: string,
   bytes: Uint8Array,

@@ -30,35 +30,35 @@ import { bytesOf, compareBytes, viewOf } from "./view.ts";
 
 const MAGIC = [0x53, 0x4b, 0x56, 1];
 
-/** What follows the last row is at most this long, in bytes. */
+/** Maximum length of the end of a payload, after its last row, in bytes. */
 const END_BYTES_MAX = 1 + 8 + 8;
 
-/** Bytes written, and read, in one go. */
+/** Bytes written and read at a time. */
 const CHUNK_BYTES = SNAPSHOT_BLOCK_BYTES_MAX;
 
-/** Rows of a state, and what the end of its payload says of them. */
+/** Rows of a state, with the number and hash at the end of its payload. */
 export interface PayloadSource {
-  /** How many rows there are. */
+  /** Number of rows. */
   readonly count: number;
   /** The state hash. */
   readonly hash: bigint;
-  /** The rows in order. */
+  /** Rows in key order. */
   readonly spans: Iterable<Span> | AsyncIterable<Span>;
 }
 
-/** What is made of a payload's rows. */
+/** Receiver of the rows of a payload. */
 export interface PayloadTarget {
-  /** Rows taken in so far. */
+  /** Number of rows received. */
   readonly count: number;
-  /** Their hash. */
+  /** Hash of the rows received. */
   readonly hash: bigint;
-  /** Takes in a leaf whose rows are all above those taken in before. */
+  /** Adds a leaf whose rows are above all those added before. */
   adopt(leaf: Leaf): void;
-  /** Called when a chunk was taken in; nothing more is read until it has settled. */
+  /** Called after each chunk; reading continues once it has settled. */
   drain?(): MaybePromise<void>;
 }
 
-/** Writes a version in chunks; the stream is the caller's to close. */
+/** Writes a version in chunks; the caller closes the stream. */
 export function savePayload(
   { root, count, hash }: Version,
   w: WritableStream<Uint8Array>,
@@ -67,7 +67,7 @@ export function savePayload(
   return writePayload({ count, hash, spans: spans(root) }, w, stopped);
 }
 
-/** Writes a payload in chunks; the stream is the caller's to close. */
+/** Writes a payload in chunks; the caller closes the stream. */
 export async function writePayload(
   source: PayloadSource,
   w: WritableStream<Uint8Array>,
@@ -86,7 +86,7 @@ export async function writePayload(
   }
 }
 
-/** The payload, in buffers of its reader's own. */
+/** Yields the payload in new buffers, which the reader may retain. */
 async function* chunks(source: PayloadSource): AsyncGenerator<Uint8Array> {
   let chunk = new Uint8Array(CHUNK_BYTES);
   let length = 0;
@@ -106,7 +106,7 @@ async function* chunks(source: PayloadSource): AsyncGenerator<Uint8Array> {
   if (length > 0) yield chunk.slice(0, length);
 }
 
-/** The payload, in views of what is there. */
+/** Yields the payload as views of leaves. */
 async function* pieces(
   { spans, count, hash }: PayloadSource,
 ): AsyncGenerator<Uint8Array> {
@@ -118,7 +118,7 @@ async function* pieces(
   yield new ByteWriter().u8(0).varint(count).u64(hash).finish();
 }
 
-/** Makes a tree of a payload in chunks of any size, which is read to the end of the stream. */
+/** Builds a tree from a payload in chunks of any size, up to the end of the stream. */
 export async function loadPayload(
   r: ReadableStream<Uint8Array>,
   stopped: AbortSignal,
@@ -156,7 +156,7 @@ export async function readPayload(
       stopped.throwIfAborted();
       const { done, value } = await reader.read();
       if (done) break;
-      // Of a huge chunk no huge copy.
+      // Bounds the copy made of a huge chunk.
       for (let at = 0; at < value.length; at += CHUNK_BYTES) {
         loader.add(value.subarray(at, at + CHUNK_BYTES));
         await target.drain?.();
@@ -173,7 +173,7 @@ function fail(message: string): never {
   throw new ErrKVInvalidSnapshot(`Key-value snapshot ${message}`);
 }
 
-/** Reads a varint at `cursor` of `view`, up to `end`; -1 if it is not all there. */
+/** Reads a varint at `cursor` of `view`; -1 if it extends beyond `end`. */
 let cursor = 0;
 function varint(view: DataView, end: number): number {
   let value = 0;
@@ -182,7 +182,7 @@ function varint(view: DataView, end: number): number {
     const byte = view.getUint8(cursor++);
     value |= (byte & 0x7f) << shift;
     if (byte < 0x80) {
-      // Another spelling of the same number would make other bytes of the same rows.
+      // Non-minimal varints are rejected: equal rows must have equal bytes.
       if (byte === 0 && shift > 0) break;
       return value;
     }
@@ -190,21 +190,21 @@ function varint(view: DataView, end: number): number {
   fail("has a malformed length");
 }
 
-/** Makes leaves of a payload as it comes in. */
+/** Builds leaves from a payload as it arrives. */
 class Loader {
   readonly #target: PayloadTarget;
-  /** The leaf that was filled last. */
+  /** Leaf completed last. */
   #last: Leaf | undefined;
-  /** The leaf being filled: its bytes are what has come in. */
+  /** Leaf in progress; its bytes are in `#bytes`. */
   #leaf: Leaf;
 
-  /** What has come in and is not in leaves. */
+  /** Received bytes that are not in leaves yet. */
   #bytes: Uint8Array = new Uint8Array(2 * CHUNK_BYTES);
   #view: DataView = viewOf(this.#bytes);
   #length = 0;
-  /** Where in `#bytes` the leaf being filled starts. */
+  /** Offset of the leaf in progress in `#bytes`. */
   #start = 0;
-  /** Where in `#bytes` the next row starts. */
+  /** Offset of the next row in `#bytes`. */
   #at = 0;
   #began = false;
   #ended = false;
@@ -214,7 +214,7 @@ class Loader {
     this.#leaf = new Leaf(this, 0, this.#view);
   }
 
-  /** Takes in a chunk. */
+  /** Adds a chunk. */
   add(chunk: Uint8Array): void {
     const length = this.#length + chunk.length;
     if (length > this.#bytes.length) {
@@ -233,7 +233,7 @@ class Loader {
     this.#drop();
   }
 
-  /** Holds what has come in against the end of the payload, once all has. */
+  /** Checks the end of the payload after the last chunk. */
   finish(): void {
     if (!this.#ended) fail("ends too early");
     if (this.#leaf.rows > 0) this.#close();
@@ -244,7 +244,9 @@ class Loader {
       r.u8();
       count = r.varint();
       hash = r.u64();
-      if (r.remaining > 0) throw new RangeError("Bytes are left");
+      if (r.remaining > 0) {
+        throw new RangeError(`${r.remaining} bytes too many`);
+      }
     } catch {
       fail("has a malformed end");
     }
@@ -263,7 +265,7 @@ class Loader {
     this.#drop();
   }
 
-  /** Makes room for what comes: moves what is not in leaves to the front. */
+  /** Makes room for the next chunk: moves pending bytes to the front. */
   #drop(): void {
     if (this.#start === 0) return;
     this.#bytes.copyWithin(0, this.#start, this.#length);
@@ -273,7 +275,7 @@ class Loader {
     this.#leaf.view = this.#view;
   }
 
-  /** Takes in the next row; false if it is not all there. */
+  /** Parses the next row; false if it is incomplete. */
   #row(): boolean {
     const view = this.#view;
     cursor = this.#at;
@@ -323,7 +325,7 @@ class Loader {
     if (order >= 0) fail("has rows out of order");
   }
 
-  /** Gives the leaf its own bytes, and the target the leaf. */
+  /** Completes the leaf with its own buffer and passes it to the target. */
   #close(): void {
     const leaf = this.#leaf;
     leaf.view = viewOf(this.#bytes.slice(this.#start, this.#at));

@@ -1,13 +1,13 @@
 /**
- * The state of a key-value machine: a B+tree that copies on write, and a hash
+ * State of a key-value machine in memory: a copy-on-write B+tree with a hash
  * index over its leaves.
  *
- * Every node names its owner. A tree changes the nodes it owns in place and
- * copies the others on the way to a change. So a version of the state is one
- * reference to a root, taken by no more than letting go of ownership; what the
- * tree and its versions share is in memory once. The index belongs to the
- * tree's present state alone: it finds a key without comparing it with others,
- * so that an overwrite of a row in a leaf of the tree's own never walks down.
+ * Every node has an owner. A tree changes its own nodes in place and copies the
+ * others on the path to a change. So a version of the state is one reference to
+ * a root, created by giving up ownership, and nodes common to the tree and its
+ * versions are shared. The index covers only the tree's present state: it finds
+ * a key without comparing keys, so that overwriting a row in an owned leaf
+ * never descends the tree.
  *
  * This module is browser compatible.
  *
@@ -25,10 +25,10 @@ import {
   viewOf,
 } from "./view.ts";
 
-/** Children an inner node has at most, in nodes. */
+/** Maximum number of children of an inner node. */
 const FANOUT = 64;
 
-/** An inner node: everything below `children[i]` is less than `separators[i]`, and all after it is not. */
+/** Inner node: every key below `children[i]` is less than `separators[i]`, and every key after it is not. */
 class Inner {
   owner: object;
   readonly children: Node[];
@@ -40,7 +40,7 @@ class Inner {
     this.separators = separators;
   }
 
-  /** Which child a key is below. */
+  /** Returns the index of the child that covers a key. */
   childOf(view: DataView, start: number, end: number): number {
     const { separators } = this;
     let low = 0;
@@ -58,27 +58,30 @@ class Inner {
 
 type Node = Inner | Leaf;
 
-/** A state at one moment. Nothing changes it. */
+/** Immutable version of a state. */
 export interface Version {
-  /** Where its rows are. */
+  /** Root of the tree. */
   readonly root: Node;
-  /** How many they are. */
+  /** Number of rows. */
   readonly count: number;
   /** The state hash. */
   readonly hash: bigint;
 }
 
-/** Rows of one leaf that follow each other: `leaf` from `start` to before `end`. */
+/** Consecutive rows of one leaf: from `start` to before `end`. */
 export interface Span {
-  /** The leaf, which the reader must not change. */
+  /** Leaf, which the reader must not change. */
   readonly leaf: Leaf;
-  /** The first row. */
+  /** First row of the span. */
   readonly start: number;
-  /** The row after the last. */
+  /** Row after the last of the span. */
   readonly end: number;
 }
 
-/** The rows below `node` whose keys are in [from, to), leaf by leaf; in descending order of leaves if `reverse`. */
+/**
+ * Iterates over the rows below `node` whose keys are in [from, to), leaf by
+ * leaf; in descending order of leaves if `reverse`.
+ */
 export function* spans(
   node: Node,
   from?: DataView,
@@ -101,7 +104,7 @@ export function* spans(
   }
 }
 
-/** The shortest key above the last row of `left` and not above the first of `right`. */
+/** Returns the shortest key above the last row of `left` and not above the first of `right`. */
 export function separate(left: Leaf, right: Leaf): DataView {
   const a = left.view;
   const b = right.view;
@@ -113,25 +116,25 @@ export function separate(left: Leaf, right: Leaf): DataView {
   return viewOf(bytesOf(b, start, at + 1).slice());
 }
 
-/** Rows, their order, their number and their hash. */
+/** Ordered rows with their number and hash. */
 export class Tree {
   #owner: object = {};
   #root: Node;
   #count = 0;
   #low = 0;
   #high = 0;
-  /** None in a fork, which finds keys by walking down. */
+  /** Undefined in a clone, which finds keys by descending the tree. */
   #index: HashIndex | undefined;
-  /** The present leaves by id; id 0 is nobody's. */
+  /** Present leaves by id; id 0 is unused. */
   readonly #leaves: Leaf[];
   readonly #freeIds: number[] = [];
 
-  // What finding a row leaves behind: its leaf, and the way down to it.
+  // Result of finding a row: its leaf, and the path to it.
   #leaf: Leaf;
   readonly #path: Inner[] = [];
   readonly #turns: number[] = [];
 
-  /** An empty tree, or one that shares all it can with another. */
+  /** Creates an empty tree, or one that shares its nodes with another. */
   constructor(from?: Tree) {
     this.#leaf = this.#root = new Leaf(
       this.#owner,
@@ -148,7 +151,7 @@ export class Tree {
     } else this.#index = new HashIndex();
   }
 
-  /** Rows in the tree. */
+  /** Number of rows. */
   get count(): number {
     return this.#count;
   }
@@ -158,23 +161,23 @@ export class Tree {
     return hash64(this.#low, this.#high);
   }
 
-  /** The present state, readable until the next change. */
+  /** Present state, readable until the next change. */
   get present(): Version {
     return { root: this.#root, count: this.#count, hash: this.hash };
   }
 
-  /** The rows of the present state whose keys are in [from, to), as {@linkcode spans}. */
+  /** Iterates over rows of the present state like {@linkcode spans}. */
   spans(from?: DataView, to?: DataView, reverse?: boolean): Iterable<Span> {
     return spans(this.#root, from, to, reverse);
   }
 
-  /** The present state, to stay. */
+  /** Captures the present state as a version. */
   freeze(): Version {
     this.#owner = {};
     return this.present;
   }
 
-  /** The value of a key, which may be read until the next change. */
+  /** Returns the value of a key, readable until the next change. */
   get(view: DataView, start: number, end: number): Uint8Array | undefined {
     const row = this.#find(hashKey(view, start, end), view, start, end);
     const leaf = this.#leaf;
@@ -234,7 +237,7 @@ export class Tree {
     return true;
   }
 
-  /** Removes a key; false if there is none. */
+  /** Removes a key; false if it is absent. */
   delete(view: DataView, start: number, end: number): boolean {
     const tag = hashKey(view, start, end);
     if (this.#find(tag, view, start, end) < 0) return false;
@@ -249,10 +252,10 @@ export class Tree {
     return true;
   }
 
-  /** Takes in a leaf whose rows are all above those taken in before; {@linkcode plant} follows. */
+  /** Adds a leaf whose rows are above all those added before; call {@linkcode plant} at the end. */
   adopt(leaf: Leaf): void {
     leaf.owner = this.#owner;
-    // The empty leaf of the new tree gives its place to the first one.
+    // The first leaf replaces the empty leaf of the new tree.
     leaf.id = this.#count === 0 ? 1 : this.#leaves.length;
     this.#leaves[leaf.id] = leaf;
     this.#count += leaf.rows;
@@ -263,7 +266,7 @@ export class Tree {
     }
   }
 
-  /** Grows the inner nodes over the leaves that were taken in, given what separates these. */
+  /** Builds the inner nodes over the added leaves, given the separators between them. */
   plant(separators: DataView[]): void {
     let nodes: Node[] = this.#leaves.slice(1);
     let between = separators;
@@ -284,7 +287,7 @@ export class Tree {
     this.#root = nodes[0]!;
   }
 
-  /** Counts the new hash of a row in, and the old one out. */
+  /** Updates the state hash for the changed hash of a row. */
   #hashed(leaf: Leaf, row: number, low: number, high: number): true {
     const { meta } = leaf;
     const i = row * WIDTH;
@@ -295,7 +298,7 @@ export class Tree {
     return true;
   }
 
-  /** The row of a key, in `#leaf`; or -1. */
+  /** Finds the row of a key in `#leaf`, or -1. */
   #find(tag: number, view: DataView, start: number, end: number): number {
     const index = this.#index;
     if (!index) {
@@ -327,7 +330,7 @@ export class Tree {
     return -1;
   }
 
-  /** Walks down to where a key belongs, and makes all on the way the tree's own. */
+  /** Descends to the leaf of a key and makes every node on the path the tree's own. */
   #own(view: DataView, start: number, end: number): Leaf {
     this.#path.length = this.#turns.length = 0;
     let node = this.#root = this.#copy(this.#root);
@@ -357,7 +360,7 @@ export class Tree {
     return leaf;
   }
 
-  /** Moves rows to the end of another leaf, for the index. */
+  /** Moves rows to another leaf in the hash index. */
   #reindex(leaf: Leaf, start: number, end: number, to: number): void {
     if (!this.#index) return;
     for (let row = start; row < end; row++) {
@@ -365,11 +368,11 @@ export class Tree {
     }
   }
 
-  /** Splits the leaf at the end of the path if it is too large, and what is above it in turn. */
+  /** Splits the leaf at the end of the path if it is too large, and its ancestors in turn. */
   #split(leaf: Leaf, row: number): void {
     const { rows, used } = leaf;
     if (rows < LEAF_ROWS && (used < LEAF_BYTES || rows < 2)) return;
-    // Keys that come in ascending order leave full leaves behind.
+    // Ascending inserts leave full leaves behind.
     let cut = rows - 1;
     if (row < cut) {
       for (cut = 1; cut < rows - 1; cut++) {
@@ -405,7 +408,7 @@ export class Tree {
     this.#root = new Inner(this.#owner, [left, right], [separator]);
   }
 
-  /** Merges the leaf at the end of the path with a neighbour if it is small, and what is above it in turn. */
+  /** Merges the leaf at the end of the path with a neighbour if it is small, and its ancestors in turn. */
   #merge(): void {
     for (let depth = this.#path.length - 1; depth >= 0; depth--) {
       const { children, separators } = this.#path[depth]!;
@@ -426,7 +429,7 @@ export class Tree {
     }
   }
 
-  /** Adds what is in `right` to the node before it, if there is room. */
+  /** Appends `right` to the node before it, if there is room. */
   #join(
     children: Node[],
     i: number,

@@ -1,21 +1,21 @@
 /**
- * Bytes by way of `DataView`, four at a time: engines make a single load of
- * that, while each element of a `Uint8Array` costs a check of its own.
+ * Byte access through `DataView`, four bytes at a time: engines compile that to
+ * a single load, while each element of a `Uint8Array` has a bounds check.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** Up to here words copy faster than `set()`, in bytes. */
+/** Size up to which copying words is faster than `set()`, in bytes. */
 const WORDS_BYTES = 384;
 
-/** A view of the same bytes. */
+/** Creates a view of the same bytes. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** The bytes of `view` in [start, end), without copying. */
+/** Returns the bytes of `view` in [start, end) without copying. */
 export function bytesOf(
   view: DataView,
   start: number,
@@ -43,7 +43,7 @@ export function copyBytes(
   while (start < end) to.setInt8(at++, from.getInt8(start++));
 }
 
-/** Whether the bytes of `a` in [start, end) are those of `b` from `at` on. */
+/** True if the bytes of `a` in [start, end) equal those of `b` from `at` on. */
 export function equalBytes(
   a: DataView,
   start: number,
@@ -58,7 +58,7 @@ export function equalBytes(
   return true;
 }
 
-/** The byte order of `a` in [aStart, aEnd) and `b` in [bStart, bEnd): negative, 0 or positive. */
+/** Compares `a` in [aStart, aEnd) and `b` in [bStart, bEnd) in byte order: negative, 0 or positive. */
 export function compareBytes(
   a: DataView,
   aStart: number,

@@ -5,7 +5,6 @@ import { findLanguage } from "./language.ts";
 const UNCHECKED: readonly string[] = [
   "divergence",
   "indexeddb",
-  "kv",
   "limits.ts",
   "offline",
   "rehearsal",

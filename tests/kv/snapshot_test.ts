@@ -305,7 +305,7 @@ Deno.test("C5 ConcurrentKVStateMachine.saveSnapshot() frees its context, also wh
     await assertRejects(
       () => machine.saveSnapshot(context, sink()[0], noFiles, never),
       TypeError,
-      "used up",
+      "saved already",
     );
   }
 });

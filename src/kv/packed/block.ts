@@ -1,6 +1,6 @@
 /**
- * What all blocks of a packed store have in common: a checksum over the rest,
- * and a byte that says what kind of block it is and of which version.
+ * Format of the blocks of a packed store: a checksum of the rest, and a byte
+ * for the kind of block and its version.
  *
  * This module is browser compatible.
  *
@@ -11,19 +11,19 @@ import { ByteReader, ByteWriter, crc32 } from "../../bytes.ts";
 import { ErrStoreCorrupted } from "../../store/errors.ts";
 import { viewOf } from "../view.ts";
 
-/** The block all reading starts from. */
+/** Kind of the head block, where opening starts. */
 export const HEAD = 0x11;
-/** The directory of pages. */
+/** Kind of the block with the directory of pages. */
 export const BASE = 0x12;
-/** A record of the log. */
+/** Kind of a record of the write-ahead log. */
 export const LOG = 0x13;
-/** A page. */
+/** Kind of a page block. */
 export const PAGE = 0x14;
 
-/** Bytes before the content. */
+/** Bytes before the content of a block. */
 export const BLOCK_HEAD_BYTES = 5;
 
-/** An error that names a block. */
+/** Creates an error that names a block. */
 export function corrupted(
   key: string,
   what?: string,
@@ -32,18 +32,18 @@ export function corrupted(
   return new ErrStoreCorrupted(key, what ?? "Block is damaged", options);
 }
 
-/** Begins a block. */
+/** Starts a block of a kind. */
 export function beginBlock(kind: number, capacity?: number): ByteWriter {
   return new ByteWriter(capacity).u32(0).u8(kind);
 }
 
-/** Ends a block: sets its checksum. */
+/** Completes a block with its checksum. */
 export function endBlock(bytes: Uint8Array): Uint8Array {
   viewOf(bytes).setUint32(0, crc32(bytes, 0, 4), true);
   return bytes;
 }
 
-/** Checks a block; returns its checksum. What is behind its head is as it was written. */
+/** Checks a block and returns its checksum; afterwards its content is known to be intact. */
 export function checkBlock(
   key: string,
   kind: number,
@@ -58,7 +58,7 @@ export function checkBlock(
   return crc;
 }
 
-/** Reads a block with `read`, which takes its content to the end. */
+/** Checks a block and decodes its content with `read`, which must consume all of it. */
 export function readBlock<T>(
   key: string,
   kind: number,

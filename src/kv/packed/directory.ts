@@ -1,7 +1,6 @@
 /**
- * Which block has the rows of which keys: the directory of pages as it is on
- * disk, in memory. It is kept there as a whole from time to time, and as what
- * changed in the records of the log since.
+ * Directory of pages: maps ranges of keys to blocks. Stored as a whole from
+ * time to time, and as changes in the log records since.
  *
  * This module is browser compatible.
  *
@@ -11,34 +10,34 @@
 import type { ByteReader, ByteWriter } from "../../bytes.ts";
 import { bytesOf, compareBytes, viewOf } from "../view.ts";
 
-/** A page on disk. */
+/** Reference to a page on disk. */
 export interface Ref {
-  /** Number of its block, -1 until it has one; 0 for a page without rows, which has none. */
+  /** Number of the block, -1 until it is assigned; 0 for an empty page, which has no block. */
   id: number;
-  /** Checksum of its block. */
+  /** Checksum of the block. */
   readonly crc: number;
-  /** Size of its block, in bytes. */
+  /** Size of the block, in bytes. */
   readonly size: number;
-  /** The last record of the log that is worked in; those after it have to be. */
+  /** Last log record whose changes the block contains; later changes must be merged in. */
   readonly seq: number;
-  /** Entries that name it. */
+  /** Number of directory entries that refer to it. */
   uses: number;
-  /** Whether its block is written. */
+  /** True once the block is written. */
   written: boolean;
 }
 
-/** A page that has no block. */
+/** Creates the reference of an empty page. */
 export function emptyRef(seq: number): Ref {
   return { id: 0, crc: 0, size: 0, seq, uses: 0, written: true };
 }
 
-/** The keys from `first` to before the next entry's are in this page. */
+/** Range of keys, up to the first key of the next entry, and its page. */
 export interface DirectoryEntry {
   readonly first: DataView;
   readonly ref: Ref;
 }
 
-/** A page that takes the place of what was there in [from, to). */
+/** Change of the directory: a page that replaces the range [from, to). */
 export interface Install {
   readonly space: number;
   readonly from: DataView;
@@ -46,15 +45,15 @@ export interface Install {
   readonly ref: Ref;
 }
 
-/** The key that is before all others. */
+/** Least of all keys. */
 export const LEAST: DataView = /* @__PURE__ */ viewOf(
   /* @__PURE__ */ new Uint8Array(),
 );
 
-/** Separate orders of rows in one store. */
+/** Number of spaces: independent key ranges in one store. */
 export const SPACES = 2;
 
-/** The last of `items` whose first key is not above the given one. */
+/** Returns the index of the last item whose first key is not above the given one. */
 export function indexOf(
   items: readonly { readonly first: DataView }[],
   view: DataView,
@@ -73,7 +72,7 @@ export function indexOf(
   return low;
 }
 
-/** Bytes of `view`, read or written behind their length. */
+/** Decodes a key into bytes of its own. */
 function copyOf(r: ByteReader): DataView {
   return viewOf(r.bytes().slice());
 }
@@ -97,7 +96,7 @@ function readRef(r: ByteReader): Ref {
   };
 }
 
-/** Writes what changed in a directory. */
+/** Encodes changes of a directory. */
 export function writeInstalls(w: ByteWriter, all: readonly Install[]): void {
   w.varint(all.length);
   for (const { space, from, to, ref } of all) {
@@ -108,7 +107,7 @@ export function writeInstalls(w: ByteWriter, all: readonly Install[]): void {
   }
 }
 
-/** Reads what {@linkcode writeInstalls} wrote. */
+/** Decodes changes encoded by {@linkcode writeInstalls}. */
 export function readInstalls(r: ByteReader): Install[] {
   const all: Install[] = [];
   for (let left = r.varint(); left > 0; left--) {
@@ -120,14 +119,14 @@ export function readInstalls(r: ByteReader): Install[] {
   return all;
 }
 
-/** The entries of all spaces, in order of their keys. */
+/** Entries of all spaces, in key order. */
 export class Directory {
   readonly spaces: DirectoryEntry[][];
-  /** Bytes its pages take on disk. */
+  /** Bytes of its pages on disk. */
   bytes = 0;
   readonly #free: (ref: Ref) => void;
 
-  /** A directory that tells of pages it names no more. */
+  /** Creates an empty directory; `free` is called for each page it no longer refers to. */
   constructor(free: (ref: Ref) => void) {
     this.#free = free;
     this.spaces = Array.from(
@@ -141,7 +140,7 @@ export class Directory {
     return { first, ref };
   }
 
-  /** Puts a page in the place of what was there; those at the ends keep the keys outside. */
+  /** Installs a page over a range; entries that extend beyond the range keep their other keys. */
   install({ space, from, to, ref }: Install): void {
     const entries = this.spaces[space]!;
     const start = indexOf(entries, from, 0, from.byteLength);
@@ -173,7 +172,7 @@ export class Directory {
     }
   }
 
-  /** Names these pages, in place of those it named. */
+  /** Replaces all entries. */
   replace(spaces: readonly (readonly DirectoryEntry[])[]): void {
     this.bytes = 0;
     spaces.forEach((entries, space) => {
@@ -183,12 +182,12 @@ export class Directory {
     });
   }
 
-  /** The pages it names. */
+  /** References to all pages. */
   refs(): Set<Ref> {
     return new Set(this.spaces.flat().map(({ ref }) => ref));
   }
 
-  /** Writes all of it. */
+  /** Encodes the directory. */
   write(w: ByteWriter): void {
     const refs = [...this.refs()];
     const numbers = new Map(refs.map((ref, i) => [ref, i]));
@@ -203,7 +202,7 @@ export class Directory {
     }
   }
 
-  /** Reads what {@linkcode write} wrote, in place of what is here. */
+  /** Replaces the entries by an encoded directory. */
   read(r: ByteReader): void {
     const refs = Array.from({ length: r.varint() }, () => readRef(r));
     this.bytes = 0;
@@ -211,11 +210,18 @@ export class Directory {
       entries.length = 0;
       for (let left = r.varint(); left > 0; left--) {
         const first = copyOf(r);
-        const ref = refs[r.varint()];
-        if (!ref) throw new RangeError("Entry names no page");
+        const number = r.varint();
+        const ref = refs[number];
+        if (!ref) {
+          throw new RangeError(
+            `Entry refers to page ${number} of ${refs.length}`,
+          );
+        }
         entries.push(this.#entry(first, ref));
       }
-      if (entries.length === 0) throw new RangeError("Space has no entry");
+      if (entries.length === 0) {
+        throw new RangeError(`Space ${this.spaces.indexOf(entries)} is empty`);
+      }
     }
   }
 }

@@ -1,47 +1,42 @@
 /**
- * Rows of keys and values over a block store: ordered, changed in atomic steps,
- * far more of them than fit in memory.
+ * Packed store: ordered key-value rows over a block store, changed in atomic
+ * steps, far more of them than fit in memory.
  *
- * A store of blocks is paid for by the request and the transaction, hardly by
- * the byte: a block per row would be ten to sixty times as slow. So:
+ * The cost of a block store is per request and per transaction, hardly per
+ * byte: one block per row would be 10 to 60 times slower. Hence:
  *
- * - **Rows are packed into pages**, in key order, just as they are in a
- *   snapshot. A page in memory is its block's content, to be looked up and
- *   changed in place without any decoding. Small pages make a row that is not
- *   in memory cheap to read, at 8 KiB about half more than a block of its own
- *   would be, and where far more rows than fit in memory are changed at random,
- *   they write fewer bytes; large ones save requests where all rows are in memory.
- * - **A change goes to a log first**, with all others since the last write: a
- *   batch of a thousand rows is three blocks, none so large that a browser would
- *   give it a file of its own. A page is written when its share in the log has
- *   become old, so that many changes share one writing. What is written bounds
- *   the rate, and the longer the log, the less that is.
- * - **There are no checkpoints.** Every write takes some of the pages with it
- *   whose changes are in the log for longest; how many depends on the bytes the
- *   log has grown by and on how long it is, never on a count of records, so that
- *   small updates are not held up by large ones. A record is deleted once all
- *   its changes are in blocks; one write is under way at a time, and the next
- *   one is being filled meanwhile, so that what is written always is a prefix.
- *   Where writes are slower than updates, each update waits a moment, and only
- *   if far too much waits for the end of the write under way.
- * - **A page is in whichever block was free.** The directory says in which; it is
- *   in memory, on disk as a whole, and as changes to it in the log's records. So
- *   a version of the rows is a copy of that list. A block is free once neither
- *   the directory nor a version in use names it, as of the write that puts
- *   another page there or deletes it. What has no block yet is copied only when
- *   it changes, and then written.
- * - **Memory is bounded.** Pages that are in blocks leave it when they were not
- *   used for long; others are written first. Opening reads the head, the
- *   directory and the log; pages are read when they are wanted, and the changes
- *   from the log worked in then. Until it is changed again, such a page may leave
- *   memory without being written: its block and the log still have it.
- * - **Every block has a checksum, and is expected**: the head tells the records
- *   and the directory, the directory the pages. One that is missing or damaged
+ * - **Rows are packed into pages** in key order, in the format of a snapshot. A
+ *   page in memory is the content of its block, searched and changed in place
+ *   without decoding. Small pages (8 KiB) make a cold row cheap to read, about
+ *   1.5 times a block of its own, and reduce the bytes written by random updates
+ *   of a large state; large ones would save requests if all rows are in memory.
+ * - **Changes go to a write-ahead log first**, with all others since the last
+ *   write (group commit): a batch of a thousand rows is three blocks, none large
+ *   enough for a browser to store it in a separate file. A page is written when
+ *   its changes in the log are old, so that many changes share one page write.
+ * - **There are no stop-the-world checkpoints.** Every write includes some of the
+ *   pages with the oldest changes; their number depends on the bytes added to the
+ *   log and on its length, never on a count of records, so that large updates do
+ *   not delay small ones. A record is deleted once its changes are in pages. One
+ *   write is in progress while the next is filled, so that the stored state is
+ *   always a prefix. Where writes are slower than updates, backpressure delays
+ *   each update briefly; only far beyond the bound it waits for the write.
+ * - **A page is stored in any free block.** The directory maps ranges of keys to
+ *   blocks; it is in memory, on disk as a whole, and as changes in log records. So
+ *   a version of the rows is a copy of the list of pages. A block is free once
+ *   neither the directory nor a version in use refers to it, from the write on
+ *   that reuses or deletes it. A page without a block is copied on write.
+ * - **Memory is bounded.** Pages with a block are evicted in LRU order; others
+ *   are written first. Opening reads head, directory and log; pages are read on
+ *   demand, with the changes from the log merged in. Unless changed again, such a
+ *   page can be evicted without a write: block and log still have its rows.
+ * - **Every block has a checksum and is expected**: the head names the records
+ *   and the directory, the directory names the pages. A missing or damaged block
  *   is an error that names it.
  *
  * ```text
- * head            whether it is durable, last and first record, the directory's record, what is kept beside the rows
- * base            the directory as of a record
+ * head            durable or not, last and first record, record of the directory, next page number, metadata
+ * base            directory as of a record
  * log/<record>    changes of the directory, changes of rows
  * page/<number>   rows: length of the key + 1, length of the value, key, value
  * ```
@@ -105,44 +100,44 @@ import {
 } from "./pages.ts";
 import { type Content, type Slot, Table, type Version } from "./table.ts";
 
-/** How a packed store is to be. */
+/** Options of a packed store. */
 export interface PackedStoreOptions {
-  /** What the names of its blocks begin with. @default {"kv/"} */
+  /** Prefix of the keys of its blocks. @default {"kv/"} */
   readonly prefix?: string | undefined;
-  /** How much memory its pages may take, in bytes. @default {64 MiB} */
+  /** Memory budget for pages, in bytes. @default {64 MiB} */
   readonly memoryBudgetBytes?: number | undefined;
-  /** How safe what is written in the background is. @default {"relaxed"} */
+  /** Durability of background writes. @default {"relaxed"} */
   readonly durability?: Durability | undefined;
-  /** Its timers. @default {the real ones} */
+  /** Clock and timers. @default {those of the system} */
   readonly env?: Env | undefined;
-  /** Gives what is kept beside the rows, in one step with them. */
+  /** Returns the metadata to store atomically with the rows. */
   readonly meta: () => Uint8Array;
 }
 
-/** A write, from its making to its end; one that failed is made again as it was. */
+/** Write of the store; a failed one is retried unchanged. */
 interface Job {
   readonly writes: Writes;
   durability: Durability;
-  /** Pages whose blocks it writes. */
+  /** Pages whose blocks the write contains. */
   readonly pages: readonly Fresh[];
 }
 
-/** A page that gets a block. */
+/** Page that gets a new block. */
 interface Fresh {
   readonly ref: Ref;
   readonly bytes: Uint8Array;
 }
 
-/** A record of the log. */
+/** Record of the write-ahead log. */
 interface LogRecord {
   readonly seq: number;
   readonly bytes: number;
 }
 
-/** Blocks read in one request when many are wanted one after the other. */
+/** Maximum number of blocks read ahead in one request of a scan. */
 const READ_AHEAD = 16;
 
-/** Pages that a rebuild gathers before it writes them, in bytes. */
+/** Pages that a rebuild buffers before it writes them, in bytes. */
 const REBUILD_BYTES: number = PACKED_WRITE_BYTES_MAX / 2;
 
 function hex(value: number): string {
@@ -160,45 +155,45 @@ export class PackedStore {
   readonly #meta: () => Uint8Array;
   #directory: Directory;
 
-  /** The last record that was made. */
+  /** Number of the last record made. */
   #seq = 0;
-  /** Records that are in the store, oldest first. */
+  /** Records in the store, oldest first. */
   #records: LogRecord[] = [];
   #logBytes = 0;
-  /** The record as of which the directory is written; -1 if it is not. */
+  /** Record as of which the directory was written; -1 if it was not. */
   #base = -1;
-  /** How large it was when it was written, in bytes. */
+  /** Size of that directory block, in bytes. */
   #baseBytes = 0;
   #nextID = 1;
-  /** Pages written ahead of the record that will name them. */
+  /** Pages written ahead of the record that will refer to them. */
   #installs: Install[] = [];
-  /** Blocks that nobody but a version of this epoch or before it reads. */
+  /** Blocks that only versions of this epoch or older still read. */
   #garbage: { readonly id: number; readonly epoch: number }[] = [];
 
-  /** The write under way; it never rejects. */
+  /** Write in progress; never rejects. */
   #writing: Promise<void> | undefined;
-  /** The write that failed, and why; it is made again before anything else. */
+  /** Write that failed, with its error; retried before every other write. */
   #failed:
     | { readonly job: Job | undefined; readonly error: unknown }
     | undefined;
-  /** Why nothing can be changed any more. */
+  /** Error after which the store refuses every change. */
   #broken: { readonly error: unknown } | undefined;
-  /** Whether another state is being built, to take the place of this one. */
+  /** Set while a rebuild prepares a state to replace this one. */
   #isRebuilding = false;
-  /** Whether a step is being made: what is in memory then is not to be seen after a crash. */
+  /** Set during a step, whose changes must not be written before it ends. */
   #open = false;
-  /** How much waited to be written when it began, in bytes. */
+  /** Bytes of pending log when the step began. */
   #began = 0;
-  /** Whether a step was made that is in no record or head. */
+  /** Set if a completed step is in no record or head yet. */
   #touched = false;
-  /** Whether head and base are in the store. */
+  /** Set once head and base are in the store. */
   #born = false;
-  /** Whether something was written that may not survive a power cut. */
+  /** Set if a write may not survive a power failure. */
   #unsynced = false;
-  /** Pages that may still be written for what the log has grown by, in bytes. */
+  /** Bytes of pages that may be written for the growth of the log. */
   #credit = 0;
 
-  /** A store of rows in `store`, which stays the caller's. */
+  /** Creates a store of rows in `store`, which belongs to the caller. */
   constructor(store: BlockStore, options: PackedStoreOptions) {
     this.#store = store;
     this.#prefix = options.prefix ?? "kv/";
@@ -213,7 +208,7 @@ export class PackedStore {
     return new Directory(({ id }) => this.#discard(id));
   }
 
-  /** Has a block deleted once no version needs it. */
+  /** Schedules a block for deletion once no version needs it. */
   #discard(id: number): void {
     if (id > 0) this.#garbage.push({ id, epoch: this.table.epoch });
   }
@@ -226,33 +221,33 @@ export class PackedStore {
     return `${this.#prefix}log/${hex(seq)}`;
   }
 
-  /** The names of a kind of block: those that begin with it. */
+  /** Range of keys of a kind of block. */
   #range(name: string): [from: string, to: string] {
     // "0" is the character after "/".
     return [`${this.#prefix}${name}/`, `${this.#prefix}${name}0`];
   }
 
-  /** How many pages are not in memory. */
+  /** Number of pages not in memory. */
   get cold(): number {
     return this.table.cold;
   }
 
-  /** How much more memory is taken than there should be, in bytes. */
+  /** Memory over budget, in bytes. */
   get excess(): number {
     return this.table.memory - this.#budget;
   }
 
-  /** Pages worth reading for changes to come, in pages. */
+  /** Number of pages to read ahead for coming changes. */
   get ahead(): number {
     return Math.max(1, Math.min(256, this.slack / PACKED_PAGE_BYTES));
   }
 
-  /** How much more memory a step may take before it has to spill, in bytes. */
+  /** Memory over budget at which a step has to spill, in bytes. */
   get slack(): number {
     return this.#budget / 4;
   }
 
-  /** What memory is taken by pages and what waits to be written, in bytes. */
+  /** Memory of pages and of the pending log, in bytes. */
   get memoryBytes(): number {
     return this.table.memory + this.table.log.length;
   }
@@ -260,8 +255,8 @@ export class PackedStore {
   // Opening.
 
   /**
-   * Reads what there is; gives what was kept beside the rows, undefined for a
-   * new store. What an earlier instance left unfinished is removed.
+   * Opens the stored state; returns its metadata, or undefined for a new store.
+   * Removes blocks that an earlier instance left unfinished.
    *
    * @throws ErrStoreCorrupted if a block is missing or damaged
    */
@@ -269,7 +264,8 @@ export class PackedStore {
     const store = this.#store;
     const headKey = `${this.#prefix}head`;
     const baseKey = `${this.#prefix}base`;
-    // Both at once, and seen to fail both: a store that is locked refuses each.
+    // Concurrent, so that both errors are handled: a locked store rejects each
+    // call.
     const [pages, [head, base]] = await Promise.all([
       store.keys(...this.#range("page")),
       store.get([headKey, baseKey]),
@@ -295,11 +291,12 @@ export class PackedStore {
       this.#directory.read(r);
     });
     this.#born = true;
-    // Not from the start: a browser may walk through all that was deleted there.
+    // Not from the start of the log: browsers may scan deleted keys.
     const logs = await store.list(this.#logKey(first), logEnd);
     const changes = this.#readLog(first, logs);
     const put: Block[] = [];
-    // What was found may be in core alone, and is to be given as durable.
+    // A state that was not synced becomes durable before its index is reported
+    // as such.
     if (!durable) this.#putHead(put, meta!, "strict");
     const stray = this.#expectPages(pages);
     if (put.length + stray.length > 0) {
@@ -313,7 +310,7 @@ export class PackedStore {
     return meta!.length === 0 ? undefined : meta;
   }
 
-  /** Works the log's changes into the directory; gives where those of rows begin. */
+  /** Applies the directory changes of the log; returns the positions of its row changes. */
   #readLog(
     first: number,
     blocks: readonly Block[],
@@ -347,7 +344,7 @@ export class PackedStore {
     this.#logBytes += bytes;
   }
 
-  /** Makes sure that all pages are there; gives the names of those nobody names. */
+  /** Checks that all pages exist; returns the keys of blocks that nothing refers to. */
   #expectPages(keys: readonly string[]): string[] {
     const left = new Set(keys);
     for (const { id } of this.#directory.refs()) {
@@ -358,7 +355,7 @@ export class PackedStore {
     return [...left];
   }
 
-  /** Has the changes of a record worked in by the pages they belong to, once those are read. */
+  /** Assigns the changes of a record to their pages, which merge them when loaded. */
   #assign(seq: number, view: DataView, start: number): void {
     const { table } = this;
     let at = start;
@@ -379,7 +376,7 @@ export class PackedStore {
 
   // Reading.
 
-  /** The slot of a key if its page is not in memory: what is to be loaded before the key can be looked for. */
+  /** Returns the slot of a key if its page has to be loaded first. */
   missing(
     space: number,
     view: DataView,
@@ -390,14 +387,13 @@ export class PackedStore {
     return slot.content.leaf ? undefined : slot;
   }
 
-  /** All slots of a space. */
+  /** Slots of a space. */
   slots(space: number): readonly Slot[] {
     return this.table.spaces[space]!;
   }
 
   /**
-   * Brings pages into memory. When that is done all of them are there, and stay
-   * until something else is loaded.
+   * Loads pages into memory. They stay there until the next load.
    *
    * @throws ErrStoreCorrupted if a block is missing or damaged
    */
@@ -417,8 +413,8 @@ export class PackedStore {
       waits.push(own);
     }
     if (waits.length === 0) return;
-    // What is loaded meanwhile must not take the place of those that are there: a
-    // step that needs more than memory may take would never have all of them.
+    // Concurrent loads must not evict them: a step that needs more pages than
+    // the budget would never have all of them.
     const held = [...slots];
     for (const slot of held) slot.holds++;
     return Promise.all(waits).then(() => {}).finally(() => {
@@ -437,7 +433,7 @@ export class PackedStore {
     const got = this.#get(slots.map(({ content }) => content));
     const place = (blocks: readonly (Uint8Array | undefined)[]): void => {
       slots.forEach((slot, i) => {
-        // Recovered meanwhile: its block may be gone, and nobody wants it.
+        // Removed by a recovery during the read.
         if (slot.gone) return;
         const { first, content } = slot;
         const end = this.table.endOf(slot);
@@ -449,7 +445,7 @@ export class PackedStore {
     return got.then(place).then(() => done(), done);
   }
 
-  /** The blocks of contents that are not in memory; undefined for those without one. */
+  /** Reads the blocks of contents; undefined for those without a block. */
   #get(
     contents: readonly Content[],
   ): MaybePromise<(Uint8Array | undefined)[]> {
@@ -465,7 +461,7 @@ export class PackedStore {
     return chain(this.#store.get(keys), spread);
   }
 
-  /** The rows of a content from its block, in as many pages as they need. */
+  /** Decodes the pages of a content from its block and its changes. */
   #pages(
     { ref, changes }: Content,
     block: Uint8Array | undefined,
@@ -481,17 +477,20 @@ export class PackedStore {
 
   // Versions.
 
-  /** Marks the present rows of the first space. */
+  /** Captures the rows of the first space as a version. */
   freeze(): Version {
     return this.table.freeze();
   }
 
-  /** Gives a version up; its blocks are deleted with a later write. */
+  /** Releases a version; a later write deletes its blocks. */
   release(version: Version): void {
     this.table.release(version);
   }
 
-  /** The rows of a version whose keys are in [from, to), page by page, in descending order if `reverse`. */
+  /**
+   * Iterates over the rows of a version whose keys are in [from, to), page by
+   * page, in descending order if `reverse`.
+   */
   async *spans(
     version: Version,
     from?: DataView,
@@ -517,16 +516,16 @@ export class PackedStore {
     }
   }
 
-  /** The pages of some slots of a version. */
+  /** Reads the pages of some slots of a version. */
   async #readVersion(
     { slots }: Version,
     start: number,
     end: number,
   ): Promise<Page[]> {
     const some = slots.slice(start, end);
-    // Before anything is awaited: they may leave memory meanwhile.
+    // Captured before the first await: pages may be evicted later.
     const leaves = some.map(({ content }) => content.leaf);
-    // As they are: a page may get another block meanwhile.
+    // Copied: a page may get another block during the read.
     const contents = some.filter((_, i) => !leaves[i]).map(({ content }) => ({
       ...content,
     }));
@@ -541,10 +540,9 @@ export class PackedStore {
   // Changing.
 
   /**
-   * To be awaited before a step begins: makes a write again that has failed in
-   * the background.
+   * Starts a step; await it first. Retries a failed background write.
    *
-   * @throws what it fails with now
+   * @throws the error of that write if it fails again
    */
   begin(): MaybePromise<void> {
     if (this.#broken) throw this.#broken.error;
@@ -558,15 +556,18 @@ export class PackedStore {
     return chain(this.#retry(), () => this.begin());
   }
 
-  /** To be called when a step cannot be finished: if it has changed anything, nothing of it is ever written, nor anything after it. */
+  /**
+   * Abandons a step that cannot be completed: if it changed anything, neither
+   * it nor any later change is ever written.
+   */
   abandon(error: unknown): void {
     this.#open = false;
     if (this.table.log.length > this.#began) this.#broken ??= { error };
   }
 
   /**
-   * Ends a step: what was changed since `begin()` is written as a whole, or not
-   * at all. Has to wait only if what waits to be written is too much.
+   * Completes a step: its changes are written as a whole or not at all. Waits
+   * only if too much is pending (backpressure).
    */
   commit(): MaybePromise<void> {
     this.#open = false;
@@ -574,7 +575,7 @@ export class PackedStore {
     return this.#press(8);
   }
 
-  /** Sees to it that what waits to be written, and memory, stay within bounds. */
+  /** Applies backpressure: keeps pending writes and memory within bounds. */
   #press(rounds: number): MaybePromise<void> {
     const { table } = this;
     const crowded = this.#relieve() > 0 && table.unwritten;
@@ -589,7 +590,7 @@ export class PackedStore {
     if (waiting > PACKED_PENDING_BYTES) return this.#pause(this.#writing);
   }
 
-  /** Waits for a write, but not for long: a slow one has all updates slow down, and none stand still. */
+  /** Waits for a write up to a bound, so that a slow write slows updates down but does not stop them. */
   #pause(writing: Promise<void>): Promise<void> {
     return new Promise((resolve) => {
       const cancel = this.#env.setTimer(resolve, PACKED_PENDING_MS);
@@ -601,7 +602,7 @@ export class PackedStore {
     });
   }
 
-  /** Has pages leave memory if they take too much; gives what is still too much, in bytes. */
+  /** Evicts pages if memory is over budget; returns the memory still over budget, in bytes. */
   #relieve(): number {
     this.table.tick++;
     if (this.excess > 0) this.table.evict(this.#budget * 7 / 8);
@@ -609,15 +610,15 @@ export class PackedStore {
   }
 
   /**
-   * Has room made in the middle of a step that changes more pages than memory
-   * may take: they go into blocks that no record names until the step ends.
+   * Spills pages in the middle of a step that changes more than fits in memory:
+   * into blocks that no record refers to until the step ends.
    */
   spill(): MaybePromise<void> {
     if (this.#relieve() <= 0 || this.#failed) return;
     if (this.#writing) return this.#writing.then(() => this.spill());
     const pages: Fresh[] = [];
     for (const slot of this.#recede()) {
-      // Of the record at hand it may have some changes and lack others.
+      // The page may have some but not all changes of the current record.
       this.#installs.push(this.#writePage(slot, this.#seq, pages));
     }
     if (pages.length === 0) return;
@@ -628,9 +629,9 @@ export class PackedStore {
   }
 
   /**
-   * Makes durable all steps that were made.
+   * Makes all completed steps durable.
    *
-   * @throws what a write failed with; it is made again the next time
+   * @throws the error of a write, which the next call retries
    */
   sync(): MaybePromise<void> {
     if (this.#broken) throw this.#broken.error;
@@ -644,13 +645,13 @@ export class PackedStore {
     return chain(this.#writing, () => this.#report());
   }
 
-  /** Throws what the last write has failed with. */
+  /** Throws the error of the last write, if it failed. */
   #report(): void {
     if (this.#broken) throw this.#broken.error;
     if (this.#failed) throw this.#failed.error;
   }
 
-  /** Ends what is under way, and writes what waits. */
+  /** Waits for the write in progress, and writes what is pending. */
   async close(): Promise<void> {
     while (this.#writing) await this.#writing;
     if (this.#broken || this.#failed) return;
@@ -662,7 +663,7 @@ export class PackedStore {
 
   // Writing.
 
-  /** Makes the write again that failed. */
+  /** Retries the failed write. */
   #retry(durability?: Durability): MaybePromise<void> {
     const { job, error } = this.#failed!;
     this.#failed = undefined;
@@ -672,24 +673,24 @@ export class PackedStore {
     return chain(this.#writing, () => this.#report());
   }
 
-  /** Begins a write of what waits, and of some pages; those that have to be read first are. */
+  /** Starts a write of everything pending and of some pages, which are loaded first if necessary. */
   #start(durability: Durability): void {
     const slots = this.#due();
     const begin = (): void => {
       this.#writing = undefined;
-      // They are not to leave memory again before they are written.
+      // Without block and changes they are not evicted before they are written.
       for (const { content } of slots) {
         if (content.leaf && content.changes) {
           content.ref = content.changes = undefined;
         }
       }
-      // A step has begun while pages were read; its end comes back to this.
+      // A step began while pages were loaded; its end starts the write again.
       if (this.#open || this.#broken) return;
       let job: Job;
       try {
         job = this.#build(slots, durability);
       } catch (error) {
-        // Half of it is made: it cannot be made again.
+        // Half built: a retry is impossible.
         this.#broken ??= { error };
         return;
       }
@@ -708,7 +709,7 @@ export class PackedStore {
     }
   }
 
-  /** Makes a write; how it ends shows in `#failed`. */
+  /** Executes a write; its failure is recorded in `#failed`. */
   #launch(job: Job): void {
     const failed = (error: unknown): void => {
       this.#writing = undefined;
@@ -720,10 +721,10 @@ export class PackedStore {
       this.#unsynced = job.durability === "relaxed";
       for (const { ref } of job.pages) ref.written = true;
       this.table.sweep();
-      // What was added meanwhile may be enough for another one.
+      // Enough may be pending for the next write.
       if (!this.#isEnough) return;
-      // Whoever waits for this one goes on first: to make one takes a while.
-      // Never rejects: a write that fails is handled where it is launched.
+      // Callers that wait for this write run first, because building the next
+      // one takes time. Never rejects: failures are recorded by `#launch()`.
       void this.#env.turn().then(() => {
         if (this.#isEnough && !this.#writing && !this.#failed) {
           this.#start(this.#durability);
@@ -739,25 +740,29 @@ export class PackedStore {
     }
   }
 
-  /** Whether enough waits for a write in the background, and none of it is of a step that is being made, or of a state that is to be replaced. */
+  /**
+   * True if enough is pending for a background write, and none of it belongs to
+   * a step in progress or to a state about to be replaced.
+   */
   get #isEnough(): boolean {
     return !this.#open && !this.#broken && !this.#isRebuilding &&
       this.table.log.length >= PACKED_FLUSH_BYTES;
   }
 
-  /** Pages to be written next, for the log's sake or for memory's. */
+  /** Selects the pages to write next, to shorten the log or to free memory. */
   #due(): Slot[] {
     const { dirty, log } = this.table;
     const limit = Math.min(
       this.#budget / 2,
       Math.max(PACKED_LOG_BYTES, this.#directory.bytes / 4),
     );
-    // From half the limit on, the longer the log the more.
+    // From half the limit on, the longer the log, the more pages.
     const pressure = Math.min(2 * this.#logBytes / limit - 1, 2);
     const grown = log.length + PACKED_LOG_BLOCK_BYTES;
     this.#credit = pressure > 0 ? this.#credit + 4 * pressure * grown : 0;
     const slots = this.excess > 0 ? this.#recede() : [];
-    // More than may have become old meanwhile, or the oldest would never be reached.
+    // At least as much as the log grows, or the oldest changes would never be
+    // reached.
     const most = Math.max(PACKED_WRITE_BYTES_MAX, 3 * log.length);
     let bytes = Math.min(this.#credit, most);
     if (bytes < PACKED_PAGE_BYTES) return slots;
@@ -772,7 +777,7 @@ export class PackedStore {
     return slots;
   }
 
-  /** Pages to be written so that they can leave memory: those not used for longest. */
+  /** Selects least recently used pages to write, so that they can be evicted. */
   #recede(): Slot[] {
     const { dirty, tick } = this.table;
     const slots = [...dirty].filter(({ content, used }) =>
@@ -786,7 +791,7 @@ export class PackedStore {
     return end < 0 ? slots : slots.slice(0, end + 1);
   }
 
-  /** Makes a block of a page, and what is to be changed in the directory. */
+  /** Builds the block of a page, and the change of the directory. */
   #writePage(slot: Slot, seq: number, pages: Fresh[]): Install {
     const { space, first: from, content } = slot;
     const to = this.table.endOf(slot);
@@ -808,7 +813,7 @@ export class PackedStore {
     return ref;
   }
 
-  /** Gives pages their blocks: in the place of those that are `free`, which costs less than to delete them, and then of no others. */
+  /** Assigns blocks to pages: first those of `free`, because overwriting costs less than deleting. */
   #putPages(pages: readonly Fresh[], free: number[] = []): Block[] {
     return pages.map(({ ref, bytes }) => {
       ref.id = free.pop() ?? this.#nextID++;
@@ -816,7 +821,7 @@ export class PackedStore {
     });
   }
 
-  /** Makes pages of contents that only versions need, if memory is short. */
+  /** Builds blocks for contents that only versions need, if memory is over budget. */
   #freshShadows(pages: Fresh[]): Ref[] {
     const { table } = this;
     const refs: Ref[] = [];
@@ -831,7 +836,7 @@ export class PackedStore {
     return refs;
   }
 
-  /** Makes a write of all that waits and of these pages. */
+  /** Builds a write of everything pending and of these pages. */
   #build(slots: readonly Slot[], durability: Durability): Job {
     const { table } = this;
     const pages: Fresh[] = [];
@@ -854,7 +859,7 @@ export class PackedStore {
     return { writes: { put, delete: trash, deleteRanges }, durability, pages };
   }
 
-  /** Makes records of what changed in the directory and in rows. */
+  /** Builds log records of the changes of directory and rows. */
   #putLog(put: Block[]): void {
     const { table } = this;
     const log = table.log.finish();
@@ -873,13 +878,13 @@ export class PackedStore {
     table.next = this.#seq + 1;
   }
 
-  /** Whether there are blocks to be deleted. */
+  /** True if there are blocks to delete. */
   get #rubbish(): boolean {
     const [oldest] = this.#garbage;
     return oldest !== undefined && oldest.epoch < this.table.oldest;
   }
 
-  /** The blocks that nobody reads any more. */
+  /** Removes and returns the blocks that no version reads any more. */
   #collect(): number[] {
     const { oldest } = this.table;
     const keep = this.#garbage.findIndex(({ epoch }) => epoch >= oldest);
@@ -887,10 +892,13 @@ export class PackedStore {
     return gone.map(({ id }) => id);
   }
 
-  /** The range of names of records before `keep` that nobody needs any more; writes the directory if it was them who had it. */
+  /**
+   * Returns the range of records before `keep` that are no longer needed;
+   * writes the directory if they contain changes of it.
+   */
   #trim(keep: number, put: Block[]): [from: string, to: string][] {
     const records = this.#records;
-    // Not those that are being written: deletions come before puts.
+    // Not the records of this write: deletions are applied before puts.
     for (const { since } of this.table.dirty) keep = Math.min(keep, since);
     let count = 0;
     let bytes = 0;
@@ -931,7 +939,7 @@ export class PackedStore {
     put.push({ key: `${this.#prefix}head`, bytes: endBlock(w.finish()) });
   }
 
-  /** Before the first record there may be pages: head and base of no rows tell that all is as it should be. */
+  /** Before the first record there may already be pages: an empty head and base make the store consistent. */
   #putBirth(put: Block[]): void {
     if (this.#born) return;
     const base = beginBlock(BASE).varint(0);
@@ -944,10 +952,10 @@ export class PackedStore {
 
   // Replacing everything.
 
-  /** Begins another state beside the present one. Nothing is to be changed until it is swapped in or given up. */
+  /** Starts a rebuild: another state beside the present one. Nothing may change until it is swapped in or aborted. */
   async rebuild(): Promise<Rebuild> {
     if (this.#broken) throw this.#broken.error;
-    // What failed, or waits, is of the state that is to be replaced.
+    // Failed and pending writes belong to the state being replaced.
     this.#isRebuilding = true;
     while (this.#writing) await this.#writing;
     const first = this.#nextID;
@@ -970,7 +978,7 @@ export class PackedStore {
     });
   }
 
-  /** Puts another state in the place of the present one. */
+  /** Replaces the present state by another. */
   async #swap(
     first: number,
     spaces: DirectoryEntry[][],
@@ -993,7 +1001,7 @@ export class PackedStore {
     try {
       await this.#store.write({ put, deleteRanges }, this.#durability);
     } catch (error) {
-      // Nobody knows which of the two states is there now.
+      // Either state may be stored now.
       this.#broken ??= { error };
       this.#directory = old;
       this.#seq = seq;
@@ -1001,7 +1009,7 @@ export class PackedStore {
       this.#records = records;
       throw error;
     }
-    // Pages that were written ahead, too.
+    // Including pages written ahead.
     for (const { ref } of this.#installs.splice(0)) this.#discard(ref.id);
     for (const { id } of old.refs()) this.#discard(id);
     this.#born = true;
@@ -1014,24 +1022,24 @@ export class PackedStore {
     table.settle();
     this.#isRebuilding = false;
     swapped();
-    // Not before: whoever asked while that was written reads the old pages.
+    // Readers of the old pages may still be active.
     if (table.oldest < Infinity) return;
     if (await this.#clear(this.#key(0), this.#key(first))) this.#garbage = [];
   }
 
-  /** Deletes pages that nobody needs; whether it did. */
+  /** Deletes unused pages; true if it succeeded. */
   async #clear(from: string, to: string): Promise<boolean> {
     try {
       await this.#store.write({ deleteRanges: [[from, to]] }, "relaxed");
       return true;
     } catch {
-      // They are in nobody's way, and deleted later, when the store is opened at the latest.
+      // Left for a later write, at the latest when the store is opened.
       return false;
     }
   }
 }
 
-/** What a rebuild needs of its store. */
+/** Functions of the store that a rebuild uses. */
 interface RebuildInit {
   readonly write: (pages: readonly Page[]) => Promise<Ref[]>;
   readonly swap: (
@@ -1042,7 +1050,7 @@ interface RebuildInit {
   readonly abort: () => Promise<unknown>;
 }
 
-/** Another state of a packed store, built beside the present one from rows in order of their keys. */
+/** Rebuild: another state of a packed store, built beside the present one from rows in key order. */
 export class Rebuild {
   readonly #init: RebuildInit;
   readonly #spaces: DirectoryEntry[][] = [];
@@ -1050,17 +1058,17 @@ export class Rebuild {
   #packer = new Packer();
   #last: Page | undefined;
 
-  /** A state without rows. */
+  /** Starts a state without rows. */
   constructor(init: RebuildInit) {
     this.#init = init;
   }
 
-  /** Where the rows of the present space go. */
+  /** Packer of the current space. */
   get packer(): Packer {
     return this.#packer;
   }
 
-  /** Writes pages if there are enough of them. */
+  /** Writes buffered pages if there are enough. */
   drain(): MaybePromise<void> {
     const bytes = this.#packer.pages.length * PACKED_PAGE_BYTES;
     if (bytes >= REBUILD_BYTES) return this.#write();
@@ -1077,7 +1085,7 @@ export class Rebuild {
     });
   }
 
-  /** Ends a space; the next row is of the next one. */
+  /** Ends a space; later rows belong to the next one. */
   async endSpace(): Promise<void> {
     this.#packer.cut();
     if (this.#packer.pages.length > 0) await this.#write();
@@ -1089,12 +1097,12 @@ export class Rebuild {
     this.#last = undefined;
   }
 
-  /** Puts it in the place of the present state, in one step with what is kept beside the rows; calls `swapped` in the moment of it. */
+  /** Replaces the present state in one atomic step with the metadata; calls `swapped` at that moment. */
   swap(meta: Uint8Array, swapped: () => void): Promise<void> {
     return this.#init.swap(this.#spaces, meta, swapped);
   }
 
-  /** Gives it up: what was written of it is deleted, now or when the store is opened next. */
+  /** Aborts the rebuild: its blocks are deleted, now or when the store is opened next. */
   async abort(): Promise<void> {
     await this.#init.abort();
   }

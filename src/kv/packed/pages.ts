@@ -1,6 +1,6 @@
 /**
- * Pages: leaves whose rows are looked up by comparing keys, as blocks and back,
- * and with changes from the log worked in.
+ * Pages: leaves searched by comparing keys, their encoding as blocks, and the
+ * merge of changes from the log.
  *
  * This module is browser compatible.
  *
@@ -24,12 +24,12 @@ import {
   PAGE,
 } from "./block.ts";
 
-/** Pages that are filled in order are left with room for rows to grow. */
+/** Fill level of pages built in order, which leaves room for rows to grow. */
 const FILL_BYTES: number = PACKED_PAGE_BYTES * 7 / 8;
 
 const OWNER = {};
 
-/** Four bytes of a key from `at` on, zeros beyond its end, as a signed number in the same order. */
+/** Returns four bytes of a key from `at` on, zero-padded, as a signed number in the same order. */
 function tagAt(view: DataView, at: number, end: number): number {
   if (at + 4 <= end) return view.getInt32(at) ^ 0x80000000;
   let tag = 0;
@@ -40,13 +40,12 @@ function tagAt(view: DataView, at: number, end: number): number {
 }
 
 /**
- * Rows whose keys are looked for by four of their bytes first: those after what
- * all of them begin with. These are next to each other, while the keys are all
- * over the page, each of them a miss of the processor's cache. They are a hint:
- * whatever they say, it is keys that are compared in the end.
+ * Rows with a tag per key: the four bytes after the prefix that all keys share.
+ * Tags are contiguous in memory, while comparing keys costs a cache miss each.
+ * They are hints: the result is always decided by comparing keys.
  */
 export class Page extends Leaf {
-  /** Bytes that the keys had in common when they got their tags; -1 if they have none. */
+  /** Length of the common prefix when tags were computed; -1 if there are no tags. */
   #common = -1;
 
   override lowerBound(view: DataView, start: number, end: number): number {
@@ -96,14 +95,14 @@ export class Page extends Leaf {
     }
   }
 
-  /** Whether a key begins as the others do. */
+  /** True if a key has the common prefix. */
   #shares(view: DataView, start: number, end: number): boolean {
     const common = this.#common;
     return common >= 0 && this.rows > 0 && end - start >= common &&
       equalBytes(view, start, start + common, this.view, this.keyAt(0));
   }
 
-  /** Sets the value of a key: of the one at `row`, or of a new one before it if `insert`. */
+  /** Sets the value of the key at `row`, or inserts it before that row. */
   set(
     row: number,
     insert: boolean,
@@ -113,7 +112,7 @@ export class Page extends Leaf {
     valueStart: number,
     valueEnd: number,
   ): void {
-    // A first or a last key may have less in common with the others.
+    // A new first or last key may shorten the common prefix.
     if (insert && (row === 0 || row === this.rows)) {
       if (!this.#shares(view, keyStart, keyEnd)) this.#common = -1;
     }
@@ -135,12 +134,12 @@ export class Page extends Leaf {
   }
 }
 
-/** A page without rows. */
+/** Creates an empty page. */
 export function emptyPage(): Page {
   return new Page(OWNER, 0, viewOf(new Uint8Array()), 8);
 }
 
-/** A page of its own of some rows of another. */
+/** Copies some rows of a page to a page of their own. */
 export function part(from: Page, start: number, end: number): Page {
   const size = from.offset(end) - from.offset(start);
   const view = viewOf(new Uint8Array(size));
@@ -149,18 +148,18 @@ export function part(from: Page, start: number, end: number): Page {
   return leaf;
 }
 
-/** Whether a page is to be split. */
+/** True if a page has to be split. */
 export function isTooLarge(leaf: Page): boolean {
   return leaf.rows > 1 &&
     (leaf.used > PACKED_PAGE_BYTES || leaf.rows >= PACKED_PAGE_ROWS);
 }
 
-/** What a page takes in memory, in bytes. */
+/** Memory of a page, in bytes. */
 export function sizeOf(leaf: Page): number {
   return leaf.view.byteLength + leaf.meta.byteLength + 200;
 }
 
-/** Whether the row has this key. */
+/** True if the row has this key. */
 export function hasKey(
   leaf: Page,
   row: number,
@@ -174,7 +173,7 @@ export function hasKey(
     equalBytes(view, start, end, leaf.view, at);
 }
 
-/** A page as a block. */
+/** Encodes a page as a block. */
 export function pageBlock(leaf: Page): Uint8Array {
   const { used } = leaf;
   const bytes = new Uint8Array(BLOCK_HEAD_BYTES + used);
@@ -183,7 +182,7 @@ export function pageBlock(leaf: Page): Uint8Array {
   return endBlock(bytes);
 }
 
-/** What is read at a place: a varint at `cursor`, which moves on; -1 beyond the end. */
+/** Reads a varint at `cursor`, which advances; -1 beyond the end. */
 let cursor = 0;
 function varint(view: DataView): number {
   let value = 0;
@@ -197,10 +196,10 @@ function varint(view: DataView): number {
 }
 
 /**
- * The page in a block, cut to the keys in [from, to); it takes the block's
- * bytes for its own.
+ * Decodes the page in a block, restricted to the keys in [from, to); reuses the
+ * bytes of the block.
  *
- * @throws ErrStoreCorrupted if it is not the block with that checksum
+ * @throws ErrStoreCorrupted if the block does not have that checksum
  */
 export function readPage(
   key: string,
@@ -232,17 +231,17 @@ export function readPage(
   return start === 0 && end === rows ? leaf : part(leaf, start, end);
 }
 
-/** A change in a record of the log: where its parts are. One object for all. */
+/** Offsets of the parts of a change in a log record. One shared object. */
 export const change = {
   space: 0,
   isDelete: false,
   keyStart: 0,
   keyEnd: 0,
-  /** Where the value ends, and the next change begins. */
+  /** Offset after the value, where the next change starts. */
   end: 0,
 };
 
-/** Reads the change at `at` into `change`; false if there is none. */
+/** Parses the change at `at` into `change`; false at the end. */
 export function readChange(view: DataView, at: number): boolean {
   if (at >= view.byteLength) return false;
   const kind = view.getUint8(at);
@@ -257,19 +256,19 @@ export function readChange(view: DataView, at: number): boolean {
   return kind < 4 && key >= 0 && value >= 0 && change.end <= view.byteLength;
 }
 
-/** Changes that are not worked into a page yet, oldest first: places in records of the log. */
+/** Changes not yet merged into a page, oldest first: positions in log records. */
 export interface Changes {
   readonly views: DataView[];
   readonly at: number[];
 }
 
-/** Fills pages one after the other with rows in order of their keys. */
+/** Fills pages with rows in key order. */
 export class Packer {
-  /** The pages that are full. */
+  /** Completed pages. */
   pages: Page[] = [];
   #leaf: Page | undefined;
 
-  /** Begins another page if this one would pass the limits. */
+  /** Starts another page if this one would exceed its limits. */
   #page(bytes: number): Page {
     const leaf = this.#leaf;
     if (
@@ -284,7 +283,7 @@ export class Packer {
     );
   }
 
-  /** Adds rows of another leaf. */
+  /** Appends rows of another leaf. */
   append(from: Leaf, start: number, end: number): void {
     while (start < end) {
       const first = from.offset(start);
@@ -298,7 +297,7 @@ export class Packer {
     }
   }
 
-  /** Adds a row. */
+  /** Appends one row. */
   put(
     view: DataView,
     keyStart: number,
@@ -318,7 +317,7 @@ export class Packer {
     );
   }
 
-  /** Ends the page that is being filled. */
+  /** Completes the page in progress. */
   cut(): void {
     if (!this.#leaf) return;
     this.#leaf.trim();
@@ -327,10 +326,7 @@ export class Packer {
   }
 }
 
-/**
- * Makes changes that leave all rows where they are, which is quick; gives the
- * number of those before the first that does not.
- */
+/** Applies changes in place while they only overwrite values of the same length; returns how many it applied. */
 function overwrite(leaf: Page, { views, at }: Changes): number {
   for (let i = 0; i < at.length; i++) {
     const view = views[i]!;
@@ -345,7 +341,7 @@ function overwrite(leaf: Page, { views, at }: Changes): number {
   return at.length;
 }
 
-/** The pages that come of a page and changes to it; at least one. The page is used up. */
+/** Merges changes into a page; returns one or more pages. Consumes the page. */
 export function workIn(leaf: Page, changes: Changes): Page[] {
   const done = overwrite(leaf, changes);
   if (done === changes.at.length) return [leaf];
@@ -366,7 +362,7 @@ export function workIn(leaf: Page, changes: Changes): Page[] {
   let row = 0;
   for (let n = 0; n < size; n++) {
     const i = order[n]!;
-    // Of the changes to one key the last counts.
+    // Of several changes to one key, the last one counts.
     if (n + 1 < size && compare(i, order[n + 1]!) === 0) continue;
     const view = views[i]!;
     const next = leaf.lowerBound(view, start[i]!, end[i]!);

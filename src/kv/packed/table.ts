@@ -1,7 +1,6 @@
 /**
- * The pages of a packed store as they are in memory: which are there, which
- * have changes that are in no block yet, and which of them a version still
- * needs as they were. Nothing here reads or writes a block.
+ * Page table of a packed store: pages in memory, their unwritten changes, and
+ * contents that versions still need. Performs no I/O.
  *
  * This module is browser compatible.
  *
@@ -34,75 +33,75 @@ import {
   sizeOf,
 } from "./pages.ts";
 
-/** The rows of a page at one moment: in memory, in a block, or in a block and changes to it. */
+/** Rows of a page as of one moment: in memory, in a block, or in a block and changes to it. */
 export interface Content {
-  /** The version after which this came to be. */
+  /** Epoch of the table when the content was created. */
   readonly epoch: number;
-  /** The rows, if they are in memory. */
+  /** Rows, if they are in memory. */
   leaf: Page | undefined;
-  /** The block that has them, but for `changes`; none if they were changed in memory. */
+  /** Block with the rows except `changes`; undefined if they were changed in memory. */
   ref: Ref | undefined;
-  /** What is in the log and not in the block. */
+  /** Changes in the log that the block lacks. */
   changes: Changes | undefined;
-  /** Bytes of memory it is counted with. */
+  /** Memory accounted for it, in bytes. */
   bytes: number;
 }
 
-/** A range of keys and the page that has them. */
+/** Range of keys and its page. */
 export interface Slot {
   readonly space: number;
-  /** Keys from this one on, to before the next slot's. */
+  /** First key; the range ends before the next slot. */
   readonly first: DataView;
   content: Content;
-  /** The first record of the log with a change that is in no block; Infinity if there is none. */
+  /** First log record with a change that is in no block; `Infinity` without one. */
   since: number;
-  /** When it was last used. */
+  /** Tick of the last use. */
   used: number;
-  /** The reading of its block that is under way. */
+  /** Read of the block in progress. */
   loading: Promise<void> | undefined;
-  /** How many wait for it and others, and need all of them in memory. */
+  /** Number of loads that need this page and others at once. */
   holds: number;
-  /** Whether it is a slot no more. */
+  /** True once the slot was removed. */
   gone: boolean;
 }
 
-/** The rows at one moment. */
+/** Rows as of one moment. */
 export interface Version {
   readonly epoch: number;
-  /** The pages of the first space, in order. */
+  /** Pages of the first space, in key order. */
   readonly slots: readonly { readonly first: DataView; content: Content }[];
 }
 
-/** Pages in memory. */
+/** Pages of the present state, and contents of versions. */
 export class Table {
   spaces: Slot[][] = [];
   /** Slots whose rows are in memory. */
   readonly #warm = new Set<Slot>();
-  /** Slots whose changes are not all in blocks. */
+  /** Slots with changes that are in no block. */
   readonly dirty: Set<Slot> = new Set();
-  /** Contents that only a version needs and that have no block. */
+  /** Contents that only versions need, without a block. */
   shadows: Content[] = [];
-  /** Contents of versions that can leave memory once their block is written. */
+  /** Contents of versions that can be dropped from memory once their block is written. */
   stale: Content[] = [];
-  /** Memory that pages take, in bytes. */
+  /** Memory of pages, in bytes. */
   memory = 0;
-  /** Slots whose rows are not in memory. */
+  /** Number of slots whose rows are not in memory. */
   cold = 0;
-  /** Changes since the last record of the log. */
+  /** Encoded changes since the last log record. */
   log: ByteWriter = new ByteWriter();
-  /** Where in there a record ends and another one begins. */
+  /** Offsets in `log` where records end. */
   cuts: number[] = [];
-  /** The record of the log that the next change will be in. */
+  /** Number of the log record of the next change. */
   next = 1;
-  /** Counts up with each version. */
+  /** Number of versions created. */
   epoch = 0;
-  /** Goes up with time; slots used at the same time are kept together. */
+  /** Logical clock for LRU; slots of one tick are evicted together. */
   tick = 0;
   readonly #versions = new Set<Version>();
-  /** The newest version in use, 0 if there is none. */
+  /** Epoch of the newest version in use; 0 without one. */
   #newest = 0;
 
-  // Where the last search ended.
+  // Result of the last search.
   #slots: Slot[] = [];
   #index = 0;
   #row = 0;
@@ -118,7 +117,7 @@ export class Table {
     this.settle();
   }
 
-  /** Forgets all pages, and begins with those of a directory. */
+  /** Replaces all pages by those of a directory. */
   reset(spaces: readonly (readonly DirectoryEntry[])[]): void {
     for (const slot of this.spaces.flat()) {
       slot.gone = true;
@@ -135,7 +134,7 @@ export class Table {
     );
   }
 
-  /** Begins the log anew. */
+  /** Clears the pending log after it was built into records. */
   cut(): void {
     this.log = new ByteWriter(this.log.length);
     this.cuts = [];
@@ -163,27 +162,27 @@ export class Table {
     return slot;
   }
 
-  /** Counts the memory of a content anew. */
+  /** Updates the memory accounted for a content. */
   #count(content: Content): void {
     const bytes = content.leaf ? sizeOf(content.leaf) : 0;
     this.memory += bytes - content.bytes;
     content.bytes = bytes;
   }
 
-  /** The slot a key is in. */
+  /** Returns the slot of a key. */
   slotOf(space: number, view: DataView, start: number, end: number): Slot {
     const slots = this.spaces[space]!;
     return slots[indexOf(slots, view, start, end)]!;
   }
 
-  /** The first key after those of a slot; undefined if it is the last. */
+  /** Returns the end of a slot's range; undefined for the last slot. */
   endOf(slot: Slot): DataView | undefined {
     const slots = this.spaces[slot.space]!;
     const { first } = slot;
     return slots[indexOf(slots, first, 0, first.byteLength) + 1]?.first;
   }
 
-  /** The slots that keys in [from, to) may be in, in order. */
+  /** Returns the slots that may contain keys in [from, to), in order. */
   slotsOf(space: number, from?: DataView, to?: DataView): Slot[] {
     const slots = this.spaces[space]!;
     return slots.slice(
@@ -192,7 +191,7 @@ export class Table {
     );
   }
 
-  /** Looks for a key, whose page must be in memory; whether it is there. */
+  /** Searches a key, whose page must be in memory; true if it exists. */
   seek(space: number, view: DataView, start: number, end: number): boolean {
     const slots = this.#slots = this.spaces[space]!;
     this.#index = indexOf(slots, view, start, end);
@@ -203,22 +202,22 @@ export class Table {
     return this.#found = hasKey(leaf, this.#row, view, start, end);
   }
 
-  /** The page of the row that was found. */
+  /** Page of the row found. */
   get leaf(): Page {
     return this.#slots[this.#index]!.content.leaf!;
   }
 
-  /** Where the value of the row that was found starts. */
+  /** Offset of the value of the row found. */
   get valueAt(): number {
     return this.leaf.valueAt(this.#row);
   }
 
-  /** Where it ends. */
+  /** Offset after that value. */
   get valueEnd(): number {
     return this.leaf.offset(this.#row + 1);
   }
 
-  /** Sets the value of the key that was looked for. */
+  /** Sets the value of the key searched for. */
   set(
     view: DataView,
     keyStart: number,
@@ -247,7 +246,7 @@ export class Table {
     }
   }
 
-  /** Removes the row that was found. */
+  /** Removes the row found. */
   remove(view: DataView, start: number, end: number): void {
     const slot = this.#slots[this.#index]!;
     const leaf = this.#own(slot);
@@ -262,7 +261,7 @@ export class Table {
     }
   }
 
-  /** Where the next change goes. */
+  /** Returns the writer of the next change; starts another record if the present one is full. */
   #change(): ByteWriter {
     const { log, cuts } = this;
     if (log.length - (cuts.at(-1) ?? 0) >= PACKED_RECORD_BYTES) {
@@ -271,7 +270,7 @@ export class Table {
     return log;
   }
 
-  /** Makes the rows of a slot the present's own, about to be changed. */
+  /** Makes the rows of a slot writable, copying them if a version needs them (copy-on-write). */
   #own(slot: Slot): Page {
     const old = slot.content;
     if (slot.since === Infinity) {
@@ -288,7 +287,7 @@ export class Table {
     return leaf;
   }
 
-  /** Lets go of a content, unless a version needs it. */
+  /** Drops a content from memory unless a version needs it. */
   retire(content: Content): void {
     const { leaf, ref } = content;
     if (!leaf) return;
@@ -299,7 +298,7 @@ export class Table {
     else this.shadows.push(content);
   }
 
-  /** Lets those go whose block is written by now. */
+  /** Drops contents whose block is written by now. */
   sweep(): void {
     const { stale } = this;
     this.stale = [];
@@ -311,7 +310,7 @@ export class Table {
     const leaf = slot.content.leaf!;
     if (!isTooLarge(leaf)) return;
     const { rows, used } = leaf;
-    // Keys that come in ascending order leave full pages behind.
+    // Ascending inserts leave full pages behind.
     let cut = rows - 1;
     if (!ascending) {
       for (cut = 1; cut < rows - 1; cut++) {
@@ -327,7 +326,7 @@ export class Table {
     this.#split(slots, index, false);
   }
 
-  /** Adds a slot with rows that were in `from`. */
+  /** Inserts a slot for rows split off from another. */
   #insert(
     slots: Slot[],
     index: number,
@@ -341,7 +340,7 @@ export class Table {
     this.dirty.add(slot);
   }
 
-  /** Adds the rows of the slot after `index` to those of the one there, if both are in memory and small enough. */
+  /** Merges the slot after `index` into the one there, if both are in memory and small enough. */
   #join(slots: Slot[], index: number): boolean {
     const left = slots[index];
     const right = slots[index + 1];
@@ -365,19 +364,19 @@ export class Table {
     return true;
   }
 
-  /** Has the slots without rows in memory, which takes no reading. */
+  /** Creates the pages of empty slots, which need no read. */
   settle(): void {
     for (const slot of this.spaces.flat()) this.#ready(slot);
   }
 
-  /** Whether the rows of a slot are in memory; if there are none, now they are. */
+  /** True if the rows of a slot are in memory; creates an empty page without a read. */
   #ready(slot: Slot): boolean {
     const { leaf, ref, changes } = slot.content;
     if (!leaf && ref?.id === 0 && !changes) this.place(slot, [emptyPage()]);
     return slot.content.leaf !== undefined;
   }
 
-  /** Gives a slot its rows; where it had changes, in all the pages they need. */
+  /** Places loaded rows in a slot; splits the slot if there are several pages. */
   place(slot: Slot, leaves: readonly Page[]): void {
     const { content } = slot;
     if (slot.gone || content.leaf) return;
@@ -398,7 +397,7 @@ export class Table {
     }
   }
 
-  /** Lets pages that are in blocks go, those first that were not used for longest, until the memory is no more than this. */
+  /** Evicts pages that have a block, in LRU order, until memory is at most `bytes`. */
   evict(bytes: number): void {
     const candidates = [...this.#warm].filter(({ content, used, holds }) =>
       content.ref?.written && used !== this.tick && holds === 0
@@ -413,7 +412,7 @@ export class Table {
     }
   }
 
-  /** Marks the present rows; they stay readable until the version is released. */
+  /** Captures the present rows as a version, readable until it is released. */
   freeze(): Version {
     const version: Version = {
       epoch: ++this.epoch,
@@ -424,7 +423,7 @@ export class Table {
     return version;
   }
 
-  /** Gives a version up; harmless if it was. */
+  /** Releases a version; idempotent. */
   release(version: Version): void {
     this.#versions.delete(version);
     this.#newest = 0;
@@ -435,14 +434,14 @@ export class Table {
     for (const content of [...shadows, ...stale]) this.retire(content);
   }
 
-  /** Whether there are pages in memory that could leave it if they were written. */
+  /** True if writing pages would allow to evict them. */
   get unwritten(): boolean {
     if (this.shadows.length > 0) return true;
     for (const { content } of this.dirty) if (content.leaf) return true;
     return false;
   }
 
-  /** The oldest version in use; Infinity if there is none. */
+  /** Epoch of the oldest version in use; `Infinity` without one. */
   get oldest(): number {
     for (const { epoch } of this.#versions) return epoch;
     return Infinity;
