@@ -1,6 +1,6 @@
 /**
- * The sources of chance a machine must not read, made to say what the suite
- * wants: `Date`, `performance.now()`, `Math.random()` and `crypto`.
+ * Deterministic replacements of the sources of chance that a machine must not
+ * read: `Date`, `performance.now()`, `Math.random()` and `crypto`.
  *
  * This module is browser compatible.
  *
@@ -20,7 +20,7 @@ export function randomOf(seed: number): () => number {
 
 type Patch = readonly [target: object, key: PropertyKey, value: unknown];
 
-/** Puts the patches in place and returns what takes them away again. */
+/** Installs patches; returns a function that removes them. */
 function put(patches: readonly Patch[]): () => void {
   const undo: (() => void)[] = [];
   const restore = (): void => {
@@ -47,7 +47,7 @@ function put(patches: readonly Patch[]): () => void {
   return restore;
 }
 
-/** A `Date` whose present is `now()`, also for `new Date()` and `Date()`. */
+/** Creates a `Date` whose present is `now()`, also for `new Date()` and `Date()`. */
 function dateOf(now: () => number): DateConstructor {
   return new Proxy(Date, {
     construct: (target, args, newTarget): object =>
@@ -58,8 +58,8 @@ function dateOf(now: () => number): DateConstructor {
 
 function patchesOf(seed: number): Patch[] {
   const random = randomOf(seed);
-  // Every reading differs from the last one, and the two worlds of a
-  // comparison lie years apart.
+  // Every reading differs from the last, and the worlds of a comparison are
+  // years apart.
   let time = 1_000_000_000_000 + random() * 100;
   const now = (): number => time += 1 + random() % 1000;
   const fill = <T extends ArrayBufferView>(view: T): T => {
@@ -83,7 +83,7 @@ function patchesOf(seed: number): Patch[] {
   };
   return [
     [globalThis, "Date", dateOf(now)],
-    // Also for those who took hold of the real `Date` before.
+    // Also for code that captured the real `Date` before.
     [Date, "now", now],
     [performance, "now", (): number => now() - 1_000_000_000_000],
     [Math, "random", (): number => random() / 2 ** 32],
@@ -93,8 +93,8 @@ function patchesOf(seed: number): Patch[] {
 }
 
 /**
- * Runs `run` in a world whose clock and random numbers come from `seed`, and
- * puts the real ones back when it has settled, however it did. Timers are real.
+ * Runs `run` with a clock and random numbers derived from `seed`, and restores
+ * the real ones once it has settled. Timers are real.
  */
 export async function inWorld<T>(
   seed: number,
@@ -110,10 +110,7 @@ export async function inWorld<T>(
 
 let last: Promise<unknown> = Promise.resolve();
 
-/**
- * Runs `run` after everything given before has settled: the clock is one for the
- * whole program, so two suites at once would undo each other's.
- */
+/** Serializes runs: clock and random numbers are global, so concurrent suites would undo each other's. */
 export function serialised<T>(run: () => Promise<T>): Promise<T> {
   const result = last.then(run);
   last = result.catch(() => {});

@@ -1,6 +1,6 @@
 /**
- * The contract suite: everything the state machine contract asks of a machine
- * that can be seen from outside, tried on a machine of anybody's.
+ * Contract suite: checks every rule of the state machine contract that can be
+ * observed from outside, on any machine.
  *
  * This module is browser compatible.
  *
@@ -45,7 +45,7 @@ import { stoppingTrials } from "./stopping.ts";
 import { concurrent, onDisk, regular } from "./subject.ts";
 import { Breach, ContractViolation } from "./violation.ts";
 
-/** Tried in this order: each experiment trusts what those before it have shown. */
+/** In this order: each experiment relies on rules that earlier ones have checked. */
 const TRIALS: readonly Trial[] = [
   ...determinismTrials,
   ...readingTrials,
@@ -53,7 +53,7 @@ const TRIALS: readonly Trial[] = [
   ...stoppingTrials,
 ];
 
-/** A list, or an arbitrary. */
+/** Checks that samples are a list or an arbitrary. */
 const isSamples: Check = (name, value) => {
   if (!Array.isArray(value)) {
     isA("a list, or a fast-check arbitrary", "generate")(name, value);
@@ -76,7 +76,7 @@ const CHECKS: OptionChecks<CheckOptions> = {
   usesIndex: optional(isBoolean),
 };
 
-/** How many promises that never settle are waited for while a history is made smaller. */
+/** Maximum number of promises that may hang while a history is shrunk. */
 const HANGS_MAX = 3;
 
 /**
@@ -100,11 +100,11 @@ export function checkStateMachine(
 }
 
 /**
- * Checks a concurrent machine against the contract, as
- * {@linkcode checkStateMachine} does a regular one, and with saves and lookups
- * that overlap updates.
+ * Checks a concurrent machine like {@linkcode checkStateMachine} checks a
+ * regular one, also with saves and lookups that overlap updates.
  *
- * @throws ContractViolation naming the rule and the smallest commands that show it
+ * @throws ContractViolation naming the rule and the smallest commands that show
+ * it
  */
 export function checkConcurrentStateMachine(
   options: CheckConcurrentStateMachineOptions,
@@ -122,12 +122,12 @@ export function checkConcurrentStateMachine(
 }
 
 /**
- * Checks an on-disk machine against the contract, as
- * {@linkcode checkConcurrentStateMachine} does a concurrent one, and opens it
- * again after crashes at any point. How much a crash destroys is up to the
- * {@linkcode Disk} that is given.
+ * Checks an on-disk machine like {@linkcode checkConcurrentStateMachine} checks
+ * a concurrent one, and reopens it after crashes at any point. The {@linkcode
+ * Disk} passed decides what a crash destroys.
  *
- * @throws ContractViolation naming the rule and the smallest commands that show it
+ * @throws ContractViolation naming the rule and the smallest commands that show
+ * it
  */
 export function checkOnDiskStateMachine(
   options: CheckOnDiskStateMachineOptions,
@@ -153,7 +153,9 @@ async function check(
   checkOptions("Options of the check", options, CHECKS);
   const { commands, queries, naQueries, maxCommands = 12 } = options;
   if (Array.isArray(commands) && commands.length === 0) {
-    throw new TypeError("Commands to draw from are missing");
+    throw new TypeError(
+      `options.commands is missing; pass sample commands, or an arbitrary of them`,
+    );
   }
   const histories = historyOf({ commands, queries, naQueries, maxCommands });
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
@@ -162,7 +164,7 @@ async function check(
   });
 }
 
-/** Makes one experiment with many histories; of one that shows a breach, the smallest is reported. */
+/** Runs one experiment with many histories; reports the smallest that shows a breach. */
 async function tryOut(
   trial: Trial,
   histories: fc.Arbitrary<History>,
@@ -180,7 +182,7 @@ async function tryOut(
     },
   );
   if (!details.failed) return;
-  // Not the machine's: the suite's options, or the suite itself.
+  // An error of the suite or of its options, not of the machine.
   if (search.found === undefined) throw details.errorInstance;
   await search.simplify();
   const { breach, history } = search.found;
@@ -194,13 +196,13 @@ async function tryOut(
   }, breach.cause === undefined ? undefined : { cause: breach.cause });
 }
 
-/** One experiment, on its way to the smallest history that shows the breach it has found. */
+/** Search of one experiment for the smallest history that shows its breach. */
 class Search {
   readonly #trial: Trial;
   readonly #init: LabInit;
   #hangs = 0;
   #closes = true;
-  /** The smallest so far: fast-check goes on only from what is smaller. */
+  /** Smallest breach so far; fast-check continues only from smaller histories. */
   found: { readonly breach: Breach; readonly history: History } | undefined;
 
   constructor(trial: Trial, init: LabInit) {
@@ -209,11 +211,11 @@ class Search {
   }
 
   async run(history: History): Promise<void> {
-    // Each costs the whole timeout: better a longer history than a long wait.
+    // Each costs a whole timeout: a longer history is better than a long wait.
     if (this.#hangs >= HANGS_MAX) return;
     const breach = await this.#try(history);
     if (breach === undefined) return;
-    // Another rule, broken on the way to a smaller history, is another story.
+    // A breach of another rule is not a smaller form of this one.
     if (this.found !== undefined && this.found.breach.rule !== breach.rule) {
       return;
     }
@@ -221,18 +223,18 @@ class Search {
     throw breach;
   }
 
-  /** Takes out what fast-check had to leave: the step a snapshot follows, which it cannot move. */
+  /** Removes the step that a snapshot follows, which fast-check cannot move. */
   async simplify(): Promise<void> {
     let at = 0;
     while (this.found !== undefined && at < this.found.history.steps.length) {
       const { history } = this.found;
       await this.run(without(history, at)).catch(() => {});
-      // Without one step another one may have become superfluous.
+      // Removing one step may have made another superfluous.
       at = this.found.history === history ? at + 1 : 0;
     }
   }
 
-  /** Makes the experiment once; what is thrown and no breach is not the machine's. */
+  /** Runs the experiment once; an error that is not a breach is the suite's own. */
   async #try(history: History): Promise<Breach | undefined> {
     const lab = new Lab(this.#init);
     let breach: Breach | undefined;

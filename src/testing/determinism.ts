@@ -1,6 +1,6 @@
 /**
- * Experiments on what state may depend on: the commands, in their order, and
- * nothing else (R3, R12, C7, E1, E2).
+ * Experiments on the inputs of state: only the commands, in their order (R3,
+ * R12, C7, E1, E2).
  *
  * This module is browser compatible.
  *
@@ -21,7 +21,7 @@ import type { Lab } from "./lab.ts";
 import { copyResult, equalResults } from "./result.ts";
 import { Breach } from "./violation.ts";
 
-/** What one instance is given does not show in another (R3, T4). */
+/** Checks that the input of one instance does not show in another (R3, T4). */
 async function isolation(lab: Lab, history: History): Promise<void> {
   const [busy, idle, spare] = [
     await lab.fresh(),
@@ -32,8 +32,8 @@ async function isolation(lab: Lab, history: History): Promise<void> {
     throw new Breach("T4", "The factory gave the same machine twice");
   }
   const empty = await idle.observe(history);
-  // A machine that changes by being read, or differs by itself, breaks another
-  // rule, which its own experiment names.
+  // A machine that changes when read, or differs by itself, breaks another
+  // rule, whose own experiment reports it.
   const again = await idle.observe(history);
   const other = await spare.observe(history);
   if (
@@ -59,7 +59,7 @@ async function isolation(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** Two replicas with other clocks and other random numbers give and become the same (R12). */
+/** Checks that two replicas with different clocks and random numbers have equal results and states (R12). */
 async function determinism(lab: Lab, history: History): Promise<void> {
   const one = await inWorld(
     history.salt,
@@ -78,7 +78,7 @@ async function determinism(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** A result is what it was when it was returned: the host keeps it to answer copies with (T2). */
+/** Checks that a result stays unchanged after it was returned: the host stores it (T2). */
 async function lasting(lab: Lab, history: History): Promise<void> {
   const probe = await lab.fresh();
   const live: Result[] = [];
@@ -100,14 +100,14 @@ async function lasting(lab: Lab, history: History): Promise<void> {
   });
 }
 
-/** Indexes left out do not matter (C7). */
+/** Checks that gaps between indexes do not matter (C7). */
 async function gaps(lab: Lab, history: History): Promise<void> {
   if (lab.type === RegularStateMachine) return;
   const contiguous = await runOf(lab, history, { gaps: false });
   const gapped = await runOf(lab, history, { blame: "C7" });
   if (lab.options.usesIndex) return;
   const difference = runDifference(lab, history, contiguous, gapped);
-  // A hash may cover the index, which an on-disk machine keeps with its state.
+  // A hash may cover the index, which an on-disk machine stores with its state.
   if (difference === undefined || difference.seen === "hash") return;
   throw new Breach(
     "C7",
@@ -115,7 +115,7 @@ async function gaps(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** How the log is cut into batches does not matter (C7). */
+/** Checks that the division of the log into batches does not matter (C7). */
 async function batches(lab: Lab, history: History): Promise<void> {
   if (lab.type === RegularStateMachine) return;
   const control = { batching: "one by one" } as const;
@@ -131,7 +131,7 @@ async function batches(lab: Lab, history: History): Promise<void> {
   }
 }
 
-/** The experiments of this file, in an order in which each can trust those before it. */
+/** Experiments of this module; each may rely on those before it. */
 export const determinismTrials: readonly Trial[] = [
   {
     name: "instances apart",

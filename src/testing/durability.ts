@@ -1,7 +1,6 @@
 /**
- * Experiments on machines that keep their state on disk: what is found after a
- * crash is a prefix with its index, what was synced is found, and a recovery is
- * all or nothing (D1 to D6, D11).
+ * Experiments on on-disk machines: after a crash they contain a prefix with its
+ * index, and all that was synced; a recovery is all or nothing (D1 to D6, D11).
  *
  * This module is browser compatible.
  *
@@ -29,11 +28,11 @@ import { pieces } from "./streams.ts";
 import { show } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** What a machine that never crashes gives and is, entry by entry. */
+/** Reference run of a machine that never crashes, entry by entry. */
 interface Course {
   readonly entries: readonly LogEntry[];
   readonly results: readonly Result[];
-  /** What is seen before the first entry, and after each. */
+  /** Observations before the first entry and after each. */
   readonly states: readonly Observation[];
 }
 
@@ -49,7 +48,7 @@ async function courseOf(lab: Lab, history: History): Promise<Course> {
   return { entries, results, states };
 }
 
-/** How many entries a state with this index contains; undefined if it is no entry's. */
+/** Number of entries in a state with this index; undefined if no entry has it. */
 function positionOf(
   entries: readonly LogEntry[],
   index: number,
@@ -59,12 +58,12 @@ function positionOf(
   return at < 0 ? undefined : at + 1;
 }
 
-/** Lets what is pending run on for a few steps of its own. */
+/** Lets pending calls proceed for some microtasks. */
 async function someMicrotasks(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await Promise.resolve();
 }
 
-/** A machine on its way through a history, with the crashes that are drawn for it. */
+/** Run of a machine through a history with crashes. */
 class Journey {
   readonly #lab: Lab;
   readonly #history: History;
@@ -73,9 +72,9 @@ class Journey {
   readonly #random: () => number;
   readonly #met = new Set<Step>();
   #probe: Probe | undefined;
-  /** Entries the machine has. */
+  /** Number of entries in the machine. */
   #position = 0;
-  /** The least index the next opening may give, and the rule that says so. */
+  /** Least index that the next `open()` may return, with the rule that demands it. */
   #floor = { index: 0, rule: "D1", why: "" };
 
   constructor(lab: Lab, history: History, course: Course, place: Place) {
@@ -92,10 +91,7 @@ class Journey {
       : this.#course.entries[position - 1]?.index as number;
   }
 
-  /**
-   * Goes to the end of the history, and crashes there with what is not synced;
-   * goes there again, syncs, crashes, and looks once more.
-   */
+  /** Runs to the end of the history and crashes without a sync; runs again, syncs, crashes, and observes the state. */
   async go(): Promise<void> {
     const { length } = this.#course.entries;
     let probe = await this.#toEnd(await this.#open(0));
@@ -121,11 +117,11 @@ class Journey {
     return probe;
   }
 
-  /** Gives one batch, and does what is drawn to follow it. */
+  /** Applies one batch, and the sync and fate that the history has for it. */
   async #step(probe: Probe, batch: readonly LogEntry[]): Promise<Probe> {
     const end = this.#position + batch.length;
     const step = this.#history.steps[end - 1] as Step;
-    // A crash comes once, or there would be no end to it.
+    // A crash happens once, or the run would never end.
     const fate: Fate = this.#met.has(step) ? "goes on" : step.fate;
     this.#met.add(step);
     if (fate === "crashes midway" && this.#place.crashes) {
@@ -161,7 +157,7 @@ class Journey {
     };
   }
 
-  /** Crashes while an update, or the sync after it, is under way. */
+  /** Crashes during an update, or during the sync after it. */
   async #crashMidway(
     probe: Probe,
     batch: readonly LogEntry[],
@@ -175,21 +171,21 @@ class Journey {
     } else {
       pending = probe.update(batch);
     }
-    // Whatever it comes to, the machine that it came to is gone.
+    // The machine of this call no longer exists.
     pending.catch(() => {});
     await someMicrotasks(this.#random() % 12);
     await this.#place.crash(probe);
     return await this.#open(end);
   }
 
-  /** Opens what is left, which may have up to `end` entries, and holds it against the course. */
+  /** Opens the state left behind, with at most `end` entries, and compares it with the reference run. */
   async #open(end: number): Promise<Probe> {
     const { probe, index } = await this.#place.open();
     this.#probe = probe;
     const position = this.#expectIndex(index, end);
     await this.#expectState(index, position);
     this.#position = position;
-    // What was found was durable: it cannot be lost any more.
+    // The state found was durable: it cannot be lost later.
     if (index > this.#floor.index) {
       this.#floor = {
         index,
@@ -245,13 +241,16 @@ class Journey {
   }
 }
 
-/** Opened again after any crash, a machine has a prefix, its index, and all that was synced (D1, D3 to D6). */
+/**
+ * Checks that a reopened machine has a prefix with its index and all that was
+ * synced, after any crash (D1, D3 to D6).
+ */
 async function crashes(lab: Lab, history: History): Promise<void> {
   const course = await courseOf(lab, history);
   await new Journey(lab, history, course, await lab.place()).go();
 }
 
-/** `open()` that is stopped settles, and leaves what was there (D2). */
+/** Checks that a stopped `open()` settles and changes nothing (D2). */
 async function stoppedOpen(lab: Lab, history: History): Promise<void> {
   const course = await courseOf(lab, history);
   const place = await lab.place();
@@ -280,7 +279,7 @@ async function stoppedOpen(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** Opens with a signal that aborts after some microtasks; with none, before. */
+/** Opens with a signal that aborts after some microtasks, or has aborted before. */
 async function tryStoppedOpen(
   place: Place,
   expected: number,
@@ -314,7 +313,7 @@ async function tryStoppedOpen(
   });
 }
 
-/** A crash in the middle of a recovery leaves the old state or the new one (D11). */
+/** Checks that a crash during a recovery leaves the old state or the new one (D11). */
 async function brokenRecovery(lab: Lab, history: History): Promise<void> {
   const original = await originalOf(lab, history);
   const course = await courseOf(lab, history);
@@ -345,7 +344,7 @@ async function breakAt(
   await expectRecovered(lab, history, original, place);
 }
 
-/** Begins a recovery and crashes in it, at one of its first pieces or right after the last. */
+/** Starts a recovery and crashes at one of its first pieces, or right after the last. */
 async function breakRecovery(
   place: Place,
   probe: Probe,
@@ -358,11 +357,11 @@ async function breakRecovery(
     ? pieces(random)
     : (): number => Math.ceil(saved.bytes.length / 4);
   if (!place.crashes) {
-    // Nothing cuts the machine off, so it is the source that ends the recovery.
+    // Without a crash of the disk, the source ends the recovery.
     const outcome = await probe.recoverFrom("D11", saved, {
       sizes,
       hook: (piece): void => {
-        if (piece === at) throw new Error("Source failed");
+        if (piece === at) throw new Error(`Source failed at piece ${piece}`);
       },
     });
     if (!outcome.ok) await probe.close();
@@ -375,7 +374,7 @@ async function breakRecovery(
     hook: async (piece): Promise<void> => {
       if (piece !== at) return;
       reached.resolve();
-      // The rest never comes: what still waits for it afterwards is a ghost.
+      // Never continued: whatever still waits for it must have no effect.
       await gone.promise;
       throw new Error("Crashed");
     },
@@ -387,7 +386,7 @@ async function breakRecovery(
   gone.resolve();
 }
 
-/** Whether it is the old state that is found; a breach if it is neither. */
+/** True if the old state is found; throws a breach if neither state is. */
 async function expectOldOrNew(
   lab: Lab,
   history: History,
@@ -409,7 +408,7 @@ async function expectOldOrNew(
   );
 }
 
-/** A recovery that was synced is found again, and goes on. */
+/** Checks that a synced recovery is found again, and continues. */
 async function expectRecovered(
   lab: Lab,
   history: History,
@@ -434,7 +433,7 @@ async function expectRecovered(
   );
 }
 
-/** The experiments of this file, for machines that keep their state on disk. */
+/** Experiments of this module, for on-disk machines. */
 export const durabilityTrials: readonly Trial[] = [
   { name: "crashes", run: crashes },
   { name: "a broken recovery", run: brokenRecovery },

@@ -1,7 +1,6 @@
 /**
- * A controlled experiment: the same commands are given to two instances that are
- * treated differently in one respect, and the rule that says that this must not
- * matter is broken if anything that can be seen differs.
+ * Controlled experiment: two instances get the same commands under treatments
+ * that differ in one respect; if their observations differ, a rule is broken.
  *
  * This module is browser compatible.
  *
@@ -15,44 +14,44 @@ import type { Observation, Probe } from "./probe.ts";
 import { copyResult } from "./result.ts";
 import { Breach } from "./violation.ts";
 
-/** One experiment, tried with many histories. */
+/** Experiment, run with many histories. */
 export interface Trial {
-  /** What it is about, in a few words. */
+  /** Subject of the experiment, in a few words. */
   readonly name: string;
-  /** Throws a {@linkcode Breach} if a rule is seen to be broken. */
+  /** Throws a {@linkcode Breach} if a rule is broken. */
   run(lab: Lab, history: History): Promise<void>;
 }
 
-/** How an instance is treated while it is given a history. */
+/** Treatment of an instance during a history. */
 export interface Treatment {
-  /** The rule that is broken if the treatment matters. */
+  /** Rule that is broken if the treatment matters. */
   readonly blame?: string;
-  /** Whether indexes have gaps; by default they do. */
+  /** True for indexes with gaps. @default {true} */
   readonly gaps?: boolean;
   readonly batching?: Batching;
   readonly nodeID?: bigint;
-  /** Sets the probe up. */
+  /** Called with the probe before the history. */
   readonly setUp?: (probe: Probe) => void;
-  /** Runs before each batch and after the last. */
+  /** Called before each batch and after the last. */
   readonly between?: (probe: Probe) => Promise<void>;
-  /** Runs beside each update. */
-  readonly meanwhile?: (probe: Probe) => Promise<void>;
+  /** Called during each update. */
+  readonly during?: (probe: Probe) => Promise<void>;
 }
 
-/** What was seen of an instance that was given a history. */
+/** Observations of an instance after a history. */
 export interface Run {
   readonly probe: Probe;
   readonly results: readonly Result[];
   readonly end: Observation;
 }
 
-/** Gives a history to a new instance. */
+/** Runs a history on a new instance. */
 export async function runOf(
   lab: Lab,
   history: History,
   treatment: Treatment = {},
 ): Promise<Run> {
-  const { between, meanwhile } = treatment;
+  const { between, during } = treatment;
   const probe = await lab.fresh(treatment.nodeID);
   probe.blame = treatment.blame;
   treatment.setUp?.(probe);
@@ -62,7 +61,7 @@ export async function runOf(
     {
       batching: treatment.batching ?? "as drawn",
       ...(between && { between: (): Promise<void> => between(probe) }),
-      ...(meanwhile && { meanwhile: (): Promise<void> => meanwhile(probe) }),
+      ...(during && { during: (): Promise<void> => during(probe) }),
     },
   );
   return {
@@ -72,7 +71,7 @@ export async function runOf(
   };
 }
 
-/** How two runs differ, in words; undefined if they do not. */
+/** Describes the difference of two runs; undefined if they are equal. */
 export function runDifference(
   lab: Lab,
   history: History,
@@ -85,7 +84,7 @@ export function runDifference(
     : { seen: "answers", text };
 }
 
-/** Gives a history to two instances; `rule` is broken if the treatment of the second matters. */
+/** Runs a history on two instances; throws a breach of `rule` if the treatment of the second matters. */
 export async function compare(
   lab: Lab,
   history: History,
@@ -117,7 +116,7 @@ export function expectSame(
   }
 }
 
-/** Throws a breach of `rule` if results differ; they are those of the commands after the first `from`. */
+/** Throws a breach of `rule` if results differ, those of the commands after the first `from`. */
 export function expectSameResults(
   rule: string,
   what: string,

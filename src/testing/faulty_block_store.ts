@@ -1,7 +1,6 @@
 /**
- * A block store on which everything goes wrong that can: writes that fail, with
- * and without having taken effect, power cuts that take back what was not
- * strict, blocks that are damaged or lost.
+ * Block store with faults: writes that fail with or without effect, power
+ * failures that undo relaxed writes, damaged and missing blocks.
  *
  * This module is browser compatible.
  *
@@ -19,50 +18,54 @@ import type {
 } from "../store/store.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 
-/** How a faulty store is to be. */
+/** Options of a faulty store. */
 export interface FaultyBlockStoreOptions {
-  /** Where the blocks are; it must be synchronous. @default {a new `MemoryBlockStore`} */
+  /** Store of the blocks; it must be synchronous. @default {a new `MemoryBlockStore`} */
   readonly store?: BlockStore | undefined;
-  /** Whether calls settle some turns of the event loop later, in order. @default {false} */
+  /** True for calls that settle some turns of the event loop later, in order. @default {false} */
   readonly asynchronous?: boolean | undefined;
 }
 
-/** Which write fails, and how. */
+/** Fault of one or more writes. */
 export interface Fault {
-  /** The number of the write, counted from 1 since the store was made. */
+  /** Number of the first write that fails, counted from 1 since the store was created. */
   readonly at: number;
-  /** Whether it takes effect all the same. @default {false} */
+  /** True for a write that takes effect although it fails. @default {false} */
   readonly after?: boolean | undefined;
-  /** How many writes in a row fail. @default {1} */
+  /** Number of consecutive writes that fail. @default {1} */
   readonly times?: number | undefined;
-  /** What it fails with. */
+  /** Error of the write. */
   readonly error: unknown;
 }
 
-/** A block store that can be made to fail. */
+/** Block store in memory with faults. */
 export class FaultyBlockStore implements BlockStore {
   readonly #inner: BlockStore;
   readonly #asynchronous: boolean;
-  /** For each write since the last strict one, what takes it back. */
+  /** Inverse of each write since the last strict one. */
   #undo: Changes[] = [];
   #tail: Promise<unknown> = Promise.resolve();
   #crashed = false;
-  /** The fault to come. */
+  /** Fault that is due next. */
   fault: Fault | undefined;
-  /** Writes that were asked for. */
+  /** Number of writes requested. */
   writes = 0;
-  /** Blocks that were read one by one, in blocks. */
+  /** Number of blocks read by `get()`. */
   reads = 0;
-  /** Bytes that were written. */
+  /** Number of bytes written. */
   bytesWritten = 0;
 
-  /** A store that works until it is told otherwise. */
+  /** Creates a store without faults. */
   constructor(options: FaultyBlockStoreOptions = {}) {
     this.#inner = options.store ?? new MemoryBlockStore();
     this.#asynchronous = options.asynchronous ?? false;
   }
 
-  /** Cuts the power: nothing that was asked for and has not happened does; what was not strict is lost but for the first `kept` writes. Gives the store as it is found afterwards. */
+  /**
+   * Simulates a power failure: pending calls have no effect, and relaxed writes
+   * are lost except the first `kept`. Returns the store as it is found
+   * afterwards.
+   */
   crash(kept = 0): FaultyBlockStore {
     this.#crashed = true;
     for (const changes of this.#undo.splice(kept).reverse()) {
@@ -75,12 +78,12 @@ export class FaultyBlockStore implements BlockStore {
     });
   }
 
-  /** Writes that a crash may take back. */
+  /** Number of writes that a crash may undo. */
   get unsynced(): number {
     return this.#undo.length;
   }
 
-  /** The names of all blocks. */
+  /** Keys of all blocks. */
   names(): string[] {
     return this.#inner.keys("", "\x7f") as string[];
   }
@@ -103,7 +106,9 @@ export class FaultyBlockStore implements BlockStore {
 
   #call<T>(call: () => MaybePromise<T>): MaybePromise<T> {
     const checked = (): MaybePromise<T> => {
-      if (this.#crashed) throw new Error("Power was cut");
+      if (this.#crashed) {
+        throw new Error("Store lost power: crash() was called");
+      }
       return call();
     };
     if (!this.#asynchronous) return checked();
@@ -112,18 +117,18 @@ export class FaultyBlockStore implements BlockStore {
     return called;
   }
 
-  /** As the store within. */
+  /** Forwards to the inner store. */
   identity(): MaybePromise<string> {
     return this.#call(() => this.#inner.identity());
   }
 
-  /** As the store within. */
+  /** Forwards to the inner store. */
   get(keys: readonly string[]): MaybePromise<(Uint8Array | undefined)[]> {
     this.reads += keys.length;
     return this.#call(() => this.#inner.get(keys));
   }
 
-  /** As the store within. */
+  /** Forwards to the inner store. */
   list(
     from: string,
     to: string,
@@ -132,7 +137,7 @@ export class FaultyBlockStore implements BlockStore {
     return this.#call(() => this.#inner.list(from, to, options));
   }
 
-  /** As the store within. */
+  /** Forwards to the inner store. */
   keys(
     from: string,
     to: string,
@@ -141,10 +146,10 @@ export class FaultyBlockStore implements BlockStore {
     return this.#call(() => this.#inner.keys(from, to, options));
   }
 
-  /** As the store within, unless a fault is due. */
+  /** Forwards to the inner store, unless a fault is due. */
   write(changes: Changes, durability: Durability): MaybePromise<void> {
     const number = ++this.writes;
-    // What is given may change when the call has returned.
+    // Copied: the caller may change the bytes after the call has returned.
     const put = changes.put?.map(({ key, bytes }) => ({
       key,
       bytes: this.#asynchronous ? bytes.slice() : bytes,
@@ -170,7 +175,7 @@ export class FaultyBlockStore implements BlockStore {
     this.#inner.write(changes, durability);
   }
 
-  /** What takes changes back. */
+  /** Builds the inverse of changes. */
   #inverse(changes: Changes): Changes {
     const names = new Set(changes.delete);
     for (const { key } of changes.put ?? []) names.add(key);
@@ -184,12 +189,12 @@ export class FaultyBlockStore implements BlockStore {
     return { delete: keys, put };
   }
 
-  /** Closes nothing: what is within may be opened again. */
+  /** Does not close the inner store, which may be reopened. */
   async close(): Promise<void> {
     await this.#tail;
   }
 
-  /** As `close()`. */
+  /** Closes the store like `close()`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -1,6 +1,6 @@
 /**
- * The external files of a snapshot: collected while it is saved, kept, and put
- * down again for a recovery.
+ * External files of a snapshot: collected during a save, copied, and laid out
+ * again for a recovery.
  *
  * This module is browser compatible.
  *
@@ -17,7 +17,7 @@ import { collect, source, WHOLE } from "./streams.ts";
 import { show } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** An external file with what was in it; without a store, only where it is. */
+/** External file with its content; without a store, only its path. */
 export interface KeptFile {
   readonly fileID: bigint;
   readonly path: string;
@@ -25,12 +25,12 @@ export interface KeptFile {
   readonly content: Uint8Array | undefined;
 }
 
-/** What `saveSnapshot()` is given to name files to. */
+/** Collection of files that is passed to `saveSnapshot()`. */
 export class FileCollection implements ISnapshotFileCollection {
   readonly #files = new Map<bigint, Omit<KeptFile, "content">>();
   #breach: Breach | undefined;
 
-  /** As in the contract; what is wrong with a call comes out of {@linkcode keep}, where the machine cannot catch it. */
+  /** Adds a file; invalid calls are reported by {@linkcode keep}, where the machine cannot catch the error. */
   addFile(fileID: bigint, path: string, metadata: Uint8Array): void {
     const wrong = (rule: string, detail: string): void => {
       this.#breach ??= new Breach(rule, `addFile() was given ${detail}`);
@@ -50,7 +50,7 @@ export class FileCollection implements ISnapshotFileCollection {
     this.#files.set(fileID, { fileID, path, metadata: metadata.slice() });
   }
 
-  /** The files with their content, as the host takes them when `saveSnapshot()` has returned. */
+  /** Copies the files with their content, like a host after `saveSnapshot()` has returned. */
   async keep(store: FileStore | undefined): Promise<KeptFile[]> {
     if (this.#breach !== undefined) throw this.#breach;
     const kept: KeptFile[] = [];
@@ -80,13 +80,13 @@ async function contentOf(store: FileStore, path: string): Promise<Uint8Array> {
 
 let names = 0;
 
-/** The files of a snapshot in places of their own, and how to take them away again. */
+/** Files of a snapshot at paths of their own, and a function that removes them. */
 export interface LaidFiles {
   readonly files: readonly SnapshotFile[];
   remove(): Promise<void>;
 }
 
-/** Puts kept files down for a recovery; without a store they are where they were. */
+/** Lays files out for a recovery; without a store they stay at their paths. */
 export async function lay(
   kept: readonly KeptFile[],
   store: FileStore | undefined,

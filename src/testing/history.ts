@@ -1,6 +1,6 @@
 /**
- * What a machine is put through in one case: commands, where their batches end,
- * where it is synced and crashes, and what it is asked.
+ * Histories: the commands of one case, their batches, syncs, crashes and
+ * queries.
  *
  * This module is browser compatible.
  *
@@ -11,42 +11,42 @@ import { fc } from "../deps/fast_check.ts";
 import type { Samples } from "./options.ts";
 import { showBytes } from "./value.ts";
 
-/** What becomes of an on-disk machine after a step. */
+/** Fate of an on-disk machine after a step. */
 export type Fate = "goes on" | "closes" | "crashes" | "crashes midway";
 
-/** One command and what comes with and after it. */
+/** Command with the events during and after it. */
 export interface Step {
   readonly cmd: Uint8Array;
-  /** Indexes left out before this one. */
+  /** Number of indexes left out before the command. */
   readonly gap: number;
-  /** The snapshot is taken after the step of the highest rank; before all if none is over 0. */
+  /** Rank of the step; the snapshot is taken after the highest, or before all steps if none is above 0. */
   readonly rank: number;
-  /** Whether a batch ends here. */
+  /** True if a batch ends with this step. */
   readonly ends: boolean;
-  /** Whether an on-disk machine is synced when this batch was applied. */
+  /** True if an on-disk machine is synced after the batch. */
   readonly sync: boolean;
-  /** What becomes of an on-disk machine when this batch was applied. */
+  /** Fate of an on-disk machine after the batch. */
   readonly fate: Fate;
 }
 
-/** One case. */
+/** History of one case. */
 export interface History {
   readonly steps: readonly Step[];
   readonly queries: readonly unknown[];
   readonly naQueries: readonly Uint8Array[];
-  /** How many commands come before the snapshot. */
+  /** Number of commands before the snapshot. */
   readonly cut: number;
-  /** Where everything else that varies comes from: sizes of pieces, clocks. */
+  /** Source of everything else that varies, such as sizes of pieces and clocks. */
   readonly salt: number;
 }
 
-/** An entry before it is given to a machine. */
+/** Entry before it is passed to a machine. */
 export interface LogEntry {
   readonly index: number;
   readonly cmd: Uint8Array;
 }
 
-/** The commands and queries a history is drawn from. */
+/** Commands and queries that histories are drawn from. */
 export interface HistorySource {
   readonly commands: Samples<Uint8Array>;
   readonly queries: Samples<unknown>;
@@ -58,14 +58,14 @@ function isList<T>(given: Samples<T>): given is readonly T[] {
   return Array.isArray(given);
 }
 
-/** An arbitrary as fast-check declares it; {@linkcode Samples} asks only for what tells it from a list. */
+/** Casts to the type that fast-check declares; {@linkcode Samples} requires only the part that identifies it. */
 function arbitraryOf<T>(
   given: Exclude<Samples<T>, readonly T[]>,
 ): fc.Arbitrary<T> {
   return given as fc.Arbitrary<T>;
 }
 
-/** All of a list in each case, or a few values of an arbitrary. */
+/** Draws all values of a list, or a few values of an arbitrary. */
 function severalOf<T>(given: Samples<T>): fc.Arbitrary<readonly T[]> {
   return isList(given)
     ? fc.constant(given)
@@ -78,7 +78,7 @@ function stepOf(commands: Samples<Uint8Array>): fc.Arbitrary<Step> {
       ? fc.constantFrom(...commands)
       : arbitraryOf(commands),
     gap: fc.nat({ max: 3 }),
-    // Without a bias to its ends: nothing special happens there.
+    // Unbiased: the ends of the range have no special meaning.
     rank: fc.noBias(fc.nat({ max: 63 })),
     ends: fc.boolean(),
     sync: fc.constantFrom(false, false, true),
@@ -91,7 +91,7 @@ function stepOf(commands: Samples<Uint8Array>): fc.Arbitrary<Step> {
   });
 }
 
-/** Histories of up to `maxCommands` commands; they shrink to fewer and simpler ones. */
+/** Creates an arbitrary of histories of up to `maxCommands` commands, which shrink to fewer and simpler ones. */
 export function historyOf(from: HistorySource): fc.Arbitrary<History> {
   const { commands, queries, maxCommands } = from;
   return fc.record({
@@ -112,8 +112,8 @@ export function historyOf(from: HistorySource): fc.Arbitrary<History> {
 }
 
 /**
- * Where the snapshot is taken. It goes with a step rather than with a position,
- * so that it stays where it is when other steps are taken out.
+ * Position of the snapshot. It belongs to a step rather than to a position, so
+ * that it stays in place when other steps are removed.
  */
 function cutOf(steps: readonly Step[]): number {
   const highest = Math.max(0, ...steps.map(({ rank }) => rank));
@@ -122,7 +122,10 @@ function cutOf(steps: readonly Step[]): number {
     : steps.findIndex(({ rank }) => rank === highest) + 1;
 }
 
-/** Without queries of its own, `naLookup()` gets those of `lookup()` that are bytes, else a command: a refusal is an answer too. */
+/**
+ * Queries of `naLookup()`: by default those of `lookup()` that are bytes, else
+ * a command, because a refusal is an answer too.
+ */
 function byteQueriesOf(
   queries: readonly unknown[],
   steps: readonly Step[],
@@ -131,7 +134,7 @@ function byteQueriesOf(
   return bytes.length > 0 ? bytes : steps.slice(0, 1).map(({ cmd }) => cmd);
 }
 
-/** A history without one of its steps; the snapshot stays between the same others. */
+/** Removes one step from a history; the snapshot keeps its neighbours. */
 export function without(history: History, at: number): History {
   return {
     ...history,
@@ -140,7 +143,7 @@ export function without(history: History, at: number): History {
   };
 }
 
-/** The entries of a history: with the indexes it leaves out, or contiguous from 1. */
+/** Entries of a history: with its gaps, or contiguous from 1. */
 export function entriesOf(history: History, gaps = true): LogEntry[] {
   let index = 0;
   return history.steps.map(({ cmd, gap }) => ({
@@ -149,10 +152,10 @@ export function entriesOf(history: History, gaps = true): LogEntry[] {
   }));
 }
 
-/** How a log is cut into batches. */
+/** Division of a log into batches. */
 export type Batching = "as drawn" | "one by one" | "all at once";
 
-/** `entries`, which begin at step `from` of the history, as batches. */
+/** Divides `entries`, which start at step `from` of the history, into batches. */
 export function batchesOf(
   history: History,
   entries: readonly LogEntry[],
@@ -170,7 +173,7 @@ export function batchesOf(
   return batches;
 }
 
-/** The history in lines to read; a crash and its kin mean something to on-disk machines only. */
+/** Describes a history in lines; crashes and similar fates only for on-disk machines. */
 export function storyOf(history: History, onDisk: boolean): string {
   if (history.steps.length === 0) return "  no command at all";
   const entries = entriesOf(history);

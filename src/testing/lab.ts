@@ -1,5 +1,5 @@
 /**
- * Where the experiments are made: instances and places for them, and their end.
+ * Lab: creates the instances and places of an experiment, and disposes of them.
  *
  * This module is browser compatible.
  *
@@ -20,39 +20,39 @@ import type { Subject } from "./subject.ts";
 import { show, structuralEquals } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** Makes instances of the machine under examination in one place. */
+/** Factory of instances in one place. */
 export interface Site {
-  /** Makes an instance. */
+  /** Creates an instance. */
   readonly make: (clusterID: bigint, nodeID: bigint) => Subject;
-  /** The place it is in, of an on-disk machine. */
+  /** Place of an on-disk machine. */
   readonly disk: Disk | undefined;
 }
 
-/** What a lab is made of. */
+/** Parameters of a lab. */
 export interface LabInit {
   readonly type: Type;
   readonly options: CheckOptions;
-  /** Makes a fresh site. */
+  /** Creates an empty site. */
   readonly site: () => Promise<Site>;
 }
 
-/** A place with the instance that is open in it. */
+/** Place with the instance that is open in it. */
 export class Place {
   readonly #lab: Lab;
   readonly #site: Site;
 
-  /** A place at a site. */
+  /** Creates a place at a site. */
   constructor(lab: Lab, site: Site) {
     this.#lab = lab;
     this.#site = site;
   }
 
-  /** Whether a crash can come in the middle of a call, and loses what was not synced. */
+  /** True if a crash can interrupt a call and loses unsynced data. */
   get crashes(): boolean {
     return this.#site.disk?.crash !== undefined;
   }
 
-  /** Makes an instance without opening it. */
+  /** Creates an instance without opening it. */
   make(nodeID: bigint = this.#lab.nodeID): Probe {
     let subject: Subject;
     try {
@@ -63,7 +63,7 @@ export class Place {
     return this.#lab.track(new Probe(subject, this.#lab.settings));
   }
 
-  /** Makes an instance and opens it; returns the index it gives, checked to be one. */
+  /** Creates an instance and opens it; returns its index after a check. */
   async open(nodeID?: bigint): Promise<{ probe: Probe; index: number }> {
     const probe = this.make(nodeID);
     const index = await probe.value(
@@ -74,19 +74,19 @@ export class Place {
     return { probe, index: checkedIndex(index) };
   }
 
-  /** Ends an instance as a power cut would, whatever it is doing. */
+  /** Ends an instance like a power failure, during any call. */
   async crash(probe: Probe): Promise<void> {
     probe.abandon();
     await this.#site.disk?.crash?.();
   }
 
-  /** Ends the place. */
+  /** Disposes of the place. */
   async remove(): Promise<void> {
     await this.#site.disk?.remove?.();
   }
 }
 
-/** An opened index, checked to be one at all. */
+/** Checks that the return value of `open()` is an index. */
 export function checkedIndex(index: unknown): number {
   if (Number.isSafeInteger(index) && (index as number) >= 0) {
     return index as number;
@@ -94,23 +94,23 @@ export function checkedIndex(index: unknown): number {
   throw new Breach("D1", `open() gave ${show(index)}, which is no log index`);
 }
 
-/** The instances and places of one case. */
+/** Instances and places of one case. */
 export class Lab {
-  /** The kind of machine. */
+  /** Kind of the machine. */
   readonly type: Type;
-  /** The cluster id machines are made with. */
+  /** Cluster id for factories. */
   readonly clusterID: bigint;
-  /** The node id machines are made with. */
+  /** Node id for factories. */
   readonly nodeID: bigint;
-  /** What the check was told. */
+  /** Options of the check. */
   readonly options: CheckOptions;
-  /** What probes are told. */
+  /** Settings of probes. */
   readonly settings: ProbeSettings;
   readonly #site: () => Promise<Site>;
   readonly #probes: Probe[] = [];
   readonly #places: Place[] = [];
 
-  /** A lab with nothing in it. */
+  /** Creates a lab without instances. */
   constructor(init: LabInit) {
     const { options } = init;
     this.type = init.type;
@@ -124,30 +124,30 @@ export class Lab {
     this.#site = init.site;
   }
 
-  /** Whether the machine keeps its state on disk. */
+  /** True for an on-disk machine. */
   get onDisk(): boolean {
     return this.type === OnDiskStateMachine;
   }
 
-  /** The id of another replica. */
+  /** Node id of another replica. */
   get otherNodeID(): bigint {
     return this.nodeID === U64_MAX ? this.nodeID - 1n : this.nodeID + 1n;
   }
 
-  /** Sees to it that an instance is closed in the end. */
+  /** Registers an instance to be closed at the end. */
   track(probe: Probe): Probe {
     this.#probes.push(probe);
     return probe;
   }
 
-  /** A fresh place. */
+  /** Creates an empty place. */
   async place(): Promise<Place> {
     const place = new Place(this, await this.#site());
     this.#places.push(place);
     return place;
   }
 
-  /** A new instance in a fresh place, opened; it must be empty as far as an index tells. */
+  /** Creates and opens an instance in an empty place; its index must be 0. */
   async fresh(nodeID?: bigint): Promise<Probe> {
     const { probe, index } = await (await this.place()).open(nodeID);
     if (index !== 0) {
@@ -157,9 +157,9 @@ export class Lab {
   }
 
   /**
-   * Closes what is open, unless told not to, and removes everything. Of what
-   * goes wrong then only a `close()` that never settles is a finding, for it
-   * would cost its timeout again and again; it is returned.
+   * Closes open instances unless told otherwise, and removes all places. Of the
+   * errors, only a `close()` that hangs is a finding, because it would cost its
+   * timeout again and again; it is returned.
    */
   async end(closes: boolean): Promise<Breach | undefined> {
     let hung: Breach | undefined;
@@ -173,7 +173,7 @@ export class Lab {
     return hung;
   }
 
-  /** How two observations differ, in words; undefined if they do not. */
+  /** Describes the difference of two observations; undefined if they are equal. */
   difference(
     history: History,
     a: Observation,
@@ -201,7 +201,7 @@ export class Lab {
   }
 }
 
-/** How two observations differ, and by what it was seen first. */
+/** Difference of two observations, with the observation that showed it first. */
 export interface Difference {
   readonly seen: "answers" | "naAnswers" | "hash";
   readonly text: string;
@@ -231,7 +231,7 @@ function showAnswer(answer: unknown): string {
     : show(answer);
 }
 
-/** How two runs of results differ, in words; undefined if they do not. */
+/** Describes the difference of two lists of results; undefined if they are equal. */
 export function resultsDifference(
   a: readonly Result[],
   b: readonly Result[],

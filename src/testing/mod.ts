@@ -1,11 +1,12 @@
 /**
- * For those who write machines: the contract suite. It runs a machine of yours
- * against every rule of the contract that can be seen from outside, with
- * histories drawn at random, and reports the rule that is broken with the
- * smallest sequence of commands that breaks it.
+ * Contract suite for authors of machines, and conformance suites for authors of
+ * logs, stores and outboxes.
  *
- * For those who write logs and stores: the cases that each has to pass, as names
- * and functions for any test runner (`logDBConformance()` and its like).
+ * The contract suite runs a machine against every rule of the contract that can be
+ * observed from outside, with random histories, and reports the broken rule with
+ * the smallest sequence of commands that breaks it. A conformance suite, such as
+ * `logDBConformance()`, returns the cases that a port must pass, with name and
+ * function, for any test runner.
  *
  * ```ts
  * import { checkStateMachine } from "./mod.ts";
@@ -37,8 +38,8 @@
  * });
  * ```
  *
- * Had it forgotten to save its count, the message would say so, name the rule,
- * R9, and show that one command is enough to see it.
+ * If it did not save its count, the error would name the rule, R9, and show that
+ * one command suffices to see it.
  *
  * This module is browser compatible.
  *
@@ -60,7 +61,7 @@ export type {
   Samples,
 } from "./options.ts";
 export { ContractViolation, type ContractViolationInit } from "./violation.ts";
-// What the signatures above name, for those who import nothing else.
+// Types in the signatures above, so that a caller needs no other import.
 export type {
   CreateConcurrentStateMachineFunc,
   CreateOnDiskStateMachineFunc,

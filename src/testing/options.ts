@@ -1,5 +1,5 @@
 /**
- * What the suite is told of a machine.
+ * Options of the contract suite.
  *
  * This module is browser compatible.
  *
@@ -14,12 +14,9 @@ import type {
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 
-/**
- * An arbitrary of fast-check 4, from whatever copy of it: the part of its type
- * that tells what it makes.
- */
+/** Arbitrary of fast-check 4, of any copy of it: the part of its type that determines its values. */
 export interface Arbitrary<T> {
-  /** Makes one value. */
+  /** Generates one value. */
   generate(
     random: never,
     biasFactor: number | undefined,
@@ -29,7 +26,7 @@ export interface Arbitrary<T> {
 /** Values to draw from: a list, or a fast-check arbitrary of one. */
 export type Samples<T> = readonly T[] | Arbitrary<T>;
 
-/** What the three checks have in common. */
+/** Options of all three checks. */
 export interface CheckOptions {
   /**
    * Commands to draw histories from: samples, or a fast-check arbitrary of one.
@@ -38,9 +35,10 @@ export interface CheckOptions {
    */
   readonly commands: Samples<Uint8Array>;
   /**
-   * Queries that see the state: samples, all asked each time, or an arbitrary
-   * of one. What no query shows, and no hash, the suite cannot compare. A query
-   * that `lookup()` refuses is welcome: the refusal is taken as the answer.
+   * Queries that reveal the state: samples, all used each time, or an arbitrary
+   * of one. The suite cannot compare state that neither a query nor a hash
+   * shows. A query that `lookup()` rejects is useful too: the error is its
+   * answer.
    */
   readonly queries: Samples<unknown>;
   /**
@@ -50,106 +48,107 @@ export interface CheckOptions {
    */
   readonly naQueries?: Samples<Uint8Array>;
   /**
-   * The cluster id factories are called with.
+   * Cluster id for factories.
    *
    * @default 1n
    */
   readonly clusterID?: bigint;
   /**
-   * The node id factories are called with. One run of each pair that is compared
-   * for determinism gets the next one: it stands for another replica.
+   * Node id for factories. One run of each pair that is compared for
+   * determinism gets the next id and stands for another replica.
    *
    * @default 1n
    */
   readonly nodeID?: bigint;
   /**
-   * Repeats a run: the seed of a {@linkcode ContractViolation}.
+   * Seed of a {@linkcode ContractViolation}, which repeats its run.
    *
    * @default a random one
    */
   readonly seed?: number;
-  /** With `seed`, repeats one case alone: the path of a {@linkcode ContractViolation}. */
+  /** Path of a {@linkcode ContractViolation}; with `seed` it repeats that case alone. */
   readonly path?: string;
   /**
-   * Histories each rule is tried with.
+   * Number of histories per rule.
    *
    * @default 25
    */
   readonly runs?: number;
   /**
-   * The most commands of one history.
+   * Maximum number of commands per history.
    *
    * @default 12
    */
   readonly maxCommands?: number;
   /**
-   * Whether two answers of `lookup()` are the same.
+   * Compares two answers of `lookup()`.
    *
-   * @default structural equality, of bytes, bigints, maps and sets too; `NaN` is itself, `-0` is not `0`
+   * @default structural equality, of bytes, bigints, maps and sets too; `NaN`
+   * equals itself, `-0` differs from `0`
    */
   readonly equals?: (a: unknown, b: unknown) => boolean;
   /**
-   * Where the machine's external files are. The suite then does what a host
-   * does: takes a file's content when `saveSnapshot()` has returned, gives it
-   * back under another path, and removes that once `recoverFromSnapshot()` has
-   * returned. Without a store a file is given back under the path it was added by.
+   * Store of the machine's external files. The suite then does what a host
+   * does: copies a file's content once `saveSnapshot()` has returned, lays it
+   * out at another path for a recovery, and removes it once
+   * `recoverFromSnapshot()` has returned. Without a store a file is passed at
+   * the path it was added by.
    */
   readonly files?: FileStore;
   /**
-   * How long a promise of the machine may take, in milliseconds.
+   * Timeout of the machine's promises, in milliseconds.
    *
    * @default 5000
    */
   readonly settleTimeoutMs?: number;
   /**
-   * Whether results or answers show the index of an entry, say as a version.
-   * The suite does not then expect the same of a log with gaps as of one
-   * without (C7).
+   * True if results or answers depend on the index of an entry, for example as
+   * a version. The suite then does not compare logs with and without gaps (C7).
    *
    * @default false
    */
   readonly usesIndex?: boolean;
 }
 
-/** What {@linkcode checkStateMachine} is told. */
+/** Options of {@linkcode checkStateMachine}. */
 export interface CheckStateMachineOptions extends CheckOptions {
-  /** Makes a machine. */
+  /** Creates a machine. */
   readonly create: CreateStateMachineFunc;
 }
 
-/** What {@linkcode checkConcurrentStateMachine} is told. */
+/** Options of {@linkcode checkConcurrentStateMachine}. */
 export interface CheckConcurrentStateMachineOptions extends CheckOptions {
-  /** Makes a machine. */
+  /** Creates a machine. */
   readonly create: CreateConcurrentStateMachineFunc;
 }
 
 /**
- * One place that an on-disk machine keeps its state in: a directory, a database.
+ * Place of the state of an on-disk machine: a directory, a database.
  *
- * The suite opens a machine in it, and after each crash, loss or close another
- * one in the same place. At most one is in use at a time.
+ * The suite opens a machine in it, and after each crash, data loss or close
+ * another one in the same place. At most one is in use at a time.
  */
 export interface Disk {
-  /** Makes a machine that opens this place. */
+  /** Creates a machine that opens this place. */
   readonly create: CreateOnDiskStateMachineFunc;
   /**
-   * Makes the place look as it would after a power cut at this moment: what was
-   * not made durable is gone, open handles are gone, and whatever the machines
-   * made so far still try to write fails or goes nowhere. The machine is not
-   * told, and not closed. May be called while a call of the machine is pending.
+   * Makes the place look as after a power failure at this moment: data that was
+   * not made durable and open handles are gone, and later writes of existing
+   * machines fail or have no effect. The machine is neither notified nor
+   * closed. May be called during a call of the machine.
    *
-   * Without it a crash is an instance that is no longer used and was not closed,
-   * and only happens between calls: unsynced data is then not lost, so far less
-   * is checked, and the next `open()` must be able to take over from an
-   * abandoned instance.
+   * Without it a crash is an instance that is no longer used and was not
+   * closed, and happens only between calls. Unsynced data is then not lost, so
+   * that far less is checked, and the next `open()` must be able to take over
+   * from an abandoned instance.
    */
   crash?(): MaybePromise<void>;
-  /** Takes the place away for good, when the suite has no more use for it; no machine in it is open then, though some were never closed. */
+  /** Removes the place at the end; no machine in it is open then, though some were never closed. */
   remove?(): MaybePromise<void>;
 }
 
-/** What {@linkcode checkOnDiskStateMachine} is told. */
+/** Options of {@linkcode checkOnDiskStateMachine}. */
 export interface CheckOnDiskStateMachineOptions extends CheckOptions {
-  /** Makes a fresh, empty place. Called once per case and replica: several are in use at once. */
+  /** Creates an empty place. Called once per case and replica: several are in use at once. */
   readonly disk: () => MaybePromise<Disk>;
 }

@@ -1,6 +1,6 @@
 /**
- * One instance of a machine under examination: called as a host would call it,
- * with all it returns checked, copied and waited for with a bound.
+ * Probe: calls one instance of the machine under test like a host, and checks,
+ * copies and bounds everything it returns.
  *
  * This module is browser compatible.
  *
@@ -41,79 +41,79 @@ import {
 } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** What the machine answered: a value, or what it threw instead. */
+/** Answer of the machine: a value or an error. */
 export type Answer =
   | { readonly value: unknown }
   | { readonly thrown: string };
 
-/** All that can be seen of a state. */
+/** Everything that can be observed of a state. */
 export interface Observation {
   readonly answers: readonly Answer[];
   readonly naAnswers: readonly Answer[];
   readonly hash: bigint | undefined;
 }
 
-/** A snapshot as a host keeps it. */
+/** Snapshot with its files, as a host stores it. */
 export interface Saved {
   readonly bytes: Uint8Array;
   readonly files: readonly KeptFile[];
 }
 
-/** What a probe needs to know of its surroundings. */
+/** Settings of a probe. */
 export interface ProbeSettings {
   readonly settleTimeoutMs: number;
   readonly files: FileStore | undefined;
 }
 
-/** How a recovery is to go. */
+/** Course of a recovery. */
 export interface Recovery {
   readonly sizes?: Sizes;
   readonly hook?: Hook;
   readonly signal?: AbortSignal;
-  /** Called when the machine is done and before the files laid out for it go. */
+  /** Called when the machine has returned and before its files are removed. */
   readonly before?: () => Promise<void>;
 }
 
-/** How often a machine may choose to drop a snapshot that nobody else wants dropped. */
+/** Maximum number of snapshots that a machine may decline in succession. */
 const ABORTS_MAX = 8;
 
-/** A signal nobody aborts. */
+/** Creates a signal that never aborts. */
 function never(): AbortSignal {
   return new AbortController().signal;
 }
 
-/** One instance under examination. */
+/** Instance under test. */
 export class Probe {
-  /** The machine. */
+  /** Machine under test. */
   readonly subject: Subject;
-  /** The rule that a throw, or a promise that does not settle, breaks in this experiment; each method's own if not set. */
+  /** Rule that a throw or a hanging promise breaks in this experiment; by default that of the method. */
   blame: string | undefined;
-  /** Whether all that was given to the machine is overwritten when it has returned (R11). */
+  /** Set to overwrite arguments once the machine has returned (R11). */
   scribbles = false;
-  /** True if answers and the data of results are overwritten: they are the caller's (R4, R13). */
+  /** Set to overwrite answers and the data of results, which belong to the caller (R4, R13). */
   spoils = false;
-  /** True if answers are kept, for {@linkcode Probe.expectKept}. */
+  /** Set to retain answers for {@linkcode Probe.expectKept}. */
   keeps = false;
   #kept: [answer: unknown, copy: unknown][] = [];
-  /** Whether `close()` was called, or must not be: after a crash, or while something hangs. */
+  /** Set once `close()` was called, or must not be: after a crash, or while a call hangs. */
   over = false;
   readonly #settings: ProbeSettings;
   readonly #timers = new Set<Timer>();
 
-  /** A probe of an instance that was just made. */
+  /** Creates a probe of a new instance. */
   constructor(subject: Subject, settings: ProbeSettings) {
     this.subject = subject;
     this.#settings = settings;
   }
 
-  /** Leaves the instance to itself: it is not closed, and what is pending is not waited for. */
+  /** Abandons the instance: it is not closed, and pending calls are not awaited. */
   abandon(): void {
     this.over = true;
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
   }
 
-  /** How a call ends: anything but never. */
+  /** Returns the outcome of a call, which must settle. */
   async outcome<T>(
     rule: string,
     what: string,
@@ -121,7 +121,7 @@ export class Probe {
   ): Promise<Outcome<T>> {
     const ms = this.#settings.settleTimeoutMs;
     const late = (): Breach => {
-      // What hangs still runs, and nothing may be called beside it (R10).
+      // A hanging call still runs, and nothing may overlap it (R10).
       this.over = true;
       return new Breach(
         this.blame ?? rule,
@@ -137,7 +137,7 @@ export class Probe {
     }
   }
 
-  /** What a call returns; a throw is a breach. */
+  /** Returns the value of a call; a throw is a breach. */
   async value<T>(
     rule: string,
     what: string,
@@ -152,13 +152,13 @@ export class Probe {
     );
   }
 
-  /** Applies entries as one batch; `meanwhile` runs beside it. Returns the machine's own results, checked. */
+  /** Applies entries as one batch, with `during` at the same time. Returns the machine's results, checked. */
   async update(
     entries: readonly LogEntry[],
-    meanwhile?: () => Promise<void>,
+    during?: () => Promise<void>,
   ): Promise<Result[]> {
     if (this.subject.type !== RegularStateMachine) {
-      return await this.#updateBatch(entries, meanwhile);
+      return await this.#updateBatch(entries, during);
     }
     const results: Result[] = [];
     for (const entry of entries) {
@@ -169,20 +169,20 @@ export class Probe {
 
   async #updateBatch(
     entries: readonly LogEntry[],
-    meanwhile: (() => Promise<void>) | undefined,
+    during: (() => Promise<void>) | undefined,
   ): Promise<Result[]> {
     const given = entries.map(({ index, cmd }): Entry => ({
       index,
       cmd: cmd.slice(),
     }));
-    // The machine may do with the array what it likes.
+    // The machine may change the array.
     const kept = [...given];
     const returned = this.value(
       "R5",
       "update()",
       () => this.subject.update(given),
     );
-    const beside = meanwhile?.();
+    const beside = during?.();
     const [settled] = await Promise.allSettled([returned, beside]);
     if (settled.status === "rejected") throw settled.reason;
     await beside;
@@ -207,7 +207,7 @@ export class Probe {
     return own;
   }
 
-  /** Does to a batch what its owner may do with it once `update()` has returned. */
+  /** Changes a batch as its owner may once `update()` has returned. */
   #scribble(given: Entry[], kept: readonly Entry[]): void {
     for (const entry of kept) {
       scribble(entry.cmd);
@@ -217,7 +217,7 @@ export class Probe {
     given.length = 0;
   }
 
-  /** Applies entries that begin at step `from`, batch by batch; `between` runs before each batch and at the end. */
+  /** Applies entries that start at step `from`, batch by batch; calls `between` before each batch and at the end. */
   async apply(
     history: History,
     entries: readonly LogEntry[],
@@ -225,20 +225,20 @@ export class Probe {
       readonly from?: number;
       readonly batching?: Batching;
       readonly between?: () => Promise<void>;
-      readonly meanwhile?: () => Promise<void>;
+      readonly during?: () => Promise<void>;
     } = {},
   ): Promise<Result[]> {
-    const { from = 0, batching = "as drawn", between, meanwhile } = options;
+    const { from = 0, batching = "as drawn", between, during } = options;
     const results: Result[] = [];
     for (const batch of batchesOf(history, entries, batching, from)) {
       await between?.();
-      results.push(...await this.update(batch, meanwhile));
+      results.push(...await this.update(batch, during));
     }
     await between?.();
     return results;
   }
 
-  /** Asks one query; what the machine throws is its answer. */
+  /** Runs one query; an error of the machine is its answer. */
   async lookup(query: unknown): Promise<Answer> {
     const given = copyOf(query);
     const outcome = await this.outcome(
@@ -287,7 +287,7 @@ export class Probe {
     return { value };
   }
 
-  /** Throws a breach if an answer that was kept is not what it was; forgets them. */
+  /** Throws a breach if a retained answer has changed; drops them. */
   expectKept(): void {
     for (const [answer, copy] of this.#kept.splice(0)) {
       if (structuralEquals(answer, copy)) continue;
@@ -300,7 +300,7 @@ export class Probe {
     }
   }
 
-  /** Asks all queries of a history. */
+  /** Runs all queries of a history. */
   async lookups(history: History): Promise<Answer[]> {
     const answers: Answer[] = [];
     for (const query of history.queries) {
@@ -309,7 +309,7 @@ export class Probe {
     return answers;
   }
 
-  /** Asks all byte queries of a history, if the machine takes such. */
+  /** Runs all byte queries of a history, if the machine supports them. */
   async naLookups(history: History): Promise<Answer[]> {
     if (this.subject.naLookup === undefined) return [];
     const answers: Answer[] = [];
@@ -320,7 +320,7 @@ export class Probe {
     return answers;
   }
 
-  /** The hash of the state, if the machine has one. */
+  /** Returns the state hash, if the machine has one. */
   async hash(): Promise<bigint | undefined> {
     const { getHash } = this.subject;
     if (getHash === undefined) return undefined;
@@ -341,7 +341,7 @@ export class Probe {
     );
   }
 
-  /** All that can be seen of the state now. */
+  /** Observes the present state. */
   async observe(history: History): Promise<Observation> {
     return {
       hash: await this.hash(),
@@ -350,7 +350,7 @@ export class Probe {
     };
   }
 
-  /** Marks the present state for a snapshot. */
+  /** Prepares a snapshot of the present state. */
   prepare(): Promise<unknown> {
     return this.value(
       "C4",
@@ -359,7 +359,7 @@ export class Probe {
     );
   }
 
-  /** How saving the state of `context` into `sink` ends; `rule` is broken when it never does. */
+  /** Saves the state of `context` into `sink` and returns the outcome; `rule` is broken if it never settles. */
   saveInto(
     rule: string,
     context: unknown,
@@ -374,7 +374,7 @@ export class Probe {
     );
   }
 
-  /** Saves the state of `context`; undefined if the machine chose to drop the snapshot (R7). */
+  /** Saves the state of `context`; undefined if the machine declined (R7). */
   async trySave(context: unknown, hook?: Hook): Promise<Saved | undefined> {
     const sink = new Sink(hook);
     const files = new FileCollection();
@@ -407,7 +407,7 @@ export class Probe {
     };
   }
 
-  /** Saves the present state; `prepared` runs between the moment that is saved and the saving. */
+  /** Saves the present state; calls `prepared` between preparing and saving. */
   async save(
     prepared?: () => Promise<void>,
     hook?: Hook,
@@ -425,7 +425,7 @@ export class Probe {
     );
   }
 
-  /** How recovering from a snapshot ends; `rule` is broken when it never does. */
+  /** Recovers from a snapshot and returns the outcome; `rule` is broken if it never settles. */
   async recoverFrom(
     rule: string,
     saved: Saved,
@@ -451,7 +451,7 @@ export class Probe {
     }
   }
 
-  /** Replaces the state by a saved one; a throw is a breach. */
+  /** Recovers from a snapshot; a throw is a breach. */
   async recover(saved: Saved, recovery: Recovery = {}): Promise<void> {
     const outcome = await this.recoverFrom("R9", saved, recovery);
     if (outcome.ok) return;
@@ -462,7 +462,7 @@ export class Probe {
     );
   }
 
-  /** Makes what was applied durable. */
+  /** Makes applied entries durable. */
   sync(): Promise<void> {
     return this.value("D6", "sync()", () => this.subject.sync());
   }

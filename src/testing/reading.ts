@@ -1,6 +1,6 @@
 /**
- * Experiments on what must leave no trace: being read, being saved, and what
- * becomes of the buffers a machine was given (R4, R6, R11, C3, E1, E2).
+ * Experiments on operations that must leave no trace: reads, saves, and changes
+ * of buffers that were passed to the machine (R4, R6, R11, C3, E1, E2).
  *
  * This module is browser compatible.
  *
@@ -23,10 +23,10 @@ import { copyResult, equalResults } from "./result.ts";
 import { show } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** Something that reads and must not change. */
+/** Operation that reads and must not change anything. */
 type Reader = (probe: Probe, history: History) => Promise<unknown>;
 
-/** An experiment that reads between all updates. */
+/** Creates an experiment that reads between all updates. */
 function unchanged(
   rule: string,
   method: string,
@@ -35,7 +35,7 @@ function unchanged(
   return (lab, history) =>
     compare(lab, history, rule, `${method} changes the state`, {
       between: async (probe): Promise<void> => {
-        // That reading fails is a matter of its own rule, not of what it leaves.
+        // Failing reads break a rule of their own, not this one.
         const { blame } = probe;
         probe.blame = undefined;
         await reader(probe, history);
@@ -46,7 +46,7 @@ function unchanged(
 
 const lookups: Reader = (probe, history) => probe.lookups(history);
 
-/** Lookups while an update is under way change nothing either (C3). */
+/** Checks that lookups during an update change nothing (C3). */
 async function overlapping(lab: Lab, history: History): Promise<void> {
   if (lab.type === RegularStateMachine) return;
   await compare(
@@ -55,14 +55,14 @@ async function overlapping(lab: Lab, history: History): Promise<void> {
     "C3",
     "lookup() beside update() changes the state",
     {
-      meanwhile: async (probe): Promise<void> => {
+      during: async (probe): Promise<void> => {
         await probe.lookups(history);
       },
     },
   );
 }
 
-/** Asks everything between all updates, so that what is kept of a query or an answer can show. */
+/** Creates an experiment that queries between all updates, so that retained queries and answers show. */
 function asking(
   history: History,
   setUp: (probe: Probe) => void = () => {},
@@ -76,7 +76,7 @@ function asking(
   };
 }
 
-/** What the machine was given is overwritten when it has returned (R11). */
+/** Checks that the machine retains no argument: they are overwritten once it has returned (R11). */
 function references(lab: Lab, history: History): Promise<void> {
   return compare(
     lab,
@@ -88,7 +88,7 @@ function references(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** Checks that answers of `lookup()` and results of `update()` are the caller's, to overwrite too (R13). */
+/** Checks that answers of `lookup()` and results of `update()` may be overwritten by the caller (R13). */
 function answers(lab: Lab, history: History): Promise<void> {
   return compare(
     lab,
@@ -100,7 +100,7 @@ function answers(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** An answer stays what it was when it was given (R13). */
+/** Checks that an answer stays unchanged after it was returned (R13). */
 async function lastingAnswers(lab: Lab, history: History): Promise<void> {
   const probe = await lab.fresh();
   probe.keeps = true;
@@ -113,7 +113,7 @@ async function lastingAnswers(lab: Lab, history: History): Promise<void> {
   });
 }
 
-/** Asks for the reason in a result, twice; it must leave the result as it is (R15). */
+/** Requests the refusal of a result twice; it must not change the result (R15). */
 function refusalOf(probe: Probe, result: Result): string | undefined {
   const { refusal } = probe.subject;
   const ask = (): string | undefined => {
@@ -144,12 +144,12 @@ function refusalOf(probe: Probe, result: Result): string | undefined {
   return reason;
 }
 
-/** Checks that the refusal of a result depends on that result alone, and that asking for it changes nothing (R15). */
+/** Checks that the refusal of a result is a pure function of the result (R15). */
 async function refusals(lab: Lab, history: History): Promise<void> {
   const probe = await lab.fresh();
   if (probe.subject.refusal === undefined) return;
   const results = (await runOf(lab, history)).results;
-  // An instance without any state must say the same: a reload asks another one.
+  // After a reload another instance, without state, is asked.
   const other = await lab.fresh(lab.otherNodeID);
   await probe.apply(history, entriesOf(history, true));
   const before = await probe.observe(history);
@@ -176,7 +176,7 @@ async function refusals(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** The experiments of this file. */
+/** Experiments of this module. */
 export const readingTrials: readonly Trial[] = [
   { name: "lookup()", run: unchanged("R4", "lookup()", lookups) },
   {

@@ -1,5 +1,5 @@
 /**
- * What `update()` returns, held against the contract.
+ * Checks of the return value of `update()`.
  *
  * This module is browser compatible.
  *
@@ -12,7 +12,10 @@ import { RegularStateMachine } from "../statemachine/types.ts";
 import { Breach } from "./violation.ts";
 import { equalBytes, show } from "./value.ts";
 
-/** The results of a batch, checked; `returned` is whatever `update()` gave for entries of these indexes. */
+/**
+ * Extracts and checks the results of a batch; `returned` is the return value of
+ * `update()` for entries with these indexes.
+ */
 export function resultsOf(
   returned: unknown,
   indexes: readonly number[],
@@ -71,12 +74,12 @@ function checked(result: unknown, index: number, type: Type): Result {
   return result as Result;
 }
 
-/** A result as it is now, whatever becomes of the machine's own. */
+/** Copies a result, so that changes by the machine do not show. */
 export function copyResult({ value, data }: Result): Result {
   return data === undefined ? { value } : { value, data: data.slice() };
 }
 
-/** Whether two results are the same; no data and empty data are not. */
+/** True if two results are equal; missing and empty data differ. */
 export function equalResults(a: Result, b: Result): boolean {
   if (a.value !== b.value) return false;
   if (a.data === undefined || b.data === undefined) return a.data === b.data;

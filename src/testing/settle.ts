@@ -1,5 +1,5 @@
 /**
- * Waiting for somebody else's promise, but not for ever.
+ * Bounded wait for a promise.
  *
  * This module is browser compatible.
  *
@@ -9,7 +9,7 @@
 import { withResolvers } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 
-/** How long a promise is waited for before a timer is set, in microtasks. */
+/** Number of microtasks to wait before a timer is set. */
 const MICROTASKS_FIRST = 64;
 
 function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
@@ -17,13 +17,12 @@ function isPromiseLike(value: unknown): value is PromiseLike<unknown> {
     typeof (value as { then?: unknown }).then === "function";
 }
 
-/** A timer that has been set. */
+/** Handle of a timer. */
 export type Timer = ReturnType<typeof setTimeout>;
 
 /**
- * What `value` settles to; `late()` is thrown when it has not after `ms`
- * milliseconds. A timer is in `timers` while it is set: whoever clears it there
- * takes no more interest in the outcome.
+ * Settles like `value`, or throws `late()` after `ms` milliseconds. A pending
+ * timer is in `timers`; clearing it there abandons the wait.
  */
 export async function settle<T>(
   value: MaybePromise<T>,
@@ -35,8 +34,8 @@ export async function settle<T>(
   let settled = false;
   const note = (): void => void (settled = true);
   value.then(note, note);
-  // Most promises of a machine settle at once: a timer each would cost more
-  // than all the rest.
+  // Most promises of a machine settle at once, and a timer each would dominate
+  // the cost.
   for (let i = 0; i < MICROTASKS_FIRST && !settled; i++) await undefined;
   if (settled) return await value;
   const { promise: deadline, reject } = withResolvers<never>();
@@ -50,10 +49,10 @@ export async function settle<T>(
   }
 }
 
-/** How a call ended. */
+/** Outcome of a call. */
 export type Outcome<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: unknown };
 
-/** Whether an error out of a method is the end the contract allows for it. */
+/** True for an error that the contract allows a method to end with. */
 export type Allowed = (error: unknown) => boolean;

@@ -1,7 +1,6 @@
 /**
- * Experiments on what a snapshot is worth: all of the state, as of the moment it
- * stands for, in whatever pieces it arrives, on whatever it replaces (R9, C4,
- * D8, F1 to F3).
+ * Experiments on snapshots: they contain the whole state of their index, in
+ * pieces of any size, whatever state they replace (R9, C4, D8, F1 to F3).
  *
  * This module is browser compatible.
  *
@@ -29,19 +28,19 @@ import { bytewise, pieces, type Sizes, WHOLE } from "./streams.ts";
 import { equalBytes, showBytes } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** A machine that was saved in the middle of a history and went on to its end. */
+/** Machine that was saved in the middle of a history and ran to its end. */
 export interface Original {
   readonly saved: Saved;
-  /** The entries in the snapshot, and those after it. */
+  /** Entries in the snapshot, and those after it. */
   readonly head: readonly LogEntry[];
   readonly tail: readonly LogEntry[];
-  /** What was seen at the moment of the snapshot. */
+  /** Observation at the time of the snapshot. */
   readonly moment: Observation;
   readonly results: readonly Result[];
   readonly end: Observation;
 }
 
-/** Takes a machine through a history and saves it at the cut, nothing else going on. */
+/** Runs a machine through a history and saves it at the cut, without overlapping calls. */
 export async function originalOf(
   lab: Lab,
   history: History,
@@ -64,7 +63,7 @@ export async function originalOf(
   };
 }
 
-/** Holds a machine at the moment of the snapshot against the original, and again when it has gone on to the end. */
+/** Compares a machine with the original at the time of the snapshot, and again at the end of the history. */
 export async function expectOriginal(
   lab: Lab,
   history: History,
@@ -87,7 +86,7 @@ export async function expectOriginal(
   );
 }
 
-/** An instance that has state of its own: the commands after the snapshot, at indexes before it. */
+/** Creates an instance with other state: the commands after the snapshot, at indexes before it. */
 async function occupied(lab: Lab, history: History): Promise<Probe> {
   const entries = entriesOf(history);
   const probe = await lab.fresh();
@@ -95,7 +94,7 @@ async function occupied(lab: Lab, history: History): Promise<Probe> {
     cmd,
     index: entries[i]?.index as number,
   }));
-  // A machine on disk is never sent a snapshot older than what it has.
+  // An on-disk machine never gets a snapshot older than its own state.
   await probe.apply(
     history,
     lab.onDisk ? others.slice(0, history.cut) : others,
@@ -103,7 +102,7 @@ async function occupied(lab: Lab, history: History): Promise<Probe> {
   return probe;
 }
 
-/** One way a snapshot reaches a machine. */
+/** Way in which a snapshot reaches a machine. */
 interface Way {
   readonly name: string;
   readonly onto: (lab: Lab, history: History) => Promise<Probe>;
@@ -135,14 +134,14 @@ const ways: readonly Way[] = [
     sizes: () => WHOLE,
   },
   {
-    name: "into an instance that had state, with lookups meanwhile",
+    name: "into an instance that had state, with lookups during",
     onto: occupied,
     sizes: ({ salt }) => pieces(randomOf(salt)),
     lookups: true,
   },
 ];
 
-/** Recovering gives the state that was saved, whichever way it goes (R9). */
+/** Checks that every way of recovering gives the saved state (R9). */
 async function recovery(lab: Lab, history: History): Promise<void> {
   const original = await originalOf(lab, history);
   for (const way of ways) {
@@ -165,9 +164,9 @@ async function recovery(lab: Lab, history: History): Promise<void> {
   }
 }
 
-/** A snapshot of nothing leaves nothing of what was there (R9); drawn histories seldom have one. */
+/** Checks that a snapshot of an empty state leaves nothing (R9); drawn histories rarely contain one. */
 async function emptySnapshot(lab: Lab, history: History): Promise<void> {
-  // A machine on disk is never sent a snapshot older than what it has.
+  // An on-disk machine never gets a snapshot older than its own state.
   if (lab.onDisk) return;
   const original = await originalOf(lab, { ...history, cut: 0 });
   const probe = await lab.fresh();
@@ -184,7 +183,7 @@ async function emptySnapshot(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** What was recovered can be saved and recovered in its turn (R9). */
+/** Checks that a recovered state can be saved and recovered again (R9). */
 async function secondGeneration(lab: Lab, history: History): Promise<void> {
   const original = await originalOf(lab, history);
   const middle = await lab.fresh();
@@ -203,7 +202,7 @@ async function secondGeneration(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** Files laid out for a recovery are the host's: what is to stay was copied (F3). */
+/** Checks that the machine copies the files of a recovery, which the host removes (F3). */
 async function filesGone(lab: Lab, history: History): Promise<void> {
   if (lab.onDisk || lab.options.files === undefined) return;
   const original = await originalOf(lab, history);
@@ -225,7 +224,7 @@ async function filesGone(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** Gives a machine the rest of a history while it is being saved, without ever making the saving wait for it. */
+/** Feeds the rest of a history to a machine during a save, without making the save wait. */
 class Backlog {
   readonly #probe: Probe;
   readonly #batches: LogEntry[][];
@@ -238,7 +237,7 @@ class Backlog {
     this.#chain = Promise.resolve([]);
   }
 
-  /** Begins the next update; a machine may as well hold it back until it was saved. */
+  /** Starts the next update; the machine may delay it until it was saved. */
   async next(): Promise<void> {
     const batch = this.#batches.shift();
     if (batch === undefined) return;
@@ -254,14 +253,14 @@ class Backlog {
     ]);
   }
 
-  /** Gives all that is left; the results of everything. */
+  /** Feeds the remaining entries; returns all results. */
   async rest(upTo = 0): Promise<Result[]> {
     while (this.#batches.length > upTo && !this.#failed) await this.next();
     return await this.#chain;
   }
 }
 
-/** What is saved is the state as of `prepareSnapshot()`, and saving it does not show (C4). */
+/** Checks that the saved state is that of `prepareSnapshot()`, and that saving does not show (C4). */
 async function moment(lab: Lab, history: History): Promise<void> {
   if (lab.type === RegularStateMachine) return;
   const original = await originalOf(lab, history);
@@ -269,8 +268,8 @@ async function moment(lab: Lab, history: History): Promise<void> {
   const probe = await lab.fresh();
   await probe.apply(history, head);
   probe.blame = "C4";
-  // Some of what follows comes before the saving begins, the rest between the
-  // pieces that are written, so that also what is read late is caught.
+  // Some updates come before the save starts, the others between the pieces
+  // written, so that late reads of the state are caught.
   const backlog = new Backlog(probe, history, tail);
   const saved = await probe.save(
     async (): Promise<void> => {
@@ -302,7 +301,7 @@ async function moment(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** The same state gives the same bytes, one after the other and at once (D8). */
+/** Checks that equal states are saved as equal bytes, sequentially and concurrently (D8). */
 async function sameBytes(lab: Lab, history: History): Promise<void> {
   if (lab.type !== OnDiskStateMachine) return;
   const probe = await lab.fresh();
@@ -325,9 +324,9 @@ async function sameBytes(lab: Lab, history: History): Promise<void> {
   }
 }
 
-/** The experiments of this file. */
+/** Experiments of this module. */
 export const snapshotTrials: readonly Trial[] = [
-  // First, for a file that has gone would look like a part that was forgotten.
+  // First: a removed file would look like forgotten state.
   { name: "files gone", run: filesGone },
   { name: "recovery", run: recovery },
   { name: "empty snapshot", run: emptySnapshot },

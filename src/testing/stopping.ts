@@ -1,6 +1,6 @@
 /**
- * Experiments on ends: snapshots nobody wants any more, sinks and sources that
- * fail, and `close()` (R7, R8, R10, C5, D9).
+ * Experiments on endings: dropped snapshots, failing sinks and sources, and
+ * `close()` (R7, R8, R10, C5, D9).
  *
  * This module is browser compatible.
  *
@@ -27,21 +27,21 @@ import { pieces, Sink } from "./streams.ts";
 import { show } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** How a snapshot is ended before its time. */
+/** Way of ending a snapshot early. */
 interface Ending {
   readonly rule: string;
   readonly what: string;
-  /** Saves the state of a context, which is ended at a piece that is written, and judges how that went. */
+  /** Saves the state of a context, ends the save at a piece, and checks the outcome. */
   save(probe: Probe, context: unknown, at: number): Promise<void>;
 }
 
-/** Whether an error is one that a stopped `saveSnapshot()` may end with. */
+/** True for an error that a stopped `saveSnapshot()` may end with. */
 function isStop(error: unknown, signal: AbortSignal): boolean {
   return error === signal.reason || error instanceof ErrSnapshotStopped ||
     error instanceof ErrSnapshotAborted;
 }
 
-/** Whether a machine passed on, alone or as the cause of its own error, what its sink failed with. */
+/** True if a machine rethrew the error of its sink, directly or as a cause. */
 function passedOn(error: unknown, failure: unknown): boolean {
   let at = error;
   for (let depth = 0; at !== failure && depth < 8; depth++) {
@@ -62,7 +62,10 @@ function judge(
   });
 }
 
-/** `saveSnapshot()` with a signal that has aborted already: how a host gives a context back (C5). */
+/**
+ * Creates the ending where the signal of `saveSnapshot()` has aborted before:
+ * the way a host releases a context (C5).
+ */
 function unwanted(lab: Lab): Ending {
   const rule = lab.type === RegularStateMachine ? "R8" : "C5";
   const what = "saveSnapshot(), given a signal that had aborted";
@@ -83,7 +86,7 @@ function unwanted(lab: Lab): Ending {
   };
 }
 
-/** `saveSnapshot()` with a signal that aborts while it writes (R8). */
+/** Ending where the signal of `saveSnapshot()` aborts during the save (R8). */
 const stopped: Ending = {
   rule: "R8",
   what: "saveSnapshot(), stopped while it wrote",
@@ -106,7 +109,10 @@ const stopped: Ending = {
   },
 };
 
-/** `saveSnapshot()` into a sink that fails: success would be a snapshot that is not there (R8, D9). */
+/**
+ * Creates the ending where the sink of `saveSnapshot()` fails: success would
+ * claim a snapshot that does not exist (R8, D9).
+ */
 function failing(lab: Lab): Ending {
   const rule = lab.onDisk ? "D9" : "R8";
   const what = "saveSnapshot(), whose writes failed";
@@ -116,7 +122,7 @@ function failing(lab: Lab): Ending {
     async save(probe, context, at): Promise<void> {
       const failure = lab.onDisk
         ? new ErrSnapshotStreaming()
-        : new Error("Sink failed");
+        : new Error("Sink failed (test)");
       const sink = new Sink((piece) => {
         if (piece === at) throw failure;
       });
@@ -139,7 +145,7 @@ function failing(lab: Lab): Ending {
   };
 }
 
-/** After a snapshot that came to nothing the machine goes on, and can be saved again. */
+/** Checks that the machine continues after a failed snapshot, and can be saved again. */
 async function survives(
   lab: Lab,
   history: History,
@@ -167,12 +173,12 @@ async function survives(
   await expectOriginal(lab, history, original, probe, rule, `After ${what}`);
 }
 
-/** `recoverFromSnapshot()` that is stopped settles, with all of the new state or with an error (R8). */
+/** Checks that a stopped `recoverFromSnapshot()` settles, with the whole new state or an error (R8). */
 async function stoppedRecovery(lab: Lab, history: History): Promise<void> {
   const original = await originalOf(lab, history);
   await stopRecovery(lab, history, original, "before it began", -1);
-  await stopRecovery(lab, history, original, "meanwhile", 0);
-  await stopRecovery(lab, history, original, "meanwhile", 1 + history.salt % 3);
+  await stopRecovery(lab, history, original, "during", 0);
+  await stopRecovery(lab, history, original, "during", 1 + history.salt % 3);
 }
 
 async function stopRecovery(
@@ -203,17 +209,18 @@ async function stopRecovery(
     "R8",
     what,
   );
-  // A machine that gave up is closed and discarded; one that did not has it all.
+  // A machine whose recovery failed is discarded; one that succeeded has the
+  // whole state.
   if (!outcome.ok) return;
   await expectOriginal(lab, history, original, probe, "R8", `After ${what}`);
 }
 
-/** A source that fails does not give a state: `recoverFromSnapshot()` must not succeed with a part (R9). */
+/** Checks that `recoverFromSnapshot()` fails if its source does (R9). */
 async function brokenSource(lab: Lab, history: History): Promise<void> {
   const { saved } = await originalOf(lab, history);
   const probe = await lab.fresh();
-  const failure = new Error("Source failed");
-  // Not at the end: what is left unread may fail as it likes.
+  const failure = new Error("Source failed (test)");
+  // Not at the end: an error of unread bytes may be ignored.
   const at = history.salt % 2;
   let failed = false;
   const outcome = await probe.recoverFrom("R9", saved, {
@@ -232,7 +239,7 @@ async function brokenSource(lab: Lab, history: History): Promise<void> {
   }
 }
 
-/** `close()` changes nothing that `lookup()` can see; after it, refusing to answer is no change (R10). */
+/** Checks that `close()` changes no answer of `lookup()`, which may reject afterwards (R10). */
 async function closing(lab: Lab, history: History): Promise<void> {
   const probe = await lab.fresh();
   await probe.apply(history, entriesOf(history));
@@ -254,7 +261,7 @@ async function closing(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** The experiments of this file. */
+/** Experiments of this module. */
 export const stoppingTrials: readonly Trial[] = [
   {
     name: "a context given back",

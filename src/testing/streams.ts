@@ -1,7 +1,6 @@
 /**
- * The two ends of a snapshot as the suite gives them to a machine: a sink that
- * keeps what it gets and a source that cuts it into pieces, each with a hook for
- * what is to happen between two pieces.
+ * Streams that the suite passes to a machine: a sink that stores what is
+ * written, and a source that yields pieces, each with a hook between pieces.
  *
  * This module is browser compatible.
  *
@@ -10,21 +9,21 @@
 
 import type { MaybePromise } from "../statemachine/types.ts";
 
-/** Called with the number of the piece, from 0, before it is taken or given; what it throws fails the stream. */
+/** Called with the number of the piece, from 0, before it is accepted or yielded; an error fails the stream. */
 export type Hook = (piece: number) => MaybePromise<void>;
 
-/** A sink that keeps copies of what is written to it. */
+/** Sink that stores copies of what is written. */
 export class Sink {
-  /** What a machine writes to. */
+  /** Stream for the machine. */
   readonly writable: WritableStream<Uint8Array>;
-  /** Why the sink failed, if it has. */
+  /** Error of the sink, if it has failed. */
   failure: { readonly error: unknown } | undefined;
-  /** What was written that is not bytes, if anything. */
+  /** First chunk that is not bytes, if there was one. */
   stranger: { readonly chunk: unknown } | undefined;
   #chunks: Uint8Array[] = [];
   #ended = false;
 
-  /** A sink; `hook` runs before each write is accepted. */
+  /** Creates a sink; `hook` is called before each write is accepted. */
   constructor(hook?: Hook) {
     let piece = 0;
     this.writable = new WritableStream<Uint8Array>({
@@ -43,9 +42,12 @@ export class Sink {
     });
   }
 
-  /** Closes the stream unless the machine did, so that all it wrote has arrived; false if the machine left it open and locked (R6). */
+  /**
+   * Closes the stream unless the machine did, so that all writes have arrived;
+   * false if the machine left it locked (R6).
+   */
   async finish(turn: () => Promise<void>): Promise<boolean> {
-    // A close that was not awaited gets here after the writes before it.
+    // An unawaited close arrives after the writes before it.
     for (let i = 0; i < 8 && this.writable.locked && !this.#ended; i++) {
       await turn();
     }
@@ -55,7 +57,7 @@ export class Sink {
     return true;
   }
 
-  /** All that was written, in one piece. */
+  /** Returns everything written, in one array. */
   bytes(): Uint8Array {
     const length = this.#chunks.reduce((sum, chunk) => sum + chunk.length, 0);
     const bytes = new Uint8Array(length);
@@ -68,24 +70,24 @@ export class Sink {
   }
 }
 
-/** How long the next piece is to be, in bytes; at least 1. */
+/** Length of the next piece, in bytes; at least 1. */
 export type Sizes = () => number;
 
-/** Everything in one piece. */
+/** One piece of everything. */
 export const WHOLE: Sizes = (): number => Infinity;
 
-/** Pieces of one byte, up to a length where that would only cost time. */
+/** Creates pieces of one byte, up to a total beyond which they would only cost time. */
 export function bytewise(): Sizes {
   let pieces = 0;
   return (): number => pieces++ < 4096 ? 1 : 4096;
 }
 
-/** Pieces of random sizes. */
+/** Creates pieces of random sizes. */
 export function pieces(random: () => number): Sizes {
   return (): number => 1 + random() % (random() % 4 === 0 ? 1000 : 7);
 }
 
-/** A source that gives `bytes` in pieces of `sizes`, on demand. */
+/** Streams `bytes` in pieces of `sizes`, on demand. */
 export function source(
   bytes: Uint8Array,
   sizes: Sizes,
@@ -104,7 +106,7 @@ export function source(
   }, { highWaterMark: 0 });
 }
 
-/** All bytes of a stream. */
+/** Reads a stream to its end. */
 export async function collect(
   stream: ReadableStream<Uint8Array>,
 ): Promise<Uint8Array> {

@@ -1,6 +1,6 @@
 /**
- * One face for the three kinds of machine, so that what is asked of all of them
- * is written once.
+ * Adapters that give the three kinds of machine one interface for the suite,
+ * without checks.
  *
  * This module is browser compatible.
  *
@@ -28,12 +28,12 @@ import {
   type Type,
 } from "../statemachine/types.ts";
 
-/** A machine of any kind, as it is: nothing it returns is checked here. */
+/** Machine of any kind; return values are not checked. */
 export interface Subject {
   readonly type: Type;
-  /** The machine, to tell one instance from another. */
+  /** Identity of the instance. */
   readonly machine: object;
-  /** As in the contract. A regular machine is given one entry at a time. */
+  /** Applies entries; a regular machine gets one entry at a time. */
   update(entries: Entry[]): MaybePromise<unknown>;
   lookup(query: unknown): MaybePromise<unknown>;
   prepareSnapshot(): MaybePromise<unknown>;
@@ -49,9 +49,9 @@ export interface Subject {
     stopped: AbortSignal,
   ): MaybePromise<void>;
   close(): MaybePromise<void>;
-  /** 0 for a machine in memory. */
+  /** Opens an on-disk machine; returns 0 for a machine in memory. */
   open(stopped: AbortSignal): MaybePromise<number>;
-  /** Nothing for a machine in memory. */
+  /** Syncs an on-disk machine; does nothing for a machine in memory. */
   sync(): MaybePromise<void>;
   readonly getHash: (() => MaybePromise<unknown>) | undefined;
   readonly naLookup: ((query: Uint8Array) => MaybePromise<unknown>) | undefined;
@@ -88,7 +88,7 @@ function common(
   };
 }
 
-/** The face of a regular machine. */
+/** Adapts a regular machine. */
 export function regular(machine: IStateMachine): Subject {
   const answer = (entry: Entry, result: unknown): unknown => [
     { index: entry.index, result },
@@ -110,7 +110,7 @@ export function regular(machine: IStateMachine): Subject {
   };
 }
 
-/** The face of a concurrent machine. */
+/** Adapts a concurrent machine. */
 export function concurrent(machine: IConcurrentStateMachine): Subject {
   return {
     ...common(machine),
@@ -124,7 +124,7 @@ export function concurrent(machine: IConcurrentStateMachine): Subject {
   };
 }
 
-/** The face of an on-disk machine. */
+/** Adapts an on-disk machine. */
 export function onDisk(machine: IOnDiskStateMachine): Subject {
   if (isHostState(machine)) return keepingHostState(machine);
   return {
@@ -142,8 +142,8 @@ export function onDisk(machine: IOnDiskStateMachine): Subject {
 }
 
 /**
- * The face of an on-disk machine that keeps the host's rows. What a host's
- * container says beside the payload, the index, is put before the payload here.
+ * Adapts an on-disk machine that stores the host's rows. The index, which a
+ * host's container has beside the payload, is put before the payload.
  */
 function keepingHostState(machine: IOnDiskStateMachine & IHostState): Subject {
   let index = 0;
@@ -172,7 +172,7 @@ function keepingHostState(machine: IOnDiskStateMachine & IHostState): Subject {
       const head = new Uint8Array(8);
       new DataView(head.buffer).setFloat64(0, index);
       const writer = w.getWriter();
-      // A sink that fails fails the machine's own writes too.
+      // If the sink fails, the machine's own writes fail too.
       await writer.write(head).catch(() => {});
       writer.releaseLock();
       await machine.saveSnapshot(context, w, stopped);
@@ -182,7 +182,9 @@ function keepingHostState(machine: IOnDiskStateMachine & IHostState): Subject {
       let head = new Uint8Array();
       while (head.length < 8) {
         const { value, done } = await reader.read();
-        if (done) throw new Error("Snapshot ends before its payload");
+        if (done) {
+          throw new Error(`Snapshot ends within the index before its payload`);
+        }
         head = new Uint8Array([...head, ...value]);
       }
       const of = new DataView(head.buffer).getFloat64(0);

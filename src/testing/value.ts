@@ -1,6 +1,6 @@
 /**
- * Values nobody has declared a type for, queries and answers: compared, copied
- * and shown.
+ * Values of undeclared types, such as queries and answers: comparison, copies
+ * and display.
  *
  * This module is browser compatible.
  *
@@ -9,7 +9,7 @@
 
 import { fc } from "../deps/fast_check.ts";
 
-/** Whether two byte strings are the same. */
+/** True if two byte strings are equal. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
@@ -30,7 +30,10 @@ export function structuralEquals(a: unknown, b: unknown): boolean {
   return equalWithin(a, b, new Map());
 }
 
-/** `seen` holds the pairs being compared further up: a cycle is equal if all else is. */
+/**
+ * Compares recursively; `seen` contains the pairs being compared further up: a
+ * cycle is equal if everything else is.
+ */
 function equalWithin(
   a: unknown,
   b: unknown,
@@ -80,7 +83,7 @@ function equalKeys(
   );
 }
 
-/** Whether the members of `a` and `b` pair off; those in the same order cost one comparison each. */
+/** True if the members of `a` and `b` can be paired; those in the same order cost one comparison each. */
 function equalUnordered(
   a: readonly unknown[],
   b: unknown[],
@@ -104,9 +107,9 @@ function isPlain(value: object): boolean {
 }
 
 /**
- * A copy that shares no bytes with `value`: byte arrays, arrays, maps, sets and
- * plain objects are copied, anything else (numbers, class instances, functions)
- * is taken as it is.
+ * Copies a value so that it shares no bytes with the original: byte arrays,
+ * arrays, maps, sets and plain objects are copied, everything else (numbers,
+ * class instances, functions) is reused.
  */
 export function copyOf<T>(value: T): T {
   return copyWithin(value, new Map()) as T;
@@ -142,7 +145,7 @@ function copyWithin(value: unknown, seen: Map<object, unknown>): unknown {
   return copy;
 }
 
-/** Overwrites, with other ones, all bytes that {@linkcode copyOf} would have copied. */
+/** Overwrites all bytes that {@linkcode copyOf} would have copied. */
 export function scribble(value: unknown, seen: Set<object> = new Set()): void {
   if (!isObject(value) || seen.has(value)) return;
   seen.add(value);
@@ -157,7 +160,10 @@ export function scribble(value: unknown, seen: Set<object> = new Set()): void {
   }
 }
 
-/** Does to a value that {@linkcode copyOf} copies what its owner may do: overwrites its bytes, and empties what can be emptied. */
+/**
+ * Changes a value that {@linkcode copyOf} copies as its owner may: overwrites
+ * its bytes, and empties its collections.
+ */
 export function spoil(value: unknown, seen: Set<object> = new Set()): void {
   if (!isObject(value) || seen.has(value)) return;
   seen.add(value);
@@ -180,7 +186,7 @@ export function spoil(value: unknown, seen: Set<object> = new Set()): void {
 
 const SHOWN_BYTES_MAX = 64;
 
-/** Bytes as hexadecimal and, when all are printable, as text. */
+/** Formats bytes as hexadecimal and, if all are printable, as text. */
 export function showBytes(bytes: Uint8Array): string {
   if (bytes.length === 0) return "(empty)";
   const shown = bytes.subarray(0, SHOWN_BYTES_MAX);
@@ -193,7 +199,7 @@ export function showBytes(bytes: Uint8Array): string {
     : hex + rest;
 }
 
-/** A value in one line of bounded length, for a message. */
+/** Formats a value in one line of bounded length. */
 export function show(value: unknown): string {
   if (value instanceof Uint8Array) return showBytes(value);
   if (value instanceof Error) return `${value.name}: ${value.message}`;

@@ -1,5 +1,5 @@
 /**
- * What the suite throws when a machine breaks a rule of the contract.
+ * Errors of the contract suite.
  *
  * This module is browser compatible.
  *
@@ -8,42 +8,42 @@
 
 import { SampanError } from "../statemachine/errors.ts";
 
-/** What a {@linkcode ContractViolation} is made of. */
+/** Fields of a {@linkcode ContractViolation}. */
 export interface ContractViolationInit {
-  /** The id of the rule, such as `R12`. */
+  /** Id of the rule, such as `R12`. */
   readonly rule: string;
-  /** How the rule was seen to be broken. */
+  /** Description of the breach. */
   readonly detail: string;
-  /** The smallest sequence of commands found that shows it. */
+  /** Smallest sequence of commands found that shows the breach. */
   readonly commands: readonly Uint8Array[];
-  /** The same commands as lines to read, with what happened between them. */
+  /** Same commands in lines to read, with the events between them. */
   readonly story: string;
-  /** The seed of the run. */
+  /** Seed of the run. */
   readonly seed: number;
-  /** Where in that run the counterexample is. */
+  /** Path of the counterexample in that run. */
   readonly path: string;
 }
 
 /**
- * A machine breaks a rule of the contract. The message shows the rule, how it
- * was broken and the smallest sequence of commands that was found to show it;
- * `seed` and `path`, given back as options, repeat exactly that case.
+ * Thrown when a machine breaks a rule of the contract. The message has the
+ * rule, a description and the smallest sequence of commands found that shows
+ * the breach; `seed` and `path`, passed as options, repeat exactly that case.
  */
 export class ContractViolation extends SampanError {
   /** Name that `instanceof` compares. */
   static override readonly errorName = "ContractViolation";
-  /** The id of the rule that is broken, such as `R12`. */
+  /** Id of the broken rule, such as `R12`. */
   readonly rule: string;
-  /** How the rule was seen to be broken. */
+  /** Description of the breach. */
   readonly detail: string;
-  /** The smallest sequence of commands found that shows it, in log order. */
+  /** Smallest sequence of commands found that shows the breach, in log order. */
   readonly commands: readonly Uint8Array[];
-  /** The seed of the run; the option of that name repeats it. */
+  /** Seed of the run; pass it as an option to repeat the run. */
   readonly seed: number;
-  /** Where in that run the counterexample is; with the seed it repeats this case alone. */
+  /** Path of the counterexample in that run; with the seed it repeats that case alone. */
   readonly path: string;
 
-  /** An error for a broken rule; `cause` is what the machine threw, if it did. */
+  /** Creates an error for a broken rule; `cause` is the machine's error, if it threw. */
   constructor(init: ContractViolationInit, options?: ErrorOptions) {
     super(
       `${init.rule}: ${init.detail}\n` +
@@ -59,14 +59,14 @@ export class ContractViolation extends SampanError {
   }
 }
 
-/** A rule found broken in one history, before the history is made smaller. */
+/** Broken rule in one history, before the history is shrunk. */
 export class Breach extends Error {
-  /** The id of the rule. */
+  /** Id of the rule. */
   readonly rule: string;
-  /** Whether a promise that did not settle is what was seen; such cases are slow to repeat. */
+  /** True if the evidence is a hanging promise; such cases are slow to repeat. */
   readonly hung: boolean;
 
-  /** A breach of `rule`. */
+  /** Creates a breach of `rule`. */
   constructor(
     rule: string,
     detail: string,

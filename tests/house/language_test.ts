@@ -10,7 +10,6 @@ const UNCHECKED: readonly string[] = [
   "rehearsal",
   "sqlite",
   "sync",
-  "testing",
 ];
 
 /** Paths outside `src/` whose language is checked. */
