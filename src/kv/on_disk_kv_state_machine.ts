@@ -31,7 +31,8 @@ import type { BlockStore, Durability } from "../store/store.ts";
 import { applyCommand, forEachKey, type KVTarget } from "./command.ts";
 import { hash64, hashKey, hashValue, lanes } from "./hash.ts";
 import { HIGH, type Leaf, LOW, WIDTH } from "./leaf.ts";
-import { PackedStore, type Rebuild } from "./packed/packed_store.ts";
+import { PackedStore } from "./packed/packed_store.ts";
+import type { Rebuild } from "./packed/rebuild.ts";
 import type { Slot, Version } from "./packed/table.ts";
 import { Overlay } from "./overlay.ts";
 import {

@@ -154,7 +154,7 @@ async function check(
   const { commands, queries, naQueries, maxCommands = 12 } = options;
   if (Array.isArray(commands) && commands.length === 0) {
     throw new TypeError(
-      `options.commands is missing; pass sample commands, or an arbitrary of them`,
+      `commands is an empty array; pass sample commands, or an arbitrary of them`,
     );
   }
   const histories = historyOf({ commands, queries, naQueries, maxCommands });

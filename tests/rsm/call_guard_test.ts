@@ -129,7 +129,7 @@ for (const [type, what, matrix] of MATRICES) {
   });
 }
 
-Deno.test("R2 CallGuard lets several of one kind overlap, and waits for the last", async () => {
+Deno.test("R2 CallGuard lets shared calls overlap, and an exclusive one waits for the last of them", async () => {
   const guard = new CallGuard(1);
   const lookups = [1, 2, 3].map(() => hold(guard, "Lookup"));
   assert(lookups.every(({ begun }) => begun()));
@@ -144,7 +144,7 @@ Deno.test("R2 CallGuard lets several of one kind overlap, and waits for the last
   await update.done;
 });
 
-Deno.test("R2 CallGuard lets no reader overtake a writer that waits", async () => {
+Deno.test("R2 CallGuard lets no reader overtake a waiting writer", async () => {
   const guard = new CallGuard(1);
   const one = hold(guard, "Lookup");
   const update = hold(guard, "Update");
@@ -202,7 +202,7 @@ Deno.test("R2 CallGuard does not let readers starve a writer", async () => {
   assert(reads > 20);
 });
 
-Deno.test("C3 CallGuard lets pass what does not hold up the one that waits", async () => {
+Deno.test("C3 CallGuard lets a call overtake a waiting one that it does not exclude", async () => {
   const guard = new CallGuard(2);
   const save = hold(guard, "Save");
   const recover = hold(guard, "Recover");
@@ -224,7 +224,7 @@ Deno.test("C3 CallGuard lets pass what does not hold up the one that waits", asy
   await Promise.all([lookup.done, update.done]);
 });
 
-Deno.test("R1 CallGuard runs what waits in order", async () => {
+Deno.test("R1 CallGuard runs waiting calls in FIFO order", async () => {
   for (const type of [1, 2, 3] as const) {
     const guard = new CallGuard(type);
     const order: number[] = [];
@@ -241,7 +241,7 @@ Deno.test("R1 CallGuard runs what waits in order", async () => {
   }
 });
 
-Deno.test("R2 CallGuard: a synchronous call costs no promise", async () => {
+Deno.test("R2 CallGuard runs a synchronous call without a promise", async () => {
   for (const type of [1, 2, 3] as const) {
     const guard = new CallGuard(type);
     for (const op of Object.values(Op)) {
@@ -258,7 +258,7 @@ Deno.test("R2 CallGuard: a synchronous call costs no promise", async () => {
   }
 });
 
-Deno.test("R2 CallGuard makes a synchronous call wait its turn", async () => {
+Deno.test("R2 CallGuard queues a synchronous call behind those that exclude it", async () => {
   const guard = new CallGuard(1);
   const update = hold(guard, "Update");
   let value = 0;
@@ -270,7 +270,7 @@ Deno.test("R2 CallGuard makes a synchronous call wait its turn", async () => {
   assertEquals(await Promise.all([one, two, three]), [0, 1, 1]);
 });
 
-Deno.test("R4 CallGuard passes a synchronous error on, and goes on", async () => {
+Deno.test("R4 CallGuard rethrows a synchronous error, and continues", async () => {
   const guard = new CallGuard(1);
   const error = new Error("No");
   const fail = (): never => {
@@ -289,7 +289,7 @@ Deno.test("R4 CallGuard passes a synchronous error on, and goes on", async () =>
   assertStrictEquals(guard.run(Op.Close, () => 3), 3);
 });
 
-Deno.test("R4 CallGuard passes a rejection on, and goes on", async () => {
+Deno.test("R4 CallGuard returns a rejection, and continues", async () => {
   const guard = new CallGuard(1);
   const error = new Error("No");
   const update = hold(guard, "Update");
@@ -303,7 +303,7 @@ Deno.test("R4 CallGuard passes a rejection on, and goes on", async () => {
   assertStrictEquals(guard.run(Op.Update, () => 1), 1);
 });
 
-Deno.test("R2 CallGuard waits for a thenable too", async () => {
+Deno.test("R2 CallGuard awaits a thenable", async () => {
   const guard = new CallGuard(1);
   const { promise, resolve } = Promise.withResolvers<number>();
   const thenable = {
@@ -316,7 +316,7 @@ Deno.test("R2 CallGuard waits for a thenable too", async () => {
   assertEquals([await first, await second], [1, 2]);
 });
 
-Deno.test("C5 CallGuard.begin() goes ahead of what waits, but not into what excludes it", async () => {
+Deno.test("C5 CallGuard.begin() overtakes waiting calls, and throws if it is excluded", async () => {
   const guard = new CallGuard(2);
   const prepare = hold(guard, "Prepare");
   const close = hold(guard, "Close");
@@ -414,7 +414,7 @@ for (const [type, what, matrix] of MATRICES) {
   });
 }
 
-Deno.test("R9 CallGuard.fail() refuses what waits and what comes, but for the closing", async () => {
+Deno.test("R9 CallGuard.fail() rejects waiting and later calls, except close()", async () => {
   const guard = new CallGuard(1);
   const recover = hold(guard, "Recover");
   const error = new Error("Failed");

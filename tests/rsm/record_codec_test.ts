@@ -21,7 +21,7 @@ import {
   unregisterRecord,
 } from "../../src/rsm/mod.ts";
 import {
-  makeDriver,
+  makeStateMachine,
   proposal,
   sessionProposal,
   skip,
@@ -82,7 +82,7 @@ function readAll(record: Uint8Array): unknown[] {
   }
 }
 
-Deno.test("H11 RecordCursor reads what was written, of every kind", () => {
+Deno.test("H11 RecordCursor decodes records of every kind", () => {
   for (const epoch of [0n, 5n, U64_MAX]) {
     assertEquals(readAll(epochRecord(epoch)), [RecordKind.Epoch, epoch]);
   }
@@ -107,7 +107,7 @@ Deno.test("H11 RecordCursor reads what was written, of every kind", () => {
   }
 });
 
-Deno.test("H11 RecordCursor reads the heads of proposals, and where the command starts", () => {
+Deno.test("H11 RecordCursor decodes heads of proposals, and the offset of the command", () => {
   const cmd = new Uint8Array([1, 2, 3]);
   for (const sequence of NUMBERS) {
     for (const origin of [0, 0x80000000, 0xFFFFFFFF, 0x01020304]) {
@@ -157,7 +157,7 @@ Deno.test("H11 RecordCursor reads the heads of proposals, and where the command 
   }
 });
 
-Deno.test("H11 RecordCursor refuses a command over the limit", () => {
+Deno.test("H11 RecordCursor rejects a command over the limit", () => {
   const largest = proposal(1, new Uint8Array(COMMAND_BYTES_MAX));
   assertEquals(read(largest).kind, RecordKind.Proposal);
   assertThrows(
@@ -172,7 +172,7 @@ Deno.test("H11 RecordCursor refuses a command over the limit", () => {
   );
 });
 
-Deno.test("H4 RecordCursor refuses limits and owners out of bounds", () => {
+Deno.test("H4 RecordCursor rejects session limits and owners out of range", () => {
   for (const max of [0, SESSIONS_MAX + 1]) {
     assertThrows(() => readAll(configRecord(max)), RangeError, "limit");
   }
@@ -212,7 +212,7 @@ function isRecord(bytes: Uint8Array): boolean {
   return true;
 }
 
-Deno.test("H11 RecordCursor refuses every record that is cut or too long", () => {
+Deno.test("H11 RecordCursor rejects every truncated or extended record", () => {
   for (const record of VALID) {
     assert(isRecord(record));
     const carries = record[0] === RecordKind.Proposal ||
@@ -229,7 +229,7 @@ Deno.test("H11 RecordCursor refuses every record that is cut or too long", () =>
   }
 });
 
-Deno.test("H11 RecordCursor takes damage for a record or throws a RangeError", () => {
+Deno.test("H11 RecordCursor decodes damaged bytes as a record, or throws a RangeError", () => {
   const { below, chance, pick } = seeded();
   for (const record of VALID) {
     for (let bit = 0; bit < record.length * 8; bit++) {
@@ -258,7 +258,7 @@ Deno.test("H11 RecordCursor takes damage for a record or throws a RangeError", (
   }
 });
 
-Deno.test("H11 RecordCursor refuses numbers that are no safe integers", () => {
+Deno.test("H11 RecordCursor rejects numbers beyond the safe integers", () => {
   const tooLarge = [
     [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x10],
     [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01],
@@ -271,29 +271,32 @@ Deno.test("H11 RecordCursor refuses numbers that are no safe integers", () => {
   }
 });
 
-Deno.test("H11 StateMachine.apply() tells which record of a batch is damaged, and applies none of the batch after it", () => {
+Deno.test("H11 StateMachine.apply() names the damaged record of a batch, and applies none after it", () => {
   const { below } = seeded();
   for (let i = 0; i < 3000; i++) {
     const machine = new Regular();
-    const { driver } = makeDriver({ type: 1, create: () => machine });
+    const { stateMachine } = makeStateMachine({
+      type: 1,
+      create: () => machine,
+    });
     const records = VALID.map((record) => record.slice());
     const damaged = below(records.length);
     const bad = records[damaged]!;
     bad[below(bad.length)]! ^= 1 << below(8);
     const batch = { follows: 0, first: 1, records: packRecords(...records) };
     try {
-      driver.apply([batch]);
+      stateMachine.apply([batch]);
     } catch (error) {
       assert(error instanceof ErrLogCorrupted, `${error}`);
       assertEquals(error.index, damaged + 1);
       assertEquals(machine.commands.length, 0);
       continue;
     }
-    assertEquals(driver.applied, records.length);
+    assertEquals(stateMachine.applied, records.length);
   }
 });
 
-Deno.test("H11 StateMachine.apply() refuses a batch whose parts do not fit", () => {
+Deno.test("H11 StateMachine.apply() rejects a batch whose records do not match its bytes", () => {
   const bytes = new Uint8Array([...proposal(1, new Uint8Array(3))]);
   const { length } = bytes;
   for (
@@ -307,9 +310,17 @@ Deno.test("H11 StateMachine.apply() refuses a batch whose parts do not fit", () 
     ]
   ) {
     const machine = new Regular();
-    const { driver } = makeDriver({ type: 1, create: () => machine });
+    const { stateMachine } = makeStateMachine({
+      type: 1,
+      create: () => machine,
+    });
     assertThrows(
-      () => driver.apply([{ follows: 0, first: 1, records: { bytes, ends } }]),
+      () =>
+        stateMachine.apply([{
+          follows: 0,
+          first: 1,
+          records: { bytes, ends },
+        }]),
       ErrLogCorrupted,
     );
   }

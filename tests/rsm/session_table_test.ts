@@ -214,7 +214,7 @@ function applyTo<L>(
   return admission;
 }
 
-Deno.test("H3 SessionTable does as the model does, whatever is proposed", () => {
+Deno.test("H3 SessionTable agrees with its model on random proposals", () => {
   const { below, chance, pick } = seeded();
   for (let round = 0; round < 30; round++) {
     let table = new SessionTable<never>({ track: true });
@@ -320,7 +320,7 @@ Deno.test("H3 SessionTable does as the model does, whatever is proposed", () => 
   }
 });
 
-Deno.test("H4 the order of use follows the log, and so do the evictions", () => {
+Deno.test("H4 LRU order and evictions follow from the log", () => {
   const table = new SessionTable<never>();
   table.begin(3);
   for (const index of [10, 20, 30]) table.register(index, BigInt(index), none);
@@ -346,7 +346,7 @@ Deno.test("H4 the order of use follows the log, and so do the evictions", () => 
   assertEquals([table.size, table.max], [3, 3]);
 });
 
-Deno.test("H14 a client finds its session, whoever else has opened one with its id since", () => {
+Deno.test("H14 a client finds its session even if another client registered the same id since", () => {
   const table = new SessionTable<never>();
   const [own, other] = [new Uint8Array([1]), new Uint8Array([2])];
   const session = table.register(5, 7n, own);
@@ -357,7 +357,7 @@ Deno.test("H14 a client finds its session, whoever else has opened one with its 
   assertEquals(table.register(9, 7n, other).index, 6);
 });
 
-Deno.test("H4 one owner cannot have all others' sessions evicted", () => {
+Deno.test("H4 one owner cannot evict the sessions of all others", () => {
   let table = new SessionTable<never>();
   table.begin(40);
   const owners = ["anne", "bert", "carl"].map((name) =>
@@ -410,7 +410,7 @@ Deno.test("H4 a table of one session", () => {
   assertEquals(list(table), []);
 });
 
-Deno.test("H14 whichever of a command and its skip comes first counts", () => {
+Deno.test("H14 of a command and its skip, the first in the log counts", () => {
   const table = new SessionTable<never>();
   table.begin();
   const session = table.register(1, 0n, none);
@@ -430,7 +430,7 @@ Deno.test("H14 whichever of a command and its skip comes first counts", () => {
   assertEquals(copy.slot!.digest, SKIPPED);
 });
 
-Deno.test("H3 a series that is acknowledged is forgotten, never applied again", () => {
+Deno.test("H3 an acknowledged series is dropped and never applied again", () => {
   const table = new SessionTable<never>();
   table.begin();
   const session = table.register(1, 0n, none);
@@ -454,7 +454,7 @@ Deno.test("H3 a series that is acknowledged is forgotten, never applied again", 
   assertEquals(table.admit(session, 7, 0, 7), "apply");
 });
 
-Deno.test("H3 the window bounds what a client may have open", () => {
+Deno.test("H3 the window bounds the unacknowledged series of a client", () => {
   const table = new SessionTable<never>();
   table.begin();
   const session = table.register(1, 0n, none);
@@ -479,7 +479,7 @@ Deno.test("H3 the window bounds what a client may have open", () => {
   assert(session.slots.length < SESSION_WINDOW_MAX);
 });
 
-Deno.test("H6 results past the bound on data are lost, the oldest first", () => {
+Deno.test("H6 results beyond the data limit are dropped, oldest first", () => {
   const table = new SessionTable<never>();
   table.begin();
   const session = table.register(1, 0n, none);
@@ -528,7 +528,7 @@ Deno.test("H6 results past the bound on data are lost, the oldest first", () => 
   assertEquals(copy.get(1)!.slots, slots);
 });
 
-Deno.test("H3 a result that is acknowledged before it is there costs nothing", () => {
+Deno.test("H3 a result acknowledged before it is filled is not stored", () => {
   const table = new SessionTable<never>();
   table.begin();
   const session = table.register(1, 0n, none);
@@ -542,7 +542,7 @@ Deno.test("H3 a result that is acknowledged before it is there costs nothing", (
   assertEquals(slot.result, result);
 });
 
-Deno.test("R11 the table keeps no reference to what it is given", () => {
+Deno.test("R11 the table retains none of its arguments", () => {
   const table = new SessionTable<never>();
   table.begin();
   const owner = new Uint8Array([1, 2]);
@@ -559,7 +559,7 @@ Deno.test("R11 the table keeps no reference to what it is given", () => {
   }
 });
 
-Deno.test("H4 the hash leaves results out, and nothing else", () => {
+Deno.test("H4 the hash excludes results, and nothing else", () => {
   const make = (value: bigint, part: {
     max?: number;
     clientID?: bigint;
@@ -609,7 +609,7 @@ Deno.test("H4 the hash leaves results out, and nothing else", () => {
   );
 });
 
-Deno.test("H4 decode() keeps whether the cluster has begun", () => {
+Deno.test("H4 decode() restores whether the cluster has begun", () => {
   for (const begun of [false, true]) {
     const table = new SessionTable<never>();
     if (begun) table.begin(77);
@@ -622,7 +622,7 @@ Deno.test("H4 decode() keeps whether the cluster has begun", () => {
   }
 });
 
-Deno.test("H11 decode() refuses what is no table, and nothing but with a RangeError", () => {
+Deno.test("H11 decode() rejects malformed bytes with a RangeError", () => {
   const { below, chance } = seeded();
   const table = new SessionTable<never>();
   table.begin(4);
@@ -693,7 +693,7 @@ Deno.test("H11 decode() refuses what is no table, and nothing but with a RangeEr
   );
 });
 
-Deno.test("H14 digest() tells contents apart and looks at nothing else", () => {
+Deno.test("H14 digest() distinguishes contents, and depends on nothing else", () => {
   const { below } = seeded();
   const seen = new Map<number, string>();
   for (let length = 0; length < 40; length++) {
@@ -725,7 +725,7 @@ Deno.test("H14 digest() tells contents apart and looks at nothing else", () => {
   );
 });
 
-Deno.test("H4 result data of all sessions together are bounded: those used least recently lose theirs first", () => {
+Deno.test("H4 result data of all sessions are bounded: least recently used sessions lose theirs first", () => {
   const table = new SessionTable<never>();
   table.begin();
   const data = new Uint8Array(SESSION_RESULT_BYTES_MAX);
@@ -772,7 +772,7 @@ Deno.test("H4 result data of all sessions together are bounded: those used least
   assertSame(table, copy);
 });
 
-Deno.test("H3 H4 a result is the table's own, also that of a machine whose bytes are a Buffer of Node's", () => {
+Deno.test("H3 H4 the table copies a result, also one whose data are a Node Buffer", () => {
   const table = new SessionTable<never>();
   table.begin();
   const session = table.register(1, 0n, none);

@@ -14,7 +14,7 @@ import {
 
 const SKIP: SkippedEntry = { index: 7, decidedAt: 12, reason: "no such field" };
 
-Deno.test("H17 a record that skips an entry reads back, and one cut short does not", () => {
+Deno.test("H17 a skip-entry record round-trips, and a truncated one is rejected", () => {
   const record = skipEntryRecord(300, "because");
   const cursor = new RecordCursor();
   cursor.read(record, 0, record.length);
@@ -30,7 +30,7 @@ Deno.test("H17 a record that skips an entry reads back, and one cut short does n
   );
 });
 
-Deno.test("H17 skipped entries follow the session table in a snapshot, and one without them reads as before", () => {
+Deno.test("H17 skipped entries follow the session table in a snapshot, which stays readable without them", () => {
   const table = new SessionTable();
   table.register(3, 5n, new Uint8Array());
   const sessions = table.encode(true);
@@ -67,7 +67,7 @@ Deno.test("H17 a snapshot is usable before a skipped entry, and after its decisi
   assertEquals([skips.after(0), skips.after(7)], [7, Infinity]);
 });
 
-Deno.test("H17 skipped entries are bounded in number: the oldest are forgotten", () => {
+Deno.test("H17 skipped entries are bounded in number: the oldest are dropped", () => {
   const skips = new SkippedEntries();
   for (let index = 1; index <= SKIPPED_ENTRIES_MAX + 2; index++) {
     skips.add({ ...SKIP, index, decidedAt: index + 1 });

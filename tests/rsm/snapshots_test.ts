@@ -46,7 +46,7 @@ import {
 } from "../machines/hash_chain_on_disk.ts";
 import {
   batchesOf,
-  makeDriver,
+  makeStateMachine,
   place,
   proposal,
   randomLog,
@@ -87,12 +87,12 @@ function sink(): {
 }
 
 async function save<L>(
-  driver: StateMachine<L>,
+  stateMachine: StateMachine<L>,
   options: Partial<SaveOptions> = {},
 ): Promise<Taken> {
   const { writable, parts, state } = sink();
   let header: SnapshotHeader | undefined;
-  const totals = await saveSnapshot(driver, {
+  const totals = await saveSnapshot(stateMachine, {
     header: HEADER,
     create: (one) => {
       header = one;
@@ -115,11 +115,11 @@ async function save<L>(
 }
 
 async function recover<L>(
-  driver: StateMachine<L>,
+  stateMachine: StateMachine<L>,
   { info, bytes }: Taken,
   options: Partial<RecoverOptions> = {},
 ): Promise<void> {
-  await recoverSnapshot(driver, {
+  await recoverSnapshot(stateMachine, {
     info,
     open: () => source(bytes, 50),
     files: new MemoryFileStore(),
@@ -136,18 +136,18 @@ const SESSION = [
   proposal(1, new Uint8Array([4])),
 ];
 
-/** A driver that has applied a few records. */
+/** A stateMachine that has applied a few records. */
 function driven<M extends Regular | Concurrent | DiskMachine>(
   machine: M,
   type: 1 | 2 | 3,
-): { machine: M; driver: StateMachine<string> } {
+): { machine: M; stateMachine: StateMachine<string> } {
   const create = (): never => machine as never;
-  const { driver } = makeDriver({ type, create } as MachineFactory);
-  assertStrictEquals(driver.apply(batchesOf(place(SESSION))), undefined);
-  return { machine, driver };
+  const { stateMachine } = makeStateMachine({ type, create } as MachineFactory);
+  assertStrictEquals(stateMachine.apply(batchesOf(place(SESSION))), undefined);
+  return { machine, stateMachine };
 }
 
-Deno.test("R9 C6 recoverSnapshot() gives back what saveSnapshot() took, between kinds too", async () => {
+Deno.test("R9 C6 recoverSnapshot() restores what saveSnapshot() saved, also between kinds of machine", async () => {
   for (const compression of ["none", "gzip"] as const) {
     for (
       const from of [
@@ -155,12 +155,12 @@ Deno.test("R9 C6 recoverSnapshot() gives back what saveSnapshot() took, between 
         driven(new Concurrent(), 2),
       ]
     ) {
-      const taken = await save(from.driver, {
+      const taken = await save(from.stateMachine, {
         header: { ...HEADER, compression },
       });
       assertEquals(taken.info.index, 4);
       assertEquals(taken.info.epoch, { index: 1, id: 3n });
-      assertEquals(taken.info.type, from.driver.machine.type);
+      assertEquals(taken.info.type, from.stateMachine.machine.type);
       const disk = new Disk();
       for (
         const [type, machine] of [
@@ -170,27 +170,27 @@ Deno.test("R9 C6 recoverSnapshot() gives back what saveSnapshot() took, between 
         ] as const
       ) {
         const factory = { type, create: () => machine } as MachineFactory;
-        const { driver, listener } = makeDriver(factory);
-        await driver.open(never);
-        await recover(driver, taken);
-        assertEquals(driver.capture(), from.driver.capture());
-        assertEquals(await driver.lookup(null), from.machine.state);
+        const { stateMachine, listener } = makeStateMachine(factory);
+        await stateMachine.open(never);
+        await recover(stateMachine, taken);
+        assertEquals(stateMachine.capture(), from.stateMachine.capture());
+        assertEquals(await stateMachine.lookup(null), from.machine.state);
         assertEquals(listener.applieds, [4]);
-        assert(driver.dirty);
+        assert(stateMachine.dirty);
       }
       // What is on disk says where it is, though the payload did not (H6).
       disk.sync();
-      const again = makeDriver({
+      const again = makeStateMachine({
         type: 3,
         create: () => new HostDiskMachine(disk),
-      }).driver;
+      }).stateMachine;
       assertEquals(await again.open(never), 4);
-      assertEquals(again.capture(), from.driver.capture());
+      assertEquals(again.capture(), from.stateMachine.capture());
     }
   }
 });
 
-Deno.test("C4 D8 a snapshot is of one moment, whatever is applied meanwhile", async () => {
+Deno.test("C4 D8 a snapshot is of one index, whatever is applied during the save", async () => {
   const dice = seeded();
   for (let round = 0; round < 30; round++) {
     const log = randomLog(dice, 60);
@@ -203,20 +203,20 @@ Deno.test("C4 D8 a snapshot is of one moment, whatever is applied meanwhile", as
     ];
     for (const [type, create] of make) {
       const factory = { type, create } as MachineFactory;
-      const { driver } = makeDriver(factory);
-      await driver.open(never);
+      const { stateMachine } = makeStateMachine(factory);
+      await stateMachine.open(never);
       const saving: Promise<Taken>[] = [];
       for (const batch of batchesOf(log, 0, () => dice.chance(0.3))) {
-        const applying = driver.apply([batch]);
+        const applying = stateMachine.apply([batch]);
         if (dice.chance(0.3)) {
           await ticks(dice.below(5));
-          saving.push(save(driver));
+          saving.push(save(stateMachine));
         }
         await applying;
       }
-      const end = driver.capture();
+      const end = stateMachine.capture();
       for (const taken of await Promise.all(saving)) {
-        const other = makeDriver(factory).driver;
+        const other = makeStateMachine(factory).stateMachine;
         await other.open(never);
         await recover(other, taken);
         assertEquals(other.applied, taken.info.index);
@@ -226,27 +226,30 @@ Deno.test("C4 D8 a snapshot is of one moment, whatever is applied meanwhile", as
         );
         await other.apply(rest);
         assertEquals(other.capture(), end, `type ${type}`);
-        assertEquals(await other.lookup(null), await driver.lookup(null));
+        assertEquals(await other.lookup(null), await stateMachine.lookup(null));
       }
     }
   }
 });
 
-Deno.test("D8 two contexts with nothing between them give the same bytes", async () => {
+Deno.test("D8 two contexts without an update between them are saved as the same bytes", async () => {
   for (
-    const { driver } of [
+    const { stateMachine } of [
       driven(new Regular(), 1),
       driven(new Concurrent(), 2),
       driven(new DiskMachine(new Disk()), 3),
       driven(new HostDiskMachine(new Disk()), 3),
     ]
   ) {
-    const [one, two] = await Promise.all([save(driver), save(driver)]);
+    const [one, two] = await Promise.all([
+      save(stateMachine),
+      save(stateMachine),
+    ]);
     assertEquals(one, two);
   }
 });
 
-Deno.test("R2 no update runs while a regular machine is saved", async () => {
+Deno.test("R2 no update overlaps the save of a regular machine", async () => {
   const held = Promise.withResolvers<void>();
   class Slow extends Regular {
     override async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
@@ -256,10 +259,10 @@ Deno.test("R2 no update runs while a regular machine is saved", async () => {
       await super.saveSnapshot(w);
     }
   }
-  const { driver, machine } = driven(new Slow(), 1);
-  const saving = save(driver);
+  const { stateMachine, machine } = driven(new Slow(), 1);
+  const saving = save(stateMachine);
   await ticks();
-  const applying = driver.apply(
+  const applying = stateMachine.apply(
     batchesOf(place([proposal(2, new Uint8Array(1))], 5), 4),
   );
   assert(applying instanceof Promise);
@@ -267,10 +270,10 @@ Deno.test("R2 no update runs while a regular machine is saved", async () => {
   held.resolve();
   assertEquals((await saving).info.index, 4);
   await applying;
-  assertEquals([machine.state.count, driver.applied], [3, 5]);
+  assertEquals([machine.state.count, stateMachine.applied], [3, 5]);
 });
 
-Deno.test("D10 a metadata snapshot holds index and sessions, and no state", async () => {
+Deno.test("D10 a metadata snapshot contains index and sessions, and no state", async () => {
   const disk = new Disk();
   class Large extends DiskMachine {
     override saveSnapshot(): never {
@@ -281,46 +284,46 @@ Deno.test("D10 a metadata snapshot holds index and sessions, and no state", asyn
     }
   }
   const machine = new Large(disk);
-  const { driver } = driven(machine, 3);
+  const { stateMachine } = driven(machine, 3);
   const header = { ...HEADER, kind: "metadata" } as const;
-  const { info, bytes } = await save(driver, { header });
+  const { info, bytes } = await save(stateMachine, { header });
   assertEquals([info.kind, info.index, info.files], ["metadata", 4, 0]);
   assert(bytes.length < 1000);
   const { header: told, ...found } = await readSessions(source(bytes));
-  assertEquals(found, driver.capture());
+  assertEquals(found, stateMachine.capture());
   assertEquals(told.stateHash, undefined);
   const reader = await openSnapshot(source(bytes));
   assertEquals(await read(reader.payload), "");
   await reader.finish();
   // It is for the replica that made it, not for another.
-  const other = makeDriver({
+  const other = makeStateMachine({
     type: 3,
     create: () => new DiskMachine(new Disk()),
-  }).driver;
+  }).stateMachine;
   await assertRejects(
     () => recover(other, { info, bytes }),
     ErrSnapshotCorrupted,
   );
 });
 
-Deno.test("D6 D10 the index of a snapshot is not ahead of what is durable", async () => {
+Deno.test("D6 D10 the index of a snapshot is durable in the machine", async () => {
   for (const kind of ["metadata", "full"] as const) {
     for (const Machine of [DiskMachine, HostDiskMachine]) {
       const disk = new Disk();
-      const { driver } = makeDriver({
+      const { stateMachine } = makeStateMachine({
         type: 3,
         create: () => new Machine(disk, true),
       });
-      await driver.open(never);
+      await stateMachine.open(never);
       const log = Array.from(
         { length: 20 },
         (_, i) => proposal(i, new Uint8Array([i])),
       );
       const saving: Promise<unknown>[] = [];
       for (const batch of batchesOf(place(log), 0, () => true)) {
-        const applying = driver.apply([batch]);
+        const applying = stateMachine.apply([batch]);
         await ticks(batch.first % 5);
-        saving.push(saveSnapshot(driver, {
+        saving.push(saveSnapshot(stateMachine, {
           header: { ...HEADER, kind },
           create: ({ index }) => {
             const durable = disk.steps[0]!.index;
@@ -339,7 +342,7 @@ Deno.test("D6 D10 the index of a snapshot is not ahead of what is durable", asyn
 
 /** A concurrent or on-disk machine, to see what becomes of contexts. */
 function withContexts(): {
-  driver: StateMachine<string>;
+  stateMachine: StateMachine<string>;
   machine: Concurrent | DiskMachine;
 }[] {
   return [
@@ -348,7 +351,7 @@ function withContexts(): {
   ];
 }
 
-Deno.test("C5 a context is saved once though its snapshot cannot be made", async () => {
+Deno.test("C5 a context is saved once even if its snapshot cannot be created", async () => {
   const failure = new Error("No room");
   const locked = (): WritableStream<Uint8Array> => {
     const { writable } = sink();
@@ -366,60 +369,61 @@ Deno.test("C5 a context is saved once though its snapshot cannot be made", async
     ["sink is errored", failing, (e) => e === failure],
   ];
   for (const [what, create, is] of creates) {
-    for (const { driver, machine } of withContexts()) {
-      const error = await assertRejects(() => save(driver, { create }));
+    for (const { stateMachine, machine } of withContexts()) {
+      const error = await assertRejects(() => save(stateMachine, { create }));
       assert(is(error), `${what}: ${error}`);
       assertEquals([machine.contexts.size, machine.saved], [0, 1], what);
       // The machine goes on.
-      await save(driver);
+      await save(stateMachine);
       assertEquals(machine.saved, 2);
     }
   }
 });
 
-Deno.test("C5 a machine that fails to free a context of a lost cause is not held against it", async () => {
+Deno.test("C5 a machine that throws while it frees a dropped context does not fail", async () => {
   class Grumpy extends Concurrent {
     override saveSnapshot(context: unknown): Promise<void> {
       this.take(context);
       throw new Error("Told to stop");
     }
   }
-  const { driver, machine } = driven(new Grumpy(), 2);
+  const { stateMachine, machine } = driven(new Grumpy(), 2);
   const failure = new Error("No room");
   const error = await assertRejects(
-    () => save(driver, { create: () => Promise.reject(failure) }),
+    () => save(stateMachine, { create: () => Promise.reject(failure) }),
   );
   assertStrictEquals(error, failure);
   assertEquals(machine.saved, 1);
 });
 
-Deno.test("C5 no context is prepared for a snapshot that is not wanted any more", async () => {
+Deno.test("C5 no context is prepared for an aborted snapshot", async () => {
   const reason = new ErrSnapshotStopped();
   const signal = AbortSignal.abort(reason);
-  for (const { driver, machine } of withContexts()) {
+  for (const { stateMachine, machine } of withContexts()) {
     let created = 0;
     const create = (): WritableStream<Uint8Array> => {
       created++;
       return sink().writable;
     };
     for (
-      const kind of driver.machine.type === 3
+      const kind of stateMachine.machine.type === 3
         ? ["full", "metadata"] as const
         : ["full"] as const
     ) {
       const error = await assertRejects(
-        () => save(driver, { header: { ...HEADER, kind }, signal, create }),
+        () =>
+          save(stateMachine, { header: { ...HEADER, kind }, signal, create }),
       );
       assertStrictEquals(error, reason, kind);
     }
     assertEquals([machine.contexts.size, machine.saved, created], [0, 0, 0]);
   }
-  const { driver } = driven(new Regular(), 1);
-  const error = await assertRejects(() => save(driver, { signal }));
+  const { stateMachine } = driven(new Regular(), 1);
+  const error = await assertRejects(() => save(stateMachine, { signal }));
   assertStrictEquals(error, reason);
 });
 
-Deno.test("C5 R8 a snapshot that is not wanted any more ends, whenever that is", async () => {
+Deno.test("C5 R8 an aborted snapshot ends at any point", async () => {
   for (const when of ["prepare", "create", "save", "finish"] as const) {
     for (const heeds of [true, false]) {
       const controller = new AbortController();
@@ -453,7 +457,7 @@ Deno.test("C5 R8 a snapshot that is not wanted any more ends, whenever that is",
           assertEquals(when, "finish");
         }
       }
-      const { driver, machine } = driven(new Slow(), 2);
+      const { stateMachine, machine } = driven(new Slow(), 2);
       let aborted: unknown;
       let taken = 0;
       const writable = new WritableStream<Uint8Array>({
@@ -469,7 +473,7 @@ Deno.test("C5 R8 a snapshot that is not wanted any more ends, whenever that is",
         abort: (error) => void (aborted = error),
       });
       const error = await assertRejects(() =>
-        save(driver, {
+        save(stateMachine, {
           signal: controller.signal,
           create: async () => {
             await ticks(2);
@@ -483,12 +487,12 @@ Deno.test("C5 R8 a snapshot that is not wanted any more ends, whenever that is",
       assertEquals([machine.contexts.size, machine.saved], [0, 1], when);
       assertEquals(signals.every(({ aborted }) => aborted), true);
       // It can be closed: nothing is under way.
-      assertEquals(driver.close(), undefined);
+      assertEquals(stateMachine.close(), undefined);
     }
   }
 });
 
-Deno.test("R10 close() comes after a save under way", async () => {
+Deno.test("R10 close() waits for a save in progress", async () => {
   const held = Promise.withResolvers<void>();
   class Slow extends Concurrent {
     override async saveSnapshot(
@@ -500,10 +504,10 @@ Deno.test("R10 close() comes after a save under way", async () => {
       await super.saveSnapshot(context, w);
     }
   }
-  const { driver, machine } = driven(new Slow(), 2);
-  const saving = save(driver);
+  const { stateMachine, machine } = driven(new Slow(), 2);
+  const saving = save(stateMachine);
   // The close is asked for while the context is prepared.
-  const closing = driver.close();
+  const closing = stateMachine.close();
   await turn();
   assertEquals(machine.closed, 0);
   held.resolve();
@@ -548,15 +552,17 @@ async function saveWith(
     }
   }
   const seen: unknown[] = [];
-  for (const { driver } of [driven(new One(), 1), driven(new Two(), 2)]) {
+  for (const { stateMachine } of [driven(new One(), 1), driven(new Two(), 2)]) {
     try {
-      seen.push(await save(driver, options));
+      seen.push(await save(stateMachine, options));
     } catch (error) {
       seen.push(error);
     }
     // Whatever it was, nothing is left under way.
     assertEquals(
-      driver.apply(batchesOf(place([proposal(9, new Uint8Array(1))], 5), 4)),
+      stateMachine.apply(
+        batchesOf(place([proposal(9, new Uint8Array(1))], 5), 4),
+      ),
       undefined,
     );
   }
@@ -608,7 +614,7 @@ Deno.test("R7 ErrSnapshotAborted drops the snapshot only", async () => {
   assertEquals(reasons, 2);
 });
 
-Deno.test("R8 a machine's own error is critical", async () => {
+Deno.test("R8 an error of the machine itself is fatal", async () => {
   const failure = new Error("Broken");
   for (const late of [false, true]) {
     const errors = await saveWith(async (w) => {
@@ -630,7 +636,7 @@ Deno.test("R8 a machine's own error is critical", async () => {
   ) assertInstanceOf(error, MachineFailure);
 });
 
-Deno.test("R8 ErrSnapshotStopped is no failure, asked for or not", async () => {
+Deno.test("R8 ErrSnapshotStopped is not a failure, requested or not", async () => {
   const stopped = new ErrSnapshotStopped();
   assertEquals(
     await saveWith(() => {
@@ -640,7 +646,7 @@ Deno.test("R8 ErrSnapshotStopped is no failure, asked for or not", async () => {
   );
 });
 
-Deno.test("R8 an error of the sink that the machine passes on drops the snapshot only", async () => {
+Deno.test("R8 an error of the sink that the machine rethrows drops only the snapshot", async () => {
   const failure = new Error("Quota");
   for (const wrapped of [false, true]) {
     const errors = await saveWith(async (w) => {
@@ -664,7 +670,7 @@ Deno.test("R8 an error of the sink that the machine passes on drops the snapshot
   }
 });
 
-Deno.test("R8 prepareSnapshot() and sync() that fail are critical", async () => {
+Deno.test("R8 errors of prepareSnapshot() and sync() are fatal", async () => {
   const failure = new Error("Broken");
   class NoPrepare extends Concurrent {
     override prepareSnapshot(): never {
@@ -677,21 +683,21 @@ Deno.test("R8 prepareSnapshot() and sync() that fail are critical", async () => 
     }
   }
   for (
-    const [driver, kind] of [
-      [driven(new NoPrepare(), 2).driver, "full"],
-      [driven(new NoSync(new Disk()), 3).driver, "full"],
-      [driven(new NoSync(new Disk()), 3).driver, "metadata"],
+    const [stateMachine, kind] of [
+      [driven(new NoPrepare(), 2).stateMachine, "full"],
+      [driven(new NoSync(new Disk()), 3).stateMachine, "full"],
+      [driven(new NoSync(new Disk()), 3).stateMachine, "metadata"],
     ] as const
   ) {
     const error = await assertRejects(
-      () => save(driver, { header: { ...HEADER, kind } }),
+      () => save(stateMachine, { header: { ...HEADER, kind } }),
       MachineFailure,
     );
     assertStrictEquals(error.cause, failure);
   }
 });
 
-Deno.test("D9 a receiver that is lost ends its transfer, and nothing else", async () => {
+Deno.test("D9 a lost receiver ends only its transfer", async () => {
   const lost = new Error("Connection lost");
   for (const passes of ["on", "wrapped", "nothing"]) {
     const seen: unknown[] = [];
@@ -714,9 +720,9 @@ Deno.test("D9 a receiver that is lost ends its transfer, and nothing else", asyn
         }
       }
     }
-    const { driver, machine } = driven(new Writing(new Disk()), 3);
+    const { stateMachine, machine } = driven(new Writing(new Disk()), 3);
     const error = await assertRejects(() =>
-      save(driver, {
+      save(stateMachine, {
         streaming: true,
         create: () =>
           new WritableStream({
@@ -744,7 +750,7 @@ async function fileStore(): Promise<MemoryFileStore> {
   return files;
 }
 
-Deno.test("F1 F3 files go into the snapshot and come out with their metadata", async () => {
+Deno.test("F1 F3 files are saved into the snapshot and recovered with their metadata", async () => {
   const files = await fileStore();
   const [one, two] = await saveWith(async (w, collection) => {
     await write(w, "1 2");
@@ -768,8 +774,11 @@ Deno.test("F1 F3 files go into the snapshot and come out with their metadata", a
       }
     }
     const machine = new Reading();
-    const { driver } = makeDriver({ type: 1, create: () => machine });
-    await recover(driver, taken, { files: target });
+    const { stateMachine } = makeStateMachine({
+      type: 1,
+      create: () => machine,
+    });
+    await recover(stateMachine, taken, { files: target });
     assertEquals(seen, [
       [5n, "second", new Uint8Array([5])],
       [(1n << 64n) - 1n, "first", new Uint8Array(0)],
@@ -780,7 +789,7 @@ Deno.test("F1 F3 files go into the snapshot and come out with their metadata", a
   }
 });
 
-Deno.test("F2 a file that cannot be had fails the snapshot by its name", async () => {
+Deno.test("F2 a file that cannot be read fails the snapshot with its name", async () => {
   const files = await fileStore();
   for (
     const [path, ids, swallow] of [
@@ -811,7 +820,7 @@ Deno.test("F2 a file that cannot be had fails the snapshot by its name", async (
   ) assertInstanceOf(error, RangeError);
 });
 
-Deno.test("F1 a file that is added too late is refused", async () => {
+Deno.test("F1 a file added after saveSnapshot() has returned is rejected", async () => {
   const kept: ISnapshotFileCollection[] = [];
   await saveWith((_w, collection) => {
     kept.push(collection);
@@ -826,21 +835,21 @@ Deno.test("F1 a file that is added too late is refused", async () => {
   }
 });
 
-Deno.test("H12 after a recovery to an older index the entries after it are given again", async () => {
+Deno.test("H12 after a recovery to an older index the entries after it are applied again", async () => {
   const from = driven(new DiskMachine(new Disk()), 3);
-  const taken = await save(from.driver);
+  const taken = await save(from.stateMachine);
   const more = [5, 6].map((n) => proposal(n, new Uint8Array([n])));
-  from.driver.apply(batchesOf(place(more, 5), 4));
+  from.stateMachine.apply(batchesOf(place(more, 5), 4));
   const disk = new Disk();
   disk.commit({ count: 9, hash: 9n, index: 6, rows: new Map() });
   const machine = new DiskMachine(disk);
-  const { driver } = makeDriver({ type: 3, create: () => machine });
-  assertEquals(await driver.open(never), 6);
-  await recover(driver, taken);
-  assertEquals([driver.applied, disk.last.index], [4, 4]);
-  driver.apply(batchesOf(place(more, 5), 4));
+  const { stateMachine } = makeStateMachine({ type: 3, create: () => machine });
+  assertEquals(await stateMachine.open(never), 6);
+  await recover(stateMachine, taken);
+  assertEquals([stateMachine.applied, disk.last.index], [4, 4]);
+  stateMachine.apply(batchesOf(place(more, 5), 4));
   assertEquals(machine.batches, [[5, 6]]);
-  assertEquals(driver.capture(), from.driver.capture());
+  assertEquals(stateMachine.capture(), from.stateMachine.capture());
   assertEquals(machine.lookup(), from.machine.lookup());
 });
 
@@ -863,17 +872,17 @@ async function recoverWith(
       await body(r, stopped);
     }
   }
-  const { driver } = driven(new Reading(), 1);
-  const before = driver.capture();
+  const { stateMachine } = driven(new Reading(), 1);
+  const before = stateMachine.capture();
   try {
-    await recover(driver, taken, options);
+    await recover(stateMachine, taken, options);
   } catch (error) {
-    assertEquals(driver.capture(), before);
+    assertEquals(stateMachine.capture(), before);
     // It can be closed.
-    await driver.close();
+    await stateMachine.close();
     return error;
   }
-  assertNotEquals(driver.capture(), before);
+  assertNotEquals(stateMachine.capture(), before);
   return undefined;
 }
 
@@ -882,9 +891,9 @@ async function largeSnapshot(): Promise<Taken> {
   const machine = new Regular();
   machine.saveSnapshot = (w) =>
     source(new Uint8Array(300_000).map((_, i) => i)).pipeTo(w);
-  const { driver } = makeDriver({ type: 1, create: () => machine });
-  driver.apply(batchesOf(place([...SESSION, ...SESSION])));
-  return await save(driver);
+  const { stateMachine } = makeStateMachine({ type: 1, create: () => machine });
+  stateMachine.apply(batchesOf(place([...SESSION, ...SESSION])));
+  return await save(stateMachine);
 }
 
 async function readSome(r: ReadableStream<Uint8Array>): Promise<void> {
@@ -904,7 +913,7 @@ Deno.test("R9 recoverSnapshot() replaces the state of an instance that has one",
   assertEquals([error, length], [undefined, 300_000]);
 });
 
-Deno.test("R9 H8 what the machine leaves unread is verified all the same", async () => {
+Deno.test("R9 H8 bytes that the machine leaves unread are verified too", async () => {
   const taken = await largeSnapshot();
   for (const body of [() => {}, readSome]) {
     assertEquals(await recoverWith(taken, body), undefined);
@@ -924,7 +933,7 @@ Deno.test("R9 H8 what the machine leaves unread is verified all the same", async
   }
 });
 
-Deno.test("H8 R8 damage and errors of the source are not held against the machine", async () => {
+Deno.test("H8 R8 damage and errors of the source do not fail the machine", async () => {
   const taken = await largeSnapshot();
   const bytes = taken.bytes.slice();
   bytes[Math.floor(bytes.length / 2)]! ^= 1;
@@ -966,7 +975,7 @@ Deno.test("H8 R8 damage and errors of the source are not held against the machin
   assertStrictEquals(await recoverWith(taken, () => {}, { open }), failure);
 });
 
-Deno.test("R8 a machine that fails to recover is critical", async () => {
+Deno.test("R8 a failed recovery of the machine is fatal", async () => {
   const taken = await largeSnapshot();
   for (
     const failure of [
@@ -984,7 +993,7 @@ Deno.test("R8 a machine that fails to recover is critical", async () => {
   }
 });
 
-Deno.test("R8 a recovery that is stopped is no failure", async () => {
+Deno.test("R8 a stopped recovery is not a failure", async () => {
   const taken = await largeSnapshot();
   const reason = new ErrSnapshotStopped();
   for (const own of [true, false]) {
@@ -998,7 +1007,7 @@ Deno.test("R8 a recovery that is stopped is no failure", async () => {
   }
 });
 
-Deno.test("H9 H11 a container that is not what its store says is refused before the machine sees it", async () => {
+Deno.test("H9 H11 a container that differs from its description is rejected before the machine reads it", async () => {
   const taken = await largeSnapshot();
   for (
     const part of [{ clusterID: 8n }, { index: 9 }]
@@ -1013,11 +1022,14 @@ Deno.test("H9 H11 a container that is not what its store says is refused before 
   }
 });
 
-Deno.test("H8 sessions that make no sense are damage, and the machine does not see the payload", async () => {
-  const { driver } = driven(new Regular(), 1);
-  const capture = driver.capture();
-  driver.capture = () => ({ ...capture, sessions: new Uint8Array([1, 7]) });
-  const taken = await save(driver);
+Deno.test("H8 malformed sessions are damage, and the machine does not read the payload", async () => {
+  const { stateMachine } = driven(new Regular(), 1);
+  const capture = stateMachine.capture();
+  stateMachine.capture = () => ({
+    ...capture,
+    sessions: new Uint8Array([1, 7]),
+  });
+  const taken = await save(stateMachine);
   let asked = false;
   const error = await recoverWith(taken, () => {
     asked = true;
@@ -1026,24 +1038,24 @@ Deno.test("H8 sessions that make no sense are damage, and the machine does not s
   assertFalse(asked);
 });
 
-Deno.test("H6 C4 of a machine that is ahead of its sessions no state is saved under their index", async () => {
+Deno.test("H6 C4 the state of a machine that is ahead of its sessions is not saved at their index", async () => {
   const disk = new Disk();
   const create = (): DiskMachine => new DiskMachine(disk);
   const log = place(
     Array.from({ length: 9 }, (_, i) => proposal(i, new Uint8Array([i]))),
   );
-  const one = makeDriver({ type: 3, create }).driver;
+  const one = makeStateMachine({ type: 3, create }).stateMachine;
   await one.open(never);
   await one.apply(batchesOf(log));
-  const { driver } = makeDriver({ type: 3, create });
-  await driver.open(never);
-  assert(driver.behind);
-  await driver.apply(batchesOf(log.slice(0, 5)));
-  assert(driver.behind);
-  await assertRejects(() => save(driver), ErrSystemBusy);
+  const { stateMachine } = makeStateMachine({ type: 3, create });
+  await stateMachine.open(never);
+  assert(stateMachine.behind);
+  await stateMachine.apply(batchesOf(log.slice(0, 5)));
+  assert(stateMachine.behind);
+  await assertRejects(() => save(stateMachine), ErrSystemBusy);
   // One without state may be: it holds the sessions of its index.
-  await save(driver, { header: { ...HEADER, kind: "metadata" } });
-  await driver.apply(batchesOf(log, 5));
-  assertFalse(driver.behind);
-  assertEquals((await save(driver)).info.index, 9);
+  await save(stateMachine, { header: { ...HEADER, kind: "metadata" } });
+  await stateMachine.apply(batchesOf(log, 5));
+  assertFalse(stateMachine.behind);
+  assertEquals((await save(stateMachine)).info.index, 9);
 });

@@ -51,7 +51,7 @@ import {
   batchesOf,
   type Heard,
   Listener,
-  makeDriver,
+  makeStateMachine,
   OWN,
   place,
   type Placed,
@@ -76,19 +76,19 @@ function cmd(...bytes: number[]): Uint8Array {
   return new Uint8Array(bytes);
 }
 
-/** A driver of a regular machine that has applied records from index 1 on. */
+/** A stateMachine of a regular machine that has applied records from index 1 on. */
 function regular(...records: Uint8Array[]): {
   machine: Regular;
-  driver: StateMachine<string>;
+  stateMachine: StateMachine<string>;
   listener: Listener;
   next: (...records: Uint8Array[]) => void;
 } {
   const machine = new Regular();
-  const made = makeDriver({ type: 1, create: () => machine });
+  const made = makeStateMachine({ type: 1, create: () => machine });
   const next = (...records: Uint8Array[]): void => {
-    const { applied } = made.driver;
+    const { applied } = made.stateMachine;
     const batches = batchesOf(place(records, applied + 1), applied);
-    assertStrictEquals(made.driver.apply(batches), undefined);
+    assertStrictEquals(made.stateMachine.apply(batches), undefined);
   };
   next(...records);
   return { machine, ...made, next };
@@ -124,22 +124,24 @@ function kinds(): [string, () => [MachineFactory, Disk | undefined]][] {
 
 /** Applies a log, cut at seeded, some batches at a time. */
 async function applyCut(
-  driver: StateMachine<string>,
+  stateMachine: StateMachine<string>,
   placed: readonly Placed[],
   { chance, below }: Random,
   often = chance(0.5) ? 0.5 : 0.05,
 ): Promise<void> {
-  const batches = batchesOf(placed, driver.applied, () => chance(often));
+  const batches = batchesOf(placed, stateMachine.applied, () => chance(often));
   for (let i = 0; i < batches.length;) {
     const count = 1 + below(4);
-    await driver.apply(batches.slice(i, i += count));
+    await stateMachine.apply(batches.slice(i, i += count));
   }
 }
 
 /** The bytes of a full snapshot. */
-async function snapshotOf(driver: StateMachine<string>): Promise<Uint8Array> {
+async function snapshotOf(
+  stateMachine: StateMachine<string>,
+): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
-  await saveSnapshot(driver, {
+  await saveSnapshot(stateMachine, {
     header: { clusterID: 7n, nodeID: 1n, kind: "full", compression: "none" },
     create: () =>
       new WritableStream({ write: (chunk) => void parts.push(chunk.slice()) }),
@@ -165,15 +167,18 @@ function sorted(heard: readonly Heard[]): string[] {
   ).sort();
 }
 
-Deno.test("R1 StateMachine.apply() gives each command once, in the order of the log", async () => {
+Deno.test("R1 StateMachine.apply() applies each command once, in log order", async () => {
   for (const pace of ["sync", "async", "mixed"] as const) {
     const machine = new Regular({ pace });
-    const { driver, listener } = makeDriver({ type: 1, create: () => machine });
+    const { stateMachine, listener } = makeStateMachine({
+      type: 1,
+      create: () => machine,
+    });
     const records = Array.from(
       { length: 3000 },
       (_, i) => proposal(i, cmd(i, i >> 8)),
     );
-    await driver.apply(batchesOf(place(records)));
+    await stateMachine.apply(batchesOf(place(records)));
     assertEquals(
       machine.commands,
       Array.from({ length: 3000 }, (_, i) => `${cmd(i, i >> 8)}`),
@@ -182,7 +187,7 @@ Deno.test("R1 StateMachine.apply() gives each command once, in the order of the 
       listener.heard.map((one) => one[1]),
       Array.from({ length: 3000 }, (_, i) => i),
     );
-    assertEquals(driver.applied, 3000);
+    assertEquals(stateMachine.applied, 3000);
     assertEquals(listener.applieds.at(-1), 3000);
   }
 });
@@ -190,23 +195,23 @@ Deno.test("R1 StateMachine.apply() gives each command once, in the order of the 
 Deno.test("R1 StateMachine.apply() is synchronous if machine and log are", () => {
   for (const [name, make] of kinds()) {
     if (!name.endsWith(" sync")) continue;
-    const { driver } = makeDriver(make()[0], 2);
+    const { stateMachine } = makeStateMachine(make()[0], 2);
     const records = Array.from({ length: 1500 }, (_, i) => proposal(i, cmd(i)));
     assertStrictEquals(
-      driver.apply(batchesOf(place(records))),
+      stateMachine.apply(batchesOf(place(records))),
       undefined,
       name,
     );
-    assertEquals(driver.applied, 1500);
-    assert(!isPromise(driver.lookup(null)), name);
-    assert(!isPromise(driver.getHash()), name);
-    assert(!isPromise(driver.sync()), name);
+    assertEquals(stateMachine.applied, 1500);
+    assert(!isPromise(stateMachine.lookup(null)), name);
+    assert(!isPromise(stateMachine.getHash()), name);
+    assert(!isPromise(stateMachine.sync()), name);
   }
 });
 
-Deno.test("T4 StateMachine calls the factory once, with cluster and node", () => {
+Deno.test("T4 StateMachine calls the factory once, with cluster and node id", () => {
   const calls: bigint[][] = [];
-  makeDriver({
+  makeStateMachine({
     type: 1,
     create: (...ids) => {
       calls.push(ids);
@@ -216,7 +221,7 @@ Deno.test("T4 StateMachine calls the factory once, with cluster and node", () =>
   assertEquals(calls, [[7n, 1n]]);
 });
 
-Deno.test("H1 StateMachine.apply() answers its own proposals, and nobody else's", () => {
+Deno.test("H1 StateMachine.apply() answers only proposals of its own origin", () => {
   const { machine, listener } = regular(
     proposal(5, cmd(1)),
     proposal(6, cmd(2), [OWN[0], OWN[1] ^ 1]),
@@ -231,7 +236,7 @@ Deno.test("H1 StateMachine.apply() answers its own proposals, and nobody else's"
   assertEquals((listener.heard[1]![2] as Result).value, machine.state.hash);
 });
 
-Deno.test("R5 StateMachine.apply() ends with what update() throws", async () => {
+Deno.test("R5 StateMachine.apply() rejects with the error of update()", async () => {
   for (const pace of ["sync", "async"] as const) {
     const failure = new Error("Broken");
     class Failing extends Regular {
@@ -242,17 +247,20 @@ Deno.test("R5 StateMachine.apply() ends with what update() throws", async () => 
       }
     }
     const machine = new Failing({ pace });
-    const { driver, listener } = makeDriver({ type: 1, create: () => machine });
+    const { stateMachine, listener } = makeStateMachine({
+      type: 1,
+      create: () => machine,
+    });
     const records = [1, 2, 3, 4].map((n) => proposal(n, cmd(n)));
     const batches = batchesOf(place(records));
     const error = pace === "sync"
-      ? assertThrows(() => driver.apply(batches))
-      : await assertRejects(() => driver.apply(batches) as Promise<void>);
+      ? assertThrows(() => stateMachine.apply(batches))
+      : await assertRejects(() => stateMachine.apply(batches) as Promise<void>);
     assertStrictEquals(error, failure);
     assertEquals(machine.commands, ["1", "2"]);
-    assertEquals([driver.applied, listener.heard], [0, []]);
+    assertEquals([stateMachine.applied, listener.heard], [0, []]);
     // The machine can still be closed.
-    await driver.close();
+    await stateMachine.close();
     assertEquals(machine.closed, 1);
   }
 });
@@ -266,15 +274,15 @@ async function updateWith(
       return update(entries);
     }
   }
-  const { driver, listener } = makeDriver({
+  const { stateMachine, listener } = makeStateMachine({
     type: 2,
     create: () => new Wrong(),
   });
   const records = [1, 2, 3].map((n) => proposal(n, cmd(n)));
   try {
-    await driver.apply(batchesOf(place(records)));
+    await stateMachine.apply(batchesOf(place(records)));
   } catch (error) {
-    assertEquals([driver.applied, listener.heard], [0, []]);
+    assertEquals([stateMachine.applied, listener.heard], [0, []]);
     return error;
   }
   return listener.heard;
@@ -285,7 +293,7 @@ function answer(entries: Entry[]): Entry[] {
   return entries;
 }
 
-Deno.test("C1 StateMachine.apply() refuses what is not the batch with its results", async () => {
+Deno.test("C1 StateMachine.apply() rejects any return value but the batch with its results", async () => {
   const wrong: [string, (entries: Entry[]) => unknown][] = [
     ["too few", (e) => answer(e).slice(1)],
     ["too few in place", (e) => (answer(e).pop(), e)],
@@ -332,7 +340,7 @@ Deno.test("C1 StateMachine.apply() refuses what is not the batch with its result
   }
 });
 
-Deno.test("C1 StateMachine.apply() takes entries of the machine's own making", async () => {
+Deno.test("C1 StateMachine.apply() accepts entries created by the machine", async () => {
   const heard = await updateWith((entries) => {
     const copies = entries.map(({ index, cmd }) => ({
       index,
@@ -359,11 +367,17 @@ Deno.test("T3 a value outside of 0…2^64-1 is a RangeError that names the machi
         return value;
       }
     }
-    const { driver } = makeDriver({ type: 1, create: () => new Wide() });
+    const { stateMachine } = makeStateMachine({
+      type: 1,
+      create: () => new Wide(),
+    });
     const batches = batchesOf(place([proposal(1, none)]));
-    const error = assertThrows(() => driver.apply(batches), RangeError);
+    const error = assertThrows(() => stateMachine.apply(batches), RangeError);
     assert(/Wide\.update\(\)/.test(error.message), error.message);
-    const other = makeDriver({ type: 1, create: () => new Wide() }).driver;
+    const other = makeStateMachine({
+      type: 1,
+      create: () => new Wide(),
+    }).stateMachine;
     assert(/Wide\.getHash\(\)/.test(
       assertThrows(() => other.getHash(), RangeError).message,
     ));
@@ -382,7 +396,7 @@ Deno.test("T3 a value outside of 0…2^64-1 is a RangeError that names the machi
   }
 });
 
-Deno.test("R5 nothing is read from a machine that threw in the middle of a batch, nor saved: it holds a part of what was not applied [H16]", async () => {
+Deno.test("R5 a machine that threw within a batch is neither read nor saved: it may contain a part of the batch [H16]", async () => {
   class Half extends Regular {
     #count = 0;
     override update(cmd: Uint8Array): MaybePromise<Result> {
@@ -390,18 +404,21 @@ Deno.test("R5 nothing is read from a machine that threw in the middle of a batch
       return super.update(cmd);
     }
   }
-  const { driver } = makeDriver({ type: 1, create: () => new Half() });
-  driver.apply(batchesOf(place([proposal(1, cmd(1))])));
+  const { stateMachine } = makeStateMachine({
+    type: 1,
+    create: () => new Half(),
+  });
+  stateMachine.apply(batchesOf(place([proposal(1, cmd(1))])));
   const later = batchesOf(
     place([proposal(2, cmd(2)), proposal(3, cmd(3))], 2),
     1,
   );
-  assertThrows(() => driver.apply(later), TypeError);
-  assertEquals([driver.applied, driver.closed], [1, true]);
-  assertThrows(() => driver.lookup(null), ErrSystemBusy);
+  assertThrows(() => stateMachine.apply(later), TypeError);
+  assertEquals([stateMachine.applied, stateMachine.closed], [1, true]);
+  assertThrows(() => stateMachine.lookup(null), ErrSystemBusy);
   await assertRejects(
     () =>
-      saveSnapshot(driver, {
+      saveSnapshot(stateMachine, {
         header: {
           clusterID: 1n,
           nodeID: 1n,
@@ -414,10 +431,10 @@ Deno.test("R5 nothing is read from a machine that threw in the middle of a batch
       }),
     ErrSystemBusy,
   );
-  await driver.close();
+  await stateMachine.close();
 });
 
-Deno.test("T2 a result belongs to whoever gets it: a regular machine may use one object for all", () => {
+Deno.test("T2 a result belongs to the caller: a regular machine may reuse one object", () => {
   const result: Result = { value: 0n };
   class Thrifty extends Regular {
     override update(): Result {
@@ -425,11 +442,11 @@ Deno.test("T2 a result belongs to whoever gets it: a regular machine may use one
       return result;
     }
   }
-  const { driver, listener } = makeDriver({
+  const { stateMachine, listener } = makeStateMachine({
     type: 1,
     create: () => new Thrifty(),
   });
-  driver.apply(
+  stateMachine.apply(
     batchesOf(place([1, 2].map((n) => proposal(n, cmd(n))))),
   );
   assertEquals(listener.heard, [
@@ -438,38 +455,38 @@ Deno.test("T2 a result belongs to whoever gets it: a regular machine may use one
   ]);
 });
 
-Deno.test("E1 E2 what a machine does not have is ErrNotImplemented", () => {
+Deno.test("E1 E2 a missing optional method is ErrNotImplemented", () => {
   const bare = new Regular() as Partial<Regular>;
   (bare as { getHash?: unknown }).getHash = undefined;
-  const { driver, listener } = makeDriver(
+  const { stateMachine, listener } = makeStateMachine(
     { type: 1, create: () => bare as Regular },
     1,
   );
-  assertThrows(() => driver.getHash(), ErrNotImplemented);
-  assertThrows(() => driver.naLookup(none), ErrNotImplemented);
-  driver.apply(batchesOf(place([proposal(1, none)])));
+  assertThrows(() => stateMachine.getHash(), ErrNotImplemented);
+  assertThrows(() => stateMachine.naLookup(none), ErrNotImplemented);
+  stateMachine.apply(batchesOf(place([proposal(1, none)])));
   assertEquals(listener.checkpoints.map(({ state }) => state), [undefined]);
 });
 
 Deno.test("C7 StateMachine.apply() bounds its batches in entries and bytes", () => {
   const machine = new Concurrent();
-  const { driver } = makeDriver({ type: 2, create: () => machine });
+  const { stateMachine } = makeStateMachine({ type: 2, create: () => machine });
   const many = Array.from(
     { length: 2 * UPDATE_ENTRIES_MAX + 5 },
     (_, i) => proposal(i, none),
   );
-  driver.apply(batchesOf(place(many), 0, () => Math.random() < 0.1));
+  stateMachine.apply(batchesOf(place(many), 0, () => Math.random() < 0.1));
   assertEquals(machine.batches, [UPDATE_ENTRIES_MAX, UPDATE_ENTRIES_MAX, 5]);
   machine.batches.length = 0;
   const large = Array.from(
     { length: 11 },
     (_, i) => proposal(i, new Uint8Array(UPDATE_BYTES_MAX / 4)),
   );
-  driver.apply(batchesOf(place(large, many.length + 1), many.length));
+  stateMachine.apply(batchesOf(place(large, many.length + 1), many.length));
   assertEquals(machine.batches, [4, 4, 3]);
 });
 
-Deno.test("C7 how the log is cut shows in nothing", async () => {
+Deno.test("C7 the division of the log into batches does not show", async () => {
   const dice = seeded();
   for (let round = 0; round < 12; round++) {
     const log = randomLog(dice, 150);
@@ -477,38 +494,38 @@ Deno.test("C7 how the log is cut shows in nothing", async () => {
     for (const [name, make] of kinds()) {
       for (let i = 0; i < 2; i++) {
         const [factory, disk] = make();
-        const { driver, listener } = makeDriver(factory, 7);
+        const { stateMachine, listener } = makeStateMachine(factory, 7);
         for (const { index } of log) listener.locals.set(index, `${index}`);
-        await driver.open(never);
-        await applyCut(driver, log, dice);
-        const { index, epoch, sessions } = driver.capture();
-        const bytes = await snapshotOf(driver);
+        await stateMachine.open(never);
+        await applyCut(stateMachine, log, dice);
+        const { index, epoch, sessions } = stateMachine.capture();
+        const bytes = await snapshotOf(stateMachine);
         const seen = {
           index,
           epoch,
           sessions,
-          sessionsHash: driver.sessionsHash(),
-          hash: (await driver.getHash()).hash,
-          state: await driver.lookup(null),
+          sessionsHash: stateMachine.sessionsHash(),
+          hash: (await stateMachine.getHash()).hash,
+          state: await stateMachine.lookup(null),
           heard: sorted(listener.heard),
           checkpoints: listener.checkpoints,
         };
         first ??= seen;
         assertEquals(seen, first, `${name} in round ${round}`);
         // Of one kind the whole container is the same.
-        const again = makeDriver(make()[0], 7);
-        await again.driver.open(never);
-        await applyCut(again.driver, log, dice);
-        assertEquals(await snapshotOf(again.driver), bytes, name);
+        const again = makeStateMachine(make()[0], 7);
+        await again.stateMachine.open(never);
+        await applyCut(again.stateMachine, log, dice);
+        assertEquals(await snapshotOf(again.stateMachine), bytes, name);
         if (disk) assertEquals(disk.last.index <= index, true);
       }
     }
   }
 });
 
-Deno.test("H3 a copy is not applied again, and is answered as the first was", () => {
+Deno.test("H3 a retry is not applied again, and gets the first result", () => {
   for (const together of [true, false]) {
-    const { machine, listener, driver, next } = regular(
+    const { machine, listener, stateMachine, next } = regular(
       registerRecord(9n, none),
     );
     listener.locals.set(1, "a");
@@ -518,7 +535,7 @@ Deno.test("H3 a copy is not applied again, and is answered as the first was", ()
     if (together) next(...records);
     else for (const record of records) next(record);
     assertEquals(machine.commands, ["1", "2,2"]);
-    assertEquals(driver.applied, 6);
+    assertEquals(stateMachine.applied, 6);
     const results = new Map<number, unknown>();
     assertEquals(listener.heard.filter((o) => o[0] === "answered").length, 5);
     for (const one of listener.heard) {
@@ -532,7 +549,7 @@ Deno.test("H3 a copy is not applied again, and is answered as the first was", ()
   }
 });
 
-Deno.test("H3 each answer has data of its own", () => {
+Deno.test("H3 each answer has its own copy of the data", () => {
   const { listener, next } = regular(registerRecord(9n, none));
   listener.locals.set(1, "a");
   const one = sessionProposal(1, 1, 0, cmd(1));
@@ -551,7 +568,7 @@ Deno.test("H3 each answer has data of its own", () => {
   }
 });
 
-Deno.test("H3 a copy behind which its answer is acknowledged is answered all the same", () => {
+Deno.test("H3 a retry followed by its acknowledgement in one batch is answered", () => {
   const records = [
     registerRecord(9n, none),
     sessionProposal(1, 1, 0, cmd(1)),
@@ -573,7 +590,7 @@ Deno.test("H3 a copy behind which its answer is acknowledged is answered all the
   }
 });
 
-Deno.test("H3 a gap is not jumped, and what fills it goes on", () => {
+Deno.test("H3 a gap is not skipped, and filling it continues the series", () => {
   const { machine, listener, next } = regular(registerRecord(9n, none));
   listener.locals.set(1, "a");
   next(
@@ -591,7 +608,7 @@ Deno.test("H3 a gap is not jumped, and what fills it goes on", () => {
   ]);
 });
 
-Deno.test("H4 a session that is not there is refused", () => {
+Deno.test("H4 an unknown session is rejected", () => {
   const { machine, listener, next } = regular(
     configRecord(1),
     registerRecord(9n, none),
@@ -626,13 +643,13 @@ Deno.test("H4 a session that is not there is refused", () => {
   );
 });
 
-Deno.test("H4 H14 a copy of the registration finds the session as long as it is there, and does not revive it", () => {
+Deno.test("H4 H14 a repeated registration finds the session while it exists, and does not revive it", () => {
   const register = registerRecord(9n, cmd(1, 2));
-  const { machine, driver, listener, next } = regular(register);
+  const { machine, stateMachine, listener, next } = regular(register);
   next(sessionProposal(1, 1, 0, cmd(1)), register);
   // Somebody else's, by the same number.
   next(registerRecord(9n, cmd(3)));
-  const table = tableOf(driver.capture());
+  const table = tableOf(stateMachine.capture());
   assertEquals([table.get(1)?.next, table.get(3), table.size], [
     2,
     undefined,
@@ -648,11 +665,11 @@ Deno.test("H4 H14 a copy of the registration finds the session as long as it is 
   );
 });
 
-Deno.test("H4 the limits are set by the first record, and by no other", () => {
+Deno.test("H4 only the first record sets limits", () => {
   const max = (...records: Uint8Array[]): [number, boolean] => {
-    const { driver } = regular(...records);
-    const table = tableOf(driver.capture());
-    return [table.max, driver.begun];
+    const { stateMachine } = regular(...records);
+    const table = tableOf(stateMachine.capture());
+    return [table.max, stateMachine.begun];
   };
   assertEquals(max(), [4096, false]);
   assertEquals(max(epochRecord(1n)), [4096, false]);
@@ -673,18 +690,18 @@ Deno.test("H4 the limits are set by the first record, and by no other", () => {
   ) assertEquals(max(other, configRecord(5)), [4096, true]);
 });
 
-Deno.test("H13 StateMachine keeps the last epoch at or before what is applied", () => {
-  const { driver, next } = regular();
-  assertEquals(driver.epoch, undefined);
+Deno.test("H13 StateMachine reports the last epoch at or before the applied index", () => {
+  const { stateMachine, next } = regular();
+  assertEquals(stateMachine.epoch, undefined);
   next(epochRecord(5n), proposal(1, none));
-  assertEquals(driver.epoch, { index: 1, id: 5n });
+  assertEquals(stateMachine.epoch, { index: 1, id: 5n });
   next(proposal(2, none));
-  assertEquals(driver.capture().epoch, { index: 1, id: 5n });
+  assertEquals(stateMachine.capture().epoch, { index: 1, id: 5n });
   next(epochRecord(6n), epochRecord((1n << 64n) - 1n), proposal(3, none));
-  assertEquals(driver.epoch, { index: 5, id: (1n << 64n) - 1n });
+  assertEquals(stateMachine.epoch, { index: 5, id: (1n << 64n) - 1n });
 });
 
-Deno.test("H14 a skip takes the place of a command, whichever comes first", () => {
+Deno.test("H14 of a skip and a command of one series, the first in the log counts", () => {
   const { machine, listener, next } = regular(registerRecord(9n, none));
   listener.locals.set(1, "a");
   for (
@@ -713,8 +730,8 @@ Deno.test("H14 a skip takes the place of a command, whichever comes first", () =
   ]);
 });
 
-Deno.test("H14 whoever skips a refused series tells why, and a late copy is told it too", () => {
-  const { driver, listener, next } = regular(registerRecord(9n, none));
+Deno.test("H14 the skip of a rejected series has a reason, which a late retry receives too", () => {
+  const { stateMachine, listener, next } = regular(registerRecord(9n, none));
   listener.locals.set(1, "a");
   next(skipRecord(1, 1, 0, "too rude"));
   next(sessionProposal(1, 1, 0, cmd(1)));
@@ -724,17 +741,17 @@ Deno.test("H14 whoever skips a refused series tells why, and a late copy is told
     listener.heard.filter(([kind]) => kind === "answered"),
     [answer, answer],
   );
-  assertEquals(driver.outcomeOf(1, 1)?.outcome, "skipped");
-  assertEquals(driver.outcomeOf(1, 2), undefined);
+  assertEquals(stateMachine.outcomeOf(1, 1)?.outcome, "skipped");
+  assertEquals(stateMachine.outcomeOf(1, 2), undefined);
   // In a snapshot too.
-  const other = makeDriver({ type: 1, create: () => new Regular() });
-  other.driver.loadSessions(driver.capture());
-  assertEquals(other.driver.outcomeOf(1, 1)?.result, { value: 0n, data });
+  const other = makeStateMachine({ type: 1, create: () => new Regular() });
+  other.stateMachine.loadSessions(stateMachine.capture());
+  assertEquals(other.stateMachine.outcomeOf(1, 1)?.result, { value: 0n, data });
 });
 
-Deno.test("H14 a session is claimed from its holder; who was that before is refused", () => {
-  const { driver, listener, next } = regular(registerRecord(9n, none));
-  assertEquals(driver.standing(1)?.holder, 9n);
+Deno.test("H14 a session is claimed from its holder, and the previous holder is rejected", () => {
+  const { stateMachine, listener, next } = regular(registerRecord(9n, none));
+  assertEquals(stateMachine.standing(1)?.holder, 9n);
   next(claimRecord(1, 9n, 10n));
   // A late copy of it changes nothing.
   next(claimRecord(1, 9n, 10n));
@@ -749,18 +766,18 @@ Deno.test("H14 a session is claimed from its holder; who was that before is refu
     ["claimed", 1, 10n, "conflict"],
     ["claimed", 5, 13n, "unknown"],
   ]);
-  const other = makeDriver({ type: 1, create: () => new Regular() });
-  other.driver.loadSessions(driver.capture());
-  assertEquals(other.driver.standing(1)?.holder, 12n);
+  const other = makeStateMachine({ type: 1, create: () => new Regular() });
+  other.stateMachine.loadSessions(stateMachine.capture());
+  assertEquals(other.stateMachine.standing(1)?.holder, 12n);
 });
 
-Deno.test("H5 detach() ends the telling of a session", () => {
-  const { driver, listener, next } = regular(registerRecord(9n, none));
+Deno.test("H5 detach() ends notifications of a session", () => {
+  const { stateMachine, listener, next } = regular(registerRecord(9n, none));
   listener.locals.set(1, "a");
   next(sessionProposal(1, 1, 0, cmd(1)));
   listener.locals.delete(1);
-  driver.detach(1);
-  driver.detach(77);
+  stateMachine.detach(1);
+  stateMachine.detach(77);
   next(sessionProposal(1, 2, 1, cmd(2)), sessionProposal(1, 1, 0, cmd(1)));
   assertEquals(listener.outcomes, ["a 1 applied"]);
   // And it may be attached again.
@@ -769,7 +786,7 @@ Deno.test("H5 detach() ends the telling of a session", () => {
   assertEquals(listener.outcomes, ["a 1 applied", "b 2 applied"]);
 });
 
-Deno.test("H6 a result past the bound is lost, but that it was applied is not", () => {
+Deno.test("H6 a result beyond the limit is lost, but not the fact that it was applied", () => {
   const half = SESSION_RESULT_BYTES_MAX / 2 + 1;
   class Wordy extends Regular {
     override update(bytes: Uint8Array): Result {
@@ -778,20 +795,23 @@ Deno.test("H6 a result past the bound is lost, but that it was applied is not", 
     }
   }
   const machine = new Wordy();
-  const { driver, listener } = makeDriver({ type: 1, create: () => machine });
+  const { stateMachine, listener } = makeStateMachine({
+    type: 1,
+    create: () => machine,
+  });
   listener.locals.set(1, "a");
   const one = sessionProposal(1, 1, 0, cmd(1));
-  driver.apply(batchesOf(place([
+  stateMachine.apply(batchesOf(place([
     registerRecord(9n, none),
     one,
     sessionProposal(1, 2, 1, cmd(2)),
   ])));
-  driver.apply(batchesOf(place([one], 4), 3));
+  stateMachine.apply(batchesOf(place([one], 4), 3));
   assertEquals(listener.outcomes, ["a 1 applied", "a 2 applied", "a 1 lost"]);
   assertEquals(machine.commands, ["1", "2"]);
 });
 
-Deno.test("H15 StateMachine.apply() refuses a batch that does not follow the last one", () => {
+Deno.test("H15 StateMachine.apply() rejects a batch that does not follow the last one", () => {
   const batch = (follows: number, first: number, count: number): LogBatch => {
     const records = Array.from({ length: count }, (_, i) => proposal(i, none));
     return { ...batchesOf(place(records, first), first - 1)[0]!, follows };
@@ -809,24 +829,27 @@ Deno.test("H15 StateMachine.apply() refuses a batch that does not follow the las
   ) {
     for (const together of [true, false]) {
       const machine = new Regular();
-      const { driver } = makeDriver({ type: 1, create: () => machine });
+      const { stateMachine } = makeStateMachine({
+        type: 1,
+        create: () => machine,
+      });
       if (!together) {
-        driver.apply([good]);
-        assertThrows(() => driver.apply([wrong]), ErrLogCorrupted);
+        stateMachine.apply([good]);
+        assertThrows(() => stateMachine.apply([wrong]), ErrLogCorrupted);
         assertEquals(machine.commands.length, 3);
       } else {
-        assertThrows(() => driver.apply([good, wrong]), ErrLogCorrupted);
+        assertThrows(() => stateMachine.apply([good, wrong]), ErrLogCorrupted);
       }
     }
   }
   // Indexes may have gaps.
-  const { driver } = regular();
-  driver.apply([good, batch(3, 10, 2)]);
-  driver.apply([batch(11, 50, 1)]);
-  assertEquals(driver.applied, 50);
+  const { stateMachine } = regular();
+  stateMachine.apply([good, batch(3, 10, 2)]);
+  stateMachine.apply([batch(11, 50, 1)]);
+  assertEquals(stateMachine.applied, 50);
 });
 
-Deno.test("H12 checkpoints are taken at the same indexes however the log is cut", () => {
+Deno.test("H12 checkpoints are at the same indexes however the log is divided", () => {
   const records = Array.from({ length: 40 }, (_, i) => proposal(i, cmd(i)));
   const placed = [
     ...place(records.slice(0, 20)),
@@ -835,11 +858,11 @@ Deno.test("H12 checkpoints are taken at the same indexes however the log is cut"
   const taken: unknown[] = [];
   for (const often of [0, 0.5, 1]) {
     const machine = new Concurrent();
-    const { driver, listener } = makeDriver(
+    const { stateMachine, listener } = makeStateMachine(
       { type: 2, create: () => machine },
       10,
     );
-    driver.apply(batchesOf(placed, 0, () => Math.random() < often));
+    stateMachine.apply(batchesOf(placed, 0, () => Math.random() < often));
     assertEquals(
       listener.checkpoints.map(({ index }) => index),
       [10, 20, 58, 60, 70],
@@ -855,24 +878,27 @@ Deno.test("H12 checkpoints are taken at the same indexes however the log is cut"
 async function reference(log: readonly Placed[]): Promise<
   Map<number, { captured: StateMetadata; state: State; hash: bigint }>
 > {
-  const { driver } = makeDriver({ type: 1, create: () => new Regular() });
+  const { stateMachine } = makeStateMachine({
+    type: 1,
+    create: () => new Regular(),
+  });
   const at = new Map();
   const note = async (): Promise<void> => {
-    at.set(driver.applied, {
-      captured: driver.capture(),
-      state: await driver.lookup(null),
-      hash: driver.sessionsHash(),
+    at.set(stateMachine.applied, {
+      captured: stateMachine.capture(),
+      state: await stateMachine.lookup(null),
+      hash: stateMachine.sessionsHash(),
     });
   };
   await note();
   for (const one of log) {
-    driver.apply(batchesOf([one], driver.applied));
+    stateMachine.apply(batchesOf([one], stateMachine.applied));
     await note();
   }
   return at;
 }
 
-Deno.test("H6 a machine that keeps the host's rows: state, sessions and index agree after every crash", async () => {
+Deno.test("H6 with host rows, state, sessions and index agree after every crash", async () => {
   const dice = seeded();
   for (let round = 0; round < 40; round++) {
     const log = randomLog(dice, 120);
@@ -885,19 +911,23 @@ Deno.test("H6 a machine that keeps the host's rows: state, sessions and index ag
     };
     const checkpoints = new Map<number, string>();
     for (let crashes = 0;; crashes++) {
-      const { driver, listener } = makeDriver(factory, 13);
-      const opened = await driver.open(never);
-      assertEquals(opened, driver.applied);
+      const { stateMachine, listener } = makeStateMachine(factory, 13);
+      const opened = await stateMachine.open(never);
+      assertEquals(opened, stateMachine.applied);
       assertEquals(opened, disk.last.index);
       const { captured, state } = expected.get(opened)!;
-      assertEquals(driver.capture(), captured, `after ${crashes} crashes`);
+      assertEquals(
+        stateMachine.capture(),
+        captured,
+        `after ${crashes} crashes`,
+      );
       assertEquals(disk.last.count, state.count);
       assertEquals(disk.last.hash, state.hash);
       const batches = batchesOf(log, opened, () => dice.chance(0.3));
       const count = crashes < 12 ? dice.below(8) : batches.length;
       for (const batch of batches.slice(0, count)) {
-        await driver.apply([batch]);
-        if (dice.chance(0.2)) await driver.sync();
+        await stateMachine.apply([batch]);
+        if (dice.chance(0.2)) await stateMachine.sync();
       }
       for (const { index, state, sessions } of listener.checkpoints) {
         const found = `${state} ${sessions}`;
@@ -905,10 +935,10 @@ Deno.test("H6 a machine that keeps the host's rows: state, sessions and index ag
         checkpoints.set(index, found);
       }
       if (count >= batches.length) {
-        const end = expected.get(driver.applied)!;
-        assertEquals(driver.capture(), end.captured);
-        assertEquals(await driver.lookup(null), end.state);
-        assertEquals(driver.applied, log.at(-1)!.index);
+        const end = expected.get(stateMachine.applied)!;
+        assertEquals(stateMachine.capture(), end.captured);
+        assertEquals(await stateMachine.lookup(null), end.state);
+        assertEquals(stateMachine.applied, log.at(-1)!.index);
         break;
       }
       // A crash keeps what was synced, and of the rest a prefix.
@@ -917,7 +947,7 @@ Deno.test("H6 a machine that keeps the host's rows: state, sessions and index ag
   }
 });
 
-Deno.test("H6 a machine without the host's rows: nothing is applied twice, the sessions are rebuilt", async () => {
+Deno.test("H6 without host rows, nothing is applied twice and the sessions are rebuilt", async () => {
   const dice = seeded();
   for (let round = 0; round < 40; round++) {
     const log = randomLog(dice, 120);
@@ -931,24 +961,24 @@ Deno.test("H6 a machine without the host's rows: nothing is applied twice, the s
     let metadata = expected.get(0)!.captured;
     const checkpoints = new Map<number, string>();
     for (let crashes = 0;; crashes++) {
-      const { driver, listener } = makeDriver(factory, 13);
-      const opened = await driver.open(never);
+      const { stateMachine, listener } = makeStateMachine(factory, 13);
+      const opened = await stateMachine.open(never);
       assertEquals(opened, disk.last.index);
-      driver.loadSessions(metadata);
-      assertEquals(driver.capture(), metadata);
+      stateMachine.loadSessions(metadata);
+      assertEquals(stateMachine.capture(), metadata);
       const upTo = log.filter(({ index }) => index <= opened);
-      await applyCut(driver, upTo, dice);
+      await applyCut(stateMachine, upTo, dice);
       const { hash, state } = expected.get(opened)!;
-      assertEquals(driver.applied, Math.max(opened, metadata.index));
-      assertEquals(driver.sessionsHash(), hash);
-      assertEquals(await driver.lookup(null), state);
+      assertEquals(stateMachine.applied, Math.max(opened, metadata.index));
+      assertEquals(stateMachine.sessionsHash(), hash);
+      assertEquals(await stateMachine.lookup(null), state);
       const batches = batchesOf(log, opened, () => dice.chance(0.3));
       const count = crashes < 12 ? dice.below(8) : batches.length;
       for (const batch of batches.slice(0, count)) {
-        await driver.apply([batch]);
+        await stateMachine.apply([batch]);
         if (dice.chance(0.1)) {
-          await driver.sync();
-          metadata = driver.capture();
+          await stateMachine.sync();
+          metadata = stateMachine.capture();
         }
       }
       for (const { index, state, sessions } of listener.checkpoints) {
@@ -957,9 +987,9 @@ Deno.test("H6 a machine without the host's rows: nothing is applied twice, the s
         checkpoints.set(index, `${state}`);
       }
       if (count >= batches.length) {
-        const end = expected.get(driver.applied)!;
-        assertEquals(driver.sessionsHash(), end.hash);
-        assertEquals(await driver.lookup(null), end.state);
+        const end = expected.get(stateMachine.applied)!;
+        assertEquals(stateMachine.sessionsHash(), end.hash);
+        assertEquals(await stateMachine.lookup(null), end.state);
         break;
       }
       // Only entries move the index of such a machine, so it is one of theirs.
@@ -973,7 +1003,7 @@ Deno.test("H6 a machine without the host's rows: nothing is applied twice, the s
   }
 });
 
-Deno.test("D3 entries the machine holds already are not given to it; their results are lost", () => {
+Deno.test("D3 entries that the machine contains are not applied again; their results are lost", () => {
   const disk = new Disk();
   const records = [
     registerRecord(9n, none),
@@ -983,21 +1013,21 @@ Deno.test("D3 entries the machine holds already are not given to it; their resul
     skip(1, 3, 2),
     sessionProposal(1, 4, 3, cmd(4)),
   ];
-  const start = (): ReturnType<typeof makeDriver> & {
+  const start = (): ReturnType<typeof makeStateMachine> & {
     machine: DiskMachine;
   } => {
     const machine = new DiskMachine(disk);
-    return { machine, ...makeDriver({ type: 3, create: () => machine }) };
+    return { machine, ...makeStateMachine({ type: 3, create: () => machine }) };
   };
   return (async () => {
     const one = start();
-    await one.driver.open(never);
-    await one.driver.apply(batchesOf(place(records.slice(0, 3))));
+    await one.stateMachine.open(never);
+    await one.stateMachine.apply(batchesOf(place(records.slice(0, 3))));
     const two = start();
     two.listener.locals.set(1, "a");
-    assertEquals(await two.driver.open(never), 3);
-    assertEquals(two.driver.applied, 0);
-    await two.driver.apply(batchesOf(place(records)));
+    assertEquals(await two.stateMachine.open(never), 3);
+    assertEquals(two.stateMachine.applied, 0);
+    await two.stateMachine.apply(batchesOf(place(records)));
     assertEquals(two.machine.batches, [[4, 6]]);
     assertEquals(two.listener.outcomes.sort(), [
       "a 1 lost",
@@ -1011,29 +1041,29 @@ Deno.test("D3 entries the machine holds already are not given to it; their resul
       [],
     );
     const copies = [3, 4].map((at) => records[at - 1]!);
-    await two.driver.apply(batchesOf(place([copies[0]!], 7), 6));
+    await two.stateMachine.apply(batchesOf(place([copies[0]!], 7), 6));
     assertEquals(two.listener.outcomes.at(-1), "a 1 lost");
     assertEquals(disk.last.count, 4);
   })();
 });
 
-Deno.test("H12 no checkpoint is taken where the machine is ahead of its sessions", async () => {
+Deno.test("H12 no checkpoint is taken while the machine is ahead of its sessions", async () => {
   const disk = new Disk();
   const log = place(
     Array.from({ length: 30 }, (_, i) => proposal(i, cmd(i))),
   );
-  const start = async (): Promise<ReturnType<typeof makeDriver>> => {
-    const made = makeDriver(
+  const start = async (): Promise<ReturnType<typeof makeStateMachine>> => {
+    const made = makeStateMachine(
       { type: 3, create: () => new DiskMachine(disk) },
       5,
     );
-    await made.driver.open(never);
+    await made.stateMachine.open(never);
     return made;
   };
   const one = await start();
-  await one.driver.apply(batchesOf(log.slice(0, 15)));
+  await one.stateMachine.apply(batchesOf(log.slice(0, 15)));
   const two = await start();
-  await two.driver.apply(batchesOf(log));
+  await two.stateMachine.apply(batchesOf(log));
   const whole = new Map(
     [...one.listener.checkpoints, ...two.listener.checkpoints].map((c) => [
       c.index,
@@ -1053,28 +1083,31 @@ Deno.test("H12 no checkpoint is taken where the machine is ahead of its sessions
   );
 });
 
-Deno.test("H6 a machine that has begun to keep rows is not set back to where they are", async () => {
+Deno.test("H6 a machine that starts to store host rows is not rolled back to their index", async () => {
   const disk = new Disk();
   const log = randomLog(seeded(), 100);
   const half = log.slice(0, 50);
-  const one = makeDriver({ type: 3, create: () => new DiskMachine(disk) });
-  await one.driver.open(never);
-  await one.driver.apply(batchesOf(half));
+  const one = makeStateMachine({
+    type: 3,
+    create: () => new DiskMachine(disk),
+  });
+  await one.stateMachine.open(never);
+  await one.stateMachine.apply(batchesOf(half));
   disk.sync();
   const { index, count } = disk.last;
   assert(index > 20);
   const expected = await reference(log);
   for (const often of [1, 0.1]) {
     for (let i = 4; i > 0; i--) {
-      const two = makeDriver({
+      const two = makeStateMachine({
         type: 3,
         create: () => new HostDiskMachine(disk),
       });
-      assertEquals(await two.driver.open(never), index);
-      await two.driver.apply(
+      assertEquals(await two.stateMachine.open(never), index);
+      await two.stateMachine.apply(
         batchesOf(
           log.filter((one) => one.index <= index - i),
-          two.driver.applied,
+          two.stateMachine.applied,
           () => Math.random() < often,
         ),
       );
@@ -1083,22 +1116,22 @@ Deno.test("H6 a machine that has begun to keep rows is not set back to where the
       disk.crash(9);
     }
   }
-  const three = makeDriver({
+  const three = makeStateMachine({
     type: 3,
     create: () => new HostDiskMachine(disk),
   });
-  await three.driver.open(never);
-  await three.driver.apply(batchesOf(log, three.driver.applied));
+  await three.stateMachine.open(never);
+  await three.stateMachine.apply(batchesOf(log, three.stateMachine.applied));
   const end = expected.get(log.at(-1)!.index)!;
-  assertEquals(await three.driver.lookup(null), end.state);
-  assertEquals(three.driver.sessionsHash(), end.hash);
+  assertEquals(await three.stateMachine.lookup(null), end.state);
+  assertEquals(three.stateMachine.sessionsHash(), end.hash);
   disk.sync();
-  const four = makeDriver({
+  const four = makeStateMachine({
     type: 3,
     create: () => new HostDiskMachine(disk),
   });
-  assertEquals(await four.driver.open(never), log.at(-1)!.index);
-  assertEquals(four.driver.sessionsHash(), end.hash);
+  assertEquals(await four.stateMachine.open(never), log.at(-1)!.index);
+  assertEquals(four.stateMachine.sessionsHash(), end.hash);
 });
 
 for (const slow of [false, true]) {
@@ -1171,27 +1204,27 @@ async function updateHostWith(
       });
     }
   }
-  const { driver, listener } = makeDriver({
+  const { stateMachine, listener } = makeStateMachine({
     type: 3,
     create: () => new Wrong(new Disk()),
   });
-  await driver.open(never);
+  await stateMachine.open(never);
   const records = [
     registerRecord(1n, none),
     sessionProposal(1, 1, 0, cmd(1)),
     proposal(2, cmd(2)),
   ];
   try {
-    await driver.apply(batchesOf(place(records)));
+    await stateMachine.apply(batchesOf(place(records)));
   } catch (error) {
-    assertEquals([driver.applied, listener.heard], [0, []]);
+    assertEquals([stateMachine.applied, listener.heard], [0, []]);
     return { error, asked };
   }
-  assertEquals(driver.applied, 3);
+  assertEquals(stateMachine.applied, 3);
   return { error: undefined, asked };
 }
 
-Deno.test("H6 host() is asked for once, when the results are there", async () => {
+Deno.test("H6 host() must be called once, after the results are set", async () => {
   const good = await updateHostWith((entries, host) => {
     answer(entries);
     host();
@@ -1246,16 +1279,16 @@ Deno.test("H6 host() is asked for once, when the results are there", async () =>
   }
 });
 
-Deno.test("H6 host's rows: index and epoch come back, also without a session", async () => {
+Deno.test("H6 host rows restore index and epoch, also without a session", async () => {
   const disk = new Disk();
   const factory: MachineFactory = {
     type: 3,
     create: () => new HostDiskMachine(disk),
   };
-  const one = makeDriver(factory).driver;
+  const one = makeStateMachine(factory).stateMachine;
   assertEquals(await one.open(never), 0);
   one.apply(batchesOf(place([epochRecord(U64)])));
-  const two = makeDriver(factory).driver;
+  const two = makeStateMachine(factory).stateMachine;
   assertEquals(await two.open(never), 1);
   assertEquals([two.applied, two.epoch, two.begun], [
     1,
@@ -1263,7 +1296,7 @@ Deno.test("H6 host's rows: index and epoch come back, also without a session", a
     false,
   ]);
   two.apply(batchesOf(place([configRecord(9)], 2), 1));
-  const three = makeDriver(factory).driver;
+  const three = makeStateMachine(factory).stateMachine;
   await three.open(never);
   assertEquals([three.begun, three.applied], [true, 2]);
   assertEquals(tableOf(three.capture()).max, 9);
@@ -1271,13 +1304,13 @@ Deno.test("H6 host's rows: index and epoch come back, also without a session", a
 
 const U64 = (1n << 64n) - 1n;
 
-Deno.test("H6 open() refuses rows that are older than the machine, or damaged", async () => {
+Deno.test("H6 open() rejects host rows that are older than the machine, or damaged", async () => {
   const disk = new Disk();
   const factory: MachineFactory = {
     type: 3,
     create: () => new HostDiskMachine(disk),
   };
-  const one = makeDriver(factory).driver;
+  const one = makeStateMachine(factory).stateMachine;
   await one.open(never);
   one.apply(batchesOf(place([
     registerRecord(1n, none),
@@ -1286,7 +1319,7 @@ Deno.test("H6 open() refuses rows that are older than the machine, or damaged", 
   const good = disk.last;
   disk.commit({ ...good, index: 3 });
   await assertRejects(
-    () => makeDriver(factory).driver.open(never),
+    () => makeStateMachine(factory).stateMachine.open(never),
     ErrDiverged,
   );
   for (const key of good.rows.keys()) {
@@ -1294,80 +1327,85 @@ Deno.test("H6 open() refuses rows that are older than the machine, or damaged", 
     rows.set(key, rows.get(key)!.subarray(1, 1));
     disk.commit({ ...good, rows });
     await assertRejects(
-      () => makeDriver(factory).driver.open(never),
+      () => makeStateMachine(factory).stateMachine.open(never),
       ErrLogCorrupted,
     );
   }
 });
 
-Deno.test("D1 open() refuses what is no index", async () => {
+Deno.test("D1 open() rejects a value that is not an index", async () => {
   for (const index of [-1, 0.5, NaN, 2 ** 53, "3", undefined]) {
     class Odd extends DiskMachine {
       override open(): number {
         return index as number;
       }
     }
-    const { driver } = makeDriver({
+    const { stateMachine } = makeStateMachine({
       type: 3,
       create: () => new Odd(new Disk()),
     });
-    const error = await assertRejects(() => driver.open(never), RangeError);
+    const error = await assertRejects(
+      () => stateMachine.open(never),
+      RangeError,
+    );
     assert(/Odd\.open\(\)/.test(error.message));
   }
 });
 
-Deno.test("H8 loadSessions() that fails leaves the sessions as they were", () => {
-  const { driver } = regular(
+Deno.test("H8 a failed loadSessions() leaves the sessions unchanged", () => {
+  const { stateMachine } = regular(
     registerRecord(1n, none),
     registerRecord(2n, none),
   );
-  const before = driver.capture();
+  const before = stateMachine.capture();
   const bytes = before.sessions;
   for (const length of [0, 1, 5, bytes.length - 1]) {
     const sessions = bytes.subarray(0, length);
     assertThrows(
-      () => driver.loadSessions({ index: 1, epoch: undefined, sessions }),
+      () => stateMachine.loadSessions({ index: 1, epoch: undefined, sessions }),
     );
-    assertEquals(driver.capture(), before);
+    assertEquals(stateMachine.capture(), before);
   }
 });
 
-Deno.test("D6 dirty tells whether there is something to sync", async () => {
+Deno.test("D6 dirty is set while there is something to sync", async () => {
   const disk = new Disk();
   const machine = new DiskMachine(disk, true);
-  const { driver } = makeDriver({ type: 3, create: () => machine });
-  await driver.open(never);
-  assertFalse(driver.dirty);
-  const applying = driver.apply(batchesOf(place([proposal(1, cmd(1))])));
+  const { stateMachine } = makeStateMachine({ type: 3, create: () => machine });
+  await stateMachine.open(never);
+  assertFalse(stateMachine.dirty);
+  const applying = stateMachine.apply(batchesOf(place([proposal(1, cmd(1))])));
   await ticks(10);
-  assert(driver.dirty);
-  const syncing = driver.sync();
-  const more = driver.apply(batchesOf(place([proposal(2, cmd(2))], 2), 1));
+  assert(stateMachine.dirty);
+  const syncing = stateMachine.sync();
+  const more = stateMachine.apply(
+    batchesOf(place([proposal(2, cmd(2))], 2), 1),
+  );
   await Promise.all([applying, syncing]);
   await more;
-  assert(driver.dirty);
+  assert(stateMachine.dirty);
   assertEquals(disk.steps.map(({ index }) => index), [1, 2]);
-  await driver.sync();
-  assertFalse(driver.dirty);
+  await stateMachine.sync();
+  assertFalse(stateMachine.dirty);
   assertEquals(disk.steps.length, 1);
 });
 
-Deno.test("R2 a lookup meets the state between two batches of a slow machine", async () => {
+Deno.test("R2 a lookup sees the state between two batches of a slow machine", async () => {
   const machine = new Regular({ pace: "async" });
-  const { driver } = makeDriver({ type: 1, create: () => machine });
+  const { stateMachine } = makeStateMachine({ type: 1, create: () => machine });
   const records = Array.from({ length: 20 }, (_, i) => proposal(i, cmd(i)));
-  const one = driver.apply(batchesOf(place(records)));
-  const seen = driver.lookup(null);
-  const hash = driver.getHash();
-  const two = driver.apply(batchesOf(place(records, 21), 20));
+  const one = stateMachine.apply(batchesOf(place(records)));
+  const seen = stateMachine.lookup(null);
+  const hash = stateMachine.getHash();
+  const two = stateMachine.apply(batchesOf(place(records, 21), 20));
   assertEquals((await seen as State).count, 20);
   assertEquals((await hash).index, 20);
-  assertNotEquals(driver.applied, 40);
+  assertNotEquals(stateMachine.applied, 40);
   await Promise.all([one, two]);
-  assertEquals(driver.applied, 40);
+  assertEquals(stateMachine.applied, 40);
 });
 
-Deno.test("R10 close() comes once, after everything under way", async () => {
+Deno.test("R10 close() is called once, after calls in progress", async () => {
   const order: string[] = [];
   class Slow extends Concurrent {
     override async update(entries: Entry[]): Promise<Entry[]> {
@@ -1379,23 +1417,26 @@ Deno.test("R10 close() comes once, after everything under way", async () => {
       order.push("close");
     }
   }
-  const { driver } = makeDriver({ type: 2, create: () => new Slow() });
-  const applying = driver.apply(batchesOf(place([proposal(1, none)])));
-  const closing = driver.close();
-  assert(driver.closed);
-  await driver.close();
+  const { stateMachine } = makeStateMachine({
+    type: 2,
+    create: () => new Slow(),
+  });
+  const applying = stateMachine.apply(batchesOf(place([proposal(1, none)])));
+  const closing = stateMachine.close();
+  assert(stateMachine.closed);
+  await stateMachine.close();
   await Promise.all([applying, closing]);
   assertEquals(order, ["update", "close"]);
 });
 
-Deno.test("R11 what a caller does to a result changes neither the table nor what others get", () => {
+Deno.test("R11 changes of a result by its caller show neither in the table nor to others", () => {
   const shared: Result = Object.freeze({ value: 5n });
   class Frozen extends Regular {
     override update(): Result {
       return shared;
     }
   }
-  const { driver, listener } = makeDriver({
+  const { stateMachine, listener } = makeStateMachine({
     type: 1,
     create: () => new Frozen(),
   });
@@ -1403,7 +1444,7 @@ Deno.test("R11 what a caller does to a result changes neither the table nor what
   const one = sessionProposal(1, 1, 0, cmd(1));
   const records = [registerRecord(9n, none), one, one, one, proposal(1, none)];
   for (const batch of batchesOf(place(records), 0, () => true)) {
-    driver.apply([batch]);
+    stateMachine.apply([batch]);
     const result = listener.heard.at(-1)!.at(-1);
     if (batch.first === 1) continue;
     assertEquals(result, { value: 5n });
@@ -1411,6 +1452,6 @@ Deno.test("R11 what a caller does to a result changes neither the table nor what
   }
   assertEquals(shared, { value: 5n });
   const table = new SessionTable<never>();
-  table.decode(driver.capture().sessions);
+  table.decode(stateMachine.capture().sessions);
   assertEquals(table.get(1)!.slots[0]!.result, { value: 5n });
 });

@@ -134,17 +134,17 @@ export class Listener implements ApplyListener<string>, ProgressListener {
   }
 }
 
-/** A driver and its listener. */
-export function makeDriver(
+/** A stateMachine and its listener. */
+export function makeStateMachine(
   factory: MachineFactory,
   hashEntries = 0,
-): { driver: StateMachine<string>; listener: Listener } {
+): { stateMachine: StateMachine<string>; listener: Listener } {
   const listener = new Listener();
-  const driver = new StateMachine(factory, 7n, 1n, listener, {
+  const stateMachine = new StateMachine(factory, 7n, 1n, listener, {
     progress: listener,
     hashEntries,
   });
-  return { driver, listener };
+  return { stateMachine, listener };
 }
 
 /** A record and where it is. */

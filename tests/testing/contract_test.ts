@@ -115,7 +115,7 @@ Deno.test("R12 checkStateMachine() refuses to draw from no commands", async () =
         create: () => new RegularNotes(),
       }),
     TypeError,
-    "Commands",
+    "commands is an empty array",
   );
 });
 

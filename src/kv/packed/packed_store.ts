@@ -66,7 +66,7 @@ import type {
   Changes as Writes,
   Durability,
 } from "../../store/store.ts";
-import { separate, type Span } from "../tree.ts";
+import type { Span } from "../tree.ts";
 import { viewOf } from "../view.ts";
 import {
   BASE,
@@ -83,7 +83,6 @@ import {
   emptyRef,
   indexOf,
   type Install,
-  LEAST,
   readInstalls,
   type Ref,
   writeInstalls,
@@ -91,13 +90,13 @@ import {
 import {
   change,
   emptyPage,
-  Packer,
   type Page,
   pageBlock,
   readChange,
   readPage,
   workIn,
 } from "./pages.ts";
+import { Rebuild } from "./rebuild.ts";
 import { type Content, type Slot, Table, type Version } from "./table.ts";
 
 /** Options of a packed store. */
@@ -136,9 +135,6 @@ interface LogRecord {
 
 /** Maximum number of blocks read ahead in one request of a scan. */
 const READ_AHEAD = 16;
-
-/** Pages that a rebuild buffers before it writes them, in bytes. */
-const REBUILD_BYTES: number = PACKED_WRITE_BYTES_MAX / 2;
 
 function hex(value: number): string {
   return value.toString(16).padStart(13, "0");
@@ -724,7 +720,8 @@ export class PackedStore {
       // Enough may be pending for the next write.
       if (!this.#isEnough) return;
       // Callers that wait for this write run first, because building the next
-      // one takes time. Never rejects: failures are recorded by `#launch()`.
+      // one takes time.
+      // Never rejects: failures are recorded by `#launch()`.
       void this.#env.turn().then(() => {
         if (this.#isEnough && !this.#writing && !this.#failed) {
           this.#start(this.#durability);
@@ -1036,74 +1033,5 @@ export class PackedStore {
       // Left for a later write, at the latest when the store is opened.
       return false;
     }
-  }
-}
-
-/** Functions of the store that a rebuild uses. */
-interface RebuildInit {
-  readonly write: (pages: readonly Page[]) => Promise<Ref[]>;
-  readonly swap: (
-    spaces: DirectoryEntry[][],
-    meta: Uint8Array,
-    swapped: () => void,
-  ) => Promise<void>;
-  readonly abort: () => Promise<unknown>;
-}
-
-/** Rebuild: another state of a packed store, built beside the present one from rows in key order. */
-export class Rebuild {
-  readonly #init: RebuildInit;
-  readonly #spaces: DirectoryEntry[][] = [];
-  #entries: DirectoryEntry[] = [];
-  #packer = new Packer();
-  #last: Page | undefined;
-
-  /** Starts a state without rows. */
-  constructor(init: RebuildInit) {
-    this.#init = init;
-  }
-
-  /** Packer of the current space. */
-  get packer(): Packer {
-    return this.#packer;
-  }
-
-  /** Writes buffered pages if there are enough. */
-  drain(): MaybePromise<void> {
-    const bytes = this.#packer.pages.length * PACKED_PAGE_BYTES;
-    if (bytes >= REBUILD_BYTES) return this.#write();
-  }
-
-  async #write(): Promise<void> {
-    const { pages } = this.#packer;
-    this.#packer.pages = [];
-    const refs = await this.#init.write(pages);
-    pages.forEach((leaf, i) => {
-      const first = this.#last ? separate(this.#last, leaf) : LEAST;
-      this.#entries.push({ first, ref: refs[i]! });
-      this.#last = leaf;
-    });
-  }
-
-  /** Ends a space; later rows belong to the next one. */
-  async endSpace(): Promise<void> {
-    this.#packer.cut();
-    if (this.#packer.pages.length > 0) await this.#write();
-    if (this.#entries.length === 0) {
-      this.#entries.push({ first: LEAST, ref: emptyRef(0) });
-    }
-    this.#spaces.push(this.#entries);
-    this.#entries = [];
-    this.#last = undefined;
-  }
-
-  /** Replaces the present state in one atomic step with the metadata; calls `swapped` at that moment. */
-  swap(meta: Uint8Array, swapped: () => void): Promise<void> {
-    return this.#init.swap(this.#spaces, meta, swapped);
-  }
-
-  /** Aborts the rebuild: its blocks are deleted, now or when the store is opened next. */
-  async abort(): Promise<void> {
-    await this.#init.abort();
   }
 }
