@@ -1,5 +1,5 @@
 /**
- * What goes wrong between a server and its clients.
+ * Errors of the connection between a server and its clients.
  *
  * This module is browser compatible.
  *
@@ -9,56 +9,56 @@
 import { messageOf } from "../describe.ts";
 import { SampanError } from "../statemachine/errors.ts";
 
-/** A frame is no message, or one that may not come now: the other end is broken, hostile, or speaks another protocol. */
+/** Error for a frame that is malformed or out of turn: the other end is broken, hostile, or speaks another protocol. */
 export class ErrProtocol extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrProtocol";
 }
 
-/** Error for the address of a server that is not one; the message says what to change. */
+/** Error for a URL that cannot be the address of a server; the message says what to change. */
 export class ErrServerURL extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrServerURL";
-  /** The address as it was given. */
+  /** Address as the caller passed it. */
   readonly url: string;
-  /** An error for the address `url`. */
+  /** Creates the error of the address `url`. */
   constructor(url: string, message: string) {
     super(message);
     this.url = url;
   }
 }
 
-/** Error for a cluster that no connection of a client has room for: more are open than a server serves to it. */
+/** Error for a cluster that exceeds what the connections of one client can carry; close a cluster or use another client. */
 export class ErrTooManyClusters extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrTooManyClusters";
 }
 
-/** The two ends have no version of the protocol in common: one of them is to be updated. */
+/** Error for two ends without a protocol version in common: the page or the server must be updated. */
 export class ErrVersion extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrVersion";
 }
 
-/** The server does not know who asks, or not any more: a new token is needed (U34). */
+/** Error for a principal that the server cannot authenticate, or whose token has expired: a new token is needed (U34). */
 export class ErrUnauthenticated extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrUnauthenticated";
 }
 
-/** The server knows who asks, and refuses. */
+/** Error for a principal that is authenticated but has no permission. */
 export class ErrForbidden extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrForbidden";
 }
 
-/** A connection ended, or was never made; it is tried again. Of what was not sent yet, nothing took effect. */
+/** Error for a connection that ended or failed; the client reconnects. Nothing that was unsent took effect. */
 export class ErrConnectionLost extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrConnectionLost";
-  /** How it was closed: a `CloseCode`, or a code of the WebSocket protocol; 1006 if it merely broke. */
+  /** Code of the close: a `CloseCode`, or one of the WebSocket protocol; 1006 if the connection broke. */
   readonly code: number;
-  /** An error for a connection closed with `code`. */
+  /** Creates the error of a connection closed with `code`. */
   constructor(code: number, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
@@ -66,25 +66,25 @@ export class ErrConnectionLost extends SampanError {
 }
 
 /**
- * A client's copy of the log holds as much as it may: a start with no network
- * gets no further than to its end. Snapshots that outlive the page let it be cut;
- * two that were taken since have it go on.
+ * Error for a client's copy of the log that has reached its size limit: an offline
+ * start gets no further than its end. Durable snapshots let the copy be compacted;
+ * two that were taken since then make it go on.
  */
 export class ErrCopyFull extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrCopyFull";
 }
 
-/** The server could not do what it was asked, and nothing took effect; it may go right another time. */
+/** Error for a request that failed on the server without effect; it may succeed later. */
 export class ErrRemote extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrRemote";
 }
 
 /**
- * The cluster has failed on the server, as when a command cannot be applied. What
- * is queued stays queued; the server is asked again, and all goes on by itself
- * once its operator has started the cluster again.
+ * Error for a cluster that has failed on the server, for example at a command that
+ * cannot be applied. Submissions stay queued; the client retries, and goes on once
+ * the operator has restarted the cluster.
  */
 export class ErrClusterFailed extends SampanError {
   /** The name `instanceof` goes by. */
@@ -92,17 +92,17 @@ export class ErrClusterFailed extends SampanError {
 }
 
 /**
- * Fault of a hook of the program that serves (`authenticate`, `authorize`,
- * `validate` or `fetch`): it threw, gave an answer of the wrong kind, or none in
- * time. `cause` says which. Clients only learn that they should try again; this
- * error is in the server's log.
+ * Error for a hook of the application (`authenticate`, `authorize`, `validate` or
+ * `fetch`) that threw, returned a value of the wrong type, or timed out; `cause`
+ * says which. Clients only learn that they should retry; the error is in the
+ * server's log.
  */
 export class ErrHookFailed extends SampanError {
   /** The name `instanceof` goes by. */
   static override readonly errorName = "ErrHookFailed";
   /** Name of the hook. */
   readonly hook: string;
-  /** An error for `hook`, which has failed with `cause`. */
+  /** Creates the error of `hook`, which failed with `cause`. */
   constructor(hook: string, cause: unknown) {
     super(`${hook} failed: ${messageOf(cause)}`, { cause });
     this.hook = hook;

@@ -23,71 +23,71 @@ import {
 } from "../limits.ts";
 import { ErrProtocol } from "./errors.ts";
 
-/** First and last version of the protocol spoken here. */
+/** First and last version of the protocol that this release speaks. */
 export const PROTOCOL_VERSIONS: Versions = { first: 2, last: 2 };
 
-/** The versions of the protocol that one end speaks. */
+/** Range of protocol versions that one end speaks. */
 export interface Versions {
-  /** The oldest. */
+  /** Oldest version. */
   readonly first: number;
-  /** The newest. */
+  /** Newest version. */
   readonly last: number;
 }
 
-/** The first message of a client: who it is, and what it can take. */
+/** First message of a client: its versions, its token and its limits. */
 export interface Hello {
   readonly type: "hello";
-  /** The oldest version it speaks. */
+  /** Oldest version the client speaks. */
   readonly first: number;
-  /** The newest version it speaks. */
+  /** Newest version the client speaks. */
   readonly last: number;
-  /** What it was given to say who it is, if anything. */
+  /** Token by which the server authenticates the client, if it has one. */
   readonly token: string | undefined;
-  /** The bytes of data frames it takes before it grants more. */
+  /** Credit granted to the server: bytes of data frames it may send. */
   readonly credit: number;
-  /** The largest frame it takes, in bytes. */
+  /** Largest frame the client accepts, in bytes. */
   readonly frameBytesMax: number;
   /** True if the client answers `renew`. */
   readonly renews: boolean;
 }
 
-/** The answer to a hello. */
+/** Reply to `Hello` of a client that is authenticated. */
 export interface Welcome {
   readonly type: "welcome";
-  /** The version spoken from now on. */
+  /** Version spoken from now on. */
   readonly version: number;
-  /** As whom the server knows the client. */
+  /** Id of the principal of this connection. */
   readonly principal: string;
-  /** The bytes of data frames the server takes before it grants more. */
+  /** Credit granted to the client: bytes of appends it may send. */
   readonly credit: number;
-  /** The largest frame it takes, in bytes. */
+  /** Largest frame the server accepts, in bytes. */
   readonly frameBytesMax: number;
-  /** The largest command it takes, in bytes. */
+  /** Largest command the server accepts, in bytes. */
   readonly commandBytesMax: number;
-  /** Who hears nothing for this long asks whether the other end is there, and who hears nothing for twice as long hangs up, in milliseconds. */
+  /** Silence after which an end sends `Ping`, in milliseconds; after twice as long it closes the connection. */
   readonly heartbeatMs: number;
 }
 
-/** Opens the log of a cluster on a channel of the client's choice. */
+/** Opens the log of a cluster on a channel whose number the client chooses. */
 export interface Open {
   readonly type: "open";
   readonly channel: number;
   readonly clusterID: bigint;
-  /** The replica that opens it. */
+  /** Replica that opens the log. */
   readonly nodeID: bigint;
 }
 
-/** The log is open. */
+/** Reply to `Open`: the log is open. */
 export interface Opened {
   readonly type: "opened";
   readonly channel: number;
-  /** The index of its last record. */
+  /** Index of the last record of the log. */
   readonly last: number;
-  /** The server's own replica, which is right when hashes differ; 0 if it has none. */
+  /** Node id of the server's replica, whose state counts when hashes differ; 0 without one. */
   readonly trusted: bigint;
 }
 
-/** A log is not opened, or not open any more: why, by code and in words. */
+/** Notice that a channel was not opened, or was closed by the server: a `CloseCode` and a reason. */
 export interface Refused {
   readonly type: "refused";
   readonly channel: number;
@@ -95,44 +95,44 @@ export interface Refused {
   readonly reason: string;
 }
 
-/** Gives a log back. */
+/** Closes a channel. */
 export interface Close {
   readonly type: "close";
   readonly channel: number;
 }
 
-/** Asks for the records after an index, from now on, on a stream of the client's choice. */
+/** Requests the records after an index, and those committed later, on a stream whose number the client chooses. */
 export interface Read {
   readonly type: "read";
   readonly channel: number;
   readonly stream: number;
   readonly after: number;
-  /** Index of the last epoch the reader knows, 0 if none. */
-  readonly markIndex: number;
-  /** That epoch. */
-  readonly markEpoch: bigint;
-  /** Whether a snapshot is welcome in place of many records. */
+  /** Index of the last epoch the reader knows; 0 without one. */
+  readonly epochIndex: number;
+  /** Epoch at `epochIndex`. */
+  readonly epochID: bigint;
+  /** True if the reader recovers from a snapshot when it is far behind. */
   readonly far: boolean;
   /** True if the reader resolves references to its own records; else it gets all bytes. */
   readonly references: boolean;
 }
 
-/** The records come: up to the index named, some are there already. */
+/** Reply to `Read`: the index of the last record that the log has now. */
 export interface Reading {
   readonly type: "reading";
   readonly stream: number;
   readonly last: number;
 }
 
-/** Records with consecutive indexes. */
+/** Records with consecutive indexes, of a `Read`. */
 export interface Entries {
   readonly type: "entries";
   readonly stream: number;
-  /** The index of the record before them. */
+  /** Index of the record before the first. */
   readonly follows: number;
-  /** The index of the first. */
+  /** Index of the first record. */
   readonly first: number;
-  /** The index of the last record of the log. */
+  /** Index of the last record of the log. */
   readonly last: number;
   /** Length of each record, in bytes. */
   readonly lengths: readonly number[];
@@ -154,22 +154,22 @@ export interface Reference {
   readonly digest: bigint;
 }
 
-/** Why a stream of the server ends. */
+/** Reasons why the server ends a stream. */
 export type EndReason =
-  /** The client has asked for it. */
+  /** The client has stopped it, or a transfer is complete. */
   | "done"
-  /** What comes next was cut; `first` is the first index the log has. */
+  /** The next record was compacted; `first` is the first index of the log. */
   | "compacted"
-  /** A snapshot is the better way; `first` is the first index the log has. */
+  /** The reader is so far behind that it should recover from a snapshot; `first` is the first index of the log. */
   | "far"
-  /** The log is another one; `first` is the index that shows it. */
+  /** The log has another history than the reader; `first` is the index at which they differ. */
   | "diverged"
-  /** There is no snapshot. */
+  /** The cluster has no snapshot. */
   | "none"
-  /** Anything else; it may go right another time. */
+  /** Any other failure; the request may succeed later. */
   | "failed";
 
-/** A stream of the server ends. */
+/** Notice that the server has ended a stream. */
 export interface End {
   readonly type: "end";
   readonly stream: number;
@@ -178,87 +178,87 @@ export interface End {
   readonly message: string;
 }
 
-/** The client wants no more of a stream. */
+/** Stops a stream of the server. */
 export interface Stop {
   readonly type: "stop";
   readonly stream: number;
 }
 
-/** Records for the log. */
+/** Request to append records to the log. */
 export interface Append {
   readonly type: "append";
   readonly channel: number;
-  /** Names the answer. */
+  /** Stream of the reply. */
   readonly stream: number;
   readonly lengths: readonly number[];
   readonly bytes: Uint8Array;
 }
 
-/** Records are in the log, but for those refused. */
+/** Reply to `Append`: all records but the refused ones are committed. */
 export interface Appended {
   readonly type: "appended";
   readonly stream: number;
-  /** The index of the first of them; 0 if there is none. */
+  /** Index of the first committed record; 0 if all were refused. */
   readonly first: number;
-  /** Which of them were refused, by their place in the append. */
+  /** Positions of the refused records in the append. */
   readonly refused: readonly number[];
-  /** Why, for each. */
+  /** Reason for each refused record; empty if it is that of the one before. */
   readonly reasons: readonly string[];
 }
 
-/** An append, or another request, went wrong. */
+/** Reply to an append or another request that failed. */
 export interface Failed {
   readonly type: "failed";
   readonly stream: number;
-  /** Whether it may have taken effect all the same. */
+  /** True if the append may have taken effect. */
   readonly unknown: boolean;
   readonly message: string;
 }
 
-/** What the client appends on a channel waits, for the server cannot judge it now: why, in words; empty once it goes on. */
+/** Notice that appends of a channel are queued on the server because it cannot validate them now: the reason, empty once it goes on. */
 export interface Held {
   readonly type: "held";
   readonly channel: number;
   readonly reason: string;
 }
 
-/** Says that the server cannot take what is appended on a channel now; the client keeps it and sends it again. */
+/** Notice that the server rejects all appends of a channel now; the client sends them again later. */
 export interface Unable {
   readonly type: "unable";
   readonly channel: number;
-  /** Kind of trouble: 1 the server cannot store it; 0 once it is over. */
+  /** Cause: 1 if the server cannot store records, 0 once it can again. */
   readonly code: number;
-  /** Words to show; empty once it is over. */
+  /** Reason to show; empty once appends are accepted again. */
   readonly reason: string;
 }
 
-/** Asks whether the log is the one that has reached a point of a history. */
+/** Request to check that the history of the log includes a point. */
 export interface Verify {
   readonly type: "verify";
   readonly channel: number;
   readonly stream: number;
-  /** Index the client knows the log to have reached. */
+  /** Index that the log has reached, as far as the client knows. */
   readonly index: number;
-  /** Index of the last epoch at or before it, 0 for none. */
-  readonly markIndex: number;
-  readonly markEpoch: bigint;
+  /** Index of the last epoch at or before `index`; 0 without one. */
+  readonly epochIndex: number;
+  readonly epochID: bigint;
 }
 
-/** Asks for an index at or above everything committed. */
+/** Request for a read index: at or above everything committed before. */
 export interface ReadIndex {
   readonly type: "readIndex";
   readonly channel: number;
   readonly stream: number;
 }
 
-/** That index. */
+/** Reply to `ReadIndex` and `Verify`: an index of the log. */
 export interface Index {
   readonly type: "index";
   readonly stream: number;
   readonly index: number;
 }
 
-/** What a replica's hashes are at an index. */
+/** Hashes of a replica at an index. */
 export interface CheckpointAt {
   readonly type: "checkpoint";
   readonly channel: number;
@@ -266,11 +266,11 @@ export interface CheckpointAt {
   readonly index: number;
   readonly state: bigint | undefined;
   readonly sessions: bigint;
-  /** Version of the form that the state has. */
+  /** Version of the format of the hashed state. */
   readonly stateVersion: number;
 }
 
-/** Asks for the hashes after each entry of a range, by replaying it. */
+/** Request for the hashes after each entry of a range, which the server replays. */
 export interface Explain {
   readonly type: "explain";
   readonly channel: number;
@@ -279,7 +279,7 @@ export interface Explain {
   readonly upTo: number;
 }
 
-/** Those hashes: of each entry its index, the hash of the state and that of the sessions. */
+/** Reply to `Explain`: for each entry its index, the hash of the state and that of the sessions. */
 export interface Hashes {
   readonly type: "hashes";
   readonly stream: number;
@@ -287,75 +287,75 @@ export interface Hashes {
   /** Empty for a machine without a hash. */
   readonly states: readonly bigint[];
   readonly sessions: readonly bigint[];
-  /** Version of the form of each state; empty for a machine without a hash. */
+  /** Version of the format of each hashed state; empty for a machine without a hash. */
   readonly stateVersions: readonly number[];
 }
 
-/** Asks for the newest snapshot of the cluster. */
+/** Request for the newest snapshot of the cluster. */
 export interface Fetch {
   readonly type: "fetch";
   readonly channel: number;
   readonly stream: number;
 }
 
-/** What the snapshot is whose container comes on that stream. */
+/** Reply to `Fetch`: description of the snapshot whose container follows in chunks. */
 export interface Snapshot {
   readonly type: "snapshot";
   readonly stream: number;
   readonly nodeID: bigint;
   readonly machine: number;
   readonly index: number;
-  readonly markIndex: number;
-  readonly markEpoch: bigint;
+  readonly epochIndex: number;
+  readonly epochID: bigint;
   readonly compression: string;
   readonly files: number;
-  /** Bytes of the container; 0 if nobody knows yet. */
+  /** Size of the container in bytes; 0 if it is unknown. */
   readonly size: number;
 }
 
-/** A piece of the container. */
+/** Next bytes of the snapshot container. */
 export interface Chunk {
   readonly type: "chunk";
   readonly stream: number;
   readonly bytes: Uint8Array;
 }
 
-/** Grants so many bytes of data frames more. */
+/** Grants the receiver credit for more data frames. */
 export interface Credit {
   readonly type: "credit";
   readonly bytes: number;
 }
 
-/** Asks whether the other end is there. */
+/** Heartbeat request. */
 export interface Ping {
   readonly type: "ping";
 }
 
-/** It is. */
+/** Reply to `Ping`. */
 export interface Pong {
   readonly type: "pong";
 }
 
-/** A part of a message that is larger than a frame may be; the message is whole with the last one. */
+/** Part of a message that is larger than the other end's largest frame. */
 export interface Part {
   readonly type: "part";
   readonly isLast: boolean;
   readonly bytes: Uint8Array;
 }
 
-/** Asks for another token: the principal is known no longer than that many milliseconds. */
+/** Request for another token: the present one expires in `withinMs` milliseconds. */
 export interface Renew {
   readonly type: "renew";
   readonly withinMs: number;
 }
 
-/** Another token of the same principal. */
+/** Reply to `Renew`: another token of the same principal. */
 export interface Token {
   readonly type: "token";
   readonly token: string | undefined;
 }
 
-/** Every message there is. */
+/** Closed union of all messages. */
 export type Message =
   | Hello
   | Welcome
@@ -389,7 +389,7 @@ export type Message =
   | Renew
   | Token;
 
-/** Why streams end, as they are numbered on the wire. */
+/** Reasons why streams end, in the order of their numbers on the wire. */
 const END_REASONS: readonly EndReason[] = [
   "done",
   "compacted",
@@ -450,8 +450,8 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["channel", "uint"],
     ["stream", "uint"],
     ["after", "uint"],
-    ["markIndex", "uint"],
-    ["markEpoch", "u64"],
+    ["epochIndex", "uint"],
+    ["epochID", "u64"],
     ["far", "flag"],
     ["references", "flag"],
   ],
@@ -522,8 +522,8 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["nodeID", "u64"],
     ["machine", "uint"],
     ["index", "uint"],
-    ["markIndex", "uint"],
-    ["markEpoch", "u64"],
+    ["epochIndex", "uint"],
+    ["epochID", "u64"],
     ["compression", "text"],
     ["files", "uint"],
     ["size", "uint"],
@@ -541,8 +541,8 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
     ["channel", "uint"],
     ["stream", "uint"],
     ["index", "uint"],
-    ["markIndex", "uint"],
-    ["markEpoch", "u64"],
+    ["epochIndex", "uint"],
+    ["epochID", "u64"],
   ],
   unable: [27, ["channel", "uint"], ["code", "uint"], ["reason", "text"]],
 };
@@ -563,7 +563,7 @@ export function appendCredit(frameBytes: number, records: number): number {
   return Math.max(frameBytes, records * SYNC_RECORD_CREDIT_BYTES);
 }
 
-/** Bytes a varint of a record length takes at most. */
+/** Bytes of the varint of a record length at most. */
 const LENGTH_BYTES = 3;
 
 /** Encodes a message as one frame. */
@@ -595,7 +595,7 @@ function write(writer: ByteWriter, type: FieldType, value: unknown): void {
     case "text":
       return void writer.bytes(encodeShown(value as string));
     case "token":
-      // An application may give null for no token.
+      // An application may return null for no token.
       writer.u8(value === undefined || value === null ? 0 : 1);
       return value === undefined || value === null
         ? undefined
@@ -635,7 +635,9 @@ function writeAll(writer: ByteWriter, type: FieldType, value: unknown): void {
  */
 export function decodeMessage(frame: Uint8Array): Message {
   const code = frame[0];
-  if (code === undefined) throw new ErrProtocol("Frame is empty");
+  if (code === undefined) {
+    throw new ErrProtocol("Frame has 0 bytes; a message has at least 1");
+  }
   const type = isHello(frame) ? "hello" : TYPES.get(code);
   if (type === undefined) {
     throw new ErrProtocol(`Frame has the unknown message code ${code}`);
@@ -690,7 +692,9 @@ function read(reader: ByteReader, type: FieldType): unknown {
         : undefined;
     case "lengths": {
       const lengths = readAll(reader, BATCH_RECORDS_MAX, 1, readUint);
-      if (lengths.length === 0) throw new RangeError("It has no records");
+      if (lengths.length === 0) {
+        throw new RangeError("Array has 0 lengths; it must have 1 or more");
+      }
       return lengths;
     }
     case "references":
@@ -784,9 +788,9 @@ const VERSION_LEAST = 2;
 /**
  * Preamble of a hello, the same in every version, around the two versions at
  * offset 2 and the length of the fields at its end. Version 1 was MessagePack: to
- * its servers, this is an array of a code, two versions, fields without values, and
- * bytes they do not look at. So either end understands which versions the other
- * one speaks, whatever it speaks itself.
+ * servers, it is an array of a code, two versions, empty fields, and bytes that
+ * they ignore. So a server and a client of different versions understand which
+ * versions the other end speaks.
  */
 const PREAMBLE: readonly number[] = [0x98, 1, 0, 0, 0xc0, 0, 0, 0xc0, 0xc5];
 
@@ -815,15 +819,19 @@ function splitHello(
   if (last < first || first < 1 || last > VERSION_MAX) {
     throw new ErrProtocol(`Message hello has the versions ${first} to ${last}`);
   }
-  // Its fields are unknown: whoever spoke such a version is only told to update.
+  // The fields of such a hello are unknown, and not needed to refuse it.
   if (last < VERSION_LEAST) return { first, last, fields: NO_FIELDS };
   const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
   const isPreamble = frame.length >= PREAMBLE_BYTES &&
     PREAMBLE.every((byte, i) => i === 2 || i === 3 || frame[i] === byte) &&
     view.getUint16(PREAMBLE_LENGTH_AT) === frame.length - PREAMBLE_BYTES;
-  if (!isPreamble) throw new ErrProtocol("Message hello has no valid preamble");
+  if (!isPreamble) {
+    throw new ErrProtocol(
+      `Message hello of ${frame.length} bytes has no valid preamble`,
+    );
+  }
   return { first, last, fields: frame.subarray(PREAMBLE_BYTES) };
 }
 
-/** Fields of a hello without token, credit or room for frames. */
+/** Encoded fields of a hello without token or credit. */
 const NO_FIELDS = /* @__PURE__ */ new Uint8Array(4);

@@ -1,6 +1,6 @@
 /**
- * Messages in parts, for connections on which something on the way refuses large
- * frames.
+ * Splitting of messages into parts, for connections through a gateway that
+ * rejects large frames.
  *
  * This module is browser compatible.
  *
@@ -11,13 +11,13 @@ import { SYNC_FRAME_BYTES_MAX, SYNC_PART_BYTES_MIN } from "../limits.ts";
 import { ErrProtocol } from "./errors.ts";
 import type { Message, Part } from "./messages.ts";
 
-/** Code of a part. */
+/** Message code of a part. */
 const PART_CODE = 30;
 
-/** Bytes of a part ahead of those of the message: the code and the flag. */
+/** Bytes of a part before its payload: the code and the flag. */
 const PART_HEAD_BYTES = 2;
 
-/** Calls `send` with a frame, or with the parts of its message if it is larger than `max` bytes. */
+/** Sends a frame, in parts if it is larger than `max` bytes. */
 export function sendInParts(
   frame: Uint8Array,
   max: number,
@@ -31,7 +31,7 @@ export function sendInParts(
   }
 }
 
-/** Encodes a part like `encodeMessage()`, without a table: a client may accept only small frames. */
+/** Encodes a part like `encodeMessage()`, without the table of layouts: a large message has many parts. */
 function partFrame(bytes: Uint8Array, isLast: boolean): Uint8Array {
   const frame = new Uint8Array(PART_HEAD_BYTES + bytes.length);
   frame[0] = PART_CODE;
@@ -40,20 +40,20 @@ function partFrame(bytes: Uint8Array, isLast: boolean): Uint8Array {
   return frame;
 }
 
-/** Puts messages together of which the parts arrive. */
+/** Assembles messages from their parts. */
 export class Assembler {
   #parts: Uint8Array[] = [];
   #bytes = 0;
 
-  /** Bytes of a message that is not whole; 0 without one. */
+  /** Bytes received of the incomplete message; 0 without one. */
   get bytes(): number {
     return this.#bytes;
   }
 
   /**
-   * Checks that nothing comes between the parts of a message.
+   * Checks that no other message comes between the parts of one.
    *
-   * @throws ErrProtocol if it does
+   * @throws ErrProtocol if `type` is another message and parts are missing
    */
   expect(type: Message["type"]): void {
     if (this.#bytes > 0 && type !== "part") {
@@ -62,9 +62,9 @@ export class Assembler {
   }
 
   /**
-   * Takes the next part; returns the frame of the message once it is whole.
+   * Adds the next part; returns the frame of the message once it is complete.
    *
-   * @throws ErrProtocol if the message is larger than any may be, or the part smaller
+   * @throws ErrProtocol if the message is too large, or the part too small
    */
   take({ isLast, bytes }: Part): Uint8Array | undefined {
     const { length } = bytes;
@@ -73,7 +73,7 @@ export class Assembler {
       throw new ErrProtocol(
         `Part of a message has ${length} byte${
           length === 1 ? "" : "s"
-        }, less than the least, ${least}`,
+        }, under the minimum of ${least}`,
       );
     }
     this.#bytes += length;

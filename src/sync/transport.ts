@@ -1,6 +1,6 @@
 /**
- * What carries the frames of the protocol: a WebSocket, or in a test whatever
- * delivers frames whole and in order until it ends.
+ * Port for connections that deliver frames whole and in order, and its
+ * implementation over a WebSocket.
  *
  * This module is browser compatible.
  *
@@ -9,68 +9,68 @@
 
 import { encodeShown } from "../bytes.ts";
 
-/** Why a connection was closed, as the other end is told: codes of the WebSocket protocol for applications. */
+/** Codes with which an end closes a connection, in the range that the WebSocket protocol leaves to applications. */
 export const CloseCode = {
-  /** All is well. */
+  /** Regular end. */
   Normal: 1000,
-  /** The server is stopping; reconnect. */
+  /** Server is stopping; reconnect. */
   GoingAway: 1001,
-  /** A frame was no message, or one that may not come now. */
+  /** Frame that is malformed or out of turn. */
   Protocol: 4400,
-  /** Nobody knows who this is; a new token is needed. */
+  /** Principal is unknown or its token has expired; a new token is needed. */
   Unauthenticated: 4401,
-  /** It is known who this is, and it is refused. */
+  /** Principal has no permission. */
   Forbidden: 4403,
-  /** There is no such thing, at least not now. */
+  /** Cluster is not served, at least not now. */
   NotFound: 4404,
-  /** Another replica has that node id. */
+  /** Node id belongs to another replica. */
   Conflict: 4409,
-  /** No version in common. */
+  /** Ends without a protocol version in common. */
   Version: 4406,
-  /** Nothing was heard for too long. */
+  /** Silence of more than two heartbeats. */
   Timeout: 4408,
-  /** A frame was too large, or one more than was granted. */
+  /** Frame over the size limit or over the credit granted. */
   TooBig: 4413,
-  /** Too many connections. */
+  /** Too many connections, streams or messages. */
   TooMany: 4429,
-  /** The cluster has failed on the server, and waits for its operator; ask again later. */
+  /** Cluster has failed on the server and waits for its operator; retry later. */
   ClusterFailed: 4500,
-  /** The client reads more slowly than it asks; reconnect. */
+  /** Client reads too slowly; reconnect. */
   TooSlow: 4503,
 } as const;
 
-/** Name of the HTTP header by which a server says that it is a Sampan server, with the first and the last version of the protocol it speaks. */
+/** HTTP header that identifies a Sampan server; its value is the first and last protocol version the server speaks. */
 export const SERVER_HEADER: string = "x-sampan";
 
-/** Who hears what happens to a connection. */
+/** Callbacks of a connection. */
 export interface TransportListener {
-  /** Frames can be sent from now on. */
+  /** Called once frames can be sent. */
   opened(): void;
-  /** A frame came; it is the listener's to keep. */
+  /** Called with each frame; its bytes belong to the listener. */
   frame(bytes: Uint8Array): void;
-  /** It is over, for whatever reason; called once, and nothing after it. */
+  /** Called once when the connection has ended; no other call follows. */
   closed(code: number, reason: string): void;
 }
 
-/** One connection. */
+/** Connection that carries frames. */
 export interface Transport {
-  /** Says who listens; to be called once, before anything can happen. */
+  /** Sets the callbacks; called once, before any event. */
   listen(listener: TransportListener): void;
-  /** Sends a frame, whose bytes nobody changes any more; harmless when it is closed. */
+  /** Sends a frame, whose bytes must not change afterwards; ignored when closed. */
   send(frame: Uint8Array): void;
-  /** Bytes that were sent and have not left. */
+  /** Bytes accepted by `send()` and not transmitted yet. */
   readonly bufferedBytes: number;
-  /** Ends it; what was sent before is still delivered if it can be. Idempotent. */
+  /** Closes the connection; frames sent before are still delivered if possible. Idempotent. */
   close(code: number, reason: string): void;
 }
 
-/** Begins a connection to a server. */
+/** Opens a connection to the server at `url`. */
 export type Connect = (url: string) => Transport;
 
-/** The reason of a close frame may have so many bytes. */
+/** Bytes of the reason in a close frame at most. */
 const REASON_BYTES_MAX = 123;
 
-/** A connection over a WebSocket that is connecting or open. */
+/** Wraps a WebSocket that is connecting or open. */
 export function socketTransport(socket: WebSocket): Transport {
   socket.binaryType = "arraybuffer";
   return {
@@ -79,12 +79,12 @@ export function socketTransport(socket: WebSocket): Transport {
         queueMicrotask(() => listener.opened());
       } else socket.onopen = (): void => listener.opened();
       socket.onmessage = ({ data }): void => {
-        // Text is none of ours: no bytes, which are no message.
+        // A text frame is passed on without bytes, which is a protocol error.
         listener.frame(
           data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array(),
         );
       };
-      // What an error was, nobody is told; the close that follows ends it.
+      // The event does not name the error; the close that follows has the code.
       socket.onerror = (event): void => event.preventDefault?.();
       socket.onclose = ({ code, reason }): void =>
         listener.closed(code, reason);
@@ -108,7 +108,7 @@ export function socketTransport(socket: WebSocket): Transport {
   };
 }
 
-/** Connects by WebSocket. */
+/** Opens a WebSocket to `url`. */
 export function connectSocket(url: string): Transport {
   return socketTransport(new WebSocket(url));
 }

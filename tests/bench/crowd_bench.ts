@@ -97,8 +97,8 @@ async function visit(port: number, count: number): Promise<void> {
     channel: 1,
     stream: 1,
     after: 0,
-    markIndex: 0,
-    markEpoch: 0n,
+    epochIndex: 0,
+    epochID: 0n,
     far: false,
     references: false,
   });

@@ -146,8 +146,8 @@ class Client {
           channel: 1,
           stream: 1,
           after: 0,
-          markIndex: 0,
-          markEpoch: 0n,
+          epochIndex: 0,
+          epochID: 0n,
           far: false,
           references: false,
         });

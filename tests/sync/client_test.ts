@@ -507,7 +507,7 @@ test("H15 a reader goes on after a lost connection where it stands, with the epo
   const reader = await reading(w, log, 0);
   let peer = await w.script.open({}, 3);
   const read = peer.take("read");
-  assertEquals([read.after, read.markIndex, read.far], [0, 0, true]);
+  assertEquals([read.after, read.epochIndex, read.far], [0, 0, true]);
   peer.send({ type: "reading", stream: read.stream, last: 3 });
   const epoch = epochRecord(99n);
   peer.send({
@@ -522,7 +522,7 @@ test("H15 a reader goes on after a lost connection where it stands, with the epo
   peer = await w.script.open({}, 6);
   const again = peer.take("read");
   assertEquals(
-    [again.after, again.markIndex, again.markEpoch],
+    [again.after, again.epochIndex, again.epochID],
     [6, 1, 99n],
   );
   // What was received before the cut is not lost.
@@ -541,8 +541,8 @@ test("U33 a server that was restored from a backup is noticed", async () => {
   const next = Promise.resolve(reader.next());
   next.catch(() => {});
   const peer = await w.script.open({}, 3);
-  const { stream, markIndex, markEpoch } = peer.take("read");
-  assertEquals([markIndex, markEpoch], [4, 8n]);
+  const { stream, epochIndex, epochID } = peer.take("read");
+  assertEquals([epochIndex, epochID], [4, 8n]);
   peer.send({
     type: "end",
     stream,
@@ -857,8 +857,8 @@ test("U29 a snapshot of the server is offered, and streams as it is read", async
     nodeID: 7n,
     machine: 1,
     index: 40,
-    markIndex: 1,
-    markEpoch: 9n,
+    epochIndex: 1,
+    epochID: 9n,
     compression: "none",
     files: 0,
     size: 6,
@@ -911,8 +911,8 @@ test("U29 a snapshot that is cut off fails, and one that nobody opens is let go"
       nodeID: 7n,
       machine: 3,
       index: 40,
-      markIndex: 0,
-      markEpoch: 0n,
+      epochIndex: 0,
+      epochID: 0n,
       compression: "gzip",
       files: 1,
       size: 0,

@@ -17,7 +17,7 @@ import {
   type Part,
 } from "../../src/sync/messages.ts";
 import { Assembler, sendInParts } from "../../src/sync/parts.ts";
-import { Address } from "../../src/sync/client/address.ts";
+import { ServerAddress } from "../../src/sync/client/server_address.ts";
 import { checked, ManualEnv } from "../support/environment.ts";
 import { FrameGateway, type Refusal } from "./proxy.ts";
 import {
@@ -269,7 +269,7 @@ Deno.test(
 Deno.test("case A7: frames that got smaller grow again after a while, and are smaller at once, and for longer, where that does not go well [U38, H18]", async () => {
   const env = new ManualEnv(1);
   const most = SYNC_FRAME_BYTES_MAX;
-  const address = new Address("wss://one/sync", env, most);
+  const address = new ServerAddress("wss://one/sync", env, most);
   const small = Math.floor(most / 8);
   address.ended(1006, true);
   assertEquals(address.nextFrameBytes(), most);

@@ -63,8 +63,8 @@ function read(channel: number, stream: number): Message {
     channel,
     stream,
     after: 0,
-    markIndex: 0,
-    markEpoch: 0n,
+    epochIndex: 0,
+    epochID: 0n,
     far: false,
     references: false,
   };

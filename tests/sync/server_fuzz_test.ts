@@ -41,8 +41,8 @@ function anyMessage(random: Random): Message {
         channel,
         stream,
         index: index(),
-        markIndex: small(),
-        markEpoch: u64(),
+        epochIndex: small(),
+        epochID: u64(),
       };
     case 12:
       return { type: "token", token: `bad ${small()}` };
@@ -66,8 +66,8 @@ function anyMessage(random: Random): Message {
         channel,
         stream,
         after: index(),
-        markIndex: small(),
-        markEpoch: u64(),
+        epochIndex: small(),
+        epochID: u64(),
         far: random() % 2 === 0,
         references: random() % 2 === 0,
       };

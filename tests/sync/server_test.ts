@@ -114,7 +114,7 @@ Deno.test(
       "diverged",
       3,
     ]);
-    client.read(3, 2, { markIndex: 1, markEpoch: 42n });
+    client.read(3, 2, { epochIndex: 1, epochID: 42n });
     const foreign = await client.next("end");
     assertEquals([foreign.stream, foreign.reason], [3, "diverged"]);
     await w.stop();
@@ -177,7 +177,7 @@ Deno.test(
     await client.next("appended");
     client.send({ type: "fetch", channel: 1, stream: 2 });
     const snapshot = await client.next("snapshot");
-    assertEquals([snapshot.index, snapshot.markIndex, snapshot.nodeID], [
+    assertEquals([snapshot.index, snapshot.epochIndex, snapshot.nodeID], [
       31,
       1,
       1n,
@@ -189,8 +189,8 @@ Deno.test(
     const cutter = await w.host.logDB.open(1n, 77n);
     await cutter.compact!(31);
     client.read(3, snapshot.index, {
-      markIndex: snapshot.markIndex,
-      markEpoch: snapshot.markEpoch,
+      epochIndex: snapshot.epochIndex,
+      epochID: snapshot.epochID,
     });
     await client.next("reading", 3);
     // The stored snapshot serves the next client, too.
@@ -484,7 +484,7 @@ Deno.test(
           4400,
           /hello came a second time/,
         ],
-        [(c) => c.transport.send(none), true, 4400, /Frame is empty/],
+        [(c) => c.transport.send(none), true, 4400, /Frame has 0 bytes/],
         [
           (c) => c.transport.send(new Uint8Array([99])),
           true,

@@ -1,6 +1,6 @@
 /**
- * One connection to a server, from its hello to its end: heartbeat, streams,
- * and the credit of both ends.
+ * Connection to a server, from hello to close: handshake, heartbeat, streams, and
+ * credit-based flow control in both directions.
  *
  * This module is browser compatible.
  *
@@ -44,9 +44,9 @@ import {
 } from "../messages.ts";
 import { Assembler, sendInParts } from "../parts.ts";
 import { CloseCode, type Transport } from "../transport.ts";
-import type { Inbox } from "./inbox.ts";
+import type { ReceiveBuffer } from "./receive_buffer.ts";
 
-/** A message that belongs to a stream. */
+/** Messages of a stream. */
 export type StreamMessage =
   | Reading
   | Entries
@@ -58,46 +58,46 @@ export type StreamMessage =
   | Snapshot
   | Chunk;
 
-/** A message that belongs to a channel. */
+/** Messages of a channel. */
 export type ChannelMessage = Opened | Refused | Held | Unable | CheckpointAt;
 
-/** Takes the messages of a stream; `size` is what a data frame counts for, to be released by whoever keeps it. */
+/** Called with each message of a stream; `size` is the credit of a data frame, which the listener releases from the receive buffer. */
 export type StreamListener = (message: StreamMessage, size: number) => void;
 
-/** How a connection ended. */
+/** Close code and reason of a connection. */
 export interface ConnectionEnd {
   /** A `CloseCode`, or a code of the WebSocket protocol. */
   readonly code: number;
-  /** In words, if it came with some. */
+  /** Reason in words; empty if the close had none. */
   readonly reason: string;
 }
 
-/** Who hears what happens to a connection. */
+/** Callbacks of a connection. */
 export interface ConnectionListener {
-  /** The server has answered: from now on it may be used. */
+  /** Called once the server has accepted the client: the connection can be used. */
   welcomed(): void;
-  /** A message for a channel. */
+  /** Called with each message of a channel. */
   channel(message: ChannelMessage): void;
-  /** There is credit for data again. */
+  /** Called when there is credit for appends again. */
   writable(): void;
-  /** The server asks for another token. */
+  /** Called when the server requests another token. */
   renew(): void;
-  /** It is over; called once, and nothing after it. */
+  /** Called once when the connection has ended; no other call follows. */
   ended(end: ConnectionEnd): void;
 }
 
-/** What a connection takes. */
+/** Dependencies of a {@linkcode Connection}. */
 export interface ConnectionOptions {
   readonly env: Env;
   readonly token: string | undefined;
   readonly versions: Versions;
-  readonly inbox: Inbox;
-  /** The largest frame that is sent or taken, in bytes: larger messages go in parts. */
+  readonly receiveBuffer: ReceiveBuffer;
+  /** Largest frame that is sent or accepted, in bytes; larger messages go in parts. */
   readonly frameBytes: number;
   readonly listener: ConnectionListener;
 }
 
-/** One connection. */
+/** Client's end of one connection. */
 export class Connection {
   readonly #transport: Transport;
   readonly #options: ConnectionOptions;
@@ -106,14 +106,14 @@ export class Connection {
   #welcome: Welcome | undefined;
   #isGreeted = false;
   #isOver = false;
-  /** The bytes of data the server takes before it grants more. */
+  /** Credit: bytes of appends that may be sent before the server grants more. */
   #credit = 0;
-  /** The bytes of data the server may send before it is granted more. */
+  /** Credit granted to the server: bytes of data it may still send. */
   #allowance = 0;
-  /** What was taken here and is not granted again yet, in bytes. */
+  /** Bytes consumed here and not granted again yet. */
   #owed = 0;
   #heardAt = 0;
-  /** Whether the server was asked whether it is there, and has said nothing since. */
+  /** Set while a ping is unanswered. */
   #isAsked = false;
   #cancelTick: (() => void) | undefined;
   readonly #assembler = new Assembler();
@@ -122,7 +122,7 @@ export class Connection {
   /** Index after which each read was asked for that was not answered. */
   readonly #reads = new Map<number, number>();
 
-  /** Makes use of a transport that nobody listens to yet. */
+  /** Starts the handshake once the transport opens; the transport must have no listener yet. */
   constructor(transport: Transport, options: ConnectionOptions) {
     this.#transport = transport;
     this.#options = options;
@@ -133,7 +133,7 @@ export class Connection {
     });
   }
 
-  /** What the server has answered, once it has. */
+  /** Welcome of the server, once it has arrived. */
   get welcome(): Welcome | undefined {
     return this.#welcome;
   }
@@ -143,16 +143,16 @@ export class Connection {
     return this.#isGreeted;
   }
 
-  /** Whether data may be sent. */
+  /** True if an append may be sent. */
   get isWritable(): boolean {
     return this.#credit > 0 && !this.#isOver;
   }
 
   #hello(): void {
     if (this.#isOver) return;
-    const { token, versions, inbox } = this.#options;
-    // What is still held from the connection before counts against this one.
-    this.#allowance = Math.max(0, SYNC_CREDIT_BYTES - inbox.bytes);
+    const { token, versions, receiveBuffer } = this.#options;
+    // Bytes buffered from the previous connection count against this one.
+    this.#allowance = Math.max(0, SYNC_CREDIT_BYTES - receiveBuffer.bytes);
     this.#isGreeted = true;
     this.send({
       type: "hello",
@@ -165,7 +165,7 @@ export class Connection {
     });
   }
 
-  /** Sends a message; harmless when it is over. */
+  /** Sends a message; ignored once the connection has ended. */
   send(message: Message): void {
     if (this.#isOver) return;
     if (message.type === "read") this.#reads.set(message.stream, message.after);
@@ -176,20 +176,20 @@ export class Connection {
   }
 
   #sendFrame(frame: Uint8Array): void {
-    // Before the welcome there are no parts.
+    // The hello is never split.
     if (this.#welcome === undefined) return this.#transport.send(frame);
     const { frameBytes } = this.#options;
     const max = Math.min(frameBytes, this.#welcome.frameBytesMax);
     sendInParts(frame, max, (frame) => this.#transport.send(frame));
   }
 
-  /** True if a large frame may be under way, so that something on the way may have ended the connection for it. */
+  /** True if a large frame may be in flight, so that a gateway may have closed the connection because of it. */
   get hasLargeFrame(): boolean {
     return this.#large.size > 0 &&
       this.#options.frameBytes > SYNC_FRAME_LARGE_BYTES;
   }
 
-  /** Keeps account of the streams on which something large is to come. */
+  /** Tracks the streams on which a large frame may still arrive. */
   #expect(message: StreamMessage): void {
     const { stream } = message;
     if (message.type === "reading") {
@@ -206,7 +206,7 @@ export class Connection {
     }
   }
 
-  /** Sends the frame of an append of that many records on a stream; the connection must be writable. */
+  /** Sends the frame of an append; the connection must be writable. */
   sendData(frame: Uint8Array, records: number, stream: number): void {
     if (this.#isOver) return;
     this.#credit -= appendCredit(frame.length, records);
@@ -214,40 +214,40 @@ export class Connection {
     this.#sendFrame(frame);
   }
 
-  /** A stream whose messages go to `listener` until it is forgotten. */
+  /** Allocates a stream, whose messages go to `listener` until `forget()`. */
   stream(listener: StreamListener): number {
     const stream = this.#nextStream++;
     this.#streams.set(stream, listener);
     return stream;
   }
 
-  /** From now on the messages of a stream are of no interest. */
+  /** Discards all further messages of a stream. */
   forget(stream: number): void {
     this.#large.delete(stream);
     this.#reads.delete(stream);
     this.#streams.delete(stream);
   }
 
-  /** Tells the server that a stream is of no interest any more. */
+  /** Stops a stream on the server. */
   stop(stream: number): void {
     const isOpen = this.#streams.has(stream);
     this.forget(stream);
     if (isOpen) this.send({ type: "stop", stream });
   }
 
-  /** What was received has been taken: the server may send as much again. */
+  /** Grants the server credit for bytes that were consumed. */
   grant(bytes: number): void {
     if (this.#isOver || !this.#isGreeted) return;
     this.#owed += bytes;
     if (this.#welcome === undefined || this.#owed === 0) return;
-    // A message for every frame would double their number.
+    // Coalesced: a message for every frame would double their number.
     if (this.#owed < SYNC_CREDIT_BYTES / 4 && this.#allowance > 0) return;
     this.#allowance += this.#owed;
     this.send({ type: "credit", bytes: this.#owed });
     this.#owed = 0;
   }
 
-  /** Asks whether the server is there, if it has been silent; it has less time to answer than usual. */
+  /** Sends a ping if the server has been silent, with a shorter time to answer than usual. */
   probe(): void {
     const { env } = this.#options;
     if (this.#welcome === undefined || this.#isAsked) return;
@@ -255,11 +255,11 @@ export class Connection {
     this.#ask(Math.min(this.#heartbeatMs, SYNC_HINT_PING_MS));
   }
 
-  /** Ends it. */
+  /** Closes the connection. */
   close(code: number, reason: string): void {
     if (this.#isOver) return;
     this.#transport.close(code, reason);
-    // A dead connection takes its time to close.
+    // The close event of a dead connection arrives late.
     this.#end({ code, reason });
   }
 
@@ -276,7 +276,10 @@ export class Connection {
     this.#heardAt = this.#options.env.now();
     this.#isAsked = false;
     if (bytes.length > SYNC_FRAME_BYTES_MAX) {
-      return this.close(CloseCode.TooBig, "Frame is too large");
+      return this.close(
+        CloseCode.TooBig,
+        `Frame of ${bytes.length} bytes is over the limit of ${SYNC_FRAME_BYTES_MAX}`,
+      );
     }
     try {
       const message = decodeMessage(bytes);
@@ -297,7 +300,7 @@ export class Connection {
 
   #take(message: Message, size: number): void {
     if (this.#welcome === undefined) return this.#first(message);
-    const { listener, inbox } = this.#options;
+    const { listener, receiveBuffer } = this.#options;
     if (isData(message.type)) {
       if (this.#allowance <= 0) {
         return this.close(
@@ -317,10 +320,10 @@ export class Connection {
       case "entries":
       case "chunk": {
         const take = this.#streams.get(message.stream);
-        // It was stopped meanwhile.
+        // The stream was stopped while the frame was in flight.
         if (take === undefined) return this.grant(size);
         this.#expect(message);
-        inbox.add(size);
+        receiveBuffer.add(size);
         return take(message, size);
       }
       case "reading":
@@ -352,12 +355,14 @@ export class Connection {
   #first(message: Message): void {
     const { versions, listener } = this.#options;
     if (message.type !== "welcome") {
-      throw new ErrProtocol(`First message is ${message.type}, no welcome`);
+      throw new ErrProtocol(
+        `First message of the server is ${message.type}, not welcome`,
+      );
     }
     const { version, frameBytesMax } = message;
     if (frameBytesMax < SYNC_FRAME_BYTES_MIN) {
       throw new ErrProtocol(
-        `Server takes frames of ${frameBytesMax} bytes, less than the least, ${SYNC_FRAME_BYTES_MIN}`,
+        `Server accepts frames of ${frameBytesMax} bytes at most, under the minimum of ${SYNC_FRAME_BYTES_MIN}`,
       );
     }
     if (version < versions.first || version > versions.last) {
@@ -369,7 +374,7 @@ export class Connection {
     this.#welcome = message;
     this.#credit = message.credit;
     this.#tickIn(this.#heartbeatMs);
-    // What was taken since the hello.
+    // Grants the bytes consumed since the hello.
     this.grant(0);
     listener.welcomed();
   }
@@ -385,8 +390,9 @@ export class Connection {
   }
 
   /**
-   * Silence is counted from when the server was asked, not from when it was last
-   * heard: the clock of a page that was frozen has gone on without it.
+   * Sends a ping after a silence, and closes if it stays unanswered. The timeout
+   * runs from the ping, not from the last message: the clock of a frozen page has
+   * gone on.
    */
   #tick(): void {
     const silence = this.#options.env.now() - this.#heardAt;
@@ -394,7 +400,7 @@ export class Connection {
       return this.close(CloseCode.Timeout, "Nothing was heard for too long");
     }
     if (silence < this.#heartbeatMs) {
-      // Rounding may leave a rest that is too small to move the clock on.
+      // Rounding may leave a rest that is below the resolution of the clock.
       return this.#tickIn(Math.max(1, this.#heartbeatMs - silence));
     }
     this.#ask(this.#heartbeatMs);
@@ -407,7 +413,7 @@ export class Connection {
   }
 }
 
-/** The frame of an append. */
+/** Encodes an append. */
 export function appendFrame(
   channel: number,
   stream: number,

@@ -1,5 +1,5 @@
 /**
- * Finding the epochs in what comes, without a view of every record.
+ * Search for epoch records in a batch, without a view of each record.
  *
  * This module is browser compatible.
  *

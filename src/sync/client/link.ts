@@ -1,6 +1,6 @@
 /**
- * The way to the servers: makes a connection, and another one whenever it ends,
- * at a pace that fits why it did.
+ * Link to the servers of one client: reconnects whenever a connection ends, with a
+ * backoff that depends on the cause.
  *
  * This module is browser compatible.
  *
@@ -25,46 +25,46 @@ import {
 } from "../errors.ts";
 import type { Versions } from "../messages.ts";
 import { CloseCode, type Connect } from "../transport.ts";
-import { Address, RetryPace } from "./address.ts";
+import { RetryPace, ServerAddress } from "./server_address.ts";
 import {
   type ChannelMessage,
   Connection,
   type ConnectionEnd,
 } from "./connection.ts";
-import type { Hints } from "./hints.ts";
-import { Inbox } from "./inbox.ts";
-import { type Fetch, probe } from "./probe.ts";
+import type { Hints } from "./reconnect_hints.ts";
+import { ReceiveBuffer } from "./receive_buffer.ts";
+import { type Fetch, probe } from "./http_probe.ts";
 import {
-  failureOf,
+  type Failure,
+  failureOfAttempt,
+  failureOfConnection,
   isLasting,
   isVague,
-  type Trouble,
-  troubleOf,
-} from "./reason.ts";
+} from "./failure.ts";
 
-/** One that uses a connection whenever there is one. */
+/** User of a link: the log of one cluster. */
 export interface Channel {
-  /** There is a connection: it may be used from now on. */
+  /** Called when a connection is ready for use. */
   connected(connection: Connection): void;
-  /** It is over; what was in flight may or may not have taken effect. */
+  /** Called when the connection has ended; requests in flight may or may not have taken effect. */
   lost(error: ErrConnectionLost): void;
-  /** The server refuses this client for now: what waits is not to wait on. */
+  /** Called when the server refuses this client: pending calls fail. */
   forbidden(error: ErrForbidden): void;
-  /** A message for it. */
+  /** Called with each message of the channel. */
   message(message: ChannelMessage): void;
-  /** Data may be sent again. */
+  /** Called when appends may be sent again. */
   writable(): void;
 }
 
-/** What a link takes. */
+/** Dependencies of a {@linkcode Link}. */
 export interface LinkOptions {
   readonly urls: readonly string[];
   readonly token: () => MaybePromise<string | undefined>;
   readonly connect: Connect;
-  /** Asks an address over HTTP why no WebSocket comes about; never asked if undefined. */
+  /** Sends the HTTP request that finds out why a WebSocket handshake failed; none is sent if undefined. */
   readonly fetch: Fetch | undefined;
   readonly versions: Versions;
-  /** The largest frame that is sent or taken at first, in bytes. */
+  /** Largest frame of the first connection, in bytes. */
   readonly frameBytes: number;
   readonly env: Env;
   readonly hints: Hints;
@@ -80,89 +80,92 @@ export type LinkState =
   | "needs-auth"
   | "forbidden";
 
-/** The code of a connection that merely broke. */
+/** Close code of a connection that broke without a close frame. */
 const BROKEN = 1006;
 
-/** Rank of a trouble where several addresses have one: those that need action by a person come first. */
-function rankOf({ error, reason }: Trouble): number {
+/** Priority of a failure among those of several addresses: those that a person must act on come first. */
+function rankOf({ error, reason }: Failure): number {
   if (error instanceof ErrUnauthenticated) return 3;
   if (error instanceof ErrForbidden) return 2;
   return isLasting(reason) ? 1 : 0;
 }
 
-/** A link that starts with `start()`. */
+/** Connection to one of several addresses, kept up by reconnecting. Starts with `start()`. */
 export class Link {
-  /** What was received and not taken. */
-  readonly inbox: Inbox;
+  /** Bytes received and not consumed. */
+  readonly receiveBuffer: ReceiveBuffer;
   readonly #options: LinkOptions;
-  readonly #addresses: readonly Address[];
+  readonly #addresses: readonly ServerAddress[];
   readonly #channels = new Map<number, Channel>();
   readonly #pace: RetryPace;
-  /** The address whose turn it is. */
+  /** Position of the address that is tried next, or in use. */
   #turn = 0;
-  /** The attempt under way, or the connection that came of it. */
+  /** Identity of the current attempt and its connection. */
   #attempt: object | undefined;
   #attemptedAt = -Infinity;
   #connection: Connection | undefined;
   #welcomedAt = 0;
-  /** The connection for which the application is asked for another token. */
+  /** Connection for which another token is being requested from the application. */
   #renewing: Connection | undefined;
   #cancelTimer: (() => void) | undefined;
   #retryAt: number | undefined;
-  #endHints: (() => void) | undefined;
+  #stopHints: (() => void) | undefined;
   readonly #ended = new AbortController();
   #state: LinkState = "offline";
-  #trouble: Trouble | undefined;
+  #failure: Failure | undefined;
   #isClosed = false;
 
-  /** A link that does nothing yet. */
+  /** Creates a link that does not connect yet. */
   constructor(options: LinkOptions) {
     const { env, urls } = options;
     this.#options = options;
     this.#addresses = urls.map((url) =>
-      new Address(url, env, options.frameBytes)
+      new ServerAddress(url, env, options.frameBytes)
     );
-    this.inbox = new Inbox(env, (bytes) => this.#connection?.grant(bytes));
+    this.receiveBuffer = new ReceiveBuffer(
+      env,
+      (bytes) => this.#connection?.grant(bytes),
+    );
     this.#pace = new RetryPace(env);
   }
 
-  /** Where it stands. */
+  /** State of the link. */
   get state(): LinkState {
     return this.#state;
   }
 
-  /** Cause for which it is not connected, once an attempt has failed. */
-  get trouble(): Trouble | undefined {
-    return this.#trouble;
+  /** Cause of the last failure; undefined while connected and before the first failure. */
+  get failure(): Failure | undefined {
+    return this.#failure;
   }
 
-  /** When the next attempt is due, while none is under way. */
+  /** Time of the next attempt, while none is under way. */
   get retryAt(): number | undefined {
     return this.#retryAt;
   }
 
   /** Addresses with the outcome of the last attempt at each. */
-  get addresses(): readonly Address[] {
+  get addresses(): readonly ServerAddress[] {
     return this.#addresses;
   }
 
-  /** The connection, once the server has answered. */
+  /** Connection, once the server has accepted the client. */
   get connection(): Connection | undefined {
     return this.#state === "connected" ? this.#connection : undefined;
   }
 
-  /** Refusal of this client, if a server refuses it and no other address accepts it. */
+  /** Refusal by a server, if no other address accepts this client. */
   get refusal(): ErrForbidden | undefined {
-    return this.#trouble?.error instanceof ErrForbidden &&
-        this.#addresses.every(({ trouble }) => trouble !== undefined)
-      ? this.#trouble.error
+    return this.#failure?.error instanceof ErrForbidden &&
+        this.#addresses.every(({ failure }) => failure !== undefined)
+      ? this.#failure.error
       : undefined;
   }
 
-  /** Begins to connect, if it has not yet. */
+  /** Starts connecting; idempotent. */
   start(): void {
-    if (this.#endHints !== undefined || this.#isClosed) return;
-    this.#endHints = this.#options.hints(() => this.#wake());
+    if (this.#stopHints !== undefined || this.#isClosed) return;
+    this.#stopHints = this.#options.hints(() => this.#wake());
     this.#connect();
   }
 
@@ -171,7 +174,7 @@ export class Link {
     return this.#channels.size;
   }
 
-  /** Makes a channel known. */
+  /** Adds a channel, and starts the link. */
   join(number: number, channel: Channel): void {
     this.#channels.set(number, channel);
     this.start();
@@ -180,40 +183,43 @@ export class Link {
     else if (refusal !== undefined) channel.forbidden(refusal);
   }
 
-  /** The channel is of no interest any more. */
+  /** Removes a channel. */
   leave(number: number): void {
     this.#channels.delete(number);
   }
 
-  /** Tries at once, whatever the pace is; asks the server whether it is there if it seems to be. */
+  /** Connects at once, without backoff; sends a ping if connected. */
   reconnect(): void {
     if (this.#isClosed) return;
     this.start();
     this.#pace.reset();
     for (const address of this.#addresses) address.reset();
     if (this.connection !== undefined) return this.connection.probe();
-    // One that is under way may have asked for the token too early.
+    // An attempt under way may have read the token too early.
     const tried = this.#connection;
     this.#attempt = this.#connection = undefined;
     tried?.close(CloseCode.Normal, "");
     this.#connect();
   }
 
-  /** As `reconnect()`, but not again and again. */
+  /** Reconnects on a hint of the platform; rate-limited. */
   #wake(): void {
     if (this.#isClosed) return;
-    // A hint may come a moment before what it announces.
+    // A hint may precede the event it announces.
     this.#pace.reset();
     if (this.#attempt !== undefined) return this.connection?.probe();
     const from = this.#attemptedAt + SYNC_HINT_MS;
-    this.#plan(
+    this.#schedule(
       from,
       (address) => Math.min(address.hintFrom, address.notBefore),
     );
   }
 
-  /** Plans the next attempt: at the first address in turn that may be tried by `from`, else at the one that may be tried first. */
-  #plan(from: number, mayBeTried: (address: Address) => number): void {
+  /** Schedules the next attempt: at the first address in turn that may be tried by `from`, else at the one that may be tried first. */
+  #schedule(
+    from: number,
+    mayBeTried: (address: ServerAddress) => number,
+  ): void {
     const { env, changed } = this.#options;
     const { length } = this.#addresses;
     let at = Infinity;
@@ -223,7 +229,7 @@ export class Link {
       const time = Math.max(from, mayBeTried(this.#addresses[next]!));
       if (time < at) [at, turn] = [time, next];
     }
-    // A hint does not put off what is planned.
+    // A hint does not delay an attempt that is scheduled.
     if (this.#retryAt !== undefined && this.#retryAt <= at) return;
     this.#turn = turn;
     const wait = at - env.now();
@@ -234,9 +240,9 @@ export class Link {
     changed();
   }
 
-  #change(state: LinkState, trouble: Trouble | undefined): void {
+  #change(state: LinkState, failure: Failure | undefined): void {
     this.#state = state;
-    this.#trouble = trouble;
+    this.#failure = failure;
     this.#options.changed();
   }
 
@@ -253,20 +259,24 @@ export class Link {
           `Server ${address.url} has not answered in time: check the network, or wait`;
         return this.#connection.close(CloseCode.Timeout, words);
       }
-      const words = "The application's token function took too long";
-      this.#failed(attempt, failureOf("token-failed", address.url, words));
+      const words =
+        `The application's token function took longer than ${SYNC_CONNECT_MS_MAX} ms`;
+      this.#failed(
+        attempt,
+        failureOfAttempt("token-failed", address.url, words),
+      );
     }, SYNC_CONNECT_MS_MAX);
-    // What a person has to act on stays told until it is over.
-    const isTold = this.#state !== "offline" ||
-      this.#trouble !== undefined && isLasting(this.#trouble.reason);
-    this.#change(isTold ? this.#state : "connecting", this.#trouble);
+    // A failure that a person must act on stays visible during further attempts.
+    const keepsState = this.#state !== "offline" ||
+      this.#failure !== undefined && isLasting(this.#failure.reason);
+    this.#change(keepsState ? this.#state : "connecting", this.#failure);
     const failed = (cause: unknown): void => {
       const words = `The application's token function has failed: ${
         cause instanceof Error ? cause.message : cause
       }`;
       this.#failed(
         attempt,
-        failureOf("token-failed", address.url, words, cause),
+        failureOfAttempt("token-failed", address.url, words, cause),
       );
     };
     let given: MaybePromise<string | undefined>;
@@ -279,13 +289,20 @@ export class Link {
     given.then((given) => this.#open(attempt, address, given), failed);
   }
 
-  #open(attempt: object, address: Address, token: string | undefined): void {
+  #open(
+    attempt: object,
+    address: ServerAddress,
+    token: string | undefined,
+  ): void {
     if (this.#attempt !== attempt) return;
     const { connect, versions, env } = this.#options;
     const { url } = address;
     const wrong = wrongToken(token);
     if (wrong !== undefined) {
-      return this.#failed(attempt, failureOf("token-failed", url, wrong));
+      return this.#failed(
+        attempt,
+        failureOfAttempt("token-failed", url, wrong),
+      );
     }
     let transport;
     try {
@@ -296,14 +313,14 @@ export class Link {
       }`;
       return this.#failed(
         attempt,
-        failureOf("not-allowed", url, words, cause),
+        failureOfAttempt("not-allowed", url, words, cause),
       );
     }
     const connection = this.#connection = new Connection(transport, {
       env,
       token,
       versions,
-      inbox: this.inbox,
+      receiveBuffer: this.receiveBuffer,
       frameBytes: address.nextFrameBytes(),
       listener: {
         welcomed: () => this.#welcomed(address),
@@ -319,24 +336,24 @@ export class Link {
           if (isOpened) address.ended(end.code, hasLargeFrame);
           const isWelcomed = welcome !== undefined;
           const attempted = { url, end, isOpened, isWelcomed };
-          this.#failed(attempt, troubleOf(attempted), end);
+          this.#failed(attempt, failureOfConnection(attempted), end);
         },
       },
     });
   }
 
-  /** Sends another token on an open connection. */
+  /** Requests another token from the application and sends it. */
   #renew(connection: Connection): void {
     if (this.#renewing === connection) return;
     this.#renewing = connection;
     const sent = (token: string | undefined): void => {
       this.#renewing = undefined;
-      // The server would take it for another protocol.
+      // A malformed token would be a protocol error on the server.
       if (wrongToken(token) !== undefined) return;
       connection.send({ type: "token", token });
     };
     const failed = (): void => {
-      // The server asks again, as long as the one before is good.
+      // The server repeats its request while the present token is valid.
       this.#renewing = undefined;
     };
     try {
@@ -348,7 +365,7 @@ export class Link {
     }
   }
 
-  #welcomed(address: Address): void {
+  #welcomed(address: ServerAddress): void {
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
     this.#welcomedAt = this.#options.env.now();
@@ -362,8 +379,8 @@ export class Link {
     }
   }
 
-  /** An attempt has come to nothing, or its connection to an end. */
-  #failed(attempt: object, trouble: Trouble, end?: ConnectionEnd): void {
+  /** Handles an attempt that failed, or a connection that ended. */
+  #failed(attempt: object, failure: Failure, end?: ConnectionEnd): void {
     if (this.#attempt !== attempt) return;
     const { env } = this.#options;
     const wasConnected = this.#state === "connected";
@@ -373,37 +390,37 @@ export class Link {
     if (wasConnected && env.now() - this.#welcomedAt >= SYNC_STABLE_MS) {
       this.#pace.reset();
     }
-    address.failed(trouble, this.#attemptedAt);
+    address.failed(failure, this.#attemptedAt);
     if (!wasConnected) this.#turn = (this.#turn + 1) % this.#addresses.length;
-    // Whoever hears of it may ask for the next one.
+    // A listener may call `reconnect()`.
     this.#state = "offline";
-    this.#plan(env.now() + this.#pace.next(), ({ notBefore }) => notBefore);
-    this.#judge();
+    this.#schedule(env.now() + this.#pace.next(), ({ notBefore }) => notBefore);
+    this.#updateState();
     if (wasConnected) {
-      const { error } = trouble;
+      const { error } = failure;
       const lost = new ErrConnectionLost(end?.code ?? BROKEN, error.message);
       for (const channel of [...this.#channels.values()]) channel.lost(lost);
     }
-    this.#tellRefusal();
-    if (end !== undefined && !wasConnected && isVague(trouble.reason)) {
+    this.#notifyRefusal();
+    if (end !== undefined && !wasConnected && isVague(failure.reason)) {
       this.#probe(address);
     }
   }
 
-  /** Says what the troubles of all addresses come to. */
-  #judge(): void {
-    let worst: Trouble | undefined;
-    for (const { trouble } of this.#addresses) {
-      if (trouble === undefined) continue;
-      if (worst === undefined || rankOf(trouble) > rankOf(worst)) {
-        worst = trouble;
+  /** Derives the state of the link from the failures of all addresses. */
+  #updateState(): void {
+    let worst: Failure | undefined;
+    for (const { failure } of this.#addresses) {
+      if (failure === undefined) continue;
+      if (worst === undefined || rankOf(failure) > rankOf(worst)) {
+        worst = failure;
       }
     }
     const { error } = worst ?? {};
     if (error instanceof ErrUnauthenticated) this.#change("needs-auth", worst);
     else if (
       error instanceof ErrForbidden &&
-      this.#addresses.every(({ trouble }) => trouble !== undefined)
+      this.#addresses.every(({ failure }) => failure !== undefined)
     ) this.#change("forbidden", worst);
     else {
       const isTrying = this.#attempt !== undefined &&
@@ -412,7 +429,7 @@ export class Link {
     }
   }
 
-  #tellRefusal(): void {
+  #notifyRefusal(): void {
     const { refusal } = this;
     if (refusal === undefined) return;
     for (const channel of [...this.#channels.values()]) {
@@ -420,47 +437,47 @@ export class Link {
     }
   }
 
-  /** Finds out over HTTP why there was no welcome, where the handshake does not tell. */
-  #probe(address: Address): void {
+  /** Finds out over HTTP why a handshake failed. */
+  #probe(address: ServerAddress): void {
     const { fetch, env } = this.#options;
     if (fetch === undefined || address.isProbed || this.#isClosed) return;
     address.isProbed = true;
-    // Never rejects: a probe that fails is an answer.
+    // Never rejects: a failed probe is a result.
     void probe(address.url, fetch, env, this.#ended.signal).then((found) => {
       address.isProbed = false;
-      if (found === undefined || address.trouble === undefined) return;
+      if (found === undefined || address.failure === undefined) return;
       address.found(found);
-      this.#judge();
-      this.#tellRefusal();
+      this.#updateState();
+      this.#notifyRefusal();
     });
   }
 
-  /** Ends the connection and the trying; idempotent. */
+  /** Closes the connection and stops reconnecting; idempotent. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#attempt = this.#retryAt = undefined;
     this.#ended.abort();
-    this.#endHints?.();
+    this.#stopHints?.();
     this.#cancelTimer?.();
     this.#connection?.close(CloseCode.Normal, "");
     this.#connection = undefined;
-    this.inbox.close();
+    this.receiveBuffer.close();
     this.#change("offline", undefined);
   }
 }
 
-/** Describes the fault of a token the application gave; undefined if it can be sent. */
+/** Describes what is wrong with a token of the application; undefined if it can be sent. */
 function wrongToken(token: unknown): string | undefined {
-  // Null is an application's word for no token, too.
+  // An application may return null for no token.
   if (token === undefined || token === null) return undefined;
   if (typeof token !== "string") {
-    return `The application's token function gave ${
+    return `The application's token function returned ${
       describe(token)
-    }; it must give a string, or undefined`;
+    }; it must return a string or undefined`;
   }
   if (!isWellFormed(token)) {
-    return "The application's token has a lone surrogate, which no header can carry";
+    return "The application's `token` has a lone surrogate, which no HTTP header can carry; return a well-formed string";
   }
   const { length } = encodeShown(token);
   return length > SYNC_TOKEN_BYTES_MAX

@@ -1,10 +1,10 @@
 /**
- * What a client keeps of a log whose home is elsewhere, so that a machine in
- * memory can start with no network: the records that came, in blocks.
+ * Local copy of a log on a server, from which a machine in memory starts offline:
+ * the records received, in blocks.
  *
- * The indexes are the server's, and may have gaps: a block holds records without
- * any, and its name says which index it follows. It is a copy: where it is damaged
- * or does not reach, it is given up from there on, and comes anew.
+ * The indexes are the server's and may have gaps: a block holds records without
+ * gaps, and its name has the index before it. Where the copy is damaged or does not
+ * reach, it is discarded from there on, and the records are requested again.
  *
  * This module is browser compatible.
  *
@@ -32,7 +32,7 @@ import { rangeOf } from "../../store/names.ts";
 import type { Block, BlockStore, Changes } from "../../store/store.ts";
 import { epochsIn } from "./epochs.ts";
 
-/** A batch that is to be written, and what is called once it is, or will not be. */
+/** Batch to be written; `done` is called once it is written or discarded. */
 interface Pending {
   readonly batch: LogBatch;
   readonly done: () => void;
@@ -45,29 +45,29 @@ function prefixOf(clusterID: bigint): string {
   return `${COPIES}${clusterID.toString(16).padStart(16, "0")}/`;
 }
 
-/** Reads a copy from some index to its end. */
+/** Reader of a copy from an index to its end. */
 export interface CopyReader {
-  /** The next batch; undefined at the end of what was there when the reading began, or where the copy is damaged. */
+  /** Returns the next batch; undefined at the end that the copy had when the reader was created, or where it is damaged. */
   next(): Promise<LogBatch | undefined>;
-  /** Frees what the reader holds; idempotent. */
+  /** Releases the records for compaction; idempotent. */
   close(): void;
 }
 
-/** What a batch counts for, in bytes: its records and their lengths. */
+/** Size of a batch in bytes: its records and their lengths. */
 function sizeOf({ records: { bytes, ends } }: LogBatch): number {
   return bytes.length + ends.length;
 }
 
-/** The copy of the log of one cluster. */
+/** Copy of the log of one cluster. */
 export class LogCopy {
   readonly #store: BlockStore;
   readonly #clusterID: bigint;
-  /** The blocks that are not written to any more. */
+  /** Blocks that are complete. */
   readonly #run: BlockRun;
   #last = 0;
-  /** The epochs it knows, oldest first; the first may lie at or before its start. */
+  /** Epochs known, oldest first; the first may lie at or before the start of the copy. */
   #epochs: Epoch[] = [];
-  /** The last block, as it is in the store, and its batches. */
+  /** Last block as it is in the store, and its batches. */
   #tail: { block: BlockName | undefined; batches: LogBatch[]; bytes: number } =
     {
       block: undefined,
@@ -75,22 +75,22 @@ export class LogCopy {
       bytes: 0,
     };
   #pending: Pending[] = [];
-  /** What it counts for, in bytes. */
+  /** Size of the copy in bytes. */
   #bytes = 0;
-  /** What has come since a snapshot was wanted last, in bytes. */
+  /** Bytes received since a snapshot was last requested. */
   #bytesSince = 0;
   #snapshotFrom = 0;
-  /** Whether what comes is not kept any more, for there is too much already. */
+  /** Set while the copy has reached its size limit and discards records. */
   #isFull = false;
-  /** Whether all that is in the store is to go with the next write. */
-  #isAnew = false;
+  /** Set if the next write deletes all blocks in the store. */
+  #deletesAll = false;
   #isMetaDirty = false;
   #isWriting = false;
   #writing: Promise<void> | undefined;
-  /** Whether what comes is not kept any more: something before it could not be. */
+  /** Set once a write has failed: later records would leave a gap. */
   #isBroken = false;
   #error: unknown;
-  /** What must not be cut: the index after which somebody needs all. */
+  /** Indexes after which a reader or a retention needs all records. */
   readonly #needs = new Set<{ after: number }>();
 
   private constructor(store: BlockStore, clusterID: bigint) {
@@ -102,7 +102,7 @@ export class LogCopy {
   }
 
   /**
-   * What the store has of it; one that is damaged is empty.
+   * Opens the copy that the store has; a damaged one starts empty.
    *
    * @throws what the store throws if it cannot be read
    */
@@ -118,7 +118,7 @@ export class LogCopy {
     return copy;
   }
 
-  /** Removes what a store has of the copy of a cluster, which is not open. */
+  /** Removes the copy of a cluster, which must not be open. */
   static async remove(store: BlockStore, clusterID: bigint): Promise<void> {
     await store.write(
       { deleteRanges: [rangeOf(prefixOf(clusterID))] },
@@ -126,42 +126,42 @@ export class LogCopy {
     );
   }
 
-  /** First index it has, or will have next. */
+  /** First index of the copy, or the next one if it is empty. */
   get first(): number {
     return this.#run.base + 1;
   }
 
-  /** Size of what it has, in bytes. */
+  /** Size of the copy in bytes. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** The index of its last record. */
+  /** Index of the last record. */
   get last(): number {
     return this.#last;
   }
 
-  /** What is wrong with it, if something is: it was damaged, or is not written any more. */
+  /** Error of the copy: it was damaged, or is not written any more. */
   get error(): unknown {
     return this.#error;
   }
 
-  /** The index from which on a snapshot is wanted, for it to be cut; 0 for none. */
+  /** Index from which a snapshot is needed, so that the copy can be compacted; 0 if none is. */
   get snapshotFrom(): number {
     return this.#snapshotFrom;
   }
 
-  /** Whether it has all that comes after `after`, as far as it goes. */
+  /** True if the copy has the records after `after`, up to its end. */
   has(after: number): boolean {
     return !this.#isBroken && after >= this.#run.base && after <= this.#last;
   }
 
-  /** The last epoch at or before index `after`, if it is known. */
+  /** Returns the last epoch at or before index `after`, if it is known. */
   epochAt(after: number): Epoch | undefined {
     return this.#epochs.findLast(({ index }) => index <= after);
   }
 
-  /** Refuses a reader whose last epoch is known to be another log's (H13). */
+  /** Throws `ErrOtherHistory` if `epoch` is known to be that of another log (H13). */
   check(after: number, epoch: Epoch | undefined): void {
     const known = this.epochAt(after);
     if (epoch === undefined || known === undefined) return;
@@ -172,7 +172,7 @@ export class LogCopy {
     );
   }
 
-  /** Keeps what comes after `after` until it is let go. */
+  /** Protects the records after `after` from compaction until released. */
   need(after: number): { after: number; release(): void } {
     const need = { after, release: (): void => void this.#needs.delete(need) };
     this.#needs.add(need);
@@ -190,12 +190,12 @@ export class LogCopy {
     this.#last = this.#run.last;
   }
 
-  /** Takes in a batch that came, whose reader knew `epoch` before it; `done` is called once it is kept, or will not be. */
+  /** Adds a batch that was received; `epoch` is the last one before it. `done` is called once it is written or discarded. */
   add(batch: LogBatch, epoch: Epoch | undefined, done: () => void): void {
     const last = lastOf(batch);
     const isKnown = batch.follows >= this.#run.base && last <= this.#last;
     if (isKnown || this.#isBroken) return done();
-    // What comes next, or goes on from something within; else all comes anew.
+    // A batch that does not follow the copy restarts it.
     const next = this.has(batch.follows) && batch.first <= this.#last
       ? batchAfter(batch, this.#last)
       : batch;
@@ -217,7 +217,7 @@ export class LogCopy {
     this.#write();
   }
 
-  /** So much more has come up to `last`. */
+  /** Counts received bytes, and requests a snapshot after each `SYNC_COPY_SNAPSHOT_BYTES`. */
   #count(size: number, last: number): void {
     this.#bytesSince += size;
     if (this.#bytesSince < SYNC_COPY_SNAPSHOT_BYTES) return;
@@ -239,7 +239,7 @@ export class LogCopy {
     this.#tail = { block: undefined, batches: [], bytes: 0 };
     this.#bytes = 0;
     for (const { done } of this.#pending.splice(0)) done();
-    this.#isAnew = this.#isMetaDirty = true;
+    this.#deletesAll = this.#isMetaDirty = true;
   }
 
   #write(): void {
@@ -248,7 +248,7 @@ export class LogCopy {
     this.#writing = this.#writeAll();
   }
 
-  /** Writes until nothing is left to be; never throws. */
+  /** Writes all pending batches; never throws. */
   async #writeAll(): Promise<void> {
     while (this.#pending.length > 0 || this.#isMetaDirty) {
       const pending = this.#pending.splice(0);
@@ -257,8 +257,8 @@ export class LogCopy {
         const written = this.#store.write(changes, "relaxed");
         if (isPromise(written)) await written;
       } catch (error) {
-        // What is in the store is a part from its beginning, and good for a
-        // start; what comes later must not come without this.
+        // The store has a prefix without gaps, which is valid for a start; later
+        // records must not follow it.
         this.#error = error;
         this.#isBroken = true;
         this.#isMetaDirty = false;
@@ -273,9 +273,9 @@ export class LogCopy {
     const put: Block[] = [];
     const remove: string[] = [];
     const deleteRanges: [string, string][] = [];
-    if (this.#isAnew) {
+    if (this.#deletesAll) {
       deleteRanges.push(this.#run.range);
-      this.#isAnew = false;
+      this.#deletesAll = false;
     }
     const seal = (): void => {
       const { block, batches } = this.#tail;
@@ -330,12 +330,12 @@ export class LogCopy {
   #blockOf(batches: readonly LogBatch[]): BlockName {
     const { follows, first } = batches[0]!;
     const count = lastOf(batches.at(-1)!) - first + 1;
-    // What it counts for when it is opened again.
+    // Size as it is counted when the copy is opened again.
     const size = this.#tail.bytes;
     return { follows, first, count, size };
   }
 
-  /** Reads what comes after `after`, which it has, up to the last it has now. */
+  /** Creates a reader of the records after `after`, up to the present end. */
   read(after: number): CopyReader {
     const upTo = this.#last;
     const need = this.need(after);
@@ -360,12 +360,12 @@ export class LogCopy {
     return { next, close: () => need.release() };
   }
 
-  /** Batches of the block that comes after index `after`; none if it is gone, or damaged, which ends the copy before it. */
+  /** Reads the batches of the block after index `after`; none if it was compacted, or is damaged, which discards it and all after it. */
   async #batches(after: number): Promise<LogBatch[]> {
     const { blocks } = this.#run;
     const block = blocks[this.#run.firstAfter(after)];
     if (block === undefined) {
-      // A machine that writes into its commands must not change what is written later.
+      // Copied: a machine that writes into its commands must not change pending writes.
       return [...this.#tail.batches, ...this.#pending.map((p) => p.batch)]
         .map((batch) => {
           const { bytes, ends } = batch.records;
@@ -387,11 +387,11 @@ export class LogCopy {
     }
   }
 
-  /** Lets go of what comes up to `upTo` and nobody needs (H7). */
+  /** Removes the records up to `upTo` that no reader or retention needs (H7). */
   async compact(upTo: number): Promise<void> {
     for (const { after } of this.#needs) upTo = Math.min(upTo, after);
     if (this.#isFull && upTo >= this.#last) {
-      // A snapshot has all of it, and what comes next begins it anew.
+      // A snapshot covers the whole copy, and the next batch restarts it.
       this.#isFull = false;
       this.#error = undefined;
     }

@@ -22,11 +22,11 @@
  * @module
  */
 
-export type { Hints } from "./hints.ts";
-export { browserHints } from "./hints.ts";
+export type { Hints } from "./reconnect_hints.ts";
+export { browserHints } from "./reconnect_hints.ts";
 export { RemoteLogDB, type RemoteLogOptions } from "./remote_log_db.ts";
-export type { Fetch } from "./probe.ts";
-export type { Reason, ReasonCode } from "./reason.ts";
+export type { Fetch } from "./http_probe.ts";
+export type { Reason, ReasonCode } from "./failure.ts";
 export type {
   AddressStatus,
   ClusterProgress,

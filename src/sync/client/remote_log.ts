@@ -1,5 +1,5 @@
 /**
- * The log of one cluster at the other end of a wire.
+ * Log of one cluster on a server.
  *
  * This module is browser compatible.
  *
@@ -37,18 +37,18 @@ import {
 } from "../errors.ts";
 import type { Opened, Refused } from "../messages.ts";
 import { CloseCode } from "../transport.ts";
-import { Appends } from "./appends.ts";
-import { Asks } from "./asks.ts";
-import { RemoteBoard } from "./checkpoints.ts";
+import { AppendQueue } from "./append_queue.ts";
+import { PendingRequests } from "./pending_requests.ts";
+import { RemoteCheckpointBoard } from "./remote_checkpoints.ts";
 import type { ChannelMessage, Connection } from "./connection.ts";
 import type { Channel, Link } from "./link.ts";
 import type { LogCopy } from "./log_copy.ts";
-import { RemoteReader } from "./reader.ts";
-import { RemoteSnapshots } from "./snapshots.ts";
-import { blockedBy, type Reason, type ReasonCode } from "./reason.ts";
+import { RemoteReader } from "./remote_reader.ts";
+import { RemoteSnapshots } from "./remote_snapshots.ts";
+import { blockedBy, type Reason, type ReasonCode } from "./failure.ts";
 import type { ClusterProgress, ClusterState } from "./status.ts";
 
-/** Reason for each code by which a server refuses to open a log. */
+/** Reasons for the codes with which a server refuses to open a log. */
 const REFUSED: Readonly<Record<number, ReasonCode>> = {
   [CloseCode.GoingAway]: "cluster-stopped",
   [CloseCode.NotFound]: "no-cluster",
@@ -56,17 +56,17 @@ const REFUSED: Readonly<Record<number, ReasonCode>> = {
   [CloseCode.ClusterFailed]: "cluster-failed",
 };
 
-/** Reason for each code of an `unable` message. */
+/** Reasons for the codes of an `unable` message. */
 const UNABLE: Readonly<Record<number, ReasonCode>> = { 1: "storage" };
 
-/** Refusal that is not waited out: what waits fails with it. */
+/** Refusal that fails pending calls instead of being retried. */
 type Refusal = ErrForbidden | ErrNodeIDTaken;
 
 function isFinal(error: Error | undefined): error is Refusal {
   return error instanceof ErrForbidden || error instanceof ErrNodeIDTaken;
 }
 
-function remoteTrouble(
+function remoteFailure(
   code: ReasonCode,
   message: string,
 ): { reason: Reason; error: Error } {
@@ -76,74 +76,73 @@ function remoteTrouble(
   return { reason: { code, message }, error };
 }
 
-/** What a remote log takes of its LogDB. */
+/** Dependencies of a {@linkcode RemoteLog}. */
 export interface RemoteLogParts {
   readonly clusterID: bigint;
   readonly nodeID: bigint;
-  /** Number of its channel, on whichever link. */
+  /** Number of the channel, on any link. */
   readonly channel: number;
   readonly link: Link;
-  /** Called when the server serves no more clusters on that link; returns another one with room, if there is one. */
+  /** Called when the server refuses another cluster on a link; returns a link with room, if there is one. */
   readonly overflow: (link: Link) => Link | undefined;
   readonly env: Env;
   readonly copy: LogCopy | undefined;
-  /** Something came. */
+  /** Called when data was received. */
   readonly progressed: () => void;
-  /** Called after each change that may make its state another one. */
+  /** Called after each change that may affect the state. */
   readonly changed: () => void;
-  /** Called after each change of the reason why it is not live. */
-  readonly troubled: () => void;
+  /** Called after each change of the reason why the cluster is not live. */
+  readonly failureChanged: () => void;
   readonly onClose: (log: RemoteLog) => void;
 }
 
 /**
- * The log of one cluster, kept open on whatever connection there is. While there
- * is none, what is asked of it waits. When the server forbids it, what waits and
- * what comes fails with `ErrForbidden` (with `ErrNodeIDTaken`, if the server has
- * that node id itself), also `next()` of its readers, once they
- * have handed on what came before; it is asked again with the next connection,
- * and with a call that comes a while later. Any other refusal (the server is
- * about to start the cluster, or the cluster has failed there) lets all wait, and
- * it asks again by itself.
+ * Log of one cluster, reopened on each connection. Without a connection, calls
+ * wait. If the server forbids access, pending and new calls fail with
+ * `ErrForbidden` (`ErrNodeIDTaken` if the server's replica has the same node id);
+ * `next()` of a reader fails once it has returned what was received before. The log
+ * is opened again with the next connection, and with a call some time later. After
+ * any other refusal (the cluster is starting, or has failed on the server) calls
+ * wait, and the log retries with backoff.
  */
 export class RemoteLog implements Log, Channel {
-  readonly checkpoints: RemoteBoard;
+  readonly checkpoints: RemoteCheckpointBoard;
   readonly snapshots: RemoteSnapshots;
-  /** Cuts the copy, if there is one: never the server's log (H7). */
+  /** Compacts the local copy, if there is one; never the server's log (H7). */
   compact?: (upTo: number) => Promise<void>;
   readonly #parts: RemoteLogParts;
   readonly #channel: number;
   #link: Link;
-  readonly #appends = new Appends();
-  readonly #asks = new Asks();
+  readonly #appends = new AppendQueue();
+  readonly #requests = new PendingRequests();
   readonly #readers = new Set<RemoteReader>();
   readonly #retentions = new Set<() => void>();
-  /** Called each time the log was opened again. */
+  /** Called each time the server has opened the log. */
   readonly #listeners = new Set<() => void>();
   readonly #backoff: Backoff;
-  /** The connection, whether or not the server has opened the log on it. */
+  /** Connection, also before the server has opened the log on it. */
   #connection: Connection | undefined;
   #isOpen = false;
-  /** Why the server does not open it. */
+  /** Refusal of the server to open the log. */
   #refusal: { reason: Reason; error: Error } | undefined;
-  /** Why what was appended waits on the server. */
-  #held: { reason: Reason; error: Error } | undefined;
-  /** Cause for which the server accepts nothing now. */
-  #stuck: { reason: Reason; error: Error } | undefined;
+  /** Reason why appends are queued on the server. */
+  #queuedReason: { reason: Reason; error: Error } | undefined;
+  /** Reason why the server rejects appends now. */
+  #rejectedReason: { reason: Reason; error: Error } | undefined;
   #retryAt: number | undefined;
   #refusedAt = 0;
   #cancelReopen: (() => void) | undefined;
   #last = 0;
   #snapshot: ClusterProgress["snapshot"];
-  /** From where the server has said that a snapshot is the better way. */
+  /** Index after which the server has recommended a snapshot. */
   #far: number | undefined;
   #isClosed = false;
-  /** Cause for which the replica has stopped, or nothing can be sent until the application or a person acts. */
+  /** Failure of the replica, or another cause that the application or a person must resolve. */
   #blocked: { reason: Reason; error: Error } | undefined;
-  /** Number of pending checks whether the server's history is the one known here. */
+  /** Pending `verify()` calls. */
   #verifying = 0;
 
-  /** A log that opens with the next connection. */
+  /** Creates a log that opens on the next connection. */
   constructor(parts: RemoteLogParts) {
     const { link, env, clusterID, copy, channel } = parts;
     const connection = (): Connection | undefined => this.#opened;
@@ -151,12 +150,16 @@ export class RemoteLog implements Log, Channel {
     this.#link = link;
     this.#channel = channel;
     this.#backoff = new Backoff(env, SYNC_RETRY_FIRST_MS, SYNC_RETRY_LAST_MS);
-    this.checkpoints = new RemoteBoard(channel, this.#asks, connection);
+    this.checkpoints = new RemoteCheckpointBoard(
+      channel,
+      this.#requests,
+      connection,
+    );
     this.snapshots = new RemoteSnapshots({
       clusterID,
       channel,
       env,
-      inbox: () => this.#link.inbox,
+      receiveBuffer: () => this.#link.receiveBuffer,
       connection,
       progress: (received, size) => {
         this.#snapshot = received === undefined
@@ -175,22 +178,22 @@ export class RemoteLog implements Log, Channel {
     link.join(channel, this);
   }
 
-  /** Where its copy begins to be too long. */
+  /** Index from which the copy is long enough to need a snapshot. */
   get snapshotFrom(): number {
     return this.#parts.copy?.snapshotFrom ?? 0;
   }
 
-  /** The replica it is open for. */
+  /** Node id of the replica. */
   get nodeID(): bigint {
     return this.#parts.nodeID;
   }
 
-  /** The cluster it is the log of. */
+  /** Id of the cluster. */
   get clusterID(): bigint {
     return this.#parts.clusterID;
   }
 
-  /** How far it is. */
+  /** Progress of the cluster. */
   get progress(): ClusterProgress {
     const { clusterID, nodeID, copy } = this.#parts;
     let received = copy?.last ?? 0;
@@ -198,8 +201,8 @@ export class RemoteLog implements Log, Channel {
       received = Math.max(received, reader.received);
     }
     const snapshot = this.#snapshot;
-    const { trouble } = this;
-    const error = trouble?.error ?? copy?.error;
+    const { failure } = this;
+    const error = failure?.error ?? copy?.error;
     const retryAt = this.#retryAt;
     return {
       clusterID,
@@ -208,18 +211,19 @@ export class RemoteLog implements Log, Channel {
       received,
       last: this.#last,
       ...(snapshot === undefined ? {} : { snapshot }),
-      ...(trouble === undefined ? {} : { reason: trouble.reason }),
+      ...(failure === undefined ? {} : { reason: failure.reason }),
       ...(retryAt === undefined ? {} : { retryAt }),
       ...(error === undefined ? {} : { error }),
     };
   }
 
-  /** Cause for which it is not live, unless it is only catching up. */
-  get trouble(): { reason: Reason; error: Error } | undefined {
-    return this.#blocked ?? this.#refusal ?? this.#stuck ?? this.#held;
+  /** Reason why the cluster is not live, with its error; undefined while it is catching up. */
+  get failure(): { reason: Reason; error: Error } | undefined {
+    return this.#blocked ?? this.#refusal ?? this.#rejectedReason ??
+      this.#queuedReason;
   }
 
-  /** State of the log, and of what is submitted through it. */
+  /** State of the cluster. */
   get state(): ClusterState {
     if (this.#blocked !== undefined) return "blocked";
     if (!this.#isOpen) {
@@ -228,13 +232,13 @@ export class RemoteLog implements Log, Channel {
       return isFinal(error) ? "forbidden" : "waiting";
     }
     if (!this.#isCaughtUp) return "catching up";
-    return this.trouble === undefined ? "live" : "not accepting";
+    return this.failure === undefined ? "live" : "not accepting";
   }
 
   /**
-   * True if its readers have handed on all that was there when the connection
-   * began: there is none before the state is at hand, nor while a snapshot takes
-   * its place.
+   * True if the readers have returned all records that the server had when the
+   * connection began. There is no reader before the state is loaded, nor during a
+   * recovery from a snapshot.
    */
   get #isCaughtUp(): boolean {
     if (this.#snapshot !== undefined || this.#readers.size === 0) return false;
@@ -243,7 +247,7 @@ export class RemoteLog implements Log, Channel {
     return true;
   }
 
-  /** The connection, if the log is open on it. */
+  /** Connection on which the server has opened the log. */
   get #opened(): Connection | undefined {
     return this.#isOpen ? this.#connection : undefined;
   }
@@ -256,7 +260,7 @@ export class RemoteLog implements Log, Channel {
   #open(): void {
     const refusal = this.#refusal;
     this.#endRefusal();
-    // What is waited out stays told until the server has opened the log.
+    // A refusal that is retried stays visible until the log is open.
     if (!isFinal(refusal?.error)) this.#refusal = refusal;
     const { clusterID, nodeID } = this.#parts;
     this.#connection?.send({
@@ -279,15 +283,15 @@ export class RemoteLog implements Log, Channel {
       case "refused":
         return this.#onRefused(message);
       case "held":
-        this.#held = message.reason === ""
+        this.#queuedReason = message.reason === ""
           ? undefined
-          : remoteTrouble("held", message.reason);
-        return this.#parts.troubled();
+          : remoteFailure("held", message.reason);
+        return this.#parts.failureChanged();
       case "unable":
-        this.#stuck = message.code === 0
+        this.#rejectedReason = message.code === 0
           ? undefined
-          : remoteTrouble(UNABLE[message.code] ?? "held", message.reason);
-        return this.#parts.troubled();
+          : remoteFailure(UNABLE[message.code] ?? "held", message.reason);
+        return this.#parts.failureChanged();
       case "checkpoint":
         return this.checkpoints.received(message);
     }
@@ -301,20 +305,20 @@ export class RemoteLog implements Log, Channel {
     this.#backoff.reset();
     this.#last = Math.max(this.#last, last);
     this.checkpoints.trusted = trusted === 0n ? undefined : trusted;
-    // Readers come first: clients that have the same streams share their frames.
+    // Readers first: clients with equal stream numbers share encoded frames on the server.
     for (const reader of [...this.#readers]) reader.connected(connection);
-    this.#asks.resume(connection);
+    this.#requests.resume(connection);
     this.checkpoints.opened(connection);
     this.#appends.pump(connection, this.#channel);
     for (const listener of [...this.#listeners]) listener();
-    this.#parts.troubled();
+    this.#parts.failureChanged();
   }
 
   #onRefused({ code, reason }: Refused): void {
     if (this.#isOpen) this.#shut(new ErrConnectionLost(code, reason));
-    const { env, troubled } = this.#parts;
+    const { env, failureChanged } = this.#parts;
     this.#endRefusal();
-    if (code === CloseCode.TooMany && this.#move()) return troubled();
+    if (code === CloseCode.TooMany && this.#move()) return failureChanged();
     this.#refusedAt = env.now();
     if (code === CloseCode.Forbidden) {
       const error = new ErrForbidden(reason);
@@ -327,43 +331,43 @@ export class RemoteLog implements Log, Channel {
       this.#refusal = { reason: { code: "node-id-taken", message }, error };
       this.forbidden(error);
     } else {
-      this.#refusal = remoteTrouble(REFUSED[code] ?? "cluster-stopped", reason);
+      this.#refusal = remoteFailure(REFUSED[code] ?? "cluster-stopped", reason);
       const wait = this.#backoff.next();
       this.#retryAt = env.now() + wait;
       this.#cancelReopen = env.setTimer(() => this.#open(), wait);
     }
-    troubled();
+    failureChanged();
   }
 
-  /** Goes on over another link, if there is one with room. */
+  /** Moves to another link with room, if there is one. */
   #move(): boolean {
     const link = this.#parts.overflow(this.#link);
     if (link === undefined) return false;
     this.#link.leave(this.#channel);
     this.#connection = undefined;
     this.#link = link;
-    for (const reader of this.#readers) reader.move(link.inbox);
+    for (const reader of this.#readers) reader.move(link.receiveBuffer);
     link.join(this.#channel, this);
     return true;
   }
 
-  /** The link it goes over. */
+  /** Link of the log. */
   get link(): Link {
     return this.#link;
   }
 
   forbidden(error: Refusal): void {
     for (const reader of [...this.#readers]) reader.refuse(error);
-    this.#asks.fail(error);
+    this.#requests.fail(error);
     this.#appends.fail(error);
   }
 
-  /** The log is not open any more. */
+  /** Handles the loss of the open log. */
   #shut(error: ErrConnectionLost): void {
     this.#isOpen = false;
-    this.#held = this.#stuck = undefined;
+    this.#queuedReason = this.#rejectedReason = undefined;
     for (const reader of [...this.#readers]) reader.disconnected();
-    this.#asks.lost();
+    this.#requests.lost();
     this.snapshots.lost(error);
     this.#appends.lost(error);
   }
@@ -382,10 +386,14 @@ export class RemoteLog implements Log, Channel {
   }
 
   #check(): void {
-    if (this.#isClosed) throw new ErrClusterClosed("Log is closed");
+    if (this.#isClosed) throw new ErrClusterClosed(this.#closedMessage);
   }
 
-  /** Why a call is to fail now; one that comes a while after the server forbade it asks again. */
+  get #closedMessage(): string {
+    return `Log of cluster ${this.clusterID} is closed`;
+  }
+
+  /** Refusal with which a call fails now. Some time after the refusal, a call opens the log again instead. */
   #forbidden(): Refusal | undefined {
     const { env } = this.#parts;
     if (this.#connection === undefined) return this.#link.refusal;
@@ -414,7 +422,7 @@ export class RemoteLog implements Log, Channel {
     const reader = new RemoteReader({
       env,
       channel: this.#channel,
-      inbox: this.#link.inbox,
+      receiveBuffer: this.#link.receiveBuffer,
       copy,
       own: this.#appends.own,
       after,
@@ -429,7 +437,7 @@ export class RemoteLog implements Log, Channel {
       progress: (reader, last) => this.#progressed(reader, last),
       onEnd: (reader) => {
         this.#readers.delete(reader);
-        // What it still had to read keeps nobody waiting.
+        // An ended reader no longer counts as catching up.
         this.#parts.changed();
       },
     });
@@ -457,7 +465,7 @@ export class RemoteLog implements Log, Channel {
     this.#check();
     const forbidden = this.#forbidden();
     if (forbidden !== undefined) throw forbidden;
-    return await this.#asks.ask(
+    return await this.#requests.request(
       this.#opened,
       (stream) => ({ type: "readIndex", channel: this.#channel, stream }),
       (message) => message.type === "index" ? message.index : undefined,
@@ -474,15 +482,15 @@ export class RemoteLog implements Log, Channel {
     if (forbidden !== undefined) throw forbidden;
     this.#verifying++;
     try {
-      const other = await this.#asks.ask(
+      const other = await this.#requests.request(
         this.#opened,
         (stream) => ({
           type: "verify",
           channel: this.#channel,
           stream,
           index,
-          markIndex: epoch?.index ?? 0,
-          markEpoch: epoch?.id ?? 0n,
+          epochIndex: epoch?.index ?? 0,
+          epochID: epoch?.id ?? 0n,
         }),
         (message) => {
           if (message.type === "index") return false;
@@ -494,7 +502,7 @@ export class RemoteLog implements Log, Channel {
       );
       if (other !== false) {
         const error = new ErrOtherHistory(other, { known: { index, epoch } });
-        // In one step with the answer: it is not live in between.
+        // Set in the same turn as the reply: the state must not be live in between.
         this.block(error);
         throw error;
       }
@@ -534,7 +542,7 @@ export class RemoteLog implements Log, Channel {
   async startAt(): Promise<void> {
     this.#check();
     throw new ErrClusterAlreadyExist(
-      "Log is the server's: import the snapshot there",
+      `Log of cluster ${this.clusterID} is on the server: import the snapshot there`,
     );
   }
 
@@ -549,7 +557,7 @@ export class RemoteLog implements Log, Channel {
 
   isEmpty(): boolean {
     this.#check();
-    // Whatever it holds: the first record of a cluster is not for a client to write.
+    // The first record of a cluster is written by the server.
     return false;
   }
 
@@ -557,13 +565,13 @@ export class RemoteLog implements Log, Channel {
     if (!this.#isClosed) {
       this.#isClosed = true;
       const { onClose } = this.#parts;
-      const closed = new ErrClusterClosed("Log is closed");
+      const closed = new ErrClusterClosed(this.#closedMessage);
       this.#link.leave(this.#channel);
       this.#endRefusal();
       for (const reader of [...this.#readers]) reader.end(closed);
       for (const release of [...this.#retentions]) release();
       this.snapshots.close(closed);
-      this.#asks.fail(closed);
+      this.#requests.fail(closed);
       this.#appends.fail(closed, true);
       this.#connection?.send({ type: "close", channel: this.#channel });
       this.#connection = undefined;

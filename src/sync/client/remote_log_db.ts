@@ -1,5 +1,5 @@
 /**
- * Logs of clusters on a server.
+ * LogDB whose logs are on a server.
  *
  * This module is browser compatible.
  *
@@ -28,12 +28,12 @@ import { SYNC_LINKS_MAX } from "../../limits.ts";
 import { ErrTooManyClusters } from "../errors.ts";
 import { PROTOCOL_VERSIONS, VERSION_MAX, type Versions } from "../messages.ts";
 import { type Connect, connectSocket } from "../transport.ts";
-import { serverURL } from "./address.ts";
-import { browserHints, type Hints } from "./hints.ts";
+import { serverURL } from "./server_address.ts";
+import { browserHints, type Hints } from "./reconnect_hints.ts";
 import type { Link } from "./link.ts";
-import { Links } from "./links.ts";
+import { LinkPool } from "./link_pool.ts";
 import { COPIES, LogCopy } from "./log_copy.ts";
-import type { Fetch } from "./probe.ts";
+import type { Fetch } from "./http_probe.ts";
 import { RemoteLog } from "./remote_log.ts";
 import {
   type ClusterState,
@@ -42,46 +42,46 @@ import {
   Watchers,
 } from "./status.ts";
 
-/** What a {@linkcode RemoteLogDB} can be told. */
+/** Options of a {@linkcode RemoteLogDB}. */
 export interface RemoteLogOptions {
   /**
-   * Token by which the server authenticates this client, or a function that gives
-   * one: asked with each attempt to connect, and again when the server needs
-   * another one on the open connection, since the one before is about to expire.
+   * Token by which the server authenticates this client, or a function that returns
+   * one: called for each attempt to connect, and on an open connection when the
+   * token is about to expire. Default: no token.
    */
   readonly token?:
     | string
     | (() => MaybePromise<string | undefined>)
     | undefined;
   /**
-   * Where what comes is kept too, so that machines in memory start with no
-   * network from their last snapshot and what came after it. A function makes a
-   * store that is closed with the logs. On-disk machines need none.
+   * Store for a copy of the records received, from which machines in memory start
+   * offline: from their last snapshot and the records after it. A function creates a
+   * store that is closed with the logs. On-disk machines need no copy. Default: no
+   * copy.
    *
-   * It is bounded: where snapshots outlive the host, one is taken when the copy
-   * gets long, also without `snapshotEntries`, and lets it be cut; else it keeps
-   * what it has and nothing more, and its status says so (`ErrCopyFull`).
+   * The copy is bounded. With durable snapshots, one is taken when the copy gets
+   * long, also without `snapshotEntries`, and the copy is compacted; otherwise it
+   * stops growing, and the status says so (`ErrCopyFull`).
    */
   readonly copy?: BlockStore | (() => BlockStore) | undefined;
-  /** Begins a connection; a WebSocket by default. */
+  /** Opens a connection. Default: a WebSocket. */
   readonly connect?: Connect | undefined;
   /**
-   * Sends the HTTP requests that find out why no WebSocket comes about; by default
-   * the global `fetch`, or none where `connect` is given.
+   * Sends the HTTP requests that find out why a WebSocket handshake failed. Default:
+   * the global `fetch`, or no requests if `connect` is set.
    */
   readonly fetch?: Fetch | undefined;
-  /** Time, random numbers and timers; by default the real ones. */
+  /** Clock, random numbers and timers. Default: those of the platform. */
   readonly env?: Env | undefined;
-  /** Tells when connecting may go well again; by default what a browser tells of network and page. */
+  /** Calls back when reconnecting may succeed. Default: `browserHints`, events of the network and the page. */
   readonly hints?: Hints | undefined;
-  /** The versions of the protocol to speak; by default all there are. */
+  /** Protocol versions to speak. Default: all versions of this release. */
   readonly versions?: Versions | undefined;
   /**
-   * The largest frame to send and to take, in bytes, where a gateway on the way
-   * lets through no larger one: larger messages go in parts. By default, and at
-   * most, as large as a batch of the log needs. Frames get smaller by themselves
-   * once a gateway has refused one; larger ones are tried again ten minutes later
-   * at the earliest.
+   * Largest frame to send and to accept, in bytes, for a gateway that rejects larger
+   * ones; larger messages go in parts. Default and maximum: the size that a batch of
+   * the log needs. Frames shrink automatically when a gateway has rejected one;
+   * larger ones are tried again after ten minutes at the earliest.
    */
   readonly frameBytes?: number | undefined;
 }
@@ -97,7 +97,7 @@ function isVersions(name: string, value: unknown): void {
   isCount(first, VERSION_MAX)(`${name}.last`, last);
 }
 
-/** Refuses options that cannot be used, with a `TypeError` or `RangeError` that names the option. */
+/** Validates options; throws a `TypeError` or `RangeError` that names the option. */
 function checkRemoteOptions(options: RemoteLogOptions): void {
   const checks: OptionChecks<RemoteLogOptions> = {
     token: optional(isToken),
@@ -114,7 +114,7 @@ function checkRemoteOptions(options: RemoteLogOptions): void {
 
 const globalFetch: Fetch = (url, init) => fetch(url, init);
 
-/** States of clusters, the worst with the highest rank. */
+/** Ranks of cluster states: the worst has the highest. */
 const RANKS: Readonly<Record<ClusterState, number>> = {
   "live": 0,
   "not accepting": 1,
@@ -126,19 +126,19 @@ const RANKS: Readonly<Record<ClusterState, number>> = {
 };
 
 /**
- * The logs of a server that `serve()` offers, over one WebSocket for all of
- * them (over further ones where a server serves no more clusters on one). It connects by itself, and again whenever the connection ends: to the
- * addresses in turn, at growing distances, and at once when the browser tells
- * that the network is back or the page is seen again (U38).
+ * LogDB of the clusters that a server offers with `serve()`. All logs share one
+ * WebSocket; more are opened if a server limits the clusters on one connection. It
+ * reconnects automatically: to each address in turn, with backoff, and at once when
+ * the browser reports that the network is back or the page is visible again (U38).
  *
- * Without a connection nothing fails. `open()` and `read()` resolve at once, with
- * what is in the copy; `append()`, `readIndex()` and `next()` wait. An append
- * whose connection is lost before the answer is `ErrUnknownOutcome`, and those
- * handed over behind it fail with `ErrConnectionLost`: they were not sent. A
- * session sends all of them again.
+ * Calls do not fail while offline: `open()` and `read()` resolve at once, with the
+ * records in the copy; `append()`, `readIndex()` and `next()` wait. An append whose
+ * connection is lost before the answer fails with `ErrUnknownOutcome`, and those
+ * queued behind it with `ErrConnectionLost`, as they were not sent. A session sends
+ * all of them again.
  *
- * When the token is not, or not any more, good, everything waits (U34): the
- * state is `needs-auth`, the token is asked for again with each attempt, and
+ * If the token is invalid or expired, all calls wait (U34): the state is
+ * `needs-auth`, each attempt requests a token from the application, and
  * `reconnect()` tries at once.
  *
  * ```ts
@@ -151,26 +151,27 @@ const RANKS: Readonly<Record<ClusterState, number>> = {
  */
 export class RemoteLogDB implements LogDB {
   readonly #env: Env;
-  readonly #links: Links;
+  readonly #links: LinkPool;
   #nextChannel = 1;
   readonly #watchers: Watchers;
   readonly #makeStore: (() => BlockStore) | undefined;
   #store: BlockStore | undefined;
   readonly #copies = new Map<bigint, Promise<LogCopy>>();
-  /** By cluster and node; those being opened too. */
+  /** Logs that are open or being opened, by cluster and node. */
   readonly #names = new Set<string>();
-  /** True: the home of these logs is the server. */
+  /** True: these logs are copies of the server's. */
   readonly isCopy = true;
   readonly #open = new Set<RemoteLog>();
-  /** Logs that were closed when they could go no further, by their cluster. */
+  /** Logs that were closed while blocked, by cluster. */
   readonly #ended = new Map<bigint, RemoteLog>();
-  /** The state as it was told last. */
-  #told: RemoteState = "offline";
+  /** State of which the watchers were notified last. */
+  #notified: RemoteState = "offline";
   #closing: Promise<void> | undefined;
 
   /**
-   * Logs at these addresses, such as `wss://example.com/sync`; an address without
-   * a path means `/sync`. Connects once the first log is opened.
+   * Creates a LogDB for the servers at these addresses, such as
+   * `wss://example.com/sync`; the default path is `/sync`. Connects once the first
+   * log is opened.
    *
    * @throws ErrServerURL if one is not the address of a server
    * @throws RangeError if no URL is given, or an option is out of range
@@ -191,7 +192,7 @@ export class RemoteLogDB implements LogDB {
     if (typeof copy === "function") this.#makeStore = copy;
     else this.#store = copy;
     this.#watchers = new Watchers(env, () => this.status);
-    this.#links = new Links({
+    this.#links = new LinkPool({
       urls: list,
       token: typeof token === "function" ? token : () => token,
       connect: options.connect ?? connectSocket,
@@ -202,7 +203,7 @@ export class RemoteLogDB implements LogDB {
       frameBytes,
       env,
       changed: () => {
-        this.#told = this.state;
+        this.#notified = this.state;
         this.#watchers.changed();
       },
     });
@@ -213,7 +214,7 @@ export class RemoteLogDB implements LogDB {
     const { state } = this.#links.worst;
     if (this.#blocked !== undefined) return "blocked";
     if (state !== "connected") return state;
-    // Of nothing it could not be said that it is live.
+    // Without an open log there is nothing that could be live.
     if (this.#open.size === 0) return "catching up";
     let worst: ClusterState = "live";
     for (const { state } of this.#open) {
@@ -222,43 +223,45 @@ export class RemoteLogDB implements LogDB {
     return worst === "waiting" ? "catching up" : worst;
   }
 
-  /** State, the reason for it, the time of the next attempt, and the progress of each cluster. */
+  /** State, its reason, the time of the next attempt, and the progress of each cluster. */
   get status(): RemoteStatus {
     const link = this.#links.worst;
-    const { trouble, addresses } = link;
+    const { failure, addresses } = link;
     const { state } = this;
     const log = this.#worstLog;
-    const told = this.#blocked?.trouble ?? trouble ?? log?.trouble;
+    const reported = this.#blocked?.failure ?? failure ?? log?.failure;
     const retryAt = link.retryAt ?? log?.progress.retryAt;
     const now = this.#env.now();
     return {
       state,
-      ...(told === undefined ? {} : { reason: told.reason, error: told.error }),
+      ...(reported === undefined
+        ? {}
+        : { reason: reported.reason, error: reported.error }),
       ...(retryAt === undefined
         ? {}
         : { retryAt, retryInMs: Math.max(0, retryAt - now) }),
-      addresses: addresses.map(({ url, trouble }) => ({
+      addresses: addresses.map(({ url, failure }) => ({
         url,
-        ...(trouble === undefined ? {} : { reason: trouble.reason }),
+        ...(failure === undefined ? {} : { reason: failure.reason }),
       })),
       clusters: [...this.#open, ...this.#ended.values()]
         .map(({ progress }) => progress),
     };
   }
 
-  /** A log that goes no further until someone acts, if there is one. */
+  /** Log that is blocked until someone acts, if there is one. */
   get #blocked(): RemoteLog | undefined {
     for (const log of this.#ended.values()) return log;
     for (const log of this.#open) if (log.state === "blocked") return log;
     return undefined;
   }
 
-  /** The worst of the logs that are not live for more than a moment, while there is a connection. */
+  /** Log in the worst state for a reason other than catching up, while connected. */
   get #worstLog(): RemoteLog | undefined {
     if (this.#links.worst.state !== "connected") return undefined;
     let worst: RemoteLog | undefined;
     for (const log of this.#open) {
-      if (log.trouble === undefined) continue;
+      if (log.failure === undefined) continue;
       if (worst === undefined || RANKS[log.state] > RANKS[worst.state]) {
         worst = log;
       }
@@ -267,22 +270,24 @@ export class RemoteLogDB implements LogDB {
   }
 
   /**
-   * Calls `listener` whenever the state is another one, and now and then while
-   * something comes; returns what ends that. It is not called with what is there
-   * already: that is `status`.
+   * Calls `listener` after each change of the state, and at intervals while data is
+   * received; returns a function that stops it. The first call is for the next
+   * change; read `status` for the present one.
    */
   watch(listener: (status: RemoteStatus) => void): () => void {
     return this.#watchers.add(listener);
   }
 
-  /** Tries to connect at once, say because there is a new token; harmless at any time. */
+  /** Reconnects at once, for example with a new token; safe to call at any time. */
   reconnect(): void {
     this.#links.reconnect();
   }
 
   #check(): void {
     if (this.#closing !== undefined) {
-      throw new ErrClusterClosed("LogDB is closed");
+      throw new ErrClusterClosed(
+        `LogDB of ${this.#links.worst.addresses[0]?.url} is closed`,
+      );
     }
   }
 
@@ -335,15 +340,15 @@ export class RemoteLogDB implements LogDB {
       copy,
       progressed: () => this.#watchers.progressed(),
       changed: () => this.#changed(),
-      troubled: () => {
-        this.#told = this.state;
+      failureChanged: () => {
+        this.#notified = this.state;
         this.#watchers.changed();
       },
       onClose: () => {
         this.#open.delete(log);
         this.#links.left(log.link);
         this.#names.delete(name);
-        // With it, what it reports would be gone, and all would seem well.
+        // Its reason must stay in the status: the cluster is still blocked.
         if (log.state === "blocked") this.#ended.set(clusterID, log);
         this.#changed();
       },
@@ -354,19 +359,19 @@ export class RemoteLogDB implements LogDB {
     return log;
   }
 
-  /** Another link for a cluster that a server does not serve on this one, if there may be one. */
+  /** Link for a cluster that the server refuses on this one for lack of room, if another is possible. */
   #overflow(link: Link): Link | undefined {
-    // One that is refused alone would be refused anywhere.
+    // A cluster that is refused alone would be refused on any link.
     if (link.size < 2) return undefined;
     this.#links.learn(link.size - 1);
     return this.#links.take();
   }
 
-  /** Something of a log is different; whether that makes a difference to the state is told once. */
+  /** Notifies the watchers if the state has changed. */
   #changed(): void {
     const { state } = this;
-    if (state === this.#told) return;
-    this.#told = state;
+    if (state === this.#notified) return;
+    this.#notified = state;
     this.#watchers.changed();
   }
 
@@ -377,7 +382,7 @@ export class RemoteLogDB implements LogDB {
     if (opening === undefined) {
       opening = LogCopy.open(store, clusterID);
       this.#copies.set(clusterID, opening);
-      // It may be tried again.
+      // A later call may succeed.
       opening.catch(() => this.#copies.delete(clusterID));
     }
     return opening;
@@ -414,7 +419,7 @@ export class RemoteLogDB implements LogDB {
     }
   }
 
-  /** Clusters of whose log a copy is kept here, in order of their ids. */
+  /** Clusters with a local copy of their log, in order of their ids. */
   async clusters(): Promise<readonly bigint[]> {
     this.#check();
     const store = this.#store ??= this.#makeStore?.();
@@ -450,12 +455,12 @@ export class RemoteLogDB implements LogDB {
     this.#watchers.close();
     await Promise.all(closed);
     if (this.#makeStore === undefined) return;
-    // One that is being opened lets go of the store first.
+    // A copy that is being opened still uses the store.
     await Promise.allSettled(this.#copies.values());
     await this.#store?.close();
   }
 
-  /** As `close()`. */
+  /** Calls `close()`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -1,5 +1,5 @@
 /**
- * What a client tells of itself.
+ * Status of a client, and its watchers.
  *
  * This module is browser compatible.
  *
@@ -9,25 +9,29 @@
 import { notify } from "../../async.ts";
 import type { Env } from "../../env.ts";
 import { SYNC_PROGRESS_MS } from "../../limits.ts";
-import type { Reason } from "./reason.ts";
+import type { Reason } from "./failure.ts";
 
 /**
- * State of a client. `offline`: there is no connection; `reason` says why and
- * `retryAt` when the next attempt is due. `connecting`: an attempt is under way.
- * `needs-auth`: the server asks for another token; everything waits for one that
- * it accepts (U34). `forbidden`: the server refuses this principal, or one of the
- * clusters to it or to its node id. `failed`: a cluster has failed on the server,
- * as at a command that cannot be applied, and waits for its operator; what is
- * queued stays queued, and all goes on by itself once the server is well.
- * `catching up`: there is a connection, but a cluster is not open
- * on it yet, or has more on the server than its replica has applied. `not
- * accepting`: all of that is applied, but the server cannot take what is
- * submitted now, which waits; `reason` says why. `blocked`: a cluster goes no
- * further until someone acts, connected or not: the server has another history, the
- * replica here has failed, or what is queued is a copy, or belongs to another
- * principal; `reason` says which. `live`: every cluster has
- * applied all that was on the server when the connection began, and what is
- * committed later is applied as it comes.
+ * State of a client:
+ * - `offline`: not connected; `reason` says why and `retryAt` when the next attempt
+ *   is due.
+ * - `connecting`: an attempt is under way.
+ * - `needs-auth`: the server requires another token; all calls wait for one that it
+ *   accepts (U34).
+ * - `forbidden`: the server refuses this principal, or a cluster to it or to its
+ *   node id.
+ * - `failed`: a cluster has failed on the server, for example at a command that
+ *   cannot be applied, and waits for its operator. Submissions stay queued; the
+ *   client goes on once the cluster runs again.
+ * - `catching up`: connected, but a cluster is not open yet, or its replica has not
+ *   applied all entries of the server.
+ * - `not accepting`: caught up, but the server accepts no submissions now; they stay
+ *   queued, and `reason` says why.
+ * - `blocked`: a cluster is stopped until someone acts, connected or not: the server
+ *   has another history, the replica has failed, or the outbox is a copy or belongs
+ *   to another principal; `reason` says which.
+ * - `live`: every cluster has applied all entries that the server had when the
+ *   connection began, and applies later ones as they are committed.
  */
 export type RemoteState =
   | "offline"
@@ -40,7 +44,11 @@ export type RemoteState =
   | "blocked"
   | "live";
 
-/** State of one cluster, as in {@linkcode RemoteState}; `blocked` stays, also when the log was closed, until it is opened again or its data is removed; `waiting`: it is not open on the server, with or without a connection. */
+/**
+ * State of one cluster, as in {@linkcode RemoteState}. `blocked` stays after the log
+ * was closed, until it is opened again or its data is removed. `waiting`: the log is
+ * not open on the server, with or without a connection.
+ */
 export type ClusterState =
   | "waiting"
   | "forbidden"
@@ -58,33 +66,33 @@ export interface ClusterProgress {
   readonly nodeID: bigint;
   /** State of the cluster. */
   readonly state: ClusterState;
-  /** Last index that was received, or is in the copy. */
+  /** Last index received, or in the copy. */
   readonly received: number;
-  /** Last index the server is known to have; 0 before it has told. */
+  /** Last index of the server, as far as is known; 0 before the first connection. */
   readonly last: number;
-  /** Snapshot that is being received, in bytes; its `size` is 0 if it is not known. */
+  /** Snapshot that is being received, in bytes; `size` is 0 if it is unknown. */
   readonly snapshot?: { readonly received: number; readonly size: number };
   /** Reason why the cluster is not live, if there is one besides catching up. */
   readonly reason?: Reason;
-  /** Time at which the server is asked again to open the log, on the clock of `Env.now()`. */
+  /** Time of the next attempt to open the log, on the clock of `Env.now()`. */
   readonly retryAt?: number;
-  /** Error behind `reason`, or the reason why the copy is not kept (such as an `ErrCopyFull`), which keeps nothing from being live. */
+  /** Error behind `reason`, or that of the copy (such as `ErrCopyFull`), which does not affect the state. */
   readonly error?: unknown;
 }
 
-/** Address of a server, and what came of the last attempt there. */
+/** Address of a server, with the outcome of the last attempt. */
 export interface AddressStatus {
-  /** Address, in full. */
+  /** Address in full. */
   readonly url: string;
-  /** Reason why the last attempt has failed, unless there is a connection. */
+  /** Reason why the last attempt failed, unless connected. */
   readonly reason?: Reason;
 }
 
-/** Status of a client at a moment. */
+/** Status of a client at one time. */
 export interface RemoteStatus {
-  /** State of the connection and of all clusters together: that of the worst of them. */
+  /** Worst state of the connection and all clusters. */
   readonly state: RemoteState;
-  /** Reason why it is not live, as a code and in words; undefined while it is, and before an attempt has failed. */
+  /** Reason why the client is not live; undefined while it is, and before an attempt has failed. */
   readonly reason?: Reason;
   /**
    * Error behind `reason`: an `ErrUnauthenticated`, `ErrForbidden`, `ErrVersion`
@@ -94,7 +102,7 @@ export interface RemoteStatus {
   readonly error?: Error;
   /**
    * Time of the next attempt, on the clock of `Env.now()` (by default that of
-   * `performance.now()`), while one is waited for; `reconnect()` makes it now.
+   * `performance.now()`), while one is scheduled; `reconnect()` makes it at once.
    */
   readonly retryAt?: number;
   /** Time from this status to the next attempt, in milliseconds. */
@@ -105,7 +113,7 @@ export interface RemoteStatus {
   readonly clusters: readonly ClusterProgress[];
 }
 
-/** Tells watchers what changes: a state at once, and progress now and then. */
+/** Notifies watchers: of each change of state at once, of progress at intervals of `SYNC_PROGRESS_MS`. */
 export class Watchers {
   readonly #env: Env;
   readonly #status: () => RemoteStatus;
@@ -114,64 +122,64 @@ export class Watchers {
   #isDirty = false;
   #cancel: (() => void) | undefined;
 
-  /** Watchers of what `status` gives. */
+  /** Creates watchers of the status that `status` returns. */
   constructor(env: Env, status: () => RemoteStatus) {
     this.#env = env;
     this.#status = status;
   }
 
-  /** Calls `listener` after changes; returns what ends that. */
+  /** Adds a listener; returns a function that removes it. */
   add(listener: (status: RemoteStatus) => void): () => void {
     const own = (status: RemoteStatus): void => listener(status);
     this.#listeners.add(own);
     return () => {
       this.#listeners.delete(own);
-      if (this.#listeners.size === 0) this.#rest();
+      if (this.#listeners.size === 0) this.#cancelProgress();
     };
   }
 
-  /** The state may be another one: told once this step is done. */
+  /** Notifies the watchers at the end of this turn, as the state may have changed. */
   changed(): void {
     if (this.#isScheduled || this.#listeners.size === 0) return;
     this.#isScheduled = true;
     queueMicrotask(() => {
       this.#isScheduled = false;
-      this.#tell();
+      this.#notify();
     });
   }
 
-  /** Something came: told soon, with all that comes until then. */
+  /** Notifies the watchers of progress, coalesced. */
   progressed(): void {
     if (this.#listeners.size === 0) return;
     this.#isDirty = true;
     if (this.#cancel === undefined) this.changed();
   }
 
-  #tell(): void {
+  #notify(): void {
     this.#isDirty = false;
     this.#cancel?.();
     this.#cancel = this.#listeners.size === 0
       ? undefined
       : this.#env.setTimer(() => {
         this.#cancel = undefined;
-        if (this.#isDirty) this.#tell();
+        if (this.#isDirty) this.#notify();
       }, SYNC_PROGRESS_MS);
     const status = this.#status();
     for (const listener of [...this.#listeners]) {
-      // Not one that has left while others were told.
+      // A listener may have been removed by another one.
       if (this.#listeners.has(listener)) notify(listener, status);
     }
   }
 
-  #rest(): void {
+  #cancelProgress(): void {
     this.#cancel?.();
     this.#cancel = undefined;
   }
 
-  /** Tells the last change and no more. */
+  /** Notifies the watchers for the last time. */
   close(): void {
-    this.#tell();
+    this.#notify();
     this.#listeners.clear();
-    this.#rest();
+    this.#cancelProgress();
   }
 }

@@ -197,7 +197,7 @@ export class Channel implements ClusterUser {
 
   /** Starts a log stream. */
   async #read(
-    { stream, after, markIndex, markEpoch, far, references }: Read,
+    { stream, after, epochIndex, epochID, far, references }: Read,
   ): Promise<void> {
     const { number: channel, cluster, permission, connection, server } =
       this.#options;
@@ -215,7 +215,7 @@ export class Channel implements ClusterUser {
         return this.#forbid();
       }
       const reader = await cluster.log.read(after, {
-        epoch: epochOf(markIndex, markEpoch),
+        epoch: epochOf(epochIndex, epochID),
       });
       if (!streams.finish(stream) || this.#isClosed) return reader.close();
       const behind = cluster.replica.appliedIndex - after;
@@ -329,10 +329,10 @@ export class Channel implements ClusterUser {
   }
 
   /** Answers a request to compare a point of the client's history with the log. */
-  #verify({ stream, index, markIndex, markEpoch }: Verify): Promise<void> {
+  #verify({ stream, index, epochIndex, epochID }: Verify): Promise<void> {
     return this.#answerWith(
       stream,
-      () => this.#options.cluster.verify(index, epochOf(markIndex, markEpoch)),
+      () => this.#options.cluster.verify(index, epochOf(epochIndex, epochID)),
       (result) =>
         typeof result === "number"
           ? { type: "index", stream, index: result }

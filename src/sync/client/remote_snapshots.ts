@@ -1,6 +1,5 @@
 /**
- * The snapshot of the server, as the place where a replica far behind looks for
- * one.
+ * Snapshots of the server, as the source from which a replica far behind recovers.
  *
  * This module is browser compatible.
  *
@@ -20,36 +19,36 @@ import type { SnapshotHeader, SnapshotInfo } from "../../snapshot/store.ts";
 import { ErrProtocol, ErrRemote } from "../errors.ts";
 import type { Snapshot } from "../messages.ts";
 import type { Connection, StreamMessage } from "./connection.ts";
-import type { Holder, Inbox } from "./inbox.ts";
+import type { BufferUser, ReceiveBuffer } from "./receive_buffer.ts";
 
-/** What the snapshots of a log take. */
+/** Dependencies of a {@linkcode RemoteSnapshots}. */
 export interface SnapshotsParts {
   readonly clusterID: bigint;
   readonly channel: number;
   readonly env: Env;
-  /** Inbox that counts what is received now. */
-  readonly inbox: () => Inbox;
-  /** The connection, once the log is open. */
+  /** Returns the receive buffer of the present link. */
+  readonly receiveBuffer: () => ReceiveBuffer;
+  /** Returns the connection on which the log is open. */
   readonly connection: () => Connection | undefined;
-  /** Told of the bytes that have come of how many, 0 if nobody knows; of nothing at the end. */
+  /** Called with the bytes received and the size, 0 if unknown; without arguments at the end. */
   readonly progress: (received?: number, size?: number) => void;
 }
 
 const COMPRESSIONS: readonly string[] = ["none", "gzip", "deflate-raw"];
 
-/** The newest snapshot of the server, while there is a connection. */
+/** Newest snapshot of the server, while connected. */
 export class RemoteSnapshots implements SnapshotSource {
   readonly #parts: SnapshotsParts;
   #offered: Fetch | undefined;
   readonly #active = new Set<Fetch>();
   #count = 0;
 
-  /** The snapshots of one log. */
+  /** Creates the snapshot source of one log. */
   constructor(parts: SnapshotsParts) {
     this.#parts = parts;
   }
 
-  /** The newest one, on offer to be opened for a while; none without a connection. */
+  /** Requests the newest snapshot, which can be opened for `SYNC_SNAPSHOT_OFFER_MS`; empty without a connection. */
   list(clusterID: bigint): MaybePromise<readonly SnapshotInfo[]> {
     const connection = this.#parts.connection();
     if (clusterID !== this.#parts.clusterID || connection === undefined) {
@@ -71,9 +70,9 @@ export class RemoteSnapshots implements SnapshotSource {
   }
 
   /**
-   * The container's bytes, as they come.
+   * Streams the bytes of the container as they are received.
    *
-   * @throws ErrSnapshotNotFound if the server has another one by now
+   * @throws ErrSnapshotNotFound if the server has another snapshot now
    */
   async open(info: SnapshotInfo): Promise<ReadableStream<Uint8Array>> {
     let fetch = this.#offered;
@@ -88,33 +87,33 @@ export class RemoteSnapshots implements SnapshotSource {
     return fetch.open();
   }
 
-  /** The connection is lost: what has come whole is good all the same. */
+  /** Ends the transfers after a lost connection; one that is complete stays valid. */
   lost(error: unknown): void {
     for (const fetch of [...this.#active]) fetch.lost(error);
   }
 
-  /** The log is closed. */
+  /** Ends all transfers, as the log is closed. */
   close(error: unknown): void {
     for (const fetch of [...this.#active]) fetch.end(error);
     this.#offered = undefined;
   }
 }
 
-/** One snapshot on its way. */
-class Fetch implements Holder {
+/** Transfer of one snapshot. */
+class Fetch implements BufferUser {
   readonly id: string;
-  /** Whether there is one; never rejects. */
+  /** Resolves to true once the description has arrived, to false if the transfer ended before; never rejects. */
   readonly ready: Promise<boolean>;
   readonly #parts: SnapshotsParts;
   readonly #connection: Connection;
   readonly #stream: number;
-  readonly #inbox: Inbox;
+  readonly #receiveBuffer: ReceiveBuffer;
   readonly #leave: () => void;
   readonly #onEnd: () => void;
   #info: SnapshotInfo | undefined;
   #queue: { bytes: Uint8Array; size: number }[] = [];
   #received = 0;
-  /** How often in a row it was asked to let go. */
+  /** Consecutive calls of `shed()` without progress. */
   #stalls = 0;
   #isDone = false;
   #isOpened = false;
@@ -135,8 +134,8 @@ class Fetch implements Holder {
     this.#parts = parts;
     this.#connection = connection;
     this.ready = new Promise((resolve) => this.#settle = resolve);
-    this.#inbox = parts.inbox();
-    this.#leave = this.#inbox.join(this);
+    this.#receiveBuffer = parts.receiveBuffer();
+    this.#leave = this.#receiveBuffer.join(this);
     this.#stream = connection.stream((message, size) =>
       this.#take(message, size)
     );
@@ -156,14 +155,18 @@ class Fetch implements Holder {
     return this.#isOver;
   }
 
-  get heldBytes(): number {
+  get bufferedBytes(): number {
     return this.#queue.reduce((sum, { size }) => sum + size, 0);
   }
 
   shed(): void {
-    // It cannot be asked for in the middle: whoever takes it has more time.
+    // A transfer cannot be resumed, so its reader gets more time than that of a log.
     if (++this.#stalls * SYNC_STALL_MS < SYNC_SNAPSHOT_OFFER_MS) return;
-    this.end(new ErrRemote("Snapshot was not taken as it came"));
+    this.end(
+      new ErrRemote(
+        `Snapshot was not read for ${SYNC_SNAPSHOT_OFFER_MS} ms while it was received`,
+      ),
+    );
   }
 
   #take(message: StreamMessage, size: number): void {
@@ -171,7 +174,11 @@ class Fetch implements Holder {
       case "snapshot":
         this.#info = this.#infoOf(message);
         if (this.#info === undefined) {
-          return this.end(new ErrProtocol("Snapshot is of an unknown kind"));
+          return this.end(
+            new ErrProtocol(
+              `Snapshot has machine type ${message.machine} and compression ${message.compression}, or was described twice`,
+            ),
+          );
         }
         this.#cancelOffer?.();
         this.#cancelOffer = this.#parts.env.setTimer(
@@ -196,7 +203,11 @@ class Fetch implements Holder {
         this.#isDone = true;
         return this.#wake?.();
       default:
-        this.end(new ErrProtocol(`Snapshot was answered by ${message.type}`));
+        this.end(
+          new ErrProtocol(
+            `Server replied with ${message.type} to a request for a snapshot`,
+          ),
+        );
     }
   }
 
@@ -206,14 +217,14 @@ class Fetch implements Holder {
       machine < 1 || machine > 3 || !COMPRESSIONS.includes(compression) ||
       this.#info !== undefined
     ) return undefined;
-    const { markIndex, markEpoch } = message;
+    const { epochIndex, epochID } = message;
     return {
       clusterID: this.#parts.clusterID,
       nodeID,
       type: machine as Type,
       kind: "full",
       index,
-      epoch: markIndex > 0 ? { index: markIndex, id: markEpoch } : undefined,
+      epoch: epochIndex > 0 ? { index: epochIndex, id: epochID } : undefined,
       compression: compression as SnapshotHeader["compression"],
       id: this.id,
       size,
@@ -226,7 +237,7 @@ class Fetch implements Holder {
     this.#parts.progress(this.#received, this.#info?.size ?? 0);
   }
 
-  /** Its bytes; to be called once. */
+  /** Streams the bytes; called once. */
   open(): ReadableStream<Uint8Array> {
     this.#isOpened = true;
     this.#cancelOffer?.();
@@ -241,7 +252,7 @@ class Fetch implements Holder {
         const next = this.#queue.shift();
         if (next !== undefined) {
           controller.enqueue(next.bytes);
-          return this.#inbox.release(next.size);
+          return this.#receiveBuffer.release(next.size);
         }
         if (this.#isOver) throw this.#failure;
         controller.close();
@@ -251,12 +262,12 @@ class Fetch implements Holder {
     }, { highWaterMark: 0 });
   }
 
-  /** The connection is lost. */
+  /** Ends the transfer after a lost connection, unless it is complete. */
   lost(error: unknown): void {
     if (!this.#isDone) this.end(error);
   }
 
-  /** Ends it, also on the server. */
+  /** Ends the transfer, also on the server. */
   end(reason: unknown): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -264,7 +275,7 @@ class Fetch implements Holder {
     this.#cancelOffer?.();
     this.#connection.stop(this.#stream);
     for (const { size } of this.#queue.splice(0)) {
-      this.#inbox.release(size);
+      this.#receiveBuffer.release(size);
     }
     this.#leave();
     this.#onEnd();

@@ -1,17 +1,18 @@
 /**
- * What a browser tells of the network and of the page: good moments to connect.
+ * Events of the platform after which reconnecting may succeed.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** Calls `wake` whenever connecting may go well again; returns what ends that. */
+/** Function that calls `wake` whenever reconnecting may succeed; it returns a function that stops it. */
 export type Hints = (wake: () => void) => () => void;
 
 /**
- * The hints of a browser (U38): the network is back, or the page is seen again,
- * was taken out of the cache or thawed. Where there are no such events, nothing.
+ * Calls `wake` when the network is back, and when the page becomes visible, is
+ * restored from the back/forward cache, or is resumed (U38). Does nothing on
+ * platforms without these events.
  */
 export function browserHints(wake: () => void): () => void {
   const { document } = globalThis as {

@@ -1,6 +1,6 @@
 /**
- * Connections of one client: one, or as many as its clusters take, since a server
- * serves a bounded number of clusters on each.
+ * Pool of the links of one client: one link, or more if it has more clusters open
+ * than a server serves on one connection.
  *
  * This module is browser compatible.
  *
@@ -10,7 +10,7 @@
 import { SYNC_CHANNELS_MAX, SYNC_LINKS_MAX } from "../../limits.ts";
 import { Link, type LinkOptions, type LinkState } from "./link.ts";
 
-/** States of links, the worst with the highest rank. */
+/** Ranks of link states: the worst has the highest. */
 const RANKS: Readonly<Record<LinkState, number>> = {
   "connected": 0,
   "connecting": 1,
@@ -19,27 +19,27 @@ const RANKS: Readonly<Record<LinkState, number>> = {
   "needs-auth": 4,
 };
 
-/** Links of one client, the first of which is always there. */
-export class Links {
+/** Links of one client; the first one always exists. */
+export class LinkPool {
   readonly #options: LinkOptions;
   readonly #links: Link[];
-  /** Clusters a server is known to serve on one connection. */
+  /** Clusters that the server serves on one connection, as far as is known. */
   #perLink = SYNC_CHANNELS_MAX;
 
-  /** Links with the same options. */
+  /** Creates a pool whose links have the same options. */
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#links = [new Link(options)];
   }
 
-  /** The link that is farthest from being connected, the first of equals. */
+  /** Link in the worst state, the first of equals. */
   get worst(): Link {
     return this.#links.reduce((worst, link) =>
       RANKS[link.state] > RANKS[worst.state] ? link : worst
     );
   }
 
-  /** A link with room for one more cluster; undefined if there are as many links, all of them full, as there may be. */
+  /** Returns a link with room for one more cluster; undefined if all `SYNC_LINKS_MAX` links are full. */
   take(): Link | undefined {
     const roomy = this.#links.find(({ size }) => size < this.#perLink);
     if (roomy !== undefined || this.#links.length >= SYNC_LINKS_MAX) {
@@ -50,12 +50,12 @@ export class Links {
     return link;
   }
 
-  /** Notes that the server serves no more clusters on a connection than `count`. */
+  /** Records that the server serves at most `count` clusters on one connection. */
   learn(count: number): void {
     this.#perLink = Math.max(1, Math.min(this.#perLink, count));
   }
 
-  /** Ends a link that carries no cluster any more, unless it is the first. */
+  /** Closes a link without clusters, unless it is the first. */
   left(link: Link): void {
     const at = this.#links.indexOf(link);
     if (at < 1 || link.size > 0) return;
@@ -63,12 +63,12 @@ export class Links {
     link.close();
   }
 
-  /** Tries to connect at once, on each link. */
+  /** Reconnects each link at once. */
   reconnect(): void {
     for (const link of this.#links) link.reconnect();
   }
 
-  /** Ends all connections and the trying; idempotent. */
+  /** Closes all links; idempotent. */
   close(): void {
     for (const link of this.#links) link.close();
   }

@@ -1,5 +1,5 @@
 /**
- * The board of checkpoints, at the other end of a wire.
+ * Checkpoint board of a log on a server.
  *
  * This module is browser compatible.
  *
@@ -10,39 +10,39 @@ import { CHECKPOINTS_KEPT } from "../../limits.ts";
 import { MemoryCheckpointBoard } from "../../log/cluster_log.ts";
 import type { Checkpoint, CheckpointBoard } from "../../log/log.ts";
 import { ErrRemote } from "../errors.ts";
-import type { Asks } from "./asks.ts";
+import type { PendingRequests } from "./pending_requests.ts";
 import type { Connection } from "./connection.ts";
 
-/** The board of one log (H12): what the server tells is put up here, what is put up here the server is told. */
-export class RemoteBoard implements CheckpointBoard {
-  /** The server's own replica, once it is known, if it has one. */
+/** Checkpoints of one log (H12): those of the server are published here, those of the replica are sent to the server. */
+export class RemoteCheckpointBoard implements CheckpointBoard {
+  /** Node id of the server's replica, once it is known. */
   trusted: bigint | undefined;
   readonly #channel: number;
-  readonly #asks: Asks;
+  readonly #requests: PendingRequests;
   readonly #connection: () => Connection | undefined;
   readonly #board = new MemoryCheckpointBoard();
-  /** What is to be told once there is a connection. */
-  #untold: Checkpoint[] = [];
-  /** What the server told on a connection on which it is not known yet to have the reader's history: a server that was put back would be right, and the replica rewound (U33). */
-  #unsure: Checkpoint[] | undefined = [];
+  /** Checkpoints to send on the next connection. */
+  #unsent: Checkpoint[] = [];
+  /** Checkpoints received before the server is known to have the reader's history; undefined once it is. A server restored from an older backup must not make the replica recover (U33). */
+  #unconfirmed: Checkpoint[] | undefined = [];
 
-  /** A board that asks with `asks`, on the connection there is once the log is open. */
+  /** Creates a board that sends its requests with `requests`. */
   constructor(
     channel: number,
-    asks: Asks,
+    requests: PendingRequests,
     connection: () => Connection | undefined,
   ) {
     this.#channel = channel;
-    this.#asks = asks;
+    this.#requests = requests;
     this.#connection = connection;
   }
 
   publish(checkpoint: Checkpoint): void {
     this.#board.publish(checkpoint);
-    this.#untold.push(checkpoint);
-    if (this.#untold.length > CHECKPOINTS_KEPT) this.#untold.shift();
+    this.#unsent.push(checkpoint);
+    if (this.#unsent.length > CHECKPOINTS_KEPT) this.#unsent.shift();
     const connection = this.#connection();
-    if (connection !== undefined) this.#tell(connection);
+    if (connection !== undefined) this.#send(connection);
   }
 
   watch(
@@ -52,21 +52,21 @@ export class RemoteBoard implements CheckpointBoard {
     return this.#board.watch(nodeID, listener);
   }
 
-  /** The log is open: the server can be told. What it tells counts once it has a reader's history. */
+  /** Sends pending checkpoints on a new connection. Those of the server count after `confirmed()`. */
   opened(connection: Connection): void {
-    this.#unsure = [];
-    this.#tell(connection);
+    this.#unconfirmed = [];
+    this.#send(connection);
   }
 
-  /** The server has a reader's history. */
+  /** Publishes the server's checkpoints: it has the reader's history. */
   confirmed(): void {
-    const told = this.#unsure ?? [];
-    this.#unsure = undefined;
+    const told = this.#unconfirmed ?? [];
+    this.#unconfirmed = undefined;
     for (const checkpoint of told) this.#board.publish(checkpoint);
   }
 
-  #tell(connection: Connection): void {
-    for (const checkpoint of this.#untold.splice(0)) {
+  #send(connection: Connection): void {
+    for (const checkpoint of this.#unsent.splice(0)) {
       connection.send({
         type: "checkpoint",
         channel: this.#channel,
@@ -76,22 +76,22 @@ export class RemoteBoard implements CheckpointBoard {
     }
   }
 
-  /** The server tells of another replica's. */
+  /** Handles a checkpoint of another replica. */
   received(checkpoint: Checkpoint): void {
     const { nodeID, index, state, stateVersion, sessions } = checkpoint;
     const told = { nodeID, index, state, stateVersion, sessions };
-    if (this.#unsure === undefined) return this.#board.publish(told);
-    this.#unsure.push(told);
-    if (this.#unsure.length > CHECKPOINTS_KEPT) this.#unsure.shift();
+    if (this.#unconfirmed === undefined) return this.#board.publish(told);
+    this.#unconfirmed.push(told);
+    if (this.#unconfirmed.length > CHECKPOINTS_KEPT) this.#unconfirmed.shift();
   }
 
-  /** Waits for a connection. */
+  /** Requests the hashes after each entry of a range; waits for a connection. */
   explain(
     after: number,
     upTo: number,
     signal: AbortSignal,
   ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined> {
-    return this.#asks.ask(
+    return this.#requests.request(
       this.#connection(),
       (stream) => ({
         type: "explain",
@@ -112,7 +112,7 @@ export class RemoteBoard implements CheckpointBoard {
       },
       signal,
     ).catch((error) => {
-      // The server cannot tell.
+      // The server cannot replay the range.
       if (error instanceof ErrRemote) return undefined;
       throw error;
     });

@@ -1,11 +1,13 @@
 /**
- * Reasons why a client is not live: a code for programs, and words for people.
+ * Failures of connections and clusters: reason codes for programs, messages for
+ * people, and the error behind each.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
+import { messageOf } from "../../describe.ts";
 import { ErrOtherHistory } from "../../log/errors.ts";
 import { ErrOtherPrincipal, ErrOutboxCopied } from "../../offline/errors.ts";
 import {
@@ -21,7 +23,7 @@ import type { ConnectionEnd } from "./connection.ts";
 /**
  * Code of the reason why a client, or one of its clusters, is not live.
  *
- * Of the way to the server:
+ * Of the connection to the server:
  * - `unreachable`: nothing answers at this address, or what answers is not a
  *   Sampan server that lets pages of this origin read its answers.
  * - `not-sampan`: a web server answers, but no Sampan server at this path.
@@ -39,25 +41,25 @@ import type { ConnectionEnd } from "./connection.ts";
  * - `forbidden`: the server refuses this principal, or pages of this origin.
  * - `version`: page and server have no version of the protocol in common.
  * - `protocol`: one of the two ends sent what the other does not understand.
- * - `too-large`: a frame was larger than the server, or a gateway, takes.
- * - `too-many`: the server has as many connections, or messages, as it takes.
+ * - `too-large`: a frame was larger than the server, or a gateway, accepts.
+ * - `too-many`: the server accepts no more connections, or messages.
  *
  * Of one cluster, while there is a connection:
  * - `no-cluster`: the server does not serve this cluster, at least not yet.
  * - `cluster-failed`: the cluster has failed on the server, for example at a
  *   command that cannot be applied, and waits for its operator.
  * - `cluster-stopped`: the cluster is stopped on the server, or cannot be opened now.
- * - `too-many-clusters`: more clusters are open than the server takes.
+ * - `too-many-clusters`: more clusters are open than the server accepts.
  * - `node-id-taken`: this device uses the node id of the server's own replica.
- * - `held`: the server cannot judge now what was sent; it waits there.
- * - `storage`: the server cannot store what is sent, for example because its
- *   disk is full; it waits on this device.
+ * - `held`: the server cannot validate commands now; they are queued there.
+ * - `storage`: the server cannot store commands, for example because its disk is
+ *   full; they stay queued on this device.
  *
  * Of one cluster, with or without a connection, until someone acts:
  * - `other-history`: the server's log was reset, or restored from an older backup
  *   than what this device has seen.
- * - `other-principal`: what is queued belongs to another principal than the one
- *   who is signed in.
+ * - `other-principal`: the submissions in the outbox belong to another principal
+ *   than the one who is signed in.
  * - `outbox-copied`: the outbox is a copy of another one.
  * - `replica-failed`: the replica on this device has failed.
  */
@@ -92,19 +94,19 @@ export type ReasonCode =
 
 /** Reason why a client, or one of its clusters, is not live. */
 export interface Reason {
-  /** Code for programs. */
+  /** Reason code for programs. */
   readonly code: ReasonCode;
-  /** Words for people: what is wrong and what to do about it. */
+  /** Message for people: what is wrong and what to do about it. */
   readonly message: string;
-  /** Address that was tried, where the reason concerns one. */
+  /** Server URL, if the reason concerns one. */
   readonly url?: string;
 }
 
-/** Reason for which a cluster goes no further until someone acts, with the error that carries it. */
+/** Reason why a cluster is blocked until someone acts, with its error. */
 export function blockedBy(cause: unknown): { reason: Reason; error: Error } {
   const error = cause instanceof Error
     ? cause
-    : new Error("Replica has failed", { cause });
+    : new Error(`Replica has failed: ${messageOf(cause)}`, { cause });
   const code = error instanceof ErrOtherHistory
     ? "other-history"
     : error instanceof ErrOtherPrincipal
@@ -115,21 +117,21 @@ export function blockedBy(cause: unknown): { reason: Reason; error: Error } {
   return { reason: { code, message: error.message }, error };
 }
 
-/** Reason of a failed attempt or of a lost connection, with the error that carries it. */
-export interface Trouble {
+/** Failure of an attempt to connect, or of a connection. */
+export interface Failure {
   readonly reason: Reason;
   readonly error: Error;
-  /** Pace of further attempts at the same address. */
+  /** Backoff class of further attempts at the same address. */
   readonly pace: "retry" | "refused" | "mismatch";
 }
 
-/** A connection attempt at its end. */
+/** Attempt to connect, or connection, that has ended. */
 export interface Attempted {
   readonly url: string;
   readonly end: ConnectionEnd;
-  /** Set once the transport was open. */
+  /** True if the transport was open. */
   readonly isOpened: boolean;
-  /** Set once the server had sent its welcome. */
+  /** True if the server had sent its welcome. */
   readonly isWelcomed: boolean;
 }
 
@@ -139,71 +141,71 @@ const MESSAGE_TOO_BIG = 1009;
 /** Codes of the WebSocket protocol by which a server, or a gateway, restarts or sheds load. */
 const RESTARTS: readonly number[] = [CloseCode.GoingAway, 1012, 1013];
 
-/** Reason for the end of an attempt, or of a connection. */
-export function troubleOf(attempted: Attempted): Trouble {
+/** Returns the failure of an attempt or a connection from how it ended. */
+export function failureOfConnection(attempted: Attempted): Failure {
   const { end: { code, reason: said }, url, isOpened, isWelcomed } = attempted;
-  const trouble = (
+  const failure = (
     code: ReasonCode,
     words: string,
     make: (message: string) => Error,
-    pace: Trouble["pace"],
-  ): Trouble => {
+    pace: Failure["pace"],
+  ): Failure => {
     const message = said === "" ? words : said;
     return { reason: { code, message, url }, error: make(message), pace };
   };
   const lost = (message: string): Error => new ErrConnectionLost(code, message);
   switch (code) {
     case CloseCode.Unauthenticated:
-      return trouble(
+      return failure(
         "needs-auth",
         `Server ${url} asks for another token: sign in again`,
         (message) => new ErrUnauthenticated(message),
         "refused",
       );
     case CloseCode.Forbidden:
-      return trouble(
+      return failure(
         "forbidden",
         `Server ${url} refuses this user: sign in as another one, or ask for access`,
         (message) => new ErrForbidden(message),
         "refused",
       );
     case CloseCode.Version:
-      return trouble(
+      return failure(
         "version",
         "Page and server speak different versions: reload the page, or update the server",
         (message) => new ErrVersion(message),
         "mismatch",
       );
     case CloseCode.Protocol:
-      return trouble(
+      return failure(
         "protocol",
         `Page and ${url} do not understand each other: reload the page, or update the server`,
         (message) => new ErrProtocol(message),
         "mismatch",
       );
     case CloseCode.TooBig:
-      return trouble(
+      return failure(
         "too-large",
-        `Server ${url} was sent more than it takes: reload the page, or update the server`,
+        `Server ${url} was sent more than it accepts: reload the page, or update the server`,
         (message) => new ErrProtocol(message),
         "mismatch",
       );
     case MESSAGE_TOO_BIG:
-      return trouble(
+      return failure(
         "too-large",
         `A gateway between this page and ${url} refuses frames of this size: smaller ones are tried; raise its limit if that does not help`,
         lost,
         "retry",
       );
     case CloseCode.TooMany:
-      return trouble(
+      return failure(
         "too-many",
-        `Server ${url} has as many connections as it takes: close other tabs, or wait`,
+        `Server ${url} accepts no more connections: close other tabs, or wait`,
         lost,
         "refused",
       );
     case CloseCode.Timeout:
-      return trouble(
+      return failure(
         "no-answer",
         `Nothing was received from ${url} for too long: the connection is given up`,
         lost,
@@ -211,7 +213,7 @@ export function troubleOf(attempted: Attempted): Trouble {
       );
   }
   if (RESTARTS.includes(code)) {
-    return trouble(
+    return failure(
       "stopping",
       `Server ${url} stops or restarts`,
       lost,
@@ -219,7 +221,7 @@ export function troubleOf(attempted: Attempted): Trouble {
     );
   }
   if (isWelcomed || isOpened) {
-    return trouble(
+    return failure(
       "lost",
       isWelcomed
         ? `Connection to ${url} was lost`
@@ -228,7 +230,7 @@ export function troubleOf(attempted: Attempted): Trouble {
       "retry",
     );
   }
-  return trouble(
+  return failure(
     "unreachable",
     `No connection to ${url}: check the network and the address, and that the server runs`,
     lost,
@@ -236,13 +238,13 @@ export function troubleOf(attempted: Attempted): Trouble {
   );
 }
 
-/** Reason for an attempt that did not get as far as a connection. */
-export function failureOf(
+/** Returns the failure of an attempt that made no connection. */
+export function failureOfAttempt(
   code: "token-failed" | "not-allowed" | "no-answer",
   url: string,
   message: string,
   cause?: unknown,
-): Trouble {
+): Failure {
   return {
     reason: { code, message, url },
     error: new ErrConnectionLost(1006, message, { cause }),
@@ -250,12 +252,12 @@ export function failureOf(
   };
 }
 
-/** True for the reason of a failed attempt that says little, so that asking over HTTP may say more. */
+/** True if an HTTP request may find out more about a failed attempt. */
 export function isVague({ code }: Reason): boolean {
   return code === "lost" || code === "unreachable" || code === "no-answer";
 }
 
-/** True for a reason that time alone does not remove, so that it stays told while other attempts are made. */
+/** True for a reason that time alone does not remove: it stays visible during further attempts. */
 export function isLasting({ code }: Reason): boolean {
   return code !== "lost" && code !== "unreachable" && code !== "no-answer" &&
     code !== "stopping";

@@ -1,6 +1,6 @@
 /**
- * Records on their way to the server: in the order they were handed over, or
- * not at all.
+ * Queue of appends to the server. They take effect in the order of `push()`, or not
+ * at all.
  *
  * This module is browser compatible.
  *
@@ -28,23 +28,23 @@ interface Waiting {
   reject(reason: unknown): void;
 }
 
-/** The appends of one log. */
-export class Appends {
-  /** Not sent yet. */
+/** Appends of one log that are unsent or unanswered. */
+export class AppendQueue {
+  /** Appends not sent yet, in order. */
   #waiting: Waiting[] = [];
-  /** Sent and not answered. */
+  /** Appends sent and not answered. */
   readonly #inFlight = new Set<Waiting>();
   /** Records sent over this connection that the server may refer to. */
   readonly own: OwnRecords = new OwnRecords();
 
-  /** Hands records over. */
+  /** Queues records; resolves to the index of the first once all are committed. */
   push(records: Records): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ records, resolve, reject });
     });
   }
 
-  /** Sends what waits, as far as the server's credit goes. */
+  /** Sends queued appends within the server's credit. */
   pump(connection: Connection, channel: number): void {
     while (this.#waiting.length > 0 && connection.isWritable) {
       this.#send(this.#waiting.shift()!, connection, channel);
@@ -81,7 +81,7 @@ export class Appends {
       let reason = "";
       return reject(
         new ErrRecordsRefused(refused.map((at, i) => {
-          // An empty one is the same as the one before.
+          // An empty reason repeats the previous one.
           reason = reasons[i] || reason;
           return { at, reason };
         })),
@@ -94,23 +94,29 @@ export class Appends {
           : new ErrRemote(message.message),
       );
     }
-    reject(new ErrLogCorrupted(0, `Append was answered by ${message.type}`));
+    reject(
+      new ErrLogCorrupted(
+        0,
+        `Server replied with ${message.type} to an append`,
+      ),
+    );
   }
 
   /**
-   * The connection is lost. What was in flight may yet take effect, at any time:
-   * so what was handed over behind it is not sent at all, lest it comes first.
+   * Fails the appends after a lost connection. Those in flight may still take
+   * effect, at any time; those queued behind them are not sent, as they could
+   * overtake them.
    */
   lost(error: ErrConnectionLost): void {
     this.own.clear();
     if (this.#inFlight.size === 0) return;
     const unknown = new ErrUnknownOutcome(
-      "Connection was lost before the server has answered",
+      `Connection was lost (code ${error.code}) before the server answered the append`,
       { cause: error },
     );
     const unsent = new ErrConnectionLost(
       error.code,
-      "Connection was lost, and records before these are in doubt: not sent",
+      "Connection was lost, and records before these have an unknown outcome: not sent",
       { cause: error },
     );
     const inFlight = [...this.#inFlight];
@@ -121,7 +127,7 @@ export class Appends {
     for (const { reject } of waiting) reject(unsent);
   }
 
-  /** Fails all that waits to be sent, and what is in flight too if the log is closed. */
+  /** Fails the queued appends, and those in flight too if `inFlight` is set. */
   fail(reason: unknown, inFlight = false): void {
     const waiting = this.#waiting;
     this.#waiting = [];

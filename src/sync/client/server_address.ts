@@ -1,5 +1,5 @@
 /**
- * Addresses of servers: how they are written, and when each may be tried again.
+ * Address of a server: normalization, backoff of attempts, and frame size.
  *
  * This module is browser compatible.
  *
@@ -24,29 +24,29 @@ import {
 } from "../../limits.ts";
 import { Backoff } from "../../async.ts";
 import { ErrServerURL } from "../errors.ts";
-import type { Trouble } from "./reason.ts";
+import type { Failure } from "./failure.ts";
 
 /** Path of the WebSocket of a server, where an address names none. */
 const PATH = "/sync";
 
-/** Code of the WebSocket protocol for a message that is too large to be handled. */
+/** Close code of the WebSocket protocol for a message that is too large. */
 const TOO_LARGE = 1009;
 
-/** Codes of the WebSocket protocol by which an end says that all is well, or that it stops or restarts. */
+/** Close codes of the WebSocket protocol for a regular end, a stop or a restart. */
 const PEACEFUL: readonly number[] = [1000, 1001, 1012, 1013];
 
-/** The first code that only a server of the protocol, no gateway, closes with. */
+/** First close code for applications: a gateway does not use it. */
 const APPLICATION_FIRST = 3000;
 
-/** Connections in a row that have ended under a large frame, after which frames get smaller. */
+/** Consecutive connections that ended during a large frame, after which frames shrink. */
 const CUTS = 2;
 
-/** Factor by which frames get smaller when something on the way has refused them. */
+/** Factor by which frames shrink when a gateway has rejected one. */
 const SHRINK = 8;
 
 /**
- * Normalises the address of a server: `wss:` or `ws:` (`https:` and `http:` mean
- * the same), with the path `/sync` where it has none.
+ * Normalizes the address of a server: `wss:` or `ws:` (`https:` and `http:` are
+ * synonyms), with the default path `/sync`.
  *
  * @throws ErrServerURL if it is not the address of a server
  */
@@ -73,45 +73,45 @@ export function serverURL(text: unknown): string {
     throw wrong(`its scheme is ${url.protocol}, use wss: or ws:`);
   }
   if (url.username !== "" || url.password !== "") {
-    throw wrong("it holds a name or a password, use the option `token`");
+    throw wrong("it has a user name or password, use the option `token`");
   }
   if (url.hash !== "" || text.includes("#")) {
-    throw wrong("a WebSocket takes no fragment, leave out what follows #");
+    throw wrong("a WebSocket URL has no fragment, leave out what follows #");
   }
   if (url.pathname === "/") url.pathname = PATH;
   return url.href;
 }
 
-/** One address of a server, with what came of the last attempt to connect there. */
-export class Address {
+/** Address of a server, with the outcome of the last attempt to connect. */
+export class ServerAddress {
   readonly url: string;
-  /** Set while the last attempt has failed. */
-  trouble: Trouble | undefined;
-  /** Set while it is asked over HTTP why. */
+  /** Failure of the last attempt; undefined if it succeeded. */
+  failure: Failure | undefined;
+  /** Set while an HTTP probe is under way. */
   isProbed = false;
-  /** Time before which it is not to be tried, unless asked to. */
+  /** Time before which it is not tried, except by `reconnect()`. */
   notBefore: number = -Infinity;
-  /** Time before which a hint does not make it be tried. */
+  /** Time before which a hint causes no attempt. */
   hintFrom: number = -Infinity;
   readonly #env: Env;
   readonly #refused: Backoff;
   readonly #mismatch: Backoff;
-  /** The largest frame that is sent there or taken, in bytes. */
+  /** Largest frame of the next connection, in bytes. */
   #frameBytes: number;
-  /** The largest frame there may ever be, in bytes. */
+  /** Upper limit of the frame size, in bytes. */
   readonly #frameBytesMost: number;
-  /** The size to go back to while a larger one is on trial, in bytes. */
+  /** Frame size to return to if the larger one on trial is rejected, in bytes. */
   #frameBytesGood: number | undefined;
-  /** Time from which a larger one may be tried. */
+  /** Time from which a larger size is tried. */
   #growFrom = Infinity;
   /** Delay of the next trial, in milliseconds. */
   #growMs: number = SYNC_FRAME_GROW_FIRST_MS;
-  /** Connections in a row that have ended under a large frame. */
+  /** Consecutive connections that ended during a large frame. */
   #cuts = 0;
-  /** Set if the trouble was found out by asking over HTTP. */
+  /** Set if an HTTP probe found out the failure. */
   #isFound = false;
 
-  /** An address that was never tried. */
+  /** Creates an address that was never tried. */
   constructor(url: string, env: Env, frameBytes: number) {
     this.url = url;
     this.#frameBytes = this.#frameBytesMost = frameBytes;
@@ -129,9 +129,9 @@ export class Address {
   }
 
   /**
-   * The largest frame that the next connection sends or takes, in bytes: smaller
-   * once something on the way has refused large ones. After a while a larger one
-   * is tried: the page may be on another network by then.
+   * Returns the largest frame that the next connection sends or accepts, in bytes:
+   * smaller once a gateway has rejected large ones. After a while a larger size is
+   * tried, as the page may be on another network.
    */
   nextFrameBytes(): number {
     const now = this.#env.now();
@@ -146,10 +146,9 @@ export class Address {
   }
 
   /**
-   * Notes how a connection has ended. Frames get smaller if something on the way
-   * has said that one was too large, or has ended two connections in a row
-   * without a word while a large one was under way; one is enough where a larger
-   * size was on trial.
+   * Records how a connection has ended. Frames shrink if a gateway has reported one
+   * as too large, or if two consecutive connections broke during a large frame; one
+   * is enough while a larger size is on trial.
    */
   ended(code: number, hadLargeFrame: boolean): void {
     const isRefused = code === TOO_LARGE;
@@ -171,14 +170,14 @@ export class Address {
     this.#frameBytes = Math.min(this.#frameBytes, Math.max(least, smaller));
   }
 
-  /** Notes that an attempt begun at `begun` has failed: a server that refuses is left alone for a while. */
-  failed(trouble: Trouble, begun: number): void {
-    // What was found out about a handshake stays told until it is known better.
-    const isKnown = this.#isFound && trouble.reason.code === "unreachable";
-    if (!isKnown) this.trouble = trouble;
+  /** Records the failure of an attempt that started at `begun`: the backoff depends on its class. */
+  failed(failure: Failure, begun: number): void {
+    // The result of a probe stays until the next attempt says more.
+    const isKnown = this.#isFound && failure.reason.code === "unreachable";
+    if (!isKnown) this.failure = failure;
     this.#isFound = isKnown;
     const now = this.#env.now();
-    switch (trouble.pace) {
+    switch (failure.pace) {
       case "retry":
         this.notBefore = now;
         this.hintFrom = begun + SYNC_HINT_MS;
@@ -194,13 +193,13 @@ export class Address {
     }
   }
 
-  /** Notes why the last attempt has failed, as it was found out since. */
-  found(trouble: Trouble): void {
-    this.trouble = trouble;
+  /** Records the result of an HTTP probe. */
+  found(failure: Failure): void {
+    this.failure = failure;
     this.#isFound = true;
   }
 
-  /** Forgets why it was left alone. */
+  /** Clears failure and backoff. */
   reset(): void {
     this.forget();
     this.notBefore = this.hintFrom = -Infinity;
@@ -208,29 +207,29 @@ export class Address {
     this.#mismatch.reset();
   }
 
-  /** Forgets what came of the last attempt. */
+  /** Clears the failure. */
   forget(): void {
-    this.trouble = undefined;
+    this.failure = undefined;
     this.#isFound = false;
   }
 }
 
 /**
- * Pace of the attempts to connect. The first follow each other within a second or
- * two, since most servers come back soon; then the wait grows with the time that
- * has passed without a connection, so that it is never a large part of it.
+ * Backoff of the attempts to connect. The first attempts follow within a second or
+ * two, since most servers return soon; then the delay grows in proportion to the
+ * time without a connection.
  */
 export class RetryPace {
   readonly #env: Env;
   #tries = 0;
   #since: number | undefined;
 
-  /** A pace whose jitter comes from `env`. */
+  /** Creates a backoff whose jitter comes from `env`. */
   constructor(env: Env) {
     this.#env = env;
   }
 
-  /** Wait before the next attempt, in milliseconds. */
+  /** Returns the delay before the next attempt, in milliseconds. */
   next(): number {
     const now = this.#env.now();
     const down = now - (this.#since ??= now);
@@ -246,7 +245,7 @@ export class RetryPace {
     return full * (0.5 + Number(this.#env.random64() & 0xffn) / 512);
   }
 
-  /** Starts over, after something went well or may go well now. */
+  /** Resets the backoff. */
   reset(): void {
     this.#tries = 0;
     this.#since = undefined;

@@ -1,6 +1,6 @@
 /**
- * Reading a log at the other end of a wire: from the copy, as far as there is
- * one, and then from the server, over any number of connections.
+ * Reader of a log on a server: reads the local copy first, if there is one, and then
+ * the server, across reconnects.
  *
  * This module is browser compatible.
  *
@@ -25,31 +25,31 @@ import { ErrRemote } from "../errors.ts";
 import type { End, Entries } from "../messages.ts";
 import type { Connection, StreamMessage } from "./connection.ts";
 import { epochsIn } from "./epochs.ts";
-import type { Holder, Inbox } from "./inbox.ts";
+import type { BufferUser, ReceiveBuffer } from "./receive_buffer.ts";
 import type { CopyReader, LogCopy } from "./log_copy.ts";
 import type { OwnRecords } from "./own_records.ts";
 
-/** What a reader takes of its log. */
+/** Dependencies of a {@linkcode RemoteReader}. */
 export interface ReaderParts {
   readonly env: Env;
   readonly channel: number;
-  readonly inbox: Inbox;
+  readonly receiveBuffer: ReceiveBuffer;
   readonly copy: LogCopy | undefined;
-  /** Records the server may refer to. */
+  /** Records that references of the server resolve to. */
   readonly own: OwnRecords;
   readonly after: number;
   readonly epoch: Epoch | undefined;
   readonly signal: AbortSignal | undefined;
-  /** Whether a snapshot is welcome in place of what comes after an index. */
+  /** Returns true if the replica would recover from a snapshot instead of reading the records after an index. */
   readonly far: (after: number) => boolean;
-  /** The server has said that a snapshot is the better way from there. */
+  /** Called when the server recommends a snapshot instead of the records after an index. */
   readonly wasFar: (after: number) => void;
-  /** It has received, or handed on, more; or learned the last index of the log. */
+  /** Called when the reader has received or returned records, or learned the last index of the log. */
   readonly progress: (reader: RemoteReader, last: number) => void;
   readonly onEnd: (reader: RemoteReader) => void;
 }
 
-/** A place in the log, and the last epoch at or before it. */
+/** Index in the log, and the last epoch at or before it. */
 interface Place {
   readonly index: number;
   readonly epoch: Epoch | undefined;
@@ -58,12 +58,12 @@ interface Place {
 interface Received {
   readonly batch: LogBatch;
   readonly place: Place;
-  /** Says that whoever reads has taken it. */
+  /** Called once the batch was returned to the caller. */
   readonly release: () => void;
   readonly size: number;
 }
 
-/** The place at the end of a batch that comes after `before`. */
+/** Place at the end of a batch that follows `before`. */
 function placeAfter(batch: LogBatch, before: Place): Place {
   return {
     index: lastOf(batch),
@@ -71,31 +71,31 @@ function placeAfter(batch: LogBatch, before: Place): Place {
   };
 }
 
-/** One reader of a remote log. */
-export class RemoteReader implements LogReader, Holder {
+/** Reader of a remote log. */
+export class RemoteReader implements LogReader, BufferUser {
   readonly held: number;
   readonly #parts: ReaderParts;
-  /** Where whoever reads stands. */
-  #given: Place;
-  /** What it has applied, if whoever reads says so. */
+  /** Place up to which batches were returned to the caller. */
+  #returned: Place;
+  /** Index applied by the caller, if it reports it. */
   #applied: number | undefined;
-  /** Where what was received ends. */
+  /** Place up to which records were received. */
   #received: Place;
   #queue: Received[] = [];
   #local: CopyReader | undefined;
-  /** Where the copy ended when the reading began. */
+  /** End of the local copy when the reader was created. */
   readonly #localEnd: Place;
   #connection: Connection | undefined;
   #stream = 0;
-  /** Set unless the server has referred to a record that is missing here, on this connection. */
+  /** Set unless the server has referred, on this connection, to a record that is missing here. */
   #takesReferences = true;
-  /** Where it begins to read on the present stream. */
+  /** Index after which the present stream reads. */
   #from = 0;
-  /** What was at hand on the server when the present stream began; unknown before. */
+  /** Last index of the server when the present stream began; infinite until it is known. */
   #target = Infinity;
-  /** Ends the time in which nothing is downloaded, for a reader that only looks whether the log goes on from there; undefined once it is over. */
+  /** Cancels the delay before the first request, which spares a caller that only checks its position the download; undefined afterwards. */
   #cancelIdle: (() => void) | undefined;
-  /** Whether it has let go of its stream until somebody reads. */
+  /** Set while the stream is stopped until `next()` is called. */
   #isShed = false;
   #failure: unknown;
   #isOver = false;
@@ -103,15 +103,15 @@ export class RemoteReader implements LogReader, Holder {
     resolve(batch: MaybePromise<LogBatch>): void;
     reject(reason: unknown): void;
   } | undefined;
-  #inbox: Inbox;
+  #receiveBuffer: ReceiveBuffer;
   #leave: () => void;
   readonly #ignore: () => void;
 
-  /** A reader that begins with the copy, and waits for a connection. */
+  /** Creates a reader that starts with the copy and waits for a connection. */
   constructor(parts: ReaderParts) {
-    const { copy, after, epoch, inbox, signal } = parts;
+    const { copy, after, epoch, receiveBuffer, signal } = parts;
     this.#parts = parts;
-    this.#given = this.#received = { index: after, epoch };
+    this.#returned = this.#received = { index: after, epoch };
     if (copy?.has(after) && copy.last > after) {
       const index = copy.last;
       this.#local = copy.read(after);
@@ -119,8 +119,8 @@ export class RemoteReader implements LogReader, Holder {
     }
     this.#localEnd = this.#received;
     this.held = this.#localEnd.index;
-    this.#inbox = inbox;
-    this.#leave = inbox.join(this);
+    this.#receiveBuffer = receiveBuffer;
+    this.#leave = receiveBuffer.join(this);
     this.#cancelIdle = parts.env.setTimer(
       () => this.#begin(),
       SYNC_READ_IDLE_MS,
@@ -128,14 +128,14 @@ export class RemoteReader implements LogReader, Holder {
     this.#ignore = onAbort(signal, (reason) => this.end(reason));
   }
 
-  /** The last index it has received. */
+  /** Index of the last record received. */
   get received(): number {
     return this.#received.index;
   }
 
-  /** Whether all was handed on, and applied if that is told, that the server had when this connection began. */
+  /** True if all records that the server had when this connection began were returned, and applied if the caller reports that. */
   get isLive(): boolean {
-    return (this.#applied ?? this.#given.index) >= this.#target;
+    return (this.#applied ?? this.#returned.index) >= this.#target;
   }
 
   applied(index: number): void {
@@ -143,12 +143,12 @@ export class RemoteReader implements LogReader, Holder {
     if (this.isLive) this.#parts.progress(this, 0);
   }
 
-  /** What was received and not handed on, in bytes. */
-  get heldBytes(): number {
+  /** Bytes received and not returned to the caller. */
+  get bufferedBytes(): number {
     return this.#queue.reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** Goes on reading where it stands. */
+  /** Continues on a connection. */
   connected(connection: Connection): void {
     if (this.#failure !== undefined) return;
     this.#connection = connection;
@@ -156,15 +156,15 @@ export class RemoteReader implements LogReader, Holder {
     if (!this.#isShed && this.#cancelIdle === undefined) this.#read();
   }
 
-  /** Goes on over another link, which is not connected yet. */
-  move(inbox: Inbox): void {
+  /** Moves to another link, which is not connected yet. */
+  move(receiveBuffer: ReceiveBuffer): void {
     if (this.#queue.length > 0) this.shed();
     this.#leave();
-    this.#inbox = inbox;
-    this.#leave = inbox.join(this);
+    this.#receiveBuffer = receiveBuffer;
+    this.#leave = receiveBuffer.join(this);
   }
 
-  /** The connection, or the channel, is of no use any more. */
+  /** Detaches from a connection that was lost, or whose channel was closed. */
   disconnected(): void {
     this.#connection?.forget(this.#stream);
     this.#connection = undefined;
@@ -183,14 +183,14 @@ export class RemoteReader implements LogReader, Holder {
       channel: this.#parts.channel,
       stream: this.#stream,
       after: index,
-      markIndex: epoch?.index ?? 0,
-      markEpoch: epoch?.id ?? 0n,
+      epochIndex: epoch?.index ?? 0,
+      epochID: epoch?.id ?? 0n,
       far: this.#parts.far(index),
       references: this.#takesReferences,
     });
   }
 
-  /** Has the server send what it has, and will have. */
+  /** Starts reading from the server, once. */
   #begin(): void {
     this.#cancelIdle?.();
     this.#cancelIdle = undefined;
@@ -215,7 +215,11 @@ export class RemoteReader implements LogReader, Holder {
         return this.#fail(this.#reasonOf(message));
       default:
         this.#stop();
-        this.#fail(new ErrRemote(`Reading was answered by ${message.type}`));
+        this.#fail(
+          new ErrRemote(
+            `Server replied with ${message.type} to a read of the log`,
+          ),
+        );
     }
   }
 
@@ -232,17 +236,19 @@ export class RemoteReader implements LogReader, Holder {
           known: this.#received,
         });
       default:
-        return new ErrRemote(`Reading has ended: ${message || reason}`);
+        return new ErrRemote(
+          `Server has ended a read of the log: ${message || reason}`,
+        );
     }
   }
 
   #entries(message: Entries, size: number): void {
     const { copy, progress } = this.#parts;
-    const inbox = this.#inbox;
+    const receiveBuffer = this.#receiveBuffer;
     const records = this.#parts.own.resolve(message);
     if (records === "missing") {
-      // Asks for the bytes of all records from here on.
-      inbox.release(size);
+      // PendingRequests for the bytes of all records from here on.
+      receiveBuffer.release(size);
       this.#takesReferences = false;
       this.#stop();
       return this.#read();
@@ -250,21 +256,21 @@ export class RemoteReader implements LogReader, Holder {
     const { follows, first } = message;
     const batch = records && { follows, first, records };
     const wrong = batch === undefined || batch.first <= batch.follows
-      ? "batch is none"
+      ? "references, lengths and bytes of the batch do not match"
       : batch.follows !== this.#received.index
       ? `batch follows ${batch.follows}, not ${this.#received.index}`
       : undefined;
     if (wrong !== undefined) {
-      inbox.release(size);
+      receiveBuffer.release(size);
       this.#stop();
       return this.#fail(new ErrLogCorrupted(message.first, wrong));
     }
     const { epoch } = this.#received;
     const place = this.#received = placeAfter(batch!, this.#received);
-    // It is held until it is both handed on and kept.
-    let holders = copy === undefined ? 1 : 2;
+    // Buffered until it is both returned to the caller and stored in the copy.
+    let owners = copy === undefined ? 1 : 2;
     const release = (): void => {
-      if (--holders === 0) inbox.release(size);
+      if (--owners === 0) receiveBuffer.release(size);
     };
     copy?.add(owned(batch!), epoch, release);
     this.#queue.push({ batch: batch!, place, release, size });
@@ -278,7 +284,7 @@ export class RemoteReader implements LogReader, Holder {
 
   #shift(): LogBatch {
     const { batch, place, release } = this.#queue.shift()!;
-    this.#given = place;
+    this.#returned = place;
     release();
     if (this.isLive) this.#parts.progress(this, 0);
     return batch;
@@ -310,14 +316,14 @@ export class RemoteReader implements LogReader, Holder {
       if (this.#isOver) return;
       this.#waiting = undefined;
       if (batch !== undefined) {
-        this.#given = placeAfter(batch, this.#given);
+        this.#returned = placeAfter(batch, this.#returned);
         if (this.isLive) this.#parts.progress(this, 0);
         return resolve(batch);
       }
       local.close();
       this.#local = undefined;
-      // It was cut or damaged: the server has what is missing.
-      if (this.#given.index < this.held) this.#rewind(this.#given);
+      // The copy was compacted or is damaged: the server has the records.
+      if (this.#returned.index < this.held) this.#rewind(this.#returned);
       try {
         resolve(this.next());
       } catch (error) {
@@ -328,22 +334,22 @@ export class RemoteReader implements LogReader, Holder {
     return next;
   }
 
-  /** Lets go of what was received, to receive it again. */
+  /** Drops what was received after a place, to request it again. */
   #rewind(place: Place): void {
     this.#stop();
     for (const { release } of this.#queue.splice(0)) release();
     this.#received = place;
-    // What the server has said of what comes later says nothing of this.
+    // A failure of the server concerns records after this place.
     this.#failure = undefined;
     this.#isShed = true;
   }
 
-  /** Lets go of what nobody takes; reads it again once somebody does. */
+  /** Drops buffered batches; they are requested again by the next `next()`. */
   shed(): void {
-    this.#rewind(this.#local === undefined ? this.#given : this.#localEnd);
+    this.#rewind(this.#local === undefined ? this.#returned : this.#localEnd);
   }
 
-  /** Fails once what was received before is handed on. */
+  /** Fails once all batches received before were returned. */
   #fail(reason: unknown): void {
     this.#failure ??= reason;
     if (this.#queue.length > 0 || this.#local !== undefined) return;
@@ -352,13 +358,13 @@ export class RemoteReader implements LogReader, Holder {
     waiting?.reject(this.#failure);
   }
 
-  /** The server refuses to be read. */
+  /** Fails the reader after a refusal of the server. */
   refuse(reason: unknown): void {
     this.disconnected();
     this.#fail(reason);
   }
 
-  /** Ends the reading; a `next()` that waits fails with `reason`. */
+  /** Ends the reader; a pending `next()` fails with `reason`. */
   end(reason: unknown): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -375,11 +381,15 @@ export class RemoteReader implements LogReader, Holder {
   }
 
   close(): void {
-    this.end(new ErrClusterClosed("Reader of the log is closed"));
+    this.end(
+      new ErrClusterClosed(
+        `Reader at index ${this.#returned.index} of the log is closed`,
+      ),
+    );
   }
 }
 
-/** A machine that writes into its commands must not change what is kept. */
+/** Copies a batch: a machine that writes into its commands must not change the stored copy. */
 function owned(batch: LogBatch): LogBatch {
   const { bytes, ends } = batch.records;
   return { ...batch, records: { bytes: copyOf(bytes), ends } };
