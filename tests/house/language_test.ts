@@ -9,7 +9,6 @@ const UNCHECKED: readonly string[] = [
   "offline",
   "rehearsal",
   "sqlite",
-  "sync",
 ];
 
 /** Paths outside `src/` whose language is checked. */
@@ -17,7 +16,6 @@ const ALSO: readonly string[] = [
   "mod.ts",
   "web/start.ts",
   "web/page.ts",
-  "src/sync/server",
   "README.md",
   "src/README.md",
   "tests/bench/README.md",
