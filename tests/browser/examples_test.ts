@@ -1,4 +1,14 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import {
+  ErrProposalRefused,
+  kv,
+  KVStateMachine,
+  MemoryOutbox,
+  newNodeID,
+  NodeHost,
+  type Replica,
+} from "../../mod.ts";
+import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { sleep, WAIT_MS_MAX } from "../sync/kill.ts";
 import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 import { DemoServer } from "./sync_demo.ts";
@@ -24,7 +34,7 @@ const LOOK = `() => {
       .map((element) => element.textContent.trim());
   return {
     state: textOf("[data-state]")[0],
-    items: textOf("ul li > :first-child, ol button"),
+    items: textOf("ul li > :first-child, ul li:not(:has(*)), ol button"),
     waiting: textOf("p[role=status]")[0],
     problems: textOf("[role=alert], [aria-live]").join(" ").trim(),
   };
@@ -245,5 +255,86 @@ testExample(
     await loser.sees({ problems: `Seat 3 belongs to ${winner} already OK` });
     await loser.click("#refused button");
     await loser.sees({ problems: "" });
+  },
+);
+
+/** Client of the guest book, with a token of its own. */
+async function guest(
+  url: string,
+  token: string,
+): Promise<{ replica: Replica; logDB: RemoteLogDB } & AsyncDisposable> {
+  const logDB = new RemoteLogDB(url.replace("http", "ws"), { token });
+  const host = new NodeHost({ logDB, outbox: new MemoryOutbox() });
+  const replica = await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: newNodeID(),
+  });
+  return {
+    replica,
+    logDB,
+    async [Symbol.asyncDispose](): Promise<void> {
+      await host.stop();
+      await logDB.close();
+    },
+  };
+}
+
+testExample(
+  "the JWT example has people log in, and write offline under their own name only [U17, U34]",
+  "../web/examples/jwt.ts",
+  [],
+  async ({ server, one, two }) => {
+    for (const [visitor, name] of [[one, "Ann"], [two, "Bob"]] as const) {
+      await visitor.type("#login input", name);
+      await visitor.click("#login button");
+      await visitor.sees({ state: "live" });
+      await visitor.type("#write input", "hello");
+      await visitor.click("#write button");
+    }
+    const hello = { items: ["Ann: hello", "Bob: hello"], waiting: SENT };
+    await one.sees(hello);
+    await two.sees(hello);
+    await server.stop("SIGKILL");
+    await two.sees({ state: "offline" });
+    await two.type("#write input", "anyone?");
+    await two.click("#write button");
+    await two.sees({ waiting: WAITING });
+    await server.start();
+    const items = ["Ann: hello", "Bob: hello", "Bob: anyone?"];
+    // The token of before the restart is valid.
+    for (const visitor of [one, two]) {
+      await visitor.sees({ state: "live", items, waiting: SENT, problems: "" });
+    }
+
+    const body = new FormData();
+    body.set("name", "Eve");
+    const token = await fetch(`${server.url}login`, { method: "POST", body })
+      .then((response) => response.text());
+    {
+      await using eve = await guest(server.url, token);
+      for (
+        const cmd of [
+          kv.put("Ann/1", "I never said this"),
+          kv.delete("Ann/1"),
+          kv.batch([kv.put("Eve/1", "mine"), kv.delete("Ann/1")]),
+          new Uint8Array([255]),
+        ]
+      ) {
+        const { result } = await eve.replica.submit(cmd);
+        const error = await assertRejects(() => result, ErrProposalRefused);
+        assertMatch(error.message, /You are Eve/);
+      }
+      await (await eve.replica.submit(kv.put("Eve/1", "mine"))).result;
+    }
+    // A token that someone else signed, and none at all.
+    for (const bad of [`${token}x`, ""]) {
+      await using stranger = await guest(server.url, bad);
+      while (stranger.logDB.state !== "needs-auth") await sleep(20);
+    }
+    await one.click("#logout");
+    await one.sees({ items: [] });
+    await one.type("#login input", "Cid");
+    await one.click("#login button");
+    await one.sees({ state: "live", items: [...items, "Eve: mine"] });
   },
 );

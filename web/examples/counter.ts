@@ -83,7 +83,11 @@ async function serveCounter(): Promise<NodeHost | undefined> {
 /** Joins the counter that another terminal serves. */
 async function joinCounter(): Promise<NodeHost> {
   const logDB = new RemoteLogDB(`ws://127.0.0.1:${port}`);
-  logDB.watch(({ state }) => console.log(`(${state})`));
+  let shown = "";
+  logDB.watch(({ state }) => {
+    if (state !== shown) console.log(`(${state})`);
+    shown = state;
+  });
   const host = new NodeHost({ logDB, outbox: new MemoryOutbox() });
   await host.startCluster(() => new Counter(), {
     ...cluster,
@@ -97,7 +101,7 @@ const replica = host.replica(cluster.clusterID)!;
 
 /** Prints the count whenever it changes, wherever it was changed. */
 async function printCount(): Promise<void> {
-  for await (const count of replica.watch(null)) console.log(count);
+  for await (const count of replica.watch(null)) console.log(`${count}`);
 }
 
 /** Submits a command for each line that is typed. */
