@@ -128,10 +128,13 @@ export function isA(expected: string, ...methods: readonly string[]): Check {
 }
 
 /** Requires an `AbortSignal`. */
-export const isSignal: Check = isA("an AbortSignal", "addEventListener");
+export const isSignal: Check = /* @__PURE__ */ isA(
+  "an AbortSignal",
+  "addEventListener",
+);
 
 /** Requires an {@linkcode Env}. */
-export const isEnv: Check = isA(
+export const isEnv: Check = /* @__PURE__ */ isA(
   "an Env",
   "now",
   "random64",
@@ -140,7 +143,7 @@ export const isEnv: Check = isA(
 );
 
 /** Requires a `SnapshotStore`. */
-export const isSnapshotStore: Check = isA(
+export const isSnapshotStore: Check = /* @__PURE__ */ isA(
   "a SnapshotStore",
   "create",
   "list",

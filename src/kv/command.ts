@@ -206,21 +206,18 @@ export function forEachKey(
   }
 }
 
-/** Names of the fields of each operation, for messages. */
-const FIELDS: Readonly<Record<number, readonly string[]>> = {
-  [PUT]: ["Key", "Value"],
-  [DELETE]: ["Key"],
-  [SWAP]: ["Key", "Expected value", "Value"],
-  [CREATE]: ["Key", "Value"],
-};
+/** Returns the name of a field of an operation, for messages. */
+function fieldName(op: number, field: number): string {
+  if (field === 0) return "Key";
+  return op === SWAP && field === 1 ? "Expected value" : "Value";
+}
 
 /** Encodes an operation with its fields. */
 export function encodeCommand(
   op: number,
   ...fields: (string | Uint8Array)[]
 ): Uint8Array<ArrayBuffer> {
-  const names = FIELDS[op]!;
-  const parts = fields.map((part, i) => toUint8Array(part, names[i]!));
+  const parts = fields.map((part, i) => toUint8Array(part, fieldName(op, i)));
   let size = 1;
   parts.forEach(({ length }, i) => {
     const max = i === 0 ? KV_KEY_BYTES_MAX : KV_VALUE_BYTES_MAX;

@@ -140,10 +140,14 @@ export interface RemoveDataOptions {
   ) => IOnDiskStateMachine | undefined;
 }
 
-const REMOVE_DATA: OptionChecks<RemoveDataOptions> = {
-  discardPending: optional(isBoolean),
-  machine: optional(isFunction),
-};
+/** Checks the options of a method that removes data. */
+function checkRemoval(method: string, options: RemoveDataOptions): void {
+  const checks: OptionChecks<RemoveDataOptions> = {
+    discardPending: optional(isBoolean),
+    machine: optional(isFunction),
+  };
+  checkOptions(`Options of ${method}()`, options, checks);
+}
 
 /** Node id under which a log is opened for an import; no replica may have it. */
 const IMPORTER = 0n;
@@ -675,7 +679,7 @@ export class NodeHost {
     clusterID: bigint,
     options: RemoveDataOptions = {},
   ): Promise<void> {
-    checkOptions("Options of removeData()", options, REMOVE_DATA);
+    checkRemoval("removeData", options);
     checkID("clusterID", clusterID, 0n);
     if (this.#clusters.has(clusterID)) {
       throw new ErrClusterAlreadyExist(
@@ -768,7 +772,7 @@ export class NodeHost {
    * @throws ErrNotImplemented as `removeData()`
    */
   async leave(options: RemoveDataOptions = {}): Promise<void> {
-    checkOptions("Options of leave()", options, REMOVE_DATA);
+    checkRemoval("leave", options);
     const clusters = new Set([
       ...this.#clusters.keys(),
       ...this.#known.keys(),

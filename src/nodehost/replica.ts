@@ -508,7 +508,7 @@ export class Replica<Q = unknown, A = unknown> {
     options: CompactionOptions = {},
   ): Promise<SnapshotInfo> {
     this.#context.stopped.throwIfAborted();
-    checkOptions("Options of the snapshot", options, COMPACTION);
+    checkCompaction("Options of the snapshot", options);
     const { signal, compactionOverhead } = options;
     const taken = this.#running!.snapshotter.request(
       signal,
@@ -529,7 +529,7 @@ export class Replica<Q = unknown, A = unknown> {
    */
   async requestCompaction(options: CompactionOptions = {}): Promise<number> {
     this.#context.stopped.throwIfAborted();
-    checkOptions("Options of the compaction", options, COMPACTION);
+    checkCompaction("Options of the compaction", options);
     const { signal, compactionOverhead } = options;
     const cut = this.#running!.snapshotter.compact(signal, compactionOverhead);
     return await abortable(cut, this.#context.ended);
@@ -716,10 +716,14 @@ export class Replica<Q = unknown, A = unknown> {
   }
 }
 
-const COMPACTION: OptionChecks<CompactionOptions> = {
-  signal: optional(isSignal),
-  compactionOverhead: optional(isCount()),
-};
+/** Checks the options of a snapshot or a compaction, which messages call `what`. */
+function checkCompaction(what: string, options: CompactionOptions): void {
+  const checks: OptionChecks<CompactionOptions> = {
+    signal: optional(isSignal),
+    compactionOverhead: optional(isCount()),
+  };
+  checkOptions(what, options, checks);
+}
 
 /** Pending submissions of a replica without an outbox. */
 const NONE: readonly Submission[] = [];

@@ -31,19 +31,6 @@ export const Op = {
 /** One of the calls on a machine. */
 export type Op = typeof Op[keyof typeof Op];
 
-/** Method name of each call. */
-const CALLS: readonly (readonly [Op, string])[] = [
-  [Op.Update, "update"],
-  [Op.Sync, "sync"],
-  [Op.Prepare, "prepareSnapshot"],
-  [Op.Save, "saveSnapshot"],
-  [Op.Recover, "recoverFromSnapshot"],
-  [Op.Lookup, "lookup"],
-  [Op.NALookup, "naLookup"],
-  [Op.Hash, "getHash"],
-  [Op.Close, "close"],
-];
-
 /** Exclusions for a kind of machine: every call on the left of a pair excludes every call on its right. */
 function exclusionsOf(type: Type): readonly (readonly [number, number])[] {
   const {
@@ -141,7 +128,18 @@ export class CallGuard {
 
   /** Names of the methods in progress. */
   get calls(): string[] {
-    return CALLS.filter(([op]) => this.#active & op).map(([, name]) => name);
+    const names = [
+      [Op.Update, "update"],
+      [Op.Sync, "sync"],
+      [Op.Prepare, "prepareSnapshot"],
+      [Op.Save, "saveSnapshot"],
+      [Op.Recover, "recoverFromSnapshot"],
+      [Op.Lookup, "lookup"],
+      [Op.NALookup, "naLookup"],
+      [Op.Hash, "getHash"],
+      [Op.Close, "close"],
+    ] as const;
+    return names.filter(([op]) => this.#active & op).map(([, name]) => name);
   }
 
   /** Rejects waiting and future calls, except `close()`, with `error`. */

@@ -96,46 +96,56 @@ export interface ManagedMachine {
 /** Fork of a machine, behind the same interface. */
 export type ManagedFork = Pick<ManagedMachine, "update" | "lookup" | "close">;
 
-/** Name of each kind of machine, the host's method that starts it, and the methods it must have. */
-const KINDS = {
-  [RegularStateMachine]: {
-    kind: "regular",
-    start: "startCluster",
-    methods: [
-      "update",
-      "lookup",
-      "saveSnapshot",
-      "recoverFromSnapshot",
-      "close",
-    ],
-  },
-  [ConcurrentStateMachine]: {
-    kind: "concurrent",
-    start: "startConcurrentCluster",
-    methods: [
-      "update",
-      "lookup",
-      "prepareSnapshot",
-      "saveSnapshot",
-      "recoverFromSnapshot",
-      "close",
-    ],
-  },
-  [OnDiskStateMachine]: {
-    kind: "on-disk",
-    start: "startOnDiskCluster",
-    methods: [
-      "open",
-      "update",
-      "lookup",
-      "sync",
-      "prepareSnapshot",
-      "saveSnapshot",
-      "recoverFromSnapshot",
-      "close",
-    ],
-  },
-} as const;
+/** Name of a kind of machine, the host's method that starts it, and the methods it must have. */
+interface Requirements {
+  readonly kind: string;
+  readonly start: string;
+  readonly methods: readonly string[];
+}
+
+/** Returns the requirements of a kind of machine. */
+function requirementsOf(type: Type): Requirements {
+  const kinds: Readonly<Record<Type, Requirements>> = {
+    [RegularStateMachine]: {
+      kind: "regular",
+      start: "startCluster",
+      methods: [
+        "update",
+        "lookup",
+        "saveSnapshot",
+        "recoverFromSnapshot",
+        "close",
+      ],
+    },
+    [ConcurrentStateMachine]: {
+      kind: "concurrent",
+      start: "startConcurrentCluster",
+      methods: [
+        "update",
+        "lookup",
+        "prepareSnapshot",
+        "saveSnapshot",
+        "recoverFromSnapshot",
+        "close",
+      ],
+    },
+    [OnDiskStateMachine]: {
+      kind: "on-disk",
+      start: "startOnDiskCluster",
+      methods: [
+        "open",
+        "update",
+        "lookup",
+        "sync",
+        "prepareSnapshot",
+        "saveSnapshot",
+        "recoverFromSnapshot",
+        "close",
+      ],
+    },
+  };
+  return kinds[type];
+}
 
 /** Infers the kind of a machine from its methods. */
 function kindOf(machine: Readonly<Record<string, unknown>>): Type {
@@ -149,7 +159,7 @@ function kindOf(machine: Readonly<Record<string, unknown>>): Type {
 
 /** Checks that a factory made a machine of its kind (R14). */
 function checkMachine(type: Type, machine: unknown): void {
-  const { kind, methods } = KINDS[type];
+  const { kind, methods } = requirementsOf(type);
   const made = (what: string): TypeError =>
     new TypeError(`Factory of a ${kind} machine returned ${what}`);
   if (typeof machine === "function") {
@@ -166,7 +176,7 @@ function checkMachine(type: Type, machine: unknown): void {
   const form = machine as Readonly<Record<string, unknown>>;
   const found = kindOf(form);
   if (found > type && typeof form["update"] === "function") {
-    const actual = KINDS[found];
+    const actual = requirementsOf(found);
     throw made(
       `a machine with prepareSnapshot(), which is a ${actual.kind} one; start it with ${actual.start}()`,
     );
@@ -187,7 +197,7 @@ function checkMachine(type: Type, machine: unknown): void {
  * @throws TypeError if it is neither
  */
 export function checkFactory({ type, create }: MachineFactory): void {
-  const { start } = KINDS[type];
+  const { start } = requirementsOf(type);
   if (typeof create !== "function") {
     throw new TypeError(
       `${start}() was given ${

@@ -39,15 +39,15 @@ export interface WatchOptions<A = unknown> {
   signal?: AbortSignal;
 }
 
-const WATCH: OptionChecks<WatchOptions<never>> = {
-  view: optional(isOneOf("committed", "optimistic")),
-  equal: optional(isFunction),
-  signal: optional(isSignal),
-};
-
 /** Checks the options of a watch. */
 export function checkWatch(options: WatchOptions<never>): void {
-  checkOptions("Options of a watch", options, WATCH);
+  // Made here: a page that watches nothing does not carry it.
+  const checks: OptionChecks<WatchOptions<never>> = {
+    view: optional(isOneOf("committed", "optimistic")),
+    equal: optional(isFunction),
+    signal: optional(isSignal),
+  };
+  checkOptions("Options of a watch", options, checks);
 }
 
 /**

@@ -2,47 +2,9 @@ import { assertEquals } from "@std/assert";
 import ts from "typescript";
 import { BUILDS, integrityOf, writeBuilds } from "../../web/build.ts";
 import { stopBundler } from "../../web/bundle.ts";
+import { consumer, CONSUMER_OUTPUT } from "../package/consumer.ts";
 
 Deno.test.afterAll(() => stopBundler());
-
-/** A program that uses what both bundles export, and relies on their types. */
-const CONSUMER = `
-import {
-  type IStateMachine,
-  MemoryLogDB,
-  NodeHost,
-  type Result,
-} from "./sampan.js";
-import { kv, KVStateMachine } from "./sampan-indexeddb.js";
-
-class Counter implements IStateMachine<null, bigint> {
-  #count = 0n;
-  update(_cmd: Uint8Array): Result {
-    return { value: ++this.#count };
-  }
-  lookup(): bigint {
-    return this.#count;
-  }
-  saveSnapshot(): void {}
-  recoverFromSnapshot(): void {}
-  close(): void {}
-}
-
-const host = new NodeHost({ logDB: new MemoryLogDB() });
-const config = { clusterID: 1n, nodeID: 1n };
-const replica = await host.startCluster(() => new Counter(), config);
-const { value } = await replica.propose(new Uint8Array(1));
-const sum: bigint = value + 1n;
-// @ts-expect-error It is a bigint, and the types know.
-const text: string = value;
-// @ts-expect-error An id is a bigint.
-const wrong = () => host.stopCluster(1);
-const machine = new KVStateMachine();
-machine.update(kv.put("a", "b"));
-const found: Uint8Array | undefined = machine.lookup(kv.get("a"));
-console.log(String(sum), String(text), found?.length, typeof wrong);
-await host.stop();
-`;
 
 /** What TypeScript finds wrong with a program, in a browser's world. */
 function check(path: string, resolution: ts.ModuleResolutionKind): string[] {
@@ -72,7 +34,10 @@ Deno.test({
     try {
       await writeBuilds(new URL(`file://${folder}/`));
       const path = `${folder}/consumer.mts`;
-      await Deno.writeTextFile(path, CONSUMER);
+      await Deno.writeTextFile(
+        path,
+        consumer("./sampan.js", "./sampan-indexeddb.js"),
+      );
       // Deno by itself knows no databases.
       const lib = ["deno.ns", "dom", "dom.asynciterable", "esnext"];
       await Deno.writeTextFile(
@@ -108,7 +73,7 @@ Deno.test({
         ).output();
         const decoder = new TextDecoder();
         assertEquals([decoder.decode(stderr), success], ["", true]);
-        assertEquals(decoder.decode(stdout), "2 1 1 function\n");
+        assertEquals(decoder.decode(stdout), CONSUMER_OUTPUT);
       });
       await t.step("TypeScript checks it for a bundler", () => {
         assertEquals(check(path, ts.ModuleResolutionKind.Bundler), []);

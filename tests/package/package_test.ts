@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 import { stopBundler } from "../../web/bundle.ts";
+import { consumer } from "./consumer.ts";
 import {
   installPackage,
   installTools,
@@ -105,60 +106,26 @@ console.log(await run("one"));
 console.log(await run("two"));
 `;
 
-/** A program that relies on the package's types. */
-const CONSUMER = `
-import {
-  type IStateMachine,
-  kv,
-  KVStateMachine,
-  MemoryLogDB,
-  MemoryOutbox,
-  NodeHost,
-  type Result,
-} from "@sampan/sampan";
+/** A program that relies on the types of several entry points. */
+const PROGRAM_TYPES = `${consumer("@sampan/sampan", "@sampan/sampan")}
+import { MemoryOutbox } from "@sampan/sampan";
 import { RemoteLogDB } from "@sampan/sampan/sync/client";
 import { checkStateMachine } from "@sampan/sampan/testing";
-
-class Counter implements IStateMachine<null, bigint> {
-  #count = 0n;
-  update(_cmd: Uint8Array): Result {
-    return { value: ++this.#count };
-  }
-  lookup(): bigint {
-    return this.#count;
-  }
-  saveSnapshot(): void {}
-  recoverFromSnapshot(): void {}
-  close(): void {}
-}
-
-await using logDB = new MemoryLogDB();
-await using host = new NodeHost({ logDB, outbox: new MemoryOutbox() });
-const replica = await host.startCluster(() => new Counter(), {
-  clusterID: 1n,
-  nodeID: 1n,
-});
-const { value } = await replica.propose(new Uint8Array(1));
-const sum: bigint = value + 1n;
-// @ts-expect-error It is a bigint.
-const text: string = value;
-// @ts-expect-error An id is a bigint.
-const wrong = (): unknown => host.stopCluster(1);
-const state: string = new RemoteLogDB("ws://localhost/sync").state;
+export const state: string = new RemoteLogDB("ws://localhost/sync").state;
+export const outboxes = new NodeHost({ outbox: new MemoryOutbox() });
 await checkStateMachine({
   create: () => new KVStateMachine(),
   commands: [kv.put("a", "1")],
   queries: [kv.count()],
 });
-export { state, sum, text, wrong };
 `;
 
-const PAGE = `${CONSUMER}
+const PAGE = `${PROGRAM_TYPES}
 import {
   IndexedDBKVStateMachine,
   IndexedDBOutbox,
 } from "@sampan/sampan/indexeddb";
-export const machine = new IndexedDBKVStateMachine("state");
+export const stored = new IndexedDBKVStateMachine("state");
 export const outbox = new IndexedDBOutbox("outbox");
 `;
 
@@ -281,7 +248,7 @@ Deno.test({
       );
     }
 
-    await Deno.writeTextFile(new URL("consumer.ts", project), CONSUMER);
+    await Deno.writeTextFile(new URL("consumer.ts", project), PROGRAM_TYPES);
     await Deno.writeTextFile(new URL("page.ts", project), PAGE);
     await Deno.writeTextFile(
       new URL("tsconfig.program.json", project),

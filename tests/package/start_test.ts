@@ -8,6 +8,7 @@ const NEEDED = [
   "@opentelemetry/api",
   "esbuild",
   "idb-keyval",
+  "marked",
 ];
 
 /** Packages whose files are in a cache of Deno; those that are only known by name are left out. */
