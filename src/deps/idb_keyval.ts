@@ -1,9 +1,14 @@
 /**
- * Promises for IndexedDB requests and transactions.
+ * Small values, and promises for requests and transactions, in IndexedDB.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-export { promisifyRequest, type UseStore } from "npm:idb-keyval@6.3.0";
+export {
+  get,
+  promisifyRequest,
+  update,
+  type UseStore,
+} from "npm:idb-keyval@6.3.0";

@@ -1,6 +1,6 @@
 /**
- * Blocks in an IndexedDB database: one object store of `Uint8Array` under
- * strings, one transaction for each write.
+ * Block store in an IndexedDB database: one object store of `Uint8Array` by name,
+ * and one transaction for each write.
  *
  * This module is browser compatible.
  *
@@ -31,33 +31,33 @@ import type {
 import { Connection, type StoreEvent } from "./connection.ts";
 import { BLOCKS, isLoss, META } from "./open.ts";
 
-/** What the stores in IndexedDB can be told. */
+/** Options of the stores in IndexedDB. */
 export interface IndexedDBOptions {
   /**
-   * Where databases are.
+   * Factory of databases.
    *
-   * @default {the browser's}
+   * @default {globalThis.indexedDB}
    */
   readonly indexedDB?: IDBFactory;
-  /** Time, random numbers and timers; by default the real ones. */
+  /** Clock, random numbers and timers. @default {systemEnv} */
   readonly env?: Env;
   /**
-   * By which one page at a time has the store: another one gets
-   * `ErrStoreLocked`. Null where something else sees to that.
+   * Web Locks, with which one page at a time has the store open; another page gets
+   * `ErrStoreLocked`. Null if the application ensures that itself.
    *
-   * @default {the browser's}
+   * @default {navigator.locks}
    */
   readonly locks?: LockManager | null;
   /**
-   * The identity of the store, where it is known: if it is another one, or there
-   * is none, that is an `ErrStoreVanished`, and nothing is made (U2).
+   * Expected identity of the store. If the store is missing or has another identity,
+   * opening it fails with `ErrStoreVanished`, and no store is created (U2).
    */
   readonly identity?: string;
-  /** Is told what happens to the store. What it throws is ignored. */
+  /** Called with events of the store; its errors are ignored. */
   readonly onEvent?: (event: StoreEvent) => void;
 }
 
-/** Bytes that own their buffer: IndexedDB would store all of a larger one. */
+/** Bytes that fill their buffer: IndexedDB would store the whole buffer of a view. */
 function whole(bytes: Uint8Array): Uint8Array {
   const { buffer } = bytes;
   return buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length
@@ -65,31 +65,31 @@ function whole(bytes: Uint8Array): Uint8Array {
     : copyOf(bytes);
 }
 
-/** A block as it was read. */
+/** Checks that a stored value is a block. */
 function checked(key: unknown, bytes: unknown): Uint8Array {
   if (bytes instanceof Uint8Array) return bytes;
-  throw new ErrStoreCorrupted(`${key}`, "Block is damaged");
+  throw new ErrStoreCorrupted(`${key}`, "Block is not a Uint8Array");
 }
 
 /**
- * Blocks under names in an IndexedDB database, opened with the first call. All
- * of the connection's life is seen to:
+ * {@linkcode BlockStore} in an IndexedDB database, opened by the first call. It
+ * handles the whole life cycle of the connection:
  *
- * - Opening waits for pages that hold an older version; a browser that does not
- *   answer is asked twice (U6, U7).
- * - A connection that the browser closed or lost is opened again, and what
- *   cannot have taken effect is done once more; what may have is an
+ * - Opening waits for pages that have an older version open, and is repeated once if
+ *   the browser does not answer (U6, U7).
+ * - If the browser closes or loses the connection, another one is opened. Operations
+ *   without effect are repeated; writes that may have taken effect fail with
  *   `ErrUnknownOutcome` (U4, U5).
- * - A database that is gone meanwhile is an `ErrStoreVanished`, never made anew
- *   by the same object (U2).
- * - When another page upgrades or deletes the database, this one closes it, and
- *   stays closed (U6, U14).
- * - One page at a time has the store; another one gets `ErrStoreLocked`.
+ * - If the database is deleted while the store is open, calls fail with
+ *   `ErrStoreVanished`; the same object never creates it again (U2).
+ * - If another page upgrades or deletes the database, this store closes it, and
+ *   remains closed (U6, U14).
+ * - One page at a time has the store open; another page gets `ErrStoreLocked`.
  */
 export class IndexedDBBlockStore implements BlockStore {
   readonly #connection: Connection;
 
-  /** A store in the database of that name; nothing is opened yet. */
+  /** Creates a store in the database `name`; opens nothing yet. */
   constructor(name: string, options: IndexedDBOptions = {}) {
     const checks: OptionChecks<IndexedDBOptions> = {
       indexedDB: optional(isA("an IDBFactory", "open", "deleteDatabase")),
@@ -116,7 +116,7 @@ export class IndexedDBBlockStore implements BlockStore {
     });
   }
 
-  /** Transactions that read. */
+  /** Runs transactions that read. */
   readonly #read: UseStore = (mode, use) =>
     this.#connection.run(
       false,
@@ -124,16 +124,16 @@ export class IndexedDBBlockStore implements BlockStore {
     );
 
   /**
-   * The name this store was made with.
+   * Random name given to the store when it was created.
    *
-   * @throws ErrStoreVanished if it is there no more
+   * @throws ErrStoreVanished if the store was deleted
    */
   identity(): Promise<string> {
     return this.#connection.identity();
   }
 
   /**
-   * The contents of the blocks of those names.
+   * Contents of the named blocks.
    *
    * @throws ErrStoreCorrupted if one is damaged
    */
@@ -150,7 +150,7 @@ export class IndexedDBBlockStore implements BlockStore {
   }
 
   /**
-   * The blocks of a range of names.
+   * Blocks of a range of names.
    *
    * @throws ErrStoreCorrupted if one is damaged
    */
@@ -174,7 +174,7 @@ export class IndexedDBBlockStore implements BlockStore {
     }));
   }
 
-  /** The names of a range. */
+  /** Names of the blocks of a range. */
   keys(
     from: string,
     to: string,
@@ -190,7 +190,7 @@ export class IndexedDBBlockStore implements BlockStore {
     );
   }
 
-  /** Reads a range in one request; the last few of many, which no request gives, one by one. */
+  /** Reads a range in one request, or with a cursor for the last `limit` blocks, which no request returns. */
   async #range<T>(
     from: string,
     to: string,
@@ -219,8 +219,8 @@ export class IndexedDBBlockStore implements BlockStore {
   }
 
   /**
-   * Makes changes in one transaction. A strict one without changes makes all
-   * that was written before survive a power cut.
+   * Makes changes in one transaction. A strict write without changes makes all
+   * earlier writes survive a power cut.
    *
    * @throws ErrStoreFull if there is no room; nothing was changed
    * @throws ErrUnknownOutcome if the connection was lost while the changes were being committed
@@ -234,18 +234,18 @@ export class IndexedDBBlockStore implements BlockStore {
     );
   }
 
-  /** Closes the store, after what is under way; idempotent. */
+  /** Closes the store after the operations under way; idempotent. */
   close(): Promise<void> {
     return this.#connection.close();
   }
 
-  /** As `close()`. */
+  /** Closes the store. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 }
 
-/** The last `limit` of a range, from the last one down. */
+/** Reads the last `limit` blocks of a range, in descending order. */
 function last<T>(
   store: IDBObjectStore,
   range: IDBKeyRange,
@@ -270,9 +270,9 @@ function last<T>(
 }
 
 /**
- * One write. Rejects with the browser's error if it has not taken effect. What
- * idb-keyval makes of a transaction would not do: of one that fails it gives the
- * error before there is one.
+ * Writes one transaction. Rejects with the browser's error if it has not taken
+ * effect. `promisifyRequest()` would read the error of a failed transaction before
+ * it is set.
  */
 function commit(
   db: IDBDatabase,
@@ -294,29 +294,29 @@ function commit(
     transaction.oncomplete = () => resolve();
     transaction.onabort = () => {
       error = transaction.error ?? error;
-      // A connection lost says nothing of whether it was committed before.
-      if (!isAsked || !isLoss(error)) return reject(error);
+      // If the connection was lost, the transaction may have been committed before.
+      if (!isCommitting || !isLoss(error)) return reject(error);
       reject(
         new ErrUnknownOutcome(
-          "Connection to the store was lost during a write",
+          `Connection to database ${db.name} was lost during a write`,
           { cause: error },
         ),
       );
     };
     const store = transaction.objectStore(BLOCKS);
-    let isAsked = false;
+    let isCommitting = false;
     try {
       for (const [from, to] of ranges) {
         store.delete(IDBKeyRange.bound(from, to, false, true));
       }
       for (const key of remove) store.delete(key);
       for (const { key, bytes } of put) store.put(whole(bytes), key);
-      // A transaction that changes nothing would make nothing durable.
+      // A transaction without changes would not sync earlier ones.
       if (count === 0) transaction.objectStore(META).put(0, "synced");
-      // Left to the browser, it would wait until this page had its answers: a
-      // quarter of the time that one small write takes.
+      // Without this, the browser commits only after it has delivered the results of
+      // all requests, which takes a quarter of the time of a small write.
       transaction.commit();
-      isAsked = true;
+      isCommitting = true;
     } catch (thrown) {
       error = thrown;
       transaction.abort();

@@ -1,10 +1,10 @@
 /**
- * A connection to a database that outlives what browsers do to connections.
+ * Connection to a database that is reopened when the browser closes or loses it.
  *
- * Operations begin in the order they were made, also those that begin anew on
- * another connection: while one has no answer yet from the connection before,
- * none begins on the next; and a write that would come after a later one, which
- * has or may have taken effect, is given up instead.
+ * Operations begin in the order of their calls, also those that are repeated on
+ * another connection: none begins there while one has no result from the previous
+ * connection. A write that would follow a later write, which has or may have taken
+ * effect, fails instead.
  *
  * This module is browser compatible.
  *
@@ -35,70 +35,70 @@ import {
   VERSION,
 } from "./open.ts";
 
-/** What happens to a store that its owner may want to tell the user. */
+/** Event of a store that its owner may show to the user. */
 export type StoreEvent =
   | {
-    /** Another page holds an older version of the store open; it was told to let go (U6). */
+    /** Another page has an older version of the store open, and was asked to close it (U6). */
     readonly type: "blocked";
-    /** How long that has been so, in milliseconds. */
+    /** Time since the opening began, in milliseconds. */
     readonly waitedMs: number;
   }
   | {
-    /** The browser closed or lost the connection; the next operation opens another one (U4). */
+    /** Connection was closed or lost by the browser; the next operation opens another one (U4). */
     readonly type: "lost";
-    /** What the browser said, if anything. */
+    /** Error of the browser, if any. */
     readonly error: unknown;
   }
   | {
-    /** The store is closed for this page and stays so: another page upgraded or deleted it, or took it over (U6). */
+    /** Store is closed permanently for this page: another page upgraded or deleted it, or took it over (U6). */
     readonly type: "ended";
-    /** What every operation fails with from now on. */
+    /** Error of every later operation. */
     readonly error: Error;
   };
 
-/** What a {@linkcode Connection} is told. */
-export interface ConnectionInit {
+/** Options of {@linkcode Connection}. */
+export interface ConnectionOptions {
   readonly name: string;
   readonly factory: IDBFactory | undefined;
   readonly env: Env;
-  /** The lock manager by which one page has the store; null to share it. */
+  /** Web Locks, with which one page has the store open; null to share the store. */
   readonly locks: LockManager | null | undefined;
-  /** The identity the store must have, if that is known. */
+  /** Expected identity of the store, if it is known. */
   readonly identity: string | undefined;
   readonly onEvent: ((event: StoreEvent) => void) | undefined;
 }
 
-/** Something asked of the database. */
+/** Operation on the database, pending or under way. */
 interface Operation {
-  /** Its place among all that was asked. */
+  /** Position in the order of all calls. */
   readonly order: number;
   readonly writes: boolean;
-  /** Begins it: opens a transaction and makes its first request before it returns. */
+  /** Begins the operation: opens a transaction and makes its first request before it returns. */
   readonly begin: (db: IDBDatabase) => Promise<unknown>;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
-  /** The connection it is under way on. */
+  /** Connection on which it is under way. */
   on: IDBDatabase | undefined;
   retried: boolean;
 }
 
-/** Names of the stores that this page has. */
-const held = new Set<string>();
+/** Names of the stores whose lock this page holds. */
+const lockedHere = new Set<string>();
 
 function lockOf(name: string): string {
   return `sampan/${name}`;
 }
 
-/** Error for a store whose lock was not to be had: says who has it, as far as the browser tells. */
+/** Error for a store whose lock is taken, with its holder as far as the browser reveals it. */
 async function lockedError(
   locks: LockManager,
   name: string,
   env: Env,
 ): Promise<ErrStoreLocked> {
   const probe = `${lockOf(name)}/${env.random64()}`;
-  if (held.has(name) || await isHeldHere(locks, lockOf(name), probe)) {
+  if (lockedHere.has(name) || await isHeldHere(locks, lockOf(name), probe)) {
     return new ErrStoreLocked(
-      `This page has the store ${name} open already: close that object, or stop its host, before another one opens it, also when code is reloaded in the running page`,
+      `This page has the store ${name} open already: close that object, or stop its host, before another one opens it, also in a hot reload`,
     );
   }
   return new ErrStoreLocked(
@@ -106,7 +106,7 @@ async function lockedError(
   );
 }
 
-/** True if the browser says that another copy of this code holds a lock in this page, as after its modules were loaded again. */
+/** True if another copy of this code holds the lock in this page, as after a hot reload. */
 async function isHeldHere(
   locks: LockManager,
   name: string,
@@ -124,7 +124,7 @@ async function isHeldHere(
   }
 }
 
-/** Puts another token in place of the one that is expected; false, and no change, if there is a different one. */
+/** Replaces the expected tenure token; returns false and changes nothing if the stored token is another one. */
 function replaceTenure(
   db: IDBDatabase,
   expected: string | undefined,
@@ -143,62 +143,64 @@ function replaceTenure(
     };
     transaction.oncomplete = () => resolve(isFree);
     transaction.onabort = () => {
-      // A store without room for a token has no room for much else.
+      // Without room for the token, the next write reports that the store is full.
       if (transaction.error?.name === "QuotaExceededError") resolve(isFree);
       else reject(transaction.error);
     };
   });
 }
 
-/** One database, opened when it is needed, opened again when it was lost. */
+/** Connection to one database, opened on demand and reopened when it is lost. */
 export class Connection {
-  readonly #init: ConnectionInit;
+  readonly #options: ConnectionOptions;
   #db: IDBDatabase | undefined;
   #identity: string | undefined;
-  /** What ended the connection for good. */
+  /** Error that ended the connection permanently. */
   #ended: Error | undefined;
   #opening = false;
   #closing: Promise<void> | undefined;
   #idle: (() => void) | undefined;
   #unlock: (() => void) | undefined;
-  /** Token that was written when the lock was last had: another one says that another page has used the store since. */
+  /** Tenure token written when this page last acquired the lock; another token in the store means that another page has used it since. */
   #tenure: string | undefined;
-  /** Set while the page may be frozen, so that the store is left to others. */
+  /** Set while the page may be frozen in the back/forward cache and has released the store. */
   #isHidden = false;
   #unwatch: (() => void) | undefined;
-  /** Operations made so far. */
-  #made = 0;
-  /** The place of the last write that took effect, or may have. */
+  /** Number of calls so far. */
+  #calls = 0;
+  /** Order of the last write that has or may have taken effect. */
   #written = 0;
   readonly #running = new Set<Operation>();
   #waiting: Operation[] = [];
   #silentTicks = 0;
   #cancelTick: (() => void) | undefined;
 
-  constructor(init: ConnectionInit) {
-    this.#init = init;
-    this.#identity = init.identity;
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+    this.#identity = options.identity;
   }
 
-  /** The name the store was given when it was made. */
+  /** Random name given to the store when it was created. */
   async identity(): Promise<string> {
     await this.run(false, () => Promise.resolve());
     return this.#identity as string;
   }
 
   /**
-   * Runs an operation. What is lost without having taken effect is run once
-   * more, on another connection.
+   * Runs an operation. If the connection is lost before it has taken effect, it is
+   * repeated once on another connection.
    */
   run<T>(
     writes: boolean,
     begin: (db: IDBDatabase) => Promise<T>,
   ): Promise<T> {
     if (this.#closing) {
-      return Promise.reject(new ErrClusterClosed("Store is closed"));
+      return Promise.reject(
+        new ErrClusterClosed(`Database ${this.#options.name} is closed`),
+      );
     }
     return new Promise<unknown>((resolve, reject) => {
-      const order = ++this.#made;
+      const order = ++this.#calls;
       const operation: Operation = {
         order,
         writes,
@@ -239,7 +241,7 @@ export class Connection {
     });
   }
 
-  /** Whether the operation was still under way on that connection. */
+  /** Removes an operation from those under way; false if it was not under way on that connection. */
   #leave(operation: Operation, db: IDBDatabase): boolean {
     if (operation.on !== db) return false;
     operation.on = undefined;
@@ -248,7 +250,7 @@ export class Connection {
     return true;
   }
 
-  /** Notes that no write made before this one may begin any more, if this is one. */
+  /** Notes a write, after which no earlier write may begin. */
   #passed({ writes, order }: Operation): void {
     if (writes && order > this.#written) this.#written = order;
   }
@@ -262,7 +264,7 @@ export class Connection {
     this.#waiting.push(operation);
   }
 
-  /** Lets go of a connection that is of no use any more. */
+  /** Closes a lost connection. */
   #drop(db: IDBDatabase, error: unknown): void {
     db.close();
     if (this.#db !== db) return;
@@ -270,7 +272,7 @@ export class Connection {
     if (!this.#ended) this.#tell({ type: "lost", error });
   }
 
-  /** Begins what waits, once it may. */
+  /** Begins the pending operations, once they may begin. */
   #pump(): void {
     if (this.#waiting.length === 0) {
       if (this.#running.size > 0) return;
@@ -280,10 +282,10 @@ export class Connection {
     }
     if (this.#ended) return this.#failWaiting(this.#ended);
     const db = this.#db;
-    // What ran on the connection before is to end before anything begins anew.
+    // Operations on the previous connection must end before any is repeated.
     if (!db) {
       if (this.#running.size === 0 && !this.#opening) {
-        // Never rejects: fails what waits with the error it catches.
+        // Never rejects: pending operations fail with the error instead.
         this.#open();
       }
       return;
@@ -293,11 +295,13 @@ export class Connection {
     for (const operation of waiting) {
       if (operation.writes && operation.order < this.#written) {
         operation.reject(
-          new ErrStoreUnavailable("Connection to the store was lost"),
+          new ErrStoreUnavailable(
+            `Connection to database ${this.#options.name} was lost before the write`,
+          ),
         );
       } else this.#launch(operation, db);
     }
-    // All may have been given up.
+    // All of them may have failed at once.
     if (this.#running.size === 0) this.#pump();
   }
 
@@ -310,7 +314,7 @@ export class Connection {
     this.#opening = true;
     try {
       const db = await this.#connect().catch((error) => {
-        // Lost at once, before anything was asked of it.
+        // Lost at once: connect again.
         if (!isLoss(error)) throw error;
         return this.#connect();
       });
@@ -328,9 +332,11 @@ export class Connection {
   }
 
   async #connect(): Promise<IDBDatabase> {
-    const { factory, name, env, locks } = this.#init;
+    const { factory, name, env, locks } = this.#options;
     if (!factory) {
-      throw new ErrStoreUnavailable("There is no IndexedDB here");
+      throw new ErrStoreUnavailable(
+        "globalThis.indexedDB is missing; use the in-memory stores",
+      );
     }
     if (locks === undefined) throw new ErrStoreUnavailable(insecureReason());
     const { db, identity } = await openDatabase({
@@ -343,7 +349,9 @@ export class Connection {
     });
     try {
       if (this.#identity !== undefined && this.#identity !== identity) {
-        throw new ErrStoreVanished("Store is no longer there, but another one");
+        throw new ErrStoreVanished(
+          `Database ${name} was replaced by another store`,
+        );
       }
       if (await this.#lock()) await this.#begin(db);
     } catch (error) {
@@ -354,13 +362,13 @@ export class Connection {
     return db;
   }
 
-  /** Notes that this page has the store from now on, if no other has had it since this one let go of it. */
+  /** Writes a new tenure token, unless another page has used the store since this page released it. */
   async #begin(db: IDBDatabase): Promise<void> {
-    const tenure = this.#init.env.random64().toString(16);
+    const tenure = this.#options.env.random64().toString(16);
     try {
       if (!await replaceTenure(db, this.#tenure, tenure)) {
         throw new ErrStoreLocked(
-          `Another page has used the store ${this.#init.name} while this one was in the back/forward cache: reload the page`,
+          `Another page has used the store ${this.#options.name} while this one was in the back/forward cache: reload the page`,
         );
       }
     } catch (error) {
@@ -385,9 +393,9 @@ export class Connection {
   }
 
   /**
-   * Lets go of the store while the page may be frozen: a browser ends the lock of
-   * such a page, or keeps the next page waiting for it. What is under way comes
-   * to its end, or to nothing with the page.
+   * Releases the store while the page may be frozen: a browser breaks the lock of a
+   * frozen page, or lets the next page wait for it. Operations under way complete,
+   * or end with the page.
    */
   #hide(): void {
     if (this.#unlock === undefined || this.#ended) return;
@@ -397,17 +405,17 @@ export class Connection {
     this.#release();
   }
 
-  /** The page is back: opens the store again, unless the next operation has. */
+  /** Opens the store again when the page is shown, unless an operation has. */
   #show(): void {
     if (!this.#isHidden) return;
     this.#isHidden = false;
-    // The next use of the store reports the fault.
+    // The next operation reports the error.
     if (!this.#closing) this.identity().catch(() => {});
   }
 
   #release(): void {
     if (this.#unlock === undefined) return;
-    held.delete(this.#init.name);
+    lockedHere.delete(this.#options.name);
     this.#unlock();
     this.#unlock = undefined;
   }
@@ -417,22 +425,22 @@ export class Connection {
       db.close();
       this.#end(
         newVersion === null
-          ? new ErrStoreVanished("Another page deleted the store")
+          ? new ErrStoreVanished(`Another page deleted database ${db.name}`)
           : new ErrStoreVersion(
             VERSION,
-            "Another page upgraded the store: reload the page",
+            `Another page upgraded database ${db.name}: reload the page`,
           ),
       );
     };
     db.onclose = () => {
       if (this.#db !== db) return;
-      // What is under way is told that it failed; if not, it has a moment left.
+      // Operations under way usually fail by events; allow one more check for that.
       this.#silentTicks = STORE_TICKS_MAX - 1;
       this.#drop(db, undefined);
     };
   }
 
-  /** Ends it for good; what is under way comes to its end. */
+  /** Ends the connection permanently; operations under way complete. */
   #end(error: Error): void {
     if (this.#ended) return;
     this.#ended = error;
@@ -441,28 +449,28 @@ export class Connection {
     this.#release();
     this.#unwatch?.();
     this.#unwatch = undefined;
-    // Its own end is no news to its owner.
+    // The owner knows of its own close().
     if (!this.#closing && !(error instanceof ErrClusterClosed)) {
       this.#tell({ type: "ended", error });
     }
     this.#pump();
   }
 
-  /** Keeps other pages out, from the first opening to the end. True if it had not until now. */
+  /** Acquires the lock at the first opening and keeps it to the end; true if it was acquired now. */
   async #lock(): Promise<boolean> {
-    const { locks, name, env } = this.#init;
+    const { locks, name, env } = this.#options;
     if (!locks || this.#unlock) return false;
     for (const ms of [STORE_LOCK_MS_MAX, STORE_LOCK_AGAIN_MS_MAX]) {
       if (await this.#request(locks, ms)) return true;
-      // The holder may be a page that was left: browsers grant its locks to the
-      // next request, and not always to a request that waits.
+      // The holder may be a page that has ended: browsers grant its lock to the next
+      // request, but not always to a waiting one.
     }
     throw await lockedError(locks, name, env);
   }
 
-  /** Asks for the lock, for so long; true if it was had. */
+  /** Requests the lock for up to `ms`; true if it was granted. */
   #request(locks: LockManager, ms: number): Promise<boolean> {
-    const { name, env } = this.#init;
+    const { name, env } = this.#options;
     return new Promise((resolve, reject) => {
       const waiting = new AbortController();
       const cancel = env.setTimer(() => waiting.abort(), ms);
@@ -470,14 +478,14 @@ export class Connection {
       locks.request(lockOf(name), { signal: waiting.signal }, () => {
         cancel();
         resolve(true);
-        held.add(name);
+        lockedHere.add(name);
         return new Promise<void>((done) => this.#unlock = release = done);
       }).catch((cause) => {
         cancel();
         if (release === undefined) {
           return waiting.signal.aborted ? resolve(false) : reject(cause);
         }
-        // It was let go of before.
+        // The lock was released before.
         if (this.#unlock !== release) return;
         this.#end(
           new ErrStoreLocked(
@@ -489,14 +497,14 @@ export class Connection {
     });
   }
 
-  /** Looks whether an operation under way has come to nothing without a word (U5). */
+  /** Checks periodically whether operations under way make progress (U5). */
   #tick(): () => void {
-    return this.#init.env.setTimer(() => {
-      // Looks are counted, not time: a page that was frozen gets one for all of it.
+    return this.#options.env.setTimer(() => {
+      // Counts checks rather than time, so that a frozen page counts one.
       this.#silentTicks++;
       this.#cancelTick = this.#tick();
       if (this.#silentTicks < STORE_TICKS_MAX) return;
-      const error = new DOMException("Browser does not answer", "AbortError");
+      const error = new DOMException("IndexedDB does not answer", "AbortError");
       for (const operation of [...this.#running]) {
         const db = operation.on as IDBDatabase;
         this.#drop(db, error);
@@ -505,7 +513,10 @@ export class Connection {
           operation,
           db,
           operation.writes
-            ? new ErrUnknownOutcome("Write was not answered", { cause: error })
+            ? new ErrUnknownOutcome(
+              `Write to database ${this.#options.name} got no answer`,
+              { cause: error },
+            )
             : error,
         );
       }
@@ -514,11 +525,11 @@ export class Connection {
   }
 
   #tell(event: StoreEvent): void {
-    const { onEvent } = this.#init;
+    const { onEvent } = this.#options;
     if (onEvent !== undefined) notify(onEvent, event);
   }
 
-  /** Closes it, after what is under way; idempotent. */
+  /** Closes the connection after the operations under way; idempotent. */
   close(): Promise<void> {
     return this.#closing ??= this.#close();
   }
@@ -527,6 +538,6 @@ export class Connection {
     if (this.#running.size + this.#waiting.length > 0) {
       await new Promise<void>((resolve) => this.#idle = resolve);
     }
-    this.#end(new ErrClusterClosed("Store is closed"));
+    this.#end(new ErrClusterClosed(`Database ${this.#options.name} is closed`));
   }
 }

@@ -1,24 +1,29 @@
 /**
- * Node id of this device, kept in IndexedDB.
+ * Node id of this device, stored in IndexedDB.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-import { promisifyRequest } from "../deps/idb_keyval.ts";
+import {
+  get,
+  promisifyRequest,
+  update,
+  type UseStore,
+} from "../deps/idb_keyval.ts";
 import { newNodeID } from "../nodehost/node_id.ts";
 import { storeError } from "./open.ts";
 
 /** Options of {@linkcode deviceID}. */
 export interface DeviceIDOptions {
   /**
-   * Name of the database that keeps the id.
+   * Name of the database that stores the id.
    *
    * @default {"sampan-device"}
    */
   readonly name?: string | undefined;
-  /** Factory of databases; by default the browser's. With null nothing is stored. */
+  /** Factory of databases; null to store nothing. @default {globalThis.indexedDB} */
   readonly indexedDB?: IDBFactory | null | undefined;
 }
 
@@ -26,10 +31,10 @@ const STORE = "device";
 const KEY = "nodeID";
 
 /**
- * Node id of this device: random, made at the first call and the same at every
- * later one, in every tab and worker of this origin. A device must not share its
- * node id with another replica of its clusters, least of all with the server's.
- * Where nothing can be kept (there is no IndexedDB), each call makes another one.
+ * Node id of this device: random at the first call, and the same at every later one
+ * in all tabs and workers of this origin. A device must not share its node id with
+ * another replica of its clusters, in particular not with the server. Without
+ * IndexedDB, each call returns another id.
  *
  * ```ts ignore
  * const replica = await host.startCluster(() => new KVStateMachine(), {
@@ -38,8 +43,8 @@ const KEY = "nodeID";
  * });
  * ```
  *
- * @throws ErrStoreFull if there is no room left in the browser
- * @throws ErrStoreUnavailable if the browser refuses to keep it
+ * @throws ErrStoreFull if there is no space left in the browser
+ * @throws ErrStoreUnavailable if the browser refuses to store the id
  */
 export async function deviceID(options: DeviceIDOptions = {}): Promise<bigint> {
   const { name = "sampan-device", indexedDB = globalThis.indexedDB } = options;
@@ -50,21 +55,22 @@ export async function deviceID(options: DeviceIDOptions = {}): Promise<bigint> {
       void request.result.createObjectStore(STORE);
     const db = await promisifyRequest(request);
     try {
-      // One transaction, so that two tabs that start at once agree.
-      const transaction = db.transaction(STORE, "readwrite", {
-        durability: "strict",
-      });
-      const store = transaction.objectStore(STORE);
-      let kept: unknown;
-      const reading = store.get(KEY);
-      reading.onsuccess = (): void => {
-        kept = reading.result;
-        if (typeof kept === "bigint") return;
-        kept = newNodeID();
-        store.put(kept, KEY);
+      const use: UseStore = async (mode, callback) => {
+        const transaction = db.transaction(STORE, mode, {
+          durability: "strict",
+        });
+        return await callback(transaction.objectStore(STORE));
       };
-      await promisifyRequest(transaction);
-      return kept as bigint;
+      const stored = await get<unknown>(KEY, use);
+      if (typeof stored === "bigint") return stored;
+      let id = newNodeID();
+      // In one transaction, so that two tabs that start at once agree.
+      await update<unknown>(
+        KEY,
+        (stored) => typeof stored === "bigint" ? id = stored : id,
+        use,
+      );
+      return id;
     } finally {
       db.close();
     }

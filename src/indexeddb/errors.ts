@@ -1,5 +1,5 @@
 /**
- * The errors of a browser's storage that no other storage has.
+ * Errors that only a browser's storage has.
  *
  * This module is browser compatible.
  *
@@ -9,20 +9,19 @@
 import { SampanError } from "../statemachine/errors.ts";
 
 /**
- * The browser has no such storage, refuses it here, say in a private window, or
- * lost the connection to it twice (U5, U9). Nothing was changed by what fails
- * with this.
+ * Thrown when the browser lacks the storage, refuses it, for example in a private
+ * window, or lost the connection to it twice (U5, U9). Nothing was changed.
  */
 export class ErrStoreUnavailable extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrStoreUnavailable";
 }
 
-/** Message for pages without Web Locks, where a store cannot be kept to one page, with what to do. */
+/** Message for pages without Web Locks, which a store needs to be open in one page at a time, with what to do. */
 export function insecureReason(): string {
   return globalThis.isSecureContext === false
-    ? `Nothing can be kept by pages of ${
+    ? `Nothing can be stored by pages of ${
       globalThis.location?.origin ?? "this origin"
     }, since it is not a secure context and has no Web Locks: serve the page over https, or open it at http://localhost`
-    : "Nothing can be kept here, since this browser has no Web Locks: use one of 2022 or later";
+    : "Nothing can be stored here, since this browser has no Web Locks: use one of 2022 or later";
 }

@@ -1,5 +1,5 @@
 /**
- * The key-value machine in IndexedDB.
+ * Key-value state machine in IndexedDB.
  *
  * This module is browser compatible.
  *
@@ -12,16 +12,16 @@ import {
 } from "../kv/on_disk_kv_state_machine.ts";
 import { IndexedDBBlockStore, type IndexedDBOptions } from "./block_store.ts";
 
-/** What an {@linkcode IndexedDBKVStateMachine} can be told. */
+/** Options of {@linkcode IndexedDBKVStateMachine}. */
 export interface IndexedDBKVOptions
   extends IndexedDBOptions, OnDiskKVStateMachineOptions {}
 
 /**
- * The key-value machine in a database of its own:
- * {@linkcode OnDiskKVStateMachine} over {@linkcode IndexedDBBlockStore}.
+ * Key-value state machine in its own database: {@linkcode OnDiskKVStateMachine} over
+ * {@linkcode IndexedDBBlockStore}.
  */
 export class IndexedDBKVStateMachine extends OnDiskKVStateMachine {
-  /** The machine in the database of that name; nothing is opened yet. */
+  /** Creates a machine in the database `name`; opens nothing yet. */
   constructor(name: string, options: IndexedDBKVOptions = {}) {
     super(() => new IndexedDBBlockStore(name, options), options);
   }

@@ -9,20 +9,20 @@
 import { BlockLogDB, type BlockLogOptions } from "../log/block_log.ts";
 import { IndexedDBBlockStore, type IndexedDBOptions } from "./block_store.ts";
 
-/** What an {@linkcode IndexedDBLogDB} can be told. */
+/** Options of {@linkcode IndexedDBLogDB}. */
 export interface IndexedDBLogOptions
   extends IndexedDBOptions, Pick<BlockLogOptions, "durability" | "snapshots"> {
-  /** Time, random numbers and timers; by default the real ones. */
+  /** Clock, random numbers and timers. @default {systemEnv} */
   readonly env?: NonNullable<IndexedDBOptions["env"]>;
 }
 
 /**
- * Logs of clusters in a database of their own: {@linkcode BlockLogDB} over
- * {@linkcode IndexedDBBlockStore}. An append that is answered survives a power
- * cut, unless `durability` is `normal`.
+ * Logs of clusters in their own database: {@linkcode BlockLogDB} over
+ * {@linkcode IndexedDBBlockStore}. A resolved append survives a power cut, unless
+ * `durability` is `normal`.
  */
 export class IndexedDBLogDB extends BlockLogDB {
-  /** The logs in the database of that name; nothing is opened yet. */
+  /** Creates logs in the database `name`; opens nothing yet. */
   constructor(name: string, options: IndexedDBLogOptions = {}) {
     super(() => new IndexedDBBlockStore(name, options), options);
   }

@@ -1,7 +1,7 @@
 /**
- * What keeps logs, snapshots, machines and files in a browser: the ports over
- * IndexedDB, external files in the Origin Private File System, and what a page
- * should know of its storage.
+ * Storage for browsers: logs, snapshots, outboxes and key-value machines in
+ * IndexedDB, external files in the Origin Private File System, and the storage mode
+ * of a page.
  *
  * This module is browser compatible.
  *
@@ -14,7 +14,7 @@
  *   storageMode,
  * } from "./mod.ts";
  *
- * if (await storageMode() === "memory") console.log("Nothing is kept here");
+ * if (await storageMode() === "memory") console.log("Nothing is stored");
  * console.log(await requestPersistence());
  * const host = new NodeHost({
  *   logDB: new IndexedDBLogDB("app-log"),
@@ -24,45 +24,44 @@
  *
  * ## A store
  *
- * Each object here has a database of its own under the name it is given, opened
- * with the first call and never shared: while one page has it, another gets
- * `ErrStoreLocked`. (The lock is a Web Lock, which the browser takes back from a
- * page that ends in whatever way. Where there are none, which is only where the
- * page is not served securely, opening fails with `ErrStoreUnavailable`, and
- * `storageStatus()` says why.)
+ * Each object has its own database under the name it is given, opened by the first
+ * call. While one page has it open, another page gets `ErrStoreLocked`. (The lock is
+ * a Web Lock, which the browser releases when the page ends. Pages that are not in a
+ * secure context have no Web Locks: opening fails with `ErrStoreUnavailable`, and
+ * `storageStatus()` returns the reason.)
  *
- * A page that is left lets go of its stores. If it comes back from the
- * back/forward cache, it opens them again by itself, unless another page has used
- * them since: then they fail with `ErrStoreLocked`, and the page has to be reloaded.
+ * A page that enters the back/forward cache releases its stores. When it is shown
+ * again it opens them, unless another page has used them since: then they fail with
+ * `ErrStoreLocked`, and the page has to be reloaded.
  *
- * A store was given a random identity in the transaction that made it. That of
- * a store which vanished, by eviction or because the user cleared it, and was
- * made anew, is another one: whoever wrote down the identity and opens the store
- * with it gets `ErrStoreVanished`, not an empty store (U2). A store that vanishes
- * while it is open says so at the next call.
+ * A store gets a random identity in the transaction that creates it. If it is lost,
+ * because the browser evicted it or the user cleared it, and created again, its
+ * identity is another one: opening it with the recorded identity fails with
+ * `ErrStoreVanished` instead of returning an empty store (U2). If a store is deleted
+ * while it is open, the next call fails.
  *
  * ## Versions
  *
- * The version of a database is the version of its layout, 1 so far: an object
- * store of blocks, one of what describes them. What is in the blocks has
- * versions of its own. Code that changes the layout takes the next number and
- * converts in the upgrade, which waits until pages with older code have let go:
- * they are told, finish the transaction under way, close the database and fail
- * from then on with `ErrStoreVersion`, as does older code that opens it later.
- * So older code never writes to a newer store (U14). The page that upgrades is
- * told how long it waits (`onEvent`), and gives up with `ErrStoreBlocked`.
+ * The version of a database is the version of its layout, 1 so far: one object store
+ * for blocks and one for metadata. The content of the blocks has its own versions.
+ * Code that changes the layout uses the next version and converts the data in the
+ * upgrade. The upgrade waits until pages with older code have closed the database:
+ * they finish their transactions, close it, and later calls fail with
+ * `ErrStoreVersion`, as does older code that opens it later. So older code never
+ * writes to a newer store (U14). The upgrading page gets events while it waits
+ * (`onEvent`), and fails with `ErrStoreBlocked` if it waits too long.
  *
  * ## Outcomes
  *
- * A write that fails with `ErrUnknownOutcome` may or may not have taken effect:
- * the connection was lost when the browser had all of it and had not said that
- * it is committed. After any other error nothing was changed, and the store can
- * be used again; after `ErrStoreFull` once there is room.
+ * A write that fails with `ErrUnknownOutcome` may or may not have taken effect: the
+ * connection was lost while it was being committed. After any other error nothing
+ * was changed, and the store can be used again; after `ErrStoreFull`, once there is
+ * room.
  *
  * ## Durability
  *
- * `relaxed` survives the end of the browser, however it comes; `strict` also a
- * power cut, in browsers that know of durability, which all that are current do.
+ * `relaxed` writes survive the end of the browser, `strict` ones also a power cut, in
+ * all current browsers.
  *
  * @module
  */
@@ -77,7 +76,7 @@ export * from "./opfs_file_store.ts";
 export * from "./outbox.ts";
 export * from "./snapshot_store.ts";
 export * from "./storage.ts";
-// What these build on, and what the signatures above name.
+// Base classes and types of the exports above.
 export { BlockLogDB, type BlockLogOptions } from "../log/block_log.ts";
 export {
   BlockOutbox,

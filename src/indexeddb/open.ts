@@ -1,5 +1,5 @@
 /**
- * Opening a database: the waits for other pages, the upgrade, the opens that
+ * OpenOptions of a database: waits for other pages, the upgrade, and openings that
  * browsers never answer.
  *
  * This module is browser compatible.
@@ -7,6 +7,7 @@
  * @module
  */
 
+import { get, type UseStore } from "../deps/idb_keyval.ts";
 import type { Env } from "../env.ts";
 import {
   STORE_BLOCKED_MS_MAX,
@@ -23,64 +24,67 @@ import {
 } from "../store/errors.ts";
 import { ErrStoreUnavailable } from "./errors.ts";
 
-/** The version of the layout: an object store of blocks, and one for what describes them. */
+/** Version of the layout: one object store for blocks and one for metadata. */
 export const VERSION = 1;
 
-/** The object store of the blocks. */
+/** Name of the object store of blocks. */
 export const BLOCKS = "blocks";
 
-/** The object store that says which store this is. */
+/** Name of the object store of metadata. */
 export const META = "meta";
 
 const IDENTITY = "identity";
 
-/** Key of the token of the page that had the store last. */
+/** Key of the tenure token, written by the page that last had the store open. */
 export const TENURE = "tenure";
 
-/** What {@linkcode openDatabase} is told. */
-export interface Opening {
+/** Options of {@linkcode openDatabase}. */
+export interface OpenOptions {
   readonly factory: IDBFactory;
   readonly name: string;
   readonly env: Env;
-  /** Whether a database that is not there is made; if not, it has vanished. */
+  /** Set to create a missing database; otherwise opening it fails with `ErrStoreVanished`. */
   readonly create: boolean;
-  /** Is told, again and again, for how long another page has been in the way. */
+  /** Called repeatedly with the time for which another page has blocked the opening, in milliseconds. */
   readonly onBlocked: (waitedMs: number) => void;
-  /** Is given each database that opens, before anything can happen to it. */
+  /** Called with each opened database, before its first event. */
   readonly adopt: (db: IDBDatabase) => void;
 }
 
-/** A database that is open, and the name it was given when it was made. */
+/** Open database and its identity. */
 export interface Opened {
   readonly db: IDBDatabase;
   readonly identity: string;
 }
 
-/** The name of whatever was thrown. */
+/** Name of a thrown error. */
 export function nameOf(error: unknown): string {
   return (error as Error | null)?.name ?? "AbortError";
 }
 
-/** Whether the error tells of a connection that is no more, rather than of what was asked. */
+/** True if an error means that the connection was lost, rather than that the request was wrong. */
 export function isLoss(error: unknown): boolean {
   return /^(Abort|InvalidState|TransactionInactive|Unknown)Error$/
     .test(nameOf(error));
 }
 
-/** The error of this project that says what one of the browser's means. */
+/** Converts an error of the browser to one of this library. */
 export function storeError(error: unknown): Error {
   if (error instanceof SampanError) return error;
   const cause = { cause: error };
   switch (nameOf(error)) {
     case "QuotaExceededError":
-      return new ErrStoreFull("There is no room left in the browser", cause);
+      return new ErrStoreFull(
+        `No space left in the browser (${nameOf(error)})`,
+        cause,
+      );
     case "VersionError":
       return new ErrStoreVersion(
         VERSION,
-        "Store was upgraded by newer code: reload the page",
+        `Store was upgraded by newer code, and this code supports version ${VERSION}: reload the page`,
         cause,
       );
-    // What browsers say when a file behind the database is gone or damaged.
+    // Errors of browsers for a missing or damaged file of the database.
     case "DataError":
     case "NotFoundError":
     case "NotReadableError":
@@ -91,17 +95,17 @@ export function storeError(error: unknown): Error {
 }
 
 /**
- * Opens a database; one attempt more if the browser does not answer, or has lost
- * the connection to where databases are.
+ * Opens a database, in a second attempt if the browser does not answer or loses the
+ * connection.
  *
- * @throws ErrStoreBlocked if a page does not let go of an older version, or the browser never answers
- * @throws ErrStoreVersion if it is of a newer version
- * @throws ErrStoreVanished if it is not there, and not to be made
+ * @throws ErrStoreBlocked if another page does not close an older version, or the browser does not answer
+ * @throws ErrStoreVersion if the database has a newer version
+ * @throws ErrStoreVanished if the database is missing and `create` is not set
  * @throws ErrStoreUnavailable if the browser refuses
  */
-export function openDatabase(opening: Opening): Promise<Opened> {
+export function openDatabase(options: OpenOptions): Promise<Opened> {
   return new Promise((resolve, reject) => {
-    new Attempts(opening, resolve, reject).next();
+    new Attempts(options, resolve, reject).next();
   });
 }
 
@@ -110,16 +114,17 @@ function isStore(db: IDBDatabase): boolean {
   return names.contains(BLOCKS) && names.contains(META);
 }
 
-/** Error for a database that another program made under the name of a store. */
+/** Error for a database of another application under the name of a store. */
 function foreign(name: string): ErrStoreCorrupted {
   return new ErrStoreCorrupted(
     name,
-    "Database was not made by this library, and is left alone; give the store another name",
+    "Database belongs to another application and was not changed; give the store another name",
   );
 }
 
+/** Attempts to open one database; the first one that succeeds counts. */
 class Attempts {
-  readonly #opening: Opening;
+  readonly #options: OpenOptions;
   readonly #resolve: (opened: Opened) => void;
   readonly #reject: (error: Error) => void;
   readonly #began: number;
@@ -129,28 +134,28 @@ class Attempts {
   #cancel: () => void = () => {};
 
   constructor(
-    opening: Opening,
+    options: OpenOptions,
     resolve: (opened: Opened) => void,
     reject: (error: Error) => void,
   ) {
-    this.#opening = opening;
+    this.#options = options;
     this.#resolve = resolve;
     this.#reject = reject;
-    this.#began = opening.env.now();
+    this.#began = options.env.now();
   }
 
   get #waited(): number {
-    return Math.round(this.#opening.env.now() - this.#began);
+    return Math.round(this.#options.env.now() - this.#began);
   }
 
   #timer(delay: number, callback: () => void): void {
     this.#cancel();
-    this.#cancel = this.#opening.env.setTimer(callback, delay);
+    this.#cancel = this.#options.env.setTimer(callback, delay);
   }
 
-  /** Whatever answers first counts, also if it is an attempt given up before. */
+  /** Begins the next attempt, without cancelling earlier ones. */
   next(): void {
-    const { factory, name } = this.#opening;
+    const { factory, name } = this.#options;
     this.#attempts++;
     this.#timer(STORE_OPEN_MS_MAX, () => this.#late());
     try {
@@ -171,17 +176,17 @@ class Attempts {
     this.#reject(error);
   }
 
-  /** Safari sometimes answers no open until it is asked for something else. */
+  /** Handles an attempt without answer. Safari sometimes answers an open request only after another request. */
   #late(): void {
     if (this.#attempts === 1) {
-      this.#opening.factory.databases?.().catch(() => {});
+      this.#options.factory.databases?.().catch(() => {});
       return this.next();
     }
     const waited = this.#waited;
     this.#end(
       new ErrStoreBlocked(
         waited,
-        `Browser has not opened the store within ${waited} ms`,
+        `Browser has not opened database ${this.#options.name} within ${waited} ms: reload the page`,
       ),
     );
   }
@@ -193,17 +198,17 @@ class Attempts {
       return this.#end(
         new ErrStoreBlocked(
           waited,
-          `Another page has held an older version of the store open for ${waited} ms`,
+          `Another page has had an older version of database ${this.#options.name} open for ${waited} ms: close or reload it`,
         ),
       );
     }
     this.#timer(STORE_TICK_MS, () => this.#blocked(ticks + 1));
-    this.#opening.onBlocked(waited);
+    this.#options.onBlocked(waited);
   }
 
   #upgrade(request: IDBOpenDBRequest, event: IDBVersionChangeEvent): void {
-    // What nobody waits for any more must not take a store from other pages.
-    this.#vanished = !this.#opening.create && event.oldVersion === 0;
+    // An opening that has failed already must not upgrade or create a store.
+    this.#vanished = !this.#options.create && event.oldVersion === 0;
     if (this.#over || this.#vanished) {
       request.transaction?.abort();
       return request.result.close();
@@ -211,28 +216,30 @@ class Attempts {
     this.#timer(STORE_OPEN_MS_MAX, () => this.#late());
     if (event.oldVersion > 0) return;
     request.result.createObjectStore(BLOCKS);
-    // In the transaction that makes the store: there is none without a name.
-    const identity = this.#opening.env.random64().toString(16) +
-      this.#opening.env.random64().toString(16);
+    // In the transaction that creates the store, so that none is without an identity.
+    const identity = this.#options.env.random64().toString(16) +
+      this.#options.env.random64().toString(16);
     request.result.createObjectStore(META).put(identity, IDENTITY);
   }
 
   #failed(error: unknown): void {
     if (this.#over) return;
     if (this.#vanished) {
-      return this.#end(new ErrStoreVanished("Store is no longer there"));
+      return this.#end(
+        new ErrStoreVanished(`Database ${this.#options.name} was deleted`),
+      );
     }
     if (this.#attempts === 1 && isLoss(error)) return this.next();
     if (nameOf(error) === "VersionError") return this.#checkNewer(error);
     this.#end(storeError(error));
   }
 
-  /** Tells a store of newer code from a database of another program. */
+  /** Finds out whether a newer version is a store of newer code, or a database of another application. */
   #checkNewer(error: unknown): void {
-    const { factory, name } = this.#opening;
+    const { factory, name } = this.#options;
     const request = factory.open(name);
     request.onerror = () => this.#end(storeError(error));
-    // Deleted since then: it is not created again.
+    // Deleted in the meantime: do not create it.
     request.onupgradeneeded = () => request.transaction?.abort();
     request.onsuccess = () => {
       const db = request.result;
@@ -246,16 +253,15 @@ class Attempts {
     if (this.#over) return db.close();
     if (!isStore(db)) {
       db.close();
-      return this.#end(foreign(this.#opening.name));
+      return this.#end(foreign(this.#options.name));
     }
-    this.#opening.adopt(db);
-    try {
-      const request = db.transaction(META).objectStore(META).get(IDENTITY);
-      request.onerror = () => this.#unread(db, request.error);
-      request.onsuccess = () => this.#identified(db, request.result);
-    } catch (error) {
-      this.#unread(db, error);
-    }
+    this.#options.adopt(db);
+    const use: UseStore = async (mode, callback) =>
+      await callback(db.transaction(META, mode).objectStore(META));
+    get<unknown>(IDENTITY, use).then(
+      (identity) => this.#identified(db, identity),
+      (error) => this.#unread(db, error),
+    );
   }
 
   #unread(db: IDBDatabase, error: unknown): void {
@@ -268,7 +274,7 @@ class Attempts {
     if (typeof identity !== "string") {
       db.close();
       return this.#end(
-        new ErrStoreCorrupted(IDENTITY, "Store has lost its name"),
+        new ErrStoreCorrupted(IDENTITY, "Database has no identity"),
       );
     }
     this.#over = true;

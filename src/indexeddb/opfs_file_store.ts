@@ -1,5 +1,5 @@
 /**
- * Files in the Origin Private File System.
+ * File store in the Origin Private File System.
  *
  * This module is browser compatible.
  *
@@ -27,26 +27,26 @@ import { ErrStoreFull } from "../store/errors.ts";
 import { ErrStoreUnavailable } from "./errors.ts";
 import { nameOf } from "./open.ts";
 
-/** What an {@linkcode OPFSFileStore} can be told. */
+/** Options of {@linkcode OPFSFileStore}. */
 export interface OPFSOptions {
-  /** Gives the directory that holds all stores; by default that of the browser's storage. */
+  /** Returns the directory of all stores. @default {() => navigator.storage.getDirectory()} */
   readonly root?: () => Promise<FileSystemDirectoryHandle>;
-  /** Gives the random numbers in the names of files that are not done. */
+  /** Provides the random names of unfinished files. @default {systemEnv} */
   readonly env?: Env;
 }
 
-/** A file that can be given another name, as files of browsers can, though the types do not say so. */
+/** File handle with `move()`, which browsers have and the types lack. */
 interface MovableFile extends FileSystemFileHandle {
   move?(directory: FileSystemDirectoryHandle, name: string): Promise<void>;
 }
 
-/** The two directories of a store: of its files, and of those that are not done. */
-interface Places {
+/** Directories of a store: its files, and its unfinished files. */
+interface StoreDirectories {
   readonly files: FileSystemDirectoryHandle;
   readonly drafts: FileSystemDirectoryHandle;
 }
 
-/** `undefined` where there is nothing, or something of another kind. */
+/** Value of a promise; undefined if it rejects because the entry is missing or of another kind. */
 async function orNothing<T>(found: Promise<T>): Promise<T | undefined> {
   try {
     return await found;
@@ -57,19 +57,19 @@ async function orNothing<T>(found: Promise<T>): Promise<T | undefined> {
 }
 
 /**
- * A {@linkcode FileStore} in a directory of the Origin Private File System. A
- * file is written aside and moved to its place when it is closed.
+ * {@linkcode FileStore} in a directory of the Origin Private File System. A file is
+ * written under a temporary name, and moved to its path when it is closed.
  *
- * Every method is an `ErrStoreUnavailable` where the browser has no such file
- * system, or one in which pages can write no files or move none.
+ * Methods fail with `ErrStoreUnavailable` if the browser lacks the file system, or
+ * does not let pages write and move its files.
  */
 export class OPFSFileStore implements FileStore {
   readonly #name: string;
   readonly #options: OPFSOptions;
-  #places: Promise<Places> | undefined;
+  #directories: Promise<StoreDirectories> | undefined;
   #closed = false;
 
-  /** The files in the directory of that name; nothing is opened yet. */
+  /** Creates a file store in the directory `name`; opens nothing yet. */
   constructor(name: string, options: OPFSOptions = {}) {
     const checks: OptionChecks<OPFSOptions> = {
       root: optional(isFunction),
@@ -81,32 +81,37 @@ export class OPFSFileStore implements FileStore {
     this.#options = options;
   }
 
-  async #open(): Promise<Places> {
-    if (this.#closed) throw new ErrClosed("File store is closed");
-    this.#places ??= this.#find();
+  async #open(): Promise<StoreDirectories> {
+    if (this.#closed) {
+      throw new ErrClosed(`OPFSFileStore ${this.#name} is closed`);
+    }
+    this.#directories ??= this.#find();
     try {
-      return await this.#places;
+      return await this.#directories;
     } catch (cause) {
-      this.#places = undefined;
-      throw new ErrStoreUnavailable("There is no file system here", { cause });
+      this.#directories = undefined;
+      throw new ErrStoreUnavailable(
+        "navigator.storage.getDirectory() failed; use the MemoryFileStore",
+        { cause },
+      );
     }
   }
 
-  async #find(): Promise<Places> {
+  async #find(): Promise<StoreDirectories> {
     const root = await (this.#options.root?.() ??
       navigator.storage.getDirectory());
     const make = { create: true };
     const own = await root.getDirectoryHandle(`sampan-${this.#name}`, make);
     const drafts = await own.getDirectoryHandle("drafts", make);
-    // What a crash left; those of another page that are being written stay, for
-    // they are locked.
+    // Remove leftovers of a crash. Files that another page is writing are locked, and
+    // stay.
     for await (const name of drafts.keys()) {
       await drafts.removeEntry(name).catch(() => {});
     }
     return { files: await own.getDirectoryHandle("files", make), drafts };
   }
 
-  /** A directory, if it is there. */
+  /** Finds a directory, or creates it; undefined if it does not exist. */
   async #directory(
     parts: readonly string[],
     create = false,
@@ -128,7 +133,7 @@ export class OPFSFileStore implements FileStore {
   /**
    * Opens a file for reading.
    *
-   * @throws ErrFileNotFound if there is nothing at `path`
+   * @throws ErrFileNotFound if there is no file at `path`
    * @throws ErrFileIsDirectory if there is a directory
    */
   async open(path: string): Promise<OpenFile> {
@@ -147,7 +152,7 @@ export class OPFSFileStore implements FileStore {
   }
 
   /**
-   * Begins a file; it appears when the stream is closed.
+   * Begins writing a file, which appears once the stream is closed.
    *
    * @throws ErrFileIsDirectory if there is a directory at `path`
    */
@@ -164,7 +169,9 @@ export class OPFSFileStore implements FileStore {
       drafts.removeEntry(draft).catch(() => {});
     if (!file.createWritable || !file.move) {
       await remove();
-      throw new ErrStoreUnavailable("Files cannot be written or moved here");
+      throw new ErrStoreUnavailable(
+        "FileSystemFileHandle lacks createWritable() or move(); use the MemoryFileStore",
+      );
     }
     const stream = await file.createWritable();
     return new WritableStream<Uint8Array>({
@@ -186,7 +193,7 @@ export class OPFSFileStore implements FileStore {
     });
   }
 
-  /** Removes a file, or a directory with all that is in it; harmless when it is gone already. */
+  /** Removes a file, or a directory with its content; does nothing if there is neither. */
   async remove(path: string): Promise<void> {
     const parts = partsOfPath(path);
     const name = parts.at(-1);
@@ -199,7 +206,7 @@ export class OPFSFileStore implements FileStore {
       orNothing(directory.removeEntry(name, { recursive: true })));
   }
 
-  /** The names of the files and directories right in a directory, sorted; none if it is not there. */
+  /** Sorted names of the files and directories in a directory; empty if it does not exist. */
   async list(directory: string): Promise<readonly string[]> {
     const found = await this.#directory(partsOfPath(directory));
     const names: string[] = [];
@@ -207,24 +214,26 @@ export class OPFSFileStore implements FileStore {
     return names.sort();
   }
 
-  /** Ends the use of the store; idempotent. The files stay. */
+  /** Closes the store and keeps its files; idempotent. */
   close(): Promise<void> {
     this.#closed = true;
     return Promise.resolve();
   }
 
-  /** As `close()`. */
+  /** Closes the store and keeps its files. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 }
 
-/** No room left, by the name it has in every store. */
+/** Converts the browser's quota error to `ErrStoreFull`. */
 async function asFull(written: Promise<void>): Promise<void> {
   try {
     await written;
   } catch (cause) {
     if (nameOf(cause) !== "QuotaExceededError") throw cause;
-    throw new ErrStoreFull("There is no room left in the browser", { cause });
+    throw new ErrStoreFull(`No space left in the browser (${nameOf(cause)})`, {
+      cause,
+    });
   }
 }

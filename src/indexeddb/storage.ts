@@ -1,5 +1,5 @@
 /**
- * How safe what a page stores is from the browser itself.
+ * Storage mode of a page: whether the browser stores its data, and may clear it.
  *
  * This module is browser compatible.
  *
@@ -15,28 +15,28 @@ import { insecureReason } from "./errors.ts";
 import { storeError } from "./open.ts";
 
 /**
- * What a page may expect of its storage. `persistent`: kept until the user
- * clears it. `best-effort`: the browser may clear it when space is short, and
- * Safari does after seven days of use without a visit (U1). `memory`: nothing
- * can be stored; run on the stores in memory, and say so (U9).
+ * Durability of a page's storage. `persistent`: stored until the user clears it.
+ * `best-effort`: the browser may clear it when space is short, and Safari does after
+ * seven days of use without a visit (U1). `memory`: nothing can be stored; use the
+ * in-memory stores, and tell the user (U9).
  */
 export type StorageMode = "persistent" | "best-effort" | "memory";
 
-/** Storage of a page, with the reason where nothing can be kept. */
+/** Storage mode of a page, with the reason if nothing can be stored. */
 export interface StorageStatus {
   /** Mode of the page's storage. */
   readonly mode: StorageMode;
   /**
-   * Reason for which nothing can be kept, in words for people, with what to do;
-   * only where the mode is `memory`. A store that is opened all the same fails with it.
+   * Reason why nothing can be stored and what to do, as text for the user; set only
+   * if the mode is `memory`. Opening a store then fails with it.
    */
   readonly reason?: string;
 }
 
 /**
- * What the browser answered: `persistent` or `best-effort` if it did,
- * `unsupported` if it cannot be asked, and `unanswered` if it asked the user and
- * there was no answer yet; `storageMode()` tells later.
+ * Answer of the browser: `persistent` or `best-effort`, `unsupported` if it cannot be
+ * asked, and `unanswered` if it asks the user and has no answer yet; call
+ * `storageMode()` later.
  */
 export type PersistenceAnswer =
   | "persistent"
@@ -44,18 +44,18 @@ export type PersistenceAnswer =
   | "unsupported"
   | "unanswered";
 
-/** What the questions about storage are asked of; each part has the browser's as its default. */
+/** Options of the functions about storage; each defaults to the browser's API. */
 export interface StorageOptions {
-  /** Where databases are; null for nowhere. */
+  /** Factory of databases; null to do without. */
   readonly indexedDB?: IDBFactory | null;
-  /** By which a store is kept to one page; null for nothing. */
+  /** Web Locks, which a store needs; null to do without. */
   readonly locks?: LockManager | null;
-  /** What knows about persistence; null for nothing. */
+  /** Storage manager, which persistence needs; null to do without. */
   readonly storage?: Pick<StorageManager, "persist" | "persisted"> | null;
-  /** Time, random numbers and timers. */
+  /** Clock and timers. @default {systemEnv} */
   readonly env?: Env;
   /**
-   * How long the browser's answer is waited for, in milliseconds.
+   * Longest wait for the browser's answer, in milliseconds.
    *
    * @default {5000}
    */
@@ -64,7 +64,7 @@ export interface StorageOptions {
 
 const PROBE = "sampan-probe";
 
-/** What settles first; `late` after `ms`, and also if `promise` rejects. */
+/** Value of `promise`, or `late` if it rejects or takes longer than `ms`. */
 function within<T>(
   env: Env,
   ms: number,
@@ -73,7 +73,7 @@ function within<T>(
 ): Promise<T> {
   return new Promise((resolve) => {
     const cancel = env.setTimer(() => resolve(late), ms);
-    // Never rejects: the rejection is handled before it goes on.
+    // Never rejects: the rejection is handled first.
     promise.catch(() => late).then((value) => {
       cancel();
       resolve(value);
@@ -87,7 +87,7 @@ function managerOf(
   return storage === undefined ? globalThis.navigator?.storage : storage;
 }
 
-/** Whether a database can be made and written to; it is taken away again. */
+/** True if a database can be created and written; it is deleted afterwards. */
 async function probe(factory: IDBFactory): Promise<boolean> {
   const request = factory.open(PROBE);
   request.onupgradeneeded = () =>
@@ -97,19 +97,19 @@ async function probe(factory: IDBFactory): Promise<boolean> {
     db = await promisifyRequest(request);
   } catch (error) {
     if (!(storeError(error) instanceof ErrStoreFull)) throw error;
-    // Full of what this page has stored, or with no room for anything at all.
-    // Firefox before 126 cannot tell which: what is opened there will.
+    // Either this page's data has filled the storage, or there is no room at all.
+    // Firefox before 126 cannot tell which; opening a store will.
     return (await factory.databases?.())?.length !== 0;
   }
   db.close();
-  // It may take its time.
+  // Not awaited: the deletion may take long.
   factory.deleteDatabase(PROBE);
   return true;
 }
 
 /**
- * Mode of this page's storage (U1, U9): {@linkcode storageStatus} says the reason,
- * too. Never rejects and never hangs.
+ * Storage mode of this page (U1, U9); {@linkcode storageStatus} also returns the
+ * reason. Never rejects and never hangs.
  */
 export async function storageMode(
   options: StorageOptions = {},
@@ -118,13 +118,13 @@ export async function storageMode(
 }
 
 /**
- * Storage mode of this page, with the reason if nothing can be kept (U1, U9). Never rejects and never hangs. A private window counts as
- * what it does: some browsers store nothing in it, and others until it is closed,
- * which no page can tell from storing. Storage that is full is still there (U8).
+ * Storage mode of this page, with the reason if nothing can be stored (U1, U9). Never
+ * rejects and never hangs. In a private window some browsers store nothing, and
+ * others store data until it is closed, which a page cannot detect. Full storage
+ * does not change the mode (U8).
  *
- * A page that is not in a secure context, such as one at `http://192.168.1.2`, has
- * no Web Locks, and so keeps nothing: run it on the stores in memory, and show the
- * reason.
+ * A page that is not in a secure context, such as one at `http://192.168.1.2`, has no
+ * Web Locks and can store nothing: use the in-memory stores, and show the reason.
  */
 export async function storageStatus(
   options: StorageOptions = {},
@@ -140,7 +140,7 @@ export async function storageStatus(
     "it does not answer",
     (async () => {
       try {
-        // What the browser refuses it may also throw.
+        // A browser may also throw instead of refusing.
         return await probe(indexedDB) ? undefined : "there is no room at all";
       } catch (error) {
         return messageOf(error);
@@ -151,25 +151,24 @@ export async function storageStatus(
     return {
       mode: "memory",
       reason:
-        `The browser refuses to keep anything here, as in a private window or where site data is blocked: ${refused}`,
+        `The browser refuses to store data here, as in a private window or if site data is blocked: ${refused}`,
     };
   }
-  const kept = await within(
+  const isPersisted = await within(
     env,
     ms,
     false,
     (async () => await managerOf(options)?.persisted() ?? false)(),
   );
-  return { mode: kept ? "persistent" : "best-effort" };
+  return { mode: isPersisted ? "persistent" : "best-effort" };
 }
 
 const MISSING =
-  "Nothing can be kept here, since there is no IndexedDB: use the stores in memory";
+  "Nothing can be stored here, since the browser has no IndexedDB: use the in-memory stores";
 
 /**
- * Asks the browser to keep this page's storage until the user clears it (U3).
- * Never rejects and never hangs: Firefox asks the user, and waits for as long as
- * the user does.
+ * Asks the browser to keep this page's storage until the user clears it (U3). Never
+ * rejects and never hangs, even while Firefox waits for the user's answer.
  */
 export async function requestPersistence(
   options: StorageOptions = {},

@@ -239,7 +239,7 @@ export class MemoryCheckpointBoard implements CheckpointBoard {
 }
 
 class ClusterLogReader implements LogReader {
-  readonly held: number;
+  readonly lastAtStart: number;
   readonly #cluster: ClusterLog;
   readonly #need: { after: number };
   readonly #ahead: ReadAhead = { batches: [] };
@@ -256,7 +256,7 @@ class ClusterLogReader implements LogReader {
     signal: AbortSignal | undefined,
     onEnd: (reader: ClusterLogReader) => void,
   ) {
-    this.held = cluster.last;
+    this.lastAtStart = cluster.last;
     this.#onEnd = onEnd;
     this.#cluster = cluster;
     this.#need = { after };

@@ -47,7 +47,7 @@ export interface LogReader {
    * Index of the last record that the log had when the reader was created. A
    * replica applies the records up to it before its start resolves.
    */
-  readonly held: number;
+  readonly lastAtStart: number;
   /**
    * Returns the next batch, waiting until there is one. Must not be called again
    * before the previous call has settled.

@@ -25,7 +25,7 @@ export interface StoredRecords {
 }
 
 class ReadOnlyLogReader implements LogReader {
-  readonly held: number;
+  readonly lastAtStart: number;
   readonly #source: ReturnType<StoredRecords["read"]> | undefined;
   #reject: ((reason: unknown) => void) | undefined;
   #isClosed = false;
@@ -33,7 +33,7 @@ class ReadOnlyLogReader implements LogReader {
   constructor(after: number, records: StoredRecords | undefined) {
     const isThere = records?.has(after) && records.last > after;
     this.#source = isThere ? records!.read(after) : undefined;
-    this.held = isThere ? records!.last : after;
+    this.lastAtStart = isThere ? records!.last : after;
   }
 
   async next(): Promise<LogBatch> {

@@ -102,8 +102,8 @@ export class ApplyLoop {
 
   /** Starts the loop; resolves once all that the log holds now is applied, or the replica waits before an entry at which `update()` threw. */
   async start(): Promise<void> {
-    const { held } = this.#reader;
-    const applied = this.#machine.until(held);
+    const { lastAtStart } = this.#reader;
+    const applied = this.#machine.until(lastAtStart);
     const parked = new Promise<void>((resolve) => this.#onParked = resolve);
     this.#done = this.#run();
     if (isPromise(applied)) await Promise.race([applied, parked]);

@@ -43,7 +43,7 @@ export async function skipsAfter(
   const skips: SkippedEntry[] = [];
   const reader = await log.read(after);
   try {
-    for (let at = after; at < reader.held;) {
+    for (let at = after; at < reader.lastAtStart;) {
       const batch = await reader.next();
       skips.push(...skipsIn(batch));
       at = lastOf(batch);
@@ -127,7 +127,7 @@ function checkArguments(index: number, reason: string): void {
 async function kindOf(log: Log, index: number): Promise<number | undefined> {
   const reader = await log.read(index - 1);
   try {
-    if (reader.held < index) return undefined;
+    if (reader.lastAtStart < index) return undefined;
     const batch = await reader.next();
     return batch.first === index ? recordAt(batch.records, 0)[0] : undefined;
   } finally {

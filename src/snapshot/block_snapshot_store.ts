@@ -23,6 +23,7 @@ import { ByteWriter, crc32, encodeText } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
+import { ErrClosed } from "../statemachine/errors.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import { SerialQueue } from "../store/group_commit.ts";
 import { rangeOf } from "../store/names.ts";
@@ -138,7 +139,7 @@ export class BlockSnapshotStore implements SnapshotStore {
 
   #check(): void {
     if (this.#closing) {
-      throw new Error("BlockSnapshotStore is closed; create another one");
+      throw new ErrClosed("BlockSnapshotStore is closed; create another one");
     }
   }
 

@@ -18,26 +18,26 @@ import type { BlockLogDB, LogCopy } from "../log/block_log.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import { ErrStoreCorrupted, newerVersion } from "../store/errors.ts";
 
-/** Amount of work done, in bytes. */
+/** Progress of a backup, in bytes. */
 export interface BackupProgress {
-  /** Bytes that were copied. */
+  /** Bytes copied so far. */
   readonly done: number;
-  /** Bytes there are in all, as far as they are known by now. */
+  /** Total bytes, as far as they are known. */
   readonly total: number;
 }
 
-/** Dependencies of a backup. */
+/** Options of a backup. */
 export interface BackupOptions {
   /** Called after each step. */
   readonly onProgress?: ((progress: BackupProgress) => void) | undefined;
-  /** Gives time and timers: between two steps the backup rests, so that the server goes on. */
+  /** Clock and timers for the pauses between steps, in which the server continues. @default {systemEnv} */
   readonly env?: Env | undefined;
 }
 
 const MAGIC = "SAMPANBK";
 const VERSION = 1;
 const HEADER_BYTES = MAGIC.length + 1;
-/** Kind and length before the payload of a frame, and the checksum behind it, in bytes. */
+/** Size of kind and length before the payload of a frame, and of the checksum after it, in bytes. */
 const FRAME_HEAD_BYTES = 5;
 const FRAME_TAIL_BYTES = 4;
 
@@ -53,9 +53,9 @@ export const FrameKind = {
 
 /** One frame of a backup. */
 export interface Frame {
-  /** Its kind, from {@linkcode FrameKind}. */
+  /** One of {@linkcode FrameKind}. */
   readonly kind: number;
-  /** Its payload. A view. */
+  /** Payload, as a view. */
   readonly payload: Uint8Array;
 }
 
@@ -67,15 +67,15 @@ function ascii(text: string): Uint8Array {
   return encodeText(text, "Text");
 }
 
-/** The bytes of a frame. */
+/** Encodes a frame. */
 export function encodeFrame(kind: number, payload: Uint8Array): Uint8Array {
   const size = FRAME_HEAD_BYTES + payload.length + FRAME_TAIL_BYTES;
   const bytes = new ByteWriter(size).u8(kind).u32(payload.length).raw(payload);
-  // The checksum covers what was written so far.
+  // The checksum covers kind, length and payload.
   return bytes.u32(crc32(bytes.view())).finish();
 }
 
-/** Numbers as varints. */
+/** Encodes numbers as varints. */
 function varints(...values: number[]): Uint8Array {
   const writer = new ByteWriter();
   for (const value of values) writer.varint(value);
@@ -83,13 +83,12 @@ function varints(...values: number[]): Uint8Array {
 }
 
 /**
- * A backup of all clusters of a log and a snapshot store, as a stream. Every
- * command that was acknowledged before the stream was first read is in it. The
- * stores stay in use while it runs: each log is copied as of one moment, and its
- * compaction waits.
+ * Backup of all clusters of a log and a snapshot store, as a stream, taken while the
+ * stores are in use. It has every command that was acknowledged before its first
+ * read. Each log is copied as of one moment, and not compacted until it is copied.
  *
  * The stream fails with `ErrStoreCorrupted` at a damaged block: a backup never
- * holds damage.
+ * contains damage.
  */
 export function backup(
   logDB: BlockLogDB,
@@ -114,7 +113,7 @@ export function backup(
   }, { highWaterMark: 0 });
 }
 
-/** Leaves the event loop to the server for longer than a step has taken from it. */
+/** Leaves the event loop to the server for `BACKUP_REST_FACTOR` times as long as a step took. */
 async function rest(env: Env, spentMs: number): Promise<void> {
   const ms = spentMs * BACKUP_REST_FACTOR;
   if (ms < 1) return await env.turn();
@@ -129,8 +128,8 @@ async function* copyAll(
   const counts = { clusters: 0, blocks: 0, snapshots: 0 };
   yield header();
   for (const clusterID of await logDB.clusters()) {
-    // Before the log, which then reaches at least as far as each of them; opened
-    // at once, since the server may remove them when it has made others.
+    // Snapshots come before the log, which then ends at or after each of them. They
+    // are opened at once, since the server may replace them.
     const infos = await snapshots.list(clusterID);
     const opened: ReadableStream<Uint8Array>[] = [];
     let copy: LogCopy | undefined;
@@ -206,13 +205,13 @@ async function* copySnapshot(
   yield encodeFrame(FrameKind.SnapshotEnd, varints(size));
 }
 
-/** A backup, read frame by frame. */
+/** Reads a backup frame by frame. */
 export class BackupReader {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   #chunk: Uint8Array = new Uint8Array(0);
   #offset = 0;
 
-  /** A reader of `source`, which it locks. */
+  /** Creates a reader that locks `source`. */
   constructor(source: ReadableStream<Uint8Array>) {
     this.#reader = source.getReader();
   }
@@ -222,7 +221,7 @@ export class BackupReader {
     return this.#offset;
   }
 
-  /** An error for damage at the present place. */
+  /** Error for damage at the current position. */
   damaged(what: string): ErrStoreCorrupted {
     return new ErrStoreCorrupted(
       `byte ${this.#offset}`,
@@ -230,7 +229,7 @@ export class BackupReader {
     );
   }
 
-  /** The next `count` bytes; undefined if the stream ends before any of them. */
+  /** Reads `count` bytes; undefined if the stream ends before them. */
   async #take(count: number): Promise<Uint8Array | undefined> {
     if (this.#chunk.length < count) {
       const parts = [this.#chunk];
@@ -238,7 +237,7 @@ export class BackupReader {
         const { done, value } = await this.#reader.read();
         if (done) {
           if (size === 0) return undefined;
-          throw this.damaged("it was cut off");
+          throw this.damaged("it is truncated");
         }
         parts.push(value);
         size += value.length;
@@ -252,10 +251,10 @@ export class BackupReader {
   }
 
   /**
-   * The frames up to the last one.
+   * Frames of the backup, without the last one.
    *
-   * @throws ErrStoreCorrupted if the backup is damaged or cut off
-   * @throws ErrStoreVersion if it was written in a newer version of the format
+   * @throws ErrStoreCorrupted if the backup is damaged or truncated
+   * @throws ErrStoreVersion if its format version is not supported
    */
   async *frames(): AsyncGenerator<Frame, void, void> {
     try {
@@ -263,7 +262,7 @@ export class BackupReader {
       if (
         head === undefined ||
         new TextDecoder().decode(head.subarray(0, MAGIC.length)) !== MAGIC
-      ) throw new ErrStoreCorrupted("byte 0", "This is not a backup");
+      ) throw new ErrStoreCorrupted("byte 0", "Data is not a backup");
       if (head[MAGIC.length] !== VERSION) {
         throw newerVersion("Backup", head[MAGIC.length]!, VERSION);
       }
@@ -272,7 +271,7 @@ export class BackupReader {
         yield frame;
         if (frame.kind !== FrameKind.End) continue;
         if (await this.#take(1) !== undefined) {
-          throw this.damaged("something follows its end");
+          throw this.damaged("there are bytes after its end");
         }
         return;
       }
@@ -283,19 +282,21 @@ export class BackupReader {
 
   async #next(): Promise<Frame> {
     const head = await this.#take(FRAME_HEAD_BYTES);
-    if (head === undefined) throw this.damaged("it was cut off");
+    if (head === undefined) throw this.damaged("it is truncated");
     const reader = new ByteReader(head);
     const kind = reader.u8();
     const length = reader.u32();
     if (length > BACKUP_FRAME_BYTES_MAX) {
-      throw this.damaged(`a frame of ${length} bytes is too large`);
+      throw this.damaged(
+        `a frame of ${length} bytes is larger than BACKUP_FRAME_BYTES_MAX`,
+      );
     }
-    // The head stays valid: chunks are never written to.
+    // The head remains valid: chunks are never modified.
     const crc = crc32(head);
     const rest = await this.#take(length + FRAME_TAIL_BYTES);
-    if (rest === undefined) throw this.damaged("it was cut off");
+    if (rest === undefined) throw this.damaged("it is truncated");
     if (new ByteReader(rest, length).u32() !== crc32(rest, crc, 0, length)) {
-      throw this.damaged("a checksum does not match");
+      throw this.damaged("the checksum of a frame is wrong");
     }
     return { kind, payload: rest.subarray(0, length) };
   }

@@ -1,5 +1,5 @@
 /**
- * The folder in which a server keeps its logs and snapshots.
+ * Folder with the logs and snapshots of a server.
  *
  * This module needs Deno or Node.
  *
@@ -31,13 +31,13 @@ import { SqliteLogDB } from "./sqlite_log.ts";
 const LOG = "log.db";
 const SNAPSHOTS = "snapshots";
 
-/** A path cannot be used as a data folder. Nothing was changed. */
+/** Thrown when a path cannot be used as a data folder. Nothing was changed. */
 export class ErrDataFolder extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name by which `instanceof` recognizes the class. */
   static override readonly errorName = "ErrDataFolder";
-  /** The path. */
+  /** Path of the folder. */
   readonly path: string;
-  /** An error that says what is wrong with the path. */
+  /** Creates an error that says what is wrong with the path. */
   constructor(path: string, what: string, options?: ErrorOptions) {
     super(`${path} ${what}`, options);
     this.path = path;
@@ -47,7 +47,7 @@ export class ErrDataFolder extends SampanError {
 /** Options of {@linkcode DataFolder.open}. */
 export interface DataFolderOptions {
   /**
-   * True to make the folder if it is missing, false to refuse one that is.
+   * Set to create the folder if it is missing; otherwise opening it fails.
    *
    * @default {true}
    */
@@ -71,13 +71,13 @@ export interface Restored {
 export interface RestoreOptions {
   /** Called after each step. The total is not known. */
   readonly onProgress?: ((progress: BackupProgress) => void) | undefined;
-  /** Gives up; nothing is left behind. */
+  /** Aborts the restore, which removes everything it has written. */
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * A folder with the logs (`log.db`) and snapshots (`snapshots/`) of a server. One
- * process at a time has it.
+ * Folder with the logs (`log.db`) and snapshots (`snapshots/`) of a server, for one
+ * process at a time.
  *
  * ```ts
  * import { DataFolder } from "./mod.ts";
@@ -96,7 +96,7 @@ export interface RestoreOptions {
  *   });
  *   await replica.propose(kv.put("boat", "sampan"));
  *   const file = await Deno.open(`${path}/backup`, { create: true, write: true });
- *   await data.backup().pipeTo(file.writable); // while the host goes on
+ *   await data.backup().pipeTo(file.writable); // while the host runs
  * }
  * const file = await Deno.open(`${path}/backup`);
  * const { clusters } = await DataFolder.restore(`${path}/new`, file.readable);
@@ -119,12 +119,12 @@ export class DataFolder implements AsyncDisposable {
   }
 
   /**
-   * Opens a data folder for this process alone.
+   * Opens a data folder and locks it for this process.
    *
-   * @throws ErrDataFolder if the path is a file, is missing and is not to be made, or cannot be written
-   * @throws ErrStoreLocked if another process has the folder
+   * @throws ErrDataFolder if the path is a file, is missing and `create` is false, or cannot be written
+   * @throws ErrStoreLocked if another process has the folder open
    * @throws ErrStoreVersion if newer code wrote it
-   * @throws ErrStoreCorrupted if its database is damaged, or not one of this library
+   * @throws ErrStoreCorrupted if its database is damaged, or belongs to another application
    */
   static async open(
     path: string,
@@ -144,7 +144,7 @@ export class DataFolder implements AsyncDisposable {
     const folder = new DataFolder(at);
     try {
       makeDirectory(at);
-      // Opens the database, so that what is wrong with it is known now.
+      // Open the database now, so that its errors are reported here.
       await folder.logDB.clusters();
       folder.snapshots.list(0n);
       return folder;
@@ -155,20 +155,20 @@ export class DataFolder implements AsyncDisposable {
   }
 
   /**
-   * A backup of all clusters, as a stream. What was acknowledged before the
-   * stream is first read is in it, and the folder stays in use. It does not hold
-   * the states of machines on disk: they recover from the snapshots in it.
+   * Backup of all clusters, as a stream, taken while the folder is in use. It has
+   * everything that was acknowledged before its first read. It lacks the state of
+   * on-disk state machines, which recover from its snapshots.
    */
   backup(options?: BackupOptions): ReadableStream<Uint8Array> {
     return backup(this.logDB, this.snapshots, options);
   }
 
   /**
-   * Makes a data folder from a backup. All of it is verified; if it is damaged,
-   * or the restore is given up, nothing is left behind.
+   * Creates a data folder from a backup, which it verifies completely. If the backup
+   * is damaged or the restore is aborted, everything written is removed.
    *
-   * @throws ErrDataFolder if there is anything at `path` already
-   * @throws ErrStoreCorrupted if the backup is damaged or cut off
+   * @throws ErrDataFolder if `path` exists and is not empty
+   * @throws ErrStoreCorrupted if the backup is damaged or truncated
    * @throws ErrSnapshotCorrupted if a snapshot in it is damaged
    * @throws ErrStoreVersion if newer code wrote it
    * @throws ErrStoreFull if there is no room
@@ -182,7 +182,7 @@ export class DataFolder implements AsyncDisposable {
     const aside = `${at}.restoring`;
     try {
       checkAbsent(at);
-      // One that was cut off.
+      // Left by an interrupted restore.
       rmSync(aside, { recursive: true, force: true });
     } catch (error) {
       await source.cancel(error).catch(() => {});
@@ -209,7 +209,7 @@ export class DataFolder implements AsyncDisposable {
     await this.logDB.close();
   }
 
-  /** Calls `close()`. */
+  /** Closes the stores. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -226,7 +226,7 @@ function kindOf(path: string): "file" | "folder" | undefined {
   return stat.isDirectory() ? "folder" : "file";
 }
 
-/** Refuses a target of a restore that holds anything. */
+/** Checks that the target of a restore is missing or empty. */
 function checkAbsent(path: string): void {
   const kind = kindOf(path);
   if (kind === undefined) return;
@@ -241,7 +241,7 @@ function checkAbsent(path: string): void {
   }
 }
 
-/** An error of the file system as one about the path an operator gave; others as they are. */
+/** Converts an error of the file system to one about the operator's path; returns other errors unchanged. */
 export function unwritable(path: string, error: unknown): unknown {
   const { code, message, syscall } = Object(error) as {
     code?: unknown;
@@ -251,7 +251,7 @@ export function unwritable(path: string, error: unknown): unknown {
   switch (code) {
     case "ENOENT":
       return syscall === "mkdir"
-        ? new ErrDataFolder(path, `cannot be made: ${message}`, {
+        ? new ErrDataFolder(path, `cannot be created: ${message}`, {
           cause: error,
         })
         : error;
@@ -274,7 +274,7 @@ export function unwritable(path: string, error: unknown): unknown {
   }
 }
 
-/** Opens each restored log, which checks that no block of it is missing. */
+/** Opens each restored log, to check that no block is missing. */
 async function checkLogs(path: string, restored: Restored): Promise<void> {
   await using logDB = new SqliteLogDB(join(path, LOG));
   const found = await logDB.clusters();
@@ -285,13 +285,13 @@ async function checkLogs(path: string, restored: Restored): Promise<void> {
     if (copy.last !== last) {
       throw new ErrDataFolder(
         path,
-        `holds the log of cluster ${clusterID} up to ${copy.last}, and the backup said ${last}`,
+        `has the log of cluster ${clusterID} up to ${copy.last}, but the backup had it up to ${last}; restore it again`,
       );
     }
   }
 }
 
-/** One restore under way. */
+/** Restore in progress. */
 class Restore {
   readonly #folder: string;
   readonly #reader: BackupReader;
@@ -317,7 +317,7 @@ class Restore {
   async run(): Promise<Restored> {
     const frames = this.#frames();
     try {
-      for await (const frame of frames) await this.#take(frame, frames);
+      for await (const frame of frames) await this.#restore(frame, frames);
       this.#flush("strict");
       return {
         clusters: this.#clusters,
@@ -339,7 +339,7 @@ class Restore {
     }
   }
 
-  async #take(
+  async #restore(
     { kind, payload }: Frame,
     frames: AsyncGenerator<Frame, void, void>,
   ): Promise<void> {
@@ -355,9 +355,9 @@ class Restore {
         return;
       }
       case FrameKind.Block:
-        return this.#takeBlock(payload);
+        return this.#restoreBlock(payload);
       case FrameKind.Snapshot:
-        return await this.#takeSnapshot(text(payload), frames);
+        return await this.#restoreSnapshot(text(payload), frames);
       case FrameKind.End:
         return this.#checkEnd(payload);
       default:
@@ -375,7 +375,7 @@ class Restore {
     }
   }
 
-  #takeBlock(payload: Uint8Array): void {
+  #restoreBlock(payload: Uint8Array): void {
     const cluster = this.#clusters.at(-1);
     if (cluster === undefined) {
       throw this.#reader.damaged("a block belongs to no cluster");
@@ -397,7 +397,7 @@ class Restore {
     this.#blockBytes = 0;
   }
 
-  async #takeSnapshot(
+  async #restoreSnapshot(
     id: string,
     frames: AsyncGenerator<Frame, void, void>,
   ): Promise<void> {
@@ -409,7 +409,7 @@ class Restore {
     const sink = new FileSink(path, new Set());
     const { transform, totals } = verifySnapshot();
     const written = transform.readable.pipeTo(sink.writable);
-    // Reported by the writes, or by the await at the end.
+    // The writes, or the await at the end, report the error.
     written.catch(() => {});
     const writer = transform.writable.getWriter();
     try {

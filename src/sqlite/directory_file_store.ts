@@ -1,5 +1,5 @@
 /**
- * The host's file store in a directory of the file system.
+ * File store of a host in a directory of the file system.
  *
  * This module needs Deno or Node.
  *
@@ -36,30 +36,29 @@ import {
   syncDirectory,
 } from "./files.ts";
 
-/** Where files are before they have their names; not to be seen from outside. */
+/** Directory of unfinished files, invisible to callers. */
 const HIDDEN = ".sampan";
 
 /**
- * A {@linkcode FileStore} in a directory, for one process at a time. A machine
- * may make files there itself, and reads what it was given there, by
- * {@linkcode DirectoryFileStore.pathOf}. No path leads out of the directory,
- * links of the file system included: one that would is a `RangeError`. A
- * directory is there as long as a file is in it.
+ * {@linkcode FileStore} in a directory, for one process at a time. State machines may
+ * create and read its files directly, at {@linkcode DirectoryFileStore.pathOf}. A path
+ * that leads out of the directory, also through links, is a `RangeError`. A
+ * directory exists while there is a file in it.
  */
 export class DirectoryFileStore implements FileStore {
-  /** Where the files are. */
+  /** Absolute path of the directory. */
   readonly directory: string;
   #lock: FileLock | undefined;
   readonly #sinks = new Set<FileSink>();
   #closed = false;
 
-  /** A store in `directory`, which is made when it is first needed. */
+  /** Creates a store in `directory`, which is created at its first use. */
   constructor(directory: string | URL) {
     this.directory = resolve(pathFrom(directory, "Directory of the files"));
   }
 
   /**
-   * Where in the file system a path of this store is.
+   * Absolute path in the file system of a path of this store.
    *
    * @throws RangeError if it leads out of the directory
    */
@@ -76,7 +75,7 @@ export class DirectoryFileStore implements FileStore {
     return full;
   }
 
-  /** Whether what a path leads to, or would, is in the directory, wherever links lead. */
+  /** True if a path, whether it exists or not, is in the directory once links are resolved. */
   #isInside(full: string): boolean {
     let at = full;
     while (at !== this.directory && !exists(at)) at = dirname(at);
@@ -86,11 +85,13 @@ export class DirectoryFileStore implements FileStore {
   }
 
   #open(): void {
-    if (this.#closed) throw new ErrClosed("File store is closed");
+    if (this.#closed) {
+      throw new ErrClosed(`File store is closed: ${this.directory}`);
+    }
     const hidden = join(this.directory, HIDDEN);
     if (this.#lock !== undefined) {
       if (this.#lock.isInPlace) return;
-      // The directory was removed while it was in use: it is made again.
+      // The directory was removed while it was in use: create it again.
       this.#lock.close();
       this.#lock = undefined;
     }
@@ -102,12 +103,12 @@ export class DirectoryFileStore implements FileStore {
   }
 
   /**
-   * Opens a file for reading; it can be read to its end also when it is removed
-   * or replaced meanwhile.
+   * Opens a file for reading; the stream is not affected if the file is removed or
+   * replaced.
    *
-   * @throws ErrFileNotFound if there is nothing at `path`
+   * @throws ErrFileNotFound if there is no file at `path`
    * @throws ErrFileIsDirectory if there is a directory
-   * @throws ErrStoreLocked if another process has the directory
+   * @throws ErrStoreLocked if another process has the directory open
    */
   open(path: string): OpenFile {
     this.#open();
@@ -123,10 +124,10 @@ export class DirectoryFileStore implements FileStore {
   }
 
   /**
-   * Begins a file, visible when the stream is closed.
+   * Begins writing a file, which becomes visible once the stream is closed.
    *
    * @throws ErrFileIsDirectory if there is a directory at `path`
-   * @throws ErrStoreLocked if another process has the directory
+   * @throws ErrStoreLocked if another process has the directory open
    */
   create(path: string): WritableStream<Uint8Array> {
     this.#open();
@@ -135,7 +136,7 @@ export class DirectoryFileStore implements FileStore {
     const temporary = join(this.directory, HIDDEN, crypto.randomUUID());
     const sink = new FileSink(temporary, this.#sinks, () => {
       this.#sinks.delete(sink);
-      // Made only now: a directory is there as long as a file is in it.
+      // Created only now, since a directory exists while there is a file in it.
       makeDirectory(dirname(full));
       renameSync(temporary, full);
       syncDirectory(dirname(full));
@@ -143,7 +144,7 @@ export class DirectoryFileStore implements FileStore {
     return sink.writable;
   }
 
-  /** Removes a file, or a directory with all that is in it; harmless when it is gone already. */
+  /** Removes a file, or a directory with its content; does nothing if there is neither. */
   remove(path: string): void {
     this.#open();
     const full = this.pathOf(path);
@@ -165,11 +166,11 @@ export class DirectoryFileStore implements FileStore {
         rmdirSync(at);
       }
     } catch {
-      // Something is in it.
+      // The directory is not empty.
     }
   }
 
-  /** The names of the files and directories right in a directory, sorted; none if it is not there. */
+  /** Sorted names of the files and directories in a directory; empty if it does not exist. */
   list(directory: string): readonly string[] {
     this.#open();
     const full = this.pathOf(directory);
@@ -178,17 +179,19 @@ export class DirectoryFileStore implements FileStore {
       .filter((name) => name !== HIDDEN || full !== this.directory).sort();
   }
 
-  /** Drops what is being written and lets go of the directory; idempotent. */
+  /** Discards unfinished files and unlocks the directory; idempotent. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const sink of [...this.#sinks]) {
-      await sink.abort(new ErrClosed("File store is closed"));
+      await sink.abort(
+        new ErrClosed(`File store is closed: ${this.directory}`),
+      );
     }
     this.#lock?.close();
     this.#lock = undefined;
   }
 
-  /** As `close()`. */
+  /** Closes the store. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -1,12 +1,11 @@
 /**
- * Notices that another program has changed the files of an open database.
+ * Detection of other programs that change the files of an open database.
  *
- * SQLite reads its files only where its caches have nothing, and takes whatever
- * is at their place: it goes on with a database that was overwritten, cut off or
- * removed, and what it commits then is lost. Between two calls of one store
- * nothing else may write to its files, so their identity, size and time of change
- * say whether something did. A time alone, which a `touch` changes, too, is
- * followed by a look at pages from all over the file.
+ * SQLite reads its files only on a cache miss and trusts what it reads: it continues
+ * with a database that was overwritten, truncated or removed, and its commits are
+ * then lost. Nothing else may write to the files between two calls of a store, so a
+ * changed identity, size or modification time reveals another program. If only the
+ * time has changed, as by `touch`, pages from all over the file are compared.
  *
  * This module needs Deno or Node.
  *
@@ -26,20 +25,20 @@ import { crc32 } from "../bytes.ts";
 import { isWALDamaged, isWALHeader } from "./wal.ts";
 
 const PAGE_BYTES = 4096;
-/** Pages of a database that are compared with what they were. */
+/** Number of pages of a database that are compared. */
 const SAMPLES = 64;
 
 function stateAt(path: string): Stats | undefined {
   return statSync(path, { throwIfNoEntry: false });
 }
 
-/** Fault of a file of an open database. */
+/** Change of a file of an open database by another program. */
 export interface FileFault {
   /** Path of the file. */
   readonly path: string;
-  /** Description of what happened to it. */
+  /** Description of the change, to follow the name of the file. */
   readonly what: string;
-  /** True if it is the WAL that is missing, and the database is as it was: what SQLite has of it can still be moved into the database. */
+  /** True if only the WAL is missing: SQLite still has it open, and can move its content into the database. */
   readonly isOnlyWALMissing?: boolean;
 }
 
@@ -47,18 +46,18 @@ export interface FileFault {
 export class FileGuard implements Disposable {
   readonly #path: string;
   readonly #wal: string;
-  /** Closed only after SQLite has closed the database: to close any descriptor of a file ends the locks that the process has on it. */
+  /** Closed only after SQLite has closed the database: closing any descriptor of a file releases the process's locks on it. */
   readonly #file: number;
   readonly #walFile: number;
   #state: Stats;
   #walState: Stats;
-  /** Set once SQLite has written to the WAL since its state was taken: its time of change says nothing then. */
+  /** Set once SQLite has written to the WAL since its state was recorded: its modification time then proves nothing. */
   isWritten = false;
-  /** Checksums of some pages, by their numbers. */
+  /** Checksums of the compared pages, by page number. */
   #samples: ReadonlyMap<number, number> = new Map();
   readonly #page = new Uint8Array(PAGE_BYTES);
 
-  /** A guard of the database at `path`, which has just been opened. */
+  /** Creates a guard of the database at `path`, which was just opened. */
   constructor(path: string) {
     this.#path = path;
     this.#wal = `${path}-wal`;
@@ -74,13 +73,13 @@ export class FileGuard implements Disposable {
     this.checkpointed();
   }
 
-  /** Takes in that SQLite has written to the database. */
+  /** Records the state of the files after SQLite has written to the database. */
   checkpointed(): void {
     this.#state = fstatSync(this.#file);
     const pages = Math.floor(this.#state.size / PAGE_BYTES);
     const step = Math.max(1, pages / SAMPLES);
     const samples = new Map<number, number>();
-    // The first one always, since a program that overwrites a file begins there.
+    // Always the first page, where a program that overwrites the file begins.
     samples.set(0, this.#checksum(0));
     for (let from = 0; from < pages; from += step) {
       const page = Math.min(pages - 1, Math.floor(from + Math.random() * step));
@@ -95,7 +94,7 @@ export class FileGuard implements Disposable {
     return crc32(this.#page, 0, 0, count);
   }
 
-  /** Fault that the files have now; undefined if no other program has changed them. */
+  /** Returns a change of the files by another program; undefined if there was no such change. */
   fault(): FileFault | undefined {
     const path = this.#path;
     const state = stateAt(path);
@@ -146,7 +145,7 @@ export class FileGuard implements Disposable {
     return isWALHeader(this.#page.subarray(0, count));
   }
 
-  /** Lets go of the files, once SQLite has. */
+  /** Closes the files, after SQLite has. */
   [Symbol.dispose](): void {
     closeSync(this.#file);
     closeSync(this.#walFile);
@@ -163,7 +162,7 @@ function difference(
     return "was replaced by another file";
   }
   if (now.size < before.size) {
-    return `was cut off from ${before.size} to ${now.size} bytes`;
+    return `was truncated from ${before.size} to ${now.size} bytes`;
   }
   return undefined;
 }

@@ -1,9 +1,9 @@
 /**
- * Snapshots as files of a directory.
+ * Snapshot store in a directory of the file system.
  *
- * Each is one file, and its name says all that is known of it, so that listing
- * them opens none, and a snapshot and what is known of it appear in one step. It
- * is written under another name, synced, renamed, and the directory synced.
+ * Each snapshot is one file whose name carries its header, so that listing snapshots
+ * opens no file. A file is written under a temporary name, synced and renamed; then
+ * the directory is synced.
  *
  * This module needs Deno or Node.
  *
@@ -54,21 +54,21 @@ const SUFFIX = ".snapshot";
 const TEMPORARY = ".tmp";
 
 /**
- * A {@linkcode SnapshotStore} in a directory, for one process at a time. What a
- * crash left unfinished is removed when the store is next used. A directory that
- * is removed while the store is in use is made again.
+ * {@linkcode SnapshotStore} in a directory, for one process at a time. Files that a
+ * crash left unfinished are removed when the store is next used. A directory that is
+ * removed while the store is in use is created again.
  */
 export class FileSnapshotStore implements SnapshotStore {
-  /** Where the snapshots are. */
+  /** Path of the directory. */
   readonly directory: string;
-  /** The complete ones by their ids; undefined before they are first wanted. */
+  /** Complete snapshots by id; undefined until they are first listed. */
   #snapshots: Map<string, NamedSnapshot> | undefined;
   #lock: FileLock | undefined;
   readonly #sinks = new Set<FileSink>();
   #made = 0;
   #closed = false;
 
-  /** A store in `directory`, which is made when it is first needed. */
+  /** Creates a store in `directory`, which is created at its first use. */
   constructor(directory: string | URL) {
     this.directory = pathFrom(directory, "Directory of the snapshots");
   }
@@ -78,11 +78,13 @@ export class FileSnapshotStore implements SnapshotStore {
   }
 
   #open(): Map<string, NamedSnapshot> {
-    if (this.#closed) throw new ErrClosed("Snapshot store is closed");
+    if (this.#closed) {
+      throw new ErrClosed(`Snapshot store is closed: ${this.directory}`);
+    }
     const lock = join(this.directory, "lock");
     if (this.#lock !== undefined && !this.#lock.isInPlace) {
-      // The directory was removed while it was in use: it is made again, with
-      // whatever is in it now.
+      // The directory was removed while it was in use: create it again, and list what
+      // it contains now.
       this.#lock.close();
       this.#lock = undefined;
       this.#snapshots = undefined;
@@ -105,7 +107,7 @@ export class FileSnapshotStore implements SnapshotStore {
     return snapshots;
   }
 
-  /** Removes the older ones that say the same as `made`. */
+  /** Removes the older snapshots that equal this one. */
   #removeReplaced({ info, order }: NamedSnapshot): void {
     for (const other of this.#snapshots!.values()) {
       if (other.order < order && isSameSnapshot(other.info, info)) {
@@ -120,9 +122,9 @@ export class FileSnapshotStore implements SnapshotStore {
   }
 
   /**
-   * Begins a snapshot.
+   * Begins writing a snapshot.
    *
-   * @throws ErrStoreLocked if another process has the directory
+   * @throws ErrStoreLocked if another process has the directory open
    */
   create(
     header: SnapshotHeader,
@@ -150,7 +152,11 @@ export class FileSnapshotStore implements SnapshotStore {
     path: string,
   ): SnapshotInfo {
     const snapshots = this.#open();
-    if (!sink.isComplete) throw new Error("Snapshot is not written to its end");
+    if (!sink.isComplete) {
+      throw new Error(
+        "Snapshot is incomplete: close its writable before commit()",
+      );
+    }
     const imported = options?.imported ?? false;
     const order = ++this.#made;
     const id = nameOf({ ...header, files, imported, size: sink.size }, order);
@@ -164,9 +170,9 @@ export class FileSnapshotStore implements SnapshotStore {
   }
 
   /**
-   * The complete snapshots of a cluster, as the port orders them.
+   * Complete snapshots of a cluster, in the order defined by the port.
    *
-   * @throws ErrStoreLocked if another process has the directory
+   * @throws ErrStoreLocked if another process has the directory open
    */
   list(clusterID: bigint): readonly SnapshotInfo[] {
     return [...this.#open().values()]
@@ -176,10 +182,10 @@ export class FileSnapshotStore implements SnapshotStore {
   }
 
   /**
-   * The container's bytes.
+   * Opens the container's bytes.
    *
-   * @throws ErrSnapshotNotFound if it is not, or no longer, there
-   * @throws ErrSnapshotCorrupted if the file does not have its size
+   * @throws ErrSnapshotNotFound if it is not in the store, or was removed
+   * @throws ErrSnapshotCorrupted if the file has another size than its name says
    */
   open(info: SnapshotInfo): ReadableStream<Uint8Array> {
     const made = this.#open().get(info.id);
@@ -189,7 +195,7 @@ export class FileSnapshotStore implements SnapshotStore {
       file = openSync(this.#pathOf(info.id), "r");
     } catch (cause) {
       if (!hasCode(cause, "ENOENT")) throw cause;
-      // Another program has removed it: it is not listed any more either.
+      // Another program has removed the file: do not list it again.
       this.#snapshots!.delete(info.id);
       throw new ErrSnapshotNotFound(info.id);
     }
@@ -204,28 +210,30 @@ export class FileSnapshotStore implements SnapshotStore {
     return fileSource(file);
   }
 
-  /** Removes a snapshot; harmless when it is gone already. */
+  /** Removes a snapshot; does nothing if it was removed before. */
   remove(info: SnapshotInfo): void {
     this.#open();
     this.#remove(info.id);
   }
 
-  /** Clusters that have a snapshot here, in order of their ids. */
+  /** Ids of the clusters that have a snapshot here, in ascending order. */
   clusters(): readonly bigint[] {
     return clustersOf([...this.#open().values()].map(({ info }) => info));
   }
 
-  /** Drops what is being written and lets go of the directory; idempotent. */
+  /** Discards unfinished snapshots and unlocks the directory; idempotent. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const sink of [...this.#sinks]) {
-      await sink.abort(new ErrClosed("Snapshot store is closed"));
+      await sink.abort(
+        new ErrClosed(`Snapshot store is closed: ${this.directory}`),
+      );
     }
     this.#lock?.close();
     this.#lock = undefined;
   }
 
-  /** As `close()`. */
+  /** Closes the store. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -1,5 +1,5 @@
 /**
- * Files and directories so that they outlive a power cut.
+ * Files and directories that survive a power cut.
  *
  * This module needs Deno or Node.
  *
@@ -21,20 +21,20 @@ import { platform } from "node:os";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
-import { describe, isWellFormed, wrongType } from "../describe.ts";
+import { describe, isWellFormed, messageOf, wrongType } from "../describe.ts";
 import {
   ErrStoreFailed,
   ErrStoreFull,
   ErrStoreLocked,
 } from "../store/errors.ts";
 
-/** How many bytes are read from a file at once. */
+/** Bytes that are read from a file at once. */
 const CHUNK_BYTES = 64 * 1024;
 
 /**
- * Path in the file system that a caller has given, as a path or a `file:` URL.
+ * Path in the file system from a path or a `file:` URL.
  *
- * @throws TypeError if it is something else: what other programs would take for a database in memory, a URL or a home folder, the file system takes for the name of a file
+ * @throws TypeError if it is anything else, or a string such as `:memory:`, a URL or `~/…`, which the file system would treat as the name of a file
  */
 export function pathFrom(given: string | URL, name: string): string {
   if (given instanceof URL) {
@@ -69,17 +69,19 @@ export function pathFrom(given: string | URL, name: string): string {
   return given;
 }
 
-/** An error of the file system as this library names it. */
+/** Converts an error of the file system to one of this library. */
 export function fileError(error: unknown): unknown {
   const code = (error as { code?: unknown } | null)?.code;
   return code === "ENOSPC" || code === "EDQUOT"
-    ? new ErrStoreFull("There is no room left for files", { cause: error })
+    ? new ErrStoreFull(`No space left on the disk (${messageOf(error)})`, {
+      cause: error,
+    })
     : error;
 }
 
-/** Makes what was created, renamed or removed in a directory outlive a power cut. */
+/** Makes files that were created, renamed or removed in a directory survive a power cut. */
 export function syncDirectory(path: string): void {
-  // Windows keeps its directories in a journal, and does not open them.
+  // Windows journals its directories, and does not open them as files.
   if (platform() === "win32") return;
   const directory = openSync(path, "r");
   try {
@@ -89,7 +91,7 @@ export function syncDirectory(path: string): void {
   }
 }
 
-/** Makes a directory and those above it, if they are not there. */
+/** Creates a directory and its parents if they are missing. */
 export function makeDirectory(path: string): void {
   const missing: string[] = [];
   for (let at = path; !exists(at); at = dirname(at)) missing.push(at);
@@ -98,7 +100,7 @@ export function makeDirectory(path: string): void {
   for (const made of missing.reverse()) syncDirectory(dirname(made));
 }
 
-/** Whether there is something at a path. */
+/** True if a file or directory exists at a path. */
 export function exists(path: string): boolean {
   try {
     statSync(path);
@@ -115,17 +117,17 @@ export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
   return codes.some((one) => one === code);
 }
 
-/** A lock that a process holds. */
+/** File lock of this process. */
 export interface FileLock {
-  /** True if its file is still in place: neither it nor its directory was removed or replaced. */
+  /** True if neither the lock file nor its directory was removed or replaced. */
   readonly isInPlace: boolean;
-  /** Releases it. */
+  /** Releases the lock. */
   close(): void;
 }
 
 /**
- * Takes a lock that ends with the process, however that ends. It is SQLite's, on
- * an empty database: Node has no other that the system releases.
+ * Acquires a lock that the operating system releases when the process ends. It is
+ * SQLite's lock of an empty database, since Node has no other such lock.
  *
  * @throws ErrStoreLocked if another process, or another store of this one, has it
  */
@@ -152,21 +154,21 @@ export function lockFile(path: string): FileLock {
     lock.close();
     throw cause instanceof Error && /is locked/.test(cause.message)
       ? new ErrStoreLocked(
-        `Another process, or another store of this one, holds ${path}`,
+        `Another process, or another store of this one, has locked ${path}; close it first`,
         { cause },
       )
       : new ErrStoreFailed(path, "lock cannot be taken", { cause });
   }
 }
 
-/** The bytes of a file from its beginning; closes it when that is over. */
+/** Stream of the bytes of a file, which is closed at its end. */
 export function fileSource(file: number): ReadableStream<Uint8Array> {
   let isOver = false;
   let isReading = false;
   const close = (): void => {
     if (isOver) return;
     isOver = true;
-    // Closed under a read, its number could be another file's by then.
+    // Closing during a read could let another file reuse the descriptor.
     if (!isReading) closeSync(file);
   };
   return new ReadableStream<Uint8Array>({
@@ -183,7 +185,7 @@ export function fileSource(file: number): ReadableStream<Uint8Array> {
         throw error;
       }
       isReading = false;
-      // It may have been given up while the chunk was read.
+      // The stream may have been cancelled during the read.
       if (isOver) return closeSync(file);
       if (count > 0) return controller.enqueue(chunk.subarray(0, count));
       close();
@@ -220,13 +222,13 @@ function syncFile(file: number): Promise<void> {
   );
 }
 
-/** A file being written under a name that is not its own yet. */
+/** File that is written under a temporary name. */
 export class FileSink {
-  /** Takes the bytes. Once it is closed they outlive a power cut. */
+  /** Stream for the bytes. Once it is closed, they survive a power cut. */
   readonly writable: WritableStream<Uint8Array>;
-  /** Bytes written so far. */
+  /** Size written so far, in bytes. */
   size = 0;
-  /** Whether all of it is written. */
+  /** True once the stream was closed and everything is written. */
   isComplete = false;
   readonly #path: string;
   readonly #live: Set<FileSink>;
@@ -236,8 +238,8 @@ export class FileSink {
   #writing: Promise<unknown> | undefined;
 
   /**
-   * Begins a file at `path`; `done` is called when it is complete. Until it is
-   * discarded, or its owner takes it out, it is one of those that are `live`.
+   * Begins a file at `path`; `done` is called when it is complete. The sink is in
+   * `live` until it is discarded, or its owner removes it from there.
    */
   constructor(
     path: string,
@@ -285,13 +287,15 @@ export class FileSink {
     this.#isOpen = false;
   }
 
-  /** Fails the stream if it is still open, and removes what was written. */
+  /** Fails the stream if it is still open, and removes the file. */
   async abort(reason?: unknown): Promise<void> {
-    this.#controller?.error(reason ?? new Error("File is not wanted"));
+    this.#controller?.error(
+      reason ?? new Error("FileSink was aborted without a reason"),
+    );
     await this.discard();
   }
 
-  /** Removes what was written; idempotent. */
+  /** Removes the file; idempotent. */
   async discard(): Promise<void> {
     this.#live.delete(this);
     this.isComplete = false;
@@ -301,7 +305,7 @@ export class FileSink {
   }
 }
 
-/** Removes a file; harmless when it is gone already. */
+/** Removes a file; does nothing if it does not exist. */
 export function removeFile(path: string): void {
   rmSync(path, { force: true });
 }

@@ -1,13 +1,12 @@
 /**
- * For Deno and Node: logs and on-disk machines in SQLite databases, snapshots and
- * external files in directories. Each belongs to one process at a time; another
- * one is refused with `ErrStoreLocked`, and may have it when that ends, however
- * it ends.
+ * Storage for Deno and Node: logs, outboxes and on-disk machines in SQLite databases,
+ * snapshots and external files in directories. Each is locked by one process at a
+ * time; another process gets `ErrStoreLocked` until the first one ends.
  *
- * Durability goes by name. `full`: what was answered survives a power cut.
- * `normal`: it survives a process that is killed, and `sync()` makes all of it
- * survive a power cut. A log that is `full` under a machine that is `normal`
- * loses nothing: the machine is brought up from the log.
+ * Durability has two levels. With `full`, acknowledged data survives a power cut.
+ * With `normal`, it survives the end of the process, and a power cut once `sync()`
+ * has resolved. A `normal` machine over a `full` log loses nothing, since it catches
+ * up from the log.
  *
  * This module needs Deno or Node.
  *

@@ -1,13 +1,13 @@
 /**
- * Blocks in a SQLite database: a table of names and bytes, in WAL mode.
+ * Block store in a SQLite database: a table of names and bytes, in WAL (write-ahead
+ * log) mode.
  *
- * One process has the database at a time: SQLite's exclusive lock is held from
- * the first call on, and the system lets go of it when the process ends, however
- * it ends. A strict write commits with `synchronous=FULL`, which syncs the WAL,
- * and with it everything written before; a relaxed one with `NORMAL`, which
- * leaves that to the next strict write or checkpoint. The table has a row id: a
- * row beyond a page is read several times faster so than from a table that is
- * sorted by name.
+ * One process at a time has the database open: it holds SQLite's exclusive lock from
+ * the first call on, and the operating system releases the lock when the process
+ * ends. A strict write commits with `synchronous=FULL`, which syncs the WAL, and
+ * with it everything written before; a relaxed one commits with `NORMAL`, which
+ * leaves the sync to the next strict write or checkpoint. The table has a row id:
+ * rows larger than a page are read several times faster than from a table without.
  *
  * This module needs Deno or Node.
  *
@@ -50,39 +50,38 @@ import { FileGuard } from "./file_guard.ts";
 import { exists, makeDirectory, pathFrom } from "./files.ts";
 import { committedIn, isWALDamaged } from "./wal.ts";
 
-/** What a {@linkcode SqliteBlockStore} takes besides its path. */
+/** Options of {@linkcode SqliteBlockStore}. */
 export interface SqliteBlockStoreOptions {
   /**
-   * With `full`, every write is a strict one, whatever it is asked for, and a
-   * WAL that is damaged before its last write is refused. (Where a power cut may
-   * have left it so, it cannot be told from damage: after one, a store that was
-   * `normal` is to be opened as such first.)
+   * With `full`, every write is strict, and opening fails if the WAL is damaged
+   * before its last write. A power cut can leave such a WAL in a `normal` store: open
+   * it as `normal` once before opening it as `full`.
    *
    * @default {"normal"}
    */
   readonly durability?: "full" | "normal" | undefined;
   /**
-   * How large the database may become, in bytes; past it `ErrStoreFull`. What
-   * is not yet in the database, but in its WAL, is not counted.
+   * Largest size of the database, in bytes, excluding its WAL; larger writes fail
+   * with `ErrStoreFull`.
    *
    * @default {Infinity}
    */
   readonly bytesMax?: number | undefined;
 }
 
-/** "samp": tells these databases from those of others. */
+/** Application id "samp", which identifies databases of this library. */
 const APPLICATION_ID = 0x73616D70;
 const VERSION = 1;
 const PAGE_BYTES = 4096;
-/** Shortest time between two looks at the files before writes, in milliseconds. */
+/** Shortest interval at which writes verify the files, in milliseconds. */
 const VERIFY_MS = 4;
-/** Pages of the WAL after which they are moved into the database, and it begins anew. */
+/** Pages in the WAL after which a checkpoint moves them into the database. */
 const CHECKPOINT_PAGES = 1024;
-/** Page that SQLite never uses, since its locks are on bytes of it. */
+/** Number of the page that SQLite never uses, since its locks are on bytes of it. */
 const LOCK_PAGE = 0x40000000 / PAGE_BYTES + 1;
-/** What a WAL of that many pages takes, each behind a header. */
+/** Size of a WAL with `CHECKPOINT_PAGES` pages and their headers, in bytes. */
 const WAL_BYTES = 32 + CHECKPOINT_PAGES * (24 + PAGE_BYTES);
-/** How far a WAL has come when it is first made longer, in bytes. */
+/** Size of the WAL at which it is first extended in advance, in bytes. */
 const WAL_EXTENDED_FIRST = 128 * 1024;
 
 const SCHEMA = `
@@ -92,12 +91,12 @@ const SCHEMA = `
   CREATE TABLE blocks (key TEXT NOT NULL UNIQUE, bytes BLOB NOT NULL);
 `;
 
-/** Changes a page, so that there is something to commit, and to be synced. */
+/** Changes a page, so that the commit has something to sync. */
 const SYNC = "UPDATE store SET syncs = syncs + 1";
 
 const RANGE = "FROM blocks WHERE key >= ? AND key < ? ORDER BY key";
 
-/** SQLite's own codes, without the details in their upper bytes. */
+/** SQLite's primary result codes. */
 const Code = {
   Busy: 5,
   Locked: 6,
@@ -108,7 +107,7 @@ const Code = {
   NotADatabase: 26,
 } as const;
 
-/** The codes by what SQLite says, where the code does not come through. */
+/** Result codes by message, for runtimes that do not pass the code on. */
 const MESSAGES: readonly (readonly [RegExp, number])[] = [
   [/is locked/, Code.Busy],
   [/disk I\/O error/, Code.IO],
@@ -123,16 +122,16 @@ function codeOf(error: unknown): number | undefined {
   if (typeof errcode === "number") return errcode & 0xFF;
   const known = MESSAGES.find(([pattern]) => pattern.test(error.message))?.[1];
   if (known !== undefined) return known;
-  // One whose opening failed has no number.
+  // An error of opening a database has no number.
   return (error as { code?: unknown }).code === "ERR_SQLITE_ERROR"
     ? Code.CantOpen
     : undefined;
 }
 
-/** The statements of an open database, each prepared when it is first used. */
+/** Open database with its statements, each prepared at its first use. */
 class Connection {
   readonly db: DatabaseSync;
-  /** Notices that another program writes to the files; undefined until it is set up. */
+  /** Detects writes of other programs to the files; undefined until it is set up. */
   guard: FileGuard | undefined;
   readonly #statements = new Map<string, StatementSync>();
   #synchronous = "";
@@ -160,7 +159,7 @@ class Connection {
     return row === undefined ? undefined : Object.values(row)[0];
   }
 
-  /** Closes the database, and only then what else has its files open. */
+  /** Closes the database, and then the guard, which must be last to close its files. */
   close(): void {
     try {
       this.db.close();
@@ -171,27 +170,27 @@ class Connection {
   }
 }
 
-/** A {@linkcode BlockStore} in a SQLite database. Its calls are synchronous. */
+/** {@linkcode BlockStore} in a SQLite database. Its calls are synchronous. */
 export class SqliteBlockStore implements BlockStore {
-  /** Where the database is. */
+  /** Absolute path of the database. */
   readonly path: string;
   readonly #isFull: boolean;
   readonly #pagesMax: number;
   #connection: Connection | undefined;
   #identity = "";
-  /** Whether something may be written that is not synced. */
+  /** True if a relaxed write may not be synced yet. */
   #isDirty = false;
   #isClosed = false;
-  /** Set once another program was found to have changed the files: nothing is written any more. */
+  /** Set once another program was found to have changed the files: later writes are refused. */
   #damage: ErrStoreCorrupted | undefined;
   #verifiedAt = 0;
-  /** About how many pages are in the WAL and not in the database. */
+  /** Estimated number of pages in the WAL that are not in the database. */
   #walPages = 0;
-  /** About how far strict writes have filled the WAL, and how far there is room in it, in bytes. */
+  /** Estimated bytes that strict writes have filled of the WAL, and the size to which it was extended. */
   #walBytes = 0;
   #walExtended = WAL_EXTENDED_FIRST;
 
-  /** A store in the database at `path`, which is made, with its directory, if it is not there. */
+  /** Creates a store in the database at `path`, which is created, with its directory, by the first call that needs it. */
   constructor(path: string | URL, options: SqliteBlockStoreOptions = {}) {
     const checks: OptionChecks<SqliteBlockStoreOptions> = {
       durability: optional(isOneOf("full", "normal")),
@@ -204,7 +203,9 @@ export class SqliteBlockStore implements BlockStore {
   }
 
   #open(): Connection {
-    if (this.#isClosed) throw new ErrClusterClosed("Block store is closed");
+    if (this.#isClosed) {
+      throw new ErrClusterClosed(`Block store is closed: ${this.path}`);
+    }
     if (this.#connection !== undefined) return this.#connection;
     if (this.#damage !== undefined) throw this.#damage;
     let connection: Connection;
@@ -227,7 +228,7 @@ export class SqliteBlockStore implements BlockStore {
     }
   }
 
-  /** Refuses to make a database in place of one that this store had open before. */
+  /** Checks that a database which this store had open before was not removed. */
   #checkPresent(): void {
     if (this.#identity === "" || exists(this.path)) return;
     throw this.#damage = new ErrStoreCorrupted(
@@ -236,7 +237,7 @@ export class SqliteBlockStore implements BlockStore {
     );
   }
 
-  /** SQLite removes the WAL of a database without a first page, which it takes for a new one. */
+  /** Checks for a WAL without a database: SQLite would treat the database as new and remove the WAL. */
   #checkPresentWAL(): void {
     const wal = `${this.path}-wal`;
     if (!exists(wal)) return;
@@ -247,7 +248,7 @@ export class SqliteBlockStore implements BlockStore {
     }
     throw new ErrStoreCorrupted(
       this.path,
-      `Database is empty or missing, but there is a WAL of it; restore a backup, or remove ${wal} to begin with nothing`,
+      `Database is empty or missing, but its WAL exists; restore a backup, or remove ${wal} to begin with an empty database`,
     );
   }
 
@@ -264,23 +265,26 @@ export class SqliteBlockStore implements BlockStore {
     db.exec("BEGIN IMMEDIATE");
     const isLeft = this.#checkWAL();
     this.#checkKind(connection);
-    if (isLeft) this.#beginWAL(db);
+    if (isLeft) this.#truncateWAL(db);
     if (connection.pragma("application_id") === 0) {
       db.exec(SCHEMA);
       connection.statement("INSERT INTO store VALUES (?, 0)")
         .run(crypto.randomUUID());
     }
-    // What a process wrote that was killed is to outlive a power cut from now on:
-    // whoever opens the store builds on it (D1).
+    // Relaxed writes of a process that was killed must survive a power cut from here
+    // on, since this process builds on them (D1).
     connection.statement(SYNC).run();
     db.exec("COMMIT");
     const row = connection.statement("SELECT identity FROM store").get();
     if (typeof row?.identity !== "string") {
-      throw new ErrStoreCorrupted(this.path, "Store has lost its identity");
+      throw new ErrStoreCorrupted(
+        this.path,
+        "Database has no identity row; restore a backup",
+      );
     }
     if (this.#identity !== "" && this.#identity !== row.identity) {
       throw new ErrStoreVanished(
-        `Another database has taken the place of ${this.path}`,
+        `Database was replaced by another one while it was in use: ${this.path}`,
       );
     }
     this.#identity = row.identity;
@@ -289,7 +293,7 @@ export class SqliteBlockStore implements BlockStore {
     }
   }
 
-  /** SQLite drops what comes after damage in its WAL, and does not say so. Gives whether a crash has left one. */
+  /** Checks the WAL, since SQLite silently drops everything after damage in it. Returns true if a crash has left a WAL. */
   #checkWAL(): boolean {
     const path = `${this.path}-wal`;
     if (!exists(path)) return false;
@@ -302,8 +306,8 @@ export class SqliteBlockStore implements BlockStore {
   }
 
   /**
-   * Refuses a database that lacks pages which its WAL does not have either: it was
-   * cut off. SQLite takes one of no length for one that is new.
+   * Checks that every page is in the database or in its WAL: otherwise the database
+   * was truncated. SQLite treats an empty file as a new database.
    */
   #checkLength(wal: Uint8Array): void {
     const { size, pages } = committedIn(wal);
@@ -312,7 +316,7 @@ export class SqliteBlockStore implements BlockStore {
       if (pages.has(page) || page === LOCK_PAGE) continue;
       throw new ErrStoreCorrupted(
         this.path,
-        `Database was cut off: it has ${bytes} bytes of ${
+        `Database was truncated: it has ${bytes} bytes of ${
           size * PAGE_BYTES
         }; restore a backup`,
       );
@@ -320,23 +324,23 @@ export class SqliteBlockStore implements BlockStore {
   }
 
   /**
-   * Begins the WAL anew. What a power cut left unfinished is behind its end, and
-   * after another one would be taken for a write that came later: for damage.
+   * Truncates the WAL. An unfinished write that a power cut left at its end would,
+   * after another power cut, look like damage before a later write.
    */
-  #beginWAL(db: DatabaseSync): void {
+  #truncateWAL(db: DatabaseSync): void {
     db.exec("COMMIT");
     try {
       db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
     } catch {
-      // Then it goes on. Whoever writes is told what is wrong.
+      // Then the WAL continues; a write reports the error.
     }
     db.exec("BEGIN IMMEDIATE");
   }
 
   /**
-   * A commit that makes its file longer takes half as long again as one into
-   * space that is there. So the WAL is made longer now and then, twice as long
-   * each time; SQLite knows how far it goes, and writes over this.
+   * Extends the WAL in advance, doubling it each time: a commit that extends its file
+   * takes half as long again as one into existing space. SQLite knows the end of the
+   * WAL and overwrites the added bytes.
    */
   #extendWAL({ put = [] }: Changes): void {
     for (const { bytes } of put) this.#walBytes += bytes.length;
@@ -350,11 +354,11 @@ export class SqliteBlockStore implements BlockStore {
       const missing = this.#walExtended - statSync(path).size;
       if (missing > 0) appendFileSync(path, new Uint8Array(missing));
     } catch {
-      // Then commits are slower, or fail, and whoever writes is told.
+      // Then commits are slower, or fail and report the error.
     }
   }
 
-  /** Leaves a database that is somebody else's, or of a newer version, alone. */
+  /** Checks that the database belongs to this library and has a supported version. */
   #checkKind(connection: Connection): void {
     const id = connection.pragma("application_id");
     const version = connection.pragma("user_version");
@@ -364,7 +368,7 @@ export class SqliteBlockStore implements BlockStore {
     if (id !== APPLICATION_ID) {
       throw new ErrStoreCorrupted(
         this.path,
-        "Database was not made by this library, and is left alone",
+        "Database belongs to another application and was not changed; choose another path",
       );
     }
     if (version !== VERSION) {
@@ -372,13 +376,13 @@ export class SqliteBlockStore implements BlockStore {
     }
   }
 
-  /** An error of SQLite as this library names it. */
+  /** Converts an error of SQLite to one of this library. */
   #error(cause: unknown): unknown {
     switch (codeOf(cause)) {
       case Code.Busy:
       case Code.Locked:
         return new ErrStoreLocked(
-          `Somebody else has the database open: ${this.path}`,
+          `Another process has the database open; stop it first: ${this.path}`,
           { cause },
         );
       case Code.Corrupt:
@@ -387,13 +391,16 @@ export class SqliteBlockStore implements BlockStore {
           cause,
         });
       case Code.Full:
-        return new ErrStoreFull(`There is no room left for ${this.path}`, {
-          cause,
-        });
+        return new ErrStoreFull(
+          `No space left for the database: ${this.path}`,
+          {
+            cause,
+          },
+        );
       case undefined:
         return cause;
       default:
-        // SQLite says "disk I/O error", and not of which file.
+        // SQLite says "disk I/O error" without the file.
         return new ErrStoreFailed(
           this.path,
           `Database cannot be used (${messageOf(cause)})`,
@@ -412,10 +419,10 @@ export class SqliteBlockStore implements BlockStore {
   }
 
   /**
-   * The name this store was given when it was made.
+   * Random name given to the store when it was created.
    *
-   * @throws ErrStoreLocked if somebody else has the database open
-   * @throws ErrStoreCorrupted if the database is damaged, or somebody else's
+   * @throws ErrStoreLocked if another process has the database open
+   * @throws ErrStoreCorrupted if the database is damaged, or belongs to another application
    * @throws ErrClusterClosed after `close()`
    */
   identity(): string {
@@ -423,7 +430,7 @@ export class SqliteBlockStore implements BlockStore {
     return this.#identity;
   }
 
-  /** The contents of the blocks of those names. Throws as {@linkcode SqliteBlockStore.identity}. */
+  /** Contents of the named blocks. Throws the errors of {@linkcode SqliteBlockStore.identity}. */
   get(keys: readonly string[]): (Uint8Array | undefined)[] {
     return this.#run((connection) => {
       const get = connection.statement(
@@ -436,7 +443,7 @@ export class SqliteBlockStore implements BlockStore {
     });
   }
 
-  /** The blocks of a range of names. Throws as {@linkcode SqliteBlockStore.identity}. */
+  /** Blocks of a range of names. Throws the errors of {@linkcode SqliteBlockStore.identity}. */
   list(from: string, to: string, options?: ListOptions): Block[] {
     const rows = this.#range("key, bytes", from, to, options);
     return rows.map(({ key, bytes }) => ({
@@ -445,7 +452,7 @@ export class SqliteBlockStore implements BlockStore {
     }));
   }
 
-  /** The names of a range. Throws as {@linkcode SqliteBlockStore.identity}. */
+  /** Names of the blocks of a range. Throws the errors of {@linkcode SqliteBlockStore.identity}. */
   keys(from: string, to: string, options?: ListOptions): string[] {
     const rows = this.#range("key", from, to, options);
     return rows.map(({ key }) => key as string);
@@ -465,17 +472,17 @@ export class SqliteBlockStore implements BlockStore {
   }
 
   /**
-   * Makes changes in one step.
+   * Makes changes in one atomic step.
    *
    * @throws ErrStoreFull if there is no room; nothing was changed
-   * @throws ErrUnknownOutcome if the disk failed so that nobody knows before the store is next used
-   * @throws ErrStoreLocked if somebody else has the database open
-   * @throws ErrStoreCorrupted if the database is damaged, or somebody else's
+   * @throws ErrUnknownOutcome if the disk failed during the commit; the next call settles the outcome
+   * @throws ErrStoreLocked if another process has the database open
+   * @throws ErrStoreCorrupted if the database is damaged, or belongs to another application
    * @throws ErrClusterClosed after `close()`
    */
   write(changes: Changes, durability: Durability): void {
     const isStrict = this.#isFull || durability === "strict";
-    // Cheap, but not beside a commit without a disk to wait for.
+    // Verifying is cheap compared with a commit that waits for a disk, but not with others.
     const now = performance.now();
     if (this.#damage !== undefined || now - this.#verifiedAt > VERIFY_MS) {
       this.#verifiedAt = now;
@@ -502,12 +509,12 @@ export class SqliteBlockStore implements BlockStore {
   }
 
   /**
-   * Moves what is in the WAL into the database. Done here and not by SQLite, so
-   * that whatever else changes the database is known to be another program.
+   * Moves the pages of the WAL into the database. Done here and not by SQLite, so
+   * that any other change of the database file must come from another program.
    */
   #checkpoint(connection: Connection): void {
-    // What another program has done to the database must not be taken in as
-    // SQLite's own writing. The commit stands; the next write reports the fault.
+    // A change of another program must not be recorded as SQLite's own. The commit
+    // stands; the next write reports the fault.
     if (connection.guard?.fault() !== undefined) {
       this.#verifiedAt = -Infinity;
       return;
@@ -524,11 +531,11 @@ export class SqliteBlockStore implements BlockStore {
   }
 
   /**
-   * Looks whether the files are still those that were written. If the WAL alone
-   * was removed, what SQLite has of it is moved into the database, and it goes on
-   * with another one.
+   * Checks that the files were not changed by another program. If only the WAL was
+   * removed, its content, which SQLite still has open, is moved into the database,
+   * and a new WAL is begun.
    *
-   * @throws ErrStoreCorrupted if another program has changed, replaced or removed them: nothing is written any more
+   * @throws ErrStoreCorrupted if another program has changed, replaced or removed them; later writes are refused
    */
   verify(): void {
     if (this.#damage !== undefined) throw this.#damage;
@@ -538,11 +545,11 @@ export class SqliteBlockStore implements BlockStore {
     if (fault.isOnlyWALMissing && this.#moveWAL(connection!)) return;
     throw this.#damage = new ErrStoreCorrupted(
       fault.path,
-      `Database ${fault.what} while it was in use, and is not written to any more; stop this program, and restore a backup before it is started again`,
+      `Database ${fault.what} while it was in use, and accepts no more writes; stop this program, and restore a backup before it is started again`,
     );
   }
 
-  /** Moves a WAL that has no name any more into the database. */
+  /** Moves the content of a removed WAL into the database. */
   #moveWAL(connection: Connection): boolean {
     try {
       const row = connection.db.prepare("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -556,7 +563,7 @@ export class SqliteBlockStore implements BlockStore {
     }
   }
 
-  /** Undoes a write that failed. */
+  /** Rolls back a failed write. */
   #failed(
     connection: Connection,
     error: unknown,
@@ -567,7 +574,7 @@ export class SqliteBlockStore implements BlockStore {
       if (connection.db.isTransaction) connection.db.exec("ROLLBACK");
       if (!isUnknown) return this.#error(error);
     } catch {
-      // What cannot be undone is undone when the database is next opened.
+      // SQLite rolls back when the database is next opened.
     }
     this.#connection = undefined;
     connection.close();
@@ -586,7 +593,7 @@ export class SqliteBlockStore implements BlockStore {
     return Promise.resolve();
   }
 
-  /** As `close()`. */
+  /** Closes the database. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -594,10 +601,10 @@ export class SqliteBlockStore implements BlockStore {
 
 function bytesOf(key: string, value: SQLOutputValue | undefined): Uint8Array {
   if (value instanceof Uint8Array) return value;
-  throw new ErrStoreCorrupted(key, "Block has no bytes");
+  throw new ErrStoreCorrupted(key, "Row of a block has no bytes");
 }
 
-/** Makes changes; gives about how many pages they write. */
+/** Makes changes; returns the estimated number of pages they write. */
 function apply(
   connection: Connection,
   { deleteRanges = [], delete: deleted = [], put = [] }: Changes,

@@ -1,5 +1,5 @@
 /**
- * The on-disk key-value machine in a SQLite database.
+ * On-disk key-value machine in a SQLite database.
  *
  * This module needs Deno or Node.
  *
@@ -17,19 +17,18 @@ import { pathFrom } from "./files.ts";
 import { OnDiskKVStateMachine } from "../kv/on_disk_kv_state_machine.ts";
 import { SqliteBlockStore } from "./sqlite_block_store.ts";
 
-/** What a {@linkcode SqliteKVStateMachine} takes besides its path. */
+/** Options of {@linkcode SqliteKVStateMachine}. */
 export interface SqliteKVOptions {
   /**
-   * What an update that was written survives without a `sync()`: `full` a power
-   * cut, `normal` a process that is killed. Over a log that is `full` nothing is
-   * lost either way.
+   * Durability of a written update before `sync()`: `full` survives a power cut,
+   * `normal` the end of the process. With a log that is `full` no update is lost
+   * either way.
    *
    * @default {"normal"}
    */
   readonly durability?: "full" | "normal" | undefined;
   /**
-   * How much memory its rows may take, in bytes; those that do not fit are read
-   * when they are needed.
+   * Most memory for its rows, in bytes; other rows are read on demand.
    *
    * @default {67108864}
    */
@@ -37,8 +36,8 @@ export interface SqliteKVOptions {
 }
 
 /**
- * A key-value machine in a SQLite database, for one process at a time. Its
- * commands and queries are made by `kv`, as those of the machines in memory.
+ * Key-value machine in a SQLite database, for one process at a time. Its commands
+ * and queries are created with `kv`, like those of the in-memory machines.
  *
  * ```ts
  * import { SqliteKVStateMachine, SqliteLogDB } from "./mod.ts";
@@ -59,7 +58,7 @@ export interface SqliteKVOptions {
  * ```
  */
 export class SqliteKVStateMachine extends OnDiskKVStateMachine {
-  /** A machine in the database at `path`, which is made, with its directory, when the machine is opened. */
+  /** Creates a machine in the database at `path`, which is created, with its directory, when the machine is opened. */
   constructor(path: string | URL, options: SqliteKVOptions = {}) {
     const file = pathFrom(path, "Path of the database");
     const checks: OptionChecks<SqliteKVOptions> = {

@@ -1,5 +1,5 @@
 /**
- * The durable log in a SQLite database.
+ * Durable log in a SQLite database.
  *
  * This module needs Deno or Node.
  *
@@ -21,30 +21,30 @@ import { BlockLogDB } from "../log/block_log.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
 import { SqliteBlockStore } from "./sqlite_block_store.ts";
 
-/** What a {@linkcode SqliteLogDB} takes besides its path. */
+/** Options of {@linkcode SqliteLogDB}. */
 export interface SqliteLogOptions {
   /**
-   * What an append that is answered survives: `full` a power cut, `normal` a
-   * process that is killed.
+   * Durability of a resolved append: `full` survives a power cut, `normal` the end
+   * of the process.
    *
    * @default {"full"}
    */
   readonly durability?: "full" | "normal" | undefined;
-  /** Gives the random numbers of its epochs. */
+  /** Provides random numbers and timers. @default {systemEnv} */
   readonly env?: Env | undefined;
-  /** Where the hosts that share these logs share their snapshots; whoever made it closes it. */
+  /** Snapshot store shared by the hosts that share these logs; its creator closes it. */
   readonly snapshots?: SnapshotStore | undefined;
 }
 
 /**
- * Lets the event loop have a turn: a commit holds it up, so those who came
- * meanwhile would otherwise be committed one by one.
+ * Gives the event loop a turn. A commit blocks it, so proposals that arrived during
+ * the commit would otherwise be committed one by one.
  */
 function turn(): Promise<void> {
   return new Promise((resolve) => void setImmediate(resolve));
 }
 
-/** A timer for which a program that has nothing else to do does not go on. */
+/** Sets a timer that does not keep the process running. */
 function setIdleTimer(callback: () => void, delay: number): () => void {
   const timer = setTimeout(callback, delay);
   timer.unref();
@@ -52,8 +52,8 @@ function setIdleTimer(callback: () => void, delay: number): () => void {
 }
 
 /**
- * Logs of clusters in a SQLite database, for one process at a time. What is
- * proposed in one turn of the event loop shares a commit.
+ * Logs of clusters in a SQLite database, for one process at a time. Proposals made
+ * in one turn of the event loop share a commit.
  *
  * ```ts
  * import { SqliteLogDB } from "./mod.ts";
@@ -73,7 +73,7 @@ function setIdleTimer(callback: () => void, delay: number): () => void {
  * ```
  */
 export class SqliteLogDB extends BlockLogDB {
-  /** Logs in the database at `path`, which is made, with its directory, when it is first needed. */
+  /** Creates logs in the database at `path`, which is created, with its directory, at its first use. */
   constructor(path: string | URL, options: SqliteLogOptions = {}) {
     const file = pathFrom(path, "Path of the database");
     const checks: OptionChecks<SqliteLogOptions> = {

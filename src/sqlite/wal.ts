@@ -1,22 +1,22 @@
 /**
- * Telling a damaged WAL from one that a power cut left unfinished.
+ * Check of SQLite's WAL (write-ahead log) for damage.
  *
- * SQLite reads its WAL up to the first frame whose checksum is wrong, and takes
- * what comes after for the rest of a write that was under way. Where each write
- * is synced before the next one begins, that is right for the last write alone:
- * frames of a later one say that this one was complete, and is damaged.
+ * SQLite reads its WAL up to the first frame with a wrong checksum, and treats the
+ * rest as an unfinished write. If each write is synced before the next begins, only
+ * the last write can be unfinished: frames of a later write prove that the wrong one
+ * was complete and is damaged.
  *
  * This module needs Deno or Node.
  *
  * @module
  */
 
-/** First word of a WAL; its lowest bit says in which order of bytes its checksums are. */
+/** First word of a WAL; its lowest bit is the byte order of the checksums. */
 const MAGIC = 0x377F0682;
 const HEADER_BYTES = 32;
 const FRAME_HEADER_BYTES = 24;
 
-/** The running checksum of a WAL, over words in pairs. */
+/** Running checksum of a WAL, over pairs of words. */
 class Checksum {
   #view: DataView;
   #isLittle: boolean;
@@ -39,14 +39,14 @@ class Checksum {
     return this;
   }
 
-  /** Whether it is the one that stands at `at`. */
+  /** True if the checksum stored at `at` is the same. */
   isAt(at: number): boolean {
     return this.#view.getInt32(at) === this.#low &&
       this.#view.getInt32(at + 4) === this.#high;
   }
 }
 
-function beginOf(view: DataView): Checksum {
+function headerChecksum(view: DataView): Checksum {
   return new Checksum(view, (view.getUint32(0) & 1) === 0).add(0, 24);
 }
 
@@ -54,28 +54,28 @@ function viewOf(wal: Uint8Array): DataView {
   return new DataView(wal.buffer, wal.byteOffset, wal.byteLength);
 }
 
-/** True if a WAL begins with a good header, as one does from its first write on. */
+/** True if a WAL begins with a valid header, as it does from its first write on. */
 export function isWALHeader(wal: Uint8Array): boolean {
   if (wal.length < HEADER_BYTES) return false;
   const view = viewOf(wal);
-  return (view.getUint32(0) & ~1) === MAGIC && beginOf(view).isAt(24);
+  return (view.getUint32(0) & ~1) === MAGIC && headerChecksum(view).isAt(24);
 }
 
-/** Writes in a WAL that were committed. */
+/** Committed writes in a WAL. */
 export interface Committed {
-  /** Size of the database after the last of them, in pages; 0 if there are none. */
+  /** Size of the database after the last write, in pages; 0 without writes. */
   readonly size: number;
-  /** Numbers of the pages they hold, from 1. */
+  /** Numbers of the written pages, from 1. */
   readonly pages: ReadonlySet<number>;
 }
 
-/** Content that SQLite would accept from a WAL. */
+/** Finds the writes in a WAL that SQLite accepts. */
 export function committedIn(wal: Uint8Array): Committed {
   const pages = new Set<number>();
   let size = 0;
   if (!isWALHeader(wal)) return { size, pages };
   const view = viewOf(wal);
-  const checksum = beginOf(view);
+  const checksum = headerChecksum(view);
   const frame = FRAME_HEADER_BYTES + view.getUint32(8);
   let write: number[] = [];
   for (let at = HEADER_BYTES; at + frame <= wal.length; at += frame) {
@@ -92,30 +92,30 @@ export function committedIn(wal: Uint8Array): Committed {
   return { size, pages };
 }
 
-/** Whether a WAL, each of whose writes was synced, is damaged before the last of them. */
+/** True if a WAL, each of whose writes was synced, is damaged before its last write. */
 export function isWALDamaged(wal: Uint8Array): boolean {
   if (wal.length < HEADER_BYTES) return false;
   const view = viewOf(wal);
-  const checksum = beginOf(view);
+  const checksum = headerChecksum(view);
   if (!checksum.isAt(24)) {
-    // It is one sector, written whole; before that there is nothing.
+    // The header is within one sector, which is written atomically: all zero or damaged.
     return wal.subarray(0, HEADER_BYTES).some((byte) => byte !== 0);
   }
   const size = FRAME_HEADER_BYTES + view.getUint32(8);
-  /** Whether a frame was written since the WAL last began anew. */
-  const isOfNow = (at: number): boolean =>
+  /** True if a frame was written since the WAL was last restarted. */
+  const isCurrent = (at: number): boolean =>
     view.getBigUint64(at + 8) === view.getBigUint64(16);
-  const isGood = (at: number): boolean =>
-    isOfNow(at) &&
+  const isValid = (at: number): boolean =>
+    isCurrent(at) &&
     checksum.add(at, at + 8).add(at + FRAME_HEADER_BYTES, at + size)
       .isAt(at + 16);
   let at = HEADER_BYTES;
-  while (at + size <= wal.length && isGood(at)) at += size;
+  while (at + size <= wal.length && isValid(at)) at += size;
   let isOver = false;
   for (; at + FRAME_HEADER_BYTES <= wal.length; at += size) {
-    if (!isOfNow(at)) continue;
+    if (!isCurrent(at)) continue;
     if (isOver) return true;
-    // The last frame of a write says how many pages the database has then.
+    // Only the last frame of a write has a database size.
     isOver = view.getUint32(at + 4) !== 0;
   }
   return false;

@@ -389,19 +389,27 @@ const CASES: readonly LogCase[] = [
   },
   {
     rule: "H1",
-    name: "held is the last index when read() was called",
+    name: "lastAtStart is the last index when read() was called",
     async run({ log }): Promise<void> {
       const empty = await log.read(0);
-      check(empty.held === 0, `held of an empty log is ${empty.held}`);
+      check(
+        empty.lastAtStart === 0,
+        `lastAtStart of an empty log is ${empty.lastAtStart}`,
+      );
       const indexes = await appendEach(log, 3);
       const reader = await log.read(0);
       check(
-        reader.held >= indexes[2]!,
-        `held is ${reader.held} after appends up to ${indexes[2]}`,
+        reader.lastAtStart >= indexes[2]!,
+        `lastAtStart is ${reader.lastAtStart} after appends up to ${
+          indexes[2]
+        }`,
       );
-      const held = reader.held;
+      const last = reader.lastAtStart;
       await appendEach(log, 1);
-      check(reader.held === held, "held changed while the log was read");
+      check(
+        reader.lastAtStart === last,
+        "lastAtStart changed while the log was read",
+      );
       for (const one of [empty, reader]) one.close();
     },
   },

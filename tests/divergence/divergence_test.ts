@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import { toBytes } from "@std/streams";
 import {
   ErrDiverged,
   type HostEvent,
@@ -15,7 +16,6 @@ import {
   rejection,
   settle,
 } from "../support/environment.ts";
-import { collect } from "../support/streams.ts";
 import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
 import type { Journal, Manners } from "../machines/journal.ts";
 import {
@@ -350,7 +350,7 @@ Deno.test(
       await two.replica.read(null);
       const asked = [
         two.replica.requestSnapshot(),
-        collect(two.replica.exportSnapshot()),
+        toBytes(two.replica.exportSnapshot()),
       ].map(rejection);
       await settle();
       assertEquals(divergedOf(two), []);
@@ -389,7 +389,7 @@ Deno.test(
     await two.replica.read(null);
     const asked = [
       two.replica.requestSnapshot(),
-      collect(two.replica.exportSnapshot()),
+      toBytes(two.replica.exportSnapshot()),
     ].map(rejection);
     await settle();
     await proposeAll(one.replica, "b", "c", "d");

@@ -591,7 +591,7 @@ Deno.test(
               const { promise, reject } = Promise.withResolvers<never>();
               promise.catch(() => {});
               return {
-                held: reader.held,
+                lastAtStart: reader.lastAtStart,
                 next: () => promise,
                 close(): void {
                   reader.close();

@@ -4,11 +4,8 @@ import { findLanguage } from "./language.ts";
 /** Folders and files of `src/` whose language is not checked. */
 const UNCHECKED: readonly string[] = [
   "divergence",
-  "indexeddb",
-  "limits.ts",
   "offline",
   "rehearsal",
-  "sqlite",
 ];
 
 /** Paths outside `src/` whose language is checked. */

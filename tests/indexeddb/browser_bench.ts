@@ -1,6 +1,6 @@
 /**
- * What the key-value machine in IndexedDB does in a page, beside a row for each
- * key in the same run.
+ * Measurements of the key-value machine in IndexedDB in a page, compared with one
+ * IndexedDB row for each key in the same run.
  *
  * This module is browser compatible.
  *
@@ -29,7 +29,7 @@ import {
 
 /** A figure, as the table shows it. */
 export interface Figure {
-  /** What was measured. */
+  /** Name of the measurement. */
   readonly name: string;
   /** The value, or a few words. */
   readonly value: number | string;
@@ -122,7 +122,7 @@ async function hosted(name: string): Promise<Peer> {
   };
 }
 
-/** How long something takes, in milliseconds. */
+/** Measures the duration of `body`, in milliseconds. */
 async function timed(body: () => Promise<unknown>): Promise<number> {
   const began = performance.now();
   await body();

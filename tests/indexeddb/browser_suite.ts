@@ -1,7 +1,7 @@
 /**
- * What must hold of the room in every engine: its ports by their suites, and the
- * life cycle of its connections, with the faults injected and with those that
- * only a real browser shows.
+ * Cases for `src/indexeddb` in every engine: the conformance suites of its ports,
+ * and the life cycle of its connections, with injected faults and with those that
+ * only a real browser has.
  *
  * This module is browser compatible.
  *
@@ -22,7 +22,7 @@ import { cases as hosts } from "./hosts.ts";
 import { cases as lifeCycle } from "./life_cycle.ts";
 import { casesOf } from "./machines.ts";
 
-/** Whether this engine has a file system in which pages can write; without, the store must say so. */
+/** True if pages can write to the file system of this engine; otherwise the store must say so. */
 async function hasFiles(): Promise<boolean> {
   const root = await navigator.storage?.getDirectory?.().catch(() => undefined);
   return root !== undefined;
@@ -49,7 +49,7 @@ const storage: Case[] = [
     },
   },
   {
-    name: "U3 requestPersistence() answers, also where nobody does",
+    name: "U3 requestPersistence() resolves, even if the user does not answer",
     async run(): Promise<void> {
       const answer = await requestPersistence({ timeoutMs: 500 });
       assert(
@@ -62,7 +62,7 @@ const storage: Case[] = [
   },
 ];
 
-// For the test that loads a page anew, or opens a second one, between them.
+// For the test that reloads a page, or opens a second one, between them.
 export { afterReload, beforeReload, whileOpen } from "./hosts.ts";
 
 /** The cases of this suite. */

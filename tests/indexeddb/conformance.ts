@@ -23,7 +23,7 @@ export function under(subject: string, cases: readonly Case[]): Case[] {
   return cases.map(({ name, run }) => ({ name: `${subject}: ${name}`, run }));
 }
 
-/** How to make something in a database of its own, and to open that again. */
+/** Creates objects in their own databases, and opens them again. */
 export function inDatabases<T extends object>(
   make: (name: string) => T,
 ): { create(): T; reopen(old: object): T } {

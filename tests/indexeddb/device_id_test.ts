@@ -3,7 +3,7 @@ import { indexedDB } from "fake-indexeddb";
 import { newNodeID } from "../../mod.ts";
 import { deviceID } from "../../src/indexeddb/mod.ts";
 
-Deno.test("case B3: a device has one node id, whichever tab asks first, and no server's [H12]", async () => {
+Deno.test("case B3: a device has one node id, whichever tab asks first, and never a server's [H12]", async () => {
   const options = { indexedDB, name: "tabs" };
   const [one, other] = await Promise.all([
     deviceID(options),
@@ -15,7 +15,7 @@ Deno.test("case B3: a device has one node id, whichever tab asks first, and no s
   assertNotEquals(await deviceID({ indexedDB, name: "other" }), one);
 });
 
-Deno.test("case B3: where nothing can be kept, a device is another one each time [H12]", async () => {
+Deno.test("case B3: without storage, a device has another node id at each call [H12]", async () => {
   const options = { indexedDB: null };
   assertNotEquals(await deviceID(options), await deviceID(options));
   assert(newNodeID({ random64: () => 0n }) > 0n);

@@ -1,6 +1,6 @@
 /**
- * What browsers do to a page's databases, on demand: a factory of databases
- * that stands before the real one, and time that moves when it is told to.
+ * Faults that browsers cause in a page's databases, on demand: a factory of
+ * databases in front of the real one, and a manual clock.
  *
  * This module is browser compatible.
  *
@@ -9,7 +9,7 @@
 
 import { type Env, systemEnv } from "../../src/env.ts";
 
-/** What becomes of a transaction that writes. */
+/** Fate of a transaction that writes. */
 export type Fate =
   /** Cannot be begun: the connection is no more. */
   | "refused"
@@ -38,15 +38,15 @@ export class Faults {
   silentOpens = 0;
   /** Names of the errors that opens to come fail with. */
   readonly openErrors: string[] = [];
-  /** How many opens there were. */
+  /** Number of openings so far. */
   opens = 0;
-  /** How much newer the code that opens is. */
+  /** Number by which the version of the opening code is newer. */
   newer = 0;
-  /** What becomes of the transactions to come that write; after these, all is fine. */
+  /** Fates of the next transactions that write; later ones succeed. */
   fates: Fate[] = [];
   /** Transactions to come that read and cannot be begun. */
   refusedReads = 0;
-  /** How each transaction was to be made durable. */
+  /** Durability of each transaction. */
   readonly durabilities: (string | undefined)[] = [];
   #killed = false;
   readonly #live = new Set<IDBDatabase>();
@@ -56,7 +56,7 @@ export class Faults {
     this.#real = real;
   }
 
-  /** What to open databases with. */
+  /** Factory with the faults. */
   readonly factory: IDBFactory = {
     open: (name: string, version?: number) => this.#open(name, version),
     deleteDatabase: (name: string) => this.#real.deleteDatabase(name),
@@ -199,7 +199,7 @@ export class ManualEnv implements Env {
     return systemEnv.random64();
   }
 
-  /** A timer. */
+  /** Sets a timer on the manual clock. */
   setTimer(callback: () => void, delay: number): () => void {
     const timer = { at: this.#now + delay, run: callback };
     this.#timers.add(timer);
@@ -211,7 +211,7 @@ export class ManualEnv implements Env {
     return systemEnv.turn();
   }
 
-  /** Whether a timer is set. */
+  /** True if a timer is set. */
   get waits(): boolean {
     return this.#timers.size > 0;
   }
@@ -238,7 +238,7 @@ export function freshName(): string {
   return `test-${++made}-${systemEnv.random64().toString(36)}`;
 }
 
-/** What a request is answered with. */
+/** Resolves with the result of a request. */
 export function answer<T>(request: IDBRequest<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
@@ -267,7 +267,7 @@ export class Locks {
   readonly #held = new Map<string, () => void>();
   readonly #waiting: (() => void)[] = [];
 
-  /** What a store asks for a lock. */
+  /** Lock manager for the stores. */
   readonly manager: LockManager = {
     query: () => Promise.resolve({}),
     request: (
@@ -298,7 +298,7 @@ export class Locks {
     });
   }
 
-  /** Takes a lock from whoever has it. */
+  /** Steals a lock from its holder. */
   steal(name: string): void {
     this.#held.get(name)?.();
     this.#held.delete(name);

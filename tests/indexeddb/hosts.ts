@@ -169,7 +169,7 @@ export const cases: Case[] = [
   },
 ];
 
-/** What a page is to find again when it was loaded anew. */
+/** State that a page must find after a reload. */
 export interface Kept {
   readonly name: string;
   readonly identity: string;
@@ -193,7 +193,7 @@ export async function beforeReload(): Promise<Kept> {
   return { name, identity: await store.identity(), hash };
 }
 
-/** Finds again what {@linkcode beforeReload} left, in another page of the same browser, or the same one loaded anew. */
+/** Finds the state that {@linkcode beforeReload} left, in another page of the same browser or after a reload. */
 export async function afterReload(
   { name, identity, hash }: Kept,
 ): Promise<void> {

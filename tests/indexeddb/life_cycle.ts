@@ -1,6 +1,6 @@
 /**
- * What the store in IndexedDB must get right through all that browsers do to
- * it, as cases that run over any IndexedDB.
+ * Cases for the life cycle of the store in IndexedDB, including the faults that
+ * browsers cause, which run over any IndexedDB.
  *
  * This module is browser compatible.
  *
@@ -106,7 +106,7 @@ function openRaw(name: string, version?: number): Promise<IDBDatabase> {
   return answer(globalThis.indexedDB.open(name, version));
 }
 
-/** How a promise ended, once it has. */
+/** Outcome of a promise, once it has settled. */
 function watch(promise: Promise<unknown>): { error?: unknown; over: boolean } {
   const watched: { error?: unknown; over: boolean } = { over: false };
   promise.then(
@@ -119,7 +119,7 @@ function watch(promise: Promise<unknown>): { error?: unknown; over: boolean } {
   return watched;
 }
 
-add("U2 a store keeps the identity it was made with", async (bench) => {
+add("U2 a store keeps its identity", async (bench) => {
   const first = bench.store();
   const identity = await first.identity();
   assert(identity.length > 16);
@@ -134,7 +134,7 @@ add("U2 a store keeps the identity it was made with", async (bench) => {
 });
 
 add(
-  "U1 U2 a store that vanished is not taken for an empty one",
+  "U1 U2 a deleted store is not mistaken for an empty one",
   async (bench) => {
     const store = bench.store({ identity: "what it was" });
     await assertRejects(() => store.keys("", "~"), ErrStoreVanished);
@@ -153,7 +153,7 @@ add(
 );
 
 add(
-  "U2 a store that vanishes while it is open is not made anew",
+  "U2 a store that is deleted while it is open is not created again",
   async (bench) => {
     const store = bench.store({ locks: null });
     await put(store, block("a", 1));
@@ -168,7 +168,7 @@ add(
 );
 
 add(
-  "U2 a store that another page deletes is closed and says so",
+  "U2 a store that another page deletes is closed with an event",
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 1));
@@ -179,7 +179,7 @@ add(
   },
 );
 
-add("D5 a store does what the one in memory does", async (bench) => {
+add("D5 a store behaves like the one in memory", async (bench) => {
   const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
   const random = randomOf(seed);
   const model = new MemoryBlockStore();
@@ -225,7 +225,7 @@ add("D5 a store does what the one in memory does", async (bench) => {
   assertEquals(await store.get([]), []);
 });
 
-add("U4 a connection the browser closed is opened again", async (bench) => {
+add("U4 a connection that the browser closed is reopened", async (bench) => {
   const store = bench.store();
   await put(store, block("a", 1));
   bench.faults.close();
@@ -236,7 +236,7 @@ add("U4 a connection the browser closed is opened again", async (bench) => {
 });
 
 add(
-  "U4 what cannot be begun is begun again on another connection",
+  "U4 an operation that cannot begin is repeated on another connection",
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 1));
@@ -249,7 +249,7 @@ add(
 );
 
 add(
-  "U5 a write that was lost before it was committed, which nobody can tell, is of unknown outcome",
+  "U5 a write that was lost before its commit, which cannot be detected, has an unknown outcome",
   async (bench) => {
     const store = bench.store();
     bench.faults.fates = ["fine", "lost early"];
@@ -264,7 +264,7 @@ add(
 );
 
 add(
-  "U5 what is lost twice is reported, and nothing was changed",
+  "U5 an operation that is lost twice fails, and nothing was changed",
   async (bench) => {
     const store = bench.store();
     bench.faults.fates = ["refused", "refused", "refused", "refused"];
@@ -284,7 +284,7 @@ add(
 );
 
 add(
-  "U5 a write that was lost while it was committed is of unknown outcome",
+  "U5 a write that was lost during its commit has an unknown outcome",
   async (bench) => {
     const store = bench.store();
     bench.faults.fates = ["lost late"];
@@ -299,7 +299,7 @@ add(
 );
 
 add(
-  "U5 a write that is never answered is of unknown outcome",
+  "U5 a write without an answer has an unknown outcome",
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 1));
@@ -318,62 +318,65 @@ add(
   },
 );
 
-add("U5 writes take effect in their order, whatever is lost", async (bench) => {
-  const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
-  const random = randomOf(seed);
-  const store = bench.store();
-  const kinds: Fate[] = [
-    "refused",
-    "refused alone",
-    "lost early",
-    "lost late",
-    { full: 1 },
-  ];
-  let found: [string, number | undefined][] = [];
-  for (let round = 0; round < 40; round++) {
-    const count = 1 + random() % 6;
-    bench.faults.fates = Array.from(
-      { length: count },
-      () => random() % 2 ? "fine" : kinds[random() % kinds.length]!,
-    );
-    const writes = Array.from({ length: count }, (_, i) => {
-      const keys = [0, 1].map((j) => `${(random() + j) % 5}`);
-      const value = (round * 10 + i) % 256;
-      const done = put(store, ...keys.map((key) => block(key, value)))
-        .then(() => undefined, (error) => error);
-      return { keys, value, done };
-    });
-    if (random() % 4 === 0) bench.faults.close();
-    /** What there may be; twice as much after each unknown outcome. */
-    const models = [new Map(found)];
-    for (const { keys, value, done } of writes) {
-      const error = await done;
-      if (error === undefined) {
-        for (const model of models) {
-          for (const key of keys) model.set(key, value);
+add(
+  "U5 writes take effect in order, whichever operations are lost",
+  async (bench) => {
+    const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+    const random = randomOf(seed);
+    const store = bench.store();
+    const kinds: Fate[] = [
+      "refused",
+      "refused alone",
+      "lost early",
+      "lost late",
+      { full: 1 },
+    ];
+    let found: [string, number | undefined][] = [];
+    for (let round = 0; round < 40; round++) {
+      const count = 1 + random() % 6;
+      bench.faults.fates = Array.from(
+        { length: count },
+        () => random() % 2 ? "fine" : kinds[random() % kinds.length]!,
+      );
+      const writes = Array.from({ length: count }, (_, i) => {
+        const keys = [0, 1].map((j) => `${(random() + j) % 5}`);
+        const value = (round * 10 + i) % 256;
+        const done = put(store, ...keys.map((key) => block(key, value)))
+          .then(() => undefined, (error) => error);
+        return { keys, value, done };
+      });
+      if (random() % 4 === 0) bench.faults.close();
+      /** Possible contents; their number doubles with each unknown outcome. */
+      const models = [new Map(found)];
+      for (const { keys, value, done } of writes) {
+        const error = await done;
+        if (error === undefined) {
+          for (const model of models) {
+            for (const key of keys) model.set(key, value);
+          }
+        } else if (error instanceof ErrUnknownOutcome) {
+          const made = keys.map((key) => [key, value] as const);
+          models.push(...models.map((model) => new Map([...model, ...made])));
         }
-      } else if (error instanceof ErrUnknownOutcome) {
-        const made = keys.map((key) => [key, value] as const);
-        models.push(...models.map((model) => new Map([...model, ...made])));
       }
+      bench.faults.fates = [];
+      found = (await store.list("", "~")).map(({ key, bytes }) => [
+        key,
+        bytes[0],
+      ]);
+      const possible = models.map((model) =>
+        JSON.stringify([...model].sort(([a], [b]) => a < b ? -1 : 1))
+      );
+      assert(
+        possible.includes(JSON.stringify(found)),
+        `seed ${seed}, round ${round}: ${JSON.stringify(found)}`,
+      );
     }
-    bench.faults.fates = [];
-    found = (await store.list("", "~")).map(({ key, bytes }) => [
-      key,
-      bytes[0],
-    ]);
-    const possible = models.map((model) =>
-      JSON.stringify([...model].sort(([a], [b]) => a < b ? -1 : 1))
-    );
-    assert(
-      possible.includes(JSON.stringify(found)),
-      `seed ${seed}, round ${round}: ${JSON.stringify(found)}`,
-    );
-  }
-});
+  },
+);
 
 add(
-  "U5 a write is not made again after a later one that may have taken effect",
+  "U5 a write is not repeated after a later one that may have taken effect",
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 0));
@@ -390,7 +393,7 @@ add(
 );
 
 add(
-  "U5 a write waits for those before it, which are on a connection that was lost",
+  "U5 a write waits for earlier ones on a lost connection",
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 0));
@@ -410,7 +413,7 @@ add(
 );
 
 add(
-  "U5 a connection that was closed while nothing was under way is no reason to give up early",
+  "U5 a connection that was closed while idle does not shorten later waits",
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 0));
@@ -428,7 +431,7 @@ add(
 );
 
 add(
-  "U6 U11 a page that waits for its turn lets a newer one upgrade, and go first",
+  "U6 U11 a page that waits for the lock lets a newer one upgrade, and go first",
   async (bench) => {
     const one = bench.store();
     await put(one, block("a", 1));
@@ -448,7 +451,7 @@ add(
 );
 
 add(
-  "U6 an upgrade that is blocked says for how long, and gives up",
+  "U6 a blocked upgrade reports its waiting time, and fails in the end",
   async (bench) => {
     const first = bench.store();
     await first.identity();
@@ -469,7 +472,7 @@ add(
     await until("outcome", () => opening.over);
     assert(opening.error instanceof ErrStoreBlocked);
     assertEquals(opening.error.waitedMs, 10_000);
-    // Nobody waits for it any more, so the store is not upgraded.
+    // The opening has failed already, so the store is not upgraded.
     old.close();
     const same = await openRaw(bench.name);
     assertEquals(same.version, 1);
@@ -480,7 +483,7 @@ add(
 );
 
 add(
-  "U6 U14 a page with older code lets a newer one upgrade, and stays out",
+  "U6 U14 a page with older code lets a newer one upgrade, and stays closed",
   async (bench) => {
     const old = bench.store();
     await put(old, block("a", 1));
@@ -513,7 +516,7 @@ add("U14 older code does not open a newer store", async (bench) => {
   assertEquals(error.supported, 1);
 });
 
-add("U7 an open that is never answered is asked again", async (bench) => {
+add("U7 an opening without an answer is repeated", async (bench) => {
   bench.faults.silentOpens = 1;
   const store = bench.store();
   const writing = watch(put(store, block("a", 1)));
@@ -524,7 +527,7 @@ add("U7 an open that is never answered is asked again", async (bench) => {
   assert(!bench.env.waits, "A timer is left");
 });
 
-add("U7 opens that are never answered are given up", async (bench) => {
+add("U7 openings without an answer fail in the end", async (bench) => {
   bench.faults.silentOpens = 2;
   const store = bench.store();
   const both = [watch(put(store, block("a", 1))), watch(store.identity())];
@@ -540,7 +543,7 @@ add("U7 opens that are never answered are given up", async (bench) => {
 });
 
 add(
-  "U5 an open that fails for want of a connection is made again",
+  "U5 an opening that fails for lack of a connection is repeated",
   async (bench) => {
     bench.faults.openErrors.push("UnknownError");
     const store = bench.store();
@@ -549,7 +552,7 @@ add(
   },
 );
 
-add("U9 a browser that refuses says so, each time", async (bench) => {
+add("U9 a refusal of the browser is reported by each call", async (bench) => {
   bench.faults.openErrors.push(
     "SecurityError",
     "InvalidStateError",
@@ -563,7 +566,7 @@ add("U9 a browser that refuses says so, each time", async (bench) => {
 });
 
 add(
-  "U8 a write there is no room for changes nothing, whichever put it is",
+  "U8 a write without room changes nothing, whichever put fails",
   async (bench) => {
     const store = bench.store();
     const blocks = [block("a", 2), block("b", 2), block("c", 2)];
@@ -598,7 +601,7 @@ add("U8 a write that cannot be stored changes nothing", async (bench) => {
   assertEquals(await names(store), "a");
 });
 
-add("U10 a store is one page's at a time", async (bench) => {
+add("U10 one page at a time has a store open", async (bench) => {
   const one = bench.store();
   await put(one, block("a", 1));
   const two = bench.store();
@@ -619,7 +622,7 @@ add("U10 a store is one page's at a time", async (bench) => {
 });
 
 add(
-  "U10 a store whose lock was taken is closed, and without locks none opens",
+  "U10 a store whose lock was stolen is closed, and without Web Locks none opens",
   async (bench) => {
     const locks = new Locks();
     const store = bench.store({ locks: locks.manager });
@@ -693,7 +696,7 @@ add(
         () => store.identity(),
         ErrStoreCorrupted,
       );
-      assertMatch(error.message, /not made by this library/);
+      assertMatch(error.message, /belongs to another application/);
       await store.close();
       const theirs = await openRaw(foreign);
       assertEquals(
@@ -806,26 +809,29 @@ add(
   },
 );
 
-add("H8 a block that is no block is damage, by its name", async (bench) => {
-  const store = bench.store({ locks: null });
-  await put(store, block("a", 1), block("b", 1));
-  const db = await openRaw(bench.name);
-  await answer(
-    db.transaction("blocks", "readwrite").objectStore("blocks").put("?", "b"),
-  );
-  db.close();
-  for (
-    const read of [
-      () => store.get(["a", "b"]),
-      () => store.list("a", "c"),
-      () => store.list("a", "c", { limit: 1, reverse: true }),
-    ]
-  ) {
-    const error = await assertRejects(read, ErrStoreCorrupted);
-    assertEquals(error.part, "b");
-  }
-  assertEquals(await store.get(["a"]), [new Uint8Array([1])]);
-});
+add(
+  "H8 a value that is not a block is reported as damage, with its name",
+  async (bench) => {
+    const store = bench.store({ locks: null });
+    await put(store, block("a", 1), block("b", 1));
+    const db = await openRaw(bench.name);
+    await answer(
+      db.transaction("blocks", "readwrite").objectStore("blocks").put("?", "b"),
+    );
+    db.close();
+    for (
+      const read of [
+        () => store.get(["a", "b"]),
+        () => store.list("a", "c"),
+        () => store.list("a", "c", { limit: 1, reverse: true }),
+      ]
+    ) {
+      const error = await assertRejects(read, ErrStoreCorrupted);
+      assertEquals(error.part, "b");
+    }
+    assertEquals(await store.get(["a"]), [new Uint8Array([1])]);
+  },
+);
 
 add("H8 a database of another layout is refused", async (bench) => {
   (await openRaw(bench.name, 1)).close();
@@ -833,7 +839,7 @@ add("H8 a database of another layout is refused", async (bench) => {
 });
 
 add(
-  "U40 close() waits for what is under way, and is idempotent",
+  "U40 close() waits for operations under way, and is idempotent",
   async (bench) => {
     const store = bench.store();
     const writes = [1, 2, 3].map((i) => put(store, block(`${i}`, i)));

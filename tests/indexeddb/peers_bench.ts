@@ -1,5 +1,5 @@
 /**
- * What others do in a page with the same rows: idb-keyval, Dexie, PouchDB.
+ * Measurements of other stores in a page with the same rows: idb-keyval, Dexie, PouchDB.
  *
  * This module is browser compatible.
  *
@@ -74,7 +74,7 @@ function pouch(): Peer {
   };
 }
 
-/** How long a peer may take, in milliseconds; not all of them answer in every engine. */
+/** Longest time for one store, in milliseconds; not all of them work in every engine. */
 const PEER_MS_MAX = 20_000;
 
 async function measure(peer: Peer): Promise<number> {
@@ -87,7 +87,7 @@ async function measure(peer: Peer): Promise<number> {
   return rateOf(times);
 }
 
-/** What the peers do. */
+/** Measures the other stores. */
 export async function bench(
   peerMsMax: number = PEER_MS_MAX,
 ): Promise<Figure[]> {

@@ -32,7 +32,7 @@ Deno.test("U1 storageMode() says whether the browser may clear what is stored", 
   assertEquals(await storageMode(), "best-effort");
 });
 
-Deno.test("case B5: a page that is not in a secure context is told that nothing is kept there, and why [U9]", async () => {
+Deno.test("case B5: a page that is not in a secure context is told that nothing can be stored, and why [U9]", async () => {
   Object.defineProperty(globalThis, "isSecureContext", {
     value: false,
     configurable: true,
@@ -86,7 +86,7 @@ Deno.test("U9 storageMode() says that nothing can be stored", async () => {
   assertEquals(await storageMode({ storage, indexedDB: throwing }), "memory");
 });
 
-Deno.test("U8 storageMode() takes storage that is full for storage, not for none", async () => {
+Deno.test("U8 storageMode() does not change when storage is full", async () => {
   const faults = new Faults();
   const indexedDB = faults.factory;
   faults.openErrors.push("QuotaExceededError");
@@ -118,7 +118,7 @@ Deno.test("U7 storageMode() never hangs", async () => {
   assertEquals(await unsure, "best-effort");
 });
 
-Deno.test("U3 requestPersistence() gives what the browser answered, and never hangs", async () => {
+Deno.test("U3 requestPersistence() returns the browser's answer, and never hangs", async () => {
   for (
     const [storage, answer] of [
       [answering(true), "persistent"],
@@ -134,7 +134,7 @@ Deno.test("U3 requestPersistence() gives what the browser answered, and never ha
   assertEquals(await asking, "unanswered");
 });
 
-Deno.test("U9 stores say that there is no storage", async () => {
+Deno.test("U9 stores fail with the reason if there is no storage", async () => {
   const there = Object.getOwnPropertyDescriptor(globalThis, "indexedDB")!;
   Object.defineProperty(globalThis, "indexedDB", {
     value: undefined,

@@ -1,27 +1,27 @@
 /**
- * What the measurements in pages have in common: rows of 16 and 128 bytes, and
- * who takes them.
+ * Common part of the measurements in pages: rows of 16 and 128 bytes, and the
+ * interface of the stores.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** How many keys there are. */
+/** Number of keys. */
 export const KEYS = 100_000;
 
-/** What is put. */
+/** Row that is put. */
 export interface Row {
   readonly key: string;
   readonly value: Uint8Array;
 }
 
-/** Whoever keeps rows. */
+/** Store of rows. */
 export interface Peer {
   readonly name: string;
   /** Keeps rows in one step. */
   put(rows: readonly Row[]): Promise<void>;
-  /** Finds one. */
+  /** Returns the value of a key. */
   get(key: string): Promise<unknown>;
   /** Closes what it has. */
   end(): Promise<void> | void;

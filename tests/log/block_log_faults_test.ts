@@ -120,7 +120,7 @@ Deno.test("D5 log and machine agree after a power cut in the middle of the work"
   }
 });
 
-Deno.test("H8 a log with a damaged block refuses the start by name, and is not tried for ever", async () => {
+Deno.test("H8 a start on a log with a damaged block fails with its name, and is not retried forever", async () => {
   let store = new FaultyBlockStore();
   {
     await using logDB = new BlockLogDB(() => store);

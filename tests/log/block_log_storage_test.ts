@@ -47,7 +47,7 @@ function typesOf(events: readonly HostEvent[]): string[] {
   return events.map(({ type }) => type);
 }
 
-Deno.test("case A15: a store that is full is said once to the host, and its end once, by a try of the log's own [H18, U8]", async () => {
+Deno.test("case A15: a full store is reported once to the host, and its end once, found by a probe of the log [H18, U8]", async () => {
   const env = new ManualEnv();
   const events: HostEvent[] = [];
   const store = new FailingStore();
@@ -84,7 +84,7 @@ Deno.test("case A15: a store that is full is said once to the host, and its end 
   assert(store.keys("log/", "log0").every((key) => /meta$|\/b\//.test(key)));
 });
 
-Deno.test("case A17: a start on a log that cannot be read tries with backoff, says so once for each cause, and ends [H18]", async () => {
+Deno.test("case A17: a start on an unreadable log retries with backoff, reports each cause once, and fails [H18]", async () => {
   const env = new ManualEnv();
   const store = new FailingStore();
   {

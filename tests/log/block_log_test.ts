@@ -147,7 +147,7 @@ async function firstOf(log: Log): Promise<number> {
   }
 }
 
-Deno.test("H1 BlockLogDB writes what is appended meanwhile as one block, in order", async () => {
+Deno.test("H1 BlockLogDB writes appends that arrive during a write as one block, in order", async () => {
   const store = new TryingStore();
   await using db = new BlockLogDB(store);
   const log = await db.open(1n, 1n);
@@ -164,7 +164,7 @@ Deno.test("H1 BlockLogDB writes what is appended meanwhile as one block, in orde
   assert(store.writes.every(([, durability]) => durability === "strict"));
 });
 
-Deno.test("H1 BlockLogDB bounds its blocks, and writes all of what waits before it is closed", async () => {
+Deno.test("H1 BlockLogDB bounds its blocks, and writes all waiting appends before it closes", async () => {
   const store = new TryingStore();
   const db = new BlockLogDB(store);
   const log = await db.open(1n, 1n);
@@ -209,7 +209,7 @@ Deno.test("H5 BlockLogDB fails the appends of a write that fails, and no other",
   assertEquals(await numbers(log), [-1, 7, 9]);
 });
 
-Deno.test("H5 BlockLogDB finds out what became of a write whose outcome was unknown", async () => {
+Deno.test("H5 BlockLogDB finds out the outcome of a write that was unknown", async () => {
   for (const landed of [true, false]) {
     for (const isFirst of [true, false]) {
       const store = new TryingStore();
@@ -245,7 +245,7 @@ Deno.test("H5 BlockLogDB finds out what became of a write whose outcome was unkn
   }
 });
 
-Deno.test("D13 BlockLogDB does not go on where acknowledged records are gone", async () => {
+Deno.test("D13 BlockLogDB refuses to continue if acknowledged records are missing", async () => {
   const store = new TryingStore();
   await using db = new BlockLogDB(store);
   const log = await db.open(1n, 1n);
@@ -259,7 +259,7 @@ Deno.test("D13 BlockLogDB does not go on where acknowledged records are gone", a
   await assertRejects(async () => await log.append(one(4)), ErrStoreVanished);
 });
 
-Deno.test("H13 BlockLogDB has one epoch for each life, and knows them all", async () => {
+Deno.test("H13 BlockLogDB has one epoch for each process, and remembers them all", async () => {
   const store = new MemoryBlockStore();
   let random = 0n;
   const env = { ...systemEnv, random64: () => ++random };
@@ -287,7 +287,7 @@ Deno.test("H13 BlockLogDB has one epoch for each life, and knows them all", asyn
   await readEach(epochs.slice(1));
 });
 
-Deno.test("H13 BlockLogDB bounds the epochs it remembers, and keeps what a reader may know", async () => {
+Deno.test("H13 BlockLogDB bounds the epochs it remembers, and keeps those that a reader may know", async () => {
   const store = new MemoryBlockStore();
   const lives = LOG_EPOCHS_MAX + 20;
   let random = 0n;
@@ -326,7 +326,7 @@ Deno.test("H13 BlockLogDB bounds the epochs it remembers, and keeps what a reade
   );
 });
 
-Deno.test("H7 BlockLogDB deletes what is cut in the step that says so", async () => {
+Deno.test("H7 BlockLogDB deletes compacted blocks in the step that moves its base", async () => {
   const store = new TryingStore();
   const db = new BlockLogDB(store);
   const log = await db.open(1n, 1n);
@@ -360,7 +360,7 @@ Deno.test("H7 BlockLogDB deletes what is cut in the step that says so", async ()
   ]);
 });
 
-Deno.test("H15 BlockLogDB reads back what is not in memory any more", async () => {
+Deno.test("H15 BlockLogDB reads back batches that are no longer in memory", async () => {
   const store = new TryingStore();
   await using db = new BlockLogDB(store);
   const log = await db.open(1n, 1n);
@@ -381,7 +381,7 @@ Deno.test("H15 BlockLogDB reads back what is not in memory any more", async () =
   assertEquals(await numbers(await again.open(1n, 1n)), expected);
 });
 
-Deno.test("H10 a reader that waits for a block ends when it is closed", async () => {
+Deno.test("H10 a reader that waits for a block rejects when it is closed", async () => {
   const store = new TryingStore();
   {
     await using db = new BlockLogDB(store);
@@ -436,7 +436,7 @@ Deno.test("D5 BlockLogDB names the block that is missing or damaged", async () =
     }
     store.inner.write({ delete: [key] }, "strict");
     const error = await read();
-    // Nothing tells of the last block but its own name: D13 does.
+    // Only the name of the last block shows that it exists; its loss is found by D13.
     if (i === 5) assertEquals(error, (good as number[]).slice(0, -1));
     else {
       assertInstanceOf(error, ErrStoreCorrupted);
@@ -448,13 +448,13 @@ Deno.test("D5 BlockLogDB names the block that is missing or damaged", async () =
   put({ key: blocks[2]!.key, bytes: blocks[3]!.bytes });
   assertEquals((await read() as ErrStoreCorrupted).part, blocks[2]!.key);
   put(blocks[2]!);
-  // A name that is none.
+  // A name that is not that of a block.
   const strange = blocks[2]!.key.slice(0, -1);
   put({ key: strange, bytes: new Uint8Array() });
   assertEquals((await read() as ErrStoreCorrupted).part, strange);
 });
 
-Deno.test("D5 BlockLogDB whose k-th write fails, or is the last, is a prefix when it is opened again", async () => {
+Deno.test("D5 BlockLogDB has a prefix when it is reopened after its k-th write failed or was the last", async () => {
   // What is done to the log: appends of so many records, or a cut.
   const steps: ("cut" | number)[] = [1, 3, "cut", 2, 1, 1, "cut", 5, 1];
   for (let k = 0; k < steps.length + 1; k++) {
@@ -497,7 +497,7 @@ Deno.test("D5 BlockLogDB whose k-th write fails, or is the last, is a prefix whe
   }
 });
 
-Deno.test("D5 BlockLogDB has a prefix after a power cut, and all that was answered if it is full", async () => {
+Deno.test("D5 BlockLogDB has a prefix after a power cut, and every resolved append if its durability is full", async () => {
   for (const durability of ["full", "normal"] as const) {
     for (const asynchronous of [false, true]) {
       for (let kept = 0; kept < 9; kept++) {
@@ -525,7 +525,7 @@ Deno.test("D5 BlockLogDB has a prefix after a power cut, and all that was answer
   }
 });
 
-Deno.test("H10 BlockLogDB.close() waits for what is under way, and closes only what it made", async () => {
+Deno.test("H10 BlockLogDB.close() waits for writes under way, and closes only a store it created", async () => {
   const store = new TryingStore();
   let closed = 0;
   store.close = () => Promise.resolve(void closed++);
@@ -543,7 +543,7 @@ Deno.test("H10 BlockLogDB.close() waits for what is under way, and closes only w
   assertEquals(closed, 1);
 });
 
-Deno.test("H1 BlockLogDB passes on where snapshots are shared", async () => {
+Deno.test("H1 BlockLogDB exposes the shared snapshot store", async () => {
   await using memory = new MemoryLogDB();
   const { snapshots } = memory;
   await using db = new BlockLogDB(new MemoryBlockStore(), { snapshots });
@@ -552,7 +552,7 @@ Deno.test("H1 BlockLogDB passes on where snapshots are shared", async () => {
   assertEquals(snapshots.list(1n), []);
 });
 
-Deno.test("H11 BlockLogDB can be opened again where opening failed", async () => {
+Deno.test("H11 BlockLogDB.open() can be repeated after it failed", async () => {
   const store = new TryingStore();
   await using db = new BlockLogDB(store);
   const { keys } = store;
@@ -564,7 +564,7 @@ Deno.test("H11 BlockLogDB can be opened again where opening failed", async () =>
   assertEquals(await other.readIndex(), 2);
 });
 
-Deno.test("H1 BlockLogDB has as many clusters as it likes in one store", async () => {
+Deno.test("H1 BlockLogDB keeps several clusters in one store", async () => {
   const store = new MemoryBlockStore();
   const ids = [0n, 1n, 15n, 16n, 255n, (1n << 64n) - 1n];
   {
@@ -581,7 +581,7 @@ Deno.test("H1 BlockLogDB has as many clusters as it likes in one store", async (
   }
 });
 
-Deno.test("H1 BlockLogDB writes as durably as it is told", async () => {
+Deno.test("H1 BlockLogDB writes with the durability of its options", async () => {
   for (
     const [durability, expected] of [
       [undefined, "strict"],

@@ -15,7 +15,7 @@ for (
 
 const one = packRecords(new Uint8Array([1]));
 
-Deno.test("H1 MemoryLog is synchronous wherever it need not wait", () => {
+Deno.test("H1 MemoryLog is synchronous unless it has to wait", () => {
   const log = new MemoryLogDB().open(1n, 1n);
   assertEquals(log.append(one), 2);
   assertEquals(log.readIndex(), 2);
@@ -41,7 +41,7 @@ Deno.test("H13 MemoryLogDB takes its epochs from its env", async () => {
   (await log.read(2, { epoch: { index: 1, id: 9n } })).close();
 });
 
-Deno.test("H1 MemoryLog.append() is not failed by a reader it wakes", async () => {
+Deno.test("H1 MemoryLog.append() does not fail if a reader it wakes throws", async () => {
   await using db = new MemoryLogDB();
   const mine = await db.open(1n, 1n);
   const behind = await mine.read(0);
@@ -55,7 +55,7 @@ Deno.test("H1 MemoryLog.append() is not failed by a reader it wakes", async () =
   assertEquals((await woken).first, 101);
 });
 
-Deno.test("R11 what one replica's machine does to its commands stays with it", async () => {
+Deno.test("R11 a machine that modifies its commands does not affect other replicas", async () => {
   await using db = new MemoryLogDB();
   const [mine, theirs] = [await db.open(1n, 1n), await db.open(1n, 2n)];
   await mine.append(packRecords(new Uint8Array([1, 2])));
@@ -65,7 +65,7 @@ Deno.test("R11 what one replica's machine does to its commands stays with it", a
   assertEquals([...there.records.bytes], [1, 2]);
 });
 
-Deno.test("H10 MemoryLog wakes a reader once though it is closed after", async () => {
+Deno.test("H10 MemoryLog wakes a reader once, even if it is closed later", async () => {
   await using db = new MemoryLogDB();
   const log = await db.open(1n, 1n);
   const controller = new AbortController();
@@ -78,7 +78,7 @@ Deno.test("H10 MemoryLog wakes a reader once though it is closed after", async (
   assertThrows(() => reader.next());
 });
 
-Deno.test("H7 MemoryLog.compact() leaves a batch whole that is needed in part", async () => {
+Deno.test("H7 MemoryLog.compact() keeps a batch that is needed in part", async () => {
   await using db = new MemoryLogDB();
   const log = await db.open(1n, 1n);
   const record = new Uint8Array(3);

@@ -68,7 +68,7 @@ Deno.test("H1 packRecords() and recordAt() are inverse", () => {
   assertEquals(unpack(pack), [[1, 2]]);
 });
 
-Deno.test("H15 batchAfter() gives what comes after, naming what it follows", () => {
+Deno.test("H15 batchAfter() returns the rest of a batch with the index it follows", () => {
   const records = [[1], [2, 2], [], [4, 4, 4]];
   const batch: LogBatch = {
     follows: 7,
@@ -93,7 +93,7 @@ Deno.test("H15 batchAfter() gives what comes after, naming what it follows", () 
   }
 });
 
-Deno.test("H11 RecordPacker packs records into batches within the bounds", () => {
+Deno.test("H11 RecordPacker packs records into batches within the limits", () => {
   const seed = Math.floor(Math.random() * 2 ** 32);
   // deno-lint-ignore no-console
   console.log(`seed ${seed}`);
@@ -159,7 +159,7 @@ Deno.test("H11 RecordPacker ends a batch at the most records", () => {
   assertEquals(packer.length, 1);
 });
 
-Deno.test("case C13: the buffer of a cluster with few small proposals is small, and doubles with use up to its largest", () => {
+Deno.test("case C13: the buffer of a cluster with few small proposals is small, and doubles with use up to its limit", () => {
   const packer = new RecordPacker();
   const sizes = new Set<number>();
   for (let i = 0; i < 20_000; i++) {

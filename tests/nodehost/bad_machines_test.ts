@@ -12,6 +12,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
+import { toBytes, toText } from "@std/streams";
 import {
   ErrClusterClosed,
   ErrCompacted,
@@ -44,7 +45,6 @@ import {
   rejection,
   settle,
 } from "../support/environment.ts";
-import { collect } from "../support/streams.ts";
 import {
   ConcurrentJournal,
   Disk,
@@ -366,7 +366,7 @@ Deno.test(
     ]);
     for (const path of own) {
       const { content } = files.open(path);
-      assertEquals(await new Response(content as BodyInit).text(), path);
+      assertEquals(await toText(content), path);
     }
     await again.host.stop();
   }),
@@ -489,7 +489,7 @@ Deno.test(
     });
     await proposeAll(replica, "a");
     assertInstanceOf(
-      await rejection(collect(replica.exportSnapshot())),
+      await rejection(toBytes(replica.exportSnapshot())),
       ErrSnapshotAborted,
     );
     assertEquals(replica.error, undefined);

@@ -5,6 +5,7 @@ import {
   assertRejects,
   assertStrictEquals,
 } from "@std/assert";
+import { toBytes } from "@std/streams";
 import {
   ErrClusterAlreadyExist,
   ErrClusterClosed,
@@ -23,7 +24,7 @@ import {
   rejection,
   settle,
 } from "../support/environment.ts";
-import { collect, flipByte, streamOf } from "../support/streams.ts";
+import { flipByte, streamOf } from "../support/streams.ts";
 import { Disk } from "../machines/journal.ts";
 import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
 import {
@@ -43,7 +44,7 @@ Deno.test(
         const session = await one.replica.openSession();
         await one.replica.propose(bytes("a"), { session });
         await proposeAll(one.replica, "b");
-        const snapshot = await collect(one.replica.exportSnapshot());
+        const snapshot = await toBytes(one.replica.exportSnapshot());
         const index = one.replica.appliedIndex;
         let moved = false;
         // Without the host's rows a machine knows its index from its own kind of payload only.
@@ -86,7 +87,7 @@ Deno.test(
   checked(async () => {
     for (const kind of KINDS) {
       const one = await start({ kind });
-      const snapshot = await collect(one.replica.exportSnapshot());
+      const snapshot = await toBytes(one.replica.exportSnapshot());
       await using host = new NodeHost();
       await host.importSnapshot(1n, streamOf(snapshot));
       const replica = await startOn(host, { kind });
@@ -136,7 +137,7 @@ Deno.test(
       if (step === "open") await settle(2);
     };
     const all = await Promise.all(
-      Array.from({ length: 4 }, () => collect(replica.exportSnapshot())),
+      Array.from({ length: 4 }, () => toBytes(replica.exportSnapshot())),
     );
     for (const one of all) assertEquals(one, all[0]!);
     await host.stop();
@@ -241,7 +242,7 @@ Deno.test(
   checked(async () => {
     const one = await start();
     await proposeAll(one.replica, "a");
-    const snapshot = await collect(one.replica.exportSnapshot());
+    const snapshot = await toBytes(one.replica.exportSnapshot());
     assertInstanceOf(
       await rejection(one.host.importSnapshot(1n, streamOf(snapshot))),
       ErrClusterAlreadyExist,
@@ -283,9 +284,9 @@ Deno.test(
     await using logDB = new MemoryLogDB();
     const one = await start({ logDB, kind: "hosted" });
     await proposeAll(one.replica, "a");
-    const snapshot = await collect(one.replica.exportSnapshot());
+    const snapshot = await toBytes(one.replica.exportSnapshot());
     const info = await one.replica.requestSnapshot();
-    const metadata = await collect(logDB.snapshots.open(info));
+    const metadata = await toBytes(logDB.snapshots.open(info));
     await one.host.stop();
     await using host = new NodeHost();
     await assertRejects(
@@ -309,7 +310,7 @@ Deno.test(
   checked(async () => {
     const one = await start({ manners: { filling: 200_000 } });
     await proposeAll(one.replica, "a");
-    const snapshot = await collect(one.replica.exportSnapshot());
+    const snapshot = await toBytes(one.replica.exportSnapshot());
     await one.host.stop();
     await using snapshots = new FaultySnapshotStore();
     await using logDB = new FaultyLogDB({ snapshots });
@@ -360,7 +361,7 @@ Deno.test(
   checked(async () => {
     const one = await start();
     await proposeAll(one.replica, "a");
-    const snapshot = await collect(one.replica.exportSnapshot());
+    const snapshot = await toBytes(one.replica.exportSnapshot());
     await one.host.stop();
     await using logDB = new MemoryLogDB();
     await using here = new NodeHost({ logDB });
@@ -388,7 +389,7 @@ Deno.test(
     await one.host.stop();
     const two = await start();
     await proposeAll(two.replica, "other");
-    const snapshot = await collect(two.replica.exportSnapshot());
+    const snapshot = await toBytes(two.replica.exportSnapshot());
     await two.host.stop();
     await using host = new NodeHost();
     await host.importSnapshot(1n, streamOf(snapshot));
@@ -416,7 +417,7 @@ Deno.test(
     );
     snapshots.before = () => {};
     await proposeAll(replica, "b");
-    await collect(replica.exportSnapshot());
+    await toBytes(replica.exportSnapshot());
     await host.stop();
   }),
 );
@@ -426,9 +427,9 @@ Deno.test(
   checked(async () => {
     const source = await start();
     await proposeAll(source.replica, "a");
-    const older = await collect(source.replica.exportSnapshot());
+    const older = await toBytes(source.replica.exportSnapshot());
     await proposeAll(source.replica, "b");
-    const newer = await collect(source.replica.exportSnapshot());
+    const newer = await toBytes(source.replica.exportSnapshot());
     await source.host.stop();
     for (const isOpen of [true, false]) {
       await using logDB = new MemoryLogDB();
@@ -460,7 +461,7 @@ Deno.test(
   checked(async () => {
     const one = await start({ kind: "disk" });
     await proposeAll(one.replica, "a", "b", "c");
-    const snapshot = await collect(one.replica.exportSnapshot());
+    const snapshot = await toBytes(one.replica.exportSnapshot());
     await one.host.stop();
     const disk = new Disk();
     const two = await start({ kind: "disk", disk });

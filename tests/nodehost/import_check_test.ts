@@ -1,6 +1,7 @@
 /** Containers that are whole, as far as checksums go, and from which no replica could start. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { toBytes } from "@std/streams";
 import {
   ErrClusterAlreadyExist,
   ErrSnapshotCorrupted,
@@ -25,19 +26,12 @@ interface Parts {
   readonly payload: Uint8Array;
 }
 
-async function collect(
-  stream: ReadableStream<Uint8Array>,
-): Promise<Uint8Array<ArrayBuffer>> {
-  return await new Response(stream as ReadableStream<Uint8Array<ArrayBuffer>>)
-    .bytes();
-}
-
 async function goodParts(): Promise<Parts> {
   await using host = new NodeHost();
   const replica = await host.startCluster(() => new KVStateMachine(), CLUSTER);
   await replica.propose(kv.put("boat", "sampan"));
   const reader = await openSnapshot(replica.exportSnapshot());
-  const payload = await collect(reader.payload);
+  const payload = await toBytes(reader.payload);
   await reader.finish();
   const { header, sessions } = reader;
   return { header, sessions, payload };

@@ -5,6 +5,7 @@ import {
   assertRejects,
   assertStrictEquals,
 } from "@std/assert";
+import { toBytes } from "@std/streams";
 import {
   ErrClusterClosed,
   ErrCompacted,
@@ -24,7 +25,6 @@ import {
   rejection,
   settle,
 } from "../support/environment.ts";
-import { collect } from "../support/streams.ts";
 import { Disk, type Manners } from "../machines/journal.ts";
 import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
 import {
@@ -950,7 +950,7 @@ Deno.test(
         for (const replica of replicas) await replica.requestSnapshot();
         assertEquals(logDB.snapshots.list(1n)[0]?.nodeID, first!.nodeID);
         await Promise.all(
-          replicas.map((replica) => collect(replica.exportSnapshot())),
+          replicas.map((replica) => toBytes(replica.exportSnapshot())),
         );
       }
       for (const { events } of three) {

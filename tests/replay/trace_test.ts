@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { toBytes } from "@std/streams";
 import { recorded } from "./recorded.ts";
 import { commandChunks, transactions } from "./commands.ts";
 import { TextStateMachine } from "./text_machine.ts";
@@ -20,7 +21,7 @@ async function gzip(
   const stream = new Blob([bytes]).stream().pipeThrough(
     new CompressionStream("gzip"),
   );
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  return await toBytes(stream);
 }
 
 /** Runs `body` with the path of a file of that content. */

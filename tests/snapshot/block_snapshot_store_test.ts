@@ -52,7 +52,7 @@ function keysOf(
   return { data: of("data"), description: of("info")[0]! };
 }
 
-/** What can become of a snapshot's blocks. */
+/** Kinds of damage to a snapshot's blocks. */
 const DAMAGES: Record<
   string,
   (blocks: MemoryBlockStore, info: SnapshotInfo) => void
@@ -167,7 +167,7 @@ for (const blocksFull of [0, 1, 2]) {
   });
 }
 
-Deno.test("U28 BlockSnapshotStore keeps nothing of what was replaced, removed or given up", async () => {
+Deno.test("U28 BlockSnapshotStore deletes snapshots that were replaced, removed or aborted", async () => {
   const blocks = new WatchedStore();
   const store = new BlockSnapshotStore(blocks);
   await save(store, 400_000);
@@ -199,7 +199,7 @@ Deno.test("H7 BlockSnapshotStore removes a snapshot when its last stream has end
   assertEquals(blocks.all, []);
 });
 
-Deno.test("H7 BlockSnapshotStore removes what a crash left when it is next used", async () => {
+Deno.test("H7 BlockSnapshotStore deletes the leftovers of a crash when it is next used", async () => {
   const blocks = new WatchedStore();
   const before = new BlockSnapshotStore(blocks);
   const kept = await save(before, 300_000);
@@ -217,7 +217,7 @@ Deno.test("H7 BlockSnapshotStore removes what a crash left when it is next used"
   assert(![kept.id, read.id].includes(next.id));
 });
 
-Deno.test("U8 BlockSnapshotStore shows a snapshot or none, whichever write fails", async () => {
+Deno.test("U8 BlockSnapshotStore has a complete snapshot or none, whichever write fails", async () => {
   for (let k = 1; k <= 5; k++) {
     const blocks = new WatchedStore();
     const store = new BlockSnapshotStore(blocks);
@@ -239,7 +239,7 @@ Deno.test("U8 BlockSnapshotStore shows a snapshot or none, whichever write fails
   }
 });
 
-Deno.test("U8 BlockSnapshotStore keeps a snapshot whole of which nobody knew whether it was committed", async () => {
+Deno.test("U8 BlockSnapshotStore keeps a snapshot complete whose commit had an unknown outcome", async () => {
   for (const [after, looks] of [[true, true], [false, true], [true, false]]) {
     const blocks = new FaultyBlockStore();
     const store = new BlockSnapshotStore(blocks);
@@ -265,7 +265,7 @@ Deno.test("U8 BlockSnapshotStore keeps a snapshot whole of which nobody knew whe
   }
 });
 
-Deno.test("U8 BlockSnapshotStore.remove() that fails leaves the snapshot", async () => {
+Deno.test("U8 BlockSnapshotStore keeps a snapshot if remove() fails", async () => {
   const blocks = new WatchedStore();
   const store = new BlockSnapshotStore(blocks);
   const info = await save(store, 300_000);
@@ -278,7 +278,7 @@ Deno.test("U8 BlockSnapshotStore.remove() that fails leaves the snapshot", async
   assertEquals(blocks.all, []);
 });
 
-Deno.test("H7 BlockSnapshotStore.open() while a snapshot is replaced gives it whole or not at all", async () => {
+Deno.test("H7 BlockSnapshotStore.open() during a replacement returns a complete snapshot or fails", async () => {
   const blocks = new WatchedStore();
   const store = new BlockSnapshotStore(blocks);
   const info = await save(store, 300_000);
@@ -338,7 +338,7 @@ Deno.test("H8 BlockSnapshotStore names the block that is damaged or missing", as
   assertEquals(await read(), [second, SNAPSHOT_CHUNK_BYTES]);
 });
 
-Deno.test("H8 BlockSnapshotStore tells of a block that its store finds damaged", async () => {
+Deno.test("H8 BlockSnapshotStore reports a block that its store finds damaged", async () => {
   const blocks = new MemoryBlockStore();
   const older = await save(new BlockSnapshotStore(blocks), 10);
   const newer = await save(new BlockSnapshotStore(blocks), 10, { index: 11 });
@@ -368,7 +368,7 @@ Deno.test("H8 BlockSnapshotStore tells of a block that its store finds damaged",
   }
 });
 
-Deno.test("H8 BlockSnapshotStore removes nothing where it cannot read whose it is", async () => {
+Deno.test("H8 BlockSnapshotStore deletes no blocks if an info block has an unreadable name", async () => {
   const blocks = new WatchedStore();
   const info = await save(new BlockSnapshotStore(blocks), 10, { index: 11 });
   const { data, description } = keysOf(blocks, info);
@@ -392,7 +392,7 @@ Deno.test("H11 BlockSnapshotStore refuses an invalid header", async () => {
   assertEquals(blocks.keys("", "~"), []);
 });
 
-Deno.test("H8 a host tells of a damaged description, and uses the snapshot before it", async () => {
+Deno.test("H8 a host reports a damaged info block, and uses the previous snapshot", async () => {
   const blocks = new MemoryBlockStore();
   await using logDB = new BlockLogDB(new MemoryBlockStore());
   const config = { clusterID: 7n, nodeID: 1n };
@@ -418,7 +418,7 @@ Deno.test("H8 a host tells of a damaged description, and uses the snapshot befor
   DAMAGES["its description damaged"]!(blocks, newer!);
   const [told, recovered] = await live(async (replica) => {
     assertEquals(await replica.read(kv.count()), 3);
-    // It is none of the two good ones that are kept, and hinders no new one.
+    // It does not count as one of the two kept snapshots, and does not prevent a new one.
     await replica.requestSnapshot();
   });
   assert(told?.type === "snapshot failed", told?.type);
@@ -427,7 +427,7 @@ Deno.test("H8 a host tells of a damaged description, and uses the snapshot befor
   assertEquals(recovered.snapshot.id, older?.id);
 });
 
-Deno.test("H8 BlockSnapshotStore reads again what could not be read", async () => {
+Deno.test("H8 BlockSnapshotStore repeats a failed listing", async () => {
   const blocks = new WatchedStore();
   const keys = blocks.keys.bind(blocks);
   blocks.keys = () => {

@@ -29,7 +29,7 @@ export function makeBytes(length: number, seed = 1): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** A stream of `bytes` in chunks of `size`; copies, so that nobody can change what it was made of. */
+/** Stream of copies of `bytes` in chunks of `size`. */
 export function source(
   bytes: Uint8Array,
   size: number = 64 * 1024,

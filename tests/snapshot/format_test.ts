@@ -1,11 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
+import { toBytes } from "@std/streams";
 import {
   openSnapshot,
   type SnapshotHeader,
   verifySnapshot,
 } from "../../src/snapshot/mod.ts";
 import {
-  Collector,
   type Contents,
   makeBytes,
   makeContainer,
@@ -15,15 +15,7 @@ import {
 
 const MIB = 1024 * 1024;
 
-async function collect(
-  stream: ReadableStream<Uint8Array>,
-): Promise<Uint8Array> {
-  const collector = new Collector();
-  await stream.pipeTo(collector.stream);
-  return collector.bytes;
-}
-
-/** As `assertEquals()`, which takes long for bytes. */
+/** Asserts that bytes are equal; `assertEquals()` is slow for them. */
 function assertBytes(actual: Uint8Array, expected: Uint8Array): void {
   assertEquals(actual.length, expected.length);
   assert(actual.every((byte, i) => byte === expected[i]));
@@ -36,7 +28,7 @@ async function roundTrip(contents: Contents, read: number): Promise<void> {
   assertEquals(totals, { files: files.length });
 
   const verifier = verifySnapshot();
-  const through = await collect(
+  const through = await toBytes(
     source(bytes, read).pipeThrough(verifier.transform),
   );
   assertBytes(through, bytes);
@@ -47,7 +39,7 @@ async function roundTrip(contents: Contents, read: number): Promise<void> {
   assertEquals(reader.header, header);
   assertBytes(reader.sessions, contents.sessions ?? new Uint8Array());
   assertBytes(
-    await collect(reader.payload),
+    await toBytes(reader.payload),
     contents.payload ?? new Uint8Array(),
   );
   let next = 0;
@@ -55,7 +47,7 @@ async function roundTrip(contents: Contents, read: number): Promise<void> {
     const file = files[next++];
     assertEquals(fileID, file?.[0]);
     assertBytes(metadata, file?.[1] as Uint8Array);
-    assertBytes(await collect(content), file?.[2] as Uint8Array);
+    assertBytes(await toBytes(content), file?.[2] as Uint8Array);
   });
   assertEquals(next, files.length);
   assertEquals(await reader.finish(), totals);
@@ -64,7 +56,7 @@ async function roundTrip(contents: Contents, read: number): Promise<void> {
 }
 
 for (const compression of ["none", "gzip", "deflate-raw"] as const) {
-  Deno.test(`R9 openSnapshot() gives what SnapshotWriter was given (${compression})`, async (t) => {
+  Deno.test(`R9 openSnapshot() returns what SnapshotWriter wrote (${compression})`, async (t) => {
     const header = makeHeader({ compression });
     const nothing = new Uint8Array();
     const cases: Record<string, Contents> = {
@@ -139,7 +131,7 @@ Deno.test("D10 SnapshotWriter makes a metadata container of a few hundred bytes"
   await roundTrip({ header, sessions: makeBytes(100) }, 64 * 1024);
 });
 
-Deno.test("D8 the format stays what format.md says", async () => {
+Deno.test("D8 the container matches format.md", async () => {
   const { bytes } = await makeContainer({
     header: makeHeader({
       nodeID: 2n,
@@ -173,7 +165,7 @@ Deno.test("D8 the format stays what format.md says", async () => {
   );
 });
 
-Deno.test("case C2: a container of version 1, which has no state hash, is read and passed on as it is [H16, H9]", async () => {
+Deno.test("case C2: a container of version 1, which has no state hash, is read, and passed on unchanged [H16, H9]", async () => {
   const hex = [
     // preamble
     "89534d504e0d0a1a01000000629f4610",
@@ -202,16 +194,14 @@ Deno.test("case C2: a container of version 1, which has no state hash, is read a
   const reader = await openSnapshot(source(bytes));
   assertEquals(reader.header, expected);
   assertEquals(
-    new Uint8Array(
-      await new Response(reader.payload as BodyInit).arrayBuffer(),
-    ),
+    await toBytes(reader.payload),
     new Uint8Array([0xbb, 0xbc]),
   );
   assertEquals(await reader.finish(), { files: 1 });
   const { transform, header } = verifySnapshot();
   const passed = source(bytes).pipeThrough(transform);
   assertEquals(
-    new Uint8Array(await new Response(passed as BodyInit).arrayBuffer()),
+    await toBytes(passed),
     bytes,
   );
   assertEquals(await header, expected);

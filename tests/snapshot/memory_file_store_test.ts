@@ -1,5 +1,10 @@
-import { assertEquals } from "@std/assert";
-import { MemoryFileStore } from "../../src/snapshot/mod.ts";
+import { assertEquals, assertThrows } from "@std/assert";
+import { ErrClusterClosed } from "../../src/log/errors.ts";
+import { ErrClosed } from "../../src/statemachine/errors.ts";
+import {
+  MemoryFileStore,
+  MemorySnapshotStore,
+} from "../../src/snapshot/mod.ts";
 import { fileStoreConformance } from "../../src/testing/file_store_conformance.ts";
 
 for (
@@ -8,7 +13,7 @@ for (
   })
 ) Deno.test(`MemoryFileStore: ${name}`, run);
 
-Deno.test("F1 MemoryFileStore takes a path with more slashes for the same", async () => {
+Deno.test("F1 MemoryFileStore ignores repeated slashes in a path", async () => {
   await using store = new MemoryFileStore();
   await store.create("/a//b/c").close();
   assertEquals(store.open("a/b/c").size, 0);
@@ -16,4 +21,14 @@ Deno.test("F1 MemoryFileStore takes a path with more slashes for the same", asyn
   assertEquals(store.list(""), ["a"]);
   store.remove("/");
   assertEquals(store.list(""), []);
+});
+
+Deno.test("R5 stores that are closed throw an ErrClosed, above ErrClusterClosed", () => {
+  const closed = [new MemoryFileStore(), new MemorySnapshotStore()] as const;
+  for (const store of closed) void store.close();
+  const [files, snapshots] = closed;
+  assertThrows(() => files.list(""), ErrClosed);
+  assertThrows(() => snapshots.list(1n), ErrClosed);
+  assertEquals(new ErrClusterClosed() instanceof ErrClosed, true);
+  assertEquals(new ErrClosed("closed") instanceof ErrClusterClosed, false);
 });

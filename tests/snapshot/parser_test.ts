@@ -21,10 +21,10 @@ import {
 } from "./container_fixtures.ts";
 import { random } from "../support/random.ts";
 
-/** What was handed out before reading ended, and how it ended. */
+/** Parts that were returned before reading ended, and its error. */
 interface Outcome {
   readonly error: unknown;
-  /** What was handed out, part by part. */
+  /** Returned bytes by part. */
   readonly parts: Record<string, Uint8Array>;
 }
 
@@ -132,7 +132,7 @@ async function makeSmall(
   return bytes;
 }
 
-/** Where each block begins, and where the container ends. */
+/** Positions of the blocks, and of the end of the container. */
 function findBlocks(bytes: Uint8Array): number[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset);
   const starts = [16];
@@ -177,7 +177,7 @@ for (const compression of ["none", "gzip"] as const) {
       }
     });
 
-    Deno.test(`H8 ${name}() finds a cut anywhere (${compression})`, async () => {
+    Deno.test(`H8 ${name}() finds a truncation anywhere (${compression})`, async () => {
       const bytes = await makeSmall(compression);
       const original = await run(bytes);
       for (let i = 0; i < bytes.length; i++) {
@@ -216,7 +216,7 @@ for (const [name, run] of Object.entries(READERS)) {
     }
   });
 
-  Deno.test(`H8 ${name}() refuses bytes after the end`, async () => {
+  Deno.test(`H8 ${name}() rejects bytes after the tail`, async () => {
     const bytes = await makeSmall("none");
     const original = await run(bytes);
     for (const more of [new Uint8Array(1), bytes]) {
@@ -231,7 +231,7 @@ for (const [name, run] of Object.entries(READERS)) {
     }
   });
 
-  Deno.test(`H8 ${name}() tells that foreign bytes are no snapshot`, async () => {
+  Deno.test(`H8 ${name}() rejects data that is not a snapshot`, async () => {
     for (
       const bytes of [
         new Uint8Array(),
@@ -248,7 +248,7 @@ for (const [name, run] of Object.entries(READERS)) {
     }
   });
 
-  Deno.test(`H11 ${name}() refuses a newer version by name`, async () => {
+  Deno.test(`H11 ${name}() names an unsupported newer version`, async () => {
     const bytes = await makeSmall("none");
     new DataView(bytes.buffer).setUint32(8, 3, true);
     new DataView(bytes.buffer)
@@ -258,7 +258,7 @@ for (const [name, run] of Object.entries(READERS)) {
     assertEquals([error.version, error.supported], [3, 2]);
   });
 
-  Deno.test(`H8 ${name}() finds blocks lost, doubled and moved`, async () => {
+  Deno.test(`H8 ${name}() finds lost, repeated and moved blocks`, async () => {
     const { bytes } = await makeContainer({
       sessions: makeBytes(200_000, 1),
       // Blocks that are all the same are the hardest to tell apart.
@@ -286,7 +286,7 @@ for (const [name, run] of Object.entries(READERS)) {
     }
   });
 
-  Deno.test(`H11 ${name}() refuses blocks that make no sense`, async () => {
+  Deno.test(`H11 ${name}() rejects invalid blocks`, async () => {
     const bytes = await makeSmall("none");
     const preamble = bytes.subarray(0, 16);
     const starts = findBlocks(bytes);
@@ -332,7 +332,7 @@ for (const [name, run] of Object.entries(READERS)) {
       [[1, header], [3, one], [6, tail(end, 2, 1, 1)]],
       [[1, header], [3, one], [6, tail(end, 2, 1, 0).subarray(1)]],
       [[1, header], [3, one], [6, concat([tail(end, 2, 1, 0), one])]],
-      // Headers: cut, with a type, kind or compression of nobody, with bytes left over.
+      // Headers: cut, with an unknown type, kind or compression, with bytes left over.
       [[1, header.subarray(0, 20)]],
       [[1, header.with(16, 0)]],
       [[1, header.with(16, 4)]],
@@ -348,7 +348,7 @@ for (const [name, run] of Object.entries(READERS)) {
   });
 }
 
-Deno.test("H11 openSnapshot() refuses compressed bytes that make no sense", async () => {
+Deno.test("H11 openSnapshot() rejects invalid compressed data", async () => {
   const bytes = await makeSmall("gzip");
   const preamble = bytes.subarray(0, 16);
   const starts = findBlocks(bytes);
@@ -372,7 +372,7 @@ Deno.test("H11 openSnapshot() refuses compressed bytes that make no sense", asyn
   }
 });
 
-Deno.test("H11 openSnapshot() refuses more sessions than there may be", async () => {
+Deno.test("H11 openSnapshot() rejects sessions above their limit", async () => {
   const bytes = await makeSmall("none");
   const header = bytes.slice(24, findBlocks(bytes)[1]);
   // One block of sessions, over and over: nothing of it is kept by the verifier.
@@ -400,7 +400,7 @@ Deno.test("H11 openSnapshot() refuses more sessions than there may be", async ()
   assertEquals(error.offset, begin.length + 16_384 * block.length);
 });
 
-Deno.test("H8 verifySnapshot() rejects header and totals when its stream is given up", async () => {
+Deno.test("H8 verifySnapshot() rejects header and totals when its stream is cancelled", async () => {
   for (const side of ["readable", "writable"] as const) {
     const { transform, header, totals } = verifySnapshot();
     const reason = new Error("Enough");

@@ -38,7 +38,7 @@ function makeSample(
 
 type Machine = (r: ReadableStream<Uint8Array>) => unknown;
 
-/** What a machine may do with its stream short of reading it to the end. */
+/** Ways in which a machine may leave its stream unread. */
 const MACHINES: Record<string, Machine> = {
   "reads nothing": () => {},
   "reads nothing and keeps its lock": (r) => r.getReader(),
@@ -86,7 +86,7 @@ async function readFile(
 }
 
 for (const compression of COMPRESSIONS) {
-  Deno.test(`R9 finish() verifies what a machine leaves unread (${compression})`, async (t) => {
+  Deno.test(`R9 finish() verifies the bytes that a machine leaves unread (${compression})`, async (t) => {
     const { bytes } = await makeSample(compression);
     const damaged = bytes.slice();
     damaged[damaged.length - 100]! ^= 1;
@@ -109,7 +109,7 @@ for (const compression of COMPRESSIONS) {
     }
   });
 
-  Deno.test(`F3 files() gives every file whatever was read (${compression})`, async (t) => {
+  Deno.test(`F3 files() returns every file, however much was read (${compression})`, async (t) => {
     const { bytes } = await makeSample(compression);
     for (const [name, machine] of Object.entries(MACHINES)) {
       await t.step(`after a machine that ${name}`, async () => {
@@ -148,7 +148,7 @@ for (const compression of COMPRESSIONS) {
     assertStrictEquals(reader.sourceError, undefined);
   });
 
-  Deno.test(`R8 the source's error comes out everywhere (${compression})`, async () => {
+  Deno.test(`R8 every method fails with the error of the source (${compression})`, async () => {
     const { bytes } = await makeSample(compression);
     const lost = new Error("Connection is lost");
     for (let length = 0; length < bytes.length; length += 5_000) {
@@ -179,7 +179,7 @@ for (const compression of COMPRESSIONS) {
     }
   });
 
-  Deno.test(`R8 cancel() gives the source back and ends what waits (${compression})`, async () => {
+  Deno.test(`R8 cancel() cancels the source and fails pending reads (${compression})`, async () => {
     const { bytes } = await makeSample(compression);
     for (const reason of [new Error("Not wanted"), undefined]) {
       let cancelled: unknown = "not";
@@ -214,7 +214,7 @@ for (const compression of COMPRESSIONS) {
     }
   });
 
-  Deno.test(`R9 cancel() after finish() is harmless, also on a source that cannot cancel (${compression})`, async () => {
+  Deno.test(`R9 cancel() after finish() has no effect, also if the source fails to cancel (${compression})`, async () => {
     const { bytes } = await makeSample(compression);
     const reader = await openSnapshot(source(bytes));
     await reader.finish();
@@ -231,7 +231,7 @@ for (const compression of COMPRESSIONS) {
     await (await openSnapshot(failing)).cancel();
   });
 
-  Deno.test(`R9 files() passes on what onFile throws (${compression})`, async () => {
+  Deno.test(`R9 files() rejects with the error of onFile (${compression})`, async () => {
     const { bytes } = await makeSample(compression);
     const reason = new Error("No room");
     const reader = await openSnapshot(source(bytes));
@@ -247,7 +247,7 @@ for (const compression of COMPRESSIONS) {
     assertEquals(await reader.finish(), { files: 2 });
   });
 
-  Deno.test(`R9 nothing is read before it is asked for (${compression})`, async () => {
+  Deno.test(`R9 the source is read on demand (${compression})`, async () => {
     const { bytes } = await makeSample(compression);
     let given = 0;
     const counted = source(bytes, 10_000).pipeThrough(
@@ -277,7 +277,7 @@ async function readPart(stream: ReadableStream<Uint8Array>): Promise<void> {
   assertEquals((await stream.getReader().read()).value?.[0], content[0]);
 }
 
-Deno.test("H11 openSnapshot() inflates a bomb piece by piece", async () => {
+Deno.test("H11 openSnapshot() inflates a decompression bomb in small parts", async () => {
   const MIB = 1024 * 1024;
   const zeros = new Uint8Array(MIB);
   let left = 256;

@@ -138,7 +138,7 @@ const MACHINES: Record<string, Machine> = {
 };
 
 for (const compression of COMPRESSIONS) {
-  Deno.test(`R6 finish() takes all a machine wrote (${compression})`, async (t) => {
+  Deno.test(`R6 finish() includes every write of the machine (${compression})`, async (t) => {
     for (const [name, machine] of Object.entries(MACHINES)) {
       await t.step(`that ${name}`, async () => {
         const saved = await save(machine, compression);
@@ -148,7 +148,7 @@ for (const compression of COMPRESSIONS) {
     }
   });
 
-  Deno.test(`case C1: a stream left open and locked makes the snapshot bad (${compression}) [R6, H16]`, async () => {
+  Deno.test(`case C1: a stream left open and locked makes the snapshot invalid (${compression}) [R6, H16]`, async () => {
     for (
       const leave of [
         (w: WritableStream<Uint8Array>) => w.getWriter().write(bytes),
@@ -182,7 +182,7 @@ for (const compression of COMPRESSIONS) {
     }
   });
 
-  Deno.test(`case C1: a write after the end is dropped and told (${compression}) [R6, H16]`, async () => {
+  Deno.test(`case C1: a write after the end is dropped and reported (${compression}) [R6, H16]`, async () => {
     const sink = new Collector();
     const late: ErrSnapshotUnfinished[] = [];
     const writer = new SnapshotWriter(
@@ -253,7 +253,7 @@ for (const compression of COMPRESSIONS) {
     }
   });
 
-  Deno.test(`R8 a source a machine pipes from fails finish() (${compression})`, async () => {
+  Deno.test(`R8 an error of a source that the machine pipes from fails finish() (${compression})`, async () => {
     const sink = new Collector();
     const writer = new SnapshotWriter(
       sink.stream,
@@ -270,7 +270,7 @@ for (const compression of COMPRESSIONS) {
     await writer.abort(reason);
   });
 
-  Deno.test(`R8 what is not bytes fails write() and finish() (${compression})`, async () => {
+  Deno.test(`R8 a chunk that is not bytes fails write() and finish() (${compression})`, async () => {
     const sink = new Collector();
     const writer = new SnapshotWriter(
       sink.stream,
@@ -285,7 +285,7 @@ for (const compression of COMPRESSIONS) {
     await writer.abort(error);
   });
 
-  Deno.test(`D9 a sink that fails at any write fails everything after it (${compression})`, async (t) => {
+  Deno.test(`D9 a sink that fails at any write fails every later call (${compression})`, async (t) => {
     for (const streaming of [false, true]) {
       for (let failing = 0; failing < 14; failing++) {
         await t.step(
@@ -338,7 +338,7 @@ for (const compression of COMPRESSIONS) {
     }
   });
 
-  Deno.test(`D9 a lost sink shows to a machine between its writes (${compression})`, async () => {
+  Deno.test(`D9 a lost sink fails the machine between its writes (${compression})`, async () => {
     let control!: WritableStreamDefaultController;
     const sink = new WritableStream<Uint8Array>({
       start(controller): void {
@@ -362,7 +362,7 @@ for (const compression of COMPRESSIONS) {
     await writer.abort(undefined);
   });
 
-  Deno.test(`R6 a slow sink slows the machine down (${compression})`, async () => {
+  Deno.test(`R6 a slow sink exerts backpressure on the machine (${compression})`, async () => {
     let release = (): void => {};
     let taken = 0;
     const sink = new WritableStream<Uint8Array>({
@@ -429,7 +429,7 @@ for (const compression of COMPRESSIONS) {
     assertStrictEquals(sink.aborted, reason);
   });
 
-  Deno.test(`R8 abort() ends what waits (${compression})`, async () => {
+  Deno.test(`R8 abort() fails pending writes (${compression})`, async () => {
     const reason = new Error("Not wanted");
     const never = new Promise<void>(() => {});
     for (const what of ["write", "file", "finish"] as const) {
@@ -473,7 +473,7 @@ for (const compression of COMPRESSIONS) {
   });
 }
 
-Deno.test("R7 abort() aborts the sink, twice is harmless, and it never throws", async () => {
+Deno.test("R7 abort() aborts the sink, is idempotent and never throws", async () => {
   for (const reason of [new Error("Not wanted"), undefined]) {
     const sink = new Collector();
     const writer = new SnapshotWriter(
@@ -498,7 +498,7 @@ Deno.test("R7 abort() aborts the sink, twice is harmless, and it never throws", 
   await writer.abort(new Error("Not wanted"));
 });
 
-Deno.test("R8 a sink that fails before anything is written is found by finish()", async () => {
+Deno.test("R8 finish() rejects with the error of a sink that fails before the first write", async () => {
   const lost = new Error("Lost");
   const sink = new WritableStream<Uint8Array>({
     start: () => Promise.reject(lost),
@@ -509,7 +509,7 @@ Deno.test("R8 a sink that fails before anything is written is found by finish()"
   assertStrictEquals(writer.sinkError, lost);
 });
 
-Deno.test("F1 addFile() refuses what a container cannot hold, and cancels the content", async () => {
+Deno.test("F1 addFile() refuses a file that a container cannot hold, and cancels its content", async () => {
   for (
     const [fileID, metadata] of [
       [-1n, new Uint8Array()],
@@ -552,7 +552,7 @@ Deno.test("H4 SnapshotWriter refuses more sessions than a container may hold", (
   assert(!sink.stream.locked);
 });
 
-Deno.test("R6 SnapshotWriter gives the sink chunks that nobody changes", async () => {
+Deno.test("R6 SnapshotWriter passes chunks to the sink that are never modified", async () => {
   const kept: Uint8Array[] = [];
   const copies: Uint8Array[] = [];
   const sink = new WritableStream<Uint8Array>({

@@ -12,7 +12,7 @@ import { snapshotStoreConformance } from "../../src/testing/snapshot_store_confo
 import type { SnapshotInfo } from "../../src/snapshot/mod.ts";
 import { makeDirectory } from "../support/directory.ts";
 
-/** What a case is given: new places, and what is at those it has had. */
+/** Creates stores at new paths, and opens them again. */
 interface Places<T> {
   create(): T;
   reopen(part: T): T;

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { toBytes } from "@std/streams";
 import { DatabaseSync } from "node:sqlite";
 import { ConcurrentKVStateMachine, kv, NodeHost } from "../../mod.ts";
 import {
@@ -8,6 +9,7 @@ import {
   ErrStoreLocked,
   ErrStoreVersion,
 } from "../../src/sqlite/mod.ts";
+import { streamOf } from "../support/streams.ts";
 
 const CLUSTER = 1n;
 
@@ -41,25 +43,6 @@ async function withHost<T>(
   return await work(data, replica);
 }
 
-async function bytesOf(
-  stream: ReadableStream<Uint8Array>,
-): Promise<Uint8Array> {
-  return new Uint8Array(
-    await new Response(stream as ReadableStream<Uint8Array<ArrayBuffer>>)
-      .arrayBuffer(),
-  );
-}
-
-function streamOf(bytes: Uint8Array, chunk = 1000): ReadableStream<Uint8Array> {
-  let at = 0;
-  return new ReadableStream({
-    pull(controller): void {
-      if (at >= bytes.length) return controller.close();
-      controller.enqueue(bytes.slice(at, at += chunk));
-    },
-  });
-}
-
 /** A backup of a folder with a log and snapshots. */
 async function someBackup(folder: string): Promise<Uint8Array> {
   return await withHost(`${folder}/some`, async (data, replica) => {
@@ -68,11 +51,11 @@ async function someBackup(folder: string): Promise<Uint8Array> {
     }
     await replica.requestSnapshot();
     await replica.propose(kv.put("last", "one"));
-    return await bytesOf(data.backup());
+    return await toBytes(data.backup());
   });
 }
 
-Deno.test("H9 a backup taken under load holds every command acknowledged before it, and a prefix of the log", async () => {
+Deno.test("H9 a backup taken under load has every command acknowledged before it, and a prefix of the log", async () => {
   await inFolder(async (folder) => {
     const acknowledged: number[] = [];
     let before = 0;
@@ -89,7 +72,7 @@ Deno.test("H9 a backup taken under load holds every command acknowledged before 
         await new Promise((resolve) => setTimeout(resolve));
       }
       before = acknowledged.length;
-      const bytes = await bytesOf(data.backup());
+      const bytes = await toBytes(data.backup());
       assert(
         acknowledged.length > before,
         "nothing was acknowledged during the backup",
@@ -117,7 +100,7 @@ Deno.test("H9 a backup taken under load holds every command acknowledged before 
   });
 });
 
-Deno.test("H9 H8 a backup that is damaged or cut off anywhere restores nothing", async () => {
+Deno.test("H9 H8 a backup that is damaged or truncated anywhere restores nothing", async () => {
   await inFolder(async (folder) => {
     const backup = await someBackup(folder);
     const target = `${folder}/target`;
@@ -141,7 +124,7 @@ Deno.test("H9 H8 a backup that is damaged or cut off anywhere restores nothing",
   });
 });
 
-Deno.test("H11 a backup of a newer version, or something else, is refused by name", async () => {
+Deno.test("H11 a backup of a newer version, or data that is no backup, is refused with a reason", async () => {
   await inFolder(async (folder) => {
     const backup = await someBackup(folder);
     backup[8] = 2;

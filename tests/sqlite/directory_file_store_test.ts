@@ -33,7 +33,7 @@ Deno.test("F1 DirectoryFileStore lets no path lead out of its directory", async 
   assertEquals(store.list(""), ["a", "deep", "link", "out"]);
 });
 
-Deno.test("F1 DirectoryFileStore gives and takes the files of the file system", async () => {
+Deno.test("F1 DirectoryFileStore shares its files with the file system", async () => {
   using directory = makeDirectory();
   await using store = new DirectoryFileStore(directory.path("files"));
   const writer = store.create("a/b").getWriter();
@@ -52,7 +52,7 @@ Deno.test("F1 DirectoryFileStore gives and takes the files of the file system", 
   assertEquals(store.list(""), []);
 });
 
-Deno.test("F1 DirectoryFileStore removes what a crash left unfinished", async () => {
+Deno.test("F1 DirectoryFileStore removes files that a crash left unfinished", async () => {
   using directory = makeDirectory();
   const hidden = directory.path("files/.sampan");
   Deno.mkdirSync(hidden, { recursive: true });

@@ -55,7 +55,7 @@ async function verify(
   }
 }
 
-Deno.test("H7 FileSnapshotStore removes what a crash left unfinished, and nothing else", async () => {
+Deno.test("H7 FileSnapshotStore removes only files that a crash left unfinished", async () => {
   using directory = makeDirectory();
   const path = directory.path("snapshots");
   {
@@ -69,7 +69,7 @@ Deno.test("H7 FileSnapshotStore removes what a crash left unfinished, and nothin
     for (const name of left) {
       Deno.copyFileSync(`${path}/${name}`, `${path}/copy-${name}`);
     }
-    Deno.writeTextFileSync(`${path}/notes.txt`, "Somebody else's");
+    Deno.writeTextFileSync(`${path}/notes.txt`, "Notes of another program");
   }
   assertEquals(names(path).filter((name) => name.endsWith(".tmp")).length, 2);
   await using store = new FileSnapshotStore(path);
@@ -78,7 +78,7 @@ Deno.test("H7 FileSnapshotStore removes what a crash left unfinished, and nothin
   assertEquals(names(path).filter((name) => name.endsWith(".txt")).length, 1);
 });
 
-Deno.test("H7 FileSnapshotStore keeps the newer where a crash left both", async () => {
+Deno.test("H7 FileSnapshotStore keeps the newer of two equal snapshots that a crash left", async () => {
   using directory = makeDirectory();
   const path = directory.path("snapshots");
   let kept: SnapshotInfo;
@@ -99,7 +99,7 @@ Deno.test("H7 FileSnapshotStore keeps the newer where a crash left both", async 
   );
 });
 
-Deno.test("H8 FileSnapshotStore tells a damaged, cut off or missing file", async () => {
+Deno.test("H8 FileSnapshotStore detects a damaged, truncated or missing file", async () => {
   using directory = makeDirectory();
   await using store = new FileSnapshotStore(directory.path("."));
   const info = await save(store);
@@ -125,7 +125,7 @@ Deno.test("H8 FileSnapshotStore tells a damaged, cut off or missing file", async
   assertEquals(error.id, info.id);
 });
 
-Deno.test("H11 FileSnapshotStore refuses a second one on its directory", async () => {
+Deno.test("H11 a second FileSnapshotStore on the same directory is locked out", async () => {
   using directory = makeDirectory();
   const path = directory.path("snapshots");
   const store = new FileSnapshotStore(path);
@@ -137,7 +137,7 @@ Deno.test("H11 FileSnapshotStore refuses a second one on its directory", async (
   assertEquals(second.list(1n).length, 1);
 });
 
-Deno.test("H7 FileSnapshotStore says all of a snapshot by its name", async () => {
+Deno.test("H7 FileSnapshotStore lists snapshots from the names of their files", async () => {
   using directory = makeDirectory();
   const path = directory.path("snapshots");
   const max = (1n << 64n) - 1n;

@@ -20,12 +20,12 @@ import {
 import { Filler, fits } from "../browser/filler.ts";
 import { random } from "../support/random.ts";
 
-/** What is taken from the disk first, and given back when it is full, in bytes: more than two databases need to take in their WALs. */
+/** Size of a file that fills the disk and is removed once it is full, in bytes: more than two databases need for their checkpoints. */
 const BALLAST_BYTES = 12 * 1024 * 1024;
-/** How many more writes are tried on a disk that is full. */
+/** Number of further writes that are tried on a full disk. */
 const TRIES = 50;
 
-/** How long an answer is waited for before it is one that waits for room, in milliseconds. */
+/** Wait after which a proposal counts as one that waits for room, in milliseconds. */
 const PATIENCE_MS = 200;
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
@@ -49,7 +49,7 @@ async function fillBlocks(
     await using store = new SqliteBlockStore(path);
     await filler.fill(store, TRIES);
   }
-  // Opened anew on a disk that is as full.
+  // Opened again while the disk is still full.
   {
     using _ = ballast(directory);
     await using store = new SqliteBlockStore(path);
@@ -106,7 +106,7 @@ async function fillHost(
   next: () => number,
 ): Promise<number> {
   const answered = new Set<string>();
-  /** Those whose answers have to wait until the machine has room (U8). */
+  /** Proposals whose results have to wait until the machine has room (U8). */
   const waiting: Promise<unknown>[] = [];
   let full = 0;
   let made = 0;

@@ -47,9 +47,9 @@ const config = {
   fullSnapshotInterval: 0,
 };
 
-/** What a process reports: a line of JSON each. */
+/** Reports of a process, one line of JSON each. */
 type Line =
-  /** How far each client had come when the process was up. */
+  /** Last number of each client when the process had started. */
   | { readonly start: number[] }
   /** A client, and a number it was answered for. */
   | { readonly ack: readonly [client: number, count: number] }
@@ -191,7 +191,7 @@ async function live(
   if (!isUp || signal !== "SIGKILL") throw new Error("Process did not come up");
 }
 
-/** Whether the state is that of a replay of the log, and every snapshot is whole. */
+/** Checks that the state is that of a replay of the log, and that every snapshot is complete. */
 async function check(directory: string, least: number[]): Promise<void> {
   await using logDB = new SqliteLogDB(`${directory}/log.db`);
   await using snapshots = new FileSnapshotStore(`${directory}/snapshots`);

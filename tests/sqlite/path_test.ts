@@ -18,7 +18,7 @@ const CLASSES = [
   SqliteOutbox,
 ] as const;
 
-Deno.test("case D3: what is no path is refused with words, by every class that keeps files", () => {
+Deno.test("case D3: every class that takes a path refuses other values with a reason", () => {
   for (const Class of CLASSES) {
     for (
       const [path, words] of [
@@ -45,7 +45,7 @@ Deno.test("case D3: what is no path is refused with words, by every class that k
   }
 });
 
-Deno.test("case D3: a file: URL is taken", async () => {
+Deno.test("case D3: a file: URL is accepted", async () => {
   const directory = await Deno.makeTempDir();
   try {
     const path = `${directory}/a b%ü.db`;

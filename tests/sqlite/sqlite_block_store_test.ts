@@ -18,14 +18,14 @@ function makeBytes(length: number, seed: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length }, (_, i) => seed + i * 31 + (i >> 8));
 }
 
-/** Does something to a database nobody has open. */
+/** Runs a statement on a database that is not open. */
 function tamper(path: string, sql: string): void {
   const db = new DatabaseSync(path);
   db.exec(sql);
   db.close();
 }
 
-/** What another process gets that opens a store. */
+/** Result of opening the store in another process. */
 async function openElsewhere(path: string): Promise<string> {
   const url = new URL("../../src/sqlite/mod.ts", import.meta.url);
   const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -45,7 +45,7 @@ async function openElsewhere(path: string): Promise<string> {
   return decoder.decode(stdout).trim() || decoder.decode(stderr);
 }
 
-/** Whether the calls of a process can be looked at here. */
+/** True if `strace` works here. */
 async function hasStrace(): Promise<boolean> {
   try {
     return (await new Deno.Command("strace", { args: ["true"] }).output())
@@ -55,7 +55,7 @@ async function hasStrace(): Promise<boolean> {
   }
 }
 
-Deno.test("H11 SqliteBlockStore refuses a second one, here and in another process", async () => {
+Deno.test("H11 a second SqliteBlockStore on the same database is locked out, here and in another process", async () => {
   using directory = makeDirectory();
   const path = directory.path("store.db");
   const store = new SqliteBlockStore(path);
@@ -66,7 +66,7 @@ Deno.test("H11 SqliteBlockStore refuses a second one, here and in another proces
   assertEquals(await openElsewhere(path), "ErrStoreLocked");
   store.write({ put: [{ key: "a", bytes: makeBytes(3, 1) }] }, "relaxed");
   await store.close();
-  // The one that was refused can have it now, and then nobody else.
+  // The refused store can open it now, and then locks it.
   assertEquals(second.identity(), identity);
   assertEquals(second.get(["a"]), [makeBytes(3, 1)]);
   assertEquals(await openElsewhere(path), "ErrStoreLocked");
@@ -74,7 +74,7 @@ Deno.test("H11 SqliteBlockStore refuses a second one, here and in another proces
   assertEquals(await openElsewhere(path), identity);
 });
 
-Deno.test("H11 a killed process lets go of a SqliteBlockStore", async () => {
+Deno.test("H11 the lock of a SqliteBlockStore ends with its killed process", async () => {
   using directory = makeDirectory();
   const path = directory.path("store.db");
   const url = new URL("../../src/sqlite/mod.ts", import.meta.url);
@@ -102,7 +102,7 @@ Deno.test("H11 a killed process lets go of a SqliteBlockStore", async () => {
   await reader.cancel();
 });
 
-Deno.test("D14 SqliteBlockStore that was made anew has another identity", async () => {
+Deno.test("D14 SqliteBlockStore has another identity after it was deleted and created again", async () => {
   using directory = makeDirectory();
   const identities = new Set<string>();
   for (const name of ["a.db", "b.db", "a.db"]) {
@@ -115,7 +115,7 @@ Deno.test("D14 SqliteBlockStore that was made anew has another identity", async 
   assert(!identities.has(store.identity()));
 });
 
-Deno.test("U8 SqliteBlockStore that is full says so, changes nothing, and goes on", async () => {
+Deno.test("U8 SqliteBlockStore that is full fails without a change, and accepts writes again later", async () => {
   using directory = makeDirectory();
   await using store = new SqliteBlockStore(directory.path("store.db"), {
     bytesMax: 400_000,
@@ -142,7 +142,7 @@ Deno.test("U8 SqliteBlockStore that is full says so, changes nothing, and goes o
   assertEquals(store.keys("", "~"), ["b/1", "b/2", "c/1", "c/2", "d/1", "d/2"]);
 });
 
-Deno.test("D5 SqliteBlockStore undoes a write that fails in its middle", async () => {
+Deno.test("D5 SqliteBlockStore rolls back a write that fails half way", async () => {
   using directory = makeDirectory();
   await using store = new SqliteBlockStore(directory.path("store.db"));
   const good = { key: "a", bytes: makeBytes(9, 1) };
@@ -157,7 +157,7 @@ Deno.test("D5 SqliteBlockStore undoes a write that fails in its middle", async (
   assertEquals(store.keys("", "~"), []);
 });
 
-Deno.test("D5 SqliteBlockStore tells a damaged database from a good one", async () => {
+Deno.test("D5 SqliteBlockStore detects a damaged database", async () => {
   using directory = makeDirectory();
   const path = directory.path("store.db");
   const fill = async (): Promise<void> => {
@@ -198,7 +198,7 @@ Deno.test("D5 SqliteBlockStore tells a damaged database from a good one", async 
   assertInstanceOf(await read(), ErrStoreCorrupted);
 });
 
-Deno.test("H11 SqliteBlockStore leaves a database alone that is none of its own", async () => {
+Deno.test("H11 SqliteBlockStore does not change a database of another application", async () => {
   using directory = makeDirectory();
   const path = directory.path("other.db");
   tamper(path, "CREATE TABLE blocks (key TEXT, bytes BLOB)");
@@ -216,7 +216,7 @@ Deno.test("H11 SqliteBlockStore leaves a database alone that is none of its own"
   assertThrows(() => late.keys("", "~"), ErrStoreVersion, newer);
 });
 
-Deno.test("D6 a strict write of SqliteBlockStore commits also when it changes nothing", async () => {
+Deno.test("D6 a strict write of SqliteBlockStore commits even without changes", async () => {
   using directory = makeDirectory();
   const path = directory.path("store.db");
   await using store = new SqliteBlockStore(path);
@@ -266,7 +266,7 @@ Deno.test("D6 a strict write of SqliteBlockStore is synced, a relaxed one is not
   assert(/sync\(/.test(part('"EMPTY', '"OVER')), "Strict one was not synced");
 });
 
-Deno.test("H10 SqliteBlockStore is opened by the first call, and closed for good", async () => {
+Deno.test("H10 SqliteBlockStore is opened by the first call, and cannot be reopened", async () => {
   using directory = makeDirectory();
   const path = directory.path("a/b/store.db");
   const unused = new SqliteBlockStore(path);

@@ -142,7 +142,7 @@ Deno.test("D6 SqliteKVStateMachine keeps the contract when the power is cut", as
   await checkOnDiskStateMachine({ disk, commands, queries, runs: 5 });
 });
 
-Deno.test("H11 SqliteKVStateMachine refuses a second one on its file", async () => {
+Deno.test("H11 a second SqliteKVStateMachine on the same database is locked out", async () => {
   using directory = makeDirectory();
   const { signal } = new AbortController();
   const one = new SqliteKVStateMachine(directory.path("state.db"));
@@ -168,7 +168,7 @@ async function work(replica: Replica, from: number): Promise<void> {
   await Promise.all(waiting);
 }
 
-Deno.test("D3 SqliteKVStateMachine goes on where it was, with log and snapshots cut meanwhile", async () => {
+Deno.test("D3 SqliteKVStateMachine continues from its state after log and snapshots were compacted", async () => {
   using directory = makeDirectory();
   for (const durability of ["full", "normal"] as const) {
     const at = (name: string): string =>
@@ -223,7 +223,7 @@ Deno.test("H9 a snapshot of SqliteKVStateMachine recovers a machine in memory, a
   assertEquals((await again.getHash()).hash, (await there.getHash()).hash);
 });
 
-Deno.test("D7 SqliteKVStateMachine that is closed answers a lookup rightly, or says that it is closed", async () => {
+Deno.test("D7 a lookup during close() of SqliteKVStateMachine is answered correctly, or fails as closed", async () => {
   using directory = makeDirectory();
   const rows = 2000;
   const keyOf = (row: number): string => `key-${row % rows}`;

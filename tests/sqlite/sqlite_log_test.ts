@@ -17,7 +17,7 @@ import { makeDirectory } from "../support/directory.ts";
 const one = packRecords(new Uint8Array([1, 2, 3]));
 const config = { clusterID: 1n, nodeID: 1n };
 
-/** Does something to a database nobody has open; returns what it asks for. */
+/** Runs a statement on a database that is not open; returns its rows. */
 function query(path: string, sql: string): Record<string, unknown>[] {
   const db = new DatabaseSync(path);
   try {
@@ -54,7 +54,7 @@ async function readLog(path: string): Promise<unknown> {
   }
 }
 
-Deno.test("H11 SqliteLogDB refuses a second one on its file, and not for good", async () => {
+Deno.test("H11 a second SqliteLogDB on the same database is locked out until the first one closes", async () => {
   using directory = makeDirectory();
   const path = directory.path("log.db");
   const db = new SqliteLogDB(path);
@@ -98,7 +98,7 @@ Deno.test("D5 SqliteLogDB names the row that is missing or damaged", async () =>
   assertEquals(await readLog(path), undefined);
 });
 
-Deno.test("D13 a machine misses the end of a SqliteLogDB that lost it", async () => {
+Deno.test("D13 a machine detects a SqliteLogDB that lost its end", async () => {
   using directory = makeDirectory();
   const path = directory.path("log.db");
   const keys = await makeLog(path);
@@ -108,7 +108,7 @@ Deno.test("D13 a machine misses the end of a SqliteLogDB that lost it", async ()
   await assertRejects(async () => await log.read(6), Error, "ends at 5");
 });
 
-Deno.test("H1 SqliteLogDB commits once what is appended in one turn of the event loop", async () => {
+Deno.test("H1 SqliteLogDB commits the appends of one turn of the event loop together", async () => {
   using directory = makeDirectory();
   const path = directory.path("log.db");
   {
@@ -135,7 +135,7 @@ Deno.test("H1 SqliteLogDB commits once what is appended in one turn of the event
   assert(Number(row!.count) <= 3, `${row!.count} rows`);
 });
 
-Deno.test("R3 what was proposed on a SqliteLogDB is there when it is opened again", async () => {
+Deno.test("R3 a SqliteLogDB has all proposals when it is reopened", async () => {
   using directory = makeDirectory();
   for (const durability of ["full", "normal"] as const) {
     const path = directory.path(durability);

@@ -90,7 +90,7 @@ async function fill(replica: Replica): Promise<void> {
 }
 
 for (const [how, ruin] of Object.entries(RUINED)) {
-  Deno.test(`case A16: a log that is ${how} while the server runs takes no more appends, and is said to have failed [H18, H8]`, async () => {
+  Deno.test(`case A16: a log that is ${how} while the server runs refuses appends, and is reported as failed [H18, H8]`, async () => {
     using directory = makeDirectory();
     const path = directory.path("log.db");
     const events: HostEvent[] = [];
@@ -141,7 +141,7 @@ for (const [how, ruin] of Object.entries(RUINED)) {
   });
 }
 
-Deno.test("case A16: a log whose WAL alone is removed while it is in use loses nothing and goes on [D5]", async () => {
+Deno.test("case A16: a log whose WAL alone is removed while it is in use loses nothing and continues [D5]", async () => {
   using directory = makeDirectory();
   const path = directory.path("log.db");
   {
@@ -173,7 +173,7 @@ Deno.test("case A16: a log whose WAL alone is removed while it is in use loses n
   assertEquals(await replica.read(kv.count()), 51);
 });
 
-Deno.test("case A16: an idle log finds out by itself that its file was removed [H18]", async () => {
+Deno.test("case A16: an idle log detects that its file was removed [H18]", async () => {
   using directory = makeDirectory();
   const timers = new Set<() => void>();
   const env: Env = {
@@ -209,7 +209,7 @@ Deno.test("case A16: an idle log finds out by itself that its file was removed [
   assertEquals(host.clusterStatus(1n)?.state, "failed");
 });
 
-Deno.test("case A16: a file that is only touched, or read by a backup, is no damage", async () => {
+Deno.test("case A16: a file that is only touched, or read by a backup, does not count as damaged", async () => {
   using directory = makeDirectory();
   const path = directory.path("store.db");
   await using store = new SqliteBlockStore(path, { durability: "full" });
@@ -225,7 +225,7 @@ Deno.test("case A16: a file that is only touched, or read by a backup, is no dam
   assertEquals(store.keys("a", "z").length, 20);
 });
 
-Deno.test("case A16: a folder of snapshots that is removed while in use is made again, and lists what is there [H8]", async () => {
+Deno.test("case A16: a directory of snapshots that is removed while in use is created again, and lists its files [H8]", async () => {
   using directory = makeDirectory();
   const path = directory.path("snapshots");
   const events: HostEvent[] = [];
@@ -256,7 +256,7 @@ Deno.test("case A16: a folder of snapshots that is removed while in use is made 
   assertEquals(snapshots.list(1n), []);
 });
 
-Deno.test("case A16: a folder of files that is removed while in use is made again", async () => {
+Deno.test("case A16: a directory of files that is removed while in use is created again", async () => {
   using directory = makeDirectory();
   const path = directory.path("files");
   await using files = new DirectoryFileStore(path);
@@ -282,7 +282,7 @@ async function kill(path: string, copy: string): Promise<void> {
   Deno.copyFileSync(`${path}-wal`, `${copy}-wal`);
 }
 
-Deno.test("case A17: a log whose database is too short for its WAL is refused at the start, wherever it was cut off [H8]", async () => {
+Deno.test("case A17: a start on a log whose database is too short for its WAL fails, wherever it was truncated [H8]", async () => {
   using directory = makeDirectory();
   const whole = directory.path("whole.db");
   await kill(directory.path("log.db"), whole);
@@ -314,7 +314,7 @@ Deno.test("case A17: a log whose database is too short for its WAL is refused at
   assertEquals(store.keys("log/", "log0").length, 61);
 });
 
-Deno.test("case A16: an on-disk machine and an outbox whose databases another program changes say so, and lose nothing silently [D14, R5]", async () => {
+Deno.test("case A16: an on-disk machine and an outbox report changes of their databases by another program, and lose nothing silently [D14, R5]", async () => {
   using directory = makeDirectory();
   const path = directory.path("state.db");
   const failed: unknown[] = [];
@@ -352,7 +352,7 @@ Deno.test("case A16: an on-disk machine and an outbox whose databases another pr
   assertEquals(failed.length, 1);
 });
 
-Deno.test("case A16: a database that is cut off right before a checkpoint is not taken for one that the checkpoint has written [H8, D14]", async () => {
+Deno.test("case A16: a database that is truncated right before a checkpoint is not mistaken for one that the checkpoint has written [H8, D14]", async () => {
   using directory = makeDirectory();
   const path = directory.path("state.db");
   const store = new SqliteBlockStore(path);

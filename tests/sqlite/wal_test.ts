@@ -22,7 +22,7 @@ async function makeLog(path: string): Promise<[Uint8Array, Uint8Array]> {
 
 const FRAME = 24 + 4096;
 
-/** Where each write of a WAL ends. */
+/** Ends of the writes in a WAL, in bytes. */
 function ends(wal: Uint8Array): number[] {
   const view = new DataView(wal.buffer);
   const found: number[] = [];
@@ -32,7 +32,7 @@ function ends(wal: Uint8Array): number[] {
   return found;
 }
 
-Deno.test("D5 isWALDamaged() tells damage from a write that was cut off", async () => {
+Deno.test("D5 isWALDamaged() distinguishes damage from an unfinished write", async () => {
   using directory = makeDirectory();
   const [, wal] = await makeLog(directory.path("log.db"));
   const writes = ends(wal);
@@ -69,7 +69,7 @@ Deno.test("D5 isWALDamaged() tells damage from a write that was cut off", async 
   }
 });
 
-Deno.test("D5 SqliteLogDB does not drop what comes after damage in its WAL", async () => {
+Deno.test("D5 SqliteLogDB does not drop writes after damage in its WAL", async () => {
   using directory = makeDirectory();
   const [database, wal] = await makeLog(directory.path("log.db"));
   const path = directory.path("copy.db");
@@ -88,13 +88,13 @@ Deno.test("D5 SqliteLogDB does not drop what comes after damage in its WAL", asy
   await using db = new SqliteLogDB(path);
   const error = await assertRejects(() => db.open(1n, 1n), ErrStoreCorrupted);
   assertEquals(error.part, `${path}-wal`);
-  // A write that was cut off is none.
+  // An unfinished write does not count.
   put(wal.slice(0, ends(wal).at(-1)! - 500));
   await using cut = new SqliteLogDB(path);
   assertEquals(await (await cut.open(1n, 1n)).readIndex(), 11);
 });
 
-Deno.test("D5 a SqliteBlockStore that is not full takes its WAL as it is", async () => {
+Deno.test("D5 a SqliteBlockStore whose durability is normal accepts its WAL as it is", async () => {
   using directory = makeDirectory();
   const [database, wal] = await makeLog(directory.path("log.db"));
   const path = directory.path("copy.db");
@@ -119,7 +119,7 @@ function cutPower(path: string, to: string, write: () => void): void {
   Deno.writeFileSync(`${to}-wal`, wal);
 }
 
-Deno.test("D5 what one power cut has left in a WAL is not taken for damage after another one", async () => {
+Deno.test("D5 an unfinished write that a power cut left in a WAL does not count as damage after another one", async () => {
   using directory = makeDirectory();
   const open = (name: string): SqliteBlockStore =>
     new SqliteBlockStore(directory.path(name), { durability: "full" });

@@ -99,8 +99,8 @@ class FaultyReader implements LogReader {
     this.#nodeID = nodeID;
   }
 
-  get held(): number {
-    return this.#inner.held;
+  get lastAtStart(): number {
+    return this.#inner.lastAtStart;
   }
 
   next(): MaybePromise<LogBatch> {

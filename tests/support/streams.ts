@@ -21,13 +21,6 @@ export function flipByte(
   });
 }
 
-/** Reads a stream to its end. */
-export async function collect(
-  stream: ReadableStream<Uint8Array>,
-): Promise<Uint8Array<ArrayBuffer>> {
-  return new Uint8Array(await new Response(stream as BodyInit).arrayBuffer());
-}
-
 /** Streams bytes in chunks. */
 export function streamOf(
   bytes: Uint8Array,

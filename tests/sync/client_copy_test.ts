@@ -135,7 +135,7 @@ test("H8 a copy that is damaged is given up, and the server asked instead", asyn
   const again = await second.db.open(1n, 1n);
   const next = await again.read(0);
   // It reads the names alone when it is opened.
-  assertEquals(next.held, 3);
+  assertEquals(next.lastAtStart, 3);
   const got = Promise.resolve(next.next());
   peer = await second.script.open({}, 3);
   const reads = peer.got.filter(({ type }) => type === "read");

@@ -48,7 +48,7 @@ test("H2 offline nothing fails: a log opens, reads and appends wait", async () =
   w.script.isDown = true;
   const log = await w.db.open(1n, 1n);
   const reader = await log.read(5);
-  assertEquals(reader.held, 5);
+  assertEquals(reader.lastAtStart, 5);
   const next = Promise.resolve(reader.next());
   const appended = Promise.resolve(log.append(one));
   const index = Promise.resolve(log.readIndex());

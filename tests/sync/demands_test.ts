@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { toText } from "@std/streams";
 import {
   type ErrDiverged,
   ErrProposalRefused,
@@ -155,7 +156,7 @@ class Letters implements IStateMachine {
   }
 
   async recoverFromSnapshot(r: ReadableStream<Uint8Array>): Promise<void> {
-    this.#count = BigInt(await new Response(r).text());
+    this.#count = BigInt(await toText(r));
   }
 
   close(): void {}
@@ -221,7 +222,7 @@ class Clock extends Letters implements IHash {
   override async recoverFromSnapshot(
     r: ReadableStream<Uint8Array>,
   ): Promise<void> {
-    this.#sum = BigInt(await new Response(r).text());
+    this.#sum = BigInt(await toText(r));
   }
 }
 

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { toText } from "@std/streams";
 import { kv, NodeHost } from "../../mod.ts";
 import * as otel from "@opentelemetry/api";
 import { SqliteLogDB } from "../../src/sqlite/mod.ts";
@@ -18,7 +19,7 @@ async function ask({ server }: Running, text: string): Promise<string> {
     port: Number(port),
   });
   await connection.write(Uint8Array.from(text, (c) => c.charCodeAt(0)));
-  return await new Response(connection.readable).text();
+  return await toText(connection.readable);
 }
 
 const statusOf = (answer: string): number => Number(answer.split(" ")[1]);

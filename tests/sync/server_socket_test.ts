@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { toText } from "@std/streams";
 import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import { RemoteLogDB, serve, type ServeOptions } from "../../src/sync/mod.ts";
 import { socketTransport } from "../../src/sync/transport.ts";
@@ -85,7 +86,7 @@ Deno.test("H11 serve() on a loopback address rejects a page whose name was rebou
     await conn.write(new TextEncoder().encode(
       `GET ${path} HTTP/1.1\r\nhost: ${host}\r\n${said}${more}connection: close\r\n\r\n`,
     ));
-    const answer = await new Response(conn.readable).text();
+    const answer = await toText(conn.readable);
     return Number(answer.split(" ")[1]);
   };
   const own = await run({ hostname, port });

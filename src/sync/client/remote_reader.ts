@@ -73,7 +73,7 @@ function placeAfter(batch: LogBatch, before: Place): Place {
 
 /** Reader of a remote log. */
 export class RemoteReader implements LogReader, BufferUser {
-  readonly held: number;
+  readonly lastAtStart: number;
   readonly #parts: ReaderParts;
   /** Place up to which batches were returned to the caller. */
   #returned: Place;
@@ -118,7 +118,7 @@ export class RemoteReader implements LogReader, BufferUser {
       this.#received = { index, epoch: copy.epochAt(index) ?? epoch };
     }
     this.#localEnd = this.#received;
-    this.held = this.#localEnd.index;
+    this.lastAtStart = this.#localEnd.index;
     this.#receiveBuffer = receiveBuffer;
     this.#leave = receiveBuffer.join(this);
     this.#cancelIdle = parts.env.setTimer(
@@ -323,7 +323,7 @@ export class RemoteReader implements LogReader, BufferUser {
       local.close();
       this.#local = undefined;
       // The copy was compacted or is damaged: the server has the records.
-      if (this.#returned.index < this.held) this.#rewind(this.#returned);
+      if (this.#returned.index < this.lastAtStart) this.#rewind(this.#returned);
       try {
         resolve(this.next());
       } catch (error) {

@@ -242,7 +242,7 @@ export class Channel implements ClusterUser {
           reader,
         ),
       );
-      this.#send({ type: "reading", stream, last: reader.held });
+      this.#send({ type: "reading", stream, last: reader.lastAtStart });
       this.#releaseRetention();
       sender.pump();
     } catch (error) {
