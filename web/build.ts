@@ -115,13 +115,13 @@ export const PAGES: readonly Page[] = [
     name: "`KVStateMachine`",
     text: pageText("KVStateMachine"),
     gzippedBytesAim: 8 * KIB,
-    gzippedBytesMax: 8.25 * KIB,
+    gzippedBytesMax: 8.5 * KIB,
   },
   {
     name: "`ConcurrentKVStateMachine`",
     text: pageText("ConcurrentKVStateMachine"),
     gzippedBytesAim: 8 * KIB,
-    gzippedBytesMax: 8.25 * KIB,
+    gzippedBytesMax: 8.5 * KIB,
   },
   {
     name: "`IndexedDBKVStateMachine`",
