@@ -14,7 +14,7 @@ import {
 } from "../limits.ts";
 import type { Records } from "../log/log.ts";
 import { recordAt, RecordPacker } from "../log/records.ts";
-import type { OwnRehearsal } from "../rehearsal/rehearsal.ts";
+import type { LocalRehearsal } from "../rehearsal/mod.ts";
 import { type ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { ReplicaContext } from "./context.ts";
@@ -55,7 +55,7 @@ export class AppendQueue {
   /** First proposal outside of any session that was not passed to the log. */
   unsent = 1;
   readonly #context: ReplicaContext;
-  readonly #rehearsal: () => OwnRehearsal | undefined;
+  readonly #rehearsal: () => LocalRehearsal | undefined;
   readonly #listener: AppendListener;
   readonly #proposalsMax: number;
   readonly #bytesMax: number;
@@ -73,7 +73,7 @@ export class AppendQueue {
   /** Creates a queue; `rehearsal` returns the rehearsal of commands before they are appended, undefined while they are not tried. */
   constructor(
     context: ReplicaContext,
-    rehearsal: () => OwnRehearsal | undefined,
+    rehearsal: () => LocalRehearsal | undefined,
     listener: AppendListener,
   ) {
     this.backoff = new Backoff(context.env);
@@ -199,7 +199,7 @@ export class AppendQueue {
     if (own === undefined) return log.append(records);
     return own.rehearsal.append(
       records,
-      own.isTrying,
+      own.isRefusing,
       (passed) => {
         // The rehearsal may have waited for its turn.
         if (this.#closed !== undefined) throw this.#closed;

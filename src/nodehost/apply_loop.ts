@@ -17,7 +17,7 @@ import {
 import { ErrCompacted, ErrOtherHistory } from "../log/errors.ts";
 import type { LogBatch, LogReader } from "../log/log.ts";
 import { batchAfter, batchUpTo, lastOf } from "../log/records.ts";
-import type { Rehearsal } from "../rehearsal/rehearsal.ts";
+import type { Rehearsal } from "../rehearsal/mod.ts";
 import { MachineFailure } from "../rsm/errors.ts";
 import {
   ErrSkippedApplied,
@@ -273,7 +273,7 @@ export class ApplyLoop {
   #apply(batches: readonly LogBatch[]): MaybePromise<void> {
     const { newest, current } = this.#machine;
     const shown = current.applied;
-    if (newest === current) this.#parts.rehearsal()?.read(batches);
+    if (newest === current) this.#parts.rehearsal()?.applying(batches);
     else if (newest.applied < shown && lastOf(batches.at(-1)!) > shown) {
       // A successor takes over exactly where the present machine stands.
       const [below, above] = split(batches, shown);

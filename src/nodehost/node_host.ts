@@ -55,7 +55,7 @@ import type { Outbox, Unsynced } from "./outbox.ts";
 import { ErrUnsynced } from "./outbox_errors.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import { appendSkip } from "./skipping.ts";
-import type { Rehearsing } from "../rehearsal/rehearsal.ts";
+import type { RehearsalRequest } from "../rehearsal/mod.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { checkConfig, checkID, type ReplicaConfig } from "./replica_config.ts";
 import { copySnapshot } from "./snapshotter.ts";
@@ -192,9 +192,9 @@ export class NodeHost {
   /** Clusters that are started, or are being started or imported. */
   readonly #clusters = new Map<bigint, Promise<Stoppable | undefined>>();
   /** Rehearsals requested by servers on this host. */
-  readonly #rehearsals = new Set<Rehearsing>();
+  readonly #rehearsals = new Set<RehearsalRequest>();
   /** The strictest of them. */
-  #rehearsing: Rehearsing | undefined;
+  #rehearsing: RehearsalRequest | undefined;
   #stopping: Promise<void> | undefined;
 
   /** Creates a host; stores that are not given are in memory. */
@@ -215,12 +215,15 @@ export class NodeHost {
   }
 
   /** For `rehearseOn()` alone. */
-  private static rehearse(host: NodeHost, rehearsing: Rehearsing): () => void {
-    const own = { ...rehearsing };
+  private static rehearse(
+    host: NodeHost,
+    request: RehearsalRequest,
+  ): () => void {
+    const own = { ...request };
     const all = host.#rehearsals;
     const choose = (): void => {
       const [first] = all;
-      host.#rehearsing = [...all].find(({ isTrying }) => isTrying) ?? first;
+      host.#rehearsing = [...all].find(({ isRefusing }) => isRefusing) ?? first;
     };
     all.add(own);
     choose();
@@ -968,7 +971,10 @@ export class NodeHost {
   }
 }
 
-/** Has what is proposed and submitted on a host tried before it is ordered; returns what ends that. For servers alone. */
-export function rehearseOn(host: NodeHost, rehearsing: Rehearsing): () => void {
-  return NodeHost["rehearse"](host, rehearsing);
+/** Has proposals and submissions of a host rehearsed before they are ordered, until the returned function is called. For servers only. */
+export function rehearseOn(
+  host: NodeHost,
+  request: RehearsalRequest,
+): () => void {
+  return NodeHost["rehearse"](host, request);
 }

@@ -14,7 +14,7 @@ import { copyOf } from "../bytes.ts";
 import { COMMAND_BYTES_MAX, SESSION_WINDOW_MAX } from "../limits.ts";
 import { ErrRecordsRefused, ErrUnknownOutcome } from "../log/errors.ts";
 import { recordAt, RecordKind } from "../log/records.ts";
-import type { OwnRehearsal } from "../rehearsal/rehearsal.ts";
+import type { LocalRehearsal } from "../rehearsal/mod.ts";
 import {
   ErrInvalidSession,
   ErrProposalRefused,
@@ -98,7 +98,7 @@ export class Proposals
   constructor(
     context: ReplicaContext,
     machine: CurrentMachine,
-    rehearsal: () => OwnRehearsal | undefined,
+    rehearsal: () => LocalRehearsal | undefined,
   ) {
     const origin = context.env.random64();
     this.originLow = Number(origin & 0xFFFFFFFFn);

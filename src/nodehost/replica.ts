@@ -19,11 +19,11 @@ import {
   type OptionChecks,
 } from "../options.ts";
 import type {
+  LocalRehearsal,
   MakeRehearsal,
-  OwnRehearsal,
   Rehearsal,
-  Rehearsing,
-} from "../rehearsal/rehearsal.ts";
+  RehearsalRequest,
+} from "../rehearsal/mod.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
 import { configRecord } from "../rsm/record_codec.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
@@ -93,7 +93,7 @@ export interface ReplicaParts extends ReplicaPorts {
   /** Outbox of the host, if it has one. */
   readonly outbox: Outbox | undefined;
   /** Returns the rehearsal of local proposals before they are ordered; undefined while they are not tried. */
-  readonly rehearsing: () => Rehearsing | undefined;
+  readonly rehearsing: () => RehearsalRequest | undefined;
   /** Principal who is signed in, if the host was told. */
   readonly principal: string | undefined;
   /** Name of this device, if the host was told. */
@@ -162,7 +162,7 @@ export class Replica<Q = unknown, A = unknown> {
     this.#parts = parts;
     this.#context = context;
     const machine = this.#machine = new CurrentMachine(context);
-    const rehearsal = (): OwnRehearsal | undefined => this.#ownRehearsal;
+    const rehearsal = (): LocalRehearsal | undefined => this.#localRehearsal;
     this.#proposals = new Proposals(context, machine, rehearsal);
     this.#reads = new Reads(context, machine);
     this.#divergence = new DivergenceMonitor(context, machine, (error) => {
@@ -253,19 +253,19 @@ export class Replica<Q = unknown, A = unknown> {
   /** For `rehearsalOf()` alone. */
   private static rehearsal(replica: Replica, make: MakeRehearsal): Rehearsal {
     return replica.#rehearsal ??= make({
-      driver: () =>
+      stateMachine: () =>
         replica.#machine.isStarted ? replica.#machine.current : undefined,
       env: replica.#context.env,
     });
   }
 
-  /** Rehearsal of what is proposed here; undefined while commands are not tried. */
-  get #ownRehearsal(): OwnRehearsal | undefined {
+  /** Rehearsal of the proposals of this host; undefined while they are not rehearsed. */
+  get #localRehearsal(): LocalRehearsal | undefined {
     const rehearsing = this.#parts.rehearsing();
     if (rehearsing === undefined) return undefined;
     const rehearsal = Replica.rehearsal(this, rehearsing.make);
     if (!rehearsal.isAble) return undefined;
-    return { rehearsal, isTrying: rehearsing.isTrying };
+    return { rehearsal, isRefusing: rehearsing.isRefusing };
   }
 
   /**

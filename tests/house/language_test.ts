@@ -3,9 +3,6 @@ import { findLanguage } from "./language.ts";
 
 /** Folders and files of `src/` whose language is not checked. */
 const UNCHECKED: readonly string[] = [
-  "divergence",
-  "offline",
-  "rehearsal",
 ];
 
 /** Paths outside `src/` whose language is checked. */

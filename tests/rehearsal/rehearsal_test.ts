@@ -11,7 +11,7 @@ import {
   type ReplicaConfig,
   type Result,
 } from "../../mod.ts";
-import { reasonOf } from "../../src/rehearsal/rehearsal.ts";
+import { reasonOf } from "../../src/rehearsal/mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/serve.ts";
 import { clipReason } from "../../src/sync/server/admission.ts";

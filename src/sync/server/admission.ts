@@ -23,7 +23,7 @@ import {
   reasonOf,
   REGISTRATION,
   type Rehearsal,
-} from "../../rehearsal/rehearsal.ts";
+} from "../../rehearsal/mod.ts";
 import { chain, isPromise } from "../../async.ts";
 import {
   RecordCursor,
@@ -225,7 +225,7 @@ export class Admission {
       });
     }
     return chain(
-      rehearsal.alone(() => this.#rehearsedStretch(rehearsal, first, commit)),
+      rehearsal.exclusively(() => this.#rehearsedStretch(rehearsal, first, commit)),
       ({ admitted: { blocked, upTo }, appended, pause }) => {
         if (blocked !== undefined || upTo === this.#records.ends.length) {
           return blocked;
@@ -256,7 +256,7 @@ export class Admission {
       this.#pause = undefined;
       const appended = commit(admitted);
       const count = admitted.parts.reduce((n, { ends }) => n + ends.length, 0);
-      rehearsal.out(this.#candidates, appended, count);
+      rehearsal.appended(this.#candidates, appended, count);
       return { admitted, appended, pause };
     };
     try {

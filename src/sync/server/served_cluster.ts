@@ -18,7 +18,7 @@ import type { Epoch } from "../../log/history.ts";
 import type { Checkpoint, Log, LogBatch } from "../../log/log.ts";
 import { chain, isPromise, onAbort, sleep } from "../../async.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
-import type { Rehearsal } from "../../rehearsal/rehearsal.ts";
+import type { Rehearsal } from "../../rehearsal/mod.ts";
 import type { Replica } from "../../nodehost/replica.ts";
 import type { SessionInfo } from "../../rsm/state_machine.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";

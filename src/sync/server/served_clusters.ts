@@ -7,7 +7,7 @@
  */
 
 import { type NodeHost, rehearseOn } from "../../nodehost/node_host.ts";
-import { makeRehearsal } from "../../rehearsal/rehearsal.ts";
+import { makeRehearsal } from "../../rehearsal/mod.ts";
 import { rehearsalOf } from "../../nodehost/replica.ts";
 import { CloseCode } from "../transport.ts";
 import type { CoreOptions } from "./options.ts";
@@ -39,7 +39,7 @@ export class ServedClusters {
     if (!rehearse && validate === undefined) return;
     this.#endRehearsal = rehearseOn(host, {
       make: makeRehearsal,
-      isTrying: rehearse,
+      isRefusing: rehearse,
     });
   }
 

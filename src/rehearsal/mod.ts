@@ -1,0 +1,19 @@
+/**
+ * Rehearsal of commands on a fork of the state machine, before they are ordered:
+ * a part that a server brings to its host.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+export { Candidate, type Place, REGISTRATION } from "./candidate.ts";
+export {
+  type LocalRehearsal,
+  type MakeRehearsal,
+  makeRehearsal,
+  reasonOf,
+  Rehearsal,
+  type RehearsalOptions,
+  type RehearsalRequest,
+} from "./rehearsal.ts";
