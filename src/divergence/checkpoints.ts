@@ -1,5 +1,5 @@
 /**
- * Comparing the hashes of replicas that applied the same entries (H12).
+ * Comparison of the state hashes of replicas that applied the same entries (H12).
  *
  * This module is browser compatible.
  *
@@ -10,8 +10,11 @@ import { CHECKPOINTS_KEPT } from "../limits.ts";
 import { ErrDiverged } from "../log/errors.ts";
 import type { Checkpoint } from "../log/log.ts";
 
-/** The newest of something by index, as many as are kept. */
-class Recent<T> {
+/** Hashes of one replica at one index. */
+export type Hashes = Omit<Checkpoint, "nodeID">;
+
+/** Values of the newest indexes, up to a bound. */
+class RecentByIndex<T> {
   readonly #byIndex = new Map<number, T>();
 
   get(index: number): T | undefined {
@@ -36,48 +39,46 @@ class Recent<T> {
   }
 }
 
-/** Whether two replicas cannot have had the same state. */
-export function differ(
-  one: Omit<Checkpoint, "nodeID">,
-  other: Omit<Checkpoint, "nodeID">,
-): boolean {
+/** True if two replicas with these hashes cannot have the same state; hashes of different state versions are not compared. */
+export function isDifferent(one: Hashes, other: Hashes): boolean {
   return one.sessions !== other.sessions ||
     (one.state !== undefined && other.state !== undefined &&
       (one.stateVersion ?? 0) === (other.stateVersion ?? 0) &&
       one.state !== other.state);
 }
 
-/** One replica's checkpoints beside those of the others. */
+/** Checkpoints of one replica beside those of the others. */
 export class Checkpoints {
-  readonly #own = new Recent<Omit<Checkpoint, "nodeID">>();
-  readonly #others = new Map<bigint, Recent<Checkpoint>>();
+  readonly #own = new RecentByIndex<Hashes>();
+  readonly #others = new Map<bigint, RecentByIndex<Checkpoint>>();
+  /** Last index at which each other replica had the same hashes. */
   readonly #agreed = new Map<bigint, number>();
-  /** The replicas that are known to differ. */
+  /** Replicas whose difference was reported. */
   readonly #reported = new Set<bigint>();
-  readonly #diverged: (error: ErrDiverged, from: bigint) => void;
+  readonly #onDiverged: (error: ErrDiverged, from: bigint) => void;
 
-  /** `diverged` is told when another replica's hashes differ from this one's. */
-  constructor(diverged: (error: ErrDiverged, from: bigint) => void) {
-    this.#diverged = diverged;
+  /** Creates an empty comparison; `onDiverged` is called when the hashes of another replica differ. */
+  constructor(onDiverged: (error: ErrDiverged, from: bigint) => void) {
+    this.#onDiverged = onDiverged;
   }
 
-  /** This replica's hashes at an index. */
-  own(checkpoint: Omit<Checkpoint, "nodeID">): void {
-    this.#own.set(checkpoint.index, checkpoint);
+  /** Adds the hashes of this replica at an index. */
+  addOwn(hashes: Hashes): void {
+    this.#own.set(hashes.index, hashes);
     for (const others of this.#others.values()) {
-      const other = others.get(checkpoint.index);
-      if (other !== undefined) this.#compare(checkpoint, other);
+      const other = others.get(hashes.index);
+      if (other !== undefined) this.#compare(hashes, other);
     }
   }
 
-  /** Another replica's hashes at an index. */
-  other(checkpoint: Checkpoint): void {
+  /** Adds the hashes of another replica at an index. */
+  addOther(checkpoint: Checkpoint): void {
     const { nodeID, index } = checkpoint;
     let others = this.#others.get(nodeID);
     if (others === undefined) {
-      // Bounded: whoever is too many is not compared.
+      // Bounded: the hashes of further replicas are not compared.
       if (this.#others.size >= CHECKPOINTS_KEPT) return;
-      this.#others.set(nodeID, others = new Recent());
+      this.#others.set(nodeID, others = new RecentByIndex());
     }
     others.set(index, checkpoint);
     const own = this.#own.get(index);
@@ -85,48 +86,50 @@ export class Checkpoints {
   }
 
   /**
-   * Whether the state that a replica had at an index is known to be that of a
-   * trusted one: the two had the same hashes there, or later.
+   * True if the state of a replica at an index is known to be that of a trusted
+   * one: the two had the same hashes there, or later.
    */
-  agreed(nodeID: bigint, trusted: bigint, index: number): boolean {
+  isAgreed(nodeID: bigint, trusted: bigint, index: number): boolean {
     if (nodeID === trusted) return true;
     const right = this.#others.get(trusted);
     for (const checkpoint of this.#others.get(nodeID)?.values() ?? []) {
       const other = right?.get(checkpoint.index);
       if (
         checkpoint.index >= index && other !== undefined &&
-        !differ(checkpoint, other)
+        !isDifferent(checkpoint, other)
       ) return true;
     }
     return false;
   }
 
-  /** Forgets this replica's hashes: its state is another one now. */
-  clear(): void {
+  /** Removes the hashes of this replica, whose state was replaced. */
+  clearOwn(): void {
     this.#own.clear();
     this.#reported.clear();
   }
 
-  /** What was told once may be told again. */
-  again(): void {
+  /** Lets differences that were reported be reported again. */
+  resetReports(): void {
     this.#reported.clear();
   }
 
-  #compare(own: Omit<Checkpoint, "nodeID">, other: Checkpoint): void {
+  #compare(own: Hashes, other: Checkpoint): void {
     const { nodeID, index } = other;
     const after = this.#agreed.get(nodeID);
-    if (!differ(own, other)) {
+    if (!isDifferent(own, other)) {
       this.#agreed.set(nodeID, Math.max(after ?? 0, index));
       this.#reported.delete(nodeID);
       return;
     }
-    // Once is enough: what differs goes on differing.
+    // Reported once: replicas that differ go on differing.
     if (this.#reported.has(nodeID)) return;
     this.#reported.add(nodeID);
-    this.#diverged(
+    this.#onDiverged(
       new ErrDiverged(
-        `State at ${index} is not that of replica ${nodeID}, ${
-          after === undefined ? "never found the same" : `the same at ${after}`
+        `State at index ${index} differs from that of replica ${nodeID}, ${
+          after === undefined
+            ? "with which it was never compared equal"
+            : `to which it was equal at index ${after}`
         }`,
         { after, upTo: index },
       ),

@@ -1,12 +1,13 @@
 /**
- * Going over what was committed once more, to find the entry after which two
- * replicas differ (H12, U32).
+ * Replay of committed entries into a new state machine, to find the entry after
+ * which two replicas differ, or at which `update()` throws (H12, U32).
  *
  * This module is browser compatible.
  *
  * @module
  */
 
+import { pacedSource } from "../async.ts";
 import { copyOf } from "../bytes.ts";
 import type { Env } from "../env.ts";
 import {
@@ -17,7 +18,6 @@ import {
 } from "../limits.ts";
 import { ErrCompacted } from "../log/errors.ts";
 import type {
-  Checkpoint,
   Log,
   LogBatch,
   LogReader,
@@ -31,58 +31,71 @@ import {
   recordAt,
   RecordKind,
 } from "../log/records.ts";
+import { MachineFailure } from "../rsm/errors.ts";
+import type { MachineFactory } from "../rsm/managed_machine.ts";
+import { RecordCursor } from "../rsm/record_codec.ts";
+import { recoverSnapshot } from "../rsm/recover_snapshot.ts";
+import type { SkippedEntry } from "../rsm/skipped_entries.ts";
+import {
+  type SnapshotCandidate,
+  snapshotCandidates,
+} from "../rsm/snapshot_candidates.ts";
 import {
   type FailedEntries,
   noopListener,
   StateMachine,
 } from "../rsm/state_machine.ts";
-import type { MachineFactory } from "../rsm/managed_machine.ts";
-import type { SkippedEntry } from "../rsm/skipped_entries.ts";
-import { RecordCursor } from "../rsm/record_codec.ts";
-import { MachineFailure } from "../rsm/errors.ts";
-import { recoverSnapshot } from "../rsm/recover_snapshot.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
+import type {
+  IConcurrentStateMachine,
+  IStateMachine,
+} from "../statemachine/machines.ts";
 import {
   ConcurrentStateMachine,
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import { type Candidate, candidates } from "../nodehost/candidates.ts";
-import { differ } from "./checkpoints.ts";
-import type { ReplicaConfig } from "../nodehost/replica_config.ts";
-import { pacedSource } from "../async.ts";
+import { type Hashes, isDifferent } from "./checkpoints.ts";
 
-/** What a replay takes of its replica. */
+/** Creates a state machine in memory, for `ReplicaConfig.replayMachine`. */
+export type CreateReplayMachineFunc = (
+  clusterID: bigint,
+  nodeID: bigint,
+) => IStateMachine | IConcurrentStateMachine;
+
+/** Parts of a replica that a replay reads from. */
 export interface ReplayOptions {
-  /** What makes the next machine. */
+  /** Returns what makes the next machine. */
   readonly factory: () => MachineFactory;
   readonly clusterID: bigint;
   readonly nodeID: bigint;
   readonly log: Log;
-  /** Where snapshots may be found, best first. */
+  /** Stores that may have a snapshot, nearest first. */
   readonly stores: readonly SnapshotSource[];
   readonly files: FileStore;
   readonly env: Env;
-  /** Entries that are skipped, as far as that is known. */
+  /** Known entries to be skipped. */
   readonly skips: readonly SkippedEntry[];
-  /** Ends it. */
+  /** Ends the replay when it aborts. */
   readonly signal: AbortSignal;
 }
 
-/** The hashes after some entries, in order. */
-export type Hashes = readonly Omit<Checkpoint, "nodeID">[];
-
-/** What a replay has found. */
+/** Result of a replay. */
 export interface Replayed {
-  readonly hashes: Hashes;
-  /** The commands of those entries, as many as there is room for: the log may be cut by the time one of them is looked for. */
+  /** Hashes after each of the entries, in order. */
+  readonly hashes: readonly Hashes[];
+  /** Commands of the entries by index, up to a bound: the log may be compacted by the time one of them is reported. */
   readonly commands: ReadonlyMap<number, Uint8Array>;
 }
 
-/** What makes the machines that go over it once more: in memory, since of one on disk there are no two. Undefined if nothing does. */
+/** Returns what makes machines for a replay: in memory, since an on-disk machine has one instance only; undefined if nothing can. */
 export function replayFactory(
   factory: MachineFactory,
-  { replayMachine, clusterID, nodeID }: ReplicaConfig,
+  { replayMachine, clusterID, nodeID }: {
+    readonly replayMachine?: CreateReplayMachineFunc;
+    readonly clusterID: bigint;
+    readonly nodeID: bigint;
+  },
 ): (() => MachineFactory) | undefined {
   if (factory.type !== OnDiskStateMachine) return () => factory;
   if (replayMachine === undefined) return undefined;
@@ -95,150 +108,87 @@ export function replayFactory(
 }
 
 /**
- * The hashes that a new machine has after each entry in (`after`, `upTo`], from
- * the newest snapshot before them that is good, or from the log's beginning.
- * Undefined if they cannot be had: the machine has no `getHash()`, the log was
- * cut, or there are too many entries to go over.
+ * Replays entries into a new machine, and returns its hashes after each entry in
+ * (`after`, `upTo`]. Begins at the newest usable snapshot before them, or at the
+ * beginning of the log. Returns undefined if the machine has no `getHash()`, the
+ * log was compacted, or there are too many entries.
  *
  * @throws MachineFailure if the machine failed
  */
-export async function replay(
+export function replay(
   after: number,
   upTo: number,
   options: ReplayOptions,
 ): Promise<Replayed | undefined> {
-  const { log, signal } = options;
-  for (const store of [...options.stores, undefined]) {
-    const bases = store === undefined
-      ? [undefined]
-      : await basesIn(store, options, after);
-    for (const base of bases) {
-      const { index = 0, epoch } = base?.info ?? {};
-      try {
-        const read = await reading(
-          log,
-          index,
-          { epoch, signal },
-          (reader) => replayFrom(base, reader, after, upTo, options),
-        );
-        if (read !== undefined) return read.value;
-      } catch (error) {
-        // A snapshot that is of no use: there may be another.
-        if (
-          error instanceof MachineFailure || base === undefined ||
-          signal.aborted
-        ) throw error;
-      }
-    }
-  }
-  return undefined;
+  return fromBase(
+    after,
+    options,
+    (base, reader) => replayFrom(base, reader, after, upTo, options),
+    (error) => error instanceof MachineFailure,
+  );
 }
 
 /**
- * Index of the entry, among these, at which `update()` of a new machine throws
- * when it is given them one by one. Undefined if it does not throw there, or the
- * entries before them cannot be had.
+ * Finds the entry, among these, at which `update()` of a new machine throws when
+ * they are applied one by one. Returns undefined if it does not throw, or if the
+ * entries before them are not available.
  */
-export async function locateFailure(
+export function locateFailure(
   entries: FailedEntries,
   options: ReplayOptions,
 ): Promise<number | undefined> {
+  return fromBase(
+    entries.index - 1,
+    options,
+    (base, reader) => failingEntry(base, reader, entries, options),
+    () => false,
+  );
+}
+
+/** Reads the log from the newest usable full snapshot up to index `upTo`, else from its beginning; undefined if it was compacted. */
+async function fromBase<T>(
+  upTo: number,
+  options: ReplayOptions,
+  read: (
+    base: SnapshotCandidate | undefined,
+    reader: LogReader,
+  ) => Promise<T>,
+  isFinal: (error: unknown) => boolean,
+): Promise<T | undefined> {
   const { log, signal } = options;
   for (const store of [...options.stores, undefined]) {
     const bases = store === undefined
       ? [undefined]
-      : await basesIn(store, options, entries.index - 1);
+      : await basesIn(store, options, upTo);
     for (const base of bases) {
       const { index = 0, epoch } = base?.info ?? {};
       try {
-        const read = await reading(
+        const done = await readLog(
           log,
           index,
           { epoch, signal },
-          (reader) => failingEntry(base, reader, entries, options),
+          (reader) => read(base, reader),
         );
-        if (read !== undefined) return read.value;
+        if (done !== undefined) return done.value;
       } catch (error) {
-        // A snapshot that is of no use: there may be another.
-        if (base === undefined || signal.aborted) throw error;
+        // Without this snapshot, another one may do.
+        if (base === undefined || signal.aborted || isFinal(error)) {
+          throw error;
+        }
       }
     }
   }
   return undefined;
 }
 
-async function failingEntry(
-  base: Candidate | undefined,
-  reader: LogReader,
-  { index, upTo }: FailedEntries,
-  options: ReplayOptions,
-): Promise<number | undefined> {
-  const { factory, clusterID, nodeID, env, signal, skips } = options;
-  const driver = new StateMachine(
-    factory(),
-    clusterID,
-    nodeID,
-    noopListener<never>(),
-    { hashEntries: 0, skips },
-  );
-  try {
-    if (base !== undefined) await recoverBase(driver, base, options);
-    let count = 0;
-    for (let slice = env.now(); driver.applied < upTo;) {
-      let rest: LogBatch = await reader.next();
-      signal.throwIfAborted();
-      count += rest.records.ends.length;
-      if (count > REPLAY_ENTRIES_MAX) return undefined;
-      while (rest.records.ends.length > 0 && rest.first <= upTo) {
-        // All before them at once, and each of them alone.
-        const part = batchUpTo(rest, Math.max(rest.first, index - 1));
-        await driver.apply([part]);
-        rest = batchAfter(rest, lastOf(part));
-      }
-      if (env.now() - slice > APPLY_SLICE_MS) {
-        await env.turn();
-        slice = env.now();
-      }
-    }
-    return undefined;
-  } catch (error) {
-    const failed = driver.updateFailed;
-    if (failed === undefined) throw error;
-    return failed.index === failed.upTo && failed.index >= index
-      ? failed.index
-      : undefined;
-  } finally {
-    try {
-      await driver.close();
-    } catch {
-      // Of no interest: it is of no use any more.
-    }
-  }
-}
-
-/** Gives a machine of a replay the state it begins from. */
-async function recoverBase(
-  driver: StateMachine<never>,
-  { info, store }: Candidate,
-  { clusterID, nodeID, files, env, signal }: ReplayOptions,
-): Promise<void> {
-  await recoverSnapshot(driver, {
-    info,
-    open: async () => pacedSource(await store.open(info), env),
-    files,
-    directory: `${HOST_DIRECTORY}/replay/${clusterID}-${nodeID}/${info.index}`,
-    signal,
-  });
-}
-
-/** The full snapshots of a store that are not after index `upTo`; none if the store fails. */
+/** Full snapshots of a store up to index `upTo`; none if the store fails. */
 async function basesIn(
   store: SnapshotSource,
   { clusterID, skips }: ReplayOptions,
   upTo: number,
-): Promise<Candidate[]> {
+): Promise<SnapshotCandidate[]> {
   try {
-    return (await candidates([store], clusterID, skips))
+    return (await snapshotCandidates([store], clusterID, skips))
       .filter(({ info }) => info.kind === "full" && info.index <= upTo);
   } catch {
     return [];
@@ -246,11 +196,11 @@ async function basesIn(
 }
 
 /**
- * Reads the log after an index; undefined if it was cut there. It is asked twice:
- * a log may say so once when a snapshot is no more than the better way, as for
- * whoever has to catch up.
+ * Reads the log after an index; undefined if it was compacted there. Tried twice,
+ * since a log may report that once where a snapshot is only the faster way to
+ * catch up.
  */
-async function reading<T>(
+async function readLog<T>(
   log: Log,
   after: number,
   options: ReadOptions,
@@ -270,53 +220,118 @@ async function reading<T>(
   return undefined;
 }
 
+/** Recovers the machine of a replay from the snapshot it begins at. */
+async function recoverBase(
+  machine: StateMachine<never>,
+  { info, store }: SnapshotCandidate,
+  { clusterID, nodeID, files, env, signal }: ReplayOptions,
+): Promise<void> {
+  await recoverSnapshot(machine, {
+    info,
+    open: async () => pacedSource(await store.open(info), env),
+    files,
+    directory: `${HOST_DIRECTORY}/replay/${clusterID}-${nodeID}/${info.index}`,
+    signal,
+  });
+}
+
+/** Closes the machine of a replay; errors are ignored, since it is not used any more. */
+async function discard(machine: StateMachine<never>): Promise<void> {
+  try {
+    await machine.close();
+  } catch {
+    // Nothing depends on it.
+  }
+}
+
+async function failingEntry(
+  base: SnapshotCandidate | undefined,
+  reader: LogReader,
+  { index, upTo }: FailedEntries,
+  options: ReplayOptions,
+): Promise<number | undefined> {
+  const { factory, clusterID, nodeID, env, signal, skips } = options;
+  const machine = new StateMachine(
+    factory(),
+    clusterID,
+    nodeID,
+    noopListener<never>(),
+    { hashEntries: 0, skips },
+  );
+  try {
+    if (base !== undefined) await recoverBase(machine, base, options);
+    let count = 0;
+    for (let slice = env.now(); machine.applied < upTo;) {
+      let rest: LogBatch = await reader.next();
+      signal.throwIfAborted();
+      count += rest.records.ends.length;
+      if (count > REPLAY_ENTRIES_MAX) return undefined;
+      while (rest.records.ends.length > 0 && rest.first <= upTo) {
+        // All entries before them at once, and each of them alone.
+        const part = batchUpTo(rest, Math.max(rest.first, index - 1));
+        await machine.apply([part]);
+        rest = batchAfter(rest, lastOf(part));
+      }
+      if (env.now() - slice > APPLY_SLICE_MS) {
+        await env.turn();
+        slice = env.now();
+      }
+    }
+    return undefined;
+  } catch (error) {
+    const failed = machine.updateFailed;
+    if (failed === undefined) throw error;
+    return failed.index === failed.upTo && failed.index >= index
+      ? failed.index
+      : undefined;
+  } finally {
+    await discard(machine);
+  }
+}
+
 async function replayFrom(
-  base: Candidate | undefined,
+  base: SnapshotCandidate | undefined,
   reader: LogReader,
   after: number,
   upTo: number,
   options: ReplayOptions,
 ): Promise<Replayed | undefined> {
   const { factory, clusterID, nodeID, env, signal } = options;
-  const hashes: Omit<Checkpoint, "nodeID">[] = [];
+  const hashes: Hashes[] = [];
   const commands = new Map<number, Uint8Array>();
   let room = EXPLAIN_BYTES_MAX;
   let failed: { readonly cause: unknown } | undefined;
   const progress = {
-    checkpoint: (checkpoint: Omit<Checkpoint, "nodeID">) =>
-      void hashes.push(checkpoint),
+    checkpoint: (checkpoint: Hashes) => void hashes.push(checkpoint),
     checkpointFailed: (cause: unknown) => void (failed ??= { cause }),
   };
-  const driver = new StateMachine(
+  const machine = new StateMachine(
     factory(),
     clusterID,
     nodeID,
     noopListener<never>(),
-    {
-      progress,
-      hashEntries: 1,
-      hashAfter: after,
-      skips: options.skips,
-    },
+    { progress, hashEntries: 1, hashAfter: after, skips: options.skips },
   );
   try {
-    if (!driver.machine.hasHash) return undefined;
-    if (base !== undefined) await recoverBase(driver, base, options);
+    if (!machine.machine.hasHash) return undefined;
+    if (base !== undefined) await recoverBase(machine, base, options);
     let count = 0;
-    for (let slice = env.now(); driver.applied < upTo;) {
+    for (let slice = env.now(); machine.applied < upTo;) {
       const next = await reader.next();
       signal.throwIfAborted();
       if (next.first > upTo) break;
       const batch = batchUpTo(next, upTo);
       count += batch.records.ends.length;
-      // The machine may write into them.
-      if (room >= 0) room = keepCommands(batch, after, room, commands);
+      // Copied before the machine gets them, which may change the bytes.
+      if (room >= 0) room = copyCommands(batch, after, room, commands);
       try {
-        await driver.apply([batch]);
+        await machine.apply([batch]);
       } catch (cause) {
-        throw new MachineFailure("Entries could not be applied", { cause });
+        throw new MachineFailure(`Entries up to ${upTo} could not be applied`, {
+          cause,
+        });
       }
-      if (failed) throw new MachineFailure("Hash could not be had", failed);
+      if (failed) throw new MachineFailure("getHash() failed", failed);
       if (count > REPLAY_ENTRIES_MAX || hashes.length > EXPLAIN_ENTRIES_MAX) {
         return undefined;
       }
@@ -327,28 +342,12 @@ async function replayFrom(
     }
     return { hashes, commands };
   } finally {
-    try {
-      await driver.close();
-    } catch {
-      // Of no interest: it is of no use any more.
-    }
+    await discard(machine);
   }
 }
 
-/** The first index of both at which the hashes differ. */
-export function firstDifference(
-  one: Hashes | undefined,
-  other: Hashes | undefined,
-): number | undefined {
-  const others = new Map(other?.map((hashes) => [hashes.index, hashes]));
-  return one?.find((hashes) => {
-    const other = others.get(hashes.index);
-    return other !== undefined && differ(hashes, other);
-  })?.index;
-}
-
-/** Puts the commands after index `after` among those kept, and returns how much room is left. */
-function keepCommands(
+/** Copies the commands after index `after` of a batch, as far as there is room, and returns how much is left, in bytes. */
+function copyCommands(
   { first, records }: LogBatch,
   after: number,
   room: number,
@@ -368,4 +367,16 @@ function keepCommands(
     commands.set(first + i, command);
   }
   return room;
+}
+
+/** First index with hashes of both at which they differ. */
+export function firstDifference(
+  one: readonly Hashes[] | undefined,
+  other: readonly Hashes[] | undefined,
+): number | undefined {
+  const others = new Map(other?.map((hashes) => [hashes.index, hashes]));
+  return one?.find((hashes) => {
+    const other = others.get(hashes.index);
+    return other !== undefined && isDifferent(hashes, other);
+  })?.index;
 }

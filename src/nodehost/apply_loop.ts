@@ -27,13 +27,13 @@ import type { FailedEntries, StateMachine } from "../rsm/state_machine.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { CurrentMachine } from "./current_machine.ts";
-import type { DivergenceMonitor } from "./divergence.ts";
+import type { DivergenceMonitor } from "./divergence_monitor.ts";
 import { ErrUpdateFailed } from "./errors.ts";
 import { guardLog, LogFailure, nextOf } from "./log_failure.ts";
 import type { Proposals } from "./proposals.ts";
 import type { Recovery } from "./recovery.ts";
 import type { SessionState } from "./session.ts";
-import { skipsAfter, skipsIn } from "./skipping.ts";
+import { skipsAfter, skipsIn } from "./skip_decisions.ts";
 import type { Snapshotter } from "./snapshotter.ts";
 
 /** Internal error for an `update()` that threw. */

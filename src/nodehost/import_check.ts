@@ -1,9 +1,9 @@
 /**
- * Checking a snapshot before it is imported.
+ * Checks of a snapshot before it is imported.
  *
- * A container with right checksums can still be one from which no replica can
- * start. An import cannot be undone, so all of it that can be checked without the
- * machine is checked before anything of it is stored.
+ * No replica may be able to start from a container although its checksums are
+ * right. An import cannot be undone, so everything that can be checked without a
+ * state machine is checked before anything is stored.
  *
  * This module is browser compatible.
  *
@@ -22,40 +22,40 @@ import { SampanError } from "../statemachine/errors.ts";
 import { ErrSnapshotMismatch } from "./errors.ts";
 
 /**
- * Checks what a snapshot says of itself.
+ * Checks the header of a snapshot.
  *
- * @throws ErrSnapshotMismatch if it cannot be a snapshot of the cluster's whole state
+ * @throws ErrSnapshotMismatch if it is not a full snapshot of the cluster, or no log could follow it
  */
 export function checkImport(clusterID: bigint, header: SnapshotHeader): void {
   const { index, epoch } = header;
   if (header.clusterID !== clusterID) {
     throw new ErrSnapshotMismatch(
-      `Snapshot is one of cluster ${header.clusterID}, not of ${clusterID}`,
+      `Snapshot belongs to cluster ${header.clusterID}, not to cluster ${clusterID}`,
     );
   }
   if (header.kind !== "full") {
     throw new ErrSnapshotMismatch(
-      "Snapshot holds metadata only, no state: make a full one with exportSnapshot()",
+      "Snapshot has metadata only and no state: make a full one with exportSnapshot()",
     );
   }
   if (index > IMPORT_INDEX_MAX) {
     throw new ErrSnapshotMismatch(
-      `Snapshot ends at entry ${index}, over the limit of ${IMPORT_INDEX_MAX}: its log could not go on`,
+      `Snapshot ends at entry ${index}, over the limit of ${IMPORT_INDEX_MAX}: no log could follow it`,
     );
   }
   if (epoch !== undefined && (epoch.index > index || epoch.index === 0)) {
     throw new ErrSnapshotMismatch(
-      `Snapshot ends at entry ${index}, and names an epoch that begins at ${epoch.index}`,
+      `Snapshot ends at entry ${index}, and names an epoch that begins later, at ${epoch.index}`,
     );
   }
 }
 
 /**
- * Reads a whole container and drops it: its sessions must be a table as of its
- * index, and what is compressed must decompress.
+ * Reads a whole container without storing it: its session table must be valid at
+ * its index, and compressed data must decompress.
  *
- * @throws ErrSnapshotMismatch if its sessions are of no use
- * @throws ErrSnapshotCorrupted if it is damaged
+ * @throws ErrSnapshotMismatch if the session table is missing or malformed
+ * @throws ErrSnapshotCorrupted if the container is damaged
  */
 export async function inspectSnapshot(
   source: ReadableStream<Uint8Array>,
@@ -91,14 +91,14 @@ function checkSessions(index: number, bytes: Uint8Array): void {
     const { newest } = table;
     if (newest > index) {
       throw new RangeError(
-        `Session table in the snapshot names session ${newest}, which begins after the snapshot's index, ${index}`,
+        `Session table of the snapshot has session ${newest}, opened after the index of the snapshot, ${index}`,
       );
     }
   } catch (cause) {
     throw new ErrSnapshotMismatch(
       bytes.length === 0
         ? "Snapshot has no session table"
-        : "Session table in the snapshot is malformed",
+        : `Session table of the snapshot at index ${index} is malformed`,
       { cause },
     );
   }

@@ -20,6 +20,7 @@
  * @module
  */
 
+export type { CreateReplayMachineFunc } from "../divergence/mod.ts";
 export * from "./errors.ts";
 export type { HostEvent, OutboxEvent } from "./events.ts";
 export type { NodeHostOptions } from "./host_options.ts";
@@ -46,9 +47,6 @@ export {
   Replica,
   type ReplicaStatus,
 } from "./replica.ts";
-export type {
-  CreateReplayMachineFunc,
-  ReplicaConfig,
-} from "./replica_config.ts";
+export type { ReplicaConfig } from "./replica_config.ts";
 export { Session } from "./session.ts";
 export type { Watch, WatchOptions } from "../watch/mod.ts";

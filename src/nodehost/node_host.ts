@@ -54,7 +54,7 @@ import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
 import type { Outbox, Unsynced } from "./outbox.ts";
 import { ErrUnsynced } from "./outbox_errors.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
-import { appendSkip } from "./skipping.ts";
+import { appendSkip } from "./skip_decisions.ts";
 import type { RehearsalRequest } from "../rehearsal/mod.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { checkConfig, checkID, type ReplicaConfig } from "./replica_config.ts";

@@ -18,6 +18,10 @@ import {
   readSessions,
   recoverSnapshot,
 } from "../rsm/recover_snapshot.ts";
+import {
+  type SnapshotCandidate,
+  snapshotCandidates,
+} from "../rsm/snapshot_candidates.ts";
 import { StateMachine, type StateMetadata } from "../rsm/state_machine.ts";
 import { ErrStateMismatch } from "../snapshot/errors.ts";
 import { HOST_DIRECTORY } from "../snapshot/file_store.ts";
@@ -26,10 +30,9 @@ import { ErrNotImplemented, ErrOpenStopped } from "../statemachine/errors.ts";
 import type { IRemoveData } from "../statemachine/machines.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
 import { ErrStoreFull, ErrStoreVanished } from "../store/errors.ts";
-import { type Candidate, candidates } from "./candidates.ts";
 import type { ReplicaContext } from "./context.ts";
 import { type CurrentMachine, discard } from "./current_machine.ts";
-import type { DivergenceMonitor } from "./divergence.ts";
+import type { DivergenceMonitor } from "./divergence_monitor.ts";
 import { guardLog } from "./log_failure.ts";
 import type { Proposals } from "./proposals.ts";
 import type { SessionState } from "./session.ts";
@@ -143,9 +146,9 @@ export class Recovery {
     await sleep(env, STORE_FULL_RETRY_MS, stopped);
   }
 
-  #candidates(stores: readonly SnapshotSource[]): Promise<Candidate[]> {
+  #candidates(stores: readonly SnapshotSource[]): Promise<SnapshotCandidate[]> {
     const { clusterID } = this.#context;
-    return candidates(stores, clusterID, this.#machine.skips.list());
+    return snapshotCandidates(stores, clusterID, this.#machine.skips.list());
   }
 
   /** Reads the log after `index`; returns the error if entries there were compacted. */
@@ -204,7 +207,9 @@ export class Recovery {
   }
 
   /** Recovers a new state machine from the first good snapshot of a list from which the log continues. */
-  async #first(list: readonly Candidate[]): Promise<Recovered | Damage> {
+  async #first(
+    list: readonly SnapshotCandidate[],
+  ): Promise<Recovered | Damage> {
     const { openStopped, recoverStopped, event } = this.#context;
     let damage: unknown;
     for (const candidate of list) {
@@ -245,7 +250,7 @@ export class Recovery {
   /** Recovers a machine from a snapshot; closes it if that fails. */
   async #recoverFrom(
     stateMachine: Machine,
-    { info, store }: Candidate,
+    { info, store }: SnapshotCandidate,
   ): Promise<void> {
     const { clusterID, nodeID, files, env, recoverStopped, event } =
       this.#context;
@@ -391,7 +396,7 @@ export class Recovery {
    * @returns true if the import has to be recovered once more: until the first append, a machine that stores no epoch cannot tell whether it holds the imported state
    */
   async #isImportUnsure(
-    list: readonly Candidate[],
+    list: readonly SnapshotCandidate[],
     opened: number,
     { epoch }: Machine,
   ): Promise<boolean> {
@@ -413,7 +418,7 @@ export class Recovery {
   async #isOtherState(
     { machine }: Machine,
     opened: number,
-    list: readonly Candidate[],
+    list: readonly SnapshotCandidate[],
   ): Promise<boolean> {
     if (opened === 0 || !machine.hasHash) return false;
     for (const { info, store } of list) {
@@ -442,7 +447,7 @@ export class Recovery {
   async #rebuildSessions(
     stateMachine: Machine,
     opened: number,
-    list: readonly Candidate[],
+    list: readonly SnapshotCandidate[],
   ): Promise<LogReader | undefined> {
     if (stateMachine.applied === opened) {
       const reader = await this.#readAfter(opened, stateMachine.epoch);
@@ -478,7 +483,7 @@ export class Recovery {
     await guardLog(() =>
       log.verify?.(this.#machine.history, { signal: stopped })
     );
-    let list: Candidate[];
+    let list: SnapshotCandidate[];
     try {
       list = await this.#candidates(allStores);
     } catch (error) {
@@ -526,14 +531,14 @@ export class Recovery {
    * state, and stays if the recovery fails: a transfer takes time, and may be cut
    * off (R9, U38).
    */
-  async #recoverBeside(candidate: Candidate): Promise<void> {
+  async #recoverBeside(candidate: SnapshotCandidate): Promise<void> {
     const stateMachine = this.#newMachine();
     await this.#recoverFrom(stateMachine, candidate);
     this.#machine.install(stateMachine);
   }
 
   /** Recovers an on-disk machine, of which there is one instance only. */
-  async #recoverInPlace(candidate: Candidate): Promise<void> {
+  async #recoverInPlace(candidate: SnapshotCandidate): Promise<void> {
     // Its session table is that of the last state that answered, even if it is closed.
     const before = this.#machine.current.capture();
     await this.#machine.recoverInPlace(async () => {

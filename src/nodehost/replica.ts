@@ -45,7 +45,7 @@ import { ApplyLoop } from "./apply_loop.ts";
 import { ReplicaContext, type ReplicaPorts } from "./context.ts";
 import { CurrentMachine } from "./current_machine.ts";
 import { DiskSync } from "./disk_sync.ts";
-import { DivergenceMonitor } from "./divergence.ts";
+import { DivergenceMonitor } from "./divergence_monitor.ts";
 import type {
   Outbox,
   Purged,

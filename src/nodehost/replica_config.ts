@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { CreateReplayMachineFunc } from "../divergence/mod.ts";
 import { SESSIONS_MAX } from "../limits.ts";
 import {
   checkOptions,
@@ -17,16 +18,6 @@ import {
   type OptionChecks,
 } from "../options.ts";
 import type { SnapshotHeader } from "../snapshot/store.ts";
-import type {
-  IConcurrentStateMachine,
-  IStateMachine,
-} from "../statemachine/machines.ts";
-
-/** Creates a state machine in memory, for `ReplicaConfig.replayMachine`. */
-export type CreateReplayMachineFunc = (
-  clusterID: bigint,
-  nodeID: bigint,
-) => IStateMachine | IConcurrentStateMachine;
 
 /** Configuration of a replica. */
 export interface ReplicaConfig {

@@ -43,7 +43,7 @@ import type { ReplicaContext } from "./context.ts";
 import type { CurrentMachine } from "./current_machine.ts";
 import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
 import { ErrSystemBusy } from "../rsm/errors.ts";
-import { skipsAfter } from "./skipping.ts";
+import { skipsAfter } from "./skip_decisions.ts";
 import { abortable, anySignal, pacedSink, pacedSource } from "../async.ts";
 
 /** True if an error means that the snapshot itself is damaged or unreadable. */

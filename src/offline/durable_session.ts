@@ -73,9 +73,9 @@ type Phase =
   | "other history"
   | "closed";
 
-function resultLost(): ErrUnknownOutcome {
+function resultLost(number: number): ErrUnknownOutcome {
   return new ErrUnknownOutcome(
-    "Command was applied, its result is lost: read the state, and do not submit it again",
+    `Submission ${number} was applied, its result is lost: read the state, and do not submit it again`,
     {
       applied: true,
     },
@@ -735,7 +735,10 @@ export class DurableSession {
     }
     for (const submission of queue.queuedUpTo(upTo)) {
       if (submission.id - base < next) {
-        this.#settleApplied(submission.id, (it) => it.reject(resultLost()));
+        this.#settleApplied(
+          submission.id,
+          (it) => it.reject(resultLost(it.id)),
+        );
       } else if (next === 0) queue.settleUnknown(submission);
     }
     this.#record = undefined;
@@ -763,7 +766,7 @@ export class DurableSession {
       id,
       outcome === "skipped"
         ? new ErrProposalRefused(new TextDecoder().decode(result?.data))
-        : resultLost(),
+        : resultLost(id),
     );
   }
 

@@ -14,6 +14,5 @@ export {
   makeRehearsal,
   reasonOf,
   Rehearsal,
-  type RehearsalOptions,
   type RehearsalRequest,
 } from "./rehearsal.ts";

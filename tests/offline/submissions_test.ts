@@ -69,7 +69,7 @@ import { RegularJournal } from "../machines/journal.ts";
 
 const CLUSTER = 1n;
 
-/** The commands and states of what is pending. */
+/** Commands and states of the pending submissions. */
 function pendingOf(replica: Replica): string[] {
   return replica.pending().map(({ cmd, state }) => `${text(cmd)} ${state}`);
 }
@@ -85,12 +85,12 @@ function results(submissions: readonly Submission[]): Promise<unknown> {
   return Promise.all(submissions.map(({ result }) => result));
 }
 
-/** What is in the outbox, by number. */
+/** Numbers of the commands in the outbox. */
 async function idsOf(outbox: BlockOutbox): Promise<number[]> {
   return (await outbox.unsynced(CLUSTER)).map(({ id }) => id);
 }
 
-/** A world with an outbox on blocks that can be copied and broken. */
+/** Replicas of one log, and an outbox on a block store that can be copied and made to fail. */
 class World {
   readonly env: ManualEnv;
   readonly logDB: FaultyLogDB;
@@ -118,7 +118,7 @@ class World {
     return started;
   }
 
-  /** The process is killed: what it has in memory is gone, and it writes nothing any more. */
+  /** Kills the process: its memory is lost, and it writes nothing any more. */
   async kill({ host }: Started): Promise<void> {
     const killed = this.store;
     this.store = killed.crash(Infinity);
@@ -130,7 +130,7 @@ class World {
     await this.env.until(host.stop());
   }
 
-  /** What the device would be as a copy. */
+  /** Copies the outbox, as a clone of the device does. */
   copy(): BlockOutbox {
     const copy = new MemoryBlockStore();
     const names = this.store.names();
@@ -146,12 +146,77 @@ class World {
     return await this.env.until(promise, 500);
   }
 
+  /** Submits commands and waits until all are applied. */
+  async apply(replica: Replica, ...commands: string[]): Promise<void> {
+    await this.until(results(await submitAll(replica, ...commands)));
+  }
+
+  /** Lets every append fail until `reconnect()`. */
+  disconnect(): void {
+    this.logDB.faults.append = () => "fail";
+  }
+
+  reconnect(): void {
+    this.logDB.faults.append = () => undefined;
+  }
+
+  /** Waits until the outbox has written noted changes. */
+  async writeNotes(): Promise<void> {
+    await this.env.advance(2 * OUTBOX_DONE_MS);
+  }
+
+  /** Starts another replica, without an outbox. */
+  async startOther(): Promise<Started> {
+    const { env, logDB } = this;
+    const other = await start({ logDB, env, config: { nodeID: 2n } });
+    this.running.push(other);
+    return other;
+  }
+
+  /** Proposes x and y with a snapshot after each, and compacts the log up to them. */
+  async compactPast(replica: Replica): Promise<void> {
+    for (const command of ["x", "y"]) {
+      await this.until(replica.propose(bytes(command)));
+      await this.until(replica.requestSnapshot());
+    }
+    const log = await this.logDB.inner.open(CLUSTER, 9n);
+    await log.compact!(replica.appliedIndex);
+    await log.close();
+  }
+
+  /** Finds the first session that was opened. */
+  async firstSession(): Promise<{ index: number; clientID: bigint }> {
+    const log = await this.logDB.inner.open(CLUSTER, 9n);
+    const reader = await log.read(0);
+    const cursor = new RecordCursor();
+    try {
+      for (;;) {
+        const { first, records } = await reader.next();
+        for (let i = 0; i < records.ends.length; i++) {
+          const record = recordAt(records, i);
+          cursor.read(record, 0, record.length);
+          if (cursor.kind !== RecordKind.Register) continue;
+          return { index: first + i, ...cursor.registration() };
+        }
+      }
+    } finally {
+      reader.close();
+      await log.close();
+    }
+  }
+
+  /** Closes the session of the outbox without its knowledge. */
+  async evict(): Promise<void> {
+    const { index } = await this.firstSession();
+    await forge(this.logDB.inner, packRecords(unregisterRecord(index)));
+  }
+
   async end(): Promise<void> {
     await this.env.until(stopAll(this.running));
   }
 }
 
-/** Runs a test in a world that is taken down afterwards. */
+/** Runs a test in a world that is stopped afterwards. */
 function inWorld(run: (world: World) => Promise<void>): () => Promise<void> {
   return checked(async () => {
     const world = new World();
@@ -163,7 +228,7 @@ function inWorld(run: (world: World) => Promise<void>): () => Promise<void> {
   });
 }
 
-/** A log whose guard refuses some commands, as a server does: a place in a series is skipped, for a reason. */
+/** Log that refuses some commands, as a server does: their series are skipped, with a reason. */
 class GuardedLogDB implements LogDB {
   readonly #inner: MemoryLogDB;
   readonly #refuse: (command: string) => string | undefined;
@@ -213,36 +278,36 @@ class GuardedLogDB implements LogDB {
 }
 
 Deno.test(
-  "U15 submit() keeps a command, and pending() shows it until it is applied",
+  "U15 submit() stores a command, and pending() lists it until it is applied",
   inWorld(async (world) => {
     const { replica } = await world.start();
-    world.logDB.faults.append = () => "fail";
+    world.disconnect();
     assertEquals(replica.pending(), []);
     const [a, b] = await submitAll(replica, "a", "b");
     assertEquals(pendingOf(replica), ["a queued", "b queued"]);
     assertEquals([a!.id, b!.id], [1, 2]);
     assertStrictEquals(replica.pending(), replica.pending());
     assertEquals(replica.pending(), [a!, b!]);
-    let told = 0;
-    const end = replica.onPending(() => told++);
-    world.logDB.faults.append = () => undefined;
+    let called = 0;
+    const end = replica.onPending(() => called++);
+    world.reconnect();
     const result = await world.until(a!.result);
     assertEquals(result.value, 1n);
     assertEquals(text(result.data), "a");
     await world.until(b!.result);
     assertEquals([a!.state, b!.state], ["applied", "applied"]);
     assertEquals(replica.pending(), []);
-    assert(told > 0);
+    assert(called > 0);
     end();
-    const before = told;
-    await world.until(results(await submitAll(replica, "c")));
-    assertEquals(told, before);
+    const before = called;
+    await world.apply(replica, "c");
+    assertEquals(called, before);
     assertEquals(await listOf(replica), ["a", "b", "c"]);
   }),
 );
 
 Deno.test(
-  "H11 submit() without an outbox, of what is no command, and of one too big",
+  "H11 submit() refuses commands without an outbox, of a wrong type, and over the size limit",
   checked(async () => {
     const bare = await start();
     await assertRejects(() => bare.replica.submit(bytes("a")), ErrNoOutbox);
@@ -264,14 +329,14 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 H14 submit() and propose() copy commands that are bytes of Node, also those that wait to be sent",
+  "H1 H14 submit() and propose() copy commands in a Buffer of Node, also those that wait to be sent",
   inWorld(async (world) => {
     const { replica } = await world.start();
     const session = await replica.openSession();
-    world.logDB.faults.append = () => "fail";
+    world.disconnect();
     const first = replica.propose(bytes("a"), { session });
     await settle();
-    // It waits behind the first, which is to be sent again.
+    // It waits behind the first, which will be sent again.
     const proposed = Buffer.from("b");
     const second = replica.propose(proposed, { session });
     proposed.fill("x");
@@ -279,35 +344,35 @@ Deno.test(
     const submitting = replica.submit(submitted);
     submitted.fill("x");
     const third = await submitting;
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     await world.until(Promise.all([first, second, third.result]));
-    // In whichever order: of two sessions.
+    // In any order, since they are in two sessions.
     assertEquals((await listOf(replica) as string[]).sort(), ["a", "b", "c"]);
   }),
 );
 
 Deno.test(
-  "U15 a listener of onPending() that leaves and comes again when it is told is told once, and one that has left is not told",
+  "U15 a listener of onPending() that removes and adds itself when called is called once, and a removed one is not called",
   inWorld(async (world) => {
     const { replica } = await world.start();
-    let told = 0;
+    let called = 0;
     const listener = (): void => {
       end();
-      if (++told < 1000) end = replica.onPending(listener);
+      if (++called < 1000) end = replica.onPending(listener);
       endOther();
     };
     let end = replica.onPending(listener);
-    const endOther = replica.onPending(() => told += 1000);
-    world.logDB.faults.append = () => "fail";
+    const endOther = replica.onPending(() => called += 1000);
+    world.disconnect();
     await submitAll(replica, "a");
     await settle();
-    assert(told < 10, `${told}`);
+    assert(called < 10, `${called}`);
     end();
   }),
 );
 
 Deno.test(
-  "U18 a submission whose dismissal could not be written is there still, and can be dismissed again",
+  "U18 a submission whose dismissal could not be written stays, and can be dismissed again",
   checked(async () => {
     for (const isApplied of [false, true]) {
       const env = new ManualEnv();
@@ -320,7 +385,7 @@ Deno.test(
       const first = await start({ logDB, env, outbox });
       const [, b] = await submitAll(first.replica, "a", "b", "c");
       await env.until(rejection(b!.result));
-      // What is before it is forgotten by then, or not.
+      // With the commands before it removed, and not.
       if (isApplied) await env.advance(2 * OUTBOX_DONE_MS);
       const error = new ErrStoreFull("Full");
       store.fault = { at: store.writes + 1, times: 1, error };
@@ -330,11 +395,11 @@ Deno.test(
       assertEquals(pendingOf(first.replica), ["b refused"]);
       await env.until(first.host.stop());
       const second = await start({ logDB, env, outbox });
-      const [kept] = second.replica.pending();
-      assertEquals([text(kept!.cmd), kept!.reason], ["b", "no"]);
-      await kept!.dismiss();
+      const [refused] = second.replica.pending();
+      assertEquals([text(refused!.cmd), refused!.reason], ["b", "no"]);
+      await refused!.dismiss();
       assertEquals(pendingOf(second.replica), []);
-      await kept!.dismiss();
+      await refused!.dismiss();
       await env.until(second.host.stop());
       assertEquals(await outbox.unsynced(CLUSTER), []);
     }
@@ -342,27 +407,27 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 submit() refuses what is over the bound of the outbox, and takes more once there is room",
+  "H11 submit() refuses commands over the bound of the outbox, and accepts more once there is room",
   inWorld(async (world) => {
     const { replica } = await world.start();
-    world.logDB.faults.append = () => "fail";
+    world.disconnect();
     const big = new Uint8Array(COMMAND_BYTES_MAX);
     const submissions: Submission[] = [];
     for (let i = 0; i < OUTBOX_BYTES_MAX / COMMAND_BYTES_MAX; i++) {
       submissions.push(await replica.submit(big));
     }
     await assertRejects(() => replica.submit(bytes("more")), ErrSystemBusy);
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     await world.until(results(submissions));
-    await world.until(results(await submitAll(replica, "more")));
+    await world.apply(replica, "more");
   }),
 );
 
 Deno.test(
-  "U8 what the device has no room for is not half submitted",
+  "U8 a command that the device has no room for is not submitted in part",
   inWorld(async (world) => {
     const { replica } = await world.start();
-    world.logDB.faults.append = () => "fail";
+    world.disconnect();
     await submitAll(replica, "a");
     const full = new ErrStoreFull("Full");
     world.store.fault = { at: world.store.writes + 1, times: 1, error: full };
@@ -373,17 +438,17 @@ Deno.test(
     assertEquals(pendingOf(replica), ["a queued"]);
     const [d] = await submitAll(replica, "d");
     assertEquals(d!.id, 2);
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     await world.until(d!.result);
     assertEquals(await listOf(replica), ["a", "d"]);
   }),
 );
 
 Deno.test(
-  "H10 a stop fails who waits for a result, and the command is there again after it, in order",
+  "H10 a stop rejects pending results, and the commands are pending again after it, in order",
   inWorld(async (world) => {
     const { host, replica } = await world.start();
-    world.logDB.faults.append = () => "fail";
+    world.disconnect();
     const [a] = await submitAll(replica, "a", "b", "c");
     await world.stop(host);
     assertInstanceOf(await rejection(a!.result), ErrClusterClosed);
@@ -396,14 +461,14 @@ Deno.test(
       "c queued",
     ]);
     assertEquals(again.replica.pending().map(({ id }) => id), [1, 2, 3]);
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     await world.until(results(again.replica.pending()));
     assertEquals(await listOf(again.replica), ["a", "b", "c"]);
   }),
 );
 
 Deno.test(
-  "U21 a command is sent also if its process is killed right after submit()",
+  "U21 a command is sent even if its process is killed right after submit()",
   inWorld(async (world) => {
     const first = await world.start();
     await submitAll(first.replica, "a", "b");
@@ -416,7 +481,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U19 what could not be sent is sent again without a new write",
+  "U19 a command that could not be sent is sent again without another write",
   inWorld(async (world) => {
     const { replica } = await world.start();
     let fails = 5;
@@ -428,7 +493,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U20 a command whose answer was lost is applied once, with its first result",
+  "U20 a command whose answer was lost is applied once, and gets its first result",
   inWorld(async (world) => {
     const { replica } = await world.start();
     for (const fault of ["committed", "twice", "lost"] as const) {
@@ -447,11 +512,11 @@ Deno.test(
 );
 
 Deno.test(
-  "U20 a process that dies before the answer comes gets it in its next life",
+  "U20 a process that is killed before an answer gets it after a restart",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
-    // It is committed, and this process never reads of it.
+    await world.apply(first.replica, "a");
+    // It is committed, and this process never reads it.
     world.logDB.faults.break(1n);
     const [b] = await submitAll(first.replica, "b", "c");
     await settle();
@@ -459,21 +524,21 @@ Deno.test(
     assertInstanceOf(await rejection(b!.result), ErrClusterClosed);
     world.logDB.faults.mend(1n);
     const { replica } = await world.start();
-    // What the host held is applied: so it is no longer pending.
+    // The records of the log at the start are applied: it is no longer pending.
     assertEquals(pendingOf(replica), []);
     assertEquals(await listOf(replica), ["a", "b", "c"]);
-    await world.until(results(await submitAll(replica, "d")));
+    await world.apply(replica, "d");
     assertEquals(await listOf(replica), ["a", "b", "c", "d"]);
   }),
 );
 
 Deno.test(
-  "U15 a command leaves pending() in the very step that applies it",
+  "U15 a command leaves pending() in the step that applies it",
   inWorld(async (world) => {
     const { replica, machines } = await world.start();
     const seen: string[] = [];
     const machine = machines[0]!;
-    world.logDB.faults.append = () => "fail";
+    world.disconnect();
     const [a, b] = await submitAll(replica, "a", "b");
     const check = (): void => {
       const pending = replica.pending().map(({ cmd }) => text(cmd));
@@ -481,23 +546,23 @@ Deno.test(
     };
     a!.result.then(check);
     b!.result.then(check);
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     await world.until(b!.result);
     assertEquals(seen, ["ab", "ab"]);
   }),
 );
 
 Deno.test(
-  "U15 what an earlier life has sent leaves pending() as it is applied, before anything is sent",
+  "U15 a command that an earlier process has sent leaves pending() when it is applied, before anything is sent",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
+    await world.apply(first.replica, "a");
     world.logDB.faults.break(1n);
     await submitAll(first.replica, "b", "c");
     await settle();
     await world.kill(first);
     world.logDB.faults.mend(1n);
-    // The next life comes up with an old state and hears of the rest only later.
+    // The next process starts with an old state and reads the rest only later.
     const held = new Gate();
     let gated = true;
     world.logDB.faults.append = async () => {
@@ -519,7 +584,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U30 a command leaves the outbox only once a machine on disk has it for good",
+  "U30 a command leaves the outbox only once an on-disk machine has it durably",
   inWorld(async (world) => {
     const { env, logDB, outbox } = world;
     const { host, replica } = await env.until(
@@ -537,7 +602,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U17 U18 a refused command blocks none behind it, and is kept until it is dismissed",
+  "U17 U18 a refused command does not block those behind it, and stays until it is dismissed",
   checked(async () => {
     await using inner = new MemoryLogDB();
     const logDB = new GuardedLogDB(
@@ -557,12 +622,12 @@ Deno.test(
     await first.host.stop();
 
     const second = await start({ logDB, outbox });
-    const [kept] = second.replica.pending();
+    const [refused] = second.replica.pending();
     assertEquals(pendingOf(second.replica), ["bad refused"]);
-    assertEquals(kept!.reason, "No such boat");
-    assertInstanceOf(await rejection(kept!.result), ErrProposalRefused);
-    await kept!.dismiss();
-    await kept!.dismiss();
+    assertEquals(refused!.reason, "No such boat");
+    assertInstanceOf(await rejection(refused!.result), ErrProposalRefused);
+    await refused!.dismiss();
+    await refused!.dismiss();
     assertEquals(second.replica.pending(), []);
     await results(await submitAll(second.replica, "d"));
     await second.host.stop();
@@ -576,7 +641,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U18 a refusal is known also if the process was killed before it was written down",
+  "U18 a refusal is known after the process was killed before it was stored",
   checked(async () => {
     await using inner = new MemoryLogDB();
     const logDB = new GuardedLogDB(
@@ -598,7 +663,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U18 a refusal is known also if the process was killed and a snapshot passed over it",
+  "U18 a refusal is known after the process was killed and a snapshot was taken past it",
   checked(async () => {
     await using inner = new MemoryLogDB();
     const logDB = new GuardedLogDB(
@@ -619,7 +684,7 @@ Deno.test(
     await first.replica.requestSnapshot();
     const outbox = new BlockOutbox(store.crash(Infinity));
     await first.host.stop();
-    // Nothing of it was acknowledged before it was written down.
+    // It was not acknowledged before it was stored.
     const second = await start({ logDB, snapshots, outbox });
     assertEquals(pendingOf(second.replica), ["bad refused"]);
     assertEquals(second.replica.pending()[0]!.reason, "No");
@@ -628,10 +693,10 @@ Deno.test(
 );
 
 Deno.test(
-  "U35 a command that is queued is not dismissed, and an outbox is not cleared of it unless told so",
+  "U35 a queued command cannot be dismissed, and is not cleared without discard",
   inWorld(async (world) => {
     const { host, replica } = await world.start();
-    world.logDB.faults.append = () => "fail";
+    world.disconnect();
     const [a] = await submitAll(replica, "a", "b");
     await assertRejects(() => a!.dismiss(), ErrUnsynced);
     await world.stop(host);
@@ -643,10 +708,10 @@ Deno.test(
     );
     await world.outbox.clear(CLUSTER, { discard: true });
     assertEquals(world.store.names(), []);
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     const again = await world.start();
     assertEquals(again.replica.pending(), []);
-    await world.until(results(await submitAll(again.replica, "c")));
+    await world.apply(again.replica, "c");
     assertEquals(await listOf(again.replica), ["c"]);
     await world.stop(again.host);
     await world.outbox.clear(CLUSTER);
@@ -654,10 +719,10 @@ Deno.test(
 );
 
 Deno.test(
-  "U28 a start with nothing to send writes nothing, to the outbox or the log",
+  "U28 a start with nothing to send writes nothing to outbox and log",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
+    await world.apply(first.replica, "a");
     await world.stop(first.host);
     const { writes } = world.store;
     const names = world.store.names();
@@ -673,38 +738,38 @@ Deno.test(
 );
 
 Deno.test(
-  "U19 a command that is sent at once costs one write, and its removal none of its own",
+  "U19 a command that is sent at once costs one write, and its removal no write of its own",
   inWorld(async (world) => {
     const { replica } = await world.start();
-    await world.until(results(await submitAll(replica, "a")));
-    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.apply(replica, "a");
+    await world.writeNotes();
     const before = world.store.writes;
     for (let i = 0; i < 100; i++) {
       const [one] = await submitAll(replica, `${i}`);
       await one!.result;
     }
     assertEquals(world.store.writes, before + 100);
-    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.writeNotes();
     assertEquals(world.store.writes, before + 101);
     assertEquals(world.store.names().length, 1);
   }),
 );
 
 Deno.test(
-  "H14 a copy of an outbox is found out, sends nothing and loses nothing",
+  "H14 a copy of an outbox is detected, sends nothing and loses nothing",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
-    world.logDB.faults.append = () => "fail";
+    await world.apply(first.replica, "a");
+    world.disconnect();
     await submitAll(first.replica, "b");
     await world.stop(first.host);
     const copy = world.copy();
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     const original = await world.start();
     await world.until(results(original.replica.pending()));
 
     const copied = await world.start(copy, 2n);
-    // What both have was applied once, and the copy sees that, too.
+    // The command that both have was applied once, which the copy sees, too.
     assertEquals(pendingOf(copied.replica), []);
     const [c] = await submitAll(copied.replica, "c");
     const error = await world.until(rejection(c!.result));
@@ -720,27 +785,27 @@ Deno.test(
       ],
       error,
     );
-    await world.until(results(await submitAll(original.replica, "e")));
+    await world.apply(original.replica, "e");
     assertEquals(await listOf(original.replica), ["a", "b", "e"]);
 
-    // Nobody can tell who sends what both may have.
+    // Either may have sent the commands that both have.
     copied.replica.adoptOutbox();
     assertEquals(pendingOf(copied.replica), ["c unknown"]);
     await c!.dismiss();
-    await world.until(results(await submitAll(copied.replica, "f")));
+    await world.apply(copied.replica, "f");
     assertEquals(await listOf(copied.replica), ["a", "b", "e", "f"]);
   }),
 );
 
 Deno.test(
-  "H14 an outbox that was copied before it had a session is found out, and nothing is applied twice",
+  "H14 an outbox that was copied before it had a session is detected, and nothing is applied twice",
   inWorld(async (world) => {
-    world.logDB.faults.append = () => "fail";
+    world.disconnect();
     const first = await world.start();
     await submitAll(first.replica, "a", "b");
     await world.stop(first.host);
     const copy = world.copy();
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     const original = await world.start();
     await world.until(results(original.replica.pending()));
     const copied = await world.start(copy, 2n);
@@ -753,26 +818,26 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 what a copy has put in a command's place is never taken for it",
+  "H14 a command that a copy has sent in the same series is not taken for one's own",
   inWorld(async (world) => {
     const original = await world.start();
-    await world.until(results(await submitAll(original.replica, "a")));
-    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.apply(original.replica, "a");
+    await world.writeNotes();
     const copy = world.copy();
-    // The original is offline with what comes next …
-    world.logDB.faults.append = () => "fail";
+    // The original is offline with its next command …
+    world.disconnect();
     const [b] = await submitAll(original.replica, "b");
-    world.logDB.faults.append = () => undefined;
-    // … and the copy has taken its place by the time it is back.
+    world.reconnect();
+    // … and the copy has used its series by the time it is back.
     const copied = await world.start(copy, 2n);
-    await world.until(results(await submitAll(copied.replica, "c")));
+    await world.apply(copied.replica, "c");
     assertInstanceOf(await world.until(rejection(b!.result)), ErrOutboxCopied);
     assertEquals(pendingOf(original.replica), ["b queued"]);
     assertEquals(await listOf(copied.replica), ["a", "c"]);
   }),
 );
 
-/** Has the log refuse what is sent through sessions from now on, as a server does. */
+/** Lets the log refuse records of sessions from now on, as a server does. */
 function refuseSessions({ logDB }: World): void {
   const cursor = new RecordCursor();
   logDB.faults.append = (records) => {
@@ -793,23 +858,23 @@ function failVerify(): never {
   throw new ErrOtherHistory("Log ends at 1");
 }
 
-/** Events of the outbox of a device. */
+/** Errors that the outbox of a replica has reported. */
 function outboxErrors({ events }: Started): unknown[] {
   return events.flatMap((event) =>
     event.type === "outbox failed" ? [event.error] : []
   );
 }
 
-for (const when of ["opened in this life", "of an earlier life"] as const) {
+for (const when of ["of this process", "of an earlier process"] as const) {
   Deno.test(
-    `case B2: what a log of another history refuses through a session ${when} is not taken for another principal's [H19, U34]`,
+    `case B2: commands that a log of another history refuses in a session ${when} are not taken for another principal's [H19, U34]`,
     inWorld(async (world) => {
       let device = await world.start();
-      await world.until(results(await submitAll(device.replica, "a")));
-      if (when === "of an earlier life") {
+      await world.apply(device.replica, "a");
+      if (when === "of an earlier process") {
         await world.stop(device.host);
         device = await world.start();
-        // It is the same history until then.
+        // The history is the same until then.
         await world.env.advance(1_000);
       }
       const { replica } = device;
@@ -821,25 +886,25 @@ for (const when of ["opened in this life", "of an earlier life"] as const) {
       const [error, ...more] = outboxErrors(device);
       assertInstanceOf(error, ErrOtherHistory);
       assertEquals(more, []);
-      // It is kept for when the device starts over.
+      // Submissions are accepted, for when the device starts over.
       await submitAll(replica, "c");
       assertEquals(pendingOf(replica), ["b queued", "c queued"]);
     }),
   );
 
   Deno.test(
-    `U34 what is refused through a session ${when} is another principal's once the log is known to have the same history [H19]`,
+    `U34 commands that are refused in a session ${when} are another principal's once the log is known to have the same history [H19]`,
     inWorld(async (world) => {
       let device = await world.start();
-      await world.until(results(await submitAll(device.replica, "a")));
-      if (when === "of an earlier life") {
+      await world.apply(device.replica, "a");
+      if (when === "of an earlier process") {
         await world.stop(device.host);
         device = await world.start();
         await world.env.advance(1_000);
       }
       const { replica } = device;
       refuseSessions(world);
-      // It cannot be asked at first.
+      // The history cannot be verified at first.
       world.logDB.faults.verify = () => {
         throw new Error("Connection lost");
       };
@@ -855,7 +920,7 @@ for (const when of ["opened in this life", "of an earlier life"] as const) {
       world.logDB.faults.verify = () => {};
       await world.env.advance(60_000);
       assertInstanceOf(replica.status.error, ErrOtherPrincipal);
-      world.logDB.faults.append = () => undefined;
+      world.reconnect();
       await world.until(b!.result);
       assertEquals(replica.status, { state: "running" });
       assertEquals(await listOf(replica), ["a", "b"]);
@@ -864,17 +929,17 @@ for (const when of ["opened in this life", "of an earlier life"] as const) {
 }
 
 Deno.test(
-  "case B2: a session that looks as if a copy had used it, in a log that was put back since its history was asked, is of another history [H14, H19]",
+  "case B2: a session that seems to be used by a copy, in a log that was restored since its history was verified, is of another history [H14, H19]",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
-    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.apply(first.replica, "a");
+    await world.writeNotes();
     await world.stop(first.host);
     const original = await world.start();
-    await world.until(results(await submitAll(original.replica, "b")));
-    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.apply(original.replica, "b");
+    await world.writeNotes();
     const copied = await world.start(world.copy(), 2n);
-    await world.until(results(await submitAll(copied.replica, "c")));
+    await world.apply(copied.replica, "c");
     world.logDB.faults.verify = failVerify;
     await submitAll(original.replica, "d");
     await world.env.advance(20_000);
@@ -885,13 +950,13 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 an outbox whose copy was quicker is told, and sends nothing more",
+  "H14 an outbox whose copy was faster reports it, and sends nothing more",
   inWorld(async (world) => {
     const original = await world.start();
-    await world.until(results(await submitAll(original.replica, "a")));
-    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.apply(original.replica, "a");
+    await world.writeNotes();
     const copied = await world.start(world.copy(), 2n);
-    await world.until(results(await submitAll(copied.replica, "b")));
+    await world.apply(copied.replica, "b");
     const [c] = await submitAll(original.replica, "c");
     assertInstanceOf(await world.until(rejection(c!.result)), ErrOutboxCopied);
     assertEquals(pendingOf(original.replica), ["c queued"]);
@@ -900,13 +965,13 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 an outbox whose process dies around its claim is not taken for a copy",
+  "H14 an outbox whose process is killed around its claim is not taken for a copy",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
+    await world.apply(first.replica, "a");
     await world.kill(first);
     const expected = ["a"];
-    // The claim is lost, committed unseen, or delayed until after the next one.
+    // The claim is lost, or committed without an answer.
     for (const fault of ["lost", "committed", "lost", "committed"] as const) {
       let claims = 0;
       world.logDB.faults.append = (records) => {
@@ -924,7 +989,7 @@ Deno.test(
       await world.kill(life);
       world.logDB.faults.mend(1n);
     }
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     const { replica, events } = await world.start();
     await world.until(results(replica.pending()));
     assertEquals(await listOf(replica), expected);
@@ -932,36 +997,15 @@ Deno.test(
   }),
 );
 
-/** What the first registration in the log was made with. */
-async function firstClientOf(world: World): Promise<bigint> {
-  const log = await world.logDB.inner.open(CLUSTER, 9n);
-  const reader = await log.read(0);
-  const cursor = new RecordCursor();
-  try {
-    for (;;) {
-      const { records } = await reader.next();
-      for (let i = 0; i < records.ends.length; i++) {
-        const record = recordAt(records, i);
-        cursor.read(record, 0, record.length);
-        if (cursor.kind !== RecordKind.Register) continue;
-        return cursor.registration().clientID;
-      }
-    }
-  } finally {
-    reader.close();
-    await log.close();
-  }
-}
-
 Deno.test(
-  "H14 a session that somebody else has opened with its client id is not taken for the next one of an outbox",
+  "H14 a session that another client has opened with the client id of an outbox is not taken for its own",
   inWorld(async (world) => {
     const { env, logDB: { inner, faults } } = world;
     for (const isRestarted of [false, true]) {
       let { host, replica, events } = await world.start();
-      await world.until(results(await submitAll(replica, "a")));
+      await world.apply(replica, "a");
       await env.advance(2 * OUTBOX_DONE_MS);
-      const clientID = await firstClientOf(world);
+      const { clientID } = await world.firstSession();
       if (isRestarted) {
         await world.stop(host);
         ({ host, replica, events } = await world.start());
@@ -972,7 +1016,7 @@ Deno.test(
         await forge(inner, packRecords(unregisterRecord(index)));
       }
       const submitted = await submitAll(replica, "b");
-      // While its own registration does not get through, and before.
+      // Before, and while its own registration does not get through.
       const others: number[] = [];
       for (let i = 0; i < 3; i++) {
         await env.advance(500);
@@ -985,7 +1029,7 @@ Deno.test(
       for (const other of others) {
         assertEquals(replica.standing(other)?.next, 1);
       }
-      // Once, not for each of them; none if all of them came before.
+      // Reported once, not for each; not at all if all were opened before.
       const failures = events.filter(({ type }) => type === "outbox failed");
       assertEquals(failures.length, isRestarted ? 0 : 1);
       await world.stop(host);
@@ -994,20 +1038,19 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 an outbox that has never known whose its sessions are takes the first one, from the log and from a snapshot",
+  "H14 an outbox that does not know the owner of its sessions takes the first one, from the log and from a snapshot",
   checked(async () => {
     for (const way of ["log", "snapshot"]) {
       const world = new World();
-      const { env, logDB, logDB: { inner, faults } } = world;
-      const other = await start({ logDB, env, config: { nodeID: 2n } });
-      world.running.push(other);
+      const { logDB: { inner, faults } } = world;
+      const other = await world.startOther();
       const first = await world.start();
-      // It dies before it hears of its session.
+      // Killed before it reads of its session.
       faults.break(1n);
       await submitAll(first.replica, "a");
       await settle();
       await world.kill(first);
-      const clientID = await firstClientOf(world);
+      const { clientID } = await world.firstSession();
       const own = other.replica.appliedIndex;
       assertEquals(other.replica.standing(own)?.clientID, clientID);
       const evil = packRecords(registerRecord(clientID, bytes("evil")));
@@ -1027,13 +1070,7 @@ Deno.test(
         await settle();
         faults.break(1n);
         others = [await forge(inner, evil), await forge(inner, evil)];
-        await world.until(other.replica.propose(bytes("x")));
-        await world.until(other.replica.requestSnapshot());
-        await world.until(other.replica.propose(bytes("y")));
-        await world.until(other.replica.requestSnapshot());
-        const log = await inner.open(CLUSTER, 9n);
-        await log.compact!(other.replica.appliedIndex);
-        await log.close();
+        await world.compactPast(other.replica);
         faults.mend(1n);
         faults.append = () => undefined;
         await world.until(results(replica.pending()));
@@ -1049,7 +1086,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U34 H14 what was submitted waits for its owner when a session can be opened as somebody else only, and it is told once",
+  "U34 H14 submissions wait for their owner while sessions can only be opened by another, which is reported once",
   inWorld(async (world) => {
     const { env, logDB: { inner } } = world;
     const queue = await world.outbox.open(CLUSTER, () => {});
@@ -1064,7 +1101,7 @@ Deno.test(
     await env.advance(600_000);
     const before = replica.appliedIndex;
     await env.advance(3_600_000);
-    // Each try is a record: they get rare.
+    // Each try appends a record, so the tries back off.
     assert(replica.appliedIndex - before <= 12);
     assertEquals(pendingOf(replica), ["a queued"]);
     const failures = events.filter((event) => event.type === "outbox failed");
@@ -1076,7 +1113,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U25 a view over an outbox shows each command once at every moment, committed or not",
+  "U25 the view of an outbox shows each command exactly once at any time, committed or not",
   inWorld(async ({ env, logDB, outbox }) => {
     await using host = new NodeHost({ logDB, env, outbox });
     const replica = await host.startCluster(
@@ -1094,7 +1131,7 @@ Deno.test(
       for (let j = 0; j < 30; j++) {
         const before = shown;
         const count = await replica.view.lookup(kv.count()) as number;
-        // It is in the view when it is durable, and stays there.
+        // It is in the view once it is durable, and stays there.
         assert(count >= before && count <= i + 1, `${count} of ${i}`);
       }
       await submitting;
@@ -1109,7 +1146,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U17 a command at which the machine throws in the view is refused before it is sent, and dismissed for good",
+  "U17 a command at which the machine throws in the view is refused before it is sent, and its dismissal is durable",
   inWorld(async ({ env, logDB, outbox }) => {
     class Picky extends RegularJournal {
       override apply(cmd: Uint8Array): Result {
@@ -1158,44 +1195,27 @@ Deno.test(
   }),
 );
 
-/** Ends the session of an outbox behind its back. */
-async function evict(world: World): Promise<void> {
-  // The first session that was opened: its register record.
-  const log = await world.logDB.inner.open(CLUSTER, 9n);
-  const reader = await log.read(0);
-  let session = 0;
-  while (session === 0) {
-    const { first, records } = await reader.next();
-    for (let i = 0; i < records.ends.length; i++) {
-      if (recordAt(records, i)[0] === RecordKind.Register) session = first + i;
-    }
-  }
-  reader.close();
-  await log.close();
-  await forge(world.logDB.inner, packRecords(unregisterRecord(session)));
-}
-
 Deno.test(
-  "H4 when its session is evicted, what was not applied goes through another one, in order",
+  "H4 when the session is evicted, commands that were not applied go through another one, in order",
   inWorld(async (world) => {
     const { replica } = await world.start();
-    await world.until(results(await submitAll(replica, "a")));
+    await world.apply(replica, "a");
     world.logDB.faults.append = (_, nodeID) =>
       nodeID === 1n ? "fail" : undefined;
     const rest = await submitAll(replica, "b", "c");
-    await evict(world);
-    world.logDB.faults.append = () => undefined;
+    await world.evict();
+    world.reconnect();
     await world.until(results(rest));
     assertEquals(await listOf(replica), ["a", "b", "c"]);
   }),
 );
 
 Deno.test(
-  "H4 when its session was evicted while nobody was there, and the log tells of all, everything goes on",
+  "H4 when the session was evicted while the device was off, and the log has every record, all commands are applied",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
-    // Sent, and nobody knows how that went.
+    await world.apply(first.replica, "a");
+    // Sent, and not answered.
     let fault: AppendFault = "committed";
     world.logDB.faults.append = () => fault;
     world.logDB.faults.break(1n);
@@ -1205,9 +1225,9 @@ Deno.test(
     await settle();
     await world.kill(first);
     world.logDB.faults.mend(1n);
-    await evict(world);
+    await world.evict();
     const { replica } = await world.start();
-    world.logDB.faults.append = () => undefined;
+    world.reconnect();
     await submitAll(replica, "d");
     await world.until(results(replica.pending()));
     assertEquals(await listOf(replica), ["a", "b", "c", "d"]);
@@ -1215,26 +1235,25 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 when its session was evicted behind a snapshot, what was never sent goes on, and what may have been is of unknown outcome",
+  "H4 when the session was evicted before a snapshot, unsent commands are sent, and those that may have been sent are of unknown outcome",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
-    await world.env.advance(2 * OUTBOX_DONE_MS);
-    // Sent, and nobody knows how that went.
+    await world.apply(first.replica, "a");
+    await world.writeNotes();
+    // Sent, and not answered.
     world.logDB.faults.append = () => "lost";
     await submitAll(first.replica, "b");
     await settle();
     world.logDB.faults.break(1n);
-    await evict(world);
+    await world.evict();
     await world.kill(first);
     world.logDB.faults.mend(1n);
-    const { env, logDB } = world;
-    const other = await start({ logDB, env, config: { nodeID: 2n } });
-    world.running.push(other);
+    const { logDB } = world;
+    const other = await world.startOther();
     await world.until(other.replica.requestSnapshot());
     const second = await world.start();
     await submitAll(second.replica, "c");
-    // It is not shown on top of a state that may have it.
+    // Not shown on top of a state that may have it.
     assertEquals(pendingOf(second.replica), ["b unknown", "c queued"]);
     logDB.faults.append = () => undefined;
     const [b, c] = second.replica.pending();
@@ -1253,20 +1272,19 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 that a command went nowhere when its session was evicted is known also in the next life",
+  "H4 a command that was lost when the session was evicted is sent after a restart",
   inWorld(async (world) => {
     const { env, logDB } = world;
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
+    await world.apply(first.replica, "a");
     await env.advance(2 * OUTBOX_DONE_MS);
     logDB.faults.append = (_, nodeID) => nodeID === 1n ? "lost" : undefined;
     await submitAll(first.replica, "b");
-    await evict(world);
+    await world.evict();
     await env.advance(100);
     assertEquals(pendingOf(first.replica), ["b queued"]);
     await world.kill(first);
-    const other = await start({ logDB, env, config: { nodeID: 2n } });
-    world.running.push(other);
+    const other = await world.startOther();
     await world.until(other.replica.requestSnapshot());
     logDB.faults.append = () => undefined;
     const { replica } = await world.start();
@@ -1276,72 +1294,65 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 a snapshot that passes over the end of the session leaves what was sent of unknown outcome",
+  "H4 a snapshot taken after the session was evicted leaves commands that were sent of unknown outcome",
   inWorld(async (world) => {
-    const { env, logDB } = world;
+    const { logDB } = world;
     const one = await world.start();
-    await world.until(results(await submitAll(one.replica, "a")));
-    const two = await start({ logDB, env, config: { nodeID: 2n } });
-    world.running.push(two);
-    // The first replica is cut off, its commands are in the log for all it knows.
+    await world.apply(one.replica, "a");
+    const two = await world.startOther();
+    // The first replica is cut off: its commands may be in the log.
     logDB.faults.append = (_, nodeID) => nodeID === 1n ? "lost" : undefined;
     logDB.faults.break(1n);
     const [b] = await submitAll(one.replica, "b");
     await settle();
-    await evict(world);
-    await world.until(two.replica.propose(bytes("x")));
-    await world.until(two.replica.requestSnapshot());
-    await world.until(two.replica.propose(bytes("y")));
-    await world.until(two.replica.requestSnapshot());
-    const log = await logDB.inner.open(CLUSTER, 9n);
-    await log.compact!(two.replica.appliedIndex);
-    await log.close();
+    await world.evict();
+    await world.compactPast(two.replica);
     logDB.faults.append = () => undefined;
     logDB.faults.mend(1n);
     await world.until(rejection(b!.result));
     assertEquals(pendingOf(one.replica), ["b unknown"]);
-    await world.until(results(await submitAll(one.replica, "c")));
+    await world.apply(one.replica, "c");
     assertEquals(await listOf(one.replica), ["a", "x", "y", "c"]);
   }),
 );
 
 Deno.test(
-  "D13 a number that a power cut has taken back is not taken for a command that was applied",
+  "D13 a number that a power cut has freed is not taken for the command that was applied under it",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
-    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.apply(first.replica, "a");
+    await world.writeNotes();
     const before = world.copy();
-    // What comes first is acknowledged with what comes later.
+    // Each acknowledges those before it.
     for (const command of ["b", "c", "d"]) {
-      await world.until(results(await submitAll(first.replica, command)));
-      await world.env.advance(2 * OUTBOX_DONE_MS);
+      await world.apply(first.replica, command);
+      await world.writeNotes();
     }
     await world.stop(first.host);
-    // The outbox is as it was before.
+    // The outbox is restored.
     const { replica } = await world.start(before);
     const [e] = await submitAll(replica, "e");
     assertInstanceOf(await world.until(rejection(e!.result)), ErrOutboxCopied);
     replica.adoptOutbox();
     assertEquals(pendingOf(replica), ["e unknown"]);
-    await world.until(results(await submitAll(replica, "f")));
+    await world.apply(replica, "f");
     assertEquals(await listOf(replica), ["a", "b", "c", "d", "f"]);
   }),
 );
 
 Deno.test(
-  "H13 on a log that never had its session, all that is queued is sent",
+  "H13 on a log that never had the session, all queued commands are sent",
   inWorld(async (world) => {
     const first = await world.start();
-    await world.until(results(await submitAll(first.replica, "a")));
-    await world.env.advance(2 * OUTBOX_DONE_MS);
+    await world.apply(first.replica, "a");
+    await world.writeNotes();
     world.logDB.faults.append = () => "lost";
     await submitAll(first.replica, "b");
     await settle();
     await world.kill(first);
     const other = new World(2);
     const { replica: another } = await other.start();
-    await other.until(results(await submitAll(another, "x", "y", "z")));
+    await other.apply(another, "x", "y", "z");
     const { replica } = await other.start(world.outbox, 2n);
     const [c] = await submitAll(replica, "c");
     await other.until(c!.result);
@@ -1352,15 +1363,15 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 every command is applied once and in order, whichever write of the outbox the process dies at",
+  "H3 every command is applied once and in order, at whichever write of the outbox the process is killed",
   checked(async () => {
-    // Each life ends with a write that fails, with or without effect, and the kill.
+    // Each process ends with a write that fails, with or without effect, and a kill.
     for (let at = 1; at <= 14; at++) {
       for (const after of [false, true]) {
         const world = new World(at);
         const error = new Error("Power was cut");
         world.store.fault = { at, after, times: Infinity, error };
-        const kept: string[] = [];
+        const submitted: string[] = [];
         let next = 0;
         const submit = async (
           replica: Replica,
@@ -1370,9 +1381,9 @@ Deno.test(
             const command = `${next++}`;
             try {
               await world.until(replica.submit(bytes(command)));
-              kept.push(command);
+              submitted.push(command);
             } catch {
-              if (after) kept.push(`${command}?`);
+              if (after) submitted.push(`${command}?`);
             }
             if (i % 3 === 2) await world.env.advance(1500);
           }
@@ -1380,7 +1391,7 @@ Deno.test(
         const first = await world.start();
         await submit(first.replica, 8);
         await world.kill(first);
-        // And once more, in the writes of a life that finds something.
+        // Once more, in the writes of a process that finds stored commands.
         world.store.fault = { at, after, times: Infinity, error };
         const second = await world.start();
         await submit(second.replica, 8);
@@ -1391,10 +1402,10 @@ Deno.test(
         const list = await listOf(third.replica);
         const name = `write ${at} ${after ? "after" : "before"}`;
         assertEquals(third.replica.pending(), [], name);
-        // What submit() rejected may be there, since its write has taken effect.
+        // Commands that submit() rejected may be there, since their write has taken effect.
         assertEquals(
-          list.filter((cmd) => !kept.includes(`${cmd}?`)),
-          kept.filter((cmd) => !cmd.endsWith("?")),
+          list.filter((cmd) => !submitted.includes(`${cmd}?`)),
+          submitted.filter((cmd) => !cmd.endsWith("?")),
           name,
         );
         assertEquals(list.length, new Set(list).size, name);
@@ -1405,17 +1416,17 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 over a log that fails, loses and repeats, with processes that are killed, every command is applied once and in order",
+  "H3 over a log that fails, loses and duplicates records, with processes that are killed, every command is applied once and in order",
   checked(() => runSeeds(1, 40, {})),
 );
 
 Deno.test(
-  "H3 H4 the same where sessions are evicted all the time",
+  "H3 H4 the same while sessions are evicted again and again",
   checked(() => runSeeds(101, 140, { sessionsMax: 2 })),
 );
 
 Deno.test(
-  "H3 H4 the same where snapshots pass over what happened: what is not applied is of unknown outcome, and nothing else",
+  "H3 H4 the same while snapshots hide outcomes: commands that are not applied are of unknown outcome, and no others",
   checked(() => runSeeds(201, 240, { sessionsMax: 2, snapshotEntries: 7 })),
 );
 
@@ -1453,7 +1464,7 @@ async function runRandom(
     start({ logDB, env, config: { nodeID: 2n, ...config } }),
   );
   world.running.push(witness);
-  const kept: string[] = [];
+  const submitted: string[] = [];
   let next = 0;
   for (let life = 0; life < 6; life++) {
     rate = random() % 60;
@@ -1463,7 +1474,7 @@ async function runRandom(
       const burst = 1 + random() % 4;
       const commands = Array.from({ length: burst }, () => `${next++}`);
       await env.until(submitAll(started.replica, ...commands), 20);
-      kept.push(...commands);
+      submitted.push(...commands);
       if (random() % 3 === 0) await env.advance(random() % 1500);
       if (random() % 8 === 0) faults.break(1n);
       if (random() % 4 === 0) faults.mend(1n);
@@ -1485,20 +1496,20 @@ async function runRandom(
   }
   await env.until(witness.replica.read(null));
   const unknown = pendingOf(replica);
-  const missing = kept.filter((cmd) => unknown.includes(`${cmd} unknown`));
+  const missing = submitted.filter((cmd) => unknown.includes(`${cmd} unknown`));
   assertEquals(unknown, missing.map((cmd) => `${cmd} unknown`));
   if (config.snapshotEntries === undefined) assertEquals(missing, []);
   const list = await listOf(replica);
   assertEquals(await listOf(witness.replica), list);
   assertEquals(machines.at(-1)!.list, list);
-  // Of unknown outcome is what may be there or not.
+  // Commands of unknown outcome may be applied or not.
   const sure = (commands: readonly string[]): string[] =>
     commands.filter((command) => !missing.includes(command));
-  assertEquals(sure(list), sure(kept));
+  assertEquals(sure(list), sure(submitted));
   assertEquals(list.length, new Set(list).size);
   assertEquals(
     list,
-    kept.filter((command) => list.includes(command)),
+    submitted.filter((command) => list.includes(command)),
   );
   assertEquals(events.filter(({ type }) => type === "outbox failed"), []);
   await world.end();

@@ -225,7 +225,9 @@ export class Admission {
       });
     }
     return chain(
-      rehearsal.exclusively(() => this.#rehearsedStretch(rehearsal, first, commit)),
+      rehearsal.exclusively(() =>
+        this.#rehearsedStretch(rehearsal, first, commit)
+      ),
       ({ admitted: { blocked, upTo }, appended, pause }) => {
         if (blocked !== undefined || upTo === this.#records.ends.length) {
           return blocked;

@@ -9,7 +9,7 @@
 import { SYNC_RETENTION_MS_MAX } from "../../limits.ts";
 import type { Epoch } from "../../log/history.ts";
 import type { Checkpoint, Records, Retention } from "../../log/log.ts";
-import { Checkpoints } from "../../divergence/checkpoints.ts";
+import { Checkpoints } from "../../divergence/mod.ts";
 import { isPromise } from "../../async.ts";
 import { ErrHookFailed } from "../errors.ts";
 import type {
@@ -150,7 +150,7 @@ export class Channel implements ClusterUser {
   #sendCheckpoint(checkpoint: Checkpoint): void {
     const { number: channel, cluster } = this.#options;
     if (checkpoint.nodeID === cluster.replica.nodeID) {
-      this.#checkpoints.own(checkpoint);
+      this.#checkpoints.addOwn(checkpoint);
     }
     const stateVersion = checkpoint.stateVersion ?? 0;
     this.#send({ type: "checkpoint", channel, ...checkpoint, stateVersion });
@@ -162,7 +162,13 @@ export class Channel implements ClusterUser {
   ): void {
     // A client may report the hashes of its own replica only.
     if (nodeID !== this.#options.nodeID) return;
-    this.#checkpoints.other({ nodeID, index, state, stateVersion, sessions });
+    this.#checkpoints.addOther({
+      nodeID,
+      index,
+      state,
+      stateVersion,
+      sessions,
+    });
   }
 
   // ------------------------------------------------------------------ requests
@@ -306,7 +312,7 @@ export class Channel implements ClusterUser {
         telemetry: server.telemetry,
         open: () => {
           // The client's next checkpoints say whether the snapshot has repaired it.
-          this.#checkpoints.again();
+          this.#checkpoints.resetReports();
           // An older snapshot would repeat the divergence.
           const least = this.#divergedAt;
           const lag = server.limits.farEntries;

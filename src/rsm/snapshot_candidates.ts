@@ -7,22 +7,22 @@
  */
 
 import type { SnapshotSource } from "../log/log.ts";
-import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
+import { isUsable, type SkippedEntry } from "./skipped_entries.ts";
 
-/** A snapshot and the store that has it. */
-export interface Candidate {
+/** Snapshot, and the store that has it. */
+export interface SnapshotCandidate {
   readonly info: SnapshotInfo;
   readonly store: SnapshotSource;
 }
 
 /** Lists the usable snapshots of a cluster, newest first; of one index, that of the first store comes first. */
-export async function candidates(
+export async function snapshotCandidates(
   stores: readonly SnapshotSource[],
   clusterID: bigint,
   skips: readonly SkippedEntry[],
-): Promise<Candidate[]> {
-  const found: Candidate[] = [];
+): Promise<SnapshotCandidate[]> {
+  const found: SnapshotCandidate[] = [];
   for (const store of new Set(stores)) {
     for (const info of await store.list(clusterID)) {
       if (isUsable(info.index, skips)) found.push({ info, store });

@@ -1,5 +1,5 @@
 /**
- * Decisions, in a log, that an entry is skipped (H17).
+ * Decisions of operators to skip an entry, as records of the log (H17).
  *
  * This module is browser compatible.
  *
@@ -17,7 +17,7 @@ import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
 import { ErrSkipRefused } from "./errors.ts";
 
-/** Decisions to skip an entry that are in a batch. */
+/** Reads the decisions in a batch. */
 export function skipsIn({ first, records }: LogBatch): SkippedEntry[] {
   const skips: SkippedEntry[] = [];
   const { bytes, ends } = records;
@@ -35,7 +35,7 @@ export function skipsIn({ first, records }: LogBatch): SkippedEntry[] {
   return skips;
 }
 
-/** Decisions to skip an entry in what a log has at hand after an index. */
+/** Reads the decisions after an index, as far as the log has records at hand. */
 export async function skipsAfter(
   log: Log,
   after: number,
@@ -55,9 +55,10 @@ export async function skipsAfter(
 }
 
 /**
- * Appends the decision to skip an entry, unless it is in the log already.
+ * Appends a decision to skip an entry, and returns it; returns the first one if
+ * the log has one already.
  *
- * @throws ErrSkipRefused if there is no such entry, or it cannot be skipped
+ * @throws ErrSkipRefused if the log has no such entry, or it cannot be skipped
  */
 export async function appendSkip(
   log: Log,
@@ -69,14 +70,17 @@ export async function appendSkip(
   checkArguments(index, reason);
   const refuse = (
     why: ErrSkipRefused["why"],
-    words: string,
+    detail: string,
     cause?: unknown,
   ): ErrSkipRefused =>
-    new ErrSkipRefused(clusterID, index, why, words, { cause });
+    new ErrSkipRefused(clusterID, index, why, detail, { cause });
   if (log.snapshots !== undefined) {
-    throw refuse("not here", "its log is ordered by a server: skip it there");
+    throw refuse(
+      "not here",
+      "its log is ordered by a server: skip the entry on the server",
+    );
   }
-  // Kept until every replica that cuts the log finds the decision in it.
+  // Retained until the decision is in the log, where every replica finds it before it compacts.
   const retention = log.retain(index - 1);
   try {
     let kind: number | undefined;
@@ -86,16 +90,23 @@ export async function appendSkip(
       if (cause instanceof ErrCompacted) {
         throw refuse(
           "compacted",
-          `the log starts at ${cause.firstIndex}: every snapshot has it applied`,
+          `the log starts at entry ${cause.firstIndex}: the state of every snapshot has the entry applied`,
           cause,
         );
       }
       if (!(cause instanceof ErrDiverged)) throw cause;
     }
-    if (kind === undefined) throw refuse("not found", "there is no such entry");
+    if (kind === undefined) {
+      throw refuse("not found", "the log has no such entry");
+    }
     if (
       kind !== RecordKind.Proposal && kind !== RecordKind.SessionProposal
-    ) throw refuse("not a command", "only a command can be skipped");
+    ) {
+      throw refuse(
+        "not a command",
+        "its record is not a command: only commands can be skipped",
+      );
+    }
     const known = (await skipsAfter(log, index)).find((skip) =>
       skip.index === index
     );
@@ -113,17 +124,19 @@ export async function appendSkip(
 function checkArguments(index: number, reason: string): void {
   if (!Number.isSafeInteger(index) || index < 1) {
     throw new RangeError(
-      `Index is ${describe(index)}; give that of an entry, 1 or more`,
+      `Index is ${describe(index)}; pass the index of an entry, 1 or more`,
     );
   }
   if (typeof reason !== "string" || reason === "" || !isWellFormed(reason)) {
     throw new TypeError(
-      `Reason is ${describe(reason)}; give a text that proposers can be told`,
+      `Reason is ${
+        describe(reason)
+      }; pass a non-empty text, which the proposer gets`,
     );
   }
 }
 
-/** Kind of the record at an index; undefined if the log has no such index. */
+/** Returns the kind of the record at an index; undefined if the log has none there. */
 async function kindOf(log: Log, index: number): Promise<number | undefined> {
   const reader = await log.read(index - 1);
   try {
@@ -135,12 +148,12 @@ async function kindOf(log: Log, index: number): Promise<number | undefined> {
   }
 }
 
-/** A replica that has applied the entry must be able to do without it. */
+/** Checks that a replica which has applied the entry can recover a state without it: from the log's beginning, or from a snapshot before the entry. */
 async function checkRecoverable(
   log: Log,
   index: number,
   snapshots: readonly SnapshotInfo[],
-  refuse: (why: ErrSkipRefused["why"], words: string) => ErrSkipRefused,
+  refuse: (why: ErrSkipRefused["why"], detail: string) => ErrSkipRefused,
 ): Promise<void> {
   let first = 1;
   try {
@@ -155,6 +168,6 @@ async function checkRecoverable(
   if (snapshots.some(isBase)) return;
   throw refuse(
     "no base",
-    `the log starts at ${first} and no full snapshot between there and the entry is left: no replica could be brought to a state without it`,
+    `the log starts at entry ${first}, and there is no full snapshot between that and the entry: no replica could recover a state without it`,
   );
 }

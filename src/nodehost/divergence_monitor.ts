@@ -1,5 +1,5 @@
 /**
- * Detection and explanation of replicas whose states differ.
+ * Detection and explanation of divergence, for one replica.
  *
  * This module is browser compatible.
  *
@@ -7,25 +7,26 @@
  */
 
 import { abortable, anySignal } from "../async.ts";
-import { EXPLAIN_MS_MAX, LOCATE_MS_MAX } from "../limits.ts";
-import { ErrDiverged } from "../log/errors.ts";
-import type { Checkpoint, SnapshotSource } from "../log/log.ts";
-import type { FailedEntries } from "../rsm/state_machine.ts";
-import { MachineFailure } from "../rsm/errors.ts";
-import type { MachineFactory } from "../rsm/managed_machine.ts";
-import type { SkippedEntry } from "../rsm/skipped_entries.ts";
-import type { SnapshotInfo } from "../snapshot/store.ts";
-import { Checkpoints } from "../divergence/checkpoints.ts";
-import type { ReplicaContext } from "./context.ts";
-import type { CurrentMachine } from "./current_machine.ts";
 import {
-  firstDifference,
+  Checkpoints,
+  explainDivergence,
+  type Hashes,
   locateFailure,
   replay,
   type Replayed,
   replayFactory,
   type ReplayOptions,
-} from "../divergence/replay.ts";
+} from "../divergence/mod.ts";
+import { EXPLAIN_MS_MAX, LOCATE_MS_MAX } from "../limits.ts";
+import type { ErrDiverged } from "../log/errors.ts";
+import type { SnapshotSource } from "../log/log.ts";
+import type { FailedEntries } from "../rsm/state_machine.ts";
+import { MachineFailure } from "../rsm/errors.ts";
+import type { MachineFactory } from "../rsm/managed_machine.ts";
+import type { SkippedEntry } from "../rsm/skipped_entries.ts";
+import type { SnapshotInfo } from "../snapshot/store.ts";
+import type { ReplicaContext } from "./context.ts";
+import type { CurrentMachine } from "./current_machine.ts";
 
 /**
  * Compares the state hashes of a replica with those of others, and replays parts
@@ -60,28 +61,28 @@ export class DivergenceMonitor {
     const { log, nodeID } = this.#context;
     this.#unwatch = log.checkpoints?.watch(
       nodeID,
-      (checkpoint) => this.#checkpoints.other(checkpoint),
+      (checkpoint) => this.#checkpoints.addOther(checkpoint),
     );
   }
 
   /** Publishes the hashes of this replica at a checkpoint and compares them. */
-  reached(checkpoint: Omit<Checkpoint, "nodeID">): void {
+  reached(checkpoint: Hashes): void {
     const { log, nodeID, diverged } = this.#context;
     // Published before the comparison: if they differ, both sides have to know.
     if (diverged === undefined) {
       log.checkpoints?.publish({ ...checkpoint, nodeID });
     }
-    this.#checkpoints.own(checkpoint);
+    this.#checkpoints.addOwn(checkpoint);
   }
 
   /** Forgets the hashes of the machine that was replaced. */
   reset(): void {
-    this.#checkpoints.clear();
+    this.#checkpoints.clearOwn();
   }
 
   /** True if a snapshot is known to hold the state of the trusted replica. */
   isTrusted({ nodeID, index }: SnapshotInfo): boolean {
-    return this.#checkpoints.agreed(nodeID, this.#context.trusted!, index);
+    return this.#checkpoints.isAgreed(nodeID, this.#context.trusted!, index);
   }
 
   #diverged(error: ErrDiverged, from: bigint): void {
@@ -100,38 +101,26 @@ export class DivergenceMonitor {
   }
 
   /** Looks for the entry after which this replica and the trusted one differ, and reports it (U32). */
-  async #explain(
-    { after, upTo, message }: ErrDiverged,
-    from: bigint,
-  ): Promise<void> {
+  async #explain(error: ErrDiverged, from: bigint): Promise<void> {
     const { log, env, event, stopped } = this.#context;
+    const { after = 0 } = error;
+    const upTo = error.upTo!;
     const late = new AbortController();
     const cancel = env.setTimer(() => late.abort(), EXPLAIN_MS_MAX);
     const { signal, release } = anySignal(stopped, late.signal);
-    const retention = log.retain(after ?? 0);
+    const retention = log.retain(after);
     try {
-      const asked = log.checkpoints?.explain?.(after ?? 0, upTo!, signal)
+      // Requested first, so that both sides replay at the same time.
+      const trusted = log.checkpoints?.explain?.(after, upTo, signal)
         .catch(() => undefined);
-      const one = await this.#replay(after ?? 0, upTo!, signal);
-      // A deterministic machine reaches the same states twice.
-      const other = await this.#replay(after ?? 0, upTo!, signal);
-      const twice = firstDifference(one?.hashes, other?.hashes) ?? Infinity;
-      const right = await (asked && abortable(asked, signal));
-      const index = Math.min(
-        twice,
-        firstDifference(one?.hashes, right) ?? Infinity,
+      const explained = await explainDivergence(
+        error,
+        () => this.#replay(after, upTo, signal),
+        async () => await (trusted && abortable(trusted, signal)),
       );
-      if (index === Infinity) return;
-      const command = one?.commands.get(index);
-      const error = new ErrDiverged(
-        `${message}: entry ${index} ${
-          index === twice
-            ? "left two states when it was applied twice"
-            : "leaves another one there"
-        }`,
-        { after, upTo, index, command },
-      );
-      event({ type: "diverged", error, from });
+      if (explained !== undefined) {
+        event({ type: "diverged", error: explained, from });
+      }
     } finally {
       retention.release();
       cancel();
@@ -139,12 +128,12 @@ export class DivergenceMonitor {
     }
   }
 
-  /** Implements `Replica.explain()`. */
+  /** Returns the hashes that a new machine has after each entry in (`after`, `upTo`], as `Replica.explain()`. */
   async hashes(
     after: number,
     upTo: number,
     wanted: AbortSignal | undefined,
-  ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined> {
+  ): Promise<readonly Hashes[] | undefined> {
     const { signal, release } = anySignal(this.#context.stopped, wanted);
     try {
       const replayed = this.#replay(after, upTo, signal);
