@@ -25,7 +25,7 @@ import {
   stopAll,
 } from "../support/clusters.ts";
 
-/** Adds to what it applies something that no other replica adds. */
+/** Machine that applies something different from other replicas. */
 function wrong(when: () => boolean): {
   before(method: string, machine: Journal): void;
 } {
@@ -38,7 +38,7 @@ function wrong(when: () => boolean): {
   };
 }
 
-/** As `wrong()`, and saves nothing before the gate is open. */
+/** As `wrong()`, and saves nothing before the gate opens. */
 function heldUp(gate: Gate, when: () => boolean): Manners {
   const { before } = wrong(when);
   return {
@@ -49,7 +49,7 @@ function heldUp(gate: Gate, when: () => boolean): Manners {
   };
 }
 
-/** That it diverged; not why, which is told apart when it is known. */
+/** Events of divergence without explanation. */
 function divergedOf({ events }: Started): (HostEvent & { type: "diverged" })[] {
   return events.filter((event) => event.type === "diverged")
     .filter(({ error }) => (error as ErrDiverged).index === undefined);
@@ -113,7 +113,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 a replica that differs from the trusted one is found out, serves neither reads nor snapshots, and recovers from a good one",
+  "H12 a replica that differs from the trusted one is detected, serves neither reads nor snapshots, and recovers from a good one",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
       const env = new ManualEnv();
@@ -134,7 +134,7 @@ Deno.test(
       isWrong = false;
       await proposeAll(one.replica, "f", "g", "h");
       await settle();
-      // Both sides say so, with the range.
+      // Both sides report the range.
       const [seenByOne, seenByTwo] = [divergedOf(one), divergedOf(two)];
       assertEquals(seenByTwo.length, 1);
       assert(seenByOne.length >= 1);
@@ -151,7 +151,7 @@ Deno.test(
           (async () => await two.replica.exportSnapshot().getReader().read())(),
         ]
       ) assertInstanceOf(await rejection(refused), ErrDiverged);
-      // The right one goes on as if nothing were.
+      // The trusted one goes on.
       const session = await one.replica.openSession();
       await one.replica.propose(bytes("i"), { session });
       const waiting = two.replica.propose(bytes("j"), { session });
@@ -164,7 +164,7 @@ Deno.test(
         await one.replica.read(null),
       );
       assertEquals(await two.replica.getHash(), await one.replica.getHash());
-      // It may save and offer again.
+      // It serves snapshots again.
       await two.replica.requestSnapshot();
       await proposeAll(one.replica, "k", "l", "m", "n");
       await settle();
@@ -175,7 +175,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 with nobody trusted both report, and both go on",
+  "H12 without a trusted replica both report, and both go on",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new MemoryLogDB({ env });
@@ -200,7 +200,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 reads that wait at a replica found to be wrong are told, not answered",
+  "H12 reads that wait at a replica that turns out to be wrong are rejected",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -267,7 +267,7 @@ Deno.test(
       class Hashless extends KVStateMachine {
         override getHash(): bigint {
           const error = new Error("No hash");
-          // A promise where the type says none: a machine may do as it likes.
+          // A promise where the type permits none.
           if (later) return Promise.reject(error) as unknown as bigint;
           throw error;
         }
@@ -308,7 +308,7 @@ Deno.test(
       await proposeAll(one.replica, "f", "g", "h");
       await settle();
       assertEquals(divergedOf(three).length, 1);
-      // Of an index that the trusted one was not compared at yet.
+      // At an index at which the trusted one was not compared yet.
       await two.replica.requestSnapshot();
       await env.advance(20_000);
       assertInstanceOf(await rejection(three.replica.read(null)), ErrDiverged);
@@ -407,7 +407,7 @@ Deno.test(
       logDB.snapshots.list(1n).map(({ nodeID }) => nodeID),
       [1n],
     );
-    // What took its place is another matter.
+    // The machine that took its place can save.
     await two.replica.requestSnapshot();
     await env.until(stopAll([one, two]));
   }),

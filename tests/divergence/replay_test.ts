@@ -42,7 +42,7 @@ import {
 } from "../support/clusters.ts";
 import { RegularJournal } from "../machines/journal.ts";
 
-/** What a page gets: another's log, and what lies beside it there. */
+/** Log as a page has it: ordered elsewhere, with snapshots and checkpoints beside it there. */
 class PageLogDB implements LogDB {
   readonly #inner: LogDB;
   readonly #beside: Partial<Log>;
@@ -83,7 +83,7 @@ class PageLogDB implements LogDB {
   }
 }
 
-/** A journal that does something else than others with some commands. */
+/** Journal that applies some commands differently. */
 function journalOf(
   change: (command: string) => string,
 ): new (...ids: readonly [bigint, bigint]) => RegularJournal {
@@ -143,7 +143,7 @@ function explanations({ events }: Up): ErrDiverged[] {
     .filter(({ index }) => index !== undefined);
 }
 
-/** Cuts a log behind everybody's back. */
+/** Compacts a log without the knowledge of its replicas. */
 async function cut(logDB: LogDB, upTo: number): Promise<void> {
   const log = await logDB.open(1n, 0n);
   await log.compact!(upTo);
@@ -157,7 +157,7 @@ async function until(condition: () => MaybePromise<boolean>): Promise<void> {
 }
 
 Deno.test(
-  "H12 U32 a machine that reads the clock is told the entry that parted it from the trusted one, without that one's help",
+  "H12 U32 for a machine that reads the clock, the entry after which it differs is found without the trusted replica",
   checked(async () => {
     for (const snapshot of [false, true]) {
       await using logDB = new MemoryLogDB();
@@ -185,11 +185,11 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 U32 a machine of another version is told by the trusted one's hashes which entry it does not understand, and recovers",
+  "H12 U32 for a machine of another version, the entry it applies differently is found by the trusted replica's hashes, and it recovers",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const one = await up(plain, 1n, logDB);
-    // As a page has it: the log says who is right, and has no place to share.
+    // As a page has it: the log names the trusted replica, and shares no snapshots.
     const page = new PageLogDB(logDB, {
       snapshots: logDB.snapshots,
       checkpoints: {
@@ -215,7 +215,7 @@ Deno.test(
       "diverged",
       "diverged",
     ]);
-    // From where the log has snapshots, and then it has one of its own.
+    // From the snapshots beside the log; then it has one of its own.
     await one.replica.requestSnapshot();
     await until(async () => {
       try {
@@ -231,7 +231,7 @@ Deno.test(
   }),
 );
 
-/** Makes something else of commands whose key is "new". */
+/** Applies commands whose key is "new" differently. */
 function misread(cmd: Uint8Array): Uint8Array {
   return text(cmd).includes("new") ? kv.put("old", "x") : cmd;
 }
@@ -264,7 +264,7 @@ class SkewedDiskKV extends OnDiskKVStateMachine {
 }
 
 Deno.test(
-  "H12 U32 an on-disk machine with one in memory for the replay is told the command that parted it, from the log's beginning and from a full snapshot",
+  "H12 U32 for an on-disk machine with a replayMachine, the command after which it differs is found from the log's beginning and from a full snapshot",
   checked(async () => {
     for (const isSnapshot of [false, true]) {
       for (const Replayed of [SkewedKV, SkewedConcurrentKV]) {
@@ -272,7 +272,7 @@ Deno.test(
         const events: HostEvent[] = [];
         await using there = new NodeHost({ logDB });
         await using here = new NodeHost({
-          // As a page has it: the log says who is right.
+          // As a page has it: the log names the trusted replica.
           logDB: new PageLogDB(logDB, {
             snapshots: logDB.snapshots,
             checkpoints: {
@@ -283,7 +283,7 @@ Deno.test(
           }),
           onEvent: (event) => events.push(event),
         });
-        // The one that is right is on disk, too.
+        // The trusted one is on disk, too.
         const one = await there.startOnDiskCluster(
           () => new OnDiskKVStateMachine(new MemoryBlockStore()),
           {
@@ -328,7 +328,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 U32 a log that only advises a snapshot is gone over all the same, and one that was cut is no hash that failed",
+  "H12 U32 a log that only advises a snapshot is replayed, and a compacted one is not reported as a failed hash",
   checked(async () => {
     for (const isCut of [false, true]) {
       await using inner = new MemoryLogDB();
@@ -354,7 +354,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 what cannot be explained is only reported",
+  "H12 a divergence that cannot be explained is only reported",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const config = { trustedNode: 1n };
@@ -430,7 +430,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U29 a page whose log was cut starts from where the log has snapshots, and the next time without anybody's help",
+  "U29 a page whose log was compacted starts from the snapshots beside the log, and the next time from its own",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const one = await up(plain, 1n, logDB);
@@ -472,7 +472,7 @@ Deno.test(
   }),
 );
 
-/** A log that advises a snapshot when it is read, as often as it is told. */
+/** Log that advises a snapshot at a number of reads. */
 class AdvisingLogDB extends PageLogDB {
   advice = 0;
 
@@ -491,7 +491,7 @@ class AdvisingLogDB extends PageLogDB {
 }
 
 Deno.test(
-  "H8 a log that only advises a snapshot is read all the same when there is none",
+  "H8 a log that only advises a snapshot is read if there is none",
   checked(async () => {
     for (const kind of ["regular", "hosted"] as const) {
       const env = new ManualEnv();
@@ -500,7 +500,7 @@ Deno.test(
       await proposeAll(one.replica, "a", "b");
       const source = { list: () => [], open: () => assert(false) as never };
       const logDB = new AdvisingLogDB(inner, { snapshots: source });
-      // An on-disk machine asks twice: what is there, and what comes next.
+      // An on-disk machine reads twice: the records at hand, and the next ones.
       logDB.advice = kind === "regular" ? 1 : 2;
       const two = await start({
         logDB,
@@ -510,7 +510,7 @@ Deno.test(
         snapshots: new MemorySnapshotStore(),
       });
       assertEquals(await listOf(two.replica), ["a", "b"]);
-      // And while it runs.
+      // Also while it runs.
       inner.faults.break(2n);
       await proposeAll(one.replica, "c");
       await settle();
@@ -524,7 +524,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R9 U29 a replica whose snapshot is lost on the way takes it again, and applies nothing in between",
+  "R9 U29 a replica whose snapshot is lost in transfer requests it again, and applies nothing in between",
   checked(async () => {
     for (const kind of ["regular", "hosted"] as const) {
       const env = new ManualEnv();
@@ -567,7 +567,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 a replica that is stopped while it opens its log anew stops at once",
+  "H10 a replica that is stopped while it reopens its log stops at once",
   checked(async () => {
     const env = new ManualEnv();
     await using inner = new FaultyLogDB({ env });
@@ -587,7 +587,7 @@ Deno.test(
               if (!isSlow) return reader;
               isAsked = true;
               await gate.promise;
-              // It has nothing at hand.
+              // It has no records at hand.
               const { promise, reject } = Promise.withResolvers<never>();
               promise.catch(() => {});
               return {
@@ -621,7 +621,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 U29 a replica that fell behind a cut catches up from where the log has snapshots",
+  "H7 U29 a replica that fell behind a compaction catches up from the snapshots beside the log",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });

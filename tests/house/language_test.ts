@@ -2,8 +2,7 @@ import { assertEquals } from "@std/assert";
 import { findLanguage } from "./language.ts";
 
 /** Folders and files of `src/` whose language is not checked. */
-const UNCHECKED: readonly string[] = [
-];
+const UNCHECKED: readonly string[] = [];
 
 /** Paths outside `src/` whose language is checked. */
 const ALSO: readonly string[] = [

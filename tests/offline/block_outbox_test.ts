@@ -30,13 +30,13 @@ function addAll(queue: OutboxQueue, ...names: string[]): Promise<number[]> {
   return Promise.all(names.map((name) => queue.add(bytes(name))));
 }
 
-/** The commands that a store holds. */
+/** Commands in a store. */
 async function commandsOf(store: FaultyBlockStore): Promise<string[]> {
   const unsynced = await new BlockOutbox(store).unsynced(1n);
   return unsynced.map(({ cmd }) => text(cmd));
 }
 
-Deno.test("U21 what is added together, or while a write is under way, shares a write", async () => {
+Deno.test("U21 commands that are added together, or during a write, share a write", async () => {
   const store = new FaultyBlockStore({ asynchronous: true });
   const queue = await new BlockOutbox(store).open(1n, DEAF);
   await addAll(queue, "a", "b", "c");
@@ -50,7 +50,7 @@ Deno.test("U21 what is added together, or while a write is under way, shares a w
   await queue.close();
 });
 
-Deno.test("U21 a block holds no more than it may, and its commands stay in order", async () => {
+Deno.test("U21 a block is bounded, and commands stay in order across blocks", async () => {
   const store = new FaultyBlockStore();
   const queue = await new BlockOutbox(store).open(1n, DEAF);
   const names = Array.from(
@@ -66,7 +66,7 @@ Deno.test("U21 a block holds no more than it may, and its commands stay in order
   assertEquals((await commandsOf(store)).slice(0, -2), names);
 });
 
-Deno.test("U8 a write that finds no room adds nothing, and the next one takes its numbers", async () => {
+Deno.test("U8 a write that finds no room adds nothing, and the next one uses its numbers", async () => {
   const store = new FaultyBlockStore();
   const queue = await new BlockOutbox(store).open(1n, DEAF);
   const full = new ErrStoreFull("Full");
@@ -78,7 +78,7 @@ Deno.test("U8 a write that finds no room adds nothing, and the next one takes it
   assertEquals(await commandsOf(store), ["c"]);
 });
 
-Deno.test("U8 a write of which nobody knows is looked for: it is added, or it is not", async () => {
+Deno.test("U8 after a write of unknown outcome the store is read: the command is added, or it is not", async () => {
   for (const after of [true, false]) {
     const store = new FaultyBlockStore();
     const queue = await new BlockOutbox(store).open(1n, DEAF);
@@ -93,7 +93,7 @@ Deno.test("U8 a write of which nobody knows is looked for: it is added, or it is
   }
 });
 
-Deno.test("U8 a write of which nobody knows, and that cannot be looked for, stays one of which nobody knows", async () => {
+Deno.test("U8 a write of unknown outcome stays unknown if the store cannot be read", async () => {
   const store = new FaultyBlockStore();
   const queue = await new BlockOutbox(store).open(1n, DEAF);
   await addAll(queue, "a");
@@ -103,13 +103,13 @@ Deno.test("U8 a write of which nobody knows, and that cannot be looked for, stay
     Promise.reject(new Error("Connection to the store is lost"));
   assertInstanceOf(await rejection(addAll(queue, "b")), ErrUnknownOutcome);
   store.get = get;
-  // What comes next takes its place.
+  // The next command uses its number.
   assertEquals(await addAll(queue, "c"), [2]);
   await queue.close();
   assertEquals(await commandsOf(store), ["a", "c"]);
 });
 
-Deno.test("U26 what was decided goes after a while, or with what is added once it is much", async () => {
+Deno.test("U26 decided commands are removed after a delay, or with an added command once there are many", async () => {
   const env = new ManualEnv();
   const store = new FaultyBlockStore();
   const queue = await new BlockOutbox(store, { env }).open(1n, DEAF);
@@ -117,7 +117,7 @@ Deno.test("U26 what was decided goes after a while, or with what is added once i
   await addAll(queue, "b");
   queue.note({ decided: 1 });
   await addAll(queue, "c");
-  // The head came with the first command.
+  // The head was written with the first command.
   assertEquals([store.writes, store.names().length], [3, 4]);
   await env.advance(OUTBOX_DONE_MS);
   assertEquals([store.writes, store.names().length], [4, 3]);
@@ -132,7 +132,7 @@ Deno.test("U26 what was decided goes after a while, or with what is added once i
   assertEquals(await commandsOf(store), ["d"]);
 });
 
-Deno.test("U26 a removal that fails is made with the next one", async () => {
+Deno.test("U26 a removal that failed is repeated with the next one", async () => {
   const env = new ManualEnv();
   const store = new FaultyBlockStore();
   const done: number[] = [];
@@ -150,7 +150,7 @@ Deno.test("U26 a removal that fails is made with the next one", async () => {
   await queue.close();
 });
 
-Deno.test("U26 commands that were taken over are not held any more", async () => {
+Deno.test("U26 released contents are freed", async () => {
   const store = new FaultyBlockStore();
   const outbox = new BlockOutbox(store);
   const first = await outbox.open(1n, DEAF);
@@ -164,7 +164,7 @@ Deno.test("U26 commands that were taken over are not held any more", async () =>
   assertEquals(await commandsOf(store), ["a", "b"]);
 });
 
-Deno.test("U23 the head that an earlier version wrote, without an owner, is understood", async () => {
+Deno.test("U23 the head that an earlier version wrote, without an owner, is read", async () => {
   const store = new FaultyBlockStore();
   const outbox = new BlockOutbox(store);
   const queue = await outbox.open(1n, DEAF);
@@ -187,7 +187,7 @@ Deno.test("U23 the head that an earlier version wrote, without an owner, is unde
   }
 });
 
-Deno.test("H8 a damaged or missing block of an outbox is named, and nothing is used", async () => {
+Deno.test("H8 a damaged or missing block of an outbox is named, and none is used", async () => {
   const store = new FaultyBlockStore();
   const outbox = new BlockOutbox(store);
   const queue = await outbox.open(1n, DEAF);
@@ -218,17 +218,17 @@ Deno.test("H8 a damaged or missing block of an outbox is named, and nothing is u
       store.flip(name, bit);
     }
     const [block] = store.get([name]) as [Uint8Array];
-    // That nothing was kept, and that there were fewer, can also be.
+    // A missing settled command, or last block, cannot be detected.
     if (name.includes("/k/") || name === names[2]) continue;
     store.remove(name);
-    // The first command of it that was not decided.
+    // The error names the first command of it that was not decided.
     await check(name === names[0] ? name.replace(/1$/, "2") : name);
     store.write({ put: [{ key: name, bytes: block }] }, "strict");
   }
   await (await outbox.open(1n, DEAF)).close();
 });
 
-Deno.test("H8 a damaged outbox refuses the start, and nothing else", async () => {
+Deno.test("H8 a cluster with a damaged outbox does not start, and others do", async () => {
   const store = new FaultyBlockStore();
   const outbox = new BlockOutbox(store);
   await using logDB = new MemoryLogDB();
@@ -243,7 +243,7 @@ Deno.test("H8 a damaged outbox refuses the start, and nothing else", async () =>
   await without.host.stop();
 });
 
-Deno.test("H11 an outbox in SQLite belongs to one at a time", async () => {
+Deno.test("H11 an outbox in SQLite is used by one process at a time", async () => {
   const directory = await Deno.makeTempDir();
   try {
     const path = `${directory}/outbox.db`;

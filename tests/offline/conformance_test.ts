@@ -14,7 +14,7 @@ for (
   })
 ) Deno.test(`MemoryOutbox: ${name}`, async () => await run());
 
-/** The cases for an outbox that is kept under a name. */
+/** Options for outboxes that are stored under a name. */
 function named(
   make: (name: string) => OutboxOf,
 ): OutboxConformanceOptions {

@@ -6,7 +6,7 @@ import { RegularJournal } from "../machines/journal.ts";
 
 const SCRIPT = new URL("kill.ts", import.meta.url).pathname;
 
-/** Lets a process submit from `start` on, kills it, and gives the last command it said was durable. */
+/** Lets a process submit from `start` on, kills it, and returns the last command it reported as durable. */
 async function submitAndKill(path: string, start: number): Promise<number> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-check", "--allow-all", SCRIPT, path, `${start}`],
@@ -20,7 +20,7 @@ async function submitAndKill(path: string, start: number): Promise<number> {
     try {
       child.kill("SIGKILL");
     } catch {
-      // It is dead already.
+      // It has ended already.
     }
   }
   await child.status;
@@ -29,7 +29,7 @@ async function submitAndKill(path: string, start: number): Promise<number> {
   return start + lines.length - 1;
 }
 
-Deno.test("U21 H3 what a killed process has submitted to SQLite is applied once, in order", async () => {
+Deno.test("U21 H3 submissions of a killed process in SQLite are applied once, in order", async () => {
   const directory = await Deno.makeTempDir();
   try {
     const path = `${directory}/outbox.db`;
@@ -38,7 +38,7 @@ Deno.test("U21 H3 what a killed process has submitted to SQLite is applied once,
       const last = await submitAndKill(path, next);
       await using outbox = new SqliteOutbox(path);
       const unsynced = await outbox.unsynced(1n);
-      // One whose write was made and not told may be there, too.
+      // A command that was written and not reported may be there, too.
       assert(unsynced.length > last, `${unsynced.length} of ${last}`);
       next = unsynced.length;
     }

@@ -20,7 +20,7 @@ Deno.test("H13 the head of an outbox that version 2 wrote, with an owner and no 
   });
 });
 
-Deno.test("H13 H19 the head of an outbox keeps principal, point of the history, and that it starts over", () => {
+Deno.test("H13 H19 the head of an outbox has principal, point of the history, and whether its session is superseded", () => {
   const session = { index: 9, clientID: 11n, base: 1, holders: [11n, 12n] };
   const head = {
     decided: 3,

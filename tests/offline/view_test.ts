@@ -134,7 +134,7 @@ class ConcurrentForkJournal extends ConcurrentJournal {
   }
 }
 
-/** The kinds of machine in memory, with `fork()` and without. */
+/** Kinds of machines in memory, with `fork()` and without. */
 function factories(manners: Manners): [string, MachineFactory][] {
   return [
     ["regular", {
@@ -175,7 +175,7 @@ async function kvWorld(factory: MachineFactory): Promise<World> {
 }
 
 Deno.test(
-  "U25 the view is the committed state with what is pending run on top, again for every commit",
+  "U25 the view is the committed state with pending commands applied, and re-run after every commit",
   checked(async () => {
     for (const [name, factory] of factories({})) {
       const world = new World(factory);
@@ -190,7 +190,7 @@ Deno.test(
       assertEquals(await view.lookup(null), ["x", "a", "b", "c"], name);
       await world.commit(1, bytes("y"));
       assertEquals(await view.lookup(null), ["x", "a", "y", "b", "c"], name);
-      // One that is given up without being committed.
+      // A command that is given up without being committed.
       world.pending.shift();
       assertEquals(await view.lookup(null), ["x", "a", "y", "c"], name);
       await world.commit(1);
@@ -217,7 +217,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U25 a pending command whose condition no longer holds shows as not done",
+  "U25 a pending command whose condition no longer holds is shown as not done",
   checked(async () => {
     for (const [name, factory] of kvFactories) {
       const world = await kvWorld(factory());
@@ -290,7 +290,7 @@ async function simulate(next: () => number): Promise<void> {
 }
 
 Deno.test(
-  "U25 U30 whatever comes when, each submitted command is in every answer once, in order",
+  "U25 U30 in any interleaving, each submitted command is in every answer once, in order",
   checked(async () => {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
     try {
@@ -302,7 +302,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U25 a view asked for while a command is in the machine and still pending shows it once",
+  "U25 a view queried while a command is being applied and still pending shows it once",
   checked(async () => {
     let gate = new Gate();
     gate.open();
@@ -318,12 +318,12 @@ Deno.test(
       await settle();
       const asked = Promise.resolve(world.view.lookup(null));
       await settle();
-      // One that is given up: what was shown before is of no more use.
+      // A command that is given up: the copy has to be replaced.
       world.pending.pop();
       const again = Promise.resolve(world.view.lookup(null));
       await settle();
       gate.open();
-      // Without a fork, the copy from before is as good.
+      // Without a fork, the copy from before is fresh enough.
       const answer = await asked as string[];
       assertEquals(answer.filter((one) => one !== "x")[0], "a", name);
       assertEquals(await again, ["a", "x"], name);
@@ -388,7 +388,7 @@ async function compareForks(next: () => number): Promise<void> {
 }
 
 Deno.test(
-  "U25 the on-disk machine's fork shows the same as the machine in memory, cold or warm",
+  "U25 the fork of the on-disk machine answers as the machine in memory, with a cold or warm cache",
   checked(async () => {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
     try {
@@ -400,11 +400,11 @@ Deno.test(
 );
 
 Deno.test(
-  "U17 a command at which the machine throws is left out and reported, the rest is shown",
+  "U17 a command at which the machine throws is left out and reported, and the others are shown",
   checked(async () => {
     class Picky extends ForkJournal {
       override apply(cmd: Uint8Array): ReturnType<Journal["apply"]> {
-        // What it does before it throws must not show.
+        // Its changes before it throws must not be shown.
         this.list.push("half");
         if (text(cmd).startsWith("poison")) throw new Error(text(cmd));
         this.list.pop();
@@ -444,7 +444,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U25 forks that are replaced are closed, and no lookup comes after",
+  "U25 forks that are replaced are closed, and no lookup follows",
   checked(async () => {
     for (const slow of [false, true]) {
       const machines = new Set<ForkJournal>();
@@ -486,7 +486,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U25 an on-disk machine without fork() has no view of what is pending",
+  "U25 an on-disk machine without fork() has no view of pending commands",
   checked(async () => {
     const world = await kvWorld({
       type: 3,
@@ -535,7 +535,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R7 a snapshot the machine chooses not to make is told to who asked for the view, and the next one is made",
+  "R7 lookup() throws when the machine aborts the snapshot for it, and the next one succeeds",
   checked(async () => {
     let refuse = true;
     const world = new World({
@@ -593,7 +593,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 a view that is being made when the replica stops ends, and leaves nothing open",
+  "H10 a view that is being made when the replica stops is ended and closed",
   checked(async () => {
     const gate = new Gate();
     const made: Journal[] = [];
@@ -626,7 +626,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 while the state comes from a snapshot, the view waits until it is known what is pending",
+  "H9 while the replica recovers in place, the view waits until the pending commands are known",
   checked(async () => {
     const world = new World({ type: 1, create: () => new KVStateMachine() });
     world.submit(kv.put("a", "1"));
@@ -643,7 +643,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U15 U25 what is submitted shows at once and stays in every answer, once, until it is committed and after",
+  "U15 U25 a submission is shown at once, and is in every answer exactly once, before and after it is committed",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "fork"] as const) {
       await using logDB = new FaultyLogDB();
@@ -692,7 +692,7 @@ Deno.test(
         if (i % 4 === 0) await settle(1);
       }
       await Promise.all(submitted.map(({ result }) => result));
-      // A copy by way of a snapshot takes some turns.
+      // A copy by snapshot takes some turns.
       const last = await replica.staleRead(null) as string[];
       for (let i = 0; i < 500 && seen.at(-1)!.length < last.length; i++) {
         await settle(1);
@@ -714,7 +714,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U17 a command at which a machine with fork() throws is refused before it is sent, and those behind it are not held up",
+  "U17 a command at which a machine with fork() throws is refused before it is sent, and does not block those after it",
   checked(async () => {
     class Picky extends ForkJournal {
       override apply(cmd: Uint8Array): ReturnType<Journal["apply"]> {

@@ -1,38 +1,23 @@
 import { assert, assertEquals } from "@std/assert";
-import {
-  ErrProposalRefused,
-  type NodeHost,
-  type Replica,
-  type ReplicaConfig,
-  type Session,
-} from "../../mod.ts";
+import { ErrProposalRefused, type Session } from "../../mod.ts";
 import type { LogBatch } from "../../src/ports/mod.ts";
 import { sleep } from "../../src/async.ts";
 import { recordAt, RecordKind } from "../../src/log/records.ts";
 import { RecordCursor } from "../../src/rsm/record_codec.ts";
 import { bytes, text } from "../support/bytes.ts";
 import { checked } from "../support/environment.ts";
-import { Disk } from "../machines/journal.ts";
 import { FaultyLogDB } from "../support/faults.ts";
 import { listOf } from "../support/clusters.ts";
 import { random32 } from "../support/random.ts";
-import {
-  applyWords,
-  Counts,
-  startWords,
-  WORD_KINDS,
-} from "../machines/words.ts";
+import { applyWords, WORD_KINDS } from "../machines/words.ts";
 import {
   packRecords,
   proposal,
   type RawClient,
-  registerRecord,
   sessionProposal,
   type World,
-  world,
 } from "../sync/server_support.ts";
-
-const never = new AbortController().signal;
+import { NEVER, openSession, wordsWorld } from "./words_world.ts";
 
 /** Random commands of one client: some always throw, some depend on the state. */
 class Author {
@@ -122,7 +107,7 @@ class Sender {
   }
 }
 
-/** Applies the log by the rules; throws if the machine would. */
+/** Applies the log as a replica does; throws if the machine would. */
 async function replayed(w: World): Promise<{ list: string[]; log: string[] }> {
   const log = await w.host.logDB.open(1n, 77n);
   const last = await log.readIndex();
@@ -155,26 +140,23 @@ async function replayed(w: World): Promise<{ list: string[]; log: string[] }> {
 
 for (const kind of WORD_KINDS) {
   Deno.test(
-    `H17 whatever clients and the host send at once, over a log that takes its time, no command that throws gets into it, and no other is refused (${kind})`,
+    `H17 whatever clients and host send at the same time, over a slow log, no command that throws gets into it, and no other is refused (${kind})`,
     checked(async () => {
       const refusals = { refused: 0, in: 0 };
       for (let seed = 1; seed <= 10; seed++) {
         const random = random32(seed);
-        const counts = new Counts();
-        counts.isSlow = random() % 2 === 0;
+        const isSlow = random() % 2 === 0;
         const logDB = new FaultyLogDB();
-        const disk = new Disk();
-        const w = await world({
+        const w = await wordsWorld(kind, {
           seed,
+          isSlow,
           host: { logDB },
           delay: () => random() % 20,
-          start: (host: NodeHost, config: ReplicaConfig): Promise<Replica> =>
-            startWords(host, config, kind, counts, disk),
           validate: async (_who, cmd, _cluster, { lookup }) => {
             if (random() % 4 > 0) return undefined;
             // An accepting hook that is slow.
             await lookup!("x");
-            await sleep(w.env, random() % 10, never);
+            await sleep(w.env, random() % 10, NEVER);
             return text(cmd).includes("never") ? "Never" : undefined;
           },
         });
@@ -182,7 +164,7 @@ for (const kind of WORD_KINDS) {
         let last: Promise<unknown> = Promise.resolve();
         logDB.faults.append = () => {
           const delay = random() % 30;
-          const appended = last.then(() => sleep(w.env, delay, never));
+          const appended = last.then(() => sleep(w.env, delay, NEVER));
           last = appended;
           return appended.then(() => undefined);
         };
@@ -190,16 +172,9 @@ for (const kind of WORD_KINDS) {
         const authors: Author[] = [];
         for (const name of ["a", "b", "c", "d"]) {
           const client = await w.client();
-          let session = 0;
-          if (random() % 2 === 0) {
-            client.append(
-              1,
-              packRecords(
-                registerRecord(BigInt(random()), new Uint8Array()),
-              ),
-            );
-            session = (await client.next("appended", 1)).first;
-          }
+          const session = random() % 2 === 0
+            ? await openSession(client, BigInt(random()))
+            : 0;
           const author = new Author(name, random);
           authors.push(author);
           senders.push(new Sender(client, author, random, session));

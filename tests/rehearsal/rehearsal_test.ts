@@ -15,66 +15,25 @@ import { reasonOf } from "../../src/rehearsal/mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/serve.ts";
 import { clipReason } from "../../src/sync/server/admission.ts";
-import type {
-  CoreOptions,
-  ValidateContext,
-} from "../../src/sync/server/options.ts";
+import type { ValidateContext } from "../../src/sync/server/options.ts";
 import { bytes, text } from "../support/bytes.ts";
 import { checked, rejection } from "../support/environment.ts";
-import { Disk, RegularJournal } from "../machines/journal.ts";
+import { RegularJournal } from "../machines/journal.ts";
 import { FaultyLogDB } from "../support/faults.ts";
 import { listOf } from "../support/clusters.ts";
 import { random32 } from "../support/random.ts";
 import { sleep } from "../../src/async.ts";
 import { unregisterRecord } from "../../src/rsm/record_codec.ts";
-import { Counts, startWords, WORD_KINDS } from "../machines/words.ts";
+import { WORD_KINDS } from "../machines/words.ts";
 import {
   claimRecord,
   packRecords,
   proposal,
-  type RawClient,
   registerRecord,
   sessionProposal,
-  type World,
   world,
 } from "../sync/server_support.ts";
-
-const never = new AbortController().signal;
-
-type Kind = typeof WORD_KINDS[number];
-
-/** Server of word lists, and the counters of its machines. */
-async function words(
-  kind: Kind,
-  options: CoreOptions & {
-    host?: object;
-    isSlow?: boolean;
-    config?: Partial<ReplicaConfig>;
-    seed?: number;
-  } = {},
-): Promise<World & { counts: Counts }> {
-  const counts = new Counts();
-  counts.isSlow = options.isSlow ?? false;
-  const disk = new Disk();
-  const w = await world({
-    ...options,
-    start: (host: NodeHost, config: ReplicaConfig): Promise<Replica> =>
-      startWords(host, config, kind, counts, disk),
-  });
-  return { ...w, counts };
-}
-
-function pack(...commands: readonly string[]): ReturnType<typeof packRecords> {
-  return packRecords(
-    ...commands.map((cmd, i) => proposal(bytes(cmd), i + 1)),
-  );
-}
-
-/** Registers a session; its index. */
-async function sessionOf(client: RawClient, id = 5n): Promise<number> {
-  client.append(90, packRecords(registerRecord(id, new Uint8Array())));
-  return (await client.next("appended", 90)).first;
-}
+import { NEVER, openSession, packCommands, wordsWorld } from "./words_world.ts";
 
 const POISON = "The state machine cannot apply it: TypeError: Cannot read me";
 
@@ -84,16 +43,19 @@ for (const kind of WORD_KINDS) {
     Deno.test(
       `case A10: serve() refuses a command at which the machine throws, and it never enters the log (${name}) [H17, R5]`,
       checked(async () => {
-        const w = await words(kind, { isSlow });
+        const w = await wordsWorld(kind, { isSlow });
         const [a, b] = [await w.client(), await w.client()];
-        a.append(1, pack("add x", "poison me", "need x", "poison me", "add y"));
-        b.append(1, pack("add z"));
+        a.append(
+          1,
+          packCommands("add x", "poison me", "need x", "poison me", "add y"),
+        );
+        b.append(1, packCommands("add z"));
         const appended = await a.next("appended");
         assertEquals(appended.refused, [1, 3]);
         // Equal reasons in a row are sent once.
         assertEquals(appended.reasons, [POISON, ""]);
         await b.next("appended");
-        const session = await sessionOf(b);
+        const session = await openSession(b);
         b.append(
           2,
           packRecords(
@@ -137,20 +99,20 @@ for (const kind of WORD_KINDS) {
     );
 
     Deno.test(
-      `H17 a command is tried with what is ahead of it applied, in flight or not, and a copy of one is not tried again (${name})`,
+      `H17 a command is rehearsed after those that precede it, in flight or not, and a duplicate is not rehearsed again (${name})`,
       checked(async () => {
         const logDB = new FaultyLogDB();
-        const w = await words(kind, { isSlow, host: { logDB } });
+        const w = await wordsWorld(kind, { isSlow, host: { logDB } });
         logDB.faults.append = () =>
-          sleep(w.env, 30, never).then(() => undefined);
+          sleep(w.env, 30, NEVER).then(() => undefined);
         const client = await w.client();
         const other = await w.client();
-        const session = await sessionOf(client);
+        const session = await openSession(client);
         const once = sessionProposal(session, 1, bytes("once x"), 0);
         // In one append, in three unanswered ones, and by other clients.
         client.append(1, packRecords(once, once));
         client.append(2, packRecords(once));
-        other.append(1, pack("need x", "once x"));
+        other.append(1, packCommands("need x", "once x"));
         client.append(
           3,
           packRecords(once, sessionProposal(session, 2, bytes("once x"), 1)),
@@ -177,7 +139,7 @@ Deno.test(
   "H17 commands that a host proposes and submits itself are rehearsed while it is served, and refused with the error of the machine",
   checked(async () => {
     await using outbox = new MemoryOutbox();
-    const w = await words("regular", { host: { outbox } });
+    const w = await wordsWorld("regular", { host: { outbox } });
     const client = await w.client();
     const session = await w.replica.openSession();
     for (const options of [{}, { session }]) {
@@ -193,7 +155,7 @@ Deno.test(
       assertEquals(refused.result, undefined);
     }
     // A rule that depends on a client's commands in flight.
-    client.append(1, pack("once card"));
+    client.append(1, packCommands("once card"));
     const [{ refused }] = await Promise.all([
       client.next("appended"),
       w.replica.propose(bytes("once card")),
@@ -211,11 +173,11 @@ Deno.test(
 Deno.test(
   "H17 two servers of one host rehearse commands in one order",
   checked(async () => {
-    const w = await words("regular");
+    const w = await wordsWorld("regular");
     const { Core } = await import("../../src/sync/server/core.ts");
     const second = new Core(w.host, { rehearse: false });
     const a = await w.client();
-    a.append(1, pack("add x", "poison me"));
+    a.append(1, packCommands("add x", "poison me"));
     assertEquals((await a.next("appended")).refused, [1]);
     await second.stop();
     const refused = await rejection(w.replica.propose(bytes("poison me")));
@@ -227,9 +189,9 @@ Deno.test(
 Deno.test(
   "H17 with rehearse: false nothing is rehearsed",
   checked(async () => {
-    const w = await words("regular", { rehearse: false });
+    const w = await wordsWorld("regular", { rehearse: false });
     const client = await w.client();
-    client.append(1, pack("add x", "poison me"));
+    client.append(1, packCommands("add x", "poison me"));
     await client.next("appended");
     await w.env.advance(10);
     assertInstanceOf(w.replica.error, TypeError);
@@ -248,7 +210,7 @@ Deno.test(
       validate: (_who, _cmd, _cluster, context) => void contexts.push(context),
     });
     const client = await w.client();
-    client.append(1, pack("a"));
+    client.append(1, packCommands("a"));
     await client.next("appended");
     await w.env.advance(10);
     assertEquals(await listOf(w.replica), ["a"]);
@@ -261,13 +223,13 @@ Deno.test(
   "H17 commands that cannot be rehearsed now wait, and their client is told",
   checked(async () => {
     for (const failure of [new Error("No fork now"), new ErrStoreFull("s")]) {
-      const w = await words("regular");
+      const w = await wordsWorld("regular");
       let fails = 2;
       w.counts.beforeFork = (): void => {
         if (fails-- > 0) throw failure;
       };
       const client = await w.client();
-      client.append(1, pack("add x", "poison me", "need x"));
+      client.append(1, packCommands("add x", "poison me", "need x"));
       assertEquals((await client.next("held")).reason.length > 0, true);
       assertEquals((await client.next("appended")).refused, [1]);
       await w.env.advance(100);
@@ -284,7 +246,7 @@ Deno.test(
 Deno.test(
   "H17 an append whose commands all make the machine throw costs one fork each, and delays no other client",
   checked(async () => {
-    const w = await words("concurrent");
+    const w = await wordsWorld("concurrent");
     const [a, b] = [await w.client(), await w.client()];
     const count = 500;
     a.append(
@@ -298,7 +260,7 @@ Deno.test(
       ),
     );
     await w.env.advance(10);
-    b.append(1, pack("add b"));
+    b.append(1, packCommands("add b"));
     await b.next("appended");
     assertEquals(a.messages.filter(({ type }) => type === "appended"), []);
     const { refused } = await a.next("appended");
@@ -315,14 +277,14 @@ Deno.test(
   "H17 a fork that is no longer needed is closed, also when the replica stops",
   checked(async () => {
     let ask: ValidateContext["lookup"];
-    const w = await words("regular", {
+    const w = await wordsWorld("regular", {
       validate: (_who, cmd, _cluster, { lookup }) => {
         ask = lookup;
         return lookup!(text(cmd)) ? "There already" : "Nothing goes in";
       },
     });
     const client = await w.client();
-    client.append(1, pack("add x", "add y"));
+    client.append(1, packCommands("add x", "add y"));
     assertEquals((await client.next("appended")).refused, [0, 1]);
     assert(ask !== undefined);
     assertEquals([w.counts.forks, w.counts.closed], [1, 0]);
@@ -334,11 +296,11 @@ Deno.test(
 Deno.test(
   "case A10: no command enters the log through a session that a record ahead of it closes or evicts [H17, H4]",
   checked(async () => {
-    const w = await words("regular", { config: { sessionsMax: 2 } });
+    const w = await wordsWorld("regular", { config: { sessionsMax: 2 } });
     const client = await w.client();
     client.stepMs = 10;
-    const closed = await sessionOf(client);
-    // On the fork as in the log, the session is gone, and x is not there.
+    const closed = await openSession(client);
+    // On the fork as in the log, the session is closed, and x was not added.
     client.append(
       1,
       packRecords(
@@ -348,7 +310,7 @@ Deno.test(
       ),
     );
     assertEquals((await client.next("appended", 1)).refused, [2]);
-    const evicted = await sessionOf(client, 6n);
+    const evicted = await openSession(client, 6n);
     client.append(
       2,
       packRecords(
@@ -394,7 +356,7 @@ Deno.test(
     });
     const [a, b] = [await w.client(), await w.client()];
     a.stepMs = b.stepMs = 100;
-    a.append(1, pack("one", "hang", "two"));
+    a.append(1, packCommands("one", "hang", "two"));
     const { refused, reasons } = await a.next("appended");
     assertEquals(refused, [1]);
     assertEquals(reasons, [
@@ -424,7 +386,7 @@ Deno.test(
     });
     const [a, b] = [await w.client(), await w.client()];
     a.stepMs = b.stepMs = 100;
-    a.append(1, pack("look"));
+    a.append(1, packCommands("look"));
     await a.next("held");
     b.append(1, packRecords(proposal(bytes("one"), 1, 8)));
     await b.next("appended");
@@ -439,7 +401,7 @@ Deno.test(
           startOdd(host, config, () => isNone ? made as never : good),
       });
       const client = await other.client();
-      client.append(1, pack("one"));
+      client.append(1, packCommands("one"));
       await client.next("held");
       const logged = other.log.find(({ event }) =>
         event === "rehearsal failed"
@@ -455,7 +417,7 @@ Deno.test(
 
 for (const isSlow of [false, true]) {
   Deno.test(
-    `H17 whatever clients append, in sessions that open, close and are evicted, nothing gets into the log at which the machine throws (${
+    `H17 whatever clients append, in sessions that open, close and are evicted, no command gets into the log at which the machine throws (${
       isSlow ? "asynchronous" : "at once"
     })`,
     checked(async () => {
@@ -465,15 +427,15 @@ for (const isSlow of [false, true]) {
       // deno-lint-ignore no-console
       console.log(`SEED=${seed}`);
       const random = random32(seed);
-      const w = await words(isSlow ? "concurrent" : "regular", {
+      const w = await wordsWorld(isSlow ? "concurrent" : "regular", {
         isSlow,
         seed,
         config: { sessionsMax: 3 },
       });
       const sessions = [1];
       let last = 0;
-      // A word that is added in a session, and a command that throws unless it is
-      // there: whether it is depends on what happens to the session ahead of it.
+      // A word that is added in a session, and a command that throws unless the word
+      // was added: that depends on the preceding records of the session.
       const records = (client: number): Uint8Array[] => {
         const made: Uint8Array[] = [];
         const session = sessions[random() % sessions.length]!;
@@ -542,16 +504,16 @@ Deno.test(
   "H17 a failed append is not ahead of later commands",
   checked(async () => {
     const logDB = new FaultyLogDB();
-    const w = await words("concurrent", { host: { logDB } });
+    const w = await wordsWorld("concurrent", { host: { logDB } });
     const client = await w.client();
-    client.append(1, pack("add x"));
+    client.append(1, packCommands("add x"));
     await client.next("appended");
     logDB.faults.append = () =>
-      sleep(w.env, 5, never).then(() => "fail" as const);
-    client.append(2, pack("once y"));
+      sleep(w.env, 5, NEVER).then(() => "fail" as const);
+    client.append(2, packCommands("once y"));
     await client.next("failed");
     logDB.faults.append = () => undefined;
-    client.append(3, pack("need y", "once y", "need x"));
+    client.append(3, packCommands("need y", "once y", "need x"));
     assertEquals((await client.next("appended")).refused, [0]);
     await w.env.advance(10);
     assertEquals(await listOf(w.replica), ["x", "y", "need x"]);
@@ -563,11 +525,11 @@ Deno.test(
 Deno.test(
   "H17 commands that arrive together share a fork",
   checked(async () => {
-    const w = await words("regular");
+    const w = await wordsWorld("regular");
     const client = await w.client();
     client.append(
       1,
-      pack(...Array.from({ length: 200 }, (_, i) => `add ${i}`)),
+      packCommands(...Array.from({ length: 200 }, (_, i) => `add ${i}`)),
     );
     await client.next("appended");
     assertEquals([w.counts.forks, w.counts.tried], [1, 200]);
@@ -611,16 +573,16 @@ for (const kind of WORD_KINDS) {
   ) {
     for (const rehearse of [true, false]) {
       Deno.test(
-        `H20 validate() that ${name} looks up the state a command will meet: adding, renaming and moving a card offline passes (${kind}, rehearse: ${rehearse})`,
+        `H20 validate() that ${name} looks up the state that a command will be applied to: a card can be added and moved offline (${kind}, rehearse: ${rehearse})`,
         checked(async () => {
-          const w = await words(kind, {
+          const w = await wordsWorld(kind, {
             rehearse,
             isSlow,
             validate: (_who, cmd, _cluster, context) => rule(cmd, context),
           });
           const client = await w.client();
           const other = await w.client();
-          const session = await sessionOf(client);
+          const session = await openSession(client);
           client.append(
             1,
             packRecords(
@@ -637,7 +599,10 @@ for (const kind of WORD_KINDS) {
           for (const stream of [1, 2]) {
             assertEquals((await client.next("appended", stream)).refused, []);
           }
-          other.append(1, pack("add d", "add e", "move e f", "move g h"));
+          other.append(
+            1,
+            packCommands("add d", "add e", "move e f", "move g h"),
+          );
           const { refused, reasons } = await other.next("appended");
           assertEquals(refused, [0, 3]);
           assertEquals(reasons, ["d is there already", "There is no g"]);
@@ -655,13 +620,13 @@ Deno.test(
   "H20 of many clients that reserve the same item at once, one succeeds, however long validate() takes",
   checked(async () => {
     let asked = 0;
-    const w = await words("regular", {
+    const w = await wordsWorld("regular", {
       validate: async (_who, cmd, _cluster, { lookup }) => {
         asked++;
         const [, word] = text(cmd).split(" ");
         const isThere = await lookup!(word);
         // Commands of other clients are interleaved.
-        await sleep(w.env, 3 + asked % 5, never);
+        await sleep(w.env, 3 + asked % 5, NEVER);
         return isThere ? "Taken" : undefined;
       },
     });
@@ -669,7 +634,7 @@ Deno.test(
       Array.from({ length: 8 }, () => w.client()),
     );
     for (const [i, client] of clients.entries()) {
-      client.append(1, pack("add place", `add own${i}`));
+      client.append(1, packCommands("add place", `add own${i}`));
     }
     const refused = [];
     for (const client of clients) {
@@ -688,7 +653,7 @@ Deno.test(
   "H20 lookup() sees the state without refused commands, and fails once validate() has returned",
   checked(async () => {
     let late: ValidateContext["lookup"];
-    const w = await words("regular", {
+    const w = await wordsWorld("regular", {
       validate: (_who, cmd, _cluster, { lookup }) => {
         late = lookup;
         const [, word] = text(cmd).split(" ");
@@ -698,7 +663,7 @@ Deno.test(
     const client = await w.client();
     client.append(
       1,
-      pack("add never", "add a", "poison me", "need a", "add b"),
+      packCommands("add never", "add a", "poison me", "need a", "add b"),
     );
     const { refused, reasons } = await client.next("appended");
     assertEquals(refused, [0, 2]);
@@ -709,7 +674,7 @@ Deno.test(
   }),
 );
 
-Deno.test("H17 the reason of a refusal fits into a record, whatever was thrown", () => {
+Deno.test("H17 the reason of a refusal fits into a record, whatever the machine threw", () => {
   for (const thrown of [Object.create(null), Symbol("x"), "x".repeat(9999)]) {
     assert(clipReason(reasonOf(thrown)).length <= 512);
   }
