@@ -161,7 +161,10 @@ export class Device {
         // A store that failed had cut a start over short.
         process.failure instanceof ErrStoreFull ||
         process.failure instanceof ErrUnknownOutcome ||
-        process.replica?.status.error instanceof ErrOtherHistory);
+        process.replica?.status.error instanceof ErrOtherHistory ||
+        // Its machine had failed before, which is what the replica says.
+        process.replica?.status.state === "failed" &&
+          process.db.status.error instanceof ErrOtherHistory);
   }
 
   /** True if it has noticed that the server has another log than the one it knew. */

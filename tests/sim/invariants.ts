@@ -187,10 +187,9 @@ export class Invariants {
   }
 
   #lookFailed({ name }: Device, error: unknown): void {
-    // Its machine threw, and it looks in the log for a decision to skip that entry.
-    if (this.#context.profile.poisons && error instanceof ErrSystemBusy) {
-      return this.#context.count("busy");
-    }
+    // A recovery was cut off and begins again, or the machine threw and the replica
+    // looks in the log for a decision to skip that entry.
+    if (error instanceof ErrSystemBusy) return this.#context.count("busy");
     this.#context.fail(`${name} cannot be looked at: ${error}`);
   }
 
