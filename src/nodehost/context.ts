@@ -66,6 +66,8 @@ export class ReplicaContext implements ReplicaPorts {
   readonly remote: SnapshotSource | undefined;
   /** Set once a trusted replica is known to have another state. */
   diverged: ErrDiverged | undefined;
+  /** Cause for which no submission is sent until the application or the user acts. */
+  blocked: unknown;
   /** Error of the last `update()` that threw, until the replica goes on without the entry. */
   updateFailed: ErrUpdateFailed | undefined;
   readonly #stopped = new AbortController();
@@ -128,6 +130,12 @@ export class ReplicaContext implements ReplicaPorts {
   /** Passed to `recoverFromSnapshot()` of a machine: aborts with `ErrSnapshotStopped`. */
   get recoverStopped(): AbortSignal {
     return this.#recoverStopped.signal;
+  }
+
+  /** Sets the cause for which no submission is sent, and reports it to the log; undefined if submissions are sent again. */
+  block(cause: unknown): void {
+    this.blocked = cause;
+    this.log.block?.(cause);
   }
 
   /** Stops all parts: their later calls get `reason`. */

@@ -21,18 +21,21 @@ export interface Client {
   readonly refused: (error: ErrProposalRefused) => void;
 }
 
-/** Record that opens, closes or claims a session, sent again until it is applied or its caller has stopped waiting. */
+/**
+ * State of a request: `sending` until the log has acknowledged the record,
+ * `appended` until it is applied; `abandoned` if the caller has stopped waiting
+ * before that, while the record may still be applied; `ended`.
+ */
+export type ControlState = "sending" | "appended" | "abandoned" | "ended";
+
+/** Request to open, close or claim a session: its record is sent again until it is applied or the caller stops waiting. */
 export class Control {
   /** Encoded record. */
   readonly record: Uint8Array;
-  /** Number of times it was appended. */
+  /** State of the request. It counts against the bound of the queue until it has ended. */
+  state: ControlState = "sending";
+  /** Number of times the record was appended. */
   sends = 0;
-  /** True if the log has acknowledged the last append. */
-  isAppended = false;
-  /** True while it counts against the bound of the queue. */
-  isCounted = true;
-  /** True while a caller waits. */
-  wanted = true;
   /** Client of a registration that is not by `Replica.openSession()`. */
   client: Client | undefined;
   /** Owner of the session to be opened; undefined as long as it is not known. */
@@ -40,13 +43,15 @@ export class Control {
   /** Backoff of a registration that has opened a session of another owner. */
   backoff: Backoff | undefined;
   cancelRetry: (() => void) | undefined;
-  /** Session that the record has opened or closed, once it is applied. */
+  /** Session that a registration has opened, once it is applied. */
   session: number | undefined;
-  readonly #resolve: (session: number) => void;
-  readonly #reject: (reason: unknown) => void;
+  /** Resolves the caller's promise. */
+  readonly resolve: (session: number) => void;
+  /** Rejects the caller's promise. */
+  readonly reject: (reason: unknown) => void;
   readonly #ignore: () => void;
 
-  /** Creates a control whose caller waits until `signal` aborts. */
+  /** Creates a request whose caller waits until `signal` aborts. */
   constructor(
     record: Uint8Array,
     resolve: (session: number) => void,
@@ -54,30 +59,30 @@ export class Control {
     signal: AbortSignal | undefined,
   ) {
     this.record = record;
-    this.#resolve = resolve;
-    this.#reject = reject;
-    this.#ignore = onAbort(signal, (reason) => this.reject(reason));
+    this.resolve = resolve;
+    this.reject = reject;
+    this.#ignore = onAbort(signal, (reason) => this.abandon(reason));
   }
 
-  /** True if the record still has to be applied for its caller. */
-  get isPending(): boolean {
-    return this.wanted && this.session === undefined;
+  /** True while the caller waits. */
+  get isAwaited(): boolean {
+    return this.state === "sending" || this.state === "appended";
   }
 
-  /** Resolves the caller's promise. */
-  resolve(session: number): void {
-    this.#end();
-    this.#resolve(session);
+  /** Rejects the caller's promise, while the record may still be applied. */
+  abandon(reason: unknown): void {
+    if (!this.isAwaited) return;
+    this.#leave("abandoned");
+    this.reject(reason);
   }
 
-  /** Rejects the caller's promise. */
-  reject(reason: unknown): void {
-    this.#end();
-    this.#reject(reason);
+  /** Ends the request. */
+  end(): void {
+    this.#leave("ended");
   }
 
-  #end(): void {
-    this.wanted = false;
+  #leave(state: ControlState): void {
+    this.state = state;
     this.cancelRetry?.();
     this.#ignore();
   }

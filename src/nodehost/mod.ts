@@ -33,7 +33,7 @@ export {
 export { newNodeID } from "./node_id.ts";
 export type {
   Outbox,
-  OutboxContext,
+  OutboxParts,
   Purged,
   ReplicaOutbox,
   Submission,

@@ -8,15 +8,11 @@
  * @module
  */
 
-import type { Env } from "../env.ts";
-import type { Log } from "../log/log.ts";
-import type { MachineFactory } from "../rsm/managed_machine.ts";
-import type { StateMachine } from "../rsm/state_machine.ts";
-import type { FileStore } from "../snapshot/file_store.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
-import type { OutboxEvent } from "./events.ts";
+import type { ReplicaContext } from "./context.ts";
+import type { CurrentMachine } from "./current_machine.ts";
 import type { Proposals } from "./proposals.ts";
-import type { SessionState } from "./session.ts";
+import type { Reads } from "./reads.ts";
 
 /**
  * State of a submission: `queued` until the cluster has decided it; `applied`;
@@ -101,37 +97,15 @@ export interface View<Q = unknown, A = unknown> {
  *
  * @internal
  */
-export interface OutboxContext {
-  readonly clusterID: bigint;
-  readonly nodeID: bigint;
-  readonly factory: MachineFactory;
-  readonly log: Log;
-  readonly files: FileStore;
-  readonly env: Env;
+export interface OutboxParts {
+  readonly context: ReplicaContext;
+  readonly machine: CurrentMachine;
+  readonly proposals: Proposals;
+  readonly reads: Reads;
   /** Principal who is signed in, if the host was given one. */
   readonly principal: string | undefined;
   /** Name of this device, if the host was given one. */
   readonly device: string | undefined;
-  readonly proposals: Proposals;
-  /** State machine that serves the replica now. */
-  readonly stateMachine: () => StateMachine<SessionState>;
-  /** Resolves once everything committed before the call is applied. */
-  readonly upToDate: (signal: AbortSignal) => Promise<void>;
-  /** Throws if the replica may not answer queries. */
-  readonly check: () => void;
-  /** Settles once the state machine serves the replica again, while it recovers in place. */
-  readonly recovering: () => Promise<unknown> | undefined;
-  /** Called when the pending submissions, and with them the view, have changed. */
-  readonly onChange: () => void;
-  /** Called with the cause when nothing can be sent until the user or application acts, and with undefined once it can. */
-  readonly onBlocked: (cause: unknown) => void;
-  readonly onEvent: (event: OutboxEvent) => void;
-  /** Called when the state machine failed. */
-  readonly onFailure: (cause: unknown) => void;
-  /** Aborts when the replica stops. */
-  readonly stopped: AbortSignal;
-  /** Aborts when the state machine is closed, or failed to close in time. */
-  readonly ended: AbortSignal;
 }
 
 /**
@@ -165,7 +139,7 @@ export interface ReplicaOutbox {
 /** Durable submissions of clusters, as a host uses them. The application closes the outbox; a host never does. */
 export interface Outbox extends AsyncDisposable {
   /** Attaches the outbox to a replica that is starting. */
-  attach(context: OutboxContext): ReplicaOutbox;
+  attach(parts: OutboxParts): ReplicaOutbox;
   /**
    * Lists submissions of a cluster that may not be synced, in order. While the
    * cluster runs, its replica knows more: some may have been applied since.

@@ -483,7 +483,9 @@ export class Proposals
   appended({ upTo, sessions, controls }: AppendBatch): void {
     this.#unacknowledged = upTo;
     for (const [state, series] of sessions) state.appended = series;
-    for (const control of controls) control.isAppended = true;
+    for (const control of controls) {
+      if (control.state === "sending") control.state = "appended";
+    }
   }
 
   /** Rejects proposals outside of any session, and sends those of sessions again. */

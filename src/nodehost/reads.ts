@@ -34,14 +34,22 @@ export class Reads {
 
   /**
    * Resolves once everything answered before the call, by any replica, is applied
-   * here. An answer from memory makes it synchronous.
+   * here.
    *
-   * @throws ErrSystemBusy if `PENDING_READS_MAX` reads wait already
+   * @throws ErrSystemBusy if `PENDING_READS_MAX` reads wait already, or the replica is recovering
+   * @throws ErrDiverged if the replica is known to have diverged
+   * @throws ErrClusterClosed if the replica was stopped or has failed
    */
-  upToDate(signal: AbortSignal | undefined): MaybePromise<void> {
+  async upToDate(signal: AbortSignal | undefined): Promise<void> {
+    signal?.throwIfAborted();
+    const machine = this.#machine;
+    machine.check();
+    const parked = machine.parkedError;
+    if (parked !== undefined) throw parked;
     const index = this.#readIndex();
-    if (!isPromise(index) && index <= this.#machine.applied) return;
-    return this.#wait(index, signal);
+    if (!isPromise(index) && index <= machine.applied) return;
+    await this.#wait(index, signal);
+    machine.check();
   }
 
   async #wait(

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { abortable, isPromise, onAbort } from "../async.ts";
+import { abortable, onAbort } from "../async.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type { Checkpoint, LogInfo } from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
@@ -146,8 +146,6 @@ export class Replica<Q = unknown, A = unknown> {
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
   #shutdown: Promise<void> | undefined;
-  /** Reason why no submission can be sent until the application or the user acts. */
-  #blocked: unknown;
 
   private constructor(parts: ReplicaParts) {
     const context = new ReplicaContext(
@@ -205,29 +203,13 @@ export class Replica<Q = unknown, A = unknown> {
   #attach(
     { outbox, principal, device }: ReplicaParts,
   ): ReplicaOutbox | undefined {
-    const machine = this.#machine;
-    const context = this.#context;
-    const { clusterID, nodeID, factory, log, files, env } = context;
     return outbox?.attach({
-      clusterID,
-      nodeID,
-      factory,
-      log,
-      files,
-      env,
+      context: this.#context,
+      machine: this.#machine,
+      proposals: this.#proposals,
+      reads: this.#reads,
       principal,
       device,
-      proposals: this.#proposals,
-      stateMachine: () => machine.current,
-      upToDate: (signal) => this.#upToDate(signal),
-      check: () => machine.check(),
-      recovering: () => machine.recovering,
-      onChange: () => machine.changed(),
-      onBlocked: (cause) => this.#block(cause),
-      onEvent: context.event,
-      onFailure: context.fail,
-      stopped: context.stopped,
-      ended: context.ended,
     });
   }
 
@@ -283,15 +265,10 @@ export class Replica<Q = unknown, A = unknown> {
     const { error: failure } = this;
     if (failure !== undefined) return { state: "failed", error: failure };
     if (this.#context.stopped.aborted) return { state: "stopped" };
-    const error = this.#context.diverged ?? this.#blocked;
+    const error = this.#context.diverged ?? this.#context.blocked;
     return error === undefined
       ? { state: "running" }
       : { state: "blocked", error };
-  }
-
-  #block(cause: unknown): void {
-    this.#blocked = cause;
-    this.#context.log.block?.(cause);
   }
 
   /** Index of the last entry applied here. */
@@ -425,7 +402,7 @@ export class Replica<Q = unknown, A = unknown> {
     query: Q,
     options: { signal?: AbortSignal } = {},
   ): Promise<A> {
-    await this.#upToDate(options.signal);
+    await this.#reads.upToDate(options.signal);
     return await abortable(
       Promise.resolve(this.staleRead(query)),
       options.signal,
@@ -461,19 +438,8 @@ export class Replica<Q = unknown, A = unknown> {
     query: Uint8Array,
     options: { signal?: AbortSignal } = {},
   ): Promise<Uint8Array> {
-    await this.#upToDate(options.signal);
+    await this.#reads.upToDate(options.signal);
     return await abortable(this.#machine.naLookup(query), options.signal);
-  }
-
-  async #upToDate(signal: AbortSignal | undefined): Promise<void> {
-    signal?.throwIfAborted();
-    this.#machine.check();
-    const parked = this.#machine.parkedError;
-    if (parked !== undefined) throw parked;
-    const upToDate = this.#reads.upToDate(signal);
-    if (!isPromise(upToDate)) return;
-    await upToDate;
-    this.#machine.check();
   }
 
   /**

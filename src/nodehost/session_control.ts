@@ -127,13 +127,13 @@ export class SessionControl {
 
   #send(control: Control): void {
     control.sends++;
-    control.isAppended = false;
+    control.state = "sending";
     this.#queue.addControl(control);
   }
 
-  #uncount(control: Control): void {
-    if (control.isCounted) this.#queue.uncount(0);
-    control.isCounted = false;
+  #end(control: Control): void {
+    if (control.state !== "ended") this.#queue.uncount(0);
+    control.end();
   }
 
   /** Notes records whose append failed, until `resend()`. */
@@ -146,20 +146,22 @@ export class SessionControl {
     const controls = this.#stalled;
     this.#stalled = [];
     for (const control of controls) {
-      if (control.wanted) this.#send(control);
-      else this.#uncount(control);
+      if (control.isAwaited) this.#send(control);
+      else this.#end(control);
     }
     this.#trim();
   }
 
-  /** Lists the records that the log has acknowledged and that are not applied here. */
+  /** Lists the requests whose record the log has acknowledged and that is not applied here. */
   appended(): Control[] {
-    return this.#all().filter(isMissing);
+    return this.#all().filter(({ state }) => state === "appended");
   }
 
   /** Sends records again that the log has lost after it acknowledged them. */
   resendLost(controls: readonly Control[]): void {
-    for (const control of controls) if (isMissing(control)) this.#send(control);
+    for (const control of controls) {
+      if (control.state === "appended") this.#send(control);
+    }
   }
 
   #all(): Control[] {
@@ -172,7 +174,7 @@ export class SessionControl {
 
   /** Ends a request because the server refused its record. */
   refuse(control: Control, error: ErrProposalRefused): void {
-    this.#uncount(control);
+    this.#end(control);
     for (
       const controls of [this.#registrations, this.#closings, this.#claims]
     ) {
@@ -213,7 +215,7 @@ export class SessionControl {
 
   /** Retries a registration after a session of another owner was opened: another client has repeated the client id, or the principal has changed until the owner signs in again (U34). */
   #openedOther(control: Control, session: number): void {
-    if (!control.wanted) return;
+    if (!control.isAwaited) return;
     control.client?.refused(
       new ErrProposalRefused(`Session ${session} belongs to another principal`),
     );
@@ -226,16 +228,16 @@ export class SessionControl {
   }
 
   #opened(clientID: bigint, control: Control, session: number): void {
-    const { wanted, sends } = control;
+    const { isAwaited, sends } = control;
     control.owner ??= this.#machine.standing(session)?.owner;
-    this.#uncount(control);
     // Known before, if the state came from a snapshot.
     if (control.session === session) return;
     control.session ??= session;
     // A copy that is applied later opens a session that is not used.
     if (sends > 1) this.#trim();
     else this.#registrations.delete(clientID);
-    if (wanted) control.resolve(session);
+    this.#end(control);
+    if (isAwaited) control.resolve(session);
     else {
       this.unregister(session).catch(() => {
         // It will be evicted.
@@ -248,7 +250,7 @@ export class SessionControl {
     const control = this.#closings.get(session);
     if (control === undefined) return;
     this.#closings.delete(session);
-    this.#uncount(control);
+    this.#end(control);
     control.resolve(next);
   }
 
@@ -261,7 +263,7 @@ export class SessionControl {
     const control = this.#claims.get(holder);
     if (control === undefined) return false;
     this.#claims.delete(holder);
-    this.#uncount(control);
+    this.#end(control);
     if (outcome === "claimed") control.resolve(session);
     else control.reject(notHolder(session, outcome));
     return true;
@@ -269,9 +271,9 @@ export class SessionControl {
 
   /** Forgets registrations whose callers have stopped waiting, past the bound. */
   #trim(): void {
-    for (const [clientID, { wanted }] of this.#registrations) {
+    for (const [clientID, { isAwaited }] of this.#registrations) {
       if (this.#registrations.size <= ORPHANS_MAX) return;
-      if (!wanted) this.#registrations.delete(clientID);
+      if (!isAwaited) this.#registrations.delete(clientID);
     }
   }
 
@@ -283,7 +285,7 @@ export class SessionControl {
       control.sends++;
       const session = this.#ownSession(clientID, control);
       if (session !== undefined) this.#opened(clientID, control, session);
-      else if (control.wanted) this.#send(control);
+      else if (control.isAwaited) this.#send(control);
     }
     for (const control of this.#closings.values()) this.#send(control);
     for (const control of this.#claims.values()) this.#send(control);
@@ -292,19 +294,12 @@ export class SessionControl {
   /** Rejects the callers of `Replica.openSession()`. */
   fail(error: unknown): void {
     for (const control of this.#registrations.values()) {
-      if (control.wanted && control.client === undefined) control.reject(error);
+      if (control.client === undefined) control.abandon(error);
     }
   }
 
   /** Rejects all callers. */
   close(reason: unknown): void {
-    for (const control of this.#all()) {
-      if (control.wanted) control.reject(reason);
-    }
+    for (const control of this.#all()) control.abandon(reason);
   }
-}
-
-/** True if a record was acknowledged by the log and its caller still waits. */
-function isMissing({ isAppended, isPending }: Control): boolean {
-  return isAppended && isPending;
 }

@@ -10,7 +10,7 @@ import { type Env, systemEnv } from "../env.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
 import type {
   Outbox,
-  OutboxContext,
+  OutboxParts,
   ReplicaOutbox,
   Unsynced,
 } from "../nodehost/outbox.ts";
@@ -87,8 +87,8 @@ export class BlockOutbox implements Outbox, OutboxStore {
   }
 
   /** Attaches the outbox to a replica: called by its host. */
-  attach(context: OutboxContext): ReplicaOutbox {
-    return attachOutbox(this, context);
+  attach(parts: OutboxParts): ReplicaOutbox {
+    return attachOutbox(this, parts);
   }
 
   /** Runs `work` on the queue of a cluster that is not open. */

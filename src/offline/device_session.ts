@@ -8,7 +8,8 @@
  */
 
 import { encodeText } from "../bytes.ts";
-import type { OutboxContext, Purged } from "../nodehost/outbox.ts";
+import type { CurrentMachine } from "../nodehost/current_machine.ts";
+import type { Purged } from "../nodehost/outbox.ts";
 
 const FNV_OFFSET = 14695981039346656037n;
 const FNV_PRIME = 1099511628211n;
@@ -29,10 +30,9 @@ export function deviceClientID(
 
 /** Finds the session that an earlier life of this device has left in the cluster. */
 export function findPurged(
-  { stateMachine }: OutboxContext,
+  machine: CurrentMachine,
   clientID: bigint,
 ): Purged | undefined {
-  const machine = stateMachine();
   const session = machine.sessionOf(clientID, 0, undefined);
   const known = session === undefined ? undefined : machine.standing(session);
   return session === undefined || known === undefined

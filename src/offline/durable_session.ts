@@ -22,8 +22,10 @@ import {
   RETRY_FIRST_MS,
 } from "../limits.ts";
 import { ErrOtherHistory, ErrUnknownOutcome } from "../log/errors.ts";
-import type { OutboxContext, Purged } from "../nodehost/outbox.ts";
-import type { Resumed } from "../nodehost/proposals.ts";
+import type { ReplicaContext } from "../nodehost/context.ts";
+import type { CurrentMachine } from "../nodehost/current_machine.ts";
+import type { OutboxParts, Purged } from "../nodehost/outbox.ts";
+import type { Proposals, Resumed } from "../nodehost/proposals.ts";
 import type { Session } from "../nodehost/session.ts";
 import {
   ErrInvalidSession,
@@ -43,7 +45,7 @@ import type {
   QueueContents,
 } from "./outbox_store.ts";
 import type { QueuedSubmission } from "./submission.ts";
-import { historyOf, type SubmissionQueue } from "./submission_queue.ts";
+import type { SubmissionQueue } from "./submission_queue.ts";
 
 /**
  * Phase of a durable session:
@@ -86,7 +88,10 @@ function resultLost(number: number): ErrUnknownOutcome {
 export class DurableSession {
   /** Session of this device from before its data was purged, if one was found. */
   purged: Purged | undefined;
-  readonly #context: OutboxContext;
+  readonly #parts: OutboxParts;
+  readonly #context: ReplicaContext;
+  readonly #machine: CurrentMachine;
+  readonly #proposals: Proposals;
   readonly #queue: SubmissionQueue;
   readonly #stopped = new AbortController();
   #phase: Phase = "opening";
@@ -115,8 +120,11 @@ export class DurableSession {
   #cancelRetry: (() => void) | undefined;
 
   /** Creates the session of an outbox that is not loaded yet. */
-  constructor(context: OutboxContext, queue: SubmissionQueue) {
-    this.#context = context;
+  constructor(parts: OutboxParts, queue: SubmissionQueue) {
+    this.#parts = parts;
+    this.#context = parts.context;
+    this.#machine = parts.machine;
+    this.#proposals = parts.proposals;
     this.#queue = queue;
     queue.onDecided = () => this.#sendSoon();
   }
@@ -146,7 +154,7 @@ export class DurableSession {
       clientID,
       lostSession,
       owner,
-      principal: this.#context.principal ?? principal,
+      principal: this.#parts.principal ?? principal,
     };
     this.#isFresh = session === undefined && lostSession === 0 &&
       decided === 0 && commands.length === 0;
@@ -176,7 +184,7 @@ export class DurableSession {
     }
     const isGone = this.#isGone(session);
     // What is applied from now on is seen here, whichever process sent it.
-    this.#session = this.#context.proposals.resume(
+    this.#session = this.#proposals.resume(
       session.index,
       session.clientID,
       queue.undecided - session.base,
@@ -199,7 +207,7 @@ export class DurableSession {
    * @throws ErrOtherPrincipal if some wait
    */
   #leaveOtherPrincipal({ principal, session }: QueueContents): boolean {
-    const { principal: signedIn } = this.#context;
+    const { principal: signedIn } = this.#parts;
     if (
       signedIn === undefined || principal === undefined ||
       signedIn === principal
@@ -254,7 +262,7 @@ export class DurableSession {
     this.#opened = undefined;
     this.#enter("lost");
     if (this.#session !== undefined) {
-      this.#context.proposals.abandon(this.#session);
+      this.#proposals.abandon(this.#session);
     }
     queue.changed();
     this.#wake();
@@ -264,7 +272,7 @@ export class DurableSession {
   acknowledge(decided: number): void {
     if (this.#session === undefined || this.#is("lost")) return;
     const { base } = this.#record!;
-    this.#context.proposals.acknowledge(this.#session, decided - base);
+    this.#proposals.acknowledge(this.#session, decided - base);
   }
 
   // ------------------------------------------------------------------ phases
@@ -306,7 +314,7 @@ export class DurableSession {
   }
 
   async #advanceAll(): Promise<void> {
-    const { env, onEvent } = this.#context;
+    const { env, event } = this.#context;
     const { signal } = this.#stopped;
     const backoff = new Backoff(env);
     let isReported = false;
@@ -321,7 +329,7 @@ export class DurableSession {
         } catch (error) {
           if (signal.aborted) return;
           if (!isReported && !(error instanceof ErrSystemBusy)) {
-            onEvent({ type: "outbox failed", error });
+            event({ type: "outbox failed", error });
             isReported = true;
           }
           await sleep(env, backoff.next(), signal);
@@ -353,12 +361,12 @@ export class DurableSession {
   // --------------------------------------------------------- facts of the log
 
   #standing(session: number): SessionInfo | undefined {
-    return this.#context.stateMachine().standing(session);
+    return this.#machine.standing(session);
   }
 
   /** True if the state is past the register record of a session and does not have the session. */
   #isGone({ index, clientID }: OutboxSession): boolean {
-    return this.#context.stateMachine().applied >= index &&
+    return this.#machine.applied >= index &&
       this.#standing(index)?.clientID !== clientID;
   }
 
@@ -391,7 +399,7 @@ export class DurableSession {
     // A state that began in this process knows nothing of the session's history.
     if (record !== undefined && !await this.#verify(record)) return false;
     try {
-      await this.#context.log.verify?.(historyOf(this.#context), {
+      await this.#context.log.verify?.(this.#machine.history, {
         signal: this.#stopped.signal,
       });
     } catch (error) {
@@ -410,7 +418,7 @@ export class DurableSession {
     if (this.#is("closed") || this.#is("copied")) return;
     this.#enter("other history");
     this.#block(error);
-    this.#context.onEvent({ type: "outbox failed", error });
+    this.#context.event({ type: "outbox failed", error });
   }
 
   #onCopied(session: number): void {
@@ -422,7 +430,7 @@ export class DurableSession {
     this.#block(error);
     this.#queue.rejectQueued(error);
     this.#queue.changed();
-    this.#context.onEvent({ type: "outbox failed", error });
+    this.#context.event({ type: "outbox failed", error });
   }
 
   async #resolveDispute({ index }: OutboxSession): Promise<void> {
@@ -433,7 +441,7 @@ export class DurableSession {
   #block(cause: Error | undefined): void {
     if (this.#blocked === cause) return;
     this.#blocked = cause;
-    this.#context.onBlocked(cause);
+    this.#context.block(cause);
   }
 
   /** Handles commands that are refused as another principal's: they stay queued, since their principal may sign in again (U34, U35). */
@@ -450,7 +458,7 @@ export class DurableSession {
   async #checkRefusal(error: ErrProposalRefused): Promise<void> {
     const record = this.#record;
     if (!await this.#isSameHistory()) return;
-    await this.#context.upToDate(this.#stopped.signal);
+    await this.#parts.reads.upToDate(this.#stopped.signal);
     // A command may have been applied since, or the principal be back.
     if (this.#isHalted || !this.#isRefused) return;
     if (record !== this.#record || record && this.#isGone(record)) {
@@ -458,7 +466,7 @@ export class DurableSession {
       return;
     }
     this.#blockOtherPrincipal(error);
-    this.#context.onEvent({ type: "outbox failed", error });
+    this.#context.event({ type: "outbox failed", error });
   }
 
   #blockOtherPrincipal(cause: ErrProposalRefused): void {
@@ -474,7 +482,7 @@ export class DurableSession {
     session: OutboxSession | undefined,
     sendLimit: number,
   ): Promise<void> {
-    const known = historyOf(this.#context);
+    const known = this.#machine.history;
     return this.#outbox!.assign(
       session && { ...session, known },
       sendLimit,
@@ -526,7 +534,7 @@ export class DurableSession {
 
   #register(): Promise<Session> {
     const { clientID, lostSession: after, owner } = this.#client;
-    return this.#context.proposals.openSession(
+    return this.#proposals.openSession(
       new Uint8Array(),
       this.#stopped.signal,
       { clientID, after, owner, refused: this.#onRefused },
@@ -552,7 +560,7 @@ export class DurableSession {
   #begin(session: Session, holder: bigint): void {
     this.#session = session;
     this.#enter("sending");
-    this.#context.proposals.begin(session, holder, this.#onRefused);
+    this.#proposals.begin(session, holder, this.#onRefused);
   }
 
   /** Removes a lost session from the outbox: what is queued was not sent through it. */
@@ -577,7 +585,7 @@ export class DurableSession {
    */
   #giveUp(session: Session): void {
     this.#enter("lost");
-    this.#context.proposals.abandon(session);
+    this.#proposals.abandon(session);
   }
 
   // ------------------------------------------------------------------ claiming
@@ -597,7 +605,7 @@ export class DurableSession {
       : holders.at(-2) ?? holder;
     for (;;) {
       try {
-        await this.#context.proposals.claim(index, from, holder);
+        await this.#proposals.claim(index, from, holder);
         break;
       } catch (error) {
         if (error instanceof ErrProposalRefused) {
@@ -661,7 +669,7 @@ export class DurableSession {
     error: ErrProposalRefused,
   ): Promise<void> {
     if (!await this.#isSameHistory()) return;
-    await this.#context.upToDate(this.#stopped.signal);
+    await this.#parts.reads.upToDate(this.#stopped.signal);
     if (!this.#is("claiming")) return;
     if (this.#isGone(record)) return this.#giveUp(session);
     // No submission of an earlier process waits in it.
@@ -677,7 +685,7 @@ export class DurableSession {
 
   /** Looks up the sessions of this device, until that has succeeded once. */
   async #checkDevice(): Promise<void> {
-    const { device } = this.#context;
+    const { device } = this.#parts;
     if (device === undefined) return;
     try {
       await (this.#deviceLookup ??= this.#lookUpDevice(device));
@@ -689,18 +697,18 @@ export class DurableSession {
 
   /** Derives the client id from the name of the device; if the device has a session and the outbox is empty, its data was purged. */
   async #lookUpDevice(device: string): Promise<void> {
-    const { clusterID, proposals, onEvent, upToDate } = this.#context;
-    await upToDate(this.#stopped.signal);
+    const { clusterID, event } = this.#context;
+    await this.#parts.reads.upToDate(this.#stopped.signal);
     const { principal } = this.#client;
     const clientID = deviceClientID(clusterID, principal, device);
     const purged = this.#isFresh
-      ? findPurged(this.#context, clientID)
+      ? findPurged(this.#machine, clientID)
       : undefined;
     if (purged !== undefined) {
       this.purged = purged;
-      onEvent({ type: "purged", ...purged });
+      event({ type: "purged", ...purged });
       // A client id has one session at a time.
-      await proposals.retire(purged.session);
+      await this.#proposals.retire(purged.session);
       this.#isFresh = false;
     }
     this.#client = { ...this.#client, clientID };
@@ -714,13 +722,12 @@ export class DurableSession {
    * Commands that it does not have were not applied, and go through a new session.
    */
   async #settleSuperseded(superseded: OutboxSession): Promise<void> {
-    const { proposals, upToDate } = this.#context;
     const { index, clientID, holders, base } = superseded;
     const queue = this.#queue;
     const upTo = queue.hiddenUpTo;
     let next = 0;
     if (queue.queuedUpTo(upTo).length > 0) {
-      await upToDate(this.#stopped.signal);
+      await this.#parts.reads.upToDate(this.#stopped.signal);
       const known = this.#standing(index);
       if (known?.clientID === clientID && holders.includes(known.holder)) {
         for (const submission of queue.queuedUpTo(upTo)) {
@@ -730,7 +737,7 @@ export class DurableSession {
           }
         }
         // What may still be on its way must not be applied after this.
-        next = await proposals.retire(index);
+        next = await this.#proposals.retire(index);
       }
     }
     for (const submission of queue.queuedUpTo(upTo)) {
@@ -754,7 +761,7 @@ export class DurableSession {
     series: number,
   ): void {
     const { id, bytes } = submission;
-    const known = this.#context.stateMachine().outcomeOf(session, series);
+    const known = this.#machine.outcomeOf(session, series);
     if (known === undefined) return;
     const { outcome, result, digest: found } = known;
     // Another holder has used the series.
@@ -812,7 +819,7 @@ export class DurableSession {
 
   /** Proposes a command, and returns the error if it is not accepted. */
   #propose(number: number): unknown {
-    const { proposals } = this.#context;
+    const proposals = this.#proposals;
     const bytes = this.#queue.queuedAt(number)?.bytes;
     // One that was refused here, or is not to be sent again, keeps its place.
     if (bytes === undefined) {

@@ -15,7 +15,9 @@ import {
   pacedSource,
 } from "../async.ts";
 import { APPLY_SLICE_MS, VIEW_EAGER_COMMANDS_MAX } from "../limits.ts";
-import type { OutboxContext, View } from "../nodehost/outbox.ts";
+import type { ReplicaContext } from "../nodehost/context.ts";
+import type { CurrentMachine } from "../nodehost/current_machine.ts";
+import type { View } from "../nodehost/outbox.ts";
 import { CallGuard, Op } from "../rsm/call_guard.ts";
 import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
 import type { ManagedFork } from "../rsm/managed_machine.ts";
@@ -51,24 +53,22 @@ export interface PendingCommands {
 }
 
 /** Parts of a replica that its view works with. */
-export type ViewContext<L> =
-  & Pick<
-    OutboxContext,
-    | "factory"
+export interface ViewParts<L> {
+  readonly context: Pick<
+    ReplicaContext,
     | "clusterID"
     | "nodeID"
+    | "factory"
     | "files"
     | "env"
-    | "check"
-    | "recovering"
-    | "onFailure"
+    | "fail"
     | "stopped"
     | "ended"
-  >
-  & {
-    /** State machine that serves the replica now. */
-    readonly stateMachine: () => StateMachine<L>;
+  >;
+  readonly machine: Pick<CurrentMachine, "check" | "recovering"> & {
+    readonly current: StateMachine<L>;
   };
+}
 
 /** Instance of the machine with the committed state of one index, and the pending commands that were applied to it. */
 class Copy<L> {
@@ -132,7 +132,8 @@ class Copy<L> {
 
 /** Optimistic view of one replica. */
 export class OptimisticView<L> implements View {
-  readonly #context: ViewContext<L>;
+  readonly #context: ViewParts<L>["context"];
+  readonly #machine: ViewParts<L>["machine"];
   readonly #pending: PendingCommands;
   readonly #onPoison: (command: PendingCommand, error: unknown) => void;
   #copy: Copy<L> | undefined;
@@ -149,11 +150,12 @@ export class OptimisticView<L> implements View {
    * at which the machine throws: committed, it would stop the replica (U17).
    */
   constructor(
-    context: ViewContext<L>,
+    { context, machine }: ViewParts<L>,
     pending: PendingCommands,
     onPoison: (command: PendingCommand, error: unknown) => void,
   ) {
     this.#context = context;
+    this.#machine = machine;
     this.#pending = pending;
     this.#onPoison = onPoison;
   }
@@ -165,13 +167,11 @@ export class OptimisticView<L> implements View {
   }
 
   #lookup(query: unknown): MaybePromise<unknown> {
-    const { check, recovering } = this.#context;
-    check();
-    const recovered = recovering();
-    if (recovered !== undefined) {
-      return recovered.then(() => this.#lookup(query));
+    this.#machine.check();
+    const { recovering, current: source } = this.#machine;
+    if (recovering !== undefined) {
+      return recovering.then(() => this.#lookup(query));
     }
-    const source = this.#context.stateMachine();
     const { machine, guard } = source;
     if (this.#pending.list().length === 0) {
       this.#drop();
@@ -203,21 +203,20 @@ export class OptimisticView<L> implements View {
    * is sent (U17).
    */
   changed(): void {
-    const { check, recovering } = this.#context;
     const list = this.#pending.list();
     const newest = list.at(-1);
     if (newest === undefined) this.#drop();
     if (newest === undefined || newest === this.#newest) return;
     this.#newest = newest;
     try {
-      check();
-      const source = this.#context.stateMachine();
+      this.#machine.check();
+      const { recovering, current: source } = this.#machine;
       const { machine: { fork }, guard, applied } = source;
       const copy = this.#copy;
       const isFresh = copy?.source === source && copy.index === applied &&
         copy.isPrefixOf(list);
       if (
-        fork === undefined || recovering() !== undefined ||
+        fork === undefined || recovering !== undefined ||
         !isFresh && list.length > VIEW_EAGER_COMMANDS_MAX
       ) return;
       const used = guard.run(
@@ -337,8 +336,7 @@ export class OptimisticView<L> implements View {
 
   /** Copies a machine that cannot fork by way of a snapshot. */
   async #copyBySnapshot(source: StateMachine<L>): Promise<Copy<L>> {
-    const { clusterID, nodeID, factory, files, env } = this.#context;
-    const { recovering, stopped, onFailure } = this.#context;
+    const { clusterID, nodeID, factory, files, env, stopped } = this.#context;
     const store = new MemorySnapshotStore();
     let sink!: SnapshotSink;
     let list!: readonly PendingCommand[];
@@ -347,7 +345,7 @@ export class OptimisticView<L> implements View {
       const totals = await saveSnapshot(source, {
         header: { clusterID, nodeID, kind: "full", compression: "none" },
         create: (header) => {
-          if (recovering() !== undefined) {
+          if (this.#machine.recovering !== undefined) {
             throw new ErrSystemBusy(
               "Replica is recovering: call lookup() again later",
             );
@@ -388,7 +386,7 @@ export class OptimisticView<L> implements View {
       return await this.#run(copy, list);
     } catch (error) {
       if (!(error instanceof MachineFailure)) throw error;
-      onFailure(error.cause);
+      this.#context.fail(error.cause);
       throw error.cause;
     }
   }

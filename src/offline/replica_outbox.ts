@@ -10,7 +10,7 @@
 import { COMMAND_BYTES_MAX } from "../limits.ts";
 import { ErrPayloadTooBig } from "../nodehost/errors.ts";
 import type {
-  OutboxContext,
+  OutboxParts,
   Purged,
   ReplicaOutbox,
   Submission,
@@ -25,27 +25,27 @@ import { SubmissionQueue } from "./submission_queue.ts";
 /** Attaches an outbox to a replica: `Outbox.attach()` of a class that stores commands by itself. */
 export function attachOutbox(
   store: OutboxStore,
-  context: OutboxContext,
+  parts: OutboxParts,
 ): ReplicaOutbox {
-  return new AttachedOutbox(store, context);
+  return new AttachedOutbox(store, parts);
 }
 
 class AttachedOutbox implements ReplicaOutbox {
   readonly view: OptimisticView<SessionState>;
   readonly #store: OutboxStore;
-  readonly #context: OutboxContext;
+  readonly #clusterID: bigint;
   readonly #queue: SubmissionQueue;
   readonly #session: DurableSession;
   #opening: Promise<OutboxQueue> | undefined;
   /** Error of later calls, once the replica was stopped. */
   #closed: unknown;
 
-  constructor(store: OutboxStore, context: OutboxContext) {
+  constructor(store: OutboxStore, parts: OutboxParts) {
     this.#store = store;
-    this.#context = context;
-    this.#queue = new SubmissionQueue(context);
-    this.#session = new DurableSession(context, this.#queue);
-    this.view = new OptimisticView(context, this.#queue, ({ id }, error) => {
+    this.#clusterID = parts.context.clusterID;
+    this.#queue = new SubmissionQueue(parts);
+    this.#session = new DurableSession(parts, this.#queue);
+    this.view = new OptimisticView(parts, this.#queue, ({ id }, error) => {
       const submission = this.#queue.queuedAt(id);
       // One that was sent may be in the log already.
       if (submission === undefined || id <= this.#queue.sent) return;
@@ -53,7 +53,7 @@ class AttachedOutbox implements ReplicaOutbox {
     });
     this.#queue.onChange(() => {
       this.view.changed();
-      context.onChange();
+      parts.machine.changed();
     });
   }
 
@@ -103,7 +103,7 @@ class AttachedOutbox implements ReplicaOutbox {
 
   async #open(): Promise<OutboxQueue> {
     return await this.#store.open(
-      this.#context.clusterID,
+      this.#clusterID,
       (decided) => this.#session.acknowledge(decided),
     );
   }

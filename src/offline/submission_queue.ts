@@ -11,8 +11,7 @@ import { notify } from "../async.ts";
 import { copyOf } from "../bytes.ts";
 import { OUTBOX_BYTES_MAX, OUTBOX_COMMANDS_MAX } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
-import type { HistoryPoint } from "../log/history.ts";
-import type { OutboxContext, Submission } from "../nodehost/outbox.ts";
+import type { OutboxParts, Submission } from "../nodehost/outbox.ts";
 import { ErrUnsynced } from "../nodehost/outbox_errors.ts";
 import { ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
@@ -28,12 +27,6 @@ import { QueuedSubmission, refusedResult } from "./submission.ts";
 const UNKNOWN =
   "It was sent through a session that is gone, and may have been applied where this device could not see it";
 
-/** Last point of the log's history that is applied here. */
-export function historyOf({ stateMachine }: OutboxContext): HistoryPoint {
-  const { applied: index, epoch } = stateMachine();
-  return { index, epoch };
-}
-
 /** Submissions of one replica. */
 export class SubmissionQueue implements PendingCommands {
   /** Number of the first command that is not decided. */
@@ -48,7 +41,7 @@ export class SubmissionQueue implements PendingCommands {
   hiddenUpTo = 0;
   /** Called when a command was decided. */
   onDecided: () => void = () => {};
-  readonly #context: OutboxContext;
+  readonly #parts: OutboxParts;
   #outbox: OutboxQueue | undefined;
   /** Submissions that are queued or to be dismissed, by number. */
   readonly #submissions = new Map<number, QueuedSubmission>();
@@ -73,8 +66,8 @@ export class SubmissionQueue implements PendingCommands {
   #closed: unknown;
 
   /** Creates an empty queue. */
-  constructor(context: OutboxContext) {
-    this.#context = context;
+  constructor(parts: OutboxParts) {
+    this.#parts = parts;
   }
 
   /** Durable queue of the outbox; only after `load()`. */
@@ -233,7 +226,7 @@ export class SubmissionQueue implements PendingCommands {
     if (this.#watchers.size === 0 || this.#isNotifying) return;
     this.#isNotifying = true;
     // Never rejects: watchers that throw are caught.
-    this.#context.env.turn().then(() => {
+    this.#parts.context.env.turn().then(() => {
       this.#isNotifying = false;
       for (const watcher of [...this.#watchers]) {
         // Not those that an earlier watcher has removed.
@@ -356,7 +349,7 @@ export class SubmissionQueue implements PendingCommands {
     if (number > this.undecided) this.#decidedEarly.add(number);
     else if (number === this.undecided) {
       do this.undecided++; while (this.#decidedEarly.delete(this.undecided));
-      if (this.#context.factory.type !== OnDiskStateMachine) {
+      if (this.#parts.context.factory.type !== OnDiskStateMachine) {
         this.synced(this.undecided - 1);
       }
     }
@@ -376,7 +369,7 @@ export class SubmissionQueue implements PendingCommands {
   synced(number: number): void {
     if (number <= this.#synced || this.#closed !== undefined) return;
     this.#synced = number;
-    this.outbox.note({ decided: number, known: historyOf(this.#context) });
+    this.outbox.note({ decided: number, known: this.#parts.machine.history });
     if (this.#dismissed.size > 0) this.#forgetDismissed();
   }
 

@@ -84,8 +84,4 @@ export {
   type SettledState,
 } from "../offline/mod.ts";
 export type { OutboxEvent } from "../nodehost/events.ts";
-export type {
-  Outbox,
-  OutboxContext,
-  ReplicaOutbox,
-} from "../nodehost/outbox.ts";
+export type { Outbox, OutboxParts, ReplicaOutbox } from "../nodehost/outbox.ts";

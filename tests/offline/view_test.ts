@@ -49,7 +49,7 @@ class World implements PendingCommands {
   readonly failures: unknown[] = [];
   readonly stopped = new AbortController();
   readonly pending: PendingCommand[] = [];
-  recovering: Promise<unknown> | undefined;
+  recovering: Promise<void> | undefined;
   #id = 0;
   #sent = 0;
   #index = 0;
@@ -70,15 +70,20 @@ class World implements PendingCommands {
       nodeID: 1n,
       files: new MemoryFileStore(),
       env: systemEnv,
-      stateMachine: () => this.machine,
-      check: () => this.stopped.signal.throwIfAborted(),
-      recovering: () => this.recovering,
-      onFailure: (cause: unknown) => this.failures.push(cause),
+      fail: (cause: unknown) => this.failures.push(cause),
       stopped: this.stopped.signal,
       ended: this.stopped.signal,
     };
+    const recovering = (): Promise<void> | undefined => this.recovering;
+    const machine = {
+      current: this.machine,
+      check: () => this.stopped.signal.throwIfAborted(),
+      get recovering() {
+        return recovering();
+      },
+    };
     this.view = new OptimisticView(
-      context,
+      { context, machine },
       this,
       (command, error) => this.poison.push([command, error]),
     );
