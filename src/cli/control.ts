@@ -22,7 +22,7 @@ import { type Call, type Outcome, type Progress, run } from "./operations.ts";
 
 /** Error of an operation that ran in the server. */
 export class ErrOperation extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrOperation";
   /** Name of the error that the operation threw. */
   readonly errorClass: string;

@@ -22,7 +22,7 @@ import {
 
 /** Error for a request that was answered with an HTTP status other than success. */
 export class ErrServerAnswer extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrServerAnswer";
   /** HTTP status of the response. */
   readonly status: number;
@@ -35,7 +35,7 @@ export class ErrServerAnswer extends SampanError {
 
 /** Error for a server that could not be reached. */
 export class ErrServerUnreachable extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrServerUnreachable";
   /** Creates an error with the cause of an error of `fetch`. */
   constructor(url: string, error: unknown) {

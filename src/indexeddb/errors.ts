@@ -13,7 +13,7 @@ import { SampanError } from "../statemachine/errors.ts";
  * window, or lost the connection to it twice (U5, U9). Nothing was changed.
  */
 export class ErrStoreUnavailable extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStoreUnavailable";
 }
 

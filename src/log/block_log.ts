@@ -401,7 +401,7 @@ class BlockClusterLog extends ClusterLog {
       // No reader may begin before the new base, even if the write fails.
       if (this.#run.compact(this.unneeded(upTo)).length === 0) return;
       const { base } = this.#run;
-      this.#tail.cut(base);
+      this.#tail.compact(base);
       this.#tailBytes = costOfAll(this.#tail.all);
       this.#forgetEpochs();
       await this.#change(this.#withMeta(base, true, this.epochs), "relaxed");

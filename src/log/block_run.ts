@@ -1,7 +1,6 @@
 /**
- * A contiguous run of log blocks in a block store: how it is loaded, read,
- * appended to and compacted. Used by the durable log and by the local copy of a
- * remote log.
+ * Contiguous run of log blocks in a block store. Used by the durable log and by
+ * the local copy of a remote log.
  *
  * This module is browser compatible.
  *
@@ -115,7 +114,7 @@ export class BlockRun {
   }
 
   /**
-   * Reads metadata and names from the store in place of what the run holds.
+   * Loads metadata and names from the store, replacing those in memory.
    *
    * @throws ErrStoreCorrupted if the metadata is damaged, or a block is missing
    */
@@ -123,7 +122,7 @@ export class BlockRun {
     const { metaKey } = this;
     const [bytes] = await this.#store.get([metaKey]);
     const meta: LogMeta = bytes === undefined
-      // A copy that starts at index 0 has none until its first epoch comes.
+      // A copy that starts at index 0 has no metadata before its first epoch.
       ? { base: 0, opened: this.#hasGaps, epochs: [] }
       : decodeMeta(bytes, this.#clusterID, metaKey);
     const loaded = new BlockRun(this.#store, this.#clusterID, this.#prefix, {

@@ -68,7 +68,7 @@ export class Batches {
   }
 
   /** Removes the batches that end at or below `upTo`; returns the last index removed, if any. */
-  cut(upTo: number): number | undefined {
+  compact(upTo: number): number | undefined {
     const count = firstAfter(this.all, lastOf, upTo);
     if (count === 0) return undefined;
     const last = lastOf(this.all[count - 1]!);
@@ -163,11 +163,11 @@ export abstract class ClusterLog {
   check(after: number, epoch: Epoch | undefined): void {
     if (after > this.last) {
       throw new ErrOtherHistory(
-        `Log ends at ${this.last}, before index ${after}, which was reached here`,
+        `Log ends at index ${this.last}, before index ${after}, which was applied here`,
         { upTo: this.last + 1, known: { index: after, epoch } },
       );
     }
-    const isCut = after + 1 < this.first;
+    const isCompacted = after + 1 < this.first;
     // Compare with the last epoch, not with any: a log that was restored and has
     // grown since has all earlier epochs, and one more (U33).
     const known = this.epochs.findLast(({ index }) => index <= after);
@@ -175,14 +175,14 @@ export abstract class ClusterLog {
       epoch !== undefined &&
       !(known?.index === epoch.index && known.id === epoch.id) &&
       // Epochs of the compacted part may have been dropped with it.
-      !(isCut && epoch.index < (this.epochs[0]?.index ?? 0))
+      !(isCompacted && epoch.index < (this.epochs[0]?.index ?? 0))
     ) {
       throw new ErrOtherHistory(
         `Log does not have epoch ${epoch.id} at ${epoch.index} as its last one at or before ${after}`,
         { upTo: epoch.index, known: { index: after, epoch } },
       );
     }
-    if (isCut) throw new ErrCompacted(this.first);
+    if (isCompacted) throw new ErrCompacted(this.first);
   }
 
   /** True if the empty log starts at its beginning, or already at `index` and `epoch`. */

@@ -11,7 +11,7 @@ import type { HistoryPoint } from "./history.ts";
 
 /** Thrown when the requested records were compacted: recover from a snapshot instead. */
 export class ErrCompacted extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrCompacted";
   /** First index that the log still has, or will have next. */
   readonly firstIndex: number;
@@ -43,7 +43,7 @@ export interface Divergence {
  * after the same entries (H12). Nothing was changed.
  */
 export class ErrDiverged extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName: string = "ErrDiverged";
   /** Last index known to be the same in both. */
   readonly after: number | undefined;
@@ -70,7 +70,7 @@ export class ErrDiverged extends SampanError {
  * `NodeHost.startOver()` continues with the server's history and keeps submissions.
  */
 export class ErrOtherHistory extends ErrDiverged {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrOtherHistory";
   /** Point of the local history that the log lacks, if it is known. */
   readonly known: HistoryPoint | undefined;
@@ -94,7 +94,7 @@ export class ErrOtherHistory extends ErrDiverged {
  * when it was applied and its result is lost (H5, H6).
  */
 export class ErrUnknownOutcome extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrUnknownOutcome";
   /** True if the proposal was applied and only its result is lost. */
   readonly applied: boolean;
@@ -110,7 +110,7 @@ export class ErrUnknownOutcome extends SampanError {
 
 /** Thrown by a replica, host, log or store that was closed, is being closed, or failed with `cause` (H10, R5). */
 export class ErrClusterClosed extends ErrClosed {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrClusterClosed";
   /** Creates an error; `cause` is set if the object failed rather than being closed. */
   constructor(message?: string, options?: ErrorOptions) {
@@ -120,7 +120,7 @@ export class ErrClusterClosed extends ErrClosed {
 
 /** Thrown when a cluster is already started here, or data exists where there must be none (H9, H11). */
 export class ErrClusterAlreadyExist extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrClusterAlreadyExist";
 }
 
@@ -129,7 +129,7 @@ export class ErrClusterAlreadyExist extends SampanError {
  * node id. Each device needs an id of its own, from `deviceID()` or `newNodeID()`.
  */
 export class ErrNodeIDTaken extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrNodeIDTaken";
   /** Cluster of both replicas. */
   readonly clusterID: bigint;
@@ -151,7 +151,7 @@ export class ErrNodeIDTaken extends SampanError {
  * by other or newer code, or does not follow its predecessor (H11, H15).
  */
 export class ErrLogCorrupted extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrLogCorrupted";
   /** Index of the invalid record. */
   readonly index: number;
@@ -176,7 +176,7 @@ export interface Refusal {
  * that skips its series, and is not listed here.)
  */
 export class ErrRecordsRefused extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrRecordsRefused";
   /** Rejected records and their reasons. */
   readonly refusals: readonly Refusal[];

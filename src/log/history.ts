@@ -1,5 +1,5 @@
 /**
- * Points by which one history of a log is told from another.
+ * Epochs and points of a log's history, which distinguish it from other histories.
  *
  * This module is browser compatible.
  *

@@ -72,7 +72,7 @@ class MemoryClusterLog extends ClusterLog {
   }
 
   compact(upTo: number): void {
-    this.#base = this.#batches.cut(this.unneeded(upTo)) ?? this.#base;
+    this.#base = this.#batches.compact(this.unneeded(upTo)) ?? this.#base;
   }
 
   startAt(index: number, epoch: Epoch | undefined): void {

@@ -88,7 +88,7 @@ export class ApplyLoop {
   #isStarting = true;
   #onParked: (() => void) | undefined;
 
-  /** Creates a loop that reads from where the state stands. */
+  /** Creates a loop that reads from the applied index. */
   constructor(
     context: ReplicaContext,
     reader: LogReader,
@@ -100,7 +100,7 @@ export class ApplyLoop {
     this.#reader = reader;
   }
 
-  /** Starts the loop; resolves once all that the log holds now is applied, or the replica waits before an entry at which `update()` threw. */
+  /** Starts the loop; resolves once all present entries of the log are applied, or the replica waits before an entry at which `update()` threw. */
   async start(): Promise<void> {
     const { lastAtStart } = this.#reader;
     const applied = this.#machine.until(lastAtStart);
@@ -110,7 +110,7 @@ export class ApplyLoop {
     this.#isStarting = false;
   }
 
-  /** Ends the read under way, so that the loop goes on from where the state stands, or ends. */
+  /** Ends the read under way, so that the loop continues from the applied index, or ends. */
   interrupt(): void {
     this.#reader.close();
   }
@@ -131,7 +131,7 @@ export class ApplyLoop {
         try {
           open ??= await this.#reopen(error, backoff);
           await this.#applyAll(open, backoff);
-          // The awaited decision has come: read from where the state stands.
+          // The decision to skip was read: continue from the applied index.
           open.close();
           open = error = undefined;
         } catch (caught) {
@@ -180,13 +180,13 @@ export class ApplyLoop {
         error instanceof ErrCompacted);
   }
 
-  /** True if a start on a log of this process has failed to read it too often. A remote log is waited for. */
+  /** True if a start has failed too often to read a log of this process. A remote log is retried without end. */
   #mustEnd(failures: number): boolean {
     return this.#isStarting && this.#context.remote === undefined &&
       failures >= START_READS_MAX;
   }
 
-  /** Opens the log where the state stands after a read has failed, by way of a snapshot if need be. */
+  /** Opens the log at the applied index after a read has failed; recovers from a snapshot first if necessary. */
   async #reopen(error: unknown, backoff: Backoff): Promise<LogReader> {
     const context = this.#context;
     const { log, env, stopped } = context;
@@ -305,7 +305,7 @@ export class ApplyLoop {
       const error = new ErrUpdateFailed(this.#context, updateFailed, cause);
       return new UpdateFailure(updateFailed, error);
     }
-    // Whatever class it has: reading the log again does not help.
+    // Reading the log again does not help, whatever the class of the error.
     return new MachineFailure("Entries could not be applied", { cause });
   }
 

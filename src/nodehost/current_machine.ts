@@ -83,7 +83,7 @@ export class CurrentMachine {
   #onSwap: (isBeyond: boolean) => void = () => {};
   #onChange: () => void = () => {};
 
-  /** Creates the holder; it has no machine until `start()`. */
+  /** Creates an instance without a machine; `start()` installs the first one. */
   constructor(context: ReplicaContext) {
     this.#context = context;
   }
@@ -146,7 +146,7 @@ export class CurrentMachine {
     return this.#current?.sessionOf(clientID, after, owner);
   }
 
-  /** Outcome of a series in the replicated state; undefined if it has none, or none any more. */
+  /** Outcome of a series in the replicated state; undefined if it is undecided or was dropped. */
   outcomeOf(session: number, series: number): SeriesOutcome | undefined {
     return this.#current?.outcomeOf(session, series);
   }
@@ -156,7 +156,7 @@ export class CurrentMachine {
     this.#current?.detach(session);
   }
 
-  /** Reason for which the machine calls a result a refusal; undefined if it does not, or throws: the command was applied all the same. */
+  /** Reason with which the machine declares a result a refusal; undefined if it does not, or if its `refusal()` throws. */
   refusalOf(result: Result): string | undefined {
     const refusal = this.#current?.machine.refusal;
     if (refusal === undefined) return undefined;
@@ -173,9 +173,8 @@ export class CurrentMachine {
   // ------------------------------------------------------------------ queries
 
   /**
-   * Throws the error of a call to a replica that is stopped, has failed, has
-   * diverged or is recovering; given a machine that was `saved`, also if that one
-   * turned out to have diverged.
+   * Throws if the replica is stopped, has failed, has diverged or is recovering;
+   * with `saved`, also if that machine has diverged since its snapshot was taken.
    */
   check(saved?: StateMachine<SessionState>): void {
     const { stopped, diverged } = this.#context;
@@ -296,7 +295,7 @@ export class CurrentMachine {
     isBeyond: boolean,
   ): void {
     this.#next = { stateMachine, isBeyond };
-    // Those up to here were reported by the machine that answers.
+    // The present machine has reported the results up to here.
     stateMachine.reportedUpTo = this.applied;
   }
 
@@ -317,7 +316,7 @@ export class CurrentMachine {
     this.#checkHistory(stateMachine);
     this.#next = undefined;
     this.swap(stateMachine, isBeyond);
-    // After the lookups that it still answers.
+    // Closed once the lookups that it still answers have settled.
     if (!before.closed) this.#retire(before);
     return true;
   }
@@ -396,7 +395,7 @@ export class CurrentMachine {
     this.#onChange();
   }
 
-  /** Ends that waiting if a state at `applied` is past the entries. */
+  /** Ends the waiting before such entries if a state at `applied` is past them. */
   #unparkAt(applied: number): void {
     if (applied >= (this.parked?.entries.upTo ?? Infinity)) this.unpark();
   }

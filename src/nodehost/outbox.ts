@@ -62,7 +62,7 @@ export interface Unsynced {
   readonly cmd: Uint8Array;
 }
 
-/** Session that an earlier life of a device has left in the cluster. */
+/** Session that a device opened in the cluster before its data was purged. */
 export interface Purged {
   /** Id of the session. */
   readonly session: number;

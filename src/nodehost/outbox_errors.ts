@@ -11,7 +11,7 @@ import type { Unsynced } from "./outbox.ts";
 
 /** Thrown by `submit()` on a host that has no outbox. */
 export class ErrNoOutbox extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrNoOutbox";
   /** Creates an error for a host without an outbox. */
   constructor() {
@@ -23,7 +23,7 @@ export class ErrNoOutbox extends SampanError {
 
 /** Thrown when an outbox would lose submissions that the cluster may not have; nothing was removed (U35). */
 export class ErrUnsynced extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrUnsynced";
   /** Submissions that would be lost, in order. */
   readonly unsynced: readonly Unsynced[];

@@ -69,7 +69,7 @@ function skippedError(result: Result | undefined): Error {
     : new ErrProposalRefused(new TextDecoder().decode(reason));
 }
 
-/** Answers for `ErrInvalidSession.applied` when proposals of this process were all reported. */
+/** Value of `ErrInvalidSession.applied`: false, or undefined for a proposal that may have been applied without a report. */
 function unlessUnseen({ unseen }: Proposal): false | undefined {
   return unseen ? undefined : false;
 }
@@ -167,7 +167,7 @@ export class Proposals
       );
     }
     if (state.invalid === undefined) return undefined;
-    // This proposal was not sent, whatever became of those before it.
+    // This proposal was not sent, whatever the outcome of those before it.
     const { reason, message } = state.invalid;
     return new ErrInvalidSession(reason, message, false);
   }
@@ -426,7 +426,7 @@ export class Proposals
     queue.addSeries(state, series);
   }
 
-  /** Sends all pending proposals of a session again; with `unseen`, they may have been applied without a report. */
+  /** Sends all pending proposals of a session again; `unseen` if they may have been applied without a report. */
   #resend(state: SessionState, unseen: boolean): void {
     if (unseen) {
       for (const proposal of state.pending.list()) proposal.unseen = true;
@@ -549,11 +549,11 @@ export class Proposals
   }
 
   /**
-   * Notes what the log has acknowledged and is not applied here, when its server
-   * may have been restored from an older backup; undefined if there is nothing.
-   * Call the returned function once all that the log holds now is applied: what
-   * has no result then is lost. It is sent again if it cannot be applied twice,
-   * and rejected as of unknown outcome otherwise.
+   * Collects the proposals that the log has acknowledged and that are not applied
+   * here: a server that was restored from an older backup has lost them. Returns
+   * undefined if there are none. Call the returned function once all entries of the
+   * reopened log are applied: proposals without a result by then are sent again if
+   * they cannot be applied twice, and rejected with an unknown outcome otherwise.
    */
   acknowledged(): (() => void) | undefined {
     const controls = this.#control.appended();
@@ -706,7 +706,7 @@ export class Proposals
           state,
           new ErrInvalidSession(
             "conflict",
-            `Session ${index} is used by another process: its series ${series} is another command`,
+            `Session ${index} is used by another process, which sent another command as series ${series}; open a session for each process`,
           ),
           // Those behind it may be in the log, and be applied later.
           (one) =>
@@ -802,7 +802,7 @@ export class Proposals
     }
     for (const state of this.locals.values()) {
       if (state.acknowledged !== undefined) continue;
-      // Their series stay: they are sent, or skipped, all the same.
+      // Their series stay: they are still sent, or skipped.
       for (const proposal of state.pending.list()) proposal.reject(error);
     }
     this.#control.fail(error);

@@ -91,8 +91,8 @@ export class Reads {
   }
 
   /**
-   * Calls `settle`, if given, once all that the reopened log holds is applied,
-   * unless the log is reopened once more before. Never rejects.
+   * Calls `settle`, if given, once all entries of the reopened log are applied,
+   * unless the log is reopened again before that. Never rejects.
    */
   async afterReopening(settle: (() => void) | undefined): Promise<void> {
     const reopening = ++this.#reopenings;

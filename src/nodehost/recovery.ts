@@ -78,7 +78,7 @@ function vanished(
   const error = reader instanceof ErrCompacted ? reader : new ErrCompacted(0);
   if (recorded === 0 && opened === 0) return compacted(error, damage);
   return new ErrStoreVanished(
-    `Machine holds entries up to ${opened}, ${recorded} were recorded of it, and neither log nor snapshots bring it up`,
+    `Machine has entries up to ${opened} of the ${recorded} recorded for it, and neither the log nor a snapshot can recover the others; import a snapshot of another replica`,
     { cause: compacted(error, damage) },
   );
 }
@@ -295,7 +295,7 @@ export class Recovery {
       const list = await this.#candidates(localStores);
       const renew = await this.#isImportUnsure(list, opened, stateMachine) ||
         await this.#isOtherState(stateMachine, opened, list);
-      // A state beyond the log refuses the start, whatever else is there (D13).
+      // A state beyond the end of the log fails the start, even if a snapshot would help (D13).
       const newest = list[0]?.info;
       const ahead = await this.#readAfter(newest?.index ?? 0, newest?.epoch);
       if (!(ahead instanceof ErrCompacted)) ahead.close();
@@ -413,7 +413,7 @@ export class Recovery {
 
   /**
    * True if the machine opened at the index of a full snapshot with another state
-   * hash: it had synced a recovery that went wrong before this was found (H16).
+   * hash: it has synced a recovery whose hash was never compared (H16).
    */
   async #isOtherState(
     { machine }: Machine,

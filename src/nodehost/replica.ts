@@ -251,9 +251,8 @@ export class Replica<Q = unknown, A = unknown> {
   }
 
   /**
-   * Session that an earlier life of this device has left in the cluster, if the
-   * data of the device, with submissions that were not sent, were purged or removed
-   * since. Known once the replica has caught up, and only if the host was given
+   * Session that this device opened in the cluster before its data was purged or
+   * removed, together with submissions that were not sent. Known once the replica has caught up, and only if the host was given
    * the name of the device.
    */
   get purged(): Purged | undefined {

@@ -52,13 +52,13 @@ function isDamage(error: unknown): boolean {
     error instanceof ErrSnapshotVersion;
 }
 
-/** Second reader of a snapshot while it is copied. */
+/** Additional reader of the bytes of a snapshot while it is copied. */
 interface Inspection {
   /** Passes the next bytes on; rejects if they are invalid. */
   write(bytes: Uint8Array): Promise<void>;
   /** Resolves once all was read; rejects if the snapshot is invalid. */
   close(): Promise<void>;
-  /** Ends the reading because the copy has failed. */
+  /** Ends the inspection because the copy has failed. */
   abort(reason: unknown): void;
 }
 
@@ -82,7 +82,7 @@ function inspecting(
   return {
     async write(bytes): Promise<void> {
       check();
-      // What it does not take any more, it has failed with.
+      // A write that fails because the inspection has failed: `check()` throws the cause.
       await Promise.race([writer.write(bytes).catch(() => {}), done]);
       check();
     },
@@ -155,7 +155,7 @@ export class Snapshotter {
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
   readonly #stopped = new AbortController();
-  /** One snapshot at a time. */
+  /** Settles once the queued snapshots, removals and compactions are done: they run one at a time. */
   #last: Promise<unknown> = Promise.resolve();
   #busy = 0;
   /** Index at which a snapshot was last taken, or tried. */
@@ -208,7 +208,7 @@ export class Snapshotter {
     if (snapshotEntries > 0 && index - this.#index >= snapshotEntries) {
       return true;
     }
-    // A store that ends with the host must not be the reason for a compaction.
+    // No compaction because of snapshots that do not outlive the host.
     const from = log.snapshotFrom ?? 0;
     return isDurable && this.#index < from && index >= from;
   }

@@ -28,7 +28,7 @@ export function deviceClientID(
   return hash;
 }
 
-/** Finds the session that an earlier life of this device has left in the cluster. */
+/** Finds the session that this device opened in the cluster before its data was purged. */
 export function findPurged(
   machine: CurrentMachine,
   clientID: bigint,

@@ -14,7 +14,7 @@ import { SampanError } from "../statemachine/errors.ts";
  * principal again, or remove the commands (U35).
  */
 export class ErrOtherPrincipal extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrOtherPrincipal";
   /** Number of commands that wait for the other principal. */
   readonly commands: number;
@@ -46,7 +46,7 @@ export class ErrOtherPrincipal extends SampanError {
  * could not tell the two senders apart; all submissions stay in the outbox (H14).
  */
 export class ErrOutboxCopied extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrOutboxCopied";
   /** Session that both use. */
   readonly session: number;

@@ -334,7 +334,7 @@ export class OptimisticView<L> implements View {
     return this.#renew(source);
   }
 
-  /** Copies a machine that cannot fork by way of a snapshot. */
+  /** Copies a machine without `fork()` through a snapshot. */
   async #copyBySnapshot(source: StateMachine<L>): Promise<Copy<L>> {
     const { clusterID, nodeID, factory, files, env, stopped } = this.#context;
     const store = new MemorySnapshotStore();

@@ -33,9 +33,9 @@ export class SubmissionQueue implements PendingCommands {
   undecided = 1;
   /** Number of the last command. */
   last = 0;
-  /** Number of the last command of an earlier life. */
+  /** Number of the last command of an earlier process. */
   loaded = 0;
-  /** Number of the last command that was handed to the proposals, or may have been in an earlier life. */
+  /** Number of the last command that was proposed, or that an earlier process may have proposed. */
   sent = 0;
   /** Number up to which queued commands are not in the view: the state may have them, or they belong to another holder. */
   hiddenUpTo = 0;
@@ -362,9 +362,9 @@ export class SubmissionQueue implements PendingCommands {
   }
 
   /**
-   * Notes that the effects of all commands up to `number` are durable. Removed
-   * before that, a crash would take back what the user has seen until there is a
-   * connection (U30).
+   * Records that the effects of all commands up to `number` are durable, so that
+   * they can be removed from the outbox. Before that, a crash would revert what the
+   * user has seen until the next connection (U30).
    */
   synced(number: number): void {
     if (number <= this.#synced || this.#closed !== undefined) return;

@@ -22,8 +22,8 @@ export interface SkippedEntry {
 }
 
 /**
- * Thrown when a replica has applied an entry that is skipped, and neither log nor
- * snapshots allow to recover a state without it. That happens where another
+ * Thrown when a replica has applied an entry that is skipped, and neither the
+ * log nor a snapshot can recover a state without it. This happens where another
  * version of the machine's code did not fail at the entry.
  */
 export class ErrSkippedApplied extends SampanError {

@@ -13,7 +13,7 @@ import { SampanError } from "../statemachine/errors.ts";
  * container. No damaged byte was returned (H8).
  */
 export class ErrSnapshotCorrupted extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotCorrupted";
   /** Position of the damaged block in the container, in bytes; 0 if no part is readable. */
   readonly offset: number;
@@ -26,7 +26,7 @@ export class ErrSnapshotCorrupted extends SampanError {
 
 /** Thrown when a snapshot container has a format version that this code does not support (H11). */
 export class ErrSnapshotVersion extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotVersion";
   /** Format version of the container. */
   readonly version: number;
@@ -48,7 +48,7 @@ export class ErrSnapshotVersion extends SampanError {
  * discarded, older ones stay, and the log is not compacted (H16).
  */
 export class ErrSnapshotUnfinished extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotUnfinished";
 }
 
@@ -58,7 +58,7 @@ export class ErrSnapshotUnfinished extends SampanError {
  * started and the snapshots stay: start the code that saved them (H16).
  */
 export class ErrStateMismatch extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStateMismatch";
   /** Index of the last entry in the snapshot. */
   readonly index: number;
@@ -79,7 +79,7 @@ export class ErrStateMismatch extends SampanError {
 
 /** Thrown when a snapshot is not in the store, or was removed. */
 export class ErrSnapshotNotFound extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotNotFound";
   /** Identifies the snapshot that is missing. */
   readonly id: string;
@@ -92,7 +92,7 @@ export class ErrSnapshotNotFound extends SampanError {
 
 /** Thrown when a file cannot be part of a snapshot, for example because its id is taken. The snapshot fails; older ones stay (F2). */
 export class ErrSnapshotFile extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotFile";
   /** Id under which the file was added. */
   readonly fileID: bigint;
@@ -113,7 +113,7 @@ export class ErrSnapshotFile extends SampanError {
 
 /** Thrown when the host's file store has no file at a path (F2). */
 export class ErrFileNotFound extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrFileNotFound";
   /** Path without a file. */
   readonly path: string;
@@ -126,7 +126,7 @@ export class ErrFileNotFound extends SampanError {
 
 /** Thrown when a path of the host's file store is a directory where a file is expected (F2). */
 export class ErrFileIsDirectory extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrFileIsDirectory";
   /** Path of the directory. */
   readonly path: string;

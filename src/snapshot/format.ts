@@ -116,7 +116,7 @@ export function decodeHeader(
       const header = { ...fixed, kind, compression, epoch };
       return stateHash ? { ...header, stateHash } : header;
     }
-  } catch { /* Too short, which is damage all the same. */ }
+  } catch { /* Too short: damage. */ }
   throw new ErrSnapshotCorrupted(
     `Header of ${data.length} bytes is invalid`,
     PREAMBLE.length,

@@ -33,7 +33,7 @@ const SNAPSHOTS = "snapshots";
 
 /** Thrown when a path cannot be used as a data folder. Nothing was changed. */
 export class ErrDataFolder extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrDataFolder";
   /** Path of the folder. */
   readonly path: string;

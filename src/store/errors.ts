@@ -10,7 +10,7 @@ import { SampanError } from "../statemachine/errors.ts";
 
 /** Thrown when stored data is damaged or a part of it is missing; none of it was used. */
 export class ErrStoreCorrupted extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStoreCorrupted";
   /** Damaged or missing part: the name of a block, or the path of a file. */
   readonly part: string;
@@ -23,7 +23,7 @@ export class ErrStoreCorrupted extends SampanError {
 
 /** Thrown when another process or page has the store open and does not share it. */
 export class ErrStoreLocked extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStoreLocked";
 }
 
@@ -32,7 +32,7 @@ export class ErrStoreLocked extends SampanError {
  * system is read-only, a permission is missing, or the disk fails.
  */
 export class ErrStoreFailed extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStoreFailed";
   /** Path of the file. */
   readonly path: string;
@@ -48,7 +48,7 @@ export class ErrStoreFailed extends SampanError {
 
 /** Thrown when there is no room left; nothing was written, and writes succeed again once there is room. */
 export class ErrStoreFull extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStoreFull";
 }
 
@@ -57,13 +57,13 @@ export class ErrStoreFull extends SampanError {
  * neither log nor snapshots can recover it (D14).
  */
 export class ErrStoreVanished extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStoreVanished";
 }
 
 /** Thrown when a store cannot be opened because another page has an older or newer version of it open. */
 export class ErrStoreBlocked extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStoreBlocked";
   /** Time spent waiting for the other page, in milliseconds. */
   readonly waitedMs: number;
@@ -79,7 +79,7 @@ export class ErrStoreBlocked extends SampanError {
  * not change (U14). Nothing was changed. In a page, a reload loads the newer code.
  */
 export class ErrStoreVersion extends SampanError {
-  /** Name by which `instanceof` recognizes the class. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrStoreVersion";
   /** Newest version of the format that this code supports. */
   readonly supported: number;

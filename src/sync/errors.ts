@@ -11,13 +11,13 @@ import { SampanError } from "../statemachine/errors.ts";
 
 /** Error for a frame that is malformed or out of turn: the other end is broken, hostile, or speaks another protocol. */
 export class ErrProtocol extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrProtocol";
 }
 
 /** Error for a URL that cannot be the address of a server; the message says what to change. */
 export class ErrServerURL extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrServerURL";
   /** Address as the caller passed it. */
   readonly url: string;
@@ -30,31 +30,31 @@ export class ErrServerURL extends SampanError {
 
 /** Error for a cluster that exceeds what the connections of one client can carry; close a cluster or use another client. */
 export class ErrTooManyClusters extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrTooManyClusters";
 }
 
 /** Error for two ends without a protocol version in common: the page or the server must be updated. */
 export class ErrVersion extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrVersion";
 }
 
 /** Error for a principal that the server cannot authenticate, or whose token has expired: a new token is needed (U34). */
 export class ErrUnauthenticated extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrUnauthenticated";
 }
 
 /** Error for a principal that is authenticated but has no permission. */
 export class ErrForbidden extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrForbidden";
 }
 
 /** Error for a connection that ended or failed; the client reconnects. Nothing that was unsent took effect. */
 export class ErrConnectionLost extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrConnectionLost";
   /** Code of the close: a `CloseCode`, or one of the WebSocket protocol; 1006 if the connection broke. */
   readonly code: number;
@@ -71,13 +71,13 @@ export class ErrConnectionLost extends SampanError {
  * two that were taken since then make it go on.
  */
 export class ErrCopyFull extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrCopyFull";
 }
 
 /** Error for a request that failed on the server without effect; it may succeed later. */
 export class ErrRemote extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrRemote";
 }
 
@@ -87,7 +87,7 @@ export class ErrRemote extends SampanError {
  * the operator has restarted the cluster.
  */
 export class ErrClusterFailed extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrClusterFailed";
 }
 
@@ -98,7 +98,7 @@ export class ErrClusterFailed extends SampanError {
  * server's log.
  */
 export class ErrHookFailed extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrHookFailed";
   /** Name of the hook. */
   readonly hook: string;

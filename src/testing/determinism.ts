@@ -29,7 +29,7 @@ async function isolation(lab: Lab, history: History): Promise<void> {
     await lab.fresh(),
   ];
   if (busy.subject.machine === idle.subject.machine) {
-    throw new Breach("T4", "The factory gave the same machine twice");
+    throw new Breach("T4", "The factory returned the same machine twice");
   }
   const empty = await idle.observe(history);
   // A machine that changes when read, or differs by itself, breaks another

@@ -203,16 +203,16 @@ class Journey {
       throw new Breach(
         "D1",
         end === 0
-          ? `open() gave ${index} for a new machine, not 0`
-          : `open() gave ${index}, beyond the last entry ${last}`,
+          ? `open() returned ${index} for a new machine, not 0`
+          : `open() returned ${index}, beyond the last entry ${last}`,
       );
     }
     if (index < least) {
-      throw new Breach(rule, `open() gave ${index}, but ${least} ${why}`);
+      throw new Breach(rule, `open() returned ${index}, but ${least} ${why}`);
     }
     const position = positionOf(this.#course.entries, index);
     if (position === undefined) {
-      throw new Breach("D1", `open() gave ${index}, an index no entry had`);
+      throw new Breach("D1", `open() returned ${index}, an index no entry had`);
     }
     return position;
   }
@@ -230,11 +230,11 @@ class Journey {
     throw other < 0
       ? new Breach(
         "D5",
-        `open() gave ${index}, but the state is of no prefix of the log: ${difference.text}`,
+        `open() returned ${index}, but the state is of no prefix of the log: ${difference.text}`,
       )
       : new Breach(
         "D4",
-        `open() gave ${index}, but the state is that of index ${
+        `open() returned ${index}, but the state is that of index ${
           this.#indexAt(other)
         }: ${difference.text}`,
       );
@@ -266,7 +266,7 @@ async function stoppedOpen(lab: Lab, history: History): Promise<void> {
   if (again.index !== last) {
     throw new Breach(
       "D2",
-      `open() gave ${again.index} after an open() that was stopped, not ${last}`,
+      `open() returned ${again.index} after an open() that was stopped, not ${last}`,
     );
   }
   expectSame(
@@ -303,7 +303,7 @@ async function tryStoppedOpen(
     if (checkedIndex(outcome.value) === expected) return;
     throw new Breach(
       "D2",
-      `open(), stopped, gave ${outcome.value}, not ${expected}`,
+      `open(), stopped, returned ${outcome.value}, not ${expected}`,
     );
   }
   const { error } = outcome;
@@ -404,7 +404,7 @@ async function expectOldOrNew(
   if (matches(old)) return true;
   throw new Breach(
     "D11",
-    `${what} open() gave ${found.index}, and the state is neither the old one (after ${old} commands) nor the new one (after ${history.cut})`,
+    `${what} open() returned ${found.index}, and the state is neither the old one (after ${old} commands) nor the new one (after ${history.cut})`,
   );
 }
 
@@ -420,7 +420,7 @@ async function expectRecovered(
   if (index !== expected) {
     throw new Breach(
       "D6",
-      `open() gave ${index}, but a snapshot of ${expected} was recovered and synced`,
+      `open() returned ${index}, but a snapshot of ${expected} was recovered and synced`,
     );
   }
   await expectOriginal(

@@ -91,7 +91,10 @@ export function checkedIndex(index: unknown): number {
   if (Number.isSafeInteger(index) && (index as number) >= 0) {
     return index as number;
   }
-  throw new Breach("D1", `open() gave ${show(index)}, which is no log index`);
+  throw new Breach(
+    "D1",
+    `open() returned ${show(index)}, which is not a log index`,
+  );
 }
 
 /** Instances and places of one case. */
@@ -151,7 +154,10 @@ export class Lab {
   async fresh(nodeID?: bigint): Promise<Probe> {
     const { probe, index } = await (await this.place()).open(nodeID);
     if (index !== 0) {
-      throw new Breach("D1", `open() gave ${index} for a new machine, not 0`);
+      throw new Breach(
+        "D1",
+        `open() returned ${index} for a new machine, not 0`,
+      );
     }
     return probe;
   }

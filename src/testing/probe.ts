@@ -337,7 +337,7 @@ export class Probe {
     if (typeof hash === "bigint" && isU64(hash)) return hash;
     throw new Breach(
       "T3",
-      `getHash() gave ${show(hash)}, not a bigint in 0…2^64-1`,
+      `getHash() returned ${show(hash)}, not a bigint in 0…2^64-1`,
     );
   }
 

@@ -130,7 +130,7 @@ function refusalOf(probe: Probe, result: Result): string | undefined {
     if (reason === undefined || typeof reason === "string") return reason;
     throw new Breach(
       "R15",
-      `refusal() gave ${show(reason)}, neither a string nor undefined`,
+      `refusal() returned ${show(reason)}, neither a string nor undefined`,
     );
   };
   const reason = ask();

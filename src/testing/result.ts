@@ -56,19 +56,19 @@ function checked(result: unknown, index: number, type: Type): Result {
   if (typeof value !== "bigint") {
     throw new Breach(
       "T2",
-      `update() gave the value ${show(value)}, which is no bigint`,
+      `update() returned the value ${show(value)}, which is not a bigint`,
     );
   }
   if (!isU64(value)) {
     throw new Breach(
       "T3",
-      `update() gave the value ${value}, outside of 0…2^64-1`,
+      `update() returned the value ${value}, outside of 0…2^64-1`,
     );
   }
   if (data !== undefined && !(data instanceof Uint8Array)) {
     throw new Breach(
       "T2",
-      `update() gave the data ${show(data)}, which is no Uint8Array`,
+      `update() returned the data ${show(data)}, which is not a Uint8Array`,
     );
   }
   return result as Result;

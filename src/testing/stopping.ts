@@ -50,7 +50,7 @@ function passedOn(error: unknown, failure: unknown): boolean {
   return at === failure;
 }
 
-function judge(
+function expectOutcome(
   outcome: Outcome<void>,
   allowed: (error: unknown) => boolean,
   rule: string,
@@ -81,7 +81,7 @@ function unwanted(lab: Lab): Ending {
         new FileCollection(),
         signal,
       );
-      judge(outcome, (error) => isStop(error, signal), rule, what);
+      expectOutcome(outcome, (error) => isStop(error, signal), rule, what);
     },
   };
 }
@@ -105,7 +105,7 @@ const stopped: Ending = {
       new FileCollection(),
       signal,
     );
-    judge(outcome, (error) => isStop(error, signal), "R8", this.what);
+    expectOutcome(outcome, (error) => isStop(error, signal), "R8", this.what);
   },
 };
 
@@ -140,7 +140,7 @@ function failing(lab: Lab): Ending {
         (lab.onDisk
           ? error instanceof ErrSnapshotStreaming
           : passedOn(error, failure));
-      judge(outcome, allowed, rule, what);
+      expectOutcome(outcome, allowed, rule, what);
     },
   };
 }
@@ -203,7 +203,7 @@ async function stopRecovery(
       await systemEnv.turn();
     },
   });
-  judge(
+  expectOutcome(
     outcome,
     (error) => error === signal.reason || error instanceof ErrSnapshotStopped,
     "R8",
@@ -264,7 +264,7 @@ async function closing(lab: Lab, history: History): Promise<void> {
 /** Experiments of this module. */
 export const stoppingTrials: readonly Trial[] = [
   {
-    name: "a context given back",
+    name: "a context released",
     run: (lab, history) => survives(lab, history, unwanted(lab)),
   },
   {

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import {
   ErrClusterAlreadyExist,
   ErrClusterClosed,
@@ -661,14 +661,12 @@ test("U26 what is received and not taken is no more than was granted", async () 
   }
   assert(taken > 3_000_000, `${taken}`);
   assertEquals(peer.how, undefined);
-  // A server that goes on all the same is hung up on.
+  // A server that sends without credit is disconnected.
   credit = 2 * SYNC_CREDIT_BYTES;
   send();
   await settle(1);
-  assertEquals(peer.how, {
-    code: CloseCode.TooBig,
-    reason: "More was sent than the credit granted",
-  });
+  assertEquals(peer.how?.code, CloseCode.TooBig);
+  assertMatch(peer.how!.reason, /was sent without credit/);
   assert(w.db.status.error instanceof ErrProtocol);
   // The next connection is granted what is free.
   w.db.reconnect();

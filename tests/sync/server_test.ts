@@ -482,7 +482,7 @@ Deno.test(
           (c) => void c.hello().catch(() => {}),
           true,
           4400,
-          /hello came a second time/,
+          /hello was sent a second time/,
         ],
         [(c) => c.transport.send(none), true, 4400, /Frame has 0 bytes/],
         [
@@ -501,7 +501,7 @@ Deno.test(
           (c) => c.send({ type: "index", stream: 1, index: 1 }),
           true,
           4400,
-          /server's to send/,
+          /only be sent by the server/,
         ],
         [
           (c) =>
@@ -600,7 +600,7 @@ Deno.test(
       await two.next("reading", stream);
     }
     two.read(3, 0);
-    assertMatch((await two.next("end", 3)).message, /Too many reads/);
+    assertMatch((await two.next("end", 3)).message, /No more than 2 reads/);
     const late = Promise.withResolvers<undefined>();
     held = late.promise;
     for (const stream of [3, 4, 5]) {
@@ -640,7 +640,7 @@ Deno.test(
     }
     const { code, reason } = await client.end();
     assertEquals(code, 4413);
-    assertMatch(reason, /More was sent than the credit granted/);
+    assertMatch(reason, /was sent without credit/);
     resolve(undefined);
     await w.stop();
   }),
@@ -744,7 +744,7 @@ Deno.test(
     await w.env.advance(10_000);
     const { code, reason } = await slow.end();
     assertEquals(code, 4503);
-    assertMatch(reason, /too slowly/);
+    assertMatch(reason, /has read nothing/);
     assertEquals(w.log.filter(({ code }) => code === 4503).length, 2);
     assertEquals(good.ending, undefined);
     // It reconnects and continues at its position.

@@ -134,7 +134,7 @@ export class Table {
     );
   }
 
-  /** Clears the pending log after it was built into records. */
+  /** Clears the pending log once it was encoded in log records. */
   cut(): void {
     this.log = new ByteWriter(this.log.length);
     this.cuts = [];
@@ -434,7 +434,7 @@ export class Table {
     for (const content of [...shadows, ...stale]) this.retire(content);
   }
 
-  /** True if writing pages would allow to evict them. */
+  /** True if writing pages makes them evictable. */
   get unwritten(): boolean {
     if (this.shadows.length > 0) return true;
     for (const { content } of this.dirty) if (content.leaf) return true;

@@ -305,7 +305,7 @@ export class Connection {
       if (this.#allowance <= 0) {
         return this.close(
           CloseCode.TooBig,
-          "More was sent than the credit granted",
+          `Frame of ${size} bytes was sent without credit`,
         );
       }
       this.#allowance -= size;
@@ -397,7 +397,10 @@ export class Connection {
   #tick(): void {
     const silence = this.#options.env.now() - this.#heardAt;
     if (this.#isAsked) {
-      return this.close(CloseCode.Timeout, "Nothing was heard for too long");
+      return this.close(
+        CloseCode.Timeout,
+        `Nothing was received for ${silence} ms`,
+      );
     }
     if (silence < this.#heartbeatMs) {
       // Rounding may leave a rest that is below the resolution of the clock.

@@ -90,7 +90,7 @@ function rankOf({ error, reason }: Failure): number {
   return isLasting(reason) ? 1 : 0;
 }
 
-/** Connection to one of several addresses, kept up by reconnecting. Starts with `start()`. */
+/** Connection to one of several addresses, re-established whenever it is lost. Starts with `start()`. */
 export class Link {
   /** Bytes received and not consumed. */
   readonly receiveBuffer: ReceiveBuffer;

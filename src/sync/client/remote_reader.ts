@@ -247,7 +247,7 @@ export class RemoteReader implements LogReader, BufferUser {
     const receiveBuffer = this.#receiveBuffer;
     const records = this.#parts.own.resolve(message);
     if (records === "missing") {
-      // PendingRequests for the bytes of all records from here on.
+      // Requests the bytes of all records from here on.
       receiveBuffer.release(size);
       this.#takesReferences = false;
       this.#stop();

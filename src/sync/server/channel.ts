@@ -1,5 +1,5 @@
 /**
- * One cluster on one connection.
+ * Channel: one cluster on one connection.
  *
  * This module is browser compatible.
  *
@@ -212,7 +212,10 @@ export class Channel implements ClusterUser {
     if (this.#logStreams >= server.limits.channels) {
       // Each log stream may have a batch read ahead.
       streams.finish(stream);
-      return this.#endStream(stream, "Too many reads are open already");
+      return this.#endStream(
+        stream,
+        `No more than ${server.limits.channels} reads on one connection`,
+      );
     }
     try {
       const may = permission.check();
@@ -299,7 +302,10 @@ export class Channel implements ClusterUser {
       connection: connection.number,
     });
     if (slot === undefined) {
-      return this.#endStream(stream, "Too many snapshots are sent already");
+      return this.#endStream(
+        stream,
+        "Too many snapshots are being sent; try again later",
+      );
     }
     sender.streams.set(
       stream,
@@ -390,7 +396,7 @@ export class Channel implements ClusterUser {
         type: "failed",
         stream,
         unknown: false,
-        message: "Server cannot answer that now",
+        message: "Server failed to answer the request; try again later",
       });
     }
   }

@@ -1,5 +1,5 @@
 /**
- * The server's end of one connection.
+ * Server side of one connection.
  *
  * This module is browser compatible.
  *
@@ -213,7 +213,7 @@ export class Connection
     if (whole === undefined) return undefined;
     const assembled = decodeMessage(whole);
     if (assembled.type === "part" || assembled.type === "hello") {
-      throw new ErrProtocol(`Message ${assembled.type} came in parts`);
+      throw new ErrProtocol(`Message ${assembled.type} was sent in parts`);
     }
     this.#allow(assembled, whole.length);
     return [assembled, whole.length];
@@ -222,11 +222,13 @@ export class Connection
   /** Checks that a message may come now, and charges it to the credit or the rate limit. */
   #allow(message: Message, size: number): void {
     if (!FROM_CLIENT[message.type]) {
-      throw new ErrProtocol(`Message ${message.type} is the server's to send`);
+      throw new ErrProtocol(
+        `Message ${message.type} may only be sent by the server`,
+      );
     }
     if (message.type === "hello") {
       if (this.#state !== "connected") {
-        throw new ErrProtocol(`Message ${message.type} came a second time`);
+        throw new ErrProtocol(`Message ${message.type} was sent a second time`);
       }
       this.#state = "authenticating";
     } else if (this.#state !== "open") {
@@ -234,13 +236,13 @@ export class Connection
       throw new ErrProtocol(`Message ${message.type} before the welcome`);
     } else if (message.type === "append") {
       const credit = appendCredit(size, message.lengths.length);
-      if (!this.#credit.charge(credit)) throw overCredit();
+      if (!this.#credit.charge(credit)) throw overCredit(size);
     } else if (
       message.type === "part" && this.#credit.granted <= 0 &&
       this.#assembler.bytes + message.bytes.length > TOKEN_FRAME_BYTES_MAX
     ) {
       // Only an append can be larger than that, and it needs credit.
-      throw overCredit();
+      throw overCredit(size);
     } else if (this.#messages.take(COSTS[message.type] ?? 1) < 0) {
       const { messagesPerSecond } = this.#server.limits;
       throw new Violation(
@@ -414,7 +416,7 @@ export class Connection
     const cluster = await clusters.get(clusterID);
     if (!this.#isOpening(message)) return;
     if (this.#server.isStopping) {
-      return this.refuseChannel(channel, CloseCode.GoingAway, "Server stops");
+      return this.refuseChannel(channel, CloseCode.GoingAway, STOPPING);
     }
     const failure = failureOf(host, clusterID);
     if (failure !== undefined) {
@@ -506,7 +508,7 @@ export class Connection
     if (channel !== undefined && !this.#server.isStopping) {
       return channel.append(message, records, credit);
     }
-    const reason = channel === undefined ? NOT_OPEN : "Server stops";
+    const reason = channel === undefined ? NOT_OPEN : STOPPING;
     this.answer(stream, failed(stream, reason));
     this.appendProcessed(credit, lengths.length);
   }
@@ -582,7 +584,7 @@ export class Connection
     if (this.#state === "connected" && now - this.#connectedAt > helloMs) {
       return this.close(
         CloseCode.Timeout,
-        `No hello came within ${helloMs} ms`,
+        `No hello was received within ${helloMs} ms`,
       );
     }
     const silence = now - this.#receivedAt;
@@ -592,17 +594,23 @@ export class Connection
         this.sender.send({ type: "ping" });
       }
     } else if (
-      // A client gets time to answer the ping: while the server's machine was
-      // suspended, only the clock went on.
+      // A client gets time to answer the ping: the server's computer may have been
+      // suspended while the clock advanced.
       silence >= 2 * heartbeatMs && now - this.#pingedAt! >= heartbeatMs / 2
     ) {
-      return this.close(CloseCode.Timeout, "Nothing was heard for too long");
+      return this.close(
+        CloseCode.Timeout,
+        `Nothing was received for ${silence} ms`,
+      );
     }
     for (const channel of this.#channels.values()) channel?.tick(now);
     // Sends what has waited for `authorize`.
     this.sender.pump();
     if (this.sender.blockedFor(now) >= slowMs) {
-      this.close(CloseCode.TooSlow, "Reads too slowly; reconnect");
+      this.close(
+        CloseCode.TooSlow,
+        `Client has read nothing for ${slowMs} ms; reconnect`,
+      );
     }
   }
 
@@ -672,10 +680,10 @@ function failed(stream: number, message: string): Message {
   return { type: "failed", stream, unknown: false, message };
 }
 
-function overCredit(): Violation {
+function overCredit(bytes: number): Violation {
   return new Violation(
     CloseCode.TooBig,
-    "More was sent than the credit granted",
+    `Frame of ${bytes} bytes was sent without credit`,
   );
 }
 
@@ -718,6 +726,8 @@ const FROM_CLIENT: { readonly [type in Message["type"]]: boolean } = {
 const TOKEN_FRAME_BYTES_MAX = SYNC_TOKEN_BYTES_MAX + 16;
 
 const NOT_OPEN = "Channel is not open";
+
+const STOPPING = "Server is stopping";
 
 /** Cost of each message relative to the cheapest. A client that reopens all of its clusters stays far below the limit. */
 const COSTS: { readonly [type in Message["type"]]?: number } = {

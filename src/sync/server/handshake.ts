@@ -32,7 +32,7 @@ export interface UpgradeRequest {
 
 /** Error that closes the connection with a code of its own. */
 export class Violation extends SampanError {
-  /** The name `instanceof` goes by. */
+  /** Name that `instanceof` compares. */
   static override readonly errorName = "Violation";
   /** `CloseCode` that the connection is closed with. */
   readonly code: number;

@@ -92,7 +92,10 @@ export class Sender {
     // nothing would fill the buffer.
     const { transport, close } = this.#options;
     if (transport.bufferedBytes > 2 * SYNC_BUFFERED_BYTES_MAX) {
-      close(CloseCode.TooSlow, "Answers are not read");
+      close(
+        CloseCode.TooSlow,
+        `Client does not read ${transport.bufferedBytes} bytes of answers; reconnect`,
+      );
     }
   }
 

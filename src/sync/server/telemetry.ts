@@ -41,16 +41,16 @@ const METRICS: {
   readonly [count in keyof Counts]: readonly [unit: string, text: string];
 } = {
   connections: ["{connection}", "Connections that are open"],
-  closed: ["{connection}", "Connections refused or cut"],
+  closed: ["{connection}", "Connections rejected, or closed with an error"],
   received: ["By", "Bytes of frames received"],
   sent: ["By", "Bytes of frames sent"],
-  appended: ["{record}", "Records added to logs"],
+  appended: ["{record}", "Records appended to logs"],
   refused: ["{record}", "Records refused"],
   entries: ["{record}", "Records sent to readers"],
   snapshots: ["By", "Bytes of snapshots sent"],
   hookFailures: [
     "{call}",
-    "Hooks that threw, answered wrongly or did not answer",
+    "Calls of hooks that threw, returned an invalid value or timed out",
   ],
   malformed: ["{request}", "Requests that were malformed"],
   diverged: ["{client}", "Clients whose state differs"],
