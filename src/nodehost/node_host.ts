@@ -214,7 +214,7 @@ export class NodeHost {
     this.#onEvent = options.onEvent ?? ((): void => {});
   }
 
-  /** For `rehearseOn()` alone. */
+  /** Called by `rehearseOn()` only. */
   private static rehearse(
     host: NodeHost,
     request: RehearsalRequest,
@@ -305,12 +305,12 @@ export class NodeHost {
   }
 
   /**
-   * Starts a cluster that has failed, or could not be started, again as it was
-   * started last, say after an entry was skipped.
+   * Restarts a cluster that has failed, or whose start has failed, with the machine
+   * and configuration of its last start: for example after an entry was skipped.
    *
-   * @throws ErrClusterNotFound if it was not started here
+   * @throws ErrClusterNotFound if it was never started on this host
    * @throws ErrClusterAlreadyExist if it has not failed
-   * @throws what starting it throws
+   * @throws the errors of `startCluster()`
    */
   async restartCluster(clusterID: bigint): Promise<Replica> {
     const known = this.#known.get(clusterID);
@@ -323,17 +323,17 @@ export class NodeHost {
   }
 
   /**
-   * Has an entry skipped by every replica of a cluster, present and future: a
-   * decision that is recorded in the log, with its reason, and cannot be taken
-   * back. Its proposer is refused with that reason. A replica that `update()`
-   * stopped at the entry goes on once it is started again
-   * ({@linkcode NodeHost.restartCluster}); one that has applied it recovers its
-   * state without it. The cluster need not run here. Resolves once the decision is
-   * committed; an entry that is skipped already stays so, with its first reason.
+   * Makes every replica of a cluster, present and future, skip an entry. The
+   * decision is appended to the log, with its reason, and cannot be undone. The
+   * proposer of the entry gets `ErrProposalRefused` with the reason. A replica that
+   * failed because `update()` threw at the entry continues once it is restarted
+   * ({@linkcode NodeHost.restartCluster}); a replica that has applied the entry
+   * recovers a state without it. The cluster need not run on this host. Resolves
+   * once the decision is committed. Idempotent: the first reason stays.
    *
-   * @throws ErrSkipRefused if there is no such entry, it is not a command, the log was cut past it, neither log nor snapshots give a state without it, or the log is ordered by a server
-   * @throws RangeError if the index is not that of an entry
-   * @throws TypeError if there is no reason
+   * @throws ErrSkipRefused if there is no such entry, it is not a command, it is compacted, neither log nor snapshots lead to a state without it, or the log is ordered by a server
+   * @throws RangeError if the index is not an integer of at least 1
+   * @throws TypeError if the reason is not a non-empty text
    */
   async skipEntry(
     clusterID: bigint,
@@ -343,7 +343,7 @@ export class NodeHost {
     checkID("clusterID", clusterID, 0n);
     if (this.#stopping !== undefined) throw new ErrClusterClosed();
     const stopped = new AbortController();
-    // Of a node id of its own: the replica, or an import, may have the log open.
+    // With a node id of its own: a replica, or an import, may have opened the log.
     const log = await this.#openLog(
       clusterID,
       this.env.random64() | 1n << 63n,
@@ -368,7 +368,7 @@ export class NodeHost {
     if (this.#stopping !== undefined) throw new ErrClusterClosed();
     if (this.#clusters.has(clusterID)) {
       throw new ErrClusterAlreadyExist(
-        `Cluster ${clusterID} is started on this host already`,
+        `Cluster ${clusterID} is already started on this host; stop it with stopCluster() first`,
       );
     }
     const { promise, resolve } = withResolvers<Stoppable | undefined>();
@@ -395,14 +395,14 @@ export class NodeHost {
     const { clusterID, nodeID } = config;
     const opening = new AbortController();
     const running: { stop?: () => Promise<void> } = {};
-    // It can be stopped from here on, also while its log is being opened.
+    // It can be stopped from now on, also while its log is opened.
     onStarting({
       stop: async () => {
         if (running.stop !== undefined) return await running.stop();
         opening.abort(new ErrClusterClosed());
       },
     });
-    // A wrong machine is refused before anything is written to the log.
+    // A factory that fails is refused before anything is written to the log.
     const tried = tryFactory(factory, clusterID, nodeID);
     const log = await this.#openLog(clusterID, nodeID, opening.signal);
     const { replica, started, stop } = startReplica({
@@ -443,7 +443,7 @@ export class NodeHost {
     try {
       return await abortable(opening, signal);
     } catch (error) {
-      // It may still open, and has to be closed then.
+      // It may still open, and must be closed then.
       if (signal.aborted) opening.then((log) => log.close()).catch(() => {});
       throw error;
     }
@@ -454,18 +454,18 @@ export class NodeHost {
     return this.#snapshots;
   }
 
-  /** The replica of a cluster, if it is started here: from when its start has resolved until it is stopped. */
+  /** Replica of a cluster, from the resolution of its start until its stop; undefined otherwise. */
   replica(clusterID: bigint): Replica | undefined {
     return this.#replicas.get(clusterID);
   }
 
   /**
    * Imports a snapshot that another host exported, before the cluster is first
-   * started here (H9). An empty log goes on after its index.
+   * started here (H9). The log, which must be empty, continues after its index.
    *
-   * @throws ErrClusterAlreadyExist if the cluster is started here, or has a log or a snapshot; an import from which the cluster then failed to start may be replaced by another one
-   * @throws ErrSnapshotMismatch if the snapshot is another cluster's, holds no state, or is one from which no replica could go on
-   * @throws ErrSnapshotCorrupted if the snapshot is damaged; nothing is kept of it
+   * @throws ErrClusterAlreadyExist if the cluster is started here, or has a log or a snapshot; an import from which the cluster failed to start can be replaced by another one
+   * @throws ErrSnapshotMismatch if the snapshot is of another cluster, has no state, or no replica can start from it
+   * @throws ErrSnapshotCorrupted if the snapshot is damaged; nothing of it is stored
    * @throws ErrSnapshotVersion if the snapshot was written by a newer version
    */
   async importSnapshot(
@@ -485,7 +485,7 @@ export class NodeHost {
         return done;
       });
     } catch (error) {
-      // Refused before it was read: its sender need not wait.
+      // Not read: its sender must not wait.
       if (!snapshot.locked) await snapshot.cancel(error).catch(() => {});
       throw error;
     }
@@ -503,7 +503,7 @@ export class NodeHost {
         (present.length === 0 || this.#mayReplace(clusterID, present));
       if (!isFree) {
         throw new ErrClusterAlreadyExist(
-          `Cluster ${clusterID} has a log or a snapshot here already`,
+          `Cluster ${clusterID} already has a log or a snapshot on this host; remove them with removeData() before the import`,
         );
       }
       const info = await copySnapshot(snapshot, this.#snapshots, (header) => {
@@ -512,8 +512,8 @@ export class NodeHost {
         imported: true,
         signal,
         inspect: inspectSnapshot,
-        // Before the snapshot is there: an import that is cut off between the
-        // two can be made again.
+        // Before the snapshot is stored: an import interrupted between the two can
+        // be repeated.
         beforeCommit: async ({ index, epoch }) => {
           if (present.length > 0) {
             await log.close();
@@ -529,7 +529,7 @@ export class NodeHost {
     }
   }
 
-  /** True if a cluster has only an import, from which no replica could start, such as a snapshot its machine cannot read. */
+  /** True if a cluster has only an import from which its start has failed, such as a snapshot its machine cannot read. */
   #mayReplace(clusterID: bigint, present: readonly SnapshotInfo[]): boolean {
     return this.#known.get(clusterID)?.failed !== undefined &&
       this.logDB.removeData !== undefined &&
@@ -561,8 +561,8 @@ export class NodeHost {
 
   /**
    * Stops a cluster: pending calls reject with `ErrClusterClosed` and its machine
-   * is closed (H10). Idempotent. A cluster whose start has failed is no longer
-   * reported as failed.
+   * is closed (H10). A cluster whose start has failed is no longer reported as
+   * failed.
    *
    * @throws ErrClusterNotFound if it is not started here
    */
@@ -571,7 +571,7 @@ export class NodeHost {
     if (starting === undefined) {
       const known = this.#known.get(clusterID);
       if (known?.failed === undefined) throw new ErrClusterNotFound(clusterID);
-      // One that could not be started has nothing to be stopped.
+      // Its start has failed: nothing runs.
       known.failed = undefined;
       return;
     }
@@ -627,7 +627,7 @@ export class NodeHost {
     };
   }
 
-  /** Describes the clusters that were started on this host: indexes, log, snapshots and sizes, and of those that failed the cause. */
+  /** Describes the clusters that were started on this host: indexes, log, snapshots, sizes and the causes of failures. */
   async info(): Promise<NodeHostInfo> {
     const known = [...this.#known].sort(([a], [b]) => a < b ? -1 : 1);
     const clusters = known.map(([clusterID, start]) =>
@@ -645,7 +645,7 @@ export class NodeHost {
     let snapshots: readonly SnapshotInfo[] = [];
     let pending = 0;
     let unreadable: { readonly error: unknown } | undefined;
-    // A store that fails is no reason to tell nothing of the others.
+    // A store that fails must not hide the rest.
     try {
       snapshots = await this.#snapshots.list(clusterID);
       pending = replica?.pending().length ??
@@ -669,13 +669,13 @@ export class NodeHost {
   }
 
   /**
-   * Removes all that is kept here of a cluster that does not run: its log, or
-   * the copy of it, its snapshots, the state of its machine, its outbox, and the
-   * files of its snapshots (Dragonboat's `RemoveData`). What other devices or the
-   * server have stays. Cut off by a crash it can be called again.
+   * Removes all data of a stopped cluster from this host: its log or copy of the
+   * log, its snapshots and their files, the state of its on-disk machine, and its
+   * outbox (Dragonboat's `RemoveData`). Data on other devices and on the server
+   * stay. Can be called again after a crash.
    *
-   * @throws ErrUnsynced if the outbox holds what is not synced, unless `discardPending` is set; nothing is removed
-   * @throws ErrClusterAlreadyExist if the cluster runs here, or on another host that shares the log; nothing is removed
+   * @throws ErrUnsynced if the outbox has submissions that are not synced, unless `discardPending` is set; nothing is removed
+   * @throws ErrClusterAlreadyExist if the cluster runs on this host, or on another one that shares the log; nothing is removed
    * @throws ErrNotImplemented if the log, or an on-disk machine, cannot remove its data; nothing is removed
    */
   async removeData(
@@ -686,7 +686,7 @@ export class NodeHost {
     checkID("clusterID", clusterID, 0n);
     if (this.#clusters.has(clusterID)) {
       throw new ErrClusterAlreadyExist(
-        `Cluster ${clusterID} runs on this host: stop it with stopCluster() before its data is removed`,
+        `Cluster ${clusterID} runs on this host; stop it with stopCluster() before its data are removed`,
       );
     }
     await this.#reserve(clusterID, async () => {
@@ -704,9 +704,9 @@ export class NodeHost {
     });
   }
 
-  /** Submissions of a cluster that it may not have, in order. */
+  /** Lists submissions that the cluster may not have, in order. */
   async #unsynced(clusterID: bigint): Promise<readonly Unsynced[]> {
-    // What is applied may be in the outbox still: the replica, up or stopped, knows.
+    // The outbox may still have some that are applied; a replica, also a stopped one, does not.
     const pending = this.#known.get(clusterID)?.replica?.pending();
     if (pending === undefined) {
       return await this.#outbox?.unsynced(clusterID) ?? [];
@@ -716,27 +716,29 @@ export class NodeHost {
     );
   }
 
-  /** Removes all of a cluster but its outbox, with which `use` deals once it is sure that the rest can go. */
+  /** Removes all data of a cluster but its outbox; `useOutbox` is called once it is certain that the data can be removed. */
   async #removeState(
     clusterID: bigint,
     make: RemoveDataOptions["machine"],
-    use: () => unknown,
+    useOutbox: () => unknown,
   ): Promise<void> {
     const { logDB } = this;
     if (logDB.removeData === undefined) {
-      throw new ErrNotImplemented("LogDB has no removeData()");
+      throw new ErrNotImplemented(
+        `LogDB of cluster ${clusterID} has no removeData()`,
+      );
     }
     const machine = this.#removable(clusterID, make);
     await logDB.removeData(clusterID);
-    await use();
+    await useOutbox();
     await machine?.removeData();
     for (const store of new Set([this.#snapshots, logDB.snapshots])) {
       for (const info of await store?.list(clusterID) ?? []) {
         await store!.remove(info);
       }
     }
-    for (const use of await this.#files.list(HOST_DIRECTORY)) {
-      const directory = `${HOST_DIRECTORY}/${use}`;
+    for (const purpose of await this.#files.list(HOST_DIRECTORY)) {
+      const directory = `${HOST_DIRECTORY}/${purpose}`;
       for (const name of await this.#files.list(directory)) {
         if (!name.startsWith(`${clusterID}-`)) continue;
         await this.#files.remove(`${directory}/${name}`);
@@ -744,7 +746,7 @@ export class NodeHost {
     }
   }
 
-  /** The on-disk machine of a cluster, never opened, to have its data removed. */
+  /** Creates the on-disk machine of a cluster to remove its data, without opening it; undefined for a machine in memory. */
   #removable(
     clusterID: bigint,
     make: RemoveDataOptions["machine"],
@@ -758,20 +760,20 @@ export class NodeHost {
     if (machine === undefined) return undefined;
     if (!("removeData" in machine)) {
       throw new ErrNotImplemented(
-        `Machine of cluster ${clusterID} has no removeData(): remove what it keeps, and pass machine: () => undefined`,
+        `Machine of cluster ${clusterID} has no removeData(); remove its data yourself, and pass machine: () => undefined`,
       );
     }
     return machine as IOnDiskStateMachine & IRemoveData;
   }
 
   /**
-   * Stops every cluster and removes all that is kept here of any cluster, also of
-   * those that were not started in this life of the host: what a log-out calls,
-   * so that one user of a device leaves nothing to the next (U35). An on-disk
-   * machine that was not started here is removed only if `machine` makes it. The
-   * host can start clusters afterwards.
+   * Stops every cluster and removes the data of all clusters from this host, also of
+   * those that this `NodeHost` never started. Called at logout, so that the next
+   * user of the device finds nothing of the last one (U35). The data of an on-disk
+   * machine that was not started here are removed only if `machine` creates it.
+   * Clusters can be started afterwards.
    *
-   * @throws ErrUnsynced if an outbox holds what is not synced, unless `discardPending` is set; nothing is stopped or removed
+   * @throws ErrUnsynced if an outbox has submissions that are not synced, unless `discardPending` is set; nothing is stopped or removed
    * @throws ErrNotImplemented as `removeData()`
    */
   async leave(options: RemoveDataOptions = {}): Promise<void> {
@@ -801,16 +803,16 @@ export class NodeHost {
   }
 
   /**
-   * Exports what this device has of a cluster: the whole state at its applied
-   * index, and what was submitted and may not be in the cluster. Works while the
-   * replica runs, or waits before an entry at which its machine threw, and without
-   * the server or its log once it was stopped, has failed or could not be started,
-   * as when the server has another history. A replica that has failed and does not
-   * go on by itself is stopped by it. While the stream of a stopped one
-   * is not read to its end or cancelled, the cluster cannot be started.
+   * Exports the data of a cluster on this device: the whole state at the applied
+   * index, and the submissions that the cluster may not have. Works without the
+   * server, and also after the replica was stopped, has failed or could not be
+   * started, for example because the server has another history. Stops a replica
+   * that has failed, unless it waits for a decision to skip an entry. The cluster of
+   * a stopped replica can be started again once the stream is read to its end or
+   * cancelled.
    *
    * @throws ErrClusterNotFound if the cluster was never started on this host
-   * @throws what starting a machine from what is here throws
+   * @throws the errors of a start from the data on this device
    */
   async exportData(clusterID: bigint): Promise<ClusterData> {
     checkID("clusterID", clusterID, 0n);
@@ -818,8 +820,8 @@ export class NodeHost {
     if (known === undefined) throw new ErrClusterNotFound(clusterID);
     const pending = await this.#unsynced(clusterID);
     const running = this.#replicas.get(clusterID);
-    // Also one that waits before an entry at which `update()` threw: it goes on by
-    // itself once the entry is skipped, and is not to be stopped.
+    // Also one that waits before an entry at which `update()` threw: it continues
+    // once the entry is skipped.
     if (running !== undefined && !running.closed.aborted) {
       return {
         clusterID,
@@ -828,7 +830,7 @@ export class NodeHost {
         pending,
       };
     }
-    await this.#settle(clusterID);
+    await this.#stopFailed(clusterID);
     const { promise, resolve, reject } = withResolvers<ClusterData>();
     const exported = this.#reserve(clusterID, async (started) => {
       const ended = withResolvers<void>();
@@ -838,7 +840,7 @@ export class NodeHost {
           await exported.catch(() => {});
         },
       });
-      const replica = await this.#startKept(known);
+      const replica = await this.#startOffline(known);
       try {
         const { appliedIndex } = replica.replica;
         const source = replica.replica.exportSnapshot();
@@ -853,8 +855,8 @@ export class NodeHost {
     return await promise;
   }
 
-  /** Stops a replica that has failed, and keeps what it failed with. */
-  async #settle(clusterID: bigint): Promise<void> {
+  /** Stops a replica that has failed; its status stays failed, with the cause. */
+  async #stopFailed(clusterID: bigint): Promise<void> {
     const known = this.#known.get(clusterID);
     const failed = this.#replicas.get(clusterID);
     const starting = this.#clusters.get(clusterID);
@@ -863,8 +865,8 @@ export class NodeHost {
     await this.#stopOne(clusterID, starting);
   }
 
-  /** Starts a replica on nothing but what is here. */
-  async #startKept({ factory, config }: Known): Promise<Started> {
+  /** Starts a replica from the data on this device only. */
+  async #startOffline({ factory, config }: Known): Promise<Started> {
     const { clusterID, nodeID } = config;
     const start = async (log: Log): Promise<Started> => {
       const { replica, started, stop } = startReplica({
@@ -904,23 +906,21 @@ export class NodeHost {
   }
 
   /**
-   * Starts a cluster over on the server's history, for a device that knows another
-   * one: the server's log was reset, or restored from an older backup
-   * (`ErrOtherHistory`). Removes the state, the snapshots and the copy of the log
-   * that are here, keeps everything in the outbox, and starts the cluster again,
-   * connected or not: use the replica that is returned. Works whether the replica
-   * runs, has failed or could not be started. `exportData()` first, if what is here
-   * is wanted.
+   * Starts a cluster over on the server's history, after `ErrOtherHistory`: the
+   * server's log was reset, or restored from an older backup. Removes the state, the
+   * snapshots and the copy of the log from this device, leaves the outbox, and
+   * starts the cluster again, connected or not; use the replica it returns. Works
+   * whether the replica runs, has failed or could not be started. Call
+   * `exportData()` before, to save the old state.
    *
-   * Of what was submitted, everything that was never sent goes through a new
-   * session. What may have been sent is looked up on the server: if it knows the
-   * session, each command is found to have been applied in its history, or is sent
-   * again; if it does not, the command is of `unknown` outcome until it is
-   * dismissed.
+   * Submissions that were never sent go through a new session. Those that may have
+   * been sent are looked up on the server: if it has their session, each command is
+   * applied in its history, or sent again; if not, the command is of `unknown`
+   * outcome until it is dismissed.
    *
    * @throws ErrClusterNotFound if the cluster was never started on this host
-   * @throws ErrNotImplemented if the home of the log is here, or an on-disk machine cannot remove its data; nothing is changed
-   * @throws what starting the cluster throws
+   * @throws ErrNotImplemented if the log is ordered on this host, or an on-disk machine cannot remove its data; nothing is changed
+   * @throws the errors of `startCluster()`
    */
   async startOver(
     clusterID: bigint,
@@ -931,13 +931,13 @@ export class NodeHost {
     if (known === undefined) throw new ErrClusterNotFound(clusterID);
     if (!this.logDB.isCopy) {
       throw new ErrNotImplemented(
-        `Log of cluster ${clusterID} is stored on this host, so no server has another history of it: restore a backup, or import a snapshot`,
+        `Log of cluster ${clusterID} is ordered on this host, so no server has another history of it; restore a backup, or import a snapshot`,
       );
     }
     this.#removable(clusterID, options.machine);
     const starting = this.#clusters.get(clusterID);
     if (starting !== undefined) await this.#stopOne(clusterID, starting);
-    // The outbox need not know yet what was applied here.
+    // The outbox may not have stored yet that some were applied.
     const pending = known.replica?.pending().map(({ id }) => id);
     await this.#reserve(
       clusterID,
@@ -951,7 +951,7 @@ export class NodeHost {
     return await this.#start(known.factory, known.config);
   }
 
-  /** Stops every cluster, then what the host made itself; idempotent (H10). */
+  /** Stops every cluster and closes the stores that the host created; idempotent (H10). */
   stop(): Promise<void> {
     return this.#stopping ??= this.#stop();
   }
