@@ -27,6 +27,7 @@ import type { FailedEntries, StateMachine } from "../rsm/state_machine.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { CurrentMachine } from "./current_machine.ts";
+import type { DiskSync } from "./disk_sync.ts";
 import type { DivergenceMonitor } from "./divergence_monitor.ts";
 import { ErrUpdateFailed } from "./errors.ts";
 import { guardLog, LogFailure, nextOf } from "./log_failure.ts";
@@ -69,12 +70,10 @@ export interface ApplyLoopParts {
   readonly recovery: Recovery;
   readonly divergence: DivergenceMonitor;
   readonly snapshotter: Snapshotter;
+  /** Set for an on-disk machine. */
+  readonly diskSync: DiskSync | undefined;
   /** Rehearsal that has to see each batch before it is applied, if there is one. */
   readonly rehearsal: () => Rehearsal | undefined;
-  /** Called after entries were applied to the machine that serves the replica. */
-  readonly onApplied: () => void;
-  /** Called after the state came from the server. */
-  readonly onRemoteState: () => void;
 }
 
 /** Applies committed entries until the replica stops or fails. */
@@ -193,7 +192,7 @@ export class ApplyLoop {
     if (error instanceof LogFailure) await sleep(env, backoff.next(), stopped);
     if (context.diverged !== undefined || error instanceof ErrCompacted) {
       const source = await this.#parts.recovery.recover();
-      if (source === "server") this.#parts.onRemoteState();
+      if (source === "server") this.#parts.snapshotter.saveRemoteState();
       if (source !== undefined) backoff.reset();
       else {
         context.event({ type: "log failed", error });
@@ -261,7 +260,10 @@ export class ApplyLoop {
       if (stopped.aborted) throw stopped.reason;
       this.#takeOver();
       reader.applied?.(machine.applied);
-      if (!machine.isSwapping) this.#parts.onApplied();
+      if (!machine.isSwapping) {
+        this.#parts.snapshotter.applied(machine.applied);
+        this.#parts.diskSync?.applied();
+      }
       if (env.now() - slice > APPLY_SLICE_MS) {
         // Catch-up must not freeze a page.
         await env.turn();

@@ -571,12 +571,8 @@ export class Replica<Q = unknown, A = unknown> {
       recovery: this.#recovery,
       divergence: this.#divergence,
       snapshotter,
+      diskSync,
       rehearsal: () => this.#rehearsal,
-      onApplied: () => {
-        snapshotter.applied(machine.applied);
-        diskSync?.applied();
-      },
-      onRemoteState: () => this.#saveRemoteState(),
     });
     this.#running = { loop, snapshotter, diskSync };
     this.#divergence.start();
@@ -585,15 +581,7 @@ export class Replica<Q = unknown, A = unknown> {
     stopped.throwIfAborted();
     await loop.start();
     this.#outbox?.start();
-    if (isRemote) this.#saveRemoteState();
-  }
-
-  /** Saves a local snapshot after recovering from the server, so that the next start works offline. */
-  #saveRemoteState(): void {
-    if (!this.#context.isDurable || this.type === OnDiskStateMachine) return;
-    this.requestSnapshot().catch(() => {
-      // Reported as an event.
-    });
+    if (isRemote) snapshotter.saveRemoteState();
   }
 
   /** Appends the configuration of the cluster as the first record of an empty log, if this replica has some to set (H4). */

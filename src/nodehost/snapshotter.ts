@@ -213,6 +213,15 @@ export class Snapshotter {
     return isDurable && this.#index < from && index >= from;
   }
 
+  /** Saves a local snapshot after a recovery from the server, so that the next start works offline. */
+  saveRemoteState(): void {
+    const { isDurable, type } = this.#context;
+    if (!isDurable || type === OnDiskStateMachine) return;
+    this.request().catch(() => {
+      // Reported as an event.
+    });
+  }
+
   /** Notes that an on-disk machine which stores the host's rows is durable up to `index`. */
   synced(index: number): void {
     if (this.#machine.current.machine.hostState !== undefined) {
