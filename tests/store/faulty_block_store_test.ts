@@ -19,7 +19,11 @@ for (const asynchronous of [false, true]) {
     const partly = store.crash(1);
     assertEquals(partly.names(), ["a"]);
     assertEquals(await partly.get(["a"]), [Uint8Array.of(2)]);
-    await assertRejects(async () => await store.get(["a"]), Error, "Power");
+    await assertRejects(
+      async () => await store.get(["a"]),
+      Error,
+      "lost power",
+    );
     await partly.write(one, "strict");
     assertEquals(await partly.crash().get(["a"]), [Uint8Array.of(1)]);
   });
