@@ -1,6 +1,8 @@
 /**
  * Recovery of a replica's state: at the start, when the log was compacted past
- * the state, when the state has diverged, and without an entry that is skipped.
+ * the state, when the state has diverged, and without an entry that is skipped. Here
+ * the snapshot is chosen; `rsm/recover_snapshot.ts` reads it, and refuses one that
+ * is damaged or recovers to another state hash.
  *
  * This module is browser compatible.
  *

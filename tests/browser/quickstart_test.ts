@@ -4,13 +4,11 @@ import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
-/** Files of the section "Five minutes" of the README, by name. */
-async function quickStart(): Promise<Map<string, string>> {
-  const readme = await Deno.readTextFile(new URL("README.md", ROOT));
-  const from = readme.indexOf("## Five minutes");
-  const section = readme.slice(from, readme.indexOf("\n## ", from + 1));
+/** Files of the folder `my-app` that a page of the documentation contains, by name. */
+async function appFiles(page: string): Promise<Map<string, string>> {
+  const text = await Deno.readTextFile(new URL(page, ROOT));
   return new Map(
-    [...section.matchAll(
+    [...text.matchAll(
       /`my-app\/([\w.]+)`[^\n]*\n\n```\w+(?: ignore)?\n([\s\S]*?)```/g,
     )].map(([, name, text]) => [name!, text!]),
   );
@@ -68,65 +66,168 @@ class Person {
     );
   }
 
-  /** Waits until the page shows these items and its status begins with that. */
-  async until(items: readonly string[], status: string): Promise<void> {
+  /** Items that the page shows, in alphabetical order. */
+  async shown(): Promise<string[]> {
+    return await this.#page.evaluate(
+      `[...document.querySelectorAll("li")].map((li) => li.textContent).sort()`,
+      WAIT_MS_MAX,
+    ) as string[];
+  }
+
+  /** Waits until the page's status begins with this and it shows these items, or any if there are none given. */
+  async until(
+    items: readonly string[] | undefined,
+    status: string,
+  ): Promise<void> {
     let seen: unknown;
     for (let waited = 0; waited < WAIT_MS_MAX / 4; waited += 50) {
-      seen = await this.#page.evaluate(
-        `[document.querySelector("output").value,
-          [...document.querySelectorAll("li")].map((li) => li.textContent).sort()]`,
+      const said = await this.#page.evaluate(
+        `document.querySelector("output").value`,
         WAIT_MS_MAX,
-      );
-      const [said, shown] = seen as [string, string[]];
-      if (said.startsWith(status) && shown.join() === items.join()) return;
+      ) as string;
+      const shown = await this.shown();
+      const isShown = items === undefined || shown.join() === items.join();
+      if (said.startsWith(status) && isShown) return;
+      seen = [said, shown];
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     assertEquals(seen, [status, items]);
   }
+
+  /** Waits until the service worker can open the page without a network. */
+  async canReload(): Promise<void> {
+    await this.#page.evaluate(
+      "navigator.serviceWorker.ready.then(() => true)",
+      WAIT_MS_MAX,
+    );
+  }
+
+  async reload(): Promise<void> {
+    await this.#page.reload();
+  }
 }
 
-Deno.test("the quick start of the README is two pages that edit offline and agree once the server is back", async () => {
+/** Writes these files, and calls `use` with their folder and a browser. */
+async function withApp(
+  files: ReadonlyMap<string, string>,
+  use: (app: App) => Promise<void>,
+): Promise<void> {
   await Deno.mkdir(new URL(".cache/", ROOT), { recursive: true });
-  const app = await Deno.makeTempDir({
+  const folder = await Deno.makeTempDir({
     dir: new URL(".cache/", ROOT).pathname,
     prefix: "my-app-",
   });
-  let browser: Browser | undefined;
-  let server: Deno.ChildProcess | undefined;
+  const app = new App(folder);
   try {
-    for (const [name, text] of await quickStart()) {
-      await Deno.writeTextFile(`${app}/${name}`, text);
+    for (const [name, text] of files) {
+      await Deno.writeTextFile(`${folder}/${name}`, text);
     }
-    await bundle(app);
-    const started = await serve(app, "0");
-    server = started.child;
-    browser = await launch("Chromium");
+    await bundle(folder);
+    await app.start();
+    await use(app);
+  } finally {
+    await app.close();
+    await removeFolder(folder);
+  }
+}
+
+/** Server of an application, and two devices that have its page open. */
+class App {
+  readonly #folder: string;
+  #browser: Browser | undefined;
+  #server: Deno.ChildProcess | undefined;
+  #url: string | undefined;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Starts the server, on the same port as before. */
+  async start(): Promise<void> {
+    const port = this.#url === undefined ? "0" : new URL(this.#url).port;
+    ({ child: this.#server, url: this.#url } = await serve(this.#folder, port));
+  }
+
+  async stop(): Promise<void> {
+    this.#server?.kill("SIGTERM");
+    await this.#server?.status;
+    this.#server = undefined;
+  }
+
+  /** Opens the page under two names: to a browser, these are two devices. */
+  async open(): Promise<[Person, Person]> {
+    this.#browser ??= await launch("Chromium");
     const people: Person[] = [];
-    // To a browser, these are two devices.
     for (const name of ["localhost", "127.0.0.1"]) {
-      const url = started.url.replace("127.0.0.1", name);
-      people.push(new Person(await browser.open(url)));
+      const url = this.#url!.replace("127.0.0.1", name);
+      people.push(new Person(await this.#browser.open(url)));
     }
-    const [ada, bob] = people as [Person, Person];
+    return people as [Person, Person];
+  }
+
+  async close(): Promise<void> {
+    await this.#browser?.close();
+    await this.stop();
+  }
+}
+
+Deno.test("the quick start of the README is two pages that edit and reload offline, and agree once the server is back", async () => {
+  await withApp(await appFiles("README.md"), async (app) => {
+    const [ada, bob] = await app.open();
     await ada.until([], "live");
     await ada.add("apples");
     await bob.until(["apples"], "live, 0 edits");
+    await ada.canReload();
 
-    server.kill("SIGTERM");
-    await server.status;
+    await app.stop();
     await ada.add("bread");
     await bob.add("cheese");
     await ada.until(["apples", "bread"], "offline, 1 edits");
     await bob.until(["apples", "cheese"], "offline, 1 edits");
+    await ada.reload();
+    // Of the last second before a reload, what was committed may be pending again.
+    await ada.until(["apples", "bread"], "offline, ");
 
-    ({ child: server } = await serve(app, new URL(started.url).port));
-    for (const person of people) {
+    await app.start();
+    for (const person of [ada, bob]) {
       await person.until(["apples", "bread", "cheese"], "live, 0 edits");
     }
-  } finally {
-    await browser?.close();
-    server?.kill("SIGTERM");
-    await server?.status;
-    await removeFolder(app);
+  });
+});
+
+Deno.test("the machine of the guide in the quick start's page gives a seat that two people book offline to one of them", async () => {
+  const files = await appFiles("README.md");
+  for (const file of await appFiles("web/guide/your-own-machine.md")) {
+    files.set(...file);
   }
+  const server = files.get("server.ts")!;
+  files.set(
+    "server.ts",
+    'import { Seats } from "./seats.ts";\n' +
+      server.replace("KVStateMachine, ", "")
+        .replace("new KVStateMachine()", "new Seats()"),
+  );
+  await withApp(files, async (app) => {
+    const [ada, bob] = await app.open();
+    await ada.until([], "live");
+    await bob.until([], "live");
+    await bob.canReload();
+    await app.stop();
+    await ada.add("A1");
+    await bob.add("A1");
+    await ada.until(["A1: localhost"], "offline, 1 edits");
+    await bob.until(["A1: 127.0.0.1"], "offline, 1 edits");
+    await bob.reload();
+    await bob.until(["A1: 127.0.0.1"], "offline, 1 edits");
+
+    await app.start();
+    await ada.until(undefined, "live, 0 edits");
+    await bob.until(undefined, "live, 0 edits");
+    const refusal = [...await ada.shown(), ...await bob.shown()]
+      .find((item) => item.includes("has that seat"))!;
+    const winner = refusal.split(" ")[0];
+    const [first, second] = winner === "localhost" ? [ada, bob] : [bob, ada];
+    await first.until([`A1: ${winner}`], "live, 0 edits");
+    await second.until([`A1: ${winner}`, refusal], "live, 0 edits");
+  });
 });
