@@ -43,7 +43,7 @@ export function notify<A extends readonly unknown[]>(
   }
 }
 
-/** A promise and the functions that settle it. */
+/** Promise and the functions that settle it. */
 export interface Resolvers<T> {
   /** The promise. */
   readonly promise: Promise<T>;
@@ -110,7 +110,7 @@ export function abortable<T>(
   });
 }
 
-/** A signal that combines several others. */
+/** Signal that combines several others. */
 export interface AnySignal {
   /** Aborts once one of the signals does, with its reason. */
   readonly signal: AbortSignal;

@@ -399,10 +399,10 @@ export const SYNC_SLICE_MS: number = 4;
 export const SYNC_EXPLAINS_MAX: number = 2;
 
 /** Age of a read permission from which it is renewed, in milliseconds. */
-export const SYNC_RIGHT_ASK_MS: number = 2_000;
+export const SYNC_PERMISSION_RENEW_MS: number = 2_000;
 
 /** Age of a read permission from which no data is sent, in milliseconds. */
-export const SYNC_RIGHT_MS_MAX: number = 3_000;
+export const SYNC_PERMISSION_MS_MAX: number = 3_000;
 
 /** Rate of the token bucket for the messages of one connection other than appends, in messages per second; its burst is one second. */
 export const SYNC_MESSAGES_PER_SECOND_MAX: number = 20_000;
@@ -429,7 +429,7 @@ export const SYNC_UPLOAD_BYTES_MAX: number = 16 * 1024 * 1024 * 1024;
 export const SYNC_FAR_ENTRIES: number = 16_384;
 
 /** Size of the recent records of a cluster that a server has in memory for its readers, in bytes; up to twice as much between trims. */
-export const SYNC_RING_BYTES: number = 4 * 1024 * 1024;
+export const SYNC_RECENT_BYTES: number = 4 * 1024 * 1024;
 
 /** Unsent frames of one connection from which it is sent no more data, in bytes; above twice as many it is closed. */
 export const SYNC_BUFFERED_BYTES_MAX: number = 4 * 1024 * 1024;
@@ -474,7 +474,7 @@ export const SYNC_HELLO_MS_MAX: number = 10_000;
 export const SYNC_HOOK_MS_MAX: number = 10_000;
 
 /** Longest wait before a command whose validation failed with an error is validated again, in milliseconds. */
-export const SYNC_HELD_LAST_MS: number = 10_000;
+export const SYNC_VALIDATE_RETRY_LAST_MS: number = 10_000;
 
 /** Longest time for which a reader may accept none of its pending data, in milliseconds. */
 export const SYNC_SLOW_MS_MAX: number = 30_000;
@@ -510,7 +510,7 @@ export const OUTBOX_DONE_MS: number = 1_000;
 export const OUTBOX_SENT_COMMANDS_MAX: number = 1024;
 
 /** Commands that one write of an outbox permits to be sent, in commands. */
-export const OUTBOX_MARK_COMMANDS_MAX: number = 4096;
+export const OUTBOX_PERMITTED_COMMANDS_MAX: number = 4096;
 
 /** Most candidates for the session holder that an outbox remembers, in holders. */
 export const OUTBOX_HOLDERS_MAX: number = 1024;

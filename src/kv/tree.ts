@@ -132,7 +132,7 @@ export class Tree {
   // Result of finding a row: its leaf, and the path to it.
   #leaf: Leaf;
   readonly #path: Inner[] = [];
-  readonly #turns: number[] = [];
+  readonly #positions: number[] = [];
 
   /** Creates an empty tree, or one that shares its nodes with another. */
   constructor(from?: Tree) {
@@ -332,13 +332,13 @@ export class Tree {
 
   /** Descends to the leaf of a key and makes every node on the path the tree's own. */
   #own(view: DataView, start: number, end: number): Leaf {
-    this.#path.length = this.#turns.length = 0;
+    this.#path.length = this.#positions.length = 0;
     let node = this.#root = this.#copy(this.#root);
     while (node instanceof Inner) {
-      const turn = node.childOf(view, start, end);
+      const position = node.childOf(view, start, end);
       this.#path.push(node);
-      this.#turns.push(turn);
-      node = node.children[turn] = this.#copy(node.children[turn]!);
+      this.#positions.push(position);
+      node = node.children[position] = this.#copy(node.children[position]!);
     }
     return node;
   }
@@ -392,11 +392,11 @@ export class Tree {
     let separator = separate(leaf, half);
     for (let depth = this.#path.length - 1; depth >= 0; depth--) {
       const parent = this.#path[depth]!;
-      const turn = this.#turns[depth]!;
-      parent.children.splice(turn + 1, 0, right);
-      parent.separators.splice(turn, 0, separator);
+      const position = this.#positions[depth]!;
+      parent.children.splice(position + 1, 0, right);
+      parent.separators.splice(position, 0, separator);
       if (parent.children.length <= FANOUT) return;
-      const middle = turn === FANOUT - 1 ? turn : FANOUT >> 1;
+      const middle = position === FANOUT - 1 ? position : FANOUT >> 1;
       left = parent;
       right = new Inner(
         this.#owner,
@@ -412,13 +412,13 @@ export class Tree {
   #merge(): void {
     for (let depth = this.#path.length - 1; depth >= 0; depth--) {
       const { children, separators } = this.#path[depth]!;
-      const turn = this.#turns[depth]!;
-      const node = children[turn]!;
+      const position = this.#positions[depth]!;
+      const node = children[position]!;
       const small = node instanceof Leaf
         ? node.rows <= LEAF_ROWS / 4 && node.used <= LEAF_BYTES / 4
         : node.children.length <= FANOUT / 4;
       if (!small) return;
-      const i = Math.max(0, turn - 1);
+      const i = Math.max(0, position - 1);
       const right = children[i + 1];
       if (!right || !this.#join(children, i, right, separators[i]!)) continue;
       children.splice(i + 1, 1);

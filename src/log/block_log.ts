@@ -131,7 +131,7 @@ class BlockClusterLog extends ClusterLog {
   /** Newest batches; blocks that only the store has may lie between two of them. */
   readonly #tail = new Batches();
   #tailBytes = 0;
-  /** True while it is unknown whether the last write is in the store. */
+  /** Set while the outcome of the last write is unknown. */
   #isInDoubt = false;
   /** Set once a block did not read back: appends are refused, and readers end. */
   #damage: Error | undefined;
@@ -190,7 +190,9 @@ class BlockClusterLog extends ClusterLog {
     const meta = await this.#run.load();
     const { last } = this.#run;
     if (last < before) {
-      throw new ErrStoreVanished(`Log ended at ${before}, and now at ${last}`);
+      throw new ErrStoreVanished(
+        `Log of cluster ${this.#clusterID} ended at index ${before}, and now ends at ${last}; restore a backup`,
+      );
     }
     this.#isOpened = meta.opened;
     this.epochs = [...meta.epochs];

@@ -247,7 +247,7 @@ class ClusterLogReader implements LogReader {
   readonly #onEnd: (reader: ClusterLogReader) => void;
   readonly #closed = new ErrClusterClosed("LogReader is closed");
   #reject: ((reason: unknown) => void) | undefined;
-  #over = false;
+  #isEnded = false;
   readonly #aborted = (): void => this.#end(this.#signal!.reason);
 
   constructor(
@@ -267,13 +267,13 @@ class ClusterLogReader implements LogReader {
   }
 
   next(): MaybePromise<LogBatch> {
-    if (this.#over) throw this.#signal?.reason ?? this.#closed;
+    if (this.#isEnded) throw this.#signal?.reason ?? this.#closed;
     const batch = this.#cluster.batch(this.#need.after, this.#ahead);
     if (batch === undefined) return this.#wait();
-    return isPromise(batch) ? this.#fetch(batch) : this.#take(batch);
+    return isPromise(batch) ? this.#fetch(batch) : this.#deliver(batch);
   }
 
-  #take(batch: LogBatch): LogBatch {
+  #deliver(batch: LogBatch): LogBatch {
     this.#need.after = lastOf(batch);
     if (this.#cluster.nodes.size < 2) return batch;
     // A machine that modifies its commands must not modify those of other replicas.
@@ -286,7 +286,9 @@ class ClusterLogReader implements LogReader {
       this.#reject = reject;
       batch.then(
         (batch) => {
-          if (!this.#over) resolve(batch ? this.#take(batch) : this.#wait());
+          if (!this.#isEnded) {
+            resolve(batch ? this.#deliver(batch) : this.#wait());
+          }
         },
         reject,
       );
@@ -313,7 +315,7 @@ class ClusterLogReader implements LogReader {
   }
 
   #end(reason: unknown): void {
-    this.#over = true;
+    this.#isEnded = true;
     this.#onEnd(this);
     this.#cluster.needs.delete(this.#need);
     this.#signal?.removeEventListener("abort", this.#aborted);

@@ -21,13 +21,13 @@ import type { ReplicaContext } from "./context.ts";
 import type { Control } from "./control.ts";
 import type { SessionState } from "./session.ts";
 
-/** Records that are appended together, and where they came from. */
+/** Records that are appended together, with the proposals and requests they carry. */
 export interface AppendBatch {
   /** Packed records; undefined while records are still added. */
   records: Records | undefined;
-  /** First of its proposals outside of any session. */
+  /** Sequence number of the first proposal outside of any session. */
   readonly from: number;
-  /** The one after the last of them. */
+  /** Sequence number after the last such proposal. */
   upTo: number;
   /** Sessions with proposals in the batch, with the last series of each. */
   readonly sessions: Map<SessionState, number>;
@@ -94,7 +94,7 @@ export class AppendQueue {
         this.#bytes + bytes <= this.#bytesMax
       ? undefined
       : new ErrSystemBusy(
-        `${this.#count} proposals of ${this.#bytes} bytes wait already`,
+        `${this.#count} proposals of ${this.#bytes} bytes wait for their results; propose again once some have settled`,
       );
   }
 
@@ -210,7 +210,7 @@ export class AppendQueue {
     );
   }
 
-  /** Drops what was not appended; later proposals are refused with `reason`. */
+  /** Drops unsent batches; later proposals are refused with `reason`. */
   close(reason: unknown): void {
     this.#closed = reason;
     this.#queue = [];

@@ -126,28 +126,28 @@ export class ApplyLoop {
     /** Last failure that was reported. */
     let reported = { message: "", at: -1, failures: 0 };
     try {
-      for (let open: LogReader | undefined = this.#reader;;) {
+      for (let reader: LogReader | undefined = this.#reader;;) {
         try {
-          open ??= await this.#reopen(error, backoff);
-          await this.#applyAll(open, backoff);
+          reader ??= await this.#reopen(error, backoff);
+          await this.#applyAll(reader, backoff);
           // The decision to skip was read: continue from the applied index.
-          open.close();
-          open = error = undefined;
+          reader.close();
+          reader = error = undefined;
         } catch (caught) {
-          open?.close();
-          open = undefined;
+          reader?.close();
+          reader = undefined;
           error = caught;
           if (stopped.aborted) throw error;
           if (error instanceof ErrSkippedApplied) {
-            open = await this.#supersede(error);
+            reader = await this.#supersede(error);
             continue;
           }
           if (error instanceof UpdateFailure) {
-            open = await this.#afterFailure(error);
+            reader = await this.#afterFailure(error);
             error = undefined;
             continue;
           }
-          if (!this.#isPassing(error)) throw error;
+          if (!this.#isRetryable(error)) throw error;
           if (error instanceof LogFailure) {
             const { cause } = error;
             const message = messageOf(cause);
@@ -170,7 +170,7 @@ export class ApplyLoop {
   }
 
   /** True if reading the log again, or a snapshot, may help. */
-  #isPassing(error: unknown): boolean {
+  #isRetryable(error: unknown): boolean {
     const { stopped, diverged } = this.#context;
     return !stopped.aborted &&
       !(error instanceof MachineFailure) &&
@@ -403,8 +403,8 @@ export class ApplyLoop {
     }
   }
 
-  async #rebuild(discarded: boolean): Promise<LogReader> {
-    const { reader, retain } = await this.#parts.recovery.rebuild(discarded);
+  async #rebuild(hasSkipped: boolean): Promise<LogReader> {
+    const { reader, retain } = await this.#parts.recovery.rebuild(hasSkipped);
     if (retain !== undefined) this.#parts.snapshotter.retain(retain);
     this.#takeOver();
     return this.#reader = reader;

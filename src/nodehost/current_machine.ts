@@ -133,8 +133,8 @@ export class CurrentMachine {
   }
 
   /** Session of that index in the replicated state; undefined if it is not, or no longer, open. */
-  standing(session: number): SessionInfo | undefined {
-    return this.#current?.standing(session);
+  sessionInfo(session: number): SessionInfo | undefined {
+    return this.#current?.sessionInfo(session);
   }
 
   /** First session after index `after` that a client id opened, by `owner` if one is given. */

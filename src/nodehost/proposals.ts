@@ -158,7 +158,7 @@ export class Proposals
     }
     const client = state.sender === this
       ? undefined
-      : this.#machine.standing(state.index)?.clientID;
+      : this.#machine.sessionInfo(state.index)?.clientID;
     if (client !== undefined && client !== state.clientID) {
       return new ErrInvalidSession(
         "foreign",
@@ -529,7 +529,7 @@ export class Proposals
   ): void {
     const state = this.locals.get(session);
     if (state === undefined) return;
-    const isOpen = this.#machine.standing(session) !== undefined;
+    const isOpen = this.#machine.sessionInfo(session) !== undefined;
     if (isOpen) state.refused?.(error);
     const outcome = isOpen ? "gap" : "unknown";
     this.answered(state, series, outcome, undefined, undefined);
@@ -651,8 +651,8 @@ export class Proposals
 
   /** True if the log has the session of another client at that index. */
   #isForeign({ index, clientID }: SessionState): boolean {
-    const standing = this.#machine.standing(index);
-    return standing !== undefined && standing.clientID !== clientID;
+    const info = this.#machine.sessionInfo(index);
+    return info !== undefined && info.clientID !== clientID;
   }
 
   /**
@@ -771,7 +771,7 @@ export class Proposals
       if (state.sender !== this) continue;
       const { index, clientID } = state;
       const isGone = index <= applied &&
-        this.#machine.standing(index)?.clientID !== clientID;
+        this.#machine.sessionInfo(index)?.clientID !== clientID;
       // Sending it again would have the same outcome later, and all replicas that
       // were far behind would send all their proposals at once.
       if (isGone) {
@@ -784,9 +784,9 @@ export class Proposals
   /** Settles the pending series of a session whose outcome the replicated state has. */
   #reconcile(state: SessionState): void {
     const { index, pending } = state;
-    const standing = this.#machine.standing(index);
-    if (standing?.clientID !== state.clientID) return;
-    const upTo = Math.min(standing.next, pending.next);
+    const info = this.#machine.sessionInfo(index);
+    if (info?.clientID !== state.clientID) return;
+    const upTo = Math.min(info.next, pending.next);
     for (let series = pending.first; series < upTo; series++) {
       const known = this.#machine.outcomeOf(index, series);
       if (known === undefined || state.sender !== this) return;

@@ -111,15 +111,15 @@ export class Recovery {
    * Recovers a new state machine: one in memory from the newest good snapshot and
    * the log after it, one on disk from what it holds (H8, D13, D14).
    *
-   * @param discarded true if an on-disk machine holds a skipped entry and needs another state
+   * @param hasSkipped true if an on-disk machine holds a skipped entry and needs another state
    * @throws ErrDiverged if the state present goes beyond the log, or has another history (D13, H13)
    * @throws ErrCompacted if the log was compacted and no snapshot reaches it; its cause is the damage of those that could have (H8)
    * @throws ErrStoreVanished if an on-disk machine has lost its state (D14)
    */
-  async base(discarded = false): Promise<Base> {
+  async base(hasSkipped = false): Promise<Base> {
     return this.#context.type !== OnDiskStateMachine
       ? await this.#baseInMemory()
-      : discarded
+      : hasSkipped
       ? await this.#otherBase()
       : await this.#baseOnDisk(this.#context.remote);
   }
@@ -599,15 +599,15 @@ export class Recovery {
    * Recovers a successor of the present machine, to replace its state by one
    * without an entry. A machine in memory that has not failed answers until then.
    *
-   * @param discarded true if the state of an on-disk machine holds a skipped entry
+   * @param hasSkipped true if the state of an on-disk machine holds a skipped entry
    */
-  async rebuild(discarded: boolean): Promise<Base> {
+  async rebuild(hasSkipped: boolean): Promise<Base> {
     const { type, stopped } = this.#context;
     const { current: before } = this.#machine;
     const isClosing = type === OnDiskStateMachine ||
       before.updateFailed !== undefined;
     await this.#machine.prepareSuccessor(isClosing);
-    const base = await this.base(discarded);
+    const base = await this.base(hasSkipped);
     if (stopped.aborted) {
       base.reader.close();
       await discard(base.stateMachine);

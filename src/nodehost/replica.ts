@@ -287,8 +287,8 @@ export class Replica<Q = unknown, A = unknown> {
   }
 
   /** State of the session of that id; undefined if it is not, or no longer, open. */
-  standing(session: number): SessionInfo | undefined {
-    return this.#machine.standing(session);
+  sessionInfo(session: number): SessionInfo | undefined {
+    return this.#machine.sessionInfo(session);
   }
 
   /** Random origin of its proposals outside of any session, as two halves: the replica recognizes its own entries by it. */

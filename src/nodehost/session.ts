@@ -11,7 +11,7 @@ import { onAbort } from "../async.ts";
 import { ErrInvalidSession, type ErrProposalRefused } from "../rsm/errors.ts";
 import type { Result } from "../statemachine/types.ts";
 
-/** A command on its way to the log, with a caller that waits for its result. */
+/** Command on its way to the log, with a caller that waits for its result. */
 export class Proposal {
   /** Size of the command, in bytes. */
   readonly size: number;
@@ -116,7 +116,7 @@ export class SequenceWindow<T> {
   }
 }
 
-/** The replica that sends in a session. */
+/** Replica that sends in a session. */
 export interface SessionSender {
   /** Stops sending in a session, because another replica continues it. */
   release(state: SessionState): void;
@@ -135,7 +135,7 @@ export class SessionState {
   readonly index: number;
   /** Client id the session was opened with; another log may have another session at that index. */
   readonly clientID: bigint;
-  /** Proposals by series that have no result yet. */
+  /** Proposals without a result, by series. */
   readonly pending: SequenceWindow<Proposal> = new SequenceWindow();
   /** Series that was appended last; it may be appended again. */
   sent = 0;
@@ -192,7 +192,7 @@ export class SessionState {
 }
 
 /**
- * A client session of a cluster. Its proposals are applied exactly once and in
+ * Client session of a cluster. Its proposals are applied exactly once and in
  * order, however often they have to be sent (H3). Open one with
  * `Replica.openSession()`; it may be used through any replica of its cluster,
  * one at a time.
@@ -210,30 +210,30 @@ export class Session {
     this.#state = state;
   }
 
-  /** For `makeSession()` alone. In a static block instead, it would keep the class in every page. */
+  /** Creates a session; only for `makeSession()`. A static block instead would prevent tree shaking of the class. */
   private static make(clusterID: bigint, state: SessionState): Session {
     return new Session(clusterID, state);
   }
 
-  /** For `stateOf()` alone. */
+  /** Client side of a session; only for `stateOf()`. */
   private static stateOf(session: Session): SessionState | undefined {
     return session.#state;
   }
 
   /**
-   * The session of proposals without a session, which `propose()` uses by default:
-   * they are sent once and never again. A caller whose result is lost gets
+   * Stands for no session, the default of `propose()`: a proposal is sent once and
+   * never again. A caller whose result is lost gets
    * `ErrUnknownOutcome` (H5).
    */
   static readonly noOp: Session = /* @__PURE__ */ new Session(0n, undefined);
 }
 
-/** Creates a session: for the host alone. */
+/** Creates a session; internal to the host. */
 export function makeSession(clusterID: bigint, state: SessionState): Session {
   return Session["make"](clusterID, state);
 }
 
-/** Client side of a session: for the host alone. */
+/** Client side of a session; internal to the host. */
 export function stateOf(session: Session): SessionState | undefined {
   return Session["stateOf"](session);
 }

@@ -25,7 +25,7 @@ import type { ReplicaContext } from "./context.ts";
 import { type Client, Control } from "./control.ts";
 import type { CurrentMachine } from "./current_machine.ts";
 
-/** Registrations whose callers have stopped waiting that are remembered. */
+/** Most registrations that are remembered after their callers have stopped waiting. */
 const ORPHANS_MAX = 1024;
 
 /** Error for a session that this process may not send in. */
@@ -36,8 +36,8 @@ export function notHolder(
   return new ErrInvalidSession(
     reason,
     reason === "conflict"
-      ? `Session ${session} was claimed by another holder, which has a copy of it`
-      : `Session ${session} is not, or no longer, open in the cluster`,
+      ? `Session ${session} was claimed by another holder, which has a copy of it; open another one`
+      : `Session ${session} is not open in the cluster: it was closed, evicted or never opened; open another one`,
   );
 }
 
@@ -187,7 +187,7 @@ export class SessionControl {
 
   // ------------------------------------------------------------------ applied
 
-  /** Handles an applied registration: it is this replica's if the client id is, and no other client has repeated the id. */
+  /** Handles an applied registration, which is this replica's if it has the client id of a request and no other client has repeated that id. */
   registered(clientID: bigint, session: number, owner: Uint8Array): void {
     const control = this.#registrations.get(clientID);
     if (control === undefined) return;
@@ -229,7 +229,7 @@ export class SessionControl {
 
   #opened(clientID: bigint, control: Control, session: number): void {
     const { isAwaited, sends } = control;
-    control.owner ??= this.#machine.standing(session)?.owner;
+    control.owner ??= this.#machine.sessionInfo(session)?.owner;
     // Known before, if the state came from a snapshot.
     if (control.session === session) return;
     control.session ??= session;

@@ -166,7 +166,7 @@ export class Snapshotter {
   /** Ids of verified snapshots, by store: ids are unique within a store only. */
   readonly #verified = new Map<SnapshotStore, Set<string>>();
   /** Ids of snapshots in the host's own store to which the machine wrote after they were complete (H16). */
-  readonly #bad = new Set<string>();
+  readonly #invalid = new Set<string>();
   /** Retention of the entries that an on-disk machine needs for its next start. */
   readonly #retention: Retention | undefined;
 
@@ -246,7 +246,7 @@ export class Snapshotter {
     }
     const compacted = this.#enqueue(() => {
       signal?.throwIfAborted();
-      return this.#tidy(undefined, overhead);
+      return this.#prune(undefined, overhead);
     });
     return abortable(compacted, signal);
   }
@@ -274,7 +274,9 @@ export class Snapshotter {
           ) continue;
           throw error;
         }
-        await this.#tidy(info, overhead).catch((error) => this.#untidy(error));
+        await this.#prune(info, overhead).catch((error) =>
+          this.#pruneFailed(error)
+        );
         return used;
       }
     });
@@ -364,7 +366,7 @@ export class Snapshotter {
       if (late !== undefined) throw late;
       const info = made = await sink!.commit(totals);
       if (late !== undefined) {
-        this.#bad.add(info.id);
+        this.#invalid.add(info.id);
         await store.remove(info);
         throw late;
       }
@@ -388,7 +390,7 @@ export class Snapshotter {
   #discard(made: SnapshotInfo, error: ErrSnapshotUnfinished): void {
     const { store, shared, event } = this.#context;
     // It does not count as verified from here on.
-    this.#bad.add(made.id);
+    this.#invalid.add(made.id);
     event({ type: "snapshot failed", error });
     const removed = this.#last.then(async () => {
       for (const place of new Set([store, shared ?? store])) {
@@ -405,7 +407,7 @@ export class Snapshotter {
   }
 
   /** Removes old snapshots, then compacts the log as far as the others allow. */
-  async #tidy(
+  async #prune(
     taken: SnapshotInfo | undefined,
     overhead: number | undefined,
   ): Promise<number> {
@@ -455,7 +457,7 @@ export class Snapshotter {
   }
 
   /** Reports that old snapshots could not be removed; they are removed after the next one. */
-  #untidy(error: unknown): void {
+  #pruneFailed(error: unknown): void {
     if (this.#stopped.signal.aborted || error instanceof MachineFailure) {
       throw error;
     }
@@ -521,9 +523,9 @@ export class Snapshotter {
     if (verified === undefined) {
       this.#verified.set(store, verified = new Set());
     }
-    const bad = (): boolean =>
-      store === this.#context.store && this.#bad.has(info.id);
-    if (bad()) return false;
+    const isInvalid = (): boolean =>
+      store === this.#context.store && this.#invalid.has(info.id);
+    if (isInvalid()) return false;
     if (verified.has(info.id)) return true;
     try {
       const { transform } = verifySnapshot();
@@ -536,7 +538,7 @@ export class Snapshotter {
       this.#context.event({ type: "snapshot failed", error });
       return false;
     }
-    if (bad()) return false;
+    if (isInvalid()) return false;
     // Bounds the set: removed snapshots stay in it otherwise.
     if (verified.size > 4 * SNAPSHOTS_KEPT) verified.clear();
     verified.add(info.id);

@@ -1,10 +1,9 @@
 /**
  * Durable queue of commands on a block store.
  *
- * Commands that are added during a write share the next block (group commit),
- * which is written by itself, so that a command is durable as soon as the store
- * permits. Decided commands are removed in batches: with a write that is made
- * anyway, or after a delay.
+ * Commands that are added during a write share the next block (group commit).
+ * Decided commands are removed in batches: together with another write, or after a
+ * delay.
  *
  * This module is browser compatible.
  *
@@ -237,7 +236,7 @@ export class BlockQueue implements OutboxQueue {
     return this.#commit.add(cmd);
   }
 
-  /** True if so much was noted that it is written with the next commands. */
+  /** True if the noted changes have reached the bound, so that the next write includes them. */
   get #isDue(): boolean {
     return this.#decided - this.#head.decided + this.#settle.size +
         this.#forget.size >= OUTBOX_DONE_COMMANDS_MAX;
@@ -269,7 +268,8 @@ export class BlockQueue implements OutboxQueue {
     this.#isSoon = isSoon;
     this.#cancelTimer = this.#env.setTimer(() => {
       this.flush().catch(() => {
-        // The changes stay noted, and the log has decided the commands anyway.
+        // The changes stay noted for the next write; nothing is lost, since the log
+        // has decided the commands.
       });
     }, isSoon ? 0 : OUTBOX_DONE_MS);
   }
@@ -435,7 +435,7 @@ export class BlockQueue implements OutboxQueue {
     try {
       await this.flush();
     } catch {
-      // The log has decided the commands anyway.
+      // Nothing is lost: the log has decided the commands.
     } finally {
       this.#onClose();
     }

@@ -34,7 +34,9 @@ export function findPurged(
   clientID: bigint,
 ): Purged | undefined {
   const session = machine.sessionOf(clientID, 0, undefined);
-  const known = session === undefined ? undefined : machine.standing(session);
+  const known = session === undefined
+    ? undefined
+    : machine.sessionInfo(session);
   return session === undefined || known === undefined
     ? undefined
     : { session, decided: known.next - 1 };

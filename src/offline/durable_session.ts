@@ -1,13 +1,13 @@
 /**
  * Durable session of an outbox: sends its commands in order and each exactly
- * once, whatever is lost on the way and whichever process dies.
+ * once, across lost messages, restarts and copies of the outbox.
  *
- * All commands go through one session (H3), so that a command which is sent
- * again, also by a later process, gets its first result. Two facts are stored
- * before they take effect: the number up to which commands may have been sent, so
- * that the others can go through another session when this one is lost; and the
- * holder under which the session is claimed, so that a copy of the outbox is told
- * from the original (H14).
+ * All commands go through one session (H3), so that a command that is sent again,
+ * also by a later process, gets its first result. Two facts are stored before they
+ * take effect: the number up to which commands may have been sent, so that the
+ * others can go through another session if this one is lost; and the holder under
+ * which the session is claimed, which distinguishes the outbox from a copy of it
+ * (H14).
  *
  * This module is browser compatible.
  *
@@ -17,7 +17,7 @@
 import { Backoff, sleep } from "../async.ts";
 import {
   OUTBOX_HOLDERS_MAX,
-  OUTBOX_MARK_COMMANDS_MAX,
+  OUTBOX_PERMITTED_COMMANDS_MAX,
   OUTBOX_SENT_COMMANDS_MAX,
   RETRY_FIRST_MS,
 } from "../limits.ts";
@@ -112,7 +112,7 @@ export class DurableSession {
   #verifying: Promise<void> | undefined;
   /** Set while commands are refused as another principal's, and none was applied since. */
   #isRefused = false;
-  /** Set if nothing was ever stored in the outbox, as far as it shows. */
+  /** Set if the outbox contains no trace of an earlier process. */
   #isFresh = false;
   #deviceLookup: Promise<void> | undefined;
   #isAdvancing = false;
@@ -191,9 +191,11 @@ export class DurableSession {
       isGone,
       resumed,
     );
-    // What may have been applied unseen is not to be shown again on top of that.
+    // Its commands may have been applied unseen: they end as of unknown outcome, and
+    // the view does not apply them a second time.
     if (isGone) this.#giveUp(this.#session);
-    // Asked before there is a connection: nothing is live before the answer.
+    // Requested before there is a connection, so that the log is not live before the
+    // answer.
     this.#verifying = this.#askHistory(session);
     this.#verifying.catch(() => {
       // Its callers get the rejection.
@@ -201,10 +203,9 @@ export class DurableSession {
   }
 
   /**
-   * Leaves the session of another principal, none of whose submissions wait; true
-   * if it was another's.
+   * Abandons the session if it is another principal's; true if it was.
    *
-   * @throws ErrOtherPrincipal if some wait
+   * @throws ErrOtherPrincipal if submissions of that principal wait
    */
   #leaveOtherPrincipal({ principal, session }: QueueContents): boolean {
     const { principal: signedIn } = this.#parts;
@@ -213,9 +214,9 @@ export class DurableSession {
       signedIn === principal
     ) return false;
     const queue = this.#queue;
-    const known = session && this.#standing(session.index);
+    const known = session && this.#sessionInfo(session.index);
     if (session !== undefined && known?.clientID === session.clientID) {
-      // Applied, which is not stored in the outbox yet.
+      // Applied; the outbox has not stored that yet.
       const applied = queue.queuedUpTo(session.base + known.next - 1);
       for (const submission of applied) queue.removeApplied(submission);
     }
@@ -248,7 +249,7 @@ export class DurableSession {
     this.#stopped.abort(reason);
   }
 
-  /** Leaves the session to the other holder, if the outbox is a copy, and goes on with another one. */
+  /** If the outbox is a copy, leaves the session to the other holder and continues with a new one. */
   adopt(): void {
     if (!this.#is("copied")) return;
     const queue = this.#queue;
@@ -318,7 +319,7 @@ export class DurableSession {
     const { signal } = this.#stopped;
     const backoff = new Backoff(env);
     let isReported = false;
-    // Everything that is reported in this step is known by then.
+    // By then, all outcomes of this step are reported.
     await Promise.resolve();
     try {
       while (this.#hasWork) {
@@ -360,14 +361,14 @@ export class DurableSession {
 
   // --------------------------------------------------------- facts of the log
 
-  #standing(session: number): SessionInfo | undefined {
-    return this.#machine.standing(session);
+  #sessionInfo(session: number): SessionInfo | undefined {
+    return this.#machine.sessionInfo(session);
   }
 
   /** True if the state is past the register record of a session and does not have the session. */
   #isGone({ index, clientID }: OutboxSession): boolean {
     return this.#machine.applied >= index &&
-      this.#standing(index)?.clientID !== clientID;
+      this.#sessionInfo(index)?.clientID !== clientID;
   }
 
   async #askHistory({ index, known }: OutboxSession): Promise<void> {
@@ -376,7 +377,7 @@ export class DurableSession {
     });
   }
 
-  /** Checks once that the log has the history in which a session was opened; otherwise reports that and returns false. */
+  /** Checks once that the log has the history in which a session was opened; otherwise reports the other history and returns false. */
   async #verify(session: OutboxSession): Promise<boolean> {
     if (this.#isVerified) return true;
     try {
@@ -390,9 +391,9 @@ export class DurableSession {
   }
 
   /**
-   * Checks that the log has everything of its history that is known here: it may
-   * have been restored since it was last asked. Otherwise reports that and returns
-   * false.
+   * Checks that the log still has the history known here: it may have been restored
+   * from a backup since the last check. Otherwise reports the other history and
+   * returns false.
    */
   async #isSameHistory(): Promise<boolean> {
     const record = this.#record;
@@ -425,7 +426,7 @@ export class DurableSession {
     if (this.#isHalted) return;
     const error = new ErrOutboxCopied(session);
     this.#enter("copied");
-    // What is no longer sent from here is committed by the other holder, if at all.
+    // Commands not sent from here are committed by the other holder, if at all.
     this.#queue.hiddenUpTo = Infinity;
     this.#block(error);
     this.#queue.rejectQueued(error);
@@ -491,10 +492,10 @@ export class DurableSession {
   }
 
   #limitAfter(number: number): number {
-    return Math.min(this.#queue.last, number + OUTBOX_MARK_COMMANDS_MAX);
+    return Math.min(this.#queue.last, number + OUTBOX_PERMITTED_COMMANDS_MAX);
   }
 
-  /** Chooses another client id for the next session, so that it is not taken for one of the other holder's. */
+  /** Chooses another client id for the next session, which distinguishes it from those of the other holder. */
   #renewClient(): void {
     const clientID = this.#context.env.random64();
     this.#client = { ...this.#client, clientID, owner: undefined };
@@ -517,7 +518,7 @@ export class DurableSession {
     }
     if (!this.#is("opening")) return;
     const { id: index } = this.#opened;
-    const known = this.#standing(index);
+    const known = this.#sessionInfo(index);
     if (known !== undefined && (known.next > 1 || known.holder !== clientID)) {
       // A copy of this outbox has opened it.
       return this.#onCopied(index);
@@ -596,7 +597,7 @@ export class DurableSession {
     const session = this.#session!;
     const { holder, holders } = await this.#storeHolder(record);
     if (!this.#is("claiming")) return;
-    const known = this.#standing(index);
+    const known = this.#sessionInfo(index);
     if (known?.clientID === clientID && this.#isBehind(known, base)) {
       return this.#onCopied(index);
     }
@@ -614,14 +615,14 @@ export class DurableSession {
         if (!(error instanceof ErrInvalidSession)) throw error;
       }
       if (!this.#is("claiming")) return;
-      const now = this.#standing(index);
+      const now = this.#sessionInfo(index);
       if (now?.clientID !== clientID) return this.#giveUp(session);
       if (!holders.includes(now.holder)) return this.#onCopied(index);
       // Another earlier process of this outbox holds it.
       from = now.holder;
     }
     if (!this.#is("claiming")) return;
-    const now = this.#standing(index);
+    const now = this.#sessionInfo(index);
     if (now?.clientID !== clientID) return this.#giveUp(session);
     if (now.holder !== holder || this.#isBehind(now, base)) {
       return this.#onCopied(index);
@@ -645,7 +646,7 @@ export class DurableSession {
     record: OutboxSession,
   ): Promise<{ holder: bigint; holders: readonly bigint[] }> {
     const { holders } = record;
-    // With too many to store, a copy may be taken for the original, never an
+    // With too many to store, a copy may be mistaken for the original, but never the
     // original for a copy.
     const holder = this.#holder ??= holders.length < OUTBOX_HOLDERS_MAX
       ? this.#context.env.random64()
@@ -662,7 +663,7 @@ export class DurableSession {
     return next > this.#queue.loaded + 1 - base;
   }
 
-  /** Handles a claim that is refused: of a session that is gone, left by another principal, or that its principal may not use now. */
+  /** Handles a refused claim: the session is gone, was opened by another principal, or may not be used by its principal now. */
   async #onClaimRefused(
     record: OutboxSession,
     session: Session,
@@ -728,7 +729,7 @@ export class DurableSession {
     let next = 0;
     if (queue.queuedUpTo(upTo).length > 0) {
       await this.#parts.reads.upToDate(this.#stopped.signal);
-      const known = this.#standing(index);
+      const known = this.#sessionInfo(index);
       if (known?.clientID === clientID && holders.includes(known.holder)) {
         for (const submission of queue.queuedUpTo(upTo)) {
           const series = submission.id - base;
@@ -736,7 +737,7 @@ export class DurableSession {
             this.#settleInState(submission, index, series);
           }
         }
-        // What may still be on its way must not be applied after this.
+        // Commands still on their way must not be applied after this.
         next = await this.#proposals.retire(index);
       }
     }
@@ -821,7 +822,7 @@ export class DurableSession {
   #propose(number: number): unknown {
     const proposals = this.#proposals;
     const bytes = this.#queue.queuedAt(number)?.bytes;
-    // One that was refused here, or is not to be sent again, keeps its place.
+    // A command that was refused here or must not be sent again keeps its series.
     if (bytes === undefined) {
       return proposals.skip(this.#session!, () => {
         if (this.#is("sending")) this.#queue.decide(number);

@@ -53,7 +53,7 @@ export class ErrOutboxCopied extends SampanError {
   /** Creates an error for an outbox whose session another process has claimed. */
   constructor(session: number) {
     super(
-      `Outbox is a copy, or older than what was sent from it, as session ${session} shows: a device was cloned, a backup restored, or the power was cut. Call adoptOutbox() to go on with a session of its own`,
+      `Outbox is a copy, or older than what was sent from it, as session ${session} shows: a device was cloned, a backup restored, or the power was cut. Call adoptOutbox() to continue with a new session`,
     );
     this.session = session;
   }

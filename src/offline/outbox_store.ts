@@ -21,7 +21,7 @@ export interface OutboxSession {
   readonly index: number;
   /** Client id that the session was opened with. */
   readonly clientID: bigint;
-  /** Holders under which this outbox may hold the session: the last confirmed one, and those claimed since (H14). */
+  /** Ids under which this outbox may be the session holder: the last confirmed one, and those claimed since (H14). */
   readonly holders: readonly bigint[];
   /** Number of the command before the first of the session: command `n` is series `n - base`. */
   readonly base: number;
@@ -62,7 +62,7 @@ export interface OutboxClient {
 
 /** Contents of a queue when it was opened. */
 export interface QueueContents extends OutboxClient {
-  /** Number of the last command up to which all were decided. */
+  /** Number up to which all commands are decided. */
   readonly decided: number;
   /** Commands after it, one for each number. */
   readonly commands: readonly Uint8Array[];

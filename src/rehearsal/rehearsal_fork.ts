@@ -102,7 +102,7 @@ export class RehearsalFork {
 
   #progressOf(session: number): SessionProgress | undefined {
     if (this.#sessions.has(session)) return this.#sessions.get(session);
-    const known = this.source.standing(session);
+    const known = this.source.sessionInfo(session);
     const progress = known && { next: known.next, responded: known.responded };
     this.#sessions.set(session, progress);
     return progress;

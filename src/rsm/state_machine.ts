@@ -427,7 +427,7 @@ export class StateMachine<L> {
   }
 
   /** Replicated state of a session; undefined for an unknown one. */
-  standing(session: number): SessionInfo | undefined {
+  sessionInfo(session: number): SessionInfo | undefined {
     const entry = this.#table.get(session);
     if (entry === undefined) return undefined;
     const { clientID, holder, owner, next, responded } = entry;

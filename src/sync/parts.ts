@@ -66,7 +66,7 @@ export class Assembler {
    *
    * @throws ErrProtocol if the message is too large, or the part too small
    */
-  take({ isLast, bytes }: Part): Uint8Array | undefined {
+  add({ isLast, bytes }: Part): Uint8Array | undefined {
     const { length } = bytes;
     const least = isLast ? 1 : SYNC_PART_BYTES_MIN;
     if (length < least) {

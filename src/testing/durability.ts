@@ -190,7 +190,7 @@ class Journey {
       this.#floor = {
         index,
         rule: "D1",
-        why: "was given as durable by an earlier open()",
+        why: "was returned as durable by an earlier open()",
       };
     }
     return probe;
@@ -337,8 +337,8 @@ async function breakAt(
   await breakRecovery(place, probe, history, original, at);
   const what = "After a crash in the middle of recoverFromSnapshot()";
   const found = await place.open();
-  const kept = await expectOldOrNew(lab, history, course, old, found, what);
-  if (kept) await found.probe.recover(original.saved);
+  const isOld = await expectOldOrNew(lab, history, course, old, found, what);
+  if (isOld) await found.probe.recover(original.saved);
   await found.probe.sync();
   await place.crash(found.probe);
   await expectRecovered(lab, history, original, place);

@@ -18,7 +18,7 @@ import { show } from "./value.ts";
 import { Breach } from "./violation.ts";
 
 /** External file with its content; without a store, only its path. */
-export interface KeptFile {
+export interface SavedFile {
   readonly fileID: bigint;
   readonly path: string;
   readonly metadata: Uint8Array;
@@ -27,10 +27,10 @@ export interface KeptFile {
 
 /** Collection of files that is passed to `saveSnapshot()`. */
 export class FileCollection implements ISnapshotFileCollection {
-  readonly #files = new Map<bigint, Omit<KeptFile, "content">>();
+  readonly #files = new Map<bigint, Omit<SavedFile, "content">>();
   #breach: Breach | undefined;
 
-  /** Adds a file; invalid calls are reported by {@linkcode keep}, where the machine cannot catch the error. */
+  /** Adds a file; invalid calls are reported by {@linkcode save}, where the machine cannot catch the error. */
   addFile(fileID: bigint, path: string, metadata: Uint8Array): void {
     const wrong = (rule: string, detail: string): void => {
       this.#breach ??= new Breach(rule, `addFile() was given ${detail}`);
@@ -51,16 +51,16 @@ export class FileCollection implements ISnapshotFileCollection {
   }
 
   /** Copies the files with their content, like a host after `saveSnapshot()` has returned. */
-  async keep(store: FileStore | undefined): Promise<KeptFile[]> {
+  async save(store: FileStore | undefined): Promise<SavedFile[]> {
     if (this.#breach !== undefined) throw this.#breach;
-    const kept: KeptFile[] = [];
+    const saved: SavedFile[] = [];
     for (const file of this.#files.values()) {
-      kept.push({
+      saved.push({
         ...file,
         content: store && await contentOf(store, file.path),
       });
     }
-    return kept;
+    return saved;
   }
 }
 
@@ -88,12 +88,12 @@ export interface LaidFiles {
 
 /** Lays files out for a recovery; without a store they stay at their paths. */
 export async function lay(
-  kept: readonly KeptFile[],
+  saved: readonly SavedFile[],
   store: FileStore | undefined,
 ): Promise<LaidFiles> {
   const files: SnapshotFile[] = [];
   const made: string[] = [];
-  for (const { fileID, path, metadata, content } of kept) {
+  for (const { fileID, path, metadata, content } of saved) {
     let filepath = path;
     if (store !== undefined && content !== undefined) {
       filepath = `contract-suite-${++names}`;

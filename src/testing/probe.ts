@@ -20,7 +20,7 @@ import {
   type Result,
 } from "../statemachine/types.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
-import { FileCollection, type KeptFile, lay } from "./files.ts";
+import { FileCollection, lay, type SavedFile } from "./files.ts";
 import {
   batchesOf,
   type Batching,
@@ -56,7 +56,7 @@ export interface Observation {
 /** Snapshot with its files, as a host stores it. */
 export interface Saved {
   readonly bytes: Uint8Array;
-  readonly files: readonly KeptFile[];
+  readonly files: readonly SavedFile[];
 }
 
 /** Settings of a probe. */
@@ -92,9 +92,9 @@ export class Probe {
   scribbles = false;
   /** Set to overwrite answers and the data of results, which belong to the caller (R4, R13). */
   spoils = false;
-  /** Set to retain answers for {@linkcode Probe.expectKept}. */
-  keeps = false;
-  #kept: [answer: unknown, copy: unknown][] = [];
+  /** Set to retain answers for {@linkcode Probe.expectUnchanged}. */
+  retains = false;
+  #retained: [answer: unknown, copy: unknown][] = [];
   /** Set once `close()` was called, or must not be: after a crash, or while a call hangs. */
   over = false;
   readonly #settings: ProbeSettings;
@@ -176,7 +176,7 @@ export class Probe {
       cmd: cmd.slice(),
     }));
     // The machine may change the array.
-    const kept = [...given];
+    const originals = [...given];
     const returned = this.value(
       "R5",
       "update()",
@@ -191,7 +191,7 @@ export class Probe {
       entries.map(({ index }) => index),
       this.subject.type,
     );
-    for (const [i, { cmd }] of kept.entries()) {
+    for (const [i, { cmd }] of originals.entries()) {
       if (equalBytes(cmd, entries[i]!.cmd)) continue;
       throw new Breach(
         "R13",
@@ -200,7 +200,7 @@ export class Probe {
         } became ${show(cmd)}`,
       );
     }
-    if (this.scribbles) this.#scribble(given, kept);
+    if (this.scribbles) this.#scribble(given, originals);
     if (!this.spoils) return results;
     const own = results.map(copyResult);
     for (const { data } of results) scribble(data);
@@ -208,8 +208,8 @@ export class Probe {
   }
 
   /** Changes a batch as its owner may once `update()` has returned. */
-  #scribble(given: Entry[], kept: readonly Entry[]): void {
-    for (const entry of kept) {
+  #scribble(given: Entry[], originals: readonly Entry[]): void {
+    for (const entry of originals) {
       scribble(entry.cmd);
       (entry as { index: number }).index = -1;
       entry.result = undefined;
@@ -262,7 +262,7 @@ export class Probe {
     if (outcome.ok && !(outcome.value instanceof Uint8Array)) {
       throw new Breach(
         "E2",
-        `naLookup() returned ${show(outcome.value)}, which is no Uint8Array`,
+        `naLookup() returned ${show(outcome.value)}, which is not a Uint8Array`,
       );
     }
     return this.#answer(given, outcome);
@@ -282,14 +282,16 @@ export class Probe {
     if (this.scribbles) scribble(given);
     if (!outcome.ok) return { thrown: show(outcome.error) };
     const value = copyOf(outcome.value);
-    if (this.keeps) this.#kept.push([outcome.value, copyOf(outcome.value)]);
+    if (this.retains) {
+      this.#retained.push([outcome.value, copyOf(outcome.value)]);
+    }
     if (this.spoils) spoil(outcome.value);
     return { value };
   }
 
   /** Throws a breach if a retained answer has changed; drops them. */
-  expectKept(): void {
-    for (const [answer, copy] of this.#kept.splice(0)) {
+  expectUnchanged(): void {
+    for (const [answer, copy] of this.#retained.splice(0)) {
       if (structuralEquals(answer, copy)) continue;
       throw new Breach(
         "R13",
@@ -398,12 +400,12 @@ export class Probe {
         "R6",
         `saveSnapshot() wrote ${
           show(sink.stranger.chunk)
-        }, which is no Uint8Array`,
+        }, which is not a Uint8Array`,
       );
     }
     return {
       bytes: sink.bytes(),
-      files: await files.keep(this.#settings.files),
+      files: await files.save(this.#settings.files),
     };
   }
 

@@ -103,10 +103,10 @@ function answers(lab: Lab, history: History): Promise<void> {
 /** Checks that an answer stays unchanged after it was returned (R13). */
 async function lastingAnswers(lab: Lab, history: History): Promise<void> {
   const probe = await lab.fresh();
-  probe.keeps = true;
+  probe.retains = true;
   await probe.apply(history, entriesOf(history), {
     between: async (): Promise<void> => {
-      probe.expectKept();
+      probe.expectUnchanged();
       await probe.lookups(history);
       await probe.naLookups(history);
     },

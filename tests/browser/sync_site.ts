@@ -312,11 +312,11 @@ export class Site {
   /** Resolves to where it stands once it goes no further until someone acts. */
   async blocked(): Promise<Standing> {
     while (this.logDB.state !== "blocked") await sleep(5);
-    return await this.standing();
+    return await this.sessionInfo();
   }
 
   /** Status of the client, also when its replica has failed, or could not be started. */
-  async standing(): Promise<Standing> {
+  async sessionInfo(): Promise<Standing> {
     const { state, reason } = this.logDB.status;
     const replica: Replica | undefined = this.replica;
     const { clusters: [info] } = await this.#host.info();

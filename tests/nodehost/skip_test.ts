@@ -330,7 +330,7 @@ Deno.test(
     await up.requestSnapshot();
     await host.stopCluster(1n);
     const again = await startOn(host, { manners: BROKEN });
-    assertEquals(again.standing(session.id)!.next, 2);
+    assertEquals(again.sessionInfo(session.id)!.next, 2);
     await again.propose(bytes("b"), { session });
     assertEquals(await listOf(again), ["b"]);
     assertEquals(again.skips.length, 1);

@@ -1012,7 +1012,7 @@ Deno.test(
       }
       faults.append = () => "fail";
       for (let index = replica.appliedIndex; index > 0; index--) {
-        if (replica.standing(index) === undefined) continue;
+        if (replica.sessionInfo(index) === undefined) continue;
         await forge(inner, packRecords(unregisterRecord(index)));
       }
       const submitted = await submitAll(replica, "b");
@@ -1027,7 +1027,7 @@ Deno.test(
       faults.append = () => undefined;
       await world.until(results(submitted));
       for (const other of others) {
-        assertEquals(replica.standing(other)?.next, 1);
+        assertEquals(replica.sessionInfo(other)?.next, 1);
       }
       // Reported once, not for each; not at all if all were opened before.
       const failures = events.filter(({ type }) => type === "outbox failed");
@@ -1052,7 +1052,7 @@ Deno.test(
       await world.kill(first);
       const { clientID } = await world.firstSession();
       const own = other.replica.appliedIndex;
-      assertEquals(other.replica.standing(own)?.clientID, clientID);
+      assertEquals(other.replica.sessionInfo(own)?.clientID, clientID);
       const evil = packRecords(registerRecord(clientID, bytes("evil")));
       let others: number[];
       faults.append = (_, nodeID) => nodeID === 1n ? "fail" : undefined;
@@ -1077,9 +1077,9 @@ Deno.test(
       }
       await world.until(other.replica.read(null));
       for (const one of others) {
-        assert(!(other.replica.standing(one)?.next! > 1), way);
+        assert(!(other.replica.sessionInfo(one)?.next! > 1), way);
       }
-      assertEquals(other.replica.standing(own)?.next, 2, way);
+      assertEquals(other.replica.sessionInfo(own)?.next, 2, way);
       await world.end();
     }
   }),

@@ -70,7 +70,7 @@ for (const kind of WORD_KINDS) {
         assertEquals((await b.next("appended")).refused, []);
         await w.env.advance(100);
         assertEquals(w.replica.error, undefined);
-        assertEquals(w.replica.standing(session)!.next, 7);
+        assertEquals(w.replica.sessionInfo(session)!.next, 7);
         const list = await listOf(w.replica);
         const own = list.filter((word) => word !== "z");
         assertEquals(own, ["x", "need x", "y", "s", "need s", "t"]);
@@ -127,7 +127,7 @@ for (const kind of WORD_KINDS) {
         await client.next("appended");
         await w.env.advance(100);
         assertEquals(await listOf(w.replica), ["x", "need x"]);
-        assertEquals(w.replica.standing(session)!.next, 3);
+        assertEquals(w.replica.sessionInfo(session)!.next, 3);
         await w.stop();
         await logDB.close();
       }),
@@ -439,7 +439,7 @@ for (const isSlow of [false, true]) {
       const records = (client: number): Uint8Array[] => {
         const made: Uint8Array[] = [];
         const session = sessions[random() % sessions.length]!;
-        let series = w.replica.standing(session)?.next ?? 1;
+        let series = w.replica.sessionInfo(session)?.next ?? 1;
         for (let i = random() % 4; i >= 0; i--) {
           switch (random() % 12) {
             case 0:
@@ -484,7 +484,7 @@ for (const isSlow of [false, true]) {
           }
         }
         for (; scanned < w.replica.appliedIndex; scanned++) {
-          const isOpen = w.replica.standing(scanned + 1) !== undefined;
+          const isOpen = w.replica.sessionInfo(scanned + 1) !== undefined;
           if (isOpen) sessions.push(scanned + 1);
         }
         // Some sessions used here no longer exist.

@@ -751,7 +751,7 @@ Deno.test("H14 the skip of a rejected series has a reason, which a late retry re
 
 Deno.test("H14 a session is claimed from its holder, and the previous holder is rejected", () => {
   const { stateMachine, listener, next } = regular(registerRecord(9n, none));
-  assertEquals(stateMachine.standing(1)?.holder, 9n);
+  assertEquals(stateMachine.sessionInfo(1)?.holder, 9n);
   next(claimRecord(1, 9n, 10n));
   // A late copy of it changes nothing.
   next(claimRecord(1, 9n, 10n));
@@ -768,7 +768,7 @@ Deno.test("H14 a session is claimed from its holder, and the previous holder is 
   ]);
   const other = makeStateMachine({ type: 1, create: () => new Regular() });
   other.stateMachine.loadSessions(stateMachine.capture());
-  assertEquals(other.stateMachine.standing(1)?.holder, 12n);
+  assertEquals(other.stateMachine.sessionInfo(1)?.holder, 12n);
 });
 
 Deno.test("H5 detach() ends notifications of a session", () => {

@@ -127,7 +127,7 @@ Deno.test("case A7: a message in parts is the same message, and too many parts a
     const assembler = new Assembler();
     for (let time = 0; time < 2; time++) {
       const made = sent.map((part) =>
-        assembler.take(decodeMessage(part) as Part)
+        assembler.add(decodeMessage(part) as Part)
       );
       assertEquals(made.pop(), frame);
       assertEquals(made.filter((part) => part !== undefined), []);
@@ -135,11 +135,11 @@ Deno.test("case A7: a message in parts is the same message, and too many parts a
   }
   const assembler = new Assembler();
   const bytes = new Uint8Array(SYNC_FRAME_BYTES_MAX / 2);
-  assembler.take({ type: "part", isLast: false, bytes });
-  assembler.take({ type: "part", isLast: false, bytes });
+  assembler.add({ type: "part", isLast: false, bytes });
+  assembler.add({ type: "part", isLast: false, bytes });
   assertThrows(
     () =>
-      assembler.take({
+      assembler.add({
         type: "part",
         isLast: true,
         bytes: new Uint8Array(1),

@@ -622,7 +622,7 @@ test("case A22: submissions of a principal that may no longer write, and whose s
 
   const logged = await pair.serverLog.open(1n, 77n);
   const [session] = [...Array(pair.replica.appliedIndex + 1).keys()]
-    .filter((index) => pair.replica.standing(index) !== undefined);
+    .filter((index) => pair.replica.sessionInfo(index) !== undefined);
   await env.until(
     Promise.resolve(logged.append(packRecords(unregisterRecord(session!)))),
     50,

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { SYNC_RING_BYTES } from "../../src/limits.ts";
+import { SYNC_RECENT_BYTES } from "../../src/limits.ts";
 import { packRecords } from "../../src/ports/mod.ts";
 import type { LogBatch } from "../../src/log/log.ts";
 import { RecentBatches } from "../../src/sync/server/recent_batches.ts";
@@ -60,6 +60,9 @@ Deno.test("U26 RecentBatches keeps a bounded part of what is pushed", () => {
     recent.push({ follows: i - 1, first: i, records: packRecords(record) });
   }
   const kept = (recent.last - recent.base) * record.length;
-  assertEquals(kept >= SYNC_RING_BYTES && kept <= 2 * SYNC_RING_BYTES, true);
+  assertEquals(
+    kept >= SYNC_RECENT_BYTES && kept <= 2 * SYNC_RECENT_BYTES,
+    true,
+  );
   assertEquals(recent.after(recent.base)!.first, recent.base + 1);
 });

@@ -252,7 +252,7 @@ Deno.test(
     assert(closed > 10, `${closed} were closed`);
     await w.env.advance(1_000);
     assertEquals(w.replica.error, undefined);
-    assertEquals(w.replica.standing(session)!.next, 61);
+    assertEquals(w.replica.sessionInfo(session)!.next, 61);
     for (let round = 0; round < 60; round++) {
       assert(await w.replica.read(kv.get(`good${round}`)) !== undefined);
     }

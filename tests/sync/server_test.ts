@@ -235,7 +235,7 @@ Deno.test(
     assertMatch(text(records[1]), /No bad words here$/);
     await w.env.advance(10);
     assertEquals(await w.replica.read(kv.count()), 3);
-    assertEquals(w.replica.standing(session)!.next, 4);
+    assertEquals(w.replica.sessionInfo(session)!.next, 4);
     await w.stop();
   }),
 );
@@ -270,7 +270,7 @@ Deno.test(
     ann.append(2, packRecords(sessionProposal(session, 1, kv.put("a", "b"))));
     assertEquals((await ann.next("appended")).refused, []);
     await w.env.advance(10);
-    assertEquals(text(w.replica.standing(session)!.owner), "ann");
+    assertEquals(text(w.replica.sessionInfo(session)!.owner), "ann");
     assertEquals(await w.replica.read(kv.count()), 1);
     await w.stop();
   }),
@@ -1262,7 +1262,7 @@ Deno.test(
     assertEquals((await bob.next("appended")).refused, [0]);
     ann.append(2, record);
     assertEquals((await ann.next("appended")).refused, []);
-    const { owner } = w.replica.standing(session)!;
+    const { owner } = w.replica.sessionInfo(session)!;
     assertEquals([owner.length, owner[0]], [33, 0xff]);
     await w.stop();
   }),
@@ -1475,7 +1475,7 @@ Deno.test(
     client.append(2, packRecords(...records));
     const { first, refused } = await client.next("appended");
     assertEquals([first, refused], [session + 1, []]);
-    assertEquals(w.replica.standing(session)!.next, 502);
+    assertEquals(w.replica.sessionInfo(session)!.next, 502);
     await w.stop();
   }),
 );
@@ -1633,7 +1633,7 @@ Deno.test(
     }
     await w.env.advance(1_000);
     const kept = sessions.filter((session) =>
-      w.replica.standing(session)?.next === 3
+      w.replica.sessionInfo(session)?.next === 3
     );
     assertEquals(kept.length, visitors);
     await w.stop();

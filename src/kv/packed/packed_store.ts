@@ -90,11 +90,11 @@ import {
 import {
   change,
   emptyPage,
+  mergeChanges,
   type Page,
   pageBlock,
   readChange,
   readPage,
-  workIn,
 } from "./pages.ts";
 import { Rebuild } from "./rebuild.ts";
 import { type Content, type Slot, Table, type Version } from "./table.ts";
@@ -118,11 +118,11 @@ interface Job {
   readonly writes: Writes;
   durability: Durability;
   /** Pages whose blocks the write contains. */
-  readonly pages: readonly Fresh[];
+  readonly pages: readonly NewPage[];
 }
 
 /** Page that gets a new block. */
-interface Fresh {
+interface NewPage {
   readonly ref: Ref;
   readonly bytes: Uint8Array;
 }
@@ -177,13 +177,13 @@ export class PackedStore {
   /** Set while a rebuild prepares a state to replace this one. */
   #isRebuilding = false;
   /** Set during a step, whose changes must not be written before it ends. */
-  #open = false;
+  #isInStep = false;
   /** Bytes of pending log when the step began. */
-  #began = 0;
+  #stepStart = 0;
   /** Set if a completed step is in no record or head yet. */
-  #touched = false;
+  #isUnrecorded = false;
   /** Set once head and base are in the store. */
-  #born = false;
+  #isCreated = false;
   /** Set if a write may not survive a power failure. */
   #unsynced = false;
   /** Bytes of pages that may be written for the growth of the log. */
@@ -286,7 +286,7 @@ export class PackedStore {
       if (r.varint() !== this.#base) throw corrupted(baseKey);
       this.#directory.read(r);
     });
-    this.#born = true;
+    this.#isCreated = true;
     // Not from the start of the log: browsers may scan deleted keys.
     const logs = await store.list(this.#logKey(first), logEnd);
     const changes = this.#readLog(first, logs);
@@ -323,7 +323,7 @@ export class PackedStore {
         }
         changes.push({ seq, view: viewOf(found!), at: r.offset });
       });
-      this.#remember(seq, found!.length);
+      this.#addRecord(seq, found!.length);
     }
     if (blocks.length > changes.length) {
       throw corrupted(
@@ -334,7 +334,7 @@ export class PackedStore {
     return changes;
   }
 
-  #remember(seq: number, size: number): void {
+  #addRecord(seq: number, size: number): void {
     const bytes = size + PACKED_LOG_BLOCK_BYTES;
     this.#records.push({ seq, bytes });
     this.#logBytes += bytes;
@@ -399,7 +399,7 @@ export class PackedStore {
     const used = ++this.table.tick;
     for (const slot of slots) {
       slot.used = used;
-      if (slot.content.leaf || slot.gone) continue;
+      if (slot.content.leaf || slot.isRemoved) continue;
       if (slot.loading) waits.push(slot.loading);
       else wanted.push(slot);
     }
@@ -411,11 +411,11 @@ export class PackedStore {
     if (waits.length === 0) return;
     // Concurrent loads must not evict them: a step that needs more pages than
     // the budget would never have all of them.
-    const held = [...slots];
-    for (const slot of held) slot.holds++;
+    const pinned = [...slots];
+    for (const slot of pinned) slot.pins++;
     return Promise.all(waits).then(() => {}).finally(() => {
-      for (const slot of held) {
-        slot.holds--;
+      for (const slot of pinned) {
+        slot.pins--;
         slot.used = this.table.tick;
       }
     });
@@ -430,7 +430,7 @@ export class PackedStore {
     const place = (blocks: readonly (Uint8Array | undefined)[]): void => {
       slots.forEach((slot, i) => {
         // Removed by a recovery during the read.
-        if (slot.gone) return;
+        if (slot.isRemoved) return;
         const { first, content } = slot;
         const end = this.table.endOf(slot);
         this.table.place(slot, this.#pages(content, blocks[i], first, end));
@@ -468,7 +468,7 @@ export class PackedStore {
     const leaf = id === 0
       ? emptyPage()
       : readPage(this.#key(id), crc, block, from, to);
-    return changes ? workIn(leaf, changes) : [leaf];
+    return changes ? mergeChanges(leaf, changes) : [leaf];
   }
 
   // Versions.
@@ -544,8 +544,8 @@ export class PackedStore {
     if (this.#broken) throw this.#broken.error;
     this.table.tick++;
     if (this.#failed === undefined) {
-      this.#open = true;
-      this.#began = this.table.log.length;
+      this.#isInStep = true;
+      this.#stepStart = this.table.log.length;
       return;
     }
     if (this.#writing) return this.#writing.then(() => this.begin());
@@ -557,8 +557,8 @@ export class PackedStore {
    * it nor any later change is ever written.
    */
   abandon(error: unknown): void {
-    this.#open = false;
-    if (this.table.log.length > this.#began) this.#broken ??= { error };
+    this.#isInStep = false;
+    if (this.table.log.length > this.#stepStart) this.#broken ??= { error };
   }
 
   /**
@@ -566,22 +566,22 @@ export class PackedStore {
    * only if too much is pending (backpressure).
    */
   commit(): MaybePromise<void> {
-    this.#open = false;
-    this.#touched = true;
-    return this.#press(8);
+    this.#isInStep = false;
+    this.#isUnrecorded = true;
+    return this.#applyBackpressure(8);
   }
 
   /** Applies backpressure: keeps pending writes and memory within bounds. */
-  #press(rounds: number): MaybePromise<void> {
+  #applyBackpressure(rounds: number): MaybePromise<void> {
     const { table } = this;
-    const crowded = this.#relieve() > 0 && table.unwritten;
+    const crowded = this.#evict() > 0 && table.unwritten;
     if (table.log.length < PACKED_FLUSH_BYTES && !crowded) return;
     if (this.#failed || this.#broken) return;
     if (!this.#writing) this.#start(this.#durability);
     const waiting = table.log.length;
     if (rounds === 0 || !this.#writing) return;
     if (crowded || waiting > PACKED_PENDING_BYTES_MAX) {
-      return this.#writing.then(() => this.#press(rounds - 1));
+      return this.#writing.then(() => this.#applyBackpressure(rounds - 1));
     }
     if (waiting > PACKED_PENDING_BYTES) return this.#pause(this.#writing);
   }
@@ -599,7 +599,7 @@ export class PackedStore {
   }
 
   /** Evicts pages if memory is over budget; returns the memory still over budget, in bytes. */
-  #relieve(): number {
+  #evict(): number {
     this.table.tick++;
     if (this.excess > 0) this.table.evict(this.#budget * 7 / 8);
     return this.excess;
@@ -610,18 +610,18 @@ export class PackedStore {
    * into blocks that no record refers to until the step ends.
    */
   spill(): MaybePromise<void> {
-    if (this.#relieve() <= 0 || this.#failed) return;
+    if (this.#evict() <= 0 || this.#failed) return;
     if (this.#writing) return this.#writing.then(() => this.spill());
-    const pages: Fresh[] = [];
-    for (const slot of this.#recede()) {
+    const pages: NewPage[] = [];
+    for (const slot of this.#leastRecentlyUsed()) {
       // The page may have some but not all changes of the current record.
       this.#installs.push(this.#writePage(slot, this.#seq, pages));
     }
     if (pages.length === 0) return;
     const put = this.#putPages(pages);
-    this.#putBirth(put);
+    this.#putFirstHead(put);
     this.#launch({ writes: { put }, durability: "relaxed", pages });
-    return chain(this.#writing, () => void this.#relieve());
+    return chain(this.#writing, () => void this.#evict());
   }
 
   /**
@@ -635,8 +635,8 @@ export class PackedStore {
     if (this.#failed) {
       return chain(this.#retry("strict"), () => this.sync());
     }
-    const waits = this.table.log.length > 0 || this.#touched;
-    if (!waits && !this.#unsynced && !this.#rubbish) return;
+    const waits = this.table.log.length > 0 || this.#isUnrecorded;
+    if (!waits && !this.#unsynced && !this.#hasGarbage) return;
     this.#start("strict");
     return chain(this.#writing, () => this.#report());
   }
@@ -651,7 +651,7 @@ export class PackedStore {
   async close(): Promise<void> {
     while (this.#writing) await this.#writing;
     if (this.#broken || this.#failed) return;
-    if (this.table.log.length === 0 && !this.#touched) return;
+    if (this.table.log.length === 0 && !this.#isUnrecorded) return;
     this.#start(this.#durability);
     while (this.#writing) await this.#writing;
     this.#report();
@@ -671,7 +671,7 @@ export class PackedStore {
 
   /** Starts a write of everything pending and of some pages, which are loaded first if necessary. */
   #start(durability: Durability): void {
-    const slots = this.#due();
+    const slots = this.#selectPages();
     const begin = (): void => {
       this.#writing = undefined;
       // Without block and changes they are not evicted before they are written.
@@ -681,7 +681,7 @@ export class PackedStore {
         }
       }
       // A step began while pages were loaded; its end starts the write again.
-      if (this.#open || this.#broken) return;
+      if (this.#isInStep || this.#broken) return;
       let job: Job;
       try {
         job = this.#build(slots, durability);
@@ -713,17 +713,17 @@ export class PackedStore {
     };
     const written = (): void => {
       this.#writing = undefined;
-      this.#born = true;
+      this.#isCreated = true;
       this.#unsynced = job.durability === "relaxed";
       for (const { ref } of job.pages) ref.written = true;
       this.table.sweep();
       // Enough may be pending for the next write.
-      if (!this.#isEnough) return;
+      if (!this.#isWriteDue) return;
       // Callers that wait for this write run first, because building the next
       // one takes time.
       // Never rejects: failures are recorded by `#launch()`.
       void this.#env.turn().then(() => {
-        if (this.#isEnough && !this.#writing && !this.#failed) {
+        if (this.#isWriteDue && !this.#writing && !this.#failed) {
           this.#start(this.#durability);
         }
       });
@@ -741,13 +741,13 @@ export class PackedStore {
    * True if enough is pending for a background write, and none of it belongs to
    * a step in progress or to a state about to be replaced.
    */
-  get #isEnough(): boolean {
-    return !this.#open && !this.#broken && !this.#isRebuilding &&
+  get #isWriteDue(): boolean {
+    return !this.#isInStep && !this.#broken && !this.#isRebuilding &&
       this.table.log.length >= PACKED_FLUSH_BYTES;
   }
 
   /** Selects the pages to write next, to shorten the log or to free memory. */
-  #due(): Slot[] {
+  #selectPages(): Slot[] {
     const { dirty, log } = this.table;
     const limit = Math.min(
       this.#budget / 2,
@@ -757,7 +757,7 @@ export class PackedStore {
     const pressure = Math.min(2 * this.#logBytes / limit - 1, 2);
     const grown = log.length + PACKED_LOG_BLOCK_BYTES;
     this.#credit = pressure > 0 ? this.#credit + 4 * pressure * grown : 0;
-    const slots = this.excess > 0 ? this.#recede() : [];
+    const slots = this.excess > 0 ? this.#leastRecentlyUsed() : [];
     // At least as much as the log grows, or the oldest changes would never be
     // reached.
     const most = Math.max(PACKED_WRITE_BYTES_MAX, 3 * log.length);
@@ -775,7 +775,7 @@ export class PackedStore {
   }
 
   /** Selects least recently used pages to write, so that they can be evicted. */
-  #recede(): Slot[] {
+  #leastRecentlyUsed(): Slot[] {
     const { dirty, tick } = this.table;
     const slots = [...dirty].filter(({ content, used }) =>
       content.leaf && used !== tick
@@ -789,10 +789,10 @@ export class PackedStore {
   }
 
   /** Builds the block of a page, and the change of the directory. */
-  #writePage(slot: Slot, seq: number, pages: Fresh[]): Install {
+  #writePage(slot: Slot, seq: number, pages: NewPage[]): Install {
     const { space, first: from, content } = slot;
     const to = this.table.endOf(slot);
-    const ref = this.#fresh(content.leaf!, seq, pages);
+    const ref = this.#newRef(content.leaf!, seq, pages);
     content.ref = ref;
     content.changes = undefined;
     slot.since = Infinity;
@@ -800,7 +800,7 @@ export class PackedStore {
     return { space, from, to, ref };
   }
 
-  #fresh(leaf: Page, seq: number, pages: Fresh[]): Ref {
+  #newRef(leaf: Page, seq: number, pages: NewPage[]): Ref {
     if (leaf.rows === 0) return emptyRef(seq);
     const bytes = pageBlock(leaf);
     const crc = viewOf(bytes).getUint32(0, true);
@@ -811,7 +811,7 @@ export class PackedStore {
   }
 
   /** Assigns blocks to pages: first those of `free`, because overwriting costs less than deleting. */
-  #putPages(pages: readonly Fresh[], free: number[] = []): Block[] {
+  #putPages(pages: readonly NewPage[], free: number[] = []): Block[] {
     return pages.map(({ ref, bytes }) => {
       ref.id = free.pop() ?? this.#nextID++;
       return { key: this.#key(ref.id), bytes };
@@ -819,14 +819,14 @@ export class PackedStore {
   }
 
   /** Builds blocks for contents that only versions need, if memory is over budget. */
-  #freshShadows(pages: Fresh[]): Ref[] {
+  #shadowRefs(pages: NewPage[]): Ref[] {
     const { table } = this;
     const refs: Ref[] = [];
     let bytes = this.excess > 0 ? PACKED_WRITE_BYTES_MAX : 0;
     while (bytes > 0 && table.shadows.length > 0) {
       const content = table.shadows.pop()!;
       bytes -= content.bytes;
-      content.ref = this.#fresh(content.leaf!, this.#seq, pages);
+      content.ref = this.#newRef(content.leaf!, this.#seq, pages);
       refs.push(content.ref);
       table.stale.push(content);
     }
@@ -836,24 +836,26 @@ export class PackedStore {
   /** Builds a write of everything pending and of these pages. */
   #build(slots: readonly Slot[], durability: Durability): Job {
     const { table } = this;
-    const pages: Fresh[] = [];
-    const shadows = this.#freshShadows(pages);
+    const pages: NewPage[] = [];
+    const shadows = this.#shadowRefs(pages);
     const first = this.#seq + 1;
-    const last = first + table.cuts.length;
+    const last = first + table.recordEnds.length;
     for (const slot of slots) {
-      if (slot.gone || slot.since === Infinity || !slot.content.leaf) continue;
+      if (slot.isRemoved || slot.since === Infinity || !slot.content.leaf) {
+        continue;
+      }
       this.#installs.push(this.#writePage(slot, last, pages));
     }
     for (const install of this.#installs) this.#directory.install(install);
-    const free = this.#collect();
+    const free = this.#collectGarbage();
     const put = this.#putPages(pages, free);
     for (const { id } of shadows) this.#discard(id);
     if (table.log.length > 0 || this.#installs.length > 0) this.#putLog(put);
-    const deleteRanges = this.#trim(first, put);
+    const deleteRanges = this.#trimLog(first, put);
     this.#putHead(put, this.#meta(), durability);
-    this.#touched = false;
-    const trash = free.map((id) => this.#key(id));
-    return { writes: { put, delete: trash, deleteRanges }, durability, pages };
+    this.#isUnrecorded = false;
+    const unused = free.map((id) => this.#key(id));
+    return { writes: { put, delete: unused, deleteRanges }, durability, pages };
   }
 
   /** Builds log records of the changes of directory and rows. */
@@ -861,28 +863,28 @@ export class PackedStore {
     const { table } = this;
     const log = table.log.finish();
     let from = 0;
-    for (const to of [...table.cuts, log.length]) {
+    for (const to of [...table.recordEnds, log.length]) {
       const seq = ++this.#seq;
       const w = beginBlock(LOG, to - from + 1024).varint(seq);
       writeInstalls(w, this.#installs);
       const bytes = endBlock(w.raw(log.subarray(from, to)).finish());
       put.push({ key: this.#logKey(seq), bytes });
-      this.#remember(seq, bytes.length);
+      this.#addRecord(seq, bytes.length);
       this.#installs = [];
       from = to;
     }
-    table.cut();
+    table.clearLog();
     table.next = this.#seq + 1;
   }
 
   /** True if there are blocks to delete. */
-  get #rubbish(): boolean {
+  get #hasGarbage(): boolean {
     const [oldest] = this.#garbage;
     return oldest !== undefined && oldest.epoch < this.table.oldest;
   }
 
   /** Removes and returns the blocks that no version reads any more. */
-  #collect(): number[] {
+  #collectGarbage(): number[] {
     const { oldest } = this.table;
     const keep = this.#garbage.findIndex(({ epoch }) => epoch >= oldest);
     const gone = this.#garbage.splice(0, keep < 0 ? Infinity : keep);
@@ -893,7 +895,7 @@ export class PackedStore {
    * Returns the range of records before `keep` that are no longer needed;
    * writes the directory if they contain changes of it.
    */
-  #trim(keep: number, put: Block[]): [from: string, to: string][] {
+  #trimLog(keep: number, put: Block[]): [from: string, to: string][] {
     const records = this.#records;
     // Not the records of this write: deletions are applied before puts.
     for (const { since } of this.table.dirty) keep = Math.min(keep, since);
@@ -937,8 +939,8 @@ export class PackedStore {
   }
 
   /** Before the first record there may already be pages: an empty head and base make the store consistent. */
-  #putBirth(put: Block[]): void {
-    if (this.#born) return;
+  #putFirstHead(put: Block[]): void {
+    if (this.#isCreated) return;
     const base = beginBlock(BASE).varint(0);
     new Directory(() => {}).write(base);
     const head = beginBlock(HEAD).u8(0).varint(0).varint(1).varint(0).varint(1);
@@ -958,12 +960,12 @@ export class PackedStore {
     const first = this.#nextID;
     return new Rebuild({
       write: async (pages): Promise<Ref[]> => {
-        const fresh: Fresh[] = [];
-        const refs = pages.map((leaf) => this.#fresh(leaf, this.#seq, fresh));
+        const fresh: NewPage[] = [];
+        const refs = pages.map((leaf) => this.#newRef(leaf, this.#seq, fresh));
         const put = this.#putPages(fresh);
-        this.#putBirth(put);
+        this.#putFirstHead(put);
         await this.#store.write({ put }, "relaxed");
-        this.#born = true;
+        this.#isCreated = true;
         for (const ref of refs) ref.written = true;
         return refs;
       },
@@ -1009,10 +1011,10 @@ export class PackedStore {
     // Including pages written ahead.
     for (const { ref } of this.#installs.splice(0)) this.#discard(ref.id);
     for (const { id } of old.refs()) this.#discard(id);
-    this.#born = true;
+    this.#isCreated = true;
     this.#logBytes = 0;
     this.#failed = undefined;
-    this.#touched = false;
+    this.#isUnrecorded = false;
     this.#unsynced = true;
     table.next = this.#seq + 1;
     table.reset(directory.spaces);

@@ -274,7 +274,7 @@ export class Packer {
     if (
       leaf && leaf.rows > 0 &&
       (leaf.used + bytes > FILL_BYTES || leaf.rows >= PACKED_PAGE_ROWS / 2)
-    ) this.cut();
+    ) this.endPage();
     return this.#leaf ??= new Page(
       OWNER,
       0,
@@ -318,7 +318,7 @@ export class Packer {
   }
 
   /** Completes the page in progress. */
-  cut(): void {
+  endPage(): void {
     if (!this.#leaf) return;
     this.#leaf.trim();
     this.pages.push(this.#leaf);
@@ -342,7 +342,7 @@ function overwrite(leaf: Page, { views, at }: Changes): number {
 }
 
 /** Merges changes into a page; returns one or more pages. Consumes the page. */
-export function workIn(leaf: Page, changes: Changes): Page[] {
+export function mergeChanges(leaf: Page, changes: Changes): Page[] {
   const done = overwrite(leaf, changes);
   if (done === changes.at.length) return [leaf];
   const views = changes.views.slice(done);
@@ -375,6 +375,6 @@ export function workIn(leaf: Page, changes: Changes): Page[] {
     }
   }
   packer.append(leaf, row, leaf.rows);
-  packer.cut();
+  packer.endPage();
   return packer.pages.length > 0 ? packer.pages : [emptyPage()];
 }

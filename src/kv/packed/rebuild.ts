@@ -63,7 +63,7 @@ export class Rebuild {
 
   /** Ends a space; later rows belong to the next one. */
   async endSpace(): Promise<void> {
-    this.#packer.cut();
+    this.#packer.endPage();
     if (this.#packer.pages.length > 0) await this.#write();
     if (this.#entries.length === 0) {
       this.#entries.push({ first: LEAST, ref: emptyRef(0) });

@@ -60,9 +60,9 @@ export interface Slot {
   /** Read of the block in progress. */
   loading: Promise<void> | undefined;
   /** Number of loads that need this page and others at once. */
-  holds: number;
+  pins: number;
   /** True once the slot was removed. */
-  gone: boolean;
+  isRemoved: boolean;
 }
 
 /** Rows as of one moment. */
@@ -90,7 +90,7 @@ export class Table {
   /** Encoded changes since the last log record. */
   log: ByteWriter = new ByteWriter();
   /** Offsets in `log` where records end. */
-  cuts: number[] = [];
+  recordEnds: number[] = [];
   /** Number of the log record of the next change. */
   next = 1;
   /** Number of versions created. */
@@ -120,12 +120,12 @@ export class Table {
   /** Replaces all pages by those of a directory. */
   reset(spaces: readonly (readonly DirectoryEntry[])[]): void {
     for (const slot of this.spaces.flat()) {
-      slot.gone = true;
+      slot.isRemoved = true;
       this.retire(slot.content);
     }
     this.#warm.clear();
     this.dirty.clear();
-    this.cut();
+    this.clearLog();
     this.cold = 0;
     this.spaces = spaces.map((entries, space) =>
       entries.map(({ first, ref }) =>
@@ -135,9 +135,9 @@ export class Table {
   }
 
   /** Clears the pending log once it was encoded in log records. */
-  cut(): void {
+  clearLog(): void {
     this.log = new ByteWriter(this.log.length);
-    this.cuts = [];
+    this.recordEnds = [];
   }
 
   #content(leaf: Page | undefined, ref: Ref | undefined): Content {
@@ -154,8 +154,8 @@ export class Table {
       since,
       used: this.tick,
       loading: undefined,
-      holds: 0,
-      gone: false,
+      pins: 0,
+      isRemoved: false,
     };
     if (content.leaf) this.#warm.add(slot);
     else this.cold++;
@@ -263,9 +263,9 @@ export class Table {
 
   /** Returns the writer of the next change; starts another record if the present one is full. */
   #change(): ByteWriter {
-    const { log, cuts } = this;
-    if (log.length - (cuts.at(-1) ?? 0) >= PACKED_RECORD_BYTES) {
-      cuts.push(log.length);
+    const { log, recordEnds } = this;
+    if (log.length - (recordEnds.at(-1) ?? 0) >= PACKED_RECORD_BYTES) {
+      recordEnds.push(log.length);
     }
     return log;
   }
@@ -359,7 +359,7 @@ export class Table {
     slots.splice(index + 1, 1);
     this.dirty.delete(right);
     this.#warm.delete(right);
-    right.gone = true;
+    right.isRemoved = true;
     this.retire(right.content);
     return true;
   }
@@ -379,7 +379,7 @@ export class Table {
   /** Places loaded rows in a slot; splits the slot if there are several pages. */
   place(slot: Slot, leaves: readonly Page[]): void {
     const { content } = slot;
-    if (slot.gone || content.leaf) return;
+    if (slot.isRemoved || content.leaf) return;
     this.cold--;
     this.#warm.add(slot);
     if (leaves.length === 1) {
@@ -399,8 +399,8 @@ export class Table {
 
   /** Evicts pages that have a block, in LRU order, until memory is at most `bytes`. */
   evict(bytes: number): void {
-    const candidates = [...this.#warm].filter(({ content, used, holds }) =>
-      content.ref?.written && used !== this.tick && holds === 0
+    const candidates = [...this.#warm].filter(({ content, used, pins }) =>
+      content.ref?.written && used !== this.tick && pins === 0
     ).sort((a, b) => a.used - b.used);
     for (const slot of candidates) {
       if (this.memory <= bytes) return;

@@ -285,11 +285,11 @@ export class Connection {
       const message = decodeMessage(bytes);
       this.#assembler.expect(message.type);
       if (message.type !== "part") return this.#take(message, bytes.length);
-      const whole = this.#assembler.take(message);
+      const whole = this.#assembler.add(message);
       if (whole === undefined) return;
       const made = decodeMessage(whole);
       if (made.type === "part" || this.#welcome === undefined) {
-        throw new ErrProtocol(`Message ${made.type} came in parts`);
+        throw new ErrProtocol(`Message ${made.type} was sent in parts`);
       }
       this.#take(made, whole.length);
     } catch (error) {

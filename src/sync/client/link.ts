@@ -99,7 +99,7 @@ export class Link {
   readonly #channels = new Map<number, Channel>();
   readonly #pace: RetryPace;
   /** Position of the address that is tried next, or in use. */
-  #turn = 0;
+  #position = 0;
   /** Identity of the current attempt and its connection. */
   #attempt: object | undefined;
   #attemptedAt = -Infinity;
@@ -223,15 +223,15 @@ export class Link {
     const { env, changed } = this.#options;
     const { length } = this.#addresses;
     let at = Infinity;
-    let turn = this.#turn;
+    let position = this.#position;
     for (let i = 0; i < length; i++) {
-      const next = (this.#turn + i) % length;
+      const next = (this.#position + i) % length;
       const time = Math.max(from, mayBeTried(this.#addresses[next]!));
-      if (time < at) [at, turn] = [time, next];
+      if (time < at) [at, position] = [time, next];
     }
     // A hint does not delay an attempt that is scheduled.
     if (this.#retryAt !== undefined && this.#retryAt <= at) return;
-    this.#turn = turn;
+    this.#position = position;
     const wait = at - env.now();
     if (wait <= 0) return this.#connect();
     this.#retryAt = at;
@@ -248,7 +248,7 @@ export class Link {
 
   #connect(): void {
     const { env, token } = this.#options;
-    const address = this.#addresses[this.#turn]!;
+    const address = this.#addresses[this.#position]!;
     const attempt = this.#attempt = {};
     this.#attemptedAt = env.now();
     this.#retryAt = undefined;
@@ -256,7 +256,7 @@ export class Link {
     this.#cancelTimer = env.setTimer(() => {
       if (this.#connection !== undefined) {
         const words =
-          `Server ${address.url} has not answered in time: check the network, or wait`;
+          `Server ${address.url} has not answered within ${SYNC_CONNECT_MS_MAX} ms: check the network, or wait`;
         return this.#connection.close(CloseCode.Timeout, words);
       }
       const words =
@@ -384,14 +384,16 @@ export class Link {
     if (this.#attempt !== attempt) return;
     const { env } = this.#options;
     const wasConnected = this.#state === "connected";
-    const address = this.#addresses[this.#turn]!;
+    const address = this.#addresses[this.#position]!;
     this.#attempt = this.#connection = undefined;
     this.#cancelTimer?.();
     if (wasConnected && env.now() - this.#welcomedAt >= SYNC_STABLE_MS) {
       this.#pace.reset();
     }
     address.failed(failure, this.#attemptedAt);
-    if (!wasConnected) this.#turn = (this.#turn + 1) % this.#addresses.length;
+    if (!wasConnected) {
+      this.#position = (this.#position + 1) % this.#addresses.length;
+    }
     // A listener may call `reconnect()`.
     this.#state = "offline";
     this.#schedule(env.now() + this.#pace.next(), ({ notBefore }) => notBefore);

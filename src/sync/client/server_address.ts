@@ -26,20 +26,20 @@ import { Backoff } from "../../async.ts";
 import { ErrServerURL } from "../errors.ts";
 import type { Failure } from "./failure.ts";
 
-/** Path of the WebSocket of a server, where an address names none. */
+/** Default path of the WebSocket of a server. */
 const PATH = "/sync";
 
 /** Close code of the WebSocket protocol for a message that is too large. */
 const TOO_LARGE = 1009;
 
 /** Close codes of the WebSocket protocol for a regular end, a stop or a restart. */
-const PEACEFUL: readonly number[] = [1000, 1001, 1012, 1013];
+const REGULAR: readonly number[] = [1000, 1001, 1012, 1013];
 
 /** First close code for applications: a gateway does not use it. */
 const APPLICATION_FIRST = 3000;
 
 /** Consecutive connections that ended during a large frame, after which frames shrink. */
-const CUTS = 2;
+const BROKEN_MAX = 2;
 
 /** Factor by which frames shrink when a gateway has rejected one. */
 const SHRINK = 8;
@@ -59,7 +59,7 @@ export function serverURL(text: unknown): string {
       } is not the address of a server: ${why}`,
     );
   if (typeof text !== "string") {
-    throw wrong("give a string, such as wss://example.com/sync");
+    throw wrong("pass a string, such as wss://example.com/sync");
   }
   let url: URL;
   try {
@@ -107,7 +107,7 @@ export class ServerAddress {
   /** Delay of the next trial, in milliseconds. */
   #growMs: number = SYNC_FRAME_GROW_FIRST_MS;
   /** Consecutive connections that ended during a large frame. */
-  #cuts = 0;
+  #broken = 0;
   /** Set if an HTTP probe found out the failure. */
   #isFound = false;
 
@@ -152,12 +152,14 @@ export class ServerAddress {
    */
   ended(code: number, hadLargeFrame: boolean): void {
     const isRefused = code === TOO_LARGE;
-    const isCut = hadLargeFrame && code < APPLICATION_FIRST &&
-      !PEACEFUL.includes(code);
-    this.#cuts = isCut ? this.#cuts + 1 : 0;
+    const isBroken = hadLargeFrame && code < APPLICATION_FIRST &&
+      !REGULAR.includes(code);
+    this.#broken = isBroken ? this.#broken + 1 : 0;
     const good = this.#frameBytesGood;
-    if (!isRefused && this.#cuts < (good === undefined ? CUTS : 1)) return;
-    this.#cuts = 0;
+    if (!isRefused && this.#broken < (good === undefined ? BROKEN_MAX : 1)) {
+      return;
+    }
+    this.#broken = 0;
     this.#frameBytesGood = undefined;
     this.#growFrom = this.#env.now() + this.#growMs;
     this.#growMs = Math.min(2 * this.#growMs, SYNC_FRAME_GROW_LAST_MS);

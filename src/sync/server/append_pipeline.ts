@@ -17,9 +17,9 @@ import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
 import { ErrUnauthenticated } from "../errors.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import {
-  SYNC_HELD_LAST_MS,
   SYNC_REFUSED_COMMANDS,
   SYNC_RETRY_FIRST_MS,
+  SYNC_VALIDATE_RETRY_LAST_MS,
 } from "../../limits.ts";
 import type { Append } from "../messages.ts";
 import type { Admission, Admitted, Blocked } from "./admission.ts";
@@ -152,7 +152,11 @@ export class AppendPipeline {
     const { channel, cluster: { clusterID }, connection, server: { env } } =
       this.#options;
     const { signal } = this.#drained;
-    const backoff = new Backoff(env, SYNC_RETRY_FIRST_MS, SYNC_HELD_LAST_MS);
+    const backoff = new Backoff(
+      env,
+      SYNC_RETRY_FIRST_MS,
+      SYNC_VALIDATE_RETRY_LAST_MS,
+    );
     connection.sender.send({ type: "held", channel, reason: BLOCKED });
     try {
       // Parts before the blocked record must be in the log before it.
@@ -244,7 +248,8 @@ export class AppendPipeline {
       stream,
       // Some of several parts may be in the log.
       unknown: error instanceof ErrUnknownOutcome || parts.length > failedParts,
-      message: "Server could not add to its log",
+      message:
+        "Server could not append to its log; the operator's log has the cause",
     });
     connection.appendProcessed(credit, lengths.length);
   }

@@ -208,7 +208,7 @@ export class Connection
     this.#assembler.expect(message.type);
     this.#allow(message, length);
     if (message.type !== "part") return [message, length];
-    const whole = this.#assembler.take(message);
+    const whole = this.#assembler.add(message);
     quotas.setUnfinished(this, this.#assembler.bytes);
     if (whole === undefined) return undefined;
     const assembled = decodeMessage(whole);

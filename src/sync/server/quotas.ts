@@ -155,7 +155,7 @@ export class Quotas {
       if (this.#unfinishedBytes <= SYNC_PARTS_TOTAL_BYTES_MAX) break;
       oldest.close(
         CloseCode.TooSlow,
-        "Parts of a message come too slowly; reconnect",
+        "Parts of a message arrive too slowly; reconnect",
       );
     }
   }

@@ -7,7 +7,10 @@
  */
 
 import type { Env } from "../../env.ts";
-import { SYNC_RIGHT_ASK_MS, SYNC_RIGHT_MS_MAX } from "../../limits.ts";
+import {
+  SYNC_PERMISSION_MS_MAX,
+  SYNC_PERMISSION_RENEW_MS,
+} from "../../limits.ts";
 import { chain, isPromise } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import type { Hooks, Identity } from "./hooks.ts";
@@ -75,7 +78,7 @@ export class ReadPermission {
    * @throws ErrHookFailed if `authorize` failed
    */
   checkRecent(): MaybePromise<boolean> {
-    return this.#ageMs() < SYNC_RIGHT_ASK_MS || this.check();
+    return this.#ageMs() < SYNC_PERMISSION_RENEW_MS || this.check();
   }
 
   #ageMs(): number {
@@ -84,9 +87,11 @@ export class ReadPermission {
 
   /** True if data may be sent now; starts a renewal if the last permission is not recent. */
   get isValid(): boolean {
-    if (!this.#isChecked || this.#ageMs() < SYNC_RIGHT_ASK_MS) return true;
+    if (!this.#isChecked || this.#ageMs() < SYNC_PERMISSION_RENEW_MS) {
+      return true;
+    }
     this.#renew();
-    return this.#ageMs() < SYNC_RIGHT_MS_MAX;
+    return this.#ageMs() < SYNC_PERMISSION_MS_MAX;
   }
 
   #renew(): void {
@@ -100,7 +105,7 @@ export class ReadPermission {
     };
     const failed = (error: unknown): void => {
       this.#isRenewing = false;
-      this.#retryAt = env.now() + SYNC_RIGHT_ASK_MS / 2;
+      this.#retryAt = env.now() + SYNC_PERMISSION_RENEW_MS / 2;
       this.listener?.failed(error);
     };
     try {

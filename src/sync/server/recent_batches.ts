@@ -6,7 +6,7 @@
  * @module
  */
 
-import { SYNC_RING_BYTES } from "../../limits.ts";
+import { SYNC_RECENT_BYTES } from "../../limits.ts";
 import type { LogBatch } from "../../log/log.ts";
 import { batchAfter, lastOf } from "../../log/records.ts";
 
@@ -43,13 +43,13 @@ export class RecentBatches {
     this.#batches.push(batch);
     this.#last = lastOf(batch);
     this.#cost += costOf(batch);
-    if (this.#cost > 2 * SYNC_RING_BYTES) this.#trim();
+    if (this.#cost > 2 * SYNC_RECENT_BYTES) this.#trim();
   }
 
   #trim(): void {
     let from = this.#batches.length;
     this.#cost = 0;
-    while (from > 0 && this.#cost < SYNC_RING_BYTES) {
+    while (from > 0 && this.#cost < SYNC_RECENT_BYTES) {
       this.#cost += costOf(this.#batches[--from]!);
     }
     this.#batches = this.#batches.slice(from);

@@ -149,7 +149,7 @@ export function serve(host: NodeHost, given: ServeOptions = {}): Server {
   if ((cert === undefined) !== (key === undefined)) {
     const [is, isNot] = cert === undefined ? ["key", "cert"] : ["cert", "key"];
     throw new TypeError(
-      `Option ${is} is set and ${isNot} is not; TLS takes both, as PEM text`,
+      `Option ${is} is set and ${isNot} is not; TLS requires both, as PEM text`,
     );
   }
   const core = new Core(host, options);
@@ -343,7 +343,9 @@ class Listener {
     const cancel = env.setTimer(
       () =>
         late.abort(
-          new Error(`Requests were not answered within ${shutdownMs} ms`),
+          new Error(
+            `${this.#active.size} requests were not answered within ${shutdownMs} ms`,
+          ),
         ),
       shutdownMs,
     );

@@ -210,13 +210,13 @@ export class ServedCluster {
   /** State of a session once the replica has applied the log up to the session's index. */
   sessionState(session: number): MaybePromise<SessionState> {
     const { replica } = this;
-    if (session <= replica.appliedIndex) return replica.standing(session);
+    if (session <= replica.appliedIndex) return replica.sessionInfo(session);
     return chain<number, SessionState>(
       this.log.readIndex(),
       (last) =>
         session > last ? "future" : chain(
           this.#untilApplied(session),
-          () => replica.standing(session),
+          () => replica.sessionInfo(session),
         ),
     );
   }
