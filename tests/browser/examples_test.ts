@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import {
   ErrProposalRefused,
   kv,
@@ -68,6 +68,19 @@ class Visitor {
       );
       if (JSON.stringify(found) === JSON.stringify(expected)) return;
       if (waited > WAIT_MS_MAX / 4) return assertEquals(seen, expected);
+      await sleep(50);
+    }
+  }
+
+  /** Waits until an element is visible. */
+  async finds(selector: string): Promise<void> {
+    const isVisible = (): Promise<unknown> =>
+      this.#call(
+        `(selector) => document.querySelector(selector).checkVisibility()`,
+        selector,
+      ).catch(() => false);
+    for (let waited = 0; await isVisible() !== true; waited += 50) {
+      assert(waited < WAIT_MS_MAX / 4, `${selector} is not visible`);
       await sleep(50);
     }
   }
@@ -332,6 +345,7 @@ testExample(
       while (stranger.logDB.state !== "needs-auth") await sleep(20);
     }
     await one.click("#logout");
+    await one.finds("#login");
     await one.sees({ items: [] });
     await one.type("#login input", "Cid");
     await one.click("#login button");
