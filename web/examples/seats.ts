@@ -43,16 +43,17 @@ function encode(booking: Booking): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(booking));
 }
 
-// A command may come from any page, also from one that was tampered with. One
-// that cannot be decoded throws, and the server then refuses it.
-function decode(cmd: Uint8Array): Booking {
-  const { seat, name, free } = JSON.parse(new TextDecoder().decode(cmd));
-  const isSeat = Number.isInteger(seat) && seat >= 0 && seat < SEATS;
-  const isName = typeof name === "string" && name !== "" && name.length <= 40;
-  if (!isSeat || !isName) {
-    throw new Error(`Seat ${seat}, name ${name}: no booking`);
+// A command may come from any page, also from one that was tampered with. An
+// update() that throws stops the replica, so decoding does not throw.
+function decode(cmd: Uint8Array): Booking | undefined {
+  try {
+    const { seat, name, free } = JSON.parse(new TextDecoder().decode(cmd));
+    const isSeat = Number.isInteger(seat) && seat >= 0 && seat < SEATS;
+    const isName = typeof name === "string" && name !== "" && name.length <= 40;
+    return isSeat && isName ? { seat, name, free: free === true } : undefined;
+  } catch {
+    return undefined;
   }
-  return { seat, name, free: free === true };
 }
 
 function refused(reason: string): Result {
@@ -66,7 +67,9 @@ export class Boat
 
   // The rule that must hold on every device: no seat is booked twice.
   update(cmd: Uint8Array): Result {
-    const { seat, name, free } = decode(cmd);
+    const booking = decode(cmd);
+    if (booking === undefined) return refused("This is not a booking");
+    const { seat, name, free } = booking;
     const holder = this.#seats[seat]!;
     if (holder !== "" && holder !== name) {
       return refused(`Seat ${seat + 1} belongs to ${holder} already`);
