@@ -1,6 +1,6 @@
 /**
- * Machines, hooks and configurations that are wrong: each is told with words, and
- * none costs a state or a process.
+ * Wrong machines, hooks and configurations: each is reported with an error that
+ * describes it, and none costs a state or a process.
  *
  * @module
  */
@@ -15,7 +15,6 @@ import {
 import { toBytes, toText } from "@std/streams";
 import {
   ErrClusterClosed,
-  ErrCompacted,
   ErrSnapshotAborted,
   ErrSnapshotFile,
   ErrSnapshotStopped,
@@ -53,15 +52,17 @@ import {
   RegularJournal,
 } from "../machines/journal.ts";
 import {
+  firstIndex,
   hostOf,
   listOf,
   proposeAll,
   start,
   type Started,
   startOn,
+  typesOf,
 } from "../support/clusters.ts";
 
-/** Saves in a way of its own. */
+/** Machine that saves its state with the given function. */
 class Saver extends RegularJournal {
   readonly #save: (w: WritableStream<Uint8Array>, state: Uint8Array) => unknown;
   constructor(
@@ -88,7 +89,7 @@ async function startSaver(
   return { host, replica, events };
 }
 
-/** Bytes that come when `start` is called. */
+/** Creates a stream whose bytes arrive once `start` is called. */
 function slow(
   state: Uint8Array,
 ): [source: ReadableStream<Uint8Array>, start: () => void] {
@@ -122,7 +123,7 @@ Deno.test(
     for (const start of starts) start();
     await settle(10);
     assertEquals(logDB.snapshots.list(1n), []);
-    assertEquals(events.map(({ type }) => type), [
+    assertEquals(typesOf(events), [
       "snapshot failed",
       "snapshot failed",
       "snapshot failed",
@@ -136,7 +137,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C1: a snapshot that its machine writes to after it was taken is removed, and nothing is compacted behind it [H16]",
+  "case C1: a snapshot written to after it was taken is removed, and the log is not compacted because of it [H16]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const late: (() => void)[] = [];
@@ -156,22 +157,18 @@ Deno.test(
     await proposeAll(replica, "b");
     await replica.requestSnapshot();
     await settle(10);
-    // That of before does not count: there is one good one, so nothing is cut.
-    assertEquals(events.map(({ type }) => type), [
+    // The removed one does not count: with one good snapshot, nothing is compacted.
+    assertEquals(typesOf(events), [
       "snapshot",
       "snapshot failed",
       "snapshot",
     ]);
-    const log = logDB.open(1n, 7n);
-    const reader = await log.read(0);
-    assert(!(reader instanceof ErrCompacted));
-    reader.close();
-    await log.close();
+    assertEquals(await firstIndex(logDB), 1);
     await host.stop();
   }),
 );
 
-/** Recovers without the last command: what code that is older than a snapshot does with a part it does not know. */
+/** Machine that recovers without the last command, like code that is older than the snapshot. */
 class Forgetful extends RegularJournal {
   override async readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
     return (await super.readAll(r)).slice(0, -1);
@@ -184,7 +181,7 @@ class ForgetfulDisk extends HostedDiskJournal {
   }
 }
 
-/** Version 1 of a state: commands in upper case. */
+/** Machine with state version 1: commands in upper case. */
 class Shouting extends RegularJournal {
   readonly stateVersion: number = 1;
   recovered: bigint | undefined;
@@ -204,8 +201,8 @@ class Migrating extends Shouting {
 
 const CONFIG = { clusterID: 1n, nodeID: 1n };
 
-/** A log that starts after a snapshot of "a" to "d", in a store of its own. */
-async function cutLog(
+/** Compacts the log up to a snapshot of "a" to "d" in another store. */
+async function compactLog(
   logDB: MemoryLogDB,
   snapshots: MemorySnapshotStore,
 ): Promise<void> {
@@ -218,11 +215,11 @@ async function cutLog(
 }
 
 Deno.test(
-  "case C2: a machine that leaves out a part of a snapshot starts nothing, and the snapshot stays [H16]",
+  "case C2: a machine that ignores a part of a snapshot is not started, and the snapshot stays [H16]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using snapshots = new MemorySnapshotStore();
-    await cutLog(logDB, snapshots);
+    await compactLog(logDB, snapshots);
     const before = snapshots.list(1n).map(({ id }) => id);
     const wrong = hostOf({ logDB, snapshots });
     const error = await rejection(
@@ -240,11 +237,11 @@ Deno.test(
 );
 
 Deno.test(
-  "case C2: a machine on disk that kept what a wrong recovery left is recovered once more, and refused again [H16, D11]",
+  "case C2: an on-disk machine with the state of a wrong recovery recovers once more, and is refused again [H16, D11]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using snapshots = new MemorySnapshotStore();
-    await cutLog(logDB, snapshots);
+    await compactLog(logDB, snapshots);
     const disk = new Disk();
     for (let i = 0; i < 2; i++) {
       const wrong = hostOf({ logDB, snapshots });
@@ -258,7 +255,7 @@ Deno.test(
       await wrong.stop();
     }
     assertEquals(snapshots.list(1n).length, 2);
-    // The right code gets all of it, although the machine has that index already.
+    // The right code recovers all of it, although the machine has that index already.
     const right = await start({ logDB, snapshots, kind: "hosted", disk });
     assertEquals(await listOf(right.replica), ["a", "b", "c", "d"]);
     await right.host.stop();
@@ -266,11 +263,11 @@ Deno.test(
 );
 
 Deno.test(
-  "H16 a machine whose recovery migrates is compared by the hash of what it recovered, and states of different versions are not",
+  "H16 a machine that migrates in its recovery is compared by the hash of the state it recovered; states of different versions are not compared",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using snapshots = new MemorySnapshotStore();
-    await cutLog(logDB, snapshots);
+    await compactLog(logDB, snapshots);
     for (const Machine of [Shouting, Migrating]) {
       const host = hostOf({ logDB, snapshots });
       const replica = await host.startCluster(
@@ -297,7 +294,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H16 checkpoints carry the state's version, and those of different versions are not compared",
+  "H16 checkpoints have the state version, and those of different versions are not compared",
   checked(async () => {
     const one = { index: 3, state: 1n, sessions: 0n };
     assert(isDifferent(one, { ...one, state: 2n }));
@@ -372,7 +369,7 @@ Deno.test(
   }),
 );
 
-/** A store of snapshots and a log in which nothing is ever written to. */
+/** True if nothing was written to the log of cluster 9. */
 async function isUntouched(logDB: MemoryLogDB): Promise<boolean> {
   const log = logDB.open(9n, 7n);
   try {
@@ -400,7 +397,7 @@ Deno.test(
       error.message,
       'compression is "zstd"; give "none", "gzip" or "deflate-raw"',
     );
-    // The writer by itself neither: its stream is begun before that shows.
+    // Nor by the writer itself, whose stream has begun before.
     const header = {
       ...CONFIG,
       type: 1,
@@ -424,7 +421,7 @@ Deno.test(
     for (const kind of ["disk", "hosted"] as const) {
       await using logDB = new MemoryLogDB();
       await using snapshots = new MemorySnapshotStore();
-      await cutLog(logDB, snapshots);
+      await compactLog(logDB, snapshots);
       const gate = Promise.withResolvers<void>();
       const machines: Journal[] = [];
       const host = hostOf({ logDB, snapshots });
@@ -448,7 +445,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C10: errors of the library that a machine throws where that is fatal are fatal, and reach the caller as they are [R5, R8]",
+  "case C10: a library error thrown by a machine is fatal where any error is, and reaches the caller unchanged [R5, R8]",
   checked(async () => {
     for (
       const [kind, method, error] of [
@@ -477,7 +474,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C10: an ErrSnapshotStopped that was not asked for reaches the receiver of an export as ErrSnapshotAborted [R8]",
+  "case C10: an ErrSnapshotStopped without a stop reaches the receiver of an export as ErrSnapshotAborted [R8]",
   checked(async () => {
     const { host, replica } = await start({
       kind: "concurrent",
@@ -498,7 +495,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C10: whatever a machine throws is carried, also undefined and null [R5, H21]",
+  "case C10: any value a machine throws is passed on, also undefined and null [R5, H21]",
   checked(async () => {
     for (const thrown of [undefined, null, "text", 7]) {
       for (
@@ -564,7 +561,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C10: async listeners of a watch and of what is pending that throw leave no rejection unhandled [H21]",
+  "case C10: async listeners of a watch and of pending submissions that throw leave no rejection unhandled [H21]",
   checked(async () => {
     const outbox = new MemoryOutbox();
     const { host, replica } = await start({ outbox });
@@ -588,7 +585,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C8: the receiver of an export that is lost fails the machine's writes with ErrSnapshotStreaming [D9]",
+  "case C8: a lost receiver of an export fails the machine's writes with ErrSnapshotStreaming [D9]",
   checked(async () => {
     for (const kind of ["concurrent", "hosted"] as const) {
       const errors: unknown[] = [];
@@ -643,11 +640,11 @@ Deno.test(
 );
 
 Deno.test(
-  "case C7: a disk that is full while a machine recovers at a start is told as such, and nothing is lost [U8]",
+  "case C7: a full disk during the recovery of a start rejects it with ErrStoreFull, without loss [U8]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using snapshots = new MemorySnapshotStore();
-    await cutLog(logDB, snapshots);
+    await compactLog(logDB, snapshots);
     const full = new ErrStoreFull("No room");
     let room = false;
     const disk = new Disk();
@@ -671,7 +668,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C11: what a factory makes is checked before anything is logged [R14]",
+  "case C11: the machine of a factory is checked before anything is appended [R14]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const host = hostOf({ logDB });
@@ -730,7 +727,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C11: an update() that awaits its own replica is told after a while [H21]",
+  "case C11: an update() that awaits its own replica is reported after a while [H21]",
   checked(async () => {
     const env = new ManualEnv();
     const events: HostEvent[] = [];
@@ -772,7 +769,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C12: every option of a replica and of a host is checked, with words [R14, H11]",
+  "case C12: every option of a replica and of a host is checked, with an error that describes it [R14, H11]",
   checked(async () => {
     await using host = new NodeHost();
     const create = (): RegularJournal => new RegularJournal({}, 1n, 1n);

@@ -7,7 +7,7 @@ import { Disk } from "../machines/journal.ts";
 import { KINDS, listOf, proposeAll, start } from "../support/clusters.ts";
 
 Deno.test(
-  "H13 whoever first writes a log puts an epoch record before what it writes",
+  "H13 the first writer of a log appends an epoch record before its records",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host, replica } = await start({ logDB });
@@ -53,7 +53,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H13 the host's rows on disk know their history: a machine is not started on another log of any length",
+  "H13 host rows on disk identify their history: the machine is not started on another log, whatever its length",
   checked(async () => {
     const disk = new Disk();
     const one = await start({ kind: "hosted", disk });
@@ -72,7 +72,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H13 the same history is recognised in every kind after a restart",
+  "H13 every kind of machine recognizes its history after a restart",
   checked(async () => {
     for (const kind of KINDS) {
       await using logDB = new MemoryLogDB();

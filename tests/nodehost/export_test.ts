@@ -31,12 +31,13 @@ import {
   KINDS,
   listOf,
   proposeAll,
+  snapshotAfterEach,
   start,
   startOn,
 } from "../support/clusters.ts";
 
 Deno.test(
-  "H9 what one host exports another imports and goes on from, whatever the kinds",
+  "H9 a host continues from an imported snapshot, for every pair of kinds",
   checked(async () => {
     for (const from of KINDS) {
       for (const compression of ["none", "gzip"] as const) {
@@ -47,7 +48,7 @@ Deno.test(
         const snapshot = await toBytes(one.replica.exportSnapshot());
         const index = one.replica.appliedIndex;
         let moved = false;
-        // Without the host's rows a machine knows its index from its own kind of payload only.
+        // A machine without host rows knows its index only from its own kind of payload.
         const kinds = from === "disk"
           ? ["disk"] as const
           : ["regular", "concurrent", "hosted"] as const;
@@ -59,7 +60,7 @@ Deno.test(
           assertEquals(await listOf(replica), ["a", "b"]);
           assertEquals(replica.appliedIndex, index, "the log goes on after it");
           assertEquals((await replica.propose(bytes("c"))).value, 3n);
-          // Another replica comes in from there.
+          // Another replica starts from there.
           const late = await start({ logDB, kind, config: { nodeID: 2n } });
           assertEquals(await listOf(late.replica), ["a", "b", "c"]);
           // The session has moved with the state, and knows what was applied:
@@ -83,7 +84,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 a cluster without a single entry can be moved too",
+  "H9 a cluster without entries can be exported and imported",
   checked(async () => {
     for (const kind of KINDS) {
       const one = await start({ kind });
@@ -98,7 +99,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 an export is the state at one index, a slow reader holds up no update",
+  "H9 an export is the state at one index, and a slow reader of it delays no update",
   checked(async () => {
     for (const kind of KINDS) {
       const { host, replica } = await start({
@@ -127,7 +128,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 exports at once, of one index, do not take one another's snapshot away",
+  "H9 concurrent exports of one index do not remove each other's snapshot",
   checked(async () => {
     const env = new ManualEnv();
     await using snapshots = new FaultySnapshotStore();
@@ -145,7 +146,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 an export that is cancelled ends, and frees what it held",
+  "H9 a cancelled export ends and releases its resources",
   checked(async () => {
     for (const kind of KINDS) {
       await using logDB = new MemoryLogDB();
@@ -174,7 +175,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 U27 the log after an export in flight is not cut",
+  "H7 U27 the log is not compacted past an export in progress",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       await using logDB = new MemoryLogDB();
@@ -188,10 +189,7 @@ Deno.test(
       const reader = replica.exportSnapshot().getReader();
       await reader.read();
       await settle();
-      for (const c of ["b", "c", "d"]) {
-        await proposeAll(replica, c);
-        await replica.requestSnapshot();
-      }
+      await snapshotAfterEach(replica, "b", "c", "d");
       const log = logDB.open(1n, 9n);
       (await log.read(index)).close();
       await reader.cancel();
@@ -209,7 +207,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R5 a machine that fails while it is exported fails the export with its own error",
+  "R5 a machine that fails during an export fails the export with its error",
   checked(async () => {
     for (const kind of KINDS) {
       const cause = new Error("Cannot save");
@@ -238,7 +236,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 an import where there is a log, a snapshot or a replica is ErrClusterAlreadyExist and changes nothing",
+  "H9 an import over a log, a snapshot or a replica rejects with ErrClusterAlreadyExist and changes nothing",
   checked(async () => {
     const one = await start();
     await proposeAll(one.replica, "a");
@@ -297,7 +295,7 @@ Deno.test(
       () => host.importSnapshot(1n, streamOf(metadata)),
       ErrSnapshotMismatch,
     );
-    // Nothing of it is left.
+    // Nothing of it is stored.
     for (const clusterID of [1n, 2n]) {
       const replica = await startOn(host, { config: { clusterID } });
       assertEquals(await listOf(replica), []);
@@ -306,7 +304,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 H8 a damaged import leaves nothing, and can be made again",
+  "H9 H8 a damaged import stores nothing and can be repeated",
   checked(async () => {
     const one = await start({ manners: { filling: 200_000 } });
     await proposeAll(one.replica, "a");
@@ -357,7 +355,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 two imports at once, of one host or of two: one is refused",
+  "H9 of two concurrent imports, on one host or two, one is refused",
   checked(async () => {
     const one = await start();
     await proposeAll(one.replica, "a");
@@ -381,7 +379,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 an on-disk machine that has state where a snapshot was imported is refused",
+  "H9 an on-disk machine with state is refused after an import",
   checked(async () => {
     const disk = new Disk();
     const one = await start({ kind: "hosted", disk });
@@ -403,7 +401,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 an export of a store that lost the snapshot says so, and the replica goes on",
+  "H9 an export from a store that lost the snapshot fails, and the replica goes on",
   checked(async () => {
     await using snapshots = new FaultySnapshotStore();
     const { host, replica } = await start({ snapshots });
@@ -423,7 +421,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 an import is there for a newcomer on another host with a store of its own; a second import is refused",
+  "H9 an import is shared with a replica on another host with its own store; a second import is refused",
   checked(async () => {
     const source = await start();
     await proposeAll(source.replica, "a");
@@ -457,7 +455,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 a machine without rows that has other state at the very index that was imported gets the imported one",
+  "H9 a machine without host rows and with other state at the imported index recovers the imported state",
   checked(async () => {
     const one = await start({ kind: "disk" });
     await proposeAll(one.replica, "a", "b", "c");

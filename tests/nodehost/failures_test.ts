@@ -37,7 +37,7 @@ function failureOf(host: NodeHost, clusterID = 1n): ErrUpdateFailed {
 }
 
 Deno.test(
-  "case A10: the host says which cluster is down, at which entry and why, and the others go on [R5, H17]",
+  "case A10: the host reports which cluster has failed, at which entry and why, and the others go on [R5, H17]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { manners } = breakable("poison");
@@ -71,7 +71,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: a cluster that cannot be started is on record with the entry, and starts again once its machine is mended [R5, H17]",
+  "case A10: a cluster whose start fails is listed with the entry, and starts once its machine is fixed [R5, H17]",
   checked(async () => {
     for (const kind of KINDS) {
       await using logDB = new MemoryLogDB();
@@ -109,7 +109,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: stopping a cluster that could not be started takes it off the record [H17]",
+  "case A10: stopping a cluster whose start has failed removes it from the list of failures [H17]",
   checked(async () => {
     const host = hostOf({});
     const error = new Error("No machine");

@@ -39,7 +39,7 @@ import {
 } from "../support/clusters.ts";
 
 Deno.test(
-  "R5 what update() throws ends this replica alone: waiters get it, later ones ErrClusterClosed because of it",
+  "R5 an error of update() ends this replica only: pending calls reject with it, later ones with ErrClusterClosed caused by it",
   checked(async () => {
     for (const kind of KINDS) {
       for (const asynchronous of [false, true]) {
@@ -69,7 +69,7 @@ Deno.test(
           one.replica.propose(bytes("c"), { session }),
           one.replica.openSession(),
           one.replica.read(null).then(async () => {
-            // It was answered before the failure.
+            // It had its result before the failure.
             throw await one.replica.propose(bytes("d"));
           }),
         ].map(rejection);
@@ -103,7 +103,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R5 a machine that fails while it catches up fails the start, with its own error as the cause",
+  "R5 a machine that fails during catch-up fails the start with its error as the cause",
   checked(async () => {
     for (const kind of KINDS) {
       await using logDB = new MemoryLogDB();
@@ -122,7 +122,7 @@ Deno.test(
       }));
       assertInstanceOf(error, ErrUpdateFailed);
       assertStrictEquals(error.cause, cause);
-      // The place is free again.
+      // The cluster can be started again.
       const again = await start({ logDB, kind, config: { nodeID: 2n } });
       assertEquals(await listOf(again.replica), ["a"]);
       await stopAll([one, again]);
@@ -131,7 +131,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R5 an error of a machine that looks like one of the log is the machine's all the same",
+  "R5 an error of the log's class thrown by a machine counts as the machine's",
   checked(async () => {
     const env = new ManualEnv();
     const cause = new ErrCompacted(7);
@@ -150,7 +150,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R4 what lookup() throws goes to who asked, and the machine goes on",
+  "R4 an error of lookup() rejects the query, and the machine goes on",
   checked(async () => {
     for (const kind of KINDS) {
       const { host, replica, events } = await start({ kind });
@@ -169,7 +169,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R5 errors of getHash() go to the caller",
+  "R5 an error of getHash() rejects the call",
   checked(async () => {
     const cause = new Error("No hash");
     const { host, replica, events } = await start({
@@ -207,7 +207,7 @@ Deno.test(
 );
 
 Deno.test(
-  "E1 E2 getHash() and naLookup() are answered by a machine that has them, equal on all replicas",
+  "E1 E2 getHash() and naLookup() return the same on all replicas, if the machine implements them",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const three = await startThree(logDB);
@@ -241,7 +241,7 @@ Deno.test(
 );
 
 Deno.test(
-  "T3 C1 a result or batch that cannot be is the end of the replica, with an error that says so",
+  "T3 C1 an invalid result or batch of results fails the replica with an error that describes it",
   checked(async () => {
     const wrong: Record<string, (value: Result) => unknown> = {
       "too large": () => ({ value: 2n ** 64n }),
@@ -311,7 +311,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R5 what a factory throws refuses the start, and the place is free again",
+  "R5 an error of the factory fails the start, and the cluster can be started again",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host } = await start({ logDB, config: { clusterID: 9n } });
@@ -328,7 +328,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R5 an error of open() refuses the start, and the place is free again",
+  "R5 an error of open() fails the start, and the cluster can be started again",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const cause = new Error("No disk");
@@ -418,7 +418,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H15 a batch that is missing, doubled or out of place is found out and ends the replica alone",
+  "H15 a missing, repeated or misplaced batch is detected and fails this replica only",
   checked(async () => {
     const changes: Record<string, (batch: LogBatch) => LogBatch | undefined> = {
       "skipped": () => undefined,
@@ -449,7 +449,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a record that cannot be one is ErrLogCorrupted with its index, and no machine sees it",
+  "H11 an invalid record is ErrLogCorrupted with its index, and no machine gets it",
   checked(async () => {
     const garbage = [
       new Uint8Array(),
@@ -485,7 +485,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 a log that cannot be read for a while is read again, and nothing is lost",
+  "H1 a log that cannot be read for a while is read again, without loss",
   checked(async () => {
     for (const kind of KINDS) {
       const env = new ManualEnv();
@@ -509,7 +509,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H2 what readIndex() fails with goes to the reader, and to nobody else",
+  "H2 an error of readIndex() rejects its readers only",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -535,7 +535,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 what a listener throws changes nothing",
+  "H1 an error of a listener is ignored",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { NodeHost } = await import("../../mod.ts");
@@ -553,9 +553,9 @@ Deno.test(
 );
 
 Deno.test(
-  "R1 C1 what a machine returns is awaited when it has a then(), and checked",
+  "R1 C1 a thenable that a machine returns is awaited and checked",
   checked(async () => {
-    /** No promise: it settles later, and knows nothing but `then()`. */
+    /** Thenable that is not a promise and settles later. */
     const later = (value: unknown): unknown => ({
       then(settle: (value: unknown) => void): void {
         queueMicrotask(() => settle(value));

@@ -1,4 +1,4 @@
-/** Containers that are whole, as far as checksums go, and from which no replica could start. */
+/** Snapshots with right checksums from which no replica can start. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { toBytes } from "@std/streams";
@@ -41,7 +41,7 @@ async function containerOf(parts: Parts): Promise<Uint8Array<ArrayBuffer>> {
   return (await makeContainer(parts)).bytes;
 }
 
-/** Everything that may be wrong with a container whose checksums are right. */
+/** Everything that may be wrong with a snapshot whose checksums are right. */
 function wrongOnes(good: Parts): Record<string, Parts> {
   const { header, sessions } = good;
   const headed = (part: Partial<SnapshotHeader>): Parts => ({
@@ -76,7 +76,7 @@ function wrongOnes(good: Parts): Record<string, Parts> {
   };
 }
 
-Deno.test("case A14: what no replica could start from is refused, and a good upload is taken after it [H9, H11]", async () => {
+Deno.test("case A14: a snapshot from which no replica can start is refused, and a good one is accepted after it [H9, H11]", async () => {
   const good = await goodParts();
   const bytes = await containerOf(good);
   const wrong = Object.entries(wrongOnes(good));
@@ -111,7 +111,7 @@ Deno.test("case A14: what no replica could start from is refused, and a good upl
   );
 });
 
-Deno.test("case A14: any byte of a container that is lost or changed is refused, and nothing is kept of it [H8, H9]", async () => {
+Deno.test("case A14: a snapshot with any byte lost or changed is refused, and nothing of it is stored [H8, H9]", async () => {
   const good = await goodParts();
   await using host = new NodeHost();
   for (const compression of ["none", "gzip", "deflate-raw"] as const) {
@@ -134,7 +134,7 @@ Deno.test("case A14: any byte of a container that is lost or changed is refused,
 Deno.test("case A14: compressed content that does not decompress is refused [H8, H9]", async () => {
   const good = await goodParts();
   await using host = new NodeHost();
-  // Written as it is, and said to be compressed: its checksums are right.
+  // Written uncompressed with a header that says compressed: its checksums are right.
   const plain = await containerOf(good);
   const { header } = good;
   const said = await containerOf({
@@ -170,10 +170,10 @@ function forge(
   return forged;
 }
 
-Deno.test("case A14: an import of which no replica could start is replaced by a good one, and none else is [H9]", async () => {
+Deno.test("case A14: only an import from which the start failed can be replaced by another one [H9]", async () => {
   const good = await goodParts();
   const bytes = await containerOf(good);
-  // Sessions are right; what the machine gets is another application's.
+  // The session table is right; the payload is another application's.
   const foreign = await containerOf({
     ...good,
     header: { ...good.header, index: good.header.index + 5 },

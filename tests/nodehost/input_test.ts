@@ -61,7 +61,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a configuration changed after the call changes nothing",
+  "H11 changing a configuration after the call has no effect",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using host = new NodeHost({ logDB });
@@ -89,7 +89,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 logs and stores are closed twice without harm, and by await using",
+  "H10 closing logs and stores is idempotent, and works by await using",
   checked(async () => {
     for (
       const make of [
@@ -108,7 +108,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 several clusters of one host and log know nothing of one another",
+  "H11 clusters on one host and log are independent",
   checked(async () => {
     const { host, replica } = await start();
     const others = [];
@@ -136,7 +136,7 @@ Deno.test(
     for (const [name, value] of classes) {
       const ErrorClass = value as { errorName: string } & typeof Error;
       assertEquals(ErrorClass.errorName, name);
-      // One from another copy of the code, which shares the name alone.
+      // A class of another copy of the code: only the name is the same.
       const Copy = class extends Error {
         static readonly errorName: string = name;
       };

@@ -25,13 +25,19 @@ import {
 } from "../support/environment.ts";
 import { Disk } from "../machines/journal.ts";
 import { FaultyLogDB } from "../support/faults.ts";
-import { listOf, proposeAll, start, stopAll } from "../support/clusters.ts";
+import {
+  listOf,
+  proposeAll,
+  snapshotAfterEach,
+  start,
+  stopAll,
+} from "../support/clusters.ts";
 import { random32 } from "../support/random.ts";
 
 const ON_DISK = ["disk", "hosted"] as const;
 
 Deno.test(
-  "D1 D3 D4 D5 a machine that crashes at any point comes up as it was, with no entry twice",
+  "D1 D3 D4 D5 a machine that crashes at any point recovers its state, with no entry applied twice",
   checked(async () => {
     for (const kind of ON_DISK) {
       for (let seed = 1; seed <= 30; seed++) {
@@ -78,7 +84,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D6 what was applied is durable a while later, and when a snapshot is taken",
+  "D6 applied entries are durable after the sync interval, and with a snapshot",
   checked(async () => {
     for (const kind of ON_DISK) {
       const env = new ManualEnv();
@@ -99,7 +105,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 D6 the log is not cut past what a running on-disk replica has made durable",
+  "H7 D6 the log is not compacted past the durable entries of a running on-disk replica",
   checked(async () => {
     for (const kind of ON_DISK) {
       const env = new ManualEnv();
@@ -114,7 +120,7 @@ Deno.test(
       }
       const log = logDB.open(1n, 9n);
       (await log.read(0)).close();
-      // Once it is durable, the log may go: with its sessions, or with its record.
+      // Once it is durable, the log may be compacted: with its sessions, or with its record.
       if (kind === "disk") await one.replica.requestSnapshot();
       else await env.advance(1_000);
       await proposeAll(two.replica, "d");
@@ -130,7 +136,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D13 a machine that is ahead of the log is refused with ErrDiverged, and a later start is too",
+  "D13 a machine ahead of the log is refused with ErrDiverged, at each start",
   checked(async () => {
     for (const kind of ON_DISK) {
       const disk = new Disk();
@@ -143,7 +149,7 @@ Deno.test(
         const error = await rejection(start({ logDB, kind, disk }));
         assertInstanceOf(error, ErrDiverged);
       }
-      // However long the other log gets, its entries are not taken for these.
+      // However long the other log gets, its entries are not taken for those of this one.
       await proposeAll(other.replica, "x", "y", "z", "w");
       if (kind === "hosted") {
         assertInstanceOf(
@@ -172,11 +178,8 @@ Deno.test(
       disk.erase();
       const two = await start({ logDB, env, kind, disk, config });
       assertEquals(await listOf(two.replica), ["a", "b"]);
-      // Two full snapshots, so the log is cut.
-      for (const c of ["c", "d", "e", "f", "g"]) {
-        await proposeAll(two.replica, c);
-        await two.replica.requestSnapshot();
-      }
+      // Two full snapshots, so the log is compacted.
+      await snapshotAfterEach(two.replica, "c", "d", "e", "f", "g");
       await two.host.stop();
       disk.erase();
       const three = await start({ logDB, env, kind, disk, config });
@@ -199,7 +202,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D14 a machine restored from a backup is brought up again",
+  "D14 a machine restored from a backup catches up",
   checked(async () => {
     for (const kind of ON_DISK) {
       for (const cut of [false, true]) {
@@ -231,7 +234,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H6 exactly-once holds for on-disk machines over crashes and appends that fail in every way",
+  "H6 exactly-once holds for on-disk machines across crashes and every kind of append failure",
   checked(async () => {
     for (const kind of ON_DISK) {
       for (let seed = 1; seed <= 20; seed++) {
@@ -286,7 +289,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 H6 the sessions of an on-disk machine are the same after a restart: evicted stays evicted",
+  "H4 H6 the sessions of an on-disk machine are the same after a restart: an evicted session stays evicted",
   checked(async () => {
     for (const kind of ON_DISK) {
       await using logDB = new MemoryLogDB();
@@ -313,7 +316,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D7 lookups of an on-disk machine overlap everything",
+  "D7 lookups of an on-disk machine run concurrently with every other call",
   checked(async () => {
     const env = new ManualEnv();
     let release!: () => void;
@@ -338,17 +341,14 @@ Deno.test(
 );
 
 Deno.test(
-  "D11 a recovery that did not become durable is made again after the crash, from the container that was kept",
+  "D11 a recovery that was not durable before a crash is repeated from the stored snapshot",
   checked(async () => {
     for (const kind of ON_DISK) {
       const env = new ManualEnv();
       await using logDB = new MemoryLogDB({ env });
       const config = { fullSnapshotInterval: 1 };
       const one = await start({ logDB, env, kind, config });
-      for (const c of ["a", "b", "c"]) {
-        await proposeAll(one.replica, c);
-        await one.replica.requestSnapshot();
-      }
+      await snapshotAfterEach(one.replica, "a", "b", "c");
       const disk = new Disk();
       const cause = new Error("Power is gone");
       const second = { logDB, env, kind, disk, config: { nodeID: 2n } };
@@ -371,7 +371,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D9 a machine whose receiver is lost is told ErrSnapshotStreaming, and goes on",
+  "D9 a machine whose snapshot receiver is lost gets ErrSnapshotStreaming and goes on",
   checked(async () => {
     for (const kind of ["concurrent", ...ON_DISK] as const) {
       const { host, replica, machines } = await start({
@@ -408,7 +408,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 H6 C4 a machine that is ahead of its sessions takes no full snapshot until they are rebuilt",
+  "H3 H6 C4 no full snapshot is taken of a machine ahead of its sessions until they are rebuilt",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -440,7 +440,7 @@ Deno.test(
     assertEquals([info?.kind, info?.index], ["full", two.replica.appliedIndex]);
     await holder.replica.propose(bytes("g"), { session });
     await two.replica.read(null);
-    // Who comes up from it has every command once.
+    // A replica started from it has every command once.
     const late = await start({
       ...options,
       disk: new Disk(),
@@ -452,7 +452,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D13 a machine whose snapshot lies beyond the end of the log is refused with ErrDiverged",
+  "D13 a machine whose snapshot is past the end of the log is refused with ErrDiverged",
   checked(async () => {
     for (const kind of ON_DISK) {
       for (const fullSnapshotInterval of [0, 1]) {

@@ -42,7 +42,7 @@ import {
 } from "../support/clusters.ts";
 
 Deno.test(
-  "H1 Replica.propose() answers with the result once the local machine has applied it",
+  "H1 Replica.propose() resolves with the result once the command is applied here",
   checked(async () => {
     for (const kind of KINDS) {
       const { host, replica } = await start({ kind });
@@ -56,7 +56,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R1 C7 three replicas apply every command once, in the order of the log, however it is cut into batches",
+  "R1 C7 three replicas apply every command once, in log order, whatever the batches",
   checked(async () => {
     for (const kind of KINDS) {
       await using logDB = new MemoryLogDB();
@@ -100,7 +100,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 Replica.propose() copies a command that has to wait for its turn in a session",
+  "H1 Replica.propose() copies a command that is queued in a session",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -124,14 +124,14 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 a result is the caller's to keep: changing it changes no later answer",
+  "H3 the caller owns a result: changing it does not change a later one",
   checked(async () => {
     for (const kind of KINDS) {
       const env = new ManualEnv();
       await using logDB = new FaultyLogDB({ env });
       const { host, replica } = await start({ logDB, env, kind });
       const session = await replica.openSession();
-      // The first answer is given, and taken apart, while copies are on their way.
+      // The first results are overwritten while copies are in flight.
       logDB.faults.append = () => "twice";
       for (
         const { data } of await Promise.all([
@@ -159,7 +159,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 a caller that gives up gets the reason of its signal",
+  "H1 an aborted proposal rejects with the reason of its signal",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -191,7 +191,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 a command of 0 bytes and one of the limit are taken, one byte more is ErrPayloadTooBig",
+  "H11 commands from 0 bytes up to the limit are accepted; one byte more is ErrPayloadTooBig",
   checked(async () => {
     const { host, replica } = await start();
     const session = await replica.openSession();
@@ -215,14 +215,14 @@ Deno.test(
       );
     }
     assertEquals((await listOf(replica)).length, 6);
-    // The session has lost nothing by it.
+    // The session is intact.
     await replica.propose(bytes("after"), { session });
     await host.stop();
   }),
 );
 
 Deno.test(
-  "H11 past pendingProposalsMax a proposal is ErrSystemBusy at once, and taken again later",
+  "H11 a proposal over pendingProposalsMax rejects at once with ErrSystemBusy; later ones are accepted again",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -247,7 +247,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 past pendingBytesMax a proposal is ErrSystemBusy at once",
+  "H11 a proposal over pendingBytesMax rejects at once with ErrSystemBusy",
   checked(async () => {
     const { host, replica } = await start({ config: { pendingBytesMax: 10 } });
     const first = replica.propose(bytes("0123456789"));
@@ -266,7 +266,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 by default 65,536 proposals and 64 MiB may wait",
+  "H11 by default 65,536 proposals and 64 MiB may be pending",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -306,7 +306,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 the queue bound is kept exactly, whatever became of appends before",
+  "H11 the bound of the queue is exact, whatever the outcome of earlier appends",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -315,7 +315,7 @@ Deno.test(
       env,
       config: { pendingProposalsMax: 4 },
     });
-    // Every way out of the queue, for each kind of record.
+    // Every outcome of an append, for each kind of record.
     for (const fault of ["committed", "lost", "fail", "twice"] as const) {
       let faults = 1;
       logDB.faults.append = () => faults-- > 0 ? fault : undefined;
@@ -345,7 +345,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H5 outside of a session an unknown outcome is ErrUnknownOutcome, and nothing is sent again",
+  "H5 a proposal outside of a session is never sent again; an unknown outcome is ErrUnknownOutcome",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -382,7 +382,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H5 one append that fails fails its own proposals only",
+  "H5 a failed append rejects only the proposals in it",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -406,7 +406,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 proposals of one turn share an append",
+  "H1 proposals of one turn of the event loop share an append",
   checked(async () => {
     await using logDB = new FaultyLogDB();
     const { host, replica } = await start({ logDB });
@@ -421,7 +421,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 after many failed appends the first wait is short again once one went well",
+  "H1 one successful append resets the retry backoff",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -440,7 +440,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 what is no Uint8Array, and what is no session, is a TypeError",
+  "H11 a command that is not a Uint8Array, and a session not made by openSession(), reject with a TypeError",
   checked(async () => {
     const { host, replica } = await start();
     assertInstanceOf(
@@ -454,7 +454,7 @@ Deno.test(
       ),
       TypeError,
     );
-    // A promise of a rejection, never a throw from under the caller.
+    // A rejected promise, never a synchronous throw.
     const promised = replica.propose(bytes("x"), { session });
     assertInstanceOf(await rejection(promised), TypeError);
     await host.stop();
@@ -478,7 +478,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 Replica.propose() after the stop is ErrClusterClosed",
+  "H1 Replica.propose() rejects with ErrClusterClosed after a stop",
   checked(async () => {
     const { host, replica } = await start();
     await proposeAll(replica, "a");
@@ -492,7 +492,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H1 one signal ends all the proposals it was given to",
+  "H1 one signal aborts all proposals it was passed to",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -524,7 +524,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R11 results of a machine that gives one object to all are the callers' own",
+  "R11 callers own their results, also if the machine returns one object for all",
   checked(async () => {
     await using host = new NodeHost();
     const replica = await host.startConcurrentCluster(
@@ -532,7 +532,7 @@ Deno.test(
       { clusterID: 1n, nodeID: 1n },
     );
     const session = await replica.openSession();
-    // Whether the key was new.
+    // 1 if the key was new.
     const values = [1n, 0n, 0n, 0n];
     for (const options of [{}, { session }, {}, { session }]) {
       const result = await replica.propose(kv.put("a", "b"), options);

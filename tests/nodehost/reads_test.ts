@@ -26,7 +26,7 @@ import {
 } from "../support/clusters.ts";
 
 Deno.test(
-  "H2 Replica.read() reflects every proposal answered at any replica before it began",
+  "H2 Replica.read() reflects every proposal that had its result, on any replica, before the read",
   checked(async () => {
     for (const kind of KINDS) {
       await using logDB = new MemoryLogDB();
@@ -41,7 +41,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H2 a read waits for the state to reach its index, a stale one does not",
+  "H2 a read waits until its read index is applied, a stale read does not",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -70,7 +70,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H2 a read that begins while the log is being asked takes no older answer",
+  "H2 a read that begins during a read index request does not use its answer",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -80,7 +80,7 @@ Deno.test(
     logDB.faults.readIndex = () => gates[asked++]!.opened;
     const first = two!.replica.read("count");
     await proposeAll(one!.replica, "a");
-    // It was answered before these begin, so they have to see it.
+    // It had its result before these began: they must see it.
     const later = [two!.replica.read("count"), two!.replica.read("count")];
     logDB.faults.break(2n);
     await settle();
@@ -100,7 +100,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H2 without a connection a read waits until its signal aborts",
+  "H2 a read without a connection waits until its signal aborts",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -117,7 +117,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 past the bound of reads that wait one more is ErrSystemBusy, and those given up make room",
+  "H11 a read over the bound of waiting reads is ErrSystemBusy; aborted reads free their places",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -148,7 +148,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 reads that wait for the log to tell an index count too, and one signal ends them all",
+  "H11 reads that wait for their read index count as waiting; one signal aborts them all",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });

@@ -15,7 +15,7 @@ import { checked, rejection } from "../support/environment.ts";
 import { Disk } from "../machines/journal.ts";
 import { start, type StartOptions, typesOf } from "../support/clusters.ts";
 
-/** Refuses what begins with "no", by its result. */
+/** Refuses commands that begin with "no", by their result. */
 const refusing = {
   refusal: ({ data }: Result): string | undefined =>
     data !== undefined && text(data).startsWith("no")
@@ -51,7 +51,7 @@ for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
       const error = await refusalOf(no!.result);
       assertEquals(error.reason, "Not b");
       assertEquals(error.result, { value: 2n, data: bytes("no b") });
-      // What the caller is given is the caller's.
+      // The caller owns the result.
       error.result!.data!.fill(0);
       assertEquals((await a!.result).value, 1n);
       assertEquals((await c!.result).value, 3n);
@@ -75,7 +75,7 @@ for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
 }
 
 Deno.test(
-  "R15 a refusal of the machine is known also if the process was killed before it was written down",
+  "R15 a refusal by the machine is known also if the process was killed before it was stored",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const store = new FaultyBlockStore();
@@ -97,7 +97,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R15 propose() tells a refusal of the machine like one of a server, with the result in the error",
+  "R15 propose() reports a refusal by the machine like one by a server, with the result in the error",
   checked(async () => {
     const { host, replica } = await start({ manners: refusing });
     const session = await replica.openSession();
@@ -113,7 +113,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R15 a refusal() that throws, or gives no text, refuses nothing and ends nothing, and is told",
+  "R15 a refusal() that throws, or returns no text, refuses nothing, fails nothing and is reported",
   checked(async () => {
     let answer: () => unknown = () => {
       throw new Error("Broken");
@@ -137,14 +137,14 @@ Deno.test(
   }),
 );
 
-Deno.test("R15 a kept command that an earlier version wrote, without a result, is understood", async () => {
+Deno.test("R15 a stored command of an earlier version, without a result, can be read", async () => {
   const store = new FaultyBlockStore();
   const key = "outbox/0000000000000001/k/00000000000001";
   const writer = new ByteWriter().u32(0).u8(1).u64(1n).varint(1).u8(0)
     .bytes(bytes("No")).raw(bytes("cmd"));
   const block = writer.finish();
   new DataView(block.buffer).setUint32(0, crc32(block, 0, 4), true);
-  // The same bytes as of old, so that older code reads it too.
+  // The same bytes as before, so that older code can read it.
   assertEquals(
     encodeSettled(1n, {
       number: 1,

@@ -47,7 +47,7 @@ async function namesIn(store: MemoryBlockStore): Promise<string[]> {
 }
 
 Deno.test(
-  "H7 a compaction on request cuts the log as far as two good snapshots allow, and each request may have an overhead of its own",
+  "H7 a requested compaction goes as far as two good snapshots allow, and each request can set its own overhead",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host, replica } = await start({ logDB });
@@ -80,7 +80,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H19 a host describes its clusters: indexes, log, snapshots and sizes, and of one that failed the cause",
+  "H19 a host describes its clusters: indexes, log, snapshots, sizes and the causes of failures",
   checked(async () => {
     await using logDB = new BlockLogDB(() => new MemoryBlockStore());
     await using outbox = new BlockOutbox(() => new MemoryBlockStore());
@@ -122,7 +122,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H18 [H19] a host tells what is pending in a cluster that does not run, that a start has failed whatever was thrown, and of the others where a store fails",
+  "H18 [H19] a host reports pending submissions of a stopped cluster, a failed start whatever was thrown, and the other clusters if one store fails",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using outbox = new MemoryOutbox();
@@ -141,7 +141,7 @@ Deno.test(
     await queue.close();
     const pending = async (): Promise<readonly number[]> =>
       (await host.info()).clusters.map(({ pending }) => pending);
-    // Of one that has run here, its replica knows.
+    // The replica of a cluster that ran here knows.
     assertEquals(await pending(), [0, 0]);
     for (const error of [new Error("No machine"), undefined, null]) {
       thrown = { error };
@@ -197,7 +197,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H19 removeData() leaves no block of a cluster, is refused while it runs or something is pending, and touches no other cluster",
+  "H19 removeData() removes every block of a cluster and none of others, and is refused while it runs or has pending submissions",
   checked(async () => {
     const stores = Array.from({ length: 4 }, () => new MemoryBlockStore());
     const [log, out, saved, state] = stores as [
@@ -229,7 +229,7 @@ Deno.test(
     );
     assertEquals(await replica.staleRead(kv.get("a")), bytes("1"));
     await host.stopCluster(1n);
-    // Applied, though the outbox need not know that it is kept yet.
+    // Applied, though the outbox may not have stored that yet.
     await host.removeData(1n);
     assertEquals(
       await Promise.all([log, out, saved].map(namesIn)),
@@ -244,7 +244,7 @@ Deno.test(
     const queue = await outbox.open(1n, () => {});
     await queue.add(kv.put("b", "2"));
     await queue.close();
-    // Kept by an earlier visit; no replica has it.
+    // Stored by an earlier process; no replica has it.
     await using next = new NodeHost({ logDB, outbox, snapshots });
     const refused = await rejection(next.removeData(1n));
     assertInstanceOf(refused, ErrUnsynced);
@@ -260,7 +260,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H19 removeData() is refused, and removes nothing, where a log or a machine cannot remove what it keeps, or another host has the log",
+  "H19 removeData() is refused, and removes nothing, if a log or a machine cannot remove its data, or another host has opened the log",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using outbox = new BlockOutbox(() => new MemoryBlockStore());
@@ -293,7 +293,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U35 [H19] one call at a log-out removes all of every cluster, also of one that was not started in this visit, and tells first what is pending",
+  "U35 [H19] leave() removes the data of every cluster, also of one never started by this host, and first refuses if submissions are pending",
   checked(async () => {
     using directory = makeDirectory();
     const open = (): {
@@ -334,7 +334,7 @@ Deno.test(
     await queue.close();
     const refused = await rejection(again.leave());
     assertInstanceOf(refused, ErrUnsynced);
-    // What was applied may be marked as such only with the next start.
+    // An applied submission may be stored as applied only with the next start.
     assertEquals(refused.clusterIDs, [5n]);
     assertEquals(refused.unsynced.at(-1)!.cmd, kv.put("late", "alice's"));
     assertEquals(await replica.staleRead(kv.get("diary")), bytes("alice's"));

@@ -101,7 +101,7 @@ for (const fault of ["fail", "committed", "lost", "twice"] as const) {
 }
 
 Deno.test(
-  "H3 exactly-once in any mix of faults, with several sessions and many in flight",
+  "H3 exactly-once holds under any mix of faults, with several sessions and many proposals in flight",
   checked(async () => {
     const faults: AppendFault[] = [
       undefined,
@@ -142,7 +142,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 U20 a copy that comes before the acknowledgement is answered with the first result, one that comes after is ignored",
+  "H3 U20 a copy of a proposal gets the first result before its acknowledgement, and is ignored after it",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host, replica } = await start({ logDB });
@@ -168,7 +168,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 more proposals than the window of a session may wait",
+  "H3 a session queues more proposals than its window",
   checked(async () => {
     const { host, replica } = await start();
     const session = await replica.openSession();
@@ -183,7 +183,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a proposal that was given up holds up none of those behind it",
+  "H14 an aborted proposal does not block those behind it",
   checked(async () => {
     for (const fault of ["fail", "committed", "lost", "twice"] as const) {
       const env = new ManualEnv();
@@ -203,7 +203,7 @@ Deno.test(
         replica.propose(bytes("b"), { session }),
         replica.propose(bytes("c"), { session }),
       ];
-      // The first sending is on its way when the caller leaves.
+      // The first send is in flight when the caller aborts.
       queueMicrotask(() => queueMicrotask(() => controller.abort(reason)));
       assertStrictEquals(
         fault === "twice" ? reason : await given,
@@ -223,7 +223,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a series that was skipped by somebody else is ErrProposalSkipped, and those behind it are applied",
+  "H14 a series skipped by another process is ErrProposalSkipped, and those behind it are applied",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -244,7 +244,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a series that comes with other content is refused, and only what is known is said of those behind it",
+  "H14 a series with another command is refused, and the outcome of those behind it is reported as unknown",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -267,7 +267,7 @@ Deno.test(
     }
     gate.open();
     await settle();
-    // The one behind it is on its way already: it is not to be called unapplied.
+    // The one behind it is in flight: it may still be applied.
     assertEquals(await replica.read(null), ["stolen", "next"]);
     assertEquals(errors.map(({ applied }) => applied), [false, undefined]);
     const later = await rejection(replica.propose(bytes("z"), { session }));
@@ -278,7 +278,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a session whose answered series a log does not have is refused there, not waited for",
+  "H14 a session is refused on a log that does not have its decided series",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new MemoryLogDB({ env });
@@ -286,7 +286,7 @@ Deno.test(
     const session = await one.replica.openSession();
     for (const c of range(3)) await one.replica.propose(bytes(c), { session });
     await one.host.stop();
-    // Another history of the cluster, that has a session of the same index.
+    // Another history of the cluster, with a session of the same index.
     await using other = new MemoryLogDB({ env });
     const two = await start({ logDB: other, env });
     await two.replica.openSession();
@@ -301,7 +301,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 an evicted session is refused by name, and says what is known of the proposal",
+  "H4 proposals of an evicted session reject with ErrInvalidSession and their outcome, if known",
   checked(async () => {
     for (const kind of KINDS) {
       const { host, replica } = await start({
@@ -311,7 +311,7 @@ Deno.test(
       const [a, b] = [await replica.openSession(), await replica.openSession()];
       await replica.propose(bytes("b1"), { session: b });
       await replica.propose(bytes("a1"), { session: a });
-      // The one used least recently goes.
+      // The least recently used one is evicted.
       const c = await replica.openSession();
       const error = await rejection(
         replica.propose(bytes("b2"), { session: b }),
@@ -332,7 +332,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 the first record of the log sets the session limit, a replica configured otherwise follows it",
+  "H4 the first record of the log sets the session limit, whatever the configuration of later replicas",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const one = await start({ logDB, config: { sessionsMax: 1 } });
@@ -356,7 +356,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 a limit that comes too late counts for nothing",
+  "H4 a session limit after the first record is ignored",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const one = await start({ logDB });
@@ -370,7 +370,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 closed, foreign and unknown sessions are refused by name",
+  "H4 closed, foreign and unknown sessions are refused with their reason",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host, replica } = await start({ logDB });
@@ -391,7 +391,7 @@ Deno.test(
     assertEquals([closed.reason, closed.applied], ["closed", false]);
     const twice = await rejection(replica.closeSession(session));
     assertInstanceOf(twice, ErrInvalidSession);
-    // One that somebody else has closed.
+    // One that another process has closed.
     const ended = await replica.openSession();
     await forge(logDB, packRecords(unregisterRecord(ended.id)));
     const unknown = await rejection(
@@ -407,7 +407,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 a session goes on through another replica, also after the host of the first was stopped",
+  "H3 a session continues through another replica, also after the first one's host was stopped",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const [one, two, three] = await startThree(logDB);
@@ -424,7 +424,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 what waits at one replica is answered through another that takes the session",
+  "H3 pending proposals get their results through another replica that continues the session",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -447,7 +447,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 proposals that failed with their host are skipped or answered, never applied twice, where the session goes on",
+  "H3 proposals that failed with their host are skipped or get their result where the session continues, and are never applied twice",
   checked(async () => {
     for (const fault of ["lost", "committed"] as const) {
       const env = new ManualEnv();
@@ -476,7 +476,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 the queue bound of a replica is kept when a session moves on while it is being answered",
+  "H11 the bound of the queue is exact when a session moves to another replica while results arrive",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -501,7 +501,7 @@ Deno.test(
     const session = await one.replica.openSession();
     const gate = new Gate();
     gates.push(gate);
-    // Both copies are judged by the first replica before the second takes over.
+    // The first replica applies both copies before the second continues the session.
     logDB.faults.append = () => "twice";
     const first = one.replica.propose(bytes("a"), { session });
     await settle();
@@ -527,7 +527,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H3 Replica.closeSession() waits for what was proposed before",
+  "H3 Replica.closeSession() waits for pending proposals",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -545,7 +545,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 a session whose closing was cut off by a stop can be closed through another replica",
+  "H10 a session whose closing was interrupted by a stop can be closed through another replica",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -570,7 +570,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 a registration that was committed twice leaves no session behind",
+  "H4 a registration committed twice leaves no orphaned session",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -583,10 +583,10 @@ Deno.test(
     await replica.propose(bytes("a"), { session: first });
     let faults = 1;
     logDB.faults.append = () => faults-- > 0 ? "committed" : undefined;
-    // The record is applied at once, the append that failed is made again.
+    // The record is applied at once; the failed append is repeated.
     const second = await env.until(replica.openSession());
     await env.advance(60_000);
-    // With an orphan left, one of the two would have had to go.
+    // With an orphan left, one of the two would be evicted.
     await replica.propose(bytes("b"), { session: first });
     await replica.propose(bytes("c"), { session: second });
     assertEquals(await listOf(replica), ["a", "b", "c"]);
@@ -595,7 +595,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 a registration sent again after an unknown outcome is closed when both are committed",
+  "H4 when a registration and its copy are both committed, the extra session is closed",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -607,7 +607,7 @@ Deno.test(
     const first = await replica.openSession();
     let faults = 1;
     logDB.faults.append = () => faults-- > 0 ? "committed" : undefined;
-    // Cut off from the log, so that the answer comes after the second sending.
+    // The reader is cut off, so that the result comes after the second send.
     logDB.faults.break(1n);
     const opening = replica.openSession();
     await env.advance(60);
@@ -623,7 +623,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 a session nobody waits for any more is closed once it is open",
+  "H4 a session whose caller has stopped waiting is closed once it is open",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -682,7 +682,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 sessions and their results are in every snapshot: a late joiner answers copies with the first result",
+  "H4 every snapshot contains sessions and results: a replica started from one gives copies the first result",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
       const env = new ManualEnv();
@@ -690,7 +690,7 @@ Deno.test(
       const one = await start({ logDB, env, kind, disk: new Disk() });
       const session = await one.replica.openSession();
       await one.replica.propose(bytes("a"), { session });
-      // Applied, but the answer never comes: the reader is cut off.
+      // Applied, but the result never arrives: the reader is cut off.
       logDB.faults.append = () => "committed";
       logDB.faults.break(1n);
       const waiting = one.replica.propose(bytes("b"), { session });
@@ -715,7 +715,7 @@ Deno.test(
         config: { nodeID: 3n },
       });
       if (kind !== "hosted") {
-        // Nothing was left for it to apply.
+        // It had nothing to apply.
         assert(!three.machines.some((m) => m.calls.includes("update")));
       }
       const next = three.replica.propose(bytes("c"), { session });
@@ -729,7 +729,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H6 a copy whose result is lost with the host's rows is ErrUnknownOutcome with applied: true",
+  "H6 a copy whose result is lost with the host rows is ErrUnknownOutcome with applied: true",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });

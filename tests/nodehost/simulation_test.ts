@@ -20,7 +20,7 @@ import { Disk, type Journal } from "../machines/journal.ts";
 import { hostOf, startOn } from "../support/clusters.ts";
 import { random32 } from "../support/random.ts";
 
-/** The kinds of the three replicas, by seed. */
+/** Kinds of the three replicas, by seed. */
 const MIXES = [
   ["regular", "regular", "regular"],
   ["regular", "concurrent", "hosted"],
@@ -32,7 +32,7 @@ interface Client {
   readonly name: string;
   readonly session: Session;
   sent: number;
-  /** Commands by what became of them. */
+  /** Commands by outcome. */
   readonly answered: Map<string, string>;
   readonly skipped: Set<string>;
   readonly open: Set<Promise<void>>;
@@ -126,7 +126,7 @@ class Simulation {
         client.answered.set(command, `${value}`);
       },
       (error) => {
-        // It was applied, with a result that a crash has taken.
+        // It was applied, and a crash lost its result.
         if (error instanceof ErrUnknownOutcome && error.applied) {
           client.answered.set(command, "lost");
         } else if (error instanceof ErrProposalSkipped) {
@@ -145,7 +145,7 @@ class Simulation {
     this.#track(answer.then(
       () => this.#single.set(command, "answered"),
       (error) => {
-        // A stop says nothing of what became of it.
+        // A stop leaves its outcome open.
         if (
           !(error instanceof ErrUnknownOutcome ||
             error instanceof ErrClusterClosed)
@@ -162,7 +162,7 @@ class Simulation {
       const fault = random() % 5 === 0
         ? faults[random() % faults.length]
         : undefined;
-      // Only proposals of sessions may come twice: the others have no protection.
+      // Only proposals of sessions are deduplicated.
       return fault ?? (random() % 9 === 0 && records.bytes[0] === 0x15 &&
           records.ends.length === 1
         ? "twice"
@@ -204,7 +204,7 @@ class Simulation {
       case 4:
         if (this.#replicas[i] !== undefined) await this.#stop(i);
         else {
-          // A store that fails may refuse a start; another one comes.
+          // A store that fails may refuse a start; another start follows.
           await this.#start(i).catch(() => {});
         }
         break;
@@ -249,7 +249,7 @@ class Simulation {
       if (this.#replicas[i] === undefined) await this.#start(i);
       assertEquals(this.#replicas[i]!.error, undefined);
     }
-    // What waits nowhere is settled by one more of each client.
+    // One more proposal of each client settles the rest.
     for (const client of this.#clients) {
       const { session } = client;
       const end = this.#replicas[0]!.propose(bytes(`${client.name}:end`), {
@@ -268,7 +268,7 @@ class Simulation {
   }
 
   async #check(): Promise<void> {
-    // One more entry each, so that all have reached a checkpoint.
+    // One more entry each, so that all reach a checkpoint.
     for (let i = 0; i < 17; i++) {
       const { session } = this.#clients[0]!;
       await this.#env.until(
@@ -284,7 +284,7 @@ class Simulation {
     const list = lists[0]!;
     for (const other of lists) assertEquals(other, list);
     for (const other of hashes) assertEquals(other, hashes[0]);
-    // Nothing was ever seen that was not a prefix of what all have now.
+    // Every state read was a prefix of the final one.
     for (const seen of this.#everRun) {
       assertEquals(seen, list.slice(0, seen.length));
     }
@@ -323,14 +323,14 @@ async function simulate(seed: number): Promise<void> {
 }
 
 Deno.test(
-  "H3 H4 R1 C7 three replicas, sessions, faults and restarts: everything answered is applied once, in order, everywhere",
+  "H3 H4 R1 C7 three replicas, sessions, faults and restarts: every proposal with a result is applied once, in order, on all replicas",
   checked(async () => {
     for (let seed = 1; seed <= 150; seed++) await simulate(seed);
   }),
 );
 
 Deno.test(
-  "H3 H4 R1 C7 the same with a seed never seen before",
+  "H3 H4 R1 C7 the same with a random seed",
   checked(async () => {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
     await simulate(seed);

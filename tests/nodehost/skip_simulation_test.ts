@@ -17,14 +17,14 @@ import { Disk, type Manners, RegularJournal } from "../machines/journal.ts";
 import { hostOf, startOn } from "../support/clusters.ts";
 import { random32 } from "../support/random.ts";
 
-/** The kinds of the three replicas, by seed. */
+/** Kinds of the three replicas, by seed. */
 const MIXES = [
   ["regular", "regular", "regular"],
   ["regular", "concurrent", "hosted"],
   ["hosted", "hosted", "concurrent"],
 ] as const;
 
-/** Outcome of a command, as its proposer was told. */
+/** Outcome of a command, as reported to its proposer. */
 type Told = "applied" | "refused";
 
 /**
@@ -127,7 +127,7 @@ class Simulation {
     this.#work.add(done);
   }
 
-  /** Looks after a replica that is down. */
+  /** Restarts a failed replica, or skips its entry. */
   async #operate(i: number): Promise<void> {
     const host = this.#hosts[i];
     const status = host?.clusterStatus(1n);
@@ -194,7 +194,7 @@ class Simulation {
     await this.#logDB.close();
   }
 
-  /** Until every replica is up, and has applied all. */
+  /** Waits until every replica runs and has applied everything. */
   async #mend(): Promise<void> {
     for (let round = 0; round < 200; round++) {
       await this.#env.advance(50);
@@ -212,7 +212,7 @@ class Simulation {
         }
         return;
       } catch (error) {
-        // It has failed only now.
+        // It has just failed.
         if (!(error instanceof ErrClusterClosed)) {
           assertInstanceOf(error, TypeError);
         }
@@ -222,7 +222,7 @@ class Simulation {
   }
 
   async #check(): Promise<void> {
-    // Beyond a checkpoint of all.
+    // Past a checkpoint of all replicas.
     for (let n = 0; n < 5; n++) {
       const replica = this.#replica(n % 3)!;
       await this.#env.until(replica.propose(bytes(`end ${n}`)));

@@ -28,10 +28,12 @@ import {
 import { Disk, type Manners } from "../machines/journal.ts";
 import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
 import {
+  firstIndex,
   hostOf,
   KINDS,
   listOf,
   proposeAll,
+  snapshotAfterEach,
   start,
   type Started,
   startOn,
@@ -40,21 +42,8 @@ import {
   typesOf,
 } from "../support/clusters.ts";
 
-async function firstIndex(logDB: FaultyLogDB | MemoryLogDB): Promise<number> {
-  const log = await logDB.open(1n, 0n);
-  try {
-    (await log.read(0)).close();
-    return 1;
-  } catch (error) {
-    assertInstanceOf(error, ErrCompacted);
-    return error.firstIndex;
-  } finally {
-    await log.close();
-  }
-}
-
 Deno.test(
-  "H7 a snapshot is taken every snapshotEntries, two are kept, the log is cut at the older minus the overhead",
+  "H7 a snapshot is taken every snapshotEntries, two are kept, and the log is compacted up to the older minus the overhead",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       for (const compactionOverhead of [0, 7]) {
@@ -80,7 +69,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 by default snapshots are taken on request only, and one alone cuts nothing",
+  "H7 by default snapshots are taken on request only, and a single one compacts nothing",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host, replica, events } = await start({ logDB });
@@ -90,7 +79,7 @@ Deno.test(
     const info = await replica.requestSnapshot();
     assertEquals([info.index, info.kind, info.nodeID], [31, "full", 1n]);
     assertEquals(await firstIndex(logDB), 1);
-    // The same index again replaces the first: still one.
+    // A snapshot of the same index replaces the first.
     await replica.requestSnapshot();
     assertEquals(await firstIndex(logDB), 1);
     await proposeAll(replica, "x");
@@ -101,7 +90,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 a cut never passes a retention, nor a reader that is open",
+  "H7 a compaction never passes a retention or an open reader",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host, replica } = await start({ logDB });
@@ -128,7 +117,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 H8 the log is not cut on the word of snapshots that do not read back",
+  "H7 H8 the log is not compacted because of snapshots that cannot be read back",
   checked(async () => {
     for (const which of ["all", "newest", "older"]) {
       const env = new ManualEnv();
@@ -145,7 +134,7 @@ Deno.test(
         assertEquals(await firstIndex(logDB), 1, which);
       }
       await host.stop();
-      // What is there brings up a replica all the same.
+      // A replica can start from what is left.
       const again = await start({ logDB, env, snapshots });
       assertEquals(await listOf(again.replica), ["a", "b"]);
       await again.host.stop();
@@ -154,7 +143,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H8 a damaged newest snapshot is passed over for the older and more log, before a byte reaches the machine",
+  "H8 a damaged snapshot is replaced by an older one and more of the log, before the machine gets a byte",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       const env = new ManualEnv();
@@ -180,16 +169,13 @@ Deno.test(
 );
 
 Deno.test(
-  "H8 when all snapshots are damaged and the log is cut, nothing is started and the error says so",
+  "H8 with all snapshots damaged and the log compacted, the start fails with an error that says so",
   checked(async () => {
     const env = new ManualEnv();
     await using snapshots = new FaultySnapshotStore();
     await using logDB = new FaultyLogDB({ env, snapshots });
     const one = await start({ logDB, env });
-    for (const c of ["a", "b"]) {
-      await proposeAll(one.replica, c);
-      await one.replica.requestSnapshot();
-    }
+    await snapshotAfterEach(one.replica, "a", "b");
     await one.host.stop();
     snapshots.damaged = () => true;
     for (const kind of KINDS) {
@@ -199,7 +185,7 @@ Deno.test(
       ) as Error;
       assertInstanceOf(error, ErrCompacted);
       assertEquals((error.cause as Error).name, "ErrSnapshotCorrupted");
-      // It is on the host's record until it is stopped.
+      // Its status is failed until it is stopped.
       await host.stopCluster(1n);
       assertInstanceOf(await rejection(host.stopCluster(1n)), Error);
       await host.stop();
@@ -212,7 +198,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R3 R9 a late joiner recovers from the newest snapshot and the log after it, in every kind",
+  "R3 R9 a new replica of every kind recovers from the newest snapshot and the log after it",
   checked(async () => {
     for (const from of KINDS) {
       for (const kind of ["regular", "concurrent", "hosted"] as const) {
@@ -241,7 +227,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 a replica that falls behind the cut recovers while it runs, and what waits there is answered",
+  "H7 a replica behind the compacted log recovers while it runs, and its pending proposals are settled",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       const env = new ManualEnv();
@@ -260,10 +246,7 @@ Deno.test(
       const closed = two.replica.closeSession(closing);
       await settle();
       const read = two.replica.read(null);
-      for (const c of ["e", "f"]) {
-        await proposeAll(one.replica, c);
-        await one.replica.requestSnapshot();
-      }
+      await snapshotAfterEach(one.replica, "e", "f");
       assert(await firstIndex(logDB) > two.replica.appliedIndex + 1);
       logDB.faults.mend(2n);
       const answers = await env.until(Promise.all(inSession));
@@ -298,7 +281,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H4 a session that was opened in what a replica has missed is found in the snapshot, not opened a second time",
+  "H4 a session opened in entries that a replica missed is found in the snapshot, not opened twice",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -309,10 +292,7 @@ Deno.test(
     logDB.faults.break(2n);
     const opening = two.replica.openSession();
     await settle();
-    for (const c of ["b", "c"]) {
-      await proposeAll(one.replica, c);
-      await one.replica.requestSnapshot();
-    }
+    await snapshotAfterEach(one.replica, "b", "c");
     logDB.faults.mend(2n);
     const second = await env.until(opening);
     await env.advance(10_000);
@@ -322,7 +302,7 @@ Deno.test(
   }),
 );
 
-/** A replica that fell behind while every snapshot is damaged; its machine is in memory. */
+/** Starts a replica with its machine in memory, which falls behind while every snapshot is damaged. */
 async function startDamaged(
   kind: "regular" | "concurrent",
   manners: Manners = {},
@@ -336,7 +316,7 @@ async function startDamaged(
   const env = new ManualEnv();
   const snapshots = new FaultySnapshotStore();
   const logDB = new FaultyLogDB({ env, snapshots });
-  // Big enough for the damage to come to light after the machine has begun.
+  // Big enough for the damage to be detected after the recovery has begun.
   const one = await start({
     logDB,
     env,
@@ -353,17 +333,14 @@ async function startDamaged(
   await proposeAll(one.replica, "a");
   await two.replica.read(null);
   logDB.faults.break(2n);
-  for (const c of ["b", "c"]) {
-    await proposeAll(one.replica, c);
-    await one.replica.requestSnapshot();
-  }
+  await snapshotAfterEach(one.replica, "b", "c");
   snapshots.damaged = () => true;
   logDB.faults.mend(2n);
   return { env, snapshots, logDB, one, two };
 }
 
 Deno.test(
-  "H8 R9 while no snapshot helps a replica that fell behind, it answers from what it has, and tries again",
+  "H8 R9 a replica that no snapshot helps to catch up answers from its state and retries",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       const { env, snapshots, logDB, one, two } = await startDamaged(kind);
@@ -374,7 +351,7 @@ Deno.test(
       assertEquals((await two.replica.getHash()).index, 2, kind);
       assertEquals(await peek(read), "pending", kind);
       assertEquals(typesOf(two.events).includes("recovered"), false);
-      // A store that cannot even be listed is no reason to give up.
+      // A store that cannot be listed does not end the retries.
       snapshots.before = (step) => {
         if (step === "list") throw new Error("No store");
       };
@@ -384,7 +361,7 @@ Deno.test(
       snapshots.damaged = () => false;
       await env.advance(20_000);
       assertEquals(await read, ["a", "b", "c"], kind);
-      // Each that was tried is closed, and asked for nothing after that.
+      // Each machine that was tried is closed, and not called after that.
       assertEquals(
         two.machines.map(({ closed }) => closed).indexOf(false),
         two.machines.length - 1,
@@ -398,14 +375,11 @@ Deno.test(
 );
 
 Deno.test(
-  "R9 a machine that fails to recover is the end of the start, with its own error; no older snapshot is tried",
+  "R9 a machine that fails to recover fails the start with its error; no older snapshot is tried",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const one = await start({ logDB });
-    for (const c of ["a", "b"]) {
-      await proposeAll(one.replica, c);
-      await one.replica.requestSnapshot();
-    }
+    await snapshotAfterEach(one.replica, "a", "b");
     const cause = new Error("Cannot recover");
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
       let tries = 0;
@@ -429,7 +403,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R7 R8 a snapshot the machine gives up is dropped, who asked is told, and older ones stay",
+  "R7 R8 a snapshot that the machine aborts is dropped, its caller gets the error, and older ones stay",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       await using logDB = new MemoryLogDB();
@@ -464,7 +438,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R8 any other error of saveSnapshot() is the end of the replica",
+  "R8 any other error of saveSnapshot() fails the replica",
   checked(async () => {
     for (const kind of KINDS) {
       const cause = new Error("Cannot save");
@@ -489,7 +463,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R8 an error of the store drops the snapshot only, at whatever step",
+  "R8 an error of the store at any step drops only the snapshot",
   checked(async () => {
     for (const kind of KINDS) {
       for (const step of ["create", "write", "commit", "list"]) {
@@ -526,7 +500,7 @@ Deno.test(
 );
 
 Deno.test(
-  "C4 C5 a snapshot holds the state as of its moment, and every context is saved once, whatever becomes of the snapshot",
+  "C4 C5 a snapshot contains the state of its index, and every context is saved once, whether or not the snapshot succeeds",
   checked(async () => {
     for (const kind of ["concurrent", "disk", "hosted"] as const) {
       const env = new ManualEnv();
@@ -546,13 +520,13 @@ Deno.test(
           : undefined;
       const taken = replica.requestSnapshot();
       await settle();
-      // Updates go on while it is being made.
+      // Updates go on while it is created.
       await proposeAll(replica, "later");
       release();
       const info = await taken;
       assertEquals(info.index, 2);
       snapshots.before = () => {};
-      // That of a machine which keeps its index itself is read by no other kind.
+      // No other kind can read the snapshot of a machine that stores its index itself.
       if (kind !== "disk") {
         const late = await start({ logDB, env, config: { nodeID: 2n } });
         assertEquals(await listOf(late.replica), ["a", "later"]);
@@ -588,7 +562,7 @@ Deno.test(
 );
 
 Deno.test(
-  "F1 F3 files of a snapshot come back with their metadata, and are gone after the recovery",
+  "F1 F3 a recovery gets the files of a snapshot with their metadata, and removes them afterwards",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       await using logDB = new MemoryLogDB();
@@ -619,7 +593,7 @@ Deno.test(
 );
 
 Deno.test(
-  "F2 a file that is not there, or twice, fails the snapshot by name and nothing else",
+  "F2 a missing or repeated file fails only the snapshot, with an error that names the file",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       await using files = new MemoryFileStore();
@@ -664,18 +638,15 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 a host with a store of its own shares a full snapshot before the log is cut",
+  "H7 a host with its own store shares a full snapshot before the log is compacted",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using snapshots = new FaultySnapshotStore();
     const one = await start({ logDB, snapshots });
-    for (const c of ["a", "b", "c"]) {
-      await proposeAll(one.replica, c);
-      await one.replica.requestSnapshot();
-    }
+    await snapshotAfterEach(one.replica, "a", "b", "c");
     assertEquals(logDB.snapshots.list(1n).length, 2);
     assert(await firstIndex(logDB) > 1);
-    // A newcomer that reaches only what the log shares.
+    // A new replica that can read only the log's shared store.
     const two = await start({
       logDB,
       snapshots: new FaultySnapshotStore(),
@@ -687,7 +658,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 H8 what the log shares is read back there, not taken for good because the host's own is",
+  "H7 H8 a shared snapshot is read back from the shared store, whether or not the host's own copy is good",
   checked(async () => {
     const env = new ManualEnv();
     await using shared = new FaultySnapshotStore();
@@ -695,17 +666,14 @@ Deno.test(
     await using logDB = new FaultyLogDB({ env, snapshots: shared });
     const { host, replica } = await start({ logDB, env, snapshots });
     shared.damaged = () => true;
-    for (const c of ["a", "b", "c"]) {
-      await proposeAll(replica, c);
-      await replica.requestSnapshot();
-    }
+    await snapshotAfterEach(replica, "a", "b", "c");
     assertEquals(await firstIndex(logDB), 1);
     await host.stop();
   }),
 );
 
 Deno.test(
-  "H7 H8 good snapshots are not removed for one that does not read back",
+  "H7 H8 good snapshots are not removed for one that cannot be read back",
   checked(async () => {
     const env = new ManualEnv();
     await using snapshots = new FaultySnapshotStore();
@@ -717,12 +685,9 @@ Deno.test(
       good.unshift((await replica.requestSnapshot()).index);
     }
     snapshots.damaged = ({ index }) => !good.includes(index);
-    for (const c of ["c", "d", "e"]) {
-      await proposeAll(replica, c);
-      await replica.requestSnapshot();
-    }
+    await snapshotAfterEach(replica, "c", "d", "e");
     assertEquals(snapshots.inner.list(1n).map(({ index }) => index), good);
-    // Read wrong once, by another replica: the log was cut for it.
+    // Another replica fails to read them once; the log was compacted because of them.
     await host.stop();
     const two = await start({ logDB, env, config: { nodeID: 2n } });
     snapshots.damaged = () => true;
@@ -737,7 +702,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R2 lookups of a regular machine wait for a snapshot's end no longer than an update does",
+  "R2 lookups of a regular machine wait no longer for a snapshot than an update does",
   checked(async () => {
     const three = await startThree(new MemoryLogDB(), {
       config: { snapshotEntries: 5 },
@@ -790,7 +755,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D10 with fullSnapshotInterval 0 the log is never cut",
+  "D10 with fullSnapshotInterval 0 the log is never compacted",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host, replica } = await start({
@@ -807,7 +772,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R9 H8 an instance whose recovery failed is not read, hashed or saved; what waited for it is, elsewhere",
+  "R9 H8 an instance whose recovery failed is not queried, hashed or saved; waiting calls go to its successor",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
       const gate = new Gate();
@@ -845,7 +810,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 a snapshot that was made is told also when what it makes superfluous cannot be removed",
+  "H7 a snapshot is reported also if superseded ones cannot be removed",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
       for (const failing of ["list", "open", "remove", "compact"]) {
@@ -857,7 +822,7 @@ Deno.test(
           if (isBroken && step === failing) throw cause;
         };
         snapshots.before = (step) => {
-          // It is listed once before it is made, too.
+          // The store is also listed once before the snapshot is created.
           if (step === "commit") isBroken = events.length > 2;
           fail(step);
         };
@@ -886,7 +851,7 @@ Deno.test(
         assertEquals(told.map((event) => "error" in event && event.error), [
           cause,
         ]);
-        // What could not be removed goes with the next one.
+        // The next snapshot removes the rest.
         isBroken = false;
         events.length = 0;
         await proposeAll(replica, "d");
@@ -900,7 +865,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H8 a start looks again when the snapshots it knew fail or are gone, and newer ones came",
+  "H8 a start lists snapshots again if those it found fail or are gone, and newer ones exist",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
       await using snapshots = new FaultySnapshotStore();
@@ -930,7 +895,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 H12 replicas that snapshot and export the same index at once do not get in each other's way, and the first snapshot stays",
+  "H9 H12 replicas can snapshot and export the same index concurrently, and the first snapshot stays",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
       await using logDB = new MemoryLogDB();

@@ -38,7 +38,7 @@ import {
 import { streamOf } from "../support/streams.ts";
 
 Deno.test(
-  "H10 NodeHost.stop() fails everything that waits with ErrClusterClosed, and twice is harmless",
+  "H10 NodeHost.stop() rejects all pending calls with ErrClusterClosed, and is idempotent",
   checked(async () => {
     for (const kind of KINDS) {
       const env = new ManualEnv();
@@ -101,7 +101,7 @@ Deno.test(
       ErrClusterClosed,
     );
     await proposeAll(other, "fine");
-    // It can be started again, and has what it had.
+    // It can be started again, with its state.
     const again = await startOn(host, {});
     await proposeAll(again, "again");
     await host.stop();
@@ -109,7 +109,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 what is started here, or elsewhere on the log, is ErrClusterAlreadyExist",
+  "H11 a replica that is started here, or elsewhere on the log, is ErrClusterAlreadyExist",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host } = await start({ logDB });
@@ -124,14 +124,14 @@ Deno.test(
     const two = await startOn(elsewhere, { config: { nodeID: 2n } });
     await proposeAll(two, "a");
     await host.stop();
-    // Now it is free.
+    // Now it can be started.
     await using after = new NodeHost({ logDB });
     assertEquals(await listOf(await startOn(after, {})), ["a"]);
   }),
 );
 
 Deno.test(
-  "H10 a host closes what it made itself, never what it was given",
+  "H10 a host closes the stores it created, never those it was given",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using snapshots = new MemorySnapshotStore();
@@ -151,7 +151,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H7 hosts that share a log in memory and are given no store share the one it offers",
+  "H7 hosts on one in-memory log without a store share the log's store",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const one = await start({ logDB });
@@ -265,7 +265,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D2 R8 a stop while a machine opens or recovers tells it to stop, and ends with ErrClusterClosed",
+  "D2 R8 a stop during open() or a recovery aborts its signal and ends with ErrClusterClosed",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const first = await start({ logDB });
@@ -302,7 +302,7 @@ Deno.test(
     await first.host.stop();
     const gate = new Gate();
     logDB.faults.isEmpty = () => gate.opened;
-    // There is something to apply, but it comes later than the stop.
+    // There is an entry to apply, which arrives after the stop.
     const writer = await start({ logDB, env, config: { nodeID: 2n } });
     await proposeAll(writer.replica, "a");
     await logDB.inner.snapshots.list(1n);
@@ -312,7 +312,7 @@ Deno.test(
       env,
       onEvent: ({ type }) => events.push(type),
     });
-    // The session limit is what makes it ask the log.
+    // The session limit makes it query the log.
     const starting = rejection(
       startOn(host, { config: { nodeID: 3n, sessionsMax: 5 } }),
     );
@@ -329,7 +329,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R10 D6 nothing is called after close(), also when an update ends during the stop",
+  "R10 D6 no method is called after close(), also if an update ends during the stop",
   checked(async () => {
     for (const kind of ["disk", "hosted"] as const) {
       const env = new ManualEnv();
@@ -355,7 +355,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R5 H10 an error of close() is told, and everything is released all the same",
+  "R5 H10 an error of close() is reported, and everything is released",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new MemoryLogDB({ env });
@@ -376,7 +376,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 a log that cannot be closed is told, and the host stops all the same",
+  "H10 a log that cannot be closed is reported, and the host stops",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });
@@ -394,7 +394,7 @@ Deno.test(
     logDB.faults.close = () => {
       throw new Error("Cannot close");
     };
-    // The failure of the machine closes the log, and nobody waits for it.
+    // The failure of the machine closes the log in the background.
     await rejection(replica.propose(bytes("b")));
     await settle();
     await host.stop();
@@ -410,7 +410,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 a stop ends an import whose source gives nothing more",
+  "H10 a stop ends an import whose source has stalled",
   checked(async () => {
     const env = new ManualEnv();
     const host = new NodeHost({ env });
@@ -431,7 +431,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 a stop ends an export that nobody reads, at once and not as if it were complete",
+  "H10 a stop ends an unread export at once, and not as complete",
   checked(async () => {
     for (const kind of KINDS) {
       const env = new ManualEnv();
@@ -491,7 +491,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 a log that was closed under a replica is its end, with a cause",
+  "H10 a log closed by its owner fails the replica, with a cause",
   checked(async () => {
     const logDB = new MemoryLogDB();
     const { host, replica, events } = await start({ logDB });
@@ -507,7 +507,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 the host's own stop timeout counts",
+  "H10 the stop timeout of the host applies",
   checked(async () => {
     const env = new ManualEnv();
     const { host, replica } = await start({
@@ -567,7 +567,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 U40 a stop that does not wait for a machine gives the outbox back all the same",
+  "H10 U40 a stop that does not wait for a machine releases the outbox",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new MemoryLogDB({ env });
@@ -608,7 +608,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H10 a stop does not wait for ever for an outbox, be it after a machine that never settles",
+  "H10 a stop waits for an outbox only until its timeout, also after a machine that never settles",
   checked(async () => {
     for (const hung of ["open", "close", "machine and close"]) {
       const env = new ManualEnv();

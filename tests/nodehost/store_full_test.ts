@@ -22,7 +22,7 @@ import { listOf, proposeAll, start, stopAll } from "../support/clusters.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 
-/** A replica whose machine is in a store that may be full; its log is elsewhere. */
+/** Starts a replica whose machine is in a store that may be full, with the log in another one. */
 async function startOn(store: FaultyBlockStore): Promise<{
   env: ManualEnv;
   events: HostEvent[];
@@ -63,7 +63,7 @@ for (const asynchronous of [false, true]) {
         await rejection(replica.requestSnapshot()),
         ErrStoreFull,
       );
-      // What is in core is not lost, and answers.
+      // The state in memory is not lost, and answers queries.
       const first = replica.propose(kv.put("a", "2"));
       const second = replica.propose(kv.put("b", "3"));
       for (let i = 0; i < 10; i++) {
@@ -80,7 +80,7 @@ for (const asynchronous of [false, true]) {
       await env.until(Promise.all([first, second]));
       assertEquals(await replica.read(kv.count()), 2);
       const { index, hash } = await replica.getHash();
-      // Durable in its time.
+      // It becomes durable.
       await env.advance(5_000);
       await settle(20);
       await env.until(host.stop());
@@ -111,7 +111,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R9 U8 a replica on disk that had no room for a snapshot, nor to be opened anew, recovers once there is",
+  "R9 U8 an on-disk replica without room for a snapshot, or to be reopened, recovers once there is room",
   checked(async () => {
     for (const times of [0, 1, 3]) {
       const env = new ManualEnv();

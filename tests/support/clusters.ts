@@ -7,6 +7,7 @@
  */
 
 import {
+  ErrCompacted,
   type HostEvent,
   NodeHost,
   type NodeHostOptions,
@@ -135,6 +136,34 @@ export async function proposeAll(
   ...commands: readonly string[]
 ): Promise<void> {
   for (const command of commands) await replica.propose(bytes(command));
+}
+
+/** Proposes commands one after the other and takes a snapshot after each. */
+export async function snapshotAfterEach(
+  replica: Replica,
+  ...commands: readonly string[]
+): Promise<void> {
+  for (const command of commands) {
+    await proposeAll(replica, command);
+    await replica.requestSnapshot();
+  }
+}
+
+/** Returns the index of the first entry that the log of a cluster has; 1 if it was never compacted. */
+export async function firstIndex(
+  logDB: LogDB,
+  clusterID = 1n,
+): Promise<number> {
+  const log = await logDB.open(clusterID, 0n);
+  try {
+    (await log.read(0)).close();
+    return 1;
+  } catch (error) {
+    if (!(error instanceof ErrCompacted)) throw error;
+    return error.firstIndex;
+  } finally {
+    await log.close();
+  }
 }
 
 /** Kinds of machine; the on-disk one without and with host rows. */
