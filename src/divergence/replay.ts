@@ -171,7 +171,7 @@ async function fromBase<T>(
         );
         if (done !== undefined) return done.value;
       } catch (error) {
-        // Without this snapshot, another one may do.
+        // Another snapshot may be usable.
         if (base === undefined || signal.aborted || isFinal(error)) {
           throw error;
         }

@@ -250,7 +250,7 @@ export class Connection {
     return true;
   }
 
-  /** Notes a write, after which no earlier write may begin. */
+  /** Records that a write has or may have taken effect: no earlier write may begin afterwards. */
   #passed({ writes, order }: Operation): void {
     if (writes && order > this.#written) this.#written = order;
   }
@@ -500,7 +500,7 @@ export class Connection {
   /** Checks periodically whether operations under way make progress (U5). */
   #tick(): () => void {
     return this.#options.env.setTimer(() => {
-      // Counts checks rather than time, so that a frozen page counts one.
+      // Counts checks rather than time: while the page is frozen, none is counted.
       this.#silentTicks++;
       this.#cancelTick = this.#tick();
       if (this.#silentTicks < STORE_TICKS_MAX) return;

@@ -1,6 +1,6 @@
 /**
- * OpenOptions of a database: waits for other pages, the upgrade, and openings that
- * browsers never answer.
+ * Opening of a database: waits for other pages, creates the object stores, and
+ * repeats an attempt that the browser does not answer.
  *
  * This module is browser compatible.
  *
@@ -129,8 +129,8 @@ class Attempts {
   readonly #reject: (error: Error) => void;
   readonly #began: number;
   #attempts = 0;
-  #over = false;
-  #vanished = false;
+  #isEnded = false;
+  #isMissing = false;
   #cancel: () => void = () => {};
 
   constructor(
@@ -170,8 +170,8 @@ class Attempts {
   }
 
   #end(error: Error): void {
-    if (this.#over) return;
-    this.#over = true;
+    if (this.#isEnded) return;
+    this.#isEnded = true;
     this.#cancel();
     this.#reject(error);
   }
@@ -192,7 +192,7 @@ class Attempts {
   }
 
   #blocked(ticks: number): void {
-    if (this.#over) return;
+    if (this.#isEnded) return;
     const waited = this.#waited;
     if (ticks * STORE_TICK_MS >= STORE_BLOCKED_MS_MAX) {
       return this.#end(
@@ -208,8 +208,8 @@ class Attempts {
 
   #upgrade(request: IDBOpenDBRequest, event: IDBVersionChangeEvent): void {
     // An opening that has failed already must not upgrade or create a store.
-    this.#vanished = !this.#options.create && event.oldVersion === 0;
-    if (this.#over || this.#vanished) {
+    this.#isMissing = !this.#options.create && event.oldVersion === 0;
+    if (this.#isEnded || this.#isMissing) {
       request.transaction?.abort();
       return request.result.close();
     }
@@ -223,8 +223,8 @@ class Attempts {
   }
 
   #failed(error: unknown): void {
-    if (this.#over) return;
-    if (this.#vanished) {
+    if (this.#isEnded) return;
+    if (this.#isMissing) {
       return this.#end(
         new ErrStoreVanished(`Database ${this.#options.name} was deleted`),
       );
@@ -250,7 +250,7 @@ class Attempts {
   }
 
   #opened(db: IDBDatabase): void {
-    if (this.#over) return db.close();
+    if (this.#isEnded) return db.close();
     if (!isStore(db)) {
       db.close();
       return this.#end(foreign(this.#options.name));
@@ -270,14 +270,14 @@ class Attempts {
   }
 
   #identified(db: IDBDatabase, identity: unknown): void {
-    if (this.#over) return db.close();
+    if (this.#isEnded) return db.close();
     if (typeof identity !== "string") {
       db.close();
       return this.#end(
         new ErrStoreCorrupted(IDENTITY, "Database has no identity"),
       );
     }
-    this.#over = true;
+    this.#isEnded = true;
     this.#cancel();
     this.#resolve({ db, identity });
   }

@@ -1,8 +1,9 @@
 /**
- * The commands of the key-value machines as bytes, and what they do to a state.
+ * Commands of the key-value machines: their encoding and their effect on a state.
  *
- * A command is one byte that says the version of the format (high half) and the
- * operation (low half), then its fields, each behind its length as a varint:
+ * A command is one byte with the version of the format (high four bits) and the
+ * operation (low four bits), then its fields, each preceded by its length as a
+ * varint:
  *
  * ```text
  * 0x11 put             key, value
@@ -85,7 +86,7 @@ let input = /* @__PURE__ */ new Uint8Array();
 let end = 0;
 
 /** Copies a command to `view`; false if it is over the limit. */
-function take(cmd: Uint8Array): boolean {
+function load(cmd: Uint8Array): boolean {
   end = cmd.length;
   if (end > input.length) {
     if (end > COMMAND_BYTES_MAX) return false;
@@ -187,7 +188,7 @@ function applyBatch(target: KVTarget): Result {
  * must not be changed.
  */
 export function applyCommand(target: KVTarget, cmd: Uint8Array): Result {
-  if (!take(cmd)) return invalid("Command is too large");
+  if (!load(cmd)) return invalid("Command is too large");
   if (cmd[0] === BATCH) return applyBatch(target);
   if (!parse(0)) return invalid("Command is malformed");
   if (field.end !== end) return invalid("Bytes follow the command");
@@ -199,7 +200,7 @@ export function forEachKey(
   cmd: Uint8Array,
   tell: (view: DataView, start: number, end: number) => void,
 ): void {
-  if (!take(cmd)) return;
+  if (!load(cmd)) return;
   const first = cmd[0] === BATCH ? 1 : 0;
   for (let at = first; at < end && parse(at); at = field.end) {
     tell(view, field.keyStart, field.keyEnd);
@@ -269,7 +270,7 @@ export function encodeBatch(
   bytes[0] = BATCH;
   let at = 1;
   commands.forEach((part, i) => {
-    if (!take(part) || !parse(0) || field.end !== end) {
+    if (!load(part) || !parse(0) || field.end !== end) {
       throw new ErrKVInvalidCommand(
         `Part ${i} of the batch is ${
           part[0] === BATCH

@@ -235,7 +235,7 @@ export class ApplyLoop {
       backoff.reset();
       if (context.diverged !== undefined) throw context.diverged;
       let count = batches[0]!.records.ends.length;
-      // All batches at hand go to the machine in one call (C7).
+      // All batches that are available now go to the machine in one call (C7).
       for (;;) {
         try {
           next = nextOf(reader);

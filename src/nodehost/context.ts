@@ -1,5 +1,5 @@
 /**
- * The environment that the parts of one replica share.
+ * Context shared by the parts of one replica.
  *
  * This module is browser compatible.
  *
@@ -20,7 +20,7 @@ import type { ReplicaConfig } from "./replica_config.ts";
 
 /** Ports and settings that a host gives to a replica. */
 export interface ReplicaPorts {
-  /** Makes instances of the state machine. */
+  /** Creates instances of the state machine. */
   readonly factory: MachineFactory;
   /** Configuration of the replica. */
   readonly config: ReplicaConfig;
@@ -68,14 +68,14 @@ export class ReplicaContext implements ReplicaPorts {
   diverged: ErrDiverged | undefined;
   /** Cause for which no submission is sent until the application or the user acts. */
   blocked: unknown;
-  /** Error of the last `update()` that threw, until the replica goes on without the entry. */
+  /** Error of the last `update()` that threw, until the replica continues without the entry. */
   updateFailed: ErrUpdateFailed | undefined;
   readonly #stopped = new AbortController();
   readonly #ended = new AbortController();
   readonly #openStopped = new AbortController();
   readonly #recoverStopped = new AbortController();
 
-  /** Creates the context of a replica; `fail` is called at most once an error ends it. */
+  /** Creates the context of a replica; `fail` is called with an error that ends the replica. */
   constructor(ports: ReplicaPorts, fail: (cause: unknown) => void) {
     const { config, factory, log } = ports;
     this.clusterID = config.clusterID;
@@ -107,7 +107,7 @@ export class ReplicaContext implements ReplicaPorts {
     return remote === undefined ? localStores : [...localStores, remote];
   }
 
-  /** The replica that is right when state hashes differ. */
+  /** Node id of the replica whose state counts when state hashes differ. */
   get trusted(): bigint | undefined {
     return this.config.trustedNode ?? this.log.checkpoints?.trusted;
   }

@@ -204,7 +204,7 @@ export class DivergenceMonitor {
       this.#replays = Promise.all([this.#replays, ended]);
       return await abortable(located, signal);
     } catch {
-      // The batch is known, and reported.
+      // The whole batch is reported instead.
       return undefined;
     } finally {
       release();

@@ -15,7 +15,7 @@ export type OutboxEvent =
     /**
      * The data of this device was purged, or removed, since its last visit: the
      * cluster has a session of the device, and the outbox is empty. Submissions
-     * that had not been sent by then are lost.
+     * that had not been sent before are lost.
      */
     readonly type: "purged";
     /** Id of the session. */

@@ -395,7 +395,7 @@ export class NodeHost {
     const { clusterID, nodeID } = config;
     const opening = new AbortController();
     const running: { stop?: () => Promise<void> } = {};
-    // It can be stopped from now on, also while its log is opened.
+    // From here on the cluster can be stopped, also while its log is opened.
     onStarting({
       stop: async () => {
         if (running.stop !== undefined) return await running.stop();
@@ -443,7 +443,7 @@ export class NodeHost {
     try {
       return await abortable(opening, signal);
     } catch (error) {
-      // It may still open, and must be closed then.
+      // The log may still open later: close it then.
       if (signal.aborted) opening.then((log) => log.close()).catch(() => {});
       throw error;
     }

@@ -57,7 +57,9 @@ export class Reads {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     if (this.#count >= PENDING_READS_MAX) {
-      throw new ErrSystemBusy(`${PENDING_READS_MAX} reads wait already`);
+      throw new ErrSystemBusy(
+        `${PENDING_READS_MAX} reads wait already; read again once some have settled`,
+      );
     }
     this.#count++;
     try {

@@ -380,7 +380,9 @@ export class Recovery {
     const { factory, clusterID, nodeID, openStopped } = this.#context;
     const machine = factory.create(clusterID, nodeID) as Partial<IRemoveData>;
     if (typeof machine.removeData !== "function") {
-      throw new ErrNotImplemented("The machine has no removeData()");
+      throw new ErrNotImplemented(
+        `Machine of cluster ${clusterID} has no removeData(), which is required to recover it without a skipped entry`,
+      );
     }
     await machine.removeData();
     const stateMachine = this.#newMachine();

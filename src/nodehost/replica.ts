@@ -94,15 +94,15 @@ export interface ReplicaParts extends ReplicaPorts {
   readonly outbox: Outbox | undefined;
   /** Returns the rehearsal of local proposals before they are ordered; undefined while they are not tried. */
   readonly rehearsing: () => RehearsalRequest | undefined;
-  /** Principal who is signed in, if the host was told. */
+  /** Principal who is signed in, if the host was given one. */
   readonly principal: string | undefined;
-  /** Name of this device, if the host was told. */
+  /** Name of this device, if the host was given one. */
   readonly device: string | undefined;
 }
 
-/** A replica that is being started. */
+/** Replica that is being started. */
 export interface Starting {
-  /** The replica. */
+  /** Replica, usable once `started` has resolved. */
   readonly replica: Replica;
   /** Resolves once the replica is ready; rejects with the error of the start. */
   readonly started: Promise<void>;
@@ -141,7 +141,7 @@ export class Replica<Q = unknown, A = unknown> {
   readonly #divergence: DivergenceMonitor;
   readonly #recovery: Recovery;
   readonly #watches: Watches;
-  /** Set once a server, or the host, asked for commands to be tried before they are ordered. */
+  /** Set once a server has requested that commands are rehearsed. */
   #rehearsal: Rehearsal | undefined;
   #running: Running | undefined;
   #starting: Promise<void> | undefined;
@@ -213,7 +213,7 @@ export class Replica<Q = unknown, A = unknown> {
     });
   }
 
-  /** For `startReplica()` alone. In a static block instead, it would keep the class in every page. */
+  /** Starts a replica; only for `startReplica()`. A static block instead would prevent tree shaking of the class. */
   private static start(parts: ReplicaParts): Starting {
     const replica = new Replica(parts);
     const { stopped } = replica.#context;
@@ -232,7 +232,7 @@ export class Replica<Q = unknown, A = unknown> {
     };
   }
 
-  /** For `rehearsalOf()` alone. */
+  /** Rehearsal of a replica; only for `rehearsalOf()`. */
   private static rehearsal(replica: Replica, make: MakeRehearsal): Rehearsal {
     return replica.#rehearsal ??= make({
       stateMachine: () =>
@@ -252,8 +252,8 @@ export class Replica<Q = unknown, A = unknown> {
 
   /**
    * Session that this device opened in the cluster before its data was purged or
-   * removed, together with submissions that were not sent. Known once the replica has caught up, and only if the host was given
-   * the name of the device.
+   * removed, together with submissions that were not sent. Known once the replica
+   * has caught up, and only if the host was given the name of the device.
    */
   get purged(): Purged | undefined {
     return this.#outbox?.purged;
@@ -335,7 +335,7 @@ export class Replica<Q = unknown, A = unknown> {
    * @throws ErrPayloadTooBig if the command is over the limit
    * @throws ErrSystemBusy if too many proposals are pending
    * @throws ErrUnknownOutcome if it is not known whether the command is applied, or its result is lost
-   * @throws ErrInvalidSession if the session cannot be used, or no longer
+   * @throws ErrInvalidSession if the session cannot be used (any more)
    * @throws ErrClusterClosed if the replica was stopped or has failed
    */
   propose(
@@ -496,8 +496,11 @@ export class Replica<Q = unknown, A = unknown> {
     this.#context.stopped.throwIfAborted();
     checkCompaction("Options of the compaction", options);
     const { signal, compactionOverhead } = options;
-    const cut = this.#running!.snapshotter.compact(signal, compactionOverhead);
-    return await abortable(cut, this.#context.ended);
+    const compacted = this.#running!.snapshotter.compact(
+      signal,
+      compactionOverhead,
+    );
+    return await abortable(compacted, this.#context.ended);
   }
 
   /** Extent of its log, if the log reports it. */
@@ -597,7 +600,7 @@ export class Replica<Q = unknown, A = unknown> {
   #fail(cause: unknown): Promise<void> {
     const context = this.#context;
     if (this.#shutdown === undefined) {
-      // An entry it waited for before is not the cause of another error.
+      // An entry that the replica waited at earlier is not the cause of this error.
       if (context.updateFailed?.cause !== cause) {
         context.updateFailed = undefined;
       }
@@ -619,7 +622,7 @@ export class Replica<Q = unknown, A = unknown> {
   async #end(closed: ErrClusterClosed, pending: unknown): Promise<void> {
     const context = this.#context;
     const { log, event } = context;
-    // Before the log is closed, which reports it.
+    // Before the log is closed, since the log's status reports the cause.
     if (closed.cause !== undefined) log.block?.(closed.cause);
     context.stop(closed);
     this.#outbox?.close(pending, closed);
@@ -639,7 +642,7 @@ export class Replica<Q = unknown, A = unknown> {
     };
     await close(() => this.#closeMachine());
     context.end(closed);
-    // Time for the rest, also after a machine that never settles.
+    // A machine that never settles must not use up the time of the outbox and the log.
     if (timeout.signal.aborted) timeout = this.#timeout("Outbox or log");
     await close(() => this.#outbox?.end());
     await close(() => log.close());
@@ -652,7 +655,9 @@ export class Replica<Q = unknown, A = unknown> {
     const controller = new AbortController();
     const cancel = env.setTimer(() => {
       controller.abort(
-        new ErrClusterClosed(`${what} did not settle in ${stopTimeoutMs} ms`),
+        new ErrClusterClosed(
+          `${what} did not settle within ${stopTimeoutMs} ms`,
+        ),
       );
     }, stopTimeoutMs);
     return { signal: controller.signal, cancel };
@@ -669,7 +674,7 @@ export class Replica<Q = unknown, A = unknown> {
   }
 }
 
-/** Checks the options of a snapshot or a compaction, which messages call `what`. */
+/** Checks the options of a snapshot or a compaction; `what` names them in messages. */
 function checkCompaction(what: string, options: CompactionOptions): void {
   const checks: OptionChecks<CompactionOptions> = {
     signal: optional(isSignal),

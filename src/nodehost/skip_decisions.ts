@@ -35,7 +35,7 @@ export function skipsIn({ first, records }: LogBatch): SkippedEntry[] {
   return skips;
 }
 
-/** Reads the decisions after an index, as far as the log has records at hand. */
+/** Reads the decisions after an index, up to the present end of the log. */
 export async function skipsAfter(
   log: Log,
   after: number,

@@ -191,7 +191,7 @@ export class OptimisticView<L> implements View {
     }
     if (machine.type === OnDiskStateMachine) {
       throw new ErrNotImplemented(
-        "Machine is on disk and has no fork(), which a view with pending commands needs",
+        "Machine is on disk and has no fork(), which a view with pending commands requires: implement it, or call staleRead()",
       );
     }
     return this.#use((copy) => copy.lookup(query), source, lookups);

@@ -78,7 +78,7 @@ export interface QueueContents extends OutboxClient {
 export interface QueueNote {
   /** Number up to which all commands are decided. */
   readonly decided?: number;
-  /** Newest known point of the log's history by then. */
+  /** Newest known point of the log's history at that time. */
   readonly known?: HistoryPoint;
   /** Command that is settled. */
   readonly settle?: SettledCommand;

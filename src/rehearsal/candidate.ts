@@ -24,11 +24,11 @@ export const REGISTRATION = -1;
 
 /** Record that was admitted and is not applied yet. */
 export class Candidate {
-  /** Buffer with the record, … */
+  /** Buffer that contains the record. */
   bytes: Uint8Array;
-  /** … offset of its first byte in it, … */
+  /** Offset of the record in the buffer. */
   start: number;
-  /** … and offset after its last byte. */
+  /** Offset after the last byte of the record. */
   end: number;
   /** Command in the record; undefined for a record that skips a series, or opens or closes a session. */
   readonly cmd: Uint8Array | undefined;
@@ -42,13 +42,13 @@ export class Candidate {
   readonly isRefusable: boolean;
   /** Index of the record or of a later one, once known; 0 before. */
   index = 0;
-  /** Set once the record was given to the log. */
+  /** Set once the record was passed to the log. */
   isAppended = false;
   /** Set once a fork has applied the command, or need not. */
   isPassed = false;
   /** Set once the machine threw at the command. */
   thrown: { readonly error: unknown } | undefined;
-  /** Set if the record does not get into the log after all. */
+  /** Set if the record will not be in the log. */
   isDropped = false;
 
   /** Creates a candidate for an admitted record. */

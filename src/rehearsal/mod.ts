@@ -1,6 +1,6 @@
 /**
  * Rehearsal of commands on a fork of the state machine, before they are ordered:
- * a part that a server brings to its host.
+ * a part that only a server loads.
  *
  * This module is browser compatible.
  *

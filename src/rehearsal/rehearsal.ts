@@ -38,13 +38,13 @@ import { Turns } from "./turns.ts";
 
 /** Reason with which a command is refused at which the machine threw. */
 export function reasonOf(error: unknown): string {
-  let words: string;
+  let text: string;
   try {
-    words = String(error);
+    text = String(error);
   } catch {
-    words = "it threw something that is not text";
+    text = "it threw a value that cannot be converted to text";
   }
-  return `The state machine cannot apply it: ${words}`;
+  return `The state machine cannot apply it: ${text}`;
 }
 
 /** Dependencies of {@linkcode Rehearsal}. */
@@ -164,7 +164,7 @@ export class Rehearsal {
     this.#head = 0;
   }
 
-  /** Notes that candidates were given to the log, in packs of `records` records. */
+  /** Records that candidates were passed to the log, in packs of `records` records. */
   appended(
     candidates: readonly Candidate[],
     indexes: readonly MaybePromise<number>[],
@@ -180,8 +180,8 @@ export class Rehearsal {
     Promise.all(indexes).then(
       // Packs after the first one may have records of others between them.
       (firsts) => known(Math.max(...firsts)),
-      // What is not certainly in the log precedes nothing. Where a log elsewhere has
-      // refused some, the others come back with the log.
+      // Records that may not be in the log are not counted as preceding later ones;
+      // those that are in it count once they are read back.
       () => this.drop(candidates),
     );
   }
@@ -220,7 +220,7 @@ export class Rehearsal {
     this.#applying = [];
     for (const { records } of batches) this.#matchRecords(records);
     const ahead = this.#ahead;
-    // A candidate that was not recognized would keep all after it.
+    // A candidate that was not recognized in the log must not block those after it.
     for (;; this.#head++) {
       const index = ahead[this.#head]?.index ?? 0;
       if (index === 0 || index > applied) break;
@@ -349,7 +349,7 @@ export class Rehearsal {
       const fork = this.#fork = new RehearsalFork(machine, source);
       return chain(this.#applyAll(fork, isCareful), (fork) => {
         const took = this.#env.now() - begun;
-        // As much time is left for everything else.
+        // Leaves as much time for everything else.
         if (took >= 1) this.#turns.pauseFor(took);
         return fork;
       });

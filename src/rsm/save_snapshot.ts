@@ -50,7 +50,7 @@ export interface SaveOptions {
   readonly files: FileStore;
   /** Called before the container is completed; throws to drop the snapshot (H12). */
   readonly check?: () => void;
-  /** Called if the machine writes to its stream after its `saveSnapshot()` has ended, possibly after this save has resolved: the snapshot is incomplete (H16). */
+  /** Called if the machine writes to its stream after its `saveSnapshot()` has ended, even after this save has resolved: the snapshot is incomplete (H16). */
   readonly onLate?: (error: ErrSnapshotUnfinished) => void;
   /** Aborts the save. */
   readonly signal: AbortSignal;

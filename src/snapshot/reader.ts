@@ -228,7 +228,7 @@ export class SnapshotReader {
       pull(controller): Promise<void> {
         if (sealed) {
           throw new TypeError(
-            "Section of the snapshot was ended by files() or finish(); read it before",
+            "Section of the snapshot was ended by files() or finish(); read it before calling them",
           );
         }
         return reading = next().then((data) =>

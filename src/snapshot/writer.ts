@@ -121,7 +121,9 @@ export class SnapshotWriter {
         if (this.#over) return this.#tooLate();
         try {
           if (!(chunk instanceof Uint8Array)) {
-            throw new TypeError("Snapshot payload takes Uint8Array chunks");
+            throw new TypeError(
+              `Chunk of the snapshot is of type ${typeof chunk}; write a Uint8Array`,
+            );
           }
           await writer.write(chunk);
         } catch (error) {

@@ -256,7 +256,7 @@ export function unwritable(path: string, error: unknown): unknown {
         })
         : error;
     case "ENAMETOOLONG":
-      return new ErrDataFolder(path, "is too long a path: name another", {
+      return new ErrDataFolder(path, "is too long; choose a shorter path", {
         cause: error,
       });
     case "EACCES":
@@ -266,7 +266,7 @@ export function unwritable(path: string, error: unknown): unknown {
         cause: error,
       });
     case "ENOTDIR":
-      return new ErrDataFolder(path, "is below a file: name another folder", {
+      return new ErrDataFolder(path, "is below a file; choose another folder", {
         cause: error,
       });
     default:
@@ -449,9 +449,9 @@ class Restore {
     const found = [this.#clusters.length, this.#blockCount, this.#snapshots];
     if (counts.join() !== found.join()) {
       throw this.#reader.damaged(
-        `it says ${counts.join(", ")} clusters, blocks and snapshots, and has ${
-          found.join(", ")
-        }`,
+        `its end counts ${
+          counts.join(", ")
+        } clusters, blocks and snapshots, but it has ${found.join(", ")}`,
       );
     }
   }

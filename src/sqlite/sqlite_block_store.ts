@@ -332,7 +332,7 @@ export class SqliteBlockStore implements BlockStore {
     try {
       db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
     } catch {
-      // Then the WAL continues; a write reports the error.
+      // The WAL stays as it is; the next write reports the error.
     }
     db.exec("BEGIN IMMEDIATE");
   }
@@ -354,7 +354,7 @@ export class SqliteBlockStore implements BlockStore {
       const missing = this.#walExtended - statSync(path).size;
       if (missing > 0) appendFileSync(path, new Uint8Array(missing));
     } catch {
-      // Then commits are slower, or fail and report the error.
+      // Commits are slower then, or fail and report the error.
     }
   }
 

@@ -67,8 +67,8 @@ export class ErrConnectionLost extends SampanError {
 
 /**
  * Error for a client's copy of the log that has reached its size limit: an offline
- * start gets no further than its end. Durable snapshots let the copy be compacted;
- * two that were taken since then make it go on.
+ * start ends where the copy ends. The copy continues once it is compacted, which
+ * takes two durable snapshots.
  */
 export class ErrCopyFull extends SampanError {
   /** Name that `instanceof` compares. */
@@ -83,7 +83,7 @@ export class ErrRemote extends SampanError {
 
 /**
  * Error for a cluster that has failed on the server, for example at a command that
- * cannot be applied. Submissions stay queued; the client retries, and goes on once
+ * cannot be applied. Submissions stay queued; the client retries, and continues once
  * the operator has restarted the cluster.
  */
 export class ErrClusterFailed extends SampanError {

@@ -215,7 +215,7 @@ export interface Failed {
   readonly message: string;
 }
 
-/** Notice that appends of a channel are queued on the server because it cannot validate them now: the reason, empty once it goes on. */
+/** Notice that appends of a channel are queued on the server because it cannot validate them now, with the reason; empty once it can. */
 export interface Held {
   readonly type: "held";
   readonly channel: number;

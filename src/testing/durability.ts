@@ -122,14 +122,14 @@ class Journey {
     const end = this.#position + batch.length;
     const step = this.#history.steps[end - 1] as Step;
     // A crash happens once, or the run would never end.
-    const fate: Fate = this.#met.has(step) ? "goes on" : step.fate;
+    const fate: Fate = this.#met.has(step) ? "continues" : step.fate;
     this.#met.add(step);
     if (fate === "crashes midway" && this.#place.crashes) {
       return await this.#crashMidway(probe, batch, step, end);
     }
     await this.#apply(probe, batch);
     if (step.sync) await this.#sync(probe);
-    if (fate === "goes on") return probe;
+    if (fate === "continues") return probe;
     if (fate === "closes") await probe.close();
     else await this.#place.crash(probe);
     return await this.#open(end);

@@ -12,7 +12,7 @@ import type { Samples } from "./options.ts";
 import { showBytes } from "./value.ts";
 
 /** Fate of an on-disk machine after a step. */
-export type Fate = "goes on" | "closes" | "crashes" | "crashes midway";
+export type Fate = "continues" | "closes" | "crashes" | "crashes midway";
 
 /** Command with the events during and after it. */
 export interface Step {
@@ -36,7 +36,7 @@ export interface History {
   readonly naQueries: readonly Uint8Array[];
   /** Number of commands before the snapshot. */
   readonly cut: number;
-  /** Source of everything else that varies, such as sizes of pieces and clocks. */
+  /** Seed of everything else that varies, such as sizes of pieces and clocks. */
   readonly salt: number;
 }
 
@@ -83,7 +83,7 @@ function stepOf(commands: Samples<Uint8Array>): fc.Arbitrary<Step> {
     ends: fc.boolean(),
     sync: fc.constantFrom(false, false, true),
     fate: fc.constantFrom<Fate>(
-      "goes on",
+      "continues",
       "crashes",
       "closes",
       "crashes midway",
@@ -178,11 +178,11 @@ export function storyOf(history: History, onDisk: boolean): string {
   if (history.steps.length === 0) return "  no command at all";
   const entries = entriesOf(history);
   return history.steps.map((step, i) => {
-    const marks = [`index ${entries[i]?.index}`];
-    if (step.ends) marks.push("a batch ends");
-    if (onDisk && step.sync) marks.push("synced");
-    if (onDisk && step.fate !== "goes on") marks.push(step.fate);
-    if (history.cut === i + 1) marks.push("a snapshot");
-    return `  ${i + 1}. ${showBytes(step.cmd)}  (${marks.join(", ")})`;
+    const details = [`index ${entries[i]?.index}`];
+    if (step.ends) details.push("a batch ends");
+    if (onDisk && step.sync) details.push("synced");
+    if (onDisk && step.fate !== "continues") details.push(step.fate);
+    if (history.cut === i + 1) details.push("a snapshot");
+    return `  ${i + 1}. ${showBytes(step.cmd)}  (${details.join(", ")})`;
   }).join("\n");
 }

@@ -792,7 +792,7 @@ const CASES: readonly LogCase[] = [
       await refused(8);
       await other.close();
       await log.startAt(8, undefined);
-      // What was cut off between here and the snapshot can be made again.
+      // Interrupted before the snapshot is stored, an import can be repeated.
       await log.startAt(8, undefined);
       await refused(4);
       check(

@@ -495,7 +495,7 @@ Deno.test(
       reader.read().then(() => "more", (error) => `${error.message}`),
       10,
     );
-    assertMatch(end, /may not read this cluster any more/);
+    assertMatch(end, /may no longer read this cluster/);
     await w.stop();
   }),
 );

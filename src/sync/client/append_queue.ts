@@ -116,7 +116,7 @@ export class AppendQueue {
     );
     const unsent = new ErrConnectionLost(
       error.code,
-      "Connection was lost, and records before these have an unknown outcome: not sent",
+      "Records were not sent: the connection was lost, and the outcome of records before them is unknown",
       { cause: error },
     );
     const inFlight = [...this.#inFlight];

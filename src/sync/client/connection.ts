@@ -392,7 +392,7 @@ export class Connection {
   /**
    * Sends a ping after a silence, and closes if it stays unanswered. The timeout
    * runs from the ping, not from the last message: the clock of a frozen page has
-   * gone on.
+   * advanced.
    */
   #tick(): void {
     const silence = this.#options.env.now() - this.#heardAt;

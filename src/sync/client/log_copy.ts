@@ -2,9 +2,9 @@
  * Local copy of a log on a server, from which a machine in memory starts offline:
  * the records received, in blocks.
  *
- * The indexes are the server's and may have gaps: a block holds records without
- * gaps, and its name has the index before it. Where the copy is damaged or does not
- * reach, it is discarded from there on, and the records are requested again.
+ * Indexes may have gaps, but not within a block; the name of a block has the index
+ * that it follows. A copy that is damaged, or that received records do not follow,
+ * is discarded, and its records are requested again when they are needed.
  *
  * This module is browser compatible.
  *
@@ -67,7 +67,7 @@ export class LogCopy {
   #last = 0;
   /** Epochs known, oldest first; the first may lie at or before the start of the copy. */
   #epochs: Epoch[] = [];
-  /** Last block as it is in the store, and its batches. */
+  /** Last block, as stored, and its batches. */
   #tail: { block: BlockName | undefined; batches: LogBatch[]; bytes: number } =
     {
       block: undefined,
@@ -141,7 +141,7 @@ export class LogCopy {
     return this.#last;
   }
 
-  /** Error of the copy: it was damaged, or is not written any more. */
+  /** Reason why the copy was discarded or is no longer written; undefined otherwise. */
   get error(): unknown {
     return this.#error;
   }
@@ -206,7 +206,7 @@ export class LogCopy {
     else if (this.#bytes + size > SYNC_COPY_BYTES_MAX) {
       this.#isFull = true;
       this.#error = new ErrCopyFull(
-        `Copy of the log ends at ${this.#last}: it has ${this.#bytes} bytes`,
+        `Copy of the log ends at index ${this.#last}: its ${this.#bytes} bytes have reached the limit of ${SYNC_COPY_BYTES_MAX}; the next snapshot frees it`,
       );
       return done();
     }
@@ -412,7 +412,7 @@ export class LogCopy {
     }, "relaxed");
   }
 
-  /** Waits for what is being written. */
+  /** Waits for the writes under way. */
   async settled(): Promise<void> {
     while (this.#isWriting) await this.#writing;
   }

@@ -176,7 +176,7 @@ class Fetch implements BufferUser {
         if (this.#info === undefined) {
           return this.end(
             new ErrProtocol(
-              `Snapshot has machine type ${message.machine} and compression ${message.compression}, or was described twice`,
+              `Snapshot has an unknown machine type ${message.machine} or compression ${message.compression}, or was described twice`,
             ),
           );
         }

@@ -22,7 +22,7 @@ import type { Reason } from "./failure.ts";
  *   node id.
  * - `failed`: a cluster has failed on the server, for example at a command that
  *   cannot be applied, and waits for its operator. Submissions stay queued; the
- *   client goes on once the cluster runs again.
+ *   client continues once the cluster runs again.
  * - `catching up`: connected, but a cluster is not open yet, or its replica has not
  *   applied all entries of the server.
  * - `not accepting`: caught up, but the server accepts no submissions now; they stay

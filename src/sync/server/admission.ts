@@ -163,7 +163,7 @@ export class Admission {
   #candidates: Candidate[] = [];
   /** Position of each candidate. */
   #positions: number[] = [];
-  /** Largest number of records in a stretch; small after a command at which the machine threw, so that those behind it are not rehearsed in vain. */
+  /** Largest number of records in a stretch; small after a command at which the machine threw, so that few commands behind it are rehearsed again. */
   #stretchMax = Infinity;
   /** Settles once the record that ends the stretch can be decided. */
   #pause: Promise<void> | undefined;
@@ -533,7 +533,7 @@ export class Admission {
     this.#pause = state.then((state) => {
       this.#awaited = { session, state };
     });
-    // Marks the promise as handled: a stretch that ends earlier does not await it.
+    // Handled here, since a stretch that ends earlier does not await it.
     this.#pause.catch(() => {});
   }
 

@@ -414,7 +414,7 @@ export class Channel implements ClusterUser {
     connection.refuseChannel(
       number,
       CloseCode.Forbidden,
-      `You may not read cluster ${clusterID} any more`,
+      `You may no longer read cluster ${clusterID}`,
     );
   }
 

@@ -430,7 +430,7 @@ export class Connection
       );
     }
     if (nodeID === cluster.replica.nodeID) {
-      // Checkpoints of the two replicas could not be told apart.
+      // Checkpoints of the two replicas would be indistinguishable.
       return this.refuseChannel(
         channel,
         CloseCode.Conflict,
@@ -525,7 +525,7 @@ export class Connection
     );
   }
 
-  /** Stops a stream; an append goes on, and a stream that has ended is ignored. */
+  /** Stops a stream; an append continues, and a stream that has ended is ignored. */
   #stop(stream: number): void {
     const done = endMessage(stream, "done");
     if (this.streams.isRequested(stream)) {

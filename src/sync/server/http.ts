@@ -241,7 +241,8 @@ function sent(
   const wait = (): void => {
     cancelTimer?.();
     cancelTimer = core.env.setTimer(
-      () => abort("Snapshot is read too slowly"),
+      () =>
+        abort(`Snapshot was not read for ${core.limits.slowMs} ms, too slowly`),
       core.limits.slowMs,
     );
   };
@@ -259,7 +260,7 @@ function sent(
         if (!await permission.checkRecent()) {
           throw new RequestRejected(
             403,
-            "You may not read this cluster any more",
+            "You may no longer read this cluster",
           );
         }
         const { done, value } = await reader.read();
@@ -324,7 +325,7 @@ function received(
   const reader = body.getReader();
   let size = 0;
   const evicted = withResolvers<never>();
-  // Marks the promise as handled: it may reject while no read waits.
+  // Handled here, since it may reject while no read waits.
   evicted.promise.catch(() => {});
   slot.start();
   slot.evict = (reason): void =>

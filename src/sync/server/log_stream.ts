@@ -111,7 +111,7 @@ export class LogStream implements OutboundStream, ClusterFollower {
   #isReading = false;
   #isStopped = false;
 
-  /** Creates a stream of the entries after index `after`, where `reader` stands. */
+  /** Creates a stream of the entries after index `after`, which `reader` reads. */
   constructor(options: LogStreamOptions, after: number, reader: LogReader) {
     this.#options = options;
     this.#position = after;

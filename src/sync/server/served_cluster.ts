@@ -60,7 +60,7 @@ export class ServedCluster {
   readonly replica: Replica;
   /** Log of the cluster, open for reading and appending. */
   readonly log: Log;
-  /** Records committed last. */
+  /** Most recently committed records. */
   readonly recent: RecentBatches;
   /** Receivers of what is committed. */
   readonly followers: Set<ClusterFollower> = new Set();
@@ -98,8 +98,8 @@ export class ServedCluster {
     replica: Replica,
     rehearsal: Rehearsal | undefined,
   ): Promise<ServedCluster> {
-    // Another server, of this host or another one, may have the same log open: a
-    // random replica id is no other's.
+    // A random node id, since another server, of this host or another one, may have
+    // the same log open.
     const log = await host.logDB.open(
       replica.clusterID,
       host.env.random64(),
@@ -126,7 +126,7 @@ export class ServedCluster {
     return this.#host.env;
   }
 
-  /** Ends with the replica: records appended to the log of a failed cluster would wait for its operator while their clients are told nothing. */
+  /** Ends with the replica: otherwise appends to a failed cluster would be accepted and not applied, without a notice to their clients. */
   #endWithReplica(): void {
     const { replica } = this;
     const end = (): void => this.end(...endOf(replica));
@@ -221,7 +221,7 @@ export class ServedCluster {
     );
   }
 
-  /** Last index of the log if its history contains `index` with `epoch` as the last epoch; otherwise the error that says it does not. */
+  /** Returns the last index of the log if its history contains `index` with `epoch` as the last epoch; otherwise the error. */
   async verify(
     index: number,
     epoch: Epoch | undefined,
