@@ -180,9 +180,9 @@ export const PAGES: readonly Page[] = [
 
 /** Weight of code, in bytes. */
 export interface Size {
-  /** Minified. */
+  /** Bytes after minification. */
   readonly minified: number;
-  /** Minified and gzipped. */
+  /** Bytes after minification and gzip. */
   readonly gzipped: number;
 }
 

@@ -15,47 +15,47 @@ export const ROOT: URL = new URL("../", import.meta.url);
 /** The assertions that tests import by name. */
 const STD = "tests/std/assert/mod.ts";
 
-/** What a bundle is made of. */
+/** Options of a bundle. */
 export interface BundleOptions {
-  /** The text of the module it starts from, whose imports are relative to the project's folder. */
+  /** Text of the entry module; its imports are relative to the project's folder. */
   readonly text: string;
-  /** The name of that module in source maps, and so that of the bundle. */
+  /** Name of the entry module in source maps, and of the bundle. */
   readonly name: string;
   /**
-   * Whether it is made small, at the cost of being readable; `names` leaves the
-   * spaces, and says before each module where it comes from.
+   * True to minify; `names` shortens names only, and keeps the white space and a
+   * comment with the path before each module.
    *
    * @default {true}
    */
   readonly minify?: boolean | "names";
-  /** The first line of the bundle. */
+  /** First line of the bundle. */
   readonly banner?: string;
-  /** Plugins of esbuild, for files in a language of their own. */
+  /** Plugins of esbuild, for files in other languages. */
   readonly plugins?: readonly Plugin[];
 }
 
-/** A module for browsers that imports nothing. */
+/** A bundled module for browsers; it imports nothing. */
 export interface Bundle {
-  /** The module. */
+  /** Code of the module. */
   readonly code: Uint8Array;
-  /** Its source map. */
+  /** Source map of the code. */
   readonly map: Uint8Array;
-  /** What went into it, for those who ask where its size comes from. */
+  /** Modules that went into it, with their sizes. */
   readonly metafile: Metafile;
 }
 
-/** A path on this machine. */
+/** File path of a URL. */
 function pathOf(url: URL): string {
   return decodeURIComponent(url.pathname);
 }
 
-/** Folder in which packages lie the way a bundler looks for them. */
+/** Folder that holds packages in the layout that bundlers resolve. */
 const PACKAGES = pathOf(new URL(".cache/bundle/node_modules/", ROOT));
 
-/** Packages that are in that folder, by name and version, with those they depend on. */
+/** Packages in that folder with their dependencies, by name and version. */
 const laidOut = new Map<string, Promise<void>>();
 
-/** Has Deno fetch a package and what it depends on, and nothing else, and lays them out for a bundler. */
+/** Has Deno fetch a package and its dependencies only, and lays them out for a bundler. */
 async function layOut(specifier: string): Promise<void> {
   // With the lock file, Deno fetches everything that file names.
   const { npmPackages = {} } = JSON.parse(

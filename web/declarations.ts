@@ -9,7 +9,7 @@
 import ts from "typescript";
 import { ROOT } from "./bundle.ts";
 
-/** What a declaration file refers to by a relative path, in code, not in examples. */
+/** Relative import of a declaration file, in code, not in examples. */
 const REFERENCE = /^(?! \*)(.*?(?:from |import\()")(\.[^"\n]+)\.ts"/gm;
 
 /** A method with a symbol for a name, which the compiler lists as a property once more when it sees one module alone. */

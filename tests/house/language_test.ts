@@ -7,13 +7,10 @@ const UNCHECKED: readonly string[] = [];
 /** Paths outside `src/` whose language is checked. */
 const ALSO: readonly string[] = [
   "mod.ts",
-  "web/start.ts",
-  "web/page.ts",
+  "web",
   "README.md",
   "src/README.md",
   "tests/bench/README.md",
-  "web/examples",
-  "web/guide",
 ];
 
 Deno.test("comments, names and messages are in the words of the glossary", () => {

@@ -34,7 +34,7 @@ function element<T extends HTMLElement>(id: string): T {
   return document.getElementById(id) as T;
 }
 
-/** What failed, for the person to read; nothing is done about it here. */
+/** Shows an error to the person. */
 function complain(error: unknown): void {
   element("problem").textContent = error instanceof Error
     ? error.message
@@ -190,7 +190,7 @@ class List {
   }
 }
 
-/** What the server, or the machine, has refused: shown until it is dismissed (U18). */
+/** Shows the edits that the server or the state machine refused, until they are dismissed. */
 function showRefused(replica: Replica): void {
   const refused = replica.pending().filter(({ state }) =>
     state === "refused" || state === "unknown"
@@ -285,12 +285,12 @@ async function start(): Promise<void> {
     submit(write({ key: newKey(), text: text.value, done: false }));
     text.value = "";
   };
-  // Before, the browser itself would send the form, and load the page anew.
+  // Without its handler, the browser would send the form and load the page again.
   element("add").querySelector("button")!.disabled = false;
   element("kept").textContent = await keptHow();
 }
 
-/** How safe what is on the device is (U3, U9). */
+/** Describes how durable the browser's storage is. */
 async function keptHow(): Promise<string> {
   await requestPersistence();
   const { mode, reason } = await storageStatus();

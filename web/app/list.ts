@@ -15,39 +15,39 @@ export const TEXT_LENGTH_MAX: number = 120;
 const PREFIX = "item/";
 const KEY_LENGTH_MAX = 64;
 
-/** One thing on the list. */
+/** Item of the list. */
 export interface Item {
-  /** The key of its row. */
+  /** Key of its row. */
   readonly key: string;
-  /** What it says. */
+  /** Text that a person entered. */
   readonly text: string;
-  /** Whether it is done. */
+  /** True if it is checked off. */
   readonly done: boolean;
 }
 
-/** A key that sorts behind those made before, as far as this device's clock goes; nothing but the order of the list depends on it. */
+/** Creates a key that sorts after earlier ones, by this device's clock; only the order of the list depends on it. */
 export function newKey(): string {
   const time = Date.now().toString(36).padStart(9, "0");
   return `${PREFIX}${time}-${crypto.randomUUID()}`;
 }
 
-/** The command that writes an item. */
+/** Command that writes an item. */
 export function write({ key, text, done }: Item): Uint8Array {
   return kv.put(key, JSON.stringify({ text, done }));
 }
 
-/** The command that removes an item. */
+/** Command that removes an item. */
 export function remove({ key }: Item): Uint8Array {
   return kv.delete(key);
 }
 
-/** The query for the list. */
+/** Query for the list. */
 export const ALL: ReturnType<typeof kv.range> = kv.range({
   start: PREFIX,
   end: "item0",
 });
 
-/** The items of an answer; what is none is left out. */
+/** Items of an answer; rows that are not items are left out. */
 export function itemsOf(rows: readonly KVRow[]): Item[] {
   return rows.flatMap((row) => itemOf(row) ?? []);
 }
@@ -65,12 +65,12 @@ function itemOf(row: KVRow): Item | undefined {
   }
 }
 
-/** Why the server refuses a command, if it does: what is in the log, every page has to show. */
+/** Reason to refuse a command, undefined to accept it: every page has to be able to show what is in the log. */
 export function refusalOf(cmd: Uint8Array): string | undefined {
   const machine = new KVStateMachine();
   machine.update(cmd);
   const [item] = itemsOf(machine.lookup(kv.range()) as KVRow[]);
-  // What comes out as it went in is what a page has made, and nothing else.
+  // A command that is equal to the one a page makes of this item holds nothing else.
   const isWrite = item !== undefined && isSame(write(item), cmd);
   const key = isWrite ? item.key : new TextDecoder().decode(cmd.subarray(2));
   if (

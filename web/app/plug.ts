@@ -1,6 +1,6 @@
 /**
- * A plug that can be pulled: connections begin only while it is in, and end
- * when it is pulled, as on a train that enters a tunnel.
+ * A switch for the network: connections begin only while it is plugged in, and
+ * end when it is pulled, as on a train that enters a tunnel.
  *
  * This module runs in a browser.
  *
@@ -37,7 +37,7 @@ export class Plug {
   readonly fetch = (url: string, init: RequestInit): Promise<Response> =>
     this.#isIn
       ? fetch(url, init)
-      : Promise.reject(new TypeError("The plug is pulled"));
+      : Promise.reject(new TypeError("fetch() failed: the plug is pulled"));
 
   /** Begins a connection; with the plug pulled, one that ends at once. */
   readonly connect = (url: string): Transport => {

@@ -1,13 +1,13 @@
 /**
- * The service worker: keeps the page itself, so that it also opens with no
- * network. What the page shows, it has from its own replica.
+ * Service worker of the demo: caches the page's files, so that it opens without
+ * a network. The page's data is in its replica.
  *
  * This module runs in a browser.
  *
  * @module
  */
 
-/** What of the scope of a service worker is used here; the types of pages do not have it. */
+/** Part of a service worker's global scope; the type library of pages lacks it. */
 interface Scope {
   readonly location: Location;
   readonly clients: { claim(): Promise<void> };
