@@ -5,7 +5,7 @@ import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 const SERVER = new URL("../app/server.ts", import.meta.url).href;
 const CALL_MS_MAX = 30_000;
 
-/** The server of the app, as a process. */
+/** Process that runs the server of the app. */
 class AppServer {
   readonly #data: string;
   #child: Deno.ChildProcess | undefined;
@@ -74,7 +74,7 @@ class Person {
 
   async until(what: string, is: (seen: Seen) => boolean): Promise<Seen> {
     for (let waited = 0;; waited += 20) {
-      // A page that is being loaded cannot be asked.
+      // Evaluation fails while the page loads.
       const seen = await this.look().catch(() => undefined);
       if (seen !== undefined && is(seen)) return seen;
       assert(waited < WAIT_MS_MAX / 4, `${what}: ${JSON.stringify(seen)}`);
@@ -174,7 +174,7 @@ Deno.test({
       await bob.change("tea", "select", "doing");
       await server.start();
 
-      // There is room for one of the two.
+      // The server allows one of the two edits.
       const done = ({ cards, pending, state }: Seen): boolean =>
         state === "live" && pending === "0" && cards.length === 3;
       const seen = [await ann.until("all", done), await bob.until("all", done)];
@@ -185,7 +185,8 @@ Deno.test({
       const refused = seen.flatMap(({ refused }) => refused);
       assertEquals(refused, ["Two cards are being done already"]);
 
-      // The one whose edit was refused still sees so after a reload.
+      // The device whose edit was rejected still shows the rejection after a
+      // reload.
       const loser = seen[0]!.refused.length > 0 ? ann : bob;
       await loser.reload();
       const again = await loser.until("again", done);

@@ -19,31 +19,34 @@ import { install } from "./install.ts";
 import { servePages } from "./server.ts";
 import { sync } from "./sync_bench.ts";
 
-/** What measures: pages, and which of their functions resolves to figures. */
+/**
+ * Pages with benchmarks, and the exported function that resolves to the
+ * figures.
+ */
 const PAGES = [
   ["tests/indexeddb/browser_bench.ts", "bench"],
   ["tests/indexeddb/browser_bench.ts", "large"],
 ] as const;
 
-/** What all figures of one engine may take, in milliseconds. */
+/** Timeout for all figures of one engine, in milliseconds. */
 const BENCH_MS_MAX = 15 * 60_000;
 
-/** A figure, as the page gives it. */
+/** Figure measured by a page. */
 export interface Figure {
-  /** What was measured. */
+  /** Name of the measurement. */
   readonly name: string;
-  /** The value, or a few words. */
+  /** Measured value, or a few words. */
   readonly value: number | string;
-  /** Its unit, or what it is compared with. */
+  /** Unit, or the value it is compared with. */
   readonly unit?: string;
 }
 
-/** The figures of every page, each in a browser that has done nothing before and that keeps its databases on disk. */
+/** Figures of every page, each in a new browser whose profile is on disk. */
 async function measure(engine: Engine): Promise<readonly Figure[]> {
   await using server = servePages();
   const figures: Figure[] = [];
   for (const [path, name] of PAGES) {
-    // Without one, WebKitGTK would keep databases in memory.
+    // Without a profile, WebKitGTK keeps databases in memory.
     const profile = await Deno.makeTempDir({ prefix: "profile-" });
     const browser = await launch(engine, { profile });
     try {
@@ -60,7 +63,7 @@ async function measure(engine: Engine): Promise<readonly Figure[]> {
   return figures;
 }
 
-/** A figure as it is printed. */
+/** Formats a figure for the table. */
 export function show({ value, unit }: Pick<Figure, "value" | "unit">): string {
   const text = typeof value === "string"
     ? value
@@ -70,7 +73,7 @@ export function show({ value, unit }: Pick<Figure, "value" | "unit">): string {
   return unit === undefined ? text : `${text} ${unit}`;
 }
 
-/** A table in Markdown: a row for each name, a column for each engine. */
+/** Formats a Markdown table: a row for each name, a column for each engine. */
 export function table(
   measured: ReadonlyMap<Engine, readonly Figure[]>,
 ): string {
@@ -103,7 +106,7 @@ if (import.meta.main) {
     Deno.args.length === 0 || Deno.args.includes(engine)
   );
   const measured = new Map<Engine, readonly Figure[]>();
-  // One at a time: they would slow each other down.
+  // One engine at a time: they would slow each other down.
   for (const engine of wanted) measured.set(engine, await measure(engine));
   await stopBundler();
   say(table(measured));

@@ -1,6 +1,5 @@
 /**
- * What a state costs in a page's memory, as Chromium counts it: no other engine
- * tells.
+ * Measures the memory of a state in a page. Only Chromium reports it.
  *
  * This module needs Deno.
  *
@@ -13,14 +12,17 @@ import { removeFolder } from "./browser.ts";
 import { program } from "./install.ts";
 import type { PageServer } from "./server.ts";
 
-/** What V8 says it has in use, in bytes. */
+/** Memory that V8 reports as in use, in bytes. */
 interface Usage {
   readonly usedSize: number;
-  /** Of buffers, which are outside the heap. */
+  /** Size of buffers, which lie outside the heap. */
   readonly backingStorageSize: number;
 }
 
-/** The memory that 100,000 rows of 16 and 128 bytes take once they are written, all that keeps them included. */
+/**
+ * Memory of 100,000 rows of 16 and 128 bytes after they are written, including
+ * the store's own structures.
+ */
 export async function memory(server: PageServer): Promise<Figure[]> {
   const profile = await Deno.makeTempDir({ prefix: "profile-" });
   const browser = await puppeteer.launch({

@@ -1,60 +1,69 @@
 /**
- * A real browser, driven from a test: the same few things in every engine.
+ * Real browser driven from a test, with the same interface for every engine.
  *
  * This module needs Deno.
  *
  * @module
  */
 
-/** The engines everything is tried in. */
+/** Browser engines under test. */
 export type Engine = "Chromium" | "Firefox" | "WebKitGTK";
 
-/** The engines, in the order they are tried in. */
+/** Engines in the order in which they are tested. */
 export const ENGINES: readonly Engine[] = ["Chromium", "Firefox", "WebKitGTK"];
 
-/** A page that is open. */
+/** Page that is open in a browser. */
 export interface Page {
-  /** The value of an expression in the page, awaited there; it travels as JSON. */
+  /**
+   * Evaluates an expression in the page and awaits its value, which travels as
+   * JSON.
+   */
   evaluate(expression: string, timeoutMs: number): Promise<unknown>;
-  /** Loads the page anew. */
+  /** Reloads the page. */
   reload(): Promise<void>;
-  /** Calls a method of the DevTools protocol; only Chromium has it. */
+  /** Calls a method of the DevTools protocol (Chromium only). */
   devtools?(
     method: string,
     params?: Readonly<Record<string, unknown>>,
   ): Promise<unknown>;
-  /** Closes the page, and what is under way in it. */
+  /** Closes the page and aborts its operations in progress. */
   close(): Promise<void>;
 }
 
-/** A browser that runs. */
+/** Running browser. */
 export interface Browser {
-  /** Which it is. */
+  /** Engine of the browser. */
   readonly engine: Engine;
-  /** Opens a page, and resolves once its modules have run. */
+  /** Opens a page; resolves once its modules have run. */
   open(url: string): Promise<Page>;
-  /** Ends it as a crash would: with SIGKILL, and every process of it at once. */
+  /** Kills every process of the browser with SIGKILL, like a crash. */
   kill(): Promise<void>;
-  /** Closes it. */
+  /** Closes the browser. */
   close(): Promise<void>;
 }
 
-/** How a browser is to be started. */
+/** Options of `launch()`. */
 export interface LaunchOptions {
-  /** The folder of what it keeps; a new one, gone when it is closed, by default. */
+  /**
+   * Profile folder. By default a new one, removed when the browser is closed.
+   */
   readonly profile?: string;
 }
 
-/** What a browser may take to start, in milliseconds. A busy machine is slow. */
+/** Timeout of a browser's start, in milliseconds. A busy machine is slow. */
 export const LAUNCH_MS_MAX = 60_000;
 
-/** What a page may take to load, in milliseconds. */
+/** Timeout of a page load, in milliseconds. */
 export const LOAD_MS_MAX = 30_000;
 
-/** What a browser may take to close before it is killed, in milliseconds. */
+/**
+ * Time after which a browser that does not close is killed, in milliseconds.
+ */
 export const CLOSE_MS_MAX = 10_000;
 
-/** What `promise` resolves to, or an error if it does not in time. */
+/**
+ * Resolves like `promise`; rejects if it does not settle within the timeout.
+ */
 export async function within<T>(
   ms: number,
   what: string,
@@ -72,14 +81,15 @@ export async function within<T>(
   }
 }
 
-/** The processes below this one, from the top down, by id. */
+/** Ids of the descendants of a process, parents first. */
 export function descendants(pid: number): number[] {
   const children = new Map<number, number[]>();
   for (const { name } of Deno.readDirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue;
     try {
       const stat = Deno.readTextFileSync(`/proc/${name}/stat`);
-      // The name before it may hold anything, also parentheses and spaces.
+      // The process name before it may contain anything, also parentheses and
+      // spaces.
       const parent = Number(
         stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1],
       );
@@ -93,7 +103,7 @@ export function descendants(pid: number): number[] {
   return found.slice(1);
 }
 
-/** Ends these processes with SIGKILL; harmless for those that have ended. */
+/** Sends SIGKILL to processes; ignores those that have ended. */
 export function killAll(pids: readonly number[]): void {
   for (const pid of pids) {
     try {
@@ -104,7 +114,7 @@ export function killAll(pids: readonly number[]): void {
   }
 }
 
-/** Waits until none of these processes is left. */
+/** Waits until all of these processes have ended. */
 export async function gone(pids: readonly number[]): Promise<void> {
   const isThere = (pid: number): boolean => {
     try {
@@ -115,18 +125,22 @@ export async function gone(pids: readonly number[]): Promise<void> {
     }
   };
   for (let waited = 0; pids.some(isThere); waited += 10) {
-    if (waited > CLOSE_MS_MAX) throw new Error("A process does not end");
+    if (waited > CLOSE_MS_MAX) {
+      throw new Error(
+        `Processes ${pids.join(", ")} have not ended after SIGKILL`,
+      );
+    }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
 
 /**
- * Has these processes ended should this one end before they are released,
- * however that comes: an interrupted test run leaves no browser behind.
+ * Kills these processes when this process ends before they are released,
+ * however it ends: an interrupted test run leaves no browser behind.
  */
 export function guard(pids: readonly number[]): { release(): Promise<void> } {
   const child = new Deno.Command("/bin/sh", {
-    // Its input ends when this process does.
+    // The input of the shell ends when this process does.
     args: ["-c", `trap '' HUP INT TERM; read _ || kill -9 ${pids.join(" ")}`],
     stdin: "piped",
     stdout: "null",
@@ -142,7 +156,7 @@ export function guard(pids: readonly number[]): { release(): Promise<void> } {
   };
 }
 
-/** Removes a folder that a process may still be writing into. */
+/** Removes a folder into which a process may still be writing. */
 export async function removeFolder(path: string): Promise<void> {
   for (let tries = 0;; tries++) {
     try {

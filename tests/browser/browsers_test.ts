@@ -24,7 +24,8 @@ const stored = await load(STORED);
 
 for (const engine of ENGINES) {
   register(stage, engine, { path: CORE }, core);
-  // What is shipped is minified: hosts and machines work then, too.
+  // The released bundle is minified: hosts and machines must work minified,
+  // too.
   register(
     stage,
     engine,

@@ -6,7 +6,7 @@ import { consumer, CONSUMER_OUTPUT } from "../package/consumer.ts";
 
 Deno.test.afterAll(() => stopBundler());
 
-/** What TypeScript finds wrong with a program, in a browser's world. */
+/** TypeScript's diagnostics of a program that runs in a browser. */
 function check(path: string, resolution: ts.ModuleResolutionKind): string[] {
   const program = ts.createProgram([path], {
     lib: ["lib.esnext.d.ts", "lib.dom.d.ts", "lib.dom.asynciterable.d.ts"],
@@ -26,7 +26,7 @@ function check(path: string, resolution: ts.ModuleResolutionKind): string[] {
 
 Deno.test({
   name: "U37 the bundles work for who imports them, and so do their types",
-  // The bundler is a process that outlives the test that started it.
+  // The bundler process outlives the test that started it.
   sanitizeOps: false,
   sanitizeResources: false,
   async fn(t): Promise<void> {
@@ -38,7 +38,7 @@ Deno.test({
         path,
         consumer("./sampan.js", "./sampan-indexeddb.js"),
       );
-      // Deno by itself knows no databases.
+      // Deno's own library has no types of IndexedDB.
       const lib = ["deno.ns", "dom", "dom.asynciterable", "esnext"];
       await Deno.writeTextFile(
         `${folder}/deno.json`,

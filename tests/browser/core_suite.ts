@@ -1,7 +1,7 @@
 /**
- * What must hold in every engine with nothing on disk: hosts over an in-memory
- * log, the ready-made machines, snapshots between them, and every suite of
- * `src/testing/` over the in-memory twins.
+ * Cases that every engine must pass with nothing on disk: hosts over an
+ * in-memory log, the ready-made machines, snapshots between them, and every
+ * suite of `src/testing/` over the in-memory implementations.
  *
  * This module is browser compatible.
  *
@@ -52,7 +52,7 @@ const KV_SAMPLES = {
   naQueries: [kv.encodeQuery(kv.range())],
 };
 
-/** The members of a suite, under the name of what is tried. */
+/** Cases of a suite, with the subject under test in their names. */
 function under(subject: string, cases: readonly Case[]): Case[] {
   return cases.map(({ name, run }) => ({ name: `${subject}: ${name}`, run }));
 }

@@ -152,7 +152,7 @@ class Scene implements AsyncDisposable {
     await server.start();
     const browser = await launch("Chromium");
     const { port } = new URL(server.url);
-    // Two origins: to the browser, two devices.
+    // The browser treats two origins as two devices.
     const one = await browser.open(`http://localhost:${port}/`);
     const two = await browser.open(`http://127.0.0.1:${port}/`);
     return new Scene(server, [one, two], folder, browser);
@@ -173,7 +173,7 @@ function testExample(
 ): void {
   Deno.test({
     name,
-    // The driver of the browser keeps a connection of its own.
+    // The browser's driver keeps its connection open.
     sanitizeOps: false,
     sanitizeResources: false,
     async fn(): Promise<void> {
@@ -201,7 +201,7 @@ for (const framework of ["react", "svelte", "vue"]) {
       const both = { items: ["bread", "milk"], waiting: SENT };
       await one.sees(both);
       await two.sees(both);
-      // What is applied is durable on the device within about a second.
+      // Applied entries become durable on the device within about a second.
       await sleep(2_000);
       await server.stop("SIGKILL");
       await one.sees({ state: "offline" });
@@ -314,7 +314,7 @@ testExample(
     await two.sees({ waiting: WAITING });
     await server.start();
     const items = ["Ann: hello", "Bob: hello", "Bob: anyone?"];
-    // The token of before the restart is valid.
+    // Tokens issued before the restart stay valid.
     for (const visitor of [one, two]) {
       await visitor.sees({ state: "live", items, waiting: SENT, problems: "" });
     }
@@ -339,7 +339,7 @@ testExample(
       }
       await (await eve.replica.submit(kv.put("Eve/1", "mine"))).result;
     }
-    // A token that someone else signed, and none at all.
+    // A token with a forged signature, and an empty token.
     for (const bad of [`${token}x`, ""]) {
       await using stranger = await guest(server.url, bad);
       while (stranger.logDB.state !== "needs-auth") await sleep(20);

@@ -1,5 +1,5 @@
 /**
- * Fills a block store until there is no room, and knows what must be in it.
+ * Fills a block store until its quota is used up, and verifies its content.
  *
  * This module is browser compatible.
  *
@@ -11,10 +11,12 @@ import type { BlockStore } from "../../src/store/store.ts";
 import { check } from "../../src/testing/conformance.ts";
 import { equalBytes } from "../../src/testing/value.ts";
 
-/** The largest block, in bytes; most are far smaller. */
+/** Size of the largest block, in bytes; most are far smaller. */
 const BLOCK_BYTES_MAX = 200_000;
 
-/** Runs what fails with `ErrStoreFull`, or not at all; whether it did not. */
+/**
+ * Returns false if `work` fails with `ErrStoreFull`; rethrows any other error.
+ */
 export async function fits(work: () => unknown): Promise<boolean> {
   try {
     await work();
@@ -25,25 +27,28 @@ export async function fits(work: () => unknown): Promise<boolean> {
   }
 }
 
-/** Writes blocks of random sizes, strict and relaxed; a write adds one, changes one, and may remove one. */
+/**
+ * Writes blocks of random sizes, strict and relaxed. A write adds one block,
+ * changes one, and may remove one.
+ */
 export class Filler {
   readonly #next: () => number;
   readonly #kept = new Map<string, Uint8Array>();
   #made = 0;
-  /** How many writes there was no room for. */
+  /** Number of writes that failed because the store was full. */
   failures = 0;
 
   constructor(next: () => number) {
     this.#next = next;
   }
 
-  /** One write, which must have been made whole or not at all; whether it was made. */
+  /** Makes one write, which must be atomic; returns true if it succeeded. */
   async write(store: BlockStore): Promise<boolean> {
     const next = this.#next;
     const made = ++this.#made;
     const put = [`new/${made}`, `again/${made % 4}`].map((key) => {
       const bytes = new Uint8Array(1 + next() ** 4 * BLOCK_BYTES_MAX);
-      // What compresses would take no room.
+      // Random bytes: compressible data would not fill the store.
       for (let at = 0; at < bytes.length; at++) bytes[at] = next() * 256;
       return { key, bytes };
     });
@@ -60,7 +65,7 @@ export class Filler {
     return true;
   }
 
-  /** Writes until there is no room, and then some more. */
+  /** Writes until the store is full, then makes `more` further attempts. */
   async fill(store: BlockStore, more: number): Promise<void> {
     while (await this.write(store)) {
       // There is room.
@@ -68,16 +73,19 @@ export class Filler {
     for (let i = 0; i < more; i++) await this.write(store);
   }
 
-  /** Fails unless the store holds all that was written, and nothing else. */
+  /** Fails unless the store has exactly the blocks that were written. */
   async check(store: BlockStore): Promise<void> {
     const found = await store.list("", "~");
     check(
       found.length === this.#kept.size,
-      `${found.length} blocks are there, not ${this.#kept.size}`,
+      `Store has ${found.length} blocks, expected ${this.#kept.size}`,
     );
     for (const { key, bytes } of found) {
       const kept = this.#kept.get(key);
-      check(kept && equalBytes(bytes, kept), `${key} is another one`);
+      check(
+        kept && equalBytes(bytes, kept),
+        `Block ${key} has other content than was written`,
+      );
     }
   }
 }

@@ -1,12 +1,12 @@
 /**
- * What the browser tests need besides Deno, and how it gets there.
+ * Installs the programs that the browser tests need besides Deno.
  *
  * This module needs Deno.
  *
  * @module
  */
 
-/** A program, under the names it goes by, and the Debian package it is in. */
+/** Program: the names of its executable, and its Debian package. */
 interface Program {
   readonly names: readonly string[];
   readonly package: string;
@@ -22,7 +22,7 @@ const PROGRAMS: Readonly<Record<string, Program>> = {
   xvfb: { names: ["Xvfb"], package: "xvfb" },
 };
 
-/** Folders that programs are looked for in. */
+/** Folders that are searched for programs. */
 function path(): string {
   return Deno.env.get("PATH") ?? "";
 }
@@ -44,7 +44,9 @@ function find(
   return undefined;
 }
 
-/** Where a program is: `chromium`, `firefox`, `webkit` (its driver) or `xvfb`. */
+/**
+ * Path of a program: `chromium`, `firefox`, `webkit` (its driver) or `xvfb`.
+ */
 export function program(name: string): string {
   const { names } = PROGRAMS[name]!;
   const found = find(names);
@@ -52,7 +54,7 @@ export function program(name: string): string {
   return found;
 }
 
-/** The Debian packages of what is missing. */
+/** Debian packages of the programs that are missing. */
 export function missing(folders: string = path()): string[] {
   return Object.values(PROGRAMS)
     .filter(({ names }) => find(names, folders) === undefined)
@@ -62,10 +64,10 @@ export function missing(folders: string = path()): string[] {
 const INSTALL = ["install", "--yes", "--no-install-recommends"];
 
 /**
- * Installs what is missing, if this is Debian and the user may, and says so in
- * one line. Looks for programs in these folders.
+ * Installs the missing programs if this is Debian and the user has the
+ * permission, and reports it in one line. Searches these folders for programs.
  *
- * @throws Error in one line, with what is missing and how to get it
+ * @throws Error in one line, with the missing packages and how to get them
  */
 export async function install(
   say: (line: string) => void,
@@ -89,7 +91,9 @@ export async function install(
   }
 }
 
-/** Runs apt-get quietly; resolves to the last line of its complaint, if it has one. */
+/**
+ * Runs apt-get quietly; resolves to the last line of its error output, if any.
+ */
 async function aptGet(
   path: string,
   ...args: string[]

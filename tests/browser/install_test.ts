@@ -3,7 +3,7 @@ import { install, missing } from "./install.ts";
 
 const PROGRAMS = ["chromium", "firefox-esr", "WebKitWebDriver", "Xvfb"];
 
-/** Runs `body` in a folder with a program of that text in the place of `apt-get`. */
+/** Runs `body` in a folder in which `apt-get` is a script with that text. */
 async function withApt(
   apt: string | undefined,
   body: (folder: string) => Promise<void>,
@@ -45,7 +45,7 @@ Deno.test({
           "",
         ].join("\n"),
       );
-      // With everything there it does nothing and says nothing.
+      // With every program installed it does nothing and prints nothing.
       await install((line) => said.push(line), folder);
       assertEquals(said.length, 1);
     }),

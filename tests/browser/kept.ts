@@ -1,5 +1,5 @@
 /**
- * Checks that a browser keeps what a page was answered.
+ * Checks that a browser keeps every acknowledged proposal of a page.
  *
  * This module needs Deno.
  *
@@ -10,30 +10,37 @@ import { assert, assertEquals } from "@std/assert";
 import type { Page } from "./browser.ts";
 import type { Answer, Held } from "./kept_page.ts";
 
-/** What a page may take to come up with what it kept, in milliseconds. */
+/** Timeout of a page that opens its stored state, in milliseconds. */
 export const OPEN_MS_MAX = 60_000;
 
-/** Collects what pages were answered over their lives, and holds them to it. */
+/**
+ * Acknowledged proposals of pages over all restarts; verifies that they are
+ * durable.
+ */
 export class Ledger {
   readonly #answered = new Map<string, number>();
 
-  /** How many answers there were. */
+  /** Number of acknowledged proposals. */
   get size(): number {
     return this.#answered.size;
   }
 
-  /** Takes what pages have told. */
+  /** Adds proposals that pages have reported as acknowledged. */
   add(told: readonly string[]): void {
     for (const line of told) {
       const [name, value] = JSON.parse(line) as Answer;
       assert(!this.#answered.has(name), `${name} is answered twice`);
-      // It was new, so that it changed the state; done twice it would not have.
+      // The first application changes the state and returns 1; a second would
+      // not.
       assertEquals(value, 1, `${name} was applied more than once`);
       this.#answered.set(name, value);
     }
   }
 
-  /** Starts a page's replica and fails unless it holds all that was answered, and is what its log gives. */
+  /**
+   * Starts a page's replica. Fails unless it has every acknowledged proposal,
+   * and the state that a replay of its log gives.
+   */
   async check(page: Page): Promise<Held> {
     await page.evaluate("page.open()", OPEN_MS_MAX);
     const held = await page.evaluate("page.held()", OPEN_MS_MAX) as Held;

@@ -1,6 +1,6 @@
 /**
- * A page that keeps a key-value machine, its log and its snapshots in
- * IndexedDB, for tests that reload it, restart the browser or kill it.
+ * Page that stores a key-value machine, its log and its snapshots in IndexedDB,
+ * for tests that reload it, restart the browser or kill it.
  *
  * This module is browser compatible.
  *
@@ -21,25 +21,30 @@ import {
   IndexedDBSnapshotStore,
 } from "../../src/indexeddb/mod.ts";
 
-/** A proposal the page was answered: what was proposed, and the value of the result. */
+/** Acknowledged proposal: its command, and the value of the result. */
 export type Answer = readonly [command: string, value: number];
 
-/** What the page holds. */
+/** State of the page's replica. */
 export interface Held {
-  /** The index applied. */
+  /** Applied index. */
   readonly index: number;
-  /** The machine's hash. */
+  /** Hash of the machine. */
   readonly hash: string;
-  /** What a new machine in memory has after replaying the log from its start. */
+  /**
+   * Hash of a new in-memory machine after a replay of the log from its start.
+   */
   readonly replayed: string;
-  /** The commands that left a mark. */
+  /** Keys that acknowledged commands have written. */
   readonly marks: readonly string[];
 }
 
 const CLUSTER = 1n;
-/** Proposals under way at a time. */
+/** Number of proposals in flight. */
 const IN_FLIGHT = 8;
-/** Keys whose values are swapped at random, and those values: a swap succeeds every now and then. */
+/**
+ * Number of keys whose values are swapped at random, and of those values: few
+ * enough that a swap succeeds every now and then.
+ */
 const SWAP_KEYS = 4;
 const SWAP_VALUES = 8;
 
@@ -47,7 +52,7 @@ let logDB: IndexedDBLogDB | undefined;
 let host: NodeHost | undefined;
 let replica: Replica | undefined;
 
-/** Starts the replica on what is kept, or on nothing. */
+/** Starts the replica on its stored state, or on an empty store. */
 export async function open(): Promise<void> {
   logDB = new IndexedDBLogDB("kept-log");
   host = new NodeHost({
@@ -56,7 +61,7 @@ export async function open(): Promise<void> {
   });
   replica = await host.startOnDiskCluster(
     () => new IndexedDBKVStateMachine("kept-state"),
-    // The log is never cut, so that it can be replayed.
+    // The log is not compacted, so that it can be replayed.
     {
       clusterID: CLUSTER,
       nodeID: 1n,
@@ -70,7 +75,7 @@ function text(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes);
 }
 
-/** What the replica holds, and what a replay of the log gives. */
+/** State of the replica, and of a replay of its log. */
 export async function held(): Promise<Held> {
   const marks = await replica!.read(kv.range({ start: "mark/", end: "mark0" }));
   const { index, hash } = await replica!.getHash();
@@ -90,15 +95,15 @@ export async function held(): Promise<Held> {
   };
 }
 
-/** Numbers below `n`, from a seed. */
+/** Generator of numbers below `n`, from a seed. */
 function picker(seed: number): (n: number) => number {
   const next = random(seed);
   return (n) => Math.floor(next() * n);
 }
 
 /**
- * A command that does something, and leaves a trace of it for ever, only if one
- * before it did: when a stretch of them is done twice, other ones come through.
+ * Command that changes the state only if an earlier swap did, and records that
+ * permanently. If a sequence of them is applied twice, different swaps succeed.
  */
 function swap(name: string, pick: (n: number) => number): Uint8Array {
   const key = `swap/${pick(SWAP_KEYS)}`;
@@ -113,10 +118,10 @@ async function tell(answer: Answer): Promise<void> {
 }
 
 /**
- * Proposes until `count` marks named after `life` are made in a session, and
- * tells the server of each that is answered. What is swapped meanwhile, drawn
- * from the seed, is in no session, whose table would hide that the machine was
- * given it twice.
+ * Proposes until `count` keys named after `life` are written in a session, and
+ * reports each acknowledged proposal to the server. Swaps drawn from the seed
+ * run at the same time, outside any session: a session would deduplicate
+ * commands that the machine receives twice.
  */
 export async function work(
   life: string,
@@ -139,7 +144,7 @@ export async function work(
   await Promise.all(Array.from({ length: IN_FLIGHT }, worker));
 }
 
-/** Stops the host and closes what is kept. */
+/** Stops the host and closes its stores. */
 export async function close(): Promise<void> {
   await host!.stop();
   await logDB!.close();

@@ -1,5 +1,6 @@
 /**
- * Kills browsers at random moments under load, and looks at what they kept.
+ * Kills browsers at random moments under load, and verifies their durable
+ * state.
  *
  * This module needs Deno.
  *
@@ -12,22 +13,27 @@ import { Ledger, OPEN_MS_MAX } from "./kept.ts";
 import { random, seedFrom } from "../support/random.ts";
 import { servePages } from "./server.ts";
 
-/** The longest a browser is under load before it is killed, in milliseconds. */
+/** Maximum time under load before the browser is killed, in milliseconds. */
 const LOAD_MS = 2_000;
 
-/** The longest it is starting the replica before it is killed, in milliseconds. */
+/**
+ * Maximum time into the replica's start before the browser is killed, in
+ * milliseconds.
+ */
 const START_MS = 200;
 
-/** How many of the kills come while the replica starts, and not under load. */
+/**
+ * Share of the kills that come while the replica starts rather than under load.
+ */
 const STARTING = 1 / 4;
 
-/** What came of it. */
+/** Result of `killBrowser()`. */
 export interface Kills {
-  /** How often the browser was killed. */
+  /** Number of kills. */
   readonly kills: number;
-  /** Proposals that were answered, and found again. */
+  /** Number of proposals that were acknowledged and found after the kills. */
   readonly answered: number;
-  /** The index at the end. */
+  /** Applied index at the end. */
   readonly index: number;
 }
 
@@ -36,10 +42,11 @@ function sleep(ms: number): Promise<void> {
 }
 
 /**
- * Starts a browser on one profile again and again, has a page propose in a
- * session to a machine and a log in IndexedDB, and kills the browser at a
- * moment drawn from the seed, most under load, some while it starts. Each time everything that was answered must be
- * there, and the state must be that of a replay of the log (D3, D5).
+ * Restarts a browser on one profile repeatedly, has a page propose in a session
+ * to a machine and a log in IndexedDB, and kills the browser at a moment drawn
+ * from the seed: mostly under load, sometimes during the start. After each
+ * kill, every acknowledged proposal must be there, and the state must equal
+ * that of a replay of the log (D3, D5).
  */
 export async function killBrowser(
   engine: Engine,
@@ -70,7 +77,7 @@ export async function killBrowser(
           await sleep(next() * START_MS);
         } else {
           const held = await ledger.check(page);
-          assert(held.index >= index, "The log went back");
+          assert(held.index >= index, "Applied index went back");
           index = held.index;
           if (life === kills) break;
           const drawn = seedFrom(next);
@@ -79,7 +86,7 @@ export async function killBrowser(
             OPEN_MS_MAX,
           ).catch(unlessKilled);
           working.catch(() => {});
-          // The load has begun once something is answered.
+          // The load has begun once a proposal is acknowledged.
           for (let told: string[] = []; told.length === 0;) {
             await Promise.race([sleep(5), working]);
             ledger.add(told = server.told());
@@ -88,7 +95,7 @@ export async function killBrowser(
         }
         killed = true;
         await browser.kill();
-        // What it failed with, if that was not the kill.
+        // Rethrows an error that the kill did not cause.
         await working;
         ledger.add(server.told());
         told(`${engine}: kill ${life + 1}, ${ledger.size} answered so far`);

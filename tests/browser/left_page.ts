@@ -1,5 +1,5 @@
 /**
- * A page that has a store, for tests that leave it and come back.
+ * Page with a store, for tests that navigate away from it and back.
  *
  * This module is browser compatible.
  *
@@ -20,20 +20,25 @@ globalThis.addEventListener("pageshow", (event) => {
   if ((event as PageTransitionEvent).persisted) restored++;
 });
 
-/** Puts a block, in a store that is opened if the page has none. */
+/** Writes a block; opens the store if the page has none open. */
 export async function put(value: number): Promise<void> {
   store ??= new IndexedDBBlockStore(NAME);
   const bytes = new Uint8Array([value]);
   await store.write({ put: [{ key: "a", bytes }] }, "strict");
 }
 
-/** The value of the block; of a page that was loaded again, in a store of its own. */
+/**
+ * Value of the block; after a reload, read from a store opened for this call.
+ */
 export async function get(): Promise<number | undefined> {
   store ??= new IndexedDBBlockStore(NAME);
   return (await store.get(["a"]))[0]?.[0];
 }
 
-/** Name and message of the error with which a second object of the store fails in this page. */
+/**
+ * Name and message of the error thrown when this page opens the store a second
+ * time.
+ */
 export async function twice(): Promise<string> {
   const second = new IndexedDBBlockStore(NAME);
   const said = await second.identity()

@@ -8,11 +8,14 @@ Deno.test.afterAll(stopBundler);
 
 const PAGE = "tests/browser/left_page.ts";
 
-/** Evaluates in whichever document a page has, once its module has run. */
+/**
+ * Evaluates an expression in the current document of a page, once its module
+ * has run.
+ */
 async function evaluate(page: Page, expression: string): Promise<unknown> {
   const until = performance.now() + OPEN_MS_MAX;
   for (;;) {
-    // While it navigates, an evaluation may be lost with the document.
+    // During navigation, an evaluation may be lost with the document.
     const isReady = await page.evaluate("typeof page", OPEN_MS_MAX)
       .catch(() => "undefined");
     if (isReady !== "undefined") break;
@@ -21,7 +24,7 @@ async function evaluate(page: Page, expression: string): Promise<unknown> {
   return await page.evaluate(expression, OPEN_MS_MAX);
 }
 
-/** Has a page go elsewhere; resolves once it is there. */
+/** Navigates a page; resolves once the new document is there. */
 async function leave(page: Page, url: string): Promise<void> {
   await page.evaluate(
     `void setTimeout(() => location.href = ${JSON.stringify(url)})`,
@@ -32,7 +35,7 @@ async function leave(page: Page, url: string): Promise<void> {
     const at = await page.evaluate("location.href", OPEN_MS_MAX)
       .catch(() => undefined);
     if (at === url) return;
-    assert(performance.now() < until, "Page is not left");
+    assert(performance.now() < until, `Page has not navigated to ${url}`);
   }
 }
 
@@ -54,7 +57,8 @@ for (const engine of ENGINES) {
           await evaluate(one, "page.twice()") as string,
           /^ErrStoreLocked: This page has the store left open already/,
         );
-        // There and back, whether the browser has kept the page or loads it again.
+        // Away and back, whether the browser restores the page from its cache
+        // or reloads it.
         await leave(one, away);
         await one.evaluate(
           "void setTimeout(() => history.back())",
@@ -68,7 +72,7 @@ for (const engine of ENGINES) {
         ) assert(performance.now() < until, "Page does not come back");
         assertEquals(await evaluate(one, "page.get()"), 1);
         await evaluate(one, "page.put(2)");
-        // One that waits has it as soon as the other is left.
+        // A waiting page gets the store as soon as the other page is left.
         const two = await browser.open(url);
         const waiting = two.evaluate("page.get()", OPEN_MS_MAX);
         await leave(one, away);
@@ -82,7 +86,7 @@ for (const engine of ENGINES) {
   });
 }
 
-// Of this machine's own addresses, only this engine opens one that is not secure.
+// Only Chromium opens an insecure address of this machine.
 Deno.test({
   name:
     "case B5: Chromium says why a page that is not in a secure context keeps nothing [U9]",
@@ -93,7 +97,7 @@ Deno.test({
     const url = await server.page(PAGE);
     const browser = await launch("Chromium");
     try {
-      // An address of this machine that no browser takes for a secure one.
+      // Address of this machine that no browser treats as secure.
       const page = await browser.open(url.replace("127.0.0.1", "0.0.0.0"));
       assertEquals(
         await page.evaluate("isSecureContext", OPEN_MS_MAX),

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { demoFiles, servePage } from "../../web/page.ts";
 import { type Engine, launch } from "./browser.ts";
 
-/** A response that a browser got. */
+/** Response that a browser received. */
 interface Sent {
   readonly path: string;
   readonly status: number;
@@ -10,7 +10,7 @@ interface Sent {
   readonly size: number;
 }
 
-/** The page on a port, and what is sent of it. */
+/** Page on a port, with a count of the bytes sent. */
 class CountedPage implements AsyncDisposable {
   readonly sent: Sent[] = [];
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
@@ -55,7 +55,10 @@ class CountedPage implements AsyncDisposable {
   }
 }
 
-/** Waits until the service worker has all it keeps, and a newer one would have been looked for. */
+/**
+ * Waits until the service worker has cached every file, and would have looked
+ * for a newer version.
+ */
 const SETTLED = `(async () => {
   await navigator.serviceWorker.ready;
   await (await navigator.serviceWorker.getRegistration()).update();
@@ -82,7 +85,7 @@ for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
         await tab.evaluate(SETTLED, 30_000);
         const whole = page.sent.filter(({ status }) => status === 200);
         const paths = whole.map(({ path }) => path).sort();
-        assertEquals(paths, [...new Set(paths)], "something was sent twice");
+        assertEquals(paths, [...new Set(paths)], "A file was sent twice");
         assertEquals(paths.length, 3);
         page.sent.length = 0;
         await tab.reload();

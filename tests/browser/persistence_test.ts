@@ -11,7 +11,10 @@ import { Ledger, OPEN_MS_MAX } from "./kept.ts";
 import type { Held } from "./kept_page.ts";
 import { servePages } from "./server.ts";
 
-/** The browser of those tests that end none: each has an origin of its own. */
+/**
+ * Browser shared by the tests that do not end it; each has an origin of its
+ * own.
+ */
 let running: Browser | undefined;
 
 async function shared(engine: Engine): Promise<Browser> {
@@ -33,7 +36,7 @@ const SUITE = "tests/indexeddb/browser_suite.ts";
 for (const engine of ENGINES) {
   Deno.test({
     name:
-      `U2 ${engine} refuses a second page what one has open, and a page loaded anew finds it`,
+      `U2 ${engine} refuses a second page what one has open, and a page reloaded afterwards finds it`,
     sanitizeOps: false,
     sanitizeResources: false,
     async fn(): Promise<void> {
@@ -70,7 +73,8 @@ for (const engine of ENGINES) {
         await page.evaluate(`page.work("first", 300, 1)`, OPEN_MS_MAX);
         const before = await page.evaluate("page.held()", OPEN_MS_MAX) as Held;
         ledger.add(server.told());
-        // Closed by the page the first time, and by the browser the second.
+        // The first time the page closes the stores, the second time the
+        // browser does.
         await page.evaluate("page.close()", OPEN_MS_MAX);
         await page.reload();
         const after = await ledger.check(page);

@@ -1,6 +1,6 @@
 /**
- * The demo with a machine that throws at some edits, and an operator who has
- * them skipped over HTTP.
+ * Demo with a machine that throws at some edits, and an operator who skips them
+ * over HTTP.
  *
  * This module needs Deno.
  *
@@ -13,11 +13,13 @@ import { DataFolder } from "../../src/sqlite/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 import { demoFiles, servePage } from "../../web/page.ts";
 
-/** A machine that throws at every edit with `poison` in it. */
+/** Machine that throws at every edit with `poison` in it. */
 class Poisonable extends KVStateMachine {
   override update(cmd: Uint8Array): Result {
     if (new TextDecoder().decode(cmd).includes("poison")) {
-      throw new TypeError("Cannot read properties of undefined");
+      throw new TypeError(
+        "Cannot read properties of undefined (reading 'title')",
+      );
     }
     return super.update(cmd);
   }
@@ -40,7 +42,7 @@ try {
 const page = servePage(await demoFiles());
 const server = serve(host, {
   port: Number(values.port),
-  // A command is not tried: it is to get into the log.
+  // Without a rehearsal, so that the command reaches the log.
   rehearse: false,
   async fetch(request): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);

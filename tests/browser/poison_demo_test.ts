@@ -31,7 +31,7 @@ Deno.test(
       );
       await person.add("milk");
       await person.until(({ items }) => items.includes("milk…"));
-      // A restart dies in the same edit again.
+      // The restarted server fails at the same edit.
       await server.stop("SIGKILL");
       await server.start();
       await person.until(({ state }) => state === "server has failed");
@@ -41,7 +41,7 @@ Deno.test(
       const skipped = await fetch(new URL("skip?reason=no+poison", server.url));
       assertEquals(skipped.status, 200);
       await skipped.body?.cancel();
-      // The page, being of other code, had applied it: it has it no more. The
+      // The page runs other code and had applied the edit; it must drop it. The
       // list may be drawn a moment later than the state above it.
       await person.until(({ state, items, pending, serverProblem }) =>
         state === "live" && pending === "0" && serverProblem === "" &&

@@ -43,13 +43,16 @@ const FLAGS = {
     "--disable-renderer-backgrounding",
     "--disable-sync",
     "--password-store=basic",
-    // A container may give shared memory of 64 MB only.
+    // A container may limit shared memory to 64 MB.
     "--disable-dev-shm-usage",
   ],
   Firefox: ["--headless", "--no-remote"],
 } as const;
 
-/** What keeps Firefox from asking, resuming, updating and calling home; its own remote agent does the rest. */
+/**
+ * Settings that keep Firefox from prompting, restoring sessions, updating and
+ * contacting its vendor; its remote agent sets the rest.
+ */
 const FIREFOX_SETTINGS = {
   "app.normandy.enabled": false,
   "app.update.disabledForTesting": true,
@@ -64,7 +67,10 @@ const FIREFOX_SETTINGS = {
   "toolkit.telemetry.enabled": false,
 };
 
-/** Starts a browser and waits until it says where it listens. The driver's own way of starting it leaves a profile in use after a kill. */
+/**
+ * Starts a browser and waits until it prints the address it listens on. The
+ * driver's own launcher leaves a profile locked after a kill.
+ */
 async function start(
   engine: keyof typeof FLAGS,
   profile: string,
@@ -83,8 +89,8 @@ async function start(
         ? ["--profile", profile]
         : [`--user-data-dir=${profile}`, "about:blank"]),
     ],
-    // Firefox keeps more than its profile, and a Chromium that is killed leaves
-    // its temporary folders.
+    // Firefox writes outside its profile, and a killed Chromium leaves its
+    // temporary folders.
     env: { HOME: profile, TMPDIR: profile },
     stdin: "null",
     stdout: "null",
@@ -92,7 +98,7 @@ async function start(
   }).spawn();
   const said = child.stderr.pipeThrough(new TextDecoderStream());
   const { promise, resolve, reject } = Promise.withResolvers<string>();
-  // Read to its end, or what is written would block the browser.
+  // Drained to the end: a full pipe would block the browser.
   (async () => {
     let text = "";
     for await (const chunk of said) {
@@ -115,7 +121,7 @@ async function start(
 function pageOf(page: PuppeteerPage, engine: Engine): Page {
   let session: Promise<CDPSession> | undefined;
   const devtools: Page["devtools"] = async (method, params) => {
-    // One for all: what is set holds as long as its session.
+    // One session for all calls: its settings last as long as it does.
     session ??= page.createCDPSession();
     return await (await session).send(
       method as "Storage.clearDataForOrigin",
@@ -143,10 +149,14 @@ function pageOf(page: PuppeteerPage, engine: Engine): Page {
   };
 }
 
-/** What the longest call may take, in milliseconds; each has a limit of its own. */
+/**
+ * Upper bound of the driver's timeout, in milliseconds; each call has its own.
+ */
 const PROTOCOL_MS_MAX = 3_600_000;
 
-/** Waits for the driver to be done, however that goes and not for ever. */
+/**
+ * Waits for the driver to finish, with or without an error, for a limited time.
+ */
 async function settled(done: Promise<void>): Promise<void> {
   try {
     await within(CLOSE_MS_MAX, "Closing", done);
@@ -165,7 +175,9 @@ export async function launchWithPuppeteer(
   const { pid } = child;
   const guarded = guard([pid]);
   let ended = false;
-  /** Ends it, once: later its id may be another process's. */
+  /**
+   * Ends the browser, once: later its process id may belong to another process.
+   */
   const end = async (first?: () => Promise<void>): Promise<void> => {
     if (ended) return;
     ended = true;

@@ -20,7 +20,7 @@ Deno.test({
         state === "live" && pending === "0" && items[0] === "rice"
       );
       const { origin } = new URL(server.url);
-      // Away from the page first, which has its stores open.
+      // Leave the page first, since it has its stores open.
       await page.devtools!("Page.navigate", { url: "about:blank" });
       await page.devtools!("Storage.clearDataForOrigin", {
         origin,
@@ -32,7 +32,7 @@ Deno.test({
         state === "live" && items[0] === "rice" && problem !== ""
       );
       assertMatch(seen.problem, /has cleared .* \(1 edits\)/);
-      // And goes on from there.
+      // The page keeps working.
       await person.add("tea");
       await person.until(({ pending, items }) =>
         pending === "0" && items.includes("tea")

@@ -154,7 +154,10 @@ class App {
     this.#server = undefined;
   }
 
-  /** Opens the page under two names: to a browser, these are two devices. */
+  /**
+   * Opens the page under two host names: the browser treats them as two
+   * devices.
+   */
   async open(): Promise<[Person, Person]> {
     this.#browser ??= await launch("Chromium");
     const people: Person[] = [];
@@ -185,7 +188,7 @@ Deno.test("the quick start of the README is two pages that edit and reload offli
     await ada.until(["apples", "bread"], "offline, 1 edits");
     await bob.until(["apples", "cheese"], "offline, 1 edits");
     await ada.reload();
-    // Of the last second before a reload, what was committed may be pending again.
+    // Edits committed in the last second before a reload may be pending again.
     await ada.until(["apples", "bread"], "offline, ");
 
     await app.start();

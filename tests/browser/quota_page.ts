@@ -1,5 +1,5 @@
 /**
- * A page whose storage is full, or cleared by the browser.
+ * Page whose storage is full, or cleared by the browser.
  *
  * This module is browser compatible.
  *
@@ -15,7 +15,7 @@ import { Filler, fits } from "./filler.ts";
 import { random } from "../support/random.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
-/** What a proposal carries, in bytes. */
+/** Size of a proposal's value, in bytes. */
 const VALUE_BYTES = 100_000;
 
 let store: IndexedDBBlockStore | undefined;
@@ -26,7 +26,7 @@ let replica: Replica | undefined;
 let proposed = 0;
 let answered = 0;
 
-/** Opens a store, and gives its identity; or the name of what it fails with. */
+/** Opens a store; resolves to its identity, or to the name of the error. */
 export async function open(identity?: string): Promise<string> {
   store = new IndexedDBBlockStore(
     "quota-blocks",
@@ -40,14 +40,14 @@ export async function open(identity?: string): Promise<string> {
   }
 }
 
-/** Fills it until there is no room, and tries some more. */
+/** Fills the store, then makes further attempts. */
 export async function fill(seed: number, more: number): Promise<number> {
   filler = new Filler(random(seed));
   await filler.fill(store!, more);
   return filler.failures;
 }
 
-/** Opens the store anew, and writes where there is room again. */
+/** Reopens the store, and writes after space was freed. */
 export async function goOn(writes: number): Promise<number> {
   await filler!.check(store!);
   await store!.close();
@@ -59,7 +59,7 @@ export async function goOn(writes: number): Promise<number> {
   return done;
 }
 
-/** Writes once; the name of what that fails with, if it does. */
+/** Writes once; resolves to the name of the error, if it fails. */
 export async function write(): Promise<string | undefined> {
   const put = [{ key: "key", bytes: new Uint8Array(1) }];
   try {
@@ -70,7 +70,7 @@ export async function write(): Promise<string | undefined> {
   }
 }
 
-/** Proposes once; the name of what that fails with, if it does. */
+/** Proposes once; resolves to the name of the error, if it fails. */
 export async function proposeOnce(): Promise<string | undefined> {
   try {
     await replica!.propose(kv.put("key", ""));
@@ -80,14 +80,17 @@ export async function proposeOnce(): Promise<string | undefined> {
   }
 }
 
-/** Starts a replica whose log is kept. */
+/** Starts a replica with a durable log. */
 export async function start(): Promise<void> {
   logDB = new IndexedDBLogDB("quota-log");
   host = new NodeHost({ logDB });
   replica = await host.startCluster(() => new KVStateMachine(), CLUSTER);
 }
 
-/** Proposes until there is no room, or so often; how often there was none. */
+/**
+ * Proposes until the store is full, or `count` times; resolves to the number of
+ * proposals that failed for lack of space.
+ */
 export async function propose(count: number): Promise<number> {
   let full = 0;
   const next = random(count);
@@ -100,7 +103,10 @@ export async function propose(count: number): Promise<number> {
   return full;
 }
 
-/** How many proposals were answered, and how many the machine has: now, and after a replay of the log. */
+/**
+ * Number of acknowledged proposals, and of those in the machine: now, and after
+ * a replay of the log.
+ */
 export async function counts(): Promise<readonly number[]> {
   const now = await replica!.read(kv.count()) as number;
   await host!.stop();
@@ -109,7 +115,7 @@ export async function counts(): Promise<readonly number[]> {
   return [answered, now, await replica!.read(kv.count()) as number];
 }
 
-/** Closes what is open. */
+/** Closes the stores and the host. */
 export async function close(): Promise<void> {
   await host?.stop();
   await logDB?.close();

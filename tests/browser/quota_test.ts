@@ -6,13 +6,16 @@ import { servePages } from "./server.ts";
 
 const PAGE = "tests/browser/quota_page.ts";
 const MIB = 1024 * 1024;
-/** What a page may have, in bytes. */
+/** Quota of the page, in bytes. */
 const QUOTA_BYTES = 6 * MIB;
 const STEP_MS_MAX = 120_000;
 
 Deno.test.afterAll(() => stopBundler());
 
-/** Runs a test in a page of Chromium, the one whose quota can be set from outside. */
+/**
+ * Runs a test in a page of Chromium, the only engine whose quota can be set
+ * from outside.
+ */
 async function inChromium(
   body: (page: Page, origin: string, browser: Browser) => Promise<void>,
 ): Promise<void> {
@@ -31,9 +34,9 @@ function call(page: Page, what: string): Promise<unknown> {
 }
 
 /**
- * Sets what the pages of an origin may have; with no number, whatever the
- * browser gives. Before they open anything: later it may take the browser half
- * a minute to look again.
+ * Sets the quota of an origin; without a number, restores the browser's
+ * default. Call it before pages open anything: later the browser may take half
+ * a minute to notice.
  */
 async function setQuota(
   page: Page,
@@ -109,13 +112,13 @@ Deno.test({
       assertEquals(await call(page, "proposeOnce()"), null);
       await clear(page, origin);
       assertEquals(await call(page, "proposeOnce()"), "ErrStoreVanished");
-      // Not made anew behind the page's back, now or later.
+      // The store is not recreated behind the page's back, now or later.
       for (let i = 0; i < 3; i++) {
         assertEquals(await call(page, "write()"), "ErrStoreVanished");
       }
       await call(page, "close()");
       assertEquals(await call(page, `open("${identity}")`), "ErrStoreVanished");
-      // Who knows of none gets a new one.
+      // A caller without an identity gets a new store.
       const other = await call(page, "open()");
       assert(other !== identity && other !== "ErrStoreVanished", `${other}`);
       assertEquals(await call(page, "write()"), null);

@@ -1,5 +1,5 @@
 /**
- * Kills a browser while a page takes a snapshot in.
+ * Kills a browser while a page recovers from a snapshot.
  *
  * This module needs Deno.
  *
@@ -14,16 +14,22 @@ import { servePages } from "./server.ts";
 
 const PAGE = "tests/browser/recovery_page.ts";
 
-/** The longest a step may take, in milliseconds. */
+/** Timeout of a step, in milliseconds. */
 const STEP_MS_MAX = 120_000;
 
-/** With how much of the state taken in the last moments before its end begin. */
+/** Fraction of the state after which the last phase begins. */
 const NEAR_END = 0.9;
 
-/** The longest it goes on from there before it is killed, in milliseconds: about as long as it takes, or twice. */
+/**
+ * Maximum time from there until the kill, in milliseconds: between one and two
+ * times as long as the last phase takes.
+ */
 const END_MS = { machine: 400, replica: 400, import: 60 } as const;
 
-/** Resolves to what the page tells that begins with `word`, from `least` on; fails if `work` does. */
+/**
+ * Resolves to the page's first report that begins with `word` and has a value
+ * of at least `least`; rejects if `work` does.
+ */
 async function toldBy(
   told: () => string[],
   word: string,
@@ -39,7 +45,7 @@ async function toldBy(
     }
     await Promise.race([failed, sleep(5)]);
   }
-  throw new Error(`The page does not tell "${word}"`);
+  throw new Error(`Page has not reported "${word}"`);
 }
 
 function sleep(ms: number): Promise<void> {
@@ -47,11 +53,11 @@ function sleep(ms: number): Promise<void> {
 }
 
 /**
- * Kills the browser while a state is taken in over what there is, and looks
- * whether that is there whole (D11): at each of `stops`, with so much of it taken
- * in, and then `kills` times at a moment near its end, where it may as well be
- * the new one, whole. At last one comes to its end. Resolves to how often it was
- * the new one.
+ * Kills the browser while a page replaces its state with one from a snapshot,
+ * and verifies that the old state is intact (D11): at each of `stops`, after
+ * that fraction of the new state, and then `kills` times at a moment near the
+ * end, where the page may also have the complete new state. The last recovery
+ * runs to its end. Resolves to the number of times the page had the new state.
  */
 export async function killTaking(
   taker: Taker,
@@ -88,13 +94,13 @@ export async function killTaking(
         } else assertEquals(held, old, `After ${life} kills`);
         if (held.hash !== old?.hash) {
           made = await call("prepare", taker, ++state, held) as Held;
-          assert(made.hash !== held.hash, "The states are the same");
+          assert(made.hash !== held.hash, "Old and new state are equal");
         }
         old = held;
         server.told();
         const until = stops[life] ?? 1;
         const taking = call("take", taker, state, until);
-        // Fails when the browser is killed.
+        // Rejects when the browser is killed.
         taking.catch(() => {});
         if (life === lives) {
           assertEquals(await taking, made);
@@ -102,7 +108,7 @@ export async function killTaking(
         }
         if (until < 1) {
           const written = await toldBy(server.told, "stopped", 0, taking);
-          assert(written > 0, "Nothing was written by the kill");
+          assert(written > 0, "No block was written before the kill");
         } else {
           await toldBy(server.told, "taken", NEAR_END, taking);
           await sleep(next() * END_MS[taker]);

@@ -1,6 +1,6 @@
 /**
- * A page that is killed while it takes a snapshot in: a machine that recovers
- * one, a replica that has fallen behind, a host that imports one.
+ * Page that is killed during a recovery: of a machine from a snapshot, of a
+ * replica that has fallen behind, or of a host that imports one.
  *
  * This module is browser compatible.
  *
@@ -21,34 +21,34 @@ import type { SnapshotInfo } from "../../src/snapshot/mod.ts";
 const ROWS = 256;
 const VALUE_BYTES = 32 * 1024;
 const STATE_BYTES = ROWS * VALUE_BYTES;
-/** What the machine may keep in memory, in bytes: less than the state. */
+/** Memory budget of the machine, in bytes: less than the state. */
 const MEMORY_BUDGET_BYTES = 4 * 1024 * 1024;
-/** Of how many parts of a state it is told when they are taken in. */
+/** Number of progress reports for a state. */
 const PARTS = 16;
 
 const MACHINE = "crash-state";
 const LOG = "crash-log";
 const SNAPSHOTS = "crash-snapshots";
 
-/** What takes a snapshot in. */
+/** Component that recovers from the snapshot. */
 export type Taker = "machine" | "replica" | "import";
 
-/** What there is. */
+/** State that the page has. */
 export interface Held {
-  /** The hash of the state; empty if there is none. */
+  /** Hash of the state; empty if there is no state. */
   readonly hash: string;
-  /** The index it is at. */
+  /** Applied index of the state. */
   readonly index: number;
 }
 
 const NOTHING: Held = { hash: "", index: 0 };
 
-/** For machines that have none. */
+/** File collection of machines without external files. */
 const NO_FILES = { addFile: (): void => {} };
 
 const never = new AbortController().signal;
 
-/** A value that is another one in every state and row. */
+/** Value of a row, different in every state and row. */
 function valueOf(state: number, row: number): Uint8Array {
   const words = new Uint32Array(VALUE_BYTES / 4);
   let x = (state * ROWS + row + 1) * 0x9E3779B1 >>> 0;
@@ -61,13 +61,13 @@ function valueOf(state: number, row: number): Uint8Array {
   return new Uint8Array(words.buffer);
 }
 
-/** A row of a state; every second key is in all of them. */
+/** Command for a row of a state; all states share every second key. */
 function commandOf(state: number, row: number): Uint8Array {
   const name = row % 2 === 0 ? `${row}` : `${state}/${row}`;
   return kv.put(name, valueOf(state, row));
 }
 
-/** All rows of a state. */
+/** Commands for all rows of a state. */
 function commandsOf(state: number): Uint8Array[] {
   return Array.from({ length: ROWS }, (_, row) => commandOf(state, row));
 }
@@ -95,7 +95,7 @@ function settled<T>(request: IDBRequest<T>): Promise<T> {
   });
 }
 
-/** How many blocks there are in a database. */
+/** Number of blocks in a database. */
 async function countBlocks(name: string): Promise<number> {
   const db = await settled(indexedDB.open(name));
   let blocks = 0;
@@ -107,9 +107,9 @@ async function countBlocks(name: string): Promise<number> {
 }
 
 /**
- * Passes a state on, and tells the server how much of it has come through. If
- * `until` is below 1 it goes no further than that, and tells how many blocks of
- * `name` were written meanwhile.
+ * Passes a state through and reports its progress to the server. If `until` is
+ * below 1, it stops at that fraction, and reports how many blocks of `name`
+ * were written until then.
  */
 async function gauge(
   name: string,
@@ -137,7 +137,10 @@ async function gauge(
   );
 }
 
-/** What a machine holds whose state is read into memory, which refuses rows that are not those of the hash. */
+/**
+ * State of the machine, read into a machine in memory that rejects rows which
+ * do not match the hash.
+ */
 async function heldByMachine(): Promise<Held> {
   const machine = machineOnDisk();
   const index = await machine.open(never);
@@ -153,10 +156,16 @@ async function heldByMachine(): Promise<Held> {
   return held;
 }
 
-/** The cluster an import is for: the first that has none, as only that can get one. */
+/**
+ * Cluster of the next import: the first without a state, since an import needs
+ * a new cluster.
+ */
 let cluster = 1n;
 
-/** The newest import, read back; and whether there is nothing else. */
+/**
+ * State of the newest import, read back; fails if the database has any other
+ * blocks.
+ */
 async function heldByImport(): Promise<Held> {
   const store = new IndexedDBSnapshotStore(SNAPSHOTS);
   const infos: SnapshotInfo[] = [];
@@ -174,11 +183,13 @@ async function heldByImport(): Promise<Held> {
     (sum, { size }) => sum + 1 + Math.ceil(size / SNAPSHOT_CHUNK_BYTES),
     0,
   );
-  // Beside the blocks there is what the database says of itself.
+  // Besides the blocks, the database has records of its own.
   const others = await countBlocks(SNAPSHOTS) - expected;
   if (infos.length === 0) empty = others;
   else if (empty !== undefined && others !== empty) {
-    throw new Error(`There are ${others - empty} blocks of no snapshot`);
+    throw new Error(
+      `Store has ${others - empty} blocks that belong to no snapshot`,
+    );
   }
   const last = infos.at(-1);
   if (last === undefined) return NOTHING;
@@ -192,10 +203,12 @@ async function heldByImport(): Promise<Held> {
   });
 }
 
-/** What is in the database besides blocks. */
+/** Number of records in the database besides blocks. */
 let empty: number | undefined;
 
-/** A host whose log and snapshots are kept; all is closed after that. */
+/**
+ * Runs `use` with a host whose log and snapshots are durable, then closes them.
+ */
 async function withHost<T>(
   work: (host: NodeHost) => Promise<T>,
   open: (
@@ -222,12 +235,15 @@ async function withHost<T>(
   }
 }
 
-/** What there is now. */
+/** State that the page has now. */
 export function held(taker: Taker): Promise<Held> {
   return taker === "import" ? heldByImport() : heldByMachine();
 }
 
-/** Sees to it that a state can be taken in over what is held, and gives what there is to be then. */
+/**
+ * Prepares a recovery over the present state; resolves to the state expected
+ * afterwards.
+ */
 export async function prepare(
   taker: Taker,
   state: number,
@@ -236,7 +252,8 @@ export async function prepare(
   const hash = `${memoryOf(state).getHash()}`;
   if (taker === "machine") return { hash, index };
   if (taker === "import") return { hash, index: await exportedIndex(state) };
-  // Another replica goes on, and cuts the log behind what the first one has.
+  // Another replica advances, and compacts the log beyond the first one's
+  // index.
   return await withHost(async (host) => {
     const replica = await host.startCluster(() => new KVStateMachine(), {
       clusterID: 1n,
@@ -253,14 +270,14 @@ export async function prepare(
   });
 }
 
-/** The export of a replica in memory. */
+/** Snapshot exported by a replica in memory. */
 async function exported(
   state: number,
 ): Promise<
   { host: NodeHost; index: number; body: ReadableStream<Uint8Array> }
 > {
-  // An import that was cut off is made again with the same export: of another
-  // history, a log that was moved on already takes none.
+  // An interrupted import is repeated with the same export: a log that has
+  // advanced rejects one with another history.
   const env = { ...systemEnv, random64: (): bigint => BigInt(state) };
   const host = new NodeHost({ logDB: new MemoryLogDB({ env }) });
   const replica = await host.startCluster(() => new KVStateMachine(), {
@@ -278,7 +295,10 @@ async function exportedIndex(state: number): Promise<number> {
   return index;
 }
 
-/** Takes a state in, or a part of it, and gives what is held then. */
+/**
+ * Recovers from a snapshot, or from a part of it; resolves to the state
+ * afterwards.
+ */
 export async function take(
   taker: Taker,
   state: number,

@@ -1,28 +1,31 @@
 /**
- * What runs in a page under test.
+ * Runs test cases in a page.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** One thing to try in a page; fails by throwing. */
+/** Test case for a page; fails by throwing. */
 export interface Case {
-  /** What is shown. */
+  /** Name that is shown. */
   readonly name: string;
-  /** Tries it. */
+  /** Runs the case. */
   run(): Promise<void> | void;
 }
 
-/** How a case ended: what it failed with, if it did. */
+/** Result of a case. */
 export interface CaseResult {
-  /** The error and where it comes from; undefined if the case passed. */
+  /** Error and its stack; undefined if the case passed. */
   readonly error?: string;
-  /** How long it took, in milliseconds. */
+  /** Duration, in milliseconds. */
   readonly ms: number;
 }
 
-/** An error with its message and its stack; WebKit and Firefox leave the message out of the stack. */
+/**
+ * Error with its message and stack; WebKit and Firefox leave the message out of
+ * the stack.
+ */
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { stack = "", cause } = error;
@@ -30,11 +33,14 @@ function describe(error: unknown): string {
   return cause === undefined ? text : `${text}\nCaused by ${describe(cause)}`;
 }
 
-/** Makes a module's exports reachable for the test as `page`, and its cases runnable by `page.runCase(i)`. */
+/**
+ * Makes a module's exports available to the test as `page`, and its cases
+ * runnable with `page.runCase(i)`.
+ */
 export function start(
   module: Record<string, unknown> & { readonly cases?: readonly Case[] },
 ): void {
-  // What nobody awaits fails the case it happens in, as it does in Deno.
+  // An unhandled rejection fails the case during which it happens, as in Deno.
   let stray: unknown[] = [];
   addEventListener(
     "error",
@@ -55,7 +61,7 @@ export function start(
       }
       const ms = now() - began;
       return stray.length === 0 ? { ms } : {
-        error: `Nobody awaits what failed: ${stray.map(describe).join("\n")}`,
+        error: `Unhandled rejection: ${stray.map(describe).join("\n")}`,
         ms,
       };
     },

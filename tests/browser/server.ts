@@ -1,5 +1,5 @@
 /**
- * Serves pages to the browsers under test: one for each module, bundled in
+ * Serves pages to the browsers under test, one for each module, bundled in
  * memory.
  *
  * This module needs Deno.
@@ -9,17 +9,20 @@
 
 import { bundle } from "../../web/bundle.ts";
 
-/** A server of pages on this machine. */
+/** Local server of pages. */
 export interface PageServer extends AsyncDisposable {
-  /** Where it is, with no slash at the end. */
+  /** Origin of the server, with no slash at the end. */
   readonly origin: string;
-  /** Has a module bundled, minified if wanted, and gives the address of a page that runs it. */
+  /**
+   * Bundles a module, minified if wanted; resolves to the address of a page
+   * that runs it.
+   */
   page(path: string, minify?: boolean): Promise<string>;
-  /** What pages have posted to `/told` and is not fetched yet. */
+  /** Returns and clears the reports that pages have posted to `/told`. */
   told(): string[];
 }
 
-/** Serves pages on a free port, or on this one. */
+/** Serves pages on the given port, by default a free one. */
 export function servePages(port = 0): PageServer {
   const files = new Map<string, { body: BodyInit; type: string }>();
   let told: string[] = [];
@@ -36,7 +39,7 @@ export function servePages(port = 0): PageServer {
       return new Response(file.body, {
         headers: {
           "content-type": file.type,
-          // Browsers keep no page in their back/forward cache that is not to be stored.
+          // Browsers keep no `no-store` page in their back/forward cache.
           ...(search === "?kept" ? {} : { "cache-control": "no-store" }),
         },
       });

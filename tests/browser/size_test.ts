@@ -10,7 +10,7 @@ import { bundle, stopBundler } from "../../web/bundle.ts";
 
 Deno.test.afterAll(() => stopBundler());
 
-// The bundler is a process that outlives the test that started it.
+// The bundler process outlives the test that started it.
 const outliving = { sanitizeOps: false, sanitizeResources: false };
 
 for (const { name, text, gzippedBytesMax } of BUILDS) {
@@ -19,7 +19,7 @@ for (const { name, text, gzippedBytesMax } of BUILDS) {
     ...outliving,
     async fn(): Promise<void> {
       const { gzipped } = sizeOf((await buildRelease({ name, text })).code);
-      assert(gzipped <= gzippedBytesMax, `It weighs ${gzipped} bytes`);
+      assert(gzipped <= gzippedBytesMax, `Bundle has ${gzipped} bytes gzipped`);
     },
   });
 }
@@ -33,12 +33,12 @@ for (const { name, text, gzippedBytesMax } of PAGES) {
     async fn(): Promise<void> {
       const { code } = await bundle({ name: "page", text });
       const { gzipped } = sizeOf(code);
-      assert(gzipped <= gzippedBytesMax, `It carries ${gzipped} bytes`);
+      assert(gzipped <= gzippedBytesMax, `Page has ${gzipped} bytes gzipped`);
     },
   });
 }
 
-/** The classes and functions that a page carries which imports these names. */
+/** Names of the classes and functions in a page that imports these names. */
 async function carried(names: string, from = "./mod.ts"): Promise<string[]> {
   const { code } = await bundle({
     name: "page",
@@ -52,7 +52,10 @@ async function carried(names: string, from = "./mod.ts"): Promise<string[]> {
   ].map(([, one, other]) => (one ?? other)!.replace(/^_/, ""));
 }
 
-/** Fails unless a page that imports some carries these, and carries none of those. */
+/**
+ * Fails unless a page with these imports includes all of `present` and none of
+ * `absent`.
+ */
 async function check(
   names: string,
   these: readonly string[],
@@ -64,7 +67,10 @@ async function check(
   assertEquals(those.filter((name) => found.includes(name)), []);
 }
 
-/** What of a host a page that has none must not carry, each from another module. */
+/**
+ * Classes of the host, each from another module, that a page without a host
+ * must not include.
+ */
 const HOST = [
   "NodeHost",
   "Replica",
@@ -98,7 +104,7 @@ for (const machine of ["KVStateMachine", "ConcurrentKVStateMachine"]) {
   });
 }
 
-/** What comes with an outbox, and with nothing else. */
+/** Classes that only a host with an outbox needs. */
 const SUBMITTING = ["BlockOutbox", "SubmissionQueue", "OptimisticView"];
 
 Deno.test({

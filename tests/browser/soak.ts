@@ -33,18 +33,21 @@ const KILLS = {
   unsent: 5,
 } as const;
 
-/** Commands that each client submits offline, and the least that a first visit finds. */
+/**
+ * Number of commands that each client submits offline, and of entries that a
+ * first visit finds at least.
+ */
 const OFFLINE = 10_000;
 const FIRST_VISIT = 100_000;
 
-/** How large the state is that is transferred, in MiB. */
+/** Size of the state that is transferred, in MiB. */
 const TRANSFER_MIB = 256;
 
 function say(line: string): void {
   Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
 }
 
-/** Runs a program of its own, with a number and the seed. */
+/** Runs another program with a number and the seed. */
 async function run(
   path: string,
   count: number,

@@ -1,5 +1,6 @@
 /**
- * Registers the suites that run in pages as tests, one for each case and engine.
+ * Registers the suites that run in pages as tests, one for each case and
+ * engine.
  *
  * This module needs Deno.
  *
@@ -10,18 +11,21 @@ import { type Browser, type Engine, launch, type Page } from "./browser.ts";
 import type { Case, CaseResult } from "./runner.ts";
 import { type PageServer, servePages } from "./server.ts";
 
-/** What a case may take, in milliseconds. The slowest takes a few seconds when nothing else runs. */
+/**
+ * Timeout of a case, in milliseconds. The slowest takes a few seconds on an
+ * idle machine.
+ */
 const CASE_MS_MAX = 120_000;
 
-/** A module that a page runs. */
+/** Module with cases that a page runs. */
 export interface Suite {
-  /** Where it is, from the project's folder. */
+  /** Path of the module, relative to the project's folder. */
   readonly path: string;
-  /** Whether it is minified, as what is shipped is. @default {false} */
+  /** True if the bundle is minified, like a release. @default {false} */
   readonly minify?: boolean;
 }
 
-/** One browser at a time, and one page in it: what the tests of a file share. */
+/** Browser and page that the tests of a file share; one of each at a time. */
 export class Stage implements AsyncDisposable {
   #server: PageServer | undefined;
   #browser: Browser | undefined;
@@ -34,13 +38,16 @@ export class Stage implements AsyncDisposable {
       const result = await page.evaluate(`page.runCase(${i})`, CASE_MS_MAX);
       return result as CaseResult;
     } catch (error) {
-      // The page hangs or is gone: what comes next gets another browser.
+      // The page hangs or has crashed: the next case gets a new browser.
       await this.#end(true);
       throw error;
     }
   }
 
-  /** A page of that engine that runs a module; the one there is, if it is that. */
+  /**
+   * Page of that engine that runs a module; reuses the present one if it
+   * matches.
+   */
   async page(engine: Engine, { path, minify }: Suite): Promise<Page> {
     if (this.#browser?.engine !== engine) await this.#end();
     this.#server ??= servePages();
@@ -69,7 +76,7 @@ export class Stage implements AsyncDisposable {
   }
 }
 
-/** Registers those cases of a module that are wanted, all by default, as tests in an engine. */
+/** Registers cases of a module, by default all, as tests in an engine. */
 export function register(
   stage: Stage,
   engine: Engine,

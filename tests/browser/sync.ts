@@ -1,6 +1,6 @@
 /**
- * The offline replication with everything real: a server process, pages in
- * browsers that are killed, and a network that fails.
+ * Offline replication end to end: a server process, pages in browsers that are
+ * killed, and a network that fails.
  *
  * This module needs Deno.
  *
@@ -37,7 +37,10 @@ import type {
 
 const PAGE = "tests/browser/sync_page.ts";
 
-/** The engines that edit beside each other, and beside Deno: each once at least. */
+/**
+ * Engines that edit at the same time as a client in Deno; each engine occurs at
+ * least once.
+ */
 export const PAIRS: readonly (readonly [Engine, Engine])[] = [
   ["Chromium", "Firefox"],
   ["WebKitGTK", "Chromium"],
@@ -45,18 +48,21 @@ export const PAIRS: readonly (readonly [Engine, Engine])[] = [
 
 const KINDS: readonly Kind[] = ["disk", "memory"];
 
-/** Commands of each client before it goes offline. */
+/** Number of commands of each client before it goes offline. */
 const ONLINE = 20;
 
-/** How bad the network is after that, and for how long, in milliseconds. */
+/** Faults of the network afterwards, and their duration in milliseconds. */
 const WEATHER: Weather = { ...STORM, bytesMax: 100_000 };
 const STORM_MS = 1_500;
 
-/** Entries after which the server of these tests takes a snapshot, and how far behind a client is told to take that. */
+/**
+ * Number of entries between two snapshots of the server, and the lag from which
+ * a client recovers from a snapshot.
+ */
 const SNAPSHOT_ENTRIES = 1_000;
 const FAR_ENTRIES = 1_000;
 
-/** A page with clients. */
+/** Page with clients. */
 class Tab {
   readonly #page: Page;
 
@@ -77,7 +83,7 @@ class Tab {
     return this.#page.reload();
   }
 
-  /** Closes the clients, and the page. */
+  /** Closes the clients and the page. */
   async close(): Promise<void> {
     await this.call("close");
     await this.#page.close();
@@ -88,7 +94,7 @@ class Tab {
 export class Scene implements AsyncDisposable {
   readonly pages: PageServer;
   readonly server: ServerProcess;
-  /** A port at which there is another origin. */
+  /** Server of pages of another origin. */
   readonly #other: PageServer;
   readonly #directory: string;
   readonly #browsers = new Map<Engine, Browser>();
@@ -106,7 +112,7 @@ export class Scene implements AsyncDisposable {
     this.server = server;
   }
 
-  /** Starts the servers; browsers come when they are needed. */
+  /** Starts the servers; browsers start when they are first needed. */
   static async start(): Promise<Scene> {
     const directory = await Deno.makeTempDir({ prefix: "sync-" });
     const pages = servePages();
@@ -118,17 +124,17 @@ export class Scene implements AsyncDisposable {
     return new Scene(directory, pages, servePages(), server);
   }
 
-  /** A name that was not there before, for what is kept, or for a client. */
+  /** Unique name for a store or a client. */
   name(): string {
     return `c${++this.#names}`;
   }
 
-  /** A folder that was not there before. */
+  /** Path of a new folder. */
   folder(): string {
     return `${this.#directory}/${this.name()}`;
   }
 
-  /** The browser of that engine, with the profile it has always had. */
+  /** Browser of that engine, always with the same profile. */
   async browser(engine: Engine): Promise<Browser> {
     const running = this.#browsers.get(engine);
     if (running !== undefined) return running;
@@ -139,14 +145,14 @@ export class Scene implements AsyncDisposable {
     return browser;
   }
 
-  /** A page of an allowed origin, or of another one. */
+  /** Opens a page of an allowed origin, or of a foreign one. */
   async tab(engine: Engine, isForeign = false): Promise<Tab> {
     const browser = await this.browser(engine);
     const from = isForeign ? this.#other : this.pages;
     return new Tab(await browser.open(await from.page(PAGE)));
   }
 
-  /** Kills the browser of that engine; the next page is in another one. */
+  /** Kills the browser of that engine; the next page starts a new one. */
   async kill(engine: Engine): Promise<void> {
     await this.#browsers.get(engine)?.kill();
     this.#browsers.delete(engine);
@@ -165,12 +171,12 @@ function urlOf(port: number): string {
   return `ws://127.0.0.1:${port}/sync`;
 }
 
-/** A client, wherever it runs. */
+/** Client in a page or in Deno. */
 interface Peer {
   readonly name: string;
   submit(kind: Kind, from: number, count: number): Promise<void>;
   online(): Promise<void>;
-  /** Resolves once nothing waits. */
+  /** Resolves once no submission is pending. */
   sent(): Promise<unknown>;
   reach(kind: Kind, index: number): Promise<SiteReport>;
   report(kind: Kind): Promise<SiteReport>;
@@ -228,7 +234,7 @@ async function denoPeer(
   };
 }
 
-/** Those of a server's clients that are of interest. */
+/** Selects the numbers of some clients from a server's report. */
 function pick(
   last: Readonly<Record<string, number>>,
   names: readonly string[],
@@ -243,21 +249,24 @@ async function stateOf(
   return { disk, memory };
 }
 
-/** What came of it. */
+/** Result of `editOffline()`. */
 export interface Offline {
-  /** Commands of all clients. */
+  /** Number of commands of all clients. */
   readonly commands: number;
-  /** How long it took until each had what it had submitted, in milliseconds. */
+  /**
+   * Time from the reconnect until each client's submissions are committed and
+   * applied, in milliseconds.
+   */
   readonly ms: readonly number[];
-  /** Connections that were cut meanwhile. */
+  /** Number of connections that the network cut. */
   readonly cuts: number;
 }
 
 /**
  * Has pages of these engines and a client in Deno submit `count` commands each
- * with no network, to both kinds of machines, and connects them through a storm.
- * All must end with the server's state, in which each command is once, in order
- * (H1, H3).
+ * while offline, to both kinds of machines, then reconnects them over a failing
+ * network. All must end with the server's state, which has each command once
+ * and in order (H1, H3).
  */
 export async function editOffline(
   scene: Scene,
@@ -285,8 +294,12 @@ export async function editOffline(
       for (const kind of KINDS) {
         await peer.submit(kind, ONLINE + 1, count);
         const { queued, shown } = await peer.report(kind);
-        assertEquals(queued, count, "Something was sent with no network");
-        assertEquals(shown[peer.name], last, "It does not show");
+        assertEquals(queued, count, "A submission was sent while offline");
+        assertEquals(
+          shown[peer.name],
+          last,
+          "A submission is missing in the optimistic view",
+        );
       }
     }
     const cuts = proxy.cuts;
@@ -302,7 +315,8 @@ export async function editOffline(
     await Promise.race([sleep(STORM_MS), working]);
     proxy.weather = undefined;
     proxy.cut();
-    // A page that waits for an answer cannot be told; its own attempts go on.
+    // A page that awaits a call gets no notification; its own attempts to
+    // reconnect go on.
     const ms = await working;
     const right = await stateOf(server);
     const names = peers.map(({ name }) => name);
@@ -332,10 +346,10 @@ export async function editOffline(
 }
 
 /**
- * Kills a browser when a page's submissions are kept and there is no network,
- * starts it again with none, and loads the page anew with none: they are pending
- * each time, and show, and more can be submitted. Once there is a network, all
- * arrive, once (U21, U38, H3).
+ * Kills a browser whose page has durable submissions and no network, restarts
+ * it offline, and reloads the page offline: each time the submissions are
+ * pending and shown, and further ones are accepted. Once the network is back,
+ * each arrives exactly once (U21, U38, H3).
  */
 export async function killUnsent(
   scene: Scene,
@@ -368,10 +382,14 @@ export async function killUnsent(
       const report = await tab.call<SiteReport>("report", kind);
       assertEquals(report.wrong, []);
       assertEquals(report.queued, queued);
-      assertEquals(report.shown[name], last, "It does not show");
+      assertEquals(
+        report.shown[name],
+        last,
+        "A submission is missing in the optimistic view",
+      );
       assertEquals(report.last[name], last - queued);
       assertEquals(report.index, known[kind].index);
-      assertEquals(report.hash, known[kind].hash, "It has lost something");
+      assertEquals(report.hash, known[kind].hash, "A submission was lost");
     }
   };
   try {
@@ -381,14 +399,14 @@ export async function killUnsent(
     await tab.call("sent");
     known = await stateOf(server);
     for (const kind of KINDS) await tab.call("reach", kind, known[kind].index);
-    // A machine on disk makes durable what it has about once a second, and when
-    // it is closed: what it loses in a crash comes again from the log.
+    // An on-disk machine makes its state durable about once a second and when
+    // it is closed; entries lost in a crash are replayed from the log.
     await tab.close();
     tab = await scene.tab(engine);
     await open();
     proxy.isDown = true;
     await submit();
-    // Right behind the answer that they are kept.
+    // Immediately after the submissions are acknowledged as durable.
     await scene.kill(engine);
     tab = await scene.tab(engine);
     await open();
@@ -418,9 +436,10 @@ export async function killUnsent(
 }
 
 /**
- * Opens a page that was never here when the server has at least `entries` rows,
- * with values of so many bytes if they are to be written: it takes a snapshot, tells how much of it has come, and is live with
- * the server's state (U29). Resolves to how long that took, in milliseconds.
+ * Opens a new page when the server has at least `entries` rows, with values of
+ * `valueBytes` bytes if they have to be written. The page recovers from a
+ * snapshot, reports progress, and becomes live with the server's state (U29).
+ * Resolves to the time that takes, in milliseconds.
  */
 export async function firstVisit(
   scene: Scene,
@@ -442,16 +461,16 @@ export async function firstVisit(
   checkSite(report, right, right.last, engine);
   assert(report.events.includes("recovered"), `${report.events}`);
   const [received] = report.snapshot;
-  // The server makes it while it sends it: nobody knows how much it will be.
-  assert(received > 0, "Nothing was told of what has come");
+  // The server creates the snapshot while it sends it, so the size is unknown.
+  assert(received > 0, "Snapshot progress was not reported");
   await tab.close();
   return ms;
 }
 
 /**
- * Has the server of a page come back with no log: the page is told, also after it
- * is loaded again, is never live, exports what it has, starts over with what it had
- * not sent, and in the end leaves nothing on the device (U33, U35, U36).
+ * Restarts the server of a page with an empty log. The page reports that, also
+ * after a reload, is never live, exports its state, starts over with its unsent
+ * submissions, and in the end leaves no data on the device (U33, U35, U36).
  */
 export async function startOver(scene: Scene, engine: Engine): Promise<void> {
   const directory = scene.folder();
@@ -524,7 +543,10 @@ export async function startOver(scene: Scene, engine: Engine): Promise<void> {
   await tab.close();
 }
 
-/** What a page of another origin, and one of another version, are told. */
+/**
+ * Verifies the reports of a page of a foreign origin, and of one with an
+ * unknown protocol version.
+ */
 export async function whatIsRefused(
   scene: Scene,
   engine: Engine,
@@ -536,7 +558,7 @@ export async function whatIsRefused(
     const name = scene.name();
     const site: PageSite = { kind: "memory", name, url, nodeID: 40 };
     await tab.call("open", isForeign ? site : { ...site, version: 3 });
-    // It works as it would with no network.
+    // The client works as if offline.
     await tab.call("submit", "memory", name, 1, 1);
     const report = await tab.call<SiteReport>("refused", "memory");
     assertEquals(report.state, isForeign ? "forbidden" : "offline");

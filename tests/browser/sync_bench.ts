@@ -18,14 +18,14 @@ import { type Figure, table } from "./bench.ts";
 import { type Engine, launch, removeFolder } from "./browser.ts";
 import { type PageServer, servePages } from "./server.ts";
 
-/** Rows on the server, and their values in bytes. */
+/** Number of rows on the server, and the size of their values in bytes. */
 const ROWS = 100_000;
 const VALUE_BYTES = 16;
 
-/** What all figures may take, in milliseconds. */
+/** Timeout for all figures, in milliseconds. */
 const BENCH_MS_MAX = 5 * 60_000;
 
-/** The figures of an engine. */
+/** Figures of an engine. */
 export async function sync(
   server: PageServer,
   engine: Engine,
@@ -52,7 +52,7 @@ export async function sync(
           BENCH_MS_MAX,
         );
       const figures: Figure[] = [];
-      // The page is loaded again between the visits.
+      // The page is reloaded between the visits.
       for (const visit of ["first visit", "page loaded again"]) {
         figures.push({
           name: `${visit}, 100,000 entries on disk: received until live`,

@@ -1,5 +1,5 @@
 /**
- * What the offline replication does in a page, against a server on this machine.
+ * Benchmarks of offline replication in a page, against a local server.
  *
  * This module is browser compatible.
  *
@@ -30,26 +30,28 @@ import { drop, freshName } from "../indexeddb/faults.ts";
 import { committed, median, openRows } from "../indexeddb/workload.ts";
 import type { Figure } from "./bench.ts";
 
-/** Rows on the server, at least. */
+/** Minimum number of rows on the server. */
 const ROWS = 100_000;
 
-/** Commands that wait when the plug is in again. */
+/** Number of commands pending at the reconnect. */
 const PENDING = 10_000;
 
-/** Commands that wait while the view is measured, and samples of it. */
+/** Number of commands pending while the view is measured, and of samples. */
 const VIEW_PENDING = 1_000;
 const VIEW_SAMPLES = 300;
 
-/** Single steps are timed by so many: some clocks tick once a millisecond. */
+/**
+ * Number of steps that are timed together: some clocks tick once a millisecond.
+ */
 const GROUP = 20;
 const GROUPS = 25;
 
-/** How often the longer figures are taken; the best of them counts. */
+/** Number of runs of the longer measurements; the best one counts. */
 const TIMES = 3;
 
 let url = "";
 
-/** A client whose plug can be pulled. */
+/** Client whose connection can be cut. */
 interface Client {
   readonly replica: Replica;
   readonly logDB: RemoteLogDB;
@@ -93,7 +95,7 @@ function plugIn({ plug, logDB }: Client): void {
   logDB.reconnect();
 }
 
-/** Resolves once nothing is queued any more. */
+/** Resolves once the queue is empty. */
 function sent({ replica }: Client): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const look = (): void => {
@@ -104,7 +106,7 @@ function sent({ replica }: Client): Promise<void> {
   return promise.finally(end);
 }
 
-/** Resolves once all that is on the server is here. */
+/** Resolves once the replica has everything on the server. */
 function live(
   { logDB, replica }: Pick<Client, "logDB" | "replica">,
 ): Promise<void> {
@@ -117,7 +119,7 @@ function live(
     ) resolve();
   };
   const end = logDB.watch(look);
-  // Progress is told now and then: what is applied is looked at meanwhile.
+  // Progress is reported rarely: poll the applied index as well.
   const timer = setInterval(look, 1);
   return promise.finally(() => {
     end();
@@ -125,7 +127,7 @@ function live(
   });
 }
 
-/** A command of 16 bytes that is not what its key has already. */
+/** Salt that makes a command of 16 bytes change its key's value. */
 let salt = 0;
 function command(key = salt % 10_000): Uint8Array {
   return kv.put(`k${key}`, `${++salt}`.padStart(8, "0"));
@@ -148,7 +150,10 @@ async function timed(body: () => Promise<unknown>): Promise<number> {
   return performance.now() - began;
 }
 
-/** How long it takes from the plug that is put in until all that waits is committed, and applied here. */
+/**
+ * Time from the reconnect until all pending commands are committed and applied
+ * here.
+ */
 async function reconnect(): Promise<Figure[]> {
   const client = await open();
   await submitAll(client, 1);
@@ -181,7 +186,7 @@ async function reconnect(): Promise<Figure[]> {
   ];
 }
 
-/** How long a page that was never here takes until it has all. */
+/** Time until a new page has all rows. */
 async function visit(inMemory: boolean): Promise<Figure> {
   const times: number[] = [];
   for (let time = 0; time < TIMES; time++) {
@@ -205,7 +210,10 @@ async function visit(inMemory: boolean): Promise<Figure> {
   };
 }
 
-/** One submission, until it is kept, beside the same bytes in one transaction of IndexedDB. */
+/**
+ * Time until a submission is durable, and of the same bytes in one IndexedDB
+ * transaction.
+ */
 async function submission(): Promise<Figure[]> {
   const client = await open();
   await live(client);
@@ -222,7 +230,7 @@ async function submission(): Promise<Figure[]> {
   };
   const own = (): Promise<unknown> => client.replica.submit(command());
   const times: [number[], number[]] = [[], []];
-  // In turns, so that both meet the same disk.
+  // In turns, so that both meet the same load of the disk.
   for (let group = 0; group < GROUPS; group++) {
     for (const [j, step] of [raw, own].entries()) {
       const ms = await timed(async () => {
@@ -242,7 +250,7 @@ async function submission(): Promise<Figure[]> {
   ];
 }
 
-/** From `submit()` until a watch of the optimistic view has told of it. */
+/** Time from `submit()` until a watch of the optimistic view is notified. */
 async function shown(): Promise<Figure[]> {
   const client = await open();
   await live(client);
@@ -279,9 +287,9 @@ async function shown(): Promise<Figure[]> {
 }
 
 /**
- * Bytes that a visit receives from the server until it is live: the first visit
- * of a replica on disk, or a later one, in which the replica is opened from what
- * the device has.
+ * Number of bytes that a visit receives from the server until it is live: the
+ * first visit of a replica on disk, or a later one, in which the replica is
+ * opened from the stored state.
  */
 export async function bytesOfVisit(
   server: string,
@@ -332,11 +340,11 @@ export async function bytesOfVisit(
   return received;
 }
 
-/** All figures, of a server with 100,000 rows. */
+/** All figures, against a server with 100,000 rows. */
 export async function bench(server: string): Promise<Figure[]> {
   url = server;
   return [
-    // First, as long as that is all there is on the server.
+    // First, while the server has nothing else.
     await visit(false),
     await visit(true),
     ...await shown(),

@@ -1,5 +1,5 @@
 /**
- * The demo, used as a person would.
+ * Drives the demo like a user.
  *
  * This module needs Deno.
  *
@@ -10,19 +10,22 @@ import { assert } from "@std/assert";
 import { sleep, WAIT_MS_MAX } from "../sync/kill.ts";
 import type { Page } from "./browser.ts";
 
-/** What a call in the page may take, in milliseconds. */
+/** Timeout of a call in the page, in milliseconds. */
 const CALL_MS_MAX = 30_000;
 
-/** The server of the demo, as it is started by hand. */
+/** Process that runs the demo's server. */
 export class DemoServer {
   readonly #data: string;
   readonly #program: string;
   readonly #args: readonly string[];
   #child: Deno.ChildProcess | undefined;
-  /** Where the page is. */
+  /** Address of the page. */
   url = "";
 
-  /** Server that keeps everything in that folder; `program` is its path from the folder of the tests, `args` what it is called with besides port and folder. */
+  /**
+   * Server with its data in a folder; `program` is its path relative to
+   * `tests`, `args` are its arguments besides port and folder.
+   */
   constructor(
     data: string,
     program = "../web/start.ts",
@@ -33,7 +36,7 @@ export class DemoServer {
     this.#args = args;
   }
 
-  /** Starts it, on the port it had before if there was one. */
+  /** Starts the server, on its previous port if it had one. */
   async start(): Promise<void> {
     const port = this.url === "" ? "0" : new URL(this.url).port;
     const program = new URL(`../${this.#program}`, import.meta.url).href;
@@ -62,18 +65,18 @@ export class DemoServer {
       found = /(http:\S+\/)\s/.exec(said)?.[1];
     }
     this.url = found;
-    // Read on, or what is written would block it.
+    // Drained: a full pipe would block the server.
     (async () => {
       while (!(await reader.read()).done);
     })().catch(() => {});
   }
 
-  /** Removes everything it keeps; it must have ended. */
+  /** Removes the server's data; the server must have ended. */
   async reset(): Promise<void> {
     await Deno.remove(this.#data, { recursive: true });
   }
 
-  /** Ends it with that signal. */
+  /** Ends the server with a signal. */
   async stop(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     const child = this.#child;
     this.#child = undefined;
@@ -82,11 +85,11 @@ export class DemoServer {
   }
 }
 
-/** What a person sees. */
+/** Visible content of the page. */
 export interface Seen {
-  /** The pill at the top. */
+  /** Text of the status pill at the top. */
   readonly state: string;
-  /** The items; one that waits to be sent ends in `…`, one that is done begins with `✓`. */
+  /** Items. A pending one ends in `…`, a completed one begins with `✓`. */
   readonly items: readonly string[];
   readonly pending: string;
   readonly hash: string;
@@ -96,12 +99,12 @@ export interface Seen {
   readonly serverProblem: string;
 }
 
-/** A person before the page. */
+/** User of a page. */
 export class Person {
   readonly #name: string;
   readonly #page: Page;
 
-  /** Looks at a page of the demo. */
+  /** User of a page of the demo. */
   constructor(name: string, page: Page) {
     this.#name = name;
     this.#page = page;
@@ -114,7 +117,7 @@ export class Person {
     );
   }
 
-  /** What is on the page. */
+  /** Reads the visible content. */
   async look(): Promise<Seen> {
     return await this.#do(`() => {
       const text = (id) => document.getElementById(id).textContent.trim();
@@ -128,10 +131,12 @@ export class Person {
     }`) as Seen;
   }
 
-  /** Looks until it is so; fails with what is seen if it never is. */
+  /**
+   * Polls until the condition is true; fails with the content if it never is.
+   */
   async until(is: (seen: Seen) => boolean): Promise<Seen> {
     for (let waited = 0;; waited += 20) {
-      // The page may be loading just now.
+      // Evaluation fails while the page loads.
       const seen = await this.look().catch(() => undefined);
       if (seen !== undefined && is(seen)) return seen;
       if (waited > WAIT_MS_MAX / 4) {
@@ -141,7 +146,7 @@ export class Person {
     }
   }
 
-  /** Adds an item, as soon as the page lets one. */
+  /** Adds an item, as soon as the page allows it. */
   async add(text: string): Promise<void> {
     await this.#do(
       `async (text) => {
@@ -156,7 +161,7 @@ export class Person {
     );
   }
 
-  /** Writes another text into the item at that place. */
+  /** Changes the text of the item at that position. */
   async edit(at: number, text: string): Promise<void> {
     await this.#do(
       `(at, text) => {
@@ -169,7 +174,10 @@ export class Person {
     );
   }
 
-  /** Clicks the first thing that a selector finds, as soon as it finds one, in the item at that place if one is given. */
+  /**
+   * Clicks the first match of a selector as soon as there is one, within the
+   * item at that position if one is given.
+   */
   async click(selector: string, at?: number): Promise<void> {
     await this.#do(
       `async (selector, at) => {
@@ -187,7 +195,7 @@ export class Person {
     );
   }
 
-  /** Resolves once a service worker has the page. */
+  /** Resolves once a service worker controls the page. */
   async kept(): Promise<void> {
     await this.#do(`async () => {
       await navigator.serviceWorker.ready;
@@ -197,7 +205,7 @@ export class Person {
     }`);
   }
 
-  /** Loads the page anew. */
+  /** Reloads the page. */
   async reload(): Promise<void> {
     await this.#page.reload();
   }

@@ -9,7 +9,7 @@ import {
 import { sleep } from "../sync/kill.ts";
 import { DemoServer, Person, type Seen } from "./sync_demo.ts";
 
-/** A person at each engine, with the demo open. */
+/** Demo opened in each engine. */
 class Room implements AsyncDisposable {
   readonly server: DemoServer;
   readonly people = new Map<Engine, Person>();
@@ -39,7 +39,10 @@ class Room implements AsyncDisposable {
     return this.people.get(engine)!;
   }
 
-  /** Waits until everybody sees these items and the same hash, and nothing waits. */
+  /**
+   * Waits until every page shows these items and the same hash, and no
+   * submission is pending.
+   */
   async agree(items: readonly string[]): Promise<void> {
     const hashes = new Set<string>();
     for (const person of this.people.values()) {
@@ -59,7 +62,7 @@ class Room implements AsyncDisposable {
   }
 }
 
-/** Whether these are seen, in whatever order. */
+/** True if exactly these items are shown, in any order. */
 function sameItems({ items }: Seen, expected: readonly string[]): boolean {
   return [...items].sort().join() === [...expected].sort().join();
 }
@@ -97,17 +100,17 @@ test("U15 U30 three browsers at the demo edit with the plug pulled, and agree on
     await person.until((seen) => seen.pending === "1" && sameItems(seen, mine));
   }
   for (const person of room.people.values()) await person.kept();
-  // What is applied is kept on the device about once a second.
+  // Applied entries become durable on the device about once a second.
   await sleep(2_000);
   for (const [engine, person] of room.people) {
-    // The plug stays pulled over a reload, as the guide promises.
+    // The page stays offline over a reload, as the guide promises.
     await person.reload();
     const mine = [...expected, `${engine} alone…`];
     await person.until((seen) =>
       seen.state === "offline" && seen.pending === "1" && sameItems(seen, mine)
     );
   }
-  // One writes over what is there, one takes it away; each in the dark.
+  // One client overwrites an item, another removes it; both are offline.
   const [chromium, firefox] = [room.person("Chromium"), room.person("Firefox")];
   const { items } = await chromium.look();
   const at = items.indexOf("WebKitGTK was here");
@@ -146,7 +149,7 @@ test("U21 U38 the demo opens with no server, takes edits, and sends them once th
   const { items } = await room.person("Chromium").look();
   const expected = [...items];
   for (const person of room.people.values()) await person.kept();
-  // What is applied is kept on the device about once a second.
+  // Applied entries become durable on the device about once a second.
   await sleep(2_000);
   await room.server.stop("SIGKILL");
   for (const [engine, person] of room.people) {
@@ -175,7 +178,7 @@ test("case B2: the demo whose server has lost its list offers to save what is he
     );
     await person.kept();
   }
-  // What is applied is kept on the device about once a second.
+  // Applied entries become durable on the device about once a second.
   await sleep(2_000);
   await room.server.stop("SIGTERM");
   await room.server.reset();

@@ -1,6 +1,6 @@
 /**
- * A page with clients of the offline replication, one of each kind, that keep
- * what they have in IndexedDB.
+ * Page with clients of the offline replication, one of each kind, that store
+ * their state in IndexedDB.
  *
  * This module is browser compatible.
  *
@@ -21,20 +21,23 @@ import {
   type Standing,
 } from "./sync_site.ts";
 
-/** What a client in a page is told. */
+/** Options of the clients in a page. */
 export interface PageSite {
   readonly kind: Kind;
-  /** Under which name it keeps what it has. */
+  /** Name under which the client stores its state. */
   readonly name: string;
   readonly url: string;
   readonly nodeID: number;
-  /** The only version it speaks, if not all. */
+  /** Only protocol version that the client speaks; by default all. */
   readonly version?: number;
 }
 
 const sites = new Map<Kind, Site>();
 
-/** Starts a client on what is kept, or on nothing; resolves to how long it took, in milliseconds. */
+/**
+ * Starts a client on its stored state, or on an empty store; resolves to the
+ * time that takes, in milliseconds.
+ */
 export async function open(options: PageSite): Promise<number> {
   const { kind, name, url, nodeID, version } = options;
   const began = performance.now();
@@ -64,37 +67,40 @@ export async function submit(
   await sites.get(kind)!.submit(client, from, count);
 }
 
-/** The network is back, as the browser would tell. */
+/** Signals that the network is back, as the browser would. */
 export function online(): void {
   dispatchEvent(new Event("online"));
 }
 
-/** Resolves once nothing waits to be decided, to how long that took, in milliseconds. */
+/**
+ * Resolves once no submission is pending, to the time that takes, in
+ * milliseconds.
+ */
 export async function sent(): Promise<number> {
   const began = performance.now();
   await Promise.all([...sites.values()].map((site) => site.sent()));
   return performance.now() - began;
 }
 
-/** Resolves once a client has applied that much, to what it has. */
+/** Resolves once a client has applied that index, to its report. */
 export async function reach(kind: Kind, index: number): Promise<SiteReport> {
   await sites.get(kind)!.reach(index);
   return await report(kind);
 }
 
-/** Resolves once a client is live and has applied that much, to what it has. */
+/** Resolves once a client is live and has applied that index, to its report. */
 export async function live(kind: Kind, index: number): Promise<SiteReport> {
   await sites.get(kind)!.reach(index);
   await sites.get(kind)!.live();
   return await report(kind);
 }
 
-/** What a client has. */
+/** Report of a client. */
 export async function report(kind: Kind): Promise<SiteReport> {
   return await sites.get(kind)!.report();
 }
 
-/** Resolves to what a client has once it is told why it is not connected. */
+/** Resolves to a client's report once it knows why it is not connected. */
 export async function refused(kind: Kind): Promise<SiteReport> {
   const site = sites.get(kind)!;
   for (;;) {
@@ -105,7 +111,9 @@ export async function refused(kind: Kind): Promise<SiteReport> {
   return await report(kind);
 }
 
-/** Resolves to where a client stands once it goes no further until someone acts. */
+/**
+ * Resolves to a client's status once it makes no progress without intervention.
+ */
 export async function blocked(kind: Kind): Promise<Standing> {
   return await sites.get(kind)!.blocked();
 }
@@ -120,12 +128,18 @@ export async function startOver(kind: Kind): Promise<void> {
   await sites.get(kind)!.startOver();
 }
 
-/** Removes all that a client keeps; resolves to the name of the error if that is refused. */
+/**
+ * Removes a client's stored state; resolves to the name of the error if that is
+ * rejected.
+ */
 export async function leave(kind: Kind): Promise<string> {
   return await sites.get(kind)!.leave();
 }
 
-/** Names of all blocks that are kept under a name, by any client, which must be closed. */
+/**
+ * Names of all blocks stored under a name by any client; the clients must be
+ * closed.
+ */
 export async function blocksOf(name: string): Promise<string[]> {
   const found: string[] = [];
   for (const part of ["outbox", "snapshots", "state", "copy"]) {

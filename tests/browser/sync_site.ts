@@ -1,5 +1,5 @@
 /**
- * A client of the offline replication under test, in a page as in Deno.
+ * Client of the offline replication under test, in a page as in Deno.
  *
  * This module is browser compatible.
  *
@@ -27,51 +27,57 @@ import {
   JournalMachine,
 } from "../machines/client_counters.ts";
 
-/** The kinds of clients: with the key-value machine on disk, or with a journal in memory and a copy of the log. */
+/**
+ * Kinds of clients: with the key-value machine on disk, or with a journal in
+ * memory and a copy of the log.
+ */
 export type Kind = "disk" | "memory";
 
-/** What a client is made of. */
+/** Components of a client. */
 export interface SiteParts {
-  /** Which kind it is. */
+  /** Kind of the client. */
   readonly kind: Kind;
-  /** Where the server is. */
+  /** URL of the server. */
   readonly url: string;
-  /** Its replica. */
+  /** Node id of the replica. */
   readonly nodeID: number;
-  /** What it has not sent yet. */
+  /** Outbox with the unsent submissions. */
   readonly outbox: Outbox;
-  /** Its snapshots. */
+  /** Store of the client's snapshots. */
   readonly snapshots: SnapshotStore;
-  /** Its machine, if that is on disk. */
+  /** Creates the machine of a client on disk. */
   readonly machine: () => IOnDiskStateMachine<KVQuery, KVAnswer>;
-  /** The copy of the log, if it is not. */
+  /** Opens the copy of the log of a client in memory. */
   readonly copy: () => BlockStore;
-  /** The versions it speaks. */
+  /** Protocol versions that the client speaks. */
   readonly versions?: Versions | undefined;
 }
 
-/** What a client has. */
+/** State of a client. */
 export interface SiteReport {
-  /** The index applied. */
+  /** Applied index. */
   readonly index: number;
-  /** The machine's hash. */
+  /** Hash of the machine. */
   readonly hash: string;
-  /** Where it stands, and why. */
+  /** State of the connection, and the reason for it. */
   readonly state: string;
   readonly error: string;
-  /** Submissions that wait to be sent or answered; and all others that are there. */
+  /** Number of submissions that are queued or sent, and of all others. */
   readonly queued: number;
   readonly other: number;
-  /** The last number of each client, as committed and as shown. */
+  /** Last number of each client, as committed and in the optimistic view. */
   readonly last: Readonly<Record<string, number>>;
   readonly shown: Readonly<Record<string, number>>;
-  /** Whatever is wrong. */
+  /** Violations that were found. */
   readonly wrong: readonly string[];
-  /** Results that came in this life. */
+  /** Number of results since the client was started. */
   readonly results: number;
-  /** What happened to the host. */
+  /** Events of the host. */
   readonly events: readonly string[];
-  /** The most that was seen of a snapshot on its way, in bytes; and what was said of its size. */
+  /**
+   * Largest number of snapshot bytes reported as received, and the reported
+   * size.
+   */
   readonly snapshot: readonly [received: number, size: number];
 }
 
@@ -95,12 +101,12 @@ export interface Exported {
   readonly pending: number;
 }
 
-/** How many submissions are handed over at a time. */
+/** Number of submissions handed over at a time. */
 const AT_ONCE = 500;
 
 const COUNTERS = kv.range({ start: "count/", end: "count0" });
 
-/** The command with a number of a client, on a key-value machine. */
+/** Command on a key-value machine for a client's number. */
 export function step(client: string, number: number): Uint8Array {
   const before = number === 1 ? undefined : `${number - 1}`;
   return kv.batch([
@@ -109,7 +115,7 @@ export function step(client: string, number: number): Uint8Array {
   ]);
 }
 
-/** The last number of each client, as committed or as shown. */
+/** Last number of each client, as committed or in the optimistic view. */
 export async function lastOf(
   replica: Replica,
   isShown = false,
@@ -133,7 +139,7 @@ function textOf(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes);
 }
 
-/** A client that runs. */
+/** Running client. */
 export class Site {
   readonly kind: Kind;
   readonly logDB: RemoteLogDB;
@@ -162,7 +168,7 @@ export class Site {
     for (const submission of pending) this.#await(submission);
   }
 
-  /** Starts it, connected or not. */
+  /** Starts the client, connected or not. */
   static async open(parts: SiteParts): Promise<Site> {
     const { kind, url, nodeID, outbox, snapshots, versions } = parts;
     const logDB = new RemoteLogDB(url, {
@@ -195,7 +201,7 @@ export class Site {
         clusterID: 2n,
         snapshotEntries: 300,
       });
-    // Without a replica, until it has started over.
+    // The site has no replica until it has started over.
     const replica = await starting.catch((error) => {
       if (error instanceof ErrOtherHistory) return undefined as never;
       throw error;
@@ -216,14 +222,17 @@ export class Site {
         this.#wrong.push(`${submission.id} gave ${value}`);
       }
     }).catch((error) => {
-      // It is in the outbox still.
+      // It is still in the outbox.
       if (submission.state !== "queued") {
         this.#wrong.push(`${submission.id}: ${error}`);
       }
     });
   }
 
-  /** Submits `count` commands of a client from the number `from` on, and resolves once they are kept. */
+  /**
+   * Submits `count` commands of a client, numbered from `from`; resolves once
+   * they are durable.
+   */
   async submit(client: string, from: number, count: number): Promise<void> {
     const make = this.kind === "disk" ? step : entry;
     for (let at = 0; at < count; at += AT_ONCE) {
@@ -237,7 +246,7 @@ export class Site {
     }
   }
 
-  /** Resolves once nothing waits to be decided. */
+  /** Resolves once no submission is pending. */
   async sent(): Promise<void> {
     while (this.replica.pending().some(({ state }) => state === "queued")) {
       this.#check();
@@ -245,7 +254,7 @@ export class Site {
     }
   }
 
-  /** Resolves once it has applied that much. */
+  /** Resolves once that index is applied. */
   async reach(index: number): Promise<void> {
     while (this.replica.appliedIndex < index) {
       this.#check();
@@ -253,7 +262,9 @@ export class Site {
     }
   }
 
-  /** Resolves once it is told that all is here that the server had. */
+  /**
+   * Resolves once the replica reports that it has everything the server had.
+   */
   async live(): Promise<void> {
     while (this.logDB.state !== "live") {
       this.#check();
@@ -265,7 +276,7 @@ export class Site {
     if (this.replica.error !== undefined) throw this.replica.error;
   }
 
-  /** What it has. */
+  /** Report of the client's state. */
   async report(): Promise<SiteReport> {
     try {
       return await this.#report();
@@ -309,13 +320,19 @@ export class Site {
     return this.kind === "disk" ? 1n : 2n;
   }
 
-  /** Resolves to where it stands once it goes no further until someone acts. */
+  /**
+   * Resolves to the status once the client makes no progress without
+   * intervention.
+   */
   async blocked(): Promise<Standing> {
     while (this.logDB.state !== "blocked") await sleep(5);
     return await this.sessionInfo();
   }
 
-  /** Status of the client, also when its replica has failed, or could not be started. */
+  /**
+   * Status of the client, also when its replica has failed or could not be
+   * started.
+   */
   async sessionInfo(): Promise<Standing> {
     const { state, reason } = this.logDB.status;
     const replica: Replica | undefined = this.replica;
@@ -332,7 +349,7 @@ export class Site {
     };
   }
 
-  /** Content of an export of it, as another host finds it. */
+  /** Content of an export, as another host imports it. */
   async exported(): Promise<Exported> {
     const clusterID = this.#clusterID;
     const { snapshot, pending } = await this.#host.exportData(clusterID);
@@ -353,7 +370,10 @@ export class Site {
     for (const submission of this.replica.pending()) this.#await(submission);
   }
 
-  /** Removes all that is kept here; resolves to the name of the error, if that is refused. */
+  /**
+   * Removes the stored state; resolves to the name of the error if that is
+   * rejected.
+   */
   async leave(): Promise<string> {
     try {
       await this.#host.leave();
@@ -363,7 +383,7 @@ export class Site {
     }
   }
 
-  /** Stops it and closes what it keeps. */
+  /** Stops the client and closes its stores. */
   async close(): Promise<void> {
     await this.#host.stop();
     await this.logDB.close();

@@ -19,7 +19,7 @@ Deno.test.afterAll(async () => {
   await stopBundler();
 });
 
-/** A test in the scene that all of them share. */
+/** Registers a test in the shared scene. */
 function test(name: string, run: (scene: Scene) => Promise<void>): void {
   Deno.test({
     name,

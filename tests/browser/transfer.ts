@@ -36,26 +36,26 @@ const MIB = 1024 * 1024;
 const PAGE = "tests/browser/transfer_page.ts";
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 
-/** The longest a step may take, in milliseconds. */
+/** Timeout of a step, in milliseconds. */
 const STEP_MS_MAX = 600_000;
 
 /**
- * What may be in use beyond what was before the first step, in MiB, besides the
- * budgets of the machines. What nobody uses is not counted: when it is freed is the
- * engine's own affair, and late on a busy machine.
+ * Maximum growth of the live memory since before the first step, in MiB,
+ * besides the budgets of the machines. Garbage is not counted: the engine
+ * decides when to free it, and does so late on a busy machine.
  */
 const LIVE_MIB_MAX = 16;
 
-/** How often the memory of processes is looked at, in milliseconds. */
+/** Interval between two samples of process memory, in milliseconds. */
 const SAMPLE_MS = 50;
 
-/** How long it is between two looks at what is in use, in milliseconds. */
+/** Interval between two samples of live memory, in milliseconds. */
 const LIVE_MS = 100;
 
-/** What part of the state the machines may keep in memory: of 256 MiB, 16. */
+/** Share of the state that the machines may keep in memory: 16 MiB of 256. */
 const BUDGET_SHARE = 1 / 16;
 
-/** Values of the state, in bytes; and what one command carries. */
+/** Sizes of the state's values and of one command, in bytes. */
 const VALUE_BYTES_MIN = 1024;
 const VALUE_BYTES_MAX = 64 * 1024;
 const BATCH_BYTES = 896 * 1024;
@@ -63,39 +63,39 @@ const BATCH_BYTES = 896 * 1024;
 /** Memory at the beginning of a step and at its peak, in MiB. */
 type Range = readonly [before: number, peak: number];
 
-/** One step: how long it took, and its memory. */
+/** Duration and memory of a step. */
 export interface Step {
-  /** What was done. */
+  /** Name of the step. */
   readonly name: string;
-  /** How long it took, in milliseconds. */
+  /** Duration, in milliseconds. */
   readonly ms: number;
-  /** Objects and buffers in use here. */
+  /** Live objects and buffers of this process. */
   readonly live: Range;
-  /** Objects and buffers in use in the page. */
+  /** Live objects and buffers of the page. */
   readonly pageLive: Range;
-  /** What this process has. */
+  /** Resident memory of this process. */
   readonly deno: Range;
-  /** What the process has that the page runs in. */
+  /** Resident memory of the page's process. */
   readonly page: Range;
-  /** What all processes of the browser have together. */
+  /** Resident memory of all processes of the browser. */
   readonly browser: Range;
 }
 
-/** What came of it. */
+/** Result of `transfer()`. */
 export interface Transfer {
-  /** The hashes: of the first machine, of the page's, and of the last. */
+  /** Hashes of the first machine, of the page's and of the last. */
   readonly hashes: readonly string[];
-  /** How many rows the first and the last have. */
+  /** Numbers of rows in the first machine and in the last. */
   readonly rows: readonly number[];
-  /** The values, in MiB. */
+  /** Total size of the values, in MiB. */
   readonly mib: number;
-  /** Bytes that came back. */
+  /** Number of bytes that the page sent back. */
   readonly bytes: number;
-  /** What was done, in order. */
+  /** Steps, in order. */
   readonly steps: readonly Step[];
 }
 
-/** What a process has in memory, in MiB; 0 if it has ended. */
+/** Resident memory of a process, in MiB; 0 if it has ended. */
 function residentOf(pid: number, rendererOnly: boolean): number {
   try {
     const isRenderer = Deno.readTextFileSync(`/proc/${pid}/cmdline`)
@@ -117,7 +117,7 @@ function memory(): [deno: number, page: number, browser: number] {
   ];
 }
 
-/** What is in use here and in a page, in MiB. */
+/** Live memory of this process and of a page, in MiB. */
 async function inUse(page: Page): Promise<[here: number, there: number]> {
   const here = bytesInUse();
   await page.devtools!("HeapProfiler.collectGarbage");
@@ -127,7 +127,7 @@ async function inUse(page: Page): Promise<[here: number, there: number]> {
   return [here / MIB, (usedSize + backingStorageSize) / MIB];
 }
 
-/** Does something and looks at the memory meanwhile. */
+/** Runs an action and samples the memory during it. */
 async function step<T>(
   steps: Step[],
   page: Page,
@@ -162,7 +162,7 @@ async function step<T>(
   }
 }
 
-/** A host that keeps everything in a directory. */
+/** Host with its data in a directory. */
 class Site implements AsyncDisposable {
   readonly #logDB: SqliteLogDB;
   readonly #snapshots: FileSnapshotStore;
@@ -200,7 +200,7 @@ class Site implements AsyncDisposable {
   }
 }
 
-/** Puts values of many sizes until they come to so many bytes. */
+/** Puts values of many sizes until their total reaches `bytes`. */
 async function fill(
   replica: Replica,
   bytes: number,
@@ -228,7 +228,10 @@ async function fill(
   }
 }
 
-/** Hands out one stream to whoever gets `/out`, and makes another of what is posted to `/in`. */
+/**
+ * Serves one stream at `/out`, and assembles another from the bodies posted to
+ * `/in`.
+ */
 function serveStreams(out: () => ReadableStream<Uint8Array>): {
   readonly origin: string;
   readonly incoming: ReadableStream<Uint8Array>;
@@ -237,7 +240,7 @@ function serveStreams(out: () => ReadableStream<Uint8Array>): {
 } {
   const { readable, writable } = new TransformStream<Uint8Array>();
   const writer = writable.getWriter();
-  // Who reads is told of it.
+  // The reader gets the error.
   writer.closed.catch(() => {});
   let posts = 0;
   const headers = { "access-control-allow-origin": "*" };
@@ -290,7 +293,7 @@ export async function transfer(mib: number, seed: number): Promise<Transfer> {
         () =>
           page.evaluate(`page.take("${origin}/out", ${budget})`, STEP_MS_MAX),
       );
-      // With nobody to take it: what the export itself needs.
+      // Without a receiver: the memory of the export itself.
       const exported = await step(
         steps,
         page,
@@ -327,7 +330,10 @@ export async function transfer(mib: number, seed: number): Promise<Transfer> {
   }
 }
 
-/** Checks that the state came back, and what memory it took; the same for any size of it. */
+/**
+ * Verifies that the state came back, and that the memory stayed bounded; the
+ * bound does not depend on the state's size.
+ */
 export function checkTransfer(
   { hashes, rows, mib, bytes, steps }: Transfer,
   said: string,
@@ -340,13 +346,13 @@ export function checkTransfer(
   const budget = mib * BUDGET_SHARE;
   for (const one of steps) {
     const text = `${lineOf(one)}, ${said}`;
-    // Two machines are here in the end.
+    // There are two machines in the end.
     assert(one.live[1] - first!.live[0] < 2 * budget + LIVE_MIB_MAX, text);
     assert(one.pageLive[1] - first!.pageLive[0] < budget + LIVE_MIB_MAX, text);
   }
 }
 
-/** Says a step in a line. */
+/** Formats a step as a line. */
 export function lineOf(
   { name, ms, live, pageLive, deno, page, browser }: Step,
 ): string {

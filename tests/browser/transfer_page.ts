@@ -1,6 +1,6 @@
 /**
- * A page that takes a large state from a server, keeps it in IndexedDB and
- * gives it back.
+ * Page that recovers a large state from a server into IndexedDB and sends it
+ * back.
  *
  * This module is browser compatible.
  *
@@ -15,7 +15,7 @@ import {
 } from "../../src/indexeddb/mod.ts";
 
 const CLUSTER = 1n;
-/** What one request carries back, in bytes. */
+/** Body size of one request, in bytes. */
 const POST_BYTES = 4 * 1024 * 1024;
 
 let logDB: IndexedDBLogDB | undefined;
@@ -24,8 +24,8 @@ let host: NodeHost | undefined;
 let replica: Replica | undefined;
 
 /**
- * Imports what is at `url`, recovers it into IndexedDB, and gives its hash. The
- * machine may keep so many bytes in memory.
+ * Imports the snapshot at `url` and recovers it into IndexedDB; resolves to the
+ * machine's hash. The last argument is the machine's memory budget, in bytes.
  */
 export async function take(
   url: string,
@@ -45,20 +45,21 @@ export async function take(
 
 async function post(url: string, body?: BodyInit): Promise<void> {
   const { ok, status } = await fetch(url, { method: "POST", body: body ?? "" });
-  if (!ok) throw new Error(`Server answers ${status}`);
+  if (!ok) throw new Error(`Server responded to ${url} with status ${status}`);
 }
 
 /**
- * Exports the state to `url`, in numbered requests of which one at a time is
- * under way: not every browser streams a request's body. Without `url` it is
- * dropped. Resolves to the bytes.
+ * Exports the state to `url` in numbered requests, one at a time: not every
+ * browser streams a request's body. Without `url` the bytes are dropped.
+ * Resolves to their number.
  */
 export async function give(url?: string): Promise<number> {
   const reader = replica!.exportSnapshot().getReader();
   const buffer = new Uint8Array(POST_BYTES);
   let [length, posts, total] = [0, 0, 0];
   const flush = async (): Promise<void> => {
-    // As a blob: those who watch a page's requests keep a body of bytes.
+    // As a blob: a devtools client that observes requests would retain a body
+    // of bytes.
     const body = new Blob([buffer.subarray(0, length)]);
     if (url !== undefined) await post(`${url}/${posts++}`, body);
     total += length;
@@ -80,7 +81,7 @@ export async function give(url?: string): Promise<number> {
   return total;
 }
 
-/** Stops the host and closes what is kept. */
+/** Stops the host and closes its stores. */
 export async function close(): Promise<void> {
   await host?.stop();
   await snapshots?.close();

@@ -22,7 +22,7 @@ import {
 } from "./browser.ts";
 import { program } from "./install.ts";
 
-/** A display that nobody looks at: WebKitGTK does not start without one. */
+/** Virtual display: WebKitGTK does not start without one. */
 interface Display {
   readonly name: string;
   readonly pid: number;
@@ -49,7 +49,11 @@ async function openDisplay(): Promise<Display> {
     let text = "";
     while (!text.includes("\n")) {
       const { done, value } = await reader.read();
-      if (done) throw new Error("Xvfb has no display");
+      if (done) {
+        throw new Error(
+          `Xvfb ended without a display number: "${text}"`,
+        );
+      }
       text += new TextDecoder().decode(value);
     }
     return text.trim();
@@ -75,7 +79,10 @@ function freePort(): number {
   return port;
 }
 
-/** Calls the driver; what it answers, or an error with what it complains about. */
+/**
+ * Calls the driver; resolves to the value of its response, or rejects with its
+ * error.
+ */
 async function call(
   method: "GET" | "POST" | "DELETE",
   url: string,
@@ -94,7 +101,7 @@ async function call(
   throw new Error(`WebKit: ${value?.error} ${value?.message}`);
 }
 
-/** Resolves once the driver answers. */
+/** Resolves once the driver responds. */
 async function ready(base: string): Promise<void> {
   for (let waited = 0;; waited += 20) {
     try {
@@ -107,7 +114,7 @@ async function ready(base: string): Promise<void> {
   }
 }
 
-/** A program that starts a browser which keeps what pages store in a folder. */
+/** Path of a program that starts a browser with its storage in a folder. */
 async function keeper(home: string, profile: string): Promise<string> {
   const path = `${home}/browser`;
   const script = new URL("webkit_window.ts", import.meta.url).href;
@@ -120,8 +127,8 @@ async function keeper(home: string, profile: string): Promise<string> {
 }
 
 /**
- * Starts WebKitGTK: without a profile the browser that comes with it, which
- * keeps nothing when it ends; with one a browser of our own.
+ * Starts WebKitGTK: without a profile the bundled browser, which keeps no
+ * storage when it ends; with one `webkit_window.ts`.
  */
 export async function launchWebKit(
   { profile }: LaunchOptions,
@@ -150,7 +157,7 @@ export async function launchWebKit(
     if (ended) return;
     ended = true;
     await guarded.release();
-    // The browser outlives its driver, so it is found first.
+    // The browser outlives its driver, so its processes are looked up first.
     const pids = [driver.pid, ...descendants(driver.pid)];
     killAll(pids);
     await driver.status;
@@ -191,7 +198,10 @@ function browserOf(session: string, kill: () => Promise<void>): Browser {
   ): Promise<unknown> => call("POST", `${session}/${path}`, body, timeoutMs);
   const newTab = async (): Promise<string> =>
     (await post("window/new", { type: "tab" }) as { handle: string }).handle;
-  /** Windows that show nothing: the one a session comes with, and what was left when a page was closed. */
+  /**
+   * Blank windows: the initial one of the session, and those left by closed
+   * pages.
+   */
   let spare: string[] | undefined;
   const open = async (url: string): Promise<Page> => {
     spare ??= [
@@ -225,7 +235,8 @@ function browserOf(session: string, kill: () => Promise<void>): Browser {
       },
       async close(): Promise<void> {
         await select();
-        // The last window takes the session with it, and one must be selected.
+        // Closing the last window ends the session, and a window must be
+        // selected.
         const other = await newTab();
         await call("DELETE", `${session}/window`, undefined, CLOSE_MS_MAX);
         await post("window", { handle: other });

@@ -1,7 +1,6 @@
 /**
- * A browser of few lines on WebKitGTK that WebKitWebDriver can drive, and that,
- * unlike the one that comes with it, keeps what pages store: in the folder it is
- * given.
+ * Minimal WebKitGTK browser that WebKitWebDriver can drive. Unlike the bundled
+ * one, it keeps the storage of pages, in a given folder.
  *
  * This module needs Deno.
  *
@@ -14,7 +13,7 @@ function cstring(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(`${text}\0`);
 }
 
-/** Runs the browser until it is ended from outside. */
+/** Runs the browser until it is killed. */
 function main(folder: string): void {
   const { symbols: gtk } = Deno.dlopen("libgtk-3.so.0", {
     gtk_init: { parameters: ["pointer", "pointer"], result: "void" },
@@ -24,7 +23,7 @@ function main(folder: string): void {
     gtk_widget_show_all: { parameters: ["pointer"], result: "void" },
   });
   const { symbols: gobject } = Deno.dlopen("libgobject-2.0.so.0", {
-    // Each takes as many arguments as it is given; these are the ones used here.
+    // These functions are variadic; the types cover the calls made here.
     g_object_new: {
       parameters: [
         "usize",
@@ -73,7 +72,7 @@ function main(folder: string): void {
     },
   });
 
-  // WebKit keeps the pointers to no text it is given here.
+  // WebKit keeps no pointer to the strings passed here.
   gtk.gtk_init(NULL, NULL);
   const data = webkit.webkit_website_data_manager_new(
     cstring("base-data-directory"),
