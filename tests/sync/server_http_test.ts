@@ -364,7 +364,7 @@ Deno.test("case A20: a token over the limit is reported with the limit, by the c
       ],
       [
         42 as unknown as string,
-        /token function gave 42; it must give a string/,
+        /token function returned 42; it must return a string/,
       ],
     ] as const
   ) {
