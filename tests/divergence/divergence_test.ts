@@ -38,8 +38,8 @@ function wrong(when: () => boolean): {
   };
 }
 
-/** As `wrong()`, and saves nothing before the gate opens. */
-function heldUp(gate: Gate, when: () => boolean): Manners {
+/** Manners of `wrong()` whose saves wait until the gate opens. */
+function gatedWrong(gate: Gate, when: () => boolean): Manners {
   const { before } = wrong(when);
   return {
     before: (method, machine) => {
@@ -266,7 +266,7 @@ Deno.test(
       await using host = new NodeHost({ onEvent: (e) => void events.push(e) });
       class Hashless extends KVStateMachine {
         override getHash(): bigint {
-          const error = new Error("No hash");
+          const error = new Error("getHash() failed");
           // A promise where the type permits none.
           if (later) return Promise.reject(error) as unknown as bigint;
           throw error;
@@ -343,7 +343,7 @@ Deno.test(
         env,
         kind,
         config: { ...config, nodeID: 2n },
-        manners: heldUp(gate, () => isWrong),
+        manners: gatedWrong(gate, () => isWrong),
       });
       isWrong = true;
       await proposeAll(one.replica, "a");
@@ -383,7 +383,7 @@ Deno.test(
       env,
       kind,
       config: { ...config, nodeID: 2n },
-      manners: heldUp(gate, () => isWrong),
+      manners: gatedWrong(gate, () => isWrong),
     });
     await proposeAll(one.replica, "a");
     await two.replica.read(null);

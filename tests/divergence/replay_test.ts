@@ -491,7 +491,7 @@ class AdvisingLogDB extends PageLogDB {
 }
 
 Deno.test(
-  "H8 a log that only advises a snapshot is read if there is none",
+  "H8 a log that only advises a snapshot is read if no snapshot exists",
   checked(async () => {
     for (const kind of ["regular", "hosted"] as const) {
       const env = new ManualEnv();
@@ -538,7 +538,7 @@ Deno.test(
         open: (info: SnapshotInfo): ReadableStream<Uint8Array> => {
           if (!isLost) return inner.snapshots!.open(info) as never;
           isLost = false;
-          throw new Error("Connection is lost");
+          throw new Error("ECONNRESET: connection is lost");
         },
       };
       const logDB = new AdvisingLogDB(inner, { snapshots: source });
@@ -595,7 +595,7 @@ Deno.test(
                 next: () => promise,
                 close(): void {
                   reader.close();
-                  reject(new ErrClusterClosed("Reader is closed"));
+                  reject(new ErrClusterClosed("LogReader is closed"));
                 },
               };
             };

@@ -82,11 +82,11 @@ Deno.test("a floor imports the floors below it, never one above", () => {
   }
 });
 
-/** Where a module may need Deno: the rooms for it, and the server's part that has its sockets. */
+/** Paths of modules that may need Deno: its folders, and the sockets of the server. */
 const NEEDS_DENO =
   /^src\/(cli\/|deps\/cli_progress|sqlite\/|sync\/mod\.ts|sync\/server\/(mod|serve)\.ts)/;
 
-Deno.test("what says it is browser compatible uses nothing a browser lacks", () => {
+Deno.test("modules that say they are browser compatible use nothing a browser lacks", () => {
   const lacking =
     /\bDeno\.|\bprocess\.|\bBuffer\b|ReadableStream\.from|\bsetImmediate\b|from "node:/;
   for (const path of [...sources("src/"), "mod.ts"]) {

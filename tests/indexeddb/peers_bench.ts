@@ -82,7 +82,9 @@ async function measure(peer: Peer): Promise<number> {
     await peer.put(rowsOf(from, 1000));
   }
   const times = await overwrites(peer, 5, PEER_KEYS);
-  if (await peer.get(keyOf(1)) === undefined) throw new Error("Row is gone");
+  if (await peer.get(keyOf(1)) === undefined) {
+    throw new Error(`Row ${keyOf(1)} is missing`);
+  }
   await peer.end();
   return rateOf(times);
 }

@@ -25,7 +25,10 @@ Deno.test("U1 storageMode() says whether the browser may clear what is stored", 
     const [storage, mode] of [
       [answering(true), "persistent"],
       [answering(false), "best-effort"],
-      [answering(new TypeError("Not here")), "best-effort"],
+      [
+        answering(new TypeError("navigator.storage is not available")),
+        "best-effort",
+      ],
       [null, "best-effort"],
     ] as const
   ) assertEquals(await storageMode({ storage }), mode);
@@ -123,7 +126,10 @@ Deno.test("U3 requestPersistence() returns the browser's answer, and never hangs
     const [storage, answer] of [
       [answering(true), "persistent"],
       [answering(false), "best-effort"],
-      [answering(new TypeError("Not here")), "unsupported"],
+      [
+        answering(new TypeError("navigator.storage is not available")),
+        "unsupported",
+      ],
       [null, "unsupported"],
     ] as const
   ) assertEquals(await requestPersistence({ storage }), answer);

@@ -24,7 +24,7 @@ type Part =
   | { op: "delete"; key: string }
   | { op: "swap"; key: string; expected: string | undefined; value: string };
 
-/** What a machine is to do: strings of Latin-1 in a plain Map. */
+/** Reference model of a machine: Latin-1 strings in a plain Map. */
 class Model {
   rows = new Map<string, string>();
 
@@ -90,7 +90,7 @@ function encode(part: Part): Uint8Array {
 class Generator {
   readonly next: (n: number) => number;
   readonly #keys: number;
-  /** How likely a part deletes, of 100: waves of it let the state shrink. */
+  /** Percentage of parts that delete; it varies in waves, so that the state shrinks. */
   deletes = 20;
 
   constructor(seed: number) {
@@ -158,7 +158,7 @@ function checkQueries(
   );
 }
 
-/** A snapshot or a fork taken earlier, and what is to be in it. */
+/** Earlier snapshot or fork, with its expected content. */
 interface Past {
   context?: unknown;
   fork?: Machine;

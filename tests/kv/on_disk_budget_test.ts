@@ -306,7 +306,7 @@ Deno.test("C5 a context frees what it holds, also when its snapshot is aborted",
   const context = machine.prepareSnapshot();
   await write();
   assert(pages() > before * 1.3, `${before} then ${pages()} pages`);
-  const stopped = AbortSignal.abort(new Error("Not wanted"));
+  const stopped = AbortSignal.abort(new Error("abort() was called"));
   let thrown: unknown;
   try {
     await machine.saveSnapshot(context, new WritableStream(), stopped);

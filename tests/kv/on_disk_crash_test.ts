@@ -20,7 +20,7 @@ import { apply, never, save, source } from "./util.ts";
 import { bytes, text } from "../support/bytes.ts";
 
 const options = { memoryBudgetBytes: 120_000 };
-const full = new ErrStoreFull("There is no room");
+const full = new ErrStoreFull("ENOSPC: no space left");
 
 /** A history in batches, and the hash after each entry. */
 function course(seed: number, batches: number): {
@@ -166,7 +166,10 @@ for (const asynchronous of [false, true]) {
             refused++;
           }
         }
-        assert(refused > 0 || store.writes < at, `Seed ${seed}: nobody told`);
+        assert(
+          refused > 0 || store.writes < at,
+          `Seed ${seed}: no error was reported`,
+        );
         assertEquals(machine.getHash(), hashes[index]);
         await expectPrefix(store.crash(), hashes, index);
       }

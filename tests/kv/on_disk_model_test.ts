@@ -122,7 +122,7 @@ Deno.test("D1 a new machine opens at 0", async () => {
 });
 
 Deno.test("R5 a store that refuses everything is told by open(), and by nothing else", async () => {
-  const refused = new ErrStoreLocked("Another page has the store open");
+  const refused = new ErrStoreLocked("KV store is open in another page");
   const store = new MemoryBlockStore();
   const refuse = (): Promise<never> => Promise.reject(refused);
   store.get =
@@ -130,7 +130,7 @@ Deno.test("R5 a store that refuses everything is told by open(), and by nothing 
     store.keys =
     store.write =
       refuse as never;
-  // A rejection that nobody handles fails the test.
+  // An unhandled rejection fails the test.
   const error = await assertRejects(() => opened(store), ErrStoreLocked);
   assertEquals(error, refused);
 });

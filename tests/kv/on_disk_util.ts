@@ -1,5 +1,5 @@
 /**
- * What the tests of the on-disk key-value machine share.
+ * Helpers of the tests of the on-disk key-value machine.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import type { BlockStore } from "../../src/store/mod.ts";
 import { concat } from "../support/bytes.ts";
 import { never, random, sink, source } from "./util.ts";
 
-/** Opens a machine; gives its index too. */
+/** Opens a machine and returns it with its applied index. */
 export async function opened(
   store: BlockStore,
   options?: OnDiskKVStateMachineOptions,
@@ -21,7 +21,7 @@ export async function opened(
   return [machine, await machine.open(never)];
 }
 
-/** Applies commands as entries after `index`; gives their results. */
+/** Applies commands as entries after `index` and returns their results. */
 export async function applyAll(
   machine: OnDiskKVStateMachine,
   index: number,
@@ -37,7 +37,7 @@ export async function applyAll(
   return results;
 }
 
-/** The payload of the present state, or of an earlier one by its context. */
+/** Saves the current state, or that of `context`, and returns the payload. */
 export async function saved(
   machine: OnDiskKVStateMachine,
   context: unknown = machine.prepareSnapshot(),
@@ -47,7 +47,7 @@ export async function saved(
   return concat(chunks);
 }
 
-/** Replaces the state by one saved. */
+/** Recovers a machine from a saved payload. */
 export function recovered(
   machine: OnDiskKVStateMachine,
   payload: Uint8Array,
@@ -61,22 +61,22 @@ export function recovered(
   return machine.recoverWithHost(source(chunks), { index, rows }, never);
 }
 
-/** Makes commands at random. */
+/** Generator of random commands. */
 export class Commands {
   readonly next: (n: number) => number;
   readonly #keys: number;
   readonly #valueBytes: number;
-  /** How likely a command deletes, of 100. */
+  /** Percentage of commands that delete. */
   deletes = 15;
 
-  /** Commands on so many keys, with values up to so many bytes. */
+  /** Creates a generator of commands on `keys` keys, with values of at most `valueBytes` bytes. */
   constructor(seed: number, keys: number, valueBytes: number) {
     this.next = random(seed);
     this.#keys = keys;
     this.#valueBytes = valueBytes;
   }
 
-  /** A key: empty, zeros, prefixes of each other, bytes above 127. */
+  /** Makes a key: empty, zeros, a prefix of another, or with bytes above 127. */
   key(): Uint8Array {
     const n = this.next(this.#keys);
     if (n < 4) return new Uint8Array(n);
@@ -85,7 +85,7 @@ export class Commands {
     return Uint8Array.of(n * 13 % 256, ...new TextEncoder().encode(text));
   }
 
-  /** A value, sometimes large, empty or zeros. */
+  /** Makes a value, sometimes large, empty or zeros. */
   value(): Uint8Array {
     const { next } = this;
     const size = next(60) === 0
@@ -106,7 +106,7 @@ export class Commands {
     return kv.put(key, this.value());
   }
 
-  /** A command. */
+  /** Makes a random command; some are malformed. */
   command(): Uint8Array {
     const { next } = this;
     const kind = next(100);
@@ -115,7 +115,7 @@ export class Commands {
     return kv.batch(Array.from({ length: next(6) }, () => this.#one()));
   }
 
-  /** Some commands. */
+  /** Makes several random commands. */
   commands(count: number): Uint8Array[] {
     return Array.from({ length: count }, () => this.command());
   }

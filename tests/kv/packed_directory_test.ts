@@ -24,7 +24,7 @@ function pages(directory: Directory, space: number): number[] {
   });
 }
 
-Deno.test("D5 Directory.install() puts a page in the place of a range, and tells of those nobody names any more", () => {
+Deno.test("D5 Directory.install() replaces a range by a page and reports the pages that are no longer referenced", () => {
   const seed = Math.floor(Math.random() * 2 ** 31);
   const next = random(seed);
   const freed = new Set<number>();

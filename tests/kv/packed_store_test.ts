@@ -195,7 +195,7 @@ Deno.test("D8 a version is read as it was, also while its pages get other blocks
   }
 });
 
-Deno.test("U28 pages that are written again take the place of blocks that nobody needs any more", async () => {
+Deno.test("U28 rewritten pages reuse the ids of blocks that are no longer referenced", async () => {
   const blocks = new FaultyBlockStore();
   const [store] = await opened(blocks, 100_000);
   await fill(store, 100);
@@ -210,7 +210,7 @@ Deno.test("D5 a write that could not even be made ends the store, and what is on
   let broken = false;
   const store = new PackedStore(blocks, {
     meta: () => {
-      if (broken) throw new RangeError("No memory");
+      if (broken) throw new RangeError("Allocation of 65536 bytes failed");
       return Uint8Array.of(7, 0);
     },
   });

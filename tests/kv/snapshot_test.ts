@@ -106,7 +106,7 @@ for (const [name, create] of machines) {
       () => recover([payload], machine),
       ErrKVInvalidSnapshot,
     );
-    const lost = new Error("The source is lost");
+    const lost = new Error("ECONNRESET: source is lost");
     const broken = new ReadableStream<Uint8Array>({
       pull: (controller) => controller.error(lost),
     });
@@ -121,7 +121,7 @@ for (const [name, create] of machines) {
   Deno.test(`R8 ${name}.saveSnapshot() passes on what a write fails with`, async () => {
     const machine = create();
     putAll(machine, rows);
-    const full = new Error("The sink is full");
+    const full = new Error("ENOSPC: sink is full");
     const w = new WritableStream<Uint8Array>({
       write: () => Promise.reject(full),
     });

@@ -1,5 +1,5 @@
 /**
- * What the tests of the key-value machines share.
+ * Helpers of the tests of the key-value machines.
  *
  * @module
  */
@@ -22,7 +22,7 @@ export const machines: [string, () => Machine][] = [
   ["ConcurrentKVStateMachine", () => new ConcurrentKVStateMachine()],
 ];
 
-/** Applies one command, and then overwrites it (R11). */
+/** Applies one command and overwrites its bytes afterwards (R11). */
 export function apply(machine: Machine, cmd: Uint8Array): Result {
   const copy = cmd.slice();
   let result: Result;
@@ -35,7 +35,7 @@ export function apply(machine: Machine, cmd: Uint8Array): Result {
   return result;
 }
 
-/** Puts rows. */
+/** Applies one put per row. */
 export function putAll(
   machine: Machine,
   rows: Iterable<[string | Uint8Array, string | Uint8Array]>,
@@ -43,13 +43,13 @@ export function putAll(
   for (const [key, value] of rows) apply(machine, kv.put(key, value));
 }
 
-/** A stream that collects what is written to it. */
+/** Creates a stream that collects the chunks written to it. */
 export function sink(): [WritableStream<Uint8Array>, Uint8Array[]] {
   const chunks: Uint8Array[] = [];
   return [new WritableStream({ write: (c) => void chunks.push(c) }), chunks];
 }
 
-/** Saves the present state. */
+/** Saves the current state and returns the payload. */
 export async function save(
   machine: Machine,
   signal: AbortSignal = never,
@@ -64,7 +64,7 @@ export async function save(
   return concat(chunks);
 }
 
-/** A stream of these chunks. */
+/** Creates a stream of the chunks. */
 export function source(chunks: Uint8Array[]): ReadableStream<Uint8Array> {
   return new ReadableStream({
     start(controller): void {
@@ -74,7 +74,7 @@ export function source(chunks: Uint8Array[]): ReadableStream<Uint8Array> {
   });
 }
 
-/** A new machine that recovers from these chunks, which are then overwritten. */
+/** Creates a machine and recovers it from the chunks, which are overwritten afterwards. */
 export async function recover(
   chunks: Uint8Array[],
   machine: Machine = new ConcurrentKVStateMachine(),
@@ -85,7 +85,7 @@ export async function recover(
   return machine;
 }
 
-/** A generator of pseudo-random numbers in [0, n). */
+/** Creates a generator of pseudo-random numbers in [0, n). */
 export function random(seed: number): (n: number) => number {
   let x = Math.imul(seed, 0x9e3779b9) | 1;
   return (n) => {

@@ -28,7 +28,7 @@ class FailingStore extends MemoryBlockStore {
 
   override write(changes: Changes, durability: Durability): void {
     if (this.isFull && changes.put !== undefined) {
-      throw new ErrStoreFull("There is no room left");
+      throw new ErrStoreFull("ENOSPC: no space left");
     }
     super.write(changes, durability);
   }
@@ -37,7 +37,7 @@ class FailingStore extends MemoryBlockStore {
     const found = super.list(...args);
     if (this.readable === undefined) return found;
     if (args[0] > `log/${"0".repeat(15)}1/b/${"0".repeat(13)}2`) {
-      throw new Error("Disk does not answer");
+      throw new Error("ETIMEDOUT: disk does not answer");
     }
     return found.slice(0, this.readable);
   }
@@ -113,7 +113,7 @@ Deno.test("case A17: a start on an unreadable log retries with backoff, reports 
     env.advance(100);
   }
   assertInstanceOf(error, Error);
-  assertEquals(error.message, "Disk does not answer");
+  assertEquals(error.message, "ETIMEDOUT: disk does not answer");
   await started;
   assertEquals(typesOf(events), ["log failed", "failed"]);
   const took = env.now() - from;

@@ -332,8 +332,12 @@ Deno.test("H7 BlockLogDB deletes compacted blocks in the step that moves its bas
   const log = await db.open(1n, 1n);
   for (let i = 0; i < 10; i++) await log.append(one(i));
   const names = store.names;
-  store.before = () => Promise.reject(new Error("Not now"));
-  await assertRejects(async () => await log.compact!(5), Error, "Not now");
+  store.before = () => Promise.reject(new Error("EIO: i/o error"));
+  await assertRejects(
+    async () => await log.compact!(5),
+    Error,
+    "EIO: i/o error",
+  );
   assertEquals(store.names, names);
   await db.close();
   // What was not cut is there again.
@@ -344,7 +348,7 @@ Deno.test("H7 BlockLogDB deletes compacted blocks in the step that moves its bas
   await reopened.compact!(5);
   assertEquals(store.names, names.slice(4));
   // A cut that failed is made good by whatever writes the head next.
-  store.before = () => Promise.reject(new Error("Not now"));
+  store.before = () => Promise.reject(new Error("EIO: i/o error"));
   await assertRejects(async () => await reopened.compact!(7), Error);
   store.before = () => {};
   await reopened.append(one(10));
@@ -556,8 +560,8 @@ Deno.test("H11 BlockLogDB.open() can be repeated after it failed", async () => {
   const store = new TryingStore();
   await using db = new BlockLogDB(store);
   const { keys } = store;
-  store.keys = () => Promise.reject(new Error("Not now"));
-  await assertRejects(() => db.open(1n, 1n), Error, "Not now");
+  store.keys = () => Promise.reject(new Error("EIO: i/o error"));
+  await assertRejects(() => db.open(1n, 1n), Error, "EIO: i/o error");
   store.keys = keys;
   const [log, other] = await Promise.all([db.open(1n, 1n), db.open(1n, 2n)]);
   await log.append(one(1));

@@ -1,7 +1,6 @@
 /**
- * A machine that notices what goes wrong on the way to it: each client counts,
- * so a command that is lost, doubled or out of order is one with another number
- * than is expected.
+ * State machine that detects lost, duplicated and reordered commands: each client
+ * numbers its commands, and the machine records every unexpected number.
  *
  * This module is browser compatible.
  *
@@ -10,23 +9,23 @@
 
 import type { IStateMachine, Result } from "../../mod.ts";
 
-/** What a {@linkcode JournalMachine} answers, whatever it is asked. */
+/** Answer of a {@linkcode JournalMachine} to every query. */
 export interface Journal {
-  /** The last number of each client. */
+  /** Last number applied of each client. */
   readonly last: Readonly<Record<string, number>>;
-  /** The first commands that were not the next of their client. */
+  /** First commands whose number was not the next of their client. */
   readonly wrong: readonly string[];
 }
 
-/** The kinds of wrong commands that are kept, at most. */
+/** Most wrong commands recorded. */
 const WRONG_MAX = 20;
 
-/** The command with a number, counted from 1, of a client. */
+/** Encodes the command with a client's number, counted from 1. */
 export function entry(client: string, number: number): Uint8Array {
   return new TextEncoder().encode(`${client} ${number}`);
 }
 
-/** Counts per client, and a hash of all commands in their order. */
+/** State machine with a count per client and a hash of all commands in order. */
 export class JournalMachine implements IStateMachine {
   #last = new Map<string, number>();
   #wrong: string[] = [];

@@ -1,6 +1,6 @@
 /**
- * Machines that remember what was asked of them: a regular and a concurrent one,
- * each synchronous or not.
+ * State machines that record the calls they get: a regular and a concurrent one,
+ * synchronous or asynchronous.
  *
  * @module
  */
@@ -17,16 +17,16 @@ import type {
 } from "../../src/statemachine/mod.ts";
 import { ticks } from "../support/turns.ts";
 
-/** All that was applied, in short: a command out of place makes another hash. */
+/** Count and hash chain of the applied commands; the hash depends on their order. */
 export interface State {
   readonly count: number;
   readonly hash: bigint;
 }
 
-/** Nothing applied. */
+/** State before the first command. */
 export const EMPTY: State = { count: 0, hash: 14695981039346656037n };
 
-/** A state and one command more, and what the command is answered with. */
+/** Applies one command to a state and returns the new state with the result. */
 export function step(state: State, cmd: Uint8Array): [State, Result] {
   let { hash } = state;
   for (const byte of [cmd.length, ...cmd]) {
@@ -38,18 +38,18 @@ export function step(state: State, cmd: Uint8Array): [State, Result] {
   return [next, result];
 }
 
-/** A state as text. */
+/** Encodes a state as text. */
 export function textOf({ count, hash }: State): string {
   return `${count} ${hash}`;
 }
 
-/** A state from text. */
+/** Decodes a state from text. */
 export function stateOf(text: string): State {
   const [count, hash] = text.split(" ");
   return { count: Number(count), hash: BigInt(hash!) };
 }
 
-/** Writes a text, and leaves the closing to the host. */
+/** Writes a text and leaves closing the stream to the host. */
 export async function write(
   w: WritableStream<Uint8Array>,
   text: string,
@@ -59,21 +59,21 @@ export async function write(
   writer.releaseLock();
 }
 
-/** Reads a text to its end. */
+/** Reads a stream to its end as text. */
 export async function read(r: ReadableStream<Uint8Array>): Promise<string> {
   return await new Response(r as ReadableStream<Uint8Array<ArrayBuffer>>)
     .text();
 }
 
-/** How a machine behaves. */
+/** Behaviour of a machine. */
 export interface Manner {
-  /** Whether it answers at once, later, or now this and now that. */
+  /** Synchronous answers, promises, or a mixture of both. */
   readonly pace?: "sync" | "async" | "mixed";
 }
 
 abstract class Base implements IHash {
   state: State = EMPTY;
-  /** The commands it got, as text. */
+  /** Commands received, as text. */
   commands: string[] = [];
   closed = 0;
   #calls = 0;
@@ -84,10 +84,12 @@ abstract class Base implements IHash {
     this.#manner = manner;
   }
 
-  /** Answers at the machine's pace; two at once is the host's mistake. */
+  /** Answers at the machine's pace; fails if the host makes two calls at once. */
   protected pace<T>(call: () => T): MaybePromise<T> {
     const { pace = "sync" } = this.#manner;
-    if (this.#under++ > 0) throw new Error("Two updates at once");
+    if (this.#under++ > 0) {
+      throw new Error("update() was called while another ran");
+    }
     const sync = pace === "sync" || (pace === "mixed" && ++this.#calls % 3);
     if (sync) {
       try {
@@ -117,7 +119,7 @@ abstract class Base implements IHash {
   }
 }
 
-/** A regular one. */
+/** Regular state machine. */
 export class Regular extends Base implements IStateMachine {
   update(cmd: Uint8Array): MaybePromise<Result> {
     return this.pace(() => this.apply(cmd));
@@ -138,11 +140,11 @@ export class Regular extends Base implements IStateMachine {
   }
 }
 
-/** A concurrent one. */
+/** Concurrent state machine. */
 export class Concurrent extends Base implements IConcurrentStateMachine {
-  /** Entries of each batch. */
+  /** Number of entries of each batch. */
   batches: number[] = [];
-  /** Contexts that were prepared and not saved yet, and those that were saved. */
+  /** Contexts that were prepared and are not saved yet, and number of saves. */
   readonly contexts: Set<State> = new Set();
   saved = 0;
 
@@ -167,10 +169,12 @@ export class Concurrent extends Base implements IConcurrentStateMachine {
     this.take(context);
     return write(w, textOf(context as State));
   }
-  /** Frees a context; one that is not there, or not any more, is the host's mistake. */
+  /** Frees a context; fails if it is unknown or was freed before. */
   protected take(context: unknown): void {
     if (!this.contexts.delete(context as State)) {
-      throw new Error("Context is not one of mine, or was saved before");
+      throw new Error(
+        "Context was not returned by prepareSnapshot(), or was saved before",
+      );
     }
     this.saved++;
   }

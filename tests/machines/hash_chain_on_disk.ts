@@ -1,6 +1,6 @@
 /**
- * An on-disk machine on a disk in memory that can crash, with and without a
- * place for the host's rows.
+ * On-disk state machines on a disk in memory that can crash, with and without
+ * host rows.
  *
  * @module
  */
@@ -23,25 +23,25 @@ import {
 } from "./hash_chain.ts";
 import { ticks } from "../support/turns.ts";
 
-/** What is on the disk after one atomic step. */
+/** Content of the disk after one atomic step. */
 export interface Stored extends State {
-  /** Index of the last entry in it. */
+  /** Index of the last entry applied. */
   readonly index: number;
-  /** The host's rows. */
+  /** Rows of the host. */
   readonly rows: ReadonlyMap<string, Uint8Array>;
 }
 
-/** A disk that holds a state, and loses what is not synced when it crashes. */
+/** Disk in memory that loses steps that are not synced when it crashes. */
 export class Disk {
-  /** What is durable, then what is in core, step by step. */
+  /** Durable content, then each step that is only in memory. */
   steps: Stored[] = [{ ...EMPTY, index: 0, rows: new Map() }];
 
-  /** The newest step. */
+  /** Content after the newest step. */
   get last(): Stored {
     return this.steps.at(-1)!;
   }
 
-  /** Takes one atomic step, in core. */
+  /** Appends one atomic step, in memory only. */
   commit(stored: Stored): void {
     this.steps.push(stored);
   }
@@ -51,20 +51,20 @@ export class Disk {
     this.steps = [this.last];
   }
 
-  /** Loses what is not synced, all of it or but for the first `kept` steps (D5). */
+  /** Loses the steps that are not synced, except for the first `kept` (D5). */
   crash(kept = 0): void {
     this.steps = [this.steps[Math.min(kept, this.steps.length - 1)]!];
   }
 }
 
-/** Keeps its own state on the disk, and nothing of the host's. */
+/** On-disk state machine without host rows. */
 export class DiskMachine implements IOnDiskStateMachine, IHash {
   readonly contexts: Set<Stored> = new Set();
   readonly batches: number[][] = [];
   saved = 0;
   synced = 0;
   closed = 0;
-  /** Whether it answers later. */
+  /** True if it answers with promises. */
   readonly slow: boolean;
   protected readonly disk: Disk;
   #opened = false;
@@ -75,21 +75,23 @@ export class DiskMachine implements IOnDiskStateMachine, IHash {
     this.slow = slow;
   }
 
-  /** Runs alone, at the machine's pace. */
+  /** Runs a call at the machine's pace; fails if another one is running. */
   protected alone<T>(call: () => MaybePromise<T>): MaybePromise<T> {
-    if (this.#busy) throw new Error("Two calls at once");
+    if (this.#busy) {
+      throw new Error("A call was made while another, such as update(), ran");
+    }
     if (!this.slow) return call();
     this.#busy = true;
     return ticks(3).then(call).finally(() => this.#busy = false);
   }
 
   open(): MaybePromise<number> {
-    if (this.#opened) throw new Error("Opened twice");
+    if (this.#opened) throw new Error("open() was called twice");
     this.#opened = true;
     return this.alone(() => this.disk.last.index);
   }
 
-  /** Applies entries in a copy of the state; an entry it has already is the host's mistake (D3). */
+  /** Applies entries to a copy of the state; fails on an entry that is applied already (D3). */
   protected advance(entries: Entry[]): Stored {
     let { index, rows, ...state }: Stored = this.disk.last;
     this.batches.push(entries.map(({ index }) => index));
@@ -131,7 +133,11 @@ export class DiskMachine implements IOnDiskStateMachine, IHash {
     _stopped?: AbortSignal,
   ): Promise<void> {
     const stored = context as Stored;
-    if (!this.contexts.delete(stored)) throw new Error("Not a context");
+    if (!this.contexts.delete(stored)) {
+      throw new Error(
+        "Context was not returned by prepareSnapshot(), or was saved before",
+      );
+    }
     this.saved++;
     return write(w, `${textOf(stored)} ${stored.index}`);
   }
@@ -160,13 +166,13 @@ function store(
   return next;
 }
 
-/** Keeps the host's rows in the same step as its own state. */
+/** On-disk state machine that writes the host's rows in the same step as its state. */
 export class HostDiskMachine extends DiskMachine implements IHostState {
   readHostRows(): readonly HostRow[] {
     return [...this.disk.last.rows].map(([key, value]) => ({ key, value }));
   }
   override update(): never {
-    throw new Error("Not with the host's rows");
+    throw new Error("update() was called on a machine with updateWithHost()");
   }
   updateWithHost(
     entries: Entry[],

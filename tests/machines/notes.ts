@@ -1,6 +1,6 @@
 /**
- * Small honest machines of the three kinds, which the wrong ones of the tests
- * are made from: named notes, set by "name=text" and removed by "name".
+ * Small correct state machines of the three kinds, from which tests derive wrong
+ * ones: named notes, set by "name=text" and removed by "name".
  *
  * @module
  */
@@ -33,16 +33,20 @@ export function applyTo(notes: Map<string, string>, cmd: Uint8Array): Result {
     : { value: BigInt(notes.size), data: bytes(before) };
 }
 
-/** Answers a query: a name, or nothing for all names. A number is refused. */
+/** Answers a query: a name, or null for all names. Throws at a number. */
 export function answer(notes: Notes, query: unknown): unknown {
-  if (typeof query === "number") throw new TypeError("Query is a number");
+  if (typeof query === "number") {
+    throw new TypeError(
+      `Query ${query} is a number; pass a name, or null for all names`,
+    );
+  }
   if (query === null) return new Map(notes);
   const name = query instanceof Uint8Array ? text(query) : String(query);
   const value = notes.get(name);
   return value === undefined ? undefined : bytes(value);
 }
 
-/** A hash that does not depend on the order of notes. */
+/** Computes a hash that does not depend on the order of notes. */
 export function hashOf(notes: Notes): bigint {
   let sum = 0n;
   for (const [name, value] of notes) {
@@ -55,12 +59,12 @@ export function hashOf(notes: Notes): bigint {
   return sum;
 }
 
-/** The notes in lines, sorted. */
+/** Encodes notes as sorted lines. */
 export function linesOf(notes: Notes): string[] {
   return [...notes].map(([name, value]) => `${name}=${value}\n`).sort();
 }
 
-/** Notes from lines. */
+/** Decodes notes from lines. */
 export function notesOf(lines: readonly string[]): Map<string, string> {
   return new Map(
     lines.filter((line) => line !== "").map((line) =>
@@ -69,7 +73,7 @@ export function notesOf(lines: readonly string[]): Map<string, string> {
   );
 }
 
-/** Writes lines, one chunk each, and heeds the signal between them. */
+/** Writes lines, one chunk each, and checks the signal between them. */
 export async function writeLines(
   lines: readonly string[],
   w: WritableStream<Uint8Array>,
@@ -84,7 +88,7 @@ export async function writeLines(
   await writer.close();
 }
 
-/** Reads all lines, and heeds the signal between chunks. */
+/** Reads all lines and checks the signal between chunks. */
 export async function readLines(
   r: ReadableStream<Uint8Array>,
   stopped: AbortSignal,
@@ -100,7 +104,7 @@ export async function readLines(
   }
 }
 
-/** A regular machine; all but snapshots is synchronous. */
+/** Regular state machine; all calls but snapshots are synchronous. */
 export class RegularNotes implements IStateMachine, IHash, IExtended {
   notes: Map<string, string> = new Map();
 
@@ -133,7 +137,7 @@ export class RegularNotes implements IStateMachine, IHash, IExtended {
   close(): MaybePromise<void> {}
 }
 
-/** A concurrent machine: each batch makes new notes, so that old ones can be saved. Leaves closing the stream to the host. */
+/** Concurrent state machine: each batch copies the notes, so that older ones can be saved. Leaves closing the stream to the host. */
 export class ConcurrentNotes
   implements IConcurrentStateMachine, IHash, IExtended {
   notes: Map<string, string> = new Map();
@@ -179,13 +183,13 @@ export class ConcurrentNotes
   close(): MaybePromise<void> {}
 }
 
-/** What is on a disk: notes and the index they are of. */
+/** Content of a disk: notes and their applied index. */
 export interface Image {
   readonly index: number;
   readonly notes: Notes;
 }
 
-/** Thrown by a disk to those who opened it before a crash. */
+/** Thrown by a disk handle that was opened before a crash. */
 export class PowerCut extends Error {}
 
 /**
@@ -193,16 +197,20 @@ export class PowerCut extends Error {}
  * it or, each third time, all but the first commit.
  */
 export class MemoryDisk {
-  /** What is sure to be there, then what was committed since. */
+  /** Durable content, then each commit since the last sync. */
   #images: Image[] = [{ index: 0, notes: new Map() }];
   #life = 0;
   #crashes = 0;
 
-  /** Opens the disk: what is on it, and how to change that. */
+  /** Opens the disk and returns its content with a handle for changes. */
   open(): DiskHandle {
     const life = this.#life;
     const check = (): void => {
-      if (life !== this.#life) throw new PowerCut("Power was cut");
+      if (life !== this.#life) {
+        throw new PowerCut(
+          "MemoryDisk lost power after this handle was opened",
+        );
+      }
     };
     return {
       read: () => this.#images.at(-1) as Image,
@@ -219,7 +227,7 @@ export class MemoryDisk {
     };
   }
 
-  /** Loses power. */
+  /** Loses the commits that are not synced and invalidates all handles. */
   crash(): void {
     this.#life++;
     const keep = this.#crashes++ % 3 === 2 ? 2 : 1;
@@ -227,7 +235,7 @@ export class MemoryDisk {
   }
 }
 
-/** An open disk; each commit is atomic. */
+/** Handle of an open disk; each commit is atomic. */
 export interface DiskHandle {
   read(): Image;
   commit(image: Image): Promise<void>;
@@ -248,7 +256,7 @@ export class OnDiskNotes implements IOnDiskStateMachine, IHash, IExtended {
     await Promise.resolve();
     stopped.throwIfAborted();
     this.handle = this.disk.open();
-    // What is found may be in core alone, after a close; what is given must be durable.
+    // After a close the content may be in memory only, but the index returned must be durable.
     await this.handle.sync();
     this.image = this.handle.read();
     return this.image.index;
@@ -296,7 +304,7 @@ export class OnDiskNotes implements IOnDiskStateMachine, IHash, IExtended {
   close(): MaybePromise<void> {}
 }
 
-/** A fresh place for on-disk machines of a class. */
+/** Creates an empty disk for on-disk state machines of a class. */
 export function diskOf(
   machine: new (disk: MemoryDisk) => IOnDiskStateMachine,
 ): Disk {
@@ -304,7 +312,7 @@ export function diskOf(
   return { create: () => new machine(disk), crash: () => disk.crash() };
 }
 
-/** Commands on few names, so that they meet; with one that does nothing. */
+/** Commands on few names, so that they collide, and one that has no effect. */
 export const commands: readonly Uint8Array[] = [
   "a=1",
   "b=2",
@@ -313,5 +321,5 @@ export const commands: readonly Uint8Array[] = [
   "c=3",
 ].map(bytes);
 
-/** Queries that see everything, one that is bytes, and one that is refused. */
+/** Queries that cover the whole state, one of bytes, and one that throws. */
 export const queries: readonly unknown[] = [null, "a", bytes("b"), 7];

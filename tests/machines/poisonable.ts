@@ -13,7 +13,9 @@ import { JournalMachine } from "./client_counters.ts";
 export class PoisonableMachine extends JournalMachine {
   override update(cmd: Uint8Array): Result {
     if (new TextDecoder().decode(cmd).startsWith("poison ")) {
-      throw new TypeError("Cannot read properties of undefined");
+      throw new TypeError(
+        "Cannot read properties of undefined (reading 'length')",
+      );
     }
     return super.update(cmd);
   }

@@ -373,7 +373,7 @@ Deno.test(
     }
     logDB.faults.append = () => "fail";
     const error = await rejection(replica.propose(bytes("f")));
-    assertEquals((error as Error).message, "Append failed");
+    assertEquals((error as Error).message, "append() failed");
     logDB.faults.append = () => undefined;
     await replica.propose(bytes("end"));
     assertEquals(await listOf(replica), ["c", "c", "end"]);

@@ -100,7 +100,9 @@ Deno.test("U8 a write of unknown outcome stays unknown if the store cannot be re
   store.fault = { at: 2, after: true, error: new ErrUnknownOutcome("Lost") };
   const { get } = store;
   store.get = () =>
-    Promise.reject(new Error("Connection to the store is lost"));
+    Promise.reject(
+      new Error("InvalidStateError: connection to the store is lost"),
+    );
   assertInstanceOf(await rejection(addAll(queue, "b")), ErrUnknownOutcome);
   store.get = get;
   // The next command uses its number.

@@ -1,6 +1,6 @@
 /**
- * What it takes until a submitted command is durable, beside one raw
- * transaction of the same bytes. A page for `bench()`.
+ * Time until a submitted command is durable, compared with one raw transaction
+ * of the same bytes. A page for `bench()`.
  *
  * This module is browser compatible.
  *

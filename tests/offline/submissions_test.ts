@@ -570,7 +570,7 @@ Deno.test(
       return undefined;
     };
     world.logDB.faults.batch = (batch) => {
-      if (gated) throw new Error("Not yet");
+      if (gated) throw new Error("create() is blocked by the test");
       return batch;
     };
     const starting = world.start();
@@ -906,7 +906,7 @@ for (const when of ["of this process", "of an earlier process"] as const) {
       refuseSessions(world);
       // The history cannot be verified at first.
       world.logDB.faults.verify = () => {
-        throw new Error("Connection lost");
+        throw new Error("ECONNRESET: connection lost");
       };
       const [b] = await submitAll(replica, "b");
       await world.env.advance(20_000);
@@ -1150,7 +1150,9 @@ Deno.test(
   inWorld(async ({ env, logDB, outbox }) => {
     class Picky extends RegularJournal {
       override apply(cmd: Uint8Array): Result {
-        if (text(cmd) === "poison") throw new RangeError("Never heard of it");
+        if (text(cmd) === "poison") {
+          throw new RangeError(`Unknown command ${text(cmd)}`);
+        }
         return super.apply(cmd);
       }
     }
@@ -1173,7 +1175,7 @@ Deno.test(
     ];
     assertEquals(await replica.view.lookup(null), ["a", "c"]);
     assertEquals(pendingOf(replica), refused);
-    assertEquals(poison!.reason, "RangeError: Never heard of it");
+    assertEquals(poison!.reason, "RangeError: Unknown command poison");
     assertInstanceOf(await rejection(poison!.result), ErrProposalRefused);
     await env.until(host.stop());
     [host, replica] = await begin();
@@ -1369,7 +1371,7 @@ Deno.test(
     for (let at = 1; at <= 14; at++) {
       for (const after of [false, true]) {
         const world = new World(at);
-        const error = new Error("Power was cut");
+        const error = new Error("EIO: power was cut");
         world.store.fault = { at, after, times: Infinity, error };
         const submitted: string[] = [];
         let next = 0;

@@ -222,7 +222,7 @@ Deno.test(
 Deno.test(
   "H17 commands that cannot be rehearsed now wait, and their client is told",
   checked(async () => {
-    for (const failure of [new Error("No fork now"), new ErrStoreFull("s")]) {
+    for (const failure of [new Error("fork() failed"), new ErrStoreFull("s")]) {
       const w = await wordsWorld("regular");
       let fails = 2;
       w.counts.beforeFork = (): void => {

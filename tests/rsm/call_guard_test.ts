@@ -15,8 +15,8 @@ import { ticks } from "../support/turns.ts";
 type Name = keyof typeof Op;
 
 /**
- * What the contract says of each pair: "x" excludes, "o" may overlap, "." is
- * left open. Written from the rules, not from the code.
+ * Contract of each pair of calls: "x" excludes, "o" may overlap, "." is
+ * unspecified. Written from the rules, not from the code.
  */
 const REGULAR = `
              Update Save Recover Lookup NALookup Hash Close

@@ -27,10 +27,10 @@ import { seeded } from "../support/random.ts";
 
 const none = new Uint8Array(0);
 
-/** What the rules say, in the plainest way. */
+/** Reference model of the session rules. */
 class Model {
   max = SESSIONS_DEFAULT;
-  /** Least recently used first. */
+  /** Sessions, least recently used first. */
   sessions: ModelSession[] = [];
 
   get(index: number): ModelSession | undefined {
@@ -110,7 +110,7 @@ class Model {
     }
   }
 
-  /** What can be asked of it, in the same form as of a table. */
+  /** Observable state, in the form of `state()` of a table. */
   state(): unknown {
     return this.sessions.map((
       { index, clientID, owner, responded, series },
@@ -131,7 +131,7 @@ function brief({ digest, result }: Slot): unknown {
   return [digest, value, data?.length, data?.at(0), data?.at(-1)];
 }
 
-/** Whether two tables are the same, results and all. */
+/** Asserts that two tables are equal, results included. */
 function assertSame<A, B>(a: SessionTable<A>, b: SessionTable<B>): void {
   const [x, y] = [a.encode(true), b.encode(true)];
   assert(x.length === y.length && crc32(x) === crc32(y), "Tables differ");
@@ -332,7 +332,7 @@ Deno.test("H4 LRU order and evictions follow from the log", () => {
   table.admit(table.get(10)!, 1, 0, 5);
   assertEquals(list(table).map(({ index }) => index), [30, 20, 10]);
   table.admit(table.get(10)!, 1, 0, 6);
-  // Looking is none.
+  // A lookup is not a use.
   table.get(30);
   table.register(40, 40n, none);
   assertEquals(list(table).map(({ index }) => index), [20, 10, 40]);
@@ -372,10 +372,10 @@ Deno.test("H4 one owner cannot evict the sessions of all others", () => {
   open(anne);
   for (let i = 0; i < 1000; i++) open(bert);
   assertEquals([count(anne), count(bert)], [1, 39]);
-  // A newcomer's come from whoever has more than a quarter.
+  // Room for a new client is made at the cost of one that has more than a quarter.
   for (let i = 0; i < 10; i++) open(carl);
   assertEquals([count(anne), count(bert), count(carl)], [1, 29, 10]);
-  // Of those the one that was used least recently, also in a table restored.
+  // Its least recently used session is evicted, in a restored table too.
   const restored = new SessionTable<never>();
   restored.decode(table.encode(true));
   const [, used, unused] = list(table);
@@ -650,7 +650,7 @@ Deno.test("H11 decode() rejects malformed bytes with a RangeError", () => {
       assert(error instanceof RangeError, `${error}`);
       return;
     }
-    // What it took for good must be a table that works.
+    // A table that was accepted must work.
     const again = new SessionTable<never>();
     again.decode(copy.encode(true));
     assertEquals(again.encode(true), copy.encode(true));
@@ -718,7 +718,7 @@ Deno.test("H14 digest() distinguishes contents, and depends on nothing else", ()
     digests.add(digest(bytes, 0, 64));
   }
   assertEquals(digests.size, 513);
-  // Fixed for good: replicas of different versions compare them.
+  // Must never change: replicas of different versions compare them.
   assertEquals(
     digest(new TextEncoder().encode("sampan"), 0, 6),
     4035584687623640,

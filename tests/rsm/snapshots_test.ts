@@ -277,10 +277,10 @@ Deno.test("D10 a metadata snapshot contains index and sessions, and no state", a
   const disk = new Disk();
   class Large extends DiskMachine {
     override saveSnapshot(): never {
-      throw new Error("Not asked for");
+      throw new Error("saveSnapshot() was not expected");
     }
     override prepareSnapshot(): never {
-      throw new Error("Not asked for");
+      throw new Error("saveSnapshot() was not expected");
     }
   }
   const machine = new Large(disk);
@@ -352,7 +352,7 @@ function withContexts(): {
 }
 
 Deno.test("C5 a context is saved once even if its snapshot cannot be created", async () => {
-  const failure = new Error("No room");
+  const failure = new Error("ENOSPC: no space left");
   const locked = (): WritableStream<Uint8Array> => {
     const { writable } = sink();
     writable.getWriter();
@@ -384,11 +384,11 @@ Deno.test("C5 a machine that throws while it frees a dropped context does not fa
   class Grumpy extends Concurrent {
     override saveSnapshot(context: unknown): Promise<void> {
       this.take(context);
-      throw new Error("Told to stop");
+      throw new Error("saveSnapshot() was aborted");
     }
   }
   const { stateMachine, machine } = driven(new Grumpy(), 2);
-  const failure = new Error("No room");
+  const failure = new Error("ENOSPC: no space left");
   const error = await assertRejects(
     () => save(stateMachine, { create: () => Promise.reject(failure) }),
   );
@@ -656,7 +656,7 @@ Deno.test("R8 an error of the sink that the machine rethrows drops only the snap
           await writer.write(new Uint8Array(70_000));
         }
       } catch (cause) {
-        throw wrapped ? new Error("Cannot write", { cause }) : cause;
+        throw wrapped ? new Error("write() failed", { cause }) : cause;
       }
     }, {
       create: () =>
@@ -698,7 +698,7 @@ Deno.test("R8 errors of prepareSnapshot() and sync() are fatal", async () => {
 });
 
 Deno.test("D9 a lost receiver ends only its transfer", async () => {
-  const lost = new Error("Connection lost");
+  const lost = new Error("ECONNRESET: connection lost");
   for (const passes of ["on", "wrapped", "nothing"]) {
     const seen: unknown[] = [];
     class Writing extends DiskMachine {
@@ -942,7 +942,7 @@ Deno.test("H8 R8 damage and errors of the source do not fail the machine", async
       try {
         await read(r);
       } catch (cause) {
-        throw wrapped ? new Error("Cannot read", { cause }) : cause;
+        throw wrapped ? new Error("read() failed", { cause }) : cause;
       }
     };
     assertInstanceOf(

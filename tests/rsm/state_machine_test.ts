@@ -158,7 +158,7 @@ function tableOf({ sessions }: StateMetadata): SessionTable<string> {
   return table;
 }
 
-/** What a listener heard, whatever the order between records of one batch. */
+/** Sorts listener calls, since their order within one batch is unspecified. */
 function sorted(heard: readonly Heard[]): string[] {
   return heard.map((one) =>
     one.map((part) =>
@@ -318,7 +318,7 @@ Deno.test("C1 StateMachine.apply() rejects any return value but the batch with i
       answer(e)[1]!.result = { value: 1 as never };
       return e;
     }],
-    ["a result that is none", (e) => {
+    ["a result that is null", (e) => {
       answer(e)[1]!.result = null as never;
       return e;
     }],
@@ -400,7 +400,7 @@ Deno.test("R5 a machine that threw within a batch is neither read nor saved: it 
   class Half extends Regular {
     #count = 0;
     override update(cmd: Uint8Array): MaybePromise<Result> {
-      if (++this.#count === 3) throw new TypeError("Not this one");
+      if (++this.#count === 3) throw new TypeError("update() failed at call 3");
       return super.update(cmd);
     }
   }
@@ -647,7 +647,7 @@ Deno.test("H4 H14 a repeated registration finds the session while it exists, and
   const register = registerRecord(9n, cmd(1, 2));
   const { machine, stateMachine, listener, next } = regular(register);
   next(sessionProposal(1, 1, 0, cmd(1)), register);
-  // Somebody else's, by the same number.
+  // Registration by another client with the same number.
   next(registerRecord(9n, cmd(3)));
   const table = tableOf(stateMachine.capture());
   assertEquals([table.get(1)?.next, table.get(3), table.size], [
@@ -709,9 +709,9 @@ Deno.test("H14 of a skip and a command of one series, the first in the log count
       [sessionProposal(1, 1, 0, cmd(1)), skip(1, 1, 0)],
       [skip(1, 2, 1), sessionProposal(1, 2, 1, cmd(2)), skip(1, 2, 1)],
       [sessionProposal(1, 3, 2, cmd(3))],
-      // Somebody else with the same session.
+      // Another client with the same session.
       [sessionProposal(1, 3, 2, cmd(4))],
-      // Too early, and therefore of no effect.
+      // Too early, and therefore without effect.
       [skip(1, 5, 4)],
       [sessionProposal(1, 4, 3, cmd(5))],
     ]
@@ -1149,7 +1149,7 @@ for (const slow of [false, true]) {
         if (--full < 0) return super.updateWithHost(entries, host);
         answer(entries);
         seen.push(host().rows.map(({ key }) => key).sort());
-        const error = new ErrStoreFull("No room");
+        const error = new ErrStoreFull("ENOSPC: no space left");
         if (slow) return Promise.reject(error);
         throw error;
       }

@@ -14,7 +14,7 @@ import { type Cut, Network } from "./network.ts";
 export const CLUSTER = 1n;
 
 /** Reason with which the server and the operator refuse a command. */
-export const REFUSED = "No machine takes that";
+export const REFUSED = "Command contains a forbidden word (simulated)";
 
 /** Part of a command that the server's `validate` refuses. */
 export const BAD = "bad";
@@ -63,7 +63,7 @@ export class SimulationContext {
   history = 0;
   /** True if the server was put back by the test itself, beside the profile. */
   isRestored = false;
-  /** True while no fault is to be injected. */
+  /** True while no faults are injected. */
   isHealing = false;
   /** Number of times that all sessions were evicted. */
   evictions = 0;

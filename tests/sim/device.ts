@@ -480,8 +480,8 @@ export class Device {
       times: 1 + context.random() % 3,
       after: isUnknown && context.chance(2),
       error: isUnknown
-        ? new ErrUnknownOutcome("Write has no answer")
-        : new ErrStoreFull("No room"),
+        ? new ErrUnknownOutcome("write() got no answer")
+        : new ErrStoreFull("ENOSPC: no space left"),
     };
   }
 

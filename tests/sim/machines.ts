@@ -1,6 +1,6 @@
 /**
- * The machines of the simulated world: each remembers the commands it was
- * given, in order, throws at one that no machine takes, and refuses some.
+ * State machines of the simulated world: each records its commands in order,
+ * throws at `POISON` and rejects `DENIED` by its result.
  *
  * @module
  */
@@ -31,19 +31,20 @@ import {
   RegularJournal,
 } from "../machines/journal.ts";
 import { violations } from "../support/environment.ts";
+import { REFUSED } from "./context.ts";
 
-/** What no machine takes. */
+/** Word at which every machine throws. */
 export const POISON = "poison";
 
-/** Word that makes every machine refuse a command, by its result. */
+/** Word that makes every machine reject a command by its result. */
 export const DENIED = "denied";
 
-/** Result of a command that changes nothing; throws at one that no machine takes. */
+/** Result of a command that is rejected, undefined for others; throws at `POISON`. */
 function refused(cmd: Uint8Array): Result | undefined {
   const command = text(cmd);
-  if (command.includes(POISON)) throw new TypeError("No machine takes that");
+  if (command.includes(POISON)) throw new TypeError(REFUSED);
   return command.includes(DENIED)
-    ? { value: 0n, data: bytes("No machine takes that here") }
+    ? { value: 0n, data: bytes(`${REFUSED} by result`) }
     : undefined;
 }
 
@@ -55,7 +56,7 @@ function resultOf(list: readonly string[]): Result {
   return { value: BigInt(list.length), data: bytes(list.at(-1)!) };
 }
 
-/** As `Journal.readAll()`, with nothing of the runtime in it that takes its own time. */
+/** Reads a list like `Journal.readAll()`, but without runtime streams whose timing is not simulated. */
 async function readList(r: ReadableStream<Uint8Array>): Promise<string[]> {
   const decoder = new TextDecoder();
   let json = "";
@@ -63,7 +64,7 @@ async function readList(r: ReadableStream<Uint8Array>): Promise<string[]> {
   return JSON.parse(json) as string[];
 }
 
-/** A fork of a list: the entries it is given, one or many. */
+/** Fork of a list; accepts one entry or many. */
 class ListFork {
   readonly #list: string[];
 
@@ -88,7 +89,7 @@ class ListFork {
   }
 }
 
-/** A regular machine that a view saves and recovers. */
+/** Regular machine that a view copies by snapshot. */
 class PlainLedger extends RegularJournal {
   override readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
     return readList(r);
@@ -99,7 +100,7 @@ class PlainLedger extends RegularJournal {
   }
 }
 
-/** A regular machine that forks. */
+/** Regular machine that a view forks. */
 class ForkLedger extends PlainLedger implements IFork<IStateMachine> {
   fork(): Forked<IStateMachine> {
     const fork = new ListFork(this.list);
@@ -110,7 +111,7 @@ class ForkLedger extends PlainLedger implements IFork<IStateMachine> {
   }
 }
 
-/** A concurrent machine that a view saves and recovers. */
+/** Concurrent machine that a view copies by snapshot. */
 class ConcurrentLedger extends ConcurrentJournal {
   override readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
     return readList(r);
@@ -129,7 +130,7 @@ interface Saved {
 
 const KEY = "ledger";
 
-/** An on-disk machine over a block store, with the host's rows. */
+/** On-disk machine over a block store, with host rows. */
 class DiskLedger extends Journal
   implements
     IOnDiskStateMachine,
@@ -169,7 +170,7 @@ class DiskLedger extends Journal
         rows.map(([key, value]) => [key, Uint8Array.from(value)]),
       );
     }
-    // What is found when opening is there for good.
+    // The index returned by open() must be durable.
     await this.#store.write({}, "strict");
     return this.#index;
   }
@@ -262,10 +263,10 @@ class DiskLedger extends Journal
   close(): void {}
 }
 
-/** The kinds of machines there are. */
+/** Kinds of state machines. */
 export const LEDGERS = ["fork", "plain", "concurrent", "disk"] as const;
 
-/** Starts a replica of one of the kinds; the one on disk is in `store`. */
+/** Starts a replica of one kind; an on-disk machine uses `store`. */
 export async function startLedger(
   host: NodeHost,
   kind: (typeof LEDGERS)[number],

@@ -1,7 +1,6 @@
 /**
- * A network in which everything goes wrong that can: frames come late, stall
- * and are lost from the end, and the two ends of a connection hear of its end
- * at different times or not at all.
+ * Simulated network with faults: frames arrive late, stall and are lost, and the
+ * two ends of a connection notice its failure at different times or not at all.
  *
  * @module
  */
@@ -9,37 +8,37 @@
 import type { Env } from "../../src/env.ts";
 import type { Transport, TransportListener } from "../../src/sync/transport.ts";
 
-/** As a WebSocket tells of a connection that broke. */
+/** Close code of a WebSocket whose connection broke. */
 const BROKEN = 1006;
 
-/** How long the close of a connection that is dead takes, in milliseconds. */
+/** Time until `close()` of a dead connection ends, in milliseconds. */
 const DEAD_CLOSE_MS = 3_000;
 
-/** How a connection ends that nobody closes. */
+/** Failure of a connection that neither end closed. */
 export type Cut =
-  /** Both ends hear of it at once. */
+  /** Both ends notice at once. */
   | "clean"
-  /** One end hears of it later, and goes on until then. */
+  /** One end notices later and goes on until then. */
   | "halves"
-  /** Neither hears of it, if not by the silence. */
+  /** Neither end notices, except by missing heartbeats. */
   | "silent";
 
-/** One end of a connection. What it sends arrives whole and in order, as far as it arrives. */
+/** One end of a connection. Frames that arrive do so whole and in order. */
 export class NetworkEnd implements Transport {
   other!: NetworkEnd;
   isOver = false;
   bufferedBytes = 0;
-  /** The most there ever was in it. */
+  /** High-water mark of `bufferedBytes`. */
   bufferedBytesMax = 0;
   readonly #env: Env;
   readonly #delay: () => number;
-  /** Called with each frame that has arrived here. */
+  /** Called with each frame that arrives at this end. */
   onFrame: ((frame: Uint8Array) => void) | undefined;
   #listener: TransportListener | undefined;
   #sent: (Uint8Array | { code: number; reason: string })[] = [];
-  /** When the last of what was sent arrives. */
+  /** Time at which the last frame sent arrives. */
   #lastAt = 0;
-  /** Whether what is sent gets lost. */
+  /** True if frames sent from here are lost. */
   #isDead = false;
   #isClosing = false;
 
@@ -59,7 +58,7 @@ export class NetworkEnd implements Transport {
     if (this.isOver || this.#isClosing) return;
     this.bufferedBytes += frame.length;
     this.bufferedBytesMax = Math.max(this.bufferedBytesMax, this.bufferedBytes);
-    // Nobody changes what was sent: a copy would hide it if somebody did.
+    // Not copied: a sender that changes a frame after `send()` must be noticed.
     this.#push(frame);
   }
 
@@ -94,25 +93,25 @@ export class NetworkEnd implements Transport {
     );
   }
 
-  /** It is over, as this end hears. */
+  /** Ends the connection at this end only. */
   end(code: number, reason: string): void {
     if (this.isOver) return;
     this.isOver = true;
     this.#listener?.closed(code, reason);
   }
 
-  /** Nothing arrives for a while, then all of it. */
+  /** Delays all frames in flight by `ms`. */
   stall(ms: number): void {
     this.#lastAt = Math.max(this.#lastAt, this.#env.now() + ms);
   }
 
-  /** Of what is on its way, and of what comes, nothing arrives but the first frames. */
+  /** Loses all frames, in flight and later ones, except for the first in flight. */
   lose(kept = 0): void {
     this.#isDead = true;
     this.#sent.length = Math.min(this.#sent.length, kept);
   }
 
-  /** As many frames as are on their way. */
+  /** Number of frames in flight from this end. */
   get onTheWay(): number {
     return this.#sent.length;
   }
@@ -122,9 +121,9 @@ export class NetworkEnd implements Transport {
 export class Network {
   readonly #env: Env;
   readonly #random: () => number;
-  /** The clients' ends of those that are open, by client. */
+  /** Client ends of the open connections, with the name of the client. */
   readonly #ends = new Map<NetworkEnd, string>();
-  /** The most bytes that ever waited at one end. */
+  /** High-water mark of the bytes buffered at one end. */
   bufferedBytesMax = 0;
 
   constructor(env: Env, random: () => number) {
@@ -132,7 +131,7 @@ export class Network {
     this.#random = random;
   }
 
-  /** A connection of a client: its end, and the server's. */
+  /** Connects a client; returns its end and the server's. */
   connect(client: string): [NetworkEnd, NetworkEnd] {
     const far = 1 + this.#random() % 40;
     const delay = (): number => far + this.#random() % 10;
@@ -144,7 +143,7 @@ export class Network {
     return [here, there];
   }
 
-  /** Ends a connection that was never made. */
+  /** Fails a connection attempt. */
   refuse(end: NetworkEnd): void {
     this.#env.setTimer(() => end.end(BROKEN, ""), 5);
   }
@@ -164,7 +163,7 @@ export class Network {
     return found;
   }
 
-  /** Connections that one end has not heard the end of. */
+  /** Number of connections whose end one side has not noticed. */
   get open(): number {
     return this.#of(undefined).length;
   }
@@ -190,14 +189,14 @@ export class Network {
     }
   }
 
-  /** Nothing of a client, or nothing to it, arrives for a while. */
+  /** Delays all frames from a client, or all to it. */
   stall(client: string, ms: number): void {
     for (const end of this.#of(client)) {
       (this.#random() % 2 === 0 ? end : end.other).stall(ms);
     }
   }
 
-  /** A process died: nothing of it arrives any more, the other end hears of it sooner or later. */
+  /** Cuts the connections of a process that died; the other ends notice later. */
   die(client: string | undefined, side: "client" | "server"): void {
     for (const end of this.#of(client)) {
       const [dead, alive] = side === "client"

@@ -108,7 +108,7 @@ class WatchedStore extends MemoryBlockStore {
   failing = 0;
 
   override write(changes: Changes, durability: Durability): void {
-    if (--this.failing === 0) throw new ErrStoreFull("There is no room");
+    if (--this.failing === 0) throw new ErrStoreFull("ENOSPC: no space left");
     this.writes.push([changes, durability]);
     super.write(changes, durability);
   }
@@ -432,9 +432,9 @@ Deno.test("H8 BlockSnapshotStore repeats a failed listing", async () => {
   const keys = blocks.keys.bind(blocks);
   blocks.keys = () => {
     blocks.keys = keys;
-    throw new Error("Not now");
+    throw new Error("EIO: i/o error");
   };
   const store = new BlockSnapshotStore(blocks);
-  await assertRejects(() => store.list(7n), Error, "Not now");
+  await assertRejects(() => store.list(7n), Error, "EIO: i/o error");
   assertEquals(await store.list(7n), []);
 });

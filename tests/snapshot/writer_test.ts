@@ -239,7 +239,7 @@ for (const compression of COMPRESSIONS) {
         makeHeader({ compression }),
         new Uint8Array(),
       );
-      const reason = new Error("Machine has had enough");
+      const reason = new Error("saveSnapshot() gave up");
       const machine = writer.payload.getWriter();
       const written = machine.write(bytes);
       if (!unawaited) await written;
@@ -260,7 +260,7 @@ for (const compression of COMPRESSIONS) {
       makeHeader({ compression }),
       new Uint8Array(),
     );
-    const reason = new Error("Disk is gone");
+    const reason = new Error("EIO: disk is gone");
     const failing = new ReadableStream<Uint8Array>({
       pull: (controller) => controller.error(reason),
     }, { highWaterMark: 0 });
@@ -291,7 +291,7 @@ for (const compression of COMPRESSIONS) {
         await t.step(
           `${streaming ? "streaming, " : ""}write ${failing}`,
           async () => {
-            const lost = new Error("Receiver is lost");
+            const lost = new Error("ECONNRESET: receiver is lost");
             let writes = 0;
             const sink = new WritableStream<Uint8Array>({
               write(): void {
@@ -413,7 +413,7 @@ for (const compression of COMPRESSIONS) {
       new Uint8Array(),
     );
     await writer.addFile(1n, new Uint8Array(), source(bytes));
-    const reason = new Error("Cannot read on");
+    const reason = new Error("read() failed");
     let reads = 0;
     const failing = new ReadableStream<Uint8Array>({
       pull(controller): void {
@@ -430,7 +430,7 @@ for (const compression of COMPRESSIONS) {
   });
 
   Deno.test(`R8 abort() fails pending writes (${compression})`, async () => {
-    const reason = new Error("Not wanted");
+    const reason = new Error("abort() was called");
     const never = new Promise<void>(() => {});
     for (const what of ["write", "file", "finish"] as const) {
       let cancelled: unknown;
@@ -474,7 +474,7 @@ for (const compression of COMPRESSIONS) {
 }
 
 Deno.test("R7 abort() aborts the sink, is idempotent and never throws", async () => {
-  for (const reason of [new Error("Not wanted"), undefined]) {
+  for (const reason of [new Error("abort() was called"), undefined]) {
     const sink = new Collector();
     const writer = new SnapshotWriter(
       sink.stream,
@@ -491,11 +491,11 @@ Deno.test("R7 abort() aborts the sink, is idempotent and never throws", async ()
   }
   const failing = new WritableStream<Uint8Array>({
     abort(): void {
-      throw new Error("Cannot abort");
+      throw new Error("abort() failed");
     },
   });
   const writer = new SnapshotWriter(failing, makeHeader(), new Uint8Array());
-  await writer.abort(new Error("Not wanted"));
+  await writer.abort(new Error("abort() was called"));
 });
 
 Deno.test("R8 finish() rejects with the error of a sink that fails before the first write", async () => {

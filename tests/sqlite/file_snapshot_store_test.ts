@@ -180,7 +180,7 @@ Deno.test("H7 FileSnapshotStore drops a snapshot whose file cannot be written", 
   const sink = store.create(header);
   const writer = sink.writable.getWriter();
   await writer.write(new Uint8Array(10));
-  await writer.abort(new Error("Not wanted"));
+  await writer.abort(new Error("abort() was called"));
   await assertRejects(async () => await sink.commit({ files: 0 }), Error);
   assertEquals(names(directory.path(".")), ["lock"]);
 });

@@ -188,7 +188,9 @@ async function live(
   }
   clearTimeout(timer);
   const { signal } = await child.status;
-  if (!isUp || signal !== "SIGKILL") throw new Error("Process did not come up");
+  if (!isUp || signal !== "SIGKILL") {
+    throw new Error("Process did not start, or ended without SIGKILL");
+  }
 }
 
 /** Checks that the state is that of a replay of the log, and that every snapshot is complete. */

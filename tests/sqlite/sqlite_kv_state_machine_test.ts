@@ -81,7 +81,7 @@ class PowerCutStore implements BlockStore {
   }
 
   #on(): SqliteBlockStore {
-    if (this.#isOff) throw new Error("The power is off");
+    if (this.#isOff) throw new Error("EIO: power is off");
     return this.#inner;
   }
 

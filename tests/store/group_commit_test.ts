@@ -11,7 +11,7 @@ function recorder(
     write: async (group) => {
       groups.push([...group]);
       await Promise.resolve();
-      if (group.includes("bad")) throw new Error("Write of bad failed");
+      if (group.includes("bad")) throw new Error("write() of bad failed");
       return group.map(() => written++);
     },
     sizeOf: (item) => item.length,
@@ -65,9 +65,11 @@ Deno.test("SerialQueue.run() runs work in order, also after work that failed", a
     await Promise.resolve();
     done.push("first");
   });
-  const second = queue.run(() => Promise.reject(new Error("second failed")));
+  const second = queue.run(() =>
+    Promise.reject(new Error("write() of second failed"))
+  );
   const third = queue.run(() => Promise.resolve(done.push("third")));
-  await assertRejects(() => second, Error, "second failed");
+  await assertRejects(() => second, Error, "write() of second failed");
   await Promise.all([first, third]);
   assertEquals(done, ["first", "third"]);
 });

@@ -54,7 +54,9 @@ export async function rejection(promise: Promise<unknown>): Promise<unknown> {
   } catch (error) {
     return error;
   }
-  throw new Error("Promise resolved; a rejection was expected");
+  throw new Error(
+    "rejection() expected a promise that rejects, but it resolved",
+  );
 }
 
 /** Environment whose clock advances only when a test says so. */

@@ -67,7 +67,9 @@ export class LogFaults {
     this.#broken.add(nodeID);
     const waiting = this.#readers.get(nodeID);
     this.#readers.delete(nodeID);
-    for (const fail of waiting ?? []) fail(new Error("Connection lost"));
+    for (const fail of waiting ?? []) {
+      fail(new Error("ECONNRESET: connection lost"));
+    }
   }
 
   /** Ends `break()`. */
@@ -76,7 +78,9 @@ export class LogFaults {
   }
 
   check(nodeID: bigint): void {
-    if (this.#broken.has(nodeID)) throw new Error("Connection lost");
+    if (this.#broken.has(nodeID)) {
+      throw new Error("ECONNRESET: connection lost");
+    }
   }
 
   /** Calls `fail` when reads of the replica break. */
@@ -156,11 +160,13 @@ class FaultyLog implements Log {
   }
 
   #append(records: Records, fault: AppendFault): MaybePromise<number> {
-    if (fault === "fail") throw new Error("Append failed");
-    if (fault === "lost") throw new ErrUnknownOutcome("Answer is lost");
+    if (fault === "fail") throw new Error("append() failed");
+    if (fault === "lost") throw new ErrUnknownOutcome("append() got no answer");
     const index = this.#inner.append(records);
     if (fault === "twice") this.#inner.append(records);
-    if (fault === "committed") throw new ErrUnknownOutcome("Answer is lost");
+    if (fault === "committed") {
+      throw new ErrUnknownOutcome("append() got no answer");
+    }
     return index;
   }
 

@@ -1,6 +1,6 @@
 /**
- * Has the engine free what nobody uses, for whoever measures memory or time: what
- * went before is not to count.
+ * Forced garbage collection for measurements of memory and time, so that earlier
+ * garbage does not count.
  *
  * This module needs Deno.
  *
@@ -12,10 +12,10 @@ import { runInNewContext } from "node:vm";
 
 setFlagsFromString("--expose-gc");
 
-/** Frees what nobody uses. */
+/** Runs a full garbage collection. */
 export const collectGarbage: () => void = runInNewContext("gc");
 
-/** What is in use here after that, objects and buffers, in bytes. */
+/** Collects garbage and returns the size of live objects and buffers, in bytes. */
 export function bytesInUse(): number {
   collectGarbage();
   const { heapUsed, external } = Deno.memoryUsage();

@@ -1,6 +1,6 @@
 /**
- * What tests need to drive a machine by hand: records, batches, a listener that
- * remembers, and a log made at random.
+ * Helpers that drive a state machine without a host: records, batches, a
+ * recording listener and random logs.
  *
  * @module
  */
@@ -29,7 +29,7 @@ import type { Random } from "./random.ts";
 /** Origin of the listener's own proposals. */
 export const OWN = [0x11111111, 0x99999999] as const;
 
-/** A record of a proposal outside of any session. */
+/** Encodes a proposal outside of any session. */
 export function proposal(
   sequence: number,
   cmd: Uint8Array,
@@ -53,7 +53,7 @@ function sessionRecord(
   return bytes;
 }
 
-/** A record of a proposal of a session. */
+/** Encodes a proposal of a session. */
 export function sessionProposal(
   session: number,
   series: number,
@@ -64,7 +64,7 @@ export function sessionProposal(
   return sessionRecord(kind, session, series, lag, cmd);
 }
 
-/** A record that skips a series. */
+/** Encodes a record that skips a series. */
 export function skip(
   session: number,
   series: number,
@@ -74,7 +74,7 @@ export function skip(
   return sessionRecord(kind, session, series, lag, new Uint8Array(0));
 }
 
-/** One thing a listener heard. */
+/** One call of a listener. */
 export type Heard =
   | readonly ["proposal", number, Result]
   | readonly ["skipped", number, string]
@@ -83,7 +83,7 @@ export type Heard =
   | readonly ["claimed", number, bigint, ClaimOutcome]
   | readonly ["answered", string, number, Outcome, Result | undefined];
 
-/** A listener that remembers. */
+/** Listener that records its calls. */
 export class Listener implements ApplyListener<string>, ProgressListener {
   readonly originLow: number = OWN[0];
   readonly originHigh: number = OWN[1];
@@ -126,7 +126,7 @@ export class Listener implements ApplyListener<string>, ProgressListener {
     throw error;
   }
 
-  /** What it heard of sessions, without the results. */
+  /** Outcomes of session proposals it was called with, without the results. */
   get outcomes(): string[] {
     return this.heard.flatMap((one) =>
       one[0] === "answered" ? [`${one[1]} ${one[2]} ${one[3]}`] : []
@@ -134,7 +134,7 @@ export class Listener implements ApplyListener<string>, ProgressListener {
   }
 }
 
-/** A stateMachine and its listener. */
+/** Creates a state machine and its listener. */
 export function makeStateMachine(
   factory: MachineFactory,
   hashEntries = 0,
@@ -147,13 +147,13 @@ export function makeStateMachine(
   return { stateMachine, listener };
 }
 
-/** A record and where it is. */
+/** Record with its log index. */
 export interface Placed {
   readonly index: number;
   readonly record: Uint8Array;
 }
 
-/** Records at consecutive indexes. */
+/** Places records at consecutive indexes. */
 export function place(
   records: readonly Uint8Array[],
   first = 1,
@@ -161,7 +161,7 @@ export function place(
   return records.map((record, i) => ({ index: first + i, record }));
 }
 
-/** The records after `after` as batches, cut where there is a gap, and where `cut` says. */
+/** Splits the records after index `after` into batches, at gaps and where `cut` decides. */
 export function batchesOf(
   placed: readonly Placed[],
   after = 0,
@@ -188,14 +188,14 @@ export function batchesOf(
   return batches;
 }
 
-/** A log with everything in it that a log can have, in a wild order. */
+/** Generator of random logs with every kind of record. */
 export function randomLog(
   { below, chance, pick }: Random,
   length: number,
 ): Placed[] {
   const placed: Placed[] = [];
   const sessions: { index: number; next: number; responded: number }[] = [];
-  /** Records of sessions that may come once more. */
+  /** Session records that may be repeated. */
   const sent: Uint8Array[] = [];
   let index = 0;
   const add = (record: Uint8Array): number => {
@@ -233,7 +233,7 @@ export function randomLog(
         : sessionProposal(session.index, series, lag, cmd());
       add(record);
       sent.push(record);
-      // A copy right behind, and one of other content.
+      // An immediate duplicate, and one with different content.
       if (chance(0.2)) add(record);
       if (chance(0.05)) {
         add(sessionProposal(session.index, series, lag, cmd()));

@@ -70,7 +70,7 @@ test("U38 the copy gives back what came, gaps and all, also when opened again", 
   assert((await LogCopy.open(store, 2n)).last === 0);
 });
 
-test("U38 a copy that what comes does not follow begins anew", async () => {
+test("U38 a copy starts over when a batch does not follow it", async () => {
   const store = new MemoryBlockStore();
   const copy = await LogCopy.open(store, 1n);
   copy.add(batch(1, "abc"), undefined, nothing);
@@ -98,7 +98,7 @@ test("H13 a copy of another log is refused", async () => {
   }
 });
 
-test("H7 the copy is cut no further than somebody needs it", async () => {
+test("H7 the copy is compacted only as far as no reader needs it", async () => {
   const store = new MemoryBlockStore();
   const copy = await LogCopy.open(store, 1n);
   const large = "x".repeat(40_000);
@@ -169,7 +169,7 @@ test("U8 where there is no room for more, the copy is good as far as it goes", a
   assertEquals(await all(again, 0), ["1:a", "2:b"]);
 });
 
-/** What the store has of a copy, in bytes. */
+/** Size of the stored blocks of a copy, in bytes. */
 function storedBytes(store: MemoryBlockStore): number {
   return store.list("copy/", "copy0").reduce(
     (sum, { bytes }) => sum + bytes.length,

@@ -101,7 +101,7 @@ const ANSWERS: readonly [ReasonCode, string, () => Response][] = [
     () => new Response(null, { status: 302, headers: { location: "/login" } }),
   ],
   ["unreachable", "network", () => {
-    throw new TypeError("Failed to fetch");
+    throw new TypeError("fetch() failed");
   }],
 ];
 
@@ -218,13 +218,13 @@ test("case B1: no words of a code that only its author can read [H18]", async ()
 
 test("case B1: a token function that fails is told as such [H21, H18]", async () => {
   const w = world({
-    token: () => Promise.reject(new Error("no such user")),
+    token: () => Promise.reject(new Error("no such user (404)")),
   });
   await w.db.open(1n, 1n);
   await settle();
   const { reason, state, retryAt } = w.db.status;
   assertEquals([reason?.code, state], ["token-failed", "offline"]);
-  assert(reason!.message.includes("no such user"));
+  assert(reason!.message.includes("no such user (404)"));
   assert(retryAt !== undefined);
   await over(w);
 });

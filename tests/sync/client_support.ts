@@ -1,6 +1,6 @@
 /**
- * What the tests of the client share: a wire without sockets, and a server that
- * says what a test tells it to.
+ * Helpers of the client tests: connections without sockets, and a scripted
+ * server.
  *
  * @module
  */
@@ -30,7 +30,7 @@ import {
 } from "../../src/sync/client/mod.ts";
 import { ManualEnv, settle } from "../support/environment.ts";
 
-/** One end of a wire; frames arrive in order, each in a microtask of its own or when `later` says. */
+/** One end of a connection; frames arrive in order, each in a microtask of its own or when `later` decides. */
 export class WireEnd implements Transport {
   other!: WireEnd;
   listener: TransportListener | undefined;
@@ -65,7 +65,7 @@ export class WireEnd implements Transport {
     this.#later(() => other.end(code, reason));
   }
 
-  /** It is over at this end. */
+  /** Ends the connection at this end only. */
   end(code: number, reason: string): void {
     if (this.isOver) return;
     this.isOver = true;
@@ -73,7 +73,7 @@ export class WireEnd implements Transport {
   }
 }
 
-/** Two ends of a wire. */
+/** Creates the two ends of a connection. */
 export function wire(
   later: (deliver: () => void) => void = queueMicrotask,
 ): [WireEnd, WireEnd] {
@@ -83,16 +83,16 @@ export function wire(
   return [...ends];
 }
 
-/** A message of one type. */
+/** Message of one type. */
 export type Of<T extends Message["type"]> = Extract<Message, { type: T }>;
 
-/** One connection, as the scripted server has it. */
+/** Server end of one connection. */
 export class Peer implements TransportListener {
   readonly url: string;
   readonly end: WireEnd;
-  /** What came and was not taken yet. */
+  /** Messages received and not taken yet. */
   readonly got: Message[] = [];
-  /** Sizes of the data frames that came. */
+  /** Total size of the data frames received. */
   dataBytes = 0;
   how: { code: number; reason: string } | undefined;
 
@@ -118,7 +118,7 @@ export class Peer implements TransportListener {
     for (const message of messages) this.end.send(encodeMessage(message));
   }
 
-  /** The first message of that type that was not taken yet; it must be there. */
+  /** Takes the first message of a type; fails if there is no such message. */
   take<T extends Message["type"]>(type: T): Of<T> {
     const at = this.got.findIndex((message) => message.type === type);
     const types = this.got.map((message) => message.type);
@@ -130,19 +130,19 @@ export class Peer implements TransportListener {
     return this.got.some((message) => message.type === type);
   }
 
-  /** As if the network broke. */
+  /** Breaks the connection like a network failure. */
   cut(code = 1006, reason = ""): void {
     this.end.isOver = true;
     this.end.other.end(code, reason);
   }
 }
 
-/** A server that does nothing of its own accord. */
+/** Scripted server: sends only what a test makes it send. */
 export class Script {
   readonly peers: Peer[] = [];
-  /** Whether nobody can reach it. */
+  /** True if connection attempts fail. */
   isDown = false;
-  /** How everybody is refused, if they are. */
+  /** Close code with which every connection is refused; undefined accepts them. */
   refusal: number | undefined;
   words = "";
 
@@ -163,11 +163,11 @@ export class Script {
 
   get peer(): Peer {
     const peer = this.peers.at(-1);
-    assert(peer !== undefined, "Nobody has connected");
+    assert(peer !== undefined, "No client has connected");
     return peer;
   }
 
-  /** Welcomes whoever said hello last. */
+  /** Answers the `hello` of the last connection with `welcome`. */
   async welcome(options: Partial<Of<"welcome">> = {}): Promise<Peer> {
     await settle(1);
     const { peer } = this;
@@ -175,7 +175,7 @@ export class Script {
     peer.send({
       type: "welcome",
       version: PROTOCOL_VERSIONS.last,
-      principal: "somebody",
+      principal: "ann",
       credit: 1000,
       frameBytesMax: 2_000_000,
       commandBytesMax: 1_000_000,
@@ -186,7 +186,7 @@ export class Script {
     return peer;
   }
 
-  /** As `welcome()`, and opens a log. */
+  /** Calls `welcome()` and opens a log. */
   async open(
     options: Partial<Of<"welcome">> = {},
     last = 0,
@@ -199,16 +199,16 @@ export class Script {
   }
 }
 
-/** A client, its time, and the server it talks to. */
+/** Client with its environment and its scripted server. */
 export interface World {
   readonly env: ManualEnv;
   readonly script: Script;
   readonly db: RemoteLogDB;
-  /** What a browser would tell. */
+  /** Signals that the browser is online again or the page visible. */
   wake(): void;
 }
 
-/** A client of a scripted server. */
+/** Creates a client of a scripted server. */
 export function world(
   options: RemoteLogOptions = {},
   urls: readonly string[] = ["wss://one/sync"],
@@ -228,7 +228,7 @@ export function world(
   return { env, script, db, wake: () => wake() };
 }
 
-/** A reader that has what the server sends, though no batch was asked for yet. */
+/** Opens a reader and waits until it subscribes by itself, before a batch is requested. */
 export async function reading(
   { env }: World,
   log: Log,
@@ -240,14 +240,14 @@ export async function reading(
   return reader;
 }
 
-/** Closes a client, after which no timer may be left. */
+/** Closes a client and asserts that no timer is left. */
 export async function over({ db, env }: World): Promise<void> {
   await db.close();
   await settle();
   assertEquals(env.timers, 0, "A timer is left");
 }
 
-/** Entries with one record each byte of `text`, the first at `first`. */
+/** Makes a batch of one record for each byte of `text`, starting at index `first`. */
 export function entries(
   stream: number,
   first: number,
@@ -267,7 +267,7 @@ export function entries(
   };
 }
 
-/** The records of a batch, as text. */
+/** Decodes the records of a batch as text. */
 export function textOf({ bytes }: Records): string {
   return new TextDecoder().decode(bytes);
 }

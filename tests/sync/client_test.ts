@@ -207,8 +207,10 @@ test("U38 a token that fails or hangs is asked for again", async () => {
   let count = 0;
   const w = world({
     token: () => {
-      if (++count === 1) throw new Error("no network");
-      if (count === 2) return Promise.reject(new Error("no network"));
+      if (++count === 1) throw new Error("ENETUNREACH: no network");
+      if (count === 2) {
+        return Promise.reject(new Error("ENETUNREACH: no network"));
+      }
       return count === 3 ? new Promise(() => {}) : `token ${count}`;
     },
   });
@@ -254,7 +256,7 @@ test("U34 without a good token everything waits, and a new one lets it go on", a
   await over(w);
 });
 
-test("U34 reconnect() asks for the token anew, also while an attempt is under way", async () => {
+test("U34 reconnect() requests a new token, also during an attempt", async () => {
   let token = "old";
   const w = world({ token: () => token });
   await w.db.open(1n, 1n);
@@ -603,7 +605,7 @@ test("H7 what was cut, or is better had as a snapshot, is told as such; the next
   await over(w);
 });
 
-test("H10 what comes for a reader that was closed harms nobody", async () => {
+test("H10 messages for a closed reader do not affect other readers", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const first = await reading(w, log, 0);
@@ -896,7 +898,7 @@ test("U29 a snapshot of the server is offered, and streams as it is read", async
   await over(w);
 });
 
-test("U29 a snapshot that is cut off fails, and one that nobody opens is let go", async () => {
+test("U29 a snapshot that is cut off fails, and one that is never opened is cancelled", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const peer = await w.script.open({ heartbeatMs: 1_000_000 });
@@ -1031,7 +1033,12 @@ test("H2 a question that crosses with the refusal of its cluster is asked again"
   const index = Promise.resolve(log.readIndex());
   await settle(1);
   const { channel, stream } = peer.take("readIndex");
-  peer.send({ type: "refused", channel, code: 1001, reason: "Starts anew" }, {
+  peer.send({
+    type: "refused",
+    channel,
+    code: 1001,
+    reason: "Cluster restarts",
+  }, {
     type: "failed",
     stream,
     unknown: false,

@@ -230,7 +230,7 @@ for (const what of ["has lost some", "does not open"]) {
             if (what === "has lost some") disk.erase();
           }
           if (method === "open" && isBad && what === "does not open") {
-            throw new Error("It does not open");
+            throw new Error("open() failed");
           }
         },
       }));

@@ -35,7 +35,7 @@ class Poisonable extends KVStateMachine {
   override update(cmd: Uint8Array): Result {
     if (
       !Poisonable.isMended && new TextDecoder().decode(cmd).includes("poison")
-    ) throw new TypeError("Cannot read field of undefined");
+    ) throw new TypeError("Cannot read undefined.field");
     return super.update(cmd);
   }
 }
@@ -88,7 +88,7 @@ Deno.test(
     }]);
     await rejection(host.replica(1n)!.propose(kv.put("poison", "1")));
     const reason =
-      "Cluster 1 has failed on the server: entry 2 cannot be applied: Cannot read field of undefined";
+      "Cluster 1 has failed on the server: entry 2 cannot be applied: Cannot read undefined.field";
     const failed = { clusterID: "1", reason, index: 2, upTo: 2 };
     assertEquals(await ask(core, "health"), [503, {
       status: "failed",
@@ -123,13 +123,13 @@ Deno.test(
     assertEquals([status, (body as { status: string }).status], [200, "ok"]);
     assertEquals((body as { failed: unknown[] }).failed.length, 1);
     const factory = (): never => {
-      throw new Error("No disk");
+      throw new Error("EIO: no disk");
     };
     await host.stopCluster(2n);
     await rejection(host.startCluster(factory, { clusterID: 2n, nodeID: 1n }));
     const [down, both] = await ask(core, "health");
     assertEquals(down, 503);
-    assertMatch(JSON.stringify(both), /No disk/);
+    assertMatch(JSON.stringify(both), /EIO: no disk/);
     assertThrows(
       () => new Core(host, { health: { fail: "some" } } as never),
       TypeError,
@@ -144,7 +144,7 @@ Deno.test(
   checked(async () => {
     const w = await world();
     const one = await w.client();
-    const failing = new Error("Disk of the machine is gone");
+    const failing = new Error("EIO: disk of the machine is gone");
     await w.host.stopCluster(1n);
     assertEquals((await one.next("refused")).code, 1001);
     const factory = (): never => {
@@ -158,7 +158,7 @@ Deno.test(
     assertEquals(refused.code, 4500);
     assertEquals(
       refused.reason,
-      "Cluster 1 has failed on the server: Disk of the machine is gone",
+      "Cluster 1 has failed on the server: EIO: disk of the machine is gone",
     );
     await w.stop();
   }),
@@ -214,7 +214,7 @@ for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
     checked(async () => {
       const manners: Manners = {
         apply(command): void {
-          if (command === "poison") throw new TypeError("No poison");
+          if (command === "poison") throw new TypeError("update() got poison");
         },
       };
       const pair = new Pair(3, {}, { manners });

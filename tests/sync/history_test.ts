@@ -172,7 +172,9 @@ class Server {
 /** State machine that throws at commands over 100 bytes. */
 class Fragile extends KVStateMachine {
   override update(cmd: Uint8Array): Result {
-    if (cmd.length > 100) throw new TypeError("Too long");
+    if (cmd.length > 100) {
+      throw new TypeError(`Command of ${cmd.length} bytes is too long`);
+    }
     return super.update(cmd);
   }
 }

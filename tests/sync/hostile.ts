@@ -1,8 +1,8 @@
 /**
- * Many connections that misbehave, and one client that goes on working.
+ * Attack by many misbehaving connections while one client goes on working.
  *
  * ```sh
- * deno run -A tests/sync/hostile.ts           # 1,000 of them
+ * deno run -A tests/sync/hostile.ts           # 1,000 connections
  * deno run -A tests/sync/hostile.ts 1000 123  # with this seed
  * ```
  *
@@ -21,44 +21,46 @@ import { sleep, WAIT_MS_MAX } from "./kill.ts";
 
 const MIB = 1024 * 1024;
 
-/** What is in the log before they come, for those who ask for it and do not read. */
+/** Entries in the log before the attack, for connections that request them and do not read. */
 const PRELOAD_ENTRIES = 2_000;
 const PRELOAD_BYTES = 4_096;
 
-/** What may be in use at the end beyond what was before, in MiB: sessions that were opened, whose proposals are whose, and what came last. */
+/** Most memory in use after the attack beyond that before it, in MiB: opened sessions, owners of proposals, and recent entries. */
 const LEFT_MIB_MAX = 48;
 
-/** Whoever is silent is cut after about so long, in milliseconds. */
+/** Time after which a silent connection is closed, in milliseconds. */
 const PATIENCE_MS = 1_000;
 
-/** How long all of them are let to do their worst, in milliseconds. */
+/** Duration of the attack, in milliseconds. */
 const ATTACK_MS = 1_500;
 
-/** What came of it. */
+/** Result of an attack. */
 export interface HostileReport {
-  /** What the good client has proposed meanwhile, and how long the longest took, in milliseconds. */
+  /** Proposals of the good client during the attack, and the longest latency in milliseconds. */
   readonly proposals: number;
   readonly longestMs: number;
-  /** What was in use before, at most, and after, in MiB. */
+  /** Memory in use before the attack, at its peak, and after it, in MiB. */
   readonly before: number;
   readonly peak: number;
   readonly after: number;
-  /** What the process had at most, in MiB: with what is not JavaScript's, and what was freed. */
+  /** Peak resident set size of the process, in MiB. */
   readonly rss: number;
-  /** The most connections at one time. */
+  /** Most connections at one time. */
   readonly connections: number;
-  /** How many connections were ended or refused by which code. */
+  /** Number of connections closed or refused, by close code. */
   readonly codes: Readonly<Record<number, number>>;
 }
 
 async function until(what: string, isSo: () => boolean): Promise<void> {
   for (const end = performance.now() + WAIT_MS_MAX; !isSo();) {
-    if (performance.now() > end) throw new Error(`Never came: ${what}`);
+    if (performance.now() > end) {
+      throw new Error(`Timed out waiting for ${what}`);
+    }
     await sleep(10);
   }
 }
 
-/** Lets `count` connections do their worst to a server that takes a quarter of them. */
+/** Attacks a server that accepts a quarter of `count` connections at a time. */
 export async function beHostile(
   count: number,
   seed: number,
@@ -85,9 +87,9 @@ export async function beHostile(
     },
     authenticate: ({ headers }) => {
       const id = headers.get("authorization")!.slice("Bearer ".length);
-      return id.startsWith("nobody") ? undefined : { id };
+      return id.startsWith("unknown") ? undefined : { id };
     },
-    // Or the log would be as large as they like.
+    // Otherwise the attackers would decide how large the log becomes.
     validate: ({ id }) => id === "good" ? undefined : "Not you",
     log: ({ code }) => {
       if (code !== undefined) codes[code] = (codes[code] ?? 0) + 1;
@@ -101,7 +103,7 @@ export async function beHostile(
   });
   await good.propose(kv.put("boat", "sampan"));
 
-  // It may lose its place to them, and comes again: nothing of it is lost.
+  // The good client may lose its connection to them; it reconnects without loss.
   const session = await good.openSession();
   const before = bytesInUse() / MIB;
   let [peak, rss, most, proposals, longestMs] = [before, 0, 0, 0, 0];
@@ -146,7 +148,7 @@ export async function beHostile(
   await all;
   await sleep(ATTACK_MS);
   const wasServed = proposals;
-  // They would stay for ever: it is the server that sends them away.
+  // The attackers never leave by themselves: the server closes their connections.
   await until("the end of all but one", () => server.counts.connections === 1);
   assert(wasServed > 0, `Good client was not served, seed ${seed}`);
   await until("an answer for the good client", () => proposals > wasServed);

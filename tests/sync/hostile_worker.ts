@@ -1,5 +1,5 @@
 /**
- * Connections that misbehave, each in its way, in a thread of their own.
+ * Worker with misbehaving connections of several kinds.
  *
  * This module needs Deno.
  *
@@ -21,19 +21,19 @@ import {
 } from "./raw_frames.ts";
 import { packRecords, proposal, registerRecord } from "./server_support.ts";
 
-/** What a worker is told to do. */
+/** Parameters of an attack by one worker. */
 export interface Attack {
-  /** Where the server listens. */
+  /** Port of the server. */
   readonly port: number;
-  /** How many connections. */
+  /** Number of connections. */
   readonly count: number;
-  /** What their ways are drawn from. */
+  /** Seed of all random choices. */
   readonly seed: number;
-  /** Tokens that are good, in tokens: the connections share them. */
+  /** Number of valid tokens; the connections share them. */
   readonly tokens: number;
 }
 
-/** How connections misbehave. */
+/** Kinds of misbehaviour. */
 export const WAYS = [
   "never ask",
   "ask for half",
@@ -74,7 +74,7 @@ function open(channel: number, clusterID: bigint): Message {
   return { type: "open", channel, clusterID, nodeID: 9n };
 }
 
-/** A message that may be sent, though hardly all the time. */
+/** Makes a valid message that is abusive only by its frequency. */
 function anyMessage(random: Random, stream: number): Message {
   const channel = 1 + Math.floor(random() * 3);
   switch (Math.floor(random() * 9)) {
@@ -116,7 +116,7 @@ function appendOf(random: Random, stream: number): Message {
   return { type: "append", channel: 1, stream, lengths, bytes };
 }
 
-/** A connection that is cut at the end, whatever it is doing then. */
+/** Raw connection that is aborted at the end of the attack. */
 class Hostile {
   readonly #conn: Deno.TcpConn;
   readonly #over: AbortSignal;
@@ -135,18 +135,18 @@ class Hostile {
     await this.hear();
   }
 
-  /** Waits for whatever comes next. */
+  /** Reads the next bytes. */
   async hear(): Promise<void> {
     await this.#conn.read(new Uint8Array(1024));
   }
 
-  /** Reads what comes and answers none of it, not even that it is over. */
+  /** Reads everything and answers nothing, not even a close frame. */
   async listen(): Promise<void> {
     const bytes = new Uint8Array(CHUNK_BYTES);
     while (await this.#conn.read(bytes) !== null);
   }
 
-  /** Does nothing until all is over. */
+  /** Waits until the end of the attack. */
   async stay(): Promise<void> {
     if (this.#over.aborted) return;
     await new Promise((resolve) =>
@@ -176,7 +176,7 @@ async function misbehave(
     case "never say hello":
       return await hostile.stay();
     case "send garbage":
-      // Of frames, or frames of it.
+      // Fragmented garbage, or garbage in whole frames.
       await hostile.write(
         random() < 0.5 ? garbage(1000) : frame(garbage(1000)),
       );
@@ -204,7 +204,7 @@ async function misbehave(
     for (let i = 1; i < 8; i++) await hostile.write(message(read(1, i)));
     return await hostile.stay();
   }
-  // An answer to what they ask is read, or it heaps up.
+  // Answers are read, or left in the socket's buffer.
   if (way !== "ask and never read") hostile.listen().catch(() => {});
   for (let stream = 1;; stream++) {
     await hostile.write(message(
@@ -229,12 +229,12 @@ async function attack({ port, count, seed, tokens }: Attack): Promise<void> {
     const way = WAYS[Math.floor(next() * WAYS.length)]!;
     const token = next() < 0.9
       ? `mob ${Math.floor(next() * tokens)}`
-      : `nobody ${i}`;
+      : `unknown ${i}`;
     const own = random(Math.floor(next() * 2 ** 32));
     const conn = await Deno.connect({ hostname: "127.0.0.1", port });
     conns.add(conn);
     misbehave(new Hostile(conn, over.signal), way, token, own)
-      // The server hung up, or it is over.
+      // The server closed the connection, or the attack ended.
       .catch(() => {})
       .then(() => {
         if (conns.delete(conn)) conn.close();

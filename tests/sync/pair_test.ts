@@ -366,7 +366,7 @@ test("U20 over real sockets, a page loses no edit while its server restarts", as
 /** Server whose principal is the client's token. */
 const BY_TOKEN = {
   authenticate: (request: Request): { id: string } => ({
-    id: request.headers.get("authorization") ?? "nobody",
+    id: request.headers.get("authorization") ?? "anonymous",
   }),
 };
 

@@ -21,7 +21,7 @@ Deno.test(
         asked.push(token);
         if (failures > 0) {
           failures--;
-          throw new Error("Directory is down");
+          throw new Error("LDAP directory is down");
         }
         const validMs = Number(token) + VALID_MS - pair.env.now();
         return validMs > 0 ? { id: "ann", validMs } : undefined;

@@ -85,7 +85,7 @@ Deno.test("case A11: a listener that ends is restarted on its port with backoff,
     env,
     port: 0,
     listen: (port) => {
-      if (isFull) throw new Error("Too many open files");
+      if (isFull) throw new Error("EMFILE: too many open files");
       const listening = new FakeListening(port === 0 ? 8080 : port);
       opened.push(listening);
       return listening;
@@ -95,10 +95,10 @@ Deno.test("case A11: a listener that ends is restarted on its port with backoff,
   });
   assertEquals(listener.port, 8080);
   assert(listener.isListening);
-  opened[0]!.end.reject(new Error("Too many open files"));
+  opened[0]!.end.reject(new Error("EMFILE: too many open files"));
   await settle();
   assert(!listener.isListening);
-  assertEquals(told, ["Error: Too many open files"]);
+  assertEquals(told, ["Error: EMFILE: too many open files"]);
   isFull = true;
   await env.advance(60_000);
   assertEquals([opened.length, told.length], [1, 1]);
@@ -107,11 +107,11 @@ Deno.test("case A11: a listener that ends is restarted on its port with backoff,
   assert(listener.isListening);
   assertEquals(opened[1]!.addr.port, 8080);
   // It ends before it is stable, which is not reported again.
-  opened[1]!.end.reject(new Error("Too many open files"));
+  opened[1]!.end.reject(new Error("EMFILE: too many open files"));
   await env.advance(2_000);
   assertEquals([opened.length, told.length], [3, 1]);
   await env.advance(5_000);
-  assertEquals(told, ["Error: Too many open files", "resumed"]);
+  assertEquals(told, ["Error: EMFILE: too many open files", "resumed"]);
   opened[2]!.end.reject(new Error("Again"));
   await settle();
   assertEquals(told.at(-1), "Error: Again");
@@ -127,12 +127,12 @@ Deno.test("case A11: a listener that ends is restarted on its port with backoff,
         env,
         port: 1,
         listen: () => {
-          throw new Error("Port is taken");
+          throw new Error("EADDRINUSE: port 1 is in use");
         },
         ended: () => {},
         resumed: () => {},
       }),
     Error,
-    "Port is taken",
+    "EADDRINUSE: port 1 is in use",
   );
 });

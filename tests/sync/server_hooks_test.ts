@@ -29,7 +29,7 @@ function bothWays(answers: Answers): Answers {
 /** Thrown values that are hard to describe in a message. */
 const THROWS: Answers = {
   "an error": () => {
-    throw new Error("Directory is down");
+    throw new Error("LDAP directory is down");
   },
   "undefined thrown": () => throwAny(undefined),
   "an object without text thrown": () => throwAny(Object.create(null)),
@@ -161,7 +161,9 @@ Deno.test("case A2: a request that authenticate does not accept is rejected, whe
   let reads = 0;
   answer = {
     get id(): string {
-      return ++reads === 1 ? "ann" : throwAny(new Error("read again"));
+      return ++reads === 1
+        ? "ann"
+        : throwAny(new Error("get id() was called twice"));
     },
   };
   const client = r.connect();

@@ -437,7 +437,7 @@ Deno.test(
       const hook of [
         (): Promise<boolean> => new Promise(() => {}),
         (): boolean => {
-          throw new Error("Directory is down");
+          throw new Error("LDAP directory is down");
         },
       ]
     ) {

@@ -349,10 +349,12 @@ Deno.test(
     const w = await world({
       authenticate: (request) => {
         const token = request.headers.get("authorization");
-        if (token === "Bearer late") throw new Error("Directory is down");
+        if (token === "Bearer late") throw new Error("LDAP directory is down");
         if (token === "Bearer never") return never();
         if (token === "Bearer null") return null as unknown as undefined;
-        if (token === "Bearer off") throw new ErrUnauthenticated("Locked out");
+        if (token === "Bearer off") {
+          throw new ErrUnauthenticated("Account is locked (403)");
+        }
         return token === "Bearer good"
           ? { id: "ann", signal: expiry.signal }
           : undefined;
@@ -831,15 +833,15 @@ const word = (what: string): Uint8Array => new TextEncoder().encode(what);
 for (
   const [how, fail] of [
     ["throws", (): never => {
-      throw new RangeError("Database is down");
+      throw new RangeError("SQL database is down");
     }],
-    ["rejects", () => Promise.reject(new TypeError("Database is down"))],
+    ["rejects", () => Promise.reject(new TypeError("SQL database is down"))],
     ["never answers", () => never<undefined>()],
     ["answers nonsense", () => false as unknown as undefined],
   ] as const
 ) {
   Deno.test(
-    `U17 validate() that ${how} holds that client's commands from that one on, and nobody else's, until it answers`,
+    `U17 validate() that ${how} queues that client's commands from that one on, and no other client's, until it answers`,
     checked(async () => {
       let isBroken = true;
       const w = await world({
@@ -907,7 +909,7 @@ Deno.test(
     const broken = new Set<string>(["read"]);
     const w = await world({
       authorize: (_who, _cluster, action) => {
-        if (broken.has(action)) throw new TypeError("Database is down");
+        if (broken.has(action)) throw new TypeError("SQL database is down");
         return true;
       },
     });
@@ -938,7 +940,7 @@ Deno.test(
   checked(async () => {
     const w = await world({
       validate: (_, cmd) => {
-        if (text(cmd) === "bad") throw new TypeError("Database is down");
+        if (text(cmd) === "bad") throw new TypeError("SQL database is down");
         return undefined;
       },
     });

@@ -46,7 +46,7 @@ const common = {
 /** For machines that never settle. */
 const hangs = { settleTimeoutMs: 150 };
 
-/** What a check throws for a wrong machine: the violation, of the rule expected. */
+/** Runs a check on a wrong machine and returns the violation, which must be of the rule expected. */
 async function violationOf(
   rule: string,
   check: () => Promise<void>,
@@ -265,7 +265,7 @@ regular(
   class extends RegularNotes {
     constructor() {
       super();
-      throw new Error("Not today");
+      throw new Error("Constructor failed (injected)");
     }
   },
   { length: 0 },
@@ -400,7 +400,7 @@ regular(
   "throws on a command it does not like",
   class extends RegularNotes {
     override update(cmd: Uint8Array): Result {
-      if (text(cmd) === "c=3") throw new Error("No c");
+      if (text(cmd) === "c=3") throw new Error("update() got c=3");
       return applyTo(this.notes, cmd);
     }
   },
@@ -515,7 +515,9 @@ concurrent(
     last = 0;
     override update(entries: Entry[]): MaybePromise<Entry[]> {
       for (const { index } of entries) {
-        if (index !== this.last + 1) throw new Error("An entry is missing");
+        if (index !== this.last + 1) {
+          throw new Error(`Entry ${this.last + 1} is missing`);
+        }
         this.last = index;
       }
       return super.update(entries);
@@ -1029,7 +1031,7 @@ regular(
     override async saveSnapshot(
       ...args: Parameters<RegularNotes["saveSnapshot"]>
     ): Promise<void> {
-      if (args[2].aborted) throw new Error("I was stopped");
+      if (args[2].aborted) throw new Error("saveSnapshot() was stopped");
       await super.saveSnapshot(...args);
     }
   },
@@ -1108,7 +1110,7 @@ regular(
       ...args: Parameters<RegularNotes["saveSnapshot"]>
     ): Promise<void> {
       await super.saveSnapshot(...args).catch((error) => {
-        throw args[2].aborted ? error : new Error("Disk is broken");
+        throw args[2].aborted ? error : new Error("EIO: disk is broken");
       });
     }
   },
@@ -1160,7 +1162,7 @@ regular(
   "cannot be closed",
   class extends RegularNotes {
     override close(): void {
-      throw new Error("Stays open");
+      throw new Error("close() failed");
     }
   },
   { length: 0 },
@@ -1388,7 +1390,7 @@ onDisk(
       ...args: Parameters<OnDiskNotes["saveSnapshot"]>
     ): Promise<void> {
       await super.saveSnapshot(...args).catch((cause) => {
-        throw args[2].aborted ? cause : new Error("Write failed", { cause });
+        throw args[2].aborted ? cause : new Error("write() failed", { cause });
       });
     }
   },

@@ -71,7 +71,7 @@ Deno.test(
     const calls: unknown[] = [];
     const unsubscribe = subscribe(() => calls.push(getSnapshot()));
     const unsubscribeOther = subscribe(() => {
-      throw new Error("Listener failed");
+      throw new Error("Listener failed (injected)");
     });
     await settle();
     assertEquals(calls, []);
@@ -166,7 +166,9 @@ Deno.test(
     await replica.propose(kv.put("a", ""));
     await settle();
     assertEquals([given, calls], [[0], [0]]);
-    for await (const _ of watch) throw new Error("Aborted before it began");
+    for await (const _ of watch) {
+      throw new Error("watch() yielded though it was aborted before it began");
+    }
     await host.stop();
   }),
 );
@@ -251,7 +253,9 @@ Deno.test(
     const iterator = watch[Symbol.asyncIterator]();
     assertEquals((await iterator.next()).value, 1);
     const next = iterator.next();
-    answer = new ErrSystemBusy("Replica is recovering");
+    answer = new ErrSystemBusy(
+      "Replica is recovering: call read() again later",
+    );
     watches.wake();
     assertEquals(await peek(next), "pending");
     assertEquals(watch.getSnapshot(), 1);
