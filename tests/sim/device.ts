@@ -310,7 +310,11 @@ export class Device {
         break;
       case "failed":
         if (mayDiverge && event.error instanceof ErrDiverged) break;
-        if (profile.poisons && event.failure instanceof ErrUpdateFailed) break;
+        if (profile.poisons && event.failure instanceof ErrUpdateFailed) {
+          // Until it has read the decision to skip that entry, it shows the state before it.
+          this.#forgetShown(process);
+          break;
+        }
         context.fail(`${this.name} failed: ${event.error}`);
         break;
       case "diverged":
@@ -322,6 +326,13 @@ export class Device {
       case "close failed":
         context.fail(`${this.name} ${event.type}: ${event.error}`);
     }
+  }
+
+  /** Expects nothing of what it showed before: its state is built again. */
+  #forgetShown(process: Process): void {
+    this.shown.clear();
+    process.applied = 0;
+    process.committed = [];
   }
 
   /** Ends the process. */
@@ -369,9 +380,7 @@ export class Device {
       process.host.startOver(CLUSTER).then((replica) => {
         process.isStartingOver = false;
         if (process.isOver) return;
-        this.shown.clear();
-        process.applied = 0;
-        process.committed = [];
+        this.#forgetShown(process);
         process.failure = undefined;
         this.#started(process, replica);
       }, (error) => {
