@@ -9,22 +9,25 @@
 
 import { install } from "./browser/install.ts";
 
-/** How many tests ended how; steps of a test are not counted. */
+/** Test results of a run; steps of a test are not counted. */
 export interface Count {
-  /** Tests that passed. */
+  /** Number of tests that passed. */
   readonly passed: number;
-  /** Tests that failed, modules that did not load among them. */
+  /** Number of tests that failed, including modules that did not load. */
   readonly failed: number;
-  /** Tests that were not run. */
+  /** Number of tests that were skipped. */
   readonly skipped: number;
 }
 
 const SUMMARY =
   /^(?:ok|FAILED) \| (\d+) passed(?: \([^|]*\))? \| (\d+) failed(?: \([^|]*\))?(?: \| (\d+) ignored(?: \([^|]*\))?)?(?: \| .*)?$/;
 
-/** What `deno test` says in this line, without colours, if it is its summary. */
+/**
+ * Parses a line as the summary of `deno test`, without colours; undefined if it
+ * is not one.
+ */
 export function parseSummary(line: string): Count | undefined {
-  // Times and filters follow in parentheses; they are not ours to check.
+  // Times and filters follow in parentheses.
   const match = SUMMARY.exec(line.replace(/ \([^()]*\)$/, ""));
   if (match === null) return undefined;
   return {
@@ -35,9 +38,8 @@ export function parseSummary(line: string): Count | undefined {
 }
 
 /**
- * The count to report for a run that ended with `code`. A run that ended badly
- * has at least one failure, also when it never came to a summary, and so has
- * one in which no test ran.
+ * Count to report for a run that exited with `code`. A failed run has at least
+ * one failure, even without a summary, and so has a run without tests.
  */
 export function outcome(summary: Count | undefined, code: number): Count {
   const count = summary ?? { passed: 0, failed: 0, skipped: 0 };
@@ -45,27 +47,27 @@ export function outcome(summary: Count | undefined, code: number): Count {
   return bad ? { ...count, failed: Math.max(1, count.failed) } : count;
 }
 
-/** The line a run closes with. */
+/** Last line of a run. */
 export function countLine({ passed, failed, skipped }: Count): string {
   const line = `${passed} passed, ${failed} failed`;
   return skipped === 0 ? line : `${line}, ${skipped} skipped`;
 }
 
-/** A line of output as it reads without colours. */
+/** Line of output without colours. */
 function plain(line: string): string {
   // deno-lint-ignore no-control-regex
   return line.replace(/\x1b\[[0-9;]*m/g, "").trimEnd();
 }
 
-/** What `deno test` is called with, for what this program was called with. */
+/** Arguments of `deno test` for the arguments of this program. */
 export function testArgs(args: readonly string[]): string[] {
-  // To say where what leaks was opened takes a third of the time: the short run
-  // only says that something does.
+  // Traces of leaks cost a third of the time: the short run only reports that
+  // something leaks.
   const trace = args.includes("--unit") ? [] : ["--trace-leaks"];
   return [
     ...trace,
     ...args.flatMap((arg) =>
-      // What is told here stands in for the `exclude` of deno.json.
+      // `--ignore` replaces the `exclude` of deno.json.
       arg === "--unit"
         ? ["--parallel", "--ignore=tests/browser,tests/package,dist,.cache"]
         : [arg]
@@ -83,7 +85,7 @@ function writeAll(bytes: Uint8Array): void {
   }
 }
 
-/** Passes the output on as it comes; resolves to the last summary in it. */
+/** Passes the output on as it arrives; resolves to the last summary in it. */
 async function relay(
   output: ReadableStream<Uint8Array>,
 ): Promise<Count | undefined> {
@@ -94,7 +96,7 @@ async function relay(
     writeAll(chunk);
     const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
     rest = lines.pop() as string;
-    // A test may print such a line too; that of the run itself comes last.
+    // A test may print such a line, too; the run's own comes last.
     for (const line of lines) summary = parseSummary(plain(line)) ?? summary;
   }
   return parseSummary(plain(rest)) ?? summary;

@@ -1,5 +1,5 @@
 /**
- * The machine of the app: a board of cards in columns, shared by all.
+ * State machine of the app: a shared board of cards in columns.
  *
  * @module
  */
@@ -39,7 +39,7 @@ const refused = (reason: string): Result => ({
   data: new TextEncoder().encode(reason),
 });
 
-/** The board, in memory. A query is `null`; the answer is the cards. */
+/** Board in memory. A query is `null`; the answer is the cards. */
 export class Board
   implements
     IStateMachine<null, Card[]>,

@@ -18,16 +18,16 @@ import { Board, type Card, decode } from "./board.ts";
 const DOING_MAX = 2;
 const [port = "8000", folder = "data"] = Deno.args;
 
-// An app of its own would keep these in a database.
+// A real app would keep the sessions in a database.
 const sessions = new Map<string, string>();
 
-/** The person of a request, by its cookie. */
+/** User of a request, identified by its cookie. */
 function personOf({ headers }: Request): string | undefined {
   const cookie = /(?:^|; )app=([^;]+)/.exec(headers.get("cookie") ?? "");
   return cookie === null ? undefined : sessions.get(cookie[1]!);
 }
 
-/** Logs a user in by name; the token stays good over a restart. */
+/** Logs a user in by name; the token stays valid over a restart. */
 async function logIn(request: Request): Promise<Response> {
   const name = String((await request.formData()).get("name")).trim();
   if (name === "") return new Response("A name, please", { status: 400 });
@@ -50,7 +50,7 @@ const script = await bundle({
 });
 await stopBundler();
 
-/** The page and its files. */
+/** Serves the page and its files. */
 function answer(request: Request): Response | Promise<Response> {
   const file = (body: BodyInit, type: string): Response =>
     new Response(body, { headers: { "content-type": type } });

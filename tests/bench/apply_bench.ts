@@ -1,5 +1,5 @@
 /**
- * The apply loop: what an entry costs from the log's bytes to its result.
+ * Apply loop: cost of an entry from the log's bytes to its result.
  *
  * @module
  */
@@ -52,7 +52,10 @@ class ConcurrentNoOpStateMachine implements IConcurrentStateMachine {
   close(): void {}
 }
 
-/** A driver of a replica whose proposals are somebody else's, as most are. */
+/**
+ * State machine of a replica that applies the proposals of other replicas, the
+ * most common case.
+ */
 function newDriver(factory: MachineFactory): StateMachine<never> {
   return new StateMachine<never>(factory, 1n, 1n, {
     originLow: 0,
@@ -92,7 +95,7 @@ function makeBatches(
   return batches;
 }
 
-/** Applies the batches on a new driver; nanoseconds an entry. */
+/** Nanoseconds per entry when a new replica applies the batches. */
 async function measure(
   factory: MachineFactory,
   prologue: LogBatch[],
@@ -103,7 +106,9 @@ async function measure(
   const applied = await best(9, () => {
     for (const batch of batches) driver.apply([batch]);
     if (driver.applied !== batches.at(-1)!.first + BATCH - 1) {
-      throw new Error("Not all was applied");
+      throw new Error(
+        `Applied index is ${driver.applied} after ${count} entries`,
+      );
     }
   }, () => {
     driver = newDriver(factory);
@@ -131,7 +136,10 @@ const begun: LogBatch = {
   records: packRecords(configRecord(4096)),
 };
 
-/** What an entry costs when its session is one of many, each proposal acknowledging the one before. */
+/**
+ * Cost of an entry whose session is one of many; each proposal acknowledges the
+ * previous one.
+ */
 function inSessions(sessions: number, cmd: Uint8Array): {
   prologue: LogBatch[];
   batches: LogBatch[];
@@ -147,7 +155,7 @@ function inSessions(sessions: number, cmd: Uint8Array): {
   };
   const series = (i: number): number => Math.floor(i / sessions) + 1;
   const session = (i: number): number => 2 + i % sessions;
-  // A client with a hundred in flight acknowledges that far back.
+  // A client with a hundred proposals in flight acknowledges that far back.
   const lag = (i: number): number =>
     Math.min(series(i) - 1, sessions === 1 ? 100 : 1);
   return {
@@ -172,7 +180,7 @@ function inSessions(sessions: number, cmd: Uint8Array): {
   };
 }
 
-/** What overwriting one of 10,000 values costs, every time with another value. */
+/** Cost of overwriting one of 10,000 values, each time with another value. */
 async function measureKV(size: number): Promise<number> {
   const keys = 10_240;
   const puts = Array.from({ length: keys * 3 }, (_, i) => {

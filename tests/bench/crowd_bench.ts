@@ -36,7 +36,10 @@ const RECORDS = 1024;
 /** Frames that are sent on one connection, without a look at what is granted. */
 const FRAMES = 128;
 
-/** Frames that cost their server more than their sender: as many as a connection is granted, on a stream each. */
+/**
+ * Frames that cost the server more than the sender: one per stream, as many as
+ * a connection is granted.
+ */
 function badFrames(kind: Kind): Uint8Array[] {
   const record = {
     "not records": new Uint8Array([0xff]),
@@ -67,14 +70,17 @@ async function connect(port: number): Promise<Deno.TcpConn> {
   return conn;
 }
 
-/** Sends bad frames until so many bytes were sent, on one connection after the other: each is cut soon. */
+/**
+ * Sends bad frames until `bytes` bytes were sent, on successive connections:
+ * the server closes each one soon.
+ */
 async function attack(port: number, kind: Kind, bytes: number): Promise<void> {
   const frames = badFrames(kind);
   for (let sent = 0; sent < bytes;) {
     const conn = await connect(port).catch(() => undefined);
     if (conn === undefined) continue;
     try {
-      // Many at a time, as fast as they go.
+      // Pipelined, as fast as the connection accepts them.
       for (const frame of frames) {
         sent += frame.length;
         await writeAll(conn, frame);
@@ -140,7 +146,10 @@ async function withServer(
   }
 }
 
-/** From each proposal of a good client to its answer while `isOver` says no, in milliseconds. */
+/**
+ * Latency of each proposal of a well-behaved client while `isOver` returns
+ * false, in milliseconds.
+ */
 async function proposeUntil(
   url: string,
   isOver: () => boolean,
@@ -210,7 +219,7 @@ async function visitorsBench(visitors: number): Promise<void> {
     const before = residentMiB(pid);
     const crowd = spawnCrowd("visit", new URL(url).port, String(visitors));
     await linesOf(crowd).next();
-    // Idle: what was garbage on the way is freed by and by.
+    // Idle time in which garbage is collected.
     await new Promise((resolve) => setTimeout(resolve, 5_000));
     const after = residentMiB(pid);
     report(

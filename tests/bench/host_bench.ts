@@ -1,5 +1,6 @@
 /**
- * The host: proposals from end to end, snapshots, and what one costs the other.
+ * Host: proposals end to end, snapshots, and the cost of a snapshot for
+ * proposals.
  *
  * @module
  */
@@ -31,7 +32,7 @@ class NoOpStateMachine implements IStateMachine {
 
 const config = { clusterID: 1n, nodeID: 1n };
 
-/** Proposes `count` commands with `inFlight` of them waiting at any time. */
+/** Proposes `count` commands with `inFlight` of them in flight. */
 async function propose(
   replica: Replica,
   count: number,
@@ -156,7 +157,7 @@ function memory(): number {
 async function memoryBench(): Promise<void> {
   let most = 0;
   const look = (): void => void (most = Math.max(most, memory()));
-  // Code, but no large buffers, is there from a first time.
+  // A first run loads the code without large buffers.
   const small = filled(1000, 128);
   const copy = async (
     machine: ConcurrentKVStateMachine,
@@ -186,7 +187,9 @@ async function memoryBench(): Promise<void> {
   most = 0;
   const other = await copy(machine);
   if (other.getHash() !== machine.getHash()) {
-    throw new Error("Recovered another state");
+    throw new Error(
+      `Recovered state has hash ${other.getHash()}, not ${machine.getHash()}`,
+    );
   }
   report(
     "extra memory while saving and recovering it",
@@ -199,7 +202,7 @@ async function memoryBench(): Promise<void> {
   );
 }
 
-/** How long a proposal takes, one every turn of the event loop. */
+/** Latencies of proposals, one every turn of the event loop. */
 async function latencies(
   replica: Replica,
   until: Promise<unknown>,

@@ -1,5 +1,5 @@
 /**
- * How fast the concurrent key-value machine is by itself: no host, no log, no
+ * Throughput of the concurrent key-value machine alone: no host, no log, no
  * snapshot container.
  *
  * @module
@@ -28,7 +28,7 @@ function keyOf(i: number): string {
   return `key-${String(i).padStart(12, "0")}`;
 }
 
-/** Batches of puts of random ones among `keys` keys, each cut from one buffer as a host does. */
+/** Batches of puts of random keys, each cut from one buffer as in a host. */
 function putBatches(
   batches: number,
   keys: number,
@@ -90,7 +90,7 @@ function report(name: string, figure: number, unit: string): void {
 function benchUpdates(): void {
   for (const valueBytes of [16, 128]) {
     const machine = filled(10_000, valueBytes);
-    // Few enough to be in the cache, as what a host has just read is.
+    // Few enough to fit into the cache, like entries that a host has just read.
     const batches = putBatches(6, 10_000, valueBytes);
     const [median, fastest] = time(machine, batches, 400);
     report(`update: overwrite, 10k keys, 16 B + ${valueBytes} B`, median, "ns");
@@ -164,7 +164,11 @@ async function benchSnapshot(): Promise<void> {
       never,
     );
     recover = Math.min(recover, performance.now() - start);
-    if (target.getHash() !== machine.getHash()) throw new Error("Hash differs");
+    if (target.getHash() !== machine.getHash()) {
+      throw new Error(
+        `Recovered state has hash ${target.getHash()}, not ${machine.getHash()}`,
+      );
+    }
   }
   const megabytes = chunks.reduce((sum, { length }) => sum + length, 0) / 1e6;
   report("save, 100k × (16 B + 128 B)", megabytes / save * 1000, "MB/s");

@@ -1,6 +1,6 @@
 /**
- * Every benchmark, one after the other: each figure beside the figure it is
- * compared with. Nothing else should run meanwhile.
+ * Runs every benchmark in sequence and prints each figure beside the one it is
+ * compared with. Nothing else should run at the same time.
  *
  * @module
  */

@@ -1,6 +1,6 @@
 /**
- * What the on-disk key-value machine costs by itself, over blocks in memory: no
- * disk, no host, no log.
+ * Cost of the on-disk key-value machine alone, over blocks in memory: no disk,
+ * no host, no log.
  *
  * @module
  */
@@ -15,7 +15,7 @@ const KEYS = 100_000;
 const BATCH_ENTRIES = 1000;
 const never: AbortSignal = new AbortController().signal;
 
-/** Counts what is written and how long that takes. */
+/** Counts the bytes written, and the time that takes. */
 class CountingStore extends MemoryBlockStore {
   bytes = 0;
   writes = 0;
@@ -46,7 +46,7 @@ function keyOf(i: number): string {
   return `key-${String(i).padStart(12, "0")}`;
 }
 
-/** Batches of puts, each cut from one buffer as a host does. */
+/** Batches of puts, each cut from one buffer as in a host. */
 function* batches(
   count: number,
   key: (n: number) => number,
@@ -142,7 +142,11 @@ export async function packedBench(): Promise<void> {
     atMost: 150,
     of: "aim, of a browser",
   });
-  if (again.getHash() !== machine.getHash()) throw new Error("Hash differs");
+  if (again.getHash() !== machine.getHash()) {
+    throw new Error(
+      `Reopened state has hash ${again.getHash()}, not ${machine.getHash()}`,
+    );
+  }
   await benchReads(store);
 }
 

@@ -28,7 +28,10 @@ async function sampan(): Promise<void> {
   say(serve(host, { port: 0 }).url);
 }
 
-/** As Yjs' own WebSocket server does it: a document, and each update to all others. */
+/**
+ * Equivalent of Yjs' own WebSocket server: a document, with a fan-out of each
+ * update to the other clients.
+ */
 function yjs(): void {
   const doc = new Doc();
   const sockets = new Set<WebSocket>();

@@ -1,6 +1,6 @@
 /**
- * How fast a recorded editing history is replayed: by the text machine alone,
- * and through a session on three replicas.
+ * Throughput of a replayed editing history: on the text machine alone, and
+ * through a session on three replicas.
  *
  * @module
  */
@@ -11,10 +11,13 @@ import { replay } from "../replay/replay.ts";
 import { TextStateMachine } from "../replay/text_machine.ts";
 import { loadTrace, recordTyping, type Trace } from "../replay/trace.ts";
 
-/** Rounds of each measurement; the fastest counts, as the others had more of something else in them. */
+/**
+ * Rounds of each measurement; the fastest counts, as it has the least
+ * interference.
+ */
 const ROUNDS = 5;
 
-/** Entries given to one update of the machine alone, as a host gives them at most. */
+/** Entries of one update of the machine alone: the maximum of a host. */
 const BATCH = 1024;
 
 const encoder = new TextEncoder();
@@ -34,7 +37,8 @@ function machineAlone(trace: Trace): number {
     let index = 0;
     let elapsed = 0;
     for (const cmds of batches) {
-      // What a host has made before it calls, so not part of the measurement.
+      // The host prepares entries before the call, so they are not part of the
+      // measurement.
       const entries = cmds.map((cmd) => ({
         index: ++index,
         cmd,
@@ -45,7 +49,9 @@ function machineAlone(trace: Trace): number {
       elapsed += performance.now() - start;
     }
     if (machine.lookup("text") !== trace.endContent) {
-      throw new Error("Machine does not hold the recorded text");
+      throw new Error(
+        `Machine differs from the recorded text of ${trace.name}`,
+      );
     }
     fastest = Math.min(fastest, elapsed * 1e6 / index);
   }
@@ -60,13 +66,18 @@ async function threeReplicas(trace: Trace): Promise<[number, number]> {
   const rates: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     const { edits, seconds, same } = await replay(trace);
-    if (!same) throw new Error("Replicas differ");
+    if (!same) {
+      throw new Error(`Replicas differ after a replay of ${trace.name}`);
+    }
     rates.push(edits / seconds);
   }
   return [rates[0] as number, Math.max(...rates)];
 }
 
-/** Measures with the recorded paper or, where that is not at hand, with the README being typed. */
+/**
+ * Measures with the recorded paper or, if that is missing, with the README
+ * being typed.
+ */
 export async function replayBench(): Promise<void> {
   const { url, ignore } = recorded("automerge-paper");
   const trace = ignore
@@ -76,7 +87,7 @@ export async function replayBench(): Promise<void> {
     )
     : await loadTrace(url);
   row(`Replay of ${trace.name}`, `${numbers.format(trace.txns.length)} edits`);
-  // Before the machine alone, which would have it compiled for the first round.
+  // Before the machine alone, which would compile the code of the first round.
   const [first, fastest] = await threeReplicas(trace);
   row("  text machine alone", `${machineAlone(trace).toFixed(0)} ns/edit`);
   row(

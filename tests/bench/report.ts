@@ -1,6 +1,5 @@
 /**
- * What the benchmarks share: timing, and figures beside what they are compared
- * with.
+ * Timing and report lines shared by the benchmarks.
  *
  * @module
  */
@@ -27,7 +26,10 @@ export function percentile(samples: readonly number[], p: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * p))]!;
 }
 
-/** A line of the report: what was measured, the figure, and what it is held against. */
+/**
+ * Prints a line of the report: the measurement, the figure, and its reference
+ * value.
+ */
 export function report(
   what: string,
   figure: number,

@@ -1,6 +1,6 @@
 /**
- * How fast bytes go through the snapshot container alone: written into a sink
- * that keeps nothing, read and verified from memory.
+ * Throughput of the snapshot container alone: written into a sink that discards
+ * the bytes, read and verified from memory.
  *
  * @module
  */
@@ -68,7 +68,10 @@ async function verify(container: readonly Uint8Array[]): Promise<void> {
   await verifier.totals;
 }
 
-/** Cuts a container into chunks that do not meet its blocks, as a file is read. */
+/**
+ * Cuts a container into chunks that do not align with its blocks, as reads of a
+ * file do.
+ */
 function recut(container: readonly Uint8Array[]): Uint8Array[] {
   const bytes = new Uint8Array(
     container.reduce((sum, { length }) => sum + length, 0),

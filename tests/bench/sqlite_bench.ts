@@ -23,7 +23,7 @@ function makeCommand(i: number): Uint8Array {
   return kv.put(key, String(i).padStart(16 - empty, "0").slice(-16 + empty));
 }
 
-/** Runs something with a replica on SQLite, and takes it all away again. */
+/** Runs `use` with a replica on SQLite, then removes its files. */
 async function withReplica(
   durability: "full" | "normal",
   run: (replica: Replica) => Promise<void>,
@@ -44,7 +44,7 @@ async function withReplica(
   }
 }
 
-/** Proposes commands, so many of them waiting at any time. */
+/** Proposes commands with a fixed number of them in flight. */
 async function propose(
   replica: Replica,
   commands: readonly Uint8Array[],
@@ -76,7 +76,10 @@ async function throughputBench(): Promise<void> {
   }
 }
 
-/** One client, and a raw commit of as many bytes, by turns: both meet the same disk. */
+/**
+ * One client and a raw commit of as many bytes, in turns: both meet the same
+ * load of the disk.
+ */
 async function oneClientBench(): Promise<void> {
   const path = await Deno.makeTempFile();
   const db = new DatabaseSync(path);

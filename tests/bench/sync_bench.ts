@@ -30,23 +30,26 @@ import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 import { percentile, report } from "./report.ts";
 
-/** What clients do. */
+/** Load that the clients generate. */
 interface Load {
-  /** How many there are. */
+  /** Number of clients. */
   readonly clients: number;
-  /** Commands of all of them together. */
+  /** Number of commands of all clients together. */
   readonly commands: number;
-  /** Commands of one append. */
+  /** Number of commands per append. */
   readonly batch: number;
-  /** Appends of one client that wait for their answer. */
+  /** Number of appends of one client in flight. */
   readonly inFlight: number;
 }
 
-/** What came of it. */
+/** Result of a load. */
 interface Outcome {
-  /** From the first append until every client has every command, in milliseconds. */
+  /**
+   * Time from the first append until every client has every command, in
+   * milliseconds.
+   */
   readonly ms: number;
-  /** From each append to its answer, in milliseconds. */
+  /** Latency of each append, in milliseconds. */
   readonly took: number[];
 }
 
@@ -71,7 +74,7 @@ function entriesIn(frame: Uint8Array): number | undefined {
   return reader.varint();
 }
 
-/** One client, from its connection until it has all that all have appended. */
+/** One client, from its connection until it has the commands of all clients. */
 class Client {
   readonly done: Promise<void>;
   readonly #socket: WebSocket;
@@ -170,14 +173,14 @@ class Client {
       this.#tell({ type: "credit", bytes: this.#owed });
       this.#owed = 0;
     }
-    // With the record that says who opened the log.
+    // Plus the epoch record, written when the log was opened.
     if (this.#got <= this.#load.commands) return;
     this.#resolve();
     this.#socket.close();
   }
 }
 
-/** What the process of the clients does. */
+/** Main function of the process with the clients. */
 async function runClients(url: string, load: Load): Promise<Outcome> {
   const took: number[] = [];
   const clients = Array.from(
@@ -189,7 +192,11 @@ async function runClients(url: string, load: Load): Promise<Outcome> {
   return { ms: performance.now() - firstAt, took };
 }
 
-/** Serves a cluster that clients put under load, each command tried before it is ordered or not; with what this process has used of a processor, in milliseconds. */
+/**
+ * Serves a cluster under the load of clients, with or without a rehearsal of
+ * each command; also resolves to the processor time of this process, in
+ * milliseconds.
+ */
 async function serveLoad(
   load: Load,
   rehearse = true,
@@ -226,7 +233,7 @@ async function serveLoad(
   }
 }
 
-/** What this process has used of all processors, to 10 ms. */
+/** Processor time of this process, with a resolution of 10 ms. */
 function processorMs(): number {
   const text = Deno.readTextFileSync("/proc/self/stat");
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
@@ -256,7 +263,7 @@ async function throughputBench(): Promise<void> {
   });
 }
 
-/** Cost of trying each command: the same load with and without, one after the other. */
+/** Cost of rehearsing each command: the same load with and without, in turn. */
 async function rehearsalBench(): Promise<void> {
   const load = { clients: 100, commands: 300_000, batch: 50, inFlight: 2 };
   const least = { tried: Infinity, not: Infinity };
@@ -296,13 +303,13 @@ const PAGES = 100;
 /** Downtime of the server, in milliseconds. */
 const AWAY_MS = 2_000;
 
-/** A server that runs, and how it is stopped. */
+/** Running server, and the function that stops it. */
 interface Running {
   readonly url: string;
   stop(): Promise<void>;
 }
 
-/** A server on a port, over a log that outlives it. */
+/** Starts a server on a port, over a log that outlives it. */
 async function serveAt(logDB: MemoryLogDB, port: number): Promise<Running> {
   const host = new NodeHost({ logDB });
   await host.startCluster(() => new KVStateMachine(), {
@@ -319,7 +326,7 @@ async function serveAt(logDB: MemoryLogDB, port: number): Promise<Running> {
   };
 }
 
-/** Resolves once a page has all that the server has. */
+/** Resolves once a page has everything the server has. */
 function untilLive(logDB: RemoteLogDB): Promise<void> {
   return new Promise((resolve) => {
     const look = (): void => {

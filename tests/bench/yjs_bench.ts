@@ -18,9 +18,12 @@ import { type Patch, TextStateMachine } from "../replay/text_machine.ts";
 import { loadTrace } from "../replay/trace.ts";
 import { report } from "./report.ts";
 
-/** Edits made before the event loop has a turn, on both sides. */
+/** Number of edits made per turn of the event loop, on both sides. */
 const SLICE = 512;
-/** Edits that may be under way, on both sides: further ones wait, as a typist would not. */
+/**
+ * Maximum number of edits in flight, on both sides; further edits wait, unlike
+ * a typist.
+ */
 const AHEAD = 16_384;
 
 type Edits = readonly (readonly Patch[])[];
@@ -81,7 +84,11 @@ async function withSampan(edits: Edits, text: string): Promise<number> {
   while (two.replica.appliedIndex < appliedIndex) await turn();
   const seconds = (performance.now() - from) / 1000;
   for (const { replica } of [one, two]) {
-    if (replica.staleRead("text") !== text) throw new Error("Texts differ");
+    if (replica.staleRead("text") !== text) {
+      throw new Error(
+        `Replica of cluster ${replica.clusterID} differs from the recorded text`,
+      );
+    }
   }
   return seconds;
 }
@@ -106,7 +113,10 @@ async function join(
   };
 }
 
-/** As Yjs' own WebSocket provider does it: a document, each update sent as it is made. */
+/**
+ * Equivalent of Yjs' own WebSocket provider: a document that sends each update
+ * as it is made.
+ */
 async function peer(url: string): Promise<{ doc: Doc; socket: WebSocket }> {
   const doc = new Doc();
   const socket = new WebSocket(url);
@@ -167,7 +177,7 @@ async function withYjs(edits: Edits, text: string): Promise<number> {
   return seconds;
 }
 
-/** Measures with the recorded paper; skipped where it is not at hand. */
+/** Measures with the recorded paper; skipped if that is missing. */
 export async function yjsBench(): Promise<void> {
   const { url, ignore, note } = recorded("automerge-paper");
   if (ignore) {

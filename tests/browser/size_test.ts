@@ -58,13 +58,13 @@ async function carried(names: string, from = "./mod.ts"): Promise<string[]> {
  */
 async function check(
   names: string,
-  these: readonly string[],
-  those: readonly string[],
+  present: readonly string[],
+  absent: readonly string[],
   from?: string,
 ): Promise<void> {
   const found = await carried(names, from);
-  assertEquals(these.filter((name) => !found.includes(name)), []);
-  assertEquals(those.filter((name) => found.includes(name)), []);
+  assertEquals(present.filter((name) => !found.includes(name)), []);
+  assertEquals(absent.filter((name) => found.includes(name)), []);
 }
 
 /**

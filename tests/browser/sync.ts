@@ -437,7 +437,7 @@ export async function killUnsent(
 
 /**
  * Opens a new page when the server has at least `entries` rows, with values of
- * `valueBytes` bytes if they have to be written. The page recovers from a
+ * `bytes` bytes if they have to be written. The page recovers from a
  * snapshot, reports progress, and becomes live with the server's state (U29).
  * Resolves to the time that takes, in milliseconds.
  */

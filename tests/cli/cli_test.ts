@@ -308,7 +308,7 @@ class Poisoned extends ConcurrentKVStateMachine {
   override update(entries: Entry[]): Entry[] {
     for (const { cmd } of entries) {
       if (new TextDecoder().decode(cmd).includes("poison")) {
-        throw new Error("cannot read 'title' of undefined");
+        throw new Error("cannot read 'title' of undefined (edit.title)");
       }
     }
     return super.update(entries);

@@ -10,9 +10,10 @@ const ALSO: readonly string[] = [
   "web",
   "README.md",
   "src/README.md",
-  "tests/bench/README.md",
-  "web/examples",
-  "web/guide",
+  "tests/app",
+  "tests/bench",
+  "tests/browser",
+  "tests/cli",
   "tests/divergence",
   "tests/house",
   "tests/indexeddb",
@@ -20,8 +21,11 @@ const ALSO: readonly string[] = [
   "tests/log",
   "tests/machines",
   "tests/offline",
+  "tests/package",
   "tests/rehearsal",
+  "tests/replay",
   "tests/rsm",
+  "tests/run.ts",
   "tests/sim",
   "tests/snapshot",
   "tests/sqlite",
@@ -31,6 +35,7 @@ const ALSO: readonly string[] = [
   "tests/sync",
   "tests/testing",
   "tests/watch",
+  "tests/web",
 ];
 
 Deno.test("comments, names and messages are in the words of the glossary", () => {

@@ -9,7 +9,9 @@ Deno.test.afterAll(() => stopBundler());
 
 const ROOT = new URL("../../", import.meta.url);
 
-/** A page that submits one edit; it imports the package, or the modules that stand for it. */
+/**
+ * Page that submits one edit; it imports the package, or equivalent modules.
+ */
 function app(imports: (entry: string) => string): string {
   return `
 import { kv, KVStateMachine, NodeHost } from "${imports(".")}";
@@ -35,7 +37,7 @@ const page = (key: string, script: string): string =>
   `<link rel="icon" href="data:,">` +
   `<body><script type="module" src="${script}"></script></body>`;
 
-/** The recipe of the README for esbuild over the sources, run by Deno. */
+/** Recipe of the README for esbuild over the sources, run by Deno. */
 const ESBUILD_WITH_DENO = `
 import { build, stop } from "npm:esbuild@0.28.2";
 
@@ -62,7 +64,7 @@ await stop();
 Deno.test({
   name:
     "case B4: plain bundlers make a page of the package or the sources, and it submits an edit",
-  // The bundler is a process that outlives the test that started it.
+  // The bundler process outlives the test that started it.
   sanitizeOps: false,
   sanitizeResources: false,
   async fn(t): Promise<void> {
@@ -77,7 +79,7 @@ Deno.test({
     ) as { exports: Record<string, string> };
     await write("app.js", app((entry) => `@sampan/sampan${entry.slice(1)}`));
     await write("index.html", page("vite", "./app.js"));
-    // Beside a package.json, Deno wants every package listed there.
+    // Next to a package.json, Deno requires every package to be listed there.
     const sources = new URL("../sources/", project);
     await Deno.mkdir(sources);
     await Deno.writeTextFile(
@@ -116,14 +118,14 @@ Deno.test({
           "build",
           "--outDir=vite",
           "--base=./",
-          // An app awaits at its top level.
+          // An app uses top-level await.
           "--target=es2022",
         ], project);
         assert(success, text);
         for (
           const { name } of Deno.readDirSync(new URL("vite/assets/", project))
         ) return new URL(`vite/assets/${name}`, project);
-        throw new Error("Vite made nothing");
+        throw new Error(`Vite wrote no file to ${project}vite/assets/`);
       },
       async "deno bundle"(): Promise<URL> {
         const { success, text } = await run(Deno.execPath(), [

@@ -10,7 +10,10 @@ import { packTarball, writePackage } from "../../web/pack.ts";
 
 const CACHE = new URL("../../.cache/package/", import.meta.url);
 
-/** The package that carries Node's binary: for Linux by itself, elsewhere with a script that fetches it. */
+/**
+ * Package with Node's binary: on Linux directly, elsewhere with a script that
+ * downloads it.
+ */
 const NODE = Deno.build.os === "linux"
   ? `node-linux-${Deno.build.arch === "aarch64" ? "arm64" : "x64"}`
   : "node";
@@ -61,7 +64,7 @@ export async function run(
   return { success, text: decoder.decode(stdout) + decoder.decode(stderr) };
 }
 
-/** Runs npm, and fails if it does. */
+/** Runs npm; rejects if it fails. */
 async function npm(args: readonly string[], cwd: URL): Promise<void> {
   const { success, text } = await run("npm", [
     ...args,

@@ -129,7 +129,10 @@ export const stored = new IndexedDBKVStateMachine("state");
 export const outbox = new IndexedDBOutbox("outbox");
 `;
 
-/** Compilers, and what each checks: the slow ones one of the two. */
+/**
+ * Compilers, and the variants that each checks: the slow ones check one of the
+ * two.
+ */
 const CHECKED = [
   [5, "page"],
   [6, "program"],
@@ -156,7 +159,7 @@ function tsconfig(files: string, options: Record<string, unknown>): string {
 Deno.test({
   name:
     "case B4: the npm package installs from its tarball, runs in Node, and its types are strict",
-  // The bundler is a process that outlives the test that started it.
+  // The bundler process outlives the test that started it.
   sanitizeOps: false,
   sanitizeResources: false,
   async fn(t): Promise<void> {
@@ -212,7 +215,7 @@ Deno.test({
       for (const version of [20, 22, 24] satisfies NodeVersion[]) {
         await t.step(`it runs in Node ${version}`, async () => {
           const { text } = await runNode(version, [
-            // From Node 22 on it is there without asking.
+            // From Node 22 on, `WebSocket` is enabled by default.
             ...version === 20 ? ["--experimental-websocket"] : [],
             "program.js",
             server.url,

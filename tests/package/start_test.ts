@@ -11,7 +11,10 @@ const NEEDED = [
   "marked",
 ];
 
-/** Packages whose files are in a cache of Deno; those that are only known by name are left out. */
+/**
+ * Packages with files in a cache of Deno; packages of which only the metadata
+ * is cached are left out.
+ */
 function* cached(folder: string, scope = ""): Generator<string> {
   for (const { name, isDirectory } of Deno.readDirSync(folder)) {
     if (!isDirectory) continue;

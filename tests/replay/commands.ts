@@ -12,16 +12,22 @@ import {
 } from "./text_machine.ts";
 import type { Trace } from "./trace.ts";
 
-/** The most of a text one command inserts before the history begins, in UTF-16 units; even in UTF-8 a command may be larger. */
+/**
+ * Maximum length of an insertion of the initial text, in UTF-16 units; even in
+ * UTF-8 a command may be larger.
+ */
 const START_UNITS = 64 * 1024;
 
-/** What inserts the text a history starts with; nothing if it starts with none. */
+/**
+ * Transactions that insert the initial text of a history; none if it is empty.
+ */
 function startTransactions(text: string): Patch[][] {
   const txns: Patch[][] = [];
-  // From its end, each before the one inserted last: so that no length need be known.
+  // From the end, each before the previous one, so that no length needs to be
+  // known.
   for (let end = text.length; end > 0;) {
     let start = Math.max(0, end - START_UNITS);
-    // Not between the halves of a surrogate pair.
+    // Does not split a surrogate pair.
     if (start > 0 && (text.charCodeAt(start) & 0xfc00) === 0xdc00) start--;
     txns.push([[0, 0, text.slice(start, end)]]);
     end = start;
@@ -29,7 +35,7 @@ function startTransactions(text: string): Patch[][] {
   return txns;
 }
 
-/** The transactions of a history, behind those that insert what it starts with. */
+/** Transactions of a history, after those that insert its initial text. */
 export function transactions(trace: Trace): readonly (readonly Patch[])[] {
   const { startContent, txns } = trace;
   return startContent === ""
@@ -38,9 +44,8 @@ export function transactions(trace: Trace): readonly (readonly Patch[])[] {
 }
 
 /**
- * Transactions as commands, up to `count` at a time, so that no more of them
- * are in memory than are in use. They share buffers: one of its own costs each
- * a microsecond.
+ * Transactions as commands, up to `count` at a time, to bound the memory in
+ * use. They share buffers: a separate buffer costs a microsecond per command.
  */
 export function* commandChunks(
   txns: readonly (readonly Patch[])[],

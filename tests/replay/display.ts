@@ -1,6 +1,5 @@
 /**
- * How a replay looks to whoever runs it: the bar while it goes on and the table
- * at its end.
+ * Terminal output of a replay: the progress bar, and the table at the end.
  *
  * @module
  */
@@ -9,7 +8,7 @@ import type { CameUp, Progress, ReplayReport } from "./replay.ts";
 
 const numbers = new Intl.NumberFormat("en");
 
-/** A number with its thousands set apart. */
+/** Number with separators between thousands. */
 function group(value: number): string {
   return numbers.format(value);
 }
@@ -21,13 +20,13 @@ function duration(seconds: number): string {
     : `${Math.floor(rest / 60)} min ${rest % 60} s`;
 }
 
-/** Before this time, in seconds, a rate says more of the start than of what is to come. */
+/** Time before which a rate mostly reflects the start, in seconds. */
 const RATE_SECONDS_MIN = 0.5;
 
 const BAR_WIDTH_MIN = 10;
 const BAR_WIDTH_MAX = 40;
 
-/** One line of at most `columns` characters that says how far a replay is. */
+/** Progress of a replay as one line of at most `columns` characters. */
 export function formatProgress(
   { done, total }: Progress,
   seconds: number,
@@ -58,7 +57,7 @@ function cameUp({ how, snapshot }: CameUp): string {
     : `${verb}from snapshot ${group(snapshot)}`;
 }
 
-/** What a replay came to, as lines; with colours if asked for. */
+/** Result of a replay as lines; with colours if `color` is set. */
 export function formatReport(report: ReplayReport, color: boolean): string {
   const paint = (code: number, text: string): string =>
     color ? `\x1b[${code}m${text}\x1b[0m` : text;

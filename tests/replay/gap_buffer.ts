@@ -10,31 +10,31 @@
  * @module
  */
 
-/** Code points a gap is at least given when the array has to grow. */
+/** Minimum size of a gap after the array has grown, in code points. */
 const GAP_MIN = 1024;
 
-/** Below this distance a loop moves the gap faster than `copyWithin()` does. */
+/** Distance below which a loop moves the gap faster than `copyWithin()`. */
 const LOOP_MAX = 48;
 
-/** Code points made into a string at once: arguments of one call. */
+/** Number of code points converted to a string per call. */
 const STRING_PIECE = 8192;
 
 const rotate = (word: number, by: number): number =>
   word << by | word >>> (32 - by);
 
-/** Lets every bit of a 32-bit word bear on every other (the end of MurmurHash3). */
+/** Mixes the bits of a 32-bit word (finalizer of MurmurHash3). */
 function finish(word: number): number {
   word = Math.imul(word ^ word >>> 16, 0x85ebca6b);
   word = Math.imul(word ^ word >>> 13, 0xc2b2ae35);
   return (word ^ word >>> 16) >>> 0;
 }
 
-/** A text that is edited in place. The caller checks the ranges. */
+/** Text that is edited in place. The caller checks the ranges. */
 export class GapBuffer {
   #codes: Uint32Array<ArrayBuffer> = new Uint32Array(GAP_MIN);
-  /** Where the gap starts: as many code points lie before it. */
+  /** Start of the gap: the number of code points before it. */
   #start = 0;
-  /** Where the gap ends: the rest of the text follows. */
+  /** End of the gap, where the rest of the text starts. */
   #end = GAP_MIN;
 
   /** Code points in the text. */
@@ -84,12 +84,15 @@ export class GapBuffer {
     if (this.#end - this.#start < inserted) this.#grow(inserted);
   }
 
-  /** Adds a code point behind the one put before, or where `splice()` was. */
+  /**
+   * Inserts a code point after the previous `put()`, or at the position of
+   * `splice()`.
+   */
   put(code: number): void {
     this.#codes[this.#start++] = code;
   }
 
-  /** The code points, in an array of their own. */
+  /** Copies the code points into a new array. */
   toCodePoints(): Uint32Array<ArrayBuffer> {
     const copy = new Uint32Array(this.length);
     copy.set(this.#codes.subarray(0, this.#start));
@@ -97,7 +100,7 @@ export class GapBuffer {
     return copy;
   }
 
-  /** The text. */
+  /** Text as a string. */
   toString(): string {
     const codes = this.toCodePoints();
     let text = "";
@@ -107,7 +110,10 @@ export class GapBuffer {
     return text;
   }
 
-  /** 64 bits of the text alone: the same wherever the gap is. */
+  /**
+   * Hash of 64 bits that depends on the text alone, not on the position of the
+   * gap.
+   */
   hash(): bigint {
     const codes = this.#codes;
     let a = 0x9e3779b9;

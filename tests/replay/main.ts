@@ -22,7 +22,7 @@ import {
 const USAGE = "Usage: deno task replay [trace.json.gz]";
 const README = new URL("../../README.md", import.meta.url);
 
-/** The longest a drawn bar stands, in milliseconds: ten a second are enough for the eye. */
+/** Minimum interval between two redraws of the bar, in milliseconds. */
 const REDRAW_MS = 100;
 
 function print(
@@ -33,7 +33,7 @@ function print(
   try {
     for (let at = 0; at < bytes.length;) at += to.writeSync(bytes.subarray(at));
   } catch (error) {
-    // Whoever was to read it has gone, as `head` does: nobody misses it.
+    // The reader has closed the pipe, as `head` does.
     if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
 }
@@ -48,7 +48,7 @@ class Bar {
     const now = performance.now();
     if (!this.#shown || now - this.#drawn < REDRAW_MS) return;
     this.#drawn = now;
-    // Some terminals do not tell their size.
+    // Some terminals do not report their size.
     const columns = Deno.consoleSize().columns || 80;
     const seconds = (now - this.#start) / 1000;
     print(
@@ -100,7 +100,7 @@ async function run(args: string[], signal: AbortSignal): Promise<number> {
 async function main(args: string[]): Promise<number> {
   const interrupted = new AbortController();
   const interrupt = (): void => {
-    // Asked twice, it does not wait for the replicas to stop.
+    // A second interrupt exits without waiting for the replicas to stop.
     if (interrupted.signal.aborted) Deno.exit(130);
     interrupted.abort();
   };

@@ -10,7 +10,7 @@ interface Outcome {
 
 function command(args: string[]): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
-    // As the task runs it: reading is all it may do.
+    // Like the task: read permission only.
     args: ["run", "--no-prompt", "--allow-read", MAIN.href, ...args],
     stdin: "null",
     stdout: "piped",
@@ -28,12 +28,15 @@ async function main(...args: string[]): Promise<Outcome> {
   };
 }
 
-/** What deno itself says of checking and loading is none of the program's. */
+/**
+ * Error output of the program, without deno's messages about checking and
+ * loading.
+ */
 function withoutChecks(stderr: string): string {
   return stderr.replaceAll(/^\S*(Check|Download|Warning)\b.*\n/gm, "");
 }
 
-/** Waits until a process listens for SIGINT: before, the signal just kills it. */
+/** Waits until a process listens for SIGINT; earlier, the signal kills it. */
 async function catchesInterrupt(pid: number): Promise<void> {
   for (let waited = 0; waited < 60_000; waited += 10) {
     await new Promise((resolve) => setTimeout(resolve, 10));
@@ -41,7 +44,7 @@ async function catchesInterrupt(pid: number): Promise<void> {
     try {
       status = await Deno.readTextFile(`/proc/${pid}/status`);
     } catch {
-      // No Linux: nothing tells, but it takes far less.
+      // Without /proc there is no indication, but a second is ample.
       await new Promise((resolve) => setTimeout(resolve, 1000));
       return;
     }
@@ -120,7 +123,7 @@ Deno.test("main exits with 1 when the replicas do not hold the recorded text", a
 Deno.test("main exits with 130 when interrupted", async () => {
   const path = await Deno.makeTempFile({ suffix: ".json" });
   try {
-    // So many edits that it is surely still at it when the signal comes.
+    // Enough edits that the replay is still running when the signal arrives.
     const txns = Array(200_000).fill({ patches: [[0, 0, "a"], [0, 1, ""]] });
     await Deno.writeTextFile(
       path,

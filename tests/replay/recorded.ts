@@ -1,16 +1,16 @@
 /**
- * Recorded histories that lie beside a checkout, too large to be part of it.
+ * Recorded histories that are stored beside a checkout because of their size.
  *
  * @module
  */
 
-/** One of them, as far as it is there. */
+/** Location of a recorded history, and whether it is present. */
 export interface Recorded {
-  /** Its file. */
+  /** URL of the file. */
   readonly url: URL;
-  /** Whether the file is missing, so that what needs it is to be skipped. */
+  /** True if the file is missing, so that tests which need it are skipped. */
   readonly ignore: boolean;
-  /** Says so, to go behind a test's name. */
+  /** Suffix for a test's name that says the file is missing. */
   readonly note: string;
 }
 

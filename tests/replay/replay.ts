@@ -1,6 +1,6 @@
 /**
- * Replays an editing history through a session on three replicas that come up
- * in three ways, and compares what they end with.
+ * Replays an editing history through a session on three replicas that start in
+ * three ways, and compares their final states.
  *
  * @module
  */
@@ -18,81 +18,98 @@ import { commandChunks, transactions } from "./commands.ts";
 import { TextStateMachine } from "./text_machine.ts";
 import type { Trace } from "./trace.ts";
 
-/** The most commands proposed at once; as many again wait for their answers meanwhile. */
+/**
+ * Maximum number of commands proposed at once; as many again may be in flight.
+ */
 const CHUNK_MAX = 1024;
 const CHUNKS_IN_FLIGHT = 3;
 
 /**
- * Snapshots a replica takes in the course of a history: enough that the log is
- * cut well before the third replica joins. An odd number, so that half way lies
- * between two, and the replica that is stopped there finds its own the newest.
+ * Number of snapshots a replica takes in the course of a history: enough that
+ * the log is compacted well before the third replica joins. Odd, so that the
+ * half-way point lies between two, and the replica stopped there finds its own
+ * snapshot the newest.
  */
 const SNAPSHOTS = 15;
 
-/** The most commands between two snapshots. */
+/** Maximum number of commands between two snapshots. */
 const SNAPSHOT_ENTRIES_MAX = 32_768;
 
 const CLUSTER = 1n;
 
-/** How far a replay is. */
+/** Progress of a replay. */
 export interface Progress {
-  /** Edits answered. */
+  /** Number of acknowledged edits. */
   readonly done: number;
-  /** Edits in all. */
+  /** Total number of edits. */
   readonly total: number;
 }
 
-/** How a replica came to its state. */
+/** Start of a replica. */
 export interface CameUp {
-  /** Whether it was there from the start, was stopped and restarted, or joined late. */
+  /** Kind of start: with the log, after a stop, or late. */
   readonly how: "start" | "restart" | "late";
-  /** The index of the snapshot it recovered from; undefined if it applied every command itself. */
+  /**
+   * Index of the snapshot it recovered from; undefined if it applied every
+   * command itself.
+   */
   readonly snapshot: number | undefined;
 }
 
-/** What one replica ended with. */
+/** Final state of one replica. */
 export interface ReplicaReport {
-  /** Which one. */
+  /** Node id of the replica. */
   readonly nodeID: bigint;
-  /** How it came to its state. */
+  /** Start that led to the state. */
   readonly cameUp: CameUp;
-  /** The index up to which it applied. */
+  /** Applied index. */
   readonly index: number;
-  /** The machine's hash there. */
+  /** Hash of the machine at that index. */
   readonly hash: bigint;
   /** Length of its text, in code points. */
   readonly length: number;
-  /** Whether its text is the one the history ends with. */
+  /** True if its text is the recorded final text. */
   readonly sameText: boolean;
 }
 
-/** What a replay came to. */
+/** Result of a replay. */
 export interface ReplayReport {
-  /** The history's name. */
+  /** Name of the history. */
   readonly name: string;
-  /** Commands that were applied: a transaction each. */
+  /** Number of commands that were applied, one per transaction. */
   readonly edits: number;
-  /** Commands a machine refused; none, if all is well. */
+  /** Number of commands that a machine rejected; 0 on success. */
   readonly refused: number;
-  /** From the first proposal until every replica had applied the last, in seconds. */
+  /**
+   * Time from the first proposal until every replica had applied the last, in
+   * seconds.
+   */
   readonly seconds: number;
-  /** The first index the log still had when the third replica joined: 1 if nothing was cut. */
+  /**
+   * First index in the log when the third replica joined; 1 if nothing was
+   * compacted.
+   */
   readonly logStart: number;
-  /** The replicas, by node id. */
+  /** Replicas by node id. */
   readonly replicas: readonly ReplicaReport[];
-  /** Whether nothing was refused, and all have the same index and hash, and the recorded text. */
+  /**
+   * True if nothing was rejected, and all replicas have the same index and
+   * hash, and the recorded text.
+   */
   readonly same: boolean;
 }
 
-/** What `replay()` takes besides the history. */
+/** Options of `replay()`. */
 export interface ReplayOptions {
-  /** Ends the replay early; it rejects with the reason, after everything was stopped. */
+  /**
+   * Aborts the replay; it rejects with the reason after everything was stopped.
+   */
   readonly signal?: AbortSignal;
-  /** Called whenever some edits were answered, so rather often. */
+  /** Called after each batch of acknowledged edits, so rather often. */
   readonly onProgress?: (progress: Progress) => void;
 }
 
-/** One replica, on a host of its own. */
+/** Replica on a host of its own. */
 class Member {
   readonly nodeID: bigint;
   readonly #logDB: MemoryLogDB;
@@ -108,11 +125,13 @@ class Member {
   }
 
   get replica(): Replica {
-    if (this.#replica === undefined) throw new Error("Replica is not started");
+    if (this.#replica === undefined) {
+      throw new Error(`Replica ${this.nodeID} is not started`);
+    }
     return this.#replica;
   }
 
-  /** Starts it on a new host, as after a crash or on a new machine. */
+  /** Starts the replica on a new host, as after a crash or on a new machine. */
   async start(how: CameUp["how"]): Promise<void> {
     this.#cameUp = { how, snapshot: undefined };
     this.#host = new NodeHost({
@@ -154,7 +173,7 @@ class Member {
   }
 }
 
-/** The first index a log still has, as the replica `nodeID`, which is not started yet, would find it. */
+/** First index in the log for a replica that is not started yet. */
 async function firstIndex(logDB: MemoryLogDB, nodeID: bigint): Promise<number> {
   const log = await logDB.open(CLUSTER, nodeID);
   try {
@@ -168,7 +187,9 @@ async function firstIndex(logDB: MemoryLogDB, nodeID: bigint): Promise<number> {
   }
 }
 
-/** Proposes commands, a bounded number at a time, and counts the answers. */
+/**
+ * Proposes commands with a bounded number in flight, and counts the results.
+ */
 class Feed {
   readonly #session: Session;
   readonly #replica: Replica;
@@ -193,7 +214,7 @@ class Feed {
     this.#options = options;
   }
 
-  /** Goes on until `until` commands were answered, or all. */
+  /** Proposes until `until` commands are acknowledged, or all. */
   async run(until: number): Promise<void> {
     let proposed = this.done;
     while (proposed < until) {
@@ -204,7 +225,8 @@ class Feed {
           this.#replica.propose(cmd, { session: this.#session })
         ),
       );
-      // Awaited in turn; until then, a failure is not one nobody handles.
+      // Awaited later; until then a failure must not count as an unhandled
+      // rejection.
       answers.catch(() => {});
       this.#waiting.push(answers);
       proposed += chunk.length;
@@ -218,8 +240,8 @@ class Feed {
     for (const { value } of results) if (value === 0n) this.refused++;
     this.done += results.length;
     this.#options.onProgress?.({ done: this.done, total: this.#total });
-    // In memory all goes from microtask to microtask: without a turn of the
-    // event loop now and then no interrupt is heard and no snapshot gets on.
+    // In memory everything runs in microtasks: without a turn of the event
+    // loop, interrupts and snapshots would starve.
     await systemEnv.turn();
     this.#options.signal?.throwIfAborted();
   }
@@ -268,7 +290,7 @@ export async function replay(
     const logStart = await firstIndex(logDB, third.nodeID);
     await third.start("late");
     await feed.run(total);
-    // A linearizable read waits for everything answered before it.
+    // A linearizable read waits for everything acknowledged before it.
     for (const { replica } of members) await replica.read("length");
     const seconds = (performance.now() - started) / 1000;
     await first.replica.closeSession(session);

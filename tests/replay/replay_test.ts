@@ -24,7 +24,10 @@ function assertSame(report: ReplayReport, trace: Trace): void {
   }
 }
 
-/** The replicas came up in the three ways, two of them from a snapshot that was made meanwhile. */
+/**
+ * Checks that the replicas started in the three ways, two of them from a
+ * snapshot taken during the replay.
+ */
 function assertCameUp(report: ReplayReport): void {
   const [first, second, third] = report.replicas.map(({ cameUp }) => cameUp);
   assertEquals(first, { how: "start", snapshot: undefined });
@@ -32,7 +35,7 @@ function assertCameUp(report: ReplayReport): void {
   assertGreater(second?.snapshot ?? 0, report.edits / 2);
   assertEquals(third?.how, "late");
   assertGreater(third?.snapshot ?? 0, report.edits / 2);
-  // Without a snapshot, the third could not have come up at all.
+  // Without a snapshot, the third replica could not have started.
   assertGreater(report.logStart, report.edits / 4);
   assertGreater(third?.snapshot ?? 0, report.logStart);
 }

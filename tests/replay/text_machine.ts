@@ -24,29 +24,34 @@ import type {
 } from "../../src/statemachine/mod.ts";
 import { GapBuffer } from "./gap_buffer.ts";
 
-/** One change: where, how many code points go, and what comes in their place. */
+/** Change of a text: position, number of deleted code points, inserted text. */
 export type Patch = readonly [
   position: number,
   deleted: number,
   inserted: string,
 ];
 
-/** What a text is asked for: itself, or its length in code points. */
+/** Query: the text itself, or its length in code points. */
 export type TextQuery = "text" | "length";
 
-/** The longest a text may become, in code points. A patch beyond it is refused, as one out of range is. */
+/**
+ * Maximum length of a text, in code points. A patch that exceeds it is rejected
+ * like one out of range.
+ */
 export const TEXT_LENGTH_MAX: number = 16 * 1024 * 1024;
 
-/** The largest number in a command: a varint of at most five bytes. */
+/** Largest number in a command: a varint of at most five bytes. */
 const NUMBER_MAX = 0x7fffffff;
 
-// Made once, as a result costs more than an edit; frozen, as everybody shares them.
+// Allocated once, as a result costs more than an edit; frozen, as it is shared.
 const APPLIED: Result = Object.freeze({ value: 1n });
 const REFUSED: Result = Object.freeze({ value: 0n });
 
 const encoder = new TextEncoder();
 
-/** The most bytes `encodeTransaction()` may write for these patches. */
+/**
+ * Upper bound of the bytes that `encodeTransaction()` writes for these patches.
+ */
 export function transactionBytesMax(patches: readonly Patch[]): number {
   let bytes = 0;
   for (let i = 0; i < patches.length; i++) {
@@ -61,7 +66,7 @@ export function encodeTransaction(
   bytes: Uint8Array,
   offset: number,
 ): number {
-  // By index: taking patches apart as iterables costs as much as the rest.
+  // By index: destructuring patches as iterables costs as much as the rest.
   for (let i = 0; i < patches.length; i++) {
     const patch = patches[i]!;
     const inserted = patch[2];
@@ -74,7 +79,7 @@ export function encodeTransaction(
     } else if (inserted.length === 0) {
       bytes[offset++] = 0;
     } else {
-      // Its size goes before it and is known after it.
+      // The size precedes the text but is known only after encoding it.
       const room = bytes.subarray(offset + 5);
       const { written } = encoder.encodeInto(inserted, room);
       const at = putVarint(bytes, offset, written);
@@ -85,7 +90,7 @@ export function encodeTransaction(
   return offset;
 }
 
-/** A transaction as a command of its own. */
+/** Encodes a transaction as a separate command. */
 export function encodeCommand(
   patches: readonly Patch[],
 ): Uint8Array<ArrayBuffer> {
@@ -93,7 +98,7 @@ export function encodeCommand(
   return bytes.subarray(0, encodeTransaction(patches, bytes, 0));
 }
 
-/** How many code points `bytes[start..end)` holds; -1 if that is not UTF-8. */
+/** Number of code points in `bytes[start..end)`; -1 if that is not UTF-8. */
 function countCodePoints(
   bytes: Uint8Array,
   start: number,
@@ -104,7 +109,7 @@ function countCodePoints(
     const lead = bytes[at++]!;
     if (lead < 0x80) continue;
     // Ranges of the second byte from table 3-7 of the Unicode standard: they
-    // leave out overlong forms, surrogates and what lies beyond U+10FFFF.
+    // exclude overlong forms, surrogates and code points beyond U+10FFFF.
     let low = 0x80;
     let high = 0xbf;
     let more = 1;
@@ -134,7 +139,7 @@ const VERSION = 1;
 const HEADER_BYTES = 9;
 const PIECE_BYTES = 64 * 1024;
 
-/** A snapshot of a text that cannot be recovered from. */
+/** Error of a text snapshot that is damaged or of another kind. */
 export class TextSnapshotError extends Error {
   /** Always `TextSnapshotError`. */
   override readonly name = "TextSnapshotError";
@@ -169,21 +174,23 @@ function* utf8Pieces(codes: Uint32Array): Generator<Uint8Array<ArrayBuffer>> {
 }
 
 /**
- * The machine. A transaction is applied whole or, if one of its patches is out
- * of range or the command makes no sense, not at all; its result says which:
- * value 1 or 0.
+ * Text document as a concurrent state machine. A transaction is applied
+ * atomically; it is rejected if one of its patches is out of range or the
+ * command is malformed. The value of the result is 1 or 0.
  *
  * Concurrent rather than regular so that edits go on while a snapshot is
  * written: `prepareSnapshot()` copies the code points, which takes less time
- * than a hundred edits do on their way through a log.
+ * than a hundred edits take through a log.
  */
 export class TextStateMachine
   implements IConcurrentStateMachine<TextQuery, string | number>, IHash {
   #text = new GapBuffer();
-  /** Where reading of the present command is. */
+  /** Read position in the present command. */
   #at = 0;
 
-  /** Applies transactions and says of each whether it changed the text. */
+  /**
+   * Applies transactions; the value of each result is 1 if it changed the text.
+   */
   update(entries: Entry[]): Entry[] {
     for (let i = 0; i < entries.length; i++) {
       const entry = entries[i]!;
@@ -198,7 +205,7 @@ export class TextStateMachine
     return entries;
   }
 
-  /** The next varint of a command; -1 if there is none or it is too large. */
+  /** Next varint of a command; -1 if there is no varint or it is too large. */
   #varint(cmd: Uint8Array): number {
     let at = this.#at;
     let value = 0;
@@ -213,7 +220,10 @@ export class TextStateMachine
     return -1;
   }
 
-  /** Whether all of a command makes sense, read before any of it is applied. */
+  /**
+   * True if the command is well-formed and in range; checked before any of it
+   * is applied.
+   */
   #accepts(cmd: Uint8Array): boolean {
     let { length } = this.#text;
     this.#at = 0;
@@ -241,7 +251,7 @@ export class TextStateMachine
       const deleted = this.#varint(cmd);
       const size = this.#varint(cmd);
       const end = this.#at + size;
-      // No more code points than bytes: room for them all, without counting again.
+      // There are at most as many code points as bytes, so no count is needed.
       text.splice(position, deleted, size);
       for (let at = this.#at; at < end;) {
         const lead = cmd[at++]!;
@@ -276,12 +286,12 @@ export class TextStateMachine
     }
   }
 
-  /** Hash of the text, however it came to be. */
+  /** Hash of the text, independent of its history. */
   getHash(): bigint {
     return this.#text.hash();
   }
 
-  /** The code points as they are now. */
+  /** Copy of the present code points. */
   prepareSnapshot(): Uint32Array {
     return this.#text.toCodePoints();
   }
@@ -310,7 +320,10 @@ export class TextStateMachine
     }
   }
 
-  /** Replaces the text by a saved one; it stays as it was if that is damaged. */
+  /**
+   * Replaces the text by a saved one; keeps the present text if the snapshot is
+   * damaged.
+   */
   async recoverFromSnapshot(
     r: ReadableStream<Uint8Array>,
     _files: readonly SnapshotFile[],
@@ -327,7 +340,11 @@ export class TextStateMachine
         stopped.throwIfAborted();
         const { done, value } = await reader.read();
         if (held < HEADER_BYTES) {
-          if (done) throw new TextSnapshotError("Snapshot ends in its header");
+          if (done) {
+            throw new TextSnapshotError(
+              `Snapshot ends after ${held} of ${HEADER_BYTES} header bytes`,
+            );
+          }
           const part = value.subarray(0, HEADER_BYTES - held);
           head.set(part, held);
           held += part.length;
@@ -352,15 +369,15 @@ export class TextStateMachine
     this.#text = text;
   }
 
-  /** Nothing to free. */
+  /** Frees nothing: the text is in memory. */
   close(): void {}
 }
 
-/** The length a snapshot's header states. */
+/** Length in a snapshot's header. */
 function readHeader(head: Uint8Array): number {
   const reader = new ByteReader(head);
   if (reader.u32() !== MAGIC) {
-    throw new TextSnapshotError("Snapshot is not one of a text");
+    throw new TextSnapshotError("Snapshot is not of a TextStateMachine");
   }
   const version = reader.u8();
   if (version !== VERSION) {
@@ -373,7 +390,10 @@ function readHeader(head: Uint8Array): number {
   return length;
 }
 
-/** Puts what `bytes` decode to, the end of the text if undefined, after the first `at` code points; returns how many there are then. */
+/**
+ * Decodes `bytes`, or the end of the text if undefined, after the first `at`
+ * code points; returns the new number of code points.
+ */
 function append(
   text: GapBuffer,
   decoder: TextDecoder,

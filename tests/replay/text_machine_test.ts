@@ -23,7 +23,10 @@ const NO_FILES = { addFile(): void {} };
 
 let index = 0;
 
-/** Gives commands to a machine in one batch; returns the values of their results. */
+/**
+ * Applies commands to a machine in one batch; returns the values of the
+ * results.
+ */
 function updateRaw(machine: TextStateMachine, cmds: Uint8Array[]): bigint[] {
   const entries = cmds.map((cmd) => ({
     index: ++index,
@@ -32,7 +35,8 @@ function updateRaw(machine: TextStateMachine, cmds: Uint8Array[]): bigint[] {
   }));
   const answered = machine.update(entries);
   assert(answered === entries);
-  // What a machine kept of a command would change its state from here on (R11).
+  // If the machine retained a command's bytes, its state would change here
+  // (R11).
   for (const cmd of cmds) cmd.fill(0xff);
   return answered.map(({ result }) => result?.value ?? -1n);
 }
@@ -88,7 +92,7 @@ function randomText(random: Random, max: number): string {
   return text;
 }
 
-/** An edit near the one before it, or sometimes anywhere. */
+/** Edit near the previous one, or sometimes anywhere. */
 function randomPatch(random: Random, length: number, near: number): Patch {
   const position = random.oneIn(4)
     ? random.below(length + 1)

@@ -18,36 +18,39 @@ import {
   transactionBytesMax,
 } from "./text_machine.ts";
 
-/** The largest history that is read, in bytes of JSON. */
+/** Maximum size of a history, in bytes of JSON. */
 export const TRACE_BYTES_MAX: number = 256 * 1024 * 1024;
 
-/** A history of edits. */
+/** Recorded history of edits. */
 export interface Trace {
-  /** Where it comes from, for people. */
+  /** Source of the history, for display. */
   readonly name: string;
-  /** The text before the first transaction. */
+  /** Text before the first transaction. */
   readonly startContent: string;
-  /** The text after the last one. */
+  /** Text after the last transaction. */
   readonly endContent: string;
-  /** The transactions, each the patches that were made at once. */
+  /** Transactions, each a list of patches that were made at once. */
   readonly txns: readonly (readonly Patch[])[];
 }
 
-/** A file that holds no history that could be replayed; the message names it and is one line. */
+/**
+ * File that contains no replayable history; the message names it and is one
+ * line.
+ */
 export class TraceError extends Error {
   /** Always `TraceError`. */
   override readonly name = "TraceError";
-  /** The file. */
+  /** Path of the file. */
   readonly file: string;
 
-  /** An error for `file` with what is wrong with it. */
+  /** Creates an error with the file and its problem. */
   constructor(file: string, problem: string, options?: ErrorOptions) {
     super(oneLine(`${file}: ${problem}`), options);
     this.file = file;
   }
 }
 
-/** `text` without what would break a line or drive a terminal. */
+/** Replaces characters that would break a line or control a terminal. */
 export function oneLine(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, " ");
 }
@@ -77,7 +80,7 @@ export async function loadTrace(from: string | URL): Promise<Trace> {
 async function readText(file: string, from: string | URL): Promise<string> {
   let bytes: Uint8Array<ArrayBuffer>;
   try {
-    // Asked first, so that no device or enormous file is read to find out.
+    // Checked first, so that no device or enormous file is read.
     const { isFile, size } = await Deno.stat(from);
     if (!isFile) throw new TraceError(file, "not a file");
     if (size > TRACE_BYTES_MAX) throw tooLarge(file);
@@ -153,7 +156,10 @@ function codePoints(text: string): number {
   return count;
 }
 
-/** Makes a history of parsed JSON, or says what it lacks. */
+/**
+ * Validates parsed JSON as a history; throws a `TraceError` that names the
+ * first problem.
+ */
 function checkTrace(file: string, value: unknown): Trace {
   const foreign = (what: string): TraceError =>
     new TraceError(file, `not an editing history (${what})`);
@@ -161,7 +167,8 @@ function checkTrace(file: string, value: unknown): Trace {
   const { startContent, endContent, txns } = value as Record<string, unknown>;
   for (const [name, text] of Object.entries({ startContent, endContent })) {
     if (typeof text !== "string") throw foreign(`no ${name}`);
-    // Half a surrogate pair has no UTF-8: it would not come back as it went.
+    // A lone surrogate has no UTF-8 encoding and would not survive the round
+    // trip.
     if (!text.isWellFormed()) throw foreign(`${name} is not Unicode`);
   }
   if (!Array.isArray(txns)) throw foreign("no txns");
@@ -173,7 +180,9 @@ function checkTrace(file: string, value: unknown): Trace {
     if (!Array.isArray(patches)) throw foreign(`no patches in txns[${at}]`);
     for (let i = 0; i < patches.length; i++) {
       const patch: unknown = patches[i];
-      if (!isPatch(patch)) throw foreign(`txns[${at}].patches[${i}] is none`);
+      if (!isPatch(patch)) {
+        throw foreign(`txns[${at}].patches[${i}] is not a patch`);
+      }
       const [position, deleted, inserted] = patch;
       if (position + deleted > length) {
         throw foreign(`txns[${at}].patches[${i}] is out of range`);
@@ -203,7 +212,10 @@ function isPatch(value: unknown): value is Patch {
     typeof inserted === "string" && inserted.isWellFormed();
 }
 
-/** What is typed by mistake; one of them counts as one code point and is two of UTF-16. */
+/**
+ * Characters of typing errors; one of them is one code point and two UTF-16
+ * units.
+ */
 const TYPOS = [..."etaoinshrdlu ;🐉"];
 
 /**
@@ -235,7 +247,7 @@ export function recordTyping(
     for (let i = count; i-- > 0;) txns.push([[position + i, 1, ""]]);
   }
 
-  // What was left out, and where in the text as typed so far it belongs.
+  // Omitted words, and their position in the text typed so far.
   let from = 0;
   let to = 0;
   for (let at = 0; at < characters.length;) {

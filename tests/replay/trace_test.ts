@@ -41,7 +41,10 @@ async function withFile(
   }
 }
 
-/** The text a history leads to on a machine that was given `chunk` commands at a time. */
+/**
+ * Final text of a history on a machine that receives `chunk` commands at a
+ * time.
+ */
 function play(trace: Trace, chunk = 100): string {
   const machine = new TextStateMachine();
   let index = 0;

@@ -3,12 +3,12 @@ import { removeFolder, within } from "../browser/browser.ts";
 
 const COUNTER = new URL("../../web/examples/counter.ts", import.meta.url).href;
 
-/** A terminal in which the counter runs. */
+/** Terminal in which the counter runs. */
 class Terminal {
   readonly #child: Deno.ChildProcess;
   readonly #input: WritableStreamDefaultWriter<Uint8Array>;
   readonly #output: ReadableStreamDefaultReader<string>;
-  /** Lines that were printed since the last one that was waited for. */
+  /** Output since the last line that was awaited. */
   #printed = "";
 
   constructor(folder: string, port: number) {
@@ -44,7 +44,7 @@ class Terminal {
     this.#printed = this.#printed.slice(at + line.length + 1);
   }
 
-  /** Ends it as Ctrl+C does. */
+  /** Ends the process as Ctrl+C does. */
   async end(): Promise<void> {
     this.#child.kill("SIGINT");
     await this.#input.abort().catch(() => {});
