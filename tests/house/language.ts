@@ -1,8 +1,8 @@
 /**
  * Checks of the language in which the sources are written: how doc comments
- * open, words that are not used, error messages that carry nothing.
+ * open, banned words, error messages without a value or name.
  *
- * Run by hand it prints what it finds below the paths given:
+ * Run by hand it prints the findings below the given paths:
  * `deno run -R tests/house/language.ts src/log`.
  *
  * This module needs Deno.

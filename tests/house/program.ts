@@ -14,7 +14,7 @@ const ROOT = new URL("../../", import.meta.url);
 export interface Sources {
   /** Modules of `src/`, and `mod.ts`. */
   readonly files: readonly ts.SourceFile[];
-  /** Answers what the type of an expression is. */
+  /** Resolves the types of expressions. */
   readonly checker: ts.TypeChecker;
   /** True if the module at a path says that it needs Deno, or Deno or Node. */
   isForDeno(path: string): boolean;

@@ -43,7 +43,7 @@ type CompatTree = Readonly<Record<string, Readonly<Record<string, Compat>>>>;
 const API = compat.api as unknown as CompatTree;
 const BUILTINS = compat.javascript.builtins as unknown as CompatTree;
 
-/** Interfaces of TypeScript's library that are other names for what the data lists. */
+/** Interfaces of TypeScript's library that are aliases of entries in the data. */
 const OWNERS: Readonly<Record<string, string>> = {
   Body: "Response",
   CallableFunction: "Function",
@@ -54,13 +54,13 @@ const OWNERS: Readonly<Record<string, string>> = {
   ReadonlySet: "Set",
 };
 
-/** A built-in by its name in the data, with what is known of it. */
+/** Built-in, with its name and its support in the data. */
 interface Builtin {
   readonly name: string;
   readonly compat: Compat | undefined;
 }
 
-/** The built-in that an identifier in code refers to, if it is one. */
+/** Returns the built-in that an identifier in code refers to, if any. */
 function builtinAt(node: ts.Node): Builtin | undefined {
   if (!ts.isIdentifier(node)) return undefined;
   const symbol = sources().checker.getSymbolAtLocation(node);

@@ -33,13 +33,13 @@ export interface Figure {
   readonly name: string;
   /** The value, or a few words. */
   readonly value: number | string;
-  /** Its unit, or what it is compared with. */
+  /** Unit of the figure, or its baseline. */
   readonly unit?: string;
 }
 
 const never = new AbortController().signal;
 
-/** Rows one by one: what is compared with. */
+/** Baseline: rows written one by one. */
 async function rowPerKey(name: string): Promise<Peer> {
   const db = await openRows(name);
   return {

@@ -13,13 +13,13 @@ import { type Env, systemEnv } from "../../src/env.ts";
 export type Fate =
   /** Cannot be begun: the connection is no more. */
   | "refused"
-  /** The same, though those to come still can. */
+  /** Same, but later transactions can still be begun. */
   | "refused alone"
-  /** Aborted when its first request was answered, as the connection is no more: before it was committed, which nobody is told. */
+  /** Aborted after its first request, before it was committed, because the connection is gone; the page is not notified. */
   | "lost early"
-  /** Committed, but the page is told that the connection is no more. */
+  /** Committed, but the page is notified that the connection is gone. */
   | "lost late"
-  /** Committed, but the page is never told. */
+  /** Committed, but the page is never notified. */
   | "silent"
   /** Aborted as there is no room for its k-th put. */
   | { readonly full: number }
@@ -32,11 +32,11 @@ interface Handlers {
   onabort: (() => void) | null;
 }
 
-/** Databases, and what is to happen to them. */
+/** Databases with the faults to inject into them. */
 export class Faults {
-  /** Opens to come that are never answered. */
+  /** Number of next opens that are never answered. */
   silentOpens = 0;
-  /** Names of the errors that opens to come fail with. */
+  /** Names of the errors with which the next opens fail. */
   readonly openErrors: string[] = [];
   /** Number of openings so far. */
   opens = 0;
@@ -100,7 +100,7 @@ export class Faults {
         if (this.refusedReads-- > 0) this.#refuse(db);
         return begin(stores, mode, options);
       }
-      // What a store notes of itself when it is opened is no write of its owner's.
+      // The store's own write while it opens is not counted as a write of its owner.
       if (stores === "meta") return begin(stores, mode, options);
       const fate = this.fates.shift() ?? "fine";
       if (fate === "refused") this.#refuse(db);
@@ -162,7 +162,7 @@ export class Faults {
     };
   }
 
-  /** The browser closes every connection, and tells the page. */
+  /** Closes every connection and notifies the page, as a browser does. */
   close(): void {
     for (const db of [...this.#live]) {
       this.#live.delete(db);
@@ -171,20 +171,20 @@ export class Faults {
     }
   }
 
-  /** The page is no more: nothing it still tries gets anywhere. */
+  /** Ends the page: its later calls have no effect. */
   kill(): void {
     this.#killed = true;
     this.forget();
   }
 
-  /** The browser forgets every connection, and the page is not told. */
+  /** Drops every connection without notifying the page. */
   forget(): void {
     for (const db of this.#live) db.close();
     this.#live.clear();
   }
 }
 
-/** A world in which time moves when it is told to. */
+/** Environment whose clock advances only when a test says so. */
 export class ManualEnv implements Env {
   #now = 1000;
   readonly #timers = new Set<{ readonly at: number; run(): void }>();
@@ -216,7 +216,7 @@ export class ManualEnv implements Env {
     return this.#timers.size > 0;
   }
 
-  /** Moves time on, and lets what is due run. */
+  /** Advances the clock and runs the timers that are due. */
   advance(ms: number): void {
     const end = this.#now + ms;
     for (;;) {
@@ -262,7 +262,7 @@ export async function until(
   }
 }
 
-/** A lock manager of its own, for a store that crashes: its locks go when it is told. */
+/** Lock manager of one store, whose locks are released when the store crashes. */
 export class Locks {
   readonly #held = new Map<string, () => void>();
   readonly #waiting: (() => void)[] = [];

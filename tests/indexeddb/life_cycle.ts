@@ -37,7 +37,7 @@ import {
   until,
 } from "./faults.ts";
 
-/** A store with what stands before its database, and what it has told. */
+/** Store with its faulty database and the events it reported. */
 class Bench {
   readonly name: string = freshName();
   readonly faults = new Faults();
@@ -101,7 +101,7 @@ async function names(store: IndexedDBBlockStore): Promise<string> {
   return (await store.keys("", "~")).join(" ");
 }
 
-/** Opens a database as some other code would. */
+/** Opens a database like code outside of the library. */
 function openRaw(name: string, version?: number): Promise<IDBDatabase> {
   return answer(globalThis.indexedDB.open(name, version));
 }
@@ -655,7 +655,7 @@ async function pass(bench: Bench, watched: { over: boolean }): Promise<void> {
   });
 }
 
-/** Has the page left, or come back, as the browser would. */
+/** Hides or shows the page with the events of a browser. */
 function page(type: "pagehide" | "pageshow"): void {
   globalThis.dispatchEvent(new Event(type));
 }

@@ -13,7 +13,7 @@ import { checkOnDiskStateMachine, type Disk } from "../../src/testing/mod.ts";
 import type { Case } from "../browser/runner.ts";
 import { drop, Faults, freshName } from "./faults.ts";
 
-/** A database whose page ends at every crash, in the middle of whatever it does. */
+/** Database whose page ends at every crash, even during a call. */
 export function disk(memoryBudgetBytes?: number): Disk {
   const name = freshName();
   let page = new Faults();
@@ -36,7 +36,7 @@ export function disk(memoryBudgetBytes?: number): Disk {
   };
 }
 
-/** The cases of this suite, with so many histories for each rule. */
+/** Creates the cases of this suite, with a number of random histories for each rule. */
 export function casesOf(runs: number): Case[] {
   return [{
     name: "D12 IndexedDBKVStateMachine passes the contract suite",

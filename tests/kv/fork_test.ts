@@ -15,7 +15,7 @@ interface Fork {
   lookup(query: KVQuery): MaybePromise<unknown>;
 }
 
-/** A fork of a machine of each kind in the same state, and what closes it. */
+/** Fork of each kind of machine in the same state, with its `close()`. */
 async function forks(
   commands: readonly Uint8Array[],
 ): Promise<[string, () => Fork, () => Promise<unknown>][]> {

@@ -11,7 +11,7 @@ function rowHash(key: Uint8Array, value: Uint8Array): bigint {
   return hash64(lanes[0]!, lanes[1]!);
 }
 
-/** The algorithm as the module's documentation has it, word for word. */
+/** Reference implementation of the documented hash algorithm. */
 function plainRowHash(key: Uint8Array, value: Uint8Array): bigint {
   const words = (b: Uint8Array): number[] => {
     const padded = new Uint8Array(Math.ceil(b.length / 4) * 4);

@@ -7,7 +7,7 @@ import { spans, Tree } from "../../src/kv/tree.ts";
 import { apply, machines, never, random, save, source } from "./util.ts";
 import { text } from "../support/bytes.ts";
 
-/** Leaves, and bytes of their buffers and of what is in use in them. */
+/** Number of leaves, size of their buffers, and bytes used in them. */
 function memory(tree: Tree): { leaves: number; held: number; used: number } {
   let leaves = 0;
   let held = 0;

@@ -25,7 +25,7 @@ const queries = [
   { type: "nonsense" },
 ];
 
-/** A disk that loses at a crash what is not strict, or the last part of it. */
+/** Disk that loses writes that are not strict at a crash, all of them or the last ones. */
 function diskOf(asynchronous: boolean, memoryBudgetBytes?: number): Disk {
   let store = new FaultyBlockStore({ asynchronous });
   let crashes = 0;

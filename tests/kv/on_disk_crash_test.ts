@@ -85,7 +85,7 @@ async function go(
   }
 }
 
-/** Opens what was left and holds it against the history. */
+/** Opens the store after a crash and compares its state with the history. */
 async function expectPrefix(
   store: FaultyBlockStore,
   hashes: readonly bigint[],
@@ -289,7 +289,7 @@ Deno.test("D11 a range that is asked for while a recovery takes effect is of the
     apply(copy, kv.put(key, value));
   }
   assertEquals(copy.getHash(), before);
-  // Of the old state nothing is left behind.
+  // No block of the old state is left.
   await machine.sync();
   const names = store.names();
   await opened(store.crash(), options);

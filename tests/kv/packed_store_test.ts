@@ -107,7 +107,7 @@ Deno.test("D5 PackedStore finds after a crash at any write what was there after 
       synced = step;
     }
     if (next(12) > 0) continue;
-    // Cut off in the middle of whatever is being written.
+    // A crash in the middle of a write.
     for (let i = next(4); i > 0; i--) await Promise.resolve();
     blocks = blocks.crash(next(2) * next(1 + blocks.unsynced));
     const [again, found] = await opened(blocks, 200_000);
@@ -226,7 +226,7 @@ Deno.test("D5 a write that could not even be made ends the store, and what is on
   await put(2);
   await assertRejects(async () => await store.sync(), RangeError);
   broken = false;
-  // Half of it was made: to go on would lose what it had.
+  // The commit is incomplete: going on would lose data.
   await assertRejects(async () => await store.sync(), RangeError);
   await assertRejects(() => put(3), RangeError);
   await store.close();

@@ -84,7 +84,7 @@ for (
       log.fault = { at, after, error };
       const answered: number[] = [];
       await live(log, state, answered);
-      // The power is cut: what is strict stays, and nothing more is needed.
+      // Power cut: strict writes survive.
       log = log.crash();
       state = state.crash();
       await live(log, state, answered);

@@ -1,4 +1,4 @@
-/** A log whose store cannot be written, or cannot be read: who is told, how often, and when it ends. */
+/** Tests of logs whose store cannot be written or read: events, retries and recovery. */
 
 import {
   assert,
@@ -20,7 +20,7 @@ import { ManualEnv, settle } from "../support/environment.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 
-/** A store that is full, or whose blocks cannot be read, while told to. */
+/** Store that is full or unreadable while a test says so. */
 class FailingStore extends MemoryBlockStore {
   isFull = false;
   /** Blocks that may be read before reading fails; undefined for all. */

@@ -38,11 +38,11 @@ import {
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { logDBConformance } from "../../src/testing/log_conformance.ts";
 
-/** A store whose writes can be held up, failed and counted, and that answers later. */
+/** Asynchronous store whose writes can be delayed, failed and counted. */
 class TryingStore implements BlockStore {
   readonly inner = new MemoryBlockStore();
   readonly writes: [Changes, Durability][] = [];
-  /** Asked before each write; what it throws, or rejects with, the write fails with. */
+  /** Called before each write; the write fails with its error. */
   before: (changes: Changes) => unknown = () => {};
   /** Asked after each write, in the same way. */
   after: () => unknown = () => {};
@@ -117,7 +117,7 @@ function makeRecord(i: number, size = 4): Uint8Array {
 const one = (i: number): ReturnType<typeof packRecords> =>
   packRecords(makeRecord(i));
 
-/** The numbers of the records of a log, -1 for an epoch, up to what it has now. */
+/** Reads the numbers of the records of a log up to its last index, -1 for an epoch. */
 async function numbers(log: Log, after = 0): Promise<number[]> {
   const last = await log.readIndex();
   const reader = await log.read(after);
@@ -347,7 +347,7 @@ Deno.test("H7 BlockLogDB deletes compacted blocks in the step that moves its bas
   assertEquals((await numbers(reopened)).length, 11);
   await reopened.compact!(5);
   assertEquals(store.names, names.slice(4));
-  // A cut that failed is made good by whatever writes the head next.
+  // The next write of the head completes a compaction that failed.
   store.before = () => Promise.reject(new Error("EIO: i/o error"));
   await assertRejects(async () => await reopened.compact!(7), Error);
   store.before = () => {};
@@ -459,7 +459,7 @@ Deno.test("D5 BlockLogDB names the block that is missing or damaged", async () =
 });
 
 Deno.test("D5 BlockLogDB has a prefix when it is reopened after its k-th write failed or was the last", async () => {
-  // What is done to the log: appends of so many records, or a cut.
+  // Operations on the log: appends of a number of records, or a compaction.
   const steps: ("cut" | number)[] = [1, 3, "cut", 2, 1, 1, "cut", 5, 1];
   for (let k = 0; k < steps.length + 1; k++) {
     for (const isCrash of [true, false]) {

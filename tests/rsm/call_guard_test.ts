@@ -99,7 +99,7 @@ for (const [type, what, matrix] of MATRICES) {
     let pairs = 0;
     for (const [first, row] of matrix) {
       for (const [second, rule] of row) {
-        // The rules do not depend on who came first.
+        // The rules are symmetric in the order of the two calls.
         assertEquals(matrix.get(second)!.get(first), rule);
         if (rule === ".") continue;
         pairs++;
@@ -363,7 +363,7 @@ for (const [type, what, matrix] of MATRICES) {
       const enter = (name: Name, mine: number): void => {
         check(name);
         const at = asked.findIndex((one) => one.id === mine);
-        // Nothing overtakes a call it would hold up.
+        // No call overtakes one that it would delay.
         for (const before of asked.slice(0, at)) {
           assert(
             matrix.get(name)!.get(before.name) !== "x",

@@ -56,7 +56,7 @@ function read(record: Uint8Array): RecordCursor {
   return cursor;
 }
 
-/** Reads all of a record, whatever it is. */
+/** Decodes every field of a record of any kind. */
 function readAll(record: Uint8Array): unknown[] {
   const cursor = read(record);
   const { kind, session, series, lag } = cursor;
@@ -193,7 +193,7 @@ const VALID: readonly Uint8Array[] = [
   skipEntryRecord(300, "why"),
 ];
 
-/** Reads what may be a record; true if it is one. */
+/** Decodes bytes that may be a record; true if they are one. */
 function isRecord(bytes: Uint8Array): boolean {
   let found: unknown[];
   try {

@@ -249,7 +249,7 @@ Deno.test("H3 SessionTable agrees with its model on random proposals", () => {
           const session = table.get(at);
           assertEquals(session !== undefined, model.get(at) !== undefined);
           if (session === undefined) continue;
-          // Mostly the next one, else any that may come.
+          // Mostly the next series, else a random valid one.
           const next = chance(0.6) ? session.next : 1 + below(session.next + 3);
           const open = Math.max(0, next - session.responded - 1);
           const lag = Math.min(next - 1, chance(0.7) ? open : below(next));
@@ -296,7 +296,7 @@ Deno.test("H3 SessionTable agrees with its model on random proposals", () => {
       assertEquals(table.size, model.sessions.length);
 
       if (chance(0.3)) {
-        // What the rows say is what the table is, at every step.
+        // The rows describe the table at every step.
         table.takeChanges(index, (key, value) => {
           if (value === undefined) rows.delete(key);
           else rows.set(key, value);
@@ -446,7 +446,7 @@ Deno.test("H3 an acknowledged series is dropped and never applied again", () => 
     assertEquals(table.admit(session, series, 0, 99), "acknowledged");
   }
   assertEquals(table.admit(session, 5, 4, 5), "duplicate");
-  // A late copy acknowledges no more than it did, and takes nothing back.
+  // A late duplicate acknowledges nothing new and revokes nothing.
   assertEquals(session.responded, 4);
   // One from far ahead acknowledges what there is, but is not applied itself.
   assertEquals(table.admit(session, 100, 0, 1), "gap");

@@ -30,7 +30,7 @@ import { SimulatedDisk } from "./disk.ts";
 import { DENIED, LEDGERS, POISON, startLedger } from "./machines.ts";
 import type { End, Server } from "./server.ts";
 
-/** A command of a device, and what is known of its outcome. */
+/** Command of a device, with its outcome if known. */
 export interface Command {
   readonly text: string;
   /** `asked` until `submit()` has settled; then `stored`, or `turned down` if the outbox could not take it. */

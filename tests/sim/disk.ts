@@ -17,7 +17,7 @@ import type { MaybePromise } from "../../src/statemachine/types.ts";
 import type { Env } from "../../src/env.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 
-/** A store whose calls take time, one after the other. */
+/** Store whose calls take time and run one after the other. */
 class SlowStore implements BlockStore {
   readonly #inner: FaultyBlockStore;
   readonly #env: Env;
@@ -78,7 +78,7 @@ class SlowStore implements BlockStore {
 /** Storage that processes open one after the other. */
 export class SimulatedDisk {
   readonly #inner: MemoryBlockStore;
-  /** Store of the process that has it open, with the faults that are injected. */
+  /** Store of the process that opened it, with injected faults. */
   faulty: FaultyBlockStore;
 
   constructor(inner: MemoryBlockStore = new MemoryBlockStore()) {
@@ -93,7 +93,7 @@ export class SimulatedDisk {
       : new SlowStore(this.faulty, env, delay);
   }
 
-  /** Takes it away from the process that has it open; of the writes that are not synced, the first `written` survive. */
+  /** Closes the store by force; of the writes that are not synced, the first `written` survive. */
   crash(written: number): void {
     this.faulty = this.faulty.crash(written);
   }

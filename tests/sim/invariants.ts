@@ -1,5 +1,5 @@
 /**
- * The properties that hold in every simulation, whatever happens: each command
+ * Invariants of every simulation, whatever the faults: each command
  * once and in order, answers that are true, views that never go back.
  *
  * @module
@@ -236,7 +236,7 @@ export class Invariants {
     for (const view of this.#seen) this.#checkSeen(view, list);
   }
 
-  /** A view shows a prefix of the committed list, and after it commands of its own device only. */
+  /** Asserts that a view shows a prefix of the committed list, followed by commands of its own device only. */
   #checkSeen({ device, committed, list }: SeenView, all: string[]): void {
     let same = 0;
     while (same < list.length && list[same] === all[same]) same++;

@@ -42,7 +42,7 @@ function over(store: MemoryBlockStore): BlockSnapshotStore {
   return snapshots;
 }
 
-/** The names of the blocks that hold a snapshot, and of the one that describes it. */
+/** Names of the blocks of a snapshot, and of its metadata block. */
 function keysOf(
   blocks: MemoryBlockStore,
   { id }: SnapshotInfo,
@@ -102,7 +102,7 @@ const header: SnapshotHeader = {
   compression: "none",
 };
 
-/** Memory that notes how each write was made, and fails the one that is chosen. */
+/** Store in memory that records the durability of each write and fails the chosen one. */
 class WatchedStore extends MemoryBlockStore {
   readonly writes: [Changes, Durability][] = [];
   failing = 0;

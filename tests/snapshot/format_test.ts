@@ -21,7 +21,7 @@ function assertBytes(actual: Uint8Array, expected: Uint8Array): void {
   assert(actual.every((byte, i) => byte === expected[i]));
 }
 
-/** Writes, verifies and reads some contents, and checks that they come back. */
+/** Asserts that contents survive writing, verifying and reading. */
 async function roundTrip(contents: Contents, read: number): Promise<void> {
   const { header = makeHeader(), files = [] } = contents;
   const { bytes, totals } = await makeContainer(contents);

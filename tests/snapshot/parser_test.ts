@@ -70,7 +70,7 @@ async function read(bytes: Uint8Array, chunk?: number): Promise<Outcome> {
   return { error, parts: Object.fromEntries(parts) };
 }
 
-/** Reads a container as a machine does that looks at nothing. */
+/** Reads a container like a machine that ignores its payload. */
 async function skip(bytes: Uint8Array): Promise<Outcome> {
   try {
     await (await openSnapshot(source(bytes))).finish();
@@ -143,7 +143,7 @@ function findBlocks(bytes: Uint8Array): number[] {
   return starts;
 }
 
-/** A container of blocks whose checksums are right, whatever is in them. */
+/** Builds a container of arbitrary blocks with correct checksums. */
 function forge(
   preamble: Uint8Array,
   blocks: readonly (readonly [number, Uint8Array])[],

@@ -26,7 +26,7 @@ const COMPRESSIONS = ["none", "gzip"] as const;
 
 type Machine = (w: WritableStream<Uint8Array>) => unknown;
 
-/** Saves what `machine` writes and reads it back. */
+/** Saves the state of `machine` and reads it back. */
 async function save(
   machine: Machine,
   compression: SnapshotHeader["compression"],
@@ -377,7 +377,7 @@ for (const compression of COMPRESSIONS) {
       new Uint8Array(),
     );
     let given = 0;
-    // What does not compress, so that blocks come out as they go in.
+    // Incompressible, so that blocks come out as they go in.
     const chunk = crypto.getRandomValues(new Uint8Array(BLOCK));
     const limit = 40 * BLOCK;
     const machine = (async () => {

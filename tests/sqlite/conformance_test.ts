@@ -19,7 +19,7 @@ interface Places<T> {
   damage(part: T, info: SnapshotInfo): void;
 }
 
-/** Runs the cases of a port on what `make` makes at a place of its own. */
+/** Runs the cases of a port on implementations that `make` creates in separate directories. */
 function conform<T extends object>(
   what: string,
   cases: (places: Places<T>) => readonly ConformanceCase[],

@@ -1,6 +1,6 @@
 /**
- * Fills a disk, and looks whether what is kept on it says so, has nothing half
- * written, and goes on once there is room.
+ * Fills a disk and checks that stores on it report this, leave no partial
+ * writes, and go on once space is free.
  *
  * ```sh
  * deno run -A tests/sqlite/full.ts /mnt/small 123   # a directory on a small disk, and a seed
@@ -30,7 +30,7 @@ const PATIENCE_MS = 200;
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 
-/** Takes room from the disk until it is disposed of. */
+/** Occupies space on the disk until it is disposed of. */
 function ballast(directory: string): Disposable {
   const path = `${directory}/ballast`;
   Deno.writeFileSync(path, new Uint8Array(BALLAST_BYTES));

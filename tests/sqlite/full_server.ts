@@ -1,6 +1,6 @@
 /**
- * Fills the disk of a server under a client that goes on submitting, and looks
- * whether everyone is told, and all goes on by itself once there is room.
+ * Fills the disk of a server while a client submits, and checks that both report
+ * it and go on by themselves once space is free.
  *
  * ```sh
  * deno run -A tests/sqlite/full_server.ts /mnt/small   # a directory on a small disk

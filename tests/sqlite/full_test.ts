@@ -2,7 +2,7 @@ import { assert } from "@std/assert";
 import { newSeed } from "../support/random.ts";
 import { makeDirectory } from "../support/directory.ts";
 
-/** Runs a command where a small disk is mounted at a directory; it is gone with the command. */
+/** Runs a command with a small disk mounted at a directory until the command ends. */
 async function onSmallDisk(
   directory: string,
   command: readonly string[],

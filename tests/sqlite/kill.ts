@@ -34,7 +34,7 @@ import { newSeed, random, seedFrom } from "../support/random.ts";
 const CLIENTS = 4;
 /** Commands of a client that wait at any time. */
 const IN_FLIGHT = 24;
-/** The longest a process is under load before it is killed, in milliseconds. */
+/** Longest time under load before a process is killed, in milliseconds. */
 const LOAD_MS = 300;
 /** Of how many appends one is reported as lost. */
 const LOST = 16;
@@ -43,7 +43,7 @@ const config = {
   clusterID: 1n,
   nodeID: 1n,
   snapshotEntries: 700,
-  // The log is never cut: it is replayed from its beginning.
+  // The log is never compacted: it is replayed from its beginning.
   fullSnapshotInterval: 0,
 };
 
@@ -62,7 +62,7 @@ function say(line: Line): void {
   }
 }
 
-/** A log some of whose appends are committed and reported as lost. */
+/** Log that reports some committed appends as of unknown outcome. */
 function forgetful(logDB: LogDB, next: () => number): LogDB {
   const open = async (clusterID: bigint, nodeID: bigint): Promise<Log> => {
     const log = await logDB.open(clusterID, nodeID);
@@ -144,13 +144,13 @@ async function* linesOf(
   let rest = "";
   for await (const chunk of output) {
     const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-    // The last may be cut off: what it says was not said.
+    // The last line may be incomplete and is ignored.
     rest = lines.pop() as string;
     for (const line of lines) yield JSON.parse(line) as Line;
   }
 }
 
-/** Lets a process run for a moment once it is up, kills it, and checks what it said against what was acknowledged before. */
+/** Runs a process for a moment, kills it, and checks its report against the commands acknowledged earlier. */
 async function live(
   directory: string,
   acknowledged: number[],

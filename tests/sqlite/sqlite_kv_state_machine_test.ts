@@ -69,7 +69,7 @@ Deno.test("D5 SqliteKVStateMachine keeps the contract when its process is killed
   await checkOnDiskStateMachine({ disk, commands, queries, runs: 5 });
 });
 
-/** A store that loses, in a power cut, what was written since the last strict write. */
+/** Store that loses the writes since the last strict one in a power cut. */
 class PowerCutStore implements BlockStore {
   readonly #path: string;
   readonly #inner: SqliteBlockStore;

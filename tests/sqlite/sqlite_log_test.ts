@@ -27,7 +27,7 @@ function query(path: string, sql: string): Record<string, unknown>[] {
   }
 }
 
-/** A log with a few blocks; the names of what it consists of. */
+/** Creates a log with a few blocks and returns their names. */
 async function makeLog(path: string): Promise<string[]> {
   await using db = new SqliteLogDB(path);
   const log = await db.open(1n, 1n);
@@ -37,7 +37,7 @@ async function makeLog(path: string): Promise<string[]> {
     .map(({ key }) => key as string);
 }
 
-/** Reads a log to its end; what that fails with. */
+/** Reads a log to its end and returns the error it fails with. */
 async function readLog(path: string): Promise<unknown> {
   await using db = new SqliteLogDB(path);
   try {

@@ -66,7 +66,7 @@ function overwrite(path: string, from: number): void {
   file.writeSync(bytes);
 }
 
-/** Resolves once a condition holds; it is looked at again with each event of its source. */
+/** Resolves once a condition holds; checks it at each event of its source. */
 function until(
   watch: (changed: () => void) => () => void,
   isTrue: () => boolean,
@@ -82,7 +82,7 @@ function until(
   });
 }
 
-/** Proposes enough that the database itself, and not only its WAL, holds some of it. */
+/** Proposes enough commands that some are checkpointed from the WAL to the database file. */
 async function fill(replica: Replica): Promise<void> {
   for (let i = 0; i < 30; i++) {
     await replica.propose(kv.put(`before ${i}`, new Uint8Array(200_000)));

@@ -23,7 +23,7 @@ function batch(first: number, text: string, follows = first - 1): LogBatch {
   return { follows, first, records: packRecords(...records) };
 }
 
-/** All that comes after an index, as "index:record". */
+/** Reads the records after an index, as "index:record". */
 async function all(copy: LogCopy, after: number): Promise<string[]> {
   const reader = copy.read(after);
   const found: string[] = [];

@@ -73,7 +73,7 @@ Deno.test("case B1: an address without a path means /sync [H11]", () => {
 
 // -------------------------------------------------------- why there is no way
 
-/** Answers of whatever may be at an address, as a page sees them. */
+/** Responses of different servers at an address, as a page sees them. */
 const ANSWERS: readonly [ReasonCode, string, () => Response][] = [
   [
     "websocket-blocked",
@@ -242,7 +242,7 @@ test("case B1: an address the platform does not let a page use is told as such [
   await over(w);
 });
 
-// ------------------------------------------------------------ when it is tried
+// ------------------------------------------------------------ times of attempts
 
 test("case B8: a server that was away for half a minute has its page back within 3 s [H18, U38]", async () => {
   for (const downMs of [300, 1_000, 3_000, 10_000, 30_000]) {
@@ -357,7 +357,7 @@ test("case A8: each address tells what came of it, and what a person must act on
   await over(w);
 });
 
-// ------------------------------------------------------- what a connection has
+// ------------------------------------------------------- state of a connection
 
 test("case A15: a server that cannot store is told, and is live again once it can [H18]", async () => {
   const w = world();
@@ -457,7 +457,7 @@ for (const [channels, connections] of [[64, 2], [20, 4]] as const) {
       look();
     });
     assertEquals(server.counts.connections, connections);
-    // Connections that carry nothing are given back.
+    // Connections without channels are closed.
     for (const clusterID of clusters.slice(10)) {
       await here.stopCluster(clusterID);
     }
