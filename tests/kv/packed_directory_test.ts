@@ -15,7 +15,7 @@ function keyOf(i: number): DataView {
   return viewOf(i === 0 ? new Uint8Array() : Uint8Array.of(i));
 }
 
-/** The page each of 256 keys is in. */
+/** Returns the page of each of 256 keys. */
 function pages(directory: Directory, space: number): number[] {
   return Array.from({ length: 256 }, (_, i) => {
     const key = keyOf(i);

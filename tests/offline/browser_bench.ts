@@ -54,7 +54,7 @@ function put(db: IDBDatabase, key: string, bytes: Uint8Array): Promise<void> {
   });
 }
 
-/** The figures. */
+/** Measures one run and returns its figures. */
 export async function bench(): Promise<Figure[]> {
   const raw = await openRaw();
   const outbox = new IndexedDBOutbox(crypto.randomUUID());

@@ -73,7 +73,7 @@ const MATRICES: [Type, string, Map<Name, Map<Name, string>>][] = [
   [3, "on-disk", parse(ON_DISK)],
 ];
 
-/** A call under way, to be ended by hand. */
+/** Starts a call that stays in progress until the test ends it. */
 function hold(guard: CallGuard, name: Name): {
   begun: () => boolean;
   end: (error?: Error) => void;

@@ -125,7 +125,7 @@ class Model {
   }
 }
 
-/** A slot, its data in short: they may be megabytes. */
+/** Summarises a slot without its data, which may be megabytes. */
 function brief({ digest, result }: Slot): unknown {
   const { value, data } = result ?? {};
   return [digest, value, data?.length, data?.at(0), data?.at(-1)];

@@ -340,7 +340,7 @@ Deno.test("D6 D10 the index of a snapshot is durable in the machine", async () =
   }
 });
 
-/** A concurrent or on-disk machine, to see what becomes of contexts. */
+/** Creates a concurrent and an on-disk machine, whose contexts are tracked. */
 function withContexts(): {
   stateMachine: StateMachine<string>;
   machine: Concurrent | DiskMachine;
@@ -853,7 +853,7 @@ Deno.test("H12 after a recovery to an older index the entries after it are appli
   assertEquals(machine.lookup(), from.machine.lookup());
 });
 
-/** A machine that recovers like this, with some state of its own; what recovering fails with. */
+/** Recovers a machine with previous state by `body` and returns the error. */
 async function recoverWith(
   taken: Taken,
   body: (

@@ -151,7 +151,7 @@ async function snapshotOf(
   return new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer());
 }
 
-/** The table with a session's results, to look at. */
+/** Decodes the session table of a captured state, results included. */
 function tableOf({ sessions }: StateMetadata): SessionTable<string> {
   const table = new SessionTable<string>();
   table.decode(sessions);
@@ -874,7 +874,7 @@ Deno.test("H12 checkpoints are at the same indexes however the log is divided", 
   assertEquals(taken[2], taken[0]);
 });
 
-/** All that is replicated, at each index of a log. */
+/** Computes the replicated state at each index of a log. */
 async function reference(log: readonly Placed[]): Promise<
   Map<number, { captured: StateMetadata; state: State; hash: bigint }>
 > {

@@ -51,7 +51,7 @@ const config = {
 type Line =
   /** Last number of each client when the process had started. */
   | { readonly start: number[] }
-  /** A client, and a number it was answered for. */
+  /** Client with the number of an acknowledged command. */
   | { readonly ack: readonly [client: number, count: number] }
   | { readonly wrong: string };
 
@@ -92,7 +92,7 @@ async function countOf(replica: Replica, client: number): Promise<number> {
   return Number(new TextDecoder().decode(value as Uint8Array | undefined));
 }
 
-/** A client that counts until the process ends. */
+/** Runs a client that proposes numbered commands until the process ends. */
 async function count(replica: Replica, client: number): Promise<void> {
   const session = await replica.openSession();
   const key = `client-${client}`;

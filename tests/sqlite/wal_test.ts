@@ -8,7 +8,7 @@ import {
 import { isWALDamaged } from "../../src/sqlite/wal.ts";
 import { makeDirectory } from "../support/directory.ts";
 
-/** The database and the WAL of a log with a few records, as a killed process leaves them. */
+/** Makes the database file and WAL that a killed process leaves of a log with a few records. */
 async function makeLog(path: string): Promise<[Uint8Array, Uint8Array]> {
   await using db = new SqliteLogDB(path);
   const log = await db.open(1n, 1n);
