@@ -231,6 +231,6 @@ Deno.test("the machine of the guide in the quick start's page gives a seat that 
     const winner = refusal.split(" ")[0];
     const [first, second] = winner === "localhost" ? [ada, bob] : [bob, ada];
     await first.until([`A1: ${winner}`], "live, 0 edits");
-    await second.until([`A1: ${winner}`, refusal], "live, 0 edits");
+    await second.until([`A1: ${winner}`, refusal].sort(), "live, 0 edits");
   });
 });
