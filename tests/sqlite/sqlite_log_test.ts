@@ -105,7 +105,7 @@ Deno.test("D13 a machine detects a SqliteLogDB that lost its end", async () => {
   query(path, `DELETE FROM blocks WHERE key = '${keys.at(-2)}'`);
   await using db = new SqliteLogDB(path);
   const log = await db.open(1n, 1n);
-  await assertRejects(async () => await log.read(6), Error, "ends at 5");
+  await assertRejects(async () => await log.read(6), Error, "ends at index 5");
 });
 
 Deno.test("H1 SqliteLogDB commits the appends of one turn of the event loop together", async () => {
