@@ -9,6 +9,7 @@
 
 import { ByteWriter } from "../../bytes.ts";
 import {
+  PACKED_MEMORY_BYTES,
   PACKED_PAGE_BYTES,
   PACKED_PAGE_ROWS,
   PACKED_RECORD_BYTES,
@@ -24,12 +25,14 @@ import {
   SPACES,
 } from "./directory.ts";
 import {
+  change,
   type Changes,
   emptyPage,
   hasKey,
   isTooLarge,
   type Page,
   part,
+  readChange,
   sizeOf,
 } from "./pages.ts";
 
@@ -75,6 +78,8 @@ export interface Version {
 /** Pages of the present state, and contents of versions. */
 export class Table {
   spaces: Slot[][] = [];
+  /** Memory that pages may use, in bytes. */
+  readonly budget: number;
   /** Slots whose rows are in memory. */
   readonly #warm = new Set<Slot>();
   /** Slots with changes that are in no block. */
@@ -107,7 +112,9 @@ export class Table {
   #row = 0;
   #found = false;
 
-  constructor() {
+  /** Creates the table of an empty store. */
+  constructor(budget: number = PACKED_MEMORY_BYTES) {
+    this.budget = budget;
     this.reset(
       Array.from(
         { length: SPACES },
@@ -132,6 +139,32 @@ export class Table {
         this.#slot(space, first, this.#content(undefined, ref), Infinity)
       )
     );
+  }
+
+  /** Memory over budget, in bytes. */
+  get excess(): number {
+    return this.memory - this.budget;
+  }
+
+  /**
+   * Assigns the changes of a record to their pages, which merge them when
+   * loaded; false if the record is malformed.
+   */
+  assign(seq: number, view: DataView, start: number): boolean {
+    let at = start;
+    while (readChange(view, at)) {
+      const { space, keyStart, keyEnd } = change;
+      const slot = this.slotOf(space, view, keyStart, keyEnd);
+      if (slot.content.ref!.seq < seq) {
+        const changes = slot.content.changes ??= { views: [], at: [] };
+        changes.views.push(view);
+        changes.at.push(at);
+        slot.since = Math.min(slot.since, seq);
+        this.dirty.add(slot);
+      }
+      at = change.end;
+    }
+    return at === view.byteLength;
   }
 
   /** Clears the pending log once it was encoded in log records. */
@@ -397,8 +430,10 @@ export class Table {
     }
   }
 
-  /** Evicts pages that have a block, in LRU order, until memory is at most `bytes`. */
-  evict(bytes: number): void {
+  /** Evicts pages that have a block, in LRU order, if memory is over budget. */
+  evict(): void {
+    if (this.excess <= 0) return;
+    const bytes = this.budget * 7 / 8;
     const candidates = [...this.#warm].filter(({ content, used, pins }) =>
       content.ref?.written && used !== this.tick && pins === 0
     ).sort((a, b) => a.used - b.used);
