@@ -51,6 +51,7 @@ async function save(
   const writer = new SnapshotWriter(sink, header, new Uint8Array(100));
   const machine = writer.payload.getWriter();
   for (const chunk of chunks) await machine.write(chunk);
+  machine.releaseLock();
   await writer.finish();
 }
 
