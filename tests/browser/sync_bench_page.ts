@@ -64,6 +64,8 @@ let lastNode = 100n;
 async function open(inMemory = false): Promise<Client> {
   const name = freshName();
   const plug = new Plug();
+  // The tab remembers a plug that an earlier measurement pulled.
+  plug.isIn = true;
   const logDB = new RemoteLogDB(url, { connect: plug.connect });
   const outbox = new IndexedDBOutbox(`${name}-outbox`);
   const snapshots = new IndexedDBSnapshotStore(`${name}-snapshots`);
