@@ -526,3 +526,6 @@ export const SYNC_LOG_RECORDS_MAX: number = 100;
 
 /** Time for which entries wait for a call of a state machine before its host reports an event, in milliseconds. */
 export const MACHINE_SLOW_MS: number = 5000;
+
+/** Steps of a model after which a check for linearizability gives up, in steps. */
+export const LINEARIZABILITY_STEPS_MAX: number = 1_000_000;

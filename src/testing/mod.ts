@@ -1,6 +1,7 @@
 /**
- * Contract suite for authors of machines, and conformance suites for authors of
- * logs, stores and outboxes.
+ * Contract suite for authors of machines, conformance suites for authors of
+ * logs, stores and outboxes, and a linearizability checker for the histories that
+ * applications record.
  *
  * The contract suite runs a machine against every rule of the contract that can be
  * observed from outside, with random histories, and reports the broken rule with
@@ -86,6 +87,14 @@ export {
   fileStoreConformance,
   type FileStoreConformanceOptions,
 } from "./file_store_conformance.ts";
+export {
+  checkLinearizability,
+  ErrCheckUndecided,
+  type LinearizabilityOptions,
+  type LinearizabilityViolation,
+  type RecordedCall,
+  type SequentialModel,
+} from "./linearizability.ts";
 export {
   logDBConformance,
   type LogDBConformanceOptions,
