@@ -62,7 +62,7 @@ export class Checkpoints {
     this.#onDiverged = onDiverged;
   }
 
-  /** Adds the hashes of this replica at an index. */
+  /** Adds the hashes of this replica at an index, and compares them. */
   addOwn(hashes: Hashes): void {
     this.#own.set(hashes.index, hashes);
     for (const others of this.#others.values()) {
@@ -71,7 +71,7 @@ export class Checkpoints {
     }
   }
 
-  /** Adds the hashes of another replica at an index. */
+  /** Adds the hashes of another replica at an index, and compares them. */
   addOther(checkpoint: Checkpoint): void {
     const { nodeID, index } = checkpoint;
     let others = this.#others.get(nodeID);
@@ -86,14 +86,14 @@ export class Checkpoints {
   }
 
   /**
-   * True if the state of a replica at an index is known to be that of a trusted
-   * one: the two had the same hashes there, or later.
+   * True if a replica is known to have had the state of the trusted one at an index:
+   * the hashes of the two were equal there, or later.
    */
   isAgreed(nodeID: bigint, trusted: bigint, index: number): boolean {
     if (nodeID === trusted) return true;
-    const right = this.#others.get(trusted);
+    const correct = this.#others.get(trusted);
     for (const checkpoint of this.#others.get(nodeID)?.values() ?? []) {
-      const other = right?.get(checkpoint.index);
+      const other = correct?.get(checkpoint.index);
       if (
         checkpoint.index >= index && other !== undefined &&
         !isDifferent(checkpoint, other)
@@ -108,7 +108,7 @@ export class Checkpoints {
     this.#reported.clear();
   }
 
-  /** Lets differences that were reported be reported again. */
+  /** Forgets reported differences, so that they are reported again. */
   resetReports(): void {
     this.#reported.clear();
   }
@@ -121,7 +121,7 @@ export class Checkpoints {
       this.#reported.delete(nodeID);
       return;
     }
-    // Reported once: replicas that differ go on differing.
+    // Reported once, since replicas that have diverged stay different.
     if (this.#reported.has(nodeID)) return;
     this.#reported.add(nodeID);
     this.#onDiverged(

@@ -11,10 +11,9 @@ import type { Hashes } from "./checkpoints.ts";
 import { firstDifference, type Replayed } from "./replay.ts";
 
 /**
- * Finds the entry after which a replica differs from the trusted one: the first at
- * which two replays here differ, as those of a machine that is not deterministic,
- * or at which a replay here differs from the hashes of the trusted replica.
- * Returns undefined if none is found.
+ * Finds the entry after which a replica differs from the trusted one: the first after
+ * which two local replays differ (the machine is not deterministic), or a local replay
+ * differs from the hashes of the trusted replica. Returns undefined without such an entry.
  */
 export async function explainDivergence(
   { after, upTo, message }: ErrDiverged,

@@ -65,16 +65,16 @@ export type CreateReplayMachineFunc = (
 
 /** Parts of a replica that a replay reads from. */
 export interface ReplayOptions {
-  /** Returns what makes the next machine. */
+  /** Returns the factory of the next machine. */
   readonly factory: () => MachineFactory;
   readonly clusterID: bigint;
   readonly nodeID: bigint;
   readonly log: Log;
-  /** Stores that may have a snapshot, nearest first. */
+  /** Stores that may have a snapshot, local ones first. */
   readonly stores: readonly SnapshotSource[];
   readonly files: FileStore;
   readonly env: Env;
-  /** Known entries to be skipped. */
+  /** Known skipped entries. */
   readonly skips: readonly SkippedEntry[];
   /** Ends the replay when it aborts. */
   readonly signal: AbortSignal;
@@ -84,11 +84,11 @@ export interface ReplayOptions {
 export interface Replayed {
   /** Hashes after each of the entries, in order. */
   readonly hashes: readonly Hashes[];
-  /** Commands of the entries by index, up to a bound: the log may be compacted by the time one of them is reported. */
+  /** Commands of the entries by index, up to a bound in bytes; copies, since the log may be compacted before one is reported. */
   readonly commands: ReadonlyMap<number, Uint8Array>;
 }
 
-/** Returns what makes machines for a replay: in memory, since an on-disk machine has one instance only; undefined if nothing can. */
+/** Returns the factory of machines for a replay; undefined for an on-disk machine without `replayMachine`, since it may have one instance only. */
 export function replayFactory(
   factory: MachineFactory,
   { replayMachine, clusterID, nodeID }: {
@@ -109,8 +109,8 @@ export function replayFactory(
 
 /**
  * Replays entries into a new machine, and returns its hashes after each entry in
- * (`after`, `upTo`]. Begins at the newest usable snapshot before them, or at the
- * beginning of the log. Returns undefined if the machine has no `getHash()`, the
+ * (`after`, `upTo`]. Begins with the newest usable snapshot before them, or with the
+ * first entry of the log. Returns undefined if the machine has no `getHash()`, the
  * log was compacted, or there are too many entries.
  *
  * @throws MachineFailure if the machine failed
@@ -145,7 +145,11 @@ export function locateFailure(
   );
 }
 
-/** Reads the log from the newest usable full snapshot up to index `upTo`, else from its beginning; undefined if it was compacted. */
+/**
+ * Calls `read` with the newest usable full snapshot at or below index `upTo` and a
+ * reader of the log after it, else with a reader from the beginning of the log.
+ * Returns undefined if the log was compacted there; `isFinal` errors end the search.
+ */
 async function fromBase<T>(
   upTo: number,
   options: ReplayOptions,
@@ -196,9 +200,9 @@ async function basesIn(
 }
 
 /**
- * Reads the log after an index; undefined if it was compacted there. Tried twice,
- * since a log may report that once where a snapshot is only the faster way to
- * catch up.
+ * Reads the log after an index; undefined if it was compacted there. Tried twice: a
+ * server reports a log as compacted also if a snapshot would only be faster, but only
+ * the first time.
  */
 async function readLog<T>(
   log: Log,
@@ -244,6 +248,7 @@ async function discard(machine: StateMachine<never>): Promise<void> {
   }
 }
 
+/** Replays the log up to the range of entries, then the range one by one; returns the one at which the machine threw. */
 async function failingEntry(
   base: SnapshotCandidate | undefined,
   reader: LogReader,
@@ -267,7 +272,7 @@ async function failingEntry(
       count += rest.records.ends.length;
       if (count > REPLAY_ENTRIES_MAX) return undefined;
       while (rest.records.ends.length > 0 && rest.first <= upTo) {
-        // All entries before them at once, and each of them alone.
+        // The entries before the range at once, then each of the range alone.
         const part = batchUpTo(rest, Math.max(rest.first, index - 1));
         await machine.apply([part]);
         rest = batchAfter(rest, lastOf(part));
@@ -289,6 +294,7 @@ async function failingEntry(
   }
 }
 
+/** Replays the log from a base up to `upTo`, and collects hashes and commands after `after`. */
 async function replayFrom(
   base: SnapshotCandidate | undefined,
   reader: LogReader,
@@ -322,7 +328,7 @@ async function replayFrom(
       if (next.first > upTo) break;
       const batch = batchUpTo(next, upTo);
       count += batch.records.ends.length;
-      // Copied before the machine gets them, which may change the bytes.
+      // Copied before they are applied: the machine may change the bytes.
       if (room >= 0) room = copyCommands(batch, after, room, commands);
       try {
         await machine.apply([batch]);
@@ -369,7 +375,7 @@ function copyCommands(
   return room;
 }
 
-/** First index with hashes of both at which they differ. */
+/** Returns the first index at which both have hashes and these differ. */
 export function firstDifference(
   one: readonly Hashes[] | undefined,
   other: readonly Hashes[] | undefined,

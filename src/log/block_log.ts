@@ -2,10 +2,10 @@
  * Durable log over a block store.
  *
  * Appends are written by group commit: those that arrive during a write share the
- * next one, as one block in one atomic step, so a log never has a torn end. Block
- * names carry the indexes, so opening a log lists names only and finds missing
+ * next one, as one block in one atomic step, so a log never has a torn end. The name
+ * of a block has its indexes, so that opening a log only lists names and finds missing
  * blocks. Checksums are verified whenever a block is read. The newest batches are
- * also in memory, so replicas that keep up never read from storage.
+ * also in memory, so that replicas that keep up never read from the store.
  *
  * This module is browser compatible.
  *
@@ -72,8 +72,8 @@ export interface BlockLogOptions {
   /** Snapshot store shared by the hosts that share these logs; its creator closes it. */
   readonly snapshots?: SnapshotStore | undefined;
   /**
-   * Called before a write to wait for appends that are about to arrive; called
-   * seldom while none do. Only useful for a store that blocks while it writes.
+   * Called before a write, to wait for appends that are about to arrive; called less
+   * often while none arrive. Only useful for a store that blocks while it writes.
    */
   readonly gather?: (() => Promise<void>) | undefined;
   /**
@@ -84,7 +84,7 @@ export interface BlockLogOptions {
 }
 
 /** Consistent copy of the stored blocks of one log, for a backup. */
-export interface LogCopy {
+export interface LogBackup {
   /** Id of the cluster. */
   readonly clusterID: bigint;
   /** Index of the record before the first one in the copy. */
@@ -111,6 +111,7 @@ type Options = Pick<BlockLogOptions, "gather"> & {
 /** Overhead of a record, in bytes: an upper bound in a block, an estimate in memory. */
 const RECORD_COST = 8;
 
+/** Size of a batch with the overhead of its records, in bytes. */
 function costOf({ bytes, ends }: Records): number {
   return bytes.length + ends.length * RECORD_COST;
 }
@@ -119,6 +120,7 @@ function costOfAll(batches: readonly LogBatch[]): number {
   return batches.reduce((sum, { records }) => sum + costOf(records), 0);
 }
 
+/** Log of one cluster in a block store. */
 class BlockClusterLog extends ClusterLog {
   readonly #store: BlockStore;
   readonly #clusterID: bigint;
@@ -128,14 +130,14 @@ class BlockClusterLog extends ClusterLog {
   #isOpened = false;
   /** True once this process has written an epoch record. */
   #hasEpoch = false;
-  /** Newest batches; blocks that only the store has may lie between two of them. */
+  /** Newest batches in memory; blocks that only the store has may lie between two of them. */
   readonly #tail = new Batches();
   #tailBytes = 0;
   /** Set while the outcome of the last write is unknown. */
   #isInDoubt = false;
-  /** Set once a block did not read back: appends are refused, and readers end. */
+  /** Set once a block is found damaged or missing: appends are refused, and readers end. */
   #damage: Error | undefined;
-  /** Cancels the next try to write, while nothing can be stored. */
+  /** Cancels the next test write, while the store rejects writes. */
   #cancelProbe: (() => void) | undefined;
 
   private constructor(store: BlockStore, clusterID: bigint, options: Options) {
@@ -176,7 +178,7 @@ class BlockClusterLog extends ClusterLog {
     return !this.#isOpened;
   }
 
-  /** True once a block did not read back. */
+  /** True once a block was found damaged or missing. */
   get isDamaged(): boolean {
     return this.#damage !== undefined;
   }
@@ -185,6 +187,7 @@ class BlockClusterLog extends ClusterLog {
     return this.#run.bytes;
   }
 
+  /** Reads names and metadata of the blocks from the store. */
   async #load(): Promise<void> {
     const before = this.#run.last;
     const meta = await this.#run.load();
@@ -220,7 +223,7 @@ class BlockClusterLog extends ClusterLog {
     this.wake();
   }
 
-  /** Cancels further tries to write. */
+  /** Cancels the next test write. */
   end(): void {
     this.#cancelProbe?.();
     this.#cancelProbe = undefined;
@@ -241,7 +244,7 @@ class BlockClusterLog extends ClusterLog {
     this.storage.set(undefined);
   }
 
-  /** Tries later to write as many bytes as failed: callers that wait for storage may append nothing themselves. */
+  /** Schedules a test write of as many bytes as failed, since callers that wait for room append nothing themselves. */
   #probeLater(size: number): void {
     if (this.nodes.size === 0) return;
     this.#cancelProbe ??= this.#options.setTimer(() => {
@@ -251,6 +254,7 @@ class BlockClusterLog extends ClusterLog {
     }, STORE_FULL_RETRY_MS);
   }
 
+  /** Writes `size` bytes and deletes them: the store has room if that succeeds. */
   async #probe(size: number): Promise<void> {
     if (
       this.storage.trouble === undefined || this.#damage !== undefined ||
@@ -298,7 +302,7 @@ class BlockClusterLog extends ClusterLog {
     return this.#push(follows, added).slice(added.length - batches.length);
   }
 
-  /** Appends stored batches, which come after index `follows`, to the tail; returns the first index of each. */
+  /** Adds stored batches after index `follows` to the batches in memory; returns the first index of each. */
   #push(follows: number, batches: readonly Records[]): number[] {
     const firsts = batches.map((records) => {
       const first = follows + 1;
@@ -311,6 +315,7 @@ class BlockClusterLog extends ClusterLog {
     return firsts;
   }
 
+  /** Removes the oldest batches from memory, down to `LOG_TAIL_BYTES`. */
   #trimTail(): void {
     const { all } = this.#tail;
     let from = all.length;
@@ -334,6 +339,7 @@ class BlockClusterLog extends ClusterLog {
     };
   }
 
+  /** Writes changes to the store, and handles the outcome. */
   async #change(changes: Changes, durability: Durability): Promise<void> {
     try {
       const written = this.#store.write(changes, durability);
@@ -410,7 +416,7 @@ class BlockClusterLog extends ClusterLog {
     });
   }
 
-  /** Drops old epochs: a reader that starts at or after the base knows the last epoch before it, or a later one (H13). */
+  /** Forgets the oldest epochs before the base: readers start at or after it, and know the last epoch before it, or a later one (H13). */
   #forgetEpochs(): void {
     const later = this.epochs.findIndex(({ index }) => index > this.#run.base);
     const before = later < 0 ? this.epochs.length : later;
@@ -419,8 +425,8 @@ class BlockClusterLog extends ClusterLog {
     }
   }
 
-  /** Copies the stored blocks; they are retained until the copy is read or abandoned. */
-  copy(): Promise<LogCopy> {
+  /** Copies the stored blocks; they are retained until the copy has been read or returned. */
+  copy(): Promise<LogBackup> {
     return this.#commit.run(async () => {
       await this.#resolveDoubt();
       const { base, last, bytes: size, blocks, metaKey } = this.#run;
@@ -592,7 +598,7 @@ export class BlockLogDB implements LogDB {
    * @throws ErrStoreLocked if another process has the store open
    * @throws ErrClusterClosed after `close()`
    */
-  async copy(clusterID: bigint): Promise<LogCopy> {
+  async copy(clusterID: bigint): Promise<LogBackup> {
     this.#check();
     return await (await this.#cluster(clusterID)).copy();
   }

@@ -29,6 +29,7 @@ import {
   type MachineFactory,
   tryFactory,
 } from "../rsm/managed_machine.ts";
+import { copySnapshot } from "../snapshot/copy_snapshot.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
@@ -58,7 +59,6 @@ import { appendSkip } from "./skip_decisions.ts";
 import type { RehearsalRequest } from "../rehearsal/mod.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { checkConfig, checkID, type ReplicaConfig } from "./replica_config.ts";
-import { copySnapshot } from "./snapshotter.ts";
 
 /** A replica or an import, which can be stopped. */
 interface Stoppable {

@@ -36,9 +36,9 @@ import type {
 import type { Result } from "../statemachine/types.ts";
 import {
   type AppendBatch,
+  AppendBatcher,
   type AppendListener,
-  AppendQueue,
-} from "./append_queue.ts";
+} from "./append_batcher.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { Client } from "./control.ts";
 import type { CurrentMachine } from "./current_machine.ts";
@@ -85,12 +85,13 @@ export class Proposals
   readonly locals: Map<number, SessionState> = new Map();
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
-  readonly #queue: AppendQueue;
+  readonly #batcher: AppendBatcher;
   readonly #control: SessionControl;
   /** Proposals outside of any session, by sequence number. */
   readonly #single: SequenceWindow<Proposal> = new SequenceWindow();
-  /** The first of them that the log has not acknowledged. */
+  /** Sequence number of the first proposal outside of any session that the log has not acknowledged. */
   #unacknowledged = 1;
+  /** Sessions whose proposals are sent again after a delay. */
   readonly #stalled = new Set<SessionState>();
   #cancelRetry: (() => void) | undefined;
 
@@ -105,8 +106,8 @@ export class Proposals
     this.originHigh = Number(origin >> 32n);
     this.#context = context;
     this.#machine = machine;
-    this.#queue = new AppendQueue(context, rehearsal, this);
-    this.#control = new SessionControl(context, machine, this.#queue);
+    this.#batcher = new AppendBatcher(context, rehearsal, this);
+    this.#control = new SessionControl(context, machine, this.#batcher);
   }
 
   // ---------------------------------------------------------------- proposing
@@ -141,7 +142,7 @@ export class Proposals
     if (cmd.length > COMMAND_BYTES_MAX) {
       return new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
     }
-    return signal?.aborted ? signal.reason : this.#queue.refusal(cmd.length);
+    return signal?.aborted ? signal.reason : this.#batcher.refusal(cmd.length);
   }
 
   #checkSession(
@@ -177,17 +178,17 @@ export class Proposals
     signal: AbortSignal | undefined,
   ): Promise<Result> {
     return new Promise((resolve, reject) => {
-      const queue = this.#queue;
+      const batcher = this.#batcher;
       const sequence = this.#single.next;
-      const at = queue.reserve(proposalHeadLength(sequence) + cmd.length);
-      const { bytes } = queue;
+      const at = batcher.reserve(proposalHeadLength(sequence) + cmd.length);
+      const { bytes } = batcher;
       bytes.set(
         cmd,
         putProposalHead(bytes, at, this.originLow, this.originHigh, sequence),
       );
       this.#single.push(new Proposal(cmd.length, resolve, reject, signal));
-      queue.addSingle(sequence);
-      queue.count(cmd.length);
+      batcher.addSingle(sequence);
+      batcher.count(cmd.length);
     });
   }
 
@@ -198,14 +199,14 @@ export class Proposals
   ): void {
     if (state.sender !== this) this.#attach(state);
     const series = state.pending.push(proposal);
-    this.#queue.count(proposal.size);
+    this.#batcher.count(proposal.size);
     if (
       state.sent === series - 1 && state.phase === "sending" &&
       series - state.responded <= SESSION_WINDOW_MAX
     ) {
       this.#put(state, series, proposal, cmd);
     } else if (cmd !== undefined) {
-      // Sent later, in its turn.
+      // Sent later: until then the caller may change its bytes.
       proposal.bytes ??= copyOf(cmd);
     }
   }
@@ -213,9 +214,9 @@ export class Proposals
   // ---------------------------------- for holders that store their own commands
 
   /**
-   * Proposes a command that the holder stores itself: `resolve` or `reject` is
-   * called in the very step that applies the command, or that shows it never will
-   * be applied. The holder must not change the bytes until then.
+   * Proposes a command that the holder stores itself. `resolve` or `reject` is
+   * called synchronously when the command is applied, or when it is known that it
+   * never will be. The holder must not change the bytes until then.
    *
    * @returns the error if the command is not accepted
    */
@@ -235,10 +236,10 @@ export class Proposals
     return undefined;
   }
 
-  /** Skips the next series as `submit()` proposes one; `done` is called once that is decided. */
+  /** Proposes that the next series is skipped; `done` is called once that is decided. Returns the error if it is not accepted. */
   skip(session: Session, done: () => void): unknown {
     const state = stateOf(session)!;
-    const refusal = this.#queue.refusal(0) ??
+    const refusal = this.#batcher.refusal(0) ??
       this.#checkSession(session, state);
     if (refusal !== undefined) return refusal;
     this.#push(state, undefined, new Proposal(0, done, done, undefined));
@@ -281,7 +282,11 @@ export class Proposals
     return stateOf(session)!.clientID;
   }
 
-  /** Starts to send in a session claimed as `holder`, which acknowledges results by `acknowledge()`; `refused` is called when the server refuses them as those of another principal. */
+  /**
+   * Starts to send in a session that was claimed as `holder`. Its results are
+   * acknowledged by `acknowledge()` only. `refused` is called when the server refuses
+   * its proposals because another principal opened the session.
+   */
   begin(
     session: Session,
     holder: bigint,
@@ -296,7 +301,7 @@ export class Proposals
     this.#resend(state, false);
   }
 
-  /** Ends a session that the cluster does not have. */
+  /** Stops using a session that the cluster no longer has, or that another holder keeps; nothing is written to the log. */
   abandon(session: Session): void {
     const state = stateOf(session)!;
     if (state.sender !== this) return;
@@ -320,7 +325,7 @@ export class Proposals
     return this.#control.claim(session, from, holder);
   }
 
-  /** Closes a session that nothing is sent in here; resolves with its next series, or 0 if it was not open. */
+  /** Closes a session in which this replica sends nothing; resolves with its next series, or 0 if it was not open. */
   retire(index: number): Promise<number> {
     return this.#control.unregister(index);
   }
@@ -380,13 +385,13 @@ export class Proposals
   #adopt(state: SessionState): void {
     state.sender = this;
     this.locals.set(state.index, state);
-    for (const { size } of state.pending.list()) this.#queue.count(size);
+    for (const { size } of state.pending.list()) this.#batcher.count(size);
   }
 
   /** Stops sending in a session, because another replica continues it. */
   release(state: SessionState): void {
     this.#forget(state);
-    for (const { size } of state.pending.list()) this.#queue.uncount(size);
+    for (const { size } of state.pending.list()) this.#batcher.uncount(size);
     state.sender = undefined;
   }
 
@@ -398,7 +403,7 @@ export class Proposals
 
   // ------------------------------------------------------------------ sending
 
-  /** Adds a session's proposal to the append queue, or the skip of one whose caller has stopped waiting. */
+  /** Appends a proposal of a session, or the skip of a series whose caller has stopped waiting. */
   #put(
     state: SessionState,
     series: number,
@@ -411,9 +416,9 @@ export class Proposals
       ? RecordKind.Skip
       : RecordKind.SessionProposal;
     const head = sessionHeadLength(index, series, lag);
-    const queue = this.#queue;
-    const at = queue.reserve(head + (cmd?.length ?? 0));
-    const { bytes } = queue;
+    const batcher = this.#batcher;
+    const at = batcher.reserve(head + (cmd?.length ?? 0));
+    const { bytes } = batcher;
     const start = putSessionHead(bytes, at, kind, index, series, lag);
     if (cmd !== undefined) {
       bytes.set(cmd, start);
@@ -423,10 +428,10 @@ export class Proposals
       }
     }
     state.sent = series;
-    queue.addSeries(state, series);
+    batcher.addSeries(state, series);
   }
 
-  /** Sends all pending proposals of a session again; `unseen` if they may have been applied without a report. */
+  /** Sends all pending proposals of a session again; `unseen` is true if they may have been applied without a report. */
   #resend(state: SessionState, unseen: boolean): void {
     if (unseen) {
       for (const proposal of state.pending.list()) proposal.unseen = true;
@@ -474,7 +479,7 @@ export class Proposals
       this.#stalled.clear();
       for (const state of stalled) this.#resend(state, false);
       this.#control.resend();
-    }, this.#queue.backoff.next());
+    }, this.#batcher.backoff.next());
   }
 
   // ------------------------------------------------------- outcome of appends
@@ -521,7 +526,7 @@ export class Proposals
     }
   }
 
-  /** Retries a proposal refused because its session has another owner, who may sign in again; unless the session is gone. */
+  /** Schedules a retry of a proposal that was refused because its session has another owner, who may sign in again; ends the session if the cluster no longer has it. */
   #refusedInSession(
     session: number,
     series: number,
@@ -543,19 +548,23 @@ export class Proposals
     if (kind === RecordKind.Proposal) {
       return this.#rejectSingle(series, refused);
     }
-    // A skip takes its place in the session, and is rejected once it is applied.
+    // In a session, a skip record takes the place of the command, which is rejected
+    // once that record is applied.
     const proposal = this.locals.get(session)?.pending.get(series);
     if (proposal !== undefined) proposal.refused = refused;
   }
 
   /**
    * Collects the proposals that the log has acknowledged and that are not applied
-   * here: a server that was restored from an older backup has lost them. Returns
-   * undefined if there are none. Call the returned function once all entries of the
-   * reopened log are applied: proposals without a result by then are sent again if
-   * they cannot be applied twice, and rejected with an unknown outcome otherwise.
+   * here yet, when the log is opened again: a server that was restored from an older
+   * backup has lost them. Returns undefined if there are none.
+   *
+   * The returned function is called once all entries of the reopened log are applied.
+   * Collected proposals without a result are then lost: those of sessions are sent
+   * again, since they cannot be applied twice, and the others are rejected with an
+   * unknown outcome.
    */
-  acknowledged(): (() => void) | undefined {
+  collectAcknowledged(): (() => void) | undefined {
     const controls = this.#control.appended();
     const sessions = [...this.locals.values()]
       .map((state) => [state, state.appended] as const)
@@ -596,7 +605,7 @@ export class Proposals
     settle: (proposal: Proposal) => void,
   ): void {
     if (proposal === undefined) return;
-    this.#queue.uncount(proposal.size);
+    this.#batcher.uncount(proposal.size);
     settle(proposal);
   }
 
@@ -612,7 +621,7 @@ export class Proposals
 
   /** Settles an applied proposal: rejects it if the machine says that its result is a refusal (R15). */
   #resolve(proposal: Proposal, result: Result): void {
-    this.#queue.uncount(proposal.size);
+    this.#batcher.uncount(proposal.size);
     const reason = this.#machine.refusalOf(result);
     if (reason === undefined) proposal.resolve(result);
     else proposal.reject(new ErrProposalRefused(reason, { result }));
@@ -699,7 +708,8 @@ export class Proposals
           notHolder(index, "unknown"),
           unlessUnseen,
         );
-      // Acknowledged: its holder has removed the series before this one.
+      // Another process that uses the session has acknowledged the series, or used it
+      // for another command.
       case "acknowledged":
       case "conflict":
         return this.#invalidate(
@@ -708,7 +718,7 @@ export class Proposals
             "conflict",
             `Session ${index} is used by another process, which sent another command as series ${series}; open a session for each process`,
           ),
-          // Those behind it may be in the log, and be applied later.
+          // Later ones may be in the log, and be applied.
           (one) =>
             outcome === "conflict" && one === proposal ? false : undefined,
         );
@@ -721,7 +731,7 @@ export class Proposals
     applied: (proposal: Proposal) => boolean | undefined,
   ): void {
     for (const { size } of state.invalidate(error, applied)) {
-      this.#queue.uncount(size);
+      this.#batcher.uncount(size);
     }
     state.drained?.();
     this.#forget(state);
@@ -758,12 +768,12 @@ export class Proposals
 
   // ----------------------------------------------------------- recovery, close
 
-  /** Settles or resends what is pending after the state came from a snapshot at index `applied`, past entries not applied here. */
+  /** Settles or resends pending proposals after a recovery from a snapshot at index `applied`, which covers entries that were not applied here. */
   recovered(applied: number): void {
     const error = new ErrUnknownOutcome(
       `Outcome unknown: the replica recovered from a snapshot at index ${applied}, taken after this proposal`,
     );
-    for (let i = this.#single.first; i < this.#queue.unsent; i++) {
+    for (let i = this.#single.first; i < this.#batcher.unsent; i++) {
       this.#rejectSingle(i, error);
     }
     for (const state of [...this.locals.values()]) {
@@ -772,8 +782,8 @@ export class Proposals
       const { index, clientID } = state;
       const isGone = index <= applied &&
         this.#machine.sessionInfo(index)?.clientID !== clientID;
-      // Sending it again would have the same outcome later, and all replicas that
-      // were far behind would send all their proposals at once.
+      // Invalid at once: sending its proposals again would lead to the same outcome,
+      // and to a burst when many replicas recover.
       if (isGone) {
         this.#invalidate(state, notHolder(index, "unknown"), () => undefined);
       } else this.#resend(state, true);
@@ -795,7 +805,7 @@ export class Proposals
     }
   }
 
-  /** Rejects all callers that wait, while the commands that were sent may be applied later; holders that store their commands go on waiting. */
+  /** Rejects all waiting callers, though commands that were sent may still be applied; holders that store their commands keep waiting. */
   fail(error: unknown): void {
     for (let i = this.#single.first; i < this.#single.next; i++) {
       this.#rejectSingle(i, error);
@@ -808,9 +818,9 @@ export class Proposals
     this.#control.fail(error);
   }
 
-  /** Rejects all callers that wait with `waiting`, and later ones with `later`. */
+  /** Rejects waiting callers with `waiting`, and later ones with `later`. */
   close(waiting: unknown, later: unknown): void {
-    this.#queue.close(later);
+    this.#batcher.close(later);
     this.#cancelRetry?.();
     for (const proposal of this.#single.list()) proposal.reject(waiting);
     this.#control.close(waiting);

@@ -1,8 +1,8 @@
 /**
  * Recovery of a replica's state: at the start, when the log was compacted past
- * the state, when the state has diverged, and without an entry that is skipped. Here
- * the snapshot is chosen; `rsm/recover_snapshot.ts` reads it, and refuses one that
- * is damaged or recovers to another state hash.
+ * the state, when the state has diverged, and to leave out an entry that is skipped.
+ * This module chooses the snapshot; `rsm/recover_snapshot.ts` reads it, and refuses
+ * one that is damaged or recovers to another state hash.
  *
  * This module is browser compatible.
  *
@@ -41,26 +41,27 @@ import type { SessionState } from "./session.ts";
 
 type Machine = StateMachine<SessionState>;
 
-/** A recovered state machine, and the log from where its state ends. */
+/** A recovered state machine, and a reader of the entries after its state. */
 export interface Recovered {
   readonly stateMachine: Machine;
   readonly reader: LogReader;
 }
 
-/** A replica's state at its start, or after it was rebuilt. */
-export interface Base extends Recovered {
-  /** For an on-disk machine, the index after which it needs the log for its next start. */
+/** State with which a replica starts, or with which it is rebuilt. */
+export interface InitialState extends Recovered {
+  /** For an on-disk machine, the index after which its next start needs the log. */
   readonly retain: number | undefined;
   /** True if the state came from the server. */
   readonly isRemote: boolean;
 }
 
-/** Reason why no snapshot could be recovered; undefined if there was none to try. */
-interface Damage {
+/** Result of a recovery without a good snapshot. */
+interface NotRecovered {
+  /** Error of the first snapshot that was tried; undefined if there was none to try. */
   readonly damage: unknown;
 }
 
-/** Unwraps the machine's own error, for the caller that starts the replica. */
+/** Returns the machine's own error, for the caller that starts the replica. */
 function causeOf(error: unknown): unknown {
   return error instanceof MachineFailure ? error.cause : error;
 }
@@ -108,20 +109,21 @@ export class Recovery {
   // ---------------------------------------------------- before the first state
 
   /**
-   * Recovers a new state machine: one in memory from the newest good snapshot and
-   * the log after it, one on disk from what it holds (H8, D13, D14).
+   * Recovers the first state of a new state machine: of one in memory from the newest
+   * good snapshot from which the log continues, of one on disk from what it has stored
+   * (H8, D13, D14).
    *
-   * @param hasSkipped true if an on-disk machine holds a skipped entry and needs another state
-   * @throws ErrDiverged if the state present goes beyond the log, or has another history (D13, H13)
+   * @param hasSkipped true if the stored state of an on-disk machine contains a skipped entry, and cannot be used
+   * @throws ErrDiverged if the stored state goes beyond the log, or has another history (D13, H13)
    * @throws ErrCompacted if the log was compacted and no snapshot reaches it; its cause is the damage of those that could have (H8)
    * @throws ErrStoreVanished if an on-disk machine has lost its state (D14)
    */
-  async base(hasSkipped = false): Promise<Base> {
+  async recoverInitial(hasSkipped = false): Promise<InitialState> {
     return this.#context.type !== OnDiskStateMachine
-      ? await this.#baseInMemory()
+      ? await this.#initialInMemory()
       : hasSkipped
-      ? await this.#otherBase()
-      : await this.#baseOnDisk(this.#context.remote);
+      ? await this.#initialWithoutSkipped()
+      : await this.#initialOnDisk(this.#context.remote);
   }
 
   /** Creates a state machine without entries. */
@@ -166,18 +168,19 @@ export class Recovery {
     }
   }
 
-  async #baseInMemory(): Promise<Base> {
+  async #initialInMemory(): Promise<InitialState> {
     const { localStores, remote } = this.#context;
     const retain = undefined;
-    const local = await this.#newest(localStores, 0);
+    const local = await this.#recoverNewest(localStores, 0);
     if (!("damage" in local)) return { ...local, retain, isRemote: false };
     let { damage } = local;
     let reader = await this.#readAfter(0, undefined);
     if (reader instanceof ErrCompacted) {
-      const found = await this.#newest(remote && [remote], 0);
+      const found = await this.#recoverNewest(remote && [remote], 0);
       if (!("damage" in found)) return { ...found, retain, isRemote: true };
       damage ??= found.damage;
-      // The server's snapshot may have been a shortcut only.
+      // A server reports a log as compacted also if a snapshot would only be faster,
+      // but only the first time.
       reader = await this.#readAfter(0, undefined);
     }
     if (reader instanceof ErrCompacted) throw compacted(reader, damage);
@@ -189,29 +192,30 @@ export class Recovery {
    * Recovers a new state machine from the newest good full snapshot at or above
    * `from` from which the log continues (H8).
    */
-  async #newest(
+  async #recoverNewest(
     stores: readonly SnapshotSource[] | undefined,
     from: number,
-  ): Promise<Recovered | Damage> {
+  ): Promise<Recovered | NotRecovered> {
     let damage: unknown;
     const tried = new Set<string>();
     for (;;) {
       const list = (await this.#candidates(stores ?? [])).filter(({ info }) =>
         info.kind === "full" && info.index >= from && !tried.has(info.id)
       );
-      // Other replicas may have taken new ones, and compacted the log up to them.
+      // Listed again after a failure: other replicas may have taken new ones, and
+      // compacted the log up to them.
       if (list.length === 0) return { damage };
       for (const { info } of list) tried.add(info.id);
-      const found = await this.#first(list);
+      const found = await this.#recoverFirst(list);
       if (!("damage" in found)) return found;
       damage ??= found.damage;
     }
   }
 
-  /** Recovers a new state machine from the first good snapshot of a list from which the log continues. */
-  async #first(
+  /** Recovers a new state machine from the first good snapshot of a list from which the log continues (H8). */
+  async #recoverFirst(
     list: readonly SnapshotCandidate[],
-  ): Promise<Recovered | Damage> {
+  ): Promise<Recovered | NotRecovered> {
     const { openStopped, recoverStopped, event } = this.#context;
     let damage: unknown;
     for (const candidate of list) {
@@ -228,7 +232,7 @@ export class Recovery {
       } catch (error) {
         reader.close();
         await discard(stateMachine);
-        // An older snapshot helps neither a machine that fails nor a full disk.
+        // An older snapshot would not help.
         if (
           error instanceof MachineFailure || error instanceof ErrStoreFull ||
           recoverStopped.aborted || openStopped.aborted
@@ -240,7 +244,7 @@ export class Recovery {
     return { damage };
   }
 
-  /** Opens a machine; returns the index up to which it holds entries. */
+  /** Opens a machine; returns the index up to which it contains entries. */
   async #open(stateMachine: Machine): Promise<number> {
     const { openStopped } = this.#context;
     const opened = await stateMachine.open(openStopped);
@@ -265,7 +269,7 @@ export class Recovery {
           `${HOST_DIRECTORY}/recovery/${clusterID}-${nodeID}/${info.index}`,
         signal: recoverStopped,
       });
-      // Only the container holds the state until the machine has synced it (D11).
+      // Until the machine has synced it, only the container has the state (D11).
       if (
         info.type === OnDiskStateMachine ||
         stateMachine.machine.type === OnDiskStateMachine
@@ -279,85 +283,97 @@ export class Recovery {
     }
   }
 
-  async #baseOnDisk(remote: SnapshotSource | undefined): Promise<Base> {
+  async #initialOnDisk(
+    remote: SnapshotSource | undefined,
+  ): Promise<InitialState> {
     const { nodeID, openStopped, localStores } = this.#context;
     const stateMachine = this.#newMachine();
-    let opened: number;
-    try {
-      opened = await stateMachine.open(openStopped);
-    } catch (error) {
-      if (!(error instanceof ErrOpenStopped && openStopped.aborted)) {
-        await discard(stateMachine);
-      }
-      throw error;
-    }
+    const opened = await this.#openStored(stateMachine);
     try {
       // The machine may have ignored the signal.
       openStopped.throwIfAborted();
       const list = await this.#candidates(localStores);
-      const renew = await this.#isImportUnsure(list, opened, stateMachine) ||
+      const isUnusable =
+        await this.#isImportUnsure(list, opened, stateMachine) ||
         await this.#isOtherState(stateMachine, opened, list);
-      // A state beyond the end of the log fails the start, even if a snapshot would help (D13).
-      const newest = list[0]?.info;
-      const ahead = await this.#readAfter(newest?.index ?? 0, newest?.epoch);
-      if (!(ahead instanceof ErrCompacted)) ahead.close();
-      const reader = await this.#readAfter(opened, stateMachine.epoch);
-      const recorded = list.find(({ info }) =>
-        info.kind === "metadata" && info.nodeID === nodeID
-      )?.info.index ?? 0;
-      const base = reader instanceof ErrCompacted || renew
-        ? undefined
-        : await this.#rebuildSessions(stateMachine, opened, list);
-      if (!(reader instanceof ErrCompacted)) {
-        reader.close();
-      }
-      if (base !== undefined) {
-        const retain = stateMachine.applied;
-        return { stateMachine, reader: base, retain, isRemote: false };
+      await this.#checkEnd(list[0]?.info);
+      const log = await this.#readAfter(opened, stateMachine.epoch);
+      const isCompacted = log instanceof ErrCompacted;
+      if (!isCompacted) {
+        // Open until here, so that the entries after it are not compacted.
+        const reader = isUnusable
+          ? undefined
+          : await this.#restoreSessions(stateMachine, opened, list);
+        log.close();
+        if (reader !== undefined) {
+          const retain = stateMachine.applied;
+          return { stateMachine, reader, retain, isRemote: false };
+        }
       }
       await discard(stateMachine);
-      const found = await this.#newestOnDisk(opened, remote);
-      if (!("damage" in found)) {
-        return found;
-      }
-      if (remote !== undefined && reader instanceof ErrCompacted) {
-        // The server's snapshot may have been a shortcut only.
+      const found = await this.#recoverNewestOnDisk(opened, remote);
+      if (!("damage" in found)) return found;
+      if (remote !== undefined && isCompacted) {
+        // A server reports a log as compacted also if a snapshot would only be
+        // faster, but only the first time.
         const again = await this.#readAfter(opened, stateMachine.epoch);
         if (!(again instanceof ErrCompacted)) {
           again.close();
-          return await this.#baseOnDisk(undefined);
+          return await this.#initialOnDisk(undefined);
         }
       }
-      throw vanished(opened, recorded, reader, found.damage);
+      const recorded = list.find(({ info }) =>
+        info.kind === "metadata" && info.nodeID === nodeID
+      )?.info.index ?? 0;
+      throw vanished(opened, recorded, log, found.damage);
     } catch (error) {
       await discard(stateMachine);
       throw causeOf(error);
     }
   }
 
-  /** Recovers an on-disk machine from the newest good full snapshot: from a snapshot of this process, else from the server's. */
-  async #newestOnDisk(
+  /** Opens an on-disk machine on what it has stored; closes it if that fails. */
+  async #openStored(stateMachine: Machine): Promise<number> {
+    const { openStopped } = this.#context;
+    try {
+      return await stateMachine.open(openStopped);
+    } catch (error) {
+      if (!(error instanceof ErrOpenStopped && openStopped.aborted)) {
+        await discard(stateMachine);
+      }
+      throw error;
+    }
+  }
+
+  /** Fails the start if a state goes beyond the end of the log, even if a snapshot would help (D13). */
+  async #checkEnd(newest: SnapshotInfo | undefined): Promise<void> {
+    const log = await this.#readAfter(newest?.index ?? 0, newest?.epoch);
+    if (!(log instanceof ErrCompacted)) log.close();
+  }
+
+  /** Recovers an on-disk machine from the newest good full snapshot at or above `from`: from a local one, else from the server's. */
+  async #recoverNewestOnDisk(
     from: number,
     remote: SnapshotSource | undefined,
-  ): Promise<Base | Damage> {
-    const local = await this.#newest(this.#context.localStores, from);
+  ): Promise<InitialState | NotRecovered> {
+    const local = await this.#recoverNewest(this.#context.localStores, from);
     if (!("damage" in local)) {
       return { ...local, retain: local.stateMachine.applied, isRemote: false };
     }
-    const found = await this.#newest(remote && [remote], from);
+    const found = await this.#recoverNewest(remote && [remote], from);
     return "damage" in found
       ? { damage: local.damage ?? found.damage }
       : { ...found, retain: found.stateMachine.applied, isRemote: true };
   }
 
   /**
-   * Recovers an on-disk machine whose own state holds a skipped entry: from a
-   * snapshot without the entry, else, if the machine can be emptied, from the
+   * Recovers an on-disk machine whose stored state contains a skipped entry: from a
+   * snapshot without the entry, else, if the machine can remove its data, from the
    * beginning of the log.
    */
-  async #otherBase(): Promise<Base> {
+  async #initialWithoutSkipped(): Promise<InitialState> {
     try {
-      const found = await this.#newestOnDisk(0, this.#context.remote);
+      const found = await this.#recoverNewestOnDisk(0, this.#context.remote);
       if (!("damage" in found)) return found;
       const reader = await this.#readAfter(0, undefined);
       if (reader instanceof ErrCompacted) {
@@ -397,7 +413,7 @@ export class Recovery {
   /**
    * Checks that a cluster with an imported snapshot has no other state here (H9).
    *
-   * @returns true if the import has to be recovered once more: until the first append, a machine that stores no epoch cannot tell whether it holds the imported state
+   * @returns true if the snapshot must be recovered again: before the first append, a machine that stores no epoch cannot tell whether its state is the imported one
    */
   async #isImportUnsure(
     list: readonly SnapshotCandidate[],
@@ -432,7 +448,7 @@ export class Recovery {
         await checkState(machine, header, false);
       } catch (error) {
         if (!(error instanceof MachineFailure)) {
-          // Unreadable; another one may be readable.
+          // Unreadable: another snapshot at this index may be readable.
           this.#context.event({ type: "snapshot failed", error });
         } else if (error.cause instanceof ErrStateMismatch) return true;
         else throw error;
@@ -442,13 +458,13 @@ export class Recovery {
   }
 
   /**
-   * Restores the sessions as of the index the machine opened at: they are stored
-   * with it, or come from the newest snapshot at or before that index and the log
-   * after it (H6).
+   * Restores the sessions of an on-disk machine: from its host rows, or from the newest
+   * snapshot at or before the index it opened at. The log brings them up to that
+   * index (H6).
    *
-   * @returns the log from where the sessions stand; undefined if they cannot be restored
+   * @returns reader of the entries after the restored sessions; undefined if they cannot be restored
    */
-  async #rebuildSessions(
+  async #restoreSessions(
     stateMachine: Machine,
     opened: number,
     list: readonly SnapshotCandidate[],
@@ -476,10 +492,10 @@ export class Recovery {
   // ----------------------------------------------------- after the first state
 
   /**
-   * Recovers the newest snapshot that is ahead of the present state, or, if the
-   * state has diverged, is known to be right.
+   * Recovers from the newest snapshot that is ahead of the present state, or, if the
+   * state has diverged, from the newest one that agrees with the trusted replica.
    *
-   * @returns where the snapshot came from; undefined if no snapshot helps
+   * @returns the origin of the snapshot; undefined if no snapshot helps
    * @throws ErrOtherHistory if the server has another history: the user has to decide
    */
   async recover(): Promise<"here" | "server" | undefined> {
@@ -506,7 +522,7 @@ export class Recovery {
       } catch (error) {
         if (error instanceof MachineFailure || stopped.aborted) throw error;
         if (error instanceof ErrStoreFull) {
-          // An older one would find no room either: retried later (U8).
+          // Retried later (U8): an older one would find no room either.
           event({ type: "store full", error });
           return undefined;
         }
@@ -526,14 +542,14 @@ export class Recovery {
       return this.#divergence.isTrusted(info);
     }
     const { applied, closed } = this.#machine.newest;
-    // A state that was not synced may be lost with its machine.
+    // A closed machine may have lost the state that it did not sync.
     return info.index > applied || info.index === applied && closed;
   }
 
   /**
-   * Recovers into a new state machine. The present one answers until that has its
-   * state, and stays if the recovery fails: a transfer takes time, and may be cut
-   * off (R9, U38).
+   * Recovers into a new state machine. The present one keeps answering until the new
+   * one has its state, and stays if the recovery fails: a transfer takes time, and may
+   * be interrupted (R9, U38).
    */
   async #recoverBeside(candidate: SnapshotCandidate): Promise<void> {
     const stateMachine = this.#newMachine();
@@ -543,12 +559,12 @@ export class Recovery {
 
   /** Recovers an on-disk machine, of which there is one instance only. */
   async #recoverInPlace(candidate: SnapshotCandidate): Promise<void> {
-    // Its session table is that of the last state that answered, even if it is closed.
+    // The session table of the last state that answered, even if its machine is closed.
     const before = this.#machine.current.capture();
     await this.#machine.recoverInPlace(async () => {
       let stateMachine = this.#machine.newest;
       if (stateMachine.closed) stateMachine = await this.#reopened();
-      // The state that answered has to be there again if the recovery fails (U30).
+      // If the recovery fails, the present state must answer again (U30).
       else await stateMachine.sync();
       try {
         await this.#recoverFrom(stateMachine, candidate);
@@ -563,9 +579,9 @@ export class Recovery {
   }
 
   /**
-   * Reopens the state from before a recovery that failed, which is still on disk
-   * (D11), so that it answers until a recovery succeeds. A machine that has lost
-   * some of it does not answer.
+   * Reopens the state from before a failed recovery, which is still on disk (D11), so
+   * that it answers until a recovery succeeds. A machine that has lost a part of it
+   * does not answer.
    */
   async #restore(before: StateMetadata): Promise<void> {
     try {
@@ -598,25 +614,25 @@ export class Recovery {
   }
 
   /**
-   * Recovers a successor of the present machine, to replace its state by one
-   * without an entry. A machine in memory that has not failed answers until then.
+   * Recovers a successor of the present machine, whose state lacks a skipped entry. A
+   * machine in memory that has not failed answers until the successor takes over.
    *
-   * @param hasSkipped true if the state of an on-disk machine holds a skipped entry
+   * @param hasSkipped true if the stored state of an on-disk machine contains the entry
    */
-  async rebuild(hasSkipped: boolean): Promise<Base> {
+  async rebuild(hasSkipped: boolean): Promise<InitialState> {
     const { type, stopped } = this.#context;
     const { current: before } = this.#machine;
     const isClosing = type === OnDiskStateMachine ||
       before.updateFailed !== undefined;
     await this.#machine.prepareSuccessor(isClosing);
-    const base = await this.base(hasSkipped);
+    const state = await this.recoverInitial(hasSkipped);
     if (stopped.aborted) {
-      base.reader.close();
-      await discard(base.stateMachine);
+      state.reader.close();
+      await discard(state.stateMachine);
       throw stopped.reason;
     }
-    const isBeyond = base.stateMachine.applied > before.applied;
-    this.#machine.setSuccessor(base.stateMachine, isBeyond);
-    return base;
+    const isBeyond = state.stateMachine.applied > before.applied;
+    this.#machine.setSuccessor(state.stateMachine, isBeyond);
+    return state;
   }
 }

@@ -88,7 +88,7 @@ export interface ReplicaStatus {
   readonly error?: unknown;
 }
 
-/** Ports and settings of a replica, with those of its outbox and rehearsal. */
+/** Ports and settings of a replica, its outbox and its rehearsal. */
 export interface ReplicaParts extends ReplicaPorts {
   /** Outbox of the host, if it has one. */
   readonly outbox: Outbox | undefined;
@@ -188,7 +188,7 @@ export class Replica<Q = unknown, A = unknown> {
       )
     );
     const unwatchReopening = log.onReopened?.(() =>
-      void this.#reads.afterReopening(this.#proposals.acknowledged())
+      void this.#reads.afterReopening(this.#proposals.collectAcknowledged())
     );
     onAbort(stopped, () => {
       unwatchStorage?.();
@@ -222,7 +222,8 @@ export class Replica<Q = unknown, A = unknown> {
       if (!stopped.aborted) parts.log.block?.(error);
     });
     const started = abortable(replica.#starting, stopped).catch((error) => {
-      // The caller of the start gets the cause of the failure (R5), and its entry.
+      // The caller of the start gets the cause of the failure (R5), with the entry
+      // at which it happened.
       throw error === stopped.reason ? replica.failure ?? error : error;
     });
     return {
@@ -558,7 +559,7 @@ export class Replica<Q = unknown, A = unknown> {
     const { stopped } = context;
     const machine = this.#machine;
     const { stateMachine, reader, retain, isRemote } = await this.#recovery
-      .base();
+      .recoverInitial();
     if (stopped.aborted) {
       reader.close();
       return await stateMachine.close();
@@ -600,7 +601,7 @@ export class Replica<Q = unknown, A = unknown> {
   #fail(cause: unknown): Promise<void> {
     const context = this.#context;
     if (this.#shutdown === undefined) {
-      // An entry that the replica waited at earlier is not the cause of this error.
+      // `updateFailed` may name an entry that is not the cause of this error.
       if (context.updateFailed?.cause !== cause) {
         context.updateFailed = undefined;
       }

@@ -20,7 +20,7 @@ import {
   unregisterRecord,
 } from "../rsm/record_codec.ts";
 import type { ClaimOutcome } from "../rsm/state_machine.ts";
-import type { AppendQueue } from "./append_queue.ts";
+import type { AppendBatcher } from "./append_batcher.ts";
 import type { ReplicaContext } from "./context.ts";
 import { type Client, Control } from "./control.ts";
 import type { CurrentMachine } from "./current_machine.ts";
@@ -45,7 +45,7 @@ export function notHolder(
 export class SessionControl {
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
-  readonly #queue: AppendQueue;
+  readonly #batcher: AppendBatcher;
   /** Registrations by client id. */
   readonly #registrations = new Map<bigint, Control>();
   /** Closes by session. */
@@ -59,11 +59,11 @@ export class SessionControl {
   constructor(
     context: ReplicaContext,
     machine: CurrentMachine,
-    queue: AppendQueue,
+    batcher: AppendBatcher,
   ) {
     this.#context = context;
     this.#machine = machine;
-    this.#queue = queue;
+    this.#batcher = batcher;
   }
 
   // ----------------------------------------------------------------- requests
@@ -114,11 +114,13 @@ export class SessionControl {
     add: (control: Control) => void,
   ): Promise<number> {
     return new Promise((resolve, reject) => {
-      const refusal = signal?.aborted ? signal.reason : this.#queue.refusal(0);
+      const refusal = signal?.aborted
+        ? signal.reason
+        : this.#batcher.refusal(0);
       if (refusal !== undefined) return reject(refusal);
       const control = new Control(record, resolve, reject, signal);
       add(control);
-      this.#queue.count(0);
+      this.#batcher.count(0);
       this.#send(control);
     });
   }
@@ -128,11 +130,11 @@ export class SessionControl {
   #send(control: Control): void {
     control.sends++;
     control.state = "sending";
-    this.#queue.addControl(control);
+    this.#batcher.addControl(control);
   }
 
   #end(control: Control): void {
-    if (control.state !== "ended") this.#queue.uncount(0);
+    if (control.state !== "ended") this.#batcher.uncount(0);
     control.end();
   }
 

@@ -10,12 +10,14 @@
  * @module
  */
 
+import { abortable, anySignal, pacedSink, pacedSource } from "../async.ts";
 import { SNAPSHOTS_KEPT } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type { Retention } from "../log/log.ts";
-import { MachineFailure } from "../rsm/errors.ts";
+import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
 import { saveSnapshot } from "../rsm/save_snapshot.ts";
-import { verifySnapshot } from "../snapshot/verifier.ts";
+import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
+import { copySnapshot } from "../snapshot/copy_snapshot.ts";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotNotFound,
@@ -29,6 +31,7 @@ import {
   type SnapshotSink,
   type SnapshotStore,
 } from "../snapshot/store.ts";
+import { verifySnapshot } from "../snapshot/verifier.ts";
 import {
   ErrNotImplemented,
   ErrSnapshotAborted,
@@ -41,10 +44,7 @@ import {
 } from "../statemachine/types.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { CurrentMachine } from "./current_machine.ts";
-import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
-import { ErrSystemBusy } from "../rsm/errors.ts";
 import { skipsAfter } from "./skip_decisions.ts";
-import { abortable, anySignal, pacedSink, pacedSource } from "../async.ts";
 
 /** True if an error means that the snapshot itself is damaged or unreadable. */
 function isDamage(error: unknown): boolean {
@@ -52,116 +52,20 @@ function isDamage(error: unknown): boolean {
     error instanceof ErrSnapshotVersion;
 }
 
-/** Additional reader of the bytes of a snapshot while it is copied. */
-interface Inspection {
-  /** Passes the next bytes on; rejects if they are invalid. */
-  write(bytes: Uint8Array): Promise<void>;
-  /** Resolves once all was read; rejects if the snapshot is invalid. */
-  close(): Promise<void>;
-  /** Ends the inspection because the copy has failed. */
-  abort(reason: unknown): void;
-}
-
-function inspecting(
-  inspect: ((source: ReadableStream<Uint8Array>) => Promise<void>) | undefined,
-): Inspection {
-  if (inspect === undefined) {
-    const write = (): Promise<void> => Promise.resolve();
-    return { write, close: write, abort: () => {} };
-  }
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const writer = writable.getWriter();
-  writer.closed.catch(() => {});
-  let failure: { readonly error: unknown } | undefined;
-  const done = inspect(readable).catch((error) => {
-    failure = { error };
-  });
-  const check = (): void => {
-    if (failure !== undefined) throw failure.error;
-  };
-  return {
-    async write(bytes): Promise<void> {
-      check();
-      // A write that fails because the inspection has failed: `check()` throws the cause.
-      await Promise.race([writer.write(bytes).catch(() => {}), done]);
-      check();
-    },
-    async close(): Promise<void> {
-      writer.close().catch(() => {});
-      await done;
-      check();
-    },
-    abort(reason): void {
-      writer.abort(reason).catch(() => {});
-    },
-  };
-}
-
-/** Copies a snapshot into a store and verifies it; `check` may refuse it by its header. */
-export async function copySnapshot(
-  source: ReadableStream<Uint8Array>,
-  store: SnapshotStore,
-  check: (header: SnapshotHeader) => void,
-  options: {
-    readonly imported?: boolean;
-    readonly signal?: AbortSignal;
-    readonly beforeCommit?: (header: SnapshotHeader) => unknown;
-    /** Reads the same bytes; the copy is dropped if this rejects. */
-    readonly inspect?: (source: ReadableStream<Uint8Array>) => Promise<void>;
-  } = {},
-): Promise<SnapshotInfo> {
-  const { transform, header, totals } = verifySnapshot();
-  const { signal } = options;
-  const verified = source.pipeThrough(transform, signal ? { signal } : {});
-  const reader = verified.getReader();
-  let sink: SnapshotSink | undefined;
-  let inspection: Inspection | undefined;
-  try {
-    // Chunks are buffered until the header is complete.
-    const buffered: Uint8Array[] = [];
-    let known: SnapshotHeader | undefined;
-    header.then((header) => known = header, () => {});
-    let chunk = await reader.read();
-    for (; known === undefined && !chunk.done; chunk = await reader.read()) {
-      buffered.push(chunk.value);
-    }
-    known = await header;
-    check(known);
-    sink = await store.create(known, { imported: options.imported ?? false });
-    const writer = sink.writable.getWriter();
-    inspection = inspecting(options.inspect);
-    for (const bytes of buffered) {
-      await writer.write(bytes);
-      await inspection.write(bytes);
-    }
-    for (; !chunk.done; chunk = await reader.read()) {
-      await writer.write(chunk.value);
-      await inspection.write(chunk.value);
-    }
-    await inspection.close();
-    await writer.close();
-    await options.beforeCommit?.(known);
-    return await sink.commit(await totals);
-  } catch (error) {
-    inspection?.abort(error);
-    await reader.cancel(error).catch(() => {});
-    await sink?.abort(error);
-    throw error;
-  }
-}
-
 /** Takes the snapshots of one replica, removes old ones and compacts the log. */
 export class Snapshotter {
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
   readonly #stopped = new AbortController();
-  /** Settles once the queued snapshots, removals and compactions are done: they run one at a time. */
-  #last: Promise<unknown> = Promise.resolve();
-  #busy = 0;
-  /** Index at which a snapshot was last taken, or tried. */
-  #index = 0;
-  #metadataTaken = 0;
-  /** Error with which the machine failed. */
+  /** Settles once all queued work is done: snapshots, removals and compactions run one at a time. */
+  #queue: Promise<unknown> = Promise.resolve();
+  /** Number of snapshots and compactions that are queued or in progress. */
+  #queued = 0;
+  /** Index at which the last snapshot was taken, or tried. */
+  #lastIndex = 0;
+  /** Number of snapshots of an on-disk machine: every Nth is full. */
+  #taken = 0;
+  /** Error of the machine, once it has failed. */
   #failure: unknown;
   /** Ids of verified snapshots, by store: ids are unique within a store only. */
   readonly #verified = new Map<SnapshotStore, Set<string>>();
@@ -178,7 +82,7 @@ export class Snapshotter {
   ) {
     this.#context = context;
     this.#machine = machine;
-    this.#index = machine.applied;
+    this.#lastIndex = machine.applied;
     if (retain !== undefined) this.#retention = context.log.retain(retain);
   }
 
@@ -194,10 +98,10 @@ export class Snapshotter {
   /** Takes a snapshot if one is due (H7). */
   applied(index: number): void {
     if (
-      !this.#isDue(index) || this.#busy > 0 || this.#machine.current.behind ||
+      !this.#isDue(index) || this.#queued > 0 || this.#machine.current.behind ||
       this.#machine.current.ahead
     ) return;
-    this.#index = index;
+    this.#lastIndex = index;
     this.request().catch(() => {
       // Reported as an event.
     });
@@ -205,12 +109,12 @@ export class Snapshotter {
 
   #isDue(index: number): boolean {
     const { config: { snapshotEntries = 0 }, log, isDurable } = this.#context;
-    if (snapshotEntries > 0 && index - this.#index >= snapshotEntries) {
+    if (snapshotEntries > 0 && index - this.#lastIndex >= snapshotEntries) {
       return true;
     }
     // No compaction because of snapshots that do not outlive the host.
     const from = log.snapshotFrom ?? 0;
-    return isDurable && this.#index < from && index >= from;
+    return isDurable && this.#lastIndex < from && index >= from;
   }
 
   /** Saves a local snapshot after a recovery from the server, so that the next start works offline. */
@@ -229,12 +133,12 @@ export class Snapshotter {
     }
   }
 
-  /** Takes a snapshot after those under way; `overhead` replaces the replica's `compactionOverhead`. */
+  /** Takes a snapshot after the queued work; `overhead` replaces the replica's `compactionOverhead`. */
   request(signal?: AbortSignal, overhead?: number): Promise<SnapshotInfo> {
     return this.#request(signal, (info) => info, overhead);
   }
 
-  /** Compacts the log as far as the present snapshots allow, after those under way; resolves with the index requested, 0 if they allow nothing. */
+  /** Compacts the log after the queued work, as far as the snapshots allow; resolves with the index requested, 0 if they allow nothing. */
   compact(signal?: AbortSignal, overhead?: number): Promise<number> {
     const { log } = this.#context;
     if (log.compact === undefined) {
@@ -264,10 +168,10 @@ export class Snapshotter {
         const info = await this.#take(kind, signal);
         let used: T;
         try {
-          // Before older ones are removed, or another replica's replaces it.
+          // Before older ones are removed, and before another replica's replaces it.
           used = await use(info);
         } catch (error) {
-          // Another replica's snapshot, which that replica has replaced or removed.
+          // It was another replica's, which has replaced or removed it.
           if (
             error instanceof ErrSnapshotNotFound &&
             info.nodeID !== this.#context.config.nodeID
@@ -284,8 +188,8 @@ export class Snapshotter {
   }
 
   #enqueue<T>(work: () => Promise<T>): Promise<T> {
-    this.#busy++;
-    const done = this.#last.then(async () => {
+    this.#queued++;
+    const done = this.#queue.then(async () => {
       try {
         this.#stopped.signal.throwIfAborted();
         this.#machine.check();
@@ -298,10 +202,10 @@ export class Snapshotter {
       } catch (error) {
         throw this.#errorFor(error);
       } finally {
-        this.#busy--;
+        this.#queued--;
       }
     });
-    this.#last = done.catch(() => {});
+    this.#queue = done.catch(() => {});
     return done;
   }
 
@@ -312,7 +216,7 @@ export class Snapshotter {
     }
     if (error instanceof MachineFailure) return this.#fail(error.cause);
     this.#context.event({ type: "snapshot failed", error });
-    // The machine was not asked to stop: it declined (R8).
+    // Without a request to stop, the machine has declined to save its state (R8).
     return error instanceof ErrSnapshotStopped
       ? new ErrSnapshotAborted(undefined, { cause: error })
       : error;
@@ -322,7 +226,7 @@ export class Snapshotter {
     if (!this.#onDisk) return "full";
     const { fullSnapshotInterval = 8 } = this.#context.config;
     const full = fullSnapshotInterval > 0 &&
-      ++this.#metadataTaken % fullSnapshotInterval === 0;
+      ++this.#taken % fullSnapshotInterval === 0;
     return full ? "full" : "metadata";
   }
 
@@ -334,12 +238,12 @@ export class Snapshotter {
     const { clusterID, nodeID, compression = "none" } = config;
     let sink: SnapshotSink | undefined;
     let header: SnapshotHeader | undefined;
-    const unwanted = new AbortController();
-    const abort = (): void => unwanted.abort(new ErrSnapshotStopped());
+    const cancelled = new AbortController();
+    const abort = (): void => cancelled.abort(new ErrSnapshotStopped());
     signal?.addEventListener("abort", abort);
-    const either = anySignal(this.#stopped.signal, unwanted.signal);
+    const either = anySignal(this.#stopped.signal, cancelled.signal);
     const saved = this.#machine.current;
-    let made: SnapshotInfo | undefined;
+    let committed: SnapshotInfo | undefined;
     let late: ErrSnapshotUnfinished | undefined;
     try {
       const totals = await saveSnapshot(saved, {
@@ -351,7 +255,7 @@ export class Snapshotter {
         files,
         onLate: (error) => {
           late = error;
-          if (made !== undefined) this.#discard(made, error);
+          if (committed !== undefined) this.#discard(committed, error);
         },
         signal: either.signal,
       });
@@ -364,7 +268,7 @@ export class Snapshotter {
       // The replica may have diverged in the meantime.
       this.#machine.check(saved);
       if (late !== undefined) throw late;
-      const info = made = await sink!.commit(totals);
+      const info = committed = await sink!.commit(totals);
       if (late !== undefined) {
         this.#invalid.add(info.id);
         await store.remove(info);
@@ -386,22 +290,24 @@ export class Snapshotter {
     }
   }
 
-  /** Removes a snapshot that turned out to be incomplete, also from the shared store. */
-  #discard(made: SnapshotInfo, error: ErrSnapshotUnfinished): void {
+  /** Removes a snapshot that turned out to be incomplete after its commit, also from the shared store. */
+  #discard(snapshot: SnapshotInfo, error: ErrSnapshotUnfinished): void {
     const { store, shared, event } = this.#context;
-    // It does not count as verified from here on.
-    this.#invalid.add(made.id);
+    // From now on it does not count as verified.
+    this.#invalid.add(snapshot.id);
     event({ type: "snapshot failed", error });
-    const removed = this.#last.then(async () => {
+    const removed = this.#queue.then(async () => {
       for (const place of new Set([store, shared ?? store])) {
         for (const info of await this.#full(place)) {
-          if (isSameSnapshot(info, made) && info.nodeID === made.nodeID) {
+          if (
+            isSameSnapshot(info, snapshot) && info.nodeID === snapshot.nodeID
+          ) {
             await place.remove(info);
           }
         }
       }
     });
-    this.#last = removed.catch((error) => {
+    this.#queue = removed.catch((error) => {
       event({ type: "snapshot failed", error });
     });
   }
@@ -443,7 +349,7 @@ export class Snapshotter {
   /** Removes snapshots of states that contain a skipped entry. */
   removeSuperseded(skip: SkippedEntry): void {
     const { store, shared, config: { clusterID }, log, event } = this.#context;
-    const removed = this.#last.then(async () => {
+    const removed = this.#queue.then(async () => {
       const places = [store, ...(log.snapshots ? [] : [shared ?? store])];
       for (const place of new Set(places)) {
         for (const info of await place.list(clusterID)) {
@@ -451,7 +357,7 @@ export class Snapshotter {
         }
       }
     });
-    this.#last = removed.catch((error) => {
+    this.#queue = removed.catch((error) => {
       event({ type: "snapshot failed", error });
     });
   }
@@ -465,8 +371,8 @@ export class Snapshotter {
   }
 
   /**
-   * Full snapshot of the same index that another replica has stored first: it is
-   * kept, because that replica may have reported it.
+   * Full snapshot that another replica has already stored at the same index. It stays
+   * in the store, because that replica may have reported it.
    */
   async #sameOfAnother(
     header: SnapshotHeader,
@@ -496,7 +402,7 @@ export class Snapshotter {
   /**
    * Verifies the two newest full snapshots, removes all older ones, and returns the
    * older of the two. Of damaged ones only the one just `taken` is removed: the log
-   * may have been compacted for others, which may be readable the next time.
+   * may be compacted up to an older one, which may be readable the next time.
    */
   async #keepGood(
     store: SnapshotStore,
@@ -532,7 +438,7 @@ export class Snapshotter {
       await pacedSource(await store.open(info), this.#context.env)
         .pipeThrough(transform).pipeTo(new WritableStream());
     } catch (error) {
-      // Another replica that shares the store has removed it.
+      // Removed by another replica that shares the store.
       if (error instanceof ErrSnapshotNotFound) return false;
       if (!isDamage(error)) throw error;
       this.#context.event({ type: "snapshot failed", error });
@@ -553,10 +459,12 @@ export class Snapshotter {
       { highWaterMark: 1 },
     );
     const reader = readable.getReader();
+    // Both are aborted when the receiver cancels: `lost` with its reason, `ended` with
+    // the error for the state machine.
     const lost = new AbortController();
     const ended = new AbortController();
     const stopped = this.#stopped.signal;
-    // A write that waits for its reader ends only with the reader.
+    // A write that waits for backpressure ends only if the reader is cancelled.
     const stop = (): void => void reader.cancel(stopped.reason).catch(() => {});
     let begun = false;
     let complete = false;
@@ -608,7 +516,7 @@ export class Snapshotter {
       ? this.#failure
       : this.#stopped.signal.aborted
       ? new ErrClusterClosed(undefined, { cause: error })
-      // The machine was not asked to stop: it declined (R8).
+      // Without a request to stop, the machine has declined to save its state (R8).
       : error instanceof ErrSnapshotStopped
       ? new ErrSnapshotAborted(undefined, { cause: error })
       : error;
@@ -626,7 +534,8 @@ export class Snapshotter {
     try {
       this.#machine.check();
       if (this.#machine.current.machine.type === RegularStateMachine) {
-        // It is saved under a lock, which must not wait for a slow receiver.
+        // A regular machine is saved while updates are excluded: into the store first,
+        // so that they do not wait for a slow receiver.
         const taken = await this.#request(ended, (info) => {
           retention = log.retain(info.index);
           return store.open(info);
@@ -643,7 +552,7 @@ export class Snapshotter {
       await saveSnapshot(saved, {
         header: { clusterID, nodeID, kind: "full", compression },
         create: (header) => {
-          // The receiver needs the log after it (H7).
+          // The receiver needs the entries after it (H7).
           retention = log.retain(header.index);
           return pacedSink(writable, env);
         },
@@ -663,10 +572,10 @@ export class Snapshotter {
     }
   }
 
-  /** Ends the snapshots under way; resolves once they have ended. */
+  /** Stops queued snapshots; resolves once all have ended. */
   async stop(): Promise<void> {
     this.#stopped.abort(new ErrSnapshotStopped());
-    await this.#last;
+    await this.#queue;
     this.#retention?.release();
   }
 }

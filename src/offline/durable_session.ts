@@ -105,12 +105,12 @@ export class DurableSession {
   #opened: Session | undefined;
   /** Holder under which this process claims the session. */
   #holder: bigint | undefined;
-  /** Cause for which nothing can be sent until the user or application acts. */
+  /** Error because of which nothing is sent until the user or the application acts; undefined without one. */
   #blocked: Error | undefined;
   /** Set once the log is known to have the history of the session of an earlier process. */
   #isVerified = false;
   #verifying: Promise<void> | undefined;
-  /** Set while commands are refused as another principal's, and none was applied since. */
+  /** Set from a refusal of commands as another principal's until a command is applied. */
   #isRefused = false;
   /** Set if the outbox contains no trace of an earlier process. */
   #isFresh = false;
@@ -142,8 +142,8 @@ export class DurableSession {
   // -------------------------------------------------------------- life cycle
 
   /**
-   * Takes over the session of an earlier process. Commands that may have been
-   * sent are answered from the state; none is sent before the claim.
+   * Takes over the session of an earlier process. The results of commands that may
+   * have been sent come from the state; nothing is sent before the session is claimed.
    */
   async load(outbox: OutboxQueue, contents: QueueContents): Promise<void> {
     const { decided, session, sendLimit, commands } = contents;
@@ -159,7 +159,7 @@ export class DurableSession {
     this.#isFresh = session === undefined && lostSession === 0 &&
       decided === 0 && commands.length === 0;
     const isOther = this.#leaveOtherPrincipal(contents);
-    // Known before anything is added to it.
+    // Set before the first submission is added: it is stored with it.
     outbox.principal = this.#client.principal;
     if (isOther) return await this.#replace();
     if (session === undefined) return;
@@ -183,7 +183,7 @@ export class DurableSession {
       });
     }
     const isGone = this.#isGone(session);
-    // What is applied from now on is seen here, whichever process sent it.
+    // From now on the results of its commands arrive here, whichever process sent them.
     this.#session = this.#proposals.resume(
       session.index,
       session.clientID,
@@ -191,11 +191,11 @@ export class DurableSession {
       isGone,
       resumed,
     );
-    // Its commands may have been applied unseen: they end as of unknown outcome, and
-    // the view does not apply them a second time.
+    // Its commands may have been applied while this replica did not look: their
+    // outcome is unknown, and the view must not apply them a second time.
     if (isGone) this.#giveUp(this.#session);
-    // Requested before there is a connection, so that the log is not live before the
-    // answer.
+    // Asked before there is a connection, so that the log does not report that it is
+    // live before the answer.
     this.#verifying = this.#askHistory(session);
     this.#verifying.catch(() => {
       // Its callers get the rejection.
@@ -203,9 +203,9 @@ export class DurableSession {
   }
 
   /**
-   * Abandons the session if it is another principal's; true if it was.
+   * Abandons the session if another principal opened it; true if one did.
    *
-   * @throws ErrOtherPrincipal if submissions of that principal wait
+   * @throws ErrOtherPrincipal if submissions of that principal are queued
    */
   #leaveOtherPrincipal({ principal, session }: QueueContents): boolean {
     const { principal: signedIn } = this.#parts;
@@ -216,7 +216,7 @@ export class DurableSession {
     const queue = this.#queue;
     const known = session && this.#sessionInfo(session.index);
     if (session !== undefined && known?.clientID === session.clientID) {
-      // Applied; the outbox has not stored that yet.
+      // They were applied, but the process ended before the outbox stored that.
       const applied = queue.queuedUpTo(session.base + known.next - 1);
       for (const submission of applied) queue.removeApplied(submission);
     }
@@ -242,7 +242,7 @@ export class DurableSession {
     this.#wake();
   }
 
-  /** Stops sending; `reason` is what pending calls reject with. */
+  /** Stops sending; waits in progress reject with `reason`. */
   close(reason: unknown): void {
     this.#enter("closed");
     this.#cancelRetry?.();
@@ -269,7 +269,7 @@ export class DurableSession {
     this.#wake();
   }
 
-  /** Acknowledges results that will not be asked for again: it is durable that all commands up to `decided` are decided. */
+  /** Acknowledges the results of all commands up to `decided`, once the outbox has stored durably that they are decided: they are not asked for again. */
   acknowledge(decided: number): void {
     if (this.#session === undefined || this.#is("lost")) return;
     const { base } = this.#record!;
@@ -319,7 +319,7 @@ export class DurableSession {
     const { signal } = this.#stopped;
     const backoff = new Backoff(env);
     let isReported = false;
-    // By then, all outcomes of this step are reported.
+    // A later microtask: by then all outcomes of the present batch are reported.
     await Promise.resolve();
     try {
       while (this.#hasWork) {
@@ -445,7 +445,7 @@ export class DurableSession {
     this.#context.block(cause);
   }
 
-  /** Handles commands that are refused as another principal's: they stay queued, since their principal may sign in again (U34, U35). */
+  /** Called when the server refuses commands as another principal's. They stay queued, since their principal may sign in again (U34, U35). */
   readonly #onRefused = (error: ErrProposalRefused): void => {
     if (this.#isRefused) return;
     this.#isRefused = true;
@@ -455,12 +455,12 @@ export class DurableSession {
     });
   };
 
-  /** Finds out why commands are refused: logs of another history, and those that no longer have the session, refuse them as well. */
+  /** Checks that commands are refused because of the principal: a log with another history, or without the session, refuses them as well. */
   async #checkRefusal(error: ErrProposalRefused): Promise<void> {
     const record = this.#record;
     if (!await this.#isSameHistory()) return;
     await this.#parts.reads.upToDate(this.#stopped.signal);
-    // A command may have been applied since, or the principal be back.
+    // A command may have been applied since, or the principal may have signed in again.
     if (this.#isHalted || !this.#isRefused) return;
     if (record !== this.#record || record && this.#isGone(record)) {
       this.#isRefused = false;
@@ -549,7 +549,7 @@ export class DurableSession {
   #refuseUnsent(reason: string): void {
     const queue = this.#queue;
     for (const { id } of queue.queuedUpTo(Infinity)) {
-      // A listener may have refused it with one before it.
+      // A listener may have removed it while one before it was refused.
       const submission = queue.queuedAt(id);
       if (submission === undefined) continue;
       queue.refuse(submission, new ErrProposalRefused(reason));
@@ -618,7 +618,7 @@ export class DurableSession {
       const now = this.#sessionInfo(index);
       if (now?.clientID !== clientID) return this.#giveUp(session);
       if (!holders.includes(now.holder)) return this.#onCopied(index);
-      // Another earlier process of this outbox holds it.
+      // Held by another earlier process of this outbox.
       from = now.holder;
     }
     if (!this.#is("claiming")) return;
@@ -635,7 +635,7 @@ export class DurableSession {
       const { known } = record;
       return this.#onOtherHistory(new ErrOtherHistory(detail, { known }));
     }
-    // Only its owner may have claimed it.
+    // The server lets only the owner claim a session, so the owner is ours.
     this.#setOwner(now.owner);
     this.#record = { ...this.#record!, holders: [holder] };
     this.#begin(session, holder);
@@ -646,8 +646,8 @@ export class DurableSession {
     record: OutboxSession,
   ): Promise<{ holder: bigint; holders: readonly bigint[] }> {
     const { holders } = record;
-    // With too many to store, a copy may be mistaken for the original, but never the
-    // original for a copy.
+    // With no room for another holder, the last one is used again: a copy may then be
+    // mistaken for the original, but never the original for a copy.
     const holder = this.#holder ??= holders.length < OUTBOX_HOLDERS_MAX
       ? this.#context.env.random64()
       : holders.at(-1)!;
@@ -673,7 +673,7 @@ export class DurableSession {
     await this.#parts.reads.upToDate(this.#stopped.signal);
     if (!this.#is("claiming")) return;
     if (this.#isGone(record)) return this.#giveUp(session);
-    // No submission of an earlier process waits in it.
+    // All submissions of earlier processes are decided, so another session can replace it.
     if (this.#queue.undecided > this.#queue.loaded) {
       this.#renewClient();
       return this.#giveUp(session);
@@ -765,7 +765,7 @@ export class DurableSession {
     const known = this.#machine.outcomeOf(session, series);
     if (known === undefined) return;
     const { outcome, result, digest: found } = known;
-    // Another holder has used the series.
+    // Another holder has used the series for another command.
     if (found !== undefined && found !== digest(bytes, 0, bytes.length)) {
       return this.#queue.settleUnknown(submission);
     }
@@ -808,7 +808,7 @@ export class DurableSession {
     ) this.#wake();
   }
 
-  /** Sends once for all commands that are decided in this step, and after it. */
+  /** Schedules one `send()` after the present batch, for all commands that are decided in it. */
   #sendSoon(): void {
     if (this.#isSendScheduled) return;
     this.#isSendScheduled = true;
@@ -822,7 +822,8 @@ export class DurableSession {
   #propose(number: number): unknown {
     const proposals = this.#proposals;
     const bytes = this.#queue.queuedAt(number)?.bytes;
-    // A command that was refused here or must not be sent again keeps its series.
+    // The series of a command that was refused here, or must not be sent again, is
+    // used by a record without a command.
     if (bytes === undefined) {
       return proposals.skip(this.#session!, () => {
         if (this.#is("sending")) this.#queue.decide(number);
@@ -883,13 +884,14 @@ export class DurableSession {
     queue.decide(number);
   }
 
-  /** Handles a session that can no longer be used; `submission` is one that waits in it. */
+  /** Handles a session that can no longer be used; `submission` was sent in it and is not decided. */
   #onInvalid(
     error: ErrInvalidSession,
     submission: QueuedSubmission | undefined,
   ): void {
     if (error.reason === "conflict") {
-      // In another history it looks the same as with a copy of the outbox.
+      // Caused by a copy of the outbox, or by a log with another history: still to be
+      // found out.
       if (!this.#isHalted) this.#enter("disputed");
       return this.#wake();
     }

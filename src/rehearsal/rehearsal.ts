@@ -1,12 +1,11 @@
 /**
- * Rehearsal: applies commands to a fork of the state machine before they are
- * ordered, after all records that precede them in the log. A command at which the
- * machine throws would stop every replica, at every restart, if it got into the
- * log: it is refused instead (H17).
+ * Rehearsal: tries commands on a fork of the state machine before they are appended
+ * to the log. A command at which the machine throws would stop every replica, at
+ * every restart, if it were in the log: it is refused instead (H17).
  *
- * The records that precede a command are those its replica has applied, and those
- * given to the log since. All who append to a cluster on this host take turns, so
- * that this is exact while this host alone orders the cluster.
+ * A command is tried on the state that it will meet: the applied state, with the
+ * records on top that are in the log and not applied yet. All appends to a cluster on
+ * this host take turns, so that this state is exact while no other host appends.
  *
  * This module is browser compatible.
  *
@@ -36,7 +35,7 @@ import { Candidate, type Place, REGISTRATION } from "./candidate.ts";
 import { RehearsalFork } from "./rehearsal_fork.ts";
 import { Turns } from "./turns.ts";
 
-/** Reason with which a command is refused at which the machine threw. */
+/** Reason given for the refusal of a command at which the machine threw. */
 export function reasonOf(error: unknown): string {
   let text: string;
   try {
@@ -58,22 +57,22 @@ export interface RehearsalOptions<L> {
 /** Creates the rehearsal of a replica. A page imports only this type, and none of the code. */
 export type MakeRehearsal = <L>(options: RehearsalOptions<L>) => Rehearsal;
 
-/** Request of a server that proposals on its host are rehearsed. */
+/** Request of a server to rehearse the proposals of its host. */
 export interface RehearsalRequest {
   /** Creates the rehearsal of each replica. */
   readonly make: MakeRehearsal;
-  /** True if commands at which the machine throws are refused; otherwise they only count as preceding later ones. */
+  /** True if commands at which the machine throws are refused; otherwise commands are only applied to the fork for those after them. */
   readonly isRefusing: boolean;
 }
 
-/** Rehearsal of what a host itself proposes. */
+/** Rehearsal of the proposals of a host itself. */
 export interface LocalRehearsal {
   readonly rehearsal: Rehearsal;
   /** True if commands at which the machine throws are refused. */
   readonly isRefusing: boolean;
 }
 
-/** Number of timers that the longest time of a call is divided into, so that time in which the process was suspended hardly counts. */
+/** Number of timers, one after another, that measure the time limit of a call: a suspension of the process then counts as one of them at most. */
 const TICKS = 10;
 
 /** Rehearsal of the commands of one cluster on this host. */
@@ -81,14 +80,15 @@ export class Rehearsal {
   readonly #stateMachine: () => StateMachine<unknown> | undefined;
   readonly #env: Env;
   readonly #turns: Turns;
-  /** Candidates that are not applied yet, in the order of the log. */
-  #ahead: Candidate[] = [];
-  /** Position of the first of them that is not known to be applied. */
+  /** Candidates in log order. The replica has applied those before `#head`. */
+  #candidates: Candidate[] = [];
+  /** Position of the first candidate that is not known to be applied. */
   #head = 0;
   /** Batches that the replica is about to apply, or has just applied. */
   #applying: readonly LogBatch[] = [];
+  /** Fork with candidates applied, reused while the replica applies nothing. */
   #fork: RehearsalFork | undefined;
-  /** Settles once the fork is free. */
+  /** Settles once the fork is no longer used. */
   #busy: Promise<void> | undefined;
   #version = 0;
 
@@ -96,12 +96,13 @@ export class Rehearsal {
   constructor(options: RehearsalOptions<unknown>) {
     this.#stateMachine = options.stateMachine;
     this.#env = options.env;
-    // A fork made now would be given what the replica is about to apply: waiting a
-    // few turns saves that, and lets what arrives in them share the next fork.
+    // A new fork would have to apply the records that the replica is about to apply
+    // itself. Waiting a few turns of the event loop saves that, and later appends
+    // share the fork.
     this.#turns = new Turns(options.env, () => {
       if (this.#fork !== undefined) return false;
       this.#removeApplied();
-      return this.#ahead.length > this.#head;
+      return this.#candidates.length > this.#head;
     });
   }
 
@@ -110,19 +111,19 @@ export class Rehearsal {
     return this.#stateMachine()?.machine.fork !== undefined;
   }
 
-  /** Number that changes with the records that precede the next command. */
+  /** Version of the state that the next command will meet. */
   get version(): number {
     return this.#version;
   }
 
-  /** Runs `work` exclusively, in turn with all others who append to the cluster: at once and without a promise if none waits. */
+  /** Runs `work` while no other append to the cluster is under way: synchronously if none is. */
   exclusively<T>(work: () => MaybePromise<T>): MaybePromise<T> {
     return this.#turns.run(work);
   }
 
   // ------------------------------------------------------------ candidates
 
-  /** Adds a candidate after all others. Called within `exclusively()`. */
+  /** Adds a candidate behind all others. Call it within `exclusively()`. */
   add(
     bytes: Uint8Array,
     start: number,
@@ -139,12 +140,12 @@ export class Rehearsal {
       place,
       isRefusable,
     );
-    this.#ahead.push(candidate);
+    this.#candidates.push(candidate);
     this.#version++;
     return candidate;
   }
 
-  /** Removes candidates that do not get into the log. */
+  /** Removes candidates that will not be in the log. */
   drop(candidates: readonly Candidate[]): void {
     let isChanged = false;
     for (const candidate of candidates) {
@@ -157,14 +158,16 @@ export class Rehearsal {
     this.#version++;
   }
 
-  /** Removes applied and dropped candidates. Not while a fork is used, which counts positions. */
+  /** Removes applied and dropped candidates. Must not be called while a fork is used, since it counts positions. */
   #trim(): void {
     const head = this.#head;
-    this.#ahead = this.#ahead.filter((one, i) => i >= head && !one.isDropped);
+    this.#candidates = this.#candidates.filter((one, i) =>
+      i >= head && !one.isDropped
+    );
     this.#head = 0;
   }
 
-  /** Records that candidates were passed to the log, in packs of `records` records. */
+  /** Records that candidates were passed to the log, in packs of `records` records altogether; `indexes` are those of the packs. */
   appended(
     candidates: readonly Candidate[],
     indexes: readonly MaybePromise<number>[],
@@ -178,10 +181,9 @@ export class Rehearsal {
     const [first] = indexes;
     if (indexes.length === 1 && typeof first === "number") return known(first);
     Promise.all(indexes).then(
-      // Packs after the first one may have records of others between them.
+      // Records of other appends may lie between two packs.
       (firsts) => known(Math.max(...firsts)),
-      // Records that may not be in the log are not counted as preceding later ones;
-      // those that are in it count once they are read back.
+      // They may not be in the log. Those that are count once they are read from it.
       () => this.drop(candidates),
     );
   }
@@ -189,13 +191,13 @@ export class Rehearsal {
   /** Called when the replica is about to apply batches. */
   applying(batches: readonly LogBatch[]): void {
     this.#removeApplied();
-    // No fork is fresh after this.
+    // Every fork is outdated after this.
     if (this.#busy === undefined) {
       this.#closeFork();
-      // Without forks, nothing else trims.
-      if (2 * this.#head > this.#ahead.length) this.#trim();
+      // Without forks, nothing else removes applied candidates.
+      if (2 * this.#head > this.#candidates.length) this.#trim();
     }
-    if (this.#ahead.length > 0) this.#applying = batches;
+    if (this.#candidates.length > 0) this.#applying = batches;
     else this.#version++;
   }
 
@@ -219,14 +221,14 @@ export class Rehearsal {
     if (lastOf(batches.at(-1)!) > applied) return;
     this.#applying = [];
     for (const { records } of batches) this.#matchRecords(records);
-    const ahead = this.#ahead;
+    const candidates = this.#candidates;
     // A candidate that was not recognized in the log must not block those after it.
     for (;; this.#head++) {
-      const index = ahead[this.#head]?.index ?? 0;
+      const index = candidates[this.#head]?.index ?? 0;
       if (index === 0 || index > applied) break;
     }
-    if (this.#head === ahead.length) {
-      this.#ahead = [];
+    if (this.#head === candidates.length) {
+      this.#candidates = [];
       this.#head = 0;
     }
   }
@@ -237,7 +239,7 @@ export class Rehearsal {
       const start = end;
       end = ends[i]!;
       if (!isRehearsed(bytes[start])) continue;
-      const next = this.#ahead[this.#head];
+      const next = this.#candidates[this.#head];
       if (next?.isAppended && next.isAt(bytes, start, end)) this.#head++;
       // A record of another process.
       else this.#version++;
@@ -247,14 +249,16 @@ export class Rehearsal {
   // -------------------------------------------------------------- the fork
 
   /**
-   * Applies the candidates that were not, up to the first command at which the
-   * machine throws: candidates after it that are not in the log are dropped.
+   * Applies all candidates to the fork. At the first command at which the machine
+   * throws, candidates behind it that are not in the log are dropped.
    *
-   * @throws ErrSystemBusy if the machine cannot be forked now; candidates that were not applied are dropped
+   * @throws ErrSystemBusy if the machine cannot be forked now; candidates that have not passed are dropped
    */
   run(): MaybePromise<void> {
     const failed = (error: unknown): never => {
-      this.drop(this.#ahead.filter((one) => !one.isAppended && !one.isPassed));
+      this.drop(
+        this.#candidates.filter((one) => !one.isAppended && !one.isPassed),
+      );
       throw error;
     };
     try {
@@ -270,7 +274,7 @@ export class Rehearsal {
     return this.#use((fork) => this.#bounded("lookup", fork.lookup(query)));
   }
 
-  /** Uses a fork with all candidates applied; the replica applies nothing in the meantime. */
+  /** Passes a fork with all candidates applied to `use`; until that settles, the replica applies nothing. */
   #use<T>(use: (fork: RehearsalFork) => MaybePromise<T>): MaybePromise<T> {
     if (this.#busy !== undefined) {
       return this.#busy.then(() => this.#use(use));
@@ -283,7 +287,7 @@ export class Rehearsal {
     }
     const { guard } = source;
     const call = (): MaybePromise<T> => chain(this.#freshFork(source), use);
-    // An update that waits for a snapshot may wait for this, too.
+    // Ahead of waiting calls, for example an update that waits for a snapshot.
     const used = guard.mayBegin(Op.Hash)
       ? guard.begin(Op.Hash, call)
       : guard.run(Op.Hash, call);
@@ -295,7 +299,7 @@ export class Rehearsal {
     return used;
   }
 
-  /** Rejects if a call of the fork takes too long: nothing is applied while it runs. */
+  /** Bounds the time of a call of the fork, since the replica applies nothing while it runs. */
   #bounded<T>(name: string, called: MaybePromise<T>): MaybePromise<T> {
     if (!isPromise(called)) return called;
     return new Promise((resolve, reject) => {
@@ -307,7 +311,7 @@ export class Rehearsal {
           cancel = setTick();
           return;
         }
-        // The call may still change the fork.
+        // The call goes on, and may still change the fork.
         this.#closeFork();
         reject(
           new Error(
@@ -326,12 +330,14 @@ export class Rehearsal {
       fork !== undefined && fork.source === source &&
       fork.applied === source.applied
     ) {
-      return fork.done === this.#ahead.length ? fork : this.#applyAll(fork);
+      return fork.done === this.#candidates.length
+        ? fork
+        : this.#applyAll(fork);
     }
     return this.#newFork(source, false);
   }
 
-  /** Makes a fork and applies all candidates: one by one, if one of them is known to make the machine throw. */
+  /** Makes a fork and applies all candidates; `isCareful` applies those that have not passed one by one, to find the one at which the machine throws. */
   #newFork(
     source: StateMachine<unknown>,
     isCareful: boolean,
@@ -339,7 +345,7 @@ export class Rehearsal {
     this.#closeFork();
     this.#removeApplied();
     const { applied } = source;
-    this.#ahead = this.#ahead.filter((one, i) =>
+    this.#candidates = this.#candidates.filter((one, i) =>
       i >= this.#head && !(one.index > 0 && one.index <= applied)
     );
     this.#head = 0;
@@ -349,19 +355,19 @@ export class Rehearsal {
       const fork = this.#fork = new RehearsalFork(machine, source);
       return chain(this.#applyAll(fork, isCareful), (fork) => {
         const took = this.#env.now() - begun;
-        // Leaves as much time for everything else.
+        // Leaves as much time to other work of the process.
         if (took >= 1) this.#turns.pauseFor(took);
         return fork;
       });
     });
   }
 
-  /** Applies candidates that a fork does not have. */
+  /** Applies the candidates that a fork does not have yet. */
   #applyAll(
     fork: RehearsalFork,
     isCareful = false,
   ): MaybePromise<RehearsalFork> {
-    while (fork.done < this.#ahead.length) {
+    while (fork.done < this.#candidates.length) {
       const { chunk, entries } = this.#chunk(fork, isCareful);
       if (entries.length === 0) continue;
       let updated: MaybePromise<void>;
@@ -384,24 +390,24 @@ export class Rehearsal {
     return fork;
   }
 
-  /** Next candidates for a fork, within the bounds of an update; if careful, one at a time of those that have not passed. */
+  /** Takes the next candidates for a fork, within the bounds of an update; if careful, one that has not passed comes alone. */
   #chunk(
     fork: RehearsalFork,
     isCareful: boolean,
   ): { chunk: Candidate[]; entries: Entry[] } {
-    const ahead = this.#ahead;
+    const candidates = this.#candidates;
     const chunk: Candidate[] = [];
     const entries: Entry[] = [];
     let bytes = 0;
     while (
-      fork.done < ahead.length && entries.length < UPDATE_ENTRIES_MAX &&
+      fork.done < candidates.length && entries.length < UPDATE_ENTRIES_MAX &&
       bytes < UPDATE_BYTES_MAX
     ) {
-      const one = ahead[fork.done]!;
+      const one = candidates[fork.done]!;
       const isAlone = isCareful && !one.isPassed;
       if (isAlone && entries.length > 0) break;
       if (fork.isInDoubt(one)) {
-        // Those before it are applied, and pass.
+        // The candidates before it are applied first.
         if (entries.length > 0) break;
         this.#closeFork();
         throw new ErrSystemBusy(
@@ -409,7 +415,7 @@ export class Rehearsal {
         );
       }
       fork.done++;
-      // Also for one that threw: its place in the session is taken.
+      // Also for a command at which the machine threw: its series is used up.
       const isApplied = fork.takePlace(one);
       if (one.thrown !== undefined) continue;
       if (!isApplied || one.cmd === undefined) {
@@ -433,7 +439,7 @@ export class Rehearsal {
     error: unknown,
   ): MaybePromise<RehearsalFork> {
     this.#closeFork();
-    // Not the fault of a command.
+    // Not caused by a command.
     if (error instanceof ErrStoreFull) throw error;
     // A regular machine applies entries one by one.
     const at = chunk.length === 1
@@ -442,7 +448,7 @@ export class Rehearsal {
       ? entries.findIndex(({ result }) => result === undefined)
       : -1;
     if (at < 0) {
-      // One that has passed on another state may be the culprit.
+      // Also a candidate that has passed on an earlier state may throw on this one.
       for (const one of chunk) one.isPassed = false;
       return this.#newFork(source, true);
     }
@@ -454,12 +460,12 @@ export class Rehearsal {
     return this.#newFork(source, false);
   }
 
-  /** Drops a command at which the machine threw, unless it has a place in a session, and candidates after it that are not in the log. */
+  /** Drops a command at which the machine threw, unless a skip record takes its place in a session, and the candidates behind it that are not in the log. */
   #dropFrom(culprit: Candidate): void {
-    const at = this.#ahead.indexOf(culprit);
+    const at = this.#candidates.indexOf(culprit);
     const hasPlace = culprit.session !== 0;
     this.#version++;
-    this.#ahead = this.#ahead.filter((one, i) => {
+    this.#candidates = this.#candidates.filter((one, i) => {
       if (i < at || one.isAppended || hasPlace && i === at) return true;
       one.isDropped = true;
       return false;
@@ -469,9 +475,9 @@ export class Rehearsal {
   // ------------------------------------------------- records of this host
 
   /**
-   * Rehearses the commands of a pack that this host itself appends, and appends
-   * those that pass. Before that, `refused` is called with the position of each
-   * that does not; in a session, a record that skips it takes its place.
+   * Rehearses the commands of a pack that this host itself appends, then appends the
+   * pack without those at which the machine threw. `refused` is called with the
+   * position of each of them before; in a session, a skip record takes its place.
    */
   append(
     records: Records,
@@ -524,7 +530,7 @@ export class Rehearsal {
     });
   }
 
-  /** Adds the records of a pack from position `first` on, and returns the positions of those that were added. */
+  /** Adds candidates for the records of a pack from position `first` on; returns their positions. */
   #addFrom(
     { bytes, ends }: Records,
     first: number,

@@ -26,7 +26,7 @@ import {
 import type { Result } from "../statemachine/types.ts";
 import { LruList, type LruNode } from "./lru_list.ts";
 
-/** Outcome of one series that its client has not acknowledged. */
+/** Recorded outcome of one series that its client has not acknowledged. */
 export interface Slot {
   /** Digest of the command; `SKIPPED` for a skipped series. */
   digest: number;
@@ -46,19 +46,21 @@ export interface SessionEntry<L> {
   readonly owner: Uint8Array;
   /** Last series that the client has acknowledged, with all before it. */
   responded: number;
-  /** Next series to be applied; those between `responded` and it are in `slots`. */
+  /** Next series to be applied; the series after `responded` and before it are in `slots`. */
   next: number;
-  /** Slots of the series after `responded`, starting at `head`. */
+  /** Slots of the series after `responded`, from position `head` on. */
   slots: Slot[];
+  /** Position in `slots` of the first series that is not acknowledged. */
   head: number;
   /** Bytes of result data in the slots. */
   dataBytes: number;
+  /** This replica's handle; undefined for a session that it does not use. */
   local: L | undefined;
   /** Node in the LRU list of all sessions. */
   node: LruNode<SessionEntry<L>> | undefined;
   /** LRU list of the sessions of the same owner. */
   ownerList: LruList<SessionEntry<L>> | undefined;
-  /** Node in that list. */
+  /** Node in `ownerList`. */
   ownerNode: LruNode<SessionEntry<L>> | undefined;
 }
 
@@ -91,9 +93,9 @@ export type Admission =
   | "duplicate"
   /** Applied or skipped, and acknowledged by the client. */
   | "acknowledged"
-  /** A series before it is missing: ignore it until it is retried in order. */
+  /** An earlier series is missing: ignored, until the client sends both in order. */
   | "gap"
-  /** Another command was applied in its place. */
+  /** The series was used for another command. */
   | "conflict";
 
 /** Sessions of a cluster, in LRU order. */
@@ -110,12 +112,12 @@ export class SessionTable<L> {
   #begun = false;
   /** Bytes of result data in all sessions. */
   #dataBytes = 0;
-  /** Slot that the last `admit()` returned "apply" or "duplicate" for. */
+  /** Slot of the series for which `admit()` last returned "apply" or "duplicate". */
   slot: Slot | undefined;
   /** Sessions changed since the last `takeChanges()`; undefined unless tracked. */
   #changed: Set<number> | undefined;
 
-  /** Creates an empty table; `track` has it record changes for {@linkcode takeChanges}. */
+  /** Creates an empty table; with `track`, it records changes for {@linkcode takeChanges}. */
   constructor(options: { readonly track?: boolean } = {}) {
     if (options.track) this.#changed = new Set();
   }
@@ -153,7 +155,7 @@ export class SessionTable<L> {
 
   /** Returns the session whose register record is at `index`. */
   get(index: number): SessionEntry<L> | undefined {
-    // Most batches contain the proposals of one session.
+    // Fast path: most batches contain the proposals of one session.
     const newest = this.#lru.newest?.item;
     return newest?.index === index ? newest : this.#sessions.get(index);
   }
@@ -175,12 +177,12 @@ export class SessionTable<L> {
   }
 
   /**
-   * Registers a session. At the limit it evicts the least recently used session
-   * of the owner with the most sessions, if those exceed its share, else of the
-   * whole table; so one owner cannot have all sessions of the others evicted.
+   * Registers a session. At the limit it evicts the least recently used session: of
+   * the owner with the most sessions, if that is over its share, else of the whole
+   * table. So no owner can evict all sessions of the others.
    *
-   * A client has one session per owner: while that exists, a repeated
-   * registration, also by a copy of the client, returns it (H14).
+   * A client has one session per owner: a repeated registration, also by a copy of
+   * the client, returns that session while it exists (H14).
    */
   register(
     index: number,
@@ -254,7 +256,7 @@ export class SessionTable<L> {
 
   #add(session: SessionEntry<L>): void {
     this.#sessions.set(session.index, session);
-    // Host rows and snapshots list sessions in LRU order, not by age.
+    // Sessions are added in LRU order after a recovery, not by age.
     const client = clientOf(session);
     if (!(session.index < this.#clients.get(client)?.index!)) {
       this.#clients.set(client, session);
@@ -296,9 +298,9 @@ export class SessionTable<L> {
   }
 
   /**
-   * Admits a proposal, or with digest `SKIPPED` the skipping of its series. On
-   * "apply" the series has advanced and `slot` expects the result; on "duplicate"
-   * `slot` has the recorded outcome.
+   * Decides about a proposal, or with digest `SKIPPED` about the skip of a series. On
+   * "apply" the session has advanced and `slot` awaits the result; on
+   * "duplicate" `slot` has the recorded outcome.
    *
    * @param lag number of series before this one that the client has not acknowledged
    */
@@ -321,8 +323,8 @@ export class SessionTable<L> {
     if (series <= responded) return "acknowledged";
     const slot = session.slots[session.head + series - responded - 1]!;
     this.slot = slot;
-    // Of a command and the skip of its series, the one committed first counts;
-    // neither is evidence of a second client.
+    // A client may send a command and the skip of its series: the first in the log
+    // counts, and the other one is no sign of a second client.
     return digest === slot.digest || digest === SKIPPED ||
         slot.digest === SKIPPED
       ? "duplicate"
@@ -349,9 +351,9 @@ export class SessionTable<L> {
   }
 
   /**
-   * Stores the result of an applied proposal in its slot, with a copy of the
-   * data: the caller gets the original. Beyond the bounds on result data the
-   * oldest results with data are dropped, and a late retry gets "lost".
+   * Stores the result of an applied proposal in its slot, with a copy of the data: the
+   * caller gets the original. Over the bounds on result data the oldest results with
+   * data are dropped; a retry of their series then gets the outcome "lost".
    */
   fill(
     session: SessionEntry<L>,
@@ -365,12 +367,12 @@ export class SessionTable<L> {
       return;
     }
     slot.result = { value, data: copyOf(data) };
-    // Acknowledged within the batch that applies it: the slot is gone already.
+    // Acknowledged in the batch that applies it: its slot was removed.
     if (series <= session.responded) return;
     this.#addBytes(session, data.length);
     this.#dropResults(session, SESSION_RESULT_BYTES_MAX);
-    // A client that is gone never acknowledges: least recently used sessions
-    // lose their results first.
+    // Results of the least recently used sessions are dropped first: their clients may
+    // never acknowledge them.
     for (
       let { oldest: at } = this.#lru;
       at !== undefined && this.#dataBytes > SESSIONS_RESULT_BYTES_MAX;
@@ -394,7 +396,7 @@ export class SessionTable<L> {
     }
   }
 
-  /** Encodes the table; without results it is the form that replicas compare (H12). */
+  /** Encodes the table; replicas compare the hash of the form without results (H12). */
   encode(withResults: boolean): Uint8Array {
     const writer = new ByteWriter(256);
     writer.varint(this.#begun ? this.#max : 0).varint(this.#sessions.size);
@@ -462,9 +464,9 @@ export class SessionTable<L> {
   }
 
   /**
-   * Encodes the sessions changed since the last call as host rows: undefined for
-   * a removed session; session 0 stands for the session limit. `stamp` and the
-   * rank within this call restore the LRU order.
+   * Passes the sessions changed since the last call to `row`, encoded as host rows;
+   * undefined for a removed session. Session 0 stands for the session limit. Rows are
+   * ordered by `stamp`, then by their rank in this call, to restore the LRU order.
    */
   takeChanges(
     stamp: number,

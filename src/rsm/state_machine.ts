@@ -86,7 +86,7 @@ export interface SessionInfo {
   readonly clientID: bigint;
   /** Id of the session holder: the process that may send in the session. */
   readonly holder: bigint;
-  /** Principal that registered the session, as bytes; a view, not a copy. */
+  /** Owner of the session: the principal that registered it, as bytes; a view, not a copy. */
   readonly owner: Uint8Array;
   /** Next series to be applied; every series before it is decided. */
   readonly next: number;
@@ -112,7 +112,7 @@ export interface ApplyListener<L> {
   unregistered(session: number, next: number): void;
   /** Called when a claim to a session was applied: granted, in conflict with another holder, or for an unknown session. */
   claimed(session: number, holder: bigint, outcome: ClaimOutcome): void;
-  /** Called when the outcome of a series of a local session is known; for a skipped one, `result.data` is the reason. `digest` is that of the command recorded for the series, whichever client sent it. */
+  /** Called when the outcome of a series of a local session is known; for a skipped one, `result.data` is the reason. `digest` is that of the recorded command, which another process may have sent. */
   answered(
     local: L,
     series: number,
@@ -225,15 +225,15 @@ export class StateMachine<L> {
   /** Index up to which entries are not reported to the listener: the state machine that this one replaces has reported them. */
   reportedUpTo = 0;
   #updateFailed: FailedEntries | undefined;
-  /** Skipped entries, at or after the applied index too. */
+  /** All known skipped entries, also those after the applied index. */
   #skips: SkippedEntries;
   /** Index of the first skipped entry that was not decoded yet. */
   #nextSkip = Infinity;
   /** Indexes of the skipped entries whose rows the machine has stored. */
   readonly #skipRows = new Set<number>();
 
-  // The batch being applied. Parallel arrays: an object per entry costs more
-  // than everything else the loop does with it.
+  // The batch being applied. Parallel arrays, because an object per entry would cost
+  // more than the rest of the loop.
   readonly #cursor = new RecordCursor();
   /** Index of the last record decoded. */
   #read = 0;
@@ -243,7 +243,7 @@ export class StateMachine<L> {
   #series: number[] = [];
   #sessions: (SessionEntry<L> | undefined)[] = [];
   #slots: (Slot | undefined)[] = [];
-  /** Bytes of the commands in `#entries`. */
+  /** Total size of the commands in `#entries`, in bytes. */
   #bytes = 0;
   /** Notifications to deliver once the batch is applied. */
   #notifications: (() => void)[] = [];
@@ -308,7 +308,7 @@ export class StateMachine<L> {
     return this.#closed || this.guard.failed;
   }
 
-  /** True while the sessions are rebuilt up to the entries the machine already contains: its state is ahead of the applied index. */
+  /** True while the machine contains entries after the applied index: the log is read again to restore the sessions up to them. */
   get behind(): boolean {
     return this.#applied < this.#opened;
   }
@@ -329,7 +329,7 @@ export class StateMachine<L> {
     this.#nextSkip = this.#skips.after(this.#read);
   }
 
-  /** True while the state omits an entry whose skip decision comes later in the log: it must not be compared or saved. */
+  /** True while the state lacks an entry whose skip decision comes later in the log: it must not be compared or saved. */
   get ahead(): boolean {
     return this.#skips.isAhead(this.#applied);
   }
@@ -340,9 +340,9 @@ export class StateMachine<L> {
   }
 
   /**
-   * Opens an on-disk machine. Its entries count as applied only as far as the
-   * sessions are known: all of them if it stores the host's rows, else none until
-   * the sessions are rebuilt from the log.
+   * Opens an on-disk machine. Its entries count as applied once the sessions are
+   * known: at once if it stores the host's rows, else when the sessions were restored
+   * from a snapshot and the log.
    *
    * @returns index up to which the machine contains entries
    */
@@ -398,7 +398,7 @@ export class StateMachine<L> {
     for (const skip of decodeSkips(reader)) this.#skips.add(skip);
   }
 
-  /** Replaces the sessions by those of an index at or below the entries of the machine. */
+  /** Replaces sessions and applied index by those of a snapshot at or below the index the machine opened at. */
   loadSessions({ index, epoch, sessions }: StateMetadata): void {
     const table = this.#newTable();
     this.#decodeTable(table, sessions);
@@ -465,6 +465,7 @@ export class StateMachine<L> {
     return this.guard.run(Op.Update, () => this.#applyFrom(batches, 0, 0));
   }
 
+  /** Applies from record `i` of batch `b` on. */
   #applyFrom(
     batches: readonly LogBatch[],
     b: number,
@@ -510,6 +511,7 @@ export class StateMachine<L> {
     }
   }
 
+  /** Decodes one record: adds its command to the batch, or changes the sessions. */
   #decode(index: number, bytes: Uint8Array, start: number, end: number): void {
     const cursor = this.#cursor;
     try {
@@ -553,7 +555,7 @@ export class StateMachine<L> {
     return entry;
   }
 
-  /** Has the result of an entry stored in its slot, or reported to its proposal. */
+  /** Notes that the result of an entry is stored in a slot, or reported to its proposal. */
   #track(
     entry: Entry,
     series: number,
@@ -591,7 +593,7 @@ export class StateMachine<L> {
     const admission = table.admit(session, series, lag, digest);
     if (admission === "apply") return session;
     if (admission === "gap" && series - lag > session.next) {
-      // The client acknowledges series that were never applied here: it comes
+      // The client has acknowledged series that were never applied here: it comes
       // from another history, and no later record can fill the gap.
       this.#answerLater(session.local, series, "conflict");
     } else if (admission !== "duplicate") {
@@ -663,7 +665,7 @@ export class StateMachine<L> {
     }
   }
 
-  /** Skips the series named by the record at the cursor; `reason` is empty unless the server rejected the proposal. */
+  /** Skips the series of the record at the cursor; `reason` is empty unless the server refused the command. */
   #skipSeries(reason: Uint8Array): void {
     const { series } = this.#cursor;
     const session = this.#admit(SKIPPED);
@@ -745,7 +747,7 @@ export class StateMachine<L> {
   #flush(): MaybePromise<void> {
     const { hostState } = this.machine;
     if (this.#read === this.#applied) return;
-    // While sessions are rebuilt, the host rows must not fall behind the machine.
+    // While sessions are restored, host rows would be older than those stored.
     const noRows = hostState === undefined || this.#read < this.#opened;
     if (this.#entries.length === 0 && noRows) return this.#settle();
     this.dirty = true;
@@ -764,25 +766,23 @@ export class StateMachine<L> {
       : this.#settle();
   }
 
-  /** Retries the batch after `ErrStoreFull`, of which nothing was applied; any other error is fatal (R5). */
+  /** Retries the batch after `ErrStoreFull`, which means that nothing of it was applied; any other error is fatal (R5). */
   #retryUpdate(error: unknown): Promise<void> {
     const room = this.#room;
     if (!(error instanceof ErrStoreFull) || room === undefined) {
       this.#updateFailed = this.#failedEntries();
       // Part of the batch may be applied: no read and no save may see it.
-      this.guard.fail(
-        this.#recovering(),
-      );
+      this.guard.fail(this.#recovering());
       throw error;
     }
     return room(error).then(() => this.#update());
   }
 
-  /** Narrows down the entry at which `update()` threw, as far as the kind of machine allows. */
+  /** Returns the entries that include the one at which `update()` threw: that one alone for a regular machine. */
   #failedEntries(): FailedEntries {
     const entries = this.#entries;
-    // A regular machine is called once per entry; results that another kind set
-    // before it threw prove nothing.
+    // A regular machine is called once per entry. Other kinds may set results in any
+    // order before they throw.
     const thrown = this.machine.type === RegularStateMachine
       ? entries.find(({ result }) => result === undefined)
       : undefined;
@@ -891,7 +891,7 @@ export class StateMachine<L> {
   #checkpoint(): MaybePromise<void> {
     this.#checkpointDue = false;
     const index = this.#applied;
-    // The state is not that of this index.
+    // The machine's state is not that of the applied index.
     if (index < this.#opened || this.ahead) return;
     const report = (state: bigint | undefined): void =>
       this.#progress.checkpoint?.({
@@ -902,7 +902,7 @@ export class StateMachine<L> {
           ? {}
           : { stateVersion: this.machine.stateVersion }),
       });
-    // No caller requested this hash: a failure to compute it is not fatal (R5).
+    // Not fatal (R5): no caller has requested the hash.
     const failed = (error: unknown): void =>
       this.#progress.checkpointFailed?.(error);
     if (!this.machine.hasHash) return report(undefined);
@@ -963,8 +963,8 @@ export class StateMachine<L> {
   }
 
   /**
-   * Makes applied entries durable like {@linkcode sync}, but for a caller that
-   * already excludes every other call.
+   * Makes applied entries durable like {@linkcode sync}, for a caller that already
+   * excludes every other call.
    *
    * @throws MachineFailure if the machine failed
    * @throws ErrStoreFull if there is no room; the call can be retried (U8)
@@ -1003,8 +1003,8 @@ export class StateMachine<L> {
 
   /**
    * Replaces state, sessions and applied index by those of a snapshot; `recover`
-   * passes its payload to the machine. If it throws, the sessions stay as they
-   * were and the machine refuses every further call (R9).
+   * passes the payload to the machine. If that throws, the sessions stay as they
+   * were, and the machine refuses all later calls (R9).
    */
   recover(
     metadata: StateMetadata,
@@ -1022,9 +1022,7 @@ export class StateMachine<L> {
       } catch (error) {
         this.#table = oldTable;
         this.#epoch = oldEpoch;
-        this.guard.fail(
-          this.#recovering(),
-        );
+        this.guard.fail(this.#recovering());
         throw error;
       }
       this.#applied = this.#read = this.#opened = index;

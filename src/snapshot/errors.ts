@@ -81,9 +81,9 @@ export class ErrStateMismatch extends SampanError {
 export class ErrSnapshotNotFound extends SampanError {
   /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSnapshotNotFound";
-  /** Identifies the snapshot that is missing. */
+  /** Id of the missing snapshot. */
   readonly id: string;
-  /** An error for the snapshot `id`. */
+  /** Creates an error for the snapshot `id`. */
   constructor(id: string) {
     super(`Snapshot ${id} is not in the store`);
     this.id = id;

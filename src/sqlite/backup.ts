@@ -14,7 +14,7 @@ import {
   BACKUP_REST_FACTOR,
   SNAPSHOT_CHUNK_BYTES,
 } from "../limits.ts";
-import type { BlockLogDB, LogCopy } from "../log/block_log.ts";
+import type { BlockLogDB, LogBackup } from "../log/block_log.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import { ErrStoreCorrupted, newerVersion } from "../store/errors.ts";
 
@@ -132,7 +132,7 @@ async function* copyAll(
     // are opened at once, since the server may replace them.
     const infos = await snapshots.list(clusterID);
     const opened: ReadableStream<Uint8Array>[] = [];
-    let copy: LogCopy | undefined;
+    let copy: LogBackup | undefined;
     try {
       for (const info of infos) opened.push(await snapshots.open(info));
       copy = await logDB.copy(clusterID);

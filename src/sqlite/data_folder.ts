@@ -69,7 +69,7 @@ export interface Restored {
 
 /** Options of {@linkcode DataFolder.restore}. */
 export interface RestoreOptions {
-  /** Called after each step. The total is not known. */
+  /** Called after each step with the bytes read so far, also as the total, which is not known. */
   readonly onProgress?: ((progress: BackupProgress) => void) | undefined;
   /** Aborts the restore, which removes everything it has written. */
   readonly signal?: AbortSignal | undefined;
@@ -179,26 +179,26 @@ export class DataFolder implements AsyncDisposable {
     options: RestoreOptions = {},
   ): Promise<Restored> {
     const at = resolve(path);
-    const aside = `${at}.restoring`;
+    const temporary = `${at}.restoring`;
     try {
       checkAbsent(at);
       // Left by an interrupted restore.
-      rmSync(aside, { recursive: true, force: true });
+      rmSync(temporary, { recursive: true, force: true });
     } catch (error) {
       await source.cancel(error).catch(() => {});
       throw error;
     }
     try {
-      makeDirectory(join(aside, SNAPSHOTS));
-      const restored = await new Restore(aside, source, options).run();
-      await checkLogs(aside, restored);
+      makeDirectory(join(temporary, SNAPSHOTS));
+      const restored = await new Restore(temporary, source, options).run();
+      await checkLogs(temporary, restored);
       rmSync(at, { recursive: true, force: true });
-      renameSync(aside, at);
+      renameSync(temporary, at);
       syncDirectory(join(at, ".."));
       return restored;
     } catch (error) {
       if (!source.locked) await source.cancel(error).catch(() => {});
-      rmSync(aside, { recursive: true, force: true });
+      rmSync(temporary, { recursive: true, force: true });
       throw unwritable(at, error);
     }
   }
@@ -241,7 +241,7 @@ function checkAbsent(path: string): void {
   }
 }
 
-/** Converts an error of the file system to one about the operator's path; returns other errors unchanged. */
+/** Converts an error of the file system to an `ErrDataFolder` for `path`; returns other errors unchanged. */
 export function unwritable(path: string, error: unknown): unknown {
   const { code, message, syscall } = Object(error) as {
     code?: unknown;
@@ -298,6 +298,7 @@ class Restore {
   readonly #options: RestoreOptions;
   readonly #store: SqliteBlockStore;
   readonly #clusters: { clusterID: bigint; last: number }[] = [];
+  /** Blocks that are not written yet. */
   #blocks: Block[] = [];
   #blockBytes = 0;
   #blockCount = 0;
@@ -409,7 +410,7 @@ class Restore {
     const sink = new FileSink(path, new Set());
     const { transform, totals } = verifySnapshot();
     const written = transform.readable.pipeTo(sink.writable);
-    // The writes, or the await at the end, report the error.
+    // Reported by the writes, or by the await at the end.
     written.catch(() => {});
     const writer = transform.writable.getWriter();
     try {

@@ -16,7 +16,7 @@
 export {
   BlockLogDB,
   type BlockLogOptions,
-  type LogCopy,
+  type LogBackup,
 } from "../log/block_log.ts";
 export {
   BlockOutbox,

@@ -27,30 +27,35 @@ import {
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
-import { serialised } from "./clock.ts";
-import { determinismTrials } from "./determinism.ts";
-import { durabilityTrials } from "./durability.ts";
-import type { Trial } from "./experiment.ts";
-import { type History, historyOf, storyOf, without } from "./history.ts";
-import { Lab, type LabInit, type Site } from "./lab.ts";
+import { runExclusively } from "./seeded_globals.ts";
+import { determinismProperties } from "./determinism.ts";
+import { durabilityProperties } from "./durability.ts";
+import type { Property } from "./property.ts";
+import {
+  describeHistory,
+  type History,
+  historyOf,
+  without,
+} from "./history.ts";
+import { Fixture, type FixtureInit, type SubjectFactory } from "./fixture.ts";
 import type {
   CheckConcurrentStateMachineOptions,
   CheckOnDiskStateMachineOptions,
   CheckOptions,
   CheckStateMachineOptions,
 } from "./options.ts";
-import { readingTrials } from "./reading.ts";
-import { snapshotTrials } from "./snapshots.ts";
-import { stoppingTrials } from "./stopping.ts";
+import { purityProperties } from "./purity.ts";
+import { snapshotProperties } from "./snapshots.ts";
+import { stoppingProperties } from "./stopping.ts";
 import { concurrent, onDisk, regular } from "./subject.ts";
 import { Breach, ContractViolation } from "./violation.ts";
 
-/** In this order: each experiment relies on rules that earlier ones have checked. */
-const TRIALS: readonly Trial[] = [
-  ...determinismTrials,
-  ...readingTrials,
-  ...snapshotTrials,
-  ...stoppingTrials,
+/** Properties of all machines. The order matters: each relies on rules that earlier ones have checked. */
+const PROPERTIES: readonly Property[] = [
+  ...determinismProperties,
+  ...purityProperties,
+  ...snapshotProperties,
+  ...stoppingProperties,
 ];
 
 /** Checks that samples are a list or an arbitrary. */
@@ -88,10 +93,10 @@ const HANGS_MAX = 3;
 export function checkStateMachine(
   options: CheckStateMachineOptions,
 ): Promise<void> {
-  return check(options, TRIALS, {
+  return check(options, PROPERTIES, {
     type: RegularStateMachine,
     options,
-    site: () =>
+    factory: () =>
       Promise.resolve({
         make: (clusterID, nodeID) => regular(options.create(clusterID, nodeID)),
         disk: undefined,
@@ -109,10 +114,10 @@ export function checkStateMachine(
 export function checkConcurrentStateMachine(
   options: CheckConcurrentStateMachineOptions,
 ): Promise<void> {
-  return check(options, TRIALS, {
+  return check(options, PROPERTIES, {
     type: ConcurrentStateMachine,
     options,
-    site: () =>
+    factory: () =>
       Promise.resolve({
         make: (clusterID, nodeID) =>
           concurrent(options.create(clusterID, nodeID)),
@@ -132,10 +137,10 @@ export function checkConcurrentStateMachine(
 export function checkOnDiskStateMachine(
   options: CheckOnDiskStateMachineOptions,
 ): Promise<void> {
-  return check(options, [...TRIALS, ...durabilityTrials], {
+  return check(options, [...PROPERTIES, ...durabilityProperties], {
     type: OnDiskStateMachine,
     options,
-    async site(): Promise<Site> {
+    async factory(): Promise<SubjectFactory> {
       const disk = await options.disk();
       return {
         make: (clusterID, nodeID) => onDisk(disk.create(clusterID, nodeID)),
@@ -147,8 +152,8 @@ export function checkOnDiskStateMachine(
 
 async function check(
   options: CheckOptions,
-  trials: readonly Trial[],
-  init: LabInit,
+  properties: readonly Property[],
+  init: FixtureInit,
 ): Promise<void> {
   checkOptions("Options of the check", options, CHECKS);
   const { commands, queries, naQueries, maxCommands = 12 } = options;
@@ -159,20 +164,22 @@ async function check(
   }
   const histories = historyOf({ commands, queries, naQueries, maxCommands });
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
-  await serialised(async () => {
-    for (const trial of trials) await tryOut(trial, histories, seed, init);
+  await runExclusively(async () => {
+    for (const property of properties) {
+      await checkProperty(property, histories, seed, init);
+    }
   });
 }
 
-/** Runs one experiment with many histories; reports the smallest that shows a breach. */
-async function tryOut(
-  trial: Trial,
+/** Checks one property with many histories; reports the smallest that shows a breach. */
+async function checkProperty(
+  property: Property,
   histories: fc.Arbitrary<History>,
   seed: number,
-  init: LabInit,
+  init: FixtureInit,
 ): Promise<void> {
   const { options } = init;
-  const search = new Search(trial, init);
+  const search = new Search(property, init);
   const details = await fc.check(
     fc.asyncProperty(histories, (history) => search.run(history)),
     {
@@ -190,23 +197,23 @@ async function tryOut(
     rule: breach.rule,
     detail: breach.message,
     commands: history.steps.map(({ cmd }) => cmd),
-    story: storyOf(history, init.type === OnDiskStateMachine),
+    history: describeHistory(history, init.type === OnDiskStateMachine),
     seed: details.seed,
     path: details.counterexamplePath ?? "",
   }, breach.cause === undefined ? undefined : { cause: breach.cause });
 }
 
-/** Search of one experiment for the smallest history that shows its breach. */
+/** Search for the smallest history in which one property does not hold. */
 class Search {
-  readonly #trial: Trial;
-  readonly #init: LabInit;
+  readonly #property: Property;
+  readonly #init: FixtureInit;
   #hangs = 0;
   #closes = true;
   /** Smallest breach so far; fast-check continues only from smaller histories. */
   found: { readonly breach: Breach; readonly history: History } | undefined;
 
-  constructor(trial: Trial, init: LabInit) {
-    this.#trial = trial;
+  constructor(property: Property, init: FixtureInit) {
+    this.#property = property;
     this.#init = init;
   }
 
@@ -234,18 +241,18 @@ class Search {
     }
   }
 
-  /** Runs the experiment once; an error that is not a breach is the suite's own. */
+  /** Checks the property with one history; an error that is not a breach is the suite's own. */
   async #try(history: History): Promise<Breach | undefined> {
-    const lab = new Lab(this.#init);
+    const fixture = new Fixture(this.#init);
     let breach: Breach | undefined;
     let hung: Breach | undefined;
     try {
-      await this.#trial.run(lab, history);
+      await this.#property.run(fixture, history);
     } catch (error) {
       if (!(error instanceof Breach)) throw error;
       breach = error;
     } finally {
-      hung = await lab.end(this.#closes);
+      hung = await fixture.end(this.#closes);
     }
     if (hung !== undefined) this.#closes = false;
     if (hung !== undefined || breach?.hung) this.#hangs++;

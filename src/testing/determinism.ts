@@ -1,6 +1,6 @@
 /**
- * Experiments on the inputs of state: only the commands, in their order (R3,
- * R12, C7, E1, E2).
+ * Properties of determinism: the state depends on the commands and their order
+ * alone (R3, R12, C7, E1, E2).
  *
  * This module is browser compatible.
  *
@@ -8,41 +8,41 @@
  */
 
 import { RegularStateMachine, type Result } from "../statemachine/types.ts";
-import { inWorld } from "./clock.ts";
+import { withSeededGlobals } from "./seeded_globals.ts";
 import {
   compare,
   expectSame,
+  type Property,
   runDifference,
   runOf,
-  type Trial,
-} from "./experiment.ts";
+} from "./property.ts";
 import { entriesOf, type History } from "./history.ts";
-import type { Lab } from "./lab.ts";
+import type { Fixture } from "./fixture.ts";
 import { copyResult, equalResults } from "./result.ts";
 import { Breach } from "./violation.ts";
 
 /** Checks that the input of one instance does not show in another (R3, T4). */
-async function isolation(lab: Lab, history: History): Promise<void> {
+async function isolation(fixture: Fixture, history: History): Promise<void> {
   const [busy, idle, spare] = [
-    await lab.fresh(),
-    await lab.fresh(),
-    await lab.fresh(),
+    await fixture.fresh(),
+    await fixture.fresh(),
+    await fixture.fresh(),
   ];
   if (busy.subject.machine === idle.subject.machine) {
     throw new Breach("T4", "The factory returned the same machine twice");
   }
   const empty = await idle.observe(history);
   // A machine that changes when read, or differs by itself, breaks another
-  // rule, whose own experiment reports it.
+  // rule, whose own property reports it.
   const again = await idle.observe(history);
   const other = await spare.observe(history);
   if (
-    lab.difference(history, empty, again) ||
-    lab.difference(history, empty, other)
+    fixture.difference(history, empty, again) ||
+    fixture.difference(history, empty, other)
   ) return;
   await busy.apply(history, entriesOf(history, false));
   expectSame(
-    lab,
+    fixture,
     history,
     "R3",
     "Commands given to one instance change another",
@@ -50,26 +50,26 @@ async function isolation(lab: Lab, history: History): Promise<void> {
     await idle.observe(history),
   );
   expectSame(
-    lab,
+    fixture,
     history,
     "R3",
     "An instance made after commands were given to another is not empty",
     empty,
-    await (await lab.fresh()).observe(history),
+    await (await fixture.fresh()).observe(history),
   );
 }
 
 /** Checks that two replicas with different clocks and random numbers have equal results and states (R12). */
-async function determinism(lab: Lab, history: History): Promise<void> {
-  const one = await inWorld(
+async function determinism(fixture: Fixture, history: History): Promise<void> {
+  const one = await withSeededGlobals(
     history.salt,
-    () => runOf(lab, history, { gaps: false }),
+    () => runOf(fixture, history, { gaps: false }),
   );
-  const two = await inWorld(
+  const two = await withSeededGlobals(
     ~history.salt,
-    () => runOf(lab, history, { gaps: false, nodeID: lab.otherNodeID }),
+    () => runOf(fixture, history, { gaps: false, nodeID: fixture.otherNodeID }),
   );
-  const difference = runDifference(lab, history, one, two);
+  const difference = runDifference(fixture, history, one, two);
   if (difference === undefined) return;
   const rules = { answers: "R12", naAnswers: "E2", hash: "E1" };
   throw new Breach(
@@ -79,8 +79,8 @@ async function determinism(lab: Lab, history: History): Promise<void> {
 }
 
 /** Checks that a result stays unchanged after it was returned: the host stores it (T2). */
-async function lasting(lab: Lab, history: History): Promise<void> {
-  const probe = await lab.fresh();
+async function lasting(fixture: Fixture, history: History): Promise<void> {
+  const probe = await fixture.fresh();
   const live: Result[] = [];
   const copies: Result[] = [];
   for (const entry of entriesOf(history, false)) {
@@ -101,12 +101,12 @@ async function lasting(lab: Lab, history: History): Promise<void> {
 }
 
 /** Checks that gaps between indexes do not matter (C7). */
-async function gaps(lab: Lab, history: History): Promise<void> {
-  if (lab.type === RegularStateMachine) return;
-  const contiguous = await runOf(lab, history, { gaps: false });
-  const gapped = await runOf(lab, history, { blame: "C7" });
-  if (lab.options.usesIndex) return;
-  const difference = runDifference(lab, history, contiguous, gapped);
+async function gaps(fixture: Fixture, history: History): Promise<void> {
+  if (fixture.type === RegularStateMachine) return;
+  const contiguous = await runOf(fixture, history, { gaps: false });
+  const gapped = await runOf(fixture, history, { blame: "C7" });
+  if (fixture.options.usesIndex) return;
+  const difference = runDifference(fixture, history, contiguous, gapped);
   // A hash may cover the index, which an on-disk machine stores with its state.
   if (difference === undefined || difference.seen === "hash") return;
   throw new Breach(
@@ -116,12 +116,12 @@ async function gaps(lab: Lab, history: History): Promise<void> {
 }
 
 /** Checks that the division of the log into batches does not matter (C7). */
-async function batches(lab: Lab, history: History): Promise<void> {
-  if (lab.type === RegularStateMachine) return;
+async function batches(fixture: Fixture, history: History): Promise<void> {
+  if (fixture.type === RegularStateMachine) return;
   const control = { batching: "one by one" } as const;
   for (const batching of ["all at once", "as drawn"] as const) {
     await compare(
-      lab,
+      fixture,
       history,
       "C7",
       "Commands given one by one and in batches give something else",
@@ -131,11 +131,12 @@ async function batches(lab: Lab, history: History): Promise<void> {
   }
 }
 
-/** Experiments of this module; each may rely on those before it. */
-export const determinismTrials: readonly Trial[] = [
+/** Properties of this module; each may rely on those before it. */
+export const determinismProperties: readonly Property[] = [
   {
     name: "instances apart",
-    run: (lab, history) => inWorld(history.salt, () => isolation(lab, history)),
+    run: (fixture, history) =>
+      withSeededGlobals(history.salt, () => isolation(fixture, history)),
   },
   { name: "two replicas", run: determinism },
   { name: "lasting results", run: lasting },

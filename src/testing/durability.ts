@@ -1,6 +1,6 @@
 /**
- * Experiments on on-disk machines: after a crash they contain a prefix with its
- * index, and all that was synced; a recovery is all or nothing (D1 to D6, D11).
+ * Properties of on-disk machines: after a crash they contain a prefix of the log with
+ * its index, and all that was synced; a recovery is atomic (D1 to D6, D11).
  *
  * This module is browser compatible.
  *
@@ -10,17 +10,17 @@
 import { withResolvers } from "../async.ts";
 import { ErrOpenStopped } from "../statemachine/errors.ts";
 import type { Result } from "../statemachine/types.ts";
-import { randomOf } from "./clock.ts";
-import { expectSame, expectSameResults, type Trial } from "./experiment.ts";
+import { randomOf } from "./seeded_globals.ts";
+import { expectSame, expectSameResults, type Property } from "./property.ts";
 import {
   batchesOf,
   entriesOf,
-  type Fate,
+  type Fault,
   type History,
   type LogEntry,
   type Step,
 } from "./history.ts";
-import { checkedIndex, type Lab, type Place } from "./lab.ts";
+import { checkedIndex, type Fixture, type Storage } from "./fixture.ts";
 import type { Observation, Probe } from "./probe.ts";
 import { copyResult } from "./result.ts";
 import { expectOriginal, type Original, originalOf } from "./snapshots.ts";
@@ -29,16 +29,19 @@ import { show } from "./value.ts";
 import { Breach } from "./violation.ts";
 
 /** Reference run of a machine that never crashes, entry by entry. */
-interface Course {
+interface ReferenceRun {
   readonly entries: readonly LogEntry[];
   readonly results: readonly Result[];
   /** Observations before the first entry and after each. */
   readonly states: readonly Observation[];
 }
 
-async function courseOf(lab: Lab, history: History): Promise<Course> {
+async function referenceRunOf(
+  fixture: Fixture,
+  history: History,
+): Promise<ReferenceRun> {
   const entries = entriesOf(history);
-  const probe = await lab.fresh();
+  const probe = await fixture.fresh();
   const states = [await probe.observe(history)];
   const results: Result[] = [];
   for (const entry of entries) {
@@ -63,47 +66,53 @@ async function someMicrotasks(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await Promise.resolve();
 }
 
-/** Run of a machine through a history with crashes. */
-class Journey {
-  readonly #lab: Lab;
+/** Run of a machine through a history, in which it crashes and is opened again. */
+class CrashRun {
+  readonly #fixture: Fixture;
   readonly #history: History;
-  readonly #course: Course;
-  readonly #place: Place;
+  readonly #reference: ReferenceRun;
+  readonly #storage: Storage;
   readonly #random: () => number;
-  readonly #met = new Set<Step>();
+  /** Steps whose fault has happened. */
+  readonly #passed = new Set<Step>();
   #probe: Probe | undefined;
   /** Number of entries in the machine. */
   #position = 0;
-  /** Least index that the next `open()` may return, with the rule that demands it. */
-  #floor = { index: 0, rule: "D1", why: "" };
+  /** Least index that the next `open()` may return, with the rule that requires it. */
+  #least = { index: 0, rule: "D1", reason: "" };
 
-  constructor(lab: Lab, history: History, course: Course, place: Place) {
-    this.#lab = lab;
+  constructor(
+    fixture: Fixture,
+    history: History,
+    reference: ReferenceRun,
+    storage: Storage,
+  ) {
+    this.#fixture = fixture;
     this.#history = history;
-    this.#course = course;
-    this.#place = place;
+    this.#reference = reference;
+    this.#storage = storage;
     this.#random = randomOf(history.salt);
   }
 
   #indexAt(position: number): number {
     return position === 0
       ? 0
-      : this.#course.entries[position - 1]?.index as number;
+      : this.#reference.entries[position - 1]?.index as number;
   }
 
-  /** Runs to the end of the history and crashes without a sync; runs again, syncs, crashes, and observes the state. */
-  async go(): Promise<void> {
-    const { length } = this.#course.entries;
+  /** Runs to the end of the history and crashes without a sync; then runs to the end again, syncs, crashes and observes the state. */
+  async run(): Promise<void> {
+    const { length } = this.#reference.entries;
     let probe = await this.#toEnd(await this.#open(0));
-    await this.#place.crash(probe);
+    await this.#storage.crash(probe);
     probe = await this.#toEnd(await this.#open(length));
     await this.#sync(probe);
-    await this.#place.crash(probe);
+    await this.#storage.crash(probe);
     await this.#open(length);
   }
 
   async #toEnd(from: Probe): Promise<Probe> {
-    const { entries } = this.#course;
+    const { entries } = this.#reference;
     let probe = from;
     while (this.#position < entries.length) {
       const [batch] = batchesOf(
@@ -117,21 +126,21 @@ class Journey {
     return probe;
   }
 
-  /** Applies one batch, and the sync and fate that the history has for it. */
+  /** Applies one batch, with the sync and the fault after it. */
   async #step(probe: Probe, batch: readonly LogEntry[]): Promise<Probe> {
     const end = this.#position + batch.length;
     const step = this.#history.steps[end - 1] as Step;
-    // A crash happens once, or the run would never end.
-    const fate: Fate = this.#met.has(step) ? "continues" : step.fate;
-    this.#met.add(step);
-    if (fate === "crashes midway" && this.#place.crashes) {
+    // A fault happens once, or the run would never end.
+    const fault: Fault = this.#passed.has(step) ? "none" : step.fault;
+    this.#passed.add(step);
+    if (fault === "crash midway" && this.#storage.crashes) {
       return await this.#crashMidway(probe, batch, step, end);
     }
     await this.#apply(probe, batch);
     if (step.sync) await this.#sync(probe);
-    if (fate === "continues") return probe;
-    if (fate === "closes") await probe.close();
-    else await this.#place.crash(probe);
+    if (fault === "none") return probe;
+    if (fault === "close") await probe.close();
+    else await this.#storage.crash(probe);
     return await this.#open(end);
   }
 
@@ -141,7 +150,7 @@ class Journey {
     expectSameResults(
       "D5",
       "A machine that was reopened gives other results",
-      this.#course.results.slice(from, from + batch.length),
+      this.#reference.results.slice(from, from + batch.length),
       results,
       from,
     );
@@ -150,10 +159,10 @@ class Journey {
 
   async #sync(probe: Probe): Promise<void> {
     await probe.sync();
-    this.#floor = {
+    this.#least = {
       index: this.#indexAt(this.#position),
       rule: "D6",
-      why: "was synced",
+      reason: "was synced",
     };
   }
 
@@ -174,23 +183,23 @@ class Journey {
     // The machine of this call no longer exists.
     pending.catch(() => {});
     await someMicrotasks(this.#random() % 12);
-    await this.#place.crash(probe);
+    await this.#storage.crash(probe);
     return await this.#open(end);
   }
 
-  /** Opens the state left behind, with at most `end` entries, and compares it with the reference run. */
+  /** Opens what is stored, with at most `end` entries, and compares it with the reference run. */
   async #open(end: number): Promise<Probe> {
-    const { probe, index } = await this.#place.open();
+    const { probe, index } = await this.#storage.open();
     this.#probe = probe;
     const position = this.#expectIndex(index, end);
     await this.#expectState(index, position);
     this.#position = position;
-    // The state found was durable: it cannot be lost later.
-    if (index > this.#floor.index) {
-      this.#floor = {
+    // This state was durable: it must not be lost later.
+    if (index > this.#least.index) {
+      this.#least = {
         index,
         rule: "D1",
-        why: "was returned as durable by an earlier open()",
+        reason: "was returned as durable by an earlier open()",
       };
     }
     return probe;
@@ -198,7 +207,7 @@ class Journey {
 
   #expectIndex(index: number, end: number): number {
     const last = this.#indexAt(end);
-    const { index: least, rule, why } = this.#floor;
+    const { index: least, rule, reason } = this.#least;
     if (index > last) {
       throw new Breach(
         "D1",
@@ -208,9 +217,12 @@ class Journey {
       );
     }
     if (index < least) {
-      throw new Breach(rule, `open() returned ${index}, but ${least} ${why}`);
+      throw new Breach(
+        rule,
+        `open() returned ${index}, but ${least} ${reason}`,
+      );
     }
-    const position = positionOf(this.#course.entries, index);
+    const position = positionOf(this.#reference.entries, index);
     if (position === undefined) {
       throw new Breach("D1", `open() returned ${index}, an index no entry had`);
     }
@@ -219,13 +231,13 @@ class Journey {
 
   async #expectState(index: number, position: number): Promise<void> {
     const history = this.#history;
-    const { states } = this.#course;
+    const { states } = this.#reference;
     const found = await (this.#probe as Probe).observe(history);
     const expected = states[position] as Observation;
-    const difference = this.#lab.difference(history, expected, found);
+    const difference = this.#fixture.difference(history, expected, found);
     if (difference === undefined) return;
     const other = states.findIndex((state) =>
-      this.#lab.difference(history, state, found) === undefined
+      this.#fixture.difference(history, state, found) === undefined
     );
     throw other < 0
       ? new Breach(
@@ -245,24 +257,25 @@ class Journey {
  * Checks that a reopened machine has a prefix with its index and all that was
  * synced, after any crash (D1, D3 to D6).
  */
-async function crashes(lab: Lab, history: History): Promise<void> {
-  const course = await courseOf(lab, history);
-  await new Journey(lab, history, course, await lab.place()).go();
+async function crashes(fixture: Fixture, history: History): Promise<void> {
+  const reference = await referenceRunOf(fixture, history);
+  await new CrashRun(fixture, history, reference, await fixture.storage())
+    .run();
 }
 
 /** Checks that a stopped `open()` settles and changes nothing (D2). */
-async function stoppedOpen(lab: Lab, history: History): Promise<void> {
-  const course = await courseOf(lab, history);
-  const place = await lab.place();
+async function stoppedOpen(fixture: Fixture, history: History): Promise<void> {
+  const reference = await referenceRunOf(fixture, history);
+  const storage = await fixture.storage();
   const later = 1 + history.salt % 4;
-  for (const when of [0, later]) await tryStoppedOpen(place, 0, when);
-  const { probe } = await place.open();
-  await probe.apply(history, course.entries);
+  for (const when of [0, later]) await tryStoppedOpen(storage, 0, when);
+  const { probe } = await storage.open();
+  await probe.apply(history, reference.entries);
   await probe.sync();
-  await place.crash(probe);
-  const last = course.entries.at(-1)?.index ?? 0;
-  for (const when of [0, later]) await tryStoppedOpen(place, last, when);
-  const again = await place.open();
+  await storage.crash(probe);
+  const last = reference.entries.at(-1)?.index ?? 0;
+  for (const when of [0, later]) await tryStoppedOpen(storage, last, when);
+  const again = await storage.open();
   if (again.index !== last) {
     throw new Breach(
       "D2",
@@ -270,22 +283,22 @@ async function stoppedOpen(lab: Lab, history: History): Promise<void> {
     );
   }
   expectSame(
-    lab,
+    fixture,
     history,
     "D2",
     "After an open() that was stopped",
-    course.states.at(-1) as Observation,
+    reference.states.at(-1) as Observation,
     await again.probe.observe(history),
   );
 }
 
 /** Opens with a signal that aborts after some microtasks, or has aborted before. */
 async function tryStoppedOpen(
-  place: Place,
+  storage: Storage,
   expected: number,
   microtasks: number,
 ): Promise<void> {
-  const probe = place.make();
+  const probe = storage.make();
   const controller = new AbortController();
   const { signal } = controller;
   const reason = new ErrOpenStopped();
@@ -298,7 +311,7 @@ async function tryStoppedOpen(
   await someMicrotasks(microtasks);
   controller.abort(reason);
   const outcome = await opening;
-  await place.crash(probe);
+  await storage.crash(probe);
   if (outcome.ok) {
     if (checkedIndex(outcome.value) === expected) return;
     throw new Breach(
@@ -314,39 +327,49 @@ async function tryStoppedOpen(
 }
 
 /** Checks that a crash during a recovery leaves the old state or the new one (D11). */
-async function brokenRecovery(lab: Lab, history: History): Promise<void> {
-  const original = await originalOf(lab, history);
-  const course = await courseOf(lab, history);
+async function brokenRecovery(
+  fixture: Fixture,
+  history: History,
+): Promise<void> {
+  const original = await originalOf(fixture, history);
+  const reference = await referenceRunOf(fixture, history);
   for (const at of [0, 2, 4]) {
-    await breakAt(lab, history, original, course, at + history.salt % 2);
+    await breakAt(fixture, history, original, reference, at + history.salt % 2);
   }
 }
 
 async function breakAt(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
   original: Original,
-  course: Course,
+  reference: ReferenceRun,
   at: number,
 ): Promise<void> {
-  const place = await lab.place();
+  const storage = await fixture.storage();
   const old = original.head.length >> 1;
-  const { probe } = await place.open();
+  const { probe } = await storage.open();
   await probe.apply(history, original.head.slice(0, old));
   await probe.sync();
-  await breakRecovery(place, probe, history, original, at);
+  await breakRecovery(storage, probe, history, original, at);
   const what = "After a crash in the middle of recoverFromSnapshot()";
-  const found = await place.open();
-  const isOld = await expectOldOrNew(lab, history, course, old, found, what);
+  const found = await storage.open();
+  const isOld = await expectOldOrNew(
+    fixture,
+    history,
+    reference,
+    old,
+    found,
+    what,
+  );
   if (isOld) await found.probe.recover(original.saved);
   await found.probe.sync();
-  await place.crash(found.probe);
-  await expectRecovered(lab, history, original, place);
+  await storage.crash(found.probe);
+  await expectRecovered(fixture, history, original, storage);
 }
 
 /** Starts a recovery and crashes at one of its first pieces, or right after the last. */
 async function breakRecovery(
-  place: Place,
+  storage: Storage,
   probe: Probe,
   history: History,
   { saved }: Original,
@@ -356,7 +379,7 @@ async function breakRecovery(
   const sizes = saved.bytes.length < 40
     ? pieces(random)
     : (): number => Math.ceil(saved.bytes.length / 4);
-  if (!place.crashes) {
+  if (!storage.crashes) {
     // Without a crash of the disk, the source ends the recovery.
     const outcome = await probe.recoverFrom("D11", saved, {
       sizes,
@@ -365,7 +388,7 @@ async function breakRecovery(
       },
     });
     if (!outcome.ok) await probe.close();
-    return await place.crash(probe);
+    return await storage.crash(probe);
   }
   const reached = withResolvers<void>();
   const gone = withResolvers<void>();
@@ -374,7 +397,7 @@ async function breakRecovery(
     hook: async (piece): Promise<void> => {
       if (piece !== at) return;
       reached.resolve();
-      // Never continued: whatever still waits for it must have no effect.
+      // Pending until the crash: what the machine does afterwards must have no effect.
       await gone.promise;
       throw new Error("Crashed");
     },
@@ -382,23 +405,27 @@ async function breakRecovery(
   await Promise.race([reached.promise, recovering]);
   recovering.catch(() => {});
   await someMicrotasks(random() % 12);
-  await place.crash(probe);
+  await storage.crash(probe);
   gone.resolve();
 }
 
 /** True if the old state is found; throws a breach if neither state is. */
 async function expectOldOrNew(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
-  course: Course,
+  reference: ReferenceRun,
   old: number,
   found: { readonly probe: Probe; readonly index: number },
   what: string,
 ): Promise<boolean> {
   const seen = await found.probe.observe(history);
   const matches = (position: number): boolean =>
-    positionOf(course.entries, found.index) === position &&
-    lab.difference(history, course.states[position] as Observation, seen) ===
+    positionOf(reference.entries, found.index) === position &&
+    fixture.difference(
+        history,
+        reference.states[position] as Observation,
+        seen,
+      ) ===
       undefined;
   if (matches(history.cut)) return false;
   if (matches(old)) return true;
@@ -410,12 +437,12 @@ async function expectOldOrNew(
 
 /** Checks that a synced recovery is found again, and continues. */
 async function expectRecovered(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
   original: Original,
-  place: Place,
+  storage: Storage,
 ): Promise<void> {
-  const { probe, index } = await place.open();
+  const { probe, index } = await storage.open();
   const expected = original.head.at(-1)?.index ?? 0;
   if (index !== expected) {
     throw new Breach(
@@ -424,7 +451,7 @@ async function expectRecovered(
     );
   }
   await expectOriginal(
-    lab,
+    fixture,
     history,
     original,
     probe,
@@ -433,8 +460,8 @@ async function expectRecovered(
   );
 }
 
-/** Experiments of this module, for on-disk machines. */
-export const durabilityTrials: readonly Trial[] = [
+/** Properties of this module, of on-disk machines only. */
+export const durabilityProperties: readonly Property[] = [
   { name: "crashes", run: crashes },
   { name: "a broken recovery", run: brokenRecovery },
   { name: "a stopped open()", run: stoppedOpen },

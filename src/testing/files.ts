@@ -1,5 +1,5 @@
 /**
- * External files of a snapshot: collected during a save, copied, and laid out
+ * External files of a snapshot: collected during a save, copied, and recoveryFiles out
  * again for a recovery.
  *
  * This module is browser compatible.
@@ -81,16 +81,16 @@ async function contentOf(store: FileStore, path: string): Promise<Uint8Array> {
 let names = 0;
 
 /** Files of a snapshot at paths of their own, and a function that removes them. */
-export interface LaidFiles {
+export interface RecoveryFiles {
   readonly files: readonly SnapshotFile[];
   remove(): Promise<void>;
 }
 
 /** Lays files out for a recovery; without a store they stay at their paths. */
-export async function lay(
+export async function writeFiles(
   saved: readonly SavedFile[],
   store: FileStore | undefined,
-): Promise<LaidFiles> {
+): Promise<RecoveryFiles> {
   const files: SnapshotFile[] = [];
   const made: string[] = [];
   for (const { fileID, path, metadata, content } of saved) {

@@ -11,8 +11,8 @@ import { fc } from "../deps/fast_check.ts";
 import type { Samples } from "./options.ts";
 import { showBytes } from "./value.ts";
 
-/** Fate of an on-disk machine after a step. */
-export type Fate = "continues" | "closes" | "crashes" | "crashes midway";
+/** Fault of an on-disk machine after a batch. */
+export type Fault = "none" | "close" | "crash" | "crash midway";
 
 /** Command with the events during and after it. */
 export interface Step {
@@ -25,8 +25,8 @@ export interface Step {
   readonly ends: boolean;
   /** True if an on-disk machine is synced after the batch. */
   readonly sync: boolean;
-  /** Fate of an on-disk machine after the batch. */
-  readonly fate: Fate;
+  /** Fault of an on-disk machine after the batch. */
+  readonly fault: Fault;
 }
 
 /** History of one case. */
@@ -82,11 +82,11 @@ function stepOf(commands: Samples<Uint8Array>): fc.Arbitrary<Step> {
     rank: fc.noBias(fc.nat({ max: 63 })),
     ends: fc.boolean(),
     sync: fc.constantFrom(false, false, true),
-    fate: fc.constantFrom<Fate>(
-      "continues",
-      "crashes",
-      "closes",
-      "crashes midway",
+    fault: fc.constantFrom<Fault>(
+      "none",
+      "crash",
+      "close",
+      "crash midway",
     ),
   });
 }
@@ -134,7 +134,7 @@ function byteQueriesOf(
   return bytes.length > 0 ? bytes : steps.slice(0, 1).map(({ cmd }) => cmd);
 }
 
-/** Removes one step from a history; the snapshot keeps its neighbours. */
+/** Removes one step from a history; the snapshot stays between the same other steps. */
 export function without(history: History, at: number): History {
   return {
     ...history,
@@ -173,15 +173,15 @@ export function batchesOf(
   return batches;
 }
 
-/** Describes a history in lines; crashes and similar fates only for on-disk machines. */
-export function storyOf(history: History, onDisk: boolean): string {
+/** Describes a history, one step a line; syncs and faults only for on-disk machines. */
+export function describeHistory(history: History, onDisk: boolean): string {
   if (history.steps.length === 0) return "  no command at all";
   const entries = entriesOf(history);
   return history.steps.map((step, i) => {
     const details = [`index ${entries[i]?.index}`];
     if (step.ends) details.push("a batch ends");
     if (onDisk && step.sync) details.push("synced");
-    if (onDisk && step.fate !== "continues") details.push(step.fate);
+    if (onDisk && step.fault !== "none") details.push(step.fault);
     if (history.cut === i + 1) details.push("a snapshot");
     return `  ${i + 1}. ${showBytes(step.cmd)}  (${details.join(", ")})`;
   }).join("\n");

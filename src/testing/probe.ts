@@ -20,7 +20,7 @@ import {
   type Result,
 } from "../statemachine/types.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
-import { FileCollection, lay, type SavedFile } from "./files.ts";
+import { FileCollection, type SavedFile, writeFiles } from "./files.ts";
 import {
   batchesOf,
   type Batching,
@@ -34,9 +34,9 @@ import type { Subject } from "./subject.ts";
 import {
   copyOf,
   equalBytes,
-  scribble,
+  mutate,
+  overwrite,
   show,
-  spoil,
   structuralEquals,
 } from "./value.ts";
 import { Breach } from "./violation.ts";
@@ -46,7 +46,7 @@ export type Answer =
   | { readonly value: unknown }
   | { readonly thrown: string };
 
-/** Everything that can be observed of a state. */
+/** Everything that the suite can observe of a state. */
 export interface Observation {
   readonly answers: readonly Answer[];
   readonly naAnswers: readonly Answer[];
@@ -65,7 +65,7 @@ export interface ProbeSettings {
   readonly files: FileStore | undefined;
 }
 
-/** Course of a recovery. */
+/** Options of a recovery. */
 export interface Recovery {
   readonly sizes?: Sizes;
   readonly hook?: Hook;
@@ -86,17 +86,17 @@ function never(): AbortSignal {
 export class Probe {
   /** Machine under test. */
   readonly subject: Subject;
-  /** Rule that a throw or a hanging promise breaks in this experiment; by default that of the method. */
+  /** Rule that a throw or a hanging promise breaks in this test; by default that of the method. */
   blame: string | undefined;
   /** Set to overwrite arguments once the machine has returned (R11). */
-  scribbles = false;
+  overwritesArguments = false;
   /** Set to overwrite answers and the data of results, which belong to the caller (R4, R13). */
-  spoils = false;
+  overwritesAnswers = false;
   /** Set to retain answers for {@linkcode Probe.expectUnchanged}. */
-  retains = false;
+  retainsAnswers = false;
   #retained: [answer: unknown, copy: unknown][] = [];
-  /** Set once `close()` was called, or must not be: after a crash, or while a call hangs. */
-  over = false;
+  /** Set once `close()` was called, or must not be called: after a crash, or while a call hangs. */
+  isOver = false;
   readonly #settings: ProbeSettings;
   readonly #timers = new Set<Timer>();
 
@@ -108,7 +108,7 @@ export class Probe {
 
   /** Abandons the instance: it is not closed, and pending calls are not awaited. */
   abandon(): void {
-    this.over = true;
+    this.isOver = true;
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
   }
@@ -122,7 +122,7 @@ export class Probe {
     const ms = this.#settings.settleTimeoutMs;
     const late = (): Breach => {
       // A hanging call still runs, and nothing may overlap it (R10).
-      this.over = true;
+      this.isOver = true;
       return new Breach(
         this.blame ?? rule,
         `${what} did not settle within ${ms} ms`,
@@ -200,17 +200,17 @@ export class Probe {
         } became ${show(cmd)}`,
       );
     }
-    if (this.scribbles) this.#scribble(given, originals);
-    if (!this.spoils) return results;
+    if (this.overwritesArguments) this.#overwrite(given, originals);
+    if (!this.overwritesAnswers) return results;
     const own = results.map(copyResult);
-    for (const { data } of results) scribble(data);
+    for (const { data } of results) overwrite(data);
     return own;
   }
 
-  /** Changes a batch as its owner may once `update()` has returned. */
-  #scribble(given: Entry[], originals: readonly Entry[]): void {
+  /** Overwrites a batch, which its owner may do once `update()` has returned. */
+  #overwrite(given: Entry[], originals: readonly Entry[]): void {
     for (const entry of originals) {
-      scribble(entry.cmd);
+      overwrite(entry.cmd);
       (entry as { index: number }).index = -1;
       entry.result = undefined;
     }
@@ -279,13 +279,13 @@ export class Probe {
   }
 
   #answer(given: unknown, outcome: Outcome<unknown>): Answer {
-    if (this.scribbles) scribble(given);
+    if (this.overwritesArguments) overwrite(given);
     if (!outcome.ok) return { thrown: show(outcome.error) };
     const value = copyOf(outcome.value);
-    if (this.retains) {
+    if (this.retainsAnswers) {
       this.#retained.push([outcome.value, copyOf(outcome.value)]);
     }
-    if (this.spoils) spoil(outcome.value);
+    if (this.overwritesAnswers) mutate(outcome.value);
     return { value };
   }
 
@@ -395,11 +395,11 @@ export class Probe {
         "saveSnapshot() ended while its stream was open and locked: await the pipeTo(), or close the writer or release its lock before returning",
       );
     }
-    if (sink.stranger !== undefined) {
+    if (sink.nonBytes !== undefined) {
       throw new Breach(
         "R6",
         `saveSnapshot() wrote ${
-          show(sink.stranger.chunk)
+          show(sink.nonBytes.chunk)
         }, which is not a Uint8Array`,
       );
     }
@@ -434,7 +434,7 @@ export class Probe {
     recovery: Recovery = {},
   ): Promise<Outcome<void>> {
     const { sizes = WHOLE, hook, signal = never(), before } = recovery;
-    const laid = await lay(saved.files, this.#settings.files);
+    const recoveryFiles = await writeFiles(saved.files, this.#settings.files);
     try {
       const outcome = await this.outcome(
         rule,
@@ -442,14 +442,14 @@ export class Probe {
         () =>
           this.subject.recoverFromSnapshot(
             source(saved.bytes, sizes, hook),
-            laid.files,
+            recoveryFiles.files,
             signal,
           ),
       );
       if (outcome.ok) await before?.();
       return outcome;
     } finally {
-      await laid.remove();
+      await recoveryFiles.remove();
     }
   }
 
@@ -471,7 +471,7 @@ export class Probe {
 
   /** Closes the instance; a throw is a breach. */
   close(): Promise<void> {
-    this.over = true;
+    this.isOver = true;
     this.blame = undefined;
     return this.value("R10", "close()", () => this.subject.close());
   }

@@ -1,6 +1,6 @@
 /**
- * Experiments on snapshots: they contain the whole state of their index, in
- * pieces of any size, whatever state they replace (R9, C4, D8, F1 to F3).
+ * Properties of snapshots: they contain the whole state of their index, in pieces of
+ * any size, whatever state they replace (R9, C4, D8, F1 to F3).
  *
  * This module is browser compatible.
  *
@@ -13,15 +13,15 @@ import {
   RegularStateMachine,
   type Result,
 } from "../statemachine/types.ts";
-import { randomOf } from "./clock.ts";
-import { expectSame, expectSameResults, type Trial } from "./experiment.ts";
+import { randomOf } from "./seeded_globals.ts";
+import { expectSame, expectSameResults, type Property } from "./property.ts";
 import {
   batchesOf,
   entriesOf,
   type History,
   type LogEntry,
 } from "./history.ts";
-import type { Lab } from "./lab.ts";
+import type { Fixture } from "./fixture.ts";
 import type { Observation, Probe, Saved } from "./probe.ts";
 import { copyResult } from "./result.ts";
 import { bytewise, pieces, type Sizes, WHOLE } from "./streams.ts";
@@ -35,29 +35,29 @@ export interface Original {
   readonly head: readonly LogEntry[];
   readonly tail: readonly LogEntry[];
   /** Observation at the time of the snapshot. */
-  readonly moment: Observation;
+  readonly atSnapshot: Observation;
   readonly results: readonly Result[];
   readonly end: Observation;
 }
 
 /** Runs a machine through a history and saves it at the cut, without overlapping calls. */
 export async function originalOf(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
 ): Promise<Original> {
   const entries = entriesOf(history);
   const head = entries.slice(0, history.cut);
   const tail = entries.slice(history.cut);
-  const probe = await lab.fresh();
+  const probe = await fixture.fresh();
   await probe.apply(history, head);
   const saved = await probe.save();
-  const moment = await probe.observe(history);
+  const atSnapshot = await probe.observe(history);
   const results = await probe.apply(history, tail, { from: history.cut });
   return {
     saved,
     head,
     tail,
-    moment,
+    atSnapshot,
     results: results.map(copyResult),
     end: await probe.observe(history),
   };
@@ -65,19 +65,26 @@ export async function originalOf(
 
 /** Compares a machine with the original at the time of the snapshot, and again at the end of the history. */
 export async function expectOriginal(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
   original: Original,
   probe: Probe,
   rule: string,
   what: string,
 ): Promise<void> {
-  const { moment, tail, results, end } = original;
-  expectSame(lab, history, rule, what, moment, await probe.observe(history));
+  const { atSnapshot, tail, results, end } = original;
+  expectSame(
+    fixture,
+    history,
+    rule,
+    what,
+    atSnapshot,
+    await probe.observe(history),
+  );
   const later = await probe.apply(history, tail, { from: history.cut });
   expectSameResults(rule, `${what}, later`, results, later, history.cut);
   expectSame(
-    lab,
+    fixture,
     history,
     rule,
     `${what}, later`,
@@ -87,9 +94,12 @@ export async function expectOriginal(
 }
 
 /** Creates an instance with other state: the commands after the snapshot, at indexes before it. */
-async function occupied(lab: Lab, history: History): Promise<Probe> {
+async function withOtherState(
+  fixture: Fixture,
+  history: History,
+): Promise<Probe> {
   const entries = entriesOf(history);
-  const probe = await lab.fresh();
+  const probe = await fixture.fresh();
   const others = entries.slice(history.cut).map(({ cmd }, i) => ({
     cmd,
     index: entries[i]?.index as number,
@@ -97,84 +107,87 @@ async function occupied(lab: Lab, history: History): Promise<Probe> {
   // An on-disk machine never gets a snapshot older than its own state.
   await probe.apply(
     history,
-    lab.onDisk ? others.slice(0, history.cut) : others,
+    fixture.onDisk ? others.slice(0, history.cut) : others,
   );
   return probe;
 }
 
-/** Way in which a snapshot reaches a machine. */
-interface Way {
+/** Case of a recovery: the machine that recovers, and the sizes of the pieces. */
+interface RecoveryCase {
   readonly name: string;
-  readonly onto: (lab: Lab, history: History) => Promise<Probe>;
+  readonly newProbe: (fixture: Fixture, history: History) => Promise<Probe>;
   readonly sizes: (history: History) => Sizes;
   readonly lookups?: boolean;
 }
 
-const fresh: Way["onto"] = (lab) => lab.fresh();
+const fresh: RecoveryCase["newProbe"] = (fixture) => fixture.fresh();
 
-const ways: readonly Way[] = [
+const recoveryCases: readonly RecoveryCase[] = [
   {
     name: "into a new instance",
-    onto: fresh,
+    newProbe: fresh,
     sizes: () => WHOLE,
   },
   {
     name: "into a new instance, byte by byte",
-    onto: fresh,
+    newProbe: fresh,
     sizes: bytewise,
   },
   {
     name: "into a new instance, in pieces of random sizes",
-    onto: fresh,
+    newProbe: fresh,
     sizes: ({ salt }) => pieces(randomOf(salt)),
   },
   {
     name: "into an instance that had state (the commands after the snapshot)",
-    onto: occupied,
+    newProbe: withOtherState,
     sizes: () => WHOLE,
   },
   {
     name: "into an instance that had state, with lookups during",
-    onto: occupied,
+    newProbe: withOtherState,
     sizes: ({ salt }) => pieces(randomOf(salt)),
     lookups: true,
   },
 ];
 
-/** Checks that every way of recovering gives the saved state (R9). */
-async function recovery(lab: Lab, history: History): Promise<void> {
-  const original = await originalOf(lab, history);
-  for (const way of ways) {
-    if (way.lookups && lab.type === RegularStateMachine) continue;
-    const probe = await way.onto(lab, history);
+/** Checks that the saved state is recovered in all cases (R9). */
+async function recovery(fixture: Fixture, history: History): Promise<void> {
+  const original = await originalOf(fixture, history);
+  for (const recoveryCase of recoveryCases) {
+    if (recoveryCase.lookups && fixture.type === RegularStateMachine) continue;
+    const probe = await recoveryCase.newProbe(fixture, history);
     const what =
-      `A snapshot after ${history.cut} commands, recovered ${way.name}`;
+      `A snapshot after ${history.cut} commands, recovered ${recoveryCase.name}`;
     probe.blame = "R9";
     const beside: Promise<unknown>[] = [];
     await probe.recover(original.saved, {
-      sizes: way.sizes(history),
+      sizes: recoveryCase.sizes(history),
       hook: (): void => {
-        if (way.lookups && beside.length < 4) {
+        if (recoveryCase.lookups && beside.length < 4) {
           beside.push(probe.lookups(history));
         }
       },
     });
     await Promise.all(beside);
-    await expectOriginal(lab, history, original, probe, "R9", what);
+    await expectOriginal(fixture, history, original, probe, "R9", what);
   }
 }
 
 /** Checks that a snapshot of an empty state leaves nothing (R9); drawn histories rarely contain one. */
-async function emptySnapshot(lab: Lab, history: History): Promise<void> {
+async function emptySnapshot(
+  fixture: Fixture,
+  history: History,
+): Promise<void> {
   // An on-disk machine never gets a snapshot older than its own state.
-  if (lab.onDisk) return;
-  const original = await originalOf(lab, { ...history, cut: 0 });
-  const probe = await lab.fresh();
+  if (fixture.onDisk) return;
+  const original = await originalOf(fixture, { ...history, cut: 0 });
+  const probe = await fixture.fresh();
   await probe.apply(history, entriesOf(history));
   probe.blame = "R9";
   await probe.recover(original.saved);
   await expectOriginal(
-    lab,
+    fixture,
     { ...history, cut: 0 },
     original,
     probe,
@@ -184,16 +197,19 @@ async function emptySnapshot(lab: Lab, history: History): Promise<void> {
 }
 
 /** Checks that a recovered state can be saved and recovered again (R9). */
-async function secondGeneration(lab: Lab, history: History): Promise<void> {
-  const original = await originalOf(lab, history);
-  const middle = await lab.fresh();
+async function secondGeneration(
+  fixture: Fixture,
+  history: History,
+): Promise<void> {
+  const original = await originalOf(fixture, history);
+  const middle = await fixture.fresh();
   await middle.recover(original.saved);
   const saved = await middle.save();
-  const last = await lab.fresh();
+  const last = await fixture.fresh();
   last.blame = "R9";
   await last.recover(saved);
   await expectOriginal(
-    lab,
+    fixture,
     history,
     original,
     last,
@@ -203,11 +219,11 @@ async function secondGeneration(lab: Lab, history: History): Promise<void> {
 }
 
 /** Checks that the machine copies the files of a recovery, which the host removes (F3). */
-async function filesGone(lab: Lab, history: History): Promise<void> {
-  if (lab.onDisk || lab.options.files === undefined) return;
-  const original = await originalOf(lab, history);
+async function removedFiles(fixture: Fixture, history: History): Promise<void> {
+  if (fixture.onDisk || fixture.options.files === undefined) return;
+  const original = await originalOf(fixture, history);
   if (original.saved.files.length === 0) return;
-  const probe = await lab.fresh();
+  const probe = await fixture.fresh();
   let before: Observation | undefined;
   await probe.recover(original.saved, {
     before: async (): Promise<void> => {
@@ -215,7 +231,7 @@ async function filesGone(lab: Lab, history: History): Promise<void> {
     },
   });
   expectSame(
-    lab,
+    fixture,
     history,
     "F3",
     "Files a snapshot came with are removed when recoverFromSnapshot() has returned, and that changes the machine",
@@ -260,12 +276,15 @@ class Backlog {
   }
 }
 
-/** Checks that the saved state is that of `prepareSnapshot()`, and that saving does not show (C4). */
-async function moment(lab: Lab, history: History): Promise<void> {
-  if (lab.type === RegularStateMachine) return;
-  const original = await originalOf(lab, history);
+/** Checks that the saved state is that of `prepareSnapshot()`, and that a save changes nothing (C4). */
+async function preparedState(
+  fixture: Fixture,
+  history: History,
+): Promise<void> {
+  if (fixture.type === RegularStateMachine) return;
+  const original = await originalOf(fixture, history);
   const { head, tail } = original;
-  const probe = await lab.fresh();
+  const probe = await fixture.fresh();
   await probe.apply(history, head);
   probe.blame = "C4";
   // Some updates come before the save starts, the others between the pieces
@@ -280,10 +299,10 @@ async function moment(lab: Lab, history: History): Promise<void> {
   const results = await backlog.rest();
   const what =
     `A snapshot prepared after ${history.cut} commands and saved during others`;
-  const copy = await lab.fresh();
+  const copy = await fixture.fresh();
   copy.blame = "C4";
   await copy.recover(saved);
-  await expectOriginal(lab, history, original, copy, "C4", what);
+  await expectOriginal(fixture, history, original, copy, "C4", what);
   expectSameResults(
     "C4",
     "Updates during saveSnapshot()",
@@ -292,7 +311,7 @@ async function moment(lab: Lab, history: History): Promise<void> {
     history.cut,
   );
   expectSame(
-    lab,
+    fixture,
     history,
     "C4",
     "A machine updated during saveSnapshot()",
@@ -302,9 +321,9 @@ async function moment(lab: Lab, history: History): Promise<void> {
 }
 
 /** Checks that equal states are saved as equal bytes, sequentially and concurrently (D8). */
-async function sameBytes(lab: Lab, history: History): Promise<void> {
-  if (lab.type !== OnDiskStateMachine) return;
-  const probe = await lab.fresh();
+async function sameBytes(fixture: Fixture, history: History): Promise<void> {
+  if (fixture.type !== OnDiskStateMachine) return;
+  const probe = await fixture.fresh();
   await probe.apply(history, entriesOf(history));
   const first = await probe.save();
   const second = await probe.save();
@@ -324,13 +343,13 @@ async function sameBytes(lab: Lab, history: History): Promise<void> {
   }
 }
 
-/** Experiments of this module. */
-export const snapshotTrials: readonly Trial[] = [
-  // First: a removed file would look like forgotten state.
-  { name: "files gone", run: filesGone },
+/** Properties of this module. */
+export const snapshotProperties: readonly Property[] = [
+  // First, since a removed file would look like lost state.
+  { name: "removed files", run: removedFiles },
   { name: "recovery", run: recovery },
   { name: "empty snapshot", run: emptySnapshot },
   { name: "second generation", run: secondGeneration },
-  { name: "moment", run: moment },
+  { name: "prepared state", run: preparedState },
   { name: "same bytes", run: sameBytes },
 ];

@@ -1,6 +1,6 @@
 /**
- * Experiments on endings: dropped snapshots, failing sinks and sources, and
- * `close()` (R7, R8, R10, C5, D9).
+ * Properties of interrupted operations: stopped snapshots, failing sinks and sources,
+ * and `close()` (R7, R8, R10, C5, D9).
  *
  * This module is browser compatible.
  *
@@ -14,12 +14,12 @@ import {
   ErrSnapshotStreaming,
 } from "../statemachine/errors.ts";
 import { RegularStateMachine } from "../statemachine/types.ts";
-import { randomOf } from "./clock.ts";
-import { expectSame, type Trial } from "./experiment.ts";
+import { randomOf } from "./seeded_globals.ts";
+import { expectSame, type Property } from "./property.ts";
 import { FileCollection } from "./files.ts";
 import type { History } from "./history.ts";
 import { entriesOf } from "./history.ts";
-import type { Lab } from "./lab.ts";
+import type { Fixture } from "./fixture.ts";
 import type { Probe } from "./probe.ts";
 import type { Outcome } from "./settle.ts";
 import { expectOriginal, type Original, originalOf } from "./snapshots.ts";
@@ -27,11 +27,11 @@ import { pieces, Sink } from "./streams.ts";
 import { show } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** Way of ending a snapshot early. */
-interface Ending {
+/** Interruption of a save. */
+interface Interruption {
   readonly rule: string;
   readonly what: string;
-  /** Saves the state of a context, ends the save at a piece, and checks the outcome. */
+  /** Saves the state of a context, interrupts the save at a piece, and checks the outcome. */
   save(probe: Probe, context: unknown, at: number): Promise<void>;
 }
 
@@ -63,11 +63,11 @@ function expectOutcome(
 }
 
 /**
- * Creates the ending where the signal of `saveSnapshot()` has aborted before:
- * the way a host releases a context (C5).
+ * Creates an interruption: the signal of `saveSnapshot()` has aborted before the call,
+ * by which a host releases a context (C5).
  */
-function unwanted(lab: Lab): Ending {
-  const rule = lab.type === RegularStateMachine ? "R8" : "C5";
+function stoppedBefore(fixture: Fixture): Interruption {
+  const rule = fixture.type === RegularStateMachine ? "R8" : "C5";
   const what = "saveSnapshot(), given a signal that had aborted";
   return {
     rule,
@@ -86,8 +86,8 @@ function unwanted(lab: Lab): Ending {
   };
 }
 
-/** Ending where the signal of `saveSnapshot()` aborts during the save (R8). */
-const stopped: Ending = {
+/** Interruption: the signal of `saveSnapshot()` aborts during the save (R8). */
+const stopped: Interruption = {
   rule: "R8",
   what: "saveSnapshot(), stopped while it wrote",
   async save(probe, context, at): Promise<void> {
@@ -110,17 +110,17 @@ const stopped: Ending = {
 };
 
 /**
- * Creates the ending where the sink of `saveSnapshot()` fails: success would
- * claim a snapshot that does not exist (R8, D9).
+ * Creates an interruption: the sink of `saveSnapshot()` fails. A save that succeeds
+ * nevertheless would claim a snapshot that does not exist (R8, D9).
  */
-function failing(lab: Lab): Ending {
-  const rule = lab.onDisk ? "D9" : "R8";
+function failing(fixture: Fixture): Interruption {
+  const rule = fixture.onDisk ? "D9" : "R8";
   const what = "saveSnapshot(), whose writes failed";
   return {
     rule,
     what,
     async save(probe, context, at): Promise<void> {
-      const failure = lab.onDisk
+      const failure = fixture.onDisk
         ? new ErrSnapshotStreaming()
         : new Error("Sink failed (test)");
       const sink = new Sink((piece) => {
@@ -137,7 +137,7 @@ function failing(lab: Lab): Ending {
       }
       const allowed = (error: unknown): boolean =>
         error instanceof ErrSnapshotAborted ||
-        (lab.onDisk
+        (fixture.onDisk
           ? error instanceof ErrSnapshotStreaming
           : passedOn(error, failure));
       expectOutcome(outcome, allowed, rule, what);
@@ -147,42 +147,58 @@ function failing(lab: Lab): Ending {
 
 /** Checks that the machine continues after a failed snapshot, and can be saved again. */
 async function survives(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
-  ending: Ending,
+  interruption: Interruption,
 ): Promise<void> {
-  const original = await originalOf(lab, history);
-  const { rule, what } = ending;
-  const probe = await lab.fresh();
+  const original = await originalOf(fixture, history);
+  const { rule, what } = interruption;
+  const probe = await fixture.fresh();
   await probe.apply(history, original.head);
   for (const at of [0, 1 + history.salt % 3]) {
-    await ending.save(probe, await probe.prepare(), at);
+    await interruption.save(probe, await probe.prepare(), at);
   }
   probe.blame = rule;
-  const copy = await lab.fresh();
+  const copy = await fixture.fresh();
   copy.blame = rule;
   await copy.recover(await probe.save());
   await expectOriginal(
-    lab,
+    fixture,
     history,
     original,
     copy,
     rule,
     `A snapshot made after ${what}`,
   );
-  await expectOriginal(lab, history, original, probe, rule, `After ${what}`);
+  await expectOriginal(
+    fixture,
+    history,
+    original,
+    probe,
+    rule,
+    `After ${what}`,
+  );
 }
 
 /** Checks that a stopped `recoverFromSnapshot()` settles, with the whole new state or an error (R8). */
-async function stoppedRecovery(lab: Lab, history: History): Promise<void> {
-  const original = await originalOf(lab, history);
-  await stopRecovery(lab, history, original, "before it began", -1);
-  await stopRecovery(lab, history, original, "during", 0);
-  await stopRecovery(lab, history, original, "during", 1 + history.salt % 3);
+async function stoppedRecovery(
+  fixture: Fixture,
+  history: History,
+): Promise<void> {
+  const original = await originalOf(fixture, history);
+  await stopRecovery(fixture, history, original, "before it began", -1);
+  await stopRecovery(fixture, history, original, "during", 0);
+  await stopRecovery(
+    fixture,
+    history,
+    original,
+    "during",
+    1 + history.salt % 3,
+  );
 }
 
 async function stopRecovery(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
   original: Original,
   when: string,
@@ -193,7 +209,7 @@ async function stopRecovery(
   const { signal } = controller;
   if (at < 0) abort();
   const what = `recoverFromSnapshot(), stopped ${when}`;
-  const probe = await lab.fresh();
+  const probe = await fixture.fresh();
   const outcome = await probe.recoverFrom("R8", original.saved, {
     sizes: pieces(randomOf(history.salt)),
     signal,
@@ -212,13 +228,20 @@ async function stopRecovery(
   // A machine whose recovery failed is discarded; one that succeeded has the
   // whole state.
   if (!outcome.ok) return;
-  await expectOriginal(lab, history, original, probe, "R8", `After ${what}`);
+  await expectOriginal(
+    fixture,
+    history,
+    original,
+    probe,
+    "R8",
+    `After ${what}`,
+  );
 }
 
 /** Checks that `recoverFromSnapshot()` fails if its source does (R9). */
-async function brokenSource(lab: Lab, history: History): Promise<void> {
-  const { saved } = await originalOf(lab, history);
-  const probe = await lab.fresh();
+async function brokenSource(fixture: Fixture, history: History): Promise<void> {
+  const { saved } = await originalOf(fixture, history);
+  const probe = await fixture.fresh();
   const failure = new Error("Source failed (test)");
   // Not at the end: an error of unread bytes may be ignored.
   const at = history.salt % 2;
@@ -240,8 +263,8 @@ async function brokenSource(lab: Lab, history: History): Promise<void> {
 }
 
 /** Checks that `close()` changes no answer of `lookup()`, which may reject afterwards (R10). */
-async function closing(lab: Lab, history: History): Promise<void> {
-  const probe = await lab.fresh();
+async function closing(fixture: Fixture, history: History): Promise<void> {
+  const probe = await fixture.fresh();
   await probe.apply(history, entriesOf(history));
   const before = await probe.lookups(history);
   await probe.close();
@@ -252,7 +275,7 @@ async function closing(lab: Lab, history: History): Promise<void> {
   });
   const none = { naAnswers: [], hash: undefined };
   expectSame(
-    lab,
+    fixture,
     history,
     "R10",
     "close() changes what lookup() sees",
@@ -261,19 +284,20 @@ async function closing(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** Experiments of this module. */
-export const stoppingTrials: readonly Trial[] = [
+/** Properties of this module. */
+export const stoppingProperties: readonly Property[] = [
   {
     name: "a context released",
-    run: (lab, history) => survives(lab, history, unwanted(lab)),
+    run: (fixture, history) =>
+      survives(fixture, history, stoppedBefore(fixture)),
   },
   {
     name: "a stopped save",
-    run: (lab, history) => survives(lab, history, stopped),
+    run: (fixture, history) => survives(fixture, history, stopped),
   },
   {
     name: "a failing sink",
-    run: (lab, history) => survives(lab, history, failing(lab)),
+    run: (fixture, history) => survives(fixture, history, failing(fixture)),
   },
   { name: "a stopped recovery", run: stoppedRecovery },
   { name: "a failing source", run: brokenSource },

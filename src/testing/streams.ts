@@ -19,7 +19,7 @@ export class Sink {
   /** Error of the sink, if it has failed. */
   failure: { readonly error: unknown } | undefined;
   /** First chunk that is not bytes, if there was one. */
-  stranger: { readonly chunk: unknown } | undefined;
+  nonBytes: { readonly chunk: unknown } | undefined;
   #chunks: Uint8Array[] = [];
   #ended = false;
 
@@ -28,7 +28,7 @@ export class Sink {
     let piece = 0;
     this.writable = new WritableStream<Uint8Array>({
       write: async (chunk): Promise<void> => {
-        if (!(chunk instanceof Uint8Array)) this.stranger ??= { chunk };
+        if (!(chunk instanceof Uint8Array)) this.nonBytes ??= { chunk };
         else this.#chunks.push(chunk.slice());
         try {
           await hook?.(piece++);

@@ -146,17 +146,17 @@ function copyWithin(value: unknown, seen: Map<object, unknown>): unknown {
 }
 
 /** Overwrites all bytes that {@linkcode copyOf} would have copied. */
-export function scribble(value: unknown, seen: Set<object> = new Set()): void {
+export function overwrite(value: unknown, seen: Set<object> = new Set()): void {
   if (!isObject(value) || seen.has(value)) return;
   seen.add(value);
   if (value instanceof Uint8Array) {
     for (let i = 0; i < value.length; i++) value[i] = ~(value[i] as number);
   } else if (value instanceof Map) {
-    for (const pair of value) scribble(pair, seen);
+    for (const pair of value) overwrite(pair, seen);
   } else if (Array.isArray(value) || value instanceof Set) {
-    for (const item of value) scribble(item, seen);
+    for (const item of value) overwrite(item, seen);
   } else if (isPlain(value)) {
-    for (const item of Object.values(value)) scribble(item, seen);
+    for (const item of Object.values(value)) overwrite(item, seen);
   }
 }
 
@@ -164,10 +164,10 @@ export function scribble(value: unknown, seen: Set<object> = new Set()): void {
  * Changes a value that {@linkcode copyOf} copies as its owner may: overwrites
  * its bytes, and empties its collections.
  */
-export function spoil(value: unknown, seen: Set<object> = new Set()): void {
+export function mutate(value: unknown, seen: Set<object> = new Set()): void {
   if (!isObject(value) || seen.has(value)) return;
   seen.add(value);
-  if (value instanceof Uint8Array) return scribble(value);
+  if (value instanceof Uint8Array) return overwrite(value);
   const parts = value instanceof Map
     ? [...value].flat()
     : Array.isArray(value) || value instanceof Set
@@ -175,7 +175,7 @@ export function spoil(value: unknown, seen: Set<object> = new Set()): void {
     : isPlain(value)
     ? Object.values(value)
     : [];
-  for (const part of parts) spoil(part, seen);
+  for (const part of parts) mutate(part, seen);
   if (value instanceof Map || value instanceof Set) value.clear();
   else if (Object.isFrozen(value)) return;
   else if (Array.isArray(value)) value.length = 0;

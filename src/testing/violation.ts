@@ -16,8 +16,8 @@ export interface ContractViolationInit {
   readonly detail: string;
   /** Smallest sequence of commands found that shows the breach. */
   readonly commands: readonly Uint8Array[];
-  /** Same commands in lines to read, with the events between them. */
-  readonly story: string;
+  /** The same history as text, one step a line. */
+  readonly history: string;
   /** Seed of the run. */
   readonly seed: number;
   /** Path of the counterexample in that run. */
@@ -47,7 +47,7 @@ export class ContractViolation extends SampanError {
   constructor(init: ContractViolationInit, options?: ErrorOptions) {
     super(
       `${init.rule}: ${init.detail}\n` +
-        `Smallest history that shows it:\n${init.story}\n` +
+        `Smallest history that shows it:\n${init.history}\n` +
         `Repeat it with { seed: ${init.seed}, path: "${init.path}" }`,
       options,
     );

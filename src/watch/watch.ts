@@ -41,7 +41,7 @@ export interface WatchOptions<A = unknown> {
 
 /** Checks the options of a watch. */
 export function checkWatch(options: WatchOptions<never>): void {
-  // Made here: a page that watches nothing does not carry it.
+  // Created in the function, so that a bundle without watches leaves it out.
   const checks: OptionChecks<WatchOptions<never>> = {
     view: optional(isOneOf("committed", "optimistic")),
     equal: optional(isFunction),
@@ -89,6 +89,7 @@ interface Listener {
   readonly settled?: () => void;
 }
 
+/** Watch of one query; it queries again when its replica has changed. */
 class QueryWatch<A> implements Watch<A> {
   readonly #watches: Watches;
   readonly #query: () => MaybePromise<A>;
@@ -99,7 +100,7 @@ class QueryWatch<A> implements Watch<A> {
   #known: Known<A> | undefined;
   /** Version of the replica at the last query. */
   #queried = -1;
-  /** Version of the replica at the query whose answer is known. */
+  /** Version of the replica at the query that returned the known answer. */
   #answered = -1;
   #isQuerying = false;
 
@@ -141,7 +142,7 @@ class QueryWatch<A> implements Watch<A> {
       });
     }
     this.#listeners.add(listener);
-    // Changes before the first listener have not been queried.
+    // The known answer may be from before the first listener.
     if (this.#queried !== this.#watches.version) this.#watches.schedule();
   }
 
@@ -173,7 +174,7 @@ class QueryWatch<A> implements Watch<A> {
     this.#isQuerying = false;
     if (this.#isOver) return;
     report();
-    // Changes during the query.
+    // The replica has changed during the query.
     if (this.#listeners.size > 0 && this.#queried !== this.#watches.version) {
       this.#watches.schedule();
     }
@@ -191,7 +192,7 @@ class QueryWatch<A> implements Watch<A> {
   }
 
   #failed(error: unknown, version: number): void {
-    // While the replica recovers, the known answer stays.
+    // The known answer stays while the replica recovers.
     if (error instanceof ErrSystemBusy || this.#isOver) return;
     const known = this.#known;
     const isSame = known !== undefined && "error" in known &&
@@ -232,7 +233,7 @@ class QueryWatch<A> implements Watch<A> {
       ignoreEnd();
       wake();
     };
-    // Not before the first `next()`: an iterator that is never used costs nothing.
+    // Called by the first `next()`, so that an unused iterator costs nothing.
     const begin = (): void => {
       isBegun = true;
       // The known answer may be older than the iterator.
@@ -294,7 +295,7 @@ export class Watches {
     this.#env = env;
   }
 
-  /** Creates a watch of what `query` answers. */
+  /** Creates a watch of the answers of `query`. */
   watch<A>(query: () => MaybePromise<A>, options: WatchOptions<A>): Watch<A> {
     return new QueryWatch(this, query, options);
   }

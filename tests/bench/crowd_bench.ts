@@ -8,7 +8,7 @@
 import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
 import { epochRecord, packRecords } from "../../src/log/records.ts";
 import { unregisterRecord } from "../../src/rsm/record_codec.ts";
-import { encodeMessage } from "../../src/sync/messages.ts";
+import { encodeMessage } from "../../src/sync/message_codec.ts";
 import { RemoteLogDB } from "../../src/sync/mod.ts";
 import {
   idleConnections,

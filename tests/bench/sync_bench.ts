@@ -20,12 +20,8 @@ import {
   putProposalHead,
 } from "../../src/rsm/record_codec.ts";
 import { SqliteKVStateMachine, SqliteLogDB } from "../../src/sqlite/mod.ts";
-import {
-  decodeMessage,
-  encodeMessage,
-  type Message,
-  PROTOCOL_VERSIONS,
-} from "../../src/sync/messages.ts";
+import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
+import { type Message, PROTOCOL_VERSIONS } from "../../src/sync/messages.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 import { percentile, report } from "./report.ts";

@@ -95,7 +95,7 @@ export function descendants(pid: number): number[] {
       );
       children.set(parent, [...children.get(parent) ?? [], Number(name)]);
     } catch {
-      // It has ended meanwhile.
+      // It has ended by now.
     }
   }
   const found = [pid];

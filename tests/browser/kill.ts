@@ -9,7 +9,7 @@
 
 import { assert } from "@std/assert";
 import { type Engine, launch, removeFolder } from "./browser.ts";
-import { Ledger, OPEN_MS_MAX } from "./kept.ts";
+import { Ledger, OPEN_MS_MAX } from "./persistence.ts";
 import { random, seedFrom } from "../support/random.ts";
 import { servePages } from "./server.ts";
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { stopBundler } from "../../web/bundle.ts";
 import { ENGINES, launch, type Page } from "./browser.ts";
-import { OPEN_MS_MAX } from "./kept.ts";
+import { OPEN_MS_MAX } from "./persistence.ts";
 import { servePages } from "./server.ts";
 
 Deno.test.afterAll(stopBundler);

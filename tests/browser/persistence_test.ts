@@ -7,8 +7,8 @@ import {
   launch,
   removeFolder,
 } from "./browser.ts";
-import { Ledger, OPEN_MS_MAX } from "./kept.ts";
-import type { Held } from "./kept_page.ts";
+import { Ledger, OPEN_MS_MAX } from "./persistence.ts";
+import type { ReplicaState } from "./persistence_page.ts";
 import { servePages } from "./server.ts";
 
 /**
@@ -71,7 +71,10 @@ for (const engine of ENGINES) {
       try {
         await page.evaluate("page.open()", OPEN_MS_MAX);
         await page.evaluate(`page.work("first", 300, 1)`, OPEN_MS_MAX);
-        const before = await page.evaluate("page.held()", OPEN_MS_MAX) as Held;
+        const before = await page.evaluate(
+          "page.state()",
+          OPEN_MS_MAX,
+        ) as ReplicaState;
         ledger.add(server.told());
         // The first time the page closes the stores, the second time the
         // browser does.

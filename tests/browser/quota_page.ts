@@ -48,7 +48,7 @@ export async function fill(seed: number, more: number): Promise<number> {
 }
 
 /** Reopens the store, and writes after space was freed. */
-export async function goOn(writes: number): Promise<number> {
+export async function writeMore(writes: number): Promise<number> {
   await filler!.check(store!);
   await store!.close();
   await open();

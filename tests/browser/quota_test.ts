@@ -69,7 +69,7 @@ Deno.test({
       const failures = await call(page, `fill(${seed}, 30)`) as number;
       assert(failures > 0, `Seed ${seed}`);
       await setQuota(page, origin);
-      assertEquals(await call(page, "goOn(10)"), 10, `Seed ${seed}`);
+      assertEquals(await call(page, "writeMore(10)"), 10, `Seed ${seed}`);
       await call(page, "close()");
     });
   },

@@ -9,7 +9,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { launch, removeFolder } from "./browser.ts";
 import { random } from "../support/random.ts";
-import type { Held, Taker } from "./recovery_page.ts";
+import type { PageState, Recoverer } from "./recovery_page.ts";
 import { servePages } from "./server.ts";
 
 const PAGE = "tests/browser/recovery_page.ts";
@@ -30,7 +30,7 @@ const END_MS = { machine: 400, replica: 400, import: 60 } as const;
  * Resolves to the page's first report that begins with `word` and has a value
  * of at least `least`; rejects if `work` does.
  */
-async function toldBy(
+async function reportOf(
   told: () => string[],
   word: string,
   least: number,
@@ -59,8 +59,8 @@ function sleep(ms: number): Promise<void> {
  * end, where the page may also have the complete new state. The last recovery
  * runs to its end. Resolves to the number of times the page had the new state.
  */
-export async function killTaking(
-  taker: Taker,
+export async function killDuringRecovery(
+  recoverer: Recoverer,
   stops: readonly number[],
   kills: number,
   seed: number,
@@ -70,8 +70,8 @@ export async function killTaking(
   await using server = servePages();
   const url = await server.page(PAGE);
   const lives = stops.length + kills;
-  let old: Held | undefined;
-  let made: Held | undefined;
+  let old: PageState | undefined;
+  let made: PageState | undefined;
   let taken = 0;
   let state = 0;
   try {
@@ -83,35 +83,35 @@ export async function killTaking(
           const json = args.map((arg) => JSON.stringify(arg)).join();
           return page.evaluate(`page.${what}(${json})`, STEP_MS_MAX);
         };
-        let held = await call("held", taker) as Held;
+        let held = await call("found", recoverer) as PageState;
         if (old === undefined) {
-          const first = await call("prepare", taker, ++state, held);
-          held = await call("take", taker, state, 1) as Held;
+          const first = await call("prepare", recoverer, ++state, held);
+          held = await call("runRecovery", recoverer, state, 1) as PageState;
           assertEquals(held, first);
         } else if (held.hash === made?.hash) {
           assertEquals(held, made);
           taken++;
         } else assertEquals(held, old, `After ${life} kills`);
         if (held.hash !== old?.hash) {
-          made = await call("prepare", taker, ++state, held) as Held;
+          made = await call("prepare", recoverer, ++state, held) as PageState;
           assert(made.hash !== held.hash, "Old and new state are equal");
         }
         old = held;
         server.told();
         const until = stops[life] ?? 1;
-        const taking = call("take", taker, state, until);
+        const recovering = call("runRecovery", recoverer, state, until);
         // Rejects when the browser is killed.
-        taking.catch(() => {});
+        recovering.catch(() => {});
         if (life === lives) {
-          assertEquals(await taking, made);
+          assertEquals(await recovering, made);
           break;
         }
         if (until < 1) {
-          const written = await toldBy(server.told, "stopped", 0, taking);
+          const written = await reportOf(server.told, "stopped", 0, recovering);
           assert(written > 0, "No block was written before the kill");
         } else {
-          await toldBy(server.told, "taken", NEAR_END, taking);
-          await sleep(next() * END_MS[taker]);
+          await reportOf(server.told, "taken", NEAR_END, recovering);
+          await sleep(next() * END_MS[recoverer]);
         }
       } finally {
         await browser.kill();
@@ -119,7 +119,7 @@ export async function killTaking(
     }
     return taken;
   } catch (error) {
-    throw new Error(`${taker}, seed ${seed}`, { cause: error });
+    throw new Error(`${recoverer}, seed ${seed}`, { cause: error });
   } finally {
     await removeFolder(profile);
   }

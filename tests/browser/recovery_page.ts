@@ -31,17 +31,17 @@ const LOG = "crash-log";
 const SNAPSHOTS = "crash-snapshots";
 
 /** Component that recovers from the snapshot. */
-export type Taker = "machine" | "replica" | "import";
+export type Recoverer = "machine" | "replica" | "import";
 
 /** State that the page has. */
-export interface Held {
+export interface PageState {
   /** Hash of the state; empty if there is no state. */
   readonly hash: string;
   /** Applied index of the state. */
   readonly index: number;
 }
 
-const NOTHING: Held = { hash: "", index: 0 };
+const NOTHING: PageState = { hash: "", index: 0 };
 
 /** File collection of machines without external files. */
 const NO_FILES = { addFile: (): void => {} };
@@ -84,7 +84,7 @@ function machineOnDisk(): IndexedDBKVStateMachine {
   });
 }
 
-async function tell(what: string): Promise<void> {
+async function report(what: string): Promise<void> {
   await fetch("/told", { method: "POST", body: what });
 }
 
@@ -122,14 +122,14 @@ async function gauge(
     {
       async transform(chunk, controller): Promise<void> {
         if (until < 1 && taken >= until * STATE_BYTES) {
-          await tell(`stopped ${await countBlocks(name) - blocks}`);
+          await report(`stopped ${await countBlocks(name) - blocks}`);
           await new Promise(() => {});
         }
         controller.enqueue(chunk);
         taken += chunk.length;
         if (taken < told + STATE_BYTES / PARTS) return;
         told = taken;
-        await tell(`taken ${taken / STATE_BYTES}`);
+        await report(`taken ${taken / STATE_BYTES}`);
       },
     },
     { highWaterMark: 1 },
@@ -141,7 +141,7 @@ async function gauge(
  * State of the machine, read into a machine in memory that rejects rows which
  * do not match the hash.
  */
-async function heldByMachine(): Promise<Held> {
+async function stateOfMachine(): Promise<PageState> {
   const machine = machineOnDisk();
   const index = await machine.open(never);
   const context = machine.prepareSnapshot();
@@ -166,7 +166,7 @@ let cluster = 1n;
  * State of the newest import, read back; fails if the database has any other
  * blocks.
  */
-async function heldByImport(): Promise<Held> {
+async function stateOfImport(): Promise<PageState> {
   const store = new IndexedDBSnapshotStore(SNAPSHOTS);
   const infos: SnapshotInfo[] = [];
   for (cluster = 1n;; cluster++) {
@@ -236,8 +236,8 @@ async function withHost<T>(
 }
 
 /** State that the page has now. */
-export function held(taker: Taker): Promise<Held> {
-  return taker === "import" ? heldByImport() : heldByMachine();
+export function found(recoverer: Recoverer): Promise<PageState> {
+  return recoverer === "import" ? stateOfImport() : stateOfMachine();
 }
 
 /**
@@ -245,13 +245,15 @@ export function held(taker: Taker): Promise<Held> {
  * afterwards.
  */
 export async function prepare(
-  taker: Taker,
+  recoverer: Recoverer,
   state: number,
-  { index }: Held,
-): Promise<Held> {
+  { index }: PageState,
+): Promise<PageState> {
   const hash = `${memoryOf(state).getHash()}`;
-  if (taker === "machine") return { hash, index };
-  if (taker === "import") return { hash, index: await exportedIndex(state) };
+  if (recoverer === "machine") return { hash, index };
+  if (recoverer === "import") {
+    return { hash, index: await exportedIndex(state) };
+  }
   // Another replica advances, and compacts the log beyond the first one's
   // index.
   return await withHost(async (host) => {
@@ -299,13 +301,13 @@ async function exportedIndex(state: number): Promise<number> {
  * Recovers from a snapshot, or from a part of it; resolves to the state
  * afterwards.
  */
-export async function take(
-  taker: Taker,
+export async function runRecovery(
+  recoverer: Recoverer,
   state: number,
   until: number,
-): Promise<Held> {
-  if (taker === "machine") await recover(state, until);
-  else if (taker === "replica") await catchUp(until);
+): Promise<PageState> {
+  if (recoverer === "machine") await recover(state, until);
+  else if (recoverer === "replica") await catchUp(until);
   else {
     const { host, body } = await exported(state);
     const through = await gauge(SNAPSHOTS, until);
@@ -314,7 +316,7 @@ export async function take(
     );
     await host.stop();
   }
-  return await held(taker);
+  return await found(recoverer);
 }
 
 async function recover(state: number, until: number): Promise<void> {

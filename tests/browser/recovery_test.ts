@@ -1,6 +1,6 @@
 import { stopBundler } from "../../web/bundle.ts";
 import { newSeed } from "../support/random.ts";
-import { killTaking } from "./recovery.ts";
+import { killDuringRecovery } from "./recovery.ts";
 
 Deno.test.afterAll(() => stopBundler());
 
@@ -19,7 +19,7 @@ for (
     sanitizeOps: false,
     sanitizeResources: false,
     async fn(): Promise<void> {
-      await killTaking(taker, [0.5, 0.95], 1, newSeed());
+      await killDuringRecovery(taker, [0.5, 0.95], 1, newSeed());
     },
   });
 }

@@ -20,7 +20,7 @@ import { ENGINES } from "./browser.ts";
 import { install } from "./install.ts";
 import { killBrowser } from "./kill.ts";
 import { newSeed } from "../support/random.ts";
-import { killTaking } from "./recovery.ts";
+import { killDuringRecovery } from "./recovery.ts";
 import { editOffline, firstVisit, killUnsent, PAIRS, Scene } from "./sync.ts";
 
 const KILLS = {
@@ -103,7 +103,7 @@ if (import.meta.main) {
   for (const taker of ["machine", "replica", "import"] as const) {
     await attempt(`Killed while taking a snapshot in, ${taker}`, async () => {
       const kills = part(KILLS.recovering);
-      const taken = await killTaking(taker, [0.5, 0.95], kills, seed);
+      const taken = await killDuringRecovery(taker, [0.5, 0.95], kills, seed);
       say(`${taker}: killed ${kills + 2} times, ${taken} times it had it all`);
     });
   }

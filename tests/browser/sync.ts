@@ -16,7 +16,7 @@ import {
   WAIT_MS_MAX,
 } from "../sync/kill.ts";
 import type { ServerState } from "../sync/kill_server.ts";
-import { Proxy, STORM, type Weather } from "../sync/proxy.ts";
+import { type FaultRates, Proxy, STORM } from "../sync/proxy.ts";
 import {
   type Browser,
   type Engine,
@@ -52,7 +52,7 @@ const KINDS: readonly Kind[] = ["disk", "memory"];
 const ONLINE = 20;
 
 /** Faults of the network afterwards, and their duration in milliseconds. */
-const WEATHER: Weather = { ...STORM, bytesMax: 100_000 };
+const FAULT_RATES: FaultRates = { ...STORM, bytesMax: 100_000 };
 const STORM_MS = 1_500;
 
 /**
@@ -303,7 +303,7 @@ export async function editOffline(
       }
     }
     const cuts = proxy.cuts;
-    proxy.weather = WEATHER;
+    proxy.faultRates = FAULT_RATES;
     proxy.isDown = false;
     const began = performance.now();
     const working = Promise.all(peers.map(async (peer) => {
@@ -313,7 +313,7 @@ export async function editOffline(
     }));
     working.catch(() => {});
     await Promise.race([sleep(STORM_MS), working]);
-    proxy.weather = undefined;
+    proxy.faultRates = undefined;
     proxy.cut();
     // A page that awaits a call gets no notification; its own attempts to
     // reconnect go on.

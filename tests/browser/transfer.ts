@@ -291,19 +291,25 @@ export async function transfer(mib: number, seed: number): Promise<Transfer> {
         page,
         "into the page",
         () =>
-          page.evaluate(`page.take("${origin}/out", ${budget})`, STEP_MS_MAX),
+          page.evaluate(
+            `page.importFrom("${origin}/out", ${budget})`,
+            STEP_MS_MAX,
+          ),
       );
       // Without a receiver: the memory of the export itself.
       const exported = await step(
         steps,
         page,
         "export in the page",
-        () => page.evaluate("page.give()", STEP_MS_MAX),
+        () => page.evaluate("page.exportTo()", STEP_MS_MAX),
       );
       await using to = new Site(`${directory}/to`, budget);
       const bytes = await step(steps, page, "back", async () => {
         const imported = to.host.importSnapshot(1n, streams.incoming);
-        const given = page.evaluate(`page.give("${origin}/in")`, STEP_MS_MAX);
+        const given = page.evaluate(
+          `page.exportTo("${origin}/in")`,
+          STEP_MS_MAX,
+        );
         given.catch((error) => streams.abort(error));
         return (await Promise.all([given, imported]))[0] as number;
       });

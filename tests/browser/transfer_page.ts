@@ -27,7 +27,7 @@ let replica: Replica | undefined;
  * Imports the snapshot at `url` and recovers it into IndexedDB; resolves to the
  * machine's hash. The last argument is the machine's memory budget, in bytes.
  */
-export async function take(
+export async function importFrom(
   url: string,
   memoryBudgetBytes: number,
 ): Promise<string> {
@@ -53,7 +53,7 @@ async function post(url: string, body?: BodyInit): Promise<void> {
  * browser streams a request's body. Without `url` the bytes are dropped.
  * Resolves to their number.
  */
-export async function give(url?: string): Promise<number> {
+export async function exportTo(url?: string): Promise<number> {
   const reader = replica!.exportSnapshot().getReader();
   const buffer = new Uint8Array(POST_BYTES);
   let [length, posts, total] = [0, 0, 0];

@@ -115,7 +115,7 @@ async function ready(base: string): Promise<void> {
 }
 
 /** Path of a program that starts a browser with its storage in a folder. */
-async function keeper(home: string, profile: string): Promise<string> {
+async function launcher(home: string, profile: string): Promise<string> {
   const path = `${home}/browser`;
   const script = new URL("webkit_window.ts", import.meta.url).href;
   await Deno.writeTextFile(
@@ -174,7 +174,7 @@ export async function launchWebKit(
           timeouts: { script: 86_400_000, pageLoad: LOAD_MS_MAX },
           ...(profile === undefined ? {} : {
             "webkitgtk:browserOptions": {
-              binary: await keeper(home, profile),
+              binary: await launcher(home, profile),
               args: [],
             },
           }),

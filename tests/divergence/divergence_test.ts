@@ -17,7 +17,7 @@ import {
   settle,
 } from "../support/environment.ts";
 import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
-import type { Journal, Manners } from "../machines/journal.ts";
+import type { Journal, MachineFaults } from "../machines/journal.ts";
 import {
   proposeAll,
   start,
@@ -38,8 +38,8 @@ function wrong(when: () => boolean): {
   };
 }
 
-/** Manners of `wrong()` whose saves wait until the gate opens. */
-function gatedWrong(gate: Gate, when: () => boolean): Manners {
+/** MachineFaults of `wrong()` whose saves wait until the gate opens. */
+function gatedWrong(gate: Gate, when: () => boolean): MachineFaults {
   const { before } = wrong(when);
   return {
     before: (method, machine) => {
@@ -77,7 +77,7 @@ async function startBoth(
     env,
     kind,
     config: { ...config, nodeID: 2n, fullSnapshotInterval: 1 },
-    manners: wrong(isWrong),
+    faults: wrong(isWrong),
   });
   return [one, two];
 }
@@ -343,7 +343,7 @@ Deno.test(
         env,
         kind,
         config: { ...config, nodeID: 2n },
-        manners: gatedWrong(gate, () => isWrong),
+        faults: gatedWrong(gate, () => isWrong),
       });
       isWrong = true;
       await proposeAll(one.replica, "a");
@@ -383,7 +383,7 @@ Deno.test(
       env,
       kind,
       config: { ...config, nodeID: 2n },
-      manners: gatedWrong(gate, () => isWrong),
+      faults: gatedWrong(gate, () => isWrong),
     });
     await proposeAll(one.replica, "a");
     await two.replica.read(null);

@@ -105,14 +105,14 @@ const skewed = journalOf((command) =>
   command === "new" ? "not understood" : command
 );
 
-interface Up {
+interface Started {
   readonly host: NodeHost;
   readonly replica: Replica;
   readonly events: HostEvent[];
   readonly machines: [];
 }
 
-async function up(
+async function startWith(
   Machine: ReturnType<typeof journalOf>,
   nodeID: bigint,
   logDB: LogDB,
@@ -120,7 +120,7 @@ async function up(
     readonly config?: Partial<ReplicaConfig>;
     readonly snapshots?: SnapshotStore;
   } = {},
-): Promise<Up> {
+): Promise<Started> {
   const events: HostEvent[] = [];
   const { config = {}, ...rest } = options;
   const host = new NodeHost({
@@ -137,7 +137,7 @@ async function up(
   return { host, replica, events, machines: [] };
 }
 
-function explanations({ events }: Up): ErrDiverged[] {
+function explanations({ events }: Started): ErrDiverged[] {
   return events.filter((event) => event.type === "diverged")
     .map(({ error }) => error as ErrDiverged)
     .filter(({ index }) => index !== undefined);
@@ -162,8 +162,8 @@ Deno.test(
     for (const snapshot of [false, true]) {
       await using logDB = new MemoryLogDB();
       const config = { trustedNode: 1n };
-      const one = await up(plain, 1n, logDB, { config });
-      const two = await up(withClock, 2n, logDB, { config });
+      const one = await startWith(plain, 1n, logDB, { config });
+      const two = await startWith(withClock, 2n, logDB, { config });
       await proposeAll(one.replica, "a", "b", "c");
       await settle();
       if (snapshot) {
@@ -188,7 +188,7 @@ Deno.test(
   "H12 U32 for a machine of another version, the entry it applies differently is found by the trusted replica's hashes, and it recovers",
   checked(async () => {
     await using logDB = new MemoryLogDB();
-    const one = await up(plain, 1n, logDB);
+    const one = await startWith(plain, 1n, logDB);
     // As a page has it: the log names the trusted replica, and shares no snapshots.
     const page = new PageLogDB(logDB, {
       snapshots: logDB.snapshots,
@@ -199,7 +199,7 @@ Deno.test(
       } as Log["checkpoints"],
     });
     await using snapshots = new MemorySnapshotStore();
-    const two = await up(skewed, 2n, page, { snapshots });
+    const two = await startWith(skewed, 2n, page, { snapshots });
     await proposeAll(one.replica, "a", "b", "new", "c");
     await settle();
     assertInstanceOf(await rejection(two.replica.read(null)), ErrDiverged);
@@ -334,8 +334,8 @@ Deno.test(
       await using inner = new MemoryLogDB();
       const logDB = new AdvisingLogDB(inner, {});
       const config = { trustedNode: 1n };
-      const one = await up(plain, 1n, inner, { config });
-      const two = await up(withClock, 2n, logDB, { config });
+      const one = await startWith(plain, 1n, inner, { config });
+      const two = await startWith(withClock, 2n, logDB, { config });
       await proposeAll(one.replica, "a", "b", "c");
       if (isCut) await cut(inner, 2);
       await settle();
@@ -358,8 +358,8 @@ Deno.test(
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const config = { trustedNode: 1n };
-    const one = await up(plain, 1n, logDB, { config });
-    const two = await up(skewed, 2n, logDB, { config });
+    const one = await startWith(plain, 1n, logDB, { config });
+    const two = await startWith(skewed, 2n, logDB, { config });
     await proposeAll(one.replica, "a", "new", "b", "c");
     await settle(20);
     assertEquals(
@@ -374,7 +374,7 @@ Deno.test(
   "H12 explain() gives the hash after each entry, or undefined where it cannot",
   checked(async () => {
     await using logDB = new MemoryLogDB();
-    const one = await up(plain, 1n, logDB);
+    const one = await startWith(plain, 1n, logDB);
     const { replica } = one;
     const hashes: bigint[] = [];
     for (const command of ["a", "b", "c", "d", "e"]) {
@@ -433,7 +433,7 @@ Deno.test(
   "U29 a page whose log was compacted starts from the snapshots beside the log, and the next time from its own",
   checked(async () => {
     await using logDB = new MemoryLogDB();
-    const one = await up(plain, 1n, logDB);
+    const one = await startWith(plain, 1n, logDB);
     await proposeAll(one.replica, "a", "b");
     await one.replica.requestSnapshot();
     await proposeAll(one.replica, "c");
@@ -454,18 +454,18 @@ Deno.test(
     await using snapshots = new MemorySnapshotStore();
     offline = true;
     assertInstanceOf(
-      await rejection(up(plain, 2n, page, { snapshots })),
+      await rejection(startWith(plain, 2n, page, { snapshots })),
       ErrCompacted,
     );
     offline = false;
-    const two = await up(plain, 2n, page, { snapshots });
+    const two = await startWith(plain, 2n, page, { snapshots });
     assertEquals(await listOf(two.replica), ["a", "b", "c"]);
     await until(() => snapshots.list(1n).length > 0);
     assertEquals(typesOf(two.events), ["recovered", "snapshot"]);
     await two.host.stop();
     offline = true;
     asked = 0;
-    const again = await up(plain, 2n, page, { snapshots });
+    const again = await startWith(plain, 2n, page, { snapshots });
     assertEquals(await listOf(again.replica), ["a", "b", "c"]);
     assertEquals(asked, 0);
     await stopAll([one, again]);

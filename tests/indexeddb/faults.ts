@@ -9,8 +9,8 @@
 
 import { type Env, systemEnv } from "../../src/env.ts";
 
-/** Fate of a transaction that writes. */
-export type Fate =
+/** TransactionFault of a transaction that writes. */
+export type TransactionFault =
   /** Cannot be begun: the connection is no more. */
   | "refused"
   /** Same, but later transactions can still be begun. */
@@ -43,7 +43,7 @@ export class Faults {
   /** Number by which the version of the opening code is newer. */
   newer = 0;
   /** Fates of the next transactions that write; later ones succeed. */
-  fates: Fate[] = [];
+  injected: TransactionFault[] = [];
   /** Transactions to come that read and cannot be begun. */
   refusedReads = 0;
   /** Durability of each transaction. */
@@ -102,14 +102,14 @@ export class Faults {
       }
       // The store's own write while it opens is not counted as a write of its owner.
       if (stores === "meta") return begin(stores, mode, options);
-      const fate = this.fates.shift() ?? "fine";
-      if (fate === "refused") this.#refuse(db);
-      if (fate === "refused alone") {
+      const fault = this.injected.shift() ?? "fine";
+      if (fault === "refused") this.#refuse(db);
+      if (fault === "refused alone") {
         throw new DOMException(LOST, "InvalidStateError");
       }
       this.durabilities.push(options?.durability);
       const transaction = begin(stores, mode, options);
-      if (fate !== "fine") this.#befall(db, transaction, fate);
+      if (fault !== "fine") this.#inject(db, transaction, fault);
       return transaction;
     };
   }
@@ -119,7 +119,11 @@ export class Faults {
     throw new DOMException(LOST, "InvalidStateError");
   }
 
-  #befall(db: IDBDatabase, transaction: IDBTransaction, fate: Fate): void {
+  #inject(
+    db: IDBDatabase,
+    transaction: IDBTransaction,
+    fault: TransactionFault,
+  ): void {
     const handlers: Handlers = { oncomplete: null, onabort: null };
     let error: DOMException | null = null;
     for (const name of ["oncomplete", "onabort"] as const) {
@@ -134,13 +138,13 @@ export class Faults {
     };
     transaction.addEventListener("abort", () => handlers.onabort?.());
     transaction.addEventListener("complete", () => {
-      if (fate === "silent") return;
-      if (fate !== "lost late") return handlers.oncomplete?.();
+      if (fault === "silent") return;
+      if (fault !== "lost late") return handlers.oncomplete?.();
       abort("UnknownError");
       handlers.onabort?.();
     });
-    const full = typeof fate === "object" ? fate.full : Infinity;
-    if (fate !== "lost early" && full === Infinity) return;
+    const full = typeof fault === "object" ? fault.full : Infinity;
+    if (fault !== "lost early" && full === Infinity) return;
     // Not yet: what is being committed could not be aborted.
     transaction.commit = (): void => {};
     let count = 0;
@@ -152,8 +156,8 @@ export class Faults {
         const request = put(value, key);
         const at = ++count;
         request.addEventListener("success", () => {
-          if (at !== (fate === "lost early" ? 1 : full)) return;
-          abort(fate === "lost early" ? "UnknownError" : "QuotaExceededError");
+          if (at !== (fault === "lost early" ? 1 : full)) return;
+          abort(fault === "lost early" ? "UnknownError" : "QuotaExceededError");
           transaction.abort();
         });
         return request;

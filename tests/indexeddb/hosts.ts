@@ -27,7 +27,7 @@ import type { Case } from "../browser/runner.ts";
 import { drop, freshName } from "./faults.ts";
 
 /** A host and one replica of a regular machine, in databases that begin with a name. */
-class Site {
+class TestHost {
   readonly logDB: IndexedDBLogDB;
   readonly snapshots: IndexedDBSnapshotStore;
   readonly host: NodeHost;
@@ -67,7 +67,7 @@ class Site {
   }
 }
 
-async function dropSite(name: string): Promise<void> {
+async function dropData(name: string): Promise<void> {
   await drop(`${name}-log`);
   await drop(`${name}-state`);
   await drop(`${name}-snapshots`);
@@ -95,21 +95,21 @@ export const cases: Case[] = [
       const name = freshName();
       let hash = 0n;
       for (let life = 0; life < 3; life++) {
-        const site = new Site(name);
-        const replica = await site.start();
+        const host = new TestHost(name);
+        const replica = await host.start();
         assertEquals(await replica.read(kv.count()), life * 300);
         assertEquals((await replica.getHash()).hash, hash);
         assertEquals(
-          site.events.some(({ type }) => type === "recovered"),
+          host.events.some(({ type }) => type === "recovered"),
           life > 0,
         );
         await fill(replica, life * 300, life * 300 + 300);
         await replica.requestSnapshot();
         await fill(replica, life * 300, life * 300 + 10);
         hash = (await replica.getHash()).hash;
-        await site.end();
+        await host.end();
       }
-      await dropSite(name);
+      await dropData(name);
     },
   },
   {
@@ -117,23 +117,23 @@ export const cases: Case[] = [
       "U36 a cluster in IndexedDB is exported to one file and imported from it",
     async run(): Promise<void> {
       const name = freshName();
-      const site = new Site(name);
-      const replica = await site.start();
+      const host = new TestHost(name);
+      const replica = await host.start();
       await fill(replica, 0, 500);
       const { hash } = await replica.getHash();
       const file = await new Response(replica.exportSnapshot()).blob();
-      await site.end();
-      const other = new Site(`${name}-other`);
+      await host.end();
+      const other = new TestHost(`${name}-other`);
       await other.host.importSnapshot(1n, file.stream());
       const imported = await other.start();
       assertEquals((await imported.getHash()).hash, hash);
       await imported.propose(kv.put("more", ""));
       await other.end();
-      const again = new Site(`${name}-other`);
+      const again = new TestHost(`${name}-other`);
       assertEquals(await (await again.start()).read(kv.count()), 501);
       await again.end();
-      await dropSite(name);
-      await dropSite(`${name}-other`);
+      await dropData(name);
+      await dropData(`${name}-other`);
     },
   },
   {
@@ -143,8 +143,8 @@ export const cases: Case[] = [
       const name = freshName();
       let hash = 0n;
       for (let life = 0; life < 2; life++) {
-        const site = new Site(name);
-        const replica = await site.startOnDisk();
+        const host = new TestHost(name);
+        const replica = await host.startOnDisk();
         assertEquals(await replica.read(kv.count()), life * 300);
         assertEquals((await replica.getHash()).hash, hash);
         await fill(replica, life * 300, life * 300 + 300);
@@ -152,42 +152,42 @@ export const cases: Case[] = [
         if (life > 0) {
           const file = await new Response(replica.exportSnapshot()).blob();
           for (const start of ["start", "startOnDisk"] as const) {
-            const other = new Site(`${name}-${start}`);
+            const other = new TestHost(`${name}-${start}`);
             await other.host.importSnapshot(1n, file.stream());
             const imported = await other[start]();
             assertEquals((await imported.getHash()).hash, hash);
             await imported.propose(kv.put("more", ""));
             assertEquals(await imported.read(kv.count()), 601);
             await other.end();
-            await dropSite(`${name}-${start}`);
+            await dropData(`${name}-${start}`);
           }
         }
-        await site.end();
+        await host.end();
       }
-      await dropSite(name);
+      await dropData(name);
     },
   },
 ];
 
 /** State that a page must find after a reload. */
-export interface Kept {
+export interface ExpectedState {
   readonly name: string;
   readonly identity: string;
   readonly hash: string;
 }
 
-const open: Site[] = [];
+const open: TestHost[] = [];
 
 /** Fills databases and leaves them open, as a page does that is reloaded. */
-export async function beforeReload(): Promise<Kept> {
+export async function beforeReload(): Promise<ExpectedState> {
   const name = freshName();
   const store = new IndexedDBBlockStore(`${name}-blocks`);
   await store.write({
     put: [{ key: "a", bytes: new Uint8Array([1]) }],
   }, "relaxed");
-  const site = new Site(name);
-  open.push(site);
-  const replica = await site.start();
+  const host = new TestHost(name);
+  open.push(host);
+  const replica = await host.start();
   await fill(replica, 0, 700);
   const hash = `${(await replica.getHash()).hash}`;
   return { name, identity: await store.identity(), hash };
@@ -195,27 +195,27 @@ export async function beforeReload(): Promise<Kept> {
 
 /** Finds the state that {@linkcode beforeReload} left, in another page of the same browser or after a reload. */
 export async function afterReload(
-  { name, identity, hash }: Kept,
+  { name, identity, hash }: ExpectedState,
 ): Promise<void> {
   const store = new IndexedDBBlockStore(`${name}-blocks`, { identity });
   assertEquals((await store.get(["a"]))[0]?.[0], 1);
   await store.close();
-  const site = new Site(name);
-  const replica = await site.start();
+  const host = new TestHost(name);
+  const replica = await host.start();
   assertEquals(`${(await replica.getHash()).hash}`, hash);
   await fill(replica, 700, 710);
   assertEquals(await replica.read(kv.count()), 710);
-  await site.end();
+  await host.end();
   await drop(`${name}-blocks`);
-  await dropSite(name);
+  await dropData(name);
   const gone = new IndexedDBBlockStore(`${name}-blocks`, { identity });
   await assertRejects(() => gone.get(["a"]), ErrStoreVanished);
 }
 
 /** Tries, in a second page, to open what a first one has open. */
-export async function whileOpen({ name }: Kept): Promise<void> {
-  const site = new Site(name);
-  const error = await site.start().then(() => undefined, (error) => error);
+export async function whileOpen({ name }: ExpectedState): Promise<void> {
+  const host = new TestHost(name);
+  const error = await host.start().then(() => undefined, (error) => error);
   assert(error instanceof ErrStoreLocked, `${error}`);
-  await site.end();
+  await host.end();
 }

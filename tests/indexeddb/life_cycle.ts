@@ -22,18 +22,18 @@ import {
 } from "../../src/indexeddb/mod.ts";
 import { Connection } from "../../src/indexeddb/connection.ts";
 import { ErrClusterClosed, ErrUnknownOutcome } from "../../src/log/mod.ts";
-import { randomOf } from "../../src/testing/clock.ts";
+import { randomOf } from "../../src/testing/seeded_globals.ts";
 import { MemoryBlockStore } from "../../src/store/mod.ts";
 import type { Block, Changes } from "../../src/store/store.ts";
 import type { Case } from "../browser/runner.ts";
 import {
   answer,
   drop,
-  type Fate,
   Faults,
   freshName,
   Locks,
   ManualEnv,
+  type TransactionFault,
   until,
 } from "./faults.ts";
 
@@ -240,7 +240,7 @@ add(
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 1));
-    bench.faults.fates = ["refused"];
+    bench.faults.injected = ["refused"];
     await put(store, block("b", 2));
     bench.faults.refusedReads = 1;
     assertEquals(await names(store), "a b");
@@ -252,7 +252,7 @@ add(
   "U5 a write that was lost before its commit, which cannot be detected, has an unknown outcome",
   async (bench) => {
     const store = bench.store();
-    bench.faults.fates = ["fine", "lost early"];
+    bench.faults.injected = ["fine", "lost early"];
     await put(store, block("a", 1));
     await assertRejects(
       () => put(store, block("a", 2), block("b", 2)),
@@ -267,7 +267,7 @@ add(
   "U5 an operation that is lost twice fails, and nothing was changed",
   async (bench) => {
     const store = bench.store();
-    bench.faults.fates = ["refused", "refused", "refused", "refused"];
+    bench.faults.injected = ["refused", "refused", "refused", "refused"];
     for (let i = 0; i < 2; i++) {
       await assertRejects(
         () => put(store, block("a", 1), block("b", 1)),
@@ -287,7 +287,7 @@ add(
   "U5 a write that was lost during its commit has an unknown outcome",
   async (bench) => {
     const store = bench.store();
-    bench.faults.fates = ["lost late"];
+    bench.faults.injected = ["lost late"];
     const error = await assertRejects(
       () => put(store, block("a", 1)),
       ErrUnknownOutcome,
@@ -303,7 +303,7 @@ add(
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 1));
-    bench.faults.fates = ["silent"];
+    bench.faults.injected = ["silent"];
     const silent = watch(put(store, block("b", 1)));
     // A frozen page sees an hour go by at once; that alone is no sign of death.
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -324,7 +324,7 @@ add(
     const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
     const random = randomOf(seed);
     const store = bench.store();
-    const kinds: Fate[] = [
+    const kinds: TransactionFault[] = [
       "refused",
       "refused alone",
       "lost early",
@@ -334,7 +334,7 @@ add(
     let found: [string, number | undefined][] = [];
     for (let round = 0; round < 40; round++) {
       const count = 1 + random() % 6;
-      bench.faults.fates = Array.from(
+      bench.faults.injected = Array.from(
         { length: count },
         () => random() % 2 ? "fine" : kinds[random() % kinds.length]!,
       );
@@ -359,7 +359,7 @@ add(
           models.push(...models.map((model) => new Map([...model, ...made])));
         }
       }
-      bench.faults.fates = [];
+      bench.faults.injected = [];
       found = (await store.list("", "~")).map(({ key, bytes }) => [
         key,
         bytes[0],
@@ -380,7 +380,7 @@ add(
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 0));
-    bench.faults.fates = ["refused alone", "lost late"];
+    bench.faults.injected = ["refused alone", "lost late"];
     const [one, two] = [
       watch(put(store, block("a", 1), block("b", 1))),
       watch(put(store, block("a", 2))),
@@ -397,7 +397,7 @@ add(
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 0));
-    bench.faults.fates = ["silent", "refused"];
+    bench.faults.injected = ["silent", "refused"];
     const [one, two] = [
       watch(put(store, block("a", 1))),
       watch(put(store, block("a", 2))),
@@ -418,7 +418,7 @@ add(
     const store = bench.store();
     await put(store, block("a", 0));
     bench.faults.close();
-    bench.faults.fates = ["silent"];
+    bench.faults.injected = ["silent"];
     const silent = watch(put(store, block("a", 1)));
     await new Promise((resolve) => setTimeout(resolve, 50));
     bench.env.advance(29_000);
@@ -572,7 +572,7 @@ add(
     const blocks = [block("a", 2), block("b", 2), block("c", 2)];
     await put(store, block("a", 1), block("old", 1));
     for (let k = 1; k <= blocks.length; k++) {
-      bench.faults.fates = [{ full: k }];
+      bench.faults.injected = [{ full: k }];
       const error = await assertRejects(
         () => store.write({ put: blocks, delete: ["old"] }, "strict"),
         ErrStoreFull,

@@ -159,25 +159,25 @@ function checkQueries(
 }
 
 /** Earlier snapshot or fork, with its expected content. */
-interface Past {
+interface Capture {
   context?: unknown;
   fork?: Machine;
   bytes: Uint8Array;
   hash: bigint;
 }
 
-async function checkPast(
-  past: Past,
+async function checkCapture(
+  capture: Capture,
   concurrent: ConcurrentKVStateMachine,
   message: string,
 ): Promise<void> {
-  if (past.fork) {
-    assertEquals(past.fork.getHash(), past.hash, message);
-    assertEquals(await save(past.fork), past.bytes, message);
+  if (capture.fork) {
+    assertEquals(capture.fork.getHash(), capture.hash, message);
+    assertEquals(await save(capture.fork), capture.bytes, message);
   } else {
     const [w, chunks] = sink();
-    await concurrent.saveSnapshot(past.context, w, noFiles, never);
-    assertEquals(concat(chunks), past.bytes, message);
+    await concurrent.saveSnapshot(capture.context, w, noFiles, never);
+    assertEquals(concat(chunks), capture.bytes, message);
   }
 }
 
@@ -188,7 +188,7 @@ async function run(seed: number): Promise<void> {
   let regular = new KVStateMachine();
   let concurrent = new ConcurrentKVStateMachine();
   let forked = new ConcurrentKVStateMachine().clone();
-  let past: Past | undefined;
+  let capture: Capture | undefined;
   for (let round = 0; round < 60; round++) {
     const message = `seed ${seed}, round ${round}`;
     g.deletes = round % 20 < 12 ? 15 : 85;
@@ -223,13 +223,13 @@ async function run(seed: number): Promise<void> {
     const bytes = await save(regular);
     assertEquals(await save(concurrent), bytes, message);
     assertEquals(await save(forked), bytes, message);
-    if (past) await checkPast(past, concurrent, message);
-    past = { bytes, hash };
-    if (g.next(2)) past.fork = (g.next(2) ? regular : forked).clone();
-    else past.context = concurrent.prepareSnapshot();
+    if (capture) await checkCapture(capture, concurrent, message);
+    capture = { bytes, hash };
+    if (g.next(2)) capture.fork = (g.next(2) ? regular : forked).clone();
+    else capture.context = concurrent.prepareSnapshot();
     if (g.next(4) === 0) forked = concurrent.clone();
     if (g.next(4) === 0) regular = regular.clone();
-    if (g.next(4) === 0 && past.fork) {
+    if (g.next(4) === 0 && capture.fork) {
       concurrent = await recover([bytes]) as ConcurrentKVStateMachine;
     }
   }

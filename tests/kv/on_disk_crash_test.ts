@@ -23,7 +23,7 @@ const options = { memoryBudgetBytes: 120_000 };
 const full = new ErrStoreFull("ENOSPC: no space left");
 
 /** A history in batches, and the hash after each entry. */
-function course(seed: number, batches: number): {
+function randomHistory(seed: number, batches: number): {
   batches: Uint8Array[][];
   hashes: bigint[];
 } {
@@ -63,7 +63,7 @@ async function step(
 }
 
 /** Goes through a history, with a sync now and then, until something is thrown. */
-async function go(
+async function applyUntilFailure(
   store: FaultyBlockStore,
   batches: readonly Uint8Array[][],
 ): Promise<{ synced: number; end: number; error: unknown }> {
@@ -116,14 +116,14 @@ for (const asynchronous of [false, true]) {
     } blocks`;
     Deno.test(`H6 whichever write fails ${how}, a prefix is found with the host's rows`, async () => {
       const seed = Math.floor(Math.random() * 2 ** 31);
-      const { batches, hashes } = course(seed, 24);
+      const { batches, hashes } = randomHistory(seed, 24);
       const whole = new FaultyBlockStore({ asynchronous });
-      await go(whole, batches);
+      await applyUntilFailure(whole, batches);
       assert(whole.writes > 8, `${whole.writes} writes`);
       for (let at = 1; at <= whole.writes; at++) {
         const store = new FaultyBlockStore({ asynchronous });
         store.fault = { at, after, error: new Error("Broken"), times: 1000 };
-        const { synced, error } = await go(store, batches);
+        const { synced, error } = await applyUntilFailure(store, batches);
         assert(
           error instanceof Error,
           `Seed ${seed}: write ${at} is swallowed`,
@@ -139,7 +139,7 @@ for (const asynchronous of [false, true]) {
 
     Deno.test(`U8 whichever write finds no room ${how}, work goes on once there is`, async () => {
       const seed = Math.floor(Math.random() * 2 ** 31);
-      const { batches, hashes } = course(seed, 15);
+      const { batches, hashes } = randomHistory(seed, 15);
       for (let at = 1; at <= 20; at += 1 + at % 3) {
         const store = new FaultyBlockStore({ asynchronous });
         store.fault = { at, after, error: full, times: 3 };
@@ -181,12 +181,12 @@ for (const asynchronous of [false, true]) {
     const commands = new Commands(5, 4000, 900);
     for (const cmd of commands.commands(5000)) apply(source, cmd);
     const payload = await save(source);
-    const { batches, hashes } = course(9, 6);
+    const { batches, hashes } = randomHistory(9, 6);
     const old = hashes.length - 1;
     for (let at = 1; at < 12; at++) {
       for (const after of [false, true]) {
         const first = new FaultyBlockStore({ asynchronous });
-        await go(first, batches);
+        await applyUntilFailure(first, batches);
         let store = first.crash();
         const [machine] = await opened(store, options);
         store.fault = { at: store.writes + at, after, error: full, times: 99 };

@@ -92,7 +92,7 @@ class TryingStore implements BlockStore {
 }
 
 const stores = new WeakMap<object, BlockStore>();
-function over(store: BlockStore): BlockLogDB {
+function logsOver(store: BlockStore): BlockLogDB {
   const db = new BlockLogDB(store);
   stores.set(db, store);
   return db;
@@ -100,8 +100,8 @@ function over(store: BlockStore): BlockLogDB {
 
 for (const make of [() => new MemoryBlockStore(), () => new TryingStore()]) {
   const cases = logDBConformance({
-    create: () => over(make()),
-    reopen: (db) => over(stores.get(db)!),
+    create: () => logsOver(make()),
+    reopen: (db) => logsOver(stores.get(db)!),
   });
   for (const { name, run } of cases) {
     Deno.test(`BlockLogDB on ${make().constructor.name}: ${name}`, run);

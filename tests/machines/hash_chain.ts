@@ -66,7 +66,7 @@ export async function read(r: ReadableStream<Uint8Array>): Promise<string> {
 }
 
 /** Behaviour of a machine. */
-export interface Manner {
+export interface Behavior {
   /** Synchronous answers, promises, or a mixture of both. */
   readonly pace?: "sync" | "async" | "mixed";
 }
@@ -78,15 +78,15 @@ abstract class Base implements IHash {
   closed = 0;
   #calls = 0;
   #under = 0;
-  readonly #manner: Manner;
+  readonly #behavior: Behavior;
 
-  constructor(manner: Manner = {}) {
-    this.#manner = manner;
+  constructor(behavior: Behavior = {}) {
+    this.#behavior = behavior;
   }
 
   /** Answers at the machine's pace; fails if the host makes two calls at once. */
   protected pace<T>(call: () => T): MaybePromise<T> {
-    const { pace = "sync" } = this.#manner;
+    const { pace = "sync" } = this.#behavior;
     if (this.#under++ > 0) {
       throw new Error("update() was called while another ran");
     }

@@ -25,7 +25,7 @@ import { bytes, text } from "../support/bytes.ts";
 import { violations } from "../support/environment.ts";
 
 /** Faults of a machine. */
-export interface Manners {
+export interface MachineFaults {
   /** Called at the start of each method; may throw, or return a promise, even one that never settles. */
   before?(method: string, machine: Journal): MaybePromise<void>;
   /** Called with each command before it is applied; may throw. */
@@ -45,15 +45,15 @@ export class Journal {
   list: string[] = [];
   readonly calls: string[] = [];
   readonly files: { fileID: bigint; metadata: string }[] = [];
-  readonly manners: Manners;
+  readonly faults: MachineFaults;
   readonly ids: readonly [bigint, bigint];
   closed = false;
   refusal?: (result: Result) => string | undefined;
 
-  constructor(manners: Manners, clusterID: bigint, nodeID: bigint) {
-    this.manners = manners;
+  constructor(faults: MachineFaults, clusterID: bigint, nodeID: bigint) {
+    this.faults = faults;
     this.ids = [clusterID, nodeID];
-    if (manners.refusal !== undefined) this.refusal = manners.refusal;
+    if (faults.refusal !== undefined) this.refusal = faults.refusal;
   }
 
   /** Records a call and applies the faults of the test to it. */
@@ -63,20 +63,20 @@ export class Journal {
       violations.push(`${method} after close`);
     }
     if (method === "close") this.closed = true;
-    const { manners } = this;
+    const { faults } = this;
     const run = (): T => {
       const value = work();
-      return manners.result === undefined
+      return faults.result === undefined
         ? value
-        : manners.result(method, value, this) as T;
+        : faults.result(method, value, this) as T;
     };
-    const before = manners.before?.(method, this);
+    const before = faults.before?.(method, this);
     return before instanceof Promise ? before.then(run) : run();
   }
 
   apply(cmd: Uint8Array): Result {
     const command = text(cmd);
-    this.manners.apply?.(command);
+    this.faults.apply?.(command);
     this.list.push(command);
     return { value: BigInt(this.list.length), data: bytes(command) };
   }
@@ -100,7 +100,7 @@ export class Journal {
   ): Promise<void> {
     const writer = w.getWriter();
     await writer.write(bytes(JSON.stringify(list) + "\n"));
-    for (let left = this.manners.filling ?? 0; left > 0; left -= 65_536) {
+    for (let left = this.faults.filling ?? 0; left > 0; left -= 65_536) {
       await writer.write(new Uint8Array(Math.min(left, 65_536)).fill(32));
     }
     writer.releaseLock();
@@ -129,7 +129,7 @@ export class RegularJournal extends Journal implements IStateMachine, IHash {
   ): Promise<void> {
     const list = await this.call("saveSnapshot", () => [...this.list]);
     stopped.throwIfAborted();
-    this.manners.addFiles?.(files);
+    this.faults.addFiles?.(files);
     await this.write(w, list);
   }
   async recoverFromSnapshot(
@@ -183,7 +183,7 @@ export class ConcurrentJournal extends Journal
     }
     await this.call("saveSnapshot", () => {});
     stopped.throwIfAborted();
-    this.manners.addFiles?.(files);
+    this.faults.addFiles?.(files);
     await this.write(w, context as string[]);
   }
   async recoverFromSnapshot(
@@ -251,11 +251,11 @@ export class DiskJournal extends Journal implements IOnDiskStateMachine, IHash {
 
   constructor(
     disk: Disk,
-    manners: Manners,
+    faults: MachineFaults,
     clusterID: bigint,
     nodeID: bigint,
   ) {
-    super(manners, clusterID, nodeID);
+    super(faults, clusterID, nodeID);
     this.disk = disk;
   }
 

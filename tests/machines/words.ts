@@ -175,7 +175,7 @@ export function startWords(
   counts: Counts,
   disk?: ConstructorParameters<typeof HostedDiskJournal>[0],
 ): Promise<Replica> {
-  const manners = {
+  const faults = {
     refusal: refusalOfWords,
     before: (): void | Promise<void> =>
       counts.isSlow ? Promise.resolve() : undefined,
@@ -212,15 +212,15 @@ export function startWords(
   }
   switch (kind) {
     case "regular":
-      return host.startCluster((c, n) => new Regular(manners, c, n), config);
+      return host.startCluster((c, n) => new Regular(faults, c, n), config);
     case "concurrent":
       return host.startConcurrentCluster(
-        (c, n) => new Concurrent(manners, c, n),
+        (c, n) => new Concurrent(faults, c, n),
         config,
       );
     case "hosted":
       return host.startOnDiskCluster(
-        (c, n) => new Hosted(disk!, manners, c, n),
+        (c, n) => new Hosted(disk!, faults, c, n),
         config,
       );
   }

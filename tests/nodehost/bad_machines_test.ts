@@ -169,7 +169,7 @@ Deno.test(
 );
 
 /** Machine that recovers without the last command, like code that is older than the snapshot. */
-class Forgetful extends RegularJournal {
+class LosesLastCommand extends RegularJournal {
   override async readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
     return (await super.readAll(r)).slice(0, -1);
   }
@@ -182,7 +182,7 @@ class ForgetfulDisk extends HostedDiskJournal {
 }
 
 /** Machine with state version 1: commands in upper case. */
-class Shouting extends RegularJournal {
+class UpperCase extends RegularJournal {
   readonly stateVersion: number = 1;
   recovered: bigint | undefined;
   override async readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
@@ -193,7 +193,7 @@ class Shouting extends RegularJournal {
   }
 }
 
-class Migrating extends Shouting {
+class Migrating extends UpperCase {
   getRecoveredHash(): bigint | undefined {
     return this.recovered;
   }
@@ -223,7 +223,7 @@ Deno.test(
     const before = snapshots.list(1n).map(({ id }) => id);
     const wrong = hostOf({ logDB, snapshots });
     const error = await rejection(
-      wrong.startCluster(() => new Forgetful({}, 1n, 1n), CONFIG),
+      wrong.startCluster(() => new LosesLastCommand({}, 1n, 1n), CONFIG),
     );
     assertInstanceOf(error, ErrStateMismatch);
     assert(error.saved !== error.recovered);
@@ -268,7 +268,7 @@ Deno.test(
     await using logDB = new MemoryLogDB();
     await using snapshots = new MemorySnapshotStore();
     await compactLog(logDB, snapshots);
-    for (const Machine of [Shouting, Migrating]) {
+    for (const Machine of [UpperCase, Migrating]) {
       const host = hostOf({ logDB, snapshots });
       const replica = await host.startCluster(
         () => new Machine({}, 1n, 1n),
@@ -302,7 +302,7 @@ Deno.test(
     assert(!isDifferent(one, { ...one, state: 2n, stateVersion: 1 }));
     await using logDB = new MemoryLogDB();
     const host = hostOf({ logDB });
-    const replica = await host.startCluster(() => new Shouting({}, 1n, 1n), {
+    const replica = await host.startCluster(() => new UpperCase({}, 1n, 1n), {
       ...CONFIG,
       hashEntries: 2,
     });
@@ -336,7 +336,7 @@ Deno.test(
     const options = {
       logDB,
       files,
-      manners: {
+      faults: {
         addFiles: (collection: ISnapshotFileCollection): void => {
           for (const [id, path] of added) {
             collection.addFile(id, path, new Uint8Array());
@@ -427,7 +427,7 @@ Deno.test(
       const host = hostOf({ logDB, snapshots });
       const starting = startOn(host, {
         kind,
-        manners: {
+        faults: {
           before: (method) => method === "open" ? gate.promise : undefined,
         },
       }, machines);
@@ -457,7 +457,7 @@ Deno.test(
     ) {
       const { host, replica, events } = await start({
         kind,
-        manners: {
+        faults: {
           before: (called) => {
             if (called === method) throw error;
           },
@@ -478,7 +478,7 @@ Deno.test(
   checked(async () => {
     const { host, replica } = await start({
       kind: "concurrent",
-      manners: {
+      faults: {
         before: (called) => {
           if (called === "saveSnapshot") throw new ErrSnapshotStopped();
         },
@@ -509,7 +509,7 @@ Deno.test(
       ) {
         const { host, replica, events } = await start({
           kind,
-          manners: {
+          faults: {
             before: (called) => {
               if (called === method) throw thrown;
             },
@@ -615,15 +615,15 @@ Deno.test(
           return telling(super.write(w, list));
         }
       }
-      const manners = { filling: 2_000_000 };
+      const faults = { filling: 2_000_000 };
       const host = hostOf({});
       const replica = kind === "concurrent"
         ? await host.startConcurrentCluster(
-          () => new Telling(manners, 1n, 1n),
+          () => new Telling(faults, 1n, 1n),
           CONFIG,
         )
         : await host.startOnDiskCluster(
-          () => new TellingDisk(new Disk(), manners, 1n, 1n),
+          () => new TellingDisk(new Disk(), faults, 1n, 1n),
           CONFIG,
         );
       await proposeAll(replica, "a");
@@ -645,7 +645,7 @@ Deno.test(
     await using logDB = new MemoryLogDB();
     await using snapshots = new MemorySnapshotStore();
     await compactLog(logDB, snapshots);
-    const full = new ErrStoreFull("No room");
+    const full = new ErrStoreFull("Store is full (test)");
     let room = false;
     const disk = new Disk();
     const options = {
@@ -653,7 +653,7 @@ Deno.test(
       snapshots,
       kind: "hosted",
       disk,
-      manners: {
+      faults: {
         before: (method: string): void => {
           if (method === "recoverFromSnapshot" && !room) throw full;
         },

@@ -104,7 +104,7 @@ Deno.test(
     for (const kind of KINDS) {
       const { host, replica } = await start({
         kind,
-        manners: { filling: 1 << 20 },
+        faults: { filling: 1 << 20 },
       });
       await proposeAll(replica, "a");
       const reader = replica.exportSnapshot().getReader();
@@ -153,7 +153,7 @@ Deno.test(
       const { host, replica, machines, events } = await start({
         logDB,
         kind,
-        manners: { filling: 4 << 20 },
+        faults: { filling: 4 << 20 },
       });
       await proposeAll(replica, "a");
       const reader = replica.exportSnapshot().getReader();
@@ -182,7 +182,7 @@ Deno.test(
       const { host, replica } = await start({
         logDB,
         kind,
-        manners: { filling: 4 << 20 },
+        faults: { filling: 4 << 20 },
       });
       await proposeAll(replica, "a");
       const index = replica.appliedIndex;
@@ -210,10 +210,10 @@ Deno.test(
   "R5 a machine that fails during an export fails the export with its error",
   checked(async () => {
     for (const kind of KINDS) {
-      const cause = new Error("Cannot save");
+      const cause = new Error("saveSnapshot() failed (test)");
       const { host, replica, events } = await start({
         kind,
-        manners: {
+        faults: {
           before: (method) => {
             if (method === "saveSnapshot") throw cause;
           },
@@ -263,7 +263,7 @@ Deno.test(
       await rejection(host.importSnapshot(1n, source)),
       ErrClusterAlreadyExist,
     );
-    assert(cancelled, "Who gave the stream is told that nobody reads it");
+    assert(cancelled, "the source of a refused import must be cancelled");
     assertEquals(await listOf(await startOn(host, {})), ["mine"]);
 
     await using fresh = new NodeHost();
@@ -306,7 +306,7 @@ Deno.test(
 Deno.test(
   "H9 H8 a damaged import stores nothing and can be repeated",
   checked(async () => {
-    const one = await start({ manners: { filling: 200_000 } });
+    const one = await start({ faults: { filling: 200_000 } });
     await proposeAll(one.replica, "a");
     const snapshot = await toBytes(one.replica.exportSnapshot());
     await one.host.stop();
@@ -331,7 +331,7 @@ Deno.test(
       );
       assertEquals(snapshots.inner.list(1n), []);
     }
-    const cause = new Error("Connection lost");
+    const cause = new Error("Connection was lost (test)");
     const cut = new ReadableStream<Uint8Array>({
       pull: (controller) => {
         controller.enqueue(snapshot.slice(0, 5000));

@@ -14,13 +14,13 @@ import {
 import { bytes } from "../support/bytes.ts";
 import { checked, rejection } from "../support/environment.ts";
 import { hostOf, KINDS, proposeAll, startOn } from "../support/clusters.ts";
-import type { Manners } from "../machines/journal.ts";
+import type { MachineFaults } from "../machines/journal.ts";
 
-/** Manners of a machine whose `update()` throws at one command, as long as `isBroken`. */
-function breakable(at: string): { manners: Manners; isBroken: boolean } {
+/** MachineFaults of a machine whose `update()` throws at one command, as long as `isBroken`. */
+function breakable(at: string): { faults: MachineFaults; isBroken: boolean } {
   const broken = {
     isBroken: true,
-    manners: {
+    faults: {
       apply(command: string): void {
         if (broken.isBroken && command === at) throw new TypeError(`No ${at}`);
       },
@@ -40,9 +40,9 @@ Deno.test(
   "case A10: the host reports which cluster has failed, at which entry and why, and the others go on [R5, H17]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
-    const { manners } = breakable("poison");
+    const { faults } = breakable("poison");
     const host = hostOf({ logDB });
-    const replica = await startOn(host, { manners });
+    const replica = await startOn(host, { faults });
     const other = await startOn(host, { config: { clusterID: 2n } });
     await proposeAll(replica, "a", "b");
     assertEquals(host.clusterStatus(1n), {
@@ -84,7 +84,7 @@ Deno.test(
       await first.stop();
       const host = hostOf({ logDB });
       const error = await rejection(
-        startOn(host, { kind, manners: broken.manners }),
+        startOn(host, { kind, faults: broken.faults }),
       );
       assertStrictEquals(failureOf(host), error as ErrUpdateFailed);
       if (kind === "regular") assertEquals(failureOf(host).index, index);
@@ -112,7 +112,7 @@ Deno.test(
   "case A10: stopping a cluster whose start has failed removes it from the list of failures [H17]",
   checked(async () => {
     const host = hostOf({});
-    const error = new Error("No machine");
+    const error = new Error("Factory failed (test)");
     const factory = (): never => {
       throw error;
     };

@@ -45,12 +45,12 @@ Deno.test(
       for (const asynchronous of [false, true]) {
         const env = new ManualEnv();
         await using logDB = new MemoryLogDB({ env });
-        const cause = new Error("Cannot go on");
+        const cause = new Error("update() failed (test)");
         const one = await start({
           logDB,
           env,
           kind,
-          manners: {
+          faults: {
             before: (method, { list }) => {
               if (method !== "update" || !list.includes("a")) return;
               if (asynchronous) return Promise.reject(cause);
@@ -109,12 +109,12 @@ Deno.test(
       await using logDB = new MemoryLogDB();
       const one = await start({ logDB });
       await proposeAll(one.replica, "a");
-      const cause = new Error("Cannot go on");
+      const cause = new Error("update() failed (test)");
       const error = await rejection(start({
         logDB,
         kind,
         config: { nodeID: 2n },
-        manners: {
+        faults: {
           before: (method) => {
             if (method === "update") throw cause;
           },
@@ -137,7 +137,7 @@ Deno.test(
     const cause = new ErrCompacted(7);
     const { host, replica, events } = await start({
       env,
-      manners: {
+      faults: {
         before: (method) => {
           if (method === "update") throw cause;
         },
@@ -171,9 +171,9 @@ Deno.test(
 Deno.test(
   "R5 an error of getHash() rejects the call",
   checked(async () => {
-    const cause = new Error("No hash");
+    const cause = new Error("getHash() failed (test)");
     const { host, replica, events } = await start({
-      manners: {
+      faults: {
         before: (method) => {
           if (method === "getHash") throw cause;
         },
@@ -255,7 +255,7 @@ Deno.test(
       for (const [what, change] of Object.entries(wrong)) {
         const { host, replica, events } = await start({
           kind,
-          manners: {
+          faults: {
             result: (method, value) => {
               if (method !== "update") return value;
               if (kind === "regular") return change(value as Result);
@@ -292,7 +292,7 @@ Deno.test(
       for (const [what, change] of Object.entries(batches)) {
         const { host, replica } = await start({
           kind,
-          manners: {
+          faults: {
             result: (method, value) =>
               method === "update" ? change(value as Entry[]) : value,
           },
@@ -315,7 +315,7 @@ Deno.test(
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { host } = await start({ logDB, config: { clusterID: 9n } });
-    const cause = new Error("No machine");
+    const cause = new Error("Factory failed (test)");
     const error = await rejection(
       host.startCluster(() => {
         throw cause;
@@ -331,14 +331,14 @@ Deno.test(
   "R5 an error of open() fails the start, and the cluster can be started again",
   checked(async () => {
     await using logDB = new MemoryLogDB();
-    const cause = new Error("No disk");
+    const cause = new Error("open() failed (test)");
     for (const kind of ["disk", "hosted"] as const) {
       const disk = new Disk();
       const error = await rejection(start({
         logDB,
         kind,
         disk,
-        manners: {
+        faults: {
           before: (method) => {
             if (method === "open") throw cause;
           },
@@ -350,7 +350,7 @@ Deno.test(
           logDB,
           kind,
           disk,
-          manners: {
+          faults: {
             result: (method, value) => method === "open" ? index : value,
           },
         }));
@@ -369,13 +369,13 @@ Deno.test(
     for (let call = 1; call <= 4; call++) {
       for (const kind of ["disk", "hosted"] as const) {
         const env = new ManualEnv();
-        const cause = new Error("Disk is gone");
+        const cause = new Error("Disk failed (test)");
         let calls = 0;
         const { host, replica, events } = await start({
           env,
           kind,
           config: { fullSnapshotInterval: 1 },
-          manners: {
+          faults: {
             before: (method) => {
               if (method === "sync" && ++calls === call) throw cause;
             },
@@ -399,11 +399,11 @@ Deno.test(
   "R5 an error of prepareSnapshot() is fatal",
   checked(async () => {
     for (const kind of ["concurrent", "disk", "hosted"] as const) {
-      const cause = new Error("Cannot prepare");
+      const cause = new Error("prepareSnapshot() failed (test)");
       const { host, replica } = await start({
         kind,
         config: { fullSnapshotInterval: 1 },
-        manners: {
+        faults: {
           before: (method) => {
             if (method === "prepareSnapshot") throw cause;
           },
@@ -515,7 +515,7 @@ Deno.test(
     await using logDB = new FaultyLogDB({ env });
     const { host, replica, events } = await start({ logDB, env });
     await proposeAll(replica, "a");
-    const cause = new Error("No connection");
+    const cause = new Error("Connection failed (test)");
     for (const asynchronous of [false, true]) {
       logDB.faults.readIndex = () => {
         if (asynchronous) return Promise.reject(cause);
@@ -566,7 +566,7 @@ Deno.test(
       const { host, replica, machines } = await start({
         kind,
         config: { hashEntries: 1, fullSnapshotInterval: 1 },
-        manners: {
+        faults: {
           result: (method, value) => {
             if (!isBad || method !== "update") return later(value);
             if (kind === "regular") return later(7);

@@ -323,7 +323,7 @@ Deno.test(
     const { host, replica } = await start({
       env,
       kind: "hosted",
-      manners: {
+      faults: {
         before: (method, { list }) =>
           method === "update" && list.length > 0
             ? new Promise<void>((resolve) => release = resolve)
@@ -350,11 +350,11 @@ Deno.test(
       const one = await start({ logDB, env, kind, config });
       await snapshotAfterEach(one.replica, "a", "b", "c");
       const disk = new Disk();
-      const cause = new Error("Power is gone");
+      const cause = new Error("Power failed (test)");
       const second = { logDB, env, kind, disk, config: { nodeID: 2n } };
       const error = await rejection(start({
         ...second,
-        manners: {
+        faults: {
           before: (method) => {
             if (method === "sync") throw cause;
           },
@@ -376,7 +376,7 @@ Deno.test(
     for (const kind of ["concurrent", ...ON_DISK] as const) {
       const { host, replica, machines } = await start({
         kind,
-        manners: { filling: 4 << 20 },
+        faults: { filling: 4 << 20 },
       });
       await proposeAll(replica, "a");
       const machine = machines[0]!;

@@ -166,11 +166,11 @@ Deno.test(
     logDB.faults.slow = true;
     const gate = new Gate();
     const { host, replica } = await start({ logDB, env });
-    const reason = new Error("No time");
+    const reason = new Error("Timeout (test)");
     await assertRejects(
       () => replica.propose(bytes("a"), { signal: AbortSignal.abort(reason) }),
       Error,
-      "No time",
+      "Timeout (test)",
     );
     logDB.faults.append = async () => {
       await gate.opened;

@@ -80,13 +80,17 @@ Deno.test(
     logDB.faults.readIndex = () => gates[asked++]!.opened;
     const first = two!.replica.read("count");
     await proposeAll(one!.replica, "a");
-    // It had its result before these began: they must see it.
+    // The proposal had its result before these reads began: they must see it.
     const later = [two!.replica.read("count"), two!.replica.read("count")];
     logDB.faults.break(2n);
     await settle();
     gates[0]!.open();
     await settle();
-    assertEquals(asked, 2, "those that came meanwhile share one question");
+    assertEquals(
+      asked,
+      2,
+      "reads that begin while a read index is requested share the next request",
+    );
     await proposeAll(one!.replica, "b");
     gates[1]!.open();
     logDB.faults.mend(2n);

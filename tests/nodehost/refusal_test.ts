@@ -39,7 +39,7 @@ for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
       await using outbox = new MemoryOutbox();
       const options: StartOptions = {
         kind,
-        manners: refusing,
+        faults: refusing,
         disk: new Disk(),
         logDB,
         outbox,
@@ -79,7 +79,7 @@ Deno.test(
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const store = new FaultyBlockStore();
-    const options = { manners: refusing, logDB };
+    const options = { faults: refusing, logDB };
     const first = await start({ ...options, outbox: new BlockOutbox(store) });
     const [no, b] = await Promise.all(
       ["no a", "b"].map((cmd) => first.replica.submit(bytes(cmd))),
@@ -99,7 +99,7 @@ Deno.test(
 Deno.test(
   "R15 propose() reports a refusal by the machine like one by a server, with the result in the error",
   checked(async () => {
-    const { host, replica } = await start({ manners: refusing });
+    const { host, replica } = await start({ faults: refusing });
     const session = await replica.openSession();
     for (const options of [{}, { session }]) {
       const error = await refusalOf(replica.propose(bytes("no x"), options));
@@ -119,7 +119,7 @@ Deno.test(
       throw new Error("Broken");
     };
     const { host, replica, events } = await start({
-      manners: { refusal: () => answer() as string },
+      faults: { refusal: () => answer() as string },
       outbox: new MemoryOutbox(),
     });
     assertEquals((await replica.propose(bytes("a"))).value, 1n);

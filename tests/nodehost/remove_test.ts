@@ -106,7 +106,7 @@ Deno.test(
       pending: 0,
     });
     assert(info!.log!.bytes! > 0);
-    const fault = new Error("Machine is broken");
+    const fault = new Error("Machine failed (test)");
     const broken = host.startCluster(() => {
       throw fault;
     }, { clusterID: 2n, nodeID: 1n });
@@ -143,7 +143,7 @@ Deno.test(
       (await host.info()).clusters.map(({ pending }) => pending);
     // The replica of a cluster that ran here knows.
     assertEquals(await pending(), [0, 0]);
-    for (const error of [new Error("No machine"), undefined, null]) {
+    for (const error of [new Error("Factory failed (test)"), undefined, null]) {
       thrown = { error };
       const rejected = host.startCluster(create, config).then(
         () => assert(false),
@@ -154,7 +154,7 @@ Deno.test(
       assertEquals([status.state, status.error], ["failed", error]);
       assertEquals(await pending(), [1, 0]);
     }
-    const fault = new Error("Store is gone");
+    const fault = new Error("Store failed (test)");
     const { list } = snapshots;
     snapshots.list = (clusterID): readonly SnapshotInfo[] => {
       if (clusterID === 1n) throw fault;

@@ -485,7 +485,7 @@ Deno.test(
       logDB,
       env,
       kind: "concurrent",
-      manners: {
+      faults: {
         before: (method) => {
           if (method !== "update" || gates.length === 0) return;
           return gates.shift()!.opened;

@@ -13,7 +13,11 @@ import {
 } from "../../mod.ts";
 import { bytes } from "../support/bytes.ts";
 import { checked, ManualEnv, settle } from "../support/environment.ts";
-import { Disk, type Manners, RegularJournal } from "../machines/journal.ts";
+import {
+  Disk,
+  type MachineFaults,
+  RegularJournal,
+} from "../machines/journal.ts";
 import { hostOf, startOn } from "../support/clusters.ts";
 import { random32 } from "../support/random.ts";
 
@@ -25,7 +29,7 @@ const MIXES = [
 ] as const;
 
 /** Outcome of a command, as reported to its proposer. */
-type Told = "applied" | "refused";
+type ReportedOutcome = "applied" | "refused";
 
 /**
  * Three replicas, some of whose code throws at some commands, and an operator
@@ -39,7 +43,7 @@ class Simulation {
   readonly #disks = [new Disk(), new Disk(), new Disk()];
   readonly #hosts: (NodeHost | undefined)[] = [];
   readonly #events: HostEvent[] = [];
-  readonly #told = new Map<string, Told>();
+  readonly #reported = new Map<string, ReportedOutcome>();
   readonly #work = new Set<Promise<unknown>>();
   readonly #sessions: Session[] = [];
   skipped = 0;
@@ -72,7 +76,7 @@ class Simulation {
       this.#events,
     );
     const code = this.#random() % 3;
-    const manners: Manners = {
+    const faults: MachineFaults = {
       apply(command): void {
         if (!command.startsWith("poison")) return;
         if (code === 0 || code === 1 && command.endsWith("0")) {
@@ -83,7 +87,7 @@ class Simulation {
     const started = startOn(host, {
       kind: this.#kinds[i]!,
       disk: this.#disks[i]!,
-      manners,
+      faults,
       config: {
         nodeID: BigInt(i + 1),
         snapshotEntries: 4 + this.#random() % 12,
@@ -91,7 +95,7 @@ class Simulation {
         fullSnapshotInterval: 1,
         hashEntries: 4,
         // Names the entry of a batch.
-        replayMachine: (c, n) => new RegularJournal(manners, c, n),
+        replayMachine: (c, n) => new RegularJournal(faults, c, n),
       },
     });
     // One that fails is looked after by the operator.
@@ -112,18 +116,20 @@ class Simulation {
     const session = this.#chance(2)
       ? this.#sessions[this.#random() % this.#sessions.length]
       : undefined;
-    const told = replica.propose(
+    const reported = replica.propose(
       bytes(command),
       session === undefined ? {} : { session },
     ).then(
-      () => void this.#told.set(command, "applied"),
+      () => void this.#reported.set(command, "applied"),
       (error) => {
         if (!(error instanceof ErrProposalRefused)) return;
         assertEquals(error.reason, "by the operator");
-        this.#told.set(command, "refused");
+        this.#reported.set(command, "refused");
       },
     );
-    const done: Promise<unknown> = told.finally(() => this.#work.delete(done));
+    const done: Promise<unknown> = reported.finally(() =>
+      this.#work.delete(done)
+    );
     this.#work.add(done);
   }
 
@@ -218,7 +224,7 @@ class Simulation {
         }
       }
     }
-    throw new Error("Is never up");
+    throw new Error("Machine never starts (test)");
   }
 
   async #check(): Promise<void> {
@@ -238,10 +244,10 @@ class Simulation {
     assertEquals([hashes[1], hashes[2]], [hashes[0], hashes[0]]);
     const list = new Set(lists[0]);
     assertEquals(list.size, lists[0]!.length, "something was applied twice");
-    for (const [command, told] of this.#told) {
-      // What others had applied before it was skipped was told to be applied.
-      if (told === "refused" || command.startsWith("fine")) {
-        assertEquals(list.has(command), told === "applied", command);
+    for (const [command, reported] of this.#reported) {
+      // What others had applied before it was skipped was reported to be applied.
+      if (reported === "refused" || command.startsWith("fine")) {
+        assertEquals(list.has(command), reported === "applied", command);
       }
     }
     const bad = this.#events.filter(({ type }) =>

@@ -25,7 +25,7 @@ import {
 import {
   Disk,
   type Journal,
-  type Manners,
+  type MachineFaults,
   RegularJournal,
 } from "../machines/journal.ts";
 import {
@@ -39,8 +39,8 @@ import {
   typesOf,
 } from "../support/clusters.ts";
 
-/** Manners of a machine that throws at every command that begins with `poison`. */
-const BROKEN: Manners = {
+/** MachineFaults of a machine that throws at every command that begins with `poison`. */
+const BROKEN: MachineFaults = {
   apply(command): void {
     if (command.startsWith("poison")) throw new TypeError(`No ${command}`);
   },
@@ -67,7 +67,7 @@ for (const kind of KINDS) {
       await using logDB = new MemoryLogDB();
       const disk = new Disk();
       const host = hostOf({ logDB });
-      const replica = await startOn(host, { kind, disk, manners: BROKEN });
+      const replica = await startOn(host, { kind, disk, faults: BROKEN });
       await proposeAll(replica, "a");
       const session = await replica.openSession();
       await replica.propose(bytes("b"), { session });
@@ -106,7 +106,7 @@ Deno.test(
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const poisoned = hostOf({ logDB });
-    const replica = await startOn(poisoned, { manners: BROKEN });
+    const replica = await startOn(poisoned, { faults: BROKEN });
     await proposeAll(replica, "a");
     // Two that fail together: the machine never gets the second.
     await Promise.all([
@@ -154,7 +154,7 @@ for (const kind of KINDS) {
         const store = new MemorySnapshotStore();
         const broken = hostOf({ logDB });
         const fine = hostOf({ logDB, snapshots: store });
-        const one = await startOn(broken, { kind, manners: BROKEN });
+        const one = await startOn(broken, { kind, faults: BROKEN });
         const events: HostEvent[] = [];
         const machines: Journal[] = [];
         const two = await startOn(fine, {
@@ -206,7 +206,7 @@ Deno.test(
     const config = { hashEntries: 1 };
     const broken = hostOf({ logDB }, events);
     const fine = hostOf({ logDB }, events);
-    const one = await startOn(broken, { manners: BROKEN, config });
+    const one = await startOn(broken, { faults: BROKEN, config });
     const two = await startOn(fine, { config: { ...config, nodeID: 2n } });
     await proposeAll(two, "a", "poison", "b", "c");
     for (let i = 0; one.failure === undefined; i++) await settle();
@@ -231,7 +231,7 @@ Deno.test(
     const broken = hostOf({ logDB });
     const fine = hostOf({ logDB, snapshots });
     const events: HostEvent[] = [];
-    const one = await startOn(broken, { manners: BROKEN });
+    const one = await startOn(broken, { faults: BROKEN });
     const two = await startOn(fine, { config: { nodeID: 2n } });
     await proposeAll(two, "a");
     await two.requestSnapshot();
@@ -259,7 +259,7 @@ Deno.test(
     await fine.stop();
     const again = hostOf({ logDB, snapshots }, events);
     const three = await startOn(again, {
-      manners: BROKEN,
+      faults: BROKEN,
       config: { nodeID: 3n },
     });
     assertEquals(await listOf(three), ["a", "b", "c", "d", "e"]);
@@ -310,7 +310,7 @@ Deno.test(
     await using logDB = new MemoryLogDB();
     const snapshots = new MemorySnapshotStore();
     const host = hostOf({ logDB, snapshots });
-    const replica = await startOn(host, { manners: BROKEN });
+    const replica = await startOn(host, { faults: BROKEN });
     const session = await replica.openSession();
     const failed = replica.propose(bytes("poison"), { session });
     await rejection(failed);
@@ -318,7 +318,7 @@ Deno.test(
     const up = await host.restartCluster(1n);
     await up.requestSnapshot();
     await host.stopCluster(1n);
-    const again = await startOn(host, { manners: BROKEN });
+    const again = await startOn(host, { faults: BROKEN });
     assertEquals(again.sessionInfo(session.id)!.next, 2);
     await again.propose(bytes("b"), { session });
     assertEquals(await listOf(again), ["b"]);
@@ -351,7 +351,7 @@ for (const kind of ["concurrent", "disk", "hosted"] as const) {
         };
         const broken = hostOf({ logDB, env });
         const error = await rejection(
-          startOn(broken, { kind, manners: BROKEN, config }),
+          startOn(broken, { kind, faults: BROKEN, config }),
         );
         assertInstanceOf(error, ErrUpdateFailed);
         if (said === "entry") {
@@ -385,7 +385,7 @@ Deno.test(
     const broken = hostOf({ logDB, env });
     const config = { nodeID: 2n };
     const error = await rejection(
-      startOn(broken, { kind: "concurrent", manners: BROKEN, config }),
+      startOn(broken, { kind: "concurrent", faults: BROKEN, config }),
     );
     assertInstanceOf(error, ErrUpdateFailed);
     assertEquals([error.index, error.upTo], [second, second]);

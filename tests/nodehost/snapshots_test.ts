@@ -25,7 +25,7 @@ import {
   rejection,
   settle,
 } from "../support/environment.ts";
-import { Disk, type Manners } from "../machines/journal.ts";
+import { Disk, type MachineFaults } from "../machines/journal.ts";
 import { FaultyLogDB, FaultySnapshotStore } from "../support/faults.ts";
 import {
   firstIndex,
@@ -305,7 +305,7 @@ Deno.test(
 /** Starts a replica with its machine in memory, which falls behind while every snapshot is damaged. */
 async function startDamaged(
   kind: "regular" | "concurrent",
-  manners: Manners = {},
+  faults: MachineFaults = {},
 ): Promise<{
   env: ManualEnv;
   snapshots: FaultySnapshotStore;
@@ -321,13 +321,13 @@ async function startDamaged(
     logDB,
     env,
     kind,
-    manners: { filling: 1 << 20 },
+    faults: { filling: 1 << 20 },
   });
   const two = await start({
     logDB,
     env,
     kind,
-    manners,
+    faults,
     config: { nodeID: 2n },
   });
   await proposeAll(one.replica, "a");
@@ -353,7 +353,7 @@ Deno.test(
       assertEquals(typesOf(two.events).includes("recovered"), false);
       // A store that cannot be listed does not end the retries.
       snapshots.before = (step) => {
-        if (step === "list") throw new Error("No store");
+        if (step === "list") throw new Error("list() failed (test)");
       };
       await env.advance(20_000);
       assertEquals(two.replica.error, undefined);
@@ -380,14 +380,14 @@ Deno.test(
     await using logDB = new MemoryLogDB();
     const one = await start({ logDB });
     await snapshotAfterEach(one.replica, "a", "b");
-    const cause = new Error("Cannot recover");
+    const cause = new Error("recoverFromSnapshot() failed (test)");
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
       let tries = 0;
       const error = await rejection(start({
         logDB,
         kind,
         config: { nodeID: 2n },
-        manners: {
+        faults: {
           before: (method) => {
             if (method !== "recoverFromSnapshot") return;
             tries++;
@@ -411,7 +411,7 @@ Deno.test(
       const { host, replica, events } = await start({
         logDB,
         kind,
-        manners: {
+        faults: {
           before: (method) => {
             if (method === "saveSnapshot" && error) throw error;
           },
@@ -441,11 +441,11 @@ Deno.test(
   "R8 any other error of saveSnapshot() fails the replica",
   checked(async () => {
     for (const kind of KINDS) {
-      const cause = new Error("Cannot save");
+      const cause = new Error("saveSnapshot() failed (test)");
       const { host, replica, events } = await start({
         kind,
         config: { fullSnapshotInterval: 1 },
-        manners: {
+        faults: {
           before: (method) => {
             if (method === "saveSnapshot") throw cause;
           },
@@ -574,7 +574,7 @@ Deno.test(
         logDB,
         files,
         kind,
-        manners: {
+        faults: {
           addFiles: (files) =>
             files.addFile(2n ** 64n - 1n, "blob", bytes("m")),
         },
@@ -612,7 +612,7 @@ Deno.test(
           logDB,
           files,
           kind,
-          manners: {
+          faults: {
             addFiles: (files) => {
               for (const path of wrong ? add : []) {
                 files.addFile(7n, path, new Uint8Array());
@@ -729,7 +729,7 @@ Deno.test(
         logDB,
         kind,
         disk: new Disk(),
-        manners: { filling: 1 << 20 },
+        faults: { filling: 1 << 20 },
         config: { fullSnapshotInterval: 3 },
       });
       const kinds: string[] = [];
@@ -884,7 +884,7 @@ Deno.test(
         if (step !== "open" || !isFirst) return;
         isFirst = false;
         await grow();
-        throw new Error("Connection lost");
+        throw new Error("Connection was lost (test)");
       };
       const two = await start({ logDB, kind, config: { nodeID: 2n } });
       assertEquals((await listOf(two.replica)).length, 6);

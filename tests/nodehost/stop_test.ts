@@ -187,7 +187,7 @@ for (
         const { host, replica, events } = await start({
           env,
           kind,
-          manners: {
+          faults: {
             before: (name) => hang && name === method ? never() : undefined,
           },
         });
@@ -254,7 +254,7 @@ Deno.test(
     const host = hostOf({ env });
     const starting = rejection(startOn(host, {
       kind: "disk",
-      manners: { before: (name) => name === "open" ? never() : undefined },
+      faults: { before: (name) => name === "open" ? never() : undefined },
     }));
     await settle();
     const stopped = host.stop();
@@ -279,7 +279,7 @@ Deno.test(
       const starting = rejection(startOn(host, {
         kind: method === "open" ? "hosted" : "regular",
         config: { nodeID: 2n },
-        manners: {
+        faults: {
           before: (name) => name === method ? gate.opened : undefined,
         },
       }));
@@ -337,7 +337,7 @@ Deno.test(
       const { host, replica, machines } = await start({
         env,
         kind,
-        manners: {
+        faults: {
           before: (name) => name === "update" ? gate.opened : undefined,
         },
       });
@@ -362,9 +362,9 @@ Deno.test(
     const { host, events } = await start({
       logDB,
       env,
-      manners: {
+      faults: {
         before: (name) => {
-          if (name === "close") throw new Error("Cannot close");
+          if (name === "close") throw new Error("close() failed (test)");
         },
       },
     });
@@ -383,7 +383,7 @@ Deno.test(
     const { host, replica, events } = await start({
       logDB,
       env,
-      manners: {
+      faults: {
         before: (name, { list }) => {
           if (name === "update" && list.length === 1) throw new Error("Broken");
         },
@@ -392,7 +392,7 @@ Deno.test(
     const other = await startOn(host, { config: { clusterID: 2n } });
     await proposeAll(replica, "a");
     logDB.faults.close = () => {
-      throw new Error("Cannot close");
+      throw new Error("close() failed (test)");
     };
     // The failure of the machine closes the log in the background.
     await rejection(replica.propose(bytes("b")));
@@ -438,7 +438,7 @@ Deno.test(
       const { host, replica, events } = await start({
         env,
         kind,
-        manners: { filling: 4 << 20 },
+        faults: { filling: 4 << 20 },
       });
       await proposeAll(replica, "a");
       const reader = replica.exportSnapshot().getReader();
@@ -513,7 +513,7 @@ Deno.test(
     const { host, replica } = await start({
       env,
       stopTimeoutMs: 70,
-      manners: { before: (name) => name === "update" ? never() : undefined },
+      faults: { before: (name) => name === "update" ? never() : undefined },
     });
     const waiting = rejection(replica.propose(bytes("a")));
     await settle();
@@ -573,7 +573,7 @@ Deno.test(
     await using logDB = new MemoryLogDB({ env });
     await using outbox = new MemoryOutbox();
     let isHung = true;
-    const manners = {
+    const faults = {
       before: (method: string): Promise<void> | undefined =>
         method === "update" && isHung ? never() : undefined,
     };
@@ -582,7 +582,7 @@ Deno.test(
       logDB,
       env,
       outbox,
-      manners,
+      faults,
     });
     await hung.replica.submit(bytes("a"));
     await settle();
@@ -596,7 +596,7 @@ Deno.test(
       logDB,
       env,
       outbox,
-      manners,
+      faults,
     });
     await env.until(
       next.replica.submit(bytes("b")).then(({ result }) => result),
@@ -621,12 +621,12 @@ Deno.test(
         queue.close = () => never();
         return queue;
       };
-      const manners = {
+      const faults = {
         before: (method: string): Promise<void> | undefined =>
           method === "close" && hung.includes("machine") ? never() : undefined,
       };
       const host = new NodeHost({ logDB, env, outbox });
-      const starting = startOn(host, { kind: "concurrent", manners })
+      const starting = startOn(host, { kind: "concurrent", faults })
         .catch((error) => error);
       await settle();
       const stopped = host.stop();

@@ -41,7 +41,7 @@ async function startOn(store: FaultyBlockStore): Promise<{
 }
 
 function fill(store: FaultyBlockStore): void {
-  const error = new ErrStoreFull("There is no room left");
+  const error = new ErrStoreFull("Store is full (test)");
   store.fault = { at: store.writes + 1, times: Infinity, error };
 }
 
@@ -136,14 +136,14 @@ Deno.test(
         isRecovered ||= method === "recoverFromSnapshot";
         if (!isRecovered || !(fails[method]! > 0)) return;
         fails[method]!--;
-        throw new ErrStoreFull("There is no room");
+        throw new ErrStoreFull("Store is full (test)");
       };
       const two = await start({
         logDB,
         env,
         kind,
         config: { ...config, nodeID: 2n },
-        manners: { before },
+        faults: { before },
       });
       await proposeAll(one.replica, "a");
       await two.replica.read(null);

@@ -33,7 +33,7 @@ import {
   ConcurrentJournal,
   Disk,
   type Journal,
-  type Manners,
+  type MachineFaults,
   PlainDiskJournal,
   RegularJournal,
 } from "../machines/journal.ts";
@@ -122,7 +122,7 @@ class World implements PendingCommands {
 class ForkJournal extends RegularJournal {
   fork(): ForkJournal | Promise<ForkJournal> {
     return this.call("fork", () => {
-      const fork = new ForkJournal(this.manners, ...this.ids);
+      const fork = new ForkJournal(this.faults, ...this.ids);
       fork.list = [...this.list];
       return fork;
     }) as ForkJournal;
@@ -132,7 +132,7 @@ class ForkJournal extends RegularJournal {
 class ConcurrentForkJournal extends ConcurrentJournal {
   fork(): ConcurrentForkJournal | Promise<ConcurrentForkJournal> {
     return this.call("fork", () => {
-      const fork = new ConcurrentForkJournal(this.manners, ...this.ids);
+      const fork = new ConcurrentForkJournal(this.faults, ...this.ids);
       fork.list = [...this.list];
       return fork;
     }) as ConcurrentForkJournal;
@@ -140,23 +140,23 @@ class ConcurrentForkJournal extends ConcurrentJournal {
 }
 
 /** Kinds of machines in memory, with `fork()` and without. */
-function factories(manners: Manners): [string, MachineFactory][] {
+function factories(faults: MachineFaults): [string, MachineFactory][] {
   return [
     ["regular", {
       type: 1,
-      create: (c, n) => new RegularJournal(manners, c, n),
+      create: (c, n) => new RegularJournal(faults, c, n),
     }],
     ["concurrent", {
       type: 2,
-      create: (c, n) => new ConcurrentJournal(manners, c, n),
+      create: (c, n) => new ConcurrentJournal(faults, c, n),
     }],
     ["regular fork", {
       type: 1,
-      create: (c, n) => new ForkJournal(manners, c, n),
+      create: (c, n) => new ForkJournal(faults, c, n),
     }],
     ["concurrent fork", {
       type: 2,
-      create: (c, n) => new ConcurrentForkJournal(manners, c, n),
+      create: (c, n) => new ConcurrentForkJournal(faults, c, n),
     }],
   ];
 }
@@ -244,7 +244,7 @@ Deno.test(
 
 async function simulate(next: () => number): Promise<void> {
   for (let round = 0; round < 6; round++) {
-    const slow: Manners = {
+    const slow: MachineFaults = {
       before: (method) =>
         round % 2 === 1 && method !== "close" && next() % 2 === 0
           ? settle(next() % 3)

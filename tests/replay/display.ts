@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { CameUp, Progress, ReplayReport } from "./replay.ts";
+import type { Progress, ReplayReport, ReplicaStart } from "./replay.ts";
 
 const numbers = new Intl.NumberFormat("en");
 
@@ -50,7 +50,7 @@ export function formatProgress(
   return "█".repeat(filled) + "░".repeat(width - filled) + rest;
 }
 
-function cameUp({ how, snapshot }: CameUp): string {
+function describeStart({ how, snapshot }: ReplicaStart): string {
   const verb = { start: "", restart: "restarted ", late: "joined late " }[how];
   return snapshot === undefined
     ? `${verb}from the start`
@@ -66,7 +66,7 @@ export function formatReport(report: ReplayReport, color: boolean): string {
 
   const rows = report.replicas.map((replica) => [
     `${replica.nodeID}`,
-    cameUp(replica.cameUp),
+    describeStart(replica.start),
     group(replica.index),
     replica.hash.toString(16).padStart(16, "0"),
     group(replica.length),

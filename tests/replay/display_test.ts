@@ -12,7 +12,7 @@ const REPORT: ReplayReport = {
   replicas: [
     {
       nodeID: 1n,
-      cameUp: { how: "start", snapshot: undefined },
+      start: { how: "start", snapshot: undefined },
       index: 259_782,
       hash: 0xabcn,
       length: 104_852,
@@ -20,7 +20,7 @@ const REPORT: ReplayReport = {
     },
     {
       nodeID: 2n,
-      cameUp: { how: "restart", snapshot: 129_892 },
+      start: { how: "restart", snapshot: 129_892 },
       index: 259_782,
       hash: 0xabcn,
       length: 104_852,
@@ -28,7 +28,7 @@ const REPORT: ReplayReport = {
     },
     {
       nodeID: 3n,
-      cameUp: { how: "late", snapshot: undefined },
+      start: { how: "late", snapshot: undefined },
       index: 7,
       hash: 0xfedcba9876543210n,
       length: 0,

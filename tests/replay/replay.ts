@@ -46,7 +46,7 @@ export interface Progress {
 }
 
 /** Start of a replica. */
-export interface CameUp {
+export interface ReplicaStart {
   /** Kind of start: with the log, after a stop, or late. */
   readonly how: "start" | "restart" | "late";
   /**
@@ -61,7 +61,7 @@ export interface ReplicaReport {
   /** Node id of the replica. */
   readonly nodeID: bigint;
   /** Start that led to the state. */
-  readonly cameUp: CameUp;
+  readonly start: ReplicaStart;
   /** Applied index. */
   readonly index: number;
   /** Hash of the machine at that index. */
@@ -116,7 +116,7 @@ class Member {
   readonly #snapshotEntries: number;
   #host: NodeHost | undefined;
   #replica: Replica | undefined;
-  #cameUp: CameUp = { how: "start", snapshot: undefined };
+  #lastStart: ReplicaStart = { how: "start", snapshot: undefined };
 
   constructor(nodeID: bigint, logDB: MemoryLogDB, snapshotEntries: number) {
     this.nodeID = nodeID;
@@ -132,13 +132,13 @@ class Member {
   }
 
   /** Starts the replica on a new host, as after a crash or on a new machine. */
-  async start(how: CameUp["how"]): Promise<void> {
-    this.#cameUp = { how, snapshot: undefined };
+  async start(how: ReplicaStart["how"]): Promise<void> {
+    this.#lastStart = { how, snapshot: undefined };
     this.#host = new NodeHost({
       logDB: this.#logDB,
       onEvent: (event) => {
         if (event.type !== "recovered") return;
-        this.#cameUp = { how, snapshot: event.snapshot.index };
+        this.#lastStart = { how, snapshot: event.snapshot.index };
       },
     });
     this.#replica = await this.#host.startConcurrentCluster(
@@ -164,7 +164,7 @@ class Member {
     const { index, hash } = await this.replica.getHash();
     return {
       nodeID: this.nodeID,
-      cameUp: this.#cameUp,
+      start: this.#lastStart,
       index,
       hash,
       length: length as number,

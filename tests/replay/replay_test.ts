@@ -29,7 +29,7 @@ function assertSame(report: ReplayReport, trace: Trace): void {
  * snapshot taken during the replay.
  */
 function assertCameUp(report: ReplayReport): void {
-  const [first, second, third] = report.replicas.map(({ cameUp }) => cameUp);
+  const [first, second, third] = report.replicas.map(({ start }) => start);
   assertEquals(first, { how: "start", snapshot: undefined });
   assertEquals(second?.how, "restart");
   assertGreater(second?.snapshot ?? 0, report.edits / 2);

@@ -65,7 +65,7 @@ const HEADER: SaveOptions["header"] = {
 };
 
 /** A snapshot that was taken, its container in memory. */
-interface Taken {
+interface SavedSnapshot {
   readonly info: SnapshotInfo;
   readonly bytes: Uint8Array;
 }
@@ -89,7 +89,7 @@ function sink(): {
 async function save<L>(
   stateMachine: StateMachine<L>,
   options: Partial<SaveOptions> = {},
-): Promise<Taken> {
+): Promise<SavedSnapshot> {
   const { writable, parts, state } = sink();
   let header: SnapshotHeader | undefined;
   const totals = await saveSnapshot(stateMachine, {
@@ -116,7 +116,7 @@ async function save<L>(
 
 async function recover<L>(
   stateMachine: StateMachine<L>,
-  { info, bytes }: Taken,
+  { info, bytes }: SavedSnapshot,
   options: Partial<RecoverOptions> = {},
 ): Promise<void> {
   await recoverSnapshot(stateMachine, {
@@ -205,7 +205,7 @@ Deno.test("C4 D8 a snapshot is of one index, whatever is applied during the save
       const factory = { type, create } as MachineFactory;
       const { stateMachine } = makeStateMachine(factory);
       await stateMachine.open(never);
-      const saving: Promise<Taken>[] = [];
+      const saving: Promise<SavedSnapshot>[] = [];
       for (const batch of batchesOf(log, 0, () => dice.chance(0.3))) {
         const applying = stateMachine.apply([batch]);
         if (dice.chance(0.3)) {
@@ -584,7 +584,7 @@ Deno.test("R6 a machine may close the stream or not, and write chunks of any siz
     ]
   ) {
     for (const taken of await saveWith(body)) {
-      const reader = await openSnapshot(source((taken as Taken).bytes));
+      const reader = await openSnapshot(source((taken as SavedSnapshot).bytes));
       const found = new Uint8Array(
         await new Response(
           reader.payload as ReadableStream<Uint8Array<ArrayBuffer>>,
@@ -756,7 +756,7 @@ Deno.test("F1 F3 files are saved into the snapshot and recovered with their meta
     await write(w, "1 2");
     collection.addFile(5n, "b", new Uint8Array([5]));
     collection.addFile((1n << 64n) - 1n, "/a/one", new Uint8Array(0));
-  }, { files }) as Taken[];
+  }, { files }) as SavedSnapshot[];
   for (const taken of [one!, two!]) {
     assertEquals(taken.info.files, 2);
     const target = new MemoryFileStore();
@@ -855,7 +855,7 @@ Deno.test("H12 after a recovery to an older index the entries after it are appli
 
 /** Recovers a machine with previous state by `body` and returns the error. */
 async function recoverWith(
-  taken: Taken,
+  taken: SavedSnapshot,
   body: (
     r: ReadableStream<Uint8Array>,
     stopped: AbortSignal,
@@ -887,7 +887,7 @@ async function recoverWith(
 }
 
 /** A snapshot with a payload of several blocks. */
-async function largeSnapshot(): Promise<Taken> {
+async function largeSnapshot(): Promise<SavedSnapshot> {
   const machine = new Regular();
   machine.saveSnapshot = (w) =>
     source(new Uint8Array(300_000).map((_, i) => i)).pipeTo(w);

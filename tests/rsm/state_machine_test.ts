@@ -49,20 +49,20 @@ import {
 } from "../machines/hash_chain_on_disk.ts";
 import {
   batchesOf,
-  type Heard,
+  type IndexedRecord,
   Listener,
+  type ListenerCall,
   makeStateMachine,
   OWN,
   place,
-  type Placed,
   proposal,
   randomLog,
   sessionProposal,
   skip,
 } from "../support/log_records.ts";
 import {
+  type Behavior,
   Concurrent,
-  type Manner,
   Regular,
   type State,
 } from "../machines/hash_chain.ts";
@@ -98,14 +98,14 @@ function regular(...records: Uint8Array[]): {
 function kinds(): [string, () => [MachineFactory, Disk | undefined]][] {
   const all: [string, () => [MachineFactory, Disk | undefined]][] = [];
   for (const pace of ["sync", "async", "mixed"] as const) {
-    const manner: Manner = { pace };
+    const behavior: Behavior = { pace };
     all.push(
       [`regular ${pace}`, () => [
-        { type: 1, create: () => new Regular(manner) },
+        { type: 1, create: () => new Regular(behavior) },
         undefined,
       ]],
       [`concurrent ${pace}`, () => [
-        { type: 2, create: () => new Concurrent(manner) },
+        { type: 2, create: () => new Concurrent(behavior) },
         undefined,
       ]],
     );
@@ -125,7 +125,7 @@ function kinds(): [string, () => [MachineFactory, Disk | undefined]][] {
 /** Applies a log, cut at seeded, some batches at a time. */
 async function applyCut(
   stateMachine: StateMachine<string>,
-  placed: readonly Placed[],
+  placed: readonly IndexedRecord[],
   { chance, below }: Random,
   often = chance(0.5) ? 0.5 : 0.05,
 ): Promise<void> {
@@ -159,7 +159,7 @@ function tableOf({ sessions }: StateMetadata): SessionTable<string> {
 }
 
 /** Sorts listener calls, since their order within one batch is unspecified. */
-function sorted(heard: readonly Heard[]): string[] {
+function sorted(heard: readonly ListenerCall[]): string[] {
   return heard.map((one) =>
     one.map((part) =>
       typeof part === "object" ? `${part.value} ${part.data}` : `${part}`
@@ -391,7 +391,7 @@ Deno.test("T3 a value outside of 0…2^64-1 is a RangeError that names the machi
     const heard = await updateWith((entries) => {
       answer(entries)[1]!.result = { value };
       return entries;
-    }) as Heard[];
+    }) as ListenerCall[];
     assertEquals((heard[1]![2] as Result).value, value);
   }
 });
@@ -875,7 +875,7 @@ Deno.test("H12 checkpoints are at the same indexes however the log is divided", 
 });
 
 /** Computes the replicated state at each index of a log. */
-async function reference(log: readonly Placed[]): Promise<
+async function reference(log: readonly IndexedRecord[]): Promise<
   Map<number, { captured: StateMetadata; state: State; hash: bigint }>
 > {
   const { stateMachine } = makeStateMachine({

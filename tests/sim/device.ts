@@ -22,7 +22,7 @@ import {
 import { BlockOutbox, type BlockStore } from "../../src/ports/mod.ts";
 import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
 import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
-import { decodeMessage } from "../../src/sync/messages.ts";
+import { decodeMessage } from "../../src/sync/message_codec.ts";
 import type { Transport } from "../../src/sync/transport.ts";
 import { bytes, text } from "../support/bytes.ts";
 import { BAD, CLUSTER, CUTS, type SimulationContext } from "./context.ts";

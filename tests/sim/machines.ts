@@ -27,7 +27,7 @@ import { bytes, text } from "../support/bytes.ts";
 import {
   ConcurrentJournal,
   Journal,
-  type Manners,
+  type MachineFaults,
   RegularJournal,
 } from "../machines/journal.ts";
 import { violations } from "../support/environment.ts";
@@ -48,7 +48,7 @@ function refused(cmd: Uint8Array): Result | undefined {
     : undefined;
 }
 
-const refusing: Manners = {
+const refusing: MachineFaults = {
   refusal: ({ value, data }) => value === 0n ? text(data) : undefined,
 };
 
@@ -272,23 +272,23 @@ export async function startLedger(
   kind: (typeof LEDGERS)[number],
   config: ReplicaConfig,
   store: BlockStore,
-  more: Manners = {},
+  more: MachineFaults = {},
 ): Promise<Replica> {
-  const manners = { ...refusing, ...more };
+  const faults = { ...refusing, ...more };
   switch (kind) {
     case "fork":
       return await host.startCluster(
-        (c, n) => new ForkLedger(manners, c, n),
+        (c, n) => new ForkLedger(faults, c, n),
         config,
       );
     case "plain":
       return await host.startCluster(
-        (c, n) => new PlainLedger(manners, c, n),
+        (c, n) => new PlainLedger(faults, c, n),
         config,
       );
     case "concurrent":
       return await host.startConcurrentCluster(
-        (c, n) => new ConcurrentLedger(manners, c, n),
+        (c, n) => new ConcurrentLedger(faults, c, n),
         config,
       );
     case "disk":

@@ -36,7 +36,7 @@ import { snapshotStoreConformance } from "../../src/testing/snapshot_store_confo
 
 const under = new WeakMap<SnapshotStore, MemoryBlockStore>();
 
-function over(store: MemoryBlockStore): BlockSnapshotStore {
+function snapshotsOver(store: MemoryBlockStore): BlockSnapshotStore {
   const snapshots = new BlockSnapshotStore(store);
   under.set(snapshots, store);
   return snapshots;
@@ -80,8 +80,8 @@ const DAMAGES: Record<
 for (const [what, damage] of Object.entries(DAMAGES)) {
   for (
     const { name, run } of snapshotStoreConformance({
-      create: () => over(new MemoryBlockStore()),
-      reopen: (store) => over(under.get(store)!),
+      create: () => snapshotsOver(new MemoryBlockStore()),
+      reopen: (store) => snapshotsOver(under.get(store)!),
       damage: (store, info) => damage(under.get(store)!, info),
     })
   ) {

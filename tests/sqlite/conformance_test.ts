@@ -13,7 +13,7 @@ import type { SnapshotInfo } from "../../src/snapshot/mod.ts";
 import { makeDirectory } from "../support/directory.ts";
 
 /** Creates stores at new paths, and opens them again. */
-interface Places<T> {
+interface StorePaths<T> {
   create(): T;
   reopen(part: T): T;
   damage(part: T, info: SnapshotInfo): void;
@@ -22,7 +22,7 @@ interface Places<T> {
 /** Runs the cases of a port on implementations that `make` creates in separate directories. */
 function conform<T extends object>(
   what: string,
-  cases: (places: Places<T>) => readonly ConformanceCase[],
+  cases: (places: StorePaths<T>) => readonly ConformanceCase[],
   make: (path: string) => T,
 ): void {
   const paths = new WeakMap<T, string>();
@@ -32,7 +32,7 @@ function conform<T extends object>(
     paths.set(part, path);
     return part;
   };
-  const places: Places<T> = {
+  const places: StorePaths<T> = {
     create: () => at(next()),
     reopen: (part) => at(paths.get(part)!),
     damage: (part, { id, size }) =>

@@ -251,10 +251,10 @@ Deno.test("D7 a lookup during close() of SqliteKVStateMachine is answered correc
     // Some are under way when it is closed.
     const before = Array.from({ length: 40 }, (_, i) => of(i * 50));
     const closing = machine.close();
-    const meanwhile = Array.from({ length: 40 }, (_, i) => of(i * 50 + 1));
+    const concurrent = Array.from({ length: 40 }, (_, i) => of(i * 50 + 1));
     await closing;
     assertEquals(new Set(await Promise.all(before)), new Set(["right"]));
-    await Promise.all(meanwhile);
+    await Promise.all(concurrent);
     const after = new Set<string>();
     for (let row = 0; row < rows; row++) after.add(await of(row));
     assert(after.has("right"), "What is in memory can be looked up");

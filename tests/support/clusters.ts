@@ -21,7 +21,7 @@ import {
   Disk,
   HostedDiskJournal,
   type Journal,
-  type Manners,
+  type MachineFaults,
   PlainDiskJournal,
   RegularJournal,
 } from "../machines/journal.ts";
@@ -38,7 +38,7 @@ export interface Started {
 /** Options of the host, and of the machine and replica on it. */
 export interface StartOptions extends NodeHostOptions {
   readonly kind?: "regular" | "concurrent" | "disk" | "hosted";
-  readonly manners?: Manners;
+  readonly faults?: MachineFaults;
   readonly disk?: Disk;
   readonly config?: Partial<ReplicaConfig>;
 }
@@ -57,7 +57,7 @@ export async function startOn(
   options: StartOptions,
   machines: Journal[] = [],
 ): Promise<Replica> {
-  const { kind = "regular", manners = {}, disk = new Disk() } = options;
+  const { kind = "regular", faults = {}, disk = new Disk() } = options;
   const config = { clusterID: 1n, nodeID: 1n, ...options.config };
   const keep = <T extends Journal>(machine: T): T => {
     machines.push(machine);
@@ -66,22 +66,22 @@ export async function startOn(
   switch (kind) {
     case "regular":
       return await host.startCluster(
-        (c, n) => keep(new RegularJournal(manners, c, n)),
+        (c, n) => keep(new RegularJournal(faults, c, n)),
         config,
       );
     case "concurrent":
       return await host.startConcurrentCluster(
-        (c, n) => keep(new ConcurrentJournal(manners, c, n)),
+        (c, n) => keep(new ConcurrentJournal(faults, c, n)),
         config,
       );
     case "disk":
       return await host.startOnDiskCluster(
-        (c, n) => keep(new PlainDiskJournal(disk, manners, c, n)),
+        (c, n) => keep(new PlainDiskJournal(disk, faults, c, n)),
         config,
       );
     case "hosted":
       return await host.startOnDiskCluster(
-        (c, n) => keep(new HostedDiskJournal(disk, manners, c, n)),
+        (c, n) => keep(new HostedDiskJournal(disk, faults, c, n)),
         config,
       );
   }
@@ -89,7 +89,7 @@ export async function startOn(
 
 /** Makes a host and starts a replica on it. */
 export async function start(options: StartOptions = {}): Promise<Started> {
-  const { kind: _, manners: __, disk: ___, config: ____, ...rest } = options;
+  const { kind: _, faults: __, disk: ___, config: ____, ...rest } = options;
   const events: HostEvent[] = [];
   const machines: Journal[] = [];
   const host = hostOf(rest, events);

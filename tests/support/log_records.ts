@@ -75,7 +75,7 @@ export function skip(
 }
 
 /** One call of a listener. */
-export type Heard =
+export type ListenerCall =
   | readonly ["proposal", number, Result]
   | readonly ["skipped", number, string]
   | readonly ["registered", bigint, number]
@@ -88,7 +88,7 @@ export class Listener implements ApplyListener<string>, ProgressListener {
   readonly originLow: number = OWN[0];
   readonly originHigh: number = OWN[1];
   readonly locals: Map<number, string> = new Map();
-  readonly heard: Heard[] = [];
+  readonly heard: ListenerCall[] = [];
   readonly applieds: number[] = [];
   readonly checkpoints: Omit<Checkpoint, "nodeID">[] = [];
 
@@ -148,7 +148,7 @@ export function makeStateMachine(
 }
 
 /** Record with its log index. */
-export interface Placed {
+export interface IndexedRecord {
   readonly index: number;
   readonly record: Uint8Array;
 }
@@ -157,18 +157,18 @@ export interface Placed {
 export function place(
   records: readonly Uint8Array[],
   first = 1,
-): Placed[] {
+): IndexedRecord[] {
   return records.map((record, i) => ({ index: first + i, record }));
 }
 
 /** Splits the records after index `after` into batches, at gaps and where `cut` decides. */
 export function batchesOf(
-  placed: readonly Placed[],
+  placed: readonly IndexedRecord[],
   after = 0,
   cut: () => boolean = () => false,
 ): LogBatch[] {
   const batches: LogBatch[] = [];
-  let open: Placed[] = [];
+  let open: IndexedRecord[] = [];
   let follows = after;
   const seal = (): void => {
     if (open.length === 0) return;
@@ -192,8 +192,8 @@ export function batchesOf(
 export function randomLog(
   { below, chance, pick }: Random,
   length: number,
-): Placed[] {
-  const placed: Placed[] = [];
+): IndexedRecord[] {
+  const placed: IndexedRecord[] = [];
   const sessions: { index: number; next: number; responded: number }[] = [];
   /** Session records that may be repeated. */
   const sent: Uint8Array[] = [];

@@ -12,7 +12,13 @@ import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { bytes } from "../support/bytes.ts";
 import { checked, rejection } from "../support/environment.ts";
 import { random32 } from "../support/random.ts";
-import { entries, over, reading, textOf, world } from "./client_support.ts";
+import {
+  closeAndCheck,
+  entries,
+  reading,
+  textOf,
+  world,
+} from "./client_support.ts";
 
 function test(name: string, run: () => Promise<void>): void {
   Deno.test(name, checked(run));
@@ -110,10 +116,10 @@ test("H7 the copy is compacted only as far as no reader needs it", async () => {
     );
     await copy.settled();
   }
-  const need = copy.need(2);
+  const retained = copy.retain(2);
   await copy.compact(100);
   assertEquals([copy.has(1), copy.has(2)], [false, true]);
-  need.release();
+  retained.release();
   await copy.compact(4);
   assertEquals([copy.has(3), copy.has(4)], [false, true]);
   const again = await LogCopy.open(store, 1n);
@@ -128,7 +134,7 @@ test("H8 a copy that is damaged is given up, and the server asked instead", asyn
   let peer = await first.script.open({}, 3);
   peer.send(entries(peer.take("read").stream, 1, "abc"));
   assertEquals(textOf((await reader.next()).records), "abc");
-  await over(first);
+  await closeAndCheck(first);
   const block = store.names().find((name) => name.includes("/b/"))!;
   store.flip(block, 99);
   const second = world({ copy: store });
@@ -145,7 +151,7 @@ test("H8 a copy that is damaged is given up, and the server asked instead", asyn
   peer.send(entries(read.stream, 1, "abc"));
   assertEquals(textOf((await got).records), "abc");
   assert(second.db.status.clusters[0]!.error !== undefined);
-  await over(second);
+  await closeAndCheck(second);
   store.remove(store.names().find((name) => name.endsWith("meta"))!);
   assertEquals((await LogCopy.open(store, 1n)).last, 3);
 });

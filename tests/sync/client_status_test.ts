@@ -16,9 +16,9 @@ import { SYNC_CHANNELS_MAX, SYNC_LINKS_MAX } from "../../src/limits.ts";
 import { bytes } from "../support/bytes.ts";
 import { checked, peek, rejection, settle } from "../support/environment.ts";
 import {
+  closeAndCheck,
   CloseCode,
   entries,
-  over,
   reading,
   Script,
   world,
@@ -141,7 +141,7 @@ for (const [code, words, answer] of ANSWERS) {
     await w.script.open();
     assertEquals(w.db.status.reason, undefined);
     assertEquals(w.db.state, "catching up");
-    await over(w);
+    await closeAndCheck(w);
   });
 }
 
@@ -164,7 +164,7 @@ test("case B1: a question over HTTP that hangs ends with the client, and holds u
   assertEquals(w.db.status.reason?.code, "unreachable");
   await w.env.advance(10_000);
   assert(count > 1);
-  await over(w);
+  await closeAndCheck(w);
   assertEquals(signal!.aborted, true);
 });
 
@@ -212,7 +212,7 @@ test("case B1: no words of a code that only its author can read [H18]", async ()
     assert(!/\b\d{4}\b/.test(reason.message), reason.message);
     assert(reason.message.includes("one/sync"), reason.message);
     assertEquals(error?.message, reason.message);
-    await over(w);
+    await closeAndCheck(w);
   }
 });
 
@@ -226,7 +226,7 @@ test("case B1: a token function that fails is told as such [H21, H18]", async ()
   assertEquals([reason?.code, state], ["token-failed", "offline"]);
   assert(reason!.message.includes("no such user (404)"));
   assert(retryAt !== undefined);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("case B1: an address the platform does not let a page use is told as such [H18]", async () => {
@@ -239,7 +239,7 @@ test("case B1: an address the platform does not let a page use is told as such [
   await settle();
   assertEquals(w.db.status.reason?.code, "not-allowed");
   assert(w.db.status.reason!.message.includes("An insecure WebSocket"));
-  await over(w);
+  await closeAndCheck(w);
 });
 
 // ------------------------------------------------------------ times of attempts
@@ -257,7 +257,7 @@ test("case B8: a server that was away for half a minute has its page back within
     w.script.isDown = false;
     await w.env.advance(3_000);
     assertEquals(w.script.peers.length, before + 1, `${downMs}`);
-    await over(w);
+    await closeAndCheck(w);
   }
 });
 
@@ -286,7 +286,7 @@ test("case B8: the time of the next attempt is told, and reconnect() makes it no
   assertEquals(w.db.status.retryAt, undefined);
   await w.script.open();
   assertEquals(w.db.status.reason, undefined);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("case B8: a hint does not put off an attempt that is due [U38]", async () => {
@@ -299,7 +299,7 @@ test("case B8: a hint does not put off an attempt that is due [U38]", async () =
   w.wake();
   await settle(1);
   assert(w.db.status.retryAt! <= due);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("case A8: an address that cannot be used holds up no other one [U38]", async () => {
@@ -334,7 +334,7 @@ test("case A8: an address that cannot be used holds up no other one [U38]", asyn
     await w.env.advance(2_000);
     await script.open();
     assertEquals(bad.peers.length, 1);
-    await over(w);
+    await closeAndCheck(w);
   }
 });
 
@@ -354,7 +354,7 @@ test("case A8: each address tells what came of it, and what a person must act on
     ["unreachable", "needs-auth"],
   );
   assertEquals([state, reason?.code], ["needs-auth", "needs-auth"]);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 // ------------------------------------------------------- state of a connection
@@ -387,7 +387,7 @@ test("case A15: a server that cannot store is told, and is live again once it ca
   assertEquals(told.at(-1)!.state, "live");
   assertEquals(told.at(-1)!.reason, undefined);
   reader.close();
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H18 a cluster that is forbidden, or waits, is not live, and the status says why", async () => {
@@ -410,7 +410,7 @@ test("H18 a cluster that is forbidden, or waits, is not live, and the status say
   assertEquals(w.db.status.state, "forbidden");
   assertEquals(w.db.status.reason?.code, "forbidden");
   assert(w.db.status.error instanceof ErrForbidden);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 Deno.test("case B3: a device with the node id of the server's replica is refused with words [H12, H11]", async () => {
@@ -485,7 +485,7 @@ test("case A9: clusters for which no connection has room are told in state and s
   assert(error instanceof ErrRemote);
   assert(retryAt !== undefined);
   await log.close();
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("case A9: open() refuses a cluster beyond what all connections carry [H11, H18]", async () => {
@@ -495,7 +495,7 @@ test("case A9: open() refuses a cluster beyond what all connections carry [H11, 
   const error = await rejection(w.db.open(BigInt(most), 1n));
   assert(error instanceof ErrTooManyClusters);
   assert(error.message.includes(`${most} clusters`));
-  await over(w);
+  await closeAndCheck(w);
 });
 
 Deno.test("case B1: a server says what it is to pages of the origins it takes, and to no others [H18]", async () => {

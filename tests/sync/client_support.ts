@@ -13,12 +13,8 @@ import type {
   Records,
 } from "../../src/ports/mod.ts";
 import { SYNC_READ_IDLE_MS } from "../../src/limits.ts";
-import {
-  decodeMessage,
-  encodeMessage,
-  type Message,
-  PROTOCOL_VERSIONS,
-} from "../../src/sync/messages.ts";
+import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
+import { type Message, PROTOCOL_VERSIONS } from "../../src/sync/messages.ts";
 import {
   CloseCode,
   type Transport,
@@ -241,7 +237,7 @@ export async function reading(
 }
 
 /** Closes a client and asserts that no timer is left. */
-export async function over({ db, env }: World): Promise<void> {
+export async function closeAndCheck({ db, env }: World): Promise<void> {
   await db.close();
   await settle();
   assertEquals(env.timers, 0, "A timer is left");

@@ -17,7 +17,7 @@ import {
   ErrUnauthenticated,
   ErrVersion,
 } from "../../src/sync/errors.ts";
-import { encodeMessage } from "../../src/sync/messages.ts";
+import { encodeMessage } from "../../src/sync/message_codec.ts";
 import {
   RemoteLogDB,
   type RemoteLogOptions,
@@ -26,9 +26,9 @@ import {
 import { bytes } from "../support/bytes.ts";
 import { checked, peek, rejection, settle } from "../support/environment.ts";
 import {
+  closeAndCheck,
   CloseCode,
   entries,
-  over,
   reading,
   Script,
   textOf,
@@ -77,7 +77,7 @@ test("H2 offline nothing fails: a log opens, reads and appends wait", async () =
   });
   assertEquals(await appended, 10);
   next.catch(() => {});
-  await over(w);
+  await closeAndCheck(w);
   assert(await rejection(next) instanceof ErrClusterClosed);
 });
 
@@ -101,7 +101,7 @@ test("U38 attempts go to the addresses in turn, further and further apart", asyn
   assertEquals(urls.slice(0, 4), [one, two, one, two]);
   await v.env.advance(600_000);
   assert(attempts - inTheFirstMinute < 60, `${attempts}`);
-  await over(v);
+  await closeAndCheck(v);
 });
 
 test("case A7: a server that takes frames of hardly any bytes is no server of the protocol, and one that asks for no heartbeat is asked seldom [H11]", async () => {
@@ -115,7 +115,7 @@ test("case A7: a server that takes frames of hardly any bytes is no server of th
   const peer = await w.script.open({ heartbeatMs: Number.MAX_SAFE_INTEGER });
   await w.env.advance(60_000);
   assertEquals(peer.how, undefined);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("case A23: a token that cannot be sent is not sent on the open connection either [U34, H21]", async () => {
@@ -136,7 +136,7 @@ test("case A23: a token that cannot be sent is not sent on the open connection e
   }
   assertEquals(peer.take("token").token, "better");
   assertEquals(peer.how, undefined);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U38 a hint connects at once, but not again and again", async () => {
@@ -159,7 +159,7 @@ test("U38 a hint connects at once, but not again and again", async () => {
   assertEquals(w.script.peers.length, 1);
   await w.env.advance(1_000);
   assertEquals(w.script.peers.length, 2);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U38 a hint asks a silent connection whether it is there, and soon gives it up", async () => {
@@ -177,7 +177,7 @@ test("U38 a hint asks a silent connection whether it is there, and soon gives it
   await w.env.advance(6_000);
   assertEquals(peer.how?.code, CloseCode.Timeout);
   assertEquals(w.script.peers.length, 2);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U38 what says nothing for too long is given up", async () => {
@@ -191,7 +191,7 @@ test("U38 what says nothing for too long is given up", async () => {
   peer.take("pong");
   await w.env.advance(25_000);
   assertEquals(peer.how?.code, CloseCode.Timeout);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U38 a server that does not answer at all is given up", async () => {
@@ -200,7 +200,7 @@ test("U38 a server that does not answer at all is given up", async () => {
   await w.env.advance(20_000);
   assert(w.script.peers.length >= 2);
   assertEquals(w.script.peers[0]!.how?.code, CloseCode.Timeout);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U38 a token that fails or hangs is asked for again", async () => {
@@ -219,7 +219,7 @@ test("U38 a token that fails or hangs is asked for again", async () => {
   assertEquals(count >= 4, true);
   await settle();
   assertEquals(w.script.peers[0]!.take("hello").token, "token 4");
-  await over(w);
+  await closeAndCheck(w);
 });
 
 // --------------------------------------------------------------- being refused
@@ -253,7 +253,7 @@ test("U34 without a good token everything waits, and a new one lets it go on", a
   assertEquals(await appended, 3);
   peer.send(entries(peer.take("read").stream, 1, "xyz"));
   assertEquals(textOf((await next).records), "xyz");
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U34 reconnect() requests a new token, also during an attempt", async () => {
@@ -269,7 +269,7 @@ test("U34 reconnect() requests a new token, also during an attempt", async () =>
   assertEquals(w.script.peers.length, 2);
   assertEquals(w.script.peer.take("hello").token, "new");
   assertEquals(old.how?.code, CloseCode.Normal);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U34 a token that expires in the middle holds what waits", async () => {
@@ -283,7 +283,7 @@ test("U34 a token that expires in the middle holds what waits", async () => {
   assertEquals(w.db.status.error?.message, "Token has expired or was revoked");
   assertEquals(await peek(appended), "pending");
   appended.catch(() => {});
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U14 versions without overlap are told in words, and tried again very slowly", async () => {
@@ -301,7 +301,7 @@ test("U14 versions without overlap are told in words, and tried again very slowl
   assertEquals(w.script.peers.length, 1);
   await w.env.advance(65_000);
   assertEquals(w.script.peers.length, 2);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U14 a server that answers in a version of its own is not talked to", async () => {
@@ -310,7 +310,7 @@ test("U14 a server that answers in a version of its own is not talked to", async
   const peer = await w.script.welcome({ version: 3 });
   assertEquals(peer.how?.code, CloseCode.Version);
   assert(w.db.status.error instanceof ErrVersion);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H11 who is refused is told by every call, until a connection is made", async () => {
@@ -342,7 +342,7 @@ test("H11 who is refused is told by every call, until a connection is made", asy
     reasons: [],
   });
   assertEquals(await again, 2);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H11 a log that may not be opened fails, and is asked for again later", async () => {
@@ -387,7 +387,7 @@ test("H11 a log that may not be opened fails, and is asked for again later", asy
   const { stream } = peer.take("append");
   peer.send({ type: "appended", stream, first: 2, refused: [], reasons: [] });
   assertEquals(await again, 2);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H11 a cluster that is not there yet is waited for", async () => {
@@ -405,7 +405,7 @@ test("H11 a cluster that is not there yet is waited for", async () => {
   const { stream } = peer.take("append");
   peer.send({ type: "appended", stream, first: 2, refused: [], reasons: [] });
   assertEquals(await appended, 2);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 // ------------------------------------------------------------------- appending
@@ -432,7 +432,7 @@ test("H5 what is in flight on a lost connection is in doubt, and what comes behi
   assertEquals(again.has("append"), false);
   again.send({ type: "appended", stream, first: 5, refused: [], reasons: [] });
   assertEquals(await later, 5);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H1 appends are sent in their order, as far as credit goes", async () => {
@@ -463,7 +463,7 @@ test("H1 appends are sent in their order, as far as credit goes", async () => {
   }
   assertEquals(sent.join(""), "abcdefgh");
   assertEquals(await Promise.all(all), [2, 3, 4, 5, 6, 7, 8, 9]);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U18 records that are refused are named, and what failed is told", async () => {
@@ -498,7 +498,7 @@ test("U18 records that are refused are named, and what failed is told", async ()
   ]);
   assert(await rejection(unknown) instanceof ErrUnknownOutcome);
   assert(!(await rejection(failed) instanceof ErrUnknownOutcome));
-  await over(w);
+  await closeAndCheck(w);
 });
 
 // --------------------------------------------------------------------- reading
@@ -533,7 +533,7 @@ test("H15 a reader goes on after a lost connection where it stands, with the epo
   const third = Promise.resolve(reader.next());
   peer.send(entries(again.stream, 7, "e"));
   assertEquals((await third).follows, 6);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U33 a server that was restored from a backup is noticed", async () => {
@@ -555,7 +555,7 @@ test("U33 a server that was restored from a backup is noticed", async () => {
   const error = await rejection(next);
   assert(error instanceof ErrDiverged);
   assertEquals(error.upTo, 4);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H15 a batch that does not follow is refused, and nothing of it handed on", async () => {
@@ -578,7 +578,7 @@ test("H15 a batch that does not follow is refused, and nothing of it handed on",
     const error = await rejection((async () => await reader.next())());
     assert(error instanceof ErrLogCorrupted, `${error}`);
     assertEquals(peer.take("stop").stream, stream);
-    await over(w);
+    await closeAndCheck(w);
   }
 });
 
@@ -602,7 +602,7 @@ test("H7 what was cut, or is better had as a snapshot, is told as such; the next
   await reading(w, log, 10);
   await settle(1);
   assertEquals(peer.take("read").far, true);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H10 messages for a closed reader do not affect other readers", async () => {
@@ -627,7 +627,7 @@ test("H10 messages for a closed reader do not affect other readers", async () =>
   await settle(1);
   assertEquals(textOf((await second.next()).records), "abc");
   assertEquals(w.db.state, "catching up");
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U26 what is received and not taken is no more than was granted", async () => {
@@ -675,7 +675,7 @@ test("U26 what is received and not taken is no more than was granted", async () 
   await settle(1);
   const next = w.script.peer.take("hello");
   assert(next.credit < SYNC_CREDIT_BYTES / 4, `${next.credit}`);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U39 a replica that takes nothing does not keep the others waiting", async () => {
@@ -711,7 +711,7 @@ test("U39 a replica that takes nothing does not keep the others waiting", async 
   assertEquals(again.after, 0);
   peer.send(entries(again.stream, 1, "x"));
   assertEquals(textOf((await next).records), "x");
-  await over(w);
+  await closeAndCheck(w);
 });
 
 // -------------------------------------------------------------------- the rest
@@ -729,7 +729,7 @@ test("U15 a watcher of the state that leaves while others are told is not told",
   assert(told.includes("first"));
   assertEquals(told.includes("second"), false);
   end();
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U15 the state is told once for each change, and progress with it", async () => {
@@ -777,7 +777,7 @@ test("U15 the state is told once for each change, and progress with it", async (
   await settle(1);
   assertEquals(states(), ["offline"]);
   end();
-  await over(w);
+  await closeAndCheck(w);
   assertEquals(states(), []);
 });
 
@@ -841,7 +841,7 @@ test("H12 U33 checkpoints cross the wire, and the server's is the one to trust o
     message: "cannot",
   });
   assertEquals(await unknown, undefined);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U29 a snapshot of the server is offered, and streams as it is read", async () => {
@@ -895,7 +895,7 @@ test("U29 a snapshot of the server is offered, and streams as it is read", async
   peer.cut();
   assertEquals(await lost, []);
   assertEquals(await log.snapshots!.list(1n), []);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("U29 a snapshot that is cut off fails, and one that is never opened is cancelled", async () => {
@@ -930,7 +930,7 @@ test("U29 a snapshot that is cut off fails, and one that is never opened is canc
   await settle(1);
   peer.cut();
   assert(await rejection(read) instanceof ErrConnectionLost);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H10 close() ends what waits, and leaves nothing behind", async () => {
@@ -957,7 +957,7 @@ test("H10 close() ends what waits, and leaves nothing behind", async () => {
         ErrClusterClosed,
     );
     await log.close();
-    await over(w);
+    await closeAndCheck(w);
     await w.db.close();
     assert(await rejection(w.db.open(1n, 1n)) instanceof ErrClusterClosed);
   }
@@ -977,7 +977,7 @@ test("H11 a replica opens its log once", async () => {
       ErrClusterAlreadyExist,
   );
   assertEquals(again.compact, undefined);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H11 a server that sends nonsense is hung up on", async () => {
@@ -995,7 +995,7 @@ test("H11 a server that sends nonsense is hung up on", async () => {
     await settle(1);
     assertEquals(peer.how?.code, CloseCode.Protocol);
     assert(w.db.status.error instanceof ErrProtocol);
-    await over(w);
+    await closeAndCheck(w);
   }
 });
 
@@ -1023,7 +1023,7 @@ test("U26 what is taken between the hello and the welcome is granted with it", a
   let credit = 0;
   while (next.has("credit")) credit += next.take("credit").bytes;
   assert(credit > SYNC_CREDIT_BYTES / 4 * 3, `${credit}`);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("H2 a question that crosses with the refusal of its cluster is asked again", async () => {
@@ -1052,7 +1052,7 @@ test("H2 a question that crosses with the refusal of its cluster is asked again"
   await settle(1);
   peer.send({ type: "index", stream: peer.take("readIndex").stream, index: 3 });
   assertEquals(await index, 3);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 test("case C12: each option of a RemoteLogDB that cannot be used is refused, and named [R14]", async () => {

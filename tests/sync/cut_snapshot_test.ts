@@ -12,7 +12,7 @@ import { BlockOutbox } from "../../src/ports/mod.ts";
 import type { RemoteLogDB, RemoteStatus } from "../../src/sync/client/mod.ts";
 import { bytes } from "../support/bytes.ts";
 import { checked, peek, rejection, settle } from "../support/environment.ts";
-import { Disk, type Manners } from "../machines/journal.ts";
+import { Disk, type MachineFaults } from "../machines/journal.ts";
 import {
   KINDS,
   listOf,
@@ -42,7 +42,7 @@ interface Page {
 class Device {
   readonly pair: Pair;
   readonly #kind: NonNullable<StartOptions["kind"]>;
-  readonly #manners: Manners;
+  readonly #faults: MachineFaults;
   readonly #disk = new Disk();
   readonly #copy = new MemoryBlockStore();
   readonly #snapshots = new MemorySnapshotStore();
@@ -51,11 +51,11 @@ class Device {
   constructor(
     pair: Pair,
     kind: NonNullable<StartOptions["kind"]>,
-    manners: (disk: Disk) => Manners = () => ({}),
+    faults: (disk: Disk) => MachineFaults = () => ({}),
   ) {
     this.pair = pair;
     this.#kind = kind;
-    this.#manners = manners(this.#disk);
+    this.#faults = faults(this.#disk);
   }
 
   async start(): Promise<Page> {
@@ -74,7 +74,7 @@ class Device {
       startOn(host, {
         kind: this.#kind,
         disk: this.#disk,
-        manners: this.#manners,
+        faults: this.#faults,
         config: CLUSTER,
       }),
       10,
@@ -96,7 +96,7 @@ async function pairOf(
   const pair = new Pair(
     seed,
     { limits: { farEntries: 20 } },
-    { kind, manners: { filling: FILLING } },
+    { kind, faults: { filling: FILLING } },
   );
   // Every snapshot is full, so that the log is compacted.
   await pair.start(10, { fullSnapshotInterval: 1 });
@@ -182,7 +182,7 @@ for (const [i, kind] of KINDS.entries()) {
     assertEquals(list.indexOf("first"), 0);
     assert(page.types.includes("recovered"));
     assertEquals(replica.error, undefined);
-    await pair.over();
+    await pair.closeAndCheck();
   });
 
   test(`D11 D14 U29 U38 a page that starts too far behind is up with what it has, also when its snapshot is cut off, and after another start, ${kind}`, async () => {
@@ -213,7 +213,7 @@ for (const [i, kind] of KINDS.entries()) {
       await listOf(page.replica),
       await listOf(pair.replica),
     );
-    await pair.over();
+    await pair.closeAndCheck();
   });
 }
 
@@ -263,7 +263,7 @@ for (const what of ["has lost some", "does not open"]) {
       await env.until(edit.result, 200);
       await caughtUp(pair, [replica]);
       assertEquals(await listOf(replica), await listOf(pair.replica));
-      await pair.over();
+      await pair.closeAndCheck();
     }
   });
 }
@@ -308,7 +308,7 @@ test("D11 U15 U38 an on-disk key-value machine shows its previous state, with ed
   for (const { result } of replica.pending()) await env.until(result, 50);
   assertEquals(await env.until(replica.read(kv.count()), 50), 20);
   assertEquals(await replica.getHash(), await pair.replica.getHash());
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("U16 U29 a page that has to fetch a snapshot first is not live before it has caught up with the server", async () => {
@@ -338,5 +338,5 @@ test("U16 U29 a page that has to fetch a snapshot first is not live before it ha
     clusters[0]?.snapshot?.received ?? 0
   );
   assert(Math.max(...received) > 1 << 19, `${received}`);
-  await pair.over();
+  await pair.closeAndCheck();
 });

@@ -134,7 +134,7 @@ Deno.test("U22 a command that the machine does not know is answered once and del
 });
 
 /** Counts commands that begin with a known letter; a later version knows fewer letters. */
-class Letters implements IStateMachine {
+class LetterCounter implements IStateMachine {
   readonly #known: string;
   #count = 0n;
 
@@ -168,7 +168,7 @@ Deno.test("U23 commands queued before a deployment are sent after it, and applie
   {
     await using before = await deviceOf(
       NOWHERE,
-      () => new Letters("ab"),
+      () => new LetterCounter("ab"),
       store,
     );
     for (const cmd of ["a", "b", "a"]) {
@@ -176,13 +176,13 @@ Deno.test("U23 commands queued before a deployment are sent after it, and applie
     }
     assertEquals(await before.replica.view.lookup(null), 3n);
   }
-  await using there = await serverOf(() => new Letters("a"), {
+  await using there = await serverOf(() => new LetterCounter("a"), {
     validate: (_principal, [letter]) =>
       letter === 98 ? "b is not known any more: update the page" : undefined,
   });
   await using after = await deviceOf(
     there.server.url,
-    () => new Letters("a"),
+    () => new LetterCounter("a"),
     store,
   );
   const [first, second, third] = after.replica.pending();
@@ -202,7 +202,7 @@ Deno.test("U23 commands queued before a deployment are sent after it, and applie
 });
 
 /** Adds up numbers, and at a "t" the clock of the replica, which a state machine must not read. */
-class Clock extends Letters implements IHash {
+class Clock extends LetterCounter implements IHash {
   #sum = 0n;
 
   override update(cmd: Uint8Array): Result {

@@ -10,12 +10,8 @@ import {
 } from "../../src/limits.ts";
 import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
 import { ErrProtocol } from "../../src/sync/errors.ts";
-import {
-  decodeMessage,
-  encodeMessage,
-  type Message,
-  type Part,
-} from "../../src/sync/messages.ts";
+import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
+import type { Message, Part } from "../../src/sync/messages.ts";
 import { Assembler, sendInParts } from "../../src/sync/parts.ts";
 import { ServerAddress } from "../../src/sync/client/server_address.ts";
 import { checked, ManualEnv } from "../support/environment.ts";

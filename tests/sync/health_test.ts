@@ -24,7 +24,7 @@ import { OriginPolicy } from "../../src/sync/server/origin_policy.ts";
 import { bytes } from "../support/bytes.ts";
 import { checked, rejection, settle } from "../support/environment.ts";
 import { listOf, startOn } from "../support/clusters.ts";
-import type { Manners } from "../machines/journal.ts";
+import type { MachineFaults } from "../machines/journal.ts";
 import { Pair } from "./pair.ts";
 import { world } from "./server_support.ts";
 
@@ -204,7 +204,7 @@ Deno.test(
     await settle();
     assertEquals(client.state, "live");
     assertEquals(states.includes("failed"), true);
-    await pair.over();
+    await pair.closeAndCheck();
   }),
 );
 
@@ -212,19 +212,19 @@ for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
   Deno.test(
     `case A10: a ${kind} replica of a client that throws at the same command waits, and goes on once it is skipped, with its queue [R5, H17]`,
     checked(async () => {
-      const manners: Manners = {
+      const faults: MachineFaults = {
         apply(command): void {
           if (command === "poison") throw new TypeError("update() got poison");
         },
       };
-      const pair = new Pair(3, {}, { manners });
+      const pair = new Pair(3, {}, { faults });
       await pair.start();
       const { env } = pair;
       const client = pair.client();
       const host = pair.host(client, { outbox: new MemoryOutbox({ env }) });
       const events: HostEvent[] = [];
       const replica = await env.until(
-        startOn(host, { kind, manners, config: { nodeID: 2n } }),
+        startOn(host, { kind, faults, config: { nodeID: 2n } }),
         50,
       );
       await env.until((await replica.submit(bytes("a"))).result, 50);
@@ -260,7 +260,7 @@ for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
       assertEquals(client.state, "live");
       assertEquals(poison.state, "refused");
       assertEquals(events, []);
-      await pair.over();
+      await pair.closeAndCheck();
     }),
   );
 }

@@ -283,7 +283,7 @@ for (const kind of ["disk", "memory", "bare"] as const) {
       await device.open();
       await device.putDecided("e", "later");
       assertEquals(device.replica.status, { state: "running" });
-      await pair.over();
+      await pair.closeAndCheck();
     });
   }
 }
@@ -321,7 +321,7 @@ test("case B2: of submissions that may have been sent, a server that knows the s
     [await device.value("a"), await device.value("b"), await device.value("d")],
     ["1", "1", "1"],
   );
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("case B2: submissions that were sent through a session the server does not have are unknown, and the rest are sent [H19, H5]", async () => {
@@ -349,7 +349,7 @@ test("case B2: submissions that were sent through a session the server does not 
   assertEquals(await device.value("b"), "");
   assertEquals(await device.value("c"), "1");
   await env.until(unknown.dismiss(), 10);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("H19 a submission that a server acknowledged and lost before it was applied here is sent again by a device that saw nothing else of that history [H3, H14, U20]", async () => {
@@ -378,7 +378,7 @@ test("H19 a submission that a server acknowledged and lost before it was applied
     assertInstanceOf(await rejection(single), ErrUnknownOutcome);
     assertEquals(await device.value("b"), "1");
     assertEquals(await device.value("c"), "");
-    await pair.over();
+    await pair.closeAndCheck();
   }
 });
 
@@ -418,7 +418,7 @@ test("case A18: an outbox with commands of another principal rejects the start w
   await device.close();
   pair.isDown = false;
   await caughtUp(pair, []);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("H19 startOver() and exportData() of a cluster that was never started here are rejected", async () => {
@@ -494,7 +494,7 @@ test("U1 a device whose storage was purged between two visits is told what the c
       assertEquals(replica.status, { state: "running" });
     });
   }
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("case A10: exportData() of a replica that waits before an entry at which its machine throws returns its state, and does not stop it [H17, H19]", async () => {
@@ -525,7 +525,7 @@ test("case A10: exportData() of a replica that waits before an entry at which it
   await caughtUp(pair, [replica]);
   assertEquals(replica.status, { state: "running" });
   assertEquals(replica.pending(), []);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 for (const isOld of [false, true]) {
@@ -560,7 +560,7 @@ for (const isOld of [false, true]) {
       await Promise.all(["a", "b", "d"].map((key) => device.value(key))),
       ["1", "", "1"],
     );
-    await pair.over();
+    await pair.closeAndCheck();
   });
 }
 
@@ -603,5 +603,5 @@ test("case B2: a replica that recovers while its server is restored does not ado
   const again = await env.until(host.startOver(1n), 50);
   await caughtUp(pair, [again]);
   assertEquals(await again.staleRead(kv.get("b")), undefined);
-  await pair.over();
+  await pair.closeAndCheck();
 });

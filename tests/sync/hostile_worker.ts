@@ -34,7 +34,7 @@ export interface Attack {
 }
 
 /** Kinds of misbehaviour. */
-export const WAYS = [
+export const MISBEHAVIORS = [
   "never ask",
   "ask for half",
   "never say hello",
@@ -51,7 +51,7 @@ export const WAYS = [
   "close after the upgrade",
 ] as const;
 
-type Way = typeof WAYS[number];
+type Misbehavior = typeof MISBEHAVIORS[number];
 
 type Random = () => number;
 
@@ -157,20 +157,20 @@ class Hostile {
 
 async function misbehave(
   hostile: Hostile,
-  way: Way,
+  kind: Misbehavior,
   token: string,
   random: Random,
 ): Promise<void> {
   const garbage = (size: number): Uint8Array =>
     Uint8Array.from({ length: size }, () => random() * 256);
-  if (way === "close at once") return;
-  if (way === "never ask") return await hostile.stay();
-  if (way === "ask for half") {
+  if (kind === "close at once") return;
+  if (kind === "never ask") return await hostile.stay();
+  if (kind === "ask for half") {
     await hostile.write(new TextEncoder().encode("GET /sync HTTP/1.1\r\nHo"));
     return await hostile.stay();
   }
   await hostile.upgrade();
-  switch (way) {
+  switch (kind) {
     case "close after the upgrade":
       return;
     case "never say hello":
@@ -190,25 +190,25 @@ async function misbehave(
   }
   await hostile.write(hello(token));
   await hostile.hear();
-  if (way === "send garbage after hello") {
+  if (kind === "send garbage after hello") {
     await hostile.write(frame(garbage(1000)));
     return await hostile.listen();
   }
-  if (way === "stall in a frame") {
+  if (kind === "stall in a frame") {
     await hostile.write(frame(new Uint8Array(100), 200));
     return await hostile.stay();
   }
   await hostile.write(message(open(1, 1n)));
   await hostile.hear();
-  if (way === "never read") {
+  if (kind === "never read") {
     for (let i = 1; i < 8; i++) await hostile.write(message(read(1, i)));
     return await hostile.stay();
   }
   // Answers are read, or left in the socket's buffer.
-  if (way !== "ask and never read") hostile.listen().catch(() => {});
+  if (kind !== "ask and never read") hostile.listen().catch(() => {});
   for (let stream = 1;; stream++) {
     await hostile.write(message(
-      way === "flood appends"
+      kind === "flood appends"
         ? appendOf(random, stream)
         : anyMessage(random, stream),
     ));
@@ -226,14 +226,14 @@ async function attack({ port, count, seed, tokens }: Attack): Promise<void> {
     self.postMessage("over");
   };
   for (let i = 0; i < count; i++) {
-    const way = WAYS[Math.floor(next() * WAYS.length)]!;
+    const kind = MISBEHAVIORS[Math.floor(next() * MISBEHAVIORS.length)]!;
     const token = next() < 0.9
       ? `mob ${Math.floor(next() * tokens)}`
       : `unknown ${i}`;
     const own = random(Math.floor(next() * 2 ** 32));
     const conn = await Deno.connect({ hostname: "127.0.0.1", port });
     conns.add(conn);
-    misbehave(new Hostile(conn, over.signal), way, token, own)
+    misbehave(new Hostile(conn, over.signal), kind, token, own)
       // The server closed the connection, or the attack ended.
       .catch(() => {})
       .then(() => {

@@ -257,7 +257,7 @@ export async function killServer(
       }
       told(`Server: kill ${life}, ${known.join(", ")} acknowledged`);
     }
-    proxy.weather = undefined;
+    proxy.faultRates = undefined;
     proxy.cut();
     let applied = 0;
     for (const client of clients) {

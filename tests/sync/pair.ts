@@ -19,7 +19,7 @@ import {
   RemoteLogDB,
   type RemoteLogOptions,
 } from "../../src/sync/client/mod.ts";
-import { decodeMessage } from "../../src/sync/messages.ts";
+import { decodeMessage } from "../../src/sync/message_codec.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
 import { ManualEnv, settle } from "../support/environment.ts";
@@ -159,7 +159,7 @@ export class Pair {
     return host;
   }
 
-  async over(): Promise<void> {
+  async closeAndCheck(): Promise<void> {
     for (const close of this.#closing) await this.env.until(close(), 10);
     await this.stop();
     await this.env.advance(1_000);

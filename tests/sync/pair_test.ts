@@ -76,7 +76,7 @@ test("H1 a command of one client reaches the other clients and the server", asyn
   );
   assertEquals(await valueOf(pair.replica, "boat"), "sampan");
   assertEquals([a.state, b.state], ["live", "live"]);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
@@ -156,7 +156,7 @@ for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
     for (const replica of replicas) {
       assertEquals(await listOf(replica), applied, `seed ${seed}`);
     }
-    await pair.over();
+    await pair.closeAndCheck();
   });
 }
 
@@ -200,7 +200,7 @@ test("U38 a page starts offline from its snapshot and its copy of the log", asyn
   await env.until(offline, 1_000);
   assertEquals(await valueOf(pair.replica, "offline"), "yes");
   assertEquals(page.db.state, "live");
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("U26 H7 a long copy of the log triggers snapshots, and is compacted, even if none are configured", async () => {
@@ -237,7 +237,7 @@ test("U26 H7 a long copy of the log triggers snapshots, and is compacted, even i
   for (const { bytes } of copy.list("", "\x7f")) stored += bytes.length;
   assert(stored < 3 * SYNC_COPY_SNAPSHOT_BYTES, `${stored}`);
   assertEquals(db.status.clusters[0]!.error, undefined);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("U33 a page detects a server restored from an older backup, and keeps its state", async () => {
@@ -261,7 +261,7 @@ test("U33 a page detects a server restored from an older backup, and keeps its s
   }
   await env.advance(60_000);
   assertEquals((replica.error as Error).name, "ErrOtherHistory");
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("U33 a page detects a restored backup whose log has grown past the page's index", async () => {
@@ -302,7 +302,7 @@ test("U33 a page detects a restored backup whose log has grown past the page's i
   pair.isDown = false;
   await env.advance(60_000);
   assertEquals((replica.error as Error)?.name, "ErrOtherHistory");
-  await pair.over();
+  await pair.closeAndCheck();
   await Deno.remove(directory, { recursive: true });
 });
 
@@ -326,7 +326,7 @@ test("U29 a page far behind fetches a snapshot of the server", async () => {
   await caughtUp(pair, [replica]);
   assert(events.includes("recovered"), `${events}`);
   assertEquals(await replica.getHash(), await pair.replica.getHash());
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("U20 over real sockets, a page loses no edit while its server restarts", async () => {
@@ -393,7 +393,7 @@ test("U34 proposals of a session that are sent while another principal is signed
   pair.cut();
   await env.until(proposed, 100);
   assertEquals(await valueOf(pair.replica, "b"), "2");
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("H12 U32 a client with a long log is told the command at which it diverged, without an earlier snapshot", async () => {
@@ -426,7 +426,7 @@ test("H12 U32 a client with a long log is told the command at which it diverged,
   assertEquals(errors.map(({ index }) => index), [undefined, 27]);
   assertEquals(text(errors[1]!.command), "new");
   assertEquals(events.filter(({ type }) => type === "hash failed"), []);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("U34 U35 H14 submissions wait while another principal is signed in, and the application is told once", async () => {
@@ -477,7 +477,7 @@ test("U34 U35 H14 submissions wait while another principal is signed in, and the
   await env.until(submitted.result, 100);
   assertEquals(told(), []);
   assertEquals([replica.status, db.state], [{ state: "running" }, "live"]);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("case A18: commands of the next principal do not wait behind the session of a principal without submissions [U35, H18]", async () => {
@@ -509,7 +509,7 @@ test("case A18: commands of the next principal do not wait behind the session of
     await env.until(db.close(), 20);
   }
   assertEquals(events.filter(({ type }) => type === "outbox failed"), []);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("H11 connected pages continue with a cluster that is stopped and restarted on the server", async () => {
@@ -538,7 +538,7 @@ test("H11 connected pages continue with a cluster that is stopped and restarted 
   await caughtUp(pair, [replica]);
   assertEquals(await valueOf(pair.replica, "b"), "2");
   assertEquals(db.state, "live");
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("case A22: the first edit of a device whose principal may not write is refused with its reason, like later ones [H18, U17]", async () => {
@@ -599,7 +599,7 @@ test("case A22: the first edit of a device whose principal may not write is refu
     await env.until(submission.dismiss(), 50);
   }
   assertEquals(again.pending(), []);
-  await pair.over();
+  await pair.closeAndCheck();
 });
 
 test("case A22: submissions of a principal that may no longer write, and whose session was evicted, are refused with the reason [H18, U17]", async () => {
@@ -635,5 +635,5 @@ test("case A22: submissions of a principal that may no longer write, and whose s
   const error = await env.until(second!.result.catch((error) => error), 50);
   assertInstanceOf(error, ErrProposalRefused);
   assertEquals(second!.reason, "You may not write to this cluster");
-  await pair.over();
+  await pair.closeAndCheck();
 });

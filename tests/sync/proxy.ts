@@ -8,10 +8,10 @@
  * @module
  */
 
-import { randomOf } from "../../src/testing/clock.ts";
+import { randomOf } from "../../src/testing/seeded_globals.ts";
 
 /** Fault rates of the network. */
-export interface Weather {
+export interface FaultRates {
   /** Percentage of connections that are cut before they carry any data. */
   readonly refusedPercent: number;
   /** Largest number of bytes that a connection carries before it is cut. */
@@ -25,7 +25,7 @@ export interface Weather {
 }
 
 /** Fault rates at which every fault is frequent. */
-export const STORM: Weather = {
+export const STORM: FaultRates = {
   refusedPercent: 15,
   bytesMax: 400_000,
   delayMsMax: 8,
@@ -40,16 +40,20 @@ export class Proxy implements AsyncDisposable {
   readonly #random: () => number;
   readonly #open = new Set<Deno.TcpConn>();
   readonly #accepting: Promise<void>;
-  #weather: Weather | undefined;
+  #faultRates: FaultRates | undefined;
   #isDown = false;
   /** Number of connections that were cut. */
   cuts = 0;
 
   /** Starts a proxy to port `target`, with faults drawn from `seed`. */
-  constructor(target: number, seed: number, weather: Weather | undefined) {
+  constructor(
+    target: number,
+    seed: number,
+    faultRates: FaultRates | undefined,
+  ) {
     this.#target = target;
     this.#random = randomOf(seed);
-    this.#weather = weather;
+    this.#faultRates = faultRates;
     this.#listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     this.#accepting = this.#accept();
   }
@@ -60,8 +64,8 @@ export class Proxy implements AsyncDisposable {
   }
 
   /** Sets the fault rates from now on; undefined for no faults. */
-  set weather(weather: Weather | undefined) {
-    this.#weather = weather;
+  set faultRates(faultRates: FaultRates | undefined) {
+    this.#faultRates = faultRates;
   }
 
   /** True to let nothing through. */
@@ -81,20 +85,20 @@ export class Proxy implements AsyncDisposable {
 
   async #accept(): Promise<void> {
     for await (const client of this.#listener) {
-      const weather = this.#weather;
-      const isRefused = weather !== undefined &&
-        this.#below(100) < weather.refusedPercent;
+      const faultRates = this.#faultRates;
+      const isRefused = faultRates !== undefined &&
+        this.#below(100) < faultRates.refusedPercent;
       if (this.#isDown || isRefused) {
         this.#cut(client);
         continue;
       }
-      void this.#serve(client, weather);
+      void this.#serve(client, faultRates);
     }
   }
 
   async #serve(
     client: Deno.TcpConn,
-    weather: Weather | undefined,
+    faultRates: FaultRates | undefined,
   ): Promise<void> {
     let server: Deno.TcpConn;
     try {
@@ -110,11 +114,11 @@ export class Proxy implements AsyncDisposable {
     server.setNoDelay();
     this.#open.add(client).add(server);
     const carried = {
-      left: weather ? this.#below(weather.bytesMax) : Infinity,
+      left: faultRates ? this.#below(faultRates.bytesMax) : Infinity,
     };
     await Promise.all([
-      this.#carry(client, server, carried, weather),
-      this.#carry(server, client, carried, weather),
+      this.#carry(client, server, carried, faultRates),
+      this.#carry(server, client, carried, faultRates),
     ]);
     this.#close(client);
     this.#close(server);
@@ -125,14 +129,14 @@ export class Proxy implements AsyncDisposable {
     from: Deno.TcpConn,
     to: Deno.TcpConn,
     carried: { left: number },
-    weather: Weather | undefined,
+    faultRates: FaultRates | undefined,
   ): Promise<void> {
     const buffer = new Uint8Array(16 * 1024);
     try {
       for (;;) {
         const count = await from.read(buffer);
         if (count === null) break;
-        if (weather !== undefined) await this.#wait(weather);
+        if (faultRates !== undefined) await this.#wait(faultRates);
         // Bytes past the limit are lost, possibly in the middle of a frame.
         const most = Math.min(count, carried.left);
         carried.left -= most;
@@ -151,10 +155,10 @@ export class Proxy implements AsyncDisposable {
     this.#close(to);
   }
 
-  async #wait(weather: Weather): Promise<void> {
-    const ms = this.#below(1000) < weather.stallPermille
-      ? this.#below(weather.stallMsMax)
-      : this.#below(weather.delayMsMax);
+  async #wait(faultRates: FaultRates): Promise<void> {
+    const ms = this.#below(1000) < faultRates.stallPermille
+      ? this.#below(faultRates.stallMsMax)
+      : this.#below(faultRates.delayMsMax);
     if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
   }
 

@@ -8,11 +8,8 @@
  */
 
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
-import {
-  encodeMessage,
-  type Message,
-  PROTOCOL_VERSIONS,
-} from "../../src/sync/messages.ts";
+import { encodeMessage } from "../../src/sync/message_codec.ts";
+import { type Message, PROTOCOL_VERSIONS } from "../../src/sync/messages.ts";
 
 const KEY = btoa("0123456789abcdef");
 

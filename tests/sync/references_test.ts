@@ -18,7 +18,11 @@ import type { Entries, Reference } from "../../src/sync/messages.ts";
 import { digestOf } from "../../src/sync/references.ts";
 import { SentRecords } from "../../src/sync/server/sent_records.ts";
 import { checked, rejection, settle } from "../support/environment.ts";
-import { over, reading, world as clientWorld } from "./client_support.ts";
+import {
+  closeAndCheck,
+  reading,
+  world as clientWorld,
+} from "./client_support.ts";
 import {
   packRecords,
   type RawClient,
@@ -304,7 +308,7 @@ Deno.test("a client asks for the bytes of a record that it no longer has, or has
   next.send(entries(third.stream, 8, own, {}));
   await settle();
   assertEquals(next.take("read").references, false);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 Deno.test("a client takes references that do not fit for a damaged log [H8]", async () => {
@@ -321,7 +325,7 @@ Deno.test("a client takes references that do not fit for a damaged log [H8]", as
   });
   const error = await rejection(Promise.try(() => reader.next()));
   assertInstanceOf(error, ErrLogCorrupted);
-  await over(w);
+  await closeAndCheck(w);
 });
 
 interface Page {

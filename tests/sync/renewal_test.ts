@@ -56,7 +56,7 @@ Deno.test(
     assertEquals(states.filter((state) => state !== "live"), []);
     assert(given >= 6, `${given} tokens`);
     assert(asked.length < 40, `asked ${asked.length} times`);
-    await pair.over();
+    await pair.closeAndCheck();
   }),
 );
 

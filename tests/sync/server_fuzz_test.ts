@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { kv } from "../../mod.ts";
 import { SYNC_FRAME_BYTES_MAX } from "../../src/limits.ts";
-import { encodeMessage, type Message } from "../../src/sync/messages.ts";
+import { encodeMessage } from "../../src/sync/message_codec.ts";
+import type { Message } from "../../src/sync/messages.ts";
 import { CloseCode } from "../../src/sync/transport.ts";
 import { checked } from "../support/environment.ts";
 import { random32 } from "../support/random.ts";

@@ -152,9 +152,9 @@ Deno.test("U34 serve() calls authenticate with the headers of the upgrade reques
   assertEquals(cookie.principal, "ann at /sync");
   const token = await r.connect().hello({ token: "bob" });
   assertEquals(token.principal, "bob at /sync");
-  const nobody = r.connect();
-  nobody.hello().catch(() => {});
-  assertEquals((await nobody.end()).code, 4401);
+  const anonymous = r.connect();
+  anonymous.hello().catch(() => {});
+  assertEquals((await anonymous.end()).code, 4401);
   const response = await fetch(`${r.server.httpURL}clusters/1/snapshot`);
   assertEquals(response.status, 401);
   await response.body?.cancel();

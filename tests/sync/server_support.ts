@@ -31,10 +31,9 @@ import type {
   CoreOptions,
   ServerLogRecord,
 } from "../../src/sync/server/options.ts";
+import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
 import {
   appendCredit,
-  decodeMessage,
-  encodeMessage,
   type Message,
   PROTOCOL_VERSIONS,
 } from "../../src/sync/messages.ts";

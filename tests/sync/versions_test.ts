@@ -3,7 +3,7 @@ import { SYNC_MISMATCH_FIRST_MS } from "../../src/limits.ts";
 import { ErrVersion } from "../../src/sync/errors.ts";
 import { CloseCode } from "../../src/sync/transport.ts";
 import { checked, settle } from "../support/environment.ts";
-import { over, wire, world as clientWorld } from "./client_support.ts";
+import { closeAndCheck, wire, world as clientWorld } from "./client_support.ts";
 import { world } from "./server_support.ts";
 
 /** Hello of a client that speaks version 1, which was MessagePack: `[1, 1, 1, token, credit, frameBytesMax, renews]`. */
@@ -87,5 +87,5 @@ Deno.test("case A7: a server of version 1 understands which versions a client sp
   assertEquals(attempts, 1);
   await w.env.advance(2 * SYNC_MISMATCH_FIRST_MS);
   assert(attempts > 1 && attempts < 4, `${attempts} attempts`);
-  await over(w);
+  await closeAndCheck(w);
 });

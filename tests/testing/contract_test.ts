@@ -12,7 +12,7 @@ import {
   checkStateMachine,
   ContractViolation,
 } from "../../src/testing/mod.ts";
-import { inWorld } from "../../src/testing/clock.ts";
+import { withSeededGlobals } from "../../src/testing/seeded_globals.ts";
 import {
   applyTo,
   commands,
@@ -80,9 +80,9 @@ Deno.test("R12 suites that are started at once run one after another", async () 
   assertEquals(Date.now, now);
 });
 
-Deno.test("R12 inWorld() gives the same numbers for a seed, others for another", async () => {
+Deno.test("R12 withSeededGlobals() gives the same numbers for a seed, others for another", async () => {
   const read = (seed: number): Promise<unknown[]> =>
-    inWorld(seed, () =>
+    withSeededGlobals(seed, () =>
       Promise.resolve([
         Date.now(),
         new Date().getTime(),
@@ -96,8 +96,8 @@ Deno.test("R12 inWorld() gives the same numbers for a seed, others for another",
   other.forEach((value, i) => assert(`${value}` !== `${one[i]}`));
 });
 
-Deno.test("R12 inWorld() leaves dates that are given alone", async () => {
-  await inWorld(1, () => {
+Deno.test("R12 withSeededGlobals() leaves dates that are given alone", async () => {
+  await withSeededGlobals(1, () => {
     assertEquals(new Date(5).getTime(), 5);
     assertEquals(new Date("2020-01-01").getUTCFullYear(), 2020);
     assertInstanceOf(new Date(), Date);

@@ -80,7 +80,7 @@ Deno.test("R12 checkStateMachine() takes arbitraries", async () => {
 });
 
 /** Notes that go into an external file of each snapshot, through a store. */
-class FiledNotes extends RegularNotes {
+class NotesInFiles extends RegularNotes {
   static count = 0;
   readonly store: MemoryFileStore;
   constructor(store: MemoryFileStore) {
@@ -91,7 +91,7 @@ class FiledNotes extends RegularNotes {
     w: WritableStream<Uint8Array>,
     files: ISnapshotFileCollection,
   ): Promise<void> {
-    const path = `notes/${FiledNotes.count++}`;
+    const path = `notes/${NotesInFiles.count++}`;
     const content = new Blob(linesOf(this.notes)).stream();
     await content.pipeTo(await this.store.create(path));
     files.addFile(1n, path, bytes("all"));
@@ -112,13 +112,13 @@ Deno.test("F3 checkStateMachine() gives a machine its files back from a store", 
   await checkStateMachine({
     ...common,
     files,
-    create: () => new FiledNotes(files),
+    create: () => new NotesInFiles(files),
   });
 });
 
 Deno.test("F1 checkStateMachine() hands paths back when there is no store", async () => {
   await using files = new MemoryFileStore();
-  await checkStateMachine({ ...common, create: () => new FiledNotes(files) });
+  await checkStateMachine({ ...common, create: () => new NotesInFiles(files) });
 });
 
 /** A machine whose versions are log indexes. */

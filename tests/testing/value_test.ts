@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import {
   copyOf,
-  scribble,
+  overwrite,
   showBytes,
   structuralEquals,
 } from "../../src/testing/value.ts";
@@ -50,7 +50,7 @@ function showPair(a: unknown, b: unknown): string {
   return `${String(a)} and ${String(b)}`;
 }
 
-Deno.test("copyOf() shares no bytes, and scribble() overwrites all of them", () => {
+Deno.test("copyOf() shares no bytes, and overwrite() overwrites all of them", () => {
   const value = {
     list: [u8(1)],
     map: new Map([["k", u8(2)]]),
@@ -58,7 +58,7 @@ Deno.test("copyOf() shares no bytes, and scribble() overwrites all of them", () 
   };
   const copy = copyOf(value);
   assert(structuralEquals(value, copy));
-  scribble(value);
+  overwrite(value);
   assertEquals(copy.list, [u8(1)]);
   assertEquals(value.list, [u8(254)]);
   assertEquals([...value.map.values(), ...value.set], [u8(253), u8(252)]);

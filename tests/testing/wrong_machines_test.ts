@@ -903,7 +903,7 @@ Deno.test("F2 checkStateMachine() catches a machine that adds a file twice", asy
     checkStateMachine({
       ...common,
       create: () =>
-        new Filing((files) => (
+        new SavesFiles((files) => (
           files.addFile(1n, "a", bytes("")), files.addFile(1n, "b", bytes(""))
         )),
     }));
@@ -915,7 +915,8 @@ Deno.test("F2 checkStateMachine() catches a machine that adds a file that is not
     checkStateMachine({
       ...common,
       files,
-      create: () => new Filing((files) => files.addFile(1n, "a", bytes(""))),
+      create: () =>
+        new SavesFiles((files) => files.addFile(1n, "a", bytes(""))),
     }));
 });
 
@@ -924,7 +925,7 @@ Deno.test("F1 checkStateMachine() catches a machine that adds metadata that is n
   await violationOf("F1", () =>
     checkStateMachine({
       ...common,
-      create: () => new Filing((files) => files.addFile(1n, "a", metadata)),
+      create: () => new SavesFiles((files) => files.addFile(1n, "a", metadata)),
     }));
 });
 
@@ -932,12 +933,13 @@ Deno.test("F1 checkStateMachine() catches a machine that adds a file by a negati
   await violationOf("F1", () =>
     checkStateMachine({
       ...common,
-      create: () => new Filing((files) => files.addFile(-1n, "a", bytes(""))),
+      create: () =>
+        new SavesFiles((files) => files.addFile(-1n, "a", bytes(""))),
     }));
 });
 
 /** A machine that adds files in its way. */
-class Filing extends RegularNotes {
+class SavesFiles extends RegularNotes {
   readonly add: (files: ISnapshotFileCollection) => void;
   constructor(add: (files: ISnapshotFileCollection) => void) {
     super();

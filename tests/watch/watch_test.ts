@@ -178,7 +178,7 @@ Deno.test(
   checked(async () => {
     let broken = true;
     const { host, replica } = await start({
-      manners: {
+      faults: {
         before: (method) => {
           if (method === "lookup" && broken) throw new TypeError("Broken");
         },
@@ -212,7 +212,7 @@ Deno.test(
     let gate = new Gate();
     const { host, replica } = await start({
       kind: "concurrent",
-      manners: {
+      faults: {
         before: async (method) => {
           if (method !== "lookup") return;
           assertEquals(++running, 1);

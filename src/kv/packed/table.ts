@@ -36,46 +36,53 @@ import {
   sizeOf,
 } from "./pages.ts";
 
-/** Rows of a page as of one moment: in memory, in a block, or in a block and changes to it. */
+/** Rows of a page in one state: in memory, in a block, or in a block with later changes from the log. */
 export interface Content {
-  /** Epoch of the table when the content was created. */
+  /** Number of versions that existed before it, so that only later ones can refer to it. */
   readonly epoch: number;
   /** Rows, if they are in memory. */
   leaf: Page | undefined;
-  /** Block with the rows except `changes`; undefined if they were changed in memory. */
+  /** Block with the rows, without `changes`; undefined if the rows were changed in memory since. */
   ref: Ref | undefined;
-  /** Changes in the log that the block lacks. */
+  /** Changes from the log to apply to the rows of the block when it is loaded. */
   changes: Changes | undefined;
-  /** Memory accounted for it, in bytes. */
+  /** Memory accounted for its rows, in bytes. */
   bytes: number;
 }
 
-/** Range of keys and its page. */
+/** Range of keys, with the page that has its rows. */
 export interface Slot {
   readonly space: number;
   /** First key; the range ends before the next slot. */
   readonly first: DataView;
   content: Content;
-  /** First log record with a change that is in no block; `Infinity` without one. */
+  /** Oldest log record with a change of the page that is in no block yet; `Infinity` if all are. */
   since: number;
-  /** Tick of the last use. */
+  /** Value of `Table.tick` at the last use. */
   used: number;
   /** Read of the block in progress. */
   loading: Promise<void> | undefined;
   /** Number of loads that need this page and others at once. */
   pins: number;
-  /** True once the slot was removed. */
+  /** True once the slot is no longer in the table: merged into another, or replaced by a reset. */
   isRemoved: boolean;
 }
 
-/** Rows as of one moment. */
+/** Immutable view of the rows when it was captured. */
 export interface Version {
   readonly epoch: number;
   /** Pages of the first space, in key order. */
   readonly slots: readonly { readonly first: DataView; content: Content }[];
 }
 
-/** Pages of the present state, and contents of versions. */
+/**
+ * Pages of the present state, and contents that versions still read.
+ *
+ * Versions are copy-on-write: a version refers to the contents of its time. A
+ * content that a version may refer to, because it is older than the newest version
+ * in use, is replaced by a copy before it changes, and retired: it stays in memory
+ * until it has a block or its versions are released.
+ */
 export class Table {
   spaces: Slot[][] = [];
   /** Memory that pages may use, in bytes. */
@@ -84,11 +91,11 @@ export class Table {
   readonly #warm = new Set<Slot>();
   /** Slots with changes that are in no block. */
   readonly dirty: Set<Slot> = new Set();
-  /** Contents that only versions need, without a block. */
+  /** Retired contents without a block. */
   shadows: Content[] = [];
-  /** Contents of versions that can be dropped from memory once their block is written. */
+  /** Retired contents whose block is being written; they leave memory afterwards. */
   stale: Content[] = [];
-  /** Memory of pages, in bytes. */
+  /** Memory of all rows, in bytes. */
   memory = 0;
   /** Number of slots whose rows are not in memory. */
   cold = 0;
@@ -98,15 +105,15 @@ export class Table {
   recordEnds: number[] = [];
   /** Number of the log record of the next change. */
   next = 1;
-  /** Number of versions created. */
+  /** Number of versions created so far. */
   epoch = 0;
   /** Logical clock for LRU; slots of one tick are evicted together. */
   tick = 0;
   readonly #versions = new Set<Version>();
-  /** Epoch of the newest version in use; 0 without one. */
+  /** `epoch` of the newest version in use; 0 without one. */
   #newest = 0;
 
-  // Result of the last search.
+  // Result of the last `seek()`: `set()` and `remove()` change that row.
   #slots: Slot[] = [];
   #index = 0;
   #row = 0;
@@ -202,7 +209,7 @@ export class Table {
     content.bytes = bytes;
   }
 
-  /** Returns the slot of a key. */
+  /** Returns the slot whose range contains a key. */
   slotOf(space: number, view: DataView, start: number, end: number): Slot {
     const slots = this.spaces[space]!;
     return slots[indexOf(slots, view, start, end)]!;
@@ -235,22 +242,22 @@ export class Table {
     return this.#found = hasKey(leaf, this.#row, view, start, end);
   }
 
-  /** Page of the row found. */
+  /** Page of the row that `seek()` found. */
   get leaf(): Page {
     return this.#slots[this.#index]!.content.leaf!;
   }
 
-  /** Offset of the value of the row found. */
+  /** Offset of the value of the row that `seek()` found. */
   get valueAt(): number {
     return this.leaf.valueAt(this.#row);
   }
 
-  /** Offset after that value. */
+  /** Offset after the value of the row that `seek()` found. */
   get valueEnd(): number {
     return this.leaf.offset(this.#row + 1);
   }
 
-  /** Sets the value of the key searched for. */
+  /** Sets the value of the key that `seek()` searched for, and logs the change. */
   set(
     view: DataView,
     keyStart: number,
@@ -279,7 +286,7 @@ export class Table {
     }
   }
 
-  /** Removes the row found. */
+  /** Removes the row that `seek()` found, and logs the change. */
   remove(view: DataView, start: number, end: number): void {
     const slot = this.#slots[this.#index]!;
     const leaf = this.#own(slot);
@@ -294,7 +301,7 @@ export class Table {
     }
   }
 
-  /** Returns the writer of the next change; starts another record if the present one is full. */
+  /** Returns the writer of the pending log, where the next change begins; ends the present record if it is full. */
   #change(): ByteWriter {
     const { log, recordEnds } = this;
     if (log.length - (recordEnds.at(-1) ?? 0) >= PACKED_RECORD_BYTES) {
@@ -303,7 +310,7 @@ export class Table {
     return log;
   }
 
-  /** Makes the rows of a slot writable, copying them if a version needs them (copy-on-write). */
+  /** Returns the rows of a slot for a change; copies them first if a version refers to them. */
   #own(slot: Slot): Page {
     const old = slot.content;
     if (slot.since === Infinity) {
@@ -320,7 +327,7 @@ export class Table {
     return leaf;
   }
 
-  /** Drops a content from memory unless a version needs it. */
+  /** Drops a replaced content from memory, at once or when no version needs it there. */
   retire(content: Content): void {
     const { leaf, ref } = content;
     if (!leaf) return;
@@ -331,7 +338,7 @@ export class Table {
     else this.shadows.push(content);
   }
 
-  /** Drops contents whose block is written by now. */
+  /** Drops retired contents whose block has been written. */
   sweep(): void {
     const { stale } = this;
     this.stale = [];
@@ -343,7 +350,7 @@ export class Table {
     const leaf = slot.content.leaf!;
     if (!isTooLarge(leaf)) return;
     const { rows, used } = leaf;
-    // Ascending inserts leave full pages behind.
+    // Ascending inserts fill each page before the next one: nothing is inserted before the cut later.
     let cut = rows - 1;
     if (!ascending) {
       for (cut = 1; cut < rows - 1; cut++) {
@@ -359,7 +366,7 @@ export class Table {
     this.#split(slots, index, false);
   }
 
-  /** Inserts a slot for rows split off from another. */
+  /** Inserts a slot for rows that were split off from the slot `from`. */
   #insert(
     slots: Slot[],
     index: number,
@@ -373,7 +380,7 @@ export class Table {
     this.dirty.add(slot);
   }
 
-  /** Merges the slot after `index` into the one there, if both are in memory and small enough. */
+  /** Merges the slots at `index` and `index + 1` if both are in memory and small enough; true if it did. */
   #join(slots: Slot[], index: number): boolean {
     const left = slots[index];
     const right = slots[index + 1];
@@ -397,12 +404,12 @@ export class Table {
     return true;
   }
 
-  /** Creates the pages of empty slots, which need no read. */
+  /** Creates the pages of slots without rows, which need no read. */
   settle(): void {
     for (const slot of this.spaces.flat()) this.#ready(slot);
   }
 
-  /** True if the rows of a slot are in memory; creates an empty page without a read. */
+  /** True if the rows of a slot are in memory; creates the page if it has no rows. */
   #ready(slot: Slot): boolean {
     const { leaf, ref, changes } = slot.content;
     if (!leaf && ref?.id === 0 && !changes) this.place(slot, [emptyPage()]);
@@ -447,7 +454,7 @@ export class Table {
     }
   }
 
-  /** Captures the present rows as a version, readable until it is released. */
+  /** Captures the present rows of the first space as a version, readable until it is released. */
   freeze(): Version {
     const version: Version = {
       epoch: ++this.epoch,
@@ -469,14 +476,14 @@ export class Table {
     for (const content of [...shadows, ...stale]) this.retire(content);
   }
 
-  /** True if writing pages makes them evictable. */
+  /** True if there are rows in memory that no block has: writing them makes them evictable. */
   get unwritten(): boolean {
     if (this.shadows.length > 0) return true;
     for (const { content } of this.dirty) if (content.leaf) return true;
     return false;
   }
 
-  /** Epoch of the oldest version in use; `Infinity` without one. */
+  /** `epoch` of the oldest version in use; `Infinity` without one. */
   get oldest(): number {
     for (const { epoch } of this.#versions) return epoch;
     return Infinity;

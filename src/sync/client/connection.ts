@@ -19,13 +19,12 @@ import {
   TIMER_MS_MAX,
 } from "../../limits.ts";
 import { ErrProtocol } from "../errors.ts";
+import { decodeMessage, encodeMessage } from "../message_codec.ts";
 import {
   appendCredit,
   type Appended,
   type CheckpointAt,
   type Chunk,
-  decodeMessage,
-  encodeMessage,
   type End,
   type Entries,
   type Failed,

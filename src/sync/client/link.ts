@@ -83,7 +83,7 @@ export type LinkState =
 /** Close code of a connection that broke without a close frame. */
 const BROKEN = 1006;
 
-/** Priority of a failure among those of several addresses: those that a person must act on come first. */
+/** Priority of a failure among those of all addresses: one that requires action by the user comes first. */
 function rankOf({ error, reason }: Failure): number {
   if (error instanceof ErrUnauthenticated) return 3;
   if (error instanceof ErrForbidden) return 2;
@@ -169,7 +169,7 @@ export class Link {
     this.#connect();
   }
 
-  /** Number of channels that use it. */
+  /** Number of channels that use the link. */
   get size(): number {
     return this.#channels.size;
   }
@@ -195,17 +195,17 @@ export class Link {
     this.#pace.reset();
     for (const address of this.#addresses) address.reset();
     if (this.connection !== undefined) return this.connection.probe();
-    // An attempt under way may have read the token too early.
+    // Replaced, since an attempt under way may use a token that is outdated by now.
     const tried = this.#connection;
     this.#attempt = this.#connection = undefined;
     tried?.close(CloseCode.Normal, "");
     this.#connect();
   }
 
-  /** Reconnects on a hint of the platform; rate-limited. */
+  /** Reconnects on a hint of the platform (online, visible, resumed); rate-limited. */
   #wake(): void {
     if (this.#isClosed) return;
-    // A hint may precede the event it announces.
+    // The network may be usable only some time after the hint.
     this.#pace.reset();
     if (this.#attempt !== undefined) return this.connection?.probe();
     const from = this.#attemptedAt + SYNC_HINT_MS;
@@ -215,7 +215,7 @@ export class Link {
     );
   }
 
-  /** Schedules the next attempt: at the first address in turn that may be tried by `from`, else at the one that may be tried first. */
+  /** Schedules the next attempt, not before `from`: at the address that may be tried earliest, in round-robin order among equals. */
   #schedule(
     from: number,
     mayBeTried: (address: ServerAddress) => number,
@@ -229,7 +229,7 @@ export class Link {
       const time = Math.max(from, mayBeTried(this.#addresses[next]!));
       if (time < at) [at, position] = [time, next];
     }
-    // A hint does not delay an attempt that is scheduled.
+    // An attempt that is scheduled earlier stays.
     if (this.#retryAt !== undefined && this.#retryAt <= at) return;
     this.#position = position;
     const wait = at - env.now();
@@ -266,7 +266,7 @@ export class Link {
         failureOfAttempt("token-failed", address.url, words),
       );
     }, SYNC_CONNECT_MS_MAX);
-    // A failure that a person must act on stays visible during further attempts.
+    // A failure that requires action by the user stays visible during further attempts.
     const keepsState = this.#state !== "offline" ||
       this.#failure !== undefined && isLasting(this.#failure.reason);
     this.#change(keepsState ? this.#state : "connecting", this.#failure);

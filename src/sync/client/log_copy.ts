@@ -1,10 +1,10 @@
 /**
- * Local copy of a log on a server, from which a machine in memory starts offline:
- * the records received, in blocks.
+ * Local copy of the newest part of a log on a server, from which a machine in memory
+ * starts offline. Received batches are stored in blocks.
  *
- * Indexes may have gaps, but not within a block; the name of a block has the index
- * that it follows. A copy that is damaged, or that received records do not follow,
- * is discarded, and its records are requested again when they are needed.
+ * Indexes may have gaps between blocks, but not within one: the name of a block has
+ * the index that it follows. A copy that is damaged, or that does not end where the
+ * received records begin, is discarded; the server has its records.
  *
  * This module is browser compatible.
  *
@@ -32,13 +32,13 @@ import { rangeOf } from "../../store/names.ts";
 import type { Block, BlockStore, Changes } from "../../store/store.ts";
 import { epochsIn } from "./epochs.ts";
 
-/** Batch to be written; `done` is called once it is written or discarded. */
+/** Batch that is not written yet; `done` is called once it is written or discarded. */
 interface Pending {
   readonly batch: LogBatch;
   readonly done: () => void;
 }
 
-/** Prefix of the names of all copies. */
+/** Prefix of the block names of all copies. */
 export const COPIES = "copy/";
 
 function prefixOf(clusterID: bigint): string {
@@ -62,12 +62,12 @@ function sizeOf({ records: { bytes, ends } }: LogBatch): number {
 export class LogCopy {
   readonly #store: BlockStore;
   readonly #clusterID: bigint;
-  /** Blocks that are complete. */
+  /** Complete blocks; the last block is in `#tail`. */
   readonly #run: BlockRun;
   #last = 0;
-  /** Epochs known, oldest first; the first may lie at or before the start of the copy. */
+  /** Known epochs, oldest first; the first may lie at or before the start of the copy. */
   #epochs: Epoch[] = [];
-  /** Last block, as stored, and its batches. */
+  /** Last block, which is written again with more batches until it is full. */
   #tail: { block: BlockName | undefined; batches: LogBatch[]; bytes: number } =
     {
       block: undefined,
@@ -87,11 +87,11 @@ export class LogCopy {
   #isMetaDirty = false;
   #isWriting = false;
   #writing: Promise<void> | undefined;
-  /** Set once a write has failed: later records would leave a gap. */
+  /** Set once a write has failed: records after it would follow a gap. */
   #isBroken = false;
   #error: unknown;
-  /** Indexes after which a reader or a retention needs all records. */
-  readonly #needs = new Set<{ after: number }>();
+  /** Indexes after which readers and retentions need all records. */
+  readonly #retained = new Set<{ after: number }>();
 
   private constructor(store: BlockStore, clusterID: bigint) {
     this.#store = store;
@@ -146,7 +146,7 @@ export class LogCopy {
     return this.#error;
   }
 
-  /** Index from which a snapshot is needed, so that the copy can be compacted; 0 if none is. */
+  /** Index at which a snapshot is needed, so that the copy can be compacted; 0 if none is. */
   get snapshotFrom(): number {
     return this.#snapshotFrom;
   }
@@ -172,11 +172,14 @@ export class LogCopy {
     );
   }
 
-  /** Protects the records after `after` from compaction until released. */
-  need(after: number): { after: number; release(): void } {
-    const need = { after, release: (): void => void this.#needs.delete(need) };
-    this.#needs.add(need);
-    return need;
+  /** Retains the records after `after` until they are released. */
+  retain(after: number): { after: number; release(): void } {
+    const retention = {
+      after,
+      release: (): void => void this.#retained.delete(retention),
+    };
+    this.#retained.add(retention);
+    return retention;
   }
 
   async #load(): Promise<void> {
@@ -212,7 +215,7 @@ export class LogCopy {
     }
     this.#bytes += size;
     this.#last = last;
-    this.#note(next);
+    this.#addEpochs(next);
     this.#pending.push({ batch: next, done });
     this.#write();
   }
@@ -225,13 +228,14 @@ export class LogCopy {
     this.#snapshotFrom = last;
   }
 
-  #note(batch: LogBatch): void {
+  #addEpochs(batch: LogBatch): void {
     const epochs = epochsIn(batch);
     if (epochs.length === 0) return;
     this.#epochs.push(...epochs);
     this.#isMetaDirty = true;
   }
 
+  /** Discards the copy and starts it again after index `base`; `epoch` is the last one at or before it. */
   #restart(base: number, epoch: Epoch | undefined): void {
     this.#run.base = this.#last = base;
     this.#epochs = epoch === undefined ? [] : [epoch];
@@ -248,7 +252,7 @@ export class LogCopy {
     this.#writing = this.#writeAll();
   }
 
-  /** Writes all pending batches; never throws. */
+  /** Writes all pending batches; never rejects. */
   async #writeAll(): Promise<void> {
     while (this.#pending.length > 0 || this.#isMetaDirty) {
       const pending = this.#pending.splice(0);
@@ -257,8 +261,8 @@ export class LogCopy {
         const written = this.#store.write(changes, "relaxed");
         if (isPromise(written)) await written;
       } catch (error) {
-        // The store has a prefix without gaps, which is valid for a start; later
-        // records must not follow it.
+        // The stored copy ends before this batch, and a start may use it; no later
+        // record may be added to it.
         this.#error = error;
         this.#isBroken = true;
         this.#isMetaDirty = false;
@@ -269,6 +273,7 @@ export class LogCopy {
     this.#isWriting = false;
   }
 
+  /** Adds batches to the last block, and to others once it is full; returns the changes of the store. */
   #changes(batches: readonly LogBatch[]): Changes {
     const put: Block[] = [];
     const remove: string[] = [];
@@ -277,7 +282,7 @@ export class LogCopy {
       deleteRanges.push(this.#run.range);
       this.#deletesAll = false;
     }
-    const seal = (): void => {
+    const putTail = (): void => {
       const { block, batches } = this.#tail;
       if (batches.length === 0) return;
       const stored = this.#blockOf(batches);
@@ -300,7 +305,7 @@ export class LogCopy {
         before !== undefined &&
         (batch.first !== lastOf(before) + 1 || bytes >= SYNC_COPY_BLOCK_BYTES)
       ) {
-        seal();
+        putTail();
         this.#run.blocks.push(this.#tail.block!);
         this.#tail = { block: undefined, batches: [], bytes: 0 };
       }
@@ -310,7 +315,7 @@ export class LogCopy {
       this.#tail.batches.push(batch);
       this.#tail.bytes += sizeOf(batch);
     }
-    seal();
+    putTail();
     if (this.#isMetaDirty) put.push(this.#meta());
     return { deleteRanges, delete: remove, put };
   }
@@ -330,7 +335,7 @@ export class LogCopy {
   #blockOf(batches: readonly LogBatch[]): BlockName {
     const { follows, first } = batches[0]!;
     const count = lastOf(batches.at(-1)!) - first + 1;
-    // Size as it is counted when the copy is opened again.
+    // Not the size of the encoded block: counted like the batches in memory.
     const size = this.#tail.bytes;
     return { follows, first, count, size };
   }
@@ -338,34 +343,35 @@ export class LogCopy {
   /** Creates a reader of the records after `after`, up to the present end. */
   read(after: number): CopyReader {
     const upTo = this.#last;
-    const need = this.need(after);
+    const retention = this.retain(after);
     let ahead: LogBatch[] = [];
     const next = async (): Promise<LogBatch | undefined> => {
-      while (need.after < upTo) {
+      while (retention.after < upTo) {
         const batch = ahead.shift();
         if (batch === undefined) {
-          ahead = await this.#batches(need.after);
+          ahead = await this.#batches(retention.after);
           if (ahead.length === 0) return undefined;
-        } else if (lastOf(batch) > need.after) {
-          const part = batch.follows < need.after
-            ? batchAfter(batch, need.after)
+        } else if (lastOf(batch) > retention.after) {
+          const part = batch.follows < retention.after
+            ? batchAfter(batch, retention.after)
             : batch;
-          if (part.follows !== need.after) return undefined;
-          need.after = lastOf(part);
+          if (part.follows !== retention.after) return undefined;
+          retention.after = lastOf(part);
           return part;
         }
       }
       return undefined;
     };
-    return { next, close: () => need.release() };
+    return { next, close: () => retention.release() };
   }
 
-  /** Reads the batches of the block after index `after`; none if it was compacted, or is damaged, which discards it and all after it. */
+  /** Reads the batches of the block after index `after`; none if it was compacted, or is damaged, which discards the copy. */
   async #batches(after: number): Promise<LogBatch[]> {
     const { blocks } = this.#run;
     const block = blocks[this.#run.firstAfter(after)];
     if (block === undefined) {
-      // Copied: a machine that writes into its commands must not change pending writes.
+      // Copied: a machine that changes the bytes of its commands must not change
+      // batches that are not written yet.
       return [...this.#tail.batches, ...this.#pending.map((p) => p.batch)]
         .map((batch) => {
           const { bytes, ends } = batch.records;
@@ -389,7 +395,7 @@ export class LogCopy {
 
   /** Removes the records up to `upTo` that no reader or retention needs (H7). */
   async compact(upTo: number): Promise<void> {
-    for (const { after } of this.#needs) upTo = Math.min(upTo, after);
+    for (const { after } of this.#retained) upTo = Math.min(upTo, after);
     if (this.#isFull && upTo >= this.#last) {
       // A snapshot covers the whole copy, and the next batch restarts it.
       this.#isFull = false;

@@ -134,8 +134,8 @@ export class RemoteLog implements Log, Channel {
   #cancelReopen: (() => void) | undefined;
   #last = 0;
   #snapshot: ClusterProgress["snapshot"];
-  /** Index after which the server has recommended a snapshot. */
-  #far: number | undefined;
+  /** Index after which the server has recommended a snapshot; the next request after it asks for the records. */
+  #snapshotAfter: number | undefined;
   #isClosed = false;
   /** Failure of the replica, or another cause that the application or a person must resolve. */
   #blocked: { reason: Reason; error: Error } | undefined;
@@ -428,12 +428,12 @@ export class RemoteLog implements Log, Channel {
       after,
       epoch,
       signal,
-      far: (index) => {
-        if (this.#far !== index) return true;
-        this.#far = undefined;
+      acceptsSnapshot: (index) => {
+        if (this.#snapshotAfter !== index) return true;
+        this.#snapshotAfter = undefined;
         return false;
       },
-      wasFar: (index) => this.#far = index,
+      snapshotRecommended: (index) => this.#snapshotAfter = index,
       progress: (reader, last) => this.#progressed(reader, last),
       onEnd: (reader) => {
         this.#readers.delete(reader);
@@ -524,15 +524,15 @@ export class RemoteLog implements Log, Channel {
 
   retain(after: number): Retention {
     this.#check();
-    const need = this.#parts.copy?.need(after);
+    const retained = this.#parts.copy?.retain(after);
     const release = (): void => {
-      need?.release();
+      retained?.release();
       this.#retentions.delete(release);
     };
     this.#retentions.add(release);
     return {
       move: (index) => {
-        if (need !== undefined) need.after = index;
+        if (retained !== undefined) retained.after = index;
       },
       release,
     };

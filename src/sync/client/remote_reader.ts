@@ -40,31 +40,31 @@ export interface ReaderParts {
   readonly after: number;
   readonly epoch: Epoch | undefined;
   readonly signal: AbortSignal | undefined;
-  /** Returns true if the replica would recover from a snapshot instead of reading the records after an index. */
-  readonly far: (after: number) => boolean;
+  /** Returns true if the server may recommend a snapshot instead of the records after an index. */
+  readonly acceptsSnapshot: (after: number) => boolean;
   /** Called when the server recommends a snapshot instead of the records after an index. */
-  readonly wasFar: (after: number) => void;
+  readonly snapshotRecommended: (after: number) => void;
   /** Called when the reader has received or returned records, or learned the last index of the log. */
   readonly progress: (reader: RemoteReader, last: number) => void;
   readonly onEnd: (reader: RemoteReader) => void;
 }
 
-/** Index in the log, and the last epoch at or before it. */
-interface Place {
+/** Index in the log, with the last epoch at or before it. */
+interface Position {
   readonly index: number;
   readonly epoch: Epoch | undefined;
 }
 
 interface Received {
   readonly batch: LogBatch;
-  readonly place: Place;
+  readonly position: Position;
   /** Called once the batch was returned to the caller. */
   readonly release: () => void;
   readonly size: number;
 }
 
-/** Place at the end of a batch that follows `before`. */
-function placeAfter(batch: LogBatch, before: Place): Place {
+/** Position at the end of a batch that follows `before`. */
+function positionAfter(batch: LogBatch, before: Position): Position {
   return {
     index: lastOf(batch),
     epoch: epochsIn(batch).at(-1) ?? before.epoch,
@@ -75,16 +75,16 @@ function placeAfter(batch: LogBatch, before: Place): Place {
 export class RemoteReader implements LogReader, BufferUser {
   readonly lastAtStart: number;
   readonly #parts: ReaderParts;
-  /** Place up to which batches were returned to the caller. */
-  #returned: Place;
+  /** Position up to which batches were returned to the caller. */
+  #returned: Position;
   /** Index applied by the caller, if it reports it. */
   #applied: number | undefined;
-  /** Place up to which records were received. */
-  #received: Place;
+  /** Position up to which records were received. */
+  #received: Position;
   #queue: Received[] = [];
   #local: CopyReader | undefined;
   /** End of the local copy when the reader was created. */
-  readonly #localEnd: Place;
+  readonly #localEnd: Position;
   #connection: Connection | undefined;
   #stream = 0;
   /** Set unless the server has referred, on this connection, to a record that is missing here. */
@@ -93,9 +93,9 @@ export class RemoteReader implements LogReader, BufferUser {
   #from = 0;
   /** Last index of the server when the present stream began; infinite until it is known. */
   #target = Infinity;
-  /** Cancels the delay before the first request, which spares a caller that only checks its position the download; undefined afterwards. */
+  /** Cancels the delay before the first request, undefined afterwards: a caller that only checks whether the log continues closes the reader before it, and downloads nothing. */
   #cancelIdle: (() => void) | undefined;
-  /** Set while the stream is stopped until `next()` is called. */
+  /** Set while the stream is stopped to save memory, until `next()` is called. */
   #isShed = false;
   #failure: unknown;
   #isOver = false;
@@ -176,7 +176,7 @@ export class RemoteReader implements LogReader, BufferUser {
     const { index, epoch } = this.#received;
     this.#from = index;
     this.#stream = this.#connection!.stream((message, size) =>
-      this.#take(message, size)
+      this.#onMessage(message, size)
     );
     this.#connection!.send({
       type: "read",
@@ -185,7 +185,7 @@ export class RemoteReader implements LogReader, BufferUser {
       after: index,
       epochIndex: epoch?.index ?? 0,
       epochID: epoch?.id ?? 0n,
-      far: this.#parts.far(index),
+      far: this.#parts.acceptsSnapshot(index),
       references: this.#takesReferences,
     });
   }
@@ -202,7 +202,7 @@ export class RemoteReader implements LogReader, BufferUser {
     this.#stream = 0;
   }
 
-  #take(message: StreamMessage, size: number): void {
+  #onMessage(message: StreamMessage, size: number): void {
     switch (message.type) {
       case "reading":
         this.#target = message.last;
@@ -226,7 +226,7 @@ export class RemoteReader implements LogReader, BufferUser {
   #reasonOf({ reason, first, message }: End): Error {
     switch (reason) {
       case "far":
-        this.#parts.wasFar(this.#from);
+        this.#parts.snapshotRecommended(this.#from);
         return new ErrCompacted(first);
       case "compacted":
         return new ErrCompacted(first);
@@ -266,14 +266,14 @@ export class RemoteReader implements LogReader, BufferUser {
       return this.#fail(new ErrLogCorrupted(message.first, wrong));
     }
     const { epoch } = this.#received;
-    const place = this.#received = placeAfter(batch!, this.#received);
+    const position = this.#received = positionAfter(batch!, this.#received);
     // Buffered until it is both returned to the caller and stored in the copy.
     let owners = copy === undefined ? 1 : 2;
     const release = (): void => {
       if (--owners === 0) receiveBuffer.release(size);
     };
     copy?.add(owned(batch!), epoch, release);
-    this.#queue.push({ batch: batch!, place, release, size });
+    this.#queue.push({ batch: batch!, position, release, size });
     progress(this, message.last);
     if (this.#waiting !== undefined && this.#local === undefined) {
       const { resolve } = this.#waiting;
@@ -283,8 +283,8 @@ export class RemoteReader implements LogReader, BufferUser {
   }
 
   #shift(): LogBatch {
-    const { batch, place, release } = this.#queue.shift()!;
-    this.#returned = place;
+    const { batch, position, release } = this.#queue.shift()!;
+    this.#returned = position;
     release();
     if (this.isLive) this.#parts.progress(this, 0);
     return batch;
@@ -316,7 +316,7 @@ export class RemoteReader implements LogReader, BufferUser {
       if (this.#isOver) return;
       this.#waiting = undefined;
       if (batch !== undefined) {
-        this.#returned = placeAfter(batch, this.#returned);
+        this.#returned = positionAfter(batch, this.#returned);
         if (this.isLive) this.#parts.progress(this, 0);
         return resolve(batch);
       }
@@ -334,12 +334,12 @@ export class RemoteReader implements LogReader, BufferUser {
     return next;
   }
 
-  /** Drops what was received after a place, to request it again. */
-  #rewind(place: Place): void {
+  /** Drops what was received after a position; the next `next()` requests it again. */
+  #rewind(position: Position): void {
     this.#stop();
     for (const { release } of this.#queue.splice(0)) release();
-    this.#received = place;
-    // A failure of the server concerns records after this place.
+    this.#received = position;
+    // A failure of the server concerns records after this position.
     this.#failure = undefined;
     this.#isShed = true;
   }
@@ -389,7 +389,7 @@ export class RemoteReader implements LogReader, BufferUser {
   }
 }
 
-/** Copies a batch: a machine that writes into its commands must not change the stored copy. */
+/** Copies a batch: a machine that changes the bytes of its commands must not change the stored copy. */
 function owned(batch: LogBatch): LogBatch {
   const { bytes, ends } = batch.records;
   return { ...batch, records: { bytes: copyOf(bytes), ends } };

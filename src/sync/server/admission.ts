@@ -35,7 +35,7 @@ import { ErrHookFailed, ErrProtocol } from "../errors.ts";
 import type { ValidateContext } from "./options.ts";
 import type { SessionState } from "./served_cluster.ts";
 
-/** First record of an append that cannot be decided now; records behind it are not decided either. */
+/** First record of an append that cannot be decided now; later records wait for it. */
 export interface Blocked {
   /** Position of the record in its append. */
   readonly at: number;
@@ -53,7 +53,7 @@ export interface Admitted {
   readonly refused: number;
   /** First record that cannot be decided now, if there is one. */
   readonly blocked: Blocked | undefined;
-  /** Position of the first record that is not decided. */
+  /** Position of the first record that is not decided; the number of records if all are. */
   readonly upTo: number;
 }
 
@@ -68,7 +68,7 @@ export interface AdmissionOptions {
   readonly commandBytes: number;
   /** Returns the state of a session. */
   readonly sessionState: (session: number) => MaybePromise<SessionState>;
-  /** Claims a proposal origin for the principal; false if it is another's. */
+  /** Assigns the origin of a proposal to the principal; false if it belongs to another one. */
   readonly claimOrigin: (origin: string) => boolean;
   /** Returns true if the principal may write; throws `ErrHookFailed` if that is not known. Undefined if every principal may. */
   readonly mayWrite: (() => MaybePromise<boolean>) | undefined;
@@ -79,7 +79,7 @@ export interface AdmissionOptions {
       context: ValidateContext,
     ) => MaybePromise<string | undefined>)
     | undefined;
-  /** Forks of the server's state machine, which commands run on and `lookup` reads; undefined for a machine without forks. */
+  /** Rehearsal on forks of the server's state machine, which `lookup` of `validate` reads; undefined for a machine without `fork()`. */
   readonly rehearsal?: Rehearsal | undefined;
   /** True if commands at which the state machine throws are refused. */
   readonly rehearses?: boolean;
@@ -87,7 +87,7 @@ export interface AdmissionOptions {
   readonly onThrown?: (error: unknown) => void;
 }
 
-/** Owner of a principal's sessions, as the log stores it: the UTF-8 bytes of the id, or a hash of a long one behind a byte that UTF-8 never has. */
+/** Returns the owner of a principal's sessions, as the log stores it: the UTF-8 bytes of the id, or for a long id 0xFF (no byte of UTF-8) and its SHA-256 hash. */
 export async function ownerOf(id: string): Promise<Uint8Array> {
   const bytes = encodeText(id, "Id of the principal");
   if (bytes.length <= SESSION_OWNER_BYTES_MAX) return bytes;
@@ -100,12 +100,12 @@ export function clipReason(reason: string): string {
   return clipText(reason, REFUSAL_BYTES_MAX);
 }
 
-const shapes = new RecordCursor();
+/** Cursor of {@linkcode checkRecords}. */
+const checked = new RecordCursor();
 
 /**
- * Checks that each part of an append is a record of a kind that clients write:
- * a malformed record would stop every replica. This is cheap and comes first. No
- * correct client fails it.
+ * Checks the form of the records of an append, and that clients may write their kinds:
+ * a malformed record would stop every replica. A correct client never fails it.
  *
  * @throws ErrProtocol if a part is not such a record
  */
@@ -114,8 +114,8 @@ export function checkRecords({ bytes, ends }: Records): void {
   for (let i = 0; i < ends.length; i++) {
     const end = ends[i]!;
     try {
-      shapes.read(bytes, start, end);
-      switch (shapes.kind) {
+      checked.read(bytes, start, end);
+      switch (checked.kind) {
         case RecordKind.Epoch:
         case RecordKind.Config:
         case RecordKind.SkipEntry:
@@ -123,10 +123,10 @@ export function checkRecords({ bytes, ends }: Records): void {
             `Part ${i} of an append is a record that only a server writes`,
           );
         case RecordKind.Register:
-          shapes.registration();
+          checked.registration();
           break;
         case RecordKind.Claim:
-          shapes.claim();
+          checked.claim();
       }
     } catch (cause) {
       if (!(cause instanceof RangeError)) throw cause;
@@ -143,15 +143,16 @@ export function checkRecords({ bytes, ends }: Records): void {
  * Decides which records of one principal are added to the log of one cluster; one
  * append at a time.
  *
- * Where commands are rehearsed, an append is decided and added in stretches, so
- * that each command is rehearsed on exactly the state it will meet. A stretch ends
- * before a record that has to wait, so that appends of others go on.
+ * Where commands are rehearsed, an append is decided and committed in runs of records,
+ * so that each command is rehearsed on exactly the state that it will meet. A run ends
+ * before a record whose decision takes time (a lookup of its session, an asynchronous
+ * `validate`), so that other appends can continue in between.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #cursor = new RecordCursor();
   #records: Records = { bytes: new Uint8Array(), ends: [] };
-  /** Position of the first record of the stretch. */
+  /** Position of the first record of the run. */
   #first = 0;
   #mayWrite = true;
   /** Replacements of records by position; undefined removes the record. */
@@ -159,26 +160,27 @@ export class Admission {
   #refusals: Refusal[] = [];
   /** Positions of refused records, ascending. */
   #refusedAt: number[] = [];
-  /** Accepted records of the stretch that are rehearsed, or that rehearsed ones depend on. */
+  /** Accepted records of the run that are rehearsed, or on which rehearsed ones depend. */
   #candidates: Candidate[] = [];
   /** Position of each candidate. */
   #positions: number[] = [];
-  /** Largest number of records in a stretch; small after a command at which the machine threw, so that few commands behind it are rehearsed again. */
-  #stretchMax = Infinity;
-  /** Settles once the record that ends the stretch can be decided. */
+  /** Largest number of records in a run; small after a command at which the machine threw, so that few commands behind it are rehearsed again. */
+  #runMax = Infinity;
+  /** Settles once the record that ended the run can be decided. */
   #pause: Promise<void> | undefined;
-  /** State of a session that was waited for. */
+  /** State of the session for which the last run ended. */
   #awaited: { session: number; state: SessionState } | undefined;
-  /** Result of `validate` for the next record, received while other appends had their turn. */
+  /** Result of `validate` for the next record, which arrived between two runs. */
   #validation: Validation | undefined;
-  /** Number of results for that record that were outdated. */
+  /** Number of results of `validate` for the next record that were outdated: other appends had changed the state. */
   #outdated = 0;
-  /** Origin that was last found to be the principal's. */
+  /** Low half of the origin that was last found to be the principal's. */
   #originLow = -1;
+  /** High half of that origin. */
   #originHigh = -1;
   /** Session that was last found to be the principal's. */
   #ownSession = -1;
-  /** Session that does not exist yet, with the reason: many records share both. */
+  /** Session that was last found not to exist yet, with the reason of the refusal: many records share both. */
   #future = { session: -1, reason: "" };
 
   /** Creates an admission control that knows no origin or session of the principal. */
@@ -187,9 +189,9 @@ export class Admission {
   }
 
   /**
-   * Decides the records from position `first` on, and commits the accepted ones,
-   * in one call of `commit` or in several. Resolves to the first record that
-   * cannot be decided now, if there is one. Must not be called again before that.
+   * Decides the records from position `first` on, and commits the accepted ones in
+   * one or several calls of `commit`. Resolves to the first record that cannot be
+   * decided now, if there is one. Must not be called again before it has resolved.
    */
   admit(
     records: Records,
@@ -198,7 +200,7 @@ export class Admission {
   ): MaybePromise<Blocked | undefined> {
     this.#records = records;
     this.#ownSession = -1;
-    this.#stretchMax = Infinity;
+    this.#runMax = Infinity;
     this.#awaited = this.#validation = undefined;
     this.#outdated = 0;
     const { mayWrite } = this.#options;
@@ -210,50 +212,49 @@ export class Admission {
     }
     const begin = (may: boolean): MaybePromise<Blocked | undefined> => {
       this.#mayWrite = may;
-      return this.#stretches(first, commit);
+      return this.#runs(first, commit);
     };
     if (!isPromise(may)) return begin(may);
     return may.then(begin, (error) => blockedAt(first, error));
   }
 
-  #stretches(first: number, commit: Commit): MaybePromise<Blocked | undefined> {
+  #runs(first: number, commit: Commit): MaybePromise<Blocked | undefined> {
     const { rehearsal } = this.#options;
     if (rehearsal === undefined) {
-      return chain(this.#stretch(first), (admitted) => {
+      return chain(this.#run(first), (admitted) => {
         commit(admitted);
         return admitted.blocked;
       });
     }
     return chain(
-      rehearsal.exclusively(() =>
-        this.#rehearsedStretch(rehearsal, first, commit)
-      ),
+      rehearsal.exclusively(() => this.#rehearsedRun(rehearsal, first, commit)),
       ({ admitted: { blocked, upTo }, appended, pause }) => {
         if (blocked !== undefined || upTo === this.#records.ends.length) {
           return blocked;
         }
-        // A new fork has to run all entries that are not applied yet: after a
-        // command at which the machine threw, wait until there are few.
-        const isThrown = this.#stretchMax === 1;
+        // After a command at which the machine threw, the next run needs a new fork,
+        // to which all entries are applied that the replica has not applied: wait
+        // until there are few.
+        const isThrown = this.#runMax === 1;
         const after = pause ?? (isThrown ? Promise.all(appended) : undefined);
         return after === undefined
-          ? this.#stretches(upTo, commit)
-          : after.then(() => this.#stretches(upTo, commit));
+          ? this.#runs(upTo, commit)
+          : after.then(() => this.#runs(upTo, commit));
       },
     );
   }
 
-  #rehearsedStretch(
+  #rehearsedRun(
     rehearsal: Rehearsal,
     first: number,
     commit: Commit,
-  ): MaybePromise<Stretch> {
+  ): MaybePromise<DecidedRun> {
     const failed = (error: unknown): never => {
       rehearsal.drop(this.#candidates);
       this.#pause = undefined;
       throw error;
     };
-    const end = (admitted: Admitted): Stretch => {
+    const end = (admitted: Admitted): DecidedRun => {
       const pause = this.#pause;
       this.#pause = undefined;
       const appended = commit(admitted);
@@ -262,32 +263,33 @@ export class Admission {
       return { admitted, appended, pause };
     };
     try {
-      const ended = chain(this.#stretch(first), end);
+      const ended = chain(this.#run(first), end);
       return isPromise(ended) ? ended.catch(failed) : ended;
     } catch (error) {
       return failed(error);
     }
   }
 
-  #stretch(first: number): MaybePromise<Admitted> {
+  #run(first: number): MaybePromise<Admitted> {
     this.#first = first;
     this.#replaced = new Map();
     this.#refusals = [];
     this.#refusedAt = [];
     this.#candidates = [];
     this.#positions = [];
-    return this.#from(first);
+    return this.#decideFrom(first);
   }
 
-  /** Ends the stretch before a record whose hook failed. */
+  /** Ends the run before a record whose hook failed. */
   #blockedBy(at: number, error: unknown): MaybePromise<Admitted> {
     if (!(error instanceof ErrHookFailed)) throw error;
     return this.#finish(at, error);
   }
 
-  #from(i: number): MaybePromise<Admitted> {
+  /** Decides the records of the run from position `i` on. */
+  #decideFrom(i: number): MaybePromise<Admitted> {
     const { bytes, ends } = this.#records;
-    const upTo = Math.min(ends.length, this.#first + this.#stretchMax);
+    const upTo = Math.min(ends.length, this.#first + this.#runMax);
     for (let start = i === 0 ? 0 : ends[i - 1]!; i < upTo; i++) {
       const end = ends[i]!;
       let decided: MaybePromise<void>;
@@ -298,7 +300,7 @@ export class Admission {
       }
       if (isPromise(decided)) {
         return decided.then(
-          () => this.#from(i + 1),
+          () => this.#decideFrom(i + 1),
           (error) => this.#blockedBy(i, error),
         );
       }
@@ -308,7 +310,7 @@ export class Admission {
     return this.#finish(upTo);
   }
 
-  /** Rehearses the accepted records of a stretch that ends before position `upTo`, because of `error` if there is one. */
+  /** Rehearses the accepted records of the run, which ends before position `upTo`, because of `error` if there is one. */
   #finish(upTo: number, error?: ErrHookFailed): MaybePromise<Admitted> {
     const { rehearsal, rehearses } = this.#options;
     if (
@@ -334,7 +336,7 @@ export class Admission {
     return isPromise(ran) ? ran.then(conclude, failed) : conclude();
   }
 
-  /** Refuses the first command at which the machine threw, and ends the stretch there: the records behind it are decided again without it. */
+  /** Refuses the first command at which the machine threw, and ends the run after it: later records are decided again, without its effect. */
   #conclude(
     rehearsal: Rehearsal,
     upTo: number,
@@ -343,7 +345,7 @@ export class Admission {
     const candidates = this.#candidates;
     const at = candidates.findIndex(({ thrown }) => thrown !== undefined);
     if (at < 0) {
-      this.#stretchMax *= 2;
+      this.#runMax *= 2;
       return this.#decision(upTo, error);
     }
     const culprit = candidates[at]!;
@@ -358,13 +360,13 @@ export class Admission {
     const skip = this.#replaced.get(position);
     if (skip === undefined) candidates.pop();
     else culprit.replace(skip);
-    this.#stretchMax = 1;
+    this.#runMax = 1;
     this.#pause = undefined;
     this.#options.onThrown?.(culprit.thrown!.error);
     return this.#decision(position + 1);
   }
 
-  /** Adds an accepted record to those that later ones are rehearsed behind. */
+  /** Adds an accepted record to the candidates: later records are rehearsed on the state after it. */
   #add(
     i: number,
     cmd: Uint8Array | undefined,
@@ -389,7 +391,7 @@ export class Admission {
     this.#positions.push(i);
   }
 
-  /** Decision about the stretch, which ends before position `upTo`; `error` says why the record there cannot be decided. */
+  /** Decision about the run, which ends before position `upTo`; `error` is the reason why the record there cannot be decided. */
   #decision(upTo: number, error?: ErrHookFailed): Admitted {
     const refusals = this.#refusals.filter(({ at }) => at < upTo);
     const refused = this.#refusedAt.filter((at) => at < upTo).length;
@@ -420,12 +422,14 @@ export class Admission {
     return { parts, refusals, refused, blocked, upTo };
   }
 
+  /** Refuses a record, which is left out of the log. */
   #refuse(at: number, reason: string): void {
     this.#replaced.set(at, undefined);
     this.#refusals.push({ at, reason: clipReason(reason || NO_REASON) });
     this.#refusedAt.push(at);
   }
 
+  /** Decides one record. Sets `#pause` if that takes time where commands are rehearsed. */
   #decide(
     i: number,
     bytes: Uint8Array,
@@ -498,8 +502,8 @@ export class Admission {
         }
         return this.#refuse(i, this.#future.reason);
       }
-      // A record of an evicted session is accepted: it has no effect, and the log
-      // itself tells its client.
+      // A record of an evicted session is accepted: it has no effect, and its client
+      // finds out when it reads the log.
       if (
         state !== undefined &&
         !isSameOwner(state.owner, this.#options.owner)
@@ -533,15 +537,15 @@ export class Admission {
     this.#pause = state.then((state) => {
       this.#awaited = { session, state };
     });
-    // Handled here, since a stretch that ends earlier does not await it.
+    // Handled here, since a run that ends earlier does not await it.
     this.#pause.catch(() => {});
   }
 
-  /** Refuses a command; in a session, a record that skips its series number takes its place. */
+  /** Refuses a command; in a session, a record that skips its series takes its place. */
   #refuseCommand(i: number, reason: string, place: Place | undefined): void {
     if (place === undefined) return this.#refuse(i, reason);
-    // The series of the session continues without it, and the log tells its client
-    // even if the answer is lost.
+    // Later series of the session can be applied, and its client finds the reason in
+    // the log even if the reply is lost.
     const { session, series, lag } = place;
     const clipped = clipReason(reason || NO_REASON);
     this.#replaced.set(i, skipRecord(session, series, lag, clipped));
@@ -596,7 +600,7 @@ export class Admission {
       })
     );
     if (!isPromise(reason)) return decide(reason);
-    // Other appends keep changing the state that it looks up: now they wait.
+    // Other appends keep changing the state that it looks up, so they wait this time.
     if (this.#outdated >= REHEARSAL_ASKS_MAX) return reason.then(decide);
     this.#pause = reason.then(
       (reason) => {
@@ -611,12 +615,12 @@ export class Admission {
   }
 }
 
-/** Decided stretch of an append. */
-interface Stretch {
+/** Decided run of records of an append. */
+interface DecidedRun {
   readonly admitted: Admitted;
   /** Index in the log of each part. */
   readonly appended: readonly MaybePromise<number>[];
-  /** Settles once the record that ends the stretch can be decided. */
+  /** Settles once the record that ended the run can be decided. */
   readonly pause: Promise<void> | undefined;
 }
 
@@ -679,7 +683,7 @@ function blockedAt(at: number, error: unknown): Blocked {
 
 const NOT_ALLOWED = "You may not write to this cluster";
 
-/** Reason for a command that is refused with an empty one: in a skip record, that means that its own client has skipped it. */
+/** Reason in place of an empty one, which in a skip record means that the client itself has skipped the series. */
 const NO_REASON = "It is not allowed";
 
 /** True if two owners are equal. */

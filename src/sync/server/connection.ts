@@ -1,5 +1,6 @@
 /**
- * Server side of one connection.
+ * Server side of one connection: decodes, limits and dispatches the messages of one
+ * client.
  *
  * This module is browser compatible.
  *
@@ -15,10 +16,10 @@ import {
 import { ErrClusterClosed, ErrNodeIDTaken } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { ErrHookFailed, ErrProtocol } from "../errors.ts";
+import { decodeMessage } from "../message_codec.ts";
 import {
   type Append,
   appendCredit,
-  decodeMessage,
   type Hello,
   type Message,
   type Open,
@@ -75,23 +76,23 @@ export class Connection
   implements TransportListener, ChannelConnection, AuthenticatedConnection {
   /** Number of the connection, counted from 1. */
   readonly number: number;
-  /** Principal of the connection. */
+  /** Authentication of the client, with its principal. */
   readonly authentication: Authentication;
   /** Outgoing half of the connection. */
   readonly sender: Sender;
   /** Streams in use. */
   readonly streams: Streams;
-  /** Records the client has appended and not been sent back. */
+  /** Records that the client has appended and not read back yet. */
   readonly sentRecords: SentRecords = new SentRecords();
   readonly #options: ConnectionOptions;
   readonly #server: ServerContext;
   #state: "connected" | "authenticating" | "open" | "closed" = "connected";
   /** Open channels; undefined for one that is being opened. */
   readonly #channels = new Map<number, Channel | undefined>();
-  /** Messages whose channels are being opened: a client may close one and reuse its number. */
+  /** `open` message of each channel that is being opened: a client may close the channel and reuse its number. */
   readonly #opening = new Map<number, Open>();
   readonly #credit: CreditWindow;
-  /** Rate limit of messages that need no credit. */
+  /** Rate limit of the messages that need no credit. */
   readonly #messages: TokenBucket;
   readonly #assembler = new Assembler();
   /** Messages received while the principal is suspended, with the size of each. */
@@ -104,7 +105,7 @@ export class Connection
   #closeWhenOpen: readonly [code: number, reason: string] | undefined;
   readonly #connectedAt: number;
   #receivedAt: number;
-  /** Time of a ping since the last frame received. */
+  /** Time of the ping since the last frame received; undefined without one. */
   #pingedAt: number | undefined;
 
   /** Creates a connection that awaits its first message. */
@@ -194,7 +195,7 @@ export class Connection
     void scheduler.run(this, () => this.#handle(message, size));
   }
 
-  /** Decodes a frame; returns a message that is whole and allowed now, with its size. */
+  /** Decodes a frame; returns its message and size, undefined while parts of the message are missing. */
   #decode(frame: Uint8Array): readonly [Message, number] | undefined {
     const { limits: { frameBytes }, quotas } = this.#server;
     const { length } = frame;
@@ -219,7 +220,7 @@ export class Connection
     return [assembled, whole.length];
   }
 
-  /** Checks that a message may come now, and charges it to the credit or the rate limit. */
+  /** Checks that the client may send a message now, and charges it to the credit or the rate limit. */
   #allow(message: Message, size: number): void {
     if (!FROM_CLIENT[message.type]) {
       throw new ErrProtocol(
@@ -232,7 +233,7 @@ export class Connection
       }
       this.#state = "authenticating";
     } else if (this.#state !== "open") {
-      // Such messages may be large, so none is queued.
+      // Not queued, because it may be large.
       throw new ErrProtocol(`Message ${message.type} before the welcome`);
     } else if (message.type === "append") {
       const credit = appendCredit(size, message.lengths.length);
@@ -241,7 +242,7 @@ export class Connection
       message.type === "part" && this.#credit.granted <= 0 &&
       this.#assembler.bytes + message.bytes.length > TOKEN_FRAME_BYTES_MAX
     ) {
-      // Only an append can be larger than that, and it needs credit.
+      // A larger message is an append, which needs credit.
       throw overCredit(size);
     } else if (this.#messages.take(COSTS[message.type] ?? 1) < 0) {
       const { messagesPerSecond } = this.#server.limits;
@@ -390,7 +391,7 @@ export class Connection
     }
   }
 
-  /** True unless the client has closed the channel, or the connection has ended. */
+  /** True while the channel of a message is being opened: the client has not closed it, and the connection has not ended. */
   #isOpening(message: Open): boolean {
     return this.#opening.get(message.channel) === message;
   }
@@ -604,7 +605,7 @@ export class Connection
       );
     }
     for (const channel of this.#channels.values()) channel?.tick(now);
-    // Sends what has waited for `authorize`.
+    // Sends messages that waited for `authorize`.
     this.sender.pump();
     if (this.sender.blockedFor(now) >= slowMs) {
       this.close(
@@ -622,7 +623,7 @@ export class Connection
   /** Closes the connection; idempotent. */
   close(code: number, reason: string): void {
     if (this.isClosed) return;
-    // A code and a reason reach the client only once the transport is open.
+    // Code and reason do not reach the client before the transport is open.
     if (!this.#isTransportOpen) this.#closeWhenOpen = [code, reason];
     this.#end(code, reason);
     if (this.#isTransportOpen) this.#options.transport.close(code, reason);
@@ -651,7 +652,7 @@ export class Connection
     this.#channels.clear();
     this.#opening.clear();
     quotas.setUnfinished(this, 0);
-    // Appends in progress go on without an answer.
+    // Appends in progress continue; they get no reply.
     this.streams.clear();
     this.#options.ended(this);
   }
@@ -729,7 +730,7 @@ const NOT_OPEN = "Channel is not open";
 
 const STOPPING = "Server is stopping";
 
-/** Cost of each message relative to the cheapest. A client that reopens all of its clusters stays far below the limit. */
+/** Cost of each message in the rate limit, 1 by default. A client that opens all of its clusters again stays far below the limit. */
 const COSTS: { readonly [type in Message["type"]]?: number } = {
   open: 16,
   read: 16,

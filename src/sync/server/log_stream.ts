@@ -10,12 +10,8 @@ import { ErrCompacted, ErrDiverged } from "../../log/errors.ts";
 import type { LogBatch, LogReader } from "../../log/log.ts";
 import { lastOf } from "../../log/records.ts";
 import { isPromise } from "../../async.ts";
-import {
-  encodeMessage,
-  type End,
-  type EndReason,
-  type Reference,
-} from "../messages.ts";
+import { encodeMessage } from "../message_codec.ts";
+import type { End, EndReason, Reference } from "../messages.ts";
 import { BatchCoalescer } from "./batch_coalescer.ts";
 import type { ReadPermission } from "./read_permission.ts";
 import type { OutboundStream, Sender } from "./sender.ts";

@@ -15,7 +15,8 @@ import {
   SYNC_BUFFERED_TOTAL_BYTES_MAX,
   SYNC_FRAME_BYTES_MAX,
 } from "../../limits.ts";
-import { encodeMessage, type End, type Message } from "../messages.ts";
+import { encodeMessage } from "../message_codec.ts";
+import type { End, Message } from "../messages.ts";
 import { sendInParts } from "../parts.ts";
 import { CloseCode, type Transport } from "../transport.ts";
 import type { Counts } from "./telemetry.ts";

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { encodeMessage } from "../messages.ts";
+import { encodeMessage } from "../message_codec.ts";
 import { endMessage } from "./log_stream.ts";
 import type { ReadPermission } from "./read_permission.ts";
 import type { OutboundStream, Sender } from "./sender.ts";

@@ -8,7 +8,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import type { Page } from "./browser.ts";
-import type { Answer, Held } from "./kept_page.ts";
+import type { Answer, ReplicaState } from "./persistence_page.ts";
 
 /** Timeout of a page that opens its stored state, in milliseconds. */
 export const OPEN_MS_MAX = 60_000;
@@ -41,9 +41,12 @@ export class Ledger {
    * Starts a page's replica. Fails unless it has every acknowledged proposal,
    * and the state that a replay of its log gives.
    */
-  async check(page: Page): Promise<Held> {
+  async check(page: Page): Promise<ReplicaState> {
     await page.evaluate("page.open()", OPEN_MS_MAX);
-    const held = await page.evaluate("page.held()", OPEN_MS_MAX) as Held;
+    const held = await page.evaluate(
+      "page.state()",
+      OPEN_MS_MAX,
+    ) as ReplicaState;
     const marks = new Set(held.marks);
     assertEquals(marks.size, held.marks.length);
     const lost = [...this.#answered.keys()].filter((name) => !marks.has(name));

@@ -1,5 +1,5 @@
 /**
- * Lab: creates the instances and places of an experiment, and disposes of them.
+ * Fixture of one test case: creates machines and their storage, and disposes of them.
  *
  * This module is browser compatible.
  *
@@ -20,47 +20,47 @@ import type { Subject } from "./subject.ts";
 import { show, structuralEquals } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** Factory of instances in one place. */
-export interface Site {
+/** Factory of the machines that use one storage. */
+export interface SubjectFactory {
   /** Creates an instance. */
   readonly make: (clusterID: bigint, nodeID: bigint) => Subject;
-  /** Place of an on-disk machine. */
+  /** Storage of an on-disk machine; undefined for a machine in memory. */
   readonly disk: Disk | undefined;
 }
 
-/** Parameters of a lab. */
-export interface LabInit {
+/** Parameters of a fixture. */
+export interface FixtureInit {
   readonly type: Type;
   readonly options: CheckOptions;
-  /** Creates an empty site. */
-  readonly site: () => Promise<Site>;
+  /** Creates a factory with an empty storage. */
+  readonly factory: () => Promise<SubjectFactory>;
 }
 
-/** Place with the instance that is open in it. */
-export class Place {
-  readonly #lab: Lab;
-  readonly #site: Site;
+/** Storage of one machine at a time. */
+export class Storage {
+  readonly #fixture: Fixture;
+  readonly #factory: SubjectFactory;
 
-  /** Creates a place at a site. */
-  constructor(lab: Lab, site: Site) {
-    this.#lab = lab;
-    this.#site = site;
+  /** Creates a storage for the machines of `factory`. */
+  constructor(fixture: Fixture, factory: SubjectFactory) {
+    this.#fixture = fixture;
+    this.#factory = factory;
   }
 
   /** True if a crash can interrupt a call and loses unsynced data. */
   get crashes(): boolean {
-    return this.#site.disk?.crash !== undefined;
+    return this.#factory.disk?.crash !== undefined;
   }
 
   /** Creates an instance without opening it. */
-  make(nodeID: bigint = this.#lab.nodeID): Probe {
+  make(nodeID: bigint = this.#fixture.nodeID): Probe {
     let subject: Subject;
     try {
-      subject = this.#site.make(this.#lab.clusterID, nodeID);
+      subject = this.#factory.make(this.#fixture.clusterID, nodeID);
     } catch (cause) {
       throw new Breach("T4", `The factory threw ${show(cause)}`, { cause });
     }
-    return this.#lab.track(new Probe(subject, this.#lab.settings));
+    return this.#fixture.track(new Probe(subject, this.#fixture.settings));
   }
 
   /** Creates an instance and opens it; returns its index after a check. */
@@ -77,12 +77,12 @@ export class Place {
   /** Ends an instance like a power failure, during any call. */
   async crash(probe: Probe): Promise<void> {
     probe.abandon();
-    await this.#site.disk?.crash?.();
+    await this.#factory.disk?.crash?.();
   }
 
-  /** Disposes of the place. */
+  /** Disposes of the storage. */
   async remove(): Promise<void> {
-    await this.#site.disk?.remove?.();
+    await this.#factory.disk?.remove?.();
   }
 }
 
@@ -97,8 +97,8 @@ export function checkedIndex(index: unknown): number {
   );
 }
 
-/** Instances and places of one case. */
-export class Lab {
+/** Machines and storages of one test case. */
+export class Fixture {
   /** Kind of the machine. */
   readonly type: Type;
   /** Cluster id for factories. */
@@ -109,12 +109,12 @@ export class Lab {
   readonly options: CheckOptions;
   /** Settings of probes. */
   readonly settings: ProbeSettings;
-  readonly #site: () => Promise<Site>;
+  readonly #newFactory: () => Promise<SubjectFactory>;
   readonly #probes: Probe[] = [];
-  readonly #places: Place[] = [];
+  readonly #storages: Storage[] = [];
 
-  /** Creates a lab without instances. */
-  constructor(init: LabInit) {
+  /** Creates a fixture without machines. */
+  constructor(init: FixtureInit) {
     const { options } = init;
     this.type = init.type;
     this.options = options;
@@ -124,7 +124,7 @@ export class Lab {
       settleTimeoutMs: options.settleTimeoutMs ?? 5000,
       files: options.files,
     };
-    this.#site = init.site;
+    this.#newFactory = init.factory;
   }
 
   /** True for an on-disk machine. */
@@ -143,16 +143,16 @@ export class Lab {
     return probe;
   }
 
-  /** Creates an empty place. */
-  async place(): Promise<Place> {
-    const place = new Place(this, await this.#site());
-    this.#places.push(place);
-    return place;
+  /** Creates an empty storage. */
+  async storage(): Promise<Storage> {
+    const storage = new Storage(this, await this.#newFactory());
+    this.#storages.push(storage);
+    return storage;
   }
 
-  /** Creates and opens an instance in an empty place; its index must be 0. */
+  /** Creates and opens an instance in an empty storage; its index must be 0. */
   async fresh(nodeID?: bigint): Promise<Probe> {
-    const { probe, index } = await (await this.place()).open(nodeID);
+    const { probe, index } = await (await this.storage()).open(nodeID);
     if (index !== 0) {
       throw new Breach(
         "D1",
@@ -163,19 +163,19 @@ export class Lab {
   }
 
   /**
-   * Closes open instances unless told otherwise, and removes all places. Of the
-   * errors, only a `close()` that hangs is a finding, because it would cost its
-   * timeout again and again; it is returned.
+   * Closes open instances if `closes` is set, and removes all storages. Errors are
+   * ignored, except that a `close()` that hangs is returned: it would cost its timeout
+   * in every later case.
    */
   async end(closes: boolean): Promise<Breach | undefined> {
     let hung: Breach | undefined;
     for (const probe of this.#probes.splice(0)) {
-      if (probe.over || !closes || hung !== undefined) continue;
+      if (probe.isOver || !closes || hung !== undefined) continue;
       await probe.close().catch((error) => {
         if (error instanceof Breach && error.hung) hung = error;
       });
     }
-    for (const place of this.#places.splice(0)) await place.remove();
+    for (const storage of this.#storages.splice(0)) await storage.remove();
     return hung;
   }
 
@@ -207,7 +207,7 @@ export class Lab {
   }
 }
 
-/** Difference of two observations, with the observation that showed it first. */
+/** First difference of two observations, and the kind of observation that shows it. */
 export interface Difference {
   readonly seen: "answers" | "naAnswers" | "hash";
   readonly text: string;

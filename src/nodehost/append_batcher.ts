@@ -1,5 +1,5 @@
 /**
- * Append queue: group commit of the records that a replica proposes.
+ * Group commit of the records that a replica proposes, with backpressure.
  *
  * This module is browser compatible.
  *
@@ -49,7 +49,7 @@ export interface AppendListener {
  * Batches records into appends. Records added in one turn of the event loop share
  * an append, and records added while the log is busy share the next one.
  */
-export class AppendQueue {
+export class AppendBatcher {
   /** Backoff of retries after failed appends. */
   readonly backoff: Backoff;
   /** First proposal outside of any session that was not passed to the log. */
@@ -70,7 +70,7 @@ export class AppendQueue {
   #count = 0;
   #bytes = 0;
 
-  /** Creates a queue; `rehearsal` returns the rehearsal of commands before they are appended, undefined while they are not tried. */
+  /** Creates a batcher; `rehearsal` returns the rehearsal of commands before they are appended, undefined while they are not tried. */
   constructor(
     context: ReplicaContext,
     rehearsal: () => LocalRehearsal | undefined,

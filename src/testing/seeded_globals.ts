@@ -1,5 +1,5 @@
 /**
- * Deterministic replacements of the sources of chance that a machine must not
+ * Deterministic replacements of the sources of nondeterminism that a machine must not
  * read: `Date`, `performance.now()`, `Math.random()` and `crypto`.
  *
  * This module is browser compatible.
@@ -7,7 +7,7 @@
  * @module
  */
 
-/** A small generator of 32-bit numbers (mulberry32): the same seed, the same numbers. */
+/** Creates a seeded generator of 32-bit random numbers (mulberry32). */
 export function randomOf(seed: number): () => number {
   let state = seed | 0;
   return (): number => {
@@ -58,8 +58,8 @@ function dateOf(now: () => number): DateConstructor {
 
 function patchesOf(seed: number): Patch[] {
   const random = randomOf(seed);
-  // Every reading differs from the last, and the worlds of a comparison are
-  // years apart.
+  // Every reading differs from the last, and those of different seeds are years
+  // apart.
   let time = 1_000_000_000_000 + random() * 100;
   const now = (): number => time += 1 + random() % 1000;
   const fill = <T extends ArrayBufferView>(view: T): T => {
@@ -96,7 +96,7 @@ function patchesOf(seed: number): Patch[] {
  * Runs `run` with a clock and random numbers derived from `seed`, and restores
  * the real ones once it has settled. Timers are real.
  */
-export async function inWorld<T>(
+export async function withSeededGlobals<T>(
   seed: number,
   run: () => Promise<T>,
 ): Promise<T> {
@@ -111,7 +111,7 @@ export async function inWorld<T>(
 let last: Promise<unknown> = Promise.resolve();
 
 /** Serializes runs: clock and random numbers are global, so concurrent suites would undo each other's. */
-export function serialised<T>(run: () => Promise<T>): Promise<T> {
+export function runExclusively<T>(run: () => Promise<T>): Promise<T> {
   const result = last.then(run);
   last = result.catch(() => {});
   return result;

@@ -25,7 +25,7 @@ import {
 export type Answer = readonly [command: string, value: number];
 
 /** State of the page's replica. */
-export interface Held {
+export interface ReplicaState {
   /** Applied index. */
   readonly index: number;
   /** Hash of the machine. */
@@ -76,7 +76,7 @@ function text(bytes: Uint8Array): string {
 }
 
 /** State of the replica, and of a replay of its log. */
-export async function held(): Promise<Held> {
+export async function state(): Promise<ReplicaState> {
   const marks = await replica!.read(kv.range({ start: "mark/", end: "mark0" }));
   const { index, hash } = await replica!.getHash();
   const second = new NodeHost({ logDB: logDB! });
@@ -113,7 +113,7 @@ function swap(name: string, pick: (n: number) => number): Uint8Array {
     : kv.batch([kv.compareAndSwap(key, from, to), kv.put(`done/${name}`, "")]);
 }
 
-async function tell(answer: Answer): Promise<void> {
+async function report(answer: Answer): Promise<void> {
   await fetch("/told", { method: "POST", body: JSON.stringify(answer) });
 }
 
@@ -137,7 +137,7 @@ export async function work(
       const swapped = replica!.propose(swap(name, pick));
       const mark = kv.put(`mark/${name}`, "");
       const { value } = await replica!.propose(mark, { session });
-      await tell([name, Number(value)]);
+      await report([name, Number(value)]);
       await swapped;
     }
   };

@@ -12,12 +12,8 @@ import {
   SYNC_TOKEN_BYTES_MAX,
 } from "../../src/limits.ts";
 import { ErrProtocol } from "../../src/sync/errors.ts";
-import {
-  decodeMessage,
-  encodeMessage,
-  type EndReason,
-  type Message,
-} from "../../src/sync/messages.ts";
+import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
+import type { EndReason, Message } from "../../src/sync/messages.ts";
 import { random32 } from "../support/random.ts";
 
 const seed = Number(

@@ -1,5 +1,5 @@
 /**
- * Experiments on operations that must leave no trace: reads, saves, and changes
+ * Properties of operations that must not change the state: reads, saves, and changes
  * of buffers that were passed to the machine (R4, R6, R11, C3, E1, E2).
  *
  * This module is browser compatible.
@@ -8,32 +8,32 @@
  */
 
 import { RegularStateMachine, type Result } from "../statemachine/types.ts";
-import { inWorld } from "./clock.ts";
+import { withSeededGlobals } from "./seeded_globals.ts";
 import {
   compare,
   expectSame,
+  type Property,
   runOf,
-  type Treatment,
-  type Trial,
-} from "./experiment.ts";
+  type RunOptions,
+} from "./property.ts";
 import { entriesOf, type History } from "./history.ts";
-import type { Lab } from "./lab.ts";
+import type { Fixture } from "./fixture.ts";
 import type { Probe } from "./probe.ts";
 import { copyResult, equalResults } from "./result.ts";
 import { show } from "./value.ts";
 import { Breach } from "./violation.ts";
 
-/** Operation that reads and must not change anything. */
+/** Operation that must not change the state. */
 type Reader = (probe: Probe, history: History) => Promise<unknown>;
 
-/** Creates an experiment that reads between all updates. */
+/** Creates a property: calls of `reader` between all updates make no difference. */
 function unchanged(
   rule: string,
   method: string,
   reader: Reader,
-): Trial["run"] {
-  return (lab, history) =>
-    compare(lab, history, rule, `${method} changes the state`, {
+): Property["run"] {
+  return (fixture, history) =>
+    compare(fixture, history, rule, `${method} changes the state`, {
       between: async (probe): Promise<void> => {
         // Failing reads break a rule of their own, not this one.
         const { blame } = probe;
@@ -47,10 +47,10 @@ function unchanged(
 const lookups: Reader = (probe, history) => probe.lookups(history);
 
 /** Checks that lookups during an update change nothing (C3). */
-async function overlapping(lab: Lab, history: History): Promise<void> {
-  if (lab.type === RegularStateMachine) return;
+async function overlapping(fixture: Fixture, history: History): Promise<void> {
+  if (fixture.type === RegularStateMachine) return;
   await compare(
-    lab,
+    fixture,
     history,
     "C3",
     "lookup() beside update() changes the state",
@@ -62,11 +62,11 @@ async function overlapping(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** Creates an experiment that queries between all updates, so that retained queries and answers show. */
-function asking(
+/** Options of a run with queries between all updates, so that retained queries and answers make a difference. */
+function queryingBetween(
   history: History,
   setUp: (probe: Probe) => void = () => {},
-): Treatment {
+): RunOptions {
   return {
     setUp,
     between: async (probe): Promise<void> => {
@@ -76,34 +76,37 @@ function asking(
   };
 }
 
-/** Checks that the machine retains no argument: they are overwritten once it has returned (R11). */
-function references(lab: Lab, history: History): Promise<void> {
+/** Checks that the machine retainsAnswers no argument: they are overwritten once it has returned (R11). */
+function references(fixture: Fixture, history: History): Promise<void> {
   return compare(
-    lab,
+    fixture,
     history,
     "R11",
     "Overwriting commands, entries and queries after the machine has returned changes it",
-    asking(history, (probe) => probe.scribbles = true),
-    asking(history),
+    queryingBetween(history, (probe) => probe.overwritesArguments = true),
+    queryingBetween(history),
   );
 }
 
 /** Checks that answers of `lookup()` and results of `update()` may be overwritten by the caller (R13). */
-function answers(lab: Lab, history: History): Promise<void> {
+function answers(fixture: Fixture, history: History): Promise<void> {
   return compare(
-    lab,
+    fixture,
     history,
     "R13",
     "Overwriting an answer or the data of a result, which are the caller's, changes the machine",
-    asking(history, (probe) => probe.spoils = true),
-    asking(history),
+    queryingBetween(history, (probe) => probe.overwritesAnswers = true),
+    queryingBetween(history),
   );
 }
 
 /** Checks that an answer stays unchanged after it was returned (R13). */
-async function lastingAnswers(lab: Lab, history: History): Promise<void> {
-  const probe = await lab.fresh();
-  probe.retains = true;
+async function lastingAnswers(
+  fixture: Fixture,
+  history: History,
+): Promise<void> {
+  const probe = await fixture.fresh();
+  probe.retainsAnswers = true;
   await probe.apply(history, entriesOf(history), {
     between: async (): Promise<void> => {
       probe.expectUnchanged();
@@ -145,19 +148,19 @@ function refusalOf(probe: Probe, result: Result): string | undefined {
 }
 
 /** Checks that the refusal of a result is a pure function of the result (R15). */
-async function refusals(lab: Lab, history: History): Promise<void> {
-  const probe = await lab.fresh();
+async function refusals(fixture: Fixture, history: History): Promise<void> {
+  const probe = await fixture.fresh();
   if (probe.subject.refusal === undefined) return;
-  const results = (await runOf(lab, history)).results;
+  const results = (await runOf(fixture, history)).results;
   // After a reload another instance, without state, is asked.
-  const other = await lab.fresh(lab.otherNodeID);
+  const other = await fixture.fresh(fixture.otherNodeID);
   await probe.apply(history, entriesOf(history, true));
   const before = await probe.observe(history);
   for (const result of results) {
     const ask = (of: Probe): Promise<string | undefined> =>
       Promise.resolve().then(() => refusalOf(of, result));
-    const one = await inWorld(history.salt, () => ask(probe));
-    const two = await inWorld(~history.salt, () => ask(other));
+    const one = await withSeededGlobals(history.salt, () => ask(probe));
+    const two = await withSeededGlobals(~history.salt, () => ask(other));
     if (one === two) continue;
     throw new Breach(
       "R15",
@@ -167,7 +170,7 @@ async function refusals(lab: Lab, history: History): Promise<void> {
     );
   }
   expectSame(
-    lab,
+    fixture,
     history,
     "R15",
     "refusal() changes the state",
@@ -176,8 +179,8 @@ async function refusals(lab: Lab, history: History): Promise<void> {
   );
 }
 
-/** Experiments of this module. */
-export const readingTrials: readonly Trial[] = [
+/** Properties of this module. */
+export const purityProperties: readonly Property[] = [
   { name: "lookup()", run: unchanged("R4", "lookup()", lookups) },
   {
     name: "getHash()",

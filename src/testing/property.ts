@@ -1,6 +1,7 @@
 /**
- * Controlled experiment: two instances get the same commands under treatments
- * that differ in one respect; if their observations differ, a rule is broken.
+ * Properties that the suite checks with many random histories, most by comparison:
+ * two machines get the same commands in runs that differ in one option; if they can
+ * be told apart afterwards, a rule is broken.
  *
  * This module is browser compatible.
  *
@@ -9,22 +10,22 @@
 
 import type { Result } from "../statemachine/types.ts";
 import { type Batching, entriesOf, type History } from "./history.ts";
-import { type Difference, type Lab, resultsDifference } from "./lab.ts";
+import { type Difference, type Fixture, resultsDifference } from "./fixture.ts";
 import type { Observation, Probe } from "./probe.ts";
 import { copyResult } from "./result.ts";
 import { Breach } from "./violation.ts";
 
-/** Experiment, run with many histories. */
-export interface Trial {
-  /** Subject of the experiment, in a few words. */
+/** Property of a machine, checked with many histories. */
+export interface Property {
+  /** Subject of the property, in a few words. */
   readonly name: string;
   /** Throws a {@linkcode Breach} if a rule is broken. */
-  run(lab: Lab, history: History): Promise<void>;
+  run(fixture: Fixture, history: History): Promise<void>;
 }
 
-/** Treatment of an instance during a history. */
-export interface Treatment {
-  /** Rule that is broken if the treatment matters. */
+/** Options of a run. */
+export interface RunOptions {
+  /** Rule that is broken if these options make a difference. */
   readonly blame?: string;
   /** True for indexes with gaps. @default {true} */
   readonly gaps?: boolean;
@@ -38,7 +39,7 @@ export interface Treatment {
   readonly during?: (probe: Probe) => Promise<void>;
 }
 
-/** Observations of an instance after a history. */
+/** Machine after a run, with results and observations. */
 export interface Run {
   readonly probe: Probe;
   readonly results: readonly Result[];
@@ -47,19 +48,19 @@ export interface Run {
 
 /** Runs a history on a new instance. */
 export async function runOf(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
-  treatment: Treatment = {},
+  options: RunOptions = {},
 ): Promise<Run> {
-  const { between, during } = treatment;
-  const probe = await lab.fresh(treatment.nodeID);
-  probe.blame = treatment.blame;
-  treatment.setUp?.(probe);
+  const { between, during } = options;
+  const probe = await fixture.fresh(options.nodeID);
+  probe.blame = options.blame;
+  options.setUp?.(probe);
   const results = await probe.apply(
     history,
-    entriesOf(history, treatment.gaps),
+    entriesOf(history, options.gaps),
     {
-      batching: treatment.batching ?? "as drawn",
+      batching: options.batching ?? "as drawn",
       ...(between && { between: (): Promise<void> => between(probe) }),
       ...(during && { during: (): Promise<void> => during(probe) }),
     },
@@ -73,29 +74,29 @@ export async function runOf(
 
 /** Describes the difference of two runs; undefined if they are equal. */
 export function runDifference(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
   a: Run,
   b: Run,
 ): Difference | undefined {
   const text = resultsDifference(a.results, b.results);
   return text === undefined
-    ? lab.difference(history, a.end, b.end)
+    ? fixture.difference(history, a.end, b.end)
     : { seen: "answers", text };
 }
 
-/** Runs a history on two instances; throws a breach of `rule` if the treatment of the second matters. */
+/** Runs a history on two machines, with `options` and with `control`; throws a breach of `rule` if they differ. */
 export async function compare(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
   rule: string,
   what: string,
-  treatment: Treatment,
-  control: Treatment = {},
+  options: RunOptions,
+  control: RunOptions = {},
 ): Promise<void> {
-  const plain = await runOf(lab, history, control);
-  const treated = await runOf(lab, history, { blame: rule, ...treatment });
-  const difference = runDifference(lab, history, plain, treated);
+  const plain = await runOf(fixture, history, control);
+  const changed = await runOf(fixture, history, { blame: rule, ...options });
+  const difference = runDifference(fixture, history, plain, changed);
   if (difference !== undefined) {
     throw new Breach(rule, `${what}: ${difference.text}`);
   }
@@ -103,14 +104,14 @@ export async function compare(
 
 /** Throws a breach of `rule` if two observations differ. */
 export function expectSame(
-  lab: Lab,
+  fixture: Fixture,
   history: History,
   rule: string,
   what: string,
   expected: Observation,
   actual: Observation,
 ): void {
-  const difference = lab.difference(history, expected, actual);
+  const difference = fixture.difference(history, expected, actual);
   if (difference !== undefined) {
     throw new Breach(rule, `${what}: ${difference.text}`);
   }
