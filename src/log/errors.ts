@@ -25,7 +25,7 @@ export class ErrCompacted extends SampanError {
   }
 }
 
-/** Range of indexes in which two histories part, as far as it is known. */
+/** Range of indexes in which two histories diverge, as far as it is known. */
 export interface Divergence {
   /** Last index known to be the same in both. */
   readonly after?: number | undefined;

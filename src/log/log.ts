@@ -154,7 +154,7 @@ export interface Log {
   readIndex(
     options?: { signal?: AbortSignal | undefined },
   ): MaybePromise<number>;
-  /** Keeps the records after `after` from being compacted until the claim is released. */
+  /** Keeps the records after `after` from being compacted until the retention is released. */
   retain(after: number): Retention;
   /**
    * Removes the records up to `upTo`, except those that are retained or that an

@@ -63,7 +63,7 @@ function split(
   return [below, above];
 }
 
-/** Parts of a replica that an apply loop works on. */
+/** Dependencies of an {@linkcode ApplyLoop}. */
 export interface ApplyLoopParts {
   readonly machine: CurrentMachine;
   readonly proposals: Proposals;
@@ -72,7 +72,7 @@ export interface ApplyLoopParts {
   readonly snapshotter: Snapshotter;
   /** Set for an on-disk machine. */
   readonly diskSync: DiskSync | undefined;
-  /** Rehearsal that has to see each batch before it is applied, if there is one. */
+  /** Rehearsal, which is notified of each batch before it is applied; undefined without one. */
   readonly rehearsal: () => Rehearsal | undefined;
 }
 
@@ -179,7 +179,7 @@ export class ApplyLoop {
         error instanceof ErrCompacted);
   }
 
-  /** True if a start has failed too often to read a log of this process. A remote log is retried without end. */
+  /** True if the start has failed too often to read a log of this process; a remote log is retried without a limit. */
   #mustEnd(failures: number): boolean {
     return this.#isStarting && this.#context.remote === undefined &&
       failures >= START_READS_MAX;
@@ -197,8 +197,9 @@ export class ApplyLoop {
       else {
         context.event({ type: "log failed", error });
         await sleep(env, backoff.next(), stopped);
-        // Compacted entries do not come back; but a snapshot may have been a
-        // shortcut only, unless the machine was lost with its recovery (R9).
+        // Compacted entries do not return. But a server reports a log as compacted
+        // also if a snapshot would only be faster, so it is read again; not by a
+        // machine that was lost with its recovery (R9).
         if (context.diverged !== undefined || this.#machine.current.closed) {
           throw error;
         }

@@ -35,7 +35,7 @@ interface Waiter {
   reject(reason: unknown): void;
 }
 
-/** Entries before which a replica waits for a decision to skip them, and the error at them. */
+/** Entries at which `update()` threw, with the error; the replica waits before them for a decision to skip them. */
 export interface Parked {
   readonly entries: FailedEntries;
   readonly error: ErrUpdateFailed;
@@ -55,7 +55,7 @@ export async function discard(
   try {
     await stateMachine.close();
   } catch {
-    // The failure that made it useless has been reported.
+    // Ignored: the failure because of which it is discarded has been reported.
   }
 }
 
@@ -78,7 +78,7 @@ export class CurrentMachine {
   #recovering: Promise<void> | undefined;
   /** Replaced machines whose state was wrong: a snapshot of them may still be under way. */
   readonly #wrong = new WeakMap<StateMachine<SessionState>, ErrDiverged>();
-  /** Sorted by index. */
+  /** Callers of `until()`, by ascending index. */
   #waiters: Waiter[] = [];
   #onSwap: (isBeyond: boolean) => void = () => {};
   #onChange: () => void = () => {};
@@ -389,13 +389,13 @@ export class CurrentMachine {
     this.#retired = Promise.all([this.#retired, discard(stateMachine)]);
   }
 
-  /** Ends the waiting before entries at which `update()` threw. */
+  /** Stops waiting before entries at which `update()` threw. */
   unpark(): void {
     this.parked = this.#context.updateFailed = undefined;
     this.#onChange();
   }
 
-  /** Ends the waiting before such entries if a state at `applied` is past them. */
+  /** Stops waiting before such entries if a state at `applied` contains or skips them. */
   #unparkAt(applied: number): void {
     if (applied >= (this.parked?.entries.upTo ?? Infinity)) this.unpark();
   }

@@ -38,7 +38,7 @@ export class DivergenceMonitor {
   readonly #machine: CurrentMachine;
   readonly #onDiverged: (error: ErrDiverged) => void;
   readonly #checkpoints: Checkpoints;
-  /** Settles after the replays so far: one runs at a time. */
+  /** Settles once the queued replays are done: they run one at a time. */
   #replays: Promise<unknown> = Promise.resolve();
   #unwatch: (() => void) | undefined;
 
@@ -68,7 +68,7 @@ export class DivergenceMonitor {
   /** Publishes the hashes of this replica at a checkpoint and compares them. */
   reached(checkpoint: Hashes): void {
     const { log, nodeID, diverged } = this.#context;
-    // Published before the comparison: if they differ, both sides have to know.
+    // Published before the comparison, so that both replicas detect a difference.
     if (diverged === undefined) {
       log.checkpoints?.publish({ ...checkpoint, nodeID });
     }
@@ -110,7 +110,7 @@ export class DivergenceMonitor {
     const { signal, release } = anySignal(stopped, late.signal);
     const retention = log.retain(after);
     try {
-      // Requested first, so that both sides replay at the same time.
+      // Requested before the local replay, so that both replay at the same time.
       const trusted = log.checkpoints?.explain?.(after, upTo, signal)
         .catch(() => undefined);
       const explained = await explainDivergence(
@@ -204,7 +204,7 @@ export class DivergenceMonitor {
       this.#replays = Promise.all([this.#replays, ended]);
       return await abortable(located, signal);
     } catch {
-      // The whole batch is reported instead.
+      // Without the entry, the whole batch is reported.
       return undefined;
     } finally {
       release();

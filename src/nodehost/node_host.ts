@@ -70,10 +70,10 @@ interface Started extends Stoppable {
 }
 
 /** Last start of a cluster on a host. */
-interface Known {
+interface LastStart {
   readonly factory: MachineFactory;
   readonly config: ReplicaConfig;
-  /** Set if the start failed, with what was thrown. */
+  /** Set if the start failed, with its error. */
   failed?: { readonly error: unknown } | undefined;
   /** Set once the start has resolved; stays set after a stop. */
   replica?: Replica;
@@ -188,12 +188,12 @@ export class NodeHost {
   /** Replicas whose start has resolved, by cluster. */
   readonly #replicas = new Map<bigint, Replica>();
   /** Last start of each cluster. */
-  readonly #known = new Map<bigint, Known>();
+  readonly #lastStarts = new Map<bigint, LastStart>();
   /** Clusters that are started, or are being started or imported. */
   readonly #clusters = new Map<bigint, Promise<Stoppable | undefined>>();
   /** Rehearsals requested by servers on this host. */
   readonly #rehearsals = new Set<RehearsalRequest>();
-  /** The strictest of them. */
+  /** Strictest of these requests. */
   #rehearsing: RehearsalRequest | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -285,18 +285,24 @@ export class NodeHost {
   ): Promise<Replica<Q, A>> {
     checkConfig(config);
     checkFactory(factory);
-    const known: Known = { factory, config: { ...config } };
+    const lastStart: LastStart = { factory, config: { ...config } };
     const { replica } = await this.#reserve(
       config.clusterID,
       async (started) => {
-        this.#known.set(config.clusterID, known);
+        this.#lastStarts.set(config.clusterID, lastStart);
         try {
-          const up = await this.#startReplica(factory, known.config, started);
-          known.replica = up.replica;
+          const up = await this.#startReplica(
+            factory,
+            lastStart.config,
+            started,
+          );
+          lastStart.replica = up.replica;
           return up;
         } catch (error) {
           // A start that was stopped has not failed.
-          if (!(error instanceof ErrClusterClosed)) known.failed = { error };
+          if (!(error instanceof ErrClusterClosed)) {
+            lastStart.failed = { error };
+          }
           throw error;
         }
       },
@@ -313,13 +319,13 @@ export class NodeHost {
    * @throws the errors of `startCluster()`
    */
   async restartCluster(clusterID: bigint): Promise<Replica> {
-    const known = this.#known.get(clusterID);
-    if (known === undefined) throw new ErrClusterNotFound(clusterID);
+    const lastStart = this.#lastStarts.get(clusterID);
+    if (lastStart === undefined) throw new ErrClusterNotFound(clusterID);
     const starting = this.#clusters.get(clusterID);
-    if (this.#statusOf(clusterID, known).state === "failed" && starting) {
+    if (this.#statusOf(clusterID, lastStart).state === "failed" && starting) {
       await this.#stopOne(clusterID, starting);
     }
-    return await this.#start(known.factory, known.config);
+    return await this.#start(lastStart.factory, lastStart.config);
   }
 
   /**
@@ -343,7 +349,7 @@ export class NodeHost {
     checkID("clusterID", clusterID, 0n);
     if (this.#stopping !== undefined) throw new ErrClusterClosed();
     const stopped = new AbortController();
-    // With a node id of its own: a replica, or an import, may have opened the log.
+    // With a reserved node id, since a replica or an import may have opened the log.
     const log = await this.#openLog(
       clusterID,
       this.env.random64() | 1n << 63n,
@@ -395,14 +401,14 @@ export class NodeHost {
     const { clusterID, nodeID } = config;
     const opening = new AbortController();
     const running: { stop?: () => Promise<void> } = {};
-    // From here on the cluster can be stopped, also while its log is opened.
+    // From now on the cluster can be stopped, also while its log is being opened.
     onStarting({
       stop: async () => {
         if (running.stop !== undefined) return await running.stop();
         opening.abort(new ErrClusterClosed());
       },
     });
-    // A factory that fails is refused before anything is written to the log.
+    // A factory that throws fails the start before anything is written to the log.
     const tried = tryFactory(factory, clusterID, nodeID);
     const log = await this.#openLog(clusterID, nodeID, opening.signal);
     const { replica, started, stop } = startReplica({
@@ -485,7 +491,7 @@ export class NodeHost {
         return done;
       });
     } catch (error) {
-      // Not read: its sender must not wait.
+      // The source is not read: its sender must not wait.
       if (!snapshot.locked) await snapshot.cancel(error).catch(() => {});
       throw error;
     }
@@ -531,7 +537,7 @@ export class NodeHost {
 
   /** True if a cluster has only an import from which its start has failed, such as a snapshot its machine cannot read. */
   #mayReplace(clusterID: bigint, present: readonly SnapshotInfo[]): boolean {
-    return this.#known.get(clusterID)?.failed !== undefined &&
+    return this.#lastStarts.get(clusterID)?.failed !== undefined &&
       this.logDB.removeData !== undefined &&
       present.every(({ imported }) => imported);
   }
@@ -569,10 +575,12 @@ export class NodeHost {
   async stopCluster(clusterID: bigint): Promise<void> {
     const starting = this.#clusters.get(clusterID);
     if (starting === undefined) {
-      const known = this.#known.get(clusterID);
-      if (known?.failed === undefined) throw new ErrClusterNotFound(clusterID);
+      const lastStart = this.#lastStarts.get(clusterID);
+      if (lastStart?.failed === undefined) {
+        throw new ErrClusterNotFound(clusterID);
+      }
       // Its start has failed: nothing runs.
-      known.failed = undefined;
+      lastStart.failed = undefined;
       return;
     }
     await this.#stopOne(clusterID, starting);
@@ -592,19 +600,19 @@ export class NodeHost {
 
   /** States of the clusters that were started on this host, in order of their ids. */
   clusters(): ClusterStatus[] {
-    return [...this.#known].sort(([a], [b]) => a < b ? -1 : 1)
-      .map(([clusterID, known]) => this.#statusOf(clusterID, known));
+    return [...this.#lastStarts].sort(([a], [b]) => a < b ? -1 : 1)
+      .map(([clusterID, lastStart]) => this.#statusOf(clusterID, lastStart));
   }
 
   /** Status of one cluster, as {@linkcode NodeHost.clusters} lists it; undefined if it was never started here. */
   clusterStatus(clusterID: bigint): ClusterStatus | undefined {
-    const known = this.#known.get(clusterID);
-    return known && this.#statusOf(clusterID, known);
+    const lastStart = this.#lastStarts.get(clusterID);
+    return lastStart && this.#statusOf(clusterID, lastStart);
   }
 
   #statusOf(
     clusterID: bigint,
-    { factory, config: { nodeID }, failed }: Known,
+    { factory, config: { nodeID }, failed }: LastStart,
   ): ClusterStatus {
     const replica = this.#replicas.get(clusterID);
     const storageError = replica?.storageError;
@@ -629,8 +637,8 @@ export class NodeHost {
 
   /** Describes the clusters that were started on this host: indexes, log, snapshots, sizes and the causes of failures. */
   async info(): Promise<NodeHostInfo> {
-    const known = [...this.#known].sort(([a], [b]) => a < b ? -1 : 1);
-    const clusters = known.map(([clusterID, start]) =>
+    const lastStarts = [...this.#lastStarts].sort(([a], [b]) => a < b ? -1 : 1);
+    const clusters = lastStarts.map(([clusterID, start]) =>
       this.#infoOf(clusterID, start)
     );
     return { clusters: await Promise.all(clusters) };
@@ -638,9 +646,9 @@ export class NodeHost {
 
   async #infoOf(
     clusterID: bigint,
-    known: Known,
+    lastStart: LastStart,
   ): Promise<ClusterInfo> {
-    const status = this.#statusOf(clusterID, known);
+    const status = this.#statusOf(clusterID, lastStart);
     const replica = this.#replicas.get(clusterID);
     let snapshots: readonly SnapshotInfo[] = [];
     let pending = 0;
@@ -700,14 +708,14 @@ export class NodeHost {
         options.machine,
         () => outbox?.clear(clusterID, { discard: true }),
       );
-      this.#known.delete(clusterID);
+      this.#lastStarts.delete(clusterID);
     });
   }
 
   /** Lists submissions that the cluster may not have, in order. */
   async #unsynced(clusterID: bigint): Promise<readonly Unsynced[]> {
     // The outbox may still have some that are applied; a replica, also a stopped one, does not.
-    const pending = this.#known.get(clusterID)?.replica?.pending();
+    const pending = this.#lastStarts.get(clusterID)?.replica?.pending();
     if (pending === undefined) {
       return await this.#outbox?.unsynced(clusterID) ?? [];
     }
@@ -751,12 +759,12 @@ export class NodeHost {
     clusterID: bigint,
     make: RemoveDataOptions["machine"],
   ): IRemoveData | undefined {
-    const known = this.#known.get(clusterID);
+    const lastStart = this.#lastStarts.get(clusterID);
     const create = make ??
-      (known?.factory.type === OnDiskStateMachine
-        ? known.factory.create
+      (lastStart?.factory.type === OnDiskStateMachine
+        ? lastStart.factory.create
         : undefined);
-    const machine = create?.(clusterID, known?.config.nodeID ?? 0n);
+    const machine = create?.(clusterID, lastStart?.config.nodeID ?? 0n);
     if (machine === undefined) return undefined;
     if (!("removeData" in machine)) {
       throw new ErrNotImplemented(
@@ -780,7 +788,7 @@ export class NodeHost {
     checkRemoval("leave", options);
     const clusters = new Set([
       ...this.#clusters.keys(),
-      ...this.#known.keys(),
+      ...this.#lastStarts.keys(),
       ...await this.logDB.clusters?.() ?? [],
       ...await this.#snapshots.clusters?.() ?? [],
       ...await this.#outbox?.clusters() ?? [],
@@ -816,8 +824,8 @@ export class NodeHost {
    */
   async exportData(clusterID: bigint): Promise<ClusterData> {
     checkID("clusterID", clusterID, 0n);
-    const known = this.#known.get(clusterID);
-    if (known === undefined) throw new ErrClusterNotFound(clusterID);
+    const lastStart = this.#lastStarts.get(clusterID);
+    if (lastStart === undefined) throw new ErrClusterNotFound(clusterID);
     const pending = await this.#unsynced(clusterID);
     const running = this.#replicas.get(clusterID);
     // Also one that waits before an entry at which `update()` threw: it continues
@@ -840,7 +848,7 @@ export class NodeHost {
           await exported.catch(() => {});
         },
       });
-      const replica = await this.#startOffline(known);
+      const replica = await this.#startOffline(lastStart);
       try {
         const { appliedIndex } = replica.replica;
         const source = replica.replica.exportSnapshot();
@@ -857,16 +865,16 @@ export class NodeHost {
 
   /** Stops a replica that has failed; its status stays failed, with the cause. */
   async #stopFailed(clusterID: bigint): Promise<void> {
-    const known = this.#known.get(clusterID);
+    const lastStart = this.#lastStarts.get(clusterID);
     const failed = this.#replicas.get(clusterID);
     const starting = this.#clusters.get(clusterID);
     if (failed?.error === undefined || starting === undefined) return;
-    if (known !== undefined) known.failed = { error: failed.failure };
+    if (lastStart !== undefined) lastStart.failed = { error: failed.failure };
     await this.#stopOne(clusterID, starting);
   }
 
   /** Starts a replica from the data on this device only. */
-  async #startOffline({ factory, config }: Known): Promise<Started> {
+  async #startOffline({ factory, config }: LastStart): Promise<Started> {
     const { clusterID, nodeID } = config;
     const start = async (log: Log): Promise<Started> => {
       const { replica, started, stop } = startReplica({
@@ -927,8 +935,8 @@ export class NodeHost {
     options: Pick<RemoveDataOptions, "machine"> = {},
   ): Promise<Replica> {
     checkID("clusterID", clusterID, 0n);
-    const known = this.#known.get(clusterID);
-    if (known === undefined) throw new ErrClusterNotFound(clusterID);
+    const lastStart = this.#lastStarts.get(clusterID);
+    if (lastStart === undefined) throw new ErrClusterNotFound(clusterID);
     if (!this.logDB.isCopy) {
       throw new ErrNotImplemented(
         `Log of cluster ${clusterID} is ordered on this host, so no server has another history of it; restore a backup, or import a snapshot`,
@@ -938,7 +946,7 @@ export class NodeHost {
     const starting = this.#clusters.get(clusterID);
     if (starting !== undefined) await this.#stopOne(clusterID, starting);
     // The outbox may not have stored yet that some were applied.
-    const pending = known.replica?.pending().map(({ id }) => id);
+    const pending = lastStart.replica?.pending().map(({ id }) => id);
     await this.#reserve(
       clusterID,
       () =>
@@ -948,7 +956,7 @@ export class NodeHost {
           () => this.#outbox?.startOver(clusterID, pending),
         ),
     );
-    return await this.#start(known.factory, known.config);
+    return await this.#start(lastStart.factory, lastStart.config);
   }
 
   /** Stops every cluster and closes the stores that the host created; idempotent (H10). */
@@ -971,7 +979,7 @@ export class NodeHost {
   }
 }
 
-/** Has proposals and submissions of a host rehearsed before they are ordered, until the returned function is called. For servers only. */
+/** Starts to rehearse the proposals and submissions of a host before they are ordered, until the returned function is called. For servers only. */
 export function rehearseOn(
   host: NodeHost,
   request: RehearsalRequest,

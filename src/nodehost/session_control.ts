@@ -74,7 +74,7 @@ export class SessionControl {
     signal: AbortSignal | undefined,
     client: Client | undefined,
   ): Promise<{ index: number; clientID: bigint }> {
-    // An invalid record in the log would end every replica.
+    // Checked here: an invalid record in the log would fail every replica.
     if (!(owner instanceof Uint8Array)) {
       throw new TypeError("Owner is not a Uint8Array");
     }
@@ -232,17 +232,17 @@ export class SessionControl {
   #opened(clientID: bigint, control: Control, session: number): void {
     const { isAwaited, sends } = control;
     control.owner ??= this.#machine.sessionInfo(session)?.owner;
-    // Known before, if the state came from a snapshot.
+    // If the state came from a snapshot, it already has the outcome.
     if (control.session === session) return;
     control.session ??= session;
-    // A copy that is applied later opens a session that is not used.
+    // A copy of the record that is applied later opens a session that is not used.
     if (sends > 1) this.#trim();
     else this.#registrations.delete(clientID);
     this.#end(control);
     if (isAwaited) control.resolve(session);
     else {
       this.unregister(session).catch(() => {
-        // It will be evicted.
+        // It is evicted later, like every unused session.
       });
     }
   }
@@ -283,7 +283,7 @@ export class SessionControl {
   recovered(): void {
     for (const [clientID, control] of [...this.#registrations]) {
       if (control.session !== undefined) continue;
-      // It may have been evicted, or be still to come: it is sent again.
+      // The session was evicted, or the record is not applied yet: it is sent again.
       control.sends++;
       const session = this.#ownSession(clientID, control);
       if (session !== undefined) this.#opened(clientID, control, session);

@@ -135,7 +135,8 @@ function findInModule(path: string, text: string): LanguageFinding[] {
         add(message.getStart(), `error names nothing: "${message.text}"`);
       }
     }
-    ts.forEachChild(node, visit);
+    // Tokens too: a comment may be the last thing in a block.
+    for (const child of node.getChildren(file)) visit(child);
   };
   visit(file);
   return findings;

@@ -11,7 +11,7 @@ import {
   SampanError,
 } from "../../mod.ts";
 
-Deno.test("T1 the kinds of machine have the numbers of the seed", () => {
+Deno.test("T1 the kinds of machine have the numbers of Dragonboat", () => {
   assertEquals(
     [RegularStateMachine, ConcurrentStateMachine, OnDiskStateMachine],
     [1, 2, 3],

@@ -19,8 +19,8 @@ function keyOf(session: number, series: number): string {
 
 /**
  * Records appended over one connection, oldest first, of at most
- * `SYNC_OWN_RECORDS_BYTES_MAX` bytes: past it, the oldest are dropped and have to
- * be sent again by the server.
+ * `SYNC_OWN_RECORDS_BYTES_MAX` bytes: beyond that, the oldest are dropped, and the
+ * server has to send them in full.
  */
 export class OwnRecords {
   readonly #records = new Map<string, Uint8Array>();

@@ -557,7 +557,7 @@ export class Connection
       if (cause !== undefined) {
         const event = cause instanceof ErrHookFailed
           ? `${cause.hook} failed`
-          : "greeting failed";
+          : "handshake failed";
         this.log("error", event, { error: cause });
       }
       return this.close(error.code, error.message);
