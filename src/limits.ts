@@ -161,6 +161,12 @@ export const KV_VALUE_BYTES_MAX: number = COMMAND_BYTES_MAX;
 /** Most commands in one atomic batch of the key-value machines, in commands. */
 export const KV_BATCH_PARTS_MAX: number = 65_536;
 
+/** Most leaves of a key-value machine with rows whose hash is not taken yet, in leaves. */
+export const KV_UNHASHED_LEAVES_MAX = 256;
+
+/** Largest value of a key-value machine whose hash is not taken at once, in bytes. */
+export const KV_UNHASHED_BYTES_MAX = 1024;
+
 /** Size of one page of rows in the packed key-value store, in bytes; the last row may exceed it. */
 export const PACKED_PAGE_BYTES: number = 8 * 1024;
 

@@ -67,7 +67,7 @@ export class ConcurrentKVStateMachine
     return encodeAnswer(answer(this.#tree, decodeQuery(query)));
   }
 
-  /** Returns the state hash in constant time. */
+  /** Returns the state hash; takes the hashes of rows changed since the last call, of a bounded number. */
   getHash(): bigint {
     return this.#tree.hash;
   }

@@ -54,7 +54,7 @@ export class KVStateMachine
     return encodeAnswer(answer(this.#tree, decodeQuery(query)));
   }
 
-  /** Returns the state hash in constant time. */
+  /** Returns the state hash; takes the hashes of rows changed since the last call, of a bounded number. */
   getHash(): bigint {
     return this.#tree.hash;
   }

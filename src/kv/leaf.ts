@@ -6,6 +6,11 @@
  * A row is the key's length plus one (a length of 0 ends a snapshot), the
  * value's length, both as varints, the key and the value.
  *
+ * Beside its offset and its hash, a leaf keeps the head of each row: the four
+ * bytes of its key after the prefix that all keys of the leaf share. Heads are
+ * contiguous in memory, while comparing keys costs a cache miss each. They are
+ * hints: the result of a search is always decided by comparing keys.
+ *
  * This module is browser compatible.
  *
  * @module
@@ -17,6 +22,7 @@ import {
   compareBytes,
   copyBytes,
   equalBytes,
+  headOf,
   viewOf,
 } from "./view.ts";
 
@@ -32,8 +38,8 @@ export const LEAF_BYTES: number = 16 * 1024;
 export const WIDTH = 4;
 /** Offset of the row. */
 export const OFFSET = 0;
-/** Hash of the key. */
-export const TAG = 1;
+/** Four bytes of the key, if the leaf has heads. */
+const HEAD = 1;
 /** Low half of the hash of the row. */
 export const LOW = 2;
 /** High half of the hash of the row. */
@@ -56,9 +62,13 @@ export class Leaf {
   id: number;
   /** Number of rows. */
   rows = 0;
-  /** {@linkcode OFFSET}, {@linkcode TAG}, {@linkcode LOW} and {@linkcode HIGH} of each row. */
+  /** {@linkcode OFFSET}, {@linkcode HEAD}, {@linkcode LOW} and {@linkcode HIGH} of each row. */
   meta: Int32Array;
   view: DataView;
+  /** Set while the hashes of some rows are postponed; those rows have hash 0. */
+  isUnhashed = false;
+  /** Length of the prefix that all keys share, as of the heads; -1 if there are no heads. */
+  #common = -1;
 
   /** Creates a leaf with an initial capacity of `capacity` rows. */
   constructor(
@@ -105,8 +115,9 @@ export class Leaf {
     return this.keyAt(row) + length - 1;
   }
 
-  /** True if a row has this key. */
-  #has(row: number, key: DataView, start: number, end: number): boolean {
+  /** True if there is a row `row` with this key. */
+  hasKey(row: number, key: DataView, start: number, end: number): boolean {
+    if (row >= this.rows) return false;
     const { view } = this;
     let at = this.offset(row);
     let size = end - start + 1;
@@ -119,52 +130,92 @@ export class Leaf {
   }
 
   /** Returns the row of a key, or -1; tries `hint` first. */
-  find(
-    tag: number,
-    view: DataView,
-    start: number,
-    end: number,
-    hint = 0,
-  ): number {
-    const { meta, rows } = this;
-    if (
-      hint < rows && meta[hint * WIDTH + TAG] === tag &&
-      this.#has(hint, view, start, end)
-    ) return hint;
-    for (let row = 0; row < rows; row++) {
-      if (
-        meta[row * WIDTH + TAG] === tag && this.#has(row, view, start, end)
-      ) return row;
-    }
-    return -1;
+  find(view: DataView, start: number, end: number, hint: number): number {
+    if (this.hasKey(hint, view, start, end)) return hint;
+    const row = this.lowerBound(view, start, end);
+    return this.hasKey(row, view, start, end) ? row : -1;
   }
 
-  /** Returns the first row in [low, high) whose key is not less than the given one, or `high`. */
-  lowerBound(
+  /** Returns the first row whose key is not less than the given one, or the number of rows. */
+  lowerBound(view: DataView, start: number, end: number): number {
+    if (this.#common < 0) this.#takeHeads();
+    const { meta, rows } = this;
+    const head = headOf(view, start + this.#common, end);
+    let low = 0;
+    for (let high = rows; low < high;) {
+      const row = low + high >> 1;
+      if (meta[row * WIDTH + HEAD]! < head) low = row + 1;
+      else high = row;
+    }
+    if (low < rows) {
+      const order = this.#compare(low, view, start, end);
+      if (order === 0) return low;
+      if (order < 0) return this.#search(view, start, end, low + 1, rows);
+    }
+    return low === 0 || this.#compare(low - 1, view, start, end) < 0
+      ? low
+      : this.#search(view, start, end, 0, low - 1);
+  }
+
+  /** Searches like {@linkcode lowerBound} in [low, high), by comparing keys. */
+  #search(
     view: DataView,
     start: number,
     end: number,
-    low = 0,
-    high: number = this.rows,
+    low: number,
+    high: number,
   ): number {
-    const leaf = this.view;
-    const { meta } = this;
     while (low < high) {
       const row = low + high >> 1;
-      let at = meta[row * WIDTH]!;
-      let size = leaf.getUint8(at++);
-      if (size >= 0x80) {
-        at = this.keyAt(row);
-        size = this.valueAt(row) - at;
-      } else {
-        size--;
-        while (leaf.getInt8(at++) < 0);
-      }
-      const order = compareBytes(leaf, at, at + size, view, start, end);
-      if (order < 0) low = row + 1;
+      if (this.#compare(row, view, start, end) < 0) low = row + 1;
       else high = row;
     }
     return low;
+  }
+
+  /** Compares the key of a row with another. */
+  #compare(row: number, view: DataView, start: number, end: number): number {
+    const leaf = this.view;
+    let at = this.meta[row * WIDTH]!;
+    let size = leaf.getUint8(at++);
+    if (size >= 0x80) {
+      at = this.keyAt(row);
+      size = this.valueAt(row) - at;
+    } else {
+      size--;
+      while (leaf.getInt8(at++) < 0);
+    }
+    return compareBytes(leaf, at, at + size, view, start, end);
+  }
+
+  /** Takes the heads of all rows. */
+  #takeHeads(): void {
+    const { meta, rows, view } = this;
+    let common = 0;
+    if (rows > 0) {
+      const first = this.keyAt(0);
+      const last = this.keyAt(rows - 1);
+      const size = Math.min(
+        this.valueAt(0) - first,
+        this.valueAt(rows - 1) - last,
+      );
+      while (
+        common < size &&
+        view.getUint8(first + common) === view.getUint8(last + common)
+      ) common++;
+    }
+    this.#common = common;
+    for (let row = 0; row < rows; row++) {
+      const end = this.valueAt(row);
+      meta[row * WIDTH + HEAD] = headOf(view, this.keyAt(row) + common, end);
+    }
+  }
+
+  /** True if a key has the common prefix. */
+  #shares(view: DataView, start: number, end: number): boolean {
+    const common = this.#common;
+    return common >= 0 && this.rows > 0 && end - start >= common &&
+      equalBytes(view, start, start + common, this.view, this.keyAt(0));
   }
 
   /** Grows the metadata to a number of rows. */
@@ -184,7 +235,7 @@ export class Leaf {
     const grow = at + size - next;
     const need = used + grow;
     const capacity = view.byteLength;
-    if (need > capacity || capacity > SMALL_BYTES && need * 2 < capacity) {
+    if (need > capacity || capacity > SMALL_BYTES && need * 3 < capacity) {
       const spare = need > LEAF_BYTES ? need >> 3 : need >> 1;
       this.view = viewOf(new Uint8Array(need + spare));
       copyBytes(view, 0, at, this.view, 0);
@@ -211,13 +262,17 @@ export class Leaf {
   write(
     row: number,
     insert: boolean,
-    tag: number,
     view: DataView,
     keyStart: number,
     keyEnd: number,
     valueStart: number,
     valueEnd: number,
   ): void {
+    // A new first or last key may shorten the common prefix.
+    if (
+      insert && (row === 0 || row === this.rows) &&
+      !this.#shares(view, keyStart, keyEnd)
+    ) this.#common = -1;
     const key = keyEnd - keyStart;
     const value = valueEnd - valueStart;
     const head = varintLength(key + 1) + varintLength(value);
@@ -227,7 +282,9 @@ export class Leaf {
     const { meta } = this;
     if (insert) {
       meta[i] = start;
-      meta[i + TAG] = tag;
+      meta[i + HEAD] = this.#common < 0
+        ? 0
+        : headOf(view, keyStart + this.#common, keyEnd);
       meta[i + LOW] = meta[i + HIGH] = 0;
     }
     let at = putVarint(this.view, start, key + 1);
@@ -246,10 +303,18 @@ export class Leaf {
     this.view = viewOf(bytesOf(this.view, 0, this.used).slice());
   }
 
+  /** Removes the rows from `row` on. */
+  cut(row: number): void {
+    this.rows = row;
+    this.#common = -1;
+  }
+
   /** Appends rows of another leaf. */
   append(from: Leaf, start: number, end: number): void {
     this.#reserve(this.rows + end - start);
     const { meta, rows, used } = this;
+    const isCopy = rows === 0 && start === 0 && end === from.rows;
+    this.#common = isCopy ? from.#common : -1;
     const first = from.offset(start);
     const last = from.offset(end);
     const need = used + last - first;

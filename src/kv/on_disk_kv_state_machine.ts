@@ -49,7 +49,7 @@ import {
 } from "./query.ts";
 import { type PayloadTarget, readPayload, writePayload } from "./snapshot.ts";
 import type { Span } from "./tree.ts";
-import { bytesOf, compareBytes, equalBytes, viewOf } from "./view.ts";
+import { bytesOf, compareBytes, copyOf, equalBytes, viewOf } from "./view.ts";
 
 /** Options of an on-disk key-value machine. */
 export interface OnDiskKVStateMachineOptions {
@@ -103,6 +103,12 @@ class Rows implements KVTarget, KVState {
     const { table } = this.#store;
     if (!table.seek(ROWS, view, start, end)) return undefined;
     return bytesOf(table.leaf.view, table.valueAt, table.valueEnd);
+  }
+
+  copy(view: DataView, start: number, end: number): Uint8Array | undefined {
+    const { table } = this.#store;
+    if (!table.seek(ROWS, view, start, end)) return undefined;
+    return copyOf(table.leaf.view, table.valueAt, table.valueEnd);
   }
 
   put(

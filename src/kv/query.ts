@@ -24,7 +24,7 @@ import { ByteReader, ByteWriter } from "../bytes.ts";
 import { describe } from "../describe.ts";
 import { ErrKVInvalidQuery } from "./errors.ts";
 import type { Span } from "./tree.ts";
-import { bytesOf, viewOf } from "./view.ts";
+import { copyOf, viewOf } from "./view.ts";
 
 /** Query for the value of a key. */
 export interface KVGet {
@@ -85,8 +85,8 @@ const REVERSE = 8;
 export interface KVState {
   /** Number of rows. */
   readonly count: number;
-  /** Returns the value of a key, readable until the next change. */
-  get(view: DataView, start: number, end: number): Uint8Array | undefined;
+  /** Returns a copy of the value of a key. */
+  copy(view: DataView, start: number, end: number): Uint8Array | undefined;
   /** Iterates over the rows whose keys are in [from, to), leaf by leaf; in descending order of leaves if `reverse`. */
   spans(from?: DataView, to?: DataView, reverse?: boolean): Iterable<Span>;
 }
@@ -119,12 +119,25 @@ export function checked<Q extends KVQuery>(query: Q): Q {
   );
 }
 
+/** Key of the query being answered: copying a short one costs less than creating a view. */
+const scratch = /* @__PURE__ */ new Uint8Array(256);
+const scratchView = /* @__PURE__ */ viewOf(scratch);
+
+/** Returns a view of a key, valid until the next call. */
+function keyView(key: Uint8Array): DataView {
+  const { length } = key;
+  if (length > scratch.length) return viewOf(key);
+  if (length > 32) scratch.set(key);
+  else for (let i = 0; i < length; i++) scratch[i] = key[i]!;
+  return scratchView;
+}
+
 /** Answers a query from a state. */
 export function answer(state: KVState, query: KVQuery): KVAnswer {
   checked(query);
   switch (query.type) {
     case "get":
-      return state.get(viewOf(query.key), 0, query.key.length)?.slice();
+      return state.copy(keyView(query.key), 0, query.key.length);
     case "range":
       return range(state, query);
     case "count":
@@ -154,8 +167,8 @@ export function collect(
     const row = reverse ? start + end - 1 - i : i;
     const value = leaf.valueAt(row);
     rows.push({
-      key: bytesOf(leaf.view, leaf.keyAt(row), value).slice(),
-      value: bytesOf(leaf.view, value, leaf.offset(row + 1)).slice(),
+      key: copyOf(leaf.view, leaf.keyAt(row), value),
+      value: copyOf(leaf.view, value, leaf.offset(row + 1)),
     });
   }
   return rows.length >= limit;

@@ -24,7 +24,7 @@ import {
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrKVInvalidSnapshot } from "./errors.ts";
 import { hashKey, hashValue, lanes } from "./hash.ts";
-import { HIGH, Leaf, LEAF_BYTES, LEAF_ROWS, LOW, TAG, WIDTH } from "./leaf.ts";
+import { HIGH, Leaf, LEAF_BYTES, LEAF_ROWS, LOW, WIDTH } from "./leaf.ts";
 import { separate, type Span, spans, Tree, type Version } from "./tree.ts";
 import { bytesOf, compareBytes, viewOf } from "./view.ts";
 
@@ -299,7 +299,7 @@ class Loader {
     const { meta, rows } = leaf;
     this.#checkOrder(cursor, keyEnd);
     const i = rows * WIDTH;
-    meta[i + TAG] = hashKey(view, cursor, keyEnd);
+    hashKey(view, cursor, keyEnd);
     hashValue(view, keyEnd, end);
     meta[i + LOW] = lanes[0]!;
     meta[i + HIGH] = lanes[1]!;

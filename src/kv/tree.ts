@@ -9,30 +9,45 @@
  * a key without comparing keys, so that overwriting a row in an owned leaf
  * never descends the tree.
  *
+ * The hash of a small value is taken when the state hash is asked for, so that
+ * a row overwritten often is hashed once. The number of leaves with such rows is
+ * bounded, and with it the time that the state hash takes.
+ *
  * This module is browser compatible.
  *
  * @module
  */
 
+import { KV_UNHASHED_BYTES_MAX, KV_UNHASHED_LEAVES_MAX } from "../limits.ts";
 import { HashIndex, HINT_BITS, HINT_MASK } from "./hash_index.ts";
 import { hash64, hashKey, hashValue, lanes } from "./hash.ts";
-import { HIGH, Leaf, LEAF_BYTES, LEAF_ROWS, LOW, TAG, WIDTH } from "./leaf.ts";
+import { HIGH, Leaf, LEAF_BYTES, LEAF_ROWS, LOW, WIDTH } from "./leaf.ts";
 import {
   bytesOf,
   compareBytes,
   copyBytes,
+  copyOf,
   equalBytes,
+  headOf,
   viewOf,
 } from "./view.ts";
 
 /** Maximum number of children of an inner node. */
 const FANOUT = 64;
 
-/** Inner node: every key below `children[i]` is less than `separators[i]`, and every key after it is not. */
+/**
+ * Inner node: every key below `children[i]` is less than `separators[i]`, and
+ * every key after it is not. Like a leaf, it keeps the head of each separator,
+ * four bytes after the prefix that all of them share, so that whole separators
+ * are compared only if heads are equal.
+ */
 class Inner {
   owner: object;
   readonly children: Node[];
   readonly separators: DataView[];
+  readonly #heads = new Int32Array(FANOUT);
+  /** Length of the prefix that all separators share; -1 if the heads are outdated. */
+  #common = -1;
 
   constructor(owner: object, children: Node[], separators: DataView[]) {
     this.owner = owner;
@@ -42,18 +57,100 @@ class Inner {
 
   /** Returns the index of the child that covers a key. */
   childOf(view: DataView, start: number, end: number): number {
+    if (this.#common < 0) this.#takeHeads();
     const { separators } = this;
+    const heads = this.#heads;
+    const common = this.#common;
+    if (common > 0) {
+      const stop = Math.min(end, start + common);
+      const order = compareBytes(separators[0]!, 0, common, view, start, stop);
+      if (order !== 0) return order > 0 ? 0 : separators.length;
+    }
+    const head = headOf(view, start + common, end);
     let low = 0;
     let high = separators.length;
     while (low < high) {
       const i = low + high >> 1;
-      const key = separators[i]!;
-      if (compareBytes(key, 0, key.byteLength, view, start, end) <= 0) {
-        low = i + 1;
-      } else high = i;
+      const at = heads[i]!;
+      if (
+        at < head || at === head && !isAbove(separators[i]!, view, start, end)
+      ) low = i + 1;
+      else high = i;
     }
     return low;
   }
+
+  /** Inserts a child after the one at `i`, and the separator between them. */
+  insert(i: number, separator: DataView, child: Node): void {
+    this.children.splice(i + 1, 0, child);
+    this.separators.splice(i, 0, separator);
+    this.#common = -1;
+  }
+
+  /** Removes the child after the one at `i`, and the separator between them. */
+  remove(i: number): void {
+    this.children.splice(i + 1, 1);
+    this.separators.splice(i, 1);
+    this.#common = -1;
+  }
+
+  /** Splits off the children after the one at `i`, without the separator between. */
+  split(owner: object, i: number): [separator: DataView, right: Inner] {
+    const right = new Inner(
+      owner,
+      this.children.splice(i + 1),
+      this.separators.splice(i + 1),
+    );
+    this.#common = -1;
+    return [this.separators.pop()!, right];
+  }
+
+  /** Appends the children of another node, after a separator. */
+  append(separator: DataView, { children, separators }: Inner): void {
+    this.children.push(...children);
+    this.separators.push(separator, ...separators);
+    this.#common = -1;
+  }
+
+  /** Makes a copy with another owner. */
+  copy(owner: object): Inner {
+    const copy = new Inner(
+      owner,
+      this.children.slice(),
+      this.separators.slice(),
+    );
+    copy.#common = this.#common;
+    copy.#heads.set(this.#heads);
+    return copy;
+  }
+
+  #takeHeads(): void {
+    const { separators } = this;
+    const first = separators[0];
+    let common = 0;
+    if (first) {
+      const last = separators.at(-1)!;
+      const size = Math.min(first.byteLength, last.byteLength);
+      while (
+        common < size && first.getUint8(common) === last.getUint8(common)
+      ) common++;
+    }
+    this.#common = common;
+    for (let i = 0; i < separators.length; i++) {
+      const key = separators[i]!;
+      this.#heads[i] = headOf(key, common, key.byteLength);
+    }
+  }
+}
+
+/** True if a separator is above a key. */
+function isAbove(
+  separator: DataView,
+  view: DataView,
+  start: number,
+  end: number,
+): boolean {
+  return compareBytes(separator, 0, separator.byteLength, view, start, end) > 0;
 }
 
 type Node = Inner | Leaf;
@@ -113,7 +210,12 @@ export function separate(left: Leaf, right: Leaf): DataView {
   let i = left.keyAt(left.rows - 1);
   const end = left.valueAt(left.rows - 1);
   while (i < end && a.getInt8(i) === b.getInt8(at)) i++, at++;
-  return viewOf(bytesOf(b, start, at + 1).slice());
+  return viewOf(copyOf(b, start, at + 1));
+}
+
+/** Returns the hash of the key of a row for the index. */
+function hashOf(leaf: Leaf, row: number): number {
+  return hashKey(leaf.view, leaf.keyAt(row), leaf.valueAt(row));
 }
 
 /** Ordered rows with their number and hash. */
@@ -128,6 +230,8 @@ export class Tree {
   /** Present leaves by id; id 0 is unused. */
   readonly #leaves: Leaf[];
   readonly #freeIds: number[] = [];
+  /** Own leaves with rows whose hash is postponed; those rows have hash 0. */
+  readonly #unhashed: Leaf[] = [];
 
   // Result of finding a row: its leaf, and the path to it.
   #leaf: Leaf;
@@ -143,6 +247,7 @@ export class Tree {
     );
     this.#leaves = [this.#leaf, this.#leaf];
     if (from) {
+      from.#settle();
       this.#root = from.#root;
       this.#count = from.#count;
       this.#low = from.#low;
@@ -158,6 +263,7 @@ export class Tree {
 
   /** The state hash. */
   get hash(): bigint {
+    this.#settle();
     return hash64(this.#low, this.#high);
   }
 
@@ -173,8 +279,9 @@ export class Tree {
 
   /** Captures the present state as a version. */
   freeze(): Version {
+    const { present } = this;
     this.#owner = {};
-    return this.present;
+    return present;
   }
 
   /** Returns the value of a key, readable until the next change. */
@@ -182,6 +289,17 @@ export class Tree {
     const row = this.#find(hashKey(view, start, end), view, start, end);
     const leaf = this.#leaf;
     return row < 0 ? undefined : bytesOf(
+      leaf.view,
+      leaf.keyAt(row) + end - start,
+      leaf.offset(row + 1),
+    );
+  }
+
+  /** Returns a copy of the value of a key. */
+  copy(view: DataView, start: number, end: number): Uint8Array | undefined {
+    const row = this.#find(hashKey(view, start, end), view, start, end);
+    const leaf = this.#leaf;
+    return row < 0 ? undefined : copyOf(
       leaf.view,
       leaf.keyAt(row) + end - start,
       leaf.offset(row + 1),
@@ -196,42 +314,35 @@ export class Tree {
     valueStart: number,
     valueEnd: number,
   ): boolean {
-    const tag = hashKey(view, keyStart, keyEnd);
-    let row = this.#find(tag, view, keyStart, keyEnd);
-    hashValue(view, valueStart, valueEnd);
-    const low = lanes[0]!;
-    const high = lanes[1]!;
+    const hash = hashKey(view, keyStart, keyEnd);
+    let row = this.#find(hash, view, keyStart, keyEnd);
     const insert = row < 0;
     let leaf = this.#leaf;
     let fits = false;
     if (!insert) {
-      const i = row * WIDTH;
       const at = leaf.keyAt(row) + keyEnd - keyStart;
       const grow = valueEnd - valueStart - (leaf.offset(row + 1) - at);
       if (
-        leaf.meta[i + LOW] === low && leaf.meta[i + HIGH] === high &&
-        grow === 0 &&
-        equalBytes(view, valueStart, valueEnd, leaf.view, at)
+        grow === 0 && equalBytes(view, valueStart, valueEnd, leaf.view, at)
       ) return false;
       if (leaf.owner === this.#owner) {
         if (grow === 0) {
+          this.#hash(leaf, row, view, valueStart, valueEnd);
           copyBytes(view, valueStart, valueEnd, leaf.view, at);
-          return this.#hashed(leaf, row, low, high);
+          return true;
         }
         fits = leaf.used + grow < LEAF_BYTES;
       }
     }
     if (!fits) {
       leaf = this.#own(view, keyStart, keyEnd);
-      row = insert
-        ? leaf.lowerBound(view, keyStart, keyEnd)
-        : leaf.find(tag, view, keyStart, keyEnd);
+      row = leaf.lowerBound(view, keyStart, keyEnd);
     }
-    leaf.write(row, insert, tag, view, keyStart, keyEnd, valueStart, valueEnd);
-    this.#hashed(leaf, row, low, high);
+    leaf.write(row, insert, view, keyStart, keyEnd, valueStart, valueEnd);
+    this.#hash(leaf, row, view, valueStart, valueEnd);
     if (insert) {
       this.#count++;
-      this.#index?.add(tag, leaf.id, row);
+      this.#index?.add(hash, leaf.id, row);
     }
     if (!fits) this.#split(leaf, row);
     return true;
@@ -239,14 +350,14 @@ export class Tree {
 
   /** Removes a key; false if it is absent. */
   delete(view: DataView, start: number, end: number): boolean {
-    const tag = hashKey(view, start, end);
-    if (this.#find(tag, view, start, end) < 0) return false;
+    const hash = hashKey(view, start, end);
+    if (this.#find(hash, view, start, end) < 0) return false;
     const leaf = this.#own(view, start, end);
-    const row = leaf.find(tag, view, start, end);
+    const row = leaf.lowerBound(view, start, end);
     this.#low = this.#low - leaf.meta[row * WIDTH + LOW]! | 0;
     this.#high = this.#high - leaf.meta[row * WIDTH + HIGH]! | 0;
     this.#count--;
-    this.#index?.move(tag, leaf.id, 0);
+    this.#index?.move(hash, leaf.id, 0);
     leaf.remove(row);
     this.#merge();
     return true;
@@ -262,7 +373,7 @@ export class Tree {
     for (let row = 0; row < leaf.rows; row++) {
       this.#low = this.#low + leaf.meta[row * WIDTH + LOW]! | 0;
       this.#high = this.#high + leaf.meta[row * WIDTH + HIGH]! | 0;
-      this.#index?.add(leaf.meta[row * WIDTH + TAG]!, leaf.id, row);
+      this.#index?.add(hashOf(leaf, row), leaf.id, row);
     }
   }
 
@@ -287,19 +398,61 @@ export class Tree {
     this.#root = nodes[0]!;
   }
 
-  /** Updates the state hash for the changed hash of a row. */
-  #hashed(leaf: Leaf, row: number, low: number, high: number): true {
+  /** Updates the hash of a row for its new value; the lanes have that of its key. */
+  #hash(
+    leaf: Leaf,
+    row: number,
+    view: DataView,
+    valueStart: number,
+    valueEnd: number,
+  ): void {
     const { meta } = leaf;
     const i = row * WIDTH;
-    this.#low = this.#low - meta[i + LOW]! + low | 0;
-    this.#high = this.#high - meta[i + HIGH]! + high | 0;
-    meta[i + LOW] = low;
-    meta[i + HIGH] = high;
+    this.#low = this.#low - meta[i + LOW]! | 0;
+    this.#high = this.#high - meta[i + HIGH]! | 0;
+    const isSmall = valueEnd - valueStart <= KV_UNHASHED_BYTES_MAX;
+    if (isSmall && (leaf.isUnhashed || this.#postpone(leaf))) {
+      meta[i + LOW] = meta[i + HIGH] = 0;
+      return;
+    }
+    hashValue(view, valueStart, valueEnd);
+    this.#low = this.#low + (meta[i + LOW] = lanes[0]!) | 0;
+    this.#high = this.#high + (meta[i + HIGH] = lanes[1]!) | 0;
+  }
+
+  /** Postpones the hashes of changed rows of a leaf until the state hash is asked for; false if those of enough leaves are. */
+  #postpone(leaf: Leaf): boolean {
+    if (this.#unhashed.length >= KV_UNHASHED_LEAVES_MAX) return false;
+    leaf.isUnhashed = true;
+    this.#unhashed.push(leaf);
     return true;
   }
 
+  /** Takes the hashes that were postponed. */
+  #settle(): void {
+    const leaves = this.#unhashed;
+    for (let i = 0; i < leaves.length; i++) this.#settleLeaf(leaves[i]!);
+    leaves.length = 0;
+  }
+
+  #settleLeaf(leaf: Leaf): void {
+    if (!leaf.isUnhashed) return;
+    leaf.isUnhashed = false;
+    const { meta, rows, view } = leaf;
+    for (let row = 0; row < rows; row++) {
+      const i = row * WIDTH;
+      // A row whose hash is 0 in truth adds nothing either.
+      if ((meta[i + LOW]! | meta[i + HIGH]!) !== 0) continue;
+      const valueStart = leaf.valueAt(row);
+      hashKey(view, leaf.keyAt(row), valueStart);
+      hashValue(view, valueStart, leaf.offset(row + 1));
+      this.#low = this.#low + (meta[i + LOW] = lanes[0]!) | 0;
+      this.#high = this.#high + (meta[i + HIGH] = lanes[1]!) | 0;
+    }
+  }
+
   /** Finds the row of a key in `#leaf`, or -1. */
-  #find(tag: number, view: DataView, start: number, end: number): number {
+  #find(hash: number, view: DataView, start: number, end: number): number {
     const index = this.#index;
     if (!index) {
       let node = this.#root;
@@ -307,22 +460,22 @@ export class Tree {
         node = node.children[node.childOf(view, start, end)]!;
       }
       this.#leaf = node;
-      return node.find(tag, view, start, end);
+      return node.find(view, start, end, 0);
     }
-    const slots = index.slots(tag);
-    const mask = slots.length - 1;
+    index.locate(hash);
+    const { slots, base, mask } = index;
     let place: number;
     for (
-      let at = tag << 1 & mask;
-      (place = slots[at + 1]!) !== 0;
+      let at = hash << 1 & mask;
+      (place = slots[base + at + 1]!) !== 0;
       at = at + 2 & mask
     ) {
-      if (slots[at] !== tag) continue;
+      if (slots[base + at] !== hash) continue;
       const leaf = this.#leaves[place >> HINT_BITS]!;
       const hint = place & HINT_MASK;
-      const row = leaf.find(tag, view, start, end, hint);
+      const row = leaf.find(view, start, end, hint);
       if (row >= 0) {
-        if (row !== hint) slots[at + 1] = place - hint + row;
+        if (row !== hint) slots[base + at + 1] = place - hint + row;
         this.#leaf = leaf;
         return row;
       }
@@ -346,13 +499,7 @@ export class Tree {
   #copy<N extends Node>(node: N): N;
   #copy(node: Node): Node {
     if (node.owner === this.#owner) return node;
-    if (node instanceof Inner) {
-      return new Inner(
-        this.#owner,
-        node.children.slice(),
-        node.separators.slice(),
-      );
-    }
+    if (node instanceof Inner) return node.copy(this.#owner);
     const view = viewOf(new Uint8Array(node.used));
     const leaf = new Leaf(this.#owner, node.id, view);
     leaf.append(node, 0, node.rows);
@@ -364,7 +511,7 @@ export class Tree {
   #reindex(leaf: Leaf, start: number, end: number, to: number): void {
     if (!this.#index) return;
     for (let row = start; row < end; row++) {
-      this.#index.move(leaf.meta[row * WIDTH + TAG]!, leaf.id, to);
+      this.#index.move(hashOf(leaf, row), leaf.id, to);
     }
   }
 
@@ -372,6 +519,7 @@ export class Tree {
   #split(leaf: Leaf, row: number): void {
     const { rows, used } = leaf;
     if (rows < LEAF_ROWS && (used < LEAF_BYTES || rows < 2)) return;
+    this.#settleLeaf(leaf);
     // Ascending inserts leave full leaves behind.
     let cut = rows - 1;
     if (row < cut) {
@@ -380,30 +528,30 @@ export class Tree {
       }
     }
     const id = this.#freeIds.pop() ?? this.#leaves.length;
-    const view = viewOf(new Uint8Array(used - leaf.offset(cut)));
+    const size = used - leaf.offset(cut);
+    // Both halves of a leaf in the middle are going to grow.
+    const isMiddle = cut < rows - 1;
+    const spare = isMiddle ? Math.min(size, LEAF_BYTES - size) >> 1 : 0;
+    const view = viewOf(new Uint8Array(size + Math.max(0, spare)));
     const half = new Leaf(this.#owner, id, view);
     if (this.#index) this.#leaves[id] = half;
     half.append(leaf, cut, rows);
     this.#reindex(leaf, cut, rows, id);
-    leaf.rows = cut;
-    leaf.trim();
+    leaf.cut(cut);
+    if (!isMiddle) leaf.trim();
     let left: Node = leaf;
     let right: Node = half;
     let separator = separate(leaf, half);
     for (let depth = this.#path.length - 1; depth >= 0; depth--) {
       const parent = this.#path[depth]!;
       const position = this.#positions[depth]!;
-      parent.children.splice(position + 1, 0, right);
-      parent.separators.splice(position, 0, separator);
+      parent.insert(position, separator, right);
       if (parent.children.length <= FANOUT) return;
-      const middle = position === FANOUT - 1 ? position : FANOUT >> 1;
       left = parent;
-      right = new Inner(
+      [separator, right] = parent.split(
         this.#owner,
-        parent.children.splice(middle + 1),
-        parent.separators.splice(middle + 1),
+        position === FANOUT - 1 ? position : FANOUT >> 1,
       );
-      separator = parent.separators.pop()!;
     }
     this.#root = new Inner(this.#owner, [left, right], [separator]);
   }
@@ -411,7 +559,8 @@ export class Tree {
   /** Merges the leaf at the end of the path with a neighbour if it is small, and its ancestors in turn. */
   #merge(): void {
     for (let depth = this.#path.length - 1; depth >= 0; depth--) {
-      const { children, separators } = this.#path[depth]!;
+      const parent = this.#path[depth]!;
+      const { children, separators } = parent;
       const position = this.#positions[depth]!;
       const node = children[position]!;
       const small = node instanceof Leaf
@@ -421,8 +570,7 @@ export class Tree {
       const i = Math.max(0, position - 1);
       const right = children[i + 1];
       if (!right || !this.#join(children, i, right, separators[i]!)) continue;
-      children.splice(i + 1, 1);
-      separators.splice(i, 1);
+      parent.remove(i);
     }
     while (this.#root instanceof Inner && this.#root.children.length === 1) {
       this.#root = this.#root.children[0]!;
@@ -441,6 +589,7 @@ export class Tree {
       const full = left.rows + right.rows >= LEAF_ROWS ||
         left.used + right.used > LEAF_BYTES;
       if (full && left.rows > 0 && right.rows > 0) return false;
+      this.#settleLeaf(right);
       const leaf = children[i] = this.#copy(left);
       leaf.append(right, 0, right.rows);
       this.#reindex(right, 0, right.rows, leaf.id);
@@ -451,8 +600,7 @@ export class Tree {
     } else if (left instanceof Inner && right instanceof Inner) {
       if (left.children.length + right.children.length > FANOUT) return false;
       const inner = children[i] = this.#copy(left);
-      inner.children.push(...right.children);
-      inner.separators.push(separator, ...right.separators);
+      inner.append(separator, right);
     }
     return true;
   }

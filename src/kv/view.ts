@@ -24,6 +24,22 @@ export function bytesOf(
   return new Uint8Array(view.buffer, view.byteOffset + start, end - start);
 }
 
+/** Size up to which copying bytes one by one is faster than a view and `set()`, in bytes. */
+const COPY_BYTES = 48;
+
+/** Copies the bytes of `view` in [start, end) to an array of their own. */
+export function copyOf(
+  view: DataView,
+  start: number,
+  end: number,
+): Uint8Array {
+  const size = end - start;
+  const copy = new Uint8Array(size);
+  if (size > COPY_BYTES) copy.set(bytesOf(view, start, end));
+  else for (let i = 0; i < size; i++) copy[i] = view.getUint8(start + i);
+  return copy;
+}
+
 /** Copies the bytes of `from` in [start, end) to `to`, from `at` on. */
 export function copyBytes(
   from: DataView,
@@ -56,6 +72,20 @@ export function equalBytes(
   }
   while (start < end) if (a.getInt8(start++) !== b.getInt8(at++)) return false;
   return true;
+}
+
+/**
+ * Returns four bytes of a key from `at` on, padded with zeros, as a signed
+ * number in the same order. Keys of which one continues the other may have
+ * equal heads.
+ */
+export function headOf(view: DataView, at: number, end: number): number {
+  if (at + 4 <= end) return view.getInt32(at) ^ 0x80000000;
+  let head = 0;
+  for (let i = 0; i < 4; i++) {
+    head = head << 8 | (at + i < end ? view.getUint8(at + i) : 0);
+  }
+  return head ^ 0x80000000;
 }
 
 /** Compares `a` in [aStart, aEnd) and `b` in [bStart, bEnd) in byte order: negative, 0 or positive. */

@@ -1,6 +1,6 @@
 /**
- * Pages: leaves searched by comparing keys, their encoding as blocks, and the
- * merge of changes from the log.
+ * Pages: leaves of a packed store, their encoding as blocks, and the merge of
+ * changes from the log.
  *
  * This module is browser compatible.
  *
@@ -8,14 +8,8 @@
  */
 
 import { PACKED_PAGE_BYTES, PACKED_PAGE_ROWS } from "../../limits.ts";
-import { Leaf, TAG, WIDTH } from "../leaf.ts";
-import {
-  bytesOf,
-  compareBytes,
-  copyBytes,
-  equalBytes,
-  viewOf,
-} from "../view.ts";
+import { Leaf, WIDTH } from "../leaf.ts";
+import { bytesOf, compareBytes, copyBytes, viewOf } from "../view.ts";
 import {
   BLOCK_HEAD_BYTES,
   checkBlock,
@@ -29,121 +23,19 @@ const FILL_BYTES: number = PACKED_PAGE_BYTES * 7 / 8;
 
 const OWNER = {};
 
-/** Returns four bytes of a key from `at` on, zero-padded, as a signed number in the same order. */
-function tagAt(view: DataView, at: number, end: number): number {
-  if (at + 4 <= end) return view.getInt32(at) ^ 0x80000000;
-  let tag = 0;
-  for (let i = 0; i < 4; i++) {
-    tag = tag << 8 | (at + i < end ? view.getUint8(at + i) : 0);
-  }
-  return tag ^ 0x80000000;
-}
-
-/**
- * Rows with a tag per key: the four bytes after the prefix that all keys share.
- * Tags are contiguous in memory, while comparing keys costs a cache miss each.
- * They are hints: the result is always decided by comparing keys.
- */
-export class Page extends Leaf {
-  /** Length of the common prefix when tags were computed; -1 if there are no tags. */
-  #common = -1;
-
-  override lowerBound(view: DataView, start: number, end: number): number {
-    if (this.#common < 0) this.#tag();
-    const { meta, rows } = this;
-    const tag = tagAt(view, start + this.#common, end);
-    let low = 0;
-    for (let high = rows; low < high;) {
-      const row = low + high >> 1;
-      if (meta[row * WIDTH + TAG]! < tag) low = row + 1;
-      else high = row;
-    }
-    if (low < rows) {
-      const order = this.#compare(low, view, start, end);
-      if (order === 0) return low;
-      if (order < 0) return super.lowerBound(view, start, end, low + 1);
-    }
-    return low === 0 || this.#compare(low - 1, view, start, end) < 0
-      ? low
-      : super.lowerBound(view, start, end, 0, low - 1);
-  }
-
-  #compare(row: number, view: DataView, start: number, end: number): number {
-    const at = this.keyAt(row);
-    return compareBytes(this.view, at, this.valueAt(row), view, start, end);
-  }
-
-  #tag(): void {
-    const { meta, rows, view } = this;
-    let common = 0;
-    if (rows > 0) {
-      const first = this.keyAt(0);
-      const last = this.keyAt(rows - 1);
-      const size = Math.min(
-        this.valueAt(0) - first,
-        this.valueAt(rows - 1) - last,
-      );
-      while (
-        common < size &&
-        view.getUint8(first + common) === view.getUint8(last + common)
-      ) common++;
-    }
-    this.#common = common;
-    for (let row = 0; row < rows; row++) {
-      const end = this.valueAt(row);
-      meta[row * WIDTH + TAG] = tagAt(view, this.keyAt(row) + common, end);
-    }
-  }
-
-  /** True if a key has the common prefix. */
-  #shares(view: DataView, start: number, end: number): boolean {
-    const common = this.#common;
-    return common >= 0 && this.rows > 0 && end - start >= common &&
-      equalBytes(view, start, start + common, this.view, this.keyAt(0));
-  }
-
-  /** Sets the value of the key at `row`, or inserts it before that row. */
-  set(
-    row: number,
-    insert: boolean,
-    view: DataView,
-    keyStart: number,
-    keyEnd: number,
-    valueStart: number,
-    valueEnd: number,
-  ): void {
-    // A new first or last key may shorten the common prefix.
-    if (insert && (row === 0 || row === this.rows)) {
-      if (!this.#shares(view, keyStart, keyEnd)) this.#common = -1;
-    }
-    this.write(
-      row,
-      insert,
-      this.#common < 0 ? 0 : tagAt(view, keyStart + this.#common, keyEnd),
-      view,
-      keyStart,
-      keyEnd,
-      valueStart,
-      valueEnd,
-    );
-  }
-
-  override append(from: Leaf, start: number, end: number): void {
-    super.append(from, start, end);
-    this.#common = -1;
-  }
-}
+/** Leaf of a packed store, whose rows have no hash. */
+export type Page = Leaf;
 
 /** Creates an empty page. */
 export function emptyPage(): Page {
-  return new Page(OWNER, 0, viewOf(new Uint8Array()), 8);
+  return new Leaf(OWNER, 0, viewOf(new Uint8Array()), 8);
 }
 
 /** Copies some rows of a page to a page of their own. */
 export function part(from: Page, start: number, end: number): Page {
   const size = from.offset(end) - from.offset(start);
   const view = viewOf(new Uint8Array(size));
-  const leaf = new Page(OWNER, 0, view, end - start);
+  const leaf = new Leaf(OWNER, 0, view, end - start);
   leaf.append(from, start, end);
   return leaf;
 }
@@ -157,20 +49,6 @@ export function isTooLarge(leaf: Page): boolean {
 /** Memory of a page, in bytes. */
 export function sizeOf(leaf: Page): number {
   return leaf.view.byteLength + leaf.meta.byteLength + 200;
-}
-
-/** True if the row has this key. */
-export function hasKey(
-  leaf: Page,
-  row: number,
-  view: DataView,
-  start: number,
-  end: number,
-): boolean {
-  if (row >= leaf.rows) return false;
-  const at = leaf.keyAt(row);
-  return leaf.valueAt(row) - at === end - start &&
-    equalBytes(view, start, end, leaf.view, at);
 }
 
 /** Encodes a page as a block. */
@@ -219,7 +97,7 @@ export function readPage(
   };
   for (cursor = 0; cursor >= 0 && cursor < view.byteLength; rows++) next();
   if (cursor < 0) throw corrupted(key, "Page is malformed");
-  const leaf = new Page(OWNER, 0, view, rows);
+  const leaf = new Leaf(OWNER, 0, view, rows);
   leaf.rows = rows;
   cursor = 0;
   for (let row = 1; row <= rows; row++) {
@@ -275,7 +153,7 @@ export class Packer {
       leaf && leaf.rows > 0 &&
       (leaf.used + bytes > FILL_BYTES || leaf.rows >= PACKED_PAGE_ROWS / 2)
     ) this.endPage();
-    return this.#leaf ??= new Page(
+    return this.#leaf ??= new Leaf(
       OWNER,
       0,
       viewOf(new Uint8Array(Math.max(bytes, FILL_BYTES))),
@@ -306,7 +184,7 @@ export class Packer {
     valueEnd: number,
   ): void {
     const leaf = this.#page(keyEnd - keyStart + valueEnd - valueStart + 8);
-    leaf.set(
+    leaf.write(
       leaf.rows,
       true,
       view,
@@ -333,7 +211,7 @@ function overwrite(leaf: Page, { views, at }: Changes): number {
     readChange(view, at[i]!);
     const { isDelete, keyStart, keyEnd, end } = change;
     const row = leaf.lowerBound(view, keyStart, keyEnd);
-    if (isDelete || !hasKey(leaf, row, view, keyStart, keyEnd)) return i;
+    if (isDelete || !leaf.hasKey(row, view, keyStart, keyEnd)) return i;
     const value = leaf.valueAt(row);
     if (leaf.offset(row + 1) - value !== end - keyEnd) return i;
     copyBytes(view, keyEnd, end, leaf.view, value);
@@ -367,7 +245,7 @@ export function mergeChanges(leaf: Page, changes: Changes): Page[] {
     const view = views[i]!;
     const next = leaf.lowerBound(view, start[i]!, end[i]!);
     packer.append(leaf, row, next);
-    row = next + (hasKey(leaf, next, view, start[i]!, end[i]!) ? 1 : 0);
+    row = next + (leaf.hasKey(next, view, start[i]!, end[i]!) ? 1 : 0);
     readChange(view, at[i]!);
     if (!change.isDelete) {
       const { keyStart, keyEnd } = change;

@@ -28,7 +28,6 @@ import {
   change,
   type Changes,
   emptyPage,
-  hasKey,
   isTooLarge,
   type Page,
   part,
@@ -239,7 +238,7 @@ export class Table {
     slot.used = this.tick;
     const leaf = slot.content.leaf!;
     this.#row = leaf.lowerBound(view, start, end);
-    return this.#found = hasKey(leaf, this.#row, view, start, end);
+    return this.#found = leaf.hasKey(this.#row, view, start, end);
   }
 
   /** Page of the row that `seek()` found. */
@@ -268,7 +267,7 @@ export class Table {
     const slot = this.#slots[this.#index]!;
     const leaf = this.#own(slot);
     const row = this.#row;
-    leaf.set(
+    leaf.write(
       row,
       !this.#found,
       view,
