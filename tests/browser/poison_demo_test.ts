@@ -3,7 +3,7 @@ import { launch, removeFolder } from "./browser.ts";
 import { DemoServer, Person } from "./sync_demo.ts";
 
 Deno.test(
-  "case A10: the page says that the server has failed and why, keeps its edits, and goes on by itself once the entry is skipped [R5, H17, H18]",
+  "case A10: the page says that the server has failed and why, keeps its edits, and continues by itself once the entry is skipped [R5, H17, H18]",
   async () => {
     const folder = await Deno.makeTempDir({ prefix: "poison-" });
     const server = new DemoServer(

@@ -58,7 +58,7 @@ async function clear(page: Page, origin: string): Promise<void> {
 
 Deno.test({
   name:
-    "U8 Chromium that has no room left says so, has nothing half written, and goes on when there is room",
+    "U8 a full store in Chromium fails with nothing half written, and works again when there is room",
   sanitizeOps: false,
   sanitizeResources: false,
   async fn(): Promise<void> {
@@ -77,7 +77,7 @@ Deno.test({
 
 Deno.test({
   name:
-    "U8 a replica in Chromium answers what its log has no room for with ErrStoreFull, and goes on when there is room",
+    "U8 a replica in Chromium rejects proposals that do not fit with ErrStoreFull, and continues when there is room",
   sanitizeOps: false,
   sanitizeResources: false,
   async fn(): Promise<void> {
@@ -101,7 +101,7 @@ Deno.test({
 
 Deno.test({
   name:
-    "U2 Chromium that clears what a page keeps, open or not, is told as ErrStoreVanished",
+    "U2 storage that Chromium clears, of an open page or not, is reported as ErrStoreVanished",
   sanitizeOps: false,
   sanitizeResources: false,
   async fn(): Promise<void> {

@@ -45,15 +45,15 @@ for (const engines of PAIRS) {
 }
 
 for (const engine of ENGINES) {
-  test(`U29 ${engine} far behind takes a snapshot, tells how much has come, and is live`, async (scene) => {
+  test(`U29 ${engine} far behind recovers from a snapshot, reports its progress, and is live`, async (scene) => {
     await firstVisit(scene, engine, 10_000, 1024);
   });
 
-  test(`case B2: ${engine} whose server came back with no log is told so, exports what it has, starts over with what it had not sent, and leaves nothing behind [H19, U33, U35, U36]`, async (scene) => {
+  test(`case B2: ${engine} whose server has lost its log reports that, exports its data, starts over with unsent submissions, and leaves no old data [H19, U33, U35, U36]`, async (scene) => {
     await startOver(scene, engine);
   });
 
-  test(`H11 ${engine} is told why its origin, or its version, is refused`, async (scene) => {
+  test(`H11 ${engine} gets the reason why its origin, or its version, is refused`, async (scene) => {
     const [origin, version] = await whatIsRefused(scene, engine);
     assertMatch(origin, /^ErrForbidden: Pages of http.* are not allowed/);
     assertMatch(version, /^ErrVersion: This server speaks version/);

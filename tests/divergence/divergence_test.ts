@@ -175,7 +175,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H12 without a trusted replica both report, and both go on",
+  "H12 without a trusted replica both report, and both continue",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new MemoryLogDB({ env });

@@ -3,7 +3,7 @@ import { indexedDB } from "fake-indexeddb";
 import { newNodeID } from "../../mod.ts";
 import { deviceID } from "../../src/indexeddb/mod.ts";
 
-Deno.test("case B3: a device has one node id, whichever tab asks first, and never a server's [H12]", async () => {
+Deno.test("case B3: a device has one node id in all tabs, and never that of a server [H12]", async () => {
   const options = { indexedDB, name: "tabs" };
   const [one, other] = await Promise.all([
     deviceID(options),

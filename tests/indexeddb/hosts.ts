@@ -90,7 +90,7 @@ async function fill(
 /** The cases of this suite. */
 export const cases: Case[] = [
   {
-    name: "R3 a host over IndexedDB comes back with all that was answered",
+    name: "R3 a host over IndexedDB has all answered commands after a restart",
     async run(): Promise<void> {
       const name = freshName();
       let hash = 0n;
@@ -138,7 +138,7 @@ export const cases: Case[] = [
   },
   {
     name:
-      "U36 D10 an on-disk machine in IndexedDB comes back, and its export starts any machine",
+      "U36 D10 an on-disk machine in IndexedDB has its state after a restart, and its export starts any machine",
     async run(): Promise<void> {
       const name = freshName();
       let hash = 0n;

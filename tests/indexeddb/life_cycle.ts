@@ -661,7 +661,7 @@ function page(type: "pagehide" | "pageshow"): void {
 }
 
 add(
-  "case B6: a store that this page has open already, another page's, and a database of another program are told apart [U10, H11]",
+  "case B6: a store that this page has open already, one of another page, and a database of another program have different errors [U10, H11]",
   async (bench) => {
     const one = bench.store();
     await put(one, block("a", 1));
@@ -710,7 +710,7 @@ add(
 );
 
 add(
-  "case B9: a page that comes back from the back/forward cache has its store again [U10, M1]",
+  "case B9: a page restored from the back/forward cache has its store again [U10, M1]",
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 1));
@@ -735,7 +735,7 @@ add(
 );
 
 add(
-  "case B10: a page that is left lets the one that waits have the store, and one that waits asks again before it gives up [U10, M1]",
+  "case B10: a page that is left releases its store to a waiting page, and a waiting page tries again before it fails [U10, M1]",
   async (bench) => {
     const store = bench.store();
     await put(store, block("a", 1));

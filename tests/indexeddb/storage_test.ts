@@ -35,7 +35,7 @@ Deno.test("U1 storageMode() says whether the browser may clear what is stored", 
   assertEquals(await storageMode(), "best-effort");
 });
 
-Deno.test("case B5: a page that is not in a secure context is told that nothing can be stored, and why [U9]", async () => {
+Deno.test("case B5: a page that is not in a secure context gets the reason why nothing can be stored [U9]", async () => {
   Object.defineProperty(globalThis, "isSecureContext", {
     value: false,
     configurable: true,

@@ -215,7 +215,7 @@ Deno.test("U28 endless overwrites of the same rows do not make the store grow", 
   assert(most < 2 * MIB, `${most} bytes`);
 });
 
-Deno.test("D5 keys that come and go in order leave nothing behind", async () => {
+Deno.test("D5 keys that are added and removed in order leave no pages", async () => {
   const store = new FaultyBlockStore();
   const [machine] = await opened(store, { memoryBudgetBytes: MIB });
   const name = (i: number): string => `${i}`.padStart(9, "0");

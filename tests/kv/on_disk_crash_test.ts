@@ -137,7 +137,7 @@ for (const asynchronous of [false, true]) {
       }
     });
 
-    Deno.test(`U8 whichever write finds no room ${how}, work goes on once there is`, async () => {
+    Deno.test(`U8 whichever write finds no room ${how}, work continues once there is`, async () => {
       const seed = Math.floor(Math.random() * 2 ** 31);
       const { batches, hashes } = randomHistory(seed, 15);
       for (let at = 1; at <= 20; at += 1 + at % 3) {
@@ -217,7 +217,7 @@ for (const asynchronous of [false, true]) {
   });
 }
 
-Deno.test("R8 a recovery that is stopped leaves the old state, to go on with, and no block", async () => {
+Deno.test("R8 a recovery that is stopped leaves the old state usable, and no block", async () => {
   const store = new FaultyBlockStore();
   const [machine] = await opened(store, options);
   await applyAll(machine, 0, [kv.put("a", "old")]);
@@ -266,7 +266,7 @@ Deno.test("D11 lookups see the old state until a recovery is done, and then the 
   assertEquals(await saved(machine), await save(source));
 });
 
-Deno.test("D11 a range that is asked for while a recovery takes effect is of the old state or the new one", async () => {
+Deno.test("D11 a range read while a recovery takes effect is of the old state or the new one", async () => {
   const store = new FaultyBlockStore({ asynchronous: true });
   const commands = new Commands(4, 2000, 300);
   let [machine] = await opened(store, options);

@@ -60,7 +60,7 @@ Deno.test("H8 every block that is damaged is named, wherever the damage is", asy
   assertEquals(await readAll(whole), expected);
 });
 
-Deno.test("H8 a page that is another page is not taken for it", async () => {
+Deno.test("H8 a page in place of another page is detected", async () => {
   const [store] = await damaged();
   const [first, second] = store.names().filter((name) =>
     name.includes("/page/")
@@ -70,7 +70,7 @@ Deno.test("H8 a page that is another page is not taken for it", async () => {
   await assertRejects(() => readAll(store), ErrStoreCorrupted);
 });
 
-Deno.test("R5 an update that meets a damaged page fails, and nothing of it is kept", async () => {
+Deno.test("R5 an update that reads a damaged page fails, and none of its changes are kept", async () => {
   const store = new FaultyBlockStore();
   const [machine] = await opened(store, options);
   const commands = new Commands(4, 2000, 300);

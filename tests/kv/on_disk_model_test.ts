@@ -121,7 +121,7 @@ Deno.test("D1 a new machine opens at 0", async () => {
   assertEquals(await machine.readHostRows(), []);
 });
 
-Deno.test("R5 a store that refuses everything is told by open(), and by nothing else", async () => {
+Deno.test("R5 a store that refuses everything is reported by open(), and by nothing else", async () => {
   const refused = new ErrStoreLocked("KV store is open in another page");
   const store = new MemoryBlockStore();
   const refuse = (): Promise<never> => Promise.reject(refused);

@@ -76,7 +76,7 @@ Deno.test("D4 PackedStore takes any key and any value, and finds them and what i
   }
 });
 
-Deno.test("D5 PackedStore finds after a crash at any write what was there after some step, never a part of one", async () => {
+Deno.test("D5 PackedStore has after a crash at any write the state after some step, never a part of a step", async () => {
   const seed = Math.floor(Math.random() * 2 ** 31);
   const next = random(seed);
   const states = new Map<number, string>();
@@ -142,7 +142,7 @@ Deno.test("D1 two packed stores with different names share one block store", asy
   }
 });
 
-Deno.test("D6 a write that fails in the background is told by the next step, before anything of it is done", async () => {
+Deno.test("D6 a write that fails in the background is reported by the next step, before it changes anything", async () => {
   const blocks = new FaultyBlockStore({ asynchronous: true });
   const [store] = await opened(blocks);
   blocks.fault = { at: 1, times: 2, error: new Error("Broken") };
@@ -205,7 +205,7 @@ Deno.test("U28 rewritten pages reuse the ids of blocks that are no longer refere
   assert(Math.max(...ids) < 4 * names.length, `${ids}`);
 });
 
-Deno.test("D5 a write that could not even be made ends the store, and what is on disk is what was before", async () => {
+Deno.test("D5 a write that cannot be built ends the store, and the stored state is unchanged", async () => {
   const blocks = new FaultyBlockStore();
   let broken = false;
   const store = new PackedStore(blocks, {

@@ -275,7 +275,7 @@ Deno.test("C4 ConcurrentKVStateMachine.saveSnapshot() saves the state as of prep
   assert(machine.getHash() !== (await recover([before])).getHash());
 });
 
-Deno.test("C4 contexts prepared at different moments are saved each as of its own", async () => {
+Deno.test("C4 contexts prepared at different indexes are each saved as of their own index", async () => {
   const machine = new ConcurrentKVStateMachine();
   const contexts: unknown[] = [];
   const payloads: Uint8Array[] = [];

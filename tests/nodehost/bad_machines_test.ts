@@ -237,7 +237,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case C2: an on-disk machine with the state of a wrong recovery recovers once more, and is refused again [H16, D11]",
+  "case C2: an on-disk machine with the state of a wrong recovery is recovered again, and refused again [H16, D11]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     await using snapshots = new MemorySnapshotStore();

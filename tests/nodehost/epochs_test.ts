@@ -53,7 +53,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H13 host rows on disk identify their history: the machine is not started on another log, whatever its length",
+  "H13 host rows on disk identify their history: the machine is not started on another log of any length",
   checked(async () => {
     const disk = new Disk();
     const one = await start({ kind: "hosted", disk });

@@ -401,7 +401,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H9 an export from a store that lost the snapshot fails, and the replica goes on",
+  "H9 an export from a store that lost the snapshot fails, and the replica continues",
   checked(async () => {
     await using snapshots = new FaultySnapshotStore();
     const { host, replica } = await start({ snapshots });

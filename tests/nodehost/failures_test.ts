@@ -37,7 +37,7 @@ function failureOf(host: NodeHost, clusterID = 1n): ErrUpdateFailed {
 }
 
 Deno.test(
-  "case A10: the host reports which cluster has failed, at which entry and why, and the others go on [R5, H17]",
+  "case A10: the host reports which cluster has failed, at which entry and why, and the others continue [R5, H17]",
   checked(async () => {
     await using logDB = new MemoryLogDB();
     const { faults } = breakable("poison");

@@ -150,7 +150,7 @@ Deno.test(
 );
 
 Deno.test(
-  "R4 an error of lookup() rejects the query, and the machine goes on",
+  "R4 an error of lookup() rejects the query, and the machine continues",
   checked(async () => {
     for (const kind of KINDS) {
       const { host, replica, events } = await start({ kind });

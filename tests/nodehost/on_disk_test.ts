@@ -371,7 +371,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D9 a machine whose snapshot receiver is lost gets ErrSnapshotStreaming and goes on",
+  "D9 a machine whose snapshot receiver is lost gets ErrSnapshotStreaming and continues",
   checked(async () => {
     for (const kind of ["concurrent", ...ON_DISK] as const) {
       const { host, replica, machines } = await start({

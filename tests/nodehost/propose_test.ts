@@ -306,7 +306,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H11 the bound of the queue is exact, whatever the outcome of earlier appends",
+  "H11 the bound of the queue is exact after any outcome of earlier appends",
   checked(async () => {
     const env = new ManualEnv();
     await using logDB = new FaultyLogDB({ env });

@@ -51,7 +51,7 @@ for (const asynchronous of [false, true]) {
   const kind = asynchronous ? "asynchronous" : "synchronous";
 
   Deno.test(
-    `U8 a replica whose ${kind} disk is full goes on where it was, once there is room`,
+    `U8 a replica whose ${kind} disk is full continues where it was, once there is room`,
     checked(async () => {
       const store = new FaultyBlockStore({ asynchronous });
       const { env, events, host, replica } = await startOn(store);

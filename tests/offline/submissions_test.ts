@@ -818,7 +818,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a command that a copy has sent in the same series is not taken for one's own",
+  "H14 a command that a copy has sent in the same series is not confused with the device's own",
   inWorld(async (world) => {
     const original = await world.start();
     await world.apply(original.replica, "a");
@@ -867,7 +867,7 @@ function outboxErrors({ events }: Started): unknown[] {
 
 for (const when of ["of this process", "of an earlier process"] as const) {
   Deno.test(
-    `case B2: commands that a log of another history refuses in a session ${when} are not taken for another principal's [H19, U34]`,
+    `case B2: commands that a log of another history refuses in a session ${when} are not reported as another principal's [H19, U34]`,
     inWorld(async (world) => {
       let device = await world.start();
       await world.apply(device.replica, "a");
@@ -965,7 +965,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 an outbox whose process is killed around its claim is not taken for a copy",
+  "H14 an outbox whose process is killed around its claim is not confused with a copy",
   inWorld(async (world) => {
     const first = await world.start();
     await world.apply(first.replica, "a");
@@ -998,7 +998,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H14 a session that another client has opened with the client id of an outbox is not taken for its own",
+  "H14 a session that another client has opened with the client id of an outbox is not used by it",
   inWorld(async (world) => {
     const { env, logDB: { inner, faults } } = world;
     for (const isRestarted of [false, true]) {
@@ -1319,7 +1319,7 @@ Deno.test(
 );
 
 Deno.test(
-  "D13 a number that a power cut has freed is not taken for the command that was applied under it",
+  "D13 a number that a power cut has freed is not confused with the command that was applied under it",
   inWorld(async (world) => {
     const first = await world.start();
     await world.apply(first.replica, "a");

@@ -220,7 +220,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 commands that cannot be rehearsed now wait, and their client is told",
+  "H17 commands that cannot be rehearsed now wait, and their client is notified",
   checked(async () => {
     for (const failure of [new Error("fork() failed"), new ErrStoreFull("s")]) {
       const w = await wordsWorld("regular");
@@ -244,7 +244,7 @@ Deno.test(
 );
 
 Deno.test(
-  "H17 an append whose commands all make the machine throw costs one fork each, and delays no other client",
+  "H17 an append with only commands at which the machine throws costs one fork each, and delays no other client",
   checked(async () => {
     const w = await wordsWorld("concurrent");
     const [a, b] = [await w.client(), await w.client()];
@@ -735,7 +735,7 @@ class Words implements IStateMachine<unknown, string[]>, IFork<IStateMachine> {
   close(): void {}
 }
 
-Deno.test("case A10: over real sockets, a device whose queue has a command at which the machine throws is told why, and others are unaffected [H17, R15]", async () => {
+Deno.test("case A10: over real sockets, a device whose queue has a command at which the machine throws gets the reason, and others are unaffected [H17, R15]", async () => {
   const config = { clusterID: 1n, nodeID: 1n };
   await using serverHost = new NodeHost();
   const served = await serverHost.startCluster(() => new Words(), config);

@@ -221,7 +221,7 @@ Deno.test("T4 StateMachine calls the factory once, with cluster and node id", ()
   assertEquals(calls, [[7n, 1n]]);
 });
 
-Deno.test("H1 StateMachine.apply() answers only proposals of its own origin", () => {
+Deno.test("H1 StateMachine.apply() reports only proposals of its own origin", () => {
   const { machine, listener } = regular(
     proposal(5, cmd(1)),
     proposal(6, cmd(2), [OWN[0], OWN[1] ^ 1]),
@@ -1429,7 +1429,7 @@ Deno.test("R10 close() is called once, after calls in progress", async () => {
   assertEquals(order, ["update", "close"]);
 });
 
-Deno.test("R11 changes of a result by its caller show neither in the table nor to others", () => {
+Deno.test("R11 changes of a result by its caller affect neither the table nor other callers", () => {
   const shared: Result = Object.freeze({ value: 5n });
   class Frozen extends Regular {
     override update(): Result {

@@ -192,7 +192,7 @@ for (const compression of ["none", "gzip"] as const) {
 }
 
 for (const [name, run] of Object.entries(READERS)) {
-  Deno.test(`H8 ${name}() finds damage whatever the chunks`, async () => {
+  Deno.test(`H8 ${name}() finds damage in chunks of any size`, async () => {
     const seed = Math.floor(Math.random() * 2 ** 32);
     // deno-lint-ignore no-console
     console.log(`seed ${seed}`);

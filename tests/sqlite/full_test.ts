@@ -26,7 +26,7 @@ const { success: canMount } = await onSmallDisk(directory.path("."), ["true"]);
 
 Deno.test({
   name:
-    "U8 a disk that is full is told, leaves nothing half written, and work goes on when there is room",
+    "U8 a full disk is reported, nothing is half written, and work continues when there is room",
   // Where no disk can be mounted, which needs a namespace of its own, it is skipped.
   ignore: !canMount,
   async fn(): Promise<void> {
@@ -47,7 +47,7 @@ Deno.test({
 
 Deno.test({
   name:
-    "case A15: a server whose disk is full says so once, to its host, its health and its clients, and goes on by itself [U8, H18]",
+    "case A15: a server whose disk is full reports it once, to its host, its health check and its clients, and continues by itself [U8, H18]",
   ignore: !canMount,
   async fn(): Promise<void> {
     using directory = makeDirectory();

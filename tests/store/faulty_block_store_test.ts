@@ -28,7 +28,7 @@ for (const asynchronous of [false, true]) {
     assertEquals(await partly.crash().get(["a"]), [Uint8Array.of(1)]);
   });
 
-  Deno.test(`D5 FaultyBlockStore fails the write it is told to, ${way}`, async () => {
+  Deno.test(`D5 FaultyBlockStore fails the chosen write, ${way}`, async () => {
     for (const after of [false, true]) {
       const store = new FaultyBlockStore({ asynchronous });
       store.fault = { at: 2, after, error: new Error("No") };

@@ -126,7 +126,7 @@ test("H7 the copy is compacted only as far as no reader needs it", async () => {
   assertEquals([again.has(3), again.has(4), again.last], [false, true, 5]);
 });
 
-test("H8 a copy that is damaged is given up, and the server asked instead", async () => {
+test("H8 a damaged copy is discarded, and the records are requested from the server", async () => {
   const store = new FaultyBlockStore();
   const first = world({ copy: store });
   const log = await first.db.open(1n, 1n);
@@ -183,7 +183,7 @@ function storedBytes(store: MemoryBlockStore): number {
   );
 }
 
-test("U26 H7 a copy takes no more than it may, says so and when a snapshot is wanted, and goes on once two have all it has", async () => {
+test("U26 H7 a copy stops at its size limit, reports that and requests a snapshot, and continues once two snapshots cover it", async () => {
   const store = new MemoryBlockStore();
   const mib = packRecords(bytes("x".repeat(1 << 20)));
   let copy = await LogCopy.open(store, 1n);

@@ -106,7 +106,7 @@ const ANSWERS: readonly [ReasonCode, string, () => Response][] = [
 ];
 
 for (const [code, words, answer] of ANSWERS) {
-  test(`case B1: ${code} is told from other reasons by asking over HTTP: ${words} [H18]`, async () => {
+  test(`case B1: ${code} is distinguished from other reasons by an HTTP request: ${words} [H18]`, async () => {
     const asked: string[] = [];
     const w = world({
       fetch: (url) => {
@@ -145,7 +145,7 @@ for (const [code, words, answer] of ANSWERS) {
   });
 }
 
-test("case B1: a question over HTTP that hangs ends with the client, and holds up no attempt [H10]", async () => {
+test("case B1: an HTTP probe that hangs ends with the client, and delays no attempt [H10]", async () => {
   let signal: AbortSignal | null | undefined;
   let count = 0;
   const w = world({
@@ -168,7 +168,7 @@ test("case B1: a question over HTTP that hangs ends with the client, and holds u
   assertEquals(signal!.aborted, true);
 });
 
-Deno.test("case B1: over real sockets, each reason is told from the others [H18]", async () => {
+Deno.test("case B1: over real sockets, each reason is distinguished from the others [H18]", async () => {
   const answers: Record<string, () => Response> = {
     "/portal": () =>
       new Response("<html>", { headers: { "content-type": "text/html" } }),
@@ -201,7 +201,7 @@ Deno.test("case B1: over real sockets, each reason is told from the others [H18]
   }
 });
 
-test("case B1: no words of a code that only its author can read [H18]", async () => {
+test("case B1: the reason of a lost connection is a sentence for users, for any close code [H18]", async () => {
   for (const code of [1000, 1001, 1005, 1006, 1009, 1011, 1012, 1015, 4400]) {
     const w = world();
     await w.db.open(1n, 1n);
@@ -216,7 +216,7 @@ test("case B1: no words of a code that only its author can read [H18]", async ()
   }
 });
 
-test("case B1: a token function that fails is told as such [H21, H18]", async () => {
+test("case B1: a failing token function is reported as such [H21, H18]", async () => {
   const w = world({
     token: () => Promise.reject(new Error("no such user (404)")),
   });
@@ -229,7 +229,7 @@ test("case B1: a token function that fails is told as such [H21, H18]", async ()
   await closeAndCheck(w);
 });
 
-test("case B1: an address the platform does not let a page use is told as such [H18]", async () => {
+test("case B1: an address that the platform does not let a page use is reported as such [H18]", async () => {
   const w = world({
     connect: () => {
       throw new DOMException("An insecure WebSocket", "SecurityError");
@@ -244,7 +244,7 @@ test("case B1: an address the platform does not let a page use is told as such [
 
 // ------------------------------------------------------------ times of attempts
 
-test("case B8: a server that was away for half a minute has its page back within 3 s [H18, U38]", async () => {
+test("case B8: a page reconnects within 3 s to a server that was away for half a minute [H18, U38]", async () => {
   for (const downMs of [300, 1_000, 3_000, 10_000, 30_000]) {
     const w = world();
     await w.db.open(1n, 1n);
@@ -261,7 +261,7 @@ test("case B8: a server that was away for half a minute has its page back within
   }
 });
 
-test("case B8: the time of the next attempt is told, and reconnect() makes it now [H18]", async () => {
+test("case B8: the time of the next attempt is reported, and reconnect() makes it now [H18]", async () => {
   const w = world();
   w.script.isDown = true;
   const told: RemoteStatus[] = [];
@@ -302,7 +302,7 @@ test("case B8: a hint does not put off an attempt that is due [U38]", async () =
   await closeAndCheck(w);
 });
 
-test("case A8: an address that cannot be used holds up no other one [U38]", async () => {
+test("case A8: an address that cannot be used does not delay the others [U38]", async () => {
   for (
     const code of [CloseCode.Version, CloseCode.Forbidden, CloseCode.TooBig]
   ) {
@@ -338,7 +338,7 @@ test("case A8: an address that cannot be used holds up no other one [U38]", asyn
   }
 });
 
-test("case A8: each address tells what came of it, and what a person must act on comes first [H18]", async () => {
+test("case A8: the outcome at each address is reported, and one that requires action by the user comes first [H18]", async () => {
   const bad = new Script();
   bad.refusal = CloseCode.Unauthenticated;
   const down = new Script();
@@ -359,7 +359,7 @@ test("case A8: each address tells what came of it, and what a person must act on
 
 // ------------------------------------------------------- state of a connection
 
-test("case A15: a server that cannot store is told, and is live again once it can [H18]", async () => {
+test("case A15: a server that cannot store is reported, and is live again once it can [H18]", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const reader = await reading(w, log, 0);
@@ -468,7 +468,7 @@ for (const [channels, connections] of [[64, 2], [20, 4]] as const) {
   });
 }
 
-test("case A9: clusters for which no connection has room are told in state and status [H18]", async () => {
+test("case A9: clusters for which no connection has room are reported in state and status [H18]", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const reason = "No more than 0 clusters on one connection";
@@ -498,7 +498,7 @@ test("case A9: open() refuses a cluster beyond what all connections carry [H11, 
   await closeAndCheck(w);
 });
 
-Deno.test("case B1: a server says what it is to pages of the origins it takes, and to no others [H18]", async () => {
+Deno.test("case B1: a server identifies itself to pages of the allowed origins only [H18]", async () => {
   await using there = new NodeHost();
   const origins = ["https://app.example"];
   await using server = serve(there, { origins });

@@ -81,7 +81,7 @@ test("H2 offline nothing fails: a log opens, reads and appends wait", async () =
   assert(await rejection(next) instanceof ErrClusterClosed);
 });
 
-test("U38 attempts go to the addresses in turn, further and further apart", async () => {
+test("U38 attempts go to the addresses in turn, with growing backoff", async () => {
   let attempts = 0;
   const urls: string[] = [];
   const script = new Script();
@@ -104,7 +104,7 @@ test("U38 attempts go to the addresses in turn, further and further apart", asyn
   await closeAndCheck(v);
 });
 
-test("case A7: a server that takes frames of hardly any bytes is no server of the protocol, and one that asks for no heartbeat is asked seldom [H11]", async () => {
+test("case A7: a server with a tiny frame limit breaks the protocol, and one without a heartbeat is pinged rarely [H11]", async () => {
   const w = world();
   await w.db.open(1n, 1n);
   for (const frameBytesMax of [0, 8, SYNC_FRAME_BYTES_MIN - 1]) {
@@ -194,7 +194,7 @@ test("U38 what says nothing for too long is given up", async () => {
   await closeAndCheck(w);
 });
 
-test("U38 a server that does not answer at all is given up", async () => {
+test("U38 an attempt at a server that does not answer ends after a timeout", async () => {
   const w = world();
   await w.db.open(1n, 1n);
   await w.env.advance(20_000);
@@ -203,7 +203,7 @@ test("U38 a server that does not answer at all is given up", async () => {
   await closeAndCheck(w);
 });
 
-test("U38 a token that fails or hangs is asked for again", async () => {
+test("U38 a token function that fails or hangs is called again", async () => {
   let count = 0;
   const w = world({
     token: () => {
@@ -272,7 +272,7 @@ test("U34 reconnect() requests a new token, also during an attempt", async () =>
   await closeAndCheck(w);
 });
 
-test("U34 a token that expires in the middle holds what waits", async () => {
+test("U34 calls wait while a token has expired, and settle with the next one", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const peer = await w.script.open();
@@ -286,7 +286,7 @@ test("U34 a token that expires in the middle holds what waits", async () => {
   await closeAndCheck(w);
 });
 
-test("U14 versions without overlap are told in words, and tried again very slowly", async () => {
+test("U14 versions without overlap are reported in words, and tried again very slowly", async () => {
   const w = world();
   w.script.refusal = CloseCode.Version;
   w.script.words =
@@ -304,7 +304,7 @@ test("U14 versions without overlap are told in words, and tried again very slowl
   await closeAndCheck(w);
 });
 
-test("U14 a server that answers in a version of its own is not talked to", async () => {
+test("U14 a server that answers with another version is disconnected", async () => {
   const w = world();
   await w.db.open(1n, 1n);
   const peer = await w.script.welcome({ version: 3 });
@@ -313,7 +313,7 @@ test("U14 a server that answers in a version of its own is not talked to", async
   await closeAndCheck(w);
 });
 
-test("H11 who is refused is told by every call, until a connection is made", async () => {
+test("H11 every call of a refused client rejects, until it is connected", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const appended = Promise.resolve(log.append(one));
@@ -345,7 +345,7 @@ test("H11 who is refused is told by every call, until a connection is made", asy
   await closeAndCheck(w);
 });
 
-test("H11 a log that may not be opened fails, and is asked for again later", async () => {
+test("H11 a log that may not be opened fails, and is opened again later", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const other = await w.db.open(2n, 1n);
@@ -390,7 +390,7 @@ test("H11 a log that may not be opened fails, and is asked for again later", asy
   await closeAndCheck(w);
 });
 
-test("H11 a cluster that is not there yet is waited for", async () => {
+test("H11 a client waits for a cluster that the server does not serve yet", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const appended = Promise.resolve(log.append(one));
@@ -466,7 +466,7 @@ test("H1 appends are sent in their order, as far as credit goes", async () => {
   await closeAndCheck(w);
 });
 
-test("U18 records that are refused are named, and what failed is told", async () => {
+test("U18 refused records are named, and failures are reported", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const peer = await w.script.open();
@@ -503,7 +503,7 @@ test("U18 records that are refused are named, and what failed is told", async ()
 
 // --------------------------------------------------------------------- reading
 
-test("H15 a reader goes on after a lost connection where it stands, with the epoch it last saw", async () => {
+test("H15 after a lost connection a reader continues at its position, with the last epoch it has seen", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const reader = await reading(w, log, 0);
@@ -558,7 +558,7 @@ test("U33 a server that was restored from a backup is noticed", async () => {
   await closeAndCheck(w);
 });
 
-test("H15 a batch that does not follow is refused, and nothing of it handed on", async () => {
+test("H15 a batch that does not follow is refused, and none of it is returned", async () => {
   for (
     const wrong of [
       entries(1, 3, "x"),
@@ -582,7 +582,7 @@ test("H15 a batch that does not follow is refused, and nothing of it handed on",
   }
 });
 
-test("H7 what was cut, or is better had as a snapshot, is told as such; the next reading from there insists", async () => {
+test("H7 a read of compacted entries, or of those for which a snapshot is faster, says so; the next read from there gets the entries", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const peer = await w.script.open({}, 100_000);
@@ -630,7 +630,7 @@ test("H10 messages for a closed reader do not affect other readers", async () =>
   await closeAndCheck(w);
 });
 
-test("U26 what is received and not taken is no more than was granted", async () => {
+test("U26 unread received data is never more than the credit granted", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const reader = await reading(w, log, 0);
@@ -678,7 +678,7 @@ test("U26 what is received and not taken is no more than was granted", async () 
   await closeAndCheck(w);
 });
 
-test("U39 a replica that takes nothing does not keep the others waiting", async () => {
+test("U39 a replica that reads nothing does not delay the others", async () => {
   const w = world();
   const stuck = await reading(w, await w.db.open(1n, 1n), 0);
   const other = await reading(w, await w.db.open(2n, 1n), 0);
@@ -716,7 +716,7 @@ test("U39 a replica that takes nothing does not keep the others waiting", async 
 
 // -------------------------------------------------------------------- the rest
 
-test("U15 a watcher of the state that leaves while others are told is not told", async () => {
+test("U15 a watcher of the state that is removed while others are notified is not notified", async () => {
   const w = world();
   const told: string[] = [];
   const end = w.db.watch(() => {
@@ -732,7 +732,7 @@ test("U15 a watcher of the state that leaves while others are told is not told",
   await closeAndCheck(w);
 });
 
-test("U15 the state is told once for each change, and progress with it", async () => {
+test("U15 each change of the state is reported once, with the progress", async () => {
   const w = world();
   const told: RemoteStatus[] = [];
   const end = w.db.watch((status) => told.push(status));
@@ -781,7 +781,7 @@ test("U15 the state is told once for each change, and progress with it", async (
   assertEquals(states(), []);
 });
 
-test("H12 U33 checkpoints cross the wire, and the server's is the one to trust once it has the reader's history", async () => {
+test("H12 U33 checkpoints are exchanged over the protocol, and the server's is trusted once it has the reader's history", async () => {
   const w = world();
   const log = await w.db.open(1n, 5n);
   const board = log.checkpoints!;
@@ -933,7 +933,7 @@ test("U29 a snapshot that is cut off fails, and one that is never opened is canc
   await closeAndCheck(w);
 });
 
-test("H10 close() ends what waits, and leaves nothing behind", async () => {
+test("H10 close() ends pending calls, and leaves no timer", async () => {
   for (const connected of [false, true]) {
     const w = world();
     const log = await w.db.open(1n, 1n);
@@ -980,7 +980,7 @@ test("H11 a replica opens its log once", async () => {
   await closeAndCheck(w);
 });
 
-test("H11 a server that sends nonsense is hung up on", async () => {
+test("H11 a server that sends invalid frames is disconnected", async () => {
   for (
     const frame of [
       new Uint8Array([1, 2, 3]),
@@ -1026,7 +1026,7 @@ test("U26 what is taken between the hello and the welcome is granted with it", a
   await closeAndCheck(w);
 });
 
-test("H2 a question that crosses with the refusal of its cluster is asked again", async () => {
+test("H2 a request that crosses with the refusal of its cluster is sent again", async () => {
   const w = world();
   const log = await w.db.open(1n, 1n);
   const peer = await w.script.open();

@@ -148,7 +148,7 @@ async function checkOffline(
 }
 
 for (const [i, kind] of KINDS.entries()) {
-  test(`D11 R9 U29 U38 a page that fell behind answers from what it has when its snapshot is cut off and there is no network, and takes it later, ${kind}`, async () => {
+  test(`D11 R9 U29 U38 a page far behind answers from its old state when its snapshot is interrupted and there is no network, and recovers later, ${kind}`, async () => {
     const pair = await pairOf(20 + i, kind);
     const { env } = pair;
     const device = new Device(pair, kind);
@@ -185,7 +185,7 @@ for (const [i, kind] of KINDS.entries()) {
     await pair.closeAndCheck();
   });
 
-  test(`D11 D14 U29 U38 a page that starts too far behind is up with what it has, also when its snapshot is cut off, and after another start, ${kind}`, async () => {
+  test(`D11 D14 U29 U38 a page that starts far behind starts with its old state, also when its snapshot is interrupted, and after another start, ${kind}`, async () => {
     const pair = await pairOf(30 + i, kind);
     const { env } = pair;
     const device = new Device(pair, kind);
@@ -218,7 +218,7 @@ for (const [i, kind] of KINDS.entries()) {
 }
 
 for (const what of ["has lost some", "does not open"]) {
-  test(`R10 D14 a machine on disk that ${what} after its snapshot was cut off is asked for nothing, until one has come whole`, async () => {
+  test(`R10 D14 a machine on disk that ${what} whose snapshot was interrupted is not queried until a snapshot is complete`, async () => {
     for (const [i, kind] of (["disk", "hosted"] as const).entries()) {
       const pair = await pairOf(50 + i, kind);
       const { env } = pair;

@@ -226,7 +226,7 @@ class Clock extends LetterCounter implements IHash {
   }
 }
 
-Deno.test("H12 U32 a device whose machine reads the clock is told the command at which it diverged, and recovers to the server's state", async () => {
+Deno.test("H12 U32 a device whose machine reads the clock gets the command at which it diverged, and recovers the server's state", async () => {
   const config = { clusterID: 1n, hashEntries: 4 };
   await using there = new NodeHost();
   const trusted = await there.startCluster(() => new Clock(""), {

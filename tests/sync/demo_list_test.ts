@@ -16,7 +16,7 @@ function itemOf(text: string): Item {
   return { key: newKey(), text, done: false };
 }
 
-Deno.test("U18 the list refuses an item by its letters, whatever they take in bytes", () => {
+Deno.test("U18 the list limits an item by its characters, not by its bytes", () => {
   for (const letter of ["a", "ä", "字", "😀", '"']) {
     const most = itemOf(letter.repeat(TEXT_LENGTH_MAX));
     assertEquals(refusalOf(write(most)), undefined, letter);
@@ -49,7 +49,7 @@ Deno.test("U17 the list refuses what no page could show", () => {
   ) assert(refusalOf(cmd) !== undefined, new TextDecoder().decode(cmd));
 });
 
-Deno.test("U17 a row that is no item is no bar to those around it", () => {
+Deno.test("U17 a row that is not an item does not hide the others", () => {
   const machine = new KVStateMachine();
   const items = [itemOf("a"), itemOf("b")];
   for (const item of items) machine.update(write(item));

@@ -74,7 +74,7 @@ for (const refusal of ["1009", "reset"] satisfies Refusal[]) {
   );
 }
 
-Deno.test("case A7: both ends can be told the largest frame, and send none that is larger [U38]", async () => {
+Deno.test("case A7: the largest frame of either end can be configured, and neither sends a larger one [U38]", async () => {
   for (const side of ["client", "server"]) {
     const frameBytes = 16 * 1024;
     await using host = new NodeHost();
@@ -195,7 +195,7 @@ function largeAppend(stream: number): Message {
 }
 
 Deno.test(
-  "case A12: messages in parts cost a server no more than whole ones: nothing between them, no tiny parts, and no server's messages [H11, U26]",
+  "case A12: messages in parts cost a server no more than whole ones: no messages in between, no tiny parts, no messages of the server [H11, U26]",
   checked(async () => {
     const w = await world();
     const between = await w.client();
@@ -265,7 +265,7 @@ Deno.test(
   }),
 );
 
-Deno.test("case A7: frames that got smaller grow again after a while, and are smaller at once, and for longer, where that does not go well [U38, H18]", async () => {
+Deno.test("case A7: frames that were reduced grow again after a while, and shrink at once, and for longer, if that fails [U38, H18]", async () => {
   const env = new ManualEnv(1);
   const most = SYNC_FRAME_BYTES_MAX;
   const address = new ServerAddress("wss://one/sync", env, most);

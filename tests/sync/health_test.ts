@@ -140,7 +140,7 @@ Deno.test(
 );
 
 Deno.test(
-  "case A10: open channels and later ones are told that the cluster has failed, with the cause [H17]",
+  "case A10: open channels and later ones get the failure of the cluster, with the cause [H17]",
   checked(async () => {
     const w = await world();
     const one = await w.client();
@@ -210,7 +210,7 @@ Deno.test(
 
 for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
   Deno.test(
-    `case A10: a ${kind} replica of a client that throws at the same command waits, and goes on once it is skipped, with its queue [R5, H17]`,
+    `case A10: a ${kind} replica of a client that throws at the same command waits, and continues with its queue once the command is skipped [R5, H17]`,
     checked(async () => {
       const faults: MachineFaults = {
         apply(command): void {

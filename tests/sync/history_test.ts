@@ -212,7 +212,7 @@ function assertNotLive(device: Device): void {
 
 for (const kind of ["disk", "memory", "bare"] as const) {
   for (const what of ["empty", "older", "older and grown again"] as const) {
-    test(`case B2: a device whose server was restored to an ${what} log is told so, is never live, and starts over with its pending submissions, ${kind} [H19, H18, H13, U33]`, async () => {
+    test(`case B2: a device whose server was restored to an ${what} log reports that, is never live, and starts over with its pending submissions, ${kind} [H19, H18, H13, U33]`, async () => {
       const server = new Server(kind.length * 10 + what.length);
       const { pair } = server;
       const { env } = pair;
@@ -434,7 +434,7 @@ test("H19 startOver() and exportData() of a cluster that was never started here 
   await host.stop();
 });
 
-test("U1 a device whose storage was purged between two visits is told what the cluster has of it; one that lost nothing is not [H18]", async () => {
+test("U1 a device whose storage was purged between two visits learns what the cluster has of it; one that lost nothing does not [H18]", async () => {
   const server = new Server(80);
   const { pair } = server;
   const { env } = pair;

@@ -2,7 +2,7 @@ import { assert } from "@std/assert";
 import { newSeed } from "../support/random.ts";
 import { beHostile } from "./hostile.ts";
 
-Deno.test("H11 U26 connections that misbehave in every way are sent away, and a good client is served all the while", async () => {
+Deno.test("H11 U26 connections that misbehave in any way are closed, and a good client is served throughout", async () => {
   const seed = newSeed();
   const { codes } = await beHostile(80, seed);
   assert(

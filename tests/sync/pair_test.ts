@@ -396,7 +396,7 @@ test("U34 proposals of a session that are sent while another principal is signed
   await pair.closeAndCheck();
 });
 
-test("H12 U32 a client with a long log is told the command at which it diverged, without an earlier snapshot", async () => {
+test("H12 U32 a client with a long log gets the command at which it diverged, without an earlier snapshot", async () => {
   const pair = new Pair(10, { limits: { farEntries: 8 } }, {});
   await pair.start(0, { hashEntries: 4 });
   const { env } = pair;
@@ -429,7 +429,7 @@ test("H12 U32 a client with a long log is told the command at which it diverged,
   await pair.closeAndCheck();
 });
 
-test("U34 U35 H14 submissions wait while another principal is signed in, and the application is told once", async () => {
+test("U34 U35 H14 submissions wait while another principal is signed in, and the application is notified once", async () => {
   const pair = new Pair(8, BY_TOKEN);
   await pair.start();
   const { env } = pair;

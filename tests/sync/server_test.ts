@@ -343,7 +343,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U34 a client whose token is invalid or revoked is told so, and may reconnect with another token",
+  "U34 a client whose token is invalid or revoked gets the reason, and may reconnect with another token",
   checked(async () => {
     const expiry = new AbortController();
     const w = await world({
@@ -936,7 +936,7 @@ Deno.test(
 );
 
 Deno.test(
-  "U17 a blocked append is not appended once its channel is closed, its connection ends or the server stops, and its client is told if it can be",
+  "U17 a blocked append is not appended once its channel is closed, its connection ends or the server stops, and its client is notified if possible",
   checked(async () => {
     const w = await world({
       validate: (_, cmd) => {

@@ -57,7 +57,7 @@ Deno.test("R12 ContractViolation shows the smallest commands, and how to repeat 
   assertEquals(again.message, violation.message);
 });
 
-Deno.test("R12 checkStateMachine() puts the clock back when it passes and when it fails", async () => {
+Deno.test("R12 checkStateMachine() restores the clock when it passes and when it fails", async () => {
   const found = [Date, Date.now, performance.now, Math.random];
   const before = Date.now();
   await checkStateMachine({ ...common, create: () => new RegularNotes() });
@@ -80,7 +80,7 @@ Deno.test("R12 suites that are started at once run one after another", async () 
   assertEquals(Date.now, now);
 });
 
-Deno.test("R12 withSeededGlobals() gives the same numbers for a seed, others for another", async () => {
+Deno.test("R12 withSeededGlobals() gives the same numbers for the same seed, and others for another seed", async () => {
   const read = (seed: number): Promise<unknown[]> =>
     withSeededGlobals(seed, () =>
       Promise.resolve([
@@ -164,7 +164,7 @@ Deno.test("D6 checkOnDiskStateMachine() removes every place it was given", async
   assertEquals(places, 0);
 });
 
-Deno.test("D6 checkOnDiskStateMachine() is not held up by what hangs after a crash", async () => {
+Deno.test("D6 checkOnDiskStateMachine() does not wait for calls that hang after a crash", async () => {
   class Ghost extends OnDiskNotes {
     override async update(
       ...args: Parameters<OnDiskNotes["update"]>
@@ -183,7 +183,7 @@ Deno.test("D6 checkOnDiskStateMachine() is not held up by what hangs after a cra
   });
 });
 
-Deno.test("R4 checkStateMachine() shows what an answer was and became", async () => {
+Deno.test("R4 checkStateMachine() shows an answer before and after it changed", async () => {
   const machine = class extends RegularNotes {
     asked = 0;
     override lookup(): unknown {

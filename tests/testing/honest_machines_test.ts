@@ -116,7 +116,7 @@ Deno.test("F3 checkStateMachine() gives a machine its files back from a store", 
   });
 });
 
-Deno.test("F1 checkStateMachine() hands paths back when there is no store", async () => {
+Deno.test("F1 checkStateMachine() returns files at their own paths without a store", async () => {
   await using files = new MemoryFileStore();
   await checkStateMachine({ ...common, create: () => new NotesInFiles(files) });
 });

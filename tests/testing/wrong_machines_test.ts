@@ -215,7 +215,7 @@ regular(
   { length: 1 },
 );
 
-Deno.test("R12 checkStateMachine() catches a machine that goes by its node id", async () => {
+Deno.test("R12 checkStateMachine() catches a machine that depends on its node id", async () => {
   class Named extends RegularNotes {
     readonly nodeID: bigint;
     constructor(nodeID: bigint) {
@@ -955,7 +955,7 @@ class SavesFiles extends RegularNotes {
   }
 }
 
-Deno.test("F3 checkStateMachine() catches a machine that goes on using a file that was laid out for it", async () => {
+Deno.test("F3 checkStateMachine() catches a machine that uses a file of a recovery afterwards", async () => {
   await using store = new MemoryFileStore();
   class Leaning extends RegularNotes {
     path = "";
@@ -1556,7 +1556,7 @@ caught(
 );
 
 caught(
-  "case C3: an answer that is an array the machine goes on changing is caught [R13]",
+  "case C3: an answer that is an array the machine changes later is caught [R13]",
   "R13",
   class extends RegularNotes {
     readonly seen: string[] = [];
@@ -1684,7 +1684,7 @@ caught(
 );
 
 caught(
-  "case C5: a recovery of an empty snapshot that keeps what was there is caught, in one run [R9]",
+  "case C5: a recovery of an empty snapshot that keeps the old state is caught, in one run [R9]",
   "R9",
   class extends RegularNotes {
     override async recoverFromSnapshot(
