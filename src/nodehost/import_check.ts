@@ -1,9 +1,9 @@
 /**
  * Checks of a snapshot before it is imported.
  *
- * No replica may be able to start from a container although its checksums are
- * right. An import cannot be undone, so everything that can be checked without a
- * state machine is checked before anything is stored.
+ * A container with right checksums may still be one from which no replica can start.
+ * An import cannot be undone, so everything that can be checked without a state
+ * machine is checked before anything is stored.
  *
  * This module is browser compatible.
  *
