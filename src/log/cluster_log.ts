@@ -1,6 +1,6 @@
 /**
  * Common part of the logs that are stored in this process: handles, readers and
- * their claims on records, epochs, and the exchange of checkpoints.
+ * the records they retain, epochs, and the exchange of checkpoints.
  *
  * This module is browser compatible.
  *

@@ -1,5 +1,5 @@
 /**
- * Turns of those who append to one cluster.
+ * Mutual exclusion of the appends to one cluster, in turns.
  *
  * This module is browser compatible.
  *

@@ -1,5 +1,5 @@
 /**
- * External files of a snapshot: collected during a save, copied, and recoveryFiles out
+ * External files of a snapshot: collected during a save, copied, and written
  * again for a recovery.
  *
  * This module is browser compatible.
@@ -86,7 +86,7 @@ export interface RecoveryFiles {
   remove(): Promise<void>;
 }
 
-/** Lays files out for a recovery; without a store they stay at their paths. */
+/** Writes files for a recovery; without a store they stay at their paths. */
 export async function writeFiles(
   saved: readonly SavedFile[],
   store: FileStore | undefined,

@@ -76,7 +76,7 @@ function queryingBetween(
   };
 }
 
-/** Checks that the machine retainsAnswers no argument: they are overwritten once it has returned (R11). */
+/** Checks that the machine retains no argument: they are overwritten once it has returned (R11). */
 function references(fixture: Fixture, history: History): Promise<void> {
   return compare(
     fixture,

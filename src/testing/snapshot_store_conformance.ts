@@ -343,7 +343,7 @@ const CASES: readonly SnapshotStoreCase[] = [
   },
   {
     rule: "H7",
-    name: "the stream retainsAnswers no chunk",
+    name: "the stream retains no chunk",
     async run({ port: store }): Promise<void> {
       const sink = await store.create(makeHeader());
       const writer = sink.writable.getWriter();

@@ -38,7 +38,7 @@ function wrong(when: () => boolean): {
   };
 }
 
-/** MachineFaults of `wrong()` whose saves wait until the gate opens. */
+/** Faults of `wrong()` whose saves wait until the gate opens. */
 function gatedWrong(gate: Gate, when: () => boolean): MachineFaults {
   const { before } = wrong(when);
   return {

@@ -9,7 +9,7 @@
 
 import { type Env, systemEnv } from "../../src/env.ts";
 
-/** TransactionFault of a transaction that writes. */
+/** Fault of a transaction that writes. */
 export type TransactionFault =
   /** Cannot be begun: the connection is no more. */
   | "refused"

@@ -16,7 +16,7 @@ import { checked, rejection } from "../support/environment.ts";
 import { hostOf, KINDS, proposeAll, startOn } from "../support/clusters.ts";
 import type { MachineFaults } from "../machines/journal.ts";
 
-/** MachineFaults of a machine whose `update()` throws at one command, as long as `isBroken`. */
+/** Faults of a machine whose `update()` throws at one command, as long as `isBroken`. */
 function breakable(at: string): { faults: MachineFaults; isBroken: boolean } {
   const broken = {
     isBroken: true,

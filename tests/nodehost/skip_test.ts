@@ -39,7 +39,7 @@ import {
   typesOf,
 } from "../support/clusters.ts";
 
-/** MachineFaults of a machine that throws at every command that begins with `poison`. */
+/** Faults of a machine that throws at every command that begins with `poison`. */
 const BROKEN: MachineFaults = {
   apply(command): void {
     if (command.startsWith("poison")) throw new TypeError(`No ${command}`);

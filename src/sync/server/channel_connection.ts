@@ -1,5 +1,5 @@
 /**
- * Connection as its channels see it.
+ * Interface of a connection for its channels.
  *
  * This module is browser compatible.
  *

@@ -1,6 +1,5 @@
 /**
- * One cluster as its server serves it: its log, read once and fanned out to all
- * connections.
+ * One served cluster: its log is read once and fanned out to all connections.
  *
  * This module is browser compatible.
  *
