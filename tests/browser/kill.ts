@@ -58,7 +58,7 @@ export async function killBrowser(
   const profile = await Deno.makeTempDir({ prefix: "profile-" });
   const ledger = new Ledger();
   await using server = servePages();
-  const url = await server.page("tests/browser/kept_page.ts");
+  const url = await server.page("tests/browser/persistence_page.ts");
   try {
     let index = 0;
     for (let life = 0; life <= kills; life++) {

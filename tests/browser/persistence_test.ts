@@ -30,7 +30,7 @@ Deno.test.afterAll(async () => {
   await stopBundler();
 });
 
-const PAGE = "tests/browser/kept_page.ts";
+const PAGE = "tests/browser/persistence_page.ts";
 const SUITE = "tests/indexeddb/browser_suite.ts";
 
 for (const engine of ENGINES) {
