@@ -1,5 +1,8 @@
 /**
- * Apply loop: cost of an entry from the log's bytes to its result.
+ * Apply loop: cost of an entry from the log's bytes to its result. Dragonboat's
+ * figures are those of v3.3.8 (Go 1.19.8), taken on one pinned core of the same
+ * kind of machine, where its entries are ready in memory and where it decodes
+ * them from bytes.
  *
  * @module
  */
@@ -25,7 +28,7 @@ import {
   kv,
   type Result,
 } from "../../mod.ts";
-import { best, report } from "./report.ts";
+import { type Bench, type Cases, convert, type Samples } from "./report.ts";
 
 const BATCH = 512;
 const DONE: Result = { value: 1n };
@@ -97,13 +100,14 @@ function makeBatches(
 
 /** Nanoseconds per entry when a new replica applies the batches. */
 async function measure(
+  bench: Bench,
   factory: MachineFactory,
   prologue: LogBatch[],
   batches: LogBatch[],
-): Promise<number> {
+): Promise<Samples> {
   const count = batches.length * BATCH;
   let driver: StateMachine<never>;
-  const applied = await best(9, () => {
+  const ms = await bench.rounds(() => {
     for (const batch of batches) driver.apply([batch]);
     if (driver.applied !== batches.at(-1)!.first + BATCH - 1) {
       throw new Error(
@@ -114,7 +118,7 @@ async function measure(
     driver = newDriver(factory);
     driver.apply(prologue);
   });
-  return applied * 1e6 / count;
+  return convert(ms, (round) => round * 1e6 / count);
 }
 
 function single(
@@ -140,7 +144,7 @@ const begun: LogBatch = {
  * Cost of an entry whose session is one of many; each proposal acknowledges the
  * previous one.
  */
-function inSessions(sessions: number, cmd: Uint8Array): {
+function inSessions(bench: Bench, sessions: number, cmd: Uint8Array): {
   prologue: LogBatch[];
   batches: LogBatch[];
 } {
@@ -162,7 +166,7 @@ function inSessions(sessions: number, cmd: Uint8Array): {
     prologue: [begun, register],
     batches: makeBatches(
       1 + sessions,
-      BATCH * 400,
+      BATCH * bench.count(400),
       (i) => sessionHeadLength(session(i), series(i), lag(i)) + cmd.length,
       (bytes, at, i) =>
         bytes.set(
@@ -181,7 +185,7 @@ function inSessions(sessions: number, cmd: Uint8Array): {
 }
 
 /** Cost of overwriting one of 10,000 values, each time with another value. */
-async function measureKV(size: number): Promise<number> {
+async function measureKV(bench: Bench, size: number): Promise<Samples> {
   const keys = 10_240;
   const puts = Array.from({ length: keys * 3 }, (_, i) => {
     const key = `key-${String(i % keys).padStart(12, "0")}`;
@@ -191,7 +195,7 @@ async function measureKV(size: number): Promise<number> {
   const after = 1 + keys;
   const overwrite = makeBatches(
     after,
-    BATCH * 400,
+    BATCH * bench.count(400),
     (i) => proposalHeadLength(i) + puts[0]!.length,
     (bytes, at, i) =>
       bytes.set(
@@ -200,55 +204,91 @@ async function measureKV(size: number): Promise<number> {
       ),
   );
   return await measure(
+    bench,
     { type: 2, create: () => new ConcurrentKVStateMachine() },
     [begun, ...fill],
     overwrite,
   );
 }
 
-/** Measures the apply loop. */
-export async function applyBench(): Promise<void> {
-  const count = BATCH * 800;
-  const cmd16 = new Uint8Array(16).map((_, i) => i);
-  const concurrent: MachineFactory = {
-    type: 2,
-    create: () => new ConcurrentNoOpStateMachine(),
-  };
-  const regular: MachineFactory = {
-    type: 1,
-    create: () => new NoOpStateMachine(),
-  };
-  report(
-    "apply, concurrent no-op, 16 B",
-    await measure(concurrent, [begun], single(() => cmd16, count)),
-    "ns/entry",
-    { atMost: 82, of: "Dragonboat" },
-  );
-  report(
-    "apply, regular no-op, 16 B",
-    await measure(regular, [begun], single(() => cmd16, count)),
-    "ns/entry",
-    { atMost: 144, of: "Dragonboat" },
-  );
-  for (const [size, atMost] of [[16, 149], [128, 147]] as const) {
-    report(
-      `apply, concurrent key-value, 10k keys, 16 B + ${size} B`,
-      await measureKV(size),
-      "ns/entry",
-      { atMost, of: "Dragonboat" },
-    );
-  }
-  for (const [sessions, atMost] of [[1, 335], [1000, 496]] as const) {
-    const { prologue, batches } = inSessions(sessions, cmd16);
-    report(
-      `apply, regular no-op, exactly-once, ${sessions} session${
-        sessions > 1 ? "s" : ""
-      }, 16 B`,
-      await measure(regular, prologue, batches),
-      "ns/entry",
-      { atMost, of: "Dragonboat" },
-    );
-  }
+const regular: MachineFactory = {
+  type: 1,
+  create: () => new NoOpStateMachine(),
+};
+const concurrent: MachineFactory = {
+  type: 2,
+  create: () => new ConcurrentNoOpStateMachine(),
+};
+const cmd16 = new Uint8Array(16).map((_, i) => i);
+
+async function benchNoOp(
+  bench: Bench,
+  factory: MachineFactory,
+  what: string,
+  dragonboat: { readonly dragonboat: number; readonly decoding?: number },
+): Promise<void> {
+  const count = BATCH * bench.count(800);
+  const ns = await measure(bench, factory, [begun], single(() => cmd16, count));
+  bench.report(`apply, ${what} no-op, 16 B`, ns, "ns/entry", {
+    ...dragonboat,
+    note: "contains decoding",
+  });
 }
 
-if (import.meta.main) await applyBench();
+async function benchKV(
+  bench: Bench,
+  size: number,
+  atMost: number,
+  dragonboat: { readonly dragonboat: number; readonly decoding: number },
+): Promise<void> {
+  const ns = await measureKV(bench, size);
+  const what = `apply, concurrent key-value, 10k keys, 16 + ${size} B`;
+  bench.report(what, ns, "ns/entry", {
+    atMost,
+    ...dragonboat,
+    note: "contains decoding, order, hash and copy-on-write",
+  });
+}
+
+async function benchSessions(
+  bench: Bench,
+  sessions: number,
+  what: string,
+  atMost: number,
+  dragonboat: number,
+): Promise<void> {
+  const { prologue, batches } = inSessions(bench, sessions, cmd16);
+  const ns = await measure(bench, regular, prologue, batches);
+  bench.report(`apply, regular no-op, exactly-once, ${what}`, ns, "ns/entry", {
+    atMost,
+    dragonboat,
+    note: "contains decoding and stored results",
+  });
+}
+
+/** Cases of the apply loop. */
+export const cases: Cases = {
+  "apply/no-op-concurrent": {
+    run: (bench) =>
+      benchNoOp(bench, concurrent, "concurrent", {
+        dragonboat: 34,
+        decoding: 110,
+      }),
+  },
+  "apply/no-op-regular": {
+    run: (bench) => benchNoOp(bench, regular, "regular", { dragonboat: 53 }),
+  },
+  "apply/kv-16": {
+    run: (bench) => benchKV(bench, 16, 190, { dragonboat: 106, decoding: 229 }),
+  },
+  "apply/kv-128": {
+    run: (bench) =>
+      benchKV(bench, 128, 256, { dragonboat: 129, decoding: 256 }),
+  },
+  "apply/sessions-1": {
+    run: (bench) => benchSessions(bench, 1, "1 session", 210, 210),
+  },
+  "apply/sessions-1000": {
+    run: (bench) => benchSessions(bench, 1000, "1,000 sessions", 250, 250),
+  },
+};

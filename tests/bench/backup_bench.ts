@@ -7,14 +7,13 @@
 
 import { ConcurrentKVStateMachine, kv, NodeHost } from "../../mod.ts";
 import { DataFolder } from "../../src/sqlite/mod.ts";
-import { percentile, report } from "./report.ts";
+import { type Bench, type Cases, percentile } from "./report.ts";
 
 const MIB = 1024 * 1024;
-const FOLDER_BYTES = Number(Deno.env.get("BACKUP_MIB") ?? 1024) * MIB;
 const VALUE = new Uint8Array(64 * 1024).map((_, i) => i * 7);
 
 /** Measures a backup of a folder of 1 GiB under load. */
-export async function backupBench(): Promise<void> {
+async function benchBackup(bench: Bench): Promise<void> {
   const path = await Deno.makeTempDir();
   try {
     await using data = await DataFolder.open(`${path}/data`);
@@ -26,7 +25,11 @@ export async function backupBench(): Promise<void> {
       () => new ConcurrentKVStateMachine(),
       { clusterID: 1n, nodeID: 1n },
     );
-    for (let size = 0; size < FOLDER_BYTES; size += 16 * VALUE.length) {
+    for (
+      let size = 0;
+      size < bench.count(1024) * MIB;
+      size += 16 * VALUE.length
+    ) {
       await Promise.all(
         Array.from(
           { length: 16 },
@@ -56,8 +59,8 @@ export async function backupBench(): Promise<void> {
     };
     const pause = (ms: number) => () =>
       new Promise<void>((resolve) => void setTimeout(resolve, ms));
-    await pause(2_000)();
-    const before = await measure(pause(5_000));
+    await pause(bench.count(2_000))();
+    const before = await measure(pause(bench.count(5_000)));
     const during = await measure(async () => {
       const file = await Deno.open(`${path}/backup`, {
         create: true,
@@ -65,29 +68,28 @@ export async function backupBench(): Promise<void> {
       });
       await data.backup().pipeTo(file.writable);
     });
-    const after = await measure(pause(5_000));
+    const after = await measure(pause(bench.count(5_000)));
     isOver = true;
     await Promise.all(clients);
     const alone = (before.rate + after.rate) / 2;
     const mib = Math.round((await Deno.stat(`${path}/backup`)).size / MIB);
-    report(`proposals, 64 in flight, log on SQLite, full`, alone, "k/s", {
-      of: "",
-    });
-    report(
-      `… while ${mib} MiB are backed up, slower by`,
+    bench.report("proposals, 64 in flight, log on SQLite, full", alone, "k/s");
+    bench.report(
+      "… while the data folder is backed up, slower by",
       alone / during.rate,
       "×",
       {
         atMost: 1.5,
-        of: `in ${(during.ms / 1000).toFixed(1)} s`,
+        note: `${mib} MiB in ${(during.ms / 1000).toFixed(1)} s`,
       },
     );
-    report("… p99 then", during.p99, "ms", {
-      of: `${((before.p99 + after.p99) / 2).toFixed(1)} ms without`,
+    bench.report("… p99 then", during.p99, "ms", {
+      note: `${((before.p99 + after.p99) / 2).toFixed(1)} ms without`,
     });
   } finally {
     await Deno.remove(path, { recursive: true });
   }
 }
 
-if (import.meta.main) await backupBench();
+/** The case of the backup. */
+export const cases: Cases = { "backup": { run: benchBackup } };

@@ -23,7 +23,7 @@ import {
   UPGRADE,
   writeAll,
 } from "../sync/raw_frames.ts";
-import { percentile, report } from "./report.ts";
+import { type Bench, type Cases, percentile } from "./report.ts";
 
 const MIB = 1024 * 1024;
 
@@ -171,7 +171,8 @@ async function proposeUntil(
   return took;
 }
 
-async function attackBench(kind: Kind, megabytes: number): Promise<void> {
+async function benchAttack(bench: Bench, kind: Kind): Promise<void> {
+  const megabytes = bench.count(33);
   await withServer(0, async (url) => {
     const crowd = spawnCrowd(
       "attack",
@@ -184,26 +185,26 @@ async function attackBench(kind: Kind, megabytes: number): Promise<void> {
     const took = await proposeUntil(url, () => isOver);
     await ended;
     await crowd.stdout.cancel();
-    report(
-      `Good client's p99, 8 connections send ${megabytes} MB: ${kind}`,
+    bench.report(
+      `p99 of a good client, 8 connections send ${megabytes} MB: ${kind}`,
       percentile(took, 0.99),
       "ms",
-      { atMost: 100, of: `${took.length} proposals` },
+      { atMost: 100, note: `${took.length} proposals` },
     );
   });
 }
 
-async function descriptorBench(): Promise<void> {
+async function benchDescriptors(bench: Bench): Promise<void> {
   const descriptors = 256;
   await withServer(descriptors, async (url) => {
     const { port } = new URL(url);
     const idle = await idleConnections(Number(port), 2 * descriptors);
     for (const conn of idle) conn.close();
-    report(
-      "Descriptors used up, then free: until newcomers are served",
+    bench.report(
+      "descriptors used up, then free: until newcomers are served",
       await untilServed(`http://127.0.0.1:${port}/`),
       "ms",
-      { atMost: 5_000, of: "without a restart" },
+      { atMost: 5_000, note: "without a restart" },
     );
   });
 }
@@ -214,33 +215,34 @@ function residentMiB(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024;
 }
 
-async function visitorsBench(visitors: number): Promise<void> {
+async function benchVisitors(bench: Bench): Promise<void> {
+  const visitors = bench.count(5_000);
   await withServer(0, async (url, pid) => {
     const before = residentMiB(pid);
     const crowd = spawnCrowd("visit", new URL(url).port, String(visitors));
     await linesOf(crowd).next();
     // Idle time in which garbage is collected.
-    await new Promise((resolve) => setTimeout(resolve, 5_000));
+    await new Promise((resolve) => setTimeout(resolve, bench.count(5_000)));
     const after = residentMiB(pid);
-    report(
+    bench.report(
       `${visitors.toLocaleString("en")} visitors, one cluster each: memory`,
       after,
       "MiB",
-      { atMost: 300e6 / MIB, of: `${Math.round(before)} before they came` },
+      { atMost: 300e6 / MIB, note: `${Math.round(before)} before they came` },
     );
     crowd.kill("SIGKILL");
     await crowd.status;
   });
 }
 
-/** Measures the server among crowds; a smaller crowd shows only that it works. */
-export async function crowdBench(share = 1): Promise<void> {
-  await attackBench("not records", Math.ceil(33 * share));
-  await attackBench("a server's", Math.ceil(33 * share));
-  await attackBench("refused", Math.ceil(33 * share));
-  await descriptorBench();
-  await visitorsBench(Math.ceil(5_000 * share));
-}
+/** Cases of the server among crowds. */
+export const cases: Cases = {
+  "crowd/not-records": { run: (bench) => benchAttack(bench, "not records") },
+  "crowd/server-records": { run: (bench) => benchAttack(bench, "a server's") },
+  "crowd/refused": { run: (bench) => benchAttack(bench, "refused") },
+  "crowd/descriptors": { run: benchDescriptors },
+  "crowd/visitors": { run: benchVisitors },
+};
 
 if (import.meta.main) {
   const [what, port, ...more] = Deno.args;
@@ -252,7 +254,5 @@ if (import.meta.main) {
         () => attack(Number(port), kind as Kind, Number(bytes) / 8),
       ),
     );
-  } else if (what === "visit") {
-    await visit(Number(port), Number(more[0]));
-  } else await crowdBench(Number(what ?? 1));
+  } else await visit(Number(port), Number(more[0]));
 }

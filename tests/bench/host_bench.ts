@@ -18,7 +18,14 @@ import {
 import { openSnapshot, type SnapshotHeader } from "../../src/ports/mod.ts";
 import { SnapshotWriter } from "../../src/snapshot/mod.ts";
 import { collectGarbage } from "../support/garbage.ts";
-import { best, percentile, report } from "./report.ts";
+import {
+  type Bench,
+  type Cases,
+  convert,
+  percentile,
+  type Samples,
+  wallOnly,
+} from "./report.ts";
 
 class NoOpStateMachine implements IStateMachine {
   update(cmd: Uint8Array): Result {
@@ -48,30 +55,23 @@ async function propose(
   await Promise.all(Array.from({ length: inFlight }, client));
 }
 
-async function proposeBench(): Promise<void> {
-  const count = 300_000;
+async function benchPropose(
+  bench: Bench,
+  inFlight: number,
+  inSession: boolean,
+): Promise<Samples> {
+  const count = bench.count(inFlight === 1 ? 50_000 : 300_000);
   await using host = new NodeHost();
   const replica = await host.startCluster(() => new NoOpStateMachine(), {
     ...config,
     // Keeps the log short, as a real one would be.
     snapshotEntries: 100_000,
   });
-  const inFlight = await best(5, () => propose(replica, count, 1024));
-  report(
-    "propose → result, in-memory log, 1024 in flight, 16 B",
-    count / inFlight / 1000,
-    "M/s",
-    { atLeast: 1, of: "aim" },
+  const session = inSession ? await replica.openSession() : undefined;
+  const ms = await bench.rounds(() =>
+    propose(replica, count, inFlight, session)
   );
-  const session = await replica.openSession();
-  const once = await best(5, () => propose(replica, count, 1024, session));
-  report("… exactly-once, one session", count / once / 1000, "M/s", {
-    of: "",
-  });
-  const one = await best(5, () => propose(replica, 50_000, 1));
-  report("… one at a time", one * 1e3 / 50_000, "µs", {
-    of: "",
-  });
+  return convert(wallOnly(ms), (round) => count / round / 1e3);
 }
 
 /** A machine with `count` keys of 16 B and values of `size` bytes. */
@@ -123,28 +123,29 @@ async function recover(
   return machine;
 }
 
-async function snapshotRateBench(): Promise<void> {
-  const [count, size] = [100_000, 128];
+async function benchSnapshotRate(bench: Bench): Promise<void> {
+  const [count, size] = [bench.count(100_000), 128];
   const megabytes = count * (16 + size) / 1e6;
   const machine = filled(count, size);
-  const saved = await best(9, () => save(machine, new WritableStream()));
-  report(
-    "snapshot of 100k × (16 B + 128 B), save",
-    megabytes / saved * 1e3,
+  const rate = (ms: number): number => megabytes / ms * 1e3;
+  const saved = await bench.rounds(() => save(machine, new WritableStream()));
+  bench.report(
+    "snapshot of 100k × (16 + 128 B), save",
+    convert(wallOnly(saved), rate),
     "MB/s",
-    {
-      atLeast: 330,
-      of: "Dragonboat 253–334",
-    },
+    { atLeast: 330, dragonboat: 294, note: "Dragonboat: 253–334" },
   );
   await using store = new MemorySnapshotStore();
   const sink = await store.create(header);
   await save(machine, sink.writable);
   const info = await sink.commit({ files: 0 });
-  const recovered = await best(9, async () => recover(await store.open(info)));
-  report("… recover", megabytes / recovered * 1e3, "MB/s", {
+  const recovered = await bench.rounds(async () =>
+    recover(await store.open(info))
+  );
+  bench.report("… recover", convert(wallOnly(recovered), rate), "MB/s", {
     atLeast: 230,
-    of: "Dragonboat 165–229",
+    dragonboat: 197,
+    note: "Dragonboat: 165–229",
   });
 }
 
@@ -154,7 +155,7 @@ function memory(): number {
 }
 
 /** Extra memory of saving and recovering a 1 GiB state: resident memory, sampled with every block, beyond that of the states. */
-async function memoryBench(): Promise<void> {
+async function benchMemory(bench: Bench): Promise<void> {
   let most = 0;
   const look = (): void => void (most = Math.max(most, memory()));
   // A first run loads the code without large buffers.
@@ -175,15 +176,17 @@ async function memoryBench(): Promise<void> {
     return recovered;
   };
   await copy(small);
-  const machine = filled(16_384, 64 * 1024 - 64);
+  const machine = filled(bench.count(16_384), 64 * 1024 - 64);
   collectGarbage();
   const before = memory();
   most = 0;
   await save(machine, new WritableStream({ write: look }));
-  report("extra memory while saving a 1 GiB state", most - before, "MiB", {
-    atMost: 16,
-    of: "aim",
-  });
+  bench.report(
+    "extra memory while saving a 1 GiB state",
+    most - before,
+    "MiB",
+    { atMost: 16 },
+  );
   most = 0;
   const other = await copy(machine);
   if (other.getHash() !== machine.getHash()) {
@@ -191,15 +194,7 @@ async function memoryBench(): Promise<void> {
       `Recovered state has hash ${other.getHash()}, not ${machine.getHash()}`,
     );
   }
-  report(
-    "extra memory while saving and recovering it",
-    most - memory(),
-    "MiB",
-    {
-      atMost: 16,
-      of: "aim",
-    },
-  );
+  bench.report("… and recovering it", most - memory(), "MiB", { atMost: 16 });
 }
 
 /** Latencies of proposals, one every turn of the event loop. */
@@ -220,39 +215,65 @@ async function latencies(
   return samples;
 }
 
-export async function stallBench(): Promise<void> {
+/** Measures proposals while snapshots are saved, and without. */
+async function benchStall(bench: Bench): Promise<void> {
   await using host = new NodeHost();
   const replica = await host.startConcurrentCluster(
-    () => filled(100_000, 128),
+    () => filled(bench.count(100_000), 128),
     config,
   );
   const wait = (ms: number): Promise<void> =>
     new Promise((resolve) => setTimeout(resolve, ms));
-  await latencies(replica, wait(500));
-  const without = await latencies(replica, wait(2000));
+  await latencies(replica, wait(bench.count(1000)));
+  const without = await latencies(replica, wait(bench.count(2000)));
   const snapshots = (async (): Promise<void> => {
-    for (const end = performance.now() + 2000; performance.now() < end;) {
+    for (
+      const end = performance.now() + bench.count(2000);
+      performance.now() < end;
+    ) {
       await replica.requestSnapshot();
       await wait(0);
     }
   })();
   const during = await latencies(replica, snapshots);
   const p99 = percentile(without, 0.99);
-  report("p99 of a proposal, no snapshot", p99 * 1e3, "µs", { of: "" });
-  report(
-    "p99 of a proposal while a concurrent machine is saved",
-    percentile(during, 0.99) * 1e3,
-    "µs",
-    { atMost: Math.round(2 * p99 * 1e3), of: "2 × that without" },
-  );
+  bench.report("p99 of a proposal, no snapshot", p99 * 1e3, "µs");
+  const saving = percentile(during, 0.99);
+  bench.report("… while a concurrent machine is saved", saving * 1e3, "µs");
+  bench.report("… relative to without", saving / p99, "×", { atMost: 2 });
 }
 
-/** Measures the host. */
-export async function hostBench(): Promise<void> {
-  await proposeBench();
-  await snapshotRateBench();
-  await stallBench();
-  await memoryBench();
-}
-
-if (import.meta.main) await hostBench();
+/** Cases of the host. */
+export const cases: Cases = {
+  "host/propose": {
+    async run(bench): Promise<void> {
+      bench.report(
+        "propose → result, log in memory, 1,024 in flight, 16 B",
+        await benchPropose(bench, 1024, false),
+        "M/s",
+        { atLeast: 1 },
+      );
+    },
+  },
+  "host/propose-session": {
+    async run(bench): Promise<void> {
+      bench.report(
+        "… exactly-once, one session",
+        await benchPropose(bench, 1024, true),
+        "M/s",
+      );
+    },
+  },
+  "host/propose-one": {
+    async run(bench): Promise<void> {
+      bench.report(
+        "… one at a time",
+        await benchPropose(bench, 1, false),
+        "M/s",
+      );
+    },
+  },
+  "host/snapshot": { run: benchSnapshotRate },
+  "host/stall": { processes: 3, run: benchStall },
+  "host/memory": { run: benchMemory },
+};

@@ -7,6 +7,7 @@
 
 import { ConcurrentKVStateMachine, kv } from "../../src/kv/mod.ts";
 import type { Entry } from "../../src/statemachine/mod.ts";
+import { type Bench, type Cases, convert, wallOnly } from "./report.ts";
 
 const BATCH_ENTRIES = 512;
 const never: AbortSignal = new AbortController().signal;
@@ -65,93 +66,116 @@ function filled(keys: number, valueBytes: number): ConcurrentKVStateMachine {
   return machine;
 }
 
-/** Nanoseconds per entry of the median and of the fastest of many rounds. */
-function time(
-  machine: ConcurrentKVStateMachine,
-  batches: Entry[][],
-  rounds: number,
-): [median: number, fastest: number] {
-  const times: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    const start = performance.now();
-    for (const batch of batches) machine.update(batch);
-    times.push(performance.now() - start);
-  }
-  times.sort((a, b) => a - b);
-  const scale = 1e6 / (batches.length * BATCH_ENTRIES);
-  return [times[rounds >> 1]! * scale, times[0]! * scale];
-}
-
-function report(name: string, figure: number, unit: string): void {
-  // deno-lint-ignore no-console
-  console.log(`${name.padEnd(60)} ${figure.toFixed(1).padStart(8)} ${unit}`);
-}
-
-function benchUpdates(): void {
-  for (const valueBytes of [16, 128]) {
-    const machine = filled(10_000, valueBytes);
-    // Few enough to fit into the cache, like entries that a host has just read.
-    const batches = putBatches(6, 10_000, valueBytes);
-    const [median, fastest] = time(machine, batches, 400);
-    report(`update: overwrite, 10k keys, 16 B + ${valueBytes} B`, median, "ns");
-    report("  … fastest of 400 rounds", fastest, "ns");
-    report("  … of a clone", time(machine.clone(), batches, 100)[0], "ns");
-    let worst = 0;
-    const start = performance.now();
+/** Measures overwrites of values of this size, in a machine and in its clone. */
+async function benchOverwrites(
+  bench: Bench,
+  valueBytes: number,
+): Promise<void> {
+  const machine = filled(bench.count(10_000), valueBytes);
+  // Few enough to fit into the cache, like entries that a host has just read.
+  const batches = putBatches(6, bench.count(10_000), valueBytes);
+  const repeats = bench.count(40);
+  const entries = batches.length * BATCH_ENTRIES * repeats;
+  const overwrite = (target: ConcurrentKVStateMachine) => (): void => {
+    for (let i = 0; i < repeats; i++) {
+      for (const batch of batches) target.update(batch);
+    }
+  };
+  const perEntry = (ms: number): number => ms * 1e6 / entries;
+  bench.report(
+    `key-value machine alone: overwrite, 10k keys, 16 + ${valueBytes} B`,
+    convert(await bench.rounds(overwrite(machine)), perEntry),
+    "ns",
+  );
+  bench.report(
+    `… of a clone, 16 + ${valueBytes} B`,
+    convert(await bench.rounds(overwrite(machine.clone())), perEntry),
+    "ns",
+  );
+  const worst: number[] = [];
+  const withSnapshots = await bench.rounds(() => {
     for (const batch of batches) {
       machine.prepareSnapshot();
-      const before = performance.now();
+      const from = performance.now();
       machine.update(batch);
-      worst = Math.max(worst, performance.now() - before);
+      worst.push(performance.now() - from);
     }
-    const each = (performance.now() - start) * 1e6 /
-      (batches.length * BATCH_ENTRIES);
-    report("  … with a snapshot before every batch", each, "ns");
-    report("  … and the slowest such batch", worst, "ms");
-  }
-  const batches = putBatches(400, 2 ** 31, 16);
-  for (let i = 0; i < 3; i++) {
-    new ConcurrentKVStateMachine().update(batches[i]!);
-  }
-  const start = performance.now();
-  const machine = new ConcurrentKVStateMachine();
-  let worst = 0;
-  for (const batch of batches) {
-    const before = performance.now();
-    machine.update(batch);
-    worst = Math.max(worst, performance.now() - before);
-  }
-  const ns = (performance.now() - start) * 1e6 /
-    (batches.length * BATCH_ENTRIES);
-  report("update: insert of 205k keys in random order, 16 B + 16 B", ns, "ns");
-  report("  … slowest batch", worst, "ms");
-  const key = kv.get(keyOf(77));
-  const reads = filled(10_000, 16);
-  const began = performance.now();
-  for (let i = 0; i < 200_000; i++) reads.lookup(key);
-  report("lookup", (performance.now() - began) * 1e6 / 200_000, "ns");
+  });
+  bench.report(
+    `… with a snapshot before each batch, 16 + ${valueBytes} B`,
+    convert(
+      withSnapshots,
+      (ms) => ms * 1e6 / (batches.length * BATCH_ENTRIES),
+    ),
+    "ns",
+  );
+  bench.report(
+    `… longest of these batches of 512, 16 + ${valueBytes} B`,
+    Math.max(...worst),
+    "ms",
+  );
 }
 
-async function benchSnapshot(): Promise<void> {
-  const machine = filled(100_000, 128);
-  let save = Infinity;
-  let recover = Infinity;
+/** Measures inserts into an empty machine, in random order. */
+async function benchInserts(bench: Bench): Promise<void> {
+  const batches = putBatches(bench.count(400), 2 ** 31, 16);
+  const worst: number[] = [];
+  const ms = await bench.rounds(() => {
+    const machine = new ConcurrentKVStateMachine();
+    let longest = 0;
+    for (const batch of batches) {
+      const from = performance.now();
+      machine.update(batch);
+      longest = Math.max(longest, performance.now() - from);
+    }
+    worst.push(longest);
+  });
+  bench.report(
+    "key-value machine alone: insert of 205k keys, 16 + 16 B",
+    convert(ms, (round) => round * 1e6 / (batches.length * BATCH_ENTRIES)),
+    "ns",
+  );
+  bench.report("… longest batch of 512", { wall: worst, processor: [] }, "ms");
+}
+
+/** Measures lookups in random order, the copy of the value included. */
+async function benchLookups(bench: Bench): Promise<void> {
+  const keys = bench.count(10_000);
+  const machine = filled(keys, 16);
+  const random = xorshift(3);
+  const queries = Array.from(
+    { length: bench.count(200_000) },
+    () => kv.get(keyOf(random() % keys)),
+  );
+  const ms = await bench.rounds(() => {
+    for (const query of queries) machine.lookup(query);
+  });
+  bench.report(
+    "key-value machine alone: lookup, 10k keys, 16 + 16 B",
+    convert(ms, (round) => round * 1e6 / queries.length),
+    "ns",
+    { atMost: 300 },
+  );
+}
+
+/** Measures a snapshot of the machine, without a container. */
+async function benchSnapshot(bench: Bench): Promise<void> {
+  const machine = filled(bench.count(100_000), 128);
   let chunks: Uint8Array[] = [];
-  for (let round = 0; round < 10; round++) {
-    chunks = [];
-    const start = performance.now();
-    await machine.saveSnapshot(
-      machine.prepareSnapshot(),
-      new WritableStream({ write: (chunk) => void chunks.push(chunk) }),
-      noFiles,
-      never,
-    );
-    save = Math.min(save, performance.now() - start);
-  }
-  for (let round = 0; round < 10; round++) {
+  const save = await bench.rounds(
+    () =>
+      machine.saveSnapshot(
+        machine.prepareSnapshot(),
+        new WritableStream({ write: (chunk) => void chunks.push(chunk) }),
+        noFiles,
+        never,
+      ),
+    () => chunks = [],
+  );
+  const megabytes = chunks.reduce((sum, { length }) => sum + length, 0) / 1e6;
+  const recover = await bench.rounds(async () => {
     const target = new ConcurrentKVStateMachine();
     const from = chunks.values();
-    const start = performance.now();
     await target.recoverFromSnapshot(
       new ReadableStream({
         pull(controller): void {
@@ -163,22 +187,26 @@ async function benchSnapshot(): Promise<void> {
       [],
       never,
     );
-    recover = Math.min(recover, performance.now() - start);
     if (target.getHash() !== machine.getHash()) {
       throw new Error(
         `Recovered state has hash ${target.getHash()}, not ${machine.getHash()}`,
       );
     }
-  }
-  const megabytes = chunks.reduce((sum, { length }) => sum + length, 0) / 1e6;
-  report("save, 100k × (16 B + 128 B)", megabytes / save * 1000, "MB/s");
-  report("recover", megabytes / recover * 1000, "MB/s");
+  });
+  const rate = (ms: number): number => megabytes / ms * 1000;
+  bench.report(
+    "key-value machine alone: save, 100k × (16 + 128 B)",
+    convert(wallOnly(save), rate),
+    "MB/s",
+  );
+  bench.report("… recover", convert(wallOnly(recover), rate), "MB/s");
 }
 
-/** Measures and prints. */
-export async function kvBench(): Promise<void> {
-  benchUpdates();
-  await benchSnapshot();
-}
-
-if (import.meta.main) await kvBench();
+/** Cases of the machine alone. */
+export const cases: Cases = {
+  "kv/overwrite-16": { run: (bench) => benchOverwrites(bench, 16) },
+  "kv/overwrite-128": { run: (bench) => benchOverwrites(bench, 128) },
+  "kv/insert": { run: benchInserts },
+  "kv/lookup": { run: benchLookups },
+  "kv/snapshot": { run: benchSnapshot },
+};

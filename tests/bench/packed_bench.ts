@@ -9,9 +9,8 @@ import { kv, OnDiskKVStateMachine } from "../../src/kv/mod.ts";
 import type { Entry } from "../../src/statemachine/mod.ts";
 import type { Changes, Durability } from "../../src/store/mod.ts";
 import { MemoryBlockStore } from "../../src/store/mod.ts";
-import { percentile, report } from "./report.ts";
+import { type Bench, type Cases, convert, percentile } from "./report.ts";
 
-const KEYS = 100_000;
 const BATCH_ENTRIES = 1000;
 const never: AbortSignal = new AbortController().signal;
 
@@ -81,108 +80,116 @@ async function reopened(
   return [machine, least];
 }
 
-/** Measures and prints. */
-export async function packedBench(): Promise<void> {
+/** Measures updates, a reopen and lookups of one store. */
+async function benchPacked(bench: Bench): Promise<void> {
+  const keys = Math.ceil(bench.count(100_000) / BATCH_ENTRIES) * BATCH_ENTRIES;
   const random = xorshift(7);
   const store = new CountingStore();
   const machine = new OnDiskKVStateMachine(store);
   await machine.open(never);
-  for (const batch of batches(KEYS / BATCH_ENTRIES, (i) => i, random)) {
+  for (const batch of batches(keys / BATCH_ENTRIES, (i) => i, random)) {
     await machine.update(batch);
   }
   await machine.sync();
-  const rounds: Entry[][] = [
-    ...batches(200, () => random() % KEYS, random),
+  const updates: Entry[][] = [
+    ...batches(bench.count(200), () => random() % keys, random),
   ];
   const entryBytes = 144;
   const stalls: number[] = [];
-  const entries = rounds.length * BATCH_ENTRIES;
+  const entries = updates.length * BATCH_ENTRIES;
   const bytesBefore = store.bytes;
-  let ns = Infinity;
-  for (let round = 0; round < 4; round++) {
+  const rounds = bench.count(4);
+  const ns: number[] = [];
+  for (let round = 0; round < rounds; round++) {
     store.ms = 0;
     const start = performance.now();
-    for (const batch of rounds) {
+    for (const batch of updates) {
       const from = performance.now();
       const done = machine.update(batch);
       stalls.push(performance.now() - from);
       if (done instanceof Promise) await done;
     }
     const ms = performance.now() - start - store.ms;
-    ns = Math.min(ns, ms * 1e6 / entries);
+    ns.push(ms * 1e6 / entries);
   }
-  const bytes = (store.bytes - bytesBefore) / 4;
-  report("On disk: random overwrite, 100k keys, 16 B + 128 B", ns, "ns", {
-    atMost: 4000,
-    of: "250k/s",
-  });
-  report(
-    "  … bytes written for each byte",
-    bytes / entries / entryBytes,
-    "",
-    {
-      of: "log and pages",
-    },
+  const bytes = (store.bytes - bytesBefore) / rounds;
+  bench.report(
+    "on disk: random overwrite, 100k keys, 16 + 128 B",
+    { wall: ns, processor: [] },
+    "ns",
+    { atMost: 4000, note: "250k/s, without the store's writes" },
   );
-  report("  … longest synchronous update of 1000", Math.max(...stalls), "ms", {
-    atMost: 50,
-    of: "aim",
-  });
-  report("  … 99th percentile", percentile(stalls, 0.99), "ms", { of: "" });
+  bench.report(
+    "… bytes written for each byte",
+    bytes / entries / entryBytes,
+    "×",
+    { note: "log and pages" },
+  );
+  bench.report(
+    "… longest synchronous update of 1,000",
+    Math.max(...stalls),
+    "ms",
+    { atMost: 50 },
+  );
+  bench.report("… 99th percentile", percentile(stalls, 0.99), "ms");
   const logs = store.list("kv/log/", "kv/log0");
-  report(
-    "  … log then",
+  bench.report(
+    "… size of its log",
     logs.reduce((sum, { bytes }) => sum + bytes.length, 0) / 2 ** 20,
     "MiB",
-    { of: `${logs.length} records` },
+    { note: `${logs.length} records` },
   );
   await machine.sync();
   const [again, ms] = await reopened(store);
-  report("  … reopened, until the first lookup is answered", ms, "ms", {
+  bench.report("… reopened, until the first lookup is answered", ms, "ms", {
     atMost: 150,
-    of: "aim, of a browser",
+    note: "aim of a browser",
   });
   if (again.getHash() !== machine.getHash()) {
     throw new Error(
       `Reopened state has hash ${again.getHash()}, not ${machine.getHash()}`,
     );
   }
-  await benchReads(store);
+  await benchReads(bench, store, keys);
 }
 
-async function benchReads(store: MemoryBlockStore): Promise<void> {
-  const machine = new OnDiskKVStateMachine(store, {
+async function benchReads(
+  bench: Bench,
+  store: MemoryBlockStore,
+  keys: number,
+): Promise<void> {
+  const random = xorshift(3);
+  const queries = Array.from(
+    { length: bench.count(50_000, 10) },
+    () => kv.get(keyOf(random() % keys)),
+  );
+  const small = new OnDiskKVStateMachine(store, {
     memoryBudgetBytes: 2 ** 20,
   });
-  await machine.open(never);
-  const random = xorshift(3);
-  for (let i = 0; i < 2000; i++) {
-    await machine.lookup(kv.get(keyOf(random() % KEYS)));
-  }
-  let from = performance.now();
-  for (let i = 0; i < 5000; i++) {
-    await machine.lookup(kv.get(keyOf(random() % KEYS)));
-  }
-  const cold = (performance.now() - from) / 5;
-  report("On disk: lookup, cold, budget a fifteenth of the state", cold, "µs", {
-    of: "read, check, find",
+  await small.open(never);
+  const some = queries.slice(0, queries.length / 10);
+  const cold = await bench.rounds(async () => {
+    for (const query of some) await small.lookup(query);
   });
-  const warm = new OnDiskKVStateMachine(store);
-  await warm.open(never);
-  await warm.lookup(kv.range());
-  for (let i = 0; i < KEYS; i += 100) await warm.lookup(kv.get(keyOf(i)));
-  const keys = Array.from(
-    { length: 50_000 },
-    () => kv.get(keyOf(random() % KEYS)),
+  bench.report(
+    "on disk: lookup, memory for a fifteenth of the state",
+    convert(cold, (round) => round * 1e3 / some.length),
+    "µs",
+    { note: "read, check, find" },
   );
-  from = performance.now();
-  for (const key of keys) warm.lookup(key);
-  report(
-    "On disk: lookup, warm",
-    (performance.now() - from) * 1e6 / keys.length,
+  const large = new OnDiskKVStateMachine(store);
+  await large.open(never);
+  for (const query of queries) await large.lookup(query);
+  const warm = await bench.rounds(() => {
+    for (const query of queries) large.lookup(query);
+  });
+  bench.report(
+    "on disk: lookup, state in memory",
+    convert(warm, (round) => round * 1e6 / queries.length),
     "ns",
-    { of: "copy included" },
+    { note: "contains the copy of the value" },
   );
 }
 
-if (import.meta.main) await packedBench();
+/** The case of the packed machine. */
+export const cases: Cases = { "packed": { run: benchPacked } };

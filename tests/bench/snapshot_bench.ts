@@ -5,13 +5,13 @@
  * @module
  */
 
-// deno-lint-ignore-file no-console
 import {
   openSnapshot,
   type SnapshotHeader,
   SnapshotWriter,
   verifySnapshot,
 } from "../../src/snapshot/mod.ts";
+import { type Bench, type Cases, convert } from "./report.ts";
 
 const MIB = 1024 * 1024;
 const CHUNK_BYTES = 64 * 1024;
@@ -89,56 +89,42 @@ function recut(container: readonly Uint8Array[]): Uint8Array[] {
   return chunks;
 }
 
-/** The median of some runs of `run` over `mib` MiB, in MiB/s, after one to warm up. */
-async function rate(
+/** Measures the MiB of payload that go through the container in a second. */
+async function benchContainer(
+  bench: Bench,
+  compression: "none" | "gzip",
   mib: number,
-  runs: number,
-  run: () => Promise<void>,
-): Promise<number> {
-  const rates: number[] = [];
-  for (let i = 0; i <= runs; i++) {
-    const start = performance.now();
-    await run();
-    if (i) rates.push(mib / ((performance.now() - start) / 1000));
-  }
-  rates.sort((a, b) => a - b);
-  return rates[rates.length >> 1] as number;
+): Promise<void> {
+  const header: SnapshotHeader = {
+    clusterID: 1n,
+    nodeID: 1n,
+    type: 1,
+    kind: "full",
+    index: 1000,
+    compression,
+  };
+  const size = bench.count(mib);
+  const chunks = makeChunks(size * MIB);
+  const container: Uint8Array[] = [];
+  await save(header, chunks, container);
+  const cut = recut(container);
+  const measure = async (
+    what: string,
+    run: () => Promise<void>,
+  ): Promise<void> =>
+    bench.report(
+      `snapshot container, ${compression}, ${what}`,
+      convert(await bench.rounds(run, undefined, 5), (ms) => size / ms * 1000),
+      "MiB/s",
+    );
+  await measure("save", () => save(header, chunks));
+  await measure("recover", () => recover(container));
+  await measure("recover, chunks across blocks", () => recover(cut));
+  await measure("verify", () => verify(container));
 }
 
-/** Prints how many MiB of payload go through the container in a second. */
-export async function snapshotBench(): Promise<void> {
-  for (
-    const [compression, mib, runs] of [
-      ["none", 128, 5],
-      ["gzip", 8, 3],
-    ] as const
-  ) {
-    const header: SnapshotHeader = {
-      clusterID: 1n,
-      nodeID: 1n,
-      type: 1,
-      kind: "full",
-      index: 1000,
-      compression,
-    };
-    const chunks = makeChunks(mib * MIB);
-    const container: Uint8Array[] = [];
-    await save(header, chunks, container);
-    const cut = recut(container);
-    const print = async (
-      what: string,
-      run: () => Promise<void>,
-    ): Promise<void> =>
-      console.log(
-        `snapshot container, ${compression}, ${what}: ${
-          (await rate(mib, runs, run)).toFixed(0)
-        } MiB/s`,
-      );
-    await print("save", () => save(header, chunks));
-    await print("recover", () => recover(container));
-    await print("recover, chunks across blocks", () => recover(cut));
-    await print("verify", () => verify(container));
-  }
-}
-
-if (import.meta.main) await snapshotBench();
+/** Cases of the container. */
+export const cases: Cases = {
+  "container/none": { run: (bench) => benchContainer(bench, "none", 128) },
+  "container/gzip": { run: (bench) => benchContainer(bench, "gzip", 8) },
+};

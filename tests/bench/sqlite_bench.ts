@@ -12,7 +12,13 @@ import {
   SqliteKVStateMachine,
   SqliteLogDB,
 } from "../../src/sqlite/mod.ts";
-import { best, percentile, report } from "./report.ts";
+import {
+  type Bench,
+  type Cases,
+  convert,
+  percentile,
+  wallOnly,
+} from "./report.ts";
 
 const KEYS = 100_000;
 
@@ -57,30 +63,32 @@ async function propose(
   await Promise.all(Array.from({ length: inFlight }, client));
 }
 
-async function throughputBench(): Promise<void> {
-  const commands = Array.from({ length: 200_000 }, (_, i) => makeCommand(i));
-  for (const durability of ["full", "normal"] as const) {
-    await withReplica(durability, async (replica) => {
-      const ms = await best(5, () => propose(replica, commands, 1024));
-      report(
-        durability === "full"
-          ? "SQLite log + machine, full, 1024 in flight, 16 B"
-          : "… normal",
-        commands.length / ms,
-        "k/s",
-        durability === "full"
-          ? { atLeast: 120, of: "Dragonboat, fsynced 117" }
-          : { of: "" },
-      );
-    });
-  }
+async function benchThroughput(
+  bench: Bench,
+  durability: "full" | "normal",
+): Promise<void> {
+  const commands = Array.from(
+    { length: bench.count(200_000) },
+    (_, i) => makeCommand(i),
+  );
+  await withReplica(durability, async (replica) => {
+    const ms = await bench.rounds(() => propose(replica, commands, 1024));
+    bench.report(
+      `SQLite log and machine, durability ${durability}, 1,024 in flight, 16 B`,
+      convert(wallOnly(ms), (round) => commands.length / round),
+      "k/s",
+      durability === "full"
+        ? { atLeast: 120, dragonboat: 117, note: "both with fsync" }
+        : {},
+    );
+  });
 }
 
 /**
  * One client and a raw commit of as many bytes, in turns: both meet the same
  * load of the disk.
  */
-async function oneClientBench(): Promise<void> {
+async function benchOneClient(bench: Bench): Promise<void> {
   const path = await Deno.makeTempFile();
   const db = new DatabaseSync(path);
   db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
@@ -91,7 +99,7 @@ async function oneClientBench(): Promise<void> {
   await withReplica("full", async (replica) => {
     const ours: number[] = [];
     const raw: number[] = [];
-    for (let i = 0; i < 3000; i++) {
+    for (let i = 0; i < bench.count(3000); i++) {
       const cmd = makeCommand(i);
       const start = performance.now();
       await replica.propose(cmd);
@@ -101,23 +109,25 @@ async function oneClientBench(): Promise<void> {
       ours.push(proposed - start);
       raw.push(inserted - proposed);
     }
-    const least = percentile(raw, 0.5) * 1e3;
-    report("raw SQLite commit of one record, full, p50", least, "µs", {
-      of: "",
-    });
-    report("… one client, p50", percentile(ours, 0.5) * 1e3, "µs", {
-      atMost: Math.round(1.3 * least),
-      of: "1.3 × raw; Dragonboat 161",
+    const least = percentile(raw, 0.5);
+    bench.report(
+      "raw SQLite commit of one record, full, p50",
+      least * 1e3,
+      "µs",
+    );
+    const p50 = percentile(ours, 0.5);
+    bench.report("… one client, p50", p50 * 1e3, "µs", { dragonboat: 161 });
+    bench.report("… relative to the raw commit", p50 / least, "×", {
+      atMost: 1.3,
     });
   });
   db.close();
   await Deno.remove(path);
 }
 
-/** Measures what is on SQLite. */
-export async function sqliteBench(): Promise<void> {
-  await throughputBench();
-  await oneClientBench();
-}
-
-if (import.meta.main) await sqliteBench();
+/** Cases of what is on SQLite. */
+export const cases: Cases = {
+  "sqlite/full": { run: (bench) => benchThroughput(bench, "full") },
+  "sqlite/normal": { run: (bench) => benchThroughput(bench, "normal") },
+  "sqlite/one-client": { processes: 3, run: benchOneClient },
+};

@@ -24,7 +24,7 @@ import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
 import { type Message, PROTOCOL_VERSIONS } from "../../src/sync/messages.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
-import { percentile, report } from "./report.ts";
+import { type Bench, type Cases, percentile } from "./report.ts";
 
 /** Load that the clients generate. */
 interface Load {
@@ -236,65 +236,79 @@ function processorMs(): number {
   return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 
-async function throughputBench(): Promise<void> {
-  const load = { clients: 100, commands: 300_000, batch: 50, inFlight: 2 };
-  let cpu = Infinity;
-  let ms = Infinity;
-  for (let i = 0; i < 3; i++) {
-    const outcome = await serveLoad(load);
-    cpu = Math.min(cpu, outcome.cpu);
-    ms = Math.min(ms, outcome.ms);
+/** The load of a hundred clients. */
+function crowd(bench: Bench): Load {
+  const clients = bench.count(100, 2);
+  const batch = 50;
+  const appends = bench.count(60);
+  return {
+    clients,
+    commands: clients * batch * appends,
+    batch,
+    inFlight: Math.min(2, appends),
+  };
+}
+
+async function benchThroughput(bench: Bench): Promise<void> {
+  const load = crowd(bench);
+  const wall: number[] = [];
+  const processor: number[] = [];
+  for (let i = 0; i < bench.count(3); i++) {
+    const { ms, cpu } = await serveLoad(load);
+    wall.push(load.commands / ms);
+    processor.push(load.commands / cpu);
   }
-  report(
-    "Sync server, 100 clients, 16 B, each to all",
-    load.commands / ms,
+  bench.report(
+    `sync server, ${load.clients} clients, 16 B, each to all`,
+    { wall, processor: [] },
     "k/s",
-    {
-      atLeast: 50,
-      of: "clients on the other core",
-    },
+    { atLeast: 50, note: "clients on the other core" },
   );
-  report("… per second of the server's processor", load.commands / cpu, "k/s", {
-    of: "",
-  });
+  bench.report(
+    "… in a second of the server's processor",
+    { wall: processor, processor: [] },
+    "k/s",
+  );
 }
 
 /** Cost of rehearsing each command: the same load with and without, in turn. */
-async function rehearsalBench(): Promise<void> {
-  const load = { clients: 100, commands: 300_000, batch: 50, inFlight: 2 };
-  const least = { tried: Infinity, not: Infinity };
-  const cpu = { tried: Infinity, not: Infinity };
-  for (let i = 0; i < 4; i++) {
-    for (const kind of ["tried", "not"] as const) {
-      const outcome = await serveLoad(load, kind === "tried");
-      least[kind] = Math.min(least[kind], outcome.ms);
-      cpu[kind] = Math.min(cpu[kind], outcome.cpu);
-    }
+async function benchRehearsal(bench: Bench): Promise<void> {
+  const load = crowd(bench);
+  const ratios: number[] = [];
+  const ofProcessor: number[] = [];
+  for (let i = 0; i < bench.count(4); i++) {
+    const tried = await serveLoad(load);
+    const not = await serveLoad(load, false);
+    ratios.push(not.ms / tried.ms);
+    ofProcessor.push(not.cpu / tried.cpu);
   }
-  report(
-    "… each command tried on a fork, against not",
-    least.not / least.tried,
+  bench.report(
+    "… each command tried on a fork, relative to without",
+    { wall: ratios, processor: [] },
     "×",
-    { atLeast: 0.8, of: "not trying" },
+    { atLeast: 0.8 },
   );
-  report("… of the server's processor", cpu.not / cpu.tried, "×", { of: "" });
+  bench.report(
+    "… of the server's processor",
+    { wall: ofProcessor, processor: [] },
+    "×",
+  );
 }
 
-async function oneClientBench(): Promise<void> {
-  const load = { clients: 1, commands: 3000, batch: 1, inFlight: 1 };
+async function benchOneClient(bench: Bench): Promise<void> {
+  const load = {
+    clients: 1,
+    commands: bench.count(3000),
+    batch: 1,
+    inFlight: 1,
+  };
   const { took } = await serveLoad(load);
-  report(
+  bench.report(
     "… one client, append to its answer, p50",
     percentile(took, 0.5),
     "ms",
-    {
-      of: "",
-    },
   );
 }
-
-/** Pages that are connected when the server restarts. */
-const PAGES = 100;
 
 /** Downtime of the server, in milliseconds. */
 const AWAY_MS = 2_000;
@@ -336,11 +350,12 @@ function untilLive(logDB: RemoteLogDB): Promise<void> {
 }
 
 /** Measures the time from a server's return until pages are live again. */
-async function restartBench(): Promise<void> {
+async function benchRestart(bench: Bench): Promise<void> {
+  const count = bench.count(100);
   await using log = new MemoryLogDB();
   let running = await serveAt(log, 0);
   const { url } = running;
-  const pages = Array.from({ length: PAGES }, () => new RemoteLogDB(url));
+  const pages = Array.from({ length: count }, () => new RemoteLogDB(url));
   const hosts: NodeHost[] = [];
   for (const logDB of pages) {
     const host = new NodeHost({ logDB });
@@ -350,39 +365,35 @@ async function restartBench(): Promise<void> {
     await untilLive(logDB);
   }
   await running.stop();
-  await new Promise((resolve) => setTimeout(resolve, AWAY_MS));
+  await new Promise((resolve) => setTimeout(resolve, bench.count(AWAY_MS)));
   running = await serveAt(log, Number(new URL(url).port));
   const backAt = performance.now();
   const took = await Promise.all(pages.map(async (logDB) => {
     await untilLive(logDB);
     return performance.now() - backAt;
   }));
-  report(
-    `Server back after ${AWAY_MS / 1000} s, until ${PAGES} pages are live, p95`,
+  bench.report(
+    `server away for ${AWAY_MS / 1000} s: until ${count} pages are live, p95`,
     percentile(took, 0.95),
     "ms",
-    { atMost: 3_000, of: "the aim" },
+    { atMost: 3_000 },
   );
   for (const host of hosts) await host.stop();
   for (const logDB of pages) await logDB.close();
   await running.stop();
 }
 
-/** Measures the server. */
-export async function syncBench(): Promise<void> {
-  await throughputBench();
-  await rehearsalBench();
-  await oneClientBench();
-  await restartBench();
-}
+/** Cases of the server. */
+export const cases: Cases = {
+  "sync/throughput": { run: benchThroughput },
+  "sync/rehearsal": { run: benchRehearsal },
+  "sync/one-client": { run: benchOneClient },
+  "sync/restart": { run: benchRestart },
+};
 
 if (import.meta.main) {
   const [url, load] = Deno.args;
-  if (url === "rehearsal") await rehearsalBench();
-  else if (url === undefined) await syncBench();
-  else {
-    const outcome = await runClients(url, JSON.parse(load!) as Load);
-    // deno-lint-ignore no-console
-    console.log(JSON.stringify(outcome));
-  }
+  const outcome = await runClients(url!, JSON.parse(load!) as Load);
+  // deno-lint-ignore no-console
+  console.log(JSON.stringify(outcome));
 }
