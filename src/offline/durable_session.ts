@@ -598,7 +598,7 @@ export class DurableSession {
     const { holder, holders } = await this.#storeHolder(record);
     if (!this.#is("claiming")) return;
     const known = this.#sessionInfo(index);
-    if (known?.clientID === clientID && this.#isBehind(known, base)) {
+    if (known?.clientID === clientID && this.#isBehind(known, record)) {
       return this.#onCopied(index);
     }
     let from = known !== undefined && holders.includes(known.holder)
@@ -624,7 +624,7 @@ export class DurableSession {
     if (!this.#is("claiming")) return;
     const now = this.#sessionInfo(index);
     if (now?.clientID !== clientID) return this.#giveUp(session);
-    if (now.holder !== holder || this.#isBehind(now, base)) {
+    if (now.holder !== holder || this.#isBehind(now, record)) {
       return this.#onCopied(index);
     }
     const decided = this.#queue.undecided - 1 - base;
@@ -658,9 +658,18 @@ export class DurableSession {
     return { holder, holders: next.holders };
   }
 
-  /** True if more was sent through a session than the outbox knows: by a copy, or before the outbox was restored. */
-  #isBehind({ next }: SessionInfo, base: number): boolean {
-    return next > this.#queue.loaded + 1 - base;
+  /**
+   * True if commands were sent through a session that the outbox does not have, by
+   * a copy or before the outbox was restored: more than it has, or others under
+   * the numbers of those it has. The last one sent is never acknowledged yet.
+   */
+  #isBehind({ next }: SessionInfo, { index, base }: OutboxSession): boolean {
+    const queue = this.#queue;
+    if (next > queue.loaded + 1 - base) return true;
+    return queue.queuedUpTo(base + next - 1).some(({ id, bytes }) => {
+      const sent = this.#machine.outcomeOf(index, id - base)?.digest;
+      return sent !== undefined && sent !== digest(bytes, 0, bytes.length);
+    });
   }
 
   /** Handles a refused claim: the session is gone, was opened by another principal, or may not be used by its principal now. */

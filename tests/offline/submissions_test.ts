@@ -1342,6 +1342,47 @@ Deno.test(
   }),
 );
 
+for (const sent of [["b"], ["b", "c", "d"]]) {
+  Deno.test(
+    `H14 an outbox that was put back before ${sent} sends nothing after a restart either, with commands of its own under those numbers`,
+    inWorld(async (world) => {
+      const first = await world.start();
+      await world.apply(first.replica, "a");
+      await world.writeNotes();
+      const before = world.copy();
+      for (const command of sent) {
+        // Each acknowledges those before it.
+        await world.apply(first.replica, command);
+        await world.writeNotes();
+      }
+      await world.kill(first);
+      const second = await world.start(before);
+      const [x] = await submitAll(second.replica, "x", "y", "z", "!");
+      assertInstanceOf(
+        await world.until(rejection(x!.result)),
+        ErrOutboxCopied,
+      );
+      await world.until(second.replica.requestSnapshot());
+      await world.kill(second);
+      // As far as the outbox knows, all of it was submitted in order.
+      const { replica } = await world.start(before);
+      const pending = replica.pending();
+      assertEquals(pending.length, 4);
+      for (const { result } of pending) {
+        assertInstanceOf(
+          await world.until(rejection(result)),
+          ErrOutboxCopied,
+        );
+      }
+      await world.env.advance(1_000);
+      assertEquals(await listOf(replica), ["a", ...sent]);
+      replica.adoptOutbox();
+      await world.apply(replica, "e");
+      assertEquals(await listOf(replica), ["a", ...sent, "e"]);
+    }),
+  );
+}
+
 Deno.test(
   "H13 on a log that never had the session, all queued commands are sent",
   inWorld(async (world) => {
