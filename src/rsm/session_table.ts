@@ -67,6 +67,9 @@ export interface SessionEntry<L> {
 /** Digest of a skipped series. */
 export const SKIPPED = -1;
 
+/** Stands in an array of slots for one that its client has acknowledged. */
+const RELEASED: Slot = { digest: SKIPPED, result: undefined };
+
 /** Computes a 52-bit digest of `bytes[start..end)` from two multiplicative hashes. Part of the replicated rules: it must never change. */
 export function digest(bytes: Uint8Array, start: number, end: number): number {
   let a = 0x9E3779B9 ^ (end - start);
@@ -334,17 +337,20 @@ export class SessionTable<L> {
   #acknowledge(session: SessionEntry<L>, upTo: number): void {
     const count = upTo - session.responded;
     if (count <= 0) return;
-    const { slots } = session;
-    if (session.dataBytes > 0) {
-      for (let i = 0; i < count; i++) {
-        this.#addBytes(session, -dataLength(slots[session.head + i]!.result));
+    const { slots, head } = session;
+    for (let i = head; i < head + count; i++) {
+      if (session.dataBytes > 0) {
+        this.#addBytes(session, -dataLength(slots[i]!.result));
       }
+      // Released at once: until the array is compacted, the slots of many
+      // sessions would outlive several collections of young objects.
+      slots[i] = RELEASED;
     }
     session.head += count;
     session.responded = upTo;
     if (session.head === slots.length) {
       slots.length = session.head = 0;
-    } else if (session.head >= 512 && session.head * 2 > slots.length) {
+    } else if (session.head >= 16 && session.head * 2 > slots.length) {
       slots.splice(0, session.head);
       session.head = 0;
     }
