@@ -157,6 +157,7 @@ export {
   type KVAnswer,
   type KVCount,
   type KVGet,
+  type KVGetMany,
   type KVQuery,
   type KVRange,
   type KVRow,

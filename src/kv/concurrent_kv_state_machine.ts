@@ -64,7 +64,8 @@ export class ConcurrentKVStateMachine
 
   /** Answers an encoded query of `kv.encodeQuery()`, for `kv.decodeAnswer()`. */
   naLookup(query: Uint8Array): Uint8Array {
-    return encodeAnswer(answer(this.#tree, decodeQuery(query)));
+    const decoded = decodeQuery(query);
+    return encodeAnswer(decoded, answer(this.#tree, decoded));
   }
 
   /** Returns the state hash; takes the hashes of rows changed since the last call, of a bounded number. */

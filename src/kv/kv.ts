@@ -16,7 +16,7 @@ import {
   PUT,
   SWAP,
 } from "./command.ts";
-import type { KVCount, KVGet, KVRange } from "./query.ts";
+import type { KVCount, KVGet, KVGetMany, KVRange } from "./query.ts";
 
 export { decodeAnswer, encodeQuery } from "./query.ts";
 export { remove as delete };
@@ -70,6 +70,19 @@ export function batch(
 /** Makes the query for the value of a key; undefined if it is absent. */
 export function get(key: string | Uint8Array): KVGet {
   return { type: "get", key: toUint8Array(key, "Key") };
+}
+
+/** Makes the query for the values of several keys as of one state, in the order of the keys; undefined for each that is absent. */
+export function getMany(keys: readonly (string | Uint8Array)[]): KVGetMany {
+  if (!Array.isArray(keys)) {
+    throw new TypeError(
+      `Keys of kv.getMany() are ${describe(keys)}; give an array`,
+    );
+  }
+  return {
+    type: "getMany",
+    keys: keys.map((key, i) => toUint8Array(key, `Key ${i}`)),
+  };
 }
 
 /** Range of rows to query. */

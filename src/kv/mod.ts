@@ -54,6 +54,7 @@ export type {
   KVAnswer,
   KVCount,
   KVGet,
+  KVGetMany,
   KVQuery,
   KVRange,
   KVRow,

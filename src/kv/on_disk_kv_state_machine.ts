@@ -458,11 +458,30 @@ export class OnDiskKVStateMachine
       const slot = store.missing(ROWS, viewOf(key), 0, key.length);
       if (slot) return chain(store.load([slot]), () => this.#lookup(query));
     }
+    if (query.type === "getMany" && store.cold > 0) {
+      const { keys } = query;
+      const isCold = (key: Uint8Array): boolean =>
+        store.missing(ROWS, viewOf(key), 0, key.length) !== undefined;
+      if (keys.some(isCold)) return this.#getMany(keys);
+    }
     try {
       return answer(this.#rows, query);
     } catch (error) {
       if (error !== ABSENT) throw error;
       return this.#range(query as KVRange);
+    }
+  }
+
+  /** Answers from a version, so that all values are of one state however long the reads take. */
+  async #getMany(
+    keys: readonly Uint8Array[],
+  ): Promise<(Uint8Array | undefined)[]> {
+    const store = this.#store;
+    const version = store.freeze();
+    try {
+      return await store.getMany(version, keys.map(viewOf));
+    } finally {
+      store.release(version);
     }
   }
 
@@ -489,7 +508,11 @@ export class OnDiskKVStateMachine
 
   /** Answers an encoded query of `kv.encodeQuery()`, for `kv.decodeAnswer()`. */
   naLookup(query: Uint8Array): MaybePromise<Uint8Array> {
-    return chain(this.#lookup(decodeQuery(query)), encodeAnswer);
+    const decoded = decodeQuery(query);
+    return chain(
+      this.#lookup(decoded),
+      (answer) => encodeAnswer(decoded, answer),
+    );
   }
 
   /** Returns the state hash in constant time. */

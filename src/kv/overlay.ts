@@ -158,6 +158,20 @@ export class Overlay implements KVTarget {
           ? this.#changes.get(name)?.slice()
           : base.lookup(query);
       }
+      case "getMany": {
+        const names = query.keys.map((key) =>
+          nameOf(viewOf(key), 0, key.length)
+        );
+        return chain(
+          base.lookup(query),
+          (below) =>
+            (below as (Uint8Array | undefined)[]).map((value, i) =>
+              this.#changes.has(names[i]!)
+                ? this.#changes.get(names[i]!)?.slice()
+                : value
+            ),
+        );
+      }
       case "count":
         return chain(
           base.lookup(query),

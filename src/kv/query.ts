@@ -9,11 +9,13 @@
  * 0x12 range  flags: 1 start, 2 end, 4 limit, 8 reverse; then, as flagged,
  *             start and end behind their lengths, and the limit, as varints
  * 0x13 count
+ * 0x14 getMany  each key behind its length, as a varint
  * ```
  *
  * An answer to get is empty if the key is absent, else one byte 1 and the
- * value; to range, key and value of each row behind their lengths; to count,
- * the number as a varint.
+ * value; to getMany, for each key, 0 if it is absent, else the length of the
+ * value plus one, as a varint, and the value; to range, key and value of each
+ * row behind their lengths; to count, the number as a varint.
  *
  * This module is browser compatible.
  *
@@ -32,6 +34,14 @@ export interface KVGet {
   readonly type: "get";
   /** Key to look up. */
   readonly key: Uint8Array;
+}
+
+/** Query for the values of several keys. */
+export interface KVGetMany {
+  /** Discriminator of the query. */
+  readonly type: "getMany";
+  /** Keys to look up. */
+  readonly keys: readonly Uint8Array[];
 }
 
 /** Query for rows in byte order of their keys. */
@@ -55,7 +65,7 @@ export interface KVCount {
 }
 
 /** Query of a key-value machine. */
-export type KVQuery = KVGet | KVRange | KVCount;
+export type KVQuery = KVGet | KVGetMany | KVRange | KVCount;
 
 /** Key with its value, both copies that belong to the caller. */
 export interface KVRow {
@@ -68,6 +78,7 @@ export interface KVRow {
 /** Answer to a query of type `Q`. */
 export type KVAnswer<Q extends KVQuery = KVQuery> = Q extends KVGet
   ? Uint8Array | undefined
+  : Q extends KVGetMany ? (Uint8Array | undefined)[]
   : Q extends KVRange ? KVRow[]
   : Q extends KVCount ? number
   : never;
@@ -75,6 +86,7 @@ export type KVAnswer<Q extends KVQuery = KVQuery> = Q extends KVGet
 const GET = 0x11;
 const RANGE = 0x12;
 const COUNT = 0x13;
+const GET_MANY = 0x14;
 
 const START = 1;
 const END = 2;
@@ -100,6 +112,9 @@ export function checked<Q extends KVQuery>(query: Q): Q {
     case "get":
       if (bytes(query.key)) return query;
       break;
+    case "getMany":
+      if (Array.isArray(query.keys) && query.keys.every(bytes)) return query;
+      break;
     case "range": {
       const { limit, reverse } = query;
       if (
@@ -115,7 +130,7 @@ export function checked<Q extends KVQuery>(query: Q): Q {
   throw new ErrKVInvalidQuery(
     `${
       describe(query)
-    } is not a key-value query; make queries with kv.get(), kv.range() or kv.count()`,
+    } is not a key-value query; make queries with kv.get(), kv.getMany(), kv.range() or kv.count()`,
   );
 }
 
@@ -138,6 +153,8 @@ export function answer(state: KVState, query: KVQuery): KVAnswer {
   switch (query.type) {
     case "get":
       return state.copy(keyView(query.key), 0, query.key.length);
+    case "getMany":
+      return query.keys.map((key) => state.copy(keyView(key), 0, key.length));
     case "range":
       return range(state, query);
     case "count":
@@ -180,6 +197,11 @@ export function encodeQuery(query: KVQuery): Uint8Array<ArrayBuffer> {
   const w = new ByteWriter();
   if (query.type === "get") return w.u8(GET).raw(query.key).finish();
   if (query.type === "count") return w.u8(COUNT).finish();
+  if (query.type === "getMany") {
+    w.u8(GET_MANY);
+    for (const key of query.keys) w.bytes(key);
+    return w.finish();
+  }
   const { start, end, limit, reverse } = query;
   w.u8(RANGE).u8(
     (start ? START : 0) | (end ? END : 0) |
@@ -197,6 +219,11 @@ export function decodeQuery(bytes: Uint8Array): KVQuery {
     const op = r.u8();
     if (op === GET) return { type: "get", key: r.raw(r.remaining) };
     if (op === COUNT) return { type: "count" };
+    if (op === GET_MANY) {
+      const keys: Uint8Array[] = [];
+      while (r.remaining > 0) keys.push(r.bytes());
+      return { type: "getMany", keys };
+    }
     if (op !== RANGE) throw new RangeError(`Unknown query ${op}`);
     const flags = r.u8();
     if (flags > 15) throw new RangeError(`Unknown flags ${flags}`);
@@ -210,13 +237,25 @@ export function decodeQuery(bytes: Uint8Array): KVQuery {
   });
 }
 
-/** Encodes an answer. */
-export function encodeAnswer(answer: KVAnswer): Uint8Array<ArrayBuffer> {
+/** Encodes the answer to a query. */
+export function encodeAnswer(
+  { type }: KVQuery,
+  answer: KVAnswer,
+): Uint8Array<ArrayBuffer> {
   const w = new ByteWriter();
-  if (typeof answer === "number") w.varint(answer);
-  else if (Array.isArray(answer)) {
-    for (const { key, value } of answer) w.bytes(key).bytes(value);
-  } else if (answer) w.u8(1).raw(answer);
+  if (type === "count") w.varint(answer as KVAnswer<KVCount>);
+  else if (type === "range") {
+    const rows = answer as KVAnswer<KVRange>;
+    for (const { key, value } of rows) w.bytes(key).bytes(value);
+  } else if (type === "getMany") {
+    for (const value of answer as KVAnswer<KVGetMany>) {
+      if (value === undefined) w.varint(0);
+      else w.varint(value.length + 1).raw(value);
+    }
+  } else {
+    const value = answer as KVAnswer<KVGet>;
+    if (value !== undefined) w.u8(1).raw(value);
+  }
   return w.finish();
 }
 
@@ -225,21 +264,40 @@ export function decodeAnswer<Q extends KVQuery>(
   query: Q,
   bytes: Uint8Array,
 ): KVAnswer<Q> {
-  const { type } = checked(query);
-  return decode(`Not the bytes of an answer to ${type}`, bytes, (r) => {
-    if (type === "count") return r.varint();
-    if (type === "get") {
-      if (r.remaining === 0) return undefined;
-      const presence = r.u8();
-      if (presence !== 1) throw new RangeError(`Unknown presence ${presence}`);
-      return r.raw(r.remaining).slice();
-    }
-    const rows: KVRow[] = [];
-    while (r.remaining > 0) {
-      rows.push({ key: r.bytes().slice(), value: r.bytes().slice() });
-    }
-    return rows;
-  }) as KVAnswer<Q>;
+  checked(query as KVQuery);
+  return decodeChecked(query, bytes) as KVAnswer<Q>;
+}
+
+function decodeChecked(query: KVQuery, bytes: Uint8Array): KVAnswer {
+  const { type } = query;
+  return decode<KVAnswer>(
+    `Not the bytes of an answer to ${type}`,
+    bytes,
+    (r) => {
+      if (type === "count") return r.varint();
+      if (type === "get") {
+        if (r.remaining === 0) return undefined;
+        const presence = r.u8();
+        if (presence !== 1) {
+          throw new RangeError(
+            `Unknown presence ${presence}`,
+          );
+        }
+        return r.raw(r.remaining).slice();
+      }
+      if (query.type === "getMany") {
+        return query.keys.map(() => {
+          const size = r.varint();
+          return size === 0 ? undefined : r.raw(size - 1).slice();
+        });
+      }
+      const rows: KVRow[] = [];
+      while (r.remaining > 0) {
+        rows.push({ key: r.bytes().slice(), value: r.bytes().slice() });
+      }
+      return rows;
+    },
+  );
 }
 
 /** Decodes bytes to their end; malformed bytes throw `ErrKVInvalidQuery` with this message. */

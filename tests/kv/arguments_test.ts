@@ -27,6 +27,7 @@ Deno.test("case D1: every argument of every kv function is a string or bytes, el
     ["Value", (value) => kv.compareAndSwap("k", "e", wrong(value))],
     ["Value", (value) => kv.compareAndSwap("k", undefined, wrong(value))],
     ["Key", (value) => kv.get(wrong(value))],
+    ["Key 1", (value) => kv.getMany(["k", wrong(value)])],
     ["start", (value) => kv.range({ start: wrong(value) })],
     ["end", (value) => kv.range({ end: wrong(value) })],
     ["Part 0 of the batch", (value) => kv.batch([wrong(value)])],
@@ -48,6 +49,7 @@ Deno.test("case D1: every argument of every kv function is a string or bytes, el
   for (const stranger of STRANGERS.filter((value) => !Array.isArray(value))) {
     assertThrows(() => kv.batch(wrong(stranger)), TypeError, "Commands");
   }
+  assertThrows(() => kv.getMany(wrong("k")), TypeError, "Keys");
   for (const limit of ["10", 1n, null]) {
     assertThrows(() => kv.range({ limit: wrong(limit) }), TypeError, "limit");
   }

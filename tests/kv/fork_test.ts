@@ -80,6 +80,7 @@ async function compare(seed: number): Promise<void> {
     for (
       const query of [
         kv.get(commands.key()),
+        kv.getMany([commands.key(), commands.key(), commands.key()]),
         kv.count(),
         kv.range(range),
         kv.range({ ...range, limit: 1 }),

@@ -167,6 +167,9 @@ for (const [name, create] of machines) {
       { type: "put", key: bytes("a") },
       { type: "get" },
       { type: "get", key: "a" },
+      { type: "getMany" },
+      { type: "getMany", keys: ["a"] },
+      { type: "getMany", keys: [bytes("a"), undefined] },
       { type: "range", start: "a" },
       { type: "range", end: 1 },
       { type: "range", limit: -1 },
@@ -191,6 +194,8 @@ for (const [name, create] of machines) {
       kv.get("b"),
       kv.get("nothing"),
       kv.get(""),
+      kv.getMany(["c", "nothing", "", "a", "b", "a"]),
+      kv.getMany([]),
       kv.count(),
       kv.range(),
       kv.range({ start: "a", end: "c" }),
@@ -216,6 +221,7 @@ for (const [name, create] of machines) {
       Uint8Array.of(0x12, 1, 5, 0),
       Uint8Array.of(0x12, 0, 0),
       Uint8Array.of(0x22, 0),
+      Uint8Array.of(0x14, 2, 0),
       bytes("get"),
     ];
     for (const query of bad) {
@@ -281,6 +287,9 @@ Deno.test("kv.decodeAnswer() throws on bytes that are no answer", () => {
     [kv.count(), new Uint8Array()],
     [kv.count(), Uint8Array.of(1, 1)],
     [kv.get("a"), Uint8Array.of(2, 1)],
+    [kv.getMany(["a", "b"]), Uint8Array.of(2, 1)],
+    [kv.getMany(["a"]), Uint8Array.of(1, 1)],
+    [kv.getMany(["a"]), Uint8Array.of(4, 1)],
     [kv.range(), Uint8Array.of(5, 1)],
     [kv.range(), Uint8Array.of(1, 1)],
   ];

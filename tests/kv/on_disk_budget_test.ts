@@ -5,6 +5,7 @@ import { viewOf } from "../../src/kv/view.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { applyAll, opened, saved } from "./on_disk_util.ts";
 import { apply, never, random, save } from "./util.ts";
+import { text } from "../support/bytes.ts";
 
 const MIB = 1024 * 1024;
 
@@ -255,6 +256,27 @@ Deno.test("D7 an update of more pages than fit in memory is done while lookups r
   assert(done, "It has to read the same pages again and again");
   await Promise.all(looked);
   assertEquals((await updating)[0]?.value, 1n);
+});
+
+Deno.test("D7 the values of many keys are of one state, while updates change pages that are not in memory", async () => {
+  const store = new FaultyBlockStore({ asynchronous: true });
+  const options = { memoryBudgetBytes: MIB / 16 };
+  let [machine] = await opened(store, options);
+  const keys = Array.from({ length: 3000 }, (_, i) => `key ${i}`);
+  const fill = (value: string): Uint8Array =>
+    kv.batch(keys.map((key) => kv.put(key, value.repeat(20))));
+  await applyAll(machine, 0, [fill("0")]);
+  await machine.close();
+  [machine] = await opened(store, options);
+  const query = kv.getMany([...keys.slice(1000).reverse(), "none", ...keys]);
+  for (let i = 1; i < 4; i++) {
+    const reading = machine.lookup(query);
+    const updating = applyAll(machine, i, [fill(`${i}`)]);
+    const values = (await reading).map((value) => value && text(value));
+    assertEquals(values.splice(2000, 1), [undefined]);
+    assertEquals(new Set(values), new Set([`${i - 1}`.repeat(20)]));
+    await updating;
+  }
 });
 
 Deno.test("H6 host's rows are read also where some are in memory and all do not fit", async () => {

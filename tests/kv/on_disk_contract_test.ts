@@ -19,6 +19,7 @@ const commands = [
 const queries = [
   kv.get("a"),
   kv.get("b"),
+  kv.getMany(["d", "a", "b"]),
   kv.count(),
   kv.range(),
   kv.range({ start: "b", reverse: true, limit: 2 }),

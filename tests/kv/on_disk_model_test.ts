@@ -26,7 +26,7 @@ function queries(commands: Commands): KVQuery[] {
   return [
     kv.count(),
     kv.get(commands.key()),
-    kv.get(commands.key()),
+    kv.getMany([commands.key(), commands.key(), commands.key()]),
     kv.range({ start: bound(), end: bound(), limit: next(40) }),
     kv.range({ start: bound(), end: bound(), limit: next(40), reverse: true }),
     kv.range({ start: bound(), end: bound() }),

@@ -250,6 +250,14 @@ export class PackedStore {
     return this.#reader.spans(version, from, to, reverse);
   }
 
+  /** Returns copies of the values of keys in a version. */
+  getMany(
+    version: Version,
+    keys: readonly DataView[],
+  ): Promise<(Uint8Array | undefined)[]> {
+    return this.#reader.getMany(version, keys);
+  }
+
   // Changing.
 
   /**

@@ -10,6 +10,7 @@ import { chain, isPromise } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import type { BlockStore } from "../../store/store.ts";
 import type { Span } from "../tree.ts";
+import { copyOf } from "../view.ts";
 import { indexOf } from "./directory.ts";
 import type { BlockKeys } from "./keys.ts";
 import { emptyPage, mergeChanges, type Page, readPage } from "./pages.ts";
@@ -131,7 +132,8 @@ export class PageReader {
     for (let n = 0; n <= high - low;) {
       const count = Math.min(ahead, high - low + 1 - n);
       const at = reverse ? high - n - count + 1 : low + n;
-      const pages = await this.#readVersion(version, at, at + count);
+      const wanted = Array.from({ length: count }, (_, i) => at + i);
+      const pages = (await this.#readVersion(version, wanted)).flat();
       if (reverse) pages.reverse();
       for (const leaf of pages) {
         const start = from ? leaf.lowerBound(from, 0, from.byteLength) : 0;
@@ -143,24 +145,66 @@ export class PageReader {
     }
   }
 
-  /** Reads the pages of some slots of a version. */
+  /** Returns copies of the values of keys in a version, reading several pages in one request. */
+  async getMany(
+    version: Version,
+    keys: readonly DataView[],
+  ): Promise<(Uint8Array | undefined)[]> {
+    const slotOf = (key: DataView): number =>
+      indexOf(version.slots, key, 0, key.byteLength);
+    const values: (Uint8Array | undefined)[] = keys.map(() => undefined);
+    const bySlot = new Map<number, number[]>();
+    keys.forEach((key, i) => {
+      const slot = slotOf(key);
+      const wanted = bySlot.get(slot);
+      if (wanted) wanted.push(i);
+      else bySlot.set(slot, [i]);
+    });
+    const slots = [...bySlot.keys()];
+    for (let at = 0; at < slots.length; at += READ_AHEAD) {
+      const some = slots.slice(at, at + READ_AHEAD);
+      const pages = await this.#readVersion(version, some);
+      for (const [n, slot] of some.entries()) {
+        for (const i of bySlot.get(slot)!) {
+          values[i] = valueOf(pages[n]!, keys[i]!);
+        }
+      }
+    }
+    return values;
+  }
+
+  /** Reads the pages of some slots of a version, for each slot one or more. */
   async #readVersion(
     { slots }: Version,
-    start: number,
-    end: number,
-  ): Promise<Page[]> {
-    const some = slots.slice(start, end);
+    wanted: readonly number[],
+  ): Promise<Page[][]> {
     // Captured before the first await: pages may be evicted later.
-    const leaves = some.map(({ content }) => content.leaf);
+    const leaves = wanted.map((i) => slots[i]!.content.leaf);
     // Copied: a page may get another block during the read.
-    const contents = some.filter((_, i) => !leaves[i]).map(({ content }) => ({
-      ...content,
-    }));
+    const contents = wanted.filter((_, n) => !leaves[n])
+      .map((i) => ({ ...slots[i]!.content }));
     const blocks = await this.#get(contents);
-    let n = 0;
-    return some.flatMap(({ first }, i) => {
-      const to = slots[start + i + 1]?.first;
-      return leaves[i] ?? this.#pages(contents[n]!, blocks[n++], first, to);
+    let at = 0;
+    return wanted.map((i, n) => {
+      const leaf = leaves[n];
+      if (leaf) return [leaf];
+      const to = slots[i + 1]?.first;
+      return this.#pages(contents[at]!, blocks[at++], slots[i]!.first, to);
     });
   }
+}
+
+/** Returns a copy of the value of a key in some pages. */
+function valueOf(
+  pages: readonly Page[],
+  key: DataView,
+): Uint8Array | undefined {
+  const size = key.byteLength;
+  for (const leaf of pages) {
+    const row = leaf.lowerBound(key, 0, size);
+    if (leaf.hasKey(row, key, 0, size)) {
+      return copyOf(leaf.view, leaf.valueAt(row), leaf.offset(row + 1));
+    }
+  }
+  return undefined;
 }
