@@ -58,8 +58,8 @@ Deno.test("the table has the median of all processes, and judges by processor ti
 
 Deno.test("the growth of both tables is measured and drawn", () => {
   const points = ["Sampan", "JavaScript Map"].flatMap((of) => [
-    ...measure(of, 100),
-    ...measure(of, 1_000),
+    ...measure(of, 100, 1_000),
+    ...measure(of, 1_000, 1_000),
   ]);
   assertEquals(points.length, 12);
   const svg = drawGrowth(points);

@@ -5,8 +5,9 @@
  * into `growth.svg`.
  *
  * ```sh
- * deno task bench:growth           # measure and draw
- * deno task bench:growth --draw    # draw what was measured before
+ * deno task bench:growth                  # measure and draw
+ * deno task bench:growth --processes 1    # with one process each, not three
+ * deno task bench:growth --draw           # draw what was measured before
  * ```
  *
  * @module
@@ -151,11 +152,15 @@ function getMs(table: Table, order: Uint32Array): number {
 }
 
 /** Measures one size in this process, after smaller tables to compile the code. */
-export function measure(of: string, keys: number): GrowthPoint[] {
+export function measure(
+  of: string,
+  keys: number,
+  operationsMin: number = OPERATIONS_MIN,
+): GrowthPoint[] {
   const random = random32(keys);
   const create = TABLES[of]!;
   const warm = Math.min(keys, 20_000);
-  for (let i = 0; i < 3; i++) {
+  for (let done = 0; done < operationsMin; done += warm) {
     const table = create();
     putMs(table, shuffled(warm, random), random);
     getMs(table, shuffled(warm, random));
@@ -167,10 +172,10 @@ export function measure(of: string, keys: number): GrowthPoint[] {
     table = create();
     ms += putMs(table, shuffled(keys, random), random);
     inserted += keys;
-  } while (inserted < Math.min(OPERATIONS_MIN, 100 * keys));
+  } while (inserted < operationsMin);
   const insert = ms * 1e6 / inserted;
   const operations = Math.min(
-    Math.max(keys, Math.min(OPERATIONS_MIN, 100 * keys)),
+    Math.max(keys, operationsMin),
     OPERATIONS_MAX,
   );
   const order = Uint32Array.from(
@@ -187,9 +192,13 @@ export function measure(of: string, keys: number): GrowthPoint[] {
 }
 
 /** Measures one size in processes of its own, and takes the medians. */
-async function measureApart(of: string, keys: number): Promise<GrowthPoint[]> {
+async function measureApart(
+  of: string,
+  keys: number,
+  processes: number,
+): Promise<GrowthPoint[]> {
   const runs: GrowthPoint[][] = [];
-  for (let i = 0; i < PROCESSES; i++) {
+  for (let i = 0; i < processes; i++) {
     const { stdout, success } = await new Deno.Command(Deno.execPath(), {
       args: [
         "run",
@@ -216,11 +225,11 @@ function say(text: string): void {
   console.log(text);
 }
 
-async function measureAll(): Promise<GrowthPoint[]> {
+async function measureAll(processes: number): Promise<GrowthPoint[]> {
   const points: GrowthPoint[] = [...GO];
   for (const keys of SIZES) {
     for (const of of Object.keys(TABLES)) {
-      const measured = await measureApart(of, keys);
+      const measured = await measureApart(of, keys, processes);
       for (const { operation, ns } of measured) {
         say(`${of}, ${keys.toLocaleString("en")} keys, ${operation}: ${ns} ns`);
       }
@@ -231,11 +240,14 @@ async function measureAll(): Promise<GrowthPoint[]> {
 }
 
 async function main(args: readonly string[]): Promise<void> {
-  if (args.length === 2) {
-    return say(JSON.stringify(measure(args[0]!, Number(args[1]))));
+  const [first, second] = args;
+  if (Object.hasOwn(TABLES, first ?? "")) {
+    return say(JSON.stringify(measure(first!, Number(second))));
   }
-  if (args[0] !== "--draw") {
-    const lines = (await measureAll()).map((point) => JSON.stringify(point));
+  if (first !== "--draw") {
+    const processes = first === "--processes" ? Number(second) : PROCESSES;
+    const points = await measureAll(processes);
+    const lines = points.map((point) => JSON.stringify(point));
     await Deno.writeTextFile(DATA, `[\n  ${lines.join(",\n  ")}\n]\n`);
   }
   const points = JSON.parse(await Deno.readTextFile(DATA)) as GrowthPoint[];

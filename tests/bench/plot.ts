@@ -39,23 +39,25 @@ export function drawGrowth(points: readonly GrowthPoint[]): string {
     y: "ns",
     fx: "operation",
     stroke: "of",
+    z: "of",
   } as const;
   const svg = Plot.plot({
     document: document as unknown as Document,
     width: 960,
     height: 400,
-    marginLeft: 50,
+    marginLeft: 60,
     marginRight: 20,
     marginTop: 50,
     marginBottom: 45,
-    style: { fontSize: "13px", background: "none", color: "currentColor" },
+    style: { fontSize: "13px", background: "none" },
     fx: {
       domain: ["insert", "overwrite", "lookup"],
       label: null,
-      padding: 0.08,
+      padding: 0.12,
     },
     x: {
       type: "log",
+      domain: [1e3, 1e7],
       label: "keys",
       ticks: [1e3, 1e4, 1e5, 1e6, 1e7],
       tickFormat: (keys: number) =>
@@ -66,7 +68,7 @@ export function drawGrowth(points: readonly GrowthPoint[]): string {
       label: "ns of processor time per operation",
       grid: true,
       ticks: [50, 100, 200, 500, 1000, 2000, 5000, 10000],
-      tickFormat: (ns: number) => String(ns),
+      tickFormat: (ns: number) => ns.toLocaleString("en"),
     },
     color: {
       domain: Object.keys(COLOURS),
@@ -75,6 +77,18 @@ export function drawGrowth(points: readonly GrowthPoint[]): string {
     marks: [
       Plot.line(points, { ...channels, strokeWidth: 2 }),
       Plot.dot(points, { ...channels, fill: "of", r: 3 }),
+      // The legend, where no line is: inserts begin low.
+      ...Object.entries(COLOURS).map(([name, colour], i) =>
+        Plot.text([name], {
+          fx: () => "insert",
+          text: [name],
+          frameAnchor: "top-left",
+          dx: 10,
+          dy: 30 + 18 * i,
+          fill: colour,
+          fontWeight: "bold",
+        })
+      ),
     ],
   });
   svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");

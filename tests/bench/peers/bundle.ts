@@ -8,21 +8,21 @@
  */
 
 import { gzipSync } from "node:zlib";
+import { bundle, stopBundler } from "../../../web/bundle.ts";
 import { PEERS } from "./install.ts";
 
-const ROOT = decodeURIComponent(
-  new URL("../../../", import.meta.url).pathname,
-);
+/** Bytes of a module of this project with all that it imports, gzipped. */
+async function ownBytes(source: string): Promise<number> {
+  try {
+    const { code } = await bundle({ text: source, name: "page" });
+    return gzipSync(code, { level: 9 }).length;
+  } finally {
+    stopBundler();
+  }
+}
 
-/** Modules of this project, by the names that a page uses here. */
-const OWN: readonly (readonly [name: string, path: string])[] = [
-  ["@sampan/mod", "mod.ts"],
-  ["@sampan/indexeddb", "src/indexeddb/mod.ts"],
-  ["@sampan/sync/client", "src/sync/client/mod.ts"],
-];
-
-/** Kibibytes of a module with all that it imports, gzipped. */
-export async function bundleKiB(source: string): Promise<number> {
+/** Bytes of a module with the packages that it imports, and of the WebAssembly it loads, gzipped. */
+async function peerBytes(source: string): Promise<number> {
   const folder = `${PEERS}npm`;
   const entry = `${folder}/page.ts`;
   const output = await Deno.makeTempDir();
@@ -40,7 +40,6 @@ export async function bundleKiB(source: string): Promise<number> {
           "--target=es2022",
           "--loader:.wasm=file",
           `--outdir=${output}`,
-          ...OWN.map(([name, path]) => `--alias:${name}=${ROOT}${path}`),
         ],
         cwd: folder,
       },
@@ -51,8 +50,16 @@ export async function bundleKiB(source: string): Promise<number> {
       const file = await Deno.readFile(`${output}/${name}`);
       bytes += gzipSync(file, { level: 9 }).length;
     }
-    return bytes / 1024;
+    return bytes;
   } finally {
     await Deno.remove(output, { recursive: true });
   }
+}
+
+/** Kibibytes of a page's module with all that it imports, gzipped. */
+export async function bundleKiB(
+  source: string,
+  isOwn: boolean,
+): Promise<number> {
+  return (isOwn ? await ownBytes(source) : await peerBytes(source)) / 1024;
 }

@@ -59,7 +59,8 @@ async function once(
       command: commandOf(product),
       folder,
       share,
-      bundleKiB: () => bundleKiB(product.page),
+      bundleKiB: () =>
+        bundleKiB(product.page, !product.program.startsWith("npm/")),
     }) ?? [];
   } finally {
     await Deno.remove(folder, { recursive: true });

@@ -46,9 +46,9 @@ export const PRODUCTS: Readonly<Record<string, Product>> = {
     args: [],
     works: ALL,
     page: `
-      export * from "@sampan/mod";
-      export * from "@sampan/indexeddb";
-      export * from "@sampan/sync/client";
+      export { kv, NodeHost } from "@sampan/sampan";
+      export { deviceID, IndexedDBKVStateMachine, IndexedDBOutbox } from "@sampan/sampan/indexeddb";
+      export { RemoteLogDB } from "@sampan/sampan/sync/client";
     `,
     caveats: [
       "Orders every edit, tries it on a fork at the server, applies it exactly once, and hashes the state.",
@@ -63,7 +63,7 @@ export const PRODUCTS: Readonly<Record<string, Product>> = {
     works: ["W1", "W2", "W3", "W4"],
     page: "",
     caveats: [
-      "The server commits each batch with fsync before anybody sees it; no peer's server does.",
+      "The server commits each batch with fsync before any client sees it; no server of the peers does.",
     ],
   },
   "sampan-propose": {
@@ -103,7 +103,7 @@ export const PRODUCTS: Readonly<Record<string, Product>> = {
     program: "npm/loro.ts",
     args: [],
     works: ALL,
-    page: `export { LoroDoc } from "loro-crdt/web";`,
+    page: `export { LoroDoc } from "loro-crdt/bundler";`,
     caveats: [
       MERGES,
       NOT_DURABLE,

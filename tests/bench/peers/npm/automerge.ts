@@ -4,6 +4,7 @@
  * @module
  */
 
+import { readdirSync } from "node:fs";
 import { type DocHandle, Repo, splice } from "@automerge/automerge-repo";
 import {
   WebSocketClientAdapter,
@@ -37,7 +38,8 @@ async function openDevice(options: OpenOptions): Promise<Device> {
     );
   const initial = new URL(options.url).searchParams.get("initial")!;
   if (online) connect();
-  const handle = online || folder !== undefined
+  const isStored = folder !== undefined && readdirSync(folder).length > 0;
+  const handle = online || isStored
     ? await repo.find<Content>(id)
     : repo.import<Content>(
       Uint8Array.from(atob(initial), (c) => c.charCodeAt(0)),

@@ -48,7 +48,7 @@ const peer: Peer = {
       : new PouchDB<Doc>(`${folder}/rows`);
     let sync: { cancel(): void } | undefined;
     const connect = (): void => {
-      sync = db.sync(url, { live: true, retry: true, batch_size: 1_000 });
+      sync = db.sync(new PouchDB(url), { live: true, retry: true, batch_size: 1_000 });
     };
     if (online) connect();
     const find = (row: string): Promise<Doc | undefined> =>

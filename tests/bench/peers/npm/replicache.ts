@@ -118,6 +118,8 @@ const peer: Peer = {
       pullInterval: null,
       pushDelay: 0,
       logLevel: "error",
+      // It reports each try while the network is off.
+      logSinks: [],
       pusher: async (body) => {
         if (!isOnline) return { httpRequestInfo: offline };
         const { httpRequestInfo } = await post("push", body);
