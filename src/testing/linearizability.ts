@@ -147,6 +147,13 @@ function isKnown({ end }: { readonly end?: number | undefined }): boolean {
   return end !== undefined;
 }
 
+/**
+ * Order in which calls are tried: those that change nothing, which is never wrong;
+ * then those with a known outcome; then the others, which take effect only where
+ * another call needs it.
+ */
+type Rank = 0 | 1 | 2;
+
 /** Start or end of a call, in a doubly linked list in order of time. */
 interface Event<I, O> {
   readonly call: RecordedCall<I, O>;
@@ -155,7 +162,7 @@ interface Event<I, O> {
   /** End of the call, for its start if the outcome is known; undefined for an end. */
   readonly end: Event<I, O> | undefined;
   readonly isStart: boolean;
-  readonly isReadOnly: boolean;
+  readonly rank: Rank;
   previous: Event<I, O>;
   next: Event<I, O>;
 }
@@ -165,10 +172,7 @@ interface Choice<S, I, O> {
   readonly event: Event<I, O>;
   /** State before the call. */
   readonly state: S;
-  /** True if calls with unknown outcome were being tried. */
-  readonly wasUnknown: boolean;
-  /** True if no other call need be tried in its place. */
-  readonly isForced: boolean;
+  readonly rank: Rank;
 }
 
 /** Search for an order that explains the calls of one key. */
@@ -215,7 +219,8 @@ class Search<S, I, O> {
     calls.forEach((call, id) => {
       const isReadOnly = this.#model.isReadOnly?.(call.input) ?? false;
       if (!isKnown(call) && isReadOnly) return;
-      const event = { call, id, isReadOnly } as Event<I, O>;
+      const rank: Rank = isReadOnly ? 0 : isKnown(call) ? 1 : 2;
+      const event = { call, id, rank } as Event<I, O>;
       let end: Event<I, O> | undefined;
       if (call.end !== undefined) {
         this.#left++;
@@ -238,36 +243,33 @@ class Search<S, I, O> {
     const order: Choice<S, I, O>[] = [];
     let state = this.#model.init();
     let event = head.next;
-    // Calls with a known outcome are tried first: others take effect only where one needs it.
-    let isUnknown = false;
+    let rank: Rank = 0;
     while (this.#left > 0) {
       if (event !== head && event.isStart) {
-        const next = isKnown(event.call) !== isUnknown
-          ? this.#try(state, event)
-          : undefined;
+        const next = event.rank === rank ? this.#try(state, event) : undefined;
         if (next === undefined) {
           event = event.next;
           continue;
         }
-        const isForced = event.isReadOnly;
-        order.push({ event, state, wasUnknown: isUnknown, isForced });
+        order.push({ event, state, rank });
         this.#lift(event);
         state = next.state;
         if (order.length > this.longest.length) {
           this.longest = order.map(({ event }) => event.call);
           this.longestState = state;
         }
-        [event, isUnknown] = [head.next, false];
-      } else if (!isUnknown) {
-        [event, isUnknown] = [head.next, true];
+        [event, rank] = [head.next, 0];
+      } else if (rank < 2) {
+        [event, rank] = [head.next, rank + 1 as Rank];
       } else {
         let choice: Choice<S, I, O> | undefined;
         do {
           choice = order.pop();
           if (choice === undefined) return false;
           this.#unlift(choice.event);
-        } while (choice.isForced);
-        ({ state, wasUnknown: isUnknown } = choice);
+          // No other call need be tried in the place of one that changes nothing.
+        } while (choice.rank === 0);
+        ({ state, rank } = choice);
         event = choice.event.next;
       }
     }

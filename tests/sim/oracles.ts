@@ -217,12 +217,7 @@ class Judgement {
         (era.keysRestored.get(key) ?? 0);
       calls.push({ ...call, ...known, output: keyPlace + 1 });
     }
-    const violation = checkLinearizability(
-      LENGTH,
-      calls,
-      // Nearly every step has one choice only.
-      { stepsMax: 100 * calls.length + 10_000 },
-    );
+    const violation = checkLinearizability(LENGTH, calls);
     if (violation !== undefined) this.#fail("linearizability", violation.text);
   }
 
@@ -325,7 +320,7 @@ class Judgement {
       const { kind, input, process, stored, outcome } = operation;
       if (kind !== "submit" || stored === undefined) continue;
       const state = pending.get(input);
-      if (state === "unknown" && !this.#hasExcuse(last.cluster)) {
+      if (state === "unknown" && !this.#hasExcuse(eras)) {
         this.#fail(
           "durability",
           `Outcome of ${input} of ${process} is unknown, though nothing lost it`,
@@ -549,8 +544,10 @@ class Judgement {
     return this.#history.excuses.get(cluster)?.has(reason) ?? false;
   }
 
-  #hasExcuse(cluster: bigint): boolean {
-    return (this.#history.excuses.get(cluster)?.size ?? 0) > 0;
+  /** True if the outcome of a submission may rightly be unknown in a cluster. */
+  #hasExcuse(eras: readonly Era[]): boolean {
+    const excuses = this.#history.excuses.get(eras[0]!.cluster);
+    return excuses !== undefined || eras.some(({ evicted }) => evicted > 0);
   }
 }
 
