@@ -1,13 +1,15 @@
 /**
- * Environment: clock, random numbers and timers. Passed in, so that tests can
- * run in simulated time. Replicated state never depends on it.
+ * Environment: clock, random numbers, timers and hashing. Passed in, so that a
+ * simulation is a pure function of its seed. Replicated state never depends on it.
  *
  * This module is browser compatible.
  *
  * @module
  */
 
-/** Clock, random numbers and timers. */
+import type { MaybePromise } from "./statemachine/types.ts";
+
+/** Clock, random numbers, timers and hashing. */
 export interface Env {
   /** Time of a monotonic clock, in milliseconds; only differences have a meaning. */
   now(): number;
@@ -17,6 +19,17 @@ export interface Env {
   setTimer(callback: () => void, delay: number): () => void;
   /** Resolves after a turn of the event loop. */
   turn(): Promise<void>;
+  /** Returns the SHA-256 of bytes. @default {the hash of Web Crypto, which takes turns of the event loop} */
+  sha256?(bytes: Uint8Array<ArrayBuffer>): MaybePromise<Uint8Array>;
+}
+
+/** Returns the SHA-256 of bytes, as computed by the environment or by Web Crypto. */
+export async function sha256(
+  env: Env,
+  bytes: Uint8Array<ArrayBuffer>,
+): Promise<Uint8Array> {
+  return await env.sha256?.(bytes) ??
+    new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 }
 
 /** Environment of the runtime. */

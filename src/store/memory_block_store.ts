@@ -7,7 +7,7 @@
  */
 
 import { copyOf } from "../bytes.ts";
-import { systemEnv } from "../env.ts";
+import { type Env, systemEnv } from "../env.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type {
   Block,
@@ -20,11 +20,16 @@ import type {
 /** In-memory {@linkcode BlockStore}, for tests and for pages without persistent storage. */
 export class MemoryBlockStore implements BlockStore {
   // Not `randomUUID()`, which pages served over plain HTTP lack.
-  readonly #identity: string = systemEnv.random64().toString(16);
+  readonly #identity: string;
   #blocks = new Map<string, Uint8Array>();
   /** All names in order; undefined once a name was added or removed. */
   #sorted: string[] | undefined = [];
   #closed = false;
+
+  /** Creates an empty store, whose identity is drawn from `env`. */
+  constructor(options: { readonly env?: Env | undefined } = {}) {
+    this.#identity = (options.env ?? systemEnv).random64().toString(16);
+  }
 
   #check(): void {
     if (this.#closed) {

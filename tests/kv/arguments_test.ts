@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { kv, KVStateMachine, MemoryFileStore } from "../../mod.ts";
+import { systemEnv } from "../../src/env.ts";
 import { ownerOf } from "../../src/sync/server/admission.ts";
 
 /** Values that are neither strings nor Uint8Arrays. */
@@ -75,7 +76,11 @@ Deno.test("case D2: keys that differ only in a lone surrogate are refused, not t
         () => kv.compareAndSwap("k", text, "v"),
       ]
     ) assertThrows(call, TypeError, "lone surrogate");
-    await assertRejects(() => ownerOf(text), TypeError, "lone surrogate");
+    await assertRejects(
+      () => ownerOf(systemEnv, text),
+      TypeError,
+      "lone surrogate",
+    );
     const files = new MemoryFileStore();
     assertThrows(() => files.create(`a/${text}`), TypeError, "lone surrogate");
   }

@@ -1,123 +1,136 @@
 /**
- * State that the actors of one simulation share: its seed, time, network and
- * profile, and the failures found so far.
+ * State that the actors of one world share: its seed, time, network, profile and
+ * history.
  *
  * @module
  */
 
-import { assertEquals } from "@std/assert";
-import { random32 } from "../support/random.ts";
-import { SimulatedEnv } from "./env.ts";
-import { type Cut, Network } from "./network.ts";
-
-/** Cluster of every simulation. */
-export const CLUSTER = 1n;
+import type { HostEvent } from "../../mod.ts";
+import {
+  derivedSeed,
+  generator,
+  SimulatedClock,
+  type SimulatedEnv,
+} from "../../src/testing/simulated_clock.ts";
+import { SimulatedNetwork } from "../../src/testing/simulated_network.ts";
+import { advance, settle, type Settled } from "./env.ts";
+import type { History } from "./history.ts";
+import type { ClockProfile, Profile } from "./plan.ts";
 
 /** Reason with which the server and the operator refuse a command. */
 export const REFUSED = "Command contains a forbidden word (simulated)";
 
-/** Part of a command that the server's `validate` refuses. */
-export const BAD = "bad";
+/** Time in which something without a fault must have ended, in simulated milliseconds. */
+const BOUND_MS = 600_000;
 
-/** Ways in which connections break. */
-export const CUTS: readonly Cut[] = ["clean", "halves", "silent"];
-
-/** Faults of a simulation; that connections break and processes die is part of each. */
-export interface Profile {
-  /** One command in this many is refused; 0 for none. */
-  readonly refusals: number;
-  /** True if sessions are evicted while their clients are away. */
-  readonly evictions: boolean;
-  /** True if the log is compacted while clients are away. */
-  readonly compaction: boolean;
-  /** True if tokens expire. */
-  readonly tokens: boolean;
-  /** True if an outbox is copied to another device. */
-  readonly copies: boolean;
-  /** True if outboxes fail to write. */
-  readonly fullStores: boolean;
-  /** True if power is cut, so that what was written last is lost. */
-  readonly powerCuts: boolean;
-  /** True if snapshots are cut off on the way, and the network stays away for a while. */
-  readonly cutSnapshots: boolean;
-  /** True if the server is put back to older copies of its store, and devices start over. */
-  readonly restores: boolean;
-  /** True if commands at which every machine throws get into the log, and an operator has them skipped. */
-  readonly poisons: boolean;
+/** Call in the background, of a process. */
+interface Call {
+  readonly env: SimulatedEnv;
+  readonly what: string;
 }
 
-/** Number of times that each event happened, to show that it happened at all. */
-export type Counts = Record<string, number>;
-
-/** Shared state of the actors of one simulation. */
-export class SimulationContext {
+/** Shared state of the actors of one world. */
+export class WorldContext {
   readonly seed: number;
   readonly profile: Profile;
-  readonly counts: Counts;
+  readonly history: History;
+  readonly clock: SimulatedClock;
+  readonly network: SimulatedNetwork;
+  /** Environment of what belongs to no process: the network's infrastructure and the users. */
   readonly env: SimulatedEnv;
-  readonly random: () => number;
-  readonly network: Network;
-  /** Entries between two comparisons of the replicas' hashes. */
-  hashEntries = 8;
-  /** Number of times that the server was put back to an older copy of its store. */
-  history = 0;
-  /** True if the server was put back by the test itself, beside the profile. */
-  isRestored = false;
+  /** Number of times that the log was put back to an older copy. */
+  restores = 0;
   /** True while no faults are injected. */
   isHealing = false;
-  /** Number of times that all sessions were evicted. */
-  evictions = 0;
-  readonly #background = new Set<Promise<unknown>>();
-  readonly #failures: string[] = [];
+  readonly #envs: SimulatedEnv[] = [];
+  readonly #background = new Set<Call>();
+  readonly #lives = new Map<string, number>();
 
-  constructor(seed: number, profile: Profile, counts: Counts) {
+  constructor(seed: number, profile: Profile, history: History) {
     this.seed = seed;
     this.profile = profile;
-    this.counts = counts;
-    this.env = new SimulatedEnv(seed);
-    this.random = random32(seed);
-    this.network = new Network(this.env, this.random);
+    this.history = history;
+    this.clock = new SimulatedClock(seed);
+    this.network = new SimulatedNetwork(derivedSeed(seed, "network"));
+    this.env = this.clock.env("world");
   }
 
-  /** True once in `of` times. */
-  chance(of: number): boolean {
-    return this.random() % of === 0;
+  /** Creates the random numbers of an actor. */
+  random(name: string): () => number {
+    return generator(derivedSeed(this.seed, name));
   }
 
-  count(event: string): void {
-    this.counts[event] = (this.counts[event] ?? 0) + 1;
+  /** Begins the next life of a process; its name is `name/n` in the nth. */
+  newProcess(name: string, clock?: ClockProfile): {
+    readonly name: string;
+    readonly env: SimulatedEnv;
+  } {
+    const life = (this.#lives.get(name) ?? 0) + 1;
+    this.#lives.set(name, life);
+    const full = `${name}/${life}`;
+    const env = this.clock.env(full, clock);
+    this.#envs.push(env);
+    return { name: full, env };
   }
 
-  /** Notes a violation, which the next `check()` throws. */
-  fail(violation: string): void {
-    this.#failures.push(`${violation} (at ${this.env.now()} ms)`);
+  /** Clusters of the world. */
+  get clusters(): readonly bigint[] {
+    return this.profile.clusters === 1 ? [1n] : [1n, 2n];
   }
 
-  /** Throws the violations found so far. */
-  check(): void {
-    if (this.#failures.length > 0) throw new Error(this.#failures.join("\n"));
+  /** Records an event of a host. */
+  noteEvent(where: "server" | "device", event: HostEvent): void {
+    const { history } = this;
+    history.met("event", `${where}: ${event.type}`);
+    const { error, failure } = event as { error?: unknown; failure?: unknown };
+    if (error !== undefined) history.failed(error);
+    if (failure !== undefined && failure !== error) history.failed(failure);
   }
 
-  /** Lets work go on beside the test, whatever becomes of it; `end()` waits for it. */
-  background(work: Promise<unknown>): void {
-    const done = work.catch(() => {}).finally(() =>
-      this.#background.delete(done)
-    );
-    this.#background.add(done);
+  /** Records a violation that the world itself has found. */
+  fail(oracle: string, text: string): void {
+    this.history.fail(oracle, `${text} (at ${this.clock.now} ms)`);
   }
 
-  /** True if replicas may rightly find that they diverge from the server. */
-  get mayDiverge(): boolean {
-    return this.isRestored || this.profile.restores;
+  /** Advances the time. */
+  advance(ms: number): void {
+    advance(this.clock, ms);
   }
 
-  /** Waits for the work in the background; fails if work or a timer is left. */
-  async end(): Promise<void> {
-    for (let i = 0; i < 100 && this.#background.size > 0; i++) {
-      await this.env.advance(5_000);
+  /** Advances the time until a promise has settled; undefined if it never does. */
+  settle<T>(
+    promise: Promise<T>,
+    ms: number = BOUND_MS,
+  ): Settled<T> | undefined {
+    return settle(this.clock, promise, ms);
+  }
+
+  /** Advances the time until a promise has resolved; throws if it rejects or never settles. */
+  until<T>(promise: Promise<T>, what: string): T {
+    const settled = this.settle(promise);
+    if (settled === undefined) {
+      throw new Error(`${what} did not end in ${BOUND_MS} ms`);
     }
-    assertEquals(this.#background.size, 0, "Background work never ended");
-    await this.env.advance(60_000);
-    assertEquals(this.env.timers, 0, "A timer is left");
+    if ("error" in settled) throw settled.error;
+    return settled.value;
+  }
+
+  /** Lets work of a process go on, whatever becomes of it; `end()` waits for it unless the process dies. */
+  background(env: SimulatedEnv, what: string, work: Promise<unknown>): void {
+    const call: Call = { env, what };
+    this.#background.add(call);
+    const done = (): void => void this.#background.delete(call);
+    work.then(done, done);
+  }
+
+  /** Waits for work in the background, and records what is left of it. */
+  end(): void {
+    const left = (): Call[] =>
+      [...this.#background].filter(({ env }) => !env.isDead);
+    for (let i = 0; i < 100 && left().length > 0; i++) this.advance(5_000);
+    for (const { what } of left()) this.fail("end", `${what} never settled`);
+    this.advance(60_000);
+    const timers = this.#envs.reduce((sum, { timers }) => sum + timers, 0);
+    if (timers > 0) this.fail("end", `${timers} timers are left`);
   }
 }

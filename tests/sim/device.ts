@@ -1,6 +1,6 @@
 /**
- * A simulated device: it submits commands, dies, is offline, copied and
- * refused, and its user looks at it all the time.
+ * A simulated device: it submits commands, dies, is offline, suspended, copied and
+ * refused.
  *
  * @module
  */
@@ -10,13 +10,14 @@ import {
   ErrDiverged,
   ErrOtherHistory,
   ErrOutboxCopied,
+  ErrProposalRefused,
   ErrStoreFull,
+  ErrSystemBusy,
   ErrUnknownOutcome,
   ErrUpdateFailed,
   type HostEvent,
   NodeHost,
   type Replica,
-  type Result,
   type Submission,
 } from "../../mod.ts";
 import { BlockOutbox, type BlockStore } from "../../src/ports/mod.ts";
@@ -24,170 +25,183 @@ import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
 import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
 import { decodeMessage } from "../../src/sync/message_codec.ts";
 import type { Transport } from "../../src/sync/transport.ts";
-import { bytes, text } from "../support/bytes.ts";
-import { BAD, CLUSTER, CUTS, type SimulationContext } from "./context.ts";
-import { SimulatedDisk } from "./disk.ts";
-import { DENIED, LEDGERS, POISON, startLedger } from "./machines.ts";
-import type { End, Server } from "./server.ts";
+import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
+import type { Cut } from "../../src/testing/simulated_network.ts";
+import type { WorldContext } from "./context.ts";
+import { type Damage, SimulatedDisk } from "./disk.ts";
+import type { Operation } from "./history.ts";
+import {
+  ALL,
+  commandOf,
+  DENIED,
+  encodeCommand,
+  keyOf,
+  type LedgerKind,
+  POISON,
+  startLedger,
+} from "./machines.ts";
+import type { DeviceProfile, End } from "./plan.ts";
+import type { Server } from "./server.ts";
+import type { Tokens } from "./tokens.ts";
 
-/** Command of a device, with its outcome if known. */
+/** Submitted command, over all lives of the process. */
 export interface Command {
   readonly text: string;
-  /** `asked` until `submit()` has settled; then `stored`, or `turned down` if the outbox could not take it. */
-  state: "asked" | "stored" | "turned down";
+  readonly operation: Operation;
   submission: Submission | undefined;
-  result: Result | undefined;
-  error: unknown;
-  /** True if power was cut before it was certainly written. */
-  mayBeLost: boolean;
+  isStored: boolean;
   isDismissed: boolean;
-  /** History of the server in which it was submitted. */
-  readonly history: number;
+  /** True if the outbox could not take it. */
+  isTurnedDown: boolean;
 }
 
 /** True for commands that no machine shows, committed or not. */
 export function isNeverShown(command: string): boolean {
-  return command.includes(POISON) || command.includes(DENIED);
+  return command.endsWith(POISON) || command.endsWith(DENIED);
 }
 
-/** Process of a device, from its start to its stop or crash. */
-export class Process {
-  readonly db: RemoteLogDB;
-  readonly host: NodeHost;
+/** One cluster on a device. */
+export class Seat {
+  readonly cluster: bigint;
+  readonly kind: LedgerKind;
+  /** Disk of an on-disk machine. */
+  readonly disk: SimulatedDisk;
+  readonly commands: Map<string, Command> = new Map();
+  /** Commands that its present process must show until they are refused. */
+  readonly shown: Set<string> = new Set();
   replica: Replica | undefined;
-  isOver = false;
-  /** True once its outbox has turned out to be a copy. */
-  isCopied = false;
   /** Error of a start that failed. */
   failure: unknown;
   isStartingOver = false;
-  /** History of the server that its state comes from; -1 while that is not known. */
-  history = 0;
+  /** True once its outbox has turned out to be a copy. */
+  isCopied = false;
+  /** Set once it has started over, as long as it may not know yet, also in a later process, which of its submissions the server has. */
+  isReconciling = false;
+  /** Number of restores of the log that its state comes from; -1 while that is not known. */
+  restores = 0;
   /** Highest applied index that was seen. */
   applied = 0;
   /** Longest list of committed commands that was seen. */
   committed: readonly string[] = [];
-  readonly events: HostEvent[] = [];
-  readonly states: Set<RemoteState> = new Set();
+  readonly watched: Set<string> = new Set();
 
-  constructor(db: RemoteLogDB, host: NodeHost) {
-    this.db = db;
-    this.host = host;
-    db.watch(({ state }) => this.states.add(state));
+  constructor(cluster: bigint, kind: LedgerKind, disk: SimulatedDisk) {
+    this.cluster = cluster;
+    this.kind = kind;
+    this.disk = disk;
+  }
+
+  /** True if a command is stored here, and the cluster may have it. */
+  mustShow(name: string): boolean {
+    const { submission, isDismissed } = this.commands.get(name)!;
+    const state = submission?.state ?? "queued";
+    // A copied submission is sent by the other device, and shown after that.
+    return !isDismissed && !this.isCopied && !isNeverShown(name) &&
+      (state === "queued" || state === "applied");
+  }
+
+  /** Expects nothing of what it showed before: its state is built again. */
+  forget(): void {
+    this.shown.clear();
+    this.applied = 0;
+    this.committed = [];
   }
 }
 
-/** Settings of a device that are not drawn. */
-export interface DeviceOptions {
-  /** Principal of the device. @default its name */
-  readonly owner?: string;
-  /** Disk of its outbox. @default an empty one */
-  readonly outbox?: SimulatedDisk;
+/** Process of a device, from its start to its end. */
+export interface Process {
+  readonly name: string;
+  readonly env: SimulatedEnv;
+  readonly db: RemoteLogDB;
+  readonly host: NodeHost;
+  isOver: boolean;
 }
 
 /** A device, over all lives of its process. */
 export class Device {
   readonly name: string;
-  readonly nodeID: bigint;
   readonly owner: string;
-  readonly kind: (typeof LEDGERS)[number];
+  readonly profile: DeviceProfile;
+  readonly seats: readonly Seat[];
   readonly outbox: SimulatedDisk;
-  readonly #disks: readonly SimulatedDisk[];
-  /** True if it has a copy of the log, and snapshots of its own. */
-  readonly hasCopy: boolean;
-  readonly #snapshotEntries: number;
-  readonly #isSlow: boolean;
-  readonly #context: SimulationContext;
-  readonly #server: Server;
-  readonly commands: Map<string, Command> = new Map();
-  /** Commands that its present process must show until they are refused. */
-  readonly shown: Set<string> = new Set();
+  readonly copy: SimulatedDisk;
+  readonly snapshots: SimulatedDisk;
+  readonly #nodeID: bigint;
+  readonly #context: WorldContext;
+  readonly #random: () => number;
+  readonly #servers: readonly Server[];
+  readonly #tokens: Tokens;
   process: Process | undefined;
   isOffline = false;
-  isCopied = false;
-  /** Set once it has started over, as long as it may not know yet, also in a later process, which of its submissions the server has. */
-  isReconciling = false;
-  /** History of the server that its last connection led to. */
+  /** Number of restores of the log before its last connection. */
   connected = 0;
-  /** True if it may have missed the outcome of a command. */
-  hasSkipped = false;
   #count = 0;
+  #state: RemoteState = "offline";
 
   constructor(
-    context: SimulationContext,
-    server: Server,
-    name: string,
+    context: WorldContext,
+    servers: readonly Server[],
+    tokens: Tokens,
     nodeID: bigint,
-    { owner = name, outbox = new SimulatedDisk() }: DeviceOptions = {},
+    profile: DeviceProfile,
+    outbox: SimulatedDisk = new SimulatedDisk(context.env),
   ) {
     this.#context = context;
-    this.#server = server;
-    this.name = name;
-    this.nodeID = nodeID;
-    this.owner = owner;
-    const { random } = context;
-    this.kind = LEDGERS[random() % LEDGERS.length]!;
-    this.hasCopy = this.kind !== "disk" && random() % 2 === 0;
-    this.#snapshotEntries = random() % 2 === 0 ? 0 : 10 + random() % 20;
-    this.#isSlow = random() % 2 === 0;
+    this.#servers = servers;
+    this.#tokens = tokens;
+    this.#nodeID = nodeID;
+    this.profile = profile;
+    this.name = profile.name;
+    this.owner = profile.owner;
+    this.#random = context.random(profile.name);
     this.outbox = outbox;
-    this.#disks = [1, 2, 3].map(() => new SimulatedDisk());
+    outbox.isLying = context.profile.lyingSyncs;
+    this.copy = new SimulatedDisk(context.env);
+    this.snapshots = new SimulatedDisk(context.env);
+    this.seats = context.clusters.map((cluster, i) =>
+      new Seat(cluster, profile.kinds[i]!, new SimulatedDisk(context.env))
+    );
   }
 
-  /** True if its applied state survives a kill. */
-  get #isDurable(): boolean {
-    return this.kind === "disk" || this.hasCopy;
+  seat(cluster: bigint): Seat {
+    return this.seats[Number(cluster) - 1]!;
   }
 
-  get replica(): Replica | undefined {
-    return this.process?.replica;
+  /** True if the applied state of its machines survives a kill. */
+  #isDurable({ kind }: Seat): boolean {
+    return kind === "disk" || this.profile.hasCopy;
   }
 
-  /** True if a command is stored here, and the cluster may have it. */
-  mustShow(command: string): boolean {
-    const { submission, isDismissed } = this.commands.get(command)!;
-    const state = submission?.state ?? "queued";
-    // A copied submission is sent by the other device, and shown after that.
-    return !isDismissed && !this.isCopied &&
-      (state === "queued" || state === "applied");
-  }
-
-  /** True if it has been told that its history is not the server's. */
-  get isOnOtherHistory(): boolean {
+  /** True if a replica has been told that its history is not the server's. */
+  isOnOtherHistory({ failure, replica, isStartingOver }: Seat): boolean {
     const { process } = this;
-    return process !== undefined && !process.isOver &&
-      !process.isStartingOver &&
-      (process.failure instanceof ErrOtherHistory ||
-        // A store that failed had cut a start over short.
-        process.failure instanceof ErrStoreFull ||
-        process.failure instanceof ErrUnknownOutcome ||
-        process.replica?.status.error instanceof ErrOtherHistory ||
-        // Its machine had failed before, which is what the replica says.
-        process.replica?.status.state === "failed" &&
-          process.db.status.error instanceof ErrOtherHistory);
-  }
-
-  /** True if it has noticed that the server has another log than the one it knew. */
-  get hasDiverged(): boolean {
-    const { events, replica } = this.process!;
-    if (events.some(({ type }) => type === "diverged")) return true;
-    return replica === undefined
-      ? events.length === 0
-      : replica.error instanceof ErrDiverged;
+    if (process === undefined || isStartingOver) return false;
+    return failure instanceof ErrOtherHistory ||
+      // A store that failed had cut a start over short.
+      failure instanceof ErrStoreFull ||
+      failure instanceof ErrUnknownOutcome ||
+      replica?.status.error instanceof ErrOtherHistory ||
+      // Its machine had failed before, which is what the replica says.
+      replica?.status.state === "failed" &&
+        process.db.status.error instanceof ErrOtherHistory;
   }
 
   // ------------------------------------------------------------- its process
 
-  #connect(url: string): Transport {
-    const { network, history } = this.#context;
-    const [here, there] = network.connect(this.name);
+  #connect(env: SimulatedEnv, url: string): Transport {
+    const { network, restores } = this.#context;
+    const number = Number(/server(\d)/.exec(url)?.[1] ?? 0);
+    const server = this.#servers[number]!;
+    if (this.isOffline || !server.isServing) return network.refuse(env);
+    const [here, there] = network.connect(
+      this.name,
+      env,
+      server.name,
+      server.env!,
+    );
     here.onFrame = (frame): void => this.#arrived(frame);
-    if (this.isOffline || this.#server.isUnreachable || !this.#server.isUp) {
-      network.refuse(here);
-    } else {
-      this.connected = history;
-      this.#server.accept(there, url);
-    }
+    this.connected = restores;
+    server.accept(there, url);
     return here;
   }
 
@@ -196,321 +210,405 @@ export class Device {
     const context = this.#context;
     if (!context.profile.cutSnapshots) return;
     if (decodeMessage(frame).type !== "chunk") return;
-    context.count("chunks");
-    if (context.isHealing || !context.chance(6)) return;
-    context.count("snapshots cut off");
-    this.isOffline = true;
-    context.network.cut(this.name, CUTS[context.random() % 3]!);
+    if (context.isHealing || this.#random() % 6 > 0) return;
+    context.history.fault("snapshot cut off");
+    this.goOffline(
+      (["clean", "halves", "silent"] as const)[this.#random() % 3]!,
+    );
   }
 
-  #open(disk: SimulatedDisk): BlockStore {
-    const { env, random } = this.#context;
+  /** Takes the network away. */
+  goOffline(how: Cut): void {
+    this.isOffline = true;
+    this.#context.network.cut(this.name, how);
+  }
+
+  #open(disk: SimulatedDisk, env: SimulatedEnv): BlockStore {
+    const random = this.#random;
     return disk.open(
       env,
-      this.#isSlow ? (): number => 1 + random() % 4 : undefined,
+      this.profile.isSlow ? (): number => 1 + random() % 4 : undefined,
     );
   }
 
   /** Begins to start; other actors go on during the start. */
   start(): void {
+    if (this.process !== undefined) return;
     const context = this.#context;
-    const { env, profile, hashEntries } = context;
-    const [copy, snapshots, machine] = this.#disks.map((disk) =>
-      this.#open(disk)
+    const { profile, history } = context;
+    const { hasCopy, clock, usesAllServers } = this.profile;
+    const { name, env } = context.newProcess(this.name, clock);
+    const count = usesAllServers ? this.#servers.length : 1;
+    const first = Number(this.#nodeID) % this.#servers.length;
+    const urls = Array.from(
+      { length: count },
+      (_, i) => `ws://server${(first + i) % this.#servers.length}/sync`,
     );
-    const db = new RemoteLogDB("ws://server/sync", {
+    const db = new RemoteLogDB(urls, {
       env,
       hints: () => () => {},
-      token: () => this.#server.tokens.held(this.owner),
-      ...(this.hasCopy ? { copy: copy! } : {}),
-      connect: (url) => this.#connect(url),
+      token: () => this.#tokens.held(this.owner),
+      ...(hasCopy ? { copy: this.#open(this.copy, env) } : {}),
+      connect: (url) => this.#connect(env, url),
     });
-    const outbox = new BlockOutbox(this.#open(this.outbox), { env });
+    const outbox = new BlockOutbox(this.#open(this.outbox, env), { env });
+    const isDurable = this.seats.every((seat) => this.#isDurable(seat));
     const host = new NodeHost({
       logDB: db,
       env,
       outbox,
-      ...(this.#isDurable
-        ? { snapshots: new BlockSnapshotStore(snapshots!, { env }) }
+      ...(isDurable
+        ? {
+          snapshots: new BlockSnapshotStore(this.#open(this.snapshots, env), {
+            env,
+          }),
+        }
         : {}),
       onEvent: (event) => this.#noteEvent(process, event),
     });
-    const process: Process = new Process(db, host);
-    process.history = profile.restores ? -1 : 0;
+    const process: Process = { name, env, db, host, isOver: false };
     this.process = process;
-    // What was committed is known from the log alone, and that may not arrive for long.
-    if (!this.#isDurable) this.shown.clear();
-    const config = {
-      clusterID: CLUSTER,
-      nodeID: this.nodeID,
-      snapshotEntries: this.#snapshotEntries,
-      hashEntries,
-    };
+    this.#state = "offline";
+    db.watch(({ state, error }) => {
+      if (error !== undefined) history.failed(error);
+      if (state === this.#state) return;
+      history.transition("connection", this.#state, state);
+      this.#state = state;
+    });
+    for (const seat of this.seats) {
+      seat.restores = profile.restores ? -1 : 0;
+      seat.replica = undefined;
+      seat.failure = undefined;
+      seat.isStartingOver = false;
+      seat.isCopied = false;
+      seat.applied = 0;
+      seat.committed = [];
+      seat.watched.clear();
+      // What was committed is known from the log alone, and that may not arrive for long.
+      if (!this.#isDurable(seat) || !isDurable) seat.shown.clear();
+      this.#startSeat(process, seat);
+    }
+  }
+
+  #startSeat(process: Process, seat: Seat): void {
+    const context = this.#context;
+    const { profile } = context;
     context.background(
-      startLedger(host, this.kind, config, machine!).then(
-        (replica) => this.#started(process, replica),
-        (error) => {
-          if (process.isOver || this.process !== process) return;
-          this.#startFailed(process, error);
+      process.env,
+      `start of ${process.name}`,
+      startLedger(
+        process.host,
+        seat.kind,
+        {
+          clusterID: seat.cluster,
+          nodeID: this.#nodeID,
+          snapshotEntries: this.profile.snapshotEntries,
+          hashEntries: profile.hashEntries,
+          compression: profile.compression,
         },
+        this.#open(seat.disk, process.env),
+        { version: this.profile.version, filling: 0 },
+      ).then(
+        (replica) => this.#started(process, seat, replica),
+        (error) => this.#startFailed(process, seat, error),
       ),
     );
   }
 
-  #startFailed(process: Process, error: unknown): void {
-    const { mayDiverge, profile } = this.#context;
-    process.failure = error;
-    if (mayDiverge && error instanceof ErrDiverged) {
-      this.#context.count("device: start diverged");
-    } else if (
-      profile.restores && profile.fullStores &&
+  #startFailed(process: Process, seat: Seat, error: unknown): void {
+    if (process.isOver) return;
+    const { profile, history } = this.#context;
+    history.failed(error);
+    seat.failure = error;
+    const mayDiverge = profile.restores || profile.lyingSyncs;
+    if (mayDiverge && error instanceof ErrDiverged) return;
+    if (
+      profile.fullStores &&
       (error instanceof ErrStoreFull || error instanceof ErrUnknownOutcome)
-    ) this.#context.count("device: start over cut off");
-    else this.#context.fail(`${this.name} did not start: ${error}`);
+    ) return;
+    this.#context.fail("start", `${this.name} did not start: ${error}`);
   }
 
-  #started(process: Process, replica: Replica): void {
+  #started(process: Process, seat: Seat, replica: Replica): void {
     if (process.isOver) return;
-    process.replica = replica;
+    seat.replica = replica;
     for (const submission of replica.pending()) {
-      const name = text(submission.cmd);
-      const command = this.commands.get(name);
-      if (command === undefined || command.state === "turned down") {
-        this.#context.fail(`${this.name} has ${name}, never submitted there`);
+      const name = commandOf(submission.cmd);
+      const command = seat.commands.get(name);
+      if (command === undefined || command.isTurnedDown) {
+        this.#context.fail(
+          "outbox",
+          `${this.name} has ${name}, never submitted there`,
+        );
         continue;
       }
       if (command.isDismissed) continue;
-      command.state = "stored";
-      command.mayBeLost = false;
-      this.shown.add(name);
-      this.#follow(command, submission);
+      this.#stored(seat, command);
+      this.#follow(seat, command, submission);
     }
-    this.#watch(process, replica);
   }
 
   #noteEvent(process: Process, event: HostEvent): void {
-    process.events.push(event);
     if (process.isOver) return;
     const context = this.#context;
-    const { profile, mayDiverge } = context;
-    context.count(`device: ${event.type}`);
+    const { profile, history } = context;
+    context.noteEvent("device", event);
+    const mayDiverge = profile.restores || profile.lyingSyncs;
+    const { clusterID } = event as { clusterID?: bigint };
+    const seat = clusterID === undefined ? undefined : this.seat(clusterID);
     switch (event.type) {
       case "outbox failed":
         if (event.error instanceof ErrOutboxCopied) {
-          this.isCopied = process.isCopied = true;
-          context.count("copied");
+          if (seat !== undefined) seat.isCopied = true;
+          history.met("event", "outbox is a copy");
           // An outbox that a power cut put back looks the same.
-          if (!profile.copies && !profile.powerCuts) {
-            context.fail(`${this.name} is no copy`);
+          if (!profile.copies && !profile.powerCuts && !profile.lyingSyncs) {
+            context.fail("outbox", `${this.name} is no copy`);
           }
         }
-        break;
-      case "recovered":
-        this.hasSkipped = true;
         break;
       case "failed":
         if (mayDiverge && event.error instanceof ErrDiverged) break;
         if (profile.poisons && event.failure instanceof ErrUpdateFailed) {
           // Until it has read the decision to skip that entry, it shows the state before it.
-          this.#forgetShown(process);
+          seat?.forget();
           break;
         }
-        context.fail(`${this.name} failed: ${event.error}`);
+        context.fail("device", `${this.name} failed: ${event.error}`);
         break;
       case "diverged":
       case "hash failed":
         // Hashes may show it before the log does.
         if (mayDiverge) break;
-        context.fail(`${this.name} ${event.type}: ${event.error}`);
+        context.fail("device", `${this.name} ${event.type}: ${event.error}`);
         break;
       case "close failed":
-        context.fail(`${this.name} ${event.type}: ${event.error}`);
+        context.fail("device", `${this.name} ${event.type}: ${event.error}`);
     }
   }
 
-  /** Expects nothing of what it showed before: its state is built again. */
-  #forgetShown(process: Process): void {
-    this.shown.clear();
-    process.applied = 0;
-    process.committed = [];
+  /** Disks of the device. */
+  get #disks(): SimulatedDisk[] {
+    const machines = this.seats.map(({ disk }) => disk);
+    return [this.outbox, this.copy, this.snapshots, ...machines];
   }
 
   /** Ends the process. */
-  async stop(how: End): Promise<void> {
+  stop(how: End, written: number): void {
     const { process } = this;
     if (process === undefined) return;
     const context = this.#context;
     this.process = undefined;
-    context.count(`device: ${how}`);
-    const end = async (): Promise<void> => {
-      await process.host.stop();
-      await process.db.close();
-    };
+    context.history.fault(`device: ${how}`);
     if (how === "stop") {
-      await context.env.until(end(), 20);
+      const stop = async (): Promise<void> => {
+        await process.host.stop();
+        await process.db.close();
+      };
+      context.until(stop(), `Stop of ${process.name}`);
       process.isOver = true;
-      this.hasSkipped = true;
       return;
     }
     process.isOver = true;
-    context.network.die(this.name, "client");
-    for (const disk of [this.outbox, ...this.#disks]) {
-      const { unsynced } = disk.faulty;
-      disk.crash(how === "kill" ? Infinity : context.random() % (unsynced + 1));
+    context.network.die(this.name);
+    process.env.kill();
+    for (const disk of this.#disks) {
+      disk.crash(how === "kill" ? Infinity : written % (disk.unsynced + 1));
     }
-    if (how === "power cut") {
-      this.shown.clear();
-      for (const command of this.commands.values()) command.mayBeLost = true;
+    if (how !== "power cut") return;
+    context.history.mayLose(this.name);
+    for (const { cluster, shown } of this.seats) {
+      context.history.excuse(cluster, "power cut");
+      shown.clear();
     }
-    this.hasSkipped = true;
-    context.background(end());
+  }
+
+  /** Damages a block of its copy or snapshots, which its next start finds. */
+  damage(store: "copy" | "snapshots", how: Damage, block: number): void {
+    if (this.process !== undefined) return;
+    const disk = this[store];
+    const names = disk.names();
+    if (names.length === 0) return;
+    this.#context.history.fault(`block of ${store} ${how}`);
+    disk.damage(names[block % names.length]!, how, this.#random);
+    for (const { shown } of this.seats) shown.clear();
   }
 
   /** Begins to start over on the server's history, as its user asks. */
-  startOver(): void {
-    const process = this.process!;
-    const context = this.#context;
-    context.count("starts over");
-    process.failure = undefined;
-    process.isStartingOver = true;
-    process.replica = undefined;
-    process.history = -1;
-    this.isReconciling = true;
-    context.background(
-      process.host.startOver(CLUSTER).then((replica) => {
-        process.isStartingOver = false;
+  startOver(seat: Seat): void {
+    const { process } = this;
+    if (process === undefined || seat.isStartingOver) return;
+    this.#context.history.met("event", "start over");
+    seat.failure = undefined;
+    seat.isStartingOver = true;
+    seat.replica = undefined;
+    seat.restores = -1;
+    seat.isReconciling = true;
+    this.#context.background(
+      process.env,
+      `startOver() in ${process.name}`,
+      process.host.startOver(seat.cluster).then((replica) => {
+        seat.isStartingOver = false;
         if (process.isOver) return;
-        this.#forgetShown(process);
-        process.failure = undefined;
-        this.#started(process, replica);
+        seat.forget();
+        seat.failure = undefined;
+        this.#started(process, seat, replica);
       }, (error) => {
-        process.isStartingOver = false;
-        if (process.isOver || this.process !== process) return;
-        this.#startFailed(process, error);
+        seat.isStartingOver = false;
+        this.#startFailed(process, seat, error);
       }),
     );
   }
 
   // ------------------------------------------------------------ its commands
 
-  /** Submits another command; it may be one that will be refused. */
-  submit(): void {
-    const { replica, process } = this;
-    if (replica === undefined) return;
-    const context = this.#context;
-    const { refusals } = context.profile;
-    const kind = refusals === 0 || !context.chance(refusals)
-      ? ""
-      : [POISON, DENIED, BAD][context.random() % 3]!;
-    const name = `${this.name}:${this.#count++}:${kind}`;
+  /** Draws the text of its next command. */
+  next(key: string, flag: string): string {
+    return `${this.name}:${this.#count++}:${key}:${flag}`;
+  }
+
+  /** Submits a command. */
+  submit(cluster: bigint, key: string, flag: string, filling: number): void {
+    const { process } = this;
+    const seat = this.seat(cluster);
+    const { replica } = seat;
+    if (replica === undefined || process === undefined) return;
+    const { history, profile } = this.#context;
+    const text = this.next(key, flag);
+    const operation = history.begin({
+      process: process.name,
+      cluster,
+      kind: "submit",
+      key,
+      input: text,
+      session: this.name,
+    });
     const command: Command = {
-      text: name,
-      state: "asked",
+      text,
+      operation,
       submission: undefined,
-      result: undefined,
-      error: undefined,
-      mayBeLost: false,
+      isStored: false,
       isDismissed: false,
-      history: process!.history,
+      isTurnedDown: false,
     };
-    this.commands.set(name, command);
-    context.count("submitted");
-    replica.submit(bytes(name)).then(
+    seat.commands.set(text, command);
+    const end = (kind: "rejected" | "unknown", error: unknown): void =>
+      history.end(operation, { kind, error });
+    replica.submit(encodeCommand(text, filling)).then(
       (submission) => {
-        if (process!.isOver) return;
-        command.state = "stored";
-        this.shown.add(name);
-        this.#follow(command, submission);
+        if (process.isOver) return;
+        this.#stored(seat, command);
+        this.#follow(seat, command, submission);
       },
       (error) => {
         // The answer of a process that is dead reaches no caller.
-        if (process!.isOver) return;
-        if (error instanceof ErrStoreFull) command.state = "turned down";
-        else if (error instanceof ErrOutboxCopied && this.isCopied) {
-          // It may have been written just before that was found out.
-        } else if (error instanceof ErrUnknownOutcome) {
-          context.count("submit unknown");
-        } else if (error instanceof ErrClusterClosed && context.mayDiverge) {
-          command.state = "turned down";
-        } else context.fail(`submit of ${name}: ${error}`);
+        if (process.isOver) return;
+        if (error instanceof ErrStoreFull || error instanceof ErrSystemBusy) {
+          command.isTurnedDown = true;
+          end("rejected", error);
+        } else if (
+          error instanceof ErrUnknownOutcome ||
+          error instanceof ErrOutboxCopied && seat.isCopied ||
+          error instanceof ErrClusterClosed ||
+          error instanceof ErrDiverged && profile.restores
+        ) end("unknown", error);
+        else {
+          end("unknown", error);
+          this.#context.fail("submit", `submit of ${text}: ${error}`);
+        }
       },
     );
   }
 
-  #follow(command: Command, submission: Submission): void {
-    command.submission = submission;
-    command.error = undefined;
-    submission.result.then(
-      (result) => command.result = result,
-      (error) => command.error = error,
-    );
+  #stored(seat: Seat, command: Command): void {
+    command.isStored = true;
+    this.#context.history.stored(command.operation);
+    seat.shown.add(command.text);
   }
 
-  /** Watches the view as the user does: a submitted command never vanishes from it (U30). */
-  #watch(process: Process, replica: Replica): void {
-    const context = this.#context;
-    if (this.kind === "plain" || this.kind === "concurrent") return;
-    if (context.profile.copies) return;
-    const watch = replica.watch<string[]>(null);
-    let mine: string[] = [];
-    watch.subscribe(() => {
-      const list = watch.getSnapshot();
-      if (list === undefined || process.isOver || context.isRestored) return;
-      if (process.replica !== replica) return;
-      if (process.history !== context.history) return;
-      const shown = new Set(list);
-      if (shown.size < list.length) {
-        context.fail(`${this.name} sees one twice: ${list}`);
-      }
-      for (const name of mine) {
-        if (!shown.has(name) && this.mustShow(name)) {
-          context.fail(`${this.name} no longer sees ${name}`);
+  #follow(seat: Seat, command: Command, submission: Submission): void {
+    const { history } = this.#context;
+    const { operation, text } = command;
+    command.submission = submission;
+    submission.result.then(
+      ({ value, data }) => {
+        if (new TextDecoder().decode(data) !== text) {
+          this.#context.fail("result", `${text} has the result of another`);
         }
-      }
-      mine = list.filter((name) => this.commands.has(name));
-    });
+        history.end(operation, { kind: "ok", value: Number(value) });
+      },
+      (error) => {
+        if (error instanceof ErrProposalRefused) {
+          history.end(operation, { kind: "rejected", error });
+        } else if (
+          error instanceof ErrUnknownOutcome || error instanceof ErrOutboxCopied
+        ) history.end(operation, { kind: "unknown", error });
+        // Otherwise it stays in the outbox.
+        else history.failed(error);
+      },
+    );
+    void seat;
   }
 
   /** Takes over the commands of a device whose outbox was copied here. */
-  inherit({ commands }: Device): void {
-    for (const [name, command] of commands) {
-      this.commands.set(name, { ...command, mayBeLost: true });
+  inherit({ seats }: Device): void {
+    for (const { cluster, commands } of seats) {
+      for (const [text, command] of commands) {
+        this.seat(cluster).commands.set(text, { ...command });
+      }
     }
-    this.hasSkipped = true;
   }
 
-  /** Has the outbox fail at one of its next writes. */
-  breakOutbox(): void {
-    const context = this.#context;
-    const { faulty } = this.outbox;
-    const isUnknown = context.chance(2);
-    faulty.fault = {
-      at: faulty.writes + 1 + context.random() % 4,
-      times: 1 + context.random() % 3,
-      after: isUnknown && context.chance(2),
-      error: isUnknown
-        ? new ErrUnknownOutcome("write() got no answer")
-        : new ErrStoreFull("ENOSPC: no space left"),
-    };
+  /** Has a store fail at one of its next writes. */
+  breakStore(
+    store: "outbox" | "copy" | "snapshots" | "machine",
+    after: number,
+    times: number,
+    how: "full" | "unknown" | "unknown after",
+  ): void {
+    const disk = store === "machine" ? this.seats[0]!.disk : this[store];
+    disk.breakWrites(after, times, how);
+  }
+
+  /** Ends the faults of its stores. */
+  mend(): void {
+    for (const disk of this.#disks) disk.faulty.fault = undefined;
   }
 
   /** Dismisses some of the refused submissions. */
   dismissRefused(): void {
-    for (const submission of this.replica?.pending() ?? []) {
-      if (submission.state !== "refused" || this.#context.chance(2)) continue;
-      this.commands.get(text(submission.cmd))!.isDismissed = true;
-      this.#context.background(submission.dismiss());
+    const { process } = this;
+    if (process === undefined) return;
+    for (const { replica, commands } of this.seats) {
+      for (const submission of replica?.pending() ?? []) {
+        if (submission.state !== "refused" || this.#random() % 2 > 0) continue;
+        const command = commands.get(commandOf(submission.cmd))!;
+        command.isDismissed = command.operation.isDismissed = true;
+        this.#context.background(
+          process.env,
+          `dismiss() in ${process.name}`,
+          submission.dismiss(),
+        );
+      }
     }
   }
 
   /** Describes its state, for a failure. */
   describe(): string {
-    const { name, kind } = this;
-    const { db, replica, failure } = this.process!;
-    if (replica === undefined) return `${name} (${kind}) ${failure}`;
-    const pending = replica.pending().map(({ cmd, state }) =>
-      `${text(cmd)} ${state}`
-    );
-    return `${name} (${kind}) ${db.state} ${db.status.error} at ${replica.appliedIndex}: ${pending}`;
+    const { name, process } = this;
+    if (process === undefined) return `${name} is down`;
+    const { db } = process;
+    const seats = this.seats.map(({ cluster, kind, replica, failure }) => {
+      if (replica === undefined) return `${cluster} (${kind}) ${failure}`;
+      const pending = replica.pending().map(({ cmd, state }) =>
+        `${commandOf(cmd)} ${state}`
+      );
+      return `${cluster} (${kind}) at ${replica.appliedIndex}, ${replica.status.state} ${
+        replica.status.error ?? ""
+      }: ${pending}`;
+    });
+    return `${name} ${db.state} ${db.status.error ?? ""}, ${seats.join(", ")}`;
   }
 }
+
+export { ALL, keyOf };

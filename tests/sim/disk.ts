@@ -5,6 +5,7 @@
  * @module
  */
 
+import { ErrStoreFull, ErrUnknownOutcome } from "../../mod.ts";
 import {
   type Block,
   type BlockStore,
@@ -24,7 +25,15 @@ class SlowStore implements BlockStore {
   readonly #delay: () => number;
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(inner: FaultyBlockStore, env: Env, delay: () => number) {
+  readonly #isLying: boolean;
+
+  constructor(
+    inner: FaultyBlockStore,
+    env: Env,
+    delay: () => number,
+    isLying: boolean,
+  ) {
+    this.#isLying = isLying;
     this.#inner = inner;
     this.#env = env;
     this.#delay = delay;
@@ -63,7 +72,8 @@ class SlowStore implements BlockStore {
       key,
       bytes: bytes.slice(),
     }));
-    return this.#call(() => this.#inner.write({ ...changes, put }, durability));
+    const real = this.#isLying ? "relaxed" : durability;
+    return this.#call(() => this.#inner.write({ ...changes, put }, real));
   }
 
   async close(): Promise<void> {
@@ -75,22 +85,51 @@ class SlowStore implements BlockStore {
   }
 }
 
+/** Damage of one stored block. */
+export type Damage =
+  /** One bit is flipped. */
+  | "corrupted"
+  /** Its second half is missing. */
+  | "torn"
+  /** It is gone. */
+  | "lost"
+  /** It has the content of another block. */
+  | "misdirected";
+
+/** All kinds of damage. */
+export const DAMAGES: readonly Damage[] = [
+  "corrupted",
+  "torn",
+  "lost",
+  "misdirected",
+];
+
 /** Storage that processes open one after the other. */
 export class SimulatedDisk {
+  readonly #env: Env;
   readonly #inner: MemoryBlockStore;
   /** Store of the process that opened it, with injected faults. */
   faulty: FaultyBlockStore;
 
-  constructor(inner: MemoryBlockStore = new MemoryBlockStore()) {
+  /** Creates an empty disk, whose identity is drawn from `env`. */
+  constructor(
+    env: Env,
+    inner: MemoryBlockStore = new MemoryBlockStore({ env }),
+  ) {
+    this.#env = env;
     this.#inner = inner;
     this.faulty = new FaultyBlockStore({ store: inner });
   }
 
+  /** True if it says that a write is durable which a power cut may undo. */
+  isLying = false;
+
   /** Opens it for a process; with `delay`, each call takes that many milliseconds. */
   open(env: Env, delay?: () => number): BlockStore {
-    return delay === undefined
+    const { isLying } = this;
+    return delay === undefined && !isLying
       ? this.faulty
-      : new SlowStore(this.faulty, env, delay);
+      : new SlowStore(this.faulty, env, delay ?? ((): number => 0), isLying);
   }
 
   /** Closes the store by force; of the writes that are not synced, the first `written` survive. */
@@ -98,10 +137,65 @@ export class SimulatedDisk {
     this.faulty = this.faulty.crash(written);
   }
 
+  /** Number of writes that a power cut may undo; a disk that lies about syncs keeps none. */
+  get unsynced(): number {
+    return this.faulty.unsynced;
+  }
+
+  /** Has one of its next writes fail, and some after it. */
+  breakWrites(
+    after: number,
+    times: number,
+    how: "full" | "unknown" | "unknown after",
+  ): void {
+    this.faulty.fault = {
+      at: this.faulty.writes + 1 + after,
+      times,
+      after: how === "unknown after",
+      error: how === "full"
+        ? new ErrStoreFull("ENOSPC: no space left")
+        : new ErrUnknownOutcome("write() got no answer"),
+    };
+  }
+
+  /** Names of the blocks that begin with a prefix. */
+  names(prefix = ""): string[] {
+    return this.#inner.keys(prefix, `${prefix}\x7f`);
+  }
+
+  /** Damages a block. */
+  damage(key: string, how: Damage, random: () => number): void {
+    const [bytes] = this.#inner.get([key]);
+    if (bytes === undefined) return;
+    const put = (bytes: Uint8Array): void =>
+      this.#inner.write({ put: [{ key, bytes }] }, "strict");
+    switch (how) {
+      case "corrupted":
+        if (bytes.length > 0) {
+          bytes[random() % bytes.length]! ^= 1 << random() % 8;
+        }
+        return put(bytes);
+      case "torn":
+        return put(bytes.slice(0, bytes.length >> 1));
+      case "lost":
+        return this.#inner.write({ delete: [key] }, "strict");
+      case "misdirected": {
+        const names = this.names();
+        const [other] = this.#inner.get([names[random() % names.length]!]);
+        return put(other!);
+      }
+    }
+  }
+
+  /** Removes everything. */
+  erase(): void {
+    this.#inner.write({ deleteRanges: [["", "\x7f"]] }, "strict");
+  }
+
   /** Makes another one with the same content. */
   copy(): SimulatedDisk {
-    const copy = new MemoryBlockStore();
+    const copy = new MemoryBlockStore({ env: this.#env });
     copy.write({ put: this.#inner.list("", "\x7f") }, "strict");
-    return new SimulatedDisk(copy);
+    return new SimulatedDisk(this.#env, copy);
   }
 }

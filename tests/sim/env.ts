@@ -1,81 +1,63 @@
 /**
- * Simulated time: it goes on only when it is told to, and random numbers come
- * from a seed.
+ * Driver of simulated time in a test: everything runs in one turn of the event
+ * loop, with the microtasks drained after each event, so that a run is fast and a
+ * pure function of its seed.
  *
  * @module
  */
 
-import { setImmediate } from "node:timers";
-import type { Env } from "../../src/env.ts";
-import { random32 } from "../support/random.ts";
+import type { SimulatedClock } from "../../src/testing/simulated_clock.ts";
 
-/**
- * Resolves once everything has happened that needs no time. A message to oneself
- * is not enough: now and then it arrives before what was queued earlier.
- */
-function settled(): Promise<void> {
-  return new Promise((resolve) => void setImmediate(resolve));
+interface Internal {
+  readonly core: { runMicrotasks(): void };
 }
 
-/** Environment in simulated time, in whole milliseconds as real timers have. */
-export class SimulatedEnv implements Env {
-  readonly #random: () => number;
-  readonly #timers = new Set<{ at: number; callback: () => void }>();
-  #now = 0;
+const { internal } = Deno as unknown as { internal: symbol };
+const { core } = (Deno as unknown as Record<symbol, Internal>)[internal]!;
 
-  constructor(seed: number) {
-    this.#random = random32(seed);
-  }
+/** Runs all microtasks. Works only where none runs: in a callback of the event loop. */
+export function drain(): void {
+  core.runMicrotasks();
+}
 
-  now(): number {
-    return this.#now;
-  }
-
-  random64(): bigint {
-    return BigInt(this.#random()) << 32n | BigInt(this.#random());
-  }
-
-  setTimer(callback: () => void, delay: number): () => void {
-    const timer = { at: this.#now + Math.ceil(delay), callback };
-    this.#timers.add(timer);
-    return () => void this.#timers.delete(timer);
-  }
-
-  turn(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  /** Number of timers that are set. */
-  get timers(): number {
-    return this.#timers.size;
-  }
-
-  /** Advances the time, and runs the timers that fall due in it one by one. */
-  async advance(ms: number): Promise<void> {
-    const until = this.#now + ms;
-    await settled();
-    for (;;) {
-      let next: { at: number; callback: () => void } | undefined;
-      for (const timer of this.#timers) {
-        if (timer.at <= until && !(next && next.at <= timer.at)) next = timer;
+/** Runs `work` in a turn of the event loop of its own, where `drain()` works. */
+export function inTurn<T>(work: () => T): Promise<T> {
+  return new Promise((resolve, reject) =>
+    setTimeout(() => {
+      try {
+        resolve(work());
+      } catch (error) {
+        reject(error);
       }
-      if (next === undefined) break;
-      this.#timers.delete(next);
-      this.#now = Math.max(this.#now, next.at);
-      next.callback();
-      await settled();
-    }
-    this.#now = until;
-  }
+    }, 0)
+  );
+}
 
-  /** Advances the time in steps until a promise has settled; rejects if a thousand steps do not suffice. */
-  async until<T>(promise: Promise<T>, step: number): Promise<T> {
-    let isDone = false;
-    const end = (): void => void (isDone = true);
-    promise.then(end, end);
-    await settled();
-    for (let i = 0; !isDone && i < 1000; i++) await this.advance(step);
-    if (!isDone) throw new Error(`Did not settle in ${1000 * step} ms`);
-    return await promise;
-  }
+/** Advances the time by `ms`, and runs all that comes due. */
+export function advance(clock: SimulatedClock, ms: number): void {
+  const until = clock.now + ms;
+  drain();
+  while (clock.runNext(until)) drain();
+}
+
+/** Result of a promise that has settled. */
+export type Settled<T> =
+  | { readonly value: T }
+  | { readonly error: unknown };
+
+/** Advances the time until a promise has settled; undefined if it has not within `ms`. */
+export function settle<T>(
+  clock: SimulatedClock,
+  promise: Promise<T>,
+  ms: number,
+): Settled<T> | undefined {
+  let settled: Settled<T> | undefined;
+  promise.then(
+    (value) => settled = { value },
+    (error) => settled = { error },
+  );
+  const until = clock.now + ms;
+  drain();
+  while (settled === undefined && clock.runNext(until)) drain();
+  return settled;
 }

@@ -1,6 +1,10 @@
 /**
- * State machines of the simulated world: each records its commands in order,
- * throws at `POISON` and rejects `DENIED` by its result.
+ * State machines of the simulated world. The state is the list of all commands
+ * that were applied, in order, and that of each key. Each machine throws at
+ * `POISON` and rejects `DENIED` by its result.
+ *
+ * A command is the text `session:number:key:kind`, and bytes of filling after a
+ * bar that are not part of the state. Its result is the length of its key's list.
  *
  * @module
  */
@@ -10,12 +14,17 @@ import type {
   Forked,
   HostRow,
   HostState,
+  IConcurrentStateMachine,
+  IExtended,
   IFork,
   IHash,
   IHostState,
   IOnDiskStateMachine,
+  IRecoveredHash,
+  IRefusal,
   IRemoveData,
   IStateMachine,
+  IStateVersion,
   MaybePromise,
   NodeHost,
   Replica,
@@ -23,15 +32,9 @@ import type {
   Result,
 } from "../../mod.ts";
 import type { BlockStore } from "../../src/ports/mod.ts";
-import { bytes, text } from "../support/bytes.ts";
-import {
-  ConcurrentJournal,
-  Journal,
-  type MachineFaults,
-  RegularJournal,
-} from "../machines/journal.ts";
 import { violations } from "../support/environment.ts";
 import { REFUSED } from "./context.ts";
+import type { OracleMachine } from "./oracles.ts";
 
 /** Word at which every machine throws. */
 export const POISON = "poison";
@@ -39,44 +42,208 @@ export const POISON = "poison";
 /** Word that makes every machine reject a command by its result. */
 export const DENIED = "denied";
 
-/** Result of a command that is rejected, undefined for others; throws at `POISON`. */
-function refused(cmd: Uint8Array): Result | undefined {
-  const command = text(cmd);
-  if (command.includes(POISON)) throw new TypeError(REFUSED);
-  return command.includes(DENIED)
-    ? { value: 0n, data: bytes(`${REFUSED} by result`) }
-    : undefined;
+/** Query for all commands. */
+export const ALL = "";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Decodes the text of a command, without its filling. */
+export function commandOf(cmd: Uint8Array): string {
+  const end = cmd.length > 64 ? cmd.indexOf(0x7c) : -1;
+  return decoder.decode(end < 0 ? cmd : cmd.subarray(0, end));
 }
 
-const refusing: MachineFaults = {
-  refusal: ({ value, data }) => value === 0n ? text(data) : undefined,
-};
-
-function resultOf(list: readonly string[]): Result {
-  return { value: BigInt(list.length), data: bytes(list.at(-1)!) };
+/** Encodes a command with bytes of filling. */
+export function encodeCommand(
+  command: string,
+  filling = 0,
+): Uint8Array<ArrayBuffer> {
+  if (filling === 0) return encoder.encode(command);
+  // The bar is looked for in long commands only.
+  const cmd = new Uint8Array(Math.max(65, command.length + 1) + filling);
+  cmd.fill(0x2e);
+  encoder.encodeInto(command, cmd);
+  cmd[command.length] = 0x7c;
+  return cmd;
 }
 
-/** Reads a list like `Journal.readAll()`, but without runtime streams whose timing is not simulated. */
-async function readList(r: ReadableStream<Uint8Array>): Promise<string[]> {
-  const decoder = new TextDecoder();
+/** Key of a command. */
+export function keyOf(command: string): string {
+  return command.split(":")[2]!;
+}
+
+/** Mask by which the hashes of a state version differ from those of version 0. */
+export function versionMask(version: number): bigint {
+  return BigInt(version) * 0x9e3779b97f4a7c15n & 0xffffffffffffffffn;
+}
+
+/** How a machine was built. */
+export interface Build {
+  /** State version of its code. */
+  readonly version: number;
+  /** Bytes of filling in each snapshot, so that it comes in many parts. */
+  readonly filling: number;
+  /** Chooses the poisoned commands at which this code throws; all without it. */
+  readonly throwsAt?: ((command: string) => boolean) | undefined;
+}
+
+/** List that is only appended to, so that a prefix of it can be shared. */
+class State {
+  readonly list: string[] = [];
+  readonly #keys = new Map<string, string[]>();
+  #low = 0x811c9dc5 | 0;
+  #high = 0x01000193 | 0;
+
+  add(command: string): number {
+    this.list.push(command);
+    const key = keyOf(command);
+    let own = this.#keys.get(key);
+    if (own === undefined) this.#keys.set(key, own = []);
+    own.push(command);
+    let low = this.#low;
+    let high = this.#high;
+    for (let i = 0; i < command.length; i++) {
+      low = Math.imul(low ^ command.charCodeAt(i), 16777619);
+      high = Math.imul(high ^ low >>> 11, 2246822519);
+    }
+    this.#low = low;
+    this.#high = high ^ this.list.length;
+    return own.length;
+  }
+
+  of(key: string): readonly string[] {
+    return key === ALL ? this.list : this.#keys.get(key) ?? [];
+  }
+
+  get hash(): bigint {
+    return BigInt(this.#high >>> 0) << 32n | BigInt(this.#low >>> 0);
+  }
+}
+
+interface Saved {
+  readonly version: number;
+  readonly list: readonly string[];
+}
+
+async function readAll(r: ReadableStream<Uint8Array>): Promise<Saved> {
   let json = "";
+  const decoder = new TextDecoder();
   for await (const chunk of r) json += decoder.decode(chunk, { stream: true });
-  return JSON.parse(json) as string[];
+  return JSON.parse(json) as Saved;
 }
 
-/** Fork of a list; accepts one entry or many. */
-class ListFork {
-  readonly #list: string[];
+/** Part that all kinds of machines have. */
+class Ledger implements IHash, IExtended, IRefusal, IStateVersion {
+  state: State = new State();
+  readonly stateVersion: number;
+  readonly build: Build;
+  #recovered: bigint | undefined;
+  #isClosed = false;
 
-  constructor(list: readonly string[]) {
-    this.#list = [...list];
+  constructor(build: Build) {
+    this.build = build;
+    this.stateVersion = build.version;
+  }
+
+  refusal({ value, data }: Result): string | undefined {
+    return value === 0n ? decoder.decode(data) : undefined;
+  }
+
+  /** Result of a command that is rejected; throws at a poisoned one. */
+  #check(command: string): Result | undefined {
+    if (command.endsWith(POISON)) {
+      const { throwsAt } = this.build;
+      if (throwsAt === undefined || throwsAt(command)) {
+        throw new TypeError(REFUSED);
+      }
+    }
+    return command.endsWith(DENIED)
+      ? { value: 0n, data: encoder.encode(`${REFUSED} by result`) }
+      : undefined;
+  }
+
+  applyTo(state: Pick<State, "add">, cmd: Uint8Array): Result {
+    const command = commandOf(cmd);
+    return this.#check(command) ??
+      { value: BigInt(state.add(command)), data: encoder.encode(command) };
+  }
+
+  applyAll(entries: Entry[]): Entry[] {
+    if (this.#isClosed) violations.push("update() after close()");
+    for (const entry of entries) {
+      entry.result = this.applyTo(this.state, entry.cmd);
+    }
+    return entries;
+  }
+
+  lookup(query: unknown): unknown {
+    return this.state.of(query as string).slice();
+  }
+
+  naLookup(query: Uint8Array): Uint8Array {
+    return encoder.encode(
+      JSON.stringify(this.state.of(decoder.decode(query))),
+    );
+  }
+
+  getHash(): bigint {
+    return this.state.hash ^ versionMask(this.stateVersion);
+  }
+
+  getRecoveredHash(): bigint | undefined {
+    return this.#recovered;
+  }
+
+  async write(
+    w: WritableStream<Uint8Array>,
+    list: readonly string[],
+  ): Promise<void> {
+    const writer = w.getWriter();
+    const saved: Saved = { version: this.stateVersion, list };
+    await writer.write(encoder.encode(JSON.stringify(saved)));
+    for (let left = this.build.filling; left > 0; left -= 65_536) {
+      await writer.write(new Uint8Array(Math.min(left, 65_536)).fill(32));
+    }
+    writer.releaseLock();
+  }
+
+  /** Replaces the state. */
+  set({ version, list }: Saved): void {
+    const state = new State();
+    for (const command of list) state.add(command);
+    this.state = state;
+    this.#recovered = version === this.stateVersion
+      ? undefined
+      : state.hash ^ versionMask(version);
+  }
+
+  close(): void {
+    if (this.#isClosed) violations.push("close() twice");
+    this.#isClosed = true;
+  }
+}
+
+/** Fork of a ledger: a prefix of its list, and what was added to it. */
+class LedgerFork {
+  readonly #machine: Ledger;
+  readonly #state: State;
+  readonly #length: number;
+  readonly #added: string[] = [];
+
+  constructor(machine: Ledger) {
+    this.#machine = machine;
+    this.#state = machine.state;
+    this.#length = machine.state.list.length;
+  }
+
+  add(command: string): number {
+    this.#added.push(command);
+    return this.lookup(keyOf(command)).length;
   }
 
   apply(cmd: Uint8Array): Result {
-    const result = refused(cmd);
-    if (result !== undefined) return result;
-    this.#list.push(text(cmd));
-    return resultOf(this.#list);
+    return this.#machine.applyTo(this, cmd);
   }
 
   applyAll(entries: Entry[]): Entry[] {
@@ -84,114 +251,156 @@ class ListFork {
     return entries;
   }
 
-  lookup(): string[] {
-    return [...this.#list];
+  lookup(query: unknown): string[] {
+    if (this.#state.list.length !== this.#length) {
+      violations.push("lookup() of a fork whose machine was updated");
+    }
+    const key = query as string;
+    const added = key === ALL
+      ? this.#added
+      : this.#added.filter((command) => keyOf(command) === key);
+    return [...this.#state.of(key), ...added];
   }
 }
 
 /** Regular machine that a view copies by snapshot. */
-class PlainLedger extends RegularJournal {
-  override readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
-    return readList(r);
+class PlainLedger extends Ledger implements IStateMachine {
+  update(cmd: Uint8Array): Result {
+    return this.applyTo(this.state, cmd);
   }
 
-  override apply(cmd: Uint8Array): Result {
-    return refused(cmd) ?? super.apply(cmd);
+  async saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
+    await this.write(w, this.state.list);
+  }
+
+  async recoverFromSnapshot(r: ReadableStream<Uint8Array>): Promise<void> {
+    this.set(await readAll(r));
   }
 }
 
 /** Regular machine that a view forks. */
-class ForkLedger extends PlainLedger implements IFork<IStateMachine> {
+class ForkLedger extends PlainLedger
+  implements IFork<IStateMachine>, IRecoveredHash {
   fork(): Forked<IStateMachine> {
-    const fork = new ListFork(this.list);
+    const fork = new LedgerFork(this);
     return {
       update: (cmd): Result => fork.apply(cmd),
-      lookup: (): string[] => fork.lookup(),
+      lookup: (query): string[] => fork.lookup(query),
+    };
+  }
+}
+
+/** Machine that saves a context. */
+class ContextLedger extends Ledger {
+  readonly #contexts = new Set<readonly string[]>();
+
+  prepareSnapshot(): unknown {
+    const context = this.state.list.slice();
+    this.#contexts.add(context);
+    return context;
+  }
+
+  async saveContext(
+    context: unknown,
+    w: WritableStream<Uint8Array>,
+  ): Promise<void> {
+    if (!this.#contexts.delete(context as string[])) {
+      violations.push("saveSnapshot() twice for a context");
+    }
+    await this.write(w, context as string[]);
+  }
+
+  forkAll(): Forked<IConcurrentStateMachine> {
+    const fork = new LedgerFork(this);
+    return {
+      update: (entries): Entry[] => fork.applyAll(entries),
+      lookup: (query): string[] => fork.lookup(query),
     };
   }
 }
 
 /** Concurrent machine that a view copies by snapshot. */
-class ConcurrentLedger extends ConcurrentJournal {
-  override readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
-    return readList(r);
+class ConcurrentLedger extends ContextLedger
+  implements IConcurrentStateMachine, IRecoveredHash {
+  update(entries: Entry[]): Entry[] {
+    return this.applyAll(entries);
   }
 
-  override apply(cmd: Uint8Array): Result {
-    return refused(cmd) ?? super.apply(cmd);
+  async saveSnapshot(
+    context: unknown,
+    w: WritableStream<Uint8Array>,
+  ): Promise<void> {
+    await this.saveContext(context, w);
+  }
+
+  async recoverFromSnapshot(r: ReadableStream<Uint8Array>): Promise<void> {
+    this.set(await readAll(r));
   }
 }
 
-interface Saved {
-  readonly index: number;
-  readonly list: readonly string[];
-  readonly rows: readonly (readonly [string, readonly number[]])[];
-}
-
-const KEY = "ledger";
+/** Blocks of the disk of an on-disk machine: batches of commands by index, and host rows. */
+const BATCH = "batch/";
+const ROW = "row/";
+const END = "\x7f";
 
 /** On-disk machine over a block store, with host rows. */
-class DiskLedger extends Journal
+class DiskLedger extends ContextLedger
   implements
     IOnDiskStateMachine,
-    IHash,
     IHostState,
     IRemoveData,
-    IFork<IOnDiskStateMachine> {
+    IFork<IOnDiskStateMachine>,
+    IRecoveredHash {
   readonly #store: BlockStore;
-  #rows = new Map<string, Uint8Array>();
+  #rows: HostRow[] = [];
   #index = 0;
-  #contexts = 0;
 
-  constructor(store: BlockStore, clusterID: bigint, nodeID: bigint) {
-    super(refusing, clusterID, nodeID);
+  constructor(store: BlockStore, build: Build) {
+    super(build);
     this.#store = store;
   }
 
-  override readAll(r: ReadableStream<Uint8Array>): Promise<string[]> {
-    return readList(r);
-  }
-
-  override apply(cmd: Uint8Array): Result {
-    return refused(cmd) ?? super.apply(cmd);
-  }
-
   async removeData(): Promise<void> {
-    await this.#store.write({ delete: [KEY] }, "strict");
+    await this.#store.write({ deleteRanges: [["", END]] }, "strict");
   }
 
   async open(): Promise<number> {
-    const [block] = await this.#store.get([KEY]);
-    if (block !== undefined) {
-      const { index, list, rows } = JSON.parse(text(block)) as Saved;
-      this.#index = index;
-      this.list = [...list];
-      this.#rows = new Map(
-        rows.map(([key, value]) => [key, Uint8Array.from(value)]),
-      );
+    const blocks = await this.#store.list("", END);
+    const list: string[] = [];
+    for (const { key, bytes } of blocks) {
+      if (key.startsWith(BATCH)) {
+        this.#index = parseInt(key.slice(BATCH.length), 16);
+        list.push(...JSON.parse(decoder.decode(bytes)) as string[]);
+      } else this.#rows.push({ key: key.slice(ROW.length), value: bytes });
     }
+    this.set({ version: this.stateVersion, list });
     // The index returned by open() must be durable.
     await this.#store.write({}, "strict");
     return this.#index;
   }
 
   readHostRows(): readonly HostRow[] {
-    return [...this.#rows].map(([key, value]) => ({ key, value }));
+    return this.#rows.splice(0);
   }
 
-  #write({ index, rows }: HostState): MaybePromise<void> {
+  /** Writes commands and host rows in one step; with `isNew`, in place of all others. */
+  #write(
+    { index, rows }: HostState,
+    commands: readonly string[],
+    isNew: boolean,
+  ): MaybePromise<void> {
     this.#index = index;
+    const key = BATCH + index.toString(16).padStart(8, "0");
+    const put = [{ key, bytes: encoder.encode(JSON.stringify(commands)) }];
+    const removed: string[] = [];
     for (const { key, value } of rows) {
-      if (value === undefined) this.#rows.delete(key);
-      else this.#rows.set(key, value.slice());
+      if (value === undefined) removed.push(ROW + key);
+      else put.push({ key: ROW + key, bytes: value.slice() });
     }
-    const saved: Saved = {
-      index,
-      list: this.list,
-      rows: [...this.#rows].map(([key, value]) => [key, [...value]]),
-    };
-    const block = { key: KEY, bytes: bytes(JSON.stringify(saved)) };
-    return this.#store.write({ put: [block] }, "relaxed");
+    return this.#store.write(
+      isNew ? { deleteRanges: [["", END]], put } : { delete: removed, put },
+      "relaxed",
+    );
   }
 
   update(): MaybePromise<Entry[]> {
@@ -207,13 +416,12 @@ class DiskLedger extends Journal
     entries: Entry[],
     host: () => HostState,
   ): Promise<Entry[]> {
-    for (const entry of entries) {
-      if (entry.index <= this.#index) {
-        violations.push(`entry ${entry.index} is in the machine already`);
-      }
-      entry.result = this.apply(entry.cmd);
+    if (entries.length > 0 && entries[0]!.index <= this.#index) {
+      violations.push(`entry ${entries[0]!.index} is in the machine already`);
     }
-    await this.#write(host());
+    const { length } = this.state.list;
+    this.applyAll(entries);
+    await this.#write(host(), this.state.list.slice(length), false);
     return entries;
   }
 
@@ -221,80 +429,77 @@ class DiskLedger extends Journal
     r: ReadableStream<Uint8Array>,
     host: HostState,
   ): Promise<void> {
-    const list = await this.readAll(r);
-    this.list = list;
-    this.#rows.clear();
-    await this.#write(host);
-  }
-
-  lookup(query: unknown): unknown {
-    return this.answer(query);
+    const saved = await readAll(r);
+    await this.#write(host, saved.list, true);
+    this.set(saved);
   }
 
   fork(): Forked<IOnDiskStateMachine> {
-    const fork = new ListFork(this.list);
-    return {
-      update: (entries): Entry[] => fork.applyAll(entries),
-      lookup: (): string[] => fork.lookup(),
-    };
-  }
-
-  getHash(): bigint {
-    return this.hash();
+    return this.forkAll();
   }
 
   async sync(): Promise<void> {
     await this.#store.write({}, "strict");
   }
 
-  prepareSnapshot(): unknown {
-    this.#contexts++;
-    return [...this.list];
-  }
-
   async saveSnapshot(
     context: unknown,
     w: WritableStream<Uint8Array>,
   ): Promise<void> {
-    if (this.#contexts-- === 0) violations.push("saveSnapshot() once too many");
-    await this.write(w, context as string[]);
+    await this.saveContext(context, w);
   }
 
-  close(): void {}
+  // `lookup()` may follow, and a restart opens another instance.
+  override close(): void {}
 }
 
 /** Kinds of state machines. */
 export const LEDGERS = ["fork", "plain", "concurrent", "disk"] as const;
 
+/** Kind of a state machine. */
+export type LedgerKind = (typeof LEDGERS)[number];
+
 /** Starts a replica of one kind; an on-disk machine uses `store`. */
 export async function startLedger(
   host: NodeHost,
-  kind: (typeof LEDGERS)[number],
+  kind: LedgerKind,
   config: ReplicaConfig,
   store: BlockStore,
-  more: MachineFaults = {},
+  build: Build,
 ): Promise<Replica> {
-  const faults = { ...refusing, ...more };
   switch (kind) {
     case "fork":
-      return await host.startCluster(
-        (c, n) => new ForkLedger(faults, c, n),
-        config,
-      );
+      return await host.startCluster(() => new ForkLedger(build), config);
     case "plain":
-      return await host.startCluster(
-        (c, n) => new PlainLedger(faults, c, n),
-        config,
-      );
+      return await host.startCluster(() => new PlainLedger(build), config);
     case "concurrent":
       return await host.startConcurrentCluster(
-        (c, n) => new ConcurrentLedger(faults, c, n),
+        () => new ConcurrentLedger(build),
         config,
       );
     case "disk":
       return await host.startOnDiskCluster(
-        (c, n) => new DiskLedger(store, c, n),
-        config,
+        () => new DiskLedger(store, build),
+        {
+          ...config,
+          replayMachine: () => new ConcurrentLedger(build),
+        },
       );
   }
 }
+
+/** Machine by which the oracles replay a log. */
+export const ORACLE: OracleMachine = {
+  apply(cmd): string | undefined {
+    const command = commandOf(cmd);
+    return command.endsWith(POISON) || command.endsWith(DENIED)
+      ? undefined
+      : command;
+  },
+  keyOf,
+  hash(list, stateVersion): bigint {
+    const state = new State();
+    for (const command of list) state.add(command);
+    return state.hash ^ versionMask(stateVersion);
+  },
+};

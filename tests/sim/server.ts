@@ -1,194 +1,223 @@
 /**
- * The simulated server: a replica and its sync server on a store that survives
- * them, with the operator who looks after it.
+ * A simulated server: replicas of the clusters and their sync server, with the
+ * operator who looks after them.
  *
  * @module
  */
 
-import { assertEquals } from "@std/assert";
 import {
+  ErrClusterClosed,
+  ErrSkippedApplied,
+  ErrSkipRefused,
   ErrUpdateFailed,
   type HostEvent,
-  MemoryBlockStore,
-  MemoryLogDB,
   NodeHost,
   type Replica,
 } from "../../mod.ts";
-import type { Log, LogDB } from "../../src/ports/mod.ts";
-import { BlockLogDB } from "../../src/log/block_log.ts";
-import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import type { Transport } from "../../src/sync/transport.ts";
-import { text } from "../support/bytes.ts";
-import { BAD, CLUSTER, REFUSED, type SimulationContext } from "./context.ts";
+import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
+import { REFUSED, type WorldContext } from "./context.ts";
 import { SimulatedDisk } from "./disk.ts";
-import { type LEDGERS, POISON, startLedger } from "./machines.ts";
-import { Tokens } from "./tokens.ts";
+import type { LogService } from "./log.ts";
+import { commandOf, POISON, startLedger } from "./machines.ts";
+import { BAD, type End, type ServerProfile } from "./plan.ts";
+import type { Tokens } from "./tokens.ts";
 
-/** Ways in which a process ends. */
-export type End = "stop" | "kill" | "power cut";
+/** Principal of all servers' limits: small, so that they are met. */
+const LIMITS = {
+  farEntries: 30,
+  heartbeatMs: 2_000,
+  creditBytes: 4_096,
+  commandsPerSecond: 300,
+};
 
-/** The server, over all lives of its process. */
+/** One life of a server's process. */
+interface Process {
+  readonly name: string;
+  readonly env: SimulatedEnv;
+  readonly host: NodeHost;
+  core: Core | undefined;
+}
+
+/** A server, over all lives of its process. */
 export class Server {
-  readonly tokens: Tokens = new Tokens();
+  readonly name: string;
   /** True while no connection reaches it. */
   isUnreachable = false;
-  readonly #context: SimulationContext;
-  readonly #kind: (typeof LEDGERS)[number];
-  readonly snapshotEntries: number;
-  readonly #sessionsMax: number;
-  readonly #isSlow: boolean;
-  #disk: SimulatedDisk | undefined;
-  #memory: MemoryLogDB | undefined;
-  #logDB: LogDB | undefined;
-  #host: NodeHost | undefined;
-  #core: Core | undefined;
-  #replica: Replica | undefined;
-  #backup: (() => void) | undefined;
-  /** Time at which the cluster failed, undefined while it has not. */
+  readonly #context: WorldContext;
+  readonly #random: () => number;
+  readonly #profile: ServerProfile;
+  readonly #nodeID: bigint;
+  readonly #log: LogService;
+  readonly #tokens: Tokens;
+  /** Disks of on-disk machines, by cluster. */
+  readonly #disks: readonly SimulatedDisk[];
+  #process: Process | undefined;
+  /** Time at which a cluster failed, undefined while none has. */
   #failedAt: number | undefined;
 
-  constructor(context: SimulationContext) {
+  constructor(
+    context: WorldContext,
+    number: number,
+    log: LogService,
+    tokens: Tokens,
+  ) {
     this.#context = context;
-    const { profile, random, env } = context;
-    this.#kind = (["fork", "plain", "concurrent"] as const)[random() % 3]!;
-    this.snapshotEntries = profile.compaction ? 8 + random() % 25 : 0;
-    this.#sessionsMax = profile.evictions ? 6 : 4096;
-    if (context.chance(3)) this.#memory = new MemoryLogDB({ env });
-    else this.#disk = new SimulatedDisk();
-    if (profile.restores) this.useDisk();
-    this.#isSlow = context.chance(2);
+    this.name = `s${number}`;
+    this.#random = context.random(this.name);
+    this.#profile = context.profile.servers[number]!;
+    this.#nodeID = 1_000n + BigInt(number);
+    this.#log = log;
+    this.#tokens = tokens;
+    this.#disks = this.#profile.kinds.map(() => new SimulatedDisk(context.env));
   }
 
-  /** Replica of the server; only while it is up. */
-  get replica(): Replica {
-    return this.#replica!;
+  /** Replica of a cluster that runs; undefined otherwise. */
+  replica(cluster: bigint): Replica | undefined {
+    const replica = this.#process?.host.replica(cluster);
+    return replica?.failure === undefined ? replica : undefined;
+  }
+
+  /** Name of its process in this life. */
+  get process(): string {
+    return this.#process?.name ?? this.name;
+  }
+
+  /** Environment of its process, while that runs. */
+  get env(): SimulatedEnv | undefined {
+    return this.#process?.env;
+  }
+
+  /** State version of its machines. */
+  get version(): number {
+    return this.#profile.version;
+  }
+
+  /** Kind of its machine of a cluster. */
+  kind(cluster: bigint): string {
+    return this.#profile.kinds[Number(cluster) - 1]!;
+  }
+
+  /** True while connections to it can be opened. */
+  get isServing(): boolean {
+    return this.#process?.core !== undefined && !this.isUnreachable;
   }
 
   /** True while the process runs. */
   get isUp(): boolean {
-    return this.#core !== undefined;
+    return this.#process !== undefined;
   }
 
-  /** True if the process runs, and its cluster too. */
+  /** True if the process runs, and all its clusters too. */
   get isWell(): boolean {
-    return this.isUp &&
-      this.#host!.clusterStatus(CLUSTER)?.state === "running";
+    const { host } = this.#process ?? {};
+    return host !== undefined &&
+      this.#context.clusters.every((cluster) =>
+        host.clusterStatus(cluster)?.state === "running"
+      );
   }
 
-  /** Milliseconds since the cluster failed; 0 while it has not. */
+  /** Milliseconds since a cluster failed; 0 while none has. */
   get failedForMs(): number {
     return this.#failedAt === undefined
       ? 0
-      : this.#context.env.now() - this.#failedAt;
+      : this.#context.clock.now - this.#failedAt;
   }
 
   /** Number of connections that the server knows. */
   get connections(): number {
-    return this.#core!.telemetry.counts.connections;
-  }
-
-  /** Commands that the present history has committed; empty while there is no replica that can say. */
-  committed(): readonly string[] {
-    const replica = this.#host?.replica(CLUSTER);
-    return replica === undefined || replica.failure !== undefined
-      ? []
-      : replica.staleRead(null) as string[];
-  }
-
-  /** Opens the log for a reader. */
-  async openLog(): Promise<Log> {
-    return await this.#logDB!.open(CLUSTER, 99n);
-  }
-
-  /** Keeps the log on a disk, which can be copied; before the start. */
-  useDisk(): void {
-    this.#disk ??= new SimulatedDisk();
-    this.#memory = undefined;
+    return this.#process?.core?.telemetry.counts.connections ?? 0;
   }
 
   /** Gives the server one end of a connection. */
   accept(transport: Transport, url: string): void {
-    this.#core!.accept(transport, {
+    this.#process!.core!.accept(transport, {
       url: url.replace("ws:", "http:"),
       headers: new Headers(),
     });
   }
 
-  #openLogDB(): LogDB {
-    const { env, random } = this.#context;
-    if (this.#disk === undefined) return this.#memory!;
-    const store = this.#disk.open(
-      env,
-      this.#isSlow ? (): number => 1 + random() % 4 : undefined,
-    );
-    const snapshots = new BlockSnapshotStore(store, { env });
-    return new BlockLogDB(store, { env, snapshots });
-  }
-
-  /** Starts the process. */
-  async start(): Promise<void> {
-    const { env, profile, seed, hashEntries } = this.#context;
-    const logDB = this.#logDB = this.#openLogDB();
-    const host = this.#host = new NodeHost({
-      logDB,
+  /** Starts the process; the log must be up if it is in the same process. */
+  start(): void {
+    if (this.isUp) return;
+    const context = this.#context;
+    const { clock } = this.#profile;
+    const caller = context.newProcess(this.name, clock);
+    const { name, env } = caller;
+    if (!this.#log.isRemote) this.#log.start(caller);
+    if (!this.#log.isUp) return;
+    const host = new NodeHost({
+      logDB: this.#log.client(caller),
       env,
       onEvent: (event) => {
-        if (this.#host === host) this.#noteEvent(event);
+        if (this.#process === process) this.#noteEvent(event);
       },
     });
-    const { snapshotEntries } = this;
-    const started = env.until(
-      startLedger(
-        host,
-        this.#kind,
-        {
-          clusterID: CLUSTER,
-          nodeID: 1n,
-          sessionsMax: this.#sessionsMax,
-          snapshotEntries,
-          compactionOverhead: snapshotEntries === 0 ? 0 : seed % 9,
-          hashEntries,
-        },
-        new MemoryBlockStore(),
-        { filling: profile.cutSnapshots ? 300_000 : 0 },
-      ),
-      50,
+    const process: Process = { name, env, host, core: undefined };
+    this.#process = process;
+    this.#failedAt = undefined;
+    const started = Promise.all(
+      context.clusters.map((cluster) => this.#startCluster(process, cluster)),
     );
+    context.background(
+      env,
+      `start of ${name}`,
+      started.then(() => {
+        if (this.#process === process) process.core = this.#newCore(host);
+      }),
+    );
+  }
+
+  async #startCluster(process: Process, cluster: bigint): Promise<void> {
+    const context = this.#context;
+    const { profile } = context;
+    const place = Number(cluster) - 1;
     try {
-      this.#replica = await started;
+      await startLedger(
+        process.host,
+        this.#profile.kinds[place]!,
+        {
+          clusterID: cluster,
+          nodeID: this.#nodeID,
+          sessionsMax: profile.sessionsMax,
+          snapshotEntries: profile.snapshotEntries,
+          compactionOverhead: profile.compactionOverhead,
+          fullSnapshotInterval: profile.fullSnapshotInterval,
+          hashEntries: profile.hashEntries,
+          compression: profile.compression,
+        },
+        this.#disks[place]!.open(process.env),
+        { version: this.#profile.version, filling: profile.snapshotFilling },
+      );
     } catch (error) {
-      // The operator looks after it.
-      if (!profile.poisons || !(error instanceof ErrUpdateFailed)) throw error;
+      context.history.failed(error);
+      if (this.#process !== process) return;
+      this.#failedAt ??= context.clock.now;
     }
-    this.#core = this.#newCore(host);
   }
 
   #newCore(host: NodeHost): Core {
     const context = this.#context;
-    const { profile } = context;
+    const { profile, history } = context;
+    const random = this.#random;
     return new Core(host, {
-      limits: {
-        farEntries: 30,
-        heartbeatMs: 2_000,
-        creditBytes: 4_096,
-        commandsPerSecond: 300,
-      },
+      limits: LIMITS,
       rehearse: !profile.poisons,
-      authenticate: (request) => this.tokens.authenticate(request),
+      authenticate: (request) => this.#tokens.authenticate(request),
       validate: async (_, cmd) => {
         // Sometimes it is asynchronous.
-        if (context.chance(4)) await Promise.resolve();
-        const command = text(cmd);
+        if (random() % 4 === 0) await host.env.turn();
+        const command = commandOf(cmd);
         // Where its machine forks, the server finds out by itself.
-        const refusesPoison = this.#kind !== "fork" && !profile.poisons &&
-          command.includes(POISON);
-        return refusesPoison || command.includes(BAD) ? REFUSED : undefined;
+        const refusesPoison = !profile.poisons && command.endsWith(POISON);
+        return refusesPoison || command.endsWith(BAD) ? REFUSED : undefined;
       },
       log: ({ event, code, error }) => {
-        if (code !== undefined) context.count(`server: ${event} ${code}`);
+        if (code !== undefined) history.met("event", `close ${code}`);
+        if (error !== undefined) history.failed(error);
         if (error !== undefined && event === "connection failed") {
-          context.fail(`${event}: ${error}`);
+          context.fail("server", `${event}: ${error}`);
         }
       },
     });
@@ -196,95 +225,102 @@ export class Server {
 
   #noteEvent(event: HostEvent): void {
     const context = this.#context;
-    context.count(`server: ${event.type}`);
-    if (event.type === "failed" && context.profile.poisons) {
-      this.#failedAt ??= context.env.now();
-      if (event.failure instanceof ErrUpdateFailed) return;
+    context.noteEvent("server", event);
+    if (event.type === "failed") {
+      this.#failedAt ??= context.clock.now;
+      const { failure } = event;
+      if (
+        context.profile.poisons &&
+        (failure instanceof ErrUpdateFailed ||
+          failure instanceof ErrSkippedApplied)
+      ) return;
+      context.fail("server", `${this.name} failed: ${event.error}`);
     }
-    if (event.type === "failed" || event.type === "diverged") {
-      context.fail(`server ${event.type}: ${event.error}`);
+    if (event.type === "diverged") {
+      context.fail("server", `${this.name} diverged: ${event.error}`);
     }
   }
 
-  /** Ends the process; the disk stays. */
-  async stop(how: End): Promise<void> {
+  /** Ends the process; disks stay. */
+  stop(end: End, written: number): void {
+    const process = this.#process;
+    if (process === undefined) return;
     const context = this.#context;
-    const { env, network } = context;
-    const core = this.#core!;
-    const host = this.#host!;
-    const logDB = this.#logDB!;
-    this.#core = this.#host = this.#replica = undefined;
-    context.count(`server: ${how}`);
-    const end = async (): Promise<void> => {
-      await core.stop();
-      await host.stop();
-      assertEquals(core.telemetry.counts.connections, 0);
-      if (this.#disk === undefined) return;
-      await logDB.close();
-      await logDB.snapshots?.close();
-    };
-    if (how === "stop") return await env.until(end(), 50);
-    network.die(undefined, "server");
-    if (this.#disk === undefined) return await env.until(end(), 50);
-    const { unsynced } = this.#disk.faulty;
-    this.#disk.crash(
-      how === "kill" ? Infinity : context.random() % (unsynced + 1),
-    );
-    context.background(end());
+    const how = context.profile.sharesSessions ? "stop" : end;
+    process.env.resume();
+    const { network, history } = context;
+    const { core, host, env } = process;
+    this.#process = undefined;
+    history.fault(`server: ${how}`);
+    if (how === "stop") {
+      const stop = async (): Promise<void> => {
+        await core?.stop();
+        await host.stop();
+        const left = core?.telemetry.counts.connections ?? 0;
+        if (left > 0) context.fail("server", `${left} connections are left`);
+        if (!this.#log.isRemote) await this.#log.stop(how);
+      };
+      context.until(stop(), `Stop of ${process.name}`);
+      return;
+    }
+    network.die(this.name);
+    env.kill();
+    for (const disk of this.#disks) {
+      disk.crash(how === "kill" ? Infinity : written % (disk.unsynced + 1));
+    }
+    if (this.#log.isRemote) return;
+    // Resolves at once: it only forgets its process.
+    void this.#log.stop(how);
+    this.#log.crash(how, written);
   }
 
-  /** Has the operator skip entries until the cluster is well; `whileFailed` is called before each. */
-  async operate(whileFailed: () => void): Promise<void> {
-    const { env } = this.#context;
-    const host = this.#host!;
-    for (;;) {
-      const { state, error } = host.clusterStatus(CLUSTER)!;
-      if (state !== "failed") break;
-      whileFailed();
-      if (!(error instanceof ErrUpdateFailed)) throw error;
-      assertEquals(error.index, error.upTo, "The entry is not named");
-      const skip = host.skipEntry(CLUSTER, error.index, REFUSED);
-      await env.until(skip, 20);
-      this.#context.count("skipped");
-      try {
-        this.#replica = await env.until(host.restartCluster(CLUSTER), 20);
-      } catch (error) {
-        if (!(error instanceof ErrUpdateFailed)) throw error;
+  /** Removes the state of on-disk machines, which a log that was put back may not have; the process must have ended. */
+  erase(): void {
+    for (const disk of this.#disks) disk.erase();
+  }
+
+  /** Has the operator skip entries until all clusters run; `whileFailed` is called before each. */
+  operate(whileFailed: () => void): void {
+    const context = this.#context;
+    const process = this.#process;
+    if (process === undefined) return;
+    for (const cluster of context.clusters) {
+      for (let i = 0; i < 50; i++) {
+        const status = process.host.clusterStatus(cluster);
+        if (status?.state !== "failed") break;
+        whileFailed();
+        this.#skip(process, cluster, status.error);
       }
     }
-    this.#failedAt = undefined;
-  }
-
-  /** Opens so many sessions of other clients that those of the devices are evicted. */
-  evict(): void {
-    if (!this.isWell) return;
-    this.#context.evictions++;
-    this.#context.count("evictions");
-    for (let i = 0; i < this.#sessionsMax; i++) {
-      this.#context.background(this.replica.openSession());
+    if (this.isWell) {
+      this.#failedAt = undefined;
+      process.core ??= this.#newCore(process.host);
     }
   }
 
-  /** Copies the disk; the answer puts the copy in its place. */
-  copyDisk(): () => void {
-    const copy = this.#disk!.copy();
-    return () => this.#disk = copy;
-  }
-
-  /** Takes a backup and answers with undefined, or answers with the restore of the last one. */
-  backUpOrRestore(): (() => void) | undefined {
-    if (this.#backup === undefined || this.#context.chance(2)) {
-      this.#backup = this.copyDisk();
-      this.#context.count("backups");
-      return undefined;
+  #skip({ host }: Process, cluster: bigint, error: unknown): void {
+    const context = this.#context;
+    const { history } = context;
+    if (error instanceof ErrUpdateFailed) {
+      const skipped = context.settle(
+        host.skipEntry(cluster, error.index, REFUSED),
+      );
+      if (skipped === undefined) throw new Error("skipEntry() did not settle");
+      if ("error" in skipped) {
+        history.failed(skipped.error);
+        if (
+          !(skipped.error instanceof ErrSkipRefused) && context.isHealing
+        ) throw skipped.error;
+      } else history.met("event", "entry skipped");
     }
-    const restore = this.#backup;
-    this.#backup = undefined;
-    return restore;
-  }
-
-  /** Closes the log in memory, which survives the process. */
-  async close(): Promise<void> {
-    await this.#memory?.close();
+    const restarted = context.settle(host.restartCluster(cluster));
+    if (restarted === undefined) {
+      throw new Error("restartCluster() did not settle");
+    }
+    if (
+      "error" in restarted && !(restarted.error instanceof ErrClusterClosed)
+    ) {
+      history.failed(restarted.error);
+    }
   }
 }

@@ -1,386 +1,754 @@
 /**
- * A whole system in one process, over simulated network, storage and time: a
- * server that dies and comes back, and devices that submit commands, die, are
- * offline, copied and refused.
+ * A whole system in one process, over simulated network, storage and time:
+ * servers on one log, devices that submit commands, and operators, with all that
+ * goes wrong with them.
  *
  * @module
  */
 
-import { assert, assertEquals } from "@std/assert";
+import type { Replica } from "../../mod.ts";
 import { SYNC_BUFFERED_BYTES_MAX } from "../../src/limits.ts";
-import { bytes, text } from "../support/bytes.ts";
-import { settle } from "../support/environment.ts";
-import {
-  CLUSTER,
-  type Counts,
-  CUTS,
-  type Profile,
-  SimulationContext,
-} from "./context.ts";
-import { Device, type DeviceOptions } from "./device.ts";
-import { Invariants } from "./invariants.ts";
-import { POISON } from "./machines.ts";
-import { type End, Server } from "./server.ts";
+import { WorldContext } from "./context.ts";
+import { Device, isNeverShown, type Seat } from "./device.ts";
+import { inTurn } from "./env.ts";
+import type { History } from "./history.ts";
+import { LogService } from "./log.ts";
+import { ALL, commandOf, POISON } from "./machines.ts";
+import type { End, Plan, Step } from "./plan.ts";
+import { Server } from "./server.ts";
+import { Tokens } from "./tokens.ts";
+import { expectedView, type Place, Workload } from "./workload.ts";
 
-export type { Counts, Profile };
+export { drawPlan } from "./plan.ts";
+export type { Plan, Profile, Step } from "./plan.ts";
 
-/** The server and its devices. */
+/** Time in which everything must be live once the faults have stopped, in simulated milliseconds. */
+const HEAL_MS = 300_000;
+
+/** Time after which no append that was told to be of unknown outcome lands any more. */
+const LATE_MS = 7_000;
+
+/** Time after which the devices must know that a cluster of the server has failed. */
+const FAILURE_KNOWN_MS = 20_000;
+
+/** The servers and devices of a plan. */
 export class World {
+  readonly plan: Plan;
+  readonly context: WorldContext;
   readonly devices: Device[] = [];
-  readonly server: Server;
-  readonly #context: SimulationContext;
-  readonly #invariants: Invariants;
-  #poisoned = 0;
+  readonly servers: readonly Server[];
+  readonly log: LogService;
+  readonly tokens: Tokens = new Tokens();
+  readonly workload: Workload;
 
-  constructor(seed: number, profile: Profile, counts: Counts = {}) {
-    this.#context = new SimulationContext(seed, profile, counts);
-    this.server = new Server(this.#context);
-    this.#invariants = new Invariants(this.#context, this.server, this.devices);
-  }
-
-  /** Next random number of the seed. */
-  random(): number {
-    return this.#context.random();
-  }
-
-  addDevice(name: string, options?: DeviceOptions): Device {
-    const nodeID = BigInt(this.devices.length + 2);
-    const device = new Device(
-      this.#context,
-      this.server,
-      name,
-      nodeID,
-      options,
+  constructor(plan: Plan, history: History) {
+    this.plan = plan;
+    const context = this.context = new WorldContext(
+      plan.seed,
+      plan.profile,
+      history,
     );
-    this.devices.push(device);
-    return device;
-  }
-
-  /** Another device begins with a copy of a device's outbox. */
-  #copy(device: Device): void {
-    const outbox = device.outbox.copy();
-    const { owner } = device;
-    let name = `${device.name}'`;
-    while (this.devices.some((one) => one.name === name)) name += "'";
-    const copy = this.addDevice(name, { owner, outbox });
-    copy.inherit(device);
-    this.#context.count("copies");
-    copy.start();
-  }
-
-  async #stopServer(how: End): Promise<void> {
-    this.#invariants.noteCommitted();
-    await this.server.stop(how);
-  }
-
-  async #operate(): Promise<void> {
-    await this.server.operate(() => this.#invariants.checkFailureIsKnown());
-  }
-
-  async #backUpOrRestore(): Promise<void> {
-    const { server } = this;
-    const restore = server.backUpOrRestore();
-    if (restore === undefined) return;
-    if (server.isUp) await this.#stopServer("kill");
-    this.#context.history++;
-    this.#invariants.forgetViews();
-    this.#context.count("restores");
-    restore();
-    await server.start();
-  }
-
-  /** Puts the server back to an older copy of its store; it goes on, and devices connect to it again. */
-  async restore(restore: () => void): Promise<void> {
-    const context = this.#context;
-    context.isRestored = true;
-    await this.#stopServer("kill");
-    restore();
-    await this.server.start();
-    for (let i = 0; i < 5; i++) {
-      await context.env.until(
-        this.server.replica.propose(bytes(`other ${i}`)),
-        20,
+    this.log = new LogService(context);
+    this.workload = new Workload(context);
+    this.servers = plan.profile.servers.map((_, i) =>
+      new Server(context, i, this.log, this.tokens)
+    );
+    plan.profile.devices.forEach((profile, i) => {
+      this.devices.push(
+        new Device(context, this.servers, this.tokens, BigInt(i + 1), profile),
       );
+    });
+  }
+
+  /** Runs all steps, ends the faults, waits until everything is live, and leaves the final states in the history. */
+  async run(): Promise<void> {
+    await inTurn(() => this.begin());
+    for (const step of this.plan.steps) {
+      // A turn of the event loop each, in which unhandled rejections are reported.
+      if (step.kind === "wait") await inTurn(() => this.step(step));
+      else await this.#apply(step);
     }
-    await context.env.advance(120_000);
-    context.check();
+    await inTurn(() => this.heal());
+    await inTurn(() => this.finish());
+    await inTurn(() => this.end());
+  }
+
+  #queue: Step[] = [];
+
+  async #apply(step: Step): Promise<void> {
+    await inTurn(() => this.step(step));
+  }
+
+  /** Starts everything. */
+  begin(): void {
+    if (this.log.isRemote) this.log.start();
+    for (const server of this.servers) server.start();
+    this.context.advance(200);
+    for (const device of this.devices) device.start();
+    this.context.advance(200);
+  }
+
+  // ------------------------------------------------------------------- steps
+
+  #device(name: string): Device | undefined {
+    return this.devices.find((device) => device.name === name);
+  }
+
+  #server(name: string): Server | undefined {
+    return this.servers.find((server) => server.name === name);
+  }
+
+  /** Replica of a cluster in a process, while it runs and is on the present history. */
+  #place(at: string, cluster: bigint): Place | undefined {
+    const device = this.#device(at);
+    if (device === undefined) {
+      const server = this.#server(at);
+      const replica = server?.replica(cluster);
+      const { env, process } = server ?? {};
+      if (replica === undefined || env === undefined) return undefined;
+      return {
+        process: process!,
+        env,
+        cluster,
+        replica,
+        isOver: () => env.isDead || server!.process !== process,
+      };
+    }
+    const { process } = device;
+    const { replica } = device.seat(cluster);
+    if (process === undefined || replica === undefined) return undefined;
+    const { name, env } = process;
+    return {
+      process: name,
+      env,
+      cluster,
+      replica,
+      isOver: () => process.isOver || device.seat(cluster).replica !== replica,
+    };
+  }
+
+  /** Takes one step; one that does not apply does nothing. */
+  step(step: Step): void {
+    const { history, network, profile } = this.context;
+    switch (step.kind) {
+      case "wait":
+        return this.#wait(step.ms);
+      case "submit": {
+        const device = this.#device(step.device);
+        if (device === undefined || device.profile.name.endsWith("'")) return;
+        return device.submit(
+          BigInt(step.cluster + 1),
+          `k${step.key}`,
+          step.flag,
+          step.filling,
+        );
+      }
+      case "propose": {
+        const place = this.#place(step.at, BigInt(step.cluster + 1));
+        if (place === undefined) return;
+        return this.workload.propose(
+          place,
+          `k${step.key}`,
+          step.session,
+          step.filling,
+          step.abortMs,
+        );
+      }
+      case "read":
+      case "staleRead":
+      case "naRead":
+      case "view":
+      case "watch":
+        return this.#look(
+          step.at,
+          BigInt(step.cluster + 1),
+          step.kind,
+          step.key,
+        );
+      case "session": {
+        const place = this.#place(step.at, BigInt(step.cluster + 1));
+        if (place !== undefined) this.workload.openSession(place);
+        return;
+      }
+      case "closeSession": {
+        const cluster = BigInt(step.cluster + 1);
+        const place = this.#place("s0", cluster);
+        if (place !== undefined) {
+          this.workload.closeSession(place, step.session);
+        }
+        return;
+      }
+      case "cut":
+        history.fault(`cut: ${step.how}`);
+        return network.cut(step.at, step.how);
+      case "stall":
+        history.fault("stall");
+        return network.stall(step.at, step.ms);
+      case "offline": {
+        history.fault("offline");
+        const server = this.#server(step.at);
+        if (server !== undefined) server.isUnreachable = true;
+        else this.#device(step.at)?.goOffline(step.how);
+        return;
+      }
+      case "online": {
+        const server = this.#server(step.at);
+        if (server !== undefined) server.isUnreachable = false;
+        const device = this.#device(step.at);
+        if (device !== undefined) device.isOffline = false;
+        return;
+      }
+      case "end":
+        return this.#end(step.at, step.how, step.written);
+      case "start":
+        return this.#start(step.at);
+      case "suspend":
+      case "resume":
+        return this.#suspend(step.at, step.kind, step.lost);
+      case "expireToken":
+        history.fault("token expires");
+        return this.tokens.expire(step.owner);
+      case "renewToken":
+        return this.#renew(step.owner);
+      case "evict":
+        return this.#evict(BigInt(step.cluster + 1));
+      case "compact": {
+        const place = this.#place(step.at, BigInt(step.cluster + 1));
+        if (place === undefined) return;
+        return this.context.background(
+          place.env,
+          `requestSnapshot() in ${place.process}`,
+          place.replica.requestSnapshot().catch((error) =>
+            history.failed(error)
+          ),
+        );
+      }
+      case "copyOutbox": {
+        const device = this.#device(step.device);
+        if (device !== undefined) this.#copy(device);
+        return;
+      }
+      case "adoptOutbox": {
+        const device = this.#device(step.device);
+        for (const { replica } of device?.seats ?? []) replica?.adoptOutbox();
+        return;
+      }
+      case "breakStore":
+        return this.#breakStore(step);
+      case "dismiss":
+        return this.#device(step.device)?.dismissRefused();
+      case "backup":
+        if (this.log.backUp()) history.met("event", "backup");
+        return;
+      case "restore":
+        return this.#restore();
+      case "poison": {
+        const place = this.#place(step.at, BigInt(step.cluster + 1));
+        if (place !== undefined) {
+          this.workload.propose(place, "k0", -1, 0, 0, POISON);
+        }
+        return;
+      }
+      case "operate":
+        for (const server of this.servers) this.#operate(server);
+        return;
+      case "startOver": {
+        const device = this.#device(step.device);
+        for (const seat of device?.seats ?? []) {
+          if (device!.isOnOtherHistory(seat)) device!.startOver(seat);
+        }
+        return;
+      }
+      case "breakReads":
+      case "mendReads": {
+        const server = this.#server(step.at);
+        if (server === undefined) return;
+        if (step.kind === "mendReads") return this.log.mend(server.process);
+        history.fault("reads of the log fail");
+        return this.log.break(server.process);
+      }
+      case "damage":
+        return this.#device(step.device)
+          ?.damage(step.store, step.how, step.block);
+      case "export":
+        return this.#export(step.at, BigInt(step.cluster + 1), step.parts);
+      case "import":
+        return;
+    }
+    void profile;
+  }
+
+  /** Lets time pass, in which the users look at their devices. */
+  #wait(ms: number): void {
+    const { context } = this;
+    for (let left = ms; left > 0;) {
+      const part = Math.min(left, 1 + (ms >> 1));
+      context.advance(part);
+      left -= part;
+      for (const device of this.devices) this.#observe(device);
+    }
+  }
+
+  #end(at: string, how: End, written: number): void {
+    if (at === "log") {
+      if (!this.log.isRemote || !this.log.isUp) return;
+      this.context.history.fault(`log: ${how}`);
+      if (how === "stop") {
+        this.context.until(this.log.stop(how), "Stop of the log");
+        return;
+      }
+      // Resolves at once: it only forgets its process.
+      void this.log.stop(how);
+      this.log.crash(how, written);
+      return;
+    }
+    const device = this.#device(at);
+    const server = this.#server(at);
+    if (how === "stop") (device?.process ?? server)?.env?.resume();
+    device?.stop(how, written);
+    server?.stop(how, written);
+  }
+
+  #start(at: string): void {
+    if (at === "log") {
+      if (this.log.isRemote && !this.log.isUp) this.log.start();
+      return;
+    }
+    this.#device(at)?.start();
+    this.#server(at)?.start();
+  }
+
+  #suspend(at: string, kind: "suspend" | "resume", lost: boolean): void {
+    const env = this.#device(at)?.process?.env ?? this.#server(at)?.env;
+    if (env === undefined) return;
+    if (kind === "resume") env.resume(lost);
+    else {
+      this.context.history.fault("suspension");
+      env.suspend();
+    }
   }
 
   #renew(owner: string): void {
-    if (!this.server.tokens.renew(owner)) return;
+    if (!this.tokens.renew(owner)) return;
     for (const device of this.devices) {
       if (device.owner === owner) device.process?.db.reconnect();
     }
   }
 
-  // ------------------------------------------------------------------- steps
+  /** Opens so many sessions of other clients that those of the devices are evicted. */
+  #evict(cluster: bigint): void {
+    const { context } = this;
+    for (const server of this.servers) {
+      const replica = server.replica(cluster);
+      if (replica === undefined || server.env === undefined) continue;
+      context.history.session("evicted", cluster);
+      for (let i = 0; i < context.profile.sessionsMax; i++) {
+        context.background(
+          server.env,
+          `openSession() in ${server.process}`,
+          replica.openSession(),
+        );
+      }
+      return;
+    }
+  }
 
-  /** Injects one fault or none, and lets some time pass. */
-  async step(): Promise<void> {
-    const context = this.#context;
-    const { server, devices } = this;
-    const { random } = context;
-    for (const device of devices) {
-      if (device.isCopied) continue;
-      for (let n = random() % 6 - 2; n > 0; n--) device.submit();
+  /** Another device begins with a copy of a device's outbox. */
+  #copy(device: Device): void {
+    const { context } = this;
+    const name = `${device.name}'`;
+    if (device.name !== device.owner || this.#device(name) !== undefined) {
+      return;
     }
-    if (context.chance(6)) server.isUnreachable = false;
-    if (!server.isUp && context.chance(5)) await server.start();
-    if (server.isUp && !server.isWell && context.chance(4)) {
-      await this.#operate();
+    context.history.fault("outbox copied");
+    for (const cluster of context.clusters) {
+      context.history.excuse(cluster, "copy");
     }
-    for (const device of devices) {
-      if (device.isOnOtherHistory && context.chance(3)) device.startOver();
+    const copy = new Device(
+      context,
+      this.servers,
+      this.tokens,
+      BigInt(this.devices.length + 1),
+      { ...device.profile, name, hasCopy: false },
+      device.outbox.copy(),
+    );
+    this.devices.push(copy);
+    copy.inherit(device);
+    copy.start();
+  }
+
+  #breakStore(
+    { at, store, after, times, how }: Step & { kind: "breakStore" },
+  ): void {
+    this.context.history.fault(`${store}: ${how}`);
+    if (store === "log") {
+      if (how === "full") this.log.disk?.breakWrites(after, times, how);
+      return;
     }
-    const device = devices[random() % devices.length]!;
-    if (device.isOffline && context.chance(3)) device.isOffline = false;
-    await this.#injectFault(device);
-    const time = context.chance(12) ? random() % 40_000 : random() % 400;
-    for (let left = time; left > 0;) {
-      const part = Math.min(left, 1 + random() % (1 + (time >> 1)));
-      await context.env.advance(part);
-      left -= part;
-      for (const device of devices) {
-        if (context.chance(2)) this.#invariants.observe(device);
+    this.#device(at)?.breakStore(store, after, times, how);
+  }
+
+  /** Puts the log back to its backup; everything of the servers starts again. */
+  #restore(): void {
+    const { context, log } = this;
+    if (!log.hasBackup) return;
+    context.history.fault("restore");
+    for (const server of this.servers) {
+      server.stop("kill", 0);
+      server.erase();
+    }
+    if (log.isRemote && log.isUp) void log.stop("kill");
+    context.restores++;
+    log.restore();
+    for (const cluster of context.clusters) {
+      context.history.restored(cluster, log.lastIndex(cluster));
+    }
+    if (log.isRemote) log.start();
+    for (const server of this.servers) server.start();
+  }
+
+  #operate(server: Server): void {
+    if (!server.isUp || server.isWell) return;
+    server.operate(() => {
+      if (server.failedForMs < FAILURE_KNOWN_MS || this.servers.length > 1) {
+        return;
+      }
+      for (const { name, process, isOffline } of this.devices) {
+        if (!isOffline && process?.db.state === "live") {
+          this.context.fail(
+            "status",
+            `${name} is live while the server's cluster has failed`,
+          );
+        }
+      }
+    });
+  }
+
+  /** Exports a snapshot and reads some of its parts. */
+  #export(at: string, cluster: bigint, parts: number): void {
+    const place = this.#place(at, cluster);
+    if (place === undefined) return;
+    const { history } = this.context;
+    history.met("event", "export");
+    const read = async (): Promise<void> => {
+      const reader = place.replica.exportSnapshot().getReader();
+      for (let i = 0; i < parts; i++) {
+        if ((await reader.read()).done) return;
+      }
+      await reader.cancel();
+    };
+    this.context.background(
+      place.env,
+      `exportSnapshot() in ${place.process}`,
+      read().catch((error) => history.failed(error)),
+    );
+  }
+
+  // ------------------------------------------------------------------- looks
+
+  #hasCopies({ owner }: Device): boolean {
+    return this.devices.some(({ name }) => name === `${owner}'`);
+  }
+
+  /** Committed commands that a replica shows; undefined while it recovers. */
+  #committed(replica: Replica): readonly string[] | undefined {
+    if (replica.error !== undefined) return undefined;
+    try {
+      const list = replica.staleRead(ALL) as string[] | Promise<unknown>;
+      if (!(list instanceof Promise)) return list;
+      list.catch(() => {});
+    } catch (error) {
+      this.context.history.failed(error);
+    }
+    return undefined;
+  }
+
+  #look(
+    at: string,
+    cluster: bigint,
+    kind: "read" | "staleRead" | "naRead" | "view" | "watch",
+    number: number,
+  ): void {
+    const place = this.#place(at, cluster);
+    if (place === undefined) return;
+    const key = number < 0 ? ALL : `k${number}`;
+    const device = this.#device(at);
+    const { restores } = this.context;
+    if (device === undefined) {
+      if (kind === "watch") return;
+      return this.workload.lookup(place, kind, key);
+    }
+    const seat = device.seat(cluster);
+    if (!this.#isPresent(device, seat)) return;
+    if (kind === "watch") {
+      if (this.#hasCopies(device) || seat.watched.has(key)) return;
+      seat.watched.add(key);
+      return this.workload.watch(
+        place,
+        key,
+        () => seat.restores === this.context.restores && !seat.isReconciling,
+      );
+    }
+    if (kind !== "view") return this.workload.lookup(place, kind, key);
+    void restores;
+    this.#view(device, seat, place, key);
+  }
+
+  #view(device: Device, seat: Seat, place: Place, key: string): void {
+    // Until it is known which one sends on, each may show what the other sends.
+    if (this.#hasCopies(device)) return;
+    const committed = this.#committed(place.replica);
+    if (committed === undefined) return;
+    const isShown = (command: string): boolean =>
+      !seat.isCopied && !isNeverShown(command);
+    this.workload.lookup(
+      place,
+      "view",
+      key,
+      expectedView(place.replica, committed, key, isShown),
+    );
+  }
+
+  /** True if a device shows the present history of the server. */
+  #isPresent(device: Device, seat: Seat): boolean {
+    const { restores } = this.context;
+    if (seat.restores === restores && !seat.isReconciling) return true;
+    const { connected, process } = device;
+    const { replica, cluster } = seat;
+    const [server] = this.servers;
+    if (
+      connected !== restores || process?.db.state !== "live" ||
+      replica?.status.state !== "running"
+    ) return false;
+    // Its submissions are not shown before that.
+    if (seat.isReconciling) {
+      seat.isReconciling = replica.pending().some(({ state }) =>
+        state === "queued"
+      );
+    }
+    if (seat.isReconciling) return false;
+    const list = this.#committed(replica);
+    const served = server?.replica(cluster);
+    const all = served === undefined ? undefined : this.#committed(served);
+    if (list === undefined || all === undefined) return false;
+    const length = Math.min(all.length, list.length);
+    for (let i = 0; i < length; i++) {
+      if (all[i] === list[i]) continue;
+      this.context.fail(
+        "history",
+        `${device.name} is live with ${list}, where the server has ${all}`,
+      );
+      return false;
+    }
+    seat.restores = restores;
+    seat.applied = 0;
+    seat.committed = [];
+    return true;
+  }
+
+  /** Looks at a device, as its user does. */
+  #observe(device: Device): void {
+    const { process } = device;
+    if (process === undefined || process.env.isSuspended) return;
+    for (const seat of device.seats) {
+      const place = this.#place(device.name, seat.cluster);
+      if (place === undefined) continue;
+      const { appliedIndex, error } = place.replica;
+      if (error !== undefined || !this.#isPresent(device, seat)) continue;
+      if (appliedIndex < seat.applied) {
+        this.context.fail(
+          "monotonic",
+          `${process.name} went back from ${seat.applied} to ${appliedIndex}`,
+        );
+      }
+      seat.applied = appliedIndex;
+      const committed = this.#committed(place.replica);
+      if (committed === undefined) continue;
+      if (committed.length < seat.committed.length) {
+        this.context.fail(
+          "monotonic",
+          `${process.name} shows less than before`,
+        );
+      }
+      seat.committed = committed;
+      if (this.#hasCopies(device)) continue;
+      this.#checkShown(device, seat, place);
+      this.#view(device, seat, place, ALL);
+    }
+  }
+
+  /** Checks that a submitted command is in sight all the time. */
+  #checkShown(device: Device, seat: Seat, { replica }: Place): void {
+    const answer = replica.view.lookup(ALL) as string[] | Promise<string[]>;
+    if (answer instanceof Promise) {
+      answer.catch(() => {});
+      return;
+    }
+    const seen = new Set(answer);
+    if (seen.size < answer.length) {
+      this.context.fail("view", `${device.name} sees one twice: ${answer}`);
+    }
+    for (const name of seat.shown) {
+      if (!seen.has(name) && seat.mustShow(name)) {
+        this.context.fail(
+          "view",
+          `${device.name} does not see ${name}: ${answer}`,
+        );
       }
     }
-    context.check();
-  }
-
-  async #injectFault(device: Device): Promise<void> {
-    const context = this.#context;
-    const { server } = this;
-    const { random, network, profile } = context;
-    switch (random() % 24) {
-      case 0:
-        network.cut(device.name, CUTS[random() % 3]!);
-        break;
-      case 1:
-        network.cut(undefined, CUTS[random() % 3]!);
-        break;
-      case 2:
-        network.stall(device.name, random() % 6_000);
-        break;
-      case 3:
-      case 4:
-        device.isOffline = true;
-        network.cut(device.name, CUTS[random() % 3]!);
-        break;
-      case 5:
-        server.isUnreachable = true;
-        break;
-      case 6:
-      case 7:
-        await this.#stopOrStart(device);
-        break;
-      case 8:
-        await this.#stopOrStartServer();
-        break;
-      case 9:
-        if (!profile.tokens) break;
-        if (context.chance(2)) server.tokens.expire(device.owner);
-        else this.#renew(device.owner);
-        break;
-      case 10:
-        if (profile.evictions) server.evict();
-        break;
-      case 11:
-        if (profile.compaction && server.isWell) {
-          context.background(server.replica.requestSnapshot());
-        }
-        break;
-      case 12:
-        if (profile.copies && this.devices.length < 5) {
-          if (device.owner === device.name) this.#copy(device);
-        }
-        break;
-      case 13:
-        if (profile.fullStores) device.breakOutbox();
-        break;
-      case 14:
-        device.dismissRefused();
-        break;
-      case 15:
-      case 16:
-        if (profile.restores) await this.#backUpOrRestore();
-        break;
-      case 17:
-        if (profile.poisons && server.isWell) {
-          const name = `${POISON} ${this.#poisoned++}`;
-          context.background(server.replica.propose(bytes(name)));
-        }
-        break;
-    }
-  }
-
-  async #stopOrStart(device: Device): Promise<void> {
-    const context = this.#context;
-    if (device.process === undefined) return device.start();
-    const { powerCuts } = context.profile;
-    await device.stop(
-      context.chance(3)
-        ? "stop"
-        : powerCuts && context.chance(2)
-        ? "power cut"
-        : "kill",
-    );
-    if (context.chance(2)) device.start();
-  }
-
-  async #stopOrStartServer(): Promise<void> {
-    const context = this.#context;
-    if (this.server.isUp) {
-      await this.#stopServer(
-        context.chance(3) ? "stop" : context.chance(2) ? "kill" : "power cut",
-      );
-      if (context.chance(2)) return;
-    }
-    await this.server.start();
   }
 
   // ----------------------------------------------------------------- the end
 
-  /** Ends all faults; resolves once every device has everything. */
-  async heal(): Promise<void> {
-    this.#context.isHealing = true;
-    await this.#heal();
-    this.#context.isHealing = false;
-  }
-
-  async #heal(): Promise<void> {
-    const context = this.#context;
-    const { server, devices } = this;
-    server.isUnreachable = false;
-    if (!server.isUp) await server.start();
-    for (const device of devices) {
+  /** Ends all faults, and waits until every device has everything. */
+  heal(): void {
+    const { context, log } = this;
+    context.isHealing = true;
+    log.mend(undefined);
+    if (log.disk !== undefined) log.disk.faulty.fault = undefined;
+    if (log.isRemote && !log.isUp) log.start();
+    for (const server of this.servers) {
+      server.isUnreachable = false;
+      server.env?.resume();
+      server.start();
+    }
+    for (const device of this.devices) {
       device.isOffline = false;
-      device.outbox.faulty.fault = undefined;
+      device.mend();
+      device.process?.env.resume();
       this.#renew(device.owner);
-      if (device.process === undefined) device.start();
+      device.start();
     }
-    for (let i = 0; i < 600 && !this.#isSettled; i++) {
-      await context.env.advance(500);
-      if (!server.isWell) await this.#operate();
-      for (const device of devices) {
-        if (device.isOnOtherHistory) device.startOver();
+    context.advance(LATE_MS);
+    const until = context.clock.now + HEAL_MS;
+    while (!this.#isSettled && context.clock.now < until) {
+      context.advance(500);
+      for (const server of this.servers) this.#operate(server);
+      for (const device of this.devices) {
+        for (const seat of device.seats) {
+          if (device.isOnOtherHistory(seat)) device.startOver(seat);
+        }
+        this.#observe(device);
       }
-      for (const device of devices) this.#invariants.observe(device);
-      context.check();
     }
-    if (!this.#isSettled) {
-      context.fail(
-        `Never settled: server at ${server.replica.appliedIndex}; ${
-          devices.map((device) => device.describe()).join("; ")
-        }`,
-      );
-    }
-    context.check();
+    if (this.#isSettled) return;
+    const applied = this.servers.map((server) =>
+      context.clusters.map((cluster) => server.replica(cluster)?.appliedIndex)
+    );
+    context.fail(
+      "liveness",
+      `Never settled: servers at ${applied}; ${
+        this.devices.map((device) => device.describe()).join("; ")
+      }`,
+    );
   }
 
   get #isSettled(): boolean {
-    const { server } = this;
-    return server.isWell && this.devices.every((device) => {
-      const { replica, process } = device;
-      if (this.#context.isRestored && device.hasDiverged) return true;
-      return replica !== undefined &&
-        replica.appliedIndex === server.replica.appliedIndex &&
+    if (!this.servers.every(({ isWell, isServing }) => isWell && isServing)) {
+      return false;
+    }
+    return this.context.clusters.every((cluster) => {
+      const indexes = new Set(
+        this.servers.map((server) => server.replica(cluster)?.appliedIndex),
+      );
+      for (const device of this.devices) {
+        const { replica, isCopied } = device.seat(cluster);
+        const { state } = device.process?.db ?? {};
+        if (replica === undefined) return false;
+        indexes.add(replica.appliedIndex);
         // A device whose outbox is a copy says so.
-        (process!.db.state === "live" ||
-          device.isCopied && process!.db.state === "blocked") &&
-        (device.isCopied ||
-          replica.pending().every(({ state }) => state !== "queued"));
+        if (state !== "live" && !(isCopied && state === "blocked")) {
+          return false;
+        }
+        if (isCopied) continue;
+        if (replica.pending().some(({ state }) => state === "queued")) {
+          return false;
+        }
+      }
+      return indexes.size === 1;
     });
   }
 
-  /**
-   * Has a device start over on the server's history; fails if a command that was
-   * pending is neither in that history, once, nor reported as unknown.
-   */
-  async startOver(device: Device): Promise<void> {
-    const context = this.#context;
-    const server = this.server.replica;
-    const process = device.process!;
-    const pending = (process.replica?.pending() ?? [])
-      .filter(({ state }) => state === "queued")
-      .map(({ cmd }) => text(cmd));
-    context.count("started over");
-    const startedOver = process.host.startOver(CLUSTER);
-    const replica = process.replica = await context.env.until(startedOver, 50);
-    const isSettled = (): boolean =>
-      process.db.state === "live" &&
-      replica.appliedIndex === server.appliedIndex &&
-      replica.pending().every(({ state }) => state !== "queued");
-    for (let i = 0; i < 600 && !isSettled(); i++) {
-      await context.env.advance(500);
-    }
-    if (!isSettled()) context.fail(`${device.name} did not start over`);
-    const list = await server.staleRead(null) as string[];
-    if (new Set(list).size < list.length) context.fail(`Twice in ${list}`);
-    assertEquals(await replica.staleRead(null), list, device.name);
-    const states = new Map(
-      replica.pending().map(({ cmd, state }) => [text(cmd), state]),
-    );
-    for (const name of pending) {
-      const state = states.get(name);
-      context.count(state ?? "sent after");
-      if (state === undefined && !list.includes(name)) {
-        context.fail(`${device.name} has lost ${name}`);
+  /** Records the final states. */
+  finish(): void {
+    const { context } = this;
+    for (const cluster of context.clusters) {
+      for (const server of this.servers) {
+        this.#final(
+          server.process,
+          server.kind(cluster),
+          server.version,
+          cluster,
+          server.replica(cluster),
+        );
       }
-      if (state === "unknown" && list.includes(name)) {
-        context.fail(`${name} of ${device.name} is unknown, and committed`);
+      for (const { process, profile, seats } of this.devices) {
+        const seat = seats[Number(cluster) - 1]!;
+        this.#final(
+          process?.name ?? profile.name,
+          seat.kind,
+          profile.version,
+          cluster,
+          seat.replica,
+        );
+      }
+    }
+    const { network } = context;
+    network.open();
+    context.history.queue(
+      "transport",
+      network.bufferedBytesMax,
+      2 * SYNC_BUFFERED_BYTES_MAX,
+    );
+    for (const server of this.servers) {
+      if (server.connections > network.open(server.name)) {
+        context.fail("server", `${server.name} has connections that are over`);
       }
     }
   }
 
-  /** Checks that the log is compacted, and short after that. */
-  async checkLog(): Promise<void> {
-    const { env } = this.#context;
-    const { snapshotEntries, replica } = this.server;
-    if (snapshotEntries === 0) return;
-    // The server holds the log for absent readers for a limited time only.
-    await env.advance(310_000);
-    for (let i = 0; i < 3 * snapshotEntries; i++) {
-      await env.until(replica.propose(bytes(`filler ${i}`)), 20);
+  #final(
+    process: string,
+    machine: string,
+    version: number,
+    cluster: bigint,
+    replica: Replica | undefined,
+  ): void {
+    const { context } = this;
+    if (replica === undefined) return;
+    const list = this.#committed(replica);
+    if (list === undefined) {
+      return context.fail("final", `${process} does not show its state`);
     }
-    await env.advance(5_000);
-    const log = await this.server.openLog();
-    const last = await log.readIndex();
-    let first = 1;
-    try {
-      (await log.read(0)).close();
-    } catch (error) {
-      first = (error as { firstIndex: number }).firstIndex;
+    const hash = context.settle(replica.getHash());
+    if (hash === undefined || "error" in hash) {
+      return context.fail("final", `${process} has no hash: ${hash?.error}`);
     }
-    await log.close();
-    const most = 3 * snapshotEntries + 20;
-    assert(
-      last - first <= most,
-      `Log has entries ${first} to ${last}, more than ${most}`,
-    );
+    context.history.final({
+      process,
+      cluster,
+      machine,
+      appliedIndex: replica.appliedIndex,
+      hash: hash.value.hash,
+      stateVersion: version,
+      list,
+      pending: new Map(
+        replica.pending().flatMap(({ cmd, state }) =>
+          state === "applied" ? [] : [[commandOf(cmd), state]]
+        ),
+      ),
+    });
   }
 
-  /** Checks what must hold at the end. */
-  async checkEnd(): Promise<void> {
-    await this.#invariants.checkEnd();
-    const { network } = this.#context;
-    assert(
-      network.bufferedBytesMax <= 2 * SYNC_BUFFERED_BYTES_MAX,
-      `${network.bufferedBytesMax} bytes were buffered at one end`,
-    );
-    assert(
-      this.server.connections <= network.open,
-      "Server has connections that are over",
-    );
-    this.#context.check();
-  }
-
-  /** Stops every process; fails if anything is left behind. */
-  async end(): Promise<void> {
-    for (const device of this.devices) await device.stop("stop");
-    if (this.server.isUp) await this.#stopServer("stop");
-    await this.#context.end();
-    await this.server.close();
-    await settle();
-    this.#context.check();
+  /** Stops every process; records what is left behind. */
+  end(): void {
+    const { context, log } = this;
+    for (const device of this.devices) device.stop("stop", 0);
+    for (const server of this.servers) server.stop("stop", 0);
+    if (log.isRemote && log.isUp) {
+      context.until(log.stop("stop"), "Stop of the log");
+    }
+    context.until(log.close(), "Close of the log");
+    context.end();
   }
 }

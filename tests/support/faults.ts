@@ -248,7 +248,7 @@ export class FaultyLogDB implements LogDB {
 
 /** Snapshot store in memory with faults. */
 export class FaultySnapshotStore implements SnapshotStore {
-  readonly inner: MemorySnapshotStore = new MemorySnapshotStore();
+  readonly inner: SnapshotStore;
   /** Called at the start of each step ("create", "write", "commit", "list", "open", "remove"): may throw, delay or hang. */
   before: (
     step: string,
@@ -257,12 +257,16 @@ export class FaultySnapshotStore implements SnapshotStore {
   /** Selects the snapshots that are read with one byte changed. */
   damaged: (info: SnapshotInfo) => boolean = () => false;
 
+  constructor(inner: SnapshotStore = new MemorySnapshotStore()) {
+    this.inner = inner;
+  }
+
   async create(
     header: SnapshotHeader,
     options?: { readonly imported?: boolean },
   ): Promise<SnapshotSink> {
     await this.before("create", header);
-    const sink = this.inner.create(header, options);
+    const sink = await this.inner.create(header, options);
     const writer = sink.writable.getWriter();
     let controller!: WritableStreamDefaultController;
     const writable = new WritableStream<Uint8Array>({
@@ -289,12 +293,12 @@ export class FaultySnapshotStore implements SnapshotStore {
 
   async list(clusterID: bigint): Promise<readonly SnapshotInfo[]> {
     await this.before("list");
-    return this.inner.list(clusterID);
+    return await this.inner.list(clusterID);
   }
 
   async open(info: SnapshotInfo): Promise<ReadableStream<Uint8Array>> {
     await this.before("open", info);
-    const stream = this.inner.open(info);
+    const stream = await this.inner.open(info);
     return this.damaged(info)
       ? stream.pipeThrough(flipByte(info.size >> 1))
       : stream;
@@ -302,7 +306,7 @@ export class FaultySnapshotStore implements SnapshotStore {
 
   async remove(info: SnapshotInfo): Promise<void> {
     await this.before("remove", info);
-    this.inner.remove(info);
+    await this.inner.remove(info);
   }
 
   close(): Promise<void> {

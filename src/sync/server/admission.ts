@@ -14,6 +14,7 @@ import {
   SESSION_OWNER_BYTES_MAX,
 } from "../../limits.ts";
 import { clipText, encodeText } from "../../bytes.ts";
+import { type Env, sha256 } from "../../env.ts";
 import type { Refusal } from "../../log/errors.ts";
 import type { Records } from "../../log/log.ts";
 import { packRecords, recordAt, RecordKind } from "../../log/records.ts";
@@ -88,11 +89,10 @@ export interface AdmissionOptions {
 }
 
 /** Returns the owner of a principal's sessions, as the log stores it: the UTF-8 bytes of the id, or for a long id 0xFF (no byte of UTF-8) and its SHA-256 hash. */
-export async function ownerOf(id: string): Promise<Uint8Array> {
+export async function ownerOf(env: Env, id: string): Promise<Uint8Array> {
   const bytes = encodeText(id, "Id of the principal");
   if (bytes.length <= SESSION_OWNER_BYTES_MAX) return bytes;
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return new Uint8Array([0xff, ...hash]);
+  return new Uint8Array([0xff, ...await sha256(env, bytes)]);
 }
 
 /** Clips a reason to the size that a record and a message may have. */

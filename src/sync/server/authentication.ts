@@ -110,7 +110,7 @@ export class Authentication {
     token: string | undefined,
   ): Promise<ConnectedPrincipal | undefined> {
     const principal = await authenticate(
-      this.#server.hooks,
+      this.#server,
       this.#upgrade,
       token,
     );
@@ -205,7 +205,7 @@ export class Authentication {
     const connection = this.#connection;
     let principal: ConnectedPrincipal;
     try {
-      principal = await authenticate(this.#server.hooks, this.#upgrade, token);
+      principal = await authenticate(this.#server, this.#upgrade, token);
     } catch (error) {
       if (connection.isClosed || this.#nextToken !== undefined) return;
       // While the token before is valid, another one is requested.

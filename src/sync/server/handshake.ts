@@ -6,6 +6,7 @@
  * @module
  */
 
+import type { Env } from "../../env.ts";
 import { SYNC_FRAME_BYTES_MIN } from "../../limits.ts";
 import { SampanError } from "../../statemachine/errors.ts";
 import { ErrForbidden, ErrUnauthenticated } from "../errors.ts";
@@ -74,13 +75,13 @@ export function negotiate(versions: Versions, hello: Hello): number {
  * @throws Violation if it is not authenticated, with a code that says whether another token would help
  */
 export async function authenticate(
-  hooks: Hooks,
+  { env, hooks }: { readonly env: Env; readonly hooks: Hooks },
   upgrade: UpgradeRequest,
   token: string | undefined,
 ): Promise<ConnectedPrincipal> {
   try {
     const identity = await hooks.authenticate(requestOf(upgrade, token));
-    const owner = await ownerOf(identity.id);
+    const owner = await ownerOf(env, identity.id);
     // The principal may have been revoked since.
     if (identity.signal?.aborted) {
       throw new ErrUnauthenticated(NOT_AUTHENTICATED);

@@ -1,0 +1,76 @@
+/**
+ * Runs one world and judges its history.
+ *
+ * @module
+ */
+
+import { systemEnv } from "../../src/env.ts";
+import { violations } from "../support/environment.ts";
+import { History } from "./history.ts";
+import { ORACLE } from "./machines.ts";
+import { judge } from "./oracles.ts";
+import type { Plan } from "./plan.ts";
+import { World } from "./world.ts";
+
+export type { Plan, Profile, Step } from "./plan.ts";
+
+/** Digest of everything that happened in a world, in order. */
+export function digest(history: History, events: number): string {
+  let low = 0;
+  let high = events;
+  const add = (text: string): void => {
+    for (let i = 0; i < text.length; i++) {
+      low = Math.imul(low ^ text.charCodeAt(i), 16777619);
+      high = Math.imul(high ^ low >>> 13, 2246822519);
+    }
+  };
+  for (
+    const { process, kind, input, start, end, outcome } of history.operations
+  ) {
+    const value = outcome?.kind === "ok" ? outcome.value : outcome?.error;
+    add(
+      `${process} ${kind} ${input} ${start} ${end} ${outcome?.kind} ${value}`,
+    );
+  }
+  for (const [name, count] of history.counts) add(`${name} ${count}`);
+  return `${(high >>> 0).toString(16)}${(low >>> 0).toString(16)}`;
+}
+
+/** Runs a world; records what it threw, contracts that were broken, and promises that nobody handled. */
+export async function runWorld(plan: Plan, history: History): Promise<string> {
+  const world = new World(plan, history);
+  const rejected = (event: PromiseRejectionEvent): void => {
+    event.preventDefault();
+    history.rejected(event.reason);
+  };
+  globalThis.addEventListener("unhandledrejection", rejected);
+  violations.length = 0;
+  try {
+    await world.run();
+    // Rejections are reported after the event loop had a turn.
+    await systemEnv.turn();
+  } catch (error) {
+    const text = error instanceof Error ? error.stack ?? error.message : error;
+    history.fail("world", `${text}`);
+  } finally {
+    globalThis.removeEventListener("unhandledrejection", rejected);
+  }
+  for (const text of violations.splice(0)) history.fail("contract", text);
+  return digest(history, world.context.clock.events);
+}
+
+/** Runs a world; throws if it violates anything, with the command that repeats it. Returns the digest of the run. */
+export async function simulate(plan: Plan, command: string): Promise<string> {
+  const history = new History();
+  const digest = await runWorld(plan, history);
+  const found = judge(history, ORACLE);
+  if (found.length === 0) return digest;
+  const texts = found.slice(0, 5).map(({ oracle, text }) =>
+    `${oracle}: ${text.slice(0, 1_000)}`
+  );
+  throw new Error(
+    `${found.length} violations, repeated by\n  ${command}\n${
+      texts.join("\n")
+    }`,
+  );
+}
