@@ -80,13 +80,13 @@ export class SimulatedClock {
     return new SimulatedEnv(this, random, options);
   }
 
-  /** Time at which the next callback is due, `Infinity` if there is none. */
+  /** Time at which the next callback is due, `Infinity` without one. */
   get nextAt(): number {
     this.#prune();
     return this.#heap[0]?.at ?? Infinity;
   }
 
-  /** Runs the next callback that is due at or before `until`; if there is none, sets the time to `until` and returns false. */
+  /** Runs the next callback that is due at or before `until`; without one, sets the time to `until` and returns false. */
   runNext(until: number): boolean {
     this.#prune();
     const timer = this.#heap[0];
@@ -97,6 +97,7 @@ export class SimulatedClock {
     this.#pop();
     this.#now = Math.max(this.#now, timer.at);
     const { callback, env } = timer;
+    if (env.hold(timer)) return true;
     timer.callback = undefined;
     this.#run++;
     env.fire(callback!);
@@ -117,6 +118,14 @@ export class SimulatedClock {
       timer.callback = undefined;
       env.cancelled();
     };
+  }
+
+  /** Schedules the callback of a process that was suspended, unless it was cancelled. */
+  release(timer: Timer): void {
+    if (timer.callback === undefined) return;
+    timer.at = this.#now;
+    timer.order = this.#random();
+    this.#push(timer);
   }
 
   #prune(): void {
@@ -172,7 +181,7 @@ export class SimulatedEnv implements Env {
   #timers = 0;
   #isDead = false;
   /** Callbacks that came due while the process is suspended. */
-  #held: (() => void)[] | undefined;
+  #held: Timer[] | undefined;
   #suspendedAt = 0;
   #onKill: (() => void)[] = [];
 
@@ -262,15 +271,20 @@ export class SimulatedEnv implements Env {
     if (lost) {
       this.#offset -= (this.#clock.now - this.#suspendedAt) * this.#rate;
     }
-    for (const callback of held) this.setTimer(callback, 0);
+    for (const timer of held) this.#clock.release(timer);
+  }
+
+  /** Keeps a timer that is due until the process is resumed; false if it is not suspended. Called by the clock. */
+  hold(timer: Timer): boolean {
+    this.#held?.push(timer);
+    return this.#held !== undefined;
   }
 
   /** Runs a callback that is due; called by the clock. */
   fire(callback: () => void): void {
     if (this.#isDead) return;
     this.#timers--;
-    if (this.#held === undefined) callback();
-    else this.#held.push(callback);
+    callback();
   }
 
   /** Counts a timer that was cancelled; called by the clock. */

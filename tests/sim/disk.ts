@@ -91,9 +91,9 @@ export type Damage =
   | "corrupted"
   /** Its second half is missing. */
   | "torn"
-  /** It is gone. */
+  /** The block is missing. */
   | "lost"
-  /** It has the content of another block. */
+  /** The block has the content of another one. */
   | "misdirected";
 
 /** All kinds of damage. */

@@ -52,6 +52,7 @@ export interface OperationInit {
 
 /** One call, from its begin to its end. */
 export interface Operation extends OperationInit {
+  expected?: readonly string[];
   /** Event of the world at which it began. */
   readonly start: number;
   /** Event at which its caller learned the outcome; undefined if it never did. */
@@ -136,6 +137,8 @@ export class History {
   readonly logs: Map<bigint, CommittedLog[]> = new Map();
   /** Reasons for which a cluster may rightly not know the outcome of a submission. */
   readonly excuses: Map<bigint, Set<string>> = new Map();
+  /** Event at which the first final state was recorded; undefined before that. */
+  settledAt: number | undefined;
   #event = 0;
 
   /** Number of events so far. */
@@ -275,6 +278,7 @@ export class History {
 
   /** Records the state of a replica after all faults have ended and everything has settled. */
   final(state: FinalState): void {
+    this.settledAt ??= ++this.#event;
     this.finals.push(state);
   }
 

@@ -78,7 +78,7 @@ export function versionMask(version: number): bigint {
   return BigInt(version) * 0x9e3779b97f4a7c15n & 0xffffffffffffffffn;
 }
 
-/** How a machine was built. */
+/** Properties of the code of a machine. */
 export interface Build {
   /** State version of its code. */
   readonly version: number;
@@ -419,9 +419,18 @@ class DiskLedger extends ContextLedger
     if (entries.length > 0 && entries[0]!.index <= this.#index) {
       violations.push(`entry ${entries[0]!.index} is in the machine already`);
     }
-    const { length } = this.state.list;
+    const before = this.#index;
+    const { list } = this.state;
+    const { length } = list;
     this.applyAll(entries);
-    await this.#write(host(), this.state.list.slice(length), false);
+    try {
+      await this.#write(host(), list.slice(length), false);
+    } catch (error) {
+      // Nothing of the batch is applied: it is retried once there is room.
+      this.set({ version: this.stateVersion, list: list.slice(0, length) });
+      this.#index = before;
+      throw error;
+    }
     return entries;
   }
 

@@ -4,7 +4,7 @@
  *
  * Each checks one promise and names itself in its violations: `linearizability`,
  * `order`, `once`, `sessions`, `results`, `rejected`, `durability`, `replay`,
- * `hashes`, `views`, `monotonic`, `own writes`, `rejections`, `queues`,
+ * `hashes`, `answers`, `views`, `monotonic`, `own writes`, `rejections`, `queues`,
  * `compaction`.
  *
  * @module
@@ -115,6 +115,7 @@ class Judgement {
       this.#lookups(eras, operations);
     }
     this.#finals();
+    this.#answers();
     this.#rejections();
     this.#queues();
     this.#compactions();
@@ -504,6 +505,22 @@ class Judgement {
         "hashes",
         `${process} (${machine}) has hash ${hash} instead of ${expected}`,
       );
+    }
+  }
+
+  /** Every call of a process that is well at the end has been answered by then. */
+  #answers(): void {
+    const { finals, operations, settledAt } = this.#history;
+    if (settledAt === undefined) return;
+    const isWell = new Set<string>();
+    for (const { process, cluster, pending } of finals) {
+      const isQueued = [...pending.values()].includes("queued");
+      if (!isQueued) isWell.add(`${process} ${cluster}`);
+    }
+    for (const { process, cluster, kind, input, start, end } of operations) {
+      if (end !== undefined && end < settledAt || start > settledAt) continue;
+      if (kind === "submit" || !isWell.has(`${process} ${cluster}`)) continue;
+      this.#fail("answers", `${kind} ${input} of ${process} has no answer`);
     }
   }
 

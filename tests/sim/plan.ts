@@ -56,7 +56,7 @@ export interface Profile {
   readonly keys: number;
   readonly servers: readonly ServerProfile[];
   readonly devices: readonly DeviceProfile[];
-  /** Where the log of the servers is: in memory, which survives its process, or on a disk. */
+  /** Storage of the servers' log: memory, which survives its process, or a disk. */
   readonly log: "memory" | "disk";
   /** True if the log is a process of its own, which calls reach after some time; always with several servers. */
   readonly isRemoteLog: boolean;

@@ -36,7 +36,7 @@ export function digest(history: History, events: number): string {
   return `${(high >>> 0).toString(16)}${(low >>> 0).toString(16)}`;
 }
 
-/** Runs a world; records what it threw, contracts that were broken, and promises that nobody handled. */
+/** Runs a world; records what it threw, contracts that were broken, and promises that were rejected without a handler. */
 export async function runWorld(plan: Plan, history: History): Promise<string> {
   const world = new World(plan, history);
   const rejected = (event: PromiseRejectionEvent): void => {

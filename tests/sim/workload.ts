@@ -127,7 +127,10 @@ export class Workload {
     const controller = new AbortController();
     if (abortMs > 0) {
       env.setTimer(
-        () => controller.abort(new Error("Caller gave up")),
+        () =>
+          controller.abort(
+            new Error(`Caller of ${text} gave up after ${abortMs} ms`),
+          ),
         abortMs,
       );
     }
@@ -192,6 +195,8 @@ export class Workload {
       return history.end(operation, { kind: "rejected", ...failure });
     }
     if (!isPromise(answer)) return this.#answered(operation, answer);
+    // Entries may be applied before the answer.
+    delete operation.expected;
     this.#context.background(
       env,
       `${kind} in ${process}`,

@@ -657,9 +657,8 @@ export class World {
         if (replica === undefined) return false;
         indexes.add(replica.appliedIndex);
         // A device whose outbox is a copy says so.
-        if (state !== "live" && !(isCopied && state === "blocked")) {
-          return false;
-        }
+        const hasCopy = device.seats.some(({ isCopied }) => isCopied);
+        if (state !== "live" && !(hasCopy && state === "blocked")) return false;
         if (isCopied) continue;
         if (replica.pending().some(({ state }) => state === "queued")) {
           return false;
