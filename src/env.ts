@@ -23,15 +23,6 @@ export interface Env {
   sha256?(bytes: Uint8Array<ArrayBuffer>): MaybePromise<Uint8Array>;
 }
 
-/** Returns the SHA-256 of bytes, as computed by the environment or by Web Crypto. */
-export async function sha256(
-  env: Env,
-  bytes: Uint8Array<ArrayBuffer>,
-): Promise<Uint8Array> {
-  return await env.sha256?.(bytes) ??
-    new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-}
-
 /** Environment of the runtime. */
 export const systemEnv: Env = {
   now: (): number => performance.now(),

@@ -90,7 +90,7 @@ export class WorldRunner {
       violations: [{ oracle: "process", text }],
       counts: {},
     });
-    let timer: number | undefined;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     const timeout = new Promise<undefined>((resolve) => {
       timer = setTimeout(() => resolve(undefined), WORLD_MS_MAX);
     });

@@ -247,8 +247,10 @@ export class FaultyLogDB implements LogDB {
 }
 
 /** Snapshot store in memory with faults. */
-export class FaultySnapshotStore implements SnapshotStore {
-  readonly inner: SnapshotStore;
+export class FaultySnapshotStore<
+  S extends SnapshotStore = MemorySnapshotStore,
+> implements SnapshotStore {
+  readonly inner: S;
   /** Called at the start of each step ("create", "write", "commit", "list", "open", "remove"): may throw, delay or hang. */
   before: (
     step: string,
@@ -257,8 +259,8 @@ export class FaultySnapshotStore implements SnapshotStore {
   /** Selects the snapshots that are read with one byte changed. */
   damaged: (info: SnapshotInfo) => boolean = () => false;
 
-  constructor(inner: SnapshotStore = new MemorySnapshotStore()) {
-    this.inner = inner;
+  constructor(inner?: S) {
+    this.inner = inner ?? new MemorySnapshotStore() as SnapshotStore as S;
   }
 
   async create(
