@@ -209,6 +209,8 @@ export class StateMachine<L> {
   readonly #clusterID: bigint;
   readonly #listener: ApplyListener<L>;
   readonly #progress: Partial<ProgressListener>;
+  /** Buffer of the batch being decoded. */
+  #buffer = new ArrayBuffer();
   readonly #hashEntries: number;
   readonly #hashAfter: number;
   readonly #room: StateMachineOptions["room"];
@@ -474,6 +476,8 @@ export class StateMachine<L> {
     for (; b < batches.length; b++, i = 0) {
       const { first, records: { bytes, ends } } = batches[b]!;
       if (i === 0) this.#checkBatch(batches[b]!);
+      // Once a batch: the accessor costs as much as a view of a command.
+      this.#buffer = bytes.buffer as ArrayBuffer;
       for (let start = i === 0 ? 0 : ends[i - 1]!; i < ends.length; i++) {
         const end = ends[i]!;
         this.#decode(first + i, bytes, start, end);
@@ -545,7 +549,7 @@ export class StateMachine<L> {
     if (index <= this.#opened) return undefined;
     const { start } = this.#cursor;
     const cmd = new Uint8Array(
-      bytes.buffer as ArrayBuffer,
+      this.#buffer,
       bytes.byteOffset + start,
       end - start,
     );
