@@ -164,6 +164,22 @@ export const PRODUCTS: Readonly<Record<string, Product>> = {
       "Sends revisions of documents; of two concurrent ones it shows one everywhere and keeps the other aside. W5 and W7 on LevelDB, which is not flushed at each edit. No text.",
     ],
   },
+  "jazz": {
+    title: "Jazz (cojson)",
+    runtime: "Node",
+    program: "npm/jazz.ts",
+    args: [],
+    works: without("W4", "W7"),
+    page: `
+      export { LocalNode } from "cojson";
+      export { WasmCrypto } from "cojson/crypto/WasmCrypto";
+      export { getIndexedDBStorage } from "cojson-storage-indexeddb";
+      export { createWebSocketPeer } from "cojson-transport-ws";
+    `,
+    caveats: [
+      "Merges edits: the last writer of a row wins by the clocks of the devices. Signs its transactions, and checks who may write, which no other product here does on the device. Its core without accounts and schemas. Storage in memory. No text in the comparison.",
+    ],
+  },
   "replicache": {
     title: "Replicache",
     runtime: "Node",
