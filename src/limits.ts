@@ -299,14 +299,17 @@ export const SYNC_CREDIT_BYTES: number = 4 * 1024 * 1024;
 /** Flow control credit for the appends of all connections of a server, in bytes. Each connection has an equal share and may exceed it by one frame, so one client cannot delay the others. */
 export const SYNC_CREDIT_TOTAL_BYTES: number = 32 * 1024 * 1024;
 
-/** Smallest record that a server sends back to its author as a reference, in bytes. */
+/** Smallest frame of entries or of an append that is packed, in bytes. */
+export const SYNC_PACK_BYTES_MIN: number = 256;
+
+/** Smallest range of records that a server sends back to their author as a reference, in bytes. */
 export const SYNC_REFERENCE_BYTES_MIN: number = 64;
 
 /** Own records that a client keeps for each cluster until they are read back, in bytes. */
 export const SYNC_OWN_RECORDS_BYTES_MAX: number = SYNC_CREDIT_BYTES;
 
-/** Most references to a client's own records that a server keeps for one connection until they are sent back, in records. */
-export const SYNC_SENT_RECORDS_MAX: number = 1024;
+/** Most sessions of a client whose newest records a server refers to on one connection instead of sending them back, in sessions. */
+export const SYNC_SENT_SESSIONS_MAX: number = 1024;
 
 /** Most connections of one client, in connections. */
 export const SYNC_LINKS_MAX: number = 16;
@@ -390,7 +393,7 @@ export const SYNC_CONNECTIONS_MAX: number = 4096;
 export const SYNC_PRINCIPAL_CONNECTIONS_MAX: number = 64;
 
 /** Rate of the token bucket for the commands of one principal on all its connections, in commands per second; its burst is one second. Without authentication each connection has its own. */
-export const SYNC_COMMANDS_PER_SECOND_MAX: number = 50_000;
+export const SYNC_COMMANDS_PER_SECOND_MAX: number = 100_000;
 
 /** Tokens that a rejected record costs in addition to its own, in commands: a rejection costs the server more than an append. */
 export const SYNC_REFUSED_COMMANDS: number = 15;
@@ -497,6 +500,12 @@ export const SYNC_SHUTDOWN_MS_MAX: number = 5_000;
 /** Most commands of one cluster in an outbox, in commands. */
 export const OUTBOX_COMMANDS_MAX: number = 65_536;
 
+/** Most submissions that `pending()` lists, besides those that were refused or whose outcome is unknown, in submissions. */
+export const PENDING_LISTED_MAX: number = 1024;
+
+/** Largest buffer that the commands of small submissions share, in bytes. */
+export const OUTBOX_SLAB_BYTES: number = 16 * 1024;
+
 /** Most bytes of commands of one cluster in an outbox, in bytes. */
 export const OUTBOX_BYTES_MAX: number = 64 * 1024 * 1024;
 
@@ -512,8 +521,8 @@ export const OUTBOX_DONE_COMMANDS_MAX: number = 1024;
 /** Longest time for which an outbox keeps decided commands if nothing else is written, in milliseconds. */
 export const OUTBOX_DONE_MS: number = 1_000;
 
-/** Most commands of an outbox in flight, in commands. */
-export const OUTBOX_SENT_COMMANDS_MAX: number = 1024;
+/** Most commands of an outbox in flight, in commands. With the decided ones that are not acknowledged yet, below `SESSION_WINDOW_MAX`. */
+export const OUTBOX_SENT_COMMANDS_MAX: number = 6144;
 
 /** Commands that one write of an outbox permits to be sent, in commands. */
 export const OUTBOX_PERMITTED_COMMANDS_MAX: number = 4096;

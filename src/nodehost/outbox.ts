@@ -118,6 +118,8 @@ export interface ReplicaOutbox {
   readonly purged: Purged | undefined;
   submit(cmd: Uint8Array): Promise<Submission>;
   pending(): readonly Submission[];
+  /** Number of submissions that are queued or to be dismissed. */
+  readonly pendingCount: number;
   onPending(listener: () => void): () => void;
   adopt(): void;
   /** Loads the stored submissions once the first state is ready; nothing is applied in the meantime. */

@@ -46,12 +46,12 @@ import { ErrPayloadTooBig } from "./errors.ts";
 import {
   makeSession,
   Proposal,
-  SequenceWindow,
   Session,
   type SessionSender,
   SessionState,
   stateOf,
 } from "./session.ts";
+import { SequenceWindow } from "./sequence_window.ts";
 import { notHolder, SessionControl } from "./session_control.ts";
 
 /** Command of an earlier process, or a series to be skipped, with its caller. */
@@ -216,21 +216,23 @@ export class Proposals
   /**
    * Proposes a command that the holder stores itself. `resolve` or `reject` is
    * called synchronously when the command is applied, or when it is known that it
-   * never will be. The holder must not change the bytes until then.
+   * never will be, with `number`. The holder must not change the bytes until then.
    *
    * @returns the error if the command is not accepted
    */
   submit(
     session: Session,
     cmd: Uint8Array,
-    resolve: (result: Result) => void,
-    reject: (reason: unknown) => void,
+    number: number,
+    resolve: (result: Result, number: number) => void,
+    reject: (reason: unknown, number: number) => void,
   ): unknown {
     const state = stateOf(session)!;
     const refusal = this.#refusal(cmd, undefined) ??
       this.#checkSession(session, state);
     if (refusal !== undefined) return refusal;
-    const proposal = new Proposal(cmd.length, resolve, reject, undefined);
+    const { length } = cmd;
+    const proposal = new Proposal(length, resolve, reject, undefined, number);
     proposal.bytes = cmd;
     this.#push(state, cmd, proposal);
     return undefined;

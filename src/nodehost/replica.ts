@@ -367,12 +367,18 @@ export class Replica<Q = unknown, A = unknown> {
   }
 
   /**
-   * Submissions that are not applied, in order, including those that were refused
-   * or are of unknown outcome until they are dismissed (U15, U18). Complete once
-   * the start has resolved. The same array until something changes.
+   * Submissions that are not applied, in order: all that were refused or are of
+   * unknown outcome, until they are dismissed (U15, U18), and the oldest 1,024 of
+   * those that are queued; `pendingCount` counts all. Complete once the start has
+   * resolved. The same array until something changes.
    */
   pending(): readonly Submission[] {
     return this.#outbox?.pending() ?? NONE;
+  }
+
+  /** Number of submissions that are not applied, including those that were refused or are of unknown outcome until they are dismissed. */
+  get pendingCount(): number {
+    return this.#outbox?.pendingCount ?? 0;
   }
 
   /** Calls `listener` when `pending()`, or the state of a submission, has changed, at most once in a turn of the event loop; returns a function that removes it. What it throws is ignored. */

@@ -10,6 +10,7 @@
 import { onAbort } from "../async.ts";
 import { ErrInvalidSession, type ErrProposalRefused } from "../rsm/errors.ts";
 import type { Result } from "../statemachine/types.ts";
+import { SequenceWindow } from "./sequence_window.ts";
 
 /** Command on its way to the log, with a caller that waits for its result. */
 export class Proposal {
@@ -23,17 +24,20 @@ export class Proposal {
   refused: ErrProposalRefused | undefined;
   /** True if it may have been applied without a report to this process. */
   unseen = false;
-  #resolve: ((result: Result) => void) | undefined;
-  #reject: ((reason: unknown) => void) | undefined;
+  readonly #number: number;
+  #resolve: ((result: Result, number: number) => void) | undefined;
+  #reject: ((reason: unknown, number: number) => void) | undefined;
   readonly #ignore: (() => void) | undefined;
 
-  /** Creates a proposal whose caller waits until `signal` aborts. */
+  /** Creates a proposal whose caller waits until `signal` aborts; `number` is passed back to it with the outcome. */
   constructor(
     size: number,
-    resolve: (result: Result) => void,
-    reject: (reason: unknown) => void,
+    resolve: (result: Result, number: number) => void,
+    reject: (reason: unknown, number: number) => void,
     signal: AbortSignal | undefined,
+    number = 0,
   ) {
+    this.#number = number;
     this.size = size;
     this.#resolve = resolve;
     this.#reject = reject;
@@ -49,70 +53,19 @@ export class Proposal {
 
   /** Resolves the caller's promise; the caller owns the result. */
   resolve(result: Result): void {
-    this.#resolve?.(result);
+    this.#resolve?.(result, this.#number);
     this.#end();
   }
 
   /** Rejects the caller's promise. */
   reject(reason: unknown): void {
-    this.#reject?.(reason);
+    this.#reject?.(reason, this.#number);
     this.#end();
   }
 
   #end(): void {
     this.#resolve = this.#reject = undefined;
     this.#ignore?.();
-  }
-}
-
-/** Items with consecutive numbers, removed in about the order they were added. */
-export class SequenceWindow<T> {
-  #items: (T | undefined)[] = [];
-  #head = 0;
-  /** Number of the first item in the window. */
-  first = 1;
-
-  /** Number of the item that is added next. */
-  get next(): number {
-    return this.first + this.#items.length - this.#head;
-  }
-
-  /** Adds an item and returns its number. */
-  push(item: T): number {
-    this.#items.push(item);
-    return this.next - 1;
-  }
-
-  /** Item of that number; undefined if it was removed or not yet added. */
-  get(number: number): T | undefined {
-    return number < this.first
-      ? undefined
-      : this.#items[this.#head + number - this.first];
-  }
-
-  /** Removes and returns the item of that number; undefined if it was removed. */
-  take(number: number): T | undefined {
-    const item = this.get(number);
-    if (item === undefined) return undefined;
-    const items = this.#items;
-    items[this.#head + number - this.first] = undefined;
-    if (number === this.first) {
-      while (this.#head < items.length && items[this.#head] === undefined) {
-        this.#head++;
-        this.first++;
-      }
-      if (this.#head === items.length) items.length = this.#head = 0;
-      else if (this.#head >= 1024 && this.#head * 2 > items.length) {
-        items.splice(0, this.#head);
-        this.#head = 0;
-      }
-    }
-    return item;
-  }
-
-  /** Items in the window, in order. */
-  list(): T[] {
-    return this.#items.filter((item) => item !== undefined);
   }
 }
 

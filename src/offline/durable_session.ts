@@ -16,7 +16,6 @@
 
 import { Backoff, sleep } from "../async.ts";
 import {
-  OUTBOX_HOLDERS_MAX,
   OUTBOX_PERMITTED_COMMANDS_MAX,
   OUTBOX_SENT_COMMANDS_MAX,
   RETRY_FIRST_MS,
@@ -33,19 +32,21 @@ import {
   type ErrProposalSkipped,
   ErrSystemBusy,
 } from "../rsm/errors.ts";
-import { digest } from "../rsm/session_table.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
 import type { Result } from "../statemachine/types.ts";
-import { deviceClientID, findPurged } from "./device_session.ts";
+import { DeviceLookup } from "./device_session.ts";
 import { ErrOtherPrincipal, ErrOutboxCopied } from "./errors.ts";
+import { HistoryCheck } from "./history_check.ts";
 import type {
-  OutboxClient,
   OutboxQueue,
   OutboxSession,
   QueueContents,
 } from "./outbox_store.ts";
+import { claimSession } from "./session_claim.ts";
+import { StoredSession } from "./stored_session.ts";
 import type { QueuedSubmission } from "./submission.ts";
 import type { SubmissionQueue } from "./submission_queue.ts";
+import { settleSuperseded } from "./superseded_session.ts";
 
 /**
  * Phase of a durable session:
@@ -75,46 +76,28 @@ type Phase =
   | "other history"
   | "closed";
 
-function resultLost(number: number): ErrUnknownOutcome {
-  return new ErrUnknownOutcome(
-    `Submission ${number} was applied, its result is lost: read the state, and do not submit it again`,
-    {
-      applied: true,
-    },
-  );
-}
-
 /** Session of one outbox, across the processes that send through it. */
 export class DurableSession {
-  /** Session of this device from before its data was purged, if one was found. */
-  purged: Purged | undefined;
   readonly #parts: OutboxParts;
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
   readonly #proposals: Proposals;
   readonly #queue: SubmissionQueue;
+  readonly #history: HistoryCheck;
   readonly #stopped = new AbortController();
   #phase: Phase = "opening";
-  #outbox: OutboxQueue | undefined;
-  #client!: OutboxClient;
-  /** Session as the outbox has stored it. */
-  #record: OutboxSession | undefined;
+  /** Session as the outbox has stored it; undefined before `load()`. */
+  #stored: StoredSession | undefined;
+  /** Lookup of this device's sessions, if the outbox may be that of a purged device. */
+  #device: DeviceLookup | undefined;
   /** Session as the proposals know it. */
   #session: Session | undefined;
   /** Session that was opened and is not stored yet. */
   #opened: Session | undefined;
-  /** Holder under which this process claims the session. */
-  #holder: bigint | undefined;
   /** Error because of which nothing is sent until the user or the application acts; undefined without one. */
   #blocked: Error | undefined;
-  /** Set once the log is known to have the history of the session of an earlier process. */
-  #isVerified = false;
-  #verifying: Promise<void> | undefined;
   /** Set from a refusal of commands as another principal's until a command is applied. */
   #isRefused = false;
-  /** Set if the outbox contains no trace of an earlier process. */
-  #isFresh = false;
-  #deviceLookup: Promise<void> | undefined;
   #isAdvancing = false;
   #isSendScheduled = false;
   #cancelRetry: (() => void) | undefined;
@@ -126,12 +109,19 @@ export class DurableSession {
     this.#machine = parts.machine;
     this.#proposals = parts.proposals;
     this.#queue = queue;
+    const { signal } = this.#stopped;
+    this.#history = new HistoryCheck(parts.context, parts.machine, signal);
     queue.onDecided = () => this.#sendSoon();
   }
 
   /** Error with which submissions are refused; undefined if they are accepted. */
   get refusal(): Error | undefined {
     return this.#blocked instanceof ErrOtherHistory ? undefined : this.#blocked;
+  }
+
+  /** Session of this device from before its data was purged, if one was found. */
+  get purged(): Purged | undefined {
+    return this.#device?.purged;
   }
 
   /** Error for queued submissions, if the outbox is a copy. */
@@ -147,23 +137,27 @@ export class DurableSession {
    */
   async load(outbox: OutboxQueue, contents: QueueContents): Promise<void> {
     const { decided, session, sendLimit, commands } = contents;
-    const { clientID, lostSession, owner, principal } = contents;
+    const { clientID, lostSession, owner } = contents;
     const queue = this.#queue;
-    this.#outbox = outbox;
-    this.#client = {
-      clientID,
-      lostSession,
-      owner,
-      principal: this.#parts.principal ?? principal,
-    };
-    this.#isFresh = session === undefined && lostSession === 0 &&
+    const principal = this.#parts.principal ?? contents.principal;
+    const client = { clientID, lostSession, owner, principal };
+    const stored = new StoredSession(
+      outbox,
+      client,
+      this.#machine,
+      this.#context.env,
+    );
+    this.#stored = stored;
+    const isFresh = session === undefined && lostSession === 0 &&
       decided === 0 && commands.length === 0;
+    const { signal } = this.#stopped;
+    this.#device = new DeviceLookup(this.#parts, stored, isFresh, signal);
     const isOther = this.#leaveOtherPrincipal(contents);
     // Set before the first submission is added: it is stored with it.
-    outbox.principal = this.#client.principal;
+    outbox.principal = principal;
     if (isOther) return await this.#replace();
     if (session === undefined) return;
-    this.#record = session;
+    stored.record = session;
     queue.sent = Math.max(decided, Math.min(sendLimit, queue.last));
     if (session.isSuperseded) {
       this.#enter("superseded");
@@ -196,9 +190,8 @@ export class DurableSession {
     if (isGone) this.#giveUp(this.#session);
     // Asked before there is a connection, so that the log does not report that it is
     // live before the answer.
-    this.#verifying = this.#askHistory(session);
-    this.#verifying.catch(() => {
-      // Its callers get the rejection.
+    this.#history.verify(session).catch(() => {
+      // Asked again before the session is claimed.
     });
   }
 
@@ -221,21 +214,23 @@ export class DurableSession {
       for (const submission of applied) queue.removeApplied(submission);
     }
     if (queue.size > 0) throw new ErrOtherPrincipal(queue.size, principal);
-    this.#renewClient();
+    this.#stored!.renewClient();
     this.#enter("lost");
     return true;
   }
 
   /** Starts to send. */
   start(): void {
-    if (this.#isFresh) {
-      this.#checkDevice().catch(() => {
+    if (this.#device?.isFresh) {
+      this.#device.check().catch(() => {
         // Looked up again before a session is opened.
       });
     }
+    const record = this.#stored?.record;
     // Also with an empty outbox: the next submission needs it.
-    if (this.#record !== undefined && !this.#is("superseded")) {
-      this.#verify(this.#record).catch(() => {
+    if (record !== undefined && !this.#is("superseded")) {
+      this.#history.verify(record).catch((error) => {
+        if (error instanceof ErrOtherHistory) this.#onOtherHistory(error);
         // Asked again once there is something to send.
       });
     }
@@ -259,7 +254,7 @@ export class DurableSession {
       queue.settleUnknown(submission);
     }
     queue.hiddenUpTo = 0;
-    this.#renewClient();
+    this.#stored!.renewClient();
     this.#opened = undefined;
     this.#enter("lost");
     if (this.#session !== undefined) {
@@ -272,7 +267,7 @@ export class DurableSession {
   /** Acknowledges the results of all commands up to `decided`, once the outbox has stored durably that they are decided: they are not asked for again. */
   acknowledge(decided: number): void {
     if (this.#session === undefined || this.#is("lost")) return;
-    const { base } = this.#record!;
+    const { base } = this.#stored!.record!;
     this.#proposals.acknowledge(this.#session, decided - base);
   }
 
@@ -285,8 +280,8 @@ export class DurableSession {
   #enter(phase: Phase): void {
     if (this.#phase === "closed") return;
     this.#phase = phase;
-    if (this.#outbox !== undefined && phase !== "sending") {
-      this.#outbox.sendsAdded = false;
+    if (this.#stored !== undefined && phase !== "sending") {
+      this.#stored.outbox.sendsAdded = false;
     }
   }
 
@@ -303,12 +298,20 @@ export class DurableSession {
     if (this.#is("disputed") || this.#is("lost")) return true;
     // With nothing to send, nothing is written, here or to the log (U28).
     if (!this.#is("sending")) return queue.undecided <= queue.last;
-    return queue.sent < queue.last && queue.sent === this.#outbox!.sendLimit &&
+    return this.#needsPermit;
+  }
+
+  /** True if the store should permit more commands to be sent: before those that are permitted run out, so that sending does not wait for the write. */
+  get #needsPermit(): boolean {
+    const { last, sent } = this.#queue;
+    const { sendLimit } = this.#stored!.outbox;
+    return sendLimit < last &&
+      sendLimit - sent < OUTBOX_PERMITTED_COMMANDS_MAX / 2 &&
       this.#inFlight < OUTBOX_SENT_COMMANDS_MAX;
   }
 
   #wake(): void {
-    if (this.#isAdvancing || this.#outbox === undefined) return;
+    if (this.#isAdvancing || this.#stored === undefined) return;
     this.#isAdvancing = true;
     // Never rejects: failures are events, and retried.
     void this.#advanceAll();
@@ -329,6 +332,10 @@ export class DurableSession {
           isReported = false;
         } catch (error) {
           if (signal.aborted) return;
+          if (error instanceof ErrOtherHistory) {
+            this.#onOtherHistory(error);
+            continue;
+          }
           if (!isReported && !(error instanceof ErrSystemBusy)) {
             event({ type: "outbox failed", error });
             isReported = true;
@@ -344,17 +351,19 @@ export class DurableSession {
   }
 
   async #advance(): Promise<void> {
-    const record = this.#record;
+    const stored = this.#stored!;
+    const { record } = stored;
+    const queue = this.#queue;
     if (this.#is("superseded")) return await this.#settleSuperseded(record!);
     if (this.#is("disputed")) return await this.#resolveDispute(record!);
     if (record !== undefined && !this.#is("sending")) {
-      if (!await this.#verify(record)) return;
+      await this.#history.verify(record);
     }
     if (this.#is("lost")) return await this.#replace();
     if (this.#is("opening")) await this.#open();
     else if (this.#is("claiming")) await this.#claim(record!);
     else if (this.#is("sending")) {
-      await this.#assign(record, this.#limitAfter(this.#queue.sent));
+      await stored.permit(record, queue.sent, queue.last);
     }
     if (this.#is("sending")) this.send();
   }
@@ -369,50 +378,6 @@ export class DurableSession {
   #isGone({ index, clientID }: OutboxSession): boolean {
     return this.#machine.applied >= index &&
       this.#sessionInfo(index)?.clientID !== clientID;
-  }
-
-  async #askHistory({ index, known }: OutboxSession): Promise<void> {
-    await this.#context.log.verify?.(known ?? { index }, {
-      signal: this.#stopped.signal,
-    });
-  }
-
-  /** Checks once that the log has the history in which a session was opened; otherwise reports the other history and returns false. */
-  async #verify(session: OutboxSession): Promise<boolean> {
-    if (this.#isVerified) return true;
-    try {
-      await (this.#verifying ??= this.#askHistory(session));
-    } catch (error) {
-      this.#verifying = undefined;
-      return this.#onHistoryError(error);
-    }
-    this.#isVerified = true;
-    return true;
-  }
-
-  /**
-   * Checks that the log still has the history known here: it may have been restored
-   * from a backup since the last check. Otherwise reports the other history and
-   * returns false.
-   */
-  async #isSameHistory(): Promise<boolean> {
-    const record = this.#record;
-    // A state that began in this process knows nothing of the session's history.
-    if (record !== undefined && !await this.#verify(record)) return false;
-    try {
-      await this.#context.log.verify?.(this.#machine.history, {
-        signal: this.#stopped.signal,
-      });
-    } catch (error) {
-      return this.#onHistoryError(error);
-    }
-    return !this.#is("closed");
-  }
-
-  #onHistoryError(error: unknown): false {
-    if (!(error instanceof ErrOtherHistory)) throw error;
-    this.#onOtherHistory(error);
-    return false;
   }
 
   #onOtherHistory(error: ErrOtherHistory): void {
@@ -435,7 +400,8 @@ export class DurableSession {
   }
 
   async #resolveDispute({ index }: OutboxSession): Promise<void> {
-    if (await this.#isSameHistory()) this.#onCopied(index);
+    await this.#history.verifyNow(this.#stored!.record);
+    this.#onCopied(index);
   }
 
   /** Reports the cause for which nothing can be sent until the user or application acts. */
@@ -449,20 +415,21 @@ export class DurableSession {
   readonly #onRefused = (error: ErrProposalRefused): void => {
     if (this.#isRefused) return;
     this.#isRefused = true;
-    this.#checkRefusal(error).catch(() => {
+    this.#checkRefusal(error).catch((failed) => {
+      if (failed instanceof ErrOtherHistory) this.#onOtherHistory(failed);
       // Sent again, and checked at the next refusal.
-      this.#isRefused = false;
+      else this.#isRefused = false;
     });
   };
 
   /** Checks that commands are refused because of the principal: a log with another history, or without the session, refuses them as well. */
   async #checkRefusal(error: ErrProposalRefused): Promise<void> {
-    const record = this.#record;
-    if (!await this.#isSameHistory()) return;
+    const { record } = this.#stored!;
+    await this.#history.verifyNow(record);
     await this.#parts.reads.upToDate(this.#stopped.signal);
     // A command may have been applied since, or the principal may have signed in again.
     if (this.#isHalted || !this.#isRefused) return;
-    if (record !== this.#record || record && this.#isGone(record)) {
+    if (record !== this.#stored!.record || record && this.#isGone(record)) {
       this.#isRefused = false;
       return;
     }
@@ -471,7 +438,7 @@ export class DurableSession {
   }
 
   #blockOtherPrincipal(cause: ErrProposalRefused): void {
-    const { principal } = this.#client;
+    const { principal } = this.#stored!.client;
     this.#block(
       new ErrOtherPrincipal(this.#queue.queued, principal, { cause }),
     );
@@ -479,37 +446,12 @@ export class DurableSession {
 
   // --------------------------------------------------- opening and replacing
 
-  #assign(
-    session: OutboxSession | undefined,
-    sendLimit: number,
-  ): Promise<void> {
-    const known = this.#machine.history;
-    return this.#outbox!.assign(
-      session && { ...session, known },
-      sendLimit,
-      this.#client,
-    );
-  }
-
-  #limitAfter(number: number): number {
-    return Math.min(this.#queue.last, number + OUTBOX_PERMITTED_COMMANDS_MAX);
-  }
-
-  /** Chooses another client id for the next session, which distinguishes it from those of the other holder. */
-  #renewClient(): void {
-    const clientID = this.#context.env.random64();
-    this.#client = { ...this.#client, clientID, owner: undefined };
-  }
-
-  #setOwner(owner: Uint8Array | undefined): void {
-    this.#client = { ...this.#client, owner: this.#client.owner ?? owner };
-  }
-
   /** Opens a session and stores it. */
   async #open(): Promise<void> {
     const queue = this.#queue;
-    if (this.#opened === undefined) await this.#checkDevice();
-    const { clientID } = this.#client;
+    const stored = this.#stored!;
+    if (this.#opened === undefined) await this.#device!.check();
+    const { clientID } = stored.client;
     try {
       this.#opened ??= await this.#register();
     } catch (error) {
@@ -525,16 +467,16 @@ export class DurableSession {
     }
     const base = queue.undecided - 1;
     const record = { index, clientID, holders: [clientID], base };
-    this.#setOwner(known?.owner);
-    await this.#assign(record, this.#limitAfter(base));
+    stored.setOwner(known?.owner);
+    await stored.permit(record, base, queue.last);
     if (!this.#is("opening")) return;
-    this.#record = record;
+    stored.record = record;
     this.#begin(this.#opened, clientID);
     this.#opened = undefined;
   }
 
   #register(): Promise<Session> {
-    const { clientID, lostSession: after, owner } = this.#client;
+    const { clientID, lostSession: after, owner } = this.#stored!.client;
     return this.#proposals.openSession(
       new Uint8Array(),
       this.#stopped.signal,
@@ -567,15 +509,12 @@ export class DurableSession {
   /** Removes a lost session from the outbox: what is queued was not sent through it. */
   async #replace(): Promise<void> {
     const queue = this.#queue;
-    const undecided = queue.list()[0]?.id ?? queue.last + 1;
-    this.#outbox!.note({ decided: undecided - 1 });
-    this.#client = {
-      ...this.#client,
-      lostSession: this.#record?.index ?? this.#client.lostSession,
-    };
-    await this.#assign(undefined, undecided - 1);
+    const undecided = queue.list(0)[0]?.id ?? queue.last + 1;
+    const stored = this.#stored!;
+    stored.outbox.note({ decided: undecided - 1 });
+    await stored.remove(undecided - 1);
     queue.restart(undecided);
-    this.#record = this.#session = this.#holder = undefined;
+    this.#session = undefined;
     this.#enter("opening");
   }
 
@@ -589,87 +528,23 @@ export class DurableSession {
     this.#proposals.abandon(session);
   }
 
-  // ------------------------------------------------------------------ claiming
-
-  /** Claims the session of an earlier process, unless another process has. */
+  /** Claims the session of an earlier process. */
   async #claim(record: OutboxSession): Promise<void> {
-    const { index, clientID, base } = record;
     const session = this.#session!;
-    const { holder, holders } = await this.#storeHolder(record);
-    if (!this.#is("claiming")) return;
-    const known = this.#sessionInfo(index);
-    if (known?.clientID === clientID && this.#isBehind(known, record)) {
-      return this.#onCopied(index);
+    try {
+      const claimed = await claimSession({
+        ...this.#parts,
+        queue: this.#queue,
+        stored: this.#stored!,
+        isWanted: () => this.#is("claiming"),
+      });
+      if (claimed === "gone") this.#giveUp(session);
+      else if (claimed === "copied") this.#onCopied(record.index);
+      else if (claimed !== undefined) this.#begin(session, claimed.holder);
+    } catch (error) {
+      if (!(error instanceof ErrProposalRefused)) throw error;
+      await this.#onClaimRefused(record, session, error);
     }
-    let from = known !== undefined && holders.includes(known.holder)
-      ? known.holder
-      : holders.at(-2) ?? holder;
-    for (;;) {
-      try {
-        await this.#proposals.claim(index, from, holder);
-        break;
-      } catch (error) {
-        if (error instanceof ErrProposalRefused) {
-          return await this.#onClaimRefused(record, session, error);
-        }
-        if (!(error instanceof ErrInvalidSession)) throw error;
-      }
-      if (!this.#is("claiming")) return;
-      const now = this.#sessionInfo(index);
-      if (now?.clientID !== clientID) return this.#giveUp(session);
-      if (!holders.includes(now.holder)) return this.#onCopied(index);
-      // Held by another earlier process of this outbox.
-      from = now.holder;
-    }
-    if (!this.#is("claiming")) return;
-    const now = this.#sessionInfo(index);
-    if (now?.clientID !== clientID) return this.#giveUp(session);
-    if (now.holder !== holder || this.#isBehind(now, record)) {
-      return this.#onCopied(index);
-    }
-    const decided = this.#queue.undecided - 1 - base;
-    if (now.next - 1 < decided) {
-      const detail = `The log has ${
-        now.next - 1
-      } commands of session ${index}, of which ${decided} were decided`;
-      const { known } = record;
-      return this.#onOtherHistory(new ErrOtherHistory(detail, { known }));
-    }
-    // The server lets only the owner claim a session, so the owner is ours.
-    this.#setOwner(now.owner);
-    this.#record = { ...this.#record!, holders: [holder] };
-    this.#begin(session, holder);
-  }
-
-  /** Stores the holder under which the session is claimed, before it is. */
-  async #storeHolder(
-    record: OutboxSession,
-  ): Promise<{ holder: bigint; holders: readonly bigint[] }> {
-    const { holders } = record;
-    // With no room for another holder, the last one is used again: a copy may then be
-    // mistaken for the original, but never the original for a copy.
-    const holder = this.#holder ??= holders.length < OUTBOX_HOLDERS_MAX
-      ? this.#context.env.random64()
-      : holders.at(-1)!;
-    if (holders.includes(holder)) return { holder, holders };
-    const next = { ...record, holders: [...holders, holder] };
-    await this.#assign(next, this.#outbox!.sendLimit);
-    this.#record = next;
-    return { holder, holders: next.holders };
-  }
-
-  /**
-   * True if commands were sent through a session that the outbox does not have, by
-   * a copy or before the outbox was restored: more than it has, or others under
-   * the numbers of those it has. The last one sent is never acknowledged yet.
-   */
-  #isBehind({ next }: SessionInfo, { index, base }: OutboxSession): boolean {
-    const queue = this.#queue;
-    if (next > queue.loaded + 1 - base) return true;
-    return queue.queuedUpTo(base + next - 1).some(({ id, bytes }) => {
-      const sent = this.#machine.outcomeOf(index, id - base)?.digest;
-      return sent !== undefined && sent !== digest(bytes, 0, bytes.length);
-    });
   }
 
   /** Handles a refused claim: the session is gone, was opened by another principal, or may not be used by its principal now. */
@@ -678,113 +553,35 @@ export class DurableSession {
     session: Session,
     error: ErrProposalRefused,
   ): Promise<void> {
-    if (!await this.#isSameHistory()) return;
+    await this.#history.verifyNow(this.#stored!.record);
     await this.#parts.reads.upToDate(this.#stopped.signal);
     if (!this.#is("claiming")) return;
     if (this.#isGone(record)) return this.#giveUp(session);
     // All submissions of earlier processes are decided, so another session can replace it.
     if (this.#queue.undecided > this.#queue.loaded) {
-      this.#renewClient();
+      this.#stored!.renewClient();
       return this.#giveUp(session);
     }
     this.#blockOtherPrincipal(error);
     throw error;
   }
 
-  // ------------------------------------------------------------ purged devices
-
-  /** Looks up the sessions of this device, until that has succeeded once. */
-  async #checkDevice(): Promise<void> {
-    const { device } = this.#parts;
-    if (device === undefined) return;
-    try {
-      await (this.#deviceLookup ??= this.#lookUpDevice(device));
-    } catch (error) {
-      this.#deviceLookup = undefined;
-      throw error;
-    }
-  }
-
-  /** Derives the client id from the name of the device; if the device has a session and the outbox is empty, its data was purged. */
-  async #lookUpDevice(device: string): Promise<void> {
-    const { clusterID, event } = this.#context;
-    await this.#parts.reads.upToDate(this.#stopped.signal);
-    const { principal } = this.#client;
-    const clientID = deviceClientID(clusterID, principal, device);
-    const purged = this.#isFresh
-      ? findPurged(this.#machine, clientID)
-      : undefined;
-    if (purged !== undefined) {
-      this.purged = purged;
-      event({ type: "purged", ...purged });
-      // A client id has one session at a time.
-      await this.#proposals.retire(purged.session);
-      this.#isFresh = false;
-    }
-    this.#client = { ...this.#client, clientID };
-  }
-
-  // ------------------------------------------------------------ starting over
-
-  /**
-   * Finds out which of the commands that may have been sent in another history
-   * this history has: all outcomes are known if it has the session, none if not.
-   * Commands that it does not have were not applied, and go through a new session.
-   */
+  /** Settles the commands that may have been sent in another history; the others go through a new session. */
   async #settleSuperseded(superseded: OutboxSession): Promise<void> {
-    const { index, clientID, holders, base } = superseded;
     const queue = this.#queue;
-    const upTo = queue.hiddenUpTo;
-    let next = 0;
-    if (queue.queuedUpTo(upTo).length > 0) {
-      await this.#parts.reads.upToDate(this.#stopped.signal);
-      const known = this.#sessionInfo(index);
-      if (known?.clientID === clientID && holders.includes(known.holder)) {
-        for (const submission of queue.queuedUpTo(upTo)) {
-          const series = submission.id - base;
-          if (series < known.next) {
-            this.#settleInState(submission, index, series);
-          }
-        }
-        // Commands still on their way must not be applied after this.
-        next = await this.#proposals.retire(index);
-      }
-    }
-    for (const submission of queue.queuedUpTo(upTo)) {
-      if (submission.id - base < next) {
-        this.#settleApplied(
-          submission.id,
-          (it) => it.reject(resultLost(it.id)),
-        );
-      } else if (next === 0) queue.settleUnknown(submission);
-    }
-    this.#record = undefined;
+    await settleSuperseded(superseded, {
+      ...this.#parts,
+      queue,
+      outcomes: {
+        applied: (number, result) => this.#applied(number, result),
+        failed: (number, error) => this.#failed(number, error),
+      },
+      stopped: this.#stopped.signal,
+    });
+    this.#stored!.record = undefined;
     queue.hiddenUpTo = 0;
     this.#enter("lost");
     queue.changed();
-  }
-
-  /** Settles a submission by the outcome of its series in the state. */
-  #settleInState(
-    submission: QueuedSubmission,
-    session: number,
-    series: number,
-  ): void {
-    const { id, bytes } = submission;
-    const known = this.#machine.outcomeOf(session, series);
-    if (known === undefined) return;
-    const { outcome, result, digest: found } = known;
-    // Another holder has used the series for another command.
-    if (found !== undefined && found !== digest(bytes, 0, bytes.length)) {
-      return this.#queue.settleUnknown(submission);
-    }
-    if (outcome === "applied") return this.#applied(id, result!);
-    this.#failed(
-      id,
-      outcome === "skipped"
-        ? new ErrProposalRefused(new TextDecoder().decode(result?.data))
-        : resultLost(id),
-    );
   }
 
   // ------------------------------------------------------------------- sending
@@ -798,7 +595,7 @@ export class DurableSession {
     if (this.#is("closed")) return;
     if (!this.#is("sending")) return this.#wake();
     const queue = this.#queue;
-    const outbox = this.#outbox!;
+    const { outbox } = this.#stored!;
     const upTo = Math.min(outbox.sendLimit, queue.last);
     while (queue.sent < upTo && this.#inFlight < OUTBOX_SENT_COMMANDS_MAX) {
       const refusal = this.#propose(queue.sent + 1);
@@ -812,9 +609,7 @@ export class DurableSession {
     }
     const isFull = this.#inFlight >= OUTBOX_SENT_COMMANDS_MAX;
     outbox.sendsAdded = !isFull && queue.sent === queue.last;
-    if (
-      !isFull && queue.sent < queue.last && queue.sent === outbox.sendLimit
-    ) this.#wake();
+    if (this.#needsPermit) this.#wake();
   }
 
   /** Schedules one `send()` after the present batch, for all commands that are decided in it. */
@@ -841,8 +636,9 @@ export class DurableSession {
     return proposals.submit(
       this.#session!,
       bytes,
-      (result) => this.#applied(number, result),
-      (reason) => this.#failed(number, reason),
+      number,
+      this.#onApplied,
+      this.#onFailed,
     );
   }
 
@@ -854,6 +650,12 @@ export class DurableSession {
   }
 
   // ------------------------------------------------------------------ outcomes
+
+  readonly #onApplied = (result: Result, number: number): void =>
+    this.#applied(number, result);
+
+  readonly #onFailed = (reason: unknown, number: number): void =>
+    this.#failed(number, reason);
 
   #applied(number: number, result: Result): void {
     this.#settleApplied(number, (submission) => submission.resolve(result));

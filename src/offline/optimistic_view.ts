@@ -44,12 +44,19 @@ export interface PendingCommand {
 
 /** Pending commands of a replica. */
 export interface PendingCommands {
+  /** Number after that of the last command: commands get consecutive numbers in the order in which they will be committed. */
+  readonly next: number;
+  /** Number of pending commands. */
+  readonly shown: number;
   /**
-   * Lists pending commands in the order in which they will be committed, with the
-   * same object for a command as long as it is pending. A command leaves the list
-   * in the step that applies it, before any other listener of that step runs.
+   * Changes whenever a command stops being pending, and only then can one be
+   * missing before the last: a copy of the state with commands applied is valid as
+   * long as it stays the same. A command leaves in the step that applies it, before
+   * any other listener of that step runs.
    */
-  list(): readonly PendingCommand[];
+  readonly generation: number;
+  /** Lists pending commands from a number on, in order; the caller owns the array. */
+  list(from: number): PendingCommand[];
 }
 
 /** Parts of a replica that its view works with. */
@@ -78,8 +85,12 @@ class Copy<L> {
   readonly index: number;
   /** Number of the last lookup that it is fresh enough for; -1 for a fork, which is fresh while nothing is committed. */
   readonly lookups: number;
-  /** Commands that were applied to it, in order. */
-  readonly commands: PendingCommand[] = [];
+  /** Generation of the pending commands that were applied to it. */
+  readonly generation: number;
+  /** Number after that of the last command that was applied to it. */
+  next = 0;
+  /** Number of commands that were applied to it. */
+  count = 0;
   readonly #machine: ManagedFork;
   /** Guard of a regular machine, for every kind of machine: a lookup sees a command completely or not at all. */
   readonly #guard = new CallGuard(RegularStateMachine);
@@ -88,26 +99,26 @@ class Copy<L> {
     machine: ManagedFork,
     source: StateMachine<L>,
     index: number,
+    generation: number,
     lookups: number,
   ) {
     this.#machine = machine;
     this.source = source;
     this.index = index;
+    this.generation = generation;
     this.lookups = lookups;
   }
 
-  /** True if the commands that were applied to it are the first of `pending`. */
-  isPrefixOf(pending: readonly PendingCommand[]): boolean {
-    const { commands } = this;
-    if (commands.length > pending.length) return false;
-    for (let i = 0; i < commands.length; i++) {
-      if (commands[i] !== pending[i]) return false;
-    }
-    return true;
+  /** True if the state it was made from is the present one, and every command that was applied to it is pending. */
+  isCurrent(
+    { applied }: StateMachine<L>,
+    { generation }: PendingCommands,
+  ): boolean {
+    return this.index === applied && this.generation === generation;
   }
 
   update({ bytes: cmd }: PendingCommand): MaybePromise<void> {
-    const index = this.index + this.commands.length;
+    const index = this.index + this.count;
     return this.#guard.run(
       Op.Update,
       () =>
@@ -140,8 +151,8 @@ export class OptimisticView<L> implements View {
   /** Settles once the copy that is being made or updated is ready. */
   #updating: Promise<void> | undefined;
   #lookups = 0;
-  /** Last pending command at the last change. */
-  #newest: PendingCommand | undefined;
+  /** Number after that of the last pending command at the last change. */
+  #next = 0;
   /** Commands at which the machine threw. */
   readonly #poisoned = new WeakSet<PendingCommand>();
 
@@ -173,7 +184,7 @@ export class OptimisticView<L> implements View {
       return recovering.then(() => this.#lookup(query));
     }
     const { machine, guard } = source;
-    if (this.#pending.list().length === 0) {
+    if (this.#pending.shown === 0) {
       this.#drop();
       return source.lookup(query);
     }
@@ -184,7 +195,7 @@ export class OptimisticView<L> implements View {
       return guard.run(
         Op.Hash,
         () =>
-          this.#pending.list().length === 0
+          this.#pending.shown === 0
             ? machine.lookup(query)
             : this.#use((copy) => copy.lookup(query), source, lookups),
       );
@@ -203,21 +214,21 @@ export class OptimisticView<L> implements View {
    * is sent (U17).
    */
   changed(): void {
-    const list = this.#pending.list();
-    const newest = list.at(-1);
-    if (newest === undefined) this.#drop();
-    if (newest === undefined || newest === this.#newest) return;
-    this.#newest = newest;
+    const pending = this.#pending;
+    const { shown, next } = pending;
+    if (shown === 0) this.#drop();
+    if (shown === 0 || next === this.#next) return;
+    this.#next = next;
     try {
       this.#machine.check();
       const { recovering, current: source } = this.#machine;
-      const { machine: { fork }, guard, applied } = source;
+      const { machine: { fork }, guard } = source;
       const copy = this.#copy;
-      const isFresh = copy?.source === source && copy.index === applied &&
-        copy.isPrefixOf(list);
+      const isFresh = copy?.source === source &&
+        copy.isCurrent(source, pending);
       if (
         fork === undefined || recovering !== undefined ||
-        !isFresh && list.length > VIEW_EAGER_COMMANDS_MAX
+        !isFresh && shown > VIEW_EAGER_COMMANDS_MAX
       ) return;
       const used = guard.run(
         Op.Hash,
@@ -255,13 +266,11 @@ export class OptimisticView<L> implements View {
       return this.#renew(source);
     }
     if (copy.lookups >= lookups) return copy;
-    const list = this.#pending.list();
-    if (copy.index !== source.applied || !copy.isPrefixOf(list)) {
-      return this.#renew(source);
-    }
-    return copy.commands.length === list.length
+    const pending = this.#pending;
+    if (!copy.isCurrent(source, pending)) return this.#renew(source);
+    return copy.next === pending.next
       ? copy
-      : this.#run(copy, list.slice());
+      : this.#run(copy, pending.list(copy.next));
   }
 
   #drop(): void {
@@ -279,28 +288,30 @@ export class OptimisticView<L> implements View {
       );
     }
     return chain(fork(), (machine) => {
-      const copy = new Copy(machine, source, source.applied, -1);
+      const { generation } = this.#pending;
+      const copy = new Copy(machine, source, source.applied, generation, -1);
       if (stopped.aborted) {
         copy.close();
         throw stopped.reason;
       }
       this.#copy = copy;
-      return this.#run(copy, this.#pending.list().slice());
+      return this.#run(copy, this.#pending.list(0));
     });
   }
 
-  /** Applies the pending commands that a copy does not have. */
+  /** Applies pending commands to a copy, from position `at` on. */
   #run(
     copy: Copy<L>,
     list: readonly PendingCommand[],
+    at = 0,
   ): MaybePromise<Copy<L>> {
     const { env, stopped } = this.#context;
     const slice = env.now();
-    const { commands } = copy;
-    while (commands.length < list.length) {
+    for (; at < list.length; at++) {
       stopped.throwIfAborted();
-      const command = list[commands.length]!;
-      commands.push(command);
+      const command = list[at]!;
+      copy.next = command.id + 1;
+      copy.count++;
       if (this.#poisoned.has(command)) continue;
       let updated: MaybePromise<void>;
       try {
@@ -310,13 +321,13 @@ export class OptimisticView<L> implements View {
       }
       if (isPromise(updated)) {
         return updated.then(
-          () => this.#run(copy, list),
+          () => this.#run(copy, list, at + 1),
           (error) => this.#leaveOut(command, error, copy.source),
         );
       }
-      if (commands.length % 64 === 0 && env.now() - slice > APPLY_SLICE_MS) {
+      if (copy.count % 64 === 0 && env.now() - slice > APPLY_SLICE_MS) {
         // Lets the page do other work.
-        return env.turn().then(() => this.#run(copy, list));
+        return env.turn().then(() => this.#run(copy, list, at + 1));
       }
     }
     return copy;
@@ -340,6 +351,7 @@ export class OptimisticView<L> implements View {
     const store = new MemorySnapshotStore();
     let sink!: SnapshotSink;
     let list!: readonly PendingCommand[];
+    let generation = 0;
     let lookups = 0;
     try {
       const totals = await saveSnapshot(source, {
@@ -351,7 +363,8 @@ export class OptimisticView<L> implements View {
             );
           }
           // No update runs: what is pending is what this state lacks.
-          list = this.#pending.list().slice();
+          list = this.#pending.list(0);
+          generation = this.#pending.generation;
           lookups = this.#lookups;
           sink = store.create(header);
           return pacedSink(sink.writable, env);
@@ -367,7 +380,13 @@ export class OptimisticView<L> implements View {
         noopListener<never>(),
         { hashEntries: 0 },
       );
-      const copy = new Copy(other.machine, source, info.index, lookups);
+      const copy = new Copy(
+        other.machine,
+        source,
+        info.index,
+        generation,
+        lookups,
+      );
       try {
         await recoverSnapshot(other, {
           info,

@@ -83,6 +83,10 @@ class AttachedOutbox implements ReplicaOutbox {
     return this.#queue.pending();
   }
 
+  get pendingCount(): number {
+    return this.#queue.size;
+  }
+
   onPending(listener: () => void): () => void {
     return this.#queue.watch(listener);
   }

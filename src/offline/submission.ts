@@ -18,17 +18,17 @@ export class QueuedSubmission implements Submission, PendingCommand {
   /** Number of the submission in its outbox. */
   readonly id: number;
   /** Bytes of the command, shared with outbox and proposals: never changed. */
-  readonly bytes: Uint8Array;
-  /** Result of the command. */
-  readonly result: Promise<Result>;
-  /** Fulfills `result`. */
-  readonly resolve: (result: Result) => void;
-  /** Rejects `result`. */
-  readonly reject: (reason: unknown) => void;
+  bytes: Uint8Array;
   readonly #dismiss: (submission: QueuedSubmission) => Promise<void>;
   #state: SubmissionState = "queued";
   #reason: string | undefined;
   #refused: Result | undefined;
+  #resolvers: ReturnType<typeof withResolvers<Result>> | undefined;
+  /** Outcome, once the result is settled. */
+  #outcome:
+    | { readonly result: Result }
+    | { readonly reason: unknown }
+    | undefined;
 
   /** Creates a queued submission. */
   constructor(
@@ -36,20 +36,44 @@ export class QueuedSubmission implements Submission, PendingCommand {
     bytes: Uint8Array,
     dismiss: (submission: QueuedSubmission) => Promise<void>,
   ) {
-    const { promise, resolve, reject } = withResolvers<Result>();
-    // An application may ignore the result.
-    promise.catch(() => {});
     this.id = id;
     this.bytes = bytes;
-    this.result = promise;
-    this.resolve = resolve;
-    this.reject = reject;
     this.#dismiss = dismiss;
   }
 
   /** Copy of the command. */
   get cmd(): Uint8Array {
     return this.bytes.slice();
+  }
+
+  /** Result of the command. The promise is made when it is asked for: most applications ignore it. */
+  get result(): Promise<Result> {
+    if (this.#resolvers === undefined) {
+      this.#resolvers = withResolvers();
+      // An application may ignore a rejection.
+      this.#resolvers.promise.catch(() => {});
+      this.#settleResult();
+    }
+    return this.#resolvers.promise;
+  }
+
+  #settleResult(): void {
+    const outcome = this.#outcome;
+    if (outcome === undefined || this.#resolvers === undefined) return;
+    if ("result" in outcome) this.#resolvers.resolve(outcome.result);
+    else this.#resolvers.reject(outcome.reason);
+  }
+
+  /** Fulfills `result`, unless it is settled. */
+  resolve(result: Result): void {
+    this.#outcome ??= { result };
+    this.#settleResult();
+  }
+
+  /** Rejects `result`, unless it is settled. */
+  reject(reason: unknown): void {
+    this.#outcome ??= { reason };
+    this.#settleResult();
   }
 
   /** State of the submission. */

@@ -9,10 +9,16 @@
 
 import { notify } from "../async.ts";
 import { copyOf } from "../bytes.ts";
-import { OUTBOX_BYTES_MAX, OUTBOX_COMMANDS_MAX } from "../limits.ts";
+import {
+  OUTBOX_BYTES_MAX,
+  OUTBOX_COMMANDS_MAX,
+  OUTBOX_SLAB_BYTES,
+  PENDING_LISTED_MAX,
+} from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
 import type { OutboxParts, Submission } from "../nodehost/outbox.ts";
 import { ErrUnsynced } from "../nodehost/outbox_errors.ts";
+import { SequenceWindow } from "../nodehost/sequence_window.ts";
 import { ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
 import type { PendingCommands } from "./optimistic_view.ts";
@@ -37,20 +43,23 @@ export class SubmissionQueue implements PendingCommands {
   loaded = 0;
   /** Number of the last command that was proposed, or that an earlier process may have proposed. */
   sent = 0;
-  /** Number up to which queued commands are not in the view: the state may have them, or they belong to another holder. */
-  hiddenUpTo = 0;
+  /** Number of times that commands have left the view or come back to it. */
+  generation = 0;
   /** Called when a command was decided. */
   onDecided: () => void = () => {};
   readonly #parts: OutboxParts;
   #outbox: OutboxQueue | undefined;
-  /** Submissions that are queued or to be dismissed, by number. */
-  readonly #submissions = new Map<number, QueuedSubmission>();
-  /** Submissions that are queued, in order. */
-  readonly #queued: QueuedSubmission[] = [];
+  /** Submissions that are to be dismissed, by number. */
+  readonly #settled = new Map<number, QueuedSubmission>();
+  /** Submissions that are queued, by number. */
+  readonly #queued = new SequenceWindow<QueuedSubmission>();
+  #hiddenUpTo = 0;
   /** Number of commands in the outbox or about to be added. */
   #count = 0;
   /** Size of those, in bytes. */
   #bytes = 0;
+  #slab: Uint8Array = new Uint8Array();
+  #slabEnd = 0;
   /** Dismissals that are being written, by number. */
   readonly #dismissing = new Map<number, Promise<void>>();
   /** Dismissed commands that keep their places until all before them are decided. */
@@ -86,12 +95,12 @@ export class SubmissionQueue implements PendingCommands {
     for (const [i, bytes] of commands.entries()) {
       const number = decided + 1 + i;
       const one = byNumber.get(number);
-      if (one === undefined) this.#addQueued(number, bytes);
-      else this.#addSettled(one);
-    }
-    for (const { bytes } of this.#submissions.values()) {
-      this.#count++;
-      this.#bytes += bytes.length;
+      if (one !== undefined) this.#addSettled(one);
+      else {
+        this.#addQueued(number, bytes);
+        this.#count++;
+        this.#bytes += bytes.length;
+      }
     }
     this.undecided = decided + 1;
     this.#synced = this.sent = decided;
@@ -108,10 +117,23 @@ export class SubmissionQueue implements PendingCommands {
 
   /** Rejects the results of queued submissions, which stay queued. */
   rejectQueued(reason: unknown): void {
-    for (const submission of this.#queued) submission.reject(reason);
+    for (const submission of this.#queued.list()) submission.reject(reason);
   }
 
   // ------------------------------------------------------------ adding
+
+  /** Copies a command; small ones share a buffer, since a buffer costs more than an object. */
+  #copy(cmd: Uint8Array): Uint8Array {
+    const { length } = cmd;
+    if (length > OUTBOX_SLAB_BYTES / 16) return copyOf(cmd);
+    if (this.#slabEnd + length > this.#slab.length) {
+      this.#slab = new Uint8Array(OUTBOX_SLAB_BYTES);
+      this.#slabEnd = 0;
+    }
+    const bytes = this.#slab.subarray(this.#slabEnd, this.#slabEnd += length);
+    bytes.set(cmd);
+    return bytes;
+  }
 
   /** Adds a copy of a command, and resolves once it is durable. */
   async add(cmd: Uint8Array): Promise<QueuedSubmission> {
@@ -123,7 +145,7 @@ export class SubmissionQueue implements PendingCommands {
         `Outbox is full with ${this.#count} commands of ${this.#bytes} bytes: wait until some are decided, or dismiss those that were refused`,
       );
     }
-    const bytes = copyOf(cmd);
+    const bytes = this.#copy(cmd);
     this.#count++;
     this.#bytes += bytes.length;
     try {
@@ -135,18 +157,12 @@ export class SubmissionQueue implements PendingCommands {
     return this.#addQueued(this.last, bytes);
   }
 
-  #add(number: number, bytes: Uint8Array): QueuedSubmission {
-    const submission = new QueuedSubmission(
-      number,
-      bytes,
-      (submission) => this.#dismiss(submission),
-    );
-    this.#submissions.set(number, submission);
-    return submission;
-  }
+  readonly #onDismiss = (submission: QueuedSubmission): Promise<void> =>
+    this.#dismiss(submission);
 
   #addQueued(number: number, bytes: Uint8Array): QueuedSubmission {
-    const submission = this.#add(number, bytes);
+    const submission = new QueuedSubmission(number, bytes, this.#onDismiss);
+    this.#queued.skipTo(number);
     this.#queued.push(submission);
     return submission;
   }
@@ -156,7 +172,10 @@ export class SubmissionQueue implements PendingCommands {
       this.#dismissed.add(number);
       return;
     }
-    const submission = this.#add(number, cmd);
+    const submission = new QueuedSubmission(number, cmd, this.#onDismiss);
+    this.#settled.set(number, submission);
+    this.#count++;
+    this.#bytes += cmd.length;
     submission.settle(state, reason, result);
     submission.reject(
       state === "refused"
@@ -174,36 +193,60 @@ export class SubmissionQueue implements PendingCommands {
 
   /** Submission of that number, if it is queued. */
   queuedAt(number: number): QueuedSubmission | undefined {
-    const submission = this.#submissions.get(number);
-    return submission?.state === "queued" ? submission : undefined;
+    return this.#queued.get(number);
   }
 
   /** Queued submissions up to a number, in order: a copy. */
   queuedUpTo(number: number): QueuedSubmission[] {
-    return this.#queued.filter(({ id }) => id <= number);
+    return this.#queued.list().filter(({ id }) => id <= number);
   }
 
   /** Number of queued submissions. */
   get queued(): number {
-    return this.#queued.length;
+    return this.#queued.size;
   }
 
   /** Number of submissions that are queued or to be dismissed. */
   get size(): number {
-    return this.#submissions.size;
+    return this.#queued.size + this.#settled.size;
   }
 
   /** Lists submissions as `Replica.pending()`. */
   pending(): readonly Submission[] {
-    return this.#pending ??= [...this.#submissions.values()];
+    return this.#pending ??= this.#listPending();
   }
 
-  /** Lists queued commands for the view, in order; valid until the next change. */
-  list(): readonly QueuedSubmission[] {
-    const { hiddenUpTo } = this;
-    return hiddenUpTo === 0
-      ? this.#queued
-      : this.#queued.filter(({ id }) => id > hiddenUpTo);
+  #listPending(): QueuedSubmission[] {
+    const { first } = this.#queued;
+    const queued = this.#queued.list(first, PENDING_LISTED_MAX);
+    return this.#settled.size === 0
+      ? queued
+      : [...this.#settled.values(), ...queued].sort((a, b) => a.id - b.id);
+  }
+
+  /** Number up to which queued commands are not in the view: the state may have them, or they belong to another holder. */
+  get hiddenUpTo(): number {
+    return this.#hiddenUpTo;
+  }
+
+  set hiddenUpTo(number: number) {
+    this.#hiddenUpTo = number;
+    this.generation++;
+  }
+
+  /** Number of the next command. */
+  get next(): number {
+    return this.#queued.next;
+  }
+
+  /** Lists queued commands for the view from a number on, in order: a copy. */
+  list(from: number): QueuedSubmission[] {
+    return this.#queued.list(Math.max(from, this.#hiddenUpTo + 1));
+  }
+
+  /** Number of queued commands in the view. */
+  get shown(): number {
+    return this.#hiddenUpTo === 0 ? this.#queued.size : this.list(0).length;
   }
 
   /** Calls `listener` synchronously with each change of `list()` or `pending()`; it must not throw. */
@@ -239,15 +282,15 @@ export class SubmissionQueue implements PendingCommands {
 
   /** Removes a submission from the queued ones. */
   #unqueue(submission: QueuedSubmission): void {
-    // Nearly always the first.
-    const at = this.#queued.indexOf(submission);
-    if (at === 0) this.#queued.shift();
-    else this.#queued.splice(at, 1);
+    this.#queued.take(submission.id);
+    this.generation++;
   }
 
-  #remove(submission: QueuedSubmission): void {
-    this.#submissions.delete(submission.id);
-    this.#uncount(submission.bytes);
+  /** Keeps a submission that is not queued any more until it is dismissed. */
+  #keep(submission: QueuedSubmission): void {
+    // It may stay for long: the bytes beside it in memory shall not.
+    submission.bytes = copyOf(submission.bytes);
+    this.#settled.set(submission.id, submission);
   }
 
   #noteSettled(
@@ -261,7 +304,7 @@ export class SubmissionQueue implements PendingCommands {
   removeApplied(submission: QueuedSubmission): void {
     this.#unqueue(submission);
     submission.settle("applied");
-    this.#remove(submission);
+    this.#uncount(submission.bytes);
   }
 
   /** Marks a command as decided, and settles its submission if it is queued. */
@@ -281,6 +324,7 @@ export class SubmissionQueue implements PendingCommands {
   refuse(submission: QueuedSubmission, error: ErrProposalRefused): void {
     this.#unqueue(submission);
     submission.settle("refused", error.reason, refusedResult(error));
+    this.#keep(submission);
     this.#noteSettled(submission, "refused");
     this.changed();
     submission.reject(error);
@@ -290,14 +334,15 @@ export class SubmissionQueue implements PendingCommands {
   settleUnknown(submission: QueuedSubmission): void {
     this.#unqueue(submission);
     submission.settle("unknown", UNKNOWN);
+    this.#keep(submission);
     this.#noteSettled(submission, "unknown");
     submission.reject(new ErrUnknownOutcome(UNKNOWN));
   }
 
   async #dismiss(submission: QueuedSubmission): Promise<void> {
     const { id, state, cmd } = submission;
-    if (this.#submissions.get(id) !== submission) return;
     if (state === "queued") throw new ErrUnsynced([{ id, state, cmd }]);
+    if (this.#settled.get(id) !== submission) return;
     if (this.#closed !== undefined) throw this.#closed;
     let dismissing = this.#dismissing.get(id);
     if (dismissing === undefined) {
@@ -326,7 +371,8 @@ export class SubmissionQueue implements PendingCommands {
       this.#noteSettled(submission, state);
       throw error;
     }
-    this.#remove(submission);
+    this.#settled.delete(number);
+    this.#uncount(submission.bytes);
     if (!isForgotten) {
       this.#dismissed.add(number);
       this.#forgetDismissed();

@@ -237,8 +237,8 @@ function write(writer: ByteWriter, type: FieldType, value: unknown): void {
     case "references":
       writer.varint((value as readonly Reference[]).length);
       for (const one of value as readonly Reference[]) {
-        writer.varint(one.at).varint(one.session).varint(one.series)
-          .u64(one.digest);
+        writer.varint(one.at).varint(one.count).varint(one.session)
+          .varint(one.series).u64(one.digest);
       }
       return;
     case "u64s":
@@ -329,7 +329,7 @@ function read(reader: ByteReader, type: FieldType): unknown {
       return lengths;
     }
     case "references":
-      return readAll(reader, BATCH_RECORDS_MAX, 11, readReference);
+      return readAll(reader, BATCH_RECORDS_MAX, 12, readReference);
     case "uints":
       return readAll(reader, COUNT_MAX, 1, readUint);
     case "u64s":
@@ -384,6 +384,7 @@ function readUint(reader: ByteReader): number {
 function readReference(reader: ByteReader): Reference {
   return {
     at: readUint(reader),
+    count: readUint(reader),
     session: readUint(reader),
     series: readUint(reader),
     digest: reader.u64(),

@@ -10,7 +10,10 @@
 import { SYNC_RECORD_CREDIT_BYTES } from "../limits.ts";
 
 /** First and last version of the protocol that this release speaks. */
-export const PROTOCOL_VERSIONS: Versions = { first: 2, last: 2 };
+export const PROTOCOL_VERSIONS: Versions = { first: 2, last: 3 };
+
+/** First version with packed frames, and with references. */
+export const COMPACT_VERSION = 3;
 
 /** Range of protocol versions that one end speaks. */
 export interface Versions {
@@ -125,21 +128,23 @@ export interface Entries {
   readonly last: number;
   /** Length of each record, in bytes. */
   readonly lengths: readonly number[];
-  /** Records without bytes here, in order of their position. */
+  /** Ranges of records without bytes here, in order of their position. */
   readonly references: readonly Reference[];
   /** Bytes of the other records, without separators. */
   readonly bytes: Uint8Array;
 }
 
-/** Record that the reader has appended itself over the same connection: named, and not sent again. */
+/** Range of records that the reader has appended itself over the same connection: named, and not sent again. */
 export interface Reference {
-  /** Position among the records of the message; its index is `first + at`. */
+  /** Position of the first among the records of the message; its index is `first + at`. */
   readonly at: number;
-  /** Session of the record. */
+  /** Number of records; their series are consecutive. */
+  readonly count: number;
+  /** Session of the records. */
   readonly session: number;
-  /** Series in the session. */
+  /** Series of the first in the session. */
   readonly series: number;
-  /** Digest of the record in the log. */
+  /** Digest of the bytes of the records in the log. */
   readonly digest: bigint;
 }
 

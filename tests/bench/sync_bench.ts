@@ -22,6 +22,7 @@ import {
 import { SqliteKVStateMachine, SqliteLogDB } from "../../src/sqlite/mod.ts";
 import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
 import { type Message, PROTOCOL_VERSIONS } from "../../src/sync/messages.ts";
+import { unpackFrame } from "../../src/sync/packing.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 import { type Bench, type Cases, percentile } from "./report.ts";
@@ -130,7 +131,7 @@ class Client {
   #frame(frame: Uint8Array): void {
     const count = entriesIn(frame);
     if (count !== undefined) return this.#entries(count, frame.length);
-    const message = decodeMessage(frame);
+    const message = decodeMessage(unpackFrame(frame));
     switch (message.type) {
       case "welcome":
         return this.#tell({

@@ -50,6 +50,7 @@ class World implements PendingCommands {
   readonly stopped = new AbortController();
   readonly pending: PendingCommand[] = [];
   recovering: Promise<void> | undefined;
+  generation = 0;
   #id = 0;
   #sent = 0;
   #index = 0;
@@ -59,7 +60,7 @@ class World implements PendingCommands {
     listener.proposalApplied = (sequence) => {
       const at = this.pending.findIndex(({ id }) => id === sequence);
       if (at < 0) return;
-      this.pending.splice(at, 1);
+      this.remove(at);
       this.view.changed();
     };
     const options = { hashEntries: 0 };
@@ -89,8 +90,21 @@ class World implements PendingCommands {
     );
   }
 
-  list(): readonly PendingCommand[] {
-    return this.pending;
+  get next(): number {
+    return this.#id + 1;
+  }
+
+  get shown(): number {
+    return this.pending.length;
+  }
+
+  list(from: number): PendingCommand[] {
+    return this.pending.filter(({ id }) => id >= from);
+  }
+
+  remove(at: number): void {
+    this.pending.splice(at, 1);
+    this.generation++;
   }
 
   submit(cmd: Uint8Array): void {
@@ -196,7 +210,7 @@ Deno.test(
       await world.commit(1, bytes("y"));
       assertEquals(await view.lookup(null), ["x", "a", "y", "b", "c"], name);
       // A command that is given up without being committed.
-      world.pending.shift();
+      world.remove(0);
       assertEquals(await view.lookup(null), ["x", "a", "y", "c"], name);
       await world.commit(1);
       assertEquals(await view.lookup(null), ["x", "a", "y", "c"], name);
@@ -236,7 +250,7 @@ Deno.test(
       assertEquals(await seat(), "theirs", name);
       await world.commit(2);
       assertEquals(await seat(), "theirs", name);
-      assertEquals(world.list().length, 0);
+      assertEquals(world.list(0).length, 0);
       await world.stop();
     }
   }),
@@ -288,7 +302,7 @@ async function simulate(next: () => number): Promise<void> {
       await committing;
       await Promise.all(asked);
       await world.commit(1000);
-      assertEquals(world.list(), []);
+      assertEquals(world.list(0), []);
       await world.stop();
     }
   }
@@ -324,7 +338,7 @@ Deno.test(
       const asked = Promise.resolve(world.view.lookup(null));
       await settle();
       // A command that is given up: the copy has to be replaced.
-      world.pending.pop();
+      world.remove(-1);
       const again = Promise.resolve(world.view.lookup(null));
       await settle();
       gate.open();
@@ -475,7 +489,7 @@ Deno.test(
       for (let i = 0; i < 5; i++) {
         world.submit(bytes(`${i}`));
         const asked = [world.view.lookup(null), world.view.lookup(null)];
-        if (i === 2) world.pending.shift();
+        if (i === 2) world.remove(0);
         asked.push(world.view.lookup(null));
         await Promise.all(asked);
         await world.commit(0, bytes("x"));
@@ -639,7 +653,7 @@ Deno.test(
     world.recovering = gate.opened;
     const asked = world.view.lookup(kv.count()) as Promise<unknown>;
     await settle();
-    world.pending.shift();
+    world.remove(0);
     world.recovering = undefined;
     gate.open();
     assertEquals(await asked, 0);

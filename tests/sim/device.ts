@@ -24,6 +24,7 @@ import { BlockOutbox, type BlockStore } from "../../src/ports/mod.ts";
 import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
 import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
 import { decodeMessage } from "../../src/sync/message_codec.ts";
+import { unpackFrame } from "../../src/sync/packing.ts";
 import type { Transport } from "../../src/sync/transport.ts";
 import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
 import type { Cut } from "../../src/testing/simulated_network.ts";
@@ -209,7 +210,7 @@ export class Device {
   #arrived(frame: Uint8Array): void {
     const context = this.#context;
     if (!context.profile.cutSnapshots) return;
-    if (decodeMessage(frame).type !== "chunk") return;
+    if (decodeMessage(unpackFrame(frame)).type !== "chunk") return;
     if (context.isHealing || this.#random() % 6 > 0) return;
     context.history.fault("snapshot cut off");
     this.goOffline(

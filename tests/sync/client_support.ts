@@ -15,6 +15,7 @@ import type {
 import { SYNC_READ_IDLE_MS } from "../../src/limits.ts";
 import { decodeMessage, encodeMessage } from "../../src/sync/message_codec.ts";
 import { type Message, PROTOCOL_VERSIONS } from "../../src/sync/messages.ts";
+import { unpackFrame } from "../../src/sync/packing.ts";
 import {
   CloseCode,
   type Transport,
@@ -101,8 +102,9 @@ export class Peer implements TransportListener {
   opened(): void {}
 
   frame(bytes: Uint8Array): void {
-    const message = decodeMessage(bytes);
-    if (message.type === "append") this.dataBytes += bytes.length;
+    const frame = unpackFrame(bytes);
+    const message = decodeMessage(frame);
+    if (message.type === "append") this.dataBytes += frame.length;
     this.got.push(message);
   }
 

@@ -20,6 +20,7 @@ import {
   type RemoteLogOptions,
 } from "../../src/sync/client/mod.ts";
 import { decodeMessage } from "../../src/sync/message_codec.ts";
+import { unpackFrame } from "../../src/sync/packing.ts";
 import { Core } from "../../src/sync/server/core.ts";
 import type { CoreOptions } from "../../src/sync/server/options.ts";
 import { ManualEnv, settle } from "../support/environment.ts";
@@ -134,7 +135,7 @@ export class Pair {
           this.#wires.add(client);
           const send = server.send.bind(server);
           server.send = (bytes) => {
-            const { type } = decodeMessage(bytes);
+            const { type } = decodeMessage(unpackFrame(bytes));
             if (type !== "entries" || !this.isWithheld) send(bytes);
           };
           this.#core.accept(server, {

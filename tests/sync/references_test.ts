@@ -9,9 +9,9 @@ import {
 import {
   SYNC_OWN_RECORDS_BYTES_MAX,
   SYNC_REFERENCE_BYTES_MIN,
-  SYNC_SENT_RECORDS_MAX,
+  SYNC_SENT_SESSIONS_MAX,
 } from "../../src/limits.ts";
-import type { LogBatch } from "../../src/log/log.ts";
+import type { LogBatch, Records } from "../../src/log/log.ts";
 import { connectSocket, RemoteLogDB, serve } from "../../src/sync/mod.ts";
 import { OwnRecords } from "../../src/sync/client/own_records.ts";
 import type { Entries, Reference } from "../../src/sync/messages.ts";
@@ -66,7 +66,8 @@ Deno.test(
     own.read(1, session, { references: true });
     other.read(1, session, { references: true });
     const records = [1, 2, 3].map((series) => large(session, series));
-    const small = sessionProposal(session, 4, kv.put("k", "v"));
+    // Not the next series: a range of its own, which is too small.
+    const small = sessionProposal(session, 5, kv.put("k", "v"));
     assert(small.length < SYNC_REFERENCE_BYTES_MIN);
     own.append(2, packRecords(...records, small));
     const { first } = await own.next("appended", 2);
@@ -77,15 +78,14 @@ Deno.test(
         ...rest,
       }))
     );
-    assertEquals(
-      references,
-      records.map((record, i) => ({
-        index: first + i,
-        session,
-        series: i + 1,
-        digest: digestOf(record),
-      })),
-    );
+    const digest = digestOf(packRecords(...records).bytes);
+    assertEquals(references, [{
+      index: first,
+      count: 3,
+      session,
+      series: 1,
+      digest,
+    }]);
     assertEquals(
       mine.reduce((sum, { bytes }) => sum + bytes.length, 0),
       small.length,
@@ -146,20 +146,34 @@ Deno.test(
   }),
 );
 
-Deno.test("SentRecords keeps the newest names, of each channel its own, and each once", () => {
+Deno.test("SentRecords keeps the newest sessions, of each channel its own, and refers to each series once", () => {
   const sent = new SentRecords();
-  const count = SYNC_SENT_RECORDS_MAX + 10;
-  const all = Array.from({ length: count }, (_, i) => large(5, i + 1));
-  for (let i = 0; i < count; i += 500) {
-    sent.add(1, packRecords(...all.slice(i, i + 500)));
+  const batch = (from: number, count: number, session = 5): Records =>
+    packRecords(
+      ...Array.from({ length: count }, (_, i) => large(session, from + i)),
+    );
+  const taken = (...of: Parameters<typeof batch>): unknown =>
+    sent.take(1, batch(...of)).map(({ at, series, count }) => [
+      at,
+      series,
+      count,
+    ]);
+  sent.add(1, batch(1, 20));
+  sent.add(1, batch(21, 20));
+  assertEquals(sent.take(2, batch(1, 3)), []);
+  assertEquals(taken(1, 25), [[0, 1, 25]]);
+  assertEquals(taken(20, 10), [[6, 26, 4]]);
+  assertEquals(taken(38, 10), [[0, 38, 3]]);
+  assertEquals(taken(1, 45), []);
+  // Sent again.
+  sent.add(1, batch(41, 4));
+  sent.add(1, batch(42, 4));
+  assertEquals(taken(40, 6), [[1, 41, 5]]);
+  for (let session = 1; session <= SYNC_SENT_SESSIONS_MAX + 10; session++) {
+    sent.add(1, batch(1, 1, session));
   }
-  assertEquals(sent.take(2, packRecords(...all.slice(-3))), []);
-  const taken = sent.take(1, packRecords(...all.slice(0, 20)));
-  assertEquals(
-    taken.map(({ at }) => at),
-    Array.from({ length: 10 }, (_, i) => i + 10),
-  );
-  assertEquals(sent.take(1, packRecords(...all.slice(0, 20))), []);
+  assertEquals(taken(1, 1, 10), []);
+  assertEquals(taken(1, 1, 11), [[0, 1, 1]]);
 });
 
 function message(
@@ -186,6 +200,7 @@ Deno.test("OwnRecords puts referenced records into their places, and refuses wha
   const full = sessionProposal(6, 1, kv.put("a", "b"));
   const reference = (at: number, series: number): Reference => ({
     at,
+    count: 1,
     session: 5,
     series,
     digest: digestOf(records[series - 1]!),
@@ -200,10 +215,8 @@ Deno.test("OwnRecords puts referenced records into their places, and refuses wha
   const resolved = fresh().resolve(message(all, both, full));
   assertEquals(resolved, packRecords(one, full, two));
   const own = fresh();
-  // The third is read: those before it can only have been read in full.
   const last = message([three.length], [reference(0, 3)], new Uint8Array());
   assertEquals(own.resolve(last), packRecords(three));
-  assertEquals(own.resolve(message(all, both, full)), "missing");
   for (
     const [lengths, references, bytes] of [
       // Twice the same, out of order, beyond the end.
@@ -231,6 +244,36 @@ Deno.test("OwnRecords puts referenced records into their places, and refuses wha
   assertEquals(fresh().resolve(huge), "missing");
 });
 
+Deno.test("OwnRecords resolves ranges over several appends, of records that were sent twice, and after others that were read in full", () => {
+  const own = new OwnRecords();
+  const records = Array.from({ length: 8 }, (_, i) => large(5, i + 1));
+  const again = large(5, 4, "again ");
+  own.add(packRecords(...records.slice(0, 3)));
+  own.add(packRecords(...records.slice(3, 6)));
+  own.add(packRecords(again, ...records.slice(4)));
+  const range = (from: number, ...these: Uint8Array[]): unknown =>
+    own.resolve(message(
+      these.map(({ length }) => length),
+      [{
+        at: 0,
+        count: these.length,
+        session: 5,
+        series: from,
+        digest: digestOf(packRecords(...these).bytes),
+      }],
+      new Uint8Array(),
+    ));
+  const [, two, three, four, five, six, seven, eight] = records as [
+    ...[Uint8Array, Uint8Array, Uint8Array, Uint8Array],
+    ...[Uint8Array, Uint8Array, Uint8Array, Uint8Array],
+  ];
+  assertEquals(range(2, two, three, four), packRecords(two, three, four));
+  assertEquals(range(4, again, five), packRecords(again, five));
+  const full = packRecords(six);
+  assertEquals(own.resolve(message([six.length], [], six)), full);
+  assertEquals(range(7, seven, eight), packRecords(seven, eight));
+});
+
 Deno.test("OwnRecords is bounded, and drops the oldest first", () => {
   const own = new OwnRecords();
   const value = new Uint8Array(SYNC_OWN_RECORDS_BYTES_MAX / 4 - 100);
@@ -241,7 +284,7 @@ Deno.test("OwnRecords is bounded, and drops the oldest first", () => {
   const resolve = (series: number): unknown => {
     const record = records[series - 1]!;
     const digest = digestOf(record);
-    const reference = { at: 0, session: 5, series, digest };
+    const reference = { at: 0, count: 1, session: 5, series, digest };
     return own.resolve(
       message([record.length], [reference], new Uint8Array()),
     );
@@ -276,6 +319,7 @@ Deno.test("a client asks for the bytes of a record that it no longer has, or has
     lengths: [record.length],
     references: reference === undefined ? [] : [{
       at: 0,
+      count: 1,
       session: 5,
       series: 1,
       digest: digestOf(record),
@@ -377,11 +421,12 @@ Deno.test("a client's own commands come back over a socket in a small part of th
   const own = await start(2n);
   const other = await start(3n);
   const session = await own.replica.openSession();
-  const value = "v".repeat(1_000);
+  // Random: frames with repetitions are packed.
+  const value = (): Uint8Array => crypto.getRandomValues(new Uint8Array(1_000));
   await Promise.all(
     Array.from(
       { length: 300 },
-      (_, i) => own.replica.propose(kv.put(`k${i}`, value), { session }),
+      (_, i) => own.replica.propose(kv.put(`k${i}`, value()), { session }),
     ),
   );
   for (const { replica } of [own, other]) {

@@ -37,6 +37,7 @@ import {
   type Message,
   PROTOCOL_VERSIONS,
 } from "../../src/sync/messages.ts";
+import { unpackFrame } from "../../src/sync/packing.ts";
 import type { Transport, TransportListener } from "../../src/sync/transport.ts";
 import { ManualEnv, settle } from "../support/environment.ts";
 
@@ -139,10 +140,11 @@ export class RawClient implements TransportListener {
 
   frame(bytes: Uint8Array): void {
     this.received += bytes.length;
-    const message = decodeMessage(bytes);
+    const frame = unpackFrame(bytes);
+    const message = decodeMessage(frame);
     if (message.type === "ping") return this.send({ type: "pong" });
     if (message.type === "entries" || message.type === "chunk") {
-      if (this.isReading) this.send({ type: "credit", bytes: bytes.length });
+      if (this.isReading) this.send({ type: "credit", bytes: frame.length });
     }
     this.messages.push(message);
   }

@@ -25,6 +25,7 @@ import {
   type Appended,
   type CheckpointAt,
   type Chunk,
+  COMPACT_VERSION,
   type End,
   type Entries,
   type Failed,
@@ -41,6 +42,7 @@ import {
   type Versions,
   type Welcome,
 } from "../messages.ts";
+import { packFrame, unpackFrame } from "../packing.ts";
 import { Assembler, sendInParts } from "../parts.ts";
 import { CloseCode, type Transport } from "../transport.ts";
 import type { ReceiveBuffer } from "./receive_buffer.ts";
@@ -137,6 +139,11 @@ export class Connection {
     return this.#welcome;
   }
 
+  /** True if the server packs frames and refers to own records. */
+  get isCompact(): boolean {
+    return (this.#welcome?.version ?? 0) >= COMPACT_VERSION;
+  }
+
   /** True once the transport has been open, also after it has closed. */
   get isOpened(): boolean {
     return this.#isGreeted;
@@ -174,11 +181,12 @@ export class Connection {
     this.#sendFrame(encodeMessage(message));
   }
 
-  #sendFrame(frame: Uint8Array): void {
+  #sendFrame(frame: Uint8Array, isData = false): void {
     // The hello is never split.
     if (this.#welcome === undefined) return this.#transport.send(frame);
     const { frameBytes } = this.#options;
     const max = Math.min(frameBytes, this.#welcome.frameBytesMax);
+    if (isData && this.isCompact) frame = packFrame(frame);
     sendInParts(frame, max, (frame) => this.#transport.send(frame));
   }
 
@@ -210,7 +218,7 @@ export class Connection {
     if (this.#isOver) return;
     this.#credit -= appendCredit(frame.length, records);
     if (frame.length > SYNC_FRAME_LARGE_BYTES) this.#large.add(stream);
-    this.#sendFrame(frame);
+    this.#sendFrame(frame, true);
   }
 
   /** Allocates a stream, whose messages go to `listener` until `forget()`. */
@@ -281,11 +289,13 @@ export class Connection {
       );
     }
     try {
-      const message = decodeMessage(bytes);
+      const frame = this.#welcome === undefined ? bytes : unpackFrame(bytes);
+      const message = decodeMessage(frame);
       this.#assembler.expect(message.type);
-      if (message.type !== "part") return this.#take(message, bytes.length);
-      const whole = this.#assembler.add(message);
-      if (whole === undefined) return;
+      if (message.type !== "part") return this.#take(message, frame.length);
+      const joined = this.#assembler.add(message);
+      if (joined === undefined) return;
+      const whole = unpackFrame(joined);
       const made = decodeMessage(whole);
       if (made.type === "part" || this.#welcome === undefined) {
         throw new ErrProtocol(`Message ${made.type} was sent in parts`);

@@ -186,7 +186,7 @@ export class RemoteReader implements LogReader, BufferUser {
       epochIndex: epoch?.index ?? 0,
       epochID: epoch?.id ?? 0n,
       far: this.#parts.acceptsSnapshot(index),
-      references: this.#takesReferences,
+      references: this.#takesReferences && this.#connection!.isCompact,
     });
   }
 

@@ -245,7 +245,9 @@ export class Channel implements ClusterUser {
             permission,
             sender,
             counts: server.telemetry.counts,
-            sentRecords: references ? connection.sentRecords : undefined,
+            sentRecords: references && connection.sender.isCompact
+              ? connection.sentRecords
+              : undefined,
           },
           after,
           reader,

@@ -20,10 +20,12 @@ import { decodeMessage } from "../message_codec.ts";
 import {
   type Append,
   appendCredit,
+  COMPACT_VERSION,
   type Hello,
   type Message,
   type Open,
 } from "../messages.ts";
+import { unpackFrame } from "../packing.ts";
 import { Assembler } from "../parts.ts";
 import {
   CloseCode,
@@ -205,13 +207,15 @@ export class Connection
         `Frame of ${length} bytes is over the limit of ${frameBytes}`,
       );
     }
-    const message = decodeMessage(frame);
+    const single = this.#state === "open" ? unpackFrame(frame) : frame;
+    const message = decodeMessage(single);
     this.#assembler.expect(message.type);
-    this.#allow(message, length);
-    if (message.type !== "part") return [message, length];
-    const whole = this.#assembler.add(message);
+    this.#allow(message, single.length);
+    if (message.type !== "part") return [message, single.length];
+    const joined = this.#assembler.add(message);
     quotas.setUnfinished(this, this.#assembler.bytes);
-    if (whole === undefined) return undefined;
+    if (joined === undefined) return undefined;
+    const whole = unpackFrame(joined);
     const assembled = decodeMessage(whole);
     if (assembled.type === "part" || assembled.type === "hello") {
       throw new ErrProtocol(`Message ${assembled.type} was sent in parts`);
@@ -326,6 +330,7 @@ export class Connection
     });
     if (this.isClosed) return;
     this.#state = "open";
+    this.sender.isCompact = version >= COMPACT_VERSION;
     this.sender.frameBytes = Math.min(limits.frameBytes, hello.frameBytesMax);
     this.authentication.start(hello.renews === true);
     this.sender.grant(hello.credit);

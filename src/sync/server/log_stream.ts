@@ -167,7 +167,7 @@ export class LogStream implements OutboundStream, ClusterFollower {
   #sendFrame(frame: Uint8Array, batch: LogBatch): void {
     const { sender, counts } = this.#options;
     this.#position = lastOf(batch);
-    sender.sendData(frame);
+    sender.sendData(frame, true);
     counts.entries += batch.records.ends.length;
   }
 

@@ -17,9 +17,19 @@ import {
 } from "../../limits.ts";
 import { encodeMessage } from "../message_codec.ts";
 import type { End, Message } from "../messages.ts";
+import { packFrame } from "../packing.ts";
 import { sendInParts } from "../parts.ts";
 import { CloseCode, type Transport } from "../transport.ts";
 import type { Counts } from "./telemetry.ts";
+
+/** Packed data frames: the readers of one batch share its frame. */
+const packedFrames = new WeakMap<Uint8Array, Uint8Array>();
+
+function packed(frame: Uint8Array): Uint8Array {
+  let found = packedFrames.get(frame);
+  if (found === undefined) packedFrames.set(frame, found = packFrame(frame));
+  return found;
+}
 
 /** Messages that are sent even while the principal is suspended: they reveal nothing about a cluster. */
 const UNSUSPENDED: readonly Message["type"][] = [
@@ -60,6 +70,8 @@ export class Sender {
   readonly #options: SenderOptions;
   /** Largest frame to send, in bytes. */
   frameBytes: number = SYNC_FRAME_BYTES_MAX;
+  /** Set if the client takes packed frames and references to its own records. */
+  isCompact = false;
   /** Bytes of data frames the client still accepts. */
   #credit = 0;
   #isPumping = false;
@@ -100,11 +112,11 @@ export class Sender {
     }
   }
 
-  /** Sends a data frame; the caller has checked `hasRoom`. */
-  sendData(frame: Uint8Array): void {
+  /** Sends a data frame, packed if the client takes that; the caller has checked `hasRoom`. */
+  sendData(frame: Uint8Array, isPackable = false): void {
     this.#credit -= frame.length;
     this.#blockedAt = undefined;
-    this.#sendFrame(frame);
+    this.#sendFrame(isPackable && this.isCompact ? packed(frame) : frame);
   }
 
   #sendFrame(frame: Uint8Array): void {

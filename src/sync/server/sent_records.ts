@@ -7,41 +7,87 @@
  * @module
  */
 
-import { SYNC_SENT_RECORDS_MAX } from "../../limits.ts";
+import {
+  SYNC_REFERENCE_BYTES_MIN,
+  SYNC_SENT_SESSIONS_MAX,
+} from "../../limits.ts";
 import type { Records } from "../../log/log.ts";
 import type { Reference } from "../messages.ts";
-import { digestOf, visitReferable } from "../references.ts";
+import { digestOf, type Run, runsOf } from "../references.ts";
+
+/** Series of a session that were received and not sent back: from `next` up to, but without, `end`. Those that are missing between were skipped. */
+interface Received {
+  next: number;
+  end: number;
+}
 
 /**
- * Sessions and series of records received on one connection and not sent back
- * yet: at most `SYNC_SENT_RECORDS_MAX`, the newest. A record whose name is not
- * among them is sent in full. A name may be wrong, say because the record was
- * replaced: the digest is always that of the record in the log.
+ * Series of the sessions that one client has appended over its connection and not
+ * been sent back, of at most `SYNC_SENT_SESSIONS_MAX` sessions, the newest. Other
+ * records are sent in full. A name may be wrong, say because the record was
+ * replaced: the digest is always that of the records in the log.
  */
 export class SentRecords {
-  readonly #names = new Set<string>();
+  readonly #received = new Map<string, Received>();
 
   /** Notes the records of an append. */
   add(channel: number, records: Records): void {
-    visitReferable(records, (_at, _record, session, series) => {
-      this.#names.add(`${channel}/${session}/${series}`);
-    });
-    for (const name of this.#names) {
-      if (this.#names.size <= SYNC_SENT_RECORDS_MAX) break;
-      this.#names.delete(name);
+    for (const { session, series, count } of runsOf(records)) {
+      const name = `${channel}/${session}`;
+      const known = this.#received.get(name);
+      const end = series + count;
+      if (known === undefined) this.#received.set(name, { next: series, end });
+      else {
+        // Some may have been sent again.
+        known.next = Math.min(known.next, series);
+        known.end = Math.max(known.end, end);
+      }
+    }
+    for (const name of this.#received.keys()) {
+      if (this.#received.size <= SYNC_SENT_SESSIONS_MAX) break;
+      this.#received.delete(name);
     }
   }
 
-  /** Removes the names of records of a batch, and returns references to them. */
+  /** Notes that the records of a batch are sent, and returns references to those that the client has. */
   take(channel: number, records: Records): readonly Reference[] {
-    if (this.#names.size === 0) return NO_REFERENCES;
+    if (this.#received.size === 0) return NO_REFERENCES;
     const references: Reference[] = [];
-    visitReferable(records, (at, record, session, series) => {
-      if (!this.#names.delete(`${channel}/${session}/${series}`)) return;
-      references.push({ at, session, series, digest: digestOf(record) });
-    });
+    for (const run of runsOf(records)) {
+      const name = `${channel}/${run.session}`;
+      const known = this.#received.get(name);
+      if (known === undefined) continue;
+      const reference = referenceTo(records, run, known);
+      if (reference !== undefined) references.push(reference);
+      known.next = Math.max(known.next, run.series + run.count);
+      if (known.next >= known.end) this.#received.delete(name);
+    }
     return references;
   }
+}
+
+/** Reference to the records of a run that were received; undefined if there are none, or they are small. */
+function referenceTo(
+  { bytes, ends }: Records,
+  { at, series, count, session }: Run,
+  { next, end }: Received,
+): Reference | undefined {
+  const first = Math.max(next, series);
+  const length = Math.min(end, series + count) - first;
+  if (length <= 0) return undefined;
+  const position = at + first - series;
+  const own = bytes.subarray(
+    ends[position - 1] ?? 0,
+    ends[position + length - 1],
+  );
+  if (own.length < SYNC_REFERENCE_BYTES_MIN) return undefined;
+  return {
+    at: position,
+    count: length,
+    session,
+    series: first,
+    digest: digestOf(own),
+  };
 }
 
 /** References of a batch without records of its reader. */
@@ -55,9 +101,9 @@ export function withoutReferenced(
   if (references.length === 0) return bytes;
   const parts: Uint8Array[] = [];
   let from = 0;
-  for (const { at } of references) {
-    parts.push(bytes.subarray(from, at === 0 ? 0 : ends[at - 1]));
-    from = ends[at]!;
+  for (const { at, count } of references) {
+    parts.push(bytes.subarray(from, ends[at - 1] ?? 0));
+    from = ends[at + count - 1]!;
   }
   parts.push(bytes.subarray(from));
   const rest = new Uint8Array(

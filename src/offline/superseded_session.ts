@@ -1,0 +1,98 @@
+/**
+ * Outcomes of commands that may have been sent in another history of the log,
+ * before the device has started over on this one.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ErrUnknownOutcome } from "../log/errors.ts";
+import type { OutboxParts } from "../nodehost/outbox.ts";
+import { ErrProposalRefused } from "../rsm/errors.ts";
+import { digest } from "../rsm/session_table.ts";
+import type { Result } from "../statemachine/types.ts";
+import type { OutboxSession } from "./outbox_store.ts";
+import type { QueuedSubmission } from "./submission.ts";
+import type { SubmissionQueue } from "./submission_queue.ts";
+
+/** Receiver of the outcomes. */
+export interface OutcomeListener {
+  /** Called for a command that was applied, with its result. */
+  applied(number: number, result: Result): void;
+  /** Called for a command that was refused, or whose result is lost. */
+  failed(number: number, error: Error): void;
+}
+
+/** Dependencies of {@linkcode settleSuperseded}. */
+export interface SupersededParts
+  extends Pick<OutboxParts, "machine" | "proposals" | "reads"> {
+  readonly queue: SubmissionQueue;
+  readonly outcomes: OutcomeListener;
+  readonly stopped: AbortSignal;
+}
+
+function resultLost(number: number): ErrUnknownOutcome {
+  return new ErrUnknownOutcome(
+    `Submission ${number} was applied, its result is lost: read the state, and do not submit it again`,
+    { applied: true },
+  );
+}
+
+/**
+ * Finds out which of the commands that may have been sent in another history
+ * this history has: all outcomes are known if it has the session, none if not.
+ * Commands that it does not have were not applied, and stay queued.
+ */
+export async function settleSuperseded(
+  superseded: OutboxSession,
+  parts: SupersededParts,
+): Promise<void> {
+  const { index, clientID, holders, base } = superseded;
+  const { machine, proposals, reads, queue, outcomes, stopped } = parts;
+  const upTo = queue.hiddenUpTo;
+  let next = 0;
+  if (queue.queuedUpTo(upTo).length > 0) {
+    await reads.upToDate(stopped);
+    const known = machine.sessionInfo(index);
+    if (known?.clientID === clientID && holders.includes(known.holder)) {
+      for (const submission of queue.queuedUpTo(upTo)) {
+        const series = submission.id - base;
+        if (series < known.next) {
+          settleInState(submission, index, series, parts);
+        }
+      }
+      // Commands still on their way must not be applied after this.
+      next = await proposals.retire(index);
+    }
+  }
+  for (const submission of queue.queuedUpTo(upTo)) {
+    const { id } = submission;
+    if (id - base < next) outcomes.failed(id, resultLost(id));
+    else if (next === 0) queue.settleUnknown(submission);
+  }
+}
+
+/** Settles a submission by the outcome of its series in the state. */
+function settleInState(
+  submission: QueuedSubmission,
+  session: number,
+  series: number,
+  { machine, queue, outcomes }: SupersededParts,
+): void {
+  const { id, bytes } = submission;
+  const known = machine.outcomeOf(session, series);
+  if (known === undefined) return;
+  const { outcome, result, digest: found } = known;
+  // Another holder has used the series.
+  if (found !== undefined && found !== digest(bytes, 0, bytes.length)) {
+    return queue.settleUnknown(submission);
+  }
+  if (outcome === "applied") return outcomes.applied(id, result!);
+  outcomes.failed(
+    id,
+    outcome === "skipped"
+      ? new ErrProposalRefused(new TextDecoder().decode(result?.data))
+      : resultLost(id),
+  );
+}
