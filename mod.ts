@@ -96,6 +96,7 @@ export {
   NodeHost,
   type NodeHostInfo,
   type NodeHostOptions,
+  type PendingPage,
   type Purged,
   type RemoveDataOptions,
   Replica,

@@ -497,17 +497,35 @@ export const SYNC_TICK_MS: number = 1_000;
 /** Longest wait of a stopping server for the work under way, in milliseconds. */
 export const SYNC_SHUTDOWN_MS_MAX: number = 5_000;
 
-/** Most commands of one cluster in an outbox, in commands. */
-export const OUTBOX_COMMANDS_MAX: number = 65_536;
-
 /** Most submissions that `pending()` lists, besides those that were refused or whose outcome is unknown, in submissions. */
 export const PENDING_LISTED_MAX: number = 1024;
 
 /** Largest buffer that the commands of small submissions share, in bytes. */
 export const OUTBOX_SLAB_BYTES: number = 16 * 1024;
 
-/** Most bytes of commands of one cluster in an outbox, in bytes. */
-export const OUTBOX_BYTES_MAX: number = 64 * 1024 * 1024;
+/** Most bytes of commands of one cluster in an outbox, in bytes, unless the outbox was given another limit. They are in its store, and few of them in memory. */
+export const OUTBOX_BYTES_MAX: number = 1024 * 1024 * 1024;
+
+/** Most commands of an outbox in memory, in commands; those that may have been sent are in memory in any case. Well above `OUTBOX_SENT_COMMANDS_MAX`. */
+export const OUTBOX_MEMORY_COMMANDS: number = 16_384;
+
+/** Size of the commands of an outbox in memory, in bytes; those that may have been sent are in memory in any case. */
+export const OUTBOX_MEMORY_BYTES: number = 8 * 1024 * 1024;
+
+/** Most commands added last that an outbox has in memory for its view besides the oldest, in commands. */
+export const OUTBOX_RECENT_COMMANDS: number = 1024;
+
+/** Size of the commands added last that an outbox has in memory for its view besides the oldest, in bytes. */
+export const OUTBOX_RECENT_BYTES: number = 1024 * 1024;
+
+/** Blocks of an outbox from which on small ones are merged, in blocks: each has an entry in memory. */
+export const OUTBOX_BLOCKS_MERGED: number = 4096;
+
+/** Size up to which a block of an outbox is written again with more commands, in bytes. */
+export const OUTBOX_MERGED_BYTES: number = 4 * 1024;
+
+/** Size of the blocks that an outbox reads in one step when it is opened, in bytes; the steps begin small and may exceed it fourfold. */
+export const OUTBOX_OPEN_BYTES: number = 1024 * 1024;
 
 /** Most commands in one block of an outbox, in commands. */
 export const OUTBOX_BLOCK_COMMANDS_MAX: number = 1024;

@@ -34,6 +34,7 @@ export { newNodeID } from "./node_id.ts";
 export type {
   Outbox,
   OutboxParts,
+  PendingPage,
   Purged,
   ReplicaOutbox,
   Submission,

@@ -52,6 +52,14 @@ export interface Submission {
   dismiss(): Promise<void>;
 }
 
+/** Part of the submissions of a replica. */
+export interface PendingPage {
+  /** Submissions in order. */
+  readonly submissions: readonly Submission[];
+  /** Cursor of the next part; undefined after the last. */
+  readonly next: number | undefined;
+}
+
 /** Command in an outbox that the cluster may not have. */
 export interface Unsynced {
   /** Number of the submission. */
@@ -72,6 +80,12 @@ export interface Purged {
 
 /** State that the replica would have if everything submitted through it were committed. */
 export interface View<Q = unknown, A = unknown> {
+  /**
+   * Number of the newest pending submissions that the last answer did not have; 0
+   * unless there are more than fit into memory. They are run in the background, and
+   * `watch()` asks again then.
+   */
+  readonly lag: number;
   /**
    * Queries the committed state with all pending submissions applied to it, in
    * order; the state machine itself when nothing is pending. Pending submissions
@@ -120,6 +134,8 @@ export interface ReplicaOutbox {
   pending(): readonly Submission[];
   /** Number of submissions that are queued or to be dismissed. */
   readonly pendingCount: number;
+  /** Lists a part of the submissions, from a number on. */
+  pendingFrom(cursor: number): Promise<PendingPage>;
   onPending(listener: () => void): () => void;
   adopt(): void;
   /** Loads the stored submissions once the first state is ready; nothing is applied in the meantime. */

@@ -48,6 +48,7 @@ import { DiskSync } from "./disk_sync.ts";
 import { DivergenceMonitor } from "./divergence_monitor.ts";
 import type {
   Outbox,
+  PendingPage,
   Purged,
   ReplicaOutbox,
   Submission,
@@ -86,6 +87,8 @@ export interface ReplicaStatus {
   readonly state: "running" | "blocked" | "failed" | "stopped";
   /** Cause, if the state is `blocked` or `failed`. */
   readonly error?: unknown;
+  /** Number of the newest submissions that the answers of `view` do not have yet, if there are any: more are pending than fit into memory. */
+  readonly viewLag?: number;
 }
 
 /** Ports and settings of a replica, its outbox and its rehearsal. */
@@ -196,7 +199,7 @@ export class Replica<Q = unknown, A = unknown> {
     });
     this.#outbox = this.#attach(parts);
     const view: View = this.#outbox?.view ??
-      { lookup: (query) => machine.lookup(query) };
+      { lag: 0, lookup: (query) => machine.lookup(query) };
     this.view = view as View<Q, A>;
   }
 
@@ -266,9 +269,13 @@ export class Replica<Q = unknown, A = unknown> {
     if (failure !== undefined) return { state: "failed", error: failure };
     if (this.#context.stopped.aborted) return { state: "stopped" };
     const error = this.#context.diverged ?? this.#context.blocked;
-    return error === undefined
-      ? { state: "running" }
-      : { state: "blocked", error };
+    const { lag: viewLag } = this.view;
+    return {
+      ...(error === undefined
+        ? { state: "running" }
+        : { state: "blocked", error }),
+      ...(viewLag > 0 ? { viewLag } : {}),
+    };
   }
 
   /** Index of the last entry applied here. */
@@ -374,6 +381,17 @@ export class Replica<Q = unknown, A = unknown> {
    */
   pending(): readonly Submission[] {
     return this.#outbox?.pending() ?? NONE;
+  }
+
+  /**
+   * Lists submissions that are not applied, from a number on, in order: up to 1,024
+   * at once. Those that are not in memory are read from the outbox.
+   *
+   * @throws ErrClusterClosed if the replica was stopped or has failed
+   */
+  async pendingFrom(cursor: number = 0): Promise<PendingPage> {
+    return await this.#outbox?.pendingFrom(cursor) ??
+      { submissions: NONE, next: undefined };
   }
 
   /** Number of submissions that are not applied, including those that were refused or are of unknown outcome until they are dismissed. */

@@ -7,6 +7,7 @@
  */
 
 import { type Env, systemEnv } from "../env.ts";
+import { OUTBOX_BYTES_MAX } from "../limits.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../log/errors.ts";
 import type {
   Outbox,
@@ -18,6 +19,7 @@ import { ErrUnsynced } from "../nodehost/outbox_errors.ts";
 import {
   checkOptions,
   isBlockStore,
+  isCount,
   isEnv,
   isOneOf,
   optional,
@@ -51,6 +53,14 @@ export interface BlockOutboxOptions {
    * @default {"relaxed"}
    */
   readonly durability?: Durability;
+  /**
+   * Most bytes of commands of one cluster, of those that are not decided and those
+   * that were refused and not dismissed. Past it, `submit()` throws
+   * `ErrSystemBusy`. They are in the store, and few of them in memory.
+   *
+   * @default {1 GiB}
+   */
+  readonly bytesMax?: number;
 }
 
 /**
@@ -77,13 +87,18 @@ export class BlockOutbox implements Outbox, OutboxStore {
     const checks: OptionChecks<BlockOutboxOptions> = {
       env: optional(isEnv),
       durability: optional(isOneOf("strict", "relaxed")),
+      bytesMax: optional(isCount(1)),
     };
     isBlockStore("Store of the outbox", store);
     checkOptions("Options of the outbox", options, checks);
     this.#ownsStore = typeof store === "function";
     this.#store = typeof store === "function" ? store() : store;
-    const { env = systemEnv, durability = "relaxed" } = options;
-    this.#options = { env, durability };
+    const {
+      env = systemEnv,
+      durability = "relaxed",
+      bytesMax = OUTBOX_BYTES_MAX,
+    } = options;
+    this.#options = { env, durability, bytesMax };
   }
 
   /** Attaches the outbox to a replica: called by its host. */
@@ -147,7 +162,7 @@ export class BlockOutbox implements Outbox, OutboxStore {
   /** Lists submissions of a cluster that may not be synced, in order. */
   async unsynced(clusterID: bigint): Promise<readonly Unsynced[]> {
     const { decided, commands, settled } = contentsOf(
-      await loadQueue(this.#store, clusterID, this.#options.env),
+      await loadQueue(this.#store, clusterID, this.#options.env, true),
     );
     const found = new Map<number, Unsynced>();
     for (const [i, cmd] of commands.entries()) {
@@ -190,7 +205,7 @@ export class BlockOutbox implements Outbox, OutboxStore {
     return this.#exclusively(clusterID, async () => {
       const names = new BlockNames(clusterID);
       const { env } = this.#options;
-      const stored = await loadQueue(this.#store, clusterID, env);
+      const stored = await loadQueue(this.#store, clusterID, env, true);
       if (!stored.hasHead) return;
       const { sendLimit, decided, commands } = contentsOf(stored);
       const { head } = stored;

@@ -15,13 +15,20 @@ import type { Env } from "../env.ts";
 import {
   OUTBOX_BLOCK_BYTES_MAX,
   OUTBOX_BLOCK_COMMANDS_MAX,
+  OUTBOX_BLOCKS_MERGED,
   OUTBOX_DONE_COMMANDS_MAX,
   OUTBOX_DONE_MS,
+  OUTBOX_MEMORY_BYTES,
+  OUTBOX_MEMORY_COMMANDS,
+  OUTBOX_MERGED_BYTES,
+  OUTBOX_OPEN_BYTES,
 } from "../limits.ts";
 import { ErrClusterClosed, ErrUnknownOutcome } from "../log/errors.ts";
 import type { HistoryPoint } from "../log/history.ts";
+import { firstAfter } from "../log/records.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import { GroupCommit } from "../store/group_commit.ts";
+import { rangeOf } from "../store/names.ts";
 import type { Block, BlockStore, Durability } from "../store/store.ts";
 import {
   BlockNames,
@@ -50,9 +57,28 @@ export interface StoredQueue {
   /** True if the head is in the store. */
   readonly hasHead: boolean;
   /** Blocks of commands, in order. */
-  readonly blocks: readonly CommandBlock[];
+  readonly blocks: readonly StoredBlock[];
+  /** Commands of the first blocks, in order. */
+  readonly commands: readonly Uint8Array[];
   /** Settled commands, in order. */
   readonly settled: readonly SettledCommand[];
+}
+
+/** Block of commands in the store. */
+interface StoredBlock {
+  /** Number of the first command. */
+  readonly first: number;
+  /** Number of the last command. */
+  readonly last: number;
+  /** Index of the session through which they may have been sent at once; 0 for none. */
+  readonly session: number;
+  /** Size of the commands, in bytes. */
+  readonly bytes: number;
+}
+
+/** Last block, while it is so small that more commands are written into it. */
+interface Tail extends CommandBlock {
+  readonly bytes: number;
 }
 
 /** Changes of a write besides added commands. */
@@ -63,12 +89,18 @@ interface Change {
   readonly notes?: boolean;
 }
 
-function lastOf({ first, commands }: CommandBlock): number {
-  return first + commands.length - 1;
+function sizeOf(commands: readonly Uint8Array[]): number {
+  return commands.reduce((sum, { length }) => sum + length, 0);
+}
+
+function storedBlock({ first, commands, session }: CommandBlock): StoredBlock {
+  const last = first + commands.length - 1;
+  return { first, last, session, bytes: sizeOf(commands) };
 }
 
 /**
- * Loads the queue of a cluster.
+ * Loads the queue of a cluster: every block is checked, and the commands of the
+ * first ones are kept, as many as belong in memory; all of them if `isWhole`.
  *
  * @throws ErrStoreCorrupted if a block is damaged or missing
  */
@@ -76,70 +108,115 @@ export async function loadQueue(
   store: BlockStore,
   clusterID: bigint,
   env: Env,
+  isWhole = false,
 ): Promise<StoredQueue> {
   const names = new BlockNames(clusterID);
-  let head: QueueHead | undefined;
-  const blocks: CommandBlock[] = [];
-  const settled: SettledCommand[] = [];
-  for (const block of await store.list(...names.range)) {
-    const { key } = block;
-    if (key.startsWith(names.commands)) {
-      blocks.push(decodeCommands(block, clusterID));
-    } else if (key === names.head) head = decodeHead(block, clusterID);
-    else settled.push(decodeSettled(block, clusterID));
+  const [stored] = await store.get([names.head]);
+  const hasHead = stored !== undefined;
+  const head = hasHead
+    ? decodeHead({ key: names.head, bytes: stored }, clusterID)
+    : {
+      decided: 0,
+      sendLimit: 0,
+      clientID: env.random64(),
+      lostSession: 0,
+      owner: undefined,
+      session: undefined,
+    };
+  const blocks: StoredBlock[] = [];
+  const commands: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const decoded of pagesOf(store, names, clusterID)) {
+    const one = storedBlock(decoded);
+    checkNext(names, hasHead, head.decided, blocks.at(-1), one);
+    blocks.push(one);
+    const isNext = commands.length === 0
+      ? one.last > head.decided
+      : head.decided + commands.length + 1 === one.first;
+    const isSent = one.first <= head.sendLimit ||
+      one.session === (head.session?.index ?? -1);
+    if (
+      isNext && (isWhole || isSent ||
+        commands.length < OUTBOX_MEMORY_COMMANDS && bytes < OUTBOX_MEMORY_BYTES)
+    ) {
+      bytes += one.bytes;
+      const skip = Math.max(0, head.decided + 1 - one.first);
+      for (const cmd of decoded.commands.slice(skip)) commands.push(cmd);
+    }
   }
-  checkContiguous(names, head, blocks);
-  const hasHead = head !== undefined;
-  head ??= {
-    decided: 0,
-    sendLimit: 0,
-    clientID: env.random64(),
-    lostSession: 0,
-    owner: undefined,
-    session: undefined,
-  };
-  return { head, hasHead, blocks, settled };
+  const settled = (await store.list(...rangeOf(names.settled)))
+    .map((block) => decodeSettled(block, clusterID));
+  return { head, hasHead, blocks, commands, settled };
 }
 
-/** Checks that each block follows the one before it, and the first the decided commands. */
-function checkContiguous(
+/** Blocks of commands, read in steps of about `OUTBOX_OPEN_BYTES`. */
+async function* pagesOf(
+  store: BlockStore,
   names: BlockNames,
-  head: QueueHead | undefined,
-  blocks: readonly CommandBlock[],
+  clusterID: bigint,
+): AsyncGenerator<CommandBlock> {
+  const [first, to] = rangeOf(names.commands);
+  let from = first;
+  for (let limit = 4;;) {
+    const page = await store.list(from, to, { limit });
+    for (const block of page) {
+      const decoded = decodeCommands(block, clusterID);
+      from = names.commandBlock(decoded.first + 1);
+      yield decoded;
+    }
+    if (page.length < limit) return;
+    const size = page.reduce((sum, { bytes }) => sum + bytes.length, 0);
+    if (2 * size <= OUTBOX_OPEN_BYTES) limit *= 2;
+    else if (size > 2 * OUTBOX_OPEN_BYTES) limit = Math.max(1, limit >>> 1);
+  }
+}
+
+/** Checks that a block follows the one before it, and the first the decided commands. */
+function checkNext(
+  names: BlockNames,
+  hasHead: boolean,
+  decided: number,
+  before: StoredBlock | undefined,
+  { first }: StoredBlock,
 ): void {
   // The first command is written together with the head.
-  if (head === undefined && blocks.length > 0) {
+  if (!hasHead) {
     throw new ErrStoreCorrupted(names.head, "Head of the outbox is missing");
   }
-  let next = (head?.decided ?? 0) + 1;
-  for (const [i, block] of blocks.entries()) {
-    if (i === 0 ? block.first > next : block.first !== next) {
-      throw new ErrStoreCorrupted(
-        names.commandBlock(next),
-        "Block of the outbox is missing",
-      );
-    }
-    next = lastOf(block) + 1;
+  const next = (before?.last ?? decided) + 1;
+  if (before === undefined ? first > next : first !== next) {
+    throw new ErrStoreCorrupted(
+      names.commandBlock(next),
+      "Block of the outbox is missing",
+    );
   }
 }
 
 /** Contents of a stored queue. */
 export function contentsOf(
-  { head, blocks, settled }: StoredQueue,
+  { head, blocks, commands, settled }: StoredQueue,
 ): QueueContents {
   const { decided, clientID, lostSession, owner, principal, session } = head;
   let sendLimit = Math.max(head.sendLimit, decided);
-  const commands: Uint8Array[] = [];
+  let bytes = 0;
   for (const block of blocks) {
-    block.commands.forEach((cmd, i) => {
-      if (block.first + i > decided) commands.push(cmd);
-    });
+    bytes += block.bytes;
     if (session !== undefined && block.session === session.index) {
-      sendLimit = Math.max(sendLimit, lastOf(block));
+      sendLimit = Math.max(sendLimit, block.last);
     }
   }
+  const last = Math.max(decided, blocks.at(-1)?.last ?? 0);
   const client = { clientID, lostSession, owner, principal };
-  return { decided, commands, settled, session, sendLimit, ...client };
+  return {
+    decided,
+    commands,
+    last,
+    bytes,
+    settled,
+    session,
+    sendLimit,
+    ...client,
+  };
 }
 
 /** Queue of one cluster on a block store. */
@@ -148,6 +225,8 @@ export class BlockQueue implements OutboxQueue {
   contents: QueueContents;
   /** Set while added commands are sent at once. */
   sendsAdded = false;
+  /** Most bytes of commands, in bytes. */
+  readonly bytesMax: number;
   readonly #store: BlockStore;
   readonly #clusterID: bigint;
   readonly #names: BlockNames;
@@ -159,8 +238,8 @@ export class BlockQueue implements OutboxQueue {
   #hasHead: boolean;
   #sendLimit: number;
   #last: number;
-  /** First and last number of each block of commands. */
-  #blocks: { readonly first: number; readonly last: number }[];
+  #blocks: StoredBlock[];
+  #tail: Tail | undefined;
   readonly #commit: GroupCommit<Uint8Array, number>;
   // Noted changes that are not written yet.
   #decided: number;
@@ -177,7 +256,11 @@ export class BlockQueue implements OutboxQueue {
     store: BlockStore,
     clusterID: bigint,
     stored: StoredQueue,
-    options: { readonly env: Env; readonly durability: Durability },
+    options: {
+      readonly env: Env;
+      readonly durability: Durability;
+      readonly bytesMax: number;
+    },
     onDecided: (decided: number) => void,
     onClose: () => void,
   ) {
@@ -188,17 +271,15 @@ export class BlockQueue implements OutboxQueue {
     this.#names = new BlockNames(clusterID);
     this.#env = options.env;
     this.#durability = options.durability;
+    this.bytesMax = options.bytesMax;
     this.#onDecided = onDecided;
     this.#onClose = onClose;
     this.#head = head;
     this.#hasHead = hasHead;
     this.#sendLimit = this.contents.sendLimit;
     this.#decided = head.decided;
-    this.#blocks = blocks.map((block) => ({
-      first: block.first,
-      last: lastOf(block),
-    }));
-    this.#last = this.#blocks.at(-1)?.last ?? head.decided;
+    this.#blocks = [...blocks];
+    this.#last = this.contents.last;
     this.#commit = new GroupCommit({
       write: async (commands) => {
         const first = this.#last + 1;
@@ -228,6 +309,23 @@ export class BlockQueue implements OutboxQueue {
   /** Frees the commands in `contents`. */
   releaseContents(): void {
     this.contents = { ...this.contents, commands: [], settled: [] };
+  }
+
+  /** Reads commands from a number on, of one block. */
+  read(from: number): Promise<readonly Uint8Array[]> {
+    // Not during a write, which may replace the block.
+    return this.#commit.run(async () => {
+      const at = firstAfter(this.#blocks, ({ last }) => last, from - 1);
+      const block = this.#blocks[at];
+      if (block === undefined) return [];
+      const key = this.#names.commandBlock(block.first);
+      const [bytes] = await this.#store.get([key]);
+      if (bytes === undefined) {
+        throw new ErrStoreCorrupted(key, "Block of the outbox is missing");
+      }
+      const { commands } = decodeCommands({ key, bytes }, this.#clusterID);
+      return commands.slice(from - block.first);
+    });
   }
 
   /** Adds a command and resolves with its number once it is durable. */
@@ -331,14 +429,14 @@ export class BlockQueue implements OutboxQueue {
     const isSent = isAdding && this.sendsAdded && session !== undefined &&
       this.#sendLimit === this.#last;
     const put: Block[] = [];
+    const added = this.#blockOf(
+      { first, session: isSent ? session.index : 0, commands },
+      head?.decided ?? 0,
+    );
     if (isAdding) {
       put.push({
-        key: this.#names.commandBlock(first),
-        bytes: encodeCommands(this.#clusterID, {
-          first,
-          session: isSent ? session.index : 0,
-          commands,
-        }),
+        key: this.#names.commandBlock(added.first),
+        bytes: encodeCommands(this.#clusterID, added),
       });
     }
     const settled = head === undefined ? [] : [...this.#settle.values()];
@@ -371,7 +469,7 @@ export class BlockQueue implements OutboxQueue {
         ? "strict"
         : this.#durability,
     );
-    if (isAdding) this.#blocks.push({ first, last });
+    if (isAdding) this.#setLast(added);
     this.#last = last;
     for (const one of settled) {
       if (this.#settle.get(one.number) === one) {
@@ -381,6 +479,29 @@ export class BlockQueue implements OutboxQueue {
     for (const number of forgotten) this.#forget.delete(number);
     if (head !== undefined) this.#replaceHead(head, removed.length);
     if (isSent) this.#sendLimit = last;
+  }
+
+  /** Block in which commands are written: the last one with them, if there are many and it is small. */
+  #blockOf(added: CommandBlock, decided: number): CommandBlock {
+    const tail = this.#tail;
+    if (
+      tail === undefined || tail.session !== added.session ||
+      tail.first + tail.commands.length - 1 <= decided ||
+      tail.bytes + sizeOf(added.commands) > OUTBOX_MERGED_BYTES
+    ) return added;
+    return { ...tail, commands: [...tail.commands, ...added.commands] };
+  }
+
+  /** Notes the block that was written last. */
+  #setLast(block: CommandBlock): void {
+    const stored = storedBlock(block);
+    const blocks = this.#blocks;
+    if (blocks.at(-1)?.first === stored.first) blocks.pop();
+    blocks.push(stored);
+    const { bytes } = stored;
+    const isMerged = blocks.length >= OUTBOX_BLOCKS_MERGED &&
+      bytes < OUTBOX_MERGED_BYTES;
+    this.#tail = isMerged ? { ...block, bytes } : undefined;
   }
 
   #replaceHead(head: QueueHead, removedBlocks: number): void {

@@ -99,6 +99,7 @@ export class DurableSession {
   /** Set from a refusal of commands as another principal's until a command is applied. */
   #isRefused = false;
   #isAdvancing = false;
+  #isAdopting = false;
   #isSendScheduled = false;
   #cancelRetry: (() => void) | undefined;
 
@@ -246,6 +247,18 @@ export class DurableSession {
 
   /** If the outbox is a copy, leaves the session to the other holder and continues with a new one. */
   adopt(): void {
+    if (!this.#is("copied") || this.#isAdopting) return;
+    const { event } = this.#context;
+    if (this.#queue.isInMemory) return this.#leaveToOtherHolder();
+    this.#isAdopting = true;
+    // Never rejects: a failure is an event, and the application may call it again.
+    this.#queue.loadAll().then(
+      () => this.#leaveToOtherHolder(),
+      (error) => event({ type: "outbox failed", error }),
+    ).then(() => this.#isAdopting = false);
+  }
+
+  #leaveToOtherHolder(): void {
     if (!this.#is("copied")) return;
     const queue = this.#queue;
     this.#block(undefined);
@@ -456,6 +469,7 @@ export class DurableSession {
       this.#opened ??= await this.#register();
     } catch (error) {
       if (!(error instanceof ErrProposalRefused)) throw error;
+      await queue.loadAll();
       return this.#refuseUnsent(error.reason);
     }
     if (!this.#is("opening")) return;
@@ -509,7 +523,7 @@ export class DurableSession {
   /** Removes a lost session from the outbox: what is queued was not sent through it. */
   async #replace(): Promise<void> {
     const queue = this.#queue;
-    const undecided = queue.list(0)[0]?.id ?? queue.last + 1;
+    const undecided = queue.firstQueued;
     const stored = this.#stored!;
     stored.outbox.note({ decided: undecided - 1 });
     await stored.remove(undecided - 1);
@@ -596,7 +610,7 @@ export class DurableSession {
     if (!this.#is("sending")) return this.#wake();
     const queue = this.#queue;
     const { outbox } = this.#stored!;
-    const upTo = Math.min(outbox.sendLimit, queue.last);
+    const upTo = Math.min(outbox.sendLimit, queue.lastInMemory);
     while (queue.sent < upTo && this.#inFlight < OUTBOX_SENT_COMMANDS_MAX) {
       const refusal = this.#propose(queue.sent + 1);
       if (refusal === undefined) queue.sent++;

@@ -43,7 +43,7 @@ export interface PendingCommand {
 }
 
 /** Pending commands of a replica. */
-export interface PendingCommands {
+export interface PendingCommands<C extends PendingCommand = PendingCommand> {
   /** Number after that of the last command: commands get consecutive numbers in the order in which they will be committed. */
   readonly next: number;
   /** Number of pending commands. */
@@ -55,8 +55,26 @@ export interface PendingCommands {
    * any other listener of that step runs.
    */
   readonly generation: number;
-  /** Lists pending commands from a number on, in order; the caller owns the array. */
-  list(from: number): PendingCommand[];
+  /** Lists pending commands from a number on, as far as they are in memory. */
+  list(from: number): PendingCommandList<C>;
+  /** Reads pending commands from a number on, so that `list()` returns some of them. */
+  read(from: number): Promise<void>;
+}
+
+/** Consecutive pending commands. */
+export interface PendingCommandList<C extends PendingCommand = PendingCommand> {
+  /** Commands in order; the caller owns the array. */
+  readonly commands: C[];
+  /** Number up to which, without it, no other command is pending. */
+  readonly next: number;
+}
+
+/** Callbacks of an optimistic view. */
+export interface ViewListener<C extends PendingCommand> {
+  /** Called for a command at which the machine threw: committed, it would stop the replica (U17). */
+  poisoned(command: C, error: unknown): void;
+  /** Called when answers have all pending commands again, after some were not in memory. */
+  caughtUp(): void;
 }
 
 /** Parts of a replica that its view works with. */
@@ -142,11 +160,12 @@ class Copy<L> {
 }
 
 /** Optimistic view of one replica. */
-export class OptimisticView<L> implements View {
+export class OptimisticView<L, C extends PendingCommand = PendingCommand>
+  implements View {
   readonly #context: ViewParts<L>["context"];
   readonly #machine: ViewParts<L>["machine"];
-  readonly #pending: PendingCommands;
-  readonly #onPoison: (command: PendingCommand, error: unknown) => void;
+  readonly #pending: PendingCommands<C>;
+  readonly #listener: ViewListener<C>;
   #copy: Copy<L> | undefined;
   /** Settles once the copy that is being made or updated is ready. */
   #updating: Promise<void> | undefined;
@@ -155,20 +174,24 @@ export class OptimisticView<L> implements View {
   #next = 0;
   /** Commands at which the machine threw. */
   readonly #poisoned = new WeakSet<PendingCommand>();
+  #isCatchingUp = false;
 
-  /**
-   * Creates the view of a replica that starts. `onPoison` is called for a command
-   * at which the machine throws: committed, it would stop the replica (U17).
-   */
+  /** Creates the view of a replica that starts. */
   constructor(
     { context, machine }: ViewParts<L>,
-    pending: PendingCommands,
-    onPoison: (command: PendingCommand, error: unknown) => void,
+    pending: PendingCommands<C>,
+    listener: ViewListener<C>,
   ) {
     this.#context = context;
     this.#machine = machine;
     this.#pending = pending;
-    this.#onPoison = onPoison;
+    this.#listener = listener;
+  }
+
+  /** Number of the newest pending commands that the present copy does not have. */
+  get lag(): number {
+    const copy = this.#copy;
+    return copy === undefined ? 0 : Math.max(0, this.#pending.next - copy.next);
   }
 
   /** Queries the committed state with all pending commands applied to it. */
@@ -250,7 +273,10 @@ export class OptimisticView<L> implements View {
       return this.#updating.then(() => this.#use(use, source, lookups));
     }
     const copy = this.#update(source, lookups);
-    if (!isPromise(copy)) return use(copy);
+    if (!isPromise(copy)) {
+      if (copy.lookups < 0) this.#catchUp(copy);
+      return use(copy);
+    }
     // Registered before another call can have the copy replaced.
     const answer = copy.then(use);
     const end = (): void => {
@@ -271,6 +297,35 @@ export class OptimisticView<L> implements View {
     return copy.next === pending.next
       ? copy
       : this.#run(copy, pending.list(copy.next));
+  }
+
+  /** Runs the commands that are not in memory in the background, as long as nothing is committed. */
+  #catchUp(copy: Copy<L>): void {
+    if (this.#isCatchingUp || copy.next >= this.#pending.next) return;
+    this.#isCatchingUp = true;
+    const end = (): void => {
+      this.#isCatchingUp = false;
+    };
+    this.#readOn(copy).then(end, end);
+  }
+
+  async #readOn(copy: Copy<L>): Promise<void> {
+    const pending = this.#pending;
+    const { source } = copy;
+    const isCurrent = (): boolean =>
+      this.#copy === copy && copy.source === this.#machine.current &&
+      copy.isCurrent(source, pending) && !this.#context.stopped.aborted;
+    while (copy.next < pending.next) {
+      const before = copy.next;
+      await pending.read(before);
+      if (!isCurrent()) return;
+      await source.guard.run(
+        Op.Hash,
+        () => isCurrent() ? this.#use(() => {}, source, this.#lookups) : {},
+      );
+      if (!isCurrent() || copy.next === before) return;
+    }
+    this.#listener.caughtUp();
   }
 
   #drop(): void {
@@ -302,14 +357,15 @@ export class OptimisticView<L> implements View {
   /** Applies pending commands to a copy, from position `at` on. */
   #run(
     copy: Copy<L>,
-    list: readonly PendingCommand[],
+    list: PendingCommandList<C>,
     at = 0,
   ): MaybePromise<Copy<L>> {
+    const { commands } = list;
     const { env, stopped } = this.#context;
     const slice = env.now();
-    for (; at < list.length; at++) {
+    for (; at < commands.length; at++) {
       stopped.throwIfAborted();
-      const command = list[at]!;
+      const command = commands[at]!;
       copy.next = command.id + 1;
       copy.count++;
       if (this.#poisoned.has(command)) continue;
@@ -330,18 +386,19 @@ export class OptimisticView<L> implements View {
         return env.turn().then(() => this.#run(copy, list, at + 1));
       }
     }
+    copy.next = Math.max(copy.next, list.next);
     return copy;
   }
 
   /** Starts over without a command at which the machine threw, having changed an unknown part of its state. */
   #leaveOut(
-    command: PendingCommand,
+    command: C,
     error: unknown,
     source: StateMachine<L>,
   ): MaybePromise<Copy<L>> {
     this.#poisoned.add(command);
     this.close();
-    this.#onPoison(command, error);
+    this.#listener.poisoned(command, error);
     return this.#renew(source);
   }
 
@@ -350,7 +407,7 @@ export class OptimisticView<L> implements View {
     const { clusterID, nodeID, factory, files, env, stopped } = this.#context;
     const store = new MemorySnapshotStore();
     let sink!: SnapshotSink;
-    let list!: readonly PendingCommand[];
+    let list!: PendingCommandList<C>;
     let generation = 0;
     let lookups = 0;
     try {

@@ -43,7 +43,10 @@ const IS_SUPERSEDED = 4;
 const PREFIX_BYTES = 4 + 1 + 8;
 
 /** State of a queue besides its commands; `sendLimit` does not count blocks that carry the session's index. */
-export type QueueHead = Omit<QueueContents, "commands" | "settled">;
+export type QueueHead = Omit<
+  QueueContents,
+  "commands" | "last" | "bytes" | "settled"
+>;
 
 /** Commands that were added together. */
 export interface CommandBlock {
@@ -153,7 +156,7 @@ export function encodeCommands(
 }
 
 /**
- * Decodes a block of commands.
+ * Decodes a block of commands. They refer to its bytes.
  *
  * @throws ErrStoreCorrupted if it is damaged
  */
@@ -163,8 +166,7 @@ export function decodeCommands(block: Block, clusterID: bigint): CommandBlock {
     const session = reader.varint();
     const count = reader.varint();
     const commands: Uint8Array[] = [];
-    // Copied, so that one which stays for long does not keep the block in memory.
-    for (let i = 0; i < count; i++) commands.push(copyOf(reader.bytes()));
+    for (let i = 0; i < count; i++) commands.push(reader.bytes());
     return { first, session, commands };
   });
 }

@@ -64,8 +64,12 @@ export interface OutboxClient {
 export interface QueueContents extends OutboxClient {
   /** Number up to which all commands are decided. */
   readonly decided: number;
-  /** Commands after it, one for each number. */
+  /** Commands after it, one for each number, as many as belong in memory: at least those up to `sendLimit`. */
   readonly commands: readonly Uint8Array[];
+  /** Number of the last command. */
+  readonly last: number;
+  /** Size of all commands after `decided`, in bytes. */
+  readonly bytes: number;
   /** Settled commands, in order. */
   readonly settled: readonly SettledCommand[];
   /** Session of the queue, if there is one. */
@@ -92,6 +96,10 @@ export interface OutboxQueue {
   principal: string | undefined;
   /** Contents when it was opened; without commands after `releaseContents()`. */
   readonly contents: QueueContents;
+  /** Most bytes of commands that the queue may have, in bytes. */
+  readonly bytesMax: number;
+  /** Reads commands from a number on: at least one, and those that are stored with it; none if the number is after the last. */
+  read(from: number): Promise<readonly Uint8Array[]>;
   /** Frees the commands in `contents`, which the caller has copied. */
   releaseContents(): void;
   /** Number up to which commands may be sent: durable before any of them is. */

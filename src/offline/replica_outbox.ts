@@ -11,6 +11,7 @@ import { COMMAND_BYTES_MAX } from "../limits.ts";
 import { ErrPayloadTooBig } from "../nodehost/errors.ts";
 import type {
   OutboxParts,
+  PendingPage,
   Purged,
   ReplicaOutbox,
   Submission,
@@ -45,11 +46,15 @@ class AttachedOutbox implements ReplicaOutbox {
     this.#clusterID = parts.context.clusterID;
     this.#queue = new SubmissionQueue(parts);
     this.#session = new DurableSession(parts, this.#queue);
-    this.view = new OptimisticView(parts, this.#queue, ({ id }, error) => {
-      const submission = this.#queue.queuedAt(id);
-      // One that was sent may be in the log already.
-      if (submission === undefined || id <= this.#queue.sent) return;
-      this.#queue.refuse(submission, new ErrProposalRefused(`${error}`));
+    this.view = new OptimisticView(parts, this.#queue, {
+      poisoned: (command, error) => {
+        // One that was sent may be in the log already.
+        if (command.id <= this.#queue.sent || !this.#queue.isQueued(command)) {
+          return;
+        }
+        this.#queue.refuse(command, new ErrProposalRefused(`${error}`));
+      },
+      caughtUp: () => parts.machine.changed(),
     });
     this.#queue.onChange(() => {
       this.view.changed();
@@ -81,6 +86,11 @@ class AttachedOutbox implements ReplicaOutbox {
 
   pending(): readonly Submission[] {
     return this.#queue.pending();
+  }
+
+  async pendingFrom(cursor: number): Promise<PendingPage> {
+    if (this.#closed !== undefined) throw this.#closed;
+    return await this.#queue.pendingFrom(cursor);
   }
 
   get pendingCount(): number {

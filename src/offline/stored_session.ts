@@ -22,7 +22,7 @@ import type {
 export class StoredSession {
   /** Durable queue of the outbox. */
   readonly outbox: OutboxQueue;
-  /** Session; undefined if there is none. */
+  /** Session; undefined without one. */
   record: OutboxSession | undefined;
   /** Identity with which sessions are opened. */
   client: OutboxClient;

@@ -13,13 +13,23 @@ import type { ErrProposalRefused } from "../rsm/errors.ts";
 import type { Result } from "../statemachine/types.ts";
 import type { PendingCommand } from "./optimistic_view.ts";
 
+/** Queue of a submission. */
+export interface SubmissionOwner {
+  /** Removes a settled submission from the outbox. */
+  dismiss(submission: QueuedSubmission): Promise<void>;
+  /** Called when the result of a submission is asked for first: it must settle, even if the application has only the promise. */
+  awaited(submission: QueuedSubmission): void;
+  /** Settles a submission whose command is decided, if its queue has not: another object may stand for it. */
+  refresh(submission: QueuedSubmission): void;
+}
+
 /** Submission with what its queue needs: the shared bytes, and the settling of its outcome. */
 export class QueuedSubmission implements Submission, PendingCommand {
   /** Number of the submission in its outbox. */
   readonly id: number;
   /** Bytes of the command, shared with outbox and proposals: never changed. */
   bytes: Uint8Array;
-  readonly #dismiss: (submission: QueuedSubmission) => Promise<void>;
+  readonly #owner: SubmissionOwner;
   #state: SubmissionState = "queued";
   #reason: string | undefined;
   #refused: Result | undefined;
@@ -34,11 +44,11 @@ export class QueuedSubmission implements Submission, PendingCommand {
   constructor(
     id: number,
     bytes: Uint8Array,
-    dismiss: (submission: QueuedSubmission) => Promise<void>,
+    owner: SubmissionOwner,
   ) {
     this.id = id;
     this.bytes = bytes;
-    this.#dismiss = dismiss;
+    this.#owner = owner;
   }
 
   /** Copy of the command. */
@@ -53,6 +63,7 @@ export class QueuedSubmission implements Submission, PendingCommand {
       // An application may ignore a rejection.
       this.#resolvers.promise.catch(() => {});
       this.#settleResult();
+      if (this.#state === "queued") this.#owner.awaited(this);
     }
     return this.#resolvers.promise;
   }
@@ -78,11 +89,13 @@ export class QueuedSubmission implements Submission, PendingCommand {
 
   /** State of the submission. */
   get state(): SubmissionState {
+    if (this.#state === "queued") this.#owner.refresh(this);
     return this.#state;
   }
 
   /** Reason for the state, for a submission that was refused or is of unknown outcome. */
   get reason(): string | undefined {
+    if (this.#state === "queued") this.#owner.refresh(this);
     return this.#reason;
   }
 
@@ -104,7 +117,7 @@ export class QueuedSubmission implements Submission, PendingCommand {
 
   /** Removes the submission from the outbox, once it is settled. */
   dismiss(): Promise<void> {
-    return this.#dismiss(this);
+    return this.#owner.dismiss(this);
   }
 }
 

@@ -10,31 +10,46 @@
 import { notify } from "../async.ts";
 import { copyOf } from "../bytes.ts";
 import {
-  OUTBOX_BYTES_MAX,
-  OUTBOX_COMMANDS_MAX,
+  OUTBOX_MEMORY_BYTES,
+  OUTBOX_MEMORY_COMMANDS,
+  OUTBOX_RECENT_BYTES,
+  OUTBOX_RECENT_COMMANDS,
   OUTBOX_SLAB_BYTES,
   PENDING_LISTED_MAX,
+  RETRY_LAST_MS,
 } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
-import type { OutboxParts, Submission } from "../nodehost/outbox.ts";
+import type {
+  OutboxParts,
+  PendingPage,
+  Submission,
+} from "../nodehost/outbox.ts";
 import { ErrUnsynced } from "../nodehost/outbox_errors.ts";
 import { SequenceWindow } from "../nodehost/sequence_window.ts";
 import { ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
 import { OnDiskStateMachine } from "../statemachine/types.ts";
-import type { PendingCommands } from "./optimistic_view.ts";
+import type {
+  PendingCommand,
+  PendingCommandList,
+  PendingCommands,
+} from "./optimistic_view.ts";
 import type {
   OutboxQueue,
   SettledCommand,
   SettledState,
 } from "./outbox_store.ts";
-import { QueuedSubmission, refusedResult } from "./submission.ts";
+import {
+  QueuedSubmission,
+  refusedResult,
+  type SubmissionOwner,
+} from "./submission.ts";
 
 /** Reason of a submission whose outcome cannot be known. */
 const UNKNOWN =
   "It was sent through a session that is gone, and may have been applied where this device could not see it";
 
 /** Submissions of one replica. */
-export class SubmissionQueue implements PendingCommands {
+export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Number of the first command that is not decided. */
   undecided = 1;
   /** Number of the last command. */
@@ -51,12 +66,24 @@ export class SubmissionQueue implements PendingCommands {
   #outbox: OutboxQueue | undefined;
   /** Submissions that are to be dismissed, by number. */
   readonly #settled = new Map<number, QueuedSubmission>();
-  /** Submissions that are queued, by number. */
+  /** Oldest queued submissions, by number: the commands of the others are only in the store. */
   readonly #queued = new SequenceWindow<QueuedSubmission>();
+  /** Size of their commands, in bytes. */
+  #queuedBytes = 0;
+  /** Number of queued submissions whose commands are only in the store. */
+  #stored = 0;
+  /** Newest of those. */
+  readonly #recent = new SequenceWindow<QueuedSubmission>();
+  /** Size of their commands, in bytes. */
+  #recentBytes = 0;
+  /** Commands that were read from the store for the view, from a number up to another. */
+  #page = { from: 0, next: 0, commands: [] as QueuedSubmission[] };
+  /** Submissions whose commands are only in the store and whose results the application waits for, by number. */
+  readonly #awaited = new Map<number, QueuedSubmission>();
+  #isFilling = false;
+  #cancelFill: (() => void) | undefined;
   #hiddenUpTo = 0;
-  /** Number of commands in the outbox or about to be added. */
-  #count = 0;
-  /** Size of those, in bytes. */
+  /** Size of the commands in the outbox or about to be added, in bytes. */
   #bytes = 0;
   #slab: Uint8Array = new Uint8Array();
   #slabEnd = 0;
@@ -87,24 +114,22 @@ export class SubmissionQueue implements PendingCommands {
   /** Takes over the contents of a durable queue. */
   load(outbox: OutboxQueue): void {
     this.#outbox = outbox;
-    const { decided, commands, settled } = outbox.contents;
-    const byNumber = new Map(settled.map((one) => [one.number, one]));
+    const { decided, commands, settled, last, bytes } = outbox.contents;
+    this.#bytes = bytes;
     for (const one of settled) {
-      if (one.number <= decided) this.#addSettled(one);
-    }
-    for (const [i, bytes] of commands.entries()) {
-      const number = decided + 1 + i;
-      const one = byNumber.get(number);
-      if (one !== undefined) this.#addSettled(one);
-      else {
-        this.#addQueued(number, bytes);
-        this.#count++;
-        this.#bytes += bytes.length;
+      this.#addSettled(one);
+      if (one.number <= decided) this.#bytes += one.cmd.length;
+      else if (one.state === "dismissed") {
+        this.#bytes -= commands[one.number - decided - 1]?.length ?? 0;
       }
     }
     this.undecided = decided + 1;
     this.#synced = this.sent = decided;
-    this.last = this.loaded = decided + commands.length;
+    this.last = this.loaded = last;
+    this.#stored = last - decided -
+      settled.filter(({ number }) => number > decided).length;
+    this.#queued.skipTo(decided + 1);
+    this.#takeStored(decided + 1, commands);
     outbox.releaseContents();
     this.#forgetDismissed();
   }
@@ -112,12 +137,14 @@ export class SubmissionQueue implements PendingCommands {
   /** Rejects the results of queued submissions with `waiting`, and later calls with `later`. */
   close(waiting: unknown, later: unknown): void {
     this.#closed = later;
+    this.#cancelFill?.();
     this.rejectQueued(waiting);
   }
 
   /** Rejects the results of queued submissions, which stay queued. */
   rejectQueued(reason: unknown): void {
     for (const submission of this.#queued.list()) submission.reject(reason);
+    for (const submission of this.#awaited.values()) submission.reject(reason);
   }
 
   // ------------------------------------------------------------ adding
@@ -137,34 +164,156 @@ export class SubmissionQueue implements PendingCommands {
 
   /** Adds a copy of a command, and resolves once it is durable. */
   async add(cmd: Uint8Array): Promise<QueuedSubmission> {
-    if (
-      this.#count >= OUTBOX_COMMANDS_MAX ||
-      this.#bytes + cmd.length > OUTBOX_BYTES_MAX
-    ) {
+    const { bytesMax } = this.outbox;
+    if (this.#bytes + cmd.length > bytesMax) {
       throw new ErrSystemBusy(
-        `Outbox is full with ${this.#count} commands of ${this.#bytes} bytes: wait until some are decided, or dismiss those that were refused`,
+        `Outbox is full with ${this.#bytes} of ${bytesMax} bytes in ${this.size} commands: wait until some are decided, or dismiss those that were refused`,
       );
     }
     const bytes = this.#copy(cmd);
-    this.#count++;
     this.#bytes += bytes.length;
     try {
       this.last = await this.outbox.add(bytes);
     } catch (error) {
-      this.#uncount(bytes);
+      this.#bytes -= bytes.length;
       throw error;
     }
-    return this.#addQueued(this.last, bytes);
+    const submission = new QueuedSubmission(this.last, bytes, this.#owner);
+    if (this.#stored === 0 && this.#hasRoom) this.#push(submission);
+    else this.#leaveInStore(submission);
+    return submission;
   }
 
-  readonly #onDismiss = (submission: QueuedSubmission): Promise<void> =>
-    this.#dismiss(submission);
+  readonly #owner: SubmissionOwner = {
+    dismiss: (submission) => this.#dismiss(submission),
+    awaited: (submission) => {
+      if (submission.id > this.lastInMemory) {
+        this.#awaited.set(submission.id, submission);
+      }
+    },
+    refresh: (submission) => this.#refresh(submission),
+  };
 
-  #addQueued(number: number, bytes: Uint8Array): QueuedSubmission {
-    const submission = new QueuedSubmission(number, bytes, this.#onDismiss);
-    this.#queued.skipTo(number);
+  // ------------------------------------------------------------ memory
+
+  /** True if another command belongs in memory. */
+  get #hasRoom(): boolean {
+    return this.#queued.size < OUTBOX_MEMORY_COMMANDS &&
+      this.#queuedBytes < OUTBOX_MEMORY_BYTES;
+  }
+
+  #push(submission: QueuedSubmission): void {
+    this.#queued.skipTo(submission.id);
     this.#queued.push(submission);
-    return submission;
+    this.#queuedBytes += submission.bytes.length;
+  }
+
+  /** Notes a command that stays in the store only, once the view has run it. */
+  #leaveInStore(submission: QueuedSubmission): void {
+    this.#stored++;
+    this.#recent.skipTo(submission.id);
+    this.#recent.push(submission);
+    this.#recentBytes += submission.bytes.length;
+    while (
+      this.#recent.size > OUTBOX_RECENT_COMMANDS ||
+      this.#recentBytes > OUTBOX_RECENT_BYTES && this.#recent.size > 1
+    ) this.#dropRecent(this.#recent.first);
+  }
+
+  #dropRecent(number: number): void {
+    const dropped = this.#recent.take(number);
+    this.#recentBytes -= dropped?.bytes.length ?? 0;
+  }
+
+  /** Queued submissions of commands that were read from the store, from a number on. */
+  #submissionsOf(
+    from: number,
+    commands: readonly Uint8Array[],
+  ): QueuedSubmission[] {
+    return commands.flatMap((bytes, i) => {
+      const number = from + i;
+      if (this.#settled.has(number) || this.#dismissed.has(number)) return [];
+      return this.#awaited.get(number) ??
+        new QueuedSubmission(number, bytes, this.#owner);
+    });
+  }
+
+  /** Takes commands into memory that were read from the store, from a number on. */
+  #takeStored(from: number, commands: readonly Uint8Array[]): void {
+    for (const submission of this.#submissionsOf(from, commands)) {
+      this.#push(submission);
+      this.#stored--;
+      this.#awaited.delete(submission.id);
+      this.#dropRecent(submission.id);
+    }
+    // Also past commands at the end that are not queued.
+    this.#queued.skipTo(from + commands.length);
+  }
+
+  /** Settles a submission whose command was only in the store when the application got it. */
+  #refresh(submission: QueuedSubmission): void {
+    const { id } = submission;
+    if (id > this.lastInMemory || this.#queued.get(id) !== undefined) return;
+    const kept = this.#settled.get(id);
+    if (kept === undefined) submission.settle("applied");
+    else {submission.settle(
+        kept.state as "refused" | "unknown",
+        kept.reason,
+        kept.refused,
+      );}
+  }
+
+  /** Number of the last command that is in memory, if it is queued. */
+  get lastInMemory(): number {
+    return this.#stored === 0 ? this.last : this.#queued.next - 1;
+  }
+
+  /** Reads commands from the store once few are left in memory. */
+  #fill(): void {
+    if (
+      this.#isFilling || this.#stored === 0 || this.#closed !== undefined ||
+      this.#queued.size > OUTBOX_MEMORY_COMMANDS / 2 ||
+      this.#queuedBytes > OUTBOX_MEMORY_BYTES / 2
+    ) return;
+    this.#isFilling = true;
+    // Never rejects: a failure is an event, and tried again.
+    void this.#fillMemory();
+  }
+
+  async #fillMemory(): Promise<void> {
+    const { env, event } = this.#parts.context;
+    try {
+      while (this.#stored > 0 && this.#hasRoom) {
+        await this.#readNext();
+        if (this.#closed !== undefined) return;
+        this.onDecided();
+      }
+      this.#isFilling = false;
+    } catch (error) {
+      if (this.#closed !== undefined) return;
+      event({ type: "outbox failed", error });
+      this.#cancelFill = env.setTimer(() => {
+        this.#isFilling = false;
+        this.#fill();
+      }, RETRY_LAST_MS);
+    }
+  }
+
+  async #readNext(): Promise<void> {
+    const from = this.#queued.next;
+    const commands = await this.outbox.read(from);
+    // Another read may have been first.
+    if (from === this.#queued.next) this.#takeStored(from, commands);
+  }
+
+  /** True if all queued commands are in memory. */
+  get isInMemory(): boolean {
+    return this.#stored === 0;
+  }
+
+  /** Reads all commands into memory, to settle each. */
+  async loadAll(): Promise<void> {
+    while (this.#stored > 0) await this.#readNext();
   }
 
   #addSettled({ number, state, reason, cmd, result }: SettledCommand): void {
@@ -172,21 +321,14 @@ export class SubmissionQueue implements PendingCommands {
       this.#dismissed.add(number);
       return;
     }
-    const submission = new QueuedSubmission(number, cmd, this.#onDismiss);
+    const submission = new QueuedSubmission(number, cmd, this.#owner);
     this.#settled.set(number, submission);
-    this.#count++;
-    this.#bytes += cmd.length;
     submission.settle(state, reason, result);
     submission.reject(
       state === "refused"
         ? new ErrProposalRefused(reason, { result })
         : new ErrUnknownOutcome(reason),
     );
-  }
-
-  #uncount(bytes: Uint8Array): void {
-    this.#count--;
-    this.#bytes -= bytes.length;
   }
 
   // ------------------------------------------------------------ listing
@@ -201,14 +343,26 @@ export class SubmissionQueue implements PendingCommands {
     return this.#queued.list().filter(({ id }) => id <= number);
   }
 
+  /** True if a command that the view has run is queued. */
+  isQueued({ id }: PendingCommand): boolean {
+    return this.#queued.get(id) !== undefined ||
+      id > this.lastInMemory && !this.#settled.has(id);
+  }
+
+  /** Number of the first queued submission; that after the last command if all are settled. */
+  get firstQueued(): number {
+    const [first] = this.#queued.list(this.#queued.first, 1);
+    return first?.id ?? this.lastInMemory + 1;
+  }
+
   /** Number of queued submissions. */
   get queued(): number {
-    return this.#queued.size;
+    return this.#queued.size + this.#stored;
   }
 
   /** Number of submissions that are queued or to be dismissed. */
   get size(): number {
-    return this.#queued.size + this.#settled.size;
+    return this.queued + this.#settled.size;
   }
 
   /** Lists submissions as `Replica.pending()`. */
@@ -224,6 +378,36 @@ export class SubmissionQueue implements PendingCommands {
       : [...this.#settled.values(), ...queued].sort((a, b) => a.id - b.id);
   }
 
+  /** Lists submissions from a number on as `Replica.pendingFrom()`. */
+  async pendingFrom(cursor: number): Promise<PendingPage> {
+    const submissions: QueuedSubmission[] = [];
+    const settled = [...this.#settled.keys()].sort((a, b) => a - b);
+    let next = Math.max(
+      cursor,
+      Math.min(settled[0] ?? Infinity, this.firstQueued),
+    );
+    const add = (submission: QueuedSubmission | undefined): void => {
+      if (submission !== undefined) submissions.push(submission);
+      next++;
+    };
+    while (next <= this.last && submissions.length < PENDING_LISTED_MAX) {
+      const known = this.#settled.get(next) ?? this.#queued.get(next);
+      if (known !== undefined || next <= this.lastInMemory) add(known);
+      else {
+        const commands = await this.outbox.read(next);
+        if (commands.length === 0) break;
+        const found = this.#submissionsOf(next, commands);
+        const byNumber = new Map(found.map((one) => [one.id, one]));
+        for (let i = 0; i < commands.length; i++) {
+          if (submissions.length >= PENDING_LISTED_MAX) break;
+          const submission = byNumber.get(next);
+          add(this.#settled.get(next) ?? submission);
+        }
+      }
+    }
+    return { submissions, next: next > this.last ? undefined : next };
+  }
+
   /** Number up to which queued commands are not in the view: the state may have them, or they belong to another holder. */
   get hiddenUpTo(): number {
     return this.#hiddenUpTo;
@@ -236,17 +420,39 @@ export class SubmissionQueue implements PendingCommands {
 
   /** Number of the next command. */
   get next(): number {
-    return this.#queued.next;
+    return this.last + 1;
   }
 
-  /** Lists queued commands for the view from a number on, in order: a copy. */
-  list(from: number): QueuedSubmission[] {
-    return this.#queued.list(Math.max(from, this.#hiddenUpTo + 1));
+  /** Lists queued commands for the view from a number on, in order, as far as they are in memory. */
+  list(from: number): PendingCommandList<QueuedSubmission> {
+    const at = Math.max(from, this.#hiddenUpTo + 1);
+    const { next } = this.#queued;
+    if (this.#stored === 0) {
+      return { commands: this.#queued.list(at), next: this.next };
+    }
+    if (at < next) return { commands: this.#queued.list(at), next };
+    if (this.#recent.size > 0 && at >= this.#recent.first) {
+      return { commands: this.#recent.list(at), next: this.next };
+    }
+    const page = this.#page;
+    if (at < page.from || at >= page.next) return { commands: [], next: at };
+    const commands = page.commands.filter(({ id }) => id >= at);
+    return { commands, next: page.next };
+  }
+
+  /** Reads commands for the view from a number on, so that `list()` returns them. */
+  async read(from: number): Promise<void> {
+    const at = Math.max(from, this.#hiddenUpTo + 1);
+    const read = await this.outbox.read(at);
+    const commands = this.#submissionsOf(at, read);
+    this.#page = { from: at, next: at + read.length, commands };
   }
 
   /** Number of queued commands in the view. */
   get shown(): number {
-    return this.#hiddenUpTo === 0 ? this.#queued.size : this.list(0).length;
+    if (this.#hiddenUpTo === 0) return this.queued;
+    return this.#queued.list(this.#hiddenUpTo + 1).length +
+      (this.#hiddenUpTo < this.last ? this.#stored : 0);
   }
 
   /** Calls `listener` synchronously with each change of `list()` or `pending()`; it must not throw. */
@@ -282,8 +488,15 @@ export class SubmissionQueue implements PendingCommands {
 
   /** Removes a submission from the queued ones. */
   #unqueue(submission: QueuedSubmission): void {
-    this.#queued.take(submission.id);
+    const { id, bytes } = submission;
+    if (this.#queued.take(id) !== undefined) this.#queuedBytes -= bytes.length;
+    else {
+      this.#stored--;
+      this.#awaited.delete(id);
+      this.#dropRecent(id);
+    }
     this.generation++;
+    this.#fill();
   }
 
   /** Keeps a submission that is not queued any more until it is dismissed. */
@@ -304,7 +517,7 @@ export class SubmissionQueue implements PendingCommands {
   removeApplied(submission: QueuedSubmission): void {
     this.#unqueue(submission);
     submission.settle("applied");
-    this.#uncount(submission.bytes);
+    this.#bytes -= submission.bytes.length;
   }
 
   /** Marks a command as decided, and settles its submission if it is queued. */
@@ -342,11 +555,12 @@ export class SubmissionQueue implements PendingCommands {
   async #dismiss(submission: QueuedSubmission): Promise<void> {
     const { id, state, cmd } = submission;
     if (state === "queued") throw new ErrUnsynced([{ id, state, cmd }]);
-    if (this.#settled.get(id) !== submission) return;
+    const kept = this.#settled.get(id);
+    if (kept === undefined) return;
     if (this.#closed !== undefined) throw this.#closed;
     let dismissing = this.#dismissing.get(id);
     if (dismissing === undefined) {
-      dismissing = this.#writeDismissed(submission)
+      dismissing = this.#writeDismissed(kept)
         .finally(() => this.#dismissing.delete(id));
       this.#dismissing.set(id, dismissing);
     }
@@ -372,7 +586,7 @@ export class SubmissionQueue implements PendingCommands {
       throw error;
     }
     this.#settled.delete(number);
-    this.#uncount(submission.bytes);
+    this.#bytes -= submission.bytes.length;
     if (!isForgotten) {
       this.#dismissed.add(number);
       this.#forgetDismissed();

@@ -136,7 +136,9 @@ function decompress(input: Uint8Array, size: number): Uint8Array {
       sum += byte;
       if (byte < 255) return sum;
     }
-    throw new RangeError("a length is too large or incomplete");
+    throw new RangeError(
+      `length before byte ${at} of ${length} is over ${size}, or incomplete`,
+    );
   };
   while (at < length) {
     const token = input[at++]!;

@@ -34,11 +34,7 @@ import {
   type LogDB,
   type Records,
 } from "../../src/ports/mod.ts";
-import {
-  COMMAND_BYTES_MAX,
-  OUTBOX_BYTES_MAX,
-  OUTBOX_DONE_MS,
-} from "../../src/limits.ts";
+import { COMMAND_BYTES_MAX, OUTBOX_DONE_MS } from "../../src/limits.ts";
 import { ErrRecordsRefused } from "../../src/log/errors.ts";
 import { packRecords, recordAt, RecordKind } from "../../src/log/records.ts";
 import {
@@ -409,11 +405,14 @@ Deno.test(
 Deno.test(
   "H11 submit() refuses commands over the bound of the outbox, and accepts more once there is room",
   inWorld(async (world) => {
-    const { replica } = await world.start();
+    const { env } = world;
+    const bytesMax = 16 * COMMAND_BYTES_MAX;
+    const outbox = new BlockOutbox(world.store, { env, bytesMax });
+    const { replica } = await world.start(outbox);
     world.disconnect();
     const big = new Uint8Array(COMMAND_BYTES_MAX);
     const submissions: Submission[] = [];
-    for (let i = 0; i < OUTBOX_BYTES_MAX / COMMAND_BYTES_MAX; i++) {
+    for (let i = 0; i < 16; i++) {
       submissions.push(await replica.submit(big));
     }
     await assertRejects(() => replica.submit(bytes("more")), ErrSystemBusy);

@@ -17,6 +17,7 @@ import { systemEnv } from "../../src/env.ts";
 import {
   OptimisticView,
   type PendingCommand,
+  type PendingCommandList,
   type PendingCommands,
 } from "../../src/offline/optimistic_view.ts";
 import { isPromise } from "../../src/async.ts";
@@ -86,7 +87,10 @@ class World implements PendingCommands {
     this.view = new OptimisticView(
       { context, machine },
       this,
-      (command, error) => this.poison.push([command, error]),
+      {
+        poisoned: (command, error) => this.poison.push([command, error]),
+        caughtUp: () => {},
+      },
     );
   }
 
@@ -98,8 +102,13 @@ class World implements PendingCommands {
     return this.pending.length;
   }
 
-  list(from: number): PendingCommand[] {
-    return this.pending.filter(({ id }) => id >= from);
+  list(from: number): PendingCommandList {
+    const commands = this.pending.filter(({ id }) => id >= from);
+    return { commands, next: this.next };
+  }
+
+  read(): Promise<void> {
+    return Promise.resolve();
   }
 
   remove(at: number): void {
@@ -250,7 +259,7 @@ Deno.test(
       assertEquals(await seat(), "theirs", name);
       await world.commit(2);
       assertEquals(await seat(), "theirs", name);
-      assertEquals(world.list(0).length, 0);
+      assertEquals(world.pending.length, 0);
       await world.stop();
     }
   }),
@@ -302,7 +311,7 @@ async function simulate(next: () => number): Promise<void> {
       await committing;
       await Promise.all(asked);
       await world.commit(1000);
-      assertEquals(world.list(0), []);
+      assertEquals(world.pending, []);
       await world.stop();
     }
   }
