@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { sleep, WAIT_MS_MAX } from "../sync/kill.ts";
+import { sleep, WAIT_MS_MAX } from "../sync/server_process.ts";
 import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 
 const SERVER = new URL("../app/server.ts", import.meta.url).href;

@@ -9,7 +9,7 @@ import {
   type Replica,
 } from "../../mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
-import { sleep, WAIT_MS_MAX } from "../sync/kill.ts";
+import { sleep, WAIT_MS_MAX } from "../sync/server_process.ts";
 import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 import { DemoServer } from "./sync_demo.ts";
 

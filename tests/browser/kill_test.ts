@@ -1,7 +1,7 @@
-import { assert } from "@std/assert";
+import { assertEquals } from "@std/assert";
+import { soak } from "../soak/soak.ts";
 import { newSeed } from "../support/random.ts";
 import { stopBundler } from "../../web/bundle.ts";
-import { killBrowser } from "./kill.ts";
 
 Deno.test.afterAll(() => stopBundler());
 
@@ -18,8 +18,14 @@ for (
     sanitizeResources: false,
     async fn(): Promise<void> {
       const seed = newSeed();
-      const { answered } = await killBrowser(engine, kills, seed);
-      assert(answered > 0, `Nothing was answered, seed ${seed}`);
+      const { violations } = await soak({
+        seed,
+        kills,
+        devices: 1,
+        engines: [engine],
+        victims: [engine],
+      });
+      assertEquals(violations, [], `seed ${seed}`);
     },
   });
 }

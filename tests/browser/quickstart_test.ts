@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { WAIT_MS_MAX } from "../sync/kill.ts";
+import { WAIT_MS_MAX } from "../sync/server_process.ts";
 import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 
 const ROOT = new URL("../../", import.meta.url);

@@ -14,8 +14,8 @@ import {
   ServerProcess,
   sleep,
   WAIT_MS_MAX,
-} from "../sync/kill.ts";
-import type { ServerState } from "../sync/kill_server.ts";
+} from "../sync/server_process.ts";
+import type { ServerState } from "../sync/stored_server.ts";
 import { type FaultRates, Proxy, STORM } from "../sync/proxy.ts";
 import {
   type Browser,

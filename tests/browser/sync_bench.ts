@@ -13,7 +13,7 @@
  */
 
 import { stopBundler } from "../../web/bundle.ts";
-import { ServerProcess } from "../sync/kill.ts";
+import { ServerProcess } from "../sync/server_process.ts";
 import { type Figure, table } from "./bench.ts";
 import { type Engine, launch, removeFolder } from "./browser.ts";
 import { type PageServer, servePages } from "./server.ts";

@@ -7,7 +7,7 @@
  */
 
 import { assert } from "@std/assert";
-import { sleep, WAIT_MS_MAX } from "../sync/kill.ts";
+import { sleep, WAIT_MS_MAX } from "../sync/server_process.ts";
 import type { Page } from "./browser.ts";
 
 /** Timeout of a call in the page, in milliseconds. */

@@ -6,7 +6,7 @@ import {
   launch,
   removeFolder,
 } from "./browser.ts";
-import { sleep } from "../sync/kill.ts";
+import { sleep } from "../sync/server_process.ts";
 import { DemoServer, Person, type Seen } from "./sync_demo.ts";
 
 /** Demo opened in each engine. */

@@ -17,7 +17,7 @@ import { kv, KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
 import { RemoteLogDB, serve } from "../../src/sync/mod.ts";
 import { newSeed } from "../support/random.ts";
 import type { Attack } from "./hostile_worker.ts";
-import { sleep, WAIT_MS_MAX } from "./kill.ts";
+import { sleep, WAIT_MS_MAX } from "./server_process.ts";
 
 const MIB = 1024 * 1024;
 

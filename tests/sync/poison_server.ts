@@ -9,7 +9,7 @@ import { NodeHost } from "../../mod.ts";
 import { FileSnapshotStore, SqliteLogDB } from "../../src/sqlite/mod.ts";
 import { serve } from "../../src/sync/mod.ts";
 import { JournalMachine } from "../machines/client_counters.ts";
-import type { ServerSettings } from "./kill_server.ts";
+import type { ServerSettings } from "./stored_server.ts";
 import { PoisonableMachine } from "../machines/poisonable.ts";
 
 const { directory, port, snapshotEntries } = JSON

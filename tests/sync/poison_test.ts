@@ -12,7 +12,7 @@ import {
 } from "../../mod.ts";
 import { RemoteLogDB } from "../../src/sync/mod.ts";
 import { rejection } from "../support/environment.ts";
-import { ServerProcess, sleep, WAIT_MS_MAX } from "./kill.ts";
+import { ServerProcess, sleep, WAIT_MS_MAX } from "./server_process.ts";
 import {
   entry,
   type Journal,
