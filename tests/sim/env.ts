@@ -6,6 +6,7 @@
  * @module
  */
 
+import { setImmediate } from "node:timers";
 import type { SimulatedClock } from "../../src/testing/simulated_clock.ts";
 
 interface Internal {
@@ -23,13 +24,13 @@ export function drain(): void {
 /** Runs `work` in a turn of the event loop of its own, where `drain()` works. */
 export function inTurn<T>(work: () => T): Promise<T> {
   return new Promise((resolve, reject) =>
-    setTimeout(() => {
+    void setImmediate(() => {
       try {
         resolve(work());
       } catch (error) {
         reject(error);
       }
-    }, 0)
+    })
   );
 }
 

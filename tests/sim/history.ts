@@ -122,6 +122,12 @@ export interface CommittedLog {
   readonly start: number;
 }
 
+function isEqual(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
 /** Everything that happened in one world. */
 export class History {
   readonly operations: Operation[] = [];
@@ -245,9 +251,7 @@ export class History {
       start = end;
       const known = log.records.get(index);
       if (known === undefined) log.records.set(index, bytes.slice());
-      else if (
-        known.length !== bytes.length || known.some((b, i) => b !== bytes[i])
-      ) {
+      else if (!isEqual(known, bytes)) {
         this.fail("log", `Record ${index} of cluster ${cluster} has changed`);
       }
     });

@@ -403,7 +403,7 @@ function drawWork(draws: Draws, profile: Profile): WorkStep {
   const cluster = draws.below(profile.clusters);
   const key = draws.below(profile.keys);
   const isLarge = profile.large > 0 && draws.oneIn(profile.large);
-  const filling = isLarge ? draws.pick([5_000, 70_000, 600_000]) : 0;
+  const filling = isLarge ? draws.pick([300, 300, 5_000, 5_000, 70_000]) : 0;
   const at = anyone(draws, profile);
   switch (draws.below(10)) {
     case 0:

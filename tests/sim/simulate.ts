@@ -14,6 +14,9 @@ import { World } from "./world.ts";
 
 export type { Plan, Profile, Step } from "./plan.ts";
 
+/** True if errors have their stacks, for debugging: `SIMULATION_STACKS=1`. */
+const KEEPS_STACKS = Deno.env.has("SIMULATION_STACKS");
+
 /** Digest of everything that happened in a world, in order. */
 export function digest(history: History, events: number): string {
   let low = 0;
@@ -45,6 +48,9 @@ export async function runWorld(plan: Plan, history: History): Promise<string> {
   };
   globalThis.addEventListener("unhandledrejection", rejected);
   violations.length = 0;
+  const { stackTraceLimit } = Error;
+  // The many errors of the faults need no stack.
+  if (!KEEPS_STACKS) Error.stackTraceLimit = 0;
   try {
     await world.run();
     // Rejections are reported after the event loop had a turn.
@@ -54,6 +60,7 @@ export async function runWorld(plan: Plan, history: History): Promise<string> {
     history.fail("world", `${text}`);
   } finally {
     globalThis.removeEventListener("unhandledrejection", rejected);
+    Error.stackTraceLimit = stackTraceLimit;
   }
   for (const text of violations.splice(0)) history.fail("contract", text);
   return digest(history, world.context.clock.events);

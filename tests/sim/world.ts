@@ -10,7 +10,7 @@ import type { Replica } from "../../mod.ts";
 import { SYNC_BUFFERED_BYTES_MAX } from "../../src/limits.ts";
 import { WorldContext } from "./context.ts";
 import { Device, isNeverShown, type Seat } from "./device.ts";
-import { inTurn } from "./env.ts";
+import { drain, inTurn } from "./env.ts";
 import type { History } from "./history.ts";
 import { LogService } from "./log.ts";
 import { ALL, commandOf, POISON } from "./machines.ts";
@@ -63,20 +63,19 @@ export class World {
   /** Runs all steps, ends the faults, waits until everything is live, and leaves the final states in the history. */
   async run(): Promise<void> {
     await inTurn(() => this.begin());
-    for (const step of this.plan.steps) {
-      // A turn of the event loop each, in which unhandled rejections are reported.
-      if (step.kind === "wait") await inTurn(() => this.step(step));
-      else await this.#apply(step);
+    const { steps } = this.plan;
+    for (let i = 0; i < steps.length;) {
+      // A turn of the event loop for each wait, in which unhandled rejections are reported.
+      await inTurn(() => {
+        do {
+          this.step(steps[i]!);
+          drain();
+        } while (steps[i++]!.kind !== "wait" && i < steps.length);
+      });
     }
     await inTurn(() => this.heal());
     await inTurn(() => this.finish());
     await inTurn(() => this.end());
-  }
-
-  #queue: Step[] = [];
-
-  async #apply(step: Step): Promise<void> {
-    await inTurn(() => this.step(step));
   }
 
   /** Starts everything. */
