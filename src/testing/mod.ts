@@ -42,6 +42,9 @@
  * If it did not save its count, the error would name the rule, R9, and show that
  * one command suffices to see it.
  *
+ * `simulate()` runs an application's test against a server and devices in simulated
+ * network and time.
+ *
  * This module is browser compatible.
  *
  * @module
@@ -107,3 +110,11 @@ export {
   snapshotStoreConformance,
   type SnapshotStoreConformanceOptions,
 } from "./snapshot_store_conformance.ts";
+export {
+  simulate,
+  type SimulatedComputer,
+  type SimulatedDevice,
+  type SimulatedWorld,
+  type SimulateOptions,
+} from "./simulated_world.ts";
+export type { Cut } from "./simulated_network.ts";
