@@ -11,7 +11,7 @@ import type { Env } from "../env.ts";
 import { sha256 } from "./sha256.ts";
 
 /** Callback that is due at a simulated time. */
-interface Timer {
+export interface Timer {
   /** Time of the clock, in milliseconds. */
   at: number;
   /** Order among timers that are due at the same time. */
@@ -96,11 +96,8 @@ export class SimulatedClock {
     }
     this.#pop();
     this.#now = Math.max(this.#now, timer.at);
-    const { callback, env } = timer;
-    if (env.hold(timer)) return true;
-    timer.callback = undefined;
     this.#run++;
-    env.fire(callback!);
+    timer.env.fire(timer);
     return true;
   }
 
@@ -120,9 +117,8 @@ export class SimulatedClock {
     };
   }
 
-  /** Schedules the callback of a process that was suspended, unless it was cancelled. */
-  release(timer: Timer): void {
-    if (timer.callback === undefined) return;
+  /** Has a timer that came due run again, as soon as possible. */
+  reschedule(timer: Timer): void {
     timer.at = this.#now;
     timer.order = this.#random();
     this.#push(timer);
@@ -180,7 +176,7 @@ export class SimulatedEnv implements Env {
   #offset: number;
   #timers = 0;
   #isDead = false;
-  /** Callbacks that came due while the process is suspended. */
+  /** Timers that came due while the process is suspended. */
   #held: Timer[] | undefined;
   #suspendedAt = 0;
   #onKill: (() => void)[] = [];
@@ -271,20 +267,19 @@ export class SimulatedEnv implements Env {
     if (lost) {
       this.#offset -= (this.#clock.now - this.#suspendedAt) * this.#rate;
     }
-    for (const timer of held) this.#clock.release(timer);
+    for (const timer of held) this.#clock.reschedule(timer);
   }
 
-  /** Keeps a timer that is due until the process is resumed; false if it is not suspended. Called by the clock. */
-  hold(timer: Timer): boolean {
-    this.#held?.push(timer);
-    return this.#held !== undefined;
-  }
-
-  /** Runs a callback that is due; called by the clock. */
-  fire(callback: () => void): void {
-    if (this.#isDead) return;
+  /** Runs a timer that is due; called by the clock. */
+  fire(timer: Timer): void {
+    if (this.#held !== undefined) {
+      this.#held.push(timer);
+      return;
+    }
     this.#timers--;
-    callback();
+    const { callback } = timer;
+    timer.callback = undefined;
+    callback!();
   }
 
   /** Counts a timer that was cancelled; called by the clock. */

@@ -11,6 +11,13 @@ import { systemEnv } from "../env.ts";
 import { BlockLogDB } from "../log/block_log.ts";
 import { NodeHost } from "../nodehost/node_host.ts";
 import type { Replica } from "../nodehost/replica.ts";
+import {
+  checkOptions,
+  isCount,
+  isFunction,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { BlockOutbox } from "../offline/block_outbox.ts";
 import { BlockSnapshotStore } from "../snapshot/block_snapshot_store.ts";
 import { MemoryBlockStore } from "../store/memory_block_store.ts";
@@ -36,6 +43,9 @@ const SETTLE_MS = 600_000;
 
 /** Turns of the event loop in which nothing happens before a test is known to wait for nothing. */
 const IDLE_TURNS = 1_000;
+
+/** Global function of Deno and Node that runs a callback after all microtasks; browsers lack it. */
+const IMMEDIATE: string = "set" + "Immediate";
 
 const NODE_OF_SERVER = 1n;
 
@@ -110,6 +120,14 @@ export interface SimulatedWorld {
    */
   settle(): Promise<void>;
 }
+
+const CHECKS: OptionChecks<SimulateOptions> = {
+  start: isFunction,
+  // Checked by the server.
+  server: optional(() => {}),
+  seed: optional(isCount(0, 0xffff_ffff)),
+  limitMs: optional(isCount(1)),
+};
 
 /** One process of a simulated world: the server, or that of a device. */
 interface Process {
@@ -474,6 +492,7 @@ export async function simulate(
   options: SimulateOptions,
   test: (world: SimulatedWorld) => Promise<void>,
 ): Promise<void> {
+  checkOptions("Options of simulate()", options, CHECKS);
   const clock = new SimulatedClock(options.seed ?? 1);
   const world = new World(options, clock);
   const limitMs = options.limitMs ?? LIMIT_MS;
@@ -486,13 +505,11 @@ export async function simulate(
 
 /** Resolves once all microtasks have run. */
 function settled(): Promise<void> {
-  const { setImmediate } = globalThis as {
-    setImmediate?: (callback: () => void) => unknown;
-  };
+  const immediate = (globalThis as Record<string, unknown>)[IMMEDIATE];
   // Where it exists, a message may arrive before microtasks that were queued earlier.
-  return setImmediate === undefined
-    ? systemEnv.turn()
-    : new Promise((resolve) => void setImmediate(resolve));
+  return typeof immediate === "function"
+    ? new Promise((resolve) => void immediate(resolve))
+    : systemEnv.turn();
 }
 
 /** Advances the clock until `work` has settled. */

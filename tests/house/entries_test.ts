@@ -29,7 +29,7 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   "./sync": ["@opentelemetry/api"],
   "./sync/client": [],
   "./sync/server": ["@opentelemetry/api"],
-  "./testing": ["fast-check"],
+  "./testing": ["@opentelemetry/api", "fast-check"],
 };
 
 const { exports } = JSON.parse(

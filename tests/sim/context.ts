@@ -42,7 +42,7 @@ export class WorldContext {
   restores = 0;
   /** True while no faults are injected. */
   isHealing = false;
-  readonly #envs: SimulatedEnv[] = [];
+  readonly #envs = new Map<string, SimulatedEnv>();
   readonly #background = new Set<Call>();
   readonly #lives = new Map<string, number>();
 
@@ -69,7 +69,7 @@ export class WorldContext {
     this.#lives.set(name, life);
     const full = `${name}/${life}`;
     const env = this.clock.env(full, clock);
-    this.#envs.push(env);
+    this.#envs.set(full, env);
     return { name: full, env };
   }
 
@@ -130,7 +130,8 @@ export class WorldContext {
     for (let i = 0; i < 100 && left().length > 0; i++) this.advance(5_000);
     for (const { what } of left()) this.fail("end", `${what} never settled`);
     this.advance(60_000);
-    const timers = this.#envs.reduce((sum, { timers }) => sum + timers, 0);
-    if (timers > 0) this.fail("end", `${timers} timers are left`);
+    for (const [name, { timers }] of this.#envs) {
+      if (timers > 0) this.fail("end", `${timers} timers are left of ${name}`);
+    }
   }
 }

@@ -87,9 +87,9 @@ class SlowStore implements BlockStore {
 
 /** Damage of one stored block. */
 export type Damage =
-  /** One bit is flipped. */
+  /** One bit of the block is flipped. */
   | "corrupted"
-  /** Its second half is missing. */
+  /** Second half of the block is missing. */
   | "torn"
   /** The block is missing. */
   | "lost"

@@ -78,7 +78,7 @@ export function versionMask(version: number): bigint {
   return BigInt(version) * 0x9e3779b97f4a7c15n & 0xffffffffffffffffn;
 }
 
-/** Properties of the code of a machine. */
+/** Build of a machine: its code and the size of its snapshots. */
 export interface Build {
   /** State version of its code. */
   readonly version: number;
@@ -229,7 +229,7 @@ class LedgerFork {
   readonly #machine: Ledger;
   readonly #state: State;
   readonly #length: number;
-  readonly #added: string[] = [];
+  readonly added: string[] = [];
 
   constructor(machine: Ledger) {
     this.#machine = machine;
@@ -238,7 +238,7 @@ class LedgerFork {
   }
 
   add(command: string): number {
-    this.#added.push(command);
+    this.added.push(command);
     return this.lookup(keyOf(command)).length;
   }
 
@@ -257,8 +257,8 @@ class LedgerFork {
     }
     const key = query as string;
     const added = key === ALL
-      ? this.#added
-      : this.#added.filter((command) => keyOf(command) === key);
+      ? this.added
+      : this.added.filter((command) => keyOf(command) === key);
     return [...this.#state.of(key), ...added];
   }
 }
@@ -384,12 +384,11 @@ class DiskLedger extends ContextLedger
   }
 
   /** Writes commands and host rows in one step; with `isNew`, in place of all others. */
-  #write(
+  async #write(
     { index, rows }: HostState,
     commands: readonly string[],
     isNew: boolean,
-  ): MaybePromise<void> {
-    this.#index = index;
+  ): Promise<void> {
     const key = BATCH + index.toString(16).padStart(8, "0");
     const put = [{ key, bytes: encoder.encode(JSON.stringify(commands)) }];
     const removed: string[] = [];
@@ -397,10 +396,11 @@ class DiskLedger extends ContextLedger
       if (value === undefined) removed.push(ROW + key);
       else put.push({ key: ROW + key, bytes: value.slice() });
     }
-    return this.#store.write(
+    await this.#store.write(
       isNew ? { deleteRanges: [["", END]], put } : { delete: removed, put },
       "relaxed",
     );
+    this.#index = index;
   }
 
   update(): MaybePromise<Entry[]> {
@@ -419,18 +419,11 @@ class DiskLedger extends ContextLedger
     if (entries.length > 0 && entries[0]!.index <= this.#index) {
       violations.push(`entry ${entries[0]!.index} is in the machine already`);
     }
-    const before = this.#index;
-    const { list } = this.state;
-    const { length } = list;
-    this.applyAll(entries);
-    try {
-      await this.#write(host(), list.slice(length), false);
-    } catch (error) {
-      // Nothing of the batch is applied: it is retried once there is room.
-      this.set({ version: this.stateVersion, list: list.slice(0, length) });
-      this.#index = before;
-      throw error;
-    }
+    // A write that fails leaves the state as it was (U8).
+    const fork = new LedgerFork(this);
+    fork.applyAll(entries);
+    await this.#write(host(), fork.added, false);
+    for (const command of fork.added) this.state.add(command);
     return entries;
   }
 

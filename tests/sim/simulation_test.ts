@@ -127,7 +127,7 @@ worlds(
 );
 
 worlds(
-  "H10 processes suspended for long, with clocks that run at different rates, go on where they were",
+  "U31 H10 processes suspended for long, with clocks that run at different rates, go on where they were",
   () => ({ suspensions: true }),
 );
 

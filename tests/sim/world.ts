@@ -652,12 +652,14 @@ export class World {
       );
       for (const device of this.devices) {
         const { replica, isCopied } = device.seat(cluster);
+        const hasCopy = device.seats.some(({ isCopied }) => isCopied);
         const { state } = device.process?.db ?? {};
         if (replica === undefined) return false;
         indexes.add(replica.appliedIndex);
         // A device whose outbox is a copy says so.
-        const hasCopy = device.seats.some(({ isCopied }) => isCopied);
-        if (state !== "live" && !(hasCopy && state === "blocked")) return false;
+        if (state !== "live" && !(hasCopy && state === "blocked")) {
+          return false;
+        }
         if (isCopied) continue;
         if (replica.pending().some(({ state }) => state === "queued")) {
           return false;
