@@ -47,6 +47,7 @@ const peer: Peer = {
       ? new InMemory<Doc>(device)
       : new PouchDB<Doc>(`${folder}/rows`);
     let sync: { cancel(): void } | undefined;
+    let last: Promise<unknown> = Promise.resolve();
     const connect = (): void => {
       sync = db.sync(new PouchDB(url), { live: true, retry: true, batch_size: 1_000 });
     };
@@ -54,10 +55,12 @@ const peer: Peer = {
     const find = (row: string): Promise<Doc | undefined> =>
       db.get(row).catch(() => undefined);
     return {
-      async put(row, value): Promise<void> {
-        const before = await find(row);
-        await db.put({ ...before, _id: row, value });
-      },
+      // One after the other: an edit needs the revision of the one before.
+      put: (row, value): Promise<unknown> =>
+        last = last.then(async () => {
+          const before = await find(row);
+          await db.put({ ...before, _id: row, value });
+        }),
       putAll: (all) =>
         db.bulkDocs(all.map(([row, value]) => ({ _id: row, value }))),
       get: async (row) => (await find(row))?.value,

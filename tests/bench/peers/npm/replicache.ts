@@ -100,7 +100,7 @@ const peer: Peer = {
   openRows({ url, device, online }): Rows {
     let isOnline = online;
     const post = async (path: string, body: unknown) => {
-      const response = await fetch(`${url}/${path}`, {
+      const response = await fetch(new URL(path, url), {
         method: "POST",
         body: JSON.stringify(body),
       });
