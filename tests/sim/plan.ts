@@ -107,6 +107,8 @@ export interface Profile {
   readonly damage: boolean;
   /** True if the servers are hosts of one program, which use each other's sessions and are stopped, never killed. */
   readonly sharesSessions: boolean;
+  /** True if the log must be short in the end, once it is compacted. */
+  readonly checksLog: boolean;
   /** True if outboxes have writes that are not durable although they said so. */
   readonly lyingSyncs: boolean;
 }
@@ -252,6 +254,7 @@ export const QUIET: Profile = {
   damage: false,
   lyingSyncs: false,
   sharesSessions: false,
+  checksLog: false,
 };
 
 /** Draws that follow from a seed. */

@@ -50,7 +50,7 @@ worlds(
 
 worlds(
   "H7 U25 U29 with the log cut while clients are away, all end equal, and the log stays short",
-  () => ({ compaction: true }),
+  () => ({ compaction: true, checksLog: true }),
 );
 
 worlds(

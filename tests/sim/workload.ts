@@ -167,12 +167,13 @@ export class Workload {
     );
   }
 
-  /** Looks something up; `expected` is what a view must show if it answers at once. */
+  /** Looks something up; `expected` is what a view must show if it answers at once. An answer that arrives once `isPresent` is false does not count. */
   lookup(
     place: Place,
     kind: OperationKind,
     key: string,
     expected?: readonly string[],
+    isPresent: () => boolean = () => true,
   ): void {
     const { history } = this.#context;
     const { process, cluster, replica, env } = place;
@@ -201,7 +202,7 @@ export class Workload {
       env,
       `${kind} in ${process}`,
       answer.then((answer) => {
-        if (!place.isOver()) this.#answered(operation, answer);
+        if (!place.isOver() && isPresent()) this.#answered(operation, answer);
       }, (error) => {
         if (!place.isOver()) {
           history.end(operation, { kind: "rejected", error });

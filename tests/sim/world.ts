@@ -28,6 +28,9 @@ const HEAL_MS = 300_000;
 /** Time after which no append that was told to be of unknown outcome lands any more. */
 const LATE_MS = 7_000;
 
+/** Time after which a server no longer holds the log for a reader that is away. */
+const ABSENT_MS = 310_000;
+
 /** Time after which the devices must know that a cluster of the server has failed. */
 const FAILURE_KNOWN_MS = 20_000;
 
@@ -74,6 +77,10 @@ export class World {
       });
     }
     await inTurn(() => this.heal());
+    if (this.plan.profile.checksLog) {
+      await inTurn(() => this.#checkLog());
+      await inTurn(() => this.heal());
+    }
     await inTurn(() => this.finish());
     await inTurn(() => this.end());
   }
@@ -485,7 +492,9 @@ export class World {
       return this.workload.watch(
         place,
         key,
-        () => seat.restores === this.context.restores && !seat.isReconciling,
+        () =>
+          seat.restores === this.context.restores && !seat.isReconciling &&
+          !this.#hasCopies(device),
       );
     }
     if (kind !== "view") return this.workload.lookup(place, kind, key);
@@ -505,6 +514,7 @@ export class World {
       "view",
       key,
       expectedView(place.replica, committed, key, isShown),
+      () => seat.restores === this.context.restores && !this.#hasCopies(device),
     );
   }
 
@@ -667,6 +677,32 @@ export class World {
       }
       return indexes.size === 1;
     });
+  }
+
+  /** Checks that the log is compacted, and short after that (H7). */
+  #checkLog(): void {
+    const { context } = this;
+    const { snapshotEntries, compactionOverhead } = context.profile;
+    // A server holds the log for absent readers for a limited time only.
+    context.advance(ABSENT_MS);
+    const [server] = this.servers;
+    for (const cluster of context.clusters) {
+      for (let i = 0; i < 3 * snapshotEntries; i++) {
+        const place = this.#place(server!.name, cluster);
+        if (place === undefined) break;
+        this.workload.propose(place, "k0", -1, 0, 0);
+        context.advance(20);
+      }
+      context.advance(5_000);
+      const { first, last } = server!.replica(cluster)!.logInfo!;
+      const most = 3 * snapshotEntries + compactionOverhead + 20;
+      if (last - first > most) {
+        context.fail(
+          "compaction",
+          `Log has entries ${first} to ${last}, more than ${most}`,
+        );
+      }
+    }
   }
 
   /** Records the final states. */
