@@ -32,6 +32,14 @@ export interface Place {
   readonly isOver: () => boolean;
 }
 
+/** Circumstances of a lookup. */
+export interface LookupOptions {
+  /** Returns false once an answer does not count any more. */
+  readonly isPresent?: () => boolean;
+  /** Called with an answer that counts. */
+  readonly answered?: (list: readonly string[]) => void;
+}
+
 /** Client session of the workload. */
 interface ClientSession {
   readonly name: string;
@@ -167,13 +175,13 @@ export class Workload {
     );
   }
 
-  /** Looks something up; `expected` is what a view must show if it answers at once. An answer that arrives once `isPresent` is false does not count. */
+  /** Looks something up; `expected` is what a view must show if it answers at once. */
   lookup(
     place: Place,
     kind: OperationKind,
     key: string,
     expected?: readonly string[],
-    isPresent: () => boolean = () => true,
+    { isPresent = (): boolean => true, answered }: LookupOptions = {},
   ): void {
     const { history } = this.#context;
     const { process, cluster, replica, env } = place;
@@ -195,14 +203,19 @@ export class Workload {
     if (failure !== undefined) {
       return history.end(operation, { kind: "rejected", ...failure });
     }
-    if (!isPromise(answer)) return this.#answered(operation, answer);
+    if (!isPromise(answer)) {
+      answered?.(answer as string[]);
+      return this.#answered(operation, answer);
+    }
     // Entries may be applied before the answer.
     delete operation.expected;
     this.#context.background(
       env,
       `${kind} in ${process}`,
       answer.then((answer) => {
-        if (!place.isOver() && isPresent()) this.#answered(operation, answer);
+        if (place.isOver() || !isPresent()) return;
+        answered?.(answer as string[]);
+        this.#answered(operation, answer);
       }, (error) => {
         if (!place.isOver()) {
           history.end(operation, { kind: "rejected", error });
