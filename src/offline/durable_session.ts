@@ -395,6 +395,10 @@ export class DurableSession {
 
   #onOtherHistory(error: ErrOtherHistory): void {
     if (this.#is("closed") || this.#is("copied")) return;
+    if (this.#is("disputed")) {
+      this.#queue.hiddenUpTo = 0;
+      this.#queue.changed();
+    }
     this.#enter("other history");
     this.#block(error);
     this.#context.event({ type: "outbox failed", error });
@@ -717,7 +721,12 @@ export class DurableSession {
     if (error.reason === "conflict") {
       // Caused by a copy of the outbox, or by a log with another history: still to be
       // found out.
-      if (!this.#isHalted) this.#enter("disputed");
+      if (!this.#isHalted && !this.#is("disputed")) {
+        this.#enter("disputed");
+        // A copy may have committed them, and the view must not show them twice.
+        this.#queue.hiddenUpTo = Infinity;
+        this.#queue.changed();
+      }
       return this.#wake();
     }
     if (!this.#isHalted && !this.#is("disputed")) this.#enter("lost");

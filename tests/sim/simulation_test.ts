@@ -131,6 +131,12 @@ worlds(
   () => ({ suspensions: true }),
 );
 
+Deno.test("H14 U25 a view shows no command that a copy of the outbox may have committed, until that is known", async () => {
+  const plan = drawPlan(360883679);
+  const steps = [14, 15, 17, 20, 21, 55].map((at) => plan.steps[at]!);
+  await simulate({ ...plan, steps }, "the steps of the test");
+});
+
 Deno.test("H3 worlds of new seeds", async () => {
   for (let i = 0; i < RUNS; i++) {
     const seed = newSeed();
