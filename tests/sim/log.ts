@@ -213,6 +213,8 @@ export class LogService {
     this.#disk = disk;
     this.#bucket = bucket;
     this.#stores = this.#backup = undefined;
+    // Hashes of the history that is gone say nothing of this one.
+    this.#boards.clear();
   }
 
   /** Last index of a log that is on the disk, while its process does not run. */

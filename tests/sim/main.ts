@@ -6,8 +6,8 @@
  * - `--seed S` runs one world alone, with `--steps 3,7,9` only those steps of its
  *   plan, and prints the violations in full.
  * - `--with copies,!tokens,keys=1` changes what the seeds draw.
- * - `--mutants` runs the deliberate faults of `mutants/` too; `--mutant NAME` one
- *   of them.
+ * - `--mutants` runs the deliberate faults of `mutants/` too; `--mutant TEXT` those
+ *   with this text in their names.
  * - `--cover` prints the worlds that suffice to meet what was met of the table, and
  *   what was met beside it.
  *
@@ -244,4 +244,12 @@ async function main(): Promise<number> {
   return totals.failed.length > 0 || mutants?.isWeaker || !isCovered ? 1 : 0;
 }
 
-if (import.meta.main) Deno.exit(await main());
+if (import.meta.main) {
+  let status = 1;
+  try {
+    status = await main();
+  } catch (error) {
+    print(error instanceof Error ? `${error.stack}` : `${error}`);
+  }
+  Deno.exit(status);
+}

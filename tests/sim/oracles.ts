@@ -295,13 +295,16 @@ class Judgement {
           );
         }
       } else if (
-        outcome.error instanceof ErrUnknownOutcome && outcome.error.applied &&
-        !eras.some(({ places }) => places.has(input))
+        outcome.error instanceof ErrUnknownOutcome && outcome.error.applied
       ) {
-        this.#fail(
-          "results",
-          `${input} of ${process} is not in the log, although its caller was told that it was applied`,
-        );
+        if (!eras.some(({ places }) => places.has(input))) {
+          this.#fail(
+            "results",
+            `${input} of ${process} is not in the log, although its caller was told that it was applied`,
+          );
+        } else if (!this.#hasExcuse(eras)) {
+          this.#fail("results", `Result of ${input} of ${process} is lost`);
+        }
       }
     }
   }

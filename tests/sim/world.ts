@@ -25,6 +25,9 @@ export type { Plan, Profile, Step } from "./plan.ts";
 /** Time in which everything must be live once the faults have stopped, in simulated milliseconds. */
 const HEAL_MS = 300_000;
 
+/** Time in which every call must be answered once everything is live, in simulated milliseconds. */
+const ANSWER_MS = 3_000;
+
 /** Time after which no append that was told to be of unknown outcome lands any more. */
 const LATE_MS = 7_000;
 
@@ -648,7 +651,8 @@ export class World {
         this.#observe(device);
       }
     }
-    if (this.#isSettled) return;
+    // Calls that waited for a connection need one or two round trips more.
+    if (this.#isSettled) return context.advance(ANSWER_MS);
     const applied = this.servers.map((server) =>
       context.clusters.map((cluster) => server.replica(cluster)?.appliedIndex)
     );

@@ -3,7 +3,8 @@
  * file. They are the test of the simulated worlds: one of the oracles must notice
  * each within its number of seeds.
  *
- * Those that survive are listed in {@linkcode SURVIVORS}, each with the reason.
+ * Those that survive are listed in {@linkcode SURVIVORS}, each with the reason; they
+ * say what the worlds cannot see yet.
  *
  * @module
  */
@@ -24,8 +25,93 @@ export interface Mutant {
   readonly changes?: string;
 }
 
-/** Names of the mutants that survive, with the reason for each. */
-export const SURVIVORS: readonly string[] = [];
+/** Mutants that survive the worlds stated for them, and the reason of each as far as it is known. */
+export const SURVIVORS: ReadonlyMap<string, string> = new Map([
+  [
+    "read index one too low",
+    "A replica beside its log has nearly always applied the last entry when it is asked",
+  ],
+  [
+    "digest of a duplicate not compared by the session table",
+    "Needs two holders of one session that send other commands as the same series; the claim of the session prevents nearly all of it",
+  ],
+  [
+    "digest of a result not compared by its caller",
+    "Needs two holders of one session that send other commands as the same series; the claim of the session prevents nearly all of it",
+  ],
+  [
+    "claim of a session not checked against its holder",
+    "A copy of an outbox is noticed by other means too: by the next series, and by the digests of what was sent",
+  ],
+  [
+    "holder goes on after another process has claimed its session",
+    "A copy of an outbox is noticed by other means too: by the next series, and by the digests of what was sent",
+  ],
+  [
+    "copy of an outbox not noticed when it claims the session",
+    "A copy of an outbox is noticed by other means too: by the next series, and by the digests of what was sent",
+  ],
+  [
+    "proposal lost by a restored server never answered",
+    "The worlds kill their servers before a restore, and devices stop at another history",
+  ],
+  [
+    "log compacted behind a reader",
+    "The replica recovers from the snapshot, which is right, only slower",
+  ],
+  [
+    "results of sessions missing after a recovery",
+    "A proposal must be answered after a recovery of the replica that sent it, before its result was acknowledged: seldom met",
+  ],
+  [
+    "snapshots of a state with a skipped entry kept",
+    "A recovery refuses them too",
+  ],
+  [
+    "write of unknown outcome taken for failed by a log",
+    "Needs a write that took effect without an answer and a reader before the next write: seldom met",
+  ],
+  [
+    "outbox sends commands beyond its stored limit",
+    "Needs a kill between the sending and the storing, and then the loss of the session: seldom met",
+  ],
+  [
+    "submission of unknown outcome submitted again in another session",
+    "Needs a command applied unseen in a session that is then evicted: seldom met",
+  ],
+  [
+    "session that the cluster has evicted not given up at a restart",
+    "The refusal of the claim has the session given up, only later",
+  ],
+  [
+    "history of an outbox's session not checked",
+    "The reader of the log checks its epoch, too",
+  ],
+  [
+    "refusal not stored",
+    "The session answers the command with the same refusal after a restart",
+  ],
+  [
+    "watch not woken by a commit",
+    "No oracle compares the last answer of a watch with the state",
+  ],
+  [
+    "append of unknown outcome reported as failed by a server",
+    "Proposals of devices outside of sessions over a log with such faults: seldom met",
+  ],
+  [
+    "decided submissions never removed from the outbox",
+    "They are answered from the session after a restart; no oracle looks at the size of an outbox",
+  ],
+  [
+    "view keeps a pending command that another has replaced",
+    "A commit, which nearly always comes first, has the view made again",
+  ],
+  [
+    "append queue of a client sends behind records of unknown outcome",
+    "The session stops at the gap, and calls outside of sessions overlap",
+  ],
+]);
 
 /** All mutants. */
 export const MUTANTS: readonly Mutant[] = [

@@ -88,7 +88,7 @@ async function kill(
   }
 }
 
-/** Runs all mutants, or the one with a name. */
+/** Runs all mutants, or those with a text in their names. */
 export async function runMutants(
   root: URL,
   jobs: number,
@@ -96,10 +96,10 @@ export async function runMutants(
   only?: string,
 ): Promise<MutantTotals> {
   const queue = MUTANTS.filter(({ name }) =>
-    only === undefined || name === only
+    only === undefined || name.includes(only)
   );
   const total = queue.length;
-  if (total === 0) throw new RangeError(`There is no mutant ${only}`);
+  if (total === 0) throw new RangeError(`No mutant has "${only}" in its name`);
   let killed = 0;
   let isWeaker = false;
   await Promise.all(
@@ -113,7 +113,7 @@ export async function runMutants(
         for (let mutant = queue.shift(); mutant; mutant = queue.shift()) {
           const how = await kill(root, copied, mutant);
           if (how !== undefined) killed++;
-          else if (!SURVIVORS.includes(mutant.name)) isWeaker = true;
+          else if (!SURVIVORS.has(mutant.name)) isWeaker = true;
           print(
             `${mutant.name}: ${
               how === undefined
