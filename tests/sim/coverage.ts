@@ -79,7 +79,6 @@ export const COVERAGE: readonly string[] = [
   "fault: restore",
   "fault: server: kill",
   "fault: server: stop",
-  "fault: snapshot is read damaged",
   "fault: snapshot store fails",
   "fault: snapshots: full",
   "fault: stall",
