@@ -345,7 +345,7 @@ export class Device {
       }
       if (command.isDismissed) continue;
       this.#stored(seat, command);
-      this.#follow(seat, command, submission);
+      this.#follow(command, submission);
     }
   }
 
@@ -499,7 +499,7 @@ export class Device {
       (submission) => {
         if (process.isOver) return;
         this.#stored(seat, command);
-        this.#follow(seat, command, submission);
+        this.#follow(command, submission);
       },
       (error) => {
         // The answer of a process that is dead reaches no caller.
@@ -527,7 +527,7 @@ export class Device {
     seat.shown.add(command.text);
   }
 
-  #follow(seat: Seat, command: Command, submission: Submission): void {
+  #follow(command: Command, submission: Submission): void {
     const { history } = this.#context;
     const { operation, text } = command;
     command.submission = submission;
@@ -548,7 +548,6 @@ export class Device {
         else history.failed(error);
       },
     );
-    void seat;
   }
 
   /** Takes over the commands of a device whose outbox was copied here. */

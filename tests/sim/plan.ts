@@ -208,9 +208,7 @@ export type Step =
     readonly at: string;
     readonly cluster: number;
     readonly parts: number;
-  }
-  /** A backup of a cluster is imported into a host of its own. */
-  | { readonly kind: "import"; readonly at: string; readonly cluster: number };
+  };
 
 /** Everything that is drawn before a world runs. */
 export interface Plan {
@@ -563,7 +561,7 @@ function drawFault(draws: Draws, profile: Profile): Step | undefined {
         }
         : undefined;
     default:
-      return draws.oneIn(3) ? { kind: "import", at: device, cluster } : {
+      return {
         kind: "export",
         at: anyone(draws, profile),
         cluster,

@@ -138,7 +138,7 @@ export class World {
 
   /** Takes one step; one that does not apply does nothing. */
   step(step: Step): void {
-    const { history, network, profile } = this.context;
+    const { history, network } = this.context;
     switch (step.kind) {
       case "wait":
         return this.#wait(step.ms);
@@ -281,10 +281,7 @@ export class World {
           ?.damage(step.store, step.how, step.block);
       case "export":
         return this.#export(step.at, BigInt(step.cluster + 1), step.parts);
-      case "import":
-        return;
     }
-    void profile;
   }
 
   /** Lets time pass, in which the users look at their devices. */
@@ -482,7 +479,6 @@ export class World {
     if (place === undefined) return;
     const key = number < 0 ? ALL : `k${number}`;
     const device = this.#device(at);
-    const { restores } = this.context;
     if (device === undefined) {
       if (kind === "watch") return;
       return this.workload.lookup(place, kind, key);
@@ -501,7 +497,6 @@ export class World {
       );
     }
     if (kind !== "view") return this.workload.lookup(place, kind, key);
-    void restores;
     this.#view(device, seat, place, key);
   }
 
