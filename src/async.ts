@@ -222,3 +222,19 @@ export function pacedSource(
     cancel: (reason) => reader.cancel(reason),
   }, { highWaterMark: 0 });
 }
+
+/** Creates a stream whose source is opened with its first read. */
+export function deferredSource(
+  open: () => Promise<ReadableStream<Uint8Array>>,
+): ReadableStream<Uint8Array> {
+  let reader: Promise<ReadableStreamDefaultReader<Uint8Array>> | undefined;
+  return new ReadableStream({
+    async pull(controller): Promise<void> {
+      reader ??= open().then((source) => source.getReader());
+      const { done, value } = await (await reader).read();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: async (reason) => await (await reader)?.cancel(reason),
+  }, { highWaterMark: 0 });
+}

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
 import { build, type Metafile, type Plugin } from "esbuild";
 
 /** The project's folder. */
@@ -32,9 +33,15 @@ export interface BundleOptions {
   readonly banner?: string;
   /** Plugins of esbuild, for files in other languages. */
   readonly plugins?: readonly Plugin[];
+  /**
+   * Called with the path of a module of this project that is imported dynamically;
+   * returns the specifier of the file that the bundle loads it from. By default it
+   * is part of the bundle.
+   */
+  readonly lazy?: (path: string) => Promise<string>;
 }
 
-/** A bundled module for browsers; it imports nothing. */
+/** A bundled module for browsers; it imports nothing but what it loads when it is first needed. */
 export interface Bundle {
   /** Code of the module. */
   readonly code: Uint8Array;
@@ -148,9 +155,30 @@ const specifiers: Plugin = {
   },
 };
 
+/** Leaves modules that are imported dynamically to files of their own. */
+function lazyModules(lazy: (path: string) => Promise<string>): Plugin {
+  return {
+    name: "lazy modules",
+    setup(build): void {
+      build.onResolve(
+        { filter: /^\./ },
+        async ({ path, importer, kind }) => {
+          if (kind !== "dynamic-import") return undefined;
+          const { href } = new URL(path, `file://${importer}`);
+          return {
+            path: await lazy(href.slice(ROOT.href.length)),
+            external: true,
+          };
+        },
+      );
+    },
+  };
+}
+
 /** Bundles a module with all it imports. */
 export async function bundle(options: BundleOptions): Promise<Bundle> {
-  const { text, name, minify = true, banner = "", plugins = [] } = options;
+  const { text, name, minify = true, banner = "", plugins = [], lazy } =
+    options;
   const { outputFiles, metafile } = await build({
     stdin: {
       contents: text,
@@ -173,13 +201,64 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
     minifyWhitespace: minify === true,
     nodePaths: [PACKAGES],
     platform: "browser",
-    plugins: [...plugins, specifiers],
+    plugins: [
+      ...plugins,
+      ...(lazy === undefined ? [] : [lazyModules(lazy)]),
+      specifiers,
+    ],
     sourcemap: "linked",
     target: "es2022",
     write: false,
   });
   const [map, code] = outputFiles;
   return { code: code!.contents, map: map!.contents, metafile };
+}
+
+/**
+ * Code that bundles and pages load when it is first needed. It has its own copy of
+ * what it imports, so that a bundle carries nothing for its sake; errors of both
+ * are the same to `instanceof`.
+ */
+export interface Chunk extends Bundle {
+  /** Name of the file, without `.js`; it changes with the content, so that no bundle loads a chunk of another version. */
+  readonly name: string;
+}
+
+/** A bundle, and the chunks that it loads when they are first needed. */
+export interface BundleWithChunks extends Bundle {
+  /** Chunks, which load nothing themselves. */
+  readonly chunks: readonly Chunk[];
+}
+
+/** Bundles a module that others import dynamically, as a chunk. */
+async function bundleChunk(path: string): Promise<Chunk> {
+  const stem = /([^/]+)\.ts$/.exec(path)![1]!.replaceAll("_", "-");
+  const bundled = await bundle({
+    name: stem,
+    text: `export * from "./${path}";`,
+  });
+  const hash = createHash("sha256").update(bundled.code).digest("hex");
+  return { ...bundled, name: `sampan-${stem}-${hash.slice(0, 8)}` };
+}
+
+/** Bundles a module, and leaves what it imports dynamically to chunks beside it. */
+export async function bundleWithChunks(
+  options: Omit<BundleOptions, "lazy">,
+): Promise<BundleWithChunks> {
+  const chunks = new Map<string, Promise<Chunk>>();
+  const bundled = await bundle({
+    ...options,
+    lazy: async (path) => {
+      const building = chunks.get(path) ?? bundleChunk(path);
+      chunks.set(path, building);
+      return `./${(await building).name}.js`;
+    },
+  });
+  const code = new TextDecoder().decode(bundled.code);
+  // What would load the others was not used, and is left out.
+  const used = (await Promise.all(chunks.values()))
+    .filter(({ name }) => code.includes(name));
+  return { ...bundled, chunks: used };
 }
 
 /** Ends the bundler, which is a process of its own; the next bundle starts another. */

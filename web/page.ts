@@ -9,7 +9,13 @@
 
 import { createHash } from "node:crypto";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
-import { bundle, type BundleOptions, ROOT, stopBundler } from "./bundle.ts";
+import {
+  bundle,
+  type BundleOptions,
+  bundleWithChunks,
+  ROOT,
+  stopBundler,
+} from "./bundle.ts";
 import { guideFiles } from "./guide.ts";
 
 /** Static file. */
@@ -166,9 +172,8 @@ export function servePage(files: ReadonlyMap<string, File>): PageHandler {
   };
 }
 
-async function script(options: BundleOptions): Promise<string> {
-  const { code } = await bundle(options);
-  // No source map is served.
+/** Text of a script; its source map is not served. */
+function withoutMap(code: Uint8Array): string {
   return new TextDecoder().decode(code)
     .replace(/\n?\/\/# sourceMappingURL=\S+\s*$/, "\n");
 }
@@ -183,25 +188,30 @@ async function guides(): Promise<[string, File][]> {
 
 /**
  * Bundles a page, whose HTML loads the script `app.js`, and a service worker that
- * precaches both. Stops the bundler's process afterwards.
+ * precaches both and what the script loads later. Stops the bundler's process afterwards.
  */
 export async function pageFiles(
   html: string,
-  options: Omit<BundleOptions, "name">,
+  options: Omit<BundleOptions, "name" | "lazy">,
 ): Promise<ReadonlyMap<string, File>> {
   const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
   try {
-    const app = bytes(await script({ ...options, name: "app" }));
-    const worker = await script({
+    const { code, chunks } = await bundleWithChunks({
+      ...options,
+      name: "app",
+    });
+    const app = bytes(withoutMap(code));
+    const worker = await bundle({
       name: "worker",
       text: 'import "./web/app/worker.ts";',
     });
     const name = `app-${hashOf(app)}.js`;
-    const named = (text: string): Uint8Array =>
-      bytes(text.replaceAll(/\bapp\.js\b/g, name));
+    const scripts = [name, ...chunks.map(({ name }) => `${name}.js`)];
+    const named = (text: string, names: string): Uint8Array =>
+      bytes(text.replaceAll(/\bapp\.js\b/g, names));
     return new Map<string, File>([
       ["/", {
-        content: named(html),
+        content: named(html, name),
         type: "text/html; charset=utf-8",
         immutable: false,
         headers: POLICY,
@@ -211,9 +221,14 @@ export async function pageFiles(
         type: "text/javascript; charset=utf-8",
         immutable: true,
       }],
+      ...chunks.map(({ name, code }): [string, File] => [`/${name}.js`, {
+        content: bytes(withoutMap(code)),
+        type: "text/javascript; charset=utf-8",
+        immutable: true,
+      }]),
       // Browsers look for a new service worker under the same URL.
       ["/worker.js", {
-        content: named(worker),
+        content: named(withoutMap(worker.code), scripts.join(" ")),
         type: "text/javascript; charset=utf-8",
         immutable: false,
       }],

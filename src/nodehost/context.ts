@@ -18,8 +18,17 @@ import type { ErrUpdateFailed } from "./errors.ts";
 import type { ReplicaEvent } from "./events.ts";
 import type { ReplicaConfig } from "./replica_config.ts";
 
-/** Ports and settings that a host gives to a replica. */
-export interface ReplicaPorts {
+/**
+ * Identity, ports, failure state and stop signals of one replica, shared by its
+ * parts.
+ */
+export class ReplicaContext {
+  /** Id of the cluster. */
+  readonly clusterID: bigint;
+  /** Id of the replica in the cluster. */
+  readonly nodeID: bigint;
+  /** Kind of the state machine. */
+  readonly type: Type;
   /** Creates instances of the state machine. */
   readonly factory: MachineFactory;
   /** Configuration of the replica. */
@@ -39,26 +48,6 @@ export interface ReplicaPorts {
   /** Time a stop waits for the machine, the outbox and the log, in milliseconds. */
   readonly stopTimeoutMs: number;
   /** Called with each event of the replica. */
-  readonly event: (event: ReplicaEvent) => void;
-}
-
-/**
- * Identity, ports, failure state and stop signals of one replica, shared by its
- * parts.
- */
-export class ReplicaContext implements ReplicaPorts {
-  readonly clusterID: bigint;
-  readonly nodeID: bigint;
-  readonly type: Type;
-  readonly factory: MachineFactory;
-  readonly config: ReplicaConfig;
-  readonly log: Log;
-  readonly store: SnapshotStore;
-  readonly isDurable: boolean;
-  readonly shared: SnapshotStore | undefined;
-  readonly files: FileStore;
-  readonly env: Env;
-  readonly stopTimeoutMs: number;
   readonly event: (event: ReplicaEvent) => void;
   /** Ends the replica because of an error. Never throws. */
   readonly fail: (cause: unknown) => void;
@@ -150,6 +139,21 @@ export class ReplicaContext implements ReplicaPorts {
     this.#ended.abort(reason);
   }
 }
+
+/** Ports and settings that a host gives to a replica. */
+export type ReplicaPorts = Pick<
+  ReplicaContext,
+  | "factory"
+  | "config"
+  | "log"
+  | "store"
+  | "isDurable"
+  | "shared"
+  | "files"
+  | "env"
+  | "stopTimeoutMs"
+  | "event"
+>;
 
 /** Wraps a remote source whose list may fail for a while: the failure is an event, and no snapshot is found. */
 function reporting(

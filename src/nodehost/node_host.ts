@@ -29,7 +29,6 @@ import {
   type MachineFactory,
   tryFactory,
 } from "../rsm/managed_machine.ts";
-import { copySnapshot } from "../snapshot/copy_snapshot.ts";
 import { type FileStore, HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemoryFileStore } from "../snapshot/memory_file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
@@ -50,12 +49,11 @@ import {
 import { ErrClusterNotFound } from "./errors.ts";
 import type { HostEvent } from "./events.ts";
 import { checkHostOptions, type NodeHostOptions } from "./host_options.ts";
-import { checkImport, inspectSnapshot } from "./import_check.ts";
 import type { ClusterInfo, ClusterStatus, NodeHostInfo } from "./info.ts";
+import { loadOnDemand } from "./load.ts";
 import type { Outbox, Unsynced } from "./outbox.ts";
 import { ErrUnsynced } from "./outbox_errors.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
-import { appendSkip } from "./skip_decisions.ts";
 import type { RehearsalRequest } from "../rehearsal/mod.ts";
 import { type Replica, startReplica } from "./replica.ts";
 import { checkConfig, checkID, type ReplicaConfig } from "./replica_config.ts";
@@ -348,6 +346,7 @@ export class NodeHost {
   ): Promise<SkippedEntry> {
     checkID("clusterID", clusterID, 0n);
     if (this.#stopping !== undefined) throw new ErrClusterClosed();
+    const { appendSkip } = await loadOnDemand();
     const stopped = new AbortController();
     // With a reserved node id, since a replica or an import may have opened the log.
     const log = await this.#openLog(
@@ -502,6 +501,7 @@ export class NodeHost {
     snapshot: ReadableStream<Uint8Array>,
     signal: AbortSignal,
   ): Promise<void> {
+    const { checkImport, copySnapshot, inspectSnapshot } = await loadOnDemand();
     let log = await this.#openLog(clusterID, IMPORTER, signal);
     try {
       const present = await this.#snapshots.list(clusterID);
@@ -561,6 +561,7 @@ export class NodeHost {
   async #shareImport(info: SnapshotInfo): Promise<void> {
     const shared = this.logDB.snapshots;
     if (shared === undefined || shared === this.#snapshots) return;
+    const { copySnapshot } = await loadOnDemand();
     const source = pacedSource(await this.#snapshots.open(info), this.env);
     await copySnapshot(source, shared, () => {}, { imported: true });
   }

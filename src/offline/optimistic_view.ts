@@ -17,12 +17,12 @@ import {
 import { APPLY_SLICE_MS, VIEW_EAGER_COMMANDS_MAX } from "../limits.ts";
 import type { ReplicaContext } from "../nodehost/context.ts";
 import type { CurrentMachine } from "../nodehost/current_machine.ts";
+import { loadOnDemand } from "../nodehost/load.ts";
 import type { View } from "../nodehost/outbox.ts";
 import { CallGuard, Op } from "../rsm/call_guard.ts";
 import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
 import type { ManagedFork } from "../rsm/managed_machine.ts";
 import { recoverSnapshot } from "../rsm/recover_snapshot.ts";
-import { saveSnapshot } from "../rsm/save_snapshot.ts";
 import { noopListener, StateMachine } from "../rsm/state_machine.ts";
 import { HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
@@ -411,6 +411,7 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
     let generation = 0;
     let lookups = 0;
     try {
+      const { saveSnapshot } = await loadOnDemand();
       const totals = await saveSnapshot(source, {
         header: { clusterID, nodeID, kind: "full", compression: "none" },
         create: (header) => {

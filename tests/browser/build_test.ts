@@ -1,10 +1,43 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
 import ts from "typescript";
 import { BUILDS, integrityOf, writeBuilds } from "../../web/build.ts";
 import { stopBundler } from "../../web/bundle.ts";
 import { consumer, CONSUMER_OUTPUT } from "../package/consumer.ts";
 
 Deno.test.afterAll(() => stopBundler());
+
+/** Program that prints the error of a snapshot, if there is one, and whether its replica goes on. */
+const SNAPSHOT = `
+import { NodeHost } from "./sampan.js";
+
+const events = [];
+const host = new NodeHost({ onEvent: ({ type }) => events.push(type) });
+const replica = await host.startCluster(() => ({
+  update: () => ({ value: 1n }),
+  lookup: () => 1,
+  saveSnapshot: () => {},
+  recoverFromSnapshot: () => {},
+  close: () => {},
+}), { clusterID: 1n, nodeID: 1n });
+await replica.propose(new Uint8Array());
+const taken = await replica.requestSnapshot()
+  .then(({ index }) => index > 0, (error) => error.name);
+const { value } = await replica.propose(new Uint8Array());
+console.log(events.join(), taken, String(value), replica.status.state);
+await host.stop();
+`;
+
+/** Standard output of a program that Deno runs in a folder; fails if it writes errors. */
+async function output(folder: string, ...args: string[]): Promise<string> {
+  const { stdout, stderr, success } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-lock", ...args],
+    cwd: folder,
+    env: { NO_COLOR: "1" },
+  }).output();
+  const decoder = new TextDecoder();
+  assertEquals([decoder.decode(stderr), success], ["", true]);
+  return decoder.decode(stdout);
+}
 
 /** TypeScript's diagnostics of a program that runs in a browser. */
 function check(path: string, resolution: ts.ModuleResolutionKind): string[] {
@@ -47,7 +80,15 @@ Deno.test({
       await t.step("there are bundles, source maps and types", async () => {
         for (const { name } of BUILDS) {
           const code = await Deno.readTextFile(`${folder}/${name}.js`);
-          assertEquals(/^import |[^.]import\(/m.test(code), false);
+          assertEquals(/^import /m.test(code), false);
+          // What it loads later is a file of this release that loads nothing.
+          const chunks = [...code.matchAll(/[^.]import\("\.\/([^"]+)"\)/g)];
+          assertEquals(chunks.length, code.split(/[^.]import\(/).length - 1);
+          const chunk = chunks[0]![1]!;
+          assertMatch(chunk, /^sampan-on-demand-[0-9a-f]{8}\.js$/);
+          const later = await Deno.readTextFile(`${folder}/${chunk}`);
+          assertEquals(/^import |[^.]import\(/m.test(later), false);
+          await Deno.stat(`${folder}/${chunk}.map`);
           const map = JSON.parse(
             await Deno.readTextFile(`${folder}/${name}.js.map`),
           ) as { sources: string[] };
@@ -56,25 +97,36 @@ Deno.test({
           const hashes = JSON.parse(
             await Deno.readTextFile(`${folder}/integrity.json`),
           ) as Record<string, string>;
-          assertEquals(
-            hashes[`${name}.js`],
-            await integrityOf(await Deno.readFile(`${folder}/${name}.js`)),
-          );
+          for (const file of [`${name}.js`, chunk]) {
+            assertEquals(
+              hashes[file],
+              await integrityOf(await Deno.readFile(`${folder}/${file}`)),
+            );
+          }
         }
       });
       await t.step("Deno checks and runs it", async () => {
-        const { stdout, stderr, success } = await new Deno.Command(
-          Deno.execPath(),
-          {
-            args: ["run", "--quiet", "--no-lock", "--check", path],
-            cwd: folder,
-            env: { NO_COLOR: "1" },
-          },
-        ).output();
-        const decoder = new TextDecoder();
-        assertEquals([decoder.decode(stderr), success], ["", true]);
-        assertEquals(decoder.decode(stdout), CONSUMER_OUTPUT);
+        assertEquals(await output(folder, "--check", path), CONSUMER_OUTPUT);
       });
+      await t.step(
+        "without its chunk a host postpones snapshots, and does everything else",
+        async () => {
+          const { name } = [...Deno.readDirSync(folder)]
+            .find(({ name }) => /^sampan-on-demand-.*\.js$/.test(name))!;
+          const chunk = `${folder}/${name}`;
+          await Deno.writeTextFile(`${folder}/snapshot.js`, SNAPSHOT);
+          await Deno.rename(chunk, `${chunk}.away`);
+          assertEquals(
+            await output(folder, "snapshot.js"),
+            "snapshot failed TypeError 1 running\n",
+          );
+          await Deno.rename(`${chunk}.away`, chunk);
+          assertEquals(
+            await output(folder, "snapshot.js"),
+            "snapshot true 1 running\n",
+          );
+        },
+      );
       await t.step("TypeScript checks it for a bundler", () => {
         assertEquals(check(path, ts.ModuleResolutionKind.Bundler), []);
       });

@@ -7,7 +7,7 @@
  */
 
 /** Output of {@linkcode consumer} when it runs. */
-export const CONSUMER_OUTPUT = "2 1 1 function\n";
+export const CONSUMER_OUTPUT = "2 1 1 function true\n";
 
 /** Text of a program that imports the host and the key-value machines, each from a module. */
 export function consumer(host: string, machines: string): string {
@@ -46,6 +46,7 @@ const wrong = (): unknown => host.stopCluster(1);
 const machine = new KVStateMachine();
 machine.update(kv.put("a", "b"));
 const found: Uint8Array | undefined = machine.lookup(kv.get("a"));
-console.log(String(sum), String(text), found?.length, typeof wrong);
+const { index } = await replica.requestSnapshot();
+console.log(String(sum), String(text), found?.length, typeof wrong, index > 0);
 `;
 }

@@ -29,13 +29,13 @@ interface Fetching extends Event {
 
 const scope = globalThis as unknown as Scope;
 const CACHE = "sampan-app";
-/** The page; its script has a name that changes with its content, which the server puts here. */
+/** The page; its scripts have names that change with their content, which the server puts here. */
 const PAGE = "./";
-const SCRIPT = "app.js";
+const SCRIPTS = "app.js".split(" ");
 
 scope.addEventListener<Extendable>("install", (event) => {
   event.waitUntil(
-    caches.open(CACHE).then((cache) => cache.addAll([PAGE, SCRIPT]))
+    caches.open(CACHE).then((cache) => cache.addAll([PAGE, ...SCRIPTS]))
       .then(() => scope.skipWaiting()),
   );
 });
@@ -45,7 +45,8 @@ scope.addEventListener<Extendable>("activate", (event) => {
 });
 
 function isScript(url: string): boolean {
-  return new URL(url).pathname.endsWith(`/${SCRIPT}`);
+  const { pathname } = new URL(url);
+  return SCRIPTS.some((script) => pathname.endsWith(`/${script}`));
 }
 
 /** Removes the scripts of older versions. */

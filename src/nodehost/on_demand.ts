@@ -1,0 +1,15 @@
+/**
+ * Parts of a host that few pages need, and none needs to start: what makes
+ * snapshots, imports them, and appends decisions to skip an entry. Loaded by
+ * `loadOnDemand()` only, so that bundlers put it into a file of its own.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+export { saveSnapshot } from "../rsm/save_snapshot.ts";
+export { copySnapshot } from "../snapshot/copy_snapshot.ts";
+export { checkImport, inspectSnapshot } from "./import_check.ts";
+export { appendSkip } from "./skip_request.ts";
+export { SnapshotMaker } from "./snapshot_maker.ts";
