@@ -75,17 +75,17 @@ export const BUILDS: readonly Build[] = [
   {
     name: "sampan",
     text: CORE,
-    gzippedBytesMax: 42 * 1024,
+    gzippedBytesMax: 40.5 * 1024,
   },
   {
     name: "sampan-indexeddb",
     text: STORED,
-    gzippedBytesMax: 78 * 1024,
+    gzippedBytesMax: 77 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
-    gzippedBytesMax: 95 * 1024,
+    gzippedBytesMax: 94 * 1024,
   },
 ];
 
@@ -122,13 +122,13 @@ export const PAGES: readonly Page[] = [
     name: "`KVStateMachine`",
     text: pageText("KVStateMachine"),
     gzippedBytesAim: 8 * KIB,
-    gzippedBytesMax: 8.5 * KIB,
+    gzippedBytesMax: 9.75 * KIB,
   },
   {
     name: "`ConcurrentKVStateMachine`",
     text: pageText("ConcurrentKVStateMachine"),
     gzippedBytesAim: 8 * KIB,
-    gzippedBytesMax: 8.5 * KIB,
+    gzippedBytesMax: 9.75 * KIB,
   },
   {
     name: "`IndexedDBKVStateMachine`",
@@ -146,7 +146,7 @@ export const PAGES: readonly Page[] = [
     name: "host (`NodeHost`)",
     text: pageText("NodeHost"),
     gzippedBytesAim: 22 * KIB,
-    gzippedBytesMax: 40.5 * KIB,
+    gzippedBytesMax: 39.5 * KIB,
   },
   {
     name: "host, key-value machine, log and snapshots in IndexedDB",
@@ -158,7 +158,7 @@ export const PAGES: readonly Page[] = [
       ),
     ].join("\n"),
     gzippedBytesAim: 50 * KIB,
-    gzippedBytesMax: 66 * KIB,
+    gzippedBytesMax: 65.5 * KIB,
   },
   {
     name: "offline page with its state in IndexedDB",
@@ -171,7 +171,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 52 * KIB,
-    gzippedBytesMax: 91 * KIB,
+    gzippedBytesMax: 90.5 * KIB,
   },
   {
     name: "offline page with its state in memory",
@@ -181,7 +181,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 46 * KIB,
-    gzippedBytesMax: 75.5 * KIB,
+    gzippedBytesMax: 74.5 * KIB,
   },
 ];
 
@@ -205,7 +205,7 @@ export function sizeOf(code: string | Uint8Array): Size {
 }
 
 /** Upper bound of the weight of all chunks of a bundle, minified and gzipped, in bytes. Held to by a test. */
-export const CHUNKS_BYTES_MAX: number = 15 * 1024;
+export const CHUNKS_BYTES_MAX: number = 30 * 1024;
 
 /** Minifies a bundle with terser, which takes longer than esbuild and makes it some percent smaller. Neither renames a property. */
 async function shrink(

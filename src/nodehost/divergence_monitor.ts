@@ -7,16 +7,8 @@
  */
 
 import { abortable, anySignal } from "../async.ts";
-import {
-  Checkpoints,
-  explainDivergence,
-  type Hashes,
-  locateFailure,
-  replay,
-  type Replayed,
-  replayFactory,
-  type ReplayOptions,
-} from "../divergence/mod.ts";
+import { Checkpoints, type Hashes } from "../divergence/checkpoints.ts";
+import type { Replayed, ReplayOptions } from "../divergence/replay.ts";
 import { EXPLAIN_MS_MAX, LOCATE_MS_MAX } from "../limits.ts";
 import type { ErrDiverged } from "../log/errors.ts";
 import type { SnapshotSource } from "../log/log.ts";
@@ -27,6 +19,7 @@ import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { CurrentMachine } from "./current_machine.ts";
+import { loadReplays } from "./load.ts";
 
 /**
  * Compares the state hashes of a replica with those of others, and replays parts
@@ -113,6 +106,7 @@ export class DivergenceMonitor {
       // Requested before the local replay, so that both replay at the same time.
       const trusted = log.checkpoints?.explain?.(after, upTo, signal)
         .catch(() => undefined);
+      const { explainDivergence } = await loadReplays();
       const explained = await explainDivergence(
         error,
         () => this.#replay(after, upTo, signal),
@@ -150,13 +144,14 @@ export class DivergenceMonitor {
     upTo: number,
     signal: AbortSignal,
   ): Promise<Replayed | undefined> {
-    const replayed = this.#replays.then(() => {
+    const replayed = this.#replays.then(async () => {
       signal.throwIfAborted();
+      const { replay, replayFactory } = await loadReplays();
       const { factory, config, allStores } = this.#context;
       const make = replayFactory(factory, config);
       const { skips } = this.#machine.current;
-      return make &&
-        replay(after, upTo, this.#options(make, skips, allStores, signal));
+      return await (make &&
+        replay(after, upTo, this.#options(make, skips, allStores, signal)));
     });
     this.#replays = replayed.catch(() => {});
     return replayed;
@@ -185,8 +180,7 @@ export class DivergenceMonitor {
   /** Index of the entry of a batch at which a new machine throws too; undefined if it cannot be found, or not in time. */
   async locateFailure(entries: FailedEntries): Promise<number | undefined> {
     const { factory, config, env, stopped, localStores } = this.#context;
-    const make = replayFactory(factory, config);
-    if (entries.index === entries.upTo || make === undefined) return undefined;
+    if (entries.index === entries.upTo) return undefined;
     const late = new AbortController();
     const cancel = env.setTimer(() => late.abort(), LOCATE_MS_MAX);
     const { signal, release } = anySignal(stopped, late.signal);
@@ -196,6 +190,12 @@ export class DivergenceMonitor {
       ...this.#machine.skips.list(),
     ];
     try {
+      const { locateFailure, replayFactory } = await abortable(
+        loadReplays(),
+        signal,
+      );
+      const make = replayFactory(factory, config);
+      if (make === undefined) return undefined;
       const located = locateFailure(
         entries,
         this.#options(make, skips, localStores, signal),

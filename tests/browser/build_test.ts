@@ -81,14 +81,17 @@ Deno.test({
         for (const { name } of BUILDS) {
           const code = await Deno.readTextFile(`${folder}/${name}.js`);
           assertEquals(/^import /m.test(code), false);
-          // What it loads later is a file of this release that loads nothing.
-          const chunks = [...code.matchAll(/[^.]import\("\.\/([^"]+)"\)/g)];
-          assertEquals(chunks.length, code.split(/[^.]import\(/).length - 1);
-          const chunk = chunks[0]![1]!;
-          assertMatch(chunk, /^sampan-on-demand-[0-9a-f]{8}\.js$/);
-          const later = await Deno.readTextFile(`${folder}/${chunk}`);
-          assertEquals(/^import |[^.]import\(/m.test(later), false);
-          await Deno.stat(`${folder}/${chunk}.map`);
+          // What it loads later are files of this release that load nothing.
+          const chunks = [...code.matchAll(/[^.]import\("\.\/([^"]+)"\)/g)]
+            .map(([, chunk]) => chunk!);
+          assertEquals(code.split(/[^.]import\(/).length, 1 + chunks.length);
+          assertEquals(chunks.length, 2);
+          for (const chunk of chunks) {
+            assertMatch(chunk, /^sampan-(on-demand|replays)-[0-9a-f]{8}\.js$/);
+            const later = await Deno.readTextFile(`${folder}/${chunk}`);
+            assertEquals(/^import |[^.]import\(/m.test(later), false);
+            await Deno.stat(`${folder}/${chunk}.map`);
+          }
           const map = JSON.parse(
             await Deno.readTextFile(`${folder}/${name}.js.map`),
           ) as { sources: string[] };
@@ -97,7 +100,7 @@ Deno.test({
           const hashes = JSON.parse(
             await Deno.readTextFile(`${folder}/integrity.json`),
           ) as Record<string, string>;
-          for (const file of [`${name}.js`, chunk]) {
+          for (const file of [`${name}.js`, ...chunks]) {
             assertEquals(
               hashes[file],
               await integrityOf(await Deno.readFile(`${folder}/${file}`)),

@@ -10,10 +10,10 @@
 import { random32 } from "./random.ts";
 import { assertEquals } from "@std/assert";
 import type { Env } from "../../src/env.ts";
-import { loadOnDemand } from "../../src/nodehost/load.ts";
+import { loadOnDemand, loadReplays } from "../../src/nodehost/load.ts";
 
 // Loading takes real time, which no controlled clock waits for.
-await loadOnDemand();
+await Promise.all([loadOnDemand(), loadReplays()]);
 
 const unhandled: unknown[] = [];
 /** Violations of the contract that machines have observed. */
