@@ -1,5 +1,5 @@
 /**
- * What needs replays of the log: loaded once replicas have diverged, or an
+ * Replays of the log: loaded once replicas have diverged, or an
  * `update()` threw.
  *
  * This module is browser compatible.
