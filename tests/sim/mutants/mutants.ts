@@ -283,7 +283,7 @@ export const MUTANTS: readonly Mutant[] = [
   // ---------------------------------------------------------------- snapshots
   {
     name: "compaction one entry too far",
-    file: "src/nodehost/snapshotter.ts",
+    file: "src/nodehost/snapshot_maker.ts",
     find: "const upTo = older.index - (overhead ?? compactionOverhead);",
     replace: "const upTo = older.index - (overhead ?? compactionOverhead) + 1;",
     seeds: 60,
@@ -291,7 +291,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "log compacted up to the newest snapshot",
-    file: "src/nodehost/snapshotter.ts",
+    file: "src/nodehost/snapshot_maker.ts",
     find: "if (good < SNAPSHOTS_KEPT) continue;",
     replace: "if (good < 1) continue;",
     seeds: 60,
@@ -332,7 +332,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: "snapshots of a state with a skipped entry kept",
-    file: "src/nodehost/snapshotter.ts",
+    file: "src/nodehost/snapshot_maker.ts",
     find: "if (!isUsable(info.index, [skip])) await place.remove(info);",
     replace: "",
     seeds: 60,
