@@ -562,3 +562,9 @@ export const MACHINE_SLOW_MS: number = 5000;
 
 /** Steps of a model after which a check for linearizability gives up, in steps. */
 export const LINEARIZABILITY_STEPS_MAX: number = 1_000_000;
+
+/** Deepest nesting of plain data, in levels. */
+export const PLAIN_DEPTH_MAX: number = 100;
+
+/** Longest key of a row in a table of a typed machine, in UTF-16 code units. */
+export const TABLE_KEY_CHARS_MAX: number = 1024;

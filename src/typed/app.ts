@@ -1,0 +1,205 @@
+/**
+ * Typed access of an application to a replica.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { ErrProposalRefused } from "../rsm/errors.ts";
+import type { MaybePromise, Result } from "../statemachine/types.ts";
+import { decodeCommand, encodeCommand } from "./command.ts";
+import { type Rejected, upcast } from "./core.ts";
+import type { MachineDefinition } from "./definition.ts";
+import { newSeed } from "./random.ts";
+import { codeOf, type LibraryCode, valueOf } from "./result.ts";
+import { parseArguments } from "./schema.ts";
+import type { Watch, WatchOptions } from "../watch/mod.ts";
+
+/** Outcome of a command: its value, or the code with which it was rejected. */
+export type Outcome<R> =
+  | { readonly ok: true; readonly value: Exclude<R, Rejected> }
+  | {
+    readonly ok: false;
+    readonly code: (R extends Rejected<infer C> ? C : never) | LibraryCode;
+  };
+
+/** Command of an application, as submitted. */
+export interface Edit<R> {
+  /**
+   * Outcome, once the cluster has decided the command. Rejects only if that cannot
+   * be known, as the result of a submission does.
+   */
+  readonly result: Promise<Outcome<R>>;
+}
+
+/** Command that is not applied: queued, or rejected and not dismissed yet. */
+export interface PendingEdit {
+  /** Name of the command. */
+  readonly name: string;
+  /** Arguments, of the newest version. */
+  readonly args: unknown;
+  /** State of the submission. */
+  readonly state: "queued" | "applied" | "refused" | "unknown";
+  /** Code with which it was rejected, or the reason of the server. */
+  readonly code: string | undefined;
+  /** Removes it, once it is rejected or of unknown outcome. */
+  dismiss(): Promise<void>;
+}
+
+/** Submission as a replica lists it. */
+interface PendingSubmission {
+  readonly cmd: Uint8Array;
+  readonly state: PendingEdit["state"];
+  readonly reason: string | undefined;
+  readonly result: Promise<Result>;
+  dismiss(): Promise<void>;
+}
+
+/** Part of a replica that typed access uses. */
+export interface TypedReplica {
+  submit(cmd: Uint8Array): Promise<PendingSubmission>;
+  pending(): readonly PendingSubmission[];
+  onPending(listener: () => void): () => void;
+  watch<A>(query: unknown, options?: WatchOptions<A>): Watch<A>;
+  readonly view: { lookup(query: unknown): MaybePromise<unknown> };
+}
+
+/** Options of {@linkcode typed}. */
+export interface TypedOptions {
+  /** Author of the commands, as the server knows the one who is signed in. @default none */
+  readonly by?: string;
+  /** Clock of the time in commands, in milliseconds since 1970. @default {Date.now} */
+  readonly now?: () => number;
+  /** Creates the 16 bytes of a command's seed. @default {crypto.getRandomValues} */
+  readonly seed?: () => Uint8Array;
+}
+
+/** Arguments of a query after the state. */
+type QueryArguments<F> = F extends (state: never, ...args: infer A) => unknown
+  ? A
+  : never;
+
+/** Answer of a query. */
+type Answer<F> = F extends (...args: never[]) => infer A ? A : never;
+
+/** Typed access to a replica. */
+export interface App<I, R, Q> {
+  /**
+   * Submits commands: each resolves once it is durable on this device, and is
+   * shown by the optimistic view from then on (U25).
+   *
+   * @throws ErrInvalidArguments, ErrSchemaAsync, ErrSchemaNotIdempotent, ErrNotPlain before anything is stored
+   */
+  readonly do: {
+    readonly [K in keyof I]: (
+      args: I[K],
+    ) => Promise<Edit<K extends keyof R ? R[K] : never>>;
+  };
+  /** Queries the optimistic view. */
+  readonly ask: {
+    readonly [K in keyof Q]: (
+      ...args: QueryArguments<Q[K]>
+    ) => Promise<Answer<Q[K]>>;
+  };
+  /** Watches queries of the optimistic view. */
+  readonly watch: {
+    readonly [K in keyof Q]: (
+      ...args: QueryArguments<Q[K]>
+    ) => Watch<Answer<Q[K]>>;
+  };
+  /** Lists commands that are queued, and those rejected or of unknown outcome until they are dismissed. */
+  pending(): readonly PendingEdit[];
+  /** Calls `listener` after each change of that list; returns a function that ends it. */
+  onPending(listener: () => void): () => void;
+}
+
+/** Outcome of a result, or of the error in its place. */
+async function outcomeOf<R>(result: Promise<Result>): Promise<Outcome<R>> {
+  let decided: Result;
+  try {
+    decided = await result;
+  } catch (error) {
+    if (!(error instanceof ErrProposalRefused)) throw error;
+    const code = error.result && codeOf(error.result);
+    // Refused by the server, not by the machine.
+    if (code === undefined) throw error;
+    return { ok: false, code } as Outcome<R>;
+  }
+  const code = codeOf(decided);
+  return (code === undefined
+    ? { ok: true, value: valueOf(decided) }
+    : { ok: false, code }) as Outcome<R>;
+}
+
+/** Creates an object whose properties are created when they are first used. */
+function byName<T extends object>(
+  names: Iterable<string>,
+  create: (name: string) => unknown,
+): T {
+  const object: Record<string, unknown> = {};
+  for (const name of names) object[name] = create(name);
+  return Object.freeze(object) as T;
+}
+
+/**
+ * Gives an application typed access to a replica of a defined machine.
+ *
+ * @param replica replica that was started with `definition.create`
+ */
+export function typed<S, I, R, Q>(
+  replica: TypedReplica,
+  definition: MachineDefinition<S, I, R, Q>,
+  options: TypedOptions = {},
+): App<I, R, Q> {
+  const { by = null, now = Date.now, seed = newSeed } = options;
+  const { commands, queries } = definition;
+  const submit = async (
+    name: string,
+    input: unknown,
+  ): Promise<Edit<unknown>> => {
+    const { args: schema, version } = commands.get(name)!;
+    const args = parseArguments(name, schema, input) as never;
+    const at = Math.max(0, Math.floor(now()));
+    const cmd = encodeCommand({ name, version, at, by, seed: seed(), args });
+    const submission = await replica.submit(cmd);
+    const result = outcomeOf(submission.result);
+    // An application may ignore the outcome.
+    result.catch(() => {});
+    return { result };
+  };
+  return {
+    do: byName(
+      commands.keys(),
+      (name) => (args: unknown) => submit(name, args),
+    ),
+    ask: byName(
+      queries.keys(),
+      (name) => async (...args: unknown[]) =>
+        await replica.view.lookup({ name, args }),
+    ),
+    watch: byName(
+      queries.keys(),
+      (name) => (...args: unknown[]) => replica.watch({ name, args }),
+    ),
+    pending: () => replica.pending().map((one) => pendingOf(definition, one)),
+    onPending: (listener) => replica.onPending(listener),
+  };
+}
+
+function pendingOf(
+  { commands }: MachineDefinition,
+  submission: PendingSubmission,
+): PendingEdit {
+  const envelope = decodeCommand(submission.cmd);
+  const command = envelope && commands.get(envelope.name);
+  return {
+    name: envelope?.name ?? "",
+    args: command && envelope.version <= command.version
+      ? upcast(command, envelope)
+      : envelope?.args,
+    state: submission.state,
+    code: submission.reason,
+    dismiss: () => submission.dismiss(),
+  };
+}

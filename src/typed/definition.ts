@@ -1,0 +1,293 @@
+/**
+ * Definition of a typed machine: its state, commands, queries and versions.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { describe } from "../describe.ts";
+import type { Entry } from "../statemachine/types.ts";
+import type { MaybePromise } from "../statemachine/types.ts";
+import { decodeCommand, type Envelope } from "./command.ts";
+import {
+  type AnyCommand,
+  type CommandContext,
+  type MachineCore,
+  type OldState,
+  upcast,
+} from "./core.ts";
+import { ErrInvalidDefinition } from "./errors.ts";
+import { TypedMachine } from "./machine.ts";
+import { refusalOfArguments, type Schema } from "./schema.ts";
+import { TypedState } from "./state.ts";
+
+/** Parts of a command's definition beside its arguments and its handler. */
+export interface CommandOptions {
+  /** Version of the arguments, from 1. @default 1 */
+  readonly version?: number;
+  /** Conversions of stored arguments by version: each from that version to the next. */
+  readonly upcast?: Readonly<Record<number, (old: never) => unknown>>;
+}
+
+/** Definition of a machine, for {@linkcode defineMachine}. */
+export interface MachineOptions<S, I, A, R, Q> {
+  /** Name of the machine, which its snapshots and commands carry. */
+  readonly name: string;
+  /** Version of the state's shape, from 1. */
+  readonly version: number;
+  /** Creates the first state: tables, and plain values that a handler may assign. */
+  readonly state: () => S;
+  /** Commands by name. */
+  readonly commands:
+    & {
+      readonly [K in keyof A]: CommandOptions & {
+        readonly args: Schema<unknown, A[K]>;
+        readonly run: (
+          state: S,
+          args: A[K],
+          context: CommandContext,
+        ) => unknown;
+      };
+    }
+    & {
+      readonly [K in keyof I]: {
+        readonly args: {
+          readonly "~standard": {
+            readonly types?: { readonly input: I[K] } | undefined;
+          };
+        };
+      };
+    }
+    & {
+      readonly [K in keyof R]: {
+        readonly run: (
+          state: S,
+          args: K extends keyof A ? A[K] : never,
+          context: CommandContext,
+        ) => R[K];
+      };
+    };
+  /** Queries by name: pure functions of the state and plain arguments. */
+  readonly queries: Q;
+  /** Conversions of states in snapshots by version: each from that version to the next. */
+  readonly migrate?: Readonly<Record<number, (old: OldState) => OldState>>;
+  /** Names of the changes of behaviour that this code knows. */
+  readonly changes?: readonly string[];
+  /**
+   * Decision about a command of a newer version than this code: `"stop"` ends the
+   * replica with `ErrNewerCode` until the newer code is loaded; `"reject"` rejects
+   * it with the code `sampan:newer`, on every replica that runs such code.
+   *
+   * @default {"stop"}
+   */
+  readonly newer?: "stop" | "reject";
+  /** Called with each committed command whose handler threw, and with what it threw. Its own errors are ignored. */
+  readonly onThrow?: (error: unknown, command: ThrownCommand) => void;
+}
+
+/** Command whose handler threw. */
+export interface ThrownCommand {
+  /** Log index of the command. */
+  readonly index: number;
+  /** Name of the command. */
+  readonly name: string;
+  /** Author of the command. */
+  readonly by: string | null;
+  /** Arguments, of the newest version. */
+  readonly args: unknown;
+}
+
+/** Queries of a machine with state `S`. */
+export type Queries<S> = Readonly<
+  Record<string, (state: S, ...args: never[]) => unknown>
+>;
+
+/** Principal of a command, as `validate` gets it. */
+interface Author {
+  readonly id: string;
+}
+
+/** Types of a machine, which no value has. */
+export interface MachineTypes<S, I, R, Q> {
+  readonly state: S;
+  readonly inputs: I;
+  readonly returns: R;
+  readonly queries: Q;
+}
+
+/** Defined machine: creates state machines, and describes them to whoever uses them. */
+export class MachineDefinition<
+  S = unknown,
+  I = unknown,
+  R = unknown,
+  Q = unknown,
+> implements MachineCore {
+  /** Name of the machine. */
+  readonly name: string;
+  /** Version of the state's shape. */
+  readonly version: number;
+  /** Types of the machine, for inference. */
+  declare readonly types: MachineTypes<S, I, R, Q>;
+  /** @internal */
+  readonly commands: ReadonlyMap<string, AnyCommand>;
+  /** @internal */
+  readonly queries: ReadonlyMap<
+    string,
+    (state: unknown, ...args: unknown[]) => unknown
+  >;
+  /** @internal */
+  readonly migrations: Readonly<Record<number, (old: OldState) => OldState>>;
+  /** @internal */
+  readonly changes: ReadonlySet<string>;
+  /** @internal */
+  readonly rejectsNewer: boolean;
+  readonly #state: () => S;
+  readonly #onThrow: MachineOptions<S, I, unknown, R, Q>["onThrow"];
+
+  /** Use {@linkcode defineMachine}. */
+  constructor(options: MachineOptions<S, I, never, R, Q>) {
+    const { name, version, commands, queries } = options;
+    this.name = name;
+    this.version = version;
+    this.#state = options.state;
+    this.#onThrow = options.onThrow;
+    this.commands = commandsOf(commands as Record<string, never>);
+    this.queries = new Map(
+      Object.entries(queries as Record<string, never>),
+    );
+    this.migrations = options.migrate ?? {};
+    this.changes = new Set(options.changes);
+    this.rejectsNewer = options.newer === "reject";
+    checkVersion(`Machine ${name}`, version, this.migrations, "migrate");
+    // Fails here, not at the start of a cluster.
+    this.newState();
+  }
+
+  /** @internal Creates the first state. */
+  newState(): TypedState {
+    return new TypedState(this.#state() as Record<string, unknown>);
+  }
+
+  /** @internal Reports a handler that threw. */
+  thrown(
+    error: unknown,
+    { index }: Entry,
+    { name, by }: Envelope,
+    args: unknown,
+  ): void {
+    try {
+      this.#onThrow?.(error, { index, name, by, args });
+    } catch {
+      // The application's error does not reach the replica.
+    }
+  }
+
+  /** Creates a machine for `startConcurrentCluster()`. */
+  readonly create = (): TypedMachine => new TypedMachine(this);
+
+  /**
+   * Decides about a command that a page has submitted, as the `validate` of
+   * `serve()`: undefined if it is a command of this machine whose arguments its
+   * schema accepts, with the principal as its author (Y1); otherwise the reason.
+   */
+  readonly validate = (
+    principal: Author,
+    cmd: Uint8Array,
+  ): MaybePromise<string | undefined> => {
+    const envelope = decodeCommand(cmd);
+    if (envelope === undefined) {
+      return `Command is not one of machine ${this.name}`;
+    }
+    const { name, version, by } = envelope;
+    const command = this.commands.get(name);
+    if (command === undefined) {
+      return `Machine ${this.name} has no command ${describe(name)}`;
+    }
+    if (version > command.version) {
+      return `Command ${name} has version ${version}, this server knows ${command.version}`;
+    }
+    if (by !== null && by !== principal.id) {
+      return `Author ${describe(by)} is not the one who is signed in`;
+    }
+    if (by === null && principal.id !== "") {
+      return `Command ${name} has no author, and ${
+        describe(principal.id)
+      } is signed in`;
+    }
+    const args = upcast(command, envelope);
+    return refusalOfArguments(name, command.args, args);
+  };
+}
+
+function commandsOf(
+  definitions: Readonly<Record<string, Partial<AnyCommand>>>,
+): Map<string, AnyCommand> {
+  const commands = new Map<string, AnyCommand>();
+  for (
+    const [name, { args, run, version = 1, upcast = {} }] of Object.entries(
+      definitions,
+    )
+  ) {
+    if (
+      name === "" || typeof run !== "function" ||
+      args?.["~standard"]?.version !== 1
+    ) {
+      throw new ErrInvalidDefinition(
+        `Command ${
+          describe(name)
+        } needs \`args\`, a schema that follows Standard Schema 1, and a function \`run\``,
+      );
+    }
+    checkVersion(`Command ${name}`, version, upcast, "upcast");
+    commands.set(name, { args, run, version, upcast });
+  }
+  return commands;
+}
+
+/** Checks that a version is one, and that there is a conversion from each before it. */
+function checkVersion(
+  what: string,
+  version: number,
+  conversions: Readonly<Record<number, unknown>>,
+  name: string,
+): void {
+  if (!Number.isSafeInteger(version) || version < 1) {
+    throw new ErrInvalidDefinition(
+      `${what} has version ${describe(version)}; give a whole number from 1`,
+    );
+  }
+  for (let from = 1; from < version; from++) {
+    if (typeof conversions[from] !== "function") {
+      throw new ErrInvalidDefinition(
+        `${what} has version ${version} and no \`${name}\` from version ${from}: what was stored in it could not be read`,
+      );
+    }
+  }
+}
+
+/**
+ * Defines a machine by its state, commands and queries. From it come ordinary
+ * state machines of the contract, for replicas and for servers, and the typed
+ * access of an application.
+ *
+ * A handler is deterministic: it uses its state, arguments and context only. It
+ * returns the result of the command, plain data or nothing, or a rejection. What a
+ * rejected command, or one whose handler throws, has changed is undone, and the
+ * result says so: no command can stop a replica (Y3).
+ *
+ * @throws ErrInvalidDefinition if the definition contradicts itself
+ */
+export function defineMachine<
+  S extends object,
+  I,
+  A,
+  R,
+  Q extends Queries<S>,
+>(
+  options: MachineOptions<S, I, A, R, Q>,
+): MachineDefinition<S, I, R, Q> {
+  return new MachineDefinition(
+    options as unknown as MachineOptions<S, I, never, R, Q>,
+  );
+}

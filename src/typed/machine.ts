@@ -1,0 +1,298 @@
+/**
+ * State machine of a definition.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { describe } from "../describe.ts";
+import type {
+  Forked,
+  IConcurrentStateMachine,
+  IExtended,
+  IFork,
+  IHash,
+  IRecoveredHash,
+  IRefusal,
+  IStateVersion,
+} from "../statemachine/machines.ts";
+import type {
+  Entry,
+  ISnapshotFileCollection,
+  Result,
+  SnapshotFile,
+} from "../statemachine/types.ts";
+import { decodeCommand, type Envelope } from "./command.ts";
+import {
+  type AnyCommand,
+  type CommandContext,
+  type MachineCore,
+  Rejected,
+  type TypedQuery,
+  upcast,
+} from "./core.ts";
+import {
+  ErrInvalidDefinition,
+  ErrInvalidQuery,
+  ErrNewerCode,
+} from "./errors.ts";
+import { decodePlain, encodePlain, type Plain } from "./plain.ts";
+import { Random } from "./random.ts";
+import { accepted, codeOf, rejected } from "./result.ts";
+import {
+  loadState,
+  type SavedState,
+  saveState,
+  stateHash,
+} from "./snapshot.ts";
+import type { TypedState } from "./state.ts";
+import { TableCore } from "./table.ts";
+
+/** Context of one command. */
+class Context implements CommandContext {
+  readonly by: string | null;
+  readonly at: number;
+  readonly #seed: Uint8Array;
+  readonly #machine: Pick<TypedMachine, "isActive">;
+  #random: Random | undefined;
+
+  constructor({ by, at, seed }: Envelope, machine: TypedMachine) {
+    this.by = by;
+    this.at = at;
+    this.#seed = seed;
+    this.#machine = machine;
+  }
+
+  random(): number {
+    return (this.#random ??= new Random(this.#seed)).float();
+  }
+
+  id(): string {
+    return (this.#random ??= new Random(this.#seed)).id();
+  }
+
+  reject<const C extends string>(code: C): Rejected<C> {
+    return new Rejected(code);
+  }
+
+  since(change: string): boolean {
+    return this.#machine.isActive(change);
+  }
+}
+
+/** Concurrent state machine of a definition. */
+export class TypedMachine
+  implements
+    IConcurrentStateMachine<TypedQuery, unknown>,
+    IExtended,
+    IHash,
+    IRecoveredHash,
+    IRefusal,
+    IStateVersion,
+    IFork<IConcurrentStateMachine<TypedQuery, unknown>> {
+  /** Version of the state's shape. */
+  readonly stateVersion: number;
+  readonly #definition: MachineCore;
+  #state: TypedState;
+  /** Active changes of behaviour, with the index from which each counts. */
+  #active: ReadonlyMap<string, number> = new Map();
+  #recoveredHash: bigint | undefined;
+
+  /** Creates the machine in the first state of its definition. */
+  constructor(definition: MachineCore) {
+    this.#definition = definition;
+    this.stateVersion = this.#definition.version;
+    this.#state = this.#definition.newState();
+  }
+
+  /** Applies commands. A malformed one is rejected, as is one whose handler throws. */
+  update(entries: Entry[]): Entry[] {
+    for (const entry of entries) entry.result = this.#apply(entry);
+    return entries;
+  }
+
+  #apply(entry: Entry): Result {
+    const envelope = decodeCommand(entry.cmd);
+    if (envelope === undefined) return rejected("sampan:malformed");
+    if (envelope.name === "") return this.#activate(entry, envelope);
+    const command = this.#definition.commands.get(envelope.name);
+    if (command === undefined || envelope.version > command.version) {
+      return this.#rejectNewer(
+        `Command ${describe(envelope.name)} of version ${envelope.version}`,
+        entry,
+      );
+    }
+    if (envelope.version < 1) return rejected("sampan:malformed");
+    return this.#run(entry, envelope, command);
+  }
+
+  #run(entry: Entry, envelope: Envelope, command: AnyCommand): Result {
+    const state = this.#state;
+    let args: unknown;
+    try {
+      args = upcast(command, envelope);
+      const context = new Context(envelope, this);
+      const { result } = state.run(
+        () => {
+          const returned = command.run(state.root, args, context);
+          return returned instanceof Rejected
+            ? { code: returned.code, result: rejected(returned.code) }
+            : { code: undefined, result: accepted(returned) };
+        },
+        ({ code }) => code === undefined,
+      );
+      return result;
+    } catch (error) {
+      // Its text differs between engines, and is not part of the result.
+      this.#definition.thrown(error, entry, envelope, args);
+      return rejected("sampan:threw");
+    }
+  }
+
+  #rejectNewer(what: string, { index }: Entry): Result {
+    if (this.#definition.rejectsNewer) return rejected("sampan:newer");
+    throw new ErrNewerCode(
+      `${what} at index ${index} is not known to this code of machine ${this.#definition.name}: load the newer code; nothing is lost`,
+    );
+  }
+
+  /** Activates a change of behaviour, from this entry on (Y7). */
+  #activate(entry: Entry, { args }: Envelope): Result {
+    if (typeof args !== "string") return rejected("sampan:malformed");
+    if (this.#active.has(args)) return accepted(undefined);
+    if (!this.#definition.changes.has(args)) {
+      return this.#rejectNewer(`Change ${describe(args)}, activated`, entry);
+    }
+    this.#active = new Map(this.#active).set(args, entry.index);
+    return accepted(undefined);
+  }
+
+  /** True if a change is active. */
+  isActive(change: string): boolean {
+    const { changes, name } = this.#definition;
+    if (changes.has(change)) return this.#active.has(change);
+    throw new ErrInvalidDefinition(
+      `Machine ${name} does not list ${describe(change)} in its \`changes\``,
+    );
+  }
+
+  /**
+   * Answers a query.
+   *
+   * @throws ErrInvalidQuery if the definition has no query of that name, or it answers with a table
+   */
+  lookup(query: TypedQuery): unknown {
+    const { queries, name } = this.#definition;
+    const answer = queries.get(query.name);
+    if (answer === undefined) {
+      throw new ErrInvalidQuery(
+        `Machine ${name} has no query ${describe(query.name)}`,
+      );
+    }
+    const found = answer(this.#state.root, ...query.args);
+    if (found instanceof TableCore) {
+      throw new ErrInvalidQuery(
+        `Query ${query.name} answers with table ${found.name}, which changes: answer with rows, such as [...table.values()]`,
+      );
+    }
+    return found;
+  }
+
+  /** Answers an encoded query: an array of its name and arguments as plain data; the answer is encoded likewise. */
+  naLookup(query: Uint8Array): Uint8Array {
+    let decoded: Plain;
+    try {
+      decoded = decodePlain(query);
+    } catch (error) {
+      throw new ErrInvalidQuery("Encoded query is not plain data", {
+        cause: error,
+      });
+    }
+    if (!Array.isArray(decoded) || typeof decoded[0] !== "string") {
+      throw new ErrInvalidQuery(
+        `Encoded query is ${
+          describe(decoded)
+        }; give an array of its name and arguments`,
+      );
+    }
+    const [name, ...args] = decoded as [string, ...Plain[]];
+    return encodePlain(
+      this.lookup({ name, args }) ?? null,
+      `answer of ${name}`,
+    );
+  }
+
+  /** Returns the code with which a command was rejected. */
+  refusal(result: Result): string | undefined {
+    return codeOf(result);
+  }
+
+  /** Returns the state hash. */
+  getHash(): bigint {
+    return stateHash(this.#state, this.#active);
+  }
+
+  /** Returns the hash of the state before the migration of the last recovery. */
+  getRecoveredHash(): bigint | undefined {
+    return this.#recoveredHash;
+  }
+
+  get #saved(): SavedState {
+    const { name, version } = this.#definition;
+    return {
+      name,
+      version,
+      state: this.#state,
+      active: this.#active,
+    };
+  }
+
+  /** Captures the present state, in constant time for its tables. */
+  prepareSnapshot(): unknown {
+    return { ...this.#saved, state: this.#state.clone() };
+  }
+
+  /** Writes a captured state, row by row. */
+  async saveSnapshot(
+    context: unknown,
+    w: WritableStream<Uint8Array>,
+    _files: ISnapshotFileCollection,
+    stopped: AbortSignal,
+  ): Promise<void> {
+    await saveState(context as SavedState, w, stopped);
+  }
+
+  /**
+   * Replaces the state by a saved one, which is migrated if it is of an older
+   * version, in one step at the end (Y8).
+   *
+   * @throws ErrTypedSnapshot if the payload is damaged, or another machine's
+   * @throws ErrNewerCode if it is of newer code
+   */
+  async recoverFromSnapshot(
+    r: ReadableStream<Uint8Array>,
+    _files: readonly SnapshotFile[],
+    stopped: AbortSignal,
+  ): Promise<void> {
+    const { state, active, savedHash } = await loadState(
+      this.#definition,
+      r,
+      stopped,
+    );
+    this.#state = state;
+    this.#active = active;
+    this.#recoveredHash = savedHash;
+  }
+
+  /** Creates a fork: an independent machine, in constant time for the tables. */
+  fork(): Forked<IConcurrentStateMachine<TypedQuery, unknown>> {
+    const machine = new TypedMachine(this.#definition);
+    machine.#state = this.#state.clone();
+    machine.#active = this.#active;
+    return machine;
+  }
+
+  /** Does nothing: the machine has no resources to free. */
+  close(): void {}
+}

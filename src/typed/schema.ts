@@ -1,0 +1,156 @@
+/**
+ * Schemas of arguments: any that follow Standard Schema, version 1.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { isPromise } from "../async.ts";
+import { isSameBytes } from "../bytes.ts";
+import { describe } from "../describe.ts";
+import {
+  ErrInvalidArguments,
+  ErrSchemaAsync,
+  ErrSchemaNotIdempotent,
+} from "./errors.ts";
+import { encodePlain } from "./plain.ts";
+
+/** Part of a value that a schema refuses. */
+export interface SchemaIssue {
+  /** Reason, for people. */
+  readonly message: string;
+  /** Path to the part: keys, or objects with a key. */
+  readonly path?:
+    | readonly (PropertyKey | { readonly key: PropertyKey })[]
+    | undefined;
+}
+
+/** Result of a validation: the value, or the reasons for which it is refused. */
+export type SchemaResult<Output> =
+  | { readonly value: Output; readonly issues?: undefined }
+  | { readonly issues: readonly SchemaIssue[] };
+
+/** Schema that follows Standard Schema, version 1, as those of zod, valibot and arktype do. */
+export interface Schema<Input = unknown, Output = Input> {
+  /** Properties of the standard. */
+  readonly "~standard": {
+    /** Version of the standard. */
+    readonly version: 1;
+    /** Name of the library. */
+    readonly vendor: string;
+    /** Validates a value. */
+    readonly validate: (
+      value: unknown,
+    ) => SchemaResult<Output> | Promise<SchemaResult<Output>>;
+    /** Types, which no value has. */
+    readonly types?:
+      | { readonly input: Input; readonly output: Output }
+      | undefined;
+  };
+}
+
+function pathOf({ path = [] }: SchemaIssue): string {
+  return path.map((part) =>
+    `.${String(typeof part === "object" ? part.key : part)}`
+  ).join("");
+}
+
+/** Text of the reasons for which arguments are refused. */
+function textOf(command: string, issues: readonly SchemaIssue[]): string {
+  return issues.slice(0, 5).map((issue) =>
+    `${command}${pathOf(issue)}: ${issue.message}`
+  ).join("; ");
+}
+
+function validate<O>(
+  command: string,
+  schema: Schema<unknown, O>,
+  value: unknown,
+): SchemaResult<O> {
+  const result = schema["~standard"].validate(value);
+  if (isPromise(result)) {
+    result.catch(() => {});
+    throw new ErrSchemaAsync(
+      `Schema of command ${command} (${
+        schema["~standard"].vendor
+      }) validates asynchronously: a command is decided in one step; use a synchronous schema, and look up what it needs before`,
+    );
+  }
+  return result;
+}
+
+/**
+ * Validates arguments and returns the output of their schema.
+ *
+ * @throws ErrInvalidArguments if the schema refuses them
+ * @throws ErrSchemaAsync if the schema is asynchronous
+ * @throws ErrSchemaNotIdempotent if the schema does not accept its own output unchanged
+ * @throws ErrNotPlain if the output is not plain data
+ */
+export function parseArguments<O>(
+  command: string,
+  schema: Schema<unknown, O>,
+  value: unknown,
+): O {
+  const first = validate(command, schema, value);
+  if (first.issues !== undefined) {
+    throw new ErrInvalidArguments(
+      `Arguments of ${textOf(command, first.issues)}`,
+    );
+  }
+  const encoded = encodePlain(first.value, `arguments of ${command}`);
+  const second = validate(command, schema, first.value);
+  const reason = second.issues !== undefined
+    ? `refuses it: ${textOf(command, second.issues)}`
+    : isSameBytes(encoded, encodePlain(second.value, command))
+    ? undefined
+    : `changes it again at ${
+      firstDifference(first.value, second.value, command)
+    }`;
+  if (reason !== undefined) {
+    throw new ErrSchemaNotIdempotent(
+      `Schema of command ${command} does not accept its own output: it ${reason}; the server validates what was submitted, so transform arguments before they are submitted`,
+    );
+  }
+  return first.value;
+}
+
+/** Path of the first part in which two plain values differ. */
+function firstDifference(one: unknown, other: unknown, path: string): string {
+  if (
+    typeof one === "object" && one !== null && typeof other === "object" &&
+    other !== null
+  ) {
+    const a = one as Record<string, unknown>;
+    const b = other as Record<string, unknown>;
+    for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
+      if (!Object.is(a[key], b[key])) {
+        const found = firstDifference(a[key], b[key], `${path}.${key}`);
+        if (found !== "") return found;
+      }
+    }
+    return Object.keys(a).join() === Object.keys(b).join() ? "" : path;
+  }
+  return Object.is(one, other)
+    ? ""
+    : `${path} (${describe(one)}, then ${describe(other)})`;
+}
+
+/** Reason for which stored arguments are refused; undefined if the schema accepts them unchanged. */
+export function refusalOfArguments(
+  command: string,
+  schema: Schema,
+  value: unknown,
+): string | undefined {
+  const result = validate(command, schema, value);
+  if (result.issues !== undefined) return textOf(command, result.issues);
+  return isSameBytes(
+      encodePlain(value, command),
+      encodePlain(result.value, command),
+    )
+    ? undefined
+    : `${command}: the schema changes ${
+      firstDifference(value, result.value, "arguments")
+    }, so they were not validated before they were submitted`;
+}

@@ -1,0 +1,540 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
+import {
+  ErrProposalRefused,
+  MemoryOutbox,
+  NodeHost,
+  type Result,
+} from "../../mod.ts";
+import {
+  decodeCommand,
+  encodeCommand,
+  type Envelope,
+} from "../../src/typed/command.ts";
+import {
+  defineMachine,
+  ErrInvalidArguments,
+  ErrInvalidDefinition,
+  ErrInvalidQuery,
+  ErrNewerCode,
+  ErrNotPlain,
+  ErrSchemaAsync,
+  ErrSchemaNotIdempotent,
+  ErrTypedSnapshot,
+  newID,
+  type Schema,
+  table,
+  typed,
+  TypedMachine,
+} from "../../src/typed/mod.ts";
+import { codeOf, valueOf } from "../../src/typed/result.ts";
+import { anything, board, type Card, shape, thrown } from "./board.ts";
+
+const SEED = new Uint8Array(16).fill(7);
+
+function command(name: string, args: unknown, more: Partial<Envelope> = {}) {
+  return encodeCommand({
+    name,
+    version: 1,
+    at: 1000,
+    by: null,
+    seed: SEED,
+    args: args as never,
+    ...more,
+  });
+}
+
+function run(machine: TypedMachine, ...cmds: Uint8Array[]): Result[] {
+  const entries = cmds.map((cmd, i) => ({ index: i + 1, cmd }));
+  return machine.update(entries).map(({ result }) => result!);
+}
+
+/** Value or code of a result. */
+function decided(result: Result): unknown {
+  return codeOf(result) ?? valueOf(result) ?? "done";
+}
+
+async function snapshotOf(machine: TypedMachine): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  await machine.saveSnapshot(
+    machine.prepareSnapshot(),
+    new WritableStream({ write: (chunk) => void chunks.push(chunk) }),
+    { addFile() {} },
+    new AbortController().signal,
+  );
+  return new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer());
+}
+
+async function recover(
+  machine: TypedMachine,
+  bytes: Uint8Array,
+): Promise<TypedMachine> {
+  await machine.recoverFromSnapshot(
+    new Blob([bytes as BlobPart]).stream(),
+    [],
+    new AbortController().signal,
+  );
+  return machine;
+}
+
+Deno.test("Y2 a result is a value or a code, and never the text of a native error", () => {
+  const machine = board.create();
+  const add = command("add", { id: "1", text: "rice", list: "todo" });
+  const results = run(
+    machine,
+    add,
+    add,
+    command("move", { id: "2", list: "done" }),
+    command("remove", { id: "1" }),
+    command("rename", { title: "new" }),
+    command("crash", "test"),
+  );
+  assertEquals(results.map(decided), [
+    1,
+    "exists",
+    "missing",
+    true,
+    "done",
+    "sampan:threw",
+  ]);
+  const text = new TextDecoder().decode(results[5]!.data);
+  assert(!text.includes("crash"), text);
+  assertEquals(machine.refusal(results[1]!), "exists");
+  assertEquals(machine.refusal(results[0]!), undefined);
+});
+
+Deno.test("Y3 a handler that throws is undone, reported with the decoded command, and stops nothing", () => {
+  const machine = board.create();
+  run(machine, command("add", { id: "1", text: "rice", list: "todo" }));
+  const hash = machine.getHash();
+  thrown.length = 0;
+  run(machine, command("crash", 5));
+  assertEquals(machine.getHash(), hash);
+  assertEquals(machine.lookup({ name: "ids", args: [] }), ["1"]);
+  assertEquals(machine.lookup({ name: "title", args: [] }), "");
+  assertEquals(thrown, ["crash at 1: TypeError: crash with 5"]);
+});
+
+Deno.test("Y4 what is not plain never gets into the state: the command is undone", () => {
+  const machine = board.create();
+  const hash = machine.getHash();
+  const define = (row: unknown) =>
+    defineMachine({
+      name: "x",
+      version: 1,
+      state: () => ({ rows: table<unknown>(), value: 0 as unknown }),
+      commands: {
+        row: { args: anything(), run: (s) => s.rows.set("a", row) },
+        value: {
+          args: anything(),
+          run(s) {
+            s.rows.set("b", 1);
+            s.value = row;
+          },
+        },
+        returns: { args: anything(), run: () => row },
+      },
+      queries: {},
+    });
+  assertEquals(machine.getHash(), hash);
+  for (const bad of [NaN, new Map(), { a: undefined }, "\ud800", [() => 1]]) {
+    const machine = define(bad).create();
+    const before = machine.getHash();
+    assertEquals(
+      run(
+        machine,
+        command("row", 1),
+        command("value", 1),
+        command("returns", 1),
+      ).map(decided),
+      ["sampan:threw", "sampan:threw", "sampan:threw"],
+    );
+    assertEquals(machine.getHash(), before);
+  }
+});
+
+Deno.test("Y5 random numbers and ids come from the command's seed alone", () => {
+  const draw = (seed: Uint8Array, machine = board.create()) =>
+    decided(run(machine, command("draw", {}, { seed }))[0]!);
+  const other = board.create();
+  run(other, command("rename", { title: "before" }));
+  assertEquals(draw(SEED), draw(SEED, other));
+  assert(`${draw(SEED)}` !== `${draw(new Uint8Array(16))}`);
+});
+
+Deno.test("Y6 a malformed command is rejected, and stops nothing", () => {
+  const machine = board.create();
+  assertEquals(
+    run(
+      machine,
+      new Uint8Array(),
+      new Uint8Array([255, 1, 2]),
+      command("add", {}).subarray(0, 12),
+      command("add", {}, { version: 0 }),
+    ).map(decided),
+    Array(4).fill("sampan:malformed"),
+  );
+});
+
+Deno.test("Y6 a stored command of an old version is upcast when it is decoded", () => {
+  const machine = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({ rows: table<unknown>() }),
+    commands: {
+      add: {
+        version: 3,
+        upcast: {
+          1: (old: { id: string }) => ({ ...old, first: true }),
+          2: (old: object) => ({ ...old, second: true }),
+        },
+        args: anything<{ id: string }>(),
+        run: (s, a) => s.rows.set(a.id, a),
+      },
+    },
+    queries: { all: (s) => [...s.rows] },
+  }).create();
+  run(
+    machine,
+    command("add", { id: "1" }),
+    command("add", { id: "2" }, { version: 2 }),
+    command("add", { id: "3" }, { version: 3 }),
+  );
+  assertEquals(machine.lookup({ name: "all", args: [] }), [
+    ["1", { id: "1", first: true, second: true }],
+    ["2", { id: "2", second: true }],
+    ["3", { id: "3" }],
+  ]);
+});
+
+Deno.test("Y6 a command of newer code stops the replica, or is rejected where the definition says so", () => {
+  const newer = command("add", {}, { version: 2 });
+  assertThrows(() => run(board.create(), newer), ErrNewerCode, "version 2");
+  assertThrows(
+    () => run(board.create(), command("unheard", {})),
+    ErrNewerCode,
+    '"unheard"',
+  );
+  const rejecting = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({ value: 1 }),
+    commands: {},
+    queries: {},
+    newer: "reject",
+  });
+  assertEquals(decided(run(rejecting.create(), newer)[0]!), "sampan:newer");
+});
+
+Deno.test("Y7 a change of behaviour counts from its entry in the log on, and survives a snapshot", async () => {
+  const definition = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({ log: [] as string[] }),
+    commands: {
+      note: {
+        args: anything<string>(),
+        run(s, a, ctx) {
+          s.log = [...s.log, ctx.since("loud") ? a.toUpperCase() : a];
+        },
+      },
+    },
+    queries: { log: (s) => s.log },
+    changes: ["loud"],
+  });
+  const machine = definition.create();
+  const activate = command("", "loud", { version: 0 });
+  run(machine, command("note", "a"));
+  const before = machine.getHash();
+  run(machine, activate);
+  assert(machine.getHash() !== before);
+  const after = await recover(definition.create(), await snapshotOf(machine));
+  assertEquals(after.getHash(), machine.getHash());
+  for (const one of [machine, after]) {
+    run(one, command("note", "b"));
+    assertEquals(one.lookup({ name: "log", args: [] }), ["a", "B"]);
+  }
+  assertThrows(
+    () => run(board.create(), activate),
+    ErrNewerCode,
+    'Change "loud"',
+  );
+});
+
+Deno.test("Y8 a snapshot is the state, keys in their order, and names its machine and versions", async () => {
+  const machine = board.create();
+  for (let i = 0; i < 3000; i++) {
+    const id = `${i * 7919 % 3000}`;
+    run(machine, command("add", { id, text: `card ${i}`, list: `${i % 5}` }));
+  }
+  run(machine, command("rename", { title: "big" }));
+  const bytes = await snapshotOf(machine);
+  const other = await recover(board.create(), bytes);
+  assertEquals(other.getHash(), machine.getHash());
+  for (
+    const query of [
+      { name: "ids", args: [] },
+      { name: "list", args: ["3"] },
+      { name: "title", args: [] },
+    ]
+  ) assertEquals(other.lookup(query), machine.lookup(query));
+  assertEquals(other.getRecoveredHash(), undefined);
+  // A fork and the context of a snapshot do not see what comes later.
+  const fork = machine.fork();
+  const context = machine.prepareSnapshot();
+  run(machine, command("rename", { title: "later" }));
+  assertEquals(fork.lookup({ name: "title", args: [] }), "big");
+  assert(context !== undefined);
+});
+
+Deno.test("Y8 a damaged or foreign snapshot is refused, and changes nothing", async () => {
+  const machine = board.create();
+  run(machine, command("add", { id: "1", text: "a", list: "b" }));
+  const bytes = await snapshotOf(machine);
+  const hash = machine.getHash();
+  for (let length = 0; length < bytes.length; length++) {
+    await assertRejects(
+      () => recover(machine, bytes.subarray(0, length)),
+      ErrTypedSnapshot,
+    );
+  }
+  const foreign = defineMachine({
+    name: "other",
+    version: 1,
+    state: () => ({}),
+    commands: {},
+    queries: {},
+  });
+  await assertRejects(
+    () => recover(foreign.create(), bytes),
+    ErrTypedSnapshot,
+    '"board"',
+  );
+  assertEquals(machine.getHash(), hash);
+});
+
+Deno.test("Y8 a state of an older version is migrated, with its own hash; a newer one is refused", async () => {
+  const commands = {};
+  const one = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({
+      cards: table<{ text: string }>(),
+      title: "old",
+    }),
+    commands: {
+      add: {
+        args: shape({ id: "string" }),
+        run: (s, { id }) => s.cards.set(id, { text: id }),
+      },
+    },
+    queries: {},
+  });
+  const two = defineMachine({
+    name: "x",
+    version: 2,
+    state: () => ({
+      notes: table<{ text: string; done: boolean }>(),
+      titles: [] as string[],
+    }),
+    commands,
+    queries: { all: (s) => [[...s.notes], s.titles] },
+    migrate: {
+      1: ({ cards, title }) => ({
+        notes: new Map(
+          [...cards as Map<string, object>].map(([key, card]) => [
+            key,
+            { ...card, done: false },
+          ]),
+        ),
+        titles: [title as string],
+      }),
+    },
+  });
+  const old = one.create();
+  run(old, command("add", { id: "a" }), command("add", { id: "b" }));
+  const migrated = await recover(two.create(), await snapshotOf(old));
+  assertEquals(migrated.lookup({ name: "all", args: [] }), [
+    [["a", { text: "a", done: false }], ["b", { text: "b", done: false }]],
+    ["old"],
+  ]);
+  assertEquals(migrated.getRecoveredHash(), old.getHash());
+  await assertRejects(
+    async () => await recover(one.create(), await snapshotOf(migrated)),
+    ErrNewerCode,
+    "state version 2",
+  );
+});
+
+Deno.test("an answer is found by name, and is never a table", () => {
+  const machine = board.create();
+  assertThrows(
+    () => machine.lookup({ name: "none", args: [] }),
+    ErrInvalidQuery,
+    '"none"',
+  );
+  assertThrows(
+    () => machine.lookup({ name: "all", args: [] }),
+    ErrInvalidQuery,
+    "table cards",
+  );
+});
+
+Deno.test("a definition that contradicts itself is refused with the part", () => {
+  const base = { name: "x", version: 1, state: () => ({}), queries: {} };
+  const args = anything();
+  const run = (): void => {};
+  for (
+    const [options, part] of [
+      [{ ...base, version: 0, commands: {} }, "version 0"],
+      [{ ...base, version: 2, commands: {} }, "no `migrate` from version 1"],
+      [
+        { ...base, commands: { a: { args, run, version: 2 } } },
+        "no `upcast` from version 1",
+      ],
+      [{ ...base, commands: { a: { args: {} as never, run } } }, "`args`"],
+    ] as const
+  ) assertThrows(() => defineMachine(options), ErrInvalidDefinition, part);
+  assertThrows(
+    () => defineMachine({ ...base, state: () => ({ a: NaN }), commands: {} }),
+    ErrNotPlain,
+    "a is NaN",
+  );
+});
+
+// ------------------------------------------------------------------ the edges
+
+function schema<T>(validate: Schema<T>["~standard"]["validate"]): Schema<T, T> {
+  return { "~standard": { version: 1, vendor: "tests", validate } };
+}
+
+const edges = defineMachine({
+  name: "edges",
+  version: 1,
+  state: () => ({ names: table<string>() }),
+  commands: {
+    trim: {
+      args: schema<string>((value) => ({ value: String(value).trim() })),
+      run: (s, name) => s.names.set(name, name),
+    },
+    grow: {
+      args: schema<{ n: number }>((value) => ({
+        value: { n: (value as { n: number }).n + 1 },
+      })),
+      run: () => {},
+    },
+    later: {
+      args: schema<string>((value) =>
+        Promise.resolve({ value: value as string })
+      ),
+      run: () => {},
+    },
+  },
+  queries: { names: (s) => [...s.names.keys()] },
+});
+
+async function start() {
+  const host = new NodeHost({ outbox: new MemoryOutbox() });
+  const replica = await host.startConcurrentCluster(edges.create, {
+    clusterID: 1n,
+    nodeID: 1n,
+  });
+  return { host, replica, app: typed(replica, edges) };
+}
+
+Deno.test("Y1 what is submitted is the output of the schema, which must accept it unchanged", async () => {
+  const { host, replica, app } = await start();
+  await (await app.do.trim("  ann ")).result;
+  assertEquals(await app.ask.names(), ["ann"]);
+  const refused = await assertRejects(
+    () => app.do.grow({ n: 1 }),
+    ErrSchemaNotIdempotent,
+  );
+  assert(refused.message.includes("grow.n (2, then 3)"), refused.message);
+  await assertRejects(() => app.do.later("x"), ErrSchemaAsync, "later");
+  assertEquals(replica.pending(), []);
+  await host.stop();
+});
+
+Deno.test("Y1 the server validates again: arguments, versions, author", () => {
+  const anonymous = { id: "" };
+  const ann = { id: "ann" };
+  const add = (args: unknown, more: Partial<Envelope> = {}) =>
+    command("add", args, more);
+  const good = { id: "1", text: "a", list: "b" };
+  assertEquals(board.validate(anonymous, add(good)), undefined);
+  assertEquals(board.validate(ann, add(good, { by: "ann" })), undefined);
+  for (
+    const [principal, cmd, reason] of [
+      [anonymous, new Uint8Array([9]), "not one of machine board"],
+      [anonymous, add({ ...good, text: 5 }), "add.text: not a string"],
+      [anonymous, add({ ...good, more: 5 }), "not validated before"],
+      [anonymous, add(good, { version: 2 }), "this server knows 1"],
+      [anonymous, command("steal", {}), 'no command "steal"'],
+      [ann, add(good, { by: "bob" }), '"bob" is not the one'],
+      [ann, add(good), "has no author"],
+    ] as const
+  ) {
+    const found = board.validate(principal, cmd) as string | undefined;
+    assert(found?.includes(reason), `${found}`);
+  }
+});
+
+Deno.test("Y2 an application sees values, codes and pending edits, inferred from the definition", async () => {
+  const host = new NodeHost({ outbox: new MemoryOutbox() });
+  const replica = await host.startConcurrentCluster(board.create, {
+    clusterID: 1n,
+    nodeID: 1n,
+  });
+  const app = typed(replica, board, { by: "ann", now: () => 5 });
+  const id = newID();
+  const edit = await app.do.add({ id, text: "rice", list: "todo" });
+  const outcome = await edit.result;
+  assert(outcome.ok);
+  const size: number = outcome.value;
+  assertEquals(size, 1);
+  const cards: readonly Card[] = await app.ask.list("todo");
+  assertEquals(cards, [{ text: "rice", list: "todo", by: "ann", at: 5 }]);
+  const again = await app.do.add({ id, text: "rice", list: "todo" });
+  const refused = await again.result;
+  assert(!refused.ok);
+  const code:
+    | "exists"
+    | "sampan:threw"
+    | "sampan:malformed"
+    | "sampan:newer" = refused.code;
+  assertEquals(code, "exists");
+  const [pending] = app.pending();
+  assertEquals([pending!.name, pending!.state, pending!.code], [
+    "add",
+    "refused",
+    "exists",
+  ]);
+  assertEquals(pending!.args, { id, text: "rice", list: "todo" });
+  await pending!.dismiss();
+  assertEquals(app.pending(), []);
+  const watch = app.watch.title();
+  const end = watch.subscribe(() => {});
+  await (await app.do.rename({ title: "shop" })).result;
+  assertEquals(await app.ask.title(), "shop");
+  end();
+  await assertRejects(
+    // @ts-expect-error: an argument of another type does not compile
+    () => app.do.rename({ title: 5 }),
+    ErrInvalidArguments,
+    "rename.title: not a string",
+  );
+  // @ts-expect-error: a wrong name does not compile
+  assertEquals(app.do.unheard, undefined);
+  // @ts-expect-error: an argument of another type does not compile
+  void app.ask.list(5);
+  const raw = await replica.propose(command("remove", { id })).catch((e) => e);
+  assert(!(raw instanceof ErrProposalRefused));
+  assertInstanceOf(decodeCommand(command("a", 1))!.seed, Uint8Array);
+  await host.stop();
+});
