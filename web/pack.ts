@@ -23,6 +23,7 @@ export const PACKED_ENTRIES: readonly string[] = [
   "./sqlite",
   "./sync/client",
   "./testing",
+  "./typed",
 ];
 
 /** Files of the repository that go into the package as they are. */

@@ -64,6 +64,12 @@ const decoder = /* @__PURE__ */ new TextDecoder("utf-8", {
   ignoreBOM: true,
 });
 
+/** Longest string that is decoded without a decoder, in bytes. */
+const SHORT_CHARS = 48;
+
+/** Character codes of the string being decoded. */
+const codes: number[] = [];
+
 /** Capacity of a new buffer, in bytes. */
 const CAPACITY = 256;
 
@@ -351,17 +357,18 @@ export class PlainReader {
     const length = this.varint();
     if (length > this.remaining) throw this.#end(length);
     const at = this.#at;
-    if (length < 32) {
-      let text = "";
+    // Short strings of ASCII, which nearly all are, cost less without a decoder.
+    if (length <= SHORT_CHARS) {
+      const bytes = this.#bytes;
       let i = 0;
-      for (; i < length; i++) {
-        const byte = this.#bytes[at + i]!;
-        if (byte >= 0x80) break;
-        text += String.fromCharCode(byte);
+      while (i < length && bytes[at + i]! < 0x80) {
+        codes[i] = bytes[at + i]!;
+        i++;
       }
       if (i === length) {
         this.#at = at + length;
-        return text;
+        codes.length = length;
+        return String.fromCharCode.apply(null, codes);
       }
     }
     const encoded = this.raw(length);

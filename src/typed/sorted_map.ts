@@ -32,13 +32,16 @@ export type Compare<K> = (one: K, other: K) => number;
 
 /** Map in the order of its keys. */
 export class SortedMap<K, V> {
-  readonly #compare: Compare<K>;
+  readonly #compare: Compare<K> | undefined;
   #owner: object = {};
   #root: Node<K, V>;
   #size = 0;
+  /** Leaf and place of the key that was found last, valid while the map owns the leaf and has the same keys. */
+  #foundLeaf: Leaf<K, V> | undefined;
+  #foundAt = 0;
 
-  /** Creates an empty map, or a copy of another one. */
-  constructor(compare: Compare<K>, from?: SortedMap<K, V>) {
+  /** Creates an empty map, or a copy of another one; without `compare`, keys are in the order of `<`. */
+  constructor(compare?: Compare<K>, from?: SortedMap<K, V>) {
     this.#compare = compare;
     if (from === undefined) {
       this.#root = { owner: this.#owner, keys: [], values: [] };
@@ -64,6 +67,15 @@ export class SortedMap<K, V> {
     const compare = this.#compare;
     let low = 0;
     let high = keys.length;
+    if (compare === undefined) {
+      while (low < high) {
+        const middle = low + high >> 1;
+        const other = keys[middle]!;
+        if (other < key || after && other === key) low = middle + 1;
+        else high = middle;
+      }
+      return low;
+    }
     while (low < high) {
       const middle = low + high >> 1;
       const order = compare(keys[middle]!, key);
@@ -73,20 +85,41 @@ export class SortedMap<K, V> {
     return low;
   }
 
+  #isSame(one: K | undefined, other: K): boolean {
+    return one === other ||
+      one !== undefined && this.#compare?.(one, other) === 0;
+  }
+
+  /** Finds the value of a key in the leaf that was found last, if that is valid and has it. */
+  #found(key: K): boolean {
+    const leaf = this.#foundLeaf;
+    return leaf !== undefined && leaf.owner === this.#owner &&
+      leaf.keys[this.#foundAt] === key;
+  }
+
   /** Returns the value of a key. */
   get(key: K): V | undefined {
+    if (this.#found(key)) return this.#foundLeaf!.values[this.#foundAt];
     let node = this.#root;
     while (node.children !== undefined) {
       node = node.children[this.#position(node.keys, key, true)]!;
     }
     const at = this.#position(node.keys, key, false);
-    return at < node.keys.length && this.#compare(node.keys[at]!, key) === 0
-      ? node.values[at]
-      : undefined;
+    if (!this.#isSame(node.keys[at], key)) return undefined;
+    this.#foundLeaf = node;
+    this.#foundAt = at;
+    return node.values[at];
   }
 
   /** Sets the value of a key; returns the value it had. */
   set(key: K, value: V): V | undefined {
+    if (this.#found(key)) {
+      // A handler that overwrites a row has read it, mostly.
+      const { values } = this.#foundLeaf!;
+      const old = values[this.#foundAt];
+      values[this.#foundAt] = value;
+      return old;
+    }
     const root = this.#root = this.#own(this.#root);
     const old = this.#set(root, key, value);
     if (root.keys.length >= FANOUT) {
@@ -103,11 +136,14 @@ export class SortedMap<K, V> {
   #set(node: Node<K, V>, key: K, value: V): V | undefined {
     if (node.children === undefined) {
       const at = this.#position(node.keys, key, false);
-      if (at < node.keys.length && this.#compare(node.keys[at]!, key) === 0) {
+      if (this.#isSame(node.keys[at], key)) {
         const old = node.values[at];
         node.values[at] = value;
+        this.#foundLeaf = node;
+        this.#foundAt = at;
         return old;
       }
+      this.#foundLeaf = undefined;
       node.keys.splice(at, 0, key);
       node.values.splice(at, 0, value);
       this.#size++;
@@ -145,6 +181,7 @@ export class SortedMap<K, V> {
   delete(key: K): V | undefined {
     // A key that is absent copies nothing.
     if (this.get(key) === undefined) return undefined;
+    this.#foundLeaf = undefined;
     let root = this.#root = this.#own(this.#root);
     const old = this.#delete(root, key);
     while (root.children?.length === 1) root = this.#root = root.children[0]!;

@@ -101,10 +101,6 @@ export interface TableOwner {
   changing(table: TableCore, key: string, old: unknown): void;
 }
 
-function compareText(one: string, other: string): number {
-  return one < other ? -1 : one > other ? 1 : 0;
-}
-
 /** Rank of a scalar's type in the order of index keys. */
 function rank(value: IndexScalar): number {
   if (value === null) return 0;
@@ -159,9 +155,7 @@ export class TableCore<V = unknown> implements TableOf<V> {
     from?: TableCore<V>,
   ) {
     this.#indexKeys = indexKeys;
-    this.#rows = from === undefined
-      ? new SortedMap(compareText)
-      : from.#rows.clone();
+    this.#rows = from === undefined ? new SortedMap() : from.#rows.clone();
     if (from !== undefined) {
       this.name = from.name;
       this.#low = from.#low;
@@ -239,18 +233,22 @@ export class TableCore<V = unknown> implements TableOf<V> {
   replace(key: string, row: Row<V> | undefined): void {
     const old = this.#rows.get(key);
     // Index functions run before anything is changed: they may throw.
-    const parts = this.#indexes.map(({ keyOf }) => [
-      old && partsOf(keyOf(old.value), key),
-      row && partsOf(keyOf(row.value), key),
-    ]);
+    let moves: [Index<V>, IndexKey, IndexKey][] | undefined;
+    for (const index of this.#indexes) {
+      const before = old && index.keyOf(old.value);
+      const after = row && index.keyOf(row.value);
+      // Also one that is undefined before and after.
+      if (before !== after) (moves ??= []).push([index, before, after]);
+    }
     this.owner?.changing(this as TableCore, key, old);
     this.#put(key, row, old);
-    for (let i = 0; i < parts.length; i++) {
-      const [before, after] = parts[i]!;
-      const { map } = this.#indexes[i]!;
-      if (before && after && compareParts(before, after) === 0) continue;
-      if (before) map.delete(before);
-      if (after) map.set(after, key);
+    if (moves === undefined) return;
+    for (const [{ map }, before, after] of moves) {
+      const from = partsOf(before, key);
+      const to = partsOf(after, key);
+      if (from && to && compareParts(from, to) === 0) continue;
+      if (from) map.delete(from);
+      if (to) map.set(to, key);
     }
   }
 

@@ -30,6 +30,7 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   "./sync/client": [],
   "./sync/server": ["@opentelemetry/api"],
   "./testing": ["@opentelemetry/api", "fast-check"],
+  "./typed": [],
 };
 
 const { exports } = JSON.parse(

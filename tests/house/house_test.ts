@@ -47,6 +47,7 @@ const FLOORS: Record<string, number> = {
   rehearsal: 3,
   watch: 3,
   nodehost: 4,
+  typed: 4,
   offline: 5,
   indexeddb: 6,
   sqlite: 6,
