@@ -54,6 +54,7 @@ export interface RecordedCall<I, O> {
   readonly client: string;
   /** Object that the call concerns; the objects of different keys are independent. */
   readonly key?: string | undefined;
+  /** Input of the call. */
   readonly input: I;
   /** Time of the start, on any clock that all callers share. */
   readonly start: number;

@@ -6,15 +6,30 @@
  * @module
  */
 
+import {
+  checkOptions,
+  isFunction,
+  isText,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import { ErrProposalRefused } from "../rsm/errors.ts";
-import type { MaybePromise, Result } from "../statemachine/types.ts";
+import type { Submission } from "../nodehost/outbox.ts";
+import type { Replica } from "../nodehost/replica.ts";
+import type { Result } from "../statemachine/types.ts";
 import { decodeCommand, encodeCommand } from "./command.ts";
-import { type Rejected, upcast } from "./core.ts";
+import {
+  type AnyCommand,
+  coreOf,
+  type Rejected,
+  type TypedQuery,
+  upcast,
+} from "./core.ts";
 import type { MachineDefinition } from "./definition.ts";
 import { newSeed } from "./random.ts";
 import { codeOf, type LibraryCode, valueOf } from "./result.ts";
 import { parseArguments } from "./schema.ts";
-import type { Watch, WatchOptions } from "../watch/mod.ts";
+import type { Watch } from "../watch/mod.ts";
 
 /** Outcome of a command: its value, or the code with which it was rejected. */
 export type Outcome<R> =
@@ -47,23 +62,11 @@ export interface PendingEdit {
   dismiss(): Promise<void>;
 }
 
-/** Submission as a replica lists it. */
-interface PendingSubmission {
-  readonly cmd: Uint8Array;
-  readonly state: PendingEdit["state"];
-  readonly reason: string | undefined;
-  readonly result: Promise<Result>;
-  dismiss(): Promise<void>;
-}
-
 /** Part of a replica that typed access uses. */
-export interface TypedReplica {
-  submit(cmd: Uint8Array): Promise<PendingSubmission>;
-  pending(): readonly PendingSubmission[];
-  onPending(listener: () => void): () => void;
-  watch<A>(query: unknown, options?: WatchOptions<A>): Watch<A>;
-  readonly view: { lookup(query: unknown): MaybePromise<unknown> };
-}
+export type TypedReplica = Pick<
+  Replica<TypedQuery, unknown>,
+  "submit" | "pending" | "onPending" | "watch" | "view"
+>;
 
 /** Options of {@linkcode typed}. */
 export interface TypedOptions {
@@ -75,13 +78,20 @@ export interface TypedOptions {
   readonly seed?: () => Uint8Array;
 }
 
+const CHECKS: OptionChecks<TypedOptions> = {
+  by: optional(isText),
+  now: optional(isFunction),
+  seed: optional(isFunction),
+};
+
 /** Arguments of a query after the state. */
-type QueryArguments<F> = F extends (state: never, ...args: infer A) => unknown
-  ? A
+export type QueryArguments<F> = F extends
+  (state: never, ...args: infer A) => unknown ? A
   : never;
 
 /** Answer of a query. */
-type Answer<F> = F extends (...args: never[]) => infer A ? A : never;
+export type QueryAnswer<F> = F extends (...args: never[]) => infer A ? A
+  : never;
 
 /** Typed access to a replica. */
 export interface App<I, R, Q> {
@@ -100,13 +110,13 @@ export interface App<I, R, Q> {
   readonly ask: {
     readonly [K in keyof Q]: (
       ...args: QueryArguments<Q[K]>
-    ) => Promise<Answer<Q[K]>>;
+    ) => Promise<QueryAnswer<Q[K]>>;
   };
   /** Watches queries of the optimistic view. */
   readonly watch: {
     readonly [K in keyof Q]: (
       ...args: QueryArguments<Q[K]>
-    ) => Watch<Answer<Q[K]>>;
+    ) => Watch<QueryAnswer<Q[K]>>;
   };
   /** Lists commands that are queued, and those rejected or of unknown outcome until they are dismissed. */
   pending(): readonly PendingEdit[];
@@ -152,8 +162,9 @@ export function typed<S, I, R, Q>(
   definition: MachineDefinition<S, I, R, Q>,
   options: TypedOptions = {},
 ): App<I, R, Q> {
+  checkOptions("Options of typed access", options, CHECKS);
   const { by = null, now = Date.now, seed = newSeed } = options;
-  const { commands, queries } = definition;
+  const { commands, queries } = coreOf(definition);
   const submit = async (
     name: string,
     input: unknown,
@@ -182,14 +193,14 @@ export function typed<S, I, R, Q>(
       queries.keys(),
       (name) => (...args: unknown[]) => replica.watch({ name, args }),
     ),
-    pending: () => replica.pending().map((one) => pendingOf(definition, one)),
+    pending: () => replica.pending().map((one) => pendingOf(commands, one)),
     onPending: (listener) => replica.onPending(listener),
   };
 }
 
 function pendingOf(
-  { commands }: MachineDefinition,
-  submission: PendingSubmission,
+  commands: ReadonlyMap<string, AnyCommand>,
+  submission: Submission,
 ): PendingEdit {
   const envelope = decodeCommand(submission.cmd);
   const command = envelope && commands.get(envelope.name);

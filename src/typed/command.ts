@@ -33,7 +33,7 @@ export interface Envelope {
   readonly version: number;
   /** Time of submission, in milliseconds since 1970. */
   readonly at: number;
-  /** Author; null if there is none. */
+  /** Author; null for a command without one. */
   readonly by: string | null;
   /** Seed of the command's random numbers and ids. */
   readonly seed: Uint8Array;
@@ -58,7 +58,7 @@ export function encodeCommand(
   return writer.finish();
 }
 
-/** Decodes a command; undefined for bytes that are none. */
+/** Decodes a command; undefined for bytes that are not a command. */
 export function decodeCommand(bytes: Uint8Array): Envelope | undefined {
   try {
     const reader = new PlainReader(bytes);

@@ -7,6 +7,15 @@
  * @module
  */
 
+import type {
+  IConcurrentStateMachine,
+  IExtended,
+  IFork,
+  IHash,
+  IRecoveredHash,
+  IRefusal,
+  IStateVersion,
+} from "../statemachine/machines.ts";
 import type { Entry } from "../statemachine/types.ts";
 import type { Envelope } from "./command.ts";
 import type { Plain } from "./plain.ts";
@@ -70,6 +79,16 @@ export interface TypedQuery {
   readonly args: readonly unknown[];
 }
 
+/** State machine of a definition: concurrent, with state hash, forks and rejections. */
+export type TypedMachine =
+  & IConcurrentStateMachine<TypedQuery, unknown>
+  & IExtended
+  & IHash
+  & IRecoveredHash
+  & IRefusal
+  & IStateVersion
+  & IFork<IConcurrentStateMachine<TypedQuery, unknown>>;
+
 /** Definition of a machine, with its types erased. */
 export interface MachineCore {
   /** Name of the machine. */
@@ -105,4 +124,16 @@ export function upcast(
     newest = command.upcast[from]!(newest);
   }
   return newest;
+}
+
+const cores = /* @__PURE__ */ new WeakMap<object, MachineCore>();
+
+/** Notes the core of a definition. */
+export function setCore(definition: object, core: MachineCore): void {
+  cores.set(definition, core);
+}
+
+/** Core of a definition. */
+export function coreOf(definition: object): MachineCore {
+  return cores.get(definition)!;
 }

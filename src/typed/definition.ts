@@ -6,24 +6,36 @@
  * @module
  */
 
-import { describe } from "../describe.ts";
-import type { Entry } from "../statemachine/types.ts";
+import { describe, wrongType } from "../describe.ts";
+import {
+  type Check,
+  checkOptions,
+  isCount,
+  isFunction,
+  isOneOf,
+  isText,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
-import { decodeCommand, type Envelope } from "./command.ts";
+import { decodeCommand } from "./command.ts";
 import {
   type AnyCommand,
   type CommandContext,
+  coreOf,
   type MachineCore,
   type OldState,
+  setCore,
+  type TypedMachine,
   upcast,
 } from "./core.ts";
 import { ErrInvalidDefinition } from "./errors.ts";
-import { TypedMachine } from "./machine.ts";
+import { DefinedMachine } from "./machine.ts";
 import { refusalOfArguments, type Schema } from "./schema.ts";
 import { TypedState } from "./state.ts";
 
-/** Parts of a command's definition beside its arguments and its handler. */
-export interface CommandOptions {
+/** Versions of a command. */
+export interface CommandVersions {
   /** Version of the arguments, from 1. @default 1 */
   readonly version?: number;
   /** Conversions of stored arguments by version: each from that version to the next. */
@@ -31,7 +43,13 @@ export interface CommandOptions {
 }
 
 /** Definition of a machine, for {@linkcode defineMachine}. */
-export interface MachineOptions<S, I, A, R, Q> {
+export interface MachineOptions<
+  S = unknown,
+  I = unknown,
+  A = never,
+  R = unknown,
+  Q = unknown,
+> {
   /** Name of the machine, which its snapshots and commands carry. */
   readonly name: string;
   /** Version of the state's shape, from 1. */
@@ -41,7 +59,7 @@ export interface MachineOptions<S, I, A, R, Q> {
   /** Commands by name. */
   readonly commands:
     & {
-      readonly [K in keyof A]: CommandOptions & {
+      readonly [K in keyof A]: CommandVersions & {
         readonly args: Schema<unknown, A[K]>;
         readonly run: (
           state: S,
@@ -110,81 +128,82 @@ interface Author {
 
 /** Types of a machine, which no value has. */
 export interface MachineTypes<S, I, R, Q> {
+  /** State that handlers and queries get. */
   readonly state: S;
+  /** Arguments of commands as an application gives them, by name. */
   readonly inputs: I;
+  /** Values and rejections that handlers return, by name. */
   readonly returns: R;
+  /** Queries by name. */
   readonly queries: Q;
 }
 
-/** Defined machine: creates state machines, and describes them to whoever uses them. */
+const isObject: Check = (name, value) => {
+  if (typeof value !== "object" || value === null) {
+    throw wrongType(name, value, "an object");
+  }
+};
+
+const CHECKS: OptionChecks<MachineOptions> = {
+  name: isText,
+  version: isCount(1),
+  state: isFunction,
+  commands: isObject,
+  queries: isObject,
+  migrate: optional(isObject),
+  changes: optional(isObject),
+  newer: optional(isOneOf("stop", "reject")),
+  onThrow: optional(isFunction),
+};
+
+/** Defined machine: creates state machines, and describes them to servers and applications. */
 export class MachineDefinition<
   S = unknown,
   I = unknown,
   R = unknown,
   Q = unknown,
-> implements MachineCore {
+> {
   /** Name of the machine. */
   readonly name: string;
   /** Version of the state's shape. */
   readonly version: number;
   /** Types of the machine, for inference. */
   declare readonly types: MachineTypes<S, I, R, Q>;
-  /** @internal */
-  readonly commands: ReadonlyMap<string, AnyCommand>;
-  /** @internal */
-  readonly queries: ReadonlyMap<
-    string,
-    (state: unknown, ...args: unknown[]) => unknown
-  >;
-  /** @internal */
-  readonly migrations: Readonly<Record<number, (old: OldState) => OldState>>;
-  /** @internal */
-  readonly changes: ReadonlySet<string>;
-  /** @internal */
-  readonly rejectsNewer: boolean;
-  readonly #state: () => S;
-  readonly #onThrow: MachineOptions<S, I, unknown, R, Q>["onThrow"];
 
   /** Use {@linkcode defineMachine}. */
   constructor(options: MachineOptions<S, I, never, R, Q>) {
-    const { name, version, commands, queries } = options;
+    checkOptions("Definition of a machine", options, CHECKS);
+    const { name, version, migrate: migrations = {}, onThrow } = options;
     this.name = name;
     this.version = version;
-    this.#state = options.state;
-    this.#onThrow = options.onThrow;
-    this.commands = commandsOf(commands as Record<string, never>);
-    this.queries = new Map(
-      Object.entries(queries as Record<string, never>),
-    );
-    this.migrations = options.migrate ?? {};
-    this.changes = new Set(options.changes);
-    this.rejectsNewer = options.newer === "reject";
-    checkVersion(`Machine ${name}`, version, this.migrations, "migrate");
+    checkVersion(`Machine ${name}`, version, migrations, "migrate");
+    const core: MachineCore = {
+      name,
+      version,
+      commands: commandsOf(options.commands as Record<string, never>),
+      queries: new Map(
+        Object.entries(options.queries as Record<string, never>),
+      ),
+      migrations,
+      changes: new Set(options.changes),
+      rejectsNewer: options.newer === "reject",
+      newState: () =>
+        new TypedState(options.state() as Record<string, unknown>),
+      thrown: (error, { index }, { name, by }, args) => {
+        try {
+          onThrow?.(error, { index, name, by, args });
+        } catch {
+          // The application's error does not reach the replica.
+        }
+      },
+    };
+    setCore(this, core);
     // Fails here, not at the start of a cluster.
-    this.newState();
-  }
-
-  /** @internal Creates the first state. */
-  newState(): TypedState {
-    return new TypedState(this.#state() as Record<string, unknown>);
-  }
-
-  /** @internal Reports a handler that threw. */
-  thrown(
-    error: unknown,
-    { index }: Entry,
-    { name, by }: Envelope,
-    args: unknown,
-  ): void {
-    try {
-      this.#onThrow?.(error, { index, name, by, args });
-    } catch {
-      // The application's error does not reach the replica.
-    }
+    core.newState();
   }
 
   /** Creates a machine for `startConcurrentCluster()`. */
-  readonly create = (): TypedMachine => new TypedMachine(this);
+  readonly create = (): TypedMachine => new DefinedMachine(coreOf(this));
 
   /**
    * Decides about a command that a page has submitted, as the `validate` of
@@ -200,7 +219,7 @@ export class MachineDefinition<
       return `Command is not one of machine ${this.name}`;
     }
     const { name, version, by } = envelope;
-    const command = this.commands.get(name);
+    const command = coreOf(this).commands.get(name);
     if (command === undefined) {
       return `Machine ${this.name} has no command ${describe(name)}`;
     }

@@ -54,10 +54,10 @@ class Context implements CommandContext {
   readonly by: string | null;
   readonly at: number;
   readonly #seed: Uint8Array;
-  readonly #machine: Pick<TypedMachine, "isActive">;
+  readonly #machine: Pick<DefinedMachine, "isActive">;
   #random: Random | undefined;
 
-  constructor({ by, at, seed }: Envelope, machine: TypedMachine) {
+  constructor({ by, at, seed }: Envelope, machine: DefinedMachine) {
     this.by = by;
     this.at = at;
     this.#seed = seed;
@@ -82,7 +82,7 @@ class Context implements CommandContext {
 }
 
 /** Concurrent state machine of a definition. */
-export class TypedMachine
+export class DefinedMachine
   implements
     IConcurrentStateMachine<TypedQuery, unknown>,
     IExtended,
@@ -205,9 +205,12 @@ export class TypedMachine
     try {
       decoded = decodePlain(query);
     } catch (error) {
-      throw new ErrInvalidQuery("Encoded query is not plain data", {
-        cause: error,
-      });
+      throw new ErrInvalidQuery(
+        `Encoded query of ${query.length} bytes is not plain data`,
+        {
+          cause: error,
+        },
+      );
     }
     if (!Array.isArray(decoded) || typeof decoded[0] !== "string") {
       throw new ErrInvalidQuery(
@@ -287,7 +290,7 @@ export class TypedMachine
 
   /** Creates a fork: an independent machine, in constant time for the tables. */
   fork(): Forked<IConcurrentStateMachine<TypedQuery, unknown>> {
-    const machine = new TypedMachine(this.#definition);
+    const machine = new DefinedMachine(this.#definition);
     machine.#state = this.#state.clone();
     machine.#active = this.#active;
     return machine;

@@ -13,6 +13,8 @@ export {
   type Edit,
   type Outcome,
   type PendingEdit,
+  type QueryAnswer,
+  type QueryArguments,
   typed,
   type TypedOptions,
   type TypedReplica,
@@ -21,10 +23,11 @@ export {
   type CommandContext,
   type OldState,
   Rejected,
+  type TypedMachine,
   type TypedQuery,
 } from "./core.ts";
 export {
-  type CommandOptions,
+  type CommandVersions,
   defineMachine,
   MachineDefinition,
   type MachineOptions,
@@ -42,7 +45,6 @@ export {
   ErrSchemaNotIdempotent,
   ErrTypedSnapshot,
 } from "./errors.ts";
-export { TypedMachine } from "./machine.ts";
 export type { Plain } from "./plain.ts";
 export { newID } from "./random.ts";
 export type { LibraryCode } from "./result.ts";
@@ -51,10 +53,11 @@ export {
   type Indexes,
   type IndexKey,
   type IndexScalar,
+  type Prefix,
   type RowOf,
   type Table,
   table,
+  type TableIndexes,
   type TableOf,
-  type TableOptions,
   type TableRange,
 } from "./table.ts";

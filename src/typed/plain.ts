@@ -25,12 +25,12 @@
  * @module
  */
 
-import { putVarint, U64_MAX, varintLength } from "../bytes.ts";
+import { encodeShown, putVarint, U64_MAX, varintLength } from "../bytes.ts";
 import { describe, isWellFormed } from "../describe.ts";
 import { PLAIN_DEPTH_MAX } from "../limits.ts";
 import { ErrNotPlain } from "./errors.ts";
 
-/** Plain data. */
+/** Plain data: what commands, rows, results and answers consist of. */
 export type Plain =
   | null
   | boolean
@@ -58,7 +58,6 @@ const Kind = {
 
 const I64_MIN = -(1n << 63n);
 
-const encoder = /* @__PURE__ */ new TextEncoder();
 const decoder = /* @__PURE__ */ new TextDecoder("utf-8", {
   fatal: true,
   ignoreBOM: true,
@@ -170,7 +169,7 @@ export class PlainWriter {
     if (!isWellFormed(text)) {
       throw this.#refuse(`${describe(text)}, which has a lone surrogate`);
     }
-    const encoded = encoder.encode(text);
+    const encoded = encodeShown(text);
     return this.varint(encoded.length).raw(encoded);
   }
 

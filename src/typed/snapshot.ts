@@ -112,6 +112,24 @@ function* frames(
   }
 }
 
+/** Yields the chunks of a stream. */
+async function* chunksOf(
+  r: ReadableStream<Uint8Array>,
+  stopped: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const reader = r.getReader();
+  try {
+    for (;;) {
+      stopped.throwIfAborted();
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    reader.releaseLock();
+  }
+}
+
 /** Yields the frames of a payload. */
 async function* framesOf(
   r: ReadableStream<Uint8Array>,
@@ -120,8 +138,7 @@ async function* framesOf(
   let buffer = new Uint8Array();
   let at = 0;
   let isBegun = false;
-  for await (const chunk of r) {
-    stopped.throwIfAborted();
+  for await (const chunk of chunksOf(r, stopped)) {
     const rest = buffer.subarray(at);
     buffer = new Uint8Array(rest.length + chunk.length);
     buffer.set(rest);
@@ -322,7 +339,11 @@ class Loader {
   }
 
   finish(): LoadedState {
-    if (!this.#isOver) throw new RangeError("its end is missing");
+    if (!this.#isOver) {
+      throw new RangeError(
+        `it ends after ${this.#frames} frames, without its last one`,
+      );
+    }
     const { version, migrations } = this.#definition;
     let old = this.#old;
     for (let from = this.#version; from < version; from++) {

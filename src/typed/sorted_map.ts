@@ -230,7 +230,7 @@ export class SortedMap<K, V> {
       : { owner, keys, children: node.children.slice() };
   }
 
-  /** Iterates over the map as it is now, whatever is changed meanwhile: keys at or above `from`, in order. */
+  /** Iterates over the map as it is now, whatever is changed during the iteration: keys at or above `from`, in order. */
   entries(from?: K): Generator<[K, V]> {
     // Nodes that an iteration may still read are not changed.
     this.#owner = {};

@@ -20,7 +20,7 @@ export type IndexScalar = string | number | boolean | null;
 export type IndexKey = IndexScalar | readonly IndexScalar[] | undefined;
 
 /** Leading parts of an index key. */
-type Prefix<K> = K extends readonly [infer First, ...infer Rest]
+export type Prefix<K> = K extends readonly [infer First, ...infer Rest]
   ? [] | [First, ...Prefix<Rest>]
   : K extends readonly (infer Part)[] ? Part[]
   : [Exclude<K, undefined>];
@@ -32,9 +32,9 @@ export type Indexes<V, K> = {
 
 /** Part of a table to iterate over. */
 export interface TableRange {
-  /** First key. */
+  /** First key of the part. */
   readonly from?: string;
-  /** Key after the last. */
+  /** Key after the last of the part. */
   readonly to?: string;
 }
 
@@ -56,7 +56,7 @@ export interface TableOf<V> {
    * @throws ErrNotPlain if the row is not plain data
    */
   set(key: string, row: V): void;
-  /** Removes the row of a key; false if there is none. Throws outside of a command. */
+  /** Removes the row of a key; false if the table has no such row. Throws outside of a command. */
   delete(key: string): boolean;
   /** Iterates over keys in order. */
   keys(range?: TableRange): IterableIterator<string>;
@@ -71,8 +71,8 @@ export interface TableOf<V> {
 /** Table with its indexes as methods. */
 export type Table<V, K = Record<never, never>> = TableOf<V> & Indexes<V, K>;
 
-/** Options of a table. */
-export interface TableOptions<V, K> {
+/** Indexes of a table, for {@linkcode table}. */
+export interface TableIndexes<V, K> {
   /** Functions from a row to its key in an index: pure, of the row alone. */
   readonly indexes: { readonly [Name in keyof K]: (row: V) => K[Name] };
 }
@@ -316,11 +316,11 @@ export function table<I extends Record<string, (row: never) => IndexKey>>(
   options: { readonly indexes: I },
 ): Table<RowOf<I>, { [Name in keyof I]: ReturnType<I[Name]> }>;
 /** Creates a table with indexes, given the types of its rows and of the index keys. */
-export function table<V, K>(options: TableOptions<V, K>): Table<V, K>;
+export function table<V, K>(options: TableIndexes<V, K>): Table<V, K>;
 /** Creates a table without indexes, for the state of a machine. */
 export function table<V>(): Table<V>;
 export function table<V, K>(
-  options?: TableOptions<V, K>,
+  options?: TableIndexes<V, K>,
 ): Table<V, K> {
   const indexes = (options?.indexes ?? {}) as Record<
     string,

@@ -6,6 +6,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import {
+  type Entry,
   ErrProposalRefused,
   MemoryOutbox,
   NodeHost,
@@ -30,14 +31,96 @@ import {
   type Schema,
   table,
   typed,
-  TypedMachine,
+  type TypedMachine,
 } from "../../src/typed/mod.ts";
 import { codeOf, valueOf } from "../../src/typed/result.ts";
-import { anything, board, type Card, shape, thrown } from "./board.ts";
+import { checkConcurrentStateMachine } from "../../src/testing/mod.ts";
+import { encodePlain } from "../../src/typed/plain.ts";
+import { anything, shape } from "./schemas.ts";
+
+/** Row of the cards. */
+interface Card {
+  readonly text: string;
+  readonly list: string;
+  readonly by: string | null;
+  readonly at: number;
+}
+
+/** Errors that handlers threw. */
+const thrown: string[] = [];
+
+/** Cards in lists, with a title. */
+const board = defineMachine({
+  name: "board",
+  version: 1,
+  state: () => ({
+    cards: table({ indexes: { byList: (card: Card) => card.list } }),
+    title: "",
+  }),
+  commands: {
+    add: {
+      args: shape({ id: "string", text: "string", list: "string" }),
+      run: (state, { id, text, list }, ctx) => {
+        if (state.cards.has(id)) return ctx.reject("exists");
+        state.cards.set(id, { text, list, by: ctx.by, at: ctx.at });
+        return state.cards.size;
+      },
+    },
+    move: {
+      args: shape({ id: "string", list: "string" }),
+      run: (state, { id, list }, ctx) => {
+        const card = state.cards.get(id);
+        if (card === undefined) return ctx.reject("missing");
+        state.cards.set(id, { ...card, list });
+        return list;
+      },
+    },
+    remove: {
+      args: shape({ id: "string" }),
+      run: (state, { id }) => state.cards.delete(id),
+    },
+    rename: {
+      args: shape({ title: "string" }),
+      run: (state, { title }) => {
+        state.title = title;
+      },
+    },
+    draw: {
+      args: shape({}),
+      run: (_state, _args, ctx) => [ctx.random(), ctx.random(), ctx.id()],
+    },
+    crash: {
+      args: anything<unknown>(),
+      run: (state, args) => {
+        state.title = "crashed";
+        for (const [id] of state.cards) state.cards.delete(id);
+        throw new TypeError(`crash with ${args}`);
+      },
+    },
+    put: {
+      args: anything<unknown>(),
+      run: (state, args) => {
+        state.cards.set("put", args as Card);
+      },
+    },
+  },
+  queries: {
+    list: (state, list: string) => state.cards.byList(list),
+    ids: (state) => [...state.cards.keys()],
+    title: (state) => state.title,
+    all: (state) => state.cards,
+  },
+  onThrow: (error, { index, name }) =>
+    thrown.push(`${name} at ${index}: ${error}`),
+});
 
 const SEED = new Uint8Array(16).fill(7);
 
-function command(name: string, args: unknown, more: Partial<Envelope> = {}) {
+function command(
+  name: string,
+  args: unknown,
+  more: Partial<Envelope> = {},
+): Uint8Array {
   return encodeCommand({
     name,
     version: 1,
@@ -51,7 +134,8 @@ function command(name: string, args: unknown, more: Partial<Envelope> = {}) {
 
 function run(machine: TypedMachine, ...cmds: Uint8Array[]): Result[] {
   const entries = cmds.map((cmd, i) => ({ index: i + 1, cmd }));
-  return machine.update(entries).map(({ result }) => result!);
+  const applied = machine.update(entries) as Entry[];
+  return applied.map(({ result }) => result!);
 }
 
 /** Value or code of a result. */
@@ -132,7 +216,7 @@ Deno.test("Y4 what is not plain never gets into the state: the command is undone
         row: { args: anything(), run: (s) => s.rows.set("a", row) },
         value: {
           args: anything(),
-          run(s) {
+          run: (s) => {
             s.rows.set("b", 1);
             s.value = row;
           },
@@ -239,7 +323,7 @@ Deno.test("Y7 a change of behaviour counts from its entry in the log on, and sur
     commands: {
       note: {
         args: anything<string>(),
-        run(s, a, ctx) {
+        run: (s, a, ctx) => {
           s.log = [...s.log, ctx.since("loud") ? a.toUpperCase() : a];
         },
       },
@@ -285,7 +369,7 @@ Deno.test("Y8 a snapshot is the state, keys in their order, and names its machin
   ) assertEquals(other.lookup(query), machine.lookup(query));
   assertEquals(other.getRecoveredHash(), undefined);
   // A fork and the context of a snapshot do not see what comes later.
-  const fork = machine.fork();
+  const fork = await machine.fork();
   const context = machine.prepareSnapshot();
   run(machine, command("rename", { title: "later" }));
   assertEquals(fork.lookup({ name: "title", args: [] }), "big");
@@ -389,10 +473,10 @@ Deno.test("a definition that contradicts itself is refused with the part", () =>
   const base = { name: "x", version: 1, state: () => ({}), queries: {} };
   const args = anything();
   const run = (): void => {};
+  const none = { a: { args, run } };
   for (
     const [options, part] of [
-      [{ ...base, version: 0, commands: {} }, "version 0"],
-      [{ ...base, version: 2, commands: {} }, "no `migrate` from version 1"],
+      [{ ...base, version: 2, commands: none }, "no `migrate` from version 1"],
       [
         { ...base, commands: { a: { args, run, version: 2 } } },
         "no `upcast` from version 1",
@@ -400,6 +484,11 @@ Deno.test("a definition that contradicts itself is refused with the part", () =>
       [{ ...base, commands: { a: { args: {} as never, run } } }, "`args`"],
     ] as const
   ) assertThrows(() => defineMachine(options), ErrInvalidDefinition, part);
+  assertThrows(
+    () => defineMachine({ ...base, version: 0, commands: none }),
+    RangeError,
+    "version",
+  );
   assertThrows(
     () => defineMachine({ ...base, state: () => ({ a: NaN }), commands: {} }),
     ErrNotPlain,
@@ -438,6 +527,7 @@ const edges = defineMachine({
   queries: { names: (s) => [...s.names.keys()] },
 });
 
+// deno-lint-ignore explicit-function-return-type
 async function start() {
   const host = new NodeHost({ outbox: new MemoryOutbox() });
   const replica = await host.startConcurrentCluster(edges.create, {
@@ -537,4 +627,26 @@ Deno.test("Y2 an application sees values, codes and pending edits, inferred from
   assert(!(raw instanceof ErrProposalRefused));
   assertInstanceOf(decodeCommand(command("a", 1))!.seed, Uint8Array);
   await host.stop();
+});
+
+Deno.test("C6 a typed machine keeps the contract [Y4, Y8]", async () => {
+  await checkConcurrentStateMachine({
+    create: board.create,
+    commands: [
+      command("add", { id: "1", text: "rice", list: "todo" }),
+      command("add", { id: "2", text: "tea", list: "todo" }),
+      command("move", { id: "1", list: "done" }),
+      command("remove", { id: "2" }),
+      command("rename", { title: "shop" }),
+      command("draw", {}),
+      command("crash", "x"),
+      new Uint8Array([7]),
+    ],
+    queries: [
+      { name: "list", args: ["todo"] },
+      { name: "ids", args: [] },
+      { name: "title", args: [] },
+    ],
+    naQueries: [encodePlain(["ids"]), encodePlain(["list", "todo"])],
+  });
 });

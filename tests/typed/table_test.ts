@@ -69,6 +69,7 @@ interface Root {
   count: number;
 }
 
+// deno-lint-ignore explicit-function-return-type
 function tableOfRows() {
   return table({
     indexes: {
