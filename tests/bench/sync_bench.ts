@@ -128,10 +128,11 @@ class Client {
     this.#tell({ type: "append", channel: 1, stream, lengths, bytes });
   }
 
-  #frame(frame: Uint8Array): void {
+  #frame(received: Uint8Array): void {
+    const frame = unpackFrame(received);
     const count = entriesIn(frame);
-    if (count !== undefined) return this.#entries(count, frame.length);
-    const message = decodeMessage(unpackFrame(frame));
+    if (count !== undefined) return this.#entries(count, received.length);
+    const message = decodeMessage(frame);
     switch (message.type) {
       case "welcome":
         return this.#tell({

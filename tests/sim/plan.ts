@@ -341,6 +341,9 @@ export function completed(
     ...profile,
     isRemoteLog,
     log: profile.restores ? "disk" : profile.log,
+    // A sync that lies can take back the record that commands were sent. Their
+    // session is then the only witness, and an eviction takes that away as well.
+    lyingSyncs: profile.lyingSyncs && !profile.evictions,
     snapshotEntries: compaction ? 8 + draws.below(25) : 0,
     compactionOverhead: compaction ? draws.below(9) : 0,
     fullSnapshotInterval: 1 + draws.below(2),
