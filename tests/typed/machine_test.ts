@@ -148,7 +148,7 @@ async function snapshotOf(machine: TypedMachine): Promise<Uint8Array> {
   await machine.saveSnapshot(
     machine.prepareSnapshot(),
     new WritableStream({ write: (chunk) => void chunks.push(chunk) }),
-    { addFile() {} },
+    { addFile(): void {} },
     new AbortController().signal,
   );
   return new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer());
