@@ -80,12 +80,12 @@ export const BUILDS: readonly Build[] = [
   {
     name: "sampan-indexeddb",
     text: STORED,
-    gzippedBytesMax: 77 * 1024,
+    gzippedBytesMax: 81 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
-    gzippedBytesMax: 94 * 1024,
+    gzippedBytesMax: 99 * 1024,
   },
 ];
 
@@ -134,7 +134,7 @@ export const PAGES: readonly Page[] = [
     name: "`IndexedDBKVStateMachine`",
     text: pageText("IndexedDBKVStateMachine", INDEXEDDB),
     gzippedBytesAim: 20 * KIB,
-    gzippedBytesMax: 22 * KIB,
+    gzippedBytesMax: 22.5 * KIB,
   },
   {
     name: "`IndexedDBLogDB`",
@@ -171,7 +171,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 52 * KIB,
-    gzippedBytesMax: 90.5 * KIB,
+    gzippedBytesMax: 95 * KIB,
   },
   {
     name: "offline page with its state in memory",
@@ -181,7 +181,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 46 * KIB,
-    gzippedBytesMax: 74.5 * KIB,
+    gzippedBytesMax: 78.5 * KIB,
   },
 ];
 

@@ -86,7 +86,8 @@ for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
         const whole = page.sent.filter(({ status }) => status === 200);
         const paths = whole.map(({ path }) => path).sort();
         assertEquals(paths, [...new Set(paths)], "A file was sent twice");
-        assertEquals(paths.length, 3);
+        // Page, service worker, script, and the two files that it loads later.
+        assertEquals(paths.length, 5);
         page.sent.length = 0;
         await tab.reload();
         await tab.evaluate(SETTLED, 30_000);

@@ -24,6 +24,7 @@ import {
   type Page,
   removeFolder,
 } from "./browser.ts";
+import { PROTOCOL_VERSIONS } from "../../src/sync/messages.ts";
 import { random, seedFrom } from "../support/random.ts";
 import { type PageServer, servePages } from "./server.ts";
 import type { PageSite } from "./sync_page.ts";
@@ -557,7 +558,13 @@ export async function whatIsRefused(
     const tab = await scene.tab(engine, isForeign);
     const name = scene.name();
     const site: PageSite = { kind: "memory", name, url, nodeID: 40 };
-    await tab.call("open", isForeign ? site : { ...site, version: 3 });
+    await tab.call(
+      "open",
+      isForeign ? site : {
+        ...site,
+        version: PROTOCOL_VERSIONS.last + 1,
+      },
+    );
     // The client works as if offline.
     await tab.call("submit", "memory", name, 1, 1);
     const report = await tab.call<SiteReport>("refused", "memory");
