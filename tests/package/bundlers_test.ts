@@ -123,14 +123,16 @@ Deno.test({
           "--target=es2022",
         ], project);
         assert(success, text);
+        let entry: URL | undefined;
         for (
           const { name } of Deno.readDirSync(new URL("vite/assets/", project))
         ) {
-          // The others are loaded when they are first needed.
-          if (name.startsWith("index-")) {
-            return new URL(`vite/assets/${name}`, project);
-          }
+          const file = new URL(`vite/assets/${name}`, project);
+          if (name.startsWith("index-")) entry = file;
+          // The entry imports these, or loads them when they are first needed.
+          else files.set(`script/${name}`, file);
         }
+        if (entry !== undefined) return entry;
         throw new Error(`Vite wrote no file to ${project}vite/assets/`);
       },
       async "deno bundle"(): Promise<URL> {

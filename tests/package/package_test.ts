@@ -198,6 +198,7 @@ Deno.test({
           assert(/^\d+\.\d+\.\d+$/.test(version), version);
         }
         assertEquals(Object.keys(dependencies), [
+          "@opentelemetry/api",
           "fast-check",
           "idb-keyval",
         ]);
