@@ -230,6 +230,11 @@ export class ByteReader {
     return this.#view.getBigUint64(this.#take(8), true);
   }
 
+  /** Reads a 64-bit floating-point number. */
+  f64(): number {
+    return this.#view.getFloat64(this.#take(8), true);
+  }
+
   /** Reads an unsigned varint; throws a `RangeError` if it is not a safe integer. */
   varint(): number {
     let value = 0;

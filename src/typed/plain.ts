@@ -25,7 +25,13 @@
  * @module
  */
 
-import { encodeShown, putVarint, U64_MAX, varintLength } from "../bytes.ts";
+import {
+  ByteReader,
+  encodeShown,
+  putVarint,
+  U64_MAX,
+  varintLength,
+} from "../bytes.ts";
 import { describe, isWellFormed } from "../describe.ts";
 import { PLAIN_DEPTH_MAX } from "../limits.ts";
 import { ErrNotPlain } from "./errors.ts";
@@ -297,97 +303,43 @@ export class PlainWriter {
 }
 
 /** Decoder of plain values; throws a `RangeError` for bytes that are no value. */
-export class PlainReader {
-  readonly #bytes: Uint8Array;
-  readonly #view: DataView;
-  #at: number;
-
-  /** Creates a reader that starts at `offset` of `bytes`. */
-  constructor(bytes: Uint8Array, offset = 0) {
-    this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.#at = offset;
-  }
-
-  /** Offset of the next read. */
-  get offset(): number {
-    return this.#at;
-  }
-
-  /** Number of bytes that were not read. */
-  get remaining(): number {
-    return this.#bytes.length - this.#at;
-  }
-
+export class PlainReader extends ByteReader {
   /** Reads a value, frozen as a whole. */
   value(): Plain {
     return this.#value(0) as Plain;
   }
 
-  /** Reads one byte. */
-  u8(): number {
-    if (this.#at >= this.#bytes.length) throw this.#end(1);
-    return this.#bytes[this.#at++]!;
-  }
-
-  /** Reads a varint. */
-  varint(): number {
-    let value = 0;
-    let scale = 1;
-    for (let i = 0; i < 8; i++) {
-      const byte = this.u8();
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80 && value <= Number.MAX_SAFE_INTEGER) return value;
-      scale *= 0x80;
-    }
-    throw new RangeError(`Varint at ${this.#at} is too large`);
-  }
-
-  /** Reads `count` bytes as a view. */
-  raw(count: number): Uint8Array {
-    if (count > this.remaining) throw this.#end(count);
-    const at = this.#at;
-    this.#at += count;
-    return this.#bytes.subarray(at, this.#at);
-  }
-
   /** Reads a string with its length. */
   string(): string {
-    const length = this.varint();
-    if (length > this.remaining) throw this.#end(length);
-    const at = this.#at;
+    const bytes = this.bytes();
+    const { length } = bytes;
     // Short strings of ASCII, which nearly all are, cost less without a decoder.
     if (length <= SHORT_CHARS) {
-      const bytes = this.#bytes;
       let i = 0;
-      while (i < length && bytes[at + i]! < 0x80) {
-        codes[i] = bytes[at + i]!;
+      while (i < length && bytes[i]! < 0x80) {
+        codes[i] = bytes[i]!;
         i++;
       }
       if (i === length) {
-        this.#at = at + length;
         codes.length = length;
         return String.fromCharCode.apply(null, codes);
       }
     }
-    const encoded = this.raw(length);
     try {
-      return decoder.decode(encoded);
+      return decoder.decode(bytes);
     } catch {
-      throw new RangeError(`String at ${at} is not UTF-8`);
+      throw new RangeError(`String before ${this.offset} is not UTF-8`);
     }
-  }
-
-  #end(count: number): RangeError {
-    return new RangeError(
-      `Bytes end at ${this.#bytes.length}, ${count} wanted at ${this.#at}`,
-    );
   }
 
   #count(): number {
     const count = this.varint();
     // A value takes a byte at least: a count beyond that is damage, not a reason to allocate.
-    if (count > this.remaining) throw this.#end(count);
+    if (count > this.remaining) {
+      throw new RangeError(
+        `Count ${count} before ${this.offset} is over the ${this.remaining} bytes after it`,
+      );
+    }
     return count;
   }
 
@@ -410,25 +362,20 @@ export class PlainReader {
       case Kind.NegativeInteger:
         return -1 - this.varint();
       case Kind.Number: {
-        const at = this.#at;
-        this.raw(8);
-        const value = this.#view.getFloat64(at, true);
+        const value = this.f64();
         if (!Number.isFinite(value)) {
-          throw new RangeError(`Number at ${at} is ${value}`);
+          throw new RangeError(`Number before ${this.offset} is ${value}`);
         }
         return value + 0;
       }
       case Kind.String:
         return this.string();
       case Kind.Bytes:
-        return new Uint8Array(this.raw(this.varint()));
+        return new Uint8Array(this.bytes());
       case Kind.Bigint:
-      case Kind.NegativeBigint: {
-        const at = this.#at;
-        this.raw(8);
-        const value = this.#view.getBigUint64(at, true);
-        return kind === Kind.Bigint ? value : -1n - value;
-      }
+        return this.u64();
+      case Kind.NegativeBigint:
+        return -1n - this.u64();
       case Kind.Array: {
         const count = this.#count();
         const array: unknown[] = new Array(count);
@@ -444,7 +391,7 @@ export class PlainReader {
             throw new RangeError(
               `Property ${
                 describe(key)
-              } before ${this.#at} is not allowed, or stands there twice`,
+              } before ${this.offset} is not allowed, or stands there twice`,
             );
           }
           object[key] = this.#value(depth + 1);
@@ -452,7 +399,7 @@ export class PlainReader {
         return Object.freeze(object);
       }
       default:
-        throw new RangeError(`Kind ${kind} before ${this.#at} is not known`);
+        throw new RangeError(`Kind ${kind} before ${this.offset} is not known`);
     }
   }
 }
