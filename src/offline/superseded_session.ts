@@ -88,7 +88,16 @@ function settleInState(
   if (found !== undefined && found !== digest(bytes, 0, bytes.length)) {
     return queue.settleUnknown(submission);
   }
-  if (outcome === "applied") return outcomes.applied(id, result!);
+  if (outcome === "applied") {
+    // The machine itself may have refused it (R15).
+    const reason = machine.refusalOf(result!);
+    return reason === undefined
+      ? outcomes.applied(id, result!)
+      : outcomes.failed(
+        id,
+        new ErrProposalRefused(reason, { result: result! }),
+      );
+  }
   outcomes.failed(
     id,
     outcome === "skipped"

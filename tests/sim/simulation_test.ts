@@ -137,6 +137,12 @@ Deno.test("H14 U25 a view shows no command that a copy of the outbox may have co
   await simulate({ ...plan, steps }, "the steps of the test");
 });
 
+Deno.test("H19 R15 a command that the machine refused before its device started over is refused after it, not applied", async () => {
+  const plan = drawPlan(702627);
+  const steps = [12, 22, 26, 29, 31, 32, 53, 56].map((at) => plan.steps[at]!);
+  await simulate({ ...plan, steps }, "the steps of the test");
+});
+
 Deno.test("H3 worlds of new seeds", async () => {
   for (let i = 0; i < RUNS; i++) {
     const seed = newSeed();
