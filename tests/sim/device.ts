@@ -530,9 +530,11 @@ export class Device {
   #follow(command: Command, submission: Submission): void {
     const { history } = this.#context;
     const { operation, text } = command;
+    const { process } = this;
     command.submission = submission;
     submission.result.then(
       ({ value, data }) => {
+        if (process !== undefined) operation.answeredBy = process.name;
         if (new TextDecoder().decode(data) !== text) {
           this.#context.fail("result", `${text} has the result of another`);
         }

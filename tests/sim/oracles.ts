@@ -354,8 +354,9 @@ class Judgement {
       const { process, kind, outcome } = operation;
       if (outcome?.kind !== "ok") continue;
       if (isCommand(operation)) {
-        const own = written.get(process);
-        if (own === undefined) written.set(process, [operation]);
+        const { answeredBy = process } = operation;
+        const own = written.get(answeredBy);
+        if (own === undefined) written.set(answeredBy, [operation]);
         else own.push(operation);
         continue;
       }

@@ -344,6 +344,8 @@ export function completed(
     // A sync that lies can take back the record that commands were sent. Their
     // session is then the only witness, and an eviction takes that away as well.
     lyingSyncs: profile.lyingSyncs && !profile.evictions,
+    // The same is true of a copy of an outbox.
+    copies: profile.copies && !profile.evictions,
     snapshotEntries: compaction ? 8 + draws.below(25) : 0,
     compactionOverhead: compaction ? draws.below(9) : 0,
     fullSnapshotInterval: 1 + draws.below(2),
