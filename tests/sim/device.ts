@@ -534,7 +534,8 @@ export class Device {
     command.submission = submission;
     submission.result.then(
       ({ value, data }) => {
-        if (process !== undefined) operation.answeredBy = process.name;
+        // A later process may get it again.
+        if (operation.end === undefined) operation.answeredBy = process?.name;
         if (new TextDecoder().decode(data) !== text) {
           this.#context.fail("result", `${text} has the result of another`);
         }

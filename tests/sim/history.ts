@@ -60,8 +60,8 @@ export interface Operation extends OperationInit {
   outcome?: Outcome;
   /** Event at which the outbox acknowledged a submission as stored. */
   stored?: number;
-  /** Process that got the result of a submission: a later one of the device, or one with a copy of its outbox. */
-  answeredBy?: string;
+  /** Process that first got the result of a submission: a later one of the device, or one with a copy of its outbox. */
+  answeredBy?: string | undefined;
   /** True if a submission may be gone although it was stored: power was cut before it was synced. */
   mayBeLost?: boolean;
   /** True if its user dismissed a submission. */
