@@ -18,7 +18,7 @@ import type { LocalRehearsal } from "../rehearsal/mod.ts";
 import {
   ErrInvalidSession,
   ErrProposalRefused,
-  ErrProposalSkipped,
+  skippedError,
 } from "../rsm/errors.ts";
 import {
   proposalHeadLength,
@@ -59,14 +59,6 @@ export interface Resumed {
   readonly cmd: Uint8Array | undefined;
   readonly resolve: (result: Result) => void;
   readonly reject: (reason: unknown) => void;
-}
-
-/** Error of a proposal whose series was skipped. */
-function skippedError(result: Result | undefined): Error {
-  const reason = result?.data;
-  return reason === undefined
-    ? new ErrProposalSkipped()
-    : new ErrProposalRefused(new TextDecoder().decode(reason));
 }
 
 /** Value of `ErrInvalidSession.applied`: false, or undefined for a proposal that may have been applied without a report. */

@@ -10,7 +10,7 @@ import { ErrOtherHistory } from "../log/errors.ts";
 import type { CurrentMachine } from "../nodehost/current_machine.ts";
 import type { Proposals } from "../nodehost/proposals.ts";
 import { ErrInvalidSession } from "../rsm/errors.ts";
-import { digest } from "../rsm/session_table.ts";
+import { isOtherCommand } from "../rsm/session_table.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
 import type { StoredSession } from "./stored_session.ts";
 import type { SubmissionQueue } from "./submission_queue.ts";
@@ -50,10 +50,9 @@ export async function claimSession(
    */
   const isBehind = ({ next }: SessionInfo): boolean => {
     if (next > queue.loaded + 1 - base) return true;
-    return queue.queuedUpTo(base + next - 1).some(({ id, bytes }) => {
-      const sent = machine.outcomeOf(index, id - base)?.digest;
-      return sent !== undefined && sent !== digest(bytes, 0, bytes.length);
-    });
+    return queue.queuedUpTo(base + next - 1).some(({ id, bytes }) =>
+      isOtherCommand(machine.outcomeOf(index, id - base)?.digest, bytes)
+    );
   };
   const session = (): SessionInfo | undefined => {
     const info = machine.sessionInfo(index);

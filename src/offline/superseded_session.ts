@@ -9,8 +9,8 @@
 
 import { ErrUnknownOutcome } from "../log/errors.ts";
 import type { OutboxParts } from "../nodehost/outbox.ts";
-import { ErrProposalRefused } from "../rsm/errors.ts";
-import { digest } from "../rsm/session_table.ts";
+import { ErrProposalRefused, skippedError } from "../rsm/errors.ts";
+import { isOtherCommand } from "../rsm/session_table.ts";
 import type { Result } from "../statemachine/types.ts";
 import type { OutboxSession } from "./outbox_store.ts";
 import type { QueuedSubmission } from "./submission.ts";
@@ -83,11 +83,9 @@ function settleInState(
   const { id, bytes } = submission;
   const known = machine.outcomeOf(session, series);
   if (known === undefined) return;
-  const { outcome, result, digest: found } = known;
+  const { outcome, result, digest } = known;
   // Another holder has used the series.
-  if (found !== undefined && found !== digest(bytes, 0, bytes.length)) {
-    return queue.settleUnknown(submission);
-  }
+  if (isOtherCommand(digest, bytes)) return queue.settleUnknown(submission);
   if (outcome === "applied") {
     // The machine itself may have refused it (R15).
     const reason = machine.refusalOf(result!);
@@ -100,8 +98,6 @@ function settleInState(
   }
   outcomes.failed(
     id,
-    outcome === "skipped"
-      ? new ErrProposalRefused(new TextDecoder().decode(result?.data))
-      : resultLost(id),
+    outcome === "skipped" ? skippedError(result) : resultLost(id),
   );
 }

@@ -75,6 +75,14 @@ export class ErrProposalRefused extends SampanError {
   }
 }
 
+/** Error of a proposal whose series was skipped, by the result of the skip: its data is the reason, if it has one. */
+export function skippedError(result: Result | undefined): Error {
+  const reason = result?.data;
+  return reason === undefined
+    ? new ErrProposalSkipped()
+    : new ErrProposalRefused(new TextDecoder().decode(reason));
+}
+
 /** Thrown when `update()` returned a value that the contract does not allow; fatal to the replica (C1, T3). */
 export class ErrInvalidResult extends SampanError {
   /** Name that `instanceof` compares. */

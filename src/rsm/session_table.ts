@@ -88,6 +88,19 @@ export function digest(bytes: Uint8Array, start: number, end: number): number {
   return (a >>> 12) * 0x1_0000_0000 + (b >>> 0);
 }
 
+/**
+ * True if the series with the digest `found` was used for another command than
+ * `cmd`. One that was skipped was not: a client may send a command and the skip of
+ * its series.
+ */
+export function isOtherCommand(
+  found: number | undefined,
+  cmd: Uint8Array,
+): boolean {
+  return found !== undefined && found !== SKIPPED &&
+    found !== digest(cmd, 0, cmd.length);
+}
+
 /** Decision of the table about a proposal. */
 export type Admission =
   /** Next in its series: apply it and fill the new slot. */

@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
+  type Entry,
   ErrOtherHistory,
   ErrOtherPrincipal,
   ErrUnknownOutcome,
   type HostEvent,
+  type HostState,
   kv,
   KVStateMachine,
   MemoryBlockStore,
@@ -19,7 +21,7 @@ import type { BlockOutbox } from "../../src/ports/mod.ts";
 import { BlockLogDB } from "../../src/indexeddb/mod.ts";
 import { BlockOutbox as Outbox } from "../../src/offline/mod.ts";
 import type { RemoteLogDB, RemoteState } from "../../src/sync/client/mod.ts";
-import { checked, rejection } from "../support/environment.ts";
+import { checked, Gate, rejection } from "../support/environment.ts";
 import { text } from "../support/bytes.ts";
 import {
   BlockNames,
@@ -33,6 +35,24 @@ const config = { clusterID: 1n, nodeID: 2n };
 
 type Kind = "disk" | "memory" | "bare";
 
+/** Machine on disk whose updates wait for a gate. */
+class SlowMachine extends OnDiskKVStateMachine {
+  readonly #opened: Promise<void>;
+
+  constructor(store: MemoryBlockStore, opened: Promise<void>) {
+    super(store);
+    this.#opened = opened;
+  }
+
+  override async updateWithHost(
+    entries: Entry[],
+    host: () => HostState,
+  ): Promise<Entry[]> {
+    await this.#opened;
+    return await super.updateWithHost(entries, host);
+  }
+}
+
 /** Device whose storage outlives its visits. */
 class Device {
   readonly pair: Pair;
@@ -44,6 +64,8 @@ class Device {
   };
   readonly snapshots = new MemorySnapshotStore();
   readonly events: HostEvent[] = [];
+  /** Holds up its machine on disk in later visits until it is open. */
+  gate = new Gate();
   /** States reported since the start of the visit. */
   states: RemoteState[] = [];
   db!: RemoteLogDB;
@@ -54,6 +76,7 @@ class Device {
   constructor(pair: Pair, kind: Kind) {
     this.pair = pair;
     this.kind = kind;
+    this.gate.open();
   }
 
   /** Starts a visit, with the name of the principal if one is signed in. */
@@ -71,7 +94,7 @@ class Device {
     });
     const started = kind === "disk"
       ? this.host.startOnDiskCluster(
-        () => new OnDiskKVStateMachine(stores.state),
+        () => new SlowMachine(stores.state, this.gate.opened),
         config,
       )
       : this.host.startCluster(() => new KVStateMachine(), config);
@@ -349,6 +372,39 @@ test("case B2: submissions that were sent through a session the server does not 
   assertEquals(await device.value("b"), "");
   assertEquals(await device.value("c"), "1");
   await env.until(unknown.dismiss(), 10);
+  await pair.closeAndCheck();
+});
+
+test("H14 U16 an outbox is not taken for a copy while the record that a command of it was refused is being applied [H3]", async () => {
+  const isBad = (cmd: Uint8Array): boolean => text(cmd).includes("bad");
+  const server = new Server(81, {
+    validate: (_, cmd) => isBad(cmd) ? "No such boat" : undefined,
+  });
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  const device = new Device(pair, "disk");
+  await device.open();
+  await device.putDecided("a", "1");
+  // The device ends before it knows what became of its commands.
+  pair.isWithheld = true;
+  await Promise.all([device.put("b", "1"), device.put("c", "bad")]);
+  await env.advance(1_000);
+  await device.close();
+  pair.isWithheld = false;
+  device.gate = new Gate();
+  await device.open();
+  // They are being applied while the session is claimed.
+  const d = await device.put("d", "1");
+  await env.advance(1_000);
+  device.gate.open();
+  await env.until(d.result, 20);
+  assertEquals(
+    device.events.filter(({ type }) => type === "outbox failed"),
+    [],
+  );
+  assertEquals(device.pending, [["c", "refused"]]);
+  assertEquals([await device.value("b"), await device.value("d")], ["1", "1"]);
   await pair.closeAndCheck();
 });
 
