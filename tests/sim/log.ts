@@ -83,6 +83,8 @@ export class LogService {
   life = 0;
   readonly #broken = new Set<string>();
   readonly #readers = new Map<string, Set<(error: Error) => void>>();
+  /** Called when the process ends. */
+  readonly #ends = new Set<() => void>();
   /** Logs that are open in its process. */
   readonly #open = new Set<Log>();
   /** Snapshots of a log that is a process of its own: in another service, which does not die. */
@@ -171,6 +173,8 @@ export class LogService {
     const logDB = this.#logDB!;
     this.#logDB = undefined;
     this.life++;
+    for (const end of this.#ends) end();
+    this.#ends.clear();
     for (const nodes of [...this.#readers.keys()]) this.#fail(nodes);
     const open = [...this.#open];
     this.#open.clear();
@@ -237,6 +241,11 @@ export class LogService {
     this.#fail(process);
   }
 
+  /** True if reads of a process reach the log. */
+  isReachable(process: string): boolean {
+    return this.isUp && !this.#broken.has(process);
+  }
+
   mend(process: string | undefined): void {
     if (process === undefined) this.#broken.clear();
     else this.#broken.delete(process);
@@ -263,6 +272,20 @@ export class LogService {
     }
     readers.add(fail);
     return () => void readers.delete(fail);
+  }
+
+  /**
+   * Calls the process of the log; rejects if it ends before it has answered. A disk
+   * that was cut off from its process never answers, but the caller notices that its
+   * connection is over.
+   */
+  async answered<T>(call: MaybePromise<T>): Promise<T> {
+    if (!isPromise(call)) return call;
+    return await new Promise((resolve, reject) => {
+      const end = (): void => reject(new Error(LOST_CONNECTION));
+      this.#ends.add(end);
+      call.then(resolve, reject).finally(() => this.#ends.delete(end));
+    });
   }
 
   /** Draws the fault of an append. */
@@ -314,7 +337,7 @@ export class LogService {
   async open(clusterID: bigint, nodeID: bigint): Promise<Log> {
     if (this.#logDB === undefined) throw new Error(LOST_CONNECTION);
     const { life } = this;
-    const log = await this.#logDB.open(clusterID, nodeID);
+    const log = await this.answered(this.#logDB.open(clusterID, nodeID));
     if (this.life !== life) {
       await log.close();
       throw new Error(LOST_CONNECTION);
@@ -492,8 +515,8 @@ class ClientLog implements Log {
     const { life } = service;
     let index: number;
     try {
-      index = await inner.append(records);
-      if (fault === "twice") await inner.append(records);
+      index = await service.answered(inner.append(records));
+      if (fault === "twice") await service.answered(inner.append(records));
     } catch (error) {
       if (service.life !== life) throw unknown();
       throw error;
