@@ -115,6 +115,8 @@ export interface Process {
   readonly env: SimulatedEnv;
   readonly db: RemoteLogDB;
   readonly host: NodeHost;
+  /** Time at which it began, or was last resumed. */
+  awakeAt: number;
   isOver: boolean;
 }
 
@@ -218,6 +220,22 @@ export class Device {
     );
   }
 
+  /** Milliseconds for which its process has run without a suspension; 0 while it does not run. */
+  get awakeMs(): number {
+    const { process } = this;
+    return process === undefined || process.env.isSuspended
+      ? 0
+      : this.#context.clock.now - process.awakeAt;
+  }
+
+  /** Continues its process, if that is suspended; with `lost`, its clock has not advanced in between. */
+  resume(lost = false): void {
+    const { process } = this;
+    if (!process?.env.isSuspended) return;
+    process.env.resume(lost);
+    process.awakeAt = this.#context.clock.now;
+  }
+
   /** Takes the network away. */
   goOffline(how: Cut): void {
     this.isOffline = true;
@@ -267,7 +285,8 @@ export class Device {
         : {}),
       onEvent: (event) => this.#noteEvent(process, event),
     });
-    const process: Process = { name, env, db, host, isOver: false };
+    const awakeAt = context.clock.now;
+    const process: Process = { name, env, db, host, awakeAt, isOver: false };
     this.process = process;
     this.#state = "offline";
     db.watch(({ state, error }) => {

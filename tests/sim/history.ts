@@ -55,7 +55,7 @@ export interface Operation extends OperationInit {
   expected?: readonly string[];
   /** Event of the world at which it began. */
   readonly start: number;
-  /** Event at which its caller learned the outcome; undefined if it never did. */
+  /** Event at which its caller got an answer; undefined if it never did. */
   end?: number;
   outcome?: Outcome;
   /** Event at which the outbox acknowledged a submission as stored. */
@@ -167,6 +167,11 @@ export class History {
     operation.end = ++this.#event;
     operation.outcome = outcome;
     if (outcome.kind !== "ok") this.failed(outcome.error);
+  }
+
+  /** Records that the call of an operation was answered, with something that is not judged. */
+  answered(operation: Operation): void {
+    operation.end ??= ++this.#event;
   }
 
   /** Records that an outbox acknowledged a submission as stored. */

@@ -232,9 +232,11 @@ class Judgement {
       const operation = byInput.get(command);
       if (operation === undefined) continue;
       const { end, outcome, start } = operation;
-      if (
-        latest !== undefined && outcome?.kind === "ok" && end! < latest.start
-      ) {
+      // A restore takes back what was answered before it and is not in the copy;
+      // the device, which finds that missing, sends it again.
+      const isAnswered = outcome?.kind === "ok" &&
+        (end! >= era.start || era.places.get(command)! < era.restored);
+      if (latest !== undefined && isAnswered && end! < latest.start) {
         this.#fail(
           "order",
           `${command} of ${operation.process} had been answered before ${latest.input} of ${latest.process} began, which is before it in the log`,

@@ -283,6 +283,45 @@ Deno.test("H2 H3 oracles judge the log of a restored server by itself", () => {
   assertEquals(sample.oracles, ["monotonic"]);
 });
 
+Deno.test("H2 H3 oracles take a command that was sent again after a restore as answered there, and one of the copy as before", () => {
+  const sample = correct();
+  const { history } = sample;
+  history.restored(1n, 1);
+  sample.add("a4", 2);
+  const records = packRecords(single("a4"), single("a2"));
+  history.committed(1n, { follows: 1, first: 2, records });
+  assertEquals(sample.oracles, []);
+  sample.add("a5", 4);
+  sample.add("a6", 3);
+  const late = packRecords(single("a6"), single("a5"));
+  history.committed(1n, { follows: 3, first: 4, records: late });
+  assertEquals(sample.oracles.includes("order"), true);
+});
+
+Deno.test("H10 oracles notice a call without an answer in a process that is well, and count an answer of a history that is gone", () => {
+  const sample = correct();
+  const { history } = sample;
+  const view = sample.do({ kind: "view" });
+  history.final({
+    process: "p",
+    cluster: 1n,
+    machine: "plain",
+    stateVersion: 0,
+    appliedIndex: 3,
+    hash: 3n,
+    list: ["a1", "a2", "b1"],
+    pending: new Map(),
+  });
+  assertEquals(sample.oracles, ["answers"]);
+  history.answered(view);
+  assertEquals(sample.oracles, ["answers"]);
+
+  const other = correct();
+  other.history.answered(other.do({ kind: "view" }));
+  other.history.final(history.finals[0]!);
+  assertEquals(other.oracles, []);
+});
+
 Deno.test("H3 H4 H17 reference replay applies each series once, in order, and no skipped entry", () => {
   const history = new History();
   const records = packRecords(

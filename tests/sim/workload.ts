@@ -28,8 +28,10 @@ export interface Place {
   readonly env: SimulatedEnv;
   readonly cluster: bigint;
   readonly replica: Replica;
-  /** True once the process has ended. */
+  /** True once the process has ended: no answer reaches a caller. */
   readonly isOver: () => boolean;
+  /** True once another replica has taken the place of this one, on another history. */
+  readonly isReplaced: () => boolean;
 }
 
 /** Circumstances of a lookup. */
@@ -68,7 +70,7 @@ export class Workload {
       env,
       `openSession() in ${place.process}`,
       replica.openSession().then((session) => {
-        if (place.isOver()) return;
+        if (place.isOver() || place.isReplaced()) return;
         history.session("opened", cluster);
         this.#of(cluster).push({ name, session, process: place.process });
       }, (error) => history.failed(error)),
@@ -213,7 +215,11 @@ export class Workload {
       env,
       `${kind} in ${process}`,
       answer.then((answer) => {
-        if (place.isOver() || !isPresent()) return;
+        if (place.isOver()) return;
+        // What it shows is of a history that is gone, but its caller was answered.
+        if (place.isReplaced() || !isPresent()) {
+          return history.answered(operation);
+        }
         answered?.(answer as string[]);
         this.#answered(operation, answer);
       }, (error) => {
@@ -257,7 +263,8 @@ export class Workload {
     const watch = replica.watch<string[]>(key);
     watch.subscribe(() => {
       const list = watch.getSnapshot();
-      if (list === undefined || place.isOver() || !isPresent()) return;
+      if (list === undefined || place.isOver()) return;
+      if (place.isReplaced() || !isPresent()) return;
       const operation = history.begin({
         process,
         cluster,

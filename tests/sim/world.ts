@@ -34,7 +34,7 @@ const LATE_MS = 7_000;
 /** Time after which a server no longer holds the log for a reader that is away. */
 const ABSENT_MS = 310_000;
 
-/** Time after which the devices must know that a cluster of the server has failed. */
+/** Time after which the devices that run must know that a cluster of the server has failed. */
 const FAILURE_KNOWN_MS = 20_000;
 
 /** The servers and devices of a plan. */
@@ -121,6 +121,7 @@ export class World {
         cluster,
         replica,
         isOver: () => env.isDead || server!.process !== process,
+        isReplaced: () => false,
       };
     }
     const { process } = device;
@@ -132,7 +133,8 @@ export class World {
       env,
       cluster,
       replica,
-      isOver: () => process.isOver || device.seat(cluster).replica !== replica,
+      isOver: () => process.isOver,
+      isReplaced: () => device.seat(cluster).replica !== replica,
     };
   }
 
@@ -310,7 +312,10 @@ export class World {
     }
     const device = this.#device(at);
     const server = this.#server(at);
-    if (how === "stop") (device?.process ?? server)?.env?.resume();
+    if (how === "stop") {
+      device?.resume();
+      server?.env?.resume();
+    }
     device?.stop(how, written);
     server?.stop(how, written);
   }
@@ -325,10 +330,13 @@ export class World {
   }
 
   #suspend(at: string, kind: "suspend" | "resume", lost: boolean): void {
-    const env = this.#device(at)?.process?.env ?? this.#server(at)?.env;
+    const device = this.#device(at);
+    const env = device?.process?.env ?? this.#server(at)?.env;
     if (env === undefined) return;
-    if (kind === "resume") env.resume(lost);
-    else {
+    if (kind === "resume") {
+      if (device !== undefined) device.resume(lost);
+      else env.resume(lost);
+    } else {
       this.context.history.fault("suspension");
       env.suspend();
     }
@@ -419,8 +427,10 @@ export class World {
       if (server.failedForMs < FAILURE_KNOWN_MS || this.servers.length > 1) {
         return;
       }
-      for (const { name, process, isOffline } of this.devices) {
-        if (!isOffline && process?.db.state === "live") {
+      for (const { name, process, isOffline, awakeMs } of this.devices) {
+        // A suspended process, which shows nothing to anybody, learns it once it runs again.
+        if (isOffline || awakeMs < FAILURE_KNOWN_MS) continue;
+        if (process?.db.state === "live") {
           this.context.fail(
             "status",
             `${name} is live while the server's cluster has failed`,
@@ -630,7 +640,7 @@ export class World {
     for (const device of this.devices) {
       device.isOffline = false;
       device.mend();
-      device.process?.env.resume();
+      device.resume();
       this.#renew(device.owner);
       device.start();
     }
