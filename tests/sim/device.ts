@@ -76,6 +76,8 @@ export class Seat {
   isStartingOver = false;
   /** True once its outbox has turned out to be a copy. */
   isCopied = false;
+  /** Set while its present process has shown a view without the queued commands. */
+  isHiding = false;
   /** Set once it has started over, as long as it may not know yet, also in a later process, which of its submissions the server has. */
   isReconciling = false;
   /** Number of restores of the log that its state comes from; -1 while that is not known. */
@@ -136,6 +138,8 @@ export class Device {
   readonly #tokens: Tokens;
   process: Process | undefined;
   isOffline = false;
+  /** True once a power cut may have put its outbox back. */
+  wasCut = false;
   /** Number of restores of the log before its last connection. */
   connected = 0;
   #count = 0;
@@ -301,6 +305,7 @@ export class Device {
       seat.failure = undefined;
       seat.isStartingOver = false;
       seat.isCopied = false;
+      seat.isHiding = false;
       seat.applied = 0;
       seat.committed = [];
       seat.watched.clear();
@@ -436,6 +441,7 @@ export class Device {
       disk.crash(how === "kill" ? Infinity : written % (disk.unsynced + 1));
     }
     if (how !== "power cut") return;
+    this.wasCut = true;
     context.history.mayLose(this.name);
     for (const { cluster, shown } of this.seats) {
       context.history.excuse(cluster, "power cut");

@@ -177,12 +177,12 @@ export class Workload {
     );
   }
 
-  /** Looks something up; `expected` is what a view must show if it answers at once. */
+  /** Looks something up; `expected` returns what a view that answers at once must show, by what it shows. */
   lookup(
     place: Place,
     kind: OperationKind,
     key: string,
-    expected?: readonly string[],
+    expected?: (list: readonly string[]) => readonly string[],
     { isPresent = (): boolean => true, answered }: LookupOptions = {},
   ): void {
     const { history } = this.#context;
@@ -200,7 +200,10 @@ export class Workload {
       kind,
       input: "",
       ...(key === ALL ? {} : { key }),
-      ...(expected === undefined || isPromise(answer) ? {} : { expected }),
+      // Before an answer that comes later, entries may be applied.
+      ...(expected === undefined || isPromise(answer) || failure !== undefined
+        ? {}
+        : { expected: expected(answer as string[]) }),
     });
     if (failure !== undefined) {
       return history.end(operation, { kind: "rejected", ...failure });
@@ -209,8 +212,6 @@ export class Workload {
       answered?.(answer as string[]);
       return this.#answered(operation, answer);
     }
-    // Entries may be applied before the answer.
-    delete operation.expected;
     this.#context.background(
       env,
       `${kind} in ${process}`,
