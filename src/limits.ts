@@ -566,5 +566,11 @@ export const LINEARIZABILITY_STEPS_MAX: number = 1_000_000;
 /** Deepest nesting of plain data, in levels. */
 export const PLAIN_DEPTH_MAX: number = 100;
 
+/** Most edits of an author that an application can undo, in edits; the oldest are dropped first. */
+export const UNDO_EDITS_MAX: number = 100;
+
+/** Most commands of which a fork of a typed machine notes the rows that they touched, in commands; later ones are not marked. */
+export const TOUCHED_COMMANDS_MAX: number = 16_384;
+
 /** Longest key of a row in a table of a typed machine, in UTF-16 code units. */
 export const TABLE_KEY_CHARS_MAX: number = 1024;

@@ -13,6 +13,7 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
+import { describe } from "../describe.ts";
 import { ErrProposalRefused } from "../rsm/errors.ts";
 import type { Submission } from "../nodehost/outbox.ts";
 import type { Replica } from "../nodehost/replica.ts";
@@ -21,11 +22,15 @@ import { decodeCommand, encodeCommand } from "./command.ts";
 import {
   type AnyCommand,
   coreOf,
+  LibraryQuery,
   type Rejected,
   type TypedQuery,
   upcast,
 } from "./core.ts";
 import type { MachineDefinition } from "./definition.ts";
+import { ErrInvalidArguments } from "./errors.ts";
+import { EditHistory, editSeed, type SeededCall } from "./history.ts";
+import { isSameMarks, type Marks, marksQuery } from "./marks.ts";
 import { newSeed } from "./random.ts";
 import { codeOf, type LibraryCode, valueOf } from "./result.ts";
 import { parseArguments } from "./schema.ts";
@@ -50,6 +55,8 @@ export interface Edit<R> {
 
 /** Command that is not applied: queued, or rejected and not dismissed yet. */
 export interface PendingEdit {
+  /** Number of the submission in its outbox, in the order of submission; the same after a restart. */
+  readonly id: number;
   /** Name of the command. */
   readonly name: string;
   /** Arguments, of the newest version. */
@@ -65,7 +72,7 @@ export interface PendingEdit {
 /** Part of a replica that typed access uses. */
 export type TypedReplica = Pick<
   Replica<TypedQuery, unknown>,
-  "submit" | "pending" | "onPending" | "watch" | "view"
+  "submit" | "pending" | "onPending" | "watch" | "view" | "staleRead"
 >;
 
 /** Options of {@linkcode typed}. */
@@ -94,7 +101,7 @@ export type QueryAnswer<F> = F extends (...args: never[]) => infer A ? A
   : never;
 
 /** Typed access to a replica. */
-export interface App<I, R, Q> {
+export interface App<I, R, Q, S = unknown> {
   /**
    * Submits commands: each resolves once it is durable on this device, and is
    * shown by the optimistic view from then on (U25).
@@ -122,6 +129,34 @@ export interface App<I, R, Q> {
   pending(): readonly PendingEdit[];
   /** Calls `listener` after each change of that list; returns a function that ends it. */
   onPending(listener: () => void): () => void;
+  /**
+   * Watches which rows and values the commands of {@linkcode pending} touched in the
+   * optimistic view: `app.marks.getSnapshot()?.cards.get(id)?.state`. A refused
+   * command stays marked until it is dismissed; one that changed nothing is marked
+   * at the rows that it asked for by key.
+   */
+  readonly marks: Watch<Marks<S, PendingEdit>>;
+  /**
+   * Undoes the newest edit of this author on this device whose command has an
+   * `inverse`: submits the command that it gives. Resolves once that is durable,
+   * with undefined if there is nothing to undo. Works offline. The command is
+   * decided on its own when it arrives, even if the edit itself is refused; if it is
+   * rejected, the edit can be neither undone nor redone any more.
+   *
+   * At most `UNDO_EDITS_MAX` edits can be undone. After a restart those can that are
+   * still queued.
+   *
+   * @throws what `inverse` throws, and what `do` throws
+   */
+  undo(): Promise<Edit<R[keyof R]> | undefined>;
+  /** Submits the edit that was undone last once more, if no other edit was made since; resolves with undefined if nothing is left. */
+  redo(): Promise<Edit<R[keyof R]> | undefined>;
+  /** True if there is an edit to undo. */
+  readonly canUndo: boolean;
+  /** True if there is an edit to redo. */
+  readonly canRedo: boolean;
+  /** Calls `listener` after each change of `canUndo` or `canRedo`, at least; returns a function that ends it. */
+  onHistory(listener: () => void): () => void;
 }
 
 /** Outcome of a result, or of the error in its place. */
@@ -161,28 +196,56 @@ export function typed<S, I, R, Q>(
   replica: TypedReplica,
   definition: MachineDefinition<S, I, R, Q>,
   options: TypedOptions = {},
-): App<I, R, Q> {
+): App<I, R, Q, S> {
   checkOptions("Options of typed access", options, CHECKS);
   const { by = null, now = Date.now, seed = newSeed } = options;
-  const { commands, queries } = coreOf(definition);
+  const core = coreOf(definition);
+  const { commands, queries } = core;
   const submit = async (
-    name: string,
-    input: unknown,
+    { name, args: input, seed }: SeededCall,
   ): Promise<Edit<unknown>> => {
-    const { args: schema, version } = commands.get(name)!;
+    const command = commands.get(name);
+    if (command === undefined) {
+      throw new ErrInvalidArguments(
+        `Machine ${core.name} has no command ${
+          describe(name)
+        }, which an \`inverse\` returned`,
+      );
+    }
+    const { args: schema, version } = command;
     const args = parseArguments(name, schema, input) as never;
     const at = Math.max(0, Math.floor(now()));
-    const cmd = encodeCommand({ name, version, at, by, seed: seed(), args });
-    const submission = await replica.submit(cmd);
-    const result = outcomeOf(submission.result);
-    // An application may ignore the outcome.
-    result.catch(() => {});
-    return { result };
+    const cmd = encodeCommand({ name, version, at, by, seed, args });
+    return editOf(await replica.submit(cmd));
   };
+  const history = new EditHistory<Edit<unknown>>({
+    core,
+    author: () => by,
+    submit,
+    run: async () => {
+      const isQueued = ({ state }: Submission): boolean => state === "queued";
+      const query = new LibraryQuery((machine) =>
+        machine.rehearse(
+          replica.pending().filter(isQueued).map(({ cmd }) => cmd),
+        )
+      );
+      await replica.staleRead(query);
+    },
+  });
+  const edit = (name: string, args: unknown): Promise<Edit<unknown>> => {
+    const call = { name, args, seed: editSeed(seed()) };
+    return history.isUndoable(name) ? history.add(call) : submit(call);
+  };
+  for (const submission of replica.pending()) {
+    const envelope = decodeCommand(submission.cmd);
+    if (submission.state !== "queued" || envelope === undefined) continue;
+    const { args } = pendingOf(commands, submission);
+    history.restore(envelope, args, () => editOf(submission));
+  }
   return {
     do: byName(
       commands.keys(),
-      (name) => (args: unknown) => submit(name, args),
+      (name) => (args: unknown) => edit(name, args),
     ),
     ask: byName(
       queries.keys(),
@@ -195,7 +258,34 @@ export function typed<S, I, R, Q>(
     ),
     pending: () => replica.pending().map((one) => pendingOf(commands, one)),
     onPending: (listener) => replica.onPending(listener),
+    marks: replica.watch(
+      marksQuery({
+        tables: core.newState().tables.map(({ name }) => name),
+        pending: () =>
+          replica.pending().map((submission) => ({
+            cmd: submission.cmd,
+            edit: pendingOf(commands, submission),
+          })),
+      }),
+      { equal: isSameMarks as (one: unknown, other: unknown) => boolean },
+    ) as Watch<Marks<S, PendingEdit>>,
+    undo: () => history.undo() as Promise<Edit<R[keyof R]> | undefined>,
+    redo: () => history.redo() as Promise<Edit<R[keyof R]> | undefined>,
+    get canUndo(): boolean {
+      return history.canUndo;
+    },
+    get canRedo(): boolean {
+      return history.canRedo;
+    },
+    onHistory: (listener) => history.onChange(listener),
   };
+}
+
+function editOf(submission: Submission): Edit<unknown> {
+  const result = outcomeOf<unknown>(submission.result);
+  // An application may ignore the outcome.
+  result.catch(() => {});
+  return { result };
 }
 
 function pendingOf(
@@ -205,6 +295,7 @@ function pendingOf(
   const envelope = decodeCommand(submission.cmd);
   const command = envelope && commands.get(envelope.name);
   return {
+    id: submission.id,
     name: envelope?.name ?? "",
     args: command && envelope.version <= command.version
       ? upcast(command, envelope)

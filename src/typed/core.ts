@@ -20,7 +20,7 @@ import type { Entry } from "../statemachine/types.ts";
 import type { Envelope } from "./command.ts";
 import type { Plain } from "./plain.ts";
 import type { Schema } from "./schema.ts";
-import type { TypedState } from "./state.ts";
+import type { TouchedRow, TypedState } from "./state.ts";
 
 /** Rejection of a command, as a handler returns it. */
 export class Rejected<out C extends string = string> {
@@ -60,12 +60,28 @@ export type Handler = (
   context: CommandContext,
 ) => unknown;
 
+/** Command with its arguments, by name. */
+export interface CommandCall {
+  /** Name of the command. */
+  readonly name: string;
+  /** Arguments, as an application gives them. */
+  readonly args: unknown;
+}
+
+/** Function that gives the inverse of a command, as it is called. */
+export type Inverse = (
+  before: unknown,
+  args: unknown,
+  context: CommandContext,
+) => CommandCall | undefined;
+
 /** Command of a definition, with its types erased. */
 export interface AnyCommand {
   readonly args: Schema;
   readonly version: number;
   readonly upcast: Readonly<Record<number, (old: Plain) => Plain>>;
   readonly run: Handler;
+  readonly inverse: Inverse | undefined;
 }
 
 /** State of an older version, for `migrate`: plain values, and tables as maps in the order of their keys. */
@@ -78,6 +94,50 @@ export interface TypedQuery {
   /** Arguments after the state. */
   readonly args: readonly unknown[];
 }
+
+/** Rows that the pending commands of an optimistic view touched, by the seeds of the commands as {@linkcode seedKey}. */
+export type Touched = ReadonlyMap<string, readonly TouchedRow[]>;
+
+/** State machine as the library's own queries get it. */
+export interface QueriedMachine {
+  /** Rows that the commands which this fork has applied have touched. */
+  readonly touched: Touched;
+  /** Returns the rows that a command would touch in the present state. */
+  touchedBy(cmd: Uint8Array): readonly TouchedRow[];
+  /** Runs commands on a fork, for those who follow them. */
+  rehearse(cmds: readonly Uint8Array[]): void;
+}
+
+/** Query of the library itself, which no definition names. */
+export class LibraryQuery<A = unknown> implements TypedQuery {
+  /** Name, which no query of a definition has in an answer. */
+  readonly name = "";
+  /** No arguments. */
+  readonly args: readonly unknown[] = [];
+  /** Answers the query. */
+  readonly ask: (machine: QueriedMachine) => A;
+
+  /** Creates a query. */
+  constructor(ask: (machine: QueriedMachine) => A) {
+    this.ask = ask;
+  }
+}
+
+/** Seed of a command as the key of a map. */
+export function seedKey(seed: Uint8Array): string {
+  return String.fromCharCode(...seed);
+}
+
+/**
+ * Called before a command that is followed is run: on the optimistic view, on each
+ * new state, and when it is committed. What it returns is called afterwards, with
+ * true if the command was accepted.
+ */
+export type Follower = (
+  before: unknown,
+  args: unknown,
+  context: CommandContext,
+) => (isAccepted: boolean) => void;
 
 /** State machine of a definition: concurrent, with state hash, forks and rejections. */
 export type TypedMachine =
@@ -108,6 +168,8 @@ export interface MachineCore {
   readonly changes: ReadonlySet<string>;
   /** True if commands of newer code are rejected. */
   readonly rejectsNewer: boolean;
+  /** Functions to be called before commands are run, by the seeds of the commands. */
+  readonly followers: Map<string, Follower>;
   /** Creates the first state. */
   newState(): TypedState;
   /** Reports a handler that threw. */

@@ -66,6 +66,17 @@ export interface MachineOptions<
           args: A[K],
           context: CommandContext,
         ) => unknown;
+        /**
+         * Returns the command that undoes this one, from the state before it; undefined
+         * if there is nothing to undo. It is decided on its own when it arrives, and so
+         * it may be rejected. Called whenever the command is run while it can be undone:
+         * the last call, before it is committed, counts.
+         */
+        readonly inverse?: (
+          before: S,
+          args: A[K],
+          context: CommandContext,
+        ) => CallOf<NoInfer<I>> | undefined;
       };
     }
     & {
@@ -103,6 +114,11 @@ export interface MachineOptions<
   /** Called with each committed command whose handler threw, and with what it threw. Its own errors are ignored. */
   readonly onThrow?: (error: unknown, command: ThrownCommand) => void;
 }
+
+/** Command with its arguments, of a machine with inputs `I`. */
+export type CallOf<I> = {
+  readonly [K in keyof I]: { readonly name: K; readonly args: I[K] };
+}[keyof I];
 
 /** Command whose handler threw. */
 export interface ThrownCommand {
@@ -187,6 +203,7 @@ export class MachineDefinition<
       migrations,
       changes: new Set(options.changes),
       rejectsNewer: options.newer === "reject",
+      followers: new Map(),
       newState: () =>
         new TypedState(options.state() as Record<string, unknown>),
       thrown: (error, { index }, { name, by }, args) => {
@@ -244,9 +261,8 @@ function commandsOf(
 ): Map<string, AnyCommand> {
   const commands = new Map<string, AnyCommand>();
   for (
-    const [name, { args, run, version = 1, upcast = {} }] of Object.entries(
-      definitions,
-    )
+    const [name, { args, run, inverse, version = 1, upcast = {} }] of Object
+      .entries(definitions)
   ) {
     if (
       name === "" || typeof run !== "function" ||
@@ -258,8 +274,15 @@ function commandsOf(
         } needs \`args\`, a schema that follows Standard Schema 1, and a function \`run\``,
       );
     }
+    if (inverse !== undefined && typeof inverse !== "function") {
+      throw new ErrInvalidDefinition(
+        `Command ${describe(name)} has an \`inverse\` that is ${
+          describe(inverse)
+        }; give a function of the state before and the arguments`,
+      );
+    }
     checkVersion(`Command ${name}`, version, upcast, "upcast");
-    commands.set(name, { args, run, version, upcast });
+    commands.set(name, { args, run, inverse, version, upcast });
   }
   return commands;
 }

@@ -23,12 +23,17 @@ import type {
   Result,
   SnapshotFile,
 } from "../statemachine/types.ts";
+import { TOUCHED_COMMANDS_MAX } from "../limits.ts";
 import { decodeCommand, type Envelope } from "./command.ts";
 import {
   type AnyCommand,
   type CommandContext,
+  LibraryQuery,
   type MachineCore,
+  type QueriedMachine,
   Rejected,
+  seedKey,
+  type Touched,
   type TypedQuery,
   upcast,
 } from "./core.ts";
@@ -46,8 +51,10 @@ import {
   saveState,
   stateHash,
 } from "./snapshot.ts";
-import type { TypedState } from "./state.ts";
+import type { TouchedRow, TypedState } from "./state.ts";
 import { TableCore } from "./table.ts";
+
+const NONE: Touched = /* @__PURE__ */ new Map();
 
 /** Context of one command. */
 class Context implements CommandContext {
@@ -90,7 +97,8 @@ export class DefinedMachine
     IRecoveredHash,
     IRefusal,
     IStateVersion,
-    IFork<IConcurrentStateMachine<TypedQuery, unknown>> {
+    IFork<IConcurrentStateMachine<TypedQuery, unknown>>,
+    QueriedMachine {
   /** Version of the state's shape. */
   readonly stateVersion: number;
   readonly #definition: MachineCore;
@@ -98,6 +106,8 @@ export class DefinedMachine
   /** Active changes of behaviour, with the index from which each counts. */
   #active: ReadonlyMap<string, number> = new Map();
   #recoveredHash: bigint | undefined;
+  /** Rows that commands touched, by their seeds; undefined unless this is a fork. */
+  #touched: Map<string, TouchedRow[]> | undefined;
 
   /** Creates the machine in the first state of its definition. */
   constructor(definition: MachineCore) {
@@ -130,10 +140,15 @@ export class DefinedMachine
   #run(entry: Entry, envelope: Envelope, command: AnyCommand): Result {
     const state = this.#state;
     let args: unknown;
+    const touched = this.#noteTouched(envelope);
+    let ran: ((isAccepted: boolean) => void) | undefined;
     try {
       args = upcast(command, envelope);
+      if (this.#definition.followers.size > 0) {
+        ran = this.#follow(envelope, args);
+      }
       const context = new Context(envelope, this);
-      const { result } = state.run(
+      const { result, code } = state.run(
         () => {
           const returned = command.run(state.root, args, context);
           return returned instanceof Rejected
@@ -141,12 +156,67 @@ export class DefinedMachine
             : { code: undefined, result: accepted(returned) };
         },
         ({ code }) => code === undefined,
+        touched,
       );
+      ran?.(code === undefined);
       return result;
     } catch (error) {
       // Its text differs between engines, and is not part of the result.
-      this.#definition.thrown(error, entry, envelope, args);
+      if (this.#touched === undefined) {
+        this.#definition.thrown(error, entry, envelope, args);
+      }
+      ran?.(false);
       return rejected("sampan:threw");
+    }
+  }
+
+  /** List for what a command touches, if this is a fork. */
+  #noteTouched({ seed }: Envelope): TouchedRow[] | undefined {
+    const all = this.#touched;
+    if (all === undefined || all.size >= TOUCHED_COMMANDS_MAX) return undefined;
+    const touched: TouchedRow[] = [];
+    all.set(seedKey(seed), touched);
+    return touched;
+  }
+
+  #follow(
+    envelope: Envelope,
+    args: unknown,
+  ): ((isAccepted: boolean) => void) | undefined {
+    const follower = this.#definition.followers.get(seedKey(envelope.seed));
+    return follower?.(this.#state.root, args, new Context(envelope, this));
+  }
+
+  /** Rows that the commands which this fork has applied have touched; none of a machine that is no fork. */
+  get touched(): Touched {
+    return this.#touched ?? NONE;
+  }
+
+  /** Returns the rows that a command would touch in the present state. */
+  touchedBy(cmd: Uint8Array): readonly TouchedRow[] {
+    const envelope = decodeCommand(cmd);
+    const command = envelope && this.#definition.commands.get(envelope.name);
+    if (command === undefined || envelope!.version > command.version) return [];
+    const state = this.#state.clone();
+    return state.touchedBy(() =>
+      command.run(
+        state.root,
+        upcast(command, envelope!),
+        new Context(envelope!, this),
+      )
+    );
+  }
+
+  /** Runs commands on a fork, for those who follow them. */
+  rehearse(cmds: readonly Uint8Array[]): void {
+    const fork = this.#forked();
+    for (const cmd of cmds) {
+      try {
+        fork.#apply({ index: 0, cmd });
+      } catch (error) {
+        // One of newer code is left out.
+        if (!(error instanceof ErrNewerCode)) throw error;
+      }
     }
   }
 
@@ -183,6 +253,7 @@ export class DefinedMachine
    * @throws ErrInvalidQuery if the definition has no query of that name, or it answers with a table
    */
   lookup(query: TypedQuery): unknown {
+    if (query instanceof LibraryQuery) return query.ask(this);
     const { queries, name } = this.#definition;
     const answer = queries.get(query.name);
     if (answer === undefined) {
@@ -290,9 +361,14 @@ export class DefinedMachine
 
   /** Creates a fork: an independent machine, in constant time for the tables. */
   fork(): Forked<IConcurrentStateMachine<TypedQuery, unknown>> {
+    return this.#forked();
+  }
+
+  #forked(): DefinedMachine {
     const machine = new DefinedMachine(this.#definition);
     machine.#state = this.#state.clone();
     machine.#active = this.#active;
+    machine.#touched = new Map();
     return machine;
   }
 

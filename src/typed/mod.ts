@@ -19,6 +19,7 @@ export {
   type TypedOptions,
   type TypedReplica,
 } from "./app.ts";
+export type { Mark, Marks } from "./marks.ts";
 export {
   type CommandContext,
   type OldState,
@@ -27,6 +28,7 @@ export {
   type TypedQuery,
 } from "./core.ts";
 export {
+  type CallOf,
   type CommandVersions,
   defineMachine,
   MachineDefinition,

@@ -20,6 +20,14 @@ interface Change {
   readonly old: unknown;
 }
 
+/** Row that a command touched, or plain value of the state; a value has the key undefined. */
+export interface TouchedRow {
+  /** Name of the table, or of the value. */
+  readonly part: string;
+  /** Key of the row. */
+  readonly key: string | undefined;
+}
+
 /** Plain value of a state, with its hash. */
 interface Value {
   value: unknown;
@@ -37,6 +45,8 @@ export class TypedState implements TableOwner {
   readonly #values = new Map<string, Value>();
   /** Changes of the running command; undefined outside of one. */
   #changes: Change[] | undefined;
+  /** Rows that the running command has asked for by key, if they are noted. */
+  #asked: TouchedRow[] | undefined;
 
   /**
    * Creates the state of a definition, or a copy of another one.
@@ -130,20 +140,60 @@ export class TypedState implements TableOwner {
     this.#changes.push({ table, key, old });
   }
 
-  /** Runs a command. Everything it changed is undone if it throws, or if `keep` is false of what it returns. */
-  run<R>(command: () => R, keep: (returned: R) => boolean): R {
+  /**
+   * Runs a command. Everything it changed is undone if it throws, or if `keep` is
+   * false of what it returns. `touched`, if given, gets what it changed, also if
+   * that is undone.
+   */
+  run<R>(
+    command: () => R,
+    keep: (returned: R) => boolean,
+    touched?: TouchedRow[],
+  ): R {
     const changes: Change[] = this.#changes = [];
     try {
       const returned = command();
+      if (touched !== undefined) this.#note(changes, touched);
       if (keep(returned)) this.#assignValues();
       else this.#undo(changes);
       return returned;
     } catch (error) {
+      if (touched !== undefined) this.#note(changes, touched);
       this.#undo(changes);
       throw error;
     } finally {
       this.#changes = undefined;
     }
+  }
+
+  #note(changes: readonly Change[], touched: TouchedRow[]): void {
+    if (touched.length > 0) return;
+    for (const { table, key } of changes) {
+      touched.push({ part: table.name, key });
+    }
+    for (const [part, { value }] of this.#values) {
+      if (!Object.is(this.root[part], value)) {
+        touched.push({ part, key: undefined });
+      }
+    }
+  }
+
+  /** Returns the rows that a command would change, or those it asks for by key if it changes none. Changes nothing. */
+  touchedBy(command: () => unknown): readonly TouchedRow[] {
+    const touched: TouchedRow[] = [];
+    const asked: TouchedRow[] = this.#asked = [];
+    try {
+      this.run(command, () => false, touched);
+    } catch {
+      // A command that throws has touched rows before.
+    } finally {
+      this.#asked = undefined;
+    }
+    return touched.length > 0 ? touched : asked;
+  }
+
+  reading(table: TableCore, key: string): void {
+    this.#asked?.push({ part: table.name, key });
   }
 
   /** Sets a plain value and rows while the state is loaded. */

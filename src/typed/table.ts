@@ -99,6 +99,8 @@ interface Index<V> {
 export interface TableOwner {
   /** Notes the row that a change replaces; throws if nothing may be changed now. */
   changing(table: TableCore, key: string, old: unknown): void;
+  /** Notes a row that is asked for by its key. */
+  reading(table: TableCore, key: string): void;
 }
 
 /** Rank of a scalar's type in the order of index keys. */
@@ -195,10 +197,12 @@ export class TableCore<V = unknown> implements TableOf<V> {
   }
 
   has(key: string): boolean {
+    this.owner?.reading(this as TableCore, key);
     return this.#rows.get(key) !== undefined;
   }
 
   get(key: string): V | undefined {
+    this.owner?.reading(this as TableCore, key);
     return this.#rows.get(key)?.value;
   }
 

@@ -1,0 +1,142 @@
+/**
+ * Marks of rows that pending commands have touched.
+ *
+ * This module is browser compatible.
+ *
+ * @module
+ */
+
+import { decodeCommand } from "./command.ts";
+import { LibraryQuery, type QueriedMachine, seedKey } from "./core.ts";
+import type { TouchedRow } from "./state.ts";
+import type { TableOf } from "./table.ts";
+
+/** Command as marks see it. */
+export interface MarkingEdit {
+  /** Number of the submission. */
+  readonly id: number;
+  /** State of the submission. */
+  readonly state: "queued" | "applied" | "refused" | "unknown";
+}
+
+/** Mark of a row, or of a plain value of the state. */
+export interface Mark<E = MarkingEdit> {
+  /**
+   * State of the newest command that touched it and that needs attention: `refused`
+   * and `unknown` until it is dismissed, else `queued`.
+   */
+  readonly state: "queued" | "refused" | "unknown";
+  /** Commands that touched it, oldest first. */
+  readonly edits: readonly E[];
+}
+
+/** Marks by part of the state: of a table by the keys of its rows, of a value one or none. */
+export type Marks<S, E = MarkingEdit> = {
+  readonly [K in keyof S]: S[K] extends TableOf<infer _V>
+    ? ReadonlyMap<string, Mark<E>>
+    : Mark<E> | undefined;
+};
+
+/** Marks of a state whose types are erased. */
+type AnyMarks<E> = Readonly<
+  Record<string, ReadonlyMap<string, Mark<E>> | Mark<E> | undefined>
+>;
+
+/** Command in the outbox, with what marks need. */
+export interface MarkedSubmission<E extends MarkingEdit> {
+  readonly cmd: Uint8Array;
+  readonly edit: E;
+}
+
+/** Dependencies of marks. */
+export interface MarksParts<E extends MarkingEdit> {
+  /** Names of the tables. */
+  readonly tables: readonly string[];
+  /** Lists the pending commands. */
+  pending(): readonly MarkedSubmission<E>[];
+}
+
+/** Creates the query of the marks: which rows of the optimistic view pending commands have touched. */
+export function marksQuery<E extends MarkingEdit>(
+  { tables, pending }: MarksParts<E>,
+): LibraryQuery<AnyMarks<E>> {
+  /** Rows by submission: what a refused one touched while it was queued. */
+  let known = new Map<number, readonly TouchedRow[]>();
+  const touchedBy = (
+    machine: QueriedMachine,
+    cmd: Uint8Array,
+    { id, state }: E,
+  ): readonly TouchedRow[] => {
+    const before = known.get(id);
+    if (state !== "queued" && before !== undefined) return before;
+    const seed = decodeCommand(cmd)?.seed;
+    const rows = seed && machine.touched.get(seedKey(seed));
+    // A command that changes nothing is marked at the rows that it asked for.
+    return rows !== undefined && rows.length > 0
+      ? rows
+      : before ?? machine.touchedBy(cmd);
+  };
+  return new LibraryQuery((machine) => {
+    const marks = new Builder<E>(tables);
+    const next = new Map<number, readonly TouchedRow[]>();
+    for (const { cmd, edit } of pending()) {
+      const rows = touchedBy(machine, cmd, edit);
+      next.set(edit.id, rows);
+      for (const row of rows) marks.add(row, edit);
+    }
+    known = next;
+    return marks.marks;
+  });
+}
+
+class Builder<E extends MarkingEdit> {
+  readonly marks: Record<string, Map<string, Mark<E>> | Mark<E>> = {};
+
+  constructor(tables: readonly string[]) {
+    for (const name of tables) this.marks[name] = new Map();
+  }
+
+  add({ part, key }: TouchedRow, edit: E): void {
+    const of = this.marks[part];
+    if (!(of instanceof Map)) this.marks[part] = withEdit(of, edit);
+    else if (key !== undefined) of.set(key, withEdit(of.get(key), edit));
+  }
+}
+
+function withEdit<E extends MarkingEdit>(
+  mark: Mark<E> | undefined,
+  edit: E,
+): Mark<E> {
+  const { edits = [], state = "queued" } = mark ?? {};
+  if (edits.at(-1)?.id === edit.id) return mark!;
+  const isSettled = edit.state === "refused" || edit.state === "unknown";
+  return {
+    state: isSettled ? edit.state as Mark["state"] : state,
+    edits: [...edits, edit],
+  };
+}
+
+function isSameMark(one: Mark | undefined, other: Mark | undefined): boolean {
+  return one === other || one !== undefined && other !== undefined &&
+      one.edits.length === other.edits.length &&
+      one.edits.every(({ id, state }, i) =>
+        id === other.edits[i]!.id && state === other.edits[i]!.state
+      );
+}
+
+/** True if two marks of a state are the same. */
+export function isSameMarks(
+  one: AnyMarks<MarkingEdit>,
+  other: AnyMarks<MarkingEdit>,
+): boolean {
+  const names = Object.keys(one);
+  return names.length === Object.keys(other).length && names.every((name) => {
+    const a: unknown = one[name];
+    const b: unknown = other[name];
+    if (!(a instanceof Map && b instanceof Map)) {
+      return isSameMark(a as Mark, b as Mark);
+    }
+    return a.size === b.size &&
+      [...a].every(([key, mark]) => isSameMark(mark, b.get(key)));
+  });
+}
