@@ -631,7 +631,7 @@ export class World {
     }
     const pending = seat.replica?.pending() ?? [];
     const queued = pending.filter(({ state }) => state === "queued")
-      .map(({ cmd }) => commandOf(cmd));
+      .map(({ cmd }) => commandOf(cmd)).filter((name) => seat.mustShow(name));
     const isHiding = this.#mayHide(device, seat) &&
       queued.some((name) => shown.includes(name) && !seen.has(name));
     if (isHiding) seat.isHiding = true;
