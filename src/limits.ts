@@ -152,6 +152,12 @@ export const LOCATE_MS_MAX: number = 10_000;
 /** Most pending commands that an optimistic view re-runs for a new one before it is read, in commands. */
 export const VIEW_EAGER_COMMANDS_MAX: number = 64;
 
+/** Longest pause between two rounds of queries of watches, in milliseconds. It is as long as the queries took. */
+export const WATCH_PAUSE_MS_MAX: number = 100;
+
+/** Most pending commands that an optimistic view passes to one `update()` of its copy, in commands. A view lets the page do other work only between two. */
+export const VIEW_UPDATE_COMMANDS_MAX: number = 64;
+
 /** Longest key of the key-value machines, in bytes. */
 export const KV_KEY_BYTES_MAX: number = 64 * 1024;
 

@@ -8,6 +8,7 @@
 
 import { chain, isPromise } from "../async.ts";
 import type { Entry, MaybePromise } from "../statemachine/types.ts";
+import { ChangedRows } from "./changed_rows.ts";
 import { applyCommand, type KVTarget } from "./command.ts";
 import {
   answer,
@@ -18,7 +19,7 @@ import {
   type KVRow,
 } from "./query.ts";
 import type { Tree } from "./tree.ts";
-import { bytesOf, compareBytes, viewOf } from "./view.ts";
+import { compareBytes, viewOf } from "./view.ts";
 
 /** Access to the state below, whose rows may not be in memory. */
 export interface OverlayBase {
@@ -32,23 +33,6 @@ export interface OverlayBase {
 interface Change {
   readonly key: Uint8Array;
   readonly value: Uint8Array | undefined;
-}
-
-/** Converts a key to text, one character per byte: texts sort like their keys. */
-function nameOf(view: DataView, start: number, end: number): string {
-  let name = "";
-  for (; start < end; start += 4096) {
-    const part = bytesOf(view, start, Math.min(end, start + 4096));
-    name += String.fromCharCode.apply(null, part as unknown as number[]);
-  }
-  return name;
-}
-
-/** Converts such a text back to its key. */
-function keyOf(name: string): Uint8Array {
-  const key = new Uint8Array(name.length);
-  for (let i = 0; i < key.length; i++) key[i] = name.charCodeAt(i);
-  return key;
 }
 
 /** True if the bytes of `view` in [start, end) equal `bytes`. Comparing costs less than creating a view. */
@@ -70,11 +54,7 @@ function isSame(
 export class Overlay implements KVTarget {
   readonly #below: Pick<KVTarget, "get">;
   readonly #base: OverlayBase;
-  /** Values of changed keys by name; undefined for a deleted key. */
-  readonly #changes = new Map<string, Uint8Array | undefined>();
-  /** Names of changed keys; those added since the last sort are at the end. */
-  readonly #names: string[] = [];
-  #sorted = 0;
+  readonly #changes = new ChangedRows();
   /** Number of deleted keys. */
   #deleted = 0;
   /** Number of keys in addition to those below. */
@@ -88,11 +68,10 @@ export class Overlay implements KVTarget {
 
   /** Returns the value of a key, readable until the next call. */
   get(view: DataView, start: number, end: number): Uint8Array | undefined {
-    const name = nameOf(view, start, end);
-    const value = this.#changes.get(name);
-    return value !== undefined || this.#changes.has(name)
-      ? value
-      : this.#below.get(view, start, end);
+    const row = this.#changes.find(view, start, end);
+    return row < 0
+      ? this.#below.get(view, start, end)
+      : this.#changes.value(row);
   }
 
   /** Sets the value of a key; false if it has it already. */
@@ -103,28 +82,33 @@ export class Overlay implements KVTarget {
     valueStart: number,
     valueEnd: number,
   ): boolean {
-    const name = nameOf(view, keyStart, keyEnd);
-    const changed = this.#changes.get(name);
-    const isChanged = changed !== undefined || this.#changes.has(name);
-    const present = isChanged
-      ? changed
-      : this.#below.get(view, keyStart, keyEnd);
-    if (present === undefined) this.#more++;
-    else if (isSame(view, valueStart, valueEnd, present)) return false;
-    if (!isChanged) this.#names.push(name);
-    else if (changed === undefined) this.#deleted--;
-    this.#changes.set(name, bytesOf(view, valueStart, valueEnd).slice());
-    return true;
+    const changes = this.#changes;
+    let row = changes.find(view, keyStart, keyEnd);
+    if (row >= 0) {
+      if (changes.isDeleted(row)) {
+        this.#deleted--;
+        this.#more++;
+      }
+    } else {
+      const present = this.#below.get(view, keyStart, keyEnd);
+      if (present === undefined) this.#more++;
+      else if (isSame(view, valueStart, valueEnd, present)) return false;
+      row = changes.add(view, keyStart, keyEnd);
+    }
+    return changes.set(row, view, valueStart, valueEnd);
   }
 
   /** Removes a key; false if it is absent. */
   delete(view: DataView, start: number, end: number): boolean {
-    if (this.get(view, start, end) === undefined) return false;
+    const changes = this.#changes;
+    let row = changes.find(view, start, end);
+    if (row < 0) {
+      if (this.#below.get(view, start, end) === undefined) return false;
+      row = changes.add(view, start, end);
+    } else if (changes.isDeleted(row)) return false;
+    else changes.delete(row);
     this.#more--;
     this.#deleted++;
-    const name = nameOf(view, start, end);
-    if (!this.#changes.has(name)) this.#names.push(name);
-    this.#changes.set(name, undefined);
     return true;
   }
 
@@ -153,22 +137,16 @@ export class Overlay implements KVTarget {
     const base = this.#base;
     switch (query.type) {
       case "get": {
-        const name = nameOf(viewOf(query.key), 0, query.key.length);
-        return this.#changes.has(name)
-          ? this.#changes.get(name)?.slice()
-          : base.lookup(query);
+        const row = this.#find(query.key);
+        return row < 0 ? base.lookup(query) : this.#changes.copyOfValue(row);
       }
       case "getMany": {
-        const names = query.keys.map((key) =>
-          nameOf(viewOf(key), 0, key.length)
-        );
+        const rows = query.keys.map((key) => this.#find(key));
         return chain(
           base.lookup(query),
           (below) =>
             (below as (Uint8Array | undefined)[]).map((value, i) =>
-              this.#changes.has(names[i]!)
-                ? this.#changes.get(names[i]!)?.slice()
-                : value
+              rows[i]! < 0 ? value : this.#changes.copyOfValue(rows[i]!)
             ),
         );
       }
@@ -190,23 +168,16 @@ export class Overlay implements KVTarget {
     }
   }
 
+  #find(key: Uint8Array): number {
+    return this.#changes.find(viewOf(key), 0, key.length);
+  }
+
   /** Lists the changes in a range, in the requested order. */
   #range({ start, end, reverse }: KVRange): Change[] {
-    const names = this.#names;
-    if (this.#sorted < names.length) this.#sorted = names.sort().length;
-    const at = (key: Uint8Array | undefined, none: number): number => {
-      if (key === undefined) return none;
-      const name = nameOf(viewOf(key), 0, key.length);
-      let low = 0;
-      for (let high = names.length; low < high;) {
-        const i = low + high >> 1;
-        if (names[i]! < name) low = i + 1;
-        else high = i;
-      }
-      return low;
-    };
-    const changes = names.slice(at(start, 0), at(end, names.length))
-      .map((name) => ({ key: keyOf(name), value: this.#changes.get(name) }));
+    const changes = this.#changes.range(start, end).map((row) => ({
+      key: this.#changes.copyOfKey(row),
+      value: this.#changes.copyOfValue(row),
+    }));
     return reverse ? changes.reverse() : changes;
   }
 }
@@ -238,7 +209,7 @@ function merge(
     if (order === 0) i++;
     at++;
     const { key, value } = change;
-    if (value) rows.push({ key: key.slice(), value: value.slice() });
+    if (value) rows.push({ key, value });
   }
   return rows;
 }

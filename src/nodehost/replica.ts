@@ -11,6 +11,7 @@ import { abortable, onAbort } from "../async.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type { Checkpoint, LogInfo } from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
+import { VIEW_EAGER_COMMANDS_MAX } from "../limits.ts";
 import {
   checkOptions,
   isCount,
@@ -177,7 +178,10 @@ export class Replica<Q = unknown, A = unknown> {
       this.#proposals,
       this.#divergence,
     );
-    this.#watches = new Watches(context.env);
+    this.#watches = new Watches(
+      context.env,
+      () => this.pendingCount > VIEW_EAGER_COMMANDS_MAX,
+    );
     machine.watch((isBeyond) => {
       this.#rehearsal?.reset();
       this.#divergence.reset();

@@ -14,7 +14,12 @@ import {
   pacedSink,
   pacedSource,
 } from "../async.ts";
-import { APPLY_SLICE_MS, VIEW_EAGER_COMMANDS_MAX } from "../limits.ts";
+import {
+  APPLY_SLICE_MS,
+  UPDATE_BYTES_MAX,
+  VIEW_EAGER_COMMANDS_MAX,
+  VIEW_UPDATE_COMMANDS_MAX,
+} from "../limits.ts";
 import type { ReplicaContext } from "../nodehost/context.ts";
 import type { CurrentMachine } from "../nodehost/current_machine.ts";
 import { loadOnDemand } from "../nodehost/load.ts";
@@ -29,6 +34,7 @@ import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { SnapshotSink } from "../snapshot/store.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
 import {
+  type Entry,
   type MaybePromise,
   OnDiskStateMachine,
   RegularStateMachine,
@@ -135,15 +141,18 @@ class Copy<L> {
     return this.index === applied && this.generation === generation;
   }
 
-  update({ bytes: cmd }: PendingCommand): MaybePromise<void> {
-    const index = this.index + this.count;
+  /** Applies commands, which are counted already. */
+  update(commands: readonly PendingCommand[]): MaybePromise<void> {
+    const { length } = commands;
+    const upTo = this.index + this.count;
+    const entries: Entry[] = new Array(length);
+    for (let i = 0; i < length; i++) {
+      const { bytes: cmd } = commands[i]!;
+      entries[i] = { index: upTo - length + 1 + i, cmd, result: undefined };
+    }
     return this.#guard.run(
       Op.Update,
-      () =>
-        this.#machine.update(
-          [{ index, cmd, result: undefined }],
-          () => ({ index, rows: [] }),
-        ),
+      () => this.#machine.update(entries, () => ({ index: upTo, rows: [] })),
     );
   }
 
@@ -174,6 +183,9 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
   #next = 0;
   /** Commands at which the machine threw. */
   readonly #poisoned = new WeakSet<PendingCommand>();
+  #hasPoisoned = false;
+  /** Number of the last of several commands at one of which the machine threw: those up to it are run one by one. */
+  #alone = 0;
   #isCatchingUp = false;
 
   /** Creates the view of a replica that starts. */
@@ -363,42 +375,73 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
     const { commands } = list;
     const { env, stopped } = this.#context;
     const slice = env.now();
-    for (; at < commands.length; at++) {
+    while (at < commands.length) {
       stopped.throwIfAborted();
-      const command = commands[at]!;
-      copy.next = command.id + 1;
-      copy.count++;
-      if (this.#poisoned.has(command)) continue;
+      const chunk = this.#chunk(copy, commands, at);
+      const next = at += chunk.length;
+      const run = this.#isPoisoned(chunk)
+        ? chunk.filter((command) => !this.#poisoned.has(command))
+        : chunk;
+      if (run.length === 0) continue;
+      copy.count += run.length;
       let updated: MaybePromise<void>;
       try {
-        updated = copy.update(command);
+        updated = copy.update(run);
       } catch (error) {
-        return this.#leaveOut(command, error, copy.source);
+        return this.#leaveOut(run, error, copy.source);
       }
       if (isPromise(updated)) {
         return updated.then(
-          () => this.#run(copy, list, at + 1),
-          (error) => this.#leaveOut(command, error, copy.source),
+          () => this.#run(copy, list, next),
+          (error) => this.#leaveOut(run, error, copy.source),
         );
       }
-      if (copy.count % 64 === 0 && env.now() - slice > APPLY_SLICE_MS) {
+      if (next < commands.length && env.now() - slice > APPLY_SLICE_MS) {
         // Lets the page do other work.
-        return env.turn().then(() => this.#run(copy, list, at + 1));
+        return env.turn().then(() => this.#run(copy, list, next));
       }
     }
     copy.next = Math.max(copy.next, list.next);
     return copy;
   }
 
-  /** Starts over without a command at which the machine threw, having changed an unknown part of its state. */
+  /** Takes the next commands for one update; one of those among which the machine threw comes alone. */
+  #chunk(copy: Copy<L>, commands: readonly C[], at: number): readonly C[] {
+    const from = at;
+    for (let bytes = 0; at < commands.length;) {
+      const { id, bytes: { length } } = commands[at++]!;
+      copy.next = id + 1;
+      bytes += length;
+      if (
+        id <= this.#alone || at - from === VIEW_UPDATE_COMMANDS_MAX ||
+        bytes >= UPDATE_BYTES_MAX
+      ) break;
+    }
+    return from === 0 && at === commands.length
+      ? commands
+      : commands.slice(from, at);
+  }
+
+  #isPoisoned(commands: readonly C[]): boolean {
+    return this.#hasPoisoned &&
+      commands.some((command) => this.#poisoned.has(command));
+  }
+
+  /** Starts over after the machine threw, having changed an unknown part of its state: without the command, if it was alone. */
   #leaveOut(
-    command: C,
+    commands: readonly C[],
     error: unknown,
     source: StateMachine<L>,
   ): MaybePromise<Copy<L>> {
-    this.#poisoned.add(command);
     this.close();
-    this.#listener.poisoned(command, error);
+    if (commands.length > 1) this.#alone = commands.at(-1)!.id;
+    else {
+      const [command] = commands as [C];
+      this.#alone = 0;
+      this.#poisoned.add(command);
+      this.#hasPoisoned = true;
+      this.#listener.poisoned(command, error);
+    }
     return this.#renew(source);
   }
 

@@ -8,6 +8,7 @@
 
 import { isPromise, notify, onAbort } from "../async.ts";
 import type { Env } from "../env.ts";
+import { WATCH_PAUSE_MS_MAX } from "../limits.ts";
 import {
   checkOptions,
   isFunction,
@@ -158,20 +159,23 @@ class QueryWatch<A> implements Watch<A> {
     if (this.#isOver || this.#isQuerying || this.#queried === version) return;
     this.#queried = version;
     try {
+      const begun = this.#watches.now;
       const answer = this.#query();
       if (!isPromise(answer)) return this.#succeeded(answer, version);
       this.#isQuerying = true;
       answer.then(
-        (answer) => this.#settled(() => this.#succeeded(answer, version)),
-        (error) => this.#settled(() => this.#failed(error, version)),
+        (answer) =>
+          this.#settled(begun, () => this.#succeeded(answer, version)),
+        (error) => this.#settled(begun, () => this.#failed(error, version)),
       );
     } catch (error) {
       this.#failed(error, version);
     }
   }
 
-  #settled(report: () => void): void {
+  #settled(begun: number, report: () => void): void {
     this.#isQuerying = false;
+    this.#watches.took(begun);
     if (this.#isOver) return;
     report();
     // The replica has changed during the query.
@@ -281,18 +285,23 @@ class QueryWatch<A> implements Watch<A> {
 /** Watches of one replica. */
 export class Watches {
   readonly #env: Env;
+  readonly #isPaced: () => boolean;
   /** Watches that have subscribers or iterators. */
   readonly #active = new Set<{ refresh(): void }>();
   readonly #atEnd = new Set<() => void>();
   #isScheduled = false;
+  /** Time that the queries since the last schedule have taken, in milliseconds. */
+  #tookMs = 0;
+  #cancelTimer: (() => void) | undefined;
   /** Number of changes so far that may affect an answer. */
   version = 0;
   /** Reason for which all watches have ended; undefined before. */
   ended: { readonly reason: unknown } | undefined;
 
-  /** Creates an empty set of watches. */
-  constructor(env: Env) {
+  /** Creates an empty set of watches; `isPaced` is true while the state that they query may have to be made first, from many commands. */
+  constructor(env: Env, isPaced: () => boolean) {
     this.#env = env;
+    this.#isPaced = isPaced;
   }
 
   /** Creates a watch of the answers of `query`. */
@@ -306,15 +315,37 @@ export class Watches {
     if (this.#active.size > 0) this.schedule();
   }
 
-  /** Refreshes active watches once in this turn of the event loop. */
+  /** Time of the clock, in milliseconds. */
+  get now(): number {
+    return this.#env.now();
+  }
+
+  /** Notes that a query has ended that began at that time. */
+  took(begun: number): void {
+    this.#tookMs = Math.max(this.#tookMs, this.now - begun);
+  }
+
+  /**
+   * Refreshes active watches once in this turn of the event loop. While they are
+   * paced, as much time as the last queries took is left to other work of the page.
+   */
   schedule(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
+    const pause = this.#isPaced()
+      ? Math.min(this.#tookMs, WATCH_PAUSE_MS_MAX)
+      : 0;
     // Never rejects: a watch passes what its query throws to its subscribers.
-    this.#env.turn().then(() => {
-      this.#isScheduled = false;
-      for (const watch of [...this.#active]) watch.refresh();
-    });
+    if (pause < 1) void this.#env.turn().then(() => this.#refresh());
+    else this.#cancelTimer = this.#env.setTimer(() => this.#refresh(), pause);
+  }
+
+  #refresh(): void {
+    this.#isScheduled = false;
+    this.#tookMs = 0;
+    const begun = this.now;
+    for (const watch of [...this.#active]) watch.refresh();
+    this.took(begun);
   }
 
   /** Adds a watch that has its first subscriber. */
@@ -336,6 +367,7 @@ export class Watches {
   /** Ends all watches with `reason`. */
   end(reason: unknown): void {
     this.ended = { reason };
+    this.#cancelTimer?.();
     this.#active.clear();
     for (const callback of [...this.#atEnd]) callback();
   }

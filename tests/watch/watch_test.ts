@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { ErrClusterClosed, kv, KVStateMachine, NodeHost } from "../../mod.ts";
+import { type Env, systemEnv } from "../../src/env.ts";
 import { ErrSystemBusy } from "../../src/rsm/errors.ts";
 import { Watches } from "../../src/watch/watch.ts";
-import { systemEnv } from "../../src/env.ts";
 import { bytes, text } from "../support/bytes.ts";
 import {
   checked,
@@ -244,7 +244,7 @@ Deno.test(
 Deno.test(
   "H7 a watch outlives the recovery of its replica",
   checked(async () => {
-    const watches = new Watches(systemEnv);
+    const watches = new Watches(systemEnv, () => false);
     let answer: unknown = 1;
     const watch = watches.watch(() => {
       if (answer instanceof Error) throw answer;
@@ -289,7 +289,7 @@ Deno.test(
   "U15 a watch whose iterator is never used does not query",
   checked(async () => {
     let queries = 0;
-    const watches = new Watches(systemEnv);
+    const watches = new Watches(systemEnv, () => false);
     const watch = watches.watch(() => queries++, {});
     const unused = watch[Symbol.asyncIterator]();
     const used = watch[Symbol.asyncIterator]();
@@ -305,4 +305,45 @@ Deno.test(
     assertEquals(await unused.next(), { done: true, value: undefined });
     assertEquals(queries, 1);
   }),
+);
+
+Deno.test(
+  "U28 queries of a paced watch leave as much time to other work as they took, at most 100 ms",
+  () => {
+    let now = 0;
+    let isPaced = true;
+    let took = 30;
+    const timers: { delay: number; run: () => void }[] = [];
+    const turns: (() => void)[] = [];
+    const env: Env = {
+      now: () => now,
+      random64: () => 0n,
+      setTimer: (run, delay) => {
+        timers.push({ delay, run });
+        return () => void (timers.length = 0);
+      },
+      turn: () =>
+        ({ then: (run: () => void) => void turns.push(run) }) as never,
+    };
+    const watches = new Watches(env, () => isPaced);
+    const watch = watches.watch(() => now += took, {});
+    watch.subscribe(() => {});
+    turns.pop()!();
+    assertEquals(now, 30);
+    watches.wake();
+    assertEquals([turns.length, timers.map(({ delay }) => delay)], [0, [30]]);
+    took = 1000;
+    timers.pop()!.run();
+    watches.wake();
+    assertEquals(timers.map(({ delay }) => delay), [100]);
+    timers.pop()!.run();
+    isPaced = false;
+    watches.wake();
+    assertEquals([turns.length, timers.length], [1, 0]);
+    turns.pop()!();
+    isPaced = true;
+    watches.wake();
+    watches.end(new Error("Stopped"));
+    assertEquals(timers.length, 0);
+  },
 );
