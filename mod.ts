@@ -45,6 +45,7 @@ export type {
   CreateOnDiskStateMachineFunc,
   CreateStateMachineFunc,
   Forked,
+  IAdmit,
   IConcurrentStateMachine,
   IExtended,
   IFork,
@@ -70,8 +71,10 @@ export {
 export type { HostRow, HostState, IHostState } from "./src/rsm/host_state.ts";
 export {
   ErrClosed,
+  ErrNewerCode,
   ErrNotImplemented,
   ErrOpenStopped,
+  ErrOtherAuthor,
   ErrSnapshotAborted,
   ErrSnapshotStopped,
   ErrSnapshotStreaming,

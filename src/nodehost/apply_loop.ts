@@ -24,6 +24,7 @@ import {
   type SkippedEntry,
 } from "../rsm/skipped_entries.ts";
 import type { FailedEntries, StateMachine } from "../rsm/state_machine.ts";
+import { ErrNewerCode } from "../statemachine/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { CurrentMachine } from "./current_machine.ts";
@@ -356,9 +357,14 @@ export class ApplyLoop {
     this.#context.updateFailed = error;
     this.#machine.parked = { entries, error };
     event({ type: "failed", error: error.cause, failure: error });
+    if (error.cause instanceof ErrNewerCode) log.block?.(error.cause);
     this.#parts.proposals.fail(error.cause);
     const reader = await this.#rebuild(false);
     this.#onParked?.();
+    if (error.cause instanceof ErrNewerCode) {
+      this.#machine.failWaiters(error.cause);
+      this.#machine.changed();
+    }
     return reader;
   }
 

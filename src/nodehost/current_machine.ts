@@ -21,8 +21,9 @@ import type {
   SessionInfo,
   StateMachine,
 } from "../rsm/state_machine.ts";
-import { ErrSystemBusy } from "../rsm/errors.ts";
+import { ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
 import { SkippedEntries } from "../rsm/skipped_entries.ts";
+import { ErrNewerCode } from "../statemachine/errors.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { ErrUpdateFailed } from "./errors.ts";
@@ -170,6 +171,25 @@ export class CurrentMachine {
     }
   }
 
+  /** Reason for which the machine refuses a command before it is ordered; undefined if it accepts it. Throws what `admit()` throws. */
+  admit(
+    cmd: Uint8Array,
+    principal: string | null | undefined,
+  ): string | undefined {
+    return this.#current?.machine.admit?.(cmd, principal);
+  }
+
+  /** Error for a command that this host must not order; undefined for one that it may, or that a server orders. */
+  notAdmitted(cmd: Uint8Array): unknown {
+    if (this.#context.remote !== undefined) return undefined;
+    try {
+      const reason = this.admit(cmd, undefined);
+      return reason && new ErrProposalRefused(reason);
+    } catch (error) {
+      return error;
+    }
+  }
+
   // ------------------------------------------------------------------ queries
 
   /**
@@ -180,6 +200,8 @@ export class CurrentMachine {
     const { stopped, diverged } = this.#context;
     stopped.throwIfAborted();
     if (diverged !== undefined) throw diverged;
+    // What the newer code computes from here on is not known.
+    if (this.#newerCode !== undefined) throw this.#newerCode;
     if (this.current.closed && this.#recovering === undefined) {
       throw this.parkedError ?? new ErrSystemBusy(
         `Replica of cluster ${this.#context.clusterID} is recovering; try again later`,
@@ -189,14 +211,20 @@ export class CurrentMachine {
     if (wrong !== undefined) throw wrong;
   }
 
-  /** Error of a call that has to be linearizable while the replica is parked; undefined otherwise. */
-  get parkedError(): ErrClusterClosed | undefined {
+  /** Error of the entry that only newer code of the application can apply, if the replica waits before one. */
+  get #newerCode(): ErrNewerCode | undefined {
     const cause = this.parked?.error.cause;
-    return this.parked &&
+    return cause instanceof ErrNewerCode ? cause : undefined;
+  }
+
+  /** Error of a call that has to be linearizable while the replica is parked; undefined otherwise. */
+  get parkedError(): ErrClusterClosed | ErrNewerCode | undefined {
+    const cause = this.parked?.error.cause;
+    return this.#newerCode ?? (this.parked &&
       new ErrClusterClosed(
         `Cluster ${this.#context.clusterID} has failed`,
         { cause },
-      );
+      ));
   }
 
   /** Settles once a machine answers again, while one recovers in place. */
@@ -391,6 +419,8 @@ export class CurrentMachine {
 
   /** Stops waiting before entries at which `update()` threw. */
   unpark(): void {
+    const { log, blocked } = this.#context;
+    if (this.#newerCode !== undefined) log.block?.(blocked);
     this.parked = this.#context.updateFailed = undefined;
     this.#onChange();
   }

@@ -134,7 +134,9 @@ export class Proposals
     if (cmd.length > COMMAND_BYTES_MAX) {
       return new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
     }
-    return signal?.aborted ? signal.reason : this.#batcher.refusal(cmd.length);
+    return signal?.aborted
+      ? signal.reason
+      : this.#machine.notAdmitted(cmd) ?? this.#batcher.refusal(cmd.length);
   }
 
   #checkSession(

@@ -83,7 +83,8 @@ export interface ReplicaStatus {
    * `ErrOutboxCopied`, `ErrOtherPrincipal` or `ErrOtherHistory` if no submission
    * is sent, an `ErrDiverged` if the state is known to be wrong. `failed`: no
    * entry is applied any more, because of `error`; after an `ErrOtherHistory`
-   * call `NodeHost.startOver()`. `stopped`: the replica was stopped.
+   * call `NodeHost.startOver()`, after an `ErrNewerCode` load the newer code.
+   * `stopped`: the replica was stopped.
    */
   readonly state: "running" | "blocked" | "failed" | "stopped";
   /** Cause, if the state is `blocked` or `failed`. */
@@ -247,6 +248,15 @@ export class Replica<Q = unknown, A = unknown> {
         replica.#machine.isStarted ? replica.#machine.current : undefined,
       env: replica.#context.env,
     });
+  }
+
+  /** Admission of a command by its machine; only for `admitTo()`. */
+  private static admit(
+    replica: Replica,
+    cmd: Uint8Array,
+    principal: string | null,
+  ): string | undefined {
+    return replica.#machine.admit(cmd, principal);
   }
 
   /** Rehearsal of the proposals of this host; undefined while they are not rehearsed. */
@@ -723,4 +733,13 @@ export function startReplica(parts: ReplicaParts): Starting {
 /** Returns the rehearsal of a replica's commands before they are ordered; for servers only. */
 export function rehearsalOf(replica: Replica, make: MakeRehearsal): Rehearsal {
   return Replica["rehearsal"](replica, make);
+}
+
+/** Reason for which the machine of a replica refuses a client's command before it is ordered; throws if the command has to wait; for servers only. */
+export function admitTo(
+  replica: Replica,
+  cmd: Uint8Array,
+  principal: string | null,
+): string | undefined {
+  return Replica["admit"](replica, cmd, principal);
 }

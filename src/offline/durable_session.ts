@@ -33,6 +33,7 @@ import {
   ErrSystemBusy,
 } from "../rsm/errors.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
+import { ErrNewerCode } from "../statemachine/errors.ts";
 import type { Result } from "../statemachine/types.ts";
 import { DeviceLookup } from "./device_session.ts";
 import { ErrOtherPrincipal, ErrOutboxCopied } from "./errors.ts";
@@ -63,6 +64,8 @@ import { settleSuperseded } from "./superseded_session.ts";
  *   outcome of the commands that may have been sent is looked up
  * - `copied`: another process holds it; nothing is sent until `adopt()`
  * - `other history`: the log has another history; nothing is sent
+ * - `older code`: this process orders the log, and only newer code knows a queued
+ *   command; nothing is sent until that code is loaded
  * - `closed`: the replica was stopped
  */
 type Phase =
@@ -74,6 +77,7 @@ type Phase =
   | "superseded"
   | "copied"
   | "other history"
+  | "older code"
   | "closed";
 
 /** Session of one outbox, across the processes that send through it. */
@@ -117,7 +121,10 @@ export class DurableSession {
 
   /** Error with which submissions are refused; undefined if they are accepted. */
   get refusal(): Error | undefined {
-    return this.#blocked instanceof ErrOtherHistory ? undefined : this.#blocked;
+    return this.#blocked instanceof ErrOtherHistory ||
+        this.#blocked instanceof ErrNewerCode
+      ? undefined
+      : this.#blocked;
   }
 
   /** Session of this device from before its data was purged, if one was found. */
@@ -227,6 +234,10 @@ export class DurableSession {
         // Looked up again before a session is opened.
       });
     }
+    for (const { bytes } of this.#queue.queuedUpTo(this.#queue.sent)) {
+      const error = this.#machine.notAdmitted(bytes);
+      if (error instanceof ErrNewerCode) return this.#onNewerCode(error);
+    }
     const record = this.#stored?.record;
     // Also with an empty outbox: the next submission needs it.
     if (record !== undefined && !this.#is("superseded")) {
@@ -301,7 +312,7 @@ export class DurableSession {
   /** True in a phase that only the application or a restart ends. */
   get #isHalted(): boolean {
     return this.#is("copied") || this.#is("other history") ||
-      this.#is("closed");
+      this.#is("older code") || this.#is("closed");
   }
 
   /** True if something must be done before commands can be sent. */
@@ -400,6 +411,13 @@ export class DurableSession {
       this.#queue.changed();
     }
     this.#enter("other history");
+    this.#block(error);
+    this.#context.event({ type: "outbox failed", error });
+  }
+
+  #onNewerCode(error: ErrNewerCode): void {
+    if (this.#isHalted) return;
+    this.#enter("older code");
     this.#block(error);
     this.#context.event({ type: "outbox failed", error });
   }
@@ -620,6 +638,8 @@ export class DurableSession {
       if (refusal === undefined) queue.sent++;
       else if (refusal instanceof ErrInvalidSession) {
         return this.#onInvalid(refusal, undefined);
+      } else if (refusal instanceof ErrNewerCode) {
+        return this.#onNewerCode(refusal);
       } else {
         this.#retryLater();
         break;
@@ -651,13 +671,16 @@ export class DurableSession {
         if (this.#is("sending")) this.#queue.decide(number);
       });
     }
-    return proposals.submit(
+    const refusal = proposals.submit(
       this.#session!,
       bytes,
       number,
       this.#onApplied,
       this.#onFailed,
     );
+    if (!(refusal instanceof ErrProposalRefused)) return refusal;
+    this.#queue.refuse(this.#queue.queuedAt(number)!, refusal);
+    return this.#propose(number);
   }
 
   #retryLater(): void {

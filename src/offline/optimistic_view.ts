@@ -32,7 +32,7 @@ import { noopListener, StateMachine } from "../rsm/state_machine.ts";
 import { HOST_DIRECTORY } from "../snapshot/file_store.ts";
 import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import type { SnapshotSink } from "../snapshot/store.ts";
-import { ErrNotImplemented } from "../statemachine/errors.ts";
+import { ErrNewerCode, ErrNotImplemented } from "../statemachine/errors.ts";
 import {
   type Entry,
   type MaybePromise,
@@ -434,6 +434,8 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
     source: StateMachine<L>,
   ): MaybePromise<Copy<L>> {
     this.close();
+    // It stays queued for the newer code.
+    if (error instanceof ErrNewerCode) throw error;
     if (commands.length > 1) this.#alone = commands.at(-1)!.id;
     else {
       const [command] = commands as [C];

@@ -11,6 +11,7 @@ import type {
   CreateConcurrentStateMachineFunc,
   CreateOnDiskStateMachineFunc,
   CreateStateMachineFunc,
+  IAdmit,
   IConcurrentStateMachine,
   IExtended,
   IFork,
@@ -55,6 +56,8 @@ export interface ManagedMachine {
   readonly hasHash: boolean;
   /** Calls `IRefusal.refusal()` and checks its answer; undefined if the machine lacks it. */
   readonly refusal: ((result: Result) => string | undefined) | undefined;
+  /** Calls `IAdmit.admit()`; undefined if the machine lacks it. */
+  readonly admit: IAdmit["admit"] | undefined;
   /** Value of `IStateVersion.stateVersion`; 0 if the machine lacks it. */
   readonly stateVersion: number;
   /** Calls `IFork.fork()`; undefined if the machine lacks it. */
@@ -296,6 +299,7 @@ function manageCommon<
   | "hostState"
   | "hasHash"
   | "refusal"
+  | "admit"
   | "stateVersion"
   | "fork"
   | "open"
@@ -309,6 +313,7 @@ function manageCommon<
   const { getHash } = machine as Partial<IHash>;
   const { getRecoveredHash } = machine as Partial<IRecoveredHash>;
   const { naLookup } = machine as Partial<IExtended>;
+  const { admit } = machine as Partial<IAdmit>;
   const checkHash = (hash: bigint, method = "getHash"): bigint => {
     if (typeof hash === "bigint" && isU64(hash)) return hash;
     throw new RangeError(
@@ -319,6 +324,7 @@ function manageCommon<
     hostState: undefined,
     hasHash: typeof getHash === "function",
     refusal: refusalOf(machine),
+    admit: typeof admit === "function" ? admit.bind(machine) : undefined,
     stateVersion: stateVersionOf(machine),
     fork: forkOf(machine, manage),
     open: () => 0,

@@ -114,3 +114,22 @@ export class ErrNotImplemented extends SampanError {
     );
   }
 }
+
+/**
+ * Thrown by a machine at a command, a change or a state that only newer code of the
+ * application knows: load the newer code. Nothing is lost: a replica that meets it
+ * stops answering and keeps its queue, and a server does not order such a command.
+ */
+export class ErrNewerCode extends SampanError {
+  /** Name that `instanceof` compares. */
+  static override readonly errorName = "ErrNewerCode";
+}
+
+/**
+ * Thrown by `admit()` of a machine for a command whose author is not the principal
+ * that sends it: the command waits until its author signs in.
+ */
+export class ErrOtherAuthor extends SampanError {
+  /** Name that `instanceof` compares. */
+  static override readonly errorName = "ErrOtherAuthor";
+}

@@ -237,6 +237,27 @@ export interface IRefusal {
   refusal(result: Result): string | undefined;
 }
 
+/**
+ * Optional, beyond Dragonboat's contract: admission of commands before they are
+ * ordered, by their bytes alone.
+ */
+export interface IAdmit {
+  /**
+   * Decides about a command before this process orders it: a server about each
+   * command of its clients, a host whose log is its own about its proposals. Returns
+   * the reason to refuse it, or undefined to accept it. Throws `ErrNewerCode` if only
+   * newer code knows the command, or `ErrOtherAuthor` if the principal is not its
+   * author: then it is not refused, but waits, and with it what the client has queued
+   * behind it; other clients are unaffected. A pure function of its arguments.
+   *
+   * @param principal id of the principal that sends the command; null for the anonymous one; undefined for a proposal of the host itself
+   */
+  admit(
+    cmd: Uint8Array,
+    principal: string | null | undefined,
+  ): string | undefined;
+}
+
 /** Fork of a machine of kind `M`: its `update()` and `lookup()`. */
 export type Forked<M extends { update: unknown; lookup: unknown }> =
   & Pick<M, "update" | "lookup">

@@ -177,6 +177,13 @@ const LAYOUTS: { readonly [type in Message["type"]]: Layout } = {
   ping: [24],
   pong: [25],
   held: [26, ["channel", "uint"], ["reason", "text"]],
+  waits: [
+    34,
+    ["channel", "uint"],
+    ["code", "uint"],
+    ["retryMs", "uint"],
+    ["reason", "text"],
+  ],
   verify: [
     28,
     ["channel", "uint"],

@@ -10,10 +10,16 @@
 import { SYNC_RECORD_CREDIT_BYTES } from "../limits.ts";
 
 /** First and last version of the protocol that this release speaks. */
-export const PROTOCOL_VERSIONS: Versions = { first: 2, last: 3 };
+export const PROTOCOL_VERSIONS: Versions = { first: 2, last: 4 };
 
 /** First version with packed frames, and with references. */
 export const COMPACT_VERSION = 3;
+
+/** Id of the principal of a server that does not authenticate its clients. */
+export const ANONYMOUS_ID = "anybody";
+
+/** First version that says why and for how long appends wait. */
+export const WAITS_VERSION = 4;
 
 /** Range of protocol versions that one end speaks. */
 export interface Versions {
@@ -216,6 +222,25 @@ export interface Held {
   readonly reason: string;
 }
 
+/** Causes of a {@linkcode Waits}. */
+export const WaitCode = {
+  /** Only newer code than the server's knows the command. */
+  OlderServer: 1,
+  /** Principal is not the author of the command. */
+  OtherAuthor: 2,
+} as const;
+
+/** Notice that appends of a channel are queued on the server, in place of `Held` where the cause is known; a `Held` with an empty reason ends it. */
+export interface Waits {
+  readonly type: "waits";
+  readonly channel: number;
+  /** Cause: one of `WaitCode`. */
+  readonly code: number;
+  /** Time to the next try, in milliseconds. */
+  readonly retryMs: number;
+  readonly reason: string;
+}
+
 /** Notice that the server rejects all appends of a channel now; the client sends them again later. */
 export interface Unable {
   readonly type: "unable";
@@ -366,6 +391,7 @@ export type Message =
   | Appended
   | Failed
   | Held
+  | Waits
   | Unable
   | ReadIndex
   | Verify

@@ -58,9 +58,36 @@ export function encodeCommand(
   return writer.finish();
 }
 
+/** Command without its arguments, for a decision about it. */
+export type EnvelopeHead = Pick<Envelope, "name" | "version" | "by">;
+
+/** Decodes the beginning of a command; undefined for bytes that are not a command. */
+export function decodeHead(bytes: Uint8Array): EnvelopeHead | undefined {
+  return attempt(() => {
+    const reader = new PlainReader(bytes);
+    if (reader.u8() !== FORMAT) return undefined;
+    const name = reader.string();
+    const version = reader.varint();
+    reader.varint();
+    const flag = reader.u8();
+    if (flag > 1) return undefined;
+    return { name, version, by: flag === 1 ? reader.string() : null };
+  });
+}
+
+/** Result of `read`; undefined if the bytes end early or break a bound. */
+function attempt<T>(read: () => T | undefined): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
 /** Decodes a command; undefined for bytes that are not a command. */
 export function decodeCommand(bytes: Uint8Array): Envelope | undefined {
-  try {
+  return attempt(() => {
     const reader = new PlainReader(bytes);
     if (reader.u8() !== FORMAT) return undefined;
     const name = reader.string();
@@ -73,8 +100,5 @@ export function decodeCommand(bytes: Uint8Array): Envelope | undefined {
     const args = reader.value();
     if (reader.remaining > 0) return undefined;
     return { name, version, at, by, seed, args };
-  } catch (error) {
-    if (error instanceof RangeError) return undefined;
-    throw error;
-  }
+  });
 }

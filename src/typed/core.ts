@@ -8,6 +8,7 @@
  */
 
 import type {
+  IAdmit,
   IConcurrentStateMachine,
   IExtended,
   IFork,
@@ -142,6 +143,7 @@ export type Follower = (
 /** State machine of a definition: concurrent, with state hash, forks and rejections. */
 export type TypedMachine =
   & IConcurrentStateMachine<TypedQuery, unknown>
+  & IAdmit
   & IExtended
   & IHash
   & IRecoveredHash

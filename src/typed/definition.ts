@@ -6,7 +6,7 @@
  * @module
  */
 
-import { describe, wrongType } from "../describe.ts";
+import { describe, messageOf, wrongType } from "../describe.ts";
 import {
   type Check,
   checkOptions,
@@ -18,6 +18,7 @@ import {
   type OptionChecks,
 } from "../options.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
+import { admitCommand } from "./admit.ts";
 import { decodeCommand } from "./command.ts";
 import {
   type AnyCommand,
@@ -137,11 +138,6 @@ export type Queries<S> = Readonly<
   Record<string, (state: S, ...args: never[]) => unknown>
 >;
 
-/** Principal of a command, as `validate` gets it. */
-interface Author {
-  readonly id: string;
-}
-
 /** Types of a machine, which no value has. */
 export interface MachineTypes<S, I, R, Q> {
   /** State that handlers and queries get. */
@@ -225,33 +221,31 @@ export class MachineDefinition<
   /**
    * Decides about a command that a page has submitted, as the `validate` of
    * `serve()`: undefined if it is a command of this machine whose arguments its
-   * schema accepts, with the principal as its author (Y1); otherwise the reason.
+   * schema accepts (Y1); otherwise the reason. The server has asked the machine
+   * about version and author before.
+   *
+   * @throws ErrNewerCode if only newer code knows the command, which waits then (Y6)
    */
   readonly validate = (
-    principal: Author,
+    _principal: unknown,
     cmd: Uint8Array,
   ): MaybePromise<string | undefined> => {
+    const core = coreOf(this);
+    admitCommand(core, cmd, undefined);
     const envelope = decodeCommand(cmd);
-    if (envelope === undefined) {
+    const command = envelope && core.commands.get(envelope.name);
+    if (command === undefined) {
       return `Command is not one of machine ${this.name}`;
     }
-    const { name, version, by } = envelope;
-    const command = coreOf(this).commands.get(name);
-    if (command === undefined) {
-      return `Machine ${this.name} has no command ${describe(name)}`;
+    const { name, version } = envelope!;
+    let args: unknown;
+    try {
+      args = upcast(command, envelope!);
+    } catch (error) {
+      return `Arguments of ${name} in version ${version} cannot be converted to version ${command.version}: ${
+        messageOf(error)
+      }`;
     }
-    if (version > command.version) {
-      return `Command ${name} has version ${version}, this server knows ${command.version}`;
-    }
-    if (by !== null && by !== principal.id) {
-      return `Author ${describe(by)} is not the one who is signed in`;
-    }
-    if (by === null && principal.id !== "") {
-      return `Command ${name} has no author, and ${
-        describe(principal.id)
-      } is signed in`;
-    }
-    const args = upcast(command, envelope);
     return refusalOfArguments(name, command.args, args);
   };
 }

@@ -42,15 +42,6 @@ export class ErrSchemaNotIdempotent extends SampanError {
 }
 
 /**
- * Thrown at a command, a change or a state that only newer code of the
- * application knows: load the newer code. Nothing is lost (Y6).
- */
-export class ErrNewerCode extends SampanError {
-  /** Name that `instanceof` compares. */
-  static override readonly errorName = "ErrNewerCode";
-}
-
-/**
  * Thrown for a snapshot that is damaged, or was saved by another machine or in
  * another format. The machine's state is unchanged (Y8).
  */

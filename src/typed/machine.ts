@@ -9,6 +9,7 @@
 import { describe } from "../describe.ts";
 import type {
   Forked,
+  IAdmit,
   IConcurrentStateMachine,
   IExtended,
   IFork,
@@ -24,6 +25,7 @@ import type {
   SnapshotFile,
 } from "../statemachine/types.ts";
 import { TOUCHED_COMMANDS_MAX } from "../limits.ts";
+import { admitCommand } from "./admit.ts";
 import { decodeCommand, type Envelope } from "./command.ts";
 import {
   type AnyCommand,
@@ -37,11 +39,8 @@ import {
   type TypedQuery,
   upcast,
 } from "./core.ts";
-import {
-  ErrInvalidDefinition,
-  ErrInvalidQuery,
-  ErrNewerCode,
-} from "./errors.ts";
+import { ErrNewerCode } from "../statemachine/errors.ts";
+import { ErrInvalidDefinition, ErrInvalidQuery } from "./errors.ts";
 import { decodePlain, encodePlain, type Plain } from "./plain.ts";
 import { Random } from "./random.ts";
 import { accepted, codeOf, rejected } from "./result.ts";
@@ -92,6 +91,7 @@ class Context implements CommandContext {
 export class DefinedMachine
   implements
     IConcurrentStateMachine<TypedQuery, unknown>,
+    IAdmit,
     IExtended,
     IHash,
     IRecoveredHash,
@@ -114,6 +114,19 @@ export class DefinedMachine
     this.#definition = definition;
     this.stateVersion = this.#definition.version;
     this.#state = this.#definition.newState();
+  }
+
+  /**
+   * Decides about a command before it is ordered (Y6).
+   *
+   * @throws ErrNewerCode if only newer code knows it
+   * @throws ErrOtherAuthor if the principal is not its author
+   */
+  admit(
+    cmd: Uint8Array,
+    principal: string | null | undefined,
+  ): string | undefined {
+    return admitCommand(this.#definition, cmd, principal);
   }
 
   /** Applies commands. A malformed one is rejected, as is one whose handler throws. */

@@ -41,12 +41,12 @@ export {
   ErrInvalidArguments,
   ErrInvalidDefinition,
   ErrInvalidQuery,
-  ErrNewerCode,
   ErrNotPlain,
   ErrSchemaAsync,
   ErrSchemaNotIdempotent,
   ErrTypedSnapshot,
 } from "./errors.ts";
+export { ErrNewerCode, ErrOtherAuthor } from "../statemachine/errors.ts";
 export type { Plain } from "./plain.ts";
 export { newID } from "./random.ts";
 export type { LibraryCode } from "./result.ts";

@@ -25,7 +25,7 @@ import {
 } from "./client_support.ts";
 
 const one = packRecords(bytes("a"));
-const HEADER = { "x-sampan": "2-3" };
+const HEADER = { "x-sampan": "2-4" };
 
 function test(name: string, run: () => Promise<void>): void {
   Deno.test(name, checked(run));
@@ -509,7 +509,7 @@ Deno.test("case B1: a server identifies itself to pages of the allowed origins o
     return response.headers;
   };
   const own = await ask("https://app.example");
-  assertEquals(own.get("x-sampan"), "2-3");
+  assertEquals(own.get("x-sampan"), "2-4");
   assertEquals(own.get("access-control-allow-origin"), "https://app.example");
   assert(own.get("access-control-expose-headers")!.includes("x-sampan"));
   const other = await ask("https://other.example");

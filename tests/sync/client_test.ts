@@ -290,7 +290,7 @@ test("U14 versions without overlap are reported in words, and tried again very s
   const w = world();
   w.script.refusal = CloseCode.Version;
   w.script.words =
-    "This server speaks versions 4 to 5, this page 2 to 3: reload the page";
+    "This server speaks versions 5 to 6, this page 2 to 4: reload the page";
   await w.db.open(1n, 1n);
   await settle(1);
   const { error, state } = w.db.status;
@@ -307,7 +307,7 @@ test("U14 versions without overlap are reported in words, and tried again very s
 test("U14 a server that answers with another version is disconnected", async () => {
   const w = world();
   await w.db.open(1n, 1n);
-  const peer = await w.script.welcome({ version: 4 });
+  const peer = await w.script.welcome({ version: 9 });
   assertEquals(peer.how?.code, CloseCode.Version);
   assert(w.db.status.error instanceof ErrVersion);
   await closeAndCheck(w);

@@ -112,6 +112,10 @@ const GOLDEN: { readonly [type in Message["type"]]: [Message, string] } = {
     "0e 03 01 02 6e 6f",
   ],
   held: [{ type: "held", channel: 1, reason: "wait" }, "1a 01 04 77 61 69 74"],
+  waits: [
+    { type: "waits", channel: 1, code: 2, retryMs: 250, reason: "wait" },
+    "22 01 02 fa 01 04 77 61 69 74",
+  ],
   unable: [
     { type: "unable", channel: 1, code: 1, reason: "full" },
     "1b 01 01 04 66 75 6c 6c",

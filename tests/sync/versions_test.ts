@@ -28,7 +28,7 @@ Deno.test(
       assertEquals(await client.end(), {
         code: CloseCode.Version,
         reason:
-          "This server speaks versions 2 to 3, this page 1 to 1: reload the page",
+          "This server speaks versions 2 to 4, this page 1 to 1: reload the page",
       });
     }
     // It needs no authentication to be told so, and harms nothing.
@@ -78,7 +78,7 @@ Deno.test("case A7: a server of version 1 understands which versions a client sp
   assertEquals(reason?.code, "version");
   assertEquals(
     reason?.message,
-    "This server speaks versions 1 to 1, this page 2 to 3: update the server",
+    "This server speaks versions 1 to 1, this page 2 to 4: update the server",
   );
   // A hint of the browser makes it no faster.
   await w.env.advance(SYNC_MISMATCH_FIRST_MS / 2 - 1_000);

@@ -24,6 +24,7 @@ import {
   ErrInvalidQuery,
   ErrNewerCode,
   ErrNotPlain,
+  ErrOtherAuthor,
   ErrSchemaAsync,
   ErrSchemaNotIdempotent,
   ErrTypedSnapshot,
@@ -551,28 +552,77 @@ Deno.test("Y1 what is submitted is the output of the schema, which must accept i
   await host.stop();
 });
 
-Deno.test("Y1 the server validates again: arguments, versions, author", () => {
-  const anonymous = { id: "" };
+Deno.test("Y1 the server validates again: arguments and versions", () => {
   const ann = { id: "ann" };
+  const good = { id: "1", text: "a", list: "b" };
   const add = (args: unknown, more: Partial<Envelope> = {}) =>
     command("add", args, more);
-  const good = { id: "1", text: "a", list: "b" };
-  assertEquals(board.validate(anonymous, add(good)), undefined);
-  assertEquals(board.validate(ann, add(good, { by: "ann" })), undefined);
+  assertEquals(board.validate(ann, add(good)), undefined);
   for (
-    const [principal, cmd, reason] of [
-      [anonymous, new Uint8Array([9]), "not one of machine board"],
-      [anonymous, add({ ...good, text: 5 }), "add.text: not a string"],
-      [anonymous, add({ ...good, more: 5 }), "not validated before"],
-      [anonymous, add(good, { version: 2 }), "this server knows 1"],
-      [anonymous, command("steal", {}), 'no command "steal"'],
-      [ann, add(good, { by: "bob" }), '"bob" is not the one'],
-      [ann, add(good), "has no author"],
+    const [cmd, reason] of [
+      [new Uint8Array([9]), "not one of machine board"],
+      [add({ ...good, text: 5 }), "add.text: not a string"],
+      [add({ ...good, more: 5 }), "not validated before"],
     ] as const
   ) {
-    const found = board.validate(principal, cmd) as string | undefined;
+    const found = board.validate(ann, cmd) as string | undefined;
     assert(found?.includes(reason), `${found}`);
   }
+  for (const cmd of [add(good, { version: 2 }), command("steal", {})]) {
+    assertThrows(() => board.validate(ann, cmd), ErrNewerCode);
+  }
+});
+
+Deno.test("Y1 arguments that an upcast cannot convert are refused with a reason", () => {
+  const definition = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({}),
+    commands: {
+      add: {
+        version: 2,
+        upcast: { 1: ({ a }: { a: { b: string } }) => a.b },
+        args: anything<string>(),
+        run: () => {},
+      },
+    },
+    queries: {},
+  });
+  const reason = definition.validate({ id: "ann" }, command("add", {}));
+  assert(`${reason}`.includes("add in version 1 cannot"), `${reason}`);
+});
+
+Deno.test("Y6 a command is admitted by version and author: it is refused only if no newer code and no other author can be meant", () => {
+  const machine = board.create();
+  const cmd = (by: string | null, version = 1) =>
+    command("add", {}, { by, version });
+  assertEquals(machine.admit(cmd(null), null), undefined);
+  assertEquals(machine.admit(cmd("ann"), "ann"), undefined);
+  assertEquals(machine.admit(cmd("ann"), undefined), undefined);
+  for (
+    const [by, principal, text] of [
+      [null, "ann", 'no author, and "ann"'],
+      ["bob", "ann", 'the author "bob", and "ann"'],
+      ["bob", null, 'the author "bob", and no one'],
+    ] as const
+  ) {
+    assertThrows(() => machine.admit(cmd(by), principal), ErrOtherAuthor, text);
+  }
+  for (const principal of [null, undefined, "ann"]) {
+    for (const newer of [cmd("ann", 2), cmd("ann", 2 ** 53 - 1)]) {
+      assertThrows(() => machine.admit(newer, principal), ErrNewerCode);
+    }
+    assertThrows(
+      () => machine.admit(command("unheard", {}), principal),
+      ErrNewerCode,
+      '"unheard"',
+    );
+  }
+  const activate = command("", "loud", { version: 0 });
+  assertThrows(() => machine.admit(activate, undefined), ErrNewerCode, "loud");
+  assert(machine.admit(activate, null)?.includes("Only the server"));
+  assert(machine.admit(new Uint8Array(), null)?.includes("not one of"));
+  assertEquals(machine.admit(new Uint8Array(), undefined), undefined);
 });
 
 Deno.test("Y2 an application sees values, codes and pending edits, inferred from the definition", async () => {

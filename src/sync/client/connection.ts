@@ -40,6 +40,7 @@ import {
   type Snapshot,
   type Unable,
   type Versions,
+  type Waits,
   type Welcome,
 } from "../messages.ts";
 import { packFrame, unpackFrame } from "../packing.ts";
@@ -60,7 +61,13 @@ export type StreamMessage =
   | Chunk;
 
 /** Messages of a channel. */
-export type ChannelMessage = Opened | Refused | Held | Unable | CheckpointAt;
+export type ChannelMessage =
+  | Opened
+  | Refused
+  | Held
+  | Waits
+  | Unable
+  | CheckpointAt;
 
 /** Called with each message of a stream; `size` is the credit of a data frame, which the listener releases from the receive buffer. */
 export type StreamListener = (message: StreamMessage, size: number) => void;
@@ -323,6 +330,7 @@ export class Connection {
       case "opened":
       case "refused":
       case "held":
+      case "waits":
       case "unable":
       case "checkpoint":
         return listener.channel(message);

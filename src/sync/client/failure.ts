@@ -10,6 +10,7 @@
 import { messageOf } from "../../describe.ts";
 import { ErrOtherHistory } from "../../log/errors.ts";
 import { ErrOtherPrincipal, ErrOutboxCopied } from "../../offline/errors.ts";
+import { ErrNewerCode } from "../../statemachine/errors.ts";
 import {
   ErrConnectionLost,
   ErrForbidden,
@@ -37,7 +38,9 @@ import type { ConnectionEnd } from "./connection.ts";
  * - `no-answer`: the connection was made, but the server was silent for too long.
  * - `stopping`: the server stops or restarts.
  * - `token-failed`: the application's `token` function threw, or took too long.
- * - `needs-auth`: the server asks for another token, or a gateway for a login.
+ * - `needs-auth`: the server asks for another token, or a gateway for a login; of one
+ *   cluster: a queued command is another author's than the principal's, and waits
+ *   until its author signs in.
  * - `forbidden`: the server refuses this principal, or pages of this origin.
  * - `version`: page and server have no version of the protocol in common.
  * - `protocol`: one of the two ends sent what the other does not understand.
@@ -52,6 +55,8 @@ import type { ConnectionEnd } from "./connection.ts";
  * - `too-many-clusters`: more clusters are open than the server accepts.
  * - `node-id-taken`: this device uses the node id of the server's own replica.
  * - `held`: the server cannot validate commands now; they are queued there.
+ * - `older-server`: the server runs older code of the application, which does not
+ *   know a queued command; it is sent once the server is updated.
  * - `storage`: the server cannot store commands, for example because its disk is
  *   full; they stay queued on this device.
  *
@@ -61,6 +66,8 @@ import type { ConnectionEnd } from "./connection.ts";
  * - `other-principal`: the submissions in the outbox belong to another principal
  *   than the one who is signed in.
  * - `outbox-copied`: the outbox is a copy of another one.
+ * - `newer-code`: only newer code of the application knows what the log has: reload
+ *   the page.
  * - `replica-failed`: the replica on this device has failed.
  */
 export type ReasonCode =
@@ -86,10 +93,12 @@ export type ReasonCode =
   | "too-many-clusters"
   | "node-id-taken"
   | "held"
+  | "older-server"
   | "storage"
   | "other-history"
   | "other-principal"
   | "outbox-copied"
+  | "newer-code"
   | "replica-failed";
 
 /** Reason why a client, or one of its clusters, is not live. */
@@ -113,6 +122,8 @@ export function blockedBy(cause: unknown): { reason: Reason; error: Error } {
     ? "other-principal"
     : error instanceof ErrOutboxCopied
     ? "outbox-copied"
+    : error instanceof ErrNewerCode
+    ? "newer-code"
     : "replica-failed";
   return { reason: { code, message: error.message }, error };
 }

@@ -35,7 +35,7 @@ import {
   ErrForbidden,
   ErrRemote,
 } from "../errors.ts";
-import type { Opened, Refused } from "../messages.ts";
+import { type Opened, type Refused, WaitCode } from "../messages.ts";
 import { CloseCode } from "../transport.ts";
 import { AppendQueue } from "./append_queue.ts";
 import { PendingRequests } from "./pending_requests.ts";
@@ -58,6 +58,12 @@ const REFUSED: Readonly<Record<number, ReasonCode>> = {
 
 /** Reasons for the codes of an `unable` message. */
 const UNABLE: Readonly<Record<number, ReasonCode>> = { 1: "storage" };
+
+/** Reasons for the codes of a `waits` message. */
+const WAITS: Readonly<Record<number, ReasonCode>> = {
+  [WaitCode.OlderServer]: "older-server",
+  [WaitCode.OtherAuthor]: "needs-auth",
+};
 
 /** Refusal that fails pending calls instead of being retried. */
 type Refusal = ErrForbidden | ErrNodeIDTaken;
@@ -127,6 +133,8 @@ export class RemoteLog implements Log, Channel {
   #refusal: { reason: Reason; error: Error } | undefined;
   /** Reason why appends are queued on the server. */
   #queuedReason: { reason: Reason; error: Error } | undefined;
+  /** Time at which the server tries the queued appends again, if it has said so. */
+  #triedAt: number | undefined;
   /** Reason why the server rejects appends now. */
   #rejectedReason: { reason: Reason; error: Error } | undefined;
   #retryAt: number | undefined;
@@ -203,7 +211,7 @@ export class RemoteLog implements Log, Channel {
     const snapshot = this.#snapshot;
     const { failure } = this;
     const error = failure?.error ?? copy?.error;
-    const retryAt = this.#retryAt;
+    const retryAt = this.#retryAt ?? this.#triedAt;
     return {
       clusterID,
       nodeID,
@@ -286,6 +294,14 @@ export class RemoteLog implements Log, Channel {
         this.#queuedReason = message.reason === ""
           ? undefined
           : remoteFailure("held", message.reason);
+        this.#triedAt = undefined;
+        return this.#parts.failureChanged();
+      case "waits":
+        this.#queuedReason = remoteFailure(
+          WAITS[message.code] ?? "held",
+          message.reason,
+        );
+        this.#triedAt = this.#parts.env.now() + message.retryMs;
         return this.#parts.failureChanged();
       case "unable":
         this.#rejectedReason = message.code === 0
@@ -365,7 +381,7 @@ export class RemoteLog implements Log, Channel {
   /** Handles the loss of the open log. */
   #shut(error: ErrConnectionLost): void {
     this.#isOpen = false;
-    this.#queuedReason = this.#rejectedReason = undefined;
+    this.#queuedReason = this.#rejectedReason = this.#triedAt = undefined;
     for (const reader of [...this.#readers]) reader.disconnected();
     this.#requests.lost();
     this.snapshots.lost(error);

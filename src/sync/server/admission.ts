@@ -71,6 +71,8 @@ export interface AdmissionOptions {
   readonly sessionState: (session: number) => MaybePromise<SessionState>;
   /** Assigns the origin of a proposal to the principal; false if it belongs to another one. */
   readonly claimOrigin: (origin: string) => boolean;
+  /** Returns the reason for which the state machine refuses a command before it is ordered; throws if it has to wait. */
+  readonly admit?: (cmd: Uint8Array) => string | undefined;
   /** Returns true if the principal may write; throws `ErrHookFailed` if that is not known. Undefined if every principal may. */
   readonly mayWrite: (() => MaybePromise<boolean>) | undefined;
   /** Returns the reason to refuse a command; throws `ErrHookFailed` if that is not known. Undefined if every command is accepted. */
@@ -573,6 +575,8 @@ export class Admission {
         `Command of ${cmd.length} bytes is over the limit of ${commandBytes}`,
       );
     }
+    const refusal = this.#admitted(cmd);
+    if (refusal !== undefined) return decide(refusal);
     if (validate === undefined) return decide(undefined);
     const { rehearsal } = this.#options;
     if (rehearsal === undefined) {
@@ -586,6 +590,15 @@ export class Admission {
       this.#outdated++;
     } else this.#outdated = 0;
     return this.#validate(i, cmd, rehearsal, decide);
+  }
+
+  /** Asks the state machine about a command by its bytes. */
+  #admitted(cmd: Uint8Array): string | undefined {
+    try {
+      return this.#options.admit?.(cmd);
+    } catch (error) {
+      throw new ErrHookFailed("admit", error);
+    }
   }
 
   /** Calls `validate`, which may look up the state that the command will meet. */

@@ -14,14 +14,15 @@ import {
 import type { Records } from "../../log/log.ts";
 import { Backoff, chain, isPromise, sleep } from "../../async.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
-import { ErrUnauthenticated } from "../errors.ts";
+import { type ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import {
   SYNC_REFUSED_COMMANDS,
   SYNC_RETRY_FIRST_MS,
   SYNC_VALIDATE_RETRY_LAST_MS,
 } from "../../limits.ts";
-import type { Append } from "../messages.ts";
+import { ErrNewerCode, ErrOtherAuthor } from "../../statemachine/errors.ts";
+import { type Append, WaitCode, WAITS_VERSION } from "../messages.ts";
 import type { Admission, Admitted, Blocked } from "./admission.ts";
 import type { ChannelConnection } from "./channel_connection.ts";
 import type { ServerContext } from "./context.ts";
@@ -30,6 +31,12 @@ import type { ServedCluster } from "./served_cluster.ts";
 /** Reason sent to a client whose appends wait. */
 const BLOCKED =
   "Server cannot validate a command now; it is queued and validated again";
+
+/** Code of the cause for which a command waits; undefined for a fault of the server. */
+function waitCodeOf(cause: unknown): number | undefined {
+  if (cause instanceof ErrNewerCode) return WaitCode.OlderServer;
+  return cause instanceof ErrOtherAuthor ? WaitCode.OtherAuthor : undefined;
+}
 
 /** Append that awaits its answer. */
 interface PendingAppend {
@@ -157,15 +164,23 @@ export class AppendPipeline {
       SYNC_RETRY_FIRST_MS,
       SYNC_VALIDATE_RETRY_LAST_MS,
     );
-    connection.sender.send({ type: "held", channel, reason: BLOCKED });
+    let reported: string | undefined;
     try {
       // Parts before the blocked record must be in the log before it.
       await Promise.all(pending.parts);
       for (let blocked: Blocked | undefined = first; blocked !== undefined;) {
         const { at, error }: Blocked = blocked;
         pending.first = at;
-        connection.log("error", `${error.hook} failed`, { clusterID, error });
-        await sleep(env, backoff.next(), signal);
+        const wait = backoff.next();
+        const code = waitCodeOf(error.cause);
+        if (code === undefined) {
+          connection.log("error", `${error.hook} failed`, { clusterID, error });
+        } else if (reported !== error.message) {
+          connection.log("warn", "command waits", { clusterID, error });
+        }
+        this.#report(code, error, wait, reported);
+        reported = error.message;
+        await sleep(env, wait, signal);
         blocked = await this.#admit(pending);
         if (blocked !== undefined && blocked.at > at) backoff.reset();
       }
@@ -178,6 +193,25 @@ export class AppendPipeline {
       }
     }
     this.#answer(pending);
+  }
+
+  /** Tells the client that its appends wait. */
+  #report(
+    code: number | undefined,
+    { message, cause }: ErrHookFailed,
+    waitMs: number,
+    reported: string | undefined,
+  ): void {
+    const { channel, connection: { sender, version } } = this.#options;
+    const reason = code === undefined ? BLOCKED : (cause as Error).message;
+    if (code !== undefined && version >= WAITS_VERSION) {
+      const retryMs = Math.ceil(waitMs);
+      sender.send({ type: "waits", channel, code, retryMs, reason });
+    } else if (
+      code === undefined ? reported === undefined : reported !== message
+    ) {
+      sender.send({ type: "held", channel, reason });
+    }
   }
 
   /**

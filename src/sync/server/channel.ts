@@ -11,16 +11,18 @@ import type { Epoch } from "../../log/history.ts";
 import type { Checkpoint, Records, Retention } from "../../log/log.ts";
 import { Checkpoints } from "../../divergence/mod.ts";
 import { isPromise } from "../../async.ts";
+import { admitTo } from "../../nodehost/replica.ts";
 import { ErrHookFailed } from "../errors.ts";
-import type {
-  Append,
-  CheckpointAt,
-  Explain,
-  Fetch,
-  Message,
-  Read,
-  ReadIndex,
-  Verify,
+import {
+  ANONYMOUS_ID,
+  type Append,
+  type CheckpointAt,
+  type Explain,
+  type Fetch,
+  type Message,
+  type Read,
+  type ReadIndex,
+  type Verify,
 } from "../messages.ts";
 import { CloseCode } from "../transport.ts";
 import { Admission } from "./admission.ts";
@@ -103,6 +105,14 @@ export class Channel implements ClusterUser {
       commandBytes: limits.commandBytes,
       sessionState: (session) => cluster.sessionState(session),
       claimOrigin: (origin) => cluster.claimOrigin(origin, owner),
+      admit: (cmd) => {
+        const { id } = authentication.principal!;
+        return admitTo(
+          cluster.replica,
+          cmd,
+          id === ANONYMOUS_ID ? null : id,
+        );
+      },
       mayWrite: hooks.authorizes
         ? () =>
           hooks.authorize(

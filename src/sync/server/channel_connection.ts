@@ -17,6 +17,8 @@ import type { Streams } from "./streams.ts";
 export interface ChannelConnection {
   /** Number of the connection, counted from 1. */
   readonly number: number;
+  /** Version of the protocol; 0 before the welcome. */
+  readonly version: number;
   /** Remote address, if it is known. */
   readonly address: string | undefined;
   /** Aborts when the connection ends. */

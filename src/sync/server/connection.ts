@@ -88,6 +88,8 @@ export class Connection
   readonly sentRecords: SentRecords = new SentRecords();
   readonly #options: ConnectionOptions;
   readonly #server: ServerContext;
+  /** Version of the protocol; 0 before the welcome. */
+  version = 0;
   #state: "connected" | "authenticating" | "open" | "closed" = "connected";
   /** Open channels; undefined for one that is being opened. */
   readonly #channels = new Map<number, Channel | undefined>();
@@ -330,6 +332,7 @@ export class Connection
     });
     if (this.isClosed) return;
     this.#state = "open";
+    this.version = version;
     this.sender.isCompact = version >= COMPACT_VERSION;
     this.sender.frameBytes = Math.min(limits.frameBytes, hello.frameBytesMax);
     this.authentication.start(hello.renews === true);
@@ -710,6 +713,7 @@ const FROM_CLIENT: { readonly [type in Message["type"]]: boolean } = {
   appended: false,
   failed: false,
   held: false,
+  waits: false,
   unable: false,
   readIndex: true,
   index: false,

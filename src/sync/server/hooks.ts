@@ -14,6 +14,7 @@ import { SYNC_PRINCIPAL_ID_LENGTH_MAX } from "../../limits.ts";
 import { isPromise, onAbort, settleable } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
+import { ANONYMOUS_ID } from "../messages.ts";
 import type {
   Action,
   CoreOptions,
@@ -39,8 +40,8 @@ export interface Identity {
 export const NOT_AUTHENTICATED = "Token is unknown or has expired";
 
 const ANONYMOUS: Identity = {
-  principal: { id: "anybody" },
-  id: "anybody",
+  principal: { id: ANONYMOUS_ID },
+  id: ANONYMOUS_ID,
   signal: undefined,
   validMs: undefined,
   isAnonymous: true,

@@ -1,0 +1,328 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+} from "@std/assert";
+import {
+  MemoryLogDB,
+  MemoryOutbox,
+  NodeHost,
+  type Replica,
+} from "../../mod.ts";
+import { decodeCommand, encodeCommand } from "../../src/typed/command.ts";
+import {
+  defineMachine,
+  ErrNewerCode,
+  table,
+  typed,
+} from "../../src/typed/mod.ts";
+import {
+  simulate,
+  type SimulatedComputer,
+  type SimulatedDevice,
+  type SimulatedWorld,
+} from "../../src/testing/mod.ts";
+import type { CoreOptions } from "../../src/sync/server/options.ts";
+import { anything } from "./schemas.ts";
+
+// Two versions of one application: the newer one names a note's text differently
+// and has another command.
+
+const one = defineMachine({
+  name: "notes",
+  version: 1,
+  state: () => ({ notes: table<string>() }),
+  commands: {
+    add: {
+      args: anything<{ id: string; title: string }>(),
+      run: (s, { id, title }) => {
+        s.notes.set(id, title);
+        return s.notes.size;
+      },
+    },
+  },
+  queries: { all: (s) => [...s.notes.values()] },
+});
+
+const two = defineMachine({
+  name: "notes",
+  version: 1,
+  state: () => ({ notes: table<string>() }),
+  commands: {
+    add: {
+      version: 2,
+      upcast: {
+        1: ({ id, title }: { id: string; title: string }) => ({
+          id,
+          text: title,
+        }),
+      },
+      args: anything<{ id: string; text: string }>(),
+      run: (s, { id, text }) => {
+        s.notes.set(id, text);
+        return s.notes.size;
+      },
+    },
+    clear: {
+      args: anything<null>(),
+      run: (s) => {
+        for (const id of s.notes.keys()) s.notes.delete(id);
+      },
+    },
+  },
+  queries: { all: (s) => [...s.notes.values()] },
+});
+
+type Code = Pick<typeof two, "create" | "validate">;
+
+/** World in which each computer runs the code that `code` has for it at its start. */
+async function fleet(
+  code: Record<string, Code>,
+  test: (world: SimulatedWorld) => Promise<void>,
+  server: CoreOptions = {},
+): Promise<void> {
+  await simulate({
+    start: (host, nodeID) =>
+      host.startConcurrentCluster(
+        code[nodeID === 1n ? "server" : `${nodeID}`]!.create,
+        { clusterID: 1n, nodeID, hashEntries: 4 },
+      ),
+    server: { authenticate: undefined, ...server },
+  }, test);
+}
+
+const pageOf = (
+  { replica }: SimulatedComputer,
+): Parameters<typeof typed>[0] => replica as Replica<never, never>;
+const first = (device: SimulatedDevice) => typed(pageOf(device), one);
+const second = (device: SimulatedDevice) => typed(pageOf(device), two);
+
+async function restart(computer: SimulatedComputer): Promise<void> {
+  await computer.stop();
+  await computer.start();
+}
+
+for (
+  const [name, validates] of [
+    ["without a hook", false],
+    ["with the derived validate", true],
+  ] as const
+) {
+  Deno.test(`Y6 U22 an older server ${name} orders no newer command: its queue waits with cause and time, and others go on`, async () => {
+    const code: Record<string, Code> = { server: one, 2: two, 3: one };
+    await fleet(
+      code,
+      async (world) => {
+        const a = await world.addDevice("a");
+        const b = await world.addDevice("b");
+        const edit = await second(a).do.add({ id: "1", text: "new" });
+        await world.sleep(2_000);
+        const { state, reason, retryAt } = a.logDB.status;
+        assertEquals([state, reason?.code], ["not accepting", "older-server"]);
+        assert(reason!.message.includes("version 2, this server knows 1"));
+        assert(retryAt! > world.now, `${retryAt}`);
+        assertEquals(await second(a).ask.all(), ["new"]);
+        assertEquals(
+          await (await first(b).do.add({ id: "2", title: "old" })).result,
+          { ok: true, value: 1 },
+        );
+        await world.sleep(60_000);
+        assertEquals(a.logDB.status.reason?.code, "older-server");
+        assertEquals(await first(b).ask.all(), ["old"]);
+        code.server = two;
+        await restart(world.server);
+        assertEquals(await edit.result, { ok: true, value: 2 });
+        assertEquals(a.logDB.status.state, "live");
+      },
+      validates
+        ? {
+          validate: (principal, cmd) => code.server!.validate(principal, cmd),
+        }
+        : {},
+    );
+  });
+}
+
+Deno.test("Y6 U23 over an older version of the protocol, the cause for which a queue waits is said in words", async () => {
+  const versions = { first: 2, last: 3 };
+  await fleet({ server: one, 2: two }, async (world) => {
+    const device = await world.addDevice("a");
+    await second(device).do.add({ id: "1", text: "new" });
+    await world.sleep(2_000);
+    const { reason } = device.logDB.status;
+    assertEquals(reason?.code, "held");
+    assert(reason!.message.includes("this server knows 1"));
+  }, { versions });
+});
+
+Deno.test("Y6 H17 a hostile version or name of a command stops nothing", async () => {
+  await fleet(
+    { server: one, 2: one, 3: one, 4: one, 5: one },
+    async (world) => {
+      const honest = await world.addDevice("honest");
+      const head = { at: 0, by: null, seed: new Uint8Array(16), args: null };
+      for (
+        const [i, hostile] of [
+          { name: "add", version: 2 ** 53 - 1 },
+          { name: "unheard", version: 1 },
+          { name: "", version: 0 },
+        ].entries()
+      ) {
+        const device = await world.addDevice(`hostile ${i}`);
+        await device.replica.submit(encodeCommand({ ...head, ...hostile }));
+      }
+      await world.sleep(5_000);
+      const { do: act, ask } = first(honest);
+      const { result } = await act.add({ id: "1", title: "a" });
+      assertEquals(await result, { ok: true, value: 1 });
+      assertEquals(await ask.all(), ["a"]);
+      const [, second, third, fourth] = world.devices;
+      assertEquals(second!.logDB.status.reason?.code, "older-server");
+      assertEquals(third!.logDB.status.reason?.code, "older-server");
+      assertEquals(fourth!.replica.pending()[0]?.state, "refused");
+      assertEquals(world.server.replica.status.state, "running");
+    },
+  );
+});
+
+Deno.test("Y6 a page with older code stops answering with ErrNewerCode, keeps its queue, and goes on after the reload", async () => {
+  const code: Record<string, Code> = { server: two, 2: one, 3: two };
+  await fleet(code, async (world) => {
+    const old = await world.addDevice("old");
+    const page = await world.addDevice("new");
+    await (await first(old).do.add({ id: "1", title: "before" })).result;
+    old.goOffline();
+    await first(old).do.add({ id: "2", title: "queued" });
+    await (await second(page).do.add({ id: "3", text: "newer" })).result;
+    old.goOnline();
+    await world.sleep(5_000);
+    const app = first(old);
+    for (
+      const ask of [
+        () => app.ask.all(),
+        () => old.replica.read({ name: "all", args: [] }),
+        async () => await old.replica.staleRead({ name: "all", args: [] }),
+      ]
+    ) await assertRejects(ask, ErrNewerCode, "load the newer code");
+    const { status } = old.replica;
+    assertEquals(status.state, "failed");
+    assertInstanceOf(status.error, ErrNewerCode);
+    const { state, reason } = old.logDB.status;
+    assertEquals([state, reason?.code], ["blocked", "newer-code"]);
+    // What is edited now is not lost either.
+    await app.do.add({ id: "4", title: "late" });
+    assertEquals(app.pending().length, 2);
+    await old.stop();
+    code[2] = two;
+    await old.start();
+    await world.settle();
+    assertEquals(await second(old).ask.all(), [
+      "before",
+      "queued",
+      "newer",
+      "late",
+    ]);
+    assertEquals(old.replica.pending(), []);
+    assertEquals(
+      (await old.replica.getHash()).hash,
+      (await world.server.replica.getHash()).hash,
+    );
+  });
+});
+
+Deno.test("Y6 U23 queued commands of an old version survive a deploy byte for byte", async () => {
+  const code: Record<string, Code> = { server: one, 2: one };
+  await fleet(code, async (world) => {
+    const device = await world.addDevice("a");
+    device.goOffline();
+    await first(device).do.add({ id: "1", title: "queued" });
+    const [before] = device.replica.pending();
+    const bytes = before!.cmd;
+    await device.stop();
+    code[2] = code.server = two;
+    await restart(world.server);
+    await device.start();
+    assertEquals(device.replica.pending()[0]!.cmd, bytes);
+    assertEquals(await second(device).ask.all(), ["queued"]);
+    assertEquals(second(device).pending()[0]!.args, {
+      id: "1",
+      text: "queued",
+    });
+    device.goOnline();
+    await world.settle();
+    assertEquals(await second(device).ask.all(), ["queued"]);
+    assertEquals(decodeCommand(bytes)!.version, 1);
+  });
+});
+
+Deno.test("Y6 a queued command of newer code is never refused by older code, whose view stops answering", async () => {
+  const code: Record<string, Code> = { server: two, 2: two };
+  await fleet(code, async (world) => {
+    const device = await world.addDevice("a");
+    device.goOffline();
+    await second(device).do.add({ id: "1", text: "queued" });
+    await device.stop();
+    code[2] = one;
+    await device.start();
+    await assertRejects(() => first(device).ask.all(), ErrNewerCode);
+    assertEquals(device.replica.pending()[0]!.state, "queued");
+    await device.stop();
+    code[2] = two;
+    await device.start();
+    device.goOnline();
+    await world.settle();
+    assertEquals(await second(device).ask.all(), ["queued"]);
+  });
+});
+
+Deno.test("Y6 a host that orders the log by itself orders no newer command, queued or proposed, and goes on with the newer code", async () => {
+  const logDB = new MemoryLogDB();
+  const outbox = new MemoryOutbox();
+  const start = async (code: Code, more = {}) => {
+    const host = new NodeHost({ logDB, ...more });
+    const replica = await host.startConcurrentCluster(code.create, {
+      clusterID: 1n,
+      nodeID: 1n,
+    });
+    return { host, replica };
+  };
+  // The queue belongs to newer code, which a deploy was rolled back from.
+  const newer = encodeCommand({
+    name: "add",
+    version: 2,
+    at: 0,
+    by: null,
+    seed: new Uint8Array(16),
+    args: { id: "1", text: "newer" },
+  });
+  const rolledBack = await start(one, { outbox });
+  await assertRejects(() => rolledBack.replica.propose(newer), ErrNewerCode);
+  const submission = await rolledBack.replica.submit(newer);
+  for (let i = 0; i < 50; i++) await new Promise((go) => setTimeout(go, 1));
+  assertEquals(submission.state, "queued");
+  assertInstanceOf(rolledBack.replica.status.error, ErrNewerCode);
+  assertEquals(rolledBack.replica.status.state, "blocked");
+  const { value } = await rolledBack.replica.propose(encodeCommand({
+    name: "add",
+    version: 1,
+    at: 0,
+    by: null,
+    seed: new Uint8Array(16),
+    args: { id: "0", title: "old" },
+  }));
+  assertEquals(value, 0n);
+  await rolledBack.host.stop();
+  const deployed = await start(two, { outbox });
+  await deployed.replica.pending()[0]?.result;
+  assertEquals(
+    await typed(deployed.replica as never, two).ask.all(),
+    ["old", "newer"],
+  );
+  await deployed.host.stop();
+  // And the older code refuses the log that the newer one has written, with words.
+  const error = await assertRejects(() => start(one)) as Error;
+  assert(`${error.message} ${error.cause}`.includes("load the newer code"));
+  await outbox.close();
+  await logDB.close();
+});
