@@ -105,6 +105,13 @@ export function isText(name: string, value: unknown): void {
   }
 }
 
+/** Checks that a value is an object. */
+export function isObject(name: string, value: unknown): void {
+  if (typeof value !== "object" || value === null) {
+    throw wrongType(name, value, "an object");
+  }
+}
+
 /** Requires a function. */
 export function isFunction(name: string, value: unknown): void {
   if (typeof value !== "function") throw wrongType(name, value, "a function");

@@ -79,6 +79,7 @@ const CHECKS: OptionChecks<CheckOptions> = {
   files: optional(isA("a FileStore", "open", "create", "remove", "list")),
   settleTimeoutMs: optional(isNumber(0, TIMER_MS_MAX)),
   usesIndex: optional(isBoolean),
+  showCommand: optional(isFunction),
 };
 
 /** Maximum number of promises that may hang while a history is shrunk. */
@@ -197,7 +198,11 @@ async function checkProperty(
     rule: breach.rule,
     detail: breach.message,
     commands: history.steps.map(({ cmd }) => cmd),
-    history: describeHistory(history, init.type === OnDiskStateMachine),
+    history: describeHistory(
+      history,
+      init.type === OnDiskStateMachine,
+      options.showCommand,
+    ),
     seed: details.seed,
     path: details.counterexamplePath ?? "",
   }, breach.cause === undefined ? undefined : { cause: breach.cause });

@@ -174,7 +174,11 @@ export function batchesOf(
 }
 
 /** Describes a history, one step a line; syncs and faults only for on-disk machines. */
-export function describeHistory(history: History, onDisk: boolean): string {
+export function describeHistory(
+  history: History,
+  onDisk: boolean,
+  showCommand: (cmd: Uint8Array) => string = showBytes,
+): string {
   if (history.steps.length === 0) return "  no command at all";
   const entries = entriesOf(history);
   return history.steps.map((step, i) => {
@@ -183,6 +187,6 @@ export function describeHistory(history: History, onDisk: boolean): string {
     if (onDisk && step.sync) details.push("synced");
     if (onDisk && step.fault !== "none") details.push(step.fault);
     if (history.cut === i + 1) details.push("a snapshot");
-    return `  ${i + 1}. ${showBytes(step.cmd)}  (${details.join(", ")})`;
+    return `  ${i + 1}. ${showCommand(step.cmd)}  (${details.join(", ")})`;
   }).join("\n");
 }

@@ -64,6 +64,19 @@ export type {
   Disk,
   Samples,
 } from "./options.ts";
+export { checkMachine, type CheckMachineOptions } from "./check_machine.ts";
+export {
+  checkUpgrade,
+  type CheckUpgradeOptions,
+  UpgradeViolation,
+  type UpgradeViolationInit,
+} from "./check_upgrade.ts";
+export {
+  type MachineDevice,
+  type MachineWorld,
+  simulateMachine,
+  type SimulateMachineOptions,
+} from "./simulated_machine.ts";
 export { ContractViolation, type ContractViolationInit } from "./violation.ts";
 // Types in the signatures above, so that a caller needs no other import.
 export type {

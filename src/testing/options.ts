@@ -108,6 +108,12 @@ export interface CheckOptions {
    * @default false
    */
   readonly usesIndex?: boolean;
+  /**
+   * Formats a command in the report of a violation.
+   *
+   * @default {its bytes}
+   */
+  readonly showCommand?: (cmd: Uint8Array) => string;
 }
 
 /** Options of {@linkcode checkStateMachine}. */

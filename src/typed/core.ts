@@ -101,6 +101,8 @@ export type Touched = ReadonlyMap<string, readonly TouchedRow[]>;
 
 /** State machine as the library's own queries get it. */
 export interface QueriedMachine {
+  /** State as handlers get it. */
+  readonly root: Readonly<Record<string, unknown>>;
   /** Rows that the commands which this fork has applied have touched. */
   readonly touched: Touched;
   /** Returns the rows that a command would touch in the present state. */

@@ -6,12 +6,12 @@
  * @module
  */
 
-import { describe, messageOf, wrongType } from "../describe.ts";
+import { describe, messageOf } from "../describe.ts";
 import {
-  type Check,
   checkOptions,
   isCount,
   isFunction,
+  isObject,
   isOneOf,
   isText,
   optional,
@@ -149,12 +149,6 @@ export interface MachineTypes<S, I, R, Q> {
   /** Queries by name. */
   readonly queries: Q;
 }
-
-const isObject: Check = (name, value) => {
-  if (typeof value !== "object" || value === null) {
-    throw wrongType(name, value, "an object");
-  }
-};
 
 const CHECKS: OptionChecks<MachineOptions> = {
   name: isText,

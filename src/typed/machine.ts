@@ -200,6 +200,11 @@ export class DefinedMachine
     return follower?.(this.#state.root, args, new Context(envelope, this));
   }
 
+  /** State as handlers get it. */
+  get root(): Readonly<Record<string, unknown>> {
+    return this.#state.root;
+  }
+
   /** Rows that the commands which this fork has applied have touched; none of a machine that is no fork. */
   get touched(): Touched {
     return this.#touched ?? NONE;

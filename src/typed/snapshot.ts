@@ -2,14 +2,17 @@
  * Snapshot payload of typed machines.
  *
  * ```text
- * "STM" and the version of the format, 1
+ * "STM" and the version of the format, 2
  * frames: varint length, then that many bytes:
  *   0, string machine, varint state version,
  *      varint count, of each active change: string name, varint index    first
  *   1, string name, value                       a plain value of the state
  *   2, string table, string key, value          a row; in the order of tables and keys
  *   3, varint number of frames before           last
+ *   4, string table                             a table, before its rows
  * ```
+ *
+ * Version 1 had no frames of tables: one without rows was not in it.
  *
  * Strings and values are those of {@link ./plain.ts plain data}.
  *
@@ -28,12 +31,14 @@ import { type Plain, PlainReader, PlainWriter } from "./plain.ts";
 import type { TypedState } from "./state.ts";
 import { TableCore } from "./table.ts";
 
-const MAGIC = [0x53, 0x54, 0x4d, 1];
+const MAGIC = [0x53, 0x54, 0x4d];
+
+const FORMAT = 2;
 
 /** Largest frame, in bytes: a row comes from one command. */
 const FRAME_BYTES_MAX = 4 * COMMAND_BYTES_MAX;
 
-const Frame = { Header: 0, Value: 1, Row: 2, End: 3 } as const;
+const Frame = { Header: 0, Value: 1, Row: 2, End: 3, Table: 4 } as const;
 
 /** State as of one index. */
 export interface SavedState {
@@ -79,7 +84,7 @@ export async function saveState(
 }
 
 function* chunks(saved: SavedState): Generator<Uint8Array> {
-  const chunk = new PlainWriter().raw(new Uint8Array(MAGIC));
+  const chunk = new PlainWriter().raw(new Uint8Array(MAGIC)).u8(FORMAT);
   let count = 0;
   for (const frame of frames(saved)) {
     chunk.varint(frame.length).raw(frame);
@@ -105,6 +110,8 @@ function* frames(
     yield writer.finish();
   }
   for (const table of state.tables) {
+    writer.reset().u8(Frame.Table).string(table.name);
+    yield writer.finish();
     for (const [key, row] of table.entries()) {
       writer.reset().u8(Frame.Row).string(table.name).string(key)
         .value(row, table.name);
@@ -146,16 +153,20 @@ async function* framesOf(
     buffer.set(chunk, rest.length);
     at = 0;
     if (!isBegun) {
-      if (buffer.length < MAGIC.length) continue;
-      if (MAGIC.some((byte, i) => buffer[i] !== byte)) {
+      if (buffer.length <= MAGIC.length) continue;
+      const version = buffer[MAGIC.length]!;
+      if (
+        MAGIC.some((byte, i) => buffer[i] !== byte) || version < 1 ||
+        version > FORMAT
+      ) {
         throw new ErrTypedSnapshot(
           `Snapshot payload begins with ${
-            buffer.subarray(0, MAGIC.length)
-          }, and is not that of a typed machine in format 1`,
+            buffer.subarray(0, MAGIC.length + 1)
+          }, and is not that of a typed machine in a format up to ${FORMAT}: load the newer code if there is one`,
         );
       }
       isBegun = true;
-      at = MAGIC.length;
+      at = MAGIC.length + 1;
     }
     for (;;) {
       const found = frameAt(buffer, at);
@@ -254,6 +265,9 @@ class Loader {
       case Frame.Value:
         this.#value(frame);
         break;
+      case Frame.Table:
+        this.#table(frame.string());
+        break;
       case Frame.Row:
         this.#row(frame);
         break;
@@ -318,16 +332,22 @@ class Loader {
     const table = frame.string();
     const key = frame.string();
     const row = frame.value();
-    const rows = Object.hasOwn(this.#old, table)
-      ? this.#old[table]
-      : this.#old[table] = new Map<string, Plain>();
-    if (!(rows instanceof Map) || rows.has(key)) {
+    const rows = this.#table(table);
+    if (rows.has(key)) {
       throw new RangeError(
         `row ${describe(key)} of ${describe(table)} stands there twice`,
       );
     }
     rows.set(key, row);
     this.#hash(new PlainWriter().string(table).string(key), row, table);
+  }
+
+  #table(name: string): Map<string, Plain> {
+    const rows = Object.hasOwn(this.#old, name)
+      ? this.#old[name]
+      : this.#old[name] = new Map<string, Plain>();
+    if (rows instanceof Map) return rows;
+    throw new RangeError(`table ${describe(name)} is a value, too`);
   }
 
   #hash(writer: PlainWriter, value: Plain, name: string): void {

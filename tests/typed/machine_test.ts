@@ -38,6 +38,7 @@ import { codeOf, valueOf } from "../../src/typed/result.ts";
 import { checkConcurrentStateMachine } from "../../src/testing/mod.ts";
 import { encodePlain } from "../../src/typed/plain.ts";
 import { anything, shape } from "./schemas.ts";
+import { recover, snapshotOf } from "./snapshots.ts";
 
 /** Row of the cards. */
 interface Card {
@@ -142,29 +143,6 @@ function run(machine: TypedMachine, ...cmds: Uint8Array[]): Result[] {
 /** Value or code of a result. */
 function decided(result: Result): unknown {
   return codeOf(result) ?? valueOf(result) ?? "done";
-}
-
-async function snapshotOf(machine: TypedMachine): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  await machine.saveSnapshot(
-    machine.prepareSnapshot(),
-    new WritableStream({ write: (chunk) => void chunks.push(chunk) }),
-    { addFile(): void {} },
-    new AbortController().signal,
-  );
-  return new Uint8Array(await new Blob(chunks as BlobPart[]).arrayBuffer());
-}
-
-async function recover(
-  machine: TypedMachine,
-  bytes: Uint8Array,
-): Promise<TypedMachine> {
-  await machine.recoverFromSnapshot(
-    new Blob([bytes as BlobPart]).stream(),
-    [],
-    new AbortController().signal,
-  );
-  return machine;
 }
 
 Deno.test("Y2 a result is a value or a code, and never the text of a native error", () => {
