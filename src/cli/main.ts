@@ -29,6 +29,7 @@ import {
 } from "./operations.ts";
 import { ProgressBar } from "./progress.ts";
 import { downloadSnapshot, uploadSnapshot } from "./remote.ts";
+import { checkSchemas, lockSchemas } from "./schema_lock.ts";
 
 const USAGE = `Commands for the data folder of a Sampan server
 
@@ -44,6 +45,9 @@ Usage: sampan <command> [options]
                                   restart the cluster if it has failed
   backup FILE                     write a backup of the folder to a new file
   restore FILE                    create a data folder from a backup
+  schema lock MODULE              write what the typed machines that a module
+                                  exports store into a lock file
+  schema check MODULE             compare them with the lock file
 
 Options:
   --data FOLDER      the data folder (default: data)
@@ -51,6 +55,7 @@ Options:
   --reason TEXT      reason to skip the entry (log skip: required); its author sees it
   --url URL          export from, or import into, a server over HTTP instead
   --token TOKEN      the token for that server; better in the variable SAMPAN_TOKEN
+  --lock FILE        the lock file of schema lock and check (default: sampan.lock.json)
   --json             print the result as JSON
   --help             print this help
 
@@ -68,6 +73,7 @@ const OPTIONS = {
   reason: { type: "string" },
   url: { type: "string" },
   token: { type: "string" },
+  lock: { type: "string", default: "sampan.lock.json" },
   json: { type: "boolean", default: false },
   help: { type: "boolean", short: "h", default: false },
 } as const satisfies ParseArgsConfig["options"];
@@ -96,6 +102,8 @@ const COMMANDS: Readonly<
   "log skip": { options: ["data", "cluster", "reason"], argument: "INDEX" },
   "backup": { options: ["data"], argument: "FILE" },
   "restore": { options: ["data"], argument: "FILE" },
+  "schema lock": { options: ["lock"], argument: "MODULE" },
+  "schema check": { options: ["lock"], argument: "MODULE" },
 };
 
 interface Command {
@@ -225,6 +233,8 @@ async function execute(
   if (name === "snapshot verify") {
     return await verifyFile(file, progress, signal);
   }
+  if (name === "schema lock") return await lockSchemas(file, values.lock);
+  if (name === "schema check") return await checkSchemas(file, values.lock);
   if (name === "restore") {
     return await restore(values.data, file, progress, signal);
   }

@@ -224,7 +224,7 @@ function argumentsOf(
       : given as unknown as fc.Arbitrary<unknown>;
     return samples.map((value) => parseArguments(name, schema, value) as Plain);
   }
-  const found = jsonSchemaOf(schema);
+  const found = jsonSchemaOf(schema, "input");
   const derived = found === undefined ? undefined : arbitraryOf(found);
   if (derived === undefined) {
     throw new TypeError(

@@ -30,6 +30,11 @@ import {
   type TypedMachine,
   upcast,
 } from "./core.ts";
+import {
+  describeCore,
+  fingerprintOf,
+  type MachineDescription,
+} from "./description.ts";
 import { ErrInvalidDefinition } from "./errors.ts";
 import { DefinedMachine } from "./machine.ts";
 import { refusalOfArguments, type Schema } from "./schema.ts";
@@ -207,6 +212,16 @@ export class MachineDefinition<
     setCore(this, core);
     // Fails here, not at the start of a cluster.
     core.newState();
+  }
+
+  /** Fingerprint of the literals of the definition, as 16 hexadecimal digits: of its names and versions, and of nothing that a library computes. */
+  get fingerprint(): string {
+    return fingerprintOf(coreOf(this));
+  }
+
+  /** Describes what is stored under the name of the machine, for `sampan schema lock` and other programs. */
+  describe(): MachineDescription {
+    return describeCore(coreOf(this));
   }
 
   /** Creates a machine for `startConcurrentCluster()`. */

@@ -37,6 +37,8 @@ export {
   type Queries,
   type ThrownCommand,
 } from "./definition.ts";
+export type { CommandDescription, MachineDescription } from "./description.ts";
+export type { JSONSchema } from "./json_schema.ts";
 export {
   ErrInvalidArguments,
   ErrInvalidDefinition,

@@ -177,6 +177,11 @@ export class TableCore<V = unknown> implements TableOf<V> {
     }
   }
 
+  /** Names of the indexes. */
+  get indexNames(): readonly string[] {
+    return Object.keys(this.#indexKeys);
+  }
+
   /** Creates a copy, which changes independently. */
   clone(): TableCore<V> {
     return new TableCore(this.#indexKeys, this);

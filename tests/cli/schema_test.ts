@@ -1,0 +1,217 @@
+import { assert, assertEquals } from "@std/assert";
+import { z } from "zod";
+import {
+  defineMachine,
+  type MachineDescription,
+  table,
+} from "../../src/typed/mod.ts";
+import { compareWithLock } from "../../src/cli/schema_lock.ts";
+import { anything } from "../typed/schemas.ts";
+
+const MAIN = new URL("../../src/cli/main.ts", import.meta.url).href;
+const TYPED = new URL("../../src/typed/mod.ts", import.meta.url).href;
+
+const options = {
+  name: "board",
+  version: 1,
+  state: () => ({
+    cards: table({
+      indexes: { byList: (card: { list: string }) => card.list },
+    }),
+    title: "",
+  }),
+  commands: {
+    add: {
+      args: z.object({ id: z.string(), list: z.string().trim() }),
+      run: () => {},
+    },
+    rename: { args: z.object({ title: z.string() }), run: () => {} },
+  },
+  queries: {},
+  changes: ["louder"],
+};
+
+const board = defineMachine(options);
+
+Deno.test("Y9 the fingerprint is of names and versions, and of no schema, function or order", () => {
+  const { add, rename } = options.commands;
+  const same = [
+    defineMachine({ ...options, queries: { all: () => 1 } }),
+    defineMachine({ ...options, commands: { rename, add } }),
+    defineMachine({
+      ...options,
+      commands: { add: { ...add, args: anything() }, rename },
+    }),
+    defineMachine({
+      ...options,
+      state: () => ({
+        title: "x",
+        cards: table({ indexes: { byList: () => "other" } }),
+      }),
+    }),
+  ];
+  for (const one of same) assertEquals(one.fingerprint, board.fingerprint);
+  const others = [
+    defineMachine({ ...options, name: "boards" }),
+    defineMachine({ ...options, version: 2, migrate: { 1: (old) => old } }),
+    defineMachine({ ...options, changes: [] }),
+    defineMachine({ ...options, commands: { add } }),
+    defineMachine({
+      ...options,
+      commands: {
+        add: { ...add, version: 2, upcast: { 1: (a) => a } },
+        rename,
+      },
+    }),
+    defineMachine({ ...options, state: () => ({ cards: 1, title: "" }) }),
+    defineMachine({ ...options, state: () => ({ cards: table() }) }),
+  ];
+  const all = [board, ...others].map(({ fingerprint }) => fingerprint);
+  assertEquals(new Set(all).size, all.length);
+  // Stored by applications: it must stay the same in later versions of the library.
+  assertEquals(board.fingerprint, "");
+});
+
+Deno.test("Y9 a definition is compared with its lock: what is stored may change only with a version", () => {
+  const locked = board.describe();
+  const compare = (change: Partial<MachineDescription>): string[] => {
+    const { problems, news } = compareWithLock(locked, {
+      ...locked,
+      ...change,
+    });
+    return [...problems.map((one) => `! ${one}`), ...news];
+  };
+  const { add, rename } = locked.commands;
+  const other = {
+    version: 1,
+    args: { type: "object", properties: { id: { type: "number" } } },
+  };
+  const titled = { ...(add!.args as object), title: "Card", $comment: "x" };
+  const cases: [Partial<MachineDescription>, RegExp | undefined][] = [
+    [{}, undefined],
+    // Annotations, and the order of keys, say nothing.
+    [
+      { commands: { rename: rename!, add: { version: 1, args: titled } } },
+      undefined,
+    ],
+    [
+      { commands: { add: other, rename: rename! } },
+      /^! arguments of command add of board changed, its version did not/,
+    ],
+    [
+      { commands: { add: { version: 1, args: null }, rename: rename! } },
+      /^! arguments of command add of board cannot be compared/,
+    ],
+    [
+      { commands: { add: { ...other, version: 2 }, rename: rename! } },
+      /^command add of board has version 2$/,
+    ],
+    [
+      { commands: { add: add! } },
+      /^! command rename of board is gone: it is in logs/,
+    ],
+    [
+      { commands: { add: add!, rename: rename!, more: other } },
+      /^command more of board is new$/,
+    ],
+    [{ changes: [] }, /^! change "louder" of board is gone/],
+    [{ changes: ["louder", "more"] }, /^change "more" of board is new$/],
+    [
+      { state: { cards: ["byList"] } },
+      /^! value title is gone from the state of board, its version did not/,
+    ],
+    [
+      { state: { cards: null, title: null } },
+      /^! table cards is gone from the state/,
+    ],
+    [
+      { state: { ...locked.state, more: [] } },
+      /^! table more is new in the state of board, its version did not/,
+    ],
+    [
+      { state: { cards: [], title: null } },
+      /^indexes of cards in the state of board changed$/,
+    ],
+    [{ state: {}, version: 2 }, /^state of board has version 2$/],
+    [{ version: 0 }, /^! state of board has version 0, and had 1$/],
+  ];
+  for (const [change, text] of cases) {
+    const found = compare(change);
+    assertEquals(found.length, text === undefined ? 0 : 1, `${found}`);
+    if (text !== undefined) assert(text.test(found[0]!), found[0]);
+  }
+});
+
+interface Ended {
+  readonly code: number;
+  readonly text: string;
+}
+
+Deno.test("Y9 sampan schema lock and check keep a lock file in the application's repository", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "schema-" });
+  const sampan = async (command: string): Promise<Ended> => {
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "--allow-all", "--quiet", "--no-lock", "--no-check"],
+        ...[MAIN, "schema", command, "board.ts"],
+      ],
+      cwd: folder,
+      env: { NO_COLOR: "1" },
+      stdin: "null",
+    }).output();
+    const decoder = new TextDecoder();
+    return { code, text: decoder.decode(stdout) + decoder.decode(stderr) };
+  };
+  const write = (version: number, args: string, upcast = ""): Promise<void> =>
+    Deno.writeTextFile(
+      `${folder}/board.ts`,
+      `import { defineMachine, table } from "${TYPED}";
+       import { z } from "npm:zod@4.6.7";
+       export const board = defineMachine({
+         name: "board",
+         version: 1,
+         state: () => ({ cards: table() }),
+         commands: {
+           add: { args: ${args}, version: ${version}, upcast: {${upcast}}, run() {} },
+         },
+         queries: {},
+       });
+       export const other = 1;`,
+    );
+  const steps: [string, number, RegExp][] = [
+    ["check", 1, /sampan\.lock\.json does not exist: write it with/],
+    ["lock", 0, /sampan\.lock\.json has board/],
+    ["check", 0, /sampan\.lock\.json is up to date/],
+  ];
+  try {
+    await write(1, "z.object({ id: z.string() })");
+    for (const [command, status, text] of steps) {
+      const { code, text: found } = await sampan(command);
+      assertEquals(code, status, found);
+      assert(text.test(found), found);
+    }
+    const args = "z.object({ id: z.string(), text: z.string() })";
+    await write(1, args);
+    for (const command of ["check", "lock"]) {
+      const { code, text } = await sampan(command);
+      assertEquals(code, 1, text);
+      assert(
+        text.includes(
+          "Arguments of command add of board changed, its version did not",
+        ),
+        text,
+      );
+    }
+    await write(2, args, "1: (old) => ({ ...old, text: '' })");
+    const { code, text } = await sampan("check");
+    assertEquals(code, 1, text);
+    assert(text.includes("Command add of board has version 2"), text);
+    assertEquals((await sampan("lock")).code, 0);
+    assertEquals((await sampan("check")).code, 0);
+    await Deno.writeTextFile(`${folder}/board.ts`, "export const none = 1;");
+    const none = await sampan("check");
+    assert(none.text.includes("exports no machine"), none.text);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
