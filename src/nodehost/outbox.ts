@@ -88,7 +88,8 @@ export interface View<Q = unknown, A = unknown> {
   readonly lag: number;
   /**
    * Queries the committed state with all pending submissions applied to it, in
-   * order; the state machine itself when nothing is pending. Pending submissions
+   * order, also those that are still being stored; the state machine itself when
+   * nothing is pending. Pending submissions
    * are re-run on every newly committed state, so that the state machine decides
    * them again. Each command is in the answer exactly once, whether it is pending
    * or committed; a command at which the state machine throws is left out.

@@ -17,7 +17,6 @@ import type {
   Submission,
 } from "../nodehost/outbox.ts";
 import type { SessionState } from "../nodehost/session.ts";
-import { ErrProposalRefused } from "../rsm/errors.ts";
 import { DurableSession } from "./durable_session.ts";
 import { OptimisticView } from "./optimistic_view.ts";
 import type { OutboxQueue, OutboxStore } from "./outbox_store.ts";
@@ -49,10 +48,7 @@ class AttachedOutbox implements ReplicaOutbox {
     this.view = new OptimisticView(parts, this.#queue, {
       poisoned: (command, error) => {
         // One that was sent may be in the log already.
-        if (command.id <= this.#queue.sent || !this.#queue.isQueued(command)) {
-          return;
-        }
-        this.#queue.refuse(command, new ErrProposalRefused(`${error}`));
+        if (command.id > this.#queue.sent) this.#queue.poisoned(command, error);
       },
       caughtUp: () => parts.machine.changed(),
     });
@@ -60,28 +56,35 @@ class AttachedOutbox implements ReplicaOutbox {
       this.view.changed();
       parts.machine.changed();
     });
+    this.#queue.onStored = (submissions) => {
+      const ended = this.#closed ?? this.#session.copied;
+      if (ended !== undefined) {
+        for (const one of submissions) one.reject(ended);
+      }
+      this.#session.send();
+    };
   }
 
   get purged(): Purged | undefined {
     return this.#session.purged;
   }
 
-  async submit(cmd: Uint8Array): Promise<Submission> {
+  submit(cmd: Uint8Array): Promise<Submission> {
+    const refusal = this.#refusal(cmd);
+    return refusal === undefined
+      ? this.#queue.add(cmd)
+      : Promise.reject(refusal);
+  }
+
+  /** Error of a command that is not accepted; undefined if it is. */
+  #refusal(cmd: Uint8Array): unknown {
     if (!(cmd instanceof Uint8Array)) {
-      throw new TypeError("Command is not a Uint8Array");
+      return new TypeError("Command is not a Uint8Array");
     }
     if (cmd.length > COMMAND_BYTES_MAX) {
-      throw new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
+      return new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
     }
-    const refusal = this.#closed ?? this.#session.refusal;
-    if (refusal !== undefined) throw refusal;
-    const submission = await this.#queue.add(cmd);
-    const ended = this.#closed ?? this.#session.copied;
-    if (ended !== undefined) submission.reject(ended);
-    // The view may find that it cannot be applied, before it is sent.
-    this.#queue.changed();
-    this.#session.send();
-    return submission;
+    return this.#closed ?? this.#session.refusal;
   }
 
   pending(): readonly Submission[] {

@@ -6,7 +6,6 @@
  * @module
  */
 
-import { withResolvers } from "../async.ts";
 import { copyOf } from "../bytes.ts";
 import type { Submission, SubmissionState } from "../nodehost/outbox.ts";
 import type { ErrProposalRefused } from "../rsm/errors.ts";
@@ -23,22 +22,23 @@ export interface SubmissionOwner {
   refresh(submission: QueuedSubmission): void;
 }
 
+type Outcome = { readonly result: Result } | { readonly reason: unknown };
+
 /** Submission with what its queue needs: the shared bytes, and the settling of its outcome. */
 export class QueuedSubmission implements Submission, PendingCommand {
-  /** Number of the submission in its outbox. */
-  readonly id: number;
+  /** Number of the submission in its outbox; it may change until the submission is durable. */
+  id: number;
   /** Bytes of the command, shared with outbox and proposals: never changed. */
   bytes: Uint8Array;
   readonly #owner: SubmissionOwner;
   #state: SubmissionState = "queued";
   #reason: string | undefined;
   #refused: Result | undefined;
-  #resolvers: ReturnType<typeof withResolvers<Result>> | undefined;
+  #promise: Promise<Result> | undefined;
+  #resolve: ((result: Result) => void) | undefined;
+  #reject: ((reason: unknown) => void) | undefined;
   /** Outcome, once the result is settled. */
-  #outcome:
-    | { readonly result: Result }
-    | { readonly reason: unknown }
-    | undefined;
+  #outcome: Outcome | undefined;
 
   /** Creates a queued submission. */
   constructor(
@@ -58,33 +58,37 @@ export class QueuedSubmission implements Submission, PendingCommand {
 
   /** Result of the command. The promise is made when it is asked for: most applications ignore it. */
   get result(): Promise<Result> {
-    if (this.#resolvers === undefined) {
-      this.#resolvers = withResolvers();
-      // An application may ignore a rejection.
-      this.#resolvers.promise.catch(() => {});
-      this.#settleResult();
-      if (this.#state === "queued") this.#owner.awaited(this);
-    }
-    return this.#resolvers.promise;
+    if (this.#promise !== undefined) return this.#promise;
+    const promise = new Promise<Result>((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.#promise = promise;
+    const outcome = this.#outcome;
+    if (outcome !== undefined) this.#settle(outcome);
+    else if (this.#state === "queued") this.#owner.awaited(this);
+    return promise;
   }
 
-  #settleResult(): void {
-    const outcome = this.#outcome;
-    if (outcome === undefined || this.#resolvers === undefined) return;
-    if ("result" in outcome) this.#resolvers.resolve(outcome.result);
-    else this.#resolvers.reject(outcome.reason);
+  #settle(outcome: Outcome): void {
+    this.#outcome = outcome;
+    if (this.#promise === undefined) return;
+    if ("result" in outcome) this.#resolve!(outcome.result);
+    else {
+      // An application may ignore a rejection.
+      this.#promise.catch(() => {});
+      this.#reject!(outcome.reason);
+    }
   }
 
   /** Fulfills `result`, unless it is settled. */
   resolve(result: Result): void {
-    this.#outcome ??= { result };
-    this.#settleResult();
+    if (this.#outcome === undefined) this.#settle({ result });
   }
 
   /** Rejects `result`, unless it is settled. */
   reject(reason: unknown): void {
-    this.#outcome ??= { reason };
-    this.#settleResult();
+    if (this.#outcome === undefined) this.#settle({ reason });
   }
 
   /** State of the submission. */

@@ -62,8 +62,17 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   generation = 0;
   /** Called when a command was decided. */
   onDecided: () => void = () => {};
+  /** Called when submissions are durable, before their callers are told. */
+  onStored: (submissions: readonly QueuedSubmission[]) => void = () => {};
   readonly #parts: OutboxParts;
   #outbox: OutboxQueue | undefined;
+  /** Submissions that are not durable yet, by the numbers they will get; the view shows them. */
+  #storing = new SequenceWindow<QueuedSubmission>();
+  /** Submissions not durable yet at which the machine threw in the view. */
+  readonly #poisoned = new Map<QueuedSubmission, unknown>();
+  /** Submissions that have become durable in this turn. */
+  #stored: QueuedSubmission[] = [];
+  #isAnnouncing = false;
   /** Submissions that are to be dismissed, by number. */
   readonly #settled = new Map<number, QueuedSubmission>();
   /** Oldest queued submissions, by number: the commands of the others are only in the store. */
@@ -71,7 +80,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Size of their commands, in bytes. */
   #queuedBytes = 0;
   /** Number of queued submissions whose commands are only in the store. */
-  #stored = 0;
+  #outside = 0;
   /** Newest of those. */
   readonly #recent = new SequenceWindow<QueuedSubmission>();
   /** Size of their commands, in bytes. */
@@ -126,7 +135,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.undecided = decided + 1;
     this.#synced = this.sent = decided;
     this.last = this.loaded = last;
-    this.#stored = last - decided -
+    this.#outside = last - decided -
       settled.filter(({ number }) => number > decided).length;
     this.#queued.skipTo(decided + 1);
     this.#takeStored(decided + 1, commands);
@@ -162,26 +171,81 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     return bytes;
   }
 
-  /** Adds a copy of a command, and resolves once it is durable. */
-  async add(cmd: Uint8Array): Promise<QueuedSubmission> {
+  /** Adds a copy of a command, which the view shows from now on, and resolves once it is durable. If it cannot be stored, the view shows it no more. */
+  add(cmd: Uint8Array): Promise<QueuedSubmission> {
     const { bytesMax } = this.outbox;
     if (this.#bytes + cmd.length > bytesMax) {
-      throw new ErrSystemBusy(
-        `Outbox is full with ${this.#bytes} of ${bytesMax} bytes in ${this.size} commands: wait until some are decided, or dismiss those that were refused`,
+      return Promise.reject(
+        new ErrSystemBusy(
+          `Outbox is full with ${this.#bytes} of ${bytesMax} bytes in ${this.size} commands: wait until some are decided, or dismiss those that were refused`,
+        ),
       );
     }
     const bytes = this.#copy(cmd);
     this.#bytes += bytes.length;
-    try {
-      this.last = await this.outbox.add(bytes);
-    } catch (error) {
-      this.#bytes -= bytes.length;
-      throw error;
-    }
-    const submission = new QueuedSubmission(this.last, bytes, this.#owner);
-    if (this.#stored === 0 && this.#hasRoom) this.#push(submission);
+    const storing = this.#storing;
+    storing.skipTo(this.last + 1);
+    const submission = new QueuedSubmission(storing.next, bytes, this.#owner);
+    storing.push(submission);
+    this.#announce();
+    return this.outbox.add(bytes).then(
+      (number) => this.#noteStored(submission, number),
+      (error) => {
+        this.#noteFailed(submission);
+        throw error;
+      },
+    );
+  }
+
+  /** Notifies listeners of the submissions of this turn, and of those that have become durable in it. */
+  #announce(): void {
+    if (this.#isAnnouncing) return;
+    this.#isAnnouncing = true;
+    queueMicrotask(() => {
+      this.#isAnnouncing = false;
+      const stored = this.#stored;
+      if (stored.length === 0) return this.#notifyListeners();
+      this.#stored = [];
+      this.changed();
+      this.onStored(stored);
+    });
+  }
+
+  #noteStored(submission: QueuedSubmission, number: number): QueuedSubmission {
+    this.#storing.take(submission.id);
+    this.last = submission.id = number;
+    if (this.#outside === 0 && this.#hasRoom) this.#push(submission);
     else this.#leaveInStore(submission);
+    this.#pending = undefined;
+    const poison = this.#poisoned.get(submission);
+    if (poison !== undefined) {
+      this.#poisoned.delete(submission);
+      this.refuse(submission, new ErrProposalRefused(`${poison}`));
+    }
+    this.#stored.push(submission);
+    this.#announce();
     return submission;
+  }
+
+  /** Takes a submission out of the view that could not be stored; those after it get other numbers. */
+  #noteFailed(failed: QueuedSubmission): void {
+    this.#bytes -= failed.bytes.length;
+    this.#poisoned.delete(failed);
+    const others = this.#storing.list().filter((one) => one !== failed);
+    this.#storing = new SequenceWindow();
+    this.#storing.skipTo(this.last + 1);
+    for (const one of others) one.id = this.#storing.push(one);
+    this.generation++;
+    this.changed();
+  }
+
+  /** Refuses a submission at which the machine threw in the view; once it is durable, if it is not yet. */
+  poisoned(submission: QueuedSubmission, error: unknown): void {
+    if (this.#storing.get(submission.id) === submission) {
+      this.#poisoned.set(submission, error);
+    } else if (this.isQueued(submission)) {
+      this.refuse(submission, new ErrProposalRefused(`${error}`));
+    }
   }
 
   readonly #owner: SubmissionOwner = {
@@ -210,7 +274,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   /** Notes a command that stays in the store only, once the view has run it. */
   #leaveInStore(submission: QueuedSubmission): void {
-    this.#stored++;
+    this.#outside++;
     this.#recent.skipTo(submission.id);
     this.#recent.push(submission);
     this.#recentBytes += submission.bytes.length;
@@ -242,7 +306,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   #takeStored(from: number, commands: readonly Uint8Array[]): void {
     for (const submission of this.#submissionsOf(from, commands)) {
       this.#push(submission);
-      this.#stored--;
+      this.#outside--;
       this.#awaited.delete(submission.id);
       this.#dropRecent(submission.id);
     }
@@ -265,13 +329,13 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   /** Number of the last command that is in memory, if it is queued. */
   get lastInMemory(): number {
-    return this.#stored === 0 ? this.last : this.#queued.next - 1;
+    return this.#outside === 0 ? this.last : this.#queued.next - 1;
   }
 
   /** Reads commands from the store once few are left in memory. */
   #fill(): void {
     if (
-      this.#isFilling || this.#stored === 0 || this.#closed !== undefined ||
+      this.#isFilling || this.#outside === 0 || this.#closed !== undefined ||
       this.#queued.size > OUTBOX_MEMORY_COMMANDS / 2 ||
       this.#queuedBytes > OUTBOX_MEMORY_BYTES / 2
     ) return;
@@ -283,7 +347,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   async #fillMemory(): Promise<void> {
     const { env, event } = this.#parts.context;
     try {
-      while (this.#stored > 0 && this.#hasRoom) {
+      while (this.#outside > 0 && this.#hasRoom) {
         await this.#readNext();
         if (this.#closed !== undefined) return;
         this.onDecided();
@@ -308,12 +372,12 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   /** True if all queued commands are in memory. */
   get isInMemory(): boolean {
-    return this.#stored === 0;
+    return this.#outside === 0;
   }
 
   /** Reads all commands into memory, to settle each. */
   async loadAll(): Promise<void> {
-    while (this.#stored > 0) await this.#readNext();
+    while (this.#outside > 0) await this.#readNext();
   }
 
   #addSettled({ number, state, reason, cmd, result }: SettledCommand): void {
@@ -357,7 +421,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   /** Number of queued submissions. */
   get queued(): number {
-    return this.#queued.size + this.#stored;
+    return this.#queued.size + this.#outside;
   }
 
   /** Number of submissions that are queued or to be dismissed. */
@@ -420,19 +484,28 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   /** Number of the next command. */
   get next(): number {
-    return this.last + 1;
+    return this.last + 1 + this.#storing.size;
   }
 
-  /** Lists queued commands for the view from a number on, in order, as far as they are in memory. */
+  /** Lists queued commands for the view from a number on, in order, as far as they are in memory, and those that are not durable yet. */
   list(from: number): PendingCommandList<QueuedSubmission> {
     const at = Math.max(from, this.#hiddenUpTo + 1);
+    const list = this.#listStored(at);
+    if (list.next <= this.last || this.#storing.size === 0) return list;
+    const { commands } = list;
+    for (const one of this.#storing.list(at)) commands.push(one);
+    return { commands, next: this.next };
+  }
+
+  #listStored(at: number): PendingCommandList<QueuedSubmission> {
+    const upTo = this.last + 1;
     const { next } = this.#queued;
-    if (this.#stored === 0) {
-      return { commands: this.#queued.list(at), next: this.next };
+    if (this.#outside === 0) {
+      return { commands: this.#queued.list(at), next: upTo };
     }
     if (at < next) return { commands: this.#queued.list(at), next };
     if (this.#recent.size > 0 && at >= this.#recent.first) {
-      return { commands: this.#recent.list(at), next: this.next };
+      return { commands: this.#recent.list(at), next: upTo };
     }
     const page = this.#page;
     if (at < page.from || at >= page.next) return { commands: [], next: at };
@@ -450,9 +523,11 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   /** Number of queued commands in the view. */
   get shown(): number {
-    if (this.#hiddenUpTo === 0) return this.queued;
+    const { size } = this.#storing;
+    if (this.#hiddenUpTo === 0) return this.queued + size;
     return this.#queued.list(this.#hiddenUpTo + 1).length +
-      (this.#hiddenUpTo < this.last ? this.#stored : 0);
+      (this.#hiddenUpTo < this.last ? this.#outside : 0) +
+      (this.#hiddenUpTo <= this.last ? size : 0);
   }
 
   /** Calls `listener` synchronously with each change of `list()` or `pending()`; it must not throw. */
@@ -471,7 +546,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Notifies listeners at once, and watchers once in this turn of the event loop. */
   changed(): void {
     this.#pending = undefined;
-    for (const listener of this.#listeners) listener();
+    this.#notifyListeners();
     if (this.#watchers.size === 0 || this.#isNotifying) return;
     this.#isNotifying = true;
     // Never rejects: watchers that throw are caught.
@@ -484,6 +559,10 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     });
   }
 
+  #notifyListeners(): void {
+    for (const listener of this.#listeners) listener();
+  }
+
   // ------------------------------------------------------------ outcomes
 
   /** Removes a submission from the queued ones. */
@@ -491,7 +570,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     const { id, bytes } = submission;
     if (this.#queued.take(id) !== undefined) this.#queuedBytes -= bytes.length;
     else {
-      this.#stored--;
+      this.#outside--;
       this.#awaited.delete(id);
       this.#dropRecent(id);
     }

@@ -1,9 +1,15 @@
-import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertStrictEquals,
+} from "@std/assert";
 import {
   ConcurrentKVStateMachine,
   ErrClusterClosed,
   ErrNotImplemented,
   ErrSnapshotAborted,
+  ErrStoreFull,
   kv,
   KVStateMachine,
   MemoryBlockStore,
@@ -21,7 +27,9 @@ import {
   type PendingCommands,
 } from "../../src/offline/optimistic_view.ts";
 import { isPromise } from "../../src/async.ts";
+import { BlockOutbox } from "../../src/offline/block_outbox.ts";
 import { type MachineFactory, StateMachine } from "../../src/rsm/mod.ts";
+import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import {
   batchesOf,
   Listener,
@@ -780,5 +788,46 @@ Deno.test(
     );
     assertEquals(replica.error, undefined);
     await host.stop();
+  }),
+);
+
+Deno.test(
+  "U8 U25 a submission is in the view from the call on; one that cannot be stored leaves it, and those after it are stored",
+  checked(async () => {
+    const store = new FaultyBlockStore({ asynchronous: true });
+    const outbox = new BlockOutbox(store);
+    await using logDB = new FaultyLogDB();
+    const host = new NodeHost({ logDB, outbox });
+    const replica = await host.startCluster(
+      (c, n) => new ForkJournal({}, c, n),
+      { clusterID: 1n, nodeID: 1n },
+    );
+    const gate = new Gate();
+    logDB.faults.append = async () => {
+      await gate.opened;
+      return undefined;
+    };
+    const a = replica.submit(bytes("a"));
+    assertEquals(replica.view.lookup(null), ["a"]);
+    assertEquals(replica.pendingCount, 0);
+    assertEquals((await a).id, 1);
+    const full = new ErrStoreFull("Full");
+    store.fault = { at: store.writes + 1, error: full };
+    const b = rejection(replica.submit(bytes("b")));
+    // The write of it begins.
+    await Promise.resolve();
+    await Promise.resolve();
+    const c = replica.submit(bytes("c"));
+    const d = replica.submit(bytes("d"));
+    assertEquals(replica.view.lookup(null), ["a", "b", "c", "d"]);
+    assertStrictEquals(await b, full);
+    assertEquals(replica.view.lookup(null), ["a", "c", "d"]);
+    assertEquals([(await c).id, (await d).id], [2, 3]);
+    assertEquals(replica.view.lookup(null), ["a", "c", "d"]);
+    gate.open();
+    await Promise.all([a, c, d].map(async (one) => (await one).result));
+    assertEquals(replica.staleRead(null), ["a", "c", "d"]);
+    await host.stop();
+    await outbox.close();
   }),
 );

@@ -51,6 +51,8 @@ export interface Command {
   readonly operation: Operation;
   submission: Submission | undefined;
   isStored: boolean;
+  /** True while the outbox stores it: the view shows it, and no more if that fails. */
+  isStoring: boolean;
   isDismissed: boolean;
   /** True if the outbox could not take it. */
   isTurnedDown: boolean;
@@ -101,6 +103,13 @@ export class Seat {
     // A copied submission is sent by the other device, and shown after that.
     return !isDismissed && !this.isCopied && !isNeverShown(name) &&
       (state === "queued" || state === "applied");
+  }
+
+  /** Commands that a process is storing. */
+  storing({ name }: Process): string[] {
+    return [...this.commands.values()].filter(({ isStoring, operation }) =>
+      isStoring && operation.process === name
+    ).map(({ text }) => text);
   }
 
   /** Expects nothing of what it showed before: its state is built again. */
@@ -514,6 +523,7 @@ export class Device {
       operation,
       submission: undefined,
       isStored: false,
+      isStoring: true,
       isDismissed: false,
       isTurnedDown: false,
     };
@@ -522,11 +532,13 @@ export class Device {
       history.end(operation, { kind, error });
     replica.submit(encodeCommand(text, filling)).then(
       (submission) => {
+        command.isStoring = false;
         if (process.isOver) return;
         this.#stored(seat, command);
         this.#follow(command, submission);
       },
       (error) => {
+        command.isStoring = false;
         // The answer of a process that is dead reaches no caller.
         if (process.isOver) return;
         if (error instanceof ErrStoreFull || error instanceof ErrSystemBusy) {

@@ -278,16 +278,18 @@ export class Workload {
   }
 }
 
-/** Committed and queued commands of a key: what a view shows. */
+/** Committed commands of a key, queued ones and those that are being stored: what a view shows. */
 export function expectedView(
   replica: Replica,
   committed: readonly string[],
+  storing: readonly string[],
   key: string,
   isShown: (command: string) => boolean,
 ): readonly string[] {
   const queued = replica.pending().filter(({ state }) => state === "queued")
-    .map(({ cmd }) => commandOf(cmd)).filter(isShown);
-  return [...committed, ...queued].filter((command) =>
+    .map(({ cmd }) => commandOf(cmd));
+  const shown = [...queued, ...storing].filter(isShown);
+  return [...committed, ...shown].filter((command) =>
     key === ALL || keyOf(command) === key
   );
 }

@@ -518,8 +518,10 @@ export class World {
     const isShown = (command: string): boolean =>
       !seat.isCopied && !isNeverShown(command);
     const shown = [...seat.shown];
-    const expected = expectedView(place.replica, committed, key, isShown);
-    const hidden = expectedView(place.replica, committed, key, () => false);
+    const { replica } = place;
+    const storing = seat.storing(device.process!);
+    const expected = expectedView(replica, committed, storing, key, isShown);
+    const hidden = expectedView(replica, committed, [], key, () => false);
     this.workload.lookup(
       place,
       "view",

@@ -393,10 +393,18 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "submission acknowledged before it is stored",
     file: "src/offline/submission_queue.ts",
-    find: "this.last = await this.outbox.add(bytes);",
+    find: "return this.outbox.add(bytes).then(",
     replace: `this.outbox.add(bytes).catch(() => {});
-      this.last++;`,
+    return Promise.resolve(submission.id).then(`,
     seeds: 100,
+  },
+  {
+    name: "submission that could not be stored stays in the view",
+    file: "src/offline/submission_queue.ts",
+    find: "one.id = this.#storing.push(one);\n    this.generation++;",
+    replace: "one.id = this.#storing.push(one);",
+    seeds: 400,
+    changes: "fullStores",
   },
   {
     name: "outbox sends commands beyond its stored limit",
