@@ -195,6 +195,8 @@ export interface Log {
    * includes it there.
    */
   block?(cause: unknown): void;
+  /** Principal as which a server has last welcomed this client; null for the anonymous one, undefined before. */
+  readonly principal?: string | null | undefined;
   /** Snapshots of the cluster at the remote log, from which a replica recovers that is behind the compacted part. */
   readonly snapshots?: SnapshotSource | undefined;
   /** Exchange of checkpoints, if the log has one. */

@@ -171,6 +171,11 @@ export class CurrentMachine {
     }
   }
 
+  /** True if the machine decides about commands before they are ordered. */
+  get admits(): boolean {
+    return this.#current?.machine.admit !== undefined;
+  }
+
   /** Reason for which the machine refuses a command before it is ordered; undefined if it accepts it. Throws what `admit()` throws. */
   admit(
     cmd: Uint8Array,

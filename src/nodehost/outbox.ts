@@ -131,6 +131,8 @@ export interface OutboxParts {
 export interface ReplicaOutbox {
   readonly view: View;
   readonly purged: Purged | undefined;
+  /** Principal as which a server has last welcomed this device, also before a restart; undefined if none or the anonymous one. */
+  readonly author: string | undefined;
   submit(cmd: Uint8Array): Promise<Submission>;
   pending(): readonly Submission[];
   /** Number of submissions that are queued or to be dismissed. */

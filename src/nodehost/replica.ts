@@ -277,6 +277,18 @@ export class Replica<Q = unknown, A = unknown> {
     return this.#outbox?.purged;
   }
 
+  /**
+   * Author of what is submitted now: id of the principal as which a server has last
+   * welcomed this client, also before the last restart if the host has an outbox;
+   * before the first welcome the `principal` of the host. Null for the anonymous
+   * principal, and if none is known.
+   */
+  get principal(): string | null {
+    const { principal } = this.#context.log;
+    if (principal !== undefined) return principal;
+    return this.#parts.principal ?? this.#outbox?.author ?? null;
+  }
+
   /** State of the replica and its submissions, with the cause. */
   get status(): ReplicaStatus {
     const { error: failure } = this;

@@ -84,7 +84,7 @@ interface Tail extends CommandBlock {
 /** Changes of a write besides added commands. */
 interface Change {
   /** Session, limit and client to be stored. */
-  readonly assign?: Omit<QueueHead, "decided">;
+  readonly assign?: Omit<QueueHead, "decided" | "author">;
   /** True if noted changes are written, too. */
   readonly notes?: boolean;
 }
@@ -197,6 +197,7 @@ export function contentsOf(
   { head, blocks, commands, settled }: StoredQueue,
 ): QueueContents {
   const { decided, clientID, lostSession, owner, principal, session } = head;
+  const { author } = head;
   let sendLimit = Math.max(head.sendLimit, decided);
   let bytes = 0;
   for (const block of blocks) {
@@ -215,6 +216,7 @@ export function contentsOf(
     settled,
     session,
     sendLimit,
+    author,
     ...client,
   };
 }
@@ -244,6 +246,7 @@ export class BlockQueue implements OutboxQueue {
   // Noted changes that are not written yet.
   #decided: number;
   #known: HistoryPoint | undefined;
+  #author: string | undefined;
   readonly #settle = new Map<number, SettledCommand>();
   readonly #forget = new Set<number>();
   #cancelTimer: (() => void) | undefined;
@@ -278,6 +281,7 @@ export class BlockQueue implements OutboxQueue {
     this.#hasHead = hasHead;
     this.#sendLimit = this.contents.sendLimit;
     this.#decided = head.decided;
+    this.#author = head.author;
     this.#blocks = [...blocks];
     this.#last = this.contents.last;
     this.#commit = new GroupCommit({
@@ -304,6 +308,17 @@ export class BlockQueue implements OutboxQueue {
 
   set principal(principal: string | undefined) {
     this.#head = { ...this.#head, principal };
+  }
+
+  /** Principal as which a server has last welcomed this device. */
+  get author(): string | undefined {
+    return this.#author;
+  }
+
+  set author(author: string | undefined) {
+    if (this.#author === author) return;
+    this.#author = author;
+    this.note({});
   }
 
   /** Frees the commands in `contents`. */
@@ -342,7 +357,7 @@ export class BlockQueue implements OutboxQueue {
 
   get #hasNotes(): boolean {
     return this.#decided > this.#head.decided || this.#settle.size > 0 ||
-      this.#forget.size > 0;
+      this.#forget.size > 0 || this.#author !== this.#head.author;
   }
 
   /** Notes a change, which is written with the next added command, or after a delay. */
@@ -398,15 +413,17 @@ export class BlockQueue implements OutboxQueue {
   ): QueueHead | undefined {
     let head: QueueHead | undefined;
     // The head is written together with the first command.
-    if (!this.#hasHead && isAdding) head = this.#head;
+    const author = this.#author;
+    if (!this.#hasHead && isAdding) head = { ...this.#head, author };
     if (assign !== undefined) {
-      head = { decided: this.#head.decided, ...assign };
+      head = { decided: this.#head.decided, author, ...assign };
     }
     if (!notes || !this.#hasNotes) return head;
     head = {
       ...this.#head,
       sendLimit: this.#sendLimit,
       ...head,
+      author,
       decided: this.#decided,
     };
     const { session } = head;

@@ -33,7 +33,7 @@ import {
   ErrSystemBusy,
 } from "../rsm/errors.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
-import { ErrNewerCode } from "../statemachine/errors.ts";
+import { ErrNewerCode, ErrOtherAuthor } from "../statemachine/errors.ts";
 import type { Result } from "../statemachine/types.ts";
 import { DeviceLookup } from "./device_session.ts";
 import { ErrOtherPrincipal, ErrOutboxCopied } from "./errors.ts";
@@ -121,10 +121,11 @@ export class DurableSession {
 
   /** Error with which submissions are refused; undefined if they are accepted. */
   get refusal(): Error | undefined {
-    return this.#blocked instanceof ErrOtherHistory ||
-        this.#blocked instanceof ErrNewerCode
+    const error = this.#blocked;
+    return error instanceof ErrOtherHistory || error instanceof ErrNewerCode ||
+        error instanceof ErrOtherAuthor
       ? undefined
-      : this.#blocked;
+      : error;
   }
 
   /** Session of this device from before its data was purged, if one was found. */
@@ -318,7 +319,7 @@ export class DurableSession {
   /** True if something must be done before commands can be sent. */
   get #hasWork(): boolean {
     const queue = this.#queue;
-    if (this.#isHalted) return false;
+    if (this.#isHalted || this.#awaitsAuthor) return false;
     if (this.#is("disputed") || this.#is("lost")) return true;
     // With nothing to send, nothing is written, here or to the log (U28).
     if (!this.#is("sending")) return queue.undecided <= queue.last;
@@ -415,6 +416,33 @@ export class DurableSession {
     this.#context.event({ type: "outbox failed", error });
   }
 
+  /** True while the next command waits until its author signs in. */
+  get #awaitsAuthor(): boolean {
+    return this.#blocked instanceof ErrOtherAuthor;
+  }
+
+  /** Blocks at a command of another author than the principal as which the server has welcomed this client; true if it is one. */
+  #isOtherAuthor(bytes: Uint8Array): boolean {
+    const { principal } = this.#context.log;
+    if (principal === undefined) return false;
+    try {
+      this.#machine.admit(bytes, principal);
+      return false;
+    } catch (error) {
+      // Anything else is for the server to decide.
+      if (!(error instanceof ErrOtherAuthor)) return false;
+      if (!this.#awaitsAuthor) this.#block(error);
+      return true;
+    }
+  }
+
+  /** Called when the server has welcomed this client again, possibly as another principal. */
+  welcomed(): void {
+    if (!this.#awaitsAuthor) return;
+    this.#block(undefined);
+    this.send();
+  }
+
   #onNewerCode(error: ErrNewerCode): void {
     if (this.#isHalted) return;
     this.#enter("older code");
@@ -485,7 +513,10 @@ export class DurableSession {
   async #open(): Promise<void> {
     const queue = this.#queue;
     const stored = this.#stored!;
-    if (this.#opened === undefined) await this.#device!.check();
+    if (this.#opened === undefined) {
+      await this.#device!.check();
+      if (await this.#isFirstOtherAuthor()) return;
+    }
     const { clientID } = stored.client;
     try {
       this.#opened ??= await this.#register();
@@ -509,6 +540,16 @@ export class DurableSession {
     stored.record = record;
     this.#begin(this.#opened, clientID);
     this.#opened = undefined;
+  }
+
+  /** True if the first command waits for its author: a session that another principal opens would be of no use to it. */
+  async #isFirstOtherAuthor(): Promise<boolean> {
+    const { log, remote } = this.#context;
+    if (remote === undefined || !this.#machine.admits) return false;
+    // Waits for the welcome, which names the principal.
+    await log.readIndex({ signal: this.#stopped.signal });
+    const [first] = this.#queue.queuedUpTo(this.#queue.firstQueued);
+    return first !== undefined && this.#isOtherAuthor(first.bytes);
   }
 
   #register(): Promise<Session> {
@@ -634,6 +675,8 @@ export class DurableSession {
     const { outbox } = this.#stored!;
     const upTo = Math.min(outbox.sendLimit, queue.lastInMemory);
     while (queue.sent < upTo && this.#inFlight < OUTBOX_SENT_COMMANDS_MAX) {
+      const next = queue.queuedAt(queue.sent + 1);
+      if (next !== undefined && this.#isOtherAuthor(next.bytes)) break;
       const refusal = this.#propose(queue.sent + 1);
       if (refusal === undefined) queue.sent++;
       else if (refusal instanceof ErrInvalidSession) {

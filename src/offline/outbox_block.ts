@@ -29,8 +29,8 @@ import type {
 } from "./outbox_store.ts";
 
 const VERSION = 1;
-/** Version of the head: 1 has no owner, 2 no principal and no history. */
-const HEAD_VERSION = 3;
+/** Version of the head: 1 has no owner, 2 no principal and no history, 3 no author. */
+const HEAD_VERSION = 4;
 /** Version of a settled command with a result; one without has version 1. */
 const SETTLED_VERSION = 2;
 
@@ -230,13 +230,14 @@ function readHistory(
 /** Encodes the head as a block. */
 export function encodeHead(clusterID: bigint, head: QueueHead): Uint8Array {
   const { decided, sendLimit, clientID, lostSession } = head;
-  const { owner, principal, session } = head;
+  const { owner, principal, author, session } = head;
   const writer = begin(64).varint(decided).varint(sendLimit).u64(clientID)
     .varint(lostSession);
   if (owner === undefined) writer.u8(0);
   else writer.u8(1).bytes(owner);
   if (principal === undefined) writer.u8(0);
   else writer.u8(1).bytes(encodeText(principal, "Principal"));
+  if (author !== undefined) writer.bytes(encodeShown(author));
   if (session !== undefined) {
     const { index, holders, base, known, isSuperseded = false } = session;
     writer.varint(index).u64(session.clientID).varint(base);
@@ -248,7 +249,9 @@ export function encodeHead(clusterID: bigint, head: QueueHead): Uint8Array {
     if (known?.epoch) writer.varint(known.epoch.index).u64(known.epoch.id);
     for (const holder of holders) writer.u64(holder);
   }
-  return seal(writer, clusterID, HEAD_VERSION);
+  // Without an author, older code can read it, as after a deploy that is rolled back.
+  const version = author === undefined ? HEAD_VERSION - 1 : HEAD_VERSION;
+  return seal(writer, clusterID, version);
 }
 
 /**
@@ -268,6 +271,9 @@ export function decodeHead(block: Block, clusterID: bigint): QueueHead {
     const principal = hasPrincipal
       ? new TextDecoder().decode(reader.bytes())
       : undefined;
+    const author = version > 3
+      ? new TextDecoder().decode(reader.bytes())
+      : undefined;
     const head = {
       decided,
       sendLimit,
@@ -275,6 +281,7 @@ export function decodeHead(block: Block, clusterID: bigint): QueueHead {
       lostSession,
       owner,
       ...(principal === undefined ? {} : { principal }),
+      ...(author === undefined ? {} : { author }),
     };
     if (reader.remaining === 0) return { ...head, session: undefined };
     const index = reader.varint();

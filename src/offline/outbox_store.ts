@@ -76,6 +76,8 @@ export interface QueueContents extends OutboxClient {
   readonly session: OutboxSession | undefined;
   /** Number up to which commands may have been sent through the session. */
   readonly sendLimit: number;
+  /** Principal as which a server has last welcomed this device; undefined for the anonymous one, and before the first welcome. */
+  readonly author?: string | undefined;
 }
 
 /** Change of a queue that is written with the next write. */
@@ -94,6 +96,8 @@ export interface QueueNote {
 export interface OutboxQueue {
   /** Principal its commands belong to; a change is stored with the next write. */
   principal: string | undefined;
+  /** Principal as which a server has last welcomed this device; a change is stored soon. */
+  author: string | undefined;
   /** Contents when it was opened; without commands after `releaseContents()`. */
   readonly contents: QueueContents;
   /** Most bytes of commands that the queue may have, in bytes. */

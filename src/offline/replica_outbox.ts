@@ -9,6 +9,7 @@
 
 import { COMMAND_BYTES_MAX } from "../limits.ts";
 import { ErrPayloadTooBig } from "../nodehost/errors.ts";
+import type { Log } from "../log/log.ts";
 import type {
   OutboxParts,
   PendingPage,
@@ -33,7 +34,10 @@ export function attachOutbox(
 class AttachedOutbox implements ReplicaOutbox {
   readonly view: OptimisticView<SessionState>;
   readonly #store: OutboxStore;
+  readonly #log: Log;
   readonly #clusterID: bigint;
+  #author: string | undefined;
+  #unwatch: (() => void) | undefined;
   readonly #queue: SubmissionQueue;
   readonly #session: DurableSession;
   #opening: Promise<OutboxQueue> | undefined;
@@ -42,6 +46,7 @@ class AttachedOutbox implements ReplicaOutbox {
 
   constructor(store: OutboxStore, parts: OutboxParts) {
     this.#store = store;
+    this.#log = parts.context.log;
     this.#clusterID = parts.context.clusterID;
     this.#queue = new SubmissionQueue(parts);
     this.#session = new DurableSession(parts, this.#queue);
@@ -63,6 +68,10 @@ class AttachedOutbox implements ReplicaOutbox {
       }
       this.#session.send();
     };
+  }
+
+  get author(): string | undefined {
+    return this.#author;
   }
 
   get purged(): Purged | undefined {
@@ -115,7 +124,17 @@ class AttachedOutbox implements ReplicaOutbox {
     if (this.#closed !== undefined) throw this.#closed;
     const { contents } = outbox;
     this.#queue.load(outbox);
+    this.#author = contents.author;
     await this.#session.load(outbox, contents);
+    // Commands that are submitted after a restart, offline, are the same author's.
+    const learn = (): void => {
+      const { principal } = this.#log;
+      if (principal === undefined) return;
+      this.#author = outbox.author = principal ?? undefined;
+      this.#session.welcomed();
+    };
+    this.#unwatch = this.#log.onReopened?.(learn);
+    learn();
   }
 
   async #open(): Promise<OutboxQueue> {
@@ -143,6 +162,7 @@ class AttachedOutbox implements ReplicaOutbox {
 
   close(waiting: unknown, later: unknown): void {
     this.#closed = later;
+    this.#unwatch?.();
     this.#session.close(later);
     this.#queue.close(waiting, later);
   }

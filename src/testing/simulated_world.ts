@@ -324,6 +324,9 @@ class Device extends Computer implements SimulatedDevice {
       env,
       outbox: new BlockOutbox(outbox, { env }),
       snapshots: new BlockSnapshotStore(snapshots, { env }),
+      ...(this.#options.server && "authenticate" in this.#options.server
+        ? {}
+        : { principal: this.name }),
     });
     const replica = await this.#options.start(host, this.#nodeID);
     const stop = async (): Promise<void> => {

@@ -72,12 +72,24 @@ export interface PendingEdit {
 /** Part of a replica that typed access uses. */
 export type TypedReplica = Pick<
   Replica<TypedQuery, unknown>,
-  "submit" | "pending" | "onPending" | "watch" | "view" | "staleRead"
+  | "submit"
+  | "pending"
+  | "onPending"
+  | "watch"
+  | "view"
+  | "staleRead"
+  | "principal"
 >;
 
 /** Options of {@linkcode typed}. */
 export interface TypedOptions {
-  /** Author of the commands, as the server knows the one who is signed in. @default none */
+  /**
+   * Author of the commands: the id of the principal who is signed in, by which the
+   * server checks it. Commands of another author than the principal wait until their
+   * author signs in.
+   *
+   * @default {the principal of the last welcome of a server; null for the anonymous one}
+   */
   readonly by?: string;
   /** Clock of the time in commands, in milliseconds since 1970. @default {Date.now} */
   readonly now?: () => number;
@@ -198,7 +210,8 @@ export function typed<S, I, R, Q>(
   options: TypedOptions = {},
 ): App<I, R, Q, S> {
   checkOptions("Options of typed access", options, CHECKS);
-  const { by = null, now = Date.now, seed = newSeed } = options;
+  const { now = Date.now, seed = newSeed } = options;
+  const author = (): string | null => options.by ?? replica.principal;
   const core = coreOf(definition);
   const { commands, queries } = core;
   const submit = async (
@@ -215,12 +228,19 @@ export function typed<S, I, R, Q>(
     const { args: schema, version } = command;
     const args = parseArguments(name, schema, input) as never;
     const at = Math.max(0, Math.floor(now()));
-    const cmd = encodeCommand({ name, version, at, by, seed, args });
+    const cmd = encodeCommand({
+      name,
+      version,
+      at,
+      by: author(),
+      seed,
+      args,
+    });
     return editOf(await replica.submit(cmd));
   };
   const history = new EditHistory<Edit<unknown>>({
     core,
-    author: () => by,
+    author,
     submit,
     run: async () => {
       const isQueued = ({ state }: Submission): boolean => state === "queued";

@@ -32,6 +32,7 @@ Deno.test("H13 H19 the head of an outbox has principal, point of the history, an
   for (
     const one of [
       { ...head, session: undefined },
+      { ...head, author: "anä", session },
       { ...head, principal: "älice", session },
       { ...head, session: { ...session, isSuperseded: true } },
       {
@@ -51,4 +52,17 @@ Deno.test("H13 H19 the head of an outbox has principal, point of the history, an
     const bytes = encodeHead(CLUSTER, one);
     assertEquals(decodeHead({ key: "head", bytes }, CLUSTER), one);
   }
+});
+
+Deno.test("Y5 the head of an outbox without an author can be read by the version before, and one with an author is refused there", () => {
+  const head = {
+    decided: 3,
+    sendLimit: 5,
+    clientID: 11n,
+    lostSession: 2,
+    owner: undefined,
+    session: undefined,
+  };
+  assertEquals(encodeHead(CLUSTER, head)[4], 3);
+  assertEquals(encodeHead(CLUSTER, { ...head, author: "ann" })[4], 4);
 });

@@ -14,6 +14,8 @@ import { decodeCommand, encodeCommand } from "../../src/typed/command.ts";
 import {
   defineMachine,
   ErrNewerCode,
+  ErrOtherAuthor,
+  type MachineDefinition,
   table,
   typed,
 } from "../../src/typed/mod.ts";
@@ -74,7 +76,7 @@ const two = defineMachine({
   queries: { all: (s) => [...s.notes.values()] },
 });
 
-type Code = Pick<typeof two, "create" | "validate">;
+type Code = Pick<MachineDefinition, "create" | "validate">;
 
 /** World in which each computer runs the code that `code` has for it at its start. */
 async function fleet(
@@ -325,4 +327,125 @@ Deno.test("Y6 a host that orders the log by itself orders no newer command, queu
   assert(`${error.message} ${error.cause}`.includes("load the newer code"));
   await outbox.close();
   await logDB.close();
+});
+
+// ------------------------------------------------------------------- authors
+
+const authors = defineMachine({
+  name: "authors",
+  version: 1,
+  state: () => ({ notes: table<string | null>() }),
+  commands: {
+    add: {
+      args: anything<string>(),
+      run: (s, id, ctx) => s.notes.set(id, ctx.by),
+    },
+  },
+  queries: { all: (s) => [...s.notes] },
+});
+
+const authorsOf = (device: SimulatedComputer, by?: string) =>
+  typed(pageOf(device), authors, by === undefined ? {} : { by });
+
+Deno.test("Y5 the author is the principal of the last welcome, also offline and after a restart, and null for the anonymous one", async () => {
+  let who: string | undefined = "ann";
+  const authenticate = () => ({ id: who ?? "anybody" });
+  await fleet({ server: authors, 2: authors }, async (world) => {
+    const device = await world.addDevice("a");
+    await world.settle();
+    await (await authorsOf(device).do.add("1")).result;
+    assertEquals(device.replica.principal, "ann");
+    device.goOffline();
+    await device.stop();
+    await device.start();
+    assertEquals(device.replica.principal, "ann");
+    await authorsOf(device).do.add("2");
+    device.goOnline();
+    await world.settle();
+    const stored: [string, string][] = [["1", "ann"], ["2", "ann"]];
+    assertEquals(await authorsOf(device).ask.all(), stored);
+    // Of an anonymous server, there is no author.
+    who = undefined;
+    device.goOffline();
+    await world.sleep(100);
+    device.goOnline();
+    await world.sleep(10_000);
+    assertEquals(device.replica.principal, null);
+    await device.stop();
+    device.goOffline();
+    await device.start();
+    assertEquals(device.replica.principal, null);
+  }, { authenticate });
+});
+
+Deno.test("Y5 before the first welcome a command has no author, which an anonymous server takes", async () => {
+  await fleet({ server: authors, 2: authors }, async (world) => {
+    const device = await world.addDevice("a");
+    device.goOffline();
+    await authorsOf(device).do.add("1");
+    device.goOnline();
+    await world.settle();
+    assertEquals(await authorsOf(device).ask.all(), [["1", null]]);
+  });
+});
+
+for (const by of [undefined, "ann"]) {
+  Deno.test(`Y5 U34 a command of ${by ?? "no author"} waits as needing sign-in while another principal is signed in, and is not refused`, async () => {
+    let who: string | undefined = "bob";
+    const authenticate = () => ({ id: who ?? "anybody" });
+    await fleet({ server: authors, 2: authors, 3: authors }, async (world) => {
+      const device = await world.addDevice("a");
+      device.goOffline();
+      const { result } = await authorsOf(device, by).do.add("1");
+      device.goOnline();
+      await world.sleep(10_000);
+      const { state, reason } = device.logDB.status;
+      assertEquals([state, reason?.code], ["blocked", "needs-auth"]);
+      assertInstanceOf(device.replica.status.error, ErrOtherAuthor);
+      assertEquals(device.replica.pending()[0]!.state, "queued");
+      // What is edited in that time is queued behind it; others go on.
+      if (by !== undefined) await authorsOf(device, by).do.add("2");
+      const other = await world.addDevice("b");
+      await world.sleep(1_000);
+      const edit = await authorsOf(other).do.add("3");
+      assertEquals((await edit.result).ok, true);
+      who = by;
+      device.goOffline();
+      await world.sleep(1_000);
+      device.goOnline();
+      assertEquals((await result).ok, true);
+      await world.sleep(10_000);
+      assertEquals(device.logDB.status.state, "live");
+      assertEquals(await authorsOf(device).ask.all(), [
+        ["1", by ?? null],
+        ...by === undefined ? [] : [["2", by] as [string, string]],
+        ["3", "bob"],
+      ]);
+    }, { authenticate });
+  });
+}
+
+Deno.test("Y5 the server checks the author by itself, whatever the page does, and a forged one stops no other client", async () => {
+  // A page whose machine does not check authors.
+  const careless: Code = {
+    validate: authors.validate,
+    create: () => Object.assign(authors.create(), { admit: undefined }),
+  };
+  await fleet({ server: authors, 2: careless, 3: authors }, async (world) => {
+    const forger = await world.addDevice("forger");
+    const honest = await world.addDevice("honest");
+    await authorsOf(forger, "honest").do.add("1");
+    await world.sleep(5_000);
+    const { state, reason, retryAt } = forger.logDB.status;
+    assertEquals([state, reason?.code], ["not accepting", "needs-auth"]);
+    assert(retryAt! > world.now);
+    assert((await (await authorsOf(honest).do.add("2")).result).ok);
+    assertEquals(await authorsOf(honest).ask.all(), [["2", "honest"]]);
+  }, {
+    authenticate: (request) => ({
+      id: decodeURIComponent(
+        request.headers.get("authorization")!.replace("Bearer ", ""),
+      ),
+    }),
+  });
 });

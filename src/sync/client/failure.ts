@@ -10,7 +10,7 @@
 import { messageOf } from "../../describe.ts";
 import { ErrOtherHistory } from "../../log/errors.ts";
 import { ErrOtherPrincipal, ErrOutboxCopied } from "../../offline/errors.ts";
-import { ErrNewerCode } from "../../statemachine/errors.ts";
+import { ErrNewerCode, ErrOtherAuthor } from "../../statemachine/errors.ts";
 import {
   ErrConnectionLost,
   ErrForbidden,
@@ -124,6 +124,8 @@ export function blockedBy(cause: unknown): { reason: Reason; error: Error } {
     ? "outbox-copied"
     : error instanceof ErrNewerCode
     ? "newer-code"
+    : error instanceof ErrOtherAuthor
+    ? "needs-auth"
     : "replica-failed";
   return { reason: { code, message: error.message }, error };
 }

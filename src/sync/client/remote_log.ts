@@ -35,7 +35,12 @@ import {
   ErrForbidden,
   ErrRemote,
 } from "../errors.ts";
-import { type Opened, type Refused, WaitCode } from "../messages.ts";
+import {
+  ANONYMOUS_ID,
+  type Opened,
+  type Refused,
+  WaitCode,
+} from "../messages.ts";
 import { CloseCode } from "../transport.ts";
 import { AppendQueue } from "./append_queue.ts";
 import { PendingRequests } from "./pending_requests.ts";
@@ -114,6 +119,8 @@ export interface RemoteLogParts {
 export class RemoteLog implements Log, Channel {
   readonly checkpoints: RemoteCheckpointBoard;
   readonly snapshots: RemoteSnapshots;
+  /** Principal as which a server has last welcomed this client. */
+  principal: string | null | undefined;
   /** Compacts the local copy, if there is one; never the server's log (H7). */
   compact?: (upTo: number) => Promise<void>;
   readonly #parts: RemoteLogParts;
@@ -262,6 +269,8 @@ export class RemoteLog implements Log, Channel {
 
   connected(connection: Connection): void {
     this.#connection = connection;
+    const { principal } = connection.welcome!;
+    this.principal = principal === ANONYMOUS_ID ? null : principal;
     this.#open();
   }
 
