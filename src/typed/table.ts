@@ -23,9 +23,12 @@ export type IndexKey = IndexScalar | readonly IndexScalar[] | undefined;
 export type Prefix<K> = K extends readonly [infer First, ...infer Rest]
   ? [] | [First, ...Prefix<Rest>]
   : K extends readonly (infer Part)[] ? Part[]
-  : [Exclude<K, undefined>];
+  : [] | [Exclude<K, undefined>];
 
-/** Lookups by index: `byList(list)` returns the rows whose index key is `list`, or begins with the given parts. */
+/**
+ * Lookups by index: `byList(list)` returns the rows whose index key is `list`, or
+ * begins with the given parts, in the order of their index keys; `byList()` all.
+ */
 export type Indexes<V, K> = {
   readonly [Name in keyof K]: (...parts: Prefix<K[Name]>) => readonly V[];
 };

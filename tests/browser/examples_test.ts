@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assertMatch, assertRejects } from "@std/assert";
 import {
   ErrProposalRefused,
   kv,
@@ -9,121 +9,10 @@ import {
   type Replica,
 } from "../../mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
-import { sleep, WAIT_MS_MAX } from "../sync/server_process.ts";
+import { sleep } from "../sync/server_process.ts";
 import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 import { DemoServer } from "./sync_demo.ts";
-
-/** Milliseconds that a call in a page may take. */
-const CALL_MS_MAX = 30_000;
-
-/** Content of an example's page, as a person sees it. */
-interface Seen {
-  /** State of the connection. */
-  readonly state: string;
-  /** Items of the list, without their buttons' texts. */
-  readonly items: readonly string[];
-  /** Line that says how many edits wait to be sent. */
-  readonly waiting: string;
-  /** Everything else that is said: refusals and errors. */
-  readonly problems: string;
-}
-
-const LOOK = `() => {
-  const textOf = (selector) =>
-    [...document.querySelectorAll(selector)]
-      .map((element) => element.textContent.trim());
-  return {
-    state: textOf("[data-state]")[0],
-    items: textOf("ul li > :first-child, ul li:not(:has(*)), ol button"),
-    waiting: textOf("p[role=status]")[0],
-    problems: textOf("[role=alert], [aria-live]").join(" ").trim(),
-  };
-}`;
-
-/** A person with the page of an example on a device of their own. */
-class Visitor {
-  readonly #page: Page;
-
-  constructor(page: Page) {
-    this.#page = page;
-  }
-
-  async #call(script: string, ...args: unknown[]): Promise<unknown> {
-    const call = `((${script})(...${JSON.stringify(args)}))`;
-    return await this.#page.evaluate(call, CALL_MS_MAX);
-  }
-
-  /** Content of the page now. */
-  async look(): Promise<Seen> {
-    return await this.#call(LOOK) as Seen;
-  }
-
-  /** Waits until the page shows what is expected; fails with what it shows instead. */
-  async sees(expected: Partial<Seen>): Promise<void> {
-    for (let waited = 0;; waited += 50) {
-      // The page may be loading.
-      const seen = await this.look().catch(() => ({} as Seen));
-      const found = Object.fromEntries(
-        Object.keys(expected).map((key) => [key, seen[key as keyof Seen]]),
-      );
-      if (JSON.stringify(found) === JSON.stringify(expected)) return;
-      if (waited > WAIT_MS_MAX / 4) return assertEquals(seen, expected);
-      await sleep(50);
-    }
-  }
-
-  /** Waits until an element is visible. */
-  async finds(selector: string): Promise<void> {
-    const isVisible = (): Promise<unknown> =>
-      this.#call(
-        `(selector) => document.querySelector(selector).checkVisibility()`,
-        selector,
-      ).catch(() => false);
-    for (let waited = 0; await isVisible() !== true; waited += 50) {
-      assert(waited < WAIT_MS_MAX / 4, `${selector} is not visible`);
-      await sleep(50);
-    }
-  }
-
-  /** Types into a field the way a framework notices. */
-  async type(selector: string, text: string): Promise<void> {
-    await this.#call(
-      `(selector, text) => {
-        const field = document.querySelector(selector);
-        Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value")
-          .set.call(field, text);
-        field.dispatchEvent(new Event("input", { bubbles: true }));
-      }`,
-      selector,
-      text,
-    );
-  }
-
-  /** Clicks a button. */
-  async click(selector: string): Promise<void> {
-    await this.#call(
-      `(selector) => document.querySelector(selector).click()`,
-      selector,
-    );
-  }
-
-  /** Adds an item to a list. */
-  async add(item: string): Promise<void> {
-    await this.type("form input", item);
-    await this.click("form button");
-  }
-
-  /** Reloads the page, once a service worker has it. */
-  async reload(): Promise<void> {
-    await this.#call(`async () => {
-      await navigator.serviceWorker.ready;
-      while (navigator.serviceWorker.controller === null) {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }`);
-    await this.#page.reload();
-  }
-}
+import { Visitor } from "./visitor.ts";
 
 /** An example that is served, and two devices that have its page open. */
 class Scene implements AsyncDisposable {
@@ -187,7 +76,7 @@ const RUN = "../web/examples/run.ts";
 const SENT = "Everything is sent";
 const WAITING = "Waiting to be sent: 1";
 
-for (const framework of ["react", "svelte", "vue"]) {
+for (const framework of ["react", "solid", "svelte", "vue"]) {
   testExample(
     `the ${framework} example edits its list offline, reloads, and agrees once the server is back [U15, U30]`,
     RUN,

@@ -16,32 +16,33 @@
 
 import { type ReactNode, type SubmitEvent, useSyncExternalStore } from "react";
 import { createRoot } from "react-dom/client";
-import { kv, type KVRow, NodeHost, type Watch } from "@sampan/sampan";
+import { NodeHost, type Watch } from "@sampan/sampan";
 import {
   deviceID,
-  IndexedDBKVStateMachine,
+  IndexedDBBlockStore,
   IndexedDBOutbox,
   IndexedDBSnapshotStore,
 } from "@sampan/sampan/indexeddb";
 import { RemoteLogDB } from "@sampan/sampan/sync/client";
+import { newID, typed } from "@sampan/sampan/typed";
+import { shopping } from "./shopping.ts";
 
-// The replica of this device. Its state, and what it has not sent yet, are in
-// IndexedDB: the page opens and takes edits without a network.
-const logDB = new RemoteLogDB(location.origin.replace("http", "ws"));
+// The replica of this device. Its log, snapshots, and what it has not sent yet are
+// in IndexedDB: the page opens and takes edits without a network.
+const logDB = new RemoteLogDB(location.origin.replace("http", "ws"), {
+  copy: () => new IndexedDBBlockStore("react-log"),
+});
 const host = new NodeHost({
   logDB,
   outbox: new IndexedDBOutbox("react-outbox"),
   snapshots: new IndexedDBSnapshotStore("react-snapshots"),
 });
-const replica = await host.startOnDiskCluster(
-  () => new IndexedDBKVStateMachine("react-state"),
-  { clusterID: 1n, nodeID: await deviceID() },
-);
-
-// One row for each item: its key sorts by time, its value is the text.
-const list = replica.watch<KVRow[]>(kv.range());
-const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
-const newKey = (): string => `${Date.now()}-${crypto.randomUUID()}`;
+const replica = await host.startConcurrentCluster(shopping.create, {
+  clusterID: 1n,
+  nodeID: await deviceID(),
+});
+const app = typed(replica, shopping);
+const list = app.watch.items();
 
 /** The answer to a watched query; React renders again whenever it changes. */
 function useWatch<A>(watch: Watch<A>): A | undefined {
@@ -50,24 +51,23 @@ function useWatch<A>(watch: Watch<A>): A | undefined {
 
 // Outside of the component: with another function, React would subscribe again.
 const onState = (changed: () => void): () => void => logDB.watch(changed);
-const onPending = (changed: () => void): () => void =>
-  replica.onPending(changed);
 
 function ShoppingList(): ReactNode {
   const items = useWatch(list) ?? [];
+  const marks = useWatch(app.marks);
   const state = useSyncExternalStore(onState, () => logDB.state);
   const waiting = useSyncExternalStore(
-    onPending,
-    () => replica.pending().length,
+    app.onPending,
+    () => replica.pendingCount,
   );
 
   // Resolves once the edit is durable on this device; it is shown at once.
   async function add(event: SubmitEvent<HTMLFormElement>): Promise<void> {
     event.preventDefault();
     const form = event.currentTarget;
-    const item = String(new FormData(form).get("item")).trim();
+    const text = String(new FormData(form).get("item"));
     form.reset();
-    if (item !== "") await replica.submit(kv.put(newKey(), item));
+    await app.do.add({ id: newID(), text });
   }
 
   return (
@@ -81,13 +81,14 @@ function ShoppingList(): ReactNode {
         <button type="submit">Add</button>
       </form>
       <ul>
-        {items.map(({ key, value }) => (
-          <li key={text(key)}>
-            <span>{text(value)}</span>
+        {items.map(({ id, text }) => (
+          <li key={id} aria-busy={marks?.items.has(id)}>
+            <span>{text}</span>
             <button
               type="button"
-              aria-label={`Remove ${text(value)}`}
-              onClick={() => replica.submit(kv.delete(key))}
+              aria-label={`Remove ${text}`}
+              onClick={() =>
+                app.do.remove({ id })}
             >
               Remove
             </button>

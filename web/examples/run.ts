@@ -13,17 +13,15 @@
  * @module
  */
 
-import type { Plugin } from "esbuild";
+import { type Plugin, transform } from "esbuild";
 import { parseArgs } from "node:util";
-import {
-  type CreateStateMachineFunc,
-  KVStateMachine,
-  NodeHost,
-} from "../../mod.ts";
+import { NodeHost } from "../../mod.ts";
 import { DataFolder } from "../../src/sqlite/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
+import type { MachineDefinition } from "../../src/typed/mod.ts";
 import { pageFiles, servePage } from "../page.ts";
-import { Boat } from "./seats.ts";
+import { boat } from "./seats.ts";
+import { shopping } from "./shopping.ts";
 
 /** An example that is a page. */
 interface Example {
@@ -31,8 +29,8 @@ interface Example {
   readonly port: number;
   /** Module that loads the page, as that of an application would. */
   readonly text: string;
-  /** State machine that the server runs; by default the key-value machine. */
-  readonly machine?: CreateStateMachineFunc;
+  /** Machine that server and pages run. */
+  readonly machine: Pick<MachineDefinition, "create" | "validate">;
   /** Compiler of the framework's own files, as a plugin of esbuild. */
   readonly compiler?: () => Promise<Plugin>;
 }
@@ -41,14 +39,19 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
   seats: {
     port: 8002,
     text: 'import "./web/examples/seats.ts";',
-    machine: () => new Boat(),
+    machine: boat,
   },
-  react: { port: 8003, text: 'import "./web/examples/react.tsx";' },
+  react: {
+    port: 8003,
+    text: 'import "./web/examples/react.tsx";',
+    machine: shopping,
+  },
   svelte: {
     port: 8004,
     text: `import { mount } from "svelte";
       import App from "./web/examples/svelte.svelte";
       mount(App, { target: document.getElementById("app") });`,
+    machine: shopping,
     compiler: compileSvelte,
   },
   vue: {
@@ -56,22 +59,29 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
     text: `import { createApp } from "vue";
       import App from "./web/examples/vue.vue";
       createApp(App).mount("#app");`,
+    machine: shopping,
     compiler: compileVue,
+  },
+  solid: {
+    port: 8007,
+    text: 'import "./web/examples/solid.tsx";',
+    machine: shopping,
+    compiler: compileSolid,
   },
 };
 
-/** A plugin that has esbuild load the files of one extension as the compiler returns them. */
+/** A plugin that has esbuild load the files whose names end so as the compiler returns them. */
 function compiling(
-  extension: string,
-  compile: (source: string) => string,
+  ending: string,
+  compile: (source: string) => string | Promise<string>,
 ): Plugin {
   return {
-    name: extension,
+    name: ending,
     setup(build): void {
       build.onLoad(
-        { filter: new RegExp(`\\.${extension}$`) },
+        { filter: new RegExp(`${ending.replaceAll(".", "\\.")}$`) },
         async ({ path }) => ({
-          contents: compile(await Deno.readTextFile(path)),
+          contents: await compile(await Deno.readTextFile(path)),
         }),
       );
     },
@@ -81,16 +91,34 @@ function compiling(
 // The compilers are loaded by those who use them.
 async function compileSvelte(): Promise<Plugin> {
   const { compile } = await import("svelte/compiler");
-  return compiling("svelte", (source) => compile(source, {}).js.code);
+  return compiling(".svelte", (source) => compile(source, {}).js.code);
 }
 
 async function compileVue(): Promise<Plugin> {
   const { compileScript, parse } = await import("vue/compiler-sfc");
-  return compiling("vue", (source) => {
+  return compiling(".vue", (source) => {
     const { descriptor, errors: [error] } = parse(source);
     if (error !== undefined) throw error;
     return compileScript(descriptor, { id: "app", inlineTemplate: true })
       .content;
+  });
+}
+
+async function compileSolid(): Promise<Plugin> {
+  const { transformAsync } = await import("@babel/core");
+  const { default: solid } = await import("babel-preset-solid");
+  return compiling("solid.tsx", async (source) => {
+    // Types first: what is left is JavaScript with JSX.
+    const { code } = await transform(source, {
+      loader: "tsx",
+      jsx: "preserve",
+    });
+    const compiled = await transformAsync(code, {
+      babelrc: false,
+      configFile: false,
+      presets: [solid],
+    });
+    return compiled!.code!;
   });
 }
 
@@ -122,7 +150,7 @@ if (example === undefined) {
   const names = Object.keys(EXAMPLES).join(", ");
   throw new Error(`There is no example "${name}": name one of ${names}`);
 }
-const { port, text, machine = () => new KVStateMachine(), compiler } = example;
+const { port, text, machine, compiler } = example;
 const files = await pageFiles(HTML, {
   // What goes wrong while the page loads is shown too.
   text: `import "./web/examples/shell.ts";\n${text}`,
@@ -134,13 +162,15 @@ await using host = new NodeHost({
   logDB: data.logDB,
   snapshots: data.snapshots,
 });
-await host.startCluster(machine, {
+await host.startConcurrentCluster(machine.create, {
   clusterID: 1n,
   nodeID: 1n,
   snapshotEntries: 1000,
 });
 const server = serve(host, {
   port: Number(values.port ?? port),
+  // Arguments, versions and authors are checked before a command is in the log.
+  validate: machine.validate,
   fetch: servePage(files),
 });
 const { port: listening } = new URL(server.httpURL);

@@ -15,13 +15,8 @@
  * @module
  */
 
-import {
-  type IFork,
-  type IRefusal,
-  type IStateMachine,
-  NodeHost,
-  type Result,
-} from "@sampan/sampan";
+import * as v from "valibot";
+import { NodeHost } from "@sampan/sampan";
 import {
   deviceID,
   IndexedDBBlockStore,
@@ -29,81 +24,54 @@ import {
   IndexedDBSnapshotStore,
 } from "@sampan/sampan/indexeddb";
 import { RemoteLogDB } from "@sampan/sampan/sync/client";
+import { defineMachine, table, typed } from "@sampan/sampan/typed";
 
 const SEATS = 8;
 
-/** A command: a person books a seat, or frees the one they have. */
-interface Booking {
-  readonly seat: number;
-  readonly name: string;
-  readonly free: boolean;
-}
+/** Name of a seat in the state. */
+const keyOf = (seat: number): string => `${seat}`;
 
-function encode(booking: Booking): Uint8Array {
-  return new TextEncoder().encode(JSON.stringify(booking));
-}
+// What a page may send. Anything else, also from a page that was tampered with, is
+// refused by the page itself and by the server.
+const booking = v.object({
+  seat: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(SEATS - 1)),
+  name: v.pipe(v.string(), v.nonEmpty(), v.maxLength(40)),
+});
 
-// A command may come from any page, also from one that was tampered with. An
-// update() that throws stops the replica, so decoding does not throw.
-function decode(cmd: Uint8Array): Booking | undefined {
-  try {
-    const { seat, name, free } = JSON.parse(new TextDecoder().decode(cmd));
-    const isSeat = Number.isInteger(seat) && seat >= 0 && seat < SEATS;
-    const isName = typeof name === "string" && name !== "" && name.length <= 40;
-    return isSeat && isName ? { seat, name, free: free === true } : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-function refused(reason: string): Result {
-  return { value: 0n, data: new TextEncoder().encode(reason) };
-}
-
-/** The state machine: who has which seat; an empty name for a free one. */
-export class Boat
-  implements IStateMachine<null, string[]>, IFork<IStateMachine>, IRefusal {
-  #seats: string[] = Array(SEATS).fill("");
-
-  // The rule that must hold on every device: no seat is booked twice.
-  update(cmd: Uint8Array): Result {
-    const booking = decode(cmd);
-    if (booking === undefined) return refused("This is not a booking");
-    const { seat, name, free } = booking;
-    const holder = this.#seats[seat]!;
-    if (holder !== "" && holder !== name) {
-      return refused(`Seat ${seat + 1} belongs to ${holder} already`);
-    }
-    this.#seats[seat] = free ? "" : name;
-    return { value: 1n };
-  }
-
-  lookup(): string[] {
-    return [...this.#seats];
-  }
-
-  // Results of value 0 are refusals: the page that booked is told the reason.
-  refusal({ value, data }: Result): string | undefined {
-    return value === 0n ? new TextDecoder().decode(data) : undefined;
-  }
-
-  // A fork shows what was booked here and is not committed yet.
-  fork(): Boat {
-    const boat = new Boat();
-    boat.#seats = this.lookup();
-    return boat;
-  }
-
-  saveSnapshot(w: WritableStream<Uint8Array>): Promise<void> {
-    return new Blob([JSON.stringify(this.#seats)]).stream().pipeTo(w);
-  }
-
-  async recoverFromSnapshot(r: ReadableStream<Uint8Array>): Promise<void> {
-    this.#seats = await new Response(r).json();
-  }
-
-  close(): void {}
-}
+/** The state machine: who has which seat. */
+export const boat = defineMachine({
+  name: "boat",
+  version: 1,
+  state: () => ({ holders: table<string>() }),
+  commands: {
+    // The rule that must hold on every device: no seat is booked twice.
+    book: {
+      args: booking,
+      run: ({ holders }, { seat, name }, ctx) => {
+        const holder = holders.get(keyOf(seat));
+        if (holder !== undefined) return ctx.reject("taken");
+        holders.set(keyOf(seat), name);
+        return undefined;
+      },
+    },
+    free: {
+      args: booking,
+      run: ({ holders }, { seat, name }, ctx) => {
+        if (holders.get(keyOf(seat)) !== name) return ctx.reject("not-yours");
+        holders.delete(keyOf(seat));
+        return undefined;
+      },
+    },
+  },
+  queries: {
+    // The answer: the name of each seat's holder, empty for a free one.
+    seats: ({ holders }) =>
+      Array.from(
+        { length: SEATS },
+        (_, seat) => holders.get(keyOf(seat)) ?? "",
+      ),
+  },
+});
 
 /** Starts the replica of this device, and shows it. */
 async function showPage(): Promise<void> {
@@ -127,10 +95,11 @@ async function showPage(): Promise<void> {
     outbox: new IndexedDBOutbox("seats-outbox"),
     snapshots: new IndexedDBSnapshotStore("seats-snapshots"),
   });
-  const replica = await host.startCluster(() => new Boat(), {
+  const replica = await host.startConcurrentCluster(boat.create, {
     clusterID: 1n,
     nodeID: await deviceID(),
   });
+  const app = typed(replica, boat);
 
   const name = element("name") as HTMLInputElement;
   name.value = localStorage.getItem("name") ?? "";
@@ -139,12 +108,13 @@ async function showPage(): Promise<void> {
     show();
   };
 
-  const boat = replica.watch<string[]>(null);
+  const seats = app.watch.seats();
   const buttons = Array.from({ length: SEATS }, (_, seat) => {
     const button = document.createElement("button");
     button.onclick = async (): Promise<void> => {
-      const free = boat.getSnapshot()?.[seat] === name.value;
-      await replica.submit(encode({ seat, name: name.value, free }));
+      const isMine = seats.getSnapshot()?.[seat] === name.value;
+      const edit = { seat, name: name.value };
+      await (isMine ? app.do.free(edit) : app.do.book(edit));
     };
     const item = document.createElement("li");
     item.append(button);
@@ -153,7 +123,7 @@ async function showPage(): Promise<void> {
   });
 
   function show(): void {
-    for (const [seat, holder] of (boat.getSnapshot() ?? []).entries()) {
+    for (const [seat, holder] of (seats.getSnapshot() ?? []).entries()) {
       const button = buttons[seat]!;
       const isMine = holder !== "" && holder === name.value;
       button.textContent = holder || "free";
@@ -163,7 +133,7 @@ async function showPage(): Promise<void> {
     }
     element("state").textContent = logDB.state;
     element("state").dataset["state"] = logDB.state;
-    const pending = replica.pending();
+    const pending = app.pending();
     const waiting = pending.filter(({ state }) => state === "queued").length;
     element("waiting").textContent = waiting === 0
       ? "Everything is sent"
@@ -175,12 +145,17 @@ async function showPage(): Promise<void> {
       const button = document.createElement("button");
       button.textContent = "OK";
       button.onclick = (): Promise<void> => booking.dismiss();
-      line.append(`${booking.reason} `, button);
+      const { seat } = booking.args as { readonly seat: number };
+      const holder = seats.getSnapshot()?.[seat] ?? "";
+      const now = holder === ""
+        ? "is free again"
+        : `belongs to ${holder} already`;
+      line.append(`Seat ${seat + 1} ${now} `, button);
       return line;
     }));
   }
-  boat.subscribe(show);
-  replica.onPending(show);
+  seats.subscribe(show);
+  app.onPending(show);
   logDB.watch(show);
   show();
 }
