@@ -620,6 +620,42 @@ for (const isOld of [false, true]) {
   });
 }
 
+test("case B2: a submission that this history has refused is refused after its device has started over, not of unknown outcome [H19, U16]", async () => {
+  const server = new Server(43, {
+    validate: (_, cmd) =>
+      text(cmd).includes("bad") ? "No such boat" : undefined,
+  });
+  const { pair } = server;
+  await pair.start();
+  const device = new Device(pair, "bare");
+  await device.open();
+  await device.putDecided("a", "1");
+  // The device ends before it knows what became of its commands …
+  pair.isWithheld = true;
+  await Promise.all([device.put("b", "bad"), device.put("c", "1")]);
+  await pair.env.advance(1_000);
+  await device.close();
+  // … and its outbox knows more of its log than the log has.
+  const key = new BlockNames(1n).head;
+  const [bytes] = device.stores.outbox.get([key]);
+  const head = decodeHead({ key, bytes: bytes! }, 1n);
+  const { index, epoch } = head.session!.known!;
+  const known = { index: index + 100, epoch };
+  const session = { ...head.session!, known };
+  const put = [{ key, bytes: encodeHead(1n, { ...head, session }) }];
+  device.stores.outbox.write({ put }, "strict");
+
+  await device.open();
+  await device.until(() => device.db.state === "blocked");
+  assertEquals(device.pending, [["b", "queued"], ["c", "queued"]]);
+  pair.isWithheld = false;
+  await device.startOver();
+  assertEquals(device.pending, [["b", "refused"]]);
+  assertEquals(device.replica.pending()[0]?.reason, "No such boat");
+  assertEquals(await device.value("c"), "1");
+  await pair.closeAndCheck();
+});
+
 test("case B2: a replica that recovers while its server is restored does not adopt the other history by itself [H13, H19, R5]", async () => {
   const server = new Server(42, { limits: { farEntries: 10 } });
   const { pair } = server;
