@@ -32,6 +32,7 @@ import {
   type ErrProposalSkipped,
   ErrSystemBusy,
 } from "../rsm/errors.ts";
+import { isOtherCommand } from "../rsm/session_table.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
 import { ErrNewerCode, ErrOtherAuthor } from "../statemachine/errors.ts";
 import type { Result } from "../statemachine/types.ts";
@@ -218,14 +219,33 @@ export class DurableSession {
     const queue = this.#queue;
     const known = session && this.#sessionInfo(session.index);
     if (session !== undefined && known?.clientID === session.clientID) {
-      // They were applied, but the process ended before the outbox stored that.
-      const applied = queue.queuedUpTo(session.base + known.next - 1);
-      for (const submission of applied) queue.removeApplied(submission);
+      const decided = queue.queuedUpTo(session.base + known.next - 1);
+      for (const submission of decided) {
+        // The process ended before the outbox stored that it was applied.
+        if (this.#isApplied(session, submission)) {
+          queue.removeApplied(submission);
+        }
+      }
     }
     if (queue.size > 0) throw new ErrOtherPrincipal(queue.size, principal);
     this.#stored!.renewClient();
     this.#enter("lost");
     return true;
+  }
+
+  /** True if the state shows that a submission was applied as its series, and not refused. */
+  #isApplied(
+    { index, base }: OutboxSession,
+    { id, bytes }: QueuedSubmission,
+  ): boolean {
+    const machine = this.#machine;
+    const known = machine.outcomeOf(index, id - base);
+    if (
+      known === undefined || known.outcome === "skipped" ||
+      isOtherCommand(known.digest, bytes)
+    ) return false;
+    const { result } = known;
+    return result === undefined || machine.refusalOf(result) === undefined;
   }
 
   /** Starts to send. */

@@ -477,6 +477,40 @@ test("case A18: an outbox with commands of another principal rejects the start w
   await pair.closeAndCheck();
 });
 
+test("case A18: what another principal's submissions were refused with is kept for that principal, also if the outbox has not stored it [U18, U35]", async () => {
+  const server = new Server(82, {
+    validate: (_, cmd) =>
+      text(cmd).includes("bad") ? "No such boat" : undefined,
+  });
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  const device = new Device(pair, "disk");
+  await device.open("alice");
+  await device.putDecided("a", "1");
+  const { outbox } = device.stores;
+  server.disconnect();
+  await Promise.all([device.put("b", "bad"), device.put("c", "1")]);
+  const killed = outbox.list("", "~");
+  device.reconnect();
+  await device.until(() => device.pending.length === 1);
+  assertEquals(device.pending, [["b", "refused"]]);
+  // By then its machine is durable, and the process is killed before its outbox is.
+  await env.advance(60_000);
+  await device.close();
+  outbox.write({ deleteRanges: [["", "~"]], put: killed }, "strict");
+
+  const refused = await rejection(device.open("bob"));
+  assertInstanceOf(refused, ErrOtherPrincipal);
+  assertEquals([refused.commands, refused.principal], [1, "alice"]);
+  await device.close();
+  await device.open("alice");
+  await device.until(() => device.db.state === "live");
+  assertEquals(device.pending, [["b", "refused"]]);
+  assertEquals(device.replica.pending()[0]?.reason, "No such boat");
+  await pair.closeAndCheck();
+});
+
 test("H19 startOver() and exportData() of a cluster that was never started here are rejected", async () => {
   const host = new NodeHost({ outbox: new MemoryOutbox() });
   assertEquals(`${await rejection(host.exportData(1n))}`.includes("1"), true);
