@@ -554,6 +554,9 @@ export const OUTBOX_PERMITTED_COMMANDS_MAX: number = 4096;
 /** Most candidates for the session holder that an outbox remembers, in holders. */
 export const OUTBOX_HOLDERS_MAX: number = 1024;
 
+/** Start overs by which two copies of an outbox may differ and still be recognized as copies, in start overs. */
+export const OUTBOX_START_OVERS_MAX: number = 8;
+
 /** Most replicas whose owners a server remembers, in replicas. */
 export const SYNC_ORIGINS_MAX: number = 65_536;
 

@@ -27,6 +27,7 @@ import {
 } from "../options.ts";
 import { clustersUnder } from "../store/names.ts";
 import type { BlockStore, Durability } from "../store/store.ts";
+import { nextClientID } from "./client_chain.ts";
 import { BlockQueue, contentsOf, loadQueue } from "./block_queue.ts";
 import {
   BlockNames,
@@ -214,12 +215,15 @@ export class BlockOutbox implements Outbox, OutboxStore {
         ? []
         : commands.map((_, i) => decided + 1 + i)
           .filter((number) => !isPending.has(number));
-      const { session } = head;
+      const { session, clientID, lostSession } = head;
+      const isUsed = session?.clientID === clientID || lostSession > 0;
       const next: QueueHead = {
         ...head,
         sendLimit,
-        // Indexes and client ids of the other history mean nothing in this one.
-        clientID: env.random64(),
+        // Indexes of the other history mean nothing in this one. It may have sessions
+        // that were opened with the client id before the histories part; a copy of
+        // this outbox goes on with the same one.
+        clientID: isUsed ? nextClientID(clientID) : clientID,
         lostSession: 0,
         session: session &&
           { ...session, known: undefined, isSuperseded: true },

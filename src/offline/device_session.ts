@@ -10,6 +10,7 @@
 import { encodeText } from "../bytes.ts";
 import type { CurrentMachine } from "../nodehost/current_machine.ts";
 import type { OutboxParts, Purged } from "../nodehost/outbox.ts";
+import { clientIDsFrom } from "./client_chain.ts";
 import type { StoredSession } from "./stored_session.ts";
 
 const FNV_OFFSET = 14695981039346656037n;
@@ -29,18 +30,21 @@ export function deviceClientID(
   return hash;
 }
 
-/** Finds the session that this device opened in the cluster before its data was purged. */
+/** Finds the last session that this device opened in the cluster before its data was purged, by the client ids that it may have had. */
 function findPurged(
   machine: CurrentMachine,
-  clientID: bigint,
-): Purged | undefined {
-  const session = machine.sessionOf(clientID, 0, undefined);
-  const known = session === undefined
-    ? undefined
-    : machine.sessionInfo(session);
-  return session === undefined || known === undefined
-    ? undefined
-    : { session, decided: known.next - 1 };
+  clientIDs: readonly bigint[],
+): (Purged & { readonly clientID: bigint }) | undefined {
+  for (const clientID of clientIDs.toReversed()) {
+    const session = machine.sessionOf(clientID, 0, undefined);
+    const known = session === undefined
+      ? undefined
+      : machine.sessionInfo(session);
+    if (session !== undefined && known !== undefined) {
+      return { session, decided: known.next - 1, clientID };
+    }
+  }
+  return undefined;
 }
 
 /** Lookup of the sessions of this device, before the first session of an outbox is opened. */
@@ -83,15 +87,23 @@ export class DeviceLookup {
   async #lookUp(device: string): Promise<void> {
     const { context, machine, proposals, reads } = this.#parts;
     await reads.upToDate(this.#stopped);
-    const { principal } = this.#stored.client;
-    const clientID = deviceClientID(context.clusterID, principal, device);
-    const purged = this.isFresh ? findPurged(machine, clientID) : undefined;
-    if (purged !== undefined) {
-      this.purged = purged;
-      context.event({ type: "purged", ...purged });
+    const { principal, clientID } = this.#stored.client;
+    const clientIDs = clientIDsFrom(
+      deviceClientID(context.clusterID, principal, device),
+    );
+    const found = this.isFresh ? findPurged(machine, clientIDs) : undefined;
+    if (found !== undefined) {
+      const { session, decided } = found;
+      this.purged = { session, decided };
+      context.event({ type: "purged", session, decided });
       // A client id has one session at a time.
-      await proposals.retire(purged.session);
+      await proposals.retire(session);
     }
-    this.#stored.client = { ...this.#stored.client, clientID };
+    this.#stored.client = {
+      ...this.#stored.client,
+      clientID: found?.clientID ??
+        // The device has started over since.
+        (clientIDs.includes(clientID) ? clientID : clientIDs[0]!),
+    };
   }
 }

@@ -36,6 +36,7 @@ import { isOtherCommand } from "../rsm/session_table.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
 import { ErrNewerCode, ErrOtherAuthor } from "../statemachine/errors.ts";
 import type { Result } from "../statemachine/types.ts";
+import { hasLaterSession } from "./client_chain.ts";
 import { DeviceLookup } from "./device_session.ts";
 import { ErrOtherPrincipal, ErrOutboxCopied } from "./errors.ts";
 import { HistoryCheck } from "./history_check.ts";
@@ -103,6 +104,8 @@ export class DurableSession {
   #blocked: Error | undefined;
   /** Set from a refusal of commands as another principal's until a command is applied. */
   #isRefused = false;
+  /** Set once the device has started over, until a session is open again. */
+  #mustClaim = false;
   #isAdvancing = false;
   #isAdopting = false;
   #isSendScheduled = false;
@@ -548,8 +551,7 @@ export class DurableSession {
     if (!this.#is("opening")) return;
     const { id: index } = this.#opened;
     const known = this.#sessionInfo(index);
-    if (known !== undefined && (known.next > 1 || known.holder !== clientID)) {
-      // A copy of this outbox has opened it.
+    if (known !== undefined && this.#isOfCopy(known)) {
       return this.#onCopied(index);
     }
     const base = queue.undecided - 1;
@@ -558,8 +560,43 @@ export class DurableSession {
     await stored.permit(record, base, queue.last);
     if (!this.#is("opening")) return;
     stored.record = record;
-    this.#begin(this.#opened, clientID);
+    const holder = this.#mustClaim ? await this.#claimOpened(record) : clientID;
+    if (holder === undefined || !this.#is("opening")) return;
+    this.#begin(this.#opened, holder);
     this.#opened = undefined;
+    this.#mustClaim = false;
+  }
+
+  /** True if a copy of this outbox has used a session that was opened, or has started over on this history more often. */
+  #isOfCopy({ next, clientID, holder, owner }: SessionInfo): boolean {
+    const holders = this.#stored!.record?.holders ?? [clientID];
+    return next > 1 || !holders.includes(holder) ||
+      hasLaterSession(this.#machine, clientID, owner);
+  }
+
+  /**
+   * Claims a session that was opened, and returns its holder. Copies of the outbox that
+   * start over may have opened it at the same time, and may number their commands
+   * differently: only one of them may send.
+   */
+  async #claimOpened(record: OutboxSession): Promise<bigint | undefined> {
+    const { index, clientID } = record;
+    const stored = this.#stored!;
+    const holder = await stored.addHolder();
+    try {
+      if (this.#sessionInfo(index)?.holder !== holder) {
+        await this.#proposals.claim(index, clientID, holder);
+      }
+    } catch (error) {
+      if (!(error instanceof ErrInvalidSession)) throw error;
+      if (!this.#is("opening")) return undefined;
+      if (error.reason === "conflict") this.#onCopied(index);
+      else this.#giveUp(this.#opened!);
+      this.#opened = undefined;
+      return undefined;
+    }
+    stored.record = { ...stored.record!, holders: [holder] };
+    return holder;
   }
 
   /** True if the first command waits for its author: a session that another principal opens would be of no use to it. */
@@ -677,6 +714,7 @@ export class DurableSession {
     });
     this.#stored!.record = undefined;
     queue.hiddenUpTo = 0;
+    this.#mustClaim = true;
     this.#enter("lost");
     queue.changed();
   }

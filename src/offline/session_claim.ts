@@ -12,6 +12,7 @@ import type { Proposals } from "../nodehost/proposals.ts";
 import { ErrInvalidSession } from "../rsm/errors.ts";
 import { isOtherCommand } from "../rsm/session_table.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
+import { hasLaterSession } from "./client_chain.ts";
 import type { StoredSession } from "./stored_session.ts";
 import type { SubmissionQueue } from "./submission_queue.ts";
 
@@ -43,6 +44,8 @@ export async function claimSession(
   { machine, proposals, queue, stored, isWanted }: ClaimParts,
 ): Promise<Claimed | undefined> {
   const { index, clientID, base, known } = stored.record!;
+  const isOvertaken = ({ owner }: SessionInfo): boolean =>
+    hasLaterSession(machine, clientID, owner);
   /**
    * True if commands were sent through the session that the outbox does not have,
    * by a copy or before the outbox was restored: more than it has, or others under
@@ -62,7 +65,9 @@ export async function claimSession(
   if (!isWanted()) return undefined;
   const { holders } = stored.record!;
   const before = session();
-  if (before !== undefined && isBehind(before)) return "copied";
+  if (before !== undefined && (isBehind(before) || isOvertaken(before))) {
+    return "copied";
+  }
   const present = machine.sessionInfo(index)?.holder;
   let from = present !== undefined && holders.includes(present)
     ? present
@@ -84,7 +89,9 @@ export async function claimSession(
   if (!isWanted()) return undefined;
   const now = session();
   if (now === undefined) return "gone";
-  if (now.holder !== holder || isBehind(now)) return "copied";
+  if (now.holder !== holder || isBehind(now) || isOvertaken(now)) {
+    return "copied";
+  }
   const decided = queue.undecided - 1 - base;
   if (now.next - 1 < decided) {
     throw new ErrOtherHistory(

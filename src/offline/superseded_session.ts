@@ -51,25 +51,30 @@ export async function settleSuperseded(
   const { index, clientID, holders, base } = superseded;
   const { machine, proposals, reads, queue, outcomes, stopped } = parts;
   const upTo = queue.hiddenUpTo;
-  let next = 0;
-  if (queue.queuedUpTo(upTo).length > 0) {
-    await reads.upToDate(stopped);
-    const known = machine.sessionInfo(index);
-    if (known?.clientID === clientID && holders.includes(known.holder)) {
-      for (const submission of queue.queuedUpTo(upTo)) {
-        const series = submission.id - base;
-        if (series < known.next) {
-          settleInState(submission, index, series, parts);
-        }
+  await reads.upToDate(stopped);
+  const known = machine.sessionInfo(index);
+  const isOwn = known?.clientID === clientID;
+  const isHeld = isOwn && holders.includes(known.holder);
+  if (isHeld) {
+    for (const submission of queue.queuedUpTo(upTo)) {
+      const series = submission.id - base;
+      if (series < known.next) {
+        settleInState(submission, index, series, parts);
       }
-      // Commands still on their way must not be applied after this.
-      next = await proposals.retire(index);
     }
   }
-  for (const submission of queue.queuedUpTo(upTo)) {
+  // Commands still on their way must not be applied after this, also those of a
+  // copy of the outbox, which may have claimed the session here.
+  const next = isOwn ? await proposals.retire(index) : 0;
+  if (base + next - 1 > queue.lastInMemory) await queue.loadAll();
+  for (const submission of queue.queuedUpTo(Infinity)) {
     const { id } = submission;
-    if (id - base < next) outcomes.failed(id, resultLost(id));
-    else if (next === 0) queue.settleUnknown(submission);
+    const isUsed = id - base < next;
+    if (id > upTo) {
+      // Only a copy can have sent it.
+      if (isUsed) queue.settleUnknown(submission);
+    } else if (!isHeld || next === 0) queue.settleUnknown(submission);
+    else if (isUsed) outcomes.failed(id, resultLost(id));
   }
 }
 

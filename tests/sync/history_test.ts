@@ -3,6 +3,7 @@ import {
   type Entry,
   ErrOtherHistory,
   ErrOtherPrincipal,
+  ErrOutboxCopied,
   ErrUnknownOutcome,
   type HostEvent,
   type HostState,
@@ -34,6 +35,13 @@ import { caughtUp, Pair } from "./pair.ts";
 const config = { clusterID: 1n, nodeID: 2n };
 
 type Kind = "disk" | "memory" | "bare";
+
+/** Copies the blocks of a store into another one. */
+async function copied(store: MemoryBlockStore): Promise<MemoryBlockStore> {
+  const copy = new MemoryBlockStore();
+  copy.write({ put: await store.list("", "~") }, "strict");
+  return copy;
+}
 
 /** Machine on disk whose updates wait for a gate. */
 class SlowMachine extends OnDiskKVStateMachine {
@@ -79,8 +87,8 @@ class Device {
     this.gate.open();
   }
 
-  /** Starts a visit, with the name of the principal if one is signed in. */
-  async open(principal?: string): Promise<void> {
+  /** Starts a visit, with the name of the principal if one is signed in, and that of the device if it has one. */
+  async open(principal?: string, device?: string): Promise<void> {
     const { pair, stores, kind } = this;
     this.db = pair.client(kind === "memory" ? { copy: stores.copy } : {});
     this.states = [];
@@ -90,6 +98,7 @@ class Device {
       outbox: this.outbox,
       ...(kind === "bare" ? {} : { snapshots: this.snapshots }),
       ...(principal === undefined ? {} : { principal }),
+      ...(device === undefined ? {} : { device }),
       onEvent: (event) => this.events.push(event),
     });
     const started = kind === "disk"
@@ -171,9 +180,7 @@ class Server {
 
   /** Copies the data of the server. */
   async backup(): Promise<MemoryBlockStore> {
-    const copy = new MemoryBlockStore();
-    copy.write({ put: await this.#store.list("", "~") }, "strict");
-    return copy;
+    return await copied(this.#store);
   }
 
   /** Restarts the server on a backup, or on an empty log. */
@@ -372,6 +379,100 @@ test("case B2: submissions that were sent through a session the server does not 
   assertEquals(await device.value("b"), "");
   assertEquals(await device.value("c"), "1");
   await env.until(unknown.dismiss(), 10);
+  await pair.closeAndCheck();
+});
+
+/** Restores a server, of which a device and a copy of its outbox have a command that was never sent. */
+async function copies(
+  seed: number,
+  knows: "nothing" | "session" | "history",
+): Promise<{ device: Device; copy: Device; pair: Pair }> {
+  const server = new Server(seed);
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  const device = new Device(pair, "disk");
+  await device.open();
+  if (knows !== "nothing") await device.putDecided("a", "1");
+  const backup = await server.backup();
+  await device.putDecided("b", "1");
+  // The outbox has stored what it knows.
+  if (knows !== "session") await env.advance(10_000);
+  server.disconnect();
+  await device.close();
+  await device.open();
+  await device.put("c", "1");
+  const copy = new Device(pair, "disk");
+  copy.stores.outbox = await copied(device.stores.outbox);
+  await server.restore(backup);
+  await copy.open();
+  device.reconnect();
+  copy.reconnect();
+  await device.until(() => device.db.state === "blocked");
+  return { device, copy, pair };
+}
+
+test("H14 H19 of two copies of an outbox that start over on a restored server, one sends what is pending, and the other is refused [H3]", async () => {
+  for (const knows of ["nothing", "history"] as const) {
+    const { device, copy, pair } = await copies(82, knows);
+    const { env } = pair;
+    await copy.until(() => copy.db.state === "blocked");
+    device.replica = await env.until(device.host.startOver(1n), 50);
+    copy.replica = await env.until(copy.host.startOver(1n), 50);
+    await env.advance(5_000);
+    const all = [device, copy];
+    const refused = all.filter(({ pending }) => pending.length > 0);
+    assertEquals(refused.map(({ pending }) => pending), [[["c", "queued"]]]);
+    const [{ db, replica }] = refused as [Device];
+    assertEquals(db.state, "blocked");
+    assertInstanceOf(replica.status.error, ErrOutboxCopied);
+    replica.adoptOutbox();
+    assertEquals(refused[0]!.pending, [["c", "unknown"]]);
+    await refused[0]!.putDecided("d", "1");
+    await pair.closeAndCheck();
+  }
+});
+
+test("H14 H19 a device that starts over does not send what a copy of its outbox has sent through their session, which the restored server has [H3]", async () => {
+  const { device, copy, pair } = await copies(84, "session");
+  // It knows nothing of the history that is gone.
+  await copy.until(() => copy.pending.length === 0);
+  await device.startOver();
+  assertEquals(device.pending, [["c", "unknown"]]);
+  await device.putDecided("d", "1");
+  // Only one of them sends from then on.
+  const [later] = [await copy.put("e", "1")];
+  assertInstanceOf(
+    await pair.env.until(rejection(later.result), 20),
+    ErrOutboxCopied,
+  );
+  await pair.closeAndCheck();
+});
+
+test("H14 H19 a device with a name whose session the restored server has starts over, and is not taken for a copy [U1]", async () => {
+  const server = new Server(83);
+  const { pair } = server;
+  await pair.start();
+  const device = new Device(pair, "disk");
+  await device.open(undefined, "phone");
+  await device.putDecided("a", "1");
+  const backup = await server.backup();
+  for (const key of ["b", "c"]) {
+    await device.putDecided(key, "1");
+    server.disconnect();
+    await server.restore(await copied(backup));
+    device.reconnect();
+    await device.until(() => device.db.state === "blocked");
+    await device.startOver();
+    await device.putDecided("d", "1");
+    assertEquals(device.replica.status, { state: "running" });
+  }
+  // Its data is purged after that.
+  await device.close();
+  const purged = new Device(pair, "disk");
+  await purged.open(undefined, "phone");
+  await purged.until(() => purged.replica.purged !== undefined);
+  assertEquals(purged.replica.purged!.decided, 1);
   await pair.closeAndCheck();
 });
 
