@@ -9,6 +9,7 @@
 import { isPromise } from "../async.ts";
 import { isSameBytes } from "../bytes.ts";
 import { describe } from "../describe.ts";
+import { PLAIN_DEPTH_MAX } from "../limits.ts";
 import {
   ErrInvalidArguments,
   ErrSchemaAsync,
@@ -63,12 +64,30 @@ function textOf(command: string, issues: readonly SchemaIssue[]): string {
   ).join("; ");
 }
 
+/** Copy of arrays and plain objects, with everything else as it is: some libraries change what they validate, and plain data are frozen. */
+function mutableCopy(value: unknown, depth = 0): unknown {
+  if (
+    typeof value !== "object" || value === null || depth > PLAIN_DEPTH_MAX
+  ) return value;
+  const prototype = Object.getPrototypeOf(value);
+  if (prototype === Array.prototype) {
+    return (value as unknown[]).map((part) => mutableCopy(part, depth + 1));
+  }
+  if (prototype !== Object.prototype && prototype !== null) return value;
+  const copy = Object.create(prototype);
+  for (const key of Reflect.ownKeys(value)) {
+    const part = (value as Record<PropertyKey, unknown>)[key];
+    copy[key] = mutableCopy(part, depth + 1);
+  }
+  return copy;
+}
+
 function validate<O>(
   command: string,
   schema: Schema<unknown, O>,
   value: unknown,
 ): SchemaResult<O> {
-  const result = schema["~standard"].validate(value);
+  const result = schema["~standard"].validate(mutableCopy(value));
   if (isPromise(result)) {
     result.catch(() => {});
     throw new ErrSchemaAsync(

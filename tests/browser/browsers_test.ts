@@ -6,6 +6,7 @@ import { register, Stage } from "./suites.ts";
 
 const CORE = "tests/browser/core_suite.ts";
 const STORED = "tests/indexeddb/browser_suite.ts";
+const TYPED = "tests/typed/browser_suite.ts";
 
 const stage = new Stage();
 
@@ -21,6 +22,7 @@ async function load(path: string): Promise<readonly Case[]> {
 }
 
 const stored = await load(STORED);
+const typed = await load(TYPED);
 
 for (const engine of ENGINES) {
   register(stage, engine, { path: CORE }, core);
@@ -34,4 +36,5 @@ for (const engine of ENGINES) {
     (name) => !name.startsWith("Memory"),
   );
   register(stage, engine, { path: STORED }, stored);
+  register(stage, engine, { path: TYPED, minify: true }, typed);
 }

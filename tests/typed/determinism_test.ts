@@ -1,0 +1,7 @@
+import { cases } from "./browser_suite.ts";
+
+for (const { name, run } of cases) {
+  Deno.test(name, async () => {
+    await run();
+  });
+}
