@@ -44,15 +44,15 @@ export async function claimSession(
   { machine, proposals, queue, stored, isWanted }: ClaimParts,
 ): Promise<Claimed | undefined> {
   const { index, clientID, base, known } = stored.record!;
-  const isOvertaken = ({ owner }: SessionInfo): boolean =>
-    hasLaterSession(machine, clientID, owner);
   /**
    * True if commands were sent through the session that the outbox does not have,
    * by a copy or before the outbox was restored: more than it has, or others under
-   * the numbers of those it has. The last one sent is never acknowledged yet.
+   * the numbers of those it has. The last one sent is never acknowledged yet. Also
+   * true if a copy has started over on this history more often, and has a session.
    */
-  const isBehind = ({ next }: SessionInfo): boolean => {
+  const isBehind = ({ next, owner }: SessionInfo): boolean => {
     if (next > queue.loaded + 1 - base) return true;
+    if (hasLaterSession(machine, clientID, owner)) return true;
     return queue.queuedUpTo(base + next - 1).some(({ id, bytes }) =>
       isOtherCommand(machine.outcomeOf(index, id - base)?.digest, bytes)
     );
@@ -65,9 +65,7 @@ export async function claimSession(
   if (!isWanted()) return undefined;
   const { holders } = stored.record!;
   const before = session();
-  if (before !== undefined && (isBehind(before) || isOvertaken(before))) {
-    return "copied";
-  }
+  if (before !== undefined && isBehind(before)) return "copied";
   const present = machine.sessionInfo(index)?.holder;
   let from = present !== undefined && holders.includes(present)
     ? present
@@ -89,9 +87,7 @@ export async function claimSession(
   if (!isWanted()) return undefined;
   const now = session();
   if (now === undefined) return "gone";
-  if (now.holder !== holder || isBehind(now) || isOvertaken(now)) {
-    return "copied";
-  }
+  if (now.holder !== holder || isBehind(now)) return "copied";
   const decided = queue.undecided - 1 - base;
   if (now.next - 1 < decided) {
     throw new ErrOtherHistory(

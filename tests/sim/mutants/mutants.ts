@@ -455,6 +455,14 @@ export const MUTANTS: readonly Mutant[] = [
     changes: "copies",
   },
   {
+    name: "copies of an outbox start over with client ids of their own",
+    file: "src/offline/block_outbox.ts",
+    find: "isUsed ? nextClientID(clientID) : clientID",
+    replace: "env.random64()",
+    seeds: 250,
+    changes: "restores,copies",
+  },
+  {
     name: "refusal not stored",
     file: "src/offline/submission_queue.ts",
     find: 'this.#noteSettled(submission, "refused");\n',
