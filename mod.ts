@@ -45,6 +45,7 @@ export type {
   CreateOnDiskStateMachineFunc,
   CreateStateMachineFunc,
   Forked,
+  IActivation,
   IAdmit,
   IConcurrentStateMachine,
   IExtended,

@@ -43,6 +43,8 @@ Usage: sampan <command> [options]
   log verify                      verify all logs and snapshots
   log skip INDEX                  make every replica skip an entry, and
                                   restart the cluster if it has failed
+  activate CHANGE                 activate a change of behaviour of a typed
+                                  machine in the server that runs it
   backup FILE                     write a backup of the folder to a new file
   restore FILE                    create a data folder from a backup
   schema lock MODULE              write what the typed machines that a module
@@ -51,7 +53,8 @@ Usage: sampan <command> [options]
 
 Options:
   --data FOLDER      the data folder (default: data)
-  --cluster N        the cluster, by its id (export, import, skip: required; log: all)
+  --cluster N        the cluster, by its id (export, import, skip, activate:
+                     required; log: all)
   --reason TEXT      reason to skip the entry (log skip: required); its author sees it
   --url URL          export from, or import into, a server over HTTP instead
   --token TOKEN      the token for that server; better in the variable SAMPAN_TOKEN
@@ -100,6 +103,7 @@ const COMMANDS: Readonly<
   "log stat": { options: ["data", "cluster"] },
   "log verify": { options: ["data", "cluster"] },
   "log skip": { options: ["data", "cluster", "reason"], argument: "INDEX" },
+  "activate": { options: ["data", "cluster"], argument: "CHANGE" },
   "backup": { options: ["data"], argument: "FILE" },
   "restore": { options: ["data"], argument: "FILE" },
   "schema lock": { options: ["lock"], argument: "MODULE" },
@@ -217,6 +221,8 @@ function callOf(command: Command): Call {
       return { name, args: only };
     case "log skip":
       return { name, args: skipArguments(command) };
+    case "activate":
+      return { name, args: { cluster: clusterOf(command), change: file } };
     case "backup":
       return { name, args: { file: resolve(file) } };
     default:

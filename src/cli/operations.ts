@@ -25,7 +25,7 @@ import {
   removeFile,
   syncDirectory,
 } from "../sqlite/files.ts";
-import { ErrUpdateFailed } from "../nodehost/errors.ts";
+import { ErrClusterNotFound, ErrUpdateFailed } from "../nodehost/errors.ts";
 import { ErrStoreCorrupted, ErrStoreFull } from "../store/errors.ts";
 
 /** Value that JSON can represent. */
@@ -91,6 +91,8 @@ export interface Operations {
     readonly index: number;
     readonly reason: string;
   };
+  /** Activates a change of behaviour of the machine of a cluster, in the server that runs it. */
+  readonly activate: { readonly cluster: string; readonly change: string };
   /** Writes a backup of the folder to a new file. */
   readonly backup: { readonly file: string };
 }
@@ -118,6 +120,8 @@ export function run(call: Call, context: Context): Promise<Outcome> {
       return logVerify(context, call.args);
     case "log skip":
       return logSkip(context, call.args);
+    case "activate":
+      return activate(context, call.args);
     case "backup":
       return takeBackup(context, call.args);
   }
@@ -567,6 +571,20 @@ async function logSkip(
     { cluster, index, reason: skipped.reason, restarted: lines.length > 1 },
     lines,
   );
+}
+
+async function activate(
+  { host }: Context,
+  { cluster, change }: Operations["activate"],
+): Promise<Outcome> {
+  const clusterID = BigInt(cluster);
+  // The change is known to the code of the running machine only.
+  const replica = host.replica(clusterID);
+  if (replica === undefined) throw new ErrClusterNotFound(clusterID);
+  await replica.activateChange(change);
+  return done({ cluster, change }, [
+    `Change ${change} of cluster ${cluster} is active`,
+  ]);
 }
 
 async function takeBackup(

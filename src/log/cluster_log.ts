@@ -20,7 +20,9 @@ import {
   ErrCompacted,
   ErrOtherHistory,
 } from "./errors.ts";
+import { SharedAnnouncements } from "./announcements.ts";
 import type {
+  Announcements,
   Checkpoint,
   CheckpointBoard,
   Log,
@@ -119,6 +121,8 @@ export abstract class ClusterLog {
   readonly waiting: Set<() => void> = new Set();
   /** Exchange of checkpoints between replicas. */
   readonly board: CheckpointBoard = new MemoryCheckpointBoard();
+  /** Announcements of the replicas. */
+  readonly announcements: SharedAnnouncements = new SharedAnnouncements();
   /** Reports whether appends can be stored. */
   readonly storage: StorageState = new StorageState();
   /** Known epochs, oldest first. */
@@ -334,6 +338,7 @@ class LogHandle implements Log {
   readonly #onClose: (log: LogHandle) => void;
   readonly #readers = new Set<ClusterLogReader>();
   readonly #retentions = new Set<() => void>();
+  #announcements: Announcements | undefined;
   #closed = false;
 
   constructor(
@@ -353,6 +358,10 @@ class LogHandle implements Log {
 
   get storage(): LogStorage {
     return this.#cluster.storage;
+  }
+
+  get announcements(): Announcements {
+    return this.#announcements ??= this.#cluster.announcements.of(this);
   }
 
   #check(): ClusterLog {
@@ -426,6 +435,7 @@ class LogHandle implements Log {
   close(): MaybePromise<void> {
     if (!this.#closed) {
       this.#closed = true;
+      this.#cluster.announcements.remove(this);
       for (const reader of [...this.#readers]) reader.close();
       for (const release of [...this.#retentions]) release();
       this.#cluster.nodes.delete(this.#nodeID);

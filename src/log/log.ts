@@ -106,6 +106,18 @@ export interface CheckpointBoard {
   ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined>;
 }
 
+/** Optional part of a log that several replicas append to: the changes of behaviour that the code of each live one knows. */
+export interface Announcements {
+  /** True if this replica announced itself first of all live ones. */
+  readonly isFirst: boolean;
+  /** Announces the changes that the code of this replica knows, until its log is closed; undefined while it starts. */
+  announce(changes: readonly string[] | undefined): void;
+  /** True if all live replicas have announced that they know a change. */
+  isKnown(change: string): boolean;
+  /** Calls `listener` after each change; returns a function that ends the calls. */
+  watch(listener: () => void): () => void;
+}
+
 /** Optional part of a log: reports whether appends can be stored. */
 export interface LogStorage {
   /** Error of the last write, such as an `ErrStoreFull`, while nothing can be stored; undefined otherwise. */
@@ -201,6 +213,8 @@ export interface Log {
   readonly snapshots?: SnapshotSource | undefined;
   /** Exchange of checkpoints, if the log has one. */
   readonly checkpoints?: CheckpointBoard | undefined;
+  /** Announcements of the replicas on the log, if it is ordered in this process. */
+  readonly announcements?: Announcements | undefined;
   /** State of the storage, if the log is stored in this process. */
   readonly storage?: LogStorage | undefined;
   /** Closes the log; pending calls fail with `ErrClusterClosed`. Idempotent. */

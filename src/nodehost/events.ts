@@ -53,6 +53,12 @@ export type HostEvent =
       readonly failure: unknown;
     }
     | {
+      /** The code that activates changes of behaviour could not be loaded; the next start tries again. */
+      readonly type: "activation failed";
+      /** Cause of the failure. */
+      readonly error: unknown;
+    }
+    | {
       /** The replica continues without an entry that an operator decided to skip, after `update()` threw at it or it was applied (H17). */
       readonly type: "entry skipped";
       /** The entry, with the reason. */

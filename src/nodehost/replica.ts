@@ -30,6 +30,8 @@ import { configRecord } from "../rsm/record_codec.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
+import { ErrNotImplemented } from "../statemachine/errors.ts";
+import type { IActivation } from "../statemachine/machines.ts";
 import {
   type MaybePromise,
   OnDiskStateMachine,
@@ -47,6 +49,7 @@ import { ReplicaContext, type ReplicaPorts } from "./context.ts";
 import { CurrentMachine } from "./current_machine.ts";
 import { DiskSync } from "./disk_sync.ts";
 import { DivergenceMonitor } from "./divergence_monitor.ts";
+import { loadOnDemand } from "./load.ts";
 import type {
   Outbox,
   PendingPage,
@@ -159,6 +162,7 @@ export class Replica<Q = unknown, A = unknown> {
       (cause) => void this.#fail(cause),
     );
     const { log, stopped } = context;
+    log.announcements?.announce(undefined);
     this.clusterID = context.clusterID;
     this.nodeID = context.nodeID;
     this.type = context.type;
@@ -441,6 +445,28 @@ export class Replica<Q = unknown, A = unknown> {
   }
 
   /**
+   * Activates a change of behaviour that the machine knows, whether or not every
+   * live replica on the log has announced that it knows it: replicas with older code
+   * stop at it. Resolves once it is applied here. Needed only where a live replica
+   * is not to be waited for: otherwise the host that orders the log does it.
+   *
+   * @throws ErrNotImplemented if the machine has no such changes, or a server orders its log
+   */
+  async activateChange(change: string): Promise<void> {
+    this.#context.stopped.throwIfAborted();
+    const { activation } = this.#machine.current.machine;
+    if (activation === undefined || this.#context.remote !== undefined) {
+      throw new ErrNotImplemented(
+        activation === undefined
+          ? "Machine has no changes of behaviour to activate"
+          : "Change of behaviour is activated by the server that orders the log",
+      );
+    }
+    const cmd = activation.activation(change);
+    if (cmd !== undefined) await this.propose(cmd);
+  }
+
+  /**
    * Queries the state machine. Linearizable: the answer reflects every proposal
    * that had its result, on any replica, before the call (H2). Rejects with what
    * `lookup()` throws (R4).
@@ -615,6 +641,8 @@ export class Replica<Q = unknown, A = unknown> {
       return await stateMachine.close();
     }
     machine.start(stateMachine);
+    const { activation } = stateMachine.machine;
+    context.log.announcements?.announce(activation?.changes ?? []);
     const snapshotter = new Snapshotter(context, machine, retain);
     const diskSync = this.type === OnDiskStateMachine
       ? new DiskSync(context, machine, snapshotter, this.#outbox)
@@ -634,8 +662,27 @@ export class Replica<Q = unknown, A = unknown> {
     await this.#writeConfig();
     stopped.throwIfAborted();
     await loop.start();
+    if (activation !== undefined && context.remote === undefined) {
+      await this.#activateChanges(activation);
+    }
     this.#outbox?.start();
     if (isRemote) snapshotter.saveRemoteState();
+  }
+
+  /** Activates changes of behaviour that this code knows, as the log is ordered here. */
+  async #activateChanges({ changes }: IActivation): Promise<void> {
+    if (changes.length === 0) return;
+    try {
+      const { activateChanges } = await loadOnDemand();
+      activateChanges(
+        this.#context,
+        this.#machine,
+        (cmd) => this.#proposals.propose(cmd, undefined, undefined),
+      );
+    } catch (error) {
+      // The code could not be loaded: the next start tries again.
+      this.#context.event({ type: "activation failed", error });
+    }
   }
 
   /** Appends the configuration of the cluster as the first record of an empty log, if this replica has some to set (H4). */

@@ -11,6 +11,7 @@ import type {
   CreateConcurrentStateMachineFunc,
   CreateOnDiskStateMachineFunc,
   CreateStateMachineFunc,
+  IActivation,
   IAdmit,
   IConcurrentStateMachine,
   IExtended,
@@ -58,6 +59,8 @@ export interface ManagedMachine {
   readonly refusal: ((result: Result) => string | undefined) | undefined;
   /** Calls `IAdmit.admit()`; undefined if the machine lacks it. */
   readonly admit: IAdmit["admit"] | undefined;
+  /** Changes of behaviour of the machine; undefined if it has none. */
+  readonly activation: IActivation | undefined;
   /** Value of `IStateVersion.stateVersion`; 0 if the machine lacks it. */
   readonly stateVersion: number;
   /** Calls `IFork.fork()`; undefined if the machine lacks it. */
@@ -300,6 +303,7 @@ function manageCommon<
   | "hasHash"
   | "refusal"
   | "admit"
+  | "activation"
   | "stateVersion"
   | "fork"
   | "open"
@@ -324,6 +328,10 @@ function manageCommon<
     hostState: undefined,
     hasHash: typeof getHash === "function",
     refusal: refusalOf(machine),
+    activation: typeof (machine as Partial<IActivation>).activation ===
+        "function"
+      ? machine as unknown as IActivation
+      : undefined,
     admit: typeof admit === "function" ? admit.bind(machine) : undefined,
     stateVersion: stateVersionOf(machine),
     fork: forkOf(machine, manage),

@@ -258,6 +258,21 @@ export interface IAdmit {
   ): string | undefined;
 }
 
+/**
+ * Optional, beyond Dragonboat's contract: changes of behaviour, each of which counts
+ * from a command in the log on, which the host that orders the cluster appends.
+ */
+export interface IActivation {
+  /** Names of the changes that this code knows. Constant for an instance. */
+  readonly changes: readonly string[];
+  /**
+   * Returns the command from which on a change counts; undefined if it counts
+   * already. A host whose log is its own appends that of each change once every
+   * live replica on its log knows the change.
+   */
+  activation(change: string): Uint8Array | undefined;
+}
+
 /** Fork of a machine of kind `M`: its `update()` and `lookup()`. */
 export type Forked<M extends { update: unknown; lookup: unknown }> =
   & Pick<M, "update" | "lookup">

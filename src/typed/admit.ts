@@ -64,7 +64,7 @@ export function admitCommand(
 
 function admitActivation(core: MachineCore, cmd: Uint8Array): undefined {
   const change = decodeCommand(cmd)?.args;
-  if (typeof change !== "string" || core.changes.has(change)) return undefined;
+  if (typeof change !== "string" || core.known.has(change)) return undefined;
   throw new ErrNewerCode(
     `Change ${
       describe(change)

@@ -58,6 +58,18 @@ export function encodeCommand(
   return writer.finish();
 }
 
+/** Encodes the activation of a change: the same bytes each time, since a second one has no effect. */
+export function encodeActivation(change: string): Uint8Array<ArrayBuffer> {
+  return encodeCommand({
+    name: "",
+    version: 0,
+    at: 0,
+    by: null,
+    seed: new Uint8Array(SEED_BYTES),
+    args: change,
+  });
+}
+
 /** Command without its arguments, for a decision about it. */
 export type EnvelopeHead = Pick<Envelope, "name" | "version" | "by">;
 

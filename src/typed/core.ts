@@ -8,6 +8,7 @@
  */
 
 import type {
+  IActivation,
   IAdmit,
   IConcurrentStateMachine,
   IExtended,
@@ -145,6 +146,7 @@ export type Follower = (
 /** State machine of a definition: concurrent, with state hash, forks and rejections. */
 export type TypedMachine =
   & IConcurrentStateMachine<TypedQuery, unknown>
+  & IActivation
   & IAdmit
   & IExtended
   & IHash
@@ -168,8 +170,10 @@ export interface MachineCore {
   >;
   /** Conversions of states by version. */
   readonly migrations: Readonly<Record<number, (old: OldState) => OldState>>;
-  /** Names of the known changes of behaviour. */
+  /** Names of the changes of behaviour that the definition lists. */
   readonly changes: ReadonlySet<string>;
+  /** Names of the changes that this code knows: those, and the versions of the state. */
+  readonly known: ReadonlySet<string>;
   /** True if commands of newer code are rejected. */
   readonly rejectsNewer: boolean;
   /** Functions to be called before commands are run, by the seeds of the commands. */
@@ -190,6 +194,32 @@ export function upcast(
     newest = command.upcast[from]!(newest);
   }
   return newest;
+}
+
+/** Beginning of the names of changes that belong to the library. */
+export const LIBRARY_CHANGE = "sampan:";
+
+/** Name of the change from which on a version of the state's shape counts: older code stops there. */
+function stateChange(version: number): string {
+  return `${LIBRARY_CHANGE}state:${version}`;
+}
+
+/** Names of the changes that code with a version of the state knows: its own, and that version and those before it. */
+export function knownChanges(
+  version: number,
+  changes: readonly string[],
+): ReadonlySet<string> {
+  const known = new Set(changes);
+  for (let i = 2; i <= version; i++) known.add(stateChange(i));
+  return known;
+}
+
+/** True for the change to a version of the state that is not the newest one: it is not activated by itself any more. */
+export function isSuperseded(
+  { version }: MachineCore,
+  change: string,
+): boolean {
+  return change.startsWith(LIBRARY_CHANGE) && change !== stateChange(version);
 }
 
 const cores = /* @__PURE__ */ new WeakMap<object, MachineCore>();

@@ -24,6 +24,8 @@ import {
   type AnyCommand,
   type CommandContext,
   coreOf,
+  knownChanges,
+  LIBRARY_CHANGE,
   type MachineCore,
   type OldState,
   setCore,
@@ -187,6 +189,16 @@ export class MachineDefinition<
     const { name, version, migrate: migrations = {}, onThrow } = options;
     this.name = name;
     this.version = version;
+    for (const change of options.changes ?? []) {
+      if (typeof change === "string" && !change.startsWith(LIBRARY_CHANGE)) {
+        continue;
+      }
+      throw new ErrInvalidDefinition(
+        `Machine ${name} has the change ${
+          describe(change)
+        }; give a name that does not begin with "${LIBRARY_CHANGE}"`,
+      );
+    }
     checkVersion(`Machine ${name}`, version, migrations, "migrate");
     const core: MachineCore = {
       name,
@@ -197,6 +209,7 @@ export class MachineDefinition<
       ),
       migrations,
       changes: new Set(options.changes),
+      known: knownChanges(version, options.changes ?? []),
       rejectsNewer: options.newer === "reject",
       followers: new Map(),
       newState: () =>

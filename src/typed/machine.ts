@@ -9,6 +9,7 @@
 import { describe } from "../describe.ts";
 import type {
   Forked,
+  IActivation,
   IAdmit,
   IConcurrentStateMachine,
   IExtended,
@@ -26,10 +27,11 @@ import type {
 } from "../statemachine/types.ts";
 import { TOUCHED_COMMANDS_MAX } from "../limits.ts";
 import { admitCommand } from "./admit.ts";
-import { decodeCommand, type Envelope } from "./command.ts";
+import { decodeCommand, encodeActivation, type Envelope } from "./command.ts";
 import {
   type AnyCommand,
   type CommandContext,
+  isSuperseded,
   LibraryQuery,
   type MachineCore,
   type QueriedMachine,
@@ -91,6 +93,7 @@ class Context implements CommandContext {
 export class DefinedMachine
   implements
     IConcurrentStateMachine<TypedQuery, unknown>,
+    IActivation,
     IAdmit,
     IExtended,
     IHash,
@@ -114,6 +117,28 @@ export class DefinedMachine
     this.#definition = definition;
     this.stateVersion = this.#definition.version;
     this.#state = this.#definition.newState();
+  }
+
+  /** Names of the changes that this code knows, with those of the state's version. */
+  get changes(): readonly string[] {
+    return [...this.#definition.known];
+  }
+
+  /**
+   * Returns the command that activates a change, undefined if it is active (Y7).
+   *
+   * @throws ErrInvalidDefinition if the definition does not list it in `changes`
+   */
+  activation(change: string): Uint8Array | undefined {
+    const { known, name } = this.#definition;
+    if (!known.has(change)) {
+      throw new ErrInvalidDefinition(
+        `Machine ${name} does not list ${describe(change)} in its \`changes\``,
+      );
+    }
+    return this.#active.has(change) || isSuperseded(this.#definition, change)
+      ? undefined
+      : encodeActivation(change);
   }
 
   /**
@@ -249,7 +274,7 @@ export class DefinedMachine
   #activate(entry: Entry, { args }: Envelope): Result {
     if (typeof args !== "string") return rejected("sampan:malformed");
     if (this.#active.has(args)) return accepted(undefined);
-    if (!this.#definition.changes.has(args)) {
+    if (!this.#definition.known.has(args)) {
       return this.#rejectNewer(`Change ${describe(args)}, activated`, entry);
     }
     this.#active = new Map(this.#active).set(args, entry.index);

@@ -291,7 +291,7 @@ class Loader {
   }
 
   #header(frame: PlainReader): void {
-    const { name, version, changes } = this.#definition;
+    const { name, version, known } = this.#definition;
     const saved = frame.string();
     if (saved !== name) {
       throw new ErrTypedSnapshot(
@@ -307,7 +307,7 @@ class Loader {
     for (let count = frame.varint(); count > 0; count--) {
       const change = frame.string();
       this.#active.set(change, frame.varint());
-      if (!changes.has(change)) {
+      if (!known.has(change)) {
         throw new ErrNewerCode(
           `Change ${
             describe(change)

@@ -1,3 +1,4 @@
+import { defineMachine } from "../../src/typed/mod.ts";
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import {
   ConcurrentKVStateMachine,
@@ -359,4 +360,39 @@ test("H17 sampan log skip skips an entry, in a running server and in a folder", 
   for (const wrong of [["3"], ["x", "--reason", "a"], ["0", "--reason", "a"]]) {
     assertEquals((await sampan("log", "skip", ...wrong, ...args)).code, 2);
   }
+});
+
+test("Y7 sampan activate activates a change of a typed machine in the server that runs it", async (folder) => {
+  const path = `${folder}/data`;
+  const { create } = defineMachine({
+    name: "notes",
+    version: 1,
+    state: () => ({}),
+    changes: ["loud"],
+    commands: {},
+    queries: {},
+  });
+  const args = ["--cluster", "1", "--data", path];
+  {
+    await using data = await DataFolder.open(path);
+    await using host = new NodeHost({ logDB: data.logDB });
+    // Not by itself.
+    await host.startConcurrentCluster(
+      () => Object.defineProperty(create(), "changes", { value: [] }),
+      { clusterID: 1n, nodeID: 1n },
+    );
+    await using _control = serveControl(host, data)!;
+    const { out, err } = await sampan("activate", "loud", ...args);
+    assertEquals(err, "");
+    assertMatch(out, /Change loud of cluster 1 is active/);
+    assertEquals(host.replica(1n)!.appliedIndex, 2);
+    assertEquals((await sampan("activate", "loud", ...args)).code, 0);
+    assertEquals(host.replica(1n)!.appliedIndex, 2);
+    const refused = await sampan("activate", "unheard", ...args);
+    assertEquals(refused.code, 1);
+    assertMatch(refused.err, /"unheard"/);
+  }
+  const stopped = await sampan("activate", "loud", ...args);
+  assertEquals(stopped.code, 1);
+  assertMatch(stopped.err, /not started on this host/);
 });

@@ -3,16 +3,21 @@ import {
   assertEquals,
   assertInstanceOf,
   assertRejects,
+  assertThrows,
 } from "@std/assert";
 import {
+  ErrNotImplemented,
   MemoryLogDB,
   MemoryOutbox,
   NodeHost,
   type Replica,
 } from "../../mod.ts";
+import { recordAt, RecordKind } from "../../src/log/records.ts";
+import { RecordCursor } from "../../src/rsm/record_codec.ts";
 import { decodeCommand, encodeCommand } from "../../src/typed/command.ts";
 import {
   defineMachine,
+  ErrInvalidDefinition,
   ErrNewerCode,
   ErrOtherAuthor,
   type MachineDefinition,
@@ -448,4 +453,153 @@ Deno.test("Y5 the server checks the author by itself, whatever the page does, an
       ),
     }),
   });
+});
+
+// ---------------------------------------------------------------- activation
+
+const define = (version: number, changes: readonly string[]) =>
+  defineMachine({
+    name: "loud",
+    version,
+    state: () => ({ notes: [] as string[] }),
+    migrate: version === 1 ? {} : { 1: (old) => old },
+    changes,
+    commands: {
+      note: {
+        args: anything<string>(),
+        run: (s, text, ctx) => {
+          const isLoud = changes.includes("loud") && ctx.since("loud");
+          s.notes = [...s.notes, isLoud ? text.toUpperCase() : text];
+        },
+      },
+    },
+    queries: { notes: (s) => s.notes },
+  });
+const quiet = define(1, []);
+const loud = define(1, ["loud"]);
+const reshaped = define(2, ["loud"]);
+
+/** Changes that are activated in the log of a replica. */
+async function activated(logDB: MemoryLogDB): Promise<unknown[]> {
+  const log = await logDB.open(1n, 99n);
+  const reader = await log.read(0);
+  const found: unknown[] = [];
+  for (let left = reader.lastAtStart; left > 0;) {
+    const { records } = await reader.next();
+    left -= records.ends.length;
+    for (let i = 0; i < records.ends.length; i++) {
+      const cursor = new RecordCursor();
+      const record = recordAt(records, i);
+      cursor.read(record, 0, record.length);
+      if (cursor.kind !== RecordKind.Proposal) continue;
+      const command = decodeCommand(record.subarray(cursor.start));
+      if (command?.name === "") found.push(command.args);
+    }
+  }
+  await log.close();
+  return found;
+}
+
+// deno-lint-ignore explicit-function-return-type
+async function startOn(
+  logDB: MemoryLogDB,
+  code: Pick<typeof quiet, "create">,
+  nodeID = 1n,
+) {
+  const host = new NodeHost({ logDB });
+  const replica = await host.startConcurrentCluster(code.create, {
+    clusterID: 1n,
+    nodeID,
+  });
+  const note = (text: string) =>
+    replica.propose(encodeCommand({
+      name: "note",
+      version: 1,
+      at: 0,
+      by: null,
+      seed: new Uint8Array(16),
+      args: text,
+    }));
+  const notes = () => replica.read({ name: "notes", args: [] });
+  return { host, replica, note, notes };
+}
+
+Deno.test("Y7 a host that orders its log activates a change by itself, before anything that is proposed after its start, and once", async () => {
+  const logDB = new MemoryLogDB();
+  const before = await startOn(logDB, quiet);
+  await before.note("a");
+  await before.host.stop();
+  for (const text of ["b", "c"]) {
+    const { host, note, notes } = await startOn(logDB, loud);
+    await note(text);
+    assertEquals((await notes() as string[]).at(-1), text.toUpperCase());
+    await host.stop();
+  }
+  assertEquals(await activated(logDB), ["loud"]);
+  const error = await assertRejects(() => startOn(logDB, quiet)) as Error;
+  assert(`${error} ${error.cause}`.includes("load the newer code"), `${error}`);
+  await logDB.close();
+});
+
+Deno.test("Y7 with several hosts on a log, a change is activated once each live one has announced that it knows it, or by hand", async () => {
+  const logDB = new MemoryLogDB();
+  const old = await startOn(logDB, quiet, 1n);
+  const new2 = await startOn(logDB, loud, 2n);
+  const new3 = await startOn(logDB, loud, 3n);
+  await new2.note("a");
+  assertEquals(await activated(logDB), []);
+  await old.host.stop();
+  await new3.note("b");
+  assertEquals(await new2.notes(), ["a", "B"]);
+  assertEquals(await new3.notes(), ["a", "B"]);
+  assertEquals(await activated(logDB), ["loud"]);
+  // Not waiting for an older host is the operator's decision: it stops.
+  const newest = await startOn(logDB, reshaped, 4n);
+  await newest.note("c");
+  assertEquals(await activated(logDB), ["loud"]);
+  await newest.replica.activateChange("sampan:state:2");
+  await newest.replica.activateChange("sampan:state:2");
+  assertEquals(await activated(logDB), ["loud", "sampan:state:2"]);
+  assertInstanceOf(new2.replica.error, ErrNewerCode);
+  assertEquals(await newest.notes(), ["a", "B", "C"]);
+  await assertRejects(
+    () => newest.replica.activateChange("unheard"),
+    ErrInvalidDefinition,
+    '"unheard"',
+  );
+  for (const { host } of [new2, new3, newest]) await host.stop();
+  await logDB.close();
+});
+
+Deno.test("Y7 pages with older code stop at an activation and go on after the reload, and a page cannot activate", async () => {
+  const code: Record<string, Code> = { server: quiet, 2: quiet, 3: reshaped };
+  await fleet(code, async (world) => {
+    const a = await world.addDevice("a");
+    const b = await world.addDevice("b");
+    const app = () => typed(pageOf(a), quiet);
+    await (await app().do.note("a")).result;
+    await (await typed(pageOf(b), reshaped).do.note("b")).result;
+    await assertRejects(
+      () => b.replica.activateChange("loud"),
+      ErrNotImplemented,
+      "by the server",
+    );
+    // Both shapes of the state are in use: their hashes are not compared.
+    assertEquals(world.server.replica.status.state, "running");
+    code.server = reshaped;
+    await restart(world.server);
+    await world.sleep(60_000);
+    await assertRejects(() => app().ask.notes(), ErrNewerCode);
+    await app().do.note("c");
+    assertEquals(b.logDB.status.state, "live");
+    await a.stop();
+    code[2] = reshaped;
+    await a.start();
+    await world.settle();
+    assertEquals(await typed(pageOf(a), reshaped).ask.notes(), ["a", "b", "C"]);
+  });
+});
+
+Deno.test("Y7 a name of a change that belongs to the library is refused", () => {
+  assertThrows(() => define(1, ["sampan:x"]), ErrInvalidDefinition, "sampan:x");
 });
