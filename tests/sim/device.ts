@@ -19,6 +19,7 @@ import {
   NodeHost,
   type Replica,
   type Submission,
+  type Watch,
 } from "../../mod.ts";
 import { BlockOutbox, type BlockStore } from "../../src/ports/mod.ts";
 import { BlockSnapshotStore } from "../../src/snapshot/block_snapshot_store.ts";
@@ -63,6 +64,12 @@ export function isNeverShown(command: string): boolean {
   return command.endsWith(POISON) || command.endsWith(DENIED);
 }
 
+/** Watch of a view. */
+export interface Watched {
+  readonly replica: Replica;
+  readonly watch: Watch<string[]>;
+}
+
 /** One cluster on a device. */
 export class Seat {
   readonly cluster: bigint;
@@ -88,7 +95,8 @@ export class Seat {
   applied = 0;
   /** Longest list of committed commands that was seen. */
   committed: readonly string[] = [];
-  readonly watched: Set<string> = new Set();
+  /** Watches of its present process, by key. */
+  readonly watched: Map<string, Watched> = new Map();
 
   constructor(cluster: bigint, kind: LedgerKind, disk: SimulatedDisk) {
     this.cluster = cluster;

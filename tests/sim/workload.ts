@@ -13,6 +13,7 @@ import {
   ErrUnknownOutcome,
   type Replica,
   type Session,
+  type Watch,
 } from "../../mod.ts";
 import { isPromise } from "../../src/async.ts";
 import { ErrConnectionLost } from "../../src/sync/client/mod.ts";
@@ -258,7 +259,11 @@ export class Workload {
   }
 
   /** Watches a view for as long as its process lives. */
-  watch(place: Place, key: string, isPresent: () => boolean): void {
+  watch(
+    place: Place,
+    key: string,
+    isPresent: () => boolean,
+  ): Watch<string[]> {
     const { history } = this.#context;
     const { process, cluster, replica } = place;
     const watch = replica.watch<string[]>(key);
@@ -275,6 +280,7 @@ export class Workload {
       });
       this.#answered(operation, list);
     });
+    return watch;
   }
 }
 

@@ -497,17 +497,41 @@ export class World {
     if (!this.#isPresent(device, seat)) return;
     if (kind === "watch") {
       if (this.#hasCopies(device) || seat.watched.has(key)) return;
-      seat.watched.add(key);
-      return this.workload.watch(
+      const watch = this.workload.watch(
         place,
         key,
         () =>
           seat.restores === this.context.restores && !seat.isReconciling &&
           !this.#hasCopies(device),
       );
+      seat.watched.set(key, { replica: place.replica, watch });
+      return;
     }
     if (kind !== "view") return this.workload.lookup(place, kind, key);
     this.#view(device, seat, place, key);
+  }
+
+  /** Checks that the watches of a device show what its views show, once nothing changes any more. */
+  #checkWatches(device: Device, seat: Seat): void {
+    const { name, process } = device;
+    const { replica } = seat;
+    if (process === undefined || replica === undefined) return;
+    const committed = this.#committed(replica);
+    if (committed === undefined || this.#hasCopies(device)) return;
+    const isShown = (command: string): boolean =>
+      !seat.isCopied && !isNeverShown(command);
+    for (const [key, watched] of seat.watched) {
+      if (watched.replica !== replica) continue;
+      const expected = expectedView(replica, committed, [], key, isShown);
+      const shown = watched.watch.getSnapshot() ?? [];
+      const isSame = shown.length === expected.length &&
+        shown.every((command, i) => command === expected[i]);
+      if (isSame) continue;
+      this.context.fail(
+        "watch",
+        `Watch of ${key} on ${name} shows ${shown} instead of ${expected}`,
+      );
+    }
   }
 
   #view(device: Device, seat: Seat, place: Place, key: string): void {
@@ -751,8 +775,11 @@ export class World {
   /** Records the final states. */
   finish(): void {
     const { context } = this;
-    for (const { name, seats } of this.devices) {
-      for (const { cluster, isHiding, isCopied } of seats) {
+    for (const device of this.devices) {
+      const { name, seats } = device;
+      for (const seat of seats) {
+        this.#checkWatches(device, seat);
+        const { cluster, isHiding, isCopied } = seat;
         // With another history it has started over.
         if (!isHiding || isCopied || context.profile.restores) continue;
         context.fail("view", `${name} has hidden its commands of ${cluster}`);
