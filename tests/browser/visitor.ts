@@ -106,10 +106,13 @@ export class Visitor {
     );
   }
 
-  /** Clicks a button. */
+  /** Clicks a button, just after it returns: the page may navigate. */
   async click(selector: string): Promise<void> {
     await this.#call(
-      `(selector) => document.querySelector(selector).click()`,
+      `(selector) => {
+        const button = document.querySelector(selector);
+        setTimeout(() => button.click());
+      }`,
       selector,
     );
   }
