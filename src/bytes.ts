@@ -97,16 +97,32 @@ export function putVarint(
   return offset;
 }
 
+/** Returns `buffer`, or a larger copy of its first `length` bytes, with room for `count` more; at most `max` bytes in all. */
+export function grown(
+  buffer: Uint8Array<ArrayBuffer>,
+  length: number,
+  count: number,
+  max: number,
+): Uint8Array<ArrayBuffer> {
+  const needed = length + count;
+  if (needed <= buffer.length) return buffer;
+  const larger = new Uint8Array(
+    Math.min(max, Math.max(needed, 2 * buffer.length)),
+  );
+  larger.set(buffer.subarray(0, length));
+  return larger;
+}
+
 /** Writer into a buffer that grows. */
 export class ByteWriter {
   #bytes: Uint8Array<ArrayBuffer>;
-  #view: DataView;
+  /** View for numbers of fixed size, which few writers need; created with the first of them. */
+  #view: DataView | undefined;
   #length = 0;
 
   /** Creates a writer with a buffer of `capacity` bytes. */
   constructor(capacity = 64) {
     this.#bytes = new Uint8Array(capacity);
-    this.#view = new DataView(this.#bytes.buffer);
   }
 
   /** Number of bytes written. */
@@ -121,10 +137,14 @@ export class ByteWriter {
       const bytes = new Uint8Array(Math.max(end, this.#bytes.length * 2));
       bytes.set(this.#bytes.subarray(0, at));
       this.#bytes = bytes;
-      this.#view = new DataView(bytes.buffer);
+      this.#view = undefined;
     }
     this.#length = end;
     return at;
+  }
+
+  #numbers(): DataView {
+    return this.#view ??= new DataView(this.#bytes.buffer);
   }
 
   /** Writes one byte. */
@@ -137,14 +157,14 @@ export class ByteWriter {
   /** Writes an unsigned 32-bit number. */
   u32(value: number): this {
     const at = this.#room(4);
-    this.#view.setUint32(at, value, true);
+    this.#numbers().setUint32(at, value, true);
     return this;
   }
 
   /** Writes an unsigned 64-bit number. */
   u64(value: bigint): this {
     const at = this.#room(8);
-    this.#view.setBigUint64(at, value, true);
+    this.#numbers().setBigUint64(at, value, true);
     return this;
   }
 
@@ -217,7 +237,7 @@ export class ByteReader {
 
   /** Reads one byte. */
   u8(): number {
-    return this.#view.getUint8(this.#take(1));
+    return this.#bytes[this.#take(1)]!;
   }
 
   /** Reads an unsigned 32-bit number. */

@@ -242,6 +242,10 @@ export class MemoryCheckpointBoard implements CheckpointBoard {
   }
 }
 
+function closedReader(): ErrClusterClosed {
+  return new ErrClusterClosed("LogReader is closed");
+}
+
 class ClusterLogReader implements LogReader {
   readonly lastAtStart: number;
   readonly #cluster: ClusterLog;
@@ -249,7 +253,6 @@ class ClusterLogReader implements LogReader {
   readonly #ahead: ReadAhead = { batches: [] };
   readonly #signal: AbortSignal | undefined;
   readonly #onEnd: (reader: ClusterLogReader) => void;
-  readonly #closed = new ErrClusterClosed("LogReader is closed");
   #reject: ((reason: unknown) => void) | undefined;
   #isEnded = false;
   readonly #aborted = (): void => this.#end(this.#signal!.reason);
@@ -271,7 +274,7 @@ class ClusterLogReader implements LogReader {
   }
 
   next(): MaybePromise<LogBatch> {
-    if (this.#isEnded) throw this.#signal?.reason ?? this.#closed;
+    if (this.#isEnded) throw this.#signal?.reason ?? closedReader();
     const batch = this.#cluster.batch(this.#need.after, this.#ahead);
     if (batch === undefined) return this.#wait();
     return isPromise(batch) ? this.#fetch(batch) : this.#deliver(batch);
@@ -318,17 +321,18 @@ class ClusterLogReader implements LogReader {
     });
   }
 
-  #end(reason: unknown): void {
+  /** Ends the reader; without a reason it was closed. */
+  #end(reason?: unknown): void {
     this.#isEnded = true;
     this.#onEnd(this);
     this.#cluster.needs.delete(this.#need);
     this.#signal?.removeEventListener("abort", this.#aborted);
     this.#ahead.batches = [];
-    this.#reject?.(reason);
+    this.#reject?.(reason ?? closedReader());
   }
 
   close(): void {
-    this.#end(this.#closed);
+    this.#end();
   }
 }
 

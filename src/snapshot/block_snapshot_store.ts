@@ -19,7 +19,7 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
-import { ByteWriter, crc32, encodeText } from "../bytes.ts";
+import { ByteWriter, crc32, encodeText, grown } from "../bytes.ts";
 import { type Env, systemEnv } from "../env.ts";
 import { SNAPSHOT_CHUNK_BYTES } from "../limits.ts";
 import { ErrUnknownOutcome } from "../log/errors.ts";
@@ -391,6 +391,9 @@ export class BlockSnapshotStore implements SnapshotStore {
   }
 }
 
+/** Size with which the buffer of a data block begins. */
+const CHUNK_BYTES_FIRST = 4 * 1024;
+
 /** Stream that writes bytes as data blocks. */
 class ChunkWriter {
   readonly writable: WritableStream<Uint8Array>;
@@ -398,7 +401,8 @@ class ChunkWriter {
   size: number | undefined;
   readonly #store: BlockStore;
   readonly #id: string;
-  readonly #chunk = new Uint8Array(SNAPSHOT_CHUNK_BYTES);
+  /** Current data block; grows up to `SNAPSHOT_CHUNK_BYTES`. */
+  #chunk = new Uint8Array(CHUNK_BYTES_FIRST);
   #filled = 0;
   #chunks = 0;
   #controller: WritableStreamDefaultController | undefined;
@@ -422,12 +426,18 @@ class ChunkWriter {
     for (let at = 0; at < bytes.length;) {
       const count = Math.min(
         bytes.length - at,
-        this.#chunk.length - this.#filled,
+        SNAPSHOT_CHUNK_BYTES - this.#filled,
+      );
+      this.#chunk = grown(
+        this.#chunk,
+        this.#filled,
+        count,
+        SNAPSHOT_CHUNK_BYTES,
       );
       this.#chunk.set(bytes.subarray(at, at + count), this.#filled);
       at += count;
       this.#filled += count;
-      if (this.#filled === this.#chunk.length) await this.#flush();
+      if (this.#filled === SNAPSHOT_CHUNK_BYTES) await this.#flush();
     }
   }
 

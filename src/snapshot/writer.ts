@@ -6,7 +6,7 @@
  * @module
  */
 
-import { ByteWriter, crc32 } from "../bytes.ts";
+import { ByteWriter, crc32, grown } from "../bytes.ts";
 import { SNAPSHOT_SESSIONS_BYTES_MAX } from "../limits.ts";
 import { ErrSnapshotStreaming } from "../statemachine/errors.ts";
 import { checkFile } from "./snapshot_file_collection.ts";
@@ -20,6 +20,9 @@ import {
   PREAMBLE,
 } from "./format.ts";
 import type { SnapshotHeader, SnapshotTotals } from "./store.ts";
+
+/** Size with which the buffer of a block begins. */
+const BLOCK_BYTES_FIRST = 4 * 1024;
 
 /** Microtasks within which a `close()` called on an idle stream reaches its sink, in any engine. */
 const CLOSE_STEPS = 32;
@@ -74,7 +77,8 @@ export class SnapshotWriter {
   #controller?: WritableStreamDefaultController;
   #ended?: Promise<void>;
   #sinkError: unknown;
-  #block = new Uint8Array(BLOCK_BYTES_MAX);
+  /** Current block; grows up to its largest size, since most snapshots of small states are smaller. */
+  #block = new Uint8Array(BLOCK_BYTES_FIRST);
   #filled = BLOCK_HEAD;
   /** Chunks of the state machine that were queued and not yet written. */
   #queued = 0;
@@ -303,6 +307,12 @@ export class SnapshotWriter {
   async #append(type: number, bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length;) {
       const part = bytes.subarray(at, at + BLOCK_BYTES_MAX - this.#filled);
+      this.#block = grown(
+        this.#block,
+        this.#filled,
+        part.length,
+        BLOCK_BYTES_MAX,
+      );
       this.#block.set(part, this.#filled);
       this.#filled += part.length;
       at += part.length;

@@ -41,6 +41,7 @@ import {
   type LedgerKind,
   POISON,
   startLedger,
+  textOf,
 } from "./machines.ts";
 import type { DeviceProfile, End } from "./plan.ts";
 import type { Server } from "./server.ts";
@@ -581,7 +582,7 @@ export class Device {
       ({ value, data }) => {
         // A later process may get it again.
         if (operation.end === undefined) operation.answeredBy = process?.name;
-        if (new TextDecoder().decode(data) !== text) {
+        if (textOf(data) !== text) {
           this.#context.fail("result", `${text} has the result of another`);
         }
         history.end(operation, { kind: "ok", value: Number(value) });

@@ -456,18 +456,17 @@ class ClientLog implements Log {
   async #call<T>(call: (log: Log) => MaybePromise<T>): Promise<T> {
     await this.#travel();
     const log = await this.connect();
+    let end!: () => void;
+    /** Rejects once the process of the log has ended. */
+    const lost = new Promise<never>((_, reject) => {
+      end = this.#service.watchReads(this.#caller.name, reject);
+    });
     try {
-      return await Promise.race([call(log), this.#lost()]);
+      return await Promise.race([call(log), lost]);
     } finally {
+      end();
       await this.#travel();
     }
-  }
-
-  /** Rejects once the process of the log has ended. */
-  #lost(): Promise<never> {
-    return new Promise((_, reject) =>
-      this.#service.watchReads(this.#caller.name, reject)
-    );
   }
 
   append(records: Records): MaybePromise<number> {

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { systemEnv } from "../../src/env.ts";
 import { violations } from "../support/environment.ts";
+import { inTurn } from "./env.ts";
 import { History } from "./history.ts";
 import { ORACLE } from "./machines.ts";
 import { judge } from "./oracles.ts";
@@ -39,8 +39,8 @@ export function digest(history: History, events: number): string {
   return `${(high >>> 0).toString(16)}${(low >>> 0).toString(16)}`;
 }
 
-/** Runs a world; records what it threw, contracts that were broken, and promises that were rejected without a handler. */
-export async function runWorld(plan: Plan, history: History): Promise<string> {
+/** Runs a world; records what it threw, contracts that were broken, and promises that were rejected without a handler. Returns the number of callbacks that have run. */
+export async function runWorld(plan: Plan, history: History): Promise<number> {
   const world = new World(plan, history);
   const rejected = (event: PromiseRejectionEvent): void => {
     event.preventDefault();
@@ -54,7 +54,7 @@ export async function runWorld(plan: Plan, history: History): Promise<string> {
   try {
     await world.run();
     // Rejections are reported after the event loop had a turn.
-    await systemEnv.turn();
+    await inTurn(() => {});
   } catch (error) {
     const text = error instanceof Error ? error.stack ?? error.message : error;
     history.fail("world", `${text}`);
@@ -63,15 +63,15 @@ export async function runWorld(plan: Plan, history: History): Promise<string> {
     Error.stackTraceLimit = stackTraceLimit;
   }
   for (const text of violations.splice(0)) history.fail("contract", text);
-  return digest(history, world.context.clock.events);
+  return world.context.clock.events;
 }
 
 /** Runs a world; throws if it violates anything, with the command that repeats it. Returns the digest of the run. */
 export async function simulate(plan: Plan, command: string): Promise<string> {
   const history = new History();
-  const digest = await runWorld(plan, history);
+  const events = await runWorld(plan, history);
   const found = judge(history, ORACLE);
-  if (found.length === 0) return digest;
+  if (found.length === 0) return digest(history, events);
   const texts = found.slice(0, 5).map(({ oracle, text }) =>
     `${oracle}: ${text.slice(0, 1_000)}`
   );

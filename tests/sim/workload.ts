@@ -21,7 +21,7 @@ import type { MaybePromise } from "../../src/statemachine/types.ts";
 import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
 import type { WorldContext } from "./context.ts";
 import type { Operation, OperationKind } from "./history.ts";
-import { ALL, commandOf, encodeCommand, keyOf } from "./machines.ts";
+import { ALL, commandOf, encodeCommand, keyOf, textOf } from "./machines.ts";
 
 /** A replica in one life of its process. */
 export interface Place {
@@ -154,7 +154,7 @@ export class Workload {
       `propose() of ${text} in ${process}`,
       proposed.then(({ value, data }) => {
         if (place.isOver()) return;
-        if (new TextDecoder().decode(data) !== text) {
+        if (textOf(data) !== text) {
           this.#context.fail("result", `${text} has the result of another`);
         }
         history.end(operation, { kind: "ok", value: Number(value) });

@@ -694,7 +694,8 @@ export class World {
       this.#renew(device.owner);
       device.start();
     }
-    context.advance(LATE_MS);
+    // Only faulty appends land late.
+    if (context.profile.appendFaults > 0) context.advance(LATE_MS);
     const until = context.clock.now + HEAL_MS;
     while (!this.#isSettled && context.clock.now < until) {
       context.advance(500);
