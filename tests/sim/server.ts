@@ -294,7 +294,8 @@ export class Server {
   operate(whileFailed: () => void): void {
     const context = this.#context;
     const process = this.#process;
-    if (process === undefined) return;
+    // A suspended process carries out no command of an operator before it runs again.
+    if (process === undefined || process.env.isSuspended) return;
     for (const cluster of context.clusters) {
       for (let i = 0; i < 50; i++) {
         const status = process.host.clusterStatus(cluster);
