@@ -28,9 +28,18 @@ let waiting: (() => void)[] = [];
 /** Set while a message is on its way to `onTurn()`. */
 let channel: MessageChannel | undefined;
 
+/** Function of Deno and Node that takes a tenth of the time of a message if nothing else happens. */
+const { setImmediate } = globalThis as {
+  setImmediate?: (callback: () => void) => void;
+};
+
 /** Resolves after a turn of the event loop: a timer of 0 ms takes 1 to 4 ms, a message a few microseconds. */
 function turn(): Promise<void> {
   return new Promise((resolve) => {
+    if (setImmediate !== undefined) {
+      setImmediate(resolve);
+      return;
+    }
     waiting.push(resolve);
     if (channel !== undefined) return;
     channel = new MessageChannel();
