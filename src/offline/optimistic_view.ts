@@ -243,6 +243,11 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
     return this.#use((copy) => copy.lookup(query), source, lookups);
   }
 
+  /** Called when the pending commands of an earlier process are loaded: they are run when the view is read. */
+  loaded(): void {
+    this.#next = this.#pending.next;
+  }
+
   /**
    * Called when the pending commands have changed. A new command is run at once if
    * that takes little time: if the machine throws at it, it is refused before it
@@ -294,7 +299,10 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
     const end = (): void => {
       this.#updating = undefined;
     };
-    this.#updating = copy.then(end, end);
+    this.#updating = copy.then((copy) => {
+      end();
+      if (copy.lookups < 0) this.#catchUp(copy);
+    }, end);
     return answer;
   }
 

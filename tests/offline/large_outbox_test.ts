@@ -75,6 +75,32 @@ async function numbersOf(replica: Replica): Promise<number[]> {
 const ALL = Array.from({ length: COUNT + 1 }, (_, i) => i + 1);
 
 Deno.test(
+  "U25 a view that is made in several turns of the event loop catches up without another lookup",
+  checked(async () => {
+    const world = new World();
+    world.logDB.faults.append = () => "fail";
+    let replica = await world.start();
+    await submitAll(replica, OUTBOX_MEMORY_COMMANDS + 2000);
+    await replica.submit(kv.put("last", "one"));
+    await world.stop();
+    replica = await world.start();
+    let now = world.env.now();
+    world.env.now = (): number => now += 10;
+    assertEquals(
+      await world.env.until(
+        Promise.resolve(replica.view.lookup(kv.get("last"))),
+      ),
+      undefined,
+    );
+    for (let i = 0; i < 10_000 && replica.view.lag > 0; i++) {
+      await world.env.turn();
+    }
+    assertEquals(replica.view.lag, 0);
+    await world.stop();
+  }),
+);
+
+Deno.test(
   "U15 U21 U25 an outbox keeps more commands than fit into memory, shows all of them, also after a restart, and sends them in order",
   checked(async () => {
     const world = new World();
