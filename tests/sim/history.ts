@@ -66,6 +66,8 @@ export interface Operation extends OperationInit {
   mayBeLost?: boolean;
   /** True if its user dismissed a submission. */
   isDismissed?: boolean;
+  /** Commands that a view may show twice: committed, and queued in an outbox that does not know that it has sent them. */
+  mayRepeat?: ReadonlySet<string>;
 }
 
 /** Event in the life of a client session. */

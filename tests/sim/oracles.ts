@@ -170,10 +170,14 @@ class Judgement {
   // -------------------------------------------------------------- commands
 
   /** Fails if a list has a command twice. */
-  #once(list: readonly string[], where: string): void {
+  #once(
+    list: readonly string[],
+    where: string,
+    mayRepeat?: ReadonlySet<string>,
+  ): void {
     const seen = new Set<string>();
     for (const command of list) {
-      if (seen.has(command)) {
+      if (seen.has(command) && mayRepeat?.has(command) !== true) {
         this.#fail("once", `${where} has ${command} twice`);
       }
       seen.add(command);
@@ -363,7 +367,7 @@ class Judgement {
         continue;
       }
       const list = outcome.value as readonly string[];
-      this.#once(list, `${kind} of ${process}`);
+      this.#once(list, `${kind} of ${process}`, operation.mayRepeat);
       if (kind === "view" || kind === "watch") {
         this.#view(eras, operation, list);
         continue;

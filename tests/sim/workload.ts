@@ -39,6 +39,8 @@ export interface Place {
 export interface LookupOptions {
   /** Returns false once an answer does not count any more. */
   readonly isPresent?: () => boolean;
+  /** Returns the commands that a view may show twice. */
+  readonly mayRepeat?: () => ReadonlySet<string>;
   /** Called with an answer that counts. */
   readonly answered?: (list: readonly string[]) => void;
 }
@@ -184,7 +186,8 @@ export class Workload {
     kind: OperationKind,
     key: string,
     expected?: (list: readonly string[]) => readonly string[],
-    { isPresent = (): boolean => true, answered }: LookupOptions = {},
+    { isPresent = (): boolean => true, mayRepeat, answered }: LookupOptions =
+      {},
   ): void {
     const { history } = this.#context;
     const { process, cluster, replica, env } = place;
@@ -211,7 +214,7 @@ export class Workload {
     }
     if (!isPromise(answer)) {
       answered?.(answer as string[]);
-      return this.#answered(operation, answer);
+      return this.#answered(operation, answer, mayRepeat);
     }
     this.#context.background(
       env,
@@ -223,7 +226,7 @@ export class Workload {
           return history.answered(operation);
         }
         answered?.(answer as string[]);
-        this.#answered(operation, answer);
+        this.#answered(operation, answer, mayRepeat);
       }, (error) => {
         if (!place.isOver()) {
           history.end(operation, { kind: "rejected", error });
@@ -251,7 +254,12 @@ export class Workload {
     }
   }
 
-  #answered(operation: Operation, answer: unknown): void {
+  #answered(
+    operation: Operation,
+    answer: unknown,
+    mayRepeat: (() => ReadonlySet<string>) | undefined,
+  ): void {
+    if (mayRepeat !== undefined) operation.mayRepeat = mayRepeat();
     this.#context.history.end(operation, {
       kind: "ok",
       value: answer as string[],
@@ -263,6 +271,7 @@ export class Workload {
     place: Place,
     key: string,
     isPresent: () => boolean,
+    mayRepeat: () => ReadonlySet<string>,
   ): Watch<string[]> {
     const { history } = this.#context;
     const { process, cluster, replica } = place;
@@ -278,7 +287,7 @@ export class Workload {
         input: "",
         ...(key === ALL ? {} : { key }),
       });
-      this.#answered(operation, list);
+      this.#answered(operation, list, mayRepeat);
     });
     return watch;
   }
