@@ -12,7 +12,12 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { describe } from "../describe.ts";
-import type { MachineDefinition, MachineDescription } from "../typed/mod.ts";
+import { coreOf } from "../typed/core.ts";
+import {
+  describeMachine,
+  fingerprintOf,
+  type MachineDescription,
+} from "../typed/mod.ts";
 import { ErrOperation } from "./control.ts";
 import type { Json, Outcome } from "./operations.ts";
 
@@ -173,12 +178,10 @@ function compareState(
   }
 }
 
-/** Definition as any copy of this library exports it. */
-type Described = Pick<MachineDefinition, "fingerprint" | "describe">;
-
-function isDescribed(value: unknown): value is Described {
-  const { fingerprint, describe } = (value ?? {}) as Partial<Described>;
-  return typeof fingerprint === "string" && typeof describe === "function";
+/** True for a definition that any copy of this library created. */
+function isDefinition(value: unknown): value is object {
+  return typeof value === "object" && value !== null &&
+    coreOf(value) !== undefined;
 }
 
 /** Machines that a module exports, by name. */
@@ -186,8 +189,11 @@ async function machinesOf(path: string): Promise<LockFile["machines"]> {
   const module: Record<string, unknown> = await import(
     pathToFileURL(resolve(path)).href
   );
-  const machines = Object.values(module).filter(isDescribed).map((one) => {
-    const machine = { fingerprint: one.fingerprint, ...one.describe() };
+  const machines = Object.values(module).filter(isDefinition).map((one) => {
+    const machine = {
+      fingerprint: fingerprintOf(one),
+      ...describeMachine(one),
+    };
     return [machine.name, machine] as const;
   });
   if (machines.length === 0) {

@@ -26,6 +26,7 @@ import {
   type Rejected,
   type TypedQuery,
   upcast,
+  WatchedQuery,
 } from "./core.ts";
 import type { MachineDefinition } from "./definition.ts";
 import { ErrInvalidArguments } from "./errors.ts";
@@ -131,7 +132,7 @@ export interface App<I, R, Q, S = unknown> {
       ...args: QueryArguments<Q[K]>
     ) => Promise<QueryAnswer<Q[K]>>;
   };
-  /** Watches queries of the optimistic view. */
+  /** Watches queries of the optimistic view. A query is asked again only if a row, an index key, a table or a value that it read has changed. */
   readonly watch: {
     readonly [K in keyof Q]: (
       ...args: QueryArguments<Q[K]>
@@ -274,7 +275,8 @@ export function typed<S, I, R, Q>(
     ),
     watch: byName(
       queries.keys(),
-      (name) => (...args: unknown[]) => replica.watch({ name, args }),
+      (name) => (...args: unknown[]) =>
+        replica.watch(new WatchedQuery(name, args)),
     ),
     pending: () => replica.pending().map((one) => pendingOf(commands, one)),
     onPending: (listener) => replica.onPending(listener),

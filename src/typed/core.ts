@@ -22,6 +22,7 @@ import type { Entry } from "../statemachine/types.ts";
 import type { Envelope } from "./command.ts";
 import type { Plain } from "./plain.ts";
 import type { Schema } from "./schema.ts";
+import type { Reads } from "./reads.ts";
 import type { TouchedRow, TypedState } from "./state.ts";
 
 /** Rejection of a command, as a handler returns it. */
@@ -127,6 +128,22 @@ export class LibraryQuery<A = unknown> implements TypedQuery {
   }
 }
 
+/** Query of a watch, which remembers its answer and what it read for it. */
+export class WatchedQuery implements TypedQuery {
+  /** Name of the query. */
+  readonly name: string;
+  /** Arguments after the state. */
+  readonly args: readonly unknown[];
+  /** Last answer; undefined before the first. */
+  known: { readonly answer: unknown; readonly reads: Reads } | undefined;
+
+  /** Creates a query that was not asked yet. */
+  constructor(name: string, args: readonly unknown[]) {
+    this.name = name;
+    this.args = args;
+  }
+}
+
 /** Seed of a command as the key of a map. */
 export function seedKey(seed: Uint8Array): string {
   return String.fromCharCode(...seed);
@@ -177,7 +194,7 @@ export interface MachineCore {
   /** True if commands of newer code are rejected. */
   readonly rejectsNewer: boolean;
   /** Functions to be called before commands are run, by the seeds of the commands. */
-  readonly followers: Map<string, Follower>;
+  readonly followers: Map<string, Set<Follower>>;
   /** Creates the first state. */
   newState(): TypedState;
   /** Reports a handler that threw. */
@@ -222,14 +239,10 @@ export function isSuperseded(
   return change.startsWith(LIBRARY_CHANGE) && change !== stateChange(version);
 }
 
-const cores = /* @__PURE__ */ new WeakMap<object, MachineCore>();
-
-/** Notes the core of a definition. */
-export function setCore(definition: object, core: MachineCore): void {
-  cores.set(definition, core);
-}
+/** Property of a definition with its core; the same in every copy of this library, so that the command line can describe a definition of the application's copy. */
+export const CORE: unique symbol = /* @__PURE__ */ Symbol.for("@sampan/core");
 
 /** Core of a definition. */
 export function coreOf(definition: object): MachineCore {
-  return cores.get(definition)!;
+  return (definition as { readonly [CORE]: MachineCore })[CORE];
 }

@@ -23,20 +23,15 @@ import { decodeCommand } from "./command.ts";
 import {
   type AnyCommand,
   type CommandContext,
+  CORE,
   coreOf,
   knownChanges,
   LIBRARY_CHANGE,
   type MachineCore,
   type OldState,
-  setCore,
   type TypedMachine,
   upcast,
 } from "./core.ts";
-import {
-  describeCore,
-  fingerprintOf,
-  type MachineDescription,
-} from "./description.ts";
 import { ErrInvalidDefinition } from "./errors.ts";
 import { DefinedMachine } from "./machine.ts";
 import { refusalOfArguments, type Schema } from "./schema.ts";
@@ -180,6 +175,8 @@ export class MachineDefinition<
   readonly name: string;
   /** Version of the state's shape. */
   readonly version: number;
+  /** Definition as its machines use it. @internal */
+  readonly [CORE]: MachineCore;
   /** Types of the machine, for inference. */
   declare readonly types: MachineTypes<S, I, R, Q>;
 
@@ -222,19 +219,9 @@ export class MachineDefinition<
         }
       },
     };
-    setCore(this, core);
+    this[CORE] = core;
     // Fails here, not at the start of a cluster.
     core.newState();
-  }
-
-  /** Fingerprint of the literals of the definition, as 16 hexadecimal digits: of its names and versions, and of nothing that a library computes. */
-  get fingerprint(): string {
-    return fingerprintOf(coreOf(this));
-  }
-
-  /** Describes what is stored under the name of the machine, for `sampan schema lock` and other programs. */
-  describe(): MachineDescription {
-    return describeCore(coreOf(this));
   }
 
   /** Creates a machine for `startConcurrentCluster()`. */

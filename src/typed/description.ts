@@ -7,7 +7,7 @@
  */
 
 import { hash64, hashKey, hashValue, lanes } from "../kv/hash.ts";
-import type { MachineCore } from "./core.ts";
+import { coreOf, LIBRARY_CHANGE, type MachineCore } from "./core.ts";
 import { type JSONSchema, jsonSchemaOf } from "./json_schema.ts";
 import { PlainWriter } from "./plain.ts";
 
@@ -53,12 +53,14 @@ function literalsOf(core: MachineCore): Omit<MachineDescription, "commands"> {
       ),
       ...[...state.values()].map(([name]) => [name, null] as const),
     ]),
-    changes: [...changes].sort(),
+    changes: [...changes].filter((change) => !change.startsWith(LIBRARY_CHANGE))
+      .sort(),
   };
 }
 
-/** Describes a definition; the order of names does not matter to it. */
-export function describeCore(core: MachineCore): MachineDescription {
+/** Describes what is stored under the name of a machine; the order of names does not matter to it. */
+export function describeMachine(definition: object): MachineDescription {
+  const core = coreOf(definition);
   const commands = [...core.commands].map(([name, { version, args }]) =>
     [name, { version, args: jsonSchemaOf(args, "output") ?? null }] as const
   );
@@ -66,10 +68,11 @@ export function describeCore(core: MachineCore): MachineDescription {
 }
 
 /**
- * Fingerprint of the literals of a definition: names and versions. No schema is in
- * it, so that no upgrade of a library changes it (Y9).
+ * Fingerprint of the literals of a definition, as 16 hexadecimal digits: of names
+ * and versions. No schema is in it, so that no upgrade of a library changes it (Y9).
  */
-export function fingerprintOf(core: MachineCore): string {
+export function fingerprintOf(definition: object): string {
+  const core = coreOf(definition);
   const versions = [...core.commands].map(([name, { version }]) =>
     [name, version] as const
   );

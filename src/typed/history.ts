@@ -13,7 +13,12 @@
 import { notify } from "../async.ts";
 import { UNDO_EDITS_MAX } from "../limits.ts";
 import type { Envelope } from "./command.ts";
-import { type CommandCall, type MachineCore, seedKey } from "./core.ts";
+import {
+  type CommandCall,
+  type Follower,
+  type MachineCore,
+  seedKey,
+} from "./core.ts";
 
 /** Edit of an application, or the undoing of one, with its outcome. */
 export interface DecidedEdit {
@@ -41,6 +46,8 @@ export interface HistoryParts<E extends DecidedEdit> {
 interface Step extends SeededCall {
   readonly key: string;
   readonly by: string | null;
+  /** Notes its inverse. */
+  follower?: Follower;
   /** Settles once it is submitted. */
   submitted: Promise<unknown>;
   /** Command that undoes it, undefined for none; or the error in its place. Not set until the edit was run. */
@@ -133,7 +140,6 @@ export class EditHistory<E extends DecidedEdit> {
     args: unknown,
     edit: () => DecidedEdit,
   ): void {
-    if (by !== this.#parts.author()) return;
     const key = seedKey(seed);
     if ((seed[0]! & UNDOING) !== 0) {
       const at = this.#done.findIndex((step) =>
@@ -167,18 +173,23 @@ export class EditHistory<E extends DecidedEdit> {
   /** Notes the inverse whenever the edit is run: the last time is when it is committed. */
   #follow(step: Step): void {
     const { followers, commands } = this.#parts.core;
-    followers.set(step.key, (before, args, context) => {
-      let inverse: Step["inverse"];
-      try {
-        const call = commands.get(step.name)!.inverse!(before, args, context);
-        inverse = { call };
-      } catch (error) {
-        inverse = { error };
-      }
-      return (isAccepted) => {
-        step.inverse = isAccepted ? inverse : { call: undefined };
-      };
-    });
+    const all = followers.get(step.key) ?? new Set();
+    followers.set(step.key, all);
+    if (step.follower !== undefined) all.delete(step.follower);
+    all.add(
+      step.follower = (before, args, context) => {
+        let inverse: Step["inverse"];
+        try {
+          const call = commands.get(step.name)!.inverse!(before, args, context);
+          inverse = { call };
+        } catch (error) {
+          inverse = { error };
+        }
+        return (isAccepted) => {
+          step.inverse = isAccepted ? inverse : { call: undefined };
+        };
+      },
+    );
   }
 
   #drop(step: Step): void {
@@ -190,10 +201,12 @@ export class EditHistory<E extends DecidedEdit> {
   /** Drops an edit that is rejected: there is nothing to undo, or nothing to redo. */
   #submitted<D extends DecidedEdit>(step: Step, edit: D): D {
     const { followers } = this.#parts.core;
-    const follower = followers.get(step.key);
+    const { follower } = step;
     const end = (): void => {
+      const all = followers.get(step.key);
       // Not that of the same edit, redone.
-      if (followers.get(step.key) === follower) followers.delete(step.key);
+      if (follower === undefined || !all?.delete(follower)) return;
+      if (all.size === 0) followers.delete(step.key);
     };
     edit.result.then(({ ok }) => {
       end();

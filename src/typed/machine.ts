@@ -40,11 +40,13 @@ import {
   type Touched,
   type TypedQuery,
   upcast,
+  WatchedQuery,
 } from "./core.ts";
 import { ErrNewerCode } from "../statemachine/errors.ts";
 import { ErrInvalidDefinition, ErrInvalidQuery } from "./errors.ts";
 import { decodePlain, encodePlain, type Plain } from "./plain.ts";
 import { Random } from "./random.ts";
+import { Reads } from "./reads.ts";
 import { accepted, codeOf, rejected } from "./result.ts";
 import {
   loadState,
@@ -221,8 +223,15 @@ export class DefinedMachine
     envelope: Envelope,
     args: unknown,
   ): ((isAccepted: boolean) => void) | undefined {
-    const follower = this.#definition.followers.get(seedKey(envelope.seed));
-    return follower?.(this.#state.root, args, new Context(envelope, this));
+    const all = this.#definition.followers.get(seedKey(envelope.seed));
+    if (all === undefined) return undefined;
+    const { root } = this.#state;
+    const ran = [...all].map((follower) =>
+      follower(root, args, new Context(envelope, this))
+    );
+    return (isAccepted) => {
+      for (const note of ran) note(isAccepted);
+    };
   }
 
   /** State as handlers get it. */
@@ -304,13 +313,28 @@ export class DefinedMachine
         `Machine ${name} has no query ${describe(query.name)}`,
       );
     }
-    const found = answer(this.#state.root, ...query.args);
+    const found = query instanceof WatchedQuery
+      ? this.#watched(query, answer)
+      : answer(this.#state.root, ...query.args);
     if (found instanceof TableCore) {
       throw new ErrInvalidQuery(
         `Query ${query.name} answers with table ${found.name}, which changes: answer with rows, such as [...table.values()]`,
       );
     }
     return found;
+  }
+
+  /** Answers the query of a watch: with the last answer, unless something that was read for it has changed. */
+  #watched(
+    query: WatchedQuery,
+    ask: (state: unknown, ...args: unknown[]) => unknown,
+  ): unknown {
+    const state = this.#state;
+    if (query.known?.reads.isSame(state)) return query.known.answer;
+    const reads = new Reads(state);
+    const answer = state.noting(reads, () => ask(state.root, ...query.args));
+    query.known = { answer, reads };
+    return answer;
   }
 
   /** Answers an encoded query: an array of its name and arguments as plain data; the answer is encoded likewise. */

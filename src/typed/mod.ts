@@ -37,7 +37,12 @@ export {
   type Queries,
   type ThrownCommand,
 } from "./definition.ts";
-export type { CommandDescription, MachineDescription } from "./description.ts";
+export {
+  type CommandDescription,
+  describeMachine,
+  fingerprintOf,
+  type MachineDescription,
+} from "./description.ts";
 export type { JSONSchema } from "./json_schema.ts";
 export {
   ErrInvalidArguments,

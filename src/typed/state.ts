@@ -11,7 +11,7 @@ import { describe } from "../describe.ts";
 import { hashKey, hashValue, lanes } from "../kv/hash.ts";
 import { ErrInvalidDefinition } from "./errors.ts";
 import { PlainWriter } from "./plain.ts";
-import { TableCore, type TableOwner } from "./table.ts";
+import { TableCore, type TableOwner, type TableReader } from "./table.ts";
 
 /** Change of a table's row, with the row before it. */
 interface Change {
@@ -45,8 +45,8 @@ export class TypedState implements TableOwner {
   readonly #values = new Map<string, Value>();
   /** Changes of the running command; undefined outside of one. */
   #changes: Change[] | undefined;
-  /** Rows that the running command has asked for by key, if they are noted. */
-  #asked: TouchedRow[] | undefined;
+  /** Receiver of reads, while they are noted. */
+  reads: TableReader | undefined;
 
   /**
    * Creates the state of a definition, or a copy of another one.
@@ -181,19 +181,32 @@ export class TypedState implements TableOwner {
   /** Returns the rows that a command would change, or those it asks for by key if it changes none. Changes nothing. */
   touchedBy(command: () => unknown): readonly TouchedRow[] {
     const touched: TouchedRow[] = [];
-    const asked: TouchedRow[] = this.#asked = [];
+    const asked: TouchedRow[] = [];
     try {
-      this.run(command, () => false, touched);
+      this.noting({
+        row: ({ name }, key) => asked.push({ part: name, key }),
+        whole: () => {},
+        lookup: () => {},
+      }, () => this.run(command, () => false, touched));
     } catch {
       // A command that throws has touched rows before.
-    } finally {
-      this.#asked = undefined;
     }
     return touched.length > 0 ? touched : asked;
   }
 
-  reading(table: TableCore, key: string): void {
-    this.#asked?.push({ part: table.name, key });
+  /** Calls a function and notes what it reads. */
+  noting<R>(reads: TableReader, read: () => R): R {
+    this.reads = reads;
+    try {
+      return read();
+    } finally {
+      this.reads = undefined;
+    }
+  }
+
+  /** Table of a name. */
+  tableOf(name: string): TableCore | undefined {
+    return this.#tables.find((table) => table.name === name);
   }
 
   /** Sets a plain value and rows while the state is loaded. */

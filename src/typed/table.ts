@@ -94,6 +94,7 @@ interface Row<V> {
 type Parts = readonly IndexScalar[];
 
 interface Index<V> {
+  readonly name: string;
   readonly keyOf: (row: V) => IndexKey;
   readonly map: SortedMap<Parts, string>;
 }
@@ -102,9 +103,27 @@ interface Index<V> {
 export interface TableOwner {
   /** Notes the row that a change replaces; throws if nothing may be changed now. */
   changing(table: TableCore, key: string, old: unknown): void;
-  /** Notes a row that is asked for by its key. */
-  reading(table: TableCore, key: string): void;
+  /** Reads to be noted, if any. */
+  readonly reads: TableReader | undefined;
 }
+
+/** Receiver of the reads of a query or a command. */
+export interface TableReader {
+  /** Notes a row that is asked for by its key. */
+  row(table: TableCore, key: string): void;
+  /** Notes that a whole table is read. */
+  whole(table: TableCore): void;
+  /** Notes the rows that an index has for a key. */
+  lookup(
+    table: TableCore,
+    index: string,
+    parts: readonly IndexScalar[],
+    found: readonly unknown[],
+  ): void;
+}
+
+/** Number of changes of all tables, so that each version has a number of its own. */
+let versions = 0;
 
 /** Rank of a scalar's type in the order of index keys. */
 function rank(value: IndexScalar): number {
@@ -153,6 +172,7 @@ export class TableCore<V = unknown> implements TableOf<V> {
   readonly #indexes: Index<V>[] = [];
   #low = 0;
   #high = 0;
+  #version = 0;
 
   /** Creates an empty table, or a copy of another one. */
   constructor(
@@ -165,6 +185,7 @@ export class TableCore<V = unknown> implements TableOf<V> {
       this.name = from.name;
       this.#low = from.#low;
       this.#high = from.#high;
+      this.#version = from.#version;
     }
     let i = 0;
     for (const name of Object.keys(indexKeys)) {
@@ -172,10 +193,14 @@ export class TableCore<V = unknown> implements TableOf<V> {
       const map = from === undefined
         ? new SortedMap<Parts, string>(compareParts)
         : from.#indexes[i++]!.map.clone();
-      const index: Index<V> = { keyOf, map };
+      const index: Index<V> = { name, keyOf, map };
       this.#indexes.push(index);
       Object.defineProperty(this, name, {
-        value: (...parts: IndexScalar[]) => this.#lookup(index, parts),
+        value: (...parts: IndexScalar[]) => {
+          const found = this.#lookup(index, parts);
+          this.owner?.reads?.lookup(this as TableCore, name, parts, found);
+          return found;
+        },
       });
     }
   }
@@ -200,17 +225,34 @@ export class TableCore<V = unknown> implements TableOf<V> {
     return this.#high;
   }
 
+  /** Number of this version of the table: a copy has the same until one of the two changes. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** Returns the row of a key as it is stored: the same object until the row is set again. */
+  find(key: string): object | undefined {
+    return this.#rows.get(key);
+  }
+
+  /** Returns the rows that an index has for a key. */
+  rowsAt(name: string, parts: readonly IndexScalar[]): readonly V[] {
+    const index = this.#indexes.find((index) => index.name === name);
+    return index === undefined ? [] : this.#lookup(index, parts);
+  }
+
   get size(): number {
+    this.owner?.reads?.whole(this as TableCore);
     return this.#rows.size;
   }
 
   has(key: string): boolean {
-    this.owner?.reading(this as TableCore, key);
+    this.owner?.reads?.row(this as TableCore, key);
     return this.#rows.get(key) !== undefined;
   }
 
   get(key: string): V | undefined {
-    this.owner?.reading(this as TableCore, key);
+    this.owner?.reads?.row(this as TableCore, key);
     return this.#rows.get(key)?.value;
   }
 
@@ -265,6 +307,7 @@ export class TableCore<V = unknown> implements TableOf<V> {
   }
 
   #put(key: string, row: Row<V> | undefined, old: Row<V> | undefined): void {
+    this.#version = ++versions;
     if (row === undefined) this.#rows.delete(key);
     else this.#rows.set(key, row);
     this.#low = this.#low - (old?.low ?? 0) + (row?.low ?? 0) | 0;
@@ -280,6 +323,7 @@ export class TableCore<V = unknown> implements TableOf<V> {
   }
 
   entries({ from, to }: TableRange = {}): Generator<[string, V]> {
+    this.owner?.reads?.whole(this as TableCore);
     return limited(this.#rows.entries(from), to);
   }
 
