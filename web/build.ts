@@ -80,12 +80,12 @@ export const BUILDS: readonly Build[] = [
   {
     name: "sampan-indexeddb",
     text: STORED,
-    gzippedBytesMax: 81 * 1024,
+    gzippedBytesMax: 82.75 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
-    gzippedBytesMax: 99 * 1024,
+    gzippedBytesMax: 100.75 * 1024,
   },
 ];
 
@@ -122,19 +122,19 @@ export const PAGES: readonly Page[] = [
     name: "`KVStateMachine`",
     text: pageText("KVStateMachine"),
     gzippedBytesAim: 8 * KIB,
-    gzippedBytesMax: 9.75 * KIB,
+    gzippedBytesMax: 10.25 * KIB,
   },
   {
     name: "`ConcurrentKVStateMachine`",
     text: pageText("ConcurrentKVStateMachine"),
     gzippedBytesAim: 8 * KIB,
-    gzippedBytesMax: 9.75 * KIB,
+    gzippedBytesMax: 10.25 * KIB,
   },
   {
     name: "`IndexedDBKVStateMachine`",
     text: pageText("IndexedDBKVStateMachine", INDEXEDDB),
     gzippedBytesAim: 20 * KIB,
-    gzippedBytesMax: 22.5 * KIB,
+    gzippedBytesMax: 22.75 * KIB,
   },
   {
     name: "`IndexedDBLogDB`",
@@ -158,7 +158,7 @@ export const PAGES: readonly Page[] = [
       ),
     ].join("\n"),
     gzippedBytesAim: 50 * KIB,
-    gzippedBytesMax: 65.5 * KIB,
+    gzippedBytesMax: 66.25 * KIB,
   },
   {
     name: "offline page with its state in IndexedDB",
@@ -171,7 +171,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 52 * KIB,
-    gzippedBytesMax: 95 * KIB,
+    gzippedBytesMax: 96.25 * KIB,
   },
   {
     name: "offline page with its state in memory",
@@ -181,7 +181,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 46 * KIB,
-    gzippedBytesMax: 78.5 * KIB,
+    gzippedBytesMax: 79.5 * KIB,
   },
 ];
 
