@@ -18,6 +18,7 @@ import {
   type HostEvent,
   NodeHost,
   type Replica,
+  type ReplicaStatus,
   type Submission,
   type Watch,
 } from "../../mod.ts";
@@ -30,7 +31,7 @@ import type { Transport } from "../../src/sync/transport.ts";
 import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
 import type { Cut } from "../../src/testing/simulated_network.ts";
 import type { WorldContext } from "./context.ts";
-import { type Damage, SimulatedDisk } from "./disk.ts";
+import { type Damage, reportsDamage, SimulatedDisk } from "./disk.ts";
 import type { Operation } from "./history.ts";
 import {
   ALL,
@@ -81,6 +82,8 @@ export class Seat {
   /** Commands that its present process must show until they are refused. */
   readonly shown: Set<string> = new Set();
   replica: Replica | undefined;
+  /** State of its replica when it was last looked at. */
+  state: ReplicaStatus["state"] | "starting" = "starting";
   /** Error of a start that failed. */
   failure: unknown;
   isStartingOver = false;
@@ -311,8 +314,15 @@ export class Device {
     const process: Process = { name, env, db, host, awakeAt, isOver: false };
     this.process = process;
     this.#state = "offline";
-    db.watch(({ state, error }) => {
+    const states = new Map<bigint, string>();
+    db.watch(({ state, error, clusters }) => {
       if (error !== undefined) history.failed(error);
+      for (const { clusterID, state } of clusters) {
+        const before = states.get(clusterID) ?? "waiting";
+        if (state === before) continue;
+        history.transition("cluster", before, state);
+        states.set(clusterID, state);
+      }
       if (state === this.#state) return;
       history.transition("connection", this.#state, state);
       this.#state = state;
@@ -320,6 +330,7 @@ export class Device {
     for (const seat of this.seats) {
       seat.restores = profile.restores ? -1 : 0;
       seat.replica = undefined;
+      seat.state = "starting";
       seat.failure = undefined;
       seat.isStartingOver = false;
       seat.isCopied = false;
@@ -365,6 +376,7 @@ export class Device {
     seat.failure = error;
     const mayDiverge = profile.restores || profile.lyingSyncs;
     if (mayDiverge && error instanceof ErrDiverged) return;
+    if (this.#reportsDamage(error)) return;
     if (
       profile.fullStores &&
       (error instanceof ErrStoreFull || error instanceof ErrUnknownOutcome)
@@ -467,8 +479,13 @@ export class Device {
     }
   }
 
-  /** Damages a block of its copy or snapshots, which its next start finds. */
-  damage(store: "copy" | "snapshots", how: Damage, block: number): void {
+  /** Damages a block of one of its stores, which its next start finds; an outbox while its process runs, which that does not survive. */
+  damage(
+    store: "copy" | "snapshots" | "outbox",
+    how: Damage,
+    block: number,
+  ): void {
+    if (store === "outbox") this.stop("kill", 0);
     if (this.process !== undefined) return;
     const disk = this[store];
     const names = disk.names();
@@ -476,6 +493,20 @@ export class Device {
     this.#context.history.fault(`block of ${store} ${how}`);
     disk.damage(names[block % names.length]!, how, this.#random);
     for (const { shown } of this.seats) shown.clear();
+  }
+
+  /** Has its user repair the outbox, if it is damaged, and start the process again. */
+  repair(): void {
+    if (!this.outbox.isDamaged) return;
+    this.stop("kill", 0);
+    this.outbox.repair();
+  }
+
+  /** True if an error rightly reports a damaged outbox; a store that may be thrown away must not report it. */
+  #reportsDamage(error: unknown): boolean {
+    if (!this.outbox.isDamaged || !reportsDamage(error)) return false;
+    this.#context.history.met("event", "damage of the outbox reported");
+    return true;
   }
 
   /** Begins to start over on the server's history, as its user asks. */
@@ -557,7 +588,8 @@ export class Device {
           error instanceof ErrUnknownOutcome ||
           error instanceof ErrOutboxCopied && seat.isCopied ||
           error instanceof ErrClusterClosed ||
-          error instanceof ErrDiverged && profile.restores
+          error instanceof ErrDiverged && profile.restores ||
+          this.#reportsDamage(error)
         ) end("unknown", error);
         else {
           end("unknown", error);
@@ -578,8 +610,11 @@ export class Device {
     const { operation, text } = command;
     const { process } = this;
     command.submission = submission;
+    const settled = (state: string): void =>
+      history.transition("submission", "queued", state);
     submission.result.then(
       ({ value, data }) => {
+        settled("applied");
         // A later process may get it again.
         if (operation.end === undefined) operation.answeredBy = process?.name;
         if (textOf(data) !== text) {
@@ -589,11 +624,14 @@ export class Device {
       },
       (error) => {
         if (error instanceof ErrProposalRefused) {
+          settled("refused");
           history.end(operation, { kind: "rejected", error });
         } else if (
           error instanceof ErrUnknownOutcome || error instanceof ErrOutboxCopied
-        ) history.end(operation, { kind: "unknown", error });
-        // Otherwise it stays in the outbox.
+        ) {
+          settled("unknown");
+          history.end(operation, { kind: "unknown", error });
+        } // Otherwise it stays in the outbox.
         else history.failed(error);
       },
     );

@@ -6,11 +6,13 @@
  */
 
 import { ErrStoreFull, ErrUnknownOutcome } from "../../mod.ts";
+import { isSameBytes } from "../../src/bytes.ts";
 import {
   type Block,
   type BlockStore,
   type Changes,
   type Durability,
+  ErrStoreCorrupted,
   type ListOptions,
   MemoryBlockStore,
 } from "../../src/store/mod.ts";
@@ -94,7 +96,9 @@ export type Damage =
   /** The block is missing. */
   | "lost"
   /** The block has the content of another one. */
-  | "misdirected";
+  | "misdirected"
+  /** Reading the block fails. */
+  | "unreadable";
 
 /** All kinds of damage. */
 export const DAMAGES: readonly Damage[] = [
@@ -102,12 +106,71 @@ export const DAMAGES: readonly Damage[] = [
   "torn",
   "lost",
   "misdirected",
+  "unreadable",
 ];
+
+/** Error of a read of an unreadable block. */
+export class ErrUnreadable extends Error {
+  override readonly name = "ErrUnreadable";
+}
+
+/** True if an error says that a block is damaged or cannot be read, itself or by its causes. */
+export function reportsDamage(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if (at instanceof ErrStoreCorrupted || at instanceof ErrUnreadable) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/** Damaged block, and what repairs it. */
+interface DamagedBlock {
+  readonly key: string;
+  /** Content that it had. */
+  readonly good: Uint8Array;
+  /** Content that it has instead, undefined if it is missing. */
+  readonly bad: Uint8Array | undefined;
+}
+
+/** Store some of whose blocks cannot be read. */
+class UnreadableStore extends FaultyBlockStore {
+  readonly #keys: ReadonlySet<string>;
+
+  constructor(store: BlockStore, keys: ReadonlySet<string>) {
+    super({ store });
+    this.#keys = keys;
+  }
+
+  #check(isRead: (key: string) => boolean): void {
+    for (const key of this.#keys) {
+      if (isRead(key)) throw new ErrUnreadable(`EIO: ${key} is unreadable`);
+    }
+  }
+
+  override get(
+    keys: readonly string[],
+  ): MaybePromise<(Uint8Array | undefined)[]> {
+    this.#check((key) => keys.includes(key));
+    return super.get(keys);
+  }
+
+  override list(
+    from: string,
+    to: string,
+    options?: ListOptions,
+  ): MaybePromise<Block[]> {
+    this.#check((key) => key >= from && key < to);
+    return super.list(from, to, options);
+  }
+}
 
 /** Storage that processes open one after the other. */
 export class SimulatedDisk {
   readonly #env: Env;
   readonly #inner: MemoryBlockStore;
+  readonly #damaged: DamagedBlock[] = [];
+  readonly #unreadable = new Set<string>();
   /** Store of the process that opened it, with injected faults. */
   faulty: FaultyBlockStore;
 
@@ -134,7 +197,8 @@ export class SimulatedDisk {
 
   /** Closes the store by force; of the writes that are not synced, the first `written` survive. */
   crash(written: number): void {
-    this.faulty = this.faulty.crash(written);
+    this.faulty.crash(written);
+    this.#reopen();
   }
 
   /** Number of writes that a power cut may undo; a disk that lies about syncs keeps none. */
@@ -163,8 +227,42 @@ export class SimulatedDisk {
     return this.#inner.keys(prefix, `${prefix}\x7f`);
   }
 
-  /** Damages a block. */
+  /** True if a block is damaged and was not repaired. */
+  get isDamaged(): boolean {
+    return this.#damaged.length > 0;
+  }
+
+  /** Damages a block, while no process has the disk open. */
   damage(key: string, how: Damage, random: () => number): void {
+    const [good] = this.#inner.get([key]);
+    if (good === undefined) return;
+    this.#damage(key, how, random);
+    if (how === "unreadable") this.#unreadable.add(key);
+    const [bad] = this.#inner.get([key]);
+    this.#damaged.push({ key, good, bad });
+    this.#reopen();
+  }
+
+  /** Repairs the damaged blocks that were not written since, as from a mirror; no process may have the disk open. */
+  repair(): void {
+    for (const { key, good, bad } of this.#damaged.splice(0).reverse()) {
+      const [now] = this.#inner.get([key]);
+      const isSame = now === undefined || bad === undefined
+        ? now === bad
+        : isSameBytes(now, bad);
+      if (isSame) this.#inner.write({ put: [{ key, bytes: good }] }, "strict");
+    }
+    this.#unreadable.clear();
+    this.#reopen();
+  }
+
+  #reopen(): void {
+    this.faulty = this.#unreadable.size === 0
+      ? new FaultyBlockStore({ store: this.#inner })
+      : new UnreadableStore(this.#inner, this.#unreadable);
+  }
+
+  #damage(key: string, how: Damage, random: () => number): void {
     const [bytes] = this.#inner.get([key]);
     if (bytes === undefined) return;
     const put = (bytes: Uint8Array): void =>
@@ -196,6 +294,10 @@ export class SimulatedDisk {
   copy(): SimulatedDisk {
     const copy = new MemoryBlockStore({ env: this.#env });
     copy.write({ put: this.#inner.list("", "\x7f") }, "strict");
-    return new SimulatedDisk(this.#env, copy);
+    const disk = new SimulatedDisk(this.#env, copy);
+    disk.#damaged.push(...this.#damaged);
+    for (const key of this.#unreadable) disk.#unreadable.add(key);
+    disk.#reopen();
+    return disk;
   }
 }

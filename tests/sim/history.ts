@@ -11,6 +11,7 @@
  */
 
 import type { LogBatch } from "../../src/log/log.ts";
+import { RecordKind } from "../../src/log/records.ts";
 
 /** Call of an application. */
 export type OperationKind =
@@ -125,6 +126,11 @@ export interface CommittedLog {
   /** Event at which it began. */
   readonly start: number;
 }
+
+/** Names of the kinds of records. */
+const RECORD_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(RecordKind).map(([name, kind]) => [kind, name]),
+);
 
 function isEqual(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;
@@ -259,8 +265,10 @@ export class History {
       const bytes = records.bytes.subarray(start, end);
       start = end;
       const known = log.records.get(index);
-      if (known === undefined) log.records.set(index, bytes.slice());
-      else if (!isEqual(known, bytes)) {
+      if (known === undefined) {
+        log.records.set(index, bytes.slice());
+        this.met("event", `record: ${RECORD_NAMES.get(bytes[0]!)}`);
+      } else if (!isEqual(known, bytes)) {
         this.fail("log", `Record ${index} of cluster ${cluster} has changed`);
       }
     });

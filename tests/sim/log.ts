@@ -31,7 +31,7 @@ import type { MaybePromise } from "../../src/statemachine/types.ts";
 import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
 import { FaultySnapshotStore } from "../support/faults.ts";
 import type { WorldContext } from "./context.ts";
-import { SimulatedDisk } from "./disk.ts";
+import { type Damage, SimulatedDisk } from "./disk.ts";
 import { observeLogs } from "./log_observer.ts";
 import type { End } from "./plan.ts";
 
@@ -109,6 +109,11 @@ export class LogService {
   /** True while it can be called. */
   get isUp(): boolean {
     return this.#logDB !== undefined;
+  }
+
+  /** True if its disk is damaged. */
+  get isDamaged(): boolean {
+    return this.#disk?.isDamaged ?? false;
   }
 
   /** Disk of the log; undefined for a log in memory. */
@@ -198,6 +203,14 @@ export class LogService {
     );
   }
 
+  /** Damages a block of a log; its process must have ended. */
+  damage(how: Damage, block: number): boolean {
+    const names = this.#disk?.names("log/") ?? [];
+    if (names.length === 0) return false;
+    this.#disk!.damage(names[block % names.length]!, how, this.#random);
+    return true;
+  }
+
   /** Copies the disk, as a backup does. */
   backUp(): boolean {
     if (this.#disk === undefined) return false;
@@ -226,7 +239,9 @@ export class LogService {
     const { env } = this.#context;
     const last = async (): Promise<number> => {
       // A copy: opening may write.
-      const logDB = new BlockLogDB(this.#disk!.copy().open(env), { env });
+      const copy = this.#disk!.copy();
+      copy.repair();
+      const logDB = new BlockLogDB(copy.open(env), { env });
       const log = await logDB.open(cluster, 1n);
       const { last } = log.info!();
       await logDB.close();

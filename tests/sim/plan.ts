@@ -103,7 +103,7 @@ export interface Profile {
   readonly snapshotFaults: number;
   /** True if processes are suspended. */
   readonly suspensions: boolean;
-  /** True if blocks of devices' copies and snapshots are damaged. */
+  /** True if blocks of devices' copies, snapshots and outboxes and of the servers' log are damaged or unreadable. */
   readonly damage: boolean;
   /** True if the servers are hosts of one program, which use each other's sessions and are stopped, never killed. */
   readonly sharesSessions: boolean;
@@ -195,11 +195,11 @@ export type Step =
   | { readonly kind: "operate" }
   | { readonly kind: "startOver"; readonly device: string }
   | { readonly kind: "breakReads" | "mendReads"; readonly at: string }
-  /** A device's storage is damaged, found so at its next start. */
+  /** Storage of a device, or of the servers' log, is damaged, found so at the next start. */
   | {
     readonly kind: "damage";
     readonly device: string;
-    readonly store: "copy" | "snapshots";
+    readonly store: "copy" | "snapshots" | "outbox" | "log";
     readonly how: Damage;
     readonly block: number;
   }
@@ -207,6 +207,7 @@ export type Step =
     readonly kind: "export";
     readonly at: string;
     readonly cluster: number;
+    /** Parts that are read before the export is cancelled; 0 to export everything, and import it on another host. */
     readonly parts: number;
   };
 
@@ -560,7 +561,7 @@ function drawFault(draws: Draws, profile: Profile): Step | undefined {
         ? {
           kind: "damage",
           device,
-          store: draws.pick(["copy", "snapshots"] as const),
+          store: draws.pick(["copy", "snapshots", "outbox", "log"] as const),
           how: draws.pick(DAMAGES),
           block: draws.below(64),
         }

@@ -18,7 +18,7 @@ import { Core } from "../../src/sync/server/core.ts";
 import type { Transport } from "../../src/sync/transport.ts";
 import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
 import { REFUSED, type WorldContext } from "./context.ts";
-import { SimulatedDisk } from "./disk.ts";
+import { reportsDamage, SimulatedDisk } from "./disk.ts";
 import type { LogService } from "./log.ts";
 import { commandOf, POISON, startLedger } from "./machines.ts";
 import { BAD, type End, type ServerProfile } from "./plan.ts";
@@ -54,6 +54,8 @@ export class Server {
   /** Disks of on-disk machines, by cluster. */
   readonly #disks: readonly SimulatedDisk[];
   #process: Process | undefined;
+  /** States of its clusters when it was last looked at. */
+  readonly #states = new Map<bigint, string>();
   /** Clusters whose start or restart has not ended. */
   readonly #starting = new Set<bigint>();
   /** Time at which a cluster failed, undefined while none has. */
@@ -118,6 +120,18 @@ export class Server {
       this.#context.clusters.every((cluster) =>
         host.clusterStatus(cluster)?.state === "running"
       );
+  }
+
+  /** Records the transitions of its clusters. */
+  observe(): void {
+    const { host } = this.#process ?? {};
+    for (const cluster of this.#context.clusters) {
+      const state = host?.clusterStatus(cluster)?.state ?? "down";
+      const before = this.#states.get(cluster) ?? "down";
+      if (state === before) continue;
+      this.#context.history.transition("served cluster", before, state);
+      this.#states.set(cluster, state);
+    }
   }
 
   /** Milliseconds since a cluster failed; 0 while none has. */
@@ -197,6 +211,7 @@ export class Server {
     } catch (error) {
       context.history.failed(error);
       if (this.#process !== process) return;
+      this.#reportsDamage(error);
       this.#failedAt ??= context.clock.now;
     } finally {
       if (this.#process === process) this.#starting.delete(cluster);
@@ -222,11 +237,21 @@ export class Server {
       log: ({ event, code, error }) => {
         if (code !== undefined) history.met("event", `close ${code}`);
         if (error !== undefined) history.failed(error);
-        if (error !== undefined && event === "connection failed") {
+        if (
+          error !== undefined && event === "connection failed" &&
+          !this.#reportsDamage(error)
+        ) {
           context.fail("server", `${event}: ${error}`);
         }
       },
     });
+  }
+
+  /** True if an error rightly reports a damaged log. */
+  #reportsDamage(error: unknown): boolean {
+    if (!this.#log.isDamaged || !reportsDamage(error)) return false;
+    this.#context.history.met("event", "damage of the log reported");
+    return true;
   }
 
   #noteEvent(event: HostEvent): void {
@@ -239,7 +264,7 @@ export class Server {
       // that runs waits for the log.
       const isUnread = this.#starting.has(clusterID) &&
         !this.#log.isReachable(this.process);
-      if (isUnread) return;
+      if (isUnread || this.#reportsDamage(failure)) return;
       if (
         context.profile.poisons &&
         (failure instanceof ErrUpdateFailed ||
@@ -320,9 +345,10 @@ export class Server {
       if (skipped === undefined) throw new Error("skipEntry() did not settle");
       if ("error" in skipped) {
         history.failed(skipped.error);
-        if (
-          !(skipped.error instanceof ErrSkipRefused) && context.isHealing
-        ) throw skipped.error;
+        const { error } = skipped;
+        if (error instanceof ErrSkipRefused) {
+          history.met("event", `skip refused: ${error.why}`);
+        } else if (context.isHealing) throw error;
       } else history.met("event", "entry skipped");
     }
     this.#starting.add(cluster);

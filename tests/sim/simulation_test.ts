@@ -122,7 +122,7 @@ worlds(
 );
 
 worlds(
-  "H8 U8 blocks of the devices' copies and snapshots damaged, torn, lost or misdirected: each device recovers from the server",
+  "H8 U8 blocks of the devices' copies, snapshots and outboxes and of the server's log damaged, torn, lost, misdirected or unreadable: recovered from the server, or reported",
   () => ({ compaction: true, damage: true }),
 );
 

@@ -12,6 +12,7 @@ import { WorldContext } from "./context.ts";
 import { Device, isNeverShown, type Seat } from "./device.ts";
 import { drain, inTurn } from "./env.ts";
 import type { History } from "./history.ts";
+import { Importer } from "./importer.ts";
 import { LogService } from "./log.ts";
 import { ALL, commandOf, POISON } from "./machines.ts";
 import type { End, Plan, Step } from "./plan.ts";
@@ -46,6 +47,7 @@ export class World {
   readonly log: LogService;
   readonly tokens: Tokens = new Tokens();
   readonly workload: Workload;
+  readonly #importer: Importer;
 
   constructor(plan: Plan, history: History) {
     this.plan = plan;
@@ -56,6 +58,7 @@ export class World {
     );
     this.log = new LogService(context);
     this.workload = new Workload(context);
+    this.#importer = new Importer(context, this.workload);
     this.servers = plan.profile.servers.map((_, i) =>
       new Server(context, i, this.log, this.tokens)
     );
@@ -279,8 +282,7 @@ export class World {
         return this.log.break(server.process);
       }
       case "damage":
-        return this.#device(step.device)
-          ?.damage(step.store, step.how, step.block);
+        return this.#damage(step);
       case "export":
         return this.#export(step.at, BigInt(step.cluster + 1), step.parts);
     }
@@ -294,6 +296,7 @@ export class World {
       context.advance(part);
       left -= part;
       for (const device of this.devices) this.#observe(device);
+      for (const server of this.servers) server.observe();
     }
   }
 
@@ -371,9 +374,10 @@ export class World {
   #copy(device: Device): void {
     const { context } = this;
     const name = `${device.name}'`;
-    if (device.name !== device.owner || this.#device(name) !== undefined) {
-      return;
-    }
+    if (
+      device.name !== device.owner || this.#device(name) !== undefined ||
+      device.outbox.isDamaged
+    ) return;
     context.history.fault("outbox copied");
     for (const cluster of context.clusters) {
       context.history.excuse(cluster, "copy");
@@ -402,23 +406,59 @@ export class World {
     this.#device(at)?.breakStore(store, after, times, how);
   }
 
+  #damage({ device, store, how, block }: Step & { kind: "damage" }): void {
+    if (store !== "log") {
+      const owner = this.#device(device);
+      owner?.damage(store, how, block);
+      if (store === "outbox") owner?.start();
+      return;
+    }
+    if (this.log.disk === undefined) return;
+    this.#stopServers();
+    if (this.log.damage(how, block)) {
+      this.context.history.fault(`block of log ${how}`);
+    }
+    this.#startServers();
+  }
+
+  /** Kills the servers and the log. */
+  #stopServers(): void {
+    const { log } = this;
+    for (const server of this.servers) server.stop("kill", 0);
+    if (!log.isRemote || !log.isUp) return;
+    // Resolves at once: it only forgets its process.
+    void log.stop("kill");
+    log.crash("kill", 0);
+  }
+
+  #startServers(): void {
+    if (this.log.isRemote) this.log.start();
+    for (const server of this.servers) server.start();
+  }
+
+  /** Has the operator and the users repair the stores that report damage, which they do not survive without. */
+  #repair(): void {
+    const { log, devices } = this;
+    if (log.isDamaged) {
+      this.#stopServers();
+      log.disk!.repair();
+    }
+    for (const device of devices) device.repair();
+  }
+
   /** Puts the log back to its backup; everything of the servers starts again. */
   #restore(): void {
     const { context, log } = this;
     if (!log.hasBackup) return;
     context.history.fault("restore");
-    for (const server of this.servers) {
-      server.stop("kill", 0);
-      server.erase();
-    }
-    if (log.isRemote && log.isUp) void log.stop("kill");
+    this.#stopServers();
+    for (const server of this.servers) server.erase();
     context.restores++;
     log.restore();
     for (const cluster of context.clusters) {
       context.history.restored(cluster, log.lastIndex(cluster));
     }
-    if (log.isRemote) log.start();
-    for (const server of this.servers) server.start();
+    this.#startServers();
   }
 
   #operate(server: Server): void {
@@ -440,12 +480,13 @@ export class World {
     });
   }
 
-  /** Exports a snapshot and reads some of its parts. */
+  /** Exports a snapshot and reads some of its parts, or all to import them on another host. */
   #export(at: string, cluster: bigint, parts: number): void {
     const place = this.#place(at, cluster);
     if (place === undefined) return;
     const { history } = this.context;
     history.met("event", "export");
+    if (parts === 0) return this.#importer.move(place);
     const read = async (): Promise<void> => {
       const reader = place.replica.exportSnapshot().getReader();
       for (let i = 0; i < parts; i++) {
@@ -643,7 +684,11 @@ export class World {
     for (const seat of device.seats) {
       const place = this.#place(device.name, seat.cluster);
       if (place === undefined) continue;
-      const { appliedIndex, error } = place.replica;
+      const { appliedIndex, error, status } = place.replica;
+      if (status.state !== seat.state) {
+        this.context.history.transition("replica", seat.state, status.state);
+        seat.state = status.state;
+      }
       if (error !== undefined || !this.#isPresent(device, seat)) continue;
       if (appliedIndex < seat.applied) {
         this.context.fail(
@@ -704,6 +749,7 @@ export class World {
     const { context, log } = this;
     context.isHealing = true;
     log.mend(undefined);
+    this.#repair();
     if (log.disk !== undefined) log.disk.faulty.fault = undefined;
     if (log.isRemote && !log.isUp) log.start();
     for (const server of this.servers) {
@@ -730,6 +776,7 @@ export class World {
         }
         this.#observe(device);
       }
+      for (const server of this.servers) server.observe();
     }
     // Calls that waited for a connection need one or two round trips more.
     if (this.#isSettled) return context.advance(ANSWER_MS);
