@@ -183,6 +183,17 @@ export const PAGES: readonly Page[] = [
     gzippedBytesAim: 46 * KIB,
     gzippedBytesMax: 79.5 * KIB,
   },
+  {
+    name: "offline page with a typed machine, its state in memory",
+    text: [
+      pageText("NodeHost"),
+      pageText("defineMachine, newID, table, typed", "./src/typed/mod.ts"),
+      pageText("deviceID, IndexedDBOutbox, IndexedDBSnapshotStore", INDEXEDDB),
+      CLIENT_OF_SERVER,
+    ].join("\n"),
+    gzippedBytesAim: 55 * KIB,
+    gzippedBytesMax: 92 * KIB,
+  },
 ];
 
 /** Weight of code, in bytes. */

@@ -15,6 +15,7 @@ export const FILES: Readonly<
   host: () => import("./host_bench.ts"),
   replay: () => import("./replay_bench.ts"),
   kv: () => import("./kv_bench.ts"),
+  typed: () => import("./typed_bench.ts"),
   packed: () => import("./packed_bench.ts"),
   container: () => import("./snapshot_bench.ts"),
   sqlite: () => import("./sqlite_bench.ts"),
