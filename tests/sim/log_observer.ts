@@ -49,13 +49,17 @@ export function observeLogs(
             observeReader(reader, (batch) => history.committed(cluster, batch)),
         );
       if (compact === undefined) return log;
-      log.compact = (upTo): MaybePromise<void> =>
-        then(snapshots?.list(cluster) ?? [], (infos) => {
-          const indexes = infos.filter(({ kind }) => kind === "full")
-            .map(({ index }) => index);
-          history.compacted({ cluster, process, upTo, snapshots: indexes });
-          return compact.call(log, upTo);
-        }) as MaybePromise<void>;
+      const full = async (): Promise<number[]> =>
+        (await snapshots?.list(cluster) ?? [])
+          .filter(({ kind }) => kind === "full").map(({ index }) => index);
+      log.compact = async (upTo): Promise<void> => {
+        const indexes = await full();
+        history.compacted({ cluster, process, upTo, snapshots: indexes });
+        await compact.call(log, upTo);
+        // While a replica replaces the snapshot of another at the same index, in one
+        // atomic write, the store lists neither.
+        indexes.push(...await full().catch(() => []));
+      };
       return log;
     });
 }
