@@ -6,7 +6,7 @@
  * @module
  */
 
-import { Backoff, chain, isPromise, sleep } from "../async.ts";
+import { Backoff, chain, isPromise, onAbort, sleep } from "../async.ts";
 import { messageOf } from "../describe.ts";
 import {
   APPLY_SLICE_MS,
@@ -148,6 +148,10 @@ export class ApplyLoop {
             error = undefined;
             continue;
           }
+          const cause = error instanceof MachineFailure ? error.cause : error;
+          if (
+            cause instanceof ErrNewerCode && this.#context.remote !== undefined
+          ) return await this.#awaitNewerCode(cause);
           if (!this.#isRetryable(error)) throw error;
           if (error instanceof LogFailure) {
             const { cause } = error;
@@ -366,6 +370,19 @@ export class ApplyLoop {
       this.#machine.changed();
     }
     return reader;
+  }
+
+  /** Waits for the end of the replica: only newer code can read the snapshot from which it has to recover. */
+  async #awaitNewerCode(error: ErrNewerCode): Promise<void> {
+    const { log, event, stopped } = this.#context;
+    this.#machine.newerSnapshot = error;
+    event({ type: "failed", error, failure: error });
+    log.block?.(error);
+    this.#parts.proposals.fail(error);
+    this.#onParked?.();
+    this.#machine.failWaiters(error);
+    this.#machine.changed();
+    await new Promise<void>((resolve) => onAbort(stopped, () => resolve()));
   }
 
   /** Names the entry of a batch at which a new machine throws too. */

@@ -70,6 +70,8 @@ export class CurrentMachine {
   readonly skips: SkippedEntries = new SkippedEntries();
   /** Set while a replica whose log is ordered by a server waits before an entry at which `update()` threw. */
   parked: Parked | undefined;
+  /** Set once a replica whose log is ordered by a server needs a snapshot that only newer code of the application can read. */
+  newerSnapshot: ErrNewerCode | undefined;
   readonly #context: ReplicaContext;
   #current: StateMachine<SessionState> | undefined;
   #next: Successor | undefined;
@@ -216,9 +218,9 @@ export class CurrentMachine {
     if (wrong !== undefined) throw wrong;
   }
 
-  /** Error of the entry that only newer code of the application can apply, if the replica waits before one. */
+  /** Error of the entry, or of the snapshot, that only newer code of the application can apply, if the replica waits before one. */
   get #newerCode(): ErrNewerCode | undefined {
-    const cause = this.parked?.error.cause;
+    const cause = this.newerSnapshot ?? this.parked?.error.cause;
     return cause instanceof ErrNewerCode ? cause : undefined;
   }
 

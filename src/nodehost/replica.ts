@@ -345,7 +345,7 @@ export class Replica<Q = unknown, A = unknown> {
     const { aborted, reason } = this.#context.stopped;
     return aborted
       ? (reason as ErrClusterClosed).cause
-      : this.#machine.parked?.error.cause;
+      : this.#machine.newerSnapshot ?? this.#machine.parked?.error.cause;
   }
 
   /** Entries that its state does not contain because an operator decided to skip them, in order (H17). */

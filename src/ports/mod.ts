@@ -21,6 +21,7 @@
 export type { Env } from "../env.ts";
 
 export type {
+  Announcements,
   Checkpoint,
   CheckpointBoard,
   Log,

@@ -11,6 +11,7 @@ import {
   MemoryOutbox,
   NodeHost,
   type Replica,
+  type ReplicaConfig,
 } from "../../mod.ts";
 import { recordAt, RecordKind } from "../../src/log/records.ts";
 import { RecordCursor } from "../../src/rsm/record_codec.ts";
@@ -88,12 +89,13 @@ async function fleet(
   code: Record<string, Code>,
   test: (world: SimulatedWorld) => Promise<void>,
   server: CoreOptions = {},
+  config: Partial<ReplicaConfig> = {},
 ): Promise<void> {
   await simulate({
     start: (host, nodeID) =>
       host.startConcurrentCluster(
         code[nodeID === 1n ? "server" : `${nodeID}`]!.create,
-        { clusterID: 1n, nodeID, hashEntries: 4 },
+        { clusterID: 1n, nodeID, hashEntries: 4, ...config },
       ),
     server: { authenticate: undefined, ...server },
   }, test);
@@ -560,6 +562,9 @@ Deno.test("Y7 with several hosts on a log, a change is activated once each live 
   await newest.replica.activateChange("sampan:state:2");
   await newest.replica.activateChange("sampan:state:2");
   assertEquals(await activated(logDB), ["loud", "sampan:state:2"]);
+  while (new2.replica.error === undefined) {
+    await new Promise((go) => setTimeout(go, 1));
+  }
   assertInstanceOf(new2.replica.error, ErrNewerCode);
   assertEquals(await newest.notes(), ["a", "B", "C"]);
   await assertRejects(
@@ -598,6 +603,40 @@ Deno.test("Y7 pages with older code stop at an activation and go on after the re
     await world.settle();
     assertEquals(await typed(pageOf(a), reshaped).ask.notes(), ["a", "b", "C"]);
   });
+});
+
+Deno.test("Y8 a page that needs a snapshot of newer code stops answering, keeps what is edited, and goes on after the reload", async () => {
+  const code: Record<string, Code> = { server: quiet, 2: quiet, 3: reshaped };
+  await fleet(
+    code,
+    async (world) => {
+      const a = await world.addDevice("a");
+      const app = () => typed(pageOf(a), quiet);
+      await (await app().do.note("a")).result;
+      a.goOffline();
+      code.server = reshaped;
+      await restart(world.server);
+      const b = await world.addDevice("b");
+      for (let i = 0; i < 30; i++) {
+        await (await typed(pageOf(b), reshaped).do.note(`${i}`)).result;
+      }
+      a.goOnline();
+      await world.sleep(60_000);
+      await assertRejects(() => app().ask.notes(), ErrNewerCode, "version 2");
+      assertEquals(a.replica.status.state, "failed");
+      assertInstanceOf(a.replica.status.error, ErrNewerCode);
+      assertEquals(a.logDB.status.reason?.code, "newer-code");
+      await app().do.note("late");
+      await a.stop();
+      code[2] = reshaped;
+      await a.start();
+      await world.settle();
+      const notes = await typed(pageOf(a), reshaped).ask.notes();
+      assertEquals([notes.length, notes[0], notes.at(-1)], [32, "a", "LATE"]);
+    },
+    {},
+    { snapshotEntries: 5, compactionOverhead: 1 },
+  );
 });
 
 Deno.test("Y7 a name of a change that belongs to the library is refused", () => {
