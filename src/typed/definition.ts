@@ -175,8 +175,6 @@ export class MachineDefinition<
   readonly name: string;
   /** Version of the state's shape. */
   readonly version: number;
-  /** Definition as its machines use it. @internal */
-  readonly [CORE]: MachineCore;
   /** Types of the machine, for inference. */
   declare readonly types: MachineTypes<S, I, R, Q>;
 
@@ -219,7 +217,7 @@ export class MachineDefinition<
         }
       },
     };
-    this[CORE] = core;
+    Object.defineProperty(this, CORE, { value: core });
     // Fails here, not at the start of a cluster.
     core.newState();
   }

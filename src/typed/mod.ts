@@ -19,7 +19,7 @@ export {
   type TypedOptions,
   type TypedReplica,
 } from "./app.ts";
-export type { Mark, Marks } from "./marks.ts";
+export type { Mark, MarkingEdit, Marks } from "./marks.ts";
 export {
   type CommandContext,
   type OldState,
