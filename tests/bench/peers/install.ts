@@ -35,11 +35,12 @@ export async function install(): Promise<void> {
   }
   const lock = await read(new URL("npm/package-lock.json", HERE));
   if (await read(installed) === lock) return;
+  // Not `npm ci`, which fails if the lock lacks packages of other platforms.
   const { success } = await new Deno.Command("npm", {
-    args: ["ci", "--no-audit", "--no-fund", "--loglevel=error"],
+    args: ["install", "--no-audit", "--no-fund", "--loglevel=error"],
     cwd: new URL("npm/", TARGET),
     stdout: "null",
   }).output();
-  if (!success) throw new Error("npm ci failed in .cache/peers/npm");
+  if (!success) throw new Error("npm install failed in .cache/peers/npm");
   await Deno.writeTextFile(installed, lock);
 }
