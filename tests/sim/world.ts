@@ -27,7 +27,7 @@ export type { Plan, Profile, Step } from "./plan.ts";
 const HEAL_MS = 300_000;
 
 /** Time in which every call must be answered once everything is live, in simulated milliseconds. */
-const ANSWER_MS = 3_000;
+const ANSWER_MS = 6_000;
 
 /** Time after which no append that was told to be of unknown outcome lands any more. */
 const LATE_MS = 7_000;
