@@ -130,6 +130,8 @@ export class SessionTable<L> {
   #dataBytes = 0;
   /** Slot of the series for which `admit()` last returned "apply" or "duplicate". */
   slot: Slot | undefined;
+  /** Sessions that the batch being applied has removed, by index. */
+  readonly #removed = new Map<number, SessionEntry<L>>();
   /** Sessions changed since the last `takeChanges()`; undefined unless tracked. */
   #changed: Set<number> | undefined;
 
@@ -176,18 +178,37 @@ export class SessionTable<L> {
     return newest?.index === index ? newest : this.#sessions.get(index);
   }
 
-  /** Index of the first session above `after` that `clientID` registered, for `owner` if given. */
+  /**
+   * Returns a session as it is at the applied index `upTo`, for readers beside the
+   * batch being applied: with those that the batch removes, without those that it
+   * registers. Of a session that was there before, `next` and the slots are ahead.
+   */
+  seen(index: number, upTo: number): SessionEntry<L> | undefined {
+    if (index > upTo) return undefined;
+    return this.get(index) ?? this.#removed.get(index);
+  }
+
+  /** Ends the batch being applied: the sessions that it has removed are gone for every reader. */
+  settle(): void {
+    if (this.#removed.size > 0) this.#removed.clear();
+  }
+
+  /** Index of the first session above `after` and at or below the applied index `upTo` that `clientID` registered, for `owner` if given. */
   find(
     clientID: bigint,
     after: number,
+    upTo: number,
     owner: Uint8Array | undefined,
   ): number | undefined {
     let first: number | undefined;
-    for (const session of this.#sessions.values()) {
-      const { index } = session;
-      if (session.clientID !== clientID || index <= after) continue;
-      if (owner !== undefined && !isSameBytes(session.owner, owner)) continue;
-      if (!(index > first!)) first = index;
+    for (const sessions of [this.#sessions, this.#removed]) {
+      for (const session of sessions.values()) {
+        const { index } = session;
+        if (session.clientID !== clientID) continue;
+        if (index <= after || index > upTo) continue;
+        if (owner !== undefined && !isSameBytes(session.owner, owner)) continue;
+        if (!(index > first!)) first = index;
+      }
     }
     return first;
   }
@@ -230,8 +251,9 @@ export class SessionTable<L> {
     return session;
   }
 
-  /** True if up to `uses` registrations, and uses of other sessions, by any client may evict this session. */
+  /** True if up to `uses` registrations, and uses of other sessions, by any client may evict this session, or the batch being applied has. */
   mayEvict(index: number, uses: number): boolean {
+    if (this.#removed.has(index)) return true;
     const session = this.#sessions.get(index);
     if (session === undefined || this.#sessions.size + uses <= this.#max) {
       return false;
@@ -264,6 +286,7 @@ export class SessionTable<L> {
     if (list.size === 0) this.#owners.delete(owner);
     if (list.size <= this.#share) this.#overShare.delete(owner);
     this.#sessions.delete(session.index);
+    this.#removed.set(session.index, session);
     const client = clientOf(session);
     if (this.#clients.get(client) === session) this.#clients.delete(client);
     this.#dataBytes -= session.dataBytes;
@@ -468,6 +491,7 @@ export class SessionTable<L> {
 
   #reset(max: number): void {
     this.#sessions.clear();
+    this.#removed.clear();
     this.#clients.clear();
     this.#dataBytes = 0;
     this.#lru = new LruList();

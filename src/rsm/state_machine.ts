@@ -419,21 +419,34 @@ export class StateMachine<L> {
     };
   }
 
-  /** Index of the first session above `after` that `clientID` registered (for `owner`, if given) and that still exists. */
+  // Between two batches the session table is that of the applied index. While a batch
+  // is applied asynchronously, or after it has failed, the table is ahead, since the
+  // batch was decoded before: commands whose results are not known, and not reported,
+  // must neither look decided nor seem to have lost their session. Only the holder and
+  // the acknowledged series may be those of the batch: no result decides them.
+
+  /** Index of the first session above `after` that `clientID` registered (for `owner`, if given) and that exists at the applied index. */
   sessionOf(
     clientID: bigint,
     after: number,
     owner: Uint8Array | undefined,
   ): number | undefined {
-    return this.#table.find(clientID, after, owner);
+    return this.#table.find(clientID, after, this.#applied, owner);
   }
 
-  /** Replicated state of a session; undefined for an unknown one. */
+  /** Replicated state of a session at the applied index; undefined for an unknown one. */
   sessionInfo(session: number): SessionInfo | undefined {
-    const entry = this.#table.get(session);
+    const entry = this.#table.seen(session, this.#applied);
     if (entry === undefined) return undefined;
-    const { clientID, holder, owner, next, responded } = entry;
+    const { clientID, holder, owner, responded } = entry;
+    const next = this.#nextOf(entry);
     return { clientID, holder, owner, next, responded };
+  }
+
+  /** Next series of a session at the applied index: the first whose command is being applied, if there is one. */
+  #nextOf(entry: SessionEntry<L>): number {
+    const at = this.#sessions.indexOf(entry);
+    return at < 0 ? entry.next : this.#series[at]!;
   }
 
   /** True if up to `uses` registrations and uses of other sessions may evict this session. */
@@ -441,13 +454,13 @@ export class StateMachine<L> {
     return this.#table.mayEvict(session, uses);
   }
 
-  /** Recorded outcome of a series; undefined if it is undecided or its session is unknown. */
+  /** Recorded outcome of a series at the applied index; undefined if it is undecided or its session is unknown. */
   outcomeOf(
     session: number,
     series: number,
   ): SeriesOutcome | undefined {
-    const entry = this.#table.get(session);
-    if (entry === undefined || series >= entry.next) return undefined;
+    const entry = this.#table.seen(session, this.#applied);
+    if (entry === undefined || series >= this.#nextOf(entry)) return undefined;
     if (series <= entry.responded) {
       return { outcome: "acknowledged", result: undefined, digest: undefined };
     }
@@ -458,7 +471,7 @@ export class StateMachine<L> {
 
   /** Stops notifying the listener of a session. */
   detach(session: number): void {
-    const entry = this.#table.get(session);
+    const entry = this.#table.seen(session, Infinity);
     if (entry !== undefined) entry.local = undefined;
   }
 
@@ -858,6 +871,7 @@ export class StateMachine<L> {
     this.#bytes = 0;
     this.#applied = this.#read;
     this.#appliedEpoch = this.#epoch;
+    this.#table.settle();
     if (this.#applied > this.reportedUpTo) {
       this.#report(tracked, series, sessions, slots);
       for (const notify of notifications) notify();

@@ -16,6 +16,7 @@ import {
   SESSION_OWNER_BYTES_MAX,
   SESSION_WINDOW_MAX,
 } from "../../src/limits.ts";
+import { ErrRecordsRefused } from "../../src/log/errors.ts";
 import { packRecords, RecordKind } from "../../src/log/records.ts";
 import {
   putSessionHead,
@@ -328,6 +329,52 @@ Deno.test(
       assertEquals(await listOf(replica), ["b1", "a1", "a2", "c1"]);
       await host.stop();
     }
+  }),
+);
+
+Deno.test(
+  "H3 H4 a proposal that is being applied is not reported as not applied when a later one is refused after their session was closed in the same batch",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const gates = new Map([["x", new Gate()], ["a1", new Gate()]]);
+    const list: string[] = [];
+    const { host, replica, machines } = await start({
+      logDB,
+      env,
+      kind: "concurrent",
+      faults: {
+        before: (method) => {
+          if (method !== "update") return;
+          return gates.get(list.shift()!)?.opened;
+        },
+      },
+    });
+    const session = await replica.openSession();
+    list.push("x", "a1");
+    const x = replica.propose(bytes("x"));
+    await settle(10);
+    // Both are read while the machine applies x, and applied in one batch.
+    const a1 = replica.propose(bytes("a1"), { session });
+    await settle(10);
+    await forge(logDB.inner, packRecords(unregisterRecord(session.id)));
+    gates.get("x")!.open();
+    await x;
+    await settle(10);
+    assertEquals(machines[0]!.list, ["x"]);
+    logDB.faults.append = () => {
+      logDB.faults.append = () => undefined;
+      throw new ErrRecordsRefused([{ at: 0, reason: "Write is not allowed" }]);
+    };
+    const a2 = rejection(replica.propose(bytes("a2"), { session }));
+    await settle(10);
+    gates.get("a1")!.open();
+    assertEquals((await env.until(a1)).value, 2n);
+    const error = await env.until(a2);
+    assertInstanceOf(error, ErrInvalidSession);
+    assertEquals(error.applied, false);
+    assertEquals(await listOf(replica), ["x", "a1"]);
+    await host.stop();
   }),
 );
 

@@ -853,6 +853,48 @@ function refuseSessions({ logDB }: World): void {
   };
 }
 
+Deno.test(
+  "H3 H4 a submission that is being applied is not sent again when a later one is refused after their session was closed in the same batch",
+  inWorld(async (world) => {
+    const { env, logDB, outbox } = world;
+    const gates: (Gate | undefined)[] = [];
+    const device = await env.until(start({
+      logDB,
+      env,
+      outbox,
+      kind: "concurrent",
+      faults: {
+        before: (method) =>
+          method === "update" ? gates.shift()?.opened : undefined,
+      },
+    }));
+    world.running.push(device);
+    const { replica, machines } = device;
+    await world.apply(replica, "a");
+    await world.writeNotes();
+    const [held, batch] = [new Gate(), new Gate()];
+    gates.push(held, batch);
+    const x = replica.propose(bytes("x"));
+    await settle(10);
+    // Both are read while the machine applies x, and applied in one batch.
+    const [b] = await submitAll(replica, "b");
+    await settle(20);
+    await world.evict();
+    held.open();
+    await x;
+    await settle(10);
+    assertEquals(machines[0]!.list, ["a", "x"]);
+    refuseSessions(world);
+    const [c] = await submitAll(replica, "c");
+    await settle(50);
+    world.reconnect();
+    await env.advance(1_000);
+    batch.open();
+    await world.until(results([b!, c!]));
+    assertEquals(await listOf(replica), ["a", "x", "b", "c"]);
+  }),
+);
+
 function failVerify(): never {
   throw new ErrOtherHistory("Log ends at 1");
 }

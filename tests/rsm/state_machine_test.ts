@@ -786,6 +786,75 @@ Deno.test("H5 detach() ends notifications of a session", () => {
   assertEquals(listener.outcomes, ["a 1 applied", "b 2 applied"]);
 });
 
+for (const end of ["applied", "failed"] as const) {
+  Deno.test(`H3 H4 readers see the sessions of the applied index while a batch is being applied, until it has ${end}`, async () => {
+    const gates: Promise<void>[] = [];
+    class Held extends Concurrent {
+      override update(entries: Entry[]): MaybePromise<Entry[]> {
+        return gates[0]?.then(() => super.update(entries)) ??
+          super.update(entries);
+      }
+    }
+    const { stateMachine } = makeStateMachine({
+      type: 2,
+      create: () => new Held(),
+    });
+    await stateMachine.apply(batchesOf(place([
+      configRecord(2),
+      registerRecord(2n, none),
+      registerRecord(3n, none),
+      sessionProposal(2, 1, 0, cmd(1)),
+      sessionProposal(3, 1, 0, cmd(1)),
+    ])));
+    const shown = (): unknown => ({
+      next: [2, 3, 9, 11].map((session) =>
+        stateMachine.sessionInfo(session)?.next
+      ),
+      outcomes: [1, 2, 3, 4].map((series) =>
+        stateMachine.outcomeOf(2, series)?.outcome
+      ),
+      clients: [2n, 3n, 9n, 11n].map((client) =>
+        stateMachine.sessionOf(client, 0, undefined)
+      ),
+    });
+    const before = {
+      next: [2, 2, undefined, undefined],
+      outcomes: ["applied", undefined, undefined, undefined],
+      clients: [2, 3, undefined, undefined],
+    };
+    assertEquals(shown(), before);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    gates.push(promise);
+    const applied = stateMachine.apply(batchesOf(
+      place([
+        sessionProposal(3, 2, 0, cmd(2)),
+        sessionProposal(2, 2, 1, cmd(2)),
+        skip(2, 3, 2),
+        // Evicts session 3.
+        registerRecord(9n, none),
+        unregisterRecord(9),
+        registerRecord(11n, none),
+      ], 6),
+      5,
+    ));
+    assertEquals(shown(), before);
+    assert(stateMachine.mayEvict(3, 1));
+    if (end === "failed") {
+      reject(new TypeError("Broken"));
+      await assertRejects(async () => await applied, TypeError, "Broken");
+      assertEquals(shown(), before);
+      return;
+    }
+    resolve();
+    await applied;
+    assertEquals(shown(), {
+      next: [4, undefined, undefined, 1],
+      outcomes: ["applied", "applied", "skipped", undefined],
+      clients: [2, undefined, undefined, 11],
+    });
+  });
+}
+
 Deno.test("H6 a result beyond the limit is lost, but not the fact that it was applied", () => {
   const half = SESSION_RESULT_BYTES_MAX / 2 + 1;
   class Wordy extends Regular {
