@@ -8,6 +8,7 @@
 
 import { type Backoff, onAbort } from "../async.ts";
 import type { ErrProposalRefused } from "../rsm/errors.ts";
+import type { ClosedSession } from "../rsm/state_machine.ts";
 
 /** A client that opens one session after the other under one client id. */
 export interface Client {
@@ -43,6 +44,8 @@ export class Control {
   /** Backoff of a registration that has opened a session of another owner. */
   backoff: Backoff | undefined;
   cancelRetry: (() => void) | undefined;
+  /** Session that a close has ended, once it is applied; undefined if it was not open. */
+  closed: ClosedSession | undefined;
   /** Session that a registration has opened, once it is applied. */
   session: number | undefined;
   /** Resolves the caller's promise. */

@@ -31,6 +31,7 @@ import { digest } from "../rsm/session_table.ts";
 import type {
   ApplyListener,
   ClaimOutcome,
+  ClosedSession,
   Outcome,
 } from "../rsm/state_machine.ts";
 import type { Result } from "../statemachine/types.ts";
@@ -321,8 +322,8 @@ export class Proposals
     return this.#control.claim(session, from, holder);
   }
 
-  /** Closes a session in which this replica sends nothing; resolves with its next series, or 0 if it was not open. */
-  retire(index: number): Promise<number> {
+  /** Closes a session in which this replica sends nothing; resolves with what it was, undefined if it was not open. */
+  retire(index: number): Promise<ClosedSession | undefined> {
     return this.#control.unregister(index);
   }
 
@@ -751,8 +752,8 @@ export class Proposals
   }
 
   /** Handles an applied close of a session. */
-  unregistered(session: number, next: number): void {
-    this.#control.unregistered(session, next);
+  unregistered(session: number, closed: ClosedSession | undefined): void {
+    this.#control.unregistered(session, closed);
     const state = this.locals.get(session);
     if (state === undefined) return;
     this.#invalidate(

@@ -19,7 +19,7 @@ import {
   registerRecord,
   unregisterRecord,
 } from "../rsm/record_codec.ts";
-import type { ClaimOutcome } from "../rsm/state_machine.ts";
+import type { ClaimOutcome, ClosedSession } from "../rsm/state_machine.ts";
 import type { AppendBatcher } from "./append_batcher.ts";
 import type { ReplicaContext } from "./context.ts";
 import { type Client, Control } from "./control.ts";
@@ -93,11 +93,13 @@ export class SessionControl {
     return { index, clientID };
   }
 
-  /** Closes a session; resolves with its next series, 0 if it was not open. */
-  unregister(session: number): Promise<number> {
-    return this.#request(unregisterRecord(session), undefined, (control) => {
-      this.#closings.set(session, control);
+  /** Closes a session; resolves with what it was, undefined if it was not open. */
+  async unregister(session: number): Promise<ClosedSession | undefined> {
+    let closing: Control | undefined;
+    await this.#request(unregisterRecord(session), undefined, (control) => {
+      this.#closings.set(session, closing = control);
     });
+    return closing!.closed;
   }
 
   /** Moves a session from one holder to another; resolves once it has moved. */
@@ -248,12 +250,13 @@ export class SessionControl {
   }
 
   /** Handles an applied close of a session. */
-  unregistered(session: number, next: number): void {
+  unregistered(session: number, closed: ClosedSession | undefined): void {
     const control = this.#closings.get(session);
     if (control === undefined) return;
     this.#closings.delete(session);
+    control.closed = closed;
     this.#end(control);
-    control.resolve(next);
+    control.resolve(session);
   }
 
   /**

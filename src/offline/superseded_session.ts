@@ -11,6 +11,7 @@ import { ErrUnknownOutcome } from "../log/errors.ts";
 import type { OutboxParts } from "../nodehost/outbox.ts";
 import { ErrProposalRefused, skippedError } from "../rsm/errors.ts";
 import { isOtherCommand } from "../rsm/session_table.ts";
+import type { SeriesOutcome } from "../rsm/state_machine.ts";
 import type { Result } from "../statemachine/types.ts";
 import type { OutboxSession } from "./outbox_store.ts";
 import type { QueuedSubmission } from "./submission.ts";
@@ -49,46 +50,43 @@ export async function settleSuperseded(
   parts: SupersededParts,
 ): Promise<void> {
   const { index, clientID, holders, base } = superseded;
-  const { machine, proposals, reads, queue, outcomes, stopped } = parts;
+  const { machine, proposals, reads, queue, stopped } = parts;
   const upTo = queue.hiddenUpTo;
   await reads.upToDate(stopped);
   const known = machine.sessionInfo(index);
   const isOwn = known?.clientID === clientID;
   const isHeld = isOwn && holders.includes(known.holder);
   if (isHeld) {
+    // Before the session is closed: if this process ends then, they are known.
     for (const submission of queue.queuedUpTo(upTo)) {
-      const series = submission.id - base;
-      if (series < known.next) {
-        settleInState(submission, index, series, parts);
-      }
+      const outcome = machine.outcomeOf(index, submission.id - base);
+      if (outcome !== undefined) settle(submission, outcome, parts);
     }
   }
   // Commands still on their way must not be applied after this, also those of a
   // copy of the outbox, which may have claimed the session here.
-  const next = isOwn ? await proposals.retire(index) : 0;
+  const closed = isOwn ? await proposals.retire(index) : undefined;
+  const next = closed?.next ?? 0;
   if (base + next - 1 > queue.lastInMemory) await queue.loadAll();
   for (const submission of queue.queuedUpTo(Infinity)) {
     const { id } = submission;
-    const isUsed = id - base < next;
+    const outcome = closed?.outcomeOf(id - base);
     if (id > upTo) {
       // Only a copy can have sent it.
-      if (isUsed) queue.settleUnknown(submission);
-    } else if (!isHeld || next === 0) queue.settleUnknown(submission);
-    else if (isUsed) outcomes.failed(id, resultLost(id));
+      if (outcome !== undefined) queue.settleUnknown(submission);
+    } else if (closed === undefined || !holders.includes(closed.holder)) {
+      queue.settleUnknown(submission);
+    } else if (outcome !== undefined) settle(submission, outcome, parts);
   }
 }
 
-/** Settles a submission by the outcome of its series in the state. */
-function settleInState(
+/** Settles a submission by the outcome of its series. */
+function settle(
   submission: QueuedSubmission,
-  session: number,
-  series: number,
+  { outcome, result, digest }: SeriesOutcome,
   { machine, queue, outcomes }: SupersededParts,
 ): void {
   const { id, bytes } = submission;
-  const known = machine.outcomeOf(session, series);
-  if (known === undefined) return;
-  const { outcome, result, digest } = known;
   // Another holder has used the series.
   if (isOtherCommand(digest, bytes)) return queue.settleUnknown(submission);
   if (outcome === "applied") {

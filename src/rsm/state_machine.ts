@@ -94,6 +94,16 @@ export interface SessionInfo {
   readonly responded: number;
 }
 
+/** Session as it was when it was closed. */
+export interface ClosedSession {
+  /** Id of the last session holder. */
+  readonly holder: bigint;
+  /** Next series that would have been applied; every series before it is decided. */
+  readonly next: number;
+  /** Returns the recorded outcome of a series; undefined if it was never decided. */
+  outcomeOf(series: number): SeriesOutcome | undefined;
+}
+
 /** Receiver of apply results; `L` is its handle for a session of this replica. */
 export interface ApplyListener<L> {
   /** Low half of the origin id that this replica's sessionless proposals carry. */
@@ -108,8 +118,8 @@ export interface ApplyListener<L> {
   proposalSkipped(sequence: number, reason: string): void;
   /** Called when a session was registered; `owner` is a view. */
   registered(clientID: bigint, session: number, owner: Uint8Array): void;
-  /** Called when a session was closed; `next` is its next series, 0 for an unknown session. */
-  unregistered(session: number, next: number): void;
+  /** Called when a session was closed; `closed` is undefined if it was not open. */
+  unregistered(session: number, closed: ClosedSession | undefined): void;
   /** Called when a claim to a session was applied: granted, in conflict with another holder, or for an unknown session. */
   claimed(session: number, holder: bigint, outcome: ClaimOutcome): void;
   /** Called when the outcome of a series of a local session is known; for a skipped one, `result.data` is the reason. `digest` is that of the recorded command, which another process may have sent. */
@@ -198,6 +208,29 @@ function deepCopy(result: Result | undefined): Result | undefined {
 function outcomeOf({ digest, result }: Slot): Outcome {
   if (digest === SKIPPED) return "skipped";
   return result === undefined ? "lost" : "applied";
+}
+
+/** Recorded outcome of a series of a session whose next series is `next`; undefined if it is undecided. */
+function recordedOutcome(
+  { responded, slots, head }: SessionEntry<unknown>,
+  series: number,
+  next: number,
+): SeriesOutcome | undefined {
+  if (series >= next) return undefined;
+  if (series <= responded) {
+    return { outcome: "acknowledged", result: undefined, digest: undefined };
+  }
+  const slot = slots[head + series - responded - 1]!;
+  const { digest, result } = slot;
+  return { outcome: outcomeOf(slot), result: deepCopy(result), digest };
+}
+
+/** Session that was removed from the table, as it was then. */
+function closedSession(entry: SessionEntry<unknown>): ClosedSession {
+  const { holder, next } = entry;
+  const outcomeOf = (series: number): SeriesOutcome | undefined =>
+    recordedOutcome(entry, series, next);
+  return { holder, next, outcomeOf };
 }
 
 /** User machine with everything replicated beside it: sessions, skipped entries, applied index and epoch. */
@@ -460,13 +493,7 @@ export class StateMachine<L> {
     series: number,
   ): SeriesOutcome | undefined {
     const entry = this.#table.seen(session, this.#applied);
-    if (entry === undefined || series >= this.#nextOf(entry)) return undefined;
-    if (series <= entry.responded) {
-      return { outcome: "acknowledged", result: undefined, digest: undefined };
-    }
-    const slot = entry.slots[entry.head + series - entry.responded - 1]!;
-    const { digest, result } = slot;
-    return { outcome: outcomeOf(slot), result: deepCopy(result), digest };
+    return entry && recordedOutcome(entry, series, this.#nextOf(entry));
   }
 
   /** Stops notifying the listener of a session. */
@@ -674,11 +701,12 @@ export class StateMachine<L> {
         this.#listener.claimed(session, holder, outcome)
       );
     } else {
-      const session = table.get(cursor.session);
-      if (session !== undefined) table.remove(session);
-      const closed = cursor.session;
-      const next = session?.next ?? 0;
-      this.#notifications.push(() => this.#listener.unregistered(closed, next));
+      const { session } = cursor;
+      const entry = table.get(session);
+      if (entry !== undefined) table.remove(entry);
+      this.#notifications.push(() =>
+        this.#listener.unregistered(session, entry && closedSession(entry))
+      );
     }
   }
 

@@ -46,6 +46,7 @@ import {
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
 import { type AppendFault, FaultyLogDB } from "../support/faults.ts";
 import { bytes, text } from "../support/bytes.ts";
+import { proposal, sessionProposal } from "../support/log_records.ts";
 import {
   checked,
   Gate,
@@ -891,6 +892,54 @@ Deno.test(
     await env.advance(1_000);
     batch.open();
     await world.until(results([b!, c!]));
+    assertEquals(await listOf(replica), ["a", "x", "b", "c"]);
+  }),
+);
+
+Deno.test(
+  "H3 H19 a start over gets the result of a command that is being applied while it looks for the outcome",
+  inWorld(async (world) => {
+    const { env, logDB } = world;
+    const first = await world.start();
+    await world.apply(first.replica, "a");
+    await world.writeNotes();
+    world.disconnect();
+    await submitAll(first.replica, "b");
+    await world.stop(first.host);
+    const { index } = await world.firstSession();
+    await world.outbox.startOver(CLUSTER);
+    world.reconnect();
+    const gates: Gate[] = [];
+    const [asked, x, b] = [new Gate(), new Gate(), new Gate()];
+    logDB.faults.readIndex = () => asked.opened;
+    const device = await env.until(start({
+      logDB,
+      env,
+      outbox: world.outbox,
+      kind: "concurrent",
+      faults: {
+        before: (method) =>
+          method === "update" ? gates.shift()?.opened : undefined,
+      },
+    }));
+    world.running.push(device);
+    const { replica, machines } = device;
+    const [submission] = replica.pending();
+    gates.push(x, b);
+    // The state is up to date with x, while b is being applied.
+    await forge(logDB.inner, packRecords(proposal(1, bytes("x"))));
+    asked.open();
+    await settle(20);
+    await forge(
+      logDB.inner,
+      packRecords(sessionProposal(index, 2, 0, bytes("b"))),
+    );
+    x.open();
+    await settle(50);
+    assertEquals(machines[0]!.list, ["a", "x"]);
+    b.open();
+    assertEquals(text((await world.until(submission!.result)).data), "b");
+    await world.apply(replica, "c");
     assertEquals(await listOf(replica), ["a", "x", "b", "c"]);
   }),
 );
