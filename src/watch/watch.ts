@@ -335,9 +335,12 @@ export class Watches {
     const pause = this.#isPaced()
       ? Math.min(this.#tookMs, WATCH_PAUSE_MS_MAX)
       : 0;
-    // Never rejects: a watch passes what its query throws to its subscribers.
-    if (pause < 1) void this.#env.turn().then(() => this.#refresh());
-    else this.#cancelTimer = this.#env.setTimer(() => this.#refresh(), pause);
+    if (pause < 1) {
+      // Never rejects: a watch passes what its query throws to its subscribers.
+      void this.#env.turn().then(() => this.#refresh());
+    } else {
+      this.#cancelTimer = this.#env.setTimer(() => this.#refresh(), pause);
+    }
   }
 
   #refresh(): void {

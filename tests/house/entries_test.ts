@@ -84,17 +84,28 @@ for (const [entry, path] of Object.entries(exports)) {
   });
 }
 
+/** Files in a folder and its folders. */
+async function* filesIn(folder: URL): AsyncGenerator<URL> {
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    const path = new URL(isDirectory ? `${name}/` : name, folder);
+    if (isDirectory) yield* filesIn(path);
+    else yield path;
+  }
+}
+
 Deno.test("the examples import the package by its name, as an application does", async () => {
   const examples = new URL("web/examples/", ROOT);
   const found: string[] = [];
-  for await (const { name } of Deno.readDir(examples)) {
+  for await (const path of filesIn(examples)) {
     // The runner is no example.
-    if (name === "run.ts") continue;
-    const text = await Deno.readTextFile(new URL(name, examples));
+    if (path.href.endsWith("/examples/run.ts")) continue;
+    const text = await Deno.readTextFile(path);
     for (const [, specifier] of text.matchAll(/from "([^"]+)"/g)) {
+      if (!specifier!.startsWith(".")) continue;
       // The bundler beside them is theirs to use.
-      if (specifier!.startsWith("../../")) {
-        found.push(`${name} imports ${specifier}`);
+      const { href } = new URL(specifier!, path);
+      if (!href.startsWith(new URL("web/", ROOT).href)) {
+        found.push(`${path.href} imports ${specifier}`);
       }
     }
   }
