@@ -56,7 +56,7 @@ export interface SessionEntry<L> {
   dataBytes: number;
   /** This replica's handle; undefined for a session that it does not use. */
   local: L | undefined;
-  /** Node in the LRU list of all sessions. */
+  /** Node in the LRU list of all sessions; undefined once the session is removed. */
   node: LruNode<SessionEntry<L>> | undefined;
   /** LRU list of the sessions of the same owner. */
   ownerList: LruList<SessionEntry<L>> | undefined;
@@ -290,6 +290,7 @@ export class SessionTable<L> {
     const client = clientOf(session);
     if (this.#clients.get(client) === session) this.#clients.delete(client);
     this.#dataBytes -= session.dataBytes;
+    session.node = session.ownerNode = undefined;
     this.#changed?.add(session.index);
   }
 
@@ -409,8 +410,9 @@ export class SessionTable<L> {
       return;
     }
     slot.result = { value, data: copyOf(data) };
-    // Acknowledged in the batch that applies it: its slot was removed.
-    if (series <= session.responded) return;
+    // Acknowledged in the batch that applies it, so that its slot was removed; or the
+    // session was, and its results count no more.
+    if (series <= session.responded || session.node === undefined) return;
     this.#addBytes(session, data.length);
     this.#dropResults(session, SESSION_RESULT_BYTES_MAX);
     // Results of the least recently used sessions are dropped first: their clients may

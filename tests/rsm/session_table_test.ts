@@ -772,6 +772,26 @@ Deno.test("H4 result data of all sessions are bounded: least recently used sessi
   assertSame(table, copy);
 });
 
+Deno.test("H4 a result of a session that is removed before it is filled does not count as stored", () => {
+  const table = new SessionTable<never>();
+  const kept = table.register(1, 1n, none);
+  assertEquals(table.admit(kept, 1, 0, 1), "apply");
+  const { slot } = table;
+  table.fill(kept, 1, slot!, { value: 1n, data: new Uint8Array(1) });
+  const data = new Uint8Array(SESSION_RESULT_BYTES_MAX);
+  const full = SESSIONS_RESULT_BYTES_MAX / SESSION_RESULT_BYTES_MAX;
+  for (let index = 2; index <= full + 2; index++) {
+    // As in a batch that applies a command and then closes its session.
+    const closed = table.register(index, BigInt(index), none);
+    assertEquals(table.admit(closed, 1, 0, 1), "apply");
+    const { slot } = table;
+    table.remove(closed);
+    table.fill(closed, 1, slot!, { value: 1n, data });
+    assertEquals(slot!.result?.data?.length, data.length);
+  }
+  assertEquals(slot!.result?.data?.length, 1);
+});
+
 Deno.test("H3 H4 the table copies a result, also one whose data are a Node Buffer", () => {
   const table = new SessionTable<never>();
   table.begin();
