@@ -253,10 +253,11 @@ export class Recovery {
     return opened;
   }
 
-  /** Recovers a machine from a snapshot; closes it if that fails. */
+  /** Recovers a machine from a snapshot; closes it if that fails. `recovered` is called in the turn in which it changes. */
   async #recoverFrom(
     stateMachine: Machine,
     { info, store }: SnapshotCandidate,
+    recovered: () => void = () => {},
   ): Promise<void> {
     const { clusterID, nodeID, files, env, recoverStopped, event } =
       this.#context;
@@ -268,14 +269,8 @@ export class Recovery {
         directory:
           `${HOST_DIRECTORY}/recovery/${clusterID}-${nodeID}/${info.index}`,
         signal: recoverStopped,
+        recovered,
       });
-      // Until the machine has synced it, only the container has the state (D11).
-      if (
-        info.type === OnDiskStateMachine ||
-        stateMachine.machine.type === OnDiskStateMachine
-      ) {
-        await stateMachine.sync();
-      }
       event({ type: "recovered", snapshot: info });
     } catch (error) {
       await discard(stateMachine);
@@ -560,21 +555,29 @@ export class Recovery {
   /** Recovers an on-disk machine, of which there is one instance only. */
   async #recoverInPlace(candidate: SnapshotCandidate): Promise<void> {
     // The session table of the last state that answered, even if its machine is closed.
-    const before = this.#machine.current.capture();
+    // The table of a batch that has failed is ahead of the state.
+    const { current } = this.#machine;
+    const { applied } = current;
+    const before = current.isMidBatch ? undefined : current.capture();
     await this.#machine.recoverInPlace(async () => {
       let stateMachine = this.#machine.newest;
       if (stateMachine.closed) stateMachine = await this.#reopened();
       // If the recovery fails, the present state must answer again (U30).
       else await stateMachine.sync();
       try {
-        await this.#recoverFrom(stateMachine, candidate);
+        // In the same turn: no other reader may see sessions without the commands whose
+        // outcome is not reported yet.
+        await this.#recoverFrom(
+          stateMachine,
+          candidate,
+          () => this.#machine.install(stateMachine),
+        );
       } catch (error) {
         const isFinal = error instanceof MachineFailure ||
           this.#context.stopped.aborted;
-        if (!isFinal) await this.#restore(before);
+        if (!isFinal) await this.#restore(applied, before);
         throw error;
       }
-      this.#machine.install(stateMachine);
     });
   }
 
@@ -583,18 +586,19 @@ export class Recovery {
    * that it answers until a recovery succeeds. A machine that has lost a part of it
    * does not answer.
    */
-  async #restore(before: StateMetadata): Promise<void> {
+  async #restore(
+    applied: number,
+    before: StateMetadata | undefined,
+  ): Promise<void> {
     try {
       const stateMachine = await this.#reopened();
       if (
-        stateMachine.applied < before.index &&
-        stateMachine.opened >= before.index
+        before !== undefined && stateMachine.applied < applied &&
+        stateMachine.opened >= applied
       ) stateMachine.loadSessions(before);
-      if (stateMachine.applied < before.index) {
-        return await discard(stateMachine);
-      }
+      if (stateMachine.applied < applied) return await discard(stateMachine);
       // The recovery may have reached the disk before it failed.
-      if (stateMachine.applied > before.index) this.#machine.swap(stateMachine);
+      if (stateMachine.applied > applied) this.#machine.swap(stateMachine);
       else this.#machine.reopen(stateMachine);
     } catch (error) {
       this.#context.event({ type: "snapshot failed", error });

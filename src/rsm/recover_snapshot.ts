@@ -33,6 +33,8 @@ export interface RecoverOptions {
   readonly directory: string;
   /** Aborts the recovery. */
   readonly signal: AbortSignal;
+  /** Called in the turn in which the state machine changes to the recovered sessions and applied index. */
+  readonly recovered?: () => void;
 }
 
 /**
@@ -116,7 +118,7 @@ export async function checkState(
 
 async function recoverState<L>(
   stateMachine: StateMachine<L>,
-  { info, open, signal }: RecoverOptions,
+  { info, open, signal, recovered }: RecoverOptions,
   files: readonly SnapshotFile[],
 ): Promise<void> {
   const reader = await openSnapshot(await open());
@@ -152,7 +154,7 @@ async function recoverState<L>(
       // The container is verified to its end, even if the machine left bytes unread (R9).
       await reader.finish();
       await checkState(stateMachine.machine, reader.header);
-    });
+    }, recovered);
   } catch (error) {
     if (!(error instanceof RangeError) || error === reader.sourceError) {
       throw error;

@@ -343,6 +343,11 @@ export class StateMachine<L> {
     return this.#closed || this.guard.failed;
   }
 
+  /** True while a batch is being applied, and after it has failed: the session table is ahead of the applied index, and must not be captured. */
+  get isMidBatch(): boolean {
+    return this.#read !== this.#applied;
+  }
+
   /** True while the machine contains entries after the applied index: the log is read again to restore the sessions up to them. */
   get behind(): boolean {
     return this.#applied < this.#opened;
@@ -847,18 +852,22 @@ export class StateMachine<L> {
   readonly #hostState = (): HostState => {
     if (this.#host === undefined) {
       this.#fill();
-      this.#host = this.#rows(this.#read);
+      this.#host = this.#rows(this.#read, this.#epoch, this.#table);
     }
     return this.#host;
   };
 
-  #rows(index: number): HostState {
+  #rows(
+    index: number,
+    epoch: Epoch | undefined,
+    table: SessionTable<L>,
+  ): HostState {
     if (this.machine.hostState === undefined) return { index, rows: [] };
     const meta = new ByteWriter(32).varint(index);
-    meta.varint(this.#epoch?.index ?? 0);
-    if (this.#epoch !== undefined) meta.u64(this.#epoch.id);
+    meta.varint(epoch?.index ?? 0);
+    if (epoch !== undefined) meta.u64(epoch.id);
     const rows: HostRow[] = [{ key: META_ROW, value: meta.finish() }];
-    this.#table.takeChanges(index, (session, value) => {
+    table.takeChanges(index, (session, value) => {
       rows.push({ key: SESSION_ROW + session, value });
     });
     for (const skip of this.#skips.list()) {
@@ -1049,32 +1058,35 @@ export class StateMachine<L> {
 
   /**
    * Replaces state, sessions and applied index by those of a snapshot; `recover`
-   * passes the payload to the machine. If that throws, the sessions stay as they
-   * were, and the machine refuses all later calls (R9).
+   * passes the payload to the machine, which is then synced if it is on disk. Until
+   * that has ended, sessions and applied index stay as they were. If it throws, they
+   * stay, and the machine refuses all later calls (R9).
+   *
+   * @param recovered called in the turn in which sessions and applied index change
    */
   recover(
     metadata: StateMetadata,
     recover: (host: HostState) => MaybePromise<void>,
+    recovered?: () => void,
   ): MaybePromise<void> {
     return this.guard.run(Op.Recover, async () => {
       const { index, epoch, sessions } = metadata;
-      const [oldTable, oldEpoch] = [this.#table, this.#epoch];
-      this.#table = this.#newTable();
+      const table = this.#newTable();
       try {
-        this.#decodeTable(this.#table, sessions);
-        this.#epoch = epoch;
+        this.#decodeTable(table, sessions);
         this.#skipRows.clear();
-        await recover(this.#rows(index));
+        await recover(this.#rows(index, epoch, table));
+        await this.syncNow();
       } catch (error) {
-        this.#table = oldTable;
-        this.#epoch = oldEpoch;
         this.guard.fail(this.#recovering());
         throw error;
       }
+      this.#table = table;
       this.#applied = this.#read = this.#opened = index;
-      this.#appliedEpoch = epoch;
+      this.#epoch = this.#appliedEpoch = epoch;
       this.#nextSkip = this.#skips.after(index);
-      this.dirty = true;
+      this.dirty = false;
+      recovered?.();
       this.#progress.applied?.(index);
     });
   }

@@ -8,6 +8,7 @@ import {
 } from "@std/assert";
 import {
   ErrClusterClosed,
+  ErrCompacted,
   ErrNoOutbox,
   ErrOtherHistory,
   ErrOtherPrincipal,
@@ -943,6 +944,59 @@ Deno.test(
     assertEquals(await listOf(replica), ["a", "x", "b", "c"]);
   }),
 );
+
+for (const during of ["recoverFromSnapshot", "sync"] as const) {
+  Deno.test(
+    `H3 H4 a command that was applied before a snapshot is not sent again when a copy of it is refused in ${during}() of the recovery`,
+    inWorld(async (world) => {
+      const { env, logDB, outbox } = world;
+      const gate = new Gate();
+      let isRecovering = false;
+      const device = await env.until(start({
+        logDB,
+        env,
+        outbox,
+        kind: "hosted",
+        faults: {
+          before: (method) => {
+            if (method === "recoverFromSnapshot") isRecovering = true;
+            return isRecovering && method === during ? gate.opened : undefined;
+          },
+        },
+      }));
+      world.running.push(device);
+      const { replica } = device;
+      await world.apply(replica, "a");
+      const two = await world.startOther();
+      // It commits a command and does not see that.
+      logDB.faults.append = (_, nodeID) =>
+        nodeID === 1n ? "committed" : undefined;
+      logDB.faults.break(1n);
+      const [b] = await submitAll(replica, "b");
+      const rejected = rejection(b!.result);
+      await settle();
+      await world.evict();
+      await world.compactPast(two.replica);
+      refuseSessions(world);
+      const { appliedIndex } = two.replica;
+      // As a server does if a snapshot is smaller than the entries.
+      logDB.faults.batch = (batch, nodeID) => {
+        if (nodeID !== 1n || batch.first > appliedIndex) return batch;
+        throw new ErrCompacted(appliedIndex);
+      };
+      logDB.faults.mend(1n);
+      await env.advance(20_000);
+      assert(isRecovering);
+      world.reconnect();
+      await settle();
+      gate.open();
+      await world.until(rejected);
+      assertEquals(pendingOf(replica), ["b unknown"]);
+      await world.apply(replica, "c");
+      assertEquals(await listOf(replica), ["a", "b", "x", "y", "c"]);
+    }),
+  );
+}
 
 function failVerify(): never {
   throw new ErrOtherHistory("Log ends at 1");

@@ -309,8 +309,9 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "sessions kept from before a recovery",
     file: "src/rsm/state_machine.ts",
-    find: "this.#decodeTable(this.#table, sessions);\n        this.#epoch",
-    replace: "this.#table = oldTable;\n        this.#epoch",
+    find:
+      "this.#table = table;\n      this.#applied = this.#read = this.#opened",
+    replace: "this.#applied = this.#read = this.#opened",
     seeds: 60,
     changes: "compaction",
   },
