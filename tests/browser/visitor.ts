@@ -123,14 +123,12 @@ export class Visitor {
     await this.click("form button");
   }
 
-  /** Reloads the page, once a service worker has it. */
+  /**
+   * Reloads the page, once a service worker has it. The worker need not control this
+   * document, which may have begun to load before the worker was active.
+   */
   async reload(): Promise<void> {
-    await this.#call(`async () => {
-      await navigator.serviceWorker.ready;
-      while (navigator.serviceWorker.controller === null) {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }`);
+    await this.#call("async () => void await navigator.serviceWorker.ready");
     await this.#page.reload();
   }
 }

@@ -92,6 +92,8 @@ export class Workload {
   /** Last number that was submitted, and the last one that is durable. */
   #submitted = 0;
   #durable = 0;
+  /** Commands that the outbox is storing, in the order of the calls; another list after each change. */
+  #storing: readonly Uint8Array[] = [];
   #views = 0;
   #isStopped = false;
   #loops: Promise<unknown> = Promise.resolve();
@@ -367,10 +369,20 @@ export class Workload {
       "outbox",
       isNumbered ? { key: this.#submissions, number } : undefined,
     );
-    const submission = await this.#replica.submit(cmd);
+    const submission = await this.#store(cmd);
     await this.#write({ type: "durable", name });
     if (isNumbered) this.#durable = Math.max(this.#durable, number);
     this.#await(name, submission);
+  }
+
+  /** Submits a command, which the view shows while it is being stored. */
+  async #store(cmd: Uint8Array): Promise<Submission> {
+    this.#storing = [...this.#storing, cmd];
+    try {
+      return await this.#replica.submit(cmd);
+    } finally {
+      this.#storing = this.#storing.filter((one) => one !== cmd);
+    }
   }
 
   /** Writes down the result of a submission, also of one of an earlier life. */
@@ -415,14 +427,18 @@ export class Workload {
     }
   }
 
-  /** Fails unless the view is the committed state with the pending submissions applied to it. */
+  /** Fails unless the view is the committed state with the pending submissions, and those that are being stored, applied to it. */
   async #checkView(): Promise<void> {
     const replica = this.#replica;
     const range = this.#random.oneIn(2)
       ? kv.range(REGISTERS)
       : kv.range({ start: SERIES, end: SERIES_END });
     const pending = replica.pending();
+    const storing = this.#storing;
     const { appliedIndex } = replica;
+    const isSame = (): boolean =>
+      replica.pending() === pending && this.#storing === storing &&
+      replica.appliedIndex === appliedIndex;
     let committed: KVRow[];
     let shown: KVRow[];
     try {
@@ -433,16 +449,13 @@ export class Workload {
       throw error;
     }
     // Something has changed between the two.
-    if (
-      replica.pending() !== pending || replica.appliedIndex !== appliedIndex
-    ) return;
+    if (!isSame()) return;
     const model = new KVStateMachine();
     const all = await replica.staleRead(kv.range()) as KVRow[];
-    if (
-      replica.pending() !== pending || replica.appliedIndex !== appliedIndex
-    ) return;
+    if (!isSame()) return;
     for (const { key, value } of all) model.update(kv.put(key, value));
     for (const { cmd } of pending) model.update(cmd);
+    for (const cmd of storing) model.update(cmd);
     const expected = model.lookup(range) as KVRow[];
     this.#views++;
     const difference = differenceOf(expected, shown);
