@@ -13,7 +13,7 @@ const NAVIGATED = /context was destroyed/;
 
 /**
  * Evaluates an expression in the current document of a page, once its module
- * has run; once more in the next document if the page navigates meanwhile.
+ * has run; once more in the next document if the page navigates.
  */
 async function evaluate(page: Page, expression: string): Promise<unknown> {
   const until = performance.now() + OPEN_MS_MAX;

@@ -20,7 +20,11 @@ import {
   removeFolder,
   within,
 } from "./browser.ts";
+import { sleep } from "../sync/server_process.ts";
 import { program } from "./install.ts";
+
+/** Milliseconds until the driver has a command that was sent to it. */
+const SENT_MS = 50;
 
 /** Virtual display: WebKitGTK does not start without one. */
 interface Display {
@@ -198,6 +202,18 @@ function browserOf(session: string, kill: () => Promise<void>): Browser {
   ): Promise<unknown> => call("POST", `${session}/${path}`, body, timeoutMs);
   const newTab = async (): Promise<string> =>
     (await post("window/new", { type: "tab" }) as { handle: string }).handle;
+  /** Resolves once the last command has reached the window it was meant for. */
+  let turn: Promise<unknown> = Promise.resolve();
+  /** Sends a command to a window once those before it have arrived; they need not have been answered. */
+  const inTurn = (
+    select: () => Promise<unknown>,
+    send: () => Promise<unknown>,
+  ): Promise<unknown> => {
+    const sent = turn.then(select).then(() => ({ answer: send() }));
+    turn = sent.then(({ answer }) => Promise.race([answer, sleep(SENT_MS)]))
+      .catch(() => {});
+    return sent.then(({ answer }) => answer);
+  };
   /**
    * Blank windows: the initial one of the session, and those left by closed
    * pages.
@@ -218,14 +234,18 @@ function browserOf(session: string, kill: () => Promise<void>): Browser {
     await post("url", { url });
     return {
       async evaluate(expression, timeoutMs): Promise<unknown> {
-        await select();
-        const answer = await post("execute/async", {
-          script: `const done = arguments[arguments.length - 1];
+        const execute = (): Promise<unknown> =>
+          post("execute/async", {
+            script: `const done = arguments[arguments.length - 1];
             (async () => JSON.stringify(await (${expression})) ?? "null")().then(
               (value) => done({ value }),
               (error) => done({ error: String(error?.stack ?? error) }));`,
-          args: [],
-        }, timeoutMs) as { value: string; error?: string };
+            args: [],
+          }, timeoutMs);
+        const answer = await inTurn(select, execute) as {
+          value: string;
+          error?: string;
+        };
         if (answer.error !== undefined) throw new Error(answer.error);
         return JSON.parse(answer.value);
       },
