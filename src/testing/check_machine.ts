@@ -48,7 +48,8 @@ export interface CheckMachineOptions<I = unknown, Q = unknown>
   };
 }
 
-const CHECKS: OptionChecks<CheckMachineOptions> = {
+/** Checks of the options of {@linkcode checkMachine}. */
+export const MACHINE_CHECKS: OptionChecks<CheckMachineOptions> = {
   commands: optional(isObject),
   queries: optional(isObject),
   seed: optional(isNumber(-Infinity, Infinity)),
@@ -96,7 +97,7 @@ export async function checkMachine<S, I, R, Q>(
   definition: MachineDefinition<S, I, R, Q>,
   options: CheckMachineOptions<I, Q> = {},
 ): Promise<void> {
-  checkOptions("Options of checkMachine()", options, CHECKS);
+  checkOptions("Options of checkMachine()", options, MACHINE_CHECKS);
   const { commands, queries = {}, ...others } = options;
   const core = coreOf(definition);
   const named = queriesOf(core, queries);

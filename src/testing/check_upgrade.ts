@@ -11,9 +11,6 @@ import { fc } from "../deps/fast_check.ts";
 import {
   checkOptions,
   isCount,
-  isNumber,
-  isObject,
-  isText,
   optional,
   type OptionChecks,
 } from "../options.ts";
@@ -28,6 +25,7 @@ import { codeOf, valueOf } from "../typed/result.ts";
 import { type ArgumentSamples, commandsOf, showCommand } from "./arguments.ts";
 import {
   type CheckMachineOptions,
+  MACHINE_CHECKS,
   queriesOf,
   wholeState,
 } from "./check_machine.ts";
@@ -46,11 +44,7 @@ export interface CheckUpgradeOptions<I = unknown, Q = unknown>
 }
 
 const CHECKS: OptionChecks<CheckUpgradeOptions> = {
-  commands: optional(isObject),
-  queries: optional(isObject),
-  seed: optional(isNumber(-Infinity, Infinity)),
-  path: optional(isText),
-  runs: optional(isCount(1)),
+  ...MACHINE_CHECKS,
   maxCommands: optional(isCount(1)),
 };
 

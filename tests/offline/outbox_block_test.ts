@@ -4,6 +4,16 @@ import { decodeHead, encodeHead } from "../../src/offline/outbox_block.ts";
 
 const CLUSTER = 7n;
 
+/** Head of an outbox without a session. */
+const HEAD = {
+  decided: 3,
+  sendLimit: 5,
+  clientID: 11n,
+  lostSession: 2,
+  owner: undefined,
+  session: undefined,
+};
+
 Deno.test("H13 the head of an outbox that version 2 wrote, with an owner and no history, is read", () => {
   const bytes = new ByteWriter().raw(new Uint8Array(4)).u8(2).u64(CLUSTER)
     .varint(3).varint(5).u64(11n).varint(2).u8(1)
@@ -22,25 +32,18 @@ Deno.test("H13 the head of an outbox that version 2 wrote, with an owner and no 
 
 Deno.test("H13 H19 the head of an outbox has principal, point of the history, and whether its session is superseded", () => {
   const session = { index: 9, clientID: 11n, base: 1, holders: [11n, 12n] };
-  const head = {
-    decided: 3,
-    sendLimit: 5,
-    clientID: 11n,
-    lostSession: 2,
-    owner: undefined,
-  };
   for (
     const one of [
-      { ...head, session: undefined },
-      { ...head, author: "anä", session },
-      { ...head, principal: "älice", session },
-      { ...head, session: { ...session, isSuperseded: true } },
+      HEAD,
+      { ...HEAD, author: "anä", session },
+      { ...HEAD, principal: "älice", session },
+      { ...HEAD, session: { ...session, isSuperseded: true } },
       {
-        ...head,
+        ...HEAD,
         session: { ...session, known: { index: 40, epoch: undefined } },
       },
       {
-        ...head,
+        ...HEAD,
         session: {
           ...session,
           known: { index: 40, epoch: { index: 30, id: 1n << 63n } },
@@ -55,14 +58,6 @@ Deno.test("H13 H19 the head of an outbox has principal, point of the history, an
 });
 
 Deno.test("Y5 the head of an outbox without an author can be read by the version before, and one with an author is refused there", () => {
-  const head = {
-    decided: 3,
-    sendLimit: 5,
-    clientID: 11n,
-    lostSession: 2,
-    owner: undefined,
-    session: undefined,
-  };
-  assertEquals(encodeHead(CLUSTER, head)[4], 3);
-  assertEquals(encodeHead(CLUSTER, { ...head, author: "ann" })[4], 4);
+  assertEquals(encodeHead(CLUSTER, HEAD)[4], 3);
+  assertEquals(encodeHead(CLUSTER, { ...HEAD, author: "ann" })[4], 4);
 });

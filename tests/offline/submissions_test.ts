@@ -855,23 +855,32 @@ function refuseSessions({ logDB }: World): void {
   };
 }
 
+/** Starts a device whose concurrent machine waits for the next gate, if there is one, before each update. */
+async function startGated(
+  world: World,
+  gates: (Gate | undefined)[],
+): Promise<Started> {
+  const { env, logDB, outbox } = world;
+  const device = await env.until(start({
+    logDB,
+    env,
+    outbox,
+    kind: "concurrent",
+    faults: {
+      before: (method) =>
+        method === "update" ? gates.shift()?.opened : undefined,
+    },
+  }));
+  world.running.push(device);
+  return device;
+}
+
 Deno.test(
   "H3 H4 a submission that is being applied is not sent again when a later one is refused after their session was closed in the same batch",
   inWorld(async (world) => {
-    const { env, logDB, outbox } = world;
+    const { env } = world;
     const gates: (Gate | undefined)[] = [];
-    const device = await env.until(start({
-      logDB,
-      env,
-      outbox,
-      kind: "concurrent",
-      faults: {
-        before: (method) =>
-          method === "update" ? gates.shift()?.opened : undefined,
-      },
-    }));
-    world.running.push(device);
-    const { replica, machines } = device;
+    const { replica, machines } = await startGated(world, gates);
     await world.apply(replica, "a");
     await world.writeNotes();
     const [held, batch] = [new Gate(), new Gate()];
@@ -900,7 +909,7 @@ Deno.test(
 Deno.test(
   "H3 H19 a start over gets the result of a command that is being applied while it looks for the outcome",
   inWorld(async (world) => {
-    const { env, logDB } = world;
+    const { logDB } = world;
     const first = await world.start();
     await world.apply(first.replica, "a");
     await world.writeNotes();
@@ -913,18 +922,7 @@ Deno.test(
     const gates: Gate[] = [];
     const [asked, x, b] = [new Gate(), new Gate(), new Gate()];
     logDB.faults.readIndex = () => asked.opened;
-    const device = await env.until(start({
-      logDB,
-      env,
-      outbox: world.outbox,
-      kind: "concurrent",
-      faults: {
-        before: (method) =>
-          method === "update" ? gates.shift()?.opened : undefined,
-      },
-    }));
-    world.running.push(device);
-    const { replica, machines } = device;
+    const { replica, machines } = await startGated(world, gates);
     const [submission] = replica.pending();
     gates.push(x, b);
     // The state is up to date with x, while b is being applied.

@@ -69,6 +69,11 @@ const one = defineMachine({
   queries: { rows: (s) => [...s.rows] },
 });
 
+/** Arguments of version 2 of `put`, from those of version 1. */
+const amountOf = (
+  { id, value }: { id: string; value: number },
+): { id: string; amount: number } => ({ id, amount: value });
+
 const two = defineMachine({
   name: "fleet",
   version: 1,
@@ -77,10 +82,7 @@ const two = defineMachine({
     put: {
       version: 2,
       upcast: {
-        1: ({ id, value }: { id: string; value: number }) => ({
-          id,
-          amount: value,
-        }),
+        1: amountOf,
       },
       args: any<{ id: string; amount: number }>(),
       run: (s, { id, amount }, ctx) => {
@@ -117,10 +119,7 @@ const three = defineMachine({
     put: {
       version: 2,
       upcast: {
-        1: ({ id, value }: { id: string; value: number }) => ({
-          id,
-          amount: value,
-        }),
+        1: amountOf,
       },
       args: any<{ id: string; amount: number }>(),
       run: (s, { id, amount }, ctx) => {
@@ -168,10 +167,7 @@ const four = defineMachine({
     put: {
       version: 3,
       upcast: {
-        1: ({ id, value }: { id: string; value: number }) => ({
-          id,
-          amount: value,
-        }),
+        1: amountOf,
         2: (old: { id: string; amount: number }) => ({ ...old, tags: [] }),
       },
       args: any<{ id: string; amount: number; tags: string[] }>(),

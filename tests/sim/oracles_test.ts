@@ -16,7 +16,12 @@ import {
   skipEntryRecord,
 } from "../../src/rsm/record_codec.ts";
 import { bytes, text } from "../support/bytes.ts";
-import { History, type Operation, type OperationInit } from "./history.ts";
+import {
+  type FinalState,
+  History,
+  type Operation,
+  type OperationInit,
+} from "./history.ts";
 import { judge, type OracleMachine } from "./oracles.ts";
 import { replay } from "./reference.ts";
 import { shrinkSteps } from "./shrink.ts";
@@ -56,6 +61,18 @@ function series(
   record.set(bytes(command), head);
   return record;
 }
+
+/** Right state of a replica with the log `a1 a2 b1`. */
+const END: FinalState = {
+  process: "p",
+  cluster: 1n,
+  machine: "plain",
+  stateVersion: 0,
+  appliedIndex: 3,
+  hash: 3n,
+  list: ["a1", "a2", "b1"],
+  pending: new Map(),
+};
 
 /** History whose log is `a1 a2 b1`, each answered in turn by one process. */
 class Sample {
@@ -193,42 +210,15 @@ caught("commands of a session out of order", ["sessions"], (sample) => {
 caught("a submission that is lost", ["durability"], (sample) => {
   const { history } = sample;
   history.stored(sample.do({ input: "e1", kind: "submit", session: "s" }));
-  history.final({
-    process: "p",
-    cluster: 1n,
-    machine: "plain",
-    stateVersion: 0,
-    appliedIndex: 3,
-    hash: 3n,
-    list: ["a1", "a2", "b1"],
-    pending: new Map(),
-  });
+  history.final(END);
 });
 
 caught("a replica with another state", ["replay"], ({ history }) => {
-  history.final({
-    process: "p",
-    cluster: 1n,
-    machine: "plain",
-    stateVersion: 0,
-    appliedIndex: 3,
-    hash: 3n,
-    list: ["a1", "b1", "a2"],
-    pending: new Map(),
-  });
+  history.final({ ...END, list: ["a1", "b1", "a2"] });
 });
 
 caught("a replica with another hash", ["hashes"], ({ history }) => {
-  history.final({
-    process: "p",
-    cluster: 1n,
-    machine: "plain",
-    stateVersion: 0,
-    appliedIndex: 3,
-    hash: 4n,
-    list: ["a1", "a2", "b1"],
-    pending: new Map(),
-  });
+  history.final({ ...END, hash: 4n });
 });
 
 caught(
@@ -302,16 +292,7 @@ Deno.test("H10 oracles notice a call without an answer in a process that is well
   const sample = correct();
   const { history } = sample;
   const view = sample.do({ kind: "view" });
-  history.final({
-    process: "p",
-    cluster: 1n,
-    machine: "plain",
-    stateVersion: 0,
-    appliedIndex: 3,
-    hash: 3n,
-    list: ["a1", "a2", "b1"],
-    pending: new Map(),
-  });
+  history.final(END);
   assertEquals(sample.oracles, ["answers"]);
   history.answered(view);
   assertEquals(sample.oracles, ["answers"]);
