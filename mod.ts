@@ -41,6 +41,7 @@
  */
 
 export type {
+  CommandGroup,
   CreateConcurrentStateMachineFunc,
   CreateOnDiskStateMachineFunc,
   CreateStateMachineFunc,
@@ -50,7 +51,9 @@ export type {
   IConcurrentStateMachine,
   IExtended,
   IFork,
+  IGroup,
   IHash,
+  IMerge,
   IOnDiskStateMachine,
   IRecoveredHash,
   IRefusal,
@@ -83,11 +86,13 @@ export {
 } from "./src/statemachine/errors.ts";
 
 export {
+  type Agreement,
   type ClusterData,
   type ClusterInfo,
   type ClusterStatus,
   type CompactionOptions,
   type CreateReplayMachineFunc,
+  type EntryReader,
   ErrClusterNotFound,
   ErrNoOutbox,
   ErrPayloadTooBig,
@@ -96,15 +101,20 @@ export {
   ErrUnsynced,
   ErrUpdateFailed,
   type HostEvent,
+  type LoggedEntry,
+  type LoggedOutcome,
+  type LoggedSession,
   newNodeID,
   NodeHost,
   type NodeHostInfo,
   type NodeHostOptions,
+  type PastState,
   type PendingPage,
   type Purged,
   type RemoveDataOptions,
   Replica,
   type ReplicaConfig,
+  type ReplicaHistory,
   type ReplicaStatus,
   Session,
   type Submission,

@@ -110,11 +110,11 @@ export function abortable<T>(
   });
 }
 
-/** Signal that combines several others. */
+/** Signal that is derived from others, or from a time limit. */
 export interface AnySignal {
-  /** Aborts once one of the signals does, with its reason. */
+  /** Aborts once one of the signals does, with its reason, or when the time is over. */
   readonly signal: AbortSignal;
-  /** Stops listening to the signals. */
+  /** Stops listening to the signals, or ends the time limit. */
   release(): void;
 }
 
@@ -135,6 +135,23 @@ export function anySignal(
       for (const step of undo) step();
     },
   };
+}
+
+/**
+ * Limits the time of a call: the signal aborts after `delay` milliseconds, unless it
+ * is released before. `failure` says what was not done: `Log was not read`.
+ */
+export function timeLimit(
+  env: Env,
+  delay: number,
+  failure: string,
+): AnySignal {
+  const controller = new AbortController();
+  const release = env.setTimer(
+    () => controller.abort(new Error(`${failure} within ${delay} ms`)),
+    delay,
+  );
+  return { signal: controller.signal, release };
 }
 
 /** Resolves after `delay` milliseconds; if `signal` aborts first, rejects with its reason. */

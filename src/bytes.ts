@@ -204,13 +204,13 @@ export class ByteWriter {
  */
 export class ByteReader {
   readonly #bytes: Uint8Array;
-  readonly #view: DataView;
+  /** View for numbers of fixed size, created with the first of them: it costs more than a short text. */
+  #view: DataView | undefined;
   #offset: number;
 
   /** Creates a reader that starts at `offset` of `bytes`. */
   constructor(bytes: Uint8Array, offset = 0) {
     this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#offset = offset;
   }
 
@@ -235,24 +235,34 @@ export class ByteReader {
     return at;
   }
 
+  get #numbers(): DataView {
+    const { buffer, byteOffset, byteLength } = this.#bytes;
+    return this.#view ??= new DataView(buffer, byteOffset, byteLength);
+  }
+
   /** Reads one byte. */
   u8(): number {
     return this.#bytes[this.#take(1)]!;
   }
 
+  /** Skips `count` bytes; returns their offset. */
+  skip(count: number): number {
+    return this.#take(count);
+  }
+
   /** Reads an unsigned 32-bit number. */
   u32(): number {
-    return this.#view.getUint32(this.#take(4), true);
+    return this.#numbers.getUint32(this.#take(4), true);
   }
 
   /** Reads an unsigned 64-bit number. */
   u64(): bigint {
-    return this.#view.getBigUint64(this.#take(8), true);
+    return this.#numbers.getBigUint64(this.#take(8), true);
   }
 
   /** Reads a 64-bit floating-point number. */
   f64(): number {
-    return this.#view.getFloat64(this.#take(8), true);
+    return this.#numbers.getFloat64(this.#take(8), true);
   }
 
   /** Reads an unsigned varint; throws a `RangeError` if it is not a safe integer. */
@@ -275,6 +285,24 @@ export class ByteReader {
   raw(count: number): Uint8Array {
     const at = this.#take(count);
     return this.#bytes.subarray(at, at + count);
+  }
+
+  /**
+   * Reads `count` bytes as code units into an array of that length, if all are
+   * ASCII; otherwise reads nothing and returns false.
+   */
+  ascii(count: number, units: number[]): boolean {
+    const bytes = this.#bytes;
+    const at = this.#take(count);
+    for (let i = 0; i < count; i++) {
+      const byte = bytes[at + i]!;
+      if (byte >= 0x80) {
+        this.#offset = at;
+        return false;
+      }
+      units[i] = byte;
+    }
+    return true;
   }
 
   /** Reads a length of at most `max`, then that many bytes as a view. */

@@ -143,6 +143,12 @@ export const EXPLAIN_BYTES_MAX: number = 4 * 1024 * 1024;
 /** Most entries that are replayed from a snapshot to explain a divergence, in entries. */
 export const REPLAY_ENTRIES_MAX: number = 1024 * 1024;
 
+/** Most entries that a reader for inspectors returns at once, in entries. */
+export const HISTORY_PART_ENTRIES_MAX: number = 256;
+
+/** Entries that are applied at once while an earlier state is computed, in entries. */
+export const HISTORY_SLICE_ENTRIES: number = 64;
+
 /** Longest time for explaining a divergence, in milliseconds. */
 export const EXPLAIN_MS_MAX: number = 60_000;
 
@@ -152,7 +158,10 @@ export const LOCATE_MS_MAX: number = 10_000;
 /** Most pending commands that an optimistic view re-runs for a new one before it is read, in commands. */
 export const VIEW_EAGER_COMMANDS_MAX: number = 64;
 
-/** Longest pause between two rounds of queries of watches, in milliseconds. It is as long as the queries took. */
+/** Time that is left to other work between two rounds of queries of paced watches, in times of what the last round took. */
+export const WATCH_PAUSE_ROUNDS: number = 4;
+
+/** Longest pause between two rounds of queries of paced watches, in milliseconds. */
 export const WATCH_PAUSE_MS_MAX: number = 100;
 
 /** Most pending commands that an optimistic view passes to one `update()` of its copy, in commands. A view lets the page do other work only between two. */
@@ -176,6 +185,9 @@ export const KV_UNHASHED_BYTES_MAX = 1024;
 /** Size of one page of rows in the packed key-value store, in bytes; the last row may exceed it. */
 export const PACKED_PAGE_BYTES: number = 8 * 1024;
 
+/** Fill level of pages that the packed key-value store builds in order, in bytes: seven eighths, so that rows can grow. */
+export const PACKED_FILL_BYTES: number = 7 * 1024;
+
 /** Most rows in one page of the packed key-value store, in rows. */
 export const PACKED_PAGE_ROWS: number = 1024;
 
@@ -196,6 +208,12 @@ export const PACKED_RECORD_BYTES: number = 56 * 1024;
 
 /** Size of the pages that the packed key-value store writes in one step, in bytes. */
 export const PACKED_WRITE_BYTES_MAX: number = 1024 * 1024;
+
+/** Size of the pages that the packed key-value store writes when it is closed, in bytes. */
+export const PACKED_CLOSE_BYTES: number = 4 * 1024 * 1024;
+
+/** Pages that a rebuild of the packed key-value store buffers before it writes them, in bytes. */
+export const PACKED_REBUILD_BYTES: number = 512 * 1024;
 
 /** Size of the log of a packed key-value store with up to four times as many bytes of rows, in bytes; larger stores have a longer log. */
 export const PACKED_LOG_BYTES: number = 8 * 1024 * 1024;
@@ -220,6 +238,9 @@ export const RETRY_FIRST_MS: number = 20;
 
 /** Longest wait before a failed append or read of the log is repeated, in milliseconds. */
 export const RETRY_LAST_MS: number = 5_000;
+
+/** Longest wait before a state is recovered again at which the machine throws each time, in milliseconds. Each try may download a snapshot. */
+export const UPDATE_RETRY_LAST_MS: number = 60_000;
 
 /** Longest wait before a session that was opened for another principal is opened again, in milliseconds. Each try adds a record to the log. */
 export const REGISTER_RETRY_LAST_MS: number = 600_000;
@@ -548,6 +569,9 @@ export const OUTBOX_DONE_MS: number = 1_000;
 /** Most commands of an outbox in flight, in commands. With the decided ones that are not acknowledged yet, below `SESSION_WINDOW_MAX`. */
 export const OUTBOX_SENT_COMMANDS_MAX: number = 6144;
 
+/** Most groups of commands of which an outbox knows how the last command sent was decided, in groups. Above `OUTBOX_SENT_COMMANDS_MAX`, so that none that is undecided is forgotten. */
+export const OUTBOX_GROUPS_MAX: number = 8192;
+
 /** Commands that one write of an outbox permits to be sent, in commands. */
 export const OUTBOX_PERMITTED_COMMANDS_MAX: number = 4096;
 
@@ -572,8 +596,14 @@ export const MACHINE_SLOW_MS: number = 5000;
 /** Steps of a model after which a check for linearizability gives up, in steps. */
 export const LINEARIZABILITY_STEPS_MAX: number = 1_000_000;
 
+/** Largest frame of a typed machine's snapshot, in bytes: a row of a table, or a plain value of the state, with its names. */
+export const STATE_FRAME_BYTES_MAX: number = 4 * COMMAND_BYTES_MAX;
+
 /** Deepest nesting of plain data, in levels. */
 export const PLAIN_DEPTH_MAX: number = 100;
+
+/** Most changes of a table that a watch follows one by one, in changes; after more, it compares all rows that it has read. */
+export const TABLE_CHANGES_MAX: number = 1024;
 
 /** Most edits of an author that an application can undo, in edits; the oldest are dropped first. */
 export const UNDO_EDITS_MAX: number = 100;
@@ -583,3 +613,159 @@ export const TOUCHED_COMMANDS_MAX: number = 16_384;
 
 /** Longest key of a row in a table of a typed machine, in UTF-16 code units. */
 export const TABLE_KEY_CHARS_MAX: number = 1024;
+
+/** Most errors that a thread keeps after it has sent them to another one, to know them when they come back, in errors. */
+export const WORKER_ERRORS_MAX: number = 64;
+
+/** Most forks of a machine in a worker, in forks. */
+export const WORKER_FORKS_MAX: number = 16;
+
+/** Interval at which a tab in which something waits for the leader asks it whether it is there, in milliseconds. */
+export const TAB_PING_MS: number = 1_000;
+
+/** Interval at which a visible tab in which nothing waits asks the leader whether it is there, in milliseconds. */
+export const TAB_IDLE_PING_MS: number = 60_000;
+
+/** Rounds in a row without an answer of the leader after which a tab takes the lead from it, in rounds. */
+export const TAB_SILENCE_ROUNDS: number = 3;
+
+/** Longest silence of a leader that a tab waits for before it takes the lead once more, in milliseconds. */
+export const TAB_PATIENCE_MS_MAX: number = 60_000;
+
+/** First wait of a tab before it tries again to take the lead, in milliseconds. */
+export const TAB_RETRY_FIRST_MS: number = 250;
+
+/** Most channels to other tabs that a tab keeps open, in channels. */
+export const TAB_CHANNELS_MAX: number = 64;
+
+/** Size of the newest records that a tab has in memory for others to continue from, in bytes. */
+export const TAB_RECENT_BYTES: number = 1024 * 1024;
+
+/** Size of a part in which a snapshot goes from tab to tab, in bytes. */
+export const TAB_PART_BYTES: number = 256 * 1024;
+
+/** Most batches that a tab keeps which arrived before those that they follow, in batches. */
+export const TAB_EARLY_BATCHES_MAX: number = 256;
+
+/** Number of messages about an outbox that arrived while its queue is opened from which on those of added commands are read from the store instead, in messages. */
+export const TAB_EARLY_MESSAGES_MAX: number = 256;
+
+/** Time for which a process waits for word of the commands before those that another process says it has added, until it reads them from the store, in milliseconds. */
+export const OUTBOX_GAP_MS: number = 8;
+
+/** Most messages of other processes about added commands that wait for those before them, in messages. */
+export const OUTBOX_EARLY_MAX: number = 256;
+
+/** First wait of a tab before it looks again for what another part of it is about to have, in milliseconds. */
+export const TAB_PAUSE_MS: number = 20;
+
+/** Longest wait of a tab before it looks again for what another part of it is about to have, in milliseconds. */
+export const TAB_PAUSE_MS_MAX: number = 1_000;
+
+/** Time in which tabs that are asked what they are can answer, in milliseconds. */
+export const TAB_ROLL_MS: number = 150;
+
+/** Time that a call of a follower waits for the leading tab to start the cluster, in milliseconds. */
+export const TAB_START_MS_MAX: number = 30_000;
+
+/** Newest entries of a log that an inspector keeps in memory, in entries. */
+export const INSPECTOR_ENTRIES_MAX: number = 1000;
+
+/** Most rows that an inspector shows of one list, in rows. */
+export const INSPECTOR_ROWS_MAX: number = 200;
+
+/** Interval at which an inspector looks at a replica, in milliseconds. */
+export const INSPECTOR_SAMPLE_MS: number = 1000;
+
+/** Interval at which an inspector asks a server, in milliseconds. */
+export const INSPECTOR_POLL_MS: number = 2000;
+
+/** Newest samples that the chart of an inspector shows, in samples. */
+export const INSPECTOR_SAMPLES_MAX: number = 120;
+
+/** Newest latencies that an inspector keeps for its next sample, in latencies. */
+export const INSPECTOR_LATENCIES_MAX: number = 1000;
+
+/** Most values that an inspector compares between two states, in values. */
+export const INSPECTOR_VALUES_MAX: number = 500_000;
+
+/** Deepest nesting of values that an inspector compares one by one, in levels. */
+export const INSPECTOR_DEPTH_MAX: number = 32;
+
+/** Longest text of a value that an inspector shows, in UTF-16 code units. */
+export const INSPECTOR_TEXT_CHARS_MAX: number = 400;
+
+/** Longest wait of an inspector for another replica or a server, in milliseconds. */
+export const INSPECTOR_ANSWER_MS_MAX: number = 20_000;
+
+/** Most edits that an inspector imports from one file, in edits. */
+export const INSPECTOR_EDITS_MAX: number = 10_000;
+
+/** Most other tabs that the inspector lists, in tabs. */
+export const INSPECTOR_TABS_MAX: number = 8;
+
+/** Most clients that a server describes to an inspector, in clients. */
+export const INSPECTOR_CLIENTS_MAX: number = 500;
+
+/** Most entries that a server sends to an inspector at once, in entries. */
+export const INSPECTOR_SENT_ENTRIES_MAX: number = 200;
+
+/** Size of the entries that a server sends to an inspector at once, in bytes; the last entry may exceed it. */
+export const INSPECTOR_SENT_BYTES: number = 1024 * 1024;
+
+/** Records of one put to etcd, in bytes; the last batch may exceed it. With the largest batch well below the 1.5 MiB that etcd accepts by default. */
+export const ETCD_PUT_BYTES: number = 256 * 1024;
+
+/** Most puts of all clusters of one `EtcdLogDB` under way at once, in puts; each cluster has one at a time. */
+export const ETCD_PUTS_IN_FLIGHT_MAX: number = 128;
+
+/** Size of the puts of all clusters of one `EtcdLogDB` under way at once, in bytes; the last put may exceed it. */
+export const ETCD_PUTS_IN_FLIGHT_BYTES: number = 4 * 1024 * 1024;
+
+/** Longest wait of an append for etcd, unless the application sets another one, in milliseconds; after that its outcome is unknown. */
+export const ETCD_APPEND_MS_MAX: number = 10_000;
+
+/** Longest wait of a read, a read index or a change of metadata for etcd, in milliseconds. */
+export const ETCD_CALL_MS_MAX: number = 5_000;
+
+/** Longest attempt of a call on one connection before it is repeated, in milliseconds. */
+export const ETCD_ATTEMPT_MS_MAX: number = 3_000;
+
+/** First wait before a failed call to etcd is repeated, in milliseconds. */
+export const ETCD_RETRY_FIRST_MS: number = 20;
+
+/** Longest wait before a failed call to etcd is repeated, in milliseconds. */
+export const ETCD_RETRY_LAST_MS: number = 500;
+
+/** Interval at which the etcd node in use is asked whether it is live, in milliseconds. */
+export const ETCD_PROBE_MS: number = 500;
+
+/** Longest wait for the answer of an etcd node before another node is used, in milliseconds. */
+export const ETCD_PROBE_MS_MAX: number = 1_000;
+
+/** Longest time for which an etcd node may have no leader before another node is used, in milliseconds. */
+export const ETCD_LEADERLESS_MS_MAX: number = 2_000;
+
+/** Longest opening of a connection to an etcd node, in milliseconds. */
+export const ETCD_CONNECT_MS_MAX: number = 2_000;
+
+/** Size of the older records that are read ahead from etcd for one reader, in bytes; the last put may exceed it. */
+export const ETCD_READ_AHEAD_BYTES: number = 4 * 1024 * 1024;
+
+/** Interval at which the history in etcd that no cluster needs is compacted, in milliseconds. */
+export const ETCD_COMPACT_MS: number = 60_000;
+
+/** Most keys that one request to etcd returns, in keys. */
+export const ETCD_PAGE_KEYS_MAX: number = 10_000;
+
+/** Most snapshots of which a process remembers the hash that it has read, in snapshots. */
+export const ETCD_VERIFIED_SNAPSHOTS_MAX: number = 4096;
+
+/** Time after which etcd removes what a process has announced that has ended or was cut off, in seconds. */
+export const ETCD_LEASE_SECONDS: number = 15;
+
+/** Interval at which a process keeps its lease in etcd, in milliseconds. */
+export const ETCD_LEASE_PING_MS: number = 5_000;
+
+/** Time after which a checkpoint is put to etcd for the replicas of other processes, in milliseconds. */
+export const ETCD_CHECKPOINT_MS: number = 5_000;

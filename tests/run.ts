@@ -7,7 +7,7 @@
  * @module
  */
 
-import { install } from "./browser/install.ts";
+import { install, installEtcd } from "./browser/install.ts";
 
 /** Test results of a run; steps of a test are not counted. */
 export interface Count {
@@ -106,6 +106,7 @@ async function main(args: string[]): Promise<number> {
   if (!args.includes("--unit")) {
     try {
       await install(say);
+      await installEtcd(say);
     } catch (error) {
       say(error instanceof Error ? error.message : String(error));
       say(countLine(outcome(undefined, 1)));

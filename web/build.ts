@@ -25,6 +25,7 @@ import {
   stopBundler,
 } from "./bundle.ts";
 import { declarations } from "./declarations.ts";
+import { bundlePlayground } from "./playground.ts";
 
 /** One of the bundles. */
 export interface Build {
@@ -70,22 +71,32 @@ ${STORED}
 export * from "./src/sync/client/mod.ts";
 `;
 
+/** Inspector of a page, loaded when it is opened. */
+const INSPECTOR = `
+export * from "./src/inspector/mod.ts";
+`;
+
 /** The bundles of a release. */
 export const BUILDS: readonly Build[] = [
   {
     name: "sampan",
     text: CORE,
-    gzippedBytesMax: 41.5 * 1024,
+    gzippedBytesMax: 42.25 * 1024,
   },
   {
     name: "sampan-indexeddb",
     text: STORED,
-    gzippedBytesMax: 83 * 1024,
+    gzippedBytesMax: 88 * 1024,
+  },
+  {
+    name: "sampan-inspector",
+    text: INSPECTOR,
+    gzippedBytesMax: 42 * 1024,
   },
   {
     name: "sampan-sync",
     text: CLIENT,
-    gzippedBytesMax: 101 * 1024,
+    gzippedBytesMax: 106 * 1024,
   },
 ];
 
@@ -116,37 +127,37 @@ export const PAGES: readonly Page[] = [
     name: "commands and queries of the key-value machines (`kv`)",
     text: pageText("kv"),
     gzippedBytesAim: 4 * KIB,
-    gzippedBytesMax: 3.25 * KIB,
+    gzippedBytesMax: 3.5 * KIB,
   },
   {
     name: "`KVStateMachine`",
     text: pageText("KVStateMachine"),
     gzippedBytesAim: 8 * KIB,
-    gzippedBytesMax: 10.25 * KIB,
+    gzippedBytesMax: 10.5 * KIB,
   },
   {
     name: "`ConcurrentKVStateMachine`",
     text: pageText("ConcurrentKVStateMachine"),
     gzippedBytesAim: 8 * KIB,
-    gzippedBytesMax: 10.25 * KIB,
+    gzippedBytesMax: 10.5 * KIB,
   },
   {
     name: "`IndexedDBKVStateMachine`",
     text: pageText("IndexedDBKVStateMachine", INDEXEDDB),
     gzippedBytesAim: 20 * KIB,
-    gzippedBytesMax: 23 * KIB,
+    gzippedBytesMax: 23.75 * KIB,
   },
   {
     name: "`IndexedDBLogDB`",
     text: pageText("IndexedDBLogDB", INDEXEDDB),
     gzippedBytesAim: 12 * KIB,
-    gzippedBytesMax: 12.75 * KIB,
+    gzippedBytesMax: 13.75 * KIB,
   },
   {
     name: "host (`NodeHost`)",
     text: pageText("NodeHost"),
     gzippedBytesAim: 22 * KIB,
-    gzippedBytesMax: 40 * KIB,
+    gzippedBytesMax: 41 * KIB,
   },
   {
     name: "host, key-value machine, log and snapshots in IndexedDB",
@@ -158,7 +169,7 @@ export const PAGES: readonly Page[] = [
       ),
     ].join("\n"),
     gzippedBytesAim: 50 * KIB,
-    gzippedBytesMax: 67 * KIB,
+    gzippedBytesMax: 69.25 * KIB,
   },
   {
     name: "offline page with its state in IndexedDB",
@@ -171,7 +182,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 52 * KIB,
-    gzippedBytesMax: 97 * KIB,
+    gzippedBytesMax: 101.75 * KIB,
   },
   {
     name: "offline page with its state in memory",
@@ -181,7 +192,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 46 * KIB,
-    gzippedBytesMax: 80 * KIB,
+    gzippedBytesMax: 84.75 * KIB,
   },
   {
     name: "offline page with a typed machine, its state in memory",
@@ -192,7 +203,19 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 55 * KIB,
-    gzippedBytesMax: 92 * KIB,
+    gzippedBytesMax: 98 * KIB,
+  },
+  {
+    name: "the same, shared by the tabs of its origin (`shareTabs`)",
+    text: [
+      pageText("NodeHost"),
+      pageText("defineMachine, newID, table, typed", "./src/typed/mod.ts"),
+      pageText("deviceID, IndexedDBOutbox, IndexedDBSnapshotStore", INDEXEDDB),
+      CLIENT_OF_SERVER,
+      pageText("shareTabs", "./src/tabs/mod.ts"),
+    ].join("\n"),
+    gzippedBytesAim: 65 * KIB,
+    gzippedBytesMax: 111.25 * KIB,
   },
 ];
 
@@ -216,7 +239,7 @@ export function sizeOf(code: string | Uint8Array): Size {
 }
 
 /** Upper bound of the weight of all chunks of a bundle, minified and gzipped, in bytes. Held to by a test. */
-export const CHUNKS_BYTES_MAX: number = 30 * 1024;
+export const CHUNKS_BYTES_MAX: number = 31 * 1024;
 
 /** Minifies a bundle with terser, which takes longer than esbuild and makes it some percent smaller. Neither renames a property. */
 async function shrink(
@@ -398,7 +421,7 @@ export async function integrityOf(
   return `sha384-${btoa(String.fromCharCode(...hash))}`;
 }
 
-/** Writes the bundles, their source maps, their types and their hashes into a folder, which it empties first. */
+/** Writes the bundles, their source maps, their types and their hashes, and the playground, into a folder, which it empties first. */
 export async function writeBuilds(
   folder: URL,
   report: (line: string) => void = () => {},
@@ -430,6 +453,13 @@ export async function writeBuilds(
     }
   }
   for (const [name, chunk] of chunks) await write(name, chunk);
+  const { html } = await bundlePlayground();
+  const site = new URL("playground/", folder);
+  await Deno.mkdir(site);
+  await Deno.writeTextFile(new URL("index.html", site), html);
+  report(
+    `playground/index.html: ${kibibytes(sizeOf(html).gzipped)} KiB gzipped`,
+  );
   await Deno.writeTextFile(
     new URL("integrity.json", folder),
     `${JSON.stringify(hashes, null, 2)}\n`,

@@ -8,7 +8,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { build, type Metafile, type Plugin } from "esbuild";
+import { build, type Metafile, type Plugin, transform } from "esbuild";
 
 /** The project's folder. */
 export const ROOT: URL = new URL("../", import.meta.url);
@@ -212,6 +212,12 @@ export async function bundle(options: BundleOptions): Promise<Bundle> {
   });
   const [map, code] = outputFiles;
   return { code: code!.contents, map: map!.contents, metafile };
+}
+
+/** Minifies a style sheet. */
+export async function minifyStyle(text: string): Promise<string> {
+  const { code } = await transform(text, { loader: "css", minify: true });
+  return code.trim();
 }
 
 /**

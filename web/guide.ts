@@ -27,6 +27,7 @@ export const GUIDES: readonly string[] = [
   "schema",
   "testing",
   "server",
+  "inspector",
   "troubleshooting",
   "coming-from",
 ];

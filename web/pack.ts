@@ -19,9 +19,11 @@ import { declare } from "./declarations.ts";
 export const PACKED_ENTRIES: readonly string[] = [
   ".",
   "./indexeddb",
+  "./inspector",
   "./ports",
   "./sqlite",
   "./sync/client",
+  "./tabs",
   "./testing",
   "./typed",
 ];

@@ -7,16 +7,19 @@
  * @module
  */
 
+import type { Plugin } from "esbuild";
 import { createHash } from "node:crypto";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import {
   bundle,
   type BundleOptions,
   bundleWithChunks,
+  minifyStyle,
   ROOT,
   stopBundler,
 } from "./bundle.ts";
 import { guideFiles } from "./guide.ts";
+import { bundlePlayground } from "./playground.ts";
 
 /** Static file. */
 interface File {
@@ -60,7 +63,7 @@ class ServedFile {
       "content-type": type,
       "cache-control": immutable
         ? "public, max-age=31536000, immutable"
-        : "no-cache",
+        : headers?.["cache-control"] ?? "no-cache",
       etag,
       vary: "accept-encoding",
       "x-content-type-options": "nosniff",
@@ -87,7 +90,7 @@ function encode(
   switch (encoding) {
     case "br":
       return new Uint8Array(brotliCompressSync(content, {
-        params: { [constants.BROTLI_PARAM_QUALITY]: 9 },
+        params: { [constants.BROTLI_PARAM_QUALITY]: 11 },
       }));
     case "gzip":
       return new Uint8Array(gzipSync(content, { level: 9 }));
@@ -188,7 +191,8 @@ async function guides(): Promise<[string, File][]> {
 
 /**
  * Bundles a page, whose HTML loads the script `app.js`, and a service worker that
- * precaches both and what the script loads later. Stops the bundler's process afterwards.
+ * caches both, and what the script loads later. `minify` makes the bundled script
+ * smaller. Stops the bundler's process afterwards.
  */
 export async function pageFiles(
   html: string,
@@ -238,9 +242,82 @@ export async function pageFiles(
   }
 }
 
-/** Bundles the demo page, and renders the guides beside it. */
-export async function demoFiles(): Promise<ReadonlyMap<string, File>> {
-  const html = await Deno.readTextFile(new URL("web/app/index.html", ROOT));
-  const page = await pageFiles(html, { text: 'import "./web/app/app.ts";' });
-  return new Map([...page, ...await guides()]);
+/** The playground, as one file under `/playground`. The caller stops the bundler's process. */
+export async function playgroundFile(): Promise<[string, File]> {
+  const { html, policy } = await bundlePlayground();
+  return ["/playground", {
+    content: new TextEncoder().encode(html),
+    type: "text/html; charset=utf-8",
+    immutable: false,
+    headers: { "content-security-policy": policy },
+  }];
+}
+
+/** Folder of the demo page. */
+const APP = new URL("web/app/", ROOT);
+
+/** Files of the demo page that are served as they are, with their types. */
+const STATIC: readonly (readonly [name: string, type: string])[] = [
+  ["app.webmanifest", "application/manifest+json"],
+  ["icon.svg", "image/svg+xml"],
+  ["icon-192.png", "image/png"],
+  ["icon-512.png", "image/png"],
+];
+
+/**
+ * Module `style`, which gives the page its style. In the script it is loaded once for
+ * the page and its frames; until then they have nothing to show.
+ */
+function styling(style: string): Plugin {
+  const contents = `const style = document.createElement("style");
+    style.textContent = ${JSON.stringify(style)};
+    document.head.append(style);`;
+  return {
+    name: "style",
+    setup(build): void {
+      build.onResolve(
+        { filter: /^style$/ },
+        () => ({ path: "style", namespace: "style" }),
+      );
+      build.onLoad(
+        { filter: /./, namespace: "style" },
+        () => ({ contents, loader: "js" }),
+      );
+    },
+  };
+}
+
+/** Bundles the demo page, whose files are in a folder, and the playground, and renders the guides beside them. */
+export async function demoFiles(
+  app: URL = APP,
+): Promise<ReadonlyMap<string, File>> {
+  const text = (name: string): Promise<string> =>
+    Deno.readTextFile(new URL(name, app));
+  const extra = await playgroundFile();
+  const style = await minifyStyle(await text("style.css"));
+  const page = await pageFiles(
+    await text("index.html"),
+    {
+      text: `import "style"; import "./${
+        app.href.slice(ROOT.href.length)
+      }app.ts";`,
+      plugins: [styling(style)],
+    },
+  );
+  const files = STATIC.map(async ([name, type]): Promise<[string, File]> => [
+    `/${name}`,
+    {
+      content: await Deno.readFile(new URL(name, app)),
+      type,
+      immutable: false,
+      // Icons change rarely: a visit asks for them once a day.
+      headers: { "cache-control": "public, max-age=86400" },
+    },
+  ]);
+  return new Map([
+    ...page,
+    extra,
+    ...await Promise.all(files),
+    ...await guides(),
+  ]);
 }

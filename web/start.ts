@@ -1,6 +1,6 @@
 /**
- * Demo server: a shared list on an embedded SQLite log, with the page that edits
- * it.
+ * Demo server: shared boards on an embedded SQLite log, with the page that edits
+ * them.
  *
  * ```sh
  * deno task start --port 8000 --data ./data
@@ -12,7 +12,7 @@
  */
 
 import { parseArgs } from "node:util";
-import { ConcurrentKVStateMachine, ErrUpdateFailed, NodeHost } from "../mod.ts";
+import { NodeHost } from "../mod.ts";
 import { type Control, serveControl } from "../src/cli/control.ts";
 import {
   DataFolder,
@@ -23,9 +23,17 @@ import {
 } from "../src/sqlite/mod.ts";
 import { skipHint } from "../src/cli/operations.ts";
 import { messageOf } from "../src/describe.ts";
-import { serve, type Server } from "../src/sync/server/mod.ts";
-import { refusalOf } from "./app/list.ts";
+import {
+  type InspectorPermission,
+  serve,
+  type Server,
+} from "../src/sync/server/mod.ts";
+import { board } from "./app/board.ts";
+import { clusterOf, WELCOME } from "./app/names.ts";
+import { Boards } from "./boards.ts";
+import { type EtcdLog, openEtcdLog } from "./etcd_log.ts";
 import { demoFiles, servePage } from "./page.ts";
+import { Presence } from "./presence.ts";
 
 /** Options of {@linkcode start}. */
 export interface StartOptions {
@@ -35,6 +43,10 @@ export interface StartOptions {
   readonly port: number;
   /** Data folder of the server; created if it is missing. */
   readonly data: string;
+  /** URL of an etcd that has the log, as `etcd://host:2379`; the data folder has it by default. */
+  readonly log?: string | undefined;
+  /** Node id of this server among those on the same log. @default {1} */
+  readonly node?: number | undefined;
   /** Certificate chain, as PEM text: with it the server speaks HTTPS. */
   readonly cert?: string | undefined;
   /** Private key of the certificate, as PEM text. */
@@ -55,48 +67,61 @@ export interface Started {
 
 /** Starts the demo server. */
 export async function start(options: StartOptions): Promise<Started> {
-  const { hostname, port, data: path, cert, key, signal } = options;
+  const { hostname, port, data: path, cert, key, signal, log } = options;
   const data = await DataFolder.open(path);
   let host: NodeHost | undefined;
   let control: Control | undefined;
+  let etcd: EtcdLog | undefined;
   const close = async (): Promise<void> => {
     await control?.close();
     await host?.stop();
+    await etcd?.close();
     await data.close();
   };
   try {
+    if (log !== undefined) etcd = await openEtcdLog(log, path);
     const page = servePage(await demoFiles());
     host = new NodeHost({
-      logDB: data.logDB,
+      logDB: etcd?.logDB ?? data.logDB,
       snapshots: data.snapshots,
       onEvent(event): void {
         if (event.type !== "failed") return;
         reportFailure(event.clusterID, event.failure);
       },
     });
-    try {
-      await host.startConcurrentCluster(() => new ConcurrentKVStateMachine(), {
-        clusterID: 1n,
-        nodeID: 1n,
-        snapshotEntries: 10_000,
-        compactionOverhead: 10_000,
-        hashEntries: 64,
-      });
-    } catch (error) {
-      // The server starts without the cluster: `/health` and every page report the
-      // failure and its cause.
-      if (!(error instanceof ErrUpdateFailed)) throw error;
-    }
+    const boards = new Boards(host, board.create, {
+      nodeID: BigInt(options.node ?? 1),
+      keepsLog: etcd !== undefined,
+    });
+    const presence = new Presence();
+    signal?.addEventListener("abort", () => presence.close());
+    // A failure of its machine is seen when the server starts.
+    await boards.open(clusterOf(WELCOME));
     const server = serve(host, {
       hostname,
       port,
       cert,
       key,
       signal,
-      validate: (_principal, cmd) => refusalOf(cmd),
-      fetch: page,
+      authorize: async (_principal, clusterID, action) =>
+        action !== "upload" && await boards.open(clusterID),
+      validate: board.validate,
+      // On this machine only: the demo has no accounts.
+      ...(isLoopback(hostname)
+        ? {
+          inspector: {
+            authorize: (): InspectorPermission => ({
+              clusters: "all",
+              commands: true,
+              act: true,
+            }),
+          },
+        }
+        : {}),
+      fetch: (request) => presence.handle(request) ?? page(request),
     });
-    control = serveControl(host, data);
+    // Its operations are for the log in the folder.
+    if (etcd === undefined) control = serveControl(host, data);
     return {
       server,
       url: server.httpURL,
@@ -108,7 +133,7 @@ export async function start(options: StartOptions): Promise<Started> {
   }
 }
 
-const USAGE = `Demo server: a shared list and the page that edits it
+const USAGE = `Demo server: shared boards and the page that edits them
 
 Usage: deno task start [options]
 
@@ -119,6 +144,11 @@ Usage: deno task start [options]
                      localhost can connect; over https, by any name of the
                      certificate
   --data FOLDER      data folder; created if missing (default: data)
+  --log URL          log on etcd, which several servers share, instead of the
+                     data folder: etcd://host:2379,host:2379/prefix. It is
+                     never compacted, since each server has its own snapshots
+  --node N           number of this server among those that share a log
+                     (default: 1); each needs its own, and its own --data
   --cert FILE        certificate chain, as PEM: with it the server speaks https.
                      Phones and other machines keep data over https only
   --key FILE         private key of the certificate, as PEM
@@ -137,6 +167,8 @@ function argumentsOf(args: string[]): StartOptions | undefined {
         hostname: { type: "string", default: "127.0.0.1" },
         port: { type: "string", default: "8000" },
         data: { type: "string", default: "data" },
+        log: { type: "string" },
+        node: { type: "string", default: "1" },
         cert: { type: "string" },
         key: { type: "string" },
         help: { type: "boolean", short: "h", default: false },
@@ -158,6 +190,14 @@ function argumentsOf(args: string[]): StartOptions | undefined {
   if (values.data === "") {
     throw new UsageError('--data is "": give a folder (default: data)');
   }
+  if (!/^[1-9]\d{0,8}$/.test(values.node)) {
+    throw new UsageError(`--node is "${values.node}": give a number from 1`);
+  }
+  if (values.log !== undefined && !/^etcds?:\/\/./.test(values.log)) {
+    throw new UsageError(
+      `--log is "${values.log}": give the URL of an etcd, as etcd://127.0.0.1:2379`,
+    );
+  }
   if ((values.cert === undefined) !== (values.key === undefined)) {
     const missing = values.cert === undefined ? "--cert" : "--key";
     throw new UsageError(
@@ -168,6 +208,8 @@ function argumentsOf(args: string[]): StartOptions | undefined {
     hostname: values.hostname,
     port,
     data: values.data,
+    log: values.log,
+    node: Number(values.node),
     cert: fileOf("--cert", values.cert),
     key: fileOf("--key", values.key),
   };
@@ -214,6 +256,13 @@ function explained(error: unknown, options: StartOptions): unknown {
     error instanceof ErrDataFolder || error instanceof ErrStoreVersion ||
     error instanceof ErrStoreCorrupted
   ) return new UsageError(`--data: ${error.message}`);
+  if (/^(Log|Endpoint) is /.test(messageOf(error))) {
+    return new UsageError(`--log: ${messageOf(error)}`);
+  }
+  // Compared by name: the classes are not loaded without --log.
+  if (/^ErrEtcd|^ErrOtherEtcd$/.test((error as Error).name)) {
+    return new UsageError(`--log: ${messageOf(error)}`);
+  }
   return error;
 }
 
@@ -235,10 +284,11 @@ function printAddresses(
   { hostname, cert, port }: StartOptions,
   { url }: Started,
 ): void {
-  print(`A shared list is at ${url}`);
+  print(`A shared board is at ${url}`);
   print(
-    "Open it in two browsers; stop the server, or pull the plug, and edit.",
+    "It shows two devices: pull a plug, edit on both, stop the server if you like.",
   );
+  print(`A playground of replicas is at ${new URL("playground", url)}`);
   if (isLoopback(hostname)) return;
   const scheme = cert === undefined ? "http" : "https";
   const others = hostname === "0.0.0.0" || hostname === "::"

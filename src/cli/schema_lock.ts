@@ -17,6 +17,7 @@ import {
   describeMachine,
   fingerprintOf,
   type MachineDescription,
+  type ToJSONSchema,
 } from "../typed/mod.ts";
 import { ErrOperation } from "./control.ts";
 import type { Json, Outcome } from "./operations.ts";
@@ -45,7 +46,18 @@ const ANNOTATIONS: ReadonlySet<string> = new Set([
   "deprecated",
 ]);
 
-/** Copy of a JSON value with its keys in order; in a schema, without annotations. */
+/** Keywords of JSON Schema whose keys are names of the application, and whose values are schemas. */
+const NAMED: ReadonlySet<string> = new Set([
+  "properties",
+  "patternProperties",
+  "dependentSchemas",
+  "$defs",
+]);
+
+/** Keywords of JSON Schema whose values are data of the application. */
+const LITERALS: ReadonlySet<string> = new Set(["const", "enum", "default"]);
+
+/** Copy of a JSON value with its keys in order, except those of `properties`, which is that of the stored keys; in a schema, without annotations. */
 function normalized(value: unknown, isSchema = false): Json {
   if (Array.isArray(value)) {
     return value.map((part) => normalized(part, isSchema));
@@ -55,15 +67,14 @@ function normalized(value: unknown, isSchema = false): Json {
     Object.entries(value)
       .filter(([key]) => !isSchema || !ANNOTATIONS.has(key))
       .sort(([one], [other]) => one < other ? -1 : 1)
-      // The keys of `properties` are names of the application.
       .map(([key, part]) => [
         key,
-        key === "properties"
+        NAMED.has(key)
           ? Object.fromEntries(
             Object.entries(part as object)
               .map(([name, of]) => [name, normalized(of, isSchema)]),
           )
-          : normalized(part, isSchema),
+          : normalized(part, isSchema && !LITERALS.has(key)),
       ]),
   );
 }
@@ -103,12 +114,12 @@ export function compareWithLock(
       );
     } else if (after.version > before.version) {
       news.push(`${what} has version ${after.version}`);
+    } else if (before.args === null && after.args !== null) {
+      news.push(`arguments of ${what} can be compared from now on`);
     } else if (!isSame(before.args, after.args)) {
       problems.push(
-        before.args === null || after.args === null
-          ? `arguments of ${what} cannot be compared: the schema of version ${before.version} offered ${
-            before.args === null ? "no" : "a"
-          } JSON Schema`
+        after.args === null
+          ? `arguments of ${what} cannot be compared: their schema has no JSON Schema now; export \`toJSONSchema\` beside the machine`
           : `arguments of ${what} changed, its version did not: raise version ${before.version}, and convert old arguments in upcast`,
       );
     }
@@ -184,25 +195,36 @@ function isDefinition(value: unknown): value is object {
     coreOf(value) !== undefined;
 }
 
-/** Machines that a module exports, by name. */
+/** Machines that a module exports, by name. It may export a function `toJSONSchema`, too, for the schemas of its library. */
 async function machinesOf(path: string): Promise<LockFile["machines"]> {
   const module: Record<string, unknown> = await import(
     pathToFileURL(resolve(path)).href
   );
-  const machines = Object.values(module).filter(isDefinition).map((one) => {
+  const { toJSONSchema } = module;
+  const convert = typeof toJSONSchema === "function"
+    ? toJSONSchema as ToJSONSchema
+    : undefined;
+  const machines: Record<string, LockedMachine> = {};
+  for (const one of new Set(Object.values(module).filter(isDefinition))) {
     const machine = {
       fingerprint: fingerprintOf(one),
-      ...describeMachine(one),
+      ...describeMachine(one, convert),
     };
-    return [machine.name, machine] as const;
-  });
-  if (machines.length === 0) {
+    if (Object.hasOwn(machines, machine.name)) {
+      throw new ErrOperation(
+        "ErrOperation",
+        `${path} exports two machines of the name ${machine.name}: export the version that is released next`,
+      );
+    }
+    machines[machine.name] = machine;
+  }
+  if (Object.keys(machines).length === 0) {
     throw new ErrOperation(
       "ErrOperation",
       `${path} exports no machine that defineMachine() created`,
     );
   }
-  return Object.fromEntries(machines);
+  return machines;
 }
 
 /** Reads a lock file; undefined if it does not exist. */

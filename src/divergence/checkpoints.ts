@@ -13,6 +13,15 @@ import type { Checkpoint } from "../log/log.ts";
 /** Hashes of one replica at one index. */
 export type Hashes = Omit<Checkpoint, "nodeID">;
 
+/** Index at which another replica had the same hashes. */
+export interface Agreed {
+  readonly index: number;
+  /** True if that was the replica whose state counts, such as the server's. */
+  readonly isTrusted: boolean;
+  /** Time of the comparison on the clock of the replica, in milliseconds. */
+  readonly at: number;
+}
+
 /** Values of the newest indexes, up to a bound. */
 class RecentByIndex<T> {
   readonly #byIndex = new Map<number, T>();
@@ -56,10 +65,15 @@ export class Checkpoints {
   /** Replicas whose difference was reported. */
   readonly #reported = new Set<bigint>();
   readonly #onDiverged: (error: ErrDiverged, from: bigint) => void;
+  readonly #onAgreed: (index: number, from: bigint) => void;
 
-  /** Creates an empty comparison; `onDiverged` is called when the hashes of another replica differ. */
-  constructor(onDiverged: (error: ErrDiverged, from: bigint) => void) {
+  /** Creates an empty comparison; `onDiverged` is called when the hashes of another replica differ, `onAgreed` each time they are equal. */
+  constructor(
+    onDiverged: (error: ErrDiverged, from: bigint) => void,
+    onAgreed: (index: number, from: bigint) => void,
+  ) {
     this.#onDiverged = onDiverged;
+    this.#onAgreed = onAgreed;
   }
 
   /** Adds the hashes of this replica at an index, and compares them. */
@@ -119,6 +133,7 @@ export class Checkpoints {
     if (!isDifferent(own, other)) {
       this.#agreed.set(nodeID, Math.max(after ?? 0, index));
       this.#reported.delete(nodeID);
+      this.#onAgreed(index, nodeID);
       return;
     }
     // Reported once, since replicas that have diverged stay different.

@@ -9,6 +9,15 @@
 
 export { Checkpoints, type Hashes, isDifferent } from "./checkpoints.ts";
 export { explainDivergence } from "./explain.ts";
+export type {
+  Agreement,
+  EntryReader,
+  LoggedEntry,
+  LoggedOutcome,
+  LoggedSession,
+  PastState,
+  ReplicaHistory,
+} from "./replica_history.ts";
 export {
   type CreateReplayMachineFunc,
   firstDifference,

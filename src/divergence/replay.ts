@@ -88,7 +88,7 @@ export interface Replayed {
   readonly commands: ReadonlyMap<number, Uint8Array>;
 }
 
-/** Returns the factory of machines for a replay; undefined for an on-disk machine without `replayMachine`, since it may have one instance only. */
+/** Returns the factory of machines for a replay: `replayMachine`, or that of the replica; undefined for an on-disk machine without `replayMachine`, since it may have one instance only. */
 export function replayFactory(
   factory: MachineFactory,
   { replayMachine, clusterID, nodeID }: {
@@ -97,8 +97,9 @@ export function replayFactory(
     readonly nodeID: bigint;
   },
 ): (() => MachineFactory) | undefined {
-  if (factory.type !== OnDiskStateMachine) return () => factory;
-  if (replayMachine === undefined) return undefined;
+  if (replayMachine === undefined) {
+    return factory.type === OnDiskStateMachine ? undefined : () => factory;
+  }
   return () => {
     const machine = replayMachine(clusterID, nodeID);
     return "prepareSnapshot" in machine
@@ -150,12 +151,13 @@ export function locateFailure(
  * reader of the log after it, else with a reader from the beginning of the log.
  * Returns undefined if the log was compacted there; `isFinal` errors end the search.
  */
-async function fromBase<T>(
+export async function fromBase<T>(
   upTo: number,
   options: ReplayOptions,
   read: (
     base: SnapshotCandidate | undefined,
     reader: LogReader,
+    options: ReplayOptions,
   ) => Promise<T>,
   isFinal: (error: unknown) => boolean,
 ): Promise<T | undefined> {
@@ -171,7 +173,7 @@ async function fromBase<T>(
           log,
           index,
           { epoch, signal },
-          (reader) => read(base, reader),
+          (reader) => read(base, reader, options),
         );
         if (done !== undefined) return done.value;
       } catch (error) {
@@ -200,9 +202,9 @@ async function basesIn(
 }
 
 /**
- * Reads the log after an index; undefined if it was compacted there. Tried twice: a
- * server reports a log as compacted also if a snapshot would only be faster, but only
- * the first time.
+ * Reads the log after an index; undefined if it was compacted there. Tried twice:
+ * another process that keeps the log reports it as compacted also if a snapshot would
+ * only be faster, but only the first time.
  */
 async function readLog<T>(
   log: Log,
@@ -225,7 +227,7 @@ async function readLog<T>(
 }
 
 /** Recovers the machine of a replay from the snapshot it begins at. */
-async function recoverBase(
+export async function recoverBase(
   machine: StateMachine<never>,
   { info, store }: SnapshotCandidate,
   { clusterID, nodeID, files, env, signal }: ReplayOptions,
@@ -240,7 +242,7 @@ async function recoverBase(
 }
 
 /** Closes the machine of a replay; errors are ignored, since it is not used any more. */
-async function discard(machine: StateMachine<never>): Promise<void> {
+export async function discard(machine: StateMachine<never>): Promise<void> {
   try {
     await machine.close();
   } catch {

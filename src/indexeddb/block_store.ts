@@ -27,9 +27,12 @@ import type {
   Changes,
   Durability,
   ListOptions,
+  UpdateFound,
+  UpdateReads,
 } from "../store/store.ts";
+import type { StoreLease } from "../store/lease.ts";
 import { Connection, type StoreEvent } from "./connection.ts";
-import { BLOCKS, isLoss, META } from "./open.ts";
+import { BLOCKS, isLoss, META, TENURE } from "./open.ts";
 
 /** Options of the stores in IndexedDB. */
 export interface IndexedDBOptions {
@@ -88,6 +91,7 @@ function checked(key: unknown, bytes: unknown): Uint8Array {
  */
 export class IndexedDBBlockStore implements BlockStore {
   readonly #connection: Connection;
+  #lease: StoreLease | undefined;
 
   /** Creates a store in the database `name`; opens nothing yet. */
   constructor(name: string, options: IndexedDBOptions = {}) {
@@ -227,11 +231,47 @@ export class IndexedDBBlockStore implements BlockStore {
    * @throws ErrStoreUnavailable if they cannot be made; nothing was changed
    * @throws ErrClusterClosed after `close()`
    */
-  write(changes: Changes, durability: Durability): Promise<void> {
+  async write(changes: Changes, durability: Durability): Promise<void> {
+    await this.#commit(() => changes, undefined, durability, false);
+  }
+
+  /**
+   * Reads blocks and makes the changes that `decide` returns for them, in one
+   * transaction; resolves with false if it returned none.
+   *
+   * @throws as `write()`
+   */
+  update(
+    reads: UpdateReads,
+    decide: (found: UpdateFound) => Changes | undefined,
+    durability: Durability,
+    isShared: boolean,
+  ): Promise<boolean> {
+    return this.#commit(decide, reads, durability, isShared);
+  }
+
+  #commit(
+    decide: (found: UpdateFound) => Changes | undefined,
+    reads: UpdateReads | undefined,
+    durability: Durability,
+    isShared: boolean,
+  ): Promise<boolean> {
+    let guard: WriteGuard | undefined;
+    try {
+      guard = this.#lease?.guard(isShared);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     return this.#connection.run(
       true,
-      (db) => commit(db, changes, durability),
+      (db) => commit(db, { decide, reads, guard, durability }),
     );
+  }
+
+  /** Shares the store with other pages under a lease. */
+  share(lease: StoreLease): void {
+    this.#lease = lease;
+    this.#connection.share(lease);
   }
 
   /** Closes the store after the operations under way; idempotent. */
@@ -269,29 +309,45 @@ function last<T>(
   });
 }
 
+/** Check of the token that the store has. */
+type WriteGuard = (token: string | undefined) => Error | undefined;
+
+/** Write to the store, with what it depends on. */
+interface Write {
+  readonly decide: (found: UpdateFound) => Changes | undefined;
+  /** Blocks that are read first, if any. */
+  readonly reads: UpdateReads | undefined;
+  /** Checks the token, if the store is under a lease. */
+  readonly guard: WriteGuard | undefined;
+  readonly durability: Durability;
+}
+
+const NOTHING: UpdateFound = { blocks: [], last: undefined };
+
 /**
- * Writes one transaction. Rejects with the browser's error if it has not taken
- * effect. `promisifyRequest()` would read the error of a failed transaction before
- * it is set.
+ * Writes one transaction; resolves with false if nothing was to be changed. Rejects
+ * with the browser's error if it has not taken effect. `promisifyRequest()` would
+ * read the error of a failed transaction before it is set.
  */
 function commit(
   db: IDBDatabase,
-  { put = [], delete: remove = [], deleteRanges = [] }: Changes,
-  durability: Durability,
-): Promise<void> {
+  { decide, reads, guard, durability }: Write,
+): Promise<boolean> {
   return new Promise((resolve, reject) => {
-    const ranges = deleteRanges.filter(([from, to]) => from < to);
-    const count = ranges.length + remove.length + put.length;
+    const isBlind = reads === undefined && guard === undefined;
+    const changes = isBlind ? decide(NOTHING)! : undefined;
     // One object store costs less than two.
     const transaction = db.transaction(
-      count > 0 ? BLOCKS : [BLOCKS, META],
+      changes !== undefined && countOf(changes) > 0 ? BLOCKS : [BLOCKS, META],
       "readwrite",
       { durability },
     );
     let error: unknown;
+    let isCommitting = false;
+    let isChanged = true;
     transaction.onerror = (event) =>
       error ??= (event.target as IDBRequest).error;
-    transaction.oncomplete = () => resolve();
+    transaction.oncomplete = () => resolve(isChanged);
     transaction.onabort = () => {
       error = transaction.error ?? error;
       // If the connection was lost, the transaction may have been committed before.
@@ -303,23 +359,74 @@ function commit(
         ),
       );
     };
-    const store = transaction.objectStore(BLOCKS);
-    let isCommitting = false;
-    try {
-      for (const [from, to] of ranges) {
-        store.delete(IDBKeyRange.bound(from, to, false, true));
+    const attempt = (work: () => void): void => {
+      try {
+        work();
+      } catch (thrown) {
+        error = thrown;
+        transaction.abort();
       }
-      for (const key of remove) store.delete(key);
-      for (const { key, bytes } of put) store.put(whole(bytes), key);
-      // A transaction without changes would not sync earlier ones.
-      if (count === 0) transaction.objectStore(META).put(0, "synced");
+    };
+    const write = (changes: Changes | undefined): void => {
+      isChanged = changes !== undefined;
+      if (changes !== undefined) putAll(transaction, changes);
       // Without this, the browser commits only after it has delivered the results of
       // all requests, which takes a quarter of the time of a small write.
       transaction.commit();
       isCommitting = true;
-    } catch (thrown) {
-      error = thrown;
-      transaction.abort();
-    }
+    };
+    attempt(() => {
+      if (changes !== undefined) return write(changes);
+      const found = requestAll(transaction, reads);
+      const token = transaction.objectStore(META).get(TENURE);
+      // Requests of a transaction settle in order: all others have by now.
+      token.onsuccess = () =>
+        attempt(() => {
+          const refusal = guard?.(token.result as string | undefined);
+          if (refusal !== undefined) throw refusal;
+          write(decide(found()));
+        });
+    });
+  });
+}
+
+function countOf(
+  { put = [], delete: remove = [], deleteRanges = [] }: Changes,
+): number {
+  const ranges = deleteRanges.filter(([from, to]) => from < to);
+  return ranges.length + remove.length + put.length;
+}
+
+function putAll(transaction: IDBTransaction, changes: Changes): void {
+  const { put = [], delete: remove = [], deleteRanges = [] } = changes;
+  const store = transaction.objectStore(BLOCKS);
+  for (const [from, to] of deleteRanges) {
+    if (from < to) store.delete(IDBKeyRange.bound(from, to, false, true));
+  }
+  for (const key of remove) store.delete(key);
+  for (const { key, bytes } of put) store.put(whole(bytes), key);
+  // A transaction without changes would not sync earlier ones.
+  if (countOf(changes) === 0) transaction.objectStore(META).put(0, "synced");
+}
+
+/** Requests blocks; the returned function reads them once the requests have settled. */
+function requestAll(
+  transaction: IDBTransaction,
+  reads: UpdateReads | undefined,
+): () => UpdateFound {
+  if (reads === undefined) return () => NOTHING;
+  const store = transaction.objectStore(BLOCKS);
+  const { keys, lastOf: [from, to] } = reads;
+  const range = IDBKeyRange.bound(from, to, false, true);
+  const requests = keys.map((key) => store.get(key));
+  const cursor = store.openCursor(range, "prev");
+  return () => ({
+    blocks: requests.map(({ result }, i) =>
+      result === undefined ? result : checked(keys[i], result)
+    ),
+    last: cursor.result === null ? undefined : {
+      key: cursor.result.key as string,
+      bytes: checked(cursor.result.key, cursor.result.value),
+    },
   });
 }

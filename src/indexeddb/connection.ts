@@ -25,8 +25,10 @@ import {
   ErrStoreVanished,
   ErrStoreVersion,
 } from "../store/errors.ts";
+import type { StoreLease } from "../store/lease.ts";
 import { ErrStoreUnavailable, insecureReason } from "./errors.ts";
 import {
+  BLOCKS,
   isLoss,
   META,
   openDatabase,
@@ -124,6 +126,43 @@ async function isHeldHere(
   }
 }
 
+/** Replaces the token by the one that `next` returns for it; what that throws is thrown, and nothing is changed. */
+function replaceToken(
+  db: IDBDatabase,
+  next: (token: string | undefined) => string,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    // Over all stores: it begins once every write of an earlier holder has ended.
+    const transaction = db.transaction([BLOCKS, META], "readwrite", {
+      durability: "relaxed",
+    });
+    let refusal: unknown;
+    const meta = transaction.objectStore(META);
+    const request = meta.get(TENURE);
+    request.onsuccess = () => {
+      try {
+        meta.put(next(request.result as string | undefined), TENURE);
+        transaction.commit();
+      } catch (error) {
+        refusal = error;
+        transaction.abort();
+      }
+    };
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(refusal ?? transaction.error);
+  });
+}
+
+/** Token of the store; a transaction that reads it. */
+function tokenOf(db: IDBDatabase): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    const transaction = db.transaction(META, "readonly");
+    const request = transaction.objectStore(META).get(TENURE);
+    transaction.oncomplete = () => resolve(request.result);
+    transaction.onabort = () => reject(transaction.error);
+  });
+}
+
 /** Replaces the expected tenure token; returns false and changes nothing if the stored token is another one. */
 function replaceTenure(
   db: IDBDatabase,
@@ -166,6 +205,8 @@ export class Connection {
   /** Set while the page may be frozen in the back/forward cache and has released the store. */
   #isHidden = false;
   #unwatch: (() => void) | undefined;
+  /** Lease under which pages share the store; undefined if one page has it. */
+  #lease: StoreLease | undefined;
   /** Number of calls so far. */
   #calls = 0;
   /** Order of the last write that has or may have taken effect. */
@@ -178,6 +219,20 @@ export class Connection {
   constructor(options: ConnectionOptions) {
     this.#options = options;
     this.#identity = options.identity;
+  }
+
+  /** Shares the store with other pages under a lease, instead of locking it. */
+  share(lease: StoreLease): void {
+    this.#lease = lease;
+    lease.add({
+      claim: (next) => this.run(true, (db) => replaceToken(db, next)),
+      verify: async () => {
+        const check = lease.guard(false);
+        const refusal = check(await this.run(false, tokenOf));
+        if (refusal !== undefined) throw refusal;
+      },
+      release: () => this.#hide(),
+    });
   }
 
   /** Random name given to the store when it was created. */
@@ -364,6 +419,8 @@ export class Connection {
 
   /** Writes a new tenure token, unless another page has used the store since this page released it. */
   async #begin(db: IDBDatabase): Promise<void> {
+    // Pages that share the store write their token when they take the lease.
+    if (this.#lease !== undefined) return;
     const tenure = this.#options.env.random64().toString(16);
     try {
       if (!await replaceTenure(db, this.#tenure, tenure)) {
@@ -475,7 +532,10 @@ export class Connection {
       const waiting = new AbortController();
       const cancel = env.setTimer(() => waiting.abort(), ms);
       let release: (() => void) | undefined;
-      locks.request(lockOf(name), { signal: waiting.signal }, () => {
+      // Pages that share the store share its lock, which keeps others out.
+      const mode = this.#lease === undefined ? "exclusive" : "shared";
+      const { signal } = waiting;
+      locks.request(lockOf(name), { mode, signal }, () => {
         cancel();
         resolve(true);
         lockedHere.add(name);

@@ -100,4 +100,7 @@ export type {
   Changes,
   Durability,
   ListOptions,
+  UpdateFound,
+  UpdateReads,
 } from "../store/store.ts";
+export type { LeaseMember, StoreLease } from "../store/lease.ts";

@@ -20,6 +20,7 @@
 
 import {
   encodeShown,
+  isSameBytes,
   putVarint,
   toUint8Array,
   U64_MAX,
@@ -193,6 +194,24 @@ export function applyCommand(target: KVTarget, cmd: Uint8Array): Result {
   if (!parse(0)) return invalid("Command is malformed");
   if (field.end !== end) return invalid("Bytes follow the command");
   return failure(target) ?? (perform(target) ? CHANGED : UNCHANGED);
+}
+
+/** Copy of the key that a command sets or removes and nothing else; undefined for any other command. */
+function overwrittenKey(cmd: Uint8Array): Uint8Array | undefined {
+  return load(cmd) && parse(0) && field.end === end && field.op <= DELETE
+    ? input.slice(field.keyStart, field.keyEnd)
+    : undefined;
+}
+
+/** Merges two commands that set or remove one key into the second. */
+export function mergeCommands(
+  first: Uint8Array,
+  second: Uint8Array,
+): Uint8Array | undefined {
+  const key = overwrittenKey(second);
+  if (key === undefined) return undefined;
+  const before = overwrittenKey(first);
+  return before !== undefined && isSameBytes(before, key) ? second : undefined;
 }
 
 /** Calls `found` for each key of a command; for none if the command is malformed. */

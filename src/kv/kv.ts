@@ -13,6 +13,7 @@ import {
   DELETE,
   encodeBatch,
   encodeCommand,
+  mergeCommands,
   PUT,
   SWAP,
 } from "./command.ts";
@@ -35,6 +36,19 @@ export function put(
 /** Makes the command that removes a key, as `kv.delete()`. Its result's value is 1, or 0 if the key is absent. */
 function remove(key: string | Uint8Array): Uint8Array<ArrayBuffer> {
   return encodeCommand(DELETE, key);
+}
+
+/**
+ * Merges two neighbouring commands of an outbox that were never sent: returns the
+ * second if both set or remove one key, undefined otherwise. A key-value machine
+ * offers it (`IMerge`) if it is made its method: `class Notes extends KVStateMachine
+ * { merge = kv.merge; }`.
+ */
+export function merge(
+  first: Uint8Array,
+  second: Uint8Array,
+): Uint8Array | undefined {
+  return mergeCommands(first, second);
 }
 
 /**

@@ -293,6 +293,36 @@ export class Leaf {
     copyBytes(view, valueStart, valueEnd, this.view, at + key);
   }
 
+  /** Writes a row behind the others, into a buffer that was made for more of them. Its hash is 0. */
+  push(
+    view: DataView,
+    keyStart: number,
+    keyEnd: number,
+    valueStart: number,
+    valueEnd: number,
+  ): void {
+    this.#common = -1;
+    this.#reserve(this.rows + 1);
+    const key = keyEnd - keyStart;
+    const value = valueEnd - valueStart;
+    const start = this.used;
+    const end = start + varintLength(key + 1) + varintLength(value) + key +
+      value;
+    if (end > this.view.byteLength) {
+      const { view } = this;
+      this.view = viewOf(new Uint8Array(end + (end >> 1)));
+      copyBytes(view, 0, start, this.view, 0);
+    }
+    const { meta } = this;
+    const i = this.rows++ * WIDTH;
+    meta[i + HEAD] = meta[i + LOW] = meta[i + HIGH] = 0;
+    meta[i + WIDTH + OFFSET] = end;
+    let at = putVarint(this.view, start, key + 1);
+    at = putVarint(this.view, at, value);
+    copyBytes(view, keyStart, keyEnd, this.view, at);
+    copyBytes(view, valueStart, valueEnd, this.view, at + key);
+  }
+
   /** Removes a row. */
   remove(row: number): void {
     this.#makeRoom(row, 1, 0, 0);

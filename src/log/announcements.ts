@@ -8,8 +8,16 @@
 
 import type { Announcements } from "./log.ts";
 
-/** Announcements of all replicas on one log, in the order of the first of each. */
-export class SharedAnnouncements {
+/** Announcements of the replicas on one log, each of which is identified by its open log. */
+export interface AnnouncementBoard {
+  /** Returns the part of one replica. */
+  of(log: object): Announcements;
+  /** Removes the announcement of a replica that is not live any more. */
+  remove(log: object): void;
+}
+
+/** Announcements of all replicas of this process on one log, in the order of the first of each. */
+export class SharedAnnouncements implements AnnouncementBoard {
   readonly #all = new Map<object, readonly string[] | undefined>();
   readonly #listeners = new Set<() => void>();
 

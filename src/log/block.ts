@@ -115,25 +115,26 @@ function damaged(name: string, options?: ErrorOptions): ErrStoreCorrupted {
 }
 
 /**
- * Verifies checksum, version and cluster id of a block without decoding its records.
+ * Verifies a block of records or of metadata: that it is not damaged, and what its
+ * name says. A store that has confused two blocks returns one that is not damaged.
  *
- * @throws ErrStoreCorrupted if it is damaged, or belongs to another cluster
+ * @throws ErrStoreCorrupted if it is damaged, or another block
  */
 export function verifyBlock(
   bytes: Uint8Array,
   clusterID: bigint,
   name: string,
 ): void {
-  unseal(bytes, clusterID, name);
+  const at = name.lastIndexOf("b/");
+  const own = at < 0 ? "" : name.slice(at);
+  const block = parseBlockName(own, false) ?? parseBlockName(own, true);
+  if (block === undefined) decodeMeta(bytes, clusterID, name);
+  else decodeBlock(bytes, clusterID, name, block);
 }
 
-/** Encodes batches with consecutive indexes, the first record at index `first`. */
-export function encodeBlock(
-  clusterID: bigint,
-  first: number,
-  batches: readonly Records[],
-): Uint8Array {
-  let size = HEAD + varintLength(first) + varintLength(batches.length);
+/** Length of encoded batches, in bytes: of each its number of records, their lengths, and the records. */
+export function batchesLength(batches: readonly Records[]): number {
+  let size = 0;
   for (const { bytes, ends } of batches) {
     size += varintLength(ends.length) + bytes.length;
     let start = 0;
@@ -142,19 +143,37 @@ export function encodeBlock(
       start = end;
     }
   }
-  const block = new Uint8Array(size);
-  let at = putVarint(block, HEAD, first);
-  at = putVarint(block, at, batches.length);
+  return size;
+}
+
+/** Writes encoded batches at the end of `target`, from `at` on. */
+export function putBatches(
+  target: Uint8Array,
+  at: number,
+  batches: readonly Records[],
+): void {
   for (const { bytes, ends } of batches) {
-    at = putVarint(block, at, ends.length);
+    at = putVarint(target, at, ends.length);
     let start = 0;
     for (const end of ends) {
-      at = putVarint(block, at, end - start);
+      at = putVarint(target, at, end - start);
       start = end;
     }
-    block.set(bytes, at);
+    target.set(bytes, at);
     at += bytes.length;
   }
+}
+
+/** Encodes batches with consecutive indexes, the first record at index `first`. */
+export function encodeBlock(
+  clusterID: bigint,
+  first: number,
+  batches: readonly Records[],
+): Uint8Array {
+  const size = HEAD + varintLength(first) + varintLength(batches.length);
+  const block = new Uint8Array(size + batchesLength(batches));
+  putVarint(block, putVarint(block, HEAD, first), batches.length);
+  putBatches(block, size, batches);
   return seal(block, clusterID);
 }
 
@@ -217,7 +236,9 @@ export function decodeMeta(
 ): LogMeta {
   const reader = unseal(bytes, clusterID, name);
   try {
-    const opened = reader.u8() === 1;
+    const flag = reader.u8();
+    if (flag > 1) throw new RangeError(`Flag of the metadata is ${flag}`);
+    const opened = flag === 1;
     const base = reader.varint();
     const epochs: Epoch[] = [];
     while (reader.remaining > 0) {

@@ -35,8 +35,13 @@ import {
 import type { SnapshotStore } from "../snapshot/store.ts";
 import { chain, isPromise } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
-import { ErrStoreCorrupted, ErrStoreVanished } from "../store/errors.ts";
+import {
+  ErrStoreCorrupted,
+  ErrStoreLocked,
+  ErrStoreVanished,
+} from "../store/errors.ts";
 import { GroupCommit } from "../store/group_commit.ts";
+import type { StoreLease } from "../store/lease.ts";
 import { clustersUnder, rangeOf } from "../store/names.ts";
 import type { Block, BlockStore, Changes, Durability } from "../store/store.ts";
 import { type BlockName, encodeBlock, logPrefix } from "./block.ts";
@@ -219,6 +224,13 @@ class BlockClusterLog extends ClusterLog {
       !(error instanceof ErrStoreCorrupted || error instanceof ErrStoreVanished)
     ) return;
     this.#damage = error;
+    this.end();
+    this.wake();
+  }
+
+  /** Ends the log, since another process may have changed what is stored. */
+  leave(error: Error): void {
+    this.#damage ??= error;
     this.end();
     this.wake();
   }
@@ -434,6 +446,7 @@ class BlockClusterLog extends ClusterLog {
       const need = { after: base };
       this.needs.add(need);
       const first = meta === undefined ? [] : [{ key: metaKey, bytes: meta }];
+      for (const block of first) this.#run.verify(block);
       return {
         clusterID: this.#clusterID,
         base,
@@ -455,7 +468,6 @@ class BlockClusterLog extends ClusterLog {
   ): AsyncGenerator<Block[], void, void> {
     const run = this.#run;
     try {
-      for (const block of first) run.verify(block);
       yield first;
       for (let from = 0; from < blocks.length;) {
         const next = blocksFrom(blocks, from, LOG_COPY_BYTES);
@@ -631,6 +643,22 @@ export class BlockLogDB implements LogDB {
     }
   }
 
+  /** Shares the logs between processes under a lease. */
+  share(lease: StoreLease): void {
+    this.#opened().share?.(lease);
+    lease.add({
+      release: () => {
+        for (const [clusterID, opening] of this.#clusters) {
+          const error = new ErrStoreLocked(
+            `Another process may have changed the log of cluster ${clusterID}: nothing was written`,
+          );
+          opening.then((cluster) => cluster.leave(error), () => {});
+        }
+      },
+      forget: () => this.#clusters.clear(),
+    });
+  }
+
   #opened(): BlockStore {
     return this.#store ??= this.#makeStore!();
   }
@@ -662,7 +690,7 @@ export class BlockLogDB implements LogDB {
     this.#check();
     const opening = this.#clusters.get(clusterID);
     const cluster = await opening?.catch(() => undefined);
-    checkUnused(clusterID, cluster);
+    checkUnused(clusterID, cluster?.nodes);
     // The next opening loads an empty log.
     this.#clusters.delete(clusterID);
     await cluster?.settled();

@@ -8,6 +8,7 @@
  */
 
 import { chain } from "../async.ts";
+import { isSameBytes } from "../bytes.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import type { Block, BlockStore } from "../store/store.ts";
@@ -24,6 +25,8 @@ import {
 } from "./block.ts";
 import type { LogBatch } from "./log.ts";
 import { firstAfter } from "./records.ts";
+
+const MISSING = "Block of the log is missing";
 
 /** Names of blocks that one request to the store lists. */
 const NAMES_MAX = 4096;
@@ -135,12 +138,34 @@ export class BlockRun {
       if (keys.length > 0 && !meta.opened) {
         throw new ErrStoreCorrupted(metaKey, "Metadata of the log is missing");
       }
+      if (from === start && bytes !== undefined && keys.length > 0) {
+        await this.#checkMeta(bytes, meta, keys[0]!);
+      }
       for (const key of keys) loaded.#pushKey(key);
       from = keys.length < NAMES_MAX ? "" : `${keys.at(-1)}~`;
+    }
+    // Each epoch is written together with the block that begins with it.
+    if ((meta.epochs.at(-1)?.index ?? 0) > loaded.last) {
+      throw loaded.#missing(loaded.last + 1);
     }
     this.base = meta.base;
     this.blocks = loaded.blocks;
     return meta;
+  }
+
+  /** Checks that the metadata are not the first block: one that begins at index 1 can be read as metadata with a base. */
+  async #checkMeta(
+    bytes: Uint8Array,
+    { base }: LogMeta,
+    key: string,
+  ): Promise<void> {
+    if (base === 0 || !key.startsWith(this.#prefix + blockStart(1))) return;
+    const [block] = await this.#store.get([key]);
+    if (block === undefined || !isSameBytes(block, bytes)) return;
+    throw new ErrStoreCorrupted(
+      this.metaKey,
+      "Metadata of the log is a block of records",
+    );
   }
 
   #pushKey(key: string): void {
@@ -151,12 +176,15 @@ export class BlockRun {
     // Compacted, and not yet deleted.
     if (this.#hasGaps && lastIn(block) <= this.base) return;
     if (block.follows !== this.last) {
-      throw new ErrStoreCorrupted(
-        this.#hasGaps ? key : this.#prefix + blockStart(this.last + 1),
-        "Block of the log is missing",
-      );
+      throw this.#hasGaps
+        ? new ErrStoreCorrupted(key, MISSING)
+        : this.#missing(this.last + 1);
     }
     this.blocks.push(block);
+  }
+
+  #missing(first: number): ErrStoreCorrupted {
+    return new ErrStoreCorrupted(this.#prefix + blockStart(first), MISSING);
   }
 
   /** Position of the first block with records after `index`. */
@@ -177,7 +205,7 @@ export class BlockRun {
     return chain(found, (found) => {
       for (const [i, key] of keys.entries()) {
         if (found[i]?.key === key) continue;
-        throw new ErrStoreCorrupted(key, "Block of the log is missing");
+        throw new ErrStoreCorrupted(key, MISSING);
       }
       return found;
     });
@@ -199,12 +227,18 @@ export class BlockRun {
   }
 
   /**
-   * Verifies the checksum of a block of this log without decoding it.
+   * Verifies a block of this log, or its metadata, which have the base of the run.
    *
-   * @throws ErrStoreCorrupted if it is damaged
+   * @throws ErrStoreCorrupted if it is damaged, or another block
    */
   verify({ key, bytes }: Block): void {
-    verifyBlock(bytes, this.#clusterID, key);
+    if (key !== this.metaKey) return verifyBlock(bytes, this.#clusterID, key);
+    const { base } = decodeMeta(bytes, this.#clusterID, key);
+    if (base === this.base) return;
+    throw new ErrStoreCorrupted(
+      key,
+      `Metadata of the log say that it starts after ${base}, not ${this.base}`,
+    );
   }
 
   /** Removes the blocks that end at or before `upTo` from the run, not from the store; returns them. */

@@ -12,7 +12,7 @@ import {
   BATCH_RECORDS_MAX,
   CHECKPOINTS_KEPT,
 } from "../limits.ts";
-import { isPromise } from "../async.ts";
+import { chain, isPromise } from "../async.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import {
   ErrClusterAlreadyExist,
@@ -20,7 +20,10 @@ import {
   ErrCompacted,
   ErrOtherHistory,
 } from "./errors.ts";
-import { SharedAnnouncements } from "./announcements.ts";
+import {
+  type AnnouncementBoard,
+  SharedAnnouncements,
+} from "./announcements.ts";
 import type {
   Announcements,
   Checkpoint,
@@ -83,6 +86,8 @@ export class Batches {
 export interface ReadAhead {
   /** Consecutive batches. */
   batches: LogBatch[];
+  /** Ends the reading ahead; set while it is under way. */
+  close?: (() => void) | undefined;
 }
 
 /** Storage state of one log, reported to its replicas. */
@@ -122,7 +127,7 @@ export abstract class ClusterLog {
   /** Exchange of checkpoints between replicas. */
   readonly board: CheckpointBoard = new MemoryCheckpointBoard();
   /** Announcements of the replicas. */
-  readonly announcements: SharedAnnouncements = new SharedAnnouncements();
+  readonly announcements: AnnouncementBoard = new SharedAnnouncements();
   /** Reports whether appends can be stored. */
   readonly storage: StorageState = new StorageState();
   /** Known epochs, oldest first. */
@@ -156,6 +161,16 @@ export abstract class ClusterLog {
   ): MaybePromise<void>;
   /** Waits for the writes under way. */
   settled(): MaybePromise<void> {}
+  /**
+   * Called before the extent of the log is looked at: brings it up to date, if
+   * other processes append to the log, and the epochs that are known at `after`.
+   */
+  refresh(
+    _after?: number,
+    _signal?: AbortSignal,
+  ): MaybePromise<void> {}
+  /** Called when the last replica has closed the log. */
+  released(): void {}
 
   /**
    * Checks that the log continues the history of a reader at index `after` whose
@@ -327,6 +342,7 @@ class ClusterLogReader implements LogReader {
     this.#onEnd(this);
     this.#cluster.needs.delete(this.#need);
     this.#signal?.removeEventListener("abort", this.#aborted);
+    this.#ahead.close?.();
     this.#ahead.batches = [];
     this.#reject?.(reason ?? closedReader());
   }
@@ -380,7 +396,12 @@ class LogHandle implements Log {
     return this.#check().append(records);
   }
 
-  read(after: number, options: ReadOptions = {}): LogReader {
+  read(after: number, options: ReadOptions = {}): MaybePromise<LogReader> {
+    const refreshed = this.#check().refresh(after, options.signal);
+    return chain(refreshed, () => this.#read(after, options));
+  }
+
+  #read(after: number, options: ReadOptions): LogReader {
     const cluster = this.#check();
     cluster.check(after, options.epoch);
     const reader = new ClusterLogReader(
@@ -393,8 +414,11 @@ class LogHandle implements Log {
     return reader;
   }
 
-  readIndex(): number {
-    return this.#check().last;
+  readIndex(
+    options: { signal?: AbortSignal | undefined } = {},
+  ): MaybePromise<number> {
+    const refreshed = this.#check().refresh(undefined, options.signal);
+    return chain(refreshed, () => this.#check().last);
   }
 
   retain(after: number): Retention {
@@ -414,6 +438,11 @@ class LogHandle implements Log {
   }
 
   startAt(index: number, epoch: Epoch | undefined): MaybePromise<void> {
+    const refreshed = this.#check().refresh();
+    return chain(refreshed, () => this.#startAt(index, epoch));
+  }
+
+  #startAt(index: number, epoch: Epoch | undefined): MaybePromise<void> {
     const cluster = this.#check();
     // The start must not move under a reader, nor a second time.
     if (
@@ -427,8 +456,9 @@ class LogHandle implements Log {
     return cluster.startAt(index, epoch);
   }
 
-  isEmpty(): boolean {
-    return this.#check().isEmpty;
+  isEmpty(): MaybePromise<boolean> {
+    const cluster = this.#check();
+    return chain(cluster.refresh(), () => cluster.isEmpty);
   }
 
   info(): LogInfo {
@@ -444,6 +474,7 @@ class LogHandle implements Log {
       for (const release of [...this.#retentions]) release();
       this.#cluster.nodes.delete(this.#nodeID);
       this.#onClose(this);
+      if (this.#cluster.nodes.size === 0) this.#cluster.released();
     }
     return this.#cluster.settled();
   }
@@ -456,12 +487,13 @@ class LogHandle implements Log {
  */
 export function checkUnused(
   clusterID: bigint,
-  cluster: ClusterLog | undefined,
+  nodes: Iterable<unknown> = [],
 ): void {
-  if (cluster === undefined || cluster.nodes.size === 0) return;
+  const open = [...nodes];
+  if (open.length === 0) return;
   throw new ErrClusterAlreadyExist(
     `Replica ${
-      [...cluster.nodes].join(" and ")
+      open.join(" and ")
     } of cluster ${clusterID} has the log open: stop it before its data is removed`,
   );
 }

@@ -12,7 +12,8 @@
  */
 
 import type { MaybePromise } from "../statemachine/types.ts";
-import type { SnapshotStore } from "../snapshot/store.ts";
+import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
+import type { StoreLease } from "../store/lease.ts";
 import type { Epoch, HistoryPoint } from "./history.ts";
 
 /** Records packed into one buffer. The bytes must not be changed once they are passed to a log. */
@@ -172,7 +173,7 @@ export interface Log {
    * Removes the records up to `upTo`, except those that are retained or that an
    * open reader has not read (H7). Missing if the log is not stored here.
    */
-  compact?(upTo: number): MaybePromise<void>;
+  compact?: ((upTo: number) => MaybePromise<void>) | undefined;
   /** Index from which the log asks for a snapshot, because it has to be compacted soon (H7); 0 if it does not. */
   readonly snapshotFrom?: number | undefined;
   /**
@@ -207,6 +208,16 @@ export interface Log {
    * includes it there.
    */
   block?(cause: unknown): void;
+  /** Requests to the process that keeps this log and its snapshots, while that is another one: this replica takes none then. */
+  readonly keeper?: LogKeeper | undefined;
+  /**
+   * True if a server orders the log.
+   *
+   * @default {true if the log has `snapshots`}
+   */
+  readonly isRemote?: boolean | undefined;
+  /** Number of times that the log has moved to this process or to another one. */
+  readonly turn?: number | undefined;
   /** Principal as which a server has last welcomed this client; null for the anonymous one, undefined before. */
   readonly principal?: string | null | undefined;
   /** Snapshots of the cluster at the remote log, from which a replica recovers that is behind the compacted part. */
@@ -221,6 +232,22 @@ export interface Log {
   close(): MaybePromise<void>;
 }
 
+/** Request to a {@linkcode LogKeeper}. */
+export interface KeeperRequest {
+  /** Aborts the request. */
+  readonly signal?: AbortSignal;
+  /** Entries that the log keeps before the older of the two full snapshots. */
+  readonly compactionOverhead?: number;
+}
+
+/** Requests to the process that keeps a log and its snapshots. */
+export interface LogKeeper {
+  /** Requests a snapshot, and resolves once it is stored. */
+  requestSnapshot(options: KeeperRequest): Promise<SnapshotInfo>;
+  /** Requests a compaction, and resolves with the index up to which it was requested. */
+  requestCompaction(options: KeeperRequest): Promise<number>;
+}
+
 /** Logs of clusters. The code that creates a LogDB closes it; a host does not. */
 export interface LogDB extends AsyncDisposable {
   /**
@@ -229,6 +256,13 @@ export interface LogDB extends AsyncDisposable {
    * @throws ErrClusterAlreadyExist if that replica has it open already (H11)
    */
   open(clusterID: bigint, nodeID: bigint): MaybePromise<Log>;
+  /**
+   * Opens the log of a cluster for the host itself, which imports a snapshot or skips
+   * an entry, under a node id that no replica has.
+   *
+   * @default {`open()`}
+   */
+  openForHost?(clusterID: bigint, nodeID: bigint): MaybePromise<Log>;
   /** Snapshot store shared by the hosts that share these logs, if there is one. */
   readonly snapshots?: SnapshotStore | undefined;
   /** True if the logs are stored remotely and only copied here. */
@@ -247,6 +281,8 @@ export interface LogDB extends AsyncDisposable {
    * @throws ErrClusterAlreadyExist if a replica has the log open; nothing is removed
    */
   removeData?(clusterID: bigint): MaybePromise<void>;
+  /** Shares what is stored here between processes under a lease, of which only the holder opens logs; called before the first use. */
+  share?(lease: StoreLease): void;
   /** Closes the logs; idempotent. */
   close(): Promise<void>;
 }

@@ -135,7 +135,7 @@ export class MemoryLogDB implements LogDB {
    * @throws ErrClusterAlreadyExist if a replica has it open
    */
   removeData(clusterID: bigint): void {
-    checkUnused(clusterID, this.#clusters.get(clusterID));
+    checkUnused(clusterID, this.#clusters.get(clusterID)?.nodes);
     this.#clusters.delete(clusterID);
   }
 

@@ -12,9 +12,13 @@ import {
   APPLY_SLICE_MS,
   BATCH_RECORDS_MAX,
   MACHINE_SLOW_MS,
+  RETRY_FIRST_MS,
   START_READS_MAX,
+  UPDATE_RETRY_LAST_MS,
 } from "../limits.ts";
+import { epochsIn } from "../log/epochs.ts";
 import { ErrCompacted, ErrOtherHistory } from "../log/errors.ts";
+import type { Epoch } from "../log/history.ts";
 import type { LogBatch, LogReader } from "../log/log.ts";
 import { batchAfter, batchUpTo, lastOf } from "../log/records.ts";
 import type { Rehearsal } from "../rehearsal/mod.ts";
@@ -27,7 +31,7 @@ import type { FailedEntries, StateMachine } from "../rsm/state_machine.ts";
 import { ErrNewerCode } from "../statemachine/errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { ReplicaContext } from "./context.ts";
-import type { CurrentMachine } from "./current_machine.ts";
+import type { CurrentMachine, Parked } from "./current_machine.ts";
 import type { DiskSync } from "./disk_sync.ts";
 import type { DivergenceMonitor } from "./divergence_monitor.ts";
 import { ErrUpdateFailed } from "./errors.ts";
@@ -42,12 +46,29 @@ import type { Snapshotter } from "./snapshotter.ts";
 class UpdateFailure extends MachineFailure {
   readonly entries: FailedEntries;
   readonly error: ErrUpdateFailed;
+  /** Last epoch at or before the first of the entries. */
+  readonly epoch: Epoch | undefined;
 
-  constructor(entries: FailedEntries, error: ErrUpdateFailed) {
+  constructor(
+    entries: FailedEntries,
+    error: ErrUpdateFailed,
+    epoch: Epoch | undefined,
+  ) {
     super("update() threw", { cause: error.cause });
     this.entries = entries;
     this.error = error;
+    this.epoch = epoch;
   }
+}
+
+/** Last epoch in some batches at or before an index, `before` without one. */
+function epochAt(
+  batches: readonly LogBatch[],
+  at: number,
+  before: Epoch | undefined,
+): Epoch | undefined {
+  return batches.flatMap(epochsIn).findLast(({ index }) => index <= at) ??
+    before;
 }
 
 /** Splits batches into those up to an index and those after it. */
@@ -87,6 +108,12 @@ export class ApplyLoop {
   /** Set until the replica's start has resolved. */
   #isStarting = true;
   #onParked: (() => void) | undefined;
+  /**
+   * Set until a batch is applied after the start. Code is slow when it runs for the
+   * first time: the start, the first proposals and the first batch get a task each,
+   * so that a page is not late for a frame.
+   */
+  #isFirst = true;
 
   /** Creates a loop that reads from the applied index. */
   constructor(
@@ -107,6 +134,8 @@ export class ApplyLoop {
     const parked = new Promise<void>((resolve) => this.#onParked = resolve);
     this.#done = this.#run();
     if (isPromise(applied)) await Promise.race([applied, parked]);
+    // What the caller does next gets a task of its own.
+    await this.#context.env.turn();
     this.#isStarting = false;
   }
 
@@ -122,7 +151,12 @@ export class ApplyLoop {
 
   async #run(): Promise<void> {
     const { stopped } = this.#context;
-    const backoff = new Backoff(this.#context.env);
+    const { env } = this.#context;
+    const backoff = new Backoff(env);
+    /** Waits between failures of `update()` without progress. */
+    const updates = new Backoff(env, RETRY_FIRST_MS, UPDATE_RETRY_LAST_MS);
+    /** Applied index at the last failure of `update()`. */
+    let failedAt = -1;
     let error: unknown;
     /** Last failure that was reported. */
     let reported = { message: "", at: -1, failures: 0 };
@@ -144,6 +178,10 @@ export class ApplyLoop {
             continue;
           }
           if (error instanceof UpdateFailure) {
+            const { applied } = this.#machine;
+            if (applied !== failedAt) updates.reset();
+            else await sleep(env, updates.next(), stopped);
+            failedAt = applied;
             reader = await this.#afterFailure(error);
             error = undefined;
             continue;
@@ -223,11 +261,7 @@ export class ApplyLoop {
 
   async #applyAll(reader: LogReader, backoff: Backoff): Promise<void> {
     if (this.#machine.parked !== undefined) {
-      return await this.#applyBelow(
-        this.#machine.parked.entries,
-        reader,
-        backoff,
-      );
+      return await this.#applyBelow(this.#machine.parked, reader, backoff);
     }
     const context = this.#context;
     const { env, stopped } = context;
@@ -238,6 +272,11 @@ export class ApplyLoop {
     for (;;) {
       const batch = next ?? nextOf(reader);
       const batches = [isPromise(batch) ? await batch : batch];
+      if (this.#isFirst && !this.#isStarting) {
+        this.#isFirst = false;
+        await env.turn();
+        if (stopped.aborted) throw stopped.reason;
+      }
       backoff.reset();
       if (context.diverged !== undefined) throw context.diverged;
       let count = batches[0]!.records.ends.length;
@@ -296,22 +335,24 @@ export class ApplyLoop {
       const applied = newest.apply(batches);
       return isPromise(applied)
         ? applied.catch((cause) => {
-          throw this.#applyError(newest, cause);
+          throw this.#applyError(newest, batches, cause);
         })
         : undefined;
     } catch (cause) {
-      throw this.#applyError(newest, cause);
+      throw this.#applyError(newest, batches, cause);
     }
   }
 
   #applyError(
-    { updateFailed }: StateMachine<SessionState>,
+    { updateFailed, epoch }: StateMachine<SessionState>,
+    batches: readonly LogBatch[],
     cause: unknown,
   ): unknown {
     if (cause instanceof ErrSkippedApplied) return cause;
     if (updateFailed !== undefined) {
       const error = new ErrUpdateFailed(this.#context, updateFailed, cause);
-      return new UpdateFailure(updateFailed, error);
+      const at = epochAt(batches, updateFailed.index, epoch);
+      return new UpdateFailure(updateFailed, error, at);
     }
     // Reading the log again does not help, whatever the class of the error.
     return new MachineFailure("Entries could not be applied", { cause });
@@ -335,9 +376,7 @@ export class ApplyLoop {
 
   #takeOver(): void {
     if (!this.#machine.takeOver()) return;
-    for (const skip of this.#machine.skips.list()) {
-      this.#parts.snapshotter.removeSuperseded(skip);
-    }
+    this.#parts.snapshotter.removeSuperseded(this.#machine.skips.list());
   }
 
   // ---------------------------------------- after `update()` threw, and skips
@@ -348,7 +387,7 @@ export class ApplyLoop {
    * for that decision; elsewhere it fails (R5).
    */
   async #afterFailure(failure: UpdateFailure): Promise<LogReader> {
-    const { entries, error } = failure;
+    const { entries, error, epoch } = failure;
     const { log, event, remote } = this.#context;
     // The machine's state after it threw is not known: it is rebuilt.
     if (remote === undefined) {
@@ -359,7 +398,7 @@ export class ApplyLoop {
       return await this.#rebuild(false);
     }
     this.#context.updateFailed = error;
-    this.#machine.parked = { entries, error };
+    this.#machine.parked = { entries, error, epoch };
     event({ type: "failed", error: error.cause, failure: error });
     if (error.cause instanceof ErrNewerCode) log.block?.(error.cause);
     this.#parts.proposals.fail(error.cause);
@@ -392,7 +431,7 @@ export class ApplyLoop {
     if (index === undefined) return failure;
     const entry = { index, upTo: index };
     const error = new ErrUpdateFailed(this.#context, entry, cause);
-    return new UpdateFailure(entry, error);
+    return new UpdateFailure(entry, error, failure.epoch);
   }
 
   /** Selects the decisions that may help past entries: of a batch, another entry than the skipped one may have failed. */
@@ -434,18 +473,27 @@ export class ApplyLoop {
     return this.#reader = reader;
   }
 
-  /** Applies up to the entries at which `update()` threw, and reads on until the log has a decision to skip them. */
+  /**
+   * Applies up to the entries at which `update()` threw, and reads on until the log
+   * has a decision to skip them, or turns out to have other entries there: it was put
+   * back to an older copy.
+   */
   async #applyBelow(
-    entries: FailedEntries,
+    { entries, epoch: known }: Parked,
     reader: LogReader,
     backoff: Backoff,
   ): Promise<void> {
     const machine = this.#machine;
+    let { epoch } = machine.newest;
     reader.applied?.(machine.applied);
     for (;;) {
       const next = nextOf(reader);
       const batch = isPromise(next) ? await next : next;
       backoff.reset();
+      epoch = epochAt([batch], entries.index, epoch);
+      const isThere = batch.first <= entries.index &&
+        lastOf(batch) >= entries.index;
+      if (isThere && epoch?.id !== known?.id) return machine.unpark();
       const found = this.#newSkips(skipsIn(batch), entries);
       if (batch.first < entries.index) {
         const below = batchUpTo(batch, entries.index - 1);

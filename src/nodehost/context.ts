@@ -51,14 +51,14 @@ export class ReplicaContext {
   readonly event: (event: ReplicaEvent) => void;
   /** Ends the replica because of an error. Never throws. */
   readonly fail: (cause: unknown) => void;
-  /** Snapshots on the server that orders the log; undefined if the log is ordered by this process. */
-  readonly remote: SnapshotSource | undefined;
   /** Set once a trusted replica is known to have another state. */
   diverged: ErrDiverged | undefined;
   /** Cause for which no submission is sent until the application or the user acts. */
   blocked: unknown;
   /** Error of the last `update()` that threw, until the replica continues without the entry. */
   updateFailed: ErrUpdateFailed | undefined;
+  #source: SnapshotSource | undefined;
+  #remote: SnapshotSource | undefined;
   readonly #stopped = new AbortController();
   readonly #ended = new AbortController();
   readonly #openStopped = new AbortController();
@@ -81,13 +81,33 @@ export class ReplicaContext {
     this.stopTimeoutMs = ports.stopTimeoutMs;
     this.event = ports.event;
     this.fail = fail;
-    this.remote = log.snapshots && reporting(log.snapshots, ports.event);
   }
 
-  /** Snapshot stores of this process, the host's own first. */
-  get localStores(): readonly SnapshotSource[] {
+  /** Snapshots where the log is ordered, on a server or in another process; undefined if this process orders it. */
+  get remote(): SnapshotSource | undefined {
+    const { snapshots } = this.log;
+    if (this.#source !== snapshots) {
+      this.#source = snapshots;
+      this.#remote = snapshots && reporting(snapshots, this.event);
+    }
+    return this.#remote;
+  }
+
+  /** True if a server orders the log. */
+  get isOrderedByServer(): boolean {
+    const { isRemote, snapshots } = this.log;
+    return isRemote ?? snapshots !== undefined;
+  }
+
+  /** Snapshot stores of this device, the host's own first. */
+  get deviceStores(): readonly SnapshotSource[] {
     const { store, shared } = this;
     return shared === undefined ? [store] : [store, shared];
+  }
+
+  /** Snapshot stores of this process, the host's own first; none while another process keeps those of the device. */
+  get localStores(): readonly SnapshotSource[] {
+    return this.log.keeper === undefined ? this.deviceStores : [];
   }
 
   /** All places where a snapshot may be found, the nearest first. */

@@ -14,16 +14,17 @@ import {
   type ErrDiverged,
   ErrOtherHistory,
 } from "../log/errors.ts";
-import type { HistoryPoint } from "../log/history.ts";
+import type { Epoch, HistoryPoint } from "../log/history.ts";
 import type {
   FailedEntries,
   SeriesOutcome,
   SessionInfo,
   StateMachine,
 } from "../rsm/state_machine.ts";
-import { ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
+import { ErrProposalRefused, recoveringError } from "../rsm/errors.ts";
 import { SkippedEntries } from "../rsm/skipped_entries.ts";
 import { ErrNewerCode } from "../statemachine/errors.ts";
+import type { CommandGroup } from "../statemachine/machines.ts";
 import type { MaybePromise, Result } from "../statemachine/types.ts";
 import type { ReplicaContext } from "./context.ts";
 import type { ErrUpdateFailed } from "./errors.ts";
@@ -40,6 +41,8 @@ interface Waiter {
 export interface Parked {
   readonly entries: FailedEntries;
   readonly error: ErrUpdateFailed;
+  /** Last epoch at or before the first of the entries: with another one, they are those of another history. */
+  readonly epoch: Epoch | undefined;
 }
 
 /** A machine that has not yet applied as many entries as the one it will replace. */
@@ -83,6 +86,8 @@ export class CurrentMachine {
   readonly #wrong = new WeakMap<StateMachine<SessionState>, ErrDiverged>();
   /** Callers of `until()`, by ascending index. */
   #waiters: Waiter[] = [];
+  /** Called first of all when entries were applied, before a caller or a watch learns of it. */
+  onAdvanced: () => void = () => {};
   #onSwap: (isBeyond: boolean) => void = () => {};
   #onChange: () => void = () => {};
 
@@ -186,9 +191,19 @@ export class CurrentMachine {
     return this.#current?.machine.admit?.(cmd, principal);
   }
 
+  /** Command in the place of two neighbours that were never sent; undefined if the machine leaves both. Throws what `merge()` throws. */
+  merge(first: Uint8Array, second: Uint8Array): Uint8Array | undefined {
+    return this.#current?.machine.merge?.(first, second);
+  }
+
+  /** Group of a command; undefined if it is in none. */
+  group(cmd: Uint8Array): CommandGroup | undefined {
+    return this.#current?.machine.group?.(cmd);
+  }
+
   /** Error for a command that this host must not order; undefined for one that it may, or that a server orders. */
   notAdmitted(cmd: Uint8Array): unknown {
-    if (this.#context.remote !== undefined) return undefined;
+    if (this.#context.isOrderedByServer) return undefined;
     try {
       const reason = this.admit(cmd, undefined);
       return reason && new ErrProposalRefused(reason);
@@ -210,9 +225,7 @@ export class CurrentMachine {
     // What the newer code computes from here on is not known.
     if (this.#newerCode !== undefined) throw this.#newerCode;
     if (this.current.closed && this.#recovering === undefined) {
-      throw this.parkedError ?? new ErrSystemBusy(
-        `Replica of cluster ${this.#context.clusterID} is recovering; try again later`,
-      );
+      throw this.parkedError ?? recoveringError(this.#context.clusterID);
     }
     const wrong = saved && this.#wrong.get(saved);
     if (wrong !== undefined) throw wrong;
@@ -292,6 +305,7 @@ export class CurrentMachine {
 
   /** Resolves waiters and reports a change, after entries were applied. */
   advanced(): void {
+    this.onAdvanced();
     const { applied } = this;
     const waiters = this.#waiters;
     let count = 0;

@@ -61,6 +61,22 @@ export class DiskSync {
     this.#cancelTimer?.();
   }
 
+  /**
+   * Syncs for the last time, before the machine is closed, so that the outbox need
+   * not keep what was applied. Never rejects: what fails is as after a crash.
+   */
+  async finish(): Promise<void> {
+    const { current } = this.#machine;
+    if (current.closed || (this.#outbox?.unsynced ?? 0) === 0) return;
+    const decided = this.#outbox?.decided ?? 0;
+    try {
+      await current.sync();
+    } catch {
+      return;
+    }
+    this.#outbox?.synced(decided);
+  }
+
   #syncIn(delayMs: number): void {
     this.#cancelTimer ??= this.#context.env.setTimer(
       () => this.#sync(),

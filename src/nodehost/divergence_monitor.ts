@@ -7,7 +7,11 @@
  */
 
 import { abortable, anySignal } from "../async.ts";
-import { Checkpoints, type Hashes } from "../divergence/checkpoints.ts";
+import {
+  type Agreed,
+  Checkpoints,
+  type Hashes,
+} from "../divergence/checkpoints.ts";
 import type { Replayed, ReplayOptions } from "../divergence/replay.ts";
 import { EXPLAIN_MS_MAX, LOCATE_MS_MAX } from "../limits.ts";
 import type { ErrDiverged } from "../log/errors.ts";
@@ -34,6 +38,8 @@ export class DivergenceMonitor {
   /** Settles once the queued replays are done: they run one at a time. */
   #replays: Promise<unknown> = Promise.resolve();
   #unwatch: (() => void) | undefined;
+  /** Newest index at which another replica had the same hashes; undefined before the first. */
+  agreed: Agreed | undefined;
 
   /** Creates the monitor; `onDiverged` is called when this replica is known to be wrong. */
   constructor(
@@ -44,8 +50,14 @@ export class DivergenceMonitor {
     this.#context = context;
     this.#machine = machine;
     this.#onDiverged = onDiverged;
-    this.#checkpoints = new Checkpoints((error, from) =>
-      this.#diverged(error, from)
+    this.#checkpoints = new Checkpoints(
+      (error, from) => this.#diverged(error, from),
+      (index, from) => {
+        const { env, trusted } = context;
+        // An older index says less.
+        if (index < (this.agreed?.index ?? 0)) return;
+        this.agreed = { index, isTrusted: from === trusted, at: env.now() };
+      },
     );
   }
 
@@ -71,6 +83,7 @@ export class DivergenceMonitor {
   /** Forgets the hashes of the machine that was replaced. */
   reset(): void {
     this.#checkpoints.clearOwn();
+    this.agreed = undefined;
   }
 
   /** True if a snapshot is known to hold the state of the trusted replica. */

@@ -24,6 +24,7 @@ import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
 import type { HostEvent } from "./events.ts";
 import type { Outbox } from "./outbox.ts";
+import type { HostTabs } from "./tabs.ts";
 
 /** Options of a `NodeHost`. All storage is in memory by default. */
 export interface NodeHostOptions {
@@ -50,6 +51,12 @@ export interface NodeHostOptions {
    * outboxes must not have the same name at a time.
    */
   device?: string | undefined;
+  /**
+   * Shares the replicas with the other tabs of the origin: one of them leads, and
+   * keeps the stores; in the others the host has the same replicas, without stores.
+   * From `shareTabs()`. By default a page is alone with its stores.
+   */
+  tabs?: HostTabs | undefined;
   /** Clock, random numbers and timers. By default those of the runtime. */
   env?: Env;
   /**
@@ -83,6 +90,7 @@ export function checkHostOptions(options: NodeHostOptions): void {
     outbox: optional(isA("an Outbox", "attach", "close")),
     principal: optional(isPrincipal),
     device: optional(isPrincipal),
+    tabs: optional(isA("the value of shareTabs()", "share", "close")),
     env: optional(isEnv),
     stopTimeoutMs: optional(isNumber(0, TIMER_MS_MAX)),
     onEvent: optional(isFunction),

@@ -20,7 +20,7 @@ function once<T>(load: () => Promise<T>): () => Promise<T> {
 export const loadOnDemand: () => Promise<typeof import("./on_demand.ts")> =
   /* @__PURE__ */ once(() => import("./on_demand.ts"));
 
-/** Loads what replays entries into new machines. */
+/** Loads what replays entries into new machines, and reads the log for inspectors. */
 export const loadReplays: () => Promise<
   typeof import("../divergence/replays.ts")
 > = /* @__PURE__ */ once(() => import("../divergence/replays.ts"));

@@ -20,7 +20,16 @@
  * @module
  */
 
-export type { CreateReplayMachineFunc } from "../divergence/mod.ts";
+export type {
+  Agreement,
+  CreateReplayMachineFunc,
+  EntryReader,
+  LoggedEntry,
+  LoggedOutcome,
+  LoggedSession,
+  PastState,
+  ReplicaHistory,
+} from "../divergence/mod.ts";
 export * from "./errors.ts";
 export type { HostEvent, OutboxEvent } from "./events.ts";
 export type { NodeHostOptions } from "./host_options.ts";

@@ -43,6 +43,7 @@ import type {
 } from "../statemachine/machines.ts";
 import {
   ConcurrentStateMachine,
+  type MaybePromise,
   OnDiskStateMachine,
   RegularStateMachine,
 } from "../statemachine/types.ts";
@@ -56,6 +57,7 @@ import { ErrUnsynced } from "./outbox_errors.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import type { RehearsalRequest } from "../rehearsal/mod.ts";
 import { type Replica, startReplica } from "./replica.ts";
+import type { HostStores, HostTabs } from "./tabs.ts";
 import { checkConfig, checkID, type ReplicaConfig } from "./replica_config.ts";
 
 /** A replica or an import, which can be stopped. */
@@ -177,6 +179,7 @@ export class NodeHost {
   readonly #isDurable: boolean;
   readonly #files: FileStore;
   readonly #outbox: Outbox | undefined;
+  readonly #tabs: HostTabs | undefined;
   readonly #principal: string | undefined;
   readonly #device: string | undefined;
   readonly #stopTimeoutMs: number;
@@ -199,13 +202,23 @@ export class NodeHost {
   constructor(options: NodeHostOptions = {}) {
     checkHostOptions(options);
     this.env = options.env ?? systemEnv;
-    this.logDB = options.logDB ??
+    const logDB = options.logDB ??
       this.#made(new MemoryLogDB({ env: this.env }));
-    this.#snapshots = options.snapshots ?? this.logDB.snapshots ??
+    const snapshots = options.snapshots ?? logDB.snapshots ??
       this.#made(new MemorySnapshotStore());
+    const { outbox } = options;
+    const stores: HostStores = { logDB, snapshots, outbox };
+    const shared = options.tabs?.share({
+      ...stores,
+      env: this.env,
+      replica: (clusterID) => this.replica(clusterID),
+    }) ?? stores;
+    this.logDB = shared.logDB;
+    this.#snapshots = shared.snapshots;
+    this.#outbox = shared.outbox;
+    this.#tabs = options.tabs;
     this.#isDurable = options.snapshots !== undefined;
     this.#files = options.files ?? this.#made(new MemoryFileStore());
-    this.#outbox = options.outbox;
     this.#principal = options.principal;
     this.#device = options.device;
     this.#stopTimeoutMs = options.stopTimeoutMs ?? STOP_TIMEOUT_MS;
@@ -283,6 +296,11 @@ export class NodeHost {
   ): Promise<Replica<Q, A>> {
     checkConfig(config);
     checkFactory(factory);
+    if (this.#tabs !== undefined && factory.type === OnDiskStateMachine) {
+      throw new ErrNotImplemented(
+        `Machine of cluster ${config.clusterID} is on disk, where it can have one instance only: tabs that follow would have no state of their own to read. Start the cluster with startCluster() or startConcurrentCluster(), whose state survives restarts in the snapshots of the host; or leave out the option \`tabs\`, and have one tab create the host`,
+      );
+    }
     const lastStart: LastStart = { factory, config: { ...config } };
     const { replica } = await this.#reserve(
       config.clusterID,
@@ -349,7 +367,7 @@ export class NodeHost {
     const { appendSkip } = await loadOnDemand();
     const stopped = new AbortController();
     // With a reserved node id, since a replica or an import may have opened the log.
-    const log = await this.#openLog(
+    const log = await this.#openForHost(
       clusterID,
       this.env.random64() | 1n << 63n,
       stopped.signal,
@@ -439,12 +457,33 @@ export class NodeHost {
     return { replica, stop };
   }
 
-  async #openLog(
+  #openLog(
     clusterID: bigint,
     nodeID: bigint,
     signal: AbortSignal,
   ): Promise<Log> {
-    const opening = (async () => await this.logDB.open(clusterID, nodeID))();
+    return this.#opened(() => this.logDB.open(clusterID, nodeID), signal);
+  }
+
+  /** Opens a log under a node id that no replica has. */
+  #openForHost(
+    clusterID: bigint,
+    nodeID: bigint,
+    signal: AbortSignal,
+  ): Promise<Log> {
+    const { logDB } = this;
+    return this.#opened(
+      () =>
+        logDB.openForHost?.(clusterID, nodeID) ?? logDB.open(clusterID, nodeID),
+      signal,
+    );
+  }
+
+  async #opened(
+    open: () => MaybePromise<Log>,
+    signal: AbortSignal,
+  ): Promise<Log> {
+    const opening = (async () => await open())();
     try {
       return await abortable(opening, signal);
     } catch (error) {
@@ -502,7 +541,7 @@ export class NodeHost {
     signal: AbortSignal,
   ): Promise<void> {
     const { checkImport, copySnapshot, inspectSnapshot } = await loadOnDemand();
-    let log = await this.#openLog(clusterID, IMPORTER, signal);
+    let log = await this.#openForHost(clusterID, IMPORTER, signal);
     try {
       const present = await this.#snapshots.list(clusterID);
       const isFree = await log.isEmpty() &&
@@ -524,7 +563,7 @@ export class NodeHost {
           if (present.length > 0) {
             await log.close();
             await this.#removeImport(clusterID, present);
-            log = await this.#openLog(clusterID, IMPORTER, signal);
+            log = await this.#openForHost(clusterID, IMPORTER, signal);
           }
           await log.startAt(index, epoch);
         },
@@ -971,6 +1010,7 @@ export class NodeHost {
         this.#stopOne(clusterID, starting)
       ),
     );
+    this.#tabs?.close();
     for (const part of this.#own) await part.close();
   }
 

@@ -25,7 +25,7 @@ export type SubmissionState = "queued" | "applied" | "refused" | "unknown";
 export interface Submission {
   /** Number of the submission in the outbox of its cluster, in the order of submission; the same after a restart. */
   readonly id: number;
-  /** Copy of the command. */
+  /** Copy of the command; another one after a later submission was merged into this one, which was never sent. */
   readonly cmd: Uint8Array;
   /** State of the submission as far as this replica knows. */
   readonly state: SubmissionState;

@@ -11,7 +11,7 @@
  */
 
 import { copyOf } from "../bytes.ts";
-import { COMMAND_BYTES_MAX, SESSION_WINDOW_MAX } from "../limits.ts";
+import { SESSION_WINDOW_MAX } from "../limits.ts";
 import { ErrRecordsRefused, ErrUnknownOutcome } from "../log/errors.ts";
 import { recordAt, RecordKind } from "../log/records.ts";
 import type { LocalRehearsal } from "../rehearsal/mod.ts";
@@ -43,10 +43,11 @@ import {
 import type { ReplicaContext } from "./context.ts";
 import type { Client } from "./control.ts";
 import type { CurrentMachine } from "./current_machine.ts";
-import { ErrPayloadTooBig } from "./errors.ts";
+import { invalidCommand } from "./invalid_command.ts";
 import {
   makeSession,
   Proposal,
+  type SeriesObserver,
   Session,
   type SessionSender,
   SessionState,
@@ -129,12 +130,8 @@ export class Proposals
 
   /** Error of a command that is not accepted; undefined if it is. */
   #refusal(cmd: Uint8Array, signal: AbortSignal | undefined): unknown {
-    if (!(cmd instanceof Uint8Array)) {
-      return new TypeError("Command is not a Uint8Array");
-    }
-    if (cmd.length > COMMAND_BYTES_MAX) {
-      return new ErrPayloadTooBig(cmd.length, COMMAND_BYTES_MAX);
-    }
+    const invalid = invalidCommand(cmd);
+    if (invalid !== undefined) return invalid;
     return signal?.aborted
       ? signal.reason
       : this.#machine.notAdmitted(cmd) ?? this.#batcher.refusal(cmd.length);
@@ -248,12 +245,14 @@ export class Proposals
    * may have been sent before. They get their results as soon as the replicated
    * state has them; nothing is sent before `begin()`.
    *
+   * @param acknowledged series up to which no result will be asked for again
    * @param unseen true if the commands may have been applied without a report to their holder
    */
   resume(
     index: number,
     clientID: bigint,
     next: number,
+    acknowledged: number,
     unseen: boolean,
     commands: readonly Resumed[],
   ): Session {
@@ -261,7 +260,7 @@ export class Proposals
     state.phase = "unclaimed";
     state.pending.first = next;
     state.sent = next - 1;
-    state.acknowledged = next - 1;
+    state.acknowledged = acknowledged;
     for (const { cmd, resolve, reject } of commands) {
       const size = cmd?.length ?? 0;
       const proposal = new Proposal(size, resolve, reject, undefined);
@@ -303,6 +302,25 @@ export class Proposals
     const state = stateOf(session)!;
     if (state.sender !== this) return;
     this.#invalidate(state, notHolder(state.index, "unknown"), unlessUnseen);
+  }
+
+  /** Calls `observer` with each outcome of a session in which another process sends, or has sent before this one, until the returned function is called. */
+  observe(
+    index: number,
+    clientID: bigint,
+    observer: SeriesObserver,
+  ): () => void {
+    const present = this.locals.get(index);
+    if (present !== undefined) {
+      present.observer = observer;
+      return () => present.observer = undefined;
+    }
+    const state = new SessionState(index, clientID);
+    state.observer = observer;
+    this.locals.set(index, state);
+    return () => {
+      if (this.locals.get(index) === state) this.#forget(state);
+    };
   }
 
   /** Notes that results up to `series` will not be asked for again. */
@@ -637,6 +655,7 @@ export class Proposals
     result: Result | undefined,
     digest: number | undefined,
   ): void {
+    state.observer?.(series, { outcome, result, digest });
     // Another replica may have taken the session over.
     if (state.sender !== this) return;
     const { pending } = state;
@@ -695,7 +714,7 @@ export class Proposals
       case "lost":
         return reject(
           new ErrUnknownOutcome(
-            `Proposal ${series} of session ${index} was applied, but its result is lost`,
+            `Proposal ${series} of session ${index} was applied, its result is lost`,
             { applied: true },
           ),
         );

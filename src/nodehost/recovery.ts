@@ -120,7 +120,7 @@ export class Recovery {
    */
   async recoverInitial(hasSkipped = false): Promise<InitialState> {
     return this.#context.type !== OnDiskStateMachine
-      ? await this.#initialInMemory()
+      ? await this.#initialAnywhere()
       : hasSkipped
       ? await this.#initialWithoutSkipped()
       : await this.#initialOnDisk(this.#context.remote);
@@ -150,6 +150,20 @@ export class Recovery {
     await sleep(env, STORE_FULL_RETRY_MS, stopped);
   }
 
+  /** Repeats a recovery of a running replica that finds no room, until it does (U8). */
+  async #untilRoom(
+    recover: () => Promise<InitialState>,
+  ): Promise<InitialState> {
+    for (;;) {
+      try {
+        return await recover();
+      } catch (error) {
+        if (!(error instanceof ErrStoreFull)) throw error;
+        await this.#awaitRoom(error);
+      }
+    }
+  }
+
   #candidates(stores: readonly SnapshotSource[]): Promise<SnapshotCandidate[]> {
     const { clusterID } = this.#context;
     return snapshotCandidates(stores, clusterID, this.#machine.skips.list());
@@ -165,6 +179,21 @@ export class Recovery {
     } catch (error) {
       if (error instanceof ErrCompacted) return error;
       throw error;
+    }
+  }
+
+  /** Recovers the first state of a machine in memory, wherever the log is when it succeeds. */
+  async #initialAnywhere(): Promise<InitialState> {
+    const { log, stopped } = this.#context;
+    for (;;) {
+      const turn = log.turn ?? 0;
+      try {
+        return await this.#initialInMemory();
+      } catch (error) {
+        // Snapshots that are here now were not when they were listed, and a store may
+        // have been closed in between.
+        if (turn === (log.turn ?? 0) || stopped.aborted) throw error;
+      }
     }
   }
 
@@ -271,6 +300,8 @@ export class Recovery {
         signal: recoverStopped,
         recovered,
       });
+      // A later rebuild may begin with an older state, and not reach their decisions.
+      for (const skip of stateMachine.knownSkips) this.#machine.skips.add(skip);
       event({ type: "recovered", snapshot: info });
     } catch (error) {
       await discard(stateMachine);
@@ -388,7 +419,7 @@ export class Recovery {
 
   /** Removes the data of an on-disk machine and opens it without entries. */
   async #emptied(): Promise<Machine> {
-    const { factory, clusterID, nodeID, openStopped } = this.#context;
+    const { factory, clusterID, nodeID } = this.#context;
     const machine = factory.create(clusterID, nodeID) as Partial<IRemoveData>;
     if (typeof machine.removeData !== "function") {
       throw new ErrNotImplemented(
@@ -397,7 +428,7 @@ export class Recovery {
     }
     await machine.removeData();
     const stateMachine = this.#newMachine();
-    const opened = await stateMachine.open(openStopped);
+    const opened = await this.#openStored(stateMachine);
     if (opened === 0) return stateMachine;
     await discard(stateMachine);
     throw new ErrStoreVanished(
@@ -629,7 +660,7 @@ export class Recovery {
     const isClosing = type === OnDiskStateMachine ||
       before.updateFailed !== undefined;
     await this.#machine.prepareSuccessor(isClosing);
-    const state = await this.recoverInitial(hasSkipped);
+    const state = await this.#untilRoom(() => this.recoverInitial(hasSkipped));
     if (stopped.aborted) {
       state.reader.close();
       await discard(state.stateMachine);

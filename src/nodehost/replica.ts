@@ -8,6 +8,7 @@
  */
 
 import { abortable, onAbort } from "../async.ts";
+import type { ReplicaHistory } from "../divergence/mod.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type { Checkpoint, LogInfo } from "../log/log.ts";
 import { packRecords } from "../log/records.ts";
@@ -25,7 +26,7 @@ import type {
   Rehearsal,
   RehearsalRequest,
 } from "../rehearsal/mod.ts";
-import { ErrSystemBusy } from "../rsm/errors.ts";
+import { recoveringError } from "../rsm/errors.ts";
 import { configRecord } from "../rsm/record_codec.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
@@ -49,7 +50,7 @@ import { ReplicaContext, type ReplicaPorts } from "./context.ts";
 import { CurrentMachine } from "./current_machine.ts";
 import { DiskSync } from "./disk_sync.ts";
 import { DivergenceMonitor } from "./divergence_monitor.ts";
-import { loadOnDemand } from "./load.ts";
+import { loadOnDemand, loadReplays } from "./load.ts";
 import type {
   Outbox,
   PendingPage,
@@ -392,6 +393,10 @@ export class Replica<Q = unknown, A = unknown> {
    * if messages are lost or this process dies (H3, U21). The command is copied
    * before this returns.
    *
+   * If the state machine merges the command with the newest submission, and that was
+   * never sent, the two are one submission from then on: this resolves to it, and
+   * result, refusal and dismissal are those of both (U41).
+   *
    * @throws ErrNoOutbox if the host was given no outbox
    * @throws ErrPayloadTooBig if the command is over the limit
    * @throws ErrSystemBusy if the outbox has too many submissions
@@ -455,7 +460,7 @@ export class Replica<Q = unknown, A = unknown> {
   async activateChange(change: string): Promise<void> {
     this.#context.stopped.throwIfAborted();
     const { activation } = this.#machine.current.machine;
-    if (activation === undefined || this.#context.remote !== undefined) {
+    if (activation === undefined || this.#context.isOrderedByServer) {
       throw new ErrNotImplemented(
         activation === undefined
           ? "Machine has no changes of behaviour to activate"
@@ -552,10 +557,8 @@ export class Replica<Q = unknown, A = unknown> {
     this.#context.stopped.throwIfAborted();
     checkCompaction("Options of the snapshot", options);
     const { signal, compactionOverhead } = options;
-    const taken = this.#running!.snapshotter.request(
-      signal,
-      compactionOverhead,
-    );
+    const taken = this.#context.log.keeper?.requestSnapshot(options) ??
+      this.#running!.snapshotter.request(signal, compactionOverhead);
     return await abortable(taken, this.#context.ended);
   }
 
@@ -573,10 +576,8 @@ export class Replica<Q = unknown, A = unknown> {
     this.#context.stopped.throwIfAborted();
     checkCompaction("Options of the compaction", options);
     const { signal, compactionOverhead } = options;
-    const compacted = this.#running!.snapshotter.compact(
-      signal,
-      compactionOverhead,
-    );
+    const compacted = this.#context.log.keeper?.requestCompaction(options) ??
+      this.#running!.snapshotter.compact(signal, compactionOverhead);
     return await abortable(compacted, this.#context.ended);
   }
 
@@ -603,11 +604,7 @@ export class Replica<Q = unknown, A = unknown> {
     const { stopped } = this.#context;
     stopped.throwIfAborted();
     const { current } = this.#machine;
-    if (current.closed) {
-      throw new ErrSystemBusy(
-        `Replica of cluster ${this.clusterID} is recovering; try again later`,
-      );
-    }
+    if (current.closed) throw recoveringError(this.clusterID);
     return await abortable(Promise.resolve(current.getHash()), stopped);
   }
 
@@ -628,6 +625,12 @@ export class Replica<Q = unknown, A = unknown> {
   ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined> {
     this.#machine.check();
     return await this.#divergence.hashes(after, upTo, options.signal);
+  }
+
+  /** Read-only access to the log and to earlier states, for inspectors. Its code is loaded at the first call. */
+  async history(): Promise<ReplicaHistory> {
+    const { history } = await loadReplays();
+    return history(this.#context, this.#machine, this.#divergence);
   }
 
   async #start(): Promise<void> {
@@ -768,6 +771,7 @@ export class Replica<Q = unknown, A = unknown> {
     await this.#running?.snapshotter.stop();
     await this.#running?.loop.ended();
     await this.#divergence.ended();
+    await this.#running?.diskSync?.finish();
     await this.#machine.close();
   }
 }

@@ -69,12 +69,15 @@ export interface ReplicaConfig {
    */
   hashEntries?: number;
   /**
-   * For an on-disk machine: creates a machine in memory with the same results,
-   * the same hash and the same full snapshots. With it a host can find the command
-   * after which this replica differs from the trusted one (U32), which would need
-   * two instances on one disk otherwise. For the key-value machines it is
+   * Creates a machine in memory into which entries are replayed, with the same
+   * results, the same hash and the same full snapshots. An on-disk machine needs it,
+   * since there can be one instance on one disk only: with it a host can find the
+   * command after which this replica differs from the trusted one (U32), and an
+   * inspector shows earlier states. For the key-value machines it is
    * `() => new KVStateMachine()`. A machine with `prepareSnapshot()` counts as a
    * concurrent machine.
+   *
+   * @default {the factory of the replica, if its machine is in memory}
    */
   replayMachine?: CreateReplayMachineFunc;
   /**

@@ -9,6 +9,7 @@
 
 import { onAbort } from "../async.ts";
 import { ErrInvalidSession, type ErrProposalRefused } from "../rsm/errors.ts";
+import type { SeriesOutcome } from "../rsm/state_machine.ts";
 import type { Result } from "../statemachine/types.ts";
 import { SequenceWindow } from "./sequence_window.ts";
 
@@ -75,6 +76,12 @@ export interface SessionSender {
   release(state: SessionState): void;
 }
 
+/** Receiver of the outcomes of a session in which another process sends; the result is the receiver's. */
+export type SeriesObserver = (
+  series: number,
+  outcome: SeriesOutcome,
+) => void;
+
 /**
  * Phase of a session on its client: `unclaimed` until the holder has claimed a
  * session of an earlier process, with nothing sent; `sending`; `stalled` until
@@ -105,6 +112,8 @@ export class SessionState {
   phase: SessionPhase = "sending";
   /** Replica that sends in the session. */
   sender: SessionSender | undefined;
+  /** Called with each outcome of a session in which another process sends. */
+  observer: SeriesObserver | undefined;
   /** Called when the server refuses the session's proposals as those of another principal. */
   refused: ((error: ErrProposalRefused) => void) | undefined;
   /** Called once nothing is pending. */

@@ -242,7 +242,8 @@ export class SessionControl {
     else this.#registrations.delete(clientID);
     this.#end(control);
     if (isAwaited) control.resolve(session);
-    else {
+    // One of a client id that is stored: another process may use the session.
+    else if (control.client === undefined) {
       this.unregister(session).catch(() => {
         // It is evicted later, like every unused session.
       });

@@ -19,6 +19,7 @@ import { ErrSystemBusy, MachineFailure } from "../rsm/errors.ts";
 import { saveSnapshot } from "../rsm/save_snapshot.ts";
 import { isUsable, type SkippedEntry } from "../rsm/skipped_entries.ts";
 import { copySnapshot } from "../snapshot/copy_snapshot.ts";
+import { MemorySnapshotStore } from "../snapshot/memory_snapshot_store.ts";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotNotFound,
@@ -53,6 +54,18 @@ function isDamage(error: unknown): boolean {
     error instanceof ErrSnapshotVersion;
 }
 
+/** Set of ids of a store. */
+function setOf(
+  sets: Map<SnapshotStore, Set<string>>,
+  store: SnapshotStore,
+): Set<string> {
+  let ids = sets.get(store);
+  if (ids === undefined) sets.set(store, ids = new Set());
+  // Bounds the set: snapshots that others remove stay in it otherwise.
+  if (ids.size > 4 * SNAPSHOTS_KEPT) ids.clear();
+  return ids;
+}
+
 /** Dependencies of a {@linkcode SnapshotMaker}. */
 export interface SnapshotMakerParts {
   /** Context of the replica. */
@@ -79,6 +92,8 @@ export class SnapshotMaker {
   #failure: unknown;
   /** Ids of verified snapshots, by store: ids are unique within a store only. */
   readonly #verified = new Map<SnapshotStore, Set<string>>();
+  /** Ids of snapshots that this replica could not read back when it had taken them, by store. */
+  readonly #doubtful = new Map<SnapshotStore, Set<string>>();
   /** Ids of snapshots in the host's own store to which the machine wrote after they were complete (H16). */
   readonly #invalid = new Set<string>();
 
@@ -113,17 +128,18 @@ export class SnapshotMaker {
     return await abortable(compacted, signal);
   }
 
-  /** Takes a snapshot and calls `use` before another one may replace it. */
+  /** Takes a snapshot and calls `use` before another one may replace it; one in another store than the host's replaces none. */
   #request<T>(
     signal: AbortSignal | undefined,
     use: (info: SnapshotInfo) => MaybePromise<T>,
     overhead?: number,
+    store: SnapshotStore = this.#context.store,
   ): Promise<T> {
     const taken = this.#enqueue(async () => {
       signal?.throwIfAborted();
       const kind = this.#kind();
       for (;;) {
-        const info = await this.#take(kind, signal);
+        const info = await this.#take(kind, signal, store);
         let used: T;
         try {
           // Before older ones are removed, and before another replica's replaces it.
@@ -136,9 +152,11 @@ export class SnapshotMaker {
           ) continue;
           throw error;
         }
-        await this.#prune(info, overhead).catch((error) =>
-          this.#pruneFailed(error)
-        );
+        if (store === this.#context.store) {
+          await this.#prune(info, overhead).catch((error) =>
+            this.#pruneFailed(error)
+          );
+        }
         return used;
       }
     });
@@ -188,8 +206,9 @@ export class SnapshotMaker {
   async #take(
     kind: "full" | "metadata",
     signal: AbortSignal | undefined,
+    store: SnapshotStore,
   ): Promise<SnapshotInfo> {
-    const { config, store, files, event, env } = this.#context;
+    const { config, files, event, env } = this.#context;
     const { clusterID, nodeID, compression = "none" } = config;
     let sink: SnapshotSink | undefined;
     let header: SnapshotHeader | undefined;
@@ -215,7 +234,7 @@ export class SnapshotMaker {
         signal: either.signal,
       });
       this.#machine.check(saved);
-      const same = await this.#sameOfAnother(header!);
+      const same = await this.#sameOfAnother(header!, store);
       if (same !== undefined) {
         await sink!.abort();
         return same;
@@ -234,7 +253,9 @@ export class SnapshotMaker {
       ) {
         this.#retention?.move(info.index);
       }
-      event({ type: "snapshot", snapshot: info });
+      if (store === this.#context.store) {
+        event({ type: "snapshot", snapshot: info });
+      }
       return info;
     } catch (error) {
       await sink?.abort(error);
@@ -304,14 +325,14 @@ export class SnapshotMaker {
     return upTo;
   }
 
-  /** Removes snapshots of states that contain a skipped entry. */
-  removeSuperseded(skip: SkippedEntry): void {
+  /** Removes snapshots of states that contain one of some skipped entries. */
+  removeSuperseded(skips: readonly SkippedEntry[]): void {
     const { store, shared, config: { clusterID }, log, event } = this.#context;
     const removed = this.#queue.then(async () => {
       const places = [store, ...(log.snapshots ? [] : [shared ?? store])];
       for (const place of new Set(places)) {
         for (const info of await place.list(clusterID)) {
-          if (!isUsable(info.index, [skip])) await place.remove(info);
+          if (!isUsable(info.index, skips)) await place.remove(info);
         }
       }
     });
@@ -334,9 +355,10 @@ export class SnapshotMaker {
    */
   async #sameOfAnother(
     header: SnapshotHeader,
+    store: SnapshotStore,
   ): Promise<SnapshotInfo | undefined> {
     if (header.kind !== "full") return undefined;
-    return (await this.#full(this.#context.store)).find(({ index, nodeID }) =>
+    return (await this.#full(store)).find(({ index, nodeID }) =>
       index === header.index && nodeID !== header.nodeID
     );
   }
@@ -359,22 +381,30 @@ export class SnapshotMaker {
 
   /**
    * Verifies the two newest full snapshots, removes all older ones, and returns the
-   * older of the two. Of damaged ones only the one just `taken` is removed: the log
-   * may be compacted up to an older one, which may be readable the next time.
+   * older of the two. Of damaged ones only one that was `taken` here and never read
+   * back is removed, and only when it is damaged after the next one, too: another
+   * replica may have read it, and compacted the log because of it. The log may also be
+   * compacted up to an older one, or because of one of another replica, which may be
+   * readable the next time.
    */
   async #keepGood(
     store: SnapshotStore,
     taken: SnapshotInfo | undefined,
     skips: readonly SkippedEntry[],
   ): Promise<SnapshotInfo | undefined> {
+    const own = taken?.nodeID === this.#context.nodeID ? taken : undefined;
     // A snapshot with a skipped entry does not replace an older one.
     const full = (await this.#full(store)).filter(({ index }) =>
       isUsable(index, skips)
     );
+    const doubtful = setOf(this.#doubtful, store);
     let good = 0;
     for (const [i, info] of full.entries()) {
-      if (await this.#isGood(store, info)) good++;
-      else if (info.id === taken?.id) await store.remove(info);
+      if (await this.#isGood(store, info)) {
+        good++;
+        doubtful.delete(info.id);
+      } else if (info.id === own?.id) doubtful.add(info.id);
+      else if (doubtful.delete(info.id)) await store.remove(info);
       if (good < SNAPSHOTS_KEPT) continue;
       for (const old of full.slice(i + 1)) await store.remove(old);
       return info;
@@ -383,10 +413,7 @@ export class SnapshotMaker {
   }
 
   async #isGood(store: SnapshotStore, info: SnapshotInfo): Promise<boolean> {
-    let verified = this.#verified.get(store);
-    if (verified === undefined) {
-      this.#verified.set(store, verified = new Set());
-    }
+    const verified = setOf(this.#verified, store);
     const isInvalid = (): boolean =>
       store === this.#context.store && this.#invalid.has(info.id);
     if (isInvalid()) return false;
@@ -403,8 +430,6 @@ export class SnapshotMaker {
       return false;
     }
     if (isInvalid()) return false;
-    // Bounds the set: removed snapshots stay in it otherwise.
-    if (verified.size > 4 * SNAPSHOTS_KEPT) verified.clear();
     verified.add(info.id);
     return true;
   }
@@ -480,12 +505,34 @@ export class SnapshotMaker {
       : error;
   }
 
+  /** Takes a snapshot for an export: into memory while another process keeps the snapshots, also if it began to during a first attempt. */
+  async #takeForExport<T>(
+    signal: AbortSignal,
+    use: (info: SnapshotInfo, store: SnapshotStore) => MaybePromise<T>,
+  ): Promise<T> {
+    const { log, store } = this.#context;
+    if (log.keeper === undefined) {
+      try {
+        return await this.#request(signal, (info) => use(info, store));
+      } catch (error) {
+        if (signal.aborted || log.keeper === undefined) throw error;
+      }
+    }
+    const memory = new MemorySnapshotStore();
+    return await this.#request(
+      signal,
+      (info) => use(info, memory),
+      undefined,
+      memory,
+    );
+  }
+
   async #export(
     writable: WritableStream<Uint8Array>,
     ended: AbortSignal,
     lost: AbortSignal,
   ): Promise<void> {
-    const { config, store, files, log, env } = this.#context;
+    const { config, files, log, env } = this.#context;
     const { clusterID, nodeID, compression = "none" } = config;
     const { signal, release } = anySignal(this.#stopped, ended);
     let retention: Retention | undefined;
@@ -494,7 +541,7 @@ export class SnapshotMaker {
       if (this.#machine.current.machine.type === RegularStateMachine) {
         // A regular machine is saved while updates are excluded: into the store first,
         // so that they do not wait for a slow receiver.
-        const taken = await this.#request(ended, (info) => {
+        const taken = await this.#takeForExport(ended, (info, store) => {
           retention = log.retain(info.index);
           return store.open(info);
         });

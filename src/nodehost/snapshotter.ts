@@ -63,6 +63,7 @@ export class Snapshotter {
 
   #isDue(index: number): boolean {
     const { config: { snapshotEntries = 0 }, log, isDurable } = this.#context;
+    if (log.keeper !== undefined) return false;
     if (snapshotEntries > 0 && index - this.#lastIndex >= snapshotEntries) {
       return true;
     }
@@ -73,8 +74,10 @@ export class Snapshotter {
 
   /** Saves a local snapshot after a recovery from the server, so that the next start works offline. */
   saveRemoteState(): void {
-    const { isDurable, type } = this.#context;
-    if (!isDurable || type === OnDiskStateMachine) return;
+    const { isDurable, type, log } = this.#context;
+    if (
+      log.keeper !== undefined || !isDurable || type === OnDiskStateMachine
+    ) return;
     this.request().catch(() => {
       // Reported as an event.
     });
@@ -97,9 +100,10 @@ export class Snapshotter {
     return this.#make((maker) => maker.compact(signal, overhead), signal);
   }
 
-  /** Removes snapshots of states that contain a skipped entry. */
-  removeSuperseded(skip: SkippedEntry): void {
-    this.#make((maker) => maker.removeSuperseded(skip)).catch(() => {
+  /** Removes snapshots of states that contain one of some skipped entries. */
+  removeSuperseded(skips: readonly SkippedEntry[]): void {
+    if (skips.length === 0) return;
+    this.#make((maker) => maker.removeSuperseded(skips)).catch(() => {
       // Reported as an event.
     });
   }

@@ -25,6 +25,7 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
+import type { StoreLease } from "../store/lease.ts";
 import { clustersUnder } from "../store/names.ts";
 import type { BlockStore, Durability } from "../store/store.ts";
 import { nextClientID } from "./client_chain.ts";
@@ -35,7 +36,11 @@ import {
   encodeSettled,
   type QueueHead,
 } from "./outbox_block.ts";
-import type { OutboxQueue, OutboxStore } from "./outbox_store.ts";
+import type {
+  JoiningParts,
+  SharedOutboxQueue,
+  SharedOutboxStore,
+} from "./outbox_store.ts";
 import { attachOutbox } from "./replica_outbox.ts";
 
 /** Options of {@linkcode BlockOutbox}. */
@@ -69,8 +74,11 @@ export interface BlockOutboxOptions {
  * used: opening it throws an `ErrStoreCorrupted` that names the block. A store
  * that vanished is an empty outbox.
  */
-export class BlockOutbox implements Outbox, OutboxStore {
+export class BlockOutbox implements Outbox, SharedOutboxStore {
   readonly #store: BlockStore;
+  #isShared = false;
+  /** Number of leases of a shared store that have ended. */
+  #term = 0;
   readonly #ownsStore: boolean;
   readonly #options: Required<BlockOutboxOptions>;
   /** Queues by cluster; undefined while one is opened or changed. */
@@ -144,20 +152,40 @@ export class BlockOutbox implements Outbox, OutboxStore {
   open(
     clusterID: bigint,
     onDecided: (decided: number) => void,
-  ): Promise<OutboxQueue> {
+  ): Promise<SharedOutboxQueue> {
     return this.#exclusively(clusterID, async () => {
       const { env } = this.#options;
+      const term = this.#term;
       const queue = new BlockQueue(
         this.#store,
         clusterID,
         await loadQueue(this.#store, clusterID, env),
-        this.#options,
+        { ...this.#options, isShared: this.#isShared },
         onDecided,
         () => this.#queues.delete(clusterID),
       );
+      if (term !== this.#term) queue.leave();
       this.#queues.set(clusterID, queue);
       return queue;
     });
+  }
+
+  /** Shares the outbox between processes under a lease, of which the holder sends what all of them submit. */
+  share(lease: StoreLease): void {
+    this.#isShared = true;
+    this.#store.share?.(lease);
+    lease.add({
+      release: () => {
+        this.#term++;
+        for (const queue of this.#queues.values()) queue?.leave();
+      },
+    });
+  }
+
+  /** Store and options with which a process joins a queue while another one sends its commands. */
+  joining(): JoiningParts {
+    this.#checkOpen();
+    return { store: this.#store, ...this.#options };
   }
 
   /** Lists submissions of a cluster that may not be synced, in order. */

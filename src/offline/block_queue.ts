@@ -26,28 +26,30 @@ import {
 import { ErrClusterClosed, ErrUnknownOutcome } from "../log/errors.ts";
 import type { HistoryPoint } from "../log/history.ts";
 import { firstAfter } from "../log/records.ts";
-import { ErrStoreCorrupted } from "../store/errors.ts";
+import { ErrStoreCorrupted, ErrStoreLocked } from "../store/errors.ts";
 import { GroupCommit } from "../store/group_commit.ts";
 import { rangeOf } from "../store/names.ts";
-import type { Block, BlockStore, Durability } from "../store/store.ts";
+import type { Block, BlockStore, Changes, Durability } from "../store/store.ts";
 import {
   BlockNames,
   type CommandBlock,
+  damaged,
   decodeCommands,
   decodeHead,
   decodeSettled,
   encodeCommands,
   encodeHead,
   encodeSettled,
+  newHead,
   type QueueHead,
 } from "./outbox_block.ts";
 import type {
   OutboxClient,
-  OutboxQueue,
   OutboxSession,
   QueueContents,
   QueueNote,
   SettledCommand,
+  SharedOutboxQueue,
 } from "./outbox_store.ts";
 
 /** Stored blocks of a queue. */
@@ -115,14 +117,7 @@ export async function loadQueue(
   const hasHead = stored !== undefined;
   const head = hasHead
     ? decodeHead({ key: names.head, bytes: stored }, clusterID)
-    : {
-      decided: 0,
-      sendLimit: 0,
-      clientID: env.random64(),
-      lostSession: 0,
-      owner: undefined,
-      session: undefined,
-    };
+    : newHead(env);
   const blocks: StoredBlock[] = [];
   const commands: Uint8Array[] = [];
   let bytes = 0;
@@ -144,8 +139,21 @@ export async function loadQueue(
       for (const cmd of decoded.commands.slice(skip)) commands.push(cmd);
     }
   }
-  const settled = (await store.list(...rangeOf(names.settled)))
-    .map((block) => decodeSettled(block, clusterID));
+  const settled: SettledCommand[] = [];
+  const firsts = new Set(blocks.map(({ first }) => first));
+  for (const block of await store.list(...rangeOf(names.settled))) {
+    const one = decodeSettled(block, clusterID);
+    settled.push(one);
+    if (!firsts.has(one.number)) continue;
+    // A block of one command can be read as that command, settled.
+    const [other] = await store.get([names.commandBlock(one.number)]);
+    if (other !== undefined && isSameBytes(block.bytes, other)) {
+      throw damaged(block.key);
+    }
+  }
+  if (hasHead) checkEnd(names, head, blocks.at(-1), settled.at(-1));
+  // Settled commands alone can still be listed.
+  else if (settled.length > 0 && !isWhole) throw headMissing(names);
   return { head, hasHead, blocks, commands, settled };
 }
 
@@ -180,16 +188,34 @@ function checkNext(
   { first }: StoredBlock,
 ): void {
   // The first command is written together with the head.
-  if (!hasHead) {
-    throw new ErrStoreCorrupted(names.head, "Head of the outbox is missing");
-  }
+  if (!hasHead) throw headMissing(names);
   const next = (before?.last ?? decided) + 1;
   if (before === undefined ? first > next : first !== next) {
-    throw new ErrStoreCorrupted(
-      names.commandBlock(next),
-      "Block of the outbox is missing",
-    );
+    throw blockMissing(names, next);
   }
+}
+
+function headMissing({ head }: BlockNames): ErrStoreCorrupted {
+  return new ErrStoreCorrupted(head, "Head of the outbox is missing");
+}
+
+function blockMissing(names: BlockNames, first: number): ErrStoreCorrupted {
+  return new ErrStoreCorrupted(
+    names.commandBlock(first),
+    "Block of the outbox is missing",
+  );
+}
+
+/** Checks that the blocks reach as far as commands were permitted to be sent, and settled. */
+function checkEnd(
+  names: BlockNames,
+  { decided, sendLimit }: QueueHead,
+  block: StoredBlock | undefined,
+  settled: SettledCommand | undefined,
+): void {
+  const last = Math.max(decided, block?.last ?? 0);
+  const known = Math.max(sendLimit, settled?.number ?? 0);
+  if (known > last) throw blockMissing(names, last + 1);
 }
 
 /** Contents of a stored queue. */
@@ -222,13 +248,21 @@ export function contentsOf(
 }
 
 /** Queue of one cluster on a block store. */
-export class BlockQueue implements OutboxQueue {
+export class BlockQueue implements SharedOutboxQueue {
   /** Contents when the queue was opened. */
   contents: QueueContents;
   /** Set while added commands are sent at once. */
   sendsAdded = false;
   /** Most bytes of commands, in bytes. */
   readonly bytesMax: number;
+  /** Called with commands that other processes have added. */
+  onAdded: SharedOutboxQueue["onAdded"] = () => {};
+  /** Called with commands that this process has added, once they are durable. */
+  onStored: SharedOutboxQueue["onStored"] = () => {};
+  /** True if other processes add commands, too. */
+  readonly #isShared: boolean;
+  /** Set once another process may have changed the queue: nothing is written any more. */
+  #isLeft = false;
   readonly #store: BlockStore;
   readonly #clusterID: bigint;
   readonly #names: BlockNames;
@@ -263,6 +297,7 @@ export class BlockQueue implements OutboxQueue {
       readonly env: Env;
       readonly durability: Durability;
       readonly bytesMax: number;
+      readonly isShared: boolean;
     },
     onDecided: (decided: number) => void,
     onClose: () => void,
@@ -275,6 +310,7 @@ export class BlockQueue implements OutboxQueue {
     this.#env = options.env;
     this.#durability = options.durability;
     this.bytesMax = options.bytesMax;
+    this.#isShared = options.isShared;
     this.#onDecided = onDecided;
     this.#onClose = onClose;
     this.#head = head;
@@ -286,8 +322,7 @@ export class BlockQueue implements OutboxQueue {
     this.#last = this.contents.last;
     this.#commit = new GroupCommit({
       write: async (commands) => {
-        const first = this.#last + 1;
-        await this.#write(commands, { notes: this.#isDue });
+        const first = await this.#add(commands);
         return commands.map((_, i) => first + i);
       },
       sizeOf: (cmd) => cmd.length,
@@ -333,12 +368,7 @@ export class BlockQueue implements OutboxQueue {
       const at = firstAfter(this.#blocks, ({ last }) => last, from - 1);
       const block = this.#blocks[at];
       if (block === undefined) return [];
-      const key = this.#names.commandBlock(block.first);
-      const [bytes] = await this.#store.get([key]);
-      if (bytes === undefined) {
-        throw new ErrStoreCorrupted(key, "Block of the outbox is missing");
-      }
-      const { commands } = decodeCommands({ key, bytes }, this.#clusterID);
+      const { commands } = await this.#held(() => this.#decoded(block));
       return commands.slice(from - block.first);
     });
   }
@@ -347,6 +377,51 @@ export class BlockQueue implements OutboxQueue {
   add(cmd: Uint8Array): Promise<number> {
     if (this.#closing) return Promise.reject(new ErrClusterClosed());
     return this.#commit.add(cmd);
+  }
+
+  /** Stores `merged` in the place of the last command, if that may still be changed, and otherwise adds `cmd`. */
+  merge(last: number, merged: Uint8Array, cmd: Uint8Array): Promise<number> {
+    if (this.#closing) return Promise.reject(new ErrClusterClosed());
+    // The other processes know the last command as it is.
+    if (this.#isShared) return this.add(cmd);
+    return this.#commit.run(async () => {
+      const block = this.#blocks.at(-1);
+      if (
+        block?.last === last && last > this.#sendLimit &&
+        last > this.#decided && !this.#settle.has(last) &&
+        (block.first === last ||
+          block.bytes + merged.length <= OUTBOX_MERGED_BYTES)
+      ) {
+        await this.#replaceLast(block, merged);
+        return last;
+      }
+      return await this.#add([cmd]);
+    });
+  }
+
+  /** Writes the last block again, with another command as its last. */
+  async #replaceLast(block: StoredBlock, cmd: Uint8Array): Promise<void> {
+    const stored = await this.#decoded(block);
+    const next = {
+      ...stored,
+      commands: [...stored.commands.slice(0, -1), cmd],
+    };
+    const bytes = encodeCommands(this.#clusterID, next);
+    const key = this.#names.commandBlock(block.first);
+    await this.#commitBlocks(
+      { put: [{ key, bytes }], isAdding: false },
+      [],
+      this.#durability,
+    );
+    this.#setLast(next);
+  }
+
+  /** Block of commands as it is stored. */
+  async #decoded({ first }: StoredBlock): Promise<CommandBlock> {
+    const key = this.#names.commandBlock(first);
+    const [bytes] = await this.#store.get([key]);
+    if (bytes === undefined) throw blockMissing(this.#names, first);
+    return decodeCommands({ key, bytes }, this.#clusterID);
   }
 
   /** True if the noted changes have reached the bound, so that the next write includes them. */
@@ -381,8 +456,8 @@ export class BlockQueue implements OutboxQueue {
     this.#isSoon = isSoon;
     this.#cancelTimer = this.#env.setTimer(() => {
       this.flush().catch(() => {
-        // The changes stay noted for the next write; nothing is lost, since the log
-        // has decided the commands.
+        // The changes stay noted for the next write; nothing is lost: the log has
+        // decided the commands, or their refusals are not told.
       });
     }, isSoon ? 0 : OUTBOX_DONE_MS);
   }
@@ -391,7 +466,11 @@ export class BlockQueue implements OutboxQueue {
   flush(): Promise<void> {
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
-    return this.#commit.run(() => this.#write([], { notes: true }));
+    return this.#note({ notes: true });
+  }
+
+  async #note(change: Change): Promise<void> {
+    await this.#commit.run(() => this.#write([], change));
   }
 
   /** Stores the session, the send limit and the client, with noted changes. */
@@ -403,7 +482,7 @@ export class BlockQueue implements OutboxQueue {
     const { clientID, lostSession, owner, principal } = client;
     const named = { clientID, lostSession, owner, principal };
     const assign = { session, sendLimit, ...named };
-    return this.#commit.run(() => this.#write([], { assign, notes: true }));
+    return this.#note({ assign, notes: true });
   }
 
   /** Head after a change; undefined if it stays as it is. */
@@ -433,11 +512,97 @@ export class BlockQueue implements OutboxQueue {
       : head;
   }
 
-  /** Makes changes in one atomic write. Nothing is changed if that fails. */
+  /** Adds commands, after those of other processes; returns the number of the first. */
+  async #add(commands: readonly Uint8Array[]): Promise<number> {
+    while (!await this.#write(commands, { notes: this.#isDue })) {
+      await this.#readAdded();
+    }
+    const first = this.#last - commands.length + 1;
+    this.onStored(first, commands);
+    return first;
+  }
+
+  /** Looks for commands that other processes have added. */
+  sync(): Promise<void> {
+    return this.#commit.run(() => this.#readAdded());
+  }
+
+  /** Takes note of commands that another process says it has added in one write; reads them from the store if those before them are unknown. */
+  heard(first: number, commands: readonly Uint8Array[]): Promise<void> {
+    return this.#commit.run(async () => {
+      if (first + commands.length - 1 <= this.#last) return;
+      // The callers of the write before this learn their numbers first.
+      await this.#env.turn();
+      if (first !== this.#last + 1) return await this.#readAdded();
+      this.#noteAdded({ first, session: 0, commands });
+    });
+  }
+
+  #readAdded(): Promise<void> {
+    return this.#held(() => this.#readNext());
+  }
+
+  /**
+   * Reads from the store.
+   *
+   * @throws ErrStoreLocked if what is read seems damaged because another process
+   * holds the lease and has removed blocks
+   */
+  async #held<T>(read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!(error instanceof ErrStoreCorrupted) || !this.#isShared) throw error;
+      this.#checkLease();
+      const lastOf = rangeOf(this.#names.commands);
+      await this.#store.update!(
+        { keys: [], lastOf },
+        () => undefined,
+        this.#durability,
+        false,
+      );
+      throw error;
+    }
+  }
+
+  async #readNext(): Promise<void> {
+    const [, to] = rangeOf(this.#names.commands);
+    const from = this.#names.commandBlock(this.#last + 1);
+    for (const block of await this.#store.list(from, to)) {
+      this.#noteAdded(decodeCommands(block, this.#clusterID));
+    }
+  }
+
+  /** Notes a block that another process has written. */
+  #noteAdded(added: CommandBlock): void {
+    const stored = storedBlock(added);
+    const before = this.#blocks.at(-1);
+    checkNext(this.#names, true, this.#last, before, stored);
+    this.#blocks.push(stored);
+    this.#tail = undefined;
+    this.#hasHead = true;
+    this.#last = stored.last;
+    this.onAdded(stored.first, added.commands);
+  }
+
+  /** Writes nothing any more: the lease of the store has ended, and another process may have changed the queue. */
+  leave(): void {
+    this.#isLeft = true;
+  }
+
+  #checkLease(): void {
+    if (!this.#isLeft) return;
+    throw new ErrStoreLocked(
+      `Another process may have changed the outbox of cluster ${this.#clusterID}: nothing was written`,
+    );
+  }
+
+  /** Makes changes in one atomic write; returns false if another process has added commands. Nothing is changed if that fails. */
   async #write(
     commands: readonly Uint8Array[],
     change: Change,
-  ): Promise<void> {
+  ): Promise<boolean> {
+    this.#checkLease();
     const isAdding = commands.length > 0;
     const first = this.#last + 1;
     const last = this.#last + commands.length;
@@ -474,18 +639,21 @@ export class BlockQueue implements OutboxQueue {
         bytes: encodeHead(this.#clusterID, head),
       });
     }
-    if (put.length === 0) return;
-    await this.#commitBlocks(
-      put,
+    if (put.length === 0) return true;
+    const isWritten = await this.#commitBlocks(
+      { put, isAdding },
       [
         ...removed.map((block) => this.#names.commandBlock(block.first)),
         ...forgotten.map((number) => this.#names.settledBlock(number)),
       ],
-      // Results that are acknowledged must not be asked for after a power cut.
-      change.assign !== undefined || (head?.decided ?? 0) > this.#head.decided
+      // Results that are acknowledged must not be asked for after a power cut, and a
+      // command that is told to be refused must not come back as queued.
+      change.assign !== undefined || settled.length > 0 ||
+        (head?.decided ?? 0) > this.#head.decided
         ? "strict"
         : this.#durability,
     );
+    if (!isWritten) return false;
     if (isAdding) this.#setLast(added);
     this.#last = last;
     for (const one of settled) {
@@ -496,6 +664,7 @@ export class BlockQueue implements OutboxQueue {
     for (const number of forgotten) this.#forget.delete(number);
     if (head !== undefined) this.#replaceHead(head, removed.length);
     if (isSent) this.#sendLimit = last;
+    return true;
   }
 
   /** Block in which commands are written: the last one with them, if there are many and it is small. */
@@ -531,15 +700,20 @@ export class BlockQueue implements OutboxQueue {
   }
 
   async #commitBlocks(
-    put: readonly Block[],
+    { put, isAdding }: {
+      readonly put: readonly Block[];
+      readonly isAdding: boolean;
+    },
     remove: readonly string[],
     durability: Durability,
-  ): Promise<void> {
+  ): Promise<boolean> {
+    const changes = remove.length > 0 ? { put, delete: remove } : { put };
     try {
-      await this.#store.write(
-        remove.length > 0 ? { put, delete: remove } : { put },
-        durability,
-      );
+      if (isAdding && this.#isShared) {
+        return await this.#writeNext(changes, durability);
+      }
+      await this.#store.write(changes, durability);
+      return true;
     } catch (error) {
       if (!(error instanceof ErrUnknownOutcome)) throw error;
       // The write has ended by now, so that a read shows whether it took effect.
@@ -548,7 +722,24 @@ export class BlockQueue implements OutboxQueue {
         found[i] !== undefined && isSameBytes(bytes, found[i])
       );
       if (!isThere) throw error;
+      return true;
     }
+  }
+
+  /** Makes changes unless another process has added commands. */
+  async #writeNext(
+    changes: Changes,
+    durability: Durability,
+  ): Promise<boolean> {
+    const last = this.#blocks.at(-1);
+    const key = last && this.#names.commandBlock(last.first);
+    const lastOf = rangeOf(this.#names.commands);
+    return await this.#store.update!(
+      { keys: [], lastOf },
+      ({ last }) => last?.key === key ? changes : undefined,
+      durability,
+      false,
+    );
   }
 
   /** Stored bytes of these blocks; empty if the store cannot be read. */
@@ -573,7 +764,7 @@ export class BlockQueue implements OutboxQueue {
     try {
       await this.flush();
     } catch {
-      // Nothing is lost: the log has decided the commands.
+      // Nothing is lost: the log has decided the commands, or their refusals are not told.
     } finally {
       this.#onClose();
     }

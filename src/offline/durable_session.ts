@@ -70,7 +70,7 @@ import { settleSuperseded } from "./superseded_session.ts";
  *   command; nothing is sent until that code is loaded
  * - `closed`: the replica was stopped
  */
-type Phase =
+export type Phase =
   | "opening"
   | "claiming"
   | "sending"
@@ -84,6 +84,8 @@ type Phase =
 
 /** Session of one outbox, across the processes that send through it. */
 export class DurableSession {
+  /** Called when a session goes from one phase to another; simulations set it. */
+  static entered: ((from: Phase, to: Phase) => void) | undefined;
   readonly #parts: OutboxParts;
   readonly #context: ReplicaContext;
   readonly #machine: CurrentMachine;
@@ -175,14 +177,16 @@ export class DurableSession {
     if (session.isSuperseded) {
       this.#enter("superseded");
       queue.hiddenUpTo = queue.sent;
-    } else this.#resume(session);
+    } else this.#resume(session, decided);
   }
 
-  #resume(session: OutboxSession): void {
+  #resume(session: OutboxSession, decided: number): void {
     const queue = this.#queue;
     this.#enter("claiming");
     const resumed: Resumed[] = [];
-    for (let number = queue.undecided; number <= queue.sent; number++) {
+    // The state may be behind what another process has stored as decided.
+    const first = Math.max(queue.undecided, decided + 1);
+    for (let number = first; number <= queue.sent; number++) {
       resumed.push({
         cmd: queue.queuedAt(number)?.bytes,
         resolve: (result) => this.#applied(number, result),
@@ -194,7 +198,9 @@ export class DurableSession {
     this.#session = this.#proposals.resume(
       session.index,
       session.clientID,
-      queue.undecided - session.base,
+      first - session.base,
+      // Not what only the state shows as decided: it may be ahead of the outbox.
+      Math.max(0, decided - session.base),
       isGone,
       resumed,
     );
@@ -280,6 +286,12 @@ export class DurableSession {
     this.#stopped.abort(reason);
   }
 
+  /** Stops sending, and leaves the session to another process with the same outbox; outcomes are not reported any more. */
+  leave(reason: unknown): void {
+    this.close(reason);
+    if (this.#session !== undefined) this.#proposals.abandon(this.#session);
+  }
+
   /** If the outbox is a copy, leaves the session to the other holder and continues with a new one. */
   adopt(): void {
     if (!this.#is("copied") || this.#isAdopting) return;
@@ -327,6 +339,7 @@ export class DurableSession {
 
   #enter(phase: Phase): void {
     if (this.#phase === "closed") return;
+    DurableSession.entered?.(this.#phase, phase);
     this.#phase = phase;
     if (this.#stored !== undefined && phase !== "sending") {
       this.#stored.outbox.sendsAdded = false;
@@ -459,6 +472,17 @@ export class DurableSession {
     }
   }
 
+  /** True if a submission cannot be sent yet. It may be refused instead, after another one of its group. */
+  #mustWait(submission: QueuedSubmission): boolean {
+    if (this.#isOtherAuthor(submission.bytes)) return true;
+    const { groups } = this.#queue;
+    const obstacle = groups.obstacle(submission);
+    if (obstacle === true) return true;
+    if (obstacle === undefined) groups.note(submission);
+    else this.#queue.refuseHere(submission, obstacle);
+    return false;
+  }
+
   /** Called when the server has welcomed this client again, possibly as another principal. */
   welcomed(): void {
     if (!this.#awaitsAuthor) return;
@@ -560,6 +584,8 @@ export class DurableSession {
     await stored.permit(record, base, queue.last);
     if (!this.#is("opening")) return;
     stored.record = record;
+    // Those before it were sent, if at all, through an earlier session, or by another process.
+    queue.sent = base;
     const holder = this.#mustClaim ? await this.#claimOpened(record) : clientID;
     if (holder === undefined || !this.#is("opening")) return;
     this.#begin(this.#opened, holder);
@@ -628,7 +654,7 @@ export class DurableSession {
       // A listener may have removed it while one before it was refused.
       const submission = queue.queuedAt(id);
       if (submission === undefined) continue;
-      queue.refuse(submission, new ErrProposalRefused(reason));
+      queue.refuseHere(submission, new ErrProposalRefused(reason));
     }
     while (queue.undecided <= queue.last) queue.decide(queue.undecided);
     queue.sent = queue.last;
@@ -670,6 +696,7 @@ export class DurableSession {
         ...this.#parts,
         queue: this.#queue,
         stored: this.#stored!,
+        upToDate: () => this.#parts.reads.upToDate(this.#stopped.signal),
         isWanted: () => this.#is("claiming"),
       });
       if (claimed === "gone") this.#giveUp(session);
@@ -734,7 +761,7 @@ export class DurableSession {
     const upTo = Math.min(outbox.sendLimit, queue.lastInMemory);
     while (queue.sent < upTo && this.#inFlight < OUTBOX_SENT_COMMANDS_MAX) {
       const next = queue.queuedAt(queue.sent + 1);
-      if (next !== undefined && this.#isOtherAuthor(next.bytes)) break;
+      if (next !== undefined && this.#mustWait(next)) break;
       const refusal = this.#propose(queue.sent + 1);
       if (refusal === undefined) queue.sent++;
       else if (refusal instanceof ErrInvalidSession) {
@@ -780,7 +807,7 @@ export class DurableSession {
       this.#onFailed,
     );
     if (!(refusal instanceof ErrProposalRefused)) return refusal;
-    this.#queue.refuse(this.#queue.queuedAt(number)!, refusal);
+    this.#queue.refuseHere(this.#queue.queuedAt(number)!, refusal);
     return this.#propose(number);
   }
 

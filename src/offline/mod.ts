@@ -26,6 +26,8 @@ export { BlockOutbox, type BlockOutboxOptions } from "./block_outbox.ts";
 export * from "./errors.ts";
 export * from "./memory_outbox.ts";
 export type {
+  JoinedOutboxQueue,
+  JoiningParts,
   OutboxClient,
   OutboxQueue,
   OutboxSession,
@@ -34,5 +36,7 @@ export type {
   QueueNote,
   SettledCommand,
   SettledState,
+  SharedOutboxQueue,
+  SharedOutboxStore,
 } from "./outbox_store.ts";
 export { attachOutbox } from "./replica_outbox.ts";

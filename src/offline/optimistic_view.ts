@@ -57,8 +57,9 @@ export interface PendingCommands<C extends PendingCommand = PendingCommand> {
   /**
    * Changes whenever a command stops being pending, and only then can one be
    * missing before the last: a copy of the state with commands applied is valid as
-   * long as it stays the same. A command leaves in the step that applies it, before
-   * any other listener of that step runs.
+   * long as it stays the same, except that the last command may be merged into the
+   * one before it. A command leaves in the step that applies it, before any other
+   * listener of that step runs.
    */
   readonly generation: number;
   /** Lists pending commands from a number on, as far as they are in memory. */
@@ -278,6 +279,21 @@ export class OptimisticView<L, C extends PendingCommand = PendingCommand>
     } catch {
       // The next lookup throws it.
     }
+  }
+
+  /**
+   * Called when the command of a number has become part of the one before it, so that
+   * those after it have a number less. Returns false if the present copy must be
+   * made again.
+   */
+  merged(number: number): boolean {
+    if (this.#next > number) this.#next--;
+    const copy = this.#copy;
+    if (copy === undefined || copy.next < number) return true;
+    // It has run the one before, or is running an unknown part of them.
+    if (this.#updating !== undefined || copy.next === number) return false;
+    copy.next--;
+    return true;
   }
 
   /** Uses a copy that is fresh enough for a lookup; one is updated at a time. */

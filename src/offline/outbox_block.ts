@@ -16,7 +16,10 @@ import {
   crc32,
   encodeShown,
   encodeText,
+  putVarint,
+  varintLength,
 } from "../bytes.ts";
+import type { Env } from "../env.ts";
 import type { Result } from "../statemachine/types.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import { rangeOf } from "../store/names.ts";
@@ -47,6 +50,18 @@ export type QueueHead = Omit<
   QueueContents,
   "commands" | "last" | "bytes" | "settled"
 >;
+
+/** Head of a queue that nothing was added to. */
+export function newHead(env: Env): QueueHead {
+  return {
+    decided: 0,
+    sendLimit: 0,
+    clientID: env.random64(),
+    lostSession: 0,
+    owner: undefined,
+    session: undefined,
+  };
+}
 
 /** Commands that were added together. */
 export interface CommandBlock {
@@ -109,12 +124,27 @@ function seal(
   clusterID: bigint,
   version = VERSION,
 ): Uint8Array {
-  const bytes = writer.finish();
+  return sealed(writer.finish(), clusterID, version);
+}
+
+/** Fills in the prefix of a block. */
+function sealed(
+  bytes: Uint8Array<ArrayBuffer>,
+  clusterID: bigint,
+  version: number,
+): Uint8Array {
   const view = new DataView(bytes.buffer);
   view.setUint8(4, version);
   view.setBigUint64(5, clusterID, true);
   view.setUint32(0, crc32(bytes, 0, 4), true);
   return bytes;
+}
+
+/** Error for a block whose content is not that of its name. */
+export function damaged(key: string, cause?: unknown): ErrStoreCorrupted {
+  return new ErrStoreCorrupted(key, "Block of the outbox is damaged", {
+    cause,
+  });
 }
 
 /** Checks the prefix of a block, and reads everything after it. */
@@ -124,23 +154,28 @@ function unseal<T>(
   read: (reader: ByteReader, version: number) => T,
   versionMax = VERSION,
 ): T {
-  const damaged = (cause?: unknown): ErrStoreCorrupted =>
-    new ErrStoreCorrupted(key, "Block of the outbox is damaged", { cause });
   const reader = new ByteReader(bytes);
   if (bytes.length < PREFIX_BYTES || reader.u32() !== crc32(bytes, 0, 4)) {
-    throw damaged();
+    throw damaged(key);
   }
   const version = reader.u8();
   if (
     version < VERSION || version > versionMax || reader.u64() !== clusterID
-  ) throw damaged();
+  ) throw damaged(key);
   try {
     const value = read(reader, version);
     if (reader.remaining === 0) return value;
   } catch (error) {
-    throw damaged(error);
+    throw damaged(key, error);
   }
-  throw damaged();
+  throw damaged(key);
+}
+
+/** Reads the number of a command, which begin with 1. */
+function readNumber(reader: ByteReader): number {
+  const number = reader.varint();
+  if (number > 0) return number;
+  throw new RangeError("Number of a command is 0");
 }
 
 /** Encodes commands as a block. */
@@ -148,21 +183,37 @@ export function encodeCommands(
   clusterID: bigint,
   { first, session, commands }: CommandBlock,
 ): Uint8Array {
-  const size = commands.reduce((sum, { length }) => sum + length + 4, 0);
-  const writer = begin(24 + size).varint(first).varint(session)
-    .varint(commands.length);
-  for (const cmd of commands) writer.bytes(cmd);
-  return seal(writer, clusterID);
+  // One array of the exact size: each submission that is stored alone is a block.
+  let size = PREFIX_BYTES + varintLength(first) + varintLength(session) +
+    varintLength(commands.length);
+  for (const { length } of commands) size += varintLength(length) + length;
+  const bytes = new Uint8Array(size);
+  let at = putVarint(bytes, PREFIX_BYTES, first);
+  at = putVarint(bytes, at, session);
+  at = putVarint(bytes, at, commands.length);
+  for (const cmd of commands) {
+    at = putVarint(bytes, at, cmd.length);
+    bytes.set(cmd, at);
+    at += cmd.length;
+  }
+  return sealed(bytes, clusterID, VERSION);
 }
 
 /**
  * Decodes a block of commands. They refer to its bytes.
  *
- * @throws ErrStoreCorrupted if it is damaged
+ * @throws ErrStoreCorrupted if it is damaged, or has the name of another one
  */
 export function decodeCommands(block: Block, clusterID: bigint): CommandBlock {
+  const read = readCommands(block, clusterID);
+  const name = new BlockNames(clusterID).commandBlock(read.first);
+  if (name !== block.key) throw damaged(block.key);
+  return read;
+}
+
+function readCommands(block: Block, clusterID: bigint): CommandBlock {
   return unseal(block, clusterID, (reader) => {
-    const first = reader.varint();
+    const first = readNumber(reader);
     const session = reader.varint();
     const count = reader.varint();
     const commands: Uint8Array[] = [];
@@ -196,17 +247,25 @@ function readResult(reader: ByteReader): Result {
 /**
  * Decodes the block of a settled command.
  *
- * @throws ErrStoreCorrupted if it is damaged
+ * @throws ErrStoreCorrupted if it is damaged, or has the name of another one
  */
 export function decodeSettled(block: Block, clusterID: bigint): SettledCommand {
+  const settled = readSettled(block, clusterID);
+  const name = new BlockNames(clusterID).settledBlock(settled.number);
+  if (name !== block.key) throw damaged(block.key);
+  return settled;
+}
+
+function readSettled(block: Block, clusterID: bigint): SettledCommand {
   return unseal(block, clusterID, (reader, version) => {
-    const number = reader.varint();
+    const number = readNumber(reader);
     const byte = reader.u8();
     const state = STATES[byte];
     if (state === undefined) {
       throw new RangeError(`State of a settled command is ${byte}`);
     }
-    const reason = new TextDecoder().decode(reader.bytes());
+    const reason = new TextDecoder("utf-8", { fatal: true })
+      .decode(reader.bytes());
     const result = version < SETTLED_VERSION ? undefined : readResult(reader);
     const cmd = copyOf(reader.raw(reader.remaining));
     return { number, state, reason, cmd, result };
@@ -254,13 +313,27 @@ export function encodeHead(clusterID: bigint, head: QueueHead): Uint8Array {
   return seal(writer, clusterID, version);
 }
 
+/** True if a block holds commands, queued or settled: their versions are those of older heads, too. */
+function hasCommands(block: Block, clusterID: bigint): boolean {
+  for (const read of [readCommands, readSettled]) {
+    try {
+      read(block, clusterID);
+      return true;
+    } catch {
+      // It is not of this kind.
+    }
+  }
+  return false;
+}
+
 /**
  * Decodes the block of the head.
  *
- * @throws ErrStoreCorrupted if it is damaged
+ * @throws ErrStoreCorrupted if it is damaged, or another block
  */
 export function decodeHead(block: Block, clusterID: bigint): QueueHead {
   return unseal(block, clusterID, (reader, version) => {
+    if (hasCommands(block, clusterID)) throw damaged(block.key);
     const decided = reader.varint();
     const sendLimit = reader.varint();
     const clientID = reader.u64();

@@ -11,9 +11,12 @@
  * @module
  */
 
+import type { Env } from "../env.ts";
 import type { HistoryPoint } from "../log/history.ts";
 import type { Outbox } from "../nodehost/outbox.ts";
-import type { MaybePromise, Result } from "../statemachine/types.ts";
+import type { Result } from "../statemachine/types.ts";
+import type { StoreLease } from "../store/lease.ts";
+import type { BlockStore, Durability } from "../store/store.ts";
 
 /** Session through which the commands of a queue are sent. */
 export interface OutboxSession {
@@ -119,6 +122,20 @@ export interface OutboxQueue {
    * @throws ErrUnknownOutcome if the store cannot tell whether it was added
    */
   add(cmd: Uint8Array): Promise<number>;
+  /**
+   * Stores `merged` in the place of the last command, if that has the number `last`,
+   * is not settled and was never sent, and otherwise adds `cmd`; resolves with the
+   * number of the command once it is durable. Without this method, commands are not
+   * merged.
+   *
+   * @throws ErrStoreFull if there is no room; nothing was changed
+   * @throws ErrUnknownOutcome if the store cannot tell whether it was changed
+   */
+  merge?(
+    last: number,
+    merged: Uint8Array,
+    cmd: Uint8Array,
+  ): Promise<number>;
   /** Notes a change, which is written with the next added command, or after a delay. */
   note(note: QueueNote): void;
   /** Writes noted changes. */
@@ -150,5 +167,48 @@ export interface OutboxStore extends Omit<Outbox, "attach"> {
   open(
     clusterID: bigint,
     onDecided: (decided: number) => void,
-  ): MaybePromise<OutboxQueue>;
+  ): Promise<OutboxQueue>;
+}
+
+/** Durable queue to which several processes add commands. */
+export interface SharedOutboxQueue extends OutboxQueue {
+  /** Called with commands that other processes have added, from a number on, before a command of this process gets a later number. */
+  onAdded: (first: number, commands: readonly Uint8Array[]) => void;
+  /** Called with commands that this process has added, from a number on, once they are durable. */
+  onStored: (first: number, commands: readonly Uint8Array[]) => void;
+  /** Takes note of commands that another process says it has added, from a number on, in one write; resolves once those before them are known, too. */
+  heard(first: number, commands: readonly Uint8Array[]): Promise<void>;
+  /** Looks for commands that other processes have added. */
+  sync(): Promise<void>;
+}
+
+/** Queue in a process that adds commands to it, and reads it, while another process sends them. */
+export interface JoinedOutboxQueue extends SharedOutboxQueue {
+  /** Called with the number of a settled command that this process dismisses; the other one removes it. */
+  onDismiss: (number: number) => Promise<void>;
+}
+
+/** Storage of commands that several processes share under a lease: its holder opens the queues, the others join them. */
+export interface SharedOutboxStore extends OutboxStore {
+  /** Shares the store under a lease; called before its first use. */
+  share(lease: StoreLease): void;
+  /** Opens the queue of a cluster for the holder of the lease, like {@linkcode OutboxStore.open}. */
+  open(
+    clusterID: bigint,
+    onDecided: (decided: number) => void,
+  ): Promise<SharedOutboxQueue>;
+  /** Store and options with which a process joins a queue that does not hold the lease. */
+  joining(): JoiningParts;
+}
+
+/** Store and options of an outbox that several processes share. */
+export interface JoiningParts {
+  /** Store of the queues. */
+  readonly store: BlockStore;
+  /** Clock, random numbers and timers. */
+  readonly env: Env;
+  /** Failure that a submission survives. */
+  readonly durability: Durability;
+  /** Most bytes of commands of one cluster, in bytes. */
+  readonly bytesMax: number;
 }

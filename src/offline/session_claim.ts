@@ -22,6 +22,8 @@ export interface ClaimParts {
   readonly proposals: Proposals;
   readonly queue: SubmissionQueue;
   readonly stored: StoredSession;
+  /** Resolves once the state has all that the log has at the call. */
+  readonly upToDate: () => Promise<void>;
   /** Returns false once the claim is not wanted any more. */
   readonly isWanted: () => boolean;
 }
@@ -41,7 +43,7 @@ export type Claimed = { readonly holder: bigint } | "gone" | "copied";
  * @throws ErrOtherHistory if the log lacks commands that were decided
  */
 export async function claimSession(
-  { machine, proposals, queue, stored, isWanted }: ClaimParts,
+  { machine, proposals, queue, stored, upToDate, isWanted }: ClaimParts,
 ): Promise<Claimed | undefined> {
   const { index, clientID, base, known } = stored.record!;
   /**
@@ -76,6 +78,8 @@ export async function claimSession(
       break;
     } catch (error) {
       if (!(error instanceof ErrInvalidSession)) throw error;
+      // The state may be that of a snapshot, with an earlier holder.
+      await upToDate();
     }
     if (!isWanted()) return undefined;
     const now = session();

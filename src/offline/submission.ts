@@ -28,7 +28,7 @@ type Outcome = { readonly result: Result } | { readonly reason: unknown };
 export class QueuedSubmission implements Submission, PendingCommand {
   /** Number of the submission in its outbox; it may change until the submission is durable. */
   id: number;
-  /** Bytes of the command, shared with outbox and proposals: never changed. */
+  /** Bytes of the command, shared with outbox and proposals: never changed, but replaced by those of the command that another submission was merged into. */
   bytes: Uint8Array;
   readonly #owner: SubmissionOwner;
   #state: SubmissionState = "queued";
@@ -117,6 +117,12 @@ export class QueuedSubmission implements Submission, PendingCommand {
     this.#state = state;
     this.#reason = reason;
     this.#refused = refused;
+  }
+
+  /** Changes the state back to `queued`, after a refusal that nothing durable has. */
+  requeue(): void {
+    this.#state = "queued";
+    this.#reason = this.#refused = undefined;
   }
 
   /** Removes the submission from the outbox, once it is settled. */

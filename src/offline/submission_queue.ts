@@ -10,6 +10,7 @@
 import { notify } from "../async.ts";
 import { copyOf } from "../bytes.ts";
 import {
+  COMMAND_BYTES_MAX,
   OUTBOX_MEMORY_BYTES,
   OUTBOX_MEMORY_COMMANDS,
   OUTBOX_RECENT_BYTES,
@@ -27,7 +28,7 @@ import type {
 import { ErrUnsynced } from "../nodehost/outbox_errors.ts";
 import { SequenceWindow } from "../nodehost/sequence_window.ts";
 import { ErrProposalRefused, ErrSystemBusy } from "../rsm/errors.ts";
-import { OnDiskStateMachine } from "../statemachine/types.ts";
+import { OnDiskStateMachine, type Result } from "../statemachine/types.ts";
 import type {
   PendingCommand,
   PendingCommandList,
@@ -38,6 +39,7 @@ import type {
   SettledCommand,
   SettledState,
 } from "./outbox_store.ts";
+import { CommandGroups } from "./command_groups.ts";
 import {
   QueuedSubmission,
   refusedResult,
@@ -46,7 +48,16 @@ import {
 
 /** Reason of a submission whose outcome cannot be known. */
 const UNKNOWN =
-  "It was sent through a session that is gone, and may have been applied where this device could not see it";
+  "Its session is gone: this device cannot know if it was applied";
+
+/** Submission that is being merged into the one before it. */
+interface Merging {
+  readonly into: QueuedSubmission;
+  /** Command in the place of both. */
+  readonly merged: Uint8Array;
+  /** Resolves with the number of the submission that the command is in, once it is durable. */
+  readonly stored: Promise<number>;
+}
 
 /** Submissions of one replica. */
 export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
@@ -60,14 +71,20 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   sent = 0;
   /** Number of times that commands have left the view or come back to it. */
   generation = 0;
+  /** Groups of the submissions. */
+  readonly groups: CommandGroups;
   /** Called when a command was decided. */
   onDecided: () => void = () => {};
+  /** Called when the submission of a number has become part of the one before it, so that those after it have a number less; false if a copy of the state cannot tell. */
+  onMerged: (number: number) => boolean = () => false;
   /** Called when submissions are durable, before their callers are told. */
   onStored: (submissions: readonly QueuedSubmission[]) => void = () => {};
   readonly #parts: OutboxParts;
   #outbox: OutboxQueue | undefined;
   /** Submissions that are not durable yet, by the numbers they will get; the view shows them. */
   #storing = new SequenceWindow<QueuedSubmission>();
+  /** Submissions that the state had before they were known to be durable. */
+  readonly #known = new Set<QueuedSubmission>();
   /** Submissions not durable yet at which the machine threw in the view. */
   readonly #poisoned = new Map<QueuedSubmission, unknown>();
   /** Submissions that have become durable in this turn. */
@@ -76,7 +93,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Submissions that are to be dismissed, by number. */
   readonly #settled = new Map<number, QueuedSubmission>();
   /** Oldest queued submissions, by number: the commands of the others are only in the store. */
-  readonly #queued = new SequenceWindow<QueuedSubmission>();
+  #queued = new SequenceWindow<QueuedSubmission>();
   /** Size of their commands, in bytes. */
   #queuedBytes = 0;
   /** Number of queued submissions whose commands are only in the store. */
@@ -91,6 +108,10 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   readonly #awaited = new Map<number, QueuedSubmission>();
   #isFilling = false;
   #cancelFill: (() => void) | undefined;
+  /** Refused submissions whose refusals are not known to be durable, and the errors that tell them. */
+  readonly #untold: [QueuedSubmission, ErrProposalRefused][] = [];
+  #isTelling = false;
+  #cancelTell: (() => void) | undefined;
   #hiddenUpTo = 0;
   /** Size of the commands in the outbox or about to be added, in bytes. */
   #bytes = 0;
@@ -100,6 +121,8 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   readonly #dismissing = new Map<number, Promise<void>>();
   /** Dismissed commands that keep their places until all before them are decided. */
   readonly #dismissed = new Set<number>();
+  /** Commands that another process has settled, and that are not known here yet, by number. */
+  readonly #settledEarly = new Map<number, SettledCommand>();
   /** Commands after the first undecided one that are decided. */
   readonly #decidedEarly = new Set<number>();
   /** Number of the last command that may be removed from the outbox: the state that has it is durable. */
@@ -113,6 +136,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Creates an empty queue. */
   constructor(parts: OutboxParts) {
     this.#parts = parts;
+    this.groups = new CommandGroups((cmd) => parts.machine.group(cmd));
   }
 
   /** Durable queue of the outbox; only after `load()`. */
@@ -148,6 +172,9 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.#closed = later;
     this.#cancelFill?.();
     this.rejectQueued(waiting);
+    if (this.#cancelTell === undefined) return;
+    this.#cancelTell();
+    this.#leaveUntold(waiting);
   }
 
   /** Rejects the results of queued submissions, which stay queued. */
@@ -186,15 +213,237 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     const storing = this.#storing;
     storing.skipTo(this.last + 1);
     const submission = new QueuedSubmission(storing.next, bytes, this.#owner);
+    let merging: Merging | undefined;
+    try {
+      merging = this.#merging(submission);
+    } catch (error) {
+      this.#bytes -= bytes.length;
+      return Promise.reject(error);
+    }
     storing.push(submission);
     this.#announce();
-    return this.outbox.add(bytes).then(
-      (number) => this.#noteStored(submission, number),
+    return (merging?.stored ?? this.outbox.add(bytes)).then(
+      (number) =>
+        merging !== undefined && number === merging.into.id
+          ? this.#noteMerged(merging, submission)
+          : this.#noteStored(submission, number),
       (error) => {
         this.#noteFailed(submission);
         throw error;
       },
     );
+  }
+
+  /** Begins to merge a submission into the one before it, if that was never sent and the machine merges them. */
+  #merging({ bytes }: QueuedSubmission): Merging | undefined {
+    const { last, outbox } = this;
+    // One that is still being stored may be on its way out.
+    if (
+      this.#storing.size > 0 || outbox.merge === undefined ||
+      last <= Math.max(this.sent, outbox.sendLimit)
+    ) return undefined;
+    const into = this.#queued.get(last) ?? this.#recent.get(last);
+    const merged = into && this.#parts.machine.merge(into.bytes, bytes);
+    if (merged === undefined || merged.length > COMMAND_BYTES_MAX) {
+      return undefined;
+    }
+    const copy = this.#copy(merged);
+    return {
+      into: into!,
+      merged: copy,
+      stored: outbox.merge(last, copy, bytes),
+    };
+  }
+
+  /** Notes that a submission has become part of the one before it, which stands for both. */
+  #noteMerged(
+    { into, merged }: Merging,
+    submission: QueuedSubmission,
+  ): QueuedSubmission {
+    const { id } = submission;
+    const more = merged.length - into.bytes.length;
+    this.#bytes += more - submission.bytes.length;
+    if (this.#queued.get(into.id) === into) this.#queuedBytes += more;
+    else if (this.#recent.get(into.id) === into) this.#recentBytes += more;
+    const isQueued = this.#queued.get(into.id) === into;
+    if (isQueued) this.groups.left(into);
+    into.bytes = merged;
+    if (isQueued) this.groups.queued(into);
+    // Refused while it was written.
+    if (this.#settled.get(into.id) === into) {
+      this.#noteSettled(into);
+    }
+    this.#page = { from: 0, next: 0, commands: [] };
+    this.#leaveStoring(submission);
+    if (!this.onMerged(id)) this.generation++;
+    // It may have been refused while the merged command was written.
+    this.#refusePoisoned(submission, into);
+    this.changed();
+    return into;
+  }
+
+  /** Takes a submission out of those that are being stored; those after it get other numbers. */
+  #leaveStoring(left: QueuedSubmission): void {
+    this.#storing.take(left.id);
+    this.#renumber();
+  }
+
+  // ------------------------------------------------- shared with other processes
+
+  /**
+   * Takes note of all settled commands, as the store has them. Refusals that it does
+   * not have are taken back, unless the log has decided them: another process may
+   * send those commands.
+   */
+  moved(settled: readonly SettledCommand[]): void {
+    this.#requeueUntold(new Set(settled.map(({ number }) => number)));
+    for (const one of settled) {
+      if (one.state === "dismissed") this.#dismissed.add(one.number);
+      else this.settled(one);
+    }
+    this.#forgetDismissed();
+  }
+
+  /** Queues refused submissions again whose refusals were not told, and are neither in the store nor in the log. */
+  #requeueUntold(stored: ReadonlySet<number>): void {
+    const untold = this.#untold.splice(0);
+    const requeued: QueuedSubmission[] = [];
+    for (const one of untold) {
+      const [submission] = one;
+      const { id } = submission;
+      if (this.#settled.get(id) !== submission) continue;
+      if (stored.has(id) || id < this.undecided) this.#untold.push(one);
+      else requeued.push(submission);
+    }
+    if (this.#cancelTell !== undefined) {
+      this.#cancelTell();
+      this.#cancelTell = undefined;
+      // Never rejects: a failure is an event, and tried again.
+      void this.#tellRefusals();
+    }
+    if (requeued.length === 0) return;
+    const { next } = this.#queued;
+    const isInMemory = ({ id }: QueuedSubmission): boolean =>
+      this.#outside === 0 || id < next;
+    const inMemory = requeued.filter(isInMemory);
+    for (const submission of requeued) {
+      this.#settled.delete(submission.id);
+      submission.requeue();
+      if (inMemory.includes(submission)) {
+        this.groups.queued(submission);
+        this.#queuedBytes += submission.bytes.length;
+      } else {
+        this.#outside++;
+        this.#awaited.set(submission.id, submission);
+      }
+    }
+    const queued = [...this.#queued.list(), ...inMemory]
+      .sort((a, b) => a.id - b.id);
+    this.#queued = new SequenceWindow();
+    for (const submission of queued) {
+      this.#queued.skipTo(submission.id);
+      this.#queued.push(submission);
+    }
+    this.#queued.skipTo(next);
+    this.generation++;
+    this.changed();
+  }
+
+  /** Adds commands that another process has stored, from a number on; those up to `decided` are in the state already. */
+  added(first: number, commands: readonly Uint8Array[], decided: number): void {
+    for (const [i, cmd] of commands.entries()) {
+      const number = first + i;
+      if (number <= this.last) continue;
+      this.last = number;
+      if (number <= decided) {
+        this.#queued.skipTo(number + 1);
+        this.decide(number);
+        continue;
+      }
+      const submission = new QueuedSubmission(
+        number,
+        copyOf(cmd),
+        this.#owner,
+      );
+      this.#bytes += cmd.length;
+      if (this.#outside === 0 && this.#hasRoom) this.#push(submission);
+      else this.#leaveInStore(submission);
+    }
+    // Commands of this process come after them.
+    if (this.#storing.size > 0) {
+      this.#renumber();
+      this.generation++;
+    }
+    this.#settleEarly();
+    this.changed();
+  }
+
+  /**
+   * Takes note that a command has the next number and is in the state already: the
+   * first of those that are being stored, if `isOwn` is true for its bytes, or one of
+   * another process.
+   */
+  learn(number: number, isOwn: (bytes: Uint8Array) => boolean): void {
+    const [first] = this.#storing.list();
+    if (first === undefined || !isOwn(first.bytes)) {
+      return this.added(number, [new Uint8Array()], number);
+    }
+    this.#storing.take(first.id);
+    this.last = first.id = number;
+    this.#push(first);
+    this.#known.add(first);
+    this.#renumber();
+    this.generation++;
+    this.#settleEarly();
+    this.changed();
+  }
+
+  /** Numbers the commands that are being stored again, after those that are known. */
+  #renumber(): void {
+    const storing = this.#storing.list();
+    this.#storing = new SequenceWindow();
+    this.#storing.skipTo(this.last + 1);
+    for (const one of storing) one.id = this.#storing.push(one);
+  }
+
+  /** Takes note of a command that another process has settled: also of one of a third process that is not known here yet. */
+  settled(settled: SettledCommand): void {
+    const { number, state, reason, cmd, result } = settled;
+    if (number > this.last) return void this.#settledEarly.set(number, settled);
+    if (this.#settled.has(number) || this.#dismissed.has(number)) return;
+    const submission = this.#queued.get(number) ?? this.#awaited.get(number) ??
+      new QueuedSubmission(number, copyOf(cmd), this.#owner);
+    if (this.#queued.get(number) !== undefined) this.#unqueue(submission);
+    else this.#bytes += cmd.length;
+    submission.settle(state as "refused" | "unknown", reason, result);
+    this.#keep(submission);
+    // Not decided yet: a command that was refused before it was sent has a series all the same.
+    this.changed();
+    submission.reject(errorOf(state, reason, result));
+  }
+
+  /** Settles commands that have become known since another process has settled them. */
+  #settleEarly(): void {
+    for (const [number, settled] of this.#settledEarly) {
+      if (number > this.last) continue;
+      this.#settledEarly.delete(number);
+      this.settled(settled);
+    }
+  }
+
+  /** Takes note of a settled command that another process has dismissed. */
+  dismissed(number: number): void {
+    this.#settledEarly.delete(number);
+    const submission = this.#settled.get(number);
+    if (submission === undefined) return;
+    this.#settled.delete(number);
+    this.#bytes -= submission.bytes.length;
+    this.changed();
+  }
+
+  /** Settled submission of that number. */
+  settledAt(number: number): Submission | undefined {
+    return this.#settled.get(number);
   }
 
   /** Notifies listeners of the submissions of this turn, and of those that have become durable in it. */
@@ -212,16 +461,46 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   }
 
   #noteStored(submission: QueuedSubmission, number: number): QueuedSubmission {
+    if (this.#known.delete(submission)) {
+      this.#stored.push(submission);
+      this.#announce();
+      return submission;
+    }
+    if (number < this.undecided) return this.#noteDecided(submission, number);
     this.#storing.take(submission.id);
+    // The view has run it under another number.
+    if (submission.id !== number) this.generation++;
     this.last = submission.id = number;
     if (this.#outside === 0 && this.#hasRoom) this.#push(submission);
     else this.#leaveInStore(submission);
     this.#pending = undefined;
-    const poison = this.#poisoned.get(submission);
-    if (poison !== undefined) {
-      this.#poisoned.delete(submission);
-      this.refuse(submission, new ErrProposalRefused(`${poison}`));
-    }
+    this.#refusePoisoned(submission, submission);
+    if (this.#settledEarly.size > 0) this.#settleEarly();
+    this.#stored.push(submission);
+    this.#announce();
+    return submission;
+  }
+
+  /** Notes that a submission has become durable under a number that is decided: the state had it, and could not show that it is of this process. */
+  #noteDecided(
+    submission: QueuedSubmission,
+    number: number,
+  ): QueuedSubmission {
+    this.#bytes -= submission.bytes.length;
+    this.#poisoned.delete(submission);
+    this.#leaveStoring(submission);
+    this.generation++;
+    submission.id = number;
+    this.#refresh(submission);
+    const kept = this.#settled.get(number);
+    submission.reject(
+      errorOf(
+        kept?.state,
+        kept?.reason ??
+          `Submission ${number} was decided, its result is lost`,
+        kept?.refused,
+      ),
+    );
     this.#stored.push(submission);
     this.#announce();
     return submission;
@@ -231,21 +510,25 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   #noteFailed(failed: QueuedSubmission): void {
     this.#bytes -= failed.bytes.length;
     this.#poisoned.delete(failed);
-    const others = this.#storing.list().filter((one) => one !== failed);
-    this.#storing = new SequenceWindow();
-    this.#storing.skipTo(this.last + 1);
-    for (const one of others) one.id = this.#storing.push(one);
+    this.#leaveStoring(failed);
     this.generation++;
     this.changed();
   }
 
   /** Refuses a submission at which the machine threw in the view; once it is durable, if it is not yet. */
   poisoned(submission: QueuedSubmission, error: unknown): void {
-    if (this.#storing.get(submission.id) === submission) {
-      this.#poisoned.set(submission, error);
-    } else if (this.isQueued(submission)) {
-      this.refuse(submission, new ErrProposalRefused(`${error}`));
+    this.#poisoned.set(submission, error);
+    if (this.#storing.get(submission.id) !== submission) {
+      this.#refusePoisoned(submission, submission);
     }
+  }
+
+  /** Refuses the submission that another one at which the machine threw has become part of, if it is queued. */
+  #refusePoisoned(thrower: QueuedSubmission, into: QueuedSubmission): void {
+    if (!this.#poisoned.has(thrower)) return;
+    const error = new ErrProposalRefused(`${this.#poisoned.get(thrower)}`);
+    this.#poisoned.delete(thrower);
+    if (this.isQueued(into)) this.refuseHere(into, error);
   }
 
   readonly #owner: SubmissionOwner = {
@@ -269,6 +552,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   #push(submission: QueuedSubmission): void {
     this.#queued.skipTo(submission.id);
     this.#queued.push(submission);
+    this.groups.queued(submission);
     this.#queuedBytes += submission.bytes.length;
   }
 
@@ -388,11 +672,8 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     const submission = new QueuedSubmission(number, cmd, this.#owner);
     this.#settled.set(number, submission);
     submission.settle(state, reason, result);
-    submission.reject(
-      state === "refused"
-        ? new ErrProposalRefused(reason, { result })
-        : new ErrUnknownOutcome(reason),
-    );
+    this.groups.note(submission);
+    submission.reject(errorOf(state, reason, result));
   }
 
   // ------------------------------------------------------------ listing
@@ -444,6 +725,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
 
   /** Lists submissions from a number on as `Replica.pendingFrom()`. */
   async pendingFrom(cursor: number): Promise<PendingPage> {
+    if (this.#closed !== undefined) throw this.#closed;
     const submissions: QueuedSubmission[] = [];
     const settled = [...this.#settled.keys()].sort((a, b) => a - b);
     let next = Math.max(
@@ -574,6 +856,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
       this.#awaited.delete(id);
       this.#dropRecent(id);
     }
+    this.groups.left(submission);
     this.generation++;
     this.#fill();
   }
@@ -585,11 +868,23 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.#settled.set(submission.id, submission);
   }
 
-  #noteSettled(
-    { id: number, bytes: cmd, reason = "", refused: result }: QueuedSubmission,
-    state: SettledState,
-  ): void {
+  #noteSettled(submission: QueuedSubmission): void {
+    const { id: number, bytes: cmd, reason = "", refused: result } = submission;
+    const state = submission.state as SettledState;
     this.outbox.note({ settle: { number, state, reason, cmd, result } });
+  }
+
+  /** Settles a queued submission, which stays in the outbox until it is dismissed. */
+  #settle(
+    submission: QueuedSubmission,
+    state: "refused" | "unknown",
+    reason: string,
+    refused?: Result,
+  ): void {
+    this.#unqueue(submission);
+    submission.settle(state, reason, refused);
+    this.#keep(submission);
+    this.#noteSettled(submission);
   }
 
   /** Removes a submission whose command was applied, without settling its result. */
@@ -612,23 +907,79 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     settle(submission);
   }
 
-  /** Refuses a queued submission, which stays in the outbox until it is dismissed. */
+  /** Refuses a queued submission as the log has decided, which stays in the outbox until it is dismissed. */
   refuse(submission: QueuedSubmission, error: ErrProposalRefused): void {
-    this.#unqueue(submission);
-    submission.settle("refused", error.reason, refusedResult(error));
-    this.#keep(submission);
-    this.#noteSettled(submission, "refused");
-    this.changed();
+    this.#settleRefused(submission, error);
     submission.reject(error);
+  }
+
+  /**
+   * Refuses a queued submission of whose refusal the log has no record. Its state
+   * shows that at once; its result rejects once the refusal survives a power cut,
+   * since a command that comes back as queued would be sent.
+   */
+  refuseHere(submission: QueuedSubmission, error: ErrProposalRefused): void {
+    this.#settleRefused(submission, error);
+    this.#untold.push([submission, error]);
+    if (this.#isTelling) return;
+    // Never rejects: a failure is an event, and tried again.
+    void this.#tellRefusals();
+  }
+
+  /** Tells refusals once they are durable. */
+  async #tellRefusals(): Promise<void> {
+    const { env, event } = this.#parts.context;
+    this.#isTelling = true;
+    while (this.#untold.length > 0) {
+      const durable = this.#untold.slice();
+      try {
+        await this.outbox.flush();
+        for (const one of durable) {
+          const at = this.#untold.indexOf(one);
+          // Queued again, if another process has got the outbox.
+          if (at < 0) continue;
+          this.#untold.splice(at, 1);
+          const [submission, error] = one;
+          submission.reject(error);
+        }
+      } catch (error) {
+        if (this.#closed !== undefined) return this.#leaveUntold(this.#closed);
+        event({ type: "outbox failed", error });
+        this.#cancelTell = env.setTimer(() => {
+          this.#cancelTell = undefined;
+          // Never rejects: a failure is an event, and tried again.
+          void this.#tellRefusals();
+        }, RETRY_LAST_MS);
+        return;
+      }
+    }
+    this.#isTelling = false;
+  }
+
+  /** Rejects the results of submissions whose refusals may not be durable; they stay in the outbox. */
+  #leaveUntold(reason: unknown): void {
+    this.#isTelling = false;
+    for (const [submission] of this.#untold.splice(0)) {
+      submission.reject(reason);
+    }
+  }
+
+  #settleRefused(
+    submission: QueuedSubmission,
+    error: ErrProposalRefused,
+  ): void {
+    this.#settle(submission, "refused", error.reason, refusedResult(error));
+    this.groups.note(submission);
+    const next = this.groups.next(submission);
+    // One that was sent is decided by the cluster.
+    if (next !== undefined && next[0].id > this.sent) this.refuseHere(...next);
+    else this.changed();
   }
 
   /** Settles a queued submission as of unknown outcome; the caller calls `changed()`. */
   settleUnknown(submission: QueuedSubmission): void {
-    this.#unqueue(submission);
-    submission.settle("unknown", UNKNOWN);
-    this.#keep(submission);
-    this.#noteSettled(submission, "unknown");
-    submission.reject(new ErrUnknownOutcome(UNKNOWN));
+    this.#settle(submission, "unknown", UNKNOWN);
+    submission.reject(errorOf("unknown", UNKNOWN));
   }
 
   async #dismiss(submission: QueuedSubmission): Promise<void> {
@@ -649,7 +1000,6 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
   /** Writes a dismissal; if that fails, the submission can be dismissed again. */
   async #writeDismissed(submission: QueuedSubmission): Promise<void> {
     const { id: number, bytes } = submission;
-    const state = submission.state as SettledState;
     const { outbox } = this;
     const isForgotten = number <= this.#synced;
     if (isForgotten) outbox.note({ forget: number });
@@ -661,7 +1011,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     try {
       await outbox.flush();
     } catch (error) {
-      this.#noteSettled(submission, state);
+      this.#noteSettled(submission);
       throw error;
     }
     this.#settled.delete(number);
@@ -695,6 +1045,13 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.onDecided();
   }
 
+  /** Takes note that all commands up to a number are decided, as far as none of them is queued. */
+  passOver(number: number): void {
+    while (
+      this.undecided <= number && this.queuedAt(this.undecided) === undefined
+    ) this.decide(this.undecided);
+  }
+
   /** Number of decided commands whose effects are not known to be durable. */
   get unsynced(): number {
     return this.undecided - 1 - this.#synced;
@@ -706,7 +1063,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
    * user has seen until the next connection (U30).
    */
   synced(number: number): void {
-    if (number <= this.#synced || this.#closed !== undefined) return;
+    if (number <= this.#synced) return;
     this.#synced = number;
     this.outbox.note({ decided: number, known: this.#parts.machine.history });
     if (this.#dismissed.size > 0) this.#forgetDismissed();
@@ -719,4 +1076,15 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.#decidedEarly.clear();
     this.#forgetDismissed();
   }
+}
+
+/** Error with which a submission rejects that was settled before. */
+function errorOf(
+  state: Submission["state"] | SettledState | undefined,
+  reason: string,
+  result?: SettledCommand["result"],
+): Error {
+  return state === "refused"
+    ? new ErrProposalRefused(reason, { result })
+    : new ErrUnknownOutcome(reason);
 }

@@ -24,10 +24,12 @@ export type {
   Announcements,
   Checkpoint,
   CheckpointBoard,
+  KeeperRequest,
   Log,
   LogBatch,
   LogDB,
   LogInfo,
+  LogKeeper,
   LogReader,
   LogStorage,
   ReadOptions,
@@ -50,7 +52,10 @@ export type {
   Changes,
   Durability,
   ListOptions,
+  UpdateFound,
+  UpdateReads,
 } from "../store/store.ts";
+export type { LeaseMember, StoreLease } from "../store/lease.ts";
 
 export {
   compareSnapshots,
@@ -75,6 +80,8 @@ export {
   attachOutbox,
   BlockOutbox,
   type BlockOutboxOptions,
+  type JoinedOutboxQueue,
+  type JoiningParts,
   type OutboxClient,
   type OutboxQueue,
   type OutboxSession,
@@ -83,6 +90,8 @@ export {
   type QueueNote,
   type SettledCommand,
   type SettledState,
+  type SharedOutboxQueue,
+  type SharedOutboxStore,
 } from "../offline/mod.ts";
 export type { OutboxEvent } from "../nodehost/events.ts";
 export type { Outbox, OutboxParts, ReplicaOutbox } from "../nodehost/outbox.ts";

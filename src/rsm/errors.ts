@@ -106,3 +106,10 @@ export class ErrSystemBusy extends SampanError {
   /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrSystemBusy";
 }
+
+/** Error of a call during the recovery of a replica. */
+export function recoveringError(clusterID: bigint): ErrSystemBusy {
+  return new ErrSystemBusy(
+    `Replica of cluster ${clusterID} is recovering; try again later`,
+  );
+}

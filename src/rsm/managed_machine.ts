@@ -16,7 +16,9 @@ import type {
   IConcurrentStateMachine,
   IExtended,
   IFork,
+  IGroup,
   IHash,
+  IMerge,
   IOnDiskStateMachine,
   IRecoveredHash,
   IRefusal,
@@ -40,6 +42,7 @@ import { describe as describeValue } from "../describe.ts";
 import { ErrInvalidResult } from "./errors.ts";
 import { chain, isPromise, settleable } from "../async.ts";
 import { type HostState, type IHostState, isHostState } from "./host_state.ts";
+import type { IUpdateAll } from "./update_all.ts";
 
 /** Factory function of machines, with the kind of machine it makes. */
 export type MachineFactory =
@@ -59,6 +62,10 @@ export interface ManagedMachine {
   readonly refusal: ((result: Result) => string | undefined) | undefined;
   /** Calls `IAdmit.admit()`; undefined if the machine lacks it. */
   readonly admit: IAdmit["admit"] | undefined;
+  /** Calls `IMerge.merge()` and checks its answer; undefined if the machine lacks it. */
+  readonly merge: IMerge["merge"] | undefined;
+  /** Calls `IGroup.group()`; undefined if the machine lacks it. */
+  readonly group: IGroup["group"] | undefined;
   /** Changes of behaviour of the machine; undefined if it has none. */
   readonly activation: IActivation | undefined;
   /** Value of `IStateVersion.stateVersion`; 0 if the machine lacks it. */
@@ -203,23 +210,21 @@ function checkMachine(type: Type, machine: unknown): void {
  * @throws TypeError if it is neither
  */
 export function checkFactory({ type, create }: MachineFactory): void {
-  const { start } = requirementsOf(type);
-  if (typeof create !== "function") {
-    throw new TypeError(
-      `${start}() was given ${
-        describeValue(create)
-      }; pass a function that creates a machine, such as () => new Machine()`,
-    );
-  }
-  if (/^class\b/.test(Function.prototype.toString.call(create))) {
-    throw new TypeError(
-      `${start}() was given the class ${
-        (create as { readonly name: string }).name || "itself"
-      }; pass a function that creates a machine, such as () => new ${
-        (create as { readonly name: string }).name || "Machine"
-      }()`,
-    );
-  }
+  const isFunction = typeof create === "function";
+  const isClass = isFunction &&
+    /^class\b/.test(Function.prototype.toString.call(create));
+  if (isFunction && !isClass) return;
+  const name = isClass && (create as { readonly name?: string }).name;
+  const given = isClass
+    ? `the class ${name || "itself"}`
+    : describeValue(create);
+  throw new TypeError(
+    `${
+      requirementsOf(type).start
+    }() was given ${given}; pass a function that creates a machine, such as () => new ${
+      name || "Machine"
+    }()`,
+  );
 }
 
 /**
@@ -303,6 +308,8 @@ function manageCommon<
   | "hasHash"
   | "refusal"
   | "admit"
+  | "merge"
+  | "group"
   | "activation"
   | "stateVersion"
   | "fork"
@@ -317,7 +324,7 @@ function manageCommon<
   const { getHash } = machine as Partial<IHash>;
   const { getRecoveredHash } = machine as Partial<IRecoveredHash>;
   const { naLookup } = machine as Partial<IExtended>;
-  const { admit } = machine as Partial<IAdmit>;
+  const { admit, group } = machine as Partial<IAdmit & IGroup>;
   const checkHash = (hash: bigint, method = "getHash"): bigint => {
     if (typeof hash === "bigint" && isU64(hash)) return hash;
     throw new RangeError(
@@ -333,6 +340,8 @@ function manageCommon<
       ? machine as unknown as IActivation
       : undefined,
     admit: typeof admit === "function" ? admit.bind(machine) : undefined,
+    merge: mergeOf(machine),
+    group: typeof group === "function" ? group.bind(machine) : undefined,
     stateVersion: stateVersionOf(machine),
     fork: forkOf(machine, manage),
     open: () => 0,
@@ -371,6 +380,20 @@ function refusalOf(
       `${
         describe(machine, "refusal")
       } returned ${typeof reason}; return the reason as a string, or undefined`,
+    );
+  };
+}
+
+function mergeOf(machine: object): IMerge["merge"] | undefined {
+  const { merge } = machine as Partial<IMerge>;
+  if (typeof merge !== "function") return undefined;
+  return (first, second) => {
+    const merged: unknown = merge.call(machine, first, second);
+    if (merged === undefined || merged instanceof Uint8Array) return merged;
+    throw new TypeError(
+      `${
+        describe(machine, "merge")
+      } returned ${typeof merged}; return a command as a Uint8Array, or undefined`,
     );
   };
 }
@@ -431,10 +454,25 @@ function manageRegular(machine: IStateMachine): ManagedMachine {
       accept(entry, result);
     }
   };
+  const { updateAll } = machine as Partial<IUpdateAll>;
+  const updateAtOnce = async (entries: Entry[]): Promise<void> => {
+    const commands = entries.map(({ cmd }) => cmd);
+    const results: Result[] = [];
+    let failed: { readonly error: unknown } | undefined;
+    try {
+      await updateAll!.call(machine, commands, results);
+    } catch (error) {
+      failed = { error };
+    }
+    const applied = failed === undefined ? entries.length : results.length;
+    for (let i = 0; i < applied; i++) accept(entries[i]!, results[i]!);
+    if (failed !== undefined) throw failed.error;
+  };
   return {
     ...manageCommon(machine, manageRegular),
     type: RegularStateMachine,
-    update: (entries) => updateFrom(entries, 0),
+    update: (entries) =>
+      updateAll === undefined ? updateFrom(entries, 0) : updateAtOnce(entries),
     prepareSnapshot: () => undefined,
     saveSnapshot: (_context, w, files, stopped) =>
       machine.saveSnapshot(w, files, stopped),

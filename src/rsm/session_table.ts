@@ -619,6 +619,16 @@ function encodeSession(
   }
 }
 
+/** Decodes the sessions of an encoded table, the least recently used first. */
+export function decodeSessions(bytes: Uint8Array): SessionEntry<never>[] {
+  const reader = new ByteReader(bytes);
+  reader.varint();
+  return Array.from(
+    { length: reader.varint() },
+    () => decodeSession<never>(reader),
+  );
+}
+
 function decodeSession<L>(reader: ByteReader): SessionEntry<L> {
   const session: SessionEntry<L> = {
     index: reader.varint(),

@@ -20,7 +20,7 @@ import {
   type Result,
 } from "../statemachine/types.ts";
 import { ErrStoreFull } from "../store/errors.ts";
-import { ErrSystemBusy, MachineFailure } from "./errors.ts";
+import { MachineFailure, recoveringError } from "./errors.ts";
 import { isPromise, settleable } from "../async.ts";
 import { CallGuard, Op } from "./call_guard.ts";
 import { ErrNotImplemented } from "../statemachine/errors.ts";
@@ -306,12 +306,6 @@ export class StateMachine<L> {
     this.#skips = new SkippedEntries(options.skips);
     this.#nextSkip = this.#skips.after(0);
     this.#table = this.#newTable();
-  }
-
-  #recovering(): ErrSystemBusy {
-    return new ErrSystemBusy(
-      `Replica of cluster ${this.#clusterID} is recovering; try again later`,
-    );
   }
 
   #newTable(): SessionTable<L> {
@@ -822,7 +816,7 @@ export class StateMachine<L> {
     if (!(error instanceof ErrStoreFull) || room === undefined) {
       this.#updateFailed = this.#failedEntries();
       // Part of the batch may be applied: no read and no save may see it.
-      this.guard.fail(this.#recovering());
+      this.guard.fail(recoveringError(this.#clusterID));
       throw error;
     }
     return room(error).then(() => this.#update());
@@ -1078,7 +1072,7 @@ export class StateMachine<L> {
         await recover(this.#rows(index, epoch, table));
         await this.syncNow();
       } catch (error) {
-        this.guard.fail(this.#recovering());
+        this.guard.fail(recoveringError(this.#clusterID));
         throw error;
       }
       this.#table = table;

@@ -26,9 +26,14 @@ import { ErrUnknownOutcome } from "../log/errors.ts";
 import { ErrClosed } from "../statemachine/errors.ts";
 import { ErrStoreCorrupted } from "../store/errors.ts";
 import { SerialQueue } from "../store/group_commit.ts";
+import type { StoreLease } from "../store/lease.ts";
 import { rangeOf } from "../store/names.ts";
 import type { BlockStore } from "../store/store.ts";
-import { ErrSnapshotCorrupted, ErrSnapshotNotFound } from "./errors.ts";
+import {
+  ErrSnapshotCorrupted,
+  ErrSnapshotNotFound,
+  incompleteError,
+} from "./errors.ts";
 import { nameOf, parseName } from "./snapshot_name.ts";
 import {
   clustersOf,
@@ -115,6 +120,8 @@ export class BlockSnapshotStore implements SnapshotStore {
   #made = 0;
   /** Set once the leftovers of a crash were removed; from then on, blocks without an info block may belong to a snapshot being written. */
   #swept = false;
+  /** Lease under which several processes use the store. */
+  #lease: StoreLease | undefined;
   /** Changes to the list of snapshots, one at a time. */
   readonly #changes = new SerialQueue();
   #closing: Promise<void> | undefined;
@@ -146,6 +153,8 @@ export class BlockSnapshotStore implements SnapshotStore {
   /** Lists the snapshots, from memory if possible. A failed listing is repeated by the next call. */
   async #load(): Promise<Map<string, StoredSnapshot>> {
     this.#check();
+    // Another process changes them.
+    if (this.#lease?.isHeld === false) return await this.#read();
     this.#snapshots ??= this.#read();
     try {
       return await this.#snapshots;
@@ -168,6 +177,7 @@ export class BlockSnapshotStore implements SnapshotStore {
       snapshots.set(info.id, { info, damage: await this.#damageOf(key) });
       this.#made = Math.max(this.#made, parseInt(info.id));
     }
+    if (this.#lease?.isHeld === false) return snapshots;
     if (!this.#swept) await this.#sweep(snapshots);
     this.#swept = true;
     return snapshots;
@@ -216,9 +226,7 @@ export class BlockSnapshotStore implements SnapshotStore {
         const { size } = chunks;
         if (size === undefined) {
           this.#check();
-          throw new Error(
-            "Snapshot is incomplete: close its writable before commit()",
-          );
+          throw incompleteError();
         }
         const imported = options?.imported ?? false;
         const made = { ...header, id, size, files: totals.files, imported };
@@ -298,6 +306,18 @@ export class BlockSnapshotStore implements SnapshotStore {
     return [...(await this.#load()).values()].map(({ info }) => info)
       .filter((info) => info.clusterID === clusterID)
       .sort((a, b) => compareSnapshots(a, b) || (a.id < b.id ? 1 : -1));
+  }
+
+  /** Shares the store between processes under a lease. */
+  share(lease: StoreLease): void {
+    this.#lease = lease;
+    this.#store.share?.(lease);
+    lease.add({
+      forget: () => {
+        this.#snapshots = undefined;
+        this.#swept = false;
+      },
+    });
   }
 
   /** Ids of the clusters that have a snapshot here, in ascending order. */

@@ -136,3 +136,10 @@ export class ErrFileIsDirectory extends SampanError {
     this.path = path;
   }
 }
+
+/** Error of a commit before everything of the snapshot was written. */
+export function incompleteError(): Error {
+  return new Error(
+    "Snapshot is incomplete: close its writable before commit()",
+  );
+}

@@ -9,7 +9,7 @@
 
 import { ErrClosed } from "../statemachine/errors.ts";
 import { type Chunks, collectChunks, replayChunks } from "./memory_stream.ts";
-import { ErrSnapshotNotFound } from "./errors.ts";
+import { ErrSnapshotNotFound, incompleteError } from "./errors.ts";
 import {
   clustersOf,
   compareSnapshots,
@@ -49,9 +49,7 @@ export class MemorySnapshotStore implements SnapshotStore {
         this.#check();
         if (info) return info;
         if (!written) {
-          throw new Error(
-            "Snapshot is incomplete: close its writable before commit()",
-          );
+          throw incompleteError();
         }
         const id = `${++this.#made}`;
         const [chunks, size] = written;

@@ -8,6 +8,7 @@
 
 import type { MaybePromise } from "../statemachine/types.ts";
 import type { Epoch } from "../log/history.ts";
+import type { StoreLease } from "../store/lease.ts";
 import type { Type } from "../statemachine/types.ts";
 
 /** Hash of a state machine's state, with its state version. */
@@ -105,6 +106,8 @@ export interface SnapshotStore extends AsyncDisposable {
   remove(info: SnapshotInfo): MaybePromise<void>;
   /** Ids of the clusters that have a snapshot here, in ascending order, if the store can list them. */
   clusters?(): MaybePromise<readonly bigint[]>;
+  /** Shares the store between processes under a lease, of which only the holder uses it; called before the first use. */
+  share?(lease: StoreLease): void;
   /** Closes the store, after which its other methods fail; idempotent. */
   close(): Promise<void>;
 }

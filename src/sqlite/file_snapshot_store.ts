@@ -22,6 +22,7 @@ import { join } from "node:path";
 import {
   ErrSnapshotCorrupted,
   ErrSnapshotNotFound,
+  incompleteError,
 } from "../snapshot/errors.ts";
 import {
   type NamedSnapshot,
@@ -153,9 +154,7 @@ export class FileSnapshotStore implements SnapshotStore {
   ): SnapshotInfo {
     const snapshots = this.#open();
     if (!sink.isComplete) {
-      throw new Error(
-        "Snapshot is incomplete: close its writable before commit()",
-      );
+      throw incompleteError();
     }
     const imported = options?.imported ?? false;
     const order = ++this.#made;

@@ -37,7 +37,10 @@ export type {
   Changes,
   Durability,
   ListOptions,
+  UpdateFound,
+  UpdateReads,
 } from "../store/store.ts";
+export type { LeaseMember, StoreLease } from "../store/lease.ts";
 export { type BackupOptions, type BackupProgress } from "./backup.ts";
 export * from "./data_folder.ts";
 export * from "./directory_file_store.ts";

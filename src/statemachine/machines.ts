@@ -259,6 +259,40 @@ export interface IAdmit {
 }
 
 /**
+ * Optional, beyond Dragonboat's contract: merging of neighbouring commands in the
+ * outbox of a device, such as two overwrites of one row. A command that may have been
+ * sent is never merged.
+ */
+export interface IMerge {
+  /**
+   * Returns one command in the place of two, of which `second` was submitted directly
+   * after `first`; undefined to leave both. On every state it must have the effect
+   * of both, one after the other. It is decided as one: its result is that of both
+   * submissions, and if it is refused, both are. A pure function of its arguments,
+   * which it neither changes nor retains; it may return one of them.
+   */
+  merge(first: Uint8Array, second: Uint8Array): Uint8Array | undefined;
+}
+
+/** Group of commands of one device of which each makes sense only if those before it were not refused. */
+export interface CommandGroup {
+  /** Key of the group. */
+  readonly key: string;
+  /** Refusal of a command after a refused one of its group. */
+  readonly refusal: { readonly reason: string; readonly result: Result };
+}
+
+/**
+ * Optional, beyond Dragonboat's contract: groups of commands, such as an edit, the
+ * undoing of it, and that done once more. The outbox of a device sends a command once
+ * those of its group before it are decided, and refuses it if one of them was refused.
+ */
+export interface IGroup {
+  /** Returns the group of a command; undefined if it is in none. A pure function. */
+  group(cmd: Uint8Array): CommandGroup | undefined;
+}
+
+/**
  * Optional, beyond Dragonboat's contract: changes of behaviour, each of which counts
  * from a command in the log on, which the host that orders the cluster appends.
  */

@@ -15,6 +15,8 @@ import type {
   Changes,
   Durability,
   ListOptions,
+  UpdateFound,
+  UpdateReads,
 } from "./store.ts";
 
 /** In-memory {@linkcode BlockStore}, for tests and for pages without persistent storage. */
@@ -28,7 +30,8 @@ export class MemoryBlockStore implements BlockStore {
 
   /** Creates an empty store, whose identity is drawn from `env`. */
   constructor(options: { readonly env?: Env | undefined } = {}) {
-    this.#identity = (options.env ?? systemEnv).random64().toString(16);
+    this.#identity = (options.env ?? systemEnv).random64()
+      .toString(16).padStart(16, "0");
   }
 
   #check(): void {
@@ -80,6 +83,18 @@ export class MemoryBlockStore implements BlockStore {
       if (!this.#blocks.has(key)) this.#sorted = undefined;
       this.#blocks.set(key, copyOf(bytes));
     }
+  }
+
+  /** Reads blocks and makes the changes that `decide` returns for them, in one atomic step. */
+  update(
+    { keys, lastOf: [from, to] }: UpdateReads,
+    decide: (found: UpdateFound) => Changes | undefined,
+    durability: Durability,
+  ): boolean {
+    const [last] = this.list(from, to, { limit: 1, reverse: true });
+    const changes = decide({ blocks: this.get(keys), last });
+    if (changes !== undefined) this.write(changes, durability);
+    return changes !== undefined;
   }
 
   #delete(key: string): void {

@@ -12,6 +12,7 @@
  */
 
 import type { MaybePromise } from "../statemachine/types.ts";
+import type { StoreLease } from "./lease.ts";
 
 /** Named block of bytes. */
 export interface Block {
@@ -54,6 +55,22 @@ export interface ListOptions {
   readonly reverse?: boolean;
 }
 
+/** Blocks that `BlockStore.update()` reads. */
+export interface UpdateReads {
+  /** Names of blocks. */
+  readonly keys: readonly string[];
+  /** Range of names of which the last block is read. */
+  readonly lastOf: readonly [from: string, to: string];
+}
+
+/** Blocks that `BlockStore.update()` has read. */
+export interface UpdateFound {
+  /** Contents of the named blocks, undefined for each name without a block. */
+  readonly blocks: readonly (Uint8Array | undefined)[];
+  /** Last block of the range, if there is one. */
+  readonly last: Block | undefined;
+}
+
 /**
  * Named blocks in durable storage, opened by the first call that needs it. Calls
  * may overlap: writes take effect in the order of the calls, each completely or
@@ -87,6 +104,21 @@ export interface BlockStore extends AsyncDisposable {
    * @throws ErrClusterClosed after `close()`
    */
   write(changes: Changes, durability: Durability): MaybePromise<void>;
+  /**
+   * Reads blocks and makes the changes that `decide` returns for them, in one atomic
+   * step; resolves with false if it returned none. With `isShared`, a process may
+   * call it that does not hold the lease of the store (`share()`).
+   *
+   * @throws as `write()`
+   */
+  update?(
+    reads: UpdateReads,
+    decide: (found: UpdateFound) => Changes | undefined,
+    durability: Durability,
+    isShared: boolean,
+  ): MaybePromise<boolean>;
+  /** Shares the store between processes under a lease; called before its first use. */
+  share?(lease: StoreLease): void;
   /**
    * Checks that written data is still in place, for stores whose data can change
    * while they are open, such as files. Does nothing if the store is not open.

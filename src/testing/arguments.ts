@@ -11,7 +11,11 @@ import { fc } from "../deps/fast_check.ts";
 import { decodeCommand, encodeCommand } from "../typed/command.ts";
 import type { AnyCommand, MachineCore } from "../typed/core.ts";
 import { ErrInvalidArguments } from "../typed/errors.ts";
-import { type JSONSchema, jsonSchemaOf } from "../typed/json_schema.ts";
+import {
+  type JSONSchema,
+  jsonSchemaOf,
+  type ToJSONSchema,
+} from "../typed/json_schema.ts";
 import type { Plain } from "../typed/plain.ts";
 import { parseArguments } from "../typed/schema.ts";
 import type { Samples } from "./options.ts";
@@ -217,6 +221,7 @@ function argumentsOf(
   name: string,
   { args: schema }: AnyCommand,
   given: Samples<unknown> | undefined,
+  toJSONSchema: ToJSONSchema | undefined,
 ): fc.Arbitrary<Plain> {
   if (given !== undefined) {
     const samples = isList(given)
@@ -224,13 +229,13 @@ function argumentsOf(
       : given as unknown as fc.Arbitrary<unknown>;
     return samples.map((value) => parseArguments(name, schema, value) as Plain);
   }
-  const found = jsonSchemaOf(schema, "input");
+  const found = jsonSchemaOf(schema, "input", toJSONSchema);
   const derived = found === undefined ? undefined : arbitraryOf(found);
   if (derived === undefined) {
     throw new TypeError(
       `Arguments of command ${name} cannot be drawn: its schema (${
         schema["~standard"].vendor
-      }) offers no JSON Schema that can be used; give samples as commands.${name}`,
+      }) offers no JSON Schema that can be used; give samples as commands.${name}, or the converter of the library as toJSONSchema`,
     );
   }
   let refused = 0;
@@ -253,10 +258,18 @@ function argumentsOf(
     .map((one) => one!.args);
 }
 
+/** Source of the arguments of commands. */
+export interface ArgumentSource {
+  /** Samples by the names of their commands. */
+  readonly commands?: ArgumentSamples | undefined;
+  /** Converter for schemas of a library that offers no JSON Schema. */
+  readonly toJSONSchema?: ToJSONSchema | undefined;
+}
+
 /** Arbitrary of the encoded commands of a definition. */
 export function commandsOf(
   core: MachineCore,
-  given: ArgumentSamples = {},
+  { commands: given = {}, toJSONSchema }: ArgumentSource,
 ): fc.Arbitrary<Uint8Array> {
   for (const name of Object.keys(given)) {
     if (!core.commands.has(name)) {
@@ -272,7 +285,7 @@ export function commandsOf(
       at: fc.nat({ max: 3 }).map((n) => 1_700_000_000_000 + n * 60_000),
       by: fc.constantFrom(null, "ann", "bob"),
       seed: fc.uint8Array({ minLength: 16, maxLength: 16 }),
-      args: argumentsOf(name, command, given[name]),
+      args: argumentsOf(name, command, given[name], toJSONSchema),
     })
   );
   const changes = [...core.changes].map((args) =>

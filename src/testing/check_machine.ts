@@ -9,6 +9,7 @@
 import {
   checkOptions,
   isCount,
+  isFunction,
   isNumber,
   isObject,
   isText,
@@ -22,6 +23,7 @@ import {
   type TypedQuery,
 } from "../typed/core.ts";
 import type { MachineDefinition, QueryArguments } from "../typed/mod.ts";
+import type { ToJSONSchema } from "../typed/json_schema.ts";
 import { encodePlain } from "../typed/plain.ts";
 import { TableCore } from "../typed/table.ts";
 import { type ArgumentSamples, commandsOf, showCommand } from "./arguments.ts";
@@ -39,6 +41,13 @@ export interface CheckMachineOptions<I = unknown, Q = unknown>
    */
   readonly commands?: { readonly [K in keyof I]?: Samples<I[K]> };
   /**
+   * Converts schemas of a library that offers no JSON Schema by itself, as valibot and
+   * zod/mini: `toJsonSchema` of `@valibot/to-json-schema`, `z.toJSONSchema`.
+   *
+   * @default {none}
+   */
+  readonly toJSONSchema?: ToJSONSchema;
+  /**
    * Lists of arguments of queries, by the name of the query.
    *
    * @default {no arguments, for queries that take none}
@@ -51,6 +60,7 @@ export interface CheckMachineOptions<I = unknown, Q = unknown>
 /** Checks of the options of {@linkcode checkMachine}. */
 export const MACHINE_CHECKS: OptionChecks<CheckMachineOptions> = {
   commands: optional(isObject),
+  toJSONSchema: optional(isFunction),
   queries: optional(isObject),
   seed: optional(isNumber(-Infinity, Infinity)),
   path: optional(isText),
@@ -98,13 +108,16 @@ export async function checkMachine<S, I, R, Q>(
   options: CheckMachineOptions<I, Q> = {},
 ): Promise<void> {
   checkOptions("Options of checkMachine()", options, MACHINE_CHECKS);
-  const { commands, queries = {}, ...others } = options;
+  const { commands, toJSONSchema, queries = {}, ...others } = options;
   const core = coreOf(definition);
   const named = queriesOf(core, queries);
   await checkConcurrentStateMachine({
     ...others,
     create: definition.create,
-    commands: commandsOf(core, commands as ArgumentSamples),
+    commands: commandsOf(core, {
+      commands: commands as ArgumentSamples | undefined,
+      toJSONSchema,
+    }),
     queries: [...named, wholeState],
     naQueries: [
       new Uint8Array(),

@@ -128,12 +128,15 @@ export async function checkUpgrade<OS, I, OR, OQ, S, NI, R, Q>(
       `Machine ${next.name} with state version ${next.version} is no newer version of ${old.name} with ${old.version}`,
     );
   }
-  const { commands, maxCommands: maxLength = 12, runs = 100 } = options;
+  const { maxCommands: maxLength = 12, runs = 100, toJSONSchema } = options;
   const core = coreOf(old);
   const queries = answeredAlike(old, next, options.queries);
   let found: { detail: string; commands: readonly Uint8Array[] } | undefined;
   const histories = fc.array(
-    commandsOf(core, commands as ArgumentSamples | undefined),
+    commandsOf(core, {
+      commands: options.commands as ArgumentSamples | undefined,
+      toJSONSchema,
+    }),
     { minLength: 1, maxLength, size: "max" },
   );
   const details = await fc.check(

@@ -171,6 +171,42 @@ const CASES: readonly OutboxCase[] = [
     },
   },
   {
+    rule: "U41",
+    name:
+      "merge(), if there is one, replaces the last command while it was never sent and is not settled, and otherwise adds a command",
+    async run({ port: outbox, reopen: again }): Promise<void> {
+      const queue = await outbox.open(1n, IGNORE);
+      if (queue.merge === undefined) return await queue.close();
+      const merge = async (last: number, name: string): Promise<string> =>
+        `${await queue.merge!(last, command(`${name}!`), command(name))}`;
+      await addAll(queue, "a", "b");
+      const found = [
+        await merge(2, "c"),
+        await merge(1, "d"),
+        await merge(2, "e"),
+      ];
+      await queue.assign(SESSION, 4);
+      found.push(await merge(4, "f"), await merge(5, "g"));
+      const settle = {
+        number: 5,
+        state: "refused",
+        reason: "",
+        cmd: command("g"),
+      } as const;
+      queue.note({ settle });
+      found.push(await merge(5, "h"));
+      check(
+        found.join() === "2,3,4,5,5,6",
+        `merge() returned ${found.join()}, not 2,3,4,5,5,6`,
+      );
+      await queue.close();
+      outbox = await again();
+      const second = await outbox.open(1n, IGNORE);
+      checkContents(second, "0; a,c!,d,e,g!,h; 4; 5 refused  g");
+      await second.close();
+    },
+  },
+  {
     rule: "H14",
     name:
       "session, holders and send limit are stored, and commands that are sent at once raise the limit",

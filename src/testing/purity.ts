@@ -1,12 +1,14 @@
 /**
  * Properties of operations that must not change the state: reads, saves, and changes
- * of buffers that were passed to the machine (R4, R6, R11, C3, E1, E2).
+ * of buffers that were passed to the machine (R4, R6, R11, C3, E1, E2); and merging,
+ * which must not change their effect (E3).
  *
  * This module is browser compatible.
  *
  * @module
  */
 
+import { isSameBytes } from "../bytes.ts";
 import { RegularStateMachine, type Result } from "../statemachine/types.ts";
 import { withSeededGlobals } from "./seeded_globals.ts";
 import {
@@ -16,7 +18,7 @@ import {
   runOf,
   type RunOptions,
 } from "./property.ts";
-import { entriesOf, type History } from "./history.ts";
+import { entriesOf, type History, type LogEntry } from "./history.ts";
 import type { Fixture } from "./fixture.ts";
 import type { Probe } from "./probe.ts";
 import { copyResult, equalResults } from "./result.ts";
@@ -179,6 +181,68 @@ async function refusals(fixture: Fixture, history: History): Promise<void> {
   );
 }
 
+/** Merges two commands twice; it must not change them (E3). */
+function mergeOf(
+  { subject: { merge } }: Probe,
+  commands: readonly [Uint8Array, Uint8Array],
+): Uint8Array | undefined {
+  const ask = (): Uint8Array | undefined => {
+    const [first, second] = [commands[0].slice(), commands[1].slice()];
+    let merged: unknown;
+    try {
+      merged = merge!(first, second);
+    } catch (cause) {
+      throw new Breach("E3", `merge() threw ${show(cause)}`, { cause });
+    }
+    if (merged !== undefined && !(merged instanceof Uint8Array)) {
+      throw new Breach(
+        "E3",
+        `merge() returned ${show(merged)}, neither a Uint8Array nor undefined`,
+      );
+    }
+    if (!isSameBytes(first, commands[0]) || !isSameBytes(second, commands[1])) {
+      throw new Breach("E3", "merge() changes the commands it is given");
+    }
+    return merged?.slice();
+  };
+  const merged = ask();
+  const again = ask();
+  const isSame = merged === undefined || again === undefined
+    ? merged === again
+    : isSameBytes(merged, again);
+  if (isSame) return merged;
+  throw new Breach(
+    "E3",
+    `merge() gives ${show(merged)} and ${show(again)} for the same commands`,
+  );
+}
+
+/** Checks that a merged command has the effect of its two (E3). */
+async function merges(fixture: Fixture, history: History): Promise<void> {
+  const apart = await fixture.fresh();
+  if (apart.subject.merge === undefined || fixture.options.usesIndex) return;
+  const entries = entriesOf(history);
+  const merged: LogEntry[] = [];
+  for (const entry of entries) {
+    const before = merged.at(-1);
+    const cmd = before && mergeOf(apart, [before.cmd, entry.cmd]);
+    if (cmd === undefined) merged.push(entry);
+    else merged[merged.length - 1] = { index: entry.index, cmd };
+  }
+  if (merged.length === entries.length) return;
+  await apart.apply(history, entries);
+  const together = await fixture.fresh();
+  await together.apply(history, merged);
+  expectSame(
+    fixture,
+    history,
+    "E3",
+    "Commands that merge() returned do something else than those in whose place they are",
+    await apart.observe(history),
+    await together.observe(history),
+  );
+}
+
 /** Properties of this module. */
 export const purityProperties: readonly Property[] = [
   { name: "lookup()", run: unchanged("R4", "lookup()", lookups) },
@@ -203,4 +267,5 @@ export const purityProperties: readonly Property[] = [
   { name: "answers", run: answers },
   { name: "lasting answers", run: lastingAnswers },
   { name: "refusals", run: refusals },
+  { name: "merges", run: merges },
 ];

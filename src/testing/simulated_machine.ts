@@ -14,6 +14,7 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
+import type { RemoteLogDB } from "../sync/client/remote_log_db.ts";
 import type { CoreOptions } from "../sync/server/options.ts";
 import {
   type App,
@@ -25,7 +26,6 @@ import { derivedSeed, SimulatedClock } from "./simulated_clock.ts";
 import type { Cut } from "./simulated_network.ts";
 import {
   simulate,
-  type SimulatedComputer,
   type SimulatedDevice,
   type SimulatedWorld,
 } from "./simulated_world.ts";
@@ -49,17 +49,11 @@ const CHECKS: OptionChecks<SimulateMachineOptions> = {
 
 /** Device of a simulated world with the application's typed access. */
 export interface MachineDevice<I, R, Q, S>
-  extends Omit<SimulatedComputer, "replica"> {
+  extends Omit<SimulatedDevice, "replica"> {
   /** Typed access to the replica of the running process; the author is the name of the device. */
   readonly app: App<I, R, Q, S>;
   /** Replica of the running process. */
   readonly replica: Replica<TypedQuery, unknown>;
-  /** True while it has no network. */
-  readonly isOffline: boolean;
-  /** Takes the network away; an open connection fails as `how` says. @default {"clean"} */
-  goOffline(how?: Cut): void;
-  /** Gives the network back. */
-  goOnline(): void;
 }
 
 /** Server and devices of a typed application in simulated network and time. */
@@ -104,6 +98,10 @@ class Device<I, R, Q, S> implements MachineDevice<I, R, Q, S> {
 
   get host(): NodeHost {
     return this.#device.host;
+  }
+
+  get logDB(): RemoteLogDB {
+    return this.#device.logDB;
   }
 
   get isRunning(): boolean {

@@ -11,6 +11,7 @@ import type {
   IConcurrentStateMachine,
   IExtended,
   IHash,
+  IMerge,
   IOnDiskStateMachine,
   IRefusal,
   IStateMachine,
@@ -56,6 +57,9 @@ export interface Subject {
   readonly getHash: (() => MaybePromise<unknown>) | undefined;
   readonly naLookup: ((query: Uint8Array) => MaybePromise<unknown>) | undefined;
   readonly refusal: ((result: Result) => unknown) | undefined;
+  readonly merge:
+    | ((first: Uint8Array, second: Uint8Array) => unknown)
+    | undefined;
 }
 
 type AnyMachine = IStateMachine | IConcurrentStateMachine | IOnDiskStateMachine;
@@ -72,9 +76,10 @@ function common(
   | "getHash"
   | "naLookup"
   | "refusal"
+  | "merge"
 > {
-  const { getHash, naLookup, refusal } = machine as Partial<
-    IHash & IExtended & IRefusal
+  const { getHash, naLookup, refusal, merge } = machine as Partial<
+    IHash & IExtended & IRefusal & IMerge
   >;
   return {
     machine,
@@ -85,6 +90,7 @@ function common(
     getHash: getHash?.bind(machine),
     naLookup: naLookup?.bind(machine),
     refusal: refusal?.bind(machine),
+    merge: merge?.bind(machine),
   };
 }
 

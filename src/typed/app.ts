@@ -13,6 +13,7 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
+import { isSameBytes } from "../bytes.ts";
 import { describe } from "../describe.ts";
 import { ErrProposalRefused } from "../rsm/errors.ts";
 import type { Submission } from "../nodehost/outbox.ts";
@@ -24,14 +25,14 @@ import {
   coreOf,
   LibraryQuery,
   type Rejected,
+  shownArguments,
   type TypedQuery,
-  upcast,
   WatchedQuery,
 } from "./core.ts";
 import type { MachineDefinition } from "./definition.ts";
 import { ErrInvalidArguments } from "./errors.ts";
 import { EditHistory, editSeed, type SeededCall } from "./history.ts";
-import { isSameMarks, type Marks, marksQuery } from "./marks.ts";
+import { type Marks, marksQuery } from "./marks.ts";
 import { newSeed } from "./random.ts";
 import { codeOf, type LibraryCode, valueOf } from "./result.ts";
 import { parseArguments } from "./schema.ts";
@@ -48,8 +49,10 @@ export type Outcome<R> =
 /** Command of an application, as submitted. */
 export interface Edit<R> {
   /**
-   * Outcome, once the cluster has decided the command. Rejects only if that cannot
-   * be known, as the result of a submission does.
+   * Outcome, once the cluster has decided the command. Rejects as the result of a
+   * submission does: with `ErrProposalRefused` if the server refused the command
+   * itself, as its `validate` does, and with another error if the outcome cannot be
+   * known.
    */
   readonly result: Promise<Outcome<R>>;
 }
@@ -60,7 +63,7 @@ export interface PendingEdit {
   readonly id: number;
   /** Name of the command. */
   readonly name: string;
-  /** Arguments, of the newest version. */
+  /** Arguments, of the newest version; as they are stored, if an upcast throws. */
   readonly args: unknown;
   /** State of the submission. */
   readonly state: "queued" | "applied" | "refused" | "unknown";
@@ -152,9 +155,11 @@ export interface App<I, R, Q, S = unknown> {
   /**
    * Undoes the newest edit of this author on this device whose command has an
    * `inverse`: submits the command that it gives. Resolves once that is durable,
-   * with undefined if there is nothing to undo. Works offline. The command is
-   * decided on its own when it arrives, even if the edit itself is refused; if it is
-   * rejected, the edit can be neither undone nor redone any more.
+   * with undefined if there is nothing to undo. Works offline. The command is sent
+   * once the edit is decided. If the edit is refused, it is refused as well, with the
+   * code `sampan:edit-refused`, and is never run; otherwise it is decided on its own
+   * when it arrives. If it is rejected, the edit can be neither undone nor redone any
+   * more.
    *
    * At most `UNDO_EDITS_MAX` edits can be undone. After a restart those can that are
    * still queued.
@@ -174,16 +179,13 @@ export interface App<I, R, Q, S = unknown> {
 
 /** Outcome of a result, or of the error in its place. */
 async function outcomeOf<R>(result: Promise<Result>): Promise<Outcome<R>> {
-  let decided: Result;
-  try {
-    decided = await result;
-  } catch (error) {
-    if (!(error instanceof ErrProposalRefused)) throw error;
-    const code = error.result && codeOf(error.result);
-    // Refused by the server, not by the machine.
-    if (code === undefined) throw error;
-    return { ok: false, code } as Outcome<R>;
-  }
+  const decided = await result.catch((error) => {
+    if (error instanceof ErrProposalRefused && error.result !== undefined) {
+      return error.result;
+    }
+    // Refused by the server, not by the machine, or of unknown outcome.
+    throw error;
+  });
   const code = codeOf(decided);
   return (code === undefined
     ? { ok: true, value: valueOf(decided) }
@@ -229,14 +231,7 @@ export function typed<S, I, R, Q>(
     const { args: schema, version } = command;
     const args = parseArguments(name, schema, input) as never;
     const at = Math.max(0, Math.floor(now()));
-    const cmd = encodeCommand({
-      name,
-      version,
-      at,
-      by: author(),
-      seed,
-      args,
-    });
+    const cmd = encodeCommand({ name, version, at, by: author(), seed, args });
     return editOf(await replica.submit(cmd));
   };
   const history = new EditHistory<Edit<unknown>>({
@@ -253,9 +248,14 @@ export function typed<S, I, R, Q>(
       await replica.staleRead(query);
     },
   });
-  const edit = (name: string, args: unknown): Promise<Edit<unknown>> => {
+  const edit = async (
+    name: string,
+    args: unknown,
+  ): Promise<Edit<unknown>> => {
     const call = { name, args, seed: editSeed(seed()) };
-    return history.isUndoable(name) ? history.add(call) : submit(call);
+    return await history.edit(() =>
+      history.isUndoable(name) ? history.add(call) : submit(call)
+    );
   };
   for (const submission of replica.pending()) {
     const envelope = decodeCommand(submission.cmd);
@@ -289,7 +289,6 @@ export function typed<S, I, R, Q>(
             edit: pendingOf(commands, submission),
           })),
       }),
-      { equal: isSameMarks as (one: unknown, other: unknown) => boolean },
     ) as Watch<Marks<S, PendingEdit>>,
     undo: () => history.undo() as Promise<Edit<R[keyof R]> | undefined>,
     redo: () => history.redo() as Promise<Edit<R[keyof R]> | undefined>,
@@ -310,20 +309,31 @@ function editOf(submission: Submission): Edit<unknown> {
   return { result };
 }
 
+/** Pending edits of submissions: each is the same object until the submission changes. */
+const edits = /* @__PURE__ */ new WeakMap<
+  Submission,
+  { readonly cmd: Uint8Array; readonly edit: PendingEdit }
+>();
+
 function pendingOf(
   commands: ReadonlyMap<string, AnyCommand>,
   submission: Submission,
 ): PendingEdit {
-  const envelope = decodeCommand(submission.cmd);
-  const command = envelope && commands.get(envelope.name);
-  return {
-    id: submission.id,
+  const { id, cmd, state } = submission;
+  const known = edits.get(submission);
+  if (
+    known?.edit.id === id && known.edit.state === state &&
+    isSameBytes(known.cmd, cmd)
+  ) return known.edit;
+  const envelope = decodeCommand(cmd);
+  const edit: PendingEdit = {
+    id,
     name: envelope?.name ?? "",
-    args: command && envelope.version <= command.version
-      ? upcast(command, envelope)
-      : envelope?.args,
-    state: submission.state,
+    args: envelope && shownArguments(commands.get(envelope.name), envelope),
+    state,
     code: submission.reason,
     dismiss: () => submission.dismiss(),
   };
+  edits.set(submission, { cmd, edit });
+  return edit;
 }

@@ -25,7 +25,7 @@ const FORMAT = 1;
 /** Length of a seed, in bytes. */
 export const SEED_BYTES = 16;
 
-/** Decoded command. */
+/** Command with what is stored beside its arguments. */
 export interface Envelope {
   /** Name of the command; empty for the activation of a change. */
   readonly name: string;
@@ -70,47 +70,55 @@ export function encodeActivation(change: string): Uint8Array<ArrayBuffer> {
   });
 }
 
-/** Command without its arguments, for a decision about it. */
-export type EnvelopeHead = Pick<Envelope, "name" | "version" | "by">;
+/** Envelope in bytes. Few commands need their seed, and a view costs more than a short text. */
+class EncodedEnvelope implements Envelope {
+  readonly name: string;
+  readonly version: number;
+  readonly at: number;
+  readonly by: string | null;
+  args: Plain = null;
+  readonly #bytes: Uint8Array;
+  readonly #seedAt: number;
 
-/** Decodes the beginning of a command; undefined for bytes that are not a command. */
-export function decodeHead(bytes: Uint8Array): EnvelopeHead | undefined {
-  return attempt(() => {
-    const reader = new PlainReader(bytes);
-    if (reader.u8() !== FORMAT) return undefined;
-    const name = reader.string();
-    const version = reader.varint();
-    reader.varint();
+  constructor(reader: PlainReader, bytes: Uint8Array) {
+    this.name = reader.name();
+    this.version = reader.varint();
+    this.at = reader.varint();
     const flag = reader.u8();
-    if (flag > 1) return undefined;
-    return { name, version, by: flag === 1 ? reader.string() : null };
-  });
+    if (flag > 1) throw new RangeError(`Flag of the author is ${flag}`);
+    this.by = flag === 1 ? reader.name() : null;
+    this.#seedAt = reader.skip(SEED_BYTES);
+    this.#bytes = bytes;
+  }
+
+  get seed(): Uint8Array {
+    return this.#bytes.subarray(this.#seedAt, this.#seedAt + SEED_BYTES);
+  }
 }
 
-/** Result of `read`; undefined if the bytes end early or break a bound. */
-function attempt<T>(read: () => T | undefined): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof RangeError) return undefined;
-    throw error;
-  }
+/** Decodes the beginning of a command, with null in the place of its arguments; undefined for bytes that are not a command. */
+export function decodeHead(bytes: Uint8Array): Envelope | undefined {
+  return decode(bytes, false);
 }
 
 /** Decodes a command; undefined for bytes that are not a command. */
 export function decodeCommand(bytes: Uint8Array): Envelope | undefined {
-  return attempt(() => {
+  return decode(bytes, true);
+}
+
+function decode(
+  bytes: Uint8Array,
+  withArguments: boolean,
+): Envelope | undefined {
+  try {
     const reader = new PlainReader(bytes);
     if (reader.u8() !== FORMAT) return undefined;
-    const name = reader.string();
-    const version = reader.varint();
-    const at = reader.varint();
-    const flag = reader.u8();
-    if (flag > 1) return undefined;
-    const by = flag === 1 ? reader.string() : null;
-    const seed = reader.raw(SEED_BYTES);
-    const args = reader.value();
-    if (reader.remaining > 0) return undefined;
-    return { name, version, at, by, seed, args };
-  });
+    const envelope = new EncodedEnvelope(reader, bytes);
+    if (!withArguments) return envelope;
+    envelope.args = reader.value();
+    return reader.remaining > 0 ? undefined : envelope;
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
 }

@@ -13,14 +13,16 @@ import type {
   IConcurrentStateMachine,
   IExtended,
   IFork,
+  IGroup,
   IHash,
+  IMerge,
   IRecoveredHash,
   IRefusal,
   IStateVersion,
 } from "../statemachine/machines.ts";
 import type { Entry } from "../statemachine/types.ts";
 import type { Envelope } from "./command.ts";
-import type { Plain } from "./plain.ts";
+import { type Plain, plainCopy } from "./plain.ts";
 import type { Schema } from "./schema.ts";
 import type { Reads } from "./reads.ts";
 import type { TouchedRow, TypedState } from "./state.ts";
@@ -46,7 +48,7 @@ export interface CommandContext {
   random(): number;
   /** Returns the next id of this command: 25 lower-case letters and digits. */
   id(): string;
-  /** Rejects the command: return what this returns. Everything the handler has changed is undone. */
+  /** Creates a rejection: the handler returns it, and everything it has changed is undone. Without `return`, nothing is rejected. */
   reject<const C extends string>(code: C): Rejected<C>;
   /**
    * True if a change of behaviour is active at this command.
@@ -78,6 +80,9 @@ export type Inverse = (
   context: CommandContext,
 ) => CommandCall | undefined;
 
+/** Function that merges the arguments of two neighbouring commands, as it is called. */
+export type Merge = (first: unknown, second: unknown) => unknown;
+
 /** Command of a definition, with its types erased. */
 export interface AnyCommand {
   readonly args: Schema;
@@ -85,6 +90,7 @@ export interface AnyCommand {
   readonly upcast: Readonly<Record<number, (old: Plain) => Plain>>;
   readonly run: Handler;
   readonly inverse: Inverse | undefined;
+  readonly merge: Merge | undefined;
 }
 
 /** State of an older version, for `migrate`: plain values, and tables as maps in the order of their keys. */
@@ -103,7 +109,7 @@ export type Touched = ReadonlyMap<string, readonly TouchedRow[]>;
 
 /** State machine as the library's own queries get it. */
 export interface QueriedMachine {
-  /** State as handlers get it. */
+  /** State as queries get it. */
   readonly root: Readonly<Record<string, unknown>>;
   /** Rows that the commands which this fork has applied have touched. */
   readonly touched: Touched;
@@ -144,6 +150,19 @@ export class WatchedQuery implements TypedQuery {
   }
 }
 
+/** Bit of the first byte of a seed that is set for a command that undoes another. */
+export const UNDOING = 0x80;
+
+/** Seed of the command that undoes an edit, and of the edit that a command undoes. */
+export function otherSeed(seed: Uint8Array): Uint8Array {
+  return seed.map((byte) => ~byte);
+}
+
+/** Key of an edit, the same for what undoes it. */
+export function editKey(seed: Uint8Array): string {
+  return seedKey((seed[0]! & UNDOING) === 0 ? seed : otherSeed(seed));
+}
+
 /** Seed of a command as the key of a map. */
 export function seedKey(seed: Uint8Array): string {
   return String.fromCharCode(...seed);
@@ -167,10 +186,12 @@ export type TypedMachine =
   & IAdmit
   & IExtended
   & IHash
+  & IMerge
   & IRecoveredHash
   & IRefusal
   & IStateVersion
-  & IFork<IConcurrentStateMachine<TypedQuery, unknown>>;
+  & IFork<IConcurrentStateMachine<TypedQuery, unknown>>
+  & IGroup;
 
 /** Definition of a machine, with its types erased. */
 export interface MachineCore {
@@ -191,6 +212,8 @@ export interface MachineCore {
   readonly changes: ReadonlySet<string>;
   /** Names of the changes that this code knows: those, and the versions of the state. */
   readonly known: ReadonlySet<string>;
+  /** True if a command has an inverse. */
+  readonly hasInverse: boolean;
   /** True if commands of newer code are rejected. */
   readonly rejectsNewer: boolean;
   /** Functions to be called before commands are run, by the seeds of the commands. */
@@ -201,16 +224,35 @@ export interface MachineCore {
   thrown(error: unknown, entry: Entry, envelope: Envelope, args: unknown): void;
 }
 
-/** Arguments of a stored command in their newest version. */
+/**
+ * Arguments of a stored command in their newest version: plain and frozen, whatever
+ * the conversions return.
+ *
+ * @throws what a conversion throws
+ * @throws ErrNotPlain if a conversion returns what is not plain data
+ */
 export function upcast(
   command: AnyCommand,
-  { version, args }: Envelope,
+  { name, version, args }: Envelope,
 ): Plain {
+  if (version >= command.version) return args;
   let newest = args;
   for (let from = version; from < command.version; from++) {
     newest = command.upcast[from]!(newest);
   }
-  return newest;
+  return plainCopy(newest, `arguments of ${name}`);
+}
+
+/** Arguments of a command to be shown: in their newest version, or as they are stored if this code cannot convert them. */
+export function shownArguments(
+  command: AnyCommand | undefined,
+  envelope: Envelope,
+): Plain {
+  try {
+    return command === undefined ? envelope.args : upcast(command, envelope);
+  } catch {
+    return envelope.args;
+  }
 }
 
 /** Beginning of the names of changes that belong to the library. */

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { notify } from "../async.ts";
 import { describe, messageOf } from "../describe.ts";
 import {
   checkOptions,
@@ -17,7 +18,7 @@ import {
   optional,
   type OptionChecks,
 } from "../options.ts";
-import type { MaybePromise } from "../statemachine/types.ts";
+import type { MaybePromise, Result } from "../statemachine/types.ts";
 import { admitCommand } from "./admit.ts";
 import { decodeCommand } from "./command.ts";
 import {
@@ -27,15 +28,20 @@ import {
   coreOf,
   knownChanges,
   LIBRARY_CHANGE,
+  LibraryQuery,
   type MachineCore,
   type OldState,
+  shownArguments,
   type TypedMachine,
+  type TypedQuery,
   upcast,
 } from "./core.ts";
 import { ErrInvalidDefinition } from "./errors.ts";
+import { codeOf, valueOf } from "./result.ts";
 import { DefinedMachine } from "./machine.ts";
 import { refusalOfArguments, type Schema } from "./schema.ts";
 import { TypedState } from "./state.ts";
+import { TableCore } from "./table.ts";
 
 /** Versions of a command. */
 export interface CommandVersions {
@@ -57,7 +63,7 @@ export interface MachineOptions<
   readonly name: string;
   /** Version of the state's shape, from 1. */
   readonly version: number;
-  /** Creates the first state: tables, and plain values that a handler may assign. */
+  /** Creates the first state: tables, which may have rows, and plain values that a handler may assign. */
   readonly state: () => S;
   /** Commands by name. */
   readonly commands:
@@ -73,13 +79,25 @@ export interface MachineOptions<
          * Returns the command that undoes this one, from the state before it; undefined
          * if there is nothing to undo. It is decided on its own when it arrives, and so
          * it may be rejected. Called whenever the command is run while it can be undone:
-         * the last call, before it is committed, counts.
+         * the last call, before it is committed, counts. It changes nothing: `before` is
+         * read-only.
          */
         readonly inverse?: (
           before: S,
           args: A[K],
           context: CommandContext,
         ) => CallOf<NoInfer<I>> | undefined;
+        /**
+         * Returns the arguments of one command in the place of two of the same author,
+         * submitted one directly after the other and never sent; undefined to leave
+         * both. On every state it must have the effect of both. It has time and seed of
+         * the second, and its result is that of both. Arguments that the schema refuses,
+         * and an error, leave both. Not for a command with `inverse`.
+         */
+        readonly merge?: (
+          first: A[K],
+          second: A[K],
+        ) => NoInfer<A[K]> | undefined;
       };
     }
     & {
@@ -100,7 +118,7 @@ export interface MachineOptions<
         ) => R[K];
       };
     };
-  /** Queries by name: pure functions of the state and plain arguments. */
+  /** Queries by name: pure functions of the state, which is read-only, and plain arguments. */
   readonly queries: Q;
   /** Conversions of states in snapshots by version: each from that version to the next. */
   readonly migrate?: Readonly<Record<number, (old: OldState) => OldState>>;
@@ -133,6 +151,22 @@ export interface ThrownCommand {
   readonly by: string | null;
   /** Arguments, of the newest version. */
   readonly args: unknown;
+}
+
+/** Command of a log or an outbox, in plain data. */
+export interface DecodedCommand {
+  /** Name of the command; empty for the activation of a change. */
+  readonly name: string;
+  /** Author of the command; null if it has none. */
+  readonly by: string | null;
+  /** Time at which it was submitted, by the clock of its device, in milliseconds since 1970. */
+  readonly at: number;
+  /** Arguments, of the newest version that this code knows; as they are stored, if an upcast throws. */
+  readonly args: unknown;
+  /** Code with which it was rejected; undefined if it was accepted, or no result is given. */
+  readonly code: string | undefined;
+  /** Value that its handler returned; undefined if it returned none, it was rejected, or no result is given. */
+  readonly value: unknown;
 }
 
 /** Queries of a machine with state `S`. */
@@ -195,10 +229,14 @@ export class MachineDefinition<
       );
     }
     checkVersion(`Machine ${name}`, version, migrations, "migrate");
+    const commands = commandsOf(options.commands as Record<string, never>);
     const core: MachineCore = {
       name,
       version,
-      commands: commandsOf(options.commands as Record<string, never>),
+      commands,
+      hasInverse: [...commands.values()].some(({ inverse }) =>
+        inverse !== undefined
+      ),
       queries: new Map(
         Object.entries(options.queries as Record<string, never>),
       ),
@@ -210,11 +248,7 @@ export class MachineDefinition<
       newState: () =>
         new TypedState(options.state() as Record<string, unknown>),
       thrown: (error, { index }, { name, by }, args) => {
-        try {
-          onThrow?.(error, { index, name, by, args });
-        } catch {
-          // The application's error does not reach the replica.
-        }
+        if (onThrow) notify(onThrow, error, { index, name, by, args });
       },
     };
     Object.defineProperty(this, CORE, { value: core });
@@ -255,16 +289,49 @@ export class MachineDefinition<
     }
     return refusalOfArguments(name, command.args, args);
   };
+
+  /**
+   * Decodes a command of this machine, with its result if there is one, for a view of
+   * a log or an outbox; undefined for bytes that are not a command.
+   */
+  readonly decode = (
+    cmd: Uint8Array,
+    result?: Result,
+  ): DecodedCommand | undefined => {
+    const envelope = decodeCommand(cmd);
+    if (envelope === undefined) return undefined;
+    const { name, by, at } = envelope;
+    const args = shownArguments(coreOf(this).commands.get(name), envelope);
+    const code = result && codeOf(result);
+    const value = result && code === undefined ? valueOf(result) : undefined;
+    return { name, by, at, args, code, value };
+  };
+
+  /**
+   * Reads the whole state through a query function, such as `replica.staleRead`, for
+   * a view of it: its tables as maps of rows by key, and its plain values. The maps
+   * are copies, the rows in them are not: they must not be changed.
+   */
+  readonly stateOf = <T>(lookup: (query: TypedQuery) => T): T =>
+    lookup(
+      new LibraryQuery(({ root }) =>
+        Object.fromEntries(
+          Object.entries(root).map(([name, part]) => [
+            name,
+            part instanceof TableCore ? new Map(part) : part,
+          ]),
+        )
+      ),
+    );
 }
 
 function commandsOf(
   definitions: Readonly<Record<string, Partial<AnyCommand>>>,
 ): Map<string, AnyCommand> {
   const commands = new Map<string, AnyCommand>();
-  for (
-    const [name, { args, run, inverse, version = 1, upcast = {} }] of Object
-      .entries(definitions)
-  ) {
+  for (const [name, definition] of Object.entries(definitions)) {
+    const { args, run, inverse, merge, version = 1, upcast = {} } =
+      definition ?? {};
     if (
       name === "" || typeof run !== "function" ||
       args?.["~standard"]?.version !== 1
@@ -275,37 +342,45 @@ function commandsOf(
         } needs \`args\`, a schema that follows Standard Schema 1, and a function \`run\``,
       );
     }
-    if (inverse !== undefined && typeof inverse !== "function") {
+    for (const [option, value] of Object.entries({ inverse, merge })) {
+      if (value === undefined || typeof value === "function") continue;
       throw new ErrInvalidDefinition(
-        `Command ${describe(name)} has an \`inverse\` that is ${
-          describe(inverse)
-        }; give a function of the state before and the arguments`,
+        `Command ${describe(name)} has an option \`${option}\` that is ${
+          describe(value)
+        }; give a function`,
       );
     }
     checkVersion(`Command ${name}`, version, upcast, "upcast");
-    commands.set(name, { args, run, inverse, version, upcast });
+    if (merge !== undefined && inverse !== undefined) {
+      throw new ErrInvalidDefinition(
+        `Command ${
+          describe(name)
+        } has \`merge\` and \`inverse\`; give one of them`,
+      );
+    }
+    commands.set(name, { args, run, inverse, merge, version, upcast });
   }
   return commands;
 }
 
-/** Checks that a version is one, and that there is a conversion from each before it. */
+/** Checks that a version is one, and that there is a conversion from each before it, and no other. */
 function checkVersion(
   what: string,
   version: number,
   conversions: Readonly<Record<number, unknown>>,
   name: string,
 ): void {
-  if (!Number.isSafeInteger(version) || version < 1) {
-    throw new ErrInvalidDefinition(
-      `${what} has version ${describe(version)}; give a whole number from 1`,
+  const given = Object.keys(conversions);
+  const isComplete = given.length === version - 1 &&
+    given.every((from, i) =>
+      from === `${i + 1}` && typeof conversions[i + 1] === "function"
     );
-  }
-  for (let from = 1; from < version; from++) {
-    if (typeof conversions[from] !== "function") {
-      throw new ErrInvalidDefinition(
-        `${what} has version ${version} and no \`${name}\` from version ${from}: what was stored in it could not be read`,
-      );
-    }
+  if (!isComplete) {
+    throw new ErrInvalidDefinition(
+      `${what} has version ${describe(version)}, and \`${name}\` from version ${
+        given.join() || "none"
+      }; versions are 1, 2 and so on, with a conversion from each but the newest`,
+    );
   }
 }
 

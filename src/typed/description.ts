@@ -8,7 +8,11 @@
 
 import { hash64, hashKey, hashValue, lanes } from "../kv/hash.ts";
 import { coreOf, LIBRARY_CHANGE, type MachineCore } from "./core.ts";
-import { type JSONSchema, jsonSchemaOf } from "./json_schema.ts";
+import {
+  type JSONSchema,
+  jsonSchemaOf,
+  type ToJSONSchema,
+} from "./json_schema.ts";
 import { PlainWriter } from "./plain.ts";
 
 /** Command of a {@linkcode MachineDescription}. */
@@ -51,18 +55,29 @@ function literalsOf(core: MachineCore): Omit<MachineDescription, "commands"> {
       ...state.tables.map(({ name, indexNames }) =>
         [name, [...indexNames].sort()] as const
       ),
-      ...[...state.values()].map(([name]) => [name, null] as const),
+      ...state.values().map(({ name }) => [name, null] as const),
     ]),
     changes: [...changes].filter((change) => !change.startsWith(LIBRARY_CHANGE))
       .sort(),
   };
 }
 
-/** Describes what is stored under the name of a machine; the order of names does not matter to it. */
-export function describeMachine(definition: object): MachineDescription {
+/**
+ * Describes what is stored under the name of a machine; the order of names does not
+ * matter to it.
+ *
+ * @param toJSONSchema converts schemas of a library that has no Standard JSON Schema
+ */
+export function describeMachine(
+  definition: object,
+  toJSONSchema?: ToJSONSchema,
+): MachineDescription {
   const core = coreOf(definition);
   const commands = [...core.commands].map(([name, { version, args }]) =>
-    [name, { version, args: jsonSchemaOf(args, "output") ?? null }] as const
+    [name, {
+      version,
+      args: jsonSchemaOf(args, "output", toJSONSchema) ?? null,
+    }] as const
   );
   return { ...literalsOf(core), commands: sorted(commands) };
 }

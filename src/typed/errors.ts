@@ -14,7 +14,7 @@ export class ErrInvalidDefinition extends SampanError {
   static override readonly errorName = "ErrInvalidDefinition";
 }
 
-/** Thrown for a value that is not plain data, with the path of the part that is not (Y4). */
+/** Thrown for a value that is not plain data, with the path of the part that is not, and for a row that a snapshot could not have (Y4). */
 export class ErrNotPlain extends SampanError {
   /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrNotPlain";
@@ -50,7 +50,7 @@ export class ErrTypedSnapshot extends SampanError {
   static override readonly errorName = "ErrTypedSnapshot";
 }
 
-/** Thrown for a query of a name that the machine does not have, or an answer that is not plain data. */
+/** Thrown for a query of a name that the machine does not have, and for an answer that is a table, an iterator or a promise. */
 export class ErrInvalidQuery extends SampanError {
   /** Name that `instanceof` compares. */
   static override readonly errorName = "ErrInvalidQuery";

@@ -17,7 +17,9 @@ import {
   type CommandCall,
   type Follower,
   type MachineCore,
+  otherSeed,
   seedKey,
+  UNDOING,
 } from "./core.ts";
 
 /** Edit of an application, or the undoing of one, with its outcome. */
@@ -56,19 +58,11 @@ interface Step extends SeededCall {
   };
 }
 
-/** Bit of the first byte of a seed that is set for a command that undoes another. */
-const UNDOING = 0x80;
-
 /** Seed of an edit that a history can tell from one that undoes another. */
 export function editSeed(seed: Uint8Array): Uint8Array {
   const copy = new Uint8Array(seed);
   copy[0] = copy[0]! & ~UNDOING;
   return copy;
-}
-
-/** Seed of the command that undoes an edit, and of the edit that a command undoes. */
-function otherSeed(seed: Uint8Array): Uint8Array {
-  return seed.map((byte) => ~byte);
 }
 
 /** History of the edits of an application. */
@@ -77,7 +71,9 @@ export class EditHistory<E extends DecidedEdit> {
   #done: Step[] = [];
   #undone: Step[] = [];
   readonly #listeners = new Set<() => void>();
-  /** Settles once the last undo or redo was submitted. */
+  /** Number of undos, redos and edits after them that are not submitted yet. */
+  #turns = 0;
+  /** Settles once the last of those was submitted. */
   #last: Promise<unknown> = Promise.resolve();
 
   /** Creates an empty history. */
@@ -268,9 +264,15 @@ export class EditHistory<E extends DecidedEdit> {
     }
   }
 
+  /** Makes an edit at once, or after the undos and redos that are under way: in the order of the calls. */
+  edit<T>(make: () => Promise<T>): Promise<T> {
+    return this.#turns === 0 ? make() : this.#inTurn(make);
+  }
+
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#last.then(work);
-    this.#last = turn.catch(() => {});
+    const turn = this.#turns++ === 0 ? work() : this.#last.then(work);
+    const end = (): void => void this.#turns--;
+    this.#last = turn.then(end, end);
     return turn;
   }
 }

@@ -6,15 +6,18 @@
  * @module
  */
 
+import { isPromise } from "../async.ts";
 import { describe } from "../describe.ts";
 import type {
-  Forked,
+  CommandGroup,
   IActivation,
   IAdmit,
   IConcurrentStateMachine,
   IExtended,
   IFork,
+  IGroup,
   IHash,
+  IMerge,
   IRecoveredHash,
   IRefusal,
   IStateVersion,
@@ -27,10 +30,17 @@ import type {
 } from "../statemachine/types.ts";
 import { TOUCHED_COMMANDS_MAX } from "../limits.ts";
 import { admitCommand } from "./admit.ts";
-import { decodeCommand, encodeActivation, type Envelope } from "./command.ts";
+import {
+  decodeCommand,
+  decodeHead,
+  encodeActivation,
+  encodeCommand,
+  type Envelope,
+} from "./command.ts";
 import {
   type AnyCommand,
   type CommandContext,
+  editKey,
   isSuperseded,
   LibraryQuery,
   type MachineCore,
@@ -48,6 +58,7 @@ import { decodePlain, encodePlain, type Plain } from "./plain.ts";
 import { Random } from "./random.ts";
 import { Reads } from "./reads.ts";
 import { accepted, codeOf, rejected } from "./result.ts";
+import { refusalOfArguments } from "./schema.ts";
 import {
   loadState,
   type SavedState,
@@ -57,29 +68,67 @@ import {
 import type { TouchedRow, TypedState } from "./state.ts";
 import { TableCore } from "./table.ts";
 
-const NONE: Touched = /* @__PURE__ */ new Map();
+const EDIT_REFUSED = {
+  reason: "sampan:edit-refused",
+  result: /* @__PURE__ */ rejected("sampan:edit-refused"),
+};
+
+/** Decodes a query: its name, then its arguments. */
+function decodeQuery(query: Uint8Array): [string, ...Plain[]] {
+  let cause: unknown;
+  try {
+    const decoded = decodePlain(query);
+    if (Array.isArray(decoded) && typeof decoded[0] === "string") {
+      return decoded as [string, ...Plain[]];
+    }
+  } catch (error) {
+    cause = error;
+  }
+  throw new ErrInvalidQuery(
+    `Encoded query of ${query.length} bytes is no array of a name and arguments in plain data`,
+    { cause },
+  );
+}
+
+/** True for a promise, whose rejection is ignored then: handlers and queries answer in one step. */
+function isDroppedPromise(value: unknown): boolean {
+  if (!isPromise(value)) return false;
+  Promise.resolve(value).catch(() => {});
+  return true;
+}
+
+/** True for an answer that does not stand for the state in which a query was asked: a table, an iterator or a promise. */
+function isLive(answer: unknown): boolean {
+  return answer instanceof TableCore || isDroppedPromise(answer) ||
+    typeof (answer as { readonly next?: unknown } | null | undefined)?.next ===
+      "function";
+}
 
 /** Context of one command. */
 class Context implements CommandContext {
   readonly by: string | null;
   readonly at: number;
-  readonly #seed: Uint8Array;
+  readonly #envelope: Envelope;
   readonly #machine: Pick<DefinedMachine, "isActive">;
   #random: Random | undefined;
 
-  constructor({ by, at, seed }: Envelope, machine: DefinedMachine) {
-    this.by = by;
-    this.at = at;
-    this.#seed = seed;
+  constructor(envelope: Envelope, machine: DefinedMachine) {
+    this.by = envelope.by;
+    this.at = envelope.at;
+    this.#envelope = envelope;
     this.#machine = machine;
   }
 
   random(): number {
-    return (this.#random ??= new Random(this.#seed)).float();
+    return this.#generator.float();
   }
 
   id(): string {
-    return (this.#random ??= new Random(this.#seed)).id();
+    return this.#generator.id();
+  }
+
+  get #generator(): Random {
+    return this.#random ??= new Random(this.#envelope.seed);
   }
 
   reject<const C extends string>(code: C): Rejected<C> {
@@ -99,10 +148,12 @@ export class DefinedMachine
     IAdmit,
     IExtended,
     IHash,
+    IMerge,
     IRecoveredHash,
     IRefusal,
     IStateVersion,
     IFork<IConcurrentStateMachine<TypedQuery, unknown>>,
+    IGroup,
     QueriedMachine {
   /** Version of the state's shape. */
   readonly stateVersion: number;
@@ -113,12 +164,17 @@ export class DefinedMachine
   #recoveredHash: bigint | undefined;
   /** Rows that commands touched, by their seeds; undefined unless this is a fork. */
   #touched: Map<string, TouchedRow[]> | undefined;
+  /** Edits that were refused in this fork, by author and seed: what undoes them is refused, too. */
+  readonly #refused = new Set<string>();
 
-  /** Creates the machine in the first state of its definition. */
-  constructor(definition: MachineCore) {
+  /** Creates a machine in the first state of its definition, or in another one. */
+  constructor(
+    definition: MachineCore,
+    state: TypedState = definition.newState(),
+  ) {
     this.#definition = definition;
-    this.stateVersion = this.#definition.version;
-    this.#state = this.#definition.newState();
+    this.stateVersion = definition.version;
+    this.#state = state;
   }
 
   /** Names of the changes that this code knows, with those of the state's version. */
@@ -156,6 +212,39 @@ export class DefinedMachine
     return admitCommand(this.#definition, cmd, principal);
   }
 
+  /** Merges two commands of one name, version and author if its definition merges them. */
+  merge(first: Uint8Array, second: Uint8Array): Uint8Array | undefined {
+    const { commands } = this.#definition;
+    const head = decodeHead(second);
+    const command = head && commands.get(head.name);
+    if (command?.merge === undefined) return undefined;
+    const one = decodeCommand(first);
+    const two = decodeCommand(second);
+    if (
+      one === undefined || two === undefined || one.name !== two.name ||
+      one.by !== two.by || one.version !== command.version ||
+      two.version !== command.version
+    ) return undefined;
+    const { name, version, at, by, seed } = two;
+    try {
+      const args = command.merge(one.args, two.args) as Plain | undefined;
+      return args === undefined ||
+          refusalOfArguments(name, command.args, args) !== undefined
+        ? undefined
+        : encodeCommand({ name, version, at, by, seed, args });
+    } catch {
+      // Both edits count on their own, and neither may be lost.
+      return undefined;
+    }
+  }
+
+  /** Groups an edit with what undoes it and does it once more. */
+  group(cmd: Uint8Array): CommandGroup | undefined {
+    const envelope = this.#definition.hasInverse ? decodeHead(cmd) : undefined;
+    if (envelope === undefined || envelope.name === "") return undefined;
+    return { key: editKey(envelope.seed), refusal: EDIT_REFUSED };
+  }
+
   /** Applies commands. A malformed one is rejected, as is one whose handler throws. */
   update(entries: Entry[]): Entry[] {
     for (const entry of entries) entry.result = this.#apply(entry);
@@ -180,43 +269,62 @@ export class DefinedMachine
   #run(entry: Entry, envelope: Envelope, command: AnyCommand): Result {
     const state = this.#state;
     let args: unknown;
-    const touched = this.#noteTouched(envelope);
     let ran: ((isAccepted: boolean) => void) | undefined;
+    let result: Result;
+    let isAccepted = false;
+    const edit = this.#editOf(envelope);
+    if (edit !== undefined && this.#refused.has(edit)) {
+      return EDIT_REFUSED.result;
+    }
     try {
       args = upcast(command, envelope);
       if (this.#definition.followers.size > 0) {
         ran = this.#follow(envelope, args);
       }
       const context = new Context(envelope, this);
-      const { result, code } = state.run(
-        () => {
-          const returned = command.run(state.root, args, context);
-          return returned instanceof Rejected
-            ? { code: returned.code, result: rejected(returned.code) }
-            : { code: undefined, result: accepted(returned) };
-        },
-        ({ code }) => code === undefined,
-        touched,
-      );
-      ran?.(code === undefined);
-      return result;
-    } catch (error) {
-      // Its text differs between engines, and is not part of the result.
-      if (this.#touched === undefined) {
-        this.#definition.thrown(error, entry, envelope, args);
+      state.begin();
+      const returned = command.run(state.root, args, context);
+      if (isDroppedPromise(returned)) {
+        throw new TypeError(
+          `Handler of command ${envelope.name} returned a promise; do without async`,
+        );
       }
-      ran?.(false);
-      return rejected("sampan:threw");
+      if (this.#touched !== undefined) this.#noteTouched(envelope);
+      if (returned instanceof Rejected) result = rejected(returned.code);
+      else {
+        result = accepted(returned);
+        state.commit();
+        isAccepted = true;
+      }
+    } catch (error) {
+      if (this.#touched !== undefined) this.#noteTouched(envelope);
+      // Its text differs between engines, and is not part of the result.
+      else this.#definition.thrown(error, entry, envelope, args);
+      result = rejected("sampan:threw");
     }
+    if (!isAccepted) {
+      state.rollback();
+      if (edit !== undefined && this.#refused.size < TOUCHED_COMMANDS_MAX) {
+        this.#refused.add(edit);
+      }
+    }
+    ran?.(isAccepted);
+    return result;
   }
 
-  /** List for what a command touches, if this is a fork. */
-  #noteTouched({ seed }: Envelope): TouchedRow[] | undefined {
-    const all = this.#touched;
-    if (all === undefined || all.size >= TOUCHED_COMMANDS_MAX) return undefined;
-    const touched: TouchedRow[] = [];
-    all.set(seedKey(seed), touched);
-    return touched;
+  /** Key of an edit and of what undoes it, in a fork; undefined where none can be undone. */
+  #editOf({ by, seed }: Envelope): string | undefined {
+    return this.#touched !== undefined && this.#definition.hasInverse
+      ? `${by}\n${editKey(seed)}`
+      : undefined;
+  }
+
+  /** Notes in a fork what a command has touched. */
+  #noteTouched({ seed }: Envelope): void {
+    const all = this.#touched!;
+    if (all.size < TOUCHED_COMMANDS_MAX) {
+      all.set(seedKey(seed), this.#state.touched);
+    }
   }
 
   #follow(
@@ -225,23 +333,23 @@ export class DefinedMachine
   ): ((isAccepted: boolean) => void) | undefined {
     const all = this.#definition.followers.get(seedKey(envelope.seed));
     if (all === undefined) return undefined;
-    const { root } = this.#state;
+    const { view } = this.#state;
     const ran = [...all].map((follower) =>
-      follower(root, args, new Context(envelope, this))
+      follower(view, args, new Context(envelope, this))
     );
     return (isAccepted) => {
       for (const note of ran) note(isAccepted);
     };
   }
 
-  /** State as handlers get it. */
+  /** State as queries get it. */
   get root(): Readonly<Record<string, unknown>> {
-    return this.#state.root;
+    return this.#state.view;
   }
 
   /** Rows that the commands which this fork has applied have touched; none of a machine that is no fork. */
   get touched(): Touched {
-    return this.#touched ?? NONE;
+    return this.#touched ?? new Map();
   }
 
   /** Returns the rows that a command would touch in the present state. */
@@ -250,18 +358,16 @@ export class DefinedMachine
     const command = envelope && this.#definition.commands.get(envelope.name);
     if (command === undefined || envelope!.version > command.version) return [];
     const state = this.#state.clone();
-    return state.touchedBy(() =>
-      command.run(
-        state.root,
-        upcast(command, envelope!),
-        new Context(envelope!, this),
-      )
-    );
+    return state.touchedBy(() => {
+      const args = upcast(command, envelope!);
+      const context = new Context(envelope!, this);
+      isDroppedPromise(command.run(state.root, args, context));
+    });
   }
 
   /** Runs commands on a fork, for those who follow them. */
   rehearse(cmds: readonly Uint8Array[]): void {
-    const fork = this.#forked();
+    const fork = this.fork();
     for (const cmd of cmds) {
       try {
         fork.#apply({ index: 0, cmd });
@@ -302,7 +408,7 @@ export class DefinedMachine
   /**
    * Answers a query.
    *
-   * @throws ErrInvalidQuery if the definition has no query of that name, or it answers with a table
+   * @throws ErrInvalidQuery if the definition has no query of that name, or it answers with a table, an iterator or a promise
    */
   lookup(query: TypedQuery): unknown {
     if (query instanceof LibraryQuery) return query.ask(this);
@@ -315,13 +421,11 @@ export class DefinedMachine
     }
     const found = query instanceof WatchedQuery
       ? this.#watched(query, answer)
-      : answer(this.#state.root, ...query.args);
-    if (found instanceof TableCore) {
-      throw new ErrInvalidQuery(
-        `Query ${query.name} answers with table ${found.name}, which changes: answer with rows, such as [...table.values()]`,
-      );
-    }
-    return found;
+      : answer(this.#state.view, ...query.args);
+    if (!isLive(found)) return found;
+    throw new ErrInvalidQuery(
+      `Query ${query.name} answers with a table, an iterator or a promise; answer with values, such as [...table.values()]`,
+    );
   }
 
   /** Answers the query of a watch: with the last answer, unless something that was read for it has changed. */
@@ -332,32 +436,14 @@ export class DefinedMachine
     const state = this.#state;
     if (query.known?.reads.isSame(state)) return query.known.answer;
     const reads = new Reads(state);
-    const answer = state.noting(reads, () => ask(state.root, ...query.args));
+    const answer = state.noting(reads, () => ask(state.view, ...query.args));
     query.known = { answer, reads };
     return answer;
   }
 
   /** Answers an encoded query: an array of its name and arguments as plain data; the answer is encoded likewise. */
   naLookup(query: Uint8Array): Uint8Array {
-    let decoded: Plain;
-    try {
-      decoded = decodePlain(query);
-    } catch (error) {
-      throw new ErrInvalidQuery(
-        `Encoded query of ${query.length} bytes is not plain data`,
-        {
-          cause: error,
-        },
-      );
-    }
-    if (!Array.isArray(decoded) || typeof decoded[0] !== "string") {
-      throw new ErrInvalidQuery(
-        `Encoded query is ${
-          describe(decoded)
-        }; give an array of its name and arguments`,
-      );
-    }
-    const [name, ...args] = decoded as [string, ...Plain[]];
+    const [name, ...args] = decodeQuery(query);
     return encodePlain(
       this.lookup({ name, args }) ?? null,
       `answer of ${name}`,
@@ -379,19 +465,12 @@ export class DefinedMachine
     return this.#recoveredHash;
   }
 
-  get #saved(): SavedState {
-    const { name, version } = this.#definition;
-    return {
-      name,
-      version,
-      state: this.#state,
-      active: this.#active,
-    };
-  }
-
   /** Captures the present state, in constant time for its tables. */
   prepareSnapshot(): unknown {
-    return { ...this.#saved, state: this.#state.clone() };
+    const { name, version } = this.#definition;
+    const state = this.#state.clone();
+    const saved: SavedState = { name, version, state, active: this.#active };
+    return saved;
   }
 
   /** Writes a captured state, row by row. */
@@ -427,13 +506,8 @@ export class DefinedMachine
   }
 
   /** Creates a fork: an independent machine, in constant time for the tables. */
-  fork(): Forked<IConcurrentStateMachine<TypedQuery, unknown>> {
-    return this.#forked();
-  }
-
-  #forked(): DefinedMachine {
-    const machine = new DefinedMachine(this.#definition);
-    machine.#state = this.#state.clone();
+  fork(): DefinedMachine {
+    const machine = new DefinedMachine(this.#definition, this.#state.clone());
     machine.#active = this.#active;
     machine.#touched = new Map();
     return machine;

@@ -77,30 +77,21 @@ export function marksQuery<E extends MarkingEdit>(
       : before ?? machine.touchedBy(cmd);
   };
   return new LibraryQuery((machine) => {
-    const marks = new Builder<E>(tables);
+    const marks: Record<string, Map<string, Mark<E>> | Mark<E>> = {};
+    for (const name of tables) marks[name] = new Map();
     const next = new Map<number, readonly TouchedRow[]>();
     for (const { cmd, edit } of pending()) {
       const rows = touchedBy(machine, cmd, edit);
       next.set(edit.id, rows);
-      for (const row of rows) marks.add(row, edit);
+      for (const { part, key } of rows) {
+        const of = marks[part];
+        if (!(of instanceof Map)) marks[part] = withEdit(of, edit);
+        else if (key !== undefined) of.set(key, withEdit(of.get(key), edit));
+      }
     }
     known = next;
-    return marks.marks;
+    return marks;
   });
-}
-
-class Builder<E extends MarkingEdit> {
-  readonly marks: Record<string, Map<string, Mark<E>> | Mark<E>> = {};
-
-  constructor(tables: readonly string[]) {
-    for (const name of tables) this.marks[name] = new Map();
-  }
-
-  add({ part, key }: TouchedRow, edit: E): void {
-    const of = this.marks[part];
-    if (!(of instanceof Map)) this.marks[part] = withEdit(of, edit);
-    else if (key !== undefined) of.set(key, withEdit(of.get(key), edit));
-  }
 }
 
 function withEdit<E extends MarkingEdit>(
@@ -114,29 +105,4 @@ function withEdit<E extends MarkingEdit>(
     state: isSettled ? edit.state as Mark["state"] : state,
     edits: [...edits, edit],
   };
-}
-
-function isSameMark(one: Mark | undefined, other: Mark | undefined): boolean {
-  return one === other || one !== undefined && other !== undefined &&
-      one.edits.length === other.edits.length &&
-      one.edits.every(({ id, state }, i) =>
-        id === other.edits[i]!.id && state === other.edits[i]!.state
-      );
-}
-
-/** True if two marks of a state are the same. */
-export function isSameMarks(
-  one: AnyMarks<MarkingEdit>,
-  other: AnyMarks<MarkingEdit>,
-): boolean {
-  const names = Object.keys(one);
-  return names.length === Object.keys(other).length && names.every((name) => {
-    const a: unknown = one[name];
-    const b: unknown = other[name];
-    if (!(a instanceof Map && b instanceof Map)) {
-      return isSameMark(a as Mark, b as Mark);
-    }
-    return a.size === b.size &&
-      [...a].every(([key, mark]) => isSameMark(mark, b.get(key)));
-  });
 }

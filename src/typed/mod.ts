@@ -30,6 +30,7 @@ export {
 export {
   type CallOf,
   type CommandVersions,
+  type DecodedCommand,
   defineMachine,
   MachineDefinition,
   type MachineOptions,
@@ -43,7 +44,7 @@ export {
   fingerprintOf,
   type MachineDescription,
 } from "./description.ts";
-export type { JSONSchema } from "./json_schema.ts";
+export type { JSONSchema, ToJSONSchema } from "./json_schema.ts";
 export {
   ErrInvalidArguments,
   ErrInvalidDefinition,

@@ -47,20 +47,19 @@ export type Plain =
   | readonly Plain[]
   | { readonly [key: string]: Plain };
 
-const Kind = {
-  Null: 0,
-  False: 1,
-  True: 2,
-  Integer: 3,
-  NegativeInteger: 4,
-  Number: 5,
-  String: 6,
-  Bytes: 7,
-  Bigint: 8,
-  NegativeBigint: 9,
-  Array: 10,
-  Object: 11,
-} as const;
+// Kinds of values.
+const NULL = 0;
+const FALSE = 1;
+const TRUE = 2;
+const INTEGER = 3;
+const NEGATIVE_INTEGER = 4;
+const NUMBER = 5;
+const STRING = 6;
+const BYTES = 7;
+const BIGINT = 8;
+const NEGATIVE_BIGINT = 9;
+const ARRAY = 10;
+const OBJECT = 11;
 
 const I64_MIN = -(1n << 63n);
 
@@ -72,11 +71,19 @@ const decoder = /* @__PURE__ */ new TextDecoder("utf-8", {
 /** Longest string that is decoded without a decoder, in bytes. */
 const SHORT_CHARS = 48;
 
-/** Character codes of the string being decoded. */
-const codes: number[] = [];
+/** Code units of the string being decoded, one array for each length: to change the length of an array costs more than to fill it. */
+const units: number[][] = [];
+
+/** Names that were decoded last, by {@link PlainReader.name}, at places that their code units give. */
+const names: (string | undefined)[] = new Array(0x100).fill(undefined);
 
 /** Capacity of a new buffer, in bytes. */
 const CAPACITY = 256;
+
+/** Array of a length for the code units of a short string. */
+function unitsOf(length: number): number[] {
+  return units[length] ??= new Array<number>(length).fill(0);
+}
 
 /** Path to a part of a value, as the code that reaches it. */
 function pathOf(path: readonly (string | number)[]): string {
@@ -94,7 +101,15 @@ export class PlainWriter {
   #bytes = new Uint8Array(CAPACITY);
   #view = new DataView(this.#bytes.buffer);
   #length = 0;
+  /** Path to the value being written, up to its depth. */
   readonly #path: (string | number)[] = [];
+  #depth = 0;
+  #hasBytes = false;
+
+  /** True if the value written last has bytes in it. */
+  get hasBytes(): boolean {
+    return this.#hasBytes;
+  }
 
   /** Number of bytes written. */
   get length(): number {
@@ -125,8 +140,9 @@ export class PlainWriter {
    * @throws ErrNotPlain if a part of it is not plain
    */
   value<T>(value: T, name: string): T {
-    this.#path.length = 0;
-    this.#path.push(name);
+    this.#depth = 0;
+    this.#hasBytes = false;
+    this.#path[0] = name;
     return this.#value(value) as T;
   }
 
@@ -191,39 +207,40 @@ export class PlainWriter {
   #refuse(found: string): ErrNotPlain {
     return new ErrNotPlain(
       `${
-        pathOf(this.#path)
-      } is ${found}; plain data are null, booleans, finite numbers, well-formed strings, bytes, bigints of 64 bits, arrays without holes and plain objects`,
+        pathOf(this.#path.slice(0, this.#depth + 1))
+      } is ${found}; plain data are null, booleans, numbers, strings, bytes, bigints, and arrays and objects of those`,
     );
   }
 
   #value(value: unknown): unknown {
     switch (typeof value) {
       case "string":
-        this.u8(Kind.String).string(value);
+        this.u8(STRING).string(value);
         return value;
       case "number":
         return this.#number(value);
       case "boolean":
-        this.u8(value ? Kind.True : Kind.False);
+        this.u8(value ? TRUE : FALSE);
         return value;
       case "bigint":
         return this.#bigint(value);
       case "object":
         if (value === null) {
-          this.u8(Kind.Null);
+          this.u8(NULL);
           return value;
         }
-        if (this.#path.length > PLAIN_DEPTH_MAX) {
+        if (value instanceof Uint8Array) {
+          this.#hasBytes = true;
+          const copy = new Uint8Array(value);
+          this.u8(BYTES).varint(copy.length).raw(copy);
+          return copy;
+        }
+        if (this.#depth >= PLAIN_DEPTH_MAX) {
           throw this.#refuse(
             `nested over ${PLAIN_DEPTH_MAX} levels deep, or a cycle`,
           );
         }
         if (Array.isArray(value)) return this.#array(value);
-        if (value instanceof Uint8Array) {
-          const copy = new Uint8Array(value);
-          this.u8(Kind.Bytes).varint(copy.length).raw(copy);
-          return copy;
-        }
         return this.#object(value);
       default:
         throw this.#refuse(describe(value));
@@ -234,12 +251,12 @@ export class PlainWriter {
     if (Number.isSafeInteger(value)) {
       // Also makes 0 of −0.
       value += 0;
-      if (value >= 0) this.u8(Kind.Integer).varint(value);
-      else this.u8(Kind.NegativeInteger).varint(-1 - value);
+      if (value >= 0) this.u8(INTEGER).varint(value);
+      else this.u8(NEGATIVE_INTEGER).varint(-1 - value);
       return value;
     }
     if (!Number.isFinite(value)) throw this.#refuse(String(value));
-    this.u8(Kind.Number).#room(8);
+    this.u8(NUMBER).#room(8);
     this.#view.setFloat64(this.#length, value, true);
     this.#length += 8;
     return value;
@@ -249,7 +266,7 @@ export class PlainWriter {
     if (value < I64_MIN || value > U64_MAX) {
       throw this.#refuse(`${value}n, which has over 64 bits`);
     }
-    this.u8(value >= 0n ? Kind.Bigint : Kind.NegativeBigint).#room(8);
+    this.u8(value >= 0n ? BIGINT : NEGATIVE_BIGINT).#room(8);
     this.#view.setBigUint64(
       this.#length,
       value >= 0n ? value : -1n - value,
@@ -261,7 +278,6 @@ export class PlainWriter {
 
   #array(value: readonly unknown[]): readonly unknown[] {
     const { length } = value;
-    const depth = this.#path.length;
     if (
       Object.getPrototypeOf(value) !== Array.prototype ||
       Object.keys(value).length !== length
@@ -270,13 +286,14 @@ export class PlainWriter {
         "an array with holes, other properties, or of a subclass",
       );
     }
-    this.u8(Kind.Array).varint(length);
+    this.u8(ARRAY).varint(length);
+    const depth = ++this.#depth;
     const copy: unknown[] = new Array(length);
     for (let i = 0; i < length; i++) {
       this.#path[depth] = i;
       copy[i] = this.#value(value[i]);
     }
-    this.#path.length = depth;
+    this.#depth = depth - 1;
     return Object.freeze(copy);
   }
 
@@ -287,17 +304,21 @@ export class PlainWriter {
       Object.getOwnPropertySymbols(value).length > 0
     ) throw this.#refuse(describe(value));
     const keys = Object.keys(value);
-    const depth = this.#path.length;
-    this.u8(Kind.Object).varint(keys.length);
-    const copy: Record<string, unknown> = {};
+    const depth = ++this.#depth;
+    this.u8(OBJECT).varint(keys.length);
+    // Faster than property by property. A getter is called once.
+    const copy = Object.assign({}, value) as Record<string, unknown>;
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i]!;
       this.#path[depth] = key;
       if (key === "__proto__") throw this.#refuse("a property of that name");
       this.string(key);
-      copy[key] = this.#value((value as Record<string, unknown>)[key]);
+      const part = copy[key];
+      const plain = this.#value(part);
+      // Also −0, which becomes 0.
+      if (!Object.is(part, plain)) copy[key] = plain;
     }
-    this.#path.length = depth;
+    this.#depth = depth - 1;
     return Object.freeze(copy);
   }
 }
@@ -311,95 +332,108 @@ export class PlainReader extends ByteReader {
 
   /** Reads a string with its length. */
   string(): string {
-    const bytes = this.bytes();
-    const { length } = bytes;
+    return this.#string(this.varint());
+  }
+
+  #string(length: number): string {
     // Short strings of ASCII, which nearly all are, cost less without a decoder.
     if (length <= SHORT_CHARS) {
-      let i = 0;
-      while (i < length && bytes[i]! < 0x80) {
-        codes[i] = bytes[i]!;
-        i++;
-      }
-      if (i === length) {
-        codes.length = length;
-        return String.fromCharCode.apply(null, codes);
+      const short = unitsOf(length);
+      if (this.ascii(length, short)) {
+        return String.fromCharCode.apply(null, short);
       }
     }
+    const bytes = this.raw(length);
     try {
       return decoder.decode(bytes);
     } catch {
-      throw new RangeError(`String before ${this.offset} is not UTF-8`);
+      throw this.#refuse("text");
     }
+  }
+
+  /** Reads a string that is one of few, mostly, such as the name of a property: an equal one is the same object, which is found faster. */
+  name(): string {
+    const length = this.varint();
+    if (length === 0 || length > SHORT_CHARS) return this.#string(length);
+    const short = unitsOf(length);
+    if (!this.ascii(length, short)) return this.#string(length);
+    const place = 7 * short[0]! + 31 * short[length - 1]! + length & 0xff;
+    const known = names[place];
+    if (known?.length === length) {
+      let i = 0;
+      while (i < length && known.charCodeAt(i) === short[i]) i++;
+      if (i === length) return known;
+    }
+    return names[place] = String.fromCharCode.apply(null, short);
+  }
+
+  #refuse(found: string | number | bigint): RangeError {
+    return new RangeError(`Found ${found} before ${this.offset}`);
   }
 
   #count(): number {
     const count = this.varint();
     // A value takes a byte at least: a count beyond that is damage, not a reason to allocate.
     if (count > this.remaining) {
-      throw new RangeError(
-        `Count ${count} before ${this.offset} is over the ${this.remaining} bytes after it`,
-      );
+      throw this.#refuse(`count of ${count}`);
     }
     return count;
   }
 
   #value(depth: number): unknown {
-    if (depth > PLAIN_DEPTH_MAX) {
-      throw new RangeError(
-        `Value is nested over ${PLAIN_DEPTH_MAX} levels deep`,
-      );
-    }
     const kind = this.u8();
+    if (kind >= ARRAY && depth >= PLAIN_DEPTH_MAX) {
+      throw this.#refuse(`nesting over ${PLAIN_DEPTH_MAX} levels deep`);
+    }
     switch (kind) {
-      case Kind.Null:
+      case NULL:
         return null;
-      case Kind.False:
+      case FALSE:
         return false;
-      case Kind.True:
+      case TRUE:
         return true;
-      case Kind.Integer:
+      case INTEGER:
         return this.varint();
-      case Kind.NegativeInteger:
+      case NEGATIVE_INTEGER:
         return -1 - this.varint();
-      case Kind.Number: {
+      case NUMBER: {
         const value = this.f64();
         if (!Number.isFinite(value)) {
-          throw new RangeError(`Number before ${this.offset} is ${value}`);
+          throw this.#refuse(value);
         }
         return value + 0;
       }
-      case Kind.String:
+      case STRING:
         return this.string();
-      case Kind.Bytes:
+      case BYTES:
         return new Uint8Array(this.bytes());
-      case Kind.Bigint:
+      case BIGINT:
         return this.u64();
-      case Kind.NegativeBigint:
-        return -1n - this.u64();
-      case Kind.Array: {
+      case NEGATIVE_BIGINT: {
+        const value = -1n - this.u64();
+        if (value >= I64_MIN) return value;
+        throw this.#refuse(value);
+      }
+      case ARRAY: {
         const count = this.#count();
         const array: unknown[] = new Array(count);
         for (let i = 0; i < count; i++) array[i] = this.#value(depth + 1);
         return Object.freeze(array);
       }
-      case Kind.Object: {
+      case OBJECT: {
         const count = this.#count();
         const object: Record<string, unknown> = {};
         for (let i = 0; i < count; i++) {
-          const key = this.string();
+          const key = this.name();
           if (key === "__proto__" || Object.hasOwn(object, key)) {
-            throw new RangeError(
-              `Property ${
-                describe(key)
-              } before ${this.offset} is not allowed, or stands there twice`,
-            );
+            throw this.#refuse(`wrong or second property ${describe(key)}`);
           }
           object[key] = this.#value(depth + 1);
         }
         return Object.freeze(object);
       }
       default:
-        throw new RangeError(`Kind ${kind} before ${this.offset} is not known`);
+        throw this.#refuse(`kind ${kind}`);
     }
   }
 }
@@ -416,6 +450,16 @@ const writer = /* @__PURE__ */ new PlainWriter();
 export function encodePlain(value: unknown, name = "value"): Uint8Array {
   writer.reset().value(value, name);
   return writer.finish();
+}
+
+/**
+ * Frozen copy of a plain value.
+ *
+ * @param name name of the value in errors
+ * @throws ErrNotPlain if a part of it is not plain
+ */
+export function plainCopy<T>(value: T, name: string): T {
+  return writer.reset().value(value, name);
 }
 
 /** Decodes a plain value; throws a `RangeError` for anything else. */

@@ -6,27 +6,34 @@
  * @module
  */
 
-import type { IndexScalar, TableCore } from "./table.ts";
+import {
+  type IndexScalar,
+  keepChanges,
+  type TableChange,
+  type TableCore,
+} from "./table.ts";
 
 /** State in which reads are looked up again. */
 export interface ReadState {
   /** Table of a name. */
   tableOf(name: string): TableCore | undefined;
-  /** Plain values by name. */
-  values(): Iterable<readonly [string, unknown]>;
+  /** Plain values in the order of the definition. */
+  values(): readonly { readonly now: unknown }[];
 }
 
-/** Lookup in an index, with the rows that were found. */
+/** Lookup in an index, with the rows that were found, by their keys. */
 interface Lookup {
   readonly index: string;
   readonly parts: readonly IndexScalar[];
-  readonly found: readonly unknown[];
+  readonly found: ReadonlyMap<string, unknown>;
 }
 
 /** Reads of one table. */
 interface TableReads {
-  /** Version of the table. */
-  readonly version: number;
+  /** Version of a table in which they are the same. */
+  version: number;
+  /** Newest change of that. */
+  newest: TableChange | undefined;
   /** True if a query has iterated over the table, or asked for its size. */
   isWhole: boolean;
   /** Rows by key, as they were. */
@@ -34,20 +41,50 @@ interface TableReads {
   readonly lookups: Lookup[];
 }
 
+/** True if the same rows are read from a table. */
+function isSameTable(
+  table: TableCore,
+  { version, newest, isWhole, rows, lookups }: TableReads,
+): boolean {
+  if (table.version === version) return true;
+  if (isWhole) return false;
+  const changed = table.changedSince(newest);
+  for (const key of changed ?? rows.keys()) {
+    if (rows.has(key) && table.find(key) !== rows.get(key)) return false;
+  }
+  return lookups.every(({ index, parts, found }) =>
+    changed?.every((key) =>
+      !found.has(key) && !table.isAt(index, parts, key)
+    ) || isSameRows(found, table.rowsAt(index, parts))
+  );
+}
+
+function isSameRows(
+  one: ReadonlyMap<string, unknown>,
+  other: ReadonlyMap<string, unknown>,
+): boolean {
+  const others = [...other];
+  return one.size === other.size &&
+    [...one].every(([key, row], i) =>
+      key === others[i]![0] && row === others[i]![1]
+    );
+}
+
 /** Reads of one query. Every query reads all plain values. */
 export class Reads {
   readonly #tables = new Map<string, TableReads>();
-  readonly #values: readonly (readonly [string, unknown])[];
+  readonly #values: readonly unknown[];
 
   /** Starts without reads. */
   constructor(state: ReadState) {
-    this.#values = [...state.values()];
+    keepChanges();
+    this.#values = state.values().map(({ now }) => now);
   }
 
-  #of({ name, version }: TableCore): TableReads {
+  #of({ name, version, newest }: TableCore): TableReads {
     let reads = this.#tables.get(name);
     if (reads === undefined) {
-      reads = { version, isWhole: false, rows: new Map(), lookups: [] };
+      reads = { version, newest, isWhole: false, rows: new Map(), lookups: [] };
       this.#tables.set(name, reads);
     }
     return reads;
@@ -68,31 +105,21 @@ export class Reads {
     table: TableCore,
     index: string,
     parts: readonly IndexScalar[],
-    found: readonly unknown[],
+    found: ReadonlyMap<string, unknown>,
   ): void {
     this.#of(table).lookups.push({ index, parts, found });
   }
 
   /** True if the query would read the same from a state. */
   isSame(state: ReadState): boolean {
-    const values = [...state.values()];
-    if (!values.every(([, value], i) => value === this.#values[i]?.[1])) {
+    if (!state.values().every(({ now }, i) => now === this.#values[i])) {
       return false;
     }
-    for (const [name, { version, isWhole, rows, lookups }] of this.#tables) {
+    for (const [name, reads] of this.#tables) {
       const table = state.tableOf(name);
-      if (table === undefined) return false;
-      if (table.version === version) continue;
-      if (isWhole) return false;
-      for (const [key, row] of rows) {
-        if (table.find(key) !== row) return false;
-      }
-      for (const { index, parts, found } of lookups) {
-        const now = table.rowsAt(index, parts);
-        if (
-          now.length !== found.length || now.some((row, i) => row !== found[i])
-        ) return false;
-      }
+      if (table === undefined || !isSameTable(table, reads)) return false;
+      reads.version = table.version;
+      reads.newest = table.newest;
     }
     return true;
   }

@@ -21,7 +21,9 @@ export type LibraryCode =
   /** The bytes are no command of a typed machine, or name none of this one. */
   | "sampan:malformed"
   /** The command is of newer code, and the definition rejects such. */
-  | "sampan:newer";
+  | "sampan:newer"
+  /** The edit that it undoes was refused, or the undoing after which it does the edit once more. */
+  | "sampan:edit-refused";
 
 const ACCEPTED = 0n;
 const REJECTED = 1n;

@@ -12,6 +12,7 @@ import { describe } from "../describe.ts";
 import { PLAIN_DEPTH_MAX } from "../limits.ts";
 import {
   ErrInvalidArguments,
+  ErrNotPlain,
   ErrSchemaAsync,
   ErrSchemaNotIdempotent,
 } from "./errors.ts";
@@ -93,7 +94,7 @@ function validate<O>(
     throw new ErrSchemaAsync(
       `Schema of command ${command} (${
         schema["~standard"].vendor
-      }) validates asynchronously: a command is decided in one step; use a synchronous schema, and look up what it needs before`,
+      }) validates asynchronously; use a synchronous one`,
     );
   }
   return result;
@@ -118,11 +119,11 @@ export function parseArguments<O>(
       `Arguments of ${textOf(command, first.issues)}`,
     );
   }
-  const encoded = encodePlain(first.value, `arguments of ${command}`);
+  encodePlain(first.value, `arguments of ${command}`);
   const second = validate(command, schema, first.value);
   const reason = second.issues !== undefined
     ? `refuses it: ${textOf(command, second.issues)}`
-    : isSameBytes(encoded, encodePlain(second.value, command))
+    : isSamePlain(first.value, second.value)
     ? undefined
     : `changes it again at ${
       firstDifference(first.value, second.value, command)
@@ -135,25 +136,31 @@ export function parseArguments<O>(
   return first.value;
 }
 
-/** Path of the first part in which two plain values differ. */
+/** True if a value is the same plain data as a plain one, the order of keys included. */
+function isSamePlain(plain: unknown, value: unknown): boolean {
+  try {
+    return isSameBytes(encodePlain(plain), encodePlain(value));
+  } catch (error) {
+    if (error instanceof ErrNotPlain) return false;
+    throw error;
+  }
+}
+
+/** Path of the first part in which two values differ, as plain data. */
 function firstDifference(one: unknown, other: unknown, path: string): string {
-  if (
-    typeof one === "object" && one !== null && typeof other === "object" &&
-    other !== null
-  ) {
-    const a = one as Record<string, unknown>;
-    const b = other as Record<string, unknown>;
-    for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
-      if (!Object.is(a[key], b[key])) {
-        const found = firstDifference(a[key], b[key], `${path}.${key}`);
-        if (found !== "") return found;
+  if (isObject(one) && isObject(other)) {
+    for (const key of Object.keys({ ...one, ...other })) {
+      const [part, otherPart] = [one[key], other[key]];
+      if (!isSamePlain(part, otherPart)) {
+        return firstDifference(part, otherPart, `${path}.${key}`);
       }
     }
-    return Object.keys(a).join() === Object.keys(b).join() ? "" : path;
   }
-  return Object.is(one, other)
-    ? ""
-    : `${path} (${describe(one)}, then ${describe(other)})`;
+  return `${path} (${describe(one)}, then ${describe(other)})`;
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null;
 }
 
 /** Reason for which stored arguments are refused; undefined if the schema accepts them unchanged. */
@@ -164,10 +171,7 @@ export function refusalOfArguments(
 ): string | undefined {
   const result = validate(command, schema, value);
   if (result.issues !== undefined) return textOf(command, result.issues);
-  return isSameBytes(
-      encodePlain(value, command),
-      encodePlain(result.value, command),
-    )
+  return isSamePlain(value, result.value)
     ? undefined
     : `${command}: the schema changes ${
       firstDifference(value, result.value, "arguments")

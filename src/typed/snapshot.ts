@@ -2,9 +2,9 @@
  * Snapshot payload of typed machines.
  *
  * ```text
- * "STM" and the version of the format, 2
+ * "STM" and the version of the format, 3
  * frames: varint length, then that many bytes:
- *   0, string machine, varint state version,
+ *   0, string machine, varint state version, varint codec of the values, 1,
  *      varint count, of each active change: string name, varint index    first
  *   1, string name, value                       a plain value of the state
  *   2, string table, string key, value          a row; in the order of tables and keys
@@ -12,9 +12,10 @@
  *   4, string table                             a table, before its rows
  * ```
  *
- * Version 1 had no frames of tables: one without rows was not in it.
+ * Versions 1 and 2 did not name the codec. Version 1 had no frames of tables: one
+ * without rows was not in it.
  *
- * Strings and values are those of {@link ./plain.ts plain data}.
+ * Strings, and values of codec 1, are those of {@link ./plain.ts plain data}.
  *
  * This module is browser compatible.
  *
@@ -23,22 +24,31 @@
 
 import { describe } from "../describe.ts";
 import { hash64, hashKey, hashValue, lanes } from "../kv/hash.ts";
-import { COMMAND_BYTES_MAX, SNAPSHOT_BLOCK_BYTES_MAX } from "../limits.ts";
+import { SNAPSHOT_BLOCK_BYTES_MAX, STATE_FRAME_BYTES_MAX } from "../limits.ts";
 import type { MachineCore, OldState } from "./core.ts";
 import { ErrNewerCode } from "../statemachine/errors.ts";
 import { ErrTypedSnapshot } from "./errors.ts";
+import { type Hashed, hashed } from "./hashed.ts";
 import { type Plain, PlainReader, PlainWriter } from "./plain.ts";
 import type { TypedState } from "./state.ts";
 import { TableCore } from "./table.ts";
 
 const MAGIC = [0x53, 0x54, 0x4d];
 
-const FORMAT = 2;
+const FORMAT = 3;
 
-/** Largest frame, in bytes: a row comes from one command. */
-const FRAME_BYTES_MAX = 4 * COMMAND_BYTES_MAX;
+/** Id of the codec of plain data. */
+const CODEC = 1;
 
-const Frame = { Header: 0, Value: 1, Row: 2, End: 3, Table: 4 } as const;
+/** First version of the format that names the codec. */
+const CODEC_NAMED = 3;
+
+// Kinds of frames.
+const HEADER = 0;
+const VALUE = 1;
+const ROW = 2;
+const END = 3;
+const TABLE = 4;
 
 /** State as of one index. */
 export interface SavedState {
@@ -94,94 +104,48 @@ function* chunks(saved: SavedState): Generator<Uint8Array> {
       chunk.reset();
     }
   }
-  const end = new PlainWriter().u8(Frame.End).varint(count).finish();
+  const end = new PlainWriter().u8(END).varint(count).finish();
   yield chunk.varint(end.length).raw(end).finish();
 }
 
 function* frames(
   { name, version, state, active }: SavedState,
 ): Generator<Uint8Array> {
-  const writer = new PlainWriter().u8(Frame.Header).string(name)
-    .varint(version).varint(active.size);
+  const writer = new PlainWriter().u8(HEADER).string(name)
+    .varint(version).varint(CODEC).varint(active.size);
   for (const [change, index] of active) writer.string(change).varint(index);
   yield writer.finish();
-  for (const [name, value] of state.values()) {
-    writer.reset().u8(Frame.Value).string(name).value(value, name);
+  for (const { name, now } of state.values()) {
+    writer.reset().u8(VALUE).string(name).value(now.value, name);
     yield writer.finish();
   }
   for (const table of state.tables) {
-    writer.reset().u8(Frame.Table).string(table.name);
+    writer.reset().u8(TABLE).string(table.name);
     yield writer.finish();
     for (const [key, row] of table.entries()) {
-      writer.reset().u8(Frame.Row).string(table.name).string(key)
+      writer.reset().u8(ROW).string(table.name).string(key)
         .value(row, table.name);
       yield writer.finish();
     }
   }
 }
 
-/** Yields the chunks of a stream. */
-async function* chunksOf(
-  r: ReadableStream<Uint8Array>,
-  stopped: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  const reader = r.getReader();
-  try {
-    for (;;) {
-      stopped.throwIfAborted();
-      const { done, value } = await reader.read();
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    reader.releaseLock();
-  }
-}
-
-/** Yields the frames of a payload. */
-async function* framesOf(
-  r: ReadableStream<Uint8Array>,
-  stopped: AbortSignal,
-): AsyncGenerator<PlainReader> {
-  let buffer = new Uint8Array();
-  let at = 0;
-  let isBegun = false;
-  for await (const chunk of chunksOf(r, stopped)) {
-    const rest = buffer.subarray(at);
-    buffer = new Uint8Array(rest.length + chunk.length);
-    buffer.set(rest);
-    buffer.set(chunk, rest.length);
-    at = 0;
-    if (!isBegun) {
-      if (buffer.length <= MAGIC.length) continue;
-      const version = buffer[MAGIC.length]!;
-      if (
-        MAGIC.some((byte, i) => buffer[i] !== byte) || version < 1 ||
-        version > FORMAT
-      ) {
-        throw new ErrTypedSnapshot(
-          `Snapshot payload begins with ${
-            buffer.subarray(0, MAGIC.length + 1)
-          }, and is not that of a typed machine in a format up to ${FORMAT}: load the newer code if there is one`,
-        );
-      }
-      isBegun = true;
-      at = MAGIC.length + 1;
-    }
-    for (;;) {
-      const found = frameAt(buffer, at);
-      if (found === undefined) break;
-      at = found.end;
-      yield new PlainReader(buffer.subarray(found.start, found.end));
-    }
-  }
-  if (!isBegun || at < buffer.length) {
-    throw new ErrTypedSnapshot(
-      `Snapshot payload ends within a frame, ${
-        buffer.length - at
-      } bytes after its start`,
-    );
-  }
+/**
+ * Version of the format of a payload, from its beginning.
+ *
+ * @throws ErrTypedSnapshot if it is not that of a typed machine, or one to come
+ */
+function formatOf(payload: Uint8Array): number {
+  const version = payload[MAGIC.length]!;
+  if (
+    MAGIC.every((byte, i) => payload[i] === byte) && version >= 1 &&
+    version <= FORMAT
+  ) return version;
+  throw new ErrTypedSnapshot(
+    `Snapshot payload begins with ${
+      payload.subarray(0, MAGIC.length + 1)
+    }, and is not of a typed machine in a format up to ${FORMAT}: load the newer code`,
+  );
 }
 
 /** Bounds of the frame at an offset; undefined if it is not complete yet. */
@@ -195,10 +159,8 @@ function frameAt(
     if (start >= buffer.length) return undefined;
     const byte = buffer[start++]!;
     length += (byte & 0x7f) * scale;
-    if (length > FRAME_BYTES_MAX) {
-      throw new ErrTypedSnapshot(
-        `Frame of a snapshot payload is over the limit of ${FRAME_BYTES_MAX} bytes`,
-      );
+    if (length > STATE_FRAME_BYTES_MAX) {
+      throw new RangeError(`frame is over ${STATE_FRAME_BYTES_MAX} bytes`);
     }
     if (byte < 0x80) break;
   }
@@ -226,9 +188,14 @@ export async function loadState(
   stopped: AbortSignal,
 ): Promise<LoadedState> {
   const loader = new Loader(definition);
+  const reader = r.getReader();
   try {
-    for await (const frame of framesOf(r, stopped)) loader.add(frame);
-    return loader.finish();
+    for (;;) {
+      stopped.throwIfAborted();
+      const { done, value } = await reader.read();
+      if (done) return loader.finish();
+      loader.push(value);
+    }
   } catch (error) {
     // Bounds that the decoder has checked.
     if (!(error instanceof RangeError)) throw error;
@@ -236,13 +203,20 @@ export async function loadState(
       `Snapshot payload of machine ${definition.name} is damaged: ${error.message}`,
       { cause: error },
     );
+  } finally {
+    reader.releaseLock();
   }
 }
 
+/** Loader of a state from the chunks of a payload. */
 class Loader {
+  /** Version of the format of the payload; 0 before its beginning. */
+  #format = 0;
+  /** Bytes of a frame that is not complete yet. */
+  #rest = new Uint8Array();
   readonly #definition: MachineCore;
   readonly #active = new Map<string, number>();
-  readonly #old: OldState = {};
+  readonly #old: OldState = Object.create(null);
   #version = 0;
   #frames = 0;
   #isOver = false;
@@ -253,34 +227,48 @@ class Loader {
     this.#definition = definition;
   }
 
-  add(frame: PlainReader): void {
+  /** Adds a chunk of the payload. */
+  push(chunk: Uint8Array): void {
+    const buffer = new Uint8Array(this.#rest.length + chunk.length);
+    buffer.set(this.#rest);
+    buffer.set(chunk, this.#rest.length);
+    this.#rest = buffer;
+    let at = 0;
+    if (this.#format === 0) {
+      if (buffer.length <= MAGIC.length) return;
+      this.#format = formatOf(buffer);
+      at = MAGIC.length + 1;
+    }
+    for (let frame; (frame = frameAt(buffer, at)) !== undefined;) {
+      at = frame.end;
+      this.#add(new PlainReader(buffer.subarray(frame.start, at)));
+    }
+    this.#rest = buffer.subarray(at);
+  }
+
+  #add(frame: PlainReader): void {
     const kind = frame.u8();
-    if (this.#isOver || (kind === Frame.Header) !== (this.#frames === 0)) {
+    if (this.#isOver || (kind === HEADER) !== (this.#frames === 0)) {
       throw new RangeError(`frame of kind ${kind} is out of place`);
     }
     switch (kind) {
-      case Frame.Header:
+      case HEADER:
         this.#header(frame);
         break;
-      case Frame.Value:
+      case VALUE:
         this.#value(frame);
         break;
-      case Frame.Table:
+      case TABLE:
         this.#table(frame.string());
         break;
-      case Frame.Row:
+      case ROW:
         this.#row(frame);
         break;
-      case Frame.End: {
-        const count = frame.varint();
-        if (count !== this.#frames) {
-          throw new RangeError(`${this.#frames} frames instead of ${count}`);
-        }
-        this.#isOver = true;
+      case END:
+        this.#isOver = frame.varint() === this.#frames;
         break;
-      }
       default:
-        throw new RangeError(`frame has kind ${kind}`);
+        throw new RangeError(`kind ${kind} of a frame is unknown`);
     }
     if (frame.remaining > 0) {
       throw new RangeError(
@@ -299,9 +287,10 @@ class Loader {
       );
     }
     this.#version = frame.varint();
-    if (this.#version > version || this.#version < 1) {
+    const codec = this.#format < CODEC_NAMED ? CODEC : frame.varint();
+    if (this.#version > version || this.#version < 1 || codec !== CODEC) {
       throw new ErrNewerCode(
-        `Snapshot of machine ${name} has state version ${this.#version}, this code knows ${version}: load the newer code; nothing is lost`,
+        `Snapshot of machine ${name} has state version ${this.#version} in codec ${codec}, this code knows ${version} in codec ${CODEC}: load the newer code; nothing is lost`,
       );
     }
     for (let count = frame.varint(); count > 0; count--) {
@@ -320,12 +309,9 @@ class Loader {
   #value(frame: PlainReader): void {
     const name = frame.string();
     const value = frame.value();
-    if (Object.hasOwn(this.#old, name)) {
-      throw new RangeError(`value ${describe(name)} stands there twice`);
-    }
+    if (Object.hasOwn(this.#old, name)) throw twice(name);
     this.#old[name] = value;
-    const writer = new PlainWriter().string(name);
-    this.#hash(writer, value, name);
+    if (this.#isOld) this.#addHash(hashed(value, name));
   }
 
   #row(frame: PlainReader): void {
@@ -334,12 +320,10 @@ class Loader {
     const row = frame.value();
     const rows = this.#table(table);
     if (rows.has(key)) {
-      throw new RangeError(
-        `row ${describe(key)} of ${describe(table)} stands there twice`,
-      );
+      throw twice(key);
     }
     rows.set(key, row);
-    this.#hash(new PlainWriter().string(table).string(key), row, table);
+    if (this.#isOld) this.#addHash(hashed(row, table, key));
   }
 
   #table(name: string): Map<string, Plain> {
@@ -347,22 +331,24 @@ class Loader {
       ? this.#old[name]
       : this.#old[name] = new Map<string, Plain>();
     if (rows instanceof Map) return rows;
-    throw new RangeError(`table ${describe(name)} is a value, too`);
+    throw twice(name);
   }
 
-  #hash(writer: PlainWriter, value: Plain, name: string): void {
-    const end = writer.length;
-    writer.value(value, name);
-    hashKey(writer.view, 0, end);
-    hashValue(writer.view, end, writer.length);
-    this.#low = this.#low + lanes[0]! | 0;
-    this.#high = this.#high + lanes[1]! | 0;
+  /** True if the saved state needs a migration. */
+  get #isOld(): boolean {
+    return this.#version < this.#definition.version;
+  }
+
+  /** Adds to the hash of a saved state that needs a migration. */
+  #addHash({ low, high }: Hashed): void {
+    this.#low = this.#low + low | 0;
+    this.#high = this.#high + high | 0;
   }
 
   finish(): LoadedState {
-    if (!this.#isOver) {
+    if (!this.#isOver || this.#rest.length > 0) {
       throw new RangeError(
-        `it ends after ${this.#frames} frames, without its last one`,
+        `it has ${this.#frames} frames, and does not end there`,
       );
     }
     const { version, migrations } = this.#definition;
@@ -372,15 +358,18 @@ class Loader {
     }
     const state = this.#definition.newState();
     state.load(() => fill(state, old));
-    const isMigrated = this.#version < version;
     return {
       state,
       active: this.#active,
-      savedHash: isMigrated
+      savedHash: this.#isOld
         ? stateHash({ sums: [this.#low, this.#high] }, this.#active)
         : undefined,
     };
   }
+}
+
+function twice(name: string): RangeError {
+  return new RangeError(`${describe(name)} stands there twice`);
 }
 
 /**
@@ -392,14 +381,13 @@ function fill(state: TypedState, parts: OldState): void {
   for (const name of Object.keys(parts)) {
     const part = parts[name];
     const place = state.root[name];
-    if (place instanceof TableCore) {
-      const entries = part instanceof Map
-        ? part
-        : Object.entries(part as object);
-      for (const [key, row] of entries) place.set(key, row);
-    } else if (Object.hasOwn(state.root, name) && !(part instanceof Map)) {
-      state.root[name] = part;
-    } else {
+    const isTable = place instanceof TableCore;
+    if (isTable && typeof part === "object" && part !== null) {
+      fillTable(place, part);
+    } else if (
+      !isTable && Object.hasOwn(state.root, name) && !(part instanceof Map)
+    ) state.root[name] = part;
+    else {
       throw new ErrTypedSnapshot(
         `State has no ${part instanceof Map ? "table" : "value"} ${
           describe(name)
@@ -407,4 +395,11 @@ function fill(state: TypedState, parts: OldState): void {
       );
     }
   }
+}
+
+/** Replaces the rows of a table, with which the state of a definition may begin. */
+function fillTable(table: TableCore, part: OldState[string] & object): void {
+  const rows = part instanceof Map ? part : Object.entries(part);
+  for (const key of table.keys()) table.delete(key);
+  for (const [key, row] of rows) table.set(key, row);
 }

@@ -8,7 +8,7 @@
  */
 
 /** Most keys of a leaf, and most children of an inner node. */
-const FANOUT = 32;
+const FANOUT = 64;
 
 interface Leaf<K, V> {
   owner: object;
@@ -36,7 +36,7 @@ export class SortedMap<K, V> {
   #owner: object = {};
   #root: Node<K, V>;
   #size = 0;
-  /** Leaf and place of the key that was found last, valid while the map owns the leaf and has the same keys. */
+  /** Leaf and place of the key that was found last; undefined once the leaf is replaced or has other keys. */
   #foundLeaf: Leaf<K, V> | undefined;
   #foundAt = 0;
 
@@ -90,16 +90,12 @@ export class SortedMap<K, V> {
       one !== undefined && this.#compare?.(one, other) === 0;
   }
 
-  /** Finds the value of a key in the leaf that was found last, if that is valid and has it. */
-  #found(key: K): boolean {
-    const leaf = this.#foundLeaf;
-    return leaf !== undefined && leaf.owner === this.#owner &&
-      leaf.keys[this.#foundAt] === key;
-  }
-
   /** Returns the value of a key. */
   get(key: K): V | undefined {
-    if (this.#found(key)) return this.#foundLeaf!.values[this.#foundAt];
+    const found = this.#foundLeaf;
+    if (found !== undefined && found.keys[this.#foundAt] === key) {
+      return found.values[this.#foundAt];
+    }
     let node = this.#root;
     while (node.children !== undefined) {
       node = node.children[this.#position(node.keys, key, true)]!;
@@ -113,9 +109,13 @@ export class SortedMap<K, V> {
 
   /** Sets the value of a key; returns the value it had. */
   set(key: K, value: V): V | undefined {
-    if (this.#found(key)) {
+    const found = this.#foundLeaf;
+    if (
+      found !== undefined && found.owner === this.#owner &&
+      found.keys[this.#foundAt] === key
+    ) {
       // A handler that overwrites a row has read it, mostly.
-      const { values } = this.#foundLeaf!;
+      const { values } = found;
       const old = values[this.#foundAt];
       values[this.#foundAt] = value;
       return old;
@@ -224,6 +224,7 @@ export class SortedMap<K, V> {
   #own(node: Node<K, V>): Node<K, V> {
     const owner = this.#owner;
     if (node.owner === owner) return node;
+    if (node === this.#foundLeaf) this.#foundLeaf = undefined;
     const keys = node.keys.slice();
     return node.children === undefined
       ? { owner, keys, values: node.values.slice() }

@@ -8,16 +8,17 @@
  */
 
 import { describe } from "../describe.ts";
-import { hashKey, hashValue, lanes } from "../kv/hash.ts";
 import { ErrInvalidDefinition } from "./errors.ts";
-import { PlainWriter } from "./plain.ts";
+import { type Hashed, hashed } from "./hashed.ts";
 import { TableCore, type TableOwner, type TableReader } from "./table.ts";
 
 /** Change of a table's row, with the row before it. */
 interface Change {
   readonly table: TableCore;
   readonly key: string;
-  readonly old: unknown;
+  readonly old: Hashed | undefined;
+  /** Change before this one; undefined for the first of a command. */
+  readonly before: Change | undefined;
 }
 
 /** Row that a command touched, or plain value of the state; a value has the key undefined. */
@@ -28,23 +29,26 @@ export interface TouchedRow {
   readonly key: string | undefined;
 }
 
-/** Plain value of a state, with its hash. */
+/** Plain value of a state. */
 interface Value {
-  value: unknown;
-  low: number;
-  high: number;
+  readonly name: string;
+  now: Hashed;
+  /** Value that the running command was given, by which an assignment is noticed. */
+  given: unknown;
 }
-
-const writer = /* @__PURE__ */ new PlainWriter();
 
 /** State of a typed machine. */
 export class TypedState implements TableOwner {
-  /** Object that handlers and queries get: tables, and plain values that a handler may assign. */
+  /** Object that handlers get: tables, and plain values that they may assign. */
   readonly root: Record<string, unknown> = {};
   readonly #tables: TableCore[] = [];
-  readonly #values = new Map<string, Value>();
-  /** Changes of the running command; undefined outside of one. */
-  #changes: Change[] | undefined;
+  readonly #values: Value[] = [];
+  /** Frozen copy of `root`; undefined until it is asked for, and once a value is assigned. */
+  #view: Readonly<Record<string, unknown>> | undefined;
+  /** True while a command is run, which may change the state. */
+  #isOpen = false;
+  /** Newest change of the running command. */
+  #newest: Change | undefined;
   /** Receiver of reads, while they are noted. */
   reads: TableReader | undefined;
 
@@ -55,33 +59,33 @@ export class TypedState implements TableOwner {
    */
   constructor(parts: Readonly<Record<string, unknown>> | TypedState) {
     if (parts instanceof TypedState) {
-      this.#copy(parts);
-      return;
-    }
-    for (const name of Object.keys(parts)) {
-      const part = parts[name];
-      if (part instanceof TableCore) {
-        if (part.owner !== undefined) {
-          throw new ErrInvalidDefinition(
-            `Table ${
-              describe(name)
-            } belongs to another state: create it in the definition's state()`,
-          );
-        }
-        part.name = name;
-        this.#addTable(part);
-      } else this.#addValue(name, part);
+      // In the order of the definition, in which a handler meets them.
+      const values = parts.#values.values();
+      for (const [name, part] of Object.entries(parts.root)) {
+        if (part instanceof TableCore) this.#addTable(part.clone());
+        else this.#addValue(name, values.next().value!.now);
+      }
+    } else {
+      for (const name of Object.keys(parts)) this.#define(name, parts[name]);
     }
     Object.seal(this.root);
   }
 
-  #copy(from: TypedState): void {
-    for (const table of from.#tables) this.#addTable(table.clone());
-    for (const [name, value] of from.#values) {
-      this.#values.set(name, { ...value });
-      this.root[name] = value.value;
+  /** Adds a part of a definition. */
+  #define(name: string, part: unknown): void {
+    if (!(part instanceof TableCore)) {
+      this.#addValue(name, hashed(part, name));
+      return;
     }
-    Object.seal(this.root);
+    if (part.owner !== undefined) {
+      throw new ErrInvalidDefinition(
+        `Table ${
+          describe(name)
+        } belongs to another state: create it in the definition's state()`,
+      );
+    }
+    part.rename(name);
+    this.#addTable(part);
   }
 
   #addTable(table: TableCore): void {
@@ -93,10 +97,19 @@ export class TypedState implements TableOwner {
     });
   }
 
-  #addValue(name: string, value: unknown): void {
-    const hashed = hashOf(name, value);
-    this.#values.set(name, hashed);
-    this.root[name] = hashed.value;
+  #addValue(name: string, now: Hashed): void {
+    this.#values.push({ name, now, given: undefined });
+    // Set when a command begins.
+    this.root[name] = undefined;
+  }
+
+  /** Object that queries and inverses get: what handlers get, frozen. */
+  get view(): Readonly<Record<string, unknown>> {
+    if (this.#view === undefined) {
+      this.#resetValues();
+      this.#view = Object.freeze({ ...this.root });
+    }
+    return this.#view;
   }
 
   /** Creates a copy, which changes independently; costs the same whatever the size of the tables. */
@@ -110,87 +123,112 @@ export class TypedState implements TableOwner {
   }
 
   /** Plain values by name, in the order of the definition. */
-  *values(): Generator<[string, unknown]> {
-    for (const [name, { value }] of this.#values) yield [name, value];
+  values(): readonly { readonly name: string; readonly now: Hashed }[] {
+    return this.#values;
   }
 
   /** Sums of the hashes of all rows and values: low half, then high half. */
   get sums(): readonly [number, number] {
     let low = 0;
     let high = 0;
-    for (const part of this.#tables) {
-      low = low + part.low | 0;
-      high = high + part.high | 0;
-    }
-    for (const part of this.#values.values()) {
+    const values = this.#values.map(({ now }) => now);
+    for (const part of [...this.#tables, ...values]) {
       low = low + part.low | 0;
       high = high + part.high | 0;
     }
     return [low, high];
   }
 
-  changing(table: TableCore, key: string, old: unknown): void {
-    if (this.#changes === undefined) {
+  changing(table: TableCore, key: string, old: Hashed | undefined): void {
+    if (!this.#isOpen) {
       throw new TypeError(
         `Row ${
           describe(key)
         } of table ${table.name} was changed outside of a command: propose one`,
       );
     }
-    this.#changes.push({ table, key, old });
+    this.#newest = { table, key, old, before: this.#newest };
+  }
+
+  /** Begins a command, which may change the state until it is committed or rolled back. */
+  begin(): void {
+    // Also what was assigned outside of a command, as a handler does after an await.
+    this.#resetValues();
+    this.#isOpen = true;
+    this.#newest = undefined;
+  }
+
+  #resetValues(): void {
+    for (const value of this.#values) {
+      this.root[value.name] = value.given = value.now.value;
+    }
   }
 
   /**
-   * Runs a command. Everything it changed is undone if it throws, or if `keep` is
-   * false of what it returns. `touched`, if given, gets what it changed, also if
-   * that is undone.
+   * Keeps what the command has changed, and takes in the plain values that it has
+   * assigned: all of them, or none.
+   *
+   * @throws ErrNotPlain if one of those is not plain data: the caller rolls the command back
    */
-  run<R>(
-    command: () => R,
-    keep: (returned: R) => boolean,
-    touched?: TouchedRow[],
-  ): R {
-    const changes: Change[] = this.#changes = [];
-    try {
-      const returned = command();
-      if (touched !== undefined) this.#note(changes, touched);
-      if (keep(returned)) this.#assignValues();
-      else this.#undo(changes);
-      return returned;
-    } catch (error) {
-      if (touched !== undefined) this.#note(changes, touched);
-      this.#undo(changes);
-      throw error;
-    } finally {
-      this.#changes = undefined;
+  commit(): void {
+    let assigned: [Value, Hashed][] | undefined;
+    for (const value of this.#values) {
+      const now = this.root[value.name];
+      if (Object.is(now, value.given)) continue;
+      (assigned ??= []).push([value, hashed(now, value.name)]);
     }
+    if (assigned !== undefined) {
+      for (const [value, now] of assigned) {
+        value.now = now;
+        this.root[value.name] = value.given = now.value;
+      }
+      this.#view = undefined;
+    }
+    this.#isOpen = false;
+    this.#newest = undefined;
   }
 
-  #note(changes: readonly Change[], touched: TouchedRow[]): void {
-    if (touched.length > 0) return;
-    for (const { table, key } of changes) {
-      touched.push({ part: table.name, key });
+  /** Undoes everything that the command has changed. */
+  rollback(): void {
+    let change = this.#newest;
+    while (change !== undefined) {
+      change.table.replace(change.key, change.old);
+      change = change.before;
     }
-    for (const [part, { value }] of this.#values) {
-      if (!Object.is(this.root[part], value)) {
-        touched.push({ part, key: undefined });
+    this.#resetValues();
+    this.#isOpen = false;
+    this.#newest = undefined;
+  }
+
+  /** Rows and values that the running command has changed so far. */
+  get touched(): TouchedRow[] {
+    const touched: TouchedRow[] = [];
+    for (let at = this.#newest; at !== undefined; at = at.before) {
+      touched.unshift({ part: at.table.name, key: at.key });
+    }
+    for (const { name, given } of this.#values) {
+      if (!Object.is(this.root[name], given)) {
+        touched.push({ part: name, key: undefined });
       }
     }
+    return touched;
   }
 
   /** Returns the rows that a command would change, or those it asks for by key if it changes none. Changes nothing. */
   touchedBy(command: () => unknown): readonly TouchedRow[] {
-    const touched: TouchedRow[] = [];
     const asked: TouchedRow[] = [];
+    this.begin();
     try {
       this.noting({
         row: ({ name }, key) => asked.push({ part: name, key }),
         whole: () => {},
         lookup: () => {},
-      }, () => this.run(command, () => false, touched));
+      }, command);
     } catch {
       // A command that throws has touched rows before.
     }
+    const { touched } = this;
+    this.rollback();
     return touched.length > 0 ? touched : asked;
   }
 
@@ -209,45 +247,10 @@ export class TypedState implements TableOwner {
     return this.#tables.find((table) => table.name === name);
   }
 
-  /** Sets a plain value and rows while the state is loaded. */
+  /** Sets plain values and rows while the state is loaded. */
   load(apply: () => void): void {
-    this.#changes = [];
-    try {
-      apply();
-      this.#assignValues();
-    } finally {
-      this.#changes = undefined;
-    }
+    this.begin();
+    apply();
+    this.commit();
   }
-
-  /** Takes in the plain values that a handler has assigned; all of them, or none. */
-  #assignValues(): void {
-    let assigned: [Value, string, Value][] | undefined;
-    for (const [name, value] of this.#values) {
-      const now = this.root[name];
-      if (Object.is(now, value.value)) continue;
-      (assigned ??= []).push([value, name, hashOf(name, now)]);
-    }
-    for (const [value, name, hashed] of assigned ?? []) {
-      Object.assign(value, hashed);
-      this.root[name] = hashed.value;
-    }
-  }
-
-  #undo(changes: readonly Change[]): void {
-    for (let i = changes.length - 1; i >= 0; i--) {
-      const { table, key, old } = changes[i]!;
-      table.replace(key, old as Parameters<TableCore["replace"]>[1]);
-    }
-    for (const [name, { value }] of this.#values) this.root[name] = value;
-  }
-}
-
-function hashOf(name: string, value: unknown): Value {
-  writer.reset().string(name);
-  const end = writer.length;
-  const copy = writer.value(value, name);
-  hashKey(writer.view, 0, end);
-  hashValue(writer.view, end, writer.length);
-  return { value: copy, low: lanes[0]!, high: lanes[1]! };
 }

@@ -7,10 +7,9 @@
  */
 
 import { describe, isWellFormed } from "../describe.ts";
-import { hashKey, hashValue, lanes } from "../kv/hash.ts";
-import { TABLE_KEY_CHARS_MAX } from "../limits.ts";
+import { TABLE_CHANGES_MAX, TABLE_KEY_CHARS_MAX } from "../limits.ts";
 import { ErrInvalidDefinition, ErrNotPlain } from "./errors.ts";
-import { PlainWriter } from "./plain.ts";
+import { type Hashed, hashed } from "./hashed.ts";
 import { SortedMap } from "./sorted_map.ts";
 
 /** One part of an index key. */
@@ -44,7 +43,8 @@ export interface TableRange {
 /**
  * Ordered collection of rows by key. Keys are strings, ordered by their UTF-16
  * code units; rows are plain data, frozen: `set()` stores a copy, and a change is
- * another `set()`. An iteration sees the table as it was when it began.
+ * another `set()`. Bytes cannot be frozen: a row with some is a copy at each access.
+ * An iteration sees the table as it was when it began.
  */
 export interface TableOf<V> {
   /** Number of rows. */
@@ -56,7 +56,7 @@ export interface TableOf<V> {
   /**
    * Sets the row of a key. Throws outside of a command.
    *
-   * @throws ErrNotPlain if the row is not plain data
+   * @throws ErrNotPlain if the row is not plain data, or takes over 4 MiB
    */
   set(key: string, row: V): void;
   /** Removes the row of a key; false if the table has no such row. Throws outside of a command. */
@@ -83,13 +83,6 @@ export interface TableIndexes<V, K> {
 /** Row that index functions take. */
 export type RowOf<I> = I[keyof I] extends (row: infer V) => unknown ? V : never;
 
-/** Row with its hash. */
-interface Row<V> {
-  readonly value: V;
-  readonly low: number;
-  readonly high: number;
-}
-
 /** Key in an index: the parts of the index key, then the key of the row. */
 type Parts = readonly IndexScalar[];
 
@@ -102,7 +95,7 @@ interface Index<V> {
 /** State that a table belongs to. */
 export interface TableOwner {
   /** Notes the row that a change replaces; throws if nothing may be changed now. */
-  changing(table: TableCore, key: string, old: unknown): void;
+  changing(table: TableCore, key: string, old: Hashed | undefined): void;
   /** Reads to be noted, if any. */
   readonly reads: TableReader | undefined;
 }
@@ -118,18 +111,44 @@ export interface TableReader {
     table: TableCore,
     index: string,
     parts: readonly IndexScalar[],
-    found: readonly unknown[],
+    found: ReadonlyMap<string, unknown>,
   ): void;
 }
 
 /** Number of changes of all tables, so that each version has a number of its own. */
 let versions = 0;
 
+/** True once a query is watched: until then, no table keeps its changes, which costs a tenth of an update. */
+let keepsChanges = false;
+
+/** Has all tables keep their changes from now on. */
+export function keepChanges(): void {
+  keepsChanges = true;
+}
+
+/** Change of a table. Its copies share the changes before they were made. */
+export interface TableChange {
+  /** Number of the version after it, above those before. */
+  readonly version: number;
+  /** Key of the row. */
+  readonly key: string;
+  /** Change before; undefined for the first one, and where older ones are forgotten. */
+  readonly before: TableChange | undefined;
+  /** Number of changes before it that are known. */
+  readonly depth: number;
+}
+
 /** Rank of a scalar's type in the order of index keys. */
 function rank(value: IndexScalar): number {
   if (value === null) return 0;
   const type = typeof value;
   return type === "boolean" ? 1 : type === "number" ? 2 : 3;
+}
+
+/** True for what can be a part of an index key. */
+function isScalar(value: unknown): value is IndexScalar {
+  return value === null || !Number.isNaN(value) &&
+      ["string", "number", "boolean"].includes(typeof value);
 }
 
 function compareParts(one: Parts, other: Parts): number {
@@ -145,74 +164,59 @@ function compareParts(one: Parts, other: Parts): number {
   return one.length - other.length;
 }
 
-/** Writer of rows for their hash. */
-const writer = /* @__PURE__ */ new PlainWriter();
+/** Functions from a row to its key in an index, by the name of the index. */
+type IndexKeys<V> = Readonly<Record<string, (row: V) => IndexKey>>;
 
-/** Names that an index cannot have. */
-const RESERVED = /* @__PURE__ */ new Set([
-  "size",
-  "has",
-  "get",
-  "set",
-  "delete",
-  "keys",
-  "values",
-  "entries",
-  "constructor",
-]);
-
-/** Table as its state uses it. */
+/** Table as its state uses it. A table with indexes is of a subclass, which has a method for each. */
 export class TableCore<V = unknown> implements TableOf<V> {
   /** Name of the table in its state; empty until it belongs to one. */
   name = "";
   /** State that the table belongs to. */
   owner: TableOwner | undefined;
-  readonly #indexKeys: Readonly<Record<string, (row: V) => IndexKey>>;
-  readonly #rows: SortedMap<string, Row<V>>;
-  readonly #indexes: Index<V>[] = [];
+  readonly #rows: SortedMap<string, Hashed<V>>;
+  readonly #indexes: readonly Index<V>[];
   #low = 0;
   #high = 0;
   #version = 0;
+  #newest: TableChange | undefined;
 
   /** Creates an empty table, or a copy of another one. */
-  constructor(
-    indexKeys: Readonly<Record<string, (row: V) => IndexKey>>,
-    from?: TableCore<V>,
-  ) {
-    this.#indexKeys = indexKeys;
-    this.#rows = from === undefined ? new SortedMap() : from.#rows.clone();
-    if (from !== undefined) {
+  constructor(from: IndexKeys<V> | TableCore<V>) {
+    if (from instanceof TableCore) {
       this.name = from.name;
+      this.#rows = from.#rows.clone();
+      this.#indexes = from.#indexes.map((index) => ({
+        ...index,
+        map: index.map.clone(),
+      }));
       this.#low = from.#low;
       this.#high = from.#high;
       this.#version = from.#version;
+      this.#newest = from.#newest;
+    } else {
+      this.#rows = new SortedMap();
+      this.#indexes = Object.entries(from).map(([name, keyOf]) => ({
+        name,
+        keyOf,
+        map: new SortedMap(compareParts),
+      }));
     }
-    let i = 0;
-    for (const name of Object.keys(indexKeys)) {
-      const keyOf = indexKeys[name]!;
-      const map = from === undefined
-        ? new SortedMap<Parts, string>(compareParts)
-        : from.#indexes[i++]!.map.clone();
-      const index: Index<V> = { name, keyOf, map };
-      this.#indexes.push(index);
-      Object.defineProperty(this, name, {
-        value: (...parts: IndexScalar[]) => {
-          const found = this.#lookup(index, parts);
-          this.owner?.reads?.lookup(this as TableCore, name, parts, found);
-          return found;
-        },
-      });
-    }
+  }
+
+  /** Gives a table its name in a state, with which its rows are hashed. */
+  rename(name: string): void {
+    this.name = name;
+    for (const [key, row] of this.entries()) this.set(key, row);
   }
 
   /** Names of the indexes. */
   get indexNames(): readonly string[] {
-    return Object.keys(this.#indexKeys);
+    return this.#indexes.map(({ name }) => name);
   }
 
   /** Creates a copy, which changes independently. */
   clone(): TableCore<V> {
-    return new TableCore(this.#indexKeys, this);
+    return new (this.constructor as typeof TableCore<V>)(this);
   }
 
   /** Low half of the sum of the hashes of all rows. */
@@ -230,15 +234,51 @@ export class TableCore<V = unknown> implements TableOf<V> {
     return this.#version;
   }
 
+  /** Newest change that was kept. */
+  get newest(): TableChange | undefined {
+    return this.#newest;
+  }
+
+  /** Returns the keys of rows that may differ from those of a table with another newest change, such as a copy; undefined if that is not known. */
+  changedSince(then: TableChange | undefined): readonly string[] | undefined {
+    let now: TableChange | undefined = this.#newest;
+    // Tables of which no change is known may have nothing in common.
+    if (now === undefined) return undefined;
+    const keys: string[] = [];
+    while (now !== then) {
+      if (now === undefined || then === undefined) return undefined;
+      const later: TableChange = now.version > then.version ? now : then;
+      keys.push(later.key);
+      if (later === now) now = now.before;
+      else then = then.before;
+    }
+    return keys;
+  }
+
   /** Returns the row of a key as it is stored: the same object until the row is set again. */
   find(key: string): object | undefined {
     return this.#rows.get(key);
   }
 
-  /** Returns the rows that an index has for a key. */
-  rowsAt(name: string, parts: readonly IndexScalar[]): readonly V[] {
+  /** Returns the rows that an index has for a key, in its order and by their keys. */
+  rowsAt(name: string, parts: readonly IndexScalar[]): Map<string, V> {
+    const found = new Map<string, V>();
     const index = this.#indexes.find((index) => index.name === name);
-    return index === undefined ? [] : this.#lookup(index, parts);
+    if (index === undefined) return found;
+    for (const [key, rowKey] of index.map.entries(parts)) {
+      if (compareParts(key.slice(0, parts.length), parts) !== 0) break;
+      found.set(rowKey, this.#rows.get(rowKey)!.value);
+    }
+    return found;
+  }
+
+  /** True if an index has the row of a key at an index key. */
+  isAt(name: string, parts: readonly IndexScalar[], key: string): boolean {
+    const row = this.#rows.get(key);
+    const index = this.#indexes.find((index) => index.name === name);
+    const place = row && index && partsOf(index, index.keyOf(row.value), key);
+    return place !== undefined &&
+      compareParts(place.slice(0, parts.length), parts) === 0;
   }
 
   get size(): number {
@@ -257,24 +297,17 @@ export class TableCore<V = unknown> implements TableOf<V> {
   }
 
   set(key: string, row: V): void {
-    if (typeof key !== "string" || key.length > TABLE_KEY_CHARS_MAX) {
+    if (
+      typeof key !== "string" || key.length > TABLE_KEY_CHARS_MAX ||
+      !isWellFormed(key)
+    ) {
       throw new ErrNotPlain(
         `Key ${
           describe(key)
-        } of table ${this.name} is not a string of at most ${TABLE_KEY_CHARS_MAX} characters`,
+        } of table ${this.name} is not a well-formed string of at most ${TABLE_KEY_CHARS_MAX} characters`,
       );
     }
-    if (!isWellFormed(key)) {
-      throw new ErrNotPlain(
-        `Key ${describe(key)} of table ${this.name} has a lone surrogate`,
-      );
-    }
-    writer.reset().string(this.name).string(key);
-    const end = writer.length;
-    const value = writer.value(row, this.name);
-    hashKey(writer.view, 0, end);
-    hashValue(writer.view, end, writer.length);
-    this.replace(key, { value, low: lanes[0]!, high: lanes[1]! });
+    this.replace(key, hashed(row, this.name, key));
   }
 
   delete(key: string): boolean {
@@ -283,35 +316,56 @@ export class TableCore<V = unknown> implements TableOf<V> {
     return true;
   }
 
-  /** Replaces the row of a key, or removes it, and notes the one before. */
-  replace(key: string, row: Row<V> | undefined): void {
+  /**
+   * Replaces the row of a key, or removes it, and notes the one before.
+   *
+   * @throws ErrNotPlain if an index function returns what is no index key: nothing is changed then
+   */
+  replace(key: string, row: Hashed<V> | undefined): void {
     const old = this.#rows.get(key);
     // Index functions run before anything is changed: they may throw.
-    let moves: [Index<V>, IndexKey, IndexKey][] | undefined;
+    let moves: [Index<V>, Parts | undefined, Parts | undefined][] | undefined;
     for (const index of this.#indexes) {
       const before = old && index.keyOf(old.value);
       const after = row && index.keyOf(row.value);
       // Also one that is undefined before and after.
-      if (before !== after) (moves ??= []).push([index, before, after]);
+      if (before === after) continue;
+      const from = partsOf(index, before, key);
+      const to = partsOf(index, after, key);
+      if (from && to && compareParts(from, to) === 0) continue;
+      (moves ??= []).push([index, from, to]);
     }
     this.owner?.changing(this as TableCore, key, old);
     this.#put(key, row, old);
     if (moves === undefined) return;
-    for (const [{ map }, before, after] of moves) {
-      const from = partsOf(before, key);
-      const to = partsOf(after, key);
-      if (from && to && compareParts(from, to) === 0) continue;
+    for (const [{ map }, from, to] of moves) {
       if (from) map.delete(from);
       if (to) map.set(to, key);
     }
   }
 
-  #put(key: string, row: Row<V> | undefined, old: Row<V> | undefined): void {
+  #put(
+    key: string,
+    row: Hashed<V> | undefined,
+    old: Hashed<V> | undefined,
+  ): void {
     this.#version = ++versions;
+    if (keepsChanges) this.#keep(key);
     if (row === undefined) this.#rows.delete(key);
     else this.#rows.set(key, row);
     this.#low = this.#low - (old?.low ?? 0) + (row?.low ?? 0) | 0;
     this.#high = this.#high - (old?.high ?? 0) + (row?.high ?? 0) | 0;
+  }
+
+  #keep(key: string): void {
+    const { depth = TABLE_CHANGES_MAX } = this.#newest ?? {};
+    const isKnown = depth < TABLE_CHANGES_MAX;
+    this.#newest = {
+      version: this.#version,
+      key,
+      before: isKnown ? this.#newest : undefined,
+      depth: isKnown ? depth + 1 : 0,
+    };
   }
 
   *keys(range: TableRange = {}): Generator<string> {
@@ -330,19 +384,26 @@ export class TableCore<V = unknown> implements TableOf<V> {
   [Symbol.iterator](): Generator<[string, V]> {
     return this.entries();
   }
+}
 
-  #lookup({ map }: Index<V>, parts: readonly IndexScalar[]): V[] {
-    const found: V[] = [];
-    for (const [key, rowKey] of map.entries(parts)) {
-      if (compareParts(key.slice(0, parts.length), parts) !== 0) break;
-      found.push(this.#rows.get(rowKey)!.value);
-    }
-    return found;
+/** Class of tables that have a method for each of some indexes. */
+function classWith<V>(indexes: readonly string[]): typeof TableCore<V> {
+  if (indexes.length === 0) return TableCore;
+  class IndexedTable extends TableCore<V> {}
+  for (const name of indexes) {
+    Object.defineProperty(IndexedTable.prototype, name, {
+      value(this: TableCore<V>, ...parts: IndexScalar[]): readonly V[] {
+        const found = this.rowsAt(name, parts);
+        this.owner?.reads?.lookup(this as TableCore, name, parts, found);
+        return [...found.values()];
+      },
+    });
   }
+  return IndexedTable;
 }
 
 function* limited<V>(
-  rows: Iterable<[string, Row<V>]>,
+  rows: Iterable<[string, Hashed<V>]>,
   to: string | undefined,
 ): Generator<[string, V]> {
   for (const [key, { value }] of rows) {
@@ -351,11 +412,24 @@ function* limited<V>(
   }
 }
 
-/** Parts of the key of a row in an index; undefined if the row is not in it. */
-function partsOf(key: IndexKey, rowKey: string): Parts | undefined {
+/**
+ * Parts of the key of a row in an index; undefined if the row is not in it.
+ *
+ * @throws ErrNotPlain if a part cannot be compared with others
+ */
+function partsOf(
+  { name }: { readonly name: string },
+  key: IndexKey,
+  rowKey: string,
+): Parts | undefined {
   if (key === undefined) return undefined;
-  if (typeof key !== "object" || key === null) return [key, rowKey];
-  return [...key as Parts, rowKey];
+  const parts = [...(Array.isArray(key) ? key : [key]) as Parts, rowKey];
+  if (parts.every(isScalar)) return parts;
+  throw new ErrNotPlain(
+    `Index ${name} has the key ${describe(key)} for row ${
+      describe(rowKey)
+    }; return strings, numbers, booleans or null`,
+  );
 }
 
 /**
@@ -365,6 +439,10 @@ function partsOf(key: IndexKey, rowKey: string): Parts | undefined {
  * ```ts ignore
  * table({ indexes: { byList: (card: Card) => [card.list, card.position] } })
  * ```
+ *
+ * Give the type of the rows at the parameter of an index function, as here: with one
+ * type argument, as in `table<Card>({ indexes })`, TypeScript infers no other one, and
+ * the names of the indexes would not be known.
  *
  * @throws ErrInvalidDefinition if an index has the name of a method
  */
@@ -382,8 +460,10 @@ export function table<V, K>(
     string,
     (row: V) => IndexKey
   >;
+  // Also what only the library calls.
+  const plain = new TableCore({});
   for (const name of Object.keys(indexes)) {
-    if (RESERVED.has(name)) {
+    if (name in plain) {
       throw new ErrInvalidDefinition(
         `Index ${
           describe(name)
@@ -391,5 +471,6 @@ export function table<V, K>(
       );
     }
   }
-  return new TableCore<V>(indexes) as unknown as Table<V, K>;
+  const Class = classWith<V>(Object.keys(indexes));
+  return new Class(indexes) as unknown as Table<V, K>;
 }

@@ -8,7 +8,7 @@
 
 import { isPromise, notify, onAbort } from "../async.ts";
 import type { Env } from "../env.ts";
-import { WATCH_PAUSE_MS_MAX } from "../limits.ts";
+import { WATCH_PAUSE_MS_MAX, WATCH_PAUSE_ROUNDS } from "../limits.ts";
 import {
   checkOptions,
   isFunction,
@@ -290,6 +290,8 @@ export class Watches {
   readonly #active = new Set<{ refresh(): void }>();
   readonly #atEnd = new Set<() => void>();
   #isScheduled = false;
+  /** Set from a refresh until the next turn of the event loop. */
+  #isRefreshed = false;
   /** Time that the queries since the last schedule have taken, in milliseconds. */
   #tookMs = 0;
   #cancelTimer: (() => void) | undefined;
@@ -326,25 +328,29 @@ export class Watches {
   }
 
   /**
-   * Refreshes active watches once in this turn of the event loop. While they are
-   * paced, as much time as the last queries took is left to other work of the page.
+   * Refreshes active watches: at once if they were not refreshed in this turn of the
+   * event loop, else in the next one. While they are paced, a multiple of the time
+   * that the last queries took is left to other work of the page.
    */
   schedule(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
     const pause = this.#isPaced()
-      ? Math.min(this.#tookMs, WATCH_PAUSE_MS_MAX)
+      ? Math.min(WATCH_PAUSE_ROUNDS * this.#tookMs, WATCH_PAUSE_MS_MAX)
       : 0;
-    if (pause < 1) {
+    if (pause >= 1) {
+      this.#cancelTimer = this.#env.setTimer(() => this.#refresh(), pause);
+    } else if (this.#isRefreshed) {
       // Never rejects: a watch passes what its query throws to its subscribers.
       void this.#env.turn().then(() => this.#refresh());
-    } else {
-      this.#cancelTimer = this.#env.setTimer(() => this.#refresh(), pause);
-    }
+    } else queueMicrotask(() => this.#refresh());
   }
 
   #refresh(): void {
     this.#isScheduled = false;
+    this.#isRefreshed = true;
+    // Never rejects: it only clears a flag.
+    void this.#env.turn().then(() => this.#isRefreshed = false);
     this.#tookMs = 0;
     const begun = this.now;
     for (const watch of [...this.#active]) watch.refresh();

@@ -30,7 +30,8 @@ import {
 } from "../../mod.ts";
 import { type Bench, type Cases, convert, type Samples } from "./report.ts";
 
-const BATCH = 512;
+/** Records in a batch. */
+export const BATCH = 512;
 const DONE: Result = { value: 1n };
 
 class NoOpStateMachine implements IStateMachine {
@@ -99,7 +100,7 @@ function makeBatches(
 }
 
 /** Nanoseconds per entry when a new replica applies the batches. */
-async function measure(
+export async function measure(
   bench: Bench,
   factory: MachineFactory,
   prologue: LogBatch[],
@@ -121,12 +122,35 @@ async function measure(
   return convert(ms, (round) => round * 1e6 / count);
 }
 
-function single(
+/**
+ * Nanoseconds per entry when one replica applies batch after batch, so that code and
+ * state are warm. `next` makes the batches of a round, which follow an index.
+ */
+export async function measureOne(
+  bench: Bench,
+  factory: MachineFactory,
+  prologue: LogBatch[],
+  next: (after: number) => LogBatch[],
+): Promise<Samples> {
+  const driver = newDriver(factory);
+  driver.apply(prologue);
+  let batches: LogBatch[] = [];
+  const ms = await bench.rounds(() => {
+    for (const batch of batches) driver.apply([batch]);
+  }, () => {
+    batches = next(driver.applied);
+  });
+  return convert(ms, (round) => round * 1e6 / (batches.length * BATCH));
+}
+
+/** Batches of proposals of one client, which follow an index. */
+export function single(
   commands: (i: number) => Uint8Array,
   count: number,
+  after = 1,
 ): LogBatch[] {
   return makeBatches(
-    1,
+    after,
     count,
     (i) => proposalHeadLength(i) + commands(i).length,
     (bytes, at, i) =>
@@ -134,7 +158,8 @@ function single(
   );
 }
 
-const begun: LogBatch = {
+/** First record of a log. */
+export const begun: LogBatch = {
   follows: 0,
   first: 1,
   records: packRecords(configRecord(4096)),

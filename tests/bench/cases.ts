@@ -20,6 +20,7 @@ export const FILES: Readonly<
   container: () => import("./snapshot_bench.ts"),
   sqlite: () => import("./sqlite_bench.ts"),
   backup: () => import("./backup_bench.ts"),
+  outbox: () => import("./outbox_bench.ts"),
   sync: () => import("./sync_bench.ts"),
   crowd: () => import("./crowd_bench.ts"),
 };

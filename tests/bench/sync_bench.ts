@@ -131,7 +131,8 @@ class Client {
   #frame(received: Uint8Array): void {
     const frame = unpackFrame(received);
     const count = entriesIn(frame);
-    if (count !== undefined) return this.#entries(count, received.length);
+    // Credit is counted in bytes as they are before packing.
+    if (count !== undefined) return this.#entries(count, frame.length);
     const message = decodeMessage(frame);
     switch (message.type) {
       case "welcome":

@@ -14,6 +14,7 @@
 
 import { stopBundler } from "../../web/bundle.ts";
 import { memory } from "./bench_memory.ts";
+import { boards } from "./board_bench.ts";
 import { type Engine, ENGINES, launch, removeFolder } from "./browser.ts";
 import { install } from "./install.ts";
 import { servePages } from "./server.ts";
@@ -39,6 +40,8 @@ export interface Figure {
   readonly value: number | string;
   /** Unit, or the value it is compared with. */
   readonly unit?: string;
+  /** Largest value that is good enough, if there is an aim. */
+  readonly aim?: number;
 }
 
 /** Figures of every page, each in a new browser whose profile is on disk. */
@@ -59,7 +62,9 @@ async function measure(engine: Engine): Promise<readonly Figure[]> {
     }
   }
   figures.push(...await sync(server, engine));
-  if (engine === "Chromium") figures.push(...await memory(server));
+  if (engine === "Chromium") {
+    figures.push(...await memory(server), ...await boards());
+  }
   return figures;
 }
 
@@ -73,7 +78,26 @@ export function show({ value, unit }: Pick<Figure, "value" | "unit">): string {
   return unit === undefined ? text : `${text} ${unit}`;
 }
 
-/** Formats a Markdown table: a row for each name, a column for each engine. */
+/** Formats an aim, and the engines in which it is missed. */
+function verdict(
+  measured: ReadonlyMap<Engine, readonly Figure[]>,
+  name: string,
+): string {
+  let aim: string | undefined;
+  const short: Engine[] = [];
+  for (const [engine, figures] of measured) {
+    const figure = figures.find((one) => one.name === name);
+    if (figure?.aim === undefined) continue;
+    aim = show({ ...figure, value: figure.aim });
+    if (!(Number(figure.value) <= figure.aim)) short.push(engine);
+  }
+  if (aim === undefined) return "";
+  return short.length === 0
+    ? `≤ ${aim}: met`
+    : `≤ ${aim}: **short** in ${short.join(", ")}`;
+}
+
+/** Formats a Markdown table: a row for each name, a column for each engine and one for the aims. */
 export function table(
   measured: ReadonlyMap<Engine, readonly Figure[]>,
 ): string {
@@ -86,11 +110,12 @@ export function table(
     return figure === undefined ? "–" : show(figure);
   };
   const lines = [
-    ["what", ...engines],
-    ["---", ...engines.map(() => "---:")],
+    ["what", ...engines, "aim"],
+    ["---", ...engines.map(() => "---:"), "---"],
     ...[...names].map((name) => [
       name,
       ...engines.map((engine) => cell(engine, name)),
+      verdict(measured, name),
     ]),
   ];
   return lines.map((cells) => `| ${cells.join(" | ")} |`).join("\n");

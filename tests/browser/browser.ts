@@ -26,6 +26,14 @@ export interface Page {
     method: string,
     params?: Readonly<Record<string, unknown>>,
   ): Promise<unknown>;
+  /**
+   * Evaluates like `evaluate()`, and measures the processor time of the longest task
+   * of the page's main thread in that time, in milliseconds (Chromium only).
+   */
+  traceTasks?(
+    expression: string,
+    timeoutMs: number,
+  ): Promise<{ readonly value: unknown; readonly longestCpuMs: number }>;
   /** Closes the page and aborts its operations in progress. */
   close(): Promise<void>;
 }

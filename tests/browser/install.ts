@@ -22,6 +22,12 @@ const PROGRAMS: Readonly<Record<string, Program>> = {
   xvfb: { names: ["Xvfb"], package: "xvfb" },
 };
 
+/** Programs without which some tests are skipped. */
+const OPTIONAL: Readonly<Record<string, Program>> = {
+  etcd: { names: ["etcd"], package: "etcd-server" },
+  etcdctl: { names: ["etcdctl"], package: "etcd-client" },
+};
+
 /** Folders that are searched for programs. */
 function path(): string {
   return Deno.env.get("PATH") ?? "";
@@ -45,18 +51,22 @@ function find(
 }
 
 /**
- * Path of a program: `chromium`, `firefox`, `webkit` (its driver) or `xvfb`.
+ * Path of a program: `chromium`, `firefox`, `webkit` (its driver), `xvfb`, `etcd` or
+ * `etcdctl`.
  */
 export function program(name: string): string {
-  const { names } = PROGRAMS[name]!;
+  const { names } = (PROGRAMS[name] ?? OPTIONAL[name])!;
   const found = find(names);
   if (found === undefined) throw new Error(`${names[0]} is not installed`);
   return found;
 }
 
 /** Debian packages of the programs that are missing. */
-export function missing(folders: string = path()): string[] {
-  return Object.values(PROGRAMS)
+export function missing(
+  folders: string = path(),
+  programs: Readonly<Record<string, Program>> = PROGRAMS,
+): string[] {
+  return Object.values(programs)
     .filter(({ names }) => find(names, folders) === undefined)
     .map(({ package: name }) => name);
 }
@@ -89,6 +99,28 @@ export async function install(
   if (failed !== undefined || missing(folders).length > 0) {
     throw new Error(`${help} (apt-get says: ${failed ?? "done"})`);
   }
+}
+
+/**
+ * Installs etcd if it is missing, this is Debian and the user has the permission;
+ * reports in one line what it does, or why the tests with etcd are skipped.
+ */
+export async function installEtcd(
+  say: (line: string) => void,
+  folders: string = path(),
+): Promise<void> {
+  const packages = missing(folders, OPTIONAL);
+  if (packages.length === 0) return;
+  const names = packages.join(" ");
+  const apt = find(["apt-get"], folders);
+  const skipped = (why: string): void =>
+    say(`Tests with etcd are skipped: ${names} is not installed, and ${why}`);
+  if (apt === undefined) return skipped("there is no apt-get");
+  if (Deno.uid() !== 0) return skipped("only root may install it");
+  say(`Installing what the tests with etcd need: ${names}`);
+  const failed = await aptGet(apt, "update") ??
+    await aptGet(apt, ...INSTALL, ...packages);
+  if (failed !== undefined) skipped(`apt-get says: ${failed}`);
 }
 
 /**

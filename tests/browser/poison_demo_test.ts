@@ -15,26 +15,27 @@ Deno.test(
     await Deno.mkdir(profile);
     const browser = await launch("Chromium", { profile });
     try {
-      const person = new Person("Chromium", await browser.open(server.url));
+      const person = new Person(
+        "Chromium",
+        await browser.open(`${server.url}#demo`),
+      );
       await person.until(({ state }) => state === "live");
       await person.add("bread");
       await person.until(({ items, pending }) =>
         pending === "0" && items.join() === "bread"
       );
       await person.add("poison");
-      const failed = await person.until(({ state }) =>
-        state === "server has failed"
-      );
+      const failed = await person.until(({ state }) => state === "failed");
       assertMatch(
-        failed.serverProblem,
-        /entry \d+ cannot be applied: Cannot read properties.*edits are kept/,
+        failed.messages["connection"]!,
+        /entry \d+ cannot be applied: Cannot read properties.*Edits are kept/,
       );
       await person.add("milk");
       await person.until(({ items }) => items.includes("milk…"));
       // The restarted server fails at the same edit.
       await server.stop("SIGKILL");
       await server.start();
-      await person.until(({ state }) => state === "server has failed");
+      await person.until(({ state }) => state === "failed");
       const health = await fetch(new URL("health", server.url));
       assertEquals(health.status, 503);
       await health.body?.cancel();
@@ -43,8 +44,9 @@ Deno.test(
       await skipped.body?.cancel();
       // The page runs other code and had applied the edit; it must drop it. The
       // list may be drawn a moment later than the state above it.
-      await person.until(({ state, items, pending, serverProblem }) =>
-        state === "live" && pending === "0" && serverProblem === "" &&
+      await person.until(({ state, items, pending, messages }) =>
+        state === "live" && pending === "0" &&
+        messages["connection"] === undefined &&
         [...items].sort().join() === "bread,milk"
       );
     } finally {

@@ -118,6 +118,34 @@ async function start(
   }
 }
 
+/** Marks in a trace where an expression begins and where its value is known. */
+const BEGIN = "expression begins";
+const END = "expression ends";
+
+/** Event of a trace, as far as it is read here. Times are in microseconds. */
+interface TraceEvent {
+  readonly name: string;
+  readonly pid: number;
+  readonly tid: number;
+  readonly ts: number;
+  /** Processor time of a task. */
+  readonly tdur?: number;
+}
+
+/** Processor time of the longest task between the marks, in milliseconds. */
+function longestCpuMs(trace: Uint8Array): number {
+  const { traceEvents } = JSON.parse(new TextDecoder().decode(trace)) as {
+    traceEvents: TraceEvent[];
+  };
+  const begin = traceEvents.find(({ name }) => name === BEGIN)!;
+  const end = traceEvents.find(({ name }) => name === END)!;
+  const tasks = traceEvents.filter(({ name, pid, tid, ts }) =>
+    name.endsWith("RunTask") && pid === begin.pid && tid === begin.tid &&
+    ts > begin.ts && ts < end.ts
+  );
+  return Math.max(...tasks.map(({ tdur = 0 }) => tdur)) / 1000;
+}
+
 function pageOf(page: PuppeteerPage, engine: Engine): Page {
   let session: Promise<CDPSession> | undefined;
   const devtools: Page["devtools"] = async (method, params) => {
@@ -128,18 +156,35 @@ function pageOf(page: PuppeteerPage, engine: Engine): Page {
       params as never,
     );
   };
+  const evaluate: Page["evaluate"] = async (expression, timeoutMs) => {
+    const json = await within(
+      timeoutMs,
+      "Expression",
+      page.evaluate(
+        `(async () => JSON.stringify(await (${expression})) ?? "null")()`,
+      ),
+    );
+    return JSON.parse(json as string);
+  };
+  const traceTasks: Page["traceTasks"] = async (expression, timeoutMs) => {
+    await page.tracing.start({ categories: ["toplevel", "blink.user_timing"] });
+    const value = await evaluate(
+      `(async () => {
+        performance.mark("${BEGIN}");
+        // The expression begins in a task of its own.
+        await new Promise((resolve) => setTimeout(resolve));
+        const value = await (${expression});
+        performance.mark("${END}");
+        return value;
+      })()`,
+      timeoutMs,
+    );
+    const trace = await page.tracing.stop();
+    return { value, longestCpuMs: longestCpuMs(trace!) };
+  };
   return {
-    ...(engine === "Chromium" ? { devtools } : {}),
-    async evaluate(expression, timeoutMs): Promise<unknown> {
-      const json = await within(
-        timeoutMs,
-        "Expression",
-        page.evaluate(
-          `(async () => JSON.stringify(await (${expression})) ?? "null")()`,
-        ),
-      );
-      return JSON.parse(json as string);
-    },
+    ...(engine === "Chromium" ? { devtools, traceTasks } : {}),
+    evaluate,
     async reload(): Promise<void> {
       await within(LOAD_MS_MAX, "Reload", page.reload());
     },

@@ -13,7 +13,7 @@ Deno.test({
     await server.start();
     const browser = await launch("Chromium");
     try {
-      const page = await browser.open(server.url);
+      const page = await browser.open(`${server.url}#demo`);
       const person = new Person("Chromium", page);
       await person.add("rice");
       await person.until(({ state, pending, items }) =>
@@ -27,11 +27,12 @@ Deno.test({
         storageTypes:
           "indexeddb,local_storage,file_systems,service_workers,cache_storage",
       });
-      await page.devtools!("Page.navigate", { url: server.url });
-      const seen = await person.until(({ state, items, problem }) =>
-        state === "live" && items[0] === "rice" && problem !== ""
+      await page.devtools!("Page.navigate", { url: `${server.url}#demo` });
+      const seen = await person.until(({ state, items, messages }) =>
+        state === "live" && items[0] === "rice" &&
+        messages["purged"] !== undefined
       );
-      assertMatch(seen.problem, /has cleared .* \(1 edits\)/);
+      assertMatch(seen.messages["purged"]!, /has cleared .* \(2 edits\)/);
       // The page keeps working.
       await person.add("tea");
       await person.until(({ pending, items }) =>

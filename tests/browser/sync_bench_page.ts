@@ -63,7 +63,7 @@ let lastNode = 100n;
 
 async function open(inMemory = false): Promise<Client> {
   const name = freshName();
-  const plug = new Plug();
+  const plug = new Plug("bench");
   // The tab remembers a plug that an earlier measurement pulled.
   plug.isIn = true;
   const logDB = new RemoteLogDB(url, { connect: plug.connect });

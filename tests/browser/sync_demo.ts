@@ -16,7 +16,7 @@ const CALL_MS_MAX = 30_000;
 /** Process that runs the demo's server. */
 export class DemoServer {
   readonly #data: string;
-  readonly #program: string;
+  #program: string;
   readonly #args: readonly string[];
   #child: Deno.ChildProcess | undefined;
   /** Address of the page. */
@@ -71,6 +71,11 @@ export class DemoServer {
     })().catch(() => {});
   }
 
+  /** Sets the program of the next start, by its path relative to `tests`. */
+  set program(program: string) {
+    this.#program = program;
+  }
+
   /** Removes the server's data; the server must have ended. */
   async reset(): Promise<void> {
     await Deno.remove(this.#data, { recursive: true });
@@ -85,32 +90,36 @@ export class DemoServer {
   }
 }
 
-/** Visible content of the page. */
+/** Visible content of a board. */
 export interface Seen {
-  /** Text of the status pill at the top. */
+  /** State of the connection. */
   readonly state: string;
-  /** Items. A pending one ends in `…`, a completed one begins with `✓`. */
+  /** State of the tab: `data-sampan` of the page. */
+  readonly tab: string;
+  /** Cards of all lists. A pending one ends in `…`, a ticked one begins with `✓`. */
   readonly items: readonly string[];
+  /** Number of edits that wait to be sent. */
   readonly pending: string;
   readonly hash: string;
+  /** Edits that were refused, with their reasons. */
   readonly refused: string;
-  readonly problem: string;
-  /** Message of the page about the server. */
-  readonly serverProblem: string;
+  /** Messages of the page by topic. */
+  readonly messages: Readonly<Record<string, string>>;
 }
 
-/** User of a page. */
+/** Person in front of a board. */
 export class Person {
   readonly #name: string;
   readonly #page: Page;
 
-  /** User of a page of the demo. */
+  /** Person in front of a page of the demo that shows one board. */
   constructor(name: string, page: Page) {
     this.#name = name;
     this.#page = page;
   }
 
-  async #do(script: string, ...args: unknown[]): Promise<unknown> {
+  /** Calls a function in the page. */
+  async do(script: string, ...args: unknown[]): Promise<unknown> {
     return await this.#page.evaluate(
       `((${script})(...${JSON.stringify(args)}))`,
       CALL_MS_MAX,
@@ -119,15 +128,19 @@ export class Person {
 
   /** Reads the visible content. */
   async look(): Promise<Seen> {
-    return await this.#do(`() => {
+    return await this.do(`() => {
       const text = (id) => document.getElementById(id).textContent.trim();
-      const items = [...document.querySelectorAll("#items li")].map((li) =>
-        (li.querySelector("[type=checkbox]").checked ? "✓" : "") +
-        li.querySelector("[type=text]").value +
-        (li.classList.contains("pending") ? "…" : ""));
-      return { state: text("state"), items, pending: text("pending"),
-        hash: text("hash"), refused: text("refused"), problem: text("problem"),
-        serverProblem: text("server-problem") };
+      const items = [...document.querySelectorAll(".list .card")].map((card) =>
+        (card.querySelector("[type=checkbox]").checked ? "✓" : "") +
+        card.querySelector(".text").textContent +
+        (card.classList.contains("waiting") ? "…" : ""));
+      const messages = Object.fromEntries(
+        [...document.querySelectorAll("#messages .message")].map((message) =>
+          [message.dataset.topic, message.querySelector("p").textContent.trim()]));
+      return { state: document.getElementById("state").dataset.state, items,
+        tab: document.documentElement.dataset.sampan,
+        pending: document.getElementById("pending").dataset.count,
+        hash: text("hash"), refused: text("refused"), messages };
     }`) as Seen;
   }
 
@@ -146,44 +159,70 @@ export class Person {
     }
   }
 
-  /** Adds an item, as soon as the page allows it. */
+  /** Adds a card to the first list, as soon as there is one. */
   async add(text: string): Promise<void> {
-    await this.#do(
+    await this.do(
       `async (text) => {
-        const button = document.querySelector("#add button");
-        while (button.disabled) {
+        let form;
+        while ((form = document.querySelector(".list .new")) === null) {
           await new Promise((resolve) => setTimeout(resolve, 20));
         }
-        document.getElementById("text").value = text;
-        button.click();
+        form.querySelector("input").value = text;
+        form.requestSubmit();
       }`,
       text,
     );
   }
 
-  /** Changes the text of the item at that position. */
-  async edit(at: number, text: string): Promise<void> {
-    await this.#do(
+  /** Begins to write in the card at that position, and leaves the text as it is typed. */
+  async type(at: number, text: string): Promise<void> {
+    await this.do(
       `(at, text) => {
-        const field = document.querySelectorAll("#items li [type=text]")[at];
-        field.value = text;
-        field.dispatchEvent(new Event("change"));
+        const card = document.querySelectorAll(".list .card")[at];
+        card.querySelector(".text").click();
+        card.querySelector("textarea").value = text;
       }`,
       at,
       text,
     );
   }
 
+  /** Changes the text of the card at that position. */
+  async edit(at: number, text: string): Promise<void> {
+    await this.type(at, text);
+    await this.do(
+      `(at) => document.querySelectorAll(".list .card")[at]
+        .querySelector("textarea").dispatchEvent(
+          new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true }))`,
+      at,
+    );
+  }
+
+  /** Presses a key on the card at that position. */
+  async press(at: number, key: string, altKey = false): Promise<void> {
+    await this.do(
+      `(at, key, altKey) => {
+        const text = document.querySelectorAll(".list .card")[at].querySelector(".text");
+        text.focus();
+        text.dispatchEvent(
+          new KeyboardEvent("keydown", { key, altKey, bubbles: true, cancelable: true }));
+      }`,
+      at,
+      key,
+      altKey,
+    );
+  }
+
   /**
-   * Clicks the first match of a selector as soon as there is one, within the
-   * item at that position if one is given.
+   * Clicks the first match of a selector as soon as there is one, within the card
+   * at that position if one is given.
    */
   async click(selector: string, at?: number): Promise<void> {
-    await this.#do(
+    await this.do(
       `async (selector, at) => {
         const within = at === null
           ? document
-          : document.querySelectorAll("#items li")[at];
+          : document.querySelectorAll(".list .card")[at];
         let found;
         while ((found = within.querySelector(selector)) === null) {
           await new Promise((resolve) => setTimeout(resolve, 20));
@@ -195,9 +234,26 @@ export class Person {
     );
   }
 
+  /** Clicks the button of a message, as soon as it is there. */
+  async remedy(topic: string, text: string): Promise<void> {
+    await this.do(
+      `async (topic, text) => {
+        const find = () => [...document.querySelectorAll(topic + " button")]
+          .find((button) => button.textContent === text);
+        while (find() === undefined) {
+          await new Promise((resolve) => setTimeout(resolve, 20));
+        }
+        const button = find();
+        setTimeout(() => button.click());
+      }`,
+      topic,
+      text,
+    );
+  }
+
   /** Resolves once a service worker controls the page. */
   async kept(): Promise<void> {
-    await this.#do(`async () => {
+    await this.do(`async () => {
       await navigator.serviceWorker.ready;
       while (navigator.serviceWorker.controller === null) {
         await new Promise((resolve) => setTimeout(resolve, 20));

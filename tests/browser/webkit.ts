@@ -148,6 +148,8 @@ export async function launchWebKit(
       HOME: home,
       XDG_CACHE_HOME: home,
       XDG_DATA_HOME: home,
+      // The locale of a container, "C", is no language that Intl knows.
+      LANG: "en_US.UTF-8",
       NO_AT_BRIDGE: "1",
       WEBKIT_DISABLE_COMPOSITING_MODE: "1",
     },

@@ -1,5 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
+import { toJsonSchema } from "@valibot/to-json-schema";
+import * as v from "valibot";
 import { z } from "zod";
+import * as mini from "zod/mini";
 import {
   defineMachine,
   describeMachine,
@@ -146,6 +149,61 @@ Deno.test("Y9 a definition is compared with its lock: what is stored may change 
   }
 });
 
+Deno.test("Y9 data in a schema, and names of its definitions, are compared although they are called like annotations", () => {
+  const withArguments = (args: object): MachineDescription => ({
+    ...describeMachine(board),
+    commands: { add: { version: 1, args: { ...args } } },
+  });
+  const of = (key: string, title: unknown): MachineDescription =>
+    withArguments({ [key]: { title } });
+  const type = (type: string): object => ({ type });
+  const cases = [
+    [of("default", "a"), of("default", "b")],
+    [of("const", "a"), of("const", "b")],
+    [of("$defs", type("string")), of("$defs", type("null"))],
+    [of("patternProperties", type("string")), of("patternProperties", true)],
+  ] as const;
+  for (const [before, after] of cases) {
+    assertEquals(compareWithLock(before, before).problems, []);
+    assertEquals(compareWithLock(before, after).problems.length, 1);
+  }
+});
+
+Deno.test("Y9 arguments of valibot and zod/mini are described by their own converters", () => {
+  const commands = {
+    valibot: {
+      args: v.object({ id: v.pipe(v.string(), v.minLength(1)) }),
+      run: () => {},
+    },
+    mini: { args: mini.object({ id: mini.string() }), run: () => {} },
+    zod: { args: z.object({ id: z.string() }), run: () => {} },
+  };
+  const machine = defineMachine({ ...options, commands });
+  const alone = describeMachine(machine).commands;
+  assertEquals(alone.valibot!.args, null);
+  assertEquals(alone.mini!.args, null);
+  const convert = (schema: { "~standard": { vendor: string } }): unknown =>
+    schema["~standard"].vendor === "valibot"
+      ? toJsonSchema(schema as never)
+      : mini.toJSONSchema(schema as never);
+  const described = describeMachine(machine, convert);
+  for (const { args } of Object.values(described.commands)) {
+    const { type, properties, required } = args as Record<string, unknown>;
+    assertEquals([type, required], ["object", ["id"]]);
+    assertEquals(
+      (properties as { id: { type: string } }).id.type,
+      "string",
+    );
+  }
+  const { news, problems } = compareWithLock(
+    describeMachine(machine),
+    described,
+  );
+  assertEquals([news.length, problems.length], [2, 0]);
+  const lost = compareWithLock(described, describeMachine(machine));
+  assertEquals(lost.problems.length, 2);
+});
+
 interface Ended {
   readonly code: number;
   readonly text: string;
@@ -170,7 +228,8 @@ Deno.test("Y9 sampan schema lock and check keep a lock file in the application's
     Deno.writeTextFile(
       `${folder}/board.ts`,
       `import { defineMachine, table } from "${TYPED}";
-       import { z } from "npm:zod@4.6.7";
+       import * as z from "npm:zod@4.6.7/mini";
+       export { toJSONSchema } from "npm:zod@4.6.7/mini";
        export const board = defineMachine({
          name: "board",
          version: 1,
@@ -215,6 +274,16 @@ Deno.test("Y9 sampan schema lock and check keep a lock file in the application's
     await Deno.writeTextFile(`${folder}/board.ts`, "export const none = 1;");
     const none = await sampan("check");
     assert(none.text.includes("exports no machine"), none.text);
+    await Deno.writeTextFile(
+      `${folder}/board.ts`,
+      `import { defineMachine } from "${TYPED}";
+       const define = () => defineMachine({
+         name: "board", version: 1, state: () => ({}), commands: {}, queries: {},
+       });
+       export const old = define(), board = define();`,
+    );
+    const two = await sampan("check");
+    assert(two.text.includes("exports two machines of the name"), two.text);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -16,7 +16,9 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
     "node:url",
     "node:util",
   ],
+  "./etcd": ["@grpc/grpc-js", "node:buffer", "node:crypto"],
   "./indexeddb": ["idb-keyval"],
+  "./inspector": ["uplot"],
   "./ports": [],
   "./sqlite": [
     "node:fs",
@@ -29,8 +31,10 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   "./sync": ["@opentelemetry/api"],
   "./sync/client": [],
   "./sync/server": ["@opentelemetry/api"],
+  "./tabs": [],
   "./testing": ["@opentelemetry/api", "fast-check"],
   "./typed": [],
+  "./worker": [],
 };
 
 const { exports } = JSON.parse(

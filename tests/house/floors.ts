@@ -34,7 +34,7 @@ export function runtimesOf(
   needsDeno: boolean,
 ): readonly Runtime[] {
   if (needsDeno || path.startsWith("src/sync/server/")) return ["deno"];
-  if (path.startsWith("src/indexeddb/")) return BROWSERS;
+  if (/^src\/(indexeddb|inspector)\//.test(path)) return BROWSERS;
   return [...BROWSERS, "deno", "nodejs"];
 }
 
@@ -61,6 +61,11 @@ export const EXCEPTIONS: readonly Exception[] = [
     because: "Called only where it exists",
   },
   {
+    builtin: "StorageManager.estimate",
+    modules: /^src\/inspector\/storage\.ts$/,
+    because: "Called only where it exists",
+  },
+  {
     builtin: "FileSystemFileHandle.createWritable",
     modules: /^src\/indexeddb\/opfs_file_store\.ts$/,
     because: "The file store is optional, and says what it misses",
@@ -69,6 +74,16 @@ export const EXCEPTIONS: readonly Exception[] = [
     builtin: "FileSystemWritableFileStream.write",
     modules: /^src\/indexeddb\/opfs_file_store\.ts$/,
     because: "The file store is optional, and says what it misses",
+  },
+  {
+    builtin: "Navigator.locks",
+    modules: /^src\/tabs\/platform\.ts$/,
+    because: "Without it tabs share nothing, and say why",
+  },
+  {
+    builtin: "BroadcastChannel",
+    modules: /^src\/tabs\/platform\.ts$/,
+    because: "Used only together with Web Locks",
   },
   {
     builtin: "WebSocket",

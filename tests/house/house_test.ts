@@ -46,14 +46,18 @@ const FLOORS: Record<string, number> = {
   divergence: 3,
   rehearsal: 3,
   watch: 3,
+  worker: 3,
   nodehost: 4,
   typed: 4,
   offline: 5,
+  etcd: 6,
   indexeddb: 6,
   sqlite: 6,
   sync: 6,
+  tabs: 6,
   testing: 6,
   cli: 7,
+  inspector: 7,
 };
 
 Deno.test("spec.md lists every test that names a rule", () => {
@@ -85,7 +89,7 @@ Deno.test("a floor imports the floors below it, never one above", () => {
 
 /** Paths of modules that may need Deno: its folders, and the sockets of the server. */
 const NEEDS_DENO =
-  /^src\/(cli\/|deps\/cli_progress|sqlite\/|sync\/mod\.ts|sync\/server\/(mod|serve)\.ts)/;
+  /^src\/(cli\/|deps\/(cli_progress|grpc_js)|etcd\/|sqlite\/|sync\/mod\.ts|sync\/server\/(mod|serve)\.ts)/;
 
 Deno.test("modules that say they are browser compatible use nothing a browser lacks", () => {
   const lacking =
@@ -127,7 +131,9 @@ Deno.test("only src/deps/ names a package, and each of its modules one", () => {
       assertEquals(others, [], path);
       continue;
     }
-    const allowed = /^src\/(sqlite|cli)\//.test(path) ? /^\.|^node:/ : /^\./;
+    const allowed = /^src\/(sqlite|cli|etcd)\//.test(path)
+      ? /^\.|^node:/
+      : /^\./;
     for (const specifier of specifiers) {
       assert(allowed.test(specifier), `${path} imports ${specifier}`);
     }

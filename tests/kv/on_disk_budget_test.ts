@@ -200,6 +200,28 @@ Deno.test("U28 nothing is written when nothing has changed", async () => {
   assertEquals(store.writes, writes);
 });
 
+Deno.test("U26 a closed store has a short log, and reopens with the same rows", async () => {
+  const store = new FaultyBlockStore();
+  const [machine] = await opened(store);
+  const batch = Array.from(
+    { length: 20_000 },
+    (_, i) => kv.put(`${i}`.padStart(8, "0"), new Uint8Array(32)),
+  );
+  await applyAll(machine, 0, batch);
+  await machine.sync();
+  const state = await saved(machine);
+  await machine.close();
+  const logs = await store.list("kv/log/", "kv/log0");
+  const bytes = logs.reduce((n, { bytes }) => n + bytes.length, 0);
+  assert(bytes < 64 * 1024, `${bytes} bytes`);
+  const [again, index] = await opened(store);
+  assertEquals(index, 20_000);
+  assertEquals(await saved(again), state);
+  const { writes } = store;
+  await again.close();
+  assertEquals(store.writes, writes);
+});
+
 Deno.test("U28 endless overwrites of the same rows do not make the store grow", async () => {
   const store = new FaultyBlockStore();
   const [machine] = await opened(store, { memoryBudgetBytes: MIB });

@@ -11,11 +11,14 @@ import {
   ErrPayloadTooBig,
   ErrSystemBusy,
   ErrUnknownOutcome,
+  type IStateMachine,
   kv,
   MemoryLogDB,
   NodeHost,
+  type Result,
   Session,
 } from "../../mod.ts";
+import { type Env, systemEnv } from "../../src/env.ts";
 import {
   BATCH_RECORDS_MAX,
   COMMAND_BYTES_MAX,
@@ -416,6 +419,42 @@ Deno.test(
       Array.from({ length: 100 }, (_, i) => replica.propose(bytes(`${i}`))),
     );
     assertEquals(sizes, [100]);
+    await host.stop();
+  }),
+);
+
+Deno.test(
+  "H1 what follows a start, and the first batch, each begin with a turn of the event loop; later batches do not",
+  checked(async () => {
+    const order: string[] = [];
+    const env: Env = {
+      ...systemEnv,
+      // No time passes: the apply loop takes no turn because of it.
+      now: () => 0,
+      turn(): Promise<void> {
+        order.push("turn");
+        return systemEnv.turn();
+      },
+    };
+    const host = new NodeHost({ env });
+    const create = (): IStateMachine => ({
+      update(): Result {
+        order.push("update");
+        return { value: 0n };
+      },
+      lookup: () => undefined,
+      saveSnapshot: (w) => w.close(),
+      recoverFromSnapshot: () => {},
+      close: () => {},
+    });
+    const replica = await host.startCluster(create, {
+      clusterID: 1n,
+      nodeID: 1n,
+    });
+    assertEquals(order.splice(0), ["turn"]);
+    await replica.propose(bytes("a"));
+    await replica.propose(bytes("b"));
+    assertEquals(order, ["turn", "update", "update"]);
     await host.stop();
   }),
 );

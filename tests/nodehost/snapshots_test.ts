@@ -673,6 +673,24 @@ Deno.test(
 );
 
 Deno.test(
+  "H7 H12 a replica that cannot read another one's snapshot of the same index does not remove it: the log may be compacted because of it",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using snapshots = new FaultySnapshotStore();
+    await using logDB = new FaultyLogDB({ env, snapshots });
+    const one = await start({ logDB, env });
+    const two = await start({ logDB, env, config: { nodeID: 2n } });
+    await snapshotAfterEach(one.replica, "a", "b");
+    await two.replica.read(null);
+    snapshots.damaged = () => true;
+    const { nodeID } = await two.replica.requestSnapshot();
+    assertEquals(nodeID, 1n);
+    assertEquals(snapshots.inner.list(1n).length, 2);
+    await stopAll([one, two]);
+  }),
+);
+
+Deno.test(
   "H7 H8 good snapshots are not removed for one that cannot be read back",
   checked(async () => {
     const env = new ManualEnv();
@@ -686,7 +704,10 @@ Deno.test(
     }
     snapshots.damaged = ({ index }) => !good.includes(index);
     await snapshotAfterEach(replica, "c", "d", "e");
-    assertEquals(snapshots.inner.list(1n).map(({ index }) => index), good);
+    // The newest one may have been read by another replica.
+    const [newest, ...others] = snapshots.inner.list(1n);
+    assertEquals(newest!.index, replica.appliedIndex);
+    assertEquals(others.map(({ index }) => index), good);
     // Another replica fails to read them once; the log was compacted because of them.
     await host.stop();
     const two = await start({ logDB, env, config: { nodeID: 2n } });
@@ -698,6 +719,26 @@ Deno.test(
     const three = await start({ logDB, env, config: { nodeID: 3n } });
     assertEquals(await listOf(three.replica), [..."abcdef"]);
     await three.host.stop();
+  }),
+);
+
+Deno.test(
+  "H7 H12 a replica that cannot read back its own snapshot once does not remove it: another one may have compacted the log because of it",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using snapshots = new FaultySnapshotStore();
+    await using logDB = new FaultyLogDB({ env, snapshots });
+    const one = await start({ logDB, env });
+    await snapshotAfterEach(one.replica, "a");
+    snapshots.damaged = () => true;
+    await snapshotAfterEach(one.replica, "b");
+    assertEquals(snapshots.inner.list(1n).length, 2);
+    snapshots.damaged = () => false;
+    const two = await start({ logDB, env, config: { nodeID: 2n } });
+    assert(await two.replica.requestCompaction() > 0);
+    await snapshotAfterEach(one.replica, "c");
+    assertEquals(snapshots.inner.list(1n).length, 2);
+    await stopAll([one, two]);
   }),
 );
 

@@ -2,8 +2,11 @@ import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
   ErrClusterClosed,
   ErrCompacted,
+  ErrUpdateFailed,
   type HostEvent,
   kv,
+  MemoryLogDB,
+  MemorySnapshotStore,
   NodeHost,
   type Replica,
 } from "../../mod.ts";
@@ -107,6 +110,50 @@ Deno.test(
     assertInstanceOf(await waiting, ErrClusterClosed);
     await settle(5);
     assertEquals(env.timers, 0);
+  }),
+);
+
+Deno.test(
+  "U8 H17 an on-disk replica without room to be rebuilt without a skipped entry is rebuilt once there is room",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new MemoryLogDB({ env });
+    const snapshots = new MemorySnapshotStore();
+    const apply = (command: string): void => {
+      if (command === "poison") throw new TypeError(`No ${command}`);
+    };
+    const kind = "disk";
+    const broken = await start({ logDB, env, kind, faults: { apply } });
+    let full = 0;
+    const two = await start({
+      logDB,
+      env,
+      snapshots,
+      kind,
+      config: { nodeID: 2n, fullSnapshotInterval: 1 },
+      faults: {
+        before: (method) => {
+          if (method !== "open" || full === 0) return;
+          full--;
+          throw new ErrStoreFull("Store is full (test)");
+        },
+      },
+    });
+    await proposeAll(two.replica, "a");
+    await two.replica.requestSnapshot();
+    await proposeAll(two.replica, "poison", "b");
+    await settle(20);
+    const { error } = broken.host.clusterStatus(1n)!;
+    assertInstanceOf(error, ErrUpdateFailed);
+    full = 2;
+    await broken.host.skipEntry(1n, error.index, "no poison");
+    for (let i = 0; i < 5; i++) {
+      await env.advance(5_000);
+      await settle(20);
+    }
+    assertEquals([full, two.replica.error], [0, undefined]);
+    assertEquals(await listOf(two.replica), ["a", "b"]);
+    await env.until(stopAll([broken, two]));
   }),
 );
 

@@ -9,6 +9,7 @@ import {
   ErrStoreFull,
   ErrStoreLocked,
   ErrUnknownOutcome,
+  MemoryBlockStore,
   MemoryLogDB,
 } from "../../mod.ts";
 import { BlockOutbox, type OutboxQueue } from "../../src/ports/mod.ts";
@@ -20,6 +21,7 @@ import {
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import { SqliteOutbox } from "../../src/sqlite/mod.ts";
 import { FaultyBlockStore } from "../../src/testing/faulty_block_store.ts";
+import type { Result } from "../../src/statemachine/types.ts";
 import { bytes, text } from "../support/bytes.ts";
 import { ManualEnv, rejection } from "../support/environment.ts";
 import { start } from "../support/clusters.ts";
@@ -220,7 +222,7 @@ Deno.test("H8 a damaged or missing block of an outbox is named, and none is used
       store.flip(name, bit);
     }
     const [block] = store.get([name]) as [Uint8Array];
-    // A missing settled command, or last block, cannot be detected.
+    // A missing settled command cannot be detected, nor a last block that was not sent.
     if (name.includes("/k/") || name === names[2]) continue;
     store.remove(name);
     // The error names the first command of it that was not decided.
@@ -228,6 +230,85 @@ Deno.test("H8 a damaged or missing block of an outbox is named, and none is used
     store.write({ put: [{ key: name, bytes: block }] }, "strict");
   }
   await (await outbox.open(1n, DEAF)).close();
+});
+
+Deno.test("H8 the last block of an outbox is named if it is missing and was sent or settled, and the head if only settled commands are left", async () => {
+  for (const isSettled of [false, true]) {
+    const store = new FaultyBlockStore();
+    const outbox = new BlockOutbox(store);
+    const queue = await outbox.open(1n, DEAF);
+    await queue.add(bytes("a"));
+    await queue.add(bytes("b"));
+    const session = { index: 3, clientID: 1n, holders: [1n], base: 0 };
+    await queue.assign(session, isSettled ? 1 : 2);
+    const settle = { state: "refused", reason: "No", cmd: bytes("b") } as const;
+    if (isSettled) queue.note({ settle: { ...settle, number: 2 } });
+    await queue.close();
+    const names = store.names();
+    const check = async (part: string): Promise<void> => {
+      const error = await rejection(outbox.open(1n, DEAF) as Promise<unknown>);
+      assertInstanceOf(error, ErrStoreCorrupted);
+      assertEquals(error.part, part);
+    };
+    store.remove(names[1]!);
+    await check(names[1]!);
+    if (!isSettled) continue;
+    store.remove(names[0]!);
+    store.remove(names[2]!);
+    await check(names[2]!);
+  }
+});
+
+/** Store of an outbox with a block of each kind, in which commands may be sent through a session. */
+async function storeWithAllKinds(session: number): Promise<FaultyBlockStore> {
+  const store = new FaultyBlockStore();
+  const queue = await new BlockOutbox(store).open(1n, DEAF);
+  queue.sendsAdded = true;
+  await queue.add(bytes("a:0:k2:"));
+  await queue.assign(
+    { index: session, clientID: 1n, holders: [1n], base: 0 },
+    1,
+  );
+  await queue.add(bytes("a:1:k2:"));
+  await queue.add(bytes("a:2:k2:"));
+  const settle = (number: number, result?: Result): void =>
+    queue.note({
+      settle: {
+        number,
+        state: "refused",
+        reason: "No",
+        cmd: bytes(`a:${number - 1}:k2:`),
+        result,
+      },
+    });
+  settle(1);
+  settle(2, { value: 7n, data: bytes("no") });
+  queue.note({ decided: 1 });
+  await queue.close();
+  return store;
+}
+
+Deno.test("H8 a block of an outbox that is in the place of another one is named, whatever its kind", async () => {
+  for (const session of [1, 2, 3]) {
+    const store = await storeWithAllKinds(session);
+    const outbox = new BlockOutbox(store);
+    const names = store.names();
+    assertEquals(names.length, 5);
+    const blocks = store.get(names) as Uint8Array[];
+    for (const [i, name] of names.entries()) {
+      for (const [j, other] of blocks.entries()) {
+        if (i === j) continue;
+        store.write({ put: [{ key: name, bytes: other }] }, "strict");
+        const error = await rejection(
+          outbox.open(1n, DEAF) as Promise<unknown>,
+        );
+        assertInstanceOf(error, ErrStoreCorrupted, `${name}: ${names[j]}`);
+        assertEquals(error.part, name);
+      }
+      store.write({ put: [{ key: name, bytes: blocks[i]! }] }, "strict");
+    }
+    await (await outbox.open(1n, DEAF)).close();
+  }
 });
 
 Deno.test("H8 a cluster with a damaged outbox does not start, and others do", async () => {
@@ -259,4 +340,21 @@ Deno.test("H11 an outbox in SQLite is used by one process at a time", async () =
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
+});
+
+Deno.test("U41 U12 the commands of an outbox that several tabs share are not merged: the others know them as they are", async () => {
+  const store = new MemoryBlockStore();
+  const outbox = new BlockOutbox(store);
+  outbox.share({
+    guard: () => (): undefined => {},
+    add(): void {},
+    isHeld: true,
+    isVoid: false,
+  });
+  const queue = await outbox.open(1n, DEAF);
+  await addAll(queue, "a");
+  assertEquals(await queue.merge!(1, bytes("ab"), bytes("b")), 2);
+  await queue.close();
+  const found = await outbox.unsynced(1n);
+  assertEquals(found.map(({ cmd }) => text(cmd)), ["a", "b"]);
 });

@@ -5,11 +5,14 @@ import {
   assertStrictEquals,
 } from "@std/assert";
 import {
+  type CommandGroup,
   ConcurrentKVStateMachine,
   ErrClusterClosed,
   ErrNotImplemented,
+  ErrProposalRefused,
   ErrSnapshotAborted,
   ErrStoreFull,
+  type IGroup,
   kv,
   KVStateMachine,
   MemoryBlockStore,
@@ -37,7 +40,15 @@ import {
   proposal,
 } from "../support/log_records.ts";
 import { bytes, text } from "../support/bytes.ts";
-import { checked, Gate, rejection, settle } from "../support/environment.ts";
+import {
+  checked,
+  Gate,
+  ManualEnv,
+  peek,
+  rejection,
+  settle,
+} from "../support/environment.ts";
+import { RETRY_LAST_MS } from "../../src/limits.ts";
 import {
   ConcurrentJournal,
   Disk,
@@ -788,6 +799,95 @@ Deno.test(
     );
     assertEquals(replica.error, undefined);
     await host.stop();
+  }),
+);
+
+/** Machine whose forks throw at "a", of which "b" is of the same group. */
+class Picky extends ForkJournal implements IGroup {
+  override fork(): ForkJournal {
+    const fork = new ForkJournal({}, ...this.ids);
+    const { apply } = fork;
+    fork.apply = (cmd, ...rest) => {
+      if (text(cmd) === "a") throw new TypeError("Poisoned");
+      return apply.call(fork, cmd, ...rest);
+    };
+    return fork;
+  }
+
+  group(): CommandGroup {
+    return { key: "g", refusal: { reason: "After a", result: { value: 0n } } };
+  }
+}
+
+for (
+  const [end, written] of [["was killed", Infinity], ["lost power", 1]] as const
+) {
+  for (
+    const [told, which] of ["a command", "one after it in its group"].entries()
+  ) {
+    Deno.test(
+      `U17 a refusal that the log has no record of, of ${which}, is durable once it is told: after the device ${end}, code that does not throw never applies the command`,
+      checked(async () => {
+        const disk = new MemoryBlockStore();
+        const store = new FaultyBlockStore({ store: disk, asynchronous: true });
+        const host = new NodeHost({ outbox: new BlockOutbox(store) });
+        const ids = { clusterID: 1n, nodeID: 1n };
+        const replica = await host.startCluster(
+          (c, n) => new Picky({}, c, n),
+          ids,
+        );
+        const submissions = await Promise.all(
+          ["a", "b"].map((cmd) => replica.submit(bytes(cmd))),
+        );
+        await rejection(submissions[told]!.result);
+        store.crash(written);
+        const other = new NodeHost({ outbox: new BlockOutbox(disk) });
+        const later = await other.startCluster(
+          (c, n) => new ForkJournal({}, c, n),
+          ids,
+        );
+        assertEquals(later.pending()[told]?.state, "refused");
+        await other.stop();
+        await host.stop().catch(() => {});
+      }),
+    );
+  }
+}
+
+Deno.test(
+  "U17 a refusal that cannot be stored is told once it can be, or the result rejects as the replica stops",
+  checked(async () => {
+    const env = new ManualEnv(1);
+    const store = new FaultyBlockStore({ asynchronous: true });
+    const events: string[] = [];
+    const host = new NodeHost({
+      env,
+      outbox: new BlockOutbox(store, { env }),
+      onEvent: ({ type }) => events.push(type),
+    });
+    const replica = await env.until(host.startCluster(
+      (c, n) => new Picky({}, c, n),
+      { clusterID: 1n, nodeID: 1n },
+    ));
+    const submitted = async (): Promise<{ result: Promise<unknown> }> => {
+      store.fault = {
+        at: store.writes + 2,
+        error: new ErrStoreFull("ENOSPC: no space left"),
+      };
+      const submission = await env.until(replica.submit(bytes("a")));
+      const result = rejection(submission.result);
+      await settle(20);
+      assertEquals(submission.state, "refused");
+      assertEquals(await peek(result), "pending");
+      return { result };
+    };
+    const first = await submitted();
+    assertEquals(events, ["outbox failed"]);
+    await env.advance(RETRY_LAST_MS);
+    assertInstanceOf(await env.until(first.result), ErrProposalRefused);
+    const second = await submitted();
+    await env.until(host.stop());
+    assertInstanceOf(await second.result, ErrClusterClosed);
   }),
 );
 

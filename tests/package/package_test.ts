@@ -201,6 +201,7 @@ Deno.test({
           "@opentelemetry/api",
           "fast-check",
           "idb-keyval",
+          "uplot",
         ]);
       },
     );

@@ -7,8 +7,12 @@ const NEEDED = [
   "@esbuild",
   "@opentelemetry/api",
   "esbuild",
+  "fractional-indexing",
   "idb-keyval",
   "marked",
+  "uplot",
+  "uqr",
+  "valibot",
 ];
 
 /**

@@ -11,6 +11,7 @@ import {
   ErrOtherHistory,
   ErrOutboxCopied,
   ErrProposalRefused,
+  ErrSkippedApplied,
   ErrStoreFull,
   ErrSystemBusy,
   ErrUnknownOutcome,
@@ -28,21 +29,35 @@ import { RemoteLogDB, type RemoteState } from "../../src/sync/client/mod.ts";
 import { decodeMessage } from "../../src/sync/message_codec.ts";
 import { unpackFrame } from "../../src/sync/packing.ts";
 import type { Transport } from "../../src/sync/transport.ts";
-import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
+import { SharedTabs } from "../../src/tabs/shared_tabs.ts";
+import type { TabState } from "../../src/tabs/tab_state.ts";
+import {
+  derivedSeed,
+  type SimulatedEnv,
+} from "../../src/testing/simulated_clock.ts";
 import type { Cut } from "../../src/testing/simulated_network.ts";
+import { SimulatedOrigin, type SimulatedTab } from "../tabs/origin.ts";
 import type { WorldContext } from "./context.ts";
-import { type Damage, reportsDamage, SimulatedDisk } from "./disk.ts";
+import {
+  type Damage,
+  missedIfLost,
+  reportsDamage,
+  SimulatedDisk,
+} from "./disk.ts";
 import type { Operation } from "./history.ts";
 import {
   ALL,
+  type Build,
   commandOf,
   DENIED,
+  drawCode,
   encodeCommand,
   keyOf,
   type LedgerKind,
   POISON,
   startLedger,
   textOf,
+  textOfSubmission,
 } from "./machines.ts";
 import type { DeviceProfile, End } from "./plan.ts";
 import type { Server } from "./server.ts";
@@ -52,18 +67,12 @@ import type { Tokens } from "./tokens.ts";
 export interface Command {
   readonly text: string;
   readonly operation: Operation;
-  submission: Submission | undefined;
   isStored: boolean;
   /** True while the outbox stores it: the view shows it, and no more if that fails. */
   isStoring: boolean;
   isDismissed: boolean;
   /** True if the outbox could not take it. */
   isTurnedDown: boolean;
-}
-
-/** True for commands that no machine shows, committed or not. */
-export function isNeverShown(command: string): boolean {
-  return command.endsWith(POISON) || command.endsWith(DENIED);
 }
 
 /** Watch of a view. */
@@ -78,7 +87,10 @@ export class Seat {
   readonly kind: LedgerKind;
   /** Disk of an on-disk machine. */
   readonly disk: SimulatedDisk;
-  readonly commands: Map<string, Command> = new Map();
+  /** Commands of the device: of all tabs of its origin. */
+  readonly commands: Map<string, Command>;
+  /** Submissions that its processes have got, by command. */
+  readonly submissions: Map<string, Submission> = new Map();
   /** Commands that its present process must show until they are refused. */
   readonly shown: Set<string> = new Set();
   replica: Replica | undefined;
@@ -102,26 +114,36 @@ export class Seat {
   /** Watches of its present process, by key. */
   readonly watched: Map<string, Watched> = new Map();
 
-  constructor(cluster: bigint, kind: LedgerKind, disk: SimulatedDisk) {
+  constructor(
+    cluster: bigint,
+    kind: LedgerKind,
+    disk: SimulatedDisk,
+    commands: Map<string, Command> = new Map(),
+  ) {
     this.cluster = cluster;
     this.kind = kind;
     this.disk = disk;
+    this.commands = commands;
   }
 
   /** True if a command is stored here, and the cluster may have it. */
   mustShow(name: string): boolean {
-    const { submission, isDismissed } = this.commands.get(name)!;
-    const state = submission?.state ?? "queued";
-    // A copied submission is sent by the other device, and shown after that.
-    return !isDismissed && !this.isCopied && !isNeverShown(name) &&
+    const { isDismissed } = this.commands.get(name)!;
+    const state = this.submissions.get(name)?.state ?? "queued";
+    // A copied submission is sent by the other device, and shown after that. Code
+    // that throws at a poisoned command does not show it.
+    return !isDismissed && !this.isCopied && !name.endsWith(DENIED) &&
+      !name.endsWith(POISON) &&
       (state === "queued" || state === "applied");
   }
 
   /** Commands that a process is storing. */
   storing({ name }: Process): string[] {
-    return [...this.commands.values()].filter(({ isStoring, operation }) =>
-      isStoring && operation.process === name
-    ).map(({ text }) => text);
+    const storing: string[] = [];
+    for (const { isStoring, operation, text } of this.commands.values()) {
+      if (isStoring && operation.process === name) storing.push(text);
+    }
+    return storing;
   }
 
   /** Expects nothing of what it showed before: its state is built again. */
@@ -132,15 +154,36 @@ export class Seat {
   }
 }
 
+/** Tab of a process. */
+interface Tab {
+  readonly page: SimulatedTab;
+  readonly tabs: SharedTabs;
+  /** True once it was suspended. */
+  wasAway: boolean;
+}
+
 /** Process of a device, from its start to its end. */
 export interface Process {
   readonly name: string;
   readonly env: SimulatedEnv;
   readonly db: RemoteLogDB;
-  readonly host: NodeHost;
+  /** Hosts: one, or one for each cluster. */
+  readonly hosts: readonly NodeHost[];
+  /** Build of its machines. */
+  readonly build: Build;
+  /** Tab that it is; undefined for a process with stores of its own. */
+  readonly tab: Tab | undefined;
   /** Time at which it began, or was last resumed. */
   awakeAt: number;
   isOver: boolean;
+}
+
+/** Store of a device that its tabs share. */
+type StoreName = "outbox" | "copy" | "snapshots";
+
+/** Host of a cluster in a process. */
+function hostOf({ hosts }: Process, { cluster }: Seat): NodeHost {
+  return hosts[Number(cluster) - 1] ?? hosts[0]!;
 }
 
 /** A device, over all lives of its process. */
@@ -152,13 +195,18 @@ export class Device {
   readonly outbox: SimulatedDisk;
   readonly copy: SimulatedDisk;
   readonly snapshots: SimulatedDisk;
+  /** Origin whose stores it shares, as one of its tabs; undefined if it has stores of its own. */
+  readonly origin: SimulatedOrigin | undefined;
   readonly #nodeID: bigint;
   readonly #context: WorldContext;
   readonly #random: () => number;
+  readonly #code: () => number;
   readonly #servers: readonly Server[];
   readonly #tokens: Tokens;
   process: Process | undefined;
   isOffline = false;
+  /** True if a write of its copy may have failed since its process began: the copy then ends there. */
+  #isCopyBroken = false;
   /** True once a power cut may have put its outbox back. */
   wasCut = false;
   /** Number of restores of the log before its last connection. */
@@ -172,23 +220,62 @@ export class Device {
     tokens: Tokens,
     nodeID: bigint,
     profile: DeviceProfile,
-    outbox: SimulatedDisk = new SimulatedDisk(context.env),
+    outbox?: SimulatedDisk,
+    beside?: Device,
   ) {
     this.#context = context;
     this.#servers = servers;
     this.#tokens = tokens;
-    this.#nodeID = nodeID;
+    this.#nodeID = beside === undefined ? nodeID : beside.#nodeID;
     this.profile = profile;
     this.name = profile.name;
     this.owner = profile.owner;
     this.#random = context.random(profile.name);
-    this.outbox = outbox;
-    outbox.isLying = context.profile.lyingSyncs;
-    this.copy = new SimulatedDisk(context.env);
-    this.snapshots = new SimulatedDisk(context.env);
+    this.#code = context.random(`code of ${profile.name}`);
+    this.outbox = beside?.outbox ?? outbox ?? new SimulatedDisk(context.env);
+    this.outbox.isLying = context.profile.lyingSyncs;
+    this.copy = beside?.copy ?? new SimulatedDisk(context.env);
+    this.snapshots = beside?.snapshots ?? new SimulatedDisk(context.env);
     this.seats = context.clusters.map((cluster, i) =>
-      new Seat(cluster, profile.kinds[i]!, new SimulatedDisk(context.env))
+      new Seat(
+        cluster,
+        profile.kinds[i]!,
+        new SimulatedDisk(context.env),
+        beside?.seats[i]?.commands,
+      )
     );
+    this.origin = profile.origin === undefined
+      ? undefined
+      : beside?.origin ?? this.#newOrigin(profile.origin);
+  }
+
+  #newOrigin(name: string): SimulatedOrigin {
+    const { clock, seed } = this.#context;
+    const origin = `origin ${name}`;
+    return new SimulatedOrigin(
+      clock,
+      derivedSeed(seed, origin),
+      (store) => this[store as StoreName].faulty,
+    );
+  }
+
+  /** State of its tab; undefined if it has stores of its own, or does not run. */
+  get tabState(): TabState | undefined {
+    return this.process?.tab?.tabs.status.state;
+  }
+
+  /** True if no view of its machines shows a command, committed or not. */
+  hides(command: string): boolean {
+    if (command.endsWith(DENIED)) return true;
+    return command.endsWith(POISON) &&
+      this.process?.build.throwsAt?.(command) !== false;
+  }
+
+  /** Error with which the machine of a cluster has failed; undefined if it has not. */
+  failureOf({ replica }: Seat): unknown {
+    return replica?.status.state === "failed"
+      ? replica.status.error
+      : undefined;
   }
 
   seat(cluster: bigint): Seat {
@@ -253,18 +340,57 @@ export class Device {
       : this.#context.clock.now - process.awakeAt;
   }
 
+  /** Suspends its process; the browser tells a tab before that, or does not. */
+  suspend(): void {
+    const { process } = this;
+    if (process === undefined || process.env.isSuspended) return;
+    this.#context.history.fault("suspension");
+    if (process.tab !== undefined) {
+      const { page } = process.tab;
+      const event = (["freeze", "hide", undefined] as const)[
+        this.#random() % 3
+      ];
+      if (event !== undefined) page.happen(event);
+      process.tab.wasAway = true;
+    }
+    process.env.suspend();
+  }
+
   /** Continues its process, if that is suspended; with `lost`, its clock has not advanced in between. */
   resume(lost = false): void {
     const { process } = this;
     if (!process?.env.isSuspended) return;
     process.env.resume(lost);
     process.awakeAt = this.#context.clock.now;
+    if (process.tab === undefined) return;
+    const { page, tabs } = process.tab;
+    page.soon(() => {
+      if (tabs.status.state === "cached") page.happen("resume");
+    });
+  }
+
+  /** Shows its tab to its user, or hides it. */
+  show(isVisible: boolean): void {
+    const { process } = this;
+    if (process?.tab === undefined) return;
+    const { page } = process.tab;
+    page.isVisible = isVisible;
+    if (!process.env.isSuspended) page.happen("visibility");
   }
 
   /** Takes the network away. */
   goOffline(how: Cut): void {
     this.isOffline = true;
     this.#context.network.cut(this.name, how);
+  }
+
+  /** Opens a store of the device, for a tab under the lease of the one that leads. */
+  #store(
+    name: StoreName,
+    env: SimulatedEnv,
+    tab: SimulatedTab | undefined,
+  ): BlockStore {
+    return tab?.store(name) ?? this.#open(this[name], env);
   }
 
   #open(disk: SimulatedDisk, env: SimulatedEnv): BlockStore {
@@ -282,6 +408,7 @@ export class Device {
     const { profile, history } = context;
     const { hasCopy, clock, usesAllServers } = this.profile;
     const { name, env } = context.newProcess(this.name, clock);
+    const page = this.origin?.tab(env);
     const count = usesAllServers ? this.#servers.length : 1;
     const first = Number(this.#nodeID) % this.#servers.length;
     const urls = Array.from(
@@ -292,28 +419,68 @@ export class Device {
       env,
       hints: () => () => {},
       token: () => this.#tokens.held(this.owner),
-      ...(hasCopy ? { copy: this.#open(this.copy, env) } : {}),
+      ...(hasCopy ? { copy: this.#store("copy", env, page) } : {}),
       connect: (url) => this.#connect(env, url),
     });
-    const outbox = new BlockOutbox(this.#open(this.outbox, env), { env });
+    const outbox = new BlockOutbox(this.#store("outbox", env, page), { env });
     const isDurable = this.seats.every((seat) => this.#isDurable(seat));
-    const host = new NodeHost({
-      logDB: db,
-      env,
-      outbox,
-      ...(isDurable
-        ? {
-          snapshots: new BlockSnapshotStore(this.#open(this.snapshots, env), {
-            env,
-          }),
-        }
-        : {}),
-      onEvent: (event) => this.#noteEvent(process, event),
-    });
+    const stores = isDurable
+      ? {
+        snapshots: new BlockSnapshotStore(
+          this.#store("snapshots", env, page),
+          { env },
+        ),
+      }
+      : {};
+    const tab = page && {
+      page,
+      wasAway: false,
+      tabs: new SharedTabs("app", page.platform, {
+        code: 1,
+        onCluster: undefined,
+      }),
+    };
+    const newHost = (): NodeHost =>
+      new NodeHost({
+        ...(tab === undefined ? {} : { tabs: tab.tabs }),
+        logDB: db,
+        env,
+        outbox,
+        ...stores,
+        onEvent: (event) => this.#noteEvent(process, event),
+      });
+    const { splitsHosts } = this.profile;
+    const hosts = splitsHosts ? this.seats.map(newHost) : [newHost()];
+    if (splitsHosts) history.met("event", "two hosts in a process");
     const awakeAt = context.clock.now;
-    const process: Process = { name, env, db, host, awakeAt, isOver: false };
+    const build: Build = {
+      version: this.profile.version,
+      filling: 0,
+      throwsAt: profile.mixedCode ? drawCode(this.#code) : undefined,
+    };
+    const process: Process = {
+      name,
+      env,
+      db,
+      hosts,
+      build,
+      tab,
+      awakeAt,
+      isOver: false,
+    };
     this.process = process;
     this.#state = "offline";
+    let present = "joining";
+    tab?.tabs.watch(({ state }) => {
+      history.transition("tab", present, state);
+      present = state;
+      if (state === "memory") {
+        context.fail(
+          "tabs",
+          `${name} shares nothing: ${tab.tabs.status.reason}`,
+        );
+      }
+    });
     const states = new Map<bigint, string>();
     db.watch(({ state, error, clusters }) => {
       if (error !== undefined) history.failed(error);
@@ -339,9 +506,12 @@ export class Device {
       seat.committed = [];
       seat.watched.clear();
       // What was committed is known from the log alone, and that may not arrive for long.
-      if (!this.#isDurable(seat) || !isDurable) seat.shown.clear();
+      const isKept = isDurable && tab === undefined &&
+        !(this.#isCopyBroken && seat.kind !== "disk");
+      if (!isKept) seat.shown.clear();
       this.#startSeat(process, seat);
     }
+    this.#isCopyBroken = this.copy.faulty.fault !== undefined;
   }
 
   #startSeat(process: Process, seat: Seat): void {
@@ -351,7 +521,7 @@ export class Device {
       process.env,
       `start of ${process.name}`,
       startLedger(
-        process.host,
+        hostOf(process, seat),
         seat.kind,
         {
           clusterID: seat.cluster,
@@ -361,7 +531,7 @@ export class Device {
           compression: profile.compression,
         },
         this.#open(seat.disk, process.env),
-        { version: this.profile.version, filling: 0 },
+        process.build,
       ).then(
         (replica) => this.#started(process, seat, replica),
         (error) => this.#startFailed(process, seat, error),
@@ -371,6 +541,8 @@ export class Device {
 
   #startFailed(process: Process, seat: Seat, error: unknown): void {
     if (process.isOver) return;
+    // It is being stopped.
+    if (this.process !== process && error instanceof ErrClusterClosed) return;
     const { profile, history } = this.#context;
     history.failed(error);
     seat.failure = error;
@@ -399,7 +571,7 @@ export class Device {
       }
       if (command.isDismissed) continue;
       this.#stored(seat, command);
-      this.#follow(command, submission);
+      this.#follow(seat, command, submission);
     }
   }
 
@@ -424,7 +596,10 @@ export class Device {
         break;
       case "failed":
         if (mayDiverge && event.error instanceof ErrDiverged) break;
-        if (profile.poisons && event.failure instanceof ErrUpdateFailed) {
+        if (
+          profile.poisons && (event.failure instanceof ErrUpdateFailed ||
+            event.failure instanceof ErrSkippedApplied)
+        ) {
           // Until it has read the decision to skip that entry, it shows the state before it.
           seat?.forget();
           break;
@@ -454,10 +629,11 @@ export class Device {
     if (process === undefined) return;
     const context = this.#context;
     this.process = undefined;
-    context.history.fault(`device: ${how}`);
+    const { tab } = process;
+    context.history.fault(`${tab === undefined ? "device" : "tab"}: ${how}`);
     if (how === "stop") {
       const stop = async (): Promise<void> => {
-        await process.host.stop();
+        await Promise.all(process.hosts.map((host) => host.stop()));
         await process.db.close();
       };
       context.until(stop(), `Stop of ${process.name}`);
@@ -466,6 +642,8 @@ export class Device {
     }
     process.isOver = true;
     context.network.die(this.name);
+    // The browser goes on, and with it what the tab has begun to write.
+    if (tab !== undefined) return tab.page.kill();
     process.env.kill();
     for (const disk of this.#disks) {
       disk.crash(how === "kill" ? Infinity : written % (disk.unsynced + 1));
@@ -488,7 +666,9 @@ export class Device {
     if (store === "outbox") this.stop("kill", 0);
     if (this.process !== undefined) return;
     const disk = this[store];
-    const names = disk.names();
+    const names = how === "lost" && store === "outbox"
+      ? missedIfLost(disk.names())
+      : disk.names();
     if (names.length === 0) return;
     this.#context.history.fault(`block of ${store} ${how}`);
     disk.damage(names[block % names.length]!, how, this.#random);
@@ -519,10 +699,12 @@ export class Device {
     seat.replica = undefined;
     seat.restores = -1;
     seat.isReconciling = true;
+    // Cut short, it may have taken effect: the next process then begins with nothing.
+    seat.forget();
     this.#context.background(
       process.env,
       `startOver() in ${process.name}`,
-      process.host.startOver(seat.cluster).then((replica) => {
+      hostOf(process, seat).startOver(seat.cluster).then((replica) => {
         seat.isStartingOver = false;
         if (process.isOver) return;
         seat.forget();
@@ -561,7 +743,6 @@ export class Device {
     const command: Command = {
       text,
       operation,
-      submission: undefined,
       isStored: false,
       isStoring: true,
       isDismissed: false,
@@ -575,7 +756,7 @@ export class Device {
         command.isStoring = false;
         if (process.isOver) return;
         this.#stored(seat, command);
-        this.#follow(command, submission);
+        this.#follow(seat, command, submission);
       },
       (error) => {
         command.isStoring = false;
@@ -605,11 +786,11 @@ export class Device {
     seat.shown.add(command.text);
   }
 
-  #follow(command: Command, submission: Submission): void {
+  #follow(seat: Seat, command: Command, submission: Submission): void {
     const { history } = this.#context;
     const { operation, text } = command;
     const { process } = this;
-    command.submission = submission;
+    seat.submissions.set(text, submission);
     const settled = (state: string): void =>
       history.transition("submission", "queued", state);
     submission.result.then(
@@ -627,6 +808,12 @@ export class Device {
           settled("refused");
           history.end(operation, { kind: "rejected", error });
         } else if (
+          process?.tab?.wasAway && error instanceof ErrUnknownOutcome &&
+          error.applied
+        ) {
+          // Other tabs have acknowledged it, and its entry is compacted.
+          history.met("event", "result lost to a tab that was away");
+        } else if (
           error instanceof ErrUnknownOutcome || error instanceof ErrOutboxCopied
         ) {
           settled("unknown");
@@ -639,10 +826,12 @@ export class Device {
 
   /** Takes over the commands of a device whose outbox was copied here. */
   inherit({ seats }: Device): void {
-    for (const { cluster, commands } of seats) {
+    for (const { cluster, commands, submissions } of seats) {
+      const seat = this.seat(cluster);
       for (const [text, command] of commands) {
-        this.seat(cluster).commands.set(text, { ...command });
+        seat.commands.set(text, { ...command });
       }
+      for (const [text, one] of submissions) seat.submissions.set(text, one);
     }
   }
 
@@ -655,6 +844,7 @@ export class Device {
   ): void {
     const disk = store === "machine" ? this.seats[0]!.disk : this[store];
     disk.breakWrites(after, times, how);
+    if (store === "copy") this.#isCopyBroken = true;
   }
 
   /** Ends the faults of its stores. */
@@ -669,7 +859,7 @@ export class Device {
     for (const { replica, commands } of this.seats) {
       for (const submission of replica?.pending() ?? []) {
         if (submission.state !== "refused" || this.#random() % 2 > 0) continue;
-        const command = commands.get(commandOf(submission.cmd))!;
+        const command = commands.get(textOfSubmission(submission))!;
         command.isDismissed = command.operation.isDismissed = true;
         this.#context.background(
           process.env,
@@ -694,7 +884,9 @@ export class Device {
         replica.status.error ?? ""
       }: ${pending}`;
     });
-    return `${name} ${db.state} ${db.status.error ?? ""}, ${seats.join(", ")}`;
+    return `${name} ${this.tabState ?? ""} ${db.state} ${
+      db.status.error ?? ""
+    }, ${seats.join(", ")}`;
   }
 }
 

@@ -124,6 +124,24 @@ export function reportsDamage(error: unknown): boolean {
   return false;
 }
 
+/**
+ * Names of the blocks of a log or an outbox whose loss shows. The newest block of a
+ * series need not be missed by any other one, nor a settled command; a store that
+ * loses one has broken its promise that a write is durable.
+ */
+export function missedIfLost(names: readonly string[]): string[] {
+  const newest = new Map<string, string>();
+  const seriesOf = (name: string): string | undefined =>
+    /^.*\/[bc]\//.exec(name)?.[0];
+  for (const name of names) {
+    const series = seriesOf(name);
+    if (series !== undefined) newest.set(series, name);
+  }
+  return names.filter((name) =>
+    !name.includes("/k/") && newest.get(seriesOf(name) ?? "") !== name
+  );
+}
+
 /** Damaged block, and what repairs it. */
 interface DamagedBlock {
   readonly key: string;

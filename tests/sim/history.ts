@@ -42,25 +42,25 @@ export interface OperationInit {
   readonly cluster: bigint;
   readonly kind: OperationKind;
   /** Key whose list the operation changes or looks up; without one a lookup concerns the list of all commands. */
-  readonly key?: string;
+  readonly key?: string | undefined;
   /** Unique text of the command; empty for a lookup. */
   readonly input: string;
   /** Client session of the command: the session's name, or the outbox's. Commands of one session are applied in the order in which they began. */
-  readonly session?: string;
+  readonly session?: string | undefined;
   /** List that a view must show: committed and pending commands at this moment. */
-  readonly expected?: readonly string[];
+  readonly expected?: readonly string[] | undefined;
 }
 
 /** One call, from its begin to its end. */
 export interface Operation extends OperationInit {
-  expected?: readonly string[];
+  expected?: readonly string[] | undefined;
   /** Event of the world at which it began. */
   readonly start: number;
   /** Event at which its caller got an answer; undefined if it never did. */
-  end?: number;
-  outcome?: Outcome;
+  end?: number | undefined;
+  outcome?: Outcome | undefined;
   /** Event at which the outbox acknowledged a submission as stored. */
-  stored?: number;
+  stored?: number | undefined;
   /** Process that first got the result of a submission: a later one of the device, or one with a copy of its outbox. */
   answeredBy?: string | undefined;
   /** True if a submission may be gone although it was stored: power was cut before it was synced. */
@@ -68,7 +68,7 @@ export interface Operation extends OperationInit {
   /** True if its user dismissed a submission. */
   isDismissed?: boolean;
   /** Commands that a view may show twice: committed, and queued in an outbox that does not know that it has sent them. */
-  mayRepeat?: ReadonlySet<string>;
+  mayRepeat?: ReadonlySet<string> | undefined;
 }
 
 /** Event in the life of a client session. */
@@ -156,6 +156,10 @@ export class History {
   /** Event at which the first final state was recorded; undefined before that. */
   settledAt: number | undefined;
   #event = 0;
+  /** Index of the last decision to skip an entry, by cluster. */
+  readonly #skips = new Map<bigint, number>();
+  /** Names of what was met by group, so that they are not built each time. */
+  readonly #keys = new Map<CoverageGroup, Map<string, string>>();
 
   /** Number of events so far. */
   get event(): number {
@@ -164,7 +168,25 @@ export class History {
 
   /** Records the begin of an operation. */
   begin(init: OperationInit): Operation {
-    const operation: Operation = { ...init, start: ++this.#event };
+    // Every operation has the same properties in the same order, which is faster.
+    const { process, cluster, kind, key, input, session, expected } = init;
+    const operation: Operation = {
+      process,
+      cluster,
+      kind,
+      key,
+      input,
+      session,
+      expected,
+      start: ++this.#event,
+      end: undefined,
+      outcome: undefined,
+      stored: undefined,
+      answeredBy: undefined,
+      mayBeLost: false,
+      isDismissed: false,
+      mayRepeat: undefined,
+    };
     this.operations.push(operation);
     return operation;
   }
@@ -223,7 +245,10 @@ export class History {
 
   /** Records that something in the coverage table was met. */
   met(group: CoverageGroup, name: string): void {
-    const key = `${group}: ${name}`;
+    let keys = this.#keys.get(group);
+    if (keys === undefined) this.#keys.set(group, keys = new Map());
+    let key = keys.get(name);
+    if (key === undefined) keys.set(name, key = `${group}: ${name}`);
     this.counts.set(key, (this.counts.get(key) ?? 0) + 1);
   }
 
@@ -267,11 +292,27 @@ export class History {
       const known = log.records.get(index);
       if (known === undefined) {
         log.records.set(index, bytes.slice());
+        if (bytes[0] === RecordKind.SkipEntry) {
+          this.#skips.set(
+            cluster,
+            Math.max(index, this.#skips.get(cluster) ?? 0),
+          );
+        }
         this.met("event", `record: ${RECORD_NAMES.get(bytes[0]!)}`);
       } else if (!isEqual(known, bytes)) {
         this.fail("log", `Record ${index} of cluster ${cluster} has changed`);
       }
     });
+  }
+
+  /** Index of the last record of a cluster that a reader has seen, 0 without one. */
+  lastIndex(cluster: bigint): number {
+    return Math.max(0, ...this.#log(cluster).records.keys());
+  }
+
+  /** Index of the last decision to skip an entry of a cluster that a reader has seen, 0 without one. */
+  lastSkip(cluster: bigint): number {
+    return this.#skips.get(cluster) ?? 0;
   }
 
   #log(cluster: bigint): CommittedLog {
@@ -293,6 +334,10 @@ export class History {
       restoredAt: index,
       start: ++this.#event,
     });
+    const skips = [...this.#log(cluster).records].filter(([, bytes]) =>
+      bytes[0] === RecordKind.SkipEntry
+    );
+    this.#skips.set(cluster, Math.max(0, ...skips.map(([at]) => at)));
     this.excuse(cluster, "restore");
     this.met("event", "restore");
   }

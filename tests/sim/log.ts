@@ -31,7 +31,8 @@ import type { MaybePromise } from "../../src/statemachine/types.ts";
 import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
 import { FaultySnapshotStore } from "../support/faults.ts";
 import type { WorldContext } from "./context.ts";
-import { type Damage, SimulatedDisk } from "./disk.ts";
+import { type Backup, restoreBackup, takeBackup } from "./backup.ts";
+import { type Damage, missedIfLost, SimulatedDisk } from "./disk.ts";
 import { observeLogs } from "./log_observer.ts";
 import type { End } from "./plan.ts";
 
@@ -62,12 +63,6 @@ function isDeduplicated(records: Records): boolean {
   );
 }
 
-/** Copies of the disks of a log. */
-interface Backup {
-  readonly disk: SimulatedDisk;
-  readonly bucket: SimulatedDisk | undefined;
-}
-
 /** Log of the servers, over all lives of its process. */
 export class LogService {
   readonly #context: WorldContext;
@@ -90,6 +85,8 @@ export class LogService {
   /** Snapshots of a log that is a process of its own: in another service, which does not die. */
   #bucket: SimulatedDisk | undefined;
   #backup: Backup | undefined;
+  /** Last indexes of the logs that readers had seen when the backup began. */
+  #backedUp = new Map<bigint, number>();
 
   constructor(context: WorldContext) {
     this.#context = context;
@@ -205,18 +202,41 @@ export class LogService {
 
   /** Damages a block of a log; its process must have ended. */
   damage(how: Damage, block: number): boolean {
-    const names = this.#disk?.names("log/") ?? [];
+    const all = this.#disk?.names("log/") ?? [];
+    const names = how === "lost" ? missedIfLost(all) : all;
     if (names.length === 0) return false;
     this.#disk!.damage(names[block % names.length]!, how, this.#random);
     return true;
   }
 
-  /** Copies the disk, as a backup does. */
-  backUp(): boolean {
-    if (this.#disk === undefined) return false;
-    const disk = this.#disk.copy();
-    this.#backup = { disk, bucket: this.#bucket?.copy() };
-    return true;
+  /** Begins a backup of the log and the snapshots, which their processes go on to use. */
+  backUp(): void {
+    const logDB = this.#logDB;
+    if (!(logDB instanceof BlockLogDB)) return;
+    const context = this.#context;
+    const { history, clusters } = context;
+    const { life } = this;
+    const env = this.#env;
+    const seen = new Map(clusters.map((one) => [one, history.lastIndex(one)]));
+    const rest = (): Promise<void> =>
+      new Promise((resolve) =>
+        void env.setTimer(resolve, this.#random() % 100)
+      );
+    context.background(
+      env,
+      "Backup",
+      takeBackup(logDB, this.#stores!, env, rest).then((backup) => {
+        // One that a restore has overtaken is of a history that is gone.
+        if (this.life !== life) return;
+        history.met("event", "backup");
+        this.#backup = backup;
+        this.#backedUp = seen;
+      }, (error) => {
+        history.failed(error);
+        if (this.life !== life || this.isDamaged) return;
+        context.fail("backup", `Backup of the log failed: ${error}`);
+      }),
+    );
   }
 
   /** True if there is a backup. */
@@ -226,12 +246,28 @@ export class LogService {
 
   /** Puts the last backup in the place of the disk; the process must have ended. */
   restore(): void {
-    const { disk, bucket } = this.#backup!;
+    const { env } = this.#context;
+    const disk = new SimulatedDisk(env);
+    const bucket = this.#bucket === undefined
+      ? undefined
+      : new SimulatedDisk(env);
+    this.#context.until(
+      restoreBackup(this.#backup!, disk, bucket ?? disk, env),
+      "Restore of the backup",
+    );
     this.#disk = disk;
     this.#bucket = bucket;
     this.#stores = this.#backup = undefined;
     // Hashes of the history that is gone say nothing of this one.
     this.#boards.clear();
+    for (const [cluster, seen] of this.#backedUp) {
+      const last = this.lastIndex(cluster);
+      if (last >= seen) continue;
+      this.#context.fail(
+        "backup",
+        `Backup has cluster ${cluster} up to ${last}, and began when readers had seen ${seen}`,
+      );
+    }
   }
 
   /** Last index of a log that is on the disk, while its process does not run. */
@@ -584,7 +620,10 @@ class ClientLog implements Log {
       this.#retentions.delete(one);
     });
     this.#retentions.add(retention);
-    if (this.#inner !== undefined) retention.connect(this.#inner);
+    // While its process is down, the claim waits for the next one.
+    if (this.#inner !== undefined && this.life === this.#service.life) {
+      retention.connect(this.#inner);
+    }
     return retention;
   }
 

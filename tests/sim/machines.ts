@@ -30,6 +30,7 @@ import type {
   Replica,
   ReplicaConfig,
   Result,
+  Submission,
 } from "../../mod.ts";
 import type { BlockStore } from "../../src/ports/mod.ts";
 import { violations } from "../support/environment.ts";
@@ -71,6 +72,17 @@ export function commandOf(cmd: Uint8Array): string {
   return textOf(cmd, end < 0 ? cmd.length : end);
 }
 
+const texts = new WeakMap<Submission, string>();
+
+/** Decodes the text of a submission's command, once for each submission. */
+export function textOfSubmission(submission: Submission): string {
+  let text = texts.get(submission);
+  if (text === undefined) {
+    texts.set(submission, text = commandOf(submission.cmd));
+  }
+  return text;
+}
+
 /** Encodes a command with bytes of filling. */
 export function encodeCommand(
   command: string,
@@ -95,6 +107,18 @@ export function keyOf(command: string): string {
 /** Mask by which the hashes of a state version differ from those of version 0. */
 export function versionMask(version: number): bigint {
   return BigInt(version) * 0x9e3779b97f4a7c15n & 0xffffffffffffffffn;
+}
+
+/** Draws the code of a process: it throws at all poisoned commands, at every other one, or at none. */
+export function drawCode(random: () => number): Build["throwsAt"] {
+  switch (random() % 3) {
+    case 0:
+      return undefined;
+    case 1:
+      return (command) => parseInt(command.split(":")[1]!) % 2 === 0;
+    default:
+      return () => false;
+  }
 }
 
 /** Build of a machine: its code and the size of its snapshots. */
@@ -513,9 +537,8 @@ export async function startLedger(
 export const ORACLE: OracleMachine = {
   apply(cmd): string | undefined {
     const command = commandOf(cmd);
-    return command.endsWith(POISON) || command.endsWith(DENIED)
-      ? undefined
-      : command;
+    // A poisoned command that is not skipped was applied by code that does not throw.
+    return command.endsWith(DENIED) ? undefined : command;
   },
   keyOf,
   hash(list, stateVersion): bigint {

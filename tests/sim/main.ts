@@ -3,6 +3,10 @@
  *
  * - `--seeds N` is the number of worlds, `--first S` the first seed, by default
  *   one at random; `--jobs J` the number of processes.
+ * - `--fleets N` is the number of fleets of a typed application in mixed releases,
+ *   by default a tenth of the worlds; `--fleet S` runs one alone.
+ * - `--tabs N` is the number of worlds with browsers that have several tabs, by
+ *   default a tenth of the worlds.
  * - `--seed S` runs one world alone, with `--steps 3,7,9` only those steps of its
  *   plan, and prints the violations in full.
  * - `--with copies,!tokens,keys=1` changes what the seeds draw.
@@ -14,6 +18,8 @@
  * @module
  */
 
+// Before everything that defines an error.
+import "./errors_without_stacks.ts";
 import { newSeed } from "../support/random.ts";
 import { COVERAGE, FIXED_WORLDS, tableOf } from "./coverage.ts";
 import { runMutants } from "./mutants/runner.ts";
@@ -22,6 +28,7 @@ import {
   type Job,
   planOf,
   type Report,
+  runFleet,
   runPlan,
   work,
   WorldRunner,
@@ -53,7 +60,8 @@ function numberOption(name: string, otherwise: number): number {
 }
 
 /** Command that repeats a world. */
-function repeat({ seed, changes, steps }: Job): string {
+function repeat({ seed, isFleet, changes, steps }: Job): string {
+  if (isFleet) return `deno task sim --fleet ${seed}`;
   return `deno task sim --seed ${seed}${
     changes === undefined ? "" : ` --with '${changes}'`
   }${steps === undefined ? "" : ` --steps ${steps.join(",")}`}`;
@@ -62,6 +70,9 @@ function repeat({ seed, changes, steps }: Job): string {
 /** Totals of a run. */
 class Totals {
   worlds = 0;
+  fleets = 0;
+  /** Events of fleets, by their names. */
+  readonly fleetCounts = new Map<string, number>();
   readonly counts = new Map<string, number>();
   readonly failed: Report[] = [];
   /** Items met by each world, for `--cover`. */
@@ -77,11 +88,16 @@ class Totals {
   }
 
   add(report: Report): void {
-    this.worlds++;
+    const { isFleet = false } = report.job;
+    if (isFleet) this.fleets++;
+    else this.worlds++;
+    const counts = isFleet ? this.fleetCounts : this.counts;
     for (const [name, count] of Object.entries(report.counts)) {
-      this.counts.set(name, (this.counts.get(name) ?? 0) + count);
+      counts.set(name, (counts.get(name) ?? 0) + count);
     }
-    if (this.#keepsMet) this.met.set(report.job, Object.keys(report.counts));
+    if (this.#keepsMet && !isFleet) {
+      this.met.set(report.job, Object.keys(report.counts));
+    }
     if (report.violations.length > 0) {
       this.failed.push(report);
       for (const { oracle, text } of report.violations) {
@@ -92,14 +108,15 @@ class Totals {
     if (performance.now() - this.#printed < 10_000) return;
     this.#printed = performance.now();
     print(
-      `${this.worlds} of ${this.#planned} worlds, ${
+      `${this.worlds + this.fleets} of ${this.#planned} worlds and fleets, ${
         this.rate.toFixed(1)
       } a second, ${this.failed.length} with violations, ${this.covered} of ${COVERAGE.length} covered`,
     );
   }
 
   get rate(): number {
-    return this.worlds / (performance.now() - this.#start) * 1000;
+    return (this.worlds + this.fleets) / (performance.now() - this.#start) *
+      1000;
   }
 
   get covered(): number {
@@ -107,17 +124,26 @@ class Totals {
   }
 }
 
-/** Runs worlds in processes. */
+/** Runs worlds and fleets in processes. */
 async function runWorlds(
   fixed: readonly Job[],
   first: number,
   count: number,
+  fleets: number,
+  tabs: number,
   jobs: number,
 ): Promise<Totals> {
   const isCovering = Deno.args.includes("--cover");
-  const totals = new Totals(fixed.length + count, isCovering);
+  const planned = fixed.length + count + fleets + tabs;
+  const totals = new Totals(planned, isCovering);
   const changes = option("with");
-  const queue = [...fixed];
+  const queue: Job[] = [...fixed];
+  for (let i = 0; i < fleets; i++) {
+    queue.push({ seed: first + i, isFleet: true });
+  }
+  for (let i = 0; i < tabs; i++) {
+    queue.push({ seed: first + i, changes: "tabs" });
+  }
   let next = first;
   const take = (): Job | undefined => {
     const job = queue.shift();
@@ -138,6 +164,8 @@ async function runWorlds(
 
 /** Shrinks a world that failed, and prints the command that repeats it. */
 async function shrink({ job, steps, violations }: Report): Promise<void> {
+  // A fleet has no plan to shrink.
+  if (job.isFleet) return;
   const { seed } = job;
   const runner = new WorldRunner(ROOT);
   const { oracle } = violations[0]!;
@@ -184,6 +212,15 @@ async function runOne(seed: number): Promise<number> {
   return violations.length > 0 ? 1 : 0;
 }
 
+/** Runs one fleet in this process. */
+async function runOneFleet(): Promise<number> {
+  const seed = numberOption("fleet", 0);
+  const { violations, counts } = await runFleet({ seed, isFleet: true });
+  for (const { text } of violations) print(text);
+  print(`1 fleet, ${violations.length} violations: ${Deno.inspect(counts)}`);
+  return violations.length > 0 ? 1 : 0;
+}
+
 /** Smallest set of worlds found that meets everything that all of them met. */
 function cover(met: ReadonlyMap<Job, readonly string[]>): Job[] {
   const missing = new Set(
@@ -208,18 +245,21 @@ async function main(): Promise<number> {
     await work();
     return 0;
   }
+  if (option("fleet") !== undefined) return await runOneFleet();
   const seed = option("seed");
   if (seed !== undefined) return await runOne(numberOption("seed", 0));
   const withMutants = Deno.args.includes("--mutants") ||
     option("mutant") !== undefined;
   const jobs = numberOption("jobs", 1);
   const count = numberOption("seeds", withMutants ? 0 : 1000);
+  const fleets = numberOption("fleets", Math.ceil(count / 10));
+  const tabs = numberOption("tabs", Math.ceil(count / 10));
   const first = numberOption("first", newSeed());
   const fixed = count < FIXED_BELOW && option("mutant") === undefined
     ? FIXED_WORLDS
     : [];
   if (count > 0) print(`Seeds ${first} to ${first + count - 1}`);
-  const totals = await runWorlds(fixed, first, count, jobs);
+  const totals = await runWorlds(fixed, first, count, fleets, tabs, jobs);
   for (const report of totals.failed.slice(0, SHRUNK_MAX)) await shrink(report);
   if (Deno.args.includes("--cover")) {
     print("Worlds that suffice:");
@@ -230,6 +270,14 @@ async function main(): Promise<number> {
     print(tableOf(totals.counts, others));
   }
   print(tableOf(totals.counts, COVERAGE));
+  if (totals.fleets > 0) {
+    const counts = [...totals.fleetCounts];
+    print(
+      `${totals.fleets} fleets: ${
+        counts.map(([name, count]) => `${count} ${name}`).join(", ")
+      }`,
+    );
+  }
   const mutants = withMutants
     ? await runMutants(ROOT, jobs, print, option("mutant"))
     : undefined;

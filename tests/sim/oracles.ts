@@ -136,18 +136,6 @@ class Judgement {
         `No reader has seen record ${hole} of cluster ${cluster}, but later ones`,
       );
     }
-    const places = new Map<string, number>();
-    const keyPlaces = new Map<string, number>();
-    const keys = new Map<string, string[]>();
-    list.forEach((command, place) => {
-      places.set(command, place);
-      const key = this.#machine.keyOf(command);
-      if (key === undefined) return;
-      let own = keys.get(key);
-      if (own === undefined) keys.set(key, own = []);
-      keyPlaces.set(command, own.length);
-      own.push(command);
-    });
     const restored = indexes.filter((index) => index <= log.restoredAt).length;
     const keysRestored = new Map<string, number>();
     for (const command of list.slice(0, restored)) {
@@ -161,10 +149,27 @@ class Judgement {
       end,
       restored,
       keysRestored,
-      places,
-      keyPlaces,
-      keys,
+      ...this.#placesIn(list),
     };
+  }
+
+  /** A list, by command and by key. */
+  #placesIn(
+    list: readonly string[],
+  ): Pick<Era, "list" | "places" | "keyPlaces" | "keys"> {
+    const places = new Map<string, number>();
+    const keyPlaces = new Map<string, number>();
+    const keys = new Map<string, string[]>();
+    list.forEach((command, place) => {
+      places.set(command, place);
+      const key = this.#machine.keyOf(command);
+      if (key === undefined) return;
+      let own = keys.get(key);
+      if (own === undefined) keys.set(key, own = []);
+      keyPlaces.set(command, own.length);
+      own.push(command);
+    });
+    return { list, places, keyPlaces, keys };
   }
 
   // -------------------------------------------------------------- commands
@@ -196,11 +201,12 @@ class Judgement {
       if (start >= era.end) continue;
       if (!isCommand(operation) && kind !== "read") continue;
       const isOk = outcome?.kind === "ok" && end! < era.end &&
-        end! >= era.start;
+        end! >= era.start && !this.#isOfBefore(era, operation);
       const call = { client: process, key: key ?? "", input, start };
       if (!isCommand(operation)) {
         if (!isOk || start < era.start) continue;
-        const list = outcome!.value as readonly string[];
+        const list = (outcome!.value as readonly string[])
+          .filter((one) => !era.skipped.has(one));
         const restored = key === undefined
           ? era.restored
           : era.keysRestored.get(key) ?? 0;
@@ -239,7 +245,8 @@ class Judgement {
       // A restore takes back what was answered before it and is not in the copy;
       // the device, which finds that missing, sends it again.
       const isAnswered = outcome?.kind === "ok" &&
-        (end! >= era.start || era.places.get(command)! < era.restored);
+        (end! >= era.start && !this.#isOfBefore(era, operation) ||
+          era.places.get(command)! < era.restored);
       if (latest !== undefined && isAnswered && end! < latest.start) {
         this.#fail(
           "order",
@@ -248,6 +255,14 @@ class Judgement {
       }
       if (latest === undefined || start > latest.start) latest = operation;
     }
+  }
+
+  /** True if a command was submitted before a restore and answered after it with its place in the log before: the answer was on its way to the caller. */
+  #isOfBefore(era: Era, operation: Operation): boolean {
+    const { input, outcome, start } = operation;
+    return start < era.start && outcome?.kind === "ok" &&
+      isCommand(operation) && era.places.has(input) &&
+      !isResult(era, operation, outcome.value as number, this.#machine);
   }
 
   /** Order of the commands of each session. */
@@ -278,20 +293,26 @@ class Judgement {
       const met = eras.filter((era) => start < era.end && end! >= era.start);
       const found = met.filter(({ places }) => places.has(input));
       if (outcome.kind === "rejected") {
-        if (eras.some(({ places }) => places.has(input))) {
+        // A restore may take back the decision to skip it.
+        const isSkipped = eras.some(({ skipped }) => skipped.has(input));
+        if (!isSkipped && eras.some(({ places }) => places.has(input))) {
           this.#fail(
             "rejected",
             `${input} of ${process} is in the log, although its caller was told ${outcome.error}`,
           );
         }
       } else if (outcome.kind === "ok") {
+        // Code that does not throw at it may have applied what was skipped later.
+        if (eras.some(({ skipped }) => skipped.has(input))) continue;
         if (found.length === 0) {
           this.#fail(
             "durability",
             `${input} of ${process} was answered with ${outcome.value}, and is not in the log`,
           );
         } else if (
-          !found.some((era) => placeOf(era, operation) + 1 === outcome.value)
+          !found.some((era) =>
+            isResult(era, operation, outcome.value as number, this.#machine)
+          )
         ) {
           this.#fail(
             "results",
@@ -337,7 +358,8 @@ class Judgement {
         );
       }
       if (
-        last.places.has(input) || state !== undefined ||
+        last.places.has(input) || last.skipped.has(input) ||
+        state !== undefined ||
         operation.mayBeLost || operation.isDismissed ||
         outcome?.kind === "rejected" || outcome?.kind === "unknown" ||
         // It was decided in a history that is gone.
@@ -352,10 +374,24 @@ class Judgement {
 
   // --------------------------------------------------------------- lookups
 
-  #lookups(eras: readonly Era[], operations: readonly Operation[]): void {
-    /** Longest lookup that has ended, by process and key. */
-    const longest = new Map<string, { end: number; length: number }[]>();
+  #lookups(logs: readonly Era[], operations: readonly Operation[]): void {
+    /** Lookups that have ended, by process and key. */
+    const longest = new Map<
+      string,
+      { era: Era; end: number; length: number }[]
+    >();
     const written = new Map<string, Operation[]>();
+    // What code that does not throw has applied and shown is taken back by a skip, also
+    // by one that only the log before or after a restore has.
+    const isSkipping = logs.some(({ skipped }) => skipped.size > 0);
+    const withoutSkipped = (list: readonly string[]): string[] =>
+      list.filter((one) => !logs.some(({ skipped }) => skipped.has(one)));
+    const eras = isSkipping
+      ? logs.map((era) => ({
+        ...era,
+        ...this.#placesIn(withoutSkipped(era.list)),
+      }))
+      : logs;
     for (const operation of operations) {
       const { process, kind, outcome } = operation;
       if (outcome?.kind !== "ok") continue;
@@ -366,10 +402,11 @@ class Judgement {
         else own.push(operation);
         continue;
       }
-      const list = outcome.value as readonly string[];
-      this.#once(list, `${kind} of ${process}`, operation.mayRepeat);
+      const shown = outcome.value as readonly string[];
+      this.#once(shown, `${kind} of ${process}`, operation.mayRepeat);
+      const list = isSkipping ? withoutSkipped(shown) : shown;
       if (kind === "view" || kind === "watch") {
-        this.#view(eras, operation, list);
+        this.#view(eras, operation, shown, list);
         continue;
       }
       const era = this.#prefix(eras, operation, list);
@@ -377,8 +414,10 @@ class Judgement {
       const key = `${process} ${operation.key ?? ""}`;
       const ended = longest.get(key) ?? [];
       longest.set(key, ended);
-      const longer = ended.find(({ end, length }) =>
-        end < operation.start && length > list.length
+      // A device that starts over after a restore shows the log after it.
+      const longer = ended.find((one) =>
+        one.era === era && one.end < operation.start &&
+        one.length > list.length
       );
       if (longer !== undefined) {
         this.#fail(
@@ -386,7 +425,7 @@ class Judgement {
           `${kind} of ${process} shows ${list.length} commands, and showed ${longer.length} before`,
         );
       }
-      ended.push({ end: operation.end!, length: list.length });
+      ended.push({ era, end: operation.end!, length: list.length });
       if (ended.length > 16) ended.shift();
       for (const own of written.get(process) ?? []) {
         if (own.end! >= operation.start) continue;
@@ -401,18 +440,17 @@ class Judgement {
     }
   }
 
-  /** Era whose list of the key begins with a list that a lookup returned. */
+  /** Newest era whose list of the key begins with a list that a lookup returned: after a restore, a short list begins the log before it, too. */
   #prefix(
     eras: readonly Era[],
     operation: Operation,
     list: readonly string[],
   ): Era | undefined {
     const { key, kind, process, start, end } = operation;
-    const era = eras.find((era) => {
+    const era = eras.findLast((era) => {
+      if (end! < era.start) return false;
       // A linearizable read belongs to the log of its time.
-      if (kind === "read" && (end! < era.start || start >= era.end)) {
-        return false;
-      }
+      if (kind === "read" && start >= era.end) return false;
       const all = key === undefined ? era.list : era.keys.get(key) ?? [];
       return list.length <= all.length &&
         // Lists are unique and only grow: the last command suffices, nearly always.
@@ -433,16 +471,17 @@ class Judgement {
   #view(
     eras: readonly Era[],
     { process, kind, session, expected, input: _, key }: Operation,
+    shown: readonly string[],
     list: readonly string[],
   ): void {
     if (expected !== undefined) {
       if (
-        expected.length !== list.length ||
-        expected.some((command, i) => command !== list[i])
+        expected.length !== shown.length ||
+        expected.some((command, i) => command !== shown[i])
       ) {
         this.#fail(
           "views",
-          `${kind} of ${process} shows ${brief(list)} instead of ${
+          `${kind} of ${process} shows ${brief(shown)} instead of ${
             brief(expected)
           }`,
         );
@@ -539,7 +578,7 @@ class Judgement {
       this.#fail(
         "rejections",
         `A promise was rejected without a handler: ${
-          error instanceof Error ? error.stack : error
+          error instanceof Error ? error.stack ?? error : error
         }`,
       );
     }
@@ -576,6 +615,25 @@ class Judgement {
     const excuses = this.#history.excuses.get(eras[0]!.cluster);
     return excuses !== undefined || eras.some(({ evicted }) => evicted > 0);
   }
+}
+
+/** True if a command has a result that some replica gave rightly: it may count commands before it that were skipped later. */
+function isResult(
+  era: Era,
+  operation: Operation,
+  value: number,
+  { keyOf }: OracleMachine,
+): boolean {
+  const place = placeOf(era, operation) + 1;
+  if (value === place || era.skipped.size === 0) return value === place;
+  const { key, input } = operation;
+  const index = era.indexes[era.places.get(input)!]!;
+  let skipped = 0;
+  for (const [command, at] of era.skipped) {
+    const isCounted = key === undefined || keyOf(command) === key;
+    if (at < index && isCounted) skipped++;
+  }
+  return value > place && value <= place + skipped;
 }
 
 /** Place of a command in the list that its result counts. */

@@ -273,6 +273,26 @@ Deno.test("H2 H3 oracles judge the log of a restored server by itself", () => {
   assertEquals(sample.oracles, ["monotonic"]);
 });
 
+Deno.test("H18 oracles do not miss an own command in a lookup after a restore that took it back", () => {
+  const sample = correct();
+  sample.history.restored(1n, 1);
+  sample.do({ kind: "staleRead", key: "b" }, []);
+  assertEquals(sample.oracles, []);
+});
+
+Deno.test("H2 H18 oracles take back with a restore what a process has read, and nothing after it", () => {
+  const sample = correct();
+  sample.do({ kind: "read", key: "a" }, ["a1", "a2"]);
+  sample.history.restored(1n, 1);
+  const records = packRecords(single("a4"));
+  sample.history.committed(1n, { follows: 1, first: 2, records });
+  sample.do({ kind: "staleRead", key: "a" }, ["a1"]);
+  sample.do({ kind: "staleRead", key: "a" }, ["a1", "a4"]);
+  assertEquals(sample.oracles, []);
+  sample.do({ kind: "staleRead", key: "a" }, ["a1"]);
+  assertEquals(sample.oracles, ["monotonic"]);
+});
+
 Deno.test("H2 H3 oracles take a command that was sent again after a restore as answered there, and one of the copy as before", () => {
   const sample = correct();
   const { history } = sample;
@@ -288,6 +308,34 @@ Deno.test("H2 H3 oracles take a command that was sent again after a restore as a
   assertEquals(sample.oracles.includes("order"), true);
 });
 
+Deno.test("H2 H3 oracles take an answer that was on its way when the server was restored as one of the log before", () => {
+  for (
+    const [value, oracles] of [[3, []], [4, [
+      "order",
+      "linearizability",
+    ]]] as const
+  ) {
+    const sample = correct();
+    const { history } = sample;
+    const records = packRecords(single("a7"));
+    history.committed(1n, { follows: 3, first: 4, records });
+    const late = history.begin({
+      process: "p",
+      cluster: 1n,
+      kind: "propose",
+      input: "a7",
+      key: "a",
+    });
+    history.restored(1n, 1);
+    history.end(late, { kind: "ok", value });
+    sample.add("a8", 2);
+    sample.add("a9", 3);
+    const again = packRecords(single("a8"), single("a9"), single("a7"));
+    history.committed(1n, { follows: 1, first: 2, records: again });
+    assertEquals(sample.oracles.toSorted(), oracles.toSorted());
+  }
+});
+
 Deno.test("H10 oracles notice a call without an answer in a process that is well, and count an answer of a history that is gone", () => {
   const sample = correct();
   const { history } = sample;
@@ -301,6 +349,36 @@ Deno.test("H10 oracles notice a call without an answer in a process that is well
   other.history.answered(other.do({ kind: "view" }));
   other.history.final(history.finals[0]!);
   assertEquals(other.oracles, []);
+});
+
+Deno.test("H2 H17 oracles accept that the log before a restore has applied what is skipped after it", () => {
+  const { history } = new Sample("a1", "a2");
+  const sample = (
+    init: Partial<OperationInit>,
+    value: number | string[],
+  ): void => {
+    const operation = history.begin({
+      process: "p",
+      cluster: 1n,
+      kind: "propose",
+      input: "",
+      key: "a",
+      ...init,
+    });
+    history.end(operation, { kind: "ok", value });
+  };
+  sample({ input: "a1" }, 1);
+  sample({ input: "a2" }, 2);
+  sample({ kind: "read" }, ["a1", "a2"]);
+  history.restored(1n, 1);
+  history.committed(1n, {
+    follows: 1,
+    first: 2,
+    records: packRecords(skipEntryRecord(1, "reason"), single("a3")),
+  });
+  sample({ input: "a3" }, 1);
+  sample({ kind: "read" }, ["a3"]);
+  assertEquals(judge(history, MACHINE), []);
 });
 
 Deno.test("H3 H4 H17 reference replay applies each series once, in order, and no skipped entry", () => {

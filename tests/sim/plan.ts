@@ -45,8 +45,12 @@ export interface DeviceProfile {
   /** True if calls of its stores take time. */
   readonly isSlow: boolean;
   readonly version: number;
+  /** True if each cluster has a host of its own in the process, with the same stores and connection. */
+  readonly splitsHosts: boolean;
   /** True if it has an address of each server, and uses one after the other. */
   readonly usesAllServers: boolean;
+  /** Origin whose stores it shares, as one of its tabs; undefined for a process with stores of its own. */
+  readonly origin?: string;
 }
 
 /** Constitution of a world, and the faults that may occur in it. */
@@ -93,6 +97,8 @@ export interface Profile {
   readonly restores: boolean;
   /** True if commands at which every machine throws get into the log, and an operator has them skipped. */
   readonly poisons: boolean;
+  /** True if some processes have code that throws at some of the poisoned commands only, or at none. */
+  readonly mixedCode: boolean;
   /** One append of a server in this many has a fault; 0 for none. */
   readonly appendFaults: number;
   /** One read index of a server in this many is slow or fails; 0 for none. */
@@ -111,6 +117,8 @@ export interface Profile {
   readonly checksLog: boolean;
   /** True if outboxes have writes that are not durable although they said so. */
   readonly lyingSyncs: boolean;
+  /** True if some devices are browsers with several tabs, which share a replica. */
+  readonly tabs: boolean;
 }
 
 /** Command or lookup of an application. */
@@ -190,6 +198,8 @@ export type Step =
     readonly how: "full" | "unknown" | "unknown after";
   }
   | { readonly kind: "dismiss"; readonly device: string }
+  /** A tab becomes visible, or hidden. */
+  | { readonly kind: "show" | "hide"; readonly device: string }
   | { readonly kind: "backup" | "restore" }
   | { readonly kind: "poison"; readonly at: string; readonly cluster: number }
   | { readonly kind: "operate" }
@@ -245,6 +255,7 @@ export const QUIET: Profile = {
   cutSnapshots: false,
   restores: false,
   poisons: false,
+  mixedCode: false,
   appendFaults: 0,
   readIndexFaults: 0,
   brokenReads: false,
@@ -254,6 +265,19 @@ export const QUIET: Profile = {
   lyingSyncs: false,
   sharesSessions: false,
   checksLog: false,
+  tabs: false,
+};
+
+/** Faults of a device that tabs do not have in worlds with tabs: each of their processes would need its own share of them. */
+const WITHOUT_TABS: Partial<Profile> = {
+  copies: false,
+  fullStores: false,
+  powerCuts: false,
+  restores: false,
+  poisons: false,
+  mixedCode: false,
+  damage: false,
+  lyingSyncs: false,
 };
 
 /** Draws that follow from a seed. */
@@ -333,14 +357,20 @@ export function completed(
   servers = 1,
 ): Profile {
   const draws = new Draws(derivedSeed(seed, "parts"));
-  const profile = { ...QUIET, ...partial };
+  const profile = {
+    ...QUIET,
+    ...partial,
+    ...(partial.tabs ? WITHOUT_TABS : {}),
+  };
+  const code = new Draws(derivedSeed(seed, "code"));
   const { clusters, compaction } = profile;
   const isExact = draws.oneIn(2);
   const versions = draws.oneIn(3) ? [0, 1] : [0];
   const isRemoteLog = servers > 1 || draws.oneIn(4);
-  return {
+  const parts: Profile = {
     ...profile,
     isRemoteLog,
+    mixedCode: profile.mixedCode || profile.poisons && code.oneIn(2),
     log: profile.restores ? "disk" : profile.log,
     // A sync that lies can take back the record that commands were sent. Their
     // session is then the only witness, and an eviction takes that away as well.
@@ -369,10 +399,38 @@ export function completed(
         snapshotEntries: draws.oneIn(2) ? 0 : 10 + draws.below(20),
         isSlow: draws.oneIn(3),
         version: draws.pick(versions),
+        splitsHosts: clusters > 1 && code.oneIn(2),
         usesAllServers: draws.oneIn(2),
       };
     }),
   };
+  if (!parts.tabs) return parts;
+  return { ...parts, devices: withTabs(seed, parts.devices) };
+}
+
+/** Turns one or two devices into browsers with up to four tabs, each a process of its own. */
+function withTabs(
+  seed: number,
+  devices: readonly DeviceProfile[],
+): DeviceProfile[] {
+  const draws = new Draws(derivedSeed(seed, "tabs"));
+  const origins = 1 + draws.below(2);
+  // Machines on disk have one instance.
+  const kinds = LEDGERS.filter((kind) => kind !== "disk");
+  return devices.slice(0, 3).flatMap((device, i) => {
+    if (i >= origins) return [device];
+    const tab: DeviceProfile = {
+      ...device,
+      kinds: device.kinds.map(() => draws.pick(kinds)),
+      hasCopy: draws.oneIn(2),
+      splitsHosts: false,
+      origin: device.name,
+    };
+    return Array.from({ length: 1 + draws.below(4) }, (_, n) => ({
+      ...tab,
+      name: n === 0 ? tab.name : `${tab.name}${n + 1}`,
+    }));
+  });
 }
 
 /** Draws the plan of a seed. */
@@ -387,6 +445,7 @@ export function drawSteps(
   rounds: number = 12 + generator(derivedSeed(seed, "rounds"))() % 14,
 ): Plan {
   const draws = new Draws(derivedSeed(seed, "steps"));
+  const ofTabs = new Draws(derivedSeed(seed, "steps of tabs"));
   const steps: Step[] = [];
   for (let i = 0; i < rounds; i++) {
     for (let n = draws.below(7); n > 0; n--) {
@@ -394,10 +453,37 @@ export function drawSteps(
     }
     const fault = drawFault(draws, profile);
     if (fault !== undefined) steps.push(fault);
+    if (profile.tabs) steps.push(drawTabStep(ofTabs, profile));
     const isLong = draws.oneIn(12);
     steps.push({ kind: "wait", ms: draws.below(isLong ? 40_000 : 400) });
   }
   return { seed, profile, steps };
+}
+
+/** Draws what happens to one of the tabs. */
+function drawTabStep(draws: Draws, { devices }: Profile): Step {
+  const tabs = devices.filter(({ origin }) => origin !== undefined);
+  const { name } = draws.pick(tabs);
+  const lost = draws.oneIn(2);
+  switch (draws.below(8)) {
+    case 0:
+      return { kind: "end", at: name, how: "kill", written: 0 };
+    case 1:
+      return { kind: "end", at: name, how: "stop", written: 0 };
+    case 2:
+    case 3:
+      return { kind: "start", at: name };
+    case 4:
+      return { kind: "suspend", at: name, lost };
+    case 5:
+    case 6:
+      return { kind: "resume", at: name, lost };
+    default:
+      return {
+        kind: draws.pick(["show", "hide"] as const),
+        device: name,
+      };
+  }
 }
 
 function anyone(draws: Draws, { devices, servers }: Profile): string {
@@ -440,7 +526,11 @@ function drawWork(draws: Draws, profile: Profile): WorkStep {
         device: draws.pick(profile.devices).name,
         cluster,
         key,
-        flag: isRefused ? draws.pick([POISON, DENIED, BAD]) : "",
+        flag: isRefused
+          ? draws.pick([POISON, DENIED, BAD])
+          : profile.mixedCode && draws.oneIn(8)
+          ? POISON
+          : "",
         filling,
       };
     }
@@ -462,6 +552,10 @@ function drawFault(draws: Draws, profile: Profile): Step | undefined {
       : profile.powerCuts && draws.oneIn(2)
       ? "power cut"
       : "kill";
+  // A restore needs a complete backup before it.
+  if (profile.restores && draws.oneIn(6)) {
+    return { kind: draws.pick(["backup", "backup", "restore"] as const) };
+  }
   switch (draws.below(26)) {
     case 0:
       return { kind: "cut", at: device, how };

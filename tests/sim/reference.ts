@@ -31,6 +31,8 @@ export interface Replay {
   readonly indexes: readonly number[];
   /** Last index of the log. */
   readonly last: number;
+  /** Commands that are skipped, with the indexes of their records. */
+  readonly skipped: ReadonlyMap<string, number>;
   /** Number of sessions that were evicted. */
   readonly evicted: number;
   /** First index that no reader has seen, if there is a hole in the log. */
@@ -49,7 +51,8 @@ export function replay(
 ): Replay {
   const cursor = new RecordCursor();
   const last = records.size === 0 ? 0 : Math.max(...records.keys());
-  const skipped = skippedIn(records);
+  const skips = skippedIn(records);
+  const skipped = new Map<string, number>();
   const list: string[] = [];
   const indexes: number[] = [];
   // In order of use, the least recently used one first.
@@ -94,6 +97,10 @@ export function replay(
   const apply = (index: number, bytes: Uint8Array): void => {
     const command = machine(bytes.subarray(cursor.start));
     if (command === undefined) return;
+    if (skips.has(index)) {
+      skipped.set(command, index);
+      return;
+    }
     list.push(command);
     indexes.push(index);
   };
@@ -115,10 +122,10 @@ export function replay(
     hasBegun = true;
     switch (kind) {
       case RecordKind.Proposal:
-        if (!skipped.has(index)) apply(index, bytes);
+        apply(index, bytes);
         break;
       case RecordKind.SessionProposal:
-        if (admit() && !skipped.has(index)) apply(index, bytes);
+        if (admit()) apply(index, bytes);
         break;
       case RecordKind.Skip:
         admit();
@@ -147,7 +154,7 @@ export function replay(
         sessions.delete(cursor.session);
     }
   }
-  return { list, indexes, last, evicted, hole };
+  return { list, indexes, last, skipped, evicted, hole };
 }
 
 /** Indexes of the entries that an operator has decided to skip. */

@@ -20,7 +20,13 @@ import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
 import { REFUSED, type WorldContext } from "./context.ts";
 import { reportsDamage, SimulatedDisk } from "./disk.ts";
 import type { LogService } from "./log.ts";
-import { commandOf, POISON, startLedger } from "./machines.ts";
+import {
+  type Build,
+  commandOf,
+  drawCode,
+  POISON,
+  startLedger,
+} from "./machines.ts";
 import { BAD, type End, type ServerProfile } from "./plan.ts";
 import type { Tokens } from "./tokens.ts";
 
@@ -37,7 +43,15 @@ interface Process {
   readonly name: string;
   readonly env: SimulatedEnv;
   readonly host: NodeHost;
+  /** Build of its machines. */
+  readonly build: Build;
   core: Core | undefined;
+}
+
+/** True if a machine failed for which no entry can be skipped: only another state helps. */
+function isWithoutBase(error: unknown): boolean {
+  return error instanceof ErrSkippedApplied ||
+    error instanceof ErrUpdateFailed && error.index < error.upTo;
 }
 
 /** A server, over all lives of its process. */
@@ -47,6 +61,7 @@ export class Server {
   isUnreachable = false;
   readonly #context: WorldContext;
   readonly #random: () => number;
+  readonly #code: () => number;
   readonly #profile: ServerProfile;
   readonly #nodeID: bigint;
   readonly #log: LogService;
@@ -70,6 +85,7 @@ export class Server {
     this.#context = context;
     this.name = `s${number}`;
     this.#random = context.random(this.name);
+    this.#code = context.random(`code of ${this.name}`);
     this.#profile = context.profile.servers[number]!;
     this.#nodeID = 1_000n + BigInt(number);
     this.#log = log;
@@ -170,7 +186,12 @@ export class Server {
         if (this.#process === process) this.#noteEvent(event);
       },
     });
-    const process: Process = { name, env, host, core: undefined };
+    const build: Build = {
+      version: this.#profile.version,
+      filling: context.profile.snapshotFilling,
+      throwsAt: context.profile.mixedCode ? drawCode(this.#code) : undefined,
+    };
+    const process: Process = { name, env, host, build, core: undefined };
     this.#process = process;
     this.#failedAt = undefined;
     this.#starting.clear();
@@ -206,7 +227,7 @@ export class Server {
           compression: profile.compression,
         },
         this.#disks[place]!.open(process.env),
-        { version: this.#profile.version, filling: profile.snapshotFilling },
+        process.build,
       );
     } catch (error) {
       context.history.failed(error);
@@ -268,7 +289,9 @@ export class Server {
       if (
         context.profile.poisons &&
         (failure instanceof ErrUpdateFailed ||
-          failure instanceof ErrSkippedApplied)
+          failure instanceof ErrSkippedApplied ||
+          // A state without an entry is recovered once, like the first one.
+          context.profile.snapshotFaults > 0)
       ) return;
       context.fail("server", `${this.name} failed: ${event.error}`);
     }
@@ -326,7 +349,9 @@ export class Server {
         const status = process.host.clusterStatus(cluster);
         if (status?.state !== "failed") break;
         whileFailed();
-        this.#skip(process, cluster, status.error);
+        if (isWithoutBase(status.error)) return this.#rebuild();
+        const isRefused = !this.#skip(process, cluster, status.error);
+        if (isRefused && context.profile.mixedCode) return this.#restart();
       }
     }
     if (this.isWell) {
@@ -335,22 +360,52 @@ export class Server {
     }
   }
 
-  #skip({ host }: Process, cluster: bigint, error: unknown): void {
+  /** Starts again without the state of on-disk machines: the log, or the snapshot of another replica, leads to another one. */
+  #rebuild(): void {
+    this.stop("stop", 0);
+    this.erase();
+    this.start();
+  }
+
+  /** Starts again, perhaps with other code, at which nothing throws: a skip that is refused does not help. */
+  #restart(): void {
+    this.stop("stop", 0);
+    this.start();
+  }
+
+  /** Has the operator skip the entry at which a machine of a device throws. */
+  skipFor(cluster: bigint, error: ErrUpdateFailed): void {
+    const process = this.#process;
+    if (process === undefined || process.env.isSuspended) return;
+    this.#append(process.host, cluster, error);
+  }
+
+  /** Has an entry skipped; false if that is refused. */
+  #append(host: NodeHost, cluster: bigint, error: ErrUpdateFailed): boolean {
     const context = this.#context;
     const { history } = context;
-    if (error instanceof ErrUpdateFailed) {
-      const skipped = context.settle(
-        host.skipEntry(cluster, error.index, REFUSED),
-      );
-      if (skipped === undefined) throw new Error("skipEntry() did not settle");
-      if ("error" in skipped) {
-        history.failed(skipped.error);
-        const { error } = skipped;
-        if (error instanceof ErrSkipRefused) {
-          history.met("event", `skip refused: ${error.why}`);
-        } else if (context.isHealing) throw error;
-      } else history.met("event", "entry skipped");
+    const skipped = context.settle(
+      host.skipEntry(cluster, error.index, REFUSED),
+    );
+    if (skipped === undefined) throw new Error("skipEntry() did not settle");
+    if (!("error" in skipped)) {
+      history.met("event", "entry skipped");
+      return true;
     }
+    history.failed(skipped.error);
+    const { error: refused } = skipped;
+    if (refused instanceof ErrSkipRefused) {
+      history.met("event", `skip refused: ${refused.why}`);
+    } else if (context.isHealing) throw refused;
+    return false;
+  }
+
+  /** Has the entry skipped at which a machine throws, and starts its cluster again; false if the skip is refused. */
+  #skip({ host }: Process, cluster: bigint, error: unknown): boolean {
+    const context = this.#context;
+    const { history } = context;
+    const isSkipped = !(error instanceof ErrUpdateFailed) ||
+      this.#append(host, cluster, error);
     this.#starting.add(cluster);
     const restarted = context.settle(host.restartCluster(cluster));
     this.#starting.delete(cluster);
@@ -362,5 +417,6 @@ export class Server {
     ) {
       history.failed(restarted.error);
     }
+    return isSkipped;
   }
 }

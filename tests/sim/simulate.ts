@@ -9,6 +9,7 @@ import { inTurn } from "./env.ts";
 import { History } from "./history.ts";
 import { ORACLE } from "./machines.ts";
 import { judge } from "./oracles.ts";
+import { observePhases } from "./phases.ts";
 import type { Plan } from "./plan.ts";
 import { World } from "./world.ts";
 
@@ -48,6 +49,7 @@ export async function runWorld(plan: Plan, history: History): Promise<number> {
   };
   globalThis.addEventListener("unhandledrejection", rejected);
   violations.length = 0;
+  const stopObserving = observePhases(history);
   const { stackTraceLimit } = Error;
   // The many errors of the faults need no stack.
   if (!KEEPS_STACKS) Error.stackTraceLimit = 0;
@@ -56,10 +58,11 @@ export async function runWorld(plan: Plan, history: History): Promise<number> {
     // Rejections are reported after the event loop had a turn.
     await inTurn(() => {});
   } catch (error) {
-    const text = error instanceof Error ? error.stack ?? error.message : error;
-    history.fail("world", `${text}`);
+    const { stack } = error as { readonly stack?: string };
+    history.fail("world", stack ?? `${error}`);
   } finally {
     globalThis.removeEventListener("unhandledrejection", rejected);
+    stopObserving();
     Error.stackTraceLimit = stackTraceLimit;
   }
   for (const text of violations.splice(0)) history.fail("contract", text);

@@ -21,7 +21,13 @@ import type { MaybePromise } from "../../src/statemachine/types.ts";
 import type { SimulatedEnv } from "../../src/testing/simulated_clock.ts";
 import type { WorldContext } from "./context.ts";
 import type { Operation, OperationKind } from "./history.ts";
-import { ALL, commandOf, encodeCommand, keyOf, textOf } from "./machines.ts";
+import {
+  ALL,
+  encodeCommand,
+  keyOf,
+  textOf,
+  textOfSubmission,
+} from "./machines.ts";
 
 /** A replica in one life of its process. */
 export interface Place {
@@ -135,7 +141,7 @@ export class Workload {
       kind: "propose",
       key,
       input: text,
-      ...(client === undefined ? {} : { session: client.name }),
+      session: client?.name,
     });
     const controller = new AbortController();
     if (abortMs > 0) {
@@ -203,11 +209,11 @@ export class Workload {
       cluster,
       kind,
       input: "",
-      ...(key === ALL ? {} : { key }),
+      key: key === ALL ? undefined : key,
       // Before an answer that comes later, entries may be applied.
-      ...(expected === undefined || isPromise(answer) || failure !== undefined
-        ? {}
-        : { expected: expected(answer as string[]) }),
+      expected: isPromise(answer) || failure !== undefined
+        ? undefined
+        : expected?.(answer as string[]),
     });
     if (failure !== undefined) {
       return history.end(operation, { kind: "rejected", ...failure });
@@ -285,7 +291,7 @@ export class Workload {
         cluster,
         kind: "watch",
         input: "",
-        ...(key === ALL ? {} : { key }),
+        key: key === ALL ? undefined : key,
       });
       this.#answered(operation, list, mayRepeat);
     });
@@ -301,10 +307,16 @@ export function expectedView(
   key: string,
   isShown: (command: string) => boolean,
 ): readonly string[] {
-  const queued = replica.pending().filter(({ state }) => state === "queued")
-    .map(({ cmd }) => commandOf(cmd));
-  const shown = [...queued, ...storing].filter(isShown);
-  return [...committed, ...shown].filter((command) =>
-    key === ALL || keyOf(command) === key
-  );
+  const list = key === ALL
+    ? committed.slice()
+    : committed.filter((command) => keyOf(command) === key);
+  const add = (command: string): void => {
+    if (!isShown(command)) return;
+    if (key === ALL || keyOf(command) === key) list.push(command);
+  };
+  for (const submission of replica.pending()) {
+    if (submission.state === "queued") add(textOfSubmission(submission));
+  }
+  for (const command of storing) add(command);
+  return list;
 }

@@ -6,15 +6,15 @@
  * @module
  */
 
-import type { Replica } from "../../mod.ts";
+import { ErrUpdateFailed, type Replica } from "../../mod.ts";
 import { SYNC_BUFFERED_BYTES_MAX } from "../../src/limits.ts";
 import { WorldContext } from "./context.ts";
-import { Device, isNeverShown, type Seat } from "./device.ts";
+import { Device, type Seat } from "./device.ts";
 import { drain, inTurn } from "./env.ts";
 import type { History } from "./history.ts";
 import { Importer } from "./importer.ts";
 import { LogService } from "./log.ts";
-import { ALL, commandOf, POISON } from "./machines.ts";
+import { ALL, commandOf, POISON, textOfSubmission } from "./machines.ts";
 import type { End, Plan, Step } from "./plan.ts";
 import { Server } from "./server.ts";
 import { Tokens } from "./tokens.ts";
@@ -64,7 +64,17 @@ export class World {
     );
     plan.profile.devices.forEach((profile, i) => {
       this.devices.push(
-        new Device(context, this.servers, this.tokens, BigInt(i + 1), profile),
+        new Device(
+          context,
+          this.servers,
+          this.tokens,
+          BigInt(i + 1),
+          profile,
+          undefined,
+          this.devices.find(({ profile: { origin } }) =>
+            origin !== undefined && origin === profile.origin
+          ),
+        ),
       );
     });
   }
@@ -249,11 +259,13 @@ export class World {
       }
       case "breakStore":
         return this.#breakStore(step);
+      case "show":
+      case "hide":
+        return this.#device(step.device)?.show(step.kind === "show");
       case "dismiss":
         return this.#device(step.device)?.dismissRefused();
       case "backup":
-        if (this.log.backUp()) history.met("event", "backup");
-        return;
+        return this.log.backUp();
       case "restore":
         return this.#restore();
       case "poison": {
@@ -265,6 +277,7 @@ export class World {
       }
       case "operate":
         for (const server of this.servers) this.#operate(server);
+        for (const device of this.devices) this.#operateFor(device);
         return;
       case "startOver": {
         const device = this.#device(step.device);
@@ -334,15 +347,14 @@ export class World {
 
   #suspend(at: string, kind: "suspend" | "resume", lost: boolean): void {
     const device = this.#device(at);
-    const env = device?.process?.env ?? this.#server(at)?.env;
-    if (env === undefined) return;
-    if (kind === "resume") {
-      if (device !== undefined) device.resume(lost);
-      else env.resume(lost);
-    } else {
-      this.context.history.fault("suspension");
-      env.suspend();
+    if (device !== undefined) {
+      return kind === "resume" ? device.resume(lost) : device.suspend();
     }
+    const env = this.#server(at)?.env;
+    if (env === undefined) return;
+    if (kind === "resume") return env.resume(lost);
+    this.context.history.fault("suspension");
+    env.suspend();
   }
 
   #renew(owner: string): void {
@@ -480,6 +492,23 @@ export class World {
     });
   }
 
+  /** Has the operator skip the entry at which the code of a device throws, or its user start other code. */
+  #operateFor(device: Device): void {
+    if (!this.context.profile.mixedCode) return;
+    for (const seat of device.seats) {
+      const error = device.failureOf(seat);
+      if (error === undefined || device.process?.env.isSuspended) continue;
+      const isNamed = error instanceof ErrUpdateFailed &&
+        error.index === error.upTo;
+      if (isNamed) this.servers[0]!.skipFor(seat.cluster, error);
+      else {
+        device.stop("stop", 0);
+        device.start();
+        return;
+      }
+    }
+  }
+
   /** Exports a snapshot and reads some of its parts, or all to import them on another host. */
   #export(at: string, cluster: bigint, parts: number): void {
     const place = this.#place(at, cluster);
@@ -536,6 +565,7 @@ export class World {
     }
     const seat = device.seat(cluster);
     if (!this.#isPresent(device, seat)) return;
+    this.#noteSkip(seat);
     if (kind === "watch") {
       if (this.#hasCopies(device) || seat.watched.has(key)) return;
       const watch = this.workload.watch(
@@ -561,7 +591,7 @@ export class World {
     const committed = this.#committed(replica);
     if (committed === undefined || this.#hasCopies(device)) return;
     const isShown = (command: string): boolean =>
-      !seat.isCopied && !isNeverShown(command);
+      !seat.isCopied && !device.hides(command);
     for (const [key, watched] of seat.watched) {
       if (watched.replica !== replica) continue;
       const expected = expectedView(replica, committed, [], key, isShown);
@@ -582,19 +612,26 @@ export class World {
     const committed = this.#committed(place.replica);
     if (committed === undefined) return;
     const isShown = (command: string): boolean =>
-      !seat.isCopied && !isNeverShown(command);
+      !seat.isCopied && !device.hides(command);
     const shown = [...seat.shown];
     const { replica } = place;
     const storing = seat.storing(device.process!);
-    const expected = expectedView(replica, committed, storing, key, isShown);
-    const hidden = expectedView(replica, committed, [], key, () => false);
     this.workload.lookup(
       place,
       "view",
       key,
       (list) => {
-        const isHiding = this.#mayHide(device, seat) &&
-          hidden.length < expected.length && list.length === hidden.length;
+        const expected = expectedView(
+          replica,
+          committed,
+          storing,
+          key,
+          isShown,
+        );
+        if (!this.#mayHide(device, seat)) return expected;
+        const hidden = expectedView(replica, committed, [], key, () => false);
+        const isHiding = hidden.length < expected.length &&
+          list.length === hidden.length;
         if (!isHiding) return expected;
         seat.isHiding = true;
         return hidden;
@@ -636,7 +673,7 @@ export class World {
   #queued(seat: Seat): string[] {
     return (seat.replica?.pending() ?? [])
       .filter(({ state }) => state === "queued")
-      .map(({ cmd }) => commandOf(cmd))
+      .map(textOfSubmission)
       .filter((name) => seat.mustShow(name));
   }
 
@@ -662,6 +699,9 @@ export class World {
     const served = server?.replica(cluster);
     const all = served === undefined ? undefined : this.#committed(served);
     if (list === undefined || all === undefined) return false;
+    // One of the two may have applied an entry that is skipped.
+    const applied = Math.min(replica.appliedIndex, served!.appliedIndex);
+    if (applied < this.context.history.lastSkip(cluster)) return false;
     const length = Math.min(all.length, list.length);
     for (let i = 0; i < length; i++) {
       if (all[i] === list[i]) continue;
@@ -677,6 +717,13 @@ export class World {
     return true;
   }
 
+  /** Expects nothing of what a device showed that has not read the last decision to skip an entry: the device may have applied that. */
+  #noteSkip(seat: Seat): void {
+    const { history, profile } = this.context;
+    if (!profile.mixedCode) return;
+    if (seat.applied < history.lastSkip(seat.cluster)) seat.forget();
+  }
+
   /** Looks at a device, as its user does. */
   #observe(device: Device): void {
     const { process } = device;
@@ -690,6 +737,7 @@ export class World {
         seat.state = status.state;
       }
       if (error !== undefined || !this.#isPresent(device, seat)) continue;
+      this.#noteSkip(seat);
       if (appliedIndex < seat.applied) {
         this.context.fail(
           "monotonic",
@@ -726,9 +774,10 @@ export class World {
       }
       seen.add(name);
     }
-    const queued = this.#queued(seat);
-    const isHiding = this.#mayHide(device, seat) &&
-      queued.some((name) => shown.includes(name) && !seen.has(name));
+    const queued = this.#mayHide(device, seat) ? this.#queued(seat) : [];
+    const isHiding = queued.some((name) =>
+      shown.includes(name) && !seen.has(name)
+    );
     if (isHiding) seat.isHiding = true;
     for (const name of shown) {
       if (isHiding && queued.includes(name)) continue;
@@ -763,6 +812,7 @@ export class World {
       device.resume();
       this.#renew(device.owner);
       device.start();
+      device.show(true);
     }
     // Only faulty appends land late.
     if (context.profile.appendFaults > 0) context.advance(LATE_MS);
@@ -774,6 +824,7 @@ export class World {
         for (const seat of device.seats) {
           if (device.isOnOtherHistory(seat)) device.startOver(seat);
         }
+        this.#operateFor(device);
         this.#observe(device);
       }
       for (const server of this.servers) server.observe();
@@ -802,7 +853,7 @@ export class World {
       for (const device of this.devices) {
         const { replica, isCopied } = device.seat(cluster);
         const hasCopy = device.seats.some(({ isCopied }) => isCopied);
-        const { state } = device.process?.db ?? {};
+        const state = this.#connectionOf(device);
         if (replica === undefined) return false;
         indexes.add(replica.appliedIndex);
         // A device whose outbox is a copy says so.
@@ -818,15 +869,31 @@ export class World {
     });
   }
 
+  /** State of the connection of a device: that of the tab that leads, if it is one of several. */
+  #connectionOf({ origin, process, tabState }: Device): string | undefined {
+    if (origin === undefined) return process?.db.state;
+    if (tabState !== "following" && tabState !== "leading") return undefined;
+    const leading = this.devices.filter((one) =>
+      one.origin === origin && one.tabState === "leading"
+    );
+    return leading.length === 1 ? leading[0]!.process!.db.state : undefined;
+  }
+
   /** Checks that the log is compacted, and short after that (H7). */
   #checkLog(): void {
     const { context } = this;
-    const { snapshotEntries, compactionOverhead } = context.profile;
+    const { snapshotEntries, compactionOverhead, fullSnapshotInterval } =
+      context.profile;
     // A server holds the log for absent readers for a limited time only.
     context.advance(ABSENT_MS);
     const [server] = this.servers;
     for (const cluster of context.clusters) {
-      for (let i = 0; i < 3 * snapshotEntries; i++) {
+      // Snapshots of a machine on disk hold its state now and then only.
+      const interval = server!.kind(cluster) === "disk"
+        ? fullSnapshotInterval
+        : 1;
+      const entries = 3 * interval * snapshotEntries;
+      for (let i = 0; i < entries; i++) {
         const place = this.#place(server!.name, cluster);
         if (place === undefined) break;
         this.workload.propose(place, "k0", -1, 0, 0);
@@ -834,7 +901,7 @@ export class World {
       }
       context.advance(5_000);
       const { first, last } = server!.replica(cluster)!.logInfo!;
-      const most = 3 * snapshotEntries + compactionOverhead + 20;
+      const most = entries + compactionOverhead + 20;
       if (last - first > most) {
         context.fail(
           "compaction",
@@ -877,6 +944,18 @@ export class World {
           seat.replica,
         );
       }
+    }
+    for (const { name, outbox, seats } of this.devices) {
+      const pending = seats.reduce(
+        (sum, { replica }) => sum + (replica?.pending().length ?? 0),
+        0,
+      );
+      // A block stays while one of its commands is pending, and that before it may.
+      context.history.queue(
+        `Outbox of ${name}, in blocks of commands,`,
+        outbox.names().filter((key) => /\/k\/\w+$/.test(key)).length,
+        pending + seats.length,
+      );
     }
     const { network } = context;
     network.open();

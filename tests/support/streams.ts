@@ -34,3 +34,16 @@ export function streamOf(
     },
   });
 }
+
+/** Streams parts as they are, one for each pull. */
+export function streamOfParts(
+  parts: readonly Uint8Array[],
+): ReadableStream<Uint8Array> {
+  let at = 0;
+  return new ReadableStream({
+    pull: (controller) => {
+      if (at >= parts.length) controller.close();
+      else controller.enqueue(parts[at++]!);
+    },
+  });
+}

@@ -156,6 +156,42 @@ test("H8 a damaged copy is discarded, and the records are requested from the ser
   assertEquals((await LogCopy.open(store, 1n)).last, 3);
 });
 
+test("H8 U8 a copy that the platform cannot read is left as it is, and the records are requested from the server", async () => {
+  const store = new MemoryBlockStore();
+  const copy = await LogCopy.open(store, 1n);
+  copy.add(batch(1, "abc"), undefined, nothing);
+  await copy.settled();
+  const before = storedBytes(store);
+  const unreadable: readonly ("get" | "list" | "keys")[] = [
+    "get",
+    "list",
+    "keys",
+  ];
+  for (const method of unreadable) {
+    const broken = new Proxy(store, {
+      get: (target, name) => {
+        if (name === method) return () => Promise.reject(new Error("EIO"));
+        const value: unknown = Reflect.get(target, name);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const opened = await LogCopy.open(broken, 1n);
+    if (opened.has(0)) {
+      assertEquals(await opened.read(0).next(), undefined);
+    }
+    assertEquals(opened.has(0), false);
+    assert(`${opened.error}`.includes("EIO"), method);
+    opened.add(batch(4, "d"), undefined, nothing);
+    await opened.settled();
+  }
+  assertEquals(storedBytes(store), before);
+  assertEquals(await all(await LogCopy.open(store, 1n), 0), [
+    "1:a",
+    "2:b",
+    "3:c",
+  ]);
+});
+
 test("U8 where there is no room for more, the copy is good as far as it goes", async () => {
   const store = new FaultyBlockStore();
   const copy = await LogCopy.open(store, 1n);

@@ -396,10 +396,13 @@ async function copies(
   if (knows !== "nothing") await device.putDecided("a", "1");
   const backup = await server.backup();
   await device.putDecided("b", "1");
-  // The outbox has stored what it knows.
+  // The outbox has stored what it knows, as it also does when its host is stopped; after a crash it has not.
   if (knows !== "session") await env.advance(10_000);
   server.disconnect();
+  const { outbox } = device.stores;
+  const crashed = knows === "session" ? await copied(outbox) : outbox;
   await device.close();
+  device.stores.outbox = crashed;
   await device.open();
   await device.put("c", "1");
   const copy = new Device(pair, "disk");
@@ -688,6 +691,37 @@ test("U1 a device whose storage was purged between two visits learns what the cl
   await pair.closeAndCheck();
 });
 
+test("case A10: a device whose machine throws at an entry goes on once the server is restored to a log with another entry there [H17, U33]", async () => {
+  const server = new Server(41);
+  const { pair } = server;
+  const { env } = pair;
+  await pair.start();
+  const db = pair.client();
+  const host = pair.host(db, {
+    onEvent: (event) => {
+      // Before it has received anything else.
+      if (event.type === "failed") server.disconnect();
+    },
+  });
+  const started = host.startCluster(() => new Fragile(), config);
+  const replica = await env.until(started, 50);
+  await pair.replica.propose(kv.put("a", "1"));
+  await caughtUp(pair, [replica]);
+  const backup = await server.backup();
+  await pair.replica.propose(kv.put("a", "2".repeat(200)));
+  await env.advance(2_000);
+  assert(pair.isDown);
+  assertEquals(replica.status.state, "failed");
+  await server.restore(backup);
+  for (let i = 0; i < 3; i++) await pair.replica.propose(kv.put("e", "1"));
+  pair.isDown = false;
+  db.reconnect();
+  await env.advance(2_000);
+  await caughtUp(pair, [replica]);
+  assertEquals(replica.status, { state: "running" });
+  await pair.closeAndCheck();
+});
+
 test("case A10: exportData() of a replica that waits before an entry at which its machine throws returns its state, and does not stop it [H17, H19]", async () => {
   const pair = new Pair(31);
   const { env } = pair;
@@ -718,6 +752,67 @@ test("case A10: exportData() of a replica that waits before an entry at which it
   assertEquals(replica.pending(), []);
   await pair.closeAndCheck();
 });
+
+for (const isSkipped of [true, false]) {
+  test(`case A10: a device whose machine throws at entries before and after a snapshot of the server ${isSkipped ? "reads on once both are skipped" : "does not download it all the time while none is skipped"} [H17, U29]`, async () => {
+    const pair = new Pair(37, { limits: { farEntries: 10 } });
+    const { env } = pair;
+    await pair.start();
+    const put = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) {
+        await pair.replica.propose(kv.put("a", "1"));
+      }
+    };
+    const putTooLong = async (): Promise<void> => {
+      await pair.replica.propose(kv.put("a", "2".repeat(200)));
+      const { appliedIndex } = pair.replica;
+      await put(2);
+      if (!isSkipped) return;
+      await pair.server.skipEntry(1n, appliedIndex, "Too long");
+      await env.advance(500);
+    };
+    const recovered: number[] = [];
+    const host = pair.host(pair.client(), {
+      snapshots: new MemorySnapshotStore(),
+      onEvent: (event) => {
+        if (event.type === "recovered") recovered.push(event.snapshot.index);
+      },
+    });
+    const started = host.startCluster(() => new Fragile(), {
+      ...config,
+      nodeID: 2n,
+      snapshotEntries: 3,
+      // Applied in parts, so that the decision to skip an entry is in a later one.
+      hashEntries: 2,
+    });
+    const replica = await env.until(started, 50);
+    await put(4);
+    await caughtUp(pair, [replica]);
+    await env.advance(500);
+    const own = replica.appliedIndex;
+    pair.isDown = true;
+    pair.cut();
+    await putTooLong();
+    await put(20);
+    await env.until(pair.replica.requestSnapshot(), 50);
+    const served = pair.replica.appliedIndex;
+    await put(2);
+    await putTooLong();
+    pair.isDown = false;
+
+    if (isSkipped) {
+      await caughtUp(pair, [replica]);
+      assertEquals(recovered, [served, own]);
+      assertEquals(replica.status, { state: "running" });
+    } else {
+      await env.advance(600_000);
+      const downloads = recovered.filter((index) => index === served).length;
+      assert(downloads < 20, `${downloads} downloads`);
+      assertEquals(replica.status.state, "failed");
+    }
+    await pair.closeAndCheck();
+  });
+}
 
 for (const isOld of [false, true]) {
   test(`case B2: an outbox that knows more of its log than the restored log has is of another history, not a copy${isOld ? ", also if an earlier version has written it" : ""} [H13, H18, H14]`, async () => {

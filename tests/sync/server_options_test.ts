@@ -39,6 +39,7 @@ const WRONG: Record<string, readonly unknown[]> = {
   versions: [1, null, {}, { first: 2, last: 1 }, { first: "1", last: 1 }],
   limits: [1, null, "none"],
   health: [1, null, "all"],
+  inspector: [1, null, true, {}, { clusters: "all" }],
 };
 
 Deno.test("case A4: serve() rejects each invalid option with its name, its value and what to write instead [R14, H11]", async () => {

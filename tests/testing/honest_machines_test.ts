@@ -1,4 +1,5 @@
 import { fc } from "../../src/deps/fast_check.ts";
+import { kv, KVStateMachine } from "../../src/kv/mod.ts";
 import { MemoryFileStore } from "../../src/snapshot/memory_file_store.ts";
 import type {
   Entry,
@@ -170,5 +171,23 @@ Deno.test("R15 checkStateMachine() passes a machine that says which results are 
             ? "There is nothing to remove"
             : undefined,
       }),
+  });
+});
+
+Deno.test("E3 checkStateMachine() passes a key-value machine that merges overwrites of one key", async () => {
+  class Merging extends KVStateMachine {
+    readonly merge = kv.merge;
+  }
+  const keys = ["a", "b"];
+  await checkStateMachine({
+    create: () => new Merging(),
+    commands: keys.flatMap((key) => [
+      kv.put(key, "1"),
+      kv.put(key, "2"),
+      kv.delete(key),
+      kv.compareAndSwap(key, "1", "3"),
+      kv.batch([kv.put(key, "4")]),
+    ]),
+    queries: [kv.range()],
   });
 });

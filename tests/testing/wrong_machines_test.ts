@@ -1708,3 +1708,56 @@ caught(
     }
   },
 );
+
+// -------------------------------------------------------------------- merges
+
+regular(
+  "E3",
+  "merges commands for different keys into the second",
+  class extends RegularNotes {
+    merge(_first: Uint8Array, second: Uint8Array): Uint8Array {
+      return second;
+    }
+  },
+);
+
+regular(
+  "E3",
+  "writes into the commands it merges",
+  class extends RegularNotes {
+    merge(first: Uint8Array): undefined {
+      first.fill(0);
+    }
+  },
+);
+
+regular(
+  "E3",
+  "merges the same commands only every other time",
+  class extends RegularNotes {
+    #asked = 0;
+    merge(first: Uint8Array): Uint8Array | undefined {
+      return ++this.#asked % 2 === 0 ? first : undefined;
+    }
+  },
+);
+
+regular(
+  "E3",
+  "merges commands into text",
+  class extends RegularNotes {
+    merge(): Uint8Array {
+      return "merged" as unknown as Uint8Array;
+    }
+  },
+);
+
+regular(
+  "E3",
+  "throws when it is asked to merge",
+  class extends RegularNotes {
+    merge(): undefined {
+      throw new Error("No");
+    }
+  },
+);

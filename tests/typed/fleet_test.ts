@@ -265,6 +265,41 @@ Deno.test("Y6 U23 queued commands of an old version survive a deploy byte for by
   });
 });
 
+Deno.test("Y6 a queued command that cannot be upcast is listed as it is stored, and the application starts", async () => {
+  const broken = defineMachine({
+    name: "notes",
+    version: 1,
+    state: () => ({ notes: table<string>() }),
+    commands: {
+      add: {
+        version: 2,
+        upcast: {
+          1: () => {
+            throw new Error("upcast");
+          },
+        },
+        args: anything<{ id: string; text: string }>(),
+        run: (s, { id, text }) => s.notes.set(id, text),
+        inverse: () => undefined,
+      },
+    },
+    queries: { all: (s) => [...s.notes.values()] },
+  });
+  const code: Record<string, Code> = { server: one, 2: one };
+  await fleet(code, async (world) => {
+    const device = await world.addDevice("a");
+    device.goOffline();
+    const args = { id: "1", title: "queued" };
+    await first(device).do.add(args);
+    await device.stop();
+    code[2] = broken;
+    await device.start();
+    const app = typed(pageOf(device), broken);
+    assertEquals(app.pending().map(({ args }) => args), [args]);
+    assertEquals(await app.ask.all(), []);
+  });
+});
+
 Deno.test("Y6 a queued command of newer code is never refused by older code, whose view stops answering", async () => {
   const code: Record<string, Code> = { server: two, 2: two };
   await fleet(code, async (world) => {

@@ -1,6 +1,11 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { isSameBytes } from "../../src/bytes.ts";
-import { defineMachine, ErrTypedSnapshot, table } from "../../src/typed/mod.ts";
+import {
+  defineMachine,
+  ErrNewerCode,
+  ErrTypedSnapshot,
+  table,
+} from "../../src/typed/mod.ts";
 import { goldenMachine } from "./golden.ts";
 import { anything } from "./schemas.ts";
 import { recover, snapshotOf } from "./snapshots.ts";
@@ -43,7 +48,7 @@ function fileOf(format: number): Promise<Uint8Array<ArrayBuffer>> {
 Deno.test("Y8 snapshots of every format are read, and the newest is written as before", async () => {
   const machine = goldenMachine(golden);
   assertEquals(machine.getHash(), HASH);
-  for (const format of [1, 2]) {
+  for (const format of [1, 2, 3]) {
     const read = await recover(golden.create(), await fileOf(format));
     assertEquals(read.getHash(), HASH);
     for (const name of ["all", "texts"]) {
@@ -51,16 +56,51 @@ Deno.test("Y8 snapshots of every format are read, and the newest is written as b
       assertEquals(read.lookup(query), machine.lookup(query));
     }
   }
-  assertEquals(isSameBytes(await fileOf(2), await snapshotOf(machine)), true);
+  assertEquals(isSameBytes(await fileOf(3), await snapshotOf(machine)), true);
+});
+
+Deno.test("Y8 a snapshot is read in chunks of any size, and refused with more after its end", async () => {
+  const bytes = await fileOf(3);
+  const { signal } = new AbortController();
+  const read = async (bytes: Uint8Array, size: number): Promise<bigint> => {
+    let at = 0;
+    const machine = golden.create();
+    const chunks = new ReadableStream<Uint8Array>({
+      pull(controller): void {
+        if (at >= bytes.length) return controller.close();
+        controller.enqueue(bytes.slice(at, at += size));
+      },
+    });
+    await machine.recoverFromSnapshot(chunks, [], signal);
+    return await machine.getHash();
+  };
+  for (const size of [1, 2, 3, 7, 100]) {
+    assertEquals(await read(bytes, size), HASH);
+    const longer = new Uint8Array([...bytes, 1]);
+    await assertRejects(() => read(longer, size), ErrTypedSnapshot, "damaged");
+  }
 });
 
 Deno.test("Y8 a snapshot of a format to come is refused with words", async () => {
-  const bytes = await fileOf(2);
-  bytes[3] = 3;
+  const bytes = await fileOf(3);
+  bytes[3] = 4;
   await assertRejects(
     () => recover(golden.create(), bytes),
     ErrTypedSnapshot,
     "load the newer code",
+  );
+});
+
+Deno.test("Y8 a snapshot in a codec to come is refused, as one of newer code", async () => {
+  const bytes = await fileOf(3);
+  // After the format, the length and kind of the frame, the name and the version of the state.
+  const codec = 4 + 2 + 1 + "golden".length + 1;
+  assertEquals(bytes[codec], 1);
+  bytes[codec] = 2;
+  await assertRejects(
+    () => recover(golden.create(), bytes),
+    ErrNewerCode,
+    "in codec 2, this code knows",
   );
 });
 
@@ -79,6 +119,6 @@ Deno.test("Y8 a table without rows is in a snapshot, so that migrate finds it", 
       }),
     },
   });
-  const read = await recover(next.create(), await fileOf(2));
+  const read = await recover(next.create(), await fileOf(3));
   assertEquals(read.lookup({ name: "count", args: [] }), 1);
 });

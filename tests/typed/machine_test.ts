@@ -29,6 +29,7 @@ import {
   ErrSchemaNotIdempotent,
   ErrTypedSnapshot,
   newID,
+  type OldState,
   type Schema,
   table,
   typed,
@@ -37,6 +38,7 @@ import {
 import { codeOf, valueOf } from "../../src/typed/result.ts";
 import { checkConcurrentStateMachine } from "../../src/testing/mod.ts";
 import { encodePlain } from "../../src/typed/plain.ts";
+import { startTyped } from "./host.ts";
 import { anything, shape } from "./schemas.ts";
 import { recover, snapshotOf } from "./snapshots.ts";
 
@@ -434,6 +436,98 @@ Deno.test("Y8 a state of an older version is migrated, with its own hash; a newe
   );
 });
 
+Deno.test("Y4 a handler meets the parts of its state in the order of the definition, in a fork too", () => {
+  const machine = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({ first: 0, rows: table<number>(), last: 0 }),
+    commands: {
+      names: { args: anything(), run: (state) => Object.keys(state).join() },
+    },
+    queries: { names: (state) => Object.keys(state).join() },
+  }).create();
+  for (const one of [machine, machine.fork() as TypedMachine]) {
+    assertEquals(decided(run(one, command("names", 1))[0]!), "first,rows,last");
+    assertEquals(one.lookup({ name: "names", args: [] }), "first,rows,last");
+  }
+});
+
+Deno.test("Y4 a query and an inverse change nothing, nor does what a handler assigns after its command", async () => {
+  let kept: { count: number } | undefined;
+  const definition = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({ count: 0, rows: table<number>() }),
+    commands: {
+      add: {
+        args: anything<number>(),
+        run: (state) => {
+          kept = state;
+          return ++state.count;
+        },
+        inverse: (before) => {
+          before.rows.set("a", 1);
+          return undefined;
+        },
+      },
+      assign: {
+        args: anything<number>(),
+        run: (state) => ++state.count,
+        inverse: (before) => {
+          before.count = 7;
+          return undefined;
+        },
+      },
+    },
+    queries: {
+      all: ({ count, rows }) => [count, ...rows],
+      assign: (state) => state.count++,
+      set: ({ rows }) => rows.set("a", 1),
+    },
+  });
+  const machine = definition.create();
+  const all = { name: "all", args: [] };
+  run(machine, command("add", 1));
+  for (const name of ["assign", "set"]) {
+    assertThrows(() => machine.lookup({ name, args: [] }), TypeError);
+  }
+  kept!.count = 5;
+  assertEquals(machine.lookup(all), [1]);
+  assertEquals(decided(run(machine, command("add", 1))[0]!), 2);
+  // An inverse is called where its edit can be undone: there alone it would count.
+  const { host, app } = await startTyped(definition);
+  for (const edit of [app.do.add, app.do.assign]) await (await edit(1)).result;
+  assertEquals(await app.ask.all(), [2]);
+  await assertRejects(() => app.undo(), TypeError);
+  await host.stop();
+});
+
+Deno.test("Y8 a table may begin with rows: they are in the hash, and gone after a snapshot without them", async () => {
+  const definition = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => {
+      const rows = table<number>();
+      rows.set("welcome", 1);
+      return { rows };
+    },
+    commands: {
+      remove: {
+        args: anything<string>(),
+        run: ({ rows }, key) => rows.delete(key),
+      },
+    },
+    queries: { all: ({ rows }) => [...rows] },
+  });
+  const machine = definition.create();
+  for (const expected of [[["welcome", 1]], []]) {
+    const other = await recover(definition.create(), await snapshotOf(machine));
+    assertEquals(other.lookup({ name: "all", args: [] }), expected);
+    assertEquals(other.getHash(), machine.getHash());
+    run(machine, command("remove", "welcome"));
+  }
+});
+
 Deno.test("an answer is found by name, and is never a table", () => {
   const machine = board.create();
   assertThrows(
@@ -444,7 +538,7 @@ Deno.test("an answer is found by name, and is never a table", () => {
   assertThrows(
     () => machine.lookup({ name: "all", args: [] }),
     ErrInvalidQuery,
-    "table cards",
+    "a table",
   );
 });
 
@@ -455,12 +549,30 @@ Deno.test("a definition that contradicts itself is refused with the part", () =>
   const none = { a: { args, run } };
   for (
     const [options, part] of [
-      [{ ...base, version: 2, commands: none }, "no `migrate` from version 1"],
+      [{ ...base, version: 2, commands: none }, "`migrate` from version none"],
       [
         { ...base, commands: { a: { args, run, version: 2 } } },
-        "no `upcast` from version 1",
+        "`upcast` from version none",
       ],
       [{ ...base, commands: { a: { args: {} as never, run } } }, "`args`"],
+      [{ ...base, commands: { a: undefined as never } }, 'Command "a" needs'],
+      [
+        { ...base, commands: { a: { args, run, upcast: { 1: () => 1 } } } },
+        "`upcast` from version 1",
+      ],
+      [
+        { ...base, commands: none, migrate: { 2: (old: OldState) => old } },
+        "`migrate` from version 2",
+      ],
+      [
+        {
+          ...base,
+          version: 2,
+          commands: none,
+          migrate: { 1: (old: OldState) => old, 0: (old: OldState) => old },
+        },
+        "`migrate` from version 0,1",
+      ],
     ] as const
   ) assertThrows(() => defineMachine(options), ErrInvalidDefinition, part);
   assertThrows(
@@ -566,8 +678,50 @@ Deno.test("Y1 arguments that an upcast cannot convert are refused with a reason"
     },
     queries: {},
   });
-  const reason = definition.validate({ id: "ann" }, command("add", {}));
-  assert(`${reason}`.includes("add in version 1 cannot"), `${reason}`);
+  for (const args of [{}, { a: {} }]) {
+    const reason = definition.validate({ id: "ann" }, command("add", args));
+    assert(`${reason}`.includes("add in version 1 cannot"), `${reason}`);
+  }
+});
+
+Deno.test("Y1 stored arguments of which the schema makes what is not plain are refused with a reason", () => {
+  const definition = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({}),
+    commands: {
+      add: {
+        args: schema<unknown>((value) => ({
+          value: new Date(value as number),
+        })),
+        run: () => {},
+      },
+    },
+    queries: {},
+  });
+  const reason = definition.validate({ id: "ann" }, command("add", 0));
+  assert(`${reason}`.includes("the schema changes arguments"), `${reason}`);
+});
+
+Deno.test("Y6 upcast arguments are plain and frozen, so that no handler changes what later commands get", () => {
+  const tags: string[] = [];
+  const machine = defineMachine({
+    name: "x",
+    version: 1,
+    state: () => ({ count: 0 }),
+    commands: {
+      add: {
+        version: 2,
+        upcast: { 1: () => ({ tags }) },
+        args: anything<{ tags: string[] }>(),
+        run: (state, { tags }) => state.count = tags.push("new"),
+      },
+    },
+    queries: {},
+  }).create();
+  const results = run(machine, command("add", 1), command("add", 1));
+  assertEquals(results.map(decided), ["sampan:threw", "sampan:threw"]);
+  assertEquals(tags, []);
 });
 
 Deno.test("Y6 a command is admitted by version and author: it is refused only if no newer code and no other author can be meant", () => {
@@ -625,7 +779,8 @@ Deno.test("Y2 an application sees values, codes and pending edits, inferred from
     | "exists"
     | "sampan:threw"
     | "sampan:malformed"
-    | "sampan:newer" = refused.code;
+    | "sampan:newer"
+    | "sampan:edit-refused" = refused.code;
   assertEquals(code, "exists");
   const [pending] = app.pending();
   assertEquals([pending!.name, pending!.state, pending!.code], [
@@ -677,4 +832,116 @@ Deno.test("C6 a typed machine keeps the contract [Y4, Y8]", async () => {
     ],
     naQueries: [encodePlain(["ids"]), encodePlain(["list", "todo"])],
   });
+});
+
+/** Notes whose text is saved at each key. */
+const notes = defineMachine({
+  name: "notes",
+  version: 1,
+  state: () => ({ notes: table<{ text: string }>(), saves: 0 }),
+  commands: {
+    save: {
+      args: shape({
+        id: "string",
+        text: "string",
+      }),
+      run: (state, { id, text }) => {
+        state.notes.set(id, { text });
+      },
+      merge: (first, second) => first.id === second.id ? second : undefined,
+    },
+    clear: {
+      args: shape({ id: "string" }),
+      run: (state, { id }) => {
+        state.notes.delete(id);
+      },
+    },
+  },
+  queries: { text: ({ notes }, id: string) => notes.get(id)?.text },
+});
+
+Deno.test("E3 U41 neighbouring commands of one name and author are merged by their definition", () => {
+  const machine = notes.create();
+  const command = (
+    id: string,
+    text: string,
+    change: Partial<Envelope> = {},
+  ): Uint8Array =>
+    encodeCommand({
+      name: "save",
+      version: 1,
+      at: 1,
+      by: "ann",
+      seed: new Uint8Array(16).fill(text.length),
+      args: { id, text },
+      ...change,
+    });
+  const [one, two] = [command("a", "1"), command("a", "22", { at: 2 })];
+  assertEquals(machine.merge(one, two), two);
+  for (
+    const other of [
+      command("b", "2"),
+      command("a", "2", { by: null }),
+      command("a", "2", { version: 2 }),
+      command("a", "2", { name: "clear", args: { id: "a" } }),
+      new Uint8Array([1, 2, 3]),
+    ]
+  ) {
+    assertEquals(machine.merge(one, other), undefined);
+    assertEquals(machine.merge(other, two), undefined);
+  }
+  const limited = (merge: (first: string, second: string) => string) =>
+    defineMachine({
+      name: "limited",
+      version: 1,
+      state: () => ({}),
+      commands: {
+        type: {
+          args: schema<string>((value) =>
+            `${value}`.length < 4
+              ? { value: value as string }
+              : { issues: [{ message: "long" }] }
+          ),
+          run: () => {},
+          merge,
+        },
+      },
+      queries: {},
+    }).create();
+  const type = (text: string): Uint8Array =>
+    encodeCommand({
+      name: "type",
+      version: 1,
+      at: 1,
+      by: "ann",
+      seed: SEED,
+      args: text,
+    });
+  const append = limited((first, second) => first + second);
+  assertEquals(append.merge(type("a"), type("bc")), type("abc"));
+  // The server would refuse the one that stands for both.
+  assertEquals(append.merge(type("ab"), type("cd")), undefined);
+  const failing = limited(() => {
+    throw new Error("merge");
+  });
+  assertEquals(failing.merge(type("a"), type("b")), undefined);
+  const { merge, ...save } = {
+    args: anything<unknown>(),
+    run: (): void => {},
+    merge: (_first: unknown, second: unknown) => second,
+  };
+  const define = (command: unknown): unknown =>
+    defineMachine({
+      name: "wrong",
+      version: 1,
+      state: () => ({}),
+      commands: { save: command as typeof save },
+      queries: {},
+    });
+  define({ ...save, merge });
+  assertThrows(() => define({ ...save, merge: 7 }), ErrInvalidDefinition);
+  assertThrows(
+    () => define({ ...save, merge, inverse: () => undefined }),
+    ErrInvalidDefinition,
+  );
 });

@@ -98,3 +98,18 @@ Deno.test("Y4 bytes that are no plain value throw a RangeError, whatever they ar
     }
   }));
 });
+
+Deno.test("Y4 what is decoded can be encoded again: numbers and nesting beyond what is plain are no values", () => {
+  const deep = (levels: number, value: readonly number[]): Uint8Array =>
+    new Uint8Array([...Array(levels).fill([10, 1]).flat(), ...value]);
+  const most = new Array(7).fill(0xff);
+  const ends = [[0], [7, 1, 5], [3, 7]];
+  for (const end of ends) encodePlain(decodePlain(deep(100, end)));
+  for (
+    const bytes of [
+      new Uint8Array([9, ...most, 0x80]),
+      deep(100, [10, 0]),
+      deep(100, [11, 0]),
+    ]
+  ) assertThrows(() => decodePlain(bytes), RangeError);
+});

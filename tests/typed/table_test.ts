@@ -1,6 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { fc } from "../../src/deps/fast_check.ts";
 import { SortedMap } from "../../src/typed/sorted_map.ts";
+import { Reads } from "../../src/typed/reads.ts";
 import { TypedState } from "../../src/typed/state.ts";
 import { ErrInvalidDefinition, table } from "../../src/typed/mod.ts";
 
@@ -80,14 +81,31 @@ function tableOfRows() {
   });
 }
 
+/** Runs a command. */
+function run(
+  state: TypedState,
+  command: () => unknown,
+  isKept: boolean,
+): void {
+  state.begin();
+  let isDone = false;
+  try {
+    command();
+    if (isKept) state.commit();
+    isDone = isKept;
+  } finally {
+    if (!isDone) state.rollback();
+  }
+}
+
 Deno.test("Y3 a command that throws, or is not kept, changes neither rows, indexes, values nor hash", () => {
   const state = newState();
   const root = state.root as unknown as Root;
-  state.run(() => {
+  run(state, () => {
     root.rows.set("a", { group: "x", place: 2 });
     root.rows.set("b", { group: "x", place: 1 });
     root.count = 2;
-  }, () => true);
+  }, true);
   const before = state.sums;
   const seen = (): unknown => [
     [...root.rows],
@@ -104,14 +122,14 @@ Deno.test("Y3 a command that throws, or is not kept, changes neither rows, index
     root.count = 99;
   };
   assertThrows(() =>
-    state.run(() => {
+    run(state, () => {
       change();
       throw new Error("handler");
-    }, () => true)
+    }, true)
   );
   assertEquals(seen(), shown);
   assertEquals(state.sums, before);
-  state.run(change, () => false);
+  run(state, change, false);
   assertEquals(seen(), shown);
   assertEquals(state.sums, before);
 });
@@ -121,36 +139,36 @@ Deno.test("Y4 the hash depends on rows and values, not on how they came about", 
   const other = newState();
   const a = one.root as unknown as Root;
   const b = other.root as unknown as Root;
-  one.run(() => {
+  run(one, () => {
     a.rows.set("1", { group: "x" });
     a.rows.set("2", { group: "y", place: 1 });
     a.count = 7;
-  }, () => true);
-  other.run(() => {
+  }, true);
+  run(other, () => {
     b.rows.set("2", { group: "q" });
     b.rows.set("3", { group: "q" });
     b.count = 3;
-  }, () => true);
-  other.run(() => {
+  }, true);
+  run(other, () => {
     b.rows.delete("3");
     b.rows.set("2", { group: "y", place: 1 });
     b.rows.set("1", { group: "x" });
     b.count = 7;
-  }, () => true);
+  }, true);
   assertEquals(one.sums, other.sums);
-  other.run(() => b.rows.delete("1"), () => true);
+  run(other, () => b.rows.delete("1"), true);
   assertEquals(one.sums[0] === other.sums[0], false);
 });
 
 Deno.test("an index finds rows by leading parts of its key, in the order of the rest", () => {
   const state = newState();
   const { rows } = state.root as unknown as Root;
-  state.run(() => {
+  run(state, () => {
     rows.set("a", { group: "x", place: 10 });
     rows.set("b", { group: "x", place: 9 });
     rows.set("c", { group: "x" });
     rows.set("d", { group: "xy", place: 1 });
-  }, () => true);
+  }, true);
   assertEquals(rows.byPlace("x").map(({ place }) => place), [9, 10]);
   assertEquals(rows.byPlace("x", 9), [{ group: "x", place: 9 }]);
   assertEquals(rows.byPlace().length, 3);
@@ -161,18 +179,18 @@ Deno.test("an index finds rows by leading parts of its key, in the order of the 
 Deno.test("an iteration sees the table as it was when it began, also with rows deleted and set again", () => {
   const state = newState();
   const { rows } = state.root as unknown as Root;
-  state.run(() => {
+  run(state, () => {
     for (let i = 0; i < 100; i++) rows.set(`${i}`, { group: "x" });
-  }, () => true);
+  }, true);
   const before = [...rows.keys()];
   const seen: string[] = [];
-  state.run(() => {
+  run(state, () => {
     for (const [key] of rows) {
       seen.push(key);
       rows.delete(key);
       rows.set(`${key}'`, { group: "y" });
     }
-  }, () => true);
+  }, true);
   assertEquals(seen, before);
   assertEquals([...rows.keys()], before.map((key) => `${key}'`));
 });
@@ -181,7 +199,7 @@ Deno.test("Y4 rows are copied and frozen, and change only in a command", () => {
   const state = newState();
   const { rows } = state.root as unknown as Root;
   const row = { group: "x", place: 1 };
-  state.run(() => rows.set("a", row), () => true);
+  run(state, () => rows.set("a", row), true);
   row.group = "changed later";
   assertEquals(rows.get("a"), { group: "x", place: 1 });
   assertThrows(() => {
@@ -192,16 +210,92 @@ Deno.test("Y4 rows are copied and frozen, and change only in a command", () => {
 });
 
 Deno.test("an index cannot have the name of a method, and a table one state", () => {
-  assertThrows(
-    () => table({ indexes: { get: (row: Row) => row.group } }),
-    ErrInvalidDefinition,
-    '"get"',
-  );
+  // Also one that only the library calls, or a field.
+  for (const name of ["get", "find", "version", "clone", "name", "toString"]) {
+    assertThrows(
+      () => table({ indexes: { [name]: (row: Row) => row.group } }),
+      ErrInvalidDefinition,
+      `"${name}"`,
+    );
+  }
   const shared = tableOfRows();
   new TypedState({ shared });
   assertThrows(
     () => new TypedState({ shared }),
     ErrInvalidDefinition,
     "shared",
+  );
+});
+
+Deno.test("U15 reads are not those of a table without common changes, such as an empty one from a snapshot", () => {
+  const fill = (state: TypedState): void => {
+    const { rows } = state.root as unknown as Root;
+    run(state, () => rows.set("a", { group: "x" }), true);
+  };
+  const read = (state: TypedState): unknown => {
+    const { rows } = state.root as unknown as Root;
+    return [rows.get("a"), ...rows.byGroup("x")];
+  };
+  // Its changes are not kept yet: this test is the first here that notes reads.
+  const [one, other] = [newState(), newState()];
+  fill(one);
+  const reads = new Reads(one);
+  one.noting(reads, () => read(one));
+  assertEquals(reads.isSame(one), true);
+  assertEquals(reads.isSame(other), false);
+});
+
+Deno.test("U15 reads are known to be the same exactly if the rows are, in copies that have changed apart, and after more changes than are known", () => {
+  const change = fc.tuple(fc.nat(2), fc.nat(30), fc.nat(3));
+  fc.assert(
+    fc.property(
+      fc.array(change, { maxLength: 60 }),
+      fc.array(change, { minLength: 1, maxLength: 12 }),
+      fc.array(change, { maxLength: 4 }),
+      fc.nat(20),
+      (before, later, apart, more) => {
+        const apply = (
+          state: TypedState,
+          changes: readonly (readonly [number, number, number])[],
+        ): void => {
+          const { rows } = state.root as unknown as Root;
+          run(state, () => {
+            for (const [what, key, place] of changes) {
+              if (what === 0) rows.delete(`${key}`);
+              else rows.set(`${key}`, { group: `${place % 2}`, place });
+            }
+          }, true);
+        };
+        const state = newState();
+        apply(state, before);
+        const read = (state: TypedState): unknown[] => {
+          const { rows } = state.root as unknown as Root;
+          return [
+            rows.get("3"),
+            rows.get("7"),
+            ...rows.byGroup("1"),
+            ...rows.byPlace("0", 2),
+          ];
+        };
+        const reads = new Reads(state);
+        const known = state.noting(reads, () => read(state));
+        const fork = state.clone();
+        apply(fork, apart);
+        apply(state, later);
+        // Rarely, as it takes long.
+        if (more === 0) {
+          const many = Array.from({ length: 2_000 }, () => [1, 99, 3] as const);
+          apply(state, many);
+        }
+        for (const other of [fork, state, fork.clone()]) {
+          const now = read(other);
+          const isSame = now.length === known.length &&
+            now.every((row, i) => row === known[i]);
+          assertEquals(reads.isSame(other), isSame);
+          if (!isSame) return;
+        }
+      },
+    ),
+    { numRuns: 400 },
   );
 });

@@ -5,7 +5,9 @@ import {
   assertRejects,
 } from "@std/assert";
 import { z } from "zod";
+import * as mini from "zod/mini";
 import * as v from "valibot";
+import { toJsonSchema } from "@valibot/to-json-schema";
 import {
   checkMachine,
   checkUpgrade,
@@ -13,7 +15,7 @@ import {
   simulateMachine,
   UpgradeViolation,
 } from "../../src/testing/mod.ts";
-import { defineMachine, table } from "../../src/typed/mod.ts";
+import { defineMachine, type Schema, table } from "../../src/typed/mod.ts";
 
 interface Note {
   readonly text: string;
@@ -107,19 +109,43 @@ Deno.test("C6 checkMachine() finds handlers that use what is not in the command,
   }
 });
 
-Deno.test("C6 checkMachine() asks for samples where a schema offers no JSON Schema", async () => {
-  const machine = defineMachine({
+/** Machine whose command has arguments of a schema. */
+// deno-lint-ignore explicit-function-return-type
+function putting(args: Schema<{ key: string; value: number }>) {
+  return defineMachine({
     name: "x",
     version: 1,
     state: () => ({ values: table<number>() }),
     commands: {
       put: {
-        args: v.object({ key: v.string(), value: v.number() }),
+        args,
         run: (state, { key, value }) => state.values.set(key, value),
       },
     },
     queries: { all: (state) => [...state.values] },
   });
+}
+
+Deno.test("C6 checkMachine() and checkUpgrade() draw arguments by the converter of a library that has no JSON Schema", async () => {
+  const cases = [
+    [
+      putting(v.object({ key: v.string(), value: v.number() })),
+      { toJSONSchema: toJsonSchema },
+    ],
+    [
+      putting(mini.object({ key: mini.string(), value: mini.number() })),
+      { toJSONSchema: mini.toJSONSchema },
+    ],
+  ] as const;
+  for (const [machine, options] of cases) {
+    await assertRejects(() => checkMachine(machine), TypeError, "toJSONSchema");
+    await checkMachine(machine, { ...options, runs: 5 });
+    await checkUpgrade(machine, machine, { ...options, runs: 5 });
+  }
+});
+
+Deno.test("C6 checkMachine() asks for samples where a schema offers no JSON Schema", async () => {
+  const machine = putting(v.object({ key: v.string(), value: v.number() }));
   await assertRejects(() => checkMachine(machine), TypeError, "commands.put");
   const put = [{ key: "a", value: 1 }, { key: "b", value: -0.5 }];
   await checkMachine(machine, { commands: { put }, runs: 5 });

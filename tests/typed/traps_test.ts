@@ -1,9 +1,10 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
 import type { Entry } from "../../mod.ts";
 import { checkMachine, ContractViolation } from "../../src/testing/mod.ts";
 import {
   defineMachine,
+  ErrInvalidQuery,
   type Plain,
   table,
   type TableOf,
@@ -176,6 +177,111 @@ Deno.test("Y4 trap: what a handler keeps is frozen, and what it stored is a copy
   }, (error) => thrown = error);
   assertEquals(code, "sampan:threw");
   assert(thrown instanceof TypeError, `${thrown}`);
+});
+
+Deno.test("Y4 trap: bytes of a row or a value that are changed in place change nothing: each access gets a copy", () => {
+  const change = (bytes: unknown): void => void ((bytes as Uint8Array)[0] = 2);
+  const machine = machineOf((state) => {
+    if (state.rows.size === 0) {
+      state.value = [new Uint8Array([1])];
+      state.rows.set("1", new Uint8Array([1]));
+    } else change((state.value as Uint8Array[])[0]);
+    change(state.rows.get("1"));
+    for (const row of state.rows.values()) change(row);
+  }).create();
+  const apply = (one: Pick<typeof machine, "update">): void =>
+    void one.update([{ index: 1, cmd: RUN }]);
+  apply(machine);
+  const expected = [["1", new Uint8Array([1])]];
+  const hash = machine.getHash();
+  apply(machine);
+  apply(machine.fork() as typeof machine);
+  for (const [, row] of machine.lookup(rows) as [string, unknown][]) {
+    change(row);
+  }
+  assertEquals(machine.lookup(rows), expected);
+  assertEquals(machine.lookup(value), [new Uint8Array([1])]);
+  assertEquals(machine.getHash(), hash);
+});
+
+Deno.test("Y8 trap: a row that grows beyond what a snapshot can have undoes the command", async () => {
+  const grow = (rows: Rows): void =>
+    rows.set("1", `${rows.get("1") ?? ""}${"x".repeat(2 ** 20)}`);
+  const definition = machineOf(({ rows }) => grow(rows));
+  const machine = definition.create();
+  const codes = [1, 2, 3, 4].map((index) => {
+    const entry: Entry = { index, cmd: RUN };
+    machine.update([entry]);
+    return codeOf(entry.result!);
+  });
+  assertEquals(codes, [undefined, undefined, undefined, "sampan:threw"]);
+  const other = await recover(definition.create(), await snapshotOf(machine));
+  assertEquals(other.getHash(), machine.getHash());
+});
+
+Deno.test("Y3 trap: an index key that cannot be compared with others undoes the command, and stops nothing", () => {
+  const keys = [NaN, new Date(0), {}, 5n, [undefined], [[1]], Symbol("x")];
+  for (const key of keys) {
+    const thrown: unknown[] = [];
+    const machine = defineMachine({
+      name: "trap",
+      version: 1,
+      state: () => ({
+        rows: table({ indexes: { by: (_row: unknown) => key as number } }),
+      }),
+      commands: {
+        run: {
+          args: anything<null>(),
+          run: ({ rows }) => rows.set("1", null),
+        },
+      },
+      queries: { rows: ({ rows }) => [...rows.by(), ...rows] },
+      onThrow: (error) => thrown.push(error),
+    }).create();
+    const entry: Entry = { index: 1, cmd: RUN };
+    machine.update([entry]);
+    assertEquals(codeOf(entry.result!), "sampan:threw");
+    assertEquals(machine.lookup(rows), []);
+    assert(`${thrown}`.includes("Index by has the key"), `${thrown}`);
+  }
+});
+
+Deno.test("Y3 trap: an asynchronous handler is undone with a reason, and what it does later neither counts nor ends the process", async () => {
+  let thrown: unknown;
+  const { machine, code } = ran(async (state) => {
+    state.value = 1;
+    await Promise.resolve();
+    state.value = 2;
+    state.rows.set("1", 1);
+  }, (error) => thrown = error);
+  assertEquals(code, "sampan:threw");
+  assert(`${thrown}`.includes("without async"), `${thrown}`);
+  await new Promise((done) => setTimeout(done));
+  const entry: Entry = { index: 2, cmd: new Uint8Array() };
+  machine.update([entry]);
+  assertEquals(machine.lookup(value), null);
+  assertEquals(machine.lookup(rows), []);
+});
+
+Deno.test("an answer that is an iterator or a promise is refused: it does not stand for the state that was asked", () => {
+  const machine = defineMachine({
+    name: "trap",
+    version: 1,
+    state: () => ({ rows: table<unknown>() }),
+    commands: {},
+    queries: {
+      iterator: ({ rows }) => rows.values(),
+      // deno-lint-ignore require-await
+      promise: async ({ rows }) => rows.get("1"),
+    },
+  }).create();
+  for (const name of ["iterator", "promise"]) {
+    assertThrows(
+      () => machine.lookup({ name, args: [] }),
+      ErrInvalidQuery,
+      `Query ${name} answers with a`,
+    );
+  }
 });
 
 Deno.test("C6 trap: state outside of the machine, the clock and chance are found by checkMachine()", async () => {

@@ -1,5 +1,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { MemoryOutbox, type NodeHost, type Replica } from "../../mod.ts";
+import {
+  type Entry,
+  MemoryOutbox,
+  type NodeHost,
+  type Replica,
+} from "../../mod.ts";
 import { simulate } from "../../src/testing/mod.ts";
 import { UNDO_EDITS_MAX } from "../../src/limits.ts";
 import {
@@ -9,7 +14,9 @@ import {
   type Mark,
   table,
   typed,
+  type TypedMachine,
 } from "../../src/typed/mod.ts";
+import { encodeCommand } from "../../src/typed/command.ts";
 import { startTyped } from "./host.ts";
 import { anything, shape } from "./schemas.ts";
 
@@ -169,6 +176,29 @@ Deno.test("Y10 edits in quick succession are undone in order, each from the stat
   assertEquals(await app.ask.lists(), { a: "1" });
 });
 
+Deno.test("Y10 edits, undos and redos count in the order of their calls, although none is awaited", async () => {
+  await using started = await startTyped(board);
+  const { app } = started;
+  const rename = (title: string): Promise<unknown> => app.do.rename({ title });
+  const calls = [
+    rename("1"),
+    app.undo(),
+    rename("2"),
+    rename("3"),
+    app.undo(),
+    app.undo(),
+    app.redo(),
+    app.do.look(null),
+    rename("4"),
+    app.undo(),
+  ];
+  const [, , , , , , , , , last] = await Promise.all(calls);
+  assert(last !== undefined);
+  assertEquals(await app.ask.title(), "2");
+  await app.undo();
+  assertEquals([await app.ask.title(), app.canUndo], ["", false]);
+});
+
 Deno.test("Y10 an edit that was rejected, or changes nothing, is not undone: the one before is", async () => {
   await using started = await startTyped(board);
   const { app } = started;
@@ -196,9 +226,9 @@ Deno.test("Y10 an inverse is decided again when it arrives, and may be rejected"
       typedBoard(bob.replica, "bob"),
     ];
     await add(a, "x");
+    await a.do.move({ id: "x", list: "done" });
     await world.settle();
     ann.goOffline();
-    await a.do.move({ id: "x", list: "done" });
     const undone = await a.undo();
     assertEquals(await a.ask.lists(), { x: "todo" });
     assertEquals(b.canUndo, false);
@@ -209,8 +239,114 @@ Deno.test("Y10 an inverse is decided again when it arrives, and may be rejected"
     assertEquals(await undone?.result, { ok: false, code: "missing" });
     assertEquals(await a.ask.lists(), {});
     // It stays visible until it is dismissed, as every refusal does.
-    assertEquals(a.pending().map(({ code }) => code), ["missing", "missing"]);
+    assertEquals(a.pending().map(({ code }) => code), ["missing"]);
     assertEquals(a.canRedo, false);
+  });
+});
+
+Deno.test("Y10 what undoes an edit is not run if the edit is refused, nor is the edit done once more", async () => {
+  await simulate({ start }, async (world) => {
+    const [ann, bob] = [
+      await world.addDevice("ann"),
+      await world.addDevice("bob"),
+    ];
+    const [a, b] = [
+      typedBoard(ann.replica, "ann"),
+      typedBoard(bob.replica, "bob"),
+    ];
+    await world.settle();
+    ann.goOffline();
+    // Bob's card has the same id: the edit is refused, and its inverse would remove the card.
+    await a.do.add({ id: "x", text: "of ann", list: "todo" });
+    const undone = await a.undo();
+    assertEquals(await a.ask.lists(), {});
+    const redone = await a.redo();
+    const again = await a.undo();
+    await a.do.rename({ title: "kept" });
+    await add(b, "x");
+    await world.settle();
+    ann.goOnline();
+    await world.settle();
+    for (const edit of [undone, redone, again]) {
+      assertEquals(await edit?.result, {
+        ok: false,
+        code: "sampan:edit-refused",
+      });
+    }
+    assertEquals(await b.ask.lists(), { x: "todo" });
+    assertEquals(await a.ask.lists(), { x: "todo" });
+    assertEquals(await b.ask.title(), "kept");
+    assertEquals(
+      a.pending().map(({ code }) => code),
+      ["exists", ...new Array(3).fill("sampan:edit-refused")],
+    );
+    // The rename can still be undone, and nothing else.
+    await a.undo();
+    assertEquals(await a.undo(), undefined);
+    await world.settle();
+    assertEquals(await b.ask.title(), "");
+  });
+});
+
+Deno.test("Y10 the view shows nothing of an undo whose edit is refused in it", async () => {
+  const add = (id: string, text: string, seed: number): Uint8Array =>
+    encodeCommand({
+      name: "add",
+      version: 1,
+      at: 1,
+      by: "ann",
+      seed: new Uint8Array(16).fill(seed),
+      args: { id, text, list: "todo" },
+    });
+  const undo = encodeCommand({
+    name: "remove",
+    version: 1,
+    at: 1,
+    by: "ann",
+    seed: new Uint8Array(16).fill(0xfe),
+    args: { id: "x" },
+  });
+  const cmds = [add("x", "of bob", 2), add("x", "of ann", 1), undo];
+  const run = (machine: TypedMachine): unknown[] =>
+    (machine.update(cmds.map((cmd, i) => ({ index: i + 1, cmd }))) as Entry[])
+      .map(({ result }) => machine.refusal(result!));
+  const lists = { name: "lists", args: [] };
+  const fork = await board.create().fork() as TypedMachine;
+  assertEquals(run(fork), [undefined, "exists", "sampan:edit-refused"]);
+  assertEquals(fork.lookup(lists), { x: "todo" });
+  // A replica applies what is in its log, which an outbox would not have sent.
+  const machine = board.create();
+  assertEquals(run(machine), [undefined, "exists", undefined]);
+  assertEquals(machine.lookup(lists), {});
+});
+
+Deno.test("Y10 an undo waits for its edit also after a restart, and is refused with it", async () => {
+  await simulate({ start }, async (world) => {
+    const [ann, bob] = [
+      await world.addDevice("ann"),
+      await world.addDevice("bob"),
+    ];
+    const b = typedBoard(bob.replica, "bob");
+    let a = typedBoard(ann.replica, "ann");
+    await world.settle();
+    ann.goOffline();
+    await a.do.add({ id: "x", text: "of ann", list: "todo" });
+    await a.undo();
+    await add(b, "x");
+    ann.kill();
+    await ann.start();
+    a = typedBoard(ann.replica, "ann");
+    ann.goOnline();
+    await world.settle();
+    assertEquals(
+      a.pending().map(({ code }) => code),
+      ["exists", "sampan:edit-refused"],
+    );
+    assertEquals(await b.ask.lists(), { x: "todo" });
+    for (const one of a.pending()) await one.dismiss();
+    ann.kill();
+    await ann.start();
+    assertEquals(typedBoard(ann.replica, "ann").pending(), []);
   });
 });
 

@@ -13,10 +13,22 @@ import {
   type Transport,
 } from "../../src/sync/client/mod.ts";
 
-/** Connections by WebSocket, until the plug is pulled; the tab keeps its position over a reload. */
-export class Plug {
-  #isIn = sessionStorage.getItem("plug") !== "pulled";
+/** Connections by WebSocket, until the plug is pulled; all tabs of the device have one, and it stays pulled over a reload. Dispatches `change`. */
+export class Plug extends EventTarget {
+  readonly #key: string;
+  #isIn: boolean;
   readonly #open = new Set<Transport>();
+
+  /** Plug of a device, in the position in which it was left. */
+  constructor(device: string) {
+    super();
+    this.#key = `plug ${device}`;
+    this.#isIn = localStorage.getItem(this.#key) !== "pulled";
+    addEventListener("storage", (event) => {
+      const { key, newValue } = event as StorageEvent;
+      if (key === this.#key) this.#move(newValue !== "pulled");
+    });
+  }
 
   /** True if connections are possible. */
   get isIn(): boolean {
@@ -25,12 +37,20 @@ export class Plug {
 
   /** Pulls the plug, or puts it in again. */
   set isIn(isIn: boolean) {
+    localStorage.setItem(this.#key, isIn ? "in" : "pulled");
+    this.#move(isIn);
+  }
+
+  #move(isIn: boolean): void {
     this.#isIn = isIn;
-    sessionStorage.setItem("plug", isIn ? "in" : "pulled");
-    if (isIn) return;
+    if (isIn) {
+      this.dispatchEvent(new Event("change"));
+      return;
+    }
     for (const transport of this.#open) {
       transport.close(CloseCode.Normal, "The plug was pulled");
     }
+    this.dispatchEvent(new Event("change"));
   }
 
   /** Sends a request over HTTP; with the plug pulled, one that fails. */

@@ -22,26 +22,34 @@ interface Extendable extends Event {
   waitUntil(promise: Promise<unknown>): void;
 }
 
-interface Fetching extends Event {
+interface Fetching extends Extendable {
   readonly request: Request;
   respondWith(response: Promise<Response>): void;
 }
 
 const scope = globalThis as unknown as Scope;
 const CACHE = "sampan-app";
-/** The page; its scripts have names that change with their content, which the server puts here. */
 const PAGE = "./";
+/**
+ * Scripts, whose names change with their content: the server puts them here. The
+ * page loads the first one at once, and the others when it needs them.
+ */
 const SCRIPTS = "app.js".split(" ");
 
 scope.addEventListener<Extendable>("install", (event) => {
   event.waitUntil(
-    caches.open(CACHE).then((cache) => cache.addAll([PAGE, ...SCRIPTS]))
+    caches.open(CACHE).then((cache) => cache.addAll([PAGE, SCRIPTS[0]!]))
       .then(() => scope.skipWaiting()),
   );
 });
 
 scope.addEventListener<Extendable>("activate", (event) => {
   event.waitUntil(removeOld().then(() => scope.clients.claim()));
+});
+
+// The only message of the page: that its visit has lasted a while.
+scope.addEventListener<Extendable>("message", (event) => {
+  event.waitUntil(keepRest());
 });
 
 function isScript(url: string): boolean {
@@ -64,8 +72,11 @@ scope.addEventListener<Fetching>("fetch", (event) => {
   const { request } = event;
   const { origin, pathname } = new URL(request.url);
   if (request.method !== "GET" || origin !== scope.location.origin) return;
-  if (pathname === "/") event.respondWith(fresh(request));
-  else if (isScript(request.url)) event.respondWith(kept(request));
+  if (pathname === new URL(PAGE, scope.location.href).pathname) {
+    event.respondWith(fresh(request));
+    // A first visit transfers only what it needs, until it has lasted a while.
+    event.waitUntil(keepRest());
+  } else if (isScript(request.url)) event.respondWith(kept(request));
 });
 
 /** From the network, so that a new version is seen; without one, what was cached. */
@@ -73,17 +84,32 @@ async function fresh(request: Request): Promise<Response> {
   const cache = await caches.open(CACHE);
   try {
     const response = await fetch(request);
-    if (response.ok) await cache.put(request, response.clone());
+    // One page for all boards.
+    if (response.ok) await cache.put(PAGE, response.clone());
     return response;
   } catch (error) {
-    const found = await cache.match(request, { ignoreSearch: true });
+    const found = await cache.match(PAGE);
     if (found === undefined) throw error;
     return found;
   }
 }
 
-/** From the cache: its content never changes. */
+/** From the cache, as its content never changes; else from the network, and then into the cache. */
 async function kept(request: Request): Promise<Response> {
   const cache = await caches.open(CACHE);
-  return await cache.match(request) ?? await fetch(request);
+  const found = await cache.match(request);
+  if (found !== undefined) return found;
+  const response = await fetch(request);
+  if (response.ok) await cache.put(request, response.clone());
+  return response;
+}
+
+/** Fetches the scripts that the page may need later. */
+async function keepRest(): Promise<void> {
+  const cache = await caches.open(CACHE);
+  for (const script of SCRIPTS) {
+    if (await cache.match(script) !== undefined) continue;
+    // Without a network, the next visit tries again.
+    await cache.add(script).catch(() => {});
+  }
 }

@@ -365,12 +365,17 @@ export class PackedStore {
     return chain(writer.writing, () => writer.report());
   }
 
-  /** Waits for the write in progress, and writes what is pending. */
+  /**
+   * Waits for the write in progress, and writes what is pending, with pages of
+   * the log, so that the next start need not merge their changes (checkpoint).
+   */
   async close(): Promise<void> {
     const writer = this.#writer;
     await writer.settled();
-    if (writer.isBroken || writer.hasFailed || !this.#hasPending) return;
-    this.#start(this.#durability);
+    if (writer.isBroken || writer.hasFailed) return;
+    const slots = this.#planner.selectAtClose();
+    if (slots.length === 0 && !this.#hasPending) return;
+    this.#start(this.#durability, slots);
     await writer.settled();
     writer.report();
   }
@@ -383,8 +388,7 @@ export class PackedStore {
   // Writing.
 
   /** Starts a write of everything pending and of some pages, which are loaded first if necessary. */
-  #start(durability: Durability): void {
-    const slots = this.#planner.select();
+  #start(durability: Durability, slots: Slot[] = this.#planner.select()): void {
     this.#writer.start(() => this.load(slots), () => {
       // Without block and changes they are not evicted before they are written.
       for (const { content } of slots) {

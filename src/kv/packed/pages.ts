@@ -7,7 +7,11 @@
  * @module
  */
 
-import { PACKED_PAGE_BYTES, PACKED_PAGE_ROWS } from "../../limits.ts";
+import {
+  PACKED_FILL_BYTES,
+  PACKED_PAGE_BYTES,
+  PACKED_PAGE_ROWS,
+} from "../../limits.ts";
 import { Leaf, WIDTH } from "../leaf.ts";
 import { bytesOf, compareBytes, copyBytes, viewOf } from "../view.ts";
 import {
@@ -17,9 +21,6 @@ import {
   endBlock,
   PAGE,
 } from "./block.ts";
-
-/** Fill level of pages built in order, which leaves room for rows to grow. */
-const FILL_BYTES: number = PACKED_PAGE_BYTES * 7 / 8;
 
 const OWNER = {};
 
@@ -151,12 +152,13 @@ export class Packer {
     const leaf = this.#leaf;
     if (
       leaf && leaf.rows > 0 &&
-      (leaf.used + bytes > FILL_BYTES || leaf.rows >= PACKED_PAGE_ROWS / 2)
+      (leaf.used + bytes > PACKED_FILL_BYTES ||
+        leaf.rows >= PACKED_PAGE_ROWS / 2)
     ) this.endPage();
     return this.#leaf ??= new Leaf(
       OWNER,
       0,
-      viewOf(new Uint8Array(Math.max(bytes, FILL_BYTES))),
+      viewOf(new Uint8Array(Math.max(bytes, PACKED_FILL_BYTES))),
       256,
     );
   }
@@ -166,7 +168,7 @@ export class Packer {
     while (start < end) {
       const first = from.offset(start);
       const leaf = this.#page(from.offset(start + 1) - first);
-      const room = FILL_BYTES - leaf.used;
+      const room = PACKED_FILL_BYTES - leaf.used;
       const rows = Math.min(end, start + PACKED_PAGE_ROWS / 2 - leaf.rows);
       let stop = start + 1;
       while (stop < rows && from.offset(stop + 1) - first <= room) stop++;
@@ -184,15 +186,7 @@ export class Packer {
     valueEnd: number,
   ): void {
     const leaf = this.#page(keyEnd - keyStart + valueEnd - valueStart + 8);
-    leaf.write(
-      leaf.rows,
-      true,
-      view,
-      keyStart,
-      keyEnd,
-      valueStart,
-      valueEnd,
-    );
+    leaf.push(view, keyStart, keyEnd, valueStart, valueEnd);
   }
 
   /** Completes the page in progress. */
@@ -235,17 +229,26 @@ export function mergeChanges(leaf: Page, changes: Changes): Page[] {
   }
   const compare = (i: number, j: number): number =>
     compareBytes(views[i]!, start[i]!, end[i]!, views[j]!, start[j]!, end[j]!);
-  const order = at.map((_, i) => i).sort((i, j) => compare(i, j) || i - j);
+  // As after an import: each key once, in order.
+  let isInOrder = true;
+  for (let i = 1; i < size && isInOrder; i++) {
+    isInOrder = compare(i - 1, i) < 0;
+  }
+  const order = isInOrder
+    ? undefined
+    : at.map((_, i) => i).sort((i, j) => compare(i, j) || i - j);
   const packer = new Packer();
   let row = 0;
   for (let n = 0; n < size; n++) {
-    const i = order[n]!;
+    const i = order === undefined ? n : order[n]!;
     // Of several changes to one key, the last one counts.
-    if (n + 1 < size && compare(i, order[n + 1]!) === 0) continue;
+    if (order && n + 1 < size && compare(i, order[n + 1]!) === 0) continue;
     const view = views[i]!;
-    const next = leaf.lowerBound(view, start[i]!, end[i]!);
-    packer.append(leaf, row, next);
-    row = next + (leaf.hasKey(next, view, start[i]!, end[i]!) ? 1 : 0);
+    if (leaf.rows > 0) {
+      const next = leaf.lowerBound(view, start[i]!, end[i]!);
+      packer.append(leaf, row, next);
+      row = next + (leaf.hasKey(next, view, start[i]!, end[i]!) ? 1 : 0);
+    }
     readChange(view, at[i]!);
     if (!change.isDelete) {
       const { keyStart, keyEnd } = change;

@@ -6,14 +6,11 @@
  * @module
  */
 
-import { PACKED_PAGE_BYTES, PACKED_WRITE_BYTES_MAX } from "../../limits.ts";
+import { PACKED_PAGE_BYTES, PACKED_REBUILD_BYTES } from "../../limits.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { separate } from "../tree.ts";
 import { type DirectoryEntry, emptyRef, LEAST, type Ref } from "./directory.ts";
 import { Packer, type Page } from "./pages.ts";
-
-/** Pages that a rebuild buffers before it writes them, in bytes. */
-const REBUILD_BYTES: number = PACKED_WRITE_BYTES_MAX / 2;
 
 /** Functions of the store that a rebuild uses. */
 export interface RebuildInit {
@@ -47,7 +44,7 @@ export class Rebuild {
   /** Writes buffered pages if there are enough. */
   drain(): MaybePromise<void> {
     const bytes = this.#packer.pages.length * PACKED_PAGE_BYTES;
-    if (bytes >= REBUILD_BYTES) return this.#write();
+    if (bytes >= PACKED_REBUILD_BYTES) return this.#write();
   }
 
   async #write(): Promise<void> {

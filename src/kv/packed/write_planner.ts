@@ -8,6 +8,8 @@
  */
 
 import {
+  PACKED_CLOSE_BYTES,
+  PACKED_FLUSH_BYTES,
   PACKED_LOG_BLOCK_BYTES,
   PACKED_LOG_BYTES,
   PACKED_PAGE_BYTES,
@@ -46,7 +48,7 @@ export class WritePlanner {
 
   /** Selects the pages to write next, to shorten the log or to free memory. */
   select(): Slot[] {
-    const { dirty, log, excess, budget } = this.#table;
+    const { log, excess, budget } = this.#table;
     const limit = Math.min(
       budget / 2,
       Math.max(PACKED_LOG_BYTES, this.#log.directory.bytes / 4),
@@ -61,8 +63,7 @@ export class WritePlanner {
     const most = Math.max(PACKED_WRITE_BYTES_MAX, 3 * log.length);
     let bytes = Math.min(this.#credit, most);
     if (bytes < PACKED_PAGE_BYTES) return slots;
-    const oldest = [...dirty].sort((a, b) => a.since - b.since);
-    for (const slot of oldest) {
+    for (const slot of this.#oldestFirst()) {
       if (bytes <= 0) break;
       const size = slot.content.leaf?.used ?? PACKED_PAGE_BYTES;
       bytes -= size;
@@ -70,6 +71,27 @@ export class WritePlanner {
       if (!slots.includes(slot)) slots.push(slot);
     }
     return slots;
+  }
+
+  /** Selects the pages to write before the store is closed: those in memory whose changes are oldest in the log; none if the log is short. */
+  selectAtClose(): Slot[] {
+    const slots: Slot[] = [];
+    if (this.#log.bytes + this.#table.log.length < PACKED_FLUSH_BYTES) {
+      return slots;
+    }
+    let bytes = 0;
+    for (const slot of this.#oldestFirst()) {
+      const { leaf } = slot.content;
+      if (!leaf) continue;
+      bytes += leaf.used;
+      if (bytes > PACKED_CLOSE_BYTES) break;
+      slots.push(slot);
+    }
+    return slots;
+  }
+
+  #oldestFirst(): Slot[] {
+    return [...this.#table.dirty].sort((a, b) => a.since - b.since);
   }
 
   /** Selects least recently used pages to write, so that they can be evicted. */

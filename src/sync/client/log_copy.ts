@@ -27,10 +27,11 @@ import type { Epoch } from "../../log/history.ts";
 import { batchAfter, lastOf } from "../../log/records.ts";
 import { isPromise } from "../../async.ts";
 import { ErrCopyFull } from "../errors.ts";
+import { SampanError } from "../../statemachine/errors.ts";
 import { ErrStoreCorrupted } from "../../store/errors.ts";
 import { rangeOf } from "../../store/names.ts";
 import type { Block, BlockStore, Changes } from "../../store/store.ts";
-import { epochsIn } from "./epochs.ts";
+import { epochsIn } from "../../log/epochs.ts";
 
 /** Batch that is not written yet; `done` is called once it is written or discarded. */
 interface Pending {
@@ -102,20 +103,29 @@ export class LogCopy {
   }
 
   /**
-   * Opens the copy that the store has; a damaged one starts empty.
+   * Opens the copy that the store has. A damaged one starts empty; one that the
+   * platform cannot read is left as it is and not used, so that the replica starts
+   * from the server.
    *
-   * @throws what the store throws if it cannot be read
+   * @throws what the store throws of its own accord, for example `ErrStoreLocked`
    */
   static async open(store: BlockStore, clusterID: bigint): Promise<LogCopy> {
     const copy = new LogCopy(store, clusterID);
     try {
       await copy.#load();
     } catch (error) {
-      if (!(error instanceof ErrStoreCorrupted)) throw error;
-      copy.#error = error;
-      copy.#restart(0, undefined);
+      copy.#readFailed(error);
     }
     return copy;
+  }
+
+  /** Discards a copy that is damaged, and ceases to use one that cannot be read. Rethrows other errors of the store. */
+  #readFailed(error: unknown): void {
+    if (error instanceof ErrStoreCorrupted) {
+      this.#restart(this.#run.base, this.epochAt(this.#run.base));
+    } else if (error instanceof SampanError) throw error;
+    else this.leave();
+    this.#error = error;
   }
 
   /** Removes the copy of a cluster, which must not be open. */
@@ -255,6 +265,7 @@ export class LogCopy {
   /** Writes all pending batches; never rejects. */
   async #writeAll(): Promise<void> {
     while (this.#pending.length > 0 || this.#isMetaDirty) {
+      if (this.#isBroken) break;
       const pending = this.#pending.splice(0);
       const changes = this.#changes(pending.map(({ batch }) => batch));
       try {
@@ -383,12 +394,11 @@ export class LogCopy {
     try {
       return await this.#run.read([block]);
     } catch (error) {
-      if (!(error instanceof ErrStoreCorrupted)) throw error;
-      // It was compacted or restarted while it was read.
-      if (!this.#run.blocks.includes(block) || this.#isBroken) return [];
-      this.#error = error;
-      this.#restart(this.#run.base, this.epochAt(this.#run.base));
-      this.#write();
+      // It may have been compacted or restarted while it was read.
+      if (this.#run.blocks.includes(block) && !this.#isBroken) {
+        this.#readFailed(error);
+        this.#write();
+      }
       return [];
     }
   }
@@ -416,6 +426,13 @@ export class LogCopy {
       deleteRanges: [[this.#run.range[0], `${this.#run.keyOf(last)}~`]],
       put: [this.#meta()],
     }, "relaxed");
+  }
+
+  /** Neither reads nor writes the stored copy any more. */
+  leave(): void {
+    this.#isBroken = true;
+    this.#isMetaDirty = false;
+    for (const { done } of this.#pending.splice(0)) done();
   }
 
   /** Waits for the writes under way. */

@@ -8,6 +8,7 @@
 
 import { type Env, systemEnv } from "../../env.ts";
 import { SYNC_FRAME_BYTES_MAX, SYNC_FRAME_BYTES_MIN } from "../../limits.ts";
+import { checkUnused } from "../../log/cluster_log.ts";
 import { ErrClusterAlreadyExist, ErrClusterClosed } from "../../log/errors.ts";
 import { ReadOnlyLog } from "../../log/read_only_log.ts";
 import type { Log, LogDB } from "../../log/log.ts";
@@ -22,6 +23,7 @@ import {
   type OptionChecks,
 } from "../../options.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
+import type { StoreLease } from "../../store/lease.ts";
 import { clustersUnder } from "../../store/names.ts";
 import type { BlockStore } from "../../store/store.ts";
 import { SYNC_LINKS_MAX } from "../../limits.ts";
@@ -156,6 +158,8 @@ export class RemoteLogDB implements LogDB {
   readonly #watchers: Watchers;
   readonly #makeStore: (() => BlockStore) | undefined;
   #store: BlockStore | undefined;
+  /** Lease under which the tabs of an origin share the copies; undefined if one page has them. */
+  #lease: StoreLease | undefined;
   readonly #copies = new Map<bigint, Promise<LogCopy>>();
   /** Logs that are open or being opened, by cluster and node. */
   readonly #names = new Set<string>();
@@ -375,7 +379,23 @@ export class RemoteLogDB implements LogDB {
     this.#watchers.changed();
   }
 
+  /** Shares the copies of the logs between the tabs of an origin under a lease. */
+  share(lease: StoreLease): void {
+    this.#lease = lease;
+    const store = this.#store ??= this.#makeStore?.();
+    store?.share?.(lease);
+    lease.add({
+      release: () => {
+        for (const opening of this.#copies.values()) {
+          opening.then((copy) => copy.leave(), () => {});
+        }
+      },
+      forget: () => this.#copies.clear(),
+    });
+  }
+
   #copyOf(clusterID: bigint): Promise<LogCopy> | undefined {
+    if (this.#lease?.isVoid) return undefined;
     const store = this.#store ??= this.#makeStore?.();
     if (store === undefined) return undefined;
     let opening = this.#copies.get(clusterID);
@@ -409,14 +429,10 @@ export class RemoteLogDB implements LogDB {
   }
 
   #checkUnused(clusterID: bigint): void {
-    for (const name of this.#names) {
-      if (!name.startsWith(`${clusterID}/`)) continue;
-      throw new ErrClusterAlreadyExist(
-        `Replica ${
-          name.split("/")[1]
-        } of cluster ${clusterID} has the log open: stop it first`,
-      );
-    }
+    const names = [...this.#names].filter((name) =>
+      name.startsWith(`${clusterID}/`)
+    );
+    checkUnused(clusterID, names.map((name) => name.split("/")[1]));
   }
 
   /** Clusters with a local copy of their log, in order of their ids. */

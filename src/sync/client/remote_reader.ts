@@ -24,7 +24,7 @@ import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrRemote } from "../errors.ts";
 import type { End, Entries } from "../messages.ts";
 import type { Connection, StreamMessage } from "./connection.ts";
-import { epochsIn } from "./epochs.ts";
+import { epochsIn } from "../../log/epochs.ts";
 import type { BufferUser, ReceiveBuffer } from "./receive_buffer.ts";
 import type { CopyReader, LogCopy } from "./log_copy.ts";
 import type { OwnRecords } from "./own_records.ts";

@@ -261,9 +261,11 @@ export class AppendPipeline {
       connection.appendProcessed(pending.credit, commands);
     };
     const [first = 0, ...others] = parts;
-    if (others.length === 0 && !isPromise(first)) return answer(first);
-    Promise.all(parts).then(([first]) => answer(first!))
-      .catch((error) => this.#fail(pending, error));
+    const appended = others.length === 0 && !isPromise(first)
+      // After the records, for which the other clients wait.
+      ? env.turn().then(() => answer(first))
+      : Promise.all(parts).then(([first]) => answer(first!));
+    appended.catch((error) => this.#fail(pending, error));
   }
 
   #fail(pending: PendingAppend, error: unknown): void {

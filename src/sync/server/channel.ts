@@ -58,6 +58,8 @@ export interface ChannelOptions {
 
 /** Serves the requests of a client for one cluster. */
 export class Channel implements ClusterUser {
+  /** Id of its cluster. */
+  readonly clusterID: bigint;
   readonly #options: ChannelOptions;
   readonly #appends: AppendPipeline;
   readonly #checkpoints: Checkpoints;
@@ -72,7 +74,7 @@ export class Channel implements ClusterUser {
   /** Opens a channel. */
   constructor(options: ChannelOptions) {
     const { number, cluster, permission, connection, server } = options;
-    const { clusterID } = cluster;
+    const clusterID = this.clusterID = cluster.clusterID;
     this.#options = options;
     permission.listener = {
       renewed: () => connection.sender.pump(),
@@ -91,7 +93,7 @@ export class Channel implements ClusterUser {
       this.#divergedAt = Math.max(this.#divergedAt, error.upTo!);
       server.telemetry.counts.diverged++;
       connection.log("error", "client diverged", { clusterID, error });
-    });
+    }, (index) => cluster.agreed(index));
   }
 
   #createAdmission(): Admission {

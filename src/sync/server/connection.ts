@@ -107,7 +107,8 @@ export class Connection
   #isTransportOpen = false;
   /** Code and reason to close the transport with once it is open. */
   #closeWhenOpen: readonly [code: number, reason: string] | undefined;
-  readonly #connectedAt: number;
+  /** Time of its start, on the clock of the server. */
+  readonly connectedAt: number;
   #receivedAt: number;
   /** Time of the ping since the last frame received; undefined without one. */
   #pingedAt: number | undefined;
@@ -119,7 +120,7 @@ export class Connection
     this.#options = options;
     this.#server = server;
     this.number = number;
-    this.#receivedAt = this.#connectedAt = env.now();
+    this.#receivedAt = this.connectedAt = env.now();
     this.sender = new Sender({
       transport,
       env,
@@ -140,6 +141,18 @@ export class Connection
   /** Remote address, if it is known. */
   get address(): string | undefined {
     return this.#options.upgrade.address;
+  }
+
+  /** Ids of the clusters that the client has open. */
+  get clusters(): readonly bigint[] {
+    return [...this.#channels.values()].flatMap((channel) =>
+      channel === undefined ? [] : [channel.clusterID]
+    );
+  }
+
+  /** Bytes that wait in the socket because the client has not read them. */
+  get queuedBytes(): number {
+    return this.#options.transport.bufferedBytes;
   }
 
   /** Aborts when the connection ends. */
@@ -590,7 +603,7 @@ export class Connection
   #checkTimeouts(now: number): void {
     const { heartbeatMs, helloMs, slowMs } = this.#server.limits;
     // After its hello, the client waits for the server.
-    if (this.#state === "connected" && now - this.#connectedAt > helloMs) {
+    if (this.#state === "connected" && now - this.connectedAt > helloMs) {
       return this.close(
         CloseCode.Timeout,
         `No hello was received within ${helloMs} ms`,

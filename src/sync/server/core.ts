@@ -9,7 +9,7 @@
 import type { Env } from "../../env.ts";
 import { SYNC_CREDIT_TOTAL_BYTES, SYNC_TICK_MS } from "../../limits.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
-import { abortable } from "../../async.ts";
+import { abortable, timeLimit } from "../../async.ts";
 import { isA } from "../../options.ts";
 import { PROTOCOL_VERSIONS, type Versions } from "../messages.ts";
 import { CloseCode, type Transport } from "../transport.ts";
@@ -63,6 +63,10 @@ export class Core implements ServerContext {
   readonly clusters: ServedClusters;
   /** Returns true while new connections are accepted; replaced by the listener. */
   isListening: () => boolean = (): boolean => true;
+  /** Returns the memory of the process, in bytes; set by a listener that knows it. */
+  memory: (() => { readonly rss: number; readonly heap: number }) | undefined;
+  /** Time of the start, on the clock of the host. */
+  readonly startedAt: number;
   /** Open connections, each with the release of its place in the quota of its address. */
   readonly #connections = new Map<Connection, (() => void) | undefined>();
   #lastNumber = 0;
@@ -79,13 +83,19 @@ export class Core implements ServerContext {
   constructor(host: NodeHost, given: CoreOptions) {
     isA("a NodeHost", "replica", "clusterStatus")("host", host);
     checkOptions(given, CORE_CHECKS);
-    const options = copyOptions(given, CORE_CHECKS);
-    const { health } = options;
+    const copy = copyOptions(given, CORE_CHECKS);
+    const { health, inspector } = copy;
+    const options: CoreOptions = {
+      ...copy,
+      ...(health === undefined ? {} : { health: { ...health } }),
+      ...(inspector === undefined
+        ? {}
+        : { inspector: { authorize: inspector.authorize.bind(inspector) } }),
+    };
     const { env } = host;
     this.host = host;
-    this.options = health === undefined
-      ? options
-      : { ...options, health: { ...health } };
+    this.startedAt = env.now();
+    this.options = options;
     const set = copyOptions(options.limits as ServerLimits ?? {}, LIMITS);
     this.limits = { ...SERVER_LIMITS, ...set };
     const { first, last } = options.versions ?? PROTOCOL_VERSIONS;
@@ -108,6 +118,11 @@ export class Core implements ServerContext {
   /** Time, timers and random numbers of the host. */
   get env(): Env {
     return this.host.env;
+  }
+
+  /** Open connections, in the order in which they began. */
+  get connections(): Iterable<Connection> {
+    return this.#connections.keys();
   }
 
   /** True if commands at which the state machine throws are refused. */
@@ -230,23 +245,20 @@ export class Core implements ServerContext {
   /** Resolves once every append is answered, or after `shutdownMs`. */
   async #drain(): Promise<void> {
     const { shutdownMs } = this.limits;
-    const timeout = new AbortController();
-    const cancel = this.env.setTimer(
-      () =>
-        timeout.abort(
-          new Error(`Appends were not answered within ${shutdownMs} ms`),
-        ),
+    const { signal, release } = timeLimit(
+      this.env,
       shutdownMs,
+      "Appends were not answered",
     );
     const drained = new Promise<void>((resolve) => this.#drained = resolve);
     for (const connection of this.#connections.keys()) connection.drain();
     queueMicrotask(() => this.#appendAnswered());
     try {
-      await abortable(drained, timeout.signal);
+      await abortable(drained, signal);
     } catch (error) {
       this.log.write({ level: "error", event: "drain failed", error });
     }
-    cancel();
+    release();
   }
 
   /** Frees the resources of a server that has no connections. */

@@ -1,5 +1,6 @@
 /**
- * Hooks of the application: `authenticate`, `authorize`, `validate` and `fetch`.
+ * Hooks of the application: `authenticate`, `authorize`, `validate`, `fetch` and that
+ * of the inspector.
  * Each result is checked. A result of the wrong type, an exception, a rejection or
  * a timeout is a fault of the hook, never of the client it was called for.
  *
@@ -18,6 +19,7 @@ import { ANONYMOUS_ID } from "../messages.ts";
 import type {
   Action,
   CoreOptions,
+  InspectorPermission,
   Principal,
   ValidateContext,
 } from "./options.ts";
@@ -137,6 +139,22 @@ export class Hooks {
       "validate",
       () => validate(principal, cmd, clusterID, context),
       reasonOf,
+    );
+  }
+
+  /**
+   * Permission to inspect the server, as the inspector's `authorize` returns it;
+   * undefined if there is no permission.
+   *
+   * @throws ErrHookFailed if the hook throws, returns anything else, or times out
+   */
+  async inspect(request: Request): Promise<InspectorPermission | undefined> {
+    const { inspector } = this.#options;
+    if (inspector === undefined) return undefined;
+    return await this.#call(
+      "inspector.authorize",
+      () => inspector.authorize(request),
+      inspectionOf,
     );
   }
 
@@ -281,6 +299,29 @@ function permissionOf(answer: unknown): boolean {
   if (typeof answer === "boolean") return answer;
   throw new TypeError(
     `Answer is ${describe(answer)}; answer with true or false`,
+  );
+}
+
+/** Permission in a result of the inspector's `authorize`; undefined without one. */
+function inspectionOf(answer: unknown): InspectorPermission | undefined {
+  if (answer === undefined || answer === null || answer === false) {
+    return undefined;
+  }
+  const { clusters, commands, act } = (answer ?? {}) as InspectorPermission;
+  const isList = Array.isArray(clusters) &&
+    clusters.every((id) => typeof id === "bigint");
+  if (clusters === "all" || isList) {
+    return {
+      clusters: clusters === "all" ? "all" : [...clusters],
+      // Only `true` permits.
+      commands: commands === true,
+      act: act === true,
+    };
+  }
+  throw new TypeError(
+    `Answer is ${
+      describe(answer)
+    }; answer with { clusters: "all" } or { clusters: [1n] }, or with undefined, null or false to refuse`,
   );
 }
 

@@ -1,5 +1,5 @@
 /**
- * HTTP API of a server: health, and snapshots in both directions.
+ * HTTP API of a server: health, its inspector, and snapshots in both directions.
  *
  * This module is browser compatible.
  *
@@ -21,6 +21,7 @@ import type { Core } from "./core.ts";
 import { healthResponse } from "./health.ts";
 import type { Identity } from "./hooks.ts";
 import { methodNotAllowed, share, TEXT } from "./http_responses.ts";
+import { inspectorResponse } from "./inspector.ts";
 import type { Action } from "./options.ts";
 import type { OriginPolicy } from "./origin_policy.ts";
 import { ReadPermission } from "./read_permission.ts";
@@ -46,7 +47,7 @@ export interface Route {
   readonly address?: string | undefined;
 }
 
-/** Response to a request for health or a snapshot; undefined for any other path. */
+/** Response to a request for health, the inspector or a snapshot; undefined for any other path. */
 export function handle(
   core: Core,
   request: Request,
@@ -57,6 +58,11 @@ export function handle(
   const health = healthResponse(core, request, pathname);
   if (health !== undefined) {
     return Promise.resolve(share(health, request, origins));
+  }
+  const inspected = inspectorResponse(core, request, pathname, origins);
+  if (inspected !== undefined) {
+    return inspected.catch((error) => errorResponse(core, undefined, error))
+      .then((response) => share(response, request, origins));
   }
   const match = /^\/clusters\/(\d{1,20})\/snapshot$/.exec(pathname);
   if (match === null) return undefined;
@@ -367,7 +373,7 @@ function received(
 
 function errorResponse(
   core: Core,
-  clusterID: bigint,
+  clusterID: bigint | undefined,
   error: unknown,
 ): Response {
   const status = statusOf(error);
@@ -375,7 +381,12 @@ function errorResponse(
   const event = error instanceof ErrHookFailed
     ? `${error.hook} failed`
     : "request failed";
-  const record = { level, event, clusterID, error } as const;
+  const record = {
+    level,
+    event,
+    ...(clusterID === undefined ? {} : { clusterID }),
+    error,
+  } as const;
   if (status < 500 || error instanceof RequestRejected) {
     core.log.writeRejection(record);
   } else core.log.write(record);

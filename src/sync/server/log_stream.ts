@@ -132,6 +132,11 @@ export class LogStream implements OutboundStream, ClusterFollower {
         this.#position < this.#options.cluster.recent.last);
   }
 
+  /** True if records of this client were received and not sent back. */
+  get isAuthor(): boolean {
+    return this.#options.sentRecords?.isEmpty === false;
+  }
+
   get #isCaughtUp(): boolean {
     return this.#position >= this.#options.cluster.recent.base;
   }

@@ -9,8 +9,10 @@
 
 export {
   type Action,
+  type InspectorPermission,
   type Principal,
   SERVER_LIMITS,
+  type ServerInspector,
   type ServerLimits,
   type ServerLogRecord,
   type ValidateContext,

@@ -16,7 +16,7 @@ import {
 } from "../../limits.ts";
 import { PROTOCOL_VERSIONS } from "../messages.ts";
 import { isAbortSignal } from "./hooks.ts";
-import type { CoreOptions, ServerLimits } from "./options.ts";
+import type { CoreOptions, ServerInspector, ServerLimits } from "./options.ts";
 
 /** Check of one option that is set: throws a `TypeError` if the value is invalid. */
 export type Check = (name: string, value: unknown) => void;
@@ -165,6 +165,8 @@ const HEALTH: Checks<NonNullable<CoreOptions["health"]>> = {
   },
 };
 
+const INSPECTOR: Checks<ServerInspector> = { authorize: isFunction };
+
 /** Checks of {@linkcode CoreOptions}. */
 export const CORE_CHECKS: Checks<CoreOptions> = {
   limits: (name, value) => {
@@ -189,6 +191,15 @@ export const CORE_CHECKS: Checks<CoreOptions> = {
     }
     checkOptions<NonNullable<CoreOptions["health"]>>(value, HEALTH, `${name}.`);
     checkNames(value, HEALTH, `${name}.`);
+  },
+  inspector: (name, value) => {
+    const { authorize } = (value ?? {}) as Partial<ServerInspector>;
+    // Without it, anyone could use the inspector.
+    if (authorize === undefined) {
+      throw wrongOption(name, value, "write { authorize: (request) => … }");
+    }
+    checkOptions<ServerInspector>({ authorize }, INSPECTOR, `${name}.`);
+    checkNames(value as ServerInspector, INSPECTOR, `${name}.`);
   },
   log: isFunction,
   versions: (name, value) => {

@@ -168,6 +168,36 @@ export interface ValidateContext {
   readonly lookup?: ((query: unknown) => MaybePromise<unknown>) | undefined;
 }
 
+/** Permission to inspect a server. */
+export interface InspectorPermission {
+  /** Clusters that are shown, with their clients; `all` for all of them, and for the totals of the server. */
+  readonly clusters: "all" | readonly bigint[];
+  /**
+   * True if the entries of these clusters may be read, with their commands.
+   *
+   * @default {false}
+   */
+  readonly commands?: boolean | undefined;
+  /**
+   * True if snapshots of these clusters may be requested.
+   *
+   * @default {false}
+   */
+  readonly act?: boolean | undefined;
+}
+
+/** Inspector of a server, and who may use it. */
+export interface ServerInspector {
+  /**
+   * Returns the permission of a request; undefined, null or false to refuse it. If
+   * the hook throws, returns anything else, or takes longer than `hookMs`, the
+   * request is refused (503) and the fault is logged.
+   */
+  readonly authorize: (
+    request: Request,
+  ) => MaybePromise<InspectorPermission | undefined | null | false>;
+}
+
 /** Options of a server that do not depend on how it listens. */
 export interface CoreOptions {
   /** Limits that differ from the defaults. */
@@ -239,6 +269,12 @@ export interface CoreOptions {
    * @default {true}
    */
   readonly rehearse?: boolean | undefined;
+  /**
+   * Inspector of the server: it shows clients, queues, rates, memory and clusters as
+   * JSON at `/inspector`, for the element `<sampan-inspector>`. Without this option
+   * that path is not handled. The hooks of clients do not apply to it.
+   */
+  readonly inspector?: ServerInspector | undefined;
   /** Called with each log record. If it throws, or its promise rejects, that is ignored. */
   readonly log?: ((record: ServerLogRecord) => void) | undefined;
   /** Protocol versions to speak; by default all that are supported. */

@@ -30,6 +30,11 @@ interface Received {
 export class SentRecords {
   readonly #received = new Map<string, Received>();
 
+  /** True if all records that were received were sent back. */
+  get isEmpty(): boolean {
+    return this.#received.size === 0;
+  }
+
   /** Notes the records of an append. */
   add(channel: number, records: Records): void {
     for (const { session, series, count } of runsOf(records)) {

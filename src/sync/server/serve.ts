@@ -7,7 +7,7 @@
  */
 
 import type { NodeHost } from "../../nodehost/node_host.ts";
-import { abortable, onAbort, withResolvers } from "../../async.ts";
+import { abortable, onAbort, timeLimit, withResolvers } from "../../async.ts";
 import type { MaybePromise } from "../../statemachine/types.ts";
 import { ErrHookFailed } from "../errors.ts";
 import { CloseCode, SERVER_HEADER, socketTransport } from "../transport.ts";
@@ -283,6 +283,10 @@ class Listener {
         core.log.write({ level: "info", event: "listening again" }),
     });
     core.isListening = (): boolean => this.#server.isListening;
+    core.memory = (): { rss: number; heap: number } => {
+      const { rss, heapUsed } = Deno.memoryUsage();
+      return { rss, heap: heapUsed };
+    };
   }
 
   /** Port of the listener. */
@@ -339,19 +343,14 @@ class Listener {
   /** Stops listening once the requests in progress are answered; after `shutdownMs` they are aborted. */
   async close(): Promise<void> {
     const { env, limits: { shutdownMs } } = this.#core;
-    const late = new AbortController();
-    const cancel = env.setTimer(
-      () =>
-        late.abort(
-          new Error(
-            `${this.#active.size} requests were not answered within ${shutdownMs} ms`,
-          ),
-        ),
+    const { signal, release } = timeLimit(
+      env,
       shutdownMs,
+      `${this.#active.size} requests were not answered`,
     );
     try {
       while (this.#active.size > 0) {
-        await abortable(Promise.race(this.#active), late.signal);
+        await abortable(Promise.race(this.#active), signal);
       }
     } catch {
       // Aborting after `shutdown()` would throw an uncaught error.
@@ -363,8 +362,8 @@ class Listener {
       ? this.#server.finished
       : this.#server.shutdown();
     // A connection that has sent half of a request can delay the shutdown.
-    await abortable(ended, late.signal).catch(() => this.#server.unref());
-    cancel();
+    await abortable(ended, signal).catch(() => this.#server.unref());
+    release();
   }
 }
 

@@ -36,6 +36,8 @@ export type FrameCache = Map<number, Uint8Array>;
 
 /** Receiver of each committed batch. */
 export interface ClusterFollower {
+  /** True if the next batch may have records that this receiver has appended itself. */
+  readonly isAuthor: boolean;
   /** Called with each committed batch, and the frames of it that are encoded already. */
   committed(batch: LogBatch, frames: FrameCache): void;
 }
@@ -69,6 +71,8 @@ export class ServedCluster {
   readonly damagedSnapshots: Set<string> = new Set();
   /** Runs commands on forks of the state machine; undefined where that is turned off or unsupported. */
   readonly rehearsal: Rehearsal | undefined;
+  /** Newest index at which a client had the server's hashes, with the time on the clock of the host; undefined before the first. */
+  agreement: { readonly index: number; readonly at: number } | undefined;
   readonly #origins: ProposalOrigins;
   readonly #host: NodeHost;
   readonly #ended = new AbortController();
@@ -89,6 +93,13 @@ export class ServedCluster {
     this.rehearsal = rehearsal?.isAble ? rehearsal : undefined;
     this.#host = host;
     this.#origins = ProposalOrigins.of(host.logDB, replica.clusterID);
+  }
+
+  /** Notes that a client had the server's hashes at an index. */
+  agreed(index: number): void {
+    // An older index says less.
+    if (index < (this.agreement?.index ?? 0)) return;
+    this.agreement = { index, at: this.#host.env.now() };
   }
 
   /** Opens the log of a cluster that runs on `host`. */
@@ -180,9 +191,13 @@ export class ServedCluster {
         const from = this.#env.now();
         this.recent.push(batch);
         const frames: FrameCache = new Map();
+        // Authors have shown their records already; the others wait for them.
+        const authors: ClusterFollower[] = [];
         for (const follower of [...this.followers]) {
-          follower.committed(batch, frames);
+          if (follower.isAuthor) authors.push(follower);
+          else follower.committed(batch, frames);
         }
+        for (const author of authors) author.committed(batch, frames);
         // Fan-out costs the same for one record and for a thousand: the more
         // followers there are, the longer records are coalesced.
         const pause = 2 * (this.#env.now() - from);

@@ -48,6 +48,11 @@ export class ServedClusters {
     return this.#clusters.size;
   }
 
+  /** Cluster that is open now; undefined if it is not. */
+  async peek(clusterID: bigint): Promise<ServedCluster | undefined> {
+    return await this.#clusters.get(clusterID)?.catch(() => undefined);
+  }
+
   /** Cluster that runs on the host, opened if needed; undefined if it does not run or the server stops. */
   async get(clusterID: bigint): Promise<ServedCluster | undefined> {
     const replica = this.#host.replica(clusterID);

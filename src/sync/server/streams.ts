@@ -26,6 +26,11 @@ export class Streams {
     this.#max = max;
   }
 
+  /** Number of streams in use. */
+  get size(): number {
+    return this.#sender.streams.size + this.#requests.size;
+  }
+
   /** True while an append awaits its answer. */
   get isAppending(): boolean {
     return [...this.#requests.values()].includes("append");
@@ -47,7 +52,7 @@ export class Streams {
     if (streams.has(stream) || this.#requests.has(stream)) {
       throw new ErrProtocol(`Stream ${stream} is open already`);
     }
-    if (streams.size + this.#requests.size >= this.#max) {
+    if (this.size >= this.#max) {
       throw new Violation(
         CloseCode.TooMany,
         `No more than ${this.#max} streams on one connection`,

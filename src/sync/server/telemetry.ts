@@ -9,6 +9,7 @@
  */
 
 import { messageOf } from "../../describe.ts";
+import { INSPECTOR_LATENCIES_MAX } from "../../limits.ts";
 import { otel } from "../../deps/opentelemetry.ts";
 
 /** Counters of a server since its start. */
@@ -71,6 +72,9 @@ export class Telemetry {
   readonly counts: Counts = new Counts();
   readonly #tracer = otel.trace.getTracer("sampan.sync");
   readonly #append: otel.Histogram;
+  /** Times of the last appends, in milliseconds, each in the place of the oldest. */
+  readonly #recent: number[] = [];
+  #next = 0;
   /** Attributes of each measurement and trace, which distinguish the servers of one process. */
   attributes: otel.Attributes;
   /** Stops exporting the counters. */
@@ -104,7 +108,19 @@ export class Telemetry {
 
   /** Records the time an append took, in milliseconds. */
   appendTook(ms: number): void {
+    this.#recent[this.#next++ % INSPECTOR_LATENCIES_MAX] = ms;
     this.#append.record(ms, this.attributes);
+  }
+
+  /** Median time of the last appends, and the one below which 95 % are, in milliseconds; null without any. */
+  recentAppends(): {
+    readonly median: number | null;
+    readonly high: number | null;
+  } {
+    const sorted = this.#recent.toSorted((a, b) => a - b);
+    const at = (share: number): number | null =>
+      sorted[Math.floor(share * sorted.length)] ?? null;
+    return { median: at(0.5), high: at(0.95) };
   }
 
   /** Starts the trace of an operation. */

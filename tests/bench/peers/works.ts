@@ -42,12 +42,13 @@ function count(run: Run, full: number, least = 1): number {
   return Math.max(least, Math.ceil(full * run.share));
 }
 
-/** Starts a server in a process of its own. */
+/** Starts a server in a process of its own, with a folder of that name. */
 async function startServer(
   run: Run,
+  name = "server",
 ): Promise<{ program: Program; url: string }> {
   const program = await Program.start(run.command);
-  const folder = `${run.folder}/server`;
+  const folder = `${run.folder}/${name}`;
   await Deno.mkdir(folder, { recursive: true });
   return { program, url: await program.call<string>("serve", folder) };
 }
@@ -117,7 +118,7 @@ async function w1(run: Run): Promise<Taken[]> {
   await using _timed = server.program;
   const value = await converge(run, server.url);
   // Counted in another run, which the proxy may slow down.
-  const counted = await startServer(run);
+  const counted = await startServer(run, "counted");
   await using _counted = counted.program;
   const url = new URL(counted.url);
   await using proxy = new CountingProxy(Number(url.port));

@@ -44,6 +44,10 @@ export const SURVIVORS: ReadonlyMap<string, string> = new Map([
     "A copy of an outbox is noticed by other means too: by the next series, and by the digests of what was sent",
   ],
   [
+    "holder goes on after another process has claimed its session",
+    "Its next series meets what the other process has sent, and it stops there",
+  ],
+  [
     "copy of an outbox not noticed when it claims the session",
     "A copy of an outbox is noticed by other means too: by the next series, and by the digests of what was sent",
   ],
@@ -54,10 +58,6 @@ export const SURVIVORS: ReadonlyMap<string, string> = new Map([
   [
     "log compacted behind a reader",
     "The replica recovers from the snapshot, which is right, only slower",
-  ],
-  [
-    "snapshots of a state with a skipped entry kept",
-    "A recovery refuses them too",
   ],
   [
     "write of unknown outcome taken for failed by a log",
@@ -80,16 +80,8 @@ export const SURVIVORS: ReadonlyMap<string, string> = new Map([
     "The reader of the log checks its epoch, too",
   ],
   [
-    "refusal not stored",
-    "The session answers the command with the same refusal after a restart",
-  ],
-  [
     "append of unknown outcome reported as failed by a server",
     "Proposals of devices outside of sessions over a log with such faults: seldom met",
-  ],
-  [
-    "decided submissions never removed from the outbox",
-    "They are answered from the session after a restart; no oracle looks at the size of an outbox",
   ],
   [
     "append queue of a client sends behind records of unknown outcome",
@@ -118,8 +110,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "read index one too low",
     file: "src/log/cluster_log.ts",
-    find: "return this.#check().last;",
-    replace: "return this.#check().last - 1;",
+    find: "() => this.#check().last)",
+    replace: "() => this.#check().last - 1)",
     seeds: 40,
   },
   // ----------------------------------------------------------------- sessions
@@ -318,12 +310,28 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "snapshots of a state with a skipped entry kept",
     file: "src/nodehost/snapshot_maker.ts",
-    find: "if (!isUsable(info.index, [skip])) await place.remove(info);",
+    find: "if (!isUsable(info.index, skips)) await place.remove(info);",
     replace: "",
     seeds: 60,
     changes: "poisons,compaction",
   },
+  {
+    name: "state kept that contains an entry that is skipped later",
+    file: "src/rsm/state_machine.ts",
+    find: "throw new ErrSkippedApplied(skip);",
+    replace: "return;",
+    seeds: 60,
+    changes: "poisons,mixedCode",
+  },
   // -------------------------------------------------------------------- the log
+  {
+    name: "log compacted while a backup copies it",
+    file: "src/log/block_log.ts",
+    find: "this.needs.add(need);\n      const first",
+    replace: "const first",
+    seeds: 100,
+    changes: "restores,compaction",
+  },
   {
     name: "epoch of a reader not checked",
     file: "src/log/cluster_log.ts",
@@ -378,7 +386,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "submission acknowledged before it is stored",
     file: "src/offline/submission_queue.ts",
-    find: "return this.outbox.add(bytes).then(",
+    find: "return (merging?.stored ?? this.outbox.add(bytes)).then(",
     replace: `this.outbox.add(bytes).catch(() => {});
     return Promise.resolve(submission.id).then(`,
     seeds: 100,
@@ -386,8 +394,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "submission that could not be stored stays in the view",
     file: "src/offline/submission_queue.ts",
-    find: "one.id = this.#storing.push(one);\n    this.generation++;",
-    replace: "one.id = this.#storing.push(one);",
+    find: "this.#leaveStoring(failed);\n    this.generation++;",
+    replace: "this.#leaveStoring(failed);",
     seeds: 400,
     changes: "fullStores",
   },
@@ -450,16 +458,27 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "refusal not stored",
     file: "src/offline/submission_queue.ts",
-    find: 'this.#noteSettled(submission, "refused");\n',
-    replace: "",
-    seeds: 60,
-    changes: "refusals=3",
+    find: "this.#keep(submission);\n    this.#noteSettled(submission);\n",
+    replace:
+      'this.#keep(submission);\n    if (state !== "refused") this.#noteSettled(submission);\n',
+    seeds: 200,
+    changes: "poisons,mixedCode,compaction",
+  },
+  {
+    name: "refusal of the view told before it is durable",
+    file: "src/offline/submission_queue.ts",
+    find: "await this.outbox.flush();\n        for (const one of durable)",
+    replace: "for (const one of durable)",
+    seeds: 400,
+    changes: "poisons,mixedCode,compaction",
   },
   {
     name: "refused submission stays in the view",
     file: "src/offline/submission_queue.ts",
-    find: 'this.#unqueue(submission);\n    submission.settle("refused",',
-    replace: 'submission.settle("refused",',
+    find:
+      "this.#unqueue(submission);\n    submission.settle(state, reason, refused)",
+    replace:
+      'if (state !== "refused") this.#unqueue(submission);\n    submission.settle(state, reason, refused)',
     seeds: 40,
     changes: "refusals=3",
   },
@@ -542,5 +561,13 @@ export const MUTANTS: readonly Mutant[] = [
     find: "for (const { reject } of waiting) reject(unsent);",
     replace: "this.#waiting = waiting;",
     seeds: 200,
+  },
+  {
+    name: "refusal forgotten by a tab that hears of it before its command",
+    file: "src/offline/submission_queue.ts",
+    find: "return void this.#settledEarly.set(number, settled);",
+    replace: "return;",
+    seeds: 300,
+    changes: "tabs,refusals=5",
   },
 ];

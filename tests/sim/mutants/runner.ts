@@ -19,6 +19,7 @@ const PARTS = [
   "tests/sim",
   "tests/std",
   "tests/support",
+  "tests/tabs",
 ] as const;
 
 /** Totals of a run over mutants. */

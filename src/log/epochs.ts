@@ -6,9 +6,9 @@
  * @module
  */
 
-import type { LogBatch } from "../../log/log.ts";
-import type { Epoch } from "../../log/history.ts";
-import { epochOf, recordAt } from "../../log/records.ts";
+import type { LogBatch } from "./log.ts";
+import type { Epoch } from "./history.ts";
+import { epochOf, recordAt } from "./records.ts";
 
 const EPOCH_BYTES = 9;
 

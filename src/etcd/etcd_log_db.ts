@@ -1,0 +1,338 @@
+/**
+ * Logs of clusters on etcd.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { type Env, systemEnv } from "../env.ts";
+import { ETCD_APPEND_MS_MAX, ETCD_CALL_MS_MAX } from "../limits.ts";
+import { checkUnused, OpenLogs } from "../log/cluster_log.ts";
+import { ErrClusterClosed } from "../log/errors.ts";
+import type { Log, LogDB } from "../log/log.ts";
+import {
+  type Check,
+  checkOptions,
+  isEnv,
+  isID,
+  isNumber,
+  isObject,
+  isSnapshotStore,
+  isText,
+  optional,
+  type OptionChecks,
+} from "../options.ts";
+import type { SnapshotStore } from "../snapshot/store.ts";
+import { EtcdClient, type EtcdIdentity, type EtcdUser } from "./client.ts";
+import { EtcdClusterLog } from "./cluster_log.ts";
+import { type EtcdTLS, parseEndpoint } from "./connection.ts";
+import { type KeyKind, Keys } from "./keys.ts";
+import { Compaction } from "./compaction.ts";
+import { LiveReplicas } from "./live_replicas.ts";
+import { encodeTxn, Method } from "./messages.ts";
+import { PointedSnapshots } from "./pointed_snapshots.ts";
+import { PutLimiter } from "./put_limiter.ts";
+import { SharedCheckpoints } from "./shared_checkpoints.ts";
+import type { EtcdSnapshotPointer } from "./values.ts";
+
+/** Options of {@linkcode EtcdLogDB}. */
+export interface EtcdLogOptions {
+  /** URLs of the etcd nodes, such as `http://10.0.0.1:2379`; `https` for TLS. One is in use, the others take over when it fails. */
+  readonly endpoints: readonly string[];
+  /** Prefix of all keys; logs below different prefixes are independent. @default {"sampan"} */
+  readonly prefix?: string | undefined;
+  /** User and password, if etcd has users. */
+  readonly user?: EtcdUser | undefined;
+  /** Certificates for TLS. @default {those of the system, and none of this client} */
+  readonly tls?: EtcdTLS | undefined;
+  /**
+   * Identity of the etcd at an earlier start, as `identity` returned it. An etcd with
+   * another cluster id or history, or whose revisions have gone back, is refused with
+   * `ErrOtherEtcd`. Without it the first etcd that answers is accepted.
+   */
+  readonly known?: EtcdIdentity | undefined;
+  /**
+   * Longest wait of an append for etcd, in milliseconds; after that it fails with
+   * `ErrUnknownOutcome` if it may have been sent. `Infinity` waits until there is a
+   * quorum.
+   *
+   * @default {10_000}
+   */
+  readonly appendMs?: number | undefined;
+  /**
+   * Snapshot store that all processes share; its creator closes it. Pointers in etcd
+   * say which snapshots it has, and a log is never compacted past the newest one that
+   * was read back. Without it each host compacts the log by its own snapshots, and a
+   * replica that is further behind has to get one from another process.
+   */
+  readonly snapshots?: SnapshotStore | undefined;
+  /** Provides random numbers and timers. @default {systemEnv} */
+  readonly env?: Env | undefined;
+}
+
+const isEndpoints: Check = (name, value) => {
+  if (!Array.isArray(value) || value.length === 0) {
+    throw new TypeError(`${name} is empty; give the URL of an etcd node`);
+  }
+  for (const url of value) parseEndpoint(String(url));
+};
+
+const isPrefix: Check = (name, value) => {
+  isText(name, value);
+  if (!/^[\w./-]+$/.test(value as string)) {
+    throw new RangeError(
+      `${name} is "${value}"; use letters, digits, and any of . / _ -`,
+    );
+  }
+};
+
+const isUser: Check = (name, value) => {
+  isObject(name, value);
+  checkOptions<EtcdUser>(name, value as EtcdUser, {
+    name: isText,
+    password: isText,
+  });
+};
+
+const isIdentity: Check = (name, value) => {
+  isObject(name, value);
+  checkOptions<EtcdIdentity>(name, value as EtcdIdentity, {
+    clusterID: isID(0n),
+    historyID: isID(0n),
+    revision: isNumber(0, Number.MAX_SAFE_INTEGER),
+  });
+};
+
+/**
+ * Logs of clusters on etcd 3.4 or later, for any number of processes. Each may append
+ * to each log; etcd orders the appends.
+ *
+ * ```ts ignore
+ * import { EtcdLogDB } from "@sampan/sampan/etcd";
+ * import { KVStateMachine, NodeHost } from "@sampan/sampan";
+ *
+ * await using logDB = new EtcdLogDB({
+ *   endpoints: ["http://10.0.0.1:2379", "http://10.0.0.2:2379"],
+ * });
+ * await using host = new NodeHost({ logDB });
+ * await host.startCluster(() => new KVStateMachine(), {
+ *   clusterID: 1n,
+ *   nodeID: 1n,
+ * });
+ * ```
+ */
+export class EtcdLogDB implements LogDB {
+  /** Snapshot store that all processes share, with its pointers in etcd, if there is one. */
+  readonly snapshots: SnapshotStore | undefined;
+  readonly #pointed: PointedSnapshots | undefined;
+  readonly #env: Env;
+  readonly #client: EtcdClient;
+  readonly #keys: Keys;
+  readonly #appendMs: number;
+  readonly #writer: bigint;
+  readonly #limiter = new PutLimiter();
+  readonly #compaction: Compaction;
+  readonly #live: LiveReplicas;
+  readonly #checkpoints: SharedCheckpoints;
+  readonly #clusters = new Map<bigint, Promise<EtcdClusterLog>>();
+  readonly #open = new OpenLogs();
+  #closing: Promise<void> | undefined;
+
+  /** Creates logs that connect when the first one is opened. */
+  constructor(options: EtcdLogOptions) {
+    const checks: OptionChecks<EtcdLogOptions> = {
+      endpoints: isEndpoints,
+      prefix: optional(isPrefix),
+      user: optional(isUser),
+      tls: optional(isObject),
+      known: optional(isIdentity),
+      appendMs: optional(isNumber(1, Infinity)),
+      snapshots: optional(isSnapshotStore),
+      env: optional(isEnv),
+    };
+    checkOptions("Options of the logs on etcd", options, checks);
+    const { prefix = "sampan", env = systemEnv, tls = {} } = options;
+    const { endpoints, user, known, snapshots, appendMs } = options;
+    this.#env = env;
+    this.#appendMs = appendMs ?? ETCD_APPEND_MS_MAX;
+    this.#writer = env.random64();
+    this.#keys = new Keys(prefix);
+    this.#client = new EtcdClient({
+      endpoints: endpoints.map(parseEndpoint),
+      keys: this.#keys,
+      user,
+      tls,
+      known,
+      env,
+    });
+    this.snapshots = this.#pointed = snapshots &&
+      new PointedSnapshots(snapshots, this.#client, this.#keys);
+    this.#live = new LiveReplicas(
+      this.#client,
+      this.#keys,
+      env,
+      this.#writer,
+    );
+    this.#checkpoints = new SharedCheckpoints(
+      this.#client,
+      this.#keys,
+      env,
+      this.#writer,
+    );
+    this.#compaction = new Compaction(this.#client, this.#keys, env);
+  }
+
+  /** Identity of the etcd, to be passed as `known` at the next start; undefined before the first connection. */
+  get identity(): EtcdIdentity | undefined {
+    return this.#client.identity;
+  }
+
+  /** URL of the etcd node in use; undefined while there is no connection. */
+  get endpoint(): string | undefined {
+    return this.#client.endpoint;
+  }
+
+  #check(): void {
+    if (this.#closing !== undefined) {
+      throw new ErrClusterClosed("EtcdLogDB is closed; create another one");
+    }
+  }
+
+  /**
+   * Opens the log of a cluster for one of its replicas.
+   *
+   * @throws ErrClusterAlreadyExist if that replica has it open in this process already
+   * @throws ErrEtcdUnavailable if etcd does not answer with a quorum
+   * @throws ErrEtcdAccess if etcd refuses this client
+   * @throws ErrOtherEtcd if it is not the known etcd
+   * @throws ErrClusterClosed after `close()`
+   */
+  async open(clusterID: bigint, nodeID: bigint): Promise<Log> {
+    this.#check();
+    for (;;) {
+      const opening = this.#cluster(clusterID);
+      const cluster = await opening;
+      this.#check();
+      // It may have been released during the opening.
+      if (this.#clusters.get(clusterID) !== opening) continue;
+      if (cluster.hasFailed && cluster.nodes.size === 0) {
+        this.#clusters.delete(clusterID);
+        continue;
+      }
+      return this.#open.add(cluster, clusterID, nodeID);
+    }
+  }
+
+  #cluster(clusterID: bigint): Promise<EtcdClusterLog> {
+    let opening = this.#clusters.get(clusterID);
+    if (opening === undefined) {
+      opening = EtcdClusterLog.open({
+        clusterID,
+        client: this.#client,
+        keys: this.#keys,
+        env: this.#env,
+        writer: this.#writer,
+        limiter: this.#limiter,
+        announcements: this.#live.board(clusterID),
+        board: this.#checkpoints.board(clusterID),
+        appendMs: this.#appendMs,
+        mayCompact: async (upTo) =>
+          await this.#pointed?.mayCompact(clusterID, upTo) ?? upTo,
+        compacted: () => this.#compaction.request(),
+        released: () => {
+          this.#clusters.delete(clusterID);
+          this.#checkpoints.remove(clusterID);
+        },
+      });
+      this.#clusters.set(clusterID, opening);
+      // A failed opening may be repeated.
+      opening.catch(() => this.#clusters.delete(clusterID));
+    }
+    return opening;
+  }
+
+  /** Ids of the clusters that have data, in ascending order. */
+  async clusters(): Promise<readonly bigint[]> {
+    this.#check();
+    const found = new Set<bigint>();
+    for (const kind of ["log", "meta"] as const) {
+      const { kvs } = await this.#client.list(this.#keys.range(kind), {
+        keysOnly: true,
+      });
+      for (const { key } of kvs) found.add(this.#keys.clusterOf(key));
+    }
+    return [...found].sort((a, b) => a < b ? -1 : 1);
+  }
+
+  /** Pointers to the newest snapshots of a cluster in the shared store, newest first; none without a shared store. */
+  async snapshotPointers(
+    clusterID: bigint,
+  ): Promise<readonly EtcdSnapshotPointer[]> {
+    this.#check();
+    return (await this.#pointed?.pointers(clusterID))?.pointers ?? [];
+  }
+
+  /**
+   * Compacts the history in etcd that no cluster needs; resolves to the revision up to
+   * which it is compacted. Done without a call some time after a log was compacted.
+   */
+  async compactHistory(): Promise<number> {
+    this.#check();
+    return await this.#compaction.run();
+  }
+
+  /**
+   * Removes all data of a cluster's log in one step. Replicas of other processes that
+   * have it open fail.
+   *
+   * @throws ErrClusterAlreadyExist if a replica has it open in this process
+   */
+  async removeData(clusterID: bigint): Promise<void> {
+    this.#check();
+    const cluster = await this.#clusters.get(clusterID)?.catch(() => undefined);
+    checkUnused(clusterID, cluster?.nodes);
+    this.#clusters.delete(clusterID);
+    await cluster?.settled();
+    cluster?.stop();
+    const checkpoints = this.#keys.checkpointsOf(clusterID);
+    const kinds: readonly KeyKind[] = ["log", "meta", "snapshot"];
+    await this.#client.request(
+      Method.Txn,
+      encodeTxn(
+        [],
+        [
+          ...kinds.map((kind) => ({ remove: this.#keys.of(kind, clusterID) })),
+          { remove: checkpoints.key, end: checkpoints.end },
+        ],
+      ),
+    );
+  }
+
+  /** Closes every open log after the appends under way, for which it waits some seconds at most; idempotent. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#end();
+  }
+
+  async #end(): Promise<void> {
+    // Without a quorum the appends under way would keep this waiting.
+    const cancel = this.#env.setTimer(
+      () => this.#client.close(),
+      ETCD_CALL_MS_MAX,
+    );
+    this.#compaction.close();
+    this.#checkpoints.close();
+    await this.#open.close();
+    await this.#live.close();
+    cancel();
+    this.#client.close();
+    for (const opening of this.#clusters.values()) {
+      (await opening.catch(() => undefined))?.close();
+    }
+  }
+
+  /** Closes every open log. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

@@ -1,0 +1,335 @@
+/**
+ * Announcements of the live replicas of all processes on one etcd: which changes of
+ * behaviour the code of each knows.
+ *
+ * Each open log has a key under the lease of its process, which etcd removes some
+ * seconds after the process has ended or was cut off. So a change is activated only
+ * when every live replica knows it.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { Backoff, notify } from "../async.ts";
+import type { Env } from "../env.ts";
+import {
+  ETCD_CALL_MS_MAX,
+  ETCD_LEASE_PING_MS,
+  ETCD_LEASE_SECONDS,
+  ETCD_RETRY_FIRST_MS,
+  ETCD_RETRY_LAST_MS,
+} from "../limits.ts";
+import type { AnnouncementBoard } from "../log/announcements.ts";
+import type { Announcements } from "../log/log.ts";
+import type { EtcdClient } from "./client.ts";
+import type { Keys } from "./keys.ts";
+import {
+  decodeLease,
+  encodeKeepAlive,
+  encodeLeaseGrant,
+  encodeTxn,
+  type KeyValue,
+  Method,
+  type WatchEvent,
+} from "./messages.ts";
+import { decodeChanges, encodeChanges } from "./values.ts";
+
+/** Live replica of any process. */
+interface Live {
+  /** Revision at which it was announced first. */
+  readonly created: number;
+  /** Changes that it knows, undefined while it starts. */
+  readonly changes: readonly string[] | undefined;
+}
+
+/** Replica of this process. */
+interface Own {
+  readonly key: Uint8Array;
+  /** Text of `key`. */
+  readonly name: string;
+  readonly clusterID: bigint;
+  changes: readonly string[] | undefined;
+  /** True once the replica has announced itself. */
+  isAnnounced: boolean;
+  /** True once its log is closed. */
+  isClosed: boolean;
+}
+
+/** Live replicas of all clusters below a prefix. */
+export class LiveReplicas {
+  readonly #client: EtcdClient;
+  readonly #keys: Keys;
+  readonly #env: Env;
+  readonly #writer: bigint;
+  readonly #own = new Map<object, Own>();
+  readonly #live = new Map<bigint, Map<string, Live>>();
+  readonly #listeners = new Map<bigint, Set<() => void>>();
+  #count = 0;
+  #lease: Promise<bigint> | undefined;
+  #cancelPing: (() => void) | undefined;
+  #unwatch: (() => void) | undefined;
+  /** True once the replicas of other processes are known. */
+  #isLoaded = false;
+  #isLoading = false;
+  #isClosed = false;
+
+  /** Creates the replicas of a process with the random number `writer`. */
+  constructor(client: EtcdClient, keys: Keys, env: Env, writer: bigint) {
+    this.#client = client;
+    this.#keys = keys;
+    this.#env = env;
+    this.#writer = writer;
+  }
+
+  /** Announcements on the log of a cluster. */
+  board(clusterID: bigint): AnnouncementBoard {
+    return {
+      of: (log) => this.#of(clusterID, log),
+      remove: (log) => this.#remove(log),
+    };
+  }
+
+  #of(clusterID: bigint, log: object): Announcements {
+    let own = this.#own.get(log);
+    if (own === undefined) {
+      const key = this.#keys.ofReplica(
+        clusterID,
+        this.#writer,
+        ++this.#count,
+      );
+      const name = textOf(key);
+      own = {
+        key,
+        name,
+        clusterID,
+        changes: undefined,
+        isAnnounced: false,
+        isClosed: false,
+      };
+      this.#own.set(log, own);
+    }
+    const one = own;
+    const live = (): Map<string, Live> | undefined => this.#live.get(clusterID);
+    return {
+      get isFirst(): boolean {
+        const all = live();
+        const mine = all?.get(one.name);
+        return mine !== undefined &&
+          [...all!.values()].every(({ created }) => created >= mine.created);
+      },
+      announce: (changes) => {
+        one.changes = changes;
+        one.isAnnounced = true;
+        this.#load();
+        // Never rejects: repeated until it succeeds.
+        void this.#publish(one);
+      },
+      isKnown: (change) =>
+        this.#isLoaded && live()?.has(one.name) === true &&
+        [...live()!.values()].every(({ changes }) => changes?.includes(change)),
+      watch: (listener) => {
+        const own = (): void => listener();
+        let listeners = this.#listeners.get(clusterID);
+        if (listeners === undefined) {
+          this.#listeners.set(clusterID, listeners = new Set());
+        }
+        listeners.add(own);
+        return () => {
+          listeners.delete(own);
+          if (listeners.size === 0) this.#listeners.delete(clusterID);
+        };
+      },
+    };
+  }
+
+  #remove(log: object): void {
+    const own = this.#own.get(log);
+    if (own === undefined) return;
+    this.#own.delete(log);
+    own.isClosed = true;
+    if (!own.isAnnounced) return;
+    this.#client.request(Method.Txn, encodeTxn([], [{ remove: own.key }]))
+      .catch(() => {
+        // The lease ends some seconds later.
+      });
+  }
+
+  /** Puts the announcement of a replica under the lease; repeated until it succeeds or is not wanted any more. */
+  async #publish(own: Own): Promise<void> {
+    const { changes, key, clusterID } = own;
+    const backoff = this.#newBackoff();
+    const isWanted = (): boolean =>
+      !this.#isClosed && !own.isClosed && own.changes === changes;
+    while (isWanted()) {
+      try {
+        const lease = await (this.#lease ??= this.#grant());
+        if (!isWanted()) return;
+        const value = encodeChanges(clusterID, changes);
+        await this.#client.request(
+          Method.Txn,
+          encodeTxn([], [{ put: key, value, lease }]),
+        );
+        return;
+      } catch {
+        await this.#pause(backoff.next());
+      }
+    }
+  }
+
+  #newBackoff(): Backoff {
+    return new Backoff(this.#env, ETCD_RETRY_FIRST_MS, ETCD_RETRY_LAST_MS);
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.#env.setTimer(resolve, ms));
+  }
+
+  // -------------------------------------------------------------------- lease
+
+  async #grant(): Promise<bigint> {
+    try {
+      const { id } = decodeLease(
+        await this.#client.request(
+          Method.LeaseGrant,
+          encodeLeaseGrant(ETCD_LEASE_SECONDS),
+        ),
+      );
+      this.#pingLater(id);
+      return id;
+    } catch (error) {
+      this.#lease = undefined;
+      throw error;
+    }
+  }
+
+  #pingLater(id: bigint): void {
+    if (this.#isClosed) return;
+    this.#cancelPing = this.#env.setTimer(() => {
+      // Never rejects: a failure is tried again.
+      void this.#ping(id);
+    }, ETCD_LEASE_PING_MS);
+  }
+
+  /** Keeps the lease; once it has ended, everything is announced again under another one. */
+  async #ping(id: bigint): Promise<void> {
+    try {
+      const { seconds } = decodeLease(
+        await this.#client.call(Method.LeaseKeepAlive, encodeKeepAlive(id), {
+          ms: ETCD_CALL_MS_MAX,
+        }),
+      );
+      if (seconds === 0) {
+        this.#lease = undefined;
+        for (const own of this.#own.values()) {
+          if (!own.isAnnounced) continue;
+          // Never rejects: repeated until it succeeds.
+          void this.#publish(own);
+        }
+        return;
+      }
+    } catch {
+      // Tried again until etcd says that the lease has ended.
+    }
+    this.#pingLater(id);
+  }
+
+  // ----------------------------------------------------------- other processes
+
+  /** Reads what all processes have announced, and follows it. */
+  #load(): void {
+    if (this.#isLoading || this.#isLoaded || this.#isClosed) return;
+    this.#isLoading = true;
+    // Never rejects: repeated until it succeeds.
+    void this.#loaded();
+  }
+
+  async #loaded(): Promise<void> {
+    const backoff = this.#newBackoff();
+    const range = this.#keys.range("live");
+    while (!this.#isClosed) {
+      try {
+        const { kvs, revision } = await this.#client.list(range);
+        this.#live.clear();
+        for (const kv of kvs) this.#set(kv);
+        this.#unwatch?.();
+        this.#unwatch = this.#client.watches.add(range, revision + 1, {
+          changed: (events) => this.#changed(events),
+          compacted: () => this.#reload(),
+          failed: () => {},
+        });
+        this.#isLoaded = true;
+        break;
+      } catch {
+        await this.#pause(backoff.next());
+      }
+    }
+    this.#isLoading = false;
+    for (const clusterID of [...this.#listeners.keys()]) {
+      this.#notify(clusterID);
+    }
+  }
+
+  #reload(): void {
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    this.#isLoaded = false;
+    this.#load();
+  }
+
+  #set({ key, value, createRevision }: KeyValue): bigint {
+    const clusterID = this.#keys.clusterOfReplica(key);
+    let live = this.#live.get(clusterID);
+    if (live === undefined) this.#live.set(clusterID, live = new Map());
+    let changes: readonly string[] | undefined;
+    try {
+      changes = decodeChanges(value, clusterID);
+    } catch {
+      // Written by newer code: until it is understood, no change counts as known.
+      changes = undefined;
+    }
+    live.set(textOf(key), { created: createRevision, changes });
+    return clusterID;
+  }
+
+  #changed(events: readonly WatchEvent[]): void {
+    const changed = new Set<bigint>();
+    for (const { isDelete, kv } of events) {
+      if (!isDelete) {
+        changed.add(this.#set(kv));
+        continue;
+      }
+      const clusterID = this.#keys.clusterOfReplica(kv.key);
+      const live = this.#live.get(clusterID);
+      live?.delete(textOf(kv.key));
+      if (live?.size === 0) this.#live.delete(clusterID);
+      changed.add(clusterID);
+    }
+    for (const clusterID of changed) this.#notify(clusterID);
+  }
+
+  #notify(clusterID: bigint): void {
+    for (const listener of [...this.#listeners.get(clusterID) ?? []]) {
+      notify(listener);
+    }
+  }
+
+  /** Ends the lease, as far as etcd can be reached. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#cancelPing?.();
+    this.#unwatch?.();
+    const lease = await this.#lease?.catch(() => undefined);
+    if (lease === undefined) return;
+    await this.#client.call(Method.LeaseRevoke, encodeKeepAlive(lease), {
+      ms: ETCD_LEASE_PING_MS / 5,
+    }).catch(() => {
+      // It ends by itself.
+    });
+  }
+}
+
+function textOf(key: Uint8Array): string {
+  return new TextDecoder().decode(key);
+}

@@ -1,0 +1,309 @@
+/**
+ * Puts of one log by this process: group commit of appends, one put under way at a
+ * time, each at the end of the log that this process has read.
+ *
+ * A put is repeated until it has an answer. It is made only if the key still has the
+ * revision that it was encoded for, so it cannot be committed twice; and if another
+ * put was first, it never will be, and its appends go into another one.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { withResolvers } from "../async.ts";
+import { messageOf } from "../describe.ts";
+import type { Env } from "../env.ts";
+import { ETCD_PUT_BYTES, TIMER_MS_MAX } from "../limits.ts";
+import { ErrUnknownOutcome } from "../log/errors.ts";
+import type { LogBatch, Records } from "../log/log.ts";
+import { epochRecord, packRecords } from "../log/records.ts";
+import type { EtcdClient } from "./client.ts";
+import { CallError } from "./connection.ts";
+import { ErrEtcdUnavailable } from "./errors.ts";
+import {
+  type Compare,
+  decodeTxn,
+  encodeTxn,
+  type KeyValue,
+  Method,
+} from "./messages.ts";
+import type { PutLimiter } from "./put_limiter.ts";
+import { encodePut, type LogPut, type Position } from "./values.ts";
+
+/** Append that waits for its put. */
+interface Append {
+  readonly records: Records;
+  /** Time at which it fails unless it is committed. */
+  readonly end: number;
+  readonly resolve: (first: number) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Put under way. */
+interface Put {
+  /** Number among the puts of this process, by which it is recognized. */
+  readonly sequence: number;
+  readonly value: Uint8Array;
+  readonly appends: readonly Append[];
+  /** Batches of the put: those of the appends, and before them that of an epoch, if there is one. */
+  readonly batches: readonly Records[];
+}
+
+/** Log that the puts go to, as it was read here. */
+export interface PutTarget {
+  /** Position after the last put that was read. */
+  readonly end: Position;
+  /** Error after which nothing is put. */
+  readonly failure: Error | undefined;
+  /** Number of times that puts were compacted before they were read. */
+  readonly gaps: number;
+  /** Comparisons that hold while the log ends at a position. */
+  comparisons(at: Position): readonly Compare[];
+  /** Adds a put of this process that was committed at a position, unless it was read already. */
+  committed(
+    at: Position,
+    revision: number,
+    batches: readonly Records[],
+  ): readonly LogBatch[] | undefined;
+  /** Waits until all puts up to a version of the key were read; `meta` are the present metadata. */
+  caughtUp(
+    at: Position,
+    kv: KeyValue | undefined,
+    meta: KeyValue | undefined,
+  ): Promise<void>;
+  /** Notes that puts succeed, or the error with which they fail. */
+  trouble(error: unknown): void;
+  /** Ends the log because of an error that no retry helps against. */
+  fail(error: Error): void;
+}
+
+/** Dependencies of a {@linkcode PutWriter}. */
+export interface PutWriterParts {
+  readonly clusterID: bigint;
+  readonly key: Uint8Array;
+  readonly metaKey: Uint8Array;
+  readonly client: EtcdClient;
+  readonly env: Env;
+  /** Random number of this process. */
+  readonly writer: bigint;
+  /** Bounds the puts of all clusters under way. */
+  readonly limiter: PutLimiter;
+  /** Longest wait of an append, in milliseconds. */
+  readonly appendMs: number;
+}
+
+/** Size of a batch with the overhead of its records, in bytes. */
+export function costOf({ bytes, ends }: Records): number {
+  return bytes.length + 8 * ends.length;
+}
+
+/** Puts appends into one log. */
+export class PutWriter {
+  readonly #parts: PutWriterParts;
+  readonly #log: PutTarget;
+  /** Appends that wait for a put. */
+  #queue: Append[] = [];
+  #put: Put | undefined;
+  #isWriting = false;
+  #sequence = 0;
+  /** True once this process has written an epoch record. */
+  #hasEpoch = false;
+  /** Settles once nothing is being written. */
+  #settled: Promise<void> = Promise.resolve();
+
+  /** Creates the writer of a log. */
+  constructor(parts: PutWriterParts, log: PutTarget) {
+    this.#parts = parts;
+    this.#log = log;
+  }
+
+  /** Resolves once nothing is being written. */
+  get settled(): Promise<void> {
+    return this.#settled;
+  }
+
+  /** Appends records; resolves to the index of the first. */
+  append(records: Records): Promise<number> {
+    const { promise, resolve, reject } = withResolvers<number>();
+    const end = this.#parts.env.now() + this.#parts.appendMs;
+    this.#queue.push({ records, end, resolve, reject });
+    if (!this.#isWriting) {
+      this.#isWriting = true;
+      // Never rejects: failures go to the appends.
+      this.#settled = this.#write();
+    }
+    return promise;
+  }
+
+  /** Fails the appends that wait for a put. */
+  fail(error: Error): void {
+    for (const { reject } of this.#queue) reject(error);
+    this.#queue = [];
+  }
+
+  /** Puts what is queued, one put after the other, until the queue is empty. */
+  async #write(): Promise<void> {
+    const { env, limiter } = this.#parts;
+    try {
+      // Appends of one turn of the event loop share a put.
+      await env.turn();
+      while (this.#queue.length > 0) {
+        const appends = this.#take();
+        if (appends.length === 0) continue;
+        const size = appends.reduce(
+          (sum, { records }) => sum + records.bytes.length,
+          0,
+        );
+        const release = await limiter.enter(size);
+        try {
+          await this.#commit(appends);
+        } catch (error) {
+          for (const { reject } of appends) reject(error);
+          throw error;
+        } finally {
+          release();
+        }
+      }
+    } catch (error) {
+      this.#log.fail(error as Error);
+    } finally {
+      this.#isWriting = false;
+    }
+  }
+
+  /** Takes the appends of the next put; those that have waited too long fail. */
+  #take(): Append[] {
+    const { env, appendMs, clusterID } = this.#parts;
+    const now = env.now();
+    const appends: Append[] = [];
+    for (let size = 0; this.#queue.length > 0;) {
+      if (this.#queue[0]!.end <= now) {
+        this.#queue.shift()!.reject(
+          new ErrEtcdUnavailable(
+            `Log of cluster ${clusterID} could not be appended to within ${appendMs} ms; nothing was appended`,
+          ),
+        );
+        continue;
+      }
+      size += costOf(this.#queue[0]!.records);
+      if (appends.length > 0 && size > ETCD_PUT_BYTES) break;
+      appends.push(this.#queue.shift()!);
+    }
+    return appends;
+  }
+
+  /** Makes appends one put, and repeats it at the new end if another process was first. */
+  async #commit(appends: readonly Append[]): Promise<void> {
+    while (this.#log.failure === undefined) {
+      const at = this.#log.end;
+      const put = this.#encode(appends, at);
+      this.#put = put;
+      if (await this.#try(put, at)) return;
+    }
+    for (const { reject } of appends) reject(this.#log.failure);
+  }
+
+  #encode(appends: readonly Append[], at: Position): Put {
+    const { clusterID, writer, env } = this.#parts;
+    const batches = appends.map(({ records }) => records);
+    if (!this.#hasEpoch) {
+      batches.unshift(packRecords(epochRecord(env.random64())));
+    }
+    const sequence = ++this.#sequence;
+    const { index: follows, epoch } = at;
+    const header = { writer, sequence, follows, epoch };
+    const value = encodePut(clusterID, header, batches);
+    return { sequence, value, appends, batches };
+  }
+
+  /**
+   * Makes a put if the log still ends at `at`. Returns false if another put was
+   * first, so that this one will never be in the log; otherwise its appends are settled.
+   */
+  async #try(put: Put, at: Position): Promise<boolean> {
+    const gaps = this.#log.gaps;
+    /** Attempts that may have had an effect. */
+    let attempts = 0;
+    try {
+      const left = put.appends[0]!.end - this.#parts.env.now();
+      const response = await this.#parts.client.call(
+        Method.Txn,
+        this.#encodeTxn(put, at),
+        {
+          ms: Math.min(Math.max(1, left), TIMER_MS_MAX),
+          onAttempt: () => attempts++,
+          onRefused: () => attempts--,
+        },
+      );
+      const { succeeded, header, ranges } = decodeTxn(response);
+      this.#log.trouble(undefined);
+      if (succeeded) {
+        this.#committed(put, at, header.revision);
+        return true;
+      }
+      // Another put was first: of another process, or of an earlier attempt.
+      const [[kv] = [], [meta] = []] = ranges;
+      await this.#log.caughtUp(at, kv, meta);
+      // All puts up to that one were read: this one is not among them, and is void.
+      if (this.#log.gaps === gaps) return this.#put !== put;
+      throw new Error(`Puts after version ${at.version} were compacted`);
+    } catch (error) {
+      if (this.#put === put) this.#failed(put, error, attempts > 0);
+      return true;
+    } finally {
+      if (this.#put === put) this.#put = undefined;
+    }
+  }
+
+  /** Request of a put if the log ends at a position; otherwise it returns the newest put. */
+  #encodeTxn({ value }: Put, at: Position): Uint8Array {
+    const { key, metaKey } = this.#parts;
+    return encodeTxn(this.#log.comparisons(at), [{ put: key, value }], [
+      { range: { key, keysOnly: true } },
+      { range: { key: metaKey } },
+    ]);
+  }
+
+  /** Handles the response to a put, which may be before or after its change on the watch. */
+  #committed(put: Put, at: Position, revision: number): void {
+    if (this.#put !== put) return;
+    const batches = this.#log.committed(at, revision, put.batches);
+    if (batches !== undefined) this.#resolve(put, batches);
+  }
+
+  /** Settles the put under way if a put that was read is that one. */
+  read(found: LogPut): void {
+    const put = this.#put;
+    if (
+      put === undefined || found.writer !== this.#parts.writer ||
+      found.sequence !== put.sequence
+    ) return;
+    this.#resolve(put, found.batches);
+  }
+
+  #resolve(put: Put, batches: readonly LogBatch[]): void {
+    this.#put = undefined;
+    this.#hasEpoch = true;
+    const own = batches.length - put.appends.length;
+    for (const [i, { resolve }] of put.appends.entries()) {
+      resolve(batches[i + own]!.first);
+    }
+  }
+
+  /** Reports a put that has failed, or may be in the log later. */
+  #failed(put: Put, error: unknown, isUnknown: boolean): void {
+    const { clusterID } = this.#parts;
+    let reason = error instanceof CallError ? error.toError() : error;
+    this.#log.trouble(reason);
+    if (isUnknown) {
+      reason = new ErrUnknownOutcome(
+        `Put ${put.sequence} to the log of cluster ${clusterID} may or may not be committed: ${
+          messageOf(reason)
+        }`,
+        { cause: reason },
+      );
+    }
+    for (const { reject } of put.appends) reject(reason);
+  }
+}

@@ -1,0 +1,288 @@
+/**
+ * Format of the values in etcd: the puts of a log, and its metadata.
+ *
+ * Each value begins with a checksum, the format version and the id of the cluster,
+ * so that a damaged or misplaced value is never read as records. `format.md` has the
+ * layout.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { ByteReader, ByteWriter, crc32, encodeText } from "../bytes.ts";
+import { batchesLength, putBatches } from "../log/block.ts";
+import type { Epoch } from "../log/history.ts";
+import type { Checkpoint, LogBatch, Records } from "../log/log.ts";
+
+const VERSION = 1;
+/** Size of checksum, version and cluster id, in bytes. */
+const HEAD = 4 + 1 + 8;
+const SHA256_BYTES = 32;
+
+/** Position of a put in its log, as the put itself says it. */
+export interface PutHeader {
+  /** Random number of the process that wrote it. */
+  readonly writer: bigint;
+  /** Number of the put among those of its writer. */
+  readonly sequence: number;
+  /** Index of the record before its first. */
+  readonly follows: number;
+  /** Last epoch at or before `follows`, if there is one. */
+  readonly epoch: Epoch | undefined;
+}
+
+/** Put of a log, decoded. */
+export interface LogPut extends PutHeader {
+  /** Batches of records with consecutive indexes; their bytes are views of the value. */
+  readonly batches: readonly LogBatch[];
+  /** Index of its last record. */
+  readonly last: number;
+}
+
+/** Position between two puts of a log. */
+export interface Position {
+  /** Version of the log's key, which is the number of puts before the position. */
+  readonly version: number;
+  /** Revision before which all those puts, and after which all others, were committed. */
+  readonly revision: number;
+  /** Index of the last record before the position. */
+  readonly index: number;
+  /** Last epoch at or before `index`, if there is one. */
+  readonly epoch: Epoch | undefined;
+}
+
+/** Pointer to a snapshot in the store that the processes share. */
+export interface EtcdSnapshotPointer {
+  /** Index of the last entry in the snapshot. */
+  readonly index: number;
+  /** Size of its container, in bytes. */
+  readonly size: number;
+  /** SHA-256 of its container. */
+  readonly sha256: Uint8Array;
+  /** Id of the snapshot in its store. */
+  readonly id: string;
+}
+
+/** Writes checksum, version and cluster id into the first bytes, which are reserved for them. */
+function seal(
+  bytes: Uint8Array<ArrayBuffer>,
+  clusterID: bigint,
+): Uint8Array<ArrayBuffer> {
+  const view = new DataView(bytes.buffer);
+  view.setUint8(4, VERSION);
+  view.setBigUint64(5, clusterID, true);
+  view.setUint32(0, crc32(bytes, 0, 4), true);
+  return bytes;
+}
+
+/** Reader of the bytes after checksum, version and cluster id, which it verifies. */
+function unseal(bytes: Uint8Array, clusterID: bigint): ByteReader {
+  const reader = new ByteReader(bytes);
+  if (reader.u32() !== crc32(bytes, 0, 4)) {
+    throw new RangeError(`Checksum of ${bytes.length} bytes is wrong`);
+  }
+  const version = reader.u8();
+  if (version !== VERSION) {
+    throw new RangeError(
+      `Format version is ${version}, and this code knows ${VERSION}; update it`,
+    );
+  }
+  const found = reader.u64();
+  if (found !== clusterID) {
+    throw new RangeError(`Value belongs to cluster ${found}`);
+  }
+  return reader;
+}
+
+function writeEpoch(writer: ByteWriter, epoch: Epoch | undefined): ByteWriter {
+  return epoch === undefined
+    ? writer.u8(0)
+    : writer.u8(1).varint(epoch.index).u64(epoch.id);
+}
+
+function readEpoch(reader: ByteReader): Epoch | undefined {
+  const flag = reader.u8();
+  if (flag > 1) throw new RangeError(`Flag of the epoch is ${flag}`);
+  return flag === 0 ? undefined : { index: reader.varint(), id: reader.u64() };
+}
+
+/** Encodes batches as one put. */
+export function encodePut(
+  clusterID: bigint,
+  { writer, sequence, follows, epoch }: PutHeader,
+  batches: readonly Records[],
+): Uint8Array {
+  const head = writeEpoch(
+    new ByteWriter().u64(writer).varint(sequence).varint(follows),
+    epoch,
+  ).varint(batches.length).view();
+  const value = new Uint8Array(HEAD + head.length + batchesLength(batches));
+  value.set(head, HEAD);
+  putBatches(value, HEAD + head.length, batches);
+  return seal(value, clusterID);
+}
+
+/**
+ * Decodes a put.
+ *
+ * @throws RangeError if it is damaged, of another version, or of another cluster
+ */
+export function decodePut(value: Uint8Array, clusterID: bigint): LogPut {
+  const reader = unseal(value, clusterID);
+  const writer = reader.u64();
+  const sequence = reader.varint();
+  const follows = reader.varint();
+  const epoch = readEpoch(reader);
+  const batches: LogBatch[] = [];
+  let last = follows;
+  for (let left = reader.varint(); left > 0; left--) {
+    const ends: number[] = [];
+    let end = 0;
+    for (let records = reader.varint(); records > 0; records--) {
+      ends.push(end += reader.varint());
+    }
+    if (ends.length === 0) throw new RangeError(`Batch after ${last} is empty`);
+    const records = { bytes: reader.raw(end), ends };
+    batches.push({ follows: last, first: last + 1, records });
+    last += ends.length;
+  }
+  if (reader.remaining > 0) {
+    throw new RangeError(
+      `Put has ${reader.remaining} bytes beyond its records`,
+    );
+  }
+  return { writer, sequence, follows, epoch, batches, last };
+}
+
+/** Encodes the metadata of a log: the position at which it starts. */
+export function encodeMeta(clusterID: bigint, base: Position): Uint8Array {
+  const { version, revision, index, epoch } = base;
+  const writer = new ByteWriter().raw(new Uint8Array(HEAD))
+    .varint(index).varint(version).varint(revision);
+  return seal(writeEpoch(writer, epoch).finish(), clusterID);
+}
+
+/**
+ * Decodes the metadata of a log.
+ *
+ * @throws RangeError if they are damaged, of another version, or of another cluster
+ */
+export function decodeMeta(value: Uint8Array, clusterID: bigint): Position {
+  const reader = unseal(value, clusterID);
+  const index = reader.varint();
+  const version = reader.varint();
+  const revision = reader.varint();
+  return { index, version, revision, epoch: readEpoch(reader) };
+}
+
+/** Encodes the pointers of a cluster, newest first. */
+export function encodePointers(
+  clusterID: bigint,
+  pointers: readonly EtcdSnapshotPointer[],
+): Uint8Array {
+  const writer = new ByteWriter().raw(new Uint8Array(HEAD))
+    .varint(pointers.length);
+  for (const { index, size, sha256, id } of pointers) {
+    writer.varint(index).varint(size).raw(sha256)
+      .bytes(encodeText(id, "Id of the snapshot"));
+  }
+  return seal(writer.finish(), clusterID);
+}
+
+/**
+ * Decodes the pointers of a cluster.
+ *
+ * @throws RangeError if they are damaged, of another version, or of another cluster
+ */
+export function decodePointers(
+  value: Uint8Array,
+  clusterID: bigint,
+): EtcdSnapshotPointer[] {
+  const reader = unseal(value, clusterID);
+  const pointers: EtcdSnapshotPointer[] = [];
+  for (let left = reader.varint(); left > 0; left--) {
+    pointers.push({
+      index: reader.varint(),
+      size: reader.varint(),
+      sha256: reader.raw(SHA256_BYTES),
+      id: new TextDecoder().decode(reader.bytes()),
+    });
+  }
+  return pointers;
+}
+
+/** Encodes the changes that a replica knows, undefined while it starts. */
+export function encodeChanges(
+  clusterID: bigint,
+  changes: readonly string[] | undefined,
+): Uint8Array {
+  const writer = new ByteWriter().raw(new Uint8Array(HEAD))
+    .u8(changes === undefined ? 0 : 1);
+  for (const change of changes ?? []) {
+    writer.bytes(encodeText(change, "Name of a change"));
+  }
+  return seal(writer.finish(), clusterID);
+}
+
+/**
+ * Decodes the changes that a replica knows.
+ *
+ * @throws RangeError if they are damaged, of another version, or of another cluster
+ */
+export function decodeChanges(
+  value: Uint8Array,
+  clusterID: bigint,
+): readonly string[] | undefined {
+  const reader = unseal(value, clusterID);
+  if (reader.u8() === 0) return undefined;
+  const changes: string[] = [];
+  while (reader.remaining > 0) {
+    changes.push(new TextDecoder().decode(reader.bytes()));
+  }
+  return changes;
+}
+
+/** Encodes a checkpoint of a replica of the process `writer`. */
+export function encodeCheckpoint(
+  clusterID: bigint,
+  writer: bigint,
+  { nodeID, index, state, stateVersion, sessions }: Checkpoint,
+): Uint8Array {
+  const bytes = new ByteWriter().raw(new Uint8Array(HEAD))
+    .u64(writer).u64(nodeID).varint(index).u64(sessions)
+    .u8(state === undefined ? 0 : 1).u64(state ?? 0n)
+    .u8(stateVersion === undefined ? 0 : 1).varint(stateVersion ?? 0)
+    .finish();
+  return seal(bytes, clusterID);
+}
+
+/**
+ * Decodes a checkpoint.
+ *
+ * @throws RangeError if it is damaged, of another version, or of another cluster
+ */
+export function decodeCheckpoint(
+  value: Uint8Array,
+  clusterID: bigint,
+): { readonly writer: bigint; readonly checkpoint: Checkpoint } {
+  const reader = unseal(value, clusterID);
+  const writer = reader.u64();
+  const nodeID = reader.u64();
+  const index = reader.varint();
+  const sessions = reader.u64();
+  const hasState = reader.u8() === 1;
+  const state = reader.u64();
+  const hasVersion = reader.u8() === 1;
+  const stateVersion = reader.varint();
+  return {
+    writer,
+    checkpoint: {
+      nodeID,
+      index,
+      sessions,
+      state: hasState ? state : undefined,
+      stateVersion: hasVersion ? stateVersion : undefined,
+    },
+  };
+}

@@ -1,0 +1,88 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { NodeHost } from "../../mod.ts";
+import { RemoteLogDB } from "../../src/sync/client/mod.ts";
+import { board } from "../../web/app/board.ts";
+import { clusterOf, WELCOME } from "../../web/app/names.ts";
+import { withoutEtcd } from "../etcd/nodes.ts";
+
+const reason = withoutEtcd();
+const ROOT = new URL("../../", import.meta.url);
+const name =
+  "H10 the cluster to play with starts three etcd nodes and three servers on one log, and stops them all";
+
+/** True if nothing listens at a URL any more. */
+async function isGone(url: string): Promise<boolean> {
+  try {
+    await (await fetch(url)).body?.cancel();
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+Deno.test({
+  name: reason === undefined ? name : `${name}: skipped, ${reason}`,
+  ignore: reason !== undefined,
+  fn: async (): Promise<void> => {
+    const folder = await Deno.makeTempDir({ prefix: "cluster-" });
+    const child = new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--lock=web/etcd.lock",
+        "--quiet",
+        "--allow-all",
+        "web/cluster.ts",
+        "--port=0",
+        `--data=${folder}/data`,
+      ],
+      cwd: ROOT,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+    let said = "";
+    const reader = child.stdout.pipeThrough(new TextDecoderStream())
+      .getReader();
+    const read = async (words: string): Promise<void> => {
+      while (!said.includes(words)) {
+        const { done, value } = await reader.read();
+        assert(!done, `It ended: ${said}`);
+        said += value;
+      }
+    };
+    try {
+      await read("Ctrl-C");
+      const urls = [...said.matchAll(/http:\/\/\S+/g)].map(([url]) => url);
+      assertEquals(urls.length, 6, said);
+      const servers = urls.slice(0, 3);
+      for (const url of servers) {
+        const health = await fetch(new URL("health", url));
+        assertMatch(await health.text(), /"status":"ok"/);
+      }
+      // A device of each server sees the same history.
+      const points: string[] = [];
+      for (const [i, url] of servers.entries()) {
+        await using logDB = new RemoteLogDB(
+          `${url.replace("http", "ws")}sync`,
+        );
+        await using host = new NodeHost({ logDB });
+        const replica = await host.startConcurrentCluster(board.create, {
+          clusterID: clusterOf(WELCOME),
+          nodeID: BigInt(100 + i),
+        });
+        const session = await replica.openSession();
+        await replica.closeSession(session);
+        const { index, hash } = await replica.getHash();
+        points.push(`${index} ${hash}`);
+      }
+      assertEquals(new Set(points).size, 3, "each has two records more");
+      child.kill("SIGTERM");
+      await read("Stopped.");
+      assertEquals((await child.status).code, 0);
+      for (const url of urls) assert(await isGone(url), `${url} still runs`);
+    } finally {
+      await reader.cancel().catch(() => {});
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});

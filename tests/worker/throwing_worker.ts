@@ -1,0 +1,1 @@
+throw new Error("Module 7 throws when it is loaded");

@@ -1,0 +1,359 @@
+/**
+ * The board on the page: its lists side by side, with keyboard and pointer.
+ *
+ * This module runs in a browser.
+ *
+ * @module
+ */
+
+import { newID } from "../../src/typed/mod.ts";
+import type { Actions, Voice } from "./actions.ts";
+import { type Card, type List, TITLE_LENGTH_MAX } from "./board.ts";
+import { CardView } from "./card_view.ts";
+import type { BoardApp } from "./device.ts";
+import { h } from "./dom.ts";
+import type { DialogParts } from "./dialogs.ts";
+import type { Drop } from "./drag.ts";
+import { firstUse, type Later, loadLater } from "./lazy.ts";
+import { ListView } from "./list_view.ts";
+import { quote } from "./words.ts";
+
+/** Milliseconds after which a page that draws no frames is drawn all the same. */
+const DRAW_MS_MAX = 100;
+
+/** Rest after a drawing, as a multiple of the time that its frame took: on a slow device, changes of others are drawn together. */
+const REST = 8;
+
+/** Longest rest after a drawing, in milliseconds. */
+const REST_MS_MAX = 400;
+
+/** Time of a frame that needs no rest, in milliseconds. */
+const FRAME_MS = 8;
+
+/** Parts of the page that the board uses. */
+export interface BoardParts {
+  /** Typed access to the board. */
+  readonly app: BoardApp;
+  /** Edits of this person. */
+  readonly actions: Actions;
+  /** Part that speaks to the person. */
+  readonly voice: Voice;
+  /** Parts of the dialogs. */
+  readonly dialogs: DialogParts;
+}
+
+/** Board on the page. */
+export class BoardView {
+  /** Part of the page with the lists. */
+  readonly element = h("main", { id: "board", ariaLabel: "Board" });
+  readonly #parts: BoardParts;
+  readonly #watch: ReturnType<BoardApp["watch"]["lists"]>;
+  readonly #lists = new Map<string, ListView>();
+  readonly #cards = new Map<string, CardView>();
+  #ordered: readonly ListView[] = [];
+  readonly #newList: HTMLFormElement;
+  #isScheduled = false;
+  #restUntil = 0;
+  #resting: ReturnType<typeof setTimeout> | undefined;
+  #tags: ReadonlyMap<string, string> = new Map();
+  /** Card that gets the focus when it is drawn next. */
+  #focusNext: string | undefined;
+
+  /** Shows a board, and keeps it up to date. */
+  constructor(parts: BoardParts) {
+    this.#parts = parts;
+    const { app, actions } = parts;
+    const field = h("input", {
+      type: "text",
+      dir: "auto",
+      autocomplete: "off",
+      placeholder: "Add a list",
+      ariaLabel: "New list",
+      maxLength: TITLE_LENGTH_MAX,
+    });
+    this.#newList = h(
+      "form",
+      {
+        className: "new-list",
+        onsubmit: (event: Event): void => {
+          event.preventDefault();
+          const title = field.value.trim();
+          if (title === "") return;
+          field.value = "";
+          const id = newID();
+          actions.run(actions.do.addList({ id, title, before: null }), id);
+        },
+      },
+      field,
+      h("button", { type: "submit", className: "quiet" }, "Add"),
+    );
+    this.element.append(this.#newList);
+    this.#watch = app.watch.lists();
+    this.#watch.subscribe(this.#schedule);
+    app.marks.subscribe(this.#schedule);
+    actions.onStoring(this.#scheduleNow);
+    this.element.onkeydown = (event): void => this.#key(event);
+    // A finger may rest on a card already when what moves it has been loaded.
+    let held: PointerEvent | undefined;
+    this.element.onpointerdown = (event): void => {
+      held = event;
+    };
+    this.element.onpointerup = this.element.onpointercancel = (): void => {
+      held = undefined;
+    };
+    void firstUse().then(({ dragCards }) => {
+      dragCards(this.element, (to) => this.#drop(to), held);
+      this.element.onpointerdown = null;
+    });
+    this.#draw();
+  }
+
+  /** Lists in order. */
+  get lists(): readonly List[] {
+    return this.#watch.getSnapshot() ?? [];
+  }
+
+  /** Cards of a list in order. */
+  cards(list: string): readonly Card[] {
+    return this.#lists.get(list)?.rows ?? [];
+  }
+
+  /** Text of a card that is on the page. */
+  textOf(card: string): string | undefined {
+    return this.#cards.get(card)?.card.text;
+  }
+
+  /** Shows the words for each card at which other people are. */
+  showTags(tags: ReadonlyMap<string, string>): void {
+    this.#tags = tags;
+    for (const [id, view] of this.#cards) view.tag = tags.get(id);
+  }
+
+  /** Has the board drawn, once for all changes until then. */
+  readonly #schedule = (): void => {
+    const rest = this.#restUntil - performance.now();
+    if (rest <= 0 || this.#parts.actions.isAwaited) {
+      return this.#scheduleNow();
+    }
+    if (this.#resting !== undefined) return;
+    this.#resting = setTimeout(this.#scheduleNow, rest);
+  };
+
+  /** Has the board drawn in the next frame. */
+  readonly #scheduleNow = (): void => {
+    clearTimeout(this.#resting);
+    this.#resting = undefined;
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    const draw = (): void => {
+      if (!this.#isScheduled) return;
+      clearTimeout(timer);
+      this.#isScheduled = false;
+      const begun = performance.now();
+      this.#draw();
+      // Layout and paint of the frame come before it.
+      setTimeout(() => {
+        const now = performance.now();
+        const took = now - begun;
+        if (took < FRAME_MS) return;
+        this.#restUntil = now + Math.min(took * REST, REST_MS_MAX);
+      });
+    };
+    // A hidden page draws no frames.
+    const timer = setTimeout(draw, DRAW_MS_MAX);
+    requestAnimationFrame(draw);
+  };
+
+  #draw(): void {
+    const marks = this.#parts.app.marks.getSnapshot();
+    const lists = this.lists;
+    const before = this.#ordered;
+    this.#ordered = lists.map((list) => this.#listView(list));
+    let isChanged = before.length !== this.#ordered.length;
+    for (const [i, list] of lists.entries()) {
+      const view = this.#ordered[i]!;
+      isChanged = view.show(list, marks) || isChanged;
+      if (before[i] === view && view.element.isConnected) continue;
+      const next = this.element.children[i];
+      if (next !== view.element) {
+        this.element.insertBefore(view.element, next ?? null);
+      }
+    }
+    if (isChanged) this.#removeOthers(lists);
+    const focus = this.#focusNext;
+    this.#focusNext = undefined;
+    if (focus !== undefined) this.#cards.get(focus)?.focus();
+  }
+
+  #listView(list: List): ListView {
+    const known = this.#lists.get(list.id);
+    if (known !== undefined) return known;
+    const { app, actions, dialogs } = this.#parts;
+    const view = new ListView(list, {
+      app,
+      actions,
+      changed: this.#schedule,
+      drawNow: this.#scheduleNow,
+      viewOf: (card) => this.#cardView(card),
+      open: (list) => this.#open(({ openList }) => openList(list, dialogs)),
+    });
+    this.#lists.set(list.id, view);
+    return view;
+  }
+
+  #cardView(card: Card): CardView {
+    const known = this.#cards.get(card.id);
+    if (known !== undefined) return known;
+    const { actions, voice, dialogs } = this.#parts;
+    const view = new CardView(card, {
+      actions,
+      voice,
+      open: (card) => this.#open(({ openCard }) => openCard(card, dialogs)),
+    });
+    view.tag = this.#tags.get(card.id);
+    this.#cards.set(card.id, view);
+    return view;
+  }
+
+  /** Removes the views of lists and cards that are not shown any more. */
+  #removeOthers(lists: readonly List[]): void {
+    const ids = new Set(lists.map(({ id }) => id));
+    for (const [id, view] of this.#lists) {
+      if (ids.has(id)) continue;
+      view.remove();
+      this.#lists.delete(id);
+    }
+    for (const [id, view] of this.#cards) {
+      if (this.#ordered.some(({ ids }) => ids.has(id))) continue;
+      view.remove();
+      this.#cards.delete(id);
+    }
+  }
+
+  /** Opens a dialog. */
+  #open(open: (later: Later) => void): void {
+    const { voice } = this.#parts;
+    loadLater().then(open).catch((error) => voice.complain(error));
+  }
+
+  #drop({ id, list, before }: Drop): void {
+    const card = this.#cards.get(id)?.card;
+    if (card === undefined) return;
+    const rows = this.cards(list);
+    const at = rows.findIndex((row) => row.id === id);
+    if (at >= 0 && (rows[at + 1]?.id ?? null) === before) return;
+    this.#move(card, list, before);
+  }
+
+  #move({ id, text }: Card, list: string, before: string | null): void {
+    const { actions, voice } = this.#parts;
+    actions.run(actions.do.move({ id, list, before }), id);
+    const title = this.#lists.get(list)?.list.title ?? "";
+    const rows = this.cards(list).filter((card) => card.id !== id);
+    const at = rows.findIndex((card) => card.id === before);
+    const place = (at < 0 ? rows.length : at) + 1;
+    voice.say(
+      `${quote(text)} moved to ${quote(title)}, place ${place} of ${
+        rows.length + 1
+      }`,
+    );
+  }
+
+  #key(event: KeyboardEvent): void {
+    const { target, key, altKey, ctrlKey, metaKey } = event;
+    const element = target as HTMLElement;
+    const id = element.closest<HTMLElement>(".card")?.dataset["card"];
+    const view = id === undefined ? undefined : this.#cards.get(id);
+    if (
+      view === undefined || ctrlKey || metaKey ||
+      element.matches("textarea, input[type=text]")
+    ) return;
+    const done = altKey ? this.#moveBy(view.card, key) : this.#go(view, key);
+    if (done) event.preventDefault();
+  }
+
+  /** Sign of an arrow key along the lists: they run from right to left where the page does. */
+  #sideways(key: string): number {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0;
+    const isRightToLeft = getComputedStyle(this.element).direction === "rtl";
+    return isRightToLeft ? -step : step;
+  }
+
+  #moveBy(card: Card, key: string): boolean {
+    const { id, list } = card;
+    const rows = this.cards(list);
+    const at = rows.findIndex((row) => row.id === id);
+    const sideways = this.#sideways(key);
+    if (sideways !== 0) {
+      const lists = this.#ordered;
+      const other = lists[
+        lists.findIndex((view) => view.list.id === list) + sideways
+      ];
+      if (other === undefined) return true;
+      this.#focusNext = id;
+      this.#move(card, other.list.id, other.rows[at]?.id ?? null);
+      return true;
+    }
+    if (key !== "ArrowUp" && key !== "ArrowDown") return false;
+    const isUp = key === "ArrowUp";
+    if (isUp ? at === 0 : at === rows.length - 1) return true;
+    const before = rows[isUp ? at - 1 : at + 2]?.id ?? null;
+    this.#move(card, list, before);
+    this.#focusNext = id;
+    return true;
+  }
+
+  #go(view: CardView, key: string): boolean {
+    const { card } = view;
+    const { actions, dialogs } = this.#parts;
+    const list = this.#lists.get(card.list);
+    const at = list?.rows.findIndex(({ id }) => id === card.id) ?? 0;
+    const sideways = this.#sideways(key);
+    if (sideways !== 0) {
+      let next = this.#ordered.indexOf(list!);
+      do next += sideways; while (this.#ordered[next]?.rows.length === 0);
+      const rows = this.#ordered[next]?.rows ?? [];
+      this.#focus(rows[Math.min(at, rows.length - 1)]);
+      return true;
+    }
+    switch (key) {
+      case "ArrowUp":
+        this.#focus(list?.rows[at - 1]);
+        return true;
+      case "ArrowDown":
+        this.#focus(list?.rows[at + 1]);
+        return true;
+      case "t":
+      case "T": {
+        const { id, done } = card;
+        actions.run(actions.do.tick({ id, done: !done }), id);
+        return true;
+      }
+      case "Delete":
+      case "Backspace":
+        this.#focus(list?.rows[at + 1] ?? list?.rows[at - 1]);
+        actions.run(actions.do.archive({ id: card.id }), card.id);
+        this.#parts.voice.say(`${quote(card.text)} is archived`);
+        return true;
+      case "m":
+      case "M":
+        this.#open(({ openCard }) => openCard(card, dialogs));
+        return true;
+      case "n":
+      case "N":
+        list?.focusField();
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  #focus(card: Card | undefined): void {
+    if (card === undefined) return;
+    const view = this.#cards.get(card.id);
+    if (view !== undefined) return view.focus();
+    this.#lists.get(card.list)?.reveal(card.id);
+    this.#focusNext = card.id;
+    this.#scheduleNow();
+  }
+}

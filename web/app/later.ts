@@ -1,0 +1,11 @@
+/**
+ * Parts of the page that a person needs once they use it, in one file.
+ *
+ * This module runs in a browser.
+ *
+ * @module
+ */
+
+export { openCard, openDialog, openList } from "./dialogs.ts";
+export { dragCards } from "./drag.ts";
+export { RefusedEdits } from "./refused_edits.ts";

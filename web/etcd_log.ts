@@ -1,0 +1,71 @@
+/**
+ * Log of the demo server on etcd, which several servers share.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import type { EtcdIdentity, EtcdLogDB } from "../src/etcd/mod.ts";
+
+/** Log on etcd, with what the server's folder knows about it. */
+export interface EtcdLog {
+  /** Logs of the boards. */
+  readonly logDB: EtcdLogDB;
+  /** Notes the identity of the etcd in the folder, and closes the logs. */
+  close(): Promise<void>;
+}
+
+/** Opens the logs on the etcd at a URL; the folder says which etcd it was the last time. */
+export async function openEtcdLog(
+  url: string,
+  folder: string,
+): Promise<EtcdLog> {
+  // Not in the graph of modules: a server without etcd does not load its client.
+  const path = new URL("../src/etcd/mod.ts", import.meta.url).href;
+  const { EtcdLogDB, parseEtcdURL } = await import(
+    path
+  ) as typeof import("../src/etcd/mod.ts");
+  const file = `${folder}/etcd.json`;
+  const logDB = new EtcdLogDB({
+    ...parseEtcdURL(url),
+    known: await readIdentity(file),
+  });
+  return {
+    logDB,
+    async close(): Promise<void> {
+      const { identity } = logDB;
+      if (identity !== undefined) {
+        const { clusterID, historyID, revision } = identity;
+        const text = { clusterID: `${clusterID}`, historyID: `${historyID}` };
+        const temporary = `${file}.new`;
+        await Deno.writeTextFile(
+          temporary,
+          JSON.stringify({ ...text, revision }),
+        );
+        await Deno.rename(temporary, file);
+      }
+      await logDB.close();
+    },
+  };
+}
+
+async function readIdentity(file: string): Promise<EtcdIdentity | undefined> {
+  let text: string;
+  try {
+    text = await Deno.readTextFile(file);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+  const { clusterID, historyID, revision } = JSON.parse(text) as {
+    clusterID: string;
+    historyID: string;
+    revision: number;
+  };
+  return {
+    clusterID: BigInt(clusterID),
+    historyID: BigInt(historyID),
+    revision,
+  };
+}

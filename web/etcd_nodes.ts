@@ -1,0 +1,58 @@
+/**
+ * Command lines of etcd nodes on loopback, for the cluster to play with and for tests.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+/** Ports of a node. */
+export interface NodePorts {
+  /** Port for clients. */
+  readonly client: number;
+  /** Port for the other nodes. */
+  readonly peer: number;
+}
+
+/** Finds free ports of loopback for some nodes. */
+export function freePorts(count: number): NodePorts[] {
+  const listeners = Array.from(
+    { length: 2 * count },
+    () => Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+  );
+  const ports = listeners.map(({ addr }) => (addr as Deno.NetAddr).port);
+  for (const listener of listeners) listener.close();
+  return ports.slice(0, count).map((client, i) => ({
+    client,
+    peer: ports[count + i]!,
+  }));
+}
+
+/** Arguments of node `i` of an etcd cluster that keeps its data below a folder; `base` is the URL of a client's port without the port. */
+export function nodeArguments(
+  ports: readonly NodePorts[],
+  i: number,
+  folder: string,
+  base = "http://127.0.0.1",
+): string[] {
+  const peer = (port: number): string => `http://127.0.0.1:${port}`;
+  const { client, peer: own } = ports[i]!;
+  const cluster = ports.map((one, at) => `n${at}=${peer(one.peer)}`);
+  return [
+    `--name=n${i}`,
+    `--data-dir=${folder}/n${i}`,
+    `--listen-client-urls=${base}:${client}`,
+    `--advertise-client-urls=${base}:${client}`,
+    `--listen-peer-urls=${peer(own)}`,
+    `--initial-advertise-peer-urls=${peer(own)}`,
+    `--initial-cluster=${cluster.join(",")}`,
+    `--initial-cluster-token=${folder}`,
+    "--pre-vote=true",
+    // The logs compact the history themselves.
+    "--auto-compaction-retention=0",
+    "--quota-backend-bytes=8000000000",
+    "--snapshot-count=20000",
+    "--log-level=error",
+    "--logger=zap",
+  ];
+}
