@@ -1,3 +1,5 @@
+import { assertEquals } from "@std/assert";
+import { systemEnv } from "../../src/env.ts";
 import { MemoryBlockStore } from "../../src/store/mod.ts";
 import { blockStoreConformance } from "../../src/testing/block_store_conformance.ts";
 
@@ -6,3 +8,10 @@ for (
     create: () => new MemoryBlockStore(),
   })
 ) Deno.test(`MemoryBlockStore: ${name}`, run);
+
+Deno.test("U2 the identity of a MemoryBlockStore has 16 digits, also where the number drawn is small", () => {
+  const store = new MemoryBlockStore({
+    env: { ...systemEnv, random64: () => 9n },
+  });
+  assertEquals(store.identity(), "0000000000000009");
+});
