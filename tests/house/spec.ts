@@ -19,7 +19,7 @@ interface NamedTest {
 }
 
 const NAME =
-  /(?:\b(?:test|add|worlds|caught|stepsOf)\(\s*|name:\s*|\.step\(\s*)(["`])((?:\\.|(?!\1)[^\\])*)\1/g;
+  /(?:\b(?:test|testInMemory|add|worlds|caught|stepsOf)\(\s*|name:\s*|\.step\(\s*)(["`])((?:\\.|(?!\1)[^\\])*)\1/g;
 const RULES = /^(?:[TRCDEFHMYU]\d+[ ,/]+)+/;
 // Cases and rules share letters, so the name of a case begins with the word;
 // the rules it is about follow in brackets, anywhere in the name.

@@ -5,14 +5,15 @@ import { bytes } from "../support/bytes.ts";
 import { checked, ManualEnv, rejection } from "../support/environment.ts";
 import { Disk } from "../machines/journal.ts";
 import { KINDS, listOf, proposeAll, start } from "../support/clusters.ts";
+import { newLogDB, test, testInMemory } from "../support/log_tests.ts";
 
-Deno.test(
+test(
   "H13 the first writer of a log appends an epoch record before its records",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const { host, replica } = await start({ logDB });
     await proposeAll(replica, "a");
-    const log = logDB.open(1n, 7n);
+    const log = await logDB.open(1n, 7n);
     const reader = await log.read(0);
     const batch = await reader.next();
     assertEquals(batch.first, 1);
@@ -26,7 +27,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H13 a snapshot of another history is ErrDiverged, whether the log is shorter or longer, and nothing is rewound",
   checked(async () => {
     await using snapshots = new MemorySnapshotStore();
@@ -52,7 +53,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H13 host rows on disk identify their history: the machine is not started on another log of any length",
   checked(async () => {
     const disk = new Disk();
@@ -71,11 +72,11 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H13 every kind of machine recognizes its history after a restart",
   checked(async () => {
     for (const kind of KINDS) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const disk = new Disk();
       for (let life = 0; life < 4; life++) {
         const { host, replica } = await start({ logDB, kind, disk });

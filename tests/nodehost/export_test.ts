@@ -13,7 +13,6 @@ import {
   ErrSnapshotCorrupted,
   ErrSnapshotMismatch,
   ErrSnapshotNotFound,
-  MemoryLogDB,
   MemorySnapshotStore,
   NodeHost,
 } from "../../mod.ts";
@@ -35,8 +34,9 @@ import {
   start,
   startOn,
 } from "../support/clusters.ts";
+import { newLogDB, test, testInMemory } from "../support/log_tests.ts";
 
-Deno.test(
+test(
   "H9 a host continues from an imported snapshot, for every pair of kinds",
   checked(async () => {
     for (const from of KINDS) {
@@ -53,7 +53,7 @@ Deno.test(
           ? ["disk"] as const
           : ["regular", "concurrent", "hosted"] as const;
         for (const kind of kinds) {
-          await using logDB = new MemoryLogDB();
+          await using logDB = newLogDB();
           await using host = new NodeHost({ logDB });
           await host.importSnapshot(1n, streamOf(snapshot, 7));
           const replica = await startOn(host, { kind });
@@ -83,7 +83,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 a cluster without entries can be exported and imported",
   checked(async () => {
     for (const kind of KINDS) {
@@ -98,7 +98,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 an export is the state at one index, and a slow reader of it delays no update",
   checked(async () => {
     for (const kind of KINDS) {
@@ -127,7 +127,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H9 concurrent exports of one index do not remove each other's snapshot",
   checked(async () => {
     const env = new ManualEnv();
@@ -145,11 +145,11 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 a cancelled export ends and releases its resources",
   checked(async () => {
     for (const kind of KINDS) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const { host, replica, machines, events } = await start({
         logDB,
         kind,
@@ -174,11 +174,11 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H7 U27 the log is not compacted past an export in progress",
   checked(async () => {
     for (const kind of ["regular", "concurrent"] as const) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const { host, replica } = await start({
         logDB,
         kind,
@@ -190,7 +190,7 @@ Deno.test(
       await reader.read();
       await settle();
       await snapshotAfterEach(replica, "b", "c", "d");
-      const log = logDB.open(1n, 9n);
+      const log = await logDB.open(1n, 9n);
       (await log.read(index)).close();
       await reader.cancel();
       await settle();
@@ -206,7 +206,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R5 a machine that fails during an export fails the export with its error",
   checked(async () => {
     for (const kind of KINDS) {
@@ -235,7 +235,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 an import over a log, a snapshot or a replica rejects with ErrClusterAlreadyExist and changes nothing",
   checked(async () => {
     const one = await start();
@@ -247,7 +247,7 @@ Deno.test(
     );
     await one.host.stop();
 
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const two = await start({ logDB });
     await proposeAll(two.replica, "mine");
     await two.host.stop();
@@ -276,15 +276,15 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 another cluster's snapshot, or one without state, is ErrSnapshotMismatch",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const one = await start({ logDB, kind: "hosted" });
     await proposeAll(one.replica, "a");
     const snapshot = await toBytes(one.replica.exportSnapshot());
     const info = await one.replica.requestSnapshot();
-    const metadata = await toBytes(logDB.snapshots.open(info));
+    const metadata = await toBytes(await logDB.snapshots.open(info));
     await one.host.stop();
     await using host = new NodeHost();
     await assertRejects(
@@ -303,7 +303,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H9 H8 a damaged import stores nothing and can be repeated",
   checked(async () => {
     const one = await start({ faults: { filling: 200_000 } });
@@ -354,14 +354,14 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 of two concurrent imports, on one host or two, one is refused",
   checked(async () => {
     const one = await start();
     await proposeAll(one.replica, "a");
     const snapshot = await toBytes(one.replica.exportSnapshot());
     await one.host.stop();
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     await using here = new NodeHost({ logDB });
     await using there = new NodeHost({ logDB });
     const results = await Promise.allSettled([
@@ -378,7 +378,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 an on-disk machine with state is refused after an import",
   checked(async () => {
     const disk = new Disk();
@@ -400,7 +400,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 an export from a store that lost the snapshot fails, and the replica continues",
   checked(async () => {
     await using snapshots = new FaultySnapshotStore();
@@ -420,7 +420,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 an import is shared with a replica on another host with its own store; a second import is refused",
   checked(async () => {
     const source = await start();
@@ -430,7 +430,7 @@ Deno.test(
     const newer = await toBytes(source.replica.exportSnapshot());
     await source.host.stop();
     for (const isOpen of [true, false]) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       await using here = new NodeHost({
         logDB,
         snapshots: new MemorySnapshotStore(),
@@ -454,7 +454,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H9 a machine without host rows and with other state at the imported index recovers the imported state",
   checked(async () => {
     const one = await start({ kind: "disk" });
@@ -466,10 +466,10 @@ Deno.test(
     await proposeAll(two.replica, "x", "y", "z");
     await two.host.stop();
     assertEquals(disk.newest.index, 4);
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     for (const list of [[..."abc"], [..."abc"], [..."abcd"]]) {
       await using host = new NodeHost({ logDB });
-      if (logDB.snapshots.list(1n).length === 0) {
+      if ((await logDB.snapshots.list(1n)).length === 0) {
         await host.importSnapshot(1n, streamOf(snapshot));
       }
       const replica = await startOn(host, { kind: "disk", disk });

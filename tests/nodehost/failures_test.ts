@@ -8,13 +8,13 @@ import {
   ErrClusterAlreadyExist,
   ErrClusterNotFound,
   ErrUpdateFailed,
-  MemoryLogDB,
   type NodeHost,
 } from "../../mod.ts";
 import { bytes } from "../support/bytes.ts";
 import { checked, rejection } from "../support/environment.ts";
 import { hostOf, KINDS, proposeAll, startOn } from "../support/clusters.ts";
 import type { MachineFaults } from "../machines/journal.ts";
+import { newLogDB, test } from "../support/log_tests.ts";
 
 /** Faults of a machine whose `update()` throws at one command, as long as `isBroken`. */
 function breakable(at: string): { faults: MachineFaults; isBroken: boolean } {
@@ -36,10 +36,10 @@ function failureOf(host: NodeHost, clusterID = 1n): ErrUpdateFailed {
   return status.error;
 }
 
-Deno.test(
+test(
   "case A10: the host reports which cluster has failed, at which entry and why, and the others continue [R5, H17]",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const { faults } = breakable("poison");
     const host = hostOf({ logDB });
     const replica = await startOn(host, { faults });
@@ -70,11 +70,11 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "case A10: a cluster whose start fails is listed with the entry, and starts once its machine is fixed [R5, H17]",
   checked(async () => {
     for (const kind of KINDS) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const broken = breakable("poison");
       const first = hostOf({ logDB });
       const replica = await startOn(first, { kind });
@@ -108,7 +108,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "case A10: stopping a cluster whose start has failed removes it from the list of failures [H17]",
   checked(async () => {
     const host = hostOf({});

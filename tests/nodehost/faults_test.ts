@@ -37,8 +37,9 @@ import {
   stopAll,
   typesOf,
 } from "../support/clusters.ts";
+import { newLogDB, test, testInMemory } from "../support/log_tests.ts";
 
-Deno.test(
+testInMemory(
   "R5 an error of update() ends this replica only: pending calls reject with it, later ones with ErrClusterClosed caused by it",
   checked(async () => {
     for (const kind of KINDS) {
@@ -102,11 +103,11 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R5 a machine that fails during catch-up fails the start with its error as the cause",
   checked(async () => {
     for (const kind of KINDS) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const one = await start({ logDB });
       await proposeAll(one.replica, "a");
       const cause = new Error("update() failed (test)");
@@ -130,7 +131,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "R5 an error of the log's class thrown by a machine counts as the machine's",
   checked(async () => {
     const env = new ManualEnv();
@@ -149,7 +150,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R4 an error of lookup() rejects the query, and the machine continues",
   checked(async () => {
     for (const kind of KINDS) {
@@ -168,7 +169,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R5 an error of getHash() rejects the call",
   checked(async () => {
     const cause = new Error("getHash() failed (test)");
@@ -186,7 +187,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "E1 E2 a machine without getHash() or naLookup() gives ErrNotImplemented",
   checked(async () => {
     const { host, replica } = await start();
@@ -206,10 +207,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "E1 E2 getHash() and naLookup() return the same on all replicas, if the machine implements them",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const three = await startThree(logDB);
     await proposeAll(three[0]!.replica, "a", "b");
     const hashes = [];
@@ -240,7 +241,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "T3 C1 an invalid result or batch of results fails the replica with an error that describes it",
   checked(async () => {
     const wrong: Record<string, (value: Result) => unknown> = {
@@ -310,10 +311,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R5 an error of the factory fails the start, and the cluster can be started again",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const { host } = await start({ logDB, config: { clusterID: 9n } });
     const cause = new Error("Factory failed (test)");
     const error = await rejection(
@@ -327,10 +328,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R5 an error of open() fails the start, and the cluster can be started again",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const cause = new Error("open() failed (test)");
     for (const kind of ["disk", "hosted"] as const) {
       const disk = new Disk();
@@ -363,7 +364,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "R5 an error of sync() is fatal wherever it is called",
   checked(async () => {
     for (let call = 1; call <= 4; call++) {
@@ -395,7 +396,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R5 an error of prepareSnapshot() is fatal",
   checked(async () => {
     for (const kind of ["concurrent", "disk", "hosted"] as const) {
@@ -417,7 +418,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H15 a missing, repeated or misplaced batch is detected and fails this replica only",
   checked(async () => {
     const changes: Record<string, (batch: LogBatch) => LogBatch | undefined> = {
@@ -448,7 +449,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H11 an invalid record is ErrLogCorrupted with its index, and no machine gets it",
   checked(async () => {
     const garbage = [
@@ -468,7 +469,7 @@ Deno.test(
       new Uint8Array([0x10, 1]),
     ];
     for (const record of garbage) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const { host, replica, machines } = await start({ logDB });
       const other = await startOn(host, { config: { clusterID: 2n } });
       await proposeAll(replica, "a");
@@ -484,7 +485,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H1 a log that cannot be read for a while is read again, without loss",
   checked(async () => {
     for (const kind of KINDS) {
@@ -508,7 +509,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H2 an error of readIndex() rejects its readers only",
   checked(async () => {
     const env = new ManualEnv();
@@ -534,10 +535,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H1 an error of a listener is ignored",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const { NodeHost } = await import("../../mod.ts");
     await using host = new NodeHost({
       logDB,
@@ -552,7 +553,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R1 C1 a thenable that a machine returns is awaited and checked",
   checked(async () => {
     /** Thenable that is not a promise and settles later. */

@@ -33,10 +33,11 @@ import {
   stopAll,
 } from "../support/clusters.ts";
 import { random32 } from "../support/random.ts";
+import { newLogDB, test, testInMemory } from "../support/log_tests.ts";
 
 const ON_DISK = ["disk", "hosted"] as const;
 
-Deno.test(
+testInMemory(
   "D1 D3 D4 D5 a machine that crashes at any point recovers its state, with no entry applied twice",
   checked(async () => {
     for (const kind of ON_DISK) {
@@ -83,7 +84,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "D6 applied entries are durable after the sync interval, and with a snapshot",
   checked(async () => {
     for (const kind of ON_DISK) {
@@ -104,7 +105,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H7 D6 the log is not compacted past the durable entries of a running on-disk replica",
   checked(async () => {
     for (const kind of ON_DISK) {
@@ -135,7 +136,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "D13 a machine ahead of the log is refused with ErrDiverged, at each start",
   checked(async () => {
     for (const kind of ON_DISK) {
@@ -143,7 +144,7 @@ Deno.test(
       const one = await start({ kind, disk });
       await proposeAll(one.replica, "a", "b", "c");
       await one.host.stop();
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const other = await start({ logDB, config: { nodeID: 2n } });
       for (let i = 0; i < 2; i++) {
         const error = await rejection(start({ logDB, kind, disk }));
@@ -163,7 +164,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "D14 a machine whose files were deleted is rebuilt from the log, else from a full snapshot, else ErrStoreVanished",
   checked(async () => {
     for (const kind of ON_DISK) {
@@ -201,7 +202,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "D14 a machine restored from a backup catches up",
   checked(async () => {
     for (const kind of ON_DISK) {
@@ -233,7 +234,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H6 exactly-once holds for on-disk machines across crashes and every kind of append failure",
   checked(async () => {
     for (const kind of ON_DISK) {
@@ -288,11 +289,11 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H4 H6 the sessions of an on-disk machine are the same after a restart: an evicted session stays evicted",
   checked(async () => {
     for (const kind of ON_DISK) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const disk = new Disk();
       const config = { sessionsMax: 2 };
       const one = await start({ logDB, kind, disk, config });
@@ -315,7 +316,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "D7 lookups of an on-disk machine run concurrently with every other call",
   checked(async () => {
     const env = new ManualEnv();
@@ -340,7 +341,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "D11 a recovery that was not durable before a crash is repeated from the stored snapshot",
   checked(async () => {
     for (const kind of ON_DISK) {
@@ -370,7 +371,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "D9 a machine whose snapshot receiver is lost gets ErrSnapshotStreaming and continues",
   checked(async () => {
     for (const kind of ["concurrent", ...ON_DISK] as const) {
@@ -407,7 +408,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H3 H6 C4 no full snapshot is taken of a machine ahead of its sessions until they are rebuilt",
   checked(async () => {
     const env = new ManualEnv();
@@ -451,7 +452,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "D13 a machine whose snapshot is past the end of the log is refused with ErrDiverged",
   checked(async () => {
     for (const kind of ON_DISK) {

@@ -13,7 +13,6 @@ import {
   ErrUnknownOutcome,
   type IStateMachine,
   kv,
-  MemoryLogDB,
   NodeHost,
   type Result,
   Session,
@@ -43,8 +42,9 @@ import {
   startThree,
   stopAll,
 } from "../support/clusters.ts";
+import { newLogDB, test, testInMemory } from "../support/log_tests.ts";
 
-Deno.test(
+test(
   "H1 Replica.propose() resolves with the result once the command is applied here",
   checked(async () => {
     for (const kind of KINDS) {
@@ -58,11 +58,11 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R1 C7 three replicas apply every command once, in log order, whatever the batches",
   checked(async () => {
     for (const kind of KINDS) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const three = await startThree(logDB, { kind });
       const answers: Promise<unknown>[] = [];
       for (let i = 0; i < 3 * BATCH_RECORDS_MAX; i++) {
@@ -83,7 +83,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H1 Replica.propose() copies the command before it returns",
   checked(async () => {
     const { host, replica } = await start();
@@ -102,7 +102,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H1 Replica.propose() copies a command that is queued in a session",
   checked(async () => {
     const env = new ManualEnv();
@@ -126,7 +126,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H3 the caller owns a result: changing it does not change a later one",
   checked(async () => {
     for (const kind of KINDS) {
@@ -161,7 +161,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H1 an aborted proposal rejects with the reason of its signal",
   checked(async () => {
     const env = new ManualEnv();
@@ -193,7 +193,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H11 commands from 0 bytes up to the limit are accepted; one byte more is ErrPayloadTooBig",
   checked(async () => {
     const { host, replica } = await start();
@@ -224,7 +224,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H11 a proposal over pendingProposalsMax rejects at once with ErrSystemBusy; later ones are accepted again",
   checked(async () => {
     const env = new ManualEnv();
@@ -249,7 +249,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H11 a proposal over pendingBytesMax rejects at once with ErrSystemBusy",
   checked(async () => {
     const { host, replica } = await start({ config: { pendingBytesMax: 10 } });
@@ -268,7 +268,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H11 by default 65,536 proposals and 64 MiB may be pending",
   checked(async () => {
     const env = new ManualEnv();
@@ -308,7 +308,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H11 the bound of the queue is exact after any outcome of earlier appends",
   checked(async () => {
     const env = new ManualEnv();
@@ -347,7 +347,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H5 a proposal outside of a session is never sent again; an unknown outcome is ErrUnknownOutcome",
   checked(async () => {
     const env = new ManualEnv();
@@ -384,7 +384,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H5 a failed append rejects only the proposals in it",
   checked(async () => {
     const env = new ManualEnv();
@@ -408,7 +408,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H1 proposals of one turn of the event loop share an append",
   checked(async () => {
     await using logDB = new FaultyLogDB();
@@ -423,7 +423,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H1 what follows a start, and the first batch, each begin with a turn of the event loop; later batches do not",
   checked(async () => {
     const order: string[] = [];
@@ -459,7 +459,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H1 one successful append resets the retry backoff",
   checked(async () => {
     const env = new ManualEnv();
@@ -478,7 +478,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H11 a command that is not a Uint8Array, and a session not made by openSession(), reject with a TypeError",
   checked(async () => {
     const { host, replica } = await start();
@@ -500,7 +500,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "T4 factories are called with cluster and node id",
   checked(async () => {
     for (const kind of KINDS) {
@@ -516,7 +516,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H1 Replica.propose() rejects with ErrClusterClosed after a stop",
   checked(async () => {
     const { host, replica } = await start();
@@ -530,7 +530,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H1 one signal aborts all proposals it was passed to",
   checked(async () => {
     const env = new ManualEnv();
@@ -562,7 +562,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R11 callers own their results, also if the machine returns one object for all",
   checked(async () => {
     await using host = new NodeHost();

@@ -4,7 +4,7 @@ import {
   assertInstanceOf,
   assertStrictEquals,
 } from "@std/assert";
-import { ErrSystemBusy, MemoryLogDB } from "../../mod.ts";
+import { ErrSystemBusy } from "../../mod.ts";
 import { PENDING_READS_MAX } from "../../src/limits.ts";
 import { bytes } from "../support/bytes.ts";
 import {
@@ -24,12 +24,13 @@ import {
   startThree,
   stopAll,
 } from "../support/clusters.ts";
+import { newLogDB, test, testInMemory } from "../support/log_tests.ts";
 
-Deno.test(
+test(
   "H2 Replica.read() reflects every proposal that had its result, on any replica, before the read",
   checked(async () => {
     for (const kind of KINDS) {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const three = await startThree(logDB, { kind });
       for (let i = 0; i < 60; i++) {
         await three[i % 3]!.replica.propose(bytes(`${i}`));
@@ -40,7 +41,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H2 a read waits until its read index is applied, a stale read does not",
   checked(async () => {
     const env = new ManualEnv();
@@ -69,7 +70,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H2 a read that begins during a read index request does not use its answer",
   checked(async () => {
     const env = new ManualEnv();
@@ -103,7 +104,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H2 a read without a connection waits until its signal aborts",
   checked(async () => {
     const env = new ManualEnv();
@@ -120,7 +121,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H11 a read over the bound of waiting reads is ErrSystemBusy; aborted reads free their places",
   checked(async () => {
     const env = new ManualEnv();
@@ -151,7 +152,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H11 reads that wait for their read index count as waiting; one signal aborts them all",
   checked(async () => {
     const env = new ManualEnv();

@@ -1,10 +1,5 @@
 import { assertEquals, assertInstanceOf } from "@std/assert";
-import {
-  ErrProposalRefused,
-  MemoryLogDB,
-  MemoryOutbox,
-  type Result,
-} from "../../mod.ts";
+import { ErrProposalRefused, MemoryOutbox, type Result } from "../../mod.ts";
 import { BlockOutbox } from "../../src/ports/mod.ts";
 import { ByteWriter, crc32 } from "../../src/bytes.ts";
 import { REFUSAL_BYTES_MAX } from "../../src/limits.ts";
@@ -14,6 +9,7 @@ import { bytes, text } from "../support/bytes.ts";
 import { checked, rejection } from "../support/environment.ts";
 import { Disk } from "../machines/journal.ts";
 import { start, type StartOptions, typesOf } from "../support/clusters.ts";
+import { newLogDB, test } from "../support/log_tests.ts";
 
 /** Refuses commands that begin with "no", by their result. */
 const refusing = {
@@ -32,10 +28,10 @@ async function refusalOf(
 }
 
 for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
-  Deno.test(
+  test(
     `R15 a submission whose result the machine calls a refusal ends as refused, with reason and result, also after a reload (${kind})`,
     checked(async () => {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       await using outbox = new MemoryOutbox();
       const options: StartOptions = {
         kind,
@@ -74,10 +70,10 @@ for (const kind of ["regular", "concurrent", "disk", "hosted"] as const) {
   );
 }
 
-Deno.test(
+test(
   "R15 a refusal by the machine is known also if the process was killed before it was stored",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const store = new FaultyBlockStore();
     const options = { faults: refusing, logDB };
     const first = await start({ ...options, outbox: new BlockOutbox(store) });
@@ -96,7 +92,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R15 propose() reports a refusal by the machine like one by a server, with the result in the error",
   checked(async () => {
     const { host, replica } = await start({ faults: refusing });
@@ -112,7 +108,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "R15 a refusal() that throws, or returns no text, refuses nothing, fails nothing and is reported",
   checked(async () => {
     let answer: () => unknown = () => {
@@ -137,7 +133,7 @@ Deno.test(
   }),
 );
 
-Deno.test("R15 a stored command of an earlier version, without a result, can be read", async () => {
+test("R15 a stored command of an earlier version, without a result, can be read", async () => {
   const store = new FaultyBlockStore();
   const key = "outbox/0000000000000001/k/00000000000001";
   const writer = new ByteWriter().u32(0).u8(1).u64(1n).varint(1).u8(0)

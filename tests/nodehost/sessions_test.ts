@@ -44,6 +44,7 @@ import {
   stopAll,
 } from "../support/clusters.ts";
 import { random32 } from "../support/random.ts";
+import { newLogDB, test, testInMemory } from "../support/log_tests.ts";
 
 function sessionRecord(
   session: number,
@@ -71,7 +72,7 @@ function range(n: number, prefix = ""): string[] {
 }
 
 for (const fault of ["fail", "committed", "lost", "twice"] as const) {
-  Deno.test(
+  testInMemory(
     `H3 a session applies each proposal once and in order when appends end in "${fault}"`,
     checked(async () => {
       for (const kind of KINDS) {
@@ -101,7 +102,7 @@ for (const fault of ["fail", "committed", "lost", "twice"] as const) {
   );
 }
 
-Deno.test(
+testInMemory(
   "H3 exactly-once holds under any mix of faults, with several sessions and many proposals in flight",
   checked(async () => {
     const faults: AppendFault[] = [
@@ -142,10 +143,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H3 U20 a copy of a proposal gets the first result before its acknowledgement, and is ignored after it",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const { host, replica } = await start({ logDB });
     const session = await replica.openSession();
     await replica.propose(bytes("a"), { session });
@@ -168,7 +169,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H3 a session queues more proposals than its window",
   checked(async () => {
     const { host, replica } = await start();
@@ -183,7 +184,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H14 an aborted proposal does not block those behind it",
   checked(async () => {
     for (const fault of ["fail", "committed", "lost", "twice"] as const) {
@@ -223,7 +224,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H14 a series skipped by another process is ErrProposalSkipped, and those behind it are applied",
   checked(async () => {
     const env = new ManualEnv();
@@ -244,7 +245,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H14 a series with another command is refused, and the outcome of those behind it is reported as unknown",
   checked(async () => {
     const env = new ManualEnv();
@@ -278,7 +279,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H14 a session is refused on a log that does not have its decided series",
   checked(async () => {
     const env = new ManualEnv();
@@ -301,7 +302,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H4 proposals of an evicted session reject with ErrInvalidSession and their outcome, if known",
   checked(async () => {
     for (const kind of KINDS) {
@@ -332,7 +333,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H3 H4 a proposal that is being applied is not reported as not applied when a later one is refused after their session was closed in the same batch",
   checked(async () => {
     const env = new ManualEnv();
@@ -378,10 +379,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H4 the first record of the log sets the session limit, whatever the configuration of later replicas",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const one = await start({ logDB, config: { sessionsMax: 1 } });
     const two = await start({
       logDB,
@@ -402,10 +403,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H4 a session limit after the first record is ignored",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const one = await start({ logDB });
     await proposeAll(one.replica, "a");
     const two = await start({ logDB, config: { nodeID: 2n, sessionsMax: 1 } });
@@ -416,10 +417,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H4 closed, foreign and unknown sessions are refused with their reason",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const { host, replica } = await start({ logDB });
     const other = await start({ logDB, config: { clusterID: 2n } });
     const session = await replica.openSession();
@@ -453,10 +454,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H3 a session continues through another replica, also after the first one's host was stopped",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const [one, two, three] = await startThree(logDB);
     const session = await one!.replica.openSession();
     await one!.replica.propose(bytes("1"), { session });
@@ -470,7 +471,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H3 pending proposals get their results through another replica that continues the session",
   checked(async () => {
     const env = new ManualEnv();
@@ -493,7 +494,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H3 proposals that failed with their host are skipped or get their result where the session continues, and are never applied twice",
   checked(async () => {
     for (const fault of ["lost", "committed"] as const) {
@@ -522,7 +523,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H11 the bound of the queue is exact when a session moves to another replica while results arrive",
   checked(async () => {
     const env = new ManualEnv();
@@ -573,7 +574,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H3 Replica.closeSession() waits for pending proposals",
   checked(async () => {
     const env = new ManualEnv();
@@ -591,7 +592,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 a session whose closing was interrupted by a stop can be closed through another replica",
   checked(async () => {
     const env = new ManualEnv();
@@ -616,7 +617,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H4 a registration committed twice leaves no orphaned session",
   checked(async () => {
     const env = new ManualEnv();
@@ -641,7 +642,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H4 when a registration and its copy are both committed, the extra session is closed",
   checked(async () => {
     const env = new ManualEnv();
@@ -669,7 +670,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H4 a session whose caller has stopped waiting is closed once it is open",
   checked(async () => {
     const env = new ManualEnv();
@@ -699,10 +700,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H11 an owner over the limit is refused and harms no replica",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const [one, two, three] = await startThree(logDB);
     await one!.replica.openSession({
       owner: new Uint8Array(SESSION_OWNER_BYTES_MAX),
@@ -728,7 +729,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H4 every snapshot contains sessions and results: a replica started from one gives copies the first result",
   checked(async () => {
     for (const kind of ["regular", "concurrent", "hosted"] as const) {
@@ -775,7 +776,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H6 a copy whose result is lost with the host rows is ErrUnknownOutcome with applied: true",
   checked(async () => {
     const env = new ManualEnv();

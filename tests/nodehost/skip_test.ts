@@ -38,6 +38,7 @@ import {
   startOn,
   typesOf,
 } from "../support/clusters.ts";
+import { newLogDB, test, testInMemory, until } from "../support/log_tests.ts";
 
 /** Faults of a machine that throws at every command that begins with `poison`. */
 const BROKEN: MachineFaults = {
@@ -54,17 +55,18 @@ function failedAt(host: NodeHost): number {
 }
 
 async function untilApplied(replica: Replica, index: number): Promise<void> {
-  for (let i = 0; replica.appliedIndex < index; i++) {
-    if (i > 500) throw new Error(`Stays at ${replica.appliedIndex}`);
-    await settle();
-  }
+  await until(`index ${index}`, () => replica.appliedIndex >= index);
+}
+
+async function untilFailed(replica: Replica): Promise<void> {
+  await until("a failure", () => replica.failure !== undefined);
 }
 
 for (const kind of KINDS) {
-  Deno.test(
+  test(
     `case A10: a ${kind} machine that throws starts again once its entry is skipped, and the proposer gets the reason [H17]`,
     checked(async () => {
-      await using logDB = new MemoryLogDB();
+      await using logDB = newLogDB();
       const disk = new Disk();
       const host = hostOf({ logDB });
       const replica = await startOn(host, { kind, disk, faults: BROKEN });
@@ -101,10 +103,10 @@ for (const kind of KINDS) {
   );
 }
 
-Deno.test(
+test(
   "case A10: several entries are skipped in turn, also one that a running replica has applied [H17]",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const poisoned = hostOf({ logDB });
     const replica = await startOn(poisoned, { faults: BROKEN });
     await proposeAll(replica, "a");
@@ -127,10 +129,7 @@ Deno.test(
     const two = hostOf({ logDB });
     const other = await startOn(two, { config: { nodeID: 2n } });
     await other.propose(bytes("poison 3"), { session });
-    for (let i = 0; poisoned.replica(1n)!.failure === undefined; i++) {
-      assert(i < 500);
-      await settle();
-    }
+    await untilFailed(poisoned.replica(1n)!);
     await poisoned.skipEntry(1n, failedAt(poisoned), "third");
     const up = await poisoned.restartCluster(1n);
     await untilApplied(other, up.appliedIndex);
@@ -147,10 +146,10 @@ Deno.test(
 for (const kind of KINDS) {
   for (const snapshot of [false, true]) {
     const from = snapshot ? "a snapshot of before it" : "the beginning";
-    Deno.test(
+    test(
       `case A10: a ${kind} machine that had applied the entry recovers without it from ${from} [H17]`,
       checked(async () => {
-        await using logDB = new MemoryLogDB();
+        await using logDB = newLogDB();
         const store = new MemorySnapshotStore();
         const broken = hostOf({ logDB });
         const fine = hostOf({ logDB, snapshots: store });
@@ -166,19 +165,13 @@ for (const kind of KINDS) {
         await two.propose(bytes("poison"));
         await proposeAll(two, "c");
         assertEquals(await listOf(two), ["a", "b", "poison", "c"]);
-        for (let i = 0; one.failure === undefined; i++) {
-          assert(i < 500);
-          await settle();
-        }
+        await untilFailed(one);
         const skip = await broken.skipEntry(1n, failedAt(broken), "no poison");
         const up = await broken.restartCluster(1n);
         const plain = kind === "disk" || kind === "hosted";
         if (plain && !snapshot) {
           // It cannot be emptied here.
-          for (let i = 0; two.failure === undefined; i++) {
-            assert(i < 500);
-            await settle();
-          }
+          await untilFailed(two);
           assertInstanceOf(two.failure, ErrSkippedApplied);
           assertMatch(two.failure.message, /remove the data of the cluster/);
         } else {
@@ -198,10 +191,10 @@ for (const kind of KINDS) {
   }
 }
 
-Deno.test(
+test(
   "case A10: replicas that applied a skipped entry and those that did not are not reported as diverged [H12, H17]",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const events: HostEvent[] = [];
     const config = { hashEntries: 1 };
     const broken = hostOf({ logDB }, events);
@@ -209,7 +202,7 @@ Deno.test(
     const one = await startOn(broken, { faults: BROKEN, config });
     const two = await startOn(fine, { config: { ...config, nodeID: 2n } });
     await proposeAll(two, "a", "poison", "b", "c");
-    for (let i = 0; one.failure === undefined; i++) await settle();
+    await untilFailed(one);
     const skip = await broken.skipEntry(1n, failedAt(broken), "no poison");
     const up = await broken.restartCluster(1n);
     await untilApplied(two, skip.decidedAt);
@@ -223,10 +216,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "case A10: the log is not compacted past a skipped entry before two snapshots have states without it [H7, H17]",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const snapshots = new MemorySnapshotStore();
     const broken = hostOf({ logDB });
     const fine = hostOf({ logDB, snapshots });
@@ -236,7 +229,7 @@ Deno.test(
     await proposeAll(two, "a");
     await two.requestSnapshot();
     await proposeAll(two, "poison", "b");
-    for (let i = 0; one.failure === undefined; i++) await settle();
+    await untilFailed(one);
     const index = failedAt(broken);
     // Snapshots of states with the entry.
     for (const command of ["c", "d"]) {
@@ -268,10 +261,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "case A10: skipEntry() refuses an entry that cannot be skipped, with the reason [H11, H17]",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const host = hostOf({ logDB });
     const replica = await startOn(host, {});
     const session = await replica.openSession();
@@ -304,10 +297,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "case A10: a session continues after its skipped series, also after a snapshot [H14, H17]",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const snapshots = new MemorySnapshotStore();
     const host = hostOf({ logDB, snapshots });
     const replica = await startOn(host, { faults: BROKEN });
@@ -330,7 +323,7 @@ Deno.test(
 for (const kind of ["concurrent", "disk", "hosted"] as const) {
   for (const replays of [false, true]) {
     const said = kind === "concurrent" || replays ? "entry" : "batch";
-    Deno.test(
+    testInMemory(
       `R5 a ${kind} machine ${
         replays ? "with" : "without"
       } a replayMachine that throws in a batch fails with the ${said} named`,
@@ -368,7 +361,7 @@ for (const kind of ["concurrent", "disk", "hosted"] as const) {
   }
 }
 
-Deno.test(
+testInMemory(
   "case A10: the failing entry of a batch is named, also if the batch contains another one and its skip decision [R5, H17]",
   checked(async () => {
     const env = new ManualEnv();

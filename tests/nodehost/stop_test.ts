@@ -36,8 +36,9 @@ import {
   typesOf,
 } from "../support/clusters.ts";
 import { streamOf } from "../support/streams.ts";
+import { newLogDB, test, testInMemory } from "../support/log_tests.ts";
 
-Deno.test(
+testInMemory(
   "H10 NodeHost.stop() rejects all pending calls with ErrClusterClosed, and is idempotent",
   checked(async () => {
     for (const kind of KINDS) {
@@ -87,7 +88,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H10 NodeHost.stopCluster() stops one cluster and leaves the others; an unknown one is ErrClusterNotFound",
   checked(async () => {
     const { host, replica } = await start();
@@ -108,10 +109,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H11 a replica that is started here, or elsewhere on the log, is ErrClusterAlreadyExist",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const { host } = await start({ logDB });
     await using elsewhere = new NodeHost({ logDB });
     for (
@@ -130,10 +131,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H10 a host closes the stores it created, never those it was given",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     await using snapshots = new MemorySnapshotStore();
     const one = await start({ logDB, snapshots });
     await proposeAll(one.replica, "a");
@@ -150,14 +151,14 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H7 hosts on one in-memory log without a store share the log's store",
   checked(async () => {
-    await using logDB = new MemoryLogDB();
+    await using logDB = newLogDB();
     const one = await start({ logDB });
     await proposeAll(one.replica, "a");
     await one.replica.requestSnapshot();
-    assertEquals(logDB.snapshots.list(1n).length, 1);
+    assertEquals((await logDB.snapshots.list(1n)).length, 1);
     const two = await start({ logDB, config: { nodeID: 2n } });
     assertEquals(typesOf(two.events), ["recovered"]);
     await one.host.stop();
@@ -176,7 +177,7 @@ for (
     "close",
   ]
 ) {
-  Deno.test(
+  testInMemory(
     `H10 U39 a stop is bounded when ${method}() never settles, and leaves other clusters alone`,
     checked(async () => {
       for (const kind of KINDS) {
@@ -247,7 +248,7 @@ for (
   );
 }
 
-Deno.test(
+testInMemory(
   "H10 a stop is bounded when open() never settles, and the start ends at once",
   checked(async () => {
     const env = new ManualEnv();
@@ -264,7 +265,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "D2 R8 a stop during open() or a recovery aborts its signal and ends with ErrClusterClosed",
   checked(async () => {
     await using logDB = new MemoryLogDB();
@@ -293,7 +294,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 a stop while a start writes its first record waits for nothing",
   checked(async () => {
     const env = new ManualEnv();
@@ -328,7 +329,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "R10 D6 no method is called after close(), also if an update ends during the stop",
   checked(async () => {
     for (const kind of ["disk", "hosted"] as const) {
@@ -354,7 +355,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "R5 H10 an error of close() is reported, and everything is released",
   checked(async () => {
     const env = new ManualEnv();
@@ -375,7 +376,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 a log that cannot be closed is reported, and the host stops",
   checked(async () => {
     const env = new ManualEnv();
@@ -409,7 +410,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 a stop ends an import whose source has stalled",
   checked(async () => {
     const env = new ManualEnv();
@@ -430,7 +431,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 a stop ends an unread export at once, and not as complete",
   checked(async () => {
     for (const kind of KINDS) {
@@ -468,7 +469,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 a stop ends a snapshot whose store hangs, within the limit",
   checked(async () => {
     for (const step of ["create", "write", "commit"]) {
@@ -490,10 +491,10 @@ Deno.test(
   }),
 );
 
-Deno.test(
+test(
   "H10 a log closed by its owner fails the replica, with a cause",
   checked(async () => {
-    const logDB = new MemoryLogDB();
+    const logDB = newLogDB();
     const { host, replica, events } = await start({ logDB });
     await proposeAll(replica, "a");
     await logDB.close();
@@ -506,7 +507,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 the stop timeout of the host applies",
   checked(async () => {
     const env = new ManualEnv();
@@ -526,7 +527,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 a stop is bounded when LogDB.open() or Log.close() never settles",
   checked(async () => {
     for (const one of [true, false]) {
@@ -566,7 +567,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 U40 a stop that does not wait for a machine releases the outbox",
   checked(async () => {
     const env = new ManualEnv();
@@ -607,7 +608,7 @@ Deno.test(
   }),
 );
 
-Deno.test(
+testInMemory(
   "H10 a stop waits for an outbox only until its timeout, also after a machine that never settles",
   checked(async () => {
     for (const hung of ["open", "close", "machine and close"]) {

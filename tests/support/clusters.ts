@@ -25,6 +25,7 @@ import {
   PlainDiskJournal,
   RegularJournal,
 } from "../machines/journal.ts";
+import { logOfHost } from "./log_tests.ts";
 
 /** Host with its first replica, its events and the machines it made. */
 export interface Started {
@@ -48,7 +49,13 @@ export function hostOf(
   options: NodeHostOptions,
   events: HostEvent[] = [],
 ): NodeHost {
-  return new NodeHost({ ...options, onEvent: (event) => events.push(event) });
+  const logDB = options.logDB ??
+    (options.env === undefined ? logOfHost() : undefined);
+  return new NodeHost({
+    ...options,
+    ...(logDB === undefined ? {} : { logDB }),
+    onEvent: (event) => events.push(event),
+  });
 }
 
 /** Starts a replica on a host. */

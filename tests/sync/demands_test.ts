@@ -21,6 +21,7 @@ import {
   type ServeOptions,
   type Server,
 } from "../../src/sync/mod.ts";
+import { test } from "../support/log_tests.ts";
 
 const CLUSTER = { clusterID: 1n, nodeID: 1n };
 
@@ -66,7 +67,7 @@ async function deviceOf(
 /** URL at which no server listens. */
 const NOWHERE = "ws://127.0.0.1:9/sync";
 
-Deno.test("U16 a submission reports when the server has it, and a read waits until the device has caught up", async () => {
+test("U16 a submission reports when the server has it, and a read waits until the device has caught up", async () => {
   await using there = await serverOf(() => new KVStateMachine());
   await using here = await deviceOf(
     there.server.url,
@@ -81,7 +82,7 @@ Deno.test("U16 a submission reports when the server has it, and a read waits unt
   assertEquals(await here.replica.read(kv.count()), 2);
 });
 
-Deno.test("U17 while the server cannot validate a command, it waits with those behind it, the device reports why, and nothing is lost", async () => {
+test("U17 while the server cannot validate a command, it waits with those behind it, the device reports why, and nothing is lost", async () => {
   let isDown = true;
   await using there = await serverOf(() => new KVStateMachine(), {
     validate: (_principal, cmd) => {
@@ -116,7 +117,7 @@ Deno.test("U17 while the server cannot validate a command, it waits with those b
   assertEquals(error(), undefined);
 });
 
-Deno.test("U22 a command that the machine does not know is answered once and delays nothing", async () => {
+test("U22 a command that the machine does not know is answered once and delays nothing", async () => {
   await using there = await serverOf(() => new KVStateMachine());
   await using here = await deviceOf(
     there.server.url,
@@ -162,7 +163,7 @@ class LetterCounter implements IStateMachine {
   close(): void {}
 }
 
-Deno.test("U23 commands queued before a deployment are sent after it, and applied or refused with a reason", async () => {
+test("U23 commands queued before a deployment are sent after it, and applied or refused with a reason", async () => {
   const store = new MemoryBlockStore();
   const encoder = new TextEncoder();
   {
@@ -226,7 +227,7 @@ class Clock extends LetterCounter implements IHash {
   }
 }
 
-Deno.test("H12 U32 a device whose machine reads the clock gets the command at which it diverged, and recovers the server's state", async () => {
+test("H12 U32 a device whose machine reads the clock gets the command at which it diverged, and recovers the server's state", async () => {
   const config = { clusterID: 1n, hashEntries: 4 };
   await using there = new NodeHost();
   const trusted = await there.startCluster(() => new Clock(""), {

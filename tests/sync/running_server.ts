@@ -4,10 +4,11 @@
  * @module
  */
 
-import { KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
+import { KVStateMachine, NodeHost } from "../../mod.ts";
 import { serve, type ServeOptions, type Server } from "../../src/sync/mod.ts";
 import type { ServerLogRecord } from "../../src/sync/server/options.ts";
 import { socketTransport } from "../../src/sync/transport.ts";
+import { newLogDB } from "../support/log_tests.ts";
 import { RawClient, realTime } from "./server_support.ts";
 
 /** Server with one cluster and its dependencies. */
@@ -26,7 +27,7 @@ export function withHeaders(headers: Record<string, string>): string[] {
 
 /** Starts a server on a free port. */
 export async function run(options: ServeOptions = {}): Promise<Running> {
-  const logDB = new MemoryLogDB();
+  const logDB = newLogDB();
   const host = new NodeHost({ logDB });
   await host.startCluster(() => new KVStateMachine(), {
     clusterID: 1n,

@@ -10,6 +10,7 @@ import { networkOf, Quota } from "../../src/sync/server/quota.ts";
 import type { TransferSlot } from "../../src/sync/server/transfer_slots.ts";
 import { run, type Running } from "./running_server.ts";
 import { packRecords, proposal, realTime, world } from "./server_support.ts";
+import { test, testInMemory } from "../support/log_tests.ts";
 
 /** Sends a raw request, and returns the raw response. */
 async function ask({ server }: Running, text: string): Promise<string> {
@@ -55,7 +56,7 @@ const get = (path: string, ...headers: string[]): string =>
   [`GET ${path} HTTP/1.1`, ...headers, "connection: close", "", ""]
     .join("\r\n");
 
-Deno.test("case A5: a malformed request is answered with 400 and counted, and is neither logged nor an error [H11, H21]", async () => {
+test("case A5: a malformed request is answered with 400 and counted, and is neither logged nor an error [H11, H21]", async () => {
   const r = await run({ fetch: () => new Response("page") });
   const hosts = ["a b", "user@a", "u:p@a", "a/x", "a?x", "a#x", "", "a:99999"]
     .concat("a:x", "[::1", "::1", "\xe4", "%zz", "a\\x", "xn--", "<x>", "a,b")
@@ -101,7 +102,7 @@ Deno.test("case A5: a malformed request is answered with 400 and counted, and is
   await r.stop();
 });
 
-Deno.test("case A19: a server on every address without authenticate rejects a page whose name was rebound to it [H11]", async () => {
+test("case A19: a server on every address without authenticate rejects a page whose name was rebound to it [H11]", async () => {
   const path = "/clusters/1/snapshot";
   const of = async (r: Running, host: string): Promise<unknown[]> => {
     const at = `${host}:${new URL(r.server.httpURL).port}`;
@@ -151,7 +152,7 @@ Deno.test("case A19: a server on every address without authenticate rejects a pa
   await asked.stop();
 });
 
-Deno.test("case A20: HTTP responses follow the standard: HEAD, OPTIONS, 405 with Allow, and CORS for permitted origins [H11]", async () => {
+test("case A20: HTTP responses follow the standard: HEAD, OPTIONS, 405 with Allow, and CORS for permitted origins [H11]", async () => {
   const origin = "https://app.example";
   let isKnown = true;
   let may = true;
@@ -233,7 +234,7 @@ Deno.test("case A20: HTTP responses follow the standard: HEAD, OPTIONS, 405 with
   await r.stop();
 });
 
-Deno.test("case A1: the limits of a principal do not apply to anonymous clients: 70 of them connect and transfer [H11]", async () => {
+test("case A1: the limits of a principal do not apply to anonymous clients: 70 of them connect and transfer [H11]", async () => {
   const r = await run({
     limits: { principalConnections: 2, principalTransfers: 1 },
   });
@@ -273,47 +274,50 @@ Deno.test("case A1: the limits of a principal do not apply to anonymous clients:
   await known.stop();
 });
 
-Deno.test("case A1: connections and transfers of one remote address are limited if so configured, and released [H11]", async () => {
-  const r = await run({
-    limits: { addressConnections: 2, addressTransfers: 1 },
-  });
-  const first = r.connect();
-  await first.hello();
-  await r.connect().hello();
-  const third = r.connect();
-  const { code, reason } = await third.end();
-  assertEquals(code, 4429);
-  assertMatch(reason, /Your address has 2 connections already/);
-  first.transport.close(1000, "");
-  await first.end();
-  await r.connect().hello();
-  await r.stop();
+testInMemory(
+  "case A1: connections and transfers of one remote address are limited if so configured, and released [H11]",
+  async () => {
+    const r = await run({
+      limits: { addressConnections: 2, addressTransfers: 1 },
+    });
+    const first = r.connect();
+    await first.hello();
+    await r.connect().hello();
+    const third = r.connect();
+    const { code, reason } = await third.end();
+    assertEquals(code, 4429);
+    assertMatch(reason, /Your address has 2 connections already/);
+    first.transport.close(1000, "");
+    await first.end();
+    await r.connect().hello();
+    await r.stop();
 
-  const w = await world({
-    limits: { addressTransfers: 1, principalTransfers: 1 },
-  });
-  const anyone = await w.core.hooks.authenticate(new Request("http://a"));
-  const [here, there] = ["192.0.2.1", "192.0.2.2"];
-  const take = (
-    identity: Identity,
-    address: string,
-  ): TransferSlot | undefined =>
-    w.core.quotas.takeTransfer({ identity, address });
-  const slot = take(anyone, here)!;
-  assertEquals(take(anyone, here), undefined);
-  assert(take(anyone, there) !== undefined);
-  slot.release();
-  const ann = { ...anyone, id: "ann", isAnonymous: false };
-  const hers = take(ann, here)!;
-  // A transfer that one quota rejects does not use up the other.
-  assertEquals(take(ann, "192.0.2.3"), undefined);
-  assert(take(anyone, "192.0.2.3") !== undefined);
-  hers.release();
-  assert(take(ann, here) !== undefined);
-  await w.stop();
-});
+    const w = await world({
+      limits: { addressTransfers: 1, principalTransfers: 1 },
+    });
+    const anyone = await w.core.hooks.authenticate(new Request("http://a"));
+    const [here, there] = ["192.0.2.1", "192.0.2.2"];
+    const take = (
+      identity: Identity,
+      address: string,
+    ): TransferSlot | undefined =>
+      w.core.quotas.takeTransfer({ identity, address });
+    const slot = take(anyone, here)!;
+    assertEquals(take(anyone, here), undefined);
+    assert(take(anyone, there) !== undefined);
+    slot.release();
+    const ann = { ...anyone, id: "ann", isAnonymous: false };
+    const hers = take(ann, here)!;
+    // A transfer that one quota rejects does not use up the other.
+    assertEquals(take(ann, "192.0.2.3"), undefined);
+    assert(take(anyone, "192.0.2.3") !== undefined);
+    hers.release();
+    assert(take(ann, here) !== undefined);
+    await w.stop();
+  },
+);
 
-Deno.test("case A1: Quota.take() bounds the units of each key, and networkOf() returns the network of a client [H11]", () => {
+test("case A1: Quota.take() bounds the units of each key, and networkOf() returns the network of a client [H11]", () => {
   const quota = new Quota(1);
   const free = quota.take("a")!;
   assertEquals(quota.take("a"), undefined);
@@ -338,7 +342,7 @@ Deno.test("case A1: Quota.take() bounds the units of each key, and networkOf() r
   assertEquals(networkOf(undefined), undefined);
 });
 
-Deno.test("case A20: a token over the limit is reported with the limit, by the client and by the server [H11]", async () => {
+test("case A20: a token over the limit is reported with the limit, by the client and by the server [H11]", async () => {
   const r = await run();
   const client = r.connect();
   client.hello({ token: "t".repeat(16_385) }).catch(() => {});
@@ -379,7 +383,7 @@ Deno.test("case A20: a token over the limit is reported with the limit, by the c
   await r.stop();
 });
 
-Deno.test("case A20: a database that cannot be written is reported with its path [H11]", async () => {
+test("case A20: a database that cannot be written is reported with its path [H11]", async () => {
   const folder = await Deno.makeTempDir();
   // Root can write everywhere, but not into a folder.
   const path = `${folder}/log.db`;
@@ -395,57 +399,60 @@ Deno.test("case A20: a database that cannot be written is reported with its path
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("case A21: two servers of one process have separate counters [H18]", async () => {
-  const callbacks = new Map<string, Set<otel.ObservableCallback>>();
-  const observable = (name: string): otel.Observable => ({
-    addCallback: (callback) => {
-      const of = callbacks.get(name) ?? new Set();
-      callbacks.set(name, of.add(callback));
-    },
-    removeCallback: (callback) => void callbacks.get(name)?.delete(callback),
-  });
-  const noop = otel.createNoopMeter();
-  const meter: otel.Meter = Object.assign(Object.create(noop), {
-    createObservableCounter: observable,
-    createObservableUpDownCounter: observable,
-  });
-  const exported = (name: string): Record<string, number> => {
-    const seen: Record<string, number> = {};
-    for (const callback of callbacks.get(name) ?? []) {
-      callback({
-        observe: (value, attributes): void => {
-          seen[JSON.stringify(attributes)] = value;
-        },
-      });
-    }
-    return seen;
-  };
-  otel.metrics.setGlobalMeterProvider({ getMeter: () => meter });
-  try {
-    const r = await run();
-    const other = serve(r.host);
-    await r.connect().hello();
-    await r.connect().hello();
-    await r.connect({}, other).hello();
-    const key = (url: string): string =>
-      JSON.stringify({
-        "server.address": "127.0.0.1",
-        "server.port": Number(new URL(url).port),
-      });
-    assertEquals(exported("sampan.sync.connections"), {
-      [key(r.server.url)]: 2,
-      [key(other.url)]: 1,
+testInMemory(
+  "case A21: two servers of one process have separate counters [H18]",
+  async () => {
+    const callbacks = new Map<string, Set<otel.ObservableCallback>>();
+    const observable = (name: string): otel.Observable => ({
+      addCallback: (callback) => {
+        const of = callbacks.get(name) ?? new Set();
+        callbacks.set(name, of.add(callback));
+      },
+      removeCallback: (callback) => void callbacks.get(name)?.delete(callback),
     });
-    await other.shutdown();
-    assertEquals(Object.keys(exported("sampan.sync.received")), [
-      key(r.server.url),
-    ]);
-    await r.stop();
-    // Servers without a listener have separate attributes, too.
-    const worlds = [await world(), await world()];
-    assertEquals(Object.keys(exported("sampan.sync.closed")).length, 2);
-    for (const w of worlds) await w.stop();
-  } finally {
-    otel.metrics.disable();
-  }
-});
+    const noop = otel.createNoopMeter();
+    const meter: otel.Meter = Object.assign(Object.create(noop), {
+      createObservableCounter: observable,
+      createObservableUpDownCounter: observable,
+    });
+    const exported = (name: string): Record<string, number> => {
+      const seen: Record<string, number> = {};
+      for (const callback of callbacks.get(name) ?? []) {
+        callback({
+          observe: (value, attributes): void => {
+            seen[JSON.stringify(attributes)] = value;
+          },
+        });
+      }
+      return seen;
+    };
+    otel.metrics.setGlobalMeterProvider({ getMeter: () => meter });
+    try {
+      const r = await run();
+      const other = serve(r.host);
+      await r.connect().hello();
+      await r.connect().hello();
+      await r.connect({}, other).hello();
+      const key = (url: string): string =>
+        JSON.stringify({
+          "server.address": "127.0.0.1",
+          "server.port": Number(new URL(url).port),
+        });
+      assertEquals(exported("sampan.sync.connections"), {
+        [key(r.server.url)]: 2,
+        [key(other.url)]: 1,
+      });
+      await other.shutdown();
+      assertEquals(Object.keys(exported("sampan.sync.received")), [
+        key(r.server.url),
+      ]);
+      await r.stop();
+      // Servers without a listener have separate attributes, too.
+      const worlds = [await world(), await world()];
+      assertEquals(Object.keys(exported("sampan.sync.closed")).length, 2);
+      for (const w of worlds) await w.stop();
+    } finally {
+      otel.metrics.disable();
+    }
+  },
+);

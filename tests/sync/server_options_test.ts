@@ -10,6 +10,7 @@ import { originOf, OriginPolicy } from "../../src/sync/server/origin_policy.ts";
 import { socketTransport } from "../../src/sync/transport.ts";
 import { run } from "./running_server.ts";
 import { RawClient, realTime } from "./server_support.ts";
+import { test } from "../support/log_tests.ts";
 
 /** Invalid values of each option, with text that the error has besides the name. */
 const WRONG: Record<string, readonly unknown[]> = {
@@ -42,7 +43,7 @@ const WRONG: Record<string, readonly unknown[]> = {
   inspector: [1, null, true, {}, { clusters: "all" }],
 };
 
-Deno.test("case A4: serve() rejects each invalid option with its name, its value and what to write instead [R14, H11]", async () => {
+test("case A4: serve() rejects each invalid option with its name, its value and what to write instead [R14, H11]", async () => {
   await using host = new NodeHost();
   for (const [name, values] of Object.entries(WRONG)) {
     for (const value of values) {
@@ -97,7 +98,7 @@ Deno.test("case A4: serve() rejects each invalid option with its name, its value
   await serve(host, { limits: { hookMs: undefined } as never }).shutdown();
 });
 
-Deno.test("case A4: origins are compared as a whole in any spelling, and text that is not an origin is rejected [U34]", async () => {
+test("case A4: origins are compared as a whole in any spelling, and text that is not an origin is rejected [U34]", async () => {
   for (
     const [written, sent] of [
       ["https://app.example", "https://app.example"],
@@ -176,7 +177,7 @@ Deno.test("case A4: origins are compared as a whole in any spelling, and text th
   await r.stop();
 });
 
-Deno.test("case A6: serve() listens on an IPv6 address with or without brackets, and reports its URL [H5]", async () => {
+test("case A6: serve() listens on an IPv6 address with or without brackets, and reports its URL [H5]", async () => {
   for (const hostname of ["::1", "[::1]", "0:0:0:0:0:0:0:1"]) {
     const r = await run({ hostname });
     assertMatch(r.server.url, /^ws:\/\/\[::1\]:\d+\/sync$/);
@@ -193,7 +194,7 @@ Deno.test("case A6: serve() listens on an IPv6 address with or without brackets,
   }
 });
 
-Deno.test("case A6: serve({ path }) serves sync, health and clusters below the base path only [H5]", async () => {
+test("case A6: serve({ path }) serves sync, health and clusters below the base path only [H5]", async () => {
   const r = await run({
     path: "/app/sync/",
     fetch: ({ url }) => new Response(`page ${new URL(url).pathname}`),
@@ -232,7 +233,7 @@ Deno.test("case A6: serve({ path }) serves sync, health and clusters below the b
   await r.stop();
 });
 
-Deno.test("case A2: changes of the options object after serve() have no effect [R14, H21]", async () => {
+test("case A2: changes of the options object after serve() have no effect [R14, H21]", async () => {
   await using host = new NodeHost();
   const options = {
     sigterm: false,
@@ -270,7 +271,7 @@ Deno.test("case A2: changes of the options object after serve() have no effect [
   await evil.body?.cancel();
 });
 
-Deno.test("case C11: serve() rejects a host of the wrong type by name [R14]", () => {
+test("case C11: serve() rejects a host of the wrong type by name [R14]", () => {
   for (const host of [undefined, null, {}, new Map()]) {
     assertThrows(() => serve(host as never), TypeError, "host");
   }

@@ -11,31 +11,35 @@ import {
   RawClient,
   realTime,
 } from "./server_support.ts";
+import { test, testInMemory } from "../support/log_tests.ts";
 
-Deno.test("H5 serve() serves a cluster over real sockets, and reports its URLs", async () => {
-  const r = await run();
-  assertMatch(r.server.url, /^ws:\/\/127\.0\.0\.1:\d+\/sync$/);
-  const one = r.connect();
-  const two = r.connect();
-  for (const client of [one, two]) {
-    assertEquals((await client.hello()).principal, "anybody");
-    assertEquals((await client.open()).trusted, 1n);
-    client.read(1, 0);
-  }
-  one.append(2, packRecords(proposal(kv.put("boat", "sampan"))));
-  assertEquals((await one.next("appended")).first, 2);
-  await two.entriesUpTo(2);
-  assertEquals(await r.host.replica(1n)!.read(kv.count()), 1);
-  one.transport.close(1000, "");
-  await two.until("gone", () => r.server.counts.connections === 1);
-  const stopped = r.stop();
-  assertEquals((await two.end()).code, 1001);
-  await stopped;
-  await r.server.finished;
-  await r.server.shutdown();
-});
+testInMemory(
+  "H5 serve() serves a cluster over real sockets, and reports its URLs",
+  async () => {
+    const r = await run();
+    assertMatch(r.server.url, /^ws:\/\/127\.0\.0\.1:\d+\/sync$/);
+    const one = r.connect();
+    const two = r.connect();
+    for (const client of [one, two]) {
+      assertEquals((await client.hello()).principal, "anybody");
+      assertEquals((await client.open()).trusted, 1n);
+      client.read(1, 0);
+    }
+    one.append(2, packRecords(proposal(kv.put("boat", "sampan"))));
+    assertEquals((await one.next("appended")).first, 2);
+    await two.entriesUpTo(2);
+    assertEquals(await r.host.replica(1n)!.read(kv.count()), 1);
+    one.transport.close(1000, "");
+    await two.until("gone", () => r.server.counts.connections === 1);
+    const stopped = r.stop();
+    assertEquals((await two.end()).code, 1001);
+    await stopped;
+    await r.server.finished;
+    await r.server.shutdown();
+  },
+);
 
-Deno.test("H11 serve() accepts pages of its own origin or of the configured ones, and rejects others with a reason", async () => {
+test("H11 serve() accepts pages of its own origin or of the configured ones, and rejects others with a reason", async () => {
   const own = await run();
   const { host } = new URL(own.server.httpURL);
   const same = own.connect({ origin: `http://${host}` });
@@ -69,7 +73,7 @@ Deno.test("H11 serve() accepts pages of its own origin or of the configured ones
   await told.stop();
 });
 
-Deno.test("H11 serve() on a loopback address rejects a page whose name was rebound to it, unless its origin is configured", async () => {
+test("H11 serve() on a loopback address rejects a page whose name was rebound to it, unless its origin is configured", async () => {
   const { hostname, port } = { hostname: "127.0.0.1", port: 0 };
   const ask = async (
     { server }: Running,
@@ -139,7 +143,7 @@ Deno.test("H11 serve() on a loopback address rejects a page whose name was rebou
   await open.stop();
 });
 
-Deno.test("U34 serve() calls authenticate with the headers of the upgrade request and the token", async () => {
+test("U34 serve() calls authenticate with the headers of the upgrade request and the token", async () => {
   const r = await run({
     authenticate: (request) => {
       const { pathname } = new URL(request.url);
@@ -161,7 +165,7 @@ Deno.test("U34 serve() calls authenticate with the headers of the upgrade reques
   await r.stop();
 });
 
-Deno.test("H5 two servers of one host, or of hosts with one log, serve the same cluster independently", async () => {
+test("H5 two servers of one host, or of hosts with one log, serve the same cluster independently", async () => {
   const r = await run();
   const host = new NodeHost({ logDB: r.host.logDB });
   await host.startCluster(() => new KVStateMachine(), {
@@ -192,7 +196,7 @@ Deno.test("H5 two servers of one host, or of hosts with one log, serve the same 
   await r.stop();
 });
 
-Deno.test("H11 a proposal origin of a client of one server cannot be used by others on another server of the log", async () => {
+test("H11 a proposal origin of a client of one server cannot be used by others on another server of the log", async () => {
   const options: ServeOptions = {
     authenticate: ({ headers }) => ({ id: headers.get("authorization")! }),
   };
@@ -211,7 +215,7 @@ Deno.test("H11 a proposal origin of a client of one server cannot be used by oth
   await r.stop();
 });
 
-Deno.test("H9 serve() exports a cluster and imports it elsewhere, and rejects invalid imports", async () => {
+test("H9 serve() exports a cluster and imports it elsewhere, and rejects invalid imports", async () => {
   const from = await run();
   const replica = from.host.replica(1n)!;
   for (let i = 0; i < 50; i++) await replica.propose(kv.put(`k${i}`, "v"));
@@ -289,7 +293,7 @@ Deno.test("H9 serve() exports a cluster and imports it elsewhere, and rejects in
   await plain.stop();
 });
 
-Deno.test("H11 serve() reports its health, passes other requests to fetch, and rejects a plain request to sync", async () => {
+test("H11 serve() reports its health, passes other requests to fetch, and rejects a plain request to sync", async () => {
   const r = await run({
     fetch: (request) => new Response(`page ${new URL(request.url).pathname}`),
   });
@@ -308,7 +312,7 @@ Deno.test("H11 serve() reports its health, passes other requests to fetch, and r
   await r.stop();
 });
 
-Deno.test("H5 serve() with a certificate speaks TLS: clients, snapshots and pages of its own origin alike", async () => {
+test("H5 serve() with a certificate speaks TLS: clients, snapshots and pages of its own origin alike", async () => {
   const certificate = await makeCertificate();
   const r = await run({ ...certificate, hostname: "localhost" });
   assertMatch(r.server.url, /^wss:\/\/localhost:\d+\/sync$/);
@@ -351,7 +355,7 @@ Deno.test("H5 serve() with a certificate speaks TLS: clients, snapshots and page
   await r.stop();
 });
 
-Deno.test("H11 serve() with an invalid certificate, or without its key, starts nothing", async () => {
+test("H11 serve() with an invalid certificate, or without its key, starts nothing", async () => {
   const { cert, key } = await makeCertificate();
   await using host = new NodeHost();
   assertThrows(() => serve(host, { cert }), TypeError, "key");
@@ -359,31 +363,34 @@ Deno.test("H11 serve() with an invalid certificate, or without its key, starts n
   assertThrows(() => serve(host, { cert: "none", key }));
 });
 
-Deno.test("H11 a text frame or an oversized one ends its own connection only", async () => {
-  const r = await run();
-  const good = r.connect();
-  await good.hello();
-  await good.open();
-  const text = new WebSocket(r.server.url);
-  const ended = Promise.withResolvers<CloseEvent>();
-  text.onopen = () => text.send("hello");
-  text.onclose = ended.resolve;
-  assertEquals((await ended.promise).code, 4400);
-  const large = r.connect();
-  await large.until("opened", () => large.isOpen);
-  large.transport.send(new Uint8Array(8 << 20));
-  assertEquals((await large.end()).code, 4413);
-  const huge = r.connect();
-  await huge.until("opened", () => huge.isOpen);
-  // More than the runtime itself accepts.
-  huge.transport.send(new Uint8Array(65 << 20));
-  await huge.end();
-  good.append(1, packRecords(proposal(kv.put("a", "b"))));
-  await good.next("appended");
-  await r.stop();
-});
+testInMemory(
+  "H11 a text frame or an oversized one ends its own connection only",
+  async () => {
+    const r = await run();
+    const good = r.connect();
+    await good.hello();
+    await good.open();
+    const text = new WebSocket(r.server.url);
+    const ended = Promise.withResolvers<CloseEvent>();
+    text.onopen = () => text.send("hello");
+    text.onclose = ended.resolve;
+    assertEquals((await ended.promise).code, 4400);
+    const large = r.connect();
+    await large.until("opened", () => large.isOpen);
+    large.transport.send(new Uint8Array(8 << 20));
+    assertEquals((await large.end()).code, 4413);
+    const huge = r.connect();
+    await huge.until("opened", () => huge.isOpen);
+    // More than the runtime itself accepts.
+    huge.transport.send(new Uint8Array(65 << 20));
+    await huge.end();
+    good.append(1, packRecords(proposal(kv.put("a", "b"))));
+    await good.next("appended");
+    await r.stop();
+  },
+);
 
-Deno.test("U40 serve() shuts down when its signal aborts, and completes an append in progress", async () => {
+test("U40 serve() shuts down when its signal aborts, and completes an append in progress", async () => {
   const abort = new AbortController();
   const held = Promise.withResolvers<undefined>();
   const r = await run({ signal: abort.signal, validate: () => held.promise });
@@ -404,7 +411,7 @@ Deno.test("U40 serve() shuts down when its signal aborts, and completes an appen
   await r.stop();
 });
 
-Deno.test("U40 serve() drains on SIGTERM, and the process exits by itself", async () => {
+test("U40 serve() drains on SIGTERM, and the process exits by itself", async () => {
   const root = new URL("../../", import.meta.url);
   const child = new Deno.Command(Deno.execPath(), {
     args: [
