@@ -9,6 +9,7 @@
  * deno task soak --seed 7 --browsers none   # repeats the draws of a world, in Deno only
  * deno task soak --browsers Firefox,WebKitGTK
  * deno task soak --victims Chromium,Firefox,WebKitGTK   # nothing else is killed
+ * deno task soak --log etcd --minutes 20    # servers on etcd, with faults of all kinds
  * ```
  *
  * This module needs Deno.
@@ -19,7 +20,8 @@
 import { parseArgs } from "node:util";
 import { stopBundler } from "../../web/bundle.ts";
 import { type Engine, ENGINES } from "../browser/browser.ts";
-import { install } from "../browser/install.ts";
+import { install, installEtcd } from "../browser/install.ts";
+import { historiesLine, soakHistories } from "../etcd/histories/soak.ts";
 import { newSeed } from "../support/random.ts";
 import { lastLine, soak } from "./soak.ts";
 import { type Victim, VICTIMS } from "./world.ts";
@@ -62,10 +64,23 @@ if (import.meta.main) {
       seed: { type: "string" },
       browsers: { type: "string", default: "all" },
       victims: { type: "string", default: "all" },
+      log: { type: "string", default: "sqlite" },
     },
   });
   const seed = numberOf("seed", values.seed) ?? newSeed();
   const minutes = numberOf("minutes", values.minutes);
+  const [log] = itemsOf("log", values.log, ["sqlite", "etcd"]);
+  if (log === "etcd") {
+    await installEtcd(say);
+    say(`Seed ${seed}`);
+    const result = await soakHistories({
+      seed,
+      ms: (minutes ?? Infinity) * 60_000,
+      say,
+    });
+    say(historiesLine(result));
+    Deno.exit(result.violations.length === 0 ? 0 : 1);
+  }
   const engines: Engine[] = itemsOf("browsers", values.browsers, ENGINES);
   const victims: Victim[] = itemsOf("victims", values.victims, VICTIMS);
   if (engines.length > 0) await install(say);

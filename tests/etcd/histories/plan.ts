@@ -1,0 +1,120 @@
+/**
+ * Plan of the faults of a history, drawn from a seed.
+ *
+ * @module
+ */
+
+import { type Random, seeded } from "../../support/random.ts";
+import type { LinkState } from "./link.ts";
+
+/** Number of etcd nodes, and of servers. */
+export const COUNT = 3;
+
+/** Fault with its target. */
+export type FaultKind =
+  | { readonly type: "kill etcd" | "freeze etcd"; readonly node: number }
+  | { readonly type: "kill server" | "freeze server"; readonly server: number }
+  /** Cuts a server off one etcd node, or off all of them. */
+  | {
+    readonly type: "cut server from etcd";
+    readonly server: number;
+    readonly node: number | "all";
+    readonly state: LinkState;
+    readonly drops: boolean;
+  }
+  /** Cuts the clients off a server. */
+  | {
+    readonly type: "cut clients from server";
+    readonly server: number;
+    readonly state: LinkState;
+    readonly drops: boolean;
+  }
+  /** Freezes two of the etcd nodes. */
+  | { readonly type: "lose quorum"; readonly spared: number };
+
+/** Fault in a plan. */
+export interface Fault {
+  /** Time after the start, in milliseconds. */
+  readonly at: number;
+  /** Time until it is mended, in milliseconds. */
+  readonly ms: number;
+  readonly kind: FaultKind;
+}
+
+/** Options of a plan. */
+export interface PlanOptions {
+  readonly seed: number;
+  /** Length of the history, in milliseconds. */
+  readonly ms: number;
+  /** Longest fault, in milliseconds. */
+  readonly faultMsMax: number;
+  /** Length of a loss of the quorum, in milliseconds. */
+  readonly quorumMs: number;
+}
+
+const CUTS = ["refused", "silent", "mute", "deaf"] as const;
+
+function draw(random: Random): FaultKind {
+  const server = random.below(COUNT);
+  const node = random.below(COUNT);
+  const state = random.pick(CUTS);
+  const drops = random.oneIn(2);
+  switch (random.below(12)) {
+    case 0:
+    case 1:
+      return { type: "kill etcd", node };
+    case 2:
+    case 3:
+      return { type: "freeze etcd", node };
+    case 4:
+    case 5:
+      return { type: "kill server", server };
+    case 6:
+      return { type: "freeze server", server };
+    case 7:
+      return { type: "cut server from etcd", server, node, state, drops };
+    case 8:
+      return {
+        type: "cut server from etcd",
+        server,
+        node: "all",
+        state,
+        drops,
+      };
+    case 9:
+    case 10:
+      return { type: "cut clients from server", server, state, drops };
+    default:
+      return { type: "lose quorum", spared: node };
+  }
+}
+
+/** Draws the faults of a history: the same for the same options. Faults may overlap. */
+export function planOf(options: PlanOptions): Fault[] {
+  const random = seeded(options.seed);
+  const { ms: length, faultMsMax, quorumMs } = options;
+  const faults: Fault[] = [];
+  let hasQuorum = true;
+  for (let at = 1_000; at < length - faultMsMax;) {
+    let kind = draw(random);
+    if (kind.type === "lose quorum") {
+      // Once in each history, so that most of the time there is progress.
+      if (!hasQuorum) kind = { type: "freeze etcd", node: kind.spared };
+      hasQuorum = false;
+    }
+    const ms = kind.type === "lose quorum"
+      ? quorumMs
+      : 300 + random.below(faultMsMax - 300);
+    faults.push({ at, ms, kind });
+    at += random.oneIn(3)
+      ? random.below(ms)
+      : ms + random.below(faultMsMax / 2);
+  }
+  return faults;
+}
+
+/** Describes a fault. */
+export function describeFault({ at, ms, kind }: Fault): string {
+  const { type, ...rest } = kind;
+  return `${at} ms: ${type} ${JSON.stringify(rest)} for ${ms} ms`;
+}

@@ -1,0 +1,192 @@
+/**
+ * Process of a history: a server on etcd with clients of its host, or clients of
+ * the servers. It writes its lines to its standard output, and ends when its
+ * standard input does.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { type HostEvent, NodeHost, type Replica } from "../../../mod.ts";
+import { ErrEtcdUnavailable, EtcdLogDB } from "../../../src/etcd/mod.ts";
+import { RemoteLogDB } from "../../../src/sync/client/mod.ts";
+import { serve } from "../../../src/sync/server/mod.ts";
+import { HistoryClient, numbers } from "./client.ts";
+import { Ledger } from "./ledger.ts";
+import type { Line, Report, Request } from "./record.ts";
+
+/** Settings of a process, as JSON. */
+export interface ProcessSettings {
+  /** Name of the process in this life. */
+  readonly name: string;
+  readonly seed: number;
+  /** Number of clients. */
+  readonly clients: number;
+  /** True if no client may see an error. */
+  readonly isStrict: boolean;
+  /** Longest pause of a client between two operations, in milliseconds. */
+  readonly pauseMsMax: number;
+  /** Of a server. */
+  readonly server?: {
+    readonly nodeID: number;
+    readonly port: number;
+    readonly endpoints: readonly string[];
+  };
+  /** Of clients of servers: URLs of the servers. */
+  readonly urls?: readonly string[];
+  /** First node id of the clients. */
+  readonly firstNodeID?: number;
+}
+
+/** Longest wait of an append for etcd, in milliseconds. */
+const APPEND_MS = 4_000;
+
+const CLUSTER = 1n;
+
+const settings = JSON.parse(Deno.args[0]!) as ProcessSettings;
+const clients: HistoryClient[] = [];
+const replicas: Replica[] = [];
+const nextNumber = numbers();
+let shutDown = async (): Promise<void> => {};
+
+function write(line: Line): void {
+  const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
+  for (let at = 0; at < bytes.length;) {
+    at += Deno.stdout.writeSync(bytes.subarray(at));
+  }
+}
+
+/** Events that no fault of a history explains. */
+const WRONG = new Set<HostEvent["type"]>([
+  "failed",
+  "diverged",
+  "hash failed",
+  "purged",
+  "snapshot failed",
+]);
+
+function onEvent(event: HostEvent): void {
+  if (!WRONG.has(event.type)) return;
+  const { error, failure } = event as { error?: unknown; failure?: unknown };
+  const cause = (error ?? failure) as Error | undefined;
+  write({
+    type: "violation",
+    text: `${settings.name}: event ${event.type}: ${cause?.stack ?? cause}`,
+  });
+}
+
+function startClient(replica: Replica, i: number): void {
+  clients.push(
+    new HistoryClient({
+      name: `${settings.name}.${i}`,
+      replica,
+      seed: settings.seed + i,
+      hasSession: settings.isStrict || i % 2 === 0,
+      isStrict: settings.isStrict,
+      pauseMsMax: settings.pauseMsMax,
+      nextNumber,
+      write,
+    }),
+  );
+}
+
+/** Starts a replica; where etcd cannot be reached, again and again. */
+async function startReplica(host: NodeHost, nodeID: number): Promise<Replica> {
+  const config = {
+    clusterID: CLUSTER,
+    nodeID: BigInt(nodeID),
+    hashEntries: 256,
+  };
+  for (;;) {
+    try {
+      return await host.startCluster(() => new Ledger(), config);
+    } catch (error) {
+      if (!(error instanceof ErrEtcdUnavailable)) throw error;
+    }
+  }
+}
+
+async function startServer(
+  { nodeID, port, endpoints }: NonNullable<ProcessSettings["server"]>,
+): Promise<void> {
+  const logDB = new EtcdLogDB({ endpoints, appendMs: APPEND_MS });
+  const host = new NodeHost({ logDB, onEvent });
+  const replica = await startReplica(host, nodeID);
+  replicas.push(replica);
+  const server = serve(host, { port });
+  shutDown = async (): Promise<void> => {
+    await server.shutdown();
+    await host.stop();
+    await logDB.close();
+  };
+  write({ type: "started", url: server.url });
+  for (let i = 0; i < settings.clients; i++) startClient(replica, i);
+}
+
+async function startClients(urls: readonly string[]): Promise<void> {
+  const all = Array.from({ length: settings.clients }, async (_, i) => {
+    // Each prefers another server.
+    const at = i % urls.length;
+    const order = [...urls.slice(at), ...urls.slice(0, at)];
+    const logDB = new RemoteLogDB(order);
+    const host = new NodeHost({ logDB, onEvent });
+    const replica = await startReplica(host, settings.firstNodeID! + i);
+    replicas.push(replica);
+    startClient(replica, i);
+  });
+  await Promise.all(all);
+  write({ type: "started" });
+}
+
+async function reportOf(replica: Replica, index: number): Promise<Report> {
+  if (index === 0) await replica.read("applied");
+  else await replica.untilApplied(index);
+  const applied = await replica.staleRead("applied") as number;
+  const doubled = await replica.staleRead("doubled") as string[];
+  const { index: at, hash } = await replica.getHash();
+  return { index: at, hash: `${hash}`, applied, doubled };
+}
+
+async function answer(request: Request): Promise<unknown> {
+  switch (request.what) {
+    case "stop load":
+      await Promise.all(clients.map((client) => client.stop()));
+      return null;
+    case "shut down":
+      await shutDown();
+      return null;
+    case "report":
+      return await Promise.all(
+        replicas.map((replica) => reportOf(replica, request.index)),
+      );
+    case "state":
+      return await replicas[0]!.staleRead("state");
+  }
+}
+
+const { server, urls } = settings;
+const starting = server === undefined
+  ? startClients(urls!)
+  : startServer(server);
+starting.catch((error) => {
+  write({ type: "violation", text: `${settings.name}: ${error.stack}` });
+});
+const decoder = new TextDecoder();
+let rest = "";
+for await (const chunk of Deno.stdin.readable) {
+  const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+  rest = lines.pop()!;
+  for (const line of lines) {
+    const request = JSON.parse(line) as Request;
+    starting.then(() => answer(request)).then(
+      (value) => write({ type: "answer", value }),
+      (error) =>
+        write({
+          type: "violation",
+          text: `${settings.name}: ${request.what}: ${error.stack}`,
+        }),
+    );
+  }
+}
+Deno.exit();

@@ -1,0 +1,92 @@
+/**
+ * Soak on etcd: histories under faults, one after the other.
+ *
+ * This module needs Deno.
+ *
+ * @module
+ */
+
+import { type HistoryResult, runHistory } from "./world.ts";
+
+/** Length of one history, of its longest fault, and of its loss of the quorum, in milliseconds. */
+const HISTORY_MS = 210_000;
+const FAULT_MS_MAX = 8_000;
+const QUORUM_MS = 60_000;
+
+/** Clients of each server's host, and clients of the servers. */
+const DIRECT = 2;
+const REMOTE = 8;
+
+/** Options of {@linkcode soakHistories}. */
+export interface SoakHistoriesOptions {
+  /** Seed of the first history, from which those of the others follow. */
+  readonly seed: number;
+  /** Time after which no other history begins, in milliseconds. */
+  readonly ms: number;
+  /** Called with each line of progress. */
+  readonly say: (line: string) => void;
+}
+
+/** Sums of all histories. */
+export interface HistoriesResult {
+  readonly operations: number;
+  readonly acknowledged: number;
+  readonly unknown: number;
+  readonly faults: Readonly<Record<string, number>>;
+  readonly violations: readonly string[];
+}
+
+/** Adds the result of a history. */
+function sum(all: HistoriesResult, one: HistoryResult): HistoriesResult {
+  const faults = { ...all.faults };
+  for (const [type, count] of Object.entries(one.faults)) {
+    faults[type] = (faults[type] ?? 0) + count;
+  }
+  return {
+    operations: all.operations + one.operations,
+    acknowledged: all.acknowledged + one.acknowledged,
+    unknown: all.unknown + one.unknown,
+    faults,
+    violations: [...all.violations, ...one.violations],
+  };
+}
+
+/** Runs histories until the time is over. */
+export async function soakHistories(
+  { seed, ms, say }: SoakHistoriesOptions,
+): Promise<HistoriesResult> {
+  const from = performance.now();
+  let all: HistoriesResult = {
+    operations: 0,
+    acknowledged: 0,
+    unknown: 0,
+    faults: {},
+    violations: [],
+  };
+  for (let i = 0; performance.now() - from < ms; i++) {
+    const one = await runHistory({
+      seed: (seed + i) >>> 0,
+      ms: HISTORY_MS,
+      faultMsMax: FAULT_MS_MAX,
+      quorumMs: QUORUM_MS,
+      direct: DIRECT,
+      remote: REMOTE,
+      say,
+    });
+    all = sum(all, one);
+    for (const text of one.violations) say(`Violation: ${text}`);
+    say(`History ${(seed + i) >>> 0}; ${historiesLine(all)}`);
+  }
+  return all;
+}
+
+/** Last line of a soak on etcd. */
+export function historiesLine(
+  { operations, acknowledged, unknown, faults, violations }: HistoriesResult,
+): string {
+  const each = Object.entries(faults).map(([type, n]) => `${type} ${n}`);
+  const total = Object.values(faults).reduce((a, b) => a + b, 0);
+  return `${operations} operations, ${acknowledged} acknowledged, ${unknown} of unknown outcome, ${total} faults (${
+    each.join(", ")
+  }), ${violations.length} violations`;
+}
