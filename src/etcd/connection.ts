@@ -111,6 +111,11 @@ export class CallError extends Error {
       this.details.includes("space exceeded");
   }
 
+  /** True if the request is larger than etcd accepts. */
+  get isTooLarge(): boolean {
+    return /request is too large|message larger than max/.test(this.details);
+  }
+
   /** True if the requested revision was compacted. */
   get isCompacted(): boolean {
     return this.code === status.OUT_OF_RANGE &&

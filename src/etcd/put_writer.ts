@@ -15,7 +15,7 @@ import { withResolvers } from "../async.ts";
 import { messageOf } from "../describe.ts";
 import type { Env } from "../env.ts";
 import { ETCD_PUT_BYTES, TIMER_MS_MAX } from "../limits.ts";
-import { ErrUnknownOutcome } from "../log/errors.ts";
+import { ErrRecordsRefused, ErrUnknownOutcome } from "../log/errors.ts";
 import type { LogBatch, Records } from "../log/log.ts";
 import { epochRecord, packRecords } from "../log/records.ts";
 import type { EtcdClient } from "./client.ts";
@@ -107,6 +107,8 @@ export class PutWriter {
   #put: Put | undefined;
   #isWriting = false;
   #sequence = 0;
+  /** Size of the appends that share a put, in bytes; 0 once etcd has refused such a put as too large. */
+  #putBytes = ETCD_PUT_BYTES;
   /** True once this process has written an epoch record. */
   #hasEpoch = false;
   /** Settles once nothing is being written. */
@@ -187,7 +189,7 @@ export class PutWriter {
         continue;
       }
       size += costOf(this.#queue[0]!.records);
-      if (appends.length > 0 && size > ETCD_PUT_BYTES) break;
+      if (appends.length > 0 && size > this.#putBytes) break;
       appends.push(this.#queue.shift()!);
     }
     return appends;
@@ -294,6 +296,9 @@ export class PutWriter {
   /** Reports a put that has failed, or may be in the log later. */
   #failed(put: Put, error: unknown, isUnknown: boolean): void {
     const { clusterID } = this.#parts;
+    if (!isUnknown && error instanceof CallError && error.isTooLarge) {
+      return this.#tooLarge(put, error);
+    }
     let reason = error instanceof CallError ? error.toError() : error;
     this.#log.trouble(reason);
     if (isUnknown) {
@@ -305,5 +310,20 @@ export class PutWriter {
       );
     }
     for (const { reject } of put.appends) reject(reason);
+  }
+
+  /** Puts the appends of a put that etcd refuses as too large one by one, or refuses the only one. */
+  #tooLarge({ appends, value }: Put, { message }: CallError): void {
+    if (appends.length > 1) {
+      this.#putBytes = 0;
+      this.#queue.unshift(...appends);
+      return;
+    }
+    const [{ records, reject }] = appends as [Append];
+    const reason =
+      `Put of ${value.length} bytes to the log of cluster ${this.#parts.clusterID} was refused: ${message}. Start the etcd nodes with the default of --max-request-bytes, 1572864, or a higher one`;
+    reject(
+      new ErrRecordsRefused(records.ends.map((_, at) => ({ at, reason }))),
+    );
   }
 }

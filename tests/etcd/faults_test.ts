@@ -1,6 +1,12 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import {
   ErrCompacted,
+  ErrProposalRefused,
   ErrStoreFull,
   ErrUnknownOutcome,
   kv,
@@ -12,7 +18,12 @@ import {
   EtcdLogDB,
   type EtcdLogOptions,
 } from "../../src/etcd/mod.ts";
-import { type Log, packRecords, recordAt } from "../../src/ports/mod.ts";
+import {
+  ErrRecordsRefused,
+  type Log,
+  packRecords,
+  recordAt,
+} from "../../src/ports/mod.ts";
 import { epochOf } from "../../src/log/records.ts";
 import { type EtcdNodes, test } from "./nodes.ts";
 
@@ -296,6 +307,44 @@ test(
     assertEquals(await log.append(record("more")), last + 1);
   },
   { count: 1, leavesTimers: true, args: ["--quota-backend-bytes=8000000"] },
+);
+
+test(
+  "H11 a record over the limit of etcd's requests is refused with words that say what to do, and appends that shared its put are not",
+  async (nodes) => {
+    await using logDB = logsAt(nodes, 0);
+    const log = await logDB.open(1n, 1n);
+    await log.append(record("before"));
+    for (const size of [200_000, 900_000]) {
+      const large = packRecords(new Uint8Array(size).fill(1));
+      const [one, refused, other] = await Promise.allSettled([
+        log.append(record(`one ${size}`)),
+        log.append(large),
+        log.append(record(`other ${size}`)),
+      ]);
+      assertEquals([one.status, other.status], ["fulfilled", "fulfilled"]);
+      assert(refused.status === "rejected");
+      assert(
+        refused.reason instanceof ErrRecordsRefused,
+        `${refused.reason}`,
+      );
+      assertStringIncludes(refused.reason.message, "--max-request-bytes");
+    }
+    // A host says so to the caller, and goes on.
+    await using host = new NodeHost({ logDB });
+    const replica = await host.startCluster(() => new KVStateMachine(), {
+      clusterID: 2n,
+      nodeID: 1n,
+    });
+    const error = await assertRejects(
+      async () => await replica.propose(kv.put("x", "y".repeat(200_000))),
+      ErrProposalRefused,
+    );
+    assertStringIncludes(error.message, "--max-request-bytes");
+    await replica.propose(kv.put("x", "small"));
+    assertEquals((await textsOf(log)).length, 5);
+  },
+  { count: 1, leavesTimers: true, args: ["--max-request-bytes=100000"] },
 );
 
 test(
