@@ -77,6 +77,8 @@ export interface NodeOptions {
   readonly certificates?: NodeCertificates;
   /** Further arguments of each node. */
   readonly args?: readonly string[];
+  /** Prepares the folder with the data of all nodes, before they run. */
+  readonly prepare?: (folder: string) => Promise<void>;
 }
 
 /** An etcd cluster on loopback. */
@@ -105,6 +107,7 @@ export class EtcdNodes implements AsyncDisposable {
   static async start(options: NodeOptions = {}): Promise<EtcdNodes> {
     const nodes = new EtcdNodes(options);
     try {
+      await options.prepare?.(nodes.directory);
       for (let i = 0; i < nodes.endpoints.length; i++) nodes.run(i);
       await nodes.ready();
     } catch (error) {
@@ -179,7 +182,11 @@ export class EtcdNodes implements AsyncDisposable {
     const child = this.#running.get(i);
     if (child === undefined) return;
     this.#running.delete(i);
-    child.kill("SIGKILL");
+    try {
+      child.kill("SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
     await child.status;
   }
 
