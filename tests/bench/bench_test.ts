@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { withoutEtcd } from "../etcd/nodes.ts";
 import { FILES } from "./cases.ts";
 import { measure } from "./growth.ts";
 import { drawGrowth } from "./plot.ts";
@@ -8,8 +9,11 @@ import { Bench, type Figure, merge, table } from "./report.ts";
 const SHARE = 0.001;
 
 for (const [file, load] of Object.entries(FILES)) {
+  const missing = file === "etcd" ? withoutEtcd() : undefined;
+  const name = `the cases of ${file} run and report figures`;
   Deno.test({
-    name: `the cases of ${file} run and report figures`,
+    name: missing === undefined ? name : `${name}: skipped, ${missing}`,
+    ignore: missing !== undefined,
     // A case ends with its process.
     sanitizeOps: false,
     sanitizeResources: false,

@@ -23,4 +23,5 @@ export const FILES: Readonly<
   outbox: () => import("./outbox_bench.ts"),
   sync: () => import("./sync_bench.ts"),
   crowd: () => import("./crowd_bench.ts"),
+  etcd: () => import("./etcd_bench.ts"),
 };

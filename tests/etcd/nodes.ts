@@ -172,6 +172,11 @@ export class EtcdNodes implements AsyncDisposable {
     return { success, output };
   }
 
+  /** Process ids of the nodes that run. */
+  get pids(): number[] {
+    return [...this.#running.values()].map(({ pid }) => pid);
+  }
+
   /** Sends a signal to a node. */
   signal(i: number, signal: Deno.Signal): void {
     this.#running.get(i)?.kill(signal);
