@@ -12,6 +12,8 @@ export interface NodePorts {
   readonly client: number;
   /** Port for the other nodes. */
   readonly peer: number;
+  /** Port at which the other nodes reach it, if that is another one. */
+  readonly advertised?: number;
 }
 
 /** Finds free ports of loopback for some nodes. */
@@ -37,14 +39,15 @@ export function nodeArguments(
 ): string[] {
   const peer = (port: number): string => `http://127.0.0.1:${port}`;
   const { client, peer: own } = ports[i]!;
-  const cluster = ports.map((one, at) => `n${at}=${peer(one.peer)}`);
+  const urls = ports.map((one) => peer(one.advertised ?? one.peer));
+  const cluster = urls.map((url, at) => `n${at}=${url}`);
   return [
     `--name=n${i}`,
     `--data-dir=${folder}/n${i}`,
     `--listen-client-urls=${base}:${client}`,
     `--advertise-client-urls=${base}:${client}`,
     `--listen-peer-urls=${peer(own)}`,
-    `--initial-advertise-peer-urls=${peer(own)}`,
+    `--initial-advertise-peer-urls=${urls[i]}`,
     `--initial-cluster=${cluster.join(",")}`,
     `--initial-cluster-token=${folder}`,
     "--pre-vote=true",

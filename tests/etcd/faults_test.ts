@@ -386,3 +386,38 @@ test(
   },
   { count: 1, leavesTimers: true },
 );
+
+test(
+  "H2 H5 etcd nodes that are cut off each other and still answer give no read index and commit nothing; then all goes on by itself",
+  async (nodes) => {
+    const leader = await nodes.leader();
+    await using logDB = logsAt(nodes, leader, { appendMs: 1_500 });
+    await using elsewhere = logsAt(nodes, (leader + 1) % 3);
+    const log = await logDB.open(1n, 1n);
+    const other = await elsewhere.open(1n, 2n);
+    await log.append(record("before"));
+    for (const link of nodes.links) link.set("silent");
+    // At once: the leader does not know yet that it is alone.
+    const asks = await Promise.allSettled([log.readIndex(), other.readIndex()]);
+    for (const outcome of asks) {
+      assert(outcome.status === "rejected", "a read index without a quorum");
+      assert(outcome.reason instanceof ErrEtcdUnavailable, `${outcome.reason}`);
+    }
+    const outcome = await Promise.allSettled([log.append(record("lone"))]);
+    assert(outcome[0].status === "rejected");
+    for (const link of nodes.links) link.set("open");
+    for (let tries = 0;; tries++) {
+      try {
+        await log.append(record("after"));
+        break;
+      } catch (error) {
+        assert(tries < 10, `${error}`);
+      }
+    }
+    const texts = await textsOf(log);
+    assertEquals(await textsOf(other), texts);
+    assertEquals([texts[0], texts.at(-1)], ["before", "after"]);
+    assert(texts.filter((text) => text === "lone").length <= 1);
+  },
+  { count: 3, leavesTimers: true, hasLinks: true },
+);

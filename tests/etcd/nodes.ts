@@ -10,6 +10,7 @@ import {
   type NodePorts,
 } from "../../web/etcd_nodes.ts";
 import { program } from "../browser/install.ts";
+import { Link } from "./histories/link.ts";
 
 /** Reason why tests with etcd cannot run here; undefined if they can. */
 export function withoutEtcd(): string | undefined {
@@ -43,6 +44,8 @@ export interface EtcdTestOptions {
   readonly count?: number;
   /** Further arguments of the nodes. */
   readonly args?: readonly string[];
+  /** True for nodes that reach each other through links. @default {false} */
+  readonly hasLinks?: boolean;
   /** True for a test in which connections never open: the gRPC client leaves a timer for a moment after one. @default {false} */
   readonly leavesTimers?: boolean;
 }
@@ -79,6 +82,8 @@ export interface NodeOptions {
   readonly args?: readonly string[];
   /** Prepares the folder with the data of all nodes, before they run. */
   readonly prepare?: (folder: string) => Promise<void>;
+  /** True for nodes that reach each other through links, which can be cut. */
+  readonly hasLinks?: boolean;
 }
 
 /** An etcd cluster on loopback. */
@@ -89,6 +94,8 @@ export class EtcdNodes implements AsyncDisposable {
   readonly directory = Deno.makeTempDirSync({ prefix: "etcd-" });
   readonly #options: NodeOptions;
   readonly #ports: readonly NodePorts[];
+  /** Links through which the other nodes reach each node, if there are any. */
+  readonly links: readonly Link[];
   /** URL of a client's port without the port. */
   readonly #base: string;
   readonly #running = new Map<number, Deno.ChildProcess>();
@@ -96,7 +103,14 @@ export class EtcdNodes implements AsyncDisposable {
   private constructor(options: NodeOptions) {
     const { count = 1, certificates } = options;
     this.#options = options;
-    this.#ports = freePorts(count);
+    const ports = freePorts(count);
+    this.links = options.hasLinks
+      ? ports.map(({ peer }) => new Link(peer))
+      : [];
+    this.#ports = ports.map((one, i) => ({
+      ...one,
+      ...(options.hasLinks ? { advertised: this.links[i]!.port } : {}),
+    }));
     this.#base = certificates === undefined
       ? "http://127.0.0.1"
       : "https://localhost";
@@ -234,6 +248,7 @@ export class EtcdNodes implements AsyncDisposable {
   /** Kills all nodes and removes their data. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#running.keys()].map((i) => this.kill(i)));
+    for (const link of this.links) await link[Symbol.asyncDispose]();
     await Deno.remove(this.directory, { recursive: true });
   }
 }

@@ -29,6 +29,19 @@ export type FaultKind =
     readonly state: LinkState;
     readonly drops: boolean;
   }
+  /** Cuts the connections that the other etcd nodes make to one. */
+  | {
+    readonly type: "cut etcd node";
+    readonly node: number;
+    readonly state: LinkState;
+    readonly drops: boolean;
+  }
+  /** Cuts all etcd nodes off each other: each answers, and none has a quorum. */
+  | {
+    readonly type: "part etcd nodes";
+    readonly state: LinkState;
+    readonly drops: boolean;
+  }
   /** Freezes two of the etcd nodes. */
   | { readonly type: "lose quorum"; readonly spared: number };
 
@@ -59,7 +72,7 @@ function draw(random: Random): FaultKind {
   const node = random.below(COUNT);
   const state = random.pick(CUTS);
   const drops = random.oneIn(2);
-  switch (random.below(12)) {
+  switch (random.below(14)) {
     case 0:
     case 1:
       return { type: "kill etcd", node };
@@ -84,6 +97,10 @@ function draw(random: Random): FaultKind {
     case 9:
     case 10:
       return { type: "cut clients from server", server, state, drops };
+    case 11:
+      return { type: "cut etcd node", node, state, drops };
+    case 12:
+      return { type: "part etcd nodes", state, drops };
     default:
       return { type: "lose quorum", spared: node };
   }

@@ -269,7 +269,7 @@ export class World implements AsyncDisposable {
 
   /** Starts all processes. */
   static async start(options: HistoryOptions, path: string): Promise<World> {
-    const nodes = await EtcdNodes.start({ count: COUNT });
+    const nodes = await EtcdNodes.start({ count: COUNT, hasLinks: true });
     const world = new World(options, nodes, new Recorder(path));
     try {
       for (let i = 0; i < COUNT; i++) world.startServer(i);
@@ -410,6 +410,16 @@ export class World implements AsyncDisposable {
         link.set(kind.state);
         return () => link.set("open", kind.drops);
       }
+      case "cut etcd node":
+      case "part etcd nodes": {
+        const links = kind.type === "cut etcd node"
+          ? [nodes.links[kind.node]!]
+          : nodes.links;
+        for (const link of links) link.set(kind.state);
+        return () => {
+          for (const link of links) link.set("open", kind.drops);
+        };
+      }
       case "lose quorum": {
         const others = [0, 1, 2].filter((i) => i !== kind.spared);
         for (const i of others) nodes.signal(i, "SIGSTOP");
@@ -488,6 +498,10 @@ function targetsOf(kind: FaultKind): string[] {
       return [`etcd link${kind.server}`];
     case "cut clients from server":
       return [`client link${kind.server}`];
+    case "cut etcd node":
+      return [`peer link${kind.node}`];
+    case "part etcd nodes":
+      return ["peer link0", "peer link1", "peer link2"];
   }
 }
 
