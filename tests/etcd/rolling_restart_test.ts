@@ -34,6 +34,7 @@ testIfEtcd(
     });
     assertEquals(result.violations, [], `seed ${seed}`);
     assertEquals(result.unknown, 0);
+    assertEquals(result.clients, CLIENTS);
     assert(result.acknowledged > 4 * CLIENTS, `${result.acknowledged}`);
   },
   true,

@@ -2,6 +2,8 @@
  * Client of a history: does operations on a few keys, one after the other, and writes
  * each down before it begins and after it has ended.
  *
+ * This module is browser compatible.
+ *
  * @module
  */
 
@@ -10,13 +12,13 @@ import {
   ErrStoreFull,
   ErrSystemBusy,
   ErrUnknownOutcome,
+  type MaybePromise,
   type Replica,
   type Session,
 } from "../../../mod.ts";
-import { ErrEtcdUnavailable } from "../../../src/etcd/mod.ts";
+import { isPromise } from "../../../src/async.ts";
 import { ErrConnectionLost, ErrRemote } from "../../../src/sync/client/mod.ts";
 import { type Random, seeded } from "../../support/random.ts";
-import { nanoseconds } from "./clock.ts";
 import { type Command, decodeOutput, encodeCommand } from "./ledger.ts";
 import type { Input, Line, Output } from "./record.ts";
 
@@ -29,14 +31,16 @@ const PATIENCE_MS = 12_000;
 const IMPATIENCE_MS = 60;
 
 /** Errors after which a command was not applied and never will be. */
-const REJECTED = [
+const REJECTED: readonly ErrorClass[] = [
   ErrSystemBusy,
   ErrConnectionLost,
   // The server could not append, and knows it.
   ErrRemote,
-  ErrEtcdUnavailable,
   ErrStoreFull,
 ];
+
+/** Class of an error. */
+export type ErrorClass = abstract new (...args: never[]) => Error;
 
 /** Options of a client. */
 export interface ClientOptions {
@@ -51,7 +55,12 @@ export interface ClientOptions {
   readonly pauseMsMax: number;
   /** Numbers of the operations of the process. */
   readonly nextNumber: () => number;
-  readonly write: (line: Line) => void;
+  /** Clock of the history, in nanoseconds. */
+  readonly now: () => number;
+  /** Further errors after which a command was not applied and never will be. */
+  readonly rejected: readonly ErrorClass[];
+  /** Writes a line down; a call begins once that has resolved. */
+  readonly write: (line: Line) => MaybePromise<void>;
 }
 
 /** Numbers the operations of a process. */
@@ -88,7 +97,7 @@ export class HistoryClient {
 
   #violation(text: string): void {
     const { name, write } = this.#options;
-    write({ type: "violation", text: `${name}: ${text}` });
+    void write({ type: "violation", text: `${name}: ${text}` });
   }
 
   async #work(): Promise<void> {
@@ -115,20 +124,31 @@ export class HistoryClient {
   }
 
   #key(): string {
-    return `${this.#random.below(KEYS)}@${Math.floor(nanoseconds() / KEY_NS)}`;
+    return `${this.#random.below(KEYS)}@${
+      Math.floor(this.#options.now() / KEY_NS)
+    }`;
   }
 
-  #begin(key: string, input: Input & { id?: string }): number {
-    const { name, nextNumber, write } = this.#options;
+  /** Writes a call down; resolves to its number. */
+  async #begin(key: string, input: Input & { id?: string }): Promise<number> {
+    const { name, nextNumber, write, now } = this.#options;
     const number = nextNumber();
-    const at = nanoseconds();
-    write({ type: "call", number, client: name, key, input, at });
+    const at = now();
+    const written = write({
+      type: "call",
+      number,
+      client: name,
+      key,
+      input,
+      at,
+    });
+    if (isPromise(written)) await written;
     return number;
   }
 
   #end(number: number, ok: boolean | null, output: Output | null): void {
-    const at = nanoseconds();
-    this.#options.write({ type: "return", number, ok, output, at });
+    const at = this.#options.now();
+    void this.#options.write({ type: "return", number, ok, output, at });
   }
 
   #failed(number: number, cause: unknown, isRead: boolean): void {
@@ -138,7 +158,11 @@ export class HistoryClient {
     }
     if (isRead) {
       this.#end(number, null, null);
-    } else if (REJECTED.some((kind) => error instanceof kind)) {
+    } else if (
+      [...REJECTED, ...this.#options.rejected].some((kind) =>
+        error instanceof kind
+      )
+    ) {
       this.#end(number, false, null);
     } else {
       this.#end(number, null, null);
@@ -150,7 +174,7 @@ export class HistoryClient {
 
   async #read(): Promise<void> {
     const key = this.#key();
-    const number = this.#begin(key, { op: "get" });
+    const number = await this.#begin(key, { op: "get" });
     try {
       const signal = this.#patience();
       const value = await this.#options.replica.read({ key }, { signal }) as
@@ -193,7 +217,7 @@ export class HistoryClient {
     const { replica, name } = this.#options;
     const command = this.#input(this.#key(), `${name}#${++this.#ids}`);
     const { key, ...input } = command;
-    const number = this.#begin(key, input);
+    const number = await this.#begin(key, input);
     try {
       const session = this.#session;
       const result = await replica.propose(encodeCommand(command), {

@@ -8,13 +8,15 @@
  * @module
  */
 
-import { type HostEvent, NodeHost, type Replica } from "../../../mod.ts";
+import { NodeHost, type Replica } from "../../../mod.ts";
 import { ErrEtcdUnavailable, EtcdLogDB } from "../../../src/etcd/mod.ts";
 import { RemoteLogDB } from "../../../src/sync/client/mod.ts";
 import { serve } from "../../../src/sync/server/mod.ts";
+import { answerOf, CLUSTER, onEvent } from "./answers.ts";
 import { HistoryClient, numbers } from "./client.ts";
+import { nanoseconds } from "./clock.ts";
 import { Ledger } from "./ledger.ts";
-import type { Line, Report, Request } from "./record.ts";
+import type { Line, Request } from "./record.ts";
 
 /** Settings of a process, as JSON. */
 export interface ProcessSettings {
@@ -32,6 +34,8 @@ export interface ProcessSettings {
     readonly nodeID: number;
     readonly port: number;
     readonly endpoints: readonly string[];
+    /** Origins whose pages may connect. */
+    readonly origins: readonly string[];
   };
   /** Of clients of servers: URLs of the servers. */
   readonly urls?: readonly string[];
@@ -41,8 +45,6 @@ export interface ProcessSettings {
 
 /** Longest wait of an append for etcd, in milliseconds. */
 const APPEND_MS = 4_000;
-
-const CLUSTER = 1n;
 
 const settings = JSON.parse(Deno.args[0]!) as ProcessSettings;
 const clients: HistoryClient[] = [];
@@ -57,25 +59,6 @@ function write(line: Line): void {
   }
 }
 
-/** Events that no fault of a history explains. */
-const WRONG = new Set<HostEvent["type"]>([
-  "failed",
-  "diverged",
-  "hash failed",
-  "purged",
-  "snapshot failed",
-]);
-
-function onEvent(event: HostEvent): void {
-  if (!WRONG.has(event.type)) return;
-  const { error, failure } = event as { error?: unknown; failure?: unknown };
-  const cause = (error ?? failure) as Error | undefined;
-  write({
-    type: "violation",
-    text: `${settings.name}: event ${event.type}: ${cause?.stack ?? cause}`,
-  });
-}
-
 function startClient(replica: Replica, i: number): void {
   clients.push(
     new HistoryClient({
@@ -86,6 +69,8 @@ function startClient(replica: Replica, i: number): void {
       isStrict: settings.isStrict,
       pauseMsMax: settings.pauseMsMax,
       nextNumber,
+      now: nanoseconds,
+      rejected: [ErrEtcdUnavailable],
       write,
     }),
   );
@@ -108,13 +93,13 @@ async function startReplica(host: NodeHost, nodeID: number): Promise<Replica> {
 }
 
 async function startServer(
-  { nodeID, port, endpoints }: NonNullable<ProcessSettings["server"]>,
+  { nodeID, port, endpoints, origins }: NonNullable<ProcessSettings["server"]>,
 ): Promise<void> {
   const logDB = new EtcdLogDB({ endpoints, appendMs: APPEND_MS });
-  const host = new NodeHost({ logDB, onEvent });
+  const host = new NodeHost({ logDB, onEvent: onEvent(settings.name, write) });
   const replica = await startReplica(host, nodeID);
   replicas.push(replica);
-  const server = serve(host, { port });
+  const server = serve(host, { port, origins: [...origins] });
   shutDown = async (): Promise<void> => {
     await server.shutdown();
     await host.stop();
@@ -130,7 +115,10 @@ async function startClients(urls: readonly string[]): Promise<void> {
     const at = i % urls.length;
     const order = [...urls.slice(at), ...urls.slice(0, at)];
     const logDB = new RemoteLogDB(order);
-    const host = new NodeHost({ logDB, onEvent });
+    const host = new NodeHost({
+      logDB,
+      onEvent: onEvent(settings.name, write),
+    });
     const replica = await startReplica(host, settings.firstNodeID! + i);
     replicas.push(replica);
     startClient(replica, i);
@@ -139,30 +127,9 @@ async function startClients(urls: readonly string[]): Promise<void> {
   write({ type: "started" });
 }
 
-async function reportOf(replica: Replica, index: number): Promise<Report> {
-  if (index === 0) await replica.read("applied");
-  else await replica.untilApplied(index);
-  const applied = await replica.staleRead("applied") as number;
-  const doubled = await replica.staleRead("doubled") as string[];
-  const { index: at, hash } = await replica.getHash();
-  return { index: at, hash: `${hash}`, applied, doubled };
-}
-
 async function answer(request: Request): Promise<unknown> {
-  switch (request.what) {
-    case "stop load":
-      await Promise.all(clients.map((client) => client.stop()));
-      return null;
-    case "shut down":
-      await shutDown();
-      return null;
-    case "report":
-      return await Promise.all(
-        replicas.map((replica) => reportOf(replica, request.index)),
-      );
-    case "state":
-      return await replicas[0]!.staleRead("state");
-  }
+  if (request.what === "shut down") return await shutDown();
+  return await answerOf(request, clients, replicas);
 }
 
 const { server, urls } = settings;

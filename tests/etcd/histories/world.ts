@@ -21,16 +21,12 @@ import {
   type PlanOptions,
 } from "./plan.ts";
 import type { ProcessSettings } from "./process.ts";
-import type { HistoryLine, Line, Report, Request, State } from "./record.ts";
-
-/** Timeout of a start, and of everything that must come to an end once the faults are mended, in milliseconds. */
-const WAIT_MS_MAX = 90_000;
+import type { ChromiumPages } from "./pages.ts";
+import { type Member, ProcessMember, Recorder, within } from "./members.ts";
+import type { Report, State } from "./record.ts";
 
 /** Longest pause of a client between two operations, unless options say otherwise, in milliseconds. */
 const PAUSE_MS_MAX = 40;
-
-/** Most characters kept of what a process writes to its standard error. */
-const ERROR_CHARACTERS = 2_000;
 
 /** Options of a history. */
 export interface HistoryOptions extends Omit<PlanOptions, "ms"> {
@@ -39,6 +35,8 @@ export interface HistoryOptions extends Omit<PlanOptions, "ms"> {
   /** Clients of each server's host, and clients of the servers. */
   readonly direct: number;
   readonly remote: number;
+  /** Clients in pages of Chromium. @default {0} */
+  readonly pages?: number;
   /** True if no client of the servers may see an error. @default {false} */
   readonly isStrict?: boolean;
   /** Longest pause of a client between two operations, in milliseconds. @default {40} */
@@ -55,6 +53,8 @@ export interface HistoryResult {
   readonly operations: number;
   readonly acknowledged: number;
   readonly unknown: number;
+  /** Number of clients with an acknowledged operation. */
+  readonly clients: number;
   readonly faults: Readonly<Record<string, number>>;
   /** File of the history. */
   readonly file: string;
@@ -71,169 +71,6 @@ function freePort(): number {
   return port;
 }
 
-/** File that gets a line for each operation. */
-export class Recorder implements Disposable {
-  readonly path: string;
-  readonly #file: Deno.FsFile;
-  readonly violations: string[] = [];
-  operations = 0;
-  acknowledged = 0;
-  unknown = 0;
-
-  constructor(path: string) {
-    this.path = path;
-    this.#file = Deno.openSync(path, { create: true, write: true });
-  }
-
-  /** Writes an operation. */
-  add(
-    { client, key, input, at }: Line & { type: "call" },
-    end: Omit<Line & { type: "return" }, "type" | "number"> | undefined,
-  ): void {
-    const ok = end?.ok ?? null;
-    const line: HistoryLine = {
-      client,
-      op: input.op,
-      key,
-      input,
-      output: end?.output ?? null,
-      ok,
-      call: at,
-      return: ok === null ? null : end!.at,
-    };
-    this.operations++;
-    if (ok === true) this.acknowledged++;
-    if (ok === null) this.unknown++;
-    this.#file.writeSync(new TextEncoder().encode(`${JSON.stringify(line)}\n`));
-  }
-
-  [Symbol.dispose](): void {
-    this.#file.close();
-  }
-}
-
-/** Process with its lines. */
-class Life {
-  readonly #recorder: Recorder;
-  readonly #child: Deno.ChildProcess;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
-  readonly #calls = new Map<number, Line & { type: "call" }>();
-  readonly #answers: PromiseWithResolvers<unknown>[] = [];
-  readonly #ended: Promise<void>;
-  readonly started: PromiseWithResolvers<void> = Promise.withResolvers();
-  #isExpected = false;
-
-  constructor(recorder: Recorder, settings: ProcessSettings) {
-    this.#recorder = recorder;
-    const program = new URL("process.ts", import.meta.url).href;
-    this.#child = new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "--no-check",
-        "--allow-all",
-        program,
-        JSON.stringify(settings),
-      ],
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
-    this.#writer = this.#child.stdin.getWriter();
-    this.started.promise.catch(() => {});
-    const errors = new Response(this.#child.stderr).text();
-    this.#ended = this.#untilEnd(settings.name, errors);
-  }
-
-  async #untilEnd(name: string, errors: Promise<string>): Promise<void> {
-    await this.#take();
-    const { code, signal } = await this.#child.status;
-    await this.#writer.close().catch(() => {});
-    const text = (await errors).slice(-ERROR_CHARACTERS);
-    this.#end(`${name} has ended: ${signal ?? code} ${text}`);
-  }
-
-  async #take(): Promise<void> {
-    const decoder = new TextDecoder();
-    let rest = "";
-    for await (const chunk of this.#child.stdout) {
-      const lines = (rest + decoder.decode(chunk, { stream: true }))
-        .split("\n");
-      rest = lines.pop()!;
-      for (const line of lines) this.#line(JSON.parse(line) as Line);
-    }
-  }
-
-  #line(line: Line): void {
-    switch (line.type) {
-      case "started":
-        return this.started.resolve();
-      case "call":
-        this.#calls.set(line.number, line);
-        return;
-      case "return": {
-        const call = this.#calls.get(line.number)!;
-        this.#calls.delete(line.number);
-        return this.#recorder.add(call, line);
-      }
-      case "violation":
-        this.#recorder.violations.push(line.text);
-        return;
-      case "answer":
-        this.#answers.shift()?.resolve(line.value);
-    }
-  }
-
-  #end(how: string): void {
-    // What was under way has an unknown outcome.
-    for (const call of this.#calls.values()) {
-      this.#recorder.add(call, undefined);
-    }
-    this.#calls.clear();
-    const error = new Error(how);
-    this.started.reject(error);
-    for (const answer of this.#answers.splice(0)) answer.reject(error);
-    if (!this.#isExpected) this.#recorder.violations.push(how);
-  }
-
-  /** Sends a request, one at a time; resolves to the answer. */
-  async request<T>(request: Request): Promise<T> {
-    const answer = Promise.withResolvers<unknown>();
-    this.#answers.push(answer);
-    await this.#writer.write(
-      new TextEncoder().encode(`${JSON.stringify(request)}\n`),
-    );
-    return await within(answer.promise, request.what) as T;
-  }
-
-  signal(signal: Deno.Signal): void {
-    try {
-      this.#child.kill(signal);
-    } catch {
-      // It has ended.
-    }
-  }
-
-  async kill(): Promise<void> {
-    this.#isExpected = true;
-    this.signal("SIGKILL");
-    await this.#ended;
-  }
-}
-
-async function within<T>(promise: Promise<T>, what: string): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () =>
-      late.reject(new Error(`"${what}" has not ended in ${WAIT_MS_MAX} ms`)),
-    WAIT_MS_MAX,
-  );
-  try {
-    return await Promise.race([promise, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 /** Running world. */
 export class World implements AsyncDisposable {
   readonly recorder: Recorder;
@@ -243,8 +80,9 @@ export class World implements AsyncDisposable {
   readonly #toServer: Link[];
   readonly #ports: readonly number[];
   readonly #options: HistoryOptions;
-  readonly #lives = new Map<string, Life>();
+  readonly #members = new Map<string, Member>();
   #counts = 0;
+  #chromium: ChromiumPages | undefined;
   /** Nodes and servers that a fault has stopped at present. */
   readonly #busy = new Set<string>();
   readonly #seeds: () => number;
@@ -271,11 +109,17 @@ export class World implements AsyncDisposable {
   static async start(options: HistoryOptions, path: string): Promise<World> {
     const nodes = await EtcdNodes.start({ count: COUNT, hasLinks: true });
     const world = new World(options, nodes, new Recorder(path));
+    if (options.pages) {
+      // Only where it is needed: the bundler and the browser.
+      const { ChromiumPages } = await import("./pages.ts");
+      world.#chromium = await ChromiumPages.launch();
+    }
     try {
       for (let i = 0; i < COUNT; i++) world.startServer(i);
-      await Promise.all(world.lives.map(({ started }) => started.promise));
+      await Promise.all(world.members.map(({ started }) => started));
       world.startClients();
-      await world.life("pages").started.promise;
+      await world.member("pages").started;
+      await world.#openPages();
     } catch (error) {
       await world[Symbol.asyncDispose]();
       throw error;
@@ -284,13 +128,13 @@ export class World implements AsyncDisposable {
   }
 
   /** Processes that run. */
-  get lives(): Life[] {
-    return [...this.#lives.values()];
+  get members(): Member[] {
+    return [...this.#members.values()];
   }
 
   /** Process with a name. */
-  life(name: string): Life {
-    return this.#lives.get(name)!;
+  member(name: string): Member {
+    return this.#members.get(name)!;
   }
 
   /** URLs of the servers for clients. */
@@ -306,9 +150,9 @@ export class World implements AsyncDisposable {
     >,
   ): void {
     const { isStrict = false, pauseMsMax = PAUSE_MS_MAX } = this.#options;
-    this.#lives.set(
+    this.#members.set(
       name,
-      new Life(this.recorder, {
+      new ProcessMember(this.recorder, {
         name: `${name}.${++this.#counts}`,
         seed: this.#seeds(),
         isStrict,
@@ -326,23 +170,47 @@ export class World implements AsyncDisposable {
       .map(({ port }) => `http://127.0.0.1:${port}`);
     this.#start(`server${i}`, {
       clients: this.#options.direct,
-      server: { nodeID: i + 1, port: this.#ports[i]!, endpoints },
+      server: {
+        nodeID: i + 1,
+        port: this.#ports[i]!,
+        endpoints,
+        origins: this.#chromium === undefined ? [] : [this.#chromium.origin],
+      },
     });
   }
 
   /** Stops a server as an operator does, and starts it again. */
   async restartServer(i: number): Promise<void> {
-    const life = this.life(`server${i}`);
-    await life.request({ what: "shut down" });
-    await life.kill();
+    const member = this.member(`server${i}`);
+    await member.request({ what: "shut down" });
+    await member.kill();
     this.startServer(i);
-    await within(this.life(`server${i}`).started.promise, "start");
+    await within(this.member(`server${i}`).started, "start");
   }
 
   /** Starts the clients of the servers. */
   startClients(): void {
     const clients = this.#options.remote;
     this.#start("pages", { clients, urls: this.urls, firstNodeID: 100 });
+  }
+
+  /** Opens the pages of Chromium, each with a client. */
+  async #openPages(): Promise<void> {
+    const { pages = 0, isStrict = false, pauseMsMax = PAUSE_MS_MAX } =
+      this.#options;
+    for (let i = 0; i < pages; i++) {
+      const name = `chromium${i}`;
+      const { urls } = this;
+      const member = await this.#chromium!.open(this.recorder, {
+        name,
+        seed: this.#seeds(),
+        nodeID: 1_000 + i,
+        urls: [...urls.slice(i % COUNT), ...urls.slice(0, i % COUNT)],
+        isStrict,
+        pauseMsMax,
+      });
+      this.#members.set(name, member);
+    }
   }
 
   /** Runs the faults of the plan, each at its time. */
@@ -389,12 +257,12 @@ export class World implements AsyncDisposable {
         nodes.signal(kind.node, "SIGSTOP");
         return () => nodes.signal(kind.node, "SIGCONT");
       case "kill server":
-        await this.life(`server${kind.server}`).kill();
+        await this.member(`server${kind.server}`).kill();
         return () => this.startServer(kind.server);
       case "freeze server": {
-        const life = this.life(`server${kind.server}`);
-        life.signal("SIGSTOP");
-        return () => life.signal("SIGCONT");
+        const member = this.member(`server${kind.server}`);
+        member.signal("SIGSTOP");
+        return () => member.signal("SIGCONT");
       }
       case "cut server from etcd": {
         const links = this.#toEtcd[kind.server]!.filter((_, i) =>
@@ -432,11 +300,11 @@ export class World implements AsyncDisposable {
 
   /** Ends the load, and compares the replicas; resolves to the state. */
   async end(): Promise<State> {
-    for (const { started } of this.lives) {
-      await within(started.promise, "start");
+    for (const { started } of this.members) {
+      await within(started, "start");
     }
     await Promise.all(
-      this.lives.map((life) => life.request({ what: "stop load" })),
+      this.members.map((member) => member.request({ what: "stop load" })),
     );
     const reports = await this.#reports();
     const [right] = reports as [Report];
@@ -450,7 +318,7 @@ export class World implements AsyncDisposable {
         this.recorder.violations.push(`${id} was applied twice`);
       }
     }
-    return await this.life("server0").request<State>({ what: "state" });
+    return await this.member("server0").request<State>({ what: "state" });
   }
 
   /** Reports of all replicas at one index. */
@@ -458,9 +326,9 @@ export class World implements AsyncDisposable {
     let index = 0;
     for (let tries = 0;; tries++) {
       const reports: Report[] = [];
-      for (const life of this.lives) {
+      for (const member of this.members) {
         reports.push(
-          ...await life.request<Report[]>({ what: "report", index }),
+          ...await member.request<Report[]>({ what: "report", index }),
         );
         index = Math.max(index, ...reports.map((one) => one.index));
       }
@@ -473,8 +341,9 @@ export class World implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const life of this.lives) life.signal("SIGCONT");
-    await Promise.all(this.lives.map((life) => life.kill()));
+    for (const member of this.members) member.signal("SIGCONT");
+    await Promise.all(this.members.map((member) => member.kill()));
+    await this.#chromium?.[Symbol.asyncDispose]();
     for (const link of [...this.#toEtcd.flat(), ...this.#toServer]) {
       await link[Symbol.asyncDispose]();
     }
@@ -531,12 +400,13 @@ export async function runHistory(
     ...violationsIn(await readHistory(file), state),
   ];
   if (violations.length === 0) await Deno.remove(file);
-  const { operations, acknowledged, unknown } = recorder;
+  const { operations, acknowledged, unknown, clients } = recorder;
   return {
     violations: violations.map((text) => `${text}\n  in ${file}`),
     operations,
     acknowledged,
     unknown,
+    clients: clients.size,
     faults,
     file,
   };
