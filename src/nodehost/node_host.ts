@@ -373,11 +373,8 @@ export class NodeHost {
       stopped.signal,
     );
     try {
-      const snapshots: SnapshotInfo[] = [];
-      for (const store of new Set([this.#snapshots, this.logDB.snapshots])) {
-        snapshots.push(...await store?.list(clusterID) ?? []);
-      }
-      return await appendSkip(log, clusterID, index, reason, snapshots);
+      const stores = [this.#snapshots, this.logDB.snapshots];
+      return await appendSkip(log, clusterID, index, reason, stores);
     } finally {
       await log.close();
     }

@@ -10,11 +10,13 @@ import { clipText } from "../bytes.ts";
 import { describe, isWellFormed } from "../describe.ts";
 import { REFUSAL_BYTES_MAX } from "../limits.ts";
 import { ErrCompacted, ErrDiverged } from "../log/errors.ts";
-import type { Log } from "../log/log.ts";
+import type { Log, Retention } from "../log/log.ts";
 import { packRecords, recordAt, RecordKind } from "../log/records.ts";
 import { skipEntryRecord } from "../rsm/record_codec.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
-import type { SnapshotInfo } from "../snapshot/store.ts";
+import { copySnapshot } from "../snapshot/copy_snapshot.ts";
+import { ErrSnapshotNotFound } from "../snapshot/errors.ts";
+import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
 import { ErrSkipRefused } from "./errors.ts";
 import { skipsAfter } from "./skip_decisions.ts";
 
@@ -29,7 +31,7 @@ export async function appendSkip(
   clusterID: bigint,
   index: number,
   reason: string,
-  snapshots: readonly SnapshotInfo[],
+  stores: readonly (SnapshotStore | undefined)[],
 ): Promise<SkippedEntry> {
   checkArguments(index, reason);
   const refuse = (
@@ -75,11 +77,16 @@ export async function appendSkip(
       skip.index === index
     );
     if (known !== undefined) return known;
-    await checkRecoverable(log, index, snapshots, refuse);
-    const text = clipText(reason, REFUSAL_BYTES_MAX);
-    const record = skipEntryRecord(index, text);
-    const decidedAt = await log.append(packRecords(record));
-    return { index, decidedAt, reason: text };
+    const base = await openBase(log, clusterID, index, stores, refuse);
+    try {
+      const text = clipText(reason, REFUSAL_BYTES_MAX);
+      const record = skipEntryRecord(index, text);
+      const decidedAt = await log.append(packRecords(record));
+      await base?.restore();
+      return { index, decidedAt, reason: text };
+    } finally {
+      base?.release();
+    }
   } finally {
     retention.release();
   }
@@ -112,24 +119,76 @@ async function kindOf(log: Log, index: number): Promise<number | undefined> {
   }
 }
 
-/** Checks that a replica which has applied the entry can recover a state without it: from the log's beginning, or from a snapshot before the entry. */
-async function checkRecoverable(
+/**
+ * Snapshot from before a skipped entry, of which the replicas that have applied the
+ * entry recover. Others may replace it until they find the decision in the log.
+ */
+class Base {
+  readonly #store: SnapshotStore;
+  readonly #info: SnapshotInfo;
+  readonly #source: ReadableStream<Uint8Array>;
+  readonly #retention: Retention;
+
+  constructor(
+    log: Log,
+    store: SnapshotStore,
+    info: SnapshotInfo,
+    source: ReadableStream<Uint8Array>,
+  ) {
+    this.#store = store;
+    this.#info = info;
+    this.#source = source;
+    this.#retention = log.retain(info.index);
+  }
+
+  /** Puts the snapshot back if it was removed since it was opened. */
+  async restore(): Promise<void> {
+    const { clusterID, index } = this.#info;
+    const listed = await this.#store.list(clusterID);
+    if (listed.some((info) => info.kind === "full" && info.index === index)) {
+      return;
+    }
+    await copySnapshot(this.#source, this.#store, () => {});
+  }
+
+  /** Gives up the snapshot and the entries after it. */
+  release(): void {
+    this.#retention.release();
+    // Fails if it was put back, and read to its end.
+    this.#source.cancel().catch(() => {});
+  }
+}
+
+/** Opens the snapshot of which a replica that has applied the entry recovers a state without it; undefined if it can do so from the log's beginning. */
+async function openBase(
   log: Log,
+  clusterID: bigint,
   index: number,
-  snapshots: readonly SnapshotInfo[],
+  stores: readonly (SnapshotStore | undefined)[],
   refuse: (why: ErrSkipRefused["why"], detail: string) => ErrSkipRefused,
-): Promise<void> {
+): Promise<Base | undefined> {
   let first = 1;
   try {
     (await log.read(0)).close();
-    return;
+    return undefined;
   } catch (error) {
     if (!(error instanceof ErrCompacted)) throw error;
     first = error.firstIndex;
   }
-  const isBase = (info: SnapshotInfo): boolean =>
-    info.kind === "full" && info.index < index && info.index + 1 >= first;
-  if (snapshots.some(isBase)) return;
+  for (const store of stores) {
+    if (store === undefined) continue;
+    for (const info of await store.list(clusterID)) {
+      if (
+        info.kind !== "full" || info.index >= index || info.index + 1 < first
+      ) continue;
+      try {
+        return new Base(log, store, info, await store.open(info));
+      } catch (error) {
+        // Another host has removed it since.
+        if (!(error instanceof ErrSnapshotNotFound)) throw error;
+      }
+    }
+  }
   throw refuse(
     "no base",
     `the log starts at entry ${first}, and there is no full snapshot between that and the entry: no replica could recover a state without it`,

@@ -295,19 +295,14 @@ export class SnapshotMaker {
   ): Promise<number> {
     const { config, store, shared, log, event } = this.#context;
     const { clusterID, nodeID, compactionOverhead = 0 } = config;
-    // Decisions to skip entries may be in the log without being applied here.
-    const { skips, applied } = this.#machine.current;
-    if (log.snapshots === undefined) {
-      skips.push(...await skipsAfter(log, applied));
-    }
-    let older = await this.#keepGood(store, taken, skips);
+    let older = await this.#keepGood(store, taken);
     const metadata = (await store.list(clusterID)).filter((info) =>
       info.kind === "metadata" && info.nodeID === nodeID
     );
     for (const info of metadata.slice(SNAPSHOTS_KEPT)) await store.remove(info);
     if (log.compact === undefined) return 0;
     if (shared !== undefined && shared !== store) {
-      older = await this.#keepGood(shared, await this.#share(shared), skips);
+      older = await this.#keepGood(shared, await this.#share(shared));
     }
     if (older === undefined) return 0;
     const upTo = older.index - (overhead ?? compactionOverhead);
@@ -320,9 +315,19 @@ export class SnapshotMaker {
         this.#retention?.move(index);
       }
     }
+    // As late as possible, since replicas of other hosts append decisions too.
+    if (!isUsable(older.index, await this.#decisions())) return 0;
     await log.compact(upTo);
     event({ type: "compacted", upTo });
     return upTo;
+  }
+
+  /** Decisions to skip entries, with those in the log that are still to be applied here. */
+  async #decisions(): Promise<readonly SkippedEntry[]> {
+    const { log } = this.#context;
+    const { skips, applied } = this.#machine.current;
+    if (log.snapshots !== undefined) return skips;
+    return [...skips, ...await skipsAfter(log, applied)];
   }
 
   /** Removes snapshots of states that contain one of some skipped entries. */
@@ -390,10 +395,10 @@ export class SnapshotMaker {
   async #keepGood(
     store: SnapshotStore,
     taken: SnapshotInfo | undefined,
-    skips: readonly SkippedEntry[],
   ): Promise<SnapshotInfo | undefined> {
     const own = taken?.nodeID === this.#context.nodeID ? taken : undefined;
     // A snapshot with a skipped entry does not replace an older one.
+    const skips = await this.#decisions();
     const full = (await this.#full(store)).filter(({ index }) =>
       isUsable(index, skips)
     );
@@ -406,7 +411,11 @@ export class SnapshotMaker {
       } else if (info.id === own?.id) doubtful.add(info.id);
       else if (doubtful.delete(info.id)) await store.remove(info);
       if (good < SNAPSHOTS_KEPT) continue;
-      for (const old of full.slice(i + 1)) await store.remove(old);
+      for (const old of full.slice(i + 1)) {
+        // Verifying takes time, in which another host may have appended a decision.
+        if (!isUsable(info.index, await this.#decisions())) return undefined;
+        await store.remove(old);
+      }
       return info;
     }
     return undefined;

@@ -15,6 +15,7 @@ import {
   type NodeHost,
   type Replica,
 } from "../../mod.ts";
+import type { SnapshotStore } from "../../src/ports/mod.ts";
 import { bytes } from "../support/bytes.ts";
 import {
   checked,
@@ -259,6 +260,81 @@ test(
     assertEquals(three.skips.map(({ reason }) => reason), ["no poison"]);
     await again.stop();
   }),
+);
+
+/** Calls made once when a snapshot is opened, before and after that. */
+interface OpenHooks {
+  before?: (() => Promise<unknown>) | undefined;
+  after?: (() => Promise<void>) | undefined;
+}
+
+function storeWith(hooks: OpenHooks): SnapshotStore {
+  const store: SnapshotStore = new MemorySnapshotStore();
+  const open = store.open.bind(store);
+  store.open = async (info): Promise<ReadableStream<Uint8Array>> => {
+    const { before, after } = hooks;
+    hooks.before = hooks.after = undefined;
+    await before?.();
+    const stream = await open(info);
+    await after?.();
+    return stream;
+  };
+  return store;
+}
+
+async function removeAll(store: SnapshotStore): Promise<void> {
+  for (const info of await store.list(1n)) await store.remove(info);
+}
+
+/** Skips an entry that one server has applied, while that server's snapshots are replaced. */
+async function skipWhileReplaced(
+  when: "as it is skipped" | "as newer ones are verified",
+): Promise<void> {
+  await using logDB = newLogDB();
+  const hooks: OpenHooks = {};
+  const snapshots = storeWith(hooks);
+  const broken = hostOf({ logDB, snapshots });
+  const fine = hostOf({ logDB, snapshots });
+  const one = await startOn(broken, { faults: BROKEN });
+  const two = await startOn(fine, { config: { nodeID: 2n } });
+  for (const command of ["a", "b"]) {
+    await proposeAll(two, command);
+    await two.requestSnapshot();
+  }
+  await proposeAll(two, "poison", "c");
+  for (let i = 0; one.failure === undefined; i++) await settle();
+  const index = failedAt(broken);
+  const skip = (): Promise<unknown> => broken.skipEntry(1n, index, "no poison");
+  const expected = ["a", "b", "c"];
+  if (when === "as it is skipped") {
+    hooks.after = (): Promise<void> => removeAll(snapshots);
+    await skip();
+  } else {
+    await two.requestSnapshot();
+    await proposeAll(two, "d");
+    expected.push("d");
+    hooks.before = skip;
+    await two.requestSnapshot();
+  }
+  assertEquals(hooks, { before: undefined, after: undefined });
+  assert(await firstIndex(logDB) > 1);
+  const up = await broken.restartCluster(1n);
+  await untilApplied(two, up.appliedIndex);
+  await settle(20);
+  assertEquals(await listOf(up), expected);
+  assertEquals(await listOf(two), expected);
+  await broken.stop();
+  await fine.stop();
+}
+
+test(
+  "case A10: a snapshot that another server removes while an entry is skipped is put back [H7, H17]",
+  checked(() => skipWhileReplaced("as it is skipped")),
+);
+
+test(
+  "case A10: a snapshot is not removed when an entry that newer ones contain is skipped while they are verified [H7, H17]",
+  checked(() => skipWhileReplaced("as newer ones are verified")),
 );
 
 test(
