@@ -33,6 +33,8 @@ interface Call {
 export class WorldContext {
   readonly seed: number;
   readonly profile: Profile;
+  /** Clusters of the world. */
+  readonly clusters: readonly bigint[];
   readonly history: History;
   readonly clock: SimulatedClock;
   readonly network: SimulatedNetwork;
@@ -49,6 +51,10 @@ export class WorldContext {
   constructor(seed: number, profile: Profile, history: History) {
     this.seed = seed;
     this.profile = profile;
+    this.clusters = Array.from(
+      { length: profile.clusters },
+      (_, i) => BigInt(i + 1),
+    );
     this.history = history;
     this.clock = new SimulatedClock(seed);
     this.network = new SimulatedNetwork(derivedSeed(seed, "network"));
@@ -71,11 +77,6 @@ export class WorldContext {
     const env = this.clock.env(full, clock);
     this.#envs.set(full, env);
     return { name: full, env };
-  }
-
-  /** Clusters of the world. */
-  get clusters(): readonly bigint[] {
-    return this.profile.clusters === 1 ? [1n] : [1n, 2n];
   }
 
   /** Records an event of a host. */

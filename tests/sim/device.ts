@@ -236,7 +236,9 @@ export class Device {
     this.outbox.isLying = context.profile.lyingSyncs;
     this.copy = beside?.copy ?? new SimulatedDisk(context.env);
     this.snapshots = beside?.snapshots ?? new SimulatedDisk(context.env);
-    this.seats = context.clusters.map((cluster, i) =>
+    const clusters = profile.clusters?.map((i) => context.clusters[i]!) ??
+      context.clusters;
+    this.seats = clusters.map((cluster, i) =>
       new Seat(
         cluster,
         profile.kinds[i]!,
@@ -278,8 +280,14 @@ export class Device {
       : undefined;
   }
 
+  /** One of its clusters. */
   seat(cluster: bigint): Seat {
-    return this.seats[Number(cluster) - 1]!;
+    return this.seats.find((seat) => seat.cluster === cluster)!;
+  }
+
+  /** True if it has a cluster. */
+  has(cluster: bigint): boolean {
+    return this.seats.some((seat) => seat.cluster === cluster);
   }
 
   /** True if the applied state of its machines survives a kill. */
@@ -305,7 +313,7 @@ export class Device {
 
   #connect(env: SimulatedEnv, url: string): Transport {
     const { network, restores } = this.#context;
-    const number = Number(/server(\d)/.exec(url)?.[1] ?? 0);
+    const number = Number(/server(\d+)/.exec(url)?.[1] ?? 0);
     const server = this.#servers[number]!;
     if (this.isOffline || !server.isServing) return network.refuse(env);
     const [here, there] = network.connect(

@@ -10,6 +10,8 @@
  * - `--seed S` runs one world alone, with `--steps 3,7,9` only those steps of its
  *   plan, and prints the violations in full.
  * - `--with copies,!tokens,keys=1` changes what the seeds draw.
+ * - `--crowd 10000,100,10` runs one world with so many devices, clusters and servers,
+ *   of a seed at random or of `--seed S`, and prints what it cost.
  * - `--mutants` runs the deliberate faults of `mutants/` too; `--mutant TEXT` those
  *   with this text in their names.
  * - `--cover` prints the worlds that suffice to meet what was met of the table, and
@@ -20,7 +22,13 @@
 
 // Before everything that defines an error.
 import "./errors_without_stacks.ts";
+import { processorMs } from "../bench/report.ts";
 import { newSeed } from "../support/random.ts";
+import { drawCrowd } from "./crowd.ts";
+import { History } from "./history.ts";
+import { ORACLE } from "./machines.ts";
+import { judge } from "./oracles.ts";
+import { runWorld } from "./simulate.ts";
 import { COVERAGE, FIXED_WORLDS, tableOf } from "./coverage.ts";
 import { runMutants } from "./mutants/runner.ts";
 import { shrinkSteps } from "./shrink.ts";
@@ -221,6 +229,41 @@ async function runOneFleet(): Promise<number> {
   return violations.length > 0 ? 1 : 0;
 }
 
+/** Runs one world with so many devices, clusters and servers in this process. */
+async function runCrowd(text: string): Promise<number> {
+  const [devices, clusters, servers] = text.split(",").map(Number);
+  if (!(devices! > 0 && clusters! > 0 && servers! > 0)) {
+    throw new RangeError(
+      `--crowd is ${text}; give numbers of devices, clusters and servers, such as 10000,100,10`,
+    );
+  }
+  const seed = numberOption("seed", newSeed());
+  print(`deno task sim --crowd ${text} --seed ${seed}`);
+  const plan = drawCrowd(seed, {
+    devices: devices!,
+    clusters: clusters!,
+    servers: servers!,
+  });
+  const history = new History();
+  const from = processorMs();
+  const events = await runWorld(plan, history);
+  const ran = processorMs();
+  const violations = judge(history, ORACLE);
+  const judged = processorMs();
+  for (const { oracle, text } of violations) {
+    print(`${oracle}: ${text.slice(0, 20000)}`);
+  }
+  const seconds = (ms: number): string => (ms / 1e3).toFixed(1);
+  print(
+    `${devices} devices, ${clusters} clusters, ${servers} servers: ${plan.steps.length} steps, ${history.operations.length} operations, ${events} events; ${
+      seconds(ran - from)
+    } s of processor time to run, ${seconds(judged - ran)} s to judge, ${
+      Math.round(Deno.memoryUsage().rss / 2 ** 20)
+    } MiB; ${violations.length} violations`,
+  );
+  return violations.length > 0 ? 1 : 0;
+}
+
 /** Smallest set of worlds found that meets everything that all of them met. */
 function cover(met: ReadonlyMap<Job, readonly string[]>): Job[] {
   const missing = new Set(
@@ -246,6 +289,8 @@ async function main(): Promise<number> {
     return 0;
   }
   if (option("fleet") !== undefined) return await runOneFleet();
+  const crowd = option("crowd");
+  if (crowd !== undefined) return await runCrowd(crowd);
   const seed = option("seed");
   if (seed !== undefined) return await runOne(numberOption("seed", 0));
   const withMutants = Deno.args.includes("--mutants") ||

@@ -80,6 +80,7 @@ class Judgement {
   readonly #history: History;
   readonly #machine: OracleMachine;
   readonly #eras = new Map<bigint, Era[]>();
+  readonly #hashes = new Map<Era, Map<number, bigint>>();
   readonly #shown = new Map<string, number>();
 
   constructor(history: History, machine: OracleMachine) {
@@ -548,13 +549,25 @@ class Judgement {
         `${process} (${machine}) has applied ${appliedIndex} of ${era.last} entries`,
       );
     }
-    const expected = this.#machine.hash(era.list, stateVersion);
+    const expected = this.#hashOf(era, stateVersion);
     if (hash !== expected) {
       this.#fail(
         "hashes",
         `${process} (${machine}) has hash ${hash} instead of ${expected}`,
       );
     }
+  }
+
+  /** Hash of the state at the end of a log, computed once for all replicas. */
+  #hashOf(era: Era, stateVersion: number): bigint {
+    let hashes = this.#hashes.get(era);
+    if (hashes === undefined) this.#hashes.set(era, hashes = new Map());
+    let hash = hashes.get(stateVersion);
+    if (hash === undefined) {
+      hash = this.#machine.hash(era.list, stateVersion);
+      hashes.set(stateVersion, hash);
+    }
+    return hash;
   }
 
   /** Every call of a process that is well at the end has been answered by then. */

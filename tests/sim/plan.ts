@@ -51,6 +51,8 @@ export interface DeviceProfile {
   readonly usesAllServers: boolean;
   /** Origin whose stores it shares, as one of its tabs; undefined for a process with stores of its own. */
   readonly origin?: string;
+  /** Clusters that it has, from 0; all without it. */
+  readonly clusters?: readonly number[];
 }
 
 /** Constitution of a world, and the faults that may occur in it. */
@@ -119,6 +121,8 @@ export interface Profile {
   readonly lyingSyncs: boolean;
   /** True if some devices are browsers with several tabs, which share a replica. */
   readonly tabs: boolean;
+  /** Number of devices that their users look at when time has passed, each time others; 0 for all. */
+  readonly looks: number;
 }
 
 /** Command or lookup of an application. */
@@ -266,6 +270,7 @@ export const QUIET: Profile = {
   sharesSessions: false,
   checksLog: false,
   tabs: false,
+  looks: 0,
 };
 
 /** Faults of a device that tabs do not have in worlds with tabs: each of their processes would need its own share of them. */
@@ -281,7 +286,7 @@ const WITHOUT_TABS: Partial<Profile> = {
 };
 
 /** Draws that follow from a seed. */
-class Draws {
+export class Draws {
   readonly next: () => number;
 
   constructor(seed: number) {
@@ -492,7 +497,8 @@ function anyone(draws: Draws, { devices, servers }: Profile): string {
     : draws.pick(devices).name;
 }
 
-function drawWork(draws: Draws, profile: Profile): WorkStep {
+/** Draws a command or a lookup. */
+export function drawWork(draws: Draws, profile: Profile): WorkStep {
   const cluster = draws.below(profile.clusters);
   const key = draws.below(profile.keys);
   const isLarge = profile.large > 0 && draws.oneIn(profile.large);
@@ -537,7 +543,8 @@ function drawWork(draws: Draws, profile: Profile): WorkStep {
   }
 }
 
-function drawFault(draws: Draws, profile: Profile): Step | undefined {
+/** Draws a fault that may occur in a world, or the end of one. */
+export function drawFault(draws: Draws, profile: Profile): Step | undefined {
   const { servers } = profile;
   const cluster = draws.below(profile.clusters);
   const device = draws.pick(profile.devices).name;

@@ -87,7 +87,9 @@ export class Server {
     this.#random = context.random(this.name);
     this.#code = context.random(`code of ${this.name}`);
     this.#profile = context.profile.servers[number]!;
-    this.#nodeID = 1_000n + BigInt(number);
+    // Those of the devices and of copies of their outboxes begin at 1.
+    const devices = context.profile.devices.length;
+    this.#nodeID = BigInt(Math.max(1_000, 2 * devices + 1) + number);
     this.#log = log;
     this.#tokens = tokens;
     this.#disks = this.#profile.kinds.map(() => new SimulatedDisk(context.env));

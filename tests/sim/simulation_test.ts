@@ -9,6 +9,7 @@
 
 import { newSeed } from "../support/random.ts";
 import { type Profile, simulate } from "./simulate.ts";
+import { drawCrowd } from "./crowd.ts";
 import { completed, drawPlan, drawSteps } from "./plan.ts";
 
 const RUNS = Number(Deno.env.get("SIMULATION_RUNS") ?? 8);
@@ -212,5 +213,14 @@ Deno.test("H3 a world is a pure function of its seed", async () => {
     if (digests[0] !== digests[1]) {
       throw new Error(`Seed ${seed} ran as ${digests.join(" and as ")}`);
     }
+  }
+});
+
+Deno.test("H3 U21 U30 a crowd of devices, each with its own clusters, on several servers: every command once, in order, and all replicas equal", async () => {
+  for (let seed = FIRST; seed < FIRST + (SEED === undefined ? 2 : 1); seed++) {
+    await simulate(
+      drawCrowd(seed, { devices: 60, clusters: 6, servers: 3 }),
+      `deno task sim --crowd 60,6,3 --seed ${seed}`,
+    );
   }
 });

@@ -48,6 +48,9 @@ export class World {
   readonly tokens: Tokens = new Tokens();
   readonly workload: Workload;
   readonly #importer: Importer;
+  readonly #named = new Map<string, Device>();
+  /** Place of the device that its user looks at next. */
+  #looked = 0;
 
   constructor(plan: Plan, history: History) {
     this.plan = plan;
@@ -63,7 +66,8 @@ export class World {
       new Server(context, i, this.log, this.tokens)
     );
     plan.profile.devices.forEach((profile, i) => {
-      this.devices.push(
+      const { origin } = profile;
+      this.#add(
         new Device(
           context,
           this.servers,
@@ -71,9 +75,9 @@ export class World {
           BigInt(i + 1),
           profile,
           undefined,
-          this.devices.find(({ profile: { origin } }) =>
-            origin !== undefined && origin === profile.origin
-          ),
+          origin === undefined
+            ? undefined
+            : this.devices.find((one) => one.profile.origin === origin),
         ),
       );
     });
@@ -112,8 +116,13 @@ export class World {
 
   // ------------------------------------------------------------------- steps
 
+  #add(device: Device): void {
+    this.devices.push(device);
+    this.#named.set(device.name, device);
+  }
+
   #device(name: string): Device | undefined {
-    return this.devices.find((device) => device.name === name);
+    return this.#named.get(name);
   }
 
   #server(name: string): Server | undefined {
@@ -138,6 +147,7 @@ export class World {
       };
     }
     const { process } = device;
+    if (!device.has(cluster)) return undefined;
     const { replica } = device.seat(cluster);
     if (process === undefined || replica === undefined) return undefined;
     const { name, env } = process;
@@ -159,9 +169,11 @@ export class World {
         return this.#wait(step.ms);
       case "submit": {
         const device = this.#device(step.device);
+        const cluster = BigInt(step.cluster + 1);
         if (device === undefined || device.profile.name.endsWith("'")) return;
+        if (!device.has(cluster)) return;
         return device.submit(
-          BigInt(step.cluster + 1),
+          cluster,
           `k${step.key}`,
           step.flag,
           step.filling,
@@ -308,9 +320,22 @@ export class World {
       const part = Math.min(left, 1 + (ms >> 1));
       context.advance(part);
       left -= part;
-      for (const device of this.devices) this.#observe(device);
+      for (const device of this.#looks()) this.#observe(device);
       for (const server of this.servers) server.observe();
     }
+  }
+
+  /** Devices that their users look at now. */
+  #looks(): readonly Device[] {
+    const { devices } = this;
+    const { looks } = this.context.profile;
+    if (looks === 0 || looks >= devices.length) return devices;
+    const from = this.#looked;
+    this.#looked = (from + looks) % devices.length;
+    return Array.from(
+      { length: looks },
+      (_, i) => devices[(from + i) % devices.length]!,
+    );
   }
 
   #end(at: string, how: End, written: number): void {
@@ -402,7 +427,7 @@ export class World {
       { ...device.profile, name, hasCopy: false },
       device.outbox.copy(),
     );
-    this.devices.push(copy);
+    this.#add(copy);
     copy.inherit(device);
     copy.start();
   }
@@ -533,7 +558,7 @@ export class World {
   // ------------------------------------------------------------------- looks
 
   #hasCopies({ owner }: Device): boolean {
-    return this.devices.some(({ name }) => name === `${owner}'`);
+    return this.#named.has(`${owner}'`);
   }
 
   /** Committed commands that a replica shows; undefined while it recovers. */
@@ -820,12 +845,13 @@ export class World {
     while (!this.#isSettled && context.clock.now < until) {
       context.advance(500);
       for (const server of this.servers) this.#operate(server);
+      const looks = new Set(this.#looks());
       for (const device of this.devices) {
         for (const seat of device.seats) {
           if (device.isOnOtherHistory(seat)) device.startOver(seat);
         }
         this.#operateFor(device);
-        this.#observe(device);
+        if (looks.has(device)) this.#observe(device);
       }
       for (const server of this.servers) server.observe();
     }
@@ -834,10 +860,18 @@ export class World {
     const applied = this.servers.map((server) =>
       context.clusters.map((cluster) => server.replica(cluster)?.appliedIndex)
     );
+    const [first] = applied;
+    const behind = this.devices.filter((device) =>
+      this.#connectionOf(device) !== "live" ||
+      device.seats.some(({ cluster, replica }) =>
+        replica?.appliedIndex !== first![Number(cluster) - 1] ||
+        replica!.pending().some(({ state }) => state === "queued")
+      )
+    );
     context.fail(
       "liveness",
-      `Never settled: servers at ${applied}; ${
-        this.devices.map((device) => device.describe()).join("; ")
+      `Never settled: servers at ${applied.join("; ")}; ${
+        behind.map((device) => device.describe()).join("; ")
       }`,
     );
   }
@@ -846,26 +880,30 @@ export class World {
     if (!this.servers.every(({ isWell, isServing }) => isWell && isServing)) {
       return false;
     }
-    return this.context.clusters.every((cluster) => {
-      const indexes = new Set(
-        this.servers.map((server) => server.replica(cluster)?.appliedIndex),
-      );
-      for (const device of this.devices) {
-        const { replica, isCopied } = device.seat(cluster);
-        const hasCopy = device.seats.some(({ isCopied }) => isCopied);
-        const state = this.#connectionOf(device);
-        if (replica === undefined) return false;
-        indexes.add(replica.appliedIndex);
-        // A device whose outbox is a copy says so.
-        if (state !== "live" && !(hasCopy && state === "blocked")) {
-          return false;
-        }
-        if (isCopied) continue;
-        if (replica.pending().some(({ state }) => state === "queued")) {
-          return false;
-        }
+    /** Applied index of each cluster. */
+    const applied = new Map<bigint, number>();
+    const isSame = (cluster: bigint, replica: Replica | undefined): boolean => {
+      if (replica === undefined) return false;
+      const { appliedIndex } = replica;
+      const others = applied.get(cluster);
+      if (others === undefined) applied.set(cluster, appliedIndex);
+      return others === undefined || others === appliedIndex;
+    };
+    for (const server of this.servers) {
+      for (const cluster of this.context.clusters) {
+        if (!isSame(cluster, server.replica(cluster))) return false;
       }
-      return indexes.size === 1;
+    }
+    return this.devices.every((device) => {
+      const hasCopy = device.seats.some(({ isCopied }) => isCopied);
+      const state = this.#connectionOf(device);
+      // A device whose outbox is a copy says so.
+      if (state !== "live" && !(hasCopy && state === "blocked")) return false;
+      return device.seats.every(({ cluster, replica, isCopied }) =>
+        isSame(cluster, replica) &&
+        (isCopied ||
+          replica!.pending().every(({ state }) => state !== "queued"))
+      );
     });
   }
 
@@ -934,8 +972,10 @@ export class World {
           server.replica(cluster),
         );
       }
-      for (const { process, profile, seats } of this.devices) {
-        const seat = seats[Number(cluster) - 1]!;
+      for (const device of this.devices) {
+        if (!device.has(cluster)) continue;
+        const { process, profile } = device;
+        const seat = device.seat(cluster);
         this.#final(
           process?.name ?? profile.name,
           seat.kind,
