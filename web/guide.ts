@@ -27,6 +27,7 @@ export const GUIDES: readonly string[] = [
   "schema",
   "testing",
   "server",
+  "etcd",
   "inspector",
   "troubleshooting",
   "coming-from",

@@ -235,6 +235,46 @@ async function benchVisitors(bench: Bench): Promise<void> {
   });
 }
 
+/** Processor time that a process has used, in milliseconds. */
+function processorMsOf(pid: number): number {
+  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  // Ticks of a hundredth of a second, in user mode and in the kernel.
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+async function benchFanOut(bench: Bench): Promise<void> {
+  const visitors = bench.count(1_000, 20);
+  const commands = bench.count(100, 5);
+  await withServer(0, async (url, pid) => {
+    const crowd = spawnCrowd("visit", new URL(url).port, String(visitors));
+    await linesOf(crowd).next();
+    await using logDB = new RemoteLogDB(url);
+    await using host = new NodeHost({ logDB });
+    const replica = await host.startCluster(() => new KVStateMachine(), {
+      clusterID: 1n,
+      nodeID: 2n,
+    });
+    await replica.propose(kv.put("boat", "sampan"));
+    const before = processorMsOf(pid);
+    for (let i = 0; i < commands; i++) {
+      await replica.propose(kv.put("boat", "x".repeat(100)));
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    const used = processorMsOf(pid) - before;
+    bench.report(
+      `one command of 100 B to ${
+        visitors.toLocaleString("en")
+      } pages: processor time of the server`,
+      used * 1e3 / commands / visitors,
+      "µs/page",
+      { note: "nothing to share a frame with" },
+    );
+    crowd.kill("SIGKILL");
+    await crowd.status;
+  });
+}
+
 /** Cases of the server among crowds. */
 export const cases: Cases = {
   "crowd/not-records": { run: (bench) => benchAttack(bench, "not records") },
@@ -242,6 +282,7 @@ export const cases: Cases = {
   "crowd/refused": { run: (bench) => benchAttack(bench, "refused") },
   "crowd/descriptors": { run: benchDescriptors },
   "crowd/visitors": { run: benchVisitors },
+  "crowd/fan-out": { run: benchFanOut },
 };
 
 if (import.meta.main) {
