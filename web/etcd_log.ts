@@ -8,11 +8,14 @@
 
 import type { EtcdIdentity, EtcdLogDB } from "../src/etcd/mod.ts";
 
+/** Interval at which the identity of the etcd is noted, in milliseconds: a server that is killed knows it at the next start. */
+const NOTE_MS = 2_000;
+
 /** Log on etcd, with what the server's folder knows about it. */
 export interface EtcdLog {
   /** Logs of the boards. */
   readonly logDB: EtcdLogDB;
-  /** Notes the identity of the etcd in the folder, and closes the logs. */
+  /** Notes the identity of the etcd in the folder a last time, and closes the logs. */
   close(): Promise<void>;
 }
 
@@ -31,23 +34,38 @@ export async function openEtcdLog(
     ...parseEtcdURL(url),
     known: await readIdentity(file),
   });
+  let noted: number | undefined;
+  let noting = Promise.resolve();
+  const note = (): Promise<void> =>
+    noting = noting.catch(() => {}).then(async () => {
+      const { identity } = logDB;
+      if (identity === undefined || identity.revision === noted) return;
+      await writeIdentity(file, identity);
+      noted = identity.revision;
+    });
+  const timer = setInterval(() => {
+    note().catch(() => {
+      // Tried again, and reported by close().
+    });
+  }, NOTE_MS);
   return {
     logDB,
     async close(): Promise<void> {
-      const { identity } = logDB;
-      if (identity !== undefined) {
-        const { clusterID, historyID, revision } = identity;
-        const text = { clusterID: `${clusterID}`, historyID: `${historyID}` };
-        const temporary = `${file}.new`;
-        await Deno.writeTextFile(
-          temporary,
-          JSON.stringify({ ...text, revision }),
-        );
-        await Deno.rename(temporary, file);
-      }
+      clearInterval(timer);
+      await note();
       await logDB.close();
     },
   };
+}
+
+async function writeIdentity(
+  file: string,
+  { clusterID, historyID, revision }: EtcdIdentity,
+): Promise<void> {
+  const text = { clusterID: `${clusterID}`, historyID: `${historyID}` };
+  const temporary = `${file}.new`;
+  await Deno.writeTextFile(temporary, JSON.stringify({ ...text, revision }));
+  await Deno.rename(temporary, file);
 }
 
 async function readIdentity(file: string): Promise<EtcdIdentity | undefined> {
