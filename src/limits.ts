@@ -344,6 +344,15 @@ export const SYNC_LINKS_MAX: number = 16;
 /** Longest time for establishing one connection, including the client's token and the server's welcome, in milliseconds. */
 export const SYNC_CONNECT_MS_MAX: number = 15_000;
 
+/** Longest time for establishing one connection while another address was not tried, in milliseconds. */
+export const SYNC_CONNECT_FIRST_MS_MAX: number = 5_000;
+
+/** Time without a quorum of its log after which a server sends its clients to another one, in milliseconds: longer than the election of a leader. */
+export const SYNC_CUT_OFF_MS: number = 5_000;
+
+/** Longest stay of a client at a server without a quorum once every address was tried, in milliseconds. */
+export const SYNC_CUT_OFF_STAY_MS: number = 30_000;
+
 /** First wait before a client reconnects, in milliseconds. */
 export const SYNC_RETRY_FIRST_MS: number = 250;
 

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { anySignal, Backoff, sleep, withResolvers } from "../async.ts";
+import { anySignal, Backoff, notify, sleep, withResolvers } from "../async.ts";
 import type { Env } from "../env.ts";
 import {
   ETCD_ATTEMPT_MS_MAX,
@@ -21,6 +21,7 @@ import {
   ETCD_RETRY_LAST_MS,
 } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
+import type { LogQuorum } from "../log/log.ts";
 import { ByteReader, ByteWriter } from "../bytes.ts";
 import {
   CallError,
@@ -84,11 +85,39 @@ export interface CallOptions {
   readonly onRefused?: (() => void) | undefined;
 }
 
+/** Time since which an etcd has no quorum that this process reaches. */
+class Quorum implements LogQuorum {
+  readonly #env: Env;
+  #lostAt: number | undefined;
+  readonly #listeners = new Set<() => void>();
+
+  constructor(env: Env) {
+    this.#env = env;
+  }
+
+  get lostAt(): number | undefined {
+    return this.#lostAt;
+  }
+
+  set isReached(isReached: boolean) {
+    if (isReached === (this.#lostAt === undefined)) return;
+    this.#lostAt = isReached ? undefined : this.#env.now();
+    for (const listener of [...this.#listeners]) notify(listener);
+  }
+
+  watch(listener: () => void): () => void {
+    const own = (): void => listener();
+    this.#listeners.add(own);
+    return () => void this.#listeners.delete(own);
+  }
+}
+
 /** Client of an etcd cluster. Calls are repeated on the node that is live, so each request must be idempotent. */
 export class EtcdClient {
   /** Watches, which go on by themselves on the next connection. */
   readonly watches: Watches;
   readonly #parts: EtcdClientParts;
+  readonly #quorum: Quorum;
   readonly #backoff: Backoff;
   #at = 0;
   #connection: Connection | undefined;
@@ -114,6 +143,7 @@ export class EtcdClient {
     this.#clusterID = known?.clusterID;
     this.#historyID = known?.historyID;
     this.#revision = known?.revision ?? 0;
+    this.#quorum = new Quorum(env);
     this.#backoff = new Backoff(env, ETCD_RETRY_FIRST_MS, ETCD_RETRY_LAST_MS);
     this.watches = new Watches({
       connect: () => this.#connect(),
@@ -138,6 +168,11 @@ export class EtcdClient {
         historyID: this.#historyID,
         revision: this.#revision,
       };
+  }
+
+  /** Reach of the etcd, with the delay of a probe at most. */
+  get quorum(): LogQuorum {
+    return this.#quorum;
   }
 
   /** URL of the node in use. */
@@ -318,6 +353,8 @@ export class EtcdClient {
           this.#failures.clear();
           this.#backoff.reset();
           this.#leaderless = undefined;
+          // Its first transaction was answered, which takes a quorum.
+          this.#quorum.isReached = true;
           this.#probeLater();
           return connection;
         } catch (error) {
@@ -330,6 +367,7 @@ export class EtcdClient {
           );
         }
       }
+      this.#quorum.isReached = false;
       const failures = [...this.#failures.values()];
       // A node that is down may be one that accepts this client.
       if (failures.every(isRefusal)) throw failures[0]!;
@@ -471,6 +509,7 @@ export class EtcdClient {
     if (connection !== this.#connection) return;
     this.#probed = undefined;
     if (failure !== undefined) return this.#lose(connection, failure);
+    this.#quorum.isReached = this.#leaderless === undefined;
     if (this.#leaderless === undefined) this.#backoff.reset();
     this.#probeLater();
   }
@@ -480,6 +519,7 @@ export class EtcdClient {
     if (connection !== this.#connection) return;
     this.#failures.set(connection.endpoint.url, error);
     this.#connection = undefined;
+    this.#quorum.isReached = false;
     this.#at++;
     this.watches.lost();
     connection.close();

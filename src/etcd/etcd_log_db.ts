@@ -10,7 +10,7 @@ import { type Env, systemEnv } from "../env.ts";
 import { ETCD_APPEND_MS_MAX, ETCD_CALL_MS_MAX } from "../limits.ts";
 import { checkUnused, OpenLogs } from "../log/cluster_log.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
-import type { Log, LogDB } from "../log/log.ts";
+import type { Log, LogDB, LogQuorum } from "../log/log.ts";
 import {
   type Check,
   checkOptions,
@@ -186,6 +186,11 @@ export class EtcdLogDB implements LogDB {
   /** Identity of the etcd, to be passed as `known` at the next start; undefined before the first connection. */
   get identity(): EtcdIdentity | undefined {
     return this.#client.identity;
+  }
+
+  /** Reach of etcd: a server reports it, and sends its clients to another server while it is lost. */
+  get quorum(): LogQuorum {
+    return this.#client.quorum;
   }
 
   /** URL of the etcd node in use; undefined while there is no connection. */

@@ -127,6 +127,14 @@ export interface LogStorage {
   watch(listener: (trouble: unknown) => void): () => void;
 }
 
+/** Optional part of a LogDB: reports whether the engine that orders its logs can be reached. */
+export interface LogQuorum {
+  /** Time since which no quorum of the engine was reached, on the clock of the LogDB's `env`; undefined while one is. */
+  readonly lostAt: number | undefined;
+  /** Calls `listener` whenever the quorum is lost or reached again; returns a function that ends the calls. */
+  watch(listener: () => void): () => void;
+}
+
 /** Extent of a log. */
 export interface LogInfo {
   /** First index stored here, or the next one if the log is empty. */
@@ -265,6 +273,8 @@ export interface LogDB extends AsyncDisposable {
   openForHost?(clusterID: bigint, nodeID: bigint): MaybePromise<Log>;
   /** Snapshot store shared by the hosts that share these logs, if there is one. */
   readonly snapshots?: SnapshotStore | undefined;
+  /** Reach of the engine that orders the logs, if it is outside of this process. */
+  readonly quorum?: LogQuorum | undefined;
   /** True if the logs are stored remotely and only copied here. */
   readonly isCopy?: boolean;
   /**

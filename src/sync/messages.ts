@@ -245,7 +245,7 @@ export interface Waits {
 export interface Unable {
   readonly type: "unable";
   readonly channel: number;
-  /** Cause: 1 if the server cannot store records, 0 once it can again. */
+  /** Cause: 1 if the server cannot store records, 2 if it does not reach the log, 0 once it can again. */
   readonly code: number;
   /** Reason to show; empty once appends are accepted again. */
   readonly reason: string;

@@ -37,6 +37,8 @@ export const CloseCode = {
   ClusterFailed: 4500,
   /** Client reads too slowly; reconnect. */
   TooSlow: 4503,
+  /** Server does not reach the log; use another one. */
+  CutOff: 4504,
 } as const;
 
 /** HTTP header that identifies a Sampan server; its value is the first and last protocol version the server speaks. */

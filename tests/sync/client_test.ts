@@ -104,6 +104,64 @@ test("U38 attempts go to the addresses in turn, with growing backoff", async () 
   await closeAndCheck(v);
 });
 
+test("U38 a client leaves a server that does not reach its log for another address at once, stays at the last one for a while, and at one that reaches it again", async () => {
+  const urls: string[] = [];
+  const script = new Script();
+  const w = world({
+    connect: (url) => {
+      urls.push(url);
+      return script.connect(url);
+    },
+  }, ["wss://one", "wss://two"]);
+  await w.db.open(1n, 1n);
+  const [one, two] = ["wss://one/sync", "wss://two/sync"];
+  const open = await script.open({}, 0);
+  open.send({ type: "unable", channel: 1, code: 2, reason: "cut off" });
+  await w.env.advance(1_000);
+  assertEquals(urls, [one, two]);
+  // The other one says so before it opens a channel.
+  const asked = await script.welcome({});
+  asked.send({ type: "refused", channel: 1, code: 4504, reason: "cut off" });
+  await settle();
+  assertEquals(w.db.status.reason?.code, "cut-off");
+  await w.env.advance(10_000);
+  assertEquals(urls, [one, two]);
+  for (let i = 0; i < 25 && urls.length < 3; i++) await w.env.advance(1_000);
+  assertEquals(urls, [one, two, one]);
+  const last = await script.open({}, 0);
+  last.send({ type: "unable", channel: 1, code: 2, reason: "cut off" });
+  await w.env.advance(4_000);
+  assertEquals(urls, [one, two, one, two]);
+  const healed = await script.open({}, 0);
+  healed.send({ type: "unable", channel: 1, code: 2, reason: "cut off" });
+  await w.env.advance(1_000);
+  assertEquals(w.db.status.reason?.code, "cut-off");
+  healed.send({ type: "unable", channel: 1, code: 0, reason: "" });
+  await settle();
+  assertEquals(w.db.status.reason, undefined);
+  await closeAndCheck(w);
+  assertEquals(urls.length, 4);
+});
+
+test("U38 a client waits less long for a silent server while another address was not tried", async () => {
+  const urls: string[] = [];
+  const script = new Script();
+  const w = world({
+    connect: (url) => {
+      urls.push(url);
+      return script.connect(url);
+    },
+  }, ["wss://one", "wss://two"]);
+  await w.db.open(1n, 1n);
+  await w.env.advance(6_000);
+  assertEquals(urls, ["wss://one/sync", "wss://two/sync"]);
+  await w.env.advance(10_000);
+  assertEquals(urls.length, 2);
+  await w.env.advance(10_000);
+  assertEquals(urls.length, 3);
+  await closeAndCheck(w);
+});
+
 test("case A7: a server with a tiny frame limit breaks the protocol, and one without a heartbeat is pinged rarely [H11]", async () => {
   const w = world();
   await w.db.open(1n, 1n);

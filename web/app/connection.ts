@@ -40,6 +40,7 @@ const TROUBLES: Readonly<Record<string, string>> = {
   "gateway": "The server is down",
   "stopping": "The server is restarting",
   "lost": "The connection was lost",
+  "cut-off": "The server has lost the others",
 };
 
 /** Progress of catching up, in words; empty if it is not known. */
@@ -131,7 +132,11 @@ export function showConnection(
       tabs.status.state === "orphaned";
     const state = isFollowing ? "following" : status.state;
     pill.dataset["state"] = plug.isIn ? state : "unplugged";
-    const words = plug.isIn ? WORDS[state] : "Unplugged";
+    const words = !plug.isIn
+      ? "Unplugged"
+      : status.reason?.code === "cut-off"
+      ? "Server cut off"
+      : WORDS[state];
     const progress = plug.isIn && state === "catching up"
       ? progressOf(status)
       : "";

@@ -57,6 +57,8 @@ import type { ConnectionEnd } from "./connection.ts";
  * - `held`: the server cannot validate commands now; they are queued there.
  * - `older-server`: the server runs older code of the application, which does not
  *   know a queued command; it is sent once the server is updated.
+ * - `cut-off`: the server does not reach its log; another address is tried, if there
+ *   is one.
  * - `storage`: the server cannot store commands, for example because its disk is
  *   full; they stay queued on this device.
  *
@@ -94,6 +96,7 @@ export type ReasonCode =
   | "node-id-taken"
   | "held"
   | "older-server"
+  | "cut-off"
   | "storage"
   | "other-history"
   | "other-principal"

@@ -11,7 +11,9 @@ import { encodeShown } from "../../bytes.ts";
 import { describe, isWellFormed } from "../../describe.ts";
 import type { Env } from "../../env.ts";
 import {
+  SYNC_CONNECT_FIRST_MS_MAX,
   SYNC_CONNECT_MS_MAX,
+  SYNC_CUT_OFF_STAY_MS,
   SYNC_HINT_MS,
   SYNC_STABLE_MS,
   SYNC_TOKEN_BYTES_MAX,
@@ -25,7 +27,7 @@ import {
 } from "../errors.ts";
 import type { Versions } from "../messages.ts";
 import { CloseCode, type Connect } from "../transport.ts";
-import { RetryPace, ServerAddress } from "./server_address.ts";
+import { jittered, RetryPace, ServerAddress } from "./server_address.ts";
 import {
   type ChannelMessage,
   Connection,
@@ -100,6 +102,8 @@ export class Link {
   readonly #pace: RetryPace;
   /** Position of the address that is tried next, or in use. */
   #position = 0;
+  /** Servers left because they do not reach their log, since the last one that was of use. */
+  #left = 0;
   /** Identity of the current attempt and its connection. */
   #attempt: object | undefined;
   #attemptedAt = -Infinity;
@@ -202,6 +206,25 @@ export class Link {
     this.#connect();
   }
 
+  /** Leaves a server that does not reach its log: at once while an address was not tried, then after a while. */
+  moveOn(reason: string): void {
+    const { env } = this.#options;
+    const { length } = this.#addresses;
+    if (length < 2 || this.#cancelTimer !== undefined) return;
+    const leave = (): void => this.#connection?.close(CloseCode.Normal, reason);
+    if (++this.#left < length) return leave();
+    this.#cancelTimer = env.setTimer(
+      leave,
+      jittered(env, SYNC_CUT_OFF_STAY_MS),
+    );
+  }
+
+  /** Stays at a server that reaches its log again. */
+  stay(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+  }
+
   /** Reconnects on a hint of the platform (online, visible, resumed); rate-limited. */
   #wake(): void {
     if (this.#isClosed) return;
@@ -253,19 +276,24 @@ export class Link {
     this.#attemptedAt = env.now();
     this.#retryAt = undefined;
     this.#cancelTimer?.();
+    const isUntried = (other: ServerAddress): boolean =>
+      other !== address && other.failure === undefined;
+    const ms = this.#addresses.some(isUntried)
+      ? SYNC_CONNECT_FIRST_MS_MAX
+      : SYNC_CONNECT_MS_MAX;
     this.#cancelTimer = env.setTimer(() => {
       if (this.#connection !== undefined) {
         const words =
-          `Server ${address.url} has not answered within ${SYNC_CONNECT_MS_MAX} ms: check the network, or wait`;
+          `Server ${address.url} has not answered within ${ms} ms: check the network, or wait`;
         return this.#connection.close(CloseCode.Timeout, words);
       }
       const words =
-        `The application's token function took longer than ${SYNC_CONNECT_MS_MAX} ms`;
+        `The application's token function took longer than ${ms} ms`;
       this.#failed(
         attempt,
         failureOfAttempt("token-failed", address.url, words),
       );
-    }, SYNC_CONNECT_MS_MAX);
+    }, ms);
     // A failure that requires action by the user stays visible during further attempts.
     const keepsState = this.#state !== "offline" ||
       this.#failure !== undefined && isLasting(this.#failure.reason);
@@ -389,11 +417,10 @@ export class Link {
     this.#cancelTimer?.();
     if (wasConnected && env.now() - this.#welcomedAt >= SYNC_STABLE_MS) {
       this.#pace.reset();
+      this.#left = 0;
     }
     address.failed(failure, this.#attemptedAt);
-    if (!wasConnected) {
-      this.#position = (this.#position + 1) % this.#addresses.length;
-    }
+    this.#position = (this.#position + 1) % this.#addresses.length;
     // A listener may call `reconnect()`.
     this.#state = "offline";
     this.#schedule(env.now() + this.#pace.next(), ({ notBefore }) => notBefore);

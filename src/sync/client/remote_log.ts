@@ -59,10 +59,14 @@ const REFUSED: Readonly<Record<number, ReasonCode>> = {
   [CloseCode.NotFound]: "no-cluster",
   [CloseCode.TooMany]: "too-many-clusters",
   [CloseCode.ClusterFailed]: "cluster-failed",
+  [CloseCode.CutOff]: "cut-off",
 };
 
 /** Reasons for the codes of an `unable` message. */
-const UNABLE: Readonly<Record<number, ReasonCode>> = { 1: "storage" };
+const UNABLE: Readonly<Record<number, ReasonCode>> = {
+  1: "storage",
+  2: "cut-off",
+};
 
 /** Reasons for the codes of a `waits` message. */
 const WAITS: Readonly<Record<number, ReasonCode>> = {
@@ -316,7 +320,10 @@ export class RemoteLog implements Log, Channel {
         this.#rejectedReason = message.code === 0
           ? undefined
           : remoteFailure(UNABLE[message.code] ?? "held", message.reason);
-        return this.#parts.failureChanged();
+        this.#parts.failureChanged();
+        return message.code === 2
+          ? this.#link.moveOn(message.reason)
+          : this.#link.stay();
       case "checkpoint":
         return this.checkpoints.received(message);
     }
@@ -326,6 +333,7 @@ export class RemoteLog implements Log, Channel {
     const connection = this.#connection;
     if (this.#isOpen || connection === undefined) return;
     this.#isOpen = true;
+    this.#link.stay();
     this.#endRefusal();
     this.#backoff.reset();
     this.#last = Math.max(this.#last, last);
@@ -362,6 +370,7 @@ export class RemoteLog implements Log, Channel {
       this.#cancelReopen = env.setTimer(() => this.#open(), wait);
     }
     failureChanged();
+    if (code === CloseCode.CutOff) this.#link.moveOn(reason);
   }
 
   /** Moves to another link with room, if there is one. */

@@ -216,6 +216,11 @@ export class ServerAddress {
   }
 }
 
+/** Returns a duration between half of `full` and `full`. */
+export function jittered(env: Env, full: number): number {
+  return full * (0.5 + Number(env.random64() & 0xffn) / 512);
+}
+
 /**
  * Backoff of the attempts to connect. The first attempts follow within a second or
  * two, since most servers return soon; then the delay grows in proportion to the
@@ -244,7 +249,7 @@ export class RetryPace {
       Math.max(soon, down * SYNC_RETRY_DOWN_PERCENT / 100),
       SYNC_RETRY_LAST_MS,
     );
-    return full * (0.5 + Number(this.#env.random64() & 0xffn) / 512);
+    return jittered(this.#env, full);
   }
 
   /** Resets the backoff. */

@@ -6,11 +6,11 @@
  * @module
  */
 
-import { SYNC_RETENTION_MS_MAX } from "../../limits.ts";
+import { SYNC_RETENTION_MS_MAX, SYNC_TICK_MS } from "../../limits.ts";
 import type { Epoch } from "../../log/history.ts";
 import type { Checkpoint, Records, Retention } from "../../log/log.ts";
 import { Checkpoints } from "../../divergence/mod.ts";
-import { isPromise } from "../../async.ts";
+import { isPromise, sleep } from "../../async.ts";
 import { admitTo } from "../../nodehost/replica.ts";
 import { ErrHookFailed } from "../errors.ts";
 import {
@@ -145,8 +145,10 @@ export class Channel implements ClusterUser {
   /** Sends the state of the storage and the server's checkpoints from now on: the client compares their hashes with its own. */
   start(): void {
     if (this.#isClosed) return;
-    const { storageError, log } = this.#options.cluster;
-    if (storageError !== undefined) this.storageChanged(storageError);
+    const { cluster: { storageError, log }, server } = this.#options;
+    if (storageError !== undefined || server.reach.reason !== undefined) {
+      this.ableChanged();
+    }
     this.#unwatchCheckpoints = log.checkpoints?.watch(
       0n,
       (checkpoint) => this.#sendCheckpoint(checkpoint),
@@ -403,7 +405,7 @@ export class Channel implements ClusterUser {
         streams.finish(stream);
         return this.#forbid();
       }
-      connection.answer(stream, answer(await run()));
+      connection.answer(stream, answer(await this.#reaching(run)));
     } catch (error) {
       connection.log("warn", "request failed", { clusterID, error });
       connection.answer(stream, {
@@ -412,6 +414,19 @@ export class Channel implements ClusterUser {
         unknown: false,
         message: "Server failed to answer the request; try again later",
       });
+    }
+  }
+
+  /** Runs a request, again and again while the log is not reached: the client waits, or asks another server. */
+  async #reaching<T>(run: () => Promise<T>): Promise<T> {
+    const { connection, server: { env, reach } } = this.#options;
+    for (;;) {
+      try {
+        return await run();
+      } catch (error) {
+        if (reach.lostMs === undefined) throw error;
+        await sleep(env, SYNC_TICK_MS, connection.signal);
+      }
     }
   }
 
@@ -457,11 +472,13 @@ export class Channel implements ClusterUser {
     }
   }
 
-  /** Sends the description of a storage error; an empty one once storing works again. */
-  storageChanged(description: string): void {
-    const { number: channel } = this.#options;
-    const code = description === "" ? 0 : 1;
-    this.#send({ type: "unable", channel, code, reason: description });
+  /** Sends why nothing can be appended now, or that it can be again. */
+  ableChanged(): void {
+    const { number: channel, cluster, server } = this.#options;
+    const lost = server.reach.reason;
+    const reason = lost ?? cluster.storageError ?? "";
+    const code = lost !== undefined ? 2 : reason === "" ? 0 : 1;
+    this.#send({ type: "unable", channel, code, reason });
   }
 
   /** Closes the channel of a cluster that is not served any more. */

@@ -404,10 +404,11 @@ export class Connection
         ? `${error.hook} failed`
         : "open failed";
       this.log("error", event, { clusterID, error });
+      const { reason } = this.#server.reach;
       this.refuseChannel(
         channel,
-        CloseCode.GoingAway,
-        `Cluster ${clusterID} cannot be opened now`,
+        reason === undefined ? CloseCode.GoingAway : CloseCode.CutOff,
+        reason ?? `Cluster ${clusterID} cannot be opened now`,
       );
     }
   }
@@ -434,6 +435,10 @@ export class Connection
         CloseCode.Forbidden,
         `You may not read cluster ${clusterID}`,
       );
+    }
+    const { reason } = this.#server.reach;
+    if (reason !== undefined) {
+      return this.refuseChannel(channel, CloseCode.CutOff, reason);
     }
     const cluster = await clusters.get(clusterID);
     if (!this.#isOpening(message)) return;
@@ -634,6 +639,11 @@ export class Connection
         `Client has read nothing for ${slowMs} ms; reconnect`,
       );
     }
+  }
+
+  /** Tells the client that the server does not reach its log, or does again. */
+  reachChanged(): void {
+    for (const channel of [...this.#channels.values()]) channel?.ableChanged();
   }
 
   /** Fails appends that wait for a hook, as the server is stopping. */

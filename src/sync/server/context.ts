@@ -12,6 +12,7 @@ import type { Versions } from "../messages.ts";
 import type { FairScheduler } from "./fair_scheduler.ts";
 import type { Hooks } from "./hooks.ts";
 import type { LoadLimiter } from "./load_limiter.ts";
+import type { LogReach } from "./log_reach.ts";
 import type { ServerLimits } from "./options.ts";
 import type { Quotas } from "./quotas.ts";
 import type { ServedClusters } from "./served_clusters.ts";
@@ -34,6 +35,8 @@ export interface ServerContext {
   readonly rehearses: boolean;
   /** Counters, histograms and traces. */
   readonly telemetry: Telemetry;
+  /** Reach of the engine that orders the logs. */
+  readonly reach: LogReach;
   /** Log of the server. */
   readonly log: ServerLog;
   /** Limits the share of time spent on client messages. */

@@ -19,6 +19,7 @@ import { FairScheduler } from "./fair_scheduler.ts";
 import type { UpgradeRequest } from "./handshake.ts";
 import { Hooks } from "./hooks.ts";
 import { LoadLimiter } from "./load_limiter.ts";
+import { LogReach } from "./log_reach.ts";
 import {
   checkOptions,
   copyOptions,
@@ -49,6 +50,8 @@ export class Core implements ServerContext {
   readonly versions: Versions;
   /** Counters, histograms and traces. */
   readonly telemetry: Telemetry = new Telemetry();
+  /** Reach of the engine that orders the logs. */
+  readonly reach: LogReach;
   /** Log of the server. */
   readonly log: ServerLog;
   /** Limits the share of time spent on client messages. */
@@ -101,6 +104,11 @@ export class Core implements ServerContext {
     const { first, last } = options.versions ?? PROTOCOL_VERSIONS;
     this.versions = { first, last };
     this.log = new ServerLog(env, options.log);
+    this.reach = new LogReach(
+      env,
+      host.logDB.quorum,
+      () => this.#reachChanged(),
+    );
     this.load = new LoadLimiter(env);
     this.scheduler = new FairScheduler(env, this.load);
     this.quotas = new Quotas(env, this.limits);
@@ -187,6 +195,16 @@ export class Core implements ServerContext {
     });
   }
 
+  #reachChanged(): void {
+    const { reason } = this.reach;
+    if (reason === undefined) {
+      this.log.write({ level: "info", event: "log reached" });
+    } else this.log.write({ level: "error", event: "log lost", reason });
+    for (const connection of [...this.#connections.keys()]) {
+      connection.reachChanged();
+    }
+  }
+
   #ended(connection: Connection): void {
     this.#connections.get(connection)?.();
     if (this.#connections.delete(connection)) {
@@ -263,6 +281,7 @@ export class Core implements ServerContext {
 
   /** Frees the resources of a server that has no connections. */
   close(): void {
+    this.reach.close();
     this.clusters.endRehearsal();
     this.telemetry.close();
   }

@@ -44,8 +44,8 @@ export interface ClusterFollower {
 
 /** User of a served cluster; a cluster without users is closed after a while. */
 export interface ClusterUser {
-  /** Called when nothing can be stored in the log any more, with a description; with an empty one once storing works again. */
-  storageChanged?(description: string): void;
+  /** Called when nothing can be stored in the log any more, or again. */
+  ableChanged?(): void;
   /** Called when the cluster is not served any more, with a `CloseCode` and a reason. */
   clusterEnded(code: number, reason: string): void;
 }
@@ -146,8 +146,7 @@ export class ServedCluster {
 
   #watchStorage(): void {
     const unwatch = this.log.storage?.watch(() => {
-      const description = this.storageError ?? "";
-      for (const user of [...this.users]) user.storageChanged?.(description);
+      for (const user of [...this.users]) user.ableChanged?.();
     });
     if (unwatch !== undefined) onAbort(this.#ended.signal, unwatch);
   }
