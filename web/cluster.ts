@@ -137,12 +137,12 @@ async function healthy(url: string, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** Starts a server; resolves to the URL of its page. */
+/** Starts a server; resolves to the URL of its page, and its process id. */
 async function startServer(
   parts: Parts,
   node: number,
   args: readonly string[],
-): Promise<string> {
+): Promise<{ readonly url: string; readonly pid: number }> {
   const root = new URL("..", import.meta.url);
   const child = new Deno.Command(Deno.execPath(), {
     args: [
@@ -172,7 +172,7 @@ async function startServer(
     (async () => {
       while (!(await reader.read()).done);
     })().catch(() => {});
-    return url;
+    return { url, pid: child.pid };
   }
 }
 
@@ -202,20 +202,32 @@ async function run(
     for (const endpoint of endpoints) {
       await healthy(`http://${endpoint}`, signal);
     }
+    const servers = port === 0
+      ? freePorts(COUNT).map(({ client }) => client)
+      : Array.from({ length: COUNT }, (_, i) => port + i);
     for (let i = 0; i < COUNT && !signal.aborted; i++) {
       // Each begins with another etcd node.
       const order = [...endpoints.slice(i), ...endpoints.slice(0, i)];
-      const url = await startServer(parts, i + 1, [
-        `--port=${port === 0 ? 0 : port + i}`,
+      const { url, pid } = await startServer(parts, i + 1, [
+        `--port=${servers[i]}`,
+        `--peers=${
+          servers.filter((one) => one !== servers[i])
+            .map((one) => `http://127.0.0.1:${one}`)
+            .join(",")
+        }`,
         `--log=etcd://${order.join(",")}`,
         `--data=${at}/server-${i + 1}`,
       ]);
-      print(`Server ${i + 1} with a shared board is at ${url}`);
+      print(
+        `Server ${i + 1} with a shared board is at ${url} (process ${pid})`,
+      );
     }
     for (const [i, endpoint] of endpoints.entries()) {
       print(`etcd node ${i + 1} is at http://${endpoint}`);
     }
-    print("Kill any of them, or stop them all with Ctrl-C.");
+    print(
+      "Kill any of them, and the page goes on with another; Ctrl-C stops all.",
+    );
     if (!signal.aborted) {
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
     }

@@ -128,6 +128,20 @@ const POLICY: Readonly<Record<string, string>> = {
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
 };
 
+/** Content security policy of a page that may also connect to servers of other origins. */
+function policyWith(
+  peers: readonly string[],
+): Readonly<Record<string, string>> {
+  if (peers.length === 0) return POLICY;
+  // Over HTTP the client asks why a WebSocket failed.
+  const all = peers.flatMap((peer) => [peer, peer.replace(/^http/, "ws")]);
+  return {
+    "content-security-policy": `${
+      POLICY["content-security-policy"]
+    }; connect-src 'self' ${all.join(" ")}`,
+  };
+}
+
 /** Cookie with the name of a device. Browsers keep a cookie that was set over HTTP when they clear what scripts have stored (U1). */
 const DEVICE_COOKIE = "sampan-device";
 
@@ -189,14 +203,24 @@ async function guides(): Promise<[string, File][]> {
   ]);
 }
 
+/** HTML that names the other servers on the same log, for the script of the page. */
+function withPeers(html: string, peers: readonly string[]): string {
+  return peers.length === 0 ? html : html.replace(
+    "</head>",
+    `<meta name="servers" content="${peers.join(" ")}"></head>`,
+  );
+}
+
 /**
  * Bundles a page, whose HTML loads the script `app.js`, and a service worker that
  * caches both, and what the script loads later. `minify` makes the bundled script
- * smaller. Stops the bundler's process afterwards.
+ * smaller; `peers` are the origins of other servers on the same log. Stops the
+ * bundler's process afterwards.
  */
 export async function pageFiles(
   html: string,
   options: Omit<BundleOptions, "name" | "lazy">,
+  peers: readonly string[] = [],
 ): Promise<ReadonlyMap<string, File>> {
   const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
   try {
@@ -215,10 +239,10 @@ export async function pageFiles(
       bytes(text.replaceAll(/\bapp\.js\b/g, names));
     return new Map<string, File>([
       ["/", {
-        content: named(html, name),
+        content: named(withPeers(html, peers), name),
         type: "text/html; charset=utf-8",
         immutable: false,
-        headers: POLICY,
+        headers: policyWith(peers),
       }],
       [`/${name}`, {
         content: app,
@@ -287,9 +311,10 @@ function styling(style: string): Plugin {
   };
 }
 
-/** Bundles the demo page, whose files are in a folder, and the playground, and renders the guides beside them. */
+/** Bundles the demo page, whose files are in a folder, and the playground, and renders the guides beside them; the page also connects to the origins in `peers`. */
 export async function demoFiles(
   app: URL = APP,
+  peers: readonly string[] = [],
 ): Promise<ReadonlyMap<string, File>> {
   const text = (name: string): Promise<string> =>
     Deno.readTextFile(new URL(name, app));
@@ -303,6 +328,7 @@ export async function demoFiles(
       }app.ts";`,
       plugins: [styling(style)],
     },
+    peers,
   );
   const files = STATIC.map(async ([name, type]): Promise<[string, File]> => [
     `/${name}`,

@@ -47,6 +47,8 @@ export interface StartOptions {
   readonly log?: string | undefined;
   /** Node id of this server among those on the same log. @default {1} */
   readonly node?: number | undefined;
+  /** Origins of the other servers on the same log, which pages move to. */
+  readonly peers?: readonly string[] | undefined;
   /** Certificate chain, as PEM text: with it the server speaks HTTPS. */
   readonly cert?: string | undefined;
   /** Private key of the certificate, as PEM text. */
@@ -80,7 +82,8 @@ export async function start(options: StartOptions): Promise<Started> {
   };
   try {
     if (log !== undefined) etcd = await openEtcdLog(log, path);
-    const page = servePage(await demoFiles());
+    const { peers = [] } = options;
+    const page = servePage(await demoFiles(undefined, peers));
     host = new NodeHost({
       logDB: etcd?.logDB ?? data.logDB,
       snapshots: data.snapshots,
@@ -103,6 +106,11 @@ export async function start(options: StartOptions): Promise<Started> {
       cert,
       key,
       signal,
+      ...(peers.length === 0
+        ? {}
+        : { origins: [...ownOrigins(options), ...peers] }),
+      // A page leaves a server that is frozen after two heartbeats.
+      ...(etcd === undefined ? {} : { limits: { heartbeatMs: 5_000 } }),
       authorize: async (_principal, clusterID, action) =>
         action !== "upload" && await boards.open(clusterID),
       validate: board.validate,
@@ -133,6 +141,17 @@ export async function start(options: StartOptions): Promise<Started> {
   }
 }
 
+/** Origins of the pages of a server, by the names and addresses of its machine. */
+function ownOrigins({ hostname, port, cert }: StartOptions): string[] {
+  const scheme = cert === undefined ? "http" : "https";
+  const isWild = hostname === "0.0.0.0" || hostname === "::";
+  const names = [
+    ...(isWild ? lanAddresses() : [hostname]),
+    ...(isWild || isLoopback(hostname) ? ["localhost", "127.0.0.1"] : []),
+  ];
+  return [...new Set(names)].map((name) => `${scheme}://${name}:${port}`);
+}
+
 const USAGE = `Demo server: shared boards and the page that edits them
 
 Usage: deno task start [options]
@@ -149,6 +168,9 @@ Usage: deno task start [options]
                      never compacted, since each server has its own snapshots
   --node N           number of this server among those that share a log
                      (default: 1); each needs its own, and its own --data
+  --peers URLS       the other servers on the same log, as
+                     http://host:port,http://host:port: pages move to one of
+                     them when this one is lost. Needs --port
   --cert FILE        certificate chain, as PEM: with it the server speaks https.
                      Phones and other machines keep data over https only
   --key FILE         private key of the certificate, as PEM
@@ -169,6 +191,7 @@ function argumentsOf(args: string[]): StartOptions | undefined {
         data: { type: "string", default: "data" },
         log: { type: "string" },
         node: { type: "string", default: "1" },
+        peers: { type: "string" },
         cert: { type: "string" },
         key: { type: "string" },
         help: { type: "boolean", short: "h", default: false },
@@ -210,9 +233,24 @@ function argumentsOf(args: string[]): StartOptions | undefined {
     data: values.data,
     log: values.log,
     node: Number(values.node),
+    peers: peersOf(values.peers, port),
     cert: fileOf("--cert", values.cert),
     key: fileOf("--key", values.key),
   };
+}
+
+function peersOf(text: string | undefined, port: number): string[] {
+  if (text === undefined) return [];
+  if (port === 0) {
+    throw new UsageError("--peers needs a --port that the others can name");
+  }
+  return text.split(",").map((one) => {
+    const url = URL.parse(one);
+    if (url !== null && /^https?:$/.test(url.protocol)) return url.origin;
+    throw new UsageError(
+      `--peers has "${one}": give addresses as http://host:port`,
+    );
+  });
 }
 
 function fileOf(option: string, path: string | undefined): string | undefined {

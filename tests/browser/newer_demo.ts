@@ -16,7 +16,10 @@ const CHANGES: Readonly<Record<string, readonly [string, string][]>> = {
   "start.ts": [
     ['"./page.ts"', '"../web/page.ts"'],
     ['"./etcd_log.ts"', '"../web/etcd_log.ts"'],
-    ["demoFiles()", 'demoFiles(new URL("app/", import.meta.url))'],
+    [
+      "demoFiles(undefined, peers)",
+      'demoFiles(new URL("app/", import.meta.url), peers)',
+    ],
   ],
   "app/device.ts": [["const CODE = 1;", "const CODE = 2;"]],
   "app/board.ts": [[

@@ -77,6 +77,13 @@ export interface Started {
   readonly app: BoardApp;
 }
 
+/** Addresses of the server of this page, and of the others on the same log. */
+function serverURLs(): string[] {
+  const names = document.querySelector<HTMLMetaElement>("meta[name=servers]");
+  const others = names?.content.split(" ") ?? [];
+  return [location.href, ...others].map((at) => new URL("sync", at).href);
+}
+
 /** Opens the stores of a device, and connects it. */
 export async function openDevice(
   place: Place,
@@ -89,9 +96,7 @@ export async function openDevice(
   // Each board of each device has databases of its own.
   const database = (part: string): string => `sampan ${device} ${name} ${part}`;
   const isKept = storage.mode !== "memory";
-  const url = new URL("sync", location.href);
-  url.protocol = url.protocol.replace("http", "ws");
-  const logDB = new RemoteLogDB(url.href, {
+  const logDB = new RemoteLogDB(serverURLs(), {
     connect: plug.connect,
     fetch: plug.fetch,
     // The log is kept on the device, too: without a network, the machine starts from
