@@ -350,6 +350,9 @@ export const SYNC_CONNECT_FIRST_MS_MAX: number = 5_000;
 /** Time without a quorum of its log after which a server sends its clients to another one, in milliseconds: longer than the election of a leader. */
 export const SYNC_CUT_OFF_MS: number = 5_000;
 
+/** Longest wait of a request for the health of a cluster for the end of its log, in milliseconds. */
+export const SYNC_LOG_END_MS_MAX: number = 2_000;
+
 /** Longest stay of a client at a server without a quorum once every address was tried, in milliseconds. */
 export const SYNC_CUT_OFF_STAY_MS: number = 30_000;
 

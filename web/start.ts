@@ -242,7 +242,9 @@ function argumentsOf(args: string[]): StartOptions | undefined {
 function peersOf(text: string | undefined, port: number): string[] {
   if (text === undefined) return [];
   if (port === 0) {
-    throw new UsageError("--peers needs a --port that the others can name");
+    throw new UsageError(
+      `--peers needs a port that the others can name, and --port is ${port}`,
+    );
   }
   return text.split(",").map((one) => {
     const url = URL.parse(one);

@@ -31,4 +31,5 @@ export { type EtcdTLS } from "./connection.ts";
 export * from "./errors.ts";
 export * from "./etcd_log_db.ts";
 export * from "./url.ts";
+export { type LogQuorum } from "../log/log.ts";
 export { type EtcdSnapshotPointer } from "./values.ts";

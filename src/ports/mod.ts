@@ -30,6 +30,7 @@ export type {
   LogDB,
   LogInfo,
   LogKeeper,
+  LogQuorum,
   LogReader,
   LogStorage,
   ReadOptions,

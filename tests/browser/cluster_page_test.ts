@@ -5,7 +5,7 @@ import { Person } from "./sync_demo.ts";
 
 const reason = withoutEtcd();
 const name =
-  "U30 a page of the cluster to play with goes on with another server when its own is killed, and edits made meanwhile are there once";
+  "U30 a page of the cluster to play with goes on with another server when its own is killed, and each edit is there once";
 
 Deno.test({
   name: reason === undefined ? name : `${name}: skipped, ${reason}`,

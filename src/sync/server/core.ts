@@ -7,7 +7,11 @@
  */
 
 import type { Env } from "../../env.ts";
-import { SYNC_CREDIT_TOTAL_BYTES, SYNC_TICK_MS } from "../../limits.ts";
+import {
+  SYNC_CREDIT_TOTAL_BYTES,
+  SYNC_LOG_END_MS_MAX,
+  SYNC_TICK_MS,
+} from "../../limits.ts";
 import type { NodeHost } from "../../nodehost/node_host.ts";
 import { abortable, timeLimit } from "../../async.ts";
 import { isA } from "../../options.ts";
@@ -72,6 +76,7 @@ export class Core implements ServerContext {
   readonly startedAt: number;
   /** Open connections, each with the release of its place in the quota of its address. */
   readonly #connections = new Map<Connection, (() => void) | undefined>();
+  readonly #logEnds = new Map<bigint, Promise<number | undefined>>();
   #lastNumber = 0;
   #cancelTick: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
@@ -193,6 +198,34 @@ export class Core implements ServerContext {
       frame: () => {},
       closed: () => {},
     });
+  }
+
+  /** Index of the end of a cluster's log, as a quorum says; undefined if it does not in time. */
+  async logEnd(clusterID: bigint): Promise<number | undefined> {
+    const { signal, release } = timeLimit(
+      this.env,
+      SYNC_LOG_END_MS_MAX,
+      "The end of the log was not read",
+    );
+    try {
+      // Asked once at a time, however often anyone asks for the health.
+      let ends = this.#logEnds.get(clusterID);
+      if (ends === undefined) {
+        ends = this.#readEnd(clusterID)
+          .finally(() => this.#logEnds.delete(clusterID));
+        this.#logEnds.set(clusterID, ends);
+      }
+      return await abortable(ends, signal);
+    } catch {
+      return undefined;
+    } finally {
+      release();
+    }
+  }
+
+  async #readEnd(clusterID: bigint): Promise<number | undefined> {
+    const cluster = await this.clusters.get(clusterID);
+    return await cluster?.log.readIndex();
   }
 
   #reachChanged(): void {

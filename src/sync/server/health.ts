@@ -9,6 +9,7 @@
 
 import { ErrUpdateFailed } from "../../nodehost/errors.ts";
 import type { ClusterStatus } from "../../nodehost/info.ts";
+import type { MaybePromise } from "../../statemachine/types.ts";
 import { describeFailure, describeStorageError } from "./cluster_failure.ts";
 import type { Core } from "./core.ts";
 import { methodNotAllowed } from "./http_responses.ts";
@@ -18,7 +19,7 @@ export function healthResponse(
   core: Core,
   request: Request,
   pathname: string,
-): Response | undefined {
+): MaybePromise<Response> | undefined {
   const match = /^\/health(?:\/(live)|\/clusters\/(\d{1,20}))?$/.exec(pathname);
   if (match === null) return undefined;
   if (request.method !== "GET" && request.method !== "HEAD") {
@@ -47,17 +48,42 @@ function ofServer(core: Core): Response {
     ? "not listening"
     : isDown(failed.length)
     ? "failed"
+    : core.reach.reason !== undefined
+    ? "cut off"
     : isDown(failed.length + unwritable.length)
     ? "cannot store"
     : "ok";
   return json(status === "ok" ? 200 : 503, {
     status,
     connections,
+    ...reachOf(core),
+    ...(core.reach.isNeeded
+      ? { lag: Math.max(0, ...clusters.map((one) => lagOf(core, one))) }
+      : {}),
     ...(failed.length === 0 ? {} : { failed: failed.map(failedCluster) }),
     ...(unwritable.length === 0
       ? {}
       : { unable: unwritable.map(unwritableCluster) }),
   });
+}
+
+/** Reach of the log, and what is served without it; empty where one process orders the logs. */
+function reachOf({ reach }: Core): Record<string, unknown> {
+  const { isNeeded, lostMs, reason } = reach;
+  if (!isNeeded) return {};
+  if (lostMs === undefined) return { quorum: true, serves: "reads and writes" };
+  return {
+    quorum: false,
+    quorumLostMs: Math.round(lostMs),
+    serves: "stale reads",
+    ...(reason === undefined ? {} : { reason }),
+  };
+}
+
+/** Number of entries that are known to be committed and not applied. */
+function lagOf(core: Core, { clusterID, appliedIndex }: ClusterStatus): number {
+  const committed = core.host.replica(clusterID)?.logInfo?.committed ?? 0;
+  return Math.max(0, committed - appliedIndex);
 }
 
 /** True if the cluster runs and nothing can be stored in its log now. */
@@ -74,7 +100,27 @@ function unwritableCluster(
   };
 }
 
-function ofCluster(core: Core, clusterID: bigint): Response {
+async function ofCluster(core: Core, clusterID: bigint): Promise<Response> {
+  const cluster = core.host.clusterStatus(clusterID);
+  const { isNeeded } = core.reach;
+  if (cluster?.state !== "running" || !isNeeded) {
+    return clusterResponse(core, clusterID, {});
+  }
+  const end = await core.logEnd(clusterID);
+  const seen = core.host.clusterStatus(clusterID) ?? cluster;
+  return clusterResponse(core, clusterID, {
+    ...reachOf(core),
+    // Without a quorum nothing is known about what others have committed since.
+    ...(end === undefined ? { quorum: false, serves: "stale reads" } : {}),
+    lag: Math.max(lagOf(core, seen), (end ?? 0) - seen.appliedIndex),
+  });
+}
+
+function clusterResponse(
+  core: Core,
+  clusterID: bigint,
+  reach: Record<string, unknown>,
+): Response {
   const cluster = core.host.clusterStatus(clusterID);
   if (cluster === undefined) {
     return json(404, {
@@ -90,18 +136,22 @@ function ofCluster(core: Core, clusterID: bigint): Response {
     return json(503, {
       status: "cannot store",
       applied,
+      ...reach,
       ...unwritableCluster(cluster),
     });
   }
   const status = core.isStopping
     ? "stopping"
-    : state === "running"
-    ? "ok"
-    : state;
+    : state !== "running"
+    ? state
+    : core.reach.reason !== undefined
+    ? "cut off"
+    : "ok";
   return json(status === "ok" ? 200 : 503, {
     status,
     clusterID: String(clusterID),
     applied,
+    ...reach,
   });
 }
 

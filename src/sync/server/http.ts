@@ -57,7 +57,9 @@ export function handle(
   const { pathname, address } = route;
   const health = healthResponse(core, request, pathname);
   if (health !== undefined) {
-    return Promise.resolve(share(health, request, origins));
+    return Promise.resolve(health).then((response) =>
+      share(response, request, origins)
+    );
   }
   const inspected = inspectorResponse(core, request, pathname, origins);
   if (inspected !== undefined) {
