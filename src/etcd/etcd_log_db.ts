@@ -34,6 +34,7 @@ import { encodeTxn, Method } from "./messages.ts";
 import { PointedSnapshots } from "./pointed_snapshots.ts";
 import { PutLimiter } from "./put_limiter.ts";
 import { SharedCheckpoints } from "./shared_checkpoints.ts";
+import { SnapshotDuty } from "./snapshot_duty.ts";
 import type { EtcdSnapshotPointer } from "./values.ts";
 
 /** Options of {@linkcode EtcdLogDB}. */
@@ -166,14 +167,20 @@ export class EtcdLogDB implements LogDB {
       known,
       env,
     });
-    this.snapshots = this.#pointed = snapshots &&
-      new PointedSnapshots(snapshots, this.#client, this.#keys);
-    this.#live = new LiveReplicas(
+    const live = this.#live = new LiveReplicas(
       this.#client,
       this.#keys,
       env,
       this.#writer,
     );
+    const duty = new SnapshotDuty(
+      this.#client,
+      this.#keys,
+      this.#writer,
+      () => live.lease(),
+    );
+    this.snapshots = this.#pointed = snapshots &&
+      new PointedSnapshots(snapshots, this.#client, this.#keys, duty);
     this.#checkpoints = new SharedCheckpoints(
       this.#client,
       this.#keys,

@@ -17,6 +17,8 @@ export class Keys {
   readonly history: Uint8Array;
   /** Key of the test puts, by which a process finds out that puts succeed again. */
   readonly probe: Uint8Array;
+  /** Key of the process that stores snapshots. */
+  readonly duty: Uint8Array;
   readonly #prefix: string;
 
   /** Creates the names below `prefix`. */
@@ -24,6 +26,7 @@ export class Keys {
     this.#prefix = prefix;
     this.history = encodeShown(`${prefix}/history`);
     this.probe = encodeShown(`${prefix}/probe`);
+    this.duty = encodeShown(`${prefix}/duty`);
   }
 
   /** Key of a cluster. */

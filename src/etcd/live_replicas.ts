@@ -163,7 +163,7 @@ export class LiveReplicas {
       !this.#isClosed && !own.isClosed && own.changes === changes;
     while (isWanted()) {
       try {
-        const lease = await (this.#lease ??= this.#grant());
+        const lease = await this.lease();
         if (!isWanted()) return;
         const value = encodeChanges(clusterID, changes);
         await this.#client.request(
@@ -186,6 +186,11 @@ export class LiveReplicas {
   }
 
   // -------------------------------------------------------------------- lease
+
+  /** Lease of this process. */
+  lease(): Promise<bigint> {
+    return this.#lease ??= this.#grant();
+  }
 
   async #grant(): Promise<bigint> {
     try {

@@ -21,10 +21,18 @@ import type {
   SnapshotStore,
   SnapshotTotals,
 } from "../snapshot/store.ts";
+import { ErrSnapshotAborted } from "../statemachine/errors.ts";
 import { isSameBytes } from "../bytes.ts";
 import type { EtcdClient } from "./client.ts";
 import type { Keys } from "./keys.ts";
-import { decodeTxn, encodeTxn, type KeyValue, Method } from "./messages.ts";
+import type { SnapshotDuty } from "./snapshot_duty.ts";
+import {
+  type Compare,
+  decodeTxn,
+  encodeTxn,
+  type KeyValue,
+  Method,
+} from "./messages.ts";
 import {
   decodePointers,
   encodePointers,
@@ -60,11 +68,18 @@ export class PointedSnapshots implements SnapshotStore {
   readonly #store: SnapshotStore;
   readonly #client: EtcdClient;
   readonly #keys: Keys;
+  readonly #duty: SnapshotDuty;
   /** Hashes of snapshots that were read back here, by cluster and id. */
   readonly #verified = new Map<string, Uint8Array>();
 
   /** Creates the view of a store. */
-  constructor(store: SnapshotStore, client: EtcdClient, keys: Keys) {
+  constructor(
+    store: SnapshotStore,
+    client: EtcdClient,
+    keys: Keys,
+    duty: SnapshotDuty,
+  ) {
+    this.#duty = duty;
     this.#store = store;
     this.#client = client;
     this.#keys = keys;
@@ -77,6 +92,7 @@ export class PointedSnapshots implements SnapshotStore {
   ): Promise<SnapshotSink> {
     const sink = await this.#store.create(header, options);
     if (header.kind !== "full") return sink;
+    const fence = await this.#duty.take();
     const hash = createHash("sha256");
     let size = 0;
     const writer = sink.writable.getWriter();
@@ -96,13 +112,18 @@ export class PointedSnapshots implements SnapshotStore {
       writable,
       commit: async (totals: SnapshotTotals): Promise<SnapshotInfo> => {
         const info = await sink.commit(totals);
-        await this.#advance(info, new Uint8Array(hash.digest()), size);
+        await this.#advance(info, new Uint8Array(hash.digest()), size, fence);
         return info;
       },
       abort: async (reason?: unknown): Promise<void> => {
         await sink.abort(reason);
       },
     };
+  }
+
+  /** True if no other process stores the snapshots that are due. */
+  async isOnDuty(): Promise<boolean> {
+    return await this.#duty.take() !== undefined;
   }
 
   /** Complete snapshots of a cluster. */
@@ -165,11 +186,16 @@ export class PointedSnapshots implements SnapshotStore {
     return { pointers, revision: kv.modRevision };
   }
 
-  /** Adds a pointer, unless another process has added one to a newer snapshot. */
+  /**
+   * Adds a pointer, unless another process has added one to a newer snapshot.
+   *
+   * @throws ErrSnapshotAborted if this process had the duty of storing snapshots, and another one has taken it over
+   */
   async #advance(
     { clusterID, id, index }: SnapshotInfo,
     sha256: Uint8Array,
     size: number,
+    fence: Compare | undefined,
   ): Promise<void> {
     const key = this.#keys.of("snapshot", clusterID);
     let stored = await this.pointers(clusterID);
@@ -182,14 +208,23 @@ export class PointedSnapshots implements SnapshotStore {
         await this.#client.request(
           Method.Txn,
           encodeTxn(
-            [{ key, modRevision: stored.revision }],
+            [
+              { key, modRevision: stored.revision },
+              ...(fence === undefined ? [] : [fence]),
+            ],
             [{ put: key, value: encodePointers(clusterID, pointers) }],
             [{ range: { key } }],
           ),
         ),
       );
       if (succeeded) return;
+      const { revision } = stored;
       stored = this.#decode(clusterID, ranges[0]?.[0]);
+      if (stored.revision === revision) {
+        throw new ErrSnapshotAborted(
+          `Snapshot of cluster ${clusterID} at ${index} is not announced: another server has taken over the storing of snapshots`,
+        );
+      }
     }
   }
 

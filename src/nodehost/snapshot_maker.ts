@@ -109,6 +109,13 @@ export class SnapshotMaker {
     return this.#machine.current.machine.type === OnDiskStateMachine;
   }
 
+  /** Takes a snapshot that is due, unless another process stores those of the cluster. */
+  async scheduled(): Promise<void> {
+    const { store, shared } = this.#context;
+    if (store === shared && !(await store.isOnDuty?.() ?? true)) return;
+    await this.request();
+  }
+
   /** Takes a snapshot after the queued work; `overhead` replaces the replica's `compactionOverhead`. */
   request(signal?: AbortSignal, overhead?: number): Promise<SnapshotInfo> {
     return this.#request(signal, (info) => info, overhead);
@@ -378,6 +385,7 @@ export class SnapshotMaker {
     const { store, env } = this.#context;
     const [newest] = await this.#full(store);
     if (newest === undefined) return undefined;
+    if (!(await shared.isOnDuty?.() ?? true)) return undefined;
     const [there] = await this.#full(shared);
     if (there !== undefined && there.index >= newest.index) return undefined;
     const source = pacedSource(await store.open(newest), env);

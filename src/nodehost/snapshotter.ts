@@ -56,7 +56,7 @@ export class Snapshotter {
       this.#machine.current.ahead
     ) return;
     this.#lastIndex = index;
-    this.request().catch(() => {
+    this.#make((maker) => maker.scheduled()).catch(() => {
       // Reported as an event.
     });
   }

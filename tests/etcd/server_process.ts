@@ -81,6 +81,11 @@ export class ServerProcess implements AsyncDisposable {
     return await (await fetch(this.http("/state"))).json();
   }
 
+  /** True if it has the duty of storing snapshots. */
+  async isOnDuty(): Promise<boolean> {
+    return await (await fetch(this.http("/duty"))).json();
+  }
+
   /** Kills the server and waits for its end. */
   async kill(): Promise<void> {
     const child = this.#child;

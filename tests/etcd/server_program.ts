@@ -5,7 +5,12 @@
  * @module
  */
 
-import { kv, KVStateMachine, NodeHost } from "../../mod.ts";
+import {
+  kv,
+  KVStateMachine,
+  MemorySnapshotStore,
+  NodeHost,
+} from "../../mod.ts";
 import { EtcdLogDB } from "../../src/etcd/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 
@@ -14,23 +19,32 @@ export interface ServerSettings {
   readonly endpoints: readonly string[];
   readonly nodeID: number;
   readonly port: number;
+  /** Number of entries after which a snapshot is taken; none by default. */
+  readonly snapshotEntries?: number;
 }
 
 if (import.meta.main) {
-  const { endpoints, nodeID, port } = JSON.parse(
+  const { endpoints, nodeID, port, snapshotEntries = 0 } = JSON.parse(
     Deno.args[0]!,
   ) as ServerSettings;
-  const logDB = new EtcdLogDB({ endpoints });
+  const logDB = new EtcdLogDB({
+    endpoints,
+    ...(snapshotEntries > 0 ? { snapshots: new MemorySnapshotStore() } : {}),
+  });
   const host = new NodeHost({ logDB });
   const replica = await host.startCluster(() => new KVStateMachine(), {
     clusterID: 1n,
     nodeID: BigInt(nodeID),
     hashEntries: 16,
+    snapshotEntries,
   });
   const server = serve(host, {
     port,
     limits: { heartbeatMs: 1_000 },
     async fetch(request): Promise<Response> {
+      if (request.url.endsWith("/duty")) {
+        return Response.json(await logDB.snapshots!.isOnDuty!());
+      }
       if (!request.url.endsWith("/state")) {
         return new Response(null, { status: 404 });
       }
