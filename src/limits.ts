@@ -762,7 +762,7 @@ export const ETCD_LEADERLESS_MS_MAX: number = 2_000;
 export const ETCD_CONNECT_MS_MAX: number = 2_000;
 
 /** Size of the older records that are read ahead from etcd for one reader, in bytes; the last put may exceed it. */
-export const ETCD_READ_AHEAD_BYTES: number = 4 * 1024 * 1024;
+export const ETCD_READ_AHEAD_BYTES: number = 16 * 1024 * 1024;
 
 /** Interval at which the history in etcd that no cluster needs is compacted, in milliseconds. */
 export const ETCD_COMPACT_MS: number = 60_000;
