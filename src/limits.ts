@@ -617,6 +617,9 @@ export const PLAIN_DEPTH_MAX: number = 100;
 /** Most changes of a table that a watch follows one by one, in changes; after more, it compares all rows that it has read. */
 export const TABLE_CHANGES_MAX: number = 1024;
 
+/** Most lookups in an index of a table that are kept up to date row by row, in lookups; others are read from the index again. */
+export const TABLE_LOOKUPS_MAX: number = 128;
+
 /** Most edits of an author that an application can undo, in edits; the oldest are dropped first. */
 export const UNDO_EDITS_MAX: number = 100;
 

@@ -87,8 +87,15 @@ function managerOf(
   return storage === undefined ? globalThis.navigator?.storage : storage;
 }
 
+/** True if this origin has a database, as after an earlier visit: data is stored then, and a start need not try it. */
+async function hasDatabase(factory: IDBFactory): Promise<boolean> {
+  const known = await factory.databases?.();
+  return known?.some(({ name }) => name !== PROBE) ?? false;
+}
+
 /** True if a database can be created and written; it is deleted afterwards. */
 async function probe(factory: IDBFactory): Promise<boolean> {
+  if (await hasDatabase(factory)) return true;
   const request = factory.open(PROBE);
   request.onupgradeneeded = () =>
     request.result.createObjectStore(PROBE).put(0, 0);
@@ -134,6 +141,13 @@ export async function storageStatus(
   const ms = options.timeoutMs ?? STORE_OPEN_MS_MAX;
   if (!indexedDB) return { mode: "memory", reason: MISSING };
   if (!locks) return { mode: "memory", reason: insecureReason() };
+  // Asked for while storing is tried.
+  const persisted = within(
+    env,
+    ms,
+    false,
+    (async () => await managerOf(options)?.persisted() ?? false)(),
+  );
   const refused = await within(
     env,
     ms,
@@ -154,13 +168,7 @@ export async function storageStatus(
         `The browser refuses to store data here, as in a private window or if site data is blocked: ${refused}`,
     };
   }
-  const isPersisted = await within(
-    env,
-    ms,
-    false,
-    (async () => await managerOf(options)?.persisted() ?? false)(),
-  );
-  return { mode: isPersisted ? "persistent" : "best-effort" };
+  return { mode: await persisted ? "persistent" : "best-effort" };
 }
 
 const MISSING =

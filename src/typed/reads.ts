@@ -6,12 +6,8 @@
  * @module
  */
 
-import {
-  type IndexScalar,
-  keepChanges,
-  type TableChange,
-  type TableCore,
-} from "./table.ts";
+import type { Found, IndexScalar } from "./lookups.ts";
+import { keepChanges, type TableChange, type TableCore } from "./table.ts";
 
 /** State in which reads are looked up again. */
 export interface ReadState {
@@ -21,11 +17,11 @@ export interface ReadState {
   values(): readonly { readonly now: unknown }[];
 }
 
-/** Lookup in an index, with the rows that were found, by their keys. */
+/** Lookup in an index, with the rows that were found. */
 interface Lookup {
   readonly index: string;
   readonly parts: readonly IndexScalar[];
-  readonly found: ReadonlyMap<string, unknown>;
+  readonly found: Found;
 }
 
 /** Reads of one table. */
@@ -53,21 +49,13 @@ function isSameTable(
     if (rows.has(key) && table.find(key) !== rows.get(key)) return false;
   }
   return lookups.every(({ index, parts, found }) =>
-    changed?.every((key) =>
-      !found.has(key) && !table.isAt(index, parts, key)
-    ) || isSameRows(found, table.rowsAt(index, parts))
+    isSameRows(found, table.rowsAt(index, parts))
   );
 }
 
-function isSameRows(
-  one: ReadonlyMap<string, unknown>,
-  other: ReadonlyMap<string, unknown>,
-): boolean {
-  const others = [...other];
-  return one.size === other.size &&
-    [...one].every(([key, row], i) =>
-      key === others[i]![0] && row === others[i]![1]
-    );
+function isSameRows({ rows: one }: Found, { rows: other }: Found): boolean {
+  return one === other ||
+    one.length === other.length && one.every((row, i) => row === other[i]);
 }
 
 /** Reads of one query. Every query reads all plain values. */
@@ -105,7 +93,7 @@ export class Reads {
     table: TableCore,
     index: string,
     parts: readonly IndexScalar[],
-    found: ReadonlyMap<string, unknown>,
+    found: Found,
   ): void {
     this.#of(table).lookups.push({ index, parts, found });
   }

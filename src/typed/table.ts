@@ -10,10 +10,17 @@ import { describe, isWellFormed } from "../describe.ts";
 import { TABLE_CHANGES_MAX, TABLE_KEY_CHARS_MAX } from "../limits.ts";
 import { ErrInvalidDefinition, ErrNotPlain } from "./errors.ts";
 import { type Hashed, hashed } from "./hashed.ts";
+import {
+  beginsWith,
+  compareParts,
+  type Found,
+  type IndexScalar,
+  Lookups,
+  type Parts,
+} from "./lookups.ts";
 import { SortedMap } from "./sorted_map.ts";
 
-/** One part of an index key. */
-export type IndexScalar = string | number | boolean | null;
+export type { IndexScalar };
 
 /** Key of a row in an index; undefined if the row is not in it. */
 export type IndexKey = IndexScalar | readonly IndexScalar[] | undefined;
@@ -83,13 +90,11 @@ export interface TableIndexes<V, K> {
 /** Row that index functions take. */
 export type RowOf<I> = I[keyof I] extends (row: infer V) => unknown ? V : never;
 
-/** Key in an index: the parts of the index key, then the key of the row. */
-type Parts = readonly IndexScalar[];
-
 interface Index<V> {
   readonly name: string;
   readonly keyOf: (row: V) => IndexKey;
   readonly map: SortedMap<Parts, string>;
+  readonly lookups: Lookups<V>;
 }
 
 /** State that a table belongs to. */
@@ -111,7 +116,7 @@ export interface TableReader {
     table: TableCore,
     index: string,
     parts: readonly IndexScalar[],
-    found: ReadonlyMap<string, unknown>,
+    found: Found,
   ): void;
 }
 
@@ -138,30 +143,10 @@ export interface TableChange {
   readonly depth: number;
 }
 
-/** Rank of a scalar's type in the order of index keys. */
-function rank(value: IndexScalar): number {
-  if (value === null) return 0;
-  const type = typeof value;
-  return type === "boolean" ? 1 : type === "number" ? 2 : 3;
-}
-
 /** True for what can be a part of an index key. */
 function isScalar(value: unknown): value is IndexScalar {
   return value === null || !Number.isNaN(value) &&
       ["string", "number", "boolean"].includes(typeof value);
-}
-
-function compareParts(one: Parts, other: Parts): number {
-  const length = Math.min(one.length, other.length);
-  for (let i = 0; i < length; i++) {
-    const a = one[i]!;
-    const b = other[i]!;
-    if (a === b) continue;
-    const order = rank(a) - rank(b);
-    if (order !== 0) return order;
-    return a! < b! ? -1 : 1;
-  }
-  return one.length - other.length;
 }
 
 /** Functions from a row to its key in an index, by the name of the index. */
@@ -188,6 +173,7 @@ export class TableCore<V = unknown> implements TableOf<V> {
       this.#indexes = from.#indexes.map((index) => ({
         ...index,
         map: index.map.clone(),
+        lookups: index.lookups.clone(),
       }));
       this.#low = from.#low;
       this.#high = from.#high;
@@ -199,6 +185,7 @@ export class TableCore<V = unknown> implements TableOf<V> {
         name,
         keyOf,
         map: new SortedMap(compareParts),
+        lookups: new Lookups(),
       }));
     }
   }
@@ -260,25 +247,20 @@ export class TableCore<V = unknown> implements TableOf<V> {
     return this.#rows.get(key);
   }
 
-  /** Returns the rows that an index has for a key, in its order and by their keys. */
-  rowsAt(name: string, parts: readonly IndexScalar[]): Map<string, V> {
-    const found = new Map<string, V>();
-    const index = this.#indexes.find((index) => index.name === name);
-    if (index === undefined) return found;
-    for (const [key, rowKey] of index.map.entries(parts)) {
-      if (compareParts(key.slice(0, parts.length), parts) !== 0) break;
-      found.set(rowKey, this.#rows.get(rowKey)!.value);
-    }
-    return found;
+  /** Returns the rows that an index has for a key, in its order. */
+  rowsAt(name: string, parts: readonly IndexScalar[]): Found<V> {
+    const index = this.#indexes.find((index) => index.name === name)!;
+    return index.lookups.get(parts, () => this.#rowsAt(index, parts));
   }
 
-  /** True if an index has the row of a key at an index key. */
-  isAt(name: string, parts: readonly IndexScalar[], key: string): boolean {
-    const row = this.#rows.get(key);
-    const index = this.#indexes.find((index) => index.name === name);
-    const place = row && index && partsOf(index, index.keyOf(row.value), key);
-    return place !== undefined &&
-      compareParts(place.slice(0, parts.length), parts) === 0;
+  *#rowsAt(
+    { map }: Index<V>,
+    parts: readonly IndexScalar[],
+  ): Generator<[Parts, Hashed<V>]> {
+    for (const [key, rowKey] of map.entries(parts)) {
+      if (!beginsWith(key, parts)) return;
+      yield [key, this.#rows.get(rowKey)!];
+    }
   }
 
   get size(): number {
@@ -324,23 +306,32 @@ export class TableCore<V = unknown> implements TableOf<V> {
   replace(key: string, row: Hashed<V> | undefined): void {
     const old = this.#rows.get(key);
     // Index functions run before anything is changed: they may throw.
-    let moves: [Index<V>, Parts | undefined, Parts | undefined][] | undefined;
+    let moves:
+      | [Index<V>, boolean, Parts | undefined, Parts | undefined][]
+      | undefined;
     for (const index of this.#indexes) {
       const before = old && index.keyOf(old.value);
       const after = row && index.keyOf(row.value);
+      const isAlone = index.lookups.size === 0;
       // Also one that is undefined before and after.
-      if (before === after) continue;
+      if (before === after && (isAlone || before === undefined)) continue;
       const from = partsOf(index, before, key);
       const to = partsOf(index, after, key);
-      if (from && to && compareParts(from, to) === 0) continue;
-      (moves ??= []).push([index, from, to]);
+      const isMoved = !from || !to || compareParts(from, to) !== 0;
+      if (isMoved || !isAlone) (moves ??= []).push([index, isMoved, from, to]);
     }
     this.owner?.changing(this as TableCore, key, old);
     this.#put(key, row, old);
     if (moves === undefined) return;
-    for (const [{ map }, from, to] of moves) {
-      if (from) map.delete(from);
-      if (to) map.set(to, key);
+    for (const [{ map, lookups }, isMoved, from, to] of moves) {
+      if (from && isMoved) {
+        map.delete(from);
+        lookups.set(from, undefined);
+      }
+      if (to) {
+        if (isMoved) map.set(to, key);
+        lookups.set(to, row);
+      }
     }
   }
 
@@ -395,7 +386,7 @@ function classWith<V>(indexes: readonly string[]): typeof TableCore<V> {
       value(this: TableCore<V>, ...parts: IndexScalar[]): readonly V[] {
         const found = this.rowsAt(name, parts);
         this.owner?.reads?.lookup(this as TableCore, name, parts, found);
-        return [...found.values()];
+        return found.rows.map(({ value }) => value);
       },
     });
   }

@@ -20,7 +20,7 @@ import type { Figure } from "./bench.ts";
 import { launch, type Page, removeFolder } from "./browser.ts";
 import { DemoServer } from "./sync_demo.ts";
 
-const NAME = "bench";
+export const NAME = "bench";
 const LISTS = 4;
 const CALL_MS_MAX = 60_000;
 
@@ -34,7 +34,7 @@ const EDITS_PER_SECOND = 10;
 const FRAMES_MS = 6_000;
 
 /** Writes a board with many cards into a data folder. */
-async function fill(folder: string, cards: number): Promise<void> {
+export async function fill(folder: string, cards: number): Promise<void> {
   await using data = await DataFolder.open(folder);
   await using host = new NodeHost({
     logDB: data.logDB,

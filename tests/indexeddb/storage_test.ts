@@ -101,6 +101,27 @@ Deno.test("U8 storageMode() does not change when storage is full", async () => {
   await store.close();
 });
 
+Deno.test("U1 storageMode() tries nothing where something was stored before", async () => {
+  const tried: string[] = [];
+  const open = (name: string): never => {
+    tried.push(name);
+    throw new Error(`Database ${name} must not be opened`);
+  };
+  const factory = (...names: string[]): IDBFactory =>
+    ({
+      open,
+      databases: () => Promise.resolve(names.map((name) => ({ name }))),
+    }) as unknown as IDBFactory;
+  const options = { storage: null, locks: {} as LockManager };
+  const mode = (...names: string[]): Promise<string> =>
+    storageMode({ ...options, indexedDB: factory(...names) });
+  assertEquals(await mode("board"), "best-effort");
+  assertEquals(tried, []);
+  // Not by an earlier try alone.
+  assertEquals(await mode("sampan-probe"), "memory");
+  assertEquals(tried, ["sampan-probe"]);
+});
+
 Deno.test("U28 storageMode() leaves nothing behind", async () => {
   await storageMode();
   await new Promise((resolve) => setTimeout(resolve, 20));

@@ -1,6 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { fc } from "../../src/deps/fast_check.ts";
 import { SortedMap } from "../../src/typed/sorted_map.ts";
+import { type IndexScalar, Lookups } from "../../src/typed/lookups.ts";
+import type { Hashed } from "../../src/typed/hashed.ts";
 import { Reads } from "../../src/typed/reads.ts";
 import { TypedState } from "../../src/typed/state.ts";
 import { ErrInvalidDefinition, table } from "../../src/typed/mod.ts";
@@ -174,6 +176,94 @@ Deno.test("an index finds rows by leading parts of its key, in the order of the 
   assertEquals(rows.byPlace().length, 3);
   assertEquals(rows.byGroup("x").length, 3);
   assertEquals(rows.byGroup("none"), []);
+});
+
+Deno.test("an index that was asked before finds the same rows as one that was not, after any change, in any copy", () => {
+  const change = fc.record({
+    key: fc.constantFrom(..."abcdefghij"),
+    group: fc.constantFrom(undefined, "x", "y", "xy"),
+    place: fc.constantFrom(undefined, 1, 2, 10, -0),
+    isKept: fc.boolean(),
+    isCopied: fc.boolean(),
+    asked: fc.constantFrom<IndexScalar[]>([], ["x"], ["y"], ["x", 1], ["z"]),
+  });
+  fc.assert(
+    fc.property(fc.array(change, { maxLength: 60 }), (changes) => {
+      let state = newState();
+      const copies: [TypedState, string][] = [];
+      const answers = (state: TypedState): string => {
+        const { rows } = state.root as unknown as Root;
+        return JSON.stringify([
+          rows.byPlace(),
+          rows.byPlace("x"),
+          rows.byPlace("x", 1),
+          rows.byGroup("x"),
+          rows.byGroup("y"),
+        ]);
+      };
+      for (const { key, group, place, isKept, isCopied, asked } of changes) {
+        const { rows } = state.root as unknown as Root;
+        rows.byPlace(...asked as []);
+        run(state, () => {
+          if (group === undefined) rows.delete(key);
+          else {
+            const at = place === undefined ? {} : { place };
+            rows.set(key, { group, ...at });
+          }
+        }, isKept);
+        // Made of the rows alone.
+        const fresh = newState();
+        const copy = fresh.root as unknown as Root;
+        run(fresh, () => {
+          for (const [key, row] of rows) copy.rows.set(key, row);
+        }, true);
+        assertEquals(answers(state), answers(fresh));
+        if (!isCopied) continue;
+        copies.push([state, answers(state)]);
+        state = state.clone();
+      }
+      for (const [copy, expected] of copies) {
+        assertEquals(answers(copy), expected);
+      }
+    }),
+    { numRuns: 100 },
+  );
+});
+
+Deno.test("a lookup in an index is made once, and then follows the changes of single rows; what was handed out does not change", () => {
+  const lookups = new Lookups<string>();
+  let made = 0;
+  const row = (value: string): Hashed<string> => ({
+    value,
+    low: 0,
+    high: 0,
+  });
+  const found = (group: string): string =>
+    lookups.get(
+      [group],
+      function* (): Generator<[IndexScalar[], Hashed<string>]> {
+        made++;
+        for (let i = 0; i < 500; i++) yield [[group, i], row(`${group}${i}`)];
+      },
+    ).rows.map(({ value }) => value).join();
+  const first = lookups.get(
+    ["x"],
+    function* (): Generator<[IndexScalar[], Hashed<string>]> {
+      made++;
+      for (let i = 0; i < 500; i++) yield [["x", i], row(`x${i}`)];
+    },
+  );
+  const before = found("y");
+  lookups.set(["x", 7], row("changed"));
+  lookups.set(["x", 6.5], row("added"));
+  lookups.set(["x", 499], undefined);
+  assertEquals(first.rows.length, 500);
+  assertEquals(first.rows[7]!.value, "x7");
+  const after = found("x").split(",");
+  assertEquals(after.length, 500);
+  assertEquals(after.slice(6, 9), ["x6", "added", "changed"]);
+  assertEquals(found("y"), before);
+  assertEquals(made, 2);
 });
 
 Deno.test("an iteration sees the table as it was when it began, also with rows deleted and set again", () => {

@@ -25,7 +25,8 @@ import {
   openDevice,
   type Started,
 } from "./device.ts";
-import { h, icon, iconButton, save } from "./dom.ts";
+import { h, icon, iconButton, save, setText } from "./dom.ts";
+import { Frames } from "./frames.ts";
 import { isRefused, loadLater } from "./lazy.ts";
 import { Messages } from "./messages.ts";
 import { linkTo, type Place, WELCOME } from "./names.ts";
@@ -58,9 +59,6 @@ const TAB_STATES: Readonly<Record<Tabs["status"]["state"], TabState>> = {
   outdated: "failed",
   gone: "failed",
 };
-
-/** Milliseconds until the hash of the state is shown after a change. */
-const STAND_MS = 50;
 
 /** Milliseconds after which the page looks whether entries were applied that are no edits. */
 const STAND_AGAIN_MS = 300;
@@ -171,10 +169,12 @@ class BoardPage {
       load: (files) => this.#load(files, replica, app),
       inspect: () => this.#inspect(replica),
     };
+    const frames = new Frames(() => actions.isAwaited);
     const view = new BoardView({
       app,
       actions,
       voice: this.#messages,
+      frames,
       dialogs,
     });
     const refusedEdits = h("section", {
@@ -338,22 +338,19 @@ class BoardPage {
       const count = app.pending().filter(({ state }) => state === "queued")
         .length + actions.storing;
       texts["pending"]!.dataset["count"] = `${count}`;
-      texts["pending"]!.textContent = count === 0
-        ? "all edits sent"
-        : `${count} ${count === 1 ? "edit waits" : "edits wait"}`;
+      setText(
+        texts["pending"]!,
+        count === 0
+          ? "all edits sent"
+          : `${count} ${count === 1 ? "edit waits" : "edits wait"}`,
+      );
       return count;
     };
-    let isAsked = false;
     const stand = async (): Promise<void> => {
-      if (isAsked) return;
-      isAsked = true;
-      // Once for all changes of a moment.
-      await new Promise((resolve) => setTimeout(resolve, STAND_MS));
-      isAsked = false;
       const { index, hash } = await replica.getHash();
-      texts["applied"]!.textContent = `${index}`;
+      setText(texts["applied"]!, `${index}`);
       const digits = hash.toString(16).padStart(16, "0");
-      texts["hash"]!.textContent = digits;
+      setText(texts["hash"]!, digits);
       feed.stand({
         applied: index,
         hash: digits,
@@ -361,12 +358,14 @@ class BoardPage {
         isPluggedIn: plug.isIn,
       });
     };
-    const changed = (): void => {
+    const showState = (): void => {
       showRefused().catch((error) => this.#messages.complain(error));
       showPending();
       // It fails only once the replica has ended, which is shown.
       stand().catch(() => {});
     };
+    // Together with the cards, once for all changes of a moment.
+    const changed = (): void => frames.request(showState);
     feed.onApplied = changed;
     // Sessions of other devices are part of the state, too, and no edits.
     setInterval(() => {

@@ -14,21 +14,10 @@ import type { BoardApp } from "./device.ts";
 import { h } from "./dom.ts";
 import type { DialogParts } from "./dialogs.ts";
 import type { Drop } from "./drag.ts";
+import type { Frames } from "./frames.ts";
 import { firstUse, type Later, loadLater } from "./lazy.ts";
 import { ListView } from "./list_view.ts";
 import { quote } from "./words.ts";
-
-/** Milliseconds after which a page that draws no frames is drawn all the same. */
-const DRAW_MS_MAX = 100;
-
-/** Rest after a drawing, as a multiple of the time that its frame took: on a slow device, changes of others are drawn together. */
-const REST = 8;
-
-/** Longest rest after a drawing, in milliseconds. */
-const REST_MS_MAX = 400;
-
-/** Time of a frame that needs no rest, in milliseconds. */
-const FRAME_MS = 8;
 
 /** Parts of the page that the board uses. */
 export interface BoardParts {
@@ -38,6 +27,8 @@ export interface BoardParts {
   readonly actions: Actions;
   /** Part that speaks to the person. */
   readonly voice: Voice;
+  /** Frames in which the board is drawn. */
+  readonly frames: Frames;
   /** Parts of the dialogs. */
   readonly dialogs: DialogParts;
 }
@@ -52,9 +43,8 @@ export class BoardView {
   readonly #cards = new Map<string, CardView>();
   #ordered: readonly ListView[] = [];
   readonly #newList: HTMLFormElement;
-  #isScheduled = false;
-  #restUntil = 0;
-  #resting: ReturnType<typeof setTimeout> | undefined;
+  /** Height of the window, kept here since reading it lays the page out. */
+  #height = innerHeight;
   #tags: ReadonlyMap<string, string> = new Map();
   /** Card that gets the focus when it is drawn next. */
   #focusNext: string | undefined;
@@ -92,6 +82,10 @@ export class BoardView {
     this.#watch.subscribe(this.#schedule);
     app.marks.subscribe(this.#schedule);
     actions.onStoring(this.#scheduleNow);
+    addEventListener("resize", () => {
+      this.#height = innerHeight;
+      this.#schedule();
+    });
     this.element.onkeydown = (event): void => this.#key(event);
     // A finger may rest on a card already when what moves it has been loaded.
     let held: PointerEvent | undefined;
@@ -130,41 +124,12 @@ export class BoardView {
   }
 
   /** Has the board drawn, once for all changes until then. */
-  readonly #schedule = (): void => {
-    const rest = this.#restUntil - performance.now();
-    if (rest <= 0 || this.#parts.actions.isAwaited) {
-      return this.#scheduleNow();
-    }
-    if (this.#resting !== undefined) return;
-    this.#resting = setTimeout(this.#scheduleNow, rest);
-  };
+  readonly #schedule = (): void => this.#parts.frames.request(this.#draw);
 
   /** Has the board drawn in the next frame. */
-  readonly #scheduleNow = (): void => {
-    clearTimeout(this.#resting);
-    this.#resting = undefined;
-    if (this.#isScheduled) return;
-    this.#isScheduled = true;
-    const draw = (): void => {
-      if (!this.#isScheduled) return;
-      clearTimeout(timer);
-      this.#isScheduled = false;
-      const begun = performance.now();
-      this.#draw();
-      // Layout and paint of the frame come before it.
-      setTimeout(() => {
-        const now = performance.now();
-        const took = now - begun;
-        if (took < FRAME_MS) return;
-        this.#restUntil = now + Math.min(took * REST, REST_MS_MAX);
-      });
-    };
-    // A hidden page draws no frames.
-    const timer = setTimeout(draw, DRAW_MS_MAX);
-    requestAnimationFrame(draw);
-  };
+  readonly #scheduleNow = (): void => this.#parts.frames.requestNow(this.#draw);
 
-  #draw(): void {
+  readonly #draw = (): void => {
     const marks = this.#parts.app.marks.getSnapshot();
     const lists = this.lists;
     const before = this.#ordered;
@@ -172,7 +137,7 @@ export class BoardView {
     let isChanged = before.length !== this.#ordered.length;
     for (const [i, list] of lists.entries()) {
       const view = this.#ordered[i]!;
-      isChanged = view.show(list, marks) || isChanged;
+      isChanged = view.show(list, marks, this.#height) || isChanged;
       if (before[i] === view && view.element.isConnected) continue;
       const next = this.element.children[i];
       if (next !== view.element) {
@@ -183,13 +148,13 @@ export class BoardView {
     const focus = this.#focusNext;
     this.#focusNext = undefined;
     if (focus !== undefined) this.#cards.get(focus)?.focus();
-  }
+  };
 
   #listView(list: List): ListView {
     const known = this.#lists.get(list.id);
     if (known !== undefined) return known;
     const { app, actions, dialogs } = this.#parts;
-    const view = new ListView(list, {
+    const view = new ListView(list, this.#height, {
       app,
       actions,
       changed: this.#schedule,
@@ -204,10 +169,11 @@ export class BoardView {
   #cardView(card: Card): CardView {
     const known = this.#cards.get(card.id);
     if (known !== undefined) return known;
-    const { actions, voice, dialogs } = this.#parts;
+    const { actions, voice, frames, dialogs } = this.#parts;
     const view = new CardView(card, {
       actions,
       voice,
+      frames,
       open: (card) => this.#open(({ openCard }) => openCard(card, dialogs)),
     });
     view.tag = this.#tags.get(card.id);

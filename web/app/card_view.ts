@@ -9,7 +9,8 @@
 import type { Mark } from "../../src/typed/mod.ts";
 import type { Actions, Voice } from "./actions.ts";
 import { type Card, TEXT_LENGTH_MAX } from "./board.ts";
-import { h, icon } from "./dom.ts";
+import { h, icon, setText } from "./dom.ts";
+import type { Frames } from "./frames.ts";
 import { quote } from "./words.ts";
 
 /** Parts of the page that a card uses. */
@@ -18,6 +19,8 @@ export interface CardParts {
   readonly actions: Actions;
   /** Part that speaks to the person. */
   readonly voice: Voice;
+  /** Frames in which cards are drawn. */
+  readonly frames: Frames;
   /** Opens everything that can be done with a card. */
   open(card: Card): void;
 }
@@ -30,6 +33,14 @@ const QUIET_MS = 1_000;
 
 /** Time of the last change of another device. */
 let lastChange = -QUIET_MS;
+
+/** Length of a text of one line up to which it never has more lines than a card shows, in UTF-16 code units. */
+const SHORT_LENGTH = 70;
+
+/** True if a text may have more lines than a card shows: only such a text is cut off, which costs a layer of its own in each frame. */
+function mayBeLong(text: string): boolean {
+  return text.length > SHORT_LENGTH || text.includes("\n");
+}
 
 const WAITING = "waiting to be sent";
 const REFUSED = "an edit was not applied";
@@ -129,7 +140,8 @@ export class CardView {
     this.#tick.checked = done;
     this.#tick.ariaLabel = `Done: ${quote(text)}`;
     this.#more.ariaLabel = `More about ${quote(text)}`;
-    if (this.#text.textContent !== text) this.#text.textContent = text;
+    setText(this.#text, text);
+    this.#text.classList.toggle("long", mayBeLong(text));
     const { element } = this;
     element.classList.toggle("done", done);
     element.classList.toggle("waiting", this.#markState === "queued");
@@ -138,7 +150,7 @@ export class CardView {
       this.#markState === "refused" || this.#markState === "unknown",
     );
     this.#mark.hidden = this.#markState === undefined;
-    this.#mark.textContent = this.#markState === "queued" ? WAITING : REFUSED;
+    setText(this.#mark, this.#markState === "queued" ? WAITING : REFUSED);
   }
 
   /** Shows for a while that another device has changed the card. */
@@ -152,7 +164,7 @@ export class CardView {
     classList.add("changed");
     classList.toggle("arriving", isFirst);
     this.#changedTimer = setTimeout(
-      () => classList.remove("changed"),
+      () => this.#parts.frames.request(() => classList.remove("changed")),
       CHANGED_MS,
     );
     if (!isFirst) return;

@@ -9,7 +9,7 @@
 
 import type { RemoteStatus } from "../../src/sync/client/mod.ts";
 import type { Device } from "./device.ts";
-import { h } from "./dom.ts";
+import { h, setText } from "./dom.ts";
 import type { Message, Messages, Remedy } from "./messages.ts";
 
 /** Ways out of a state from which no waiting helps. */
@@ -140,7 +140,7 @@ export function showConnection(
     const progress = plug.isIn && state === "catching up"
       ? progressOf(status)
       : "";
-    text.textContent = words + progress;
+    setText(text, words + progress);
     if (words !== said) messages.say(words);
     said = words;
     // One message for the same remedy.

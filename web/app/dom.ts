@@ -28,6 +28,11 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
+/** Sets the text of an element, unless it has it: the same text set once more would be laid out and painted again. */
+export function setText(element: HTMLElement, text: string): void {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** Creates a button with a text. */
 export function button(
   text: string,

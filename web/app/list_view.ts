@@ -12,11 +12,22 @@ import type { Actions } from "./actions.ts";
 import { type Card, type List, TEXT_LENGTH_MAX } from "./board.ts";
 import type { CardView } from "./card_view.ts";
 import type { BoardApp } from "./device.ts";
-import { h, iconButton } from "./dom.ts";
+import { h, iconButton, setText } from "./dom.ts";
 import { quote } from "./words.ts";
 
-/** Cards that are on the page at first, and that are added whenever the last one comes into sight. */
-const CARDS_SHOWN = 30;
+/** Least height of a card with the gap after it, in pixels. */
+const CARD_PX = 44;
+
+/** Cards that are on the page after those for which the window has room. */
+const CARDS_AHEAD = 12;
+
+/** Distance from the last card on the page at which more are added, in pixels: less than what is ahead. */
+const AHEAD_PX = 300;
+
+/** Number of cards that are on the page at first, and that are added whenever the last one comes near. */
+function cardsFor(height: number): number {
+  return Math.ceil(height / CARD_PX) + CARDS_AHEAD;
+}
 
 /** Marks of the board's rows. */
 export type BoardMarks = NonNullable<
@@ -60,7 +71,9 @@ export class ListView {
   readonly #field: HTMLInputElement;
   readonly #observer: IntersectionObserver;
   #list: List;
-  #shown = CARDS_SHOWN;
+  /** Height of the window. */
+  #height: number;
+  #shown: number;
   #rows: readonly Card[] = [];
   #marks: BoardMarks | undefined;
   #drawn = 0;
@@ -68,9 +81,11 @@ export class ListView {
   /** Ids of the cards that are on the page. */
   ids: ReadonlySet<string> = new Set();
 
-  /** Creates the view of a list. */
-  constructor(list: List, parts: ListParts) {
+  /** Creates the view of a list, in a window of a height. */
+  constructor(list: List, height: number, parts: ListParts) {
     this.#list = list;
+    this.#height = height;
+    this.#shown = cardsFor(height);
     this.#parts = parts;
     const { actions, app } = parts;
     const titleID = `list-${list.id}`;
@@ -120,9 +135,9 @@ export class ListView {
     this.#end = this.#watch.subscribe(parts.changed);
     this.#observer = new IntersectionObserver(([entry]) => {
       if (!entry?.isIntersecting || this.#rows.length <= this.#shown) return;
-      this.#shown += CARDS_SHOWN;
+      this.#shown += cardsFor(this.#height);
       parts.drawNow();
-    }, { root: this.#cards, rootMargin: "600px" });
+    }, { root: this.#cards, rootMargin: `${AHEAD_PX}px` });
     this.#observer.observe(this.#last);
   }
 
@@ -139,7 +154,7 @@ export class ListView {
   /** Has a card on the page, however far down it is. */
   reveal(id: string): void {
     const at = this.rows.findIndex((card) => card.id === id);
-    if (at >= this.#shown) this.#shown = at + CARDS_SHOWN;
+    if (at >= this.#shown) this.#shown = at + cardsFor(this.#height);
   }
 
   /** Sets the focus on the field for a new card. */
@@ -147,15 +162,16 @@ export class ListView {
     this.#field.focus();
   }
 
-  /** Shows a list; true if something has changed. */
-  show(list: List, marks: BoardMarks | undefined): boolean {
+  /** Shows a list, in a window of a height; true if something has changed. */
+  show(list: List, marks: BoardMarks | undefined, height: number): boolean {
     const rows = this.rows;
     const { revision } = this.#parts.actions;
     const isSame = list === this.#list && rows === this.#rows &&
       marks === this.#marks && this.#shown === this.#drawn &&
-      revision === this.#revision;
+      height === this.#height && revision === this.#revision;
     if (isSame) return false;
     this.#revision = revision;
+    this.#height = height;
     this.#list = list;
     this.#rows = rows;
     this.#marks = marks;
@@ -167,14 +183,14 @@ export class ListView {
 
   #showHead(): void {
     const { id, title } = this.#list;
-    if (this.#title.textContent !== title) this.#title.textContent = title;
+    setText(this.#title, title);
     this.#more.ariaLabel = this.#more.title = `More about the list ${
       quote(title)
     }`;
     this.#field.ariaLabel = `New card in ${quote(title)}`;
     const done = this.#rows.filter(({ done }) => done).length;
     const count = this.#rows.length;
-    this.#count.textContent = done === 0 ? `${count}` : `${done}/${count}`;
+    setText(this.#count, done === 0 ? `${count}` : `${done}/${count}`);
     this.#count.ariaLabel = done === 0
       ? `${count} cards`
       : `${done} of ${count} done`;
@@ -184,9 +200,10 @@ export class ListView {
       this.#parts.actions.isStoring(id);
     this.element.classList.toggle("waiting", isWaiting);
     this.#mark.hidden = edits.length === 0 && !isWaiting;
-    this.#mark.textContent = isWaiting
-      ? "waiting to be sent"
-      : "an edit was not applied";
+    setText(
+      this.#mark,
+      isWaiting ? "waiting to be sent" : "an edit was not applied",
+    );
   }
 
   #showCards(): void {
@@ -200,6 +217,9 @@ export class ListView {
       else view.moveTo(this.#cards, next);
     }
     this.ids = ids;
+    // As high as the board then, whatever is in it.
+    const isFull = ids.size * CARD_PX > this.#height;
+    this.element.classList.toggle("full", isFull);
     this.#last.hidden = this.#rows.length <= this.#shown;
   }
 

@@ -7,7 +7,7 @@
  */
 
 import type { Voice } from "./actions.ts";
-import { button, h } from "./dom.ts";
+import { button, h, setText } from "./dom.ts";
 
 /** Something that a person can do about a message. */
 export type Remedy = readonly [text: string, run: () => Promise<void> | void];
@@ -67,8 +67,8 @@ export class Messages implements Voice {
       old.message.tone === message.tone &&
       old.message.remedies?.length === message.remedies?.length;
     if (isSame) {
-      const countdown = old.element.querySelector(".countdown")!;
-      countdown.textContent = message.countdown ?? "";
+      const countdown = old.element.querySelector<HTMLElement>(".countdown")!;
+      setText(countdown, message.countdown ?? "");
       return;
     }
     const element = h(

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { h, icon } from "./dom.ts";
+import { h, icon, setText } from "./dom.ts";
 import type { Applied, FeedMessage, Standing } from "./feed.ts";
 import { channelOf, linkTo, type Place } from "./names.ts";
 import { reasonOf } from "./words.ts";
@@ -134,7 +134,7 @@ class Log {
     const [left, right] = DEVICES.map((name) => this.#standing.get(name));
     const [isEqual, words] = verdictOf(left, right);
     this.#verdict.classList.toggle("equal", isEqual);
-    if (this.#verdict.textContent !== words) this.#verdict.textContent = words;
+    setText(this.#verdict, words);
   }
 }
 
