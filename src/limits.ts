@@ -662,7 +662,7 @@ export const TAB_PART_BYTES: number = 256 * 1024;
 /** Most batches that a tab keeps which arrived before those that they follow, in batches. */
 export const TAB_EARLY_BATCHES_MAX: number = 256;
 
-/** Number of messages about an outbox that arrived while its queue is opened from which on those of added commands are read from the store instead, in messages. */
+/** Messages about an outbox that a tab keeps while its queue is opened, in messages; from then on the store is read instead. */
 export const TAB_EARLY_MESSAGES_MAX: number = 256;
 
 /** Time for which a process waits for word of the commands before those that another process says it has added, until it reads them from the store, in milliseconds. */
@@ -670,6 +670,9 @@ export const OUTBOX_GAP_MS: number = 8;
 
 /** Most messages of other processes about added commands that wait for those before them, in messages. */
 export const OUTBOX_EARLY_MAX: number = 256;
+
+/** Most commands that another process says it has settled and that are not known here yet, in commands; from then on the store is read instead. */
+export const OUTBOX_SETTLED_EARLY_MAX: number = 256;
 
 /** First wait of a tab before it looks again for what another part of it is about to have, in milliseconds. */
 export const TAB_PAUSE_MS: number = 20;

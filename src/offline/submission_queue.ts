@@ -15,6 +15,7 @@ import {
   OUTBOX_MEMORY_COMMANDS,
   OUTBOX_RECENT_BYTES,
   OUTBOX_RECENT_COMMANDS,
+  OUTBOX_SETTLED_EARLY_MAX,
   OUTBOX_SLAB_BYTES,
   PENDING_LISTED_MAX,
   RETRY_LAST_MS,
@@ -297,8 +298,11 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
    */
   moved(settled: readonly SettledCommand[]): void {
     this.#requeueUntold(new Set(settled.map(({ number }) => number)));
+    this.#settledEarly.clear();
     for (const one of settled) {
       if (one.state === "dismissed") this.#dismissed.add(one.number);
+      // Not bounded: it is in memory already, and belongs to commands that are read next.
+      else if (one.number > this.last) this.#settledEarly.set(one.number, one);
       else this.settled(one);
     }
     this.#forgetDismissed();
@@ -406,11 +410,20 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     for (const one of storing) one.id = this.#storing.push(one);
   }
 
-  /** Takes note of a command that another process has settled: also of one of a third process that is not known here yet. */
-  settled(settled: SettledCommand): void {
+  /**
+   * Takes note of a command that another process has settled: also of one of a third
+   * process that is not known here yet. Returns false if there are too many of
+   * those: then the caller has to read the store, which has all of them.
+   */
+  settled(settled: SettledCommand): boolean {
     const { number, state, reason, cmd, result } = settled;
-    if (number > this.last) return void this.#settledEarly.set(number, settled);
-    if (this.#settled.has(number) || this.#dismissed.has(number)) return;
+    if (number > this.last) {
+      const early = this.#settledEarly;
+      if (early.size >= OUTBOX_SETTLED_EARLY_MAX) return false;
+      early.set(number, settled);
+      return true;
+    }
+    if (this.#settled.has(number) || this.#dismissed.has(number)) return true;
     const submission = this.#queued.get(number) ?? this.#awaited.get(number) ??
       new QueuedSubmission(number, copyOf(cmd), this.#owner);
     if (this.#queued.get(number) !== undefined) this.#unqueue(submission);
@@ -420,6 +433,7 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     // Not decided yet: a command that was refused before it was sent has a series all the same.
     this.changed();
     submission.reject(errorOf(state, reason, result));
+    return true;
   }
 
   /** Settles commands that have become known since another process has settled them. */

@@ -343,6 +343,10 @@ export class SharedTabs implements HostTabs {
           if (!(error instanceof LeadsHere)) throw error;
         }
       },
+      rejoin: (clusterID) => {
+        // Never rejects: a failure is reported, and the change repeated.
+        if (!this.#isLeading) void this.#rejoin(this.#cluster(clusterID));
+      },
       attached: (clusterID, outbox) => {
         this.#cluster(clusterID).outbox = outbox;
       },
@@ -416,10 +420,16 @@ export class SharedTabs implements HostTabs {
 
   /** Has one cluster follow another tab. Never rejects. */
   async #followOne(cluster: TabCluster): Promise<void> {
-    const { log, outbox } = cluster;
+    const { log } = cluster;
     // Entries are shown together with the commands that are still pending.
     log?.pause();
     log?.follow();
+    await this.#rejoin(cluster);
+  }
+
+  /** Has one cluster open its outbox beside the leader. Never rejects. */
+  async #rejoin(cluster: TabCluster): Promise<void> {
+    const { outbox } = cluster;
     await this.#change(cluster, async () => await outbox?.follow());
   }
 

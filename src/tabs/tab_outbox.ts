@@ -54,6 +54,8 @@ export interface OutboxTab {
   dismiss(clusterID: bigint, number: number): Promise<void>;
   /** Has the leader make an outbox that is a copy independent. */
   adopt(clusterID: bigint): Promise<void>;
+  /** Has the outbox of a follower opened again, since it has missed messages. */
+  rejoin(clusterID: bigint): void;
   /** Adds and removes the outbox of a replica. */
   attached(clusterID: bigint, outbox: AttachedTabOutbox | undefined): void;
   /** Does something once this tab leads; again, if another tab takes the lead before it is done. */
@@ -132,8 +134,8 @@ export class AttachedTabOutbox extends QueuedSubmissions
   readonly #changes = new SerialQueue();
   /** Messages that arrived while the queue was opened. */
   #early: OutboxMessage[] | undefined = [];
-  /** True if there were too many of them. */
-  #isEarlyDropped = false;
+  /** Kind of those that were too many, if there were: "added" if no other was. */
+  #dropped: OutboxMessage["kind"] | undefined;
   #isLoaded = false;
   #isStarted = false;
 
@@ -427,23 +429,33 @@ export class AttachedTabOutbox extends QueuedSubmissions
     this.#early = undefined;
     // The store has each of those that were added.
     for (const message of early) this.received(message, false);
-    if (!this.#isEarlyDropped) return;
-    this.#isEarlyDropped = false;
-    this.#sync();
+    const dropped = this.#dropped;
+    this.#dropped = undefined;
+    if (dropped === "added" || this.session !== undefined) this.#sync();
+    else if (dropped !== undefined) this.#rejoin();
+  }
+
+  /** Keeps a message until the queue is open. */
+  #keepEarly(message: OutboxMessage, early: OutboxMessage[]): void {
+    const { kind } = message;
+    if (kind === "session" || kind === "blocked") {
+      // Only the newest counts.
+      this.#early = [...early.filter((one) => one.kind !== kind), message];
+    } else if (early.length < TAB_EARLY_MESSAGES_MAX) early.push(message);
+    // The store has what it says.
+    else if (this.#dropped === undefined || kind !== "added") {
+      this.#dropped = kind;
+    }
+  }
+
+  #rejoin(): void {
+    this.#tab.rejoin(this.#clusterID);
   }
 
   /** Takes a message of another tab; `isPresent` is true if it was sent under the present leader. */
   received(message: OutboxMessage, isPresent: boolean): void {
     if (this.closed !== undefined) return;
-    if (this.#early !== undefined) {
-      // The store has each command that was added.
-      if (
-        message.kind === "added" &&
-        this.#early.length >= TAB_EARLY_MESSAGES_MAX
-      ) this.#isEarlyDropped = true;
-      else this.#early.push(message);
-      return;
-    }
+    if (this.#early !== undefined) return this.#keepEarly(message, this.#early);
     // The only message of a follower: it has added commands.
     if (
       this.session !== undefined && !(message.kind === "added" && isPresent)
@@ -458,7 +470,8 @@ export class AttachedTabOutbox extends QueuedSubmissions
       case "session":
         return this.#followed.follow(message.session);
       case "settled":
-        return this.queue.settled(message.settled);
+        if (!this.queue.settled(message.settled)) this.#rejoin();
+        return;
       case "dismissed":
         return this.queue.dismissed(message.number);
       case "blocked":

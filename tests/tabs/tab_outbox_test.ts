@@ -1,5 +1,9 @@
 import { assertEquals } from "@std/assert";
 import { systemEnv } from "../../src/env.ts";
+import {
+  OUTBOX_SETTLED_EARLY_MAX,
+  TAB_EARLY_MESSAGES_MAX,
+} from "../../src/limits.ts";
 import type { OutboxParts } from "../../src/nodehost/outbox.ts";
 import { BlockOutbox } from "../../src/offline/block_outbox.ts";
 import type {
@@ -8,6 +12,7 @@ import type {
 } from "../../src/offline/outbox_store.ts";
 import { MemoryBlockStore } from "../../src/store/memory_block_store.ts";
 import type { StoreLease } from "../../src/store/lease.ts";
+import type { OutboxMessage } from "../../src/tabs/messages.ts";
 import {
   AttachedTabOutbox,
   type OutboxTab,
@@ -61,4 +66,95 @@ Deno.test("U34 M3: submissions of a tab keep their author while the tab goes fro
   assertEquals(await leading, "closed");
   outbox.close(undefined, new Error("closed"));
   await outbox.end();
+});
+
+/** Outbox of a follower, and the queue of the leader of the same store. */
+async function openFollower(): Promise<{
+  leader: OutboxQueue;
+  outbox: AttachedTabOutbox;
+  /** Number of times that the outbox was opened again. */
+  rejoined: () => number;
+  close: () => Promise<void>;
+}> {
+  const stored = new BlockOutbox(new MemoryBlockStore());
+  stored.share({ add: () => {} } as unknown as StoreLease);
+  const leader = await stored.open(1n, () => {});
+  let rejoined = 0;
+  const tab = {
+    isLeading: false,
+    refusal: undefined,
+    store: stored,
+    post: () => {},
+    rejoin: () => {
+      rejoined++;
+      // Never rejects: the store is in memory.
+      void outbox.follow();
+    },
+    attached: () => {},
+  };
+  const machine = { changed: () => {}, group: () => undefined };
+  const context = {
+    clusterID: 1n,
+    env: systemEnv,
+    event: () => {},
+    factory: {},
+    log: {},
+    stopped: new AbortController().signal,
+  };
+  const outbox: AttachedTabOutbox = new AttachedTabOutbox(
+    tab as unknown as OutboxTab,
+    { machine, context } as unknown as OutboxParts,
+  );
+  const close = async (): Promise<void> => {
+    outbox.close(undefined, new Error("closed"));
+    await outbox.end();
+    await leader.close();
+    await stored.close();
+  };
+  return { leader, outbox, rejoined: () => rejoined, close };
+}
+
+/** Adds commands to the queue of a leader, which refuses them; returns what it tells the other tabs. */
+async function refuse(
+  leader: OutboxQueue,
+  count: number,
+): Promise<OutboxMessage[]> {
+  const told: OutboxMessage[] = [];
+  for (let i = 0; i < count; i++) {
+    const cmd = new Uint8Array([65]);
+    const number = await leader.add(cmd);
+    const settle = { number, state: "refused", reason: "Full", cmd } as const;
+    leader.note({ settle });
+    told.push({ kind: "settled", settled: settle });
+  }
+  await leader.flush();
+  return told;
+}
+
+Deno.test("U17 M3: a tab that hears of more refusals of commands that it does not know than it keeps reads them from the store", async () => {
+  const { leader, outbox, rejoined, close } = await openFollower();
+  await outbox.load();
+  const told = await refuse(leader, OUTBOX_SETTLED_EARLY_MAX + 20);
+  for (const message of told) outbox.received(message, true);
+  assertEquals(rejoined(), 1);
+  await outbox.follow();
+  const refused = outbox.pending().filter(({ state }) => state === "refused");
+  assertEquals([refused.length, outbox.pending().length], [276, 276]);
+  assertEquals(rejoined(), 1);
+  await close();
+});
+
+Deno.test("U17 M3: a tab that hears of more refusals while it opens its outbox than it keeps reads them from the store", async () => {
+  const { leader, outbox, rejoined, close } = await openFollower();
+  const loading = outbox.load();
+  // The leader has told the tab nothing of these.
+  await refuse(leader, 3);
+  const told = await refuse(leader, TAB_EARLY_MESSAGES_MAX + 20);
+  for (const message of told) outbox.received(message, true);
+  await loading;
+  await outbox.follow();
+  const refused = outbox.pending().filter(({ state }) => state === "refused");
+  assertEquals([refused.length, outbox.pending().length], [279, 279]);
+  assertEquals(rejoined(), 1);
+  await close();
 });
