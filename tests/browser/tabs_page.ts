@@ -14,6 +14,8 @@ import {
   IndexedDBLogDB,
   IndexedDBOutbox,
   IndexedDBSnapshotStore,
+  requestPersistence,
+  storageMode,
 } from "../../src/indexeddb/mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { shareTabs } from "../../src/tabs/mod.ts";
@@ -102,6 +104,16 @@ export async function ready(): Promise<string> {
 /** State of this tab, and the reason. */
 export function status(): { state: string; reason?: string; epoch: number } {
   return { ...tabs.status, reason: tabs.status.reason! };
+}
+
+/** Asks the browser to keep what is stored; resolves with its answer. */
+export function persist(): Promise<string> {
+  return requestPersistence();
+}
+
+/** Durability of the storage. */
+export function mode(): Promise<string> {
+  return storageMode();
 }
 
 /** Adds an item; resolves with the time of the call once it is durable. */

@@ -218,6 +218,72 @@ for (const engine of ENGINES) {
   });
 }
 
+/** Profile of a browser in which the answer to a request for persistence is known. */
+async function answeringProfile(
+  engine: Engine,
+  isGranted: boolean,
+): Promise<string> {
+  const profile = await Deno.makeTempDir({ prefix: "profile-" });
+  if (engine === "Firefox") {
+    await Deno.writeTextFile(
+      `${profile}/prefs.js`,
+      `user_pref("dom.storageManager.prompt.testing", true);
+user_pref("dom.storageManager.prompt.testing.allow", ${isGranted});
+`,
+    );
+  }
+  return profile;
+}
+
+for (const engine of ENGINES) {
+  for (const isGranted of [true, false]) {
+    // WebKitGTK answers as it likes.
+    if (engine === "WebKitGTK" && isGranted) continue;
+    Deno.test({
+      name:
+        `U3 M6: in ${engine} a tab that follows asks for persistence, which is ${
+          isGranted ? "granted" : "not granted"
+        }, and both tabs learn the answer`,
+      sanitizeOps: false,
+      sanitizeResources: false,
+      async fn(): Promise<void> {
+        await using server = servePages();
+        const url = `${await server.page(PAGE)}?kept`;
+        const profile = await answeringProfile(engine, isGranted);
+        const browser = await launch(engine, { profile });
+        try {
+          const tabs = [await open(browser, url), await open(browser, url)];
+          const leader = await leaderOf(tabs);
+          const [follower] = tabs.filter((tab) => tab !== leader);
+          await follower!.page.devtools?.("Browser.setPermission", {
+            permission: { name: "persistent-storage" },
+            setting: isGranted ? "granted" : "denied",
+            origin: new URL(url).origin,
+          });
+          const answer = await evaluate(follower!.page, "page.persist()");
+          if (engine === "WebKitGTK") {
+            assertMatch(`${answer}`, /^(persistent|best-effort|unsupported)$/);
+          } else assertEquals(answer, isGranted ? "persistent" : "best-effort");
+          for (const { page } of tabs) {
+            assertEquals(
+              await evaluate(page, "page.mode()"),
+              answer === "persistent" ? "persistent" : "best-effort",
+            );
+          }
+          // What was asked has cost the tabs nothing.
+          assertEquals(await stateOf(leader), "leading");
+          assertEquals(await stateOf(follower!), "following");
+          await evaluate(follower!.page, 'page.add("asked")');
+          await settle(tabs, ["asked"]);
+        } finally {
+          await browser.close();
+          await removeFolder(profile);
+        }
+      },
+    });
+  }
+}
+
 /** Files of a profile in which the user has forbidden sites to keep data. */
 const WITHOUT_SITE_DATA = {
   Chromium: [

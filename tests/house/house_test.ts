@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { SPEC, specWithTests } from "./spec.ts";
+import { namedTests, SPEC, specWithTests } from "./spec.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 
@@ -63,6 +63,15 @@ const FLOORS: Record<string, number> = {
 Deno.test("spec.md lists every test that names a rule", () => {
   const spec = Deno.readTextFileSync(SPEC);
   assertEquals(specWithTests(spec), spec, "Run: deno task spec");
+});
+
+Deno.test("spec.md knows every rule at the start of a test's name, also one before a colon", () => {
+  const tests = namedTests();
+  assertEquals(tests.filter(({ name }) => /^[A-Z]\d+\b/.test(name)), []);
+  const [older] = tests.filter(({ name }) =>
+    name.startsWith("a tab with older code submits nothing")
+  );
+  assertEquals(older?.ids, ["M5", "U14"]);
 });
 
 Deno.test("spec.md has a test for every rule, or says why not", () => {

@@ -20,7 +20,7 @@ interface NamedTest {
 
 const NAME =
   /(?:\b(?:test|testInMemory|add|worlds|caught|stepsOf)\(\s*|name:\s*|\.step\(\s*)(["`])((?:\\.|(?!\1)[^\\])*)\1/g;
-const RULES = /^(?:[TRCDEFHMYU]\d+[ ,/]+)+/;
+const RULES = /^(?:[TRCDEFHMYU]\d+(?:[ ,/]+|: ))+/;
 // Cases and rules share letters, so the name of a case begins with the word;
 // the rules it is about follow in brackets, anywhere in the name.
 const CASES = /^case ((?:[A-D]\d+(?:, ?)?)+): /;
