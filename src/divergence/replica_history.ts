@@ -7,15 +7,16 @@
  * @module
  */
 
-import { anySignal } from "../async.ts";
+import { anySignal, onAbort, withResolvers } from "../async.ts";
 import { copyOf } from "../bytes.ts";
 import {
   APPLY_SLICE_MS,
+  HISTORY_FOLLOWED_BYTES,
   HISTORY_PART_ENTRIES_MAX,
   HISTORY_SLICE_ENTRIES,
   REPLAY_ENTRIES_MAX,
 } from "../limits.ts";
-import { ErrCompacted } from "../log/errors.ts";
+import { ErrClusterClosed, ErrCompacted } from "../log/errors.ts";
 import { readAgain } from "../log/read_again.ts";
 import type { Log, LogBatch, LogReader, SnapshotSource } from "../log/log.ts";
 import {
@@ -145,6 +146,8 @@ export interface HistoryContext {
   readonly env: Env;
   /** Aborts once the replica is stopped. */
   readonly stopped: AbortSignal;
+  /** Called with each batch that the replica has read. */
+  readonly onRead: Set<(batch: LogBatch) => void>;
 }
 
 /** Current machine of a replica. */
@@ -239,6 +242,25 @@ export class ReplicaHistory {
       joined.release();
       throw error;
     }
+  }
+
+  /**
+   * Follows the entries that the replica reads, from an index on. Of the log, only
+   * what the replica has read before is read again: a device whose log a server
+   * orders receives no entry twice. Does not keep the log from being compacted.
+   *
+   * @throws ErrCompacted by `next()`, if the log does not have the entries after the index any more
+   */
+  follow(after: number, signal?: AbortSignal): EntryReader {
+    const { applied } = this.#machine.current;
+    return new FollowingReader(
+      this.#context,
+      after,
+      // Those that are being applied now are read from the log.
+      Math.max(applied, this.#context.log.info?.().last ?? 0),
+      (after, signal) => this.read(after, signal),
+      signal,
+    );
   }
 
   /**
@@ -357,7 +379,7 @@ class LogEntryReader implements EntryReader {
       this.#rest ?? await this.#reader.next(),
       this.#after,
     );
-    const part = batchUpTo(batch, batch.first + HISTORY_PART_ENTRIES_MAX - 1);
+    const part = partOf(batch);
     this.#after = lastOf(part);
     this.#reader.applied?.(this.#after);
     this.#rest = this.#after < lastOf(batch) ? batch : undefined;
@@ -368,6 +390,118 @@ class LogEntryReader implements EntryReader {
     this.#reader.close();
     this.#release();
   }
+}
+
+/** Reader of the entries that a replica reads itself, and of earlier ones from its log. */
+class FollowingReader implements EntryReader {
+  readonly #signal: AbortSignal;
+  readonly #read: (after: number, signal: AbortSignal) => Promise<EntryReader>;
+  readonly #end: () => void;
+  #after: number;
+  /** Index of the last record that the log is known to have. */
+  #last: number;
+  /** Batches that the replica has read, in order. */
+  #batches: LogBatch[] = [];
+  /** Size of their records, in bytes. */
+  #bytes = 0;
+  #arrived = withResolvers<void>();
+  /** Reader of what the replica has read before. */
+  #log: EntryReader | undefined;
+  #isClosed = false;
+
+  constructor(
+    { onRead, stopped }: HistoryContext,
+    after: number,
+    last: number,
+    read: (after: number, signal: AbortSignal) => Promise<EntryReader>,
+    wanted: AbortSignal | undefined,
+  ) {
+    this.#after = after;
+    this.#last = last;
+    this.#read = read;
+    const { signal, release } = anySignal(stopped, wanted);
+    this.#signal = signal;
+    const listener = (batch: LogBatch): void => this.#add(batch);
+    onRead.add(listener);
+    const leave = onAbort(signal, () => this.#arrived.resolve());
+    this.#end = (): void => {
+      onRead.delete(listener);
+      leave();
+      release();
+    };
+  }
+
+  #add(batch: LogBatch): void {
+    this.#last = lastOf(batch);
+    this.#batches.push(batch);
+    this.#bytes += batch.records.bytes.length;
+    // The log has all of them.
+    if (this.#bytes > HISTORY_FOLLOWED_BYTES) this.#clear();
+    this.#arrived.resolve();
+  }
+
+  #clear(): void {
+    this.#batches = [];
+    this.#bytes = 0;
+  }
+
+  /** Records after those that were returned, as far as the replica has read them while they were followed. */
+  #next(): LogBatch | undefined {
+    for (;;) {
+      const [batch] = this.#batches;
+      if (batch === undefined || batch.follows > this.#after) return undefined;
+      if (lastOf(batch) > this.#after) return batchAfter(batch, this.#after);
+      this.#batches.shift();
+      this.#bytes -= batch.records.bytes.length;
+    }
+  }
+
+  async next(): Promise<readonly LoggedEntry[]> {
+    for (;;) {
+      this.#signal.throwIfAborted();
+      if (this.#isClosed) {
+        throw new ErrClusterClosed(
+          `Reader was closed at entry ${this.#after}; open another one to read on`,
+        );
+      }
+      const batch = this.#next();
+      if (batch !== undefined) {
+        this.#closeLog();
+        const part = partOf(batch);
+        this.#after = lastOf(part);
+        return entriesOf(part);
+      }
+      if (this.#after < this.#last) return await this.#nextOfLog();
+      this.#closeLog();
+      this.#arrived = withResolvers();
+      await this.#arrived.promise;
+    }
+  }
+
+  async #nextOfLog(): Promise<readonly LoggedEntry[]> {
+    this.#log ??= await this.#read(this.#after, this.#signal);
+    const entries = await this.#log.next();
+    this.#after = entries.at(-1)!.index;
+    return entries;
+  }
+
+  #closeLog(): void {
+    this.#log?.close();
+    this.#log = undefined;
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#end();
+    this.#closeLog();
+    this.#clear();
+    this.#arrived.resolve();
+  }
+}
+
+/** First part of a batch, of as many entries as a reader returns at once. */
+function partOf(batch: LogBatch): LogBatch {
+  return batchUpTo(batch, batch.first + HISTORY_PART_ENTRIES_MAX - 1);
 }
 
 /** State of a machine that entries were replayed into. */

@@ -7,8 +7,12 @@
  * @module
  */
 
+// Before the library, which gives the language of the page to Intl.
+import { restoreLanguage } from "./valid_language.ts";
 import { uPlot } from "../deps/uplot.ts";
 import { h, setText } from "./dom.ts";
+
+restoreLanguage();
 
 /** Height of a chart, in CSS pixels. */
 const HEIGHT = 132;

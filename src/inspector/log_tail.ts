@@ -53,6 +53,8 @@ export class LogTail {
   /** Index of the last entry whose outcome was asked for. */
   #asked = 0;
   #isAsking = false;
+  /** Set if the log does not have the entries any more that come after those that are known. */
+  #isBehind = false;
 
   /** Follows the log from its newest entries on. */
   constructor(options: LogTailOptions) {
@@ -85,6 +87,10 @@ export class LogTail {
         await this.#read(await replica.history(), signal);
       } catch (error) {
         if (signal.aborted) return;
+        if (error instanceof ErrCompacted && !this.#isBehind) {
+          this.#isBehind = true;
+          continue;
+        }
         this.#problem = errorText(error);
         changed();
       }
@@ -94,12 +100,13 @@ export class LogTail {
 
   /** Reads entries until the log fails or the inspector is closed. */
   async #read(history: ReplicaHistory, signal: AbortSignal): Promise<void> {
-    const reader = await this.#open(history, signal);
+    const reader = this.#open(history, signal);
     try {
       while (!signal.aborted) {
         const entries = await reader.next();
         if (signal.aborted) return;
         this.#problem = undefined;
+        this.#isBehind = false;
         this.#add(entries);
         // Never rejects: outcomes that are not known are left out.
         void this.#askOutcomes(history);
@@ -110,24 +117,18 @@ export class LogTail {
   }
 
   /** Opens a reader after the newest entry that is known, or as far back as the list goes and the log has entries. */
-  async #open(
-    history: ReplicaHistory,
-    signal: AbortSignal,
-  ): Promise<EntryReader> {
+  #open(history: ReplicaHistory, signal: AbortSignal): EntryReader {
     const { appliedIndex, logInfo } = this.#options.replica;
     const known = this.#entries.at(-1)?.index;
     const oldest = Math.max(0, appliedIndex - INSPECTOR_ENTRIES_MAX);
     const first = logInfo !== undefined && logInfo.first <= logInfo.last
       ? logInfo.first - 1
       : 0;
-    const after = known ?? Math.max(oldest, first);
-    try {
-      return await history.read(after, signal);
-    } catch (error) {
-      if (!(error instanceof ErrCompacted)) throw error;
+    if (this.#isBehind) {
       this.#entries = [];
-      return await history.read(appliedIndex, signal);
+      return history.follow(appliedIndex, signal);
     }
+    return history.follow(known ?? Math.max(oldest, first), signal);
   }
 
   /** Adds the outcomes of the newest entries, once they are applied: a session keeps them only until its client has acknowledged them. Never rejects. */

@@ -300,6 +300,7 @@ export class ApplyLoop {
           break;
         }
       }
+      for (const batch of batches) context.noteRead(batch);
       const applied = this.#apply(batches);
       if (isPromise(applied)) await this.#timed(applied);
       if (stopped.aborted) throw stopped.reason;
@@ -490,6 +491,7 @@ export class ApplyLoop {
       const next = nextOf(reader);
       const batch = isPromise(next) ? await next : next;
       backoff.reset();
+      this.#context.noteRead(batch);
       epoch = epochAt([batch], entries.index, epoch);
       const isThere = batch.first <= entries.index &&
         lastOf(batch) >= entries.index;

@@ -8,7 +8,7 @@
 
 import type { Env } from "../env.ts";
 import type { ErrClusterClosed, ErrDiverged } from "../log/errors.ts";
-import type { Log, SnapshotSource } from "../log/log.ts";
+import type { Log, LogBatch, SnapshotSource } from "../log/log.ts";
 import type { MachineFactory } from "../rsm/managed_machine.ts";
 import type { FileStore } from "../snapshot/file_store.ts";
 import type { SnapshotInfo, SnapshotStore } from "../snapshot/store.ts";
@@ -57,6 +57,8 @@ export class ReplicaContext {
   blocked: unknown;
   /** Error of the last `update()` that threw, until the replica continues without the entry. */
   updateFailed: ErrUpdateFailed | undefined;
+  /** Called with each batch that the apply loop has read, before it is applied; they must not throw. */
+  readonly onRead: Set<(batch: LogBatch) => void> = new Set();
   #source: SnapshotSource | undefined;
   #remote: SnapshotSource | undefined;
   readonly #stopped = new AbortController();
@@ -81,6 +83,11 @@ export class ReplicaContext {
     this.stopTimeoutMs = ports.stopTimeoutMs;
     this.event = ports.event;
     this.fail = fail;
+  }
+
+  /** Takes note of a batch that the apply loop has read. */
+  noteRead(batch: LogBatch): void {
+    for (const listener of this.onRead) listener(batch);
   }
 
   /** Snapshots where the log is ordered, on a server or in another process; undefined if this process orders it. */

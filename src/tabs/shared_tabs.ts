@@ -344,8 +344,9 @@ export class SharedTabs implements HostTabs {
         }
       },
       rejoin: (clusterID) => {
+        if (this.#isLeading) return;
         // Never rejects: a failure is reported, and the change repeated.
-        if (!this.#isLeading) void this.#rejoin(this.#cluster(clusterID));
+        void this.#rejoin(this.#cluster(clusterID));
       },
       attached: (clusterID, outbox) => {
         this.#cluster(clusterID).outbox = outbox;

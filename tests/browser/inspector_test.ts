@@ -10,6 +10,7 @@ import {
   removeFolder,
 } from "./browser.ts";
 import { emulate, findings, shoot } from "./looks.ts";
+import { servePages } from "./server.ts";
 import { DemoServer } from "./sync_demo.ts";
 
 Deno.test.afterAll(() => stopBundler());
@@ -429,3 +430,29 @@ Deno.test({
     }
   },
 });
+
+for (const engine of ENGINES) {
+  Deno.test({
+    name:
+      `U42 in ${engine} the charts of the inspector are drawn in a page whose language Intl refuses, and the page keeps it`,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    async fn(): Promise<void> {
+      await using server = servePages();
+      const browser = await launch(engine);
+      try {
+        const page = await browser.open(
+          await server.page("tests/browser/language_page.ts"),
+        );
+        const [canvases, text, language] = await page.evaluate(
+          "page.draw()",
+          WAIT_MS_MAX,
+        ) as [number, string, string];
+        assertEquals([canvases, language], [1, "C"]);
+        assertMatch(text, /a second 2/);
+      } finally {
+        await browser.close();
+      }
+    },
+  });
+}

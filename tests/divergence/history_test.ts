@@ -15,7 +15,13 @@ import {
   type Replica,
   type ReplicaConfig,
 } from "../../mod.ts";
-import { HISTORY_PART_ENTRIES_MAX } from "../../src/limits.ts";
+import {
+  HISTORY_FOLLOWED_BYTES,
+  HISTORY_PART_ENTRIES_MAX,
+} from "../../src/limits.ts";
+import { BlockLogDB } from "../../src/log/block_log.ts";
+import type { Log } from "../../src/log/log.ts";
+import type { EntryReader } from "../../src/divergence/mod.ts";
 import { rejection } from "../support/environment.ts";
 
 async function started(
@@ -84,6 +90,89 @@ Deno.test("U42 a reader of the history returns no more entries at once than it m
     assert(part.length <= HISTORY_PART_ENTRIES_MAX);
     for (const { index } of part) assertEquals(index, ++last);
   }
+  reader.close();
+});
+
+/** Host with a replica, and the indexes after which its log was read. */
+async function startedOnReadLog(): Promise<
+  { host: NodeHost; replica: Replica; reads: number[] }
+> {
+  const reads: number[] = [];
+  class ReadLogDB extends BlockLogDB {
+    override async open(...options: Parameters<BlockLogDB["open"]>) {
+      const log = await super.open(...options);
+      const { read } = log as Log;
+      (log as { read: Log["read"] }).read = (after, options) => {
+        reads.push(after);
+        return read.call(log, after, options);
+      };
+      return log;
+    }
+  }
+  const logDB = new ReadLogDB(new MemoryBlockStore());
+  const host = new NodeHost({ logDB });
+  const replica = await host.startCluster(() => new KVStateMachine(), {
+    clusterID: 1n,
+    nodeID: 1n,
+  });
+  reads.length = 0;
+  return { host, replica: replica as Replica, reads };
+}
+
+/** Reads up to an entry, and checks that none is missing or returned twice. */
+async function readUpTo(
+  reader: EntryReader,
+  first: number,
+  last: number,
+): Promise<void> {
+  let next = first;
+  while (next <= last) {
+    const part = await reader.next();
+    assert(part.length <= HISTORY_PART_ENTRIES_MAX);
+    for (const { index } of part) assertEquals(index, next++);
+  }
+}
+
+Deno.test("U42 a reader that follows a replica gets what the replica reads, and has the log read for earlier entries only", async () => {
+  const { host, replica, reads } = await startedOnReadLog();
+  await using _ = host;
+  await fill(replica, HISTORY_PART_ENTRIES_MAX + 10);
+  const history = await replica.history();
+  const now = history.follow(replica.appliedIndex);
+  const early = history.follow(1);
+  await readUpTo(early, 2, replica.appliedIndex);
+  assertEquals(reads, [1]);
+  const first = await fill(replica, 2 * HISTORY_PART_ENTRIES_MAX) - 1;
+  await readUpTo(early, first, replica.appliedIndex);
+  await readUpTo(now, first, replica.appliedIndex);
+  const waiting = early.next();
+  await replica.propose(kv.put("last", "1"));
+  assertEquals((await waiting).map(({ index }) => index), [
+    replica.appliedIndex,
+  ]);
+  assertEquals(reads, [1]);
+  const closed = early.next();
+  early.close();
+  now.close();
+  assertMatch(`${await rejection(closed)}`, /Reader was closed/);
+});
+
+Deno.test("U42 a reader that follows a replica and takes nothing for long holds no more than it may, and reads the rest of the log again", async () => {
+  const { host, replica, reads } = await startedOnReadLog();
+  await using _ = host;
+  const history = await replica.history();
+  const after = replica.appliedIndex;
+  const reader = history.follow(after);
+  const value = "x".repeat(HISTORY_FOLLOWED_BYTES / 4);
+  for (let i = 0; i < 6; i++) await replica.propose(kv.put(`k${i}`, value));
+  assertEquals(reads, []);
+  await readUpTo(reader, after + 1, replica.appliedIndex);
+  assertEquals(reads, [after]);
+  await replica.propose(kv.put("more", "1"));
+  await readUpTo(reader, replica.appliedIndex, replica.appliedIndex);
+  assertEquals(reads, [after]);
+  await host.stopCluster(1n);
+  assertMatch(`${await rejection(reader.next())}`, /ErrClusterClosed/);
   reader.close();
 });
 

@@ -565,7 +565,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "refusal forgotten by a tab that hears of it before its command",
     file: "src/offline/submission_queue.ts",
-    find: "return void this.#settledEarly.set(number, settled);",
+    find: "early.set(number, settled);",
     replace: "return;",
     seeds: 300,
     changes: "tabs,refusals=5",
