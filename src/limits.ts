@@ -146,8 +146,8 @@ export const REPLAY_ENTRIES_MAX: number = 1024 * 1024;
 /** Most entries that a reader for inspectors returns at once, in entries. */
 export const HISTORY_PART_ENTRIES_MAX: number = 256;
 
-/** Size of the batches that a replica has read and an inspector has not, in bytes; from then on the inspector reads the log instead. */
-export const HISTORY_FOLLOWED_BYTES: number = 1024 * 1024;
+/** Most batches that a replica has read and an inspector has not, in batches; from then on the inspector reads the log instead. */
+export const HISTORY_FOLLOWED_BATCHES_MAX: number = 64;
 
 /** Entries that are applied at once while an earlier state is computed, in entries. */
 export const HISTORY_SLICE_ENTRIES: number = 64;

@@ -11,12 +11,12 @@ import { anySignal, onAbort, withResolvers } from "../async.ts";
 import { copyOf } from "../bytes.ts";
 import {
   APPLY_SLICE_MS,
-  HISTORY_FOLLOWED_BYTES,
+  HISTORY_FOLLOWED_BATCHES_MAX,
   HISTORY_PART_ENTRIES_MAX,
   HISTORY_SLICE_ENTRIES,
   REPLAY_ENTRIES_MAX,
 } from "../limits.ts";
-import { ErrClusterClosed, ErrCompacted } from "../log/errors.ts";
+import { ErrCompacted } from "../log/errors.ts";
 import { readAgain } from "../log/read_again.ts";
 import type { Log, LogBatch, LogReader, SnapshotSource } from "../log/log.ts";
 import {
@@ -253,14 +253,9 @@ export class ReplicaHistory {
    */
   follow(after: number, signal?: AbortSignal): EntryReader {
     const { applied } = this.#machine.current;
-    return new FollowingReader(
-      this.#context,
-      after,
-      // Those that are being applied now are read from the log.
-      Math.max(applied, this.#context.log.info?.().last ?? 0),
-      (after, signal) => this.read(after, signal),
-      signal,
-    );
+    // Those that are being applied now are read from the log.
+    const last = Math.max(applied, this.#context.log.info?.().last ?? 0);
+    return following(this, this.#context, after, last, signal);
   }
 
   /**
@@ -392,111 +387,61 @@ class LogEntryReader implements EntryReader {
   }
 }
 
-/** Reader of the entries that a replica reads itself, and of earlier ones from its log. */
-class FollowingReader implements EntryReader {
-  readonly #signal: AbortSignal;
-  readonly #read: (after: number, signal: AbortSignal) => Promise<EntryReader>;
-  readonly #end: () => void;
-  #after: number;
-  /** Index of the last record that the log is known to have. */
-  #last: number;
+/** Creates a reader of the entries that a replica reads itself, and of earlier ones from its log; `last` is the index of the last record that the log is known to have. */
+function following(
+  history: ReplicaHistory,
+  { onRead, stopped }: HistoryContext,
+  after: number,
+  last: number,
+  wanted: AbortSignal | undefined,
+): EntryReader {
+  const closed = new AbortController();
+  const { signal, release } = anySignal(stopped, wanted, closed.signal);
   /** Batches that the replica has read, in order. */
-  #batches: LogBatch[] = [];
-  /** Size of their records, in bytes. */
-  #bytes = 0;
-  #arrived = withResolvers<void>();
+  let batches: LogBatch[] = [];
+  let arrived = withResolvers<void>();
   /** Reader of what the replica has read before. */
-  #log: EntryReader | undefined;
-  #isClosed = false;
-
-  constructor(
-    { onRead, stopped }: HistoryContext,
-    after: number,
-    last: number,
-    read: (after: number, signal: AbortSignal) => Promise<EntryReader>,
-    wanted: AbortSignal | undefined,
-  ) {
-    this.#after = after;
-    this.#last = last;
-    this.#read = read;
-    const { signal, release } = anySignal(stopped, wanted);
-    this.#signal = signal;
-    const listener = (batch: LogBatch): void => this.#add(batch);
-    onRead.add(listener);
-    const leave = onAbort(signal, () => this.#arrived.resolve());
-    this.#end = (): void => {
-      onRead.delete(listener);
-      leave();
-      release();
-    };
-  }
-
-  #add(batch: LogBatch): void {
-    this.#last = lastOf(batch);
-    this.#batches.push(batch);
-    this.#bytes += batch.records.bytes.length;
-    // The log has all of them.
-    if (this.#bytes > HISTORY_FOLLOWED_BYTES) this.#clear();
-    this.#arrived.resolve();
-  }
-
-  #clear(): void {
-    this.#batches = [];
-    this.#bytes = 0;
-  }
-
-  /** Records after those that were returned, as far as the replica has read them while they were followed. */
-  #next(): LogBatch | undefined {
-    for (;;) {
-      const [batch] = this.#batches;
-      if (batch === undefined || batch.follows > this.#after) return undefined;
-      if (lastOf(batch) > this.#after) return batchAfter(batch, this.#after);
-      this.#batches.shift();
-      this.#bytes -= batch.records.bytes.length;
-    }
-  }
-
-  async next(): Promise<readonly LoggedEntry[]> {
-    for (;;) {
-      this.#signal.throwIfAborted();
-      if (this.#isClosed) {
-        throw new ErrClusterClosed(
-          `Reader was closed at entry ${this.#after}; open another one to read on`,
-        );
+  let log: EntryReader | undefined;
+  const add = (batch: LogBatch): void => {
+    last = lastOf(batch);
+    // At the bound, all of them are read from the log.
+    if (batches.push(batch) > HISTORY_FOLLOWED_BATCHES_MAX) batches = [];
+    arrived.resolve();
+  };
+  onRead.add(add);
+  onAbort(signal, () => {
+    onRead.delete(add);
+    release();
+    log?.close();
+    batches = [];
+    arrived.resolve();
+  });
+  return {
+    async next(): Promise<readonly LoggedEntry[]> {
+      for (;;) {
+        signal.throwIfAborted();
+        batches = batches.filter((batch) => lastOf(batch) > after);
+        const [batch] = batches;
+        const follows = batch !== undefined && batch.follows <= after;
+        if (!follows && after < last) {
+          log ??= await history.read(after, signal);
+          const entries = await log.next();
+          after = entries.at(-1)!.index;
+          return entries;
+        }
+        log?.close();
+        log = undefined;
+        if (follows) {
+          const part = partOf(batchAfter(batch, after));
+          after = lastOf(part);
+          return entriesOf(part);
+        }
+        arrived = withResolvers();
+        await arrived.promise;
       }
-      const batch = this.#next();
-      if (batch !== undefined) {
-        this.#closeLog();
-        const part = partOf(batch);
-        this.#after = lastOf(part);
-        return entriesOf(part);
-      }
-      if (this.#after < this.#last) return await this.#nextOfLog();
-      this.#closeLog();
-      this.#arrived = withResolvers();
-      await this.#arrived.promise;
-    }
-  }
-
-  async #nextOfLog(): Promise<readonly LoggedEntry[]> {
-    this.#log ??= await this.#read(this.#after, this.#signal);
-    const entries = await this.#log.next();
-    this.#after = entries.at(-1)!.index;
-    return entries;
-  }
-
-  #closeLog(): void {
-    this.#log?.close();
-    this.#log = undefined;
-  }
-
-  close(): void {
-    this.#isClosed = true;
-    this.#end();
-    this.#closeLog();
-    this.#clear();
-    this.#arrived.resolve();
-  }
+    },
+    close: () => closed.abort(),
+  };
 }
 
 /** First part of a batch, of as many entries as a reader returns at once. */
