@@ -214,7 +214,9 @@ export class AttachedTabOutbox extends QueuedSubmissions
 
   /** Opens the queue for the lead. */
   async #opened(): Promise<ReportingQueue> {
-    const opened = await this.#tab.store.open(
+    const { store } = this.#tab;
+    await JoinedQueue.begin(this.#clusterID, store.joining());
+    const opened = await store.open(
       this.#clusterID,
       (decided) => this.session?.acknowledge(decided),
     );

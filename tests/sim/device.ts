@@ -197,6 +197,8 @@ export class Device {
   readonly snapshots: SimulatedDisk;
   /** Origin whose stores it shares, as one of its tabs; undefined if it has stores of its own. */
   readonly origin: SimulatedOrigin | undefined;
+  /** Tabs of that origin, itself among them; itself alone if it has stores of its own. */
+  readonly tabs: Device[];
   readonly #nodeID: bigint;
   readonly #context: WorldContext;
   readonly #random: () => number;
@@ -249,6 +251,8 @@ export class Device {
     this.origin = profile.origin === undefined
       ? undefined
       : beside?.origin ?? this.#newOrigin(profile.origin);
+    this.tabs = beside?.tabs ?? [];
+    this.tabs.push(this);
   }
 
   #newOrigin(name: string): SimulatedOrigin {
@@ -360,6 +364,7 @@ export class Device {
       ];
       if (event !== undefined) page.happen(event);
       process.tab.wasAway = true;
+      return page.suspend();
     }
     process.env.suspend();
   }
@@ -368,10 +373,10 @@ export class Device {
   resume(lost = false): void {
     const { process } = this;
     if (!process?.env.isSuspended) return;
-    process.env.resume(lost);
     process.awakeAt = this.#context.clock.now;
-    if (process.tab === undefined) return;
+    if (process.tab === undefined) return process.env.resume(lost);
     const { page, tabs } = process.tab;
+    page.resume(lost);
     page.soon(() => {
       if (tabs.status.state === "cached") page.happen("resume");
     });
@@ -508,7 +513,10 @@ export class Device {
       seat.state = "starting";
       seat.failure = undefined;
       seat.isStartingOver = false;
-      seat.isCopied = false;
+      seat.isCopied = this.tabs.some((tab) =>
+        tab !== this && tab.process !== undefined &&
+        tab.seat(seat.cluster).isCopied
+      );
       seat.isHiding = false;
       seat.applied = 0;
       seat.committed = [];
@@ -557,6 +565,11 @@ export class Device {
     const mayDiverge = profile.restores || profile.lyingSyncs;
     if (mayDiverge && error instanceof ErrDiverged) return;
     if (this.#reportsDamage(error)) return;
+    // The tab that leads has reported it.
+    if (
+      process.tab !== undefined && this.outbox.isDamaged &&
+      error instanceof ErrClusterClosed
+    ) return;
     if (
       profile.fullStores &&
       (error instanceof ErrStoreFull || error instanceof ErrUnknownOutcome)
@@ -594,7 +607,8 @@ export class Device {
     switch (event.type) {
       case "outbox failed":
         if (event.error instanceof ErrOutboxCopied) {
-          if (seat !== undefined) seat.isCopied = true;
+          // All tabs have one outbox.
+          for (const tab of this.tabs) tab.seat(clusterID!).isCopied = true;
           history.met("event", "outbox is a copy");
           // An outbox that a power cut put back looks the same.
           if (!profile.copies && !profile.powerCuts && !profile.lyingSyncs) {
@@ -648,21 +662,41 @@ export class Device {
       process.isOver = true;
       return;
     }
-    process.isOver = true;
-    context.network.die(this.name);
+    this.#die(process);
     // The browser goes on, and with it what the tab has begun to write.
-    if (tab !== undefined) return tab.page.kill();
-    process.env.kill();
+    if (tab !== undefined && how === "kill") return;
+    for (const other of this.tabs) {
+      const { process } = other;
+      other.process = undefined;
+      if (process !== undefined) other.#die(process);
+    }
+    this.origin?.cutPower();
     for (const disk of this.#disks) {
       disk.crash(how === "kill" ? Infinity : written % (disk.unsynced + 1));
     }
     if (how !== "power cut") return;
-    this.wasCut = true;
-    context.history.mayLose(this.name);
-    for (const { cluster, shown } of this.seats) {
-      context.history.excuse(cluster, "power cut");
-      shown.clear();
+    for (const { name, seats } of this.tabs) {
+      context.history.mayLose(name);
+      for (const { cluster, shown } of seats) {
+        context.history.excuse(cluster, "power cut");
+        shown.clear();
+      }
     }
+    for (const tab of this.tabs) tab.wasCut = true;
+  }
+
+  #die(process: Process): void {
+    process.isOver = true;
+    this.#context.network.die(this.name);
+    if (process.tab === undefined) process.env.kill();
+    else process.tab.page.kill();
+  }
+
+  /** Kills all its tabs. */
+  #killAll(): void {
+    for (const tab of this.tabs) tab.stop("kill", 0);
+    // Their browser has ended, too.
+    this.origin?.cutPower();
   }
 
   /** Damages a block of one of its stores, which its next start finds; an outbox while its process runs, which that does not survive. */
@@ -671,8 +705,8 @@ export class Device {
     how: Damage,
     block: number,
   ): void {
-    if (store === "outbox") this.stop("kill", 0);
-    if (this.process !== undefined) return;
+    if (store === "outbox") this.#killAll();
+    if (this.tabs.some(({ process }) => process !== undefined)) return;
     const disk = this[store];
     const names = how === "lost" && store === "outbox"
       ? missedIfLost(disk.names())
@@ -680,13 +714,15 @@ export class Device {
     if (names.length === 0) return;
     this.#context.history.fault(`block of ${store} ${how}`);
     disk.damage(names[block % names.length]!, how, this.#random);
-    for (const { shown } of this.seats) shown.clear();
+    for (const tab of this.tabs) {
+      for (const { shown } of tab.seats) shown.clear();
+    }
   }
 
   /** Has its user repair the outbox, if it is damaged, and start the process again. */
   repair(): void {
     if (!this.outbox.isDamaged) return;
-    this.stop("kill", 0);
+    this.#killAll();
     this.outbox.repair();
   }
 

@@ -275,13 +275,10 @@ export const QUIET: Profile = {
 
 /** Faults of a device that tabs do not have in worlds with tabs: each of their processes would need its own share of them. */
 const WITHOUT_TABS: Partial<Profile> = {
-  copies: false,
   fullStores: false,
-  powerCuts: false,
   restores: false,
   poisons: false,
   mixedCode: false,
-  damage: false,
   lyingSyncs: false,
 };
 
@@ -466,16 +463,36 @@ export function drawSteps(
 }
 
 /** Draws what happens to one of the tabs. */
-function drawTabStep(draws: Draws, { devices }: Profile): Step {
+function drawTabStep(
+  draws: Draws,
+  { devices, powerCuts, damage, copies }: Profile,
+): Step {
   const tabs = devices.filter(({ origin }) => origin !== undefined);
   const { name } = draws.pick(tabs);
   const lost = draws.oneIn(2);
   switch (draws.below(8)) {
-    case 0:
-      return { kind: "end", at: name, how: "kill", written: 0 };
+    case 0: {
+      const how = powerCuts && draws.oneIn(2) ? "power cut" : "kill";
+      return { kind: "end", at: name, how, written: draws.below(64) };
+    }
     case 1:
+      if (damage && draws.oneIn(2)) {
+        return {
+          kind: "damage",
+          device: name,
+          store: draws.pick(["copy", "snapshots", "outbox"] as const),
+          how: draws.pick(DAMAGES),
+          block: draws.below(64),
+        };
+      }
       return { kind: "end", at: name, how: "stop", written: 0 };
     case 2:
+      if (copies && draws.oneIn(4)) {
+        return draws.oneIn(4)
+          ? { kind: "adoptOutbox", device: `${name}'` }
+          : { kind: "copyOutbox", device: name };
+      }
+      return { kind: "start", at: name };
     case 3:
       return { kind: "start", at: name };
     case 4:

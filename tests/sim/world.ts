@@ -424,9 +424,18 @@ export class World {
       this.servers,
       this.tokens,
       BigInt(this.devices.length + 1),
-      { ...device.profile, name, hasCopy: false },
+      {
+        ...device.profile,
+        name,
+        hasCopy: false,
+        // One tab of another browser.
+        ...(device.origin === undefined ? {} : { origin: name }),
+      },
       device.outbox.copy(),
     );
+    if (device.origin !== undefined) {
+      copy.origin!.disk("outbox").token = device.origin.disk("outbox").token;
+    }
     this.#add(copy);
     copy.inherit(device);
     copy.start();
@@ -557,7 +566,9 @@ export class World {
 
   // ------------------------------------------------------------------- looks
 
-  #hasCopies({ owner }: Device): boolean {
+  #hasCopies({ owner, origin, wasCut }: Device): boolean {
+    // An outbox that a power cut has put back turns out to be one in the tab that leads.
+    if (origin !== undefined && wasCut) return true;
     return this.#named.has(`${owner}'`);
   }
 

@@ -167,6 +167,9 @@ export class SimulatedOrigin {
   posted = 0;
   readonly #env: SimulatedEnv;
   #made = 0;
+  /** Writes under way. */
+  readonly #writes = new Set<PendingWrite>();
+  #powerCuts = 0;
 
   readonly #blocks: (name: string) => () => BlockStore;
 
@@ -244,9 +247,16 @@ export class SimulatedOrigin {
   }
 
   /** Runs an operation of a database after the time that it takes, also if the tab has ended by then, in most cases. */
-  operate<T>(tab: SimulatedTab, work: () => MaybePromise<T>): Promise<T> {
+  operate<T>(
+    tab: SimulatedTab,
+    work: () => MaybePromise<T>,
+    isWrite = false,
+  ): Promise<T> {
+    const powerCuts = this.#powerCuts;
     return new Promise((resolve, reject) => {
-      this.#env.setTimer(() => {
+      const land = (): void => {
+        this.#writes.delete(write);
+        if (powerCuts !== this.#powerCuts) return;
         if (tab.isKilled && this.chance.percent(50)) return;
         let settle: () => void;
         try {
@@ -256,9 +266,33 @@ export class SimulatedOrigin {
           settle = () => reject(error);
         }
         tab.soon(settle);
-      }, this.chance.below(3));
+      };
+      const delay = this.chance.below(3);
+      const write = { tab, land, cancel: this.#env.setTimer(land, delay) };
+      if (isWrite) this.#writes.add(write);
     });
   }
+
+  /** Has the writes of a tab that are under way take effect after a time, behind what other tabs write until then. */
+  holdUp(tab: SimulatedTab, ms: number): void {
+    for (const write of this.#writes) {
+      if (write.tab !== tab) continue;
+      write.cancel();
+      write.cancel = this.#env.setTimer(write.land, ms);
+    }
+  }
+
+  /** Cuts the power, once all tabs are killed: nothing that was under way takes effect. */
+  cutPower(): void {
+    this.#powerCuts++;
+  }
+}
+
+/** Write of a tab that has not taken effect. */
+interface PendingWrite {
+  readonly tab: SimulatedTab;
+  readonly land: () => void;
+  cancel: () => void;
 }
 
 /** Tab of a simulated origin. */
@@ -309,8 +343,22 @@ export class SimulatedTab {
     for (const listener of [...this.#listeners]) listener(event);
   }
 
+  /** Suspends the process of the tab; some of its last writes take effect only when another tab may lead. */
+  suspend(): void {
+    const { chance } = this.origin;
+    if (chance.percent(50)) this.origin.holdUp(this, chance.below(8_000));
+    this.env.suspend();
+  }
+
+  /** Continues the process of the tab, and the writes that were held up; with `lost`, its clock has not advanced in between. */
+  resume(lost = false): void {
+    this.origin.holdUp(this, 0);
+    this.env.resume(lost);
+  }
+
   /** Ends the process of the tab. */
   kill(): void {
+    this.origin.holdUp(this, 0);
     this.env.kill();
     this.origin.locks.ended(this);
   }
@@ -338,14 +386,17 @@ class SharedStore implements BlockStore {
     return this.#tab.origin.disk(this.#name);
   }
 
-  #operate<T>(work: (blocks: BlockStore) => MaybePromise<T>): Promise<T> {
+  #operate<T>(
+    work: (blocks: BlockStore) => MaybePromise<T>,
+    isWrite = false,
+  ): Promise<T> {
     if (this.#isClosed) return Promise.reject(new ErrClusterClosed());
     const { origin } = this.#tab;
     return origin.operate(this.#tab, () => {
       const error = origin.fault(this.#tab, this.#name);
       if (error !== undefined) throw error;
       return work(this.#disk.blocks);
-    });
+    }, isWrite);
   }
 
   share(lease: StoreLease): void {
@@ -385,7 +436,7 @@ class SharedStore implements BlockStore {
       const refusal = check?.(this.#disk.token);
       if (refusal !== undefined) throw refusal;
       return blocks.write(changes, durability);
-    });
+    }, true);
   }
 
   async update(
@@ -408,7 +459,7 @@ class SharedStore implements BlockStore {
       const changes = decide({ blocks: found, last });
       if (changes === undefined) return false;
       return chain(blocks.write(changes, durability), () => true);
-    });
+    }, true);
   }
 
   close(): Promise<void> {

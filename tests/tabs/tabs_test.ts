@@ -13,6 +13,7 @@ import {
   type Submission,
 } from "../../mod.ts";
 import type { Outbox } from "../../src/nodehost/outbox.ts";
+import { loadQueue } from "../../src/offline/block_queue.ts";
 import { ErrStoreVersion } from "../../src/store/errors.ts";
 import { shareTabs } from "../../src/tabs/mod.ts";
 import { ListMachine } from "./list_machine.ts";
@@ -199,6 +200,20 @@ Deno.test("M2 U13: a leader that stops without a word is replaced within five se
   assertEquals([leader.state, follower.state], ["following", "leading"]);
   assertEquals(leader.look(), ["t2.1", "t1.1"]);
   assertEquals(world.violations, []);
+});
+
+Deno.test("H14 M3: the leader sends with the client id that the outbox has from its beginning, also if a follower adds the first command", async () => {
+  const { world, follower } = await openTwo();
+  const store = world.origin.disk("outbox").blocks;
+  const env = world.clock.env("reader");
+  const before = await loadQueue(store, 1n, env);
+  assertEquals(before.hasHead, true);
+  follower.submit();
+  await world.pass(500);
+  const { head } = await loadQueue(store, 1n, env);
+  assertEquals(follower.look(), ["t2.1"]);
+  assertEquals(head.session?.clientID, before.head.clientID);
+  assertEquals(head.clientID, before.head.clientID);
 });
 
 Deno.test("U21 M3: a follower submits with no leader, and what it has submitted is applied after it has ended", async () => {

@@ -237,15 +237,15 @@ export class TabsWorld {
         // Frozen, with an event.
         if (!one.isAwake) return;
         tab.happen("freeze");
-        return tab.env.suspend();
+        return tab.suspend();
       case 34:
         // Into the back/forward cache.
         if (!one.isAwake) return;
         tab.happen("hide");
-        return tab.env.suspend();
+        return tab.suspend();
       case 35:
         // Stopped, with no event.
-        return tab.env.suspend();
+        return tab.suspend();
       case 36:
       case 37:
       case 38:
@@ -262,7 +262,7 @@ export class TabsWorld {
   wake(one: Visitor): void {
     const { tab } = one;
     if (tab.isKilled || !tab.env.isSuspended) return;
-    tab.env.resume();
+    tab.resume();
     tab.soon(() => {
       if (one.state === "cached") tab.happen("resume");
     });

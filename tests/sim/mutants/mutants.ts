@@ -570,4 +570,40 @@ export const MUTANTS: readonly Mutant[] = [
     seeds: 300,
     changes: "tabs,refusals=5",
   },
+  // --------------------------------------------------------------------- tabs
+  {
+    name: "epoch not compared in the transaction of a write",
+    file: "src/tabs/tab_group.ts",
+    find: "if (own !== undefined && token === own) return undefined;",
+    replace: "if (own !== undefined) return undefined;",
+    seeds: 400,
+    changes: "tabs",
+  },
+  {
+    name: "tab that may not write any more goes on as the leader",
+    file: "src/tabs/tab_group.ts",
+    find:
+      "if (own !== undefined) queueMicrotask(() => notify(() => this.depose()));\n",
+    replace: "",
+    seeds: 400,
+    changes: "tabs",
+  },
+  {
+    name: "tab takes the lead without a higher epoch",
+    file: "src/tabs/tab_group.ts",
+    find: "if (i === 0) epoch = Math.max(epoch, known + 1);",
+    replace: "if (i === 0) epoch = Math.max(1, known);",
+    seeds: 400,
+    changes: "tabs",
+  },
+  {
+    name: "lead taken only of the first store",
+    file: "src/tabs/tab_group.ts",
+    find:
+      "        if (hold !== this.#hold) return;\n      }\n      this.#epoch = epoch;",
+    replace:
+      "        if (hold !== this.#hold) return;\n        if (i === 0) break;\n      }\n      this.#epoch = epoch;",
+    seeds: 400,
+    changes: "tabs",
+  },
 ];
