@@ -22,7 +22,7 @@ import {
 } from "./panels.ts";
 import { ServerModel } from "./server_model.ts";
 import { ServerPanel } from "./server_panel.ts";
-import { errorText, sizeText } from "./show.ts";
+import { errorText, shortText, sizeText } from "./show.ts";
 import { styleSheet } from "./style.ts";
 import { TravelPanel } from "./travel_panel.ts";
 
@@ -229,10 +229,11 @@ class Content {
       const { state } = replica.status;
       setText(
         this.#about,
-        `cluster ${replica.clusterID} · entry ${
+        `applied up to #${
           replica.appliedIndex.toLocaleString("en")
-        }`,
+        } · cluster ${shortText(`${replica.clusterID}`)}`,
       );
+      this.#about.title = `Cluster ${replica.clusterID}`;
       setText(this.#pill, state);
       this.#pill.className = `pill ${
         state === "running" ? "" : state === "blocked" ? "warn" : "bad"
@@ -265,10 +266,14 @@ class Content {
   #actions(): HTMLElement {
     const { host, network, restart, startOver } = this.#options;
     const device = this.#device!;
-    const button = (text: string, onclick: () => void): HTMLButtonElement =>
-      h("button", { type: "button", onclick }, text);
+    const button = (
+      text: string,
+      title: string,
+      onclick: () => void,
+    ): HTMLButtonElement =>
+      h("button", { type: "button", title, onclick }, text);
     if (network !== undefined) {
-      this.#network = button("Go offline", () => {
+      this.#network = button("Go offline", "Pull the plug of this page", () => {
         network.isOnline = !network.isOnline;
         this.#say(
           network.isOnline
@@ -286,6 +291,7 @@ class Content {
       ...(this.#network === undefined ? [] : [this.#network]),
       button(
         "Snapshot",
+        "Save the present state on this device, from which a start continues",
         () =>
           void this.#run("Taking a snapshot…", async () => {
             const { index, size } = await device.snapshot();
@@ -294,6 +300,7 @@ class Content {
       ),
       button(
         "Compare hashes",
+        "Compare this state with the server's, and with a replay of the log",
         () =>
           void this.#run("Comparing hashes…", async () => {
             const comparison = await device.compare();
@@ -305,6 +312,7 @@ class Content {
       ...(host === undefined ? [] : [
         button(
           "Export to a file",
+          "Save the state, and the edits that wait, as files",
           () =>
             void this.#run("Exporting…", async () => {
               const files = await device.exportFiles();
@@ -343,7 +351,7 @@ class Content {
         );
       },
     });
-    return h("label", { className: "file" }, "Import", input);
+    return h("label", { className: "file" }, "Import a file", input);
   }
 
   #startOver(): HTMLElement {

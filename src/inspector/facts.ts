@@ -104,6 +104,7 @@ function logCard({ replica, status, snapshots }: DeviceReport): Card {
       tone: "bad",
     });
   }
+  facts.push({ label: "Cluster", value: `${replica.clusterID}` });
   return { title: "Log", facts };
 }
 

@@ -88,7 +88,7 @@ export class OverviewPanel implements Panel {
   ]);
   readonly #latency = new Chart("From edit to result", [
     { name: "median", colour: "--three", format: durationText },
-    { name: "95 %", colour: "--two", format: durationText },
+    { name: "95 % within", colour: "--two", format: durationText },
   ]);
   /** Last comparison of hashes. */
   comparison: Comparison | undefined;
@@ -301,9 +301,13 @@ export class LogPanel implements Panel {
         ? `The log cannot be read now: ${logProblem}`
         : entries.length === 0
         ? "No entries yet."
-        : `${shown.length.toLocaleString("en")} of ${
+        : `${
+          found.length < entries.length
+            ? `${found.length.toLocaleString("en")} of the `
+            : ""
+        }${
           countText(entries.length, "entry", "entries")
-        } read, the newest first.`,
+        } read here, the newest first. Its number shows the state as of an entry.`,
     );
     this.#list.show(shown);
   }
@@ -367,7 +371,7 @@ export function outboxPanel(model: DeviceModel): Panel {
     describe: () => {
       const { pendingCount = 0 } = model.report ?? {};
       return pendingCount === 0
-        ? "Nothing waits to be sent."
+        ? "Nothing waits to be sent. Edits are listed here from the moment they are made until the server has decided them."
         : `${countText(pendingCount, "submission")}, the oldest first.`;
     },
   });
@@ -385,13 +389,17 @@ export function sessionsPanel(model: DeviceModel): Panel {
       what: owner === "" ? "no owner" : owner,
       more: `${countText(decided, "command")} decided`,
       side: unacknowledged === 0
-        ? "all acknowledged"
-        : `${unacknowledged} not acknowledged`,
+        ? "its client has all results"
+        : `${
+          countText(unacknowledged, "result")
+        } kept until its client has them`,
     }),
     describe: (count) =>
       count === 0
         ? "No session is open."
-        : `${countText(count, "session")}, the last used first.`,
+        : `${
+          countText(count, "session")
+        }, the last used first: one for each outbox that sends. It has each command applied once.`,
   });
 }
 
@@ -411,7 +419,7 @@ export function snapshotsPanel(model: DeviceModel): Panel {
     }),
     describe: (count) =>
       count === 0
-        ? "No snapshot is here."
+        ? "No snapshot is on this device: a start reads the whole log. The button Snapshot takes one."
         : `${countText(count, "snapshot")}, the newest first.`,
   });
 }

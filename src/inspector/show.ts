@@ -130,6 +130,11 @@ export function countText(
   return `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 }
 
+/** Long id with its middle left out. */
+export function shortText(id: string): string {
+  return id.length <= 12 ? id : `${id.slice(0, 5)}…${id.slice(-4)}`;
+}
+
 /** Hash as hexadecimal digits. */
 export function hashText(hash: bigint): string {
   return hash.toString(16).padStart(16, "0");

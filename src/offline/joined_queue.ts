@@ -128,12 +128,13 @@ export class JoinedQueue implements JoinedOutboxQueue {
    */
   static async begin(clusterID: bigint, options: JoiningParts): Promise<void> {
     const { store, env, durability } = options;
-    const { head: key, commands } = new BlockNames(clusterID);
+    const { head: key, range } = new BlockNames(clusterID);
     try {
       await store.update!(
-        { keys: [key], lastOf: rangeOf(commands) },
-        ({ blocks: [stored] }) =>
-          stored === undefined
+        { keys: [], lastOf: range },
+        // Beside other blocks, a missing head is damage.
+        ({ last }) =>
+          last === undefined
             ? { put: [{ key, bytes: encodeHead(clusterID, newHead(env)) }] }
             : undefined,
         durability,

@@ -84,6 +84,10 @@ export const SURVIVORS: ReadonlyMap<string, string> = new Map([
     "Proposals of devices outside of sessions over a log with such faults: seldom met",
   ],
   [
+    "tab that may not write any more goes on as the leader",
+    "Its lock was stolen, and messages of a leader with a higher epoch depose it too; its writes are refused in any case",
+  ],
+  [
     "append queue of a client sends behind records of unknown outcome",
     "The session stops at the gap, and calls outside of sessions overlap",
   ],
