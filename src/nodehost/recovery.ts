@@ -175,7 +175,8 @@ export class Recovery {
     epoch: Epoch | undefined,
   ): Promise<LogReader | ErrCompacted> {
     try {
-      return await this.#context.log.read(index, { epoch });
+      const { log, stopped: signal } = this.#context;
+      return await log.read(index, { epoch, signal });
     } catch (error) {
       if (error instanceof ErrCompacted) return error;
       throw error;
