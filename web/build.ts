@@ -215,7 +215,7 @@ export const PAGES: readonly Page[] = [
       pageText("shareTabs", "./src/tabs/mod.ts"),
     ].join("\n"),
     gzippedBytesAim: 65 * KIB,
-    gzippedBytesMax: 111.5 * KIB,
+    gzippedBytesMax: 111.75 * KIB,
   },
 ];
 
@@ -239,7 +239,7 @@ export function sizeOf(code: string | Uint8Array): Size {
 }
 
 /** Upper bound of the weight of all chunks of a bundle, minified and gzipped, in bytes. Held to by a test. */
-export const CHUNKS_BYTES_MAX: number = 31.25 * 1024;
+export const CHUNKS_BYTES_MAX: number = 31.5 * 1024;
 
 /** Minifies a bundle with terser, which takes longer than esbuild and makes it some percent smaller. Neither renames a property. */
 async function shrink(
