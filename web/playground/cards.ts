@@ -165,7 +165,7 @@ class Card {
     const { name } = view;
     const title = create("h3", "", `Replica ${name}`);
     title.id = `replica-${name}`;
-    const hash = create("span", "hash", this.#swatch, this.#hash);
+    const hash = create("span", "hash", "hash ", this.#swatch, this.#hash);
     hash.title = `Hash of the state; compared at every ${HASH_ENTRIES}th entry`;
     for (const command of commands) {
       const button = create("button", "", command);
