@@ -99,7 +99,9 @@ async function startedOnReadLog(): Promise<
 > {
   const reads: number[] = [];
   class ReadLogDB extends BlockLogDB {
-    override async open(...options: Parameters<BlockLogDB["open"]>) {
+    override async open(
+      ...options: Parameters<BlockLogDB["open"]>
+    ): ReturnType<BlockLogDB["open"]> {
       const log = await super.open(...options);
       const { read } = log as Log;
       (log as { read: Log["read"] }).read = (after, options) => {
