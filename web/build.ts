@@ -203,7 +203,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 55 * KIB,
-    gzippedBytesMax: 98 * KIB,
+    gzippedBytesMax: 98.25 * KIB,
   },
   {
     name: "the same, shared by the tabs of its origin (`shareTabs`)",
@@ -215,7 +215,7 @@ export const PAGES: readonly Page[] = [
       pageText("shareTabs", "./src/tabs/mod.ts"),
     ].join("\n"),
     gzippedBytesAim: 65 * KIB,
-    gzippedBytesMax: 111.75 * KIB,
+    gzippedBytesMax: 112 * KIB,
   },
 ];
 
