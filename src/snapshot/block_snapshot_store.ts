@@ -56,12 +56,6 @@ export interface BlockSnapshotStoreOptions {
 const INFO = "snapshot/info/";
 const DATA = "snapshot/data/";
 
-/** Snapshot in the store, with the damage of its info block, if any. */
-interface StoredSnapshot {
-  readonly info: SnapshotInfo;
-  readonly damage?: ErrStoreCorrupted | undefined;
-}
-
 function infoKey(info: SnapshotInfo): string {
   return `${INFO}${info.id}/${nameOf(info, parseInt(info.id))}`;
 }
@@ -112,7 +106,7 @@ export class BlockSnapshotStore implements SnapshotStore {
   readonly #ownsStore: boolean;
   readonly #env: Env;
   /** Complete snapshots; undefined until they are listed, and after a change whose outcome is unknown. */
-  #snapshots: Promise<Map<string, StoredSnapshot>> | undefined;
+  #snapshots: Promise<Map<string, SnapshotInfo>> | undefined;
   /** Number of streams that read each snapshot. */
   readonly #readers = new Map<string, number>();
   /** Snapshots that were removed while a stream read them. */
@@ -151,7 +145,7 @@ export class BlockSnapshotStore implements SnapshotStore {
   }
 
   /** Lists the snapshots, from memory if possible. A failed listing is repeated by the next call. */
-  async #load(): Promise<Map<string, StoredSnapshot>> {
+  async #load(): Promise<Map<string, SnapshotInfo>> {
     this.#check();
     // Another process changes them.
     if (this.#lease?.isHeld === false) return await this.#read();
@@ -164,9 +158,9 @@ export class BlockSnapshotStore implements SnapshotStore {
     }
   }
 
-  async #read(): Promise<Map<string, StoredSnapshot>> {
+  async #read(): Promise<Map<string, SnapshotInfo>> {
     const keys = await this.#store.keys(...rangeOf(INFO));
-    const snapshots = new Map<string, StoredSnapshot>();
+    const snapshots = new Map<string, SnapshotInfo>();
     for (const key of keys) {
       const info = infoOf(key);
       // Its data blocks are unknown, so no blocks are removed.
@@ -174,7 +168,7 @@ export class BlockSnapshotStore implements SnapshotStore {
         this.#swept = true;
         continue;
       }
-      snapshots.set(info.id, { info, damage: await this.#damageOf(key) });
+      snapshots.set(info.id, info);
       this.#made = Math.max(this.#made, parseInt(info.id));
     }
     if (this.#lease?.isHeld === false) return snapshots;
@@ -183,16 +177,21 @@ export class BlockSnapshotStore implements SnapshotStore {
     return snapshots;
   }
 
-  /** Checks an info block; returns its damage, if any. */
-  async #damageOf(key: string): Promise<ErrStoreCorrupted | undefined> {
+  /** Checks the info block of a snapshot that is about to be read. */
+  async #checkInfo(info: SnapshotInfo): Promise<void> {
+    const key = infoKey(info);
     try {
       const [bytes] = await this.#store.get([key]);
-      if (bytes?.join() === seal(key).join()) return undefined;
+      if (bytes?.join() === seal(key).join()) return;
     } catch (error) {
-      if (error instanceof ErrStoreCorrupted) return error;
+      if (error instanceof ErrStoreCorrupted) throw corrupted(0, error);
       throw error;
     }
-    return new ErrStoreCorrupted(key, "Info block of a snapshot is damaged");
+    if (!await this.#has(info.id)) throw new ErrSnapshotNotFound(info.id);
+    throw corrupted(
+      0,
+      new ErrStoreCorrupted(key, "Info block of a snapshot is damaged"),
+    );
   }
 
   /** Deletes data blocks that belong to no snapshot. */
@@ -255,14 +254,14 @@ export class BlockSnapshotStore implements SnapshotStore {
 
   async #commit(info: SnapshotInfo): Promise<void> {
     const snapshots = await this.#load();
-    const old = [...snapshots.values()].map(({ info }) => info)
+    const old = [...snapshots.values()]
       .filter((other) => isSameSnapshot(other, info));
     await this.#replace(snapshots, old, info);
   }
 
   /** Removes snapshots and adds one, in one atomic step. */
   async #replace(
-    snapshots: Map<string, StoredSnapshot>,
+    snapshots: Map<string, SnapshotInfo>,
     replaced: readonly SnapshotInfo[],
     info?: SnapshotInfo,
   ): Promise<void> {
@@ -281,7 +280,7 @@ export class BlockSnapshotStore implements SnapshotStore {
       this.#snapshots = undefined;
       throw error;
     }
-    if (info) snapshots.set(info.id, { info });
+    if (info) snapshots.set(info.id, info);
     for (const id of old) if (!idle.includes(id)) await this.#condemn(id);
   }
 
@@ -303,7 +302,7 @@ export class BlockSnapshotStore implements SnapshotStore {
 
   /** Complete snapshots of a cluster, in the order defined by the port. */
   async list(clusterID: bigint): Promise<readonly SnapshotInfo[]> {
-    return [...(await this.#load()).values()].map(({ info }) => info)
+    return [...(await this.#load()).values()]
       .filter((info) => info.clusterID === clusterID)
       .sort((a, b) => compareSnapshots(a, b) || (a.id < b.id ? 1 : -1));
   }
@@ -323,7 +322,7 @@ export class BlockSnapshotStore implements SnapshotStore {
   /** Ids of the clusters that have a snapshot here, in ascending order. */
   async clusters(): Promise<readonly bigint[]> {
     const snapshots = await this.#load();
-    return clustersOf([...snapshots.values()].map(({ info }) => info));
+    return clustersOf(snapshots.values());
   }
 
   /**
@@ -335,13 +334,17 @@ export class BlockSnapshotStore implements SnapshotStore {
    * @throws ErrSnapshotCorrupted if its info block is damaged
    */
   async open({ id }: SnapshotInfo): Promise<ReadableStream<Uint8Array>> {
-    const stored = (await this.#load()).get(id);
-    if (!stored) throw new ErrSnapshotNotFound(id);
-    const { info, damage } = stored;
-    if (damage) throw corrupted(0, damage);
+    const info = (await this.#load()).get(id);
+    if (!info) throw new ErrSnapshotNotFound(id);
     this.#readers.set(id, (this.#readers.get(id) ?? 0) + 1);
-    let at = 0;
     const end = (): Promise<void> => this.#release(id);
+    try {
+      await this.#checkInfo(info);
+    } catch (error) {
+      await end();
+      throw error;
+    }
+    let at = 0;
     return new ReadableStream<Uint8Array>({
       pull: async (controller): Promise<void> => {
         try {
@@ -391,7 +394,7 @@ export class BlockSnapshotStore implements SnapshotStore {
     await this.#changes.run(async () => {
       const snapshots = await this.#load();
       const stored = snapshots.get(id);
-      if (stored) await this.#replace(snapshots, [stored.info]);
+      if (stored) await this.#replace(snapshots, [stored]);
     });
   }
 

@@ -427,6 +427,30 @@ Deno.test("H8 a host reports a damaged info block, and uses the previous snapsho
   assertEquals(recovered.snapshot.id, older?.id);
 });
 
+/** Store of which one block cannot be read. */
+class UnreadableStore extends MemoryBlockStore {
+  unreadable: string | undefined;
+
+  override get(keys: readonly string[]): (Uint8Array | undefined)[] {
+    if (keys.some((key) => key === this.unreadable)) throw new Error("EIO");
+    return super.get(keys);
+  }
+}
+
+Deno.test("H8 an info block that cannot be read hides no other snapshot, and is read again the next time", async () => {
+  const blocks = new UnreadableStore();
+  const writer = new BlockSnapshotStore(blocks);
+  for (const index of [1, 2]) await save(writer, 9, { index });
+  const [newer, older] = await writer.list(7n);
+  blocks.unreadable = keysOf(blocks, newer!).description;
+  const store = new BlockSnapshotStore(blocks);
+  assertEquals((await store.list(7n)).map(({ index }) => index), [2, 1]);
+  await assertRejects(() => store.open(newer!), Error, "EIO");
+  assertEquals(await sizeOf(await store.open(older!)), older!.size);
+  blocks.unreadable = undefined;
+  assertEquals(await sizeOf(await store.open(newer!)), newer!.size);
+});
+
 Deno.test("H8 BlockSnapshotStore repeats a failed listing", async () => {
   const blocks = new WatchedStore();
   const keys = blocks.keys.bind(blocks);
