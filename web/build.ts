@@ -96,7 +96,7 @@ export const BUILDS: readonly Build[] = [
   {
     name: "sampan-sync",
     text: CLIENT,
-    gzippedBytesMax: 106 * 1024,
+    gzippedBytesMax: 106.25 * 1024,
   },
 ];
 

@@ -164,7 +164,9 @@ export class CallError extends Error {
 
 const serialize = (value: Uint8Array): Buffer =>
   Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-const deserialize = (value: Buffer): Uint8Array => value;
+/** Response as plain bytes: `slice()` of a Buffer makes no copy, and machines get views of it. */
+const deserialize = (value: Buffer): Uint8Array =>
+  new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
 
 /** Stream of watches on one connection. */
 export interface WatchStream {

@@ -11,7 +11,7 @@
  * @module
  */
 
-import { Backoff, notify } from "../async.ts";
+import { Backoff, notify, sleep } from "../async.ts";
 import type { Env } from "../env.ts";
 import {
   ETCD_CALL_MS_MAX,
@@ -72,7 +72,7 @@ export class LiveReplicas {
   /** True once the replicas of other processes are known. */
   #isLoaded = false;
   #isLoading = false;
-  #isClosed = false;
+  readonly #closing = new AbortController();
 
   /** Creates the replicas of a process with the random number `writer`. */
   constructor(client: EtcdClient, keys: Keys, env: Env, writer: bigint) {
@@ -172,7 +172,7 @@ export class LiveReplicas {
         );
         return;
       } catch {
-        await this.#pause(backoff.next());
+        if (isWanted()) await this.#pause(backoff.next());
       }
     }
   }
@@ -181,8 +181,15 @@ export class LiveReplicas {
     return new Backoff(this.#env, ETCD_RETRY_FIRST_MS, ETCD_RETRY_LAST_MS);
   }
 
+  get #isClosed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** Waits; the wait ends when these replicas are closed. */
   #pause(ms: number): Promise<void> {
-    return new Promise((resolve) => void this.#env.setTimer(resolve, ms));
+    return sleep(this.#env, ms, this.#closing.signal).catch(() => {
+      // The caller looks whether they are closed.
+    });
   }
 
   // -------------------------------------------------------------------- lease
@@ -255,6 +262,7 @@ export class LiveReplicas {
     while (!this.#isClosed) {
       try {
         const { kvs, revision } = await this.#client.list(range);
+        if (this.#isClosed) break;
         this.#live.clear();
         for (const kv of kvs) this.#set(kv);
         this.#unwatch?.();
@@ -322,7 +330,7 @@ export class LiveReplicas {
   /** Ends the lease, as far as etcd can be reached. */
   async close(): Promise<void> {
     if (this.#isClosed) return;
-    this.#isClosed = true;
+    this.#closing.abort();
     this.#cancelPing?.();
     this.#unwatch?.();
     const lease = await this.#lease?.catch(() => undefined);

@@ -82,6 +82,10 @@ const CASES: readonly BlockStoreCase[] = [
         "get() of one key twice returned different blocks",
       );
       check(
+        found[2]?.constructor === Uint8Array,
+        "get() did not return a Uint8Array, whose slice() copies",
+      );
+      check(
         (await store.get([])).length === 0,
         "get() without keys returned blocks",
       );

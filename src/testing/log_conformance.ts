@@ -121,6 +121,10 @@ async function take(
       records.ends.at(-1) === records.bytes.length,
       "Batch has bytes beyond its last record",
     );
+    check(
+      records.bytes.constructor === Uint8Array,
+      `Bytes are a ${records.bytes.constructor.name}, and machines expect a Uint8Array, whose slice() copies`,
+    );
     for (let i = 0; i < records.ends.length; i++) {
       const record = recordAt(records, i);
       const epoch = epochOf(record);

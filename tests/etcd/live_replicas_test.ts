@@ -1,5 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
-import { EtcdLogDB } from "../../src/etcd/mod.ts";
+import { systemEnv } from "../../src/env.ts";
+import type { EtcdClient } from "../../src/etcd/client.ts";
+import { Keys } from "../../src/etcd/keys.ts";
+import { LiveReplicas } from "../../src/etcd/live_replicas.ts";
+import { ErrEtcdUnavailable, EtcdLogDB } from "../../src/etcd/mod.ts";
+import { settle } from "../support/environment.ts";
 import { test } from "./nodes.ts";
 
 /** Polls a condition that depends on etcd. */
@@ -56,4 +61,15 @@ test("Y7 a change counts as known once the live replicas of all processes on etc
     "--keys-only",
   );
   assertEquals(output.trim(), "");
+});
+
+Deno.test("H10 announcements that etcd does not take end with their log: no timer is left", async () => {
+  const fail = (): Promise<never> =>
+    Promise.reject(new ErrEtcdUnavailable("etcd n0 does not answer"));
+  const client = { request: fail, list: fail } as unknown as EtcdClient;
+  const live = new LiveReplicas(client, new Keys("test"), systemEnv, 1n);
+  live.board(1n).of({}).announce(["loud"]);
+  // Until both wait for their next try.
+  await settle(20);
+  await live.close();
 });
