@@ -112,6 +112,8 @@ export class FollowedSession {
       const number = queue.undecided;
       const submission = queue.queuedAt(number);
       if (submission === undefined) queue.decide(number);
+      // The outbox is a copy, or was put back by a power cut: its leader finds that out.
+      else if (this.#isOther(number, submission)) break;
       else this.#settleOne(number, submission);
     }
     for (const number of this.#outcomes.keys()) {
@@ -129,6 +131,11 @@ export class FollowedSession {
         outcome !== "skipped" && digest !== undefined &&
         !isOtherCommand(digest, bytes),
     );
+  }
+
+  /** True if the series of a submission was used by another command. */
+  #isOther(number: number, { bytes }: QueuedSubmission): boolean {
+    return isOtherCommand(this.#outcomeOf(number)?.digest, bytes);
   }
 
   #settleOne(number: number, submission: QueuedSubmission): void {

@@ -11,6 +11,7 @@ import { newSeed } from "../support/random.ts";
 import { type Profile, simulate } from "./simulate.ts";
 import { drawCrowd } from "./crowd.ts";
 import { completed, drawPlan, drawSteps } from "./plan.ts";
+import { planOf } from "./worker.ts";
 
 const RUNS = Number(Deno.env.get("SIMULATION_RUNS") ?? 8);
 const SEED = Deno.env.get("SIMULATION_SEED");
@@ -168,14 +169,25 @@ Deno.test("M3 M4 U17 H3 browsers with several tabs lose no result and no refusal
   }
 });
 
-/** A test of some steps of a world. */
-function stepsOf(rule: string, seed: number, steps: readonly number[]): void {
+/** A test of some steps of a world; `changes` are those of `--with`. */
+function stepsOf(
+  rule: string,
+  seed: number,
+  steps: readonly number[],
+  changes?: string,
+): void {
   Deno.test(rule, async () => {
-    const plan = drawPlan(seed);
-    const kept = steps.map((at) => plan.steps[at]!);
-    await simulate({ ...plan, steps: kept }, "the steps of the test");
+    const job = { seed, steps, ...changes === undefined ? {} : { changes } };
+    await simulate(planOf(job), "the steps of the test");
   });
 }
+
+stepsOf(
+  "H14 M3 a tab is not told the result of a command that a power cut took out of the outbox which the tabs share",
+  7683090,
+  [5, 17, 20, 24, 31, 62, 63, 64, 66],
+  "tabs",
+);
 
 stepsOf(
   "H14 U25 a view shows no command that a copy of the outbox may have committed, until that is known",
