@@ -359,8 +359,7 @@ export class Proposals
       client,
     );
     const state = new SessionState(index, clientID);
-    state.sender = this;
-    this.locals.set(index, state);
+    this.#adopt(state);
     return makeSession(this.#context.clusterID, state);
   }
 
@@ -398,6 +397,9 @@ export class Proposals
   }
 
   #adopt(state: SessionState): void {
+    const before = this.locals.get(state.index);
+    // The state machine would go on to answer the one before.
+    if (before !== undefined) this.release(before);
     state.sender = this;
     this.locals.set(state.index, state);
     for (const { size } of state.pending.list()) this.#batcher.count(size);

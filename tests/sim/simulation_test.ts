@@ -190,6 +190,13 @@ stepsOf(
 );
 
 stepsOf(
+  "M3 H3 a tab that leads again, in a session that it had opened and not used, learns the results of its commands",
+  7693196,
+  [0, 1, 2, 5, 8, 11, 13, 20, 23, 38, 40, 42, 43, 45, 53, 54, 55, 78],
+  "tabs",
+);
+
+stepsOf(
   "H14 U25 a view shows no command that a copy of the outbox may have committed, until that is known",
   360883679,
   [14, 15, 17, 20, 21, 55],
