@@ -37,9 +37,12 @@ export async function emulate(page: Page, screen: Screen): Promise<void> {
   });
 }
 
+/** Ends the animations of a page that have an end. */
 async function endAnimations(page: Page): Promise<void> {
   await page.evaluate(
-    `document.getAnimations().forEach((animation) => animation.finish())`,
+    `document.getAnimations()
+      .filter(({ effect }) => effect.getComputedTiming().endTime !== Infinity)
+      .forEach((animation) => animation.finish())`,
     WAIT_MS_MAX,
   );
 }
@@ -72,11 +75,11 @@ export async function shoot(
 /** Finds what axe objects to in a page. */
 export async function findings(
   page: Page,
-  { isMoving = false, tries = 1 }: Look = {},
+  { tries = 1 }: Pick<Look, "tries"> = {},
 ): Promise<unknown> {
   for (let left = tries;;) {
-    // Colours have settled.
-    if (!isMoving) await endAnimations(page);
+    // Colours have settled, and what fades is gone.
+    await endAnimations(page);
     const found = await page.evaluate(
       `(async () => {
         if (!("axe" in globalThis)) { ${axe.source} }

@@ -357,7 +357,7 @@ test(
           }`);
         assertEquals(beyond, 0, "scrolls sideways");
         assertEquals(
-          await findings(page, { isMoving: true }),
+          await findings(page),
           [],
           `${name}, ${scheme}`,
         );
