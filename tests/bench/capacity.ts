@@ -85,10 +85,10 @@ export const MEASURED = {
     from: "`--quota-backend-bytes`",
   },
   followCores: {
-    value: 0.74 / 3_000,
+    value: 0.97 / 3_000,
     unit: "cores",
     what: "a server's part in one command a second: read, apply, or put",
-    from: "`etcd/clusters`: 0.74 cores for 1,000 on each of three",
+    from: "`etcd/clusters`: 0.97 cores for 1,000 on each of three",
   },
   frameCores: {
     value: 15e-6,

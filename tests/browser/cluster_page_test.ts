@@ -1,4 +1,4 @@
-import { assert } from "@std/assert";
+import { ClusterProcess } from "../etcd/cluster_process.ts";
 import { withoutEtcd } from "../etcd/nodes.ts";
 import { launch, removeFolder } from "./browser.ts";
 import { Person } from "./sync_demo.ts";
@@ -12,30 +12,9 @@ Deno.test({
   ignore: reason !== undefined,
   fn: async (): Promise<void> => {
     const folder = await Deno.makeTempDir({ prefix: "cluster-" });
-    const child = new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "--lock=web/etcd.lock",
-        "--quiet",
-        "--allow-all",
-        "web/cluster.ts",
-        "--port=0",
-        `--data=${folder}/data`,
-      ],
-      cwd: new URL("../../", import.meta.url),
-      stdin: "null",
-      stdout: "piped",
-      stderr: "inherit",
-    }).spawn();
-    const reader = child.stdout.pipeThrough(new TextDecoderStream())
-      .getReader();
-    let said = "";
-    while (!said.includes("Ctrl-C")) {
-      const { done, value } = await reader.read();
-      assert(!done, `It ended: ${said}`);
-      said += value;
-    }
-    const servers = [...said.matchAll(/(http:\S+) \(process (\d+)\)/g)];
+    const cluster = new ClusterProcess(`${folder}/data`);
+    await cluster.read("Ctrl-C");
+    const servers = [...cluster.said.matchAll(/(http:\S+) \(process (\d+)\)/g)];
     const [[, first = "", pid] = [], [, second = ""] = []] = servers;
     const profiles = [`${folder}/first`, `${folder}/second`];
     for (const profile of profiles) await Deno.mkdir(profile);
@@ -68,9 +47,7 @@ Deno.test({
       }
     } finally {
       for (const browser of browsers) await browser.close();
-      child.kill("SIGTERM");
-      while (!(await reader.read()).done);
-      await child.status;
+      await cluster.stop();
       await removeFolder(folder);
     }
   },

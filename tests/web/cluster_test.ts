@@ -3,10 +3,10 @@ import { NodeHost } from "../../mod.ts";
 import { RemoteLogDB } from "../../src/sync/client/mod.ts";
 import { board } from "../../web/app/board.ts";
 import { clusterOf, WELCOME } from "../../web/app/names.ts";
+import { ClusterProcess } from "../etcd/cluster_process.ts";
 import { withoutEtcd } from "../etcd/nodes.ts";
 
 const reason = withoutEtcd();
-const ROOT = new URL("../../", import.meta.url);
 const name =
   "H10 the cluster to play with starts three etcd nodes and three servers on one log, and stops them all";
 
@@ -25,35 +25,13 @@ Deno.test({
   ignore: reason !== undefined,
   fn: async (): Promise<void> => {
     const folder = await Deno.makeTempDir({ prefix: "cluster-" });
-    const child = new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "--lock=web/etcd.lock",
-        "--quiet",
-        "--allow-all",
-        "web/cluster.ts",
-        "--port=0",
-        `--data=${folder}/data`,
-      ],
-      cwd: ROOT,
-      stdin: "null",
-      stdout: "piped",
-      stderr: "inherit",
-    }).spawn();
-    let said = "";
-    const reader = child.stdout.pipeThrough(new TextDecoderStream())
-      .getReader();
-    const read = async (words: string): Promise<void> => {
-      while (!said.includes(words)) {
-        const { done, value } = await reader.read();
-        assert(!done, `It ended: ${said}`);
-        said += value;
-      }
-    };
+    const cluster = new ClusterProcess(`${folder}/data`);
     try {
-      await read("Ctrl-C");
-      const urls = [...said.matchAll(/http:\/\/\S+/g)].map(([url]) => url);
-      assertEquals(urls.length, 6, said);
+      await cluster.read("Ctrl-C");
+      const urls = [...cluster.said.matchAll(/http:\/\/\S+/g)].map(([url]) =>
+        url
+      );
+      assertEquals(urls.length, 6, cluster.said);
       const servers = urls.slice(0, 3);
       for (const url of servers) {
         const health = await fetch(new URL("health", url));
@@ -76,12 +54,12 @@ Deno.test({
         points.push(`${index} ${hash}`);
       }
       assertEquals(new Set(points).size, 3, "each has two records more");
-      child.kill("SIGTERM");
-      await read("Stopped.");
-      assertEquals((await child.status).code, 0);
+      cluster.child.kill("SIGTERM");
+      await cluster.read("Stopped.");
+      assertEquals((await cluster.child.status).code, 0);
       for (const url of urls) assert(await isGone(url), `${url} still runs`);
     } finally {
-      await reader.cancel().catch(() => {});
+      await cluster.cancel().catch(() => {});
       await Deno.remove(folder, { recursive: true });
     }
   },
