@@ -249,7 +249,9 @@ export class ApplyLoop {
       }
     }
     const { applied, epoch } = this.#machine.newest;
-    const reader = await guardLog(() => log.read(applied, { epoch }));
+    const reader = await guardLog(() =>
+      log.read(applied, { epoch, signal: stopped })
+    );
     if (stopped.aborted) {
       reader.close();
       throw stopped.reason;
@@ -389,10 +391,12 @@ export class ApplyLoop {
    */
   async #afterFailure(failure: UpdateFailure): Promise<LogReader> {
     const { entries, error, epoch } = failure;
-    const { log, event, remote } = this.#context;
+    const { log, event, remote, stopped } = this.#context;
     // The machine's state after it threw is not known: it is rebuilt.
     if (remote === undefined) {
-      const skips = await guardLog(() => skipsAfter(log, entries.upTo));
+      const skips = await guardLog(() =>
+        skipsAfter(log, entries.upTo, stopped)
+      );
       const found = this.#newSkips(skips, entries);
       if (found.length === 0) throw await this.#located(failure);
       this.#addSkips(found);

@@ -542,7 +542,8 @@ export class Recovery {
       const { info, store } = candidate;
       const retention = log.retain(info.index);
       try {
-        (await log.read(info.index, { epoch: info.epoch })).close();
+        (await log.read(info.index, { epoch: info.epoch, signal: stopped }))
+          .close();
         await (type === OnDiskStateMachine
           ? this.#recoverInPlace(candidate)
           : this.#recoverBeside(candidate));

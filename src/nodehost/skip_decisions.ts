@@ -29,13 +29,14 @@ export function skipsIn({ first, records }: LogBatch): SkippedEntry[] {
   return skips;
 }
 
-/** Reads the decisions after an index, up to the present end of the log. */
+/** Reads the decisions after an index, up to the present end of the log; waits until `signal` aborts. */
 export async function skipsAfter(
   log: Log,
   after: number,
+  signal?: AbortSignal,
 ): Promise<SkippedEntry[]> {
   const skips: SkippedEntry[] = [];
-  const reader = await log.read(after);
+  const reader = await log.read(after, { signal });
   try {
     for (let at = after; at < reader.lastAtStart;) {
       const batch = await reader.next();

@@ -334,7 +334,7 @@ export class SnapshotMaker {
     const { log } = this.#context;
     const { skips, applied } = this.#machine.current;
     if (log.snapshots !== undefined) return skips;
-    return [...skips, ...await skipsAfter(log, applied)];
+    return [...skips, ...await skipsAfter(log, applied, this.#stopped)];
   }
 
   /** Removes snapshots of states that contain one of some skipped entries. */

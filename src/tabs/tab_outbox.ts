@@ -263,6 +263,8 @@ export class AttachedTabOutbox extends QueuedSubmissions
     outbox: OutboxQueue,
     contents: OutboxQueue["contents"],
   ): Promise<void> {
+    // The replica may have ended in the meantime: a session begun now would never end.
+    if (this.closed !== undefined) throw this.closed;
     this.#onBlocked(undefined);
     const session = new DurableSession(this.#parts, this.queue);
     // Also those of other tabs are known here.

@@ -59,7 +59,9 @@ export class NetworkEnd implements Transport {
   readonly #delay: () => number;
   #listener: TransportListener | undefined;
   #sent: Sent[] = [];
-  /** Time at which the last frame sent arrives. */
+  /** Time at which the other end sent its last frame, on the clock of this end's process. */
+  #sentAt = 0;
+  /** Time at which that frame arrives. */
   #lastAt = 0;
   /** True if frames sent from here are lost. */
   #isDead = false;
@@ -93,6 +95,9 @@ export class NetworkEnd implements Transport {
     this.#sent.push(sent);
     const { other } = this;
     const now = other.#env.now();
+    // The clock of the process may have been set back.
+    if (now < other.#sentAt) other.#lastAt = now;
+    other.#sentAt = now;
     other.#lastAt = Math.max(other.#lastAt, now + this.#delay());
     other.#env.setTimer(() => this.#deliver(), other.#lastAt - now);
   }

@@ -109,6 +109,28 @@ test(
   }),
 );
 
+testInMemory(
+  "H10 a replica that waits for a log to read it again stops at once",
+  checked(async () => {
+    const env = new ManualEnv();
+    await using logDB = new FaultyLogDB({ env });
+    const { host } = await start({ logDB, env });
+    let reads = 0;
+    logDB.faults.read = async (_nodeID, signal) => {
+      reads++;
+      await new Promise((_resolve, reject) =>
+        signal?.addEventListener("abort", () => reject(signal.reason))
+      );
+    };
+    logDB.faults.break(1n);
+    logDB.faults.mend(1n);
+    await env.advance(1_000);
+    assertEquals(reads, 1);
+    await host.stop();
+    assertEquals(env.timers, 0);
+  }),
+);
+
 test(
   "H11 a replica that is started here, or elsewhere on the log, is ErrClusterAlreadyExist",
   checked(async () => {

@@ -53,6 +53,9 @@ export class LogFaults {
   slow = false;
   /** Called by `readIndex()`: fails or delays it. */
   readIndex: (nodeID: bigint) => MaybePromise<void> = () => {};
+  /** Called by `read()`, with its signal: delays it. */
+  read: (nodeID: bigint, signal?: AbortSignal) => Promise<void> | undefined =
+    () => undefined;
   /** Called by `verify()`: fails or delays it. */
   verify: (nodeID: bigint) => MaybePromise<void> = () => {};
   /** Called before a log is closed. */
@@ -172,8 +175,12 @@ class FaultyLog implements Log {
 
   read(after: number, options?: ReadOptions): MaybePromise<LogReader> {
     this.#faults.check(this.#nodeID);
-    const inner = this.#inner.read(after, options) as LogReader;
-    return new FaultyReader(inner, this.#faults, this.#nodeID);
+    const read = (): LogReader => {
+      const inner = this.#inner.read(after, options) as LogReader;
+      return new FaultyReader(inner, this.#faults, this.#nodeID);
+    };
+    const delay = this.#faults.read(this.#nodeID, options?.signal);
+    return delay === undefined ? read() : delay.then(read);
   }
 
   readIndex(): MaybePromise<number> {

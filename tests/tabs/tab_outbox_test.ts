@@ -158,3 +158,70 @@ Deno.test("U17 M3: a tab that hears of more refusals while it opens its outbox t
   assertEquals(rejoined(), 1);
   await close();
 });
+
+Deno.test("H10 M3: a tab whose replica ends while it takes over the outbox begins no session", async () => {
+  const opening = Promise.withResolvers<void>();
+  const stored = new BlockOutbox(new MemoryBlockStore());
+  stored.share({ add: () => {} } as unknown as StoreLease);
+  const store = {
+    open: async (...args: Parameters<SharedOutboxStore["open"]>) => {
+      await opening.promise;
+      const queue = await stored.open(...args);
+      const { read } = queue;
+      // The replica ends while commands of other tabs are read.
+      queue.read = (from) => {
+        outbox.close(undefined, new Error("Replica 1 ended"));
+        return read.call(queue, from);
+      };
+      return queue;
+    },
+    joining: () => stored.joining(),
+  } as unknown as SharedOutboxStore;
+  const tab = {
+    isLeading: false,
+    refusal: undefined,
+    store,
+    post: () => {},
+    attached: () => {},
+  };
+  let resumed = 0;
+  const machine = {
+    changed: () => {},
+    group: () => undefined,
+    until: () => Promise.resolve(),
+    sessionInfo: () => undefined,
+    applied: 0,
+  };
+  const proposals = {
+    observe: () => () => {},
+    abandon: () => {},
+    resume: () => void resumed++,
+  };
+  const context = {
+    clusterID: 1n,
+    env: systemEnv,
+    event: () => {},
+    factory: {},
+    log: {},
+    stopped: new AbortController().signal,
+  };
+  const outbox: AttachedTabOutbox = new AttachedTabOutbox(
+    tab as unknown as OutboxTab,
+    { machine, context, proposals } as unknown as OutboxParts,
+  );
+  await outbox.load();
+  const queue = await stored.open(1n, () => {});
+  await queue.add(new Uint8Array([65]));
+  await queue.assign(
+    { index: 1, clientID: 2n, base: 0, holders: [3n] },
+    1,
+  );
+  await queue.close();
+  tab.isLeading = true;
+  const leading = outbox.lead(0).catch((error: Error) => error.message);
+  opening.resolve();
+  assertEquals(await leading, "Replica 1 ended");
+  assertEquals(resumed, 0);
+  await outbox.end();
+  await stored.close();
+});
