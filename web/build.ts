@@ -15,7 +15,6 @@
  */
 
 import { gzipSync } from "node:zlib";
-import { minify } from "terser";
 import {
   type Bundle,
   type BundleWithChunks,
@@ -26,6 +25,7 @@ import {
 } from "./bundle.ts";
 import { declarations } from "./declarations.ts";
 import { bundlePlayground } from "./playground.ts";
+import { shrink } from "./shrink.ts";
 
 /** One of the bundles. */
 export interface Build {
@@ -241,35 +241,11 @@ export function sizeOf(code: string | Uint8Array): Size {
 /** Upper bound of the weight of all chunks of a bundle, minified and gzipped, in bytes. Held to by a test. */
 export const CHUNKS_BYTES_MAX: number = 31.5 * 1024;
 
-/** Minifies a bundle with terser, which takes longer than esbuild and makes it some percent smaller. Neither renames a property. */
-async function shrink(
-  name: string,
-  { code, map, metafile }: Bundle,
-  preamble = "",
-): Promise<Bundle> {
-  const decoder = new TextDecoder();
-  const small = await minify(decoder.decode(code), {
-    module: true,
-    ecma: 2020,
-    compress: { ecma: 2020, passes: 3 },
-    format: { preamble },
-    sourceMap: { content: decoder.decode(map), url: `${name}.js.map` },
-  });
-  const encoder = new TextEncoder();
-  return {
-    code: encoder.encode(small.code),
-    map: encoder.encode(small.map as string),
-    metafile,
-  };
-}
-
 /** Chunks of a release by name: all bundles load the same. */
 const shrunkChunks = new Map<string, Promise<Chunk>>();
 
-async function shrinkChunk(chunk: Chunk): Promise<Chunk> {
-  const { name } = chunk;
-  return { ...await shrink(name, chunk), name };
-}
+/** Passes of the second minification of a release. */
+const PASSES = 3;
 
 /** Bundles a module for a release. */
 export async function buildRelease(
@@ -279,9 +255,10 @@ export async function buildRelease(
   // Deno finds the types by this line, TypeScript by the name of the file.
   const preamble = `// @ts-self-types="./${name}.d.ts"`;
   return {
-    ...await shrink(name, bundled, preamble),
+    ...await shrink(bundled, { name, preamble, passes: PASSES }),
     chunks: await Promise.all(chunks.map((chunk) => {
-      const shrunk = shrunkChunks.get(chunk.name) ?? shrinkChunk(chunk);
+      const shrunk = shrunkChunks.get(chunk.name) ??
+        shrink(chunk, { name: chunk.name, passes: PASSES });
       shrunkChunks.set(chunk.name, shrunk);
       return shrunk;
     })),

@@ -237,11 +237,15 @@ export interface BundleWithChunks extends Bundle {
 }
 
 /** Bundles a module that others import dynamically, as a chunk. */
-async function bundleChunk(path: string): Promise<Chunk> {
+async function bundleChunk(
+  path: string,
+  { plugins = [] }: Pick<BundleOptions, "plugins">,
+): Promise<Chunk> {
   const stem = /([^/]+)\.ts$/.exec(path)![1]!.replaceAll("_", "-");
   const bundled = await bundle({
     name: stem,
     text: `export * from "./${path}";`,
+    plugins,
   });
   const hash = createHash("sha256").update(bundled.code).digest("hex");
   return { ...bundled, name: `sampan-${stem}-${hash.slice(0, 8)}` };
@@ -255,7 +259,7 @@ export async function bundleWithChunks(
   const bundled = await bundle({
     ...options,
     lazy: async (path) => {
-      const building = chunks.get(path) ?? bundleChunk(path);
+      const building = chunks.get(path) ?? bundleChunk(path, options);
       chunks.set(path, building);
       return `./${(await building).name}.js`;
     },

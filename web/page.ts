@@ -9,6 +9,7 @@
 
 import type { Plugin } from "esbuild";
 import { createHash } from "node:crypto";
+import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 import {
   bundle,
@@ -20,6 +21,7 @@ import {
 } from "./bundle.ts";
 import { guideFiles } from "./guide.ts";
 import { bundlePlayground } from "./playground.ts";
+import { shrink } from "./shrink.ts";
 
 /** Static file. */
 interface File {
@@ -39,24 +41,32 @@ interface Variant {
 const ENCODINGS = ["br", "gzip", "identity"] as const;
 type Encoding = typeof ENCODINGS[number];
 
-/** Static file in every encoding that browsers request. */
+/** Static file in the encodings that browsers request, each encoded at its first request. */
 class ServedFile {
   readonly #file: File;
-  readonly #variants: ReadonlyMap<Encoding, Variant>;
+  readonly #hash: string;
+  readonly #variants = new Map<Encoding, Variant>();
 
   constructor(file: File) {
     this.#file = file;
-    const hash = hashOf(file.content);
-    this.#variants = new Map(ENCODINGS.map((encoding) => [encoding, {
-      body: encode(file.content, encoding),
+    this.#hash = hashOf(file.content);
+  }
+
+  #variant(encoding: Encoding): Variant {
+    const known = this.#variants.get(encoding);
+    if (known !== undefined) return known;
+    const variant = {
+      body: encode(this.#file.content, encoding),
       // Variants of one file are different representations.
-      etag: `"${hash}-${encoding}"`,
-    }]));
+      etag: `"${this.#hash}-${encoding}"`,
+    };
+    this.#variants.set(encoding, variant);
+    return variant;
   }
 
   answer(request: Request): Response {
     const encoding = bestEncoding(request.headers.get("accept-encoding") ?? "");
-    const { body, etag } = this.#variants.get(encoding)!;
+    const { body, etag } = this.#variant(encoding);
     const { type, immutable, headers } = this.#file;
     const all = new Headers({
       ...headers,
@@ -224,27 +234,29 @@ export async function pageFiles(
 ): Promise<ReadonlyMap<string, File>> {
   const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
   try {
-    const { code, chunks } = await bundleWithChunks({
-      ...options,
-      name: "app",
-    });
-    const app = bytes(withoutMap(code));
+    const name = "app";
+    const { code, chunks } = await bundleWithChunks({ ...options, name });
+    // The script is most of a first visit.
+    const small = options.minify === false
+      ? { code }
+      : await shrink({ code }, { name });
+    const app = bytes(withoutMap(small.code));
     const worker = await bundle({
       name: "worker",
       text: 'import "./web/app/worker.ts";',
     });
-    const name = `app-${hashOf(app)}.js`;
-    const scripts = [name, ...chunks.map(({ name }) => `${name}.js`)];
+    const script = `app-${hashOf(app)}.js`;
+    const scripts = [script, ...chunks.map(({ name }) => `${name}.js`)];
     const named = (text: string, names: string): Uint8Array =>
       bytes(text.replaceAll(/\bapp\.js\b/g, names));
     return new Map<string, File>([
       ["/", {
-        content: named(withPeers(html, peers), name),
+        content: named(withPeers(html, peers), script),
         type: "text/html; charset=utf-8",
         immutable: false,
         headers: policyWith(peers),
       }],
-      [`/${name}`, {
+      [`/${script}`, {
         content: app,
         type: "text/javascript; charset=utf-8",
         immutable: true,
@@ -288,25 +300,27 @@ const STATIC: readonly (readonly [name: string, type: string])[] = [
   ["icon-512.png", "image/png"],
 ];
 
-/**
- * Module `style`, which gives the page its style. In the script it is loaded once for
- * the page and its frames; until then they have nothing to show.
- */
-function styling(style: string): Plugin {
-  const contents = `const style = document.createElement("style");
-    style.textContent = ${JSON.stringify(style)};
-    document.head.append(style);`;
+/** Modules of the demo page with a style sheet of the same name beside them: the page, and what it loads later. */
+const STYLED = /[/](?:app|later|two)[.]ts$/;
+
+/** Has those modules of a folder add their style sheets to the page. */
+function styling(folder: string): Plugin {
   return {
     name: "style",
     setup(build): void {
-      build.onResolve(
-        { filter: /^style$/ },
-        () => ({ path: "style", namespace: "style" }),
-      );
-      build.onLoad(
-        { filter: /./, namespace: "style" },
-        () => ({ contents, loader: "js" }),
-      );
+      build.onLoad({ filter: STYLED }, async ({ path }) => {
+        if (!path.startsWith(folder)) return undefined;
+        const css = await Deno.readTextFile(path.replace(/ts$/, "css"));
+        const style = JSON.stringify(await minifyStyle(css));
+        // Imports go first, wherever they are.
+        return {
+          contents: `const style = document.createElement("style");
+            style.textContent = ${style};
+            document.head.append(style);
+            ${await Deno.readTextFile(path)}`,
+          loader: "ts",
+        };
+      });
     },
   };
 }
@@ -319,14 +333,11 @@ export async function demoFiles(
   const text = (name: string): Promise<string> =>
     Deno.readTextFile(new URL(name, app));
   const extra = await playgroundFile();
-  const style = await minifyStyle(await text("style.css"));
   const page = await pageFiles(
     await text("index.html"),
     {
-      text: `import "style"; import "./${
-        app.href.slice(ROOT.href.length)
-      }app.ts";`,
-      plugins: [styling(style)],
+      text: `import "./${app.href.slice(ROOT.href.length)}app.ts";`,
+      plugins: [styling(fileURLToPath(app))],
     },
     peers,
   );
