@@ -93,6 +93,7 @@ export {
   type CompactionOptions,
   type CreateReplayMachineFunc,
   type EntryReader,
+  ErrChangeUnknown,
   ErrClusterNotFound,
   ErrNoOutbox,
   ErrPayloadTooBig,

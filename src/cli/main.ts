@@ -56,6 +56,7 @@ Options:
   --cluster N        the cluster, by its id (export, import, skip, activate:
                      required; log: all)
   --reason TEXT      reason to skip the entry (log skip: required); its author sees it
+  --force            activate, although a live server does not know the change: it stops
   --url URL          export from, or import into, a server over HTTP instead
   --token TOKEN      the token for that server; better in the variable SAMPAN_TOKEN
   --lock FILE        the lock file of schema lock and check (default: sampan.lock.json)
@@ -74,6 +75,7 @@ const OPTIONS = {
   data: { type: "string", default: "data" },
   cluster: { type: "string" },
   reason: { type: "string" },
+  force: { type: "boolean", default: false },
   url: { type: "string" },
   token: { type: "string" },
   lock: { type: "string", default: "sampan.lock.json" },
@@ -103,7 +105,7 @@ const COMMANDS: Readonly<
   "log stat": { options: ["data", "cluster"] },
   "log verify": { options: ["data", "cluster"] },
   "log skip": { options: ["data", "cluster", "reason"], argument: "INDEX" },
-  "activate": { options: ["data", "cluster"], argument: "CHANGE" },
+  "activate": { options: ["data", "cluster", "force"], argument: "CHANGE" },
   "backup": { options: ["data"], argument: "FILE" },
   "restore": { options: ["data"], argument: "FILE" },
   "schema lock": { options: ["lock"], argument: "MODULE" },
@@ -222,7 +224,14 @@ function callOf(command: Command): Call {
     case "log skip":
       return { name, args: skipArguments(command) };
     case "activate":
-      return { name, args: { cluster: clusterOf(command), change: file } };
+      return {
+        name,
+        args: {
+          cluster: clusterOf(command),
+          change: file,
+          force: command.values.force ?? false,
+        },
+      };
     case "backup":
       return { name, args: { file: resolve(file) } };
     default:

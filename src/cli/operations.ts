@@ -92,7 +92,11 @@ export interface Operations {
     readonly reason: string;
   };
   /** Activates a change of behaviour of the machine of a cluster, in the server that runs it. */
-  readonly activate: { readonly cluster: string; readonly change: string };
+  readonly activate: {
+    readonly cluster: string;
+    readonly change: string;
+    readonly force?: boolean;
+  };
   /** Writes a backup of the folder to a new file. */
   readonly backup: { readonly file: string };
 }
@@ -575,13 +579,13 @@ async function logSkip(
 
 async function activate(
   { host }: Context,
-  { cluster, change }: Operations["activate"],
+  { cluster, change, force = false }: Operations["activate"],
 ): Promise<Outcome> {
   const clusterID = BigInt(cluster);
   // The change is known to the code of the running machine only.
   const replica = host.replica(clusterID);
   if (replica === undefined) throw new ErrClusterNotFound(clusterID);
-  await replica.activateChange(change);
+  await replica.activateChange(change, { force });
   return done({ cluster, change }, [
     `Change ${change} of cluster ${cluster} is active`,
   ]);

@@ -15,6 +15,7 @@ import {
   type Check,
   checkOptions,
   isEnv,
+  isFunction,
   isID,
   isNumber,
   isObject,
@@ -29,7 +30,7 @@ import { EtcdClusterLog } from "./cluster_log.ts";
 import { type EtcdTLS, parseEndpoint } from "./connection.ts";
 import { type KeyKind, Keys } from "./keys.ts";
 import { Compaction } from "./compaction.ts";
-import { LiveReplicas } from "./live_replicas.ts";
+import { type EtcdServer, LiveReplicas } from "./live_replicas.ts";
 import { encodeTxn, Method } from "./messages.ts";
 import { PointedSnapshots } from "./pointed_snapshots.ts";
 import { PutLimiter } from "./put_limiter.ts";
@@ -68,6 +69,8 @@ export interface EtcdLogOptions {
    * replica that is further behind has to get one from another process.
    */
   readonly snapshots?: SnapshotStore | undefined;
+  /** Server that the other ones see in the announcements of its replicas. @default {the random number of the process} */
+  readonly server?: EtcdServer | undefined;
   /** Provides random numbers and timers. @default {systemEnv} */
   readonly env?: Env | undefined;
 }
@@ -102,6 +105,15 @@ const isIdentity: Check = (name, value) => {
     clusterID: isID(0n),
     historyID: isID(0n),
     revision: isNumber(0, Number.MAX_SAFE_INTEGER),
+  });
+};
+
+const isServer: Check = (name, value) => {
+  isObject(name, value);
+  checkOptions<EtcdServer>(name, value as EtcdServer, {
+    name: isText,
+    url: optional(isText),
+    code: optional(isFunction),
   });
 };
 
@@ -150,6 +162,7 @@ export class EtcdLogDB implements LogDB {
       known: optional(isIdentity),
       appendMs: optional(isNumber(1, Infinity)),
       snapshots: optional(isSnapshotStore),
+      server: optional(isServer),
       env: optional(isEnv),
     };
     checkOptions("Options of the logs on etcd", options, checks);
@@ -172,6 +185,7 @@ export class EtcdLogDB implements LogDB {
       this.#keys,
       env,
       this.#writer,
+      options.server,
     );
     const duty = new SnapshotDuty(
       this.#client,

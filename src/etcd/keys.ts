@@ -61,6 +61,12 @@ export class Keys {
     return BigInt(`0x${text.split("/").at(-2)}`);
   }
 
+  /** Random number of the process of an announcement. */
+  processOfReplica(key: Uint8Array): bigint {
+    const last = new TextDecoder().decode(key).split("/").at(-1)!;
+    return BigInt(`0x${last.slice(0, last.indexOf("-"))}`);
+  }
+
   /** First key of a kind, and the end of the range of its keys. */
   range(
     kind: KeyKind | "live" | "check",

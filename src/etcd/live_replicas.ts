@@ -33,14 +33,36 @@ import {
   Method,
   type WatchEvent,
 } from "./messages.ts";
-import { decodeChanges, encodeChanges } from "./values.ts";
+import { decodeAnnouncement, encodeAnnouncement } from "./values.ts";
+
+/** Server whose replicas are announced. */
+export interface EtcdServer {
+  /** Name by which people know it, such as that of its machine. */
+  readonly name: string;
+  /** URL at which the other servers and its operators reach it. */
+  readonly url?: string | undefined;
+  /** Returns the fingerprint of the code of a cluster's machine, as `fingerprintOf()` of a typed machine gives it. */
+  readonly code?: ((clusterID: bigint) => string | undefined) | undefined;
+}
+
+/** Live replica on a log, as it has announced itself. */
+export interface LiveReplica {
+  /** Name of its server, or of its process. */
+  readonly server: string;
+  /** Fingerprint of its code, if its server has announced one. */
+  readonly code?: string | undefined;
+  /** URL of its server, if it has announced one. */
+  readonly url?: string | undefined;
+  /** True for a replica of this process. */
+  readonly isOwn: boolean;
+  /** Changes of behaviour that its code knows; undefined while it starts, or if they cannot be read. */
+  readonly changes: readonly string[] | undefined;
+}
 
 /** Live replica of any process. */
-interface Live {
+interface Live extends LiveReplica {
   /** Revision at which it was announced first. */
   readonly created: number;
-  /** Changes that it knows, undefined while it starts. */
-  readonly changes: readonly string[] | undefined;
 }
 
 /** Replica of this process. */
@@ -54,6 +76,10 @@ interface Own {
   isAnnounced: boolean;
   /** True once its log is closed. */
   isClosed: boolean;
+  /** True while its announcement has to be put. */
+  isDue: boolean;
+  /** True while it is being put. */
+  isPublishing: boolean;
 }
 
 /** Live replicas of all clusters below a prefix. */
@@ -62,6 +88,7 @@ export class LiveReplicas {
   readonly #keys: Keys;
   readonly #env: Env;
   readonly #writer: bigint;
+  readonly #server: EtcdServer;
   readonly #own = new Map<object, Own>();
   readonly #live = new Map<bigint, Map<string, Live>>();
   readonly #listeners = new Map<bigint, Set<() => void>>();
@@ -74,12 +101,19 @@ export class LiveReplicas {
   #isLoading = false;
   readonly #closing = new AbortController();
 
-  /** Creates the replicas of a process with the random number `writer`. */
-  constructor(client: EtcdClient, keys: Keys, env: Env, writer: bigint) {
+  /** Creates the replicas of a process with the random number `writer`, which is `server`. */
+  constructor(
+    client: EtcdClient,
+    keys: Keys,
+    env: Env,
+    writer: bigint,
+    server: EtcdServer = { name: nameOf(writer) },
+  ) {
     this.#client = client;
     this.#keys = keys;
     this.#env = env;
     this.#writer = writer;
+    this.#server = server;
   }
 
   /** Announcements on the log of a cluster. */
@@ -106,6 +140,8 @@ export class LiveReplicas {
         changes: undefined,
         isAnnounced: false,
         isClosed: false,
+        isDue: false,
+        isPublishing: false,
       };
       this.#own.set(log, own);
     }
@@ -128,6 +164,16 @@ export class LiveReplicas {
       isKnown: (change) =>
         this.#isLoaded && live()?.has(one.name) === true &&
         [...live()!.values()].every(({ changes }) => changes?.includes(change)),
+      lacking: (change) => {
+        // One that starts says in a moment what it knows.
+        const lacking = [...live()?.values() ?? []].filter(({ changes }) =>
+          changes?.includes(change) === false
+        );
+        return lacking.length === 0 ? undefined : {
+          servers: [...new Set(lacking.map(({ server }) => server))],
+          detail: lacking.map(describe).join(" and "),
+        };
+      },
       watch: (listener) => {
         const own = (): void => listener();
         let listeners = this.#listeners.get(clusterID);
@@ -148,33 +194,54 @@ export class LiveReplicas {
     if (own === undefined) return;
     this.#own.delete(log);
     own.isClosed = true;
-    if (!own.isAnnounced) return;
-    this.#client.request(Method.Txn, encodeTxn([], [{ remove: own.key }]))
+    // Otherwise it is removed after the put that is under way.
+    if (own.isAnnounced && !own.isPublishing) this.#unpublish(own);
+  }
+
+  #unpublish({ key }: Own): void {
+    this.#client.request(Method.Txn, encodeTxn([], [{ remove: key }]))
       .catch(() => {
         // The lease ends some seconds later.
       });
   }
 
-  /** Puts the announcement of a replica under the lease; repeated until it succeeds or is not wanted any more. */
+  /**
+   * Puts the announcement of a replica under the lease; repeated until it succeeds or
+   * is not wanted any more. One put is under way at a time: etcd may carry out two in
+   * either order.
+   */
   async #publish(own: Own): Promise<void> {
-    const { changes, key, clusterID } = own;
+    own.isDue = true;
+    if (own.isPublishing) return;
+    own.isPublishing = true;
+    const { key, clusterID } = own;
     const backoff = this.#newBackoff();
-    const isWanted = (): boolean =>
-      !this.#isClosed && !own.isClosed && own.changes === changes;
-    while (isWanted()) {
+    const isWanted = (): boolean => !this.#isClosed && !own.isClosed;
+    while (own.isDue && isWanted()) {
       try {
         const lease = await this.lease();
-        if (!isWanted()) return;
-        const value = encodeChanges(clusterID, changes);
+        if (!isWanted()) break;
+        own.isDue = false;
+        const { name: server, url = "" } = this.#server;
+        const code = this.#server.code?.(clusterID) ?? "";
+        const { changes } = own;
+        const value = encodeAnnouncement(clusterID, {
+          changes,
+          server,
+          url,
+          code,
+        });
         await this.#client.request(
           Method.Txn,
           encodeTxn([], [{ put: key, value, lease }]),
         );
-        return;
       } catch {
+        own.isDue = true;
         if (isWanted()) await this.#pause(backoff.next());
       }
     }
+    own.isPublishing = false;
+    if (own.isClosed && !this.#isClosed) this.#unpublish(own);
   }
 
   #newBackoff(): Backoff {
@@ -294,14 +361,29 @@ export class LiveReplicas {
     const clusterID = this.#keys.clusterOfReplica(key);
     let live = this.#live.get(clusterID);
     if (live === undefined) this.#live.set(clusterID, live = new Map());
-    let changes: readonly string[] | undefined;
+    const name = textOf(key);
+    const process = this.#keys.processOfReplica(key);
+    let found: Omit<Live, "isOwn" | "created">;
     try {
-      changes = decodeChanges(value, clusterID);
+      const { changes, server, code, url } = decodeAnnouncement(
+        value,
+        clusterID,
+      );
+      found = {
+        changes,
+        server: server || nameOf(process),
+        ...(code === "" ? {} : { code }),
+        ...(url === "" ? {} : { url }),
+      };
     } catch {
       // Written by newer code: until it is understood, no change counts as known.
-      changes = undefined;
+      found = { changes: undefined, server: nameOf(process) };
     }
-    live.set(textOf(key), { created: createRevision, changes });
+    live.set(name, {
+      ...found,
+      created: createRevision,
+      isOwn: process === this.#writer,
+    });
     return clusterID;
   }
 
@@ -341,6 +423,19 @@ export class LiveReplicas {
       // It ends by itself.
     });
   }
+}
+
+/** Live replica that has announced its changes, in words. */
+function describe({ server, code, changes }: LiveReplica): string {
+  const known = changes?.length ? changes.join(", ") : "no change";
+  return `${server} (${
+    code === undefined ? "" : `code ${code}, `
+  }which knows ${known})`;
+}
+
+/** Name of a process that has announced none. */
+function nameOf(writer: bigint): string {
+  return `process ${writer.toString(16).padStart(16, "0")}`;
 }
 
 function textOf(key: Uint8Array): string {

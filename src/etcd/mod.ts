@@ -29,6 +29,7 @@
 export { type EtcdIdentity, type EtcdUser } from "./client.ts";
 export { type EtcdTLS } from "./connection.ts";
 export * from "./errors.ts";
+export { type EtcdServer } from "./live_replicas.ts";
 export * from "./etcd_log_db.ts";
 export * from "./url.ts";
 export { type LogQuorum } from "../log/log.ts";

@@ -16,6 +16,10 @@ import type { Epoch } from "../log/history.ts";
 import type { Checkpoint, LogBatch, Records } from "../log/log.ts";
 
 const VERSION = 1;
+/** Format version of announcements. */
+const ANNOUNCEMENT_VERSION = 2;
+/** Position of the format version in a value. */
+const VERSION_AT = 4;
 /** Size of checksum, version and cluster id, in bytes. */
 const HEAD = 4 + 1 + 8;
 const SHA256_BYTES = 32;
@@ -68,24 +72,29 @@ export interface EtcdSnapshotPointer {
 function seal(
   bytes: Uint8Array<ArrayBuffer>,
   clusterID: bigint,
+  version = VERSION,
 ): Uint8Array<ArrayBuffer> {
   const view = new DataView(bytes.buffer);
-  view.setUint8(4, VERSION);
+  view.setUint8(VERSION_AT, version);
   view.setBigUint64(5, clusterID, true);
   view.setUint32(0, crc32(bytes, 0, 4), true);
   return bytes;
 }
 
 /** Reader of the bytes after checksum, version and cluster id, which it verifies. */
-function unseal(bytes: Uint8Array, clusterID: bigint): ByteReader {
+function unseal(
+  bytes: Uint8Array,
+  clusterID: bigint,
+  known = VERSION,
+): ByteReader {
   const reader = new ByteReader(bytes);
   if (reader.u32() !== crc32(bytes, 0, 4)) {
     throw new RangeError(`Checksum of ${bytes.length} bytes is wrong`);
   }
   const version = reader.u8();
-  if (version !== VERSION) {
+  if (version !== known) {
     throw new RangeError(
-      `Format version is ${version}, and this code knows ${VERSION}; update it`,
+      `Format version is ${version}, and this code knows ${known}; update it`,
     );
   }
   const found = reader.u64();
@@ -212,35 +221,69 @@ export function decodePointers(
   return pointers;
 }
 
-/** Encodes the changes that a replica knows, undefined while it starts. */
-export function encodeChanges(
+/** Announcement of a live replica. */
+export interface Announcement {
+  /** Changes that its code knows, undefined while it starts. */
+  readonly changes: readonly string[] | undefined;
+  /** Name of its server; empty if it has none. */
+  readonly server: string;
+  /** URL of its server; empty if it announces none. */
+  readonly url: string;
+  /** Fingerprint of its code; empty if its server announces none. */
+  readonly code: string;
+}
+
+/** Fields of an announcement that follow its changes. Unknown ones are left out. */
+const FIELD = { server: 1, code: 2, url: 3 } as const;
+
+/** Encodes the announcement of a replica. */
+export function encodeAnnouncement(
   clusterID: bigint,
-  changes: readonly string[] | undefined,
+  { changes, server, code, url }: Announcement,
 ): Uint8Array {
   const writer = new ByteWriter().raw(new Uint8Array(HEAD))
-    .u8(changes === undefined ? 0 : 1);
+    .u8(changes === undefined ? 0 : 1).varint(changes?.length ?? 0);
   for (const change of changes ?? []) {
     writer.bytes(encodeText(change, "Name of a change"));
   }
-  return seal(writer.finish(), clusterID);
+  writer.varint(FIELD.server).bytes(encodeText(server, "Name of a server"))
+    .varint(FIELD.code).bytes(encodeText(code, "Fingerprint of the code"))
+    .varint(FIELD.url).bytes(encodeText(url, "URL of a server"));
+  return seal(writer.finish(), clusterID, ANNOUNCEMENT_VERSION);
 }
 
 /**
- * Decodes the changes that a replica knows.
+ * Decodes the announcement of a replica, of this version or of the one before it,
+ * which had the changes only.
  *
- * @throws RangeError if they are damaged, of another version, or of another cluster
+ * @throws RangeError if it is damaged, of another version, or of another cluster
  */
-export function decodeChanges(
+export function decodeAnnouncement(
   value: Uint8Array,
   clusterID: bigint,
-): readonly string[] | undefined {
-  const reader = unseal(value, clusterID);
-  if (reader.u8() === 0) return undefined;
+): Announcement {
+  const isOld = value[VERSION_AT] === VERSION;
+  const reader = unseal(
+    value,
+    clusterID,
+    isOld ? VERSION : ANNOUNCEMENT_VERSION,
+  );
+  const text = (): string => new TextDecoder().decode(reader.bytes());
+  const isStarted = reader.u8() === 1;
   const changes: string[] = [];
-  while (reader.remaining > 0) {
-    changes.push(new TextDecoder().decode(reader.bytes()));
+  if (isOld) {
+    while (reader.remaining > 0) changes.push(text());
+  } else {
+    for (let left = reader.varint(); left > 0; left--) changes.push(text());
   }
-  return changes;
+  const fields = new Map<number, string>();
+  while (reader.remaining > 0) fields.set(reader.varint(), text());
+  return {
+    changes: isStarted ? changes : undefined,
+    server: fields.get(FIELD.server) ?? "",
+    code: fields.get(FIELD.code) ?? "",
+    url: fields.get(FIELD.url) ?? "",
+  };
 }
 
 /** Encodes a checkpoint of a replica of the process `writer`. */

@@ -107,6 +107,14 @@ export interface CheckpointBoard {
   ): Promise<readonly Omit<Checkpoint, "nodeID">[] | undefined>;
 }
 
+/** Servers with a live replica on a log that is known to lack a change of behaviour. */
+export interface LackingServers {
+  /** Names of the servers. */
+  readonly servers: readonly string[];
+  /** The servers in words, with the code and the changes that each has announced. */
+  readonly detail: string;
+}
+
 /** Optional part of a log that several replicas append to: the changes of behaviour that the code of each live one knows. */
 export interface Announcements {
   /** True if this replica announced itself first of all live ones. */
@@ -115,6 +123,8 @@ export interface Announcements {
   announce(changes: readonly string[] | undefined): void;
   /** True if all live replicas have announced that they know a change. */
   isKnown(change: string): boolean;
+  /** Servers that have announced their changes, and not this one; undefined if none is known. Missing if all are in this process. */
+  lacking?(change: string): LackingServers | undefined;
   /** Calls `listener` after each change; returns a function that ends the calls. */
   watch(listener: () => void): () => void;
 }

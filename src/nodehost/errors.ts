@@ -38,6 +38,25 @@ export class ErrPayloadTooBig extends SampanError {
   }
 }
 
+/**
+ * Thrown by `activateChange()` while a live replica on the log is not known to know
+ * the change; nothing was proposed. Its message names the servers that lack it.
+ */
+export class ErrChangeUnknown extends SampanError {
+  /** Name that `instanceof` compares. */
+  static override readonly errorName = "ErrChangeUnknown";
+  /** Name of the change. */
+  readonly change: string;
+  /** Names of the servers with a live replica that lacks it; empty if they are not known. */
+  readonly servers: readonly string[];
+  /** Creates the error for a change that `servers` lack. */
+  constructor(change: string, servers: readonly string[], message: string) {
+    super(message);
+    this.change = change;
+    this.servers = servers;
+  }
+}
+
 /** Thrown when a snapshot for import belongs to another cluster, or has no state (H9). */
 export class ErrSnapshotMismatch extends SampanError {
   /** Name that `instanceof` compares. */

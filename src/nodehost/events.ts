@@ -59,6 +59,16 @@ export type HostEvent =
       readonly error: unknown;
     }
     | {
+      /** A change of behaviour is not activated while a live replica on the log lacks it; reported once for each set of them. */
+      readonly type: "activation waits";
+      /** Name of the change. */
+      readonly change: string;
+      /** Names of the servers that lack it. */
+      readonly servers: readonly string[];
+      /** The same servers with the code and the changes that they have announced, in words. */
+      readonly detail: string;
+    }
+    | {
       /** The replica continues without an entry that an operator decided to skip, after `update()` threw at it or it was applied (H17). */
       readonly type: "entry skipped";
       /** The entry, with the reason. */

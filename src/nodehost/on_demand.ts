@@ -12,6 +12,6 @@
 export { saveSnapshot } from "../rsm/save_snapshot.ts";
 export { copySnapshot } from "../snapshot/copy_snapshot.ts";
 export { checkImport, inspectSnapshot } from "./import_check.ts";
-export { activateChanges } from "./activation.ts";
+export { activateChange, activateChanges } from "./activation.ts";
 export { appendSkip } from "./skip_request.ts";
 export { SnapshotMaker } from "./snapshot_maker.ts";

@@ -31,7 +31,6 @@ import { configRecord } from "../rsm/record_codec.ts";
 import type { SkippedEntry } from "../rsm/skipped_entries.ts";
 import type { SessionInfo } from "../rsm/state_machine.ts";
 import type { SnapshotInfo } from "../snapshot/store.ts";
-import { ErrNotImplemented } from "../statemachine/errors.ts";
 import type { IActivation } from "../statemachine/machines.ts";
 import {
   type MaybePromise,
@@ -450,24 +449,20 @@ export class Replica<Q = unknown, A = unknown> {
   }
 
   /**
-   * Activates a change of behaviour that the machine knows, whether or not every
-   * live replica on the log has announced that it knows it: replicas with older code
-   * stop at it. Resolves once it is applied here. Needed only where a live replica
-   * is not to be waited for: otherwise the host that orders the log does it.
+   * Activates a change of behaviour that the machine knows. Resolves once it is
+   * applied here. With `force` it does not matter that a live replica on the log has
+   * not announced that it knows the change: replicas with older code stop at it.
+   * Needed only for that: otherwise the host that orders the log activates it.
    *
+   * @throws ErrChangeUnknown without `force`, if a live replica may not know it; nothing was proposed
    * @throws ErrNotImplemented if the machine has no such changes, or a server orders its log
    */
-  async activateChange(change: string): Promise<void> {
-    this.#context.stopped.throwIfAborted();
-    const { activation } = this.#machine.current.machine;
-    if (activation === undefined || this.#context.isOrderedByServer) {
-      throw new ErrNotImplemented(
-        activation === undefined
-          ? "Machine has no changes of behaviour to activate"
-          : "Change of behaviour is activated by the server that orders the log",
-      );
-    }
-    const cmd = activation.activation(change);
+  async activateChange(
+    change: string,
+    options: { readonly force?: boolean } = {},
+  ): Promise<void> {
+    const { activateChange } = await loadOnDemand();
+    const cmd = activateChange(this.#context, this.#machine, change, options);
     if (cmd !== undefined) await this.propose(cmd);
   }
 

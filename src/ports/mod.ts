@@ -25,6 +25,7 @@ export type {
   Checkpoint,
   CheckpointBoard,
   KeeperRequest,
+  LackingServers,
   Log,
   LogBatch,
   LogDB,

@@ -382,7 +382,14 @@ test("Y7 sampan activate activates a change of a typed machine in the server tha
       { clusterID: 1n, nodeID: 1n },
     );
     await using _control = serveControl(host, data)!;
-    const { out, err } = await sampan("activate", "loud", ...args);
+    const unknown = await sampan("activate", "loud", ...args);
+    assertEquals(unknown.code, 1);
+    assertMatch(
+      unknown.err,
+      /"loud" of cluster 1 is not known to every live replica/,
+    );
+    assertEquals(host.replica(1n)!.appliedIndex, 0);
+    const { out, err } = await sampan("activate", "loud", "--force", ...args);
     assertEquals(err, "");
     assertMatch(out, /Change loud of cluster 1 is active/);
     assertEquals(host.replica(1n)!.appliedIndex, 2);

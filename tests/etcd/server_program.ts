@@ -21,6 +21,8 @@ export interface ServerSettings {
   readonly port: number;
   /** Number of entries after which a snapshot is taken; none by default. */
   readonly snapshotEntries?: number;
+  /** Changes of behaviour that the code knows, of a program with a typed machine. */
+  readonly changes?: readonly string[];
 }
 
 if (import.meta.main) {

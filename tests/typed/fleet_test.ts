@@ -6,6 +6,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import {
+  ErrChangeUnknown,
   ErrNotImplemented,
   MemoryLogDB,
   MemoryOutbox,
@@ -594,8 +595,14 @@ Deno.test("Y7 with several hosts on a log, a change is activated once each live 
   const newest = await startOn(logDB, reshaped, 4n);
   await newest.note("c");
   assertEquals(await activated(logDB), ["loud"]);
-  await newest.replica.activateChange("sampan:state:2");
-  await newest.replica.activateChange("sampan:state:2");
+  await assertRejects(
+    () => newest.replica.activateChange("sampan:state:2"),
+    ErrChangeUnknown,
+    'Change "sampan:state:2" of cluster 1 is not known to every live replica',
+  );
+  const force = true;
+  await newest.replica.activateChange("sampan:state:2", { force });
+  await newest.replica.activateChange("sampan:state:2", { force });
   // The host itself may put it there beside the operator: the second has no effect.
   assertEquals([...new Set(await activated(logDB))], [
     "loud",
