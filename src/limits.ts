@@ -790,3 +790,36 @@ export const ETCD_LEASE_PING_MS: number = 5_000;
 
 /** Time after which a checkpoint is put to etcd for the replicas of other processes, in milliseconds. */
 export const ETCD_CHECKPOINT_MS: number = 5_000;
+
+/** Live servers that must hold a snapshot before a log on etcd is compacted behind it, unless the application sets another number, in servers. */
+export const PEER_COPIES: number = 2;
+
+/** Longest random wait before a server copies a snapshot of another one, in milliseconds: so those that hold too few of its copies do not all begin at once. */
+export const PEER_COPY_MS: number = 500;
+
+/** Most snapshots that a server copies from others at once, in snapshots. */
+export const PEER_COPYING_MAX: number = 4;
+
+/** Most announced snapshots of one server and cluster, in snapshots. */
+export const PEER_ANNOUNCED_MAX: number = 4;
+
+/** Wait before a copy of a snapshot, or its announcement, is tried again after a failure, in milliseconds. */
+export const PEER_RETRY_MS: number = 5_000;
+
+/** Longest wait for the answer of another server to a request for a snapshot, in milliseconds. */
+export const PEER_ANSWER_MS_MAX: number = 10_000;
+
+/** Interval in which another server must send `PEER_BYTES_MIN` of a snapshot before another one is asked for the rest, in milliseconds. */
+export const PEER_SLOW_MS: number = 10_000;
+
+/** Least part of a snapshot that another server must send in `PEER_SLOW_MS`, in bytes. */
+export const PEER_BYTES_MIN: number = 64 * 1024;
+
+/** Longest wait for a server that has a snapshot, without receiving anything, in milliseconds. */
+export const PEER_WAIT_MS_MAX: number = 15_000;
+
+/** Most snapshots that a server remembers to have removed while their pointers are in etcd, in snapshots. */
+export const PEER_REMOVED_MAX: number = 4096;
+
+/** Longest wait between two rounds in which all servers with a snapshot are asked for it, in milliseconds. */
+export const PEER_ROUND_MS_MAX: number = 2_000;

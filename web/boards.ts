@@ -21,8 +21,8 @@ const SNAPSHOT_ENTRIES = 10_000;
 export interface BoardsOptions {
   /** Node id of this server's replicas: each server on the same logs needs one of its own. @default {1n} */
   readonly nodeID?: bigint | undefined;
-  /** True if logs are never compacted, because other servers on them have no snapshots of this one. @default {false} */
-  readonly keepsLog?: boolean | undefined;
+  /** Applied entries after which the server takes a snapshot. @default {10_000} */
+  readonly snapshotEntries?: number | undefined;
 }
 
 /** Boards on a host. */
@@ -57,14 +57,13 @@ export class Boards {
   };
 
   async #start(clusterID: bigint): Promise<void> {
+    const { snapshotEntries = SNAPSHOT_ENTRIES } = this.#options;
     try {
       await this.#host.startConcurrentCluster(this.#create, {
         clusterID,
         nodeID: this.#options.nodeID ?? 1n,
-        snapshotEntries: SNAPSHOT_ENTRIES,
-        compactionOverhead: this.#options.keepsLog
-          ? Number.MAX_SAFE_INTEGER
-          : SNAPSHOT_ENTRIES,
+        snapshotEntries,
+        compactionOverhead: snapshotEntries,
         hashEntries: HASH_ENTRIES,
       });
     } catch (error) {

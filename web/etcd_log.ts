@@ -7,6 +7,7 @@
  */
 
 import type { EtcdIdentity, EtcdLogDB } from "../src/etcd/mod.ts";
+import type { SnapshotStore } from "../src/ports/mod.ts";
 
 /** Interval at which the identity of the etcd is noted, in milliseconds: a server that is killed knows it at the next start. */
 const NOTE_MS = 2_000;
@@ -19,10 +20,22 @@ export interface EtcdLog {
   close(): Promise<void>;
 }
 
-/** Opens the logs on the etcd at a URL; the folder says which etcd it was the last time. */
+/** Options of {@linkcode openEtcdLog}. */
+export interface EtcdLogSettings {
+  /** Data folder, which says which etcd it was the last time. */
+  readonly folder: string;
+  /** Store of this server's snapshots. */
+  readonly store: SnapshotStore;
+  /** Number of servers that must hold a snapshot before a log is compacted behind it. */
+  readonly copies?: number | undefined;
+  /** Prints a line about the exchange of snapshots. */
+  readonly print: (line: string) => void;
+}
+
+/** Opens the logs on the etcd at a URL, with snapshots that the servers fetch from each other. */
 export async function openEtcdLog(
   url: string,
-  folder: string,
+  { folder, store, copies, print }: EtcdLogSettings,
 ): Promise<EtcdLog> {
   // Not in the graph of modules: a server without etcd does not load its client.
   const path = new URL("../src/etcd/mod.ts", import.meta.url).href;
@@ -33,6 +46,7 @@ export async function openEtcdLog(
   const logDB = new EtcdLogDB({
     ...parseEtcdURL(url),
     known: await readIdentity(file),
+    peers: { store, copies, onFault: ({ message }) => print(message) },
   });
   let noted: number | undefined;
   let noting = Promise.resolve();
@@ -44,6 +58,13 @@ export async function openEtcdLog(
       noted = identity.revision;
     });
   const timer = setInterval(() => {
+    for (const one of logDB.peers?.fetching ?? []) {
+      const { clusterID, index, received, size, from } = one;
+      const place = from === undefined ? "" : ` from ${from}`;
+      print(
+        `Fetching the snapshot of cluster ${clusterID} at ${index}${place}: ${received} of ${size} bytes`,
+      );
+    }
     note().catch(() => {
       // Tried again, and reported by close().
     });

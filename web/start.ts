@@ -49,6 +49,12 @@ export interface StartOptions {
   readonly node?: number | undefined;
   /** Origins of the other servers on the same log, which pages move to. */
   readonly peers?: readonly string[] | undefined;
+  /** URL at which the other servers on the same log reach this one, to fetch its snapshots. @default {that of the address it listens on} */
+  readonly advertise?: string | undefined;
+  /** Number of servers that must hold a snapshot before a log on etcd is compacted behind it. @default {2} */
+  readonly copies?: number | undefined;
+  /** Applied entries after which a snapshot is taken. @default {10_000} */
+  readonly snapshotEntries?: number | undefined;
   /** Certificate chain, as PEM text: with it the server speaks HTTPS. */
   readonly cert?: string | undefined;
   /** Private key of the certificate, as PEM text. */
@@ -81,12 +87,19 @@ export async function start(options: StartOptions): Promise<Started> {
     await data.close();
   };
   try {
-    if (log !== undefined) etcd = await openEtcdLog(log, path);
+    if (log !== undefined) {
+      etcd = await openEtcdLog(log, {
+        folder: path,
+        store: data.snapshots,
+        copies: options.copies,
+        print,
+      });
+    }
     const { peers = [] } = options;
     const page = servePage(await demoFiles(undefined, peers));
     host = new NodeHost({
       logDB: etcd?.logDB ?? data.logDB,
-      snapshots: data.snapshots,
+      snapshots: etcd?.logDB.snapshots ?? data.snapshots,
       onEvent(event): void {
         if (event.type !== "failed") return;
         reportFailure(event.clusterID, event.failure);
@@ -94,7 +107,7 @@ export async function start(options: StartOptions): Promise<Started> {
     });
     const boards = new Boards(host, board.create, {
       nodeID: BigInt(options.node ?? 1),
-      keepsLog: etcd !== undefined,
+      snapshotEntries: options.snapshotEntries,
     });
     const presence = new Presence();
     signal?.addEventListener("abort", () => presence.close());
@@ -128,6 +141,7 @@ export async function start(options: StartOptions): Promise<Started> {
         : {}),
       fetch: (request) => presence.handle(request) ?? page(request),
     });
+    etcd?.logDB.announce(advertised(options, server.httpURL));
     // Its operations are for the log in the folder.
     if (etcd === undefined) control = serveControl(host, data);
     return {
@@ -139,6 +153,19 @@ export async function start(options: StartOptions): Promise<Started> {
     await close();
     throw error;
   }
+}
+
+/** URL of a server for the others on the same log. */
+function advertised(
+  { advertise, hostname }: StartOptions,
+  own: string,
+): string {
+  if (advertise !== undefined) return advertise;
+  const url = new URL(own);
+  if (hostname === "0.0.0.0" || hostname === "::") {
+    url.hostname = lanAddresses()[0] ?? "127.0.0.1";
+  }
+  return url.href;
 }
 
 /** Origins of the pages of a server, by the names and addresses of its machine. */
@@ -164,8 +191,17 @@ Usage: deno task start [options]
                      certificate
   --data FOLDER      data folder; created if missing (default: data)
   --log URL          log on etcd, which several servers share, instead of the
-                     data folder: etcd://host:2379,host:2379/prefix. It is
-                     never compacted, since each server has its own snapshots
+                     data folder: etcd://host:2379,host:2379/prefix. Each
+                     server has its own snapshots and fetches from the others
+                     what it lacks
+  --advertise URL    where the other servers reach this one, as
+                     http://10.0.0.1:8000 (default: the address that it listens
+                     on, or the first one of this machine). With --cert, by a
+                     name of the certificate
+  --copies N         servers that must hold a snapshot before the log is
+                     compacted behind it (default: 2; 1 for a single server)
+  --snapshot-entries N
+                     commands after which a snapshot is taken (default: 10000)
   --node N           number of this server among those that share a log
                      (default: 1); each needs its own, and its own --data
   --peers URLS       the other servers on the same log, as
@@ -192,6 +228,9 @@ function argumentsOf(args: string[]): StartOptions | undefined {
         log: { type: "string" },
         node: { type: "string", default: "1" },
         peers: { type: "string" },
+        advertise: { type: "string" },
+        copies: { type: "string", default: "2" },
+        "snapshot-entries": { type: "string", default: "10000" },
         cert: { type: "string" },
         key: { type: "string" },
         help: { type: "boolean", short: "h", default: false },
@@ -213,13 +252,24 @@ function argumentsOf(args: string[]): StartOptions | undefined {
   if (values.data === "") {
     throw new UsageError('--data is "": give a folder (default: data)');
   }
-  if (!/^[1-9]\d{0,8}$/.test(values.node)) {
-    throw new UsageError(`--node is "${values.node}": give a number from 1`);
-  }
+  const node = countOf("--node", values.node);
   if (values.log !== undefined && !/^etcds?:\/\/./.test(values.log)) {
     throw new UsageError(
       `--log is "${values.log}": give the URL of an etcd, as etcd://127.0.0.1:2379`,
     );
+  }
+  const copies = countOf("--copies", values.copies);
+  const snapshotEntries = countOf(
+    "--snapshot-entries",
+    values["snapshot-entries"],
+  );
+  if (values.advertise !== undefined) {
+    const url = URL.parse(values.advertise);
+    if (url === null || !/^https?:$/.test(url.protocol)) {
+      throw new UsageError(
+        `--advertise is "${values.advertise}": give a URL as http://10.0.0.1:8000`,
+      );
+    }
   }
   if ((values.cert === undefined) !== (values.key === undefined)) {
     const missing = values.cert === undefined ? "--cert" : "--key";
@@ -232,11 +282,19 @@ function argumentsOf(args: string[]): StartOptions | undefined {
     port,
     data: values.data,
     log: values.log,
-    node: Number(values.node),
+    node,
     peers: peersOf(values.peers, port),
+    advertise: values.advertise,
+    copies,
+    snapshotEntries,
     cert: fileOf("--cert", values.cert),
     key: fileOf("--key", values.key),
   };
+}
+
+function countOf(option: string, text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw new UsageError(`${option} is "${text}": give a number from 1`);
 }
 
 function peersOf(text: string | undefined, port: number): string[] {
@@ -300,6 +358,10 @@ function explained(error: unknown, options: StartOptions): unknown {
     return new UsageError(`--log: ${messageOf(error)}`);
   }
   // Compared by name: the classes are not loaded without --log.
+  const { cause } = error as Error;
+  if (cause instanceof Error && cause.name === "ErrPeerSnapshot") {
+    return new UsageError(`--log: ${cause.message}`);
+  }
   if (/^ErrEtcd|^ErrOtherEtcd$/.test((error as Error).name)) {
     return new UsageError(`--log: ${messageOf(error)}`);
   }

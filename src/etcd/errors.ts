@@ -7,6 +7,7 @@
  */
 
 import { ErrDiverged } from "../log/errors.ts";
+import { ErrSnapshotNotFound } from "../snapshot/errors.ts";
 import { SampanError } from "../statemachine/errors.ts";
 
 /**
@@ -41,5 +42,33 @@ export class ErrOtherEtcd extends ErrDiverged {
     super(
       `${detail}. Nothing was written: use the endpoints of the known etcd, or start without \`known\` and with snapshots of this history`,
     );
+  }
+}
+
+/**
+ * Thrown when a snapshot could not be fetched from another server, and reported for
+ * each server whose answer was refused while others are asked.
+ */
+export class ErrPeerSnapshot extends ErrSnapshotNotFound {
+  /** Name that `instanceof` compares. */
+  static override readonly errorName = "ErrPeerSnapshot";
+  /** Id of the cluster. */
+  readonly clusterID: bigint;
+  /** Index of the last entry in the snapshot. */
+  readonly index: number;
+  /** Creates an error that says why a snapshot of `size` bytes was not fetched. */
+  constructor(
+    clusterID: bigint,
+    index: number,
+    size: number,
+    reason: string,
+    options?: ErrorOptions,
+  ) {
+    super(`of cluster ${clusterID} at ${index}`);
+    this.message =
+      `Snapshot of cluster ${clusterID} at ${index} (${size} bytes) was not fetched: ${reason}. Start a server that holds it, and see that this one can reach it`;
+    if (options?.cause !== undefined) this.cause = options.cause;
+    this.clusterID = clusterID;
+    this.index = index;
   }
 }

@@ -7,13 +7,18 @@
  */
 
 import { type Env, systemEnv } from "../env.ts";
-import { ETCD_APPEND_MS_MAX, ETCD_CALL_MS_MAX } from "../limits.ts";
+import {
+  ETCD_APPEND_MS_MAX,
+  ETCD_CALL_MS_MAX,
+  PEER_COPIES,
+} from "../limits.ts";
 import { checkUnused, OpenLogs } from "../log/cluster_log.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
-import type { Log, LogDB, LogQuorum } from "../log/log.ts";
+import type { Log, LogDB, LogQuorum, SnapshotPeers } from "../log/log.ts";
 import {
   type Check,
   checkOptions,
+  isCount,
   isEnv,
   isFunction,
   isID,
@@ -32,6 +37,8 @@ import { type KeyKind, Keys } from "./keys.ts";
 import { Compaction } from "./compaction.ts";
 import { type EtcdServer, LiveReplicas } from "./live_replicas.ts";
 import { encodeTxn, Method } from "./messages.ts";
+import type { ErrPeerSnapshot } from "./errors.ts";
+import { PeerSnapshots } from "./peer_snapshots.ts";
 import { PointedSnapshots } from "./pointed_snapshots.ts";
 import { PutLimiter } from "./put_limiter.ts";
 import { SharedCheckpoints } from "./shared_checkpoints.ts";
@@ -65,14 +72,52 @@ export interface EtcdLogOptions {
   /**
    * Snapshot store that all processes share; its creator closes it. Pointers in etcd
    * say which snapshots it has, and a log is never compacted past the newest one that
-   * was read back. Without it each host compacts the log by its own snapshots, and a
-   * replica that is further behind has to get one from another process.
+   * was read back. Without it and without `peers` each host compacts the log by its
+   * own snapshots, and a replica that is further behind cannot catch up.
    */
   readonly snapshots?: SnapshotStore | undefined;
   /** Server that the other ones see in the announcements of its replicas. @default {the random number of the process} */
   readonly server?: EtcdServer | undefined;
+  /**
+   * Exchange of snapshots between the servers, where they share no store: each keeps
+   * those in its own, and fetches from the others what it lacks. Excludes
+   * `snapshots`.
+   */
+  readonly peers?: EtcdPeersOptions | undefined;
   /** Provides random numbers and timers. @default {systemEnv} */
   readonly env?: Env | undefined;
+}
+
+/**
+ * Exchange of snapshots between the servers on one etcd.
+ *
+ * A server that serves its host over HTTP calls `announce()` with its own URL. The
+ * others then fetch snapshots from it, with a token made of a secret that is in etcd.
+ * One server at a time stores the snapshots that are due; each copies the newest one
+ * of the clusters that it has open, and those of which fewer than `copies` live
+ * servers have announced that they hold it. A log is compacted behind a snapshot only
+ * once `copies` live servers have announced that they hold it, each after it has read
+ * it back with the hash in its pointer; and a server removes one only when it holds
+ * two newer ones. So the loss of `copies - 1` disks at once leaves a live server with
+ * a snapshot from which the log continues. A server that is killed and whose disk
+ * is kept announces its snapshots again when it starts.
+ */
+export interface EtcdPeersOptions {
+  /** Store of this server's snapshots, as a `FileSnapshotStore`; its creator closes it. */
+  readonly store: SnapshotStore;
+  /**
+   * Number of live servers that must hold a snapshot before a log is compacted behind
+   * it. While fewer servers run, nothing is compacted. 1 for a single server.
+   *
+   * @default {2}
+   */
+  readonly copies?: number | undefined;
+  /** Sends the requests to other servers, as for certificates of a private authority. @default {fetch} */
+  readonly fetch?:
+    | ((url: string, init: RequestInit) => Promise<Response>)
+    | undefined;
+  /** Called when the answer of another server was refused, or there was none; the next one is asked. */
+  readonly onFault?: ((error: ErrPeerSnapshot) => void) | undefined;
 }
 
 const isEndpoints: Check = (name, value) => {
@@ -97,6 +142,17 @@ const isUser: Check = (name, value) => {
     name: isText,
     password: isText,
   });
+};
+
+const isPeers: Check = (name, value) => {
+  isObject(name, value);
+  const checks: OptionChecks<EtcdPeersOptions> = {
+    store: isSnapshotStore,
+    copies: optional(isCount(1)),
+    fetch: optional(isFunction),
+    onFault: optional(isFunction),
+  };
+  checkOptions(name, value as EtcdPeersOptions, checks);
 };
 
 const isIdentity: Check = (name, value) => {
@@ -136,9 +192,10 @@ const isServer: Check = (name, value) => {
  * ```
  */
 export class EtcdLogDB implements LogDB {
-  /** Snapshot store that all processes share, with its pointers in etcd, if there is one. */
+  /** Snapshots of all processes, with their pointers in etcd: of the store that they share, or of the stores of all servers. */
   readonly snapshots: SnapshotStore | undefined;
   readonly #pointed: PointedSnapshots | undefined;
+  readonly #peers: PeerSnapshots | undefined;
   readonly #env: Env;
   readonly #client: EtcdClient;
   readonly #keys: Keys;
@@ -163,11 +220,19 @@ export class EtcdLogDB implements LogDB {
       appendMs: optional(isNumber(1, Infinity)),
       snapshots: optional(isSnapshotStore),
       server: optional(isServer),
+      peers: optional(isPeers),
       env: optional(isEnv),
     };
     checkOptions("Options of the logs on etcd", options, checks);
     const { prefix = "sampan", env = systemEnv, tls = {} } = options;
-    const { endpoints, user, known, snapshots, appendMs } = options;
+    const { endpoints, user, known, snapshots, appendMs, peers } = options;
+    if (snapshots !== undefined && peers !== undefined) {
+      throw new TypeError(
+        `Options of the logs on etcd ${
+          endpoints[0]
+        } have both snapshots and peers; give the store that is shared, or the exchange with stores that are not`,
+      );
+    }
     this.#env = env;
     this.#appendMs = appendMs ?? ETCD_APPEND_MS_MAX;
     this.#writer = env.random64();
@@ -193,8 +258,25 @@ export class EtcdLogDB implements LogDB {
       this.#writer,
       () => live.lease(),
     );
-    this.snapshots = this.#pointed = snapshots &&
-      new PointedSnapshots(snapshots, this.#client, this.#keys, duty);
+    this.#peers = peers && new PeerSnapshots({
+      client: this.#client,
+      keys: this.#keys,
+      env,
+      writer: this.#writer,
+      live,
+      store: peers.store,
+      copies: peers.copies ?? PEER_COPIES,
+      fetch: peers.fetch ?? ((url, init) => fetch(url, init)),
+      onFault: peers.onFault ?? ((): void => {}),
+    });
+    const store = this.#peers ?? snapshots;
+    this.snapshots = this.#pointed = store && new PointedSnapshots(
+      store,
+      this.#client,
+      this.#keys,
+      duty,
+      this.#peers,
+    );
     this.#checkpoints = new SharedCheckpoints(
       this.#client,
       this.#keys,
@@ -217,6 +299,35 @@ export class EtcdLogDB implements LogDB {
   /** URL of the etcd node in use; undefined while there is no connection. */
   get endpoint(): string | undefined {
     return this.#client.endpoint;
+  }
+
+  /** Exchange of snapshots with the other servers, which `serve()` handles; undefined without the option `peers`. */
+  get peers(): SnapshotPeers | undefined {
+    return this.#peers;
+  }
+
+  /**
+   * Announces the base URL at which this process serves its snapshots to the other
+   * servers, such as `http://10.0.0.1:8000/`: call it once `serve()` listens. They must be
+   * able to reach it.
+   *
+   * @throws TypeError without the option `peers`, or if the URL is invalid
+   */
+  announce(url: string): void {
+    this.#check();
+    const base = URL.parse(url);
+    if (base === null || !/^https?:$/.test(base.protocol)) {
+      throw new TypeError(
+        `URL of this server is "${url}"; give one as http://10.0.0.1:8000/`,
+      );
+    }
+    if (this.#peers === undefined) {
+      throw new TypeError(
+        `Server at ${url} has no snapshots of its own; give the option peers`,
+      );
+    }
+    if (!base.pathname.endsWith("/")) base.pathname += "/";
+    this.#peers.announce(base.href);
   }
 
   #check(): void {
@@ -268,12 +379,16 @@ export class EtcdLogDB implements LogDB {
         compacted: () => this.#compaction.request(),
         released: () => {
           this.#clusters.delete(clusterID);
+          this.#peers?.closed(clusterID);
           this.#checkpoints.remove(clusterID);
         },
       });
       this.#clusters.set(clusterID, opening);
-      // A failed opening may be repeated.
-      opening.catch(() => this.#clusters.delete(clusterID));
+      opening.then(
+        () => this.#peers?.opened(clusterID),
+        // A failed opening may be repeated.
+        () => this.#clusters.delete(clusterID),
+      );
     }
     return opening;
   }
@@ -291,7 +406,7 @@ export class EtcdLogDB implements LogDB {
     return [...found].sort((a, b) => a < b ? -1 : 1);
   }
 
-  /** Pointers to the newest snapshots of a cluster in the shared store, newest first; none without a shared store. */
+  /** Pointers to the newest snapshots of a cluster, newest first; none where servers neither share a store nor exchange snapshots. */
   async snapshotPointers(
     clusterID: bigint,
   ): Promise<readonly EtcdSnapshotPointer[]> {
@@ -348,6 +463,7 @@ export class EtcdLogDB implements LogDB {
     );
     this.#compaction.close();
     this.#checkpoints.close();
+    await this.#peers?.close();
     await this.#open.close();
     await this.#live.close();
     cancel();

@@ -19,6 +19,8 @@ export class Keys {
   readonly probe: Uint8Array;
   /** Key of the process that stores snapshots. */
   readonly duty: Uint8Array;
+  /** Key of the secret by which servers permit each other to fetch snapshots. */
+  readonly secret: Uint8Array;
   readonly #prefix: string;
 
   /** Creates the names below `prefix`. */
@@ -27,6 +29,7 @@ export class Keys {
     this.history = encodeShown(`${prefix}/history`);
     this.probe = encodeShown(`${prefix}/probe`);
     this.duty = encodeShown(`${prefix}/duty`);
+    this.secret = encodeShown(`${prefix}/secret`);
   }
 
   /** Key of a cluster. */
@@ -55,6 +58,19 @@ export class Keys {
     return { key: encodeShown(`${start}/`), end: encodeShown(`${start}0`) };
   }
 
+  /** Key of the announcement of the snapshots of a cluster that the process `writer` holds. */
+  ofCopies(clusterID: bigint, writer: bigint): Uint8Array {
+    return encodeShown(
+      `${this.#prefix}/copy/${idOf(clusterID)}/${idOf(writer)}`,
+    );
+  }
+
+  /** First key of the announced snapshots of a cluster, and the end of the range of its keys. */
+  copiesOf(clusterID: bigint): { key: Uint8Array; end: Uint8Array } {
+    const start = `${this.#prefix}/copy/${idOf(clusterID)}`;
+    return { key: encodeShown(`${start}/`), end: encodeShown(`${start}0`) };
+  }
+
   /** Id of the cluster of an announcement or a checkpoint. */
   clusterOfReplica(key: Uint8Array): bigint {
     const text = new TextDecoder().decode(key);
@@ -69,7 +85,7 @@ export class Keys {
 
   /** First key of a kind, and the end of the range of its keys. */
   range(
-    kind: KeyKind | "live" | "check",
+    kind: KeyKind | "live" | "check" | "copy",
   ): { key: Uint8Array; end: Uint8Array } {
     return {
       key: encodeShown(`${this.#prefix}/${kind}/`),

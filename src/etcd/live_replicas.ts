@@ -92,6 +92,7 @@ export class LiveReplicas {
   readonly #own = new Map<object, Own>();
   readonly #live = new Map<bigint, Map<string, Live>>();
   readonly #listeners = new Map<bigint, Set<() => void>>();
+  readonly #leaseListeners = new Set<() => void>();
   #count = 0;
   #lease: Promise<bigint> | undefined;
   #cancelPing: (() => void) | undefined;
@@ -266,6 +267,13 @@ export class LiveReplicas {
     return this.#lease ??= this.#grant();
   }
 
+  /** Calls a listener whenever the lease has ended while this process runs: what was put under it is gone. */
+  watchLease(listener: () => void): () => void {
+    const own = (): void => listener();
+    this.#leaseListeners.add(own);
+    return () => void this.#leaseListeners.delete(own);
+  }
+
   async #grant(): Promise<bigint> {
     try {
       const { id } = decodeLease(
@@ -305,6 +313,7 @@ export class LiveReplicas {
           // Never rejects: repeated until it succeeds.
           void this.#publish(own);
         }
+        for (const listener of [...this.#leaseListeners]) notify(listener);
         return;
       }
     } catch {

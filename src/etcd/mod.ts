@@ -32,5 +32,10 @@ export * from "./errors.ts";
 export { type EtcdServer } from "./live_replicas.ts";
 export * from "./etcd_log_db.ts";
 export * from "./url.ts";
-export { type LogQuorum } from "../log/log.ts";
+export {
+  type HeldSnapshot,
+  type LogQuorum,
+  type SnapshotFetch,
+  type SnapshotPeers,
+} from "../log/log.ts";
 export { type EtcdSnapshotPointer } from "./values.ts";

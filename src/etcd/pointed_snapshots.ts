@@ -1,6 +1,6 @@
 /**
- * Snapshot store shared by several processes, with pointers in etcd to the snapshots
- * that cover the compacted part of each log.
+ * Snapshot store of several processes, which share it or exchange the snapshots in
+ * their own, with pointers in etcd to those that cover the compacted part of each log.
  *
  * A pointer has the index, size and SHA-256 of a full snapshot. It is advanced by
  * compare-and-swap when a snapshot is stored, and the start of a log never moves
@@ -25,6 +25,7 @@ import { ErrSnapshotAborted } from "../statemachine/errors.ts";
 import { isSameBytes } from "../bytes.ts";
 import type { EtcdClient } from "./client.ts";
 import type { Keys } from "./keys.ts";
+import type { PeerSnapshots } from "./peer_snapshots.ts";
 import type { SnapshotDuty } from "./snapshot_duty.ts";
 import {
   type Compare,
@@ -69,17 +70,20 @@ export class PointedSnapshots implements SnapshotStore {
   readonly #client: EtcdClient;
   readonly #keys: Keys;
   readonly #duty: SnapshotDuty;
+  readonly #peers: PeerSnapshots | undefined;
   /** Hashes of snapshots that were read back here, by cluster and id. */
   readonly #verified = new Map<string, Uint8Array>();
 
-  /** Creates the view of a store. */
+  /** Creates the view of a store, which is that of `peers` if each server keeps its own snapshots. */
   constructor(
     store: SnapshotStore,
     client: EtcdClient,
     keys: Keys,
     duty: SnapshotDuty,
+    peers?: PeerSnapshots,
   ) {
     this.#duty = duty;
+    this.#peers = peers;
     this.#store = store;
     this.#client = client;
     this.#keys = keys;
@@ -192,11 +196,13 @@ export class PointedSnapshots implements SnapshotStore {
    * @throws ErrSnapshotAborted if this process had the duty of storing snapshots, and another one has taken it over
    */
   async #advance(
-    { clusterID, id, index }: SnapshotInfo,
+    info: SnapshotInfo,
     sha256: Uint8Array,
     size: number,
     fence: Compare | undefined,
   ): Promise<void> {
+    const { clusterID, index } = info;
+    const id = this.#peers?.sharedID(info) ?? info.id;
     const key = this.#keys.of("snapshot", clusterID);
     let stored = await this.pointers(clusterID);
     for (;;) {
@@ -228,11 +234,18 @@ export class PointedSnapshots implements SnapshotStore {
     }
   }
 
-  /** Index up to which a log may be compacted, at most `upTo`: that of the newest snapshot with the hash in its pointer. */
+  /**
+   * Index up to which a log may be compacted, at most `upTo`: that of the newest
+   * snapshot which was read back with the hash in its pointer, from the shared store,
+   * or by as many live servers as have to hold it.
+   */
   async mayCompact(clusterID: bigint, upTo: number): Promise<number> {
     const { pointers } = await this.pointers(clusterID);
     for (const pointer of pointers) {
-      if (await this.#isVerified(clusterID, pointer)) {
+      const isSafe = this.#peers === undefined
+        ? await this.#isVerified(clusterID, pointer)
+        : await this.#peers.isServable(clusterID, pointer);
+      if (isSafe) {
         return Math.min(upTo, pointer.index);
       }
     }

@@ -68,6 +68,14 @@ export interface EtcdSnapshotPointer {
   readonly id: string;
 }
 
+/** Snapshots of a cluster that a live server holds, and where it serves them. */
+export interface SnapshotCopies {
+  /** Base URL of its HTTP. */
+  readonly url: string;
+  /** Snapshots that it has read back; their ids are names as `nameOf()` makes them. */
+  readonly snapshots: readonly EtcdSnapshotPointer[];
+}
+
 /** Writes checksum, version and cluster id into the first bytes, which are reserved for them. */
 function seal(
   bytes: Uint8Array<ArrayBuffer>,
@@ -190,13 +198,20 @@ export function encodePointers(
   clusterID: bigint,
   pointers: readonly EtcdSnapshotPointer[],
 ): Uint8Array {
-  const writer = new ByteWriter().raw(new Uint8Array(HEAD))
-    .varint(pointers.length);
+  const writer = new ByteWriter().raw(new Uint8Array(HEAD));
+  return seal(writePointers(writer, pointers).finish(), clusterID);
+}
+
+function writePointers(
+  writer: ByteWriter,
+  pointers: readonly EtcdSnapshotPointer[],
+): ByteWriter {
+  writer.varint(pointers.length);
   for (const { index, size, sha256, id } of pointers) {
     writer.varint(index).varint(size).raw(sha256)
       .bytes(encodeText(id, "Id of the snapshot"));
   }
-  return seal(writer.finish(), clusterID);
+  return writer;
 }
 
 /**
@@ -208,7 +223,10 @@ export function decodePointers(
   value: Uint8Array,
   clusterID: bigint,
 ): EtcdSnapshotPointer[] {
-  const reader = unseal(value, clusterID);
+  return readPointers(unseal(value, clusterID));
+}
+
+function readPointers(reader: ByteReader): EtcdSnapshotPointer[] {
   const pointers: EtcdSnapshotPointer[] = [];
   for (let left = reader.varint(); left > 0; left--) {
     pointers.push({
@@ -219,6 +237,30 @@ export function decodePointers(
     });
   }
   return pointers;
+}
+
+/** Encodes the snapshots of a cluster that a server holds. */
+export function encodeCopies(
+  clusterID: bigint,
+  { url, snapshots }: SnapshotCopies,
+): Uint8Array {
+  const writer = new ByteWriter().raw(new Uint8Array(HEAD))
+    .bytes(encodeText(url, "URL of the server"));
+  return seal(writePointers(writer, snapshots).finish(), clusterID);
+}
+
+/**
+ * Decodes the snapshots of a cluster that a server holds.
+ *
+ * @throws RangeError if they are damaged, of another version, or of another cluster
+ */
+export function decodeCopies(
+  value: Uint8Array,
+  clusterID: bigint,
+): SnapshotCopies {
+  const reader = unseal(value, clusterID);
+  const url = new TextDecoder().decode(reader.bytes());
+  return { url, snapshots: readPointers(reader) };
 }
 
 /** Announcement of a live replica. */

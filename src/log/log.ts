@@ -266,6 +266,45 @@ export interface LogKeeper {
   requestCompaction(options: KeeperRequest): Promise<number>;
 }
 
+/** Snapshot in the store of this server, for another server. */
+export interface HeldSnapshot {
+  /** Size of the container, in bytes. */
+  readonly size: number;
+  /** Opens the container's bytes. */
+  open(): MaybePromise<ReadableStream<Uint8Array>>;
+}
+
+/** Snapshot that this server is fetching from other servers. */
+export interface SnapshotFetch {
+  /** Id of the cluster. */
+  readonly clusterID: bigint;
+  /** Index of the last entry in the snapshot. */
+  readonly index: number;
+  /** Size of its container, in bytes. */
+  readonly size: number;
+  /** Bytes that have arrived. */
+  readonly received: number;
+  /** URL of the server that sends them; undefined while none does. */
+  readonly from: string | undefined;
+}
+
+/** Exchange of snapshots between the servers on the same logs, each of which keeps its own. A snapshot is named by its SHA-256 in hexadecimal digits. */
+export interface SnapshotPeers {
+  /** True if the token of a request permits to fetch a snapshot. */
+  permits(
+    clusterID: bigint,
+    name: string,
+    token: string | undefined,
+  ): MaybePromise<boolean>;
+  /** Snapshot that this server has announced; undefined if it has not, or no longer has it. */
+  find(
+    clusterID: bigint,
+    name: string,
+  ): MaybePromise<HeldSnapshot | undefined>;
+  /** Snapshots that this server is fetching. */
+  readonly fetching: readonly SnapshotFetch[];
+}
+
 /** Logs of clusters. The code that creates a LogDB closes it; a host does not. */
 export interface LogDB extends AsyncDisposable {
   /**
@@ -283,6 +322,8 @@ export interface LogDB extends AsyncDisposable {
   openForHost?(clusterID: bigint, nodeID: bigint): MaybePromise<Log>;
   /** Snapshot store shared by the hosts that share these logs, if there is one. */
   readonly snapshots?: SnapshotStore | undefined;
+  /** Exchange of snapshots with the other servers on the same logs, if each keeps its own. */
+  readonly peers?: SnapshotPeers | undefined;
   /** Reach of the engine that orders the logs, if it is outside of this process. */
   readonly quorum?: LogQuorum | undefined;
   /** True if the logs are stored remotely and only copied here. */

@@ -24,6 +24,7 @@ export type {
   Announcements,
   Checkpoint,
   CheckpointBoard,
+  HeldSnapshot,
   KeeperRequest,
   LackingServers,
   Log,
@@ -37,6 +38,8 @@ export type {
   ReadOptions,
   Records,
   Retention,
+  SnapshotFetch,
+  SnapshotPeers,
   SnapshotSource,
 } from "../log/log.ts";
 export type { Epoch, HistoryPoint } from "../log/history.ts";

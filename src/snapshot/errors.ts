@@ -80,7 +80,7 @@ export class ErrStateMismatch extends SampanError {
 /** Thrown when a snapshot is not in the store, or was removed. */
 export class ErrSnapshotNotFound extends SampanError {
   /** Name that `instanceof` compares. */
-  static override readonly errorName = "ErrSnapshotNotFound";
+  static override readonly errorName: string = "ErrSnapshotNotFound";
   /** Id of the missing snapshot. */
   readonly id: string;
   /** Creates an error for the snapshot `id`. */

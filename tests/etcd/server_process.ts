@@ -86,6 +86,11 @@ export class ServerProcess implements AsyncDisposable {
     return await (await fetch(this.http("/duty"))).json();
   }
 
+  /** Indexes of the snapshots in its folder, newest first. */
+  async snapshots(): Promise<readonly number[]> {
+    return await (await fetch(this.http("/snapshots"))).json();
+  }
+
   /** Kills the server and waits for its end. */
   async kill(): Promise<void> {
     const child = this.#child;

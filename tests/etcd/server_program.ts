@@ -12,6 +12,7 @@ import {
   NodeHost,
 } from "../../mod.ts";
 import { EtcdLogDB } from "../../src/etcd/mod.ts";
+import { FileSnapshotStore } from "../../src/sqlite/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 
 /** Settings of the program. */
@@ -23,15 +24,24 @@ export interface ServerSettings {
   readonly snapshotEntries?: number;
   /** Changes of behaviour that the code knows, of a program with a typed machine. */
   readonly changes?: readonly string[];
+  /** Folder of its snapshots, which the other servers fetch; by default it has a store in memory. */
+  readonly folder?: string;
 }
 
 if (import.meta.main) {
-  const { endpoints, nodeID, port, snapshotEntries = 0 } = JSON.parse(
+  const { endpoints, nodeID, port, snapshotEntries = 0, folder } = JSON.parse(
     Deno.args[0]!,
   ) as ServerSettings;
+  const store = folder === undefined
+    ? undefined
+    : new FileSnapshotStore(folder);
   const logDB = new EtcdLogDB({
     endpoints,
-    ...(snapshotEntries > 0 ? { snapshots: new MemorySnapshotStore() } : {}),
+    ...(store !== undefined
+      ? { peers: { store } }
+      : snapshotEntries > 0
+      ? { snapshots: new MemorySnapshotStore() }
+      : {}),
   });
   const host = new NodeHost({ logDB });
   const replica = await host.startCluster(() => new KVStateMachine(), {
@@ -47,6 +57,10 @@ if (import.meta.main) {
       if (request.url.endsWith("/duty")) {
         return Response.json(await logDB.snapshots!.isOnDuty!());
       }
+      if (request.url.endsWith("/snapshots")) {
+        const list = await store!.list(1n);
+        return Response.json(list.map(({ index }) => index));
+      }
       if (!request.url.endsWith("/state")) {
         return new Response(null, { status: 404 });
       }
@@ -55,6 +69,7 @@ if (import.meta.main) {
       return Response.json({ count, hash: `${hash} at ${index}` });
     },
   });
+  if (store !== undefined) logDB.announce(server.httpURL);
   // deno-lint-ignore no-console
   console.log(server.url);
 }

@@ -1,4 +1,9 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { ErrCompacted, NodeHost } from "../../mod.ts";
+import { EtcdLogDB } from "../../src/etcd/mod.ts";
+import { RemoteLogDB } from "../../src/sync/client/mod.ts";
+import { board } from "../../web/app/board.ts";
+import { clusterOf, WELCOME } from "../../web/app/names.ts";
 import { EtcdNodes, testIfEtcd } from "../etcd/nodes.ts";
 
 const START = new URL("../../web/start.ts", import.meta.url).href;
@@ -98,6 +103,90 @@ testIfEtcd(
         await refusal(urlOf(nodes, "root:secret@"), data),
         /No answer of etcd/,
       );
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+  true,
+);
+
+/** Server of the demo in a process of its own. */
+class DemoServer implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #reader: ReadableStreamDefaultReader<string>;
+  url = "";
+
+  constructor(...args: string[]) {
+    this.#child = spawn(...args);
+    this.#child.stderr.cancel();
+    this.#reader = this.#child.stdout.pipeThrough(new TextDecoderStream())
+      .getReader();
+  }
+
+  /** Waits until it has printed its URL. */
+  async started(): Promise<this> {
+    let said = "";
+    while (this.url === "") {
+      const { done, value } = await this.#reader.read();
+      assert(!done, `It ended: ${said}`);
+      said += value;
+      this.url = /board is at (http:\S+)/.exec(said)?.[1] ?? "";
+    }
+    return this;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.#reader.cancel();
+    await this.#child.status;
+  }
+}
+
+testIfEtcd(
+  "H7 servers of the demo on etcd share nothing, compact the log, and one with an empty folder comes back by its peers",
+  async () => {
+    const folder = await Deno.makeTempDir({ prefix: "start-" });
+    try {
+      await using nodes = await EtcdNodes.start();
+      await using stack = new AsyncDisposableStack();
+      const add = async (node: number): Promise<DemoServer> =>
+        await stack.use(
+          new DemoServer(
+            urlOf(nodes),
+            `--data=${folder}/${node}`,
+            `--node=${node}`,
+            "--snapshot-entries=10",
+          ),
+        ).started();
+      const [first] = [await add(1), await add(2)];
+      const clusterID = clusterOf(WELCOME);
+      await using logDB = new EtcdLogDB({ endpoints: nodes.endpoints });
+      const log = await logDB.open(clusterID, 99n);
+      const remote = new RemoteLogDB(`${first!.url.replace("http", "ws")}sync`);
+      const host = new NodeHost({ logDB: remote });
+      const replica = await host.startConcurrentCluster(board.create, {
+        clusterID,
+        nodeID: 100n,
+      });
+      for (let tries = 0;; tries++) {
+        assert(tries < 500, "the log was not compacted");
+        await replica.closeSession(await replica.openSession());
+        await log.readIndex();
+        try {
+          (await log.read(0)).close();
+        } catch (error) {
+          if (!(error instanceof ErrCompacted)) throw error;
+          break;
+        }
+      }
+      await logDB.compactHistory();
+      const third = await add(3);
+      const health = new URL(`health/clusters/${clusterID}`, third.url);
+      const { status, applied } = await (await fetch(health)).json();
+      assertEquals(status, "ok");
+      assert(applied >= replica.appliedIndex);
+      await host.stop();
+      await remote.close();
     } finally {
       await Deno.remove(folder, { recursive: true });
     }

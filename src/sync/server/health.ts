@@ -60,6 +60,7 @@ function ofServer(core: Core): Response {
     ...(core.reach.isNeeded
       ? { lag: Math.max(0, ...clusters.map((one) => lagOf(core, one))) }
       : {}),
+    ...fetchingOf(core),
     ...(failed.length === 0 ? {} : { failed: failed.map(failedCluster) }),
     ...(unwritable.length === 0
       ? {}
@@ -77,6 +78,20 @@ function reachOf({ reach }: Core): Record<string, unknown> {
     quorumLostMs: Math.round(lostMs),
     serves: "stale reads",
     ...(reason === undefined ? {} : { reason }),
+  };
+}
+
+/** Snapshots that the server is fetching from others; empty if it fetches none. */
+function fetchingOf(core: Core, clusterID?: bigint): Record<string, unknown> {
+  const fetching = (core.host.logDB.peers?.fetching ?? []).filter((one) =>
+    clusterID === undefined || one.clusterID === clusterID
+  );
+  if (fetching.length === 0) return {};
+  return {
+    fetching: fetching.map(({ clusterID, ...one }) => ({
+      clusterID: String(clusterID),
+      ...one,
+    })),
   };
 }
 
@@ -103,8 +118,9 @@ function unwritableCluster(
 async function ofCluster(core: Core, clusterID: bigint): Promise<Response> {
   const cluster = core.host.clusterStatus(clusterID);
   const { isNeeded } = core.reach;
+  const fetching = fetchingOf(core, clusterID);
   if (cluster?.state !== "running" || !isNeeded) {
-    return clusterResponse(core, clusterID, {});
+    return clusterResponse(core, clusterID, fetching);
   }
   const end = await core.logEnd(clusterID);
   const seen = core.host.clusterStatus(clusterID) ?? cluster;
@@ -112,6 +128,7 @@ async function ofCluster(core: Core, clusterID: bigint): Promise<Response> {
     ...reachOf(core),
     // Without a quorum nothing is known about what others have committed since.
     ...(end === undefined ? { quorum: false, serves: "stale reads" } : {}),
+    ...fetching,
     lag: Math.max(lagOf(core, seen), (end ?? 0) - seen.appliedIndex),
   });
 }

@@ -41,7 +41,7 @@ export interface Identity {
 /** Reason given to a client that `authenticate` does not accept. */
 export const NOT_AUTHENTICATED = "Token is unknown or has expired";
 
-const ANONYMOUS: Identity = {
+export const ANONYMOUS: Identity = {
   principal: { id: ANONYMOUS_ID },
   id: ANONYMOUS_ID,
   signal: undefined,

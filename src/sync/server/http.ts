@@ -1,5 +1,6 @@
 /**
- * HTTP API of a server: health, its inspector, and snapshots in both directions.
+ * HTTP API of a server: health, its inspector, snapshots in both directions, and
+ * those that other servers fetch.
  *
  * This module is browser compatible.
  *
@@ -14,7 +15,6 @@ import {
   ErrSnapshotCorrupted,
   ErrSnapshotVersion,
 } from "../../snapshot/errors.ts";
-import { SampanError } from "../../statemachine/errors.ts";
 import { ErrForbidden, ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
 import { failureOf } from "./cluster_failure.ts";
 import type { Core } from "./core.ts";
@@ -26,18 +26,10 @@ import type { Action } from "./options.ts";
 import type { OriginPolicy } from "./origin_policy.ts";
 import { ReadPermission } from "./read_permission.ts";
 import type { ClusterUser } from "./served_cluster.ts";
-import { offerSnapshot, type SnapshotOffer } from "./snapshot_offer.ts";
+import { offerSnapshot } from "./snapshot_offer.ts";
+import { RequestRejected, sentSnapshot, takeSlot } from "./http_transfer.ts";
+import { peerResponse } from "./peer_response.ts";
 import type { TransferSlot } from "./transfer_slots.ts";
-
-/** Error that is answered with an HTTP status of its own. */
-class RequestRejected extends SampanError {
-  static override readonly errorName = "RequestRejected";
-  readonly status: number;
-  constructor(status: number, message: string) {
-    super(message);
-    this.status = status;
-  }
-}
 
 /** Path and remote address of a request. */
 export interface Route {
@@ -65,6 +57,10 @@ export function handle(
   if (inspected !== undefined) {
     return inspected.catch((error) => errorResponse(core, undefined, error))
       .then((response) => share(response, request, origins));
+  }
+  const fetched = peerResponse(core, request, pathname, address);
+  if (fetched !== undefined) {
+    return fetched.catch((error) => errorResponse(core, undefined, error));
   }
   const match = /^\/clusters\/(\d{1,20})\/snapshot$/.exec(pathname);
   if (match === null) return undefined;
@@ -136,25 +132,6 @@ async function authorize(
   return identity;
 }
 
-/** Takes a slot for a snapshot transfer. */
-function takeSlot(
-  core: Core,
-  identity: Identity,
-  address: string | undefined,
-): TransferSlot {
-  if (core.isStopping) {
-    throw new RequestRejected(503, "Server is stopping; try again later");
-  }
-  const slot = core.quotas.takeTransfer({ identity, address });
-  if (slot === undefined) {
-    throw new RequestRejected(
-      503,
-      "Too many snapshots are in progress; try again later",
-    );
-  }
-  return slot;
-}
-
 async function download(
   core: Core,
   identity: Identity,
@@ -180,7 +157,7 @@ async function download(
         clusterID,
         identity: () => identity,
       });
-      return new Response(sent(core, offer, permission, slot, end), {
+      return new Response(sentSnapshot(core, offer, permission, slot, end), {
         headers: headersOf(clusterID, offer.header.index, offer.size),
       });
     } catch (error) {
@@ -217,80 +194,6 @@ function headersOf(clusterID: bigint, index: number, size = 0): Headers {
   });
   if (size > 0) headers.set("content-length", String(size));
   return headers;
-}
-
-/** Content of a snapshot that is sent; ends with an error if the client reads too slowly, as it prevents compaction of the log. */
-function sent(
-  core: Core,
-  { content, retention }: SnapshotOffer,
-  permission: ReadPermission,
-  slot: TransferSlot,
-  ended: () => void,
-): ReadableStream<Uint8Array> {
-  const work = core.telemetry.begin("snapshot");
-  const reader = content.getReader();
-  let controller: ReadableStreamDefaultController<Uint8Array>;
-  let cancelTimer: (() => void) | undefined;
-  let isOver = false;
-  const end = (error?: unknown): void => {
-    if (isOver) return;
-    isOver = true;
-    cancelTimer?.();
-    work.end(error);
-    retention.release();
-    ended();
-  };
-  const abort = (reason: string): void => {
-    const error = new RequestRejected(408, reason);
-    controller.error(error);
-    reader.cancel(error).catch(() => {});
-    end(error);
-  };
-  const wait = (): void => {
-    cancelTimer?.();
-    cancelTimer = core.env.setTimer(
-      () =>
-        abort(`Snapshot was not read for ${core.limits.slowMs} ms, too slowly`),
-      core.limits.slowMs,
-    );
-  };
-  slot.start();
-  slot.evict = abort;
-  return new ReadableStream({
-    start: (started): void => {
-      controller = started;
-      wait();
-    },
-    pull: async (): Promise<void> => {
-      // The client waits for the state machine now.
-      cancelTimer?.();
-      try {
-        if (!await permission.checkRecent()) {
-          throw new RequestRejected(
-            403,
-            "You may no longer read this cluster",
-          );
-        }
-        const { done, value } = await reader.read();
-        if (done) {
-          controller.close();
-          return end();
-        }
-        core.telemetry.counts.snapshots += value.length;
-        slot.transferred(value.length);
-        controller.enqueue(value);
-        wait();
-      } catch (error) {
-        reader.cancel(error).catch(() => {});
-        end(error);
-        throw error;
-      }
-    },
-    cancel: async (reason): Promise<void> => {
-      end(reason);
-      await reader.cancel(reason);
-    },
-  }, { highWaterMark: 0 });
 }
 
 async function upload(
