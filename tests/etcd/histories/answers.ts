@@ -47,7 +47,7 @@ async function reportOf(replica: Replica, index: number): Promise<Report> {
 
 /** Answers a request. */
 export async function answerOf(
-  request: Exclude<Request, { what: "shut down" }>,
+  request: Exclude<Request, { what: "shut down" | "jump" }>,
   clients: readonly HistoryClient[],
   replicas: readonly Replica[],
 ): Promise<unknown> {

@@ -78,7 +78,7 @@ export async function start(
   socket.onmessage = ({ data }): void => {
     const message = JSON.parse(data as string) as PageMessage;
     if (message === "written") return waiting.shift()!();
-    if (message.what === "shut down") return;
+    if (message.what === "shut down" || message.what === "jump") return;
     answerOf(message, [client], [replica]).then(
       (value) => write({ type: "answer", value }),
       wrong,

@@ -14,6 +14,12 @@ export const COUNT = 3;
 export type FaultKind =
   | { readonly type: "kill etcd" | "freeze etcd"; readonly node: number }
   | { readonly type: "kill server" | "freeze server"; readonly server: number }
+  /** Sets the clock of a server forward or back, and right again. */
+  | {
+    readonly type: "jump clock";
+    readonly server: number;
+    readonly by: number;
+  }
   /** Cuts a server off one etcd node, or off all of them. */
   | {
     readonly type: "cut server from etcd";
@@ -67,12 +73,15 @@ export interface PlanOptions {
 
 const CUTS = ["refused", "silent", "mute", "deaf"] as const;
 
+/** Jumps of a clock, in milliseconds. */
+const JUMPS_MS = [-86_400_000, -2_000, 2_000, 86_400_000] as const;
+
 function draw(random: Random): FaultKind {
   const server = random.below(COUNT);
   const node = random.below(COUNT);
   const state = random.pick(CUTS);
   const drops = random.oneIn(2);
-  switch (random.below(14)) {
+  switch (random.below(15)) {
     case 0:
     case 1:
       return { type: "kill etcd", node };
@@ -101,6 +110,8 @@ function draw(random: Random): FaultKind {
       return { type: "cut etcd node", node, state, drops };
     case 12:
       return { type: "part etcd nodes", state, drops };
+    case 13:
+      return { type: "jump clock", server, by: random.pick(JUMPS_MS) };
     default:
       return { type: "lose quorum", spared: node };
   }

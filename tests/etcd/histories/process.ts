@@ -14,7 +14,7 @@ import { RemoteLogDB } from "../../../src/sync/client/mod.ts";
 import { serve } from "../../../src/sync/server/mod.ts";
 import { answerOf, CLUSTER, onEvent } from "./answers.ts";
 import { HistoryClient, numbers } from "./client.ts";
-import { nanoseconds } from "./clock.ts";
+import { jump, nanoseconds } from "./clock.ts";
 import { Ledger } from "./ledger.ts";
 import type { Line, Request } from "./record.ts";
 
@@ -129,6 +129,7 @@ async function startClients(urls: readonly string[]): Promise<void> {
 
 async function answer(request: Request): Promise<unknown> {
   if (request.what === "shut down") return await shutDown();
+  if (request.what === "jump") return jump(request.ms);
   return await answerOf(request, clients, replicas);
 }
 

@@ -56,6 +56,8 @@ export type Request =
   | { readonly what: "stop load" }
   /** Stops the program as an operator does. */
   | { readonly what: "shut down" }
+  /** Sets the clock of the process so far forward, or back. */
+  | { readonly what: "jump"; readonly ms: number }
   | { readonly what: "report"; readonly index: number }
   /** Resolves to all ids in order and all values. */
   | { readonly what: "state" };

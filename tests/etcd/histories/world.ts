@@ -264,6 +264,11 @@ export class World implements AsyncDisposable {
         member.signal("SIGSTOP");
         return () => member.signal("SIGCONT");
       }
+      case "jump clock": {
+        const member = this.member(`server${kind.server}`);
+        await member.request({ what: "jump", ms: kind.by });
+        return () => member.request({ what: "jump", ms: -kind.by });
+      }
       case "cut server from etcd": {
         const links = this.#toEtcd[kind.server]!.filter((_, i) =>
           kind.node === "all" || i === kind.node
@@ -362,6 +367,7 @@ function targetsOf(kind: FaultKind): string[] {
       return ["etcd0", "etcd1", "etcd2"];
     case "kill server":
     case "freeze server":
+    case "jump clock":
       return [`server${kind.server}`];
     case "cut server from etcd":
       return [`etcd link${kind.server}`];
