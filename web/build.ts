@@ -86,7 +86,7 @@ export const BUILDS: readonly Build[] = [
   {
     name: "sampan-indexeddb",
     text: STORED,
-    gzippedBytesMax: 88 * 1024,
+    gzippedBytesMax: 88.25 * 1024,
   },
   {
     name: "sampan-inspector",
@@ -182,7 +182,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 52 * KIB,
-    gzippedBytesMax: 102 * KIB,
+    gzippedBytesMax: 102.25 * KIB,
   },
   {
     name: "offline page with its state in memory",
@@ -215,7 +215,7 @@ export const PAGES: readonly Page[] = [
       pageText("shareTabs", "./src/tabs/mod.ts"),
     ].join("\n"),
     gzippedBytesAim: 65 * KIB,
-    gzippedBytesMax: 112 * KIB,
+    gzippedBytesMax: 112.25 * KIB,
   },
 ];
 

@@ -9,7 +9,7 @@
  * @module
  */
 
-import { pacedSource, sleep } from "../async.ts";
+import { abortable, pacedSource, sleep } from "../async.ts";
 import { STORE_FULL_RETRY_MS } from "../limits.ts";
 import { ErrClusterAlreadyExist, ErrCompacted } from "../log/errors.ts";
 import type { Epoch } from "../log/history.ts";
@@ -165,8 +165,10 @@ export class Recovery {
   }
 
   #candidates(stores: readonly SnapshotSource[]): Promise<SnapshotCandidate[]> {
-    const { clusterID } = this.#context;
-    return snapshotCandidates(stores, clusterID, this.#machine.skips.list());
+    const { clusterID, stopped } = this.#context;
+    const skips = this.#machine.skips.list();
+    // A server, or another tab, may not answer.
+    return abortable(snapshotCandidates(stores, clusterID, skips), stopped);
   }
 
   /** Reads the log after `index`; returns the error if entries there were compacted. */

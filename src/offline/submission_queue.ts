@@ -341,7 +341,14 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
         this.#awaited.set(submission.id, submission);
       }
     }
-    const queued = [...this.#queued.list(), ...inMemory]
+    this.#rebuild(inMemory, next);
+    this.generation++;
+    this.changed();
+  }
+
+  /** Adds submissions to the queue between those that are in it, which goes up to before `next`. */
+  #rebuild(more: readonly QueuedSubmission[], next: number): void {
+    const queued = [...this.#queued.list(), ...more]
       .sort((a, b) => a.id - b.id);
     this.#queued = new SequenceWindow();
     for (const submission of queued) {
@@ -349,8 +356,6 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
       this.#queued.push(submission);
     }
     this.#queued.skipTo(next);
-    this.generation++;
-    this.changed();
   }
 
   /** Adds commands that another process has stored, from a number on; those up to `decided` are in the state already. */
@@ -399,6 +404,35 @@ export class SubmissionQueue implements PendingCommands<QueuedSubmission> {
     this.#renumber();
     this.generation++;
     this.#settleEarly();
+    this.changed();
+  }
+
+  /**
+   * Queues commands that were taken as decided, from a number on: the state has other
+   * commands in their places. Without a known command after them, those that are not
+   * given are not known any more.
+   */
+  retract(from: number, commands: readonly Uint8Array[]): void {
+    const end = this.undecided;
+    if (this.last < end) this.last = Math.min(end, from + commands.length) - 1;
+    const again: QueuedSubmission[] = [];
+    for (const [i, cmd] of commands.entries()) {
+      const number = from + i;
+      if (number >= end || this.#settled.has(number)) continue;
+      const submission = new QueuedSubmission(number, copyOf(cmd), this.#owner);
+      this.#bytes += cmd.length;
+      this.#queuedBytes += cmd.length;
+      this.groups.queued(submission);
+      again.push(submission);
+    }
+    this.#rebuild(
+      again,
+      Math.max(from, Math.min(this.#queued.next, this.last + 1)),
+    );
+    this.undecided = from;
+    this.#synced = Math.min(this.#synced, from - 1);
+    this.#renumber();
+    this.generation++;
     this.changed();
   }
 

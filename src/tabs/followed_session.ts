@@ -113,7 +113,7 @@ export class FollowedSession {
       const submission = queue.queuedAt(number);
       if (submission === undefined) queue.decide(number);
       // The outbox is a copy, or was put back by a power cut: its leader finds that out.
-      else if (this.#isOther(number, submission)) break;
+      else if (this.isOther(number, submission.bytes)) break;
       else this.#settleOne(number, submission);
     }
     for (const number of this.#outcomes.keys()) {
@@ -133,9 +133,10 @@ export class FollowedSession {
     );
   }
 
-  /** True if the series of a submission was used by another command. */
-  #isOther(number: number, { bytes }: QueuedSubmission): boolean {
-    return isOtherCommand(this.#outcomeOf(number)?.digest, bytes);
+  /** True if the state has another command in the place of one with these bytes. */
+  isOther(number: number, bytes: Uint8Array): boolean {
+    return this.#session !== undefined &&
+      isOtherCommand(this.#outcomeOf(number)?.digest, bytes);
   }
 
   #settleOne(number: number, submission: QueuedSubmission): void {

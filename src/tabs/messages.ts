@@ -134,7 +134,9 @@ export type CallMessage =
   }
   | { readonly kind: "part"; readonly id: number; readonly bytes: Uint8Array }
   | { readonly kind: "answer"; readonly id: number; readonly answer: unknown }
-  | { readonly kind: "failed"; readonly id: number; readonly error: SentError };
+  | { readonly kind: "failed"; readonly id: number; readonly error: SentError }
+  /** The replica has ended in the leader while it answered: to be asked again. */
+  | { readonly kind: "again"; readonly id: number };
 
 /** Part of every message. */
 export interface Envelope {

@@ -16,7 +16,7 @@ import {
   TAB_RETRY_FIRST_MS,
   TAB_START_MS_MAX,
 } from "../limits.ts";
-import { ErrClusterClosed } from "../log/errors.ts";
+import { ErrClusterClosed, ErrUnknownOutcome } from "../log/errors.ts";
 import type { Log, LogDB } from "../log/log.ts";
 import { MemoryLogDB } from "../log/memory_log.ts";
 import type { HostStores, HostTabs, SharingHost } from "../nodehost/tabs.ts";
@@ -491,6 +491,7 @@ export class SharedTabs implements HostTabs {
     switch (message.kind) {
       case "answer":
       case "failed":
+      case "again":
       case "part":
         return this.#calls.received(message);
       case "call":
@@ -526,8 +527,9 @@ export class SharedTabs implements HostTabs {
         this.#group.postTo(from, message, clusterID);
       }
     };
+    let log: TabLog | undefined;
     try {
-      const log = await this.#startedLog(clusterID);
+      log = await this.#startedLog(clusterID);
       const answer = await this.#answer(
         log,
         clusterID,
@@ -537,7 +539,17 @@ export class SharedTabs implements HostTabs {
       );
       reply({ kind: "answer", id, answer });
     } catch (error) {
-      reply({ kind: "failed", id, error: formOf(error) });
+      if (log === undefined || log === this.#cluster(clusterID).log) {
+        return reply({ kind: "failed", id, error: formOf(error) });
+      }
+      // The replica has ended in this tab. The next leader answers, or this tab once it
+      // has started the cluster again; an append may have taken effect.
+      if (method !== "append") return reply({ kind: "again", id });
+      const unknown = new ErrUnknownOutcome(
+        `Leading tab has stopped cluster ${clusterID} during an append`,
+        { cause: error },
+      );
+      reply({ kind: "failed", id, error: formOf(unknown) });
     }
   }
 

@@ -22,7 +22,7 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called with each part that arrives before the answer. */
   readonly onPart?: (bytes: Uint8Array) => void;
-  /** Called when the call is asked of another leader: parts begin again. */
+  /** Called when the call is asked once more: parts begin again. */
   readonly onAgain?: () => void;
 }
 
@@ -117,6 +117,8 @@ export class TabCalls {
       case "failed":
         this.#calls.delete(message.id);
         return call.reject(errorOf(message.error));
+      case "again":
+        return this.#send(call);
     }
   }
 

@@ -413,6 +413,7 @@ export class AttachedTabOutbox extends QueuedSubmissions
     const queue = this.queue;
     queue.moved(outbox.contents.settled);
     outbox.releaseContents();
+    await this.#recheck(outbox, decided);
     if (queue.last < decided) {
       // Decided elsewhere, and not applied here yet.
       const unknown = Array(decided - queue.last).fill(new Uint8Array());
@@ -424,6 +425,28 @@ export class AttachedTabOutbox extends QueuedSubmissions
       if (commands.length === 0) break;
       queue.added(from, commands, this.#followed.decided);
     }
+  }
+
+  /**
+   * Finds commands in the store that this tab took as decided, though the state has
+   * others in their places: a power cut has put the outbox back, and their numbers
+   * were given again. They are queued.
+   */
+  async #recheck(outbox: OutboxQueue, decided: number): Promise<void> {
+    const queue = this.queue;
+    let other: { from: number; commands: Uint8Array[] } | undefined;
+    for (let number = decided + 1; number < queue.undecided;) {
+      const commands = await outbox.read(number);
+      if (commands.length === 0) break;
+      for (const cmd of commands) {
+        if (other !== undefined) other.commands.push(cmd);
+        else if (this.#followed.isOther(number, cmd)) {
+          other = { from: number, commands: [cmd] };
+        }
+        number++;
+      }
+    }
+    if (other !== undefined) queue.retract(other.from, other.commands);
   }
 
   // ------------------------------------------------------------------- messages

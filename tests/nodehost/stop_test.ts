@@ -13,7 +13,7 @@ import {
   MemorySnapshotStore,
   NodeHost,
 } from "../../mod.ts";
-import type { Log } from "../../src/ports/mod.ts";
+import type { Log, SnapshotStore } from "../../src/ports/mod.ts";
 import { STOP_TIMEOUT_MS } from "../../src/limits.ts";
 import { bytes } from "../support/bytes.ts";
 import {
@@ -127,6 +127,21 @@ testInMemory(
     await env.advance(1_000);
     assertEquals(reads, 1);
     await host.stop();
+    assertEquals(env.timers, 0);
+  }),
+);
+
+testInMemory(
+  "H10 a replica that waits for a list of snapshots stops at once",
+  checked(async () => {
+    const env = new ManualEnv();
+    const snapshots: SnapshotStore = new MemorySnapshotStore();
+    snapshots.list = () => never();
+    const host = new NodeHost({ env, snapshots });
+    const starting = rejection(startOn(host, {}));
+    await settle();
+    await host.stop();
+    assertInstanceOf(await starting, ErrClusterClosed);
     assertEquals(env.timers, 0);
   }),
 );

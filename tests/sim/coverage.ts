@@ -275,6 +275,8 @@ export const FIXED_WORLDS: readonly Job[] = [
   { seed: 34, changes: "tabs" },
   { seed: 67, changes: "tabs" },
   { seed: 3, changes: "tokens" },
+  { seed: 33001421 },
+  { seed: 33003136 },
 ];
 
 /** Formats how often each item was met, the rarest first. */

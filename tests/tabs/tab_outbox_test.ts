@@ -225,3 +225,57 @@ Deno.test("H10 M3: a tab whose replica ends while it takes over the outbox begin
   await outbox.end();
   await stored.close();
 });
+
+Deno.test("H14 M3: a command stored in the place of one that a power cut took out of the outbox stays queued in a tab that knew that place as decided", async () => {
+  const stored = new BlockOutbox(new MemoryBlockStore());
+  stored.share({ add: () => {} } as unknown as StoreLease);
+  const queue = await stored.open(1n, () => {});
+  await queue.assign({ index: 1, clientID: 2n, base: 0, holders: [3n] }, 0);
+  const tab = {
+    isLeading: false,
+    refusal: undefined,
+    store: stored,
+    post: () => {},
+    attached: () => {},
+  };
+  const machine = {
+    changed: () => {},
+    group: () => undefined,
+    history: undefined,
+    // The state has a command in the first place which the store has lost.
+    sessionInfo: () => ({ clientID: 2n, next: 2 }),
+    outcomeOf: () => ({ outcome: "applied", digest: 7, result: { value: 1n } }),
+    refusalOf: () => undefined,
+  };
+  const context = {
+    clusterID: 1n,
+    env: systemEnv,
+    event: () => {},
+    factory: {},
+    log: {},
+    stopped: new AbortController().signal,
+  };
+  const proposals = { observe: () => () => {} };
+  const outbox = new AttachedTabOutbox(
+    tab as unknown as OutboxTab,
+    { machine, context, proposals } as unknown as OutboxParts,
+  );
+  await outbox.load();
+  outbox.start();
+  await queue.add(new Uint8Array([65]));
+  await queue.add(new Uint8Array([66]));
+  await queue.close();
+  outbox.received({
+    kind: "added",
+    first: 1,
+    commands: [new Uint8Array([65]), new Uint8Array([66])],
+  }, true);
+  await outbox.follow();
+  assertEquals(outbox.pending().map(({ id, cmd }) => [id, ...cmd]), [
+    [1, 65],
+    [2, 66],
+  ]);
+  outbox.close(undefined, new Error("closed"));
+  await outbox.end();
+  await stored.close();
+});

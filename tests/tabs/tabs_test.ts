@@ -1,21 +1,26 @@
 import {
   assert,
   assertEquals,
+  assertInstanceOf,
   assertMatch,
   assertRejects,
   assertThrows,
 } from "@std/assert";
 import {
+  ErrClusterClosed,
   ErrNotImplemented,
   type IOnDiskStateMachine,
   NodeHost,
+  type Replica,
   type Result,
   type Submission,
 } from "../../mod.ts";
+import { BlockLogDB } from "../../src/log/block_log.ts";
 import type { Outbox } from "../../src/nodehost/outbox.ts";
 import { loadQueue } from "../../src/offline/block_queue.ts";
 import { ErrStoreVersion } from "../../src/store/errors.ts";
 import { shareTabs } from "../../src/tabs/mod.ts";
+import { SharedTabs } from "../../src/tabs/shared_tabs.ts";
 import { ListMachine } from "./list_machine.ts";
 import { runTabs, TabsWorld, type Visitor } from "./tabs_world.ts";
 
@@ -295,6 +300,46 @@ Deno.test("M2: a follower whose leader never starts the cluster is told what to 
   assertEquals(timers < 500, true, `${timers} timers`);
   // Also in another tab of the group.
   assertEquals(leader.state, "leading");
+});
+
+Deno.test("M2: a follower comes up although its leader stops the cluster while it answers, and starts it again", async () => {
+  const world = new TabsWorld(1);
+  const gate = Promise.withResolvers<void>();
+  const hosts = [0, 1].map(() => {
+    const tab = world.origin.tab();
+    const { platform, env } = tab;
+    const tabs = new SharedTabs("slow", platform, {
+      code: 1,
+      onCluster: undefined,
+    });
+    const logDB = new BlockLogDB(tab.store("log"), { env });
+    const { open } = logDB;
+    logDB.open = async (...ids): ReturnType<typeof open> => {
+      await gate.promise;
+      return await open.apply(logDB, ids);
+    };
+    return new NodeHost({ env, logDB, tabs });
+  });
+  const [leader, follower] = hosts as [NodeHost, NodeHost];
+  const start = (host: NodeHost): Promise<Replica<null, readonly string[]>> =>
+    host.startCluster(() => new ListMachine(), CLUSTER);
+  const first = start(leader).catch((error) => error);
+  await world.pass(100);
+  const following = start(follower).catch((error) => error);
+  await world.pass(100);
+  leader.stopCluster(1n).catch(() => {});
+  await world.pass(6_000);
+  assertInstanceOf(await first, ErrClusterClosed);
+  gate.resolve();
+  await world.pass(100);
+  const leading = start(leader);
+  await world.pass(1_000);
+  const proposed = (await leading).propose(new TextEncoder().encode("a"));
+  await world.pass(1_000);
+  await proposed;
+  assertEquals((await following).staleRead(null), ["a"]);
+  for (const host of hosts) void host.stop();
+  await world.pass(1_000);
 });
 
 /** Submits a command that is refused by the view, and returns it with its outcome. */

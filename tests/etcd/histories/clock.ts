@@ -1,6 +1,6 @@
 /**
  * Monotonic clock that all processes of this machine share, and a time of day that
- * jumps, as when somebody sets the clock.
+ * jumps, as when the clock is set.
  *
  * This module needs Deno on Linux.
  *
