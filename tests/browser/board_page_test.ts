@@ -670,6 +670,17 @@ test("U14 a page meets a server of newer code, and newer edits: it keeps what it
   );
   assertMatch(ready.messages["code"]!, /newer version of this page is here/);
   assertEquals(ready.items.join(), "tea,milk");
+  // All of it, as the device may be without a network from now on.
+  const scripts = await page.evaluate(
+    `caches.open("sampan-app").then((cache) => cache.keys()).then((all) =>
+      all.map(({ url }) => /([a-z-]+)-\\w+[.]js$/.exec(url)?.[1]).filter(Boolean))`,
+    WAIT_MS_MAX,
+  ) as string[];
+  assertEquals(
+    ["app", "sampan-later", "sampan-inspect", "sampan-on-demand"]
+      .filter((name) => !scripts.includes(name)),
+    [],
+  );
   await person.add("salt");
   await person.until(({ pending, items }) =>
     pending === "0" && items.join() === "tea,milk,salt"

@@ -11,6 +11,7 @@
 interface Scope {
   readonly location: Location;
   readonly clients: { claim(): Promise<void> };
+  readonly registration: { readonly active: unknown };
   skipWaiting(): Promise<void>;
   addEventListener<T extends Event>(
     type: string,
@@ -37,11 +38,16 @@ const PAGE = "./";
 const SCRIPTS = "app.js".split(" ");
 
 scope.addEventListener<Extendable>("install", (event) => {
-  event.waitUntil(
-    caches.open(CACHE).then((cache) => cache.addAll([PAGE, SCRIPTS[0]!]))
-      .then(() => scope.skipWaiting()),
-  );
+  event.waitUntil(install().then(() => scope.skipWaiting()));
 });
+
+async function install(): Promise<void> {
+  const cache = await caches.open(CACHE);
+  await cache.addAll([PAGE, SCRIPTS[0]!]);
+  // A device that has an older version has all of it: it gets all of the newer one,
+  // too, as there may be no network at its next visit.
+  if (scope.registration.active !== null) await keepRest();
+}
 
 scope.addEventListener<Extendable>("activate", (event) => {
   event.waitUntil(removeOld().then(() => scope.clients.claim()));
