@@ -22,12 +22,22 @@ const WRONG = new Set<HostEvent["type"]>([
   "snapshot failed",
 ]);
 
-/** Creates the listener that writes down events which mean a violation. */
+/** Events that a history counts. */
+const COUNTED = new Set<HostEvent["type"]>([
+  "snapshot",
+  "recovered",
+  "compacted",
+]);
+
+/** Creates the listener that writes down events which mean a violation, or are counted. */
 export function onEvent(
   name: string,
   write: (line: Line) => unknown,
 ): (event: HostEvent) => void {
   return (event) => {
+    if (COUNTED.has(event.type)) {
+      void write({ type: "event", name: event.type });
+    }
     if (!WRONG.has(event.type)) return;
     const { error, failure } = event as { error?: unknown; failure?: unknown };
     const cause = (error ?? failure) as Error | undefined;

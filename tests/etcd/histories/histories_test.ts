@@ -32,5 +32,5 @@ Deno.test("the seed of a history repeats its plan of faults", () => {
       assert(at + ms <= 65_000);
     }
   }
-  assertEquals(kinds.size, 10);
+  assertEquals(kinds.size, 11);
 });

@@ -24,6 +24,8 @@ export class Recorder implements Disposable {
   operations = 0;
   acknowledged = 0;
   unknown = 0;
+  /** Number of events of the hosts, by type. */
+  readonly events: Record<string, number> = {};
   /** Names of the clients with an acknowledged operation. */
   readonly clients = new Set<string>();
 
@@ -87,6 +89,11 @@ export class Lines {
         const call = this.#calls.get(line.number)!;
         this.#calls.delete(line.number);
         return this.#recorder.add(call, line);
+      }
+      case "event": {
+        const { events } = this.#recorder;
+        events[line.name] = (events[line.name] ?? 0) + 1;
+        return;
       }
       case "violation":
         this.#recorder.violations.push(line.text);

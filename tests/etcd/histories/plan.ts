@@ -14,6 +14,8 @@ export const COUNT = 3;
 export type FaultKind =
   | { readonly type: "kill etcd" | "freeze etcd"; readonly node: number }
   | { readonly type: "kill server" | "freeze server"; readonly server: number }
+  /** Kills a server, and removes its snapshots. */
+  | { readonly type: "lose disk"; readonly server: number }
   /** Sets the clock of a server forward or back, and right again. */
   | {
     readonly type: "jump clock";
@@ -81,7 +83,7 @@ function draw(random: Random): FaultKind {
   const node = random.below(COUNT);
   const state = random.pick(CUTS);
   const drops = random.oneIn(2);
-  switch (random.below(15)) {
+  switch (random.below(16)) {
     case 0:
     case 1:
       return { type: "kill etcd", node };
@@ -110,6 +112,8 @@ function draw(random: Random): FaultKind {
       return { type: "cut etcd node", node, state, drops };
     case 12:
       return { type: "part etcd nodes", state, drops };
+    case 14:
+      return { type: "lose disk", server };
     case 13:
       return { type: "jump clock", server, by: random.pick(JUMPS_MS) };
     default:
@@ -123,12 +127,18 @@ export function planOf(options: PlanOptions): Fault[] {
   const { ms: length, faultMsMax, quorumMs } = options;
   const faults: Fault[] = [];
   let hasQuorum = true;
+  let hasDisks = true;
   for (let at = 1_000; at < length - faultMsMax;) {
     let kind = draw(random);
     if (kind.type === "lose quorum") {
       // Once in each history, so that most of the time there is progress.
       if (!hasQuorum) kind = { type: "freeze etcd", node: kind.spared };
       hasQuorum = false;
+    }
+    if (kind.type === "lose disk") {
+      // Two servers hold each snapshot behind which a log is compacted.
+      if (!hasDisks) kind = { type: "kill server", server: kind.server };
+      hasDisks = false;
     }
     const ms = kind.type === "lose quorum"
       ? quorumMs

@@ -8,7 +8,8 @@
  * @module
  */
 
-import { NodeHost, type Replica } from "../../../mod.ts";
+import { NodeHost, type Replica, type ReplicaConfig } from "../../../mod.ts";
+import { FileSnapshotStore } from "../../../src/sqlite/mod.ts";
 import { ErrEtcdUnavailable, EtcdLogDB } from "../../../src/etcd/mod.ts";
 import { RemoteLogDB } from "../../../src/sync/client/mod.ts";
 import { serve } from "../../../src/sync/server/mod.ts";
@@ -34,6 +35,9 @@ export interface ProcessSettings {
     readonly nodeID: number;
     readonly port: number;
     readonly endpoints: readonly string[];
+    /** Folder of its snapshots, and the URL at which the others fetch them. */
+    readonly folder: string;
+    readonly announced: string;
     /** Origins whose pages may connect. */
     readonly origins: readonly string[];
   };
@@ -47,6 +51,7 @@ export interface ProcessSettings {
 const APPEND_MS = 4_000;
 
 const settings = JSON.parse(Deno.args[0]!) as ProcessSettings;
+const { name } = settings;
 const clients: HistoryClient[] = [];
 const replicas: Replica[] = [];
 const nextNumber = numbers();
@@ -62,7 +67,7 @@ function write(line: Line): void {
 function startClient(replica: Replica, i: number): void {
   clients.push(
     new HistoryClient({
-      name: `${settings.name}.${i}`,
+      name: `${name}.${i}`,
       replica,
       seed: settings.seed + i,
       hasSession: settings.isStrict || i % 2 === 0,
@@ -76,12 +81,21 @@ function startClient(replica: Replica, i: number): void {
   );
 }
 
+/** Entries after which a server takes a snapshot, and how many of those before it the log keeps. */
+const SNAPSHOT_ENTRIES = 300;
+const OVERHEAD = 50;
+
 /** Starts a replica; where etcd cannot be reached, again and again. */
-async function startReplica(host: NodeHost, nodeID: number): Promise<Replica> {
+async function startReplica(
+  host: NodeHost,
+  nodeID: number,
+  snapshots: Partial<ReplicaConfig> = {},
+): Promise<Replica> {
   const config = {
     clusterID: CLUSTER,
     nodeID: BigInt(nodeID),
     hashEntries: 256,
+    ...snapshots,
   };
   for (;;) {
     try {
@@ -93,17 +107,30 @@ async function startReplica(host: NodeHost, nodeID: number): Promise<Replica> {
 }
 
 async function startServer(
-  { nodeID, port, endpoints, origins }: NonNullable<ProcessSettings["server"]>,
+  { nodeID, port, endpoints, folder, announced, origins }: NonNullable<
+    ProcessSettings["server"]
+  >,
 ): Promise<void> {
-  const logDB = new EtcdLogDB({ endpoints, appendMs: APPEND_MS });
-  const host = new NodeHost({ logDB, onEvent: onEvent(settings.name, write) });
-  const replica = await startReplica(host, nodeID);
-  replicas.push(replica);
+  const store = new FileSnapshotStore(folder);
+  const logDB = new EtcdLogDB({
+    endpoints,
+    appendMs: APPEND_MS,
+    peers: { store },
+  });
+  const host = new NodeHost({ logDB, onEvent: onEvent(name, write) });
+  // Before it starts: it may lack a snapshot that only the others have.
   const server = serve(host, { port, origins: [...origins] });
+  logDB.announce(announced);
+  const replica = await startReplica(host, nodeID, {
+    snapshotEntries: SNAPSHOT_ENTRIES,
+    compactionOverhead: OVERHEAD,
+  });
+  replicas.push(replica);
   shutDown = async (): Promise<void> => {
     await server.shutdown();
     await host.stop();
     await logDB.close();
+    await store.close();
   };
   write({ type: "started", url: server.url });
   for (let i = 0; i < settings.clients; i++) startClient(replica, i);
@@ -117,7 +144,7 @@ async function startClients(urls: readonly string[]): Promise<void> {
     const logDB = new RemoteLogDB(order);
     const host = new NodeHost({
       logDB,
-      onEvent: onEvent(settings.name, write),
+      onEvent: onEvent(name, write),
     });
     const replica = await startReplica(host, settings.firstNodeID! + i);
     replicas.push(replica);
@@ -138,7 +165,7 @@ const starting = server === undefined
   ? startClients(urls!)
   : startServer(server);
 starting.catch((error) => {
-  write({ type: "violation", text: `${settings.name}: ${error.stack}` });
+  write({ type: "violation", text: `${name}: ${error.stack}` });
 });
 const decoder = new TextDecoder();
 let rest = "";
@@ -152,7 +179,7 @@ for await (const chunk of Deno.stdin.readable) {
       (error) =>
         write({
           type: "violation",
-          text: `${settings.name}: ${request.what}: ${error.stack}`,
+          text: `${name}: ${request.what}: ${error.stack}`,
         }),
     );
   }

@@ -84,6 +84,8 @@ export type Line =
     readonly at: number;
     readonly error?: string | undefined;
   }
+  /** Something of the host has happened that a history counts. */
+  | { readonly type: "event"; readonly name: string }
   /** The process itself has found a violation. */
   | { readonly type: "violation"; readonly text: string }
   | { readonly type: "answer"; readonly value: unknown };

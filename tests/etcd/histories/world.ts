@@ -56,6 +56,8 @@ export interface HistoryResult {
   /** Number of clients with an acknowledged operation. */
   readonly clients: number;
   readonly faults: Readonly<Record<string, number>>;
+  /** Snapshots, recoveries and compactions of the servers' replicas. */
+  readonly events: Readonly<Record<string, number>>;
   /** File of the history. */
   readonly file: string;
 }
@@ -79,6 +81,8 @@ export class World implements AsyncDisposable {
   readonly #toEtcd: Link[][];
   readonly #toServer: Link[];
   readonly #ports: readonly number[];
+  /** Folder with those of the servers. */
+  readonly #folder = Deno.makeTempDirSync({ prefix: "history-" });
   readonly #options: HistoryOptions;
   readonly #members = new Map<string, Member>();
   #counts = 0;
@@ -174,9 +178,15 @@ export class World implements AsyncDisposable {
         nodeID: i + 1,
         port: this.#ports[i]!,
         endpoints,
+        folder: this.#folderOf(i),
+        announced: `http://127.0.0.1:${this.#toServer[i]!.port}/`,
         origins: this.#chromium === undefined ? [] : [this.#chromium.origin],
       },
     });
+  }
+
+  #folderOf(i: number): string {
+    return `${this.#folder}/server${i}`;
   }
 
   /** Stops a server as an operator does, and starts it again. */
@@ -258,6 +268,10 @@ export class World implements AsyncDisposable {
         return () => nodes.signal(kind.node, "SIGCONT");
       case "kill server":
         await this.member(`server${kind.server}`).kill();
+        return () => this.startServer(kind.server);
+      case "lose disk":
+        await this.member(`server${kind.server}`).kill();
+        await Deno.remove(this.#folderOf(kind.server), { recursive: true });
         return () => this.startServer(kind.server);
       case "freeze server": {
         const member = this.member(`server${kind.server}`);
@@ -354,6 +368,7 @@ export class World implements AsyncDisposable {
     }
     await this.nodes[Symbol.asyncDispose]();
     this.recorder[Symbol.dispose]();
+    await Deno.remove(this.#folder, { recursive: true });
   }
 }
 
@@ -367,6 +382,7 @@ function targetsOf(kind: FaultKind): string[] {
       return ["etcd0", "etcd1", "etcd2"];
     case "kill server":
     case "freeze server":
+    case "lose disk":
     case "jump clock":
       return [`server${kind.server}`];
     case "cut server from etcd":
@@ -406,7 +422,7 @@ export async function runHistory(
     ...violationsIn(await readHistory(file), state),
   ];
   if (violations.length === 0) await Deno.remove(file);
-  const { operations, acknowledged, unknown, clients } = recorder;
+  const { operations, acknowledged, unknown, clients, events } = recorder;
   return {
     violations: violations.map((text) => `${text}\n  in ${file}`),
     operations,
@@ -414,6 +430,7 @@ export async function runHistory(
     unknown,
     clients: clients.size,
     faults,
+    events,
     file,
   };
 }
