@@ -234,7 +234,7 @@ class Fleet {
     const change = number === 4 && this.#random() < 0.5
       ? "sampan:state:2"
       : "cap";
-    await server.replica.activateChange(change);
+    await server.replica.activateChange(change, { force: true });
     this.counts.activated++;
   }
 

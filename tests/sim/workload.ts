@@ -317,6 +317,9 @@ export function expectedView(
   for (const submission of replica.pending()) {
     if (submission.state === "queued") add(textOfSubmission(submission));
   }
-  for (const command of storing) add(command);
+  for (const command of storing) {
+    // Another tab may have sent it before this one knows that it is stored.
+    if (!committed.includes(command)) add(command);
+  }
   return list;
 }
