@@ -19,9 +19,17 @@ interface Sent {
 /** Page on a port, with a count of the bytes sent. */
 class CountedPage implements AsyncDisposable {
   readonly sent: Sent[] = [];
+  /** Number of files that the page needs without a network. */
+  readonly files: number;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
 
-  private constructor(page: (request: Request) => Response) {
+  private constructor(
+    page: (request: Request) => Response,
+    paths: readonly string[],
+  ) {
+    // Its HTML, and its scripts.
+    this.files = 1 +
+      paths.filter((path) => /^[/](app|sampan)-.*[.]js$/.test(path)).length;
     this.#server = Deno.serve(
       { hostname: "127.0.0.1", port: 0, onListen(): void {} },
       (request) => {
@@ -49,7 +57,8 @@ class CountedPage implements AsyncDisposable {
   }
 
   static async open(): Promise<CountedPage> {
-    return new CountedPage(servePage(await demoFiles()));
+    const files = await demoFiles();
+    return new CountedPage(servePage(files), [...files.keys()]);
   }
 
   get url(): string {
@@ -121,10 +130,10 @@ for (const engine of ["Chromium", "Firefox"] satisfies Engine[]) {
         page.sent.length = 0;
         // The second visit fetches what the page may need later.
         await tab.reload();
-        await tab.evaluate(settled(5), 30_000);
+        await tab.evaluate(settled(page.files), 30_000);
         page.sent.length = 0;
         await tab.reload();
-        await tab.evaluate(settled(5), 30_000);
+        await tab.evaluate(settled(page.files), 30_000);
         assert(size() < 2048, JSON.stringify(page.sent));
       } finally {
         await browser.close();
