@@ -82,8 +82,8 @@ function startClient(replica: Replica, i: number): void {
 }
 
 /** Entries after which a server takes a snapshot, and how many of those before it the log keeps. */
-const SNAPSHOT_ENTRIES = 300;
-const OVERHEAD = 50;
+const SNAPSHOT_ENTRIES = 100;
+const OVERHEAD = 20;
 
 /** Starts a replica; where etcd cannot be reached, again and again. */
 async function startReplica(

@@ -33,20 +33,28 @@ export interface HistoriesResult {
   readonly acknowledged: number;
   readonly unknown: number;
   readonly faults: Readonly<Record<string, number>>;
+  readonly events: Readonly<Record<string, number>>;
   readonly violations: readonly string[];
+}
+
+type Counts = Readonly<Record<string, number>>;
+
+function added(all: Counts, more: Counts): Counts {
+  const sums = { ...all };
+  for (const [type, count] of Object.entries(more)) {
+    sums[type] = (sums[type] ?? 0) + count;
+  }
+  return sums;
 }
 
 /** Adds the result of a history. */
 function sum(all: HistoriesResult, one: HistoryResult): HistoriesResult {
-  const faults = { ...all.faults };
-  for (const [type, count] of Object.entries(one.faults)) {
-    faults[type] = (faults[type] ?? 0) + count;
-  }
   return {
     operations: all.operations + one.operations,
     acknowledged: all.acknowledged + one.acknowledged,
     unknown: all.unknown + one.unknown,
-    faults,
+    faults: added(all.faults, one.faults),
+    events: added(all.events, one.events),
     violations: [...all.violations, ...one.violations],
   };
 }
@@ -61,6 +69,7 @@ export async function soakHistories(
     acknowledged: 0,
     unknown: 0,
     faults: {},
+    events: {},
     violations: [],
   };
   for (let i = 0; performance.now() - from < ms; i++) {
@@ -82,11 +91,14 @@ export async function soakHistories(
 
 /** Last line of a soak on etcd. */
 export function historiesLine(
-  { operations, acknowledged, unknown, faults, violations }: HistoriesResult,
+  result: HistoriesResult,
 ): string {
-  const each = Object.entries(faults).map(([type, n]) => `${type} ${n}`);
+  const { operations, acknowledged, unknown, faults, events, violations } =
+    result;
+  const listed = (counts: Counts): string =>
+    Object.entries(counts).map(([type, n]) => `${type} ${n}`).join(", ");
   const total = Object.values(faults).reduce((a, b) => a + b, 0);
   return `${operations} operations, ${acknowledged} acknowledged, ${unknown} of unknown outcome, ${total} faults (${
-    each.join(", ")
-  }), ${violations.length} violations`;
+    listed(faults)
+  }), ${listed(events)}, ${violations.length} violations`;
 }
