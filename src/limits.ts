@@ -823,3 +823,30 @@ export const PEER_REMOVED_MAX: number = 4096;
 
 /** Longest wait between two rounds in which all servers with a snapshot are asked for it, in milliseconds. */
 export const PEER_ROUND_MS_MAX: number = 2_000;
+
+/** Part of a snapshot that is uploaded to S3 at once, in bytes: at least 5 MiB. */
+export const S3_PART_BYTES: number = 8 * 1024 * 1024;
+
+/** Most parts of one upload to S3, in parts. */
+export const S3_PARTS_MAX: number = 10_000;
+
+/** Most attempts of a request to S3 that fails for reasons which may pass, in attempts. */
+export const S3_ATTEMPTS_MAX: number = 4;
+
+/** First wait before a failed request to S3 is repeated, in milliseconds. */
+export const S3_RETRY_FIRST_MS: number = 100;
+
+/** Longest wait before a failed request to S3 is repeated, in milliseconds. */
+export const S3_RETRY_LAST_MS: number = 2_000;
+
+/** Longest wait for the head of an answer of S3, upload of a part included, in milliseconds. */
+export const S3_REQUEST_MS_MAX: number = 60_000;
+
+/** Longest wait for the next byte of an object of S3, in milliseconds. */
+export const S3_SLOW_MS_MAX: number = 30_000;
+
+/** Largest answer of S3 that is not an object, in bytes: a page of a list has a thousand keys. */
+export const S3_ANSWER_BYTES_MAX: number = 4 * 1024 * 1024;
+
+/** Age from which bytes on S3 that no snapshot has are removed, in milliseconds. */
+export const S3_LEFTOVER_MS: number = 3_600_000;

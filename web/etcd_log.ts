@@ -24,8 +24,10 @@ export interface EtcdLog {
 export interface EtcdLogSettings {
   /** Data folder, which says which etcd it was the last time. */
   readonly folder: string;
-  /** Store of this server's snapshots. */
+  /** Store of this server's snapshots, which the other ones fetch. */
   readonly store: SnapshotStore;
+  /** URL of the place on S3 where the servers share their snapshots instead. */
+  readonly shared?: string | undefined;
   /** Number of servers that must hold a snapshot before a log is compacted behind it. */
   readonly copies?: number | undefined;
   /** Prints a line about the exchange of snapshots. */
@@ -35,18 +37,21 @@ export interface EtcdLogSettings {
 /** Opens the logs on the etcd at a URL, with snapshots that the servers fetch from each other. */
 export async function openEtcdLog(
   url: string,
-  { folder, store, copies, print }: EtcdLogSettings,
+  { folder, store, shared, copies, print }: EtcdLogSettings,
 ): Promise<EtcdLog> {
   // Not in the graph of modules: a server without etcd does not load its client.
   const path = new URL("../src/etcd/mod.ts", import.meta.url).href;
   const { EtcdLogDB, parseEtcdURL } = await import(
     path
   ) as typeof import("../src/etcd/mod.ts");
+  const s3 = shared === undefined ? undefined : await openS3(shared);
   const file = `${folder}/etcd.json`;
   const logDB = new EtcdLogDB({
     ...parseEtcdURL(url),
     known: await readIdentity(file),
-    peers: { store, copies, onFault: ({ message }) => print(message) },
+    ...(s3 === undefined
+      ? { peers: { store, copies, onFault: ({ message }) => print(message) } }
+      : { snapshots: s3 }),
   });
   let noted: number | undefined;
   let noting = Promise.resolve();
@@ -75,8 +80,33 @@ export async function openEtcdLog(
       clearInterval(timer);
       await note();
       await logDB.close();
+      await s3?.close();
     },
   };
+}
+
+/** Opens the snapshots on S3 at a URL, with the credentials in the environment. */
+async function openS3(url: string): Promise<SnapshotStore> {
+  // Not in the graph of modules, as above.
+  const path = new URL("../src/s3/mod.ts", import.meta.url).href;
+  const { parseS3URL, S3SnapshotStore } = await import(
+    path
+  ) as typeof import("../src/s3/mod.ts");
+  const place = parseS3URL(url);
+  const variable = (name: string): string => {
+    const value = Deno.env.get(name);
+    if (value) return value;
+    throw new TypeError(
+      `Snapshots are at "${url}" and ${name} is not set: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY`,
+    );
+  };
+  return new S3SnapshotStore({
+    ...place,
+    region: place.region ?? (Deno.env.get("AWS_REGION") || undefined),
+    accessKeyId: variable("AWS_ACCESS_KEY_ID"),
+    secretAccessKey: variable("AWS_SECRET_ACCESS_KEY"),
+    sessionToken: Deno.env.get("AWS_SESSION_TOKEN") || undefined,
+  });
 }
 
 async function writeIdentity(

@@ -53,6 +53,8 @@ export interface StartOptions {
   readonly advertise?: string | undefined;
   /** Number of servers that must hold a snapshot before a log on etcd is compacted behind it. @default {2} */
   readonly copies?: number | undefined;
+  /** URL of a place on S3 where the servers on etcd share their snapshots, as `s3://bucket/prefix`; by default they fetch them from each other. */
+  readonly snapshots?: string | undefined;
   /** Applied entries after which a snapshot is taken. @default {10_000} */
   readonly snapshotEntries?: number | undefined;
   /** Certificate chain, as PEM text: with it the server speaks HTTPS. */
@@ -91,6 +93,7 @@ export async function start(options: StartOptions): Promise<Started> {
       etcd = await openEtcdLog(log, {
         folder: path,
         store: data.snapshots,
+        shared: options.snapshots,
         copies: options.copies,
         print,
       });
@@ -141,7 +144,9 @@ export async function start(options: StartOptions): Promise<Started> {
         : {}),
       fetch: (request) => presence.handle(request) ?? page(request),
     });
-    etcd?.logDB.announce(advertised(options, server.httpURL));
+    if (etcd?.logDB.peers !== undefined) {
+      etcd.logDB.announce(advertised(options, server.httpURL));
+    }
     // Its operations are for the log in the folder.
     if (etcd === undefined) control = serveControl(host, data);
     return {
@@ -200,6 +205,10 @@ Usage: deno task start [options]
                      name of the certificate
   --copies N         servers that must hold a snapshot before the log is
                      compacted behind it (default: 2; 1 for a single server)
+  --snapshots URL    bucket on S3 in which the servers share their snapshots
+                     instead: s3://bucket/prefix?endpoint=https://host
+                     &region=NAME. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+                     have the credentials
   --snapshot-entries N
                      commands after which a snapshot is taken (default: 10000)
   --node N           number of this server among those that share a log
@@ -230,6 +239,7 @@ function argumentsOf(args: string[]): StartOptions | undefined {
         peers: { type: "string" },
         advertise: { type: "string" },
         copies: { type: "string", default: "2" },
+        snapshots: { type: "string" },
         "snapshot-entries": { type: "string", default: "10000" },
         cert: { type: "string" },
         key: { type: "string" },
@@ -263,6 +273,11 @@ function argumentsOf(args: string[]): StartOptions | undefined {
     "--snapshot-entries",
     values["snapshot-entries"],
   );
+  if (values.snapshots !== undefined && values.log === undefined) {
+    throw new UsageError(
+      `--snapshots is "${values.snapshots}": it is for servers that share a log, give --log, too`,
+    );
+  }
   if (values.advertise !== undefined) {
     const url = URL.parse(values.advertise);
     if (url === null || !/^https?:$/.test(url.protocol)) {
@@ -286,6 +301,7 @@ function argumentsOf(args: string[]): StartOptions | undefined {
     peers: peersOf(values.peers, port),
     advertise: values.advertise,
     copies,
+    snapshots: values.snapshots,
     snapshotEntries,
     cert: fileOf("--cert", values.cert),
     key: fileOf("--key", values.key),
@@ -357,7 +373,13 @@ function explained(error: unknown, options: StartOptions): unknown {
   if (/^(Log|Endpoint) is /.test(messageOf(error))) {
     return new UsageError(`--log: ${messageOf(error)}`);
   }
+  if (/^Snapshots are /.test(messageOf(error))) {
+    return new UsageError(`--snapshots: ${messageOf(error)}`);
+  }
   // Compared by name: the classes are not loaded without --log.
+  if ((error as Error).name === "ErrS3") {
+    return new UsageError(`--snapshots: ${messageOf(error)}`);
+  }
   const { cause } = error as Error;
   if (cause instanceof Error && cause.name === "ErrPeerSnapshot") {
     return new UsageError(`--log: ${cause.message}`);

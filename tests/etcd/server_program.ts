@@ -12,6 +12,7 @@ import {
   NodeHost,
 } from "../../mod.ts";
 import { EtcdLogDB } from "../../src/etcd/mod.ts";
+import { S3SnapshotStore } from "../../src/s3/mod.ts";
 import { FileSnapshotStore } from "../../src/sqlite/mod.ts";
 import { serve } from "../../src/sync/server/mod.ts";
 
@@ -26,19 +27,26 @@ export interface ServerSettings {
   readonly changes?: readonly string[];
   /** Folder of its snapshots, which the other servers fetch; by default it has a store in memory. */
   readonly folder?: string;
+  /** S3 service in which the servers share their snapshots. */
+  readonly s3?: { readonly endpoint: string; readonly bucket: string };
 }
 
 if (import.meta.main) {
-  const { endpoints, nodeID, port, snapshotEntries = 0, folder } = JSON.parse(
-    Deno.args[0]!,
-  ) as ServerSettings;
+  const { endpoints, nodeID, port, snapshotEntries = 0, folder, s3 } = JSON
+    .parse(Deno.args[0]!) as ServerSettings;
   const store = folder === undefined
     ? undefined
     : new FileSnapshotStore(folder);
   const logDB = new EtcdLogDB({
     endpoints,
-    ...(store !== undefined
-      ? { peers: { store } }
+    ...(store !== undefined ? { peers: { store } } : s3 !== undefined
+      ? {
+        snapshots: new S3SnapshotStore({
+          ...s3,
+          accessKeyId: "S3RVER",
+          secretAccessKey: "S3RVER",
+        }),
+      }
       : snapshotEntries > 0
       ? { snapshots: new MemorySnapshotStore() }
       : {}),

@@ -20,6 +20,7 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
   "./indexeddb": ["idb-keyval"],
   "./inspector": ["uplot"],
   "./ports": [],
+  "./s3": ["aws4fetch", "node:crypto"],
   "./sqlite": [
     "node:fs",
     "node:os",

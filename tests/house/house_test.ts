@@ -52,6 +52,7 @@ const FLOORS: Record<string, number> = {
   offline: 5,
   etcd: 6,
   indexeddb: 6,
+  s3: 6,
   sqlite: 6,
   sync: 6,
   tabs: 6,
@@ -98,7 +99,7 @@ Deno.test("a floor imports the floors below it, never one above", () => {
 
 /** Paths of modules that may need Deno: its folders, and the sockets of the server. */
 const NEEDS_DENO =
-  /^src\/(cli\/|deps\/(cli_progress|grpc_js)|etcd\/|sqlite\/|sync\/mod\.ts|sync\/server\/(mod|serve)\.ts)/;
+  /^src\/(cli\/|deps\/(aws4fetch|cli_progress|grpc_js)|etcd\/|s3\/|sqlite\/|sync\/mod\.ts|sync\/server\/(mod|serve)\.ts)/;
 
 Deno.test("modules that say they are browser compatible use nothing a browser lacks", () => {
   const lacking =
@@ -140,7 +141,7 @@ Deno.test("only src/deps/ names a package, and each of its modules one", () => {
       assertEquals(others, [], path);
       continue;
     }
-    const allowed = /^src\/(sqlite|cli|etcd)\//.test(path)
+    const allowed = /^src\/(sqlite|cli|etcd|s3)\//.test(path)
       ? /^\.|^node:/
       : /^\./;
     for (const specifier of specifiers) {
