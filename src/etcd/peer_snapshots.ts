@@ -50,7 +50,7 @@ import type { Keys } from "./keys.ts";
 import type { LiveReplicas } from "./live_replicas.ts";
 import { PeerSource } from "./peer_source.ts";
 import { AnnouncedCopies, hasSnapshot, hexOf } from "./snapshot_copies.ts";
-import type { EtcdSnapshotPointer } from "./values.ts";
+import type { EtcdSnapshotPointer, SnapshotCopies } from "./values.ts";
 
 /** Dependencies of {@linkcode PeerSnapshots}. */
 export interface PeerSnapshotsParts {
@@ -241,9 +241,8 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
     pointer: EtcdSnapshotPointer,
   ): Promise<boolean> {
     const { own, others } = await this.#copies.read(clusterID);
-    const holders = (own === undefined ? others : [own, ...others])
-      .filter((one) => hasSnapshot(one, pointer));
-    return holders.length >= this.#parts.copies;
+    const all = own === undefined ? others : [own, ...others];
+    return holdersOf(all, pointer).length >= this.#parts.copies;
   }
 
   // -------------------------------------------------------------------- peers
@@ -454,14 +453,14 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
 
   /** Announces what this server holds, copies the newest snapshot if it should, and removes what that replaces. */
   async #settle(clusterID: bigint): Promise<void> {
-    const { pointers, others } = await this.#copies.read(clusterID);
-    await this.#publish(clusterID, pointers);
+    const { pointers, others, own } = await this.#copies.read(clusterID);
+    await this.#publish(clusterID, pointers, own);
     const [newest] = pointers;
     if (newest === undefined || remoteInfo(clusterID, newest) === undefined) {
       return;
     }
     if (await this.#local(clusterID, newest) === undefined) {
-      const holders = others.filter((one) => hasSnapshot(one, newest));
+      const holders = holdersOf(others, newest);
       const isMissing = this.#url !== undefined &&
         holders.length < this.#parts.copies;
       if (!isMissing && !this.#open.has(clusterID)) return;
@@ -469,7 +468,11 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
       await this.#fetch(clusterID, newest);
     }
     await this.#prune(clusterID, pointers);
-    await this.#publish(clusterID, pointers);
+    await this.#publish(
+      clusterID,
+      pointers,
+      (await this.#copies.read(clusterID)).own,
+    );
   }
 
   /** Removes snapshots of this server that are older than those of the pointers, once it holds these. */
@@ -492,6 +495,7 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
   async #publish(
     clusterID: bigint,
     pointers: readonly EtcdSnapshotPointer[],
+    before: SnapshotCopies | undefined,
   ): Promise<void> {
     const url = this.#url;
     if (url === undefined) return;
@@ -499,7 +503,7 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
     if (held.length === 0 && !this.#announced.has(clusterID)) return;
     // Served as soon as it is announced.
     this.#announced.set(clusterID, held);
-    await this.#copies.publish(clusterID, {
+    const copies: SnapshotCopies = {
       url,
       snapshots: held.map(({ info, sha256 }) => ({
         index: info.index,
@@ -507,7 +511,9 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
         sha256,
         id: this.sharedID(info),
       })),
-    });
+    };
+    if (isSameAnnouncement(copies, before)) return;
+    await this.#copies.publish(clusterID, copies);
   }
 
   // ----------------------------------------------------------------- fetching
@@ -607,9 +613,9 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
       signal: this.#closing.signal,
       holders: async () => {
         const { others } = await this.#copies.read(clusterID);
-        return others.filter((other) =>
-          hasSnapshot(other, wanted) && !wrong.has(other.url)
-        ).map(({ url }) => url);
+        return holdersOf(others, wanted).filter((url) =>
+          url !== this.#url && !wrong.has(url)
+        );
       },
       request: async (url, offset, signal) => {
         const token = await this.#copies.token(clusterID, name);
@@ -662,6 +668,24 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
 
 function keyOf({ clusterID, id }: SnapshotInfo): string {
   return `${clusterID} ${id}`;
+}
+
+/** URLs of the servers that hold the snapshot of a pointer. One that has just been started again has two announcements. */
+function holdersOf(
+  copies: readonly SnapshotCopies[],
+  pointer: EtcdSnapshotPointer,
+): string[] {
+  const holders = copies.filter((one) => hasSnapshot(one, pointer));
+  return [...new Set(holders.map(({ url }) => url))];
+}
+
+/** True if two announcements are equal. */
+function isSameAnnouncement(
+  a: SnapshotCopies,
+  b: SnapshotCopies | undefined,
+): boolean {
+  return a.url === b?.url && a.snapshots.length === b.snapshots.length &&
+    a.snapshots.every((one) => hasSnapshot(b, one));
 }
 
 /** True if an error means that a snapshot is damaged, or was removed. */

@@ -186,7 +186,13 @@ export class PeerSource {
     const { env, holders, signal } = this.#parts;
     for (;;) {
       signal.throwIfAborted();
-      const urls = await holders();
+      let urls: readonly string[] = [];
+      try {
+        urls = await holders();
+      } catch (error) {
+        // Etcd may have no leader for a moment.
+        this.#lastFault = messageOf(error);
+      }
       const left = urls.filter((url) => !this.#asked.has(url));
       if (left.length > 0) {
         const at = Number(env.random64() % BigInt(left.length));

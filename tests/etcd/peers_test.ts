@@ -204,6 +204,32 @@ test("H7 servers copy each other's snapshots, a log is compacted only behind one
   assertEquals(three.faults, []);
 });
 
+test("H7 a server that was killed and started again counts as one: a log is not compacted behind a snapshot that only it holds", async (nodes) => {
+  const { endpoints } = nodes;
+  await using one = new PeerServer(endpoints);
+  const first = await one.start(1n, 20);
+  one.serve();
+  // As its process before, whose lease has not ended yet.
+  await using before = new PeerServer(endpoints, { store: one.store });
+  before.serve(() => one.url);
+  for (let i = 0; i < 60; i++) await first.propose(kv.put(`${i}`, "x"));
+  const announced = async (): Promise<number> => {
+    const { output } = await nodes.ctl(
+      "get",
+      "sampan/copy",
+      "--prefix",
+      "--keys-only",
+    );
+    return output.split("\n").filter((one) => one !== "").length;
+  };
+  await until("announced twice", async () => await announced() === 2);
+  await held(one.logDB, [one.store]);
+  await first.requestSnapshot();
+  const log = await one.logDB.open(1n, 99n);
+  (await log.read(0)).close();
+  await log.close();
+});
+
 test("H7 a server copies the snapshots of a cluster that it does not have open, if too few servers hold them", async (nodes) => {
   await using one = new PeerServer(nodes.endpoints);
   const first = await one.start(1n, 20);
@@ -380,6 +406,81 @@ test("a snapshot is sent to other servers only: a request without the token made
     }))[0],
     404,
   );
+});
+
+test("R8 a server whose lease has ended while it runs announces its snapshots again", async (nodes) => {
+  await using one = new PeerServer(nodes.endpoints, { copies: 1 });
+  const first = await one.start(1n);
+  one.serve();
+  await first.propose(kv.put("a", "b"));
+  await first.requestSnapshot();
+  const isAnnounced = async (): Promise<boolean> => {
+    const { output } = await nodes.ctl(
+      "get",
+      "sampan/copy",
+      "--prefix",
+      "--keys-only",
+    );
+    return output.includes("sampan/copy");
+  };
+  await until("announced", isAnnounced);
+  const { output } = await nodes.ctl("lease", "list");
+  for (const [lease] of output.matchAll(/^[0-9a-f]{8,}$/gm)) {
+    await nodes.ctl("lease", "revoke", lease);
+  }
+  assert(!await isAnnounced());
+  await until("announced again", isAnnounced);
+});
+
+test("the health of a server that fetches a snapshot has the bytes that have arrived, of all", async (nodes) => {
+  const { endpoints } = nodes;
+  await using one = new PeerServer(endpoints, { copies: 1 });
+  const first = await one.start(1n);
+  one.serve();
+  for (let i = 0; i < 20; i++) await first.propose(kv.put(`${i}`, VALUE));
+  await first.requestSnapshot();
+  let release = (): void => {};
+  const released = new Promise<void>((resolve) => release = resolve);
+  await using two = new PeerServer(endpoints, {
+    copies: 2,
+    async fetch(url, init): Promise<Response> {
+      const response = await fetch(url, init);
+      const reader = response.body!.getReader();
+      let isFirst = true;
+      const body = new ReadableStream<Uint8Array>({
+        async pull(controller): Promise<void> {
+          if (!isFirst) await released;
+          isFirst = false;
+          const { done, value } = await reader.read();
+          if (done) controller.close();
+          else controller.enqueue(value);
+        },
+        cancel: (reason) => reader.cancel(reason),
+      }, { highWaterMark: 0 });
+      return new Response(body, response);
+    },
+  });
+  two.serve();
+  let health: { fetching?: readonly Record<string, unknown>[] } = {};
+  await until("fetching", async () => {
+    health = await (await fetch(new URL("health", two.url))).json();
+    return Number(health.fetching?.[0]?.received) > 0;
+  });
+  const [pointer] = await one.logDB.snapshotPointers(1n);
+  const { clusterID, index, size, received, from } = health.fetching![0]!;
+  assertEquals([clusterID, index, size, from], [
+    "1",
+    pointer!.index,
+    pointer!.size,
+    one.url,
+  ]);
+  assert((received as number) < pointer!.size);
+  release();
+  await held(one.logDB, [two.store]);
+  await until("ended", async () => {
+    health = await (await fetch(new URL("health", two.url))).json();
+    return health.fetching === undefined;
+  });
 });
 
 test("options of the exchange of snapshots are checked in words", async ({ endpoints }) => {

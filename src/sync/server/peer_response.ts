@@ -12,6 +12,7 @@
 
 import { isU64 } from "../../bytes.ts";
 import type { HeldSnapshot } from "../../log/log.ts";
+import { ErrSnapshotNotFound } from "../../snapshot/errors.ts";
 import type { Core } from "./core.ts";
 import { ANONYMOUS } from "./hooks.ts";
 import { methodNotAllowed } from "./http_responses.ts";
@@ -51,13 +52,13 @@ async function respond(
       `Snapshot ${name} of cluster ${clusterID} is for the other servers only: the request has no token made with their secret`,
     );
   }
-  const held = await peers!.find(clusterID, name);
-  if (held === undefined) {
-    throw new RequestRejected(
+  const missing = (): RequestRejected =>
+    new RequestRejected(
       404,
       `Snapshot ${name} of cluster ${clusterID} is not here`,
     );
-  }
+  const held = await peers!.find(clusterID, name);
+  if (held === undefined) throw missing();
   const offset = offsetOf(request, held);
   const slot = takeSlot(core, ANONYMOUS, address);
   try {
@@ -84,7 +85,8 @@ async function respond(
     });
   } catch (error) {
     slot.release();
-    throw error;
+    // Removed in this moment, because of newer ones.
+    throw error instanceof ErrSnapshotNotFound ? missing() : error;
   }
 }
 
