@@ -785,6 +785,9 @@ export const ETCD_VERIFIED_SNAPSHOTS_MAX: number = 4096;
 /** Time after which etcd removes what a process has announced that has ended or was cut off, in seconds. */
 export const ETCD_LEASE_SECONDS: number = 15;
 
+/** Shortest turn of a process to append to a log on etcd alone, while another process waits for it, in milliseconds. */
+export const ETCD_TURN_MS: number = 50;
+
 /** Interval at which a process keeps its lease in etcd, in milliseconds. */
 export const ETCD_LEASE_PING_MS: number = 5_000;
 

@@ -130,6 +130,8 @@ export async function start(options: StartOptions): Promise<Started> {
       authorize: async (_principal, clusterID, action) =>
         action !== "upload" && await boards.open(clusterID),
       validate: board.validate,
+      // It looks at the command only, so no server has to wait for another one.
+      decidesAlone: false,
       // On this machine only: the demo has no accounts.
       ...(isLoopback(hostname)
         ? {

@@ -32,7 +32,13 @@ import {
   type ErrOtherHistory,
 } from "../log/errors.ts";
 import type { Epoch } from "../log/history.ts";
-import type { CheckpointBoard, LogBatch, Records } from "../log/log.ts";
+import type {
+  CheckpointBoard,
+  LogBatch,
+  LogOrder,
+  LogTurn,
+  Records,
+} from "../log/log.ts";
 import { batchAfter, lastOf } from "../log/records.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrEtcdAccess, ErrEtcdUnavailable } from "./errors.ts";
@@ -52,6 +58,7 @@ import {
   PutHistory,
   removedLog,
 } from "./put_history.ts";
+import type { ClusterOrder, Term } from "./order.ts";
 import {
   costOf,
   type PutTarget,
@@ -111,6 +118,8 @@ export class EtcdClusterLog extends ClusterLog {
   #unwatch: (() => void) | undefined;
   /** Error after which nothing is read or written. */
   #failure: Error | undefined;
+  /** Aborts when the log is not used any more. */
+  readonly #ended = new AbortController();
   /** Cancels the next test put. */
   #cancelProbe: (() => void) | undefined;
   /** Number of times that puts were compacted before they were read. */
@@ -118,6 +127,8 @@ export class EtcdClusterLog extends ClusterLog {
   /** Callbacks for each move of the end. */
   readonly #moved = new Set<() => void>();
   readonly #writer: PutWriter;
+  readonly #order: ClusterOrder;
+  override readonly order: LogOrder;
   override readonly announcements: AnnouncementBoard;
   override readonly board: CheckpointBoard;
   /** Positions of readers of older puts. */
@@ -129,6 +140,8 @@ export class EtcdClusterLog extends ClusterLog {
     this.#parts = parts;
     this.announcements = parts.announcements;
     this.board = parts.board;
+    this.#order = parts.order;
+    this.order = { enter: () => this.#enter() };
     this.#key = keys.of("log", clusterID);
     this.#metaKey = keys.of("meta", clusterID);
     this.#history = new PutHistory(parts.client, clusterID, this.#key);
@@ -323,6 +336,7 @@ export class EtcdClusterLog extends ClusterLog {
     while (this.#failure === undefined) {
       try {
         await this.#load();
+        this.#order.disturb();
         for (const moved of [...this.#moved]) moved();
         return this.wake();
       } catch (error) {
@@ -431,6 +445,53 @@ export class EtcdClusterLog extends ClusterLog {
     return this.#writer.append(records);
   }
 
+  /** Waits for the turn of this process to append, and reads what others have appended. */
+  #enter(): MaybePromise<LogTurn> {
+    const { term } = this.#order;
+    if (this.#failure === undefined && term !== undefined) {
+      return this.#turn(term);
+    }
+    return this.#entered();
+  }
+
+  async #entered(): Promise<LogTurn> {
+    const order = this.#order;
+    for (;;) {
+      this.#check();
+      await order.acquire(this.#ended.signal);
+      const { fence } = order;
+      if (fence === undefined) continue;
+      const gaps = this.#gaps;
+      const known = order.term;
+      if (known !== undefined) return this.#turn(known);
+      await this.refresh();
+      if (this.#gaps !== gaps) continue;
+      const term = order.begin(fence, this.last);
+      if (term !== undefined) return this.#turn(term);
+    }
+  }
+
+  #turn(term: Term): LogTurn {
+    const order = this.#order;
+    order.use();
+    let isLeft = false;
+    return {
+      index: term.index,
+      get isOver(): boolean {
+        return term.isOver;
+      },
+      append: (records) => {
+        this.#check();
+        return this.#writer.append(records, term);
+      },
+      leave: () => {
+        if (isLeft) return;
+        isLeft = true;
+        order.unuse();
+      },
+    };
+  }
+
   override settled(): Promise<void> {
     return this.#writer.settled;
   }
@@ -444,8 +505,14 @@ export class EtcdClusterLog extends ClusterLog {
     });
   }
 
-  /** Ends the watch and the test puts. */
+  /** Ends the watch, the turn and the test puts. */
   stop(): void {
+    this.#ended.abort(
+      this.#failure ?? new ErrClusterClosed(
+        `Log of cluster ${this.#parts.clusterID} is closed`,
+      ),
+    );
+    this.#order.close();
     this.#unwatch?.();
     this.#unwatch = undefined;
     this.#cancelProbe?.();

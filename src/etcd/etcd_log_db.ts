@@ -39,6 +39,7 @@ import { type EtcdServer, LiveReplicas } from "./live_replicas.ts";
 import { encodeTxn, Method } from "./messages.ts";
 import type { ErrPeerSnapshot } from "./errors.ts";
 import { PeerSnapshots } from "./peer_snapshots.ts";
+import { Orders } from "./order.ts";
 import { PointedSnapshots } from "./pointed_snapshots.ts";
 import { PutLimiter } from "./put_limiter.ts";
 import { SharedCheckpoints } from "./shared_checkpoints.ts";
@@ -204,6 +205,7 @@ export class EtcdLogDB implements LogDB {
   readonly #limiter = new PutLimiter();
   readonly #compaction: Compaction;
   readonly #live: LiveReplicas;
+  readonly #orders: Orders;
   readonly #checkpoints: SharedCheckpoints;
   readonly #clusters = new Map<bigint, Promise<EtcdClusterLog>>();
   readonly #open = new OpenLogs();
@@ -258,6 +260,13 @@ export class EtcdLogDB implements LogDB {
       this.#writer,
       () => live.lease(),
     );
+    this.#orders = new Orders({
+      client: this.#client,
+      keys: this.#keys,
+      env,
+      writer: this.#writer,
+      lease: () => live.lease(),
+    });
     this.#peers = peers && new PeerSnapshots({
       client: this.#client,
       keys: this.#keys,
@@ -371,6 +380,7 @@ export class EtcdLogDB implements LogDB {
         env: this.#env,
         writer: this.#writer,
         limiter: this.#limiter,
+        order: this.#orders.open(clusterID),
         announcements: this.#live.board(clusterID),
         board: this.#checkpoints.board(clusterID),
         appendMs: this.#appendMs,
@@ -465,6 +475,7 @@ export class EtcdLogDB implements LogDB {
     this.#checkpoints.close();
     await this.#peers?.close();
     await this.#open.close();
+    this.#orders.close();
     await this.#live.close();
     cancel();
     this.#client.close();

@@ -9,7 +9,7 @@
 import { encodeShown } from "../bytes.ts";
 
 /** Kinds of keys that each cluster may have one of. */
-export type KeyKind = "log" | "meta" | "snapshot";
+export type KeyKind = "log" | "meta" | "snapshot" | "order";
 
 /** Keys of the logs below one prefix. */
 export class Keys {
@@ -43,6 +43,25 @@ export class Keys {
     return encodeShown(
       `${this.#prefix}/live/${idOf(clusterID)}/${process}-${count}`,
     );
+  }
+
+  /** Key by which the process `writer` says that it wants the turn to append to a log. */
+  ofWant(clusterID: bigint, writer: bigint): Uint8Array {
+    return this.ofWantName(clusterID, writer.toString(16).padStart(16, "0"));
+  }
+
+  /** Key by which the process with a name in hexadecimal digits says so. */
+  ofWantName(clusterID: bigint, name: string): Uint8Array {
+    return encodeShown(`${this.#prefix}/order/${idOf(clusterID)}/${name}`);
+  }
+
+  /** Cluster of a key of an order, and the name of the process in one that says that it wants the turn. */
+  ofOrderKey(
+    key: Uint8Array,
+  ): { readonly clusterID: bigint; readonly writer: string | undefined } {
+    const text = new TextDecoder().decode(key);
+    const [id, writer] = text.slice(`${this.#prefix}/order/`.length).split("/");
+    return { clusterID: BigInt(`0x${id}`), writer };
   }
 
   /** Key of the newest checkpoint of a replica. */

@@ -12,6 +12,7 @@
  */
 
 import { withResolvers } from "../async.ts";
+import { ErrOrderLost } from "./errors.ts";
 import { messageOf } from "../describe.ts";
 import type { Env } from "../env.ts";
 import { ETCD_PUT_BYTES, TIMER_MS_MAX } from "../limits.ts";
@@ -28,12 +29,15 @@ import {
   type KeyValue,
   Method,
 } from "./messages.ts";
+import type { ClusterOrder, Term } from "./order.ts";
 import type { PutLimiter } from "./put_limiter.ts";
 import { encodePut, type LogPut, type Position } from "./values.ts";
 
 /** Append that waits for its put. */
 interface Append {
   readonly records: Records;
+  /** Term that its decision rests on; undefined if it may follow anything. */
+  readonly term: Term | undefined;
   /** Time at which it fails unless it is committed. */
   readonly end: number;
   readonly resolve: (first: number) => void;
@@ -91,6 +95,8 @@ export interface PutWriterParts {
   readonly limiter: PutLimiter;
   /** Longest wait of an append, in milliseconds. */
   readonly appendMs: number;
+  /** Order of the appends of all processes. */
+  readonly order: ClusterOrder;
 }
 
 /** Size of a batch with the overhead of its records, in bytes. */
@@ -109,6 +115,10 @@ export class PutWriter {
   #sequence = 0;
   /** Size of the appends that share a put, in bytes; 0 once etcd has refused such a put as too large. */
   #putBytes = ETCD_PUT_BYTES;
+  /** Ends the wait for the turn, while there is one. */
+  #waiting: AbortController | undefined;
+  /** True while a put is being made. */
+  #isPutting = false;
   /** True once this process has written an epoch record. */
   #hasEpoch = false;
   /** Settles once nothing is being written. */
@@ -118,6 +128,12 @@ export class PutWriter {
   constructor(parts: PutWriterParts, log: PutTarget) {
     this.#parts = parts;
     this.#log = log;
+    parts.order.isWriting = () => this.#isPutting || this.#hasDecided;
+  }
+
+  /** True if appends wait that rest on the present term. */
+  get #hasDecided(): boolean {
+    return this.#queue.some(({ term }) => term?.isOver === false);
   }
 
   /** Resolves once nothing is being written. */
@@ -125,11 +141,12 @@ export class PutWriter {
     return this.#settled;
   }
 
-  /** Appends records; resolves to the index of the first. */
-  append(records: Records): Promise<number> {
+  /** Appends records, only while `term` is not over if there is one; resolves to the index of the first. */
+  append(records: Records, term?: Term): Promise<number> {
     const { promise, resolve, reject } = withResolvers<number>();
     const end = this.#parts.env.now() + this.#parts.appendMs;
-    this.#queue.push({ records, end, resolve, reject });
+    this.#queue.push({ records, term, end, resolve, reject });
+    if (term !== undefined) this.#waiting?.abort();
     if (!this.#isWriting) {
       this.#isWriting = true;
       // Never rejects: failures go to the appends.
@@ -151,12 +168,18 @@ export class PutWriter {
       // Appends of one turn of the event loop share a put.
       await env.turn();
       while (this.#queue.length > 0) {
+        this.#queue = this.#standing(this.#queue);
+        if (this.#queue.length === 0) break;
+        if (this.#parts.order.mustWait && !this.#hasDecided) {
+          await this.#awaitTurn();
+        }
         const appends = this.#take();
         if (appends.length === 0) continue;
         const size = appends.reduce(
           (sum, { records }) => sum + records.bytes.length,
           0,
         );
+        this.#isPutting = true;
         const release = await limiter.enter(size);
         try {
           await this.#commit(appends);
@@ -165,6 +188,8 @@ export class PutWriter {
           throw error;
         } finally {
           release();
+          this.#isPutting = false;
+          this.#parts.order.settle();
         }
       }
     } catch (error) {
@@ -174,6 +199,41 @@ export class PutWriter {
     }
   }
 
+  /** Waits for the turn to append, until the oldest append fails, or one that was decided in the present turn has come. */
+  async #awaitTurn(): Promise<void> {
+    const { env, order } = this.#parts;
+    const waiting = this.#waiting = new AbortController();
+    const left = this.#queue[0]!.end - env.now();
+    const cancel = left < Infinity
+      ? env.setTimer(
+        () => waiting.abort(),
+        Math.min(Math.max(1, left), TIMER_MS_MAX),
+      )
+      : undefined;
+    try {
+      await order.acquire(waiting.signal);
+    } catch (error) {
+      // Otherwise the next step sees what has changed.
+      if (!waiting.signal.aborted) throw error;
+    } finally {
+      cancel?.();
+      this.#waiting = undefined;
+    }
+  }
+
+  /** Rejects the appends whose term is over; returns the others. */
+  #standing(appends: readonly Append[]): Append[] {
+    return appends.filter(({ term, reject }) => {
+      if (term?.isOver !== true) return true;
+      reject(
+        new ErrOrderLost(
+          `Append to the log of cluster ${this.#parts.clusterID} was decided before other records were appended; nothing was appended, so decide and append again`,
+        ),
+      );
+      return false;
+    });
+  }
+
   /** Takes the appends of the next put; those that have waited too long fail. */
   #take(): Append[] {
     const { env, appendMs, clusterID } = this.#parts;
@@ -181,6 +241,8 @@ export class PutWriter {
     const appends: Append[] = [];
     for (let size = 0; this.#queue.length > 0;) {
       if (this.#queue[0]!.end <= now) {
+        // Later ones may rest on it.
+        this.#parts.order.disturb();
         this.#queue.shift()!.reject(
           new ErrEtcdUnavailable(
             `Log of cluster ${clusterID} could not be appended to within ${appendMs} ms; nothing was appended`,
@@ -197,13 +259,21 @@ export class PutWriter {
 
   /** Makes appends one put, and repeats it at the new end if another process was first. */
   async #commit(appends: readonly Append[]): Promise<void> {
+    let left = appends;
+    const { order } = this.#parts;
     while (this.#log.failure === undefined) {
+      left = this.#standing(left);
+      if (left.length === 0) return;
+      if (order.mustWait && left.every(({ term }) => term === undefined)) {
+        this.#queue.unshift(...left);
+        return;
+      }
       const at = this.#log.end;
-      const put = this.#encode(appends, at);
+      const put = this.#encode(left, at);
       this.#put = put;
       if (await this.#try(put, at)) return;
     }
-    for (const { reject } of appends) reject(this.#log.failure);
+    for (const { reject } of left) reject(this.#log.failure);
   }
 
   #encode(appends: readonly Append[], at: Position): Put {
@@ -245,7 +315,8 @@ export class PutWriter {
         return true;
       }
       // Another put was first: of another process, or of an earlier attempt.
-      const [[kv] = [], [meta] = []] = ranges;
+      const [[kv] = [], [meta] = [], [turn] = []] = ranges;
+      this.#parts.order.found(turn, header.revision);
       await this.#log.caughtUp(at, kv, meta);
       // All puts up to that one were read: this one is not among them, and is void.
       if (this.#log.gaps === gaps) return this.#put !== put;
@@ -261,10 +332,16 @@ export class PutWriter {
   /** Request of a put if the log ends at a position; otherwise it returns the newest put. */
   #encodeTxn({ value }: Put, at: Position): Uint8Array {
     const { key, metaKey } = this.#parts;
-    return encodeTxn(this.#log.comparisons(at), [{ put: key, value }], [
-      { range: { key, keysOnly: true } },
-      { range: { key: metaKey } },
-    ]);
+    const { order } = this.#parts;
+    return encodeTxn(
+      [...this.#log.comparisons(at), order.comparison],
+      [{ put: key, value }],
+      [
+        { range: { key, keysOnly: true } },
+        { range: { key: metaKey } },
+        order.range,
+      ],
+    );
   }
 
   /** Handles the response to a put, which may be before or after its change on the watch. */
@@ -274,13 +351,13 @@ export class PutWriter {
     if (batches !== undefined) this.#resolve(put, batches);
   }
 
-  /** Settles the put under way if a put that was read is that one. */
+  /** Settles the put under way if a put that was read is that one; otherwise nothing may rest any more on what was read before. */
   read(found: LogPut): void {
     const put = this.#put;
     if (
       put === undefined || found.writer !== this.#parts.writer ||
       found.sequence !== put.sequence
-    ) return;
+    ) return this.#parts.order.disturb();
     this.#resolve(put, found.batches);
   }
 
@@ -295,7 +372,9 @@ export class PutWriter {
 
   /** Reports a put that has failed, or may be in the log later. */
   #failed(put: Put, error: unknown, isUnknown: boolean): void {
-    const { clusterID } = this.#parts;
+    const { clusterID, order } = this.#parts;
+    // Later appends may rest on these.
+    order.disturb();
     if (!isUnknown && error instanceof CallError && error.isTooLarge) {
       return this.#tooLarge(put, error);
     }

@@ -31,6 +31,7 @@ import type {
   Log,
   LogBatch,
   LogInfo,
+  LogOrder,
   LogReader,
   LogStorage,
   ReadOptions,
@@ -128,6 +129,8 @@ export abstract class ClusterLog {
   readonly board: CheckpointBoard = new MemoryCheckpointBoard();
   /** Announcements of the replicas. */
   readonly announcements: AnnouncementBoard = new SharedAnnouncements();
+  /** Turns in which this process alone appends, if others may append, too. */
+  declare readonly order: LogOrder | undefined;
   /** Reports whether appends can be stored. */
   readonly storage: StorageState = new StorageState();
   /** Known epochs, oldest first. */
@@ -378,6 +381,10 @@ class LogHandle implements Log {
 
   get storage(): LogStorage {
     return this.#cluster.storage;
+  }
+
+  get order(): LogOrder | undefined {
+    return this.#cluster.order;
   }
 
   get announcements(): Announcements {

@@ -129,6 +129,27 @@ export interface Announcements {
   watch(listener: () => void): () => void;
 }
 
+/**
+ * Part of a process's turn to append to a log alone, in which everything in the log
+ * is known here: what it appends meets exactly the state that it has seen.
+ */
+export interface LogTurn {
+  /** Index up to which others may have appended before: a decision about what to append needs the entries up to it. */
+  readonly index: number;
+  /** True once something else was appended, or may have been. */
+  readonly isOver: boolean;
+  /** Appends records as `append()` of the log does, but only while the turn is not over: otherwise it rejects, and they never are in the log. */
+  append(records: Records): MaybePromise<number>;
+  /** Ends this use of the turn, which may then go to another process; idempotent. */
+  leave(): void;
+}
+
+/** Optional part of a log that several processes append to: turns in which one of them alone appends. */
+export interface LogOrder {
+  /** Waits until this process alone appends, and everything that others have appended was read here. */
+  enter(): MaybePromise<LogTurn>;
+}
+
 /** Optional part of a log: reports whether appends can be stored. */
 export interface LogStorage {
   /** Error of the last write, such as an `ErrStoreFull`, while nothing can be stored; undefined otherwise. */
@@ -244,6 +265,8 @@ export interface Log {
   readonly checkpoints?: CheckpointBoard | undefined;
   /** Announcements of the replicas on the log, if it is ordered in this process. */
   readonly announcements?: Announcements | undefined;
+  /** Turns in which this process alone appends; missing if no other process does. */
+  readonly order?: LogOrder | undefined;
   /** State of the storage, if the log is stored in this process. */
   readonly storage?: LogStorage | undefined;
   /** Closes the log; pending calls fail with `ErrClusterClosed`. Idempotent. */

@@ -30,8 +30,8 @@ export function activateChange(
   if (activation === undefined || context.isOrderedByServer) {
     throw new ErrNotImplemented(
       activation === undefined
-        ? "Machine has no changes of behaviour to activate"
-        : "Change of behaviour is activated by the server that orders the log",
+        ? "Machine has no changes"
+        : "Change is activated by the server that orders the log",
     );
   }
   const cmd = activation.activation(change);
@@ -44,7 +44,7 @@ export function activateChange(
   throw new ErrChangeUnknown(
     change,
     lacking?.servers ?? [],
-    `Change "${change}" of cluster ${clusterID} is not known to ${
+    `Change ${change} of cluster ${clusterID} is unknown to ${
       lacking?.detail ?? "every live replica"
     }: wait, or set \`force\``,
   );

@@ -201,6 +201,11 @@ export class Rehearsal {
     else this.#version++;
   }
 
+  /** Notes that other processes may have changed the state that the next command will meet. */
+  outdate(): void {
+    this.#version++;
+  }
+
   /** Called when the replica has recovered from a snapshot. */
   reset(): void {
     this.#applying = [];

@@ -386,7 +386,7 @@ test("Y7 sampan activate activates a change of a typed machine in the server tha
     assertEquals(unknown.code, 1);
     assertMatch(
       unknown.err,
-      /"loud" of cluster 1 is not known to every live replica/,
+      /loud of cluster 1 is unknown to every live replica/,
     );
     assertEquals(host.replica(1n)!.appliedIndex, 0);
     const { out, err } = await sampan("activate", "loud", "--force", ...args);

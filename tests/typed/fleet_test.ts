@@ -598,7 +598,7 @@ Deno.test("Y7 with several hosts on a log, a change is activated once each live 
   await assertRejects(
     () => newest.replica.activateChange("sampan:state:2"),
     ErrChangeUnknown,
-    'Change "sampan:state:2" of cluster 1 is not known to every live replica',
+    "Change sampan:state:2 of cluster 1 is unknown to every live replica",
   );
   const force = true;
   await newest.replica.activateChange("sampan:state:2", { force });

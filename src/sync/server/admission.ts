@@ -16,7 +16,7 @@ import {
 import { clipText, encodeText } from "../../bytes.ts";
 import type { Env } from "../../env.ts";
 import type { Refusal } from "../../log/errors.ts";
-import type { Records } from "../../log/log.ts";
+import type { LogOrder, LogTurn, Records } from "../../log/log.ts";
 import { packRecords, recordAt, RecordKind } from "../../log/records.ts";
 import {
   type Candidate,
@@ -58,8 +58,11 @@ export interface Admitted {
   readonly upTo: number;
 }
 
-/** Appends accepted records to the log; returns the index of each part. */
-export type Commit = (admitted: Admitted) => readonly MaybePromise<number>[];
+/** Appends accepted records to the log, in a turn if they were decided in one; returns the index of each part. */
+export type Commit = (
+  admitted: Admitted,
+  turn: LogTurn | undefined,
+) => readonly MaybePromise<number>[];
 
 /** Dependencies of an {@linkcode Admission}. */
 export interface AdmissionOptions {
@@ -84,6 +87,10 @@ export interface AdmissionOptions {
     | undefined;
   /** Rehearsal on forks of the server's state machine, which `lookup` of `validate` reads; undefined for a machine without `fork()`. */
   readonly rehearsal?: Rehearsal | undefined;
+  /** Order of a log that several servers append to: commands are decided in turns of this server. Undefined where each server decides by itself. */
+  readonly order?: LogOrder | undefined;
+  /** Resolves once the server's replica has applied an index. */
+  readonly untilApplied?: (index: number) => MaybePromise<void>;
   /** True if commands at which the state machine throws are refused. */
   readonly rehearses?: boolean;
   /** Called with the error that the state machine threw at a refused command. */
@@ -170,6 +177,8 @@ export class Admission {
   #positions: number[] = [];
   /** Largest number of records in a run; small after a command at which the machine threw, so that few commands behind it are rehearsed again. */
   #runMax = Infinity;
+  /** Index at which the last turn began. */
+  #turn = 0;
   /** Settles once the record that ended the run can be decided. */
   #pause: Promise<void> | undefined;
   /** State of the session for which the last run ended. */
@@ -226,13 +235,23 @@ export class Admission {
     const { rehearsal } = this.#options;
     if (rehearsal === undefined) {
       return chain(this.#run(first), (admitted) => {
-        commit(admitted);
+        commit(admitted, undefined);
         return admitted.blocked;
       });
     }
+    const ran = this.#inTurn((turn) =>
+      rehearsal.exclusively(() =>
+        // Others may have appended while it waited.
+        turn?.isOver
+          ? undefined
+          : this.#rehearsedRun(rehearsal, first, commit, turn)
+      )
+    );
     return chain(
-      rehearsal.exclusively(() => this.#rehearsedRun(rehearsal, first, commit)),
-      ({ admitted: { blocked, upTo }, appended, pause }) => {
+      ran,
+      (decided) => {
+        if (decided === undefined) return this.#runs(first, commit);
+        const { admitted: { blocked, upTo }, appended, pause } = decided;
         if (blocked !== undefined || upTo === this.#records.ends.length) {
           return blocked;
         }
@@ -248,10 +267,41 @@ export class Admission {
     );
   }
 
+  /** Runs `work` in a turn of this server to append, on a state with everything that others have appended before. */
+  #inTurn<T>(
+    work: (turn: LogTurn | undefined) => MaybePromise<T>,
+  ): MaybePromise<T> {
+    const { order, untilApplied } = this.#options;
+    if (order === undefined) return work(undefined);
+    return chain(order.enter(), (turn) => {
+      const failed = (error: unknown): never => {
+        turn.leave();
+        throw error;
+      };
+      try {
+        const done = chain(
+          chain(untilApplied?.(turn.index), () => {
+            if (this.#turn !== turn.index) this.#options.rehearsal!.outdate();
+            this.#turn = turn.index;
+            return work(turn);
+          }),
+          (result) => {
+            turn.leave();
+            return result;
+          },
+        );
+        return isPromise(done) ? done.catch(failed) : done;
+      } catch (error) {
+        return failed(error);
+      }
+    });
+  }
+
   #rehearsedRun(
     rehearsal: Rehearsal,
     first: number,
     commit: Commit,
+    turn: LogTurn | undefined,
   ): MaybePromise<DecidedRun> {
     const failed = (error: unknown): never => {
       rehearsal.drop(this.#candidates);
@@ -261,7 +311,7 @@ export class Admission {
     const end = (admitted: Admitted): DecidedRun => {
       const pause = this.#pause;
       this.#pause = undefined;
-      const appended = commit(admitted);
+      const appended = commit(admitted, turn);
       const count = admitted.parts.reduce((n, { ends }) => n + ends.length, 0);
       rehearsal.appended(this.#candidates, appended, count);
       return { admitted, appended, pause };

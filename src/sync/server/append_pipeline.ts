@@ -11,7 +11,7 @@ import {
   ErrUnknownOutcome,
   type Refusal,
 } from "../../log/errors.ts";
-import type { Records } from "../../log/log.ts";
+import type { LogTurn, Records } from "../../log/log.ts";
 import { Backoff, chain, isPromise, sleep } from "../../async.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
 import { type ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
@@ -146,7 +146,7 @@ export class AppendPipeline {
       const admitted = admission.admit(
         pending.records,
         pending.first,
-        (admitted) => this.#commit(pending, admitted),
+        (admitted, turn) => this.#commit(pending, admitted, turn),
       );
       return isPromise(admitted) ? admitted.catch(failed) : admitted;
     } catch (error) {
@@ -222,6 +222,7 @@ export class AppendPipeline {
   #commit(
     pending: PendingAppend,
     { parts, refusals, refused, upTo }: Admitted,
+    turn: LogTurn | undefined,
   ): readonly MaybePromise<number>[] {
     const { cluster, connection, server: { telemetry } } = this.#options;
     // The principal may have been revoked during admission.
@@ -231,7 +232,7 @@ export class AppendPipeline {
     pending.refused += refused;
     pending.refusals.push(...refusals);
     return parts.map((part) => {
-      const appended = cluster.log.append(part);
+      const appended = (turn ?? cluster.log).append(part);
       if (isPromise(appended)) appended.catch(() => pending.failedParts++);
       pending.parts.push(appended);
       pending.appended += part.ends.length;

@@ -97,8 +97,11 @@ export class Channel implements ClusterUser {
   }
 
   #createAdmission(): Admission {
-    const { cluster, connection, server: { hooks, limits, rehearses } } =
-      this.#options;
+    const {
+      cluster,
+      connection,
+      server: { hooks, limits, rehearses, decidesAlone },
+    } = this.#options;
     const { authentication } = connection;
     const { clusterID } = cluster;
     const { owner } = authentication.principal!;
@@ -133,6 +136,9 @@ export class Channel implements ClusterUser {
           )
         : undefined,
       rehearsal: cluster.rehearsal,
+      // Rules about the state hold only if the state is known.
+      order: decidesAlone ? cluster.log.order : undefined,
+      untilApplied: (index) => cluster.untilApplied(index),
       rehearses,
       onThrown: (error) =>
         connection.log("warn", "command refused, the machine threw", {

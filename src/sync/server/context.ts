@@ -33,6 +33,8 @@ export interface ServerContext {
   readonly hooks: Hooks;
   /** True if commands at which the state machine throws are refused. */
   readonly rehearses: boolean;
+  /** True if commands are decided by one server at a time. */
+  readonly decidesAlone: boolean;
   /** Counters, histograms and traces. */
   readonly telemetry: Telemetry;
   /** Reach of the engine that orders the logs. */

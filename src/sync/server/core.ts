@@ -138,6 +138,11 @@ export class Core implements ServerContext {
     return this.#connections.keys();
   }
 
+  /** True if commands are decided by one server at a time. */
+  get decidesAlone(): boolean {
+    return this.options.decidesAlone ?? this.hooks.validates;
+  }
+
   /** True if commands at which the state machine throws are refused. */
   get rehearses(): boolean {
     return this.options.rehearse ?? true;

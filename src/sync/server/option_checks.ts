@@ -181,6 +181,7 @@ export const CORE_CHECKS: Checks<CoreOptions> = {
   authorize: isFunction,
   validate: isFunction,
   rehearse: isBoolean,
+  decidesAlone: isBoolean,
   health: (name, value) => {
     if (typeof value !== "object" || value === null) {
       throw wrongOption(

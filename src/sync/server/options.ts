@@ -270,6 +270,16 @@ export interface CoreOptions {
    */
   readonly rehearse?: boolean | undefined;
   /**
+   * True if the commands of a cluster are decided by one server at a time where several
+   * append to its log, so that `validate` and the rehearsal meet exactly the state that
+   * a command meets. Each server then appends in turns, which pass to the server that
+   * waits for them. False for a `validate` that does not look at the state: each server
+   * appends at once.
+   *
+   * @default {true if there is `validate`}
+   */
+  readonly decidesAlone?: boolean | undefined;
+  /**
    * Inspector of the server: it shows clients, queues, rates, memory and clusters as
    * JSON at `/inspector`, for the element `<sampan-inspector>`. Without this option
    * that path is not handled. The hooks of clients do not apply to it.

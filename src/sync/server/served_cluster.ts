@@ -228,7 +228,7 @@ export class ServedCluster {
       this.log.readIndex(),
       (last) =>
         session > last ? "future" : chain(
-          this.#untilApplied(session),
+          this.untilApplied(session),
           () => replica.sessionInfo(session),
         ),
     );
@@ -249,7 +249,8 @@ export class ServedCluster {
     return await this.log.readIndex();
   }
 
-  #untilApplied(index: number): MaybePromise<void> {
+  /** Resolves once the replica has applied the log up to an index. */
+  untilApplied(index: number): MaybePromise<void> {
     return this.replica.untilApplied(index, this.#ended.signal);
   }
 
@@ -267,7 +268,7 @@ export class ServedCluster {
     if (upTo > last) {
       throw new RangeError(`Index ${upTo} is past the end of the log, ${last}`);
     }
-    await this.#untilApplied(upTo);
+    await this.untilApplied(upTo);
     const hashes = await this.replica.explain(after, upTo, { signal });
     if (hashes === undefined) {
       throw new RangeError(
