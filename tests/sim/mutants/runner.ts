@@ -8,19 +8,20 @@
 import { WorldRunner } from "../worker.ts";
 import { type Mutant, MUTANTS, SURVIVORS } from "./mutants.ts";
 
-/** Parts of the tree that a world needs. */
-const PARTS = [
+/** Parts of the tree that a process which runs worlds needs. */
+export const PARTS: readonly string[] = [
   "deno.json",
   "import_map.json",
   "mod.ts",
   "src",
+  "tests/bench/report.ts",
   "tests/deno.lock",
   "tests/machines",
   "tests/sim",
   "tests/std",
   "tests/support",
   "tests/tabs",
-] as const;
+];
 
 /** Totals of a run over mutants. */
 export interface MutantTotals {
@@ -55,6 +56,20 @@ async function copy(from: URL, to: URL): Promise<void> {
   for await (const { name } of Deno.readDir(from)) {
     await copy(new URL(`${from}/${name}`), new URL(`${to}/${name}`));
   }
+}
+
+/** Copies the parts, and checks that a world of the copied code runs: otherwise each mutant would seem to be killed. */
+async function copyParts(root: URL, copied: URL): Promise<void> {
+  for (const part of PARTS) {
+    await copy(new URL(part, root), new URL(part, copied));
+  }
+  const runner = new WorldRunner(copied);
+  const [violation] = (await runner.run({ seed: 1 })).violations;
+  await runner.stop();
+  if (violation === undefined) return;
+  throw new Error(
+    `World 1 fails in a copy of the code without a mutant: ${violation.oracle}: ${violation.text}`,
+  );
 }
 
 /** Runs the worlds of one mutant; returns what killed it. */
@@ -108,9 +123,7 @@ export async function runMutants(
       const folder = await Deno.makeTempDir({ prefix: "sampan-mutants-" });
       try {
         const copied = new URL(`file://${folder}/`);
-        for (const part of PARTS) {
-          await copy(new URL(part, root), new URL(part, copied));
-        }
+        await copyParts(root, copied);
         for (let mutant = queue.shift(); mutant; mutant = queue.shift()) {
           const how = await kill(root, copied, mutant);
           if (how !== undefined) killed++;
