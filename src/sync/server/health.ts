@@ -88,9 +88,12 @@ function fetchingOf(core: Core, clusterID?: bigint): Record<string, unknown> {
   );
   if (fetching.length === 0) return {};
   return {
-    fetching: fetching.map(({ clusterID, ...one }) => ({
+    // Without the address of the other server, which is not for everyone.
+    fetching: fetching.map(({ clusterID, index, size, received }) => ({
       clusterID: String(clusterID),
-      ...one,
+      index,
+      size,
+      received,
     })),
   };
 }
