@@ -785,6 +785,9 @@ export const ETCD_VERIFIED_SNAPSHOTS_MAX: number = 4096;
 /** Time after which etcd removes what a process has announced that has ended or was cut off, in seconds. */
 export const ETCD_LEASE_SECONDS: number = 15;
 
+/** Longest wait of the inspector of a server for the answer to who takes snapshots, in milliseconds. */
+export const INSPECTOR_DUTY_MS_MAX: number = 500;
+
 /** Shortest turn of a process to append to a log on etcd alone, while another process waits for it, in milliseconds. */
 export const ETCD_TURN_MS: number = 50;
 

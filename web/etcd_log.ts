@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { EtcdIdentity, EtcdLogDB } from "../src/etcd/mod.ts";
+import type { EtcdIdentity, EtcdLogDB, EtcdServer } from "../src/etcd/mod.ts";
 import type { SnapshotStore } from "../src/ports/mod.ts";
 
 /** Interval at which the identity of the etcd is noted, in milliseconds: a server that is killed knows it at the next start. */
@@ -30,6 +30,8 @@ export interface EtcdLogSettings {
   readonly shared?: string | undefined;
   /** Number of servers that must hold a snapshot before a log is compacted behind it. */
   readonly copies?: number | undefined;
+  /** Server, as the other ones see it. */
+  readonly server: EtcdServer;
   /** Prints a line about the exchange of snapshots. */
   readonly print: (line: string) => void;
 }
@@ -37,7 +39,7 @@ export interface EtcdLogSettings {
 /** Opens the logs on the etcd at a URL, with snapshots that the servers fetch from each other. */
 export async function openEtcdLog(
   url: string,
-  { folder, store, shared, copies, print }: EtcdLogSettings,
+  { folder, store, shared, copies, server, print }: EtcdLogSettings,
 ): Promise<EtcdLog> {
   // Not in the graph of modules: a server without etcd does not load its client.
   const path = new URL("../src/etcd/mod.ts", import.meta.url).href;
@@ -52,6 +54,7 @@ export async function openEtcdLog(
     ...(s3 === undefined
       ? { peers: { store, copies, onFault: ({ message }) => print(message) } }
       : { snapshots: s3 }),
+    server,
   });
   let noted: number | undefined;
   let noting = Promise.resolve();

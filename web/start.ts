@@ -28,6 +28,7 @@ import {
   serve,
   type Server,
 } from "../src/sync/server/mod.ts";
+import { fingerprintOf } from "../src/typed/mod.ts";
 import { board } from "./app/board.ts";
 import { clusterOf, WELCOME } from "./app/names.ts";
 import { Boards } from "./boards.ts";
@@ -95,6 +96,10 @@ export async function start(options: StartOptions): Promise<Started> {
         store: data.snapshots,
         shared: options.snapshots,
         copies: options.copies,
+        server: {
+          name: `Server ${options.node ?? 1}`,
+          code: () => fingerprintOf(board),
+        },
         print,
       });
     }
@@ -136,6 +141,8 @@ export async function start(options: StartOptions): Promise<Started> {
       ...(isLoopback(hostname)
         ? {
           inspector: {
+            name: `Server ${options.node ?? 1}`,
+            code: () => fingerprintOf(board),
             authorize: (): InspectorPermission => ({
               clusters: "all",
               commands: true,

@@ -141,7 +141,13 @@ export class EtcdClusterLog extends ClusterLog {
     this.announcements = parts.announcements;
     this.board = parts.board;
     this.#order = parts.order;
-    this.order = { enter: () => this.#enter() };
+    const { order } = parts;
+    this.order = {
+      enter: () => this.#enter(),
+      get isHeld(): boolean {
+        return order.isHeld;
+      },
+    };
     this.#key = keys.of("log", clusterID);
     this.#metaKey = keys.of("meta", clusterID);
     this.#history = new PutHistory(parts.client, clusterID, this.#key);

@@ -22,6 +22,7 @@ import {
 } from "./panels.ts";
 import { ServerModel } from "./server_model.ts";
 import { ServerPanel } from "./server_panel.ts";
+import { ServersPanel } from "./servers_panel.ts";
 import { errorText, shortText, sizeText } from "./show.ts";
 import { styleSheet } from "./style.ts";
 import { TravelPanel } from "./travel_panel.ts";
@@ -114,6 +115,7 @@ class Content {
         machine?.decode && decoded((cmd) => machine.decode!(cmd), cmd);
       add("Server", new ServerPanel(server, decode));
       this.#unwatch.push(server.watch(() => this.#showSoon()));
+      this.#addServers(options, server, add);
     }
     this.element = h(
       "div",
@@ -135,6 +137,26 @@ class Content {
   }
 
   // ---------------------------------------------------------------------- tabs
+
+  /** Adds the panel of all servers, if there are several. */
+  #addServers(
+    options: InspectorOptions,
+    first: ServerModel,
+    add: (name: string, panel: Panel, count?: () => number) => void,
+  ): void {
+    const { peers = [] } = options;
+    if (peers.length === 0) return;
+    const models = [
+      first,
+      ...peers.map((source) => new ServerModel({ ...options, source })),
+    ];
+    const { replica } = options;
+    add("Servers", new ServersPanel(models, replica), () => models.length);
+    for (const model of models.slice(1)) {
+      this.#unwatch.push(model.watch(() => this.#showSoon()));
+      this.#unwatch.push(() => model.close());
+    }
+  }
 
   #tabOf(name: string, panel: Panel, count: (() => number) | undefined): Tab {
     const id = `${this.#id}-${name.replace(" ", "-").toLowerCase()}`;

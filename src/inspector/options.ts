@@ -81,6 +81,8 @@ export interface InspectorOptions {
   readonly restart?: () => Promise<Replica>;
   /** URL of the inspector of a server, such as `/inspector`; its clients, queues, rates and memory are shown. */
   readonly source?: string;
+  /** URLs of the inspectors of the other servers on the same log: all servers are shown beside each other. */
+  readonly peers?: readonly string[];
   /** Returns the headers of requests to `source`, such as an authorization. */
   readonly headers?: () => Readonly<Record<string, string>>;
   /**
@@ -101,6 +103,7 @@ const CHECKS: OptionChecks<InspectorOptions> = {
   startOver: optional(isFunction),
   restart: optional(isFunction),
   source: optional(isText),
+  peers: optional(isObject),
   headers: optional(isFunction),
   env: optional(isEnv),
 };

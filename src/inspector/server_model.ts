@@ -42,6 +42,7 @@ export class ServerModel {
   #samples: ServerSample[] = [];
   #report: ServerReport | undefined;
   #problem: string | undefined;
+  #answeredAt = 0;
   #cancel: (() => void) | undefined;
 
   /** Begins to ask the server at `source`, until it is closed. */
@@ -56,6 +57,16 @@ export class ServerModel {
   /** Last answer of the server; undefined before the first. */
   get report(): ServerReport | undefined {
     return this.#report;
+  }
+
+  /** URL of the server's inspector. */
+  get source(): string {
+    return this.#source;
+  }
+
+  /** Time since the last answer, in milliseconds. */
+  get answeredMs(): number {
+    return this.#env.now() - this.#answeredAt;
   }
 
   /** Reason why the server did not answer last, as text; undefined if it did. */
@@ -104,6 +115,7 @@ export class ServerModel {
       const report = await this.#fetch("", "GET") as ServerReport;
       if (signal.aborted) return;
       this.#report = report;
+      this.#answeredAt = this.#env.now();
       this.#problem = undefined;
       this.#sample(last, report);
     } catch (error) {

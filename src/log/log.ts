@@ -146,6 +146,8 @@ export interface LogTurn {
 
 /** Optional part of a log that several processes append to: turns in which one of them alone appends. */
 export interface LogOrder {
+  /** True if this process has the turn. */
+  readonly isHeld: boolean;
   /** Waits until this process alone appends, and everything that others have appended was read here. */
   enter(): MaybePromise<LogTurn>;
 }

@@ -42,6 +42,10 @@ export interface ClusterReport {
   readonly agreedIndex?: number;
   /** Time since that comparison, in milliseconds. */
   readonly agreedMs?: number;
+  /** True if this server has the turn to append to the log, false if another one may have it; absent where every server appends at once. */
+  readonly hasTurn?: boolean;
+  /** Fingerprint of the code of the machine, if the server gives one. */
+  readonly code?: string;
   /** Number of open sessions. */
   readonly sessions: number;
   /** Number of clients that have the cluster open. */
@@ -62,6 +66,8 @@ export interface ClientReport {
   readonly connectedMs: number;
   /** Clusters that it has open, among those that may be inspected. */
   readonly clusters: readonly string[];
+  /** Node ids of its replicas of those clusters; absent in older servers. */
+  readonly nodes?: readonly string[];
   /** Log streams and snapshot transfers in progress. */
   readonly streams: number;
   /** Bytes that wait in the socket because the client has not read them. */
@@ -89,10 +95,24 @@ export interface ServerTotals {
   };
 }
 
+/** Reach of the engine that orders the logs of a server. */
+export interface ReachReport {
+  /** True if a quorum is reached. */
+  readonly hasQuorum: boolean;
+  /** Time since the quorum was lost, in milliseconds. */
+  readonly lostMs?: number;
+}
+
 /** State of a server at one moment, as far as the permission covers it. */
 export interface ServerReport {
   /** Time since the start of the server, in milliseconds. */
   readonly uptimeMs: number;
+  /** Name of the server, if it gives one. */
+  readonly name?: string;
+  /** True if this server takes the snapshots that the servers share or exchange; absent if none are, or that is not known now. */
+  readonly isOnDuty?: boolean;
+  /** Reach of the engine that orders the logs; absent where this process orders them. */
+  readonly reach?: ReachReport;
   /** Totals of the server; only for a permission that covers all clusters. */
   readonly totals?: ServerTotals;
   /** Clients that have one of these clusters open; all clients for a permission that covers all clusters. */

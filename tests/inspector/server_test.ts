@@ -42,6 +42,8 @@ async function served(): Promise<{
       return token === "" ? undefined : { id: token.replace("Bearer ", "") };
     },
     inspector: {
+      name: "one",
+      code: (clusterID) => `c0de${clusterID}`,
       authorize: (request) =>
         PERMISSIONS[request.headers.get("authorization") ?? ""],
     },
@@ -88,6 +90,11 @@ Deno.test("U42 the inspector of a server shows its clients, queues, rates, memor
     [["secret-1", ["1"]], ["secret-2", ["2"]]],
   );
   assertEquals(report.clientCount, 2);
+  assertEquals(report.clients.map(({ nodes }) => nodes), [["7"], ["7"]]);
+  assertEquals(
+    [report.name, report.reach, ...report.clusters.map(({ code }) => code)],
+    ["one", undefined, "c0de1", "c0de2"],
+  );
   const { totals, clusters, uptimeMs } = report;
   assert(uptimeMs > 0 && totals!.memory!.rss > totals!.memory!.heap);
   assertEquals(totals!.counts["connections"], 2);

@@ -27,6 +27,7 @@ import { typed, type TypedQuery } from "../../src/typed/mod.ts";
 import { board } from "./board.ts";
 import { Feed } from "./feed.ts";
 import { clusterOf, HASH_ENTRIES, type Place } from "./names.ts";
+import { peerURLs } from "./peers.ts";
 import { Plug } from "./plug.ts";
 
 /** Typed access of the page to the board. */
@@ -79,9 +80,7 @@ export interface Started {
 
 /** Addresses of the server of this page, and of the others on the same log. */
 function serverURLs(): string[] {
-  const names = document.querySelector<HTMLMetaElement>("meta[name=servers]");
-  const others = names?.content.split(" ") ?? [];
-  return [location.href, ...others].map((at) => new URL("sync", at).href);
+  return [location.href, ...peerURLs()].map((at) => new URL("sync", at).href);
 }
 
 /** Opens the stores of a device, and connects it. */

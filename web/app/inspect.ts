@@ -8,6 +8,7 @@
 
 import { inspect, type MachineView } from "../../src/inspector/mod.ts";
 import type { BoardReplica, Device } from "./device.ts";
+import { peerURLs } from "./peers.ts";
 
 /** Names of the machine itself, on which the demo server lets itself be inspected. */
 const LOCAL = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
@@ -37,7 +38,10 @@ export function fillInspector(
     },
     startOver,
     ...(LOCAL.test(location.hostname)
-      ? { source: new URL("inspector", location.href).href }
+      ? {
+        source: new URL("inspector", location.href).href,
+        peers: peerURLs().map((at) => new URL("inspector", at).href),
+      }
       : {}),
   }));
 }

@@ -71,6 +71,11 @@ export class Channel implements ClusterUser {
   #divergedAt = 0;
   #isClosed = false;
 
+  /** Replica of the client. */
+  get nodeID(): bigint {
+    return this.#options.nodeID;
+  }
+
   /** Opens a channel. */
   constructor(options: ChannelOptions) {
     const { number, cluster, permission, connection, server } = options;

@@ -150,6 +150,13 @@ export class Connection
     );
   }
 
+  /** Node ids of the client's replicas of the clusters that it has open. */
+  get nodes(): readonly bigint[] {
+    return [...this.#channels.values()].flatMap((channel) =>
+      channel === undefined ? [] : [channel.nodeID]
+    );
+  }
+
   /** Bytes that wait in the socket because the client has not read them. */
   get queuedBytes(): number {
     return this.#options.transport.bufferedBytes;

@@ -96,9 +96,13 @@ export class Core implements ServerContext {
     const options: CoreOptions = {
       ...copy,
       ...(health === undefined ? {} : { health: { ...health } }),
-      ...(inspector === undefined
-        ? {}
-        : { inspector: { authorize: inspector.authorize.bind(inspector) } }),
+      ...(inspector === undefined ? {} : {
+        inspector: {
+          authorize: inspector.authorize.bind(inspector),
+          name: inspector.name,
+          code: inspector.code?.bind(inspector),
+        },
+      }),
     };
     const { env } = host;
     this.host = host;

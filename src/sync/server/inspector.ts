@@ -12,6 +12,7 @@ import { isU64 } from "../../bytes.ts";
 import {
   INSPECTOR_ANSWER_MS_MAX,
   INSPECTOR_CLIENTS_MAX,
+  INSPECTOR_DUTY_MS_MAX,
   INSPECTOR_SENT_BYTES,
   INSPECTOR_SENT_ENTRIES_MAX,
 } from "../../limits.ts";
@@ -129,6 +130,8 @@ async function reportOf(
   const now = core.env.now();
   return {
     uptimeMs: now - core.startedAt,
+    ...nameOf(core),
+    ...await dutyOf(core),
     ...(isAll ? { totals: totalsOf(core) } : {}),
     clients: connections.slice(-INSPECTOR_CLIENTS_MAX).map(
       ({ connection, clusters }) => clientOf(connection, clusters, now),
@@ -150,6 +153,45 @@ async function reportOf(
       act: permission.act === true,
     },
   };
+}
+
+/** Name of the server and the reach of its log, as far as there are any. */
+function nameOf(
+  { options, reach: { isNeeded, lostMs } }: Core,
+): Pick<ServerReport, "name" | "reach"> {
+  const { name } = options.inspector!;
+  return {
+    ...(name === undefined ? {} : { name }),
+    ...(isNeeded
+      ? {
+        reach: {
+          hasQuorum: lostMs === undefined,
+          ...(lostMs === undefined ? {} : { lostMs: Math.round(lostMs) }),
+        },
+      }
+      : {}),
+  };
+}
+
+/** Duty of taking snapshots, if it is known in time. */
+async function dutyOf(
+  { host: { logDB }, env, reach }: Core,
+): Promise<Pick<ServerReport, "isOnDuty">> {
+  const { snapshots } = logDB;
+  if (snapshots?.isOnDuty === undefined || reach.lostMs !== undefined) {
+    return {};
+  }
+  let cancel = (): void => {};
+  const late = new Promise<undefined>((resolve) => {
+    cancel = env.setTimer(() => resolve(undefined), INSPECTOR_DUTY_MS_MAX);
+  });
+  try {
+    const asked = Promise.resolve(snapshots.isOnDuty()).catch(() => undefined);
+    const isOnDuty = await Promise.race([asked, late]);
+    return isOnDuty === undefined ? {} : { isOnDuty };
+  } finally {
+    cancel();
+  }
 }
 
 function totalsOf(
@@ -182,6 +224,7 @@ function clientOf(
     ...(address === undefined ? {} : { address }),
     connectedMs: now - connection.connectedAt,
     clusters: clusters.map(String),
+    nodes: [...new Set(connection.nodes.map(String))],
     streams: streams.size,
     queuedBytes: connection.queuedBytes,
     isAppending: streams.isAppending,
@@ -197,7 +240,10 @@ async function clusterOf(
   const replica = core.host.replica(clusterID);
   const hash = await replica?.getHash().catch(() => undefined);
   const history = await replica?.history();
-  const agreed = (await core.clusters.peek(clusterID))?.agreement;
+  const served = await core.clusters.peek(clusterID);
+  const agreed = served?.agreement;
+  const order = core.decidesAlone ? served?.log.order : undefined;
+  const code = core.options.inspector!.code?.(clusterID);
   const reason = state === "failed"
     ? describeFailure(clusterID, error)
     : storageError === undefined
@@ -220,6 +266,8 @@ async function clusterOf(
       agreedIndex: agreed.index,
       agreedMs: core.env.now() - agreed.at,
     }),
+    ...(order === undefined ? {} : { hasTurn: order.isHeld }),
+    ...(code === undefined ? {} : { code }),
     sessions: history?.sessions().length ?? 0,
     clients,
     snapshots: info.snapshots.map(({ index, kind, size }) => ({

@@ -91,6 +91,13 @@ export function isFunction(name: string, value: unknown): void {
   throw wrongOption(name, value, "write a function");
 }
 
+/** Checks that a value is a text. */
+function isName(name: string, value: unknown): void {
+  if (typeof value !== "string") {
+    throw wrongOption(name, value, "write a text");
+  }
+}
+
 /** Checks that a value is true or false. */
 export function isBoolean(name: string, value: unknown): void {
   if (typeof value === "boolean") return;
@@ -165,7 +172,11 @@ const HEALTH: Checks<NonNullable<CoreOptions["health"]>> = {
   },
 };
 
-const INSPECTOR: Checks<ServerInspector> = { authorize: isFunction };
+const INSPECTOR: Checks<ServerInspector> = {
+  authorize: isFunction,
+  name: isName,
+  code: isFunction,
+};
 
 /** Checks of {@linkcode CoreOptions}. */
 export const CORE_CHECKS: Checks<CoreOptions> = {
@@ -194,12 +205,18 @@ export const CORE_CHECKS: Checks<CoreOptions> = {
     checkNames(value, HEALTH, `${name}.`);
   },
   inspector: (name, value) => {
-    const { authorize } = (value ?? {}) as Partial<ServerInspector>;
+    const { authorize, name: called, code } = (value ?? {}) as Partial<
+      ServerInspector
+    >;
     // Without it, anyone could use the inspector.
     if (authorize === undefined) {
       throw wrongOption(name, value, "write { authorize: (request) => … }");
     }
-    checkOptions<ServerInspector>({ authorize }, INSPECTOR, `${name}.`);
+    checkOptions<ServerInspector>(
+      { authorize, name: called, code },
+      INSPECTOR,
+      `${name}.`,
+    );
     checkNames(value as ServerInspector, INSPECTOR, `${name}.`);
   },
   log: isFunction,

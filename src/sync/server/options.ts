@@ -196,6 +196,10 @@ export interface ServerInspector {
   readonly authorize: (
     request: Request,
   ) => MaybePromise<InspectorPermission | undefined | null | false>;
+  /** Name by which people know the server among those that share its logs. */
+  readonly name?: string | undefined;
+  /** Returns the fingerprint of the code of a cluster's machine, as `fingerprintOf()` of a typed machine gives it. */
+  readonly code?: ((clusterID: bigint) => string | undefined) | undefined;
 }
 
 /** Options of a server that do not depend on how it listens. */
