@@ -7,7 +7,7 @@
  */
 
 import type { HostEvent, Replica } from "../../../mod.ts";
-import type { HistoryClient } from "./client.ts";
+import type { ErrorClass, HistoryClient } from "./client.ts";
 import type { Line, Report, Request } from "./record.ts";
 
 /** Cluster of all histories. */
@@ -29,10 +29,11 @@ const COUNTED = new Set<HostEvent["type"]>([
   "compacted",
 ]);
 
-/** Creates the listener that writes down events which mean a violation, or are counted. */
+/** Creates the listener that writes down events which mean a violation, or are counted. Faults of the history explain a snapshot that fails with one of some errors. */
 export function onEvent(
   name: string,
   write: (line: Line) => unknown,
+  explained: readonly ErrorClass[] = [],
 ): (event: HostEvent) => void {
   return (event) => {
     if (COUNTED.has(event.type)) {
@@ -41,6 +42,9 @@ export function onEvent(
     if (!WRONG.has(event.type)) return;
     const { error, failure } = event as { error?: unknown; failure?: unknown };
     const cause = (error ?? failure) as Error | undefined;
+    const isExplained = event.type === "snapshot failed" &&
+      explained.some((known) => cause instanceof known);
+    if (isExplained) return;
     const text = `${name}: event ${event.type}: ${cause?.stack ?? cause}`;
     void write({ type: "violation", text });
   };

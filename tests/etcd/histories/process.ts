@@ -10,7 +10,11 @@
 
 import { NodeHost, type Replica, type ReplicaConfig } from "../../../mod.ts";
 import { FileSnapshotStore } from "../../../src/sqlite/mod.ts";
-import { ErrEtcdUnavailable, EtcdLogDB } from "../../../src/etcd/mod.ts";
+import {
+  ErrEtcdUnavailable,
+  ErrPeerSnapshot,
+  EtcdLogDB,
+} from "../../../src/etcd/mod.ts";
 import { RemoteLogDB } from "../../../src/sync/client/mod.ts";
 import { serve } from "../../../src/sync/server/mod.ts";
 import { answerOf, CLUSTER, onEvent } from "./answers.ts";
@@ -117,7 +121,10 @@ async function startServer(
     appendMs: APPEND_MS,
     peers: { store },
   });
-  const host = new NodeHost({ logDB, onEvent: onEvent(name, write) });
+  const host = new NodeHost({
+    logDB,
+    onEvent: onEvent(name, write, [ErrEtcdUnavailable, ErrPeerSnapshot]),
+  });
   // Before it starts: it may lack a snapshot that only the others have.
   const server = serve(host, { port, origins: [...origins] });
   logDB.announce(announced);
