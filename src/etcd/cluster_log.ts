@@ -464,7 +464,7 @@ export class EtcdClusterLog extends ClusterLog {
     const order = this.#order;
     for (;;) {
       this.#check();
-      await order.acquire(this.#ended.signal);
+      await order.acquire(this.#ended.signal, true);
       const { fence } = order;
       if (fence === undefined) continue;
       const gaps = this.#gaps;

@@ -134,7 +134,39 @@ export class Orders {
     const isSame = claims.holder?.revision === holder?.revision;
     claims.revision = revision;
     claims.holder = holder;
-    if (!isSame) this.#open.get(clusterID)?.changed();
+    if (!isSame) this.notify(clusterID);
+  }
+
+  /** Tells the open log of a cluster that the claims have changed. */
+  notify(clusterID: bigint): void {
+    const order = this.#open.get(clusterID);
+    if (order !== undefined) return order.changed();
+    const { holder } = this.claims(clusterID);
+    if (holder?.writer !== this.writer) return;
+    // Never rejects: repeated until it succeeds.
+    void this.#giveBack(clusterID, holder.revision);
+  }
+
+  /** Ends a turn that has come to this process when its log was closed already. */
+  async #giveBack(clusterID: bigint, fence: number): Promise<void> {
+    const { client, keys, env } = this.#parts;
+    const key = keys.of("order", clusterID);
+    const backoff = new Backoff(env, ETCD_RETRY_FIRST_MS, ETCD_RETRY_LAST_MS);
+    const { signal } = this.#closing;
+    while (
+      !signal.aborted && !this.#open.has(clusterID) &&
+      this.claims(clusterID).holder?.revision === fence
+    ) {
+      try {
+        const request = encodeTxn([{ key, modRevision: fence }], [{
+          remove: key,
+        }]);
+        await client.request(Method.Txn, request);
+        return;
+      } catch {
+        await sleep(env, backoff.next(), signal).catch(() => {});
+      }
+    }
   }
 
   /** Reads all claims once, and follows them. */
@@ -166,7 +198,9 @@ export class Orders {
           },
           failed: () => {},
         });
-        for (const order of this.#open.values()) order.changed();
+        for (const clusterID of [...this.#claims.keys()]) {
+          this.notify(clusterID);
+        }
         return;
       } catch {
         await sleep(env, backoff.next(), this.#closing.signal);
@@ -202,7 +236,7 @@ export class Orders {
       }
       changed.add(clusterID);
     }
-    for (const clusterID of changed) this.#open.get(clusterID)?.changed();
+    for (const clusterID of changed) this.notify(clusterID);
   }
 
   /** Ends the watch, and everything that waits. */
@@ -240,6 +274,9 @@ export class ClusterOrder {
   #isWriting: () => boolean = () => false;
   #acquiring: Promise<void> | undefined;
   #isHandingOver = false;
+  #isClosed = false;
+  /** True once this process has wanted a turn. */
+  #hasWanted = false;
   #cancelTimer: (() => void) | undefined;
 
   /** Creates the part of this process in the order of a cluster. */
@@ -276,7 +313,7 @@ export class ClusterOrder {
   get mustWait(): boolean {
     return this.#fence === undefined
       ? this.#orders.claims(this.#clusterID).holder !== undefined
-      : this.#isDue;
+      : this.#isOver;
   }
 
   /** Sets the function that says if puts with decided records are under way or wait. */
@@ -356,6 +393,11 @@ export class ClusterOrder {
       this.#parts.env.now() - this.#begun >= ETCD_TURN_MS;
   }
 
+  /** True if the turn is due, and can be handed over: while something is being decided, it cannot be, and what is appended in the meantime may be what the decision waits for. */
+  get #isOver(): boolean {
+    return this.#isDue && this.#uses === 0;
+  }
+
   /** Process that has waited longest. */
   #next(): (Claimant & { readonly name: string }) | undefined {
     let next: (Claimant & { readonly name: string }) | undefined;
@@ -369,20 +411,27 @@ export class ClusterOrder {
     return next;
   }
 
-  /** Waits until this process has the turn, and it is not to be handed over. */
-  async acquire(signal?: AbortSignal): Promise<void> {
+  /** Waits until this process has the turn, and need not hand it over; `decides` is true for a turn in which something will be decided. */
+  async acquire(signal: AbortSignal, decides: boolean): Promise<void> {
     const { env } = this.#parts;
     const backoff = new Backoff(env, ETCD_RETRY_FIRST_MS, ETCD_RETRY_LAST_MS);
     /** True if the claims have not changed for so long that an answer may have been lost. */
     let isLate = true;
-    while (this.#fence === undefined || this.#isDue) {
-      signal?.throwIfAborted();
+    while (
+      this.#fence === undefined || (decides ? this.#isDue : this.#isOver)
+    ) {
+      signal.throwIfAborted();
       this.#orders.closed.throwIfAborted();
+      if (this.#isClosed) {
+        throw new ErrClusterClosed(
+          `Log of cluster ${this.#clusterID} is closed; open it again`,
+        );
+      }
       this.settle();
       const { promise, resolve } = withResolvers<void>();
       const wake = (): void => resolve();
       this.#listeners.add(wake);
-      signal?.addEventListener("abort", wake);
+      signal.addEventListener("abort", wake);
       this.#orders.closed.addEventListener("abort", wake);
       // Watched in any case: a transaction may have no answer.
       const cancel = env.setTimer(() => {
@@ -402,11 +451,11 @@ export class ClusterOrder {
         await promise;
       } catch {
         isLate = true;
-        await sleep(env, backoff.next(), signal ?? this.#orders.closed);
+        await sleep(env, backoff.next(), signal);
       } finally {
         cancel();
         this.#listeners.delete(wake);
-        signal?.removeEventListener("abort", wake);
+        signal.removeEventListener("abort", wake);
         this.#orders.closed.removeEventListener("abort", wake);
       }
     }
@@ -416,6 +465,7 @@ export class ClusterOrder {
   async #request(): Promise<void> {
     const { client, writer, lease: ownLease } = this.#parts;
     const key = this.#key;
+    this.#hasWanted = true;
     try {
       await this.#orders.load();
       const { wants } = this.#orders.claims(this.#clusterID);
@@ -511,7 +561,7 @@ export class ClusterOrder {
       await this.#remove(fence);
     }
     this.#isHandingOver = false;
-    this.changed();
+    this.#orders.notify(this.#clusterID);
   }
 
   #remove(fence: number): Promise<unknown> {
@@ -526,16 +576,32 @@ export class ClusterOrder {
     });
   }
 
-  /** Ends the turn: the log is closed. */
+  /** Ends the turn, and the wait for one: the log is closed. */
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
     this.#closed();
     const fence = this.#fence;
     this.#fence = undefined;
     this.disturb();
-    if (fence === undefined || this.#orders.closed.aborted) return;
-    // Never rejects: the key ends with the lease.
-    void this.#remove(fence);
+    for (const listener of [...this.#listeners]) notify(listener);
+    if (this.#orders.closed.aborted) return;
+    if (fence !== undefined) {
+      // Never rejects: the key ends with the lease.
+      void this.#remove(fence);
+    } else if (this.#hasWanted) {
+      // Never rejects: a turn that comes is given back.
+      void this.#unwant();
+    }
+  }
+
+  /** Ends the wait for a turn: others would wait for this process when it comes. */
+  #unwant(): Promise<unknown> {
+    const request = encodeTxn([], [{ remove: this.#wantKey }]);
+    return this.#parts.client.request(Method.Txn, request).catch(() => {
+      // A turn that comes is given back.
+    });
   }
 }

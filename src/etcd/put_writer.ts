@@ -211,7 +211,7 @@ export class PutWriter {
       )
       : undefined;
     try {
-      await order.acquire(waiting.signal);
+      await order.acquire(waiting.signal, false);
     } catch (error) {
       // Otherwise the next step sees what has changed.
       if (!waiting.signal.aborted) throw error;

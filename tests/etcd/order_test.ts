@@ -1,5 +1,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { ErrProposalRefused, NodeHost, type Replica } from "../../mod.ts";
+import {
+  ErrClusterClosed,
+  ErrProposalRefused,
+  NodeHost,
+  type Replica,
+} from "../../mod.ts";
 import { ErrOrderLost, EtcdLogDB } from "../../src/etcd/mod.ts";
 import type { Records } from "../../src/log/log.ts";
 import { packRecords } from "../../src/log/records.ts";
@@ -203,6 +208,63 @@ test("H17 H20 a turn to append goes to the server that waits for it, a server wi
   assertEquals(last.index, 11);
   last.leave();
   await d.close();
+});
+
+for (const isSudden of [false, true]) {
+  test(
+    `H10 H17 H20 a server that closes a log while it waits for the turn${
+      isSudden ? ", and has only just begun to," : ""
+    } does not keep the others waiting, while it goes on with other logs`,
+    async ({ endpoints }) => {
+      await using one = new EtcdLogDB({ endpoints });
+      await using two = new EtcdLogDB({ endpoints });
+      await using three = new EtcdLogDB({ endpoints });
+      const a = await one.open(1n, 1n);
+      const b = await two.open(1n, 2n);
+      const other = await two.open(2n, 2n);
+      const c = await three.open(1n, 3n);
+      // Its process has a lease, which lives on.
+      (await other.order!.enter()).leave();
+      const first = await a.order!.enter();
+      await first.append(record("a"));
+      const waiting = assertRejects(
+        () => Promise.resolve(b.order!.enter()),
+        ErrClusterClosed,
+      );
+      if (!isSudden) await new Promise((resolve) => setTimeout(resolve, 300));
+      await b.close();
+      await waiting;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      first.leave();
+      const next = await c.order!.enter();
+      await next.append(record("c"));
+      next.leave();
+      // It may want a turn again.
+      const again = await two.open(1n, 2n);
+      const last = await again.order!.enter();
+      await last.append(record("b"));
+      last.leave();
+      for (const log of [a, again, other, c]) await log.close();
+    },
+  );
+}
+
+test("H1 H20 what a server appends by itself waits for no decision that waits for it, while another server wants the turn", async ({ endpoints }) => {
+  await using one = new EtcdLogDB({ endpoints });
+  await using two = new EtcdLogDB({ endpoints });
+  const a = await one.open(1n, 1n);
+  const b = await two.open(1n, 2n);
+  const first = await a.order!.enter();
+  await first.append(record("a1"));
+  const waiting = Promise.resolve(b.order!.enter());
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  // The decision ends after it, as rehearsals are made one after the other.
+  assertEquals(await a.append(record("a2")), 3);
+  first.leave();
+  const second = await waiting;
+  assertEquals(second.index, 3);
+  second.leave();
+  for (const log of [a, b]) await log.close();
 });
 
 for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
