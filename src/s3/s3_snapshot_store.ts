@@ -200,6 +200,7 @@ export class S3SnapshotStore implements SnapshotStore {
     );
     this.#uploads.add(upload);
     let info: SnapshotInfo | undefined;
+    let mayBeVisible = false;
     return {
       writable: upload.writable,
       commit: async (totals: SnapshotTotals): Promise<SnapshotInfo> => {
@@ -211,10 +212,15 @@ export class S3SnapshotStore implements SnapshotStore {
         return info = await this.#commit(
           { ...header, files: totals.files, imported, size },
           data,
+          () => {
+            mayBeVisible = true;
+          },
         );
       },
       abort: async (reason?: unknown): Promise<void> => {
-        if (info !== undefined) return;
+        // A commit without an answer may have been carried out, or be carried out
+        // later. The bytes stay then; a later snapshot removes them if nothing has them.
+        if (mayBeVisible) return;
         await upload.abort(reason);
       },
     };
@@ -223,21 +229,27 @@ export class S3SnapshotStore implements SnapshotStore {
   async #commit(
     made: Omit<SnapshotInfo, "id">,
     data: string,
+    begins: () => void,
   ): Promise<SnapshotInfo> {
     const before = await this.#stored(made.clusterID);
     const equal = before.filter(({ info }) => isSameSnapshot(info, made));
     const order = 1 + Math.max(0, ...before.map((one) => one.order));
     const { info } = parseID(`${nameOf(made, order)}_${data}`)!;
+    begins();
+    // No other process writes this key, as the name of the data is random: it may be
+    // written again after a lost answer.
     await this.#client.done({
       method: "PUT",
       key: this.#infoKey(info),
       body: new Uint8Array(0),
-      // Of two processes that write the same key, one is refused.
-      headers: { "if-none-match": "*" },
       what: `the snapshot of cluster ${info.clusterID} at ${info.index}`,
     });
-    for (const one of equal) await this.#remove(one);
-    await this.#sweep(info.clusterID);
+    try {
+      for (const one of equal) await this.#remove(one);
+      await this.#sweep(info.clusterID);
+    } catch {
+      // The snapshot is stored, and hides the equal ones; the next one tries again.
+    }
     return info;
   }
 

@@ -157,6 +157,63 @@ testIfS3(
 );
 
 testIfS3(
+  "H7 H8 a snapshot on S3 is listed only with its bytes, also if the answer to its commit is lost once or always, or what follows it is refused",
+  async () => {
+    await using server = await S3Server.start();
+    for (
+      const [index, fault] of [
+        [20, "lost once"],
+        [21, "lost always"],
+        [22, "sweep refused"],
+      ] as const
+    ) {
+      let commits = 0;
+      await using store = server.store({
+        async fetch(request): Promise<Response> {
+          const { pathname, searchParams } = new URL(request.url);
+          const isCommit = request.method === "PUT" &&
+            pathname.includes("/info/");
+          const isSweep = searchParams.get("prefix")?.includes("/data/");
+          if (fault === "sweep refused" && isSweep) {
+            return new Response("<Error><Code>AccessDenied</Code></Error>", {
+              status: 403,
+            });
+          }
+          if (!isCommit || fault === "sweep refused") {
+            return await fetch(request);
+          }
+          // As S3 refuses to write an object that exists.
+          if (commits > 0 && request.headers.has("if-none-match")) {
+            return new Response(
+              "<Error><Code>PreconditionFailed</Code></Error>",
+              { status: 412 },
+            );
+          }
+          const response = await fetch(request);
+          if (++commits > 1 && fault === "lost once") return response;
+          await response.body?.cancel();
+          return new Response("", { status: 503 });
+        },
+      });
+      const sink = store.create({ ...header, index });
+      const writer = sink.writable.getWriter();
+      await writer.write(new Uint8Array(100).fill(index));
+      await writer.close();
+      const committed = sink.commit({ files: 0 });
+      if (fault === "lost always") {
+        await assertRejects(() => Promise.resolve(committed), ErrS3);
+        await sink.abort();
+      } else assertEquals((await committed).index, index);
+      const [newest] = await store.list(7n);
+      assertEquals(newest!.index, index);
+      const bytes = await new Response(await store.open(newest!) as BodyInit)
+        .bytes();
+      assertEquals(bytes, new Uint8Array(100).fill(index));
+    }
+  },
+);
+
+testIfS3(
   "wrong credentials, a missing bucket and a service that does not answer are named in words that say what to do",
   async () => {
     await using server = await S3Server.start();
