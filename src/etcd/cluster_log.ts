@@ -470,6 +470,7 @@ export class EtcdClusterLog extends ClusterLog {
       const gaps = this.#gaps;
       const known = order.term;
       if (known !== undefined) return this.#turn(known);
+      await this.#writer.lapsed();
       await this.refresh();
       if (this.#gaps !== gaps) continue;
       const term = order.begin(fence, this.last);

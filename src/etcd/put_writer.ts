@@ -121,6 +121,8 @@ export class PutWriter {
   #isPutting = false;
   /** True once this process has written an epoch record. */
   #hasEpoch = false;
+  /** Appends with a term that are not settled. */
+  readonly #decided = new Map<Promise<number>, Term>();
   /** Settles once nothing is being written. */
   #settled: Promise<void> = Promise.resolve();
 
@@ -146,13 +148,32 @@ export class PutWriter {
     const { promise, resolve, reject } = withResolvers<number>();
     const end = this.#parts.env.now() + this.#parts.appendMs;
     this.#queue.push({ records, term, end, resolve, reject });
-    if (term !== undefined) this.#waiting?.abort();
+    if (term !== undefined) {
+      this.#waiting?.abort();
+      this.#decided.set(promise, term);
+      const settled = (): void => void this.#decided.delete(promise);
+      promise.then(settled, settled);
+    }
     if (!this.#isWriting) {
       this.#isWriting = true;
       // Never rejects: failures go to the appends.
       this.#settled = this.#write();
     }
     return promise;
+  }
+
+  /** Resolves once every append whose term is over is settled: until then, those who decide may count on it. */
+  async lapsed(): Promise<void> {
+    const { env } = this.#parts;
+    for (;;) {
+      const lapsed = [...this.#decided]
+        .filter(([, { isOver }]) => isOver)
+        .map(([promise]) => promise);
+      if (lapsed.length === 0) return;
+      await Promise.allSettled(lapsed);
+      // Their callers have heard of it after a turn of the event loop.
+      await env.turn();
+    }
   }
 
   /** Fails the appends that wait for a put. */

@@ -15,6 +15,7 @@ import {
   type Server,
 } from "../../src/sync/server/mod.ts";
 import { encodeShown } from "../../src/bytes.ts";
+import { systemEnv } from "../../src/env.ts";
 import { proposal } from "../support/log_records.ts";
 import { test } from "./nodes.ts";
 import { ServerProcess } from "./server_process.ts";
@@ -265,6 +266,48 @@ test("H1 H20 what a server appends by itself waits for no decision that waits fo
   assertEquals(second.index, 3);
   second.leave();
   for (const log of [a, b]) await log.close();
+});
+
+test("H17 H20 nothing is decided in the next turn while what was decided in the last one may still fail: it would be decided on a state that never is", async (nodes) => {
+  const { endpoints } = nodes;
+  let gate: Promise<void> = Promise.resolve();
+  await using one = new EtcdLogDB({
+    endpoints,
+    env: { ...systemEnv, turn: () => gate.then(() => systemEnv.turn()) },
+  });
+  const a = await one.open(1n, 1n);
+  const first = await a.order!.enter();
+  assertEquals(await first.append(record("a1")), 2);
+  // Nothing is being written any more.
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  let open = (): void => {};
+  gate = new Promise((resolve) => open = resolve);
+  const events: string[] = [];
+  // Its put is made late.
+  const late = assertRejects(
+    () => Promise.resolve(first.append(record("never"))),
+    ErrOrderLost,
+  ).then(() => events.push("append"));
+  first.leave();
+  // As if the lease had ended.
+  const taken = await nodes.ctl("del", "sampan/order/0000000000000001");
+  assert(taken.success, taken.output);
+  while (!first.isOver) await new Promise((resolve) => setTimeout(resolve, 5));
+  const entered = Promise.resolve(a.order!.enter()).then((turn) => {
+    events.push("turn");
+    return turn;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const before = [...events];
+  open();
+  assertEquals(before, []);
+  await late;
+  const second = await entered;
+  assertEquals(events, ["append", "turn"]);
+  assertEquals(second.index, 2);
+  assertEquals(await second.append(record("a2")), 3);
+  second.leave();
+  await a.close();
 });
 
 for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
