@@ -28,6 +28,10 @@ export interface Mutant {
 /** Mutants that survive the worlds stated for them, and the reason of each as far as it is known. */
 export const SURVIVORS: ReadonlyMap<string, string> = new Map([
   [
+    "refusal forgotten by a tab that hears of it before its command",
+    "Needs a message about a refusal that overtakes the one about its command, which another tab sends; and at the next change of the leader the tab reads the store, which has both",
+  ],
+  [
     "read index one too low",
     "A replica beside its log has nearly always applied the last entry when it is asked",
   ],
