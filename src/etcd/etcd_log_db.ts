@@ -98,7 +98,7 @@ export interface EtcdLogOptions {
  * of the clusters that it has open, and those of which fewer than `copies` live
  * servers have announced that they hold it. A log is compacted behind a snapshot only
  * once `copies` live servers have announced that they hold it, each after it has read
- * it back with the hash in its pointer; and a server removes one only when it holds
+ * it back with the hash in its pointer, and that still answer with it; and a server removes one only when it holds
  * two newer ones. So the loss of `copies - 1` disks at once leaves a live server with
  * a snapshot from which the log continues. A server that is killed and whose disk
  * is kept announces its snapshots again when it starts.

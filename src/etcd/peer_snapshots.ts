@@ -21,6 +21,7 @@ import {
   ETCD_RETRY_LAST_MS,
   ETCD_VERIFIED_SNAPSHOTS_MAX,
   PEER_ANNOUNCED_MAX,
+  PEER_ANSWER_MS_MAX,
   PEER_COPY_MS,
   PEER_COPYING_MAX,
   PEER_REMOVED_MAX,
@@ -29,7 +30,14 @@ import {
   PEER_WAIT_MS_MAX,
   SNAPSHOTS_KEPT,
 } from "../limits.ts";
-import { Backoff, notify, pacedSource, sleep } from "../async.ts";
+import {
+  anySignal,
+  Backoff,
+  notify,
+  pacedSource,
+  sleep,
+  timeLimit,
+} from "../async.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
 import type { HeldSnapshot, SnapshotFetch, SnapshotPeers } from "../log/log.ts";
 import { copySnapshot } from "../snapshot/copy_snapshot.ts";
@@ -235,14 +243,84 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
     return nameOf(info, 0);
   }
 
-  /** True if enough live servers hold the snapshot of a pointer for the log to be compacted behind it. */
+  /**
+   * True if enough live servers hold the snapshot of a pointer for the log to be
+   * compacted behind it: this one finds it in its store, and the others answer with it.
+   */
   async isServable(
     clusterID: bigint,
     pointer: EtcdSnapshotPointer,
   ): Promise<boolean> {
+    const { copies } = this.#parts;
     const { own, others } = await this.#copies.read(clusterID);
-    const all = own === undefined ? others : [own, ...others];
-    return holdersOf(all, pointer).length >= this.#parts.copies;
+    const urls = holdersOf(others, pointer).filter((url) => url !== this.#url);
+    const isOwn = own !== undefined && hasSnapshot(own, pointer) &&
+      await this.#local(clusterID, pointer) !== undefined;
+    if (own !== undefined && !isOwn) this.#dueLater(clusterID);
+    let held = isOwn ? 1 : 0;
+    if (held + urls.length < copies) return false;
+    for (const url of urls) {
+      if (held >= copies) break;
+      if (await this.#isHeldAt(url, clusterID, pointer)) held++;
+    }
+    return held >= copies;
+  }
+
+  /** Asks another server whether it still has a snapshot that it has announced. */
+  async #isHeldAt(
+    url: string,
+    clusterID: bigint,
+    wanted: EtcdSnapshotPointer,
+  ): Promise<boolean> {
+    const { env } = this.#parts;
+    const limit = timeLimit(env, PEER_ANSWER_MS_MAX, "Did not answer");
+    const { signal, release } = anySignal(limit.signal, this.#closing.signal);
+    try {
+      const { status, body } = await this.#request(
+        url,
+        clusterID,
+        hexOf(wanted.sha256),
+        0,
+        signal,
+      );
+      // What it is good for is known now.
+      await body?.cancel().catch(() => {});
+      if (status === 200) return true;
+      throw new Error(`Answered with status ${status}`);
+    } catch (error) {
+      this.#closing.signal.throwIfAborted();
+      const failure = this.#error(
+        { clusterID, wanted },
+        `${url}: ${messageOf(error)}`,
+      );
+      notify(this.#parts.onFault, failure);
+      return false;
+    } finally {
+      release();
+      limit.release();
+    }
+  }
+
+  /** Requests a snapshot of another server, from a byte on. */
+  async #request(
+    url: string,
+    clusterID: bigint,
+    name: string,
+    offset: number,
+    signal: AbortSignal,
+  ): Promise<Response> {
+    const token = await this.#copies.token(clusterID, name);
+    return await this.#parts.fetch(
+      new URL(`clusters/${clusterID}/snapshots/${name}`, url).href,
+      {
+        headers: {
+          authorization: `Bearer ${token}`,
+          ...(offset === 0 ? {} : { range: `bytes=${offset}-` }),
+        },
+        redirect: "error",
+        signal,
+      },
+    );
   }
 
   // -------------------------------------------------------------------- peers
@@ -262,7 +340,18 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
       ?.find(({ sha256 }) => hexOf(sha256) === name);
     if (held === undefined) return undefined;
     const { info } = held;
-    return { size: info.size, open: () => this.#store.open(info) };
+    return {
+      size: info.size,
+      open: async () => {
+        try {
+          return await this.#store.open(info);
+        } catch (error) {
+          // The store has lost it: it is announced no more.
+          if (isUnreadable(error)) this.#dueLater(clusterID);
+          throw error;
+        }
+      },
+    };
   }
 
   /** Snapshots that this server is fetching. */
@@ -601,7 +690,7 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
     isSingle: boolean,
   ): PeerSource {
     const { clusterID, wanted } = one;
-    const { env, fetch } = this.#parts;
+    const { env } = this.#parts;
     const name = hexOf(wanted.sha256);
     const missed = this.#missed.get(clusterID) ?? -Infinity;
     return new PeerSource({
@@ -617,26 +706,17 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
           url !== this.#url && !wrong.has(url)
         );
       },
-      request: async (url, offset, signal) => {
-        const token = await this.#copies.token(clusterID, name);
-        return await fetch(
-          new URL(`clusters/${clusterID}/snapshots/${name}`, url).href,
-          {
-            headers: {
-              authorization: `Bearer ${token}`,
-              ...(offset === 0 ? {} : { range: `bytes=${offset}-` }),
-            },
-            redirect: "error",
-            signal,
-          },
-        );
-      },
+      request: (url, offset, signal) =>
+        this.#request(url, clusterID, name, offset, signal),
       fault: (url, reason) => this.#fault(one, url, reason),
     });
   }
 
   #error(
-    { clusterID, wanted: { index, size } }: Fetching,
+    { clusterID, wanted: { index, size } }: Pick<
+      Fetching,
+      "clusterID" | "wanted"
+    >,
     reason: string,
     cause?: unknown,
   ): ErrPeerSnapshot {

@@ -230,7 +230,7 @@ export class PeerSource {
     const { signal, release } = timeLimit(
       env,
       PEER_ANSWER_MS_MAX,
-      `Did not answer within ${PEER_ANSWER_MS_MAX} ms`,
+      "Did not answer",
     );
     try {
       const response = await abortable(

@@ -230,6 +230,28 @@ test("H7 a server that was killed and started again counts as one: a log is not 
   await log.close();
 });
 
+test("H7 a log is not compacted behind a snapshot that stores have lost since their servers announced it", async ({ endpoints }) => {
+  await using one = new PeerServer(endpoints);
+  const first = await one.start(1n);
+  one.serve();
+  await using two = new PeerServer(endpoints);
+  await two.start(2n);
+  two.serve();
+  for (let i = 0; i < 2; i++) {
+    for (let j = 0; j < 20; j++) await first.propose(kv.put(`${j}`, "x"));
+    await first.requestSnapshot({ compactionOverhead: 1_000 });
+    await held(one.logDB, [one.store, two.store]);
+  }
+  assertEquals(first.logInfo?.first, 1);
+  for (const store of [one.store, two.store]) {
+    for (const info of store.list(1n)) store.remove(info);
+  }
+  const log = await one.logDB.open(1n, 99n);
+  await log.compact!(30);
+  (await log.read(0)).close();
+  await log.close();
+});
+
 test("H7 a server copies the snapshots of a cluster that it does not have open, if too few servers hold them", async (nodes) => {
   await using one = new PeerServer(nodes.endpoints);
   const first = await one.start(1n, 20);
