@@ -98,10 +98,10 @@ export interface EtcdLogOptions {
  * of the clusters that it has open, and those of which fewer than `copies` live
  * servers have announced that they hold it. A log is compacted behind a snapshot only
  * once `copies` live servers have announced that they hold it, each after it has read
- * it back with the hash in its pointer, and that still answer with it; and a server removes one only when it holds
- * two newer ones. So the loss of `copies - 1` disks at once leaves a live server with
- * a snapshot from which the log continues. A server that is killed and whose disk
- * is kept announces its snapshots again when it starts.
+ * it back with the hash in its pointer, and that still answer with it; and a server
+ * removes one only when it holds two newer ones. So the loss of `copies - 1` disks at
+ * once leaves a live server with a snapshot from which the log continues. A server
+ * that is killed and whose disk is kept announces its snapshots again when it starts.
  */
 export interface EtcdPeersOptions {
   /** Store of this server's snapshots, as a `FileSnapshotStore`; its creator closes it. */
