@@ -2,14 +2,25 @@ import { assert, assertEquals } from "@std/assert";
 
 const ROOT = new URL("../../", import.meta.url);
 
-/** Packages that the server and its page need, and the bundler of the page. */
+/** Packages that the server and its page need, the bundler of the page, and terser with its own, which makes its script smaller. */
 const NEEDED = [
   "@esbuild",
+  "@jridgewell/gen-mapping",
+  "@jridgewell/resolve-uri",
+  "@jridgewell/source-map",
+  "@jridgewell/sourcemap-codec",
+  "@jridgewell/trace-mapping",
   "@opentelemetry/api",
+  "acorn",
+  "buffer-from",
+  "commander",
   "esbuild",
   "fractional-indexing",
   "idb-keyval",
   "marked",
+  "source-map",
+  "source-map-support",
+  "terser",
   "uplot",
   "uqr",
   "valibot",
