@@ -77,14 +77,14 @@ export function drawGrowth(points: readonly GrowthPoint[]): string {
     marks: [
       Plot.line(points, { ...channels, strokeWidth: 2 }),
       Plot.dot(points, { ...channels, fill: "of", r: 3 }),
-      // The legend, where no line is: inserts begin low.
+      // The legend, where no line is.
       ...Object.entries(COLOURS).map(([name, colour], i) =>
         Plot.text([name], {
           fx: () => "insert",
           text: [name],
-          frameAnchor: "top-left",
+          frameAnchor: "bottom-left",
           dx: 10,
-          dy: 30 + 18 * i,
+          dy: 18 * i - 60,
           fill: colour,
           fontWeight: "bold",
         })
