@@ -236,7 +236,20 @@ export class Orders {
       }
       changed.add(clusterID);
     }
-    for (const clusterID of changed) this.notify(clusterID);
+    for (const clusterID of changed) {
+      this.notify(clusterID);
+      this.#forget(clusterID);
+    }
+  }
+
+  /** Forgets the claims of a cluster that no server wants, and whose log is not open here. */
+  #forget(clusterID: bigint): void {
+    const { holder, wants } = this.claims(clusterID);
+    if (
+      holder === undefined && wants.size === 0 && !this.#open.has(clusterID)
+    ) {
+      this.#claims.delete(clusterID);
+    }
   }
 
   /** Ends the watch, and everything that waits. */

@@ -21,8 +21,8 @@ import {
 } from "../../src/etcd/mod.ts";
 import type { SnapshotInfo, SnapshotStore } from "../../src/ports/mod.ts";
 import { serve, type Server } from "../../src/sync/server/mod.ts";
-import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
 import { type EtcdNodes, test } from "./nodes.ts";
+import { storeConforms } from "./store_conforms.ts";
 import { ServerProcess } from "./server_process.ts";
 
 /** Longest wait for anything, in milliseconds. */
@@ -40,26 +40,11 @@ async function until(
 
 test(
   "the store of a server that exchanges snapshots conforms to its port",
-  async ({ endpoints }, t) => {
-    let made = 0;
-    const open: EtcdLogDB[] = [];
-    const cases = snapshotStoreConformance({
-      create: (): SnapshotStore => {
-        const logDB = new EtcdLogDB({
-          endpoints,
-          prefix: `case${made++}`,
-          peers: { store: new MemorySnapshotStore() },
-        });
-        open.push(logDB);
-        return logDB.snapshots!;
-      },
-    });
-    for (const { name, run } of cases) {
-      // The store belongs to the code that created it, and stays open.
-      await t.step({ name, ignore: /close\(\)/.test(name), fn: run });
-    }
-    for (const logDB of open) await logDB.close();
-  },
+  ({ endpoints }, t) =>
+    storeConforms(
+      t,
+      () => ({ endpoints, peers: { store: new MemorySnapshotStore() } }),
+    ),
 );
 
 /** Server of this process with snapshots of its own. */

@@ -1,43 +1,20 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ErrCompacted, MemorySnapshotStore } from "../../mod.ts";
 import { EtcdLogDB } from "../../src/etcd/mod.ts";
-import {
-  type LogDB,
-  packRecords,
-  type SnapshotStore,
-} from "../../src/ports/mod.ts";
-import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
+import { type LogDB, packRecords } from "../../src/ports/mod.ts";
 import { start, type Started, stopAll, typesOf } from "../support/clusters.ts";
 import { test } from "./nodes.ts";
+import { storeConforms } from "./store_conforms.ts";
 
 const one = packRecords(new Uint8Array([1, 2, 3]));
 
 test(
   "the snapshot store with pointers in etcd conforms to its port",
-  async ({ endpoints }, t) => {
-    let made = 0;
-    const open: EtcdLogDB[] = [];
-    const cases = snapshotStoreConformance({
-      create: (): SnapshotStore => {
-        const logDB = new EtcdLogDB({
-          endpoints,
-          prefix: `case${made++}`,
-          snapshots: new MemorySnapshotStore(),
-        });
-        open.push(logDB);
-        return logDB.snapshots!;
-      },
-    });
-    for (const { name, run } of cases) {
-      await t.step({
-        name,
-        // The store belongs to the code that created it, and stays open.
-        ignore: /close\(\)/.test(name),
-        fn: run,
-      });
-    }
-    for (const logDB of open) await logDB.close();
-  },
+  ({ endpoints }, t) =>
+    storeConforms(
+      t,
+      () => ({ endpoints, snapshots: new MemorySnapshotStore() }),
+    ),
 );
 
 /** Starts a replica with a snapshot after every 10 entries. */

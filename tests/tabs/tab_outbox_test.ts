@@ -18,9 +18,30 @@ import {
   type OutboxTab,
 } from "../../src/tabs/tab_outbox.ts";
 
-Deno.test("U34 M3: submissions of a tab keep their author while the tab goes from one role to another", async () => {
+/** Outbox that tabs share, in memory. */
+function newStored(): BlockOutbox {
   const stored = new BlockOutbox(new MemoryBlockStore());
   stored.share({ add: () => {} } as unknown as StoreLease);
+  return stored;
+}
+
+/** Parts of a replica as the outbox of a tab sees them. */
+function partsOf(
+  parts: { readonly machine: object; readonly proposals?: object },
+): OutboxParts {
+  const context = {
+    clusterID: 1n,
+    env: systemEnv,
+    event: () => {},
+    factory: {},
+    log: {},
+    stopped: new AbortController().signal,
+  };
+  return { context, ...parts } as unknown as OutboxParts;
+}
+
+Deno.test("U34 M3: submissions of a tab keep their author while the tab goes from one role to another", async () => {
+  const stored = newStored();
   const queue = await stored.open(1n, () => {});
   queue.author = "ada";
   await queue.add(new Uint8Array([65]));
@@ -38,23 +59,14 @@ Deno.test("U34 M3: submissions of a tab keep their author while the tab goes fro
     post: () => {},
     attached: () => {},
   };
-  const stopped = new AbortController().signal;
   const machine = {
     changed: () => {},
     group: () => undefined,
     until: () => Promise.resolve(),
   };
-  const context = {
-    clusterID: 1n,
-    env: systemEnv,
-    event: () => {},
-    factory: {},
-    log: {},
-    stopped,
-  };
   const outbox = new AttachedTabOutbox(
     tab as unknown as OutboxTab,
-    { machine, context } as unknown as OutboxParts,
+    partsOf({ machine }),
   );
   await outbox.load();
   assertEquals([outbox.author, outbox.pendingCount], ["ada", 1]);
@@ -76,8 +88,7 @@ async function openFollower(): Promise<{
   rejoined: () => number;
   close: () => Promise<void>;
 }> {
-  const stored = new BlockOutbox(new MemoryBlockStore());
-  stored.share({ add: () => {} } as unknown as StoreLease);
+  const stored = newStored();
   const leader = await stored.open(1n, () => {});
   let rejoined = 0;
   const tab = {
@@ -93,17 +104,9 @@ async function openFollower(): Promise<{
     attached: () => {},
   };
   const machine = { changed: () => {}, group: () => undefined };
-  const context = {
-    clusterID: 1n,
-    env: systemEnv,
-    event: () => {},
-    factory: {},
-    log: {},
-    stopped: new AbortController().signal,
-  };
   const outbox: AttachedTabOutbox = new AttachedTabOutbox(
     tab as unknown as OutboxTab,
-    { machine, context } as unknown as OutboxParts,
+    partsOf({ machine }),
   );
   const close = async (): Promise<void> => {
     outbox.close(undefined, new Error("closed"));
@@ -161,8 +164,7 @@ Deno.test("U17 M3: a tab that hears of more refusals while it opens its outbox t
 
 Deno.test("H10 M3: a tab whose replica ends while it takes over the outbox begins no session", async () => {
   const opening = Promise.withResolvers<void>();
-  const stored = new BlockOutbox(new MemoryBlockStore());
-  stored.share({ add: () => {} } as unknown as StoreLease);
+  const stored = newStored();
   const store = {
     open: async (...args: Parameters<SharedOutboxStore["open"]>) => {
       await opening.promise;
@@ -197,17 +199,9 @@ Deno.test("H10 M3: a tab whose replica ends while it takes over the outbox begin
     abandon: () => {},
     resume: () => void resumed++,
   };
-  const context = {
-    clusterID: 1n,
-    env: systemEnv,
-    event: () => {},
-    factory: {},
-    log: {},
-    stopped: new AbortController().signal,
-  };
   const outbox: AttachedTabOutbox = new AttachedTabOutbox(
     tab as unknown as OutboxTab,
-    { machine, context, proposals } as unknown as OutboxParts,
+    partsOf({ machine, proposals }),
   );
   await outbox.load();
   const queue = await stored.open(1n, () => {});
@@ -227,8 +221,7 @@ Deno.test("H10 M3: a tab whose replica ends while it takes over the outbox begin
 });
 
 Deno.test("H14 M3: a command stored in the place of one that a power cut took out of the outbox stays queued in a tab that knew that place as decided", async () => {
-  const stored = new BlockOutbox(new MemoryBlockStore());
-  stored.share({ add: () => {} } as unknown as StoreLease);
+  const stored = newStored();
   const queue = await stored.open(1n, () => {});
   await queue.assign({ index: 1, clientID: 2n, base: 0, holders: [3n] }, 0);
   const tab = {
@@ -247,18 +240,10 @@ Deno.test("H14 M3: a command stored in the place of one that a power cut took ou
     outcomeOf: () => ({ outcome: "applied", digest: 7, result: { value: 1n } }),
     refusalOf: () => undefined,
   };
-  const context = {
-    clusterID: 1n,
-    env: systemEnv,
-    event: () => {},
-    factory: {},
-    log: {},
-    stopped: new AbortController().signal,
-  };
   const proposals = { observe: () => () => {} };
   const outbox = new AttachedTabOutbox(
     tab as unknown as OutboxTab,
-    { machine, context, proposals } as unknown as OutboxParts,
+    partsOf({ machine, proposals }),
   );
   await outbox.load();
   outbox.start();
