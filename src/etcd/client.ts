@@ -25,9 +25,9 @@ import type { LogQuorum } from "../log/log.ts";
 import { ByteReader, ByteWriter } from "../bytes.ts";
 import {
   CallError,
+  certificateError,
   Connection,
   type Endpoint,
-  type EtcdTLS,
 } from "./connection.ts";
 import { ErrEtcdAccess, ErrEtcdUnavailable, ErrOtherEtcd } from "./errors.ts";
 import type { Keys } from "./keys.ts";
@@ -43,6 +43,7 @@ import {
   type KeyValue,
   Method,
 } from "./messages.ts";
+import { type EtcdTLS, findTLSRefusal } from "./tls_refusal.ts";
 import { Watches } from "./watches.ts";
 
 /** Identity of an etcd and of the history in it, to be compared at the next start. */
@@ -223,7 +224,7 @@ export class EtcdClient {
         this.#closing.signal.throwIfAborted();
         if (error.isTokenExpired && this.#parts.user !== undefined) {
           onRefused?.();
-          await this.#authenticate(connection);
+          await this.#renewToken(connection);
         } else if (error.isFinal) {
           onRefused?.();
           const known = error.toError();
@@ -361,10 +362,9 @@ export class EtcdClient {
           connection.close();
           this.#closing.signal.throwIfAborted();
           this.#at++;
-          this.#failures.set(
-            endpoint.url,
-            error instanceof CallError ? error.toError() : error as Error,
-          );
+          const failure = await this.#failureOf(endpoint, error);
+          this.#closing.signal.throwIfAborted();
+          this.#failures.set(endpoint.url, failure);
         }
       }
       this.#quorum.isReached = false;
@@ -373,6 +373,27 @@ export class EtcdClient {
       if (failures.every(isRefusal)) throw failures[0]!;
       await this.#pause(this.#backoff.next());
     }
+  }
+
+  /** Finds why a connection was not opened: the call may have lost the reason of a refusal. */
+  async #failureOf(endpoint: Endpoint, error: unknown): Promise<Error> {
+    if (!(error instanceof CallError)) return error as Error;
+    const { tls, env } = this.#parts;
+    if (error.isLost && endpoint.isSecure) {
+      const refusal = await findTLSRefusal(
+        endpoint.target,
+        tls,
+        env,
+        ETCD_CONNECT_MS_MAX,
+      );
+      if (refusal !== undefined) {
+        return certificateError(
+          `etcd at ${endpoint.url}: ${refusal.message}`,
+          refusal,
+        );
+      }
+    }
+    return error.toError();
   }
 
   /** Authenticates on a new connection, and checks that it leads to the known etcd. */
@@ -419,6 +440,18 @@ export class EtcdClient {
     this.#historyID = stored;
   }
 
+  /** Authenticates again; a node that does not answer is left for the next one. */
+  async #renewToken(connection: Connection): Promise<void> {
+    try {
+      await this.#authenticate(connection);
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error;
+      const known = error.toError();
+      if (known instanceof ErrEtcdAccess) throw known;
+      this.#suspect(connection);
+    }
+  }
+
   async #authenticate(connection: Connection): Promise<void> {
     const { user } = this.#parts;
     if (user === undefined) return;
@@ -434,7 +467,7 @@ export class EtcdClient {
       if (!(error instanceof CallError)) throw error;
       // An etcd without users accepts every client.
       if (error.details.includes("authentication is not enabled")) return;
-      throw error.toError();
+      throw error;
     }
   }
 

@@ -16,19 +16,9 @@ import {
   type ServiceError,
   status,
 } from "../deps/grpc_js.ts";
-import { toUint8Array } from "../bytes.ts";
 import { ErrStoreFull } from "../store/errors.ts";
 import { ErrEtcdAccess, ErrEtcdUnavailable } from "./errors.ts";
-
-/** Certificates of a connection over TLS, in PEM. */
-export interface EtcdTLS {
-  /** Certificate authorities that may have signed the certificates of etcd; those of the system without it. */
-  readonly ca?: string | Uint8Array | undefined;
-  /** Certificate of this client, if etcd asks for one. */
-  readonly cert?: string | Uint8Array | undefined;
-  /** Private key of `cert`. */
-  readonly key?: string | Uint8Array | undefined;
-}
+import { type EtcdTLS, isCertificateText, pemBuffer } from "./tls_refusal.ts";
 
 /** Address of an etcd node. */
 export interface Endpoint {
@@ -57,15 +47,17 @@ export function parseEndpoint(url: string): Endpoint {
   }
   const { protocol, hostname, port } = parsed;
   if (!/^https?:$/.test(protocol) || hostname === "") throw wrong;
+  const isSecure = protocol === "https:";
+  if (isSecure && /^[\d.]+$|^\[/.test(hostname)) {
+    throw new TypeError(
+      `Endpoint is ${url}, with an address; give the host name of the node that its certificate holds`,
+    );
+  }
   return {
     url: parsed.origin,
     target: `${hostname}:${port || "2379"}`,
-    isSecure: protocol === "https:",
+    isSecure,
   };
-}
-
-function buffer(value: string | Uint8Array | undefined): Buffer | null {
-  return value === undefined ? null : Buffer.from(toUint8Array(value, "PEM"));
 }
 
 /** Codes of answers that a repetition does not change. */
@@ -122,12 +114,15 @@ export class CallError extends Error {
       this.details.includes("compacted");
   }
 
-  /** True if the certificate of one end is not accepted by the other. */
+  /** True if the connection was refused or lost: no node has answered. */
+  get isLost(): boolean {
+    return this.code === status.UNAVAILABLE && !this.isCertificate;
+  }
+
+  /** True if the error says that the certificate of one end is not accepted by the other. */
   get isCertificate(): boolean {
     return this.code === status.UNAVAILABLE &&
-      !/disconnected before secure/.test(this.details) &&
-      /certificate|\bCERT_|UnknownIssuer|NotValidForName|\bssl\b|\btls\b|handshake|received fatal alert/i
-        .test(this.details);
+      isCertificateText(this.details);
   }
 
   /** Error for the application. */
@@ -140,12 +135,7 @@ export class CallError extends Error {
         options,
       );
     }
-    if (this.isCertificate) {
-      return new ErrEtcdAccess(
-        `${message}; check ca, cert and key of the option tls`,
-        options,
-      );
-    }
+    if (this.isCertificate) return certificateError(message, this);
     if (
       this.code === status.PERMISSION_DENIED ||
       this.code === status.UNAUTHENTICATED ||
@@ -160,6 +150,17 @@ export class CallError extends Error {
     }
     return new ErrEtcdUnavailable(message, options);
   }
+}
+
+/** Error for certificates that are not accepted. */
+export function certificateError(
+  message: string,
+  cause: Error,
+): ErrEtcdAccess {
+  return new ErrEtcdAccess(
+    `${message}; check ca, cert and key of the option tls`,
+    { cause },
+  );
 }
 
 const serialize = (value: Uint8Array): Buffer =>
@@ -307,6 +308,10 @@ export class Connection {
 
 function secure({ isSecure }: Endpoint, tls: EtcdTLS): ChannelCredentials {
   return isSecure
-    ? credentials.createSsl(buffer(tls.ca), buffer(tls.key), buffer(tls.cert))
+    ? credentials.createSsl(
+      pemBuffer(tls.ca),
+      pemBuffer(tls.key),
+      pemBuffer(tls.cert),
+    )
     : credentials.createInsecure();
 }

@@ -32,7 +32,8 @@ import {
 import type { SnapshotStore } from "../snapshot/store.ts";
 import { EtcdClient, type EtcdIdentity, type EtcdUser } from "./client.ts";
 import { EtcdClusterLog } from "./cluster_log.ts";
-import { type EtcdTLS, parseEndpoint } from "./connection.ts";
+import { parseEndpoint } from "./connection.ts";
+import type { EtcdTLS } from "./tls_refusal.ts";
 import { type KeyKind, Keys } from "./keys.ts";
 import { Compaction } from "./compaction.ts";
 import { type EtcdServer, LiveReplicas } from "./live_replicas.ts";

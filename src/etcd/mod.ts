@@ -27,7 +27,7 @@
  */
 
 export { type EtcdIdentity, type EtcdUser } from "./client.ts";
-export { type EtcdTLS } from "./connection.ts";
+export { type EtcdTLS } from "./tls_refusal.ts";
 export * from "./errors.ts";
 export { type EtcdServer } from "./live_replicas.ts";
 export * from "./etcd_log_db.ts";

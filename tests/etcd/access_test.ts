@@ -1,14 +1,21 @@
-import { assert, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { ErrClusterClosed } from "../../mod.ts";
+import { type Env, systemEnv } from "../../src/env.ts";
 import {
   ErrEtcdAccess,
   ErrEtcdUnavailable,
   ErrOtherEtcd,
   EtcdLogDB,
 } from "../../src/etcd/mod.ts";
+import { ETCD_RETRY_LAST_MS } from "../../src/limits.ts";
 import { packRecords } from "../../src/ports/mod.ts";
 import { makeDirectory } from "../support/directory.ts";
-import { makeCertificate } from "../sync/certificate.ts";
+import { type Certificate, makeCertificate } from "../sync/certificate.ts";
 import { EtcdNodes, testIfEtcd } from "./nodes.ts";
 
 const one = packRecords(new Uint8Array([1, 2, 3]));
@@ -52,20 +59,19 @@ test("a wrong password, and no user where users are required, are refused in wor
   await assertRejects(async () => await anonymous.open(1n, 1n), ErrEtcdAccess);
 });
 
-test("TLS with client certificates: the right ones work, others are refused in words", async () => {
-  using directory = makeDirectory();
-  const [server, client, other] = [
-    await makeCertificate(),
-    await makeCertificate(),
-    await makeCertificate(),
-  ];
+/** Starts a node that asks for the certificate of a client. */
+async function startWithTLS(
+  directory: string,
+  server: Certificate,
+  client: Certificate,
+): Promise<EtcdNodes> {
   const write = (name: string, text: string): string => {
-    const path = directory.path(name);
-    Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true });
+    const path = `${directory}/${name}`;
     Deno.writeTextFileSync(path, text);
     return path;
   };
-  await using nodes = await EtcdNodes.start({
+  Deno.mkdirSync(directory, { recursive: true });
+  return await EtcdNodes.start({
     certificates: {
       cert: write("server.pem", server.cert),
       key: write("server.key", server.key),
@@ -73,6 +79,20 @@ test("TLS with client certificates: the right ones work, others are refused in w
       clientKey: write("client.key", client.key),
     },
   });
+}
+
+test("TLS with client certificates: the right ones work, others are refused in words", async () => {
+  const [server, client, other] = [
+    await makeCertificate(),
+    await makeCertificate(),
+    await makeCertificate(),
+  ];
+  using directory = makeDirectory();
+  await using nodes = await startWithTLS(
+    directory.path("tls"),
+    server,
+    client,
+  );
   const { endpoints } = nodes;
   const { cert, key } = client;
   {
@@ -94,6 +114,85 @@ test("TLS with client certificates: the right ones work, others are refused in w
       ErrEtcdAccess,
     );
     assertStringIncludes(error.message, "check ca, cert and key");
+  }
+});
+
+test("a refused client certificate is told from a lost connection at the first attempt, with and without a user", async () => {
+  const [server, client] = [await makeCertificate(), await makeCertificate()];
+  using directory = makeDirectory();
+  await using nodes = await startWithTLS(
+    directory.path("tls"),
+    server,
+    client,
+  );
+  let pauses = 0;
+  const env: Env = {
+    ...systemEnv,
+    setTimer(callback, delay): () => void {
+      if (delay <= ETCD_RETRY_LAST_MS) pauses++;
+      return systemEnv.setTimer(callback, delay);
+    },
+  };
+  for (let i = 0; i < 20; i++) {
+    await using logDB = new EtcdLogDB({
+      endpoints: nodes.endpoints,
+      tls: { ca: server.cert },
+      env,
+      ...(i % 2 === 0 ? {} : { user: { name: "root", password: "secret" } }),
+    });
+    await assertRejects(async () => await logDB.open(1n, 1n), ErrEtcdAccess);
+  }
+  assertEquals(pauses, 0);
+});
+
+test("a node that closes its connections, or is down, is unavailable and not one that refuses certificates", async () => {
+  const { cert, key } = await makeCertificate();
+  const listen = { hostname: "127.0.0.1", port: 0 };
+  const atOnce = Deno.listen(listen);
+  const afterHandshake = Deno.listenTls({
+    ...listen,
+    cert,
+    key,
+    alpnProtocols: ["h2"],
+  });
+  const accept = async (
+    listener: Deno.Listener<Deno.TcpConn | Deno.TlsConn>,
+  ): Promise<void> => {
+    for (;;) {
+      let conn;
+      try {
+        conn = await listener.accept();
+      } catch {
+        return;
+      }
+      try {
+        if ("handshake" in conn) await conn.handshake();
+      } catch {
+        // The client has gone.
+      }
+      conn.close();
+    }
+  };
+  const accepting = [accept(atOnce), accept(afterHandshake)];
+  const down = Deno.listen(listen);
+  down.close();
+  try {
+    await Promise.all(
+      [atOnce, afterHandshake, down].map(async ({ addr }) => {
+        const endpoint = `https://localhost:${addr.port}`;
+        const tls = { ca: cert };
+        await using logDB = new EtcdLogDB({ endpoints: [endpoint], tls });
+        const error = await assertRejects(
+          async () => await logDB.open(1n, 1n),
+          ErrEtcdUnavailable,
+        );
+        assertStringIncludes(error.message, endpoint);
+      }),
+    );
+  } finally {
+    atOnce.close();
+    afterHandshake.close();
+    await Promise.all(accepting);
   }
 });
 
@@ -190,6 +289,8 @@ test("R14 options are checked, and name what is wrong", () => {
       { endpoints: [] },
       { endpoints: ["127.0.0.1:2379"] },
       { endpoints: ["ftp://127.0.0.1"] },
+      { endpoints: ["https://127.0.0.1:2379"] },
+      { endpoints: ["https://[::1]:2379"] },
       { endpoints: ["http://127.0.0.1"], prefix: "with space" },
       { endpoints: ["http://127.0.0.1"], appendMs: 0 },
       { endpoints: ["http://127.0.0.1"], user: { name: "root" } },

@@ -16,7 +16,7 @@ const LIBRARIES: Readonly<Record<string, readonly string[]>> = {
     "node:url",
     "node:util",
   ],
-  "./etcd": ["@grpc/grpc-js", "node:buffer", "node:crypto"],
+  "./etcd": ["@grpc/grpc-js", "node:buffer", "node:crypto", "node:tls"],
   "./indexeddb": ["idb-keyval"],
   "./inspector": ["uplot"],
   "./ports": [],
