@@ -794,6 +794,15 @@ export const ETCD_TURN_MS: number = 50;
 /** Interval at which a process keeps its lease in etcd, in milliseconds. */
 export const ETCD_LEASE_PING_MS: number = 5_000;
 
+/** Time after which etcd ends the turn of a process that has ended, is frozen or was cut off, in seconds. Fences keep the order right whatever it is: a shorter one makes a process that is only slow lose its turn. */
+export const ETCD_TURN_LEASE_SECONDS: number = 5;
+
+/** Interval at which a process keeps the lease of its turns in etcd, in milliseconds. */
+export const ETCD_TURN_PING_MS: number = 1_500;
+
+/** Longest wait of a process that ends for etcd to end a lease of it, in milliseconds. */
+export const ETCD_REVOKE_MS_MAX: number = 1_000;
+
 /** Time after which a checkpoint is put to etcd for the replicas of other processes, in milliseconds. */
 export const ETCD_CHECKPOINT_MS: number = 5_000;
 

@@ -36,10 +36,12 @@ import type {
   CheckpointBoard,
   LogBatch,
   LogOrder,
+  LogOrderWait,
   LogTurn,
   Records,
 } from "../log/log.ts";
 import { batchAfter, lastOf } from "../log/records.ts";
+import { ErrOrderShared } from "../log/order_errors.ts";
 import type { MaybePromise } from "../statemachine/types.ts";
 import { ErrEtcdAccess, ErrEtcdUnavailable } from "./errors.ts";
 import type { Keys } from "./keys.ts";
@@ -128,6 +130,8 @@ export class EtcdClusterLog extends ClusterLog {
   readonly #moved = new Set<() => void>();
   readonly #writer: PutWriter;
   readonly #order: ClusterOrder;
+  /** Node id of the replica of this process that decides about appends. */
+  #decider: bigint | undefined;
   override readonly order: LogOrder;
   override readonly announcements: AnnouncementBoard;
   override readonly board: CheckpointBoard;
@@ -143,9 +147,12 @@ export class EtcdClusterLog extends ClusterLog {
     this.#order = parts.order;
     const { order } = parts;
     this.order = {
-      enter: () => this.#enter(),
+      enter: (nodeID) => this.#enter(nodeID),
       get isHeld(): boolean {
         return order.isHeld;
+      },
+      get wait(): LogOrderWait | undefined {
+        return order.wait;
       },
     };
     this.#key = keys.of("log", clusterID);
@@ -452,12 +459,24 @@ export class EtcdClusterLog extends ClusterLog {
   }
 
   /** Waits for the turn of this process to append, and reads what others have appended. */
-  #enter(): MaybePromise<LogTurn> {
+  #enter(nodeID: bigint): MaybePromise<LogTurn> {
+    if (nodeID !== this.#decider) this.#setDecider(nodeID);
     const { term } = this.#order;
     if (this.#failure === undefined && term !== undefined) {
       return this.#turn(term);
     }
     return this.#entered();
+  }
+
+  /** Lets a replica decide about appends, unless another one does that has the log open. */
+  #setDecider(nodeID: bigint): void {
+    const decider = this.#decider;
+    if (decider !== undefined && this.nodes.has(decider)) {
+      throw new ErrOrderShared(this.#parts.clusterID, nodeID, decider);
+    }
+    // What was decided on another state may be under way.
+    this.#order.disturb();
+    this.#decider = nodeID;
   }
 
   async #entered(): Promise<LogTurn> {

@@ -21,16 +21,6 @@ export class ErrEtcdUnavailable extends SampanError {
 }
 
 /**
- * Thrown by an append that was decided in a turn of this server, when another server
- * has appended since, or may have: because this one was frozen or cut off for longer
- * than its lease. The records were not appended, and never will be.
- */
-export class ErrOrderLost extends SampanError {
-  /** Name that `instanceof` compares. */
-  static override readonly errorName = "ErrOrderLost";
-}
-
-/**
  * Thrown when etcd refuses the user, the password or the certificate, when the user
  * lacks a permission, or when the certificate of etcd is not trusted here.
  */

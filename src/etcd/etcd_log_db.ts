@@ -259,14 +259,14 @@ export class EtcdLogDB implements LogDB {
       this.#client,
       this.#keys,
       this.#writer,
-      () => live.lease(),
+      () => live.lease.id(),
     );
     this.#orders = new Orders({
       client: this.#client,
       keys: this.#keys,
       env,
       writer: this.#writer,
-      lease: () => live.lease(),
+      nameOf: (clusterID, writer) => live.nameOf(clusterID, writer),
     });
     this.#peers = peers && new PeerSnapshots({
       client: this.#client,
@@ -476,7 +476,7 @@ export class EtcdLogDB implements LogDB {
     this.#checkpoints.close();
     await this.#peers?.close();
     await this.#open.close();
-    this.#orders.close();
+    await this.#orders.close();
     await this.#live.close();
     cancel();
     this.#client.close();

@@ -14,7 +14,6 @@
 import { Backoff, notify, sleep } from "../async.ts";
 import type { Env } from "../env.ts";
 import {
-  ETCD_CALL_MS_MAX,
   ETCD_LEASE_PING_MS,
   ETCD_LEASE_SECONDS,
   ETCD_RETRY_FIRST_MS,
@@ -25,14 +24,12 @@ import type { Announcements } from "../log/log.ts";
 import type { EtcdClient } from "./client.ts";
 import type { Keys } from "./keys.ts";
 import {
-  decodeLease,
-  encodeKeepAlive,
-  encodeLeaseGrant,
   encodeTxn,
   type KeyValue,
   Method,
   type WatchEvent,
 } from "./messages.ts";
+import { ProcessLease } from "./process_lease.ts";
 import { decodeAnnouncement, encodeAnnouncement } from "./values.ts";
 
 /** Server whose replicas are announced. */
@@ -63,6 +60,8 @@ export interface LiveReplica {
 interface Live extends LiveReplica {
   /** Revision at which it was announced first. */
   readonly created: number;
+  /** Random number of its process. */
+  readonly process: bigint;
 }
 
 /** Replica of this process. */
@@ -84,6 +83,8 @@ interface Own {
 
 /** Live replicas of all clusters below a prefix. */
 export class LiveReplicas {
+  /** Lease of this process. */
+  readonly lease: ProcessLease;
   readonly #client: EtcdClient;
   readonly #keys: Keys;
   readonly #env: Env;
@@ -92,10 +93,8 @@ export class LiveReplicas {
   readonly #own = new Map<object, Own>();
   readonly #live = new Map<bigint, Map<string, Live>>();
   readonly #listeners = new Map<bigint, Set<() => void>>();
-  readonly #leaseListeners = new Set<() => void>();
+  readonly #unrenew: () => void;
   #count = 0;
-  #lease: Promise<bigint> | undefined;
-  #cancelPing: (() => void) | undefined;
   #unwatch: (() => void) | undefined;
   /** True once the replicas of other processes are known. */
   #isLoaded = false;
@@ -115,6 +114,22 @@ export class LiveReplicas {
     this.#env = env;
     this.#writer = writer;
     this.#server = server;
+    this.lease = new ProcessLease(client, env, {
+      seconds: ETCD_LEASE_SECONDS,
+      pingMs: ETCD_LEASE_PING_MS,
+    });
+    this.#unrenew = this.lease.watch(() => this.#renew());
+  }
+
+  /** Name of the server that is a process, as it has announced itself on the log of a cluster; that of the process if it has not. */
+  nameOf(clusterID: bigint, writer: bigint): string {
+    if (writer === this.#writer) return this.#server.name;
+    for (
+      const { process, server } of this.#live.get(clusterID)?.values() ?? []
+    ) {
+      if (process === writer) return server;
+    }
+    return nameOf(writer);
   }
 
   /** Announcements on the log of a cluster. */
@@ -220,7 +235,7 @@ export class LiveReplicas {
     const isWanted = (): boolean => !this.#isClosed && !own.isClosed;
     while (own.isDue && isWanted()) {
       try {
-        const lease = await this.lease();
+        const lease = await this.lease.id();
         if (!isWanted()) break;
         own.isDue = false;
         const { name: server, url = "" } = this.#server;
@@ -260,66 +275,13 @@ export class LiveReplicas {
     });
   }
 
-  // -------------------------------------------------------------------- lease
-
-  /** Lease of this process. */
-  lease(): Promise<bigint> {
-    return this.#lease ??= this.#grant();
-  }
-
-  /** Calls a listener whenever the lease has ended while this process runs: what was put under it is gone. */
-  watchLease(listener: () => void): () => void {
-    const own = (): void => listener();
-    this.#leaseListeners.add(own);
-    return () => void this.#leaseListeners.delete(own);
-  }
-
-  async #grant(): Promise<bigint> {
-    try {
-      const { id } = decodeLease(
-        await this.#client.request(
-          Method.LeaseGrant,
-          encodeLeaseGrant(ETCD_LEASE_SECONDS),
-        ),
-      );
-      this.#pingLater(id);
-      return id;
-    } catch (error) {
-      this.#lease = undefined;
-      throw error;
+  /** Announces everything again: the lease has ended. */
+  #renew(): void {
+    for (const own of this.#own.values()) {
+      if (!own.isAnnounced) continue;
+      // Never rejects: repeated until it succeeds.
+      void this.#publish(own);
     }
-  }
-
-  #pingLater(id: bigint): void {
-    if (this.#isClosed) return;
-    this.#cancelPing = this.#env.setTimer(() => {
-      // Never rejects: a failure is tried again.
-      void this.#ping(id);
-    }, ETCD_LEASE_PING_MS);
-  }
-
-  /** Keeps the lease; once it has ended, everything is announced again under another one. */
-  async #ping(id: bigint): Promise<void> {
-    try {
-      const { seconds } = decodeLease(
-        await this.#client.call(Method.LeaseKeepAlive, encodeKeepAlive(id), {
-          ms: ETCD_CALL_MS_MAX,
-        }),
-      );
-      if (seconds === 0) {
-        this.#lease = undefined;
-        for (const own of this.#own.values()) {
-          if (!own.isAnnounced) continue;
-          // Never rejects: repeated until it succeeds.
-          void this.#publish(own);
-        }
-        for (const listener of [...this.#leaseListeners]) notify(listener);
-        return;
-      }
-    } catch {
-      // Tried again until etcd says that the lease has ended.
-    }
-    this.#pingLater(id);
   }
 
   // ----------------------------------------------------------- other processes
@@ -372,7 +334,7 @@ export class LiveReplicas {
     if (live === undefined) this.#live.set(clusterID, live = new Map());
     const name = textOf(key);
     const process = this.#keys.processOfReplica(key);
-    let found: Omit<Live, "isOwn" | "created">;
+    let found: Omit<Live, "isOwn" | "created" | "process">;
     try {
       const { changes, server, code, url } = decodeAnnouncement(
         value,
@@ -391,6 +353,7 @@ export class LiveReplicas {
     live.set(name, {
       ...found,
       created: createRevision,
+      process,
       isOwn: process === this.#writer,
     });
     return clusterID;
@@ -422,15 +385,9 @@ export class LiveReplicas {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#closing.abort();
-    this.#cancelPing?.();
+    this.#unrenew();
     this.#unwatch?.();
-    const lease = await this.#lease?.catch(() => undefined);
-    if (lease === undefined) return;
-    await this.#client.call(Method.LeaseRevoke, encodeKeepAlive(lease), {
-      ms: ETCD_LEASE_PING_MS / 5,
-    }).catch(() => {
-      // It ends by itself.
-    });
+    await this.lease.close();
   }
 }
 

@@ -29,6 +29,7 @@
 export { type EtcdIdentity, type EtcdUser } from "./client.ts";
 export { type EtcdTLS } from "./tls_refusal.ts";
 export * from "./errors.ts";
+export { ErrOrderLost, ErrOrderShared } from "../log/order_errors.ts";
 export { type EtcdServer } from "./live_replicas.ts";
 export * from "./etcd_log_db.ts";
 export * from "./url.ts";

@@ -2,8 +2,9 @@
  * Order of the appends to logs that several processes share: turns in which one
  * process alone appends to a log.
  *
- * A turn is a key under the lease of its process, so etcd ends it some seconds after
- * the process has ended, is frozen or was cut off. The revision of the key is the
+ * A turn is a key under a short lease of its process, so etcd ends it a few seconds
+ * after the process has ended, is frozen or was cut off. The lease decides only how
+ * long the others wait, never what is appended: the revision of the key is the
  * fence: each put of a log compares it in its own transaction, also the puts of a
  * process without a turn, which require that the key is absent. A process that wants the
  * turn puts a key of its own; the holder then ends its turn as soon as its appends are
@@ -21,9 +22,12 @@ import {
   ETCD_CALL_MS_MAX,
   ETCD_RETRY_FIRST_MS,
   ETCD_RETRY_LAST_MS,
+  ETCD_TURN_LEASE_SECONDS,
   ETCD_TURN_MS,
+  ETCD_TURN_PING_MS,
 } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
+import type { LogOrderWait } from "../log/log.ts";
 import type { EtcdClient } from "./client.ts";
 import type { Keys } from "./keys.ts";
 import {
@@ -35,6 +39,7 @@ import {
   type Operation,
   type WatchEvent,
 } from "./messages.ts";
+import { ProcessLease } from "./process_lease.ts";
 
 /** Process that has a turn or wants it. */
 interface Claimant {
@@ -52,6 +57,8 @@ interface Claims {
   holder: Claimant | undefined;
   /** Revision of the last known change of the holder. */
   revision: number;
+  /** Time at which this process has learned of the holder. */
+  since: number;
   /** Processes that want the turn, by their keys. */
   readonly wants: Map<string, Claimant>;
 }
@@ -76,12 +83,14 @@ export interface OrdersParts {
   readonly env: Env;
   /** Random number of this process. */
   readonly writer: bigint;
-  /** Returns the lease of this process. */
-  readonly lease: () => Promise<bigint>;
+  /** Returns the name of the server that is a process with a replica of a cluster. */
+  readonly nameOf: (clusterID: bigint, writer: bigint) => string;
 }
 
 /** Orders of all clusters below a prefix, which this process follows once it has wanted a turn. */
 export class Orders {
+  /** Lease of the turns of this process, shorter than that of its announcements: others wait for it. */
+  readonly lease: ProcessLease;
   readonly #parts: OrdersParts;
   readonly #claims = new Map<bigint, Claims>();
   readonly #open = new Map<bigint, ClusterOrder>();
@@ -92,6 +101,13 @@ export class Orders {
   /** Creates orders that are read when a turn is wanted first. */
   constructor(parts: OrdersParts) {
     this.#parts = parts;
+    this.lease = new ProcessLease(parts.client, parts.env, {
+      seconds: ETCD_TURN_LEASE_SECONDS,
+      pingMs: ETCD_TURN_PING_MS,
+    });
+    this.lease.watch(() => {
+      for (const order of [...this.#open.values()]) order.renew();
+    });
   }
 
   /** Random number of this process. */
@@ -117,7 +133,8 @@ export class Orders {
   claims(clusterID: bigint): Claims {
     let claims = this.#claims.get(clusterID);
     if (claims === undefined) {
-      claims = { holder: undefined, revision: 0, wants: new Map() };
+      const since = this.#parts.env.now();
+      claims = { holder: undefined, revision: 0, since, wants: new Map() };
       this.#claims.set(clusterID, claims);
     }
     return claims;
@@ -131,10 +148,20 @@ export class Orders {
   ): void {
     const claims = this.claims(clusterID);
     if (revision < claims.revision) return;
-    const isSame = claims.holder?.revision === holder?.revision;
+    if (this.#setHolder(claims, holder, revision)) this.notify(clusterID);
+  }
+
+  /** Sets the holder of a turn; returns true if it is another turn than before. */
+  #setHolder(
+    claims: Claims,
+    holder: Claimant | undefined,
+    revision: number,
+  ): boolean {
+    const isChange = claims.holder?.revision !== holder?.revision;
     claims.revision = revision;
     claims.holder = holder;
-    if (!isSame) this.notify(clusterID);
+    if (isChange) claims.since = this.#parts.env.now();
+    return isChange;
   }
 
   /** Tells the open log of a cluster that the claims have changed. */
@@ -214,8 +241,7 @@ export class Orders {
     if (writer !== undefined) {
       claims.wants.set(writer, decodeClaim(kv));
     } else if (kv.modRevision >= claims.revision) {
-      claims.holder = decodeClaim(kv);
-      claims.revision = kv.modRevision;
+      this.#setHolder(claims, decodeClaim(kv), kv.modRevision);
     }
     return clusterID;
   }
@@ -231,8 +257,7 @@ export class Orders {
       const claims = this.claims(clusterID);
       if (writer !== undefined) claims.wants.delete(writer);
       else if (kv.modRevision >= claims.revision) {
-        claims.holder = undefined;
-        claims.revision = kv.modRevision;
+        this.#setHolder(claims, undefined, kv.modRevision);
       }
       changed.add(clusterID);
     }
@@ -252,10 +277,11 @@ export class Orders {
     }
   }
 
-  /** Ends the watch, and everything that waits. */
-  close(): void {
+  /** Ends the watch, everything that waits, and the lease, as far as etcd can be reached. */
+  async close(): Promise<void> {
     this.#closing.abort(new ErrClusterClosed("EtcdLogDB is closed"));
     this.#unwatch?.();
+    await this.lease.close();
   }
 }
 
@@ -290,6 +316,12 @@ export class ClusterOrder {
   #isClosed = false;
   /** True once this process has wanted a turn. */
   #hasWanted = false;
+  /** True once the lease has ended under which this process has wanted the turn. */
+  #isLapsed = false;
+  /** Callers that wait for the turn. */
+  #waiting = 0;
+  /** Time since which one waits. */
+  #waitingSince = 0;
   #cancelTimer: (() => void) | undefined;
 
   /** Creates the part of this process in the order of a cluster. */
@@ -320,6 +352,27 @@ export class ClusterOrder {
   /** True if this process has the turn. */
   get isHeld(): boolean {
     return this.#fence !== undefined;
+  }
+
+  /** Wait of this process for its turn, as it is now; undefined while nothing waits for it. */
+  get wait(): LogOrderWait | undefined {
+    if (this.#waiting === 0) return undefined;
+    const { env, nameOf } = this.#parts;
+    const { holder, since } = this.#orders.claims(this.#clusterID);
+    const now = env.now();
+    return {
+      waitedMs: now - this.#waitingSince,
+      ...(holder === undefined ? {} : {
+        holder: nameOf(this.#clusterID, holder.writer),
+        heldMs: now - since,
+      }),
+    };
+  }
+
+  /** Wants the turn under another lease: the one before has ended. */
+  renew(): void {
+    this.#isLapsed = true;
+    for (const listener of [...this.#listeners]) notify(listener);
   }
 
   /** True if a put has to wait for the turn: another process has it, or waits for it. */
@@ -426,6 +479,15 @@ export class ClusterOrder {
 
   /** Waits until this process has the turn, and need not hand it over; `decides` is true for a turn in which something will be decided. */
   async acquire(signal: AbortSignal, decides: boolean): Promise<void> {
+    if (this.#waiting++ === 0) this.#waitingSince = this.#parts.env.now();
+    try {
+      await this.#acquire(signal, decides);
+    } finally {
+      this.#waiting--;
+    }
+  }
+
+  async #acquire(signal: AbortSignal, decides: boolean): Promise<void> {
     const { env } = this.#parts;
     const backoff = new Backoff(env, ETCD_RETRY_FIRST_MS, ETCD_RETRY_LAST_MS);
     /** True if the claims have not changed for so long that an answer may have been lost. */
@@ -455,7 +517,7 @@ export class ClusterOrder {
         const { holder } = this.#orders.claims(this.#clusterID);
         if (
           this.#fence === undefined && !this.#isHandingOver &&
-          (isLate || holder === undefined)
+          (isLate || this.#isLapsed || holder === undefined)
         ) {
           isLate = false;
           await (this.#acquiring ??= this.#request());
@@ -476,13 +538,14 @@ export class ClusterOrder {
 
   /** Takes the turn if no process has it, else says that it is wanted. */
   async #request(): Promise<void> {
-    const { client, writer, lease: ownLease } = this.#parts;
+    const { client, writer } = this.#parts;
     const key = this.#key;
     this.#hasWanted = true;
+    this.#isLapsed = false;
     try {
       await this.#orders.load();
       const { wants } = this.#orders.claims(this.#clusterID);
-      const lease = await ownLease();
+      const lease = await this.#orders.lease.id();
       const value = encodeClaim(writer, lease);
       const name = this.#parts.keys.ofOrderKey(this.#wantKey).writer!;
       const isNoted = wants.get(name)?.lease === lease;

@@ -142,7 +142,7 @@ export class PeerSnapshots implements SnapshotStore, SnapshotPeers {
     this.#parts = parts;
     this.#store = store;
     this.#copies = new AnnouncedCopies(client, keys, writer, live);
-    this.#unwatch.push(live.watchLease(() => {
+    this.#unwatch.push(live.lease.watch(() => {
       for (const clusterID of [...this.#announced.keys()]) {
         this.#dueLater(clusterID);
       }

@@ -12,12 +12,12 @@
  */
 
 import { withResolvers } from "../async.ts";
-import { ErrOrderLost } from "./errors.ts";
 import { messageOf } from "../describe.ts";
 import type { Env } from "../env.ts";
 import { ETCD_PUT_BYTES, TIMER_MS_MAX } from "../limits.ts";
 import { ErrRecordsRefused, ErrUnknownOutcome } from "../log/errors.ts";
 import type { LogBatch, Records } from "../log/log.ts";
+import { ErrOrderLost } from "../log/order_errors.ts";
 import { epochRecord, packRecords } from "../log/records.ts";
 import type { EtcdClient } from "./client.ts";
 import { CallError } from "./connection.ts";

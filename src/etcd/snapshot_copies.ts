@@ -109,7 +109,7 @@ export class AnnouncedCopies {
 
   /** Replaces the announcement of this process. */
   async publish(clusterID: bigint, copies: SnapshotCopies): Promise<void> {
-    const lease = await this.#live.lease();
+    const lease = await this.#live.lease.id();
     const key = this.#keys.ofCopies(clusterID, this.#writer);
     const value = encodeCopies(clusterID, copies);
     await this.#client.request(

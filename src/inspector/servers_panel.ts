@@ -8,7 +8,11 @@
  */
 
 import { INSPECTOR_POLL_MS } from "../limits.ts";
-import type { ClusterReport, ServerReport } from "../sync/inspector_report.ts";
+import type {
+  ClusterReport,
+  ServerReport,
+  TurnWaitReport,
+} from "../sync/inspector_report.ts";
 import { h } from "./dom.ts";
 import type { Card, Fact } from "./facts.ts";
 import { Cards, type Panel } from "./panels.ts";
@@ -59,11 +63,22 @@ function stateOf({ report, problem, answeredMs }: SeenServer): Fact {
   };
 }
 
+function turnWaitText(
+  { waitedMs, holder, heldMs = 0 }: TurnWaitReport,
+): string {
+  const wait = `waits ${durationText(waitedMs)} for its turn to append`;
+  return holder === undefined
+    ? wait
+    : `${wait}, which ${holder} has for ${durationText(heldMs)}`;
+}
+
 function roleOf(
-  { hasTurn }: ClusterReport,
+  { hasTurn, turnWait }: ClusterReport,
   isOnDuty: boolean | undefined,
 ): Fact {
-  const value = hasTurn === undefined
+  const value = turnWait !== undefined
+    ? turnWaitText(turnWait)
+    : hasTurn === undefined
     ? "appends, like the others"
     : hasTurn
     ? "has the turn to append"

@@ -144,12 +144,30 @@ export interface LogTurn {
   leave(): void;
 }
 
+/** Wait of a process for its turn to append to a log. */
+export interface LogOrderWait {
+  /** Time for which it waits, in milliseconds. */
+  readonly waitedMs: number;
+  /** Name of the server that has the turn; absent while none is known to have it. */
+  readonly holder?: string;
+  /** Time for which that server is known to have it, in milliseconds. */
+  readonly heldMs?: number;
+}
+
 /** Optional part of a log that several processes append to: turns in which one of them alone appends. */
 export interface LogOrder {
   /** True if this process has the turn. */
   readonly isHeld: boolean;
-  /** Waits until this process alone appends, and everything that others have appended was read here. */
-  enter(): MaybePromise<LogTurn>;
+  /** Wait of this process for its turn, as it is now; undefined while nothing waits for it. */
+  readonly wait?: LogOrderWait | undefined;
+  /**
+   * Waits until this process alone appends, and everything that others have appended was
+   * read here. `nodeID` is the replica on whose state the caller decides: one of a
+   * process does.
+   *
+   * @throws ErrOrderShared if another replica decides about the appends, too
+   */
+  enter(nodeID: bigint): MaybePromise<LogTurn>;
 }
 
 /** Optional part of a log: reports whether appends can be stored. */

@@ -33,6 +33,7 @@ export type {
   LogInfo,
   LogKeeper,
   LogOrder,
+  LogOrderWait,
   LogQuorum,
   LogReader,
   LogStorage,
@@ -51,6 +52,7 @@ export {
   ErrRecordsRefused,
   type Refusal,
 } from "../log/errors.ts";
+export { ErrOrderLost, ErrOrderShared } from "../log/order_errors.ts";
 export type { SkippedEntry } from "../rsm/skipped_entries.ts";
 
 export type {

@@ -44,6 +44,8 @@ export interface ClusterReport {
   readonly agreedMs?: number;
   /** True if this server has the turn to append to the log, false if another one may have it; absent where every server appends at once. */
   readonly hasTurn?: boolean;
+  /** Wait of this server for the turn to append; absent while it does not wait. */
+  readonly turnWait?: TurnWaitReport;
   /** Fingerprint of the code of the machine, if the server gives one. */
   readonly code?: string;
   /** Number of open sessions. */
@@ -52,6 +54,16 @@ export interface ClusterReport {
   readonly clients: number;
   /** Snapshots, the newest first. */
   readonly snapshots: readonly SnapshotReport[];
+}
+
+/** Wait of a server for the turn to append to a log. */
+export interface TurnWaitReport {
+  /** Time for which it waits, in milliseconds. */
+  readonly waitedMs: number;
+  /** Name of the server that has the turn; absent while none is known to have it. */
+  readonly holder?: string;
+  /** Time for which that server is known to have it, in milliseconds. */
+  readonly heldMs?: number;
 }
 
 /** Client of a server. */

@@ -1,14 +1,23 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import {
   ErrClusterClosed,
   ErrProposalRefused,
   NodeHost,
   type Replica,
 } from "../../mod.ts";
-import { ErrOrderLost, EtcdLogDB } from "../../src/etcd/mod.ts";
+import { ErrOrderLost, ErrOrderShared, EtcdLogDB } from "../../src/etcd/mod.ts";
+import {
+  ETCD_LEASE_SECONDS,
+  ETCD_TURN_LEASE_SECONDS,
+} from "../../src/limits.ts";
 import type { Records } from "../../src/log/log.ts";
 import { packRecords } from "../../src/log/records.ts";
-import { RemoteLogDB } from "../../src/sync/client/mod.ts";
+import { ErrRemote, RemoteLogDB } from "../../src/sync/client/mod.ts";
 import {
   serve,
   type ServeOptions,
@@ -164,17 +173,17 @@ test("H17 H20 a turn to append goes to the server that waits for it, a server wi
   const c = await plain.open(1n, 3n);
   // Nothing is known of an order before it is wanted.
   assertEquals(await c.append(record("c1")), 2);
-  const first = await a.order!.enter();
+  const first = await a.order!.enter(1n);
   assertEquals(first.index, 2);
   assertEquals(await first.append(record("a1")), 4);
   first.leave();
   // A server without a rule gets a turn of its own.
   assertEquals(await c.append(record("c2")), 5);
-  const second = await b.order!.enter();
+  const second = await b.order!.enter(1n);
   assertEquals([second.index, first.isOver], [5, true]);
   assertEquals(await second.append(record("b1")), 7);
   // Not while something is being decided in it.
-  const waiting = a.order!.enter();
+  const waiting = a.order!.enter(1n);
   assertEquals(await second.append(record("b2")), 8);
   assert(!second.isOver);
   second.leave();
@@ -186,7 +195,7 @@ test("H17 H20 a turn to append goes to the server that waits for it, a server wi
   assertEquals(await decided, 9);
   const taken = await nodes.ctl("del", key);
   assert(taken.success, taken.output);
-  const fourth = await b.order!.enter();
+  const fourth = await b.order!.enter(1n);
   assertEquals(fourth.index, 9);
   await assertRejects(
     () => Promise.resolve(third.append(record("never"))),
@@ -196,7 +205,7 @@ test("H17 H20 a turn to append goes to the server that waits for it, a server wi
   assertEquals(await fourth.append(record("b3")), 10);
   fourth.leave();
   third.leave();
-  const fifth = await a.order!.enter();
+  const fifth = await a.order!.enter(1n);
   assertEquals(await fifth.append(record("a3")), 11);
   fifth.leave();
   const reader = await c.read(9);
@@ -205,7 +214,7 @@ test("H17 H20 a turn to append goes to the server that waits for it, a server wi
   for (const log of [a, b, c]) await log.close();
   // The one that closes its log does not keep others waiting until its lease ends.
   const d = await two.open(1n, 2n);
-  const last = await d.order!.enter();
+  const last = await d.order!.enter(1n);
   assertEquals(last.index, 11);
   last.leave();
   await d.close();
@@ -225,11 +234,11 @@ for (const isSudden of [false, true]) {
       const other = await two.open(2n, 2n);
       const c = await three.open(1n, 3n);
       // Its process has a lease, which lives on.
-      (await other.order!.enter()).leave();
-      const first = await a.order!.enter();
+      (await other.order!.enter(1n)).leave();
+      const first = await a.order!.enter(1n);
       await first.append(record("a"));
       const waiting = assertRejects(
-        () => Promise.resolve(b.order!.enter()),
+        () => Promise.resolve(b.order!.enter(1n)),
         ErrClusterClosed,
       );
       if (!isSudden) await new Promise((resolve) => setTimeout(resolve, 300));
@@ -237,12 +246,12 @@ for (const isSudden of [false, true]) {
       await waiting;
       await new Promise((resolve) => setTimeout(resolve, 100));
       first.leave();
-      const next = await c.order!.enter();
+      const next = await c.order!.enter(1n);
       await next.append(record("c"));
       next.leave();
       // It may want a turn again.
       const again = await two.open(1n, 2n);
-      const last = await again.order!.enter();
+      const last = await again.order!.enter(1n);
       await last.append(record("b"));
       last.leave();
       for (const log of [a, again, other, c]) await log.close();
@@ -255,9 +264,9 @@ test("H1 H20 what a server appends by itself waits for no decision that waits fo
   await using two = new EtcdLogDB({ endpoints });
   const a = await one.open(1n, 1n);
   const b = await two.open(1n, 2n);
-  const first = await a.order!.enter();
+  const first = await a.order!.enter(1n);
   await first.append(record("a1"));
-  const waiting = Promise.resolve(b.order!.enter());
+  const waiting = Promise.resolve(b.order!.enter(1n));
   await new Promise((resolve) => setTimeout(resolve, 300));
   // The decision ends after it, as rehearsals are made one after the other.
   assertEquals(await a.append(record("a2")), 3);
@@ -276,7 +285,7 @@ test("H17 H20 nothing is decided in the next turn while what was decided in the 
     env: { ...systemEnv, turn: () => gate.then(() => systemEnv.turn()) },
   });
   const a = await one.open(1n, 1n);
-  const first = await a.order!.enter();
+  const first = await a.order!.enter(1n);
   assertEquals(await first.append(record("a1")), 2);
   // Nothing is being written any more.
   await new Promise((resolve) => setTimeout(resolve, 50));
@@ -293,7 +302,7 @@ test("H17 H20 nothing is decided in the next turn while what was decided in the 
   const taken = await nodes.ctl("del", "sampan/order/0000000000000001");
   assert(taken.success, taken.output);
   while (!first.isOver) await new Promise((resolve) => setTimeout(resolve, 5));
-  const entered = Promise.resolve(a.order!.enter()).then((turn) => {
+  const entered = Promise.resolve(a.order!.enter(1n)).then((turn) => {
     events.push("turn");
     return turn;
   });
@@ -308,6 +317,120 @@ test("H17 H20 nothing is decided in the next turn while what was decided in the 
   assertEquals(await second.append(record("a2")), 3);
   second.leave();
   await a.close();
+});
+
+test("H20 a turn is under a lease of its own, which ends sooner than what its server has announced", async (nodes) => {
+  const { endpoints } = nodes;
+  await using one = new EtcdLogDB({ endpoints });
+  const a = await one.open(1n, 1n);
+  const turn = await a.order!.enter(1n);
+  turn.leave();
+  const { output } = await nodes.ctl(
+    "get",
+    "sampan/order/0000000000000001",
+    "-w",
+    "json",
+  );
+  const [, lease] = /"lease":(\d+)/.exec(output)!;
+  const granted = await nodes.ctl(
+    "lease",
+    "timetolive",
+    BigInt(lease!).toString(16),
+    "-w",
+    "json",
+  );
+  const [, seconds] = /"granted-ttl":(\d+)/.exec(granted.output)!;
+  assertEquals(Number(seconds), ETCD_TURN_LEASE_SECONDS);
+  assert(ETCD_TURN_LEASE_SECONDS < ETCD_LEASE_SECONDS);
+  await a.close();
+});
+
+test("H5 H20 a command whose turn is lost before it is appended is reported as one that never is in the log, with what to do", async (nodes) => {
+  const { endpoints } = nodes;
+  let gate: Promise<void> = Promise.resolve();
+  const logDB = new EtcdLogDB({
+    endpoints,
+    env: { ...systemEnv, turn: () => gate.then(() => systemEnv.turn()) },
+  });
+  const host = new NodeHost({ logDB });
+  const replica = await host.startCluster(() => new Stock(false), {
+    clusterID: 1n,
+    nodeID: 1n,
+  });
+  const server = serve(host, { validate });
+  const client = new Client(server.url);
+  await client.start(10n);
+  assertEquals(await client.take(1, false), 1);
+  const log = await logDB.open(1n, 2n);
+  let open = (): void => {};
+  gate = new Promise((resolve) => open = resolve);
+  const lost = assertRejects(
+    () => client.replica.propose(new Uint8Array([1])),
+    ErrRemote,
+    "is not in the log and never will be, so propose it again",
+  );
+  // Its put waits for the gate.
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const taken = await nodes.ctl("del", "sampan/order/0000000000000001");
+  assert(taken.success, taken.output);
+  while (log.order!.isHeld) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  open();
+  await lost;
+  assertEquals(await client.take(1, false), 1);
+  assertEquals(await replica.read(null), PIECES - 2);
+  await log.close();
+  await client.stop();
+  await server.shutdown();
+  await host.stop();
+  await logDB.close();
+});
+
+test("H18 H20 health says that commands wait for the turn, which server has it, and since when", async ({ endpoints }) => {
+  await using other = new EtcdLogDB({ endpoints, server: { name: "other" } });
+  const a = await other.open(1n, 7n);
+  a.announcements!.announce([]);
+  const turn = await a.order!.enter(7n);
+  const { server, stop } = await run(endpoints, 1n, false, validate);
+  const client = new Client(server.url);
+  await client.start(10n);
+  const taking = client.take(1, false);
+  const health = async (): Promise<{
+    waitsForTurn?: { waitedMs: number; holder: string; heldMs: number };
+  }> =>
+    await (await fetch(new URL("health/clusters/1", server.httpURL))).json();
+  let wait = (await health()).waitsForTurn;
+  while (wait?.holder !== "other") {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    wait = (await health()).waitsForTurn;
+  }
+  assert(wait.waitedMs >= 0 && wait.heldMs >= 0, JSON.stringify(wait));
+  turn.leave();
+  assertEquals(await taking, 1);
+  assertEquals((await health()).waitsForTurn, undefined);
+  await client.stop();
+  await stop();
+  await a.close();
+});
+
+test("H20 two hosts of a process on one EtcdLogDB do not decide about one log together: the second is refused, until the first is closed", async ({ endpoints }) => {
+  await using logDB = new EtcdLogDB({ endpoints });
+  const a = await logDB.open(1n, 1n);
+  const b = await logDB.open(1n, 2n);
+  const first = await a.order!.enter(1n);
+  first.leave();
+  const error = await assertRejects(
+    async () => await b.order!.enter(2n),
+    ErrOrderShared,
+  );
+  assertStringIncludes(error.message, "Give each host a LogDB of its own");
+  (await a.order!.enter(1n)).leave();
+  await a.close();
+  const second = await b.order!.enter(2n);
+  assertEquals(await second.append(record("b")), 2);
+  second.leave();
+  await b.close();
 });
 
 for (const signal of ["SIGKILL", "SIGSTOP"] as const) {

@@ -59,8 +59,16 @@ Deno.test("H18 the inspector shows servers beside each other: this page's, roles
       }],
     },
   };
-  const two = seen("two", { hasTurn: false });
-  const cut = seen("three", { appliedIndex: 10, hashIndex: 10, hash: "bb" });
+  const two = seen("two", {
+    hasTurn: false,
+    turnWait: { waitedMs: 3_000, holder: "one", heldMs: 60_000 },
+  });
+  const cut = seen("three", {
+    hasTurn: false,
+    appliedIndex: 10,
+    hashIndex: 10,
+    hash: "bb",
+  });
   const cards = serversCards([
     here,
     two,
@@ -93,7 +101,7 @@ Deno.test("H18 the inspector shows servers beside each other: this page's, roles
       "two",
       "Address: two.example:8000",
       "State: running good",
-      "Role: appends when its turn comes",
+      "Role: waits 3.0 s for its turn to append, which one has for 1 min",
       "Applied: #12, the newest",
       "Hash at #12: aa, equal on 1 other server good",
       "Clients: 0 clients",
@@ -102,7 +110,7 @@ Deno.test("H18 the inspector shows servers beside each other: this page's, roles
       "three",
       "Address: three.example:8000",
       "State: cut off from the log for 8.0 s warn",
-      "Role: appends, like the others",
+      "Role: appends when its turn comes",
       "Applied: #10, 2 entries behind warn",
       "Hash at #10: bb",
       "Clients: 0 clients",

@@ -89,6 +89,8 @@ export interface AdmissionOptions {
   readonly rehearsal?: Rehearsal | undefined;
   /** Order of a log that several servers append to: commands are decided in turns of this server. Undefined where each server decides by itself. */
   readonly order?: LogOrder | undefined;
+  /** Node id of the server's replica, on whose state it decides. */
+  readonly nodeID?: bigint;
   /** Resolves once the server's replica has applied an index. */
   readonly untilApplied?: (index: number) => MaybePromise<void>;
   /** True if commands at which the state machine throws are refused. */
@@ -271,9 +273,9 @@ export class Admission {
   #inTurn<T>(
     work: (turn: LogTurn | undefined) => MaybePromise<T>,
   ): MaybePromise<T> {
-    const { order, untilApplied } = this.#options;
+    const { order, untilApplied, nodeID = 0n } = this.#options;
     if (order === undefined) return work(undefined);
-    return chain(order.enter(), (turn) => {
+    return chain(order.enter(nodeID), (turn) => {
       const failed = (error: unknown): never => {
         turn.leave();
         throw error;

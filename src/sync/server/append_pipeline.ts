@@ -12,6 +12,7 @@ import {
   type Refusal,
 } from "../../log/errors.ts";
 import type { LogTurn, Records } from "../../log/log.ts";
+import { ErrOrderLost } from "../../log/order_errors.ts";
 import { Backoff, chain, isPromise, sleep } from "../../async.ts";
 import { ErrStoreCorrupted, ErrStoreVanished } from "../../store/errors.ts";
 import { type ErrHookFailed, ErrUnauthenticated } from "../errors.ts";
@@ -38,6 +39,17 @@ function waitCodeOf(cause: unknown): number | undefined {
   return cause instanceof ErrOtherAuthor ? WaitCode.OtherAuthor : undefined;
 }
 
+/** True if some of an append that has failed is in the log, or may be later. */
+function mayBeInLog(
+  error: unknown,
+  outcomes: readonly PromiseSettledResult<number>[],
+): boolean {
+  return error instanceof ErrUnknownOutcome ||
+    outcomes.some((one) =>
+      one.status === "fulfilled" || one.reason instanceof ErrUnknownOutcome
+    );
+}
+
 /** Append that awaits its answer. */
 interface PendingAppend {
   readonly message: Append;
@@ -50,8 +62,6 @@ interface PendingAppend {
   first: number;
   /** Index of the first record of each part that was appended to the log. */
   readonly parts: MaybePromise<number>[];
-  /** Number of parts that failed to append. */
-  failedParts: number;
   /** Number of records appended. */
   appended: number;
   /** Number of records refused, including those replaced by a skip record of their session. */
@@ -101,7 +111,6 @@ export class AppendPipeline {
       receivedAt: env.now(),
       first: 0,
       parts: [],
-      failedParts: 0,
       appended: 0,
       refused: 0,
       refusals: [],
@@ -233,7 +242,11 @@ export class AppendPipeline {
     pending.refusals.push(...refusals);
     return parts.map((part) => {
       const appended = (turn ?? cluster.log).append(part);
-      if (isPromise(appended)) appended.catch(() => pending.failedParts++);
+      if (isPromise(appended)) {
+        appended.catch(() => {
+          // Reported by #fail().
+        });
+      }
       pending.parts.push(appended);
       pending.appended += part.ends.length;
       return appended;
@@ -269,10 +282,10 @@ export class AppendPipeline {
     appended.catch((error) => this.#fail(pending, error));
   }
 
+  /** Reports an append that has failed, once all its parts are settled: only then it is known if some of it is in the log. */
   #fail(pending: PendingAppend, error: unknown): void {
     const { cluster, connection } = this.#options;
-    const { message: { stream, lengths }, parts, failedParts, credit } =
-      pending;
+    const { parts } = pending;
     // A failure of the log itself is logged once for the cluster.
     const isLogged = cluster.storageError !== undefined ||
       error instanceof ErrStoreCorrupted || error instanceof ErrStoreVanished;
@@ -280,13 +293,30 @@ export class AppendPipeline {
       const { clusterID } = cluster;
       connection.log("error", "append failed", { clusterID, error });
     }
+    if (parts.length === 0) return this.#answerFailed(pending, error, []);
+    // Never rejects: a failed answer closes its connection.
+    void Promise.allSettled(parts).then((outcomes) =>
+      this.#answerFailed(pending, error, outcomes)
+    );
+  }
+
+  #answerFailed(
+    { message: { stream, lengths }, credit }: PendingAppend,
+    error: unknown,
+    outcomes: readonly PromiseSettledResult<number>[],
+  ): void {
+    const { cluster: { clusterID }, connection } = this.#options;
+    const isUnknown = mayBeInLog(error, outcomes);
+    const message = error instanceof ErrOrderLost
+      ? isUnknown
+        ? `Server has lost its turn to append to cluster ${clusterID} between these commands, and some are in the log; read the state before you propose the others again`
+        : `Server has lost its turn to append to cluster ${clusterID}; the command is not in the log and never will be, so propose it again`
+      : "Server could not append to its log; the operator's log has the cause";
     connection.answer(stream, {
       type: "failed",
       stream,
-      // Some of several parts may be in the log.
-      unknown: error instanceof ErrUnknownOutcome || parts.length > failedParts,
-      message:
-        "Server could not append to its log; the operator's log has the cause",
+      unknown: isUnknown,
+      message,
     });
     connection.appendProcessed(credit, lengths.length);
   }

@@ -143,6 +143,7 @@ export class Channel implements ClusterUser {
       rehearsal: cluster.rehearsal,
       // Rules about the state hold only if the state is known.
       order: decidesAlone ? cluster.log.order : undefined,
+      nodeID: cluster.replica.nodeID,
       untilApplied: (index) => cluster.untilApplied(index),
       rehearses,
       onThrown: (error) =>

@@ -13,6 +13,7 @@ import type { MaybePromise } from "../../statemachine/types.ts";
 import { describeFailure, describeStorageError } from "./cluster_failure.ts";
 import type { Core } from "./core.ts";
 import { methodNotAllowed } from "./http_responses.ts";
+import type { ServedCluster } from "./served_cluster.ts";
 
 /** Response to a request for the health of the server or of one cluster; undefined for any other path. */
 export function healthResponse(
@@ -98,6 +99,20 @@ function fetchingOf(core: Core, clusterID?: bigint): Record<string, unknown> {
   };
 }
 
+/** Wait for the turn to append, and the server that has it; empty while nothing waits. */
+function waitOf(served: ServedCluster | undefined): Record<string, unknown> {
+  const wait = served?.log.order?.wait;
+  if (wait === undefined) return {};
+  const { waitedMs, holder, heldMs } = wait;
+  return {
+    waitsForTurn: {
+      waitedMs: Math.round(waitedMs),
+      ...(holder === undefined ? {} : { holder }),
+      ...(heldMs === undefined ? {} : { heldMs: Math.round(heldMs) }),
+    },
+  };
+}
+
 /** Number of entries that are known to be committed and not applied. */
 function lagOf(core: Core, { clusterID, appliedIndex }: ClusterStatus): number {
   const committed = core.host.replica(clusterID)?.logInfo?.committed ?? 0;
@@ -121,7 +136,10 @@ function unwritableCluster(
 async function ofCluster(core: Core, clusterID: bigint): Promise<Response> {
   const cluster = core.host.clusterStatus(clusterID);
   const { isNeeded } = core.reach;
-  const fetching = fetchingOf(core, clusterID);
+  const fetching = {
+    ...fetchingOf(core, clusterID),
+    ...waitOf(await core.clusters.peek(clusterID)),
+  };
   if (cluster?.state !== "running" || !isNeeded) {
     return clusterResponse(core, clusterID, fetching);
   }

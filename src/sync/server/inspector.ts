@@ -243,6 +243,7 @@ async function clusterOf(
   const served = await core.clusters.peek(clusterID);
   const agreed = served?.agreement;
   const order = core.decidesAlone ? served?.log.order : undefined;
+  const wait = served?.log.order?.wait;
   const code = core.options.inspector!.code?.(clusterID);
   const reason = state === "failed"
     ? describeFailure(clusterID, error)
@@ -267,6 +268,7 @@ async function clusterOf(
       agreedMs: core.env.now() - agreed.at,
     }),
     ...(order === undefined ? {} : { hasTurn: order.isHeld }),
+    ...(wait === undefined ? {} : { turnWait: wait }),
     ...(code === undefined ? {} : { code }),
     sessions: history?.sessions().length ?? 0,
     clients,
