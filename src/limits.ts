@@ -824,6 +824,9 @@ export const PEER_RETRY_MS: number = 5_000;
 /** Longest wait for the answer of another server to a request for a snapshot, in milliseconds. */
 export const PEER_ANSWER_MS_MAX: number = 10_000;
 
+/** Most of the answer of another server that refuses to send a snapshot that is read, in bytes. */
+export const PEER_ERROR_BYTES_MAX: number = 1024;
+
 /** Interval in which another server must send `PEER_BYTES_MIN` of a snapshot before another one is asked for the rest, in milliseconds. */
 export const PEER_SLOW_MS: number = 10_000;
 
@@ -863,5 +866,8 @@ export const S3_SLOW_MS_MAX: number = 30_000;
 /** Largest answer of S3 that is not an object, in bytes: a page of a list has a thousand keys. */
 export const S3_ANSWER_BYTES_MAX: number = 4 * 1024 * 1024;
 
-/** Age from which bytes on S3 that no snapshot has are removed, in milliseconds. */
+/** Time for which a process must have seen complete bytes on S3 that no snapshot has before it removes them, in milliseconds: an upload that has ended is listed seconds later. */
 export const S3_LEFTOVER_MS: number = 3_600_000;
+
+/** Most objects on S3 that no snapshot has which a process remembers to have seen, in objects. */
+export const S3_LEFTOVERS_MAX: number = 4096;

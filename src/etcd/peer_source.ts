@@ -17,9 +17,11 @@ import {
   ETCD_RETRY_FIRST_MS,
   PEER_ANSWER_MS_MAX,
   PEER_BYTES_MIN,
+  PEER_ERROR_BYTES_MAX,
   PEER_ROUND_MS_MAX,
   PEER_SLOW_MS,
 } from "../limits.ts";
+import { readResponseText } from "../response_text.ts";
 
 /** Dependencies of a {@linkcode PeerSource}. */
 export interface PeerSourceParts {
@@ -239,10 +241,11 @@ export class PeerSource {
       );
       const { status, body, headers } = response;
       if (status !== (offset === 0 ? 200 : 206) || body === null) {
-        const text = status >= 400 && body !== null
-          ? await abortable(response.text(), signal)
-          : "";
-        await body?.cancel().catch(() => {});
+        const { text } = await readResponseText(
+          response,
+          status >= 400 ? PEER_ERROR_BYTES_MAX : 0,
+          signal,
+        );
         throw new Error(
           `Answered with status ${status} ${text.trim().slice(0, 200)}`.trim(),
         );

@@ -125,9 +125,10 @@ export class PointedSnapshots implements SnapshotStore {
     };
   }
 
-  /** True if no other process stores the snapshots that are due. */
-  async isOnDuty(): Promise<boolean> {
-    return await this.#duty.take() !== undefined;
+  /** True if this process stores the snapshots that are due; takes that duty if no other process has it, unless it should only look. */
+  async isOnDuty(onlyLook = false): Promise<boolean> {
+    const fence = onlyLook ? await this.#duty.look() : await this.#duty.take();
+    return fence !== undefined;
   }
 
   /** Complete snapshots of a cluster. */

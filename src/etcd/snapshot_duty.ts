@@ -14,7 +14,13 @@
 import { ByteReader, ByteWriter } from "../bytes.ts";
 import type { EtcdClient } from "./client.ts";
 import type { Keys } from "./keys.ts";
-import { type Compare, decodeTxn, encodeTxn, Method } from "./messages.ts";
+import {
+  type Compare,
+  decodeTxn,
+  encodeTxn,
+  type KeyValue,
+  Method,
+} from "./messages.ts";
 
 /** Duty of storing snapshots, as one process sees it. */
 export class SnapshotDuty {
@@ -50,11 +56,26 @@ export class SnapshotDuty {
       ),
     );
     if (succeeded) return { key, modRevision: header.revision };
-    const [found] = ranges[0] ?? [];
+    return this.#fenceOf(ranges[0]?.[0]);
+  }
+
+  /** Resolves to the fence if this process has the duty now, else to undefined; takes nothing. */
+  async look(): Promise<Compare | undefined> {
+    const { duty: key } = this.#keys;
+    const { ranges } = decodeTxn(
+      await this.#client.request(
+        Method.Txn,
+        encodeTxn([], [{ range: { key } }]),
+      ),
+    );
+    return this.#fenceOf(ranges[0]?.[0]);
+  }
+
+  #fenceOf(found: KeyValue | undefined): Compare | undefined {
     if (found === undefined) return undefined;
-    const { length } = found.value;
-    const isOwn = length === 8 &&
-      new ByteReader(found.value).u64() === this.#writer;
-    return isOwn ? { key, modRevision: found.modRevision } : undefined;
+    const { key, value, modRevision } = found;
+    const isOwn = value.length === 8 &&
+      new ByteReader(value).u64() === this.#writer;
+    return isOwn ? { key, modRevision } : undefined;
   }
 }

@@ -19,7 +19,8 @@ import {
   S3_RETRY_LAST_MS,
   S3_SLOW_MS_MAX,
 } from "../limits.ts";
-import { answerError, unreachableError } from "./errors.ts";
+import { readResponseText } from "../response_text.ts";
+import { answerError, noListError, unreachableError } from "./errors.ts";
 
 /** Bucket of a service, with the credentials for it. */
 export interface S3Bucket {
@@ -60,15 +61,10 @@ export interface S3Call {
 
 /** Parsed listing of a bucket. */
 export interface S3Listing {
-  /** Keys, with the times at which their objects were written, in milliseconds since 1970. */
-  readonly objects: readonly {
-    readonly key: string;
-    readonly modified: number;
-  }[];
+  /** Keys of the objects. */
+  readonly keys: readonly string[];
   /** Beginnings of keys up to the delimiter. */
   readonly prefixes: readonly string[];
-  /** Time of the service, in milliseconds since 1970; NaN if it does not say. */
-  readonly now: number;
 }
 
 /** Client of one bucket. */
@@ -180,14 +176,15 @@ export class S3Client {
   }
 
   async #text(response: Response): Promise<string> {
-    if (Number(response.headers.get("content-length")) > S3_ANSWER_BYTES_MAX) {
-      await response.body?.cancel();
-      return "";
-    }
     const { env } = this.#parts;
     const limit = timeLimit(env, S3_SLOW_MS_MAX, "Answer was not complete");
     try {
-      return await abortable(response.text(), limit.signal);
+      const { text, isWhole } = await readResponseText(
+        response,
+        S3_ANSWER_BYTES_MAX,
+        limit.signal,
+      );
+      return isWhole ? text : "";
     } finally {
       limit.release();
     }
@@ -206,11 +203,15 @@ export class S3Client {
     return response && await this.#text(response);
   }
 
-  /** Lists keys that begin with a prefix; with a delimiter, their beginnings up to it. */
+  /**
+   * Lists keys that begin with a prefix; with a delimiter, their beginnings up to it.
+   *
+   * @throws ErrS3 if the answer is no list, as that of a proxy or of another service
+   */
   async list(prefix: string, delimiter?: string): Promise<S3Listing> {
-    const objects: { key: string; modified: number }[] = [];
+    const keys: string[] = [];
     const prefixes: string[] = [];
-    let now = NaN;
+    const what = "the list of snapshots";
     let token: string | undefined;
     do {
       const response = (await this.send({
@@ -221,16 +222,17 @@ export class S3Client {
           ...(delimiter === undefined ? {} : { delimiter }),
           ...(token === undefined ? {} : { "continuation-token": token }),
         },
-        what: "the list of snapshots",
+        what,
       }))!;
-      now = Date.parse(response.headers.get("date") ?? "");
       const text = await this.#text(response);
+      if (!/<ListBucketResult[\s/>]/.test(text)) {
+        throw noListError(what, this.#parts.endpoint, response.status, text);
+      }
       const valueOf = (part: string, name: string): string | undefined =>
         new RegExp(`<${name}>([^<]*)</${name}>`).exec(part)?.[1];
       for (const [, part] of text.matchAll(/<Contents>(.*?)<\/Contents>/gs)) {
         const key = valueOf(part!, "Key");
-        const modified = Date.parse(valueOf(part!, "LastModified") ?? "");
-        if (key !== undefined) objects.push({ key, modified });
+        if (key !== undefined) keys.push(key);
       }
       for (
         const [, part] of text.matchAll(
@@ -244,6 +246,6 @@ export class S3Client {
         ? valueOf(text, "NextContinuationToken")?.replaceAll("&amp;", "&")
         : undefined;
     } while (token !== undefined);
-    return { objects, prefixes, now };
+    return { keys, prefixes };
   }
 }

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { clipText } from "../bytes.ts";
 import { SampanError } from "../statemachine/errors.ts";
 import { ErrStoreFull } from "../store/errors.ts";
 
@@ -85,6 +86,22 @@ export function answerError(
   const advice = ADVICE.find(([codes]) => codes.test(code))?.[1] ??
     "see the documentation of the service for the code";
   return new ErrS3(code, status, `${text}; ${advice}`);
+}
+
+/** Error for an answer to a request for `what` that is not the list that it should be. */
+export function noListError(
+  what: string,
+  endpoint: string,
+  status: number,
+  body: string,
+): ErrS3 {
+  return new ErrS3(
+    "NoList",
+    status,
+    `S3 at ${endpoint} answered a request for ${what} with status ${status} and no list, but "${
+      clipText(body.trim(), 100)
+    }"; check that endpoint is an S3 service, and no proxy or page`,
+  );
 }
 
 /** Error for a request for `what` to which there was no answer. */

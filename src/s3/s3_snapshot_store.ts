@@ -14,6 +14,7 @@
 import { type Env, systemEnv } from "../env.ts";
 import {
   S3_LEFTOVER_MS,
+  S3_LEFTOVERS_MAX,
   S3_PART_BYTES,
   S3_PARTS_MAX,
   S3_SLOW_MS_MAX,
@@ -133,6 +134,8 @@ export class S3SnapshotStore implements SnapshotStore {
   readonly #prefix: string;
   readonly #closing = new AbortController();
   readonly #uploads = new Set<Upload>();
+  /** Objects with bytes that no snapshot has, and the times at which this process has seen them first. */
+  readonly #leftovers = new Map<string, number>();
 
   /**
    * Creates a store; it connects when it is first used.
@@ -260,33 +263,52 @@ export class S3SnapshotStore implements SnapshotStore {
     ) await this.#client.done({ method: "DELETE", key, what });
   }
 
-  /** Removes bytes that no snapshot has, and that are older than an upload which is just being finished. */
+  /**
+   * Removes bytes that no snapshot has, once this process has seen them for so long
+   * that no upload can be about to make them one. Bytes are visible when they are
+   * complete, and the age that S3 gives for them counts from the begin of the upload,
+   * which may take hours.
+   */
   async #sweep(clusterID: bigint): Promise<void> {
     const prefix = this.#dataKey(clusterID, "");
-    const { objects, now } = await this.#client.list(prefix);
-    const old = objects.filter(({ modified }) =>
-      now - modified > S3_LEFTOVER_MS
-    );
-    if (old.length === 0) return;
+    const { keys } = await this.#client.list(prefix);
     const used = new Set(
       (await this.#stored(clusterID)).map(({ data }) => data),
     );
-    for (const { key } of old) {
-      if (used.has(key.slice(prefix.length))) continue;
+    const unused = new Set(
+      keys.filter((key) => !used.has(key.slice(prefix.length))),
+    );
+    for (const key of [...this.#leftovers.keys()]) {
+      if (key.startsWith(prefix) && !unused.has(key)) {
+        this.#leftovers.delete(key);
+      }
+    }
+    const now = this.#env.now();
+    for (const key of unused) {
+      const seen = this.#leftovers.get(key);
+      if (seen === undefined) {
+        // The others are noted once there is room.
+        if (this.#leftovers.size < S3_LEFTOVERS_MAX) {
+          this.#leftovers.set(key, now);
+        }
+        continue;
+      }
+      if (now - seen <= S3_LEFTOVER_MS) continue;
       await this.#client.done({
         method: "DELETE",
         key,
         what: `the removal of what a crash left of cluster ${clusterID}`,
       });
+      this.#leftovers.delete(key);
     }
   }
 
   /** Snapshots of a cluster, the equal ones of a replacement under way included. */
   async #stored(clusterID: bigint): Promise<Stored[]> {
     const prefix = `${this.#prefix}/info/${idOf(clusterID)}/`;
-    const { objects } = await this.#client.list(prefix);
+    const { keys } = await this.#client.list(prefix);
     const found: Stored[] = [];
-    for (const { key } of objects) {
+    for (const key of keys) {
       const stored = parseID(key.slice(prefix.length));
       if (stored?.info.clusterID === clusterID) found.push(stored);
     }

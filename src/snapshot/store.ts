@@ -104,8 +104,14 @@ export interface SnapshotStore extends AsyncDisposable {
   open(info: SnapshotInfo): MaybePromise<ReadableStream<Uint8Array>>;
   /** Removes a snapshot; does nothing if it was removed before. */
   remove(info: SnapshotInfo): MaybePromise<void>;
-  /** True if no other process stores the snapshots that are due: of those that share a store one does. @default {always true} */
-  isOnDuty?(): MaybePromise<boolean>;
+  /**
+   * True if this process stores the snapshots that are due: of those that share a store
+   * one does. It takes that duty if no other process has it; with `onlyLook` it takes
+   * nothing.
+   *
+   * @default {always true}
+   */
+  isOnDuty?(onlyLook?: boolean): MaybePromise<boolean>;
   /** Ids of the clusters that have a snapshot here, in ascending order, if the store can list them. */
   clusters?(): MaybePromise<readonly bigint[]>;
   /** Shares the store between processes under a lease, of which only the holder uses it; called before the first use. */

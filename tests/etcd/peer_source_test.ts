@@ -122,6 +122,41 @@ Deno.test("a snapshot that no server sends fails after 15 s with the last reason
   assert(source.hasFailed);
 });
 
+Deno.test("R5 an error answer of a server is read up to a bound, however much it sends", async () => {
+  const env = new ManualEnv();
+  const faults: string[] = [];
+  let sent = 0;
+  const source = new PeerSource({
+    env,
+    size: SIZE,
+    isSingle: false,
+    waitMs: 15_000,
+    signal: new AbortController().signal,
+    holders: () => Promise.resolve(["a"]),
+    request: () =>
+      Promise.resolve(
+        new Response(
+          new ReadableStream<Uint8Array>({
+            pull(controller): void {
+              if (sent > 1_000_000) throw new Error(`${sent} bytes were read`);
+              sent += 1000;
+              controller.enqueue(new Uint8Array(1000).fill(0x78));
+            },
+          }, { highWaterMark: 0 }),
+          { status: 500 },
+        ),
+      ),
+    fault: (url, reason) => void faults.push(`${url}: ${reason}`),
+  });
+  const reader = source.readable.getReader();
+  const read = reader.read();
+  read.catch(() => {});
+  await env.advance(100);
+  assertMatch(faults[0]!, /^a: Answered with status 500 x{200}$/);
+  assert(sent / faults.length <= 3000, `${sent} bytes`);
+  await reader.cancel();
+});
+
 Deno.test("where all bytes must be of one server, another one is not asked for the rest", async () => {
   const { env, source, asked, read } = setUp({
     a: { piece: 50_000, end: 150_000 },

@@ -76,6 +76,19 @@ test(
   },
 );
 
+test("looking who has the duty of storing snapshots does not take it", async ({ endpoints }) => {
+  const snapshots = new MemorySnapshotStore();
+  await using one = new EtcdLogDB({ endpoints, snapshots });
+  await using two = new EtcdLogDB({ endpoints, snapshots });
+  const looks = async (): Promise<boolean[]> => [
+    await one.snapshots!.isOnDuty!(true),
+    await two.snapshots!.isOnDuty!(true),
+  ];
+  assertEquals(await looks(), [false, false]);
+  assert(await two.snapshots!.isOnDuty!());
+  assertEquals(await looks(), [false, true]);
+});
+
 test("H7 a snapshot whose server has lost the duty while it was stored gets no pointer", async (nodes) => {
   const { endpoints } = nodes;
   const snapshots = new MemorySnapshotStore();

@@ -7,7 +7,8 @@ import {
 } from "@std/assert";
 import { ErrStoreFull } from "../../mod.ts";
 import { ErrS3, parseS3URL, S3SnapshotStore } from "../../src/s3/mod.ts";
-import type { SnapshotStore } from "../../src/ports/mod.ts";
+import { systemEnv } from "../../src/env.ts";
+import type { SnapshotSink, SnapshotStore } from "../../src/ports/mod.ts";
 import { snapshotStoreConformance } from "../../src/testing/snapshot_store_conformance.ts";
 import { S3Server, testIfS3 } from "./s3_server.ts";
 import { verifySignature } from "./signature.ts";
@@ -214,6 +215,64 @@ testIfS3(
 );
 
 testIfS3(
+  "H7 the bytes of an upload that took hours are not removed by another process, and those that a crash has left are, once they were seen for an hour",
+  async () => {
+    await using server = await S3Server.start();
+    let passed = 0;
+    const env = { ...systemEnv, now: () => systemEnv.now() + passed };
+    await using slow = server.store();
+    await using other = server.store({
+      env,
+      // S3 says when an upload has begun, not when it has ended.
+      async fetch(request): Promise<Response> {
+        const response = await fetch(request);
+        if (request.method !== "GET") return response;
+        const text = await response.text();
+        const begun = new Date(Date.now() - 7_200_000).toISOString();
+        return new Response(
+          text.replaceAll(
+            /(<LastModified>)[^<]*/g,
+            (_, tag: string) => tag + begun,
+          ),
+          response,
+        );
+      },
+    });
+    const begin = async (
+      at: S3SnapshotStore,
+      index: number,
+    ): Promise<SnapshotSink> => {
+      const sink = at.create({ ...header, index });
+      const writer = sink.writable.getWriter();
+      await writer.write(new Uint8Array(100).fill(index));
+      await writer.close();
+      return sink;
+    };
+    const crashed = await begin(slow, 1);
+    const sink = await begin(slow, 2);
+    await (await begin(other, 3)).commit({ files: 0 });
+    const info = await sink.commit({ files: 0 });
+    assertEquals(
+      await new Response(await slow.open(info) as BodyInit).bytes(),
+      new Uint8Array(100).fill(2),
+    );
+    const count = async (): Promise<number> =>
+      (await server.files()).filter((one) =>
+        one.includes("/data/") && one.endsWith("_object")
+      ).length;
+    assertEquals(await count(), 3);
+    passed = 3_500_000;
+    await (await begin(other, 4)).commit({ files: 0 });
+    assertEquals(await count(), 4);
+    passed = 3_700_000;
+    await (await begin(other, 5)).commit({ files: 0 });
+    // One more, and the one of the crash less.
+    assertEquals(await count(), 4);
+    await crashed.abort();
+  },
+);
+
+testIfS3(
   "wrong credentials, a missing bucket and a service that does not answer are named in words that say what to do",
   async () => {
     await using server = await S3Server.start();
@@ -295,6 +354,43 @@ Deno.test("the answers of an S3 service to a wrong clock, region or permission, 
   }
   await using full = refusing(507, "XMinioStorageFull");
   await assertRejects(() => full.list(1n), ErrStoreFull, "make room");
+});
+
+Deno.test("an answer with status 200 that is no list is refused in words, and one without an end is not received", async () => {
+  for (const answer of ["<html>Welcome</html>", "", '{"keys": []}']) {
+    await using store = new S3SnapshotStore({
+      bucket: "boards",
+      endpoint: "http://127.0.0.1:1",
+      accessKeyId: "a",
+      secretAccessKey: "b",
+      fetch: () => Promise.resolve(new Response(answer)),
+    });
+    const error = await assertRejects(() => store.list(1n), ErrS3);
+    assertEquals(error.code, "NoList");
+    assertMatch(error.message, /check that endpoint is an S3 service/);
+    assert(error.message.includes(answer));
+  }
+  let sent = 0;
+  await using endless = new S3SnapshotStore({
+    bucket: "boards",
+    endpoint: "http://127.0.0.1:1",
+    accessKeyId: "a",
+    secretAccessKey: "b",
+    fetch: () =>
+      Promise.resolve(
+        new Response(
+          new ReadableStream({
+            pull(controller): void {
+              sent += 1_000_000;
+              if (sent > 100_000_000) controller.close();
+              else controller.enqueue(new Uint8Array(1_000_000).fill(0x78));
+            },
+          }, { highWaterMark: 0 }),
+        ),
+      ),
+  });
+  await assertRejects(() => endless.list(1n), ErrS3);
+  assert(sent <= 6_000_000, `${sent} bytes`);
 });
 
 Deno.test("R8 a request that an S3 service fails for a moment is repeated", async () => {

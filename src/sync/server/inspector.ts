@@ -186,7 +186,8 @@ async function dutyOf(
     cancel = env.setTimer(() => resolve(undefined), INSPECTOR_DUTY_MS_MAX);
   });
   try {
-    const asked = Promise.resolve(snapshots.isOnDuty()).catch(() => undefined);
+    const asked = Promise.resolve(snapshots.isOnDuty(true))
+      .catch(() => undefined);
     const isOnDuty = await Promise.race([asked, late]);
     return isOnDuty === undefined ? {} : { isOnDuty };
   } finally {
