@@ -2,7 +2,8 @@
  * Runs every test of `tests/` and every example in the documentation, and
  * closes with one line: `N passed, N failed`, and `, N skipped` if some were.
  * Installs first what the browser tests need, where it may; with `--unit` it
- * leaves those tests out. What else it is given goes to `deno test`.
+ * leaves those tests out, and with `--no-run` it checks the types only. What else
+ * it is given goes to `deno test`.
  *
  * @module
  */
@@ -18,6 +19,12 @@ export interface Count {
   /** Number of tests that were skipped. */
   readonly skipped: number;
 }
+
+const ROOT = new URL("..", import.meta.url);
+const TESTS = new URL("tests/", ROOT);
+
+/** Upper bound of the number of test files that run at the same time, if some have browsers. */
+const JOBS_MAX = 4;
 
 const SUMMARY =
   /^(?:ok|FAILED) \| (\d+) passed(?: \([^|]*\))? \| (\d+) failed(?: \([^|]*\))?(?: \| (\d+) ignored(?: \([^|]*\))?)?(?: \| .*)?$/;
@@ -59,20 +66,62 @@ function plain(line: string): string {
   return line.replace(/\x1b\[[0-9;]*m/g, "").trimEnd();
 }
 
+/**
+ * Folders with the tests that take longest: they start browsers, servers and
+ * nodes of etcd. They are begun first, so that no long one runs alone at the end.
+ */
+const LONGEST: readonly string[] = [
+  "browser",
+  "etcd",
+  "web",
+  "package",
+  "s3",
+  "soak",
+  "bench",
+];
+
+/** Paths of the test files in a folder of `tests`, and in the folders in it. */
+function* testFiles(folder: string): Generator<string> {
+  const entries = [...Deno.readDirSync(new URL(`${folder}/`, TESTS))];
+  entries.sort((a, b) => a.name < b.name ? -1 : 1);
+  for (const { name, isDirectory } of entries) {
+    if (isDirectory) yield* testFiles(`${folder}/${name}`);
+    else if (name.endsWith("_test.ts")) yield `tests/${folder}/${name}`;
+  }
+}
+
+/** True if an argument is the path of something in the project. */
+function isPath(arg: string): boolean {
+  try {
+    Deno.statSync(new URL(arg, ROOT));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Arguments of `deno test` for the arguments of this program. */
 export function testArgs(args: readonly string[]): string[] {
-  // Traces of leaks cost a third of the time: the short run only reports that
-  // something leaks.
-  const trace = args.includes("--unit") ? [] : ["--trace-leaks"];
-  return [
-    ...trace,
-    ...args.flatMap((arg) =>
-      // `--ignore` replaces the `exclude` of deno.json.
-      arg === "--unit"
-        ? ["--parallel", "--ignore=tests/browser,tests/package,dist,.cache"]
-        : [arg]
-    ),
-  ];
+  const passed = args.flatMap((arg) =>
+    // `--ignore` replaces the `exclude` of deno.json.
+    arg === "--unit"
+      ? ["--ignore=tests/browser,tests/package,dist,.cache"]
+      : [arg]
+  );
+  // A file that is named twice runs once, where it is named first.
+  const all = args.includes("--unit") || args.some(isPath)
+    ? []
+    : [...LONGEST.flatMap((folder) => [...testFiles(folder)]), "."];
+  return ["--parallel", ...passed, ...all];
+}
+
+/**
+ * Number of test files that run at the same time: one on each core, but not so
+ * many that their browsers take all memory.
+ */
+function jobs(args: readonly string[]): number {
+  const cores = navigator.hardwareConcurrency;
+  return args.includes("--unit") ? cores : Math.min(cores, JOBS_MAX);
 }
 
 function say(line: string): void {
@@ -103,7 +152,8 @@ async function relay(
 }
 
 async function main(args: string[]): Promise<number> {
-  if (!args.includes("--unit")) {
+  const runs = !args.includes("--no-run");
+  if (runs && !args.includes("--unit")) {
     try {
       await install(say);
       await installEtcd(say);
@@ -124,10 +174,13 @@ async function main(args: string[]): Promise<number> {
       "--sanitize-resources",
       ...testArgs(args),
     ],
-    cwd: new URL("..", import.meta.url),
-    env: Deno.stdout.isTerminal() || Deno.env.has("FORCE_COLOR")
-      ? {}
-      : { NO_COLOR: "1" },
+    cwd: ROOT,
+    env: {
+      DENO_JOBS: Deno.env.get("DENO_JOBS") ?? String(jobs(args)),
+      ...(Deno.stdout.isTerminal() || Deno.env.has("FORCE_COLOR")
+        ? {}
+        : { NO_COLOR: "1" }),
+    },
     stdin: "null",
     stdout: "piped",
     stderr: "inherit",
@@ -136,6 +189,7 @@ async function main(args: string[]): Promise<number> {
     relay(child.stdout),
     child.status,
   ]);
+  if (!runs) return code;
   const count = outcome(summary, code);
   say(countLine(count));
   return code !== 0 ? code : count.failed === 0 ? 0 : 1;

@@ -1,4 +1,4 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { countLine, outcome, parseSummary, testArgs } from "./run.ts";
 
 Deno.test("parseSummary() reads what deno test closes with", () => {
@@ -63,13 +63,27 @@ Deno.test("countLine() names skipped tests only if there are some", () => {
 });
 
 Deno.test("testArgs() leaves the browsers out for --unit, and passes the rest on", () => {
-  assertEquals(testArgs([]), ["--trace-leaks"]);
   assertEquals(testArgs(["--unit", "--filter", "H1"]), [
     "--parallel",
     "--ignore=tests/browser,tests/package,dist,.cache",
     "--filter",
     "H1",
   ]);
+  assertEquals(testArgs(["tests/kv"]), ["--parallel", "tests/kv"]);
+});
+
+Deno.test("testArgs() names each long test file once, and then everything", () => {
+  const [parallel, filter, name, ...paths] = testArgs(["--filter", "H1"]);
+  assertEquals([parallel, filter, name], ["--parallel", "--filter", "H1"]);
+  assertEquals(paths.pop(), ".");
+  assertEquals(new Set(paths).size, paths.length);
+  for (
+    const path of [
+      "tests/browser/board_test.ts",
+      "tests/etcd/histories/histories_test.ts",
+      "tests/web/start_test.ts",
+    ]
+  ) assert(paths.includes(path), path);
 });
 
 /** Runs the test command with nothing on its path but what is in this folder. */

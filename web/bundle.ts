@@ -117,7 +117,7 @@ function entryOf(path: string): string | undefined {
 }
 
 /** The specifier that an import stands for in this project's import map: exact, or for something below it. */
-function specifierOf(path: string): string {
+export function specifierOf(path: string): string {
   const name = /^(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? path;
   const mapped = imports[name];
   return mapped === undefined ? path : mapped + path.slice(name.length);

@@ -12,7 +12,8 @@
  */
 
 import { parseArgs } from "node:util";
-import { freePorts, nodeArguments } from "./etcd_nodes.ts";
+import { freeNodePorts, nodeArguments, type NodePorts } from "./etcd_nodes.ts";
+import { freePorts } from "./free_ports.ts";
 
 const USAGE = `Three etcd nodes and three demo servers on this machine
 
@@ -203,7 +204,7 @@ async function run(
       await healthy(`http://${endpoint}`, signal);
     }
     const servers = port === 0
-      ? freePorts(COUNT).map(({ client }) => client)
+      ? freePorts(COUNT)
       : Array.from({ length: COUNT }, (_, i) => port + i);
     for (let i = 0; i < COUNT && !signal.aborted; i++) {
       // Each begins with another etcd node.
@@ -239,14 +240,14 @@ async function run(
 /** Ports of the etcd nodes: those that their data was made with. */
 async function portsOf(
   folder: string,
-): Promise<ReturnType<typeof freePorts>> {
+): Promise<NodePorts[]> {
   const file = `${folder}/ports.json`;
   try {
     return JSON.parse(await Deno.readTextFile(file));
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
-  const ports = freePorts(COUNT);
+  const ports = freeNodePorts(COUNT);
   await Deno.writeTextFile(file, JSON.stringify(ports));
   return ports;
 }

@@ -6,6 +6,8 @@
  * @module
  */
 
+import { freePorts } from "./free_ports.ts";
+
 /** Ports of a node. */
 export interface NodePorts {
   /** Port for clients. */
@@ -16,14 +18,9 @@ export interface NodePorts {
   readonly advertised?: number;
 }
 
-/** Finds free ports of loopback for some nodes. */
-export function freePorts(count: number): NodePorts[] {
-  const listeners = Array.from(
-    { length: 2 * count },
-    () => Deno.listen({ hostname: "127.0.0.1", port: 0 }),
-  );
-  const ports = listeners.map(({ addr }) => (addr as Deno.NetAddr).port);
-  for (const listener of listeners) listener.close();
+/** Draws free ports of loopback for some nodes. */
+export function freeNodePorts(count: number): NodePorts[] {
+  const ports = freePorts(2 * count);
   return ports.slice(0, count).map((client, i) => ({
     client,
     peer: ports[count + i]!,

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { freePort } from "../../web/free_ports.ts";
 import { sleep, WAIT_MS_MAX } from "../sync/server_process.ts";
 import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 
@@ -16,7 +17,7 @@ class AppServer {
   }
 
   async start(): Promise<void> {
-    const port = this.url === "" ? "0" : new URL(this.url).port;
+    const port = this.url === "" ? `${freePort()}` : new URL(this.url).port;
     const child = new Deno.Command(Deno.execPath(), {
       args: ["run", "--allow-all", "--quiet", SERVER, port, this.#data],
       stdin: "null",

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { freePort } from "../../web/free_ports.ts";
 import { launch, removeFolder, within } from "./browser.ts";
 import { sleep } from "../sync/server_process.ts";
 import { Visitor } from "./visitor.ts";
@@ -103,12 +104,6 @@ class Board {
     child?.kill("SIGTERM");
     await child?.status;
   }
-}
-
-/** A port that is free. */
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 async function logIn(visitor: Visitor, name: string): Promise<void> {

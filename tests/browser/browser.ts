@@ -42,6 +42,8 @@ export interface Page {
 export interface Browser {
   /** Engine of the browser. */
   readonly engine: Engine;
+  /** Id of the process from which all others of the browser descend. */
+  readonly pid: number;
   /** Opens a page; resolves once its modules have run. */
   open(url: string): Promise<Page>;
   /** Kills every process of the browser with SIGKILL, like a crash. */

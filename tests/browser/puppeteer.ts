@@ -256,6 +256,7 @@ export async function launchWithPuppeteer(
   }
   return {
     engine,
+    pid,
     async open(url): Promise<Page> {
       const page = await within(LOAD_MS_MAX, "A page", browser.newPage());
       await page.goto(url, { timeout: LOAD_MS_MAX, waitUntil: "load" });

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { freePort } from "../../web/free_ports.ts";
 import { WAIT_MS_MAX } from "../sync/server_process.ts";
 import { type Browser, launch, type Page, removeFolder } from "./browser.ts";
 
@@ -144,7 +145,9 @@ class App {
 
   /** Starts the server, on the same port as before. */
   async start(): Promise<void> {
-    const port = this.#url === undefined ? "0" : new URL(this.#url).port;
+    const port = this.#url === undefined
+      ? `${freePort()}`
+      : new URL(this.#url).port;
     ({ child: this.#server, url: this.#url } = await serve(this.#folder, port));
   }
 

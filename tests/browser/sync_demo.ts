@@ -7,6 +7,7 @@
  */
 
 import { assert } from "@std/assert";
+import { freePort } from "../../web/free_ports.ts";
 import { sleep, WAIT_MS_MAX } from "../sync/server_process.ts";
 import type { Page } from "./browser.ts";
 
@@ -38,7 +39,7 @@ export class DemoServer {
 
   /** Starts the server, on its previous port if it had one. */
   async start(): Promise<void> {
-    const port = this.url === "" ? "0" : new URL(this.url).port;
+    const port = this.url === "" ? freePort() : new URL(this.url).port;
     const program = new URL(`../${this.#program}`, import.meta.url).href;
     const child = new Deno.Command(Deno.execPath(), {
       args: [

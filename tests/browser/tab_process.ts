@@ -6,7 +6,7 @@
  * @module
  */
 
-import { descendants, type Page } from "./browser.ts";
+import { type Browser, descendants, type Page } from "./browser.ts";
 
 /** Time for which a page works, so that its process is found, in milliseconds. */
 const WORK_MS = 400;
@@ -23,8 +23,8 @@ function ticksOf(pid: number): number {
 }
 
 /** Id of the process that runs a page: the browser's process that works while the page does. Several pages may share it. */
-export async function processOf(page: Page): Promise<number> {
-  const pids = descendants(Deno.pid);
+export async function processOf(browser: Browser, page: Page): Promise<number> {
+  const pids = descendants(browser.pid);
   const before = new Map(pids.map((pid) => [pid, ticksOf(pid)]));
   await page.evaluate(
     `(() => {

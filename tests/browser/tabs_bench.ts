@@ -80,6 +80,11 @@ class Tabs {
     this.#url = url;
   }
 
+  /** Id of the process that runs a page. */
+  processOf(page: Page): Promise<number> {
+    return processOf(this.#browser, page);
+  }
+
   get pages(): Page[] {
     return this.#open.map(({ page }) => page);
   }
@@ -178,7 +183,7 @@ async function kills(tabs: Tabs): Promise<Figure[]> {
   for (let i = 0; i < KILLS; i++) {
     await tabs.fill();
     const { leader, others } = await tabs.roles();
-    const pid = await processOf(leader);
+    const pid = await tabs.processOf(leader);
     const since = now();
     killAll([pid]);
     const reads = others.map((page) => tabs.call(page, "page.readAt()"));
@@ -212,7 +217,7 @@ async function stops(tabs: Tabs): Promise<Figure[]> {
   for (let i = 0; i < STOPS; i++) {
     await tabs.fill();
     const { leader, others } = await tabs.roles();
-    const pid = await processOf(leader);
+    const pid = await tabs.processOf(leader);
     const since = now();
     Deno.kill(pid, "SIGSTOP");
     try {

@@ -130,7 +130,7 @@ for (const engine of ENGINES) {
         let others = tabs.filter((tab) => tab !== leader);
         if (engine !== "WebKitGTK") {
           // Its process is killed, and with it the tabs that share it.
-          const pid = await processOf(leader.page);
+          const pid = await processOf(browser, leader.page);
           killAll([pid]);
           await gone([pid]);
           tabs = await answering(others);
@@ -200,7 +200,7 @@ for (const engine of ENGINES) {
         for (const { page } of tabs.filter((tab) => tab !== leader)) {
           await evaluate(page, 'page.tellOnceLeading("last")');
         }
-        killAll([await processOf(leader.page)]);
+        killAll([await processOf(browser, leader.page)]);
         const end = performance.now() + OPEN_MS_MAX;
         let told: string[] = [];
         while (told.length === 0 && performance.now() < end) {

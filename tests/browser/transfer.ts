@@ -23,6 +23,7 @@ import {
 import { stopBundler } from "../../web/bundle.ts";
 import { bytesInUse } from "../support/garbage.ts";
 import {
+  type Browser,
   descendants,
   launch,
   type Page,
@@ -108,8 +109,10 @@ function residentOf(pid: number, rendererOnly: boolean): number {
   }
 }
 
-function memory(): [deno: number, page: number, browser: number] {
-  const pids = descendants(Deno.pid);
+function memory(
+  { pid }: Browser,
+): [deno: number, page: number, browser: number] {
+  const pids = [pid, ...descendants(pid)];
   return [
     Deno.memoryUsage().rss / MIB,
     Math.max(0, ...pids.map((pid) => residentOf(pid, true))),
@@ -130,15 +133,16 @@ async function inUse(page: Page): Promise<[here: number, there: number]> {
 /** Runs an action and samples the memory during it. */
 async function step<T>(
   steps: Step[],
+  browser: Browser,
   page: Page,
   name: string,
   work: () => Promise<T>,
 ): Promise<T> {
-  const before = [...memory(), ...await inUse(page)];
+  const before = [...memory(browser), ...await inUse(page)];
   const peak = [...before];
   const note = (found: readonly number[], from: number): void =>
     found.forEach((now, i) => peak[from + i] = Math.max(peak[from + i]!, now));
-  const timer = setInterval(() => note(memory(), 0), SAMPLE_MS);
+  const timer = setInterval(() => note(memory(browser), 0), SAMPLE_MS);
   let done = false;
   const looking = (async (): Promise<void> => {
     while (!done) {
@@ -282,12 +286,19 @@ export async function transfer(mib: number, seed: number): Promise<Transfer> {
     const page = await browser.open(url);
     await using from = new Site(`${directory}/from`, budget);
     const first = await from.start();
-    await step(steps, page, "fill", () => fill(first, mib * MIB, seed));
+    await step(
+      steps,
+      browser,
+      page,
+      "fill",
+      () => fill(first, mib * MIB, seed),
+    );
     const streams = serveStreams(() => first.exportSnapshot());
     try {
       const { origin } = streams;
       const there = await step(
         steps,
+        browser,
         page,
         "into the page",
         () =>
@@ -299,12 +310,13 @@ export async function transfer(mib: number, seed: number): Promise<Transfer> {
       // Without a receiver: the memory of the export itself.
       const exported = await step(
         steps,
+        browser,
         page,
         "export in the page",
         () => page.evaluate("page.exportTo()", STEP_MS_MAX),
       );
       await using to = new Site(`${directory}/to`, budget);
-      const bytes = await step(steps, page, "back", async () => {
+      const bytes = await step(steps, browser, page, "back", async () => {
         const imported = to.host.importSnapshot(1n, streams.incoming);
         const given = page.evaluate(
           `page.exportTo("${origin}/in")`,
@@ -315,7 +327,13 @@ export async function transfer(mib: number, seed: number): Promise<Transfer> {
       });
       assertEquals(exported, bytes, "Two exports differ in length");
       await page.evaluate("page.close()", STEP_MS_MAX);
-      const last = await step(steps, page, "recover", () => to.start());
+      const last = await step(
+        steps,
+        browser,
+        page,
+        "recover",
+        () => to.start(),
+      );
       const hash = async (replica: Replica): Promise<string> =>
         `${(await replica.getHash()).hash}`;
       const rows = async (replica: Replica): Promise<number> =>

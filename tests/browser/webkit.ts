@@ -20,6 +20,7 @@ import {
   removeFolder,
   within,
 } from "./browser.ts";
+import { freePort } from "../../web/free_ports.ts";
 import { sleep } from "../sync/server_process.ts";
 import { program } from "./install.ts";
 
@@ -74,13 +75,6 @@ async function openDisplay(): Promise<Display> {
     await close();
     throw error;
   }
-}
-
-function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr as Deno.NetAddr;
-  listener.close();
-  return port;
 }
 
 /**
@@ -189,14 +183,18 @@ export async function launchWebKit(
     }, LAUNCH_MS_MAX) as { sessionId: string };
     await guarded.release();
     guarded = guard([display.pid, driver.pid, ...descendants(driver.pid)]);
-    return browserOf(`${base}/session/${sessionId}`, kill);
+    return browserOf(`${base}/session/${sessionId}`, driver.pid, kill);
   } catch (error) {
     await kill();
     throw error;
   }
 }
 
-function browserOf(session: string, kill: () => Promise<void>): Browser {
+function browserOf(
+  session: string,
+  pid: number,
+  kill: () => Promise<void>,
+): Browser {
   const post = (
     path: string,
     body: unknown,
@@ -268,6 +266,7 @@ function browserOf(session: string, kill: () => Promise<void>): Browser {
   };
   return {
     engine: "WebKitGTK",
+    pid,
     open,
     kill,
     async close(): Promise<void> {

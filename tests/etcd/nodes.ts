@@ -5,7 +5,7 @@
  */
 
 import {
-  freePorts,
+  freeNodePorts,
   nodeArguments,
   type NodePorts,
 } from "../../web/etcd_nodes.ts";
@@ -103,7 +103,7 @@ export class EtcdNodes implements AsyncDisposable {
   private constructor(options: NodeOptions) {
     const { count = 1, certificates } = options;
     this.#options = options;
-    const ports = freePorts(count);
+    const ports = freeNodePorts(count);
     this.links = options.hasLinks
       ? ports.map(({ peer }) => new Link(peer))
       : [];

@@ -6,6 +6,7 @@
  */
 
 import { assert } from "@std/assert";
+import { freePort } from "../../web/free_ports.ts";
 import type { ServerSettings } from "./server_program.ts";
 
 /** State of a server's replica. */
@@ -48,7 +49,9 @@ export class ServerProcess implements AsyncDisposable {
 
   /** Starts the server again on its port. */
   async restart(): Promise<void> {
-    const port = this.#url === "" ? 0 : Number(new URL(this.#url).port);
+    const port = this.#url === ""
+      ? freePort()
+      : Number(new URL(this.#url).port);
     const child = new Deno.Command(Deno.execPath(), {
       args: [
         "run",

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { freePorts } from "../../web/etcd_nodes.ts";
+import { freePort } from "../../web/free_ports.ts";
 import { S3SnapshotStore } from "../../src/s3/mod.ts";
 
 /** Longest start of the server, in milliseconds: the first one loads the package. */
@@ -53,8 +53,7 @@ export class S3Server implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
 
   private constructor() {
-    const [ports] = freePorts(1);
-    const { client: port } = ports!;
+    const port = freePort();
     this.endpoint = `http://127.0.0.1:${port}`;
     this.#child = new Deno.Command(Deno.execPath(), {
       args: [

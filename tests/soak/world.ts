@@ -10,6 +10,7 @@
 
 import { verifySnapshot } from "../../src/ports/mod.ts";
 import { FileSnapshotStore, SqliteLogDB } from "../../src/sqlite/mod.ts";
+import { freePort } from "../../web/free_ports.ts";
 import { type Engine, ENGINES, removeFolder } from "../browser/browser.ts";
 import type { PageServer } from "../browser/server.ts";
 import { type Random, seeded } from "../support/random.ts";
@@ -80,13 +81,6 @@ export interface WorldResult {
 
 function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  listener.close();
-  return port;
 }
 
 /** Process of a world that is killed and started again. */

@@ -14,6 +14,7 @@ import {
   SqliteKVStateMachine,
   SqliteOutbox,
 } from "../../src/sqlite/mod.ts";
+import { freePort } from "../../web/free_ports.ts";
 import { type Kind, Site, type SiteReport } from "../browser/sync_site.ts";
 import type { ServerSettings, ServerState } from "./stored_server.ts";
 
@@ -48,7 +49,7 @@ export class ServerProcess implements AsyncDisposable {
     program = "stored_server.ts",
   ): Promise<ServerProcess> {
     const server = new ServerProcess({
-      port: 0,
+      port: freePort(),
       origins: [],
       snapshotEntries: 1_000,
       farEntries: 16_384,

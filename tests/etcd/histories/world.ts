@@ -9,6 +9,7 @@
  */
 
 import { seeded } from "../../support/random.ts";
+import { freePorts } from "../../../web/free_ports.ts";
 import { EtcdNodes } from "../nodes.ts";
 import { readHistory, violationsIn } from "./check.ts";
 import { Link } from "./link.ts";
@@ -66,13 +67,6 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  listener.close();
-  return port;
-}
-
 /** Running world. */
 export class World implements AsyncDisposable {
   readonly recorder: Recorder;
@@ -105,7 +99,7 @@ export class World implements AsyncDisposable {
     this.#toEtcd = all.map(() =>
       nodes.endpoints.map((url) => new Link(Number(new URL(url).port)))
     );
-    this.#ports = all.map(freePort);
+    this.#ports = freePorts(all.length);
     this.#toServer = this.#ports.map((port) => new Link(port));
   }
 
