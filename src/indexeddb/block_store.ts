@@ -322,7 +322,7 @@ interface Write {
   readonly durability: Durability;
 }
 
-const NOTHING: UpdateFound = { blocks: [], last: undefined };
+const NOTHING: UpdateFound = { blocks: [], inRange: [] };
 
 /**
  * Writes one transaction; resolves with false if nothing was to be changed. Rejects
@@ -416,17 +416,18 @@ function requestAll(
 ): () => UpdateFound {
   if (reads === undefined) return () => NOTHING;
   const store = transaction.objectStore(BLOCKS);
-  const { keys, lastOf: [from, to] } = reads;
-  const range = IDBKeyRange.bound(from, to, false, true);
+  const { keys, range, limit } = reads;
   const requests = keys.map((key) => store.get(key));
-  const cursor = store.openCursor(range, "prev");
+  const bound = range && IDBKeyRange.bound(...range, false, true);
+  const names = bound && store.getAllKeys(bound, limit);
+  const values = bound && store.getAll(bound, limit);
   return () => ({
     blocks: requests.map(({ result }, i) =>
       result === undefined ? result : checked(keys[i], result)
     ),
-    last: cursor.result === null ? undefined : {
-      key: cursor.result.key as string,
-      bytes: checked(cursor.result.key, cursor.result.value),
-    },
+    inRange: (names?.result ?? []).map((key, i) => ({
+      key: key as string,
+      bytes: checked(key, values!.result[i]),
+    })),
   });
 }

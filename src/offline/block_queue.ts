@@ -40,6 +40,7 @@ import {
   encodeCommands,
   encodeHead,
   encodeSettled,
+  lastIn,
   newHead,
   type QueueHead,
 } from "./outbox_block.ts";
@@ -95,9 +96,9 @@ function sizeOf(commands: readonly Uint8Array[]): number {
   return commands.reduce((sum, { length }) => sum + length, 0);
 }
 
-function storedBlock({ first, commands, session }: CommandBlock): StoredBlock {
-  const last = first + commands.length - 1;
-  return { first, last, session, bytes: sizeOf(commands) };
+function storedBlock(block: CommandBlock): StoredBlock {
+  const { first, commands, session } = block;
+  return { first, last: lastIn(block), session, bytes: sizeOf(commands) };
 }
 
 /**
@@ -408,11 +409,8 @@ export class BlockQueue implements SharedOutboxQueue {
     };
     const bytes = encodeCommands(this.#clusterID, next);
     const key = this.#names.commandBlock(block.first);
-    await this.#commitBlocks(
-      { put: [{ key, bytes }], isAdding: false },
-      [],
-      this.#durability,
-    );
+    const put = [{ key, bytes }];
+    await this.#commitBlocks(false, () => ({ put }), this.#durability);
     this.#setLast(next);
   }
 
@@ -514,9 +512,7 @@ export class BlockQueue implements SharedOutboxQueue {
 
   /** Adds commands, after those of other processes; returns the number of the first. */
   async #add(commands: readonly Uint8Array[]): Promise<number> {
-    while (!await this.#write(commands, { notes: this.#isDue })) {
-      await this.#readAdded();
-    }
+    await this.#write(commands, { notes: this.#isDue });
     const first = this.#last - commands.length + 1;
     this.onStored(first, commands);
     return first;
@@ -528,18 +524,37 @@ export class BlockQueue implements SharedOutboxQueue {
   }
 
   /** Takes note of commands that another process says it has added in one write; reads them from the store if those before them are unknown. */
-  heard(first: number, commands: readonly Uint8Array[]): Promise<void> {
-    return this.#commit.run(async () => {
-      if (first + commands.length - 1 <= this.#last) return;
-      // The callers of the write before this learn their numbers first.
+  async heard(
+    first: number,
+    commands: readonly Uint8Array[],
+    session: number,
+  ): Promise<void> {
+    const added = { first, session, commands };
+    if (this.#noteNext(added)) return;
+    await this.#commit.run(async () => {
+      // The callers of the write before this learn their numbers first, and word of
+      // those before may arrive.
       await this.#env.turn();
-      if (first !== this.#last + 1) return await this.#readAdded();
-      this.#noteAdded({ first, session: 0, commands });
+      if (!this.#noteNext(added)) await this.#readAdded();
     });
   }
 
+  /** Notes a block that another process has written, if those before it are known; true if it is known then. */
+  #noteNext(added: CommandBlock): boolean {
+    if (added.first === this.#last + 1) this.#noteAdded(added);
+    return lastIn(added) <= this.#last;
+  }
+
   #readAdded(): Promise<void> {
-    return this.#held(() => this.#readNext());
+    return this.#held(async () => {
+      this.#noteAll(await this.#store.list(...this.#rangeFrom(this.#last + 1)));
+    });
+  }
+
+  /** Range of the names of the blocks of commands from a number on. */
+  #rangeFrom(first: number): [from: string, to: string] {
+    const { commands } = this.#names;
+    return [this.#names.commandBlock(first), rangeOf(commands)[1]];
   }
 
   /**
@@ -554,9 +569,8 @@ export class BlockQueue implements SharedOutboxQueue {
     } catch (error) {
       if (!(error instanceof ErrStoreCorrupted) || !this.#isShared) throw error;
       this.#checkLease();
-      const lastOf = rangeOf(this.#names.commands);
       await this.#store.update!(
-        { keys: [], lastOf },
+        { keys: [] },
         () => undefined,
         this.#durability,
         false,
@@ -565,11 +579,12 @@ export class BlockQueue implements SharedOutboxQueue {
     }
   }
 
-  async #readNext(): Promise<void> {
-    const [, to] = rangeOf(this.#names.commands);
-    const from = this.#names.commandBlock(this.#last + 1);
-    for (const block of await this.#store.list(from, to)) {
-      this.#noteAdded(decodeCommands(block, this.#clusterID));
+  /** Notes those of some blocks that another process has written. */
+  #noteAll(blocks: readonly Block[]): void {
+    for (const block of blocks) {
+      const added = decodeCommands(block, this.#clusterID);
+      // Word of some may have arrived since they were read.
+      if (added.first > this.#last) this.#noteAdded(added);
     }
   }
 
@@ -582,6 +597,10 @@ export class BlockQueue implements SharedOutboxQueue {
     this.#tail = undefined;
     this.#hasHead = true;
     this.#last = stored.last;
+    const isNext = stored.first <= this.#sendLimit + 1;
+    if (isNext && stored.session === this.#head.session?.index) {
+      this.#sendLimit = stored.last;
+    }
     this.onAdded(stored.first, added.commands);
   }
 
@@ -597,55 +616,61 @@ export class BlockQueue implements SharedOutboxQueue {
     );
   }
 
-  /** Makes changes in one atomic write; returns false if another process has added commands. Nothing is changed if that fails. */
+  /** Makes changes in one atomic write; takes note of commands that other processes have added. Nothing is changed if that fails. */
   async #write(
     commands: readonly Uint8Array[],
     change: Change,
-  ): Promise<boolean> {
+  ): Promise<void> {
     this.#checkLease();
     const isAdding = commands.length > 0;
-    const first = this.#last + 1;
-    const last = this.#last + commands.length;
     const head = this.#nextHead(isAdding, change);
-    const { session } = head ?? this.#head;
-    const isSent = isAdding && this.sendsAdded && session !== undefined &&
-      this.#sendLimit === this.#last;
-    const put: Block[] = [];
-    const added = this.#blockOf(
-      { first, session: isSent ? session.index : 0, commands },
-      head?.decided ?? 0,
-    );
-    if (isAdding) {
-      put.push({
-        key: this.#names.commandBlock(added.first),
-        bytes: encodeCommands(this.#clusterID, added),
-      });
-    }
+    if (!isAdding && head === undefined) return;
     const settled = head === undefined ? [] : [...this.#settle.values()];
     const forgotten = head === undefined ? [] : [...this.#forget];
     const removed = head === undefined ? [] : this.#blocks.slice(
       0,
       this.#blocks.findLastIndex(({ last }) => last <= head.decided) + 1,
     );
-    for (const one of settled) {
-      put.push({
-        key: this.#names.settledBlock(one.number),
-        bytes: encodeSettled(this.#clusterID, one),
-      });
-    }
-    if (head !== undefined) {
-      put.push({
-        key: this.#names.head,
-        bytes: encodeHead(this.#clusterID, head),
-      });
-    }
-    if (put.length === 0) return true;
-    const isWritten = await this.#commitBlocks(
-      { put, isAdding },
-      [
+    let added: CommandBlock | undefined;
+    let isSent = false;
+    const changes = (): Changes => {
+      const put: Block[] = [];
+      if (isAdding) {
+        const { session } = head ?? this.#head;
+        const last = this.#last;
+        isSent = this.sendsAdded && session !== undefined &&
+          this.#sendLimit === last;
+        added = this.#blockOf({
+          first: last + 1,
+          session: isSent ? session!.index : 0,
+          commands,
+        }, head?.decided ?? 0);
+        put.push({
+          key: this.#names.commandBlock(added.first),
+          bytes: encodeCommands(this.#clusterID, added),
+        });
+      }
+      for (const one of settled) {
+        put.push({
+          key: this.#names.settledBlock(one.number),
+          bytes: encodeSettled(this.#clusterID, one),
+        });
+      }
+      if (head !== undefined) {
+        put.push({
+          key: this.#names.head,
+          bytes: encodeHead(this.#clusterID, head),
+        });
+      }
+      const remove = [
         ...removed.map((block) => this.#names.commandBlock(block.first)),
         ...forgotten.map((number) => this.#names.settledBlock(number)),
-      ],
+      ];
+      return remove.length > 0 ? { put, delete: remove } : { put };
+    };
+    await this.#commitBlocks(
+      isAdding,
+      changes,
       // Results that are acknowledged must not be asked for after a power cut, and a
       // command that is told to be refused must not come back as queued.
       change.assign !== undefined || settled.length > 0 ||
@@ -653,9 +678,10 @@ export class BlockQueue implements SharedOutboxQueue {
         ? "strict"
         : this.#durability,
     );
-    if (!isWritten) return false;
-    if (isAdding) this.#setLast(added);
-    this.#last = last;
+    if (added !== undefined) {
+      this.#setLast(added);
+      this.#last = lastIn(added);
+    }
     for (const one of settled) {
       if (this.#settle.get(one.number) === one) {
         this.#settle.delete(one.number);
@@ -663,8 +689,7 @@ export class BlockQueue implements SharedOutboxQueue {
     }
     for (const number of forgotten) this.#forget.delete(number);
     if (head !== undefined) this.#replaceHead(head, removed.length);
-    if (isSent) this.#sendLimit = last;
-    return true;
+    if (isSent) this.#sendLimit = this.#last;
   }
 
   /** Block in which commands are written: the last one with them, if there are many and it is small. */
@@ -691,55 +716,45 @@ export class BlockQueue implements SharedOutboxQueue {
   }
 
   #replaceHead(head: QueueHead, removedBlocks: number): void {
-    const { decided } = this.#head;
+    const { decided, session } = this.#head;
     this.#head = head;
     this.#hasHead = true;
-    this.#sendLimit = head.sendLimit;
+    // Other processes may have raised it since the write began.
+    const isSame = session && session.index === head.session?.index;
+    this.#sendLimit = Math.max(head.sendLimit, isSame ? this.#sendLimit : 0);
     if (removedBlocks > 0) this.#blocks = this.#blocks.slice(removedBlocks);
     if (head.decided > decided) this.#onDecided(head.decided);
   }
 
+  /** Makes changes, after it has taken note of what other processes have added, if commands are added. */
   async #commitBlocks(
-    { put, isAdding }: {
-      readonly put: readonly Block[];
-      readonly isAdding: boolean;
-    },
-    remove: readonly string[],
+    isAdding: boolean,
+    changes: () => Changes,
     durability: Durability,
-  ): Promise<boolean> {
-    const changes = remove.length > 0 ? { put, delete: remove } : { put };
+  ): Promise<void> {
+    let made: Changes = {};
     try {
       if (isAdding && this.#isShared) {
-        return await this.#writeNext(changes, durability);
-      }
-      await this.#store.write(changes, durability);
-      return true;
+        await this.#store.update!(
+          { keys: [], range: this.#rangeFrom(this.#blocks.at(-1)?.first ?? 0) },
+          ({ inRange }) => {
+            this.#noteAll(inRange);
+            return made = changes();
+          },
+          durability,
+          false,
+        );
+      } else await this.#store.write(made = changes(), durability);
     } catch (error) {
       if (!(error instanceof ErrUnknownOutcome)) throw error;
       // The write has ended by now, so that a read shows whether it took effect.
+      const { put = [] } = made;
       const found = await this.#found(put);
       const isThere = put.every(({ bytes }, i) =>
         found[i] !== undefined && isSameBytes(bytes, found[i])
       );
       if (!isThere) throw error;
-      return true;
     }
-  }
-
-  /** Makes changes unless another process has added commands. */
-  async #writeNext(
-    changes: Changes,
-    durability: Durability,
-  ): Promise<boolean> {
-    const last = this.#blocks.at(-1);
-    const key = last && this.#names.commandBlock(last.first);
-    const lastOf = rangeOf(this.#names.commands);
-    return await this.#store.update!(
-      { keys: [], lastOf },
-      ({ last }) => last?.key === key ? changes : undefined,
-      durability,
-      false,
-    );
   }
 
   /** Stored bytes of these blocks; empty if the store cannot be read. */

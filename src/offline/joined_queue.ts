@@ -15,6 +15,7 @@ import {
   OUTBOX_BLOCK_COMMANDS_MAX,
   OUTBOX_EARLY_MAX,
   OUTBOX_GAP_MS,
+  OUTBOX_PERMITTED_COMMANDS_MAX,
   START_READS_MAX,
 } from "../limits.ts";
 import { ErrClusterClosed } from "../log/errors.ts";
@@ -23,7 +24,7 @@ import { ErrStoreCorrupted, ErrStoreFull } from "../store/errors.ts";
 import { GroupCommit } from "../store/group_commit.ts";
 import { rangeOf } from "../store/names.ts";
 import type { BlockStore } from "../store/store.ts";
-import { contentsOf, loadQueue } from "./block_queue.ts";
+import { contentsOf, loadQueue, type StoredQueue } from "./block_queue.ts";
 import {
   BlockNames,
   type CommandBlock,
@@ -31,6 +32,7 @@ import {
   decodeHead,
   encodeCommands,
   encodeHead,
+  lastIn,
   newHead,
 } from "./outbox_block.ts";
 import type {
@@ -44,7 +46,7 @@ import type {
 export class JoinedQueue implements JoinedOutboxQueue {
   /** Contents when the queue was opened. */
   contents: QueueContents;
-  /** Not used: the other process sends. */
+  /** Set while the other process sends added commands at once: each is then stored as one that may have been sent. */
   sendsAdded = false;
   /** Number up to which commands might have been sent when the queue was opened. */
   readonly sendLimit: number;
@@ -66,6 +68,8 @@ export class JoinedQueue implements JoinedOutboxQueue {
   readonly #options: JoiningParts;
   readonly #commit: GroupCommit<Uint8Array, number>;
   #last: number;
+  /** Number from which on blocks are read: that of the first command of the last one that is known. */
+  #from: number;
   /** Numbers of settled commands that are dismissed here. */
   #dismissed: number[] = [];
   /** Commands that other processes say they have added, in one write each, after some that are unknown. */
@@ -78,9 +82,10 @@ export class JoinedQueue implements JoinedOutboxQueue {
 
   private constructor(
     clusterID: bigint,
-    contents: QueueContents,
+    stored: StoredQueue,
     options: JoiningParts,
   ) {
+    const contents = contentsOf(stored);
     this.contents = contents;
     this.sendLimit = contents.sendLimit;
     this.bytesMax = options.bytesMax;
@@ -91,6 +96,7 @@ export class JoinedQueue implements JoinedOutboxQueue {
     this.#names = new BlockNames(clusterID);
     this.#options = options;
     this.#last = contents.last;
+    this.#from = stored.blocks.at(-1)?.first ?? 0;
     this.#commit = new GroupCommit({
       write: (commands) => this.#add(commands),
       sizeOf: (cmd) => cmd.length,
@@ -111,7 +117,7 @@ export class JoinedQueue implements JoinedOutboxQueue {
     for (let tries = 1;; tries++) {
       try {
         const stored = await loadQueue(options.store, clusterID, options.env);
-        return new JoinedQueue(clusterID, contentsOf(stored), options);
+        return new JoinedQueue(clusterID, stored, options);
       } catch (error) {
         // The other process has removed a block between two reads.
         if (
@@ -131,10 +137,10 @@ export class JoinedQueue implements JoinedOutboxQueue {
     const { head: key, range } = new BlockNames(clusterID);
     try {
       await store.update!(
-        { keys: [], lastOf: range },
+        { keys: [], range, limit: 1 },
         // Beside other blocks, a missing head is damage.
-        ({ last }) =>
-          last === undefined
+        ({ inRange }) =>
+          inRange.length === 0
             ? { put: [{ key, bytes: encodeHead(clusterID, newHead(env)) }] }
             : undefined,
         durability,
@@ -175,39 +181,55 @@ export class JoinedQueue implements JoinedOutboxQueue {
     const names = this.#names;
     const clusterID = this.#clusterID;
     let first = 0;
-    let before: CommandBlock | undefined;
-    await this.#store.update!(
-      { keys: [names.head], lastOf: rangeOf(names.commands) },
-      ({ blocks: [bytes], last }) => {
-        const head = bytes && decodeHead({ key: names.head, bytes }, clusterID);
-        before = last && decodeCommands(last, clusterID);
-        const known = before ? before.first + before.commands.length : 1;
-        first = Math.max((head?.decided ?? 0) + 1, known);
-        const key = names.commandBlock(first);
-        const block = { first, session: 0, commands };
-        const put = [{ key, bytes: encodeCommands(clusterID, block) }];
-        // The first command is written together with the head.
-        if (head === undefined) {
-          const { principal } = this;
-          const fresh = {
-            ...newHead(env),
-            ...(principal === undefined ? {} : { principal }),
-          };
-          const bytes = encodeHead(clusterID, fresh);
-          put.push({ key: names.head, bytes });
-        }
-        return { put };
-      },
-      durability,
-      true,
-    );
-    this.onStored(first, commands);
-    if (first > this.#last + 1) {
-      if (before !== undefined && before.first <= this.#last + 1) {
-        this.#added(before.first, before.commands);
-      } else await this.#readAdded(first);
-    }
+    let session = 0;
+    let before: CommandBlock[] = [];
+    const [, to] = rangeOf(names.commands);
+    const add = async (): Promise<boolean> =>
+      await this.#store.update!(
+        { keys: [names.head], range: [names.commandBlock(this.#from), to] },
+        ({ blocks: [bytes], inRange }) => {
+          const head = bytes &&
+            decodeHead({ key: names.head, bytes }, clusterID);
+          const { decided = 0, sendLimit = 0 } = head ?? {};
+          before = inRange.map((block) => decodeCommands(block, clusterID));
+          const end = before.at(-1);
+          const last = Math.max(decided, end ? lastIn(end) : 0);
+          const known = Math.max(decided, this.#last);
+          // Read from the first block on, if one is missing.
+          if (
+            this.#from > 0 &&
+            (end ? before[0]!.first > known + 1 : decided < known)
+          ) return undefined;
+          first = last + 1;
+          // Only after others that may have been sent, too.
+          const { index = 0, isSuperseded } = head?.session ?? {};
+          const isSent = this.sendsAdded && !isSuperseded &&
+            (end?.session === index || last <= sendLimit || last === decided) &&
+            last - decided < OUTBOX_PERMITTED_COMMANDS_MAX;
+          session = isSent ? index : 0;
+          const key = names.commandBlock(first);
+          const block = { first, session, commands };
+          const put = [{ key, bytes: encodeCommands(clusterID, block) }];
+          // The first command is written together with the head.
+          if (head === undefined) {
+            const { principal } = this;
+            const fresh = {
+              ...newHead(env),
+              ...(principal === undefined ? {} : { principal }),
+            };
+            const bytes = encodeHead(clusterID, fresh);
+            put.push({ key: names.head, bytes });
+          }
+          return { put };
+        },
+        durability,
+        true,
+      );
+    while (!await add()) this.#from = 0;
+    this.onStored(first, commands, session);
+    this.#addedAll(before);
     this.#last = first + commands.length - 1;
+    this.#from = first;
     if (this.#early.length > 0) {
       // Never rejects: nothing is read. Later, when the callers know their numbers.
       env.turn().then(() => this.#hearEarly());
@@ -252,40 +274,35 @@ export class JoinedQueue implements JoinedOutboxQueue {
     this.#cancelGap = undefined;
   }
 
+  #addedAll(blocks: readonly CommandBlock[]): void {
+    for (const { first, commands } of blocks) this.#added(first, commands);
+  }
+
   #added(first: number, commands: readonly Uint8Array[]): void {
     const known = this.#last + 1 - first;
     const next = known > 0 ? commands.slice(known) : commands;
     if (next.length === 0) return;
     const number = Math.max(first, this.#last + 1);
     this.#last = number + next.length - 1;
+    this.#from = first;
     this.onAdded(number, next);
   }
 
   /** Looks for commands that other processes have added. */
   sync(): Promise<void> {
     return this.#commit.run(async () => {
-      await this.#readAdded(Infinity);
-      this.#hearEarly();
+      const [, to] = rangeOf(this.#names.commands);
+      for (let from = this.#from;; from = 0) {
+        const start = this.#names.commandBlock(from);
+        const blocks = (await this.#store.list(start, to))
+          .map((block) => decodeCommands(block, this.#clusterID));
+        const next = blocks[0]?.first ?? Infinity;
+        // Read from the first block on, if one is missing.
+        if (from > 0 && next > this.#last + 1) continue;
+        this.#addedAll(blocks);
+        return this.#hearEarly();
+      }
     });
-  }
-
-  /** Reads commands that other processes have added, before a number. */
-  async #readAdded(before: number): Promise<void> {
-    const [, to] = rangeOf(this.#names.commands);
-    // The block before may have been extended.
-    const [first] = rangeOf(this.#names.commands);
-    const [tail] = await this.#store.list(
-      first,
-      this.#names.commandBlock(this.#last + 1),
-      { limit: 1, reverse: true },
-    );
-    const from = this.#names.commandBlock(this.#last + 1);
-    const later = await this.#store.list(from, to);
-    for (const block of tail === undefined ? later : [tail, ...later]) {
-      const { first, commands } = decodeCommands(block, this.#clusterID);
-      if (first >= before) return;
-      this.#added(first, commands);
-    }
   }
 
   /** Notes which settled commands are dismissed here; everything else is noted by the other process. */

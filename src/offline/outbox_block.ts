@@ -73,6 +73,11 @@ export interface CommandBlock {
   readonly commands: readonly Uint8Array[];
 }
 
+/** Number of the last command of a block. */
+export function lastIn({ first, commands }: CommandBlock): number {
+  return first + commands.length - 1;
+}
+
 function hex(value: number | bigint, digits: number): string {
   return value.toString(16).padStart(digits, "0");
 }

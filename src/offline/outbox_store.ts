@@ -174,10 +174,18 @@ export interface OutboxStore extends Omit<Outbox, "attach"> {
 export interface SharedOutboxQueue extends OutboxQueue {
   /** Called with commands that other processes have added, from a number on, before a command of this process gets a later number. */
   onAdded: (first: number, commands: readonly Uint8Array[]) => void;
-  /** Called with commands that this process has added, from a number on, once they are durable. */
-  onStored: (first: number, commands: readonly Uint8Array[]) => void;
-  /** Takes note of commands that another process says it has added, from a number on, in one write; resolves once those before them are known, too. */
-  heard(first: number, commands: readonly Uint8Array[]): Promise<void>;
+  /** Called with commands that this process has added, from a number on, once they are durable; and with the index of the session through which the other process may send them at once, if there is one. */
+  onStored: (
+    first: number,
+    commands: readonly Uint8Array[],
+    session?: number,
+  ) => void;
+  /** Takes note of commands that another process says it has added, from a number on, in one write, to be sent at once through a session unless its index is 0; resolves once those before them are known, too. */
+  heard(
+    first: number,
+    commands: readonly Uint8Array[],
+    session: number,
+  ): Promise<void>;
   /** Looks for commands that other processes have added. */
   sync(): Promise<void>;
 }

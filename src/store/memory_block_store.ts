@@ -87,12 +87,12 @@ export class MemoryBlockStore implements BlockStore {
 
   /** Reads blocks and makes the changes that `decide` returns for them, in one atomic step. */
   update(
-    { keys, lastOf: [from, to] }: UpdateReads,
+    { keys, range: [from, to] = ["", ""], ...options }: UpdateReads,
     decide: (found: UpdateFound) => Changes | undefined,
     durability: Durability,
   ): boolean {
-    const [last] = this.list(from, to, { limit: 1, reverse: true });
-    const changes = decide({ blocks: this.get(keys), last });
+    const inRange = this.list(from, to, options);
+    const changes = decide({ blocks: this.get(keys), inRange });
     if (changes !== undefined) this.write(changes, durability);
     return changes !== undefined;
   }

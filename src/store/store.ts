@@ -59,16 +59,22 @@ export interface ListOptions {
 export interface UpdateReads {
   /** Names of blocks. */
   readonly keys: readonly string[];
-  /** Range of names of which the last block is read. */
-  readonly lastOf: readonly [from: string, to: string];
+  /** Range of names of which all blocks are read, or the first ones. */
+  readonly range?: readonly [from: string, to: string];
+  /**
+   * Most blocks of the range that are read.
+   *
+   * @default {Infinity}
+   */
+  readonly limit?: number;
 }
 
 /** Blocks that `BlockStore.update()` has read. */
 export interface UpdateFound {
   /** Contents of the named blocks, undefined for each name without a block. */
   readonly blocks: readonly (Uint8Array | undefined)[];
-  /** Last block of the range, if there is one. */
-  readonly last: Block | undefined;
+  /** Blocks of the range, in order of their names. */
+  readonly inRange: readonly Block[];
 }
 
 /**

@@ -40,8 +40,8 @@ export type GroupMessage =
 
 /** Message about the log of a cluster. */
 export type LogMessage =
-  /** Records that were committed. */
-  | { readonly kind: "entries"; readonly batch: LogBatch }
+  /** Records that were committed, in batches of which each follows the one before it. */
+  | { readonly kind: "entries"; readonly batches: readonly LogBatch[] }
   /** The leader goes on after an index, with the state of a snapshot: it sends no records up to there. */
   | { readonly kind: "reached"; readonly index: number }
   /** Principal as which the server has welcomed the leader. */
@@ -59,12 +59,15 @@ export interface SharedSession {
 
 /** Message about the outbox of a cluster. */
 export type OutboxMessage =
-  /** Commands were stored in one write, from a number on. */
+  /** Commands were stored in one write, from a number on; with the index of the session through which they may be sent at once, if there is one. */
   | {
     readonly kind: "added";
     readonly first: number;
     readonly commands: readonly Uint8Array[];
+    readonly session?: number | undefined;
   }
+  /** The leader sends added commands at once, or does so no more. */
+  | { readonly kind: "sending"; readonly sendsAdded: boolean }
   /** Commands are sent through that session; all up to `base` are decided. */
   | { readonly kind: "session"; readonly session: SharedSession | undefined }
   /** A command is settled, and is not sent, or not again. */

@@ -34,9 +34,10 @@ export function sharedSession(
 export function addedMessage(
   first: number,
   commands: readonly Uint8Array[],
+  session?: number,
 ): OutboxMessage {
   // A view would send its whole buffer.
-  return { kind: "added", first, commands: commands.map(copyOf) };
+  return { kind: "added", first, commands: commands.map(copyOf), session };
 }
 
 /** Queue of the leader. */
@@ -95,7 +96,9 @@ export class ReportingQueue implements OutboxQueue {
   }
 
   set sendsAdded(sendsAdded: boolean) {
+    if (this.#queue.sendsAdded === sendsAdded) return;
     this.#queue.sendsAdded = sendsAdded;
+    this.#post({ kind: "sending", sendsAdded });
   }
 
   /** Reads commands from a number on. */
@@ -152,8 +155,12 @@ export class ReportingQueue implements OutboxQueue {
   }
 
   /** Takes note of commands that another tab says it has added. */
-  heard(first: number, commands: readonly Uint8Array[]): Promise<void> {
-    return this.#queue.heard(first, commands);
+  heard(
+    first: number,
+    commands: readonly Uint8Array[],
+    session: number,
+  ): Promise<void> {
+    return this.#queue.heard(first, commands, session);
   }
 
   /** Looks for commands that other tabs have added. */

@@ -502,6 +502,7 @@ export class SharedTabs implements HostTabs {
       case "principal":
         return this.#clusters.get(clusterID!)?.log?.received(message);
       case "added":
+      case "sending":
       case "session":
       case "settled":
       case "dismissed":

@@ -111,6 +111,8 @@ export class TabLog implements Log {
   readonly #watching = new Set<(log: Log | undefined) => void>();
   #unwatch: (() => void) | undefined;
   #principal: string | null | undefined;
+  /** Batches that were read in this turn, of which the other tabs are told at its end. */
+  readonly #untold: LogBatch[] = [];
   /** Cause that was reported to the log of this tab last. */
   #blocked: unknown;
   #isRefilling = false;
@@ -259,7 +261,10 @@ export class TabLog implements Log {
       if (isChanged) { for (const listener of [...this.#reopened]) listener(); }
       return;
     }
-    if (message.kind === "entries") return this.#offer(message.batch);
+    if (message.kind === "entries") {
+      for (const batch of message.batches) this.#offer(batch);
+      return;
+    }
     this.#arrived = Math.max(this.#arrived, message.index);
     if ([...this.#readers].some((one) => this.#isBehind(one))) this.#refill();
   }
@@ -598,8 +603,14 @@ export class TabLog implements Log {
       lastAtStart: Math.max(after, last),
       read: (next) => {
         const batch = this.#recent.add(next);
-        if (batch === undefined) return;
-        this.#parts.post({ kind: "entries", batch: compact(batch) });
+        if (batch === undefined || this.#untold.push(compact(batch)) > 1) {
+          return;
+        }
+        queueMicrotask(() => {
+          const batches = this.#untold.splice(0);
+          if (this.#own === undefined) return;
+          this.#parts.post({ kind: "entries", batches });
+        });
       },
       offer: (batch) => this.#offer(batch),
       missing: () => this.#refill(),

@@ -240,8 +240,8 @@ export class AttachedTabOutbox extends QueuedSubmissions
       this.queue.added(first, commands, this.#followed.decided);
       this.#followed.settle();
     };
-    joined.onStored = (first, commands) =>
-      this.#post(addedMessage(first, commands));
+    joined.onStored = (first, commands, session) =>
+      this.#post(addedMessage(first, commands, session));
     joined.onDismiss = (number) => this.#dismissElsewhere(number);
     return joined;
   }
@@ -490,10 +490,17 @@ export class AttachedTabOutbox extends QueuedSubmissions
     switch (message.kind) {
       case "added": {
         const outbox = this.outbox as RoleQueue | undefined;
-        const { first, commands } = message;
-        outbox?.heard(first, commands).catch((error) => this.#failed(error));
+        const { first, commands, session = 0 } = message;
+        outbox?.heard(first, commands, session).catch((error) =>
+          this.#failed(error)
+        );
         return;
       }
+      case "sending":
+        if (isPresent && this.outbox !== undefined) {
+          this.outbox.sendsAdded = message.sendsAdded;
+        }
+        return;
       case "session":
         return this.#followed.follow(message.session);
       case "settled":

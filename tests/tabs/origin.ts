@@ -450,13 +450,10 @@ class SharedStore implements BlockStore {
       const refusal = check?.(this.#disk.token);
       if (refusal !== undefined) throw refusal;
       // In memory: nothing happens in between.
-      const { keys, lastOf: [from, to] } = reads;
-      const [last] = blocks.list(from, to, {
-        limit: 1,
-        reverse: true,
-      }) as Block[];
+      const { keys, range: [from, to] = ["", ""], ...options } = reads;
+      const inRange = blocks.list(from, to, options) as Block[];
       const found = blocks.get(keys) as (Uint8Array | undefined)[];
-      const changes = decide({ blocks: found, last });
+      const changes = decide({ blocks: found, inRange });
       if (changes === undefined) return false;
       return chain(blocks.write(changes, durability), () => true);
     }, true);
