@@ -76,6 +76,13 @@ async function npm(args: readonly string[], cwd: URL): Promise<void> {
 }
 
 async function install(): Promise<URL> {
+  await Deno.mkdir(CACHE, { recursive: true });
+  // Test files run at the same time, and npm may not run twice in a folder.
+  using lock = await Deno.open(new URL("lock", CACHE), {
+    create: true,
+    write: true,
+  });
+  await lock.lock(true);
   const folder = new URL("tools/", CACHE);
   const wanted = JSON.stringify({ private: true, dependencies: TOOLS });
   const manifest = new URL("package.json", folder);
