@@ -192,7 +192,7 @@ export const PAGES: readonly Page[] = [
       CLIENT_OF_SERVER,
     ].join("\n"),
     gzippedBytesAim: 46 * KIB,
-    gzippedBytesMax: 85 * KIB,
+    gzippedBytesMax: 85.25 * KIB,
   },
   {
     name: "offline page with a typed machine, its state in memory",
@@ -215,7 +215,7 @@ export const PAGES: readonly Page[] = [
       pageText("shareTabs", "./src/tabs/mod.ts"),
     ].join("\n"),
     gzippedBytesAim: 65 * KIB,
-    gzippedBytesMax: 112.5 * KIB,
+    gzippedBytesMax: 112.75 * KIB,
   },
 ];
 

@@ -19,10 +19,12 @@ export class Reads {
   readonly #machine: CurrentMachine;
   /** Number of reads that wait. */
   #count = 0;
-  /** Read index request under way. */
-  #requested: Promise<number> | undefined;
-  /** The request after that, for reads that began after it: the first may be answered with an index from before them. */
+  /** Settles once the request for the read index under way has. */
+  #requested: Promise<void> | undefined;
+  /** The request after that, for reads that began after it: the first may be answered with an index from before them. It has not begun, so that later reads may join it. */
   #next: Promise<number> | undefined;
+  /** Number of reads that share the request that began last, or begins next, after a wait. */
+  #shared = 0;
   /** Number of times the log was reopened. */
   #reopenings = 0;
 
@@ -48,14 +50,6 @@ export class Reads {
     if (parked !== undefined) throw parked;
     const index = this.#readIndex();
     if (!isPromise(index) && index <= machine.applied) return;
-    await this.#wait(index, signal);
-    machine.check();
-  }
-
-  async #wait(
-    index: MaybePromise<number>,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
     if (this.#count >= PENDING_READS_MAX) {
       throw new ErrSystemBusy(
         `${PENDING_READS_MAX} reads wait already; read again once some have settled`,
@@ -67,29 +61,45 @@ export class Reads {
       const known = isPromise(index)
         ? await abortable(abortable(index, this.#context.stopped), signal)
         : index;
-      await this.#machine.until(known, signal);
+      await machine.until(known, signal);
     } finally {
       this.#count--;
     }
+    machine.check();
   }
 
   /** Index that covers everything answered before the call. */
   #readIndex(): MaybePromise<number> {
-    if (this.#requested !== undefined) {
-      return this.#next ??= this.#requested.then(() => {}, () => {}).then(
-        () => {
-          this.#next = undefined;
-          return this.#readIndex();
-        },
-      );
+    if (this.#next === undefined) {
+      // Callers that have shared a request go on together: the first one waits for the
+      // others, which would otherwise wait for the request after its own.
+      if (this.#requested === undefined && this.#shared < 2) {
+        return this.#request();
+      }
+      this.#shared = 0;
+      this.#next = this.#defer();
     }
+    this.#shared++;
+    return this.#next;
+  }
+
+  async #defer(): Promise<number> {
+    await this.#requested;
+    await this.#context.env.turn();
+    this.#next = undefined;
+    return this.#request();
+  }
+
+  #request(): MaybePromise<number> {
     const { log, stopped } = this.#context;
     const index = log.readIndex({ signal: stopped });
     if (!isPromise(index)) return index;
-    this.#requested = index.finally(() => this.#requested = undefined);
-    // All callers may have stopped waiting.
-    this.#requested.catch(() => {});
-    return this.#requested;
+    const settled = (): void => {
+      this.#requested = undefined;
+    };
+    // Before its callers go on, all of which may have stopped waiting.
+    this.#requested = index.then(settled, settled);
+    return index;
   }
 
   /**

@@ -114,9 +114,9 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "read that shares a request for the read index begun before it",
     file: "src/nodehost/reads.ts",
-    find: "if (this.#requested !== undefined) {\n",
+    find: "this.#next = undefined;\n    return this.#request();\n",
     replace:
-      "if (this.#requested !== undefined) return this.#requested;\n    if (this.#requested !== undefined) {\n",
+      "return await Promise.resolve(this.#request()).finally(() => this.#next = undefined);\n",
     seeds: 400,
   },
   {
