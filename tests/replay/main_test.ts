@@ -42,10 +42,10 @@ async function catchesInterrupt(pid: number): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 10));
     let status: string;
     try {
-      status = await Deno.readTextFile(`/proc/${pid}/status`);
       // Until it executes its program, it has the signal handlers of this process.
-      const own = await Deno.readTextFile("/proc/self/cmdline");
-      if (await Deno.readTextFile(`/proc/${pid}/cmdline`) === own) continue;
+      const line = await Deno.readTextFile(`/proc/${pid}/cmdline`);
+      if (!line.includes(MAIN.href)) continue;
+      status = await Deno.readTextFile(`/proc/${pid}/status`);
     } catch {
       // Without /proc there is no indication, but a second is ample.
       await new Promise((resolve) => setTimeout(resolve, 1000));
