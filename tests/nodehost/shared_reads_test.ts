@@ -1,6 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
 import { kv, KVStateMachine, MemoryLogDB, NodeHost } from "../../mod.ts";
+import { systemEnv } from "../../src/env.ts";
 import type { Log } from "../../src/log/log.ts";
+import type { ReplicaContext } from "../../src/nodehost/context.ts";
+import type { CurrentMachine } from "../../src/nodehost/current_machine.ts";
+import { Reads } from "../../src/nodehost/reads.ts";
 
 /** Logs whose read index takes a moment, as that of a log elsewhere; counts the requests. */
 class SlowLogDB extends MemoryLogDB {
@@ -45,4 +49,46 @@ Deno.test("H2 readers that have shared a request for the read index go on togeth
   assertEquals(await replica.read(kv.count()), readers * rounds / 5);
   // A request for every round, and a few while they gather.
   assert(logDB.requests <= rounds + 10, `${logDB.requests} requests`);
+});
+
+Deno.test("H2 a read never shares a request for the read index that has begun before it", async () => {
+  const answers: ((index: number) => void)[] = [];
+  const until: number[] = [];
+  const turn = (): Promise<void> => systemEnv.turn();
+  const reads = new Reads(
+    {
+      env: systemEnv,
+      stopped: new AbortController().signal,
+      log: {
+        readIndex: () =>
+          new Promise<number>((resolve) => answers.push(resolve)),
+      },
+    } as unknown as ReplicaContext,
+    {
+      applied: 0,
+      check(): void {},
+      until: (index: number): void => void until.push(index),
+    } as unknown as CurrentMachine,
+  );
+  const settle = async (): Promise<void> => {
+    for (let i = 0; i < 3; i++) await turn();
+  };
+  const first = reads.upToDate(undefined);
+  assertEquals(answers.length, 1);
+  const second = reads.upToDate(undefined);
+  answers[0]!(1);
+  await first;
+  await settle();
+  assertEquals([answers.length, ...until], [2, 1]);
+  // The second request has begun.
+  const third = reads.upToDate(undefined);
+  await settle();
+  assertEquals(answers.length, 2);
+  answers[1]!(5);
+  await second;
+  await settle();
+  assertEquals([answers.length, ...until], [3, 1, 5]);
+  answers[2]!(9);
+  await third;
+  assertEquals(until, [1, 5, 9]);
 });

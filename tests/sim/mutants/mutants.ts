@@ -114,9 +114,9 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "read that shares a request for the read index begun before it",
     file: "src/nodehost/reads.ts",
-    find: "this.#next = undefined;\n    return this.#request();\n",
+    find: "this.#requested = index.then(settled, settled);\n",
     replace:
-      "return await Promise.resolve(this.#request()).finally(() => this.#next = undefined);\n",
+      "this.#next = index.finally(() => this.#next = undefined);\n    this.#next.catch(() => {});\n    this.#requested = index.then(settled, settled);\n",
     seeds: 400,
   },
   {
