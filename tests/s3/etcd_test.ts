@@ -6,7 +6,7 @@ import { ServerProcess } from "../etcd/server_process.ts";
 import { S3Server, testIfS3 } from "./s3_server.ts";
 
 /** Longest wait for anything, in milliseconds. */
-const WAIT_MS_MAX = 60_000;
+const WAIT_MS_MAX = 120_000;
 
 async function until(
   what: string,
@@ -72,7 +72,8 @@ testIfS3(
     // The other one takes over when its lease has ended.
     const log = await logDB.open(1n, 98n);
     await until("compacted", async () => {
-      await put(20);
+      // Small ones: the state stays as large as it is.
+      for (let i = 0; i < 20; i++) await replica.propose(kv.put("key 0", "x"));
       await log.readIndex();
       try {
         (await log.read(0)).close();
